@@ -1,0 +1,216 @@
+import { strict as assert } from 'node:assert';
+import { dtypeName, type Manifest, shapeOf } from '../checkpoint/manifest.ts';
+import type { LinkTensor, WorkerLink } from '../engines/worker-link/worker-link.ts';
+import type { Interval } from '../native-bridge/addon.ts';
+import type { Collective } from '../native-bridge/collective.ts';
+import type { DeviceBuffer } from '../native-bridge/device.ts';
+import type { Plan } from '../plan/buckets.ts';
+import { transfersOf } from '../plan/transfers.ts';
+import type { Clock } from '../ports.ts';
+import { deadlines } from './deadlines.ts';
+import type { CarryFrom, Installed } from './messages.ts';
+import type { RankPorts } from './rank-ports.ts';
+
+/** Two, so that a bucket is broadcast while the engine worker copies the one before it. */
+export const linkSlots = 2;
+
+export interface AttemptOrder {
+  readonly epoch: number;
+  readonly version: string;
+  readonly plan: Plan;
+  readonly manifest: Manifest;
+}
+
+/**
+ * One rank's part in one epoch: its slots, its link to the engine worker, and the three things that happen to a
+ * bucket. It decides nothing; the rank says when, the bucket actors carry out.
+ */
+export class Attempt {
+  readonly epoch: number;
+  readonly plan: Plan;
+  readonly #manifest: Manifest;
+  readonly #ports: RankPorts;
+  readonly #clock: Clock;
+  readonly #collective: Collective;
+  readonly #link: WorkerLink;
+  readonly #linkBuffer: DeviceBuffer;
+  #staging: DeviceBuffer | null;
+  /** An engine worker answers one request at a time, so requests queue behind each other. */
+  #linkTurn: Promise<unknown> = Promise.resolve();
+  readonly #inFlight = new Set<Promise<unknown>>();
+
+  private constructor(
+    order: AttemptOrder,
+    ports: RankPorts,
+    clock: Clock,
+    collective: Collective,
+    link: WorkerLink,
+    buffers: { link: DeviceBuffer; staging: DeviceBuffer | null },
+  ) {
+    this.epoch = order.epoch;
+    this.plan = order.plan;
+    this.#manifest = order.manifest;
+    this.#ports = ports;
+    this.#clock = clock;
+    this.#collective = collective;
+    this.#link = link;
+    this.#linkBuffer = buffers.link;
+    this.#staging = buffers.staging;
+  }
+
+  /** Takes device memory and binds the worker link. On a throw (`OutOfDeviceMemoryError`) nothing is left taken. */
+  static async open(
+    order: AttemptOrder,
+    ports: RankPorts,
+    clock: Clock,
+    collective: Collective,
+  ): Promise<Attempt> {
+    const { plan } = order;
+    const taken: DeviceBuffer[] = [];
+    try {
+      const link = ports.device.allocate(linkSlots * plan.slotBytes);
+      taken.push(link);
+      let staging: DeviceBuffer | null = null;
+      if (plan.mode === 'pipelined' && plan.owners.includes(ports.rank)) {
+        staging = ports.device.allocate(plan.slotBytes);
+        taken.push(staging);
+      }
+      const socket = await ports.bindWorkerLink(order.epoch, order.version);
+      return new Attempt(order, ports, clock, collective, socket, { link, staging });
+    } catch (error) {
+      for (const buffer of taken) buffer.free();
+      throw error;
+    }
+  }
+
+  get linkAddress(): string {
+    return this.#link.address;
+  }
+
+  get hasStaging(): boolean {
+    return this.#staging !== null;
+  }
+
+  get bucketCount(): number {
+    return this.plan.owners.length;
+  }
+
+  owns(bucket: number): boolean {
+    return this.plan.owners[bucket] === this.#ports.rank;
+  }
+
+  /** Hands the engine worker the link buffer; the first reload waits for its answer. */
+  connect(): Promise<void> {
+    return this.#askWorker(() =>
+      this.#link.open({ handle: this.#linkBuffer.ipcHandle, bytes: this.#linkBuffer.bytes }),
+    );
+  }
+
+  /** H2D into the staging slot. */
+  stage(bucket: number): Promise<Interval> {
+    assert(this.#staging !== null, 'a bucket can only be staged while there is a staging slot');
+    return this.#upload(bucket, this.#staging, 0);
+  }
+
+  /** H2D straight into the bucket's link slot: serial mode. */
+  uploadInPlace(bucket: number): Promise<Interval> {
+    return this.#upload(bucket, this.#linkBuffer, this.#slotOffset(bucket));
+  }
+
+  /** Every rank calls this for the same buckets in the same order. */
+  broadcast(bucket: number, from: CarryFrom): Promise<Interval> {
+    const destination = { buffer: this.#linkBuffer, offset: this.#slotOffset(bucket) };
+    assert(from !== 'staging' || this.#staging !== null, 'there is no staging slot to broadcast from');
+    const own = from === 'staging' ? { buffer: this.#staging!, offset: 0 } : destination;
+    return this.#track(
+      this.#collective.broadcast({
+        root: this.plan.owners[bucket]!,
+        source: from === 'peer' ? null : own,
+        destination,
+        bytes: this.plan.bucketBytes[bucket]!,
+        timeoutMilliseconds: deadlines.broadcast,
+      }),
+    );
+  }
+
+  /** Lets the engine worker copy the bucket out of its slot. The interval starts when the worker is asked. */
+  reload(bucket: number): Promise<Interval> {
+    return this.#askWorker(async () => {
+      const startedAt = this.#clock.now();
+      await this.#link.load(this.#announce(bucket));
+      return { startedAt, endedAt: this.#clock.now() };
+    });
+  }
+
+  /** Gives the staging slot back in the middle of an update. No bucket may be staged or on its way there. */
+  releaseStaging(): void {
+    this.#staging?.free();
+    this.#staging = null;
+  }
+
+  /** The worker drops the buffer, the device memory goes back, and only then the post-hook runs. */
+  async finish(): Promise<Installed | null> {
+    await this.#askWorker(() => this.#link.release());
+    this.#freeSlots();
+    const installed = await this.#askWorker(() => this.#link.finish());
+    this.#link.close();
+    return installed;
+  }
+
+  /** Ends the attempt early, whatever it was doing. Never rejects. */
+  async abort(reason: string): Promise<void> {
+    await this.#link.abort(reason);
+    // The worker may still copy out of the slots until it has heard of the abort, and native copies of this rank
+    // must not run into freed memory.
+    await Promise.allSettled(this.#inFlight);
+    this.#link.close();
+    this.#freeSlots();
+  }
+
+  #freeSlots(): void {
+    this.releaseStaging();
+    this.#linkBuffer.free();
+  }
+
+  #slotOffset(bucket: number): number {
+    return (bucket % linkSlots) * this.plan.slotBytes;
+  }
+
+  #upload(bucket: number, destination: DeviceBuffer, base: number): Promise<Interval> {
+    const transfers = transfersOf(this.plan, this.#manifest, bucket, base).map(({ segment, rectangles }) => ({
+      segment: this.#ports.segments.attach(this.#manifest.segments[segment]!.path),
+      rectangles,
+    }));
+    return this.#track(this.#ports.device.upload(transfers, destination));
+  }
+
+  #announce(bucket: number): LinkTensor[] {
+    const { tensorStarts, tensorOrder, tensorOffsets } = this.plan;
+    const tensors: LinkTensor[] = [];
+    for (let entry = tensorStarts[bucket]!; entry < tensorStarts[bucket + 1]!; entry += 1) {
+      const row = tensorOrder[entry]!;
+      tensors.push({
+        name: this.#manifest.names[row]!,
+        dtype: dtypeName(this.#manifest, row),
+        shape: shapeOf(this.#manifest, row),
+        offset: this.#slotOffset(bucket) + tensorOffsets[entry]!,
+      });
+    }
+    return tensors;
+  }
+
+  #askWorker<T>(request: () => Promise<T>): Promise<T> {
+    const answer = this.#linkTurn.then(request);
+    // A failure ends the attempt through whoever awaits `answer`; those queued behind it fail with it.
+    this.#linkTurn = answer;
+    answer.catch(() => {});
+    return this.#track(answer);
+  }
+
+  #track<T>(work: Promise<T>): Promise<T> {
+    this.#inFlight.add(work);
+    const forget = () => this.#inFlight.delete(work);
+    work.then(forget, forget);
+    return work;
+  }
+}

@@ -1,0 +1,51 @@
+import { type WeightcastError, asFailure } from '../errors.ts';
+import type { Attempt } from './attempt.ts';
+import type { Actor, ActorRef, Context } from './kernel/index.ts';
+import type { BucketMessage, CarryFrom, RankMessage } from './messages.ts';
+
+/**
+ * A bucket actor lives as long as its rank and stands for one slot. The staging slot's takes the rank's own buckets
+ * from host memory to the device; a link slot's takes any bucket through broadcast and reload. It works on one
+ * bucket at a time, which is what makes a slot safe to reuse.
+ */
+export class BucketActor implements Actor<BucketMessage> {
+  readonly #rank: ActorRef<RankMessage>;
+
+  constructor(rank: ActorRef<RankMessage>) {
+    this.#rank = rank;
+  }
+
+  async receive(message: BucketMessage, context: Context<BucketMessage>): Promise<void> {
+    const { attempt, bucket } = message;
+    try {
+      if (message.type === 'stage') await this.#stage(attempt, bucket, context);
+      else await this.#carry(attempt, bucket, message.from, context);
+    } catch (thrown) {
+      const error: WeightcastError = asFailure(thrown);
+      context.tell(this.#rank, { type: 'bucket-failed', epoch: attempt.epoch, error });
+    }
+  }
+
+  async #stage(attempt: Attempt, bucket: number, context: Context<BucketMessage>): Promise<void> {
+    const h2d = await attempt.stage(bucket);
+    context.tell(this.#rank, { type: 'staged', epoch: attempt.epoch, bucket, h2d });
+  }
+
+  async #carry(
+    attempt: Attempt,
+    bucket: number,
+    from: CarryFrom,
+    context: Context<BucketMessage>,
+  ): Promise<void> {
+    const { epoch } = attempt;
+    if (from === 'host') {
+      const h2d = await attempt.uploadInPlace(bucket);
+      context.tell(this.#rank, { type: 'uploaded-in-place', epoch, bucket, h2d });
+    }
+    const arrival = attempt.broadcast(bucket, from);
+    // Told before it is done: the next bucket's broadcast may queue up behind this one, in the plan's order.
+    context.tell(this.#rank, { type: 'broadcast-issued', epoch, bucket });
+    context.tell(this.#rank, { type: 'broadcast-done', epoch, bucket, broadcast: await arrival });
+    context.tell(this.#rank, { type: 'reloaded', epoch, bucket, reload: await attempt.reload(bucket) });
+  }
+}

@@ -1,0 +1,22 @@
+/**
+ * How long anyone waits, in milliseconds. A step that moves weights is bounded by the update's own timeout; these
+ * bound the steps that only talk, and the silence within a step that moves.
+ */
+export const deadlines = {
+  /** A control message to a process of the cluster; a process may be busy encoding a large manifest. */
+  control: 15_000,
+  /** Opening slots and sockets: device allocations zero their pages on the host device. */
+  open: 60_000,
+  /** A pure computation over the largest manifests, on a busy machine. */
+  plan: 60_000,
+  /** Reading a checkpoint from a slow network file system. */
+  load: 3_600_000,
+  /** A rank giving everything back after a failure; native copies in flight end first. */
+  abort: 30_000,
+  /** An engine that is loading its model answers its health route late. */
+  engineHealthy: 120_000,
+  /** One broadcast: a bucket at the slowest link, and a peer that starts late. */
+  broadcast: 60_000,
+  /** One answer of an engine worker: a bucket's copy, a post-hook that quantises. */
+  workerLink: 120_000,
+} as const;

@@ -1,0 +1,14 @@
+export type {
+  Actor,
+  AskOptions,
+  Context,
+  Down,
+  MailboxPolicy,
+  Reply,
+  SpawnOptions,
+  SupervisionPolicy,
+} from './actor.ts';
+export type { ActorAddress, ActorRef, ReplyOf, Request } from './ref.ts';
+export { formatRef, sameActor } from './ref.ts';
+export { ActorSystem } from './system.ts';
+export type { Envelope, PeerEvent, Transport } from './transport.ts';

@@ -1,0 +1,321 @@
+import { z } from 'zod';
+import type { WeightcastError } from '../errors.ts';
+import type { Interval } from '../native-bridge/addon.ts';
+import type { ActorRef, Request } from './kernel/index.ts';
+import type { Attempt } from './attempt.ts';
+
+/**
+ * What the actors say to each other: one table per receiver, one line per message. `request` names what is answered
+ * and with what, `notice` what is not. Tables are validated on arrival from another process, answers too
+ * (conversation.ts). The plain types below a table never leave their process.
+ */
+
+const request = <T extends string, F extends z.ZodRawShape, R extends z.ZodType>(type: T, fields: F, reply: R) => ({
+  type,
+  schema: z.object({ type: z.literal(type), ...fields }),
+  reply,
+});
+const notice = <T extends string, F extends z.ZodRawShape>(type: T, fields: F) => request(type, fields, z.void());
+
+type Table = Readonly<Record<string, { readonly schema: z.ZodType; readonly reply: z.ZodType }>>;
+type MessageIn<T extends Table> = {
+  [K in keyof T]: z.infer<T[K]['schema']> & Request<z.infer<T[K]['reply']>>;
+}[keyof T];
+
+// ── values that several messages carry ─────────────────────────────────────────────────────────────────────────
+
+const epoch = z.int().positive();
+const rank = z.int().min(0).max(65_535);
+const bytes = z.number().nonnegative().max(Number.MAX_SAFE_INTEGER);
+const name = z.string().min(1).max(256);
+const milliseconds = z.number().positive();
+const nothing = z.object({});
+const binary = z.instanceof(Uint8Array);
+const doubles = z.instanceof(Float64Array);
+const words = z.instanceof(Uint32Array);
+const address = z.object({ node: z.string(), name: z.string(), generation: z.int() });
+
+/** Where a checkpoint's bytes come from. A manifest describes segments that lie in shared memory already. */
+const source = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('path'), path: z.string().min(1) }),
+  z.object({ kind: z.literal('files'), files: z.array(z.string().min(1)).min(1) }),
+  z.object({ kind: z.literal('manifest'), manifest: binary }),
+]);
+export type CheckpointSource = z.infer<typeof source>;
+
+/** One rank's share of loading: its encoded manifest, digests still blank, and what to read into its own segment. */
+const loadOrder = z.object({
+  rank,
+  manifest: binary,
+  reads: z.array(z.object({ path: z.string(), ranges: doubles })),
+});
+export type LoadOrder = z.infer<typeof loadOrder>;
+
+/** `Plan` of plan/buckets.ts. */
+const plan = z.object({
+  digest: z.string(),
+  layout: z.string(),
+  mode: z.enum(['pipelined', 'serial']),
+  slotBytes: bytes,
+  ranks: words,
+  owners: words,
+  tensorStarts: words,
+  tensorOrder: words,
+  tensorOffsets: doubles,
+  bucketBytes: doubles,
+});
+
+/** `InstalledReport` of engines/worker-link: what an engine worker says it holds. */
+const installed = z.object({
+  digests: z.instanceof(BigUint64Array),
+  part: z.instanceof(Uint16Array),
+  parts: z.instanceof(Uint16Array),
+});
+export type Installed = z.infer<typeof installed>;
+
+/** What one rank did when. Three numbers a span: bucket, start, end; milliseconds of the host's monotonic clock. */
+const timeline = z.object({ rank, h2d: doubles, broadcast: doubles, reload: doubles });
+export type RankTimeline = z.infer<typeof timeline>;
+
+const checkpointStatus = z.object({
+  checkpoint: name,
+  /** Content digest, the version's second half. */
+  digest: z.string(),
+  tensors: z.int(),
+  bytes,
+  /** How long registration took. */
+  seconds: z.number(),
+});
+export type CheckpointStatus = z.infer<typeof checkpointStatus>;
+
+const updateReport = z.object({
+  epoch,
+  checkpoint: name,
+  digest: z.string(),
+  mode: plan.shape.mode,
+  ranks: z.int(),
+  tensors: z.int(),
+  bytes,
+  buckets: z.int(),
+  slotBytes: bytes,
+  /** The whole update, from prepare to commit. */
+  seconds: z.number(),
+  /** From the first upload to the last acknowledgement. */
+  streamSeconds: z.number(),
+  /** True: every worker proved by digests what it holds. Null: not asked, or the workers cannot say. */
+  verified: z.literal(true).nullable(),
+  timelines: z.array(timeline),
+});
+export type UpdateReport = z.infer<typeof updateReport>;
+
+const progress = z.object({ activity: z.enum(['load', 'update']), rank, doneBytes: bytes, totalBytes: bytes });
+export type Progress = z.infer<typeof progress>;
+
+const status = z.object({
+  epoch: z.int().nonnegative(),
+  ranks: z.array(
+    z.object({
+      rank,
+      state: z.enum(['starting', 'ready', 'down']),
+      deviceUuid: z.string().nullable(),
+      host: z.string().nullable(),
+      pid: z.int().nullable(),
+    }),
+  ),
+  instances: z.array(
+    z.object({
+      name,
+      endpoint: z.string(),
+      ranks: z.array(rank),
+      state: z.enum(['unknown', 'updating', 'serving', 'mixed']),
+      /** What every worker of the instance acknowledged in one epoch; null when unknown or mixed. */
+      version: z.object({ checkpoint: name, digest: z.string() }).nullable(),
+    }),
+  ),
+  checkpoints: z.array(checkpointStatus),
+});
+export type ClusterStatus = z.infer<typeof status>;
+
+const updateOptions = z.object({
+  bucketBytes: bytes.optional(),
+  /** Part of the free device memory that an update may take, in (0, 1]. */
+  memoryFraction: z.number().gt(0).lte(1),
+  verify: z.boolean(),
+  timeoutMilliseconds: milliseconds,
+});
+export type UpdateOptions = z.infer<typeof updateOptions>;
+
+// ── to the supervisor ──────────────────────────────────────────────────────────────────────────────────────────
+
+export const toSupervisor = {
+  register: request('register', { checkpoint: name, source }, checkpointStatus),
+  update: request('update', { checkpoint: name, options: updateOptions }, updateReport),
+  cancel: request('cancel', { reason: z.string() }, nothing),
+  status: request('status', {}, status),
+  awaitReady: request('await-ready', {}, status),
+  subscribe: request('subscribe', { observer: address }, nothing),
+  rankReady: notice('rank-ready', {
+    rank,
+    ref: address,
+    deviceUuid: z.string(),
+    host: z.string(),
+    pid: z.int(),
+    lastEpoch: z.int().nonnegative(),
+  }),
+  /** The rank cannot start, and starting it again would not help. */
+  rankFailed: notice('rank-failed', { rank, error: z.object({ code: z.string(), message: z.string() }) }),
+  progress: notice('progress', { progress }),
+};
+
+export type SupervisorMessage =
+  | MessageIn<typeof toSupervisor>
+  | { readonly type: 'launch-rank'; readonly rank: number }
+  | { readonly type: 'rank-down'; readonly rank: number; readonly ref: ActorRef<RankMessage>; readonly reason: string }
+  | { readonly type: 'rank-exited'; readonly rank: number; readonly reason: string }
+  | { readonly type: 'engines-touched'; readonly epoch: number }
+  /** A registration or an update is over; `settle` does what follows from it. */
+  | { readonly type: 'work-ended'; readonly settle: () => void };
+
+/** A checkpoint that is loaded and planned for. */
+export interface Registered {
+  readonly status: CheckpointStatus;
+  readonly layout: string;
+  readonly manifest: Uint8Array;
+  readonly segments: readonly string[];
+}
+
+// ── to the planner ─────────────────────────────────────────────────────────────────────────────────────────────
+
+export const toPlanner = {
+  planLoading: request(
+    'plan-loading',
+    { checkpoint: name, source, segmentPrefix: z.string(), ranks: z.array(z.object({ rank, host: z.string() })) },
+    z.object({ orders: z.array(loadOrder), totalBytes: bytes }),
+  ),
+  merge: request(
+    'merge',
+    { parts: z.array(z.object({ manifest: binary, digests: z.instanceof(BigUint64Array) })) },
+    z.object({
+      layout: z.string(),
+      digest: z.string(),
+      tensors: z.int(),
+      bytes,
+      manifest: binary,
+      segments: z.array(z.string()),
+    }),
+  ),
+  plan: request(
+    'plan',
+    {
+      layout: z.string(),
+      ranks: z.array(z.object({ rank, host: z.string(), freeBytes: bytes })),
+      memoryFraction: z.number(),
+      bucketBytes: bytes.optional(),
+    },
+    plan,
+  ),
+  verify: request(
+    'verify',
+    {
+      layout: z.string(),
+      planDigest: z.string(),
+      instance: name,
+      reports: z.array(z.object({ rank, installed })),
+    },
+    nothing,
+  ),
+  forgetLayout: notice('forget-layout', { layout: z.string() }),
+};
+
+export type PlannerMessage = MessageIn<typeof toPlanner>;
+
+// ── to a rank ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+const opened = z.discriminatedUnion('outcome', [
+  z.object({ outcome: z.literal('open'), linkAddress: z.string() }),
+  z.object({ outcome: z.literal('pressure'), wantedBytes: bytes, freeBytes: bytes }),
+]);
+export type Opened = z.infer<typeof opened>;
+
+const streamed = z.object({ timeline, installed: installed.nullable() });
+export type Streamed = z.infer<typeof streamed>;
+
+export const toRank = {
+  load: request('load', { order: loadOrder }, z.object({ digests: z.instanceof(BigUint64Array) })),
+  forget: notice('forget', { segments: z.array(z.string()) }),
+  prepare: request(
+    'prepare',
+    { epoch },
+    z.object({ freeBytes: bytes, layout: z.string().nullable(), planDigest: z.string().nullable() }),
+  ),
+  open: request(
+    'open',
+    {
+      epoch,
+      /** `checkpoint@digest`: what the engine workers are told they get. */
+      version: z.string(),
+      /** Number of the communicator; a new one after every failure and change of members. */
+      communicator: z.int().positive(),
+      planDigest: z.string(),
+      layout: z.string(),
+      /** Null when the rank said in `prepare` that it holds them. */
+      plan: plan.nullable(),
+      manifest: binary.nullable(),
+    },
+    opened,
+  ),
+  stream: request('stream', { epoch }, streamed),
+  abort: request('abort', { epoch, reason: z.string() }, nothing),
+};
+
+export type RankMessage =
+  | MessageIn<typeof toRank>
+  | { readonly type: 'load-ended'; readonly result: BigUint64Array | WeightcastError }
+  | { readonly type: 'staged'; readonly epoch: number; readonly bucket: number; readonly h2d: Interval }
+  | { readonly type: 'uploaded-in-place'; readonly epoch: number; readonly bucket: number; readonly h2d: Interval }
+  | { readonly type: 'broadcast-issued'; readonly epoch: number; readonly bucket: number }
+  | { readonly type: 'broadcast-done'; readonly epoch: number; readonly bucket: number; readonly broadcast: Interval }
+  | { readonly type: 'reloaded'; readonly epoch: number; readonly bucket: number; readonly reload: Interval }
+  | { readonly type: 'relinquish-staging'; readonly epoch: number }
+  | { readonly type: 'report-progress' }
+  | { readonly type: 'bucket-failed'; readonly epoch: number; readonly error: WeightcastError }
+  | { readonly type: 'stream-ended'; readonly epoch: number; readonly result: Installed | null | WeightcastError };
+
+// ── to a bucket, which lives in its rank's process ─────────────────────────────────────────────────────────────
+
+export type BucketMessage =
+  /** Upload a bucket that this rank owns into this slot. */
+  | { readonly type: 'stage'; readonly attempt: Attempt; readonly bucket: number }
+  /** Take a bucket through broadcast and reload. */
+  | { readonly type: 'carry'; readonly attempt: Attempt; readonly bucket: number; readonly from: CarryFrom };
+
+/** Where a bucket comes from before its broadcast: this rank's staging slot, its host memory, or another rank. */
+export type CarryFrom = 'staging' | 'host' | 'peer';
+
+// ── to an engine bridge ────────────────────────────────────────────────────────────────────────────────────────
+
+export const toBridge = {
+  awaitHealthy: request('await-healthy', { timeoutMilliseconds: milliseconds }, nothing),
+  trigger: request(
+    'trigger',
+    { epoch, links: z.record(z.string(), z.string()), timeoutMilliseconds: milliseconds },
+    nothing,
+  ),
+  abandon: request('abandon', { epoch, reason: z.string() }, nothing),
+};
+
+export type BridgeMessage =
+  | MessageIn<typeof toBridge>
+  | { readonly type: 'call-ended'; readonly call: number; readonly error: WeightcastError | null };
+
+// ── to an observer, in the process that owns the cluster ───────────────────────────────────────────────────────
+
+export const toObserver = { progress: notice('observe', { progress }) };
+
+export type ObserverMessage = MessageIn<typeof toObserver>;
+
+/** The schema of all messages of a table, for `SpawnOptions.accepts`. */
+export function anyOf<T extends Table>(table: T): z.ZodType<MessageIn<T>> {
+  const schemas = Object.values(table).map((entry) => entry.schema) as unknown as [z.ZodObject, ...z.ZodObject[]];
+  return z.discriminatedUnion('type', schemas) as unknown as z.ZodType<MessageIn<T>>;
+}

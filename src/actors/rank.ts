@@ -1,0 +1,268 @@
+import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
+import { AbortedError, asFailure, OutOfDeviceMemoryError, UsageError, WeightcastError } from '../errors.ts';
+import type { Collective } from '../native-bridge/collective.ts';
+import type { Plan } from '../plan/buckets.ts';
+import { Attempt, linkSlots } from './attempt.ts';
+import { BucketActor } from './bucket.ts';
+import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
+import type { BucketMessage, Opened, Progress, RankMessage, Streamed, SupervisorMessage } from './messages.ts';
+import type { LoadJob, RankPorts } from './rank-ports.ts';
+import { type Slots, Stream } from './stream.ts';
+
+type MessageOf<T extends RankMessage['type']> = Extract<RankMessage, { type: T }>;
+
+/** Often enough for a progress bar, seldom enough to cost nothing. */
+const progressEveryMilliseconds = 100;
+
+/**
+ * The owner of one device. It loads its share of checkpoints, and takes part in one update at a time: `prepare`,
+ * `open`, `stream`, and `abort` if anything fails anywhere. Messages of an epoch older than the newest it has seen
+ * change nothing.
+ */
+export class RankActor implements Actor<RankMessage> {
+  readonly #ports: RankPorts;
+  readonly #supervisor: ActorRef<SupervisorMessage>;
+  #slots!: Slots;
+  #epoch = 0;
+  #attempt: Attempt | null = null;
+  #stream: Stream | null = null;
+  #streamReply: Reply<Streamed> | null = null;
+  #load: { job: LoadJob; reply: Reply<{ digests: BigUint64Array }> } | null = null;
+  /** Kept from update to update: an unchanged layout is not sent again. */
+  #manifest: { layout: string; value: Manifest } | null = null;
+  #plan: Plan | null = null;
+  #communicator: { number: number; ranks: string; collective: Collective } | null = null;
+
+  constructor(ports: RankPorts, supervisor: ActorRef<SupervisorMessage>) {
+    this.#ports = ports;
+    this.#supervisor = supervisor;
+  }
+
+  started(context: Context<RankMessage>): void {
+    const spawn = (name: string) => context.spawn<BucketMessage>(name, () => new BucketActor(context.self));
+    const links = Array.from({ length: linkSlots }, (_, slot) => spawn(`link-bucket-${slot}`));
+    this.#slots = { staging: spawn('staging-bucket'), links };
+    context.tell(this.#supervisor, {
+      type: 'rank-ready',
+      rank: this.#ports.rank,
+      ref: context.self,
+      deviceUuid: this.#ports.device.uuid,
+      host: this.#ports.host,
+      pid: this.#ports.pid,
+      lastEpoch: this.#epoch,
+    });
+    context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
+  }
+
+  async receive(message: RankMessage, context: Context<RankMessage>): Promise<void> {
+    switch (message.type) {
+      case 'load':
+        return this.#startLoad(message, context);
+      case 'load-ended':
+        return this.#endLoad(message);
+      case 'forget':
+        return this.#ports.segments.forget(message.segments);
+      case 'prepare':
+        return this.#prepare(message, context);
+      case 'open':
+        return this.#open(message, context);
+      case 'stream':
+        return this.#startStream(message, context);
+      case 'staged':
+      case 'uploaded-in-place':
+      case 'broadcast-issued':
+      case 'broadcast-done':
+      case 'reloaded':
+        return this.#advance(message, context);
+      case 'stream-ended':
+        return this.#endStream(message);
+      case 'bucket-failed':
+        if (message.epoch === this.#attempt?.epoch) await this.#abandon(message.error);
+        return;
+      case 'relinquish-staging':
+        if (message.epoch === this.#attempt?.epoch) this.#stream?.giveUpStaging();
+        return;
+      case 'abort':
+        return this.#abort(message, context);
+      case 'report-progress':
+        return this.#reportProgress(context);
+    }
+  }
+
+  async stopping(): Promise<void> {
+    const reason = new AbortedError(`rank ${this.#ports.rank} is stopping`);
+    await this.#abandon(reason);
+    this.#communicator?.collective.close();
+    this.#ports.segments.close();
+    this.#ports.device.close();
+  }
+
+  // ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #startLoad(message: MessageOf<'load'>, context: Context<RankMessage>): void {
+    if (this.#load !== null) {
+      context.fail(new UsageError(`rank ${this.#ports.rank} is loading another checkpoint`));
+      return;
+    }
+    const job = this.#ports.segments.load(message.order);
+    this.#load = { job, reply: context.deferReply(message) };
+    context.pipe(
+      job.digests,
+      (digests) => ({ type: 'load-ended', result: digests }),
+      (error) => ({ type: 'load-ended', result: error }),
+    );
+  }
+
+  #endLoad({ result }: MessageOf<'load-ended'>): void {
+    const load = this.#load;
+    this.#load = null;
+    if (result instanceof WeightcastError) load?.reply.fail(result);
+    else load?.reply.succeed({ digests: result });
+  }
+
+  // ── one update ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #prepare(message: MessageOf<'prepare'>, context: Context<RankMessage>): void {
+    if (message.epoch <= this.#epoch) {
+      context.fail(this.#stale(message));
+      return;
+    }
+    this.#epoch = message.epoch;
+    context.reply(message, {
+      freeBytes: this.#ports.device.memory().free,
+      layout: this.#manifest?.layout ?? null,
+      planDigest: this.#plan?.digest ?? null,
+    });
+  }
+
+  async #open(message: MessageOf<'open'>, context: Context<RankMessage>): Promise<void> {
+    if (message.epoch !== this.#epoch || this.#attempt !== null) {
+      context.fail(this.#stale(message));
+      return;
+    }
+    if (message.plan !== null) this.#plan = message.plan;
+    if (message.manifest !== null) {
+      this.#manifest = { layout: message.layout, value: decodeManifest(message.manifest) };
+    }
+    if (this.#plan?.digest !== message.planDigest || this.#manifest?.layout !== message.layout) {
+      context.fail(new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`));
+      return;
+    }
+    context.reply(message, await this.#openAttempt(message, this.#plan, this.#manifest.value, context));
+  }
+
+  async #openAttempt(
+    message: MessageOf<'open'>,
+    plan: Plan,
+    manifest: Manifest,
+    context: Context<RankMessage>,
+  ): Promise<Opened> {
+    try {
+      const collective = this.#joinCommunicator(message.communicator, [...plan.ranks]);
+      const order = { epoch: message.epoch, version: message.version, plan, manifest };
+      this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective);
+      return { outcome: 'open', linkAddress: this.#attempt.linkAddress };
+    } catch (error) {
+      if (!(error instanceof OutOfDeviceMemoryError)) throw error;
+      const wantedBytes = (linkSlots + (plan.mode === 'pipelined' ? 1 : 0)) * plan.slotBytes;
+      return { outcome: 'pressure', wantedBytes, freeBytes: this.#ports.device.memory().free };
+    }
+  }
+
+  #joinCommunicator(number: number, ranks: readonly number[]): Collective {
+    const held = this.#communicator;
+    if (held?.number === number && held.ranks === ranks.join()) return held.collective;
+    held?.collective.close();
+    const collective = this.#ports.openCollective(number, ranks);
+    this.#communicator = { number, ranks: ranks.join(), collective };
+    return collective;
+  }
+
+  #startStream(message: MessageOf<'stream'>, context: Context<RankMessage>): void {
+    const attempt = this.#attempt;
+    if (message.epoch !== attempt?.epoch || this.#stream !== null) {
+      context.fail(this.#stale(message));
+      return;
+    }
+    this.#streamReply = context.deferReply(message);
+    attempt.connect().catch((error) => {
+      context.tell(context.self, { type: 'bucket-failed', epoch: attempt.epoch, error: asFailure(error) });
+    });
+    this.#stream = new Stream(attempt, this.#ports.rank, this.#slots, (slot, order) => context.tell(slot, order));
+    this.#stream.start();
+  }
+
+  #advance(message: MessageOf<'staged' | 'uploaded-in-place' | 'broadcast-issued' | 'broadcast-done' | 'reloaded'>, context: Context<RankMessage>): void {
+    const stream = this.#stream;
+    if (stream === null || message.epoch !== stream.attempt.epoch) return;
+    stream.handle(message);
+    if (message.type !== 'reloaded' || !stream.isDone) return;
+    const { epoch } = message;
+    context.pipe(
+      stream.attempt.finish(),
+      (installed) => ({ type: 'stream-ended', epoch, result: installed }),
+      (error) => ({ type: 'stream-ended', epoch, result: error }),
+    );
+  }
+
+  async #endStream({ epoch, result }: MessageOf<'stream-ended'>): Promise<void> {
+    if (this.#stream === null || epoch !== this.#stream.attempt.epoch) return;
+    if (result instanceof WeightcastError) {
+      await this.#abandon(result);
+      return;
+    }
+    const { timeline } = this.#stream;
+    this.#attempt = null;
+    this.#stream = null;
+    this.#streamReply?.succeed({ timeline, installed: result });
+    this.#streamReply = null;
+  }
+
+  // ── failure ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #abort(message: MessageOf<'abort'>, context: Context<RankMessage>): Promise<void> {
+    if (message.epoch < this.#epoch) {
+      context.fail(this.#stale(message));
+      return;
+    }
+    this.#epoch = message.epoch;
+    await this.#abandon(new AbortedError(message.reason));
+    context.reply(message, {});
+  }
+
+  /** Gives everything of the running attempt back, then answers whoever waits for its stream. */
+  async #abandon(error: WeightcastError): Promise<void> {
+    const attempt = this.#attempt;
+    if (attempt === null) return;
+    // Peers that are inside a broadcast with this rank must not wait for its deadline.
+    this.#communicator?.collective.abort();
+    await attempt.abort(error.message);
+    this.#attempt = null;
+    this.#stream = null;
+    this.#streamReply?.fail(error);
+    this.#streamReply = null;
+  }
+
+  #stale(message: { readonly type: string; readonly epoch: number }): WeightcastError {
+    const { rank } = this.#ports;
+    return new AbortedError(`rank ${rank} is at epoch ${this.#epoch}; ${message.type} of epoch ${message.epoch} is late`);
+  }
+
+  #reportProgress(context: Context<RankMessage>): void {
+    context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
+    const progress = this.#progress();
+    if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
+  }
+
+  #progress(): Progress | null {
+    const { rank } = this.#ports;
+    if (this.#load !== null) {
+      const { job } = this.#load;
+      return { activity: 'load', rank, doneBytes: job.doneBytes(), totalBytes: job.totalBytes };
+    }
+    if (this.#stream === null) return null;
+    const { plan } = this.#stream.attempt;
+    const totalBytes = plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
+    return { activity: 'update', rank, doneBytes: this.#stream.reloadedBytes, totalBytes };
+  }
+}

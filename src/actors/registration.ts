@@ -1,0 +1,59 @@
+import { ask } from './conversation.ts';
+import { deadlines } from './deadlines.ts';
+import type { ActorRef, Context } from './kernel/index.ts';
+import {
+  type CheckpointSource,
+  type PlannerMessage,
+  type Registered,
+  type SupervisorMessage,
+  toPlanner,
+  toRank,
+} from './messages.ts';
+import type { RankMember } from './update.ts';
+
+export interface RegistrationOrder {
+  readonly checkpoint: string;
+  readonly source: CheckpointSource;
+  readonly segmentPrefix: string;
+  readonly ranks: readonly RankMember[];
+  readonly planner: ActorRef<PlannerMessage>;
+}
+
+/**
+ * Brings a checkpoint into host memory: the planner reads the headers and deals out the bytes, every rank loads its
+ * share and digests it, the planner merges what they hold into one manifest.
+ */
+export async function registerCheckpoint(
+  context: Context<SupervisorMessage>,
+  order: RegistrationOrder,
+  signal: AbortSignal,
+): Promise<Registered> {
+  const { checkpoint, source, segmentPrefix, ranks, planner } = order;
+  const startedAt = context.clock.now();
+  const members = ranks.map(({ rank, host }) => ({ rank, host }));
+  const { orders } = await ask(
+    context,
+    planner,
+    toPlanner.planLoading,
+    { checkpoint, source, segmentPrefix, ranks: members },
+    { deadlineMilliseconds: deadlines.plan, signal },
+  );
+  const refOf = new Map(ranks.map(({ rank, ref }) => [rank, ref]));
+  const parts = await Promise.all(
+    orders.map(async (share) => {
+      const options = { deadlineMilliseconds: deadlines.load, signal };
+      const { digests } = await ask(context, refOf.get(share.rank)!, toRank.load, { order: share }, options);
+      return { manifest: share.manifest, digests };
+    }),
+  );
+  const merged = await ask(
+    context,
+    planner,
+    toPlanner.merge,
+    { parts },
+    { deadlineMilliseconds: deadlines.plan, signal },
+  );
+  const seconds = (context.clock.now() - startedAt) / 1000;
+  const { layout, digest, tensors, bytes, manifest, segments } = merged;
+  return { status: { checkpoint, digest, tensors, bytes, seconds }, layout, manifest, segments };
+}

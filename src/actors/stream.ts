@@ -1,0 +1,146 @@
+import type { Interval } from '../native-bridge/addon.ts';
+import { type Attempt, linkSlots } from './attempt.ts';
+import type { ActorRef } from './kernel/index.ts';
+import type { BucketMessage, RankMessage, RankTimeline } from './messages.ts';
+
+/** The slots of a rank, each with the actor that stands for it. */
+export interface Slots {
+  readonly staging: ActorRef<BucketMessage>;
+  readonly links: readonly ActorRef<BucketMessage>[];
+}
+
+type StreamMessage = Extract<
+  RankMessage,
+  { type: 'staged' | 'uploaded-in-place' | 'broadcast-issued' | 'broadcast-done' | 'reloaded' }
+>;
+
+/**
+ * Which bucket goes into which slot when, on one rank in one epoch.
+ *
+ * Buckets go through the link slots in the plan's order, turn and turn about; a slot takes the next one when the
+ * engine worker has copied the last. At most one `carry` is on its way to being issued, because every rank must
+ * issue its broadcasts in the same order. The rank's own buckets are staged ahead of their turn.
+ */
+export class Stream {
+  readonly attempt: Attempt;
+  readonly #rank: number;
+  readonly #slots: Slots;
+  readonly #tell: (slot: ActorRef<BucketMessage>, message: BucketMessage) => void;
+  readonly #owned: readonly number[];
+  readonly #spans = { h2d: [] as number[], broadcast: [] as number[], reload: [] as number[] };
+
+  #nextCarry = 0;
+  #issuing = false;
+  #reloaded = 0;
+  #reloadedBytes = 0;
+  readonly #slotTaken: boolean[] = new Array(linkSlots).fill(false);
+
+  /** Index into `#owned` of the next bucket to stage. */
+  #nextStage = 0;
+  #stagingBucket: number | null = null;
+  #stagedReady = false;
+  #givingUpStaging = false;
+
+  constructor(
+    attempt: Attempt,
+    rank: number,
+    slots: Slots,
+    tell: (slot: ActorRef<BucketMessage>, message: BucketMessage) => void,
+  ) {
+    this.attempt = attempt;
+    this.#rank = rank;
+    this.#slots = slots;
+    this.#tell = tell;
+    this.#owned = [...attempt.plan.owners.keys()].filter((bucket) => attempt.owns(bucket));
+  }
+
+  get isDone(): boolean {
+    return this.#reloaded === this.attempt.bucketCount;
+  }
+
+  get reloadedBytes(): number {
+    return this.#reloadedBytes;
+  }
+
+  get timeline(): RankTimeline {
+    return {
+      rank: this.#rank,
+      h2d: Float64Array.from(this.#spans.h2d),
+      broadcast: Float64Array.from(this.#spans.broadcast),
+      reload: Float64Array.from(this.#spans.reload),
+    };
+  }
+
+  start(): void {
+    this.#advance();
+  }
+
+  /** Device memory got short: the rest of the update does without the staging slot. */
+  giveUpStaging(): void {
+    this.#givingUpStaging = true;
+    this.#advance();
+  }
+
+  handle(message: StreamMessage): void {
+    switch (message.type) {
+      case 'staged':
+        this.#record('h2d', message.bucket, message.h2d);
+        this.#stagedReady = true;
+        break;
+      case 'uploaded-in-place':
+        this.#record('h2d', message.bucket, message.h2d);
+        break;
+      case 'broadcast-issued':
+        this.#issuing = false;
+        break;
+      case 'broadcast-done':
+        this.#record('broadcast', message.bucket, message.broadcast);
+        if (message.bucket === this.#stagingBucket) this.#stagingBucket = null;
+        break;
+      case 'reloaded':
+        this.#record('reload', message.bucket, message.reload);
+        this.#slotTaken[message.bucket % linkSlots] = false;
+        this.#reloaded += 1;
+        this.#reloadedBytes += this.attempt.plan.bucketBytes[message.bucket]!;
+        break;
+    }
+    this.#advance();
+  }
+
+  #advance(): void {
+    if (this.attempt.hasStaging && this.#stagingBucket === null) this.#refillStaging();
+    if (!this.#issuing && this.#nextCarry < this.attempt.bucketCount) this.#carryNext();
+  }
+
+  #refillStaging(): void {
+    if (this.#givingUpStaging) {
+      this.attempt.releaseStaging();
+      return;
+    }
+    const bucket = this.#owned[this.#nextStage];
+    if (bucket === undefined) return;
+    this.#nextStage += 1;
+    this.#stagingBucket = bucket;
+    this.#stagedReady = false;
+    this.#tell(this.#slots.staging, { type: 'stage', attempt: this.attempt, bucket });
+  }
+
+  #carryNext(): void {
+    const bucket = this.#nextCarry;
+    const slot = bucket % linkSlots;
+    if (this.#slotTaken[slot]) return;
+    const staged = bucket === this.#stagingBucket;
+    if (staged && !this.#stagedReady) return;
+    // The staging slot may still hold an earlier bucket that is being broadcast; this one's turn to be staged comes.
+    if (this.attempt.owns(bucket) && !staged && this.attempt.hasStaging) return;
+    this.#nextCarry += 1;
+    this.#issuing = true;
+    this.#slotTaken[slot] = true;
+    const from = !this.attempt.owns(bucket) ? 'peer' : staged ? 'staging' : 'host';
+    this.#tell(this.#slots.links[slot]!, { type: 'carry', attempt: this.attempt, bucket, from });
+  }
+
+  #record(stage: 'h2d' | 'broadcast' | 'reload', bucket: number, { startedAt, endedAt }: Interval): void {
+    this.#spans[stage].push(bucket, startedAt, endedAt);
+  }
+}

@@ -1,0 +1,25 @@
+import type { EngineClient } from '../engines/engine-client.ts';
+
+/** What the supervisor may do to the world. */
+export interface SupervisorPorts {
+  /** Starts the process of one rank. It reports with `rank-ready` when it is up. */
+  launchRank(rank: number): LaunchedRank;
+  engineClient(instance: InstanceOptions): EngineClient;
+  /** Path prefix of the segments that one registration makes. */
+  segmentPrefix(registration: number): string;
+}
+
+export interface LaunchedRank {
+  /** Resolves when the process is gone, with how it ended: `exit code 1`, `SIGKILL`. */
+  readonly exited: Promise<string>;
+  /** Asks the process to end, and ends it if it does not. */
+  stop(): Promise<void>;
+}
+
+/** One inference server and the ranks that sit on its devices. */
+export interface InstanceOptions {
+  readonly name: string;
+  readonly endpoint: string;
+  readonly ranks: readonly number[];
+}
+

@@ -1,0 +1,122 @@
+import { decode, encode } from '@msgpack/msgpack';
+import { z } from 'zod';
+import { describe, ProtocolError } from '../../errors.ts';
+import type { InstalledReport } from './worker-link.ts';
+
+/**
+ * What rank and engine worker say to each other on our own worker link. Each message is one ZeroMQ frame holding
+ * one MessagePack map. The rank binds a REQ socket, the worker connects a REP socket; they speak in turn:
+ *
+ * | step | request of the rank | what it means |
+ * |---|---|---|
+ * | 1   | `{type: "open", protocol: 1, device: str, epoch: int, version: str, handle: bin, bytes: int}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest` |
+ * | 2…  | `{type: "load", tensors: [{name: str, dtype: str, shape: [int], offset: int}]}` | copy these out of the link buffer; dtype as safetensors names it, offset in bytes from the start of the buffer |
+ * | n-1 | `{type: "release"}` | drop the link buffer; its memory is freed after the reply |
+ * | n   | `{type: "finish"}` | run the post-hook and say what is installed |
+ * | any | `{type: "abort", reason: str}` | the update has failed; takes the place of any request |
+ *
+ * | reply of the worker | to |
+ * |---|---|
+ * | `{ok: true}` | open, load, release |
+ * | `{ok: true, report: {digests: bin, part: bin, parts: bin} \| nil}` | finish: little-endian u64, u16 and u16, one each for every tensor in the order they were announced; nil if the worker cannot tell |
+ * | `{ok: false, error: str}` | any of them: a traceback. The worker then waits for `abort`, or for the rank to close |
+ * | none; the worker closes its socket | abort, which the rank takes as the answer |
+ *
+ * An `abort` may come while a reply is due (the worker is still copying): the worker replies, reads the abort as its
+ * next request, and the rank's socket drops the stale reply. Receivers ignore map keys they do not know; a change
+ * they could not ignore raises `protocol`.
+ */
+export const protocolVersion = 1;
+
+const byteCount = z.int().nonnegative();
+const binary = z.instanceof(Uint8Array);
+
+const openRequest = z.object({
+  type: z.literal('open'),
+  protocol: z.int(),
+  device: z.string(),
+  epoch: z.int().nonnegative(),
+  version: z.string(),
+  handle: binary,
+  bytes: byteCount,
+});
+const loadRequest = z.object({
+  type: z.literal('load'),
+  tensors: z.array(
+    z.object({ name: z.string(), dtype: z.string(), shape: z.array(byteCount), offset: byteCount }),
+  ),
+});
+const linkRequest = z.discriminatedUnion('type', [
+  openRequest,
+  loadRequest,
+  z.object({ type: z.literal('release') }),
+  z.object({ type: z.literal('finish') }),
+  z.object({ type: z.literal('abort'), reason: z.string() }),
+]);
+export type LinkRequest = z.infer<typeof linkRequest>;
+export type OpenRequest = z.infer<typeof openRequest>;
+
+const wireReport = z.object({ digests: binary, part: binary, parts: binary });
+const wireReply = z.discriminatedUnion('ok', [
+  z.object({ ok: z.literal(true), report: wireReport.nullish() }),
+  z.object({ ok: z.literal(false), error: z.string() }),
+]);
+
+export type LinkReply =
+  | { readonly ok: true; readonly report?: InstalledReport | null }
+  | { readonly ok: false; readonly error: string };
+
+export function encodeRequest(request: LinkRequest): Uint8Array {
+  return encode(request);
+}
+
+/** Throws `ProtocolError`. */
+export function decodeRequest(frame: Uint8Array): LinkRequest {
+  return parse(frame, linkRequest, 'request');
+}
+
+export function encodeReply(reply: LinkReply): Uint8Array {
+  if (!reply.ok || reply.report === undefined || reply.report === null) return encode(reply);
+  const { digests, part, parts } = reply.report;
+  return encode({ ok: true, report: { digests: toBytes(digests), part: toBytes(part), parts: toBytes(parts) } });
+}
+
+/** Throws `ProtocolError`. */
+export function decodeReply(frame: Uint8Array): LinkReply {
+  const reply = parse(frame, wireReply, 'reply');
+  if (!reply.ok || reply.report === undefined) return reply.ok ? { ok: true } : reply;
+  return { ok: true, report: reply.report === null ? null : decodeReport(reply.report) };
+}
+
+function decodeReport(wire: z.infer<typeof wireReport>): InstalledReport {
+  const rows = wire.digests.byteLength / 8;
+  if (!Number.isInteger(rows) || wire.part.byteLength !== rows * 2 || wire.parts.byteLength !== rows * 2) {
+    const lengths = `${wire.digests.byteLength}, ${wire.part.byteLength} and ${wire.parts.byteLength}`;
+    throw new ProtocolError(`the columns of a report do not fit together: ${lengths} bytes`);
+  }
+  // Sliced, because a view of 64-bit words needs an aligned start.
+  return {
+    digests: new BigUint64Array(wire.digests.slice().buffer),
+    part: new Uint16Array(wire.part.slice().buffer),
+    parts: new Uint16Array(wire.parts.slice().buffer),
+  };
+}
+
+/** Every platform that Node runs on here is little-endian, as the wire is. */
+function toBytes(column: BigUint64Array | Uint16Array): Uint8Array {
+  return new Uint8Array(column.buffer, column.byteOffset, column.byteLength);
+}
+
+function parse<T extends z.ZodType>(frame: Uint8Array, schema: T, kind: 'request' | 'reply'): z.infer<T> {
+  let value: unknown;
+  try {
+    value = decode(frame);
+  } catch (error) {
+    throw new ProtocolError(`a worker-link ${kind} is not MessagePack: ${describe(error)}`, { cause: error });
+  }
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  const where = issue === undefined || issue.path.length === 0 ? 'the message' : issue.path.join('.');
+  throw new ProtocolError(`a worker-link ${kind} has the wrong form: ${where}: ${issue?.message}`);
+}

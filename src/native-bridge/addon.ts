@@ -1,0 +1,170 @@
+import { createRequire } from 'node:module';
+import { NativeError, OutOfDeviceMemoryError } from '../errors.ts';
+
+/**
+ * The one typed seam to the addon. Everything native is declared here and loaded here; the other files of this
+ * folder give it the form the rest of the code uses.
+ *
+ * All offsets and sizes are bytes, as whole numbers below 2^53. Errors thrown or rejected by native code carry a
+ * `code`: `ENOSPC`, `ENOENT`, `EACCES`, ... for a system call, `OUT_OF_DEVICE_MEMORY`, `ABORTED`, `DEADLINE`,
+ * `PEER_LOST`, `OUT_OF_RANGE`, `CLOSED` for our own; {@link asWeightcastError} gives them their class.
+ */
+export interface NativeAddon {
+  readonly SharedDirectory: NativeSharedDirectoryClass;
+  readonly Mapping: NativeMappingClass;
+  readonly ThreadPool: new (threads: number) => NativeThreadPool;
+  readonly HostDevice: new (directory: string, capacity: number) => NativeHostDevice;
+  readonly ShmCollective: new (options: NativeShmCollectiveOptions) => NativeShmCollective;
+  /** CLOCK_MONOTONIC in milliseconds: one time for all processes of a host. */
+  monotonicMilliseconds(): number;
+}
+
+/** When a native operation ran, in milliseconds of {@link NativeAddon.monotonicMilliseconds}. */
+export interface Interval {
+  readonly startedAt: number;
+  readonly endedAt: number;
+}
+
+/**
+ * A directory in /dev/shm that lives as long as the last process that has it open: each holder keeps a shared
+ * flock(2) on `<directory>/lock`, which the kernel drops when the process dies.
+ */
+export interface NativeSharedDirectoryClass {
+  /** Makes the directory (mode 0700) if it is missing, and joins it. */
+  new (path: string): NativeSharedDirectory;
+  /** Removes the directory if no live process holds it. True if it was removed. */
+  removeIfAbandoned(path: string): boolean;
+}
+
+export interface NativeSharedDirectory {
+  readonly path: string;
+  /** Leaves; the last holder to leave removes the directory with all it contains. True if it was removed. */
+  close(): boolean;
+}
+
+export interface NativeMappingClass {
+  /** Makes a file of `bytes` bytes (which must not exist yet), reserves its pages and maps it for writing. */
+  create(path: string, bytes: number): NativeMapping;
+  /** Maps an existing file whole. */
+  open(path: string, writable: boolean): NativeMapping;
+}
+
+/** A file mapped with MAP_SHARED: a segment, an adopted safetensors file, or memory of the host device. */
+export interface NativeMapping {
+  readonly path: string;
+  readonly bytes: number;
+  /** Copies bytes out; at most 64 MiB, for headers and tests. Bulk goes through {@link NativeThreadPool}. */
+  read(offset: number, bytes: number): Buffer;
+  write(offset: number, data: Uint8Array): void;
+  /** Unmaps. Native work in flight keeps the memory until it ends. May be called twice. */
+  close(): void;
+  /** Removes the file's name; mappings stay valid. */
+  unlink(): void;
+}
+
+/**
+ * Native threads for bulk work off the JavaScript thread. Jobs run in the order they were given, each split over
+ * all threads; the promise resolves when the last piece is done.
+ */
+export interface NativeThreadPool {
+  readonly threads: number;
+  /**
+   * Copies rectangles between mappings. Six numbers a rectangle: source offset, destination offset, bytes of a
+   * row, rows, source pitch, destination pitch (as cudaMemcpy2D).
+   */
+  copy(source: NativeMapping, destination: NativeMapping, rectangles: Float64Array): Promise<Interval>;
+  /**
+   * Copies a buffer of JavaScript into a mapping. The caller leaves `source` untouched until the promise settles.
+   */
+  copyIn(source: Uint8Array, destination: NativeMapping, offset: number): Promise<Interval>;
+  /**
+   * Reads ranges of a file with pread. Three numbers a range: file offset, destination offset, bytes.
+   * `progress[0]` counts the bytes read so far (written by the threads as a plain aligned double).
+   */
+  load(path: string, destination: NativeMapping, ranges: Float64Array, progress: Float64Array): Promise<Interval>;
+  /**
+   * Digests of parts of tensors (the definition stands in native/memory/digest.h). Seven numbers a part: offset
+   * in the mapping, bytes of a row, rows, pitch in the mapping, byte offset of the part in its tensor, pitch in
+   * the tensor, bytes of the tensor. One word for each part; the parts of a tensor sum up to its digest.
+   */
+  digest(mapping: NativeMapping, parts: Float64Array): Promise<BigUint64Array>;
+  /** Ends the threads after the jobs already given. */
+  close(): void;
+}
+
+/**
+ * A GPU emulated in named shared memory: a directory with a ledger that all processes using the "GPU" share.
+ * What a dead process had allocated is given back when anyone next looks, as a driver does.
+ */
+export interface NativeHostDevice {
+  readonly directory: string;
+  memory(): { readonly free: number; readonly total: number };
+  /** Throws `OUT_OF_DEVICE_MEMORY` when free memory is less than `bytes`. */
+  allocate(bytes: number): NativeDeviceBuffer;
+  /** Gives back what this process still holds and leaves the device. */
+  close(): void;
+}
+
+/** Device memory of this process. Another process opens it by `path` with {@link NativeMappingClass.open}. */
+export interface NativeDeviceBuffer extends NativeMapping {
+  /** Gives the memory back; may be called twice. */
+  free(): void;
+}
+
+export interface NativeShmCollectiveOptions {
+  /** Control file; every rank names the same one. */
+  readonly path: string;
+  readonly rank: number;
+  readonly worldSize: number;
+}
+
+/**
+ * Broadcast among host devices of one host. Every rank issues the same broadcasts in the same order; one native
+ * thread a rank executes them in that order.
+ */
+export interface NativeShmCollective {
+  /**
+   * Copies `bytes` bytes from the root's `source` into `destination` on every rank. On the root it resolves when
+   * every rank has its copy (the source may change then), elsewhere when the own copy is done. `source` is given
+   * on the root only; where source and destination are the same place nothing is copied.
+   * Rejects with `ABORTED`, `DEADLINE`, or `PEER_LOST` (naming the rank) when a rank's process is gone.
+   */
+  broadcast(options: {
+    root: number;
+    source: NativeMapping | null;
+    sourceOffset: number;
+    destination: NativeMapping;
+    destinationOffset: number;
+    bytes: number;
+    timeoutMilliseconds: number;
+  }): Promise<Interval>;
+  /** Ends all operations in flight on all ranks with `ABORTED`; later ones fail at once. */
+  abort(): void;
+  /** Aborts what is in flight here and ends the thread. Does not disturb ranks that are done. */
+  close(): void;
+}
+
+const require = createRequire(import.meta.url);
+
+function loadAddon(): NativeAddon {
+  // From a source tree the addon lies two folders up, from dist/ three.
+  const tried: string[] = [];
+  for (const base of ['../../', '../../../']) {
+    const path = `${base}build/Release/weightcast.node`;
+    try {
+      return require(path) as NativeAddon;
+    } catch (error) {
+      tried.push(`${path}: ${(error as Error).message.split('\n')[0]}`);
+    }
+  }
+  throw new NativeError(`the native addon is not built; run "npm run build:native" (${tried.join('; ')})`);
+}
+
+export const addon: NativeAddon = loadAddon();
+
+/** Gives an error of the addon its class; other values pass unchanged. */
+export function asWeightcastError(error: unknown): unknown {
+  if (!(error instanceof Error) || !('code' in error)) return error;
+  if (error.code === 'OUT_OF_DEVICE_MEMORY') return new OutOfDeviceMemoryError(error.message, { cause: error });
+  return new NativeError(error.message, { cause: error });
+}

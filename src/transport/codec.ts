@@ -1,0 +1,119 @@
+import assert from 'node:assert/strict';
+import { endianness } from 'node:os';
+import { Decoder, Encoder, ExtData, type ExtensionCodecType } from '@msgpack/msgpack';
+import { describe, ProtocolError } from '../errors.ts';
+import { checkMessagePack, maximumDepth } from './messagepack-limits.ts';
+
+/**
+ * MessagePack for messages between processes: plain objects, arrays, strings, finite and infinite numbers, booleans,
+ * null, `Uint8Array` (native bin), and by extension types the typed arrays below and bigints of 64 bits.
+ */
+
+// Typed arrays travel as their memory is.
+assert.equal(endianness(), 'LE', 'weightcast runs on little-endian machines only');
+
+const typedArrays = [
+  { type: 1, constructor: Uint16Array },
+  { type: 2, constructor: Int32Array },
+  { type: 3, constructor: Uint32Array },
+  { type: 4, constructor: Float64Array },
+  { type: 5, constructor: BigUint64Array },
+] as const;
+const unsignedBigint = 6;
+const signedBigint = 7;
+
+const extensions: ExtensionCodecType<undefined> = {
+  /** Called for whatever is no number, string, boolean or null; null leaves it to the encoder. */
+  tryToEncode(value) {
+    if (typeof value === 'bigint') return encodeBigint(value);
+    if (typeof value !== 'object' || value === null) throw new ProtocolError(`a ${typeof value} cannot be sent`);
+    if (Array.isArray(value)) {
+      if (value.includes(undefined)) throw new ProtocolError('undefined in an array cannot be sent');
+      return null;
+    }
+    if (value instanceof Uint8Array) return null;
+    const array = typedArrays.find((entry) => value instanceof entry.constructor);
+    if (array !== undefined) return new ExtData(array.type, bytesOf(value as NodeJS.TypedArray));
+    checkPlain(value);
+    return null;
+  },
+  decode(data, type) {
+    if (type === unsignedBigint || type === signedBigint) return decodeBigint(data, type);
+    const array = typedArrays.find((entry) => entry.type === type);
+    if (array === undefined) throw new ProtocolError(`unknown extension type ${type}`);
+    const { constructor } = array;
+    if (data.byteLength % constructor.BYTES_PER_ELEMENT !== 0) {
+      throw new ProtocolError(`a ${constructor.name} of ${data.byteLength} bytes`);
+    }
+    // Copied, for alignment: even where the offset is a multiple, ZeroMQ's memory may start at any address.
+    return new constructor(data.slice().buffer);
+  },
+};
+
+const encoder = { extensionCodec: extensions, ignoreUndefined: true, maxDepth: maximumDepth + 1 };
+const decoder = new Decoder({ extensionCodec: extensions });
+
+/**
+ * Encodes a value into memory of its own: what becomes of `value` later does not show in the result.
+ * Properties that are `undefined` are left out. Throws `ProtocolError` for what the other side would not get back as
+ * it was (functions, class instances, numbers beyond 2^53, bigints beyond 64 bits) and for what it would refuse.
+ */
+export function encode(value: unknown): Uint8Array {
+  let bytes: Uint8Array;
+  try {
+    // A new encoder each time, since it would keep the memory of the largest message it has seen.
+    bytes = new Encoder(encoder).encodeSharedRef(value === undefined ? null : value);
+  } catch (error) {
+    if (error instanceof ProtocolError) throw error;
+    throw new ProtocolError(`a message cannot be encoded: ${describe(error)}`, { cause: error });
+  }
+  checkMessagePack(bytes);
+  return bytes;
+}
+
+/**
+ * Decodes what {@link encode} made. A `Uint8Array` in the result is a view of `bytes`; everything else is a copy.
+ * Throws `ProtocolError` for anything malformed, truncated or beyond the limits of messagepack-limits.ts, before
+ * memory is allocated for it.
+ */
+export function decode(bytes: Uint8Array): unknown {
+  checkMessagePack(bytes);
+  try {
+    // Of a Buffer the decoder would make Buffers.
+    return decoder.decode(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+  } catch (error) {
+    if (error instanceof ProtocolError) throw error;
+    throw new ProtocolError(`a message cannot be decoded: ${describe(error)}`, { cause: error });
+  }
+}
+
+function checkPlain(value: object): void {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== null) {
+    throw new ProtocolError(`a ${value.constructor.name} cannot be sent, only plain objects and arrays`);
+  }
+  if (Object.hasOwn(value, '__proto__')) throw new ProtocolError('an object with a key __proto__ cannot be sent');
+}
+
+function bytesOf(array: NodeJS.TypedArray): Uint8Array {
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+}
+
+function encodeBigint(value: bigint): ExtData {
+  const data = new Uint8Array(8);
+  const view = new DataView(data.buffer);
+  if (value >= 0n) {
+    if (BigInt.asUintN(64, value) !== value) throw new ProtocolError(`the bigint ${value} is beyond 64 bits`);
+    view.setBigUint64(0, value, true);
+    return new ExtData(unsignedBigint, data);
+  }
+  if (BigInt.asIntN(64, value) !== value) throw new ProtocolError(`the bigint ${value} is beyond 64 bits`);
+  view.setBigInt64(0, value, true);
+  return new ExtData(signedBigint, data);
+}
+
+function decodeBigint(data: Uint8Array, type: number): bigint {
+  if (data.byteLength !== 8) throw new ProtocolError(`a bigint of ${data.byteLength} bytes`);
+  const view = new DataView(data.buffer, data.byteOffset, 8);
+  return type === unsignedBigint ? view.getBigUint64(0, true) : view.getBigInt64(0, true);
+}

@@ -1,0 +1,49 @@
+import { UsageError } from '../errors.ts';
+
+/**
+ * What bounds a transport, per peer where not said otherwise. A message first waits in the queue; at most a window of
+ * messages is on its way, handed to ZeroMQ and not yet acknowledged by the peer. So a peer that stops reading holds
+ * up nobody else, and costs at most queue, window and one message.
+ */
+export interface TransportLimits {
+  readonly queueMessages: number;
+  readonly queueBytes: number;
+  readonly windowMessages: number;
+  readonly windowBytes: number;
+  /** Bytes of one message, encoded. */
+  readonly messageBytes: number;
+  /** Spokes that a hub serves at once. */
+  readonly peers: number;
+  /** How often each side tells the other that its JavaScript runs. */
+  readonly pingEveryMilliseconds: number;
+  /**
+   * Silence after which a peer is lost for good. Counted in whole pings of our own, so that the time in which this
+   * process was blocked itself is not held against its peers.
+   */
+  readonly lostAfterMilliseconds: number;
+}
+
+export const defaultLimits: TransportLimits = {
+  queueMessages: 16_384,
+  queueBytes: 64 * 1024 * 1024,
+  windowMessages: 1_024,
+  windowBytes: 16 * 1024 * 1024,
+  messageBytes: 16 * 1024 * 1024,
+  peers: 1_024,
+  pingEveryMilliseconds: 1_000,
+  lostAfterMilliseconds: 10_000,
+};
+
+/** Fills in the defaults. Throws `UsageError` for what is no positive whole number. */
+export function completeLimits(given: Partial<TransportLimits> = {}): TransportLimits {
+  const limits = { ...defaultLimits, ...given };
+  for (const [name, value] of Object.entries(limits)) {
+    if (!Number.isSafeInteger(value) || value < 1) {
+      throw new UsageError(`transport limit ${name} is ${value}: expected a positive whole number`);
+    }
+  }
+  if (limits.lostAfterMilliseconds < 2 * limits.pingEveryMilliseconds) {
+    throw new UsageError('transport limit lostAfterMilliseconds is less than two pings');
+  }
+  return limits;
+}

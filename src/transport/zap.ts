@@ -1,0 +1,73 @@
+import { Reply } from 'zeromq';
+import { describe, NativeError } from '../errors.ts';
+import type { Logger } from '../ports.ts';
+import { keyBytes } from './curve.ts';
+
+/**
+ * The ZAP handler (RFC 27): ZeroMQ asks it whether a client that proved to own a CURVE key may connect. Without one it
+ * lets in any key. One handler serves all hubs of the process, which it tells apart by their ZAP domains; it runs
+ * while there is a hub.
+ */
+const endpoint = 'inproc://zeromq.zap.01';
+
+interface Admission {
+  readonly key: Uint8Array;
+  readonly log: Logger;
+}
+
+const admissions = new Map<string, Admission>();
+let handler: Reply | null = null;
+
+/**
+ * From now on lets clients with this public key connect to sockets of this ZAP domain, and no others. The returned
+ * function ends that and may be called twice; call it after the domain's sockets are closed.
+ * Throws `UsageError` for a malformed key and `NativeError` when other code in this process handles ZAP already.
+ */
+export function admit(domain: string, publicKey: string, log: Logger): () => void {
+  const admission = { key: keyBytes(publicKey), log };
+  handler ??= start();
+  admissions.set(domain, admission);
+  return () => {
+    if (admissions.get(domain) !== admission) return;
+    admissions.delete(domain);
+    if (admissions.size > 0) return;
+    handler?.close();
+    handler = null;
+  };
+}
+
+function start(): Reply {
+  const socket = new Reply({ linger: 0 });
+  try {
+    socket.bindSync(endpoint);
+  } catch (error) {
+    socket.close();
+    throw new NativeError(`cannot check the keys of ZeroMQ clients at ${endpoint}: ${describe(error)}`, {
+      cause: error,
+    });
+  }
+  void serve(socket);
+  return socket;
+}
+
+async function serve(socket: Reply): Promise<void> {
+  try {
+    for await (const request of socket) await socket.send(answer(request));
+  } catch (error) {
+    // Nobody is let in from now on, which is the safe side.
+    if (!socket.closed) for (const { log } of admissions.values()) log.error({ error }, 'the ZAP handler failed');
+  }
+}
+
+function answer(request: readonly Buffer[]): (Buffer | string)[] {
+  const [version, id = '', domain = '', address = '', , mechanism, key] = request;
+  const admission = admissions.get(domain.toString());
+  const accepted =
+    version?.toString() === '1.0' &&
+    mechanism?.toString() === 'CURVE' &&
+    admission !== undefined &&
+    key?.equals(admission.key) === true;
+  if (accepted) return ['1.0', id, '200', 'OK', 'spoke', ''];
+  admission?.log.warn({ address: address.toString() }, 'refused a connection: its key is not of this cluster');
+  return ['1.0', id, '400', 'not a key of this cluster', '', ''];
+}
