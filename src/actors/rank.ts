@@ -1,4 +1,5 @@
 import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
+import type { LoadJob } from '../checkpoint/segment-store.ts';
 import { AbortedError, asFailure, OutOfDeviceMemoryError, UsageError, WeightcastError } from '../errors.ts';
 import type { Collective } from '../native-bridge/collective.ts';
 import type { Plan } from '../plan/buckets.ts';
@@ -6,7 +7,7 @@ import { Attempt, linkSlots } from './attempt.ts';
 import { BucketActor } from './bucket.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import type { BucketMessage, Opened, Progress, RankMessage, Streamed, SupervisorMessage } from './messages.ts';
-import type { LoadJob, RankPorts } from './rank-ports.ts';
+import type { RankPorts } from './rank-ports.ts';
 import { type Slots, Stream } from './stream.ts';
 
 type MessageOf<T extends RankMessage['type']> = Extract<RankMessage, { type: T }>;

@@ -61,7 +61,8 @@ export function bytesOf(dtype: Dtype, shape: ArrayLike<number>): number {
   for (let axis = 0; axis < shape.length; axis += 1) elements *= shape[axis]!;
   const bits = elements * dtype.bits;
   // One check at the end is enough: a product that was ever inexact stays beyond 2^53, or is 0 and right.
-  if (!Number.isSafeInteger(bits)) throw new CheckpointError(`${dtype.name} ${shapeText(shape)} is too large`);
+  if (!Number.isSafeInteger(bits))
+    throw new CheckpointError(`${dtype.name} ${shapeText(shape)} is too large`);
   if (bits % 8 !== 0) {
     throw new CheckpointError(`${dtype.name} ${shapeText(shape)} does not fill whole bytes (${bits} bits)`);
   }

@@ -34,11 +34,11 @@ export function encodeHeader(
   const dataOffsets = new Float64Array(tensors.length);
   const fields: string[] = [];
   if (metadata !== undefined) fields.push(`"__metadata__":${JSON.stringify(Object.fromEntries(metadata))}`);
+  const names = new Set<string>();
   let end = 0;
-  let previous: string | undefined;
   for (const { name, dtype, shape, bytes, index } of ordered) {
-    if (name === previous) throw new CheckpointError(`tensor ${quoted(name)} is given twice`);
-    previous = name;
+    if (names.has(name)) throw new CheckpointError(`tensor ${quoted(name)} is given twice`);
+    names.add(name);
     dataOffsets[index] = end;
     const info = { dtype: DTYPES[dtype]!.name, shape, data_offsets: [end, end + bytes] };
     fields.push(`${JSON.stringify(name)}:${JSON.stringify(info)}`);
@@ -56,7 +56,8 @@ export function encodeHeader(
 function describe({ name, dtype: dtypeName, shape }: TensorDescription) {
   const dtype = dtypeIndex(dtypeName);
   if (name === '__metadata__') throw new CheckpointError('no tensor can have the name "__metadata__"');
-  if (dtype < 0) throw new CheckpointError(`tensor ${quoted(name)} has the unknown dtype ${quoted(dtypeName)}`);
+  if (dtype < 0)
+    throw new CheckpointError(`tensor ${quoted(name)} has the unknown dtype ${quoted(dtypeName)}`);
   return { name, dtype, shape, bytes: bytesOf(DTYPES[dtype]!, shape) };
 }
 

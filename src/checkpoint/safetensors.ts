@@ -70,7 +70,12 @@ export function asCheckpointError(error: unknown, file: string): unknown {
   return new CheckpointError(`${file} cannot be read: ${oneLine(error.message)}`, options);
 }
 
-async function readExactly(handle: FileHandle, position: number, bytes: number, file: string): Promise<Uint8Array> {
+async function readExactly(
+  handle: FileHandle,
+  position: number,
+  bytes: number,
+  file: string,
+): Promise<Uint8Array> {
   const buffer = new Uint8Array(bytes);
   let done = 0;
   while (done < bytes) {
@@ -158,13 +163,18 @@ function parseEntry(name: string, value: unknown, file: string): Entry {
     reject(`cannot be: ${(error as Error).message}`);
   }
   if (bytes !== end - begin) {
-    reject(`takes ${bytes} bytes as ${dtypeName} ${shapeText(shape)}, but data_offsets give it ${end - begin}`);
+    reject(
+      `takes ${bytes} bytes as ${dtypeName} ${shapeText(shape)}, but data_offsets give it ${end - begin}`,
+    );
   }
   return { name, dtype, shape, begin, end };
 }
 
 function isWholeNumbers(value: unknown): value is readonly number[] {
-  return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0 && !Object.is(item, -0));
+  return (
+    Array.isArray(value) &&
+    value.every((item) => Number.isSafeInteger(item) && item >= 0 && !Object.is(item, -0))
+  );
 }
 
 /** The data of all tensors must fill the file from the header to its end, without holes or overlaps. */
@@ -173,11 +183,15 @@ function checkCoverage(entries: readonly Entry[], file: string, dataBytes: numbe
   for (const [index, { name, begin, end }] of entries.entries()) {
     if (end > dataBytes) {
       const missing = `ends at byte ${end} of the data, but the file holds ${dataBytes}`;
-      throw new CheckpointError(`${file}: tensor ${quoted(name)} ${missing}: the file is truncated or the offsets wrong`);
+      throw new CheckpointError(
+        `${file}: tensor ${quoted(name)} ${missing}: the file is truncated or the offsets wrong`,
+      );
     }
     if (begin < covered) {
       const other = quoted(entries[index - 1]!.name);
-      throw new CheckpointError(`${file}: tensors ${other} and ${quoted(name)} overlap at byte ${begin} of the data`);
+      throw new CheckpointError(
+        `${file}: tensors ${other} and ${quoted(name)} overlap at byte ${begin} of the data`,
+      );
     }
     if (begin > covered) {
       const hole = `${begin - covered} bytes of the data before it belong to no tensor`;
@@ -186,13 +200,19 @@ function checkCoverage(entries: readonly Entry[], file: string, dataBytes: numbe
     covered = end;
   }
   if (covered < dataBytes) {
-    throw new CheckpointError(`${file}: ${dataBytes - covered} bytes at the end of the file belong to no tensor`);
+    throw new CheckpointError(
+      `${file}: ${dataBytes - covered} bytes at the end of the file belong to no tensor`,
+    );
   }
 }
 
-function toColumns(entries: readonly Entry[], dataStart: number): Omit<SafetensorsHeader, 'metadata' | 'fileBytes'> {
+function toColumns(
+  entries: readonly Entry[],
+  dataStart: number,
+): Omit<SafetensorsHeader, 'metadata' | 'fileBytes'> {
   const shapeStarts = new Uint32Array(entries.length + 1);
-  for (const [index, { shape }] of entries.entries()) shapeStarts[index + 1] = shapeStarts[index]! + shape.length;
+  for (const [index, { shape }] of entries.entries())
+    shapeStarts[index + 1] = shapeStarts[index]! + shape.length;
   const dimensions = new Float64Array(shapeStarts.at(-1)!);
   for (const [index, { shape }] of entries.entries()) dimensions.set(shape, shapeStarts[index]!);
   return {

@@ -26,7 +26,8 @@ const extensions: ExtensionCodecType<undefined> = {
   /** Called for whatever is no number, string, boolean or null; null leaves it to the encoder. */
   tryToEncode(value) {
     if (typeof value === 'bigint') return encodeBigint(value);
-    if (typeof value !== 'object' || value === null) throw new ProtocolError(`a ${typeof value} cannot be sent`);
+    if (typeof value !== 'object' || value === null)
+      throw new ProtocolError(`a ${typeof value} cannot be sent`);
     if (Array.isArray(value)) {
       if (value.includes(undefined)) throw new ProtocolError('undefined in an array cannot be sent');
       return null;
@@ -92,7 +93,8 @@ function checkPlain(value: object): void {
   if (prototype !== Object.prototype && prototype !== null) {
     throw new ProtocolError(`a ${value.constructor.name} cannot be sent, only plain objects and arrays`);
   }
-  if (Object.hasOwn(value, '__proto__')) throw new ProtocolError('an object with a key __proto__ cannot be sent');
+  if (Object.hasOwn(value, '__proto__'))
+    throw new ProtocolError('an object with a key __proto__ cannot be sent');
 }
 
 function bytesOf(array: NodeJS.TypedArray): Uint8Array {

@@ -44,7 +44,8 @@ export function keyBytes(key: string): Uint8Array {
   const bytes = new Uint8Array(32);
   const view = new DataView(bytes.buffer);
   const digits = Array.from(key, (letter) => alphabet.indexOf(letter));
-  if (digits.length !== 40 || digits.includes(-1)) throw new UsageError('a CURVE key is not 40 characters of Z85');
+  if (digits.length !== 40 || digits.includes(-1))
+    throw new UsageError('a CURVE key is not 40 characters of Z85');
   for (let word = 0; word < 8; word += 1) {
     const value = digits.slice(5 * word, 5 * word + 5).reduce((sum, digit) => 85 * sum + digit, 0);
     if (value > 0xffff_ffff) throw new UsageError('a CURVE key is not valid Z85');

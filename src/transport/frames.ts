@@ -94,7 +94,8 @@ export function parseFrame(bytes: Uint8Array): Frame {
   if (kind === undefined || bytes[3] !== 0) throw new ProtocolError(`a frame of unknown kind ${bytes[2]}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const position = view.getFloat64(8, true);
-  if (!Number.isSafeInteger(position) || position < 0) throw new ProtocolError(`a frame at position ${position}`);
+  if (!Number.isSafeInteger(position) || position < 0)
+    throw new ProtocolError(`a frame at position ${position}`);
   return { kind, session: view.getUint32(4, true), position, payload: bytes.subarray(headerBytes) };
 }
 

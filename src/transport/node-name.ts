@@ -21,9 +21,12 @@ export function isNodeName(name: string): boolean {
 
 /** Throws `UsageError` unless {@link nodeName} could have made the name. */
 export function checkNodeName(name: string): void {
-  if (!isNodeName(name)) throw new UsageError(`"${name}" is no node name: expected role~incarnation, as rank-3~k3f9a1`);
+  if (!isNodeName(name))
+    throw new UsageError(`"${name}" is no node name: expected role~incarnation, as rank-3~k3f9a1`);
 }
 
 function randomIncarnation(): string {
-  return randomInt(36 ** letters).toString(36).padStart(letters, '0');
+  return randomInt(36 ** letters)
+    .toString(36)
+    .padStart(letters, '0');
 }

@@ -1,15 +1,14 @@
 import type { Envelope } from '../actors/kernel/transport.ts';
 import { describe, OverloadedError, ProtocolError } from '../errors.ts';
 import type { Logger } from '../ports.ts';
-import { encode, decode } from './codec.ts';
+import { decode, encode } from './codec.ts';
+import type { TransportCounters } from './counters.ts';
 import { parseEnvelope } from './envelope-schema.ts';
 import { controlFrame, type Frame, headerBytes, messageFrame, parsePayload } from './frames.ts';
 import type { TransportLimits } from './limits.ts';
-import type { TransportCounters } from './counters.ts';
 
-/** After so much received it is acknowledged at once, well before a sender's window is full; else with the next ping. */
-const acknowledgeMessages = 64;
-const acknowledgeBytes = 256 * 1024;
+/** The part of a window after which the receiver acknowledges at once; what is less waits for the next ping. */
+const acknowledgedPart = 1 / 16;
 /** ZeroMQ reconnects within a second; a connection still gone after this many pings is gone with its process. */
 const unreachablePings = 2;
 
@@ -20,59 +19,263 @@ export interface SessionOptions {
   readonly limits: TransportLimits;
   readonly counters: TransportCounters;
   readonly log: Logger;
-  /** Hands a frame to ZeroMQ at once, or rejects at once when there is no connection. */
-  readonly transmit: (frame: Uint8Array) => Promise<void>;
+  /** Hands a frame to ZeroMQ at once; false when it did not take it: there is no connection. Never rejects. */
+  readonly transmit: (frame: Uint8Array) => Promise<boolean>;
   readonly deliver: (envelope: Envelope) => void;
 }
 
-/** How a session came to its end: the peer said bye, or is lost to us. */
+/** Why a session is over. */
 export interface Ending {
   readonly kind: 'bye' | 'lost';
   readonly reason: string;
 }
 
 /**
- * One end of the conversation between a hub and a spoke: the queue, the window, the order and the liveness of it.
- * It knows no socket and no time; its owner feeds it frames and ticks.
+ * One end of the conversation between a hub and a spoke: its queue, window, order and liveness. It knows no socket and
+ * no time; its owner feeds it frames and pings.
  *
- * What ZeroMQ holds cannot be taken back nor counted, so little is given to it: a window of messages that the peer has
- * not acknowledged, always fewer than ZeroMQ's high-water mark. The mark is therefore never met, and a frame that
- * ZeroMQ does not take means that there is no connection.
+ * What ZeroMQ holds can be neither counted nor taken back, so it is given little: a window of messages that the peer
+ * has not acknowledged yet, always below ZeroMQ's high-water mark. So the mark is never met, and a frame that ZeroMQ
+ * does not take means that there is no connection.
  */
 export class Session {
   readonly peer: string;
   readonly id: number;
   readonly #options: SessionOptions;
-  readonly #lostPings: number;
+  readonly #limits: TransportLimits;
 
+  /** Frames not yet handed to ZeroMQ, with their positions written. */
   readonly #queue: Uint8Array[] = [];
   #queuedBytes = 0;
-  #queuedEver = 0;
-  #sentMessages = 0;
-  #sentBytes = 0;
-  #acknowledgedMessages = 0;
-  #acknowledgedBytes = 0;
-
-  #receivedMessages = 0;
-  #receivedBytes = 0;
-  #announcedMessages = 0;
-  #announcedBytes = 0;
+  readonly #sent = { messages: 0, bytes: 0 };
+  #acknowledged = { messages: 0, bytes: 0 };
+  readonly #received = { messages: 0, bytes: 0 };
+  #announced = { messages: 0, bytes: 0 };
 
   #pumping = false;
   #aliveDue = false;
-  #bye: 'none' | 'due' | 'sent' = 'none';
-  #byeReason = '';
-  #ended = false;
-  #finished = Promise.withResolvers<void>();
+  #bye: { readonly reason: string; sent: boolean } | null = null;
+  #over = false;
+  #whenOver: (() => void)[] = [];
 
   #silentPings = 0;
-  #unreachable = false;
+  #isUnreachable = false;
   #unreachablePings = 0;
 
   constructor(options: SessionOptions) {
     this.#options = options;
+    this.#limits = options.limits;
     this.peer = options.peer;
     this.id = options.id;
-    const { lostAfterMilliseconds, pingEveryMilliseconds } = options.limits;
-    this.#lostPings = Math.ceil(lostAfterMilliseconds / pingEveryMilliseconds);
   }
+
+  /** Throws `OverloadedError` when the queue is full and `ProtocolError` for what cannot be encoded. */
+  send(envelope: Envelope): void {
+    const payload = encode(envelope);
+    if (payload.byteLength > this.#limits.messageBytes) {
+      throw new ProtocolError(
+        `a message of ${payload.byteLength} bytes to ${this.peer} exceeds ${this.#limits.messageBytes} bytes`,
+      );
+    }
+    const frame = messageFrame(this.id, this.#sent.messages + this.#queue.length, payload);
+    const { queueMessages, queueBytes } = this.#limits;
+    if (this.#queue.length >= queueMessages || this.#queuedBytes + frame.byteLength > queueBytes) {
+      throw new OverloadedError(
+        `the queue to ${this.peer} is full: ${this.#queue.length} messages, ${this.#queuedBytes} bytes wait`,
+      );
+    }
+    this.#queue.push(frame);
+    this.#queuedBytes += frame.byteLength;
+    void this.#pump();
+  }
+
+  /** Takes a frame of this session, in any order of kinds. Returns what ends the session, if the frame does. */
+  accept(frame: Frame): Ending | null {
+    if (this.#over) return null;
+    if (frame.kind === 'farewell') {
+      if (this.#bye?.sent) this.end();
+      return null;
+    }
+    if (frame.position !== this.#received.messages) return { kind: 'lost', reason: this.#describeGap(frame) };
+    this.heard();
+    try {
+      switch (frame.kind) {
+        case 'message':
+          this.#acceptMessage(frame);
+          return null;
+        case 'alive':
+          this.#acceptAlive(frame);
+          return null;
+        case 'bye':
+          return { kind: 'bye', reason: `said bye: ${parsePayload('bye', frame).reason}` };
+        default:
+          throw new ProtocolError(`a ${frame.kind} frame in a session`);
+      }
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.#options.counters.malformed += 1;
+      this.#options.log.warn({ peer: this.peer }, `dropped: ${error.message}`);
+      return null;
+    }
+  }
+
+  /** The peer has shown that it lives and that the connection works. */
+  heard(): void {
+    this.#silentPings = 0;
+    const wasUnreachable = this.#isUnreachable;
+    this.#reached();
+    if (wasUnreachable) void this.#pump();
+  }
+
+  /** To be called every `pingEveryMilliseconds`. Returns an ending when the peer has to be given up. */
+  ping(): Ending | null {
+    const { lostAfterMilliseconds, pingEveryMilliseconds } = this.#limits;
+    if (this.#isUnreachable) this.#unreachablePings += 1;
+    if (this.#unreachablePings >= unreachablePings) return { kind: 'lost', reason: 'its connection is gone' };
+    this.#silentPings += 1;
+    if (this.#silentPings * pingEveryMilliseconds >= lostAfterMilliseconds) {
+      return { kind: 'lost', reason: `silent for ${this.#silentPings * pingEveryMilliseconds} ms` };
+    }
+    this.#aliveDue = true;
+    void this.#pump();
+    return null;
+  }
+
+  /** Says bye after all that is queued. Resolves when the peer has got everything, or the session is over. */
+  finish(reason: string): Promise<void> {
+    this.#bye ??= { reason, sent: false };
+    void this.#pump();
+    return new Promise((resolve) => {
+      if (this.#over) resolve();
+      else this.#whenOver.push(resolve);
+    });
+  }
+
+  /** Ends, and tells the peer if it can still hear: a farewell answers its bye, a bye tells it that it was given up. */
+  part(ending: Ending): void {
+    const frame =
+      ending.kind === 'bye'
+        ? controlFrame('farewell', this.id, this.#sent.messages, {})
+        : controlFrame('bye', this.id, this.#sent.messages, {
+            reason: `gave up this node: ${ending.reason}`,
+          });
+    void this.#options.transmit(frame);
+    this.end();
+  }
+
+  /** Drops what is queued; nothing is sent or accepted any more. */
+  end(): void {
+    this.#over = true;
+    this.#queue.length = 0;
+    this.#queuedBytes = 0;
+    for (const resolve of this.#whenOver.splice(0)) resolve();
+  }
+
+  /**
+   * The only sender of this session: it learns whether ZeroMQ took a frame before it gives the next. A frame that was
+   * not taken stays first in the queue until the peer is heard of or the next ping.
+   */
+  async #pump(): Promise<void> {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    let attempt: 'taken' | 'refused' | 'nothing' = 'taken';
+    while (attempt === 'taken' && !this.#over) {
+      attempt = await this.#transmitNext();
+      if (attempt === 'taken') this.#reached();
+    }
+    if (attempt === 'refused') this.#isUnreachable = true;
+    this.#pumping = false;
+  }
+
+  async #transmitNext(): Promise<'taken' | 'refused' | 'nothing'> {
+    let isTaken: boolean;
+    if (this.#aliveDue) isTaken = await this.#transmitAlive();
+    else if (this.#queue.length > 0 && this.#isWindowOpen()) isTaken = await this.#transmitMessage();
+    else if (this.#queue.length === 0 && this.#bye?.sent === false)
+      isTaken = await this.#transmitBye(this.#bye);
+    else return 'nothing';
+    return isTaken ? 'taken' : 'refused';
+  }
+
+  async #transmitAlive(): Promise<boolean> {
+    this.#aliveDue = false;
+    this.#announced = { ...this.#received };
+    const { messages: receivedMessages, bytes: receivedBytes } = this.#received;
+    // One that is not taken is not repeated: the next carries the same and more.
+    return await this.#options.transmit(
+      controlFrame('alive', this.id, this.#sent.messages, { receivedMessages, receivedBytes }),
+    );
+  }
+
+  async #transmitMessage(): Promise<boolean> {
+    const frame = this.#queue.shift()!;
+    // Counted before it is given away, since its acknowledgement may be here before the answer to `transmit` is.
+    this.#queuedBytes -= frame.byteLength;
+    this.#sent.messages += 1;
+    this.#sent.bytes += frame.byteLength;
+    const isTaken = await this.#options.transmit(frame);
+    if (isTaken) this.#options.counters.sent += 1;
+    else if (!this.#over) {
+      this.#queue.unshift(frame);
+      this.#queuedBytes += frame.byteLength;
+      this.#sent.messages -= 1;
+      this.#sent.bytes -= frame.byteLength;
+    }
+    return isTaken;
+  }
+
+  async #transmitBye(bye: { readonly reason: string; sent: boolean }): Promise<boolean> {
+    bye.sent = await this.#options.transmit(
+      controlFrame('bye', this.id, this.#sent.messages, { reason: bye.reason }),
+    );
+    return bye.sent;
+  }
+
+  #reached(): void {
+    this.#isUnreachable = false;
+    this.#unreachablePings = 0;
+  }
+
+  #isWindowOpen(): boolean {
+    return (
+      this.#sent.messages - this.#acknowledged.messages < this.#limits.windowMessages &&
+      this.#sent.bytes - this.#acknowledged.bytes < this.#limits.windowBytes
+    );
+  }
+
+  #isAcknowledgementDue(): boolean {
+    const messages = this.#received.messages - this.#announced.messages;
+    const bytes = this.#received.bytes - this.#announced.bytes;
+    return (
+      messages >= this.#limits.windowMessages * acknowledgedPart ||
+      bytes >= this.#limits.windowBytes * acknowledgedPart
+    );
+  }
+
+  #acceptMessage(frame: Frame): void {
+    this.#received.messages += 1;
+    this.#received.bytes += headerBytes + frame.payload.byteLength;
+    if (this.#isAcknowledgementDue()) {
+      this.#aliveDue = true;
+      void this.#pump();
+    }
+    const envelope = parseEnvelope(decode(frame.payload));
+    this.#options.counters.received += 1;
+    this.#options.deliver(envelope);
+  }
+
+  #acceptAlive(frame: Frame): void {
+    const { receivedMessages, receivedBytes } = parsePayload('alive', frame);
+    if (receivedMessages > this.#sent.messages || receivedBytes > this.#sent.bytes) {
+      throw new ProtocolError(
+        `${this.peer} acknowledges ${receivedMessages} of ${this.#sent.messages} messages`,
+      );
+    }
+    this.#acknowledged = { messages: receivedMessages, bytes: receivedBytes };
+    void this.#pump();
+  }
+
+  #describeGap(frame: Frame): string {
+    return `it has sent ${frame.position} messages but ${this.#received.messages} arrived: a connection broke`;
+  }
+}

@@ -55,7 +55,8 @@ async function serve(socket: Reply): Promise<void> {
     for await (const request of socket) await socket.send(answer(request));
   } catch (error) {
     // Nobody is let in from now on, which is the safe side.
-    if (!socket.closed) for (const { log } of admissions.values()) log.error({ error }, 'the ZAP handler failed');
+    if (!socket.closed)
+      for (const { log } of admissions.values()) log.error({ error }, 'the ZAP handler failed');
   }
 }
 
@@ -68,6 +69,9 @@ function answer(request: readonly Buffer[]): (Buffer | string)[] {
     admission !== undefined &&
     key?.equals(admission.key) === true;
   if (accepted) return ['1.0', id, '200', 'OK', 'spoke', ''];
-  admission?.log.warn({ address: address.toString() }, 'refused a connection: its key is not of this cluster');
+  admission?.log.warn(
+    { address: address.toString() },
+    'refused a connection: its key is not of this cluster',
+  );
   return ['1.0', id, '400', 'not a key of this cluster', '', ''];
 }

@@ -10,5 +10,6 @@ export type {
 } from './actor.ts';
 export type { ActorAddress, ActorRef, ReplyOf, Request } from './ref.ts';
 export { formatRef, sameActor } from './ref.ts';
-export { ActorSystem } from './system.ts';
+export { RestartIntensity } from './supervision.ts';
+export { ActorSystem, type SystemCounters } from './system.ts';
 export type { Envelope, PeerEvent, Transport } from './transport.ts';

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace weightcast {
+
+/// Which file: the same for every name and every mapping of it.
+struct FileId {
+  dev_t device = 0;
+  ino_t inode = 0;
+
+  bool operator==(const FileId& other) const { return device == other.device && inode == other.inode; }
+};
+
+/// A whole file mapped with MAP_SHARED. Work that runs on other threads holds the shared pointer until it ends, so
+/// memory never goes while it is used. Safe among threads; what happens to bytes that two threads touch at once is
+/// the callers' business.
+class Mapping {
+ public:
+  /// Makes a file that must not exist yet (mode 0600), reserves all its pages, so that a full file system is an
+  /// error here and never a signal later, and maps it for writing. Leaves no file behind when it fails.
+  static std::shared_ptr<Mapping> Create(const std::string& path, uint64_t bytes);
+  /// Maps an existing regular file of at least one byte. The caller sees to it that the file is not truncated
+  /// while it is mapped.
+  static std::shared_ptr<Mapping> Open(const std::string& path, bool writable);
+  ~Mapping();
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  const std::string& path() const { return path_; }
+  uint64_t bytes() const { return bytes_; }
+  uint8_t* data() const { return data_; }
+  FileId file() const { return file_; }
+
+  /// Throws OUT_OF_RANGE unless `offset .. offset + bytes` lies in the mapping.
+  void CheckRange(uint64_t offset, uint64_t bytes) const;
+  /// Throws EACCES if the file is mapped for reading only.
+  void CheckWritable() const;
+
+  /// Removes the file's name if it still leads to this file; other names and all mappings stay.
+  void Unlink() const;
+
+ private:
+  Mapping(std::string path, uint64_t bytes, int descriptor, bool writable);
+
+  const std::string path_;
+  const uint64_t bytes_;
+  const bool writable_;
+  uint8_t* data_ = nullptr;
+  FileId file_;
+};
+
+}  // namespace weightcast

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace weightcast {
+
+/// The codes of our own failures, as JavaScript sees them in `error.code`.
+namespace code {
+inline constexpr char kOutOfRange[] = "OUT_OF_RANGE";
+inline constexpr char kClosed[] = "CLOSED";
+inline constexpr char kAborted[] = "ABORTED";
+inline constexpr char kDeadline[] = "DEADLINE";
+inline constexpr char kPeerLost[] = "PEER_LOST";
+inline constexpr char kOutOfDeviceMemory[] = "OUT_OF_DEVICE_MEMORY";
+inline constexpr char kFileEnded[] = "FILE_ENDED";
+}  // namespace code
+
+/// What native code throws: one line for a person, and either one of our codes or the number of a system error.
+class Failure : public std::runtime_error {
+ public:
+  Failure(std::string code, const std::string& message);
+
+  /// A system call that failed: `attempt` ("cannot open /dev/shm/a") followed by the system's own words.
+  static Failure System(int error_number, const std::string& attempt);
+
+  /// Empty when error_number() is set.
+  const std::string& code() const { return code_; }
+  int error_number() const { return error_number_; }
+
+ private:
+  std::string code_;
+  int error_number_ = 0;
+};
+
+}  // namespace weightcast

@@ -1,0 +1,162 @@
+import { AbortedError, asFailure, type WeightcastError } from '../../errors.ts';
+import type { Clock, Logger, Random } from '../../ports.ts';
+import type { Actor, AskOptions, Context, Down, Reply, SpawnOptions } from './actor.ts';
+import type { Answer } from './asks.ts';
+import type { Cell, Delivery } from './cell.ts';
+import { type ActorRef, formatRef, type ReplyOf, type Request } from './ref.ts';
+
+/** Watching is cheap but not free: each one is remembered at both ends. */
+const watchLimit = 4_096;
+
+/** One life of an actor, from `started` to `stopping`, as its behaviour sees it. */
+export class Life<M> implements Context<M> {
+  readonly behaviour: Actor<M>;
+  readonly #cell: Cell<M>;
+  readonly #abort = new AbortController();
+  readonly #watches = new Map<string, () => void>();
+  readonly #timers = new Set<() => void>();
+  #open = true;
+  #answer: Answer | null = null;
+
+  constructor(cell: Cell<M>, behaviour: Actor<M>) {
+    this.#cell = cell;
+    this.behaviour = behaviour;
+  }
+
+  get self(): ActorRef<M> {
+    return this.#cell.ref;
+  }
+
+  get clock(): Clock {
+    return this.#cell.system.clock;
+  }
+
+  get random(): Random {
+    return this.#cell.system.random;
+  }
+
+  get log(): Logger {
+    return this.#cell.system.log;
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  // ── what the cell does with a life ───────────────────────────────────────────────────────────────────────────
+
+  set handling(delivery: Delivery | null) {
+    this.#answer = delivery?.answer ?? null;
+  }
+
+  /** The answer that is still owed for the message being handled. */
+  get unanswered(): Answer | null {
+    return this.#answer;
+  }
+
+  /** The end has begun: what runs on behalf of this life should end too. */
+  cancel(reason: string): void {
+    this.#abort.abort(new AbortedError(`${this.self.name}: ${reason}`));
+    for (const cancel of this.#timers) cancel();
+    this.#timers.clear();
+  }
+
+  close(): void {
+    this.#open = false;
+    for (const unwatch of this.#watches.values()) unwatch();
+    this.#watches.clear();
+  }
+
+  // ── what the behaviour does ──────────────────────────────────────────────────────────────────────────────────
+
+  spawn<C>(name: string, create: () => Actor<C>, options: SpawnOptions<C> = {}): ActorRef<C> {
+    return this.#cell.spawn(name, create, options);
+  }
+
+  stop(child?: ActorRef<never>): Promise<void> {
+    if (child !== undefined) return this.#cell.childNamed(child)?.end('stopped') ?? Promise.resolve();
+    const ended = this.#cell.end('stopped');
+    // Its own end waits for the handler that called this, which must not wait for it in turn.
+    return this.#cell.isInTurn ? Promise.resolve() : ended;
+  }
+
+  tell<T>(ref: ActorRef<T>, message: T): void {
+    this.#cell.system.tell(ref, message, this.self);
+  }
+
+  ask<T, Q extends T & Request<unknown>>(ref: ActorRef<T>, message: Q, options: AskOptions): Promise<ReplyOf<Q>> {
+    const signal = options.signal === undefined ? this.signal : AbortSignal.any([this.signal, options.signal]);
+    // While the actor ends its own signal is aborted, but `stopping` may still have something to ask.
+    const effective = this.signal.aborted ? options : { ...options, signal };
+    return this.#cell.system.ask(ref, message, effective);
+  }
+
+  reply<Q extends Request<unknown>>(_request: Q, answer: ReplyOf<Q>): void {
+    this.#takeAnswer()?.succeed(answer);
+  }
+
+  fail(error: WeightcastError): void {
+    this.#takeAnswer()?.fail(error);
+  }
+
+  deferReply<Q extends Request<unknown>>(_request: Q): Reply<ReplyOf<Q>> {
+    let answer = this.#takeAnswer();
+    const take = () => {
+      const taken = answer;
+      answer = null;
+      return taken;
+    };
+    return { succeed: (value) => take()?.succeed(value), fail: (error) => take()?.fail(error) };
+  }
+
+  watch(ref: ActorRef<never>, toMessage: (down: Down) => M): void {
+    const key = formatRef(ref);
+    if (this.#watches.has(key)) return;
+    if (this.#watches.size >= watchLimit) throw new RangeError(`${this.self.name} watches ${watchLimit} actors already`);
+    const unwatch = this.#cell.system.watch(ref, (down) => {
+      this.#watches.delete(key);
+      this.#deliverToSelf(() => toMessage(down));
+    });
+    if (this.#cell.system.isWatchable(ref)) this.#watches.set(key, unwatch);
+  }
+
+  unwatch(ref: ActorRef<never>): void {
+    const key = formatRef(ref);
+    this.#watches.get(key)?.();
+    this.#watches.delete(key);
+  }
+
+  schedule(milliseconds: number, message: M): () => void {
+    const cancel = this.clock.after(milliseconds, () => {
+      this.#timers.delete(cancel);
+      this.#deliverToSelf(() => message);
+    });
+    this.#timers.add(cancel);
+    return () => {
+      this.#timers.delete(cancel);
+      cancel();
+    };
+  }
+
+  pipe<T>(work: Promise<T>, onSuccess: (value: T) => M, onFailure: (error: WeightcastError) => M): void {
+    work.then(
+      (value) => this.#deliverToSelf(() => onSuccess(value)),
+      (error) => this.#deliverToSelf(() => onFailure(asFailure(error))),
+    );
+  }
+
+  #takeAnswer(): Answer | null {
+    const answer = this.#answer;
+    this.#answer = null;
+    return answer;
+  }
+
+  #deliverToSelf(make: () => M): void {
+    if (!this.#open || this.signal.aborted) return;
+    try {
+      this.#cell.deliver({ message: make(), answer: null });
+    } catch (thrown) {
+      this.#cell.crash(thrown);
+    }
+  }
+}

@@ -1,0 +1,125 @@
+import {
+  contentDigest,
+  decodeManifest,
+  encodeManifest,
+  layoutDigest,
+  type Manifest,
+  mergeManifests,
+} from '../checkpoint/manifest.ts';
+import { combineParts } from '../checkpoint/parts.ts';
+import { openCheckpoint } from '../checkpoint/source.ts';
+import { asFailure, UsageError, VerificationError } from '../errors.ts';
+import type { Plan } from '../plan/buckets.ts';
+import { dealManifest, dealFiles } from '../plan/loading.ts';
+import { PlanCache } from '../plan/plan-cache.ts';
+import type { Actor, Context } from './kernel/index.ts';
+import type { CheckpointSource, LoadOrder, PlannerMessage } from './messages.ts';
+
+type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
+
+/**
+ * Turns checkpoints into loading orders, manifests into plans, and engine workers' reports into a verdict. It asks
+ * `plan/` and remembers what is dear to compute: the manifests of registered checkpoints and the last plans.
+ */
+export class PlannerActor implements Actor<PlannerMessage> {
+  readonly #manifests = new Map<string, Manifest>();
+  readonly #plans = new PlanCache();
+
+  async receive(message: PlannerMessage, context: Context<PlannerMessage>): Promise<void> {
+    try {
+      switch (message.type) {
+        case 'plan-loading':
+          return context.reply(message, await this.#planLoading(message));
+        case 'merge':
+          return context.reply(message, this.#merge(message));
+        case 'plan':
+          return context.reply(message, this.#plan(message));
+        case 'verify':
+          this.#verify(message);
+          return context.reply(message, {});
+        case 'forget-layout':
+          this.#manifests.delete(message.layout);
+          return;
+      }
+    } catch (thrown) {
+      // What is wrong is the question, a checkpoint or a memory size, and not the planner.
+      context.fail(asFailure(thrown));
+    }
+  }
+
+  async #planLoading({ checkpoint, source, segmentPrefix, ranks }: MessageOf<'plan-loading'>) {
+    const orders = await dealOut(checkpoint, source, segmentPrefix, ranks);
+    return { orders };
+  }
+
+  #merge({ parts }: MessageOf<'merge'>) {
+    const manifest = mergeManifests(
+      parts.map(({ manifest: encoded, digests }) => ({ ...decodeManifest(encoded), digests })),
+    );
+    const layout = layoutDigest(manifest);
+    this.#manifests.set(layout, manifest);
+    return {
+      layout,
+      digest: contentDigest(manifest),
+      tensors: manifest.names.length,
+      bytes: manifest.bytes.reduce((sum, bytes) => sum + bytes, 0),
+      manifest: encodeManifest(manifest),
+      segments: manifest.segments.map(({ path }) => path),
+    };
+  }
+
+  #plan({ layout, ranks, memoryFraction, bucketBytes }: MessageOf<'plan'>): Plan {
+    const manifest = this.#manifest(layout);
+    return this.#plans.plan({
+      layout,
+      manifest,
+      ranks,
+      fraction: memoryFraction,
+      ...(bucketBytes === undefined ? {} : { bucketBytes }),
+    });
+  }
+
+  /** Engine workers report in the order in which tensors were announced to them, which is the plan's. */
+  #verify({ layout, planDigest, instance, reports }: MessageOf<'verify'>): void {
+    const manifest = this.#manifest(layout);
+    const plan = this.#plans.byDigest(planDigest);
+    if (plan === undefined) throw new UsageError(`plan ${planDigest} is no longer held; verify soon after the update`);
+    const expected = plan.tensorOrder.length === 0 ? new BigUint64Array() : inPlanOrder(manifest.digests, plan);
+    const verdict = combineParts(
+      reports.map(({ installed }) => installed),
+      expected,
+    );
+    if (verdict.ok) return;
+    const row = plan.tensorOrder[verdict.row]!;
+    throw new VerificationError(
+      `instance ${instance} does not hold tensor ${manifest.names[row]} as the checkpoint has it: ${verdict.reason}`,
+    );
+  }
+
+  #manifest(layout: string): Manifest {
+    const manifest = this.#manifests.get(layout);
+    if (manifest === undefined) throw new UsageError(`no registered checkpoint has the layout ${layout}`);
+    return manifest;
+  }
+}
+
+async function dealOut(
+  checkpoint: string,
+  source: CheckpointSource,
+  segmentPrefix: string,
+  ranks: readonly { readonly rank: number; readonly host: string }[],
+): Promise<LoadOrder[]> {
+  if (source.kind === 'manifest') {
+    const manifest = decodeManifest(source.manifest);
+    return dealManifest(manifest, ranks).map((share) => ({ ...share, manifest: encodeManifest(share.manifest) }));
+  }
+  const index = await openCheckpoint(source.kind === 'path' ? source.path : source.files);
+  const shares = dealFiles({ checkpoint, index, segmentPrefix, ranks });
+  return shares.map((share) => ({ ...share, manifest: encodeManifest(share.manifest) }));
+}
+
+function inPlanOrder(digests: BigUint64Array, { tensorOrder }: Plan): BigUint64Array {
+  const ordered = new BigUint64Array(tensorOrder.length);
+  for (const [entry, row] of tensorOrder.entries()) ordered[entry] = digests[row]!;
+  return ordered;
+}

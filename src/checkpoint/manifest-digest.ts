@@ -1,0 +1,59 @@
+import { createHash } from 'node:crypto';
+import type { Manifest } from './manifest-table.ts';
+
+/**
+ * SHA-256, in hex, of all that a plan depends on: names, dtypes, shapes, sizes, segments and offsets, in the order of
+ * the rows. Two checkpoints that differ only in what the tensors contain have the same layout.
+ */
+export function layoutDigest(manifest: Manifest): string {
+  const hash = startHash('weightcast layout 1', manifest.names);
+  for (const column of [manifest.dtypes, manifest.shapeStarts, manifest.dimensions, manifest.bytes]) {
+    hash.update(bytesOfColumn(column));
+  }
+  for (const column of [manifest.segmentOf, manifest.offsets]) hash.update(bytesOfColumn(column));
+  const segments = manifest.segments.map(({ path, bytes, host, rank }) => [path, bytes, host, rank]);
+  return hash.update(JSON.stringify(segments)).digest('hex');
+}
+
+/**
+ * SHA-256, in hex, of what the tensors are: names, dtypes, shapes and digests, and nothing about where they lie or
+ * in which order. It is the version of a checkpoint: the same weights have the same on any number of ranks.
+ */
+export function contentDigest(manifest: Manifest): string {
+  const rows = rowsByName(manifest.names);
+  const hash = startHash(
+    'weightcast content 1',
+    Array.from(rows, (row) => manifest.names[row]!),
+  );
+  const shapeStarts = new Uint32Array(rows.length + 1);
+  const dimensions = new Float64Array(manifest.dimensions.length);
+  let dimension = 0;
+  for (const [index, row] of rows.entries()) {
+    for (let from = manifest.shapeStarts[row]!; from < manifest.shapeStarts[row + 1]!; from += 1) {
+      dimensions[dimension] = manifest.dimensions[from]!;
+      dimension += 1;
+    }
+    shapeStarts[index + 1] = dimension;
+  }
+  hash.update(Uint8Array.from(rows, (row) => manifest.dtypes[row]!));
+  hash.update(bytesOfColumn(shapeStarts)).update(bytesOfColumn(dimensions));
+  hash.update(bytesOfColumn(BigUint64Array.from(rows, (row) => manifest.digests[row]!)));
+  return hash.digest('hex');
+}
+
+function rowsByName(names: readonly string[]): Uint32Array {
+  return Uint32Array.from(names, (_, row) => row).sort((a, b) => (names[a]! < names[b]! ? -1 : 1));
+}
+
+/** A hash that has taken the names with their lengths, so that no two lists of names read the same. */
+function startHash(purpose: string, names: readonly string[]) {
+  const lengths = Uint32Array.from(names, (name) => name.length);
+  return createHash('sha256')
+    .update(`${purpose}: ${names.length} tensors\n`)
+    .update(bytesOfColumn(lengths))
+    .update(names.join(''), 'utf8');
+}
+
+function bytesOfColumn(column: ArrayBufferView): Uint8Array {
+  return new Uint8Array(column.buffer, column.byteOffset, column.byteLength);
+}

@@ -1,0 +1,136 @@
+import { realpath } from 'node:fs/promises';
+import { CheckpointError } from '../errors.ts';
+import { mapBounded } from './bounded-concurrency.ts';
+import { INDEX, type ListedFile, listFiles } from './file-list.ts';
+import { oneLine, quoted } from './printable.ts';
+import { asCheckpointError, readHeader, type SafetensorsHeader } from './safetensors.ts';
+
+/** Headers read at once: enough to hide the latency of a network file system, far from any limit on open files. */
+const PARALLEL_READS = 16;
+
+export interface SourceFile {
+  /** Absolute, symbolic links resolved. */
+  readonly path: string;
+  readonly bytes: number;
+  /** Lies in /dev/shm: its tensors can be used where they are. */
+  readonly inSharedMemory: boolean;
+}
+
+/** The tensors of a checkpoint on disk, in columns, ordered by file and in a file by offset. */
+export interface CheckpointIndex {
+  readonly files: readonly SourceFile[];
+  readonly names: readonly string[];
+  /** Index into `DTYPES`. */
+  readonly dtypes: Uint8Array;
+  /** Dimensions of tensor i: `dimensions[shapeStarts[i] … shapeStarts[i + 1]]`. */
+  readonly shapeStarts: Uint32Array;
+  readonly dimensions: Float64Array;
+  readonly bytes: Float64Array;
+  /** Index into `files`. */
+  readonly fileOf: Uint32Array;
+  /** From the start of the file. */
+  readonly offsets: Float64Array;
+}
+
+/**
+ * Opens a checkpoint: a safetensors file, a list of them, or a Hugging Face directory. Which files of a directory
+ * count is told in file-list.ts; of those every tensor counts, also one that the index does not name, as vLLM and
+ * transformers load them.
+ *
+ * Reads headers only. Rejects with a CheckpointError of one line that names file and tensor.
+ */
+export async function openCheckpoint(source: string | readonly string[]): Promise<CheckpointIndex> {
+  const listed = await listFiles(source);
+  const opened = await mapBounded(listed, PARALLEL_READS, openFile);
+  checkListedOnce(listed, opened);
+  const names = checkNames(listed, opened);
+  if (names.length === 0) throw new CheckpointError(`${sourceText(source)} has no tensors`);
+  return toIndex(opened, names);
+}
+
+function sourceText(source: string | readonly string[]): string {
+  if (typeof source === 'string') return oneLine(source);
+  return source.length === 1 ? oneLine(source[0]!) : `the list of ${source.length} files`;
+}
+
+interface Opened {
+  readonly file: SourceFile;
+  readonly header: SafetensorsHeader;
+}
+
+async function openFile({ path }: ListedFile): Promise<Opened> {
+  const header = await readHeader(path);
+  const resolved = await realpath(path).catch((error: unknown) => {
+    throw asCheckpointError(error, oneLine(path));
+  });
+  return {
+    header,
+    file: { path: resolved, bytes: header.fileBytes, inSharedMemory: resolved.startsWith('/dev/shm/') },
+  };
+}
+
+function checkListedOnce(listed: readonly ListedFile[], opened: readonly Opened[]): void {
+  const seen = new Map<string, string>();
+  for (const [index, { file }] of opened.entries()) {
+    const path = oneLine(listed[index]!.path);
+    const first = seen.get(file.path);
+    if (first !== undefined) {
+      throw new CheckpointError(
+        first === path ? `${path} is listed twice` : `${path} and ${first} are the same file`,
+      );
+    }
+    seen.set(file.path, path);
+  }
+}
+
+/** All names in order. Throws when a name is in two files, or missing where the index expects it. */
+function checkNames(listed: readonly ListedFile[], opened: readonly Opened[]): string[] {
+  const fileOfName = new Map<string, number>();
+  for (const [file, { header }] of opened.entries()) {
+    for (const name of header.names) {
+      const other = fileOfName.get(name);
+      if (other !== undefined) {
+        const places = `${oneLine(listed[other]!.path)} and in ${oneLine(listed[file]!.path)}`;
+        throw new CheckpointError(`tensor ${quoted(name)} is in ${places}`);
+      }
+      fileOfName.set(name, file);
+    }
+  }
+  for (const [file, { path, expected }] of listed.entries()) {
+    const missing = expected.find((name) => fileOfName.get(name) !== file);
+    if (missing === undefined) continue;
+    throw new CheckpointError(
+      `${oneLine(path)} does not hold tensor ${quoted(missing)}, which ${INDEX} places in it`,
+    );
+  }
+  return [...fileOfName.keys()];
+}
+
+function toIndex(opened: readonly Opened[], names: readonly string[]): CheckpointIndex {
+  const dimensionCount = opened.reduce((sum, { header }) => sum + header.dimensions.length, 0);
+  const index = {
+    files: opened.map(({ file }) => file),
+    names,
+    dtypes: new Uint8Array(names.length),
+    shapeStarts: new Uint32Array(names.length + 1),
+    dimensions: new Float64Array(dimensionCount),
+    bytes: new Float64Array(names.length),
+    fileOf: new Uint32Array(names.length),
+    offsets: new Float64Array(names.length),
+  };
+  let row = 0;
+  let dimension = 0;
+  for (const [file, { header }] of opened.entries()) {
+    index.dtypes.set(header.dtypes, row);
+    index.bytes.set(header.bytes, row);
+    index.offsets.set(header.offsets, row);
+    index.fileOf.fill(file, row, row + header.names.length);
+    index.dimensions.set(header.dimensions, dimension);
+    for (let local = 0; local <= header.names.length; local += 1) {
+      index.shapeStarts[row + local] = dimension + header.shapeStarts[local]!;
+    }
+    row += header.names.length;
+    dimension += header.dimensions.length;
+  }
+  return index;
+}

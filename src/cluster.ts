@@ -1,0 +1,237 @@
+import { randomBytes } from 'node:crypto';
+import { join, resolve } from 'node:path';
+import { ask } from './actors/conversation.ts';
+import { deadlines } from './actors/deadlines.ts';
+import { type ActorRef, ActorSystem } from './actors/kernel/index.ts';
+import {
+  anyOf,
+  type CheckpointStatus,
+  type ClusterStatus,
+  type ObserverMessage,
+  type Progress,
+  type SupervisorMessage,
+  toObserver,
+  toSupervisor,
+  type UpdateReport,
+} from './actors/messages.ts';
+import type { InstanceOptions } from './actors/supervisor-ports.ts';
+import { type NamedTensors, writeTensors } from './checkpoint/named-tensors.ts';
+import { PeerLostError, UsageError } from './errors.ts';
+import { systemClock } from './native-bridge/clock.ts';
+import { SharedDirectory } from './native-bridge/memory.ts';
+import { createLog } from './observe/log.ts';
+import { type OwnedProcess, startProcess } from './processes/child-process.ts';
+import { createClusterKeys, spokeKeys } from './transport/curve.ts';
+import { nodeName } from './transport/node-name.ts';
+import { SpokeTransport } from './transport/spoke.ts';
+
+export interface ClusterOptions {
+  /** Rank processes to start, one a device. */
+  readonly ranks: number;
+  /** The engine instances to update. Every rank sits on the device of a worker of exactly one of them. */
+  readonly instances: readonly InstanceOptions[];
+  /** Host devices are shared by all processes that name the same namespace. Default: `default`. */
+  readonly deviceNamespace?: string;
+  /** Bytes of each host device; by default what the first process to open it said. */
+  readonly deviceCapacity?: number;
+  /** Device of rank 0; rank n sits n further. Default: 0. */
+  readonly firstDevice?: number;
+  /** Called often while checkpoints load and updates run. */
+  readonly onProgress?: (progress: Progress) => void;
+}
+
+/** A safetensors file, a directory of a model, a list of files, or tensors from memory. */
+export type Source = string | readonly string[] | { readonly tensors: NamedTensors };
+
+export interface UpdateSettings {
+  /** Bytes of a bucket; by default the smallest that keeps the link busy. */
+  readonly bucketBytes?: number;
+  /** Part of the free device memory that the update may take. Default: 0.9. */
+  readonly memoryFraction?: number;
+  /** Have engine workers prove by digests what they hold, where they can. Default: true. */
+  readonly verify?: boolean;
+  /** The whole update fails when it takes longer. Default: ten minutes. */
+  readonly timeoutMilliseconds?: number;
+}
+
+const shutdownMilliseconds = 40_000;
+
+/**
+ * A running weightcast cluster: a supervisor process and a process for each rank. All faces of weightcast are built
+ * on this class.
+ *
+ * ```ts
+ * const cluster = await Cluster.start({ ranks: 4, instances: [{ name: 'engine', endpoint, ranks: [0, 1, 2, 3] }] });
+ * await cluster.register('step-100', '/checkpoints/step-100');
+ * const report = await cluster.update('step-100');
+ * await cluster.stop();
+ * ```
+ *
+ * Its processes end with the process that started it, however that ends.
+ */
+export class Cluster {
+  readonly #process: OwnedProcess;
+  readonly #transport: SpokeTransport;
+  readonly #system: ActorSystem;
+  readonly #supervisor: ActorRef<SupervisorMessage>;
+  readonly #directory: SharedDirectory;
+  /** Ends what is asked of a supervisor that is no more. */
+  readonly #lost = new AbortController();
+  #written = 0;
+  #stopped: Promise<void> | null = null;
+
+  private constructor(
+    process_: OwnedProcess,
+    transport: SpokeTransport,
+    system: ActorSystem,
+    supervisor: ActorRef<SupervisorMessage>,
+    directory: SharedDirectory,
+  ) {
+    this.#process = process_;
+    this.#transport = transport;
+    this.#system = system;
+    this.#supervisor = supervisor;
+    this.#directory = directory;
+    process_.exited.then((how) => this.#lost.abort(new PeerLostError(`the supervisor process ended (${how})`)));
+  }
+
+  /** Starts all processes and waits until every rank owns its device. On a throw nothing is left running. */
+  static async start(options: ClusterOptions): Promise<Cluster> {
+    checkOptions(options);
+    const id = randomBytes(6).toString('hex');
+    const directory = new SharedDirectory(`/dev/shm/weightcast-${id}`);
+    const endpoint = `ipc://@weightcast-${id}`;
+    const node = nodeName('supervisor');
+    const keys = createClusterKeys();
+    const log = createLog('cluster');
+    const child = startProcess('./processes/supervisor-process', import.meta.url, {
+      endpoint,
+      node,
+      keys,
+      worldSize: options.ranks,
+      instances: options.instances,
+      host: {
+        directory: directory.path,
+        deviceNamespace: options.deviceNamespace ?? 'default',
+        deviceCapacity: options.deviceCapacity ?? 0,
+        firstDevice: options.firstDevice ?? 0,
+      },
+    });
+    try {
+      const transport = await SpokeTransport.connect({
+        node: nodeName('cluster'),
+        endpoint,
+        keys: spokeKeys(keys),
+        clock: systemClock,
+        log,
+        deadlineMilliseconds: deadlines.control,
+      });
+      const system = ActorSystem.create({ clock: systemClock, random: { next: Math.random }, log, transport });
+      const cluster = new Cluster(child, transport, system, system.wellKnown(node, 'supervisor'), directory);
+      await cluster.#begin(options.onProgress);
+      return cluster;
+    } catch (error) {
+      await child.stop(shutdownMilliseconds);
+      directory.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Loads a checkpoint into the host memory of the ranks, under a name. A name that is taken is replaced once the
+   * new checkpoint is whole. Rejects with `CheckpointError` naming file and tensor.
+   */
+  async register(name: string, source: Source): Promise<CheckpointStatus> {
+    if (typeof source === 'object' && 'tensors' in source) return this.#registerTensors(name, source.tensors);
+    const value =
+      typeof source === 'string'
+        ? ({ kind: 'path', path: resolve(source) } as const)
+        : ({ kind: 'files', files: source.map((file) => resolve(file)) } as const);
+    return this.#ask(toSupervisor.register, { checkpoint: name, source: value }, deadlines.load);
+  }
+
+  /**
+   * Brings a registered checkpoint into all instances. Resolves when every engine worker has installed it; on any
+   * failure it rejects, everything that was taken is given back, and `status` says what the instances hold.
+   */
+  async update(name: string, settings: UpdateSettings = {}): Promise<UpdateReport> {
+    const timeoutMilliseconds = settings.timeoutMilliseconds ?? 600_000;
+    const options = {
+      bucketBytes: settings.bucketBytes,
+      memoryFraction: settings.memoryFraction ?? 0.9,
+      verify: settings.verify ?? true,
+      timeoutMilliseconds,
+    };
+    // The supervisor answers by itself within the timeout and the time that giving back takes.
+    const deadline = timeoutMilliseconds + deadlines.engineHealthy + deadlines.open + deadlines.abort;
+    return this.#ask(toSupervisor.update, { checkpoint: name, options }, deadline);
+  }
+
+  async status(): Promise<ClusterStatus> {
+    return this.#ask(toSupervisor.status, {}, deadlines.control);
+  }
+
+  /** Cancels what is running and ends all processes. May be called twice, and at any time. */
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #begin(onProgress: ClusterOptions['onProgress']): Promise<void> {
+    await this.#ask(toSupervisor.awaitReady, {}, deadlines.open);
+    if (onProgress === undefined) return;
+    const observer = this.#system.spawn<ObserverMessage>(
+      'observer',
+      () => ({ receive: ({ progress }) => onProgress(progress) }),
+      { accepts: anyOf(toObserver), mailbox: { limit: 256, whenFull: 'drop-oldest' }, supervision: { onCrash: 'stop' } },
+    );
+    await this.#ask(toSupervisor.subscribe, { observer }, deadlines.control);
+  }
+
+  async #registerTensors(name: string, tensors: NamedTensors): Promise<CheckpointStatus> {
+    this.#written += 1;
+    const path = join(this.#directory.path, `tensors-${this.#written}`);
+    const manifest = await writeTensors(path, name, tensors);
+    return this.#ask(toSupervisor.register, { checkpoint: name, source: { kind: 'manifest', manifest } }, deadlines.load);
+  }
+
+  #ask = <E extends Parameters<typeof ask>[2]>(
+    exchange: E,
+    fields: Parameters<typeof ask<E>>[3],
+    deadlineMilliseconds: number,
+  ): ReturnType<typeof ask<E>> => {
+    const options = { deadlineMilliseconds, signal: this.#lost.signal };
+    return ask(this.#system, this.#supervisor as ActorRef<never>, exchange, fields, options).catch((error) => {
+      throw this.#lost.signal.aborted ? this.#lost.signal.reason : error;
+    }) as ReturnType<typeof ask<E>>;
+  };
+
+  async #stop(): Promise<void> {
+    await this.#process.stop(shutdownMilliseconds);
+    await this.#system.stop(5_000);
+    await this.#transport.close(1_000);
+    this.#directory.close();
+  }
+}
+
+function checkOptions({ ranks, instances, deviceCapacity = 0 }: ClusterOptions): void {
+  if (!Number.isInteger(ranks) || ranks < 1) throw new UsageError(`ranks is ${ranks}; it must be a whole number, at least 1`);
+  if (!Number.isSafeInteger(deviceCapacity) || deviceCapacity < 0) {
+    throw new UsageError(`deviceCapacity is ${deviceCapacity}; it must be a whole number of bytes`);
+  }
+  const takenBy = new Map<number, string>();
+  for (const instance of instances) {
+    for (const rank of instance.ranks) {
+      if (!Number.isInteger(rank) || rank < 0 || rank >= ranks) {
+        throw new UsageError(`instance ${instance.name} names rank ${rank}; ranks are 0 to ${ranks - 1}`);
+      }
+      const other = takenBy.get(rank);
+      if (other !== undefined) throw new UsageError(`rank ${rank} is named by instances ${other} and ${instance.name}`);
+      takenBy.set(rank, instance.name);
+    }
+  }
+  if (takenBy.size < ranks) {
+    const idle = Array.from({ length: ranks }, (_, rank) => rank).filter((rank) => !takenBy.has(rank));
+    throw new UsageError(`rank ${idle.join(', ')} belongs to no instance`);
+  }
+}

@@ -1,0 +1,11 @@
+export type {
+  CheckpointStatus,
+  ClusterStatus,
+  Progress,
+  RankTimeline,
+  UpdateReport,
+} from './actors/messages.ts';
+export type { InstanceOptions } from './actors/supervisor-ports.ts';
+export type { NamedTensor, NamedTensors } from './checkpoint/named-tensors.ts';
+export { Cluster, type ClusterOptions, type Source, type UpdateSettings } from './cluster.ts';
+export * from './errors.ts';

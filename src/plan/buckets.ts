@@ -1,0 +1,224 @@
+import { createHash } from 'node:crypto';
+import { layoutDigest, type Manifest } from '../checkpoint/manifest.ts';
+import { placementOrder } from '../checkpoint/manifest-rows.ts';
+import { quoted } from '../checkpoint/printable.ts';
+import { CheckpointError } from '../errors.ts';
+import { alignUp } from './byte-units.ts';
+import { contiguousShares } from './contiguous-shares.ts';
+import { chooseMode, type MemoryNeeds, type Mode, type ModeChoice } from './memory-budget.ts';
+import { assertPlan } from './plan-invariants.ts';
+
+/**
+ * Which bucket goes from which owner, in what order, in which mode; in columns, as a manifest. Bucket `b` is the
+ * entries `tensorStarts[b] … tensorStarts[b + 1]` of `tensorOrder` and `tensorOffsets`.
+ */
+export interface Plan {
+  /** SHA-256, in hex, of all the rest. */
+  readonly digest: string;
+  /** `layoutDigest` of the manifest whose rows the plan speaks of. */
+  readonly layout: string;
+  readonly mode: Mode;
+  /** Of each slot, a multiple of 256. */
+  readonly slotBytes: number;
+  /** All that take part, ascending. */
+  readonly ranks: Uint32Array;
+  /** The rank that uploads each bucket, in the order in which buckets are streamed. */
+  readonly owners: Uint32Array;
+  /** One entry more than buckets. */
+  readonly tensorStarts: Uint32Array;
+  /** Rows of the manifest. */
+  readonly tensorOrder: Uint32Array;
+  /** Where each tensor lies in its bucket's slot: multiples of 256. */
+  readonly tensorOffsets: Float64Array;
+  /** From the start of the slot to the end of the last tensor; 0 only where a host holds no bytes at all. */
+  readonly bucketBytes: Float64Array;
+}
+
+export interface PlanInput {
+  readonly manifest: Manifest;
+  /** `layoutDigest(manifest)`, when it is known already. */
+  readonly layout?: string;
+  readonly ranks: readonly PlanRank[];
+  /** Part of the free device memory that an update may take, in (0, 1]. */
+  readonly fraction: number;
+  readonly bucketBytes?: number;
+}
+
+export interface PlanRank {
+  readonly rank: number;
+  readonly host: string;
+  readonly freeBytes: number;
+}
+
+/** Whole tensors that move as one unit; `rows` and `offsets` go together. */
+interface Bucket {
+  readonly rows: readonly number[];
+  readonly offsets: readonly number[];
+  readonly bytes: number;
+}
+
+/**
+ * Plans one update. Tensors that follow each other in a host's segments are packed together, so that a bucket is
+ * uploaded in few long copies. Any rank of a host can feed what the host's segments hold; each gets a contiguous run,
+ * even by bytes, which for segments that those ranks loaded evenly is about their own. Buckets then go round-robin
+ * over their owners, so that uploads of several owners run at once.
+ *
+ * Pure and deterministic. Throws a MemoryError (see {@link chooseMode}), or a CheckpointError that names a tensor
+ * which lies on a host where no rank takes part.
+ */
+export function planUpdate(input: PlanInput): Plan {
+  const choice = chooseMode(memoryNeeds(input.manifest), input);
+  const ranks = Uint32Array.from(input.ranks, ({ rank }) => rank).sort();
+  const queues = new Map<number, Bucket[]>();
+  const ranksOfHost = groupRanks(input.ranks);
+  for (const [host, rows] of rowsByHost(input.manifest, ranksOfHost)) {
+    const buckets = packBuckets(input.manifest, rows, choice);
+    assignOwners(buckets, ranksOfHost.get(host)!, queues);
+  }
+  const columns = toColumns(roundRobin(queues));
+  const layout = input.layout ?? layoutDigest(input.manifest);
+  const facts = { layout, mode: choice.mode, slotBytes: choice.slotBytes, ranks, ...columns };
+  const plan = { digest: digestOf(facts), ...facts };
+  assertPlan(plan, input.manifest, input.ranks);
+  return plan;
+}
+
+/** What a checkpoint asks of device memory. */
+export function memoryNeeds(manifest: Manifest): MemoryNeeds {
+  let totalBytes = 0;
+  let largest = 0;
+  for (const [row, bytes] of manifest.bytes.entries()) {
+    totalBytes += alignUp(bytes);
+    if (bytes > manifest.bytes[largest]!) largest = row;
+  }
+  return {
+    totalBytes,
+    largestTensor: { name: manifest.names[largest] ?? '', bytes: manifest.bytes[largest] ?? 0 },
+  };
+}
+
+export function bucketCount(plan: Plan): number {
+  return plan.owners.length;
+}
+
+/** The manifest rows of one bucket and their offsets in its slot. */
+export function bucketTensors(plan: Plan, bucket: number): { rows: Uint32Array; offsets: Float64Array } {
+  const [start, end] = [plan.tensorStarts[bucket]!, plan.tensorStarts[bucket + 1]!];
+  return { rows: plan.tensorOrder.subarray(start, end), offsets: plan.tensorOffsets.subarray(start, end) };
+}
+
+/** Ascending ranks of each host. */
+function groupRanks(ranks: readonly PlanRank[]): Map<string, number[]> {
+  const ranksOfHost = new Map<string, number[]>();
+  for (const { rank, host } of [...ranks].sort((a, b) => a.rank - b.rank)) {
+    const group = ranksOfHost.get(host);
+    if (group === undefined) ranksOfHost.set(host, [rank]);
+    else group.push(rank);
+  }
+  return ranksOfHost;
+}
+
+/** The rows of each host, in the order in which they lie in its segments. */
+function rowsByHost(manifest: Manifest, ranksOfHost: ReadonlyMap<string, unknown>): Map<string, number[]> {
+  const { segments, segmentOf, names } = manifest;
+  const order = placementOrder(manifest);
+  const rowsOfHost = new Map<string, number[]>();
+  for (let position = 0; position < names.length; position += 1) {
+    const row = order === null ? position : order[position]!;
+    const { host, path } = segments[segmentOf[row]!]!;
+    const rows = rowsOfHost.get(host);
+    if (rows !== undefined) {
+      rows.push(row);
+      continue;
+    }
+    if (!ranksOfHost.has(host)) {
+      throw new CheckpointError(
+        `tensor ${quoted(names[row]!)} lies in ${quoted(path)} on host ${quoted(host)}, where no rank takes part in the update`,
+      );
+    }
+    rowsOfHost.set(host, [row]);
+  }
+  return rowsOfHost;
+}
+
+function packBuckets(manifest: Manifest, rows: readonly number[], { bucketBytes }: ModeChoice): Bucket[] {
+  const buckets: Bucket[] = [];
+  let open = { rows: [] as number[], offsets: [] as number[], bytes: 0 };
+  for (const row of rows) {
+    const bytes = manifest.bytes[row]!;
+    // A tensor larger than the limit has its bucket for itself; one without bytes never begins or ends a bucket.
+    if (bytes > 0 && open.bytes > 0 && alignUp(open.bytes) + bytes > bucketBytes) {
+      buckets.push(open);
+      open = { rows: [], offsets: [], bytes: 0 };
+    }
+    const offset = alignUp(open.bytes);
+    open.rows.push(row);
+    open.offsets.push(offset);
+    if (bytes > 0) open.bytes = offset + bytes;
+  }
+  if (open.rows.length > 0) buckets.push(open);
+  return buckets;
+}
+
+function assignOwners(
+  buckets: readonly Bucket[],
+  ranks: readonly number[],
+  queues: Map<number, Bucket[]>,
+): void {
+  const starts = contiguousShares(
+    Float64Array.from(buckets, ({ bytes }) => bytes),
+    ranks.length,
+  );
+  for (const [index, rank] of ranks.entries()) {
+    queues.set(rank, buckets.slice(starts[index]!, starts[index + 1]!));
+  }
+}
+
+interface OwnedBucket extends Bucket {
+  readonly owner: number;
+}
+
+/** First the first bucket of every owner, then the second of every owner that has one, and so on. */
+function roundRobin(queues: ReadonlyMap<number, readonly Bucket[]>): OwnedBucket[] {
+  const owners = [...queues.keys()].sort((a, b) => a - b);
+  const rounds = Math.max(0, ...owners.map((owner) => queues.get(owner)!.length));
+  const ordered: OwnedBucket[] = [];
+  for (let round = 0; round < rounds; round += 1) {
+    for (const owner of owners) {
+      const bucket = queues.get(owner)![round];
+      if (bucket !== undefined) ordered.push({ ...bucket, owner });
+    }
+  }
+  return ordered;
+}
+
+function toColumns(buckets: readonly OwnedBucket[]) {
+  const tensorStarts = new Uint32Array(buckets.length + 1);
+  for (const [index, { rows }] of buckets.entries())
+    tensorStarts[index + 1] = tensorStarts[index]! + rows.length;
+  const tensorOrder = new Uint32Array(tensorStarts.at(-1)!);
+  const tensorOffsets = new Float64Array(tensorStarts.at(-1)!);
+  for (const [index, { rows, offsets }] of buckets.entries()) {
+    tensorOrder.set(rows, tensorStarts[index]!);
+    tensorOffsets.set(offsets, tensorStarts[index]!);
+  }
+  return {
+    owners: Uint32Array.from(buckets, ({ owner }) => owner),
+    tensorStarts,
+    tensorOrder,
+    tensorOffsets,
+    bucketBytes: Float64Array.from(buckets, ({ bytes }) => bytes),
+  };
+}
+
+function digestOf(plan: Omit<Plan, 'digest'>): string {
+  const { layout, mode, slotBytes, ranks, owners, tensorStarts, tensorOrder, tensorOffsets, bucketBytes } =
+    plan;
+  const counts = [ranks.length, owners.length, tensorOrder.length];
+  const hash = createHash('sha256').update(
+    JSON.stringify(['weightcast plan 1', layout, mode, slotBytes, ...counts]),
+  );
+  for (const column of [ranks, owners, tensorStarts, tensorOrder, tensorOffsets, bucketBytes])
+    hash.update(column);
+  return hash.digest('hex');
+}

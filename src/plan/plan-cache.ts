@@ -1,0 +1,61 @@
+import { memoryNeeds, type Plan, type PlanInput, planUpdate } from './buckets.ts';
+import { chooseMode, type MemoryNeeds, type ModeChoice } from './memory-budget.ts';
+
+interface CachedPlan {
+  readonly layout: string;
+  readonly needs: MemoryNeeds;
+  readonly choice: ModeChoice;
+  readonly plan: Plan;
+}
+
+/**
+ * The last few plans, by layout, ranks and requested bucket size. Free memory differs a little from one update to the
+ * next and must not make every plan a new one, so it is not part of the key. Instead a kept plan is used again if
+ * the mode is still what would be chosen now, its slots still fit, and its buckets are at least half as large as
+ * those of a new plan would be. Making that decision looks at the ranks, and at no tensor.
+ */
+export class PlanCache {
+  readonly #limit: number;
+  /** In order of last use, oldest first. */
+  readonly #plans = new Map<string, CachedPlan>();
+
+  constructor(limit = 8) {
+    this.#limit = limit;
+  }
+
+  /** A kept plan, or a new one. Throws as {@link planUpdate} and `chooseMode` do. */
+  plan(input: PlanInput & { readonly layout: string }): Plan {
+    const key = keyOf(input);
+    const cached = this.#plans.get(key);
+    const usable = cached !== undefined && isGoodEnough(cached, chooseMode(cached.needs, input));
+    const entry = usable ? cached : makePlan(input);
+    this.#plans.delete(key);
+    this.#plans.set(key, entry);
+    if (this.#plans.size > this.#limit) this.#plans.delete(this.#plans.keys().next().value!);
+    return entry.plan;
+  }
+
+  byDigest(digest: string): Plan | undefined {
+    for (const { plan } of this.#plans.values()) if (plan.digest === digest) return plan;
+    return undefined;
+  }
+
+  /** Drops the plans of a layout that is no longer registered. */
+  forget(layout: string): void {
+    for (const [key, entry] of this.#plans) if (entry.layout === layout) this.#plans.delete(key);
+  }
+}
+
+function makePlan(input: PlanInput & { readonly layout: string }): CachedPlan {
+  const needs = memoryNeeds(input.manifest);
+  return { layout: input.layout, needs, choice: chooseMode(needs, input), plan: planUpdate(input) };
+}
+
+function isGoodEnough({ choice: kept }: CachedPlan, now: ModeChoice): boolean {
+  return kept.mode === now.mode && kept.slotBytes <= now.slotLimit && kept.bucketBytes * 2 >= now.bucketBytes;
+}
+
+function keyOf({ layout, ranks, bucketBytes }: PlanInput): string {
+  const members = [...ranks].sort((a, b) => a.rank - b.rank).map(({ rank, host }) => [rank, host]);
+  return JSON.stringify([layout, bucketBytes ?? null, members]);
+}

@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict';
+import type { Manifest } from '../checkpoint/manifest.ts';
+import type { Plan, PlanRank } from './buckets.ts';
+import { ALIGNMENT } from './byte-units.ts';
+
+/**
+ * What every plan promises, whatever it was made from: each tensor is in exactly one bucket; within a slot tensors are
+ * aligned and do not overlap; buckets fit in a slot; a bucket's owner can reach the segments of all its tensors.
+ * A plan that breaks this would install wrong weights, so it is checked before it is used. Throws AssertionError.
+ */
+export function assertPlan(plan: Plan, manifest: Manifest, ranks: readonly PlanRank[]): void {
+  const { owners, tensorStarts, tensorOrder, bucketBytes, slotBytes } = plan;
+  const hostOfRank = new Map(ranks.map(({ rank, host }) => [rank, host]));
+  assert.equal(hostOfRank.size, ranks.length, 'a rank is given twice');
+  assert.equal(slotBytes % ALIGNMENT, 0, 'slots are aligned');
+  assert.equal(tensorStarts.length, owners.length + 1);
+  assert.equal(bucketBytes.length, owners.length);
+  assert.equal(tensorOrder.length, manifest.names.length, 'every tensor is planned');
+  assert.equal(plan.tensorOffsets.length, tensorOrder.length);
+  const planned = new Uint8Array(tensorOrder.length);
+  for (let bucket = 0; bucket < owners.length; bucket += 1) {
+    assertBucket(plan, manifest, bucket, hostOfRank.get(owners[bucket]!), planned);
+  }
+}
+
+function assertBucket(
+  plan: Plan,
+  manifest: Manifest,
+  bucket: number,
+  host: string | undefined,
+  planned: Uint8Array,
+): void {
+  const { tensorStarts, tensorOrder, tensorOffsets, bucketBytes, slotBytes } = plan;
+  assert.ok(tensorStarts[bucket]! < tensorStarts[bucket + 1]!, 'a bucket holds a tensor');
+  let end = 0;
+  for (let entry = tensorStarts[bucket]!; entry < tensorStarts[bucket + 1]!; entry += 1) {
+    const row = tensorOrder[entry]!;
+    const offset = tensorOffsets[entry]!;
+    // Plain comparisons, and messages only made when they fail: this runs for every tensor.
+    if (planned[row] !== 0) assert.fail(`row ${row} is planned twice, or is no row`);
+    if (offset % ALIGNMENT !== 0 || offset < end) assert.fail(`row ${row} overlaps or is not aligned`);
+    if (manifest.segments[manifest.segmentOf[row]!]!.host !== host)
+      assert.fail(`row ${row} is out of its owner's reach`);
+    planned[row] = 1;
+    if (manifest.bytes[row]! > 0) end = offset + manifest.bytes[row]!;
+  }
+  assert.equal(end, bucketBytes[bucket], 'a bucket ends with its last tensor');
+  assert.ok(end <= slotBytes, 'a bucket fits in a slot');
+}

@@ -1,0 +1,48 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+/** A process of ours that ends when its parent lets go (lifeline.ts). */
+export interface OwnedProcess {
+  readonly pid: number;
+  /** Resolves when it is gone, with how it ended: `exit code 0`, `SIGKILL`. */
+  readonly exited: Promise<string>;
+  /** Lets go of it; kills it if it has not ended by itself after the grace time. Resolves when it is gone. */
+  stop(graceMilliseconds: number): Promise<void>;
+}
+
+/**
+ * Runs one of our entry files. `entry` is named without its ending, relative to `base`, since it ends in .ts in a
+ * source tree and in .js in a package.
+ *
+ * The child gets a process group of its own: Ctrl-C in a terminal reaches the parent alone, which then stops its
+ * children in order.
+ */
+export function startProcess(entry: string, base: string, configuration: object): OwnedProcess {
+  const ending = base.endsWith('.ts') ? '.ts' : '.js';
+  const path = fileURLToPath(new URL(`${entry}${ending}`, base));
+  const child = spawn(process.execPath, [...process.execArgv, path], {
+    stdio: ['pipe', 'inherit', 'inherit'],
+    detached: true,
+  });
+  const exited = exitOf(child);
+  // A child that ended early makes the write fail; its exit is what gets reported.
+  child.stdin!.on('error', () => {});
+  child.stdin!.write(`${JSON.stringify(configuration)}\n`);
+  return {
+    pid: child.pid ?? 0,
+    exited,
+    async stop(graceMilliseconds) {
+      child.stdin!.end();
+      const timer = setTimeout(() => child.kill('SIGKILL'), graceMilliseconds);
+      await exited;
+      clearTimeout(timer);
+    },
+  };
+}
+
+function exitOf(child: ChildProcess): Promise<string> {
+  return new Promise((resolve) => {
+    child.once('error', (error) => resolve(error.message));
+    child.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`));
+  });
+}

@@ -1,0 +1,44 @@
+import { z } from 'zod';
+import { UsageError } from '../errors.ts';
+
+/** What a parent tells the processes it starts, as one line of JSON on their standard input. */
+
+const keyPair = z.object({ publicKey: z.string(), secretKey: z.string() });
+const publicKey = z.object({ publicKey: z.string() });
+
+const host = z.object({
+  /** Where the cluster's segments lie: a directory in /dev/shm that ends with the last process that uses it. */
+  directory: z.string(),
+  /** Host devices of one namespace are shared by all processes of a machine that name it. */
+  deviceNamespace: z.string(),
+  /** Bytes of each host device; 0 takes what the first process to open it said. */
+  deviceCapacity: z.number(),
+  firstDevice: z.int().min(0),
+});
+
+export const rankConfiguration = z.object({
+  rank: z.int().min(0),
+  node: z.string(),
+  endpoint: z.string(),
+  hubNode: z.string(),
+  keys: z.object({ hub: publicKey, spoke: keyPair }),
+  host,
+});
+export type RankConfiguration = z.infer<typeof rankConfiguration>;
+
+export const supervisorConfiguration = z.object({
+  endpoint: z.string(),
+  node: z.string(),
+  keys: z.object({ hub: keyPair, spoke: keyPair }),
+  worldSize: z.int().min(1),
+  instances: z.array(z.object({ name: z.string(), endpoint: z.string(), ranks: z.array(z.int().min(0)) })),
+  host,
+});
+export type SupervisorConfiguration = z.infer<typeof supervisorConfiguration>;
+
+export function parseConfiguration<T>(schema: z.ZodType<T>, value: unknown): T {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new UsageError(`the configuration of this process is wrong: ${issue?.path.join('.')}: ${issue?.message}`);
+}

@@ -1,0 +1,105 @@
+import { availableParallelism, hostname } from 'node:os';
+import { join } from 'node:path';
+import { ActorSystem } from '../actors/kernel/index.ts';
+import { anyOf, type RankMessage, type SupervisorMessage, toRank } from '../actors/messages.ts';
+import { RankActor } from '../actors/rank.ts';
+import type { RankPorts } from '../actors/rank-ports.ts';
+import { deadlines } from '../actors/deadlines.ts';
+import { SharedSegments } from '../checkpoint/segment-store.ts';
+import { MessagePackWorkerLink } from '../engines/worker-link/rank-side.ts';
+import { asFailure, toWire } from '../errors.ts';
+import { systemClock } from '../native-bridge/clock.ts';
+import { ShmCollective } from '../native-bridge/collective.ts';
+import { HostDevice } from '../native-bridge/device.ts';
+import { SharedDirectory, ThreadPool } from '../native-bridge/memory.ts';
+import { createLog } from '../observe/log.ts';
+import { SpokeTransport } from '../transport/spoke.ts';
+import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
+import { takeLifeline } from './lifeline.ts';
+
+/** The process of one rank: the only holder of its device. It ends when the process that started it lets go. */
+
+const stopMilliseconds = 20_000;
+
+function openPorts(configuration: RankConfiguration): RankPorts {
+  const { rank, host } = configuration;
+  const threads = Math.max(1, Math.floor(availableParallelism() / 2));
+  const device = HostDevice.open({
+    namespace: host.deviceNamespace,
+    index: host.firstDevice + rank,
+    capacity: host.deviceCapacity,
+    uploadThreads: threads,
+  });
+  return {
+    rank,
+    host: hostname(),
+    pid: process.pid,
+    device,
+    segments: new SharedSegments(host.directory, new ThreadPool(threads)),
+    openCollective: (communicator, ranks) =>
+      ShmCollective.open({
+        path: join(host.directory, `communicator-${communicator}`),
+        rank: ranks.indexOf(rank),
+        worldSize: ranks.length,
+      }),
+    bindWorkerLink: (epoch, version) =>
+      MessagePackWorkerLink.bind({
+        deviceUuid: device.uuid,
+        epoch,
+        version,
+        timeoutMilliseconds: deadlines.workerLink,
+        clock: systemClock,
+      }),
+  };
+}
+
+async function main(): Promise<void> {
+  const lifeline = await takeLifeline();
+  const configuration = parseConfiguration(rankConfiguration, lifeline.configuration);
+  const { rank } = configuration;
+  const log = createLog(`rank-${rank}`);
+  const directory = new SharedDirectory(configuration.host.directory);
+  const transport = await SpokeTransport.connect({
+    node: configuration.node,
+    endpoint: configuration.endpoint,
+    keys: configuration.keys,
+    clock: systemClock,
+    log,
+    deadlineMilliseconds: deadlines.control,
+  });
+  let failed: (error: unknown) => void = () => {};
+  const failure = new Promise((resolve) => {
+    failed = resolve;
+  });
+  const random = { next: Math.random };
+  const system = ActorSystem.create({
+    clock: systemClock,
+    random,
+    log,
+    transport,
+    onTopLevelCrash: (_ref, error) => failed(error),
+  });
+  const supervisor = system.wellKnown<SupervisorMessage>(configuration.hubNode, 'supervisor');
+  try {
+    const ports = openPorts(configuration);
+    system.spawn<RankMessage>('rank', () => new RankActor(ports, supervisor), {
+      accepts: anyOf(toRank) as never,
+      isSignal: ({ type }) => type === 'abort',
+    });
+    await Promise.race([lifeline.released, failure]);
+  } catch (error) {
+    system.tell(supervisor, { type: 'rank-failed', rank, error: toWire(error) });
+    await lifeline.released;
+  }
+  await system.stop(stopMilliseconds);
+  await transport.close(1_000);
+  directory.close();
+}
+
+main().then(
+  () => process.exit(0),
+  (error) => {
+    createLog('rank').error({ code: asFailure(error).code }, asFailure(error).message);
+    process.exit(1);
+  },
+);

@@ -1,0 +1,18 @@
+const remembered = 1_024;
+
+/** Names that have been declared down and never come back; the oldest are forgotten. */
+export class DepartedNodes {
+  readonly #names = new Set<string>();
+
+  add(node: string): void {
+    this.#names.delete(node);
+    this.#names.add(node);
+    if (this.#names.size <= remembered) return;
+    const [oldest] = this.#names;
+    this.#names.delete(oldest!);
+  }
+
+  has(node: string): boolean {
+    return this.#names.has(node);
+  }
+}

@@ -1,0 +1,23 @@
+import type { Envelope, PeerEvent } from '../actors/kernel/transport.ts';
+import { describe } from '../errors.ts';
+import type { Logger } from '../ports.ts';
+
+export interface Listener {
+  onEnvelope(from: string, envelope: Envelope): void;
+  onPeer(event: PeerEvent): void;
+}
+
+/** A listener that may throw without harm to the transport that calls it. */
+export function guarded(listener: Listener, log: Logger): Listener {
+  const attempt = (call: () => void) => {
+    try {
+      call();
+    } catch (error) {
+      log.error({ error }, `the listener of a transport threw: ${describe(error)}`);
+    }
+  };
+  return {
+    onEnvelope: (from, envelope) => attempt(() => listener.onEnvelope(from, envelope)),
+    onPeer: (event) => attempt(() => listener.onPeer(event)),
+  };
+}
