@@ -28,8 +28,9 @@ std::string FreeBytes(int descriptor) {
 
 void Reserve(int descriptor, const std::string& path, uint64_t bytes) {
   struct statvfs file_system{};
-  // Asked first because tmpfs fills up all that is left before it fails, which would starve its other users.
-  const bool hopeless = fstatvfs(descriptor, &file_system) == 0 &&
+  // Asked first because tmpfs fills up all that is left before it fails, which would starve its other users. A
+  // tmpfs without a limit shows 0 blocks.
+  const bool hopeless = fstatvfs(descriptor, &file_system) == 0 && file_system.f_blocks > 0 &&
                         bytes / file_system.f_frsize > static_cast<uint64_t>(file_system.f_bavail);
   int error = hopeless ? ENOSPC : 0;
   for (uint64_t offset = 0; offset < bytes && error == 0;) {

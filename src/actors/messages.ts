@@ -30,9 +30,11 @@ const bytes = z.number().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const name = z.string().min(1).max(256);
 const milliseconds = z.number().positive();
 const nothing = z.object({});
-const binary = z.instanceof(Uint8Array);
-const doubles = z.instanceof(Float64Array);
-const words = z.instanceof(Uint32Array);
+const binary = z.custom<Uint8Array>((value) => value instanceof Uint8Array, 'expected bytes');
+const doubles = z.custom<Float64Array>((value) => value instanceof Float64Array, 'expected a Float64Array');
+const words = z.custom<Uint32Array>((value) => value instanceof Uint32Array, 'expected a Uint32Array');
+const shorts = z.custom<Uint16Array>((value) => value instanceof Uint16Array, 'expected a Uint16Array');
+const longs = z.custom<BigUint64Array>((value) => value instanceof BigUint64Array, 'expected a BigUint64Array');
 const address = z.object({ node: z.string(), name: z.string(), generation: z.int() });
 
 /** Where a checkpoint's bytes come from. A manifest describes segments that lie in shared memory already. */
@@ -67,9 +69,9 @@ const plan = z.object({
 
 /** `InstalledReport` of engines/worker-link: what an engine worker says it holds. */
 const installed = z.object({
-  digests: z.instanceof(BigUint64Array),
-  part: z.instanceof(Uint16Array),
-  parts: z.instanceof(Uint16Array),
+  digests: longs,
+  part: shorts,
+  parts: shorts,
 });
 export type Installed = z.infer<typeof installed>;
 
@@ -190,11 +192,11 @@ export const toPlanner = {
   planLoading: request(
     'plan-loading',
     { checkpoint: name, source, segmentPrefix: z.string(), ranks: z.array(z.object({ rank, host: z.string() })) },
-    z.object({ orders: z.array(loadOrder), totalBytes: bytes }),
+    z.object({ orders: z.array(loadOrder) }),
   ),
   merge: request(
     'merge',
-    { parts: z.array(z.object({ manifest: binary, digests: z.instanceof(BigUint64Array) })) },
+    { parts: z.array(z.object({ manifest: binary, digests: longs })) },
     z.object({
       layout: z.string(),
       digest: z.string(),
@@ -241,7 +243,7 @@ const streamed = z.object({ timeline, installed: installed.nullable() });
 export type Streamed = z.infer<typeof streamed>;
 
 export const toRank = {
-  load: request('load', { order: loadOrder }, z.object({ digests: z.instanceof(BigUint64Array) })),
+  load: request('load', { order: loadOrder }, z.object({ digests: longs })),
   forget: notice('forget', { segments: z.array(z.string()) }),
   prepare: request(
     'prepare',

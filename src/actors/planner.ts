@@ -6,7 +6,7 @@ import {
   type Manifest,
   mergeManifests,
 } from '../checkpoint/manifest.ts';
-import { combineParts } from '../checkpoint/parts.ts';
+import { type BadTensor, combineParts } from '../checkpoint/parts.ts';
 import { openCheckpoint } from '../checkpoint/source.ts';
 import { asFailure, UsageError, VerificationError } from '../errors.ts';
 import type { Plan } from '../plan/buckets.ts';
@@ -39,6 +39,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
           return context.reply(message, {});
         case 'forget-layout':
           this.#manifests.delete(message.layout);
+          this.#plans.forget(message.layout);
           return;
       }
     } catch (thrown) {
@@ -48,8 +49,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 
   async #planLoading({ checkpoint, source, segmentPrefix, ranks }: MessageOf<'plan-loading'>) {
-    const orders = await dealOut(checkpoint, source, segmentPrefix, ranks);
-    return { orders };
+    return { orders: await dealOut(checkpoint, source, segmentPrefix, ranks) };
   }
 
   #merge({ parts }: MessageOf<'merge'>) {
@@ -84,16 +84,15 @@ export class PlannerActor implements Actor<PlannerMessage> {
     const manifest = this.#manifest(layout);
     const plan = this.#plans.byDigest(planDigest);
     if (plan === undefined) throw new UsageError(`plan ${planDigest} is no longer held; verify soon after the update`);
-    const expected = plan.tensorOrder.length === 0 ? new BigUint64Array() : inPlanOrder(manifest.digests, plan);
     const verdict = combineParts(
-      reports.map(({ installed }) => installed),
-      expected,
+      reports.map(({ rank, installed }) => ({ rank, ...installed })),
+      inPlanOrder(manifest.digests, plan),
     );
     if (verdict.ok) return;
-    const row = plan.tensorOrder[verdict.row]!;
-    throw new VerificationError(
-      `instance ${instance} does not hold tensor ${manifest.names[row]} as the checkpoint has it: ${verdict.reason}`,
-    );
+    const [{ row, reason }] = verdict.bad as [BadTensor];
+    const others = verdict.badCount > 1 ? ` (and ${verdict.badCount - 1} more tensors)` : '';
+    const name = manifest.names[plan.tensorOrder[row]!];
+    throw new VerificationError(`instance ${instance} does not hold the checkpoint: tensor ${name} ${reason}${others}`);
   }
 
   #manifest(layout: string): Manifest {
@@ -109,13 +108,16 @@ async function dealOut(
   segmentPrefix: string,
   ranks: readonly { readonly rank: number; readonly host: string }[],
 ): Promise<LoadOrder[]> {
-  if (source.kind === 'manifest') {
-    const manifest = decodeManifest(source.manifest);
-    return dealManifest(manifest, ranks).map((share) => ({ ...share, manifest: encodeManifest(share.manifest) }));
-  }
-  const index = await openCheckpoint(source.kind === 'path' ? source.path : source.files);
-  const shares = dealFiles({ checkpoint, index, segmentPrefix, ranks });
-  return shares.map((share) => ({ ...share, manifest: encodeManifest(share.manifest) }));
+  const shares =
+    source.kind === 'manifest'
+      ? dealManifest(decodeManifest(source.manifest), ranks)
+      : dealFiles({
+          checkpoint,
+          index: await openCheckpoint(source.kind === 'path' ? source.path : source.files),
+          segmentPrefix,
+          ranks,
+        });
+  return shares.map(({ rank, manifest, reads }) => ({ rank, manifest: encodeManifest(manifest), reads: [...reads] }));
 }
 
 function inPlanOrder(digests: BigUint64Array, { tensorOrder }: Plan): BigUint64Array {

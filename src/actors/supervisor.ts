@@ -10,6 +10,7 @@ import type {
   RankMessage,
   Registered,
   SupervisorMessage,
+  UpdateReport,
 } from './messages.ts';
 import { PlannerActor } from './planner.ts';
 import { registerCheckpoint } from './registration.ts';
@@ -143,7 +144,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       const order = { checkpoint, source, segmentPrefix, ranks, planner: this.#planner };
       return {
         run: registerCheckpoint(context, order, signal),
-        commit: (registered) => {
+        commit: (registered: Registered) => {
           this.#replaceCheckpoint(checkpoint, registered, context);
           return registered.status;
         },
@@ -183,7 +184,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       };
       return {
         run: new Update(context, order, signal).run(),
-        commit: (report) => {
+        commit: (report: UpdateReport) => {
           this.#members.commit({ checkpoint: report.checkpoint, digest: report.digest });
           return report;
         },

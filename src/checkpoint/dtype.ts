@@ -54,11 +54,17 @@ export function dtypeIndex(name: string): number {
 
 /**
  * Bytes of a tensor: the product of its dimensions (1 for a scalar) × bits ÷ 8.
- * Throws a CheckpointError that names dtype and shape when the bits pass 2^53 or end within a byte.
+ * Throws a CheckpointError that names dtype and shape when a dimension is negative or a fraction, and when the bits
+ * pass 2^53 or end within a byte.
  */
 export function bytesOf(dtype: Dtype, shape: ArrayLike<number>): number {
   let elements = 1;
-  for (let axis = 0; axis < shape.length; axis += 1) elements *= shape[axis]!;
+  for (let axis = 0; axis < shape.length; axis += 1) {
+    if (!Number.isSafeInteger(shape[axis]) || shape[axis]! < 0) {
+      throw new CheckpointError(`${dtype.name} ${shapeText(shape)} is no shape: dimensions are whole numbers from 0`);
+    }
+    elements *= shape[axis]!;
+  }
   const bits = elements * dtype.bits;
   // One check at the end is enough: a product that was ever inexact stays beyond 2^53, or is 0 and right.
   if (!Number.isSafeInteger(bits))

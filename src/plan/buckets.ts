@@ -5,34 +5,11 @@ import { quoted } from '../checkpoint/printable.ts';
 import { CheckpointError } from '../errors.ts';
 import { alignUp } from './byte-units.ts';
 import { contiguousShares } from './contiguous-shares.ts';
-import { chooseMode, type MemoryNeeds, type Mode, type ModeChoice } from './memory-budget.ts';
+import { chooseMode, type MemoryNeeds, type ModeChoice } from './memory-budget.ts';
+import type { Plan, PlanRank } from './plan.ts';
 import { assertPlan } from './plan-invariants.ts';
 
-/**
- * Which bucket goes from which owner, in what order, in which mode; in columns, as a manifest. Bucket `b` is the
- * entries `tensorStarts[b] … tensorStarts[b + 1]` of `tensorOrder` and `tensorOffsets`.
- */
-export interface Plan {
-  /** SHA-256, in hex, of all the rest. */
-  readonly digest: string;
-  /** `layoutDigest` of the manifest whose rows the plan speaks of. */
-  readonly layout: string;
-  readonly mode: Mode;
-  /** Of each slot, a multiple of 256. */
-  readonly slotBytes: number;
-  /** All that take part, ascending. */
-  readonly ranks: Uint32Array;
-  /** The rank that uploads each bucket, in the order in which buckets are streamed. */
-  readonly owners: Uint32Array;
-  /** One entry more than buckets. */
-  readonly tensorStarts: Uint32Array;
-  /** Rows of the manifest. */
-  readonly tensorOrder: Uint32Array;
-  /** Where each tensor lies in its bucket's slot: multiples of 256. */
-  readonly tensorOffsets: Float64Array;
-  /** From the start of the slot to the end of the last tensor; 0 only where a host holds no bytes at all. */
-  readonly bucketBytes: Float64Array;
-}
+export type { Plan, PlanRank } from './plan.ts';
 
 export interface PlanInput {
   readonly manifest: Manifest;
@@ -42,12 +19,6 @@ export interface PlanInput {
   /** Part of the free device memory that an update may take, in (0, 1]. */
   readonly fraction: number;
   readonly bucketBytes?: number;
-}
-
-export interface PlanRank {
-  readonly rank: number;
-  readonly host: string;
-  readonly freeBytes: number;
 }
 
 /** Whole tensors that move as one unit; `rows` and `offsets` go together. */
@@ -95,16 +66,6 @@ export function memoryNeeds(manifest: Manifest): MemoryNeeds {
     totalBytes,
     largestTensor: { name: manifest.names[largest] ?? '', bytes: manifest.bytes[largest] ?? 0 },
   };
-}
-
-export function bucketCount(plan: Plan): number {
-  return plan.owners.length;
-}
-
-/** The manifest rows of one bucket and their offsets in its slot. */
-export function bucketTensors(plan: Plan, bucket: number): { rows: Uint32Array; offsets: Float64Array } {
-  const [start, end] = [plan.tensorStarts[bucket]!, plan.tensorStarts[bucket + 1]!];
-  return { rows: plan.tensorOrder.subarray(start, end), offsets: plan.tensorOffsets.subarray(start, end) };
 }
 
 /** Ascending ranks of each host. */

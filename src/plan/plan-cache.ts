@@ -1,5 +1,6 @@
-import { memoryNeeds, type Plan, type PlanInput, planUpdate } from './buckets.ts';
+import { memoryNeeds, type PlanInput, planUpdate } from './buckets.ts';
 import { chooseMode, type MemoryNeeds, type ModeChoice } from './memory-budget.ts';
+import type { Plan } from './plan.ts';
 
 interface CachedPlan {
   readonly layout: string;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Manifest } from '../checkpoint/manifest.ts';
-import type { Plan, PlanRank } from './buckets.ts';
 import { ALIGNMENT } from './byte-units.ts';
+import type { Plan, PlanRank } from './plan.ts';
 
 /**
  * What every plan promises, whatever it was made from: each tensor is in exactly one bucket; within a slot tensors are

@@ -13,11 +13,11 @@ import { checkMessagePack, maximumDepth } from './messagepack-limits.ts';
 assert.equal(endianness(), 'LE', 'weightcast runs on little-endian machines only');
 
 const typedArrays = [
-  { type: 1, constructor: Uint16Array },
-  { type: 2, constructor: Int32Array },
-  { type: 3, constructor: Uint32Array },
-  { type: 4, constructor: Float64Array },
-  { type: 5, constructor: BigUint64Array },
+  { type: 1, view: Uint16Array },
+  { type: 2, view: Int32Array },
+  { type: 3, view: Uint32Array },
+  { type: 4, view: Float64Array },
+  { type: 5, view: BigUint64Array },
 ] as const;
 const unsignedBigint = 6;
 const signedBigint = 7;
@@ -33,7 +33,7 @@ const extensions: ExtensionCodecType<undefined> = {
       return null;
     }
     if (value instanceof Uint8Array) return null;
-    const array = typedArrays.find((entry) => value instanceof entry.constructor);
+    const array = typedArrays.find((entry) => value instanceof entry.view);
     if (array !== undefined) return new ExtData(array.type, bytesOf(value as NodeJS.TypedArray));
     checkPlain(value);
     return null;
@@ -42,12 +42,12 @@ const extensions: ExtensionCodecType<undefined> = {
     if (type === unsignedBigint || type === signedBigint) return decodeBigint(data, type);
     const array = typedArrays.find((entry) => entry.type === type);
     if (array === undefined) throw new ProtocolError(`unknown extension type ${type}`);
-    const { constructor } = array;
-    if (data.byteLength % constructor.BYTES_PER_ELEMENT !== 0) {
-      throw new ProtocolError(`a ${constructor.name} of ${data.byteLength} bytes`);
+    const { view: View } = array;
+    if (data.byteLength % View.BYTES_PER_ELEMENT !== 0) {
+      throw new ProtocolError(`a ${View.name} of ${data.byteLength} bytes`);
     }
     // Copied, for alignment: even where the offset is a multiple, ZeroMQ's memory may start at any address.
-    return new constructor(data.slice().buffer);
+    return new View(data.slice().buffer);
   },
 };
 
@@ -91,7 +91,7 @@ export function decode(bytes: Uint8Array): unknown {
 function checkPlain(value: object): void {
   const prototype: unknown = Object.getPrototypeOf(value);
   if (prototype !== Object.prototype && prototype !== null) {
-    throw new ProtocolError(`a ${value.constructor.name} cannot be sent, only plain objects and arrays`);
+    throw new ProtocolError(`an object of class ${value.constructor.name} cannot be sent, only plain objects and arrays`);
   }
   if (Object.hasOwn(value, '__proto__'))
     throw new ProtocolError('an object with a key __proto__ cannot be sent');

@@ -37,6 +37,23 @@ export function spokeKeys(keys: ClusterKeys): SpokeKeys {
   return { hub: { publicKey: keys.hub.publicKey }, spoke: keys.spoke };
 }
 
+/** Options of a socket that only talks to clients which {@link admit} of zap.ts lets into this domain. */
+export function curveServerOptions(keys: HubKeys, domain: string) {
+  keyBytes(keys.hub.secretKey);
+  // Enforced: a client is refused, not let in, when there is no handler that could answer for the domain.
+  return { curveServer: true, curveSecretKey: keys.hub.secretKey, zapDomain: domain, zapEnforceDomain: true };
+}
+
+/** Options of a socket that only talks to the owner of the hub's key. */
+export function curveClientOptions(keys: SpokeKeys) {
+  for (const key of [keys.hub.publicKey, keys.spoke.publicKey, keys.spoke.secretKey]) keyBytes(key);
+  return {
+    curveServerKey: keys.hub.publicKey,
+    curvePublicKey: keys.spoke.publicKey,
+    curveSecretKey: keys.spoke.secretKey,
+  };
+}
+
 const alphabet = '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#';
 
 /** The 32 bytes of a key. Throws `UsageError` for what is no key, without repeating it: it may be a secret. */

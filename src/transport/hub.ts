@@ -4,7 +4,7 @@ import type { Envelope, PeerEvent, Transport } from '../actors/kernel/transport.
 import { describe, PeerLostError, ProtocolError, UsageError } from '../errors.ts';
 import type { Clock, Logger } from '../ports.ts';
 import { newCounters, type TransportCounters } from './counters.ts';
-import { type HubKeys, keyBytes } from './curve.ts';
+import { curveServerOptions, type HubKeys } from './curve.ts';
 import { within } from './deadline.ts';
 import { DepartedNodes } from './departed-nodes.ts';
 import { controlFrame, type Frame, foreignVersion, parseFrame, protocolVersion } from './frames.ts';
@@ -50,19 +50,16 @@ export class HubTransport implements Transport {
   /** Throws `UsageError` when the endpoint cannot be bound, or an option is wrong. */
   static async bind(options: HubOptions): Promise<HubTransport> {
     checkNodeName(options.node);
-    keyBytes(options.keys.hub.secretKey);
     const limits = completeLimits(options.limits);
     const endpoint = options.endpoint ?? 'tcp://127.0.0.1:*';
     const domain = `weightcast-${randomInt(2 ** 47)}`;
-    const withdraw = admit(domain, options.keys.spoke.publicKey, options.log);
+    const security = curveServerOptions(options.keys, domain);
+    const withdraw = await admit(domain, options.keys.spoke.publicKey, options.clock, options.log);
     const socket = new Router({
       ...socketOptions(limits),
       mandatory: true,
       handover: true,
-      curveServer: true,
-      curveSecretKey: options.keys.hub.secretKey,
-      zapDomain: domain,
-      zapEnforceDomain: true,
+      ...security,
     });
     try {
       await socket.bind(endpoint);

@@ -1,5 +1,5 @@
 import type { Envelope } from '../actors/kernel/transport.ts';
-import { describe, OverloadedError, ProtocolError } from '../errors.ts';
+import { OverloadedError, ProtocolError } from '../errors.ts';
 import type { Logger } from '../ports.ts';
 import { decode, encode } from './codec.ts';
 import type { TransportCounters } from './counters.ts';

@@ -3,10 +3,17 @@ import type { Envelope, PeerEvent, Transport } from '../actors/kernel/transport.
 import { describe, PeerLostError, ProtocolError, UsageError, type WeightcastError } from '../errors.ts';
 import type { Clock, Logger } from '../ports.ts';
 import { newCounters, type TransportCounters } from './counters.ts';
-import { keyBytes, type SpokeKeys } from './curve.ts';
+import { curveClientOptions, type SpokeKeys } from './curve.ts';
 import { within } from './deadline.ts';
 import { DepartedNodes } from './departed-nodes.ts';
-import { controlFrame, type Frame, foreignVersion, parseFrame, parsePayload, protocolVersion } from './frames.ts';
+import {
+  controlFrame,
+  type Frame,
+  foreignVersion,
+  parseFrame,
+  parsePayload,
+  protocolVersion,
+} from './frames.ts';
 import { completeLimits, type TransportLimits } from './limits.ts';
 import { guarded, type Listener } from './listener.ts';
 import { checkNodeName, isNodeName } from './node-name.ts';
@@ -73,9 +80,6 @@ export class SpokeTransport implements Transport {
 
   private constructor(options: SpokeOptions) {
     checkNodeName(options.node);
-    for (const key of [options.keys.hub.publicKey, options.keys.spoke.publicKey, options.keys.spoke.secretKey]) {
-      keyBytes(key);
-    }
     this.node = options.node;
     this.#endpoint = options.endpoint;
     this.#clock = options.clock;
@@ -91,9 +95,7 @@ export class SpokeTransport implements Transport {
       immediate: true,
       reconnectInterval: reconnectMilliseconds,
       reconnectMaxInterval: longestReconnectMilliseconds,
-      curveServerKey: options.keys.hub.publicKey,
-      curvePublicKey: options.keys.spoke.publicKey,
-      curveSecretKey: options.keys.spoke.secretKey,
+      ...curveClientOptions(options.keys),
     });
     try {
       this.#socket.connect(options.endpoint);
@@ -110,7 +112,9 @@ export class SpokeTransport implements Transport {
 
   send(node: string, envelope: Envelope): void {
     if (this.#closed !== null || this.#session?.peer !== node) {
-      throw new PeerLostError(`${node} is not within reach of ${this.node}, whose hub is at ${this.#endpoint}`);
+      throw new PeerLostError(
+        `${node} is not within reach of ${this.node}, whose hub is at ${this.#endpoint}`,
+      );
     }
     this.#session.send(envelope);
   }
@@ -126,7 +130,6 @@ export class SpokeTransport implements Transport {
     this.#closed ??= this.#close(this.#clock.now() + deadlineMilliseconds);
     return this.#closed;
   }
-'''
 
   async #close(deadline: number): Promise<void> {
     this.#startDelivery();

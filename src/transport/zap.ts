@@ -1,6 +1,6 @@
 import { Reply } from 'zeromq';
 import { describe, NativeError } from '../errors.ts';
-import type { Logger } from '../ports.ts';
+import type { Clock, Logger } from '../ports.ts';
 import { keyBytes } from './curve.ts';
 
 /**
@@ -16,38 +16,58 @@ interface Admission {
 }
 
 const admissions = new Map<string, Admission>();
-let handler: Reply | null = null;
+let handler: Promise<Reply> | null = null;
+
+/** ZeroMQ gives the address of a closed socket free a moment later, in the background. */
+const retryMilliseconds = 5;
+const retryForMilliseconds = 1_000;
 
 /**
  * From now on lets clients with this public key connect to sockets of this ZAP domain, and no others. The returned
  * function ends that and may be called twice; call it after the domain's sockets are closed.
- * Throws `UsageError` for a malformed key and `NativeError` when other code in this process handles ZAP already.
+ * Rejects with `UsageError` for a malformed key and `NativeError` when other code in this process handles ZAP already.
  */
-export function admit(domain: string, publicKey: string, log: Logger): () => void {
+export async function admit(domain: string, publicKey: string, clock: Clock, log: Logger): Promise<() => void> {
   const admission = { key: keyBytes(publicKey), log };
-  handler ??= start();
   admissions.set(domain, admission);
-  return () => {
+  const withdraw = () => {
     if (admissions.get(domain) !== admission) return;
     admissions.delete(domain);
     if (admissions.size > 0) return;
-    handler?.close();
+    void handler?.then(
+      (socket) => socket.close(),
+      () => {},
+    );
     handler = null;
   };
+  try {
+    handler ??= start(clock);
+    await handler;
+  } catch (error) {
+    withdraw();
+    throw error;
+  }
+  return withdraw;
 }
 
-function start(): Reply {
+async function start(clock: Clock): Promise<Reply> {
   const socket = new Reply({ linger: 0 });
-  try {
-    socket.bindSync(endpoint);
-  } catch (error) {
-    socket.close();
-    throw new NativeError(`cannot check the keys of ZeroMQ clients at ${endpoint}: ${describe(error)}`, {
-      cause: error,
-    });
+  const deadline = clock.now() + retryForMilliseconds;
+  for (;;) {
+    try {
+      socket.bindSync(endpoint);
+      void serve(socket);
+      return socket;
+    } catch (error) {
+      if (clock.now() >= deadline) {
+        socket.close();
+        throw new NativeError(`cannot check the keys of ZeroMQ clients at ${endpoint}: ${describe(error)}`, {
+          cause: error,
+        });
+      }
+    }
+    await new Promise<void>((resolve) => clock.after(retryMilliseconds, resolve));
   }
-  void serve(socket);
-  return socket;
 }
 
 async function serve(socket: Reply): Promise<void> {

@@ -29,7 +29,7 @@ import type { InstalledReport } from './worker-link.ts';
 export const protocolVersion = 1;
 
 const byteCount = z.int().nonnegative();
-const binary = z.instanceof(Uint8Array);
+const binary = z.custom<Uint8Array>((value) => value instanceof Uint8Array, 'expected bytes');
 
 const openRequest = z.object({
   type: z.literal('open'),

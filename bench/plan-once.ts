@@ -1,0 +1,144 @@
+/** One cold measurement for bench/plan.ts, in a process of its own: `plan-once.ts MODEL`; sends a PlanMeasurement. */
+import assert from 'node:assert/strict';
+import { decode, encode } from '@msgpack/msgpack';
+import { dtypeIndex } from '../src/checkpoint/dtype.ts';
+import {
+  contentDigest,
+  decodeManifest,
+  encodeManifest,
+  layoutDigest,
+  type Manifest,
+  mergeManifests,
+} from '../src/checkpoint/manifest.ts';
+import { alignUp } from '../src/plan/byte-units.ts';
+import { contiguousShares } from '../src/plan/contiguous-shares.ts';
+import { PlanCache } from '../src/plan/plan-cache.ts';
+import { bytesOfTensor, type ListedTensor, type ModelName, tensorList } from './tensor-lists.ts';
+
+export const RANKS = 256;
+export const HOSTS = 32;
+
+export interface PlanMeasurement {
+  readonly tensors: number;
+  readonly checkpointBytes: number;
+  readonly buckets: number;
+  readonly encodedBytes: number;
+  /** Milliseconds. */
+  readonly encode: number;
+  readonly gather: number;
+  readonly merge: number;
+  readonly digests: number;
+  readonly plan: number;
+  readonly unchanged: number;
+  /** Bytes. */
+  readonly retained: number;
+  readonly peakResident: number;
+}
+
+const hostOf = (rank: number) => `host-${Math.floor(rank / (RANKS / HOSTS))}`;
+
+/** What rank number `rank` holds after loading `tensors` into its own segment. */
+function rankManifest(tensors: readonly ListedTensor[], rank: number): Manifest {
+  const bytes = Float64Array.from(tensors, bytesOfTensor);
+  const offsets = new Float64Array(tensors.length);
+  let segmentBytes = 0;
+  for (const [row, size] of bytes.entries()) {
+    offsets[row] = segmentBytes;
+    segmentBytes += alignUp(size);
+  }
+  const shapeStarts = new Uint32Array(tensors.length + 1);
+  for (const [row, { shape }] of tensors.entries()) shapeStarts[row + 1] = shapeStarts[row]! + shape.length;
+  return {
+    checkpoint: 'bench',
+    names: tensors.map(({ name }) => name),
+    dtypes: Uint8Array.from(tensors, ({ dtype }) => dtypeIndex(dtype)),
+    shapeStarts,
+    dimensions: Float64Array.from(tensors.flatMap(({ shape }) => shape)),
+    bytes,
+    segments: [
+      { path: `/dev/shm/weightcast-bench/segment-${rank}`, bytes: segmentBytes, host: hostOf(rank), rank },
+    ],
+    segmentOf: new Uint32Array(tensors.length),
+    offsets,
+    digests: BigUint64Array.from(tensors, (_, row) => BigInt(rank * 1_000_003 + row) * 0x9e3779b97f4a7c15n),
+  };
+}
+
+function dealOut(tensors: readonly ListedTensor[]): Manifest[] {
+  const starts = contiguousShares(Float64Array.from(tensors, bytesOfTensor), RANKS);
+  return Array.from({ length: RANKS }, (_, rank) =>
+    rankManifest(tensors.slice(starts[rank]!, starts[rank + 1]!), rank),
+  );
+}
+
+function timed<T>(work: () => T): [result: T, milliseconds: number] {
+  const startedAt = performance.now();
+  const result = work();
+  return [result, performance.now() - startedAt];
+}
+
+function heldBytes(): number {
+  assert.ok(globalThis.gc !== undefined, 'run with --expose-gc');
+  globalThis.gc();
+  const { heapUsed, arrayBuffers } = process.memoryUsage();
+  return heapUsed + arrayBuffers;
+}
+
+const memoryOf = (update: number) =>
+  Array.from({ length: RANKS }, (_, rank) => ({
+    rank,
+    host: hostOf(rank),
+    // No two updates find the same amount free.
+    freeBytes: 20 * 2 ** 30 + rank * 4096 + update * 65_536,
+  }));
+
+function measure(model: ModelName): PlanMeasurement {
+  const tensors = tensorList(model);
+  const parts = dealOut(tensors);
+  const before = heldBytes();
+  const [encoded, encodeTime] = timed(() => parts.map(encodeManifest));
+  const [merged, gather, merge] = (() => {
+    const [decoded, decodeTime] = timed(() => encoded.map(decodeManifest));
+    const [manifest, mergeTime] = timed(() => mergeManifests(decoded));
+    return [manifest, decodeTime, mergeTime] as const;
+  })();
+  const [layout, layoutTime] = timed(() => layoutDigest(merged));
+  const [, contentTime] = timed(() => contentDigest(merged));
+  const cache = new PlanCache();
+  const fraction = 0.9;
+  const [plan, planTime] = timed(() =>
+    cache.plan({ manifest: merged, layout, ranks: memoryOf(0), fraction }),
+  );
+
+  // The next update: what ranks answer to `prepare` says that they hold this layout and this plan already, so
+  // neither manifests nor plan are sent, merged or made again.
+  const answers = memoryOf(1).map((memory) => encode({ ...memory, layout, planDigest: plan.digest }));
+  const [, unchanged] = timed(() => {
+    const ranks = answers.map(
+      (answer) => decode(answer) as ReturnType<typeof memoryOf>[0] & { layout: string; planDigest: string },
+    );
+    assert.ok(ranks.every((rank) => rank.layout === layout));
+    const again = cache.plan({ manifest: merged, layout, ranks, fraction });
+    assert.ok(ranks.every(({ planDigest }) => planDigest === again.digest));
+  });
+
+  const encodedBytes = encoded.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  encoded.length = 0;
+  const retained = heldBytes() - before;
+  return {
+    tensors: tensors.length,
+    checkpointBytes: merged.bytes.reduce((sum, bytes) => sum + bytes, 0),
+    buckets: plan.owners.length,
+    encodedBytes,
+    encode: encodeTime,
+    gather,
+    merge,
+    digests: layoutTime + contentTime,
+    plan: planTime,
+    unchanged,
+    retained,
+    peakResident: process.resourceUsage().maxRSS * 1024,
+  };
+}
+
+process.send?.(measure(process.argv[2] as ModelName));

@@ -1,0 +1,117 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { cpus, release, totalmem } from 'node:os';
+
+/** One measured number, with the bound it has to keep, if it has one. */
+export interface Figure {
+  readonly name: string;
+  readonly value: number;
+  readonly unit: string;
+  readonly atMost?: number;
+  readonly atLeast?: number;
+}
+
+export interface Report {
+  /** Of the files in bench/results/. */
+  readonly name: string;
+  readonly title: string;
+  /** What a reader types to measure it again. */
+  readonly command: string;
+  /** How it was measured: what counts, how often, which statistic. */
+  readonly method: string;
+  readonly figures: readonly Figure[];
+}
+
+/**
+ * Prints the figures, writes bench/results/<name>.json and .md, and sets the exit code to 1 if a bound is missed.
+ */
+export function writeReport(report: Report): void {
+  const measured = { date: new Date().toISOString(), ...machine(), ...report };
+  const directory = new URL('results/', import.meta.url);
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(new URL(`${report.name}.json`, directory), `${JSON.stringify(measured, null, 2)}\n`);
+  writeFileSync(new URL(`${report.name}.md`, directory), markdown(report, measured));
+  process.stdout.write(`${table(report.figures)}\n`);
+  if (!report.figures.every(keepsBound)) process.exitCode = 1;
+}
+
+function machine() {
+  const processors = cpus();
+  return {
+    machine: {
+      processor: processors[0]?.model.trim() ?? 'unknown',
+      cores: processors.length,
+      memoryGiB: Number((totalmem() / 2 ** 30).toFixed(1)),
+      kernel: release(),
+    },
+    node: process.version,
+    commit: commit(),
+  };
+}
+
+/** The commit that was measured; marked where the tree had changes, `none` outside a repository with commits. */
+function commit(): string {
+  const git = (...words: string[]) =>
+    execFileSync('git', words, {
+      cwd: new URL('..', import.meta.url),
+      encoding: 'utf8',
+      stdio: 'pipe',
+    }).trim();
+  try {
+    const hash = git('rev-parse', '--short=12', 'HEAD');
+    // What a benchmark writes itself is no change to what it measures.
+    return git('status', '--porcelain', '--', '.', ':!bench/results') === '' ? hash : `${hash} with changes`;
+  } catch {
+    return 'none';
+  }
+}
+
+function keepsBound({ value, atMost, atLeast }: Figure): boolean {
+  return (atMost === undefined || value <= atMost) && (atLeast === undefined || value >= atLeast);
+}
+
+function boundText(figure: Figure): string {
+  const { atMost, atLeast } = figure;
+  if (atMost === undefined && atLeast === undefined) return '';
+  const bound = atMost !== undefined ? `≤ ${atMost}` : `≥ ${atLeast}`;
+  return keepsBound(figure) ? bound : `${bound} MISSED`;
+}
+
+/** Four significant digits, and none of a whole number lost. */
+function valueText(value: number): string {
+  return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)));
+}
+
+function rowsOf(figures: readonly Figure[]): string[][] {
+  return figures.map((figure) => [figure.name, valueText(figure.value), figure.unit, boundText(figure)]);
+}
+
+function table(figures: readonly Figure[]): string {
+  const rows = rowsOf(figures);
+  const widths = [0, 1, 2, 3].map((column) => Math.max(0, ...rows.map((row) => row[column]!.length)));
+  return rows
+    .map(([name, value, unit, bound]) =>
+      `${name!.padEnd(widths[0]!)}  ${value!.padStart(widths[1]!)} ${unit!.padEnd(widths[2]!)}  ${bound}`.trimEnd(),
+    )
+    .join('\n');
+}
+
+function markdown(report: Report, measured: { readonly date: string } & ReturnType<typeof machine>): string {
+  const { processor, cores, memoryGiB, kernel } = measured.machine;
+  return [
+    `# ${report.title}`,
+    '',
+    report.method,
+    '',
+    `- command: \`${report.command}\``,
+    `- date: ${measured.date}`,
+    `- machine: ${processor}, ${cores} cores, ${memoryGiB} GiB, Linux ${kernel}`,
+    `- node: ${measured.node}`,
+    `- commit: ${measured.commit}`,
+    '',
+    '| figure | value | unit | bound |',
+    '|---|---:|---|---|',
+    ...rowsOf(report.figures).map((row) => `| ${row.join(' | ')} |`),
+    '',
+  ].join('\n');
+}

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "memory/mapping.h"
+
+namespace weightcast {
+
+/// Free and total device memory in bytes.
+struct DeviceMemory {
+  uint64_t free;
+  uint64_t total;
+};
+
+/// Who holds how much of a host device: one file, `<directory>/ledger`, mapped by all processes that use the device
+/// and guarded by a mutex in it that survives the death of its holder. Every operation first strikes out what dead
+/// processes held, and removes their files.
+///
+/// Safe among threads and processes.
+class Ledger {
+ public:
+  static constexpr size_t kMaxAllocations = 4096;
+  /// What an allocation takes is rounded up to this, as drivers do.
+  static constexpr uint64_t kGranularity = 512;
+
+  /// Opens the ledger of a directory that the caller holds; the first one makes it. `capacity` in bytes is the
+  /// first one's to choose; later ones give the same, or 0 for "what it is".
+  Ledger(std::string directory, uint64_t capacity);
+
+  DeviceMemory Measure();
+  /// Books `bytes` bytes for this process and returns the allocation's number. The caller makes its file then.
+  /// Throws OUT_OF_DEVICE_MEMORY.
+  uint64_t Book(uint64_t bytes);
+  /// Strikes out an allocation of this process; the caller has removed its file.
+  void Strike(uint64_t number);
+
+  /// The file of an allocation.
+  std::string AllocationPath(uint64_t number) const;
+
+ private:
+  struct Page;
+  class Lock;
+
+  void Reap(Page& page);
+  DeviceMemory MeasureLocked() const;
+
+  const std::string directory_;
+  std::shared_ptr<Mapping> mapping_;
+  Page* page_ = nullptr;
+};
+
+}  // namespace weightcast

@@ -1,0 +1,135 @@
+#include "memory/thread_pool.h"
+
+#include <exception>
+#include <utility>
+
+#include "system/native_thread.h"
+
+namespace weightcast {
+namespace {
+
+bool Conflict(const Span& left, const Span& right) {
+  return (left.written || right.written) && left.file == right.file && left.begin < right.end &&
+         right.begin < left.end;
+}
+
+bool Conflict(const Job& left, const Job& right) {
+  for (const Span& one : left.spans()) {
+    for (const Span& other : right.spans()) {
+      if (Conflict(one, other)) return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(unsigned threads) {
+  threads_.reserve(threads);
+  try {
+    while (threads_.size() < threads) {
+      threads_.push_back(StartThread("weightcast-pool", [this] { RunThread(); }));
+    }
+  } catch (...) {
+    Stop();
+    throw;
+  }
+}
+
+ThreadPool::~ThreadPool() { Stop(); }
+
+void ThreadPool::Give(std::shared_ptr<Job> job, Done done) {
+  auto entry = std::make_shared<Entry>();
+  entry->job = std::move(job);
+  entry->done = std::move(done);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_) throw Failure(code::kClosed, "the thread pool is closed");
+  queue_.push_back(std::move(entry));
+  changed_.notify_all();
+}
+
+void ThreadPool::Close() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  closed_ = true;
+  changed_.notify_all();
+}
+
+void ThreadPool::Stop() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    closed_ = true;
+    stopped_ = true;
+    changed_.notify_all();
+  }
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
+  queue_.clear();
+}
+
+void ThreadPool::RunThread() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (!stopped_ && !(closed_ && queue_.empty())) {
+    const std::shared_ptr<Entry> entry = NextEntry();
+    if (!entry) {
+      changed_.wait(lock);
+      continue;
+    }
+    RunPiece(*entry, lock);
+    if (!entry->IsFinished() || stopped_) continue;
+    entry->outcome.interval.ended_at = MonotonicMilliseconds();
+    std::vector<std::shared_ptr<Entry>> finished;
+    FinishInOrder(finished);
+    changed_.notify_all();
+    // A job may hold the last reference to a mapping, and unmapping takes long: not under the lock.
+    lock.unlock();
+    finished.clear();
+    lock.lock();
+  }
+}
+
+std::shared_ptr<ThreadPool::Entry> ThreadPool::NextEntry() {
+  // Every claimed entry that is not finished has a thread in it, so this looks at few.
+  for (size_t index = 0; index < queue_.size(); index++) {
+    if (queue_[index]->IsClaimed()) continue;
+    return MustWait(index) ? nullptr : queue_[index];
+  }
+  return nullptr;
+}
+
+bool ThreadPool::MustWait(size_t index) const {
+  for (size_t earlier = 0; earlier < index; earlier++) {
+    if (!queue_[earlier]->IsFinished() && Conflict(*queue_[earlier]->job, *queue_[index]->job)) return true;
+  }
+  return false;
+}
+
+void ThreadPool::RunPiece(Entry& entry, std::unique_lock<std::mutex>& lock) {
+  const size_t piece = entry.next_piece++;
+  if (piece == 0) entry.outcome.interval.started_at = MonotonicMilliseconds();
+  entry.running++;
+  lock.unlock();
+  std::optional<Failure> failure;
+  try {
+    entry.job->Run(piece);
+  } catch (const Failure& thrown) {
+    failure = thrown;
+  } catch (const std::exception& thrown) {
+    failure = Failure("EIO", thrown.what());
+  }
+  lock.lock();
+  entry.running--;
+  if (!failure) return;
+  if (!entry.outcome.failure) entry.outcome.failure = std::move(failure);
+  entry.next_piece = entry.job->pieces();
+}
+
+void ThreadPool::FinishInOrder(std::vector<std::shared_ptr<Entry>>& finished) {
+  while (!queue_.empty() && queue_.front()->IsFinished()) {
+    queue_.front()->done(queue_.front()->outcome);
+    finished.push_back(std::move(queue_.front()));
+    queue_.pop_front();
+  }
+}
+
+}  // namespace weightcast

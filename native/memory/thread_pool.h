@@ -1,0 +1,91 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "memory/mapping.h"
+#include "system/outcome.h"
+
+namespace weightcast {
+
+/// Bytes of a file that a job touches.
+struct Span {
+  FileId file;
+  uint64_t begin;
+  uint64_t end;
+  bool written;
+};
+
+/// Bulk work cut into pieces that any threads may run in any order, also at the same time.
+class Job {
+ public:
+  virtual ~Job() = default;
+
+  /// At least one; does not change.
+  virtual size_t pieces() const = 0;
+  /// What the job touches in mapped files; may be a hull around it. Does not change.
+  virtual const std::vector<Span>& spans() const = 0;
+  /// Called at most once for each piece. A throw fails the job; the pieces not yet begun are left out.
+  virtual void Run(size_t piece) = 0;
+};
+
+/// Threads that run one queue of jobs, each job on all of them.
+///
+/// What is promised about order: jobs begin and end in the order they were given, and a job that touches bytes of a
+/// mapped file that an unfinished earlier one touches, where either writes, begins only after that one has ended.
+/// Otherwise threads that find no more pieces of a job go on to the next job while the others finish it. A file
+/// that a job reads by path counts as no mapped file here.
+///
+/// Safe among threads. `done` of a job is called under the pool's lock.
+class ThreadPool {
+ public:
+  explicit ThreadPool(unsigned threads);
+  /// As Stop().
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  unsigned threads() const { return static_cast<unsigned>(threads_.size()); }
+
+  /// Throws CLOSED after Close().
+  void Give(std::shared_ptr<Job> job, Done done);
+  /// Takes no more jobs; the threads end after those already given. Does not wait.
+  void Close();
+  /// Ends the threads after the pieces they are in, and waits for them. Jobs not finished by then are dropped.
+  void Stop();
+
+ private:
+  struct Entry {
+    std::shared_ptr<Job> job;
+    Done done;
+    size_t next_piece = 0;
+    size_t running = 0;
+    Outcome outcome;
+
+    bool IsClaimed() const { return next_piece == job->pieces(); }
+    bool IsFinished() const { return IsClaimed() && running == 0; }
+  };
+
+  void RunThread();
+  /// The entry whose next piece may run now; null if there is none. All three expect the lock to be held.
+  std::shared_ptr<Entry> NextEntry();
+  bool MustWait(size_t index) const;
+  void FinishInOrder(std::vector<std::shared_ptr<Entry>>& finished);
+  void RunPiece(Entry& entry, std::unique_lock<std::mutex>& lock);
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  /// In the order given; the front is the oldest that has not been reported.
+  std::deque<std::shared_ptr<Entry>> queue_;
+  bool closed_ = false;
+  bool stopped_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace weightcast

@@ -1,0 +1,29 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { serveDemoEngineCommand } from './serve-demo-engine.ts';
+import { updateCommand } from './update.ts';
+
+/** The package's own description stands one folder up from src/, two from dist/src/. */
+function packageVersion(): string {
+  for (const path of ['../../package.json', '../../../package.json']) {
+    try {
+      return JSON.parse(readFileSync(new URL(path, import.meta.url), 'utf8')).version;
+    } catch {}
+  }
+  return 'unknown';
+}
+
+const program = new Command('weightcast')
+  .description('Change the weights of running LLM inference engines in place.')
+  .version(packageVersion())
+  .addCommand(updateCommand())
+  .addCommand(serveDemoEngineCommand())
+  .showHelpAfterError('(add --help for what there is)')
+  .configureOutput({ outputError: (text, write) => write(text) });
+
+// A wrong option ends like every other usage error: one line and exit code 2.
+program.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
+for (const command of program.commands) command.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
+
+await program.parseAsync();

@@ -1,0 +1,89 @@
+import { writeFileSync } from 'node:fs';
+import { basename, resolve } from 'node:path';
+import { Command } from 'commander';
+import { Cluster, type UpdateSettings } from '../cluster.ts';
+import { UsageError } from '../errors.ts';
+import { chromeTrace } from '../observe/timeline.ts';
+import { parseBytes, parseCount } from '../observe/units.ts';
+import { interruptible, runCommand } from './interrupt.ts';
+import { Narrator } from './narrator.ts';
+import { summarize } from './summary.ts';
+
+interface Options {
+  readonly checkpoint: string;
+  readonly endpoint: string;
+  readonly ranks: string;
+  readonly name?: string;
+  readonly devices: string;
+  readonly firstDevice: string;
+  readonly bucket?: string;
+  readonly memoryFraction: string;
+  readonly timeout: string;
+  readonly verify: boolean;
+  readonly json?: string;
+  readonly timeline?: string;
+}
+
+export function updateCommand(): Command {
+  return new Command('update')
+    .description('Load a checkpoint and bring it into a running engine.')
+    .requiredOption('--checkpoint <path>', 'a safetensors file or the directory of a model')
+    .requiredOption('--endpoint <url>', 'HTTP endpoint of the engine, such as http://127.0.0.1:8000')
+    .requiredOption('--ranks <n>', 'how many devices the engine runs on; one rank process is started for each')
+    .option('--name <name>', 'name of the checkpoint (default: its file name)')
+    .option('--devices <namespace>', 'namespace of the host devices that the engine was started with', 'default')
+    .option('--first-device <n>', "device of the engine's first worker", '0')
+    .option('--bucket <bytes>', 'size of a bucket, such as 64MiB (default: the smallest that keeps the link busy)')
+    .option('--memory-fraction <part>', 'part of the free device memory to use', '0.9')
+    .option('--timeout <seconds>', 'the update fails when it takes longer', '600')
+    .option('--no-verify', 'do not have the engine prove by digests what it holds')
+    .option('--json <file>', 'write the result as JSON')
+    .option('--timeline <file>', 'write a Chrome trace of the three stages, for Perfetto')
+    .action((options: Options) => runCommand((signal) => update(options, signal)));
+}
+
+async function update(options: Options, signal: AbortSignal): Promise<void> {
+  const ranks = parseCount(options.ranks, '--ranks');
+  const settings = settingsOf(options);
+  const narrator = new Narrator();
+  const cluster = await Cluster.start({
+    ranks,
+    instances: [{ name: 'engine', endpoint: endpointOf(options.endpoint), ranks: [...Array(ranks).keys()] }],
+    deviceNamespace: options.devices,
+    firstDevice: parseCount(options.firstDevice, '--first-device', 0),
+    onProgress: (progress) => narrator.progress(progress),
+  });
+  try {
+    const name = options.name ?? basename(resolve(options.checkpoint));
+    await interruptible(cluster.register(name, options.checkpoint), signal);
+    const report = await interruptible(cluster.update(name, settings), signal);
+    narrator.end();
+    const summary = summarize(report);
+    narrator.table(summary);
+    if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(summary, null, 2)}\n`);
+    if (options.timeline !== undefined) writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
+  } finally {
+    narrator.end();
+    await cluster.stop();
+  }
+}
+
+function settingsOf(options: Options): UpdateSettings {
+  const memoryFraction = Number(options.memoryFraction);
+  if (!(memoryFraction > 0 && memoryFraction <= 1)) {
+    throw new UsageError(`--memory-fraction is "${options.memoryFraction}"; give a number above 0 and up to 1`);
+  }
+  return {
+    memoryFraction,
+    verify: options.verify,
+    timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
+    ...(options.bucket === undefined ? {} : { bucketBytes: parseBytes(options.bucket, '--bucket') }),
+  };
+}
+
+function endpointOf(text: string): string {
+  if (!URL.canParse(text) || !['http:', 'https:', 'unix:'].includes(new URL(text).protocol)) {
+    throw new UsageError(`--endpoint is "${text}"; give a URL such as http://127.0.0.1:8000`);
+  }
+  return text.replace(/\/+$/, '');
+}

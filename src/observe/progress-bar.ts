@@ -1,0 +1,58 @@
+import type { WriteStream } from 'node:tty';
+import type { Progress } from '../actors/messages.ts';
+import { formatBytes } from './units.ts';
+
+/** Cells of the bar itself. */
+const barWidth = 28;
+
+/**
+ * One progress bar at a time on a terminal, redrawn in place; nothing at all where the stream is no terminal, so
+ * that logs stay readable.
+ */
+export class ProgressBar {
+  readonly #stream: WriteStream;
+  readonly #label: string;
+  #startedAt = performance.now();
+  #drawn = false;
+
+  constructor(label: string, stream: WriteStream = process.stderr) {
+    this.#label = label;
+    this.#stream = stream;
+  }
+
+  update(doneBytes: number, totalBytes: number): void {
+    if (!this.#stream.isTTY || totalBytes <= 0) return;
+    if (!this.#drawn) this.#startedAt = performance.now();
+    this.#drawn = true;
+    const part = Math.min(doneBytes / totalBytes, 1);
+    const filled = Math.round(part * barWidth);
+    const bar = '█'.repeat(filled) + '░'.repeat(barWidth - filled);
+    const seconds = (performance.now() - this.#startedAt) / 1000;
+    const rate = seconds > 0.05 ? `${formatBytes(doneBytes / seconds)}/s` : '';
+    const text = `${this.#label.padEnd(16)} ${bar} ${String(Math.floor(part * 100)).padStart(3)} %  ${rate}`;
+    // Cut to the terminal: a wrapped line could not be redrawn.
+    this.#stream.write(`\r\x1b[K${text.slice(0, Math.max(this.#stream.columns - 1, 1))}`);
+  }
+
+  /** Clears the line; what follows is the result and not the way to it. */
+  end(): void {
+    if (this.#drawn) this.#stream.write('\r\x1b[K');
+    this.#drawn = false;
+  }
+}
+
+/** Adds up what ranks report of themselves. An update reaches every rank whole, so its ranks are averaged by sum. */
+export class ProgressSum {
+  readonly #byRank = new Map<number, Progress>();
+
+  add(progress: Progress): { doneBytes: number; totalBytes: number } {
+    this.#byRank.set(progress.rank, progress);
+    let doneBytes = 0;
+    let totalBytes = 0;
+    for (const one of this.#byRank.values()) {
+      doneBytes += one.doneBytes;
+      totalBytes += one.totalBytes;
+    }
+    return { doneBytes, totalBytes };
+  }
+}

@@ -1,0 +1,44 @@
+import type { Mode } from './memory-budget.ts';
+
+/**
+ * Which bucket goes from which owner, in what order, in which mode; in columns, as a manifest. Bucket `b` is the
+ * entries `tensorStarts[b] … tensorStarts[b + 1]` of `tensorOrder` and `tensorOffsets`.
+ */
+export interface Plan {
+  /** SHA-256, in hex, of all the rest. */
+  readonly digest: string;
+  /** `layoutDigest` of the manifest whose rows the plan speaks of. */
+  readonly layout: string;
+  readonly mode: Mode;
+  /** Of each slot, a multiple of 256. */
+  readonly slotBytes: number;
+  /** All that take part, ascending. */
+  readonly ranks: Uint32Array;
+  /** The rank that uploads each bucket, in the order in which buckets are streamed. */
+  readonly owners: Uint32Array;
+  /** One entry more than buckets. */
+  readonly tensorStarts: Uint32Array;
+  /** Rows of the manifest. */
+  readonly tensorOrder: Uint32Array;
+  /** Where each tensor lies in its bucket's slot: multiples of 256. */
+  readonly tensorOffsets: Float64Array;
+  /** From the start of the slot to the end of the last tensor; 0 only where a host holds no bytes at all. */
+  readonly bucketBytes: Float64Array;
+}
+
+/** A rank that takes part in an update. */
+export interface PlanRank {
+  readonly rank: number;
+  readonly host: string;
+  readonly freeBytes: number;
+}
+
+export function bucketCount(plan: Plan): number {
+  return plan.owners.length;
+}
+
+/** The manifest rows of one bucket and their offsets in its slot. */
+export function bucketTensors(plan: Plan, bucket: number): { rows: Uint32Array; offsets: Float64Array } {
+  const [start, end] = [plan.tensorStarts[bucket]!, plan.tensorStarts[bucket + 1]!];
+  return { rows: plan.tensorOrder.subarray(start, end), offsets: plan.tensorOffsets.subarray(start, end) };
+}
