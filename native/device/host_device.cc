@@ -23,8 +23,18 @@ void DeviceAllocation::Free() {
   if (mapping_) device_->GiveBack(*this);
 }
 
+namespace {
+
+/// What processes left behind that were all killed is no device: its capacity must not bind the next one.
+const std::string& WithoutRemains(const std::string& directory) {
+  SharedDirectory::RemoveIfAbandoned(directory);
+  return directory;
+}
+
+}  // namespace
+
 HostDevice::HostDevice(const std::string& directory, uint64_t capacity)
-    : directory_(directory), ledger_(std::make_unique<Ledger>(directory, capacity)) {}
+    : directory_(WithoutRemains(directory)), ledger_(std::make_unique<Ledger>(directory, capacity)) {}
 
 HostDevice::~HostDevice() { Close(); }
 

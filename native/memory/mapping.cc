@@ -50,6 +50,12 @@ void Reserve(int descriptor, const std::string& path, uint64_t bytes) {
 
 }  // namespace
 
+void UnlinkFile(const std::string& path, const FileId& file) {
+  struct stat named{};
+  if (lstat(path.c_str(), &named) != 0 || !(FileId{named.st_dev, named.st_ino} == file)) return;
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) throw Failure::System(errno, "cannot unlink " + path);
+}
+
 std::shared_ptr<Mapping> Mapping::Create(const std::string& path, uint64_t bytes) {
   if (bytes == 0) throw Failure(code::kOutOfRange, "cannot create " + path + " with 0 bytes");
   const UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
@@ -96,12 +102,6 @@ void Mapping::CheckRange(uint64_t offset, uint64_t bytes) const {
 
 void Mapping::CheckWritable() const {
   if (!writable_) throw Failure("EACCES", path_ + " is mapped for reading only");
-}
-
-void Mapping::Unlink() const {
-  struct stat named{};
-  if (lstat(path_.c_str(), &named) != 0 || !(FileId{named.st_dev, named.st_ino} == file_)) return;
-  if (unlink(path_.c_str()) != 0 && errno != ENOENT) throw Failure::System(errno, "cannot unlink " + path_);
 }
 
 }  // namespace weightcast

@@ -16,6 +16,9 @@ struct FileId {
   bool operator==(const FileId& other) const { return device == other.device && inode == other.inode; }
 };
 
+/// Removes the name if it leads to this file; does nothing otherwise.
+void UnlinkFile(const std::string& path, const FileId& file);
+
 /// A whole file mapped with MAP_SHARED. Work that runs on other threads holds the shared pointer until it ends, so
 /// memory never goes while it is used. Safe among threads; what happens to bytes that two threads touch at once is
 /// the callers' business.
@@ -42,7 +45,7 @@ class Mapping {
   void CheckWritable() const;
 
   /// Removes the file's name if it still leads to this file; other names and all mappings stay.
-  void Unlink() const;
+  void Unlink() const { UnlinkFile(path_, file_); }
 
  private:
   Mapping(std::string path, uint64_t bytes, int descriptor, bool writable);

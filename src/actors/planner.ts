@@ -7,23 +7,34 @@ import {
   mergeManifests,
 } from '../checkpoint/manifest.ts';
 import { type BadTensor, combineParts } from '../checkpoint/parts.ts';
-import { openCheckpoint } from '../checkpoint/source.ts';
+import type { CheckpointIndex } from '../checkpoint/source.ts';
 import { asFailure, UsageError, VerificationError } from '../errors.ts';
 import type { Plan } from '../plan/buckets.ts';
 import { dealManifest, dealFiles } from '../plan/loading.ts';
 import { PlanCache } from '../plan/plan-cache.ts';
 import type { Actor, Context } from './kernel/index.ts';
-import type { CheckpointSource, LoadOrder, PlannerMessage } from './messages.ts';
+import type { PlannerMessage } from './messages.ts';
 
 type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
+
+/** What the planner may do to the world. */
+export interface PlannerPorts {
+  /** Reads the headers of a checkpoint's files. Rejects with `CheckpointError`. */
+  openCheckpoint(source: string | readonly string[]): Promise<CheckpointIndex>;
+}
 
 /**
  * Turns checkpoints into loading orders, manifests into plans, and engine workers' reports into a verdict. It asks
  * `plan/` and remembers what is dear to compute: the manifests of registered checkpoints and the last plans.
  */
 export class PlannerActor implements Actor<PlannerMessage> {
+  readonly #ports: PlannerPorts;
   readonly #manifests = new Map<string, Manifest>();
   readonly #plans = new PlanCache();
+
+  constructor(ports: PlannerPorts) {
+    this.#ports = ports;
+  }
 
   async receive(message: PlannerMessage, context: Context<PlannerMessage>): Promise<void> {
     try {
@@ -49,7 +60,21 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 
   async #planLoading({ checkpoint, source, segmentPrefix, ranks }: MessageOf<'plan-loading'>) {
-    return { orders: await dealOut(checkpoint, source, segmentPrefix, ranks) };
+    const shares =
+      source.kind === 'manifest'
+        ? dealManifest(decodeManifest(source.manifest), ranks)
+        : dealFiles({
+            checkpoint,
+            index: await this.#ports.openCheckpoint(source.kind === 'path' ? source.path : source.files),
+            segmentPrefix,
+            ranks,
+          });
+    const orders = shares.map(({ rank, manifest, reads }) => ({
+      rank,
+      manifest: encodeManifest(manifest),
+      reads: [...reads],
+    }));
+    return { orders };
   }
 
   #merge({ parts }: MessageOf<'merge'>) {
@@ -100,24 +125,6 @@ export class PlannerActor implements Actor<PlannerMessage> {
     if (manifest === undefined) throw new UsageError(`no registered checkpoint has the layout ${layout}`);
     return manifest;
   }
-}
-
-async function dealOut(
-  checkpoint: string,
-  source: CheckpointSource,
-  segmentPrefix: string,
-  ranks: readonly { readonly rank: number; readonly host: string }[],
-): Promise<LoadOrder[]> {
-  const shares =
-    source.kind === 'manifest'
-      ? dealManifest(decodeManifest(source.manifest), ranks)
-      : dealFiles({
-          checkpoint,
-          index: await openCheckpoint(source.kind === 'path' ? source.path : source.files),
-          segmentPrefix,
-          ranks,
-        });
-  return shares.map(({ rank, manifest, reads }) => ({ rank, manifest: encodeManifest(manifest), reads: [...reads] }));
 }
 
 function inPlanOrder(digests: BigUint64Array, { tensorOrder }: Plan): BigUint64Array {

@@ -1,7 +1,8 @@
 import type { EngineClient } from '../engines/engine-client.ts';
+import type { PlannerPorts } from './planner.ts';
 
 /** What the supervisor may do to the world. */
-export interface SupervisorPorts {
+export interface SupervisorPorts extends PlannerPorts {
   /** Starts the process of one rank. It reports with `rank-ready` when it is up. */
   launchRank(rank: number): LaunchedRank;
   engineClient(instance: InstanceOptions): EngineClient;

@@ -72,7 +72,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   }
 
   started(context: Context<SupervisorMessage>): void {
-    this.#planner = context.spawn('planner', () => new PlannerActor());
+    this.#planner = context.spawn('planner', () => new PlannerActor(this.#ports));
     for (const instance of this.#options.instances) {
       const bridge = context.spawn<BridgeMessage>(`bridge-${instance.name}`, () => {
         return new VllmBridgeActor(this.#ports.engineClient(instance));

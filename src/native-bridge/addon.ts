@@ -1,5 +1,12 @@
 import { createRequire } from 'node:module';
-import { NativeError, OutOfDeviceMemoryError } from '../errors.ts';
+import {
+  AbortedError,
+  DeadlineError,
+  NativeError,
+  OutOfDeviceMemoryError,
+  PeerLostError,
+  WeightcastError,
+} from '../errors.ts';
 
 /**
  * The one typed seam to the addon. Everything native is declared here and loaded here; the other files of this
@@ -81,7 +88,12 @@ export interface NativeThreadPool {
    * Reads ranges of a file with pread. Three numbers a range: file offset, destination offset, bytes.
    * `progress[0]` counts the bytes read so far (written by the threads as a plain aligned double).
    */
-  load(path: string, destination: NativeMapping, ranges: Float64Array, progress: Float64Array): Promise<Interval>;
+  load(
+    path: string,
+    destination: NativeMapping,
+    ranges: Float64Array,
+    progress: Float64Array,
+  ): Promise<Interval>;
   /**
    * Digests of parts of tensors (the definition stands in native/memory/digest.h). Seven numbers a part: offset
    * in the mapping, bytes of a row, rows, pitch in the mapping, byte offset of the part in its tensor, pitch in
@@ -162,9 +174,16 @@ function loadAddon(): NativeAddon {
 
 export const addon: NativeAddon = loadAddon();
 
-/** Gives an error of the addon its class; other values pass unchanged. */
+const classOfCode = new Map<unknown, new (message: string, options: ErrorOptions) => WeightcastError>([
+  ['OUT_OF_DEVICE_MEMORY', OutOfDeviceMemoryError],
+  ['ABORTED', AbortedError],
+  ['DEADLINE', DeadlineError],
+  ['PEER_LOST', PeerLostError],
+]);
+
+/** Gives an error of the addon its class, `NativeError` if no other fits; other values pass unchanged. */
 export function asWeightcastError(error: unknown): unknown {
-  if (!(error instanceof Error) || !('code' in error)) return error;
-  if (error.code === 'OUT_OF_DEVICE_MEMORY') return new OutOfDeviceMemoryError(error.message, { cause: error });
-  return new NativeError(error.message, { cause: error });
+  if (error instanceof WeightcastError || !(error instanceof Error) || !('code' in error)) return error;
+  const Class = classOfCode.get(error.code) ?? NativeError;
+  return new Class(error.message, { cause: error });
 }

@@ -3,6 +3,7 @@ import { ActorSystem } from '../actors/kernel/index.ts';
 import { anyOf, type SupervisorMessage, toSupervisor } from '../actors/messages.ts';
 import { SupervisorActor } from '../actors/supervisor.ts';
 import type { SupervisorPorts } from '../actors/supervisor-ports.ts';
+import { openCheckpoint } from '../checkpoint/source.ts';
 import { VllmClient } from '../engines/vllm.ts';
 import { asFailure } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
@@ -37,6 +38,7 @@ function createPorts(configuration: SupervisorConfiguration, hub: HubTransport):
       child.exited.then((reason) => hub.declareLost(member, reason));
       return { exited: child.exited, stop: () => child.stop(rankGraceMilliseconds) };
     },
+    openCheckpoint,
     engineClient: ({ endpoint: url }) => new VllmClient({ endpoint: url }),
     segmentPrefix: (registration) => join(host.directory, `checkpoint-${registration}`),
   };

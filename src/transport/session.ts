@@ -209,7 +209,8 @@ export class Session {
 
   async #transmitMessage(): Promise<boolean> {
     const frame = this.#queue.shift()!;
-    // Counted before it is given away, since its acknowledgement may be here before the answer to `transmit` is.
+    // Counted before it is given away, since zeromq.js may resolve a receive, of the acknowledgement even, before the
+    // send: it looks for input within `send`.
     this.#queuedBytes -= frame.byteLength;
     this.#sent.messages += 1;
     this.#sent.bytes += frame.byteLength;
@@ -225,10 +226,13 @@ export class Session {
   }
 
   async #transmitBye(bye: { readonly reason: string; sent: boolean }): Promise<boolean> {
-    bye.sent = await this.#options.transmit(
+    // Before it is taken, for the same reason as above.
+    bye.sent = true;
+    const isTaken = await this.#options.transmit(
       controlFrame('bye', this.id, this.#sent.messages, { reason: bye.reason }),
     );
-    return bye.sent;
+    bye.sent = isTaken;
+    return isTaken;
   }
 
   #reached(): void {

@@ -58,27 +58,36 @@ test('messages of an incarnation that is down are dropped and counted', async (t
   assert.equal(atHub.events.length, 2);
 });
 
-test('a hub that is replaced at its endpoint is reported as down, then its successor as up', async (t) => {
-  const cluster = new TestCluster(t);
-  const first = await cluster.hubProcess('tcp://127.0.0.1:*');
-  const spoke = await cluster.spoke(first.endpoint);
-  const heard = listenTo(spoke);
-  await eventually('up', () => heard.events.length === 1);
-  first.child.kill('SIGKILL');
-  await exitOf(first.child);
-  for (let index = 0; index < 10; index += 1) spoke.send(first.node, tell({ echo: 'for the first only' }));
-  const second = await cluster.hubProcess(first.endpoint);
-  await eventually('down and up', () => heard.events.length === 3);
-  assert.deepEqual(
-    heard.events.map(({ node, state }) => [node, state]),
-    [
-      [first.node, 'up'],
-      [first.node, 'down'],
-      [second.node, 'up'],
-    ],
-  );
-  assert.throws(() => spoke.send(first.node, tell(1)), PeerLostError);
-  spoke.send(second.node, tell({ echo: 'for the second' }));
-  await eventually('the echo', () => heard.envelopes.length > 0);
-  assert.deepEqual(heard.bodies(), ['for the second']);
-});
+for (const { pingEveryMilliseconds, reason } of [
+  { pingEveryMilliseconds: 100, reason: /^its connection is gone$/ },
+  // The new hub is there before the spoke has noticed that the old one is not.
+  { pingEveryMilliseconds: 2_000, reason: /^hub~second has taken its place$/ },
+]) {
+  test(`a hub that is replaced is down, then its successor up, with pings every ${pingEveryMilliseconds} ms`, async (t) => {
+    const cluster = new TestCluster(t);
+    const first = await cluster.hubProcess('tcp://127.0.0.1:*');
+    const spoke = await cluster.spoke(first.endpoint, {
+      limits: { pingEveryMilliseconds, lostAfterMilliseconds: 60_000 },
+    });
+    const heard = listenTo(spoke);
+    await eventually('up', () => heard.events.length === 1);
+    first.child.kill('SIGKILL');
+    await exitOf(first.child);
+    for (let index = 0; index < 10; index += 1) spoke.send(first.node, tell({ echo: 'for the first only' }));
+    const second = await cluster.hubProcess(first.endpoint, { node: 'hub~second' });
+    await eventually('down and up', () => heard.events.length === 3);
+    assert.deepEqual(
+      heard.events.map(({ node, state }) => [node, state]),
+      [
+        [first.node, 'up'],
+        [first.node, 'down'],
+        [second.node, 'up'],
+      ],
+    );
+    assert.match(heard.events[1]!.reason, reason);
+    assert.throws(() => spoke.send(first.node, tell(1)), PeerLostError);
+    spoke.send(second.node, tell({ echo: 'for the second' }));
+    await eventually('the echo', () => heard.envelopes.length > 0);
+    assert.deepEqual(heard.bodies(), ['for the second']);
+  });
+}

@@ -1,0 +1,53 @@
+/// The addon of weightcast. What JavaScript sees of it is declared in src/native-bridge/addon.ts.
+///
+///   system/      what the rest stands on: failures, clock, descriptors, threads, process identity, futex
+///   memory/      files mapped as memory (SharedDirectory, Mapping) and bulk work on them: ThreadPool runs jobs
+///                (copy, load, digest), each cut into pieces by a Partition
+///   device/      HostDevice: a GPU emulated in shared memory, its account kept in a Ledger
+///   collective/  ShmCollective: broadcast among the ranks of a host, over a ControlFile
+///   bridge/      the only part that knows of JavaScript: a class *_object for each class above, argument readers,
+///                the Settler (promises from native threads) and Endings (what is done when the process ends)
+///
+/// Errors are C++ exceptions of class Failure up to the bridge, which gives them their `code`. Threads are made by
+/// ThreadPool and ShmCollective only, and joined before the environment that they report to ends.
+
+#include <napi.h>
+
+#include "bridge/device_buffer_object.h"
+#include "bridge/environment.h"
+#include "bridge/host_device_object.h"
+#include "bridge/mapping_object.h"
+#include "bridge/shared_directory_object.h"
+#include "bridge/shm_collective_object.h"
+#include "bridge/thread_pool_object.h"
+#include "system/clock.h"
+
+namespace weightcast {
+namespace {
+
+Napi::Value MonotonicMillisecondsValue(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), MonotonicMilliseconds());
+}
+
+Napi::Object Initialise(Napi::Env env, Napi::Object exports) {
+  auto* const environment = new Environment(env);
+  env.SetInstanceData(environment);
+  const Napi::Function mapping_class = MappingObject::Define(env);
+  environment->mapping_class = Napi::Persistent(mapping_class);
+  environment->device_buffer_class = Napi::Persistent(DeviceBufferObject::Define(env));
+  exports.Set("Mapping", mapping_class);
+  exports.Set("SharedDirectory", SharedDirectoryObject::Define(env));
+  exports.Set("ThreadPool", ThreadPoolObject::Define(env));
+  exports.Set("HostDevice", HostDeviceObject::Define(env));
+  exports.Set("ShmCollective", ShmCollectiveObject::Define(env));
+  exports.Set("monotonicMilliseconds",
+              Napi::Function::New<MonotonicMillisecondsValue>(env, "monotonicMilliseconds"));
+  return exports;
+}
+
+}  // namespace
+}  // namespace weightcast
+
+Napi::Object InitialiseAddon(Napi::Env env, Napi::Object exports) { return weightcast::Initialise(env, exports); }
+
+NODE_API_MODULE(weightcast, InitialiseAddon)

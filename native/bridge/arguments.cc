@@ -1,0 +1,89 @@
+#include "bridge/arguments.h"
+
+#include <cmath>
+
+#include "bridge/device_buffer_object.h"
+#include "bridge/mapping_object.h"
+#include "system/failure.h"
+
+namespace weightcast {
+namespace {
+
+constexpr double kLargestWhole = 9007199254740991;  // 2^53 - 1
+
+[[noreturn]] void ThrowType(Napi::Env env, const char* name, const char* expected) {
+  Napi::TypeError error = Napi::TypeError::New(env, std::string(name) + " must be " + expected);
+  error.Set("code", "ERR_INVALID_ARG_TYPE");
+  throw error;
+}
+
+bool IsWhole(double number) { return number >= 0 && number <= kLargestWhole && number == std::floor(number); }
+
+[[noreturn]] void ThrowNotWhole(double number, const std::string& name) {
+  throw Failure(code::kOutOfRange, name + " must be a whole number below 2^53, not " + std::to_string(number));
+}
+
+bool IsTypedArray(const Napi::Value& value, napi_typedarray_type type) {
+  return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == type;
+}
+
+}  // namespace
+
+std::string TextArgument(const Napi::Value& value, const char* name) {
+  if (!value.IsString()) ThrowType(value.Env(), name, "a string");
+  std::string text = value.As<Napi::String>().Utf8Value();
+  if (text.find('\0') != std::string::npos) ThrowType(value.Env(), name, "a string without zero bytes");
+  return text;
+}
+
+uint64_t WholeArgument(const Napi::Value& value, const char* name) {
+  if (!value.IsNumber()) ThrowType(value.Env(), name, "a number");
+  const double number = value.As<Napi::Number>().DoubleValue();
+  if (!IsWhole(number)) ThrowNotWhole(number, name);
+  return static_cast<uint64_t>(number);
+}
+
+bool FlagArgument(const Napi::Value& value, const char* name) {
+  if (!value.IsBoolean()) ThrowType(value.Env(), name, "a boolean");
+  return value.As<Napi::Boolean>().Value();
+}
+
+Napi::Object ObjectArgument(const Napi::Value& value, const char* name) {
+  if (!value.IsObject()) ThrowType(value.Env(), name, "an object");
+  return value.As<Napi::Object>();
+}
+
+Napi::Uint8Array BytesArgument(const Napi::Value& value, const char* name) {
+  if (!IsTypedArray(value, napi_uint8_array)) ThrowType(value.Env(), name, "a Uint8Array");
+  return value.As<Napi::Uint8Array>();
+}
+
+Napi::Float64Array NumbersArgument(const Napi::Value& value, const char* name) {
+  if (!IsTypedArray(value, napi_float64_array)) ThrowType(value.Env(), name, "a Float64Array");
+  return value.As<Napi::Float64Array>();
+}
+
+std::vector<uint64_t> WholeNumbers(const Napi::Value& value, const char* name, size_t group) {
+  const Napi::Float64Array numbers = NumbersArgument(value, name);
+  const size_t count = numbers.ElementLength();
+  if (count % group != 0) {
+    throw Failure(code::kOutOfRange, std::string(name) + " must hold groups of " + std::to_string(group) +
+                                         " numbers, not " + std::to_string(count) + " numbers");
+  }
+  std::vector<uint64_t> whole;
+  whole.reserve(count);
+  for (size_t index = 0; index < count; index++) {
+    const double number = numbers.Data()[index];
+    if (!IsWhole(number)) ThrowNotWhole(number, std::string(name) + "[" + std::to_string(index) + "]");
+    whole.push_back(static_cast<uint64_t>(number));
+  }
+  return whole;
+}
+
+std::shared_ptr<Mapping> MappingArgument(const Napi::Value& value, const char* name) {
+  if (const MappingObject* mapping = MappingObject::From(value)) return mapping->Open();
+  if (const DeviceBufferObject* buffer = DeviceBufferObject::From(value)) return buffer->Open();
+  ThrowType(value.Env(), name, "a Mapping or a DeviceBuffer");
+}
+
+}  // namespace weightcast

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <napi.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "memory/mapping.h"
+
+namespace weightcast {
+
+/// Readers of arguments. `name` is what the argument is called in the error. They throw a TypeError
+/// (`ERR_INVALID_ARG_TYPE`) for a wrong type and OUT_OF_RANGE for a number that is no whole number below 2^53.
+
+std::string TextArgument(const Napi::Value& value, const char* name);
+uint64_t WholeArgument(const Napi::Value& value, const char* name);
+bool FlagArgument(const Napi::Value& value, const char* name);
+/// Null and undefined are refused.
+Napi::Object ObjectArgument(const Napi::Value& value, const char* name);
+Napi::Uint8Array BytesArgument(const Napi::Value& value, const char* name);
+Napi::Float64Array NumbersArgument(const Napi::Value& value, const char* name);
+
+/// The whole numbers of a Float64Array in groups of `group`, copied. Throws OUT_OF_RANGE if they do not come out even.
+std::vector<uint64_t> WholeNumbers(const Napi::Value& value, const char* name, size_t group);
+
+/// The memory of a Mapping or a DeviceBuffer. Throws CLOSED if it has been closed or freed.
+std::shared_ptr<Mapping> MappingArgument(const Napi::Value& value, const char* name);
+
+}  // namespace weightcast

@@ -1,0 +1,118 @@
+#include "bridge/thread_pool_object.h"
+
+#include <utility>
+#include <vector>
+
+#include "bridge/arguments.h"
+#include "bridge/environment.h"
+#include "bridge/error.h"
+#include "memory/copy.h"
+#include "memory/digest.h"
+#include "memory/load.h"
+#include "system/failure.h"
+
+namespace weightcast {
+namespace {
+
+constexpr uint64_t kMaxThreads = 256;
+
+unsigned ThreadsArgument(const Napi::Value& value) {
+  const uint64_t threads = WholeArgument(value, "threads");
+  if (threads == 0 || threads > kMaxThreads) {
+    throw Failure(code::kOutOfRange, "a thread pool has 1 to " + std::to_string(kMaxThreads) + " threads, not " +
+                                         std::to_string(threads));
+  }
+  return static_cast<unsigned>(threads);
+}
+
+/// Groups of whole numbers as structures that consist of just that many of them.
+template <class Structure>
+std::vector<Structure> Structures(const Napi::Value& value, const char* name) {
+  static_assert(std::is_trivially_copyable_v<Structure> && sizeof(Structure) % sizeof(uint64_t) == 0);
+  constexpr size_t kGroup = sizeof(Structure) / sizeof(uint64_t);
+  const std::vector<uint64_t> numbers = WholeNumbers(value, name, kGroup);
+  std::vector<Structure> structures(numbers.size() / kGroup);
+  if (!numbers.empty()) std::memcpy(structures.data(), numbers.data(), numbers.size() * sizeof(uint64_t));
+  return structures;
+}
+
+Napi::Value DigestsValue(Napi::Env env, const std::vector<uint64_t>& digests) {
+  const Napi::BigUint64Array array = Napi::BigUint64Array::New(env, digests.size());
+  for (size_t index = 0; index < digests.size(); index++) array.Data()[index] = digests[index];
+  return array;
+}
+
+}  // namespace
+
+Napi::Function ThreadPoolObject::Define(Napi::Env env) {
+  return DefineClass(env, "ThreadPool",
+                     {
+                         InstanceAccessor<&ThreadPoolObject::Threads>("threads"),
+                         InstanceMethod<&ThreadPoolObject::Copy>("copy"),
+                         InstanceMethod<&ThreadPoolObject::CopyIn>("copyIn"),
+                         InstanceMethod<&ThreadPoolObject::Load>("load"),
+                         InstanceMethod<&ThreadPoolObject::Digest>("digest"),
+                         InstanceMethod<&ThreadPoolObject::Close>("close"),
+                     });
+}
+
+ThreadPoolObject::ThreadPoolObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ThreadPoolObject>(info) {
+  Guarded(info.Env(), [&] { pool_ = std::make_unique<ThreadPool>(ThreadsArgument(info[0])); });
+  ending_ = Environment::Of(info.Env()).endings().Add([pool = pool_.get()] { pool->Stop(); });
+}
+
+Napi::Value ThreadPoolObject::Threads(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), pool_->threads());
+}
+
+Napi::Value ThreadPoolObject::Copy(const Napi::CallbackInfo& info) {
+  const auto start = [&](Done done) {
+    pool_->Give(std::make_shared<CopyJob>(MappingArgument(info[0], "source"), MappingArgument(info[1], "destination"),
+                                          Structures<RectangleCopy>(info[2], "rectangles"), pool_->threads()),
+                std::move(done));
+  };
+  const std::vector<Napi::Value> kept{info.This(), info[0], info[1]};
+  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, IntervalValue);
+}
+
+Napi::Value ThreadPoolObject::CopyIn(const Napi::CallbackInfo& info) {
+  const auto start = [&](Done done) {
+    const Napi::Uint8Array source = BytesArgument(info[0], "source");
+    const std::shared_ptr<Mapping> destination = MappingArgument(info[1], "destination");
+    pool_->Give(std::make_shared<CopyInJob>(source.Data(), source.ByteLength(), destination,
+                                            WholeArgument(info[2], "offset"), pool_->threads()),
+                std::move(done));
+  };
+  const std::vector<Napi::Value> kept{info.This(), info[0], info[1]};
+  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, IntervalValue);
+}
+
+Napi::Value ThreadPoolObject::Load(const Napi::CallbackInfo& info) {
+  const auto start = [&](Done done) {
+    const std::string path = TextArgument(info[0], "path");
+    const std::shared_ptr<Mapping> destination = MappingArgument(info[1], "destination");
+    const Napi::Float64Array progress = NumbersArgument(info[3], "progress");
+    if (progress.ElementLength() == 0) throw Failure(code::kOutOfRange, "progress must have an element");
+    pool_->Give(std::make_shared<LoadJob>(path, destination, Structures<FileRange>(info[2], "ranges"),
+                                          progress.Data(), pool_->threads()),
+                std::move(done));
+  };
+  const std::vector<Napi::Value> kept{info.This(), info[1], info[3]};
+  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, IntervalValue);
+}
+
+Napi::Value ThreadPoolObject::Digest(const Napi::CallbackInfo& info) {
+  const auto job = std::make_shared<std::shared_ptr<DigestJob>>();
+  const auto start = [&](Done done) {
+    *job = std::make_shared<DigestJob>(MappingArgument(info[0], "mapping"), Structures<TensorPart>(info[1], "parts"),
+                                       pool_->threads());
+    pool_->Give(*job, std::move(done));
+  };
+  const auto to_value = [job](Napi::Env env, const Outcome&) { return DigestsValue(env, (*job)->Result()); };
+  const std::vector<Napi::Value> kept{info.This(), info[0]};
+  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, to_value);
+}
+
+void ThreadPoolObject::Close(const Napi::CallbackInfo&) { pool_->Close(); }
+
+}  // namespace weightcast

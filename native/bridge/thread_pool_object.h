@@ -1,0 +1,30 @@
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "bridge/endings.h"
+#include "memory/thread_pool.h"
+
+namespace weightcast {
+
+/// JavaScript's ThreadPool (NativeThreadPool in src/native-bridge/addon.ts).
+class ThreadPoolObject : public Napi::ObjectWrap<ThreadPoolObject> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  explicit ThreadPoolObject(const Napi::CallbackInfo& info);
+
+ private:
+  Napi::Value Threads(const Napi::CallbackInfo& info);
+  Napi::Value Copy(const Napi::CallbackInfo& info);
+  Napi::Value CopyIn(const Napi::CallbackInfo& info);
+  Napi::Value Load(const Napi::CallbackInfo& info);
+  Napi::Value Digest(const Napi::CallbackInfo& info);
+  void Close(const Napi::CallbackInfo& info);
+
+  std::unique_ptr<ThreadPool> pool_;
+  Endings::Registration ending_;
+};
+
+}  // namespace weightcast

@@ -1,0 +1,82 @@
+import { request } from 'undici';
+
+/** What became of the requests so far. */
+export interface LoadReport {
+  readonly served: number;
+  readonly failed: number;
+  /** Versions that answered, in the order in which they were first seen. */
+  readonly versions: readonly string[];
+  /** The first failure, for whoever has to find out. */
+  readonly firstFailure: string | null;
+  /** The longest that one request took, in milliseconds: how long the engine held requests back. */
+  readonly slowestMilliseconds: number;
+}
+
+/** A request that takes longer has failed. */
+const requestTimeoutMilliseconds = 120_000;
+/** Between two requests of a client: load enough to notice a failure, and CPU left for the update. */
+const pauseMilliseconds = 5;
+
+/** Clients that ask an engine for completions, one request after the other, until told to stop. */
+export class LoadGenerator {
+  readonly #endpoint: string;
+  readonly #clients: Promise<void>[];
+  readonly #versions = new Set<string>();
+  #served = 0;
+  #failed = 0;
+  #firstFailure: string | null = null;
+  #slowest = 0;
+  #stopping = false;
+
+  constructor(endpoint: string, clients: number) {
+    this.#endpoint = endpoint;
+    this.#clients = Array.from({ length: clients }, (_, client) => this.#run(client));
+  }
+
+  /** Waits for the requests on their way. */
+  async stop(): Promise<LoadReport> {
+    this.#stopping = true;
+    await Promise.all(this.#clients);
+    return this.report();
+  }
+
+  report(): LoadReport {
+    return {
+      served: this.#served,
+      failed: this.#failed,
+      versions: [...this.#versions],
+      firstFailure: this.#firstFailure,
+      slowestMilliseconds: Math.round(this.#slowest),
+    };
+  }
+
+  async #run(client: number): Promise<void> {
+    for (let number = 0; !this.#stopping; number += 1) {
+      const startedAt = performance.now();
+      try {
+        this.#versions.add(await this.#complete(`client ${client}, request ${number}`));
+        this.#served += 1;
+      } catch (error) {
+        this.#failed += 1;
+        this.#firstFailure ??= (error as Error).message;
+      }
+      this.#slowest = Math.max(this.#slowest, performance.now() - startedAt);
+      await new Promise((resolve) => setTimeout(resolve, pauseMilliseconds));
+    }
+  }
+
+  /** The version that answered. */
+  async #complete(prompt: string): Promise<string> {
+    const answer = await request(`${this.#endpoint}/v1/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ model: 'demo', prompt, max_tokens: 4 }),
+      signal: AbortSignal.timeout(requestTimeoutMilliseconds),
+    });
+    const body = (await answer.body.json()) as { system_fingerprint?: string; choices?: { text: string }[] };
+    if (answer.statusCode !== 200 || !body.choices?.[0]?.text) {
+      throw new Error(`HTTP ${answer.statusCode}: ${JSON.stringify(body)}`);
+    }
+    return body.system_fingerprint ?? 'unknown';
+  }
+}

@@ -1,0 +1,172 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { layoutDigest, type Manifest } from '../../src/checkpoint/manifest.ts';
+import { memoryNeeds, planUpdate } from '../../src/plan/buckets.ts';
+import { chooseMode, type ModeChoice } from '../../src/plan/memory-budget.ts';
+import { bucketCount, bucketTensors, type Plan } from '../../src/plan/plan.ts';
+import { type Cluster, manifestOf, randomCluster, segmentOf } from './random-manifests.ts';
+import { forSeeds, type SeededRandom } from './seeded-random.ts';
+
+interface Planned extends Cluster {
+  readonly plan: Plan;
+  readonly choice: ModeChoice;
+}
+
+/** Plans of many random clusters, with bucket sizes from a few tensors to all of them. */
+function forPlans(property: (planned: Planned, random: SeededRandom) => void): void {
+  forSeeds(300, (random) => {
+    const { manifest, ranks } = randomCluster(random);
+    const supply = { ranks, fraction: random.pick([0.5, 0.9, 1]), bucketBytes: random.whole(1, 300_000) };
+    const plan = planUpdate({ manifest, ...supply });
+    property({ manifest, ranks, plan, choice: chooseMode(memoryNeeds(manifest), supply) }, random);
+  });
+}
+
+const hostOfRow = (manifest: Manifest, row: number) => manifest.segments[manifest.segmentOf[row]!]!.host;
+
+function buckets(plan: Plan) {
+  return Array.from({ length: bucketCount(plan) }, (_, bucket) => ({
+    owner: plan.owners[bucket]!,
+    bytes: plan.bucketBytes[bucket]!,
+    ...bucketTensors(plan, bucket),
+  }));
+}
+
+test('every tensor of the manifest is in exactly one bucket, those without bytes too', () => {
+  forPlans(({ plan, manifest }) => {
+    const rows = [...plan.tensorOrder].sort((a, b) => a - b);
+    assert.deepEqual(
+      rows,
+      manifest.names.map((_, row) => row),
+    );
+    assert.equal(plan.tensorStarts[0], 0);
+    assert.equal(plan.tensorStarts.at(-1), rows.length);
+  });
+});
+
+test('tensors of a bucket are aligned, do not overlap, and end within the bucket, which fits in a slot', () => {
+  forPlans(({ plan, manifest }) => {
+    assert.equal(plan.slotBytes % 256, 0);
+    for (const { rows, offsets, bytes } of buckets(plan)) {
+      let end = 0;
+      for (const [index, row] of rows.entries()) {
+        assert.equal(offsets[index]! % 256, 0);
+        assert.ok(offsets[index]! >= end);
+        end = Math.max(end, offsets[index]! + manifest.bytes[row]!);
+        assert.ok(offsets[index]! <= plan.slotBytes);
+      }
+      assert.ok(manifest.bytes[rows.at(-1)!] === 0 || end === bytes);
+      assert.ok(bytes <= plan.slotBytes);
+    }
+  });
+});
+
+test('no bucket is left half full when the next tensor of its host would have fitted', () => {
+  forPlans(({ plan, manifest, choice }) => {
+    for (const host of new Set(manifest.segments.map((segment) => segment.host))) {
+      const own = buckets(plan)
+        .filter(({ rows }) => hostOfRow(manifest, rows[0]!) === host)
+        .sort((a, b) => placeOf(manifest, a.rows[0]!) - placeOf(manifest, b.rows[0]!));
+      for (const [index, bucket] of own.slice(0, -1).entries()) {
+        const next = own[index + 1]!.rows.find((row) => manifest.bytes[row]! > 0);
+        if (next === undefined) continue;
+        assert.ok(Math.ceil(bucket.bytes / 256) * 256 + manifest.bytes[next]! > choice.bucketBytes);
+      }
+    }
+  });
+});
+
+const placeOf = (manifest: Manifest, row: number) =>
+  manifest.segmentOf[row]! * 2 ** 41 + manifest.offsets[row]!;
+
+test('within a bucket tensors are in the order in which they lie in the segments', () => {
+  forPlans(({ plan, manifest }) => {
+    for (const { rows } of buckets(plan)) {
+      const places = Array.from(rows, (row) => placeOf(manifest, row));
+      assert.deepEqual(
+        places,
+        [...places].sort((a, b) => a - b),
+      );
+    }
+  });
+});
+
+test('the owner of a bucket is on the host that holds its tensors', () => {
+  forPlans(({ plan, manifest, ranks }) => {
+    const hostOf = new Map(ranks.map(({ rank, host }) => [rank, host]));
+    for (const { owner, rows } of buckets(plan)) {
+      for (const row of rows) assert.equal(hostOfRow(manifest, row), hostOf.get(owner));
+    }
+  });
+});
+
+test('the ranks of a host upload evenly by bytes: none more than the average and one bucket', () => {
+  forPlans(({ plan, manifest, ranks }) => {
+    for (const host of new Set(ranks.map((rank) => rank.host))) {
+      const own = buckets(plan).filter(({ rows }) => hostOfRow(manifest, rows[0]!) === host);
+      const members = ranks.filter((rank) => rank.host === host);
+      const total = own.reduce((sum, { bytes }) => sum + bytes, 0);
+      const largest = Math.max(0, ...own.map(({ bytes }) => bytes));
+      for (const { rank } of members) {
+        const load = own.filter(({ owner }) => owner === rank).reduce((sum, { bytes }) => sum + bytes, 0);
+        assert.ok(load <= total / members.length + largest, `rank ${rank} uploads ${load} of ${total}`);
+      }
+    }
+  });
+});
+
+test('buckets go round-robin: between two of one owner, every owner that has some left has exactly one', () => {
+  forPlans(({ plan }) => {
+    const left = new Map<number, number>();
+    for (const owner of plan.owners) left.set(owner, (left.get(owner) ?? 0) + 1);
+    let position = 0;
+    while (position < plan.owners.length) {
+      const round = [...left.keys()].filter((owner) => left.get(owner)! > 0).sort((a, b) => a - b);
+      assert.deepEqual([...plan.owners.subarray(position, position + round.length)], round);
+      for (const owner of round) left.set(owner, left.get(owner)! - 1);
+      position += round.length;
+    }
+  });
+});
+
+test('the same input gives the same plan, in whatever order the ranks are given', () => {
+  forPlans(({ plan, manifest, ranks }, random) => {
+    const bucketBytes = random.whole(1, 300_000);
+    const first = planUpdate({ manifest, ranks, fraction: 1, bucketBytes });
+    const second = planUpdate({ manifest, ranks: random.shuffled(ranks), fraction: 1, bucketBytes });
+    assert.deepEqual(first, second);
+    assert.deepEqual(plan.ranks, Uint32Array.from(ranks, ({ rank }) => rank).sort());
+    assert.equal(plan.layout, layoutDigest(manifest));
+  });
+});
+
+test('the digest names the plan: it changes with the bucket size and with the ranks', () => {
+  const manifest = manifestOf(
+    [0, 1, 2].map((row) => ({ name: `t${row}`, bytes: 1000, segment: 0, offset: row * 1024 })),
+    [segmentOf(0, 'a')],
+  );
+  const ranks = [0, 1].map((rank) => ({ rank, host: 'a', freeBytes: 2 ** 20 }));
+  const digests = [
+    planUpdate({ manifest, ranks, fraction: 1 }),
+    planUpdate({ manifest, ranks, fraction: 1, bucketBytes: 1024 }),
+    planUpdate({ manifest, ranks, fraction: 1, bucketBytes: 2048 }),
+    planUpdate({ manifest, ranks: ranks.slice(0, 1), fraction: 1 }),
+    planUpdate({ manifest, ranks: ranks.slice(1), fraction: 1 }),
+  ].map(({ digest }) => digest);
+  assert.equal(new Set(digests).size, digests.length);
+});
+
+test('one large tensor makes slots large, but does not make the other buckets large', () => {
+  const rows = Array.from({ length: 65 }, (_, row) => ({
+    name: `t${row}`,
+    bytes: row === 64 ? 10_000_000 : 100_000,
+    segment: 0,
+    offset: row * 131_072,
+  }));
+  const manifest = manifestOf(rows, [segmentOf(0, 'a')]);
+  const ranks = [{ rank: 0, host: 'a', freeBytes: 10 ** 9 }];
+  const plan = planUpdate({ manifest, ranks, fraction: 1, bucketBytes: 800_000 });
+  assert.equal(plan.slotBytes, 10_000_128);
+  assert.equal(plan.bucketBytes.filter((bytes) => bytes > 800_000).length, 1);
+  assert.equal(bucketCount(plan), 11);
+});

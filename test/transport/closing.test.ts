@@ -1,0 +1,106 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { UsageError } from '../../src/errors.ts';
+import { defaultLimits } from '../../src/transport/limits.ts';
+import { eventually, exitOf, hasty, listenTo, nextMessage, pause, tell, TestCluster } from './harness.ts';
+
+/** What keeps this process alive beside its standard streams and channels. */
+function handles(): string[] {
+  const own = new Set(['PipeWrap', 'TTYWrap', 'Pipe', 'TTY', 'FSReqCallback', 'FSReqPromise']);
+  return process.getActiveResourcesInfo().filter((resource) => !own.has(resource));
+}
+
+test('after close nothing is left that would keep a process alive', async (t) => {
+  const before = handles().sort();
+  const cluster = new TestCluster(t);
+  const hub = await cluster.hub();
+  listenTo(hub);
+  const spoke = await cluster.spoke(hub.endpoint);
+  listenTo(spoke);
+  spoke.send(hub.node, tell(1));
+  assert.notDeepEqual(handles().sort(), before, 'open transports show');
+  await Promise.all([hub.close(5_000), spoke.close(5_000)]);
+  await eventually('all is gone', () => handles().length <= before.length + 1);
+});
+
+test('processes that closed come to their end by themselves', async (t) => {
+  const cluster = new TestCluster(t);
+  const hub = await cluster.hubProcess('tcp://127.0.0.1:*');
+  const spokes = await Promise.all([0, 1].map((rank) => cluster.spokeProcess(hub.endpoint, { node: `rank-${rank}~a` })));
+  spokes[0]!.child.send('close');
+  assert.deepEqual(await exitOf(spokes[0]!.child), { code: 0, signal: null });
+  hub.child.send('close');
+  assert.deepEqual(await exitOf(hub.child), { code: 0, signal: null });
+  spokes[1]!.child.send('close');
+  assert.deepEqual(await exitOf(spokes[1]!.child), { code: 0, signal: null });
+});
+
+test('a spoke process whose hub vanished closes and ends in time', async (t) => {
+  const cluster = new TestCluster(t);
+  const hub = await cluster.hubProcess('tcp://127.0.0.1:*');
+  const { child } = await cluster.spokeProcess(hub.endpoint);
+  hub.child.kill('SIGKILL');
+  await exitOf(hub.child);
+  child.send('close');
+  assert.deepEqual(await exitOf(child), { code: 0, signal: null });
+});
+
+test('a hub whose spoke is stopped closes within its deadline, and its process ends', async (t) => {
+  const cluster = new TestCluster(t);
+  const hub = await cluster.hub();
+  const atHub = listenTo(hub);
+  const stopped = await cluster.spokeProcess(hub.endpoint);
+  const other = await cluster.spoke(hub.endpoint, { node: 'rank-1~a' });
+  const atOther = listenTo(other);
+  await eventually('both up', () => atHub.events.length === 2);
+  stopped.child.kill('SIGSTOP');
+  hub.send(stopped.node, tell(new Uint8Array(5_000_000)));
+  const started = performance.now();
+  const closing = hub.close(1_000);
+  await eventually('the others hear bye before the deadline', () => atOther.events.length === 2, 900);
+  await closing;
+  const took = performance.now() - started;
+  assert.ok(took >= 900 && took < 10_000, `${took} ms`);
+  assert.equal(hub.close(5_000), closing, 'a second close is the first');
+});
+
+test('hub and spoke may close at the same time, listened to or not', async (t) => {
+  const cluster = new TestCluster(t);
+  for (const listened of [true, false]) {
+    const hub = await cluster.hub();
+    listenTo(hub);
+    const spoke = await cluster.spoke(hub.endpoint);
+    if (listened) listenTo(spoke);
+    const started = performance.now();
+    await Promise.all([hub.close(10_000), spoke.close(10_000)]);
+    assert.ok(performance.now() - started < 5_000);
+  }
+});
+
+test('a hub that closes is down for its spokes at once, and they find the next one at its endpoint', async (t) => {
+  const cluster = new TestCluster(t);
+  const first = await cluster.hubProcess('tcp://127.0.0.1:*');
+  const spoke = await cluster.spoke(first.endpoint);
+  const heard = listenTo(spoke);
+  await eventually('up', () => heard.events.length === 1);
+  first.child.send('close');
+  await eventually('down', () => heard.events.length === 2);
+  assert.equal(heard.events[1]!.reason, 'said bye: it was closed');
+  await exitOf(first.child);
+  const second = await cluster.hubProcess(first.endpoint);
+  await eventually('up again', () => heard.events.length === 3);
+  assert.equal(heard.events[2]!.node, second.node);
+});
+
+test('wrong options are refused by name, and an endpoint in use is named', async (t) => {
+  const cluster = new TestCluster(t);
+  const hub = await cluster.hub();
+  await assert.rejects(
+    cluster.hub({ endpoint: hub.endpoint }),
+    (error) => error instanceof UsageError && error.message.includes(hub.endpoint),
+  );
+  await assert.rejects(cluster.hub({ node: 'hub' }), /"hub" is no node name/);
+  await assert.rejects(cluster.hub({ limits: { queueMessages: 0 } }), /queueMessages is 0/);
+  await assert.rejects(cluster.hub({ limits: { lostAfterMilliseconds: 10 } }), /lostAfterMilliseconds/);
+  assert.ok(defaultLimits.lostAfterMilliseconds > hasty.lostAfterMilliseconds!);
+});
