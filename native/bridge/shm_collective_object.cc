@@ -60,12 +60,16 @@ ShmCollectiveObject::ShmCollectiveObject(const Napi::CallbackInfo& info)
 Napi::Value ShmCollectiveObject::Broadcast(const Napi::CallbackInfo& info) {
   // Also the buffers stay: one that is collected gives its device memory back.
   std::vector<Napi::Value> kept{info.This()};
+  for (const char* name : {"source", "destination"}) {
+    if (!info[0].IsObject()) break;
+    const Napi::Value buffer = info[0].As<Napi::Object>().Get(name);
+    if (buffer.IsObject()) kept.push_back(buffer);
+  }
   const auto start = [&](Done done) {
     weightcast::Broadcast broadcast = BroadcastArgument(ObjectArgument(info[0], "options"));
     broadcast.done = std::move(done);
     collective_->Give(std::move(broadcast));
   };
-  if (info[0].IsObject()) kept.push_back(info[0]);
   return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, IntervalValue);
 }
 

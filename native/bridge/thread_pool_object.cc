@@ -1,5 +1,7 @@
 #include "bridge/thread_pool_object.h"
 
+#include <cstring>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -37,7 +39,7 @@ std::vector<Structure> Structures(const Napi::Value& value, const char* name) {
 }
 
 Napi::Value DigestsValue(Napi::Env env, const std::vector<uint64_t>& digests) {
-  const Napi::BigUint64Array array = Napi::BigUint64Array::New(env, digests.size());
+  Napi::BigUint64Array array = Napi::BigUint64Array::New(env, digests.size());
   for (size_t index = 0; index < digests.size(); index++) array.Data()[index] = digests[index];
   return array;
 }
@@ -91,7 +93,7 @@ Napi::Value ThreadPoolObject::Load(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
     const std::string path = TextArgument(info[0], "path");
     const std::shared_ptr<Mapping> destination = MappingArgument(info[1], "destination");
-    const Napi::Float64Array progress = NumbersArgument(info[3], "progress");
+    Napi::Float64Array progress = NumbersArgument(info[3], "progress");
     if (progress.ElementLength() == 0) throw Failure(code::kOutOfRange, "progress must have an element");
     pool_->Give(std::make_shared<LoadJob>(path, destination, Structures<FileRange>(info[2], "ranges"),
                                           progress.Data(), pool_->threads()),

@@ -91,7 +91,9 @@ export function decode(bytes: Uint8Array): unknown {
 function checkPlain(value: object): void {
   const prototype: unknown = Object.getPrototypeOf(value);
   if (prototype !== Object.prototype && prototype !== null) {
-    throw new ProtocolError(`an object of class ${value.constructor.name} cannot be sent, only plain objects and arrays`);
+    throw new ProtocolError(
+      `an object of class ${value.constructor.name} cannot be sent, only plain objects and arrays`,
+    );
   }
   if (Object.hasOwn(value, '__proto__'))
     throw new ProtocolError('an object with a key __proto__ cannot be sent');

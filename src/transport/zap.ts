@@ -27,7 +27,12 @@ const retryForMilliseconds = 1_000;
  * function ends that and may be called twice; call it after the domain's sockets are closed.
  * Rejects with `UsageError` for a malformed key and `NativeError` when other code in this process handles ZAP already.
  */
-export async function admit(domain: string, publicKey: string, clock: Clock, log: Logger): Promise<() => void> {
+export async function admit(
+  domain: string,
+  publicKey: string,
+  clock: Clock,
+  log: Logger,
+): Promise<() => void> {
   const admission = { key: keyBytes(publicKey), log };
   admissions.set(domain, admission);
   const withdraw = () => {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { type AddressInfo, createServer, connect, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { eventually, listenTo, pause, tell, TestCluster } from './harness.ts';
+import { eventually, listenTo, pause, TestCluster, tell } from './harness.ts';
 
 /** Carries TCP to an endpoint; can cut what it carries, and can swallow instead of carry. */
 class Relay {
@@ -55,13 +55,19 @@ test('a connection that breaks with nothing under way is taken up again, and nob
   for (let round = 0; round < 3; round += 1) {
     spoke.send(hub.node, tell({ round }));
     hub.send(spoke.node, tell({ round }));
-    await eventually('both', () => atHub.envelopes.length === 2 * round + 1 && atSpoke.envelopes.length === 2 * round + 1);
+    await eventually(
+      'both',
+      () => atHub.envelopes.length === 2 * round + 1 && atSpoke.envelopes.length === 2 * round + 1,
+    );
     relay.cut();
     // Before ZeroMQ has connected again these wait in the queue.
     await pause(60);
     spoke.send(hub.node, tell({ round, again: true }));
     hub.send(spoke.node, tell({ round, again: true }));
-    await eventually('both', () => atHub.envelopes.length === 2 * round + 2 && atSpoke.envelopes.length === 2 * round + 2);
+    await eventually(
+      'both',
+      () => atHub.envelopes.length === 2 * round + 2 && atSpoke.envelopes.length === 2 * round + 2,
+    );
   }
   assert.deepEqual(atHub.bodies(), atSpoke.bodies());
   assert.deepEqual([atHub.events.length, atSpoke.events.length], [1, 1]);
@@ -116,5 +122,8 @@ test('a connection that stands but carries nothing is told by silence', async (t
   await eventually('up', () => atHub.events.length === 1 && atSpoke.events.length === 1);
   relay.swallow();
   await eventually('down on both sides', () => atHub.events.length === 2 && atSpoke.events.length === 2);
-  assert.deepEqual([atHub.events[1]!.reason, atSpoke.events[1]!.reason], ['silent for 600 ms', 'silent for 600 ms']);
+  assert.deepEqual(
+    [atHub.events[1]!.reason, atSpoke.events[1]!.reason],
+    ['silent for 600 ms', 'silent for 600 ms'],
+  );
 });

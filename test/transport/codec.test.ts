@@ -15,7 +15,22 @@ function random(seed: number): () => number {
   };
 }
 
-const wholeNumbers = [0, 1, 31, 32, 127, 128, 255, 256, 65_535, 65_536, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 53 - 1];
+const wholeNumbers = [
+  0,
+  1,
+  31,
+  32,
+  127,
+  128,
+  255,
+  256,
+  65_535,
+  65_536,
+  2 ** 31,
+  2 ** 32 - 1,
+  2 ** 32,
+  2 ** 53 - 1,
+];
 const bigints = [0n, 1n, -1n, 2n ** 53n, 2n ** 63n - 1n, -(2n ** 63n), 2n ** 64n - 1n];
 
 function randomScalar(next: () => number): unknown {
@@ -48,7 +63,9 @@ function randomValue(next: () => number, depth: number): unknown {
   const length = Math.floor(next() * (next() < 0.02 ? 40 : 6));
   if (kind < 0.3) return Array.from({ length }, () => randomValue(next, depth - 1));
   if (kind < 0.6) {
-    return Object.fromEntries(Array.from({ length }, (_, index) => [`k${index}`, randomValue(next, depth - 1)]));
+    return Object.fromEntries(
+      Array.from({ length }, (_, index) => [`k${index}`, randomValue(next, depth - 1)]),
+    );
   }
   return randomScalar(next);
 }
@@ -104,7 +121,10 @@ test('what would not come back as it was is refused when it is sent', () => {
     [JSON.parse('{"__proto__": 1}'), /__proto__/],
   ];
   for (const [value, message] of cases) {
-    assert.throws(() => encode(value), (error) => error instanceof ProtocolError && message.test(error.message));
+    assert.throws(
+      () => encode(value),
+      (error) => error instanceof ProtocolError && message.test(error.message),
+    );
   }
   const circle: unknown[] = [];
   circle.push(circle);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PeerLostError, ProtocolError, UsageError } from '../../src/errors.ts';
-import { eventually, listenTo, pause, recordingLog, tell, TestCluster } from './harness.ts';
+import { eventually, listenTo, pause, recordingLog, TestCluster, tell } from './harness.ts';
 
 test('hub and spoke report each other as up and exchange every kind of envelope', async (t) => {
   const cluster = new TestCluster(t);
@@ -59,7 +59,10 @@ test('20,000 messages each way, between three nodes at once, arrive once each an
   const expected = Array.from({ length: count }, (_, index) => index);
   const indices = (bodies: unknown[]) => (bodies as { index: number }[]).map(({ index }) => index);
   await eventually('all messages', () =>
-    [atHub.envelopes.length === 2 * count, ...atSpokes.map(({ envelopes }) => envelopes.length === count)].every(Boolean),
+    [
+      atHub.envelopes.length === 2 * count,
+      ...atSpokes.map(({ envelopes }) => envelopes.length === count),
+    ].every(Boolean),
   );
   for (const spoke of spokes) assert.deepEqual(indices(atHub.bodies(spoke.node)), expected);
   for (const atSpoke of atSpokes) assert.deepEqual(indices(atSpoke.bodies()), expected);
@@ -101,7 +104,14 @@ test('a message that cannot be encoded or is too large throws ProtocolError and 
   const atSpoke = listenTo(spoke);
   await eventually('up', () => atSpoke.events.length === 1);
   hub.send(spoke.node, tell('before'));
-  assert.throws(() => hub.send(spoke.node, tell(() => {})), ProtocolError);
+  assert.throws(
+    () =>
+      hub.send(
+        spoke.node,
+        tell(() => {}),
+      ),
+    ProtocolError,
+  );
   assert.throws(() => hub.send(spoke.node, tell(new Uint8Array(1_001))), /1\d+ bytes .* exceeds 1000 bytes/);
   hub.send(spoke.node, tell('after'));
   await eventually('both', () => atSpoke.envelopes.length === 2);
@@ -147,5 +157,12 @@ test('a listener that throws is logged and hears what comes next', async (t) => 
   assert.equal(errors.length, 3);
   assert.match(errors[0]!, /nor for peers/);
   assert.match(errors[1]!, /not today/);
-  assert.throws(() => hub.listen(() => {}, () => {}), UsageError);
+  assert.throws(
+    () =>
+      hub.listen(
+        () => {},
+        () => {},
+      ),
+    UsageError,
+  );
 });

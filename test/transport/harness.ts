@@ -66,7 +66,11 @@ export function tell(body: unknown): Envelope {
   return { kind: 'tell', to: { node: 'any~1', name: 'any', generation: 0 }, from: null, body };
 }
 
-export async function eventually(what: string, condition: () => boolean, milliseconds = patience): Promise<void> {
+export async function eventually(
+  what: string,
+  condition: () => boolean,
+  milliseconds = patience,
+): Promise<void> {
   const deadline = performance.now() + milliseconds;
   while (!condition()) {
     if (performance.now() > deadline) assert.fail(`not within ${milliseconds} ms: ${what}`);
@@ -87,7 +91,9 @@ export class TestCluster {
     this.#test = test;
   }
 
-  async hub(options: { node?: string; endpoint?: string; log?: Logger; limits?: Partial<TransportLimits> } = {}) {
+  async hub(
+    options: { node?: string; endpoint?: string; log?: Logger; limits?: Partial<TransportLimits> } = {},
+  ) {
     const hub = await HubTransport.bind({
       node: nodeName('hub'),
       keys: this.keys,
@@ -102,7 +108,13 @@ export class TestCluster {
 
   async spoke(
     endpoint: string,
-    options: { node?: string; log?: Logger; limits?: Partial<TransportLimits>; keys?: ClusterKeys; deadline?: number } = {},
+    options: {
+      node?: string;
+      log?: Logger;
+      limits?: Partial<TransportLimits>;
+      keys?: ClusterKeys;
+      deadline?: number;
+    } = {},
   ) {
     const spoke = await SpokeTransport.connect({
       node: options.node ?? nodeName('rank-0'),
@@ -144,9 +156,13 @@ export class TestCluster {
 }
 
 export function startProcess(test: TestContext, fixture: string, options: object): ChildProcess {
-  const child = fork(fileURLToPath(new URL(`fixtures/${fixture}`, import.meta.url)), [JSON.stringify(options)], {
-    execArgv: ['--import', 'tsx'],
-  });
+  const child = fork(
+    fileURLToPath(new URL(`fixtures/${fixture}`, import.meta.url)),
+    [JSON.stringify(options)],
+    {
+      execArgv: ['--import', 'tsx'],
+    },
+  );
   test.after(() => void child.kill('SIGKILL'));
   return child;
 }
@@ -157,7 +173,7 @@ export async function nextMessage(child: ChildProcess): Promise<unknown> {
   return message;
 }
 
-/** A spoke's node says what it has done. */
+/** Waits for the end of a process that should come to it by itself. */
 export async function exitOf(child: ChildProcess): Promise<{ code: number | null; signal: string | null }> {
   if (child.exitCode === null && child.signalCode === null) {
     await once(child, 'exit', { signal: AbortSignal.timeout(patience) });

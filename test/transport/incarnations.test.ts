@@ -6,7 +6,7 @@ import { encode } from '../../src/transport/codec.ts';
 import { curveClientOptions } from '../../src/transport/curve.ts';
 import { messageFrame } from '../../src/transport/frames.ts';
 import { isNodeName, nodeName } from '../../src/transport/node-name.ts';
-import { eventually, exitOf, listenTo, tell, TestCluster } from './harness.ts';
+import { eventually, exitOf, listenTo, TestCluster, tell } from './harness.ts';
 
 test('node names end with an incarnation that differs each time unless given', () => {
   assert.match(nodeName('rank-3'), /^rank-3~[a-z0-9]{6}$/);
@@ -24,7 +24,10 @@ test('a new incarnation of a role comes up beside the old one and does not distu
   const atOld = listenTo(old);
   const young = await cluster.spoke(hub.endpoint, { node: 'rank-0~new' });
   const atYoung = listenTo(young);
-  await eventually('both up', () => atHub.events.length === 2 && atOld.events.length + atYoung.events.length === 2);
+  await eventually(
+    'both up',
+    () => atHub.events.length === 2 && atOld.events.length + atYoung.events.length === 2,
+  );
   hub.send(old.node, tell('to the old'));
   hub.send(young.node, tell('to the new'));
   await eventually('both', () => atOld.envelopes.length === 1 && atYoung.envelopes.length === 1);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PeerLostError } from '../../src/errors.ts';
-import { eventually, listenTo, pause, recordingLog, tell, TestCluster } from './harness.ts';
+import { eventually, listenTo, pause, recordingLog, TestCluster, tell } from './harness.ts';
 
 test('a spoke process that is killed is down long before silence would tell, and cannot be sent to', async (t) => {
   const cluster = new TestCluster(t);
@@ -34,7 +34,9 @@ test('a spoke whose event loop is blocked is lost though its connection stands, 
   const cluster = new TestCluster(t);
   const hub = await cluster.hub({ limits: { pingEveryMilliseconds: 100, lostAfterMilliseconds: 1_000 } });
   const atHub = listenTo(hub);
-  const { node, child } = await cluster.spokeProcess(hub.endpoint, { limits: { pingEveryMilliseconds: 100 } });
+  const { node, child } = await cluster.spokeProcess(hub.endpoint, {
+    limits: { pingEveryMilliseconds: 100 },
+  });
   await eventually('up', () => atHub.events.length === 1);
   const reports: { event?: { state: string; reason: string } }[] = [];
   child.on('message', (message) => reports.push(message as object));
@@ -100,7 +102,10 @@ test('a node that the supervisor declares lost is down at once, learns it, and i
   assert.deepEqual(atHub.envelopes, [], 'what it had sent is dropped');
   assert.deepEqual([atHub.events.length, atSpoke.events.length], [2, 2]);
   hub.declareLost('rank-7~early', 'it exited before it said hello');
-  await assert.rejects(cluster.spoke(hub.endpoint, { node: 'rank-7~early' }), /cannot come back under this name/);
+  await assert.rejects(
+    cluster.spoke(hub.endpoint, { node: 'rank-7~early' }),
+    /cannot come back under this name/,
+  );
   assert.equal(atHub.events.length, 2);
 });
 

@@ -7,11 +7,21 @@ import { encode } from '../../src/transport/codec.ts';
 import { curveClientOptions } from '../../src/transport/curve.ts';
 import { controlFrame, messageFrame, parseFrame, protocolVersion } from '../../src/transport/frames.ts';
 import { admit } from '../../src/transport/zap.ts';
-import { clock, eventually, listenTo, patience, recordingLog, tell, TestCluster } from './harness.ts';
+import { clock, eventually, listenTo, patience, recordingLog, TestCluster, tell } from './harness.ts';
 
 /** A member of the cluster that speaks ZeroMQ but does not keep to the protocol. */
-function rudeSpoke(test: TestContext, cluster: TestCluster, endpoint: string, routingId = 'rank-9~rude'): Dealer {
-  const dealer = new Dealer({ routingId, linger: 0, receiveTimeout: patience, ...curveClientOptions(cluster.keys) });
+function rudeSpoke(
+  test: TestContext,
+  cluster: TestCluster,
+  endpoint: string,
+  routingId = 'rank-9~rude',
+): Dealer {
+  const dealer = new Dealer({
+    routingId,
+    linger: 0,
+    receiveTimeout: patience,
+    ...curveClientOptions(cluster.keys),
+  });
   test.after(() => dealer.close());
   dealer.connect(endpoint);
   return dealer;
@@ -22,7 +32,13 @@ async function rudeHub(test: TestContext, cluster: TestCluster): Promise<Router>
   const domain = 'rude';
   const withdraw = await admit(domain, cluster.keys.spoke.publicKey, clock, recordingLog());
   const { secretKey: curveSecretKey } = cluster.keys.hub;
-  const router = new Router({ curveServer: true, curveSecretKey, zapDomain: domain, linger: 0, receiveTimeout: patience });
+  const router = new Router({
+    curveServer: true,
+    curveSecretKey,
+    zapDomain: domain,
+    linger: 0,
+    receiveTimeout: patience,
+  });
   await router.bind('tcp://127.0.0.1:*');
   test.after(() => {
     router.close();
@@ -93,7 +109,8 @@ test('in a session, what is malformed is dropped and counted, and what follows i
     encode({ kind: 'failure', id: 1, error: 'plain text' }),
     good,
   ];
-  for (const [position, payload] of payloads.entries()) await rude.send([messageFrame(session, position, payload)]);
+  for (const [position, payload] of payloads.entries())
+    await rude.send([messageFrame(session, position, payload)]);
   const position = payloads.length;
   const boastful = { receivedMessages: 1_000_000, receivedBytes: 1 };
   await rude.send([controlFrame('alive', session, position, boastful)]);
@@ -113,7 +130,9 @@ test('a hub refuses a spoke of another version and says so in its log', async (t
   const hub = await cluster.hub({ log });
   const atHub = listenTo(hub);
   const rude = rudeSpoke(t, cluster, hub.endpoint, 'rank-9~newer');
-  await rude.send([changed(controlFrame('hello', 0, 0, {}), (view) => view.setUint8(1, protocolVersion + 1))]);
+  await rude.send([
+    changed(controlFrame('hello', 0, 0, {}), (view) => view.setUint8(1, protocolVersion + 1)),
+  ]);
   const answer = parseFrame((await rude.receive())[0]!);
   assert.equal(answer.kind, 'refusal');
   const expected = `rank-9~newer speaks protocol version ${protocolVersion + 1}, this hub ${protocolVersion}`;

@@ -2,7 +2,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Dealer, Router } from 'zeromq';
 import { PeerLostError, UsageError } from '../../src/errors.ts';
-import { createClusterKeys, curveClientOptions, curveServerOptions, keyBytes } from '../../src/transport/curve.ts';
+import {
+  createClusterKeys,
+  curveClientOptions,
+  curveServerOptions,
+  keyBytes,
+} from '../../src/transport/curve.ts';
 import { controlFrame } from '../../src/transport/frames.ts';
 import { listenTo, pause, recordingLog, TestCluster } from './harness.ts';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { OverloadedError } from '../../src/errors.ts';
-import { eventually, listenTo, pause, tell, TestCluster } from './harness.ts';
+import { eventually, listenTo, pause, TestCluster, tell } from './harness.ts';
 
 /** Small windows, and patience: a stopped peer is slow here, not lost. */
 const limits = {
@@ -42,7 +42,8 @@ test('a peer that stops reading ends in OverloadedError, holds up nobody, and go
 
   for (let index = 0; index < 1_000; index += 1) {
     hub.send(other.node, tell(index));
-    if (index % 100 === 99) await eventually('the others get theirs', () => atOther.envelopes.length === index + 1);
+    if (index % 100 === 99)
+      await eventually('the others get theirs', () => atOther.envelopes.length === index + 1);
   }
   assert.deepEqual(atHub.states(), ['rank-0 up', 'rank-1 up']);
 

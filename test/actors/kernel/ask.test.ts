@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Context, Reply } from '../../../src/actors/kernel/index.ts';
+import { settle } from '../../../src/simulation/clock.ts';
+import { makeSystem, Probe, soon, type TestMessage } from './harness.ts';
+
+test('an ask ends at its deadline, and a late answer changes nothing', async () => {
+  const { system, clock } = makeSystem();
+  const actor = system.spawn('slow', () => new Probe('slow', []));
+  let release: (value: unknown) => void = () => {};
+  const until = new Promise((resolve) => {
+    release = resolve;
+  });
+  const answer = assert.rejects(system.ask(actor, { type: 'wait', until }, soon), { code: 'WEIGHTCAST_DEADLINE' });
+  await clock.advance(1_000);
+  await answer;
+  release(null);
+  await settle();
+  assert.equal(await system.ask(actor, { type: 'echo', value: 'well' }, soon), 'well');
+});
+
+test('an ask can be cancelled', async () => {
+  const { system } = makeSystem();
+  const actor = system.spawn('slow', () => new Probe('slow', []));
+  const abort = new AbortController();
+  const options = { ...soon, signal: abort.signal };
+  const answer = system.ask(actor, { type: 'wait', until: new Promise(() => {}) }, options);
+  abort.abort(new Error('no longer needed'));
+  await assert.rejects(answer, { code: 'WEIGHTCAST_ABORTED', message: /no longer needed/ });
+  await assert.rejects(system.ask(actor, { type: 'echo', value: 1 }, options), { code: 'WEIGHTCAST_ABORTED' });
+});
+
+test('a handler that gives no answer is told on at once', async () => {
+  const { system } = makeSystem();
+  const actor = system.spawn('forgetful', () => new Probe('forgetful', []));
+  await assert.rejects(system.ask(actor, { type: 'ignore' }, soon), /forgetful gave no answer to ignore/);
+});
+
+test('a deferred answer may come later, and only once', async () => {
+  const { system } = makeSystem();
+  let kept: Reply<unknown> | null = null;
+  class Deferring extends Probe {
+    override async receive(message: TestMessage, context: Context<TestMessage>): Promise<void> {
+      if (message.type === 'echo') kept = context.deferReply(message);
+    }
+  }
+  const actor = system.spawn('deferring', () => new Deferring('deferring', []));
+  const answer = system.ask(actor, { type: 'echo', value: 1 }, soon);
+  await settle();
+  kept!.succeed('first');
+  kept!.succeed('second');
+  assert.equal(await answer, 'first');
+});
+
+test('answers go to those who asked, however many ask at once', async () => {
+  const { system } = makeSystem();
+  const actor = system.spawn('echo', () => new Probe('echo', []));
+  const values = Array.from({ length: 1_000 }, (_, index) => index);
+  const answers = await Promise.all(values.map((value) => system.ask(actor, { type: 'echo', value }, soon)));
+  assert.deepEqual(answers, values);
+});
+
+test('a ref to an ended actor does not reach the next one of that name', async () => {
+  const { system } = makeSystem();
+  const old = system.spawn('name', () => new Probe('old', []));
+  await assert.rejects(system.ask(old, { type: 'throw', value: new Error('end') }, soon));
+  await settle();
+  const events: string[] = [];
+  const next = system.spawn('name', () => new Probe('next', events));
+  system.tell(old, { type: 'note', value: 'for the old one' });
+  await assert.rejects(system.ask(old, { type: 'echo', value: 1 }, soon), { code: 'WEIGHTCAST_ACTOR_STOPPED' });
+  assert.equal(await system.ask(next, { type: 'echo', value: 2 }, soon), 2);
+  assert.deepEqual(events, ['next started']);
+  assert.equal(system.counters.deadLetters, 2);
+});

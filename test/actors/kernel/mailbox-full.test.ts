@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Mailbox } from '../../../src/actors/kernel/mailbox.ts';
+import { settle } from '../../../src/simulation/clock.ts';
+import { makeSystem, Probe, soon } from './harness.ts';
+
+/** An actor that is busy until told otherwise, with a mailbox of three. */
+async function busyActor(whenFull: 'reject' | 'drop-oldest') {
+  const events: string[] = [];
+  const { system } = makeSystem();
+  const actor = system.spawn('busy', () => new Probe('busy', events), {
+    mailbox: { limit: 3, whenFull },
+    isSignal: (message) => message.type === 'note' && message.value === 'signal',
+  });
+  let release: (value: unknown) => void = () => {};
+  const until = new Promise((resolve) => {
+    release = resolve;
+  });
+  system.ask(actor, { type: 'wait', until }, soon).catch(() => {});
+  await settle();
+  events.length = 0;
+  return { system, actor, events, release };
+}
+
+test('a full mailbox refuses: an ask fails, a tell is counted', async () => {
+  const { system, actor, events, release } = await busyActor('reject');
+  for (const value of [1, 2, 3, 4]) system.tell(actor, { type: 'note', value });
+  await assert.rejects(system.ask(actor, { type: 'echo', value: 5 }, soon), { code: 'WEIGHTCAST_OVERLOADED' });
+  release(null);
+  await settle();
+  assert.deepEqual(events, ['busy got 1', 'busy got 2', 'busy got 3']);
+  assert.equal(system.counters.refusedByMailbox, 2);
+});
+
+test('with drop-oldest the newest messages are kept', async () => {
+  const { system, actor, events, release } = await busyActor('drop-oldest');
+  for (const value of [1, 2, 3, 4, 5]) system.tell(actor, { type: 'note', value });
+  release(null);
+  await settle();
+  assert.deepEqual(events, ['busy got 3', 'busy got 4', 'busy got 5']);
+  assert.equal(system.counters.refusedByMailbox, 2);
+});
+
+test('a signal passes a full mailbox and overtakes what waits', async () => {
+  const { system, actor, events, release } = await busyActor('reject');
+  for (const value of [1, 2, 3]) system.tell(actor, { type: 'note', value });
+  system.tell(actor, { type: 'note', value: 'signal' });
+  release(null);
+  await settle();
+  assert.deepEqual(events, ['busy got signal', 'busy got 1', 'busy got 2', 'busy got 3']);
+});
+
+test('signals are bounded too', () => {
+  const mailbox = new Mailbox<number>({ limit: 1, whenFull: 'reject' });
+  let accepted = 0;
+  while (mailbox.pushSignal(accepted).accepted) accepted += 1;
+  assert.equal(accepted, 1_024);
+});
+
+test('a mailbox keeps order and count over many messages', () => {
+  const mailbox = new Mailbox<number>({ limit: 100_000, whenFull: 'reject' });
+  let next = 0;
+  for (let value = 0; value < 50_000; value += 1) {
+    mailbox.push(value);
+    if (value % 3 === 0) assert.equal(mailbox.shift(), next++);
+  }
+  assert.equal(mailbox.size, 50_000 - next);
+  while (mailbox.size > 0) assert.equal(mailbox.shift(), next++);
+  assert.equal(next, 50_000);
+});

@@ -1,0 +1,165 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Context } from '../../../src/actors/kernel/index.ts';
+import { settle } from '../../../src/simulation/clock.ts';
+import { makeSystem, Probe, soon, type TestMessage } from './harness.ts';
+
+/** A parent with three children, each started after the one before. */
+class Family extends Probe {
+  readonly #events: string[];
+  readonly #makeChild: (name: string) => Probe;
+
+  constructor(events: string[], makeChild = (name: string) => new Probe(name, events)) {
+    super('parent', events);
+    this.#events = events;
+    this.#makeChild = makeChild;
+  }
+
+  override started(context: Context<TestMessage>): void {
+    super.started(context);
+    for (const name of ['one', 'two', 'three']) context.spawn(name, () => this.#makeChild(name));
+    this.#events.length = 0;
+  }
+}
+
+test('children end before their parent, the last started first', async () => {
+  const events: string[] = [];
+  const { system } = makeSystem();
+  system.spawn('parent', () => new Family(events));
+  await settle();
+  events.length = 0;
+  await system.stop(1_000);
+  assert.deepEqual(events, ['three stopping', 'two stopping', 'one stopping', 'parent stopping']);
+});
+
+test('a handler that throws while stopping keeps nobody else from ending', async () => {
+  const events: string[] = [];
+  const { system } = makeSystem();
+  class Stubborn extends Probe {
+    override stopping(context: Context<TestMessage>): void {
+      super.stopping(context);
+      throw undefined;
+    }
+  }
+  system.spawn('parent', () => new Family(events, (name) => new Stubborn(name, events)));
+  await settle();
+  events.length = 0;
+  await system.stop(1_000);
+  assert.deepEqual(events, ['three stopping', 'two stopping', 'one stopping', 'parent stopping']);
+});
+
+test('a stopping that never ends is left behind after its deadline', async () => {
+  const events: string[] = [];
+  const { system, clock } = makeSystem();
+  class Endless extends Probe {
+    override stopping(): Promise<void> {
+      return new Promise(() => {});
+    }
+  }
+  system.spawn('before', () => new Probe('before', events));
+  system.spawn('endless', () => new Endless('endless', events));
+  await settle();
+  events.length = 0;
+  const stopped = system.stop(60_000);
+  await clock.advance(4_900);
+  assert.deepEqual(events, []);
+  await clock.advance(200);
+  await stopped;
+  assert.deepEqual(events, ['before stopping']);
+});
+
+test('a stop waits for the handler that is running', async () => {
+  const events: string[] = [];
+  const { system } = makeSystem();
+  const actor = system.spawn('actor', () => new Probe('actor', events));
+  let release: (value: unknown) => void = () => {};
+  const until = new Promise((resolve) => {
+    release = resolve;
+  });
+  const answer = system.ask(actor, { type: 'wait', until }, soon);
+  await settle();
+  const stopped = system.stop(1_000);
+  await settle();
+  assert.deepEqual(events, ['actor started']);
+  release(null);
+  assert.equal(await answer, 'waited');
+  await stopped;
+  assert.deepEqual(events, ['actor started', 'actor stopping']);
+});
+
+test('system.stop names the actors that do not end in time', async () => {
+  const { system, clock } = makeSystem();
+  const actor = system.spawn('hanging', () => new Probe('hanging', []));
+  system.ask(actor, { type: 'wait', until: new Promise(() => {}) }, soon).catch(() => {});
+  await settle();
+  const stopped = assert.rejects(system.stop(2_000), /hanging/);
+  await clock.advance(2_000);
+  await stopped;
+});
+
+test('messages left in the mailbox become dead letters, and those who asked hear of it', async () => {
+  const { system } = makeSystem();
+  const actor = system.spawn('actor', () => new Probe('actor', []));
+  let release: (value: unknown) => void = () => {};
+  const until = new Promise((resolve) => {
+    release = resolve;
+  });
+  const first = system.ask(actor, { type: 'wait', until }, soon);
+  await settle();
+  const left = assert.rejects(system.ask(actor, { type: 'echo', value: 1 }, soon), { code: 'WEIGHTCAST_ACTOR_STOPPED' });
+  const stopped = system.stop(1_000);
+  release(null);
+  await first;
+  await stopped;
+  await left;
+  assert.equal(system.counters.deadLetters, 1);
+});
+
+test('an actor may stop itself from within its handler', async () => {
+  const events: string[] = [];
+  const { system } = makeSystem();
+  class Suicidal extends Probe {
+    override async receive(message: TestMessage, context: Context<TestMessage>): Promise<void> {
+      await context.stop();
+      await super.receive(message, context);
+    }
+  }
+  const actor = system.spawn('actor', () => new Suicidal('actor', events));
+  assert.equal(await system.ask(actor, { type: 'echo', value: 'bye' }, soon), 'bye');
+  await settle();
+  assert.deepEqual(events, ['actor started', 'actor stopping']);
+});
+
+test('no parent has more than 32 children, and no two actors one name', async () => {
+  const { system } = makeSystem();
+  const refusals: string[] = [];
+  class Prolific extends Probe {
+    override started(context: Context<TestMessage>): void {
+      for (let child = 0; child < 32; child += 1) context.spawn(`child-${child}`, () => new Probe('child', []));
+      for (const name of ['child-3', 'one-more']) {
+        try {
+          context.spawn(name, () => new Probe('child', []));
+        } catch (error) {
+          refusals.push((error as Error).message);
+        }
+      }
+    }
+  }
+  system.spawn('parent', () => new Prolific('parent', []));
+  await settle();
+  assert.match(refusals[0]!, /32 children/);
+  assert.match(refusals[1]!, /32 children/);
+  assert.throws(() => system.spawn('parent', () => new Probe('parent', [])), /named parent is running already/);
+  await system.stop(1_000);
+});
+
+test('nothing is left behind: no timer is set once the system has stopped', async () => {
+  const { system, clock } = makeSystem();
+  const actor = system.spawn('actor', () => new Probe('actor', []));
+  system.ask(actor, { type: 'wait', until: new Promise(() => {}) }, { deadlineMilliseconds: 60_000 }).catch(() => {});
+  await settle();
+  const stopped = system.stop(10_000);
+  await clock.advance(6_000);
+  await stopped;
+  assert.equal(clock.pending, 0);
+});
