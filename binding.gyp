@@ -27,6 +27,7 @@
         "native/memory/partition.cc",
         "native/memory/rectangle.cc",
         "native/memory/shared_directory.cc",
+        "native/memory/stream_copy.cc",
         "native/memory/thread_pool.cc",
         "native/system/bell.cc",
         "native/system/byte_size.cc",

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "memory/stream_copy.h"
 #include "system/native_thread.h"
 
 namespace weightcast {
@@ -190,8 +191,8 @@ void ShmCollective::CopyInto(const Broadcast& broadcast, const Mapping& source, 
   }
   for (uint64_t copied = 0; copied < broadcast.bytes; copied += kCopyStep) {
     ThrowIfEnded();
-    std::memcpy(destination.data() + broadcast.destination_offset + copied, source.data() + source_offset + copied,
-                std::min(kCopyStep, broadcast.bytes - copied));
+    StreamCopy(destination.data() + broadcast.destination_offset + copied, source.data() + source_offset + copied,
+               std::min(kCopyStep, broadcast.bytes - copied));
   }
 }
 

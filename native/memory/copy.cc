@@ -1,8 +1,9 @@
 #include "memory/copy.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
+
+#include "memory/stream_copy.h"
 
 namespace weightcast {
 namespace {
@@ -64,8 +65,8 @@ void CopyJob::Run(size_t piece) {
     const uint8_t* const source = source_->data() + rectangle.source_offset;
     uint8_t* const destination = destination_->data() + rectangle.destination_offset;
     ForEachRow(rectangle.row_bytes, offset, bytes, [&](uint64_t row, uint64_t column, uint64_t part) {
-      std::memcpy(destination + row * rectangle.destination_pitch + column,
-                  source + row * rectangle.source_pitch + column, part);
+      StreamCopy(destination + row * rectangle.destination_pitch + column,
+                 source + row * rectangle.source_pitch + column, part);
     });
   });
 }
@@ -83,7 +84,7 @@ CopyInJob::CopyInJob(const uint8_t* source, uint64_t bytes, std::shared_ptr<Mapp
 
 void CopyInJob::Run(size_t piece) {
   partition_.ForEachItem(piece, [this](size_t, uint64_t offset, uint64_t bytes) {
-    std::memcpy(destination_->data() + offset_ + offset, source_ + offset, bytes);
+    StreamCopy(destination_->data() + offset_ + offset, source_ + offset, bytes);
   });
 }
 

@@ -124,7 +124,7 @@ export class Attempt {
     const own = from === 'staging' ? { buffer: this.#staging!, offset: 0 } : destination;
     return this.#track(
       this.#collective.broadcast({
-        root: this.plan.owners[bucket]!,
+        root: this.plan.ranks.indexOf(this.plan.owners[bucket]!),
         source: from === 'peer' ? null : own,
         destination,
         bytes: this.plan.bucketBytes[bucket]!,

@@ -10,7 +10,7 @@ export interface RankPorts {
   readonly pid: number;
   readonly device: Device;
   readonly segments: SegmentStore;
-  /** `ranks` are the members, in ascending order; the port turns rank numbers into places among them. */
+  /** `ranks` are the members in their order; this rank is one of them. */
   openCollective(communicator: number, ranks: readonly number[]): Collective;
   bindWorkerLink(epoch: number, version: string): Promise<WorkerLink>;
 }

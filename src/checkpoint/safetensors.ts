@@ -110,8 +110,9 @@ export function headerLength(start: Uint8Array, file: string, fileBytes: number)
 }
 
 /**
- * Parses and validates the JSON header of a file of `fileBytes` bytes. As the reference reader does, it tolerates
- * white space around the JSON and unknown fields of a tensor. Throws a CheckpointError of one line; `file` begins it.
+ * Parses and validates the JSON header of a file of `fileBytes` bytes. It accepts what the reference reader accepts, so
+ * also white space around the JSON and unknown fields of a tensor, and whole numbers spelled `1e3`. Throws a
+ * CheckpointError of one line; `file` begins it.
  */
 export function parseHeader(header: Uint8Array, file: string, fileBytes: number): SafetensorsHeader {
   const object = parseJsonObject(header, `${file}: the header`);

@@ -1,121 +1,201 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { Agent, request } from 'undici';
-import { AbortedError, DeadlineError, EngineError } from '../errors.ts';
+import { Agent, type Dispatcher } from 'undici';
+import {
+  AbortedError,
+  DeadlineError,
+  describe,
+  EngineError,
+  UsageError,
+  type WeightcastError,
+} from '../errors.ts';
+import type { Clock } from '../ports.ts';
 import type { CallOptions, EngineClient } from './engine-client.ts';
 
-/** Often enough that nobody notices, seldom enough that a loading engine does not either. */
-const healthEveryMilliseconds = 200;
-/** One answer of the health route; a hung one must not use up the whole wait. */
-const healthTimeoutMilliseconds = 5_000;
-/** Engines put tracebacks into error bodies; what tells stands in the first lines. */
-const errorBodyLimit = 64 * 1024;
+/** Between two questions whether the engine is ready. */
+const pollMilliseconds = 200;
+/** One question: an engine that hangs is asked again. */
+const healthMilliseconds = 5_000;
+/**
+ * What an engine's own time limit is longer than ours. An engine that gives up first leaves replies of its workers in
+ * a queue where the next call finds them.
+ */
+const engineSlackSeconds = 60;
+/** An answer is an error message or a short list; whatever else a server sends is not kept. */
+const maxAnswerBytes = 1 << 20;
 
-export interface VllmOptions {
-  /** `http://host:port`, or `unix:/path/to/socket`. */
+export interface VllmClientOptions {
+  /** `http://host:port`, `https://…`, or `unix:/path/of/socket`. */
   readonly endpoint: string;
-  /**
-   * What the engine's worker extension calls its update method. It takes one argument, the map from device uuid to
-   * worker-link address.
-   */
+  readonly clock: Clock;
+  /** The method of the engine's worker extension; by default the one that speaks our own worker link. */
   readonly updateMethod?: string;
 }
 
-/** The worker extension that speaks weightcast's own worker link. */
-const defaultUpdateMethod = 'update_weights_from_weightcast';
+interface Answer {
+  readonly status: number;
+  readonly text: string;
+}
 
-/** vLLM's HTTP face, with `VLLM_SERVER_DEV_MODE=1`: `GET /health` and `POST /collective_rpc`. */
+/** vLLM's development routes (`VLLM_SERVER_DEV_MODE=1`). */
 export class VllmClient implements EngineClient {
   readonly endpoint: string;
-  readonly #origin: string;
+  readonly #clock: Clock;
   readonly #updateMethod: string;
+  readonly #origin: string;
   readonly #agent: Agent;
 
-  constructor({ endpoint, updateMethod = defaultUpdateMethod }: VllmOptions) {
+  /** Throws `UsageError` if the endpoint is none. */
+  constructor(options: VllmClientOptions) {
+    const { endpoint } = options;
     this.endpoint = endpoint;
-    const socketPath = endpoint.startsWith('unix:') ? endpoint.slice('unix:'.length) : undefined;
-    this.#origin = socketPath === undefined ? endpoint.replace(/\/+$/, '') : 'http://localhost';
-    this.#updateMethod = updateMethod;
-    // No limits of its own: an update takes as long as the caller's options allow.
+    this.#clock = options.clock;
+    this.#updateMethod = options.updateMethod ?? 'update_weights_from_weightcast';
+    const socketPath = endpoint.startsWith('unix:') ? endpoint.slice('unix:'.length) : null;
+    this.#origin = socketPath === null ? originOf(endpoint) : 'http://localhost';
     this.#agent = new Agent({
+      // Every limit comes from the caller. No connection is used twice: the next request comes an update later, when
+      // the engine may have just closed it.
       headersTimeout: 0,
       bodyTimeout: 0,
-      connect: socketPath === undefined ? {} : { socketPath },
+      pipelining: 0,
+      connect: { timeout: 0, ...(socketPath !== null && { socketPath }) },
     });
   }
 
-  async ready({ timeoutMilliseconds, signal }: CallOptions): Promise<void> {
-    const end = AbortSignal.timeout(timeoutMilliseconds);
-    for (let last = 'no answer yet'; ; ) {
-      const health = await this.#health(AbortSignal.any([signal, end]));
-      if (health === null) return;
-      if (signal.aborted) throw new AbortedError(`waiting for ${this.endpoint} was cancelled`);
-      last = end.aborted ? last : health;
-      if (end.aborted) {
-        throw new DeadlineError(`engine ${this.endpoint} was not healthy within ${timeoutMilliseconds} ms: ${last}`);
+  async ready(options: CallOptions): Promise<void> {
+    const deadline = this.#clock.now() + options.timeoutMilliseconds;
+    let last = 'it was never asked';
+    for (;;) {
+      const left = deadline - this.#clock.now();
+      if (left <= 0) {
+        const waited = `${options.timeoutMilliseconds} ms`;
+        throw new DeadlineError(`engine ${this.endpoint} is not ready after ${waited}: ${last}`);
       }
-      await sleep(healthEveryMilliseconds, undefined, { signal: AbortSignal.any([signal, end]) }).catch(() => {});
+      const timeoutMilliseconds = Math.min(left, healthMilliseconds);
+      try {
+        await this.#call('GET', '/health', null, { timeoutMilliseconds, signal: options.signal });
+        return;
+      } catch (error) {
+        if (error instanceof AbortedError) throw error;
+        last = describe(error);
+      }
+      await this.#pause(Math.min(pollMilliseconds, deadline - this.#clock.now()), options.signal);
     }
   }
 
-  async update(links: Readonly<Record<string, string>>, { timeoutMilliseconds, signal }: CallOptions): Promise<void> {
-    const end = AbortSignal.timeout(timeoutMilliseconds);
-    const call = { method: this.#updateMethod, args: [links], timeout: Math.ceil(timeoutMilliseconds / 1000) };
-    let status: number;
-    let body: string;
-    try {
-      const answer = await request(`${this.#origin}/collective_rpc`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify(call),
-        dispatcher: this.#agent,
-        signal: AbortSignal.any([signal, end]),
-      });
-      status = answer.statusCode;
-      body = await answer.body.text();
-    } catch (error) {
-      if (signal.aborted) throw new AbortedError(`the update of ${this.endpoint} was cancelled`);
-      if (end.aborted) throw new DeadlineError(`engine ${this.endpoint} did not update within ${timeoutMilliseconds} ms`);
-      throw new EngineError(`engine ${this.endpoint} broke off the update: ${causeOf(error)}`, { cause: error });
-    }
-    if (status >= 400) {
-      throw new EngineError(`engine ${this.endpoint} refused the update (HTTP ${status}): ${messageIn(body)}`);
-    }
+  async update(links: Readonly<Record<string, string>>, options: CallOptions): Promise<void> {
+    const timeout = Math.ceil(options.timeoutMilliseconds / 1_000) + engineSlackSeconds;
+    await this.#call(
+      'POST',
+      '/collective_rpc',
+      { method: this.#updateMethod, args: [links], timeout },
+      options,
+    );
   }
 
   async close(): Promise<void> {
     await this.#agent.destroy();
   }
 
-  /** Null when healthy, else why not. */
-  async #health(signal: AbortSignal): Promise<string | null> {
+  /** Resolves when the engine answered 200. */
+  async #call(
+    method: 'GET' | 'POST',
+    path: string,
+    body: object | null,
+    options: CallOptions,
+  ): Promise<void> {
+    const what = `${method} ${path}`;
+    const { timeoutMilliseconds, signal } = options;
+    const controller = new AbortController();
+    const end = (error: WeightcastError) => controller.abort(error);
+    const late = `engine ${this.endpoint} did not answer ${what} within ${Math.ceil(timeoutMilliseconds)} ms`;
+    const cancel = this.#clock.after(timeoutMilliseconds, () => end(new DeadlineError(late)));
+    const onAbort = () => end(this.#aborted(signal));
+    signal.addEventListener('abort', onAbort);
     try {
-      const answer = await request(`${this.#origin}/health`, {
-        dispatcher: this.#agent,
-        signal: AbortSignal.any([signal, AbortSignal.timeout(healthTimeoutMilliseconds)]),
-      });
-      await answer.body.dump();
-      return answer.statusCode === 200 ? null : `HTTP ${answer.statusCode}`;
+      if (signal.aborted) onAbort();
+      const answer = await this.#exchange(method, path, body, controller.signal);
+      if (answer.status !== 200) throw refusal(`engine ${this.endpoint} answered ${what} with`, answer);
     } catch (error) {
-      return causeOf(error);
+      if (controller.signal.aborted) throw controller.signal.reason;
+      if (error instanceof EngineError) throw error;
+      throw new EngineError(`engine ${this.endpoint} does not answer ${what}: ${describe(error)}`, {
+        cause: error,
+      });
+    } finally {
+      cancel();
+      signal.removeEventListener('abort', onAbort);
     }
+  }
+
+  async #exchange(
+    method: 'GET' | 'POST',
+    path: string,
+    body: object | null,
+    signal: AbortSignal,
+  ): Promise<Answer> {
+    const request: Dispatcher.RequestOptions = { origin: this.#origin, path, method, signal };
+    if (body !== null) {
+      request.headers = { 'content-type': 'application/json' };
+      request.body = JSON.stringify(body);
+    }
+    const response = await this.#agent.request(request);
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    for await (const chunk of response.body as AsyncIterable<Buffer>) {
+      if (bytes < maxAnswerBytes) chunks.push(chunk.subarray(0, maxAnswerBytes - bytes));
+      bytes += chunk.byteLength;
+    }
+    return { status: response.statusCode, text: Buffer.concat(chunks).toString('utf8') };
+  }
+
+  #pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const onAbort = () => {
+        cancel();
+        reject(this.#aborted(signal));
+      };
+      const cancel = this.#clock.after(Math.max(0, milliseconds), () => {
+        signal.removeEventListener('abort', onAbort);
+        resolve();
+      });
+      if (signal.aborted) onAbort();
+      else signal.addEventListener('abort', onAbort, { once: true });
+    });
+  }
+
+  #aborted(signal: AbortSignal): AbortedError {
+    if (signal.reason instanceof AbortedError) return signal.reason;
+    return new AbortedError(`the call to engine ${this.endpoint} was aborted: ${describe(signal.reason)}`);
   }
 }
 
-/** vLLM's own `{"error": {"message"}}`, FastAPI's `{"detail"}`, or plain text; on one line. */
-function messageIn(body: string): string {
-  let text = body.slice(0, errorBodyLimit);
+function originOf(endpoint: string): string {
+  const url = URL.canParse(endpoint) ? new URL(endpoint) : null;
+  if (url !== null && /^https?:$/.test(url.protocol) && url.pathname === '/') return url.origin;
+  throw new UsageError(`"${endpoint}" is not an engine's endpoint: use http://host:port or unix:/path`);
+}
+
+/** One line of the engine's own words; all of them are its cause. */
+function refusal(what: string, answer: Answer): EngineError {
+  const words = messageIn(answer.text).trim();
+  const lines = words.split('\n').filter((line) => line.trim() !== '');
+  // Python ends a traceback with the line that says what went wrong.
+  const line = words.startsWith('Traceback') ? lines.at(-1) : lines[0];
+  const detail = line === undefined ? '' : `: ${line.trim().slice(0, 500)}`;
+  return new EngineError(`${what} ${answer.status}${detail}`, { cause: words });
+}
+
+/** vLLM's `{error: {message}}`, older builds' `{message}`, FastAPI's `{detail}`, or the text as it is. */
+function messageIn(text: string): string {
   try {
-    const parsed = JSON.parse(body) as { error?: { message?: unknown } | string; detail?: unknown };
-    const told = typeof parsed.error === 'object' ? parsed.error.message : (parsed.error ?? parsed.detail);
-    if (typeof told === 'string') text = told;
+    const body = JSON.parse(text) as Record<string, unknown> | null;
+    const error = body?.error as Record<string, unknown> | string | null | undefined;
+    const nested = typeof error === 'object' ? error?.message : error;
+    for (const candidate of [nested, body?.message, body?.detail]) {
+      if (typeof candidate === 'string') return candidate;
+    }
   } catch {
     // Not JSON: the text itself.
   }
-  return text.trim().replace(/\s*\n\s*/g, ' | ') || 'no reason given';
-}
-
-function causeOf(error: unknown): string {
-  const { cause, message, code } = error as Error & { code?: string };
-  const inner = cause instanceof Error ? cause.message : '';
-  return inner || message || code || 'no reason given';
+  return text;
 }

@@ -39,7 +39,7 @@ function createPorts(configuration: SupervisorConfiguration, hub: HubTransport):
       return { exited: child.exited, stop: () => child.stop(rankGraceMilliseconds) };
     },
     openCheckpoint,
-    engineClient: ({ endpoint: url }) => new VllmClient({ endpoint: url }),
+    engineClient: ({ endpoint: url }) => new VllmClient({ endpoint: url, clock: systemClock }),
     segmentPrefix: (registration) => join(host.directory, `checkpoint-${registration}`),
   };
 }

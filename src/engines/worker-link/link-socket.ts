@@ -18,6 +18,7 @@ export const maxMessageBytes = 256 * 2 ** 20;
 export class LinkSocket {
   readonly #socket: Request | Reply;
   readonly #clock: Clock;
+  readonly #lost: () => Error;
   #connected = false;
   #disconnected = false;
   /** Why no wait can succeed any more. */
@@ -31,6 +32,7 @@ export class LinkSocket {
   constructor(socket: Request | Reply, clock: Clock, lost: () => Error) {
     this.#socket = socket;
     this.#clock = clock;
+    this.#lost = lost;
     socket.events.on('handshake', () => {
       this.#connected = true;
     });
@@ -74,8 +76,7 @@ export class LinkSocket {
           settled();
           resolve(value);
         },
-        // A step that fails ends the exchange: what state the sockets are in is not known.
-        (error: unknown) => this.end(error instanceof Error ? error : new Error(describe(error))),
+        (error: unknown) => this.end(this.#reasonOf(error)),
       );
     });
   }
@@ -115,6 +116,14 @@ export class LinkSocket {
     });
   }
 
+  /** A step that fails ends the exchange: the turn that the two sockets are at is not known any more. */
+  #reasonOf(error: unknown): Error {
+    // What a receive says when the connection it waits on goes away, before any event tells of it.
+    if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return this.#lost();
+    return error instanceof Error ? error : new Error(describe(error));
+  }
+
+  /** May be called twice. A frame that was sent just before still leaves, within the socket's linger. */
   close(): void {
     this.#cancelLoss();
     if (!this.#socket.closed) this.#socket.close();

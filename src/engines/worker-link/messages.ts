@@ -42,9 +42,16 @@ const openRequest = z.object({
 });
 const loadRequest = z.object({
   type: z.literal('load'),
-  tensors: z.array(
-    z.object({ name: z.string(), dtype: z.string(), shape: z.array(byteCount), offset: byteCount }),
-  ),
+  tensors: z
+    .array(
+      z.object({
+        name: z.string(),
+        dtype: z.string(),
+        shape: z.array(byteCount).readonly(),
+        offset: byteCount,
+      }),
+    )
+    .readonly(),
 });
 const linkRequest = z.discriminatedUnion('type', [
   openRequest,
@@ -78,7 +85,10 @@ export function decodeRequest(frame: Uint8Array): LinkRequest {
 export function encodeReply(reply: LinkReply): Uint8Array {
   if (!reply.ok || reply.report === undefined || reply.report === null) return encode(reply);
   const { digests, part, parts } = reply.report;
-  return encode({ ok: true, report: { digests: toBytes(digests), part: toBytes(part), parts: toBytes(parts) } });
+  return encode({
+    ok: true,
+    report: { digests: toBytes(digests), part: toBytes(part), parts: toBytes(parts) },
+  });
 }
 
 /** Throws `ProtocolError`. */

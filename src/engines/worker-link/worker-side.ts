@@ -1,123 +1,215 @@
 import { Reply } from 'zeromq';
-import { AbortedError, DeadlineError, describe, PeerLostError, ProtocolError, WorkerLinkError } from '../../errors.ts';
+import {
+  AbortedError,
+  DeadlineError,
+  describe,
+  PeerLostError,
+  ProtocolError,
+  WorkerLinkError,
+} from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import { LinkSocket, maxMessageBytes } from './link-socket.ts';
-import { decodeRequest, encodeReply, type LinkReply, type LinkRequest, type OpenRequest, protocolVersion } from './messages.ts';
+import {
+  decodeRequest,
+  encodeReply,
+  type LinkReply,
+  type LinkRequest,
+  type OpenRequest,
+  protocolVersion,
+} from './messages.ts';
 import type { InstalledReport, LinkTensor } from './worker-link.ts';
 
-/** What an engine worker does at each step of an update. A throw is told to the rank and ends the update. */
-export interface WeightsHandler {
-  open(buffer: { readonly handle: Uint8Array; readonly bytes: number; readonly epoch: number; readonly version: string }): void | Promise<void>;
-  /** Copies tensors out of the link buffer; when it resolves the buffer's bytes may change. */
-  load(tensors: readonly LinkTensor[]): void | Promise<void>;
-  /** Lets go of the link buffer. */
+/** The rank listens before the engine is asked to update: an address where nobody listens is one it has left. */
+const connectMilliseconds = 2_000;
+
+/** How long the last reply may take to leave after the socket is closed. */
+const lingerMilliseconds = 1_000;
+
+/** What an engine worker does with the weights that come over the link. May throw anything at any time. */
+export interface WeightReceiver {
+  open(buffer: OpenedBuffer): void | Promise<void>;
+  /** Resolves when these tensors are copied out of the link buffer. */
+  load(tensors: readonly LinkTensor[]): Promise<void>;
+  /** Drops the link buffer. Called exactly once after `open` succeeded, also when the exchange fails. */
   release(): void | Promise<void>;
-  /** Post-hook; says what is installed, a row for each tensor in announced order, or null. */
-  finish(): InstalledReport | null | Promise<InstalledReport | null>;
+  /** The post-hook. */
+  finish(): Promise<InstalledReport | null>;
+}
+
+/** The link buffer, and what is about to come through it. */
+export interface OpenedBuffer {
+  readonly handle: Uint8Array;
+  readonly bytes: number;
+  readonly epoch: number;
+  /** `checkpoint@digest`. */
+  readonly version: string;
 }
 
 export interface ReceiveOptions {
-  /** What the engine was told for this device. */
   readonly address: string;
+  /** Of the worker's own device; an exchange for another one is refused. */
   readonly deviceUuid: string;
-  /** How long the rank may be silent. */
+  /** How long the rank may be silent between two requests. */
   readonly timeoutMilliseconds: number;
   readonly clock: Clock;
-  readonly handler: WeightsHandler;
 }
 
-/** After a failure the rank says how it goes on; a rank that says nothing is not waited for longer. */
-const afterFailureMilliseconds = 5_000;
-
 /**
- * Serves one update as the engine worker of a device. Resolves when the rank has its last answer. Rejects with what
- * the handler threw, with `AbortedError` when the rank gives up, with `PeerLostError` when it is gone.
+ * The engine worker's end of one exchange (messages.ts): connects to the rank, serves its requests, and resolves
+ * when the post-hook has run and the rank has been told. Rejects with what the receiver threw (after the rank has
+ * been told and has hung up), `AbortedError` when the rank aborts, `PeerLostError` at once when it vanishes or was
+ * never there, `DeadlineError` when it falls silent, `ProtocolError` when it does not keep to the protocol.
+ * When it settles no receiver's method is running, unless that ignored the deadline.
  */
-export async function receiveWeights(options: ReceiveOptions): Promise<{ epoch: number; version: string }> {
-  const { address, deviceUuid, clock } = options;
-  const socket = new Reply({ linger: 1_000, maxMessageSize: maxMessageBytes });
-  const link = new LinkSocket(socket, clock, () => new PeerLostError(`the rank of ${deviceUuid} is gone`));
-  socket.connect(address);
-  const exchange = new Exchange(options, link);
+export async function receiveWeights(options: ReceiveOptions, receiver: WeightReceiver): Promise<void> {
+  const socket = new Reply({ linger: lingerMilliseconds, maxMessageSize: maxMessageBytes });
+  const exchange = new Exchange(options, receiver, socket);
   try {
-    return await exchange.serve();
+    socket.connect(options.address);
+    await exchange.run();
   } finally {
-    link.close();
+    await exchange.close();
   }
 }
 
 class Exchange {
   readonly #options: ReceiveOptions;
-  readonly #link: LinkSocket;
-  #opened: OpenRequest | null = null;
+  readonly #receiver: WeightReceiver;
+  readonly #socket: LinkSocket;
+  readonly #cancelConnecting: () => void;
+  #opened = false;
+  /** The receiver's method in progress, or the last one. */
+  #working: Promise<unknown> = Promise.resolve();
 
-  constructor(options: ReceiveOptions, link: LinkSocket) {
+  constructor(options: ReceiveOptions, receiver: WeightReceiver, socket: Reply) {
+    const { address, clock } = options;
     this.#options = options;
-    this.#link = link;
+    this.#receiver = receiver;
+    this.#socket = new LinkSocket(
+      socket,
+      clock,
+      () => new PeerLostError(`the rank at ${address} has vanished`),
+    );
+    this.#cancelConnecting = clock.after(connectMilliseconds, () => {
+      if (!this.#socket.connected) this.#socket.end(new PeerLostError(`no rank listens at ${address}`));
+    });
   }
 
-  async serve(): Promise<{ epoch: number; version: string }> {
+  async run(): Promise<void> {
     for (;;) {
-      const request = await this.#next(this.#options.timeoutMilliseconds);
-      if (request.type === 'abort') throw new AbortedError(`the rank ended the update: ${request.reason}`);
+      const request = await this.#nextRequest();
+      if (request.type === 'abort') throw new AbortedError(`the rank aborted the update: ${request.reason}`);
       let reply: LinkReply;
       try {
-        reply = await this.#carryOut(request);
-      } catch (thrown) {
-        await this.#tellFailure(thrown);
-        throw thrown;
+        reply = await this.#serve(request);
+      } catch (error) {
+        await this.#refuse(error);
+        throw error;
       }
-      await this.#link.send(encodeReply(reply));
-      if (request.type === 'finish') return this.#opened!;
+      await this.#socket.send(encodeReply(reply));
+      if (request.type === 'finish') return;
     }
   }
 
-  async #next(milliseconds: number): Promise<LinkRequest> {
-    const { deviceUuid } = this.#options;
-    const late = () => new DeadlineError(`the rank of ${deviceUuid} said nothing for ${milliseconds} ms`);
-    return this.#link.wait(milliseconds, late, async () => decodeRequest(await this.#link.receive()));
+  async close(): Promise<void> {
+    this.#cancelConnecting();
+    await this.#settleWork();
+    try {
+      if (this.#opened) await this.#receiver.release();
+    } finally {
+      this.#socket.close();
+    }
   }
 
-  async #carryOut(request: Exclude<LinkRequest, { type: 'abort' }>): Promise<LinkReply> {
-    const { handler } = this.#options;
-    if (request.type === 'open') {
-      this.#checkOpen(request);
-      await handler.open(request);
-      this.#opened = request;
-      return { ok: true };
+  async #nextRequest(): Promise<LinkRequest> {
+    const { address, timeoutMilliseconds } = this.#options;
+    const late = () => new DeadlineError(`the rank at ${address} was silent for ${timeoutMilliseconds} ms`);
+    const frame = await this.#socket.wait(timeoutMilliseconds, late, () => this.#socket.receive());
+    try {
+      return decodeRequest(frame);
+    } catch (error) {
+      await this.#refuse(error);
+      throw error;
     }
-    if (this.#opened === null) throw new ProtocolError(`the rank began with "${request.type}" and not with "open"`);
+  }
+
+  async #serve(request: Exclude<LinkRequest, { type: 'abort' }>): Promise<LinkReply> {
+    if (request.type !== 'open' && request.type !== 'finish' && !this.#opened) {
+      throw new ProtocolError(`the rank asked to ${request.type} before it opened a link buffer`);
+    }
     switch (request.type) {
+      case 'open':
+        await this.#open(request);
+        return { ok: true };
       case 'load':
-        await handler.load(request.tensors);
+        await this.#work(() => this.#receiver.load(request.tensors));
         return { ok: true };
       case 'release':
-        await handler.release();
+        this.#opened = false;
+        await this.#work(() => this.#receiver.release());
         return { ok: true };
       case 'finish':
-        return { ok: true, report: await handler.finish() };
+        if (this.#opened)
+          throw new ProtocolError('the rank asked to finish before it released the link buffer');
+        return { ok: true, report: await this.#work(() => this.#receiver.finish()) };
     }
   }
 
-  #checkOpen({ protocol, device }: OpenRequest): void {
+  async #open(request: OpenRequest): Promise<void> {
     const { deviceUuid } = this.#options;
-    if (this.#opened !== null) throw new ProtocolError('the rank opened the link twice');
-    if (protocol !== protocolVersion) {
-      throw new ProtocolError(`the rank speaks worker-link protocol ${protocol}, this worker ${protocolVersion}`);
+    if (request.protocol !== protocolVersion) {
+      const versions = `${request.protocol}, this worker ${protocolVersion}`;
+      throw new ProtocolError(`the rank speaks version ${versions} of the worker link`);
     }
-    if (device !== deviceUuid) {
-      throw new WorkerLinkError(`the rank owns device ${device}, this worker runs on ${deviceUuid}`);
+    if (request.device !== deviceUuid) {
+      throw new WorkerLinkError(`the rank is on device ${request.device}, this worker on ${deviceUuid}`);
     }
+    if (this.#opened) throw new ProtocolError('the rank opened a second link buffer');
+    await this.#work(() => this.#receiver.open(request));
+    this.#opened = true;
   }
 
-  /** The rank hears why, and answers with an abort or by closing; either is the end. */
-  async #tellFailure(thrown: unknown): Promise<void> {
-    const error = thrown instanceof Error ? (thrown.stack ?? thrown.message) : describe(thrown);
-    try {
-      await this.#link.send(encodeReply({ ok: false, error }));
-      await this.#next(afterFailureMilliseconds);
-    } catch {
-      // The rank is gone or silent: there is nobody left to tell.
-    }
+  /** Runs a method of the receiver; rejects early if the rank vanishes meanwhile. */
+  async #work<T>(method: () => T | Promise<T>): Promise<T> {
+    const { timeoutMilliseconds } = this.#options;
+    const late = () =>
+      new DeadlineError(`the engine worker was busy for more than ${timeoutMilliseconds} ms`);
+    const work = (async () => method())();
+    this.#working = work;
+    // What the receiver throws does not end the exchange: the rank must be told.
+    const outcome = await this.#socket.wait(timeoutMilliseconds, late, () =>
+      work.then(
+        (value) => ({ ok: true, value }) as const,
+        (thrown: unknown) => ({ ok: false, thrown }) as const,
+      ),
+    );
+    if (outcome.ok) return outcome.value;
+    throw outcome.thrown;
+  }
+
+  /** What the receiver still copies would run into memory that its owner takes back. */
+  async #settleWork(): Promise<void> {
+    const { clock, timeoutMilliseconds } = this.#options;
+    await new Promise<void>((resolve) => {
+      const cancel = clock.after(timeoutMilliseconds, resolve);
+      const settled = () => {
+        cancel();
+        resolve();
+      };
+      this.#working.then(settled, settled);
+    });
+  }
+
+  /** Tells the rank why, and waits until it has heard: it aborts or hangs up. */
+  async #refuse(error: unknown): Promise<void> {
+    const traceback = error instanceof Error ? (error.stack ?? error.message) : describe(error);
+    const { timeoutMilliseconds } = this.#options;
+    const late = () => new DeadlineError('the rank does not take the refusal');
+    const heard = async () => {
+      await this.#socket.send(encodeReply({ ok: false, error: traceback }));
+      await this.#socket.receive();
+    };
+    // How the wait ends does not matter; the error that is passed on is the receiver's.
+    await this.#socket.wait(timeoutMilliseconds, late, heard).catch(() => {});
   }
 }

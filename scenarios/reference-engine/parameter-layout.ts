@@ -1,0 +1,65 @@
+import { DTYPES } from '../../src/checkpoint/dtype.ts';
+import type { CheckpointIndex } from '../../src/checkpoint/source.ts';
+import { type Place, type Shard, shardTensor } from './sharding.ts';
+
+/** A parameter in the one device buffer that holds all parameters of a worker. */
+export interface Parameter {
+  readonly name: string;
+  /** From the start of the buffer, a multiple of 256. */
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** A tensor of the checkpoint and what this worker holds of it. */
+export interface HeldTensor {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly bytes: number;
+  readonly shard: Shard;
+  /** Where the shard lies, from the start of the buffer. */
+  readonly offset: number;
+}
+
+export interface ParameterLayout {
+  readonly parameters: readonly Parameter[];
+  /** By name, in the order of the checkpoint. */
+  readonly tensors: ReadonlyMap<string, HeldTensor>;
+  /** Of the buffer. */
+  readonly bytes: number;
+}
+
+/** As a GPU aligns its allocations. */
+const alignment = 256;
+
+/** Lays out the parameters of one worker: each begins aligned, and the shards in it stand without gaps. */
+export function layOutParameters(index: CheckpointIndex, place: Place): ParameterLayout {
+  const rows = index.names.map((name, row) => describeRow(index, name, row, place));
+  const shardsOf = Map.groupBy(rows.keys(), (row) => rows[row]!.shard.parameter);
+  const offsets = new Float64Array(rows.length);
+  const parameters: Parameter[] = [];
+  let end = 0;
+  for (const [name, members] of shardsOf) {
+    const offset = Math.ceil(end / alignment) * alignment;
+    end = offset;
+    members.sort((a, b) => rows[a]!.shard.position - rows[b]!.shard.position);
+    for (const row of members) {
+      offsets[row] = end;
+      end += shardBytes(rows[row]!.shard);
+    }
+    parameters.push({ name, offset, bytes: end - offset });
+  }
+  const tensors = rows.map((row, at) => [row.name, { ...row, offset: offsets[at]! }] as const);
+  return { parameters, tensors: new Map(tensors), bytes: end };
+}
+
+export function shardBytes({ source }: Shard): number {
+  return source.rowBytes * source.rows;
+}
+
+function describeRow(index: CheckpointIndex, name: string, row: number, place: Place): Omit<HeldTensor, 'offset'> {
+  const shape = [...index.dimensions.subarray(index.shapeStarts[row]!, index.shapeStarts[row + 1]!)];
+  const bytes = index.bytes[row]!;
+  const shard = shardTensor({ name, shape, bytes }, place);
+  return { name, dtype: DTYPES[index.dtypes[row]!]!.name, shape, bytes, shard };
+}
