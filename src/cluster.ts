@@ -21,6 +21,7 @@ import { systemClock } from './native-bridge/clock.ts';
 import { SharedDirectory } from './native-bridge/memory.ts';
 import { createLog } from './observe/log.ts';
 import { type OwnedProcess, startProcess } from './processes/child-process.ts';
+import { removeAbandoned } from './processes/sweep.ts';
 import { createClusterKeys, spokeKeys } from './transport/curve.ts';
 import { nodeName } from './transport/node-name.ts';
 import { SpokeTransport } from './transport/spoke.ts';
@@ -98,6 +99,7 @@ export class Cluster {
   /** Starts all processes and waits until every rank owns its device. On a throw nothing is left running. */
   static async start(options: ClusterOptions): Promise<Cluster> {
     checkOptions(options);
+    removeAbandoned();
     const id = randomBytes(6).toString('hex');
     const directory = new SharedDirectory(`/dev/shm/weightcast-${id}`);
     const endpoint = `ipc://@weightcast-${id}`;

@@ -35,11 +35,16 @@ const alignment = 256;
 /** Lays out the parameters of one worker: each begins aligned, and the shards in it stand without gaps. */
 export function layOutParameters(index: CheckpointIndex, place: Place): ParameterLayout {
   const rows = index.names.map((name, row) => describeRow(index, name, row, place));
-  const shardsOf = Map.groupBy(rows.keys(), (row) => rows[row]!.shard.parameter);
+  const rowsOf = new Map<string, number[]>();
+  for (const [row, { shard }] of rows.entries()) {
+    const members = rowsOf.get(shard.parameter);
+    if (members === undefined) rowsOf.set(shard.parameter, [row]);
+    else members.push(row);
+  }
   const offsets = new Float64Array(rows.length);
   const parameters: Parameter[] = [];
   let end = 0;
-  for (const [name, members] of shardsOf) {
+  for (const [name, members] of rowsOf) {
     const offset = Math.ceil(end / alignment) * alignment;
     end = offset;
     members.sort((a, b) => rows[a]!.shard.position - rows[b]!.shard.position);
@@ -57,7 +62,12 @@ export function shardBytes({ source }: Shard): number {
   return source.rowBytes * source.rows;
 }
 
-function describeRow(index: CheckpointIndex, name: string, row: number, place: Place): Omit<HeldTensor, 'offset'> {
+function describeRow(
+  index: CheckpointIndex,
+  name: string,
+  row: number,
+  place: Place,
+): Omit<HeldTensor, 'offset'> {
   const shape = [...index.dimensions.subarray(index.shapeStarts[row]!, index.shapeStarts[row + 1]!)];
   const bytes = index.bytes[row]!;
   const shard = shardTensor({ name, shape, bytes }, place);

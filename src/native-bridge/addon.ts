@@ -14,7 +14,7 @@ import {
  *
  * All offsets and sizes are bytes, as whole numbers below 2^53. Errors thrown or rejected by native code carry a
  * `code`: `ENOSPC`, `ENOENT`, `EACCES`, ... for a system call, `OUT_OF_DEVICE_MEMORY`, `ABORTED`, `DEADLINE`,
- * `PEER_LOST`, `OUT_OF_RANGE`, `CLOSED` for our own; {@link asWeightcastError} gives them their class.
+ * `PEER_LOST`, `OUT_OF_RANGE`, `FILE_ENDED`, `CLOSED` for our own; {@link asWeightcastError} gives them their class.
  */
 export interface NativeAddon {
   readonly SharedDirectory: NativeSharedDirectoryClass;
@@ -159,6 +159,9 @@ export interface NativeShmCollective {
 const require = createRequire(import.meta.url);
 
 function loadAddon(): NativeAddon {
+  // For the job that tests a build with sanitizers.
+  const given = process.env.WEIGHTCAST_ADDON;
+  if (given !== undefined) return require(given) as NativeAddon;
   // From a source tree the addon lies two folders up, from dist/ three.
   const tried: string[] = [];
   for (const base of ['../../', '../../../']) {

@@ -1,3 +1,4 @@
+import { strict as assert } from 'node:assert';
 import {
   addon,
   asWeightcastError,
@@ -7,150 +8,190 @@ import {
   type NativeThreadPool,
 } from './addon.ts';
 
-/** Runs a call into the addon; what it throws or rejects with gets its class. */
-function call<T>(native: () => T): T {
-  try {
-    return native();
-  } catch (error) {
-    throw asWeightcastError(error);
-  }
-}
-
-async function settled<T>(work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (error) {
-    throw asWeightcastError(error);
-  }
-}
-
 /**
- * A directory in /dev/shm that lives as long as the last process that has it open, however that process ends; what a
- * killed last holder leaves is removed by {@link SharedDirectory.removeIfAbandoned}.
+ * A directory in /dev/shm that lives as long as the last process that has it open, however that process ends. The
+ * holder keeps the object: one that is garbage collected has left.
  */
 export class SharedDirectory {
   readonly #native: NativeSharedDirectory;
 
-  /** Makes the directory if it is missing, and joins it. */
+  /** Makes the directory (mode 0700) if it is missing, and joins it. Throws `NativeError`. */
   constructor(path: string) {
-    this.#native = call(() => new addon.SharedDirectory(path));
+    this.#native = attempt(() => new addon.SharedDirectory(path));
   }
 
-  /** Removes the directory if no live process holds it. True if it was removed. */
+  /** Removes the directory and its files if no live process holds it. True if it was removed. */
   static removeIfAbandoned(path: string): boolean {
-    return call(() => addon.SharedDirectory.removeIfAbandoned(path));
+    return attempt(() => addon.SharedDirectory.removeIfAbandoned(path));
   }
 
   get path(): string {
     return this.#native.path;
   }
 
-  /** Leaves; the last holder removes the directory with all it contains. True if it was removed. */
+  /**
+   * Leaves; the last holder to leave removes the directory with all files in it. True if this one did. May be called
+   * twice.
+   */
   close(): boolean {
-    return call(() => this.#native.close());
+    return this.#native.close();
   }
 }
 
-/** A file mapped with MAP_SHARED: a segment, an adopted safetensors file, or memory of a host device. */
+/**
+ * A file mapped as memory: a segment, an adopted safetensors file, or memory of the host device. Its methods throw
+ * `NativeError`: out of range, closed, or the system's own words.
+ */
 export class Mapping {
-  /** For this folder: what the addon takes. */
+  /** For the other files of this folder. */
   readonly native: NativeMapping;
+  readonly path: string;
+  readonly bytes: number;
 
   private constructor(native: NativeMapping) {
     this.native = native;
+    this.path = native.path;
+    this.bytes = native.bytes;
   }
 
-  /** Makes a file of `bytes` bytes, reserves its pages and maps it for writing. Throws `NativeError`. */
+  /**
+   * Makes a file of `bytes` bytes, which must not exist yet, and maps it for writing. All its pages are reserved (0.25
+   * seconds a GiB on this thread), so a full /dev/shm is an error here, naming wanted and free bytes, and never a
+   * signal later.
+   */
   static create(path: string, bytes: number): Mapping {
-    return new Mapping(call(() => addon.Mapping.create(path, bytes)));
+    return new Mapping(attempt(() => addon.Mapping.create(path, bytes)));
   }
 
-  /** Maps an existing file whole. Throws `NativeError`. */
+  /** Maps an existing file whole. The caller sees to it that nobody truncates the file while it is mapped. */
   static open(path: string, writable: boolean): Mapping {
-    return new Mapping(call(() => addon.Mapping.open(path, writable)));
+    return new Mapping(attempt(() => addon.Mapping.open(path, writable)));
   }
 
-  /** For this folder: the mapping that a native object is. */
   static of(native: NativeMapping): Mapping {
     return new Mapping(native);
   }
 
-  get path(): string {
-    return this.native.path;
-  }
-
-  get bytes(): number {
-    return this.native.bytes;
-  }
-
-  /** Copies out at most 64 MiB. Bulk goes through a {@link ThreadPool}. */
+  /** A copy of at most 64 MiB, for headers and tests; bulk goes through a {@link ThreadPool}. */
   read(offset: number, bytes: number): Buffer {
-    return call(() => this.native.read(offset, bytes));
+    return attempt(() => this.native.read(offset, bytes));
   }
 
   write(offset: number, data: Uint8Array): void {
-    call(() => this.native.write(offset, data));
+    attempt(() => this.native.write(offset, data));
   }
 
-  /** Removes the file's name; mappings stay valid. */
-  unlink(): void {
-    call(() => this.native.unlink());
-  }
-
-  /** Unmaps; native work in flight keeps the memory until it ends. May be called twice. */
+  /** Unmaps. Work in flight keeps the memory until it ends. May be called twice. */
   close(): void {
-    call(() => this.native.close());
+    this.native.close();
+  }
+
+  /** Removes the file's name, if it still leads to this file; mappings stay valid. May be called twice. */
+  unlink(): void {
+    attempt(() => this.native.unlink());
   }
 }
 
-/** Native threads for bulk work. All promises reject with `NativeError`. */
+/**
+ * Native threads for bulk work off the JavaScript thread. Jobs begin and end in the order they were given; two that
+ * touch the same bytes of a mapped file, where one writes, never overlap. All promises reject with `NativeError`, and
+ * only after the last thread has let go of the memory.
+ */
 export class ThreadPool {
+  readonly threads: number;
   readonly #native: NativeThreadPool;
 
+  /** 1 to 256 threads. */
   constructor(threads: number) {
-    this.#native = call(() => new addon.ThreadPool(threads));
+    this.#native = attempt(() => new addon.ThreadPool(threads));
+    this.threads = this.#native.threads;
   }
 
-  get threads(): number {
-    return this.#native.threads;
-  }
-
-  /** Rectangles of six numbers: see `NativeThreadPool.copy`. */
+  /**
+   * Copies rectangles between mappings. Six numbers a rectangle, in bytes: source offset, destination offset, bytes of
+   * a row, rows, source pitch, destination pitch. No destination byte is also a source byte or in another rectangle.
+   */
   copy(source: Mapping, destination: Mapping, rectangles: Float64Array): Promise<Interval> {
-    return settled(call(() => this.#native.copy(source.native, destination.native, rectangles)));
+    return settle(this.#native.copy(source.native, destination.native, rectangles));
   }
 
-  /** The caller leaves `source` untouched until the promise settles. */
+  /** Copies a buffer into a mapping. The caller leaves `source` untouched until the promise settles. */
   copyIn(source: Uint8Array, destination: Mapping, offset: number): Promise<Interval> {
-    return settled(call(() => this.#native.copyIn(source, destination.native, offset)));
+    return settle(this.#native.copyIn(source, destination.native, offset));
   }
 
-  /** Ranges of three numbers: see `NativeThreadPool.load`. `progress[0]` counts the bytes read so far. */
+  /**
+   * Reads ranges of a file. Three numbers a range, in bytes: file offset, destination offset, bytes. `progress[0]`
+   * counts up by the bytes read, while threads read them. A file that is too short is an error naming its size.
+   */
   load(path: string, destination: Mapping, ranges: Float64Array, progress: Float64Array): Promise<Interval> {
-    return settled(call(() => this.#native.load(path, destination.native, ranges, progress)));
+    return settle(this.#native.load(path, destination.native, ranges, progress));
   }
 
-  /** Parts of seven numbers: see `NativeThreadPool.digest`. One word each. */
+  /**
+   * Partial digests; the parts of a tensor sum up (mod 2^64) to its digest, defined in native/memory/digest.h. Seven
+   * numbers a part, as {@link digestPart} makes them.
+   */
   digest(mapping: Mapping, parts: Float64Array): Promise<BigUint64Array> {
-    return settled(call(() => this.#native.digest(mapping.native, parts)));
+    return settle(this.#native.digest(mapping.native, parts));
   }
 
-  /** Ends the threads after the jobs already given. */
+  /** Ends the threads after the jobs already given, whose promises still settle. May be called twice. */
   close(): void {
     this.#native.close();
   }
 }
 
-/** Digests of whole tensors that lie in one mapping; offsets and sizes in bytes, a digest for each. */
+/** A rectangle of a tensor's bytes, lying in a mapping. All in bytes. */
+export interface TensorPart {
+  readonly offset: number;
+  readonly rowBytes: number;
+  readonly rows: number;
+  /** From the start of a row to the start of the next, in the mapping. */
+  readonly pitch: number;
+  /** Where the part's first byte stands in the tensor. */
+  readonly tensorOffset: number;
+  /** From the start of a row to the start of the next, in the tensor. */
+  readonly tensorPitch: number;
+  readonly tensorBytes: number;
+}
+
+/** The numbers of a part as {@link ThreadPool.digest} takes them; several parts are laid end to end. */
+export function digestPart(part: TensorPart): number[] {
+  const { offset, rowBytes, rows, pitch, tensorOffset, tensorPitch, tensorBytes } = part;
+  return [offset, rowBytes, rows, pitch, tensorOffset, tensorPitch, tensorBytes];
+}
+
+/** Digests of whole tensors that each lie in one run of a mapping: one word for each pair of offset and bytes. */
 export function digestTensors(
   pool: ThreadPool,
   mapping: Mapping,
   offsets: Float64Array,
   bytes: Float64Array,
 ): Promise<BigUint64Array> {
-  const parts = new Float64Array(offsets.length * 7);
-  for (const [tensor, size] of bytes.entries()) {
-    parts.set([offsets[tensor]!, size, 1, size, 0, size, size], tensor * 7);
+  assert.equal(offsets.length, bytes.length, 'every tensor has an offset and a size');
+  const parts = new Float64Array(7 * offsets.length);
+  for (const [index, offset] of offsets.entries()) {
+    const size = bytes[index]!;
+    // A tensor without bytes may have an offset past the end of the file.
+    const start = size === 0 ? 0 : offset;
+    parts.set([start, size, 1, size, 0, size, size], 7 * index);
   }
   return pool.digest(mapping, parts);
+}
+
+function attempt<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw asWeightcastError(error);
+  }
+}
+
+async function settle<T>(promise: Promise<T>): Promise<T> {
+  try {
+    return await promise;
+  } catch (error) {
+    throw asWeightcastError(error);
+  }
 }

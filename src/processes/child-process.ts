@@ -6,31 +6,43 @@ export interface OwnedProcess {
   readonly pid: number;
   /** Resolves when it is gone, with how it ended: `exit code 0`, `SIGKILL`. */
   readonly exited: Promise<string>;
+  /** Sends a message of JSON on the channel; one that cannot arrive is dropped, as `exited` tells of it. */
+  send(message: object): void;
   /** Lets go of it; kills it if it has not ended by itself after the grace time. Resolves when it is gone. */
   stop(graceMilliseconds: number): Promise<void>;
 }
 
 /**
  * Runs one of our entry files. `entry` is named without its ending, relative to `base`, since it ends in .ts in a
- * source tree and in .js in a package.
+ * source tree and in .js in a package. With `onMessage` the child has a channel to this process, on which it sends
+ * with `process.send`.
  *
  * The child gets a process group of its own: Ctrl-C in a terminal reaches the parent alone, which then stops its
  * children in order.
  */
-export function startProcess(entry: string, base: string, configuration: object): OwnedProcess {
+export function startProcess(
+  entry: string,
+  base: string,
+  configuration: object,
+  onMessage?: (message: unknown) => void,
+): OwnedProcess {
   const ending = base.endsWith('.ts') ? '.ts' : '.js';
   const path = fileURLToPath(new URL(`${entry}${ending}`, base));
   const child = spawn(process.execPath, [...process.execArgv, path], {
-    stdio: ['pipe', 'inherit', 'inherit'],
+    stdio: ['pipe', 'inherit', 'inherit', ...(onMessage === undefined ? [] : (['ipc'] as const))],
     detached: true,
   });
   const exited = exitOf(child);
   // A child that ended early makes the write fail; its exit is what gets reported.
   child.stdin!.on('error', () => {});
   child.stdin!.write(`${JSON.stringify(configuration)}\n`);
+  if (onMessage !== undefined) child.on('message', onMessage);
   return {
     pid: child.pid ?? 0,
     exited,
+    send: (message) => {
+      if (child.connected) child.send(message, () => {});
+    },
     async stop(graceMilliseconds) {
       child.stdin!.end();
       const timer = setTimeout(() => child.kill('SIGKILL'), graceMilliseconds);

@@ -23,7 +23,9 @@ test('many broadcasts from changing roots reach every rank of a process as they 
 
 test('ranks in four processes receive what each of them sends', async (t) => {
   const host = new TestHost(t);
-  const programs = [0, 1, 2, 3].map((rank) => host.start('broadcast-rank', host.controlPath(), rank, 4, many));
+  const programs = [0, 1, 2, 3].map((rank) =>
+    host.start('broadcast-rank', host.controlPath(), rank, 4, many),
+  );
   const reports = await Promise.all(programs.map((program) => program.message<{ wrong: string | null }>()));
   assert.deepEqual(
     reports,
@@ -40,12 +42,15 @@ test('all broadcasts may be issued before the first one ends', async (t) => {
   const host = new TestHost(t);
   const members = [0, 1].map((rank) => join(t, host, rank, 2));
   // Even numbers all come from the same staging buffer, so each holds what was written last.
-  const issued = Array.from({ length: many }, (_, number) => members.map((member) => member.broadcast(number, 0)));
+  const issued = Array.from({ length: many }, (_, number) =>
+    members.map((member) => member.broadcast(number, 0)),
+  );
   const intervals = await Promise.all(issued.map(([own]) => own!));
   await Promise.all(issued.flat());
   for (const [index, interval] of intervals.entries()) {
     assert(interval.startedAt <= interval.endedAt);
-    if (index > 0) assert(intervals[index - 1]!.endedAt <= interval.startedAt, 'they run in the order of issue');
+    if (index > 0)
+      assert(intervals[index - 1]!.endedAt <= interval.startedAt, 'they run in the order of issue');
   }
 });
 
@@ -77,7 +82,13 @@ test('a broadcast of no bytes joins the ranks', async (t) => {
     members.map(({ collective, link, rank }) => {
       const place = { buffer: link, offset: 0 };
       const source = rank === 1 ? place : null;
-      return collective.broadcast({ root: 1, source, destination: place, bytes: 0, timeoutMilliseconds: 20_000 });
+      return collective.broadcast({
+        root: 1,
+        source,
+        destination: place,
+        bytes: 0,
+        timeoutMilliseconds: 20_000,
+      });
     }),
   );
 });

@@ -15,7 +15,10 @@ test('abort on one rank ends what is in flight on every rank, and all that comes
   const host = new TestHost(t);
   const members = [0, 1, 2].map((rank) => join(t, host, rank, 3));
   // Rank 2 keeps the others waiting.
-  const waiting = [0, 1].flatMap((number) => [members[0]!.broadcast(number, 0), members[1]!.broadcast(number, 0)]);
+  const waiting = [0, 1].flatMap((number) => [
+    members[0]!.broadcast(number, 0),
+    members[1]!.broadcast(number, 0),
+  ]);
   const rejected = Promise.allSettled(waiting);
   members[1]!.collective.abort();
   const results = await rejected;
@@ -32,7 +35,10 @@ test('abort on one rank ends what is in flight on every rank, and all that comes
 test('a deadline ends the wait for a rank that never joins, and names it', async (t) => {
   const host = new TestHost(t);
   const root = join(t, host, 0, 2);
-  await assert.rejects(root.broadcast(0, 0, 50), { name: 'DeadlineError', message: /rank 0 waited for rank 1/ });
+  await assert.rejects(root.broadcast(0, 0, 50), {
+    name: 'DeadlineError',
+    message: /rank 0 waited for rank 1/,
+  });
   // Rank 1 missed an operation: it must not take part in the next one as if nothing had been.
   await assert.rejects(join(t, host, 1, 2).broadcast(1, 0), { name: 'DeadlineError' });
 });
@@ -40,7 +46,10 @@ test('a deadline ends the wait for a rank that never joins, and names it', async
 test('a deadline ends the wait of a receiver for its root', async (t) => {
   const host = new TestHost(t);
   const [, receiver] = [0, 1].map((rank) => join(t, host, rank, 2));
-  await assert.rejects(receiver!.broadcast(0, 0, 50), { name: 'DeadlineError', message: /waited for rank 0/ });
+  await assert.rejects(receiver!.broadcast(0, 0, 50), {
+    name: 'DeadlineError',
+    message: /waited for rank 0/,
+  });
 });
 
 test('when the root is killed, all others are told which rank is lost', async (t) => {

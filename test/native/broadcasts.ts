@@ -36,7 +36,10 @@ export class Member {
 
   check(number: number): void {
     const received = this.link.mapping.read((number % 2) * slotBytes, slotBytes);
-    assert(received.equals(contentOf(number)), `rank ${this.rank} received broadcast ${number} as it was sent`);
+    assert(
+      received.equals(contentOf(number)),
+      `rank ${this.rank} received broadcast ${number} as it was sent`,
+    );
   }
 
   /** Two broadcasts in flight all the time, each rank the root in turn; checks what arrives. */

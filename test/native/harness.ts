@@ -61,7 +61,9 @@ export class Program {
 
   /** The next message of the process. */
   async message<T>(): Promise<T> {
-    const ended = this.#exit.then(([code, signal]) => assert.fail(`the process ended with ${code ?? signal}`));
+    const ended = this.#exit.then(([code, signal]) =>
+      assert.fail(`the process ended with ${code ?? signal}`),
+    );
     const received = once(this.#child, 'message', { signal: AbortSignal.timeout(patience) });
     const [message] = await Promise.race([received, ended]);
     return message as T;

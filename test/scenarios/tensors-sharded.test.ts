@@ -4,7 +4,17 @@ import { type Shard, shardTensor } from '../../scenarios/reference-engine/shardi
 import { DTYPES } from '../../src/checkpoint/dtype.ts';
 import { forSeeds, type SeededRandom } from '../plan/seeded-random.ts';
 
-const layers = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj', 'lm_head', 'norm'];
+const layers = [
+  'q_proj',
+  'k_proj',
+  'v_proj',
+  'o_proj',
+  'gate_proj',
+  'up_proj',
+  'down_proj',
+  'lm_head',
+  'norm',
+];
 const kinds = ['weight', 'bias', 'weight_scale_inv', 'input_scale'];
 
 interface Case {
@@ -54,7 +64,10 @@ test('the parts of a tensor cover each of its bytes exactly once', () => {
         for (let at = start; at < start + source.rowBytes; at += 1) covered[at]! += 1;
       }
     }
-    assert.ok(covered.every((times) => times === 1), JSON.stringify(one));
+    assert.ok(
+      covered.every((times) => times === 1),
+      JSON.stringify(one),
+    );
   });
 });
 
@@ -121,7 +134,10 @@ test('tensors that a layer uses together share a parameter, in the order that vL
   assert.deepEqual(place('l.self_attn.q_proj.weight'), ['l.self_attn.qkv_proj.weight', 0]);
   assert.deepEqual(place('l.self_attn.v_proj.bias'), ['l.self_attn.qkv_proj.bias', 2]);
   assert.deepEqual(place('l.mlp.up_proj.weight_scale_inv'), ['l.mlp.gate_up_proj.weight_scale_inv', 1]);
-  assert.deepEqual(place('l.mlp.shared_experts.gate_proj.weight'), ['l.mlp.shared_experts.gate_up_proj.weight', 0]);
+  assert.deepEqual(place('l.mlp.shared_experts.gate_proj.weight'), [
+    'l.mlp.shared_experts.gate_up_proj.weight',
+    0,
+  ]);
   assert.deepEqual(place('l.mlp.experts.5.gate_proj.weight'), ['l.mlp.experts.w13_weight', 10]);
   assert.deepEqual(place('l.mlp.experts.5.up_proj.weight'), ['l.mlp.experts.w13_weight', 11]);
   assert.deepEqual(place('l.mlp.experts.5.down_proj.weight'), ['l.mlp.experts.w2_weight', 5]);

@@ -1,0 +1,122 @@
+import { shapeText } from '../../src/checkpoint/dtype.ts';
+import type { InstalledReport, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
+import { EngineError, MemoryError, OutOfDeviceMemoryError } from '../../src/errors.ts';
+import type { HostDevice, HostDeviceBuffer } from '../../src/native-bridge/device.ts';
+import { digestPart, type Mapping, type ThreadPool } from '../../src/native-bridge/memory.ts';
+import { fillWithDummyWeights } from './dummy-weights.ts';
+import { type HeldTensor, type ParameterLayout, shardBytes } from './parameter-layout.ts';
+
+/** The parameters of one worker, in one buffer on its device: a file each would be too many for a large model. */
+export class WorkerParameters {
+  readonly #layout: ParameterLayout;
+  readonly #buffer: HostDeviceBuffer;
+  readonly #pool: ThreadPool;
+
+  private constructor(layout: ParameterLayout, buffer: HostDeviceBuffer, pool: ThreadPool) {
+    this.#layout = layout;
+    this.#buffer = buffer;
+    this.#pool = pool;
+  }
+
+  /** Takes the memory and fills it with dummy weights. Throws `MemoryError` if the device has too little. */
+  static async allocate(options: {
+    readonly layout: ParameterLayout;
+    readonly device: HostDevice;
+    readonly rank: number;
+    readonly pool: ThreadPool;
+  }): Promise<WorkerParameters> {
+    const { layout, device, rank, pool } = options;
+    const buffer = allocateBuffer(layout, device, rank);
+    await fillWithDummyWeights(buffer.mapping, layout.parameters, rank, pool);
+    return new WorkerParameters(layout, buffer, pool);
+  }
+
+  /** Bytes of all parameters with the gaps between them; at least one. */
+  get bytes(): number {
+    return this.#buffer.bytes;
+  }
+
+  read(offset: number, bytes: number): Buffer {
+    return this.#buffer.mapping.read(offset, bytes);
+  }
+
+  /** Copies this worker's parts of tensors out of the link buffer. Throws if the model has no such tensor. */
+  async install(link: Mapping, tensors: readonly LinkTensor[]): Promise<void> {
+    const rectangles = new Float64Array(tensors.length * 6);
+    for (const [row, tensor] of tensors.entries()) {
+      const { shard, offset } = this.#match(tensor);
+      const { source } = shard;
+      const from = tensor.offset + source.offset;
+      rectangles.set([from, offset, source.rowBytes, source.rows, source.pitch, source.rowBytes], row * 6);
+    }
+    await this.#pool.copy(link, this.#buffer.mapping, rectangles);
+  }
+
+  /** What the parameters hold of these tensors now, computed from their memory. */
+  async digest(names: readonly string[]): Promise<InstalledReport> {
+    const places = new Float64Array(names.length * 7);
+    const part = new Uint16Array(names.length);
+    const parts = new Uint16Array(names.length);
+    for (const [row, name] of names.entries()) {
+      const { shard, offset, bytes: tensorBytes } = this.#layout.tensors.get(name)!;
+      const { rowBytes, rows, offset: tensorOffset, pitch: tensorPitch } = shard.source;
+      const place = { offset, rowBytes, rows, pitch: rowBytes, tensorOffset, tensorPitch, tensorBytes };
+      places.set(digestPart(place), row * 7);
+      part[row] = shard.part;
+      parts[row] = shard.parts;
+    }
+    return { digests: await this.#pool.digest(this.#buffer.mapping, places), part, parts };
+  }
+
+  /** Names of all tensors that the model consists of. */
+  get tensorNames(): readonly string[] {
+    return [...this.#layout.tensors.keys()];
+  }
+
+  /**
+   * Puts this worker's parts back where they stand in the full tensors, each part once among all workers. `offsets`
+   * says where in `destination` each tensor begins, in the order of {@link tensorNames}.
+   */
+  async writeParts(destination: Mapping, offsets: Float64Array): Promise<void> {
+    const rectangles: number[] = [];
+    let row = 0;
+    for (const { shard, offset } of this.#layout.tensors.values()) {
+      const { source } = shard;
+      const to = offsets[row]! + source.offset;
+      row += 1;
+      if (!shard.first || shardBytes(shard) === 0) continue;
+      rectangles.push(offset, to, source.rowBytes, source.rows, source.rowBytes, source.pitch);
+    }
+    await this.#pool.copy(this.#buffer.mapping, destination, Float64Array.from(rectangles));
+  }
+
+  free(): void {
+    this.#buffer.free();
+  }
+
+  #match({ name, dtype, shape }: LinkTensor): HeldTensor {
+    const held = this.#layout.tensors.get(name);
+    if (held === undefined) throw new EngineError(`the model has no tensor ${name}`);
+    const sameShape =
+      held.shape.length === shape.length && held.shape.every((size, axis) => size === shape[axis]);
+    if (held.dtype === dtype && sameShape) return held;
+    throw new EngineError(
+      `tensor ${name} is ${held.dtype} ${shapeText(held.shape)} in the model, not ${dtype} ${shapeText(shape)}`,
+    );
+  }
+}
+
+function allocateBuffer(layout: ParameterLayout, device: HostDevice, rank: number): HostDeviceBuffer {
+  const { free } = device.memory();
+  try {
+    return device.allocate(Math.max(layout.bytes, 1));
+  } catch (error) {
+    if (!(error instanceof OutOfDeviceMemoryError)) throw error;
+    const parameter =
+      layout.parameters.find(({ offset, bytes }) => offset + bytes > free) ?? layout.parameters[0]!;
+    throw new MemoryError(
+      `parameter ${parameter.name} (${parameter.bytes} bytes) does not fit onto device ${device.uuid} of rank ${rank}: ` +
+        `its model needs ${layout.bytes} bytes, ${free} are free`,
+    );
+  }
+}

@@ -1,0 +1,82 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { writeQwen3Model } from '../../scenarios/qwen3-model.ts';
+import { type ReferenceEngineOptions, type RunningEngine, startReferenceEngine } from '../../scenarios/reference-engine/index.ts';
+import { Cluster, type ClusterOptions } from '../../src/index.ts';
+
+/** A scratch directory, an engine with dummy weights and a cluster on the same devices; all real processes. */
+export interface Bench {
+  readonly scratch: string;
+  readonly engine: RunningEngine;
+  readonly cluster: Cluster;
+  /** Writes a model of the engine's shapes with other weights. */
+  makeModel(seed: number): Promise<string>;
+}
+
+export interface BenchOptions {
+  readonly ranks: number;
+  readonly bytes?: number;
+  readonly deviceCapacity?: number;
+  readonly faults?: ReferenceEngineOptions['faults'];
+  readonly onProgress?: ClusterOptions['onProgress'];
+}
+
+export async function withBench(options: BenchOptions, use: (bench: Bench) => Promise<void>): Promise<void> {
+  const { ranks, bytes = 8 * 2 ** 20, deviceCapacity = 2 ** 30, faults, onProgress } = options;
+  const scratch = mkdtempSync(join(tmpdir(), 'weightcast-test-'));
+  const deviceNamespace = basename(scratch);
+  const makeModel = async (seed: number) => {
+    const directory = join(scratch, `model-${seed}`);
+    await writeQwen3Model({ directory, bytes, seed });
+    return directory;
+  };
+  const ends: (() => Promise<unknown>)[] = [];
+  try {
+    const model = await makeModel(1);
+    const engine = await startReferenceEngine({
+      name: 'test',
+      model,
+      ranks,
+      deviceNamespace,
+      deviceCapacity,
+      ...(faults === undefined ? {} : { faults }),
+    });
+    ends.push(() => engine.stop());
+    const cluster = await Cluster.start({
+      ranks,
+      instances: [{ name: 'engine', endpoint: engine.endpoint, ranks: [...Array(ranks).keys()] }],
+      deviceNamespace,
+      ...(onProgress === undefined ? {} : { onProgress }),
+    });
+    ends.push(() => cluster.stop());
+    await use({ scratch, engine, cluster, makeModel });
+  } finally {
+    for (const end of ends.reverse()) await end();
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+/** What lies in shared memory under names of this test's devices or of any cluster. */
+export function leftInSharedMemory(): string[] {
+  return readdirSync('/dev/shm').filter((name) => name.startsWith('weightcast-'));
+}
+
+/** True while a process runs; one that has ended but was not waited for counts as gone. */
+export function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Waits until something holds. Throws after the deadline, saying what did not come about. */
+export async function eventually(what: string, holds: () => boolean | Promise<boolean>, milliseconds = 15_000): Promise<void> {
+  const end = performance.now() + milliseconds;
+  while (!(await holds())) {
+    if (performance.now() > end) throw new Error(`not within ${milliseconds} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
