@@ -33,11 +33,16 @@ const clients = 4;
 const pictureWidth = 78;
 
 const program = new Command('npm run demo --')
-  .description('Bring a checkpoint into a running engine on this machine, without a GPU, while it answers requests.')
+  .description(
+    'Bring a checkpoint into a running engine on this machine, without a GPU, while it answers requests.',
+  )
   .option('--size <bytes>', 'size of the model to make', '1GiB')
   .option('--checkpoint <path>', 'use this safetensors file or model directory instead of making one')
   .option('--ranks <n>', 'devices, each with an engine worker and a rank process', '4')
-  .option('--device-memory <bytes>', "size of each device; the engine's model and the update share it (default: ample)")
+  .option(
+    '--device-memory <bytes>',
+    "size of each device; the engine's model and the update share it (default: ample)",
+  )
   .option('--bucket <bytes>', 'size of a bucket (default: the smallest that keeps the link busy)')
   .option('--json <file>', 'write the figures as JSON')
   .option('--timeline <file>', 'write a Chrome trace of the three stages, for Perfetto')
@@ -58,8 +63,16 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
     const model = options.checkpoint ?? (await makeModel(join(scratch, 'qwen3'), size, signal));
     const index = await openCheckpoint(model);
     const deviceCapacity =
-      options.deviceMemory === undefined ? ampleMemory(index) : parseBytes(options.deviceMemory, '--device-memory');
-    const engine = await startReferenceEngine({ name: 'demo', model, ranks, deviceNamespace, deviceCapacity });
+      options.deviceMemory === undefined
+        ? ampleMemory(index)
+        : parseBytes(options.deviceMemory, '--device-memory');
+    const engine = await startReferenceEngine({
+      name: 'demo',
+      model,
+      ranks,
+      deviceNamespace,
+      deviceCapacity,
+    });
     stops.push(() => engine.stop());
     const load = new LoadGenerator(engine.endpoint, clients);
     stops.push(() => load.stop());
@@ -82,12 +95,17 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
     await interruptible(dumpWeights(engine, options.dump), signal);
     const requests = await load.stop();
 
-    const summary = { ...summarize(report), requestsServed: requests.served, requestsFailed: requests.failed };
+    const summary = {
+      ...summarize(report),
+      requestsServed: requests.served,
+      requestsFailed: requests.failed,
+    };
     narrator.table(summary);
     narrator.rows([['requests', requestsText(requests)]]);
     process.stdout.write(`\n${drawTimeline(report.timelines, pictureWidth)}\n`);
     if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(summary, null, 2)}\n`);
-    if (options.timeline !== undefined) writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
+    if (options.timeline !== undefined)
+      writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
   } finally {
     narrator.end();
     for (const stop of stops.reverse()) await stop();

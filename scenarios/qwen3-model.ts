@@ -64,8 +64,15 @@ export async function writeQwen3Model(options: ModelOptions): Promise<{ tensors:
 function chooseDimensions(bytes: number): Dimensions {
   for (const hidden of [4096, 2048, 1024, 512, 256, 128]) {
     const heads = Math.max(4, hidden / 64);
-    const base = { hidden, intermediate: hidden * 3, heads, keyValueHeads: Math.max(2, heads / 2), vocabulary: hidden * 16 };
-    const sizeWith = (layers: number) => tensorsOf({ ...base, layers }).reduce((sum, tensor) => sum + bytesOf(tensor), 0);
+    const base = {
+      hidden,
+      intermediate: hidden * 3,
+      heads,
+      keyValueHeads: Math.max(2, heads / 2),
+      vocabulary: hidden * 16,
+    };
+    const sizeWith = (layers: number) =>
+      tensorsOf({ ...base, layers }).reduce((sum, tensor) => sum + bytesOf(tensor), 0);
     const layerBytes = sizeWith(1) - sizeWith(0);
     const layers = Math.floor((bytes - sizeWith(0)) / layerBytes);
     if (layers < 3 && hidden > 128) continue;
@@ -81,7 +88,8 @@ function tensorsOf({ hidden, intermediate, heads, keyValueHeads, layers, vocabul
   const keys = keyValueHeads * headDimension;
   const tensors: Shape[] = [{ name: 'model.embed_tokens.weight', shape: [vocabulary, hidden] }];
   for (let layer = 0; layer < layers; layer += 1) {
-    const add = (name: string, ...shape: number[]) => tensors.push({ name: `model.layers.${layer}.${name}.weight`, shape });
+    const add = (name: string, ...shape: number[]) =>
+      tensors.push({ name: `model.layers.${layer}.${name}.weight`, shape });
     add('input_layernorm', hidden);
     add('self_attn.q_proj', queries, hidden);
     add('self_attn.k_proj', keys, hidden);
@@ -94,7 +102,10 @@ function tensorsOf({ hidden, intermediate, heads, keyValueHeads, layers, vocabul
     add('mlp.up_proj', intermediate, hidden);
     add('mlp.down_proj', hidden, intermediate);
   }
-  tensors.push({ name: 'model.norm.weight', shape: [hidden] }, { name: 'lm_head.weight', shape: [vocabulary, hidden] });
+  tensors.push(
+    { name: 'model.norm.weight', shape: [hidden] },
+    { name: 'lm_head.weight', shape: [vocabulary, hidden] },
+  );
   return tensors;
 }
 

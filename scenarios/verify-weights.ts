@@ -29,7 +29,8 @@ export async function verifyWeights(endpoint: string, index: CheckpointIndex): P
     };
     for (const [at, name] of held.names.entries()) {
       const row = rowOf.get(name);
-      if (row === undefined) throw new VerificationError(`worker ${rank} holds ${name}, which the checkpoint has not`);
+      if (row === undefined)
+        throw new VerificationError(`worker ${rank} holds ${name}, which the checkpoint has not`);
       report.digests[row] = BigInt(`0x${held.digests[at]}`);
       report.part[row] = held.part[at]!;
       report.parts[row] = held.parts[at]!;
@@ -42,7 +43,11 @@ export async function verifyWeights(endpoint: string, index: CheckpointIndex): P
 }
 
 /** Calls a method on all workers of an engine: one result each. */
-export async function collectiveRpc(endpoint: string, method: string, args: readonly unknown[]): Promise<unknown[]> {
+export async function collectiveRpc(
+  endpoint: string,
+  method: string,
+  args: readonly unknown[],
+): Promise<unknown[]> {
   const answer = await request(`${endpoint}/collective_rpc`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },

@@ -15,7 +15,8 @@ interface Rule {
   readonly breaks: (one: Import) => boolean;
 }
 
-const inside = (path: string, ...folders: string[]) => folders.some((folder) => path.startsWith(`src/${folder}`));
+const inside = (path: string, ...folders: string[]) =>
+  folders.some((folder) => path.startsWith(`src/${folder}`));
 
 /** Where code touches the world. */
 const effects = [
@@ -39,12 +40,16 @@ const rules: readonly Rule[] = [
   },
   {
     why: 'only transport/ and engines/worker-link/ import zeromq',
-    breaks: ({ file, target }) => target === 'zeromq' && file.startsWith('src/') && !inside(file, 'transport/', 'engines/worker-link/'),
+    breaks: ({ file, target }) =>
+      target === 'zeromq' && file.startsWith('src/') && !inside(file, 'transport/', 'engines/worker-link/'),
   },
   {
     why: 'only native-bridge/ loads the addon',
     breaks: ({ file, target, typeOnly }) =>
-      target === 'src/native-bridge/addon.ts' && !typeOnly && file.startsWith('src/') && !inside(file, 'native-bridge/'),
+      target === 'src/native-bridge/addon.ts' &&
+      !typeOnly &&
+      file.startsWith('src/') &&
+      !inside(file, 'native-bridge/'),
   },
   {
     why: 'plan/ and checkpoint/manifest are pure: no I/O, no clock, no actors',
@@ -54,14 +59,14 @@ const rules: readonly Rule[] = [
   {
     why: 'actors get their effects through ports: only cluster.ts and processes/ wire them',
     breaks: ({ file, target, typeOnly }) =>
-      inside(file, 'actors/') &&
-      !typeOnly &&
-      inside(target, ...effects),
+      inside(file, 'actors/') && !typeOnly && inside(target, ...effects),
   },
   {
     why: 'what lies below the actors does not know them',
     breaks: ({ file, target, typeOnly }) =>
-      inside(file, 'plan/', 'checkpoint/', 'native-bridge/', 'engines/', 'transport/') && inside(target, 'actors/') && !typeOnly,
+      inside(file, 'plan/', 'checkpoint/', 'native-bridge/', 'engines/', 'transport/') &&
+      inside(target, 'actors/') &&
+      !typeOnly,
   },
   {
     why: 'the faces stand on cluster.ts',
@@ -115,7 +120,9 @@ function findCircles(imports: readonly Import[]): string[] {
 const imports = ['src', 'scenarios', 'bench'].flatMap(sourceFiles).flatMap(importsOf);
 const faults = [
   ...imports.flatMap((one) =>
-    rules.filter((rule) => rule.breaks(one)).map((rule) => `${one.file}:${one.line} imports ${one.target}: ${rule.why}`),
+    rules
+      .filter((rule) => rule.breaks(one))
+      .map((rule) => `${one.file}:${one.line} imports ${one.target}: ${rule.why}`),
   ),
   ...findCircles(imports).map((circle) => `imports go in a circle: ${circle}`),
 ];

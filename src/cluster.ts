@@ -93,7 +93,9 @@ export class Cluster {
     this.#system = system;
     this.#supervisor = supervisor;
     this.#directory = directory;
-    process_.exited.then((how) => this.#lost.abort(new PeerLostError(`the supervisor process ended (${how})`)));
+    process_.exited.then((how) =>
+      this.#lost.abort(new PeerLostError(`the supervisor process ended (${how})`)),
+    );
   }
 
   /** Starts all processes and waits until every rank owns its device. On a throw nothing is left running. */
@@ -128,7 +130,12 @@ export class Cluster {
         log,
         deadlineMilliseconds: deadlines.control,
       });
-      const system = ActorSystem.create({ clock: systemClock, random: { next: Math.random }, log, transport });
+      const system = ActorSystem.create({
+        clock: systemClock,
+        random: { next: Math.random },
+        log,
+        transport,
+      });
       const cluster = new Cluster(child, transport, system, system.wellKnown(node, 'supervisor'), directory);
       await cluster.#begin(options.onProgress);
       return cluster;
@@ -185,7 +192,11 @@ export class Cluster {
     const observer = this.#system.spawn<ObserverMessage>(
       'observer',
       () => ({ receive: ({ progress }) => onProgress(progress) }),
-      { accepts: anyOf(toObserver), mailbox: { limit: 256, whenFull: 'drop-oldest' }, supervision: { onCrash: 'stop' } },
+      {
+        accepts: anyOf(toObserver),
+        mailbox: { limit: 256, whenFull: 'drop-oldest' },
+        supervision: { onCrash: 'stop' },
+      },
     );
     await this.#ask(toSupervisor.subscribe, { observer }, deadlines.control);
   }
@@ -194,7 +205,11 @@ export class Cluster {
     this.#written += 1;
     const path = join(this.#directory.path, `tensors-${this.#written}`);
     const manifest = await writeTensors(path, name, tensors);
-    return this.#ask(toSupervisor.register, { checkpoint: name, source: { kind: 'manifest', manifest } }, deadlines.load);
+    return this.#ask(
+      toSupervisor.register,
+      { checkpoint: name, source: { kind: 'manifest', manifest } },
+      deadlines.load,
+    );
   }
 
   #ask = <E extends Parameters<typeof ask>[2]>(
@@ -203,9 +218,11 @@ export class Cluster {
     deadlineMilliseconds: number,
   ): ReturnType<typeof ask<E>> => {
     const options = { deadlineMilliseconds, signal: this.#lost.signal };
-    return ask(this.#system, this.#supervisor as ActorRef<never>, exchange, fields, options).catch((error) => {
-      throw this.#lost.signal.aborted ? this.#lost.signal.reason : error;
-    }) as ReturnType<typeof ask<E>>;
+    return ask(this.#system, this.#supervisor as ActorRef<never>, exchange, fields, options).catch(
+      (error) => {
+        throw this.#lost.signal.aborted ? this.#lost.signal.reason : error;
+      },
+    ) as ReturnType<typeof ask<E>>;
   };
 
   async #stop(): Promise<void> {
@@ -217,7 +234,8 @@ export class Cluster {
 }
 
 function checkOptions({ ranks, instances, deviceCapacity = 0 }: ClusterOptions): void {
-  if (!Number.isInteger(ranks) || ranks < 1) throw new UsageError(`ranks is ${ranks}; it must be a whole number, at least 1`);
+  if (!Number.isInteger(ranks) || ranks < 1)
+    throw new UsageError(`ranks is ${ranks}; it must be a whole number, at least 1`);
   if (!Number.isSafeInteger(deviceCapacity) || deviceCapacity < 0) {
     throw new UsageError(`deviceCapacity is ${deviceCapacity}; it must be a whole number of bytes`);
   }
@@ -228,7 +246,8 @@ function checkOptions({ ranks, instances, deviceCapacity = 0 }: ClusterOptions):
         throw new UsageError(`instance ${instance.name} names rank ${rank}; ranks are 0 to ${ranks - 1}`);
       }
       const other = takenBy.get(rank);
-      if (other !== undefined) throw new UsageError(`rank ${rank} is named by instances ${other} and ${instance.name}`);
+      if (other !== undefined)
+        throw new UsageError(`rank ${rank} is named by instances ${other} and ${instance.name}`);
       takenBy.set(rank, instance.name);
     }
   }

@@ -135,7 +135,9 @@ export function fromWire(wire: WireError): WeightcastError {
 
 /** Anything that was thrown, as an error that can be reported: its own class if it has one. */
 export function asFailure(thrown: unknown): WeightcastError {
-  return thrown instanceof WeightcastError ? thrown : new WeightcastError(describe(thrown), { cause: thrown });
+  return thrown instanceof WeightcastError
+    ? thrown
+    : new WeightcastError(describe(thrown), { cause: thrown });
 }
 
 /** One line for anything that was thrown: handlers may throw what they like. */

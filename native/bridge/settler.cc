@@ -29,7 +29,10 @@ Napi::Promise Settler::Run(Napi::Env env, const Start& start, const std::vector<
                            ToValue to_value) {
   const uint64_t number = ++last_number_;
   Pending pending{Napi::Promise::Deferred::New(env), {}, std::move(to_value)};
-  for (const Napi::Value& value : kept) pending.kept.push_back(Napi::Persistent(value.As<Napi::Object>()));
+  for (const Napi::Value& value : kept) {
+    // Something else is an argument that `start` will refuse.
+    if (value.IsObject()) pending.kept.push_back(Napi::Persistent(value.As<Napi::Object>()));
+  }
   const Napi::Promise promise = pending.deferred.Promise();
   if (pending_.empty()) channel_->function.Ref(env);
   pending_.emplace(number, std::move(pending));

@@ -1,5 +1,5 @@
-import { DTYPES } from '../../src/checkpoint/dtype.ts';
 import type { CheckpointIndex } from '../../src/checkpoint/source.ts';
+import { describeTensors } from './model-tensors.ts';
 import { type Place, type Shard, shardTensor } from './sharding.ts';
 
 /** A parameter in the one device buffer that holds all parameters of a worker. */
@@ -34,7 +34,10 @@ const alignment = 256;
 
 /** Lays out the parameters of one worker: each begins aligned, and the shards in it stand without gaps. */
 export function layOutParameters(index: CheckpointIndex, place: Place): ParameterLayout {
-  const rows = index.names.map((name, row) => describeRow(index, name, row, place));
+  const rows = describeTensors(index).map((tensor, row) => {
+    const bytes = index.bytes[row]!;
+    return { ...tensor, bytes, shard: shardTensor({ ...tensor, bytes }, place) };
+  });
   const rowsOf = new Map<string, number[]>();
   for (const [row, { shard }] of rows.entries()) {
     const members = rowsOf.get(shard.parameter);
@@ -60,16 +63,4 @@ export function layOutParameters(index: CheckpointIndex, place: Place): Paramete
 
 export function shardBytes({ source }: Shard): number {
   return source.rowBytes * source.rows;
-}
-
-function describeRow(
-  index: CheckpointIndex,
-  name: string,
-  row: number,
-  place: Place,
-): Omit<HeldTensor, 'offset'> {
-  const shape = [...index.dimensions.subarray(index.shapeStarts[row]!, index.shapeStarts[row + 1]!)];
-  const bytes = index.bytes[row]!;
-  const shard = shardTensor({ name, shape, bytes }, place);
-  return { name, dtype: DTYPES[index.dtypes[row]!]!.name, shape, bytes, shard };
 }

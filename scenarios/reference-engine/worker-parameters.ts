@@ -68,14 +68,9 @@ export class WorkerParameters {
     return { digests: await this.#pool.digest(this.#buffer.mapping, places), part, parts };
   }
 
-  /** Names of all tensors that the model consists of. */
-  get tensorNames(): readonly string[] {
-    return [...this.#layout.tensors.keys()];
-  }
-
   /**
    * Puts this worker's parts back where they stand in the full tensors, each part once among all workers. `offsets`
-   * says where in `destination` each tensor begins, in the order of {@link tensorNames}.
+   * says where in `destination` each tensor begins, in the order of the checkpoint.
    */
   async writeParts(destination: Mapping, offsets: Float64Array): Promise<void> {
     const rectangles: number[] = [];

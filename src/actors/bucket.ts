@@ -1,4 +1,4 @@
-import { type WeightcastError, asFailure } from '../errors.ts';
+import { asFailure, type WeightcastError } from '../errors.ts';
 import type { Attempt } from './attempt.ts';
 import type { Actor, ActorRef, Context } from './kernel/index.ts';
 import type { BucketMessage, CarryFrom, RankMessage } from './messages.ts';

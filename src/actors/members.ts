@@ -81,7 +81,11 @@ export class Members {
   }
 
   instances(): InstanceMember[] {
-    return this.#instances.map(({ options, bridge }) => ({ name: options.name, bridge, ranks: options.ranks }));
+    return this.#instances.map(({ options, bridge }) => ({
+      name: options.name,
+      bridge,
+      ranks: options.ranks,
+    }));
   }
 
   /** From here until a commit the instances hold neither the old version nor the new one for certain. */
@@ -126,7 +130,8 @@ export class Members {
 
   #rank(rank: number): Rank {
     const entry = this.#ranks[rank];
-    if (entry === undefined) throw new UsageError(`there is no rank ${rank}: the cluster has ${this.#ranks.length}`);
+    if (entry === undefined)
+      throw new UsageError(`there is no rank ${rank}: the cluster has ${this.#ranks.length}`);
     return entry;
   }
 }

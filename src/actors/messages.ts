@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import type { WeightcastError } from '../errors.ts';
 import type { Interval } from '../native-bridge/addon.ts';
-import type { ActorRef, Request } from './kernel/index.ts';
 import type { Attempt } from './attempt.ts';
+import type { ActorRef, Request } from './kernel/index.ts';
 
 /**
  * What the actors say to each other: one table per receiver, one line per message. `request` names what is answered
@@ -10,12 +10,17 @@ import type { Attempt } from './attempt.ts';
  * (conversation.ts). The plain types below a table never leave their process.
  */
 
-const request = <T extends string, F extends z.ZodRawShape, R extends z.ZodType>(type: T, fields: F, reply: R) => ({
+const request = <T extends string, F extends z.ZodRawShape, R extends z.ZodType>(
+  type: T,
+  fields: F,
+  reply: R,
+) => ({
   type,
   schema: z.object({ type: z.literal(type), ...fields }),
   reply,
 });
-const notice = <T extends string, F extends z.ZodRawShape>(type: T, fields: F) => request(type, fields, z.void());
+const notice = <T extends string, F extends z.ZodRawShape>(type: T, fields: F) =>
+  request(type, fields, z.void());
 
 type Table = Readonly<Record<string, { readonly schema: z.ZodType; readonly reply: z.ZodType }>>;
 type MessageIn<T extends Table> = {
@@ -34,7 +39,10 @@ const binary = z.custom<Uint8Array>((value) => value instanceof Uint8Array, 'exp
 const doubles = z.custom<Float64Array>((value) => value instanceof Float64Array, 'expected a Float64Array');
 const words = z.custom<Uint32Array>((value) => value instanceof Uint32Array, 'expected a Uint32Array');
 const shorts = z.custom<Uint16Array>((value) => value instanceof Uint16Array, 'expected a Uint16Array');
-const longs = z.custom<BigUint64Array>((value) => value instanceof BigUint64Array, 'expected a BigUint64Array');
+const longs = z.custom<BigUint64Array>(
+  (value) => value instanceof BigUint64Array,
+  'expected a BigUint64Array',
+);
 const address = z.object({ node: z.string(), name: z.string(), generation: z.int() });
 
 /** Where a checkpoint's bytes come from. A manifest describes segments that lie in shared memory already. */
@@ -110,7 +118,12 @@ const updateReport = z.object({
 });
 export type UpdateReport = z.infer<typeof updateReport>;
 
-const progress = z.object({ activity: z.enum(['load', 'update']), rank, doneBytes: bytes, totalBytes: bytes });
+const progress = z.object({
+  activity: z.enum(['load', 'update']),
+  rank,
+  doneBytes: bytes,
+  totalBytes: bytes,
+});
 export type Progress = z.infer<typeof progress>;
 
 const status = z.object({
@@ -172,7 +185,12 @@ export const toSupervisor = {
 export type SupervisorMessage =
   | MessageIn<typeof toSupervisor>
   | { readonly type: 'launch-rank'; readonly rank: number }
-  | { readonly type: 'rank-down'; readonly rank: number; readonly ref: ActorRef<RankMessage>; readonly reason: string }
+  | {
+      readonly type: 'rank-down';
+      readonly rank: number;
+      readonly ref: ActorRef<RankMessage>;
+      readonly reason: string;
+    }
   | { readonly type: 'rank-exited'; readonly rank: number; readonly reason: string }
   | { readonly type: 'engines-touched'; readonly epoch: number }
   /** A registration or an update is over; `settle` does what follows from it. */
@@ -191,7 +209,12 @@ export interface Registered {
 export const toPlanner = {
   planLoading: request(
     'plan-loading',
-    { checkpoint: name, source, segmentPrefix: z.string(), ranks: z.array(z.object({ rank, host: z.string() })) },
+    {
+      checkpoint: name,
+      source,
+      segmentPrefix: z.string(),
+      ranks: z.array(z.object({ rank, host: z.string() })),
+    },
     z.object({ orders: z.array(loadOrder) }),
   ),
   merge: request(
@@ -274,14 +297,28 @@ export type RankMessage =
   | MessageIn<typeof toRank>
   | { readonly type: 'load-ended'; readonly result: BigUint64Array | WeightcastError }
   | { readonly type: 'staged'; readonly epoch: number; readonly bucket: number; readonly h2d: Interval }
-  | { readonly type: 'uploaded-in-place'; readonly epoch: number; readonly bucket: number; readonly h2d: Interval }
+  | {
+      readonly type: 'uploaded-in-place';
+      readonly epoch: number;
+      readonly bucket: number;
+      readonly h2d: Interval;
+    }
   | { readonly type: 'broadcast-issued'; readonly epoch: number; readonly bucket: number }
-  | { readonly type: 'broadcast-done'; readonly epoch: number; readonly bucket: number; readonly broadcast: Interval }
+  | {
+      readonly type: 'broadcast-done';
+      readonly epoch: number;
+      readonly bucket: number;
+      readonly broadcast: Interval;
+    }
   | { readonly type: 'reloaded'; readonly epoch: number; readonly bucket: number; readonly reload: Interval }
   | { readonly type: 'relinquish-staging'; readonly epoch: number }
   | { readonly type: 'report-progress' }
   | { readonly type: 'bucket-failed'; readonly epoch: number; readonly error: WeightcastError }
-  | { readonly type: 'stream-ended'; readonly epoch: number; readonly result: Installed | null | WeightcastError };
+  | {
+      readonly type: 'stream-ended';
+      readonly epoch: number;
+      readonly result: Installed | null | WeightcastError;
+    };
 
 // ── to a bucket, which lives in its rank's process ─────────────────────────────────────────────────────────────
 
@@ -318,6 +355,9 @@ export type ObserverMessage = MessageIn<typeof toObserver>;
 
 /** The schema of all messages of a table, for `SpawnOptions.accepts`. */
 export function anyOf<T extends Table>(table: T): z.ZodType<MessageIn<T>> {
-  const schemas = Object.values(table).map((entry) => entry.schema) as unknown as [z.ZodObject, ...z.ZodObject[]];
+  const schemas = Object.values(table).map((entry) => entry.schema) as unknown as [
+    z.ZodObject,
+    ...z.ZodObject[],
+  ];
   return z.discriminatedUnion('type', schemas) as unknown as z.ZodType<MessageIn<T>>;
 }

@@ -10,7 +10,7 @@ import { type BadTensor, combineParts } from '../checkpoint/parts.ts';
 import type { CheckpointIndex } from '../checkpoint/source.ts';
 import { asFailure, UsageError, VerificationError } from '../errors.ts';
 import type { Plan } from '../plan/buckets.ts';
-import { dealManifest, dealFiles } from '../plan/loading.ts';
+import { dealFiles, dealManifest } from '../plan/loading.ts';
 import { PlanCache } from '../plan/plan-cache.ts';
 import type { Actor, Context } from './kernel/index.ts';
 import type { PlannerMessage } from './messages.ts';
@@ -108,7 +108,8 @@ export class PlannerActor implements Actor<PlannerMessage> {
   #verify({ layout, planDigest, instance, reports }: MessageOf<'verify'>): void {
     const manifest = this.#manifest(layout);
     const plan = this.#plans.byDigest(planDigest);
-    if (plan === undefined) throw new UsageError(`plan ${planDigest} is no longer held; verify soon after the update`);
+    if (plan === undefined)
+      throw new UsageError(`plan ${planDigest} is no longer held; verify soon after the update`);
     const verdict = combineParts(
       reports.map(({ rank, installed }) => ({ rank, ...installed })),
       inPlanOrder(manifest.digests, plan),
@@ -117,7 +118,9 @@ export class PlannerActor implements Actor<PlannerMessage> {
     const [{ row, reason }] = verdict.bad as [BadTensor];
     const others = verdict.badCount > 1 ? ` (and ${verdict.badCount - 1} more tensors)` : '';
     const name = manifest.names[plan.tensorOrder[row]!];
-    throw new VerificationError(`instance ${instance} does not hold the checkpoint: tensor ${name} ${reason}${others}`);
+    throw new VerificationError(
+      `instance ${instance} does not hold the checkpoint: tensor ${name} ${reason}${others}`,
+    );
   }
 
   #manifest(layout: string): Manifest {

@@ -6,7 +6,14 @@ import type { Plan } from '../plan/buckets.ts';
 import { Attempt, linkSlots } from './attempt.ts';
 import { BucketActor } from './bucket.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
-import type { BucketMessage, Opened, Progress, RankMessage, Streamed, SupervisorMessage } from './messages.ts';
+import type {
+  BucketMessage,
+  Opened,
+  Progress,
+  RankMessage,
+  Streamed,
+  SupervisorMessage,
+} from './messages.ts';
 import type { RankPorts } from './rank-ports.ts';
 import { type Slots, Stream } from './stream.ts';
 
@@ -189,11 +196,16 @@ export class RankActor implements Actor<RankMessage> {
     attempt.connect().catch((error) => {
       context.tell(context.self, { type: 'bucket-failed', epoch: attempt.epoch, error: asFailure(error) });
     });
-    this.#stream = new Stream(attempt, this.#ports.rank, this.#slots, (slot, order) => context.tell(slot, order));
+    this.#stream = new Stream(attempt, this.#ports.rank, this.#slots, (slot, order) =>
+      context.tell(slot, order),
+    );
     this.#stream.start();
   }
 
-  #advance(message: MessageOf<'staged' | 'uploaded-in-place' | 'broadcast-issued' | 'broadcast-done' | 'reloaded'>, context: Context<RankMessage>): void {
+  #advance(
+    message: MessageOf<'staged' | 'uploaded-in-place' | 'broadcast-issued' | 'broadcast-done' | 'reloaded'>,
+    context: Context<RankMessage>,
+  ): void {
     const stream = this.#stream;
     if (stream === null || message.epoch !== stream.attempt.epoch) return;
     stream.handle(message);
@@ -246,7 +258,9 @@ export class RankActor implements Actor<RankMessage> {
 
   #stale(message: { readonly type: string; readonly epoch: number }): WeightcastError {
     const { rank } = this.#ports;
-    return new AbortedError(`rank ${rank} is at epoch ${this.#epoch}; ${message.type} of epoch ${message.epoch} is late`);
+    return new AbortedError(
+      `rank ${rank} is at epoch ${this.#epoch}; ${message.type} of epoch ${message.epoch} is late`,
+    );
   }
 
   #reportProgress(context: Context<RankMessage>): void {

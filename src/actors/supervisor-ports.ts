@@ -23,4 +23,3 @@ export interface InstanceOptions {
   readonly endpoint: string;
   readonly ranks: readonly number[];
 }
-

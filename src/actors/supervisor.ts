@@ -1,4 +1,11 @@
-import { AbortedError, asFailure, fromWire, PeerLostError, UsageError, type WeightcastError } from '../errors.ts';
+import {
+  AbortedError,
+  asFailure,
+  fromWire,
+  PeerLostError,
+  UsageError,
+  type WeightcastError,
+} from '../errors.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import { RestartIntensity } from './kernel/index.ts';
 import { Members } from './members.ts';
@@ -136,7 +143,9 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     const { checkpoint, source } = message;
     this.#start(`registering ${checkpoint}`, context, context.deferReply(message), (signal) => {
       if (this.#checkpoints.size >= checkpointLimit && !this.#checkpoints.has(checkpoint)) {
-        throw new UsageError(`${checkpointLimit} checkpoints are registered; there is no room for ${checkpoint}`);
+        throw new UsageError(
+          `${checkpointLimit} checkpoints are registered; there is no room for ${checkpoint}`,
+        );
       }
       this.#registrations += 1;
       const segmentPrefix = this.#ports.segmentPrefix(this.#registrations);
@@ -160,7 +169,8 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     if (old === undefined) return;
     const segments = old.segments.filter((path) => !registered.segments.includes(path));
     for (const { ref } of this.#members.readyRanks()) context.tell(ref, { type: 'forget', segments });
-    if (old.layout !== registered.layout) context.tell(this.#planner, { type: 'forget-layout', layout: old.layout });
+    if (old.layout !== registered.layout)
+      context.tell(this.#planner, { type: 'forget-layout', layout: old.layout });
   }
 
   #update(message: MessageOf<'update'>, context: Context<SupervisorMessage>): void {

@@ -99,7 +99,13 @@ export class Update {
   async #awaitEngines(): Promise<void> {
     const timeoutMilliseconds = deadlines.engineHealthy;
     const asks = this.#order.instances.map(({ bridge }) =>
-      ask(this.#context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, this.#within(timeoutMilliseconds)),
+      ask(
+        this.#context,
+        bridge,
+        toBridge.awaitHealthy,
+        { timeoutMilliseconds },
+        this.#within(timeoutMilliseconds),
+      ),
     );
     await Promise.all(asks);
   }
@@ -114,7 +120,9 @@ export class Update {
       if (opened !== null) return opened;
     }
     const refusing = [...ceilings.keys()].join(', ');
-    throw new MemoryError(`rank ${refusing} refused its slots ${planningAttempts} times; free device memory there`);
+    throw new MemoryError(
+      `rank ${refusing} refused its slots ${planningAttempts} times; free device memory there`,
+    );
   }
 
   /** Null after pressure: `ceilings` then holds what to plan with instead. */
@@ -122,7 +130,9 @@ export class Update {
     const { ranks, checkpoint, options, planner } = this.#order;
     const epoch = this.#order.nextEpoch();
     const prepared = await Promise.all(
-      ranks.map(({ ref }) => ask(this.#context, ref, toRank.prepare, { epoch }, this.#within(deadlines.control))),
+      ranks.map(({ ref }) =>
+        ask(this.#context, ref, toRank.prepare, { epoch }, this.#within(deadlines.control)),
+      ),
     );
     const available = ranks.map(({ rank, host }, index) => ({
       rank,
@@ -229,7 +239,9 @@ export class Update {
     const bridges = this.#order.instances.map(({ bridge }) =>
       ask(this.#context, bridge, toBridge.abandon, { epoch, reason }, options),
     );
-    const ranks = this.#order.ranks.map(({ ref }) => ask(this.#context, ref, toRank.abort, { epoch, reason }, options));
+    const ranks = this.#order.ranks.map(({ ref }) =>
+      ask(this.#context, ref, toRank.abort, { epoch, reason }, options),
+    );
     for (const outcome of await Promise.allSettled([...bridges, ...ranks])) {
       if (outcome.status === 'fulfilled') continue;
       this.#context.log.warn({ epoch, error: asFailure(outcome.reason).message }, 'not given back in time');

@@ -61,7 +61,9 @@ export function bytesOf(dtype: Dtype, shape: ArrayLike<number>): number {
   let elements = 1;
   for (let axis = 0; axis < shape.length; axis += 1) {
     if (!Number.isSafeInteger(shape[axis]) || shape[axis]! < 0) {
-      throw new CheckpointError(`${dtype.name} ${shapeText(shape)} is no shape: dimensions are whole numbers from 0`);
+      throw new CheckpointError(
+        `${dtype.name} ${shapeText(shape)} is no shape: dimensions are whole numbers from 0`,
+      );
     }
     elements *= shape[axis]!;
   }

@@ -22,7 +22,11 @@ const alignment = 256;
  * Copies tensors into a new segment at `path` and describes it as an encoded manifest whose digests are still
  * blank. Throws `CheckpointError` naming the tensor that is wrong; then nothing is left behind.
  */
-export async function writeTensors(path: string, checkpoint: string, tensors: NamedTensors): Promise<Uint8Array> {
+export async function writeTensors(
+  path: string,
+  checkpoint: string,
+  tensors: NamedTensors,
+): Promise<Uint8Array> {
   const manifest = describeTensors(path, checkpoint, tensors);
   const segment = Mapping.create(path, manifest.segments[0]!.bytes);
   const pool = new ThreadPool(2);

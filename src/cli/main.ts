@@ -24,6 +24,7 @@ const program = new Command('weightcast')
 
 // A wrong option ends like every other usage error: one line and exit code 2.
 program.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
-for (const command of program.commands) command.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
+for (const command of program.commands)
+  command.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
 
 await program.parseAsync();

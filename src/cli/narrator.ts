@@ -46,7 +46,9 @@ export class Narrator {
 }
 
 function stagesText({ stages }: Summary): string {
-  return (['h2d', 'broadcast', 'reload'] as const).map((stage) => `${stage} ${stages[stage].toFixed(2)} s`).join(', ');
+  return (['h2d', 'broadcast', 'reload'] as const)
+    .map((stage) => `${stage} ${stages[stage].toFixed(2)} s`)
+    .join(', ');
 }
 
 function verifiedText(verified: boolean | null): string {

@@ -17,7 +17,9 @@ interface Options {
 
 export function serveDemoEngineCommand(): Command {
   return new Command('serve-demo-engine')
-    .description('Serve a model with dummy weights, by an engine that has the routes of vLLM and needs no GPU.')
+    .description(
+      'Serve a model with dummy weights, by an engine that has the routes of vLLM and needs no GPU.',
+    )
     .requiredOption('--model <path>', 'checkpoint whose tensor names and shapes the model has')
     .option('--ranks <n>', 'tensor-parallel workers, each on a host device of its own', '1')
     .option('--host <address>', 'address to listen on', '127.0.0.1')
@@ -41,7 +43,9 @@ async function serve(options: Options, signal: AbortSignal): Promise<void> {
     port: parseCount(options.port, '--port', 0),
   });
   try {
-    process.stdout.write(`serving ${options.name} at ${engine.endpoint} on ${engine.deviceUuids.join(', ')}; Ctrl-C ends it\n`);
+    process.stdout.write(
+      `serving ${options.name} at ${engine.endpoint} on ${engine.deviceUuids.join(', ')}; Ctrl-C ends it\n`,
+    );
     const how = await interruptible(engine.exited, signal);
     throw new PeerLostError(`the engine ended (${how})`);
   } finally {

@@ -29,11 +29,21 @@ export function updateCommand(): Command {
     .description('Load a checkpoint and bring it into a running engine.')
     .requiredOption('--checkpoint <path>', 'a safetensors file or the directory of a model')
     .requiredOption('--endpoint <url>', 'HTTP endpoint of the engine, such as http://127.0.0.1:8000')
-    .requiredOption('--ranks <n>', 'how many devices the engine runs on; one rank process is started for each')
+    .requiredOption(
+      '--ranks <n>',
+      'how many devices the engine runs on; one rank process is started for each',
+    )
     .option('--name <name>', 'name of the checkpoint (default: its file name)')
-    .option('--devices <namespace>', 'namespace of the host devices that the engine was started with', 'default')
+    .option(
+      '--devices <namespace>',
+      'namespace of the host devices that the engine was started with',
+      'default',
+    )
     .option('--first-device <n>', "device of the engine's first worker", '0')
-    .option('--bucket <bytes>', 'size of a bucket, such as 64MiB (default: the smallest that keeps the link busy)')
+    .option(
+      '--bucket <bytes>',
+      'size of a bucket, such as 64MiB (default: the smallest that keeps the link busy)',
+    )
     .option('--memory-fraction <part>', 'part of the free device memory to use', '0.9')
     .option('--timeout <seconds>', 'the update fails when it takes longer', '600')
     .option('--no-verify', 'do not have the engine prove by digests what it holds')
@@ -61,7 +71,8 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
     const summary = summarize(report);
     narrator.table(summary);
     if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(summary, null, 2)}\n`);
-    if (options.timeline !== undefined) writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
+    if (options.timeline !== undefined)
+      writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
   } finally {
     narrator.end();
     await cluster.stop();
@@ -71,7 +82,9 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
 function settingsOf(options: Options): UpdateSettings {
   const memoryFraction = Number(options.memoryFraction);
   if (!(memoryFraction > 0 && memoryFraction <= 1)) {
-    throw new UsageError(`--memory-fraction is "${options.memoryFraction}"; give a number above 0 and up to 1`);
+    throw new UsageError(
+      `--memory-fraction is "${options.memoryFraction}"; give a number above 0 and up to 1`,
+    );
   }
   return {
     memoryFraction,

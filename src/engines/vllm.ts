@@ -49,7 +49,7 @@ export class VllmClient implements EngineClient {
     this.endpoint = endpoint;
     this.#clock = options.clock;
     this.#updateMethod = options.updateMethod ?? 'update_weights_from_weightcast';
-    const socketPath = endpoint.startsWith('unix:') ? endpoint.slice('unix:'.length) : null;
+    const socketPath = /^unix:(.+)$/.exec(endpoint)?.[1] ?? null;
     this.#origin = socketPath === null ? originOf(endpoint) : 'http://localhost';
     this.#agent = new Agent({
       // Every limit comes from the caller. No connection is used twice: the next request comes an update later, when

@@ -60,7 +60,16 @@ export function chromeTrace(timelines: readonly RankTimeline[]): object[] {
       events.push({ ph: 'M', name: 'thread_name', pid, tid, args: { name: stage } });
       for (const [bucket, start, end] of spansOf(timeline, stage)) {
         const ts = (start - zero) * 1000;
-        events.push({ ph: 'X', name: `bucket ${bucket}`, cat: stage, pid, tid, ts, dur: (end - start) * 1000, args: { bucket } });
+        events.push({
+          ph: 'X',
+          name: `bucket ${bucket}`,
+          cat: stage,
+          pid,
+          tid,
+          ts,
+          dur: (end - start) * 1000,
+          args: { bucket },
+        });
       }
     }
   }
@@ -70,7 +79,11 @@ export function chromeTrace(timelines: readonly RankTimeline[]): object[] {
 /** A picture of `width` columns: a row for each stage of each rank, filled where the stage was at work. */
 export function drawTimeline(timelines: readonly RankTimeline[], width: number): string {
   const zero = startOf(timelines);
-  const end = Math.max(...timelines.flatMap((timeline) => stages.flatMap((stage) => spansOf(timeline, stage).map((span) => span[2]))));
+  const end = Math.max(
+    ...timelines.flatMap((timeline) =>
+      stages.flatMap((stage) => spansOf(timeline, stage).map((span) => span[2])),
+    ),
+  );
   const scale = width / Math.max(end - zero, 1e-6);
   const lines = timelines.flatMap((timeline) =>
     stages.map((stage, index) => {
@@ -105,6 +118,8 @@ function spansOf(timeline: RankTimeline, stage: Stage): [bucket: number, start: 
 }
 
 function startOf(timelines: readonly RankTimeline[]): number {
-  const starts = timelines.flatMap((timeline) => stages.flatMap((stage) => spansOf(timeline, stage).map((span) => span[1])));
+  const starts = timelines.flatMap((timeline) =>
+    stages.flatMap((stage) => spansOf(timeline, stage).map((span) => span[1])),
+  );
   return starts.length === 0 ? 0 : Math.min(...starts);
 }

@@ -30,7 +30,8 @@ export function formatBytes(bytes: number): string {
 export function parseBytes(text: string, option: string): number {
   const match = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text);
   const multiplier = match === null ? undefined : multipliers[match[2]!.toLowerCase()];
-  const bytes = match === null || multiplier === undefined ? Number.NaN : Math.floor(Number(match[1]) * multiplier);
+  const bytes =
+    match === null || multiplier === undefined ? Number.NaN : Math.floor(Number(match[1]) * multiplier);
   if (!Number.isSafeInteger(bytes) || bytes <= 0) {
     throw new UsageError(`${option} is "${text}"; give a size such as 512MiB, 1GiB or a number of bytes`);
   }

@@ -40,5 +40,7 @@ export function parseConfiguration<T>(schema: z.ZodType<T>, value: unknown): T {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
-  throw new UsageError(`the configuration of this process is wrong: ${issue?.path.join('.')}: ${issue?.message}`);
+  throw new UsageError(
+    `the configuration of this process is wrong: ${issue?.path.join('.')}: ${issue?.message}`,
+  );
 }

@@ -1,10 +1,10 @@
 import { availableParallelism, hostname } from 'node:os';
 import { join } from 'node:path';
+import { deadlines } from '../actors/deadlines.ts';
 import { ActorSystem } from '../actors/kernel/index.ts';
 import { anyOf, type RankMessage, type SupervisorMessage, toRank } from '../actors/messages.ts';
 import { RankActor } from '../actors/rank.ts';
 import type { RankPorts } from '../actors/rank-ports.ts';
-import { deadlines } from '../actors/deadlines.ts';
 import { SharedSegments } from '../checkpoint/segment-store.ts';
 import { MessagePackWorkerLink } from '../engines/worker-link/rank-side.ts';
 import { asFailure, toWire } from '../errors.ts';

@@ -13,7 +13,11 @@ import { spokeKeys } from '../transport/curve.ts';
 import { HubTransport } from '../transport/hub.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { startProcess } from './child-process.ts';
-import { parseConfiguration, type SupervisorConfiguration, supervisorConfiguration } from './configuration.ts';
+import {
+  parseConfiguration,
+  type SupervisorConfiguration,
+  supervisorConfiguration,
+} from './configuration.ts';
 import { takeLifeline } from './lifeline.ts';
 
 /** The supervisor's process: the hub of the cluster and the parent of its rank processes. */

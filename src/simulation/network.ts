@@ -1,7 +1,10 @@
 import type { Envelope, PeerEvent, Transport } from '../actors/kernel/index.ts';
 import { OverloadedError, PeerLostError } from '../errors.ts';
 
-type Listener = { onEnvelope: (from: string, envelope: Envelope) => void; onPeer: (event: PeerEvent) => void };
+type Listener = {
+  onEnvelope: (from: string, envelope: Envelope) => void;
+  onPeer: (event: PeerEvent) => void;
+};
 
 /**
  * The transports of several nodes in one process. Envelopes are copied as a real wire would, arrive in order and,

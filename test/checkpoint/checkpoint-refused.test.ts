@@ -55,8 +55,8 @@ test('files without permission are refused, by what is not permitted', async (co
   const wasRoot = process.geteuid!() === 0;
   if (wasRoot) process.seteuid!(65_534);
   try {
-    await assertRefused(directory, file, /permission denied/);
-    await assertRefused(file, file, /permission denied/);
+    await assertRefused(directory, file, /may not be read: permission denied/);
+    await assertRefused(file, file, /may not be read: permission denied/);
   } finally {
     if (wasRoot) process.seteuid!(0);
   }
@@ -125,8 +125,20 @@ const badIndexes: readonly (readonly [title: string, index: string, ...words: (s
     '"w"',
     '"../x.safetensors"',
   ],
-  ['that leads out by a detour', '{"weight_map": {"w": "a/../../x"}}', '"w"', '"a/../../x"'],
-  ['with an absolute path', '{"weight_map": {"w": "/etc/passwd"}}', '"w"', '"/etc/passwd"'],
+  [
+    'that leads out by a detour',
+    '{"weight_map": {"w": "a/../../x"}}',
+    '"w"',
+    '"a/../../x"',
+    /no file beside it/,
+  ],
+  [
+    'with an absolute path',
+    '{"weight_map": {"w": "/etc/passwd"}}',
+    '"w"',
+    '"/etc/passwd"',
+    /no file beside it/,
+  ],
   ['with a tensor twice', '{"weight_map": {"w": "a.safetensors", "w": "b.safetensors"}}', '"w" twice'],
   [
     'that names a missing file',

@@ -104,7 +104,7 @@ const variants: Record<string, Manifest> = {
   dtype: manifestOf([{ ...base[0]!, dtype: 'I8' }, base[1]!], [segmentOf(0, 'a')]),
   shape: manifestOf([{ ...base[0]!, shape: [5, 20] }, base[1]!], [segmentOf(0, 'a')]),
   offset: manifestOf([base[0]!, { ...base[1]!, offset: 512 }], [segmentOf(0, 'a')]),
-  host: manifestOf(base, [segmentOf(0, 'b')]),
+  host: manifestOf(base, [{ ...segmentOf(0, 'a'), host: 'b' }]),
   content: manifestOf([base[0]!, { ...base[1]!, digest: 3n }], [segmentOf(0, 'a')]),
   swapped: manifestOf(
     [

@@ -70,9 +70,12 @@ test('an engine worker that hangs ends the update at its timeout', async () => {
   const faults = { hangAtBucket: 1, rank: 0 };
   await withBench({ ranks: 2, faults }, async ({ cluster, makeModel }) => {
     await cluster.register('v', await makeModel(5));
-    await assert.rejects(cluster.update('v', { bucketBytes: 2 ** 20, timeoutMilliseconds: 2_000 }), (error: Error) => {
-      return ['DeadlineError', 'WorkerLinkError', 'EngineError'].includes(error.name);
-    });
+    await assert.rejects(
+      cluster.update('v', { bucketBytes: 2 ** 20, timeoutMilliseconds: 2_000 }),
+      (error: Error) => {
+        return ['DeadlineError', 'WorkerLinkError', 'EngineError'].includes(error.name);
+      },
+    );
     assert.equal((await cluster.status()).instances[0]?.version, null);
   });
 });

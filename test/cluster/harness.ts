@@ -2,7 +2,11 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { writeQwen3Model } from '../../scenarios/qwen3-model.ts';
-import { type ReferenceEngineOptions, type RunningEngine, startReferenceEngine } from '../../scenarios/reference-engine/index.ts';
+import {
+  type ReferenceEngineOptions,
+  type RunningEngine,
+  startReferenceEngine,
+} from '../../scenarios/reference-engine/index.ts';
 import { Cluster, type ClusterOptions } from '../../src/index.ts';
 
 /** A scratch directory, an engine with dummy weights and a cluster on the same devices; all real processes. */
@@ -73,7 +77,11 @@ export function isRunning(pid: number): boolean {
 }
 
 /** Waits until something holds. Throws after the deadline, saying what did not come about. */
-export async function eventually(what: string, holds: () => boolean | Promise<boolean>, milliseconds = 15_000): Promise<void> {
+export async function eventually(
+  what: string,
+  holds: () => boolean | Promise<boolean>,
+  milliseconds = 15_000,
+): Promise<void> {
   const end = performance.now() + milliseconds;
   while (!(await holds())) {
     if (performance.now() > end) throw new Error(`not within ${milliseconds} ms: ${what}`);

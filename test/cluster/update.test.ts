@@ -9,27 +9,30 @@ import { readTensors } from './tensors.ts';
 
 test('a checkpoint flows into every worker of the engine, bit for bit, and nothing stays behind', async () => {
   const progress: Progress[] = [];
-  await withBench({ ranks: 2, onProgress: (one) => progress.push(one) }, async ({ engine, cluster, makeModel, scratch }) => {
-    const model = await makeModel(2);
-    const registered = await cluster.register('step-1', model);
-    const free = await freeMemory(engine.endpoint);
-    const report = await cluster.update('step-1');
-    assert.equal(report.mode, 'pipelined');
-    assert.equal(report.verified, true);
-    assert.equal(report.tensors, registered.tensors);
-    assert.equal(report.digest, registered.digest);
-    await verifyWeights(engine.endpoint, await openCheckpoint(model));
+  await withBench(
+    { ranks: 2, onProgress: (one) => progress.push(one) },
+    async ({ engine, cluster, makeModel, scratch }) => {
+      const model = await makeModel(2);
+      const registered = await cluster.register('step-1', model);
+      const free = await freeMemory(engine.endpoint);
+      const report = await cluster.update('step-1');
+      assert.equal(report.mode, 'pipelined');
+      assert.equal(report.verified, true);
+      assert.equal(report.tensors, registered.tensors);
+      assert.equal(report.digest, registered.digest);
+      await verifyWeights(engine.endpoint, await openCheckpoint(model));
 
-    const dump = join(scratch, 'dump.safetensors');
-    await collectiveRpc(engine.endpoint, 'dump_weights', [dump]);
-    assert.deepEqual(await readTensors(dump), await readTensors(model));
+      const dump = join(scratch, 'dump.safetensors');
+      await collectiveRpc(engine.endpoint, 'dump_weights', [dump]);
+      assert.deepEqual(await readTensors(dump), await readTensors(model));
 
-    const { instances } = await cluster.status();
-    assert.deepEqual(instances[0]?.version, { checkpoint: 'step-1', digest: registered.digest });
-    assert.equal(instances[0]?.state, 'serving');
-    assert.deepEqual(await freeMemory(engine.endpoint), free);
-    assert.ok(progress.length > 0, 'progress was reported');
-  });
+      const { instances } = await cluster.status();
+      assert.deepEqual(instances[0]?.version, { checkpoint: 'step-1', digest: registered.digest });
+      assert.equal(instances[0]?.state, 'serving');
+      assert.deepEqual(await freeMemory(engine.endpoint), free);
+      assert.ok(progress.length > 0, 'progress was reported');
+    },
+  );
 });
 
 test('update follows update: other weights, the same again, another name', async () => {
@@ -38,7 +41,12 @@ test('update follows update: other weights, the same again, another name', async
     await cluster.register('a', one);
     await cluster.register('b', two);
     let epoch = 0;
-    for (const [name, model] of [['a', one], ['b', two], ['b', two], ['a', one]] as const) {
+    for (const [name, model] of [
+      ['a', one],
+      ['b', two],
+      ['b', two],
+      ['a', one],
+    ] as const) {
       const report = await cluster.update(name);
       assert.ok(report.epoch > epoch, 'epochs only grow');
       epoch = report.epoch;

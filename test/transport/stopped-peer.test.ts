@@ -75,12 +75,13 @@ test('the queue is limited in bytes as well', async (t) => {
 
 test('what is on its way to a peer that stopped reading is limited in bytes as well', async (t) => {
   const cluster = new TestCluster(t);
-  const hub = await cluster.hub({ limits: { ...limits, windowBytes: 1_000_000 } });
+  const hub = await cluster.hub({ limits: { ...limits, windowBytes: 1_000_000, queueBytes: 5_000_000 } });
   const atHub = listenTo(hub);
   const { node, child } = await cluster.spokeProcess(hub.endpoint, { limits });
   await eventually('up', () => atHub.events.length === 1);
   child.kill('SIGSTOP');
-  for (let sent = 0; sent < 6; sent += 1) hub.send(node, tell({ echo: sent, padding: new Uint8Array(300_000) }));
+  for (let sent = 0; sent < 6; sent += 1)
+    hub.send(node, tell({ echo: sent, padding: new Uint8Array(300_000) }));
   await pause(100);
   assert.equal(hub.counters.sent, 4, 'the first to reach the limit is the last');
   child.kill('SIGCONT');

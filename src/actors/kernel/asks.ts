@@ -43,7 +43,9 @@ export class Asks {
     return new Promise((resolve, reject) => {
       const { deadlineMilliseconds, signal } = options;
       if (this.#pending.size >= pendingLimit) {
-        reject(new OverloadedError(`${pendingLimit} questions are open; ${what} to ${to.name} was not asked`));
+        reject(
+          new OverloadedError(`${pendingLimit} questions are open; ${what} to ${to.name} was not asked`),
+        );
         return;
       }
       if (signal?.aborted) {
@@ -70,7 +72,9 @@ export class Asks {
       };
       const onAbort = () => answer.fail(cancelled(signal!, what, to));
       const cancelDeadline = this.#clock.after(deadlineMilliseconds, () =>
-        answer.fail(new DeadlineError(`${formatRef(to)} did not answer ${what} within ${deadlineMilliseconds} ms`)),
+        answer.fail(
+          new DeadlineError(`${formatRef(to)} did not answer ${what} within ${deadlineMilliseconds} ms`),
+        ),
       );
       signal?.addEventListener('abort', onAbort, { once: true });
       this.#pending.set(id, answer);

@@ -69,7 +69,10 @@ export class Cell<M> {
     this.#options = options;
     this.#mailbox = new Mailbox(options.mailbox ?? defaultMailbox);
     const { onCrash } = this.#supervision;
-    this.#intensity = onCrash === 'restart' ? new RestartIntensity(this.#supervision as never, system.clock, system.random) : null;
+    this.#intensity =
+      onCrash === 'restart'
+        ? new RestartIntensity(this.#supervision as never, system.clock, system.random)
+        : null;
     // A name of nact's own making: ours may be reused before nact has let go of the old one.
     const name = `${ref.name.replaceAll('/', '.')}-${ref.generation}`;
     this.nact = spawnNact(parent?.nact ?? system.nact, () => this.#takeTurn(), name, {
@@ -98,7 +101,8 @@ export class Cell<M> {
     const isSignal = this.#options.isSignal?.(delivery.message as M) ?? false;
     const push = isSignal ? this.#mailbox.pushSignal(delivery) : this.#mailbox.push(delivery);
     const refused = push.accepted ? push.dropped : delivery;
-    if (refused !== null) this.system.refused(this.ref, refused, new OverloadedError(`the mailbox of ${this.ref.name} is full`));
+    if (refused !== null)
+      this.system.refused(this.ref, refused, new OverloadedError(`the mailbox of ${this.ref.name} is full`));
     this.#wake();
   }
 
@@ -142,7 +146,9 @@ export class Cell<M> {
     life.handling = delivery;
     try {
       await life.behaviour.receive(delivery.message as M, life);
-      life.unanswered?.fail(new ProtocolError(`${this.ref.name} gave no answer to ${typeOf(delivery.message)}`));
+      life.unanswered?.fail(
+        new ProtocolError(`${this.ref.name} gave no answer to ${typeOf(delivery.message)}`),
+      );
     } catch (thrown) {
       const what = `${this.ref.name} crashed on ${typeOf(delivery.message)}: ${describe(thrown)}`;
       life.unanswered?.fail(thrown instanceof WeightcastError ? thrown : new WeightcastError(what));
@@ -155,17 +161,27 @@ export class Cell<M> {
   // ── children ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   spawn<C>(name: string, create: () => Actor<C>, options: SpawnOptions<C>): ActorRef<C> {
-    if (this.#state !== 'running') throw new ActorStoppedError(`${this.ref.name} is ending and starts no ${name}`);
+    if (this.#state !== 'running')
+      throw new ActorStoppedError(`${this.ref.name} is ending and starts no ${name}`);
     if (this.#children.length >= childLimit) {
-      throw new UsageError(`${this.ref.name} has ${childLimit} children, the most there may be; ${name} is one more`);
+      throw new UsageError(
+        `${this.ref.name} has ${childLimit} children, the most there may be; ${name} is one more`,
+      );
     }
-    const child = this.system.make(this as unknown as Cell<never>, `${this.ref.name}/${name}`, create, options);
+    const child = this.system.make(
+      this as unknown as Cell<never>,
+      `${this.ref.name}/${name}`,
+      create,
+      options,
+    );
     this.#children.push(child as unknown as Cell<never>);
     return child.ref;
   }
 
   childNamed(ref: ActorRef<never>): Cell<never> | undefined {
-    return this.#children.find((child) => child.ref.name === ref.name && child.ref.generation === ref.generation);
+    return this.#children.find(
+      (child) => child.ref.name === ref.name && child.ref.generation === ref.generation,
+    );
   }
 
   #childEnded(child: Cell<never>): void {
@@ -237,19 +253,22 @@ export class Cell<M> {
     await this.#bounded('the handler that was running', this.#turn ?? Promise.resolve());
     for (const child of [...this.#children].reverse()) await child.end(`its parent ${this.ref.name} ends`);
     if (life === null) return;
-    await this.#bounded(
-      '`stopping`',
-      (async () => life.behaviour.stopping?.(life))(),
-    );
+    await this.#bounded('`stopping`', (async () => life.behaviour.stopping?.(life))());
     life.close();
   }
 
   async #bounded(what: string, work: Promise<unknown>): Promise<void> {
     try {
       if (await within(this.system.clock, endingDeadlineMilliseconds, work)) return;
-      this.system.log.warn({ actor: this.ref.name }, `${what} did not end in ${endingDeadlineMilliseconds} ms`);
+      this.system.log.warn(
+        { actor: this.ref.name },
+        `${what} did not end in ${endingDeadlineMilliseconds} ms`,
+      );
     } catch (thrown) {
-      this.system.log.warn({ actor: this.ref.name, error: describe(thrown) }, `${what} failed while the actor ended`);
+      this.system.log.warn(
+        { actor: this.ref.name, error: describe(thrown) },
+        `${what} failed while the actor ended`,
+      );
     }
   }
 

@@ -84,8 +84,13 @@ export class Life<M> implements Context<M> {
     this.#cell.system.tell(ref, message, this.self);
   }
 
-  ask<T, Q extends T & Request<unknown>>(ref: ActorRef<T>, message: Q, options: AskOptions): Promise<ReplyOf<Q>> {
-    const signal = options.signal === undefined ? this.signal : AbortSignal.any([this.signal, options.signal]);
+  ask<T, Q extends T & Request<unknown>>(
+    ref: ActorRef<T>,
+    message: Q,
+    options: AskOptions,
+  ): Promise<ReplyOf<Q>> {
+    const signal =
+      options.signal === undefined ? this.signal : AbortSignal.any([this.signal, options.signal]);
     // While the actor ends its own signal is aborted, but `stopping` may still have something to ask.
     const effective = this.signal.aborted ? options : { ...options, signal };
     return this.#cell.system.ask(ref, message, effective);
@@ -112,7 +117,8 @@ export class Life<M> implements Context<M> {
   watch(ref: ActorRef<never>, toMessage: (down: Down) => M): void {
     const key = formatRef(ref);
     if (this.#watches.has(key)) return;
-    if (this.#watches.size >= watchLimit) throw new RangeError(`${this.self.name} watches ${watchLimit} actors already`);
+    if (this.#watches.size >= watchLimit)
+      throw new RangeError(`${this.self.name} watches ${watchLimit} actors already`);
     const unwatch = this.#cell.system.watch(ref, (down) => {
       this.#watches.delete(key);
       this.#deliverToSelf(() => toMessage(down));

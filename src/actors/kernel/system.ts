@@ -43,7 +43,12 @@ export class ActorSystem {
   readonly random: Random;
   readonly log: Logger;
   readonly nact: Ref<never>;
-  readonly counters: SystemCounters = { deadLetters: 0, refusedByMailbox: 0, invalidMessages: 0, lateAnswers: 0 };
+  readonly counters: SystemCounters = {
+    deadLetters: 0,
+    refusedByMailbox: 0,
+    invalidMessages: 0,
+    lateAnswers: 0,
+  };
   readonly #transport: Transport | null;
   readonly #onTopLevelCrash: SystemOptions['onTopLevelCrash'];
   /** By name: at most one life of a name at a time. */
@@ -77,7 +82,8 @@ export class ActorSystem {
   // ── what a main program does ─────────────────────────────────────────────────────────────────────────────────
 
   spawn<M>(name: string, create: () => Actor<M>, options: SpawnOptions<M> = {}): ActorRef<M> {
-    if (this.#topLevel.length >= childLimit) throw new UsageError(`${childLimit} actors are at the top already`);
+    if (this.#topLevel.length >= childLimit)
+      throw new UsageError(`${childLimit} actors are at the top already`);
     const cell = this.make(null, name, create, options);
     this.#topLevel.push(cell as unknown as Cell<never>);
     return cell.ref;
@@ -101,7 +107,11 @@ export class ActorSystem {
     }
   }
 
-  ask<T, Q extends T & Request<unknown>>(ref: ActorRef<T>, message: Q, options: AskOptions): Promise<ReplyOf<Q>> {
+  ask<T, Q extends T & Request<unknown>>(
+    ref: ActorRef<T>,
+    message: Q,
+    options: AskOptions,
+  ): Promise<ReplyOf<Q>> {
     const question = this.#asks.open(ref, typeOf(message), options, (id, answer) => {
       if (ref.node === this.node) this.#deliverHere(ref, { message, answer });
       else this.#send(ref.node, { kind: 'ask', to: address(ref), from: null, id, body: message });
@@ -125,7 +135,8 @@ export class ActorSystem {
     const remaining = [...this.#cells.keys()];
     this.#asks.closeAll();
     stopNact(this.nact as never);
-    if (!inTime) throw new DeadlineError(`did not end in ${deadlineMilliseconds} ms: ${remaining.join(', ')}`);
+    if (!inTime)
+      throw new DeadlineError(`did not end in ${deadlineMilliseconds} ms: ${remaining.join(', ')}`);
   }
 
   // ── what cells do ────────────────────────────────────────────────────────────────────────────────────────────
@@ -139,7 +150,13 @@ export class ActorSystem {
     if (this.#stopped) throw new ActorStoppedError(`the actor system has stopped and starts no ${name}`);
     if (this.#cells.has(name)) throw new UsageError(`an actor named ${name} is running already`);
     this.#generation += 1;
-    const cell = new Cell<M>(this, parent, { node: this.node, name, generation: this.#generation }, create, options);
+    const cell = new Cell<M>(
+      this,
+      parent,
+      { node: this.node, name, generation: this.#generation },
+      create,
+      options,
+    );
     this.#cells.set(name, cell as unknown as Cell<never>);
     return cell;
   }
@@ -158,7 +175,9 @@ export class ActorSystem {
   deadLetter(to: ActorAddress, { message, answer }: Delivery): void {
     this.counters.deadLetters += 1;
     this.log.debug({ to: formatRef(to), type: typeOf(message) }, 'dead letter');
-    answer?.fail(new ActorStoppedError(`${formatRef(to)} has stopped or never was; ${typeOf(message)} did not reach it`));
+    answer?.fail(
+      new ActorStoppedError(`${formatRef(to)} has stopped or never was; ${typeOf(message)} did not reach it`),
+    );
   }
 
   refused(to: ActorAddress, { message, answer }: Delivery, error: WeightcastError): void {
@@ -187,7 +206,8 @@ export class ActorSystem {
   }
 
   #send(node: string, envelope: Envelope): void {
-    if (this.#transport === null) throw new PeerLostError(`${node} is out of reach: this process has no transport`);
+    if (this.#transport === null)
+      throw new PeerLostError(`${node} is out of reach: this process has no transport`);
     this.#transport.send(node, envelope);
   }
 
@@ -237,7 +257,10 @@ export class ActorSystem {
     const parsed = cell.accepts?.safeParse(body);
     if (parsed?.success) return cell.deliver({ message: parsed.data, answer });
     const issue = parsed?.error.issues[0];
-    const why = issue === undefined ? 'it takes no messages from other processes' : `${issue.path.join('.')}: ${issue.message}`;
+    const why =
+      issue === undefined
+        ? 'it takes no messages from other processes'
+        : `${issue.path.join('.')}: ${issue.message}`;
     const error = new ProtocolError(`${to.name} refuses ${typeOf(body)}: ${why}`);
     this.counters.invalidMessages += 1;
     this.log.warn({ to: formatRef(to) }, error.message);

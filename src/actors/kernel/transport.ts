@@ -6,7 +6,12 @@ import type { ActorAddress } from './ref.ts';
  * `ask` by its id; `watch`, `unwatch` and `down` are death watch across processes.
  */
 export type Envelope =
-  | { readonly kind: 'tell'; readonly to: ActorAddress; readonly from: ActorAddress | null; readonly body: unknown }
+  | {
+      readonly kind: 'tell';
+      readonly to: ActorAddress;
+      readonly from: ActorAddress | null;
+      readonly body: unknown;
+    }
   | {
       readonly kind: 'ask';
       readonly to: ActorAddress;
@@ -17,7 +22,12 @@ export type Envelope =
   | { readonly kind: 'reply'; readonly id: number; readonly body: unknown }
   | { readonly kind: 'failure'; readonly id: number; readonly error: WireError }
   | { readonly kind: 'watch' | 'unwatch'; readonly target: ActorAddress; readonly watcher: ActorAddress }
-  | { readonly kind: 'down'; readonly target: ActorAddress; readonly watcher: ActorAddress; readonly reason: string };
+  | {
+      readonly kind: 'down';
+      readonly target: ActorAddress;
+      readonly watcher: ActorAddress;
+      readonly reason: string;
+    };
 
 /** Another process came within reach, or is gone for good: a node name never comes back. */
 export interface PeerEvent {

@@ -98,10 +98,10 @@ export class LinkSocket {
     return this.#sending;
   }
 
+  /** A message of this protocol is one frame; what comes in several is handed on joined, and fails to decode. */
   async receive(): Promise<Uint8Array> {
     const frames = await this.#socket.receive();
-    if (frames.length !== 1) throw new Error(`expected one frame, got ${frames.length}`);
-    return frames[0]!;
+    return frames.length === 1 ? frames[0]! : Buffer.concat(frames);
   }
 
   /** Resolves when the peer's connection is gone, or after this time. */

@@ -104,11 +104,11 @@ function decodeReport(wire: z.infer<typeof wireReport>): InstalledReport {
     const lengths = `${wire.digests.byteLength}, ${wire.part.byteLength} and ${wire.parts.byteLength}`;
     throw new ProtocolError(`the columns of a report do not fit together: ${lengths} bytes`);
   }
-  // Sliced, because a view of 64-bit words needs an aligned start.
+  // Copied, because a view of 64-bit words needs an aligned start, and not by `slice`, which on a Buffer is a view.
   return {
-    digests: new BigUint64Array(wire.digests.slice().buffer),
-    part: new Uint16Array(wire.part.slice().buffer),
-    parts: new Uint16Array(wire.parts.slice().buffer),
+    digests: new BigUint64Array(new Uint8Array(wire.digests).buffer),
+    part: new Uint16Array(new Uint8Array(wire.part).buffer),
+    parts: new Uint16Array(new Uint8Array(wire.parts).buffer),
   };
 }
 

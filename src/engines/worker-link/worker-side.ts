@@ -45,6 +45,12 @@ export interface OpenedBuffer {
   readonly version: string;
 }
 
+/** What the rank said it sends. */
+export interface ReceivedWeights {
+  readonly epoch: number;
+  readonly version: string;
+}
+
 export interface ReceiveOptions {
   readonly address: string;
   /** Of the worker's own device; an exchange for another one is refused. */
@@ -56,17 +62,20 @@ export interface ReceiveOptions {
 
 /**
  * The engine worker's end of one exchange (messages.ts): connects to the rank, serves its requests, and resolves
- * when the post-hook has run and the rank has been told. Rejects with what the receiver threw (after the rank has
- * been told and has hung up), `AbortedError` when the rank aborts, `PeerLostError` at once when it vanishes or was
- * never there, `DeadlineError` when it falls silent, `ProtocolError` when it does not keep to the protocol.
- * When it settles no receiver's method is running, unless that ignored the deadline.
+ * with what was announced when the post-hook has run and the rank has been told so. Rejects with what the receiver
+ * threw (once the rank has been told and has hung up), `AbortedError` when the rank aborts, `PeerLostError` at once
+ * when it vanishes or was never there, `DeadlineError` when it falls silent, `ProtocolError` when it does not keep
+ * to the protocol. When it settles no method of the receiver is running, unless one ignores the deadline.
  */
-export async function receiveWeights(options: ReceiveOptions, receiver: WeightReceiver): Promise<void> {
+export async function receiveWeights(
+  options: ReceiveOptions,
+  receiver: WeightReceiver,
+): Promise<ReceivedWeights> {
   const socket = new Reply({ linger: lingerMilliseconds, maxMessageSize: maxMessageBytes });
   const exchange = new Exchange(options, receiver, socket);
   try {
     socket.connect(options.address);
-    await exchange.run();
+    return await exchange.run();
   } finally {
     await exchange.close();
   }
@@ -78,6 +87,7 @@ class Exchange {
   readonly #socket: LinkSocket;
   readonly #cancelConnecting: () => void;
   #opened = false;
+  #announced: ReceivedWeights | null = null;
   /** The receiver's method in progress, or the last one. */
   #working: Promise<unknown> = Promise.resolve();
 
@@ -95,7 +105,7 @@ class Exchange {
     });
   }
 
-  async run(): Promise<void> {
+  async run(): Promise<ReceivedWeights> {
     for (;;) {
       const request = await this.#nextRequest();
       if (request.type === 'abort') throw new AbortedError(`the rank aborted the update: ${request.reason}`);
@@ -107,7 +117,7 @@ class Exchange {
         throw error;
       }
       await this.#socket.send(encodeReply(reply));
-      if (request.type === 'finish') return;
+      if (request.type === 'finish') return this.#announced!;
     }
   }
 
@@ -149,8 +159,9 @@ class Exchange {
         await this.#work(() => this.#receiver.release());
         return { ok: true };
       case 'finish':
-        if (this.#opened)
-          throw new ProtocolError('the rank asked to finish before it released the link buffer');
+        if (this.#announced === null || this.#opened) {
+          throw new ProtocolError('the rank asked to finish before it opened and released a link buffer');
+        }
         return { ok: true, report: await this.#work(() => this.#receiver.finish()) };
     }
   }
@@ -164,7 +175,8 @@ class Exchange {
     if (request.device !== deviceUuid) {
       throw new WorkerLinkError(`the rank is on device ${request.device}, this worker on ${deviceUuid}`);
     }
-    if (this.#opened) throw new ProtocolError('the rank opened a second link buffer');
+    if (this.#announced !== null) throw new ProtocolError('the rank opened a second link buffer');
+    this.#announced = { epoch: request.epoch, version: request.version };
     await this.#work(() => this.#receiver.open(request));
     this.#opened = true;
   }

@@ -11,7 +11,9 @@ test('an ask ends at its deadline, and a late answer changes nothing', async () 
   const until = new Promise((resolve) => {
     release = resolve;
   });
-  const answer = assert.rejects(system.ask(actor, { type: 'wait', until }, soon), { code: 'WEIGHTCAST_DEADLINE' });
+  const answer = assert.rejects(system.ask(actor, { type: 'wait', until }, soon), {
+    code: 'WEIGHTCAST_DEADLINE',
+  });
   await clock.advance(1_000);
   await answer;
   release(null);
@@ -27,7 +29,9 @@ test('an ask can be cancelled', async () => {
   const answer = system.ask(actor, { type: 'wait', until: new Promise(() => {}) }, options);
   abort.abort(new Error('no longer needed'));
   await assert.rejects(answer, { code: 'WEIGHTCAST_ABORTED', message: /no longer needed/ });
-  await assert.rejects(system.ask(actor, { type: 'echo', value: 1 }, options), { code: 'WEIGHTCAST_ABORTED' });
+  await assert.rejects(system.ask(actor, { type: 'echo', value: 1 }, options), {
+    code: 'WEIGHTCAST_ABORTED',
+  });
 });
 
 test('a handler that gives no answer is told on at once', async () => {
@@ -68,7 +72,9 @@ test('a ref to an ended actor does not reach the next one of that name', async (
   const events: string[] = [];
   const next = system.spawn('name', () => new Probe('next', events));
   system.tell(old, { type: 'note', value: 'for the old one' });
-  await assert.rejects(system.ask(old, { type: 'echo', value: 1 }, soon), { code: 'WEIGHTCAST_ACTOR_STOPPED' });
+  await assert.rejects(system.ask(old, { type: 'echo', value: 1 }, soon), {
+    code: 'WEIGHTCAST_ACTOR_STOPPED',
+  });
   assert.equal(await system.ask(next, { type: 'echo', value: 2 }, soon), 2);
   assert.deepEqual(events, ['next started']);
   assert.equal(system.counters.deadLetters, 2);

@@ -19,7 +19,9 @@ test('a handler may throw anything: the asker hears of it and the process lives'
     const actor = system.spawn('actor', () => new Probe('actor', []));
     await assert.rejects(system.ask(actor, { type: 'throw', value }, soon), /actor crashed on throw/);
     await settle();
-    await assert.rejects(system.ask(actor, { type: 'echo', value: 1 }, soon), { code: 'WEIGHTCAST_ACTOR_STOPPED' });
+    await assert.rejects(system.ask(actor, { type: 'echo', value: 1 }, soon), {
+      code: 'WEIGHTCAST_ACTOR_STOPPED',
+    });
   }
 });
 

@@ -89,7 +89,9 @@ test('a watch from another node that is gone is forgotten', async () => {
 test('a remote watch on one who never was is answered', async () => {
   const { here } = await twoNodes();
   const reasons: string[] = [];
-  here.system.watch({ node: 'there~1', name: 'nobody', generation: 99 }, ({ reason }) => reasons.push(reason));
+  here.system.watch({ node: 'there~1', name: 'nobody', generation: 99 }, ({ reason }) =>
+    reasons.push(reason),
+  );
   await settle();
   assert.deepEqual(reasons, ['never existed']);
 });

@@ -1,4 +1,10 @@
-import { type Actor, ActorSystem, type Context, type Request, type Transport } from '../../../src/actors/kernel/index.ts';
+import {
+  type Actor,
+  ActorSystem,
+  type Context,
+  type Request,
+  type Transport,
+} from '../../../src/actors/kernel/index.ts';
 import type { Logger } from '../../../src/ports.ts';
 import { SimulatedClock } from '../../../src/simulation/clock.ts';
 
@@ -47,7 +53,11 @@ export class Probe implements Actor<TestMessage> {
   }
 }
 
-export function makeSystem(transport?: Transport): { system: ActorSystem; clock: SimulatedClock; crashes: string[] } {
+export function makeSystem(transport?: Transport): {
+  system: ActorSystem;
+  clock: SimulatedClock;
+  crashes: string[];
+} {
   const clock = new SimulatedClock();
   const crashes: string[] = [];
   const system = ActorSystem.create({

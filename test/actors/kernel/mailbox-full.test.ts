@@ -25,7 +25,9 @@ async function busyActor(whenFull: 'reject' | 'drop-oldest') {
 test('a full mailbox refuses: an ask fails, a tell is counted', async () => {
   const { system, actor, events, release } = await busyActor('reject');
   for (const value of [1, 2, 3, 4]) system.tell(actor, { type: 'note', value });
-  await assert.rejects(system.ask(actor, { type: 'echo', value: 5 }, soon), { code: 'WEIGHTCAST_OVERLOADED' });
+  await assert.rejects(system.ask(actor, { type: 'echo', value: 5 }, soon), {
+    code: 'WEIGHTCAST_OVERLOADED',
+  });
   release(null);
   await settle();
   assert.deepEqual(events, ['busy got 1', 'busy got 2', 'busy got 3']);

@@ -27,7 +27,10 @@ test('local and remote refs look the same', async () => {
   const { here, there, actor } = await twoNodes();
   assert.equal(await here.ask(actor, { type: 'echo', value: 1 }, soon), 1);
   assert.equal(await there.ask(actor, { type: 'echo', value: 2 }, soon), 2);
-  assert.equal(await here.ask(here.wellKnown<TestMessage>('there~1', 'actor'), { type: 'echo', value: 3 }, soon), 3);
+  assert.equal(
+    await here.ask(here.wellKnown<TestMessage>('there~1', 'actor'), { type: 'echo', value: 3 }, soon),
+    3,
+  );
 });
 
 test('a message from another process that has the wrong form is refused with the field at fault', async () => {
@@ -44,7 +47,10 @@ test('a message from another process that has the wrong form is refused with the
 
 test('an actor that declares nothing takes nothing from other processes', async () => {
   const { here, closed } = await twoNodes();
-  await assert.rejects(here.ask(closed, { type: 'echo', value: 1 }, soon), /takes no messages from other processes/);
+  await assert.rejects(
+    here.ask(closed, { type: 'echo', value: 1 }, soon),
+    /takes no messages from other processes/,
+  );
 });
 
 test('a message to a node out of reach fails at once', async () => {

@@ -106,7 +106,9 @@ test('messages left in the mailbox become dead letters, and those who asked hear
   });
   const first = system.ask(actor, { type: 'wait', until }, soon);
   await settle();
-  const left = assert.rejects(system.ask(actor, { type: 'echo', value: 1 }, soon), { code: 'WEIGHTCAST_ACTOR_STOPPED' });
+  const left = assert.rejects(system.ask(actor, { type: 'echo', value: 1 }, soon), {
+    code: 'WEIGHTCAST_ACTOR_STOPPED',
+  });
   const stopped = system.stop(1_000);
   release(null);
   await first;
@@ -135,7 +137,8 @@ test('no parent has more than 32 children, and no two actors one name', async ()
   const refusals: string[] = [];
   class Prolific extends Probe {
     override started(context: Context<TestMessage>): void {
-      for (let child = 0; child < 32; child += 1) context.spawn(`child-${child}`, () => new Probe('child', []));
+      for (let child = 0; child < 32; child += 1)
+        context.spawn(`child-${child}`, () => new Probe('child', []));
       for (const name of ['child-3', 'one-more']) {
         try {
           context.spawn(name, () => new Probe('child', []));
@@ -149,14 +152,19 @@ test('no parent has more than 32 children, and no two actors one name', async ()
   await settle();
   assert.match(refusals[0]!, /32 children/);
   assert.match(refusals[1]!, /32 children/);
-  assert.throws(() => system.spawn('parent', () => new Probe('parent', [])), /named parent is running already/);
+  assert.throws(
+    () => system.spawn('parent', () => new Probe('parent', [])),
+    /named parent is running already/,
+  );
   await system.stop(1_000);
 });
 
 test('nothing is left behind: no timer is set once the system has stopped', async () => {
   const { system, clock } = makeSystem();
   const actor = system.spawn('actor', () => new Probe('actor', []));
-  system.ask(actor, { type: 'wait', until: new Promise(() => {}) }, { deadlineMilliseconds: 60_000 }).catch(() => {});
+  system
+    .ask(actor, { type: 'wait', until: new Promise(() => {}) }, { deadlineMilliseconds: 60_000 })
+    .catch(() => {});
   await settle();
   const stopped = system.stop(10_000);
   await clock.advance(6_000);

@@ -1,0 +1,66 @@
+/** The words that the reference engine knows. */
+const vocabulary = (
+  'the of and to in is that it was for on are as with his they at be this from have or by one had not but what all ' +
+  'were when we there can an your which their said if do will each about how up out them then she many some so these'
+).split(' ');
+
+/** What the workers' partial sums say: for each step, the word that the sum over all workers stands for. */
+export function pickWords(partialSums: readonly (readonly number[])[]): string[] {
+  const steps = partialSums[0]?.length ?? 0;
+  return Array.from({ length: steps }, (_, step) => {
+    const sum = partialSums.reduce((total, sums) => (total + sums[step]!) >>> 0, 0);
+    return vocabulary[scatter(sum) % vocabulary.length]!;
+  });
+}
+
+/** Any change of a sum changes about half of the bits (the finalizer of MurmurHash3). */
+function scatter(sum: number): number {
+  let mixed = sum;
+  mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85eb_ca6b);
+  mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2_ae35);
+  return (mixed ^ (mixed >>> 16)) >>> 0;
+}
+
+export interface Completion {
+  readonly prompt: string;
+  readonly words: readonly string[];
+  /** `length`, or `abort` if a pause ended it. */
+  readonly finishReason: 'length' | 'abort';
+}
+
+/** The body of an answer, as vLLM's. `version` is that of the weights that answered. */
+export function completionBody(options: {
+  readonly id: string;
+  readonly model: string;
+  readonly version: string | null;
+  readonly completions: readonly Completion[];
+  /** Seconds since 1970. */
+  readonly created: number;
+}): object {
+  const { id, model, version, completions, created } = options;
+  const promptTokens = completions.reduce((sum, { prompt }) => sum + countWords(prompt), 0);
+  const completionTokens = completions.reduce((sum, { words }) => sum + words.length, 0);
+  return {
+    id: `cmpl-${id}`,
+    object: 'text_completion',
+    created,
+    model,
+    system_fingerprint: version ?? 'dummy',
+    choices: completions.map(({ words, finishReason }, index) => ({
+      index,
+      text: words.map((word) => ` ${word}`).join(''),
+      logprobs: null,
+      finish_reason: finishReason,
+      stop_reason: null,
+    })),
+    usage: {
+      prompt_tokens: promptTokens,
+      completion_tokens: completionTokens,
+      total_tokens: promptTokens + completionTokens,
+    },
+  };
+}
+
+function countWords(text: string): number {
+  return text.match(/\S+/g)?.length ?? 0;
+}

@@ -1,0 +1,89 @@
+import { availableParallelism } from 'node:os';
+import { type CheckpointIndex, openCheckpoint } from '../../src/checkpoint/source.ts';
+import { receiveWeights } from '../../src/engines/worker-link/worker-side.ts';
+import { systemClock } from '../../src/native-bridge/clock.ts';
+import type { HostDevice } from '../../src/native-bridge/device.ts';
+import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
+import type { Faults, WorkerConfiguration } from './configuration.ts';
+import { FaultyHandler } from './faulty-handler.ts';
+import { readKeyValueHeads } from './model-configuration.ts';
+import { layOutDump } from './model-tensors.ts';
+import { layOutParameters } from './parameter-layout.ts';
+import { partialSums } from './partial-sums.ts';
+import { WeightsInstaller } from './weights-installer.ts';
+import { WorkerParameters } from './worker-parameters.ts';
+import type { CallOf, ResultOf, WorkerMethod } from './worker-protocol.ts';
+
+/** One tensor-parallel worker: a shard of the model on a device, and what the server may ask of it. */
+export class EngineWorker {
+  readonly #device: HostDevice;
+  readonly #index: CheckpointIndex;
+  readonly #parameters: WorkerParameters;
+  readonly #pool: ThreadPool;
+  #faults: Faults | null;
+
+  private constructor(
+    device: HostDevice,
+    index: CheckpointIndex,
+    parameters: WorkerParameters,
+    pool: ThreadPool,
+    faults: Faults | null,
+  ) {
+    this.#device = device;
+    this.#index = index;
+    this.#parameters = parameters;
+    this.#pool = pool;
+    this.#faults = faults;
+  }
+
+  /** Reads the headers of the checkpoint and takes memory for its tensors. Throws `CheckpointError`, `MemoryError`. */
+  static async start(configuration: WorkerConfiguration, device: HostDevice): Promise<EngineWorker> {
+    const { model, ranks, rank, faults } = configuration;
+    const index = await openCheckpoint(model);
+    const layout = layOutParameters(index, { ranks, rank, keyValueHeads: await readKeyValueHeads(model) });
+    const pool = new ThreadPool(Math.max(1, Math.floor(availableParallelism() / ranks)));
+    const parameters = await WorkerParameters.allocate({ layout, device, rank, pool });
+    const concerned = faults.rank === undefined || faults.rank === rank;
+    return new EngineWorker(device, index, parameters, pool, concerned ? faults : null);
+  }
+
+  readonly methods: {
+    readonly [M in WorkerMethod]: (call: CallOf<M>) => ResultOf<M> | Promise<ResultOf<M>>;
+  } = {
+    receiveWeights: async ({ address, timeoutMilliseconds }) => {
+      const { uuid: deviceUuid } = this.#device;
+      const installer = new WeightsInstaller(this.#parameters);
+      const handler = this.#faults === null ? installer : new FaultyHandler(installer, this.#faults);
+      if (this.#faults?.once === true) this.#faults = null;
+      return receiveWeights({ address, deviceUuid, timeoutMilliseconds, clock: systemClock }, handler);
+    },
+
+    digestWeights: async () => {
+      const names = this.#index.names;
+      const { digests, part, parts } = await this.#parameters.digest(names);
+      return {
+        names,
+        digests: [...digests].map((word) => word.toString(16)),
+        part: [...part],
+        parts: [...parts],
+      };
+    },
+
+    writeParts: async ({ path }) => {
+      const file = Mapping.open(path, true);
+      try {
+        await this.#parameters.writeParts(file, layOutDump(this.#index).offsets);
+      } finally {
+        file.close();
+      }
+      return null;
+    },
+
+    partialSums: ({ prompt, steps }) => partialSums(this.#parameters, prompt, steps),
+  };
+
+  /** Ends the threads; the memory goes with the device. */
+  close(): void {
+    this.#pool.close();
+  }
+}

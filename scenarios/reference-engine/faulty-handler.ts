@@ -1,0 +1,50 @@
+import { existsSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
+import type { OpenedBuffer, WeightsHandler } from '../../src/engines/worker-link/worker-side.ts';
+import { EngineError } from '../../src/errors.ts';
+import type { Faults } from './configuration.ts';
+
+const lookEveryMilliseconds = 50;
+
+/** Passes on what an update brings, and fails on purpose where it is told to. */
+export class FaultyHandler implements WeightsHandler {
+  readonly #handler: WeightsHandler;
+  readonly #faults: Faults;
+  #linkPath = '';
+  #buckets = 0;
+
+  constructor(handler: WeightsHandler, faults: Faults) {
+    this.#handler = handler;
+    this.#faults = faults;
+  }
+
+  open(buffer: OpenedBuffer): void | Promise<void> {
+    this.#linkPath = new TextDecoder().decode(buffer.handle);
+    return this.#handler.open(buffer);
+  }
+
+  async load(tensors: readonly LinkTensor[]): Promise<void> {
+    const { exitAtBucket, hangAtBucket, failLoadOfTensor } = this.#faults;
+    const bucket = this.#buckets;
+    this.#buckets += 1;
+    if (bucket === exitAtBucket) process.kill(process.pid, 'SIGKILL');
+    if (bucket === hangAtBucket) await this.#hang(bucket);
+    const refused = tensors.find(({ name }) => name === failLoadOfTensor);
+    if (refused !== undefined) throw new EngineError(`tensor ${refused.name} is refused on purpose`);
+    await this.#handler.load(tensors);
+  }
+
+  release(): void | Promise<void> {
+    return this.#handler.release();
+  }
+
+  finish(): ReturnType<WeightsHandler['finish']> {
+    return this.#handler.finish();
+  }
+
+  async #hang(bucket: number): Promise<never> {
+    while (existsSync(this.#linkPath)) await sleep(lookEveryMilliseconds);
+    throw new EngineError(`bucket ${bucket} was left unanswered on purpose`);
+  }
+}

@@ -1,0 +1,99 @@
+import { AbortedError, DeadlineError, OverloadedError } from '../../src/errors.ts';
+
+/** Completions that may wait; vLLM lets them all wait, and runs out of memory some day. */
+const mostWaiting = 1024;
+
+interface Waiting {
+  readonly enter: () => void;
+  readonly refuse: (error: Error) => void;
+}
+
+/**
+ * Lets completions in side by side and calls of all workers one by one, never both. Calls go first; completions wait
+ * for them, and while the engine is paused.
+ */
+export class Gate {
+  #inside = 0;
+  #alone = false;
+  #paused = false;
+  #waiting: Waiting[] = [];
+  #waitingAlone: (() => void)[] = [];
+  #whenEmpty: (() => void)[] = [];
+
+  get paused(): boolean {
+    return this.#paused;
+  }
+
+  /** For a completion. Rejects with `OverloadedError` if too many wait, `AbortedError` if a pause sends it away. */
+  enter(): Promise<void> {
+    if (this.#waiting.length >= mostWaiting) {
+      return Promise.reject(new OverloadedError(`${mostWaiting} requests are waiting already`));
+    }
+    const entered = new Promise<void>((enter, refuse) => this.#waiting.push({ enter, refuse }));
+    this.#admit();
+    return entered;
+  }
+
+  leave(): void {
+    this.#inside -= 1;
+    if (this.#inside === 0) for (const empty of this.#whenEmpty.splice(0)) empty();
+    this.#admit();
+  }
+
+  /** For a call of all workers. Rejects with `DeadlineError` if its turn does not come in time. */
+  enterAlone(timeoutMilliseconds: number): Promise<void> {
+    const entered = new Promise<void>((resolve, reject) => {
+      const late = setTimeout(() => {
+        this.#waitingAlone = this.#waitingAlone.filter((other) => other !== enter);
+        reject(new DeadlineError(`another call was not done within ${timeoutMilliseconds} ms`));
+        this.#admit();
+      }, timeoutMilliseconds);
+      const enter = () => {
+        clearTimeout(late);
+        resolve();
+      };
+      this.#waitingAlone.push(enter);
+    });
+    this.#admit();
+    return entered;
+  }
+
+  leaveAlone(): void {
+    this.#alone = false;
+    this.#admit();
+  }
+
+  /** Holds back the completions that come from now on, and those that wait. */
+  pause(): void {
+    this.#paused = true;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.#admit();
+  }
+
+  /** Sends away the completions that wait. */
+  refuseWaiting(): void {
+    const error = new AbortedError('the engine was paused');
+    for (const { refuse } of this.#waiting.splice(0)) refuse(error);
+  }
+
+  /** Resolves when no completion is inside. */
+  empty(): Promise<void> {
+    if (this.#inside === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#whenEmpty.push(resolve));
+  }
+
+  #admit(): void {
+    if (this.#alone) return;
+    if (this.#waitingAlone.length > 0) {
+      if (this.#inside > 0) return;
+      this.#alone = true;
+      this.#waitingAlone.shift()!();
+    } else if (!this.#paused) {
+      this.#inside += this.#waiting.length;
+      for (const { enter } of this.#waiting.splice(0)) enter();
+    }
+  }
+}

@@ -1,0 +1,36 @@
+import { strict as assert } from 'node:assert';
+import type { InstalledReport, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
+import type { OpenedBuffer, WeightsHandler } from '../../src/engines/worker-link/worker-side.ts';
+import { openDeviceMemory } from '../../src/native-bridge/device.ts';
+import type { Mapping } from '../../src/native-bridge/memory.ts';
+import type { WorkerParameters } from './worker-parameters.ts';
+
+/** One update of a worker's parameters. */
+export class WeightsInstaller implements WeightsHandler {
+  readonly #parameters: WorkerParameters;
+  readonly #names: string[] = [];
+  #link: Mapping | null = null;
+
+  constructor(parameters: WorkerParameters) {
+    this.#parameters = parameters;
+  }
+
+  open({ handle }: OpenedBuffer): void {
+    this.#link = openDeviceMemory(handle);
+  }
+
+  async load(tensors: readonly LinkTensor[]): Promise<void> {
+    assert(this.#link !== null, 'the link buffer is open');
+    await this.#parameters.install(this.#link, tensors);
+    for (const { name } of tensors) this.#names.push(name);
+  }
+
+  release(): void {
+    this.#link?.close();
+    this.#link = null;
+  }
+
+  finish(): Promise<InstalledReport> {
+    return this.#parameters.digest(this.#names);
+  }
+}

@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { decode } from '@msgpack/msgpack';
+import {
+  decodeReply,
+  decodeRequest,
+  encodeReply,
+  encodeRequest,
+  type LinkRequest,
+} from '../../src/engines/worker-link/messages.ts';
+
+const requests: LinkRequest[] = [
+  {
+    type: 'open',
+    protocol: 1,
+    device: 'GPU-1',
+    epoch: 2 ** 40,
+    version: 'qwen@00ff',
+    handle: Uint8Array.of(0, 255, 7),
+    bytes: 2 ** 52,
+  },
+  {
+    type: 'load',
+    tensors: [
+      { name: 'modèle.weight', dtype: 'F4', shape: [2, 0, 2 ** 40], offset: 2 ** 45 },
+      { name: '', dtype: 'BOOL', shape: [], offset: 0 },
+    ],
+  },
+  { type: 'release' },
+  { type: 'finish' },
+  { type: 'abort', reason: 'rank 3 died' },
+];
+
+test('requests arrive as they were sent', () => {
+  for (const request of requests) assert.deepEqual(decodeRequest(encodeRequest(request)), request);
+});
+
+test('a report arrives as it was sent, wherever it lies in a network buffer', () => {
+  const report = {
+    digests: BigUint64Array.of(0n, 2n ** 64n - 1n, 0x0123456789abcdefn),
+    part: Uint16Array.of(0, 1, 65_535),
+    parts: Uint16Array.of(0, 2, 65_535),
+  };
+  const frame = encodeReply({ ok: true, report });
+  for (let shift = 0; shift < 8; shift += 1) {
+    const buffer = Buffer.alloc(frame.byteLength + 16);
+    buffer.set(frame, shift);
+    assert.deepEqual(decodeReply(buffer.subarray(shift, shift + frame.byteLength)), { ok: true, report });
+  }
+  assert.deepEqual(decodeReply(encodeReply({ ok: true, report: null })), { ok: true, report: null });
+  assert.deepEqual(decodeReply(encodeReply({ ok: true })), { ok: true });
+});
+
+test('on the wire a report is three byte strings of little-endian words, parts of a longer array included', () => {
+  const longer = BigUint64Array.of(9n, 0x0102030405060708n, 9n);
+  const report = {
+    digests: longer.subarray(1, 2),
+    part: Uint16Array.of(0x0a0b),
+    parts: Uint16Array.of(0x0c0d),
+  };
+  const bytes = (...values: number[]) => Uint8Array.from(values);
+  assert.deepEqual(decode(encodeReply({ ok: true, report })), {
+    ok: true,
+    report: {
+      digests: bytes(8, 7, 6, 5, 4, 3, 2, 1),
+      part: bytes(0x0b, 0x0a),
+      parts: bytes(0x0d, 0x0c),
+    },
+  });
+});
+
+test('keys that a receiver does not know are ignored', () => {
+  const request = { type: 'abort', reason: 'stop', since: 5 } as LinkRequest;
+  assert.deepEqual(decodeRequest(encodeRequest(request)), { type: 'abort', reason: 'stop' });
+});

@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { bindLink, buffer, gate, receive, tensors } from './harness.ts';
+
+const told = { name: 'AbortedError', message: 'the rank aborted the update: rank 3 died' };
+
+test('a worker that waits for the next bucket is told why the update ended', async (t) => {
+  const link = await bindLink(t);
+  const { calls, received } = receive(link.address);
+  await link.open(buffer);
+  await link.abort('rank 3 died');
+  await assert.rejects(received, told);
+  assert.deepEqual(calls, ['open', 'release']);
+  await assert.rejects(link.load(tensors), { name: 'AbortedError', message: 'rank 3 died' });
+});
+
+test('an abort overtakes an answer that is due: the request ends at once, the abort when the copy has ended', async (t) => {
+  const link = await bindLink(t);
+  const copying = gate();
+  const copied = gate();
+  const order: string[] = [];
+  const { received } = receive(link.address, {
+    async load() {
+      copying.open();
+      await copied.opened;
+      order.push('copied');
+    },
+  });
+  await link.open(buffer);
+  const loading = link.load(tensors);
+  await copying.opened;
+  const aborted = link.abort('rank 3 died').then(() => order.push('aborted'));
+  await assert.rejects(loading, { name: 'AbortedError', message: 'rank 3 died' });
+  copied.open();
+  await aborted;
+  assert.deepEqual(order, ['copied', 'aborted']);
+  await assert.rejects(received, told);
+});
+
+test('an abort does not wait for ever for a worker that hangs', async (t) => {
+  const link = await bindLink(t);
+  const copied = gate();
+  const { received } = receive(link.address, { load: () => copied.opened });
+  await link.open(buffer);
+  const loading = link.load(tensors);
+  loading.catch(() => {});
+  await link.abort('rank 3 died');
+  await assert.rejects(loading, { name: 'AbortedError' });
+  copied.open();
+  await assert.rejects(received);
+});
+
+test('an abort before any worker has connected, after the end, and a second one do nothing', async (t) => {
+  const unconnected = await bindLink(t);
+  const opening = unconnected.open(buffer);
+  opening.catch(() => {});
+  await unconnected.abort('rank 3 died');
+  await assert.rejects(opening, { name: 'AbortedError', message: 'rank 3 died' });
+  await unconnected.abort('again');
+
+  const finished = await bindLink(t);
+  const { received } = receive(finished.address);
+  await finished.open(buffer);
+  await finished.release();
+  await finished.finish();
+  await finished.abort('too late');
+  await received;
+});
+
+test('closing ends a request in progress and the exchange of the worker', async (t) => {
+  const link = await bindLink(t);
+  const loading = gate();
+  const copied = gate();
+  const { received } = receive(link.address, {
+    load() {
+      loading.open();
+      return copied.opened;
+    },
+  });
+  await link.open(buffer);
+  const request = link.load(tensors);
+  request.catch(() => {});
+  await loading.opened;
+  link.close();
+  link.close();
+  await assert.rejects(request, { name: 'AbortedError', message: /device HOST-test-0 was closed/ });
+  copied.open();
+  await assert.rejects(received, { name: 'PeerLostError' });
+});

@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import { digestTensors, ThreadPool } from '../../src/native-bridge/memory.ts';
+import { TestHost } from '../native/harness.ts';
+import { bindLink, buffer, Fixture, receive, version } from './harness.ts';
+
+test('an engine worker in another process copies bucket after bucket out of device memory and proves what it holds', async (t) => {
+  const host = new TestHost(t);
+  const device = host.device({ capacity: 1 << 22 });
+  const slots = device.allocate(2_048);
+  const link = await bindLink(t, { deviceUuid: device.uuid });
+  const worker = new Fixture(t, 'link-worker', link.address, host.namespace, 'copy');
+
+  await link.open({ handle: slots.ipcHandle, bytes: slots.bytes });
+  assert.deepEqual(await worker.next(), { asked: 'open', bytes: 2_048, epoch: 7, version });
+
+  // Three buckets through two slots: the third overwrites the first, which the worker must have copied by then.
+  const sent = Array.from({ length: 3 }, () => randomBytes(1_024));
+  const announced = sent.map((_, bucket) => [
+    { name: `${bucket}.q_proj`, dtype: 'BF16', shape: [128, 3], offset: (bucket % 2) * 1_024 },
+    { name: `${bucket}.scale`, dtype: 'F32', shape: [], offset: (bucket % 2) * 1_024 + 768 },
+    { name: `${bucket}.norm`, dtype: 'F8_E4M3', shape: [100], offset: (bucket % 2) * 1_024 + 800 },
+  ]);
+  for (const [bucket, bytes] of sent.entries()) {
+    slots.mapping.write((bucket % 2) * 1_024, bytes);
+    await link.load(announced[bucket]!);
+    const names = announced[bucket]!.map(({ name }) => name);
+    assert.deepEqual(await worker.next(), { asked: 'load', names });
+  }
+  await link.release();
+  slots.free();
+  const report = await link.finish();
+  link.close();
+
+  const expected = Buffer.concat(
+    sent.flatMap((bytes) => [bytes.subarray(0, 768), bytes.subarray(768, 772), bytes.subarray(800, 900)]),
+  );
+  const { ended, contents } = await worker.next<{ ended: string; contents: Uint8Array }>();
+  assert.equal(ended, 'installed');
+  assert.ok(expected.equals(contents), 'the worker holds other bytes than were sent');
+
+  const copy = device.allocate(expected.byteLength);
+  copy.mapping.write(0, expected);
+  const sizes = Float64Array.from([768, 4, 100, 768, 4, 100, 768, 4, 100]);
+  const offsets = sizes.map((_, tensor) => sizes.subarray(0, tensor).reduce((sum, size) => sum + size, 0));
+  const pool = new ThreadPool(1);
+  const digests = await digestTensors(pool, copy.mapping, offsets, sizes);
+  pool.close();
+  assert.deepEqual(report, { digests, part: new Uint16Array(9), parts: new Uint16Array(9).fill(1) });
+});
+
+test('a worker that cannot tell what it installed answers null', async (t) => {
+  const link = await bindLink(t);
+  const { calls, received } = receive(link.address);
+  await link.open(buffer);
+  await link.release();
+  assert.equal(await link.finish(), null);
+  assert.deepEqual(await received, { epoch: 7, version });
+  assert.deepEqual(calls, ['open', 'release', 'finish']);
+});

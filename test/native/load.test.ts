@@ -1,0 +1,128 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { addon } from '../../src/native-bridge/addon.ts';
+import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
+import { TestHost } from './harness.ts';
+
+/** A file of random bytes in a directory of its own, and zeroed memory of as many bytes. */
+function setUp(t: TestContext, bytes: number) {
+  const { namespace } = new TestHost(t);
+  const directory = mkdtempSync(join(tmpdir(), `${namespace}-`));
+  const path = join(directory, 'model.safetensors');
+  const content = randomBytes(bytes);
+  writeFileSync(path, content);
+  const destination = Mapping.create(`/dev/shm/${namespace}`, bytes);
+  const pool = new ThreadPool(3);
+  t.after(() => {
+    pool.close();
+    rmSync(directory, { recursive: true });
+  });
+  return { pool, path, content, destination, directory, progress: new Float64Array(1) };
+}
+
+test('ranges of a file are read to where they belong, and counted', async (t) => {
+  const bytes = 20_000_003;
+  const { pool, path, content, destination, progress } = setUp(t, bytes);
+  // The halves change places; between them is a range of no bytes.
+  const half = 10_000_001;
+  const ranges = Float64Array.of(0, bytes - half, half, 5, 0, 0, half, 0, bytes - half);
+  const { startedAt, endedAt } = await pool.load(path, destination, ranges, progress);
+  assert(startedAt <= endedAt);
+  assert.equal(progress[0], bytes);
+  const swapped = Buffer.concat([content.subarray(half), content.subarray(0, half)]);
+  assert(destination.read(0, bytes).equals(swapped));
+});
+
+test('many small ranges are all read, and the counter goes on from what it had', async (t) => {
+  const { pool, path, content, destination, progress } = setUp(t, 500_000);
+  progress[0] = 7;
+  const ranges = Float64Array.from({ length: 3 * 5000 }, (_, at) =>
+    at % 3 === 2 ? 100 : Math.floor(at / 3) * 100,
+  );
+  await pool.load(path, destination, ranges, progress);
+  assert.equal(progress[0], 500_007);
+  assert(destination.read(0, 500_000).equals(content));
+});
+
+test('a file that is shorter than a range is refused before anything is read, with its size', async (t) => {
+  const { pool, path, destination, progress } = setUp(t, 1000);
+  truncateSync(path, 900);
+  await assert.rejects(pool.load(path, destination, Float64Array.of(0, 0, 500, 500, 500, 500), progress), {
+    name: 'NativeError',
+    message: `${path} has 900 bytes, but the bytes 500 to 1000 are asked for`,
+  });
+  assert.equal(progress[0], 0);
+});
+
+test('a file that is cut while it is read ends in an error that says where', async (t) => {
+  const bytes = 256 << 20;
+  const { namespace } = new TestHost(t);
+  const path = `/dev/shm/${namespace}-file`;
+  writeFileSync(path, '');
+  truncateSync(path, bytes);
+  const destination = Mapping.create(`/dev/shm/${namespace}`, bytes);
+  const pool = new ThreadPool(1);
+  t.after(() => pool.close());
+  const progress = new Float64Array(1);
+  const loaded = pool.load(path, destination, Float64Array.of(0, 0, bytes), progress);
+  const refused = assert.rejects(loaded, (error: Error) => {
+    assert.match(error.message, new RegExp(`^file ended early: ${path} at offset \\d+$`));
+    return (error.cause as { code?: unknown }).code === 'FILE_ENDED';
+  });
+  // Runs while the pool reads; the last piece is far from its turn.
+  while (progress[0] === 0);
+  truncateSync(path, 4096);
+  await refused;
+  assert(progress[0]! < bytes);
+});
+
+test('what cannot be opened or is no regular file is refused in words', async (t) => {
+  const { pool, path, destination, directory, progress } = setUp(t, 1000);
+  const load = (from: string) => pool.load(from, destination, Float64Array.of(0, 0, 1), progress);
+  await assert.rejects(load(`${path}.missing`), {
+    name: 'NativeError',
+    message: `cannot open ${path}.missing: No such file or directory`,
+  });
+  mkdirSync(join(directory, 'directory'));
+  await assert.rejects(load(join(directory, 'directory')), /directory: not a regular file$/);
+  spawnSync('mkfifo', [join(directory, 'fifo')]);
+  await assert.rejects(load(join(directory, 'fifo')), /fifo: not a regular file$/);
+});
+
+test('a missing file is an error even where nothing is to be read', async (t) => {
+  const { pool, path, destination, progress } = setUp(t, 1000);
+  await assert.rejects(
+    pool.load(`${path}.missing`, destination, new Float64Array(0), progress),
+    /cannot open/,
+  );
+});
+
+test('after a failed load the pool does the next one', async (t) => {
+  const { pool, path, content, destination, progress } = setUp(t, 1000);
+  const range = Float64Array.of(0, 0, 1000);
+  const failed = assert.rejects(pool.load('/nowhere', destination, range, progress));
+  await pool.load(path, destination, range, progress);
+  await failed;
+  assert(destination.read(0, 1000).equals(content));
+});
+
+test('ranges outside the destination are refused', async (t) => {
+  const { pool, path, destination, progress } = setUp(t, 1000);
+  await assert.rejects(pool.load(path, destination, Float64Array.of(0, 1, 1000), progress), /lies outside/);
+  await assert.rejects(pool.load(path, destination, Float64Array.of(-1, 0, 1), progress), /ranges\[0\]/);
+  await assert.rejects(
+    pool.load(path, destination, Float64Array.of(0, 0, 1), new Float64Array(0)),
+    /progress/,
+  );
+  const native = new addon.ThreadPool(1);
+  const wrong = [0] as unknown as Float64Array;
+  await assert.rejects(native.load(path, destination.native, wrong, progress), {
+    code: 'ERR_INVALID_ARG_TYPE',
+  });
+  native.close();
+});
