@@ -14,7 +14,6 @@ export async function readKeyValueHeads(model: string): Promise<number | null> {
   }
   const config = parseJsonObject(json, path);
   const text = config.get('text_config');
-  const heads =
-    config.get('num_key_value_heads') ?? (isObject(text) ? text['num_key_value_heads'] : undefined);
+  const heads = config.get('num_key_value_heads') ?? (isObject(text) ? text.num_key_value_heads : undefined);
   return Number.isSafeInteger(heads) && (heads as number) > 0 ? (heads as number) : null;
 }

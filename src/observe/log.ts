@@ -6,6 +6,6 @@ import type { Logger } from '../ports.ts';
  * level (debug, info, warn, error, silent); the default says nothing while all is well.
  */
 export function createLog(role: string): Logger {
-  const level = process.env['WEIGHTCAST_LOG'] ?? 'error';
+  const level = process.env.WEIGHTCAST_LOG ?? 'error';
   return pino({ level, base: { role, pid: process.pid } }, pino.destination({ dest: 2, sync: true }));
 }
