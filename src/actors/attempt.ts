@@ -4,15 +4,12 @@ import type { LinkTensor, WorkerLink } from '../engines/worker-link/worker-link.
 import type { Interval } from '../native-bridge/addon.ts';
 import type { Collective } from '../native-bridge/collective.ts';
 import type { DeviceBuffer } from '../native-bridge/device.ts';
-import type { Plan } from '../plan/buckets.ts';
+import { linkSlotCount, type Plan, stagesAhead } from '../plan/plan.ts';
 import { transfersOf } from '../plan/transfers.ts';
 import type { Clock } from '../ports.ts';
 import { deadlines } from './deadlines.ts';
 import type { CarryFrom, Installed } from './messages.ts';
 import type { RankPorts } from './rank-ports.ts';
-
-/** Two, so that a bucket is broadcast while the engine worker copies the one before it. */
-export const linkSlots = 2;
 
 export interface AttemptOrder {
   readonly epoch: number;
@@ -68,10 +65,10 @@ export class Attempt {
     const { plan } = order;
     const taken: DeviceBuffer[] = [];
     try {
-      const link = ports.device.allocate(linkSlots * plan.slotBytes);
+      const link = ports.device.allocate(linkSlotCount(plan) * plan.slotBytes);
       taken.push(link);
       let staging: DeviceBuffer | null = null;
-      if (plan.mode === 'pipelined' && plan.owners.includes(ports.rank)) {
+      if (stagesAhead(plan) && plan.owners.includes(ports.rank)) {
         staging = ports.device.allocate(plan.slotBytes);
         taken.push(staging);
       }
@@ -89,6 +86,15 @@ export class Attempt {
 
   get hasStaging(): boolean {
     return this.#staging !== null;
+  }
+
+  get linkSlots(): number {
+    return linkSlotCount(this.plan);
+  }
+
+  /** No other rank takes part, so there is no order of broadcasts to keep. */
+  get isAlone(): boolean {
+    return this.plan.ranks.length === 1;
   }
 
   get bucketCount(): number {
@@ -112,13 +118,14 @@ export class Attempt {
     return this.#upload(bucket, this.#staging, 0);
   }
 
-  /** H2D straight into the bucket's link slot: serial mode. */
+  /** H2D straight into the bucket's link slot: in serial mode, and for a rank that is alone. */
   uploadInPlace(bucket: number): Promise<Interval> {
     return this.#upload(bucket, this.#linkBuffer, this.#slotOffset(bucket));
   }
 
-  /** Every rank calls this for the same buckets in the same order. */
-  broadcast(bucket: number, from: CarryFrom): Promise<Interval> {
+  /** Every rank calls this for the same buckets in the same order. Null for a rank that is alone. */
+  broadcast(bucket: number, from: CarryFrom): Promise<Interval> | null {
+    if (this.isAlone) return null;
     const destination = { buffer: this.#linkBuffer, offset: this.#slotOffset(bucket) };
     assert(from !== 'staging' || this.#staging !== null, 'there is no staging slot to broadcast from');
     const own = from === 'staging' ? { buffer: this.#staging!, offset: 0 } : destination;
@@ -173,7 +180,7 @@ export class Attempt {
   }
 
   #slotOffset(bucket: number): number {
-    return (bucket % linkSlots) * this.plan.slotBytes;
+    return (bucket % this.linkSlots) * this.plan.slotBytes;
   }
 
   #upload(bucket: number, destination: DeviceBuffer, base: number): Promise<Interval> {

@@ -43,9 +43,11 @@ export class BucketActor implements Actor<BucketMessage> {
       context.tell(this.#rank, { type: 'uploaded-in-place', epoch, bucket, h2d });
     }
     const arrival = attempt.broadcast(bucket, from);
-    // Told before it is done: the next bucket's broadcast may queue up behind this one, in the plan's order.
-    context.tell(this.#rank, { type: 'broadcast-issued', epoch, bucket });
-    context.tell(this.#rank, { type: 'broadcast-done', epoch, bucket, broadcast: await arrival });
+    if (arrival !== null) {
+      // Told before it is done: the next bucket's broadcast may queue up behind this one, in the plan's order.
+      context.tell(this.#rank, { type: 'broadcast-issued', epoch, bucket });
+      context.tell(this.#rank, { type: 'broadcast-done', epoch, bucket, broadcast: await arrival });
+    }
     context.tell(this.#rank, { type: 'reloaded', epoch, bucket, reload: await attempt.reload(bucket) });
   }
 }

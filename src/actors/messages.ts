@@ -286,6 +286,8 @@ export const toRank = {
       /** Null when the rank said in `prepare` that it holds them. */
       plan: plan.nullable(),
       manifest: binary.nullable(),
+      /** Less free device memory than this in the middle of the update is pressure. */
+      reserveBytes: bytes,
     },
     opened,
   ),
@@ -311,7 +313,6 @@ export type RankMessage =
       readonly broadcast: Interval;
     }
   | { readonly type: 'reloaded'; readonly epoch: number; readonly bucket: number; readonly reload: Interval }
-  | { readonly type: 'relinquish-staging'; readonly epoch: number }
   | { readonly type: 'report-progress' }
   | { readonly type: 'bucket-failed'; readonly epoch: number; readonly error: WeightcastError }
   | {

@@ -2,8 +2,9 @@ import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
 import type { LoadJob } from '../checkpoint/segment-store.ts';
 import { AbortedError, asFailure, OutOfDeviceMemoryError, UsageError, WeightcastError } from '../errors.ts';
 import type { Collective } from '../native-bridge/collective.ts';
-import type { Plan } from '../plan/buckets.ts';
-import { Attempt, linkSlots } from './attempt.ts';
+import { SLOTS } from '../plan/memory-budget.ts';
+import type { Plan } from '../plan/plan.ts';
+import { Attempt } from './attempt.ts';
 import { BucketActor } from './bucket.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import type {
@@ -33,6 +34,7 @@ export class RankActor implements Actor<RankMessage> {
   #slots!: Slots;
   #epoch = 0;
   #attempt: Attempt | null = null;
+  #reserveBytes = 0;
   #stream: Stream | null = null;
   #streamReply: Reply<Streamed> | null = null;
   #load: { job: LoadJob; reply: Reply<{ digests: BigUint64Array }> } | null = null;
@@ -48,7 +50,7 @@ export class RankActor implements Actor<RankMessage> {
 
   started(context: Context<RankMessage>): void {
     const spawn = (name: string) => context.spawn<BucketMessage>(name, () => new BucketActor(context.self));
-    const links = Array.from({ length: linkSlots }, (_, slot) => spawn(`link-bucket-${slot}`));
+    const links = Array.from({ length: SLOTS.pipelined }, (_, slot) => spawn(`link-bucket-${slot}`));
     this.#slots = { staging: spawn('staging-bucket'), links };
     context.tell(this.#supervisor, {
       type: 'rank-ready',
@@ -87,12 +89,10 @@ export class RankActor implements Actor<RankMessage> {
       case 'bucket-failed':
         if (message.epoch === this.#attempt?.epoch) await this.#abandon(message.error);
         return;
-      case 'relinquish-staging':
-        if (message.epoch === this.#attempt?.epoch) this.#stream?.giveUpStaging();
-        return;
       case 'abort':
         return this.#abort(message, context);
       case 'report-progress':
+        this.#relieveMemory();
         return this.#reportProgress(context);
     }
   }
@@ -156,6 +156,7 @@ export class RankActor implements Actor<RankMessage> {
       context.fail(new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`));
       return;
     }
+    this.#reserveBytes = message.reserveBytes;
     context.reply(message, await this.#openAttempt(message, this.#plan, this.#manifest.value, context));
   }
 
@@ -172,7 +173,7 @@ export class RankActor implements Actor<RankMessage> {
       return { outcome: 'open', linkAddress: this.#attempt.linkAddress };
     } catch (error) {
       if (!(error instanceof OutOfDeviceMemoryError)) throw error;
-      const wantedBytes = (linkSlots + (plan.mode === 'pipelined' ? 1 : 0)) * plan.slotBytes;
+      const wantedBytes = SLOTS[plan.mode] * plan.slotBytes;
       return { outcome: 'pressure', wantedBytes, freeBytes: this.#ports.device.memory().free };
     }
   }
@@ -229,6 +230,12 @@ export class RankActor implements Actor<RankMessage> {
     this.#stream = null;
     this.#streamReply?.succeed({ timeline, installed: result });
     this.#streamReply = null;
+  }
+
+  /** Device memory that others took meanwhile: the staging slot is what the update can do without. */
+  #relieveMemory(): void {
+    if (this.#stream === null || !this.#stream.attempt.hasStaging) return;
+    if (this.#ports.device.memory().free < this.#reserveBytes) this.#stream.giveUpStaging();
   }
 
   // ── failure ──────────────────────────────────────────────────────────────────────────────────────────────────

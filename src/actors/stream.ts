@@ -1,5 +1,5 @@
 import type { Interval } from '../native-bridge/addon.ts';
-import { type Attempt, linkSlots } from './attempt.ts';
+import type { Attempt } from './attempt.ts';
 import type { ActorRef } from './kernel/index.ts';
 import type { BucketMessage, RankMessage, RankTimeline } from './messages.ts';
 
@@ -19,7 +19,8 @@ type StreamMessage = Extract<
  *
  * Buckets go through the link slots in the plan's order, turn and turn about; a slot takes the next one when the
  * engine worker has copied the last. At most one `carry` is on its way to being issued, because every rank must
- * issue its broadcasts in the same order. The rank's own buckets are staged ahead of their turn.
+ * issue its broadcasts in the same order. The rank's own buckets are staged ahead of their turn. A rank that is alone
+ * issues no broadcasts: it fills every link slot that is free.
  */
 export class Stream {
   readonly attempt: Attempt;
@@ -33,7 +34,7 @@ export class Stream {
   #issuing = false;
   #reloaded = 0;
   #reloadedBytes = 0;
-  readonly #slotTaken: boolean[] = new Array(linkSlots).fill(false);
+  readonly #slotTaken: boolean[];
 
   /** Index into `#owned` of the next bucket to stage. */
   #nextStage = 0;
@@ -51,6 +52,7 @@ export class Stream {
     this.#rank = rank;
     this.#slots = slots;
     this.#tell = tell;
+    this.#slotTaken = new Array(attempt.linkSlots).fill(false);
     this.#owned = [...attempt.plan.owners.keys()].filter((bucket) => attempt.owns(bucket));
   }
 
@@ -99,7 +101,7 @@ export class Stream {
         break;
       case 'reloaded':
         this.#record('reload', message.bucket, message.reload);
-        this.#slotTaken[message.bucket % linkSlots] = false;
+        this.#slotTaken[message.bucket % this.attempt.linkSlots] = false;
         this.#reloaded += 1;
         this.#reloadedBytes += this.attempt.plan.bucketBytes[message.bucket]!;
         break;
@@ -109,7 +111,9 @@ export class Stream {
 
   #advance(): void {
     if (this.attempt.hasStaging && this.#stagingBucket === null) this.#refillStaging();
-    if (!this.#issuing && this.#nextCarry < this.attempt.bucketCount) this.#carryNext();
+    while (!this.#issuing && this.#nextCarry < this.attempt.bucketCount) {
+      if (!this.#carryNext()) return;
+    }
   }
 
   #refillStaging(): void {
@@ -125,19 +129,21 @@ export class Stream {
     this.#tell(this.#slots.staging, { type: 'stage', attempt: this.attempt, bucket });
   }
 
-  #carryNext(): void {
+  /** False if the next bucket has to wait. */
+  #carryNext(): boolean {
     const bucket = this.#nextCarry;
-    const slot = bucket % linkSlots;
-    if (this.#slotTaken[slot]) return;
+    const slot = bucket % this.attempt.linkSlots;
+    if (this.#slotTaken[slot]) return false;
     const staged = bucket === this.#stagingBucket;
-    if (staged && !this.#stagedReady) return;
+    if (staged && !this.#stagedReady) return false;
     // The staging slot may still hold an earlier bucket that is being broadcast; this one's turn to be staged comes.
-    if (this.attempt.owns(bucket) && !staged && this.attempt.hasStaging) return;
+    if (this.attempt.owns(bucket) && !staged && this.attempt.hasStaging) return false;
     this.#nextCarry += 1;
-    this.#issuing = true;
+    this.#issuing = !this.attempt.isAlone;
     this.#slotTaken[slot] = true;
     const from = !this.attempt.owns(bucket) ? 'peer' : staged ? 'staging' : 'host';
     this.#tell(this.#slots.links[slot]!, { type: 'carry', attempt: this.attempt, bucket, from });
+    return true;
   }
 
   #record(stage: 'h2d' | 'broadcast' | 'reload', bucket: number, { startedAt, endedAt }: Interval): void {

@@ -164,6 +164,8 @@ export class Update {
           layout: plan.layout,
           plan: planDigest === plan.digest ? null : plan,
           manifest: layout === plan.layout ? null : checkpoint.manifest,
+          // Half of what the plan left alone.
+          reserveBytes: (available[index]!.freeBytes * (1 - options.memoryFraction)) / 2,
         };
         return ask(this.#context, ref, toRank.open, order, this.#within(deadlines.open));
       }),

@@ -6,10 +6,10 @@ import { ALIGNMENT, alignDown, alignUp, bytesText } from './byte-units.ts';
 /** The smallest bucket that keeps a link busy: on PCIe 5 x16, 32 MiB copies reach 55.2 of 55.4 GB/s. */
 export const DEFAULT_BUCKET_BYTES = 32 * 2 ** 20;
 
-/** `pipelined`: a staging slot and two link slots. `serial`: two link slots, nothing is staged ahead. */
+/** `pipelined`: three slots, the three stages overlap. `serial`: two, for when device memory is short. */
 export type Mode = 'pipelined' | 'serial';
 
-const SLOTS = { pipelined: 3, serial: 2 } as const;
+export const SLOTS = { pipelined: 3, serial: 2 } as const;
 
 /** What a checkpoint asks of device memory. */
 export interface MemoryNeeds {

@@ -1,4 +1,4 @@
-import type { Mode } from './memory-budget.ts';
+import { type Mode, SLOTS } from './memory-budget.ts';
 
 /**
  * Which bucket goes from which owner, in what order, in which mode; in columns, as a manifest. Bucket `b` is the
@@ -35,6 +35,19 @@ export interface PlanRank {
 
 export function bucketCount(plan: Plan): number {
   return plan.owners.length;
+}
+
+/**
+ * Whether owners upload their buckets ahead, into a slot of their own, so that the uploads of several owners overlap.
+ * A rank that is alone needs no such slot: it uploads into one link slot while the worker reads another.
+ */
+export function stagesAhead({ mode, ranks }: Plan): boolean {
+  return mode === 'pipelined' && ranks.length > 1;
+}
+
+/** Slots that engine workers read from: two at least, so that one fills while the other is read. */
+export function linkSlotCount(plan: Plan): number {
+  return SLOTS[plan.mode] - (stagesAhead(plan) ? 1 : 0);
 }
 
 /** The manifest rows of one bucket and their offsets in its slot. */
