@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The addon's tests under AddressSanitizer and UndefinedBehaviorSanitizer. Builds a second addon in build/sanitizers/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+tree=$root/build/sanitizers
+
+# node-gyp builds in one place only, so the second build has a tree of its own. Copies keep their times, so make sees what changed.
+mkdir -p "$tree"
+rm -rf "$tree/native"
+cp -a native binding.gyp package.json "$tree/"
+ln -sfn "$root/node_modules" "$tree/node_modules"
+checks=address,undefined
+(
+  cd "$tree"
+  export CXXFLAGS="-fsanitize=$checks -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"
+  export LDFLAGS="-fsanitize=$checks"
+  node-gyp configure build >make.log 2>&1 || { cat make.log; exit 1; }
+)
+
+# Node is not built with sanitizers: their runtime has to be there before it, and what Node itself leaks is not ours.
+export LD_PRELOAD="$(g++ -print-file-name=libasan.so):$(g++ -print-file-name=libubsan.so)"
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_segv=0
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export WEIGHTCAST_ADDON="$tree/build/Release/weightcast.node"
+node scripts/test.mjs "${@:-test/native}"
