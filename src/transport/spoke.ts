@@ -185,7 +185,8 @@ export class SpokeTransport implements Transport {
   /** What the first hub sends waits in ZeroMQ until there is a listener. */
   async #deliveryStart(hub: string): Promise<void> {
     await this.#deliveryStarted;
-    if (this.#closed === null) this.#listener?.onPeer({ node: hub, state: 'up', reason: 'welcomed this node' });
+    if (this.#closed === null)
+      this.#listener?.onPeer({ node: hub, state: 'up', reason: 'welcomed this node' });
     // Also while it closes: a hub that vanished meanwhile answers no bye.
     if (this.#closed === null || this.#session !== null) this.#schedulePing();
   }
