@@ -24,28 +24,30 @@ function scatter(sum: number): number {
 export interface Completion {
   readonly prompt: string;
   readonly words: readonly string[];
+  /** Versions of the weights that answered: more than one if an update came while the completion was kept. */
+  readonly versions: ReadonlySet<string>;
   /** `length`, or `abort` if a pause ended it. */
   readonly finishReason: 'length' | 'abort';
 }
 
-/** The body of an answer, as vLLM's. `version` is that of the weights that answered. */
+/** The body of an answer, as vLLM's. */
 export function completionBody(options: {
   readonly id: string;
   readonly model: string;
-  readonly version: string | null;
   readonly completions: readonly Completion[];
   /** Seconds since 1970. */
   readonly created: number;
 }): object {
-  const { id, model, version, completions, created } = options;
+  const { id, model, completions, created } = options;
   const promptTokens = completions.reduce((sum, { prompt }) => sum + countWords(prompt), 0);
+  const versions = new Set(completions.flatMap((completion) => [...completion.versions]));
   const completionTokens = completions.reduce((sum, { words }) => sum + words.length, 0);
   return {
     id: `cmpl-${id}`,
     object: 'text_completion',
     created,
     model,
-    system_fingerprint: version ?? 'dummy',
+    system_fingerprint: [...versions].join('+'),
     choices: completions.map(({ words, finishReason }, index) => ({
       index,
       text: words.map((word) => ` ${word}`).join(''),

@@ -69,6 +69,8 @@ export class EngineWorker {
       };
     },
 
+    deviceMemory: () => this.#device.memory(),
+
     writeParts: async ({ path }) => {
       const file = Mapping.open(path, true);
       try {
@@ -79,7 +81,7 @@ export class EngineWorker {
       return null;
     },
 
-    partialSums: ({ prompt, steps }) => partialSums(this.#parameters, prompt, steps),
+    partialSums: (call) => partialSums(this.#parameters, call),
   };
 
   /** Ends the threads; the memory goes with the device. */

@@ -1,20 +1,20 @@
 import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
-import type { OpenedBuffer, WeightsHandler } from '../../src/engines/worker-link/worker-side.ts';
+import type { OpenedBuffer, WeightReceiver } from '../../src/engines/worker-link/worker-side.ts';
 import { EngineError } from '../../src/errors.ts';
 import type { Faults } from './configuration.ts';
 
 const lookEveryMilliseconds = 50;
 
 /** Passes on what an update brings, and fails on purpose where it is told to. */
-export class FaultyHandler implements WeightsHandler {
-  readonly #handler: WeightsHandler;
+export class FaultyHandler implements WeightReceiver {
+  readonly #handler: WeightReceiver;
   readonly #faults: Faults;
   #linkPath = '';
   #buckets = 0;
 
-  constructor(handler: WeightsHandler, faults: Faults) {
+  constructor(handler: WeightReceiver, faults: Faults) {
     this.#handler = handler;
     this.#faults = faults;
   }
@@ -39,7 +39,7 @@ export class FaultyHandler implements WeightsHandler {
     return this.#handler.release();
   }
 
-  finish(): ReturnType<WeightsHandler['finish']> {
+  finish(): ReturnType<WeightReceiver['finish']> {
     return this.#handler.finish();
   }
 

@@ -1,4 +1,4 @@
-import { AbortedError, DeadlineError, OverloadedError } from '../../src/errors.ts';
+import { DeadlineError, OverloadedError } from '../../src/errors.ts';
 
 /** Completions that may wait; vLLM lets them all wait, and runs out of memory some day. */
 const mostWaiting = 1024;
@@ -24,12 +24,34 @@ export class Gate {
     return this.#paused;
   }
 
-  /** For a completion. Rejects with `OverloadedError` if too many wait, `AbortedError` if a pause sends it away. */
-  enter(): Promise<void> {
+  /**
+   * For a completion, which waits until it may or its client hangs up. Rejects with `OverloadedError` if too many
+   * wait, with the signal's reason, or with what {@link refuseWaiting} gives.
+   */
+  enter(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return Promise.reject(signal.reason);
     if (this.#waiting.length >= mostWaiting) {
       return Promise.reject(new OverloadedError(`${mostWaiting} requests are waiting already`));
     }
-    const entered = new Promise<void>((enter, refuse) => this.#waiting.push({ enter, refuse }));
+    const entered = new Promise<void>((resolve, reject) => {
+      const onAbort = () => {
+        this.#waiting = this.#waiting.filter((other) => other !== waiting);
+        reject(signal.reason);
+      };
+      const settled = () => signal.removeEventListener('abort', onAbort);
+      const waiting = {
+        enter: () => {
+          settled();
+          resolve();
+        },
+        refuse: (error: Error) => {
+          settled();
+          reject(error);
+        },
+      };
+      signal.addEventListener('abort', onAbort);
+      this.#waiting.push(waiting);
+    });
     this.#admit();
     return entered;
   }
@@ -45,7 +67,7 @@ export class Gate {
     const entered = new Promise<void>((resolve, reject) => {
       const late = setTimeout(() => {
         this.#waitingAlone = this.#waitingAlone.filter((other) => other !== enter);
-        reject(new DeadlineError(`another call was not done within ${timeoutMilliseconds} ms`));
+        reject(new DeadlineError(`earlier calls were not done within ${timeoutMilliseconds} ms`));
         this.#admit();
       }, timeoutMilliseconds);
       const enter = () => {
@@ -74,8 +96,7 @@ export class Gate {
   }
 
   /** Sends away the completions that wait. */
-  refuseWaiting(): void {
-    const error = new AbortedError('the engine was paused');
+  refuseWaiting(error: Error): void {
     for (const { refuse } of this.#waiting.splice(0)) refuse(error);
   }
 

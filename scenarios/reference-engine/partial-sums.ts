@@ -5,11 +5,16 @@ const wordBytes = 4;
 
 /**
  * A worker's share in the words that follow a prompt: for each, the sum (mod 2^32) of a few words of its parameters,
- * at places that the prompt and the number of the step decide.
+ * at places that the prompt and the number of the step decide. `from` is the first step's.
  */
-export function partialSums(parameters: WorkerParameters, prompt: string, steps: number): number[] {
+export function partialSums(
+  parameters: WorkerParameters,
+  { prompt, from, steps }: { readonly prompt: string; readonly from: number; readonly steps: number },
+): number[] {
   return Array.from({ length: steps }, (_, step) => {
-    const places = createHash('sha256').update(`${step} ${prompt}`).digest();
+    const places = createHash('sha256')
+      .update(`${from + step} ${prompt}`)
+      .digest();
     let sum = 0;
     for (let at = 0; at < places.length; at += wordBytes) {
       sum = (sum + wordAt(parameters, places.readUInt32LE(at) / 2 ** 32)) >>> 0;

@@ -1,12 +1,12 @@
 import { strict as assert } from 'node:assert';
 import type { InstalledReport, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
-import type { OpenedBuffer, WeightsHandler } from '../../src/engines/worker-link/worker-side.ts';
+import type { OpenedBuffer, WeightReceiver } from '../../src/engines/worker-link/worker-side.ts';
 import { openDeviceMemory } from '../../src/native-bridge/device.ts';
 import type { Mapping } from '../../src/native-bridge/memory.ts';
 import type { WorkerParameters } from './worker-parameters.ts';
 
 /** One update of a worker's parameters. */
-export class WeightsInstaller implements WeightsHandler {
+export class WeightsInstaller implements WeightReceiver {
   readonly #parameters: WorkerParameters;
   readonly #names: string[] = [];
   #link: Mapping | null = null;

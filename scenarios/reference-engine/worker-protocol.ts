@@ -10,10 +10,12 @@ export interface WorkerMethods {
   receiveWeights(call: { address: string; timeoutMilliseconds: number }): { epoch: number; version: string };
   /** What the worker's parameters hold now. */
   digestWeights(call: object): HeldWeights;
+  /** Bytes of the worker's device. */
+  deviceMemory(call: object): { free: number; total: number };
   /** Writes this worker's parts of all tensors into the file that the server laid out. */
   writeParts(call: { path: string }): null;
-  /** This worker's share in each of the next words: numbers below 2^32. */
-  partialSums(call: { prompt: string; steps: number }): number[];
+  /** This worker's share in each of some words that follow the prompt: numbers below 2^32. */
+  partialSums(call: { prompt: string; from: number; steps: number }): number[];
 }
 
 export type WorkerMethod = keyof WorkerMethods;

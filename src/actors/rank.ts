@@ -69,7 +69,7 @@ export class RankActor implements Actor<RankMessage> {
       case 'load':
         return this.#startLoad(message, context);
       case 'load-ended':
-        return this.#endLoad(message);
+        return this.#endLoad(message, context);
       case 'forget':
         return this.#ports.segments.forget(message.segments);
       case 'prepare':
@@ -85,13 +85,14 @@ export class RankActor implements Actor<RankMessage> {
       case 'reloaded':
         return this.#advance(message, context);
       case 'stream-ended':
-        return this.#endStream(message);
+        return this.#endStream(message, context);
       case 'bucket-failed':
         if (message.epoch === this.#attempt?.epoch) await this.#abandon(message.error);
         return;
       case 'abort':
         return this.#abort(message, context);
       case 'report-progress':
+        context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
         this.#relieveMemory();
         return this.#reportProgress(context);
     }
@@ -121,7 +122,8 @@ export class RankActor implements Actor<RankMessage> {
     );
   }
 
-  #endLoad({ result }: MessageOf<'load-ended'>): void {
+  #endLoad({ result }: MessageOf<'load-ended'>, context: Context<RankMessage>): void {
+    this.#reportProgress(context);
     const load = this.#load;
     this.#load = null;
     if (result instanceof WeightcastError) load?.reply.fail(result);
@@ -219,12 +221,16 @@ export class RankActor implements Actor<RankMessage> {
     );
   }
 
-  async #endStream({ epoch, result }: MessageOf<'stream-ended'>): Promise<void> {
+  async #endStream(
+    { epoch, result }: MessageOf<'stream-ended'>,
+    context: Context<RankMessage>,
+  ): Promise<void> {
     if (this.#stream === null || epoch !== this.#stream.attempt.epoch) return;
     if (result instanceof WeightcastError) {
       await this.#abandon(result);
       return;
     }
+    this.#reportProgress(context);
     const { timeline } = this.#stream;
     this.#attempt = null;
     this.#stream = null;
@@ -270,8 +276,8 @@ export class RankActor implements Actor<RankMessage> {
     );
   }
 
+  /** Now and then, and at the end: what is quick shows too, and a bar gets to its end. */
   #reportProgress(context: Context<RankMessage>): void {
-    context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
     const progress = this.#progress();
     if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
   }

@@ -30,7 +30,11 @@ test('a checkpoint flows into every worker of the engine, bit for bit, and nothi
       assert.deepEqual(instances[0]?.version, { checkpoint: 'step-1', digest: registered.digest });
       assert.equal(instances[0]?.state, 'serving');
       assert.deepEqual(await freeMemory(engine.endpoint), free);
-      assert.ok(progress.length > 0, 'progress was reported');
+      for (const activity of ['load', 'update'] as const) {
+        const last = progress.filter((one) => one.activity === activity && one.rank === 1).at(-1);
+        assert.ok(last !== undefined && last.totalBytes > 0, `progress of the ${activity} was reported`);
+        assert.equal(last.doneBytes, last.totalBytes, `to its end`);
+      }
     },
   );
 });

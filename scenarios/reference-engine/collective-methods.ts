@@ -1,0 +1,102 @@
+import { renameSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { z } from 'zod';
+import type { CheckpointIndex } from '../../src/checkpoint/source.ts';
+import { EngineError } from '../../src/errors.ts';
+import { Mapping } from '../../src/native-bridge/memory.ts';
+import { layOutDump } from './model-tensors.ts';
+import type { WorkerGroup } from './worker-group.ts';
+import { type Call, settled } from './worker-handle.ts';
+
+/** What weights an engine holds that has had no update. */
+export const dummyVersion = 'dummy';
+/** What an engine holds after an update that failed: of each version something, perhaps. */
+export const mixedVersion = 'mixed';
+
+/** How long a rank may be silent in an update; it waits for the other ranks at times. */
+const silenceMilliseconds = 120_000;
+
+/** What the methods work on. */
+export interface EngineState {
+  readonly index: CheckpointIndex;
+  readonly workers: WorkerGroup;
+  /** `checkpoint@digest` of the weights that the workers hold, or one of the words above. */
+  version: string;
+}
+
+/** Throws what Python would: the engine passes the words on. */
+type CollectiveMethod = (state: EngineState, args: readonly unknown[], timeout: number) => Call<unknown[]>;
+
+/** What `/collective_rpc` can call, by name: the methods of vLLM's workers and of a worker extension in one. */
+export const collectiveMethods: ReadonlyMap<string, CollectiveMethod> = new Map<string, CollectiveMethod>([
+  ['update_weights_from_weightcast', updateWeights],
+  ['weight_digests', ({ workers }, args, timeout) => call(workers, 'digestWeights', args, timeout)],
+  ['device_memory', ({ workers }, args, timeout) => call(workers, 'deviceMemory', args, timeout)],
+  ['dump_weights', dumpWeights],
+]);
+
+const links = z.tuple([z.record(z.string(), z.string())]);
+const path = z.tuple([z.string().min(1)]);
+
+function updateWeights(state: EngineState, args: readonly unknown[], timeout: number): Call<null[]> {
+  const [addressOf] = parseArguments(links, args, '{device uuid: link address}');
+  // In vLLM each worker looks itself up, and those that are named wait for a rank that gives up. Here none begins.
+  for (const { deviceUuid } of state.workers.workers) {
+    if (!Object.hasOwn(addressOf, deviceUuid)) throw new EngineError(`KeyError: '${deviceUuid}'`);
+  }
+  state.version = mixedVersion;
+  const { result, done } = state.workers.callAll(
+    'receiveWeights',
+    ({ deviceUuid }) => ({
+      address: addressOf[deviceUuid]!,
+      timeoutMilliseconds: Math.min(timeout, silenceMilliseconds),
+    }),
+    timeout,
+  );
+  return {
+    done,
+    result: result.then((received) => {
+      const versions = new Set(received.map(({ epoch, version }) => `${version} of epoch ${epoch}`));
+      if (versions.size !== 1) throw new EngineError(`the workers got ${[...versions].join(' and ')}`);
+      state.version = received[0]!.version;
+      return received.map(() => null);
+    }),
+  };
+}
+
+/** All workers write their parts into one safetensors file, which appears under its name when it is whole. */
+function dumpWeights(state: EngineState, args: readonly unknown[], timeout: number): Call<null[]> {
+  const destination = resolve(parseArguments(path, args, 'a path')[0]);
+  const partial = `${destination}.partial-${process.pid}`;
+  const { header, totalBytes } = layOutDump(state.index);
+  const file = Mapping.create(partial, totalBytes);
+  file.write(0, header);
+  const { result, done } = state.workers.callAll('writeParts', () => ({ path: partial }), timeout);
+  const written = result
+    .then((results) => {
+      renameSync(partial, destination);
+      return results;
+    })
+    .finally(async () => {
+      await done;
+      file.unlink();
+      file.close();
+    });
+  return { result: written, done: settled(written) };
+}
+
+function call(
+  workers: WorkerGroup,
+  method: 'digestWeights' | 'deviceMemory',
+  args: readonly unknown[],
+  timeout: number,
+): Call<unknown[]> {
+  parseArguments(z.tuple([]), args, 'no arguments');
+  return workers.callAll(method, () => ({}), timeout);
+}
+
+function parseArguments<T>(schema: z.ZodType<T>, args: readonly unknown[], wanted: string): T {
+  const parsed = schema.safeParse(args);
+  if (parsed.success) return parsed.data;
+  throw new EngineError(`TypeError: the method takes ${wanted}`);
+}

@@ -1,0 +1,68 @@
+import type { AddressInfo } from 'node:net';
+import type { FastifyInstance } from 'fastify';
+import { openCheckpoint } from '../../src/checkpoint/source.ts';
+import { describe, toWire, UsageError } from '../../src/errors.ts';
+import { createLog } from '../../src/observe/log.ts';
+import { parseConfiguration } from '../../src/processes/configuration.ts';
+import { takeLifeline } from '../../src/processes/lifeline.ts';
+import { type EngineConfiguration, engineConfiguration } from './configuration.ts';
+import { ReferenceEngine } from './engine.ts';
+import { createServer } from './routes.ts';
+import type { ServerMessage } from './worker-protocol.ts';
+
+/** The process that serves the engine, and the parent of its workers. It ends when whoever started it lets go. */
+
+function tell(message: ServerMessage): void {
+  // Whoever started it may be gone already; then standard input has ended too.
+  if (process.connected) process.send!(message, () => {});
+}
+
+async function listen(server: FastifyInstance, { host, port }: EngineConfiguration): Promise<string> {
+  try {
+    await server.listen({ host, port });
+  } catch (error) {
+    throw new UsageError(`cannot listen on ${host}, port ${port}: ${describe(error)}`);
+  }
+  const { address, family, port: bound } = server.server.address() as AddressInfo;
+  return `http://${family === 'IPv6' ? `[${address}]` : address}:${bound}`;
+}
+
+async function serve(configuration: EngineConfiguration, released: Promise<void>): Promise<void> {
+  const index = await openCheckpoint(configuration.model);
+  // Whoever started it may let go while a large model is still being laid out; the workers then go by themselves.
+  const engine = await Promise.race([ReferenceEngine.start(configuration, index), released]);
+  if (engine === undefined) return;
+  const server = createServer(engine, configuration.name);
+  try {
+    const endpoint = await listen(server, configuration);
+    const { workers } = engine.workers;
+    tell({
+      type: 'ready',
+      endpoint,
+      deviceUuids: workers.map(({ deviceUuid }) => deviceUuid),
+      workerPids: workers.map(({ pid }) => pid),
+    });
+    await released;
+  } finally {
+    await engine.stop();
+    await server.close();
+  }
+}
+
+async function main(): Promise<void> {
+  const { configuration, released } = await takeLifeline();
+  try {
+    await serve(parseConfiguration(engineConfiguration, configuration), released);
+  } catch (error) {
+    tell({ type: 'failed', error: toWire(error) });
+    await released;
+  }
+}
+
+main().then(
+  () => process.exit(0),
+  (error) => {
+    createLog('engine').error({}, toWire(error).message);
+    process.exit(1);
+  },
+);

@@ -1,0 +1,65 @@
+import { PeerLostError } from '../../src/errors.ts';
+import { removeAbandoned } from '../../src/processes/sweep.ts';
+import type { EngineConfiguration } from './configuration.ts';
+import { type Call, WorkerHandle } from './worker-handle.ts';
+import type { CallOf, ResultOf, WorkerMethod } from './worker-protocol.ts';
+
+/** All workers of the engine. They are one machine: when one is dead the engine is. */
+export class WorkerGroup {
+  readonly workers: readonly WorkerHandle[];
+  #lost: PeerLostError | null = null;
+
+  private constructor(workers: readonly WorkerHandle[], onLost: (error: PeerLostError) => void) {
+    this.workers = workers;
+    for (const { rank, exited } of workers) {
+      exited.then((how) => {
+        // What a killed worker held of its device is left lying if nobody else has the device open.
+        removeAbandoned();
+        if (this.#lost !== null) return;
+        this.#lost = new PeerLostError(`the engine is dead: worker ${rank} ended (${how})`);
+        onLost(this.#lost);
+      });
+    }
+  }
+
+  /** Starts a worker for each rank. If one cannot start, the others are stopped and it rejects with why. */
+  static async start(
+    configuration: EngineConfiguration,
+    onLost: (error: PeerLostError) => void,
+  ): Promise<WorkerGroup> {
+    const { model, ranks, deviceNamespace, firstDevice, deviceCapacity, faults } = configuration;
+    const starts = await Promise.allSettled(
+      Array.from({ length: ranks }, (_, rank) =>
+        WorkerHandle.start({ model, ranks, rank, deviceNamespace, firstDevice, deviceCapacity, faults }),
+      ),
+    );
+    const workers = starts.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []));
+    const failure = starts.find((start) => start.status === 'rejected');
+    if (failure === undefined) return new WorkerGroup(workers, onLost);
+    await Promise.all(workers.map((worker) => worker.stop()));
+    removeAbandoned();
+    throw failure.reason;
+  }
+
+  /** Why the engine is dead; null while it lives. */
+  get lost(): PeerLostError | null {
+    return this.#lost;
+  }
+
+  /** Calls all workers. The result is one of each; it rejects with the first failure, while others may be at work. */
+  callAll<M extends WorkerMethod>(
+    method: M,
+    callOf: (worker: WorkerHandle) => CallOf<M>,
+    timeoutMilliseconds: number,
+  ): Call<ResultOf<M>[]> {
+    const calls = this.workers.map((worker) => worker.call(method, callOf(worker), timeoutMilliseconds));
+    const result = Promise.all(calls.map((call) => call.result));
+    const done = Promise.all(calls.map((call) => call.done)).then(() => {});
+    return { result, done };
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.workers.map((worker) => worker.stop()));
+    removeAbandoned();
+  }
+}

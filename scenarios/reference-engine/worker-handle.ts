@@ -1,0 +1,137 @@
+import { DeadlineError, fromWire, PeerLostError, type WeightcastError } from '../../src/errors.ts';
+import { type OwnedProcess, startProcess } from '../../src/processes/child-process.ts';
+import type { WorkerConfiguration } from './configuration.ts';
+import type { CallOf, ResultOf, WorkerCall, WorkerMessage, WorkerMethod } from './worker-protocol.ts';
+
+/** How long a worker that has let a call's deadline pass may still answer before it counts as dead. */
+const overdueMilliseconds = 30_000;
+/** A worker ends its native copies before it ends. */
+const graceMilliseconds = 10_000;
+
+interface Pending {
+  readonly resolve: (result: unknown) => void;
+  readonly reject: (error: WeightcastError) => void;
+}
+
+/** A call on its way. */
+export interface Call<T> {
+  /** Rejects with the worker's own error, `PeerLostError` if it dies, `DeadlineError`. */
+  readonly result: Promise<T>;
+  /** Resolves when the worker is done with it, which may be after its deadline. */
+  readonly done: Promise<void>;
+}
+
+/** Resolves when the work has ended, in whatever way. */
+export function settled(work: Promise<unknown>): Promise<void> {
+  return work.then(
+    () => {},
+    () => {},
+  );
+}
+
+/** The server's end of one worker's process. */
+export class WorkerHandle {
+  readonly rank: number;
+  readonly deviceUuid: string;
+  readonly #process: OwnedProcess;
+  readonly #pending = new Map<number, Pending>();
+  #calls = 0;
+  #lost: PeerLostError | null = null;
+
+  private constructor(rank: number, deviceUuid: string, process: OwnedProcess) {
+    this.rank = rank;
+    this.deviceUuid = deviceUuid;
+    this.#process = process;
+  }
+
+  /** Resolves when the worker has its parameters; rejects with why it could not start, its process gone. */
+  static async start(configuration: WorkerConfiguration): Promise<WorkerHandle> {
+    const { rank } = configuration;
+    let handle: WorkerHandle | null = null;
+    let begun: (message: WorkerMessage) => void = () => {};
+    const first = new Promise<WorkerMessage>((resolve) => {
+      begun = resolve;
+    });
+    const child = startProcess('./worker', import.meta.url, configuration, (message) => {
+      if (handle === null) begun(message as WorkerMessage);
+      else handle.#receive(message as WorkerMessage);
+    });
+    const ended = child.exited.then((how) => new PeerLostError(`worker ${rank} ended (${how})`));
+    const started = await Promise.race([first, ended]);
+    if (started instanceof PeerLostError) throw started;
+    if (started.type !== 'ready') {
+      await child.stop(graceMilliseconds);
+      throw started.type === 'failed'
+        ? fromWire(started.error)
+        : new PeerLostError(`worker ${rank} made no sense`);
+    }
+    const ready = new WorkerHandle(rank, started.deviceUuid, child);
+    handle = ready;
+    ended.then((error) => ready.#lose(error));
+    return ready;
+  }
+
+  get pid(): number {
+    return this.#process.pid;
+  }
+
+  /** Resolves when the worker's process is gone, with how it ended. */
+  get exited(): Promise<string> {
+    return this.#process.exited;
+  }
+
+  call<M extends WorkerMethod>(method: M, call: CallOf<M>, timeoutMilliseconds: number): Call<ResultOf<M>> {
+    const answer = this.#ask<ResultOf<M>>(method, call);
+    const done = settled(answer);
+    const result = new Promise<ResultOf<M>>((resolve, reject) => {
+      let overdue: NodeJS.Timeout | undefined;
+      const late = setTimeout(() => {
+        reject(new DeadlineError(`worker ${this.rank} did not end ${method} in ${timeoutMilliseconds} ms`));
+        overdue = setTimeout(() => this.#kill(), overdueMilliseconds);
+      }, timeoutMilliseconds);
+      answer.then(resolve, reject);
+      done.then(() => {
+        clearTimeout(late);
+        clearTimeout(overdue);
+      });
+    });
+    return { result, done };
+  }
+
+  async stop(): Promise<void> {
+    await this.#process.stop(graceMilliseconds);
+  }
+
+  #ask<T>(method: WorkerMethod, call: object): Promise<T> {
+    if (this.#lost !== null) return Promise.reject(this.#lost);
+    this.#calls += 1;
+    const message: WorkerCall = { id: this.#calls, method, call };
+    return new Promise<T>((resolve, reject) => {
+      this.#pending.set(message.id, { resolve: resolve as (result: unknown) => void, reject });
+      this.#process.send(message);
+    });
+  }
+
+  #receive(message: WorkerMessage): void {
+    if (message.type !== 'result' && message.type !== 'error') return;
+    const pending = this.#pending.get(message.id);
+    this.#pending.delete(message.id);
+    if (message.type === 'result') pending?.resolve(message.result);
+    else pending?.reject(fromWire(message.error));
+  }
+
+  #lose(error: PeerLostError): void {
+    this.#lost = error;
+    for (const { reject } of this.#pending.values()) reject(error);
+    this.#pending.clear();
+  }
+
+  /** Its memory may hold anything by now, and nobody can tell; so the engine is better off dead. */
+  #kill(): void {
+    try {
+      process.kill(this.pid, 'SIGKILL');
+    } catch {
+      // It has ended meanwhile.
+    }
+  }
+}
