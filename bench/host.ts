@@ -1,7 +1,97 @@
+/** `npm run bench:host`: an update on host devices against plain memcpy of the same bytes on the same threads. */
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { writeQwen3Model } from '../scenarios/qwen3-model.ts';
 import { startReferenceEngine } from '../scenarios/reference-engine/index.ts';
-import { Cluster } from '../src/index.ts';
-import { Mapping, SharedDirectory, ThreadPool } from '../src/native-bridge/memory.ts';
+import { Cluster, type UpdateReport } from '../src/index.ts';
+import { plainMemcpy } from './plain-memcpy.ts';
+import { type Figure, writeReport } from './report.ts';
+
+const bytes = 2 ** 30;
+const rounds = 7;
+const threads = availableParallelism();
+
+interface Measurement {
+  readonly updateRate: number;
+  readonly memcpyRate: number;
+}
+
+/** Bytes that the three stages copied: what memcpy is given to copy too. */
+function bytesCopied(report: UpdateReport, ranks: number): number {
+  const { bytes: checkpoint } = report;
+  // Alone a rank uploads into the slot itself. Else the owner copies on from its staging slot, and every other rank
+  // copies from there. Workers take their slices, which together are the checkpoint (replicated tensors are small).
+  const broadcast = ranks === 1 ? 0 : ranks * checkpoint;
+  return checkpoint + broadcast + checkpoint;
+}
+
+async function measure(ranks: number): Promise<Measurement[]> {
+  const scratch = mkdtempSync(join(tmpdir(), 'weightcast-bench-'));
+  const deviceNamespace = basename(scratch);
+  const model = join(scratch, 'model');
+  await writeQwen3Model({ directory: model, bytes, seed: 1 });
+  const engine = await startReferenceEngine({
+    name: 'bench',
+    model,
+    ranks,
+    deviceNamespace,
+    deviceCapacity: 2 * bytes,
+  });
+  try {
+    const instances = [{ name: 'engine', endpoint: engine.endpoint, ranks: [...Array(ranks).keys()] }];
+    const cluster = await Cluster.start({ ranks, instances, deviceNamespace });
+    try {
+      await cluster.register('step', model);
+      await cluster.update('step');
+      const measurements: Measurement[] = [];
+      for (let round = 0; round < rounds; round += 1) {
+        const report = await cluster.update('step', { verify: false });
+        const copied = bytesCopied(report, ranks);
+        measurements.push({
+          updateRate: copied / report.seconds,
+          memcpyRate: await plainMemcpy(copied, threads),
+        });
+      }
+      return measurements;
+    } finally {
+      await cluster.stop();
+    }
+  } finally {
+    await engine.stop();
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
+}
+
+function figuresOf(ranks: number, measurements: readonly Measurement[]): Figure[] {
+  const name = ranks === 1 ? '1 rank' : `${ranks} ranks`;
+  const rate = (pick: (one: Measurement) => number) => median(measurements.map(pick)) / 1e9;
+  return [
+    { name: `${name}: bytes copied by an update of 1 GiB`, value: rate((one) => one.updateRate), unit: 'GB/s' },
+    { name: `${name}: plain memcpy of as many bytes`, value: rate((one) => one.memcpyRate), unit: 'GB/s' },
+    {
+      name: `${name}: update / memcpy`,
+      value: median(measurements.map((one) => one.updateRate / one.memcpyRate)),
+      unit: '',
+      atLeast: 0.8,
+    },
+  ];
+}
+
+const figures: Figure[] = [];
+for (const ranks of [1, 2]) figures.push(...figuresOf(ranks, await measure(ranks)));
+writeReport({
+  name: 'host',
+  title: 'An update on host devices',
+  command: 'npm run bench:host',
+  method:
+    `A checkpoint of 1 GiB in shared memory, brought into a running reference engine; the whole update counts, from ` +
+    `prepare to commit. Compared with memcpy, ${threads} threads, of as many bytes as the stages copy (h2d, broadcast ` +
+    `and reload), measured in turn with the updates. Medians of ${rounds} rounds.`,
+  figures,
+});
+process.exit();
