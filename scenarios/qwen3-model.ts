@@ -30,6 +30,8 @@ interface Dimensions {
 const headDimension = 128;
 const bytesOfElement = 2;
 const shardCount = 4;
+/** Fewer would make a few tensors most of the model, which no real one is like. */
+const leastLayers = 12;
 const chunkBytes = 4 * 2 ** 20;
 
 /**
@@ -60,7 +62,7 @@ export async function writeQwen3Model(options: ModelOptions): Promise<{ tensors:
   return { tensors: shapes.length, bytes: totalBytes };
 }
 
-/** The widest model that still has a few layers; what is left over goes into the vocabulary. */
+/** The widest model that still has enough layers; what is left over goes into the vocabulary. */
 function chooseDimensions(bytes: number): Dimensions {
   for (const hidden of [4096, 2048, 1024, 512, 256, 128]) {
     const heads = Math.max(4, hidden / 64);
@@ -75,7 +77,7 @@ function chooseDimensions(bytes: number): Dimensions {
       tensorsOf({ ...base, layers }).reduce((sum, tensor) => sum + bytesOf(tensor), 0);
     const layerBytes = sizeWith(1) - sizeWith(0);
     const layers = Math.floor((bytes - sizeWith(0)) / layerBytes);
-    if (layers < 3 && hidden > 128) continue;
+    if (layers < leastLayers && hidden > 128) continue;
     const kept = Math.max(layers, 1);
     const spareRows = Math.max(0, Math.floor((bytes - sizeWith(kept)) / (2 * hidden * bytesOfElement)));
     return { ...base, layers: kept, vocabulary: base.vocabulary + Math.floor(spareRows / 64) * 64 };

@@ -1,9 +1,11 @@
-import { fromWire, PeerLostError, type WeightcastError } from '../../src/errors.ts';
+import { DeadlineError, fromWire, PeerLostError, WeightcastError } from '../../src/errors.ts';
 import { startProcess } from '../../src/processes/child-process.ts';
 import { removeAbandoned } from '../../src/processes/sweep.ts';
 import type { EngineConfiguration, Faults } from './configuration.ts';
 import type { ServerMessage } from './worker-protocol.ts';
 
+/** The largest model that fits onto a machine is laid out sooner. */
+const startMilliseconds = 3_600_000;
 /** The server stops its workers first, which end the copies they are at. */
 const graceMilliseconds = 20_000;
 /** How long workers may outlive a server that was killed. */
@@ -60,7 +62,13 @@ export async function startReferenceEngine(options: ReferenceEngineOptions): Pro
     begun(message as ServerMessage),
   );
   const ended = server.exited.then((how) => new PeerLostError(`the engine ended (${how}) before it served`));
-  const started = await Promise.race([first, ended]);
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<DeadlineError>((resolve) => {
+    const error = new DeadlineError(`the engine does not serve after ${startMilliseconds} ms`);
+    timer = setTimeout(() => resolve(error), startMilliseconds);
+  });
+  const started = await Promise.race([first, ended, late]);
+  clearTimeout(timer);
   const failure = failureOf(started);
   if (failure !== null) {
     await server.stop(graceMilliseconds);
@@ -84,8 +92,8 @@ export async function startReferenceEngine(options: ReferenceEngineOptions): Pro
 
 const defaults = { firstDevice: 0, host: '127.0.0.1', port: 0, faults: {} };
 
-function failureOf(started: ServerMessage | PeerLostError): WeightcastError | null {
-  if (started instanceof PeerLostError) return started;
+function failureOf(started: ServerMessage | WeightcastError): WeightcastError | null {
+  if (started instanceof WeightcastError) return started;
   return started.type === 'failed' ? fromWire(started.error) : null;
 }
 

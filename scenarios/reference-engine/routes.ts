@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import { type FastifyInstance, type FastifyReply, fastify } from 'fastify';
 import { AbortedError, describe, EngineError } from '../../src/errors.ts';
 import { completionBody } from './completions.ts';
@@ -79,6 +80,8 @@ function addDevelopmentRoutes(server: FastifyInstance, engine: ReferenceEngine):
 
 function whenHungUp(reply: FastifyReply): AbortSignal {
   const hungUp = new AbortController();
+  // All prompts of a request listen to it.
+  setMaxListeners(0, hungUp.signal);
   reply.raw.once('close', () => {
     if (!reply.raw.writableFinished) hungUp.abort(new AbortedError('the client has hung up'));
   });
