@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { ask } from './actors/conversation.ts';
 import { deadlines } from './actors/deadlines.ts';
@@ -119,6 +120,7 @@ export class Cluster {
         deviceNamespace: options.deviceNamespace ?? 'default',
         deviceCapacity: options.deviceCapacity ?? 0,
         firstDevice: options.firstDevice ?? 0,
+        threads: Math.max(1, Math.floor(availableParallelism() / options.ranks)),
       },
     });
     try {

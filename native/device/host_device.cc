@@ -1,5 +1,6 @@
 #include "device/host_device.h"
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
@@ -25,6 +26,11 @@ void DeviceAllocation::Free() {
 
 namespace {
 
+/// Below this a new file costs less than looking for an old one is worth.
+constexpr uint64_t kLeastKept = uint64_t{1} << 20;
+/// The slots of one update: a staging slot and a link buffer, twice.
+constexpr size_t kMostKept = 4;
+
 /// What processes left behind that were all killed is no device: its capacity must not bind the next one.
 const std::string& WithoutRemains(const std::string& directory) {
   SharedDirectory::RemoveIfAbandoned(directory);
@@ -46,14 +52,39 @@ DeviceMemory HostDevice::Measure() {
 std::shared_ptr<DeviceAllocation> HostDevice::Allocate(uint64_t bytes) {
   CheckOpen();
   if (bytes == 0) throw Failure(code::kOutOfRange, "an allocation needs at least one byte");
+  std::optional<Block> block = TakeKept(bytes);
+  if (!block) block = MakeBlock(bytes);
+  std::shared_ptr<DeviceAllocation> allocation(
+      new DeviceAllocation(shared_from_this(), block->number, std::move(block->mapping)));
+  allocations_[block->number] = allocation.get();
+  return allocation;
+}
+
+std::optional<HostDevice::Block> HostDevice::TakeKept(uint64_t bytes) {
+  // A block whose memory a copy still uses must not come back as someone else's.
+  const auto found = std::find_if(kept_.begin(), kept_.end(), [bytes](const Block& block) {
+    return block.mapping->bytes() == bytes && block.mapping.use_count() == 1;
+  });
+  if (found == kept_.end()) return std::nullopt;
+  ledger_->Rebook(found->number, bytes);
+  Block block = std::move(*found);
+  kept_.erase(found);
+  return block;
+}
+
+HostDevice::Block HostDevice::MakeBlock(uint64_t bytes) {
   const uint64_t number = ledger_->Book(bytes);
+  // Outside the ledger's lock: reserving gigabytes takes a while.
+  const std::string path = ledger_->AllocationPath(number);
   try {
-    // Outside the ledger's lock: reserving gigabytes takes a while.
-    std::shared_ptr<Mapping> mapping = Mapping::Create(ledger_->AllocationPath(number), bytes);
-    std::shared_ptr<DeviceAllocation> allocation(
-        new DeviceAllocation(shared_from_this(), number, std::move(mapping)));
-    allocations_[number] = allocation.get();
-    return allocation;
+    try {
+      return {number, Mapping::Create(path, bytes)};
+    } catch (const Failure&) {
+      // The machine may be short of the memory that kept blocks still take.
+      if (kept_.empty()) throw;
+      RemoveKept();
+      return {number, Mapping::Create(path, bytes)};
+    }
   } catch (...) {
     ledger_->Strike(number);
     throw;
@@ -61,11 +92,28 @@ std::shared_ptr<DeviceAllocation> HostDevice::Allocate(uint64_t bytes) {
 }
 
 void HostDevice::GiveBack(DeviceAllocation& allocation) {
-  const std::shared_ptr<Mapping> mapping = std::move(allocation.mapping_);
+  Block block{allocation.number_, std::move(allocation.mapping_)};
   allocation.mapping_ = nullptr;
-  allocations_.erase(allocation.number_);
-  mapping->Unlink();
-  ledger_->Strike(allocation.number_);
+  allocations_.erase(block.number);
+  if (block.mapping->bytes() < kLeastKept) {
+    Remove(block);
+    return;
+  }
+  ledger_->Keep(block.number);
+  kept_.push_back(std::move(block));
+  if (kept_.size() <= kMostKept) return;
+  Remove(kept_.front());
+  kept_.pop_front();
+}
+
+void HostDevice::Remove(const Block& block) {
+  block.mapping->Unlink();
+  ledger_->Strike(block.number);
+}
+
+void HostDevice::RemoveKept() {
+  for (const Block& block : kept_) Remove(block);
+  kept_.clear();
 }
 
 void HostDevice::Close() noexcept {
@@ -76,6 +124,11 @@ void HostDevice::Close() noexcept {
     } catch (const std::exception&) {
       // The ledger stays locked by another process; the entry goes when this process ends.
     }
+  }
+  try {
+    RemoveKept();
+  } catch (const std::exception&) {
+    // As above.
   }
   ledger_.reset();
   directory_.Leave();

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "device/ledger.h"
@@ -38,6 +40,9 @@ class DeviceAllocation {
 /// A GPU emulated in named shared memory: a shared directory with a ledger, and a file for each allocation. What a
 /// process held when it died is given back when another one next looks; the last process to leave removes all.
 ///
+/// Files of the large allocations freed last are kept for the next of their size, as a driver keeps pages: zeroing
+/// hundreds of megabytes for the slots of every update would take longer than the update.
+///
 /// Used from one thread at a time.
 class HostDevice : public std::enable_shared_from_this<HostDevice> {
  public:
@@ -57,13 +62,25 @@ class HostDevice : public std::enable_shared_from_this<HostDevice> {
 
  private:
   friend class DeviceAllocation;
+  struct Block {
+    uint64_t number;
+    std::shared_ptr<Mapping> mapping;
+  };
+
+  /// A kept block of this size, booked again; nothing if there is none that is out of use.
+  std::optional<Block> TakeKept(uint64_t bytes);
+  Block MakeBlock(uint64_t bytes);
   void GiveBack(DeviceAllocation& allocation);
+  void Remove(const Block& block);
+  void RemoveKept();
   void CheckOpen() const;
 
   SharedDirectory directory_;
   /// Null once closed.
   std::unique_ptr<Ledger> ledger_;
   std::map<uint64_t, DeviceAllocation*> allocations_;
+  /// Freed last at the back.
+  std::deque<Block> kept_;
 };
 
 }  // namespace weightcast

@@ -144,12 +144,7 @@ uint64_t Ledger::Book(uint64_t bytes) {
   static const ProcessIdentity self = ProcessIdentity::Self();
   const Lock lock(*page_, directory_);
   Reap(*page_);
-  const DeviceMemory memory = MeasureLocked();
-  if (bytes > memory.total || RoundUp(bytes) > memory.free) {
-    throw Failure(code::kOutOfDeviceMemory, "device " + BaseName(directory_) + ": " + ByteSize(bytes) +
-                                                " wanted, " + ByteSize(memory.free) + " of " +
-                                                ByteSize(memory.total) + " free");
-  }
+  CheckFree(bytes);
   for (Entry& entry : page_->entries) {
     if (entry.number != 0) continue;
     entry.bytes = RoundUp(bytes);
@@ -167,6 +162,29 @@ void Ledger::Strike(uint64_t number) {
   for (Entry& entry : page_->entries) {
     if (entry.number == number) entry.number = 0;
   }
+}
+
+void Ledger::Keep(uint64_t number) {
+  const Lock lock(*page_, directory_);
+  for (Entry& entry : page_->entries) {
+    if (entry.number == number) entry.bytes = 0;
+  }
+}
+
+void Ledger::Rebook(uint64_t number, uint64_t bytes) {
+  const Lock lock(*page_, directory_);
+  Reap(*page_);
+  CheckFree(bytes);
+  for (Entry& entry : page_->entries) {
+    if (entry.number == number) entry.bytes = RoundUp(bytes);
+  }
+}
+
+void Ledger::CheckFree(uint64_t bytes) const {
+  const DeviceMemory memory = MeasureLocked();
+  if (bytes <= memory.total && RoundUp(bytes) <= memory.free) return;
+  throw Failure(code::kOutOfDeviceMemory, "device " + BaseName(directory_) + ": " + ByteSize(bytes) + " wanted, " +
+                                              ByteSize(memory.free) + " of " + ByteSize(memory.total) + " free");
 }
 
 void Ledger::Reap(Page& page) {

@@ -35,6 +35,10 @@ class Ledger {
   uint64_t Book(uint64_t bytes);
   /// Strikes out an allocation of this process; the caller has removed its file.
   void Strike(uint64_t number);
+  /// Counts an allocation of this process as free, while its file stays for Rebook.
+  void Keep(uint64_t number);
+  /// Books a kept allocation again. Throws OUT_OF_DEVICE_MEMORY; it is kept on then.
+  void Rebook(uint64_t number, uint64_t bytes);
 
   /// The file of an allocation.
   std::string AllocationPath(uint64_t number) const;
@@ -45,6 +49,8 @@ class Ledger {
 
   void Reap(Page& page);
   DeviceMemory MeasureLocked() const;
+  /// Throws OUT_OF_DEVICE_MEMORY unless so much is free.
+  void CheckFree(uint64_t bytes) const;
 
   const std::string directory_;
   std::shared_ptr<Mapping> mapping_;

@@ -51,11 +51,14 @@ export class EngineWorker {
     readonly [M in WorkerMethod]: (call: CallOf<M>) => ResultOf<M> | Promise<ResultOf<M>>;
   } = {
     receiveWeights: async ({ address, timeoutMilliseconds }) => {
-      const { uuid: deviceUuid } = this.#device;
+      const device = this.#device;
       const installer = new WeightsInstaller(this.#parameters);
-      const handler = this.#faults === null ? installer : new FaultyHandler(installer, this.#faults);
-      if (this.#faults?.once === true) this.#faults = null;
-      return receiveWeights({ address, deviceUuid, timeoutMilliseconds, clock: systemClock }, handler);
+      const faults = this.#faults;
+      const handler =
+        faults === null ? installer : new FaultyHandler(installer, faults, () => device.memory().free);
+      if (faults?.once === true) this.#faults = null;
+      const options = { address, deviceUuid: device.uuid, timeoutMilliseconds, clock: systemClock };
+      return receiveWeights(options, handler);
     },
 
     digestWeights: async () => {

@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
 import type { OpenedBuffer, WeightReceiver } from '../../src/engines/worker-link/worker-side.ts';
@@ -11,16 +10,19 @@ const lookEveryMilliseconds = 50;
 export class FaultyHandler implements WeightReceiver {
   readonly #handler: WeightReceiver;
   readonly #faults: Faults;
-  #linkPath = '';
+  readonly #freeMemory: () => number;
+  #freeAtOpen = 0;
   #buckets = 0;
 
-  constructor(handler: WeightReceiver, faults: Faults) {
+  /** `freeMemory` tells the bytes that are free on the device, by which it sees that the rank has let go. */
+  constructor(handler: WeightReceiver, faults: Faults, freeMemory: () => number) {
     this.#handler = handler;
     this.#faults = faults;
+    this.#freeMemory = freeMemory;
   }
 
   open(buffer: OpenedBuffer): void | Promise<void> {
-    this.#linkPath = new TextDecoder().decode(buffer.handle);
+    this.#freeAtOpen = this.#freeMemory();
     return this.#handler.open(buffer);
   }
 
@@ -44,7 +46,7 @@ export class FaultyHandler implements WeightReceiver {
   }
 
   async #hang(bucket: number): Promise<never> {
-    while (existsSync(this.#linkPath)) await sleep(lookEveryMilliseconds);
+    while (this.#freeMemory() <= this.#freeAtOpen) await sleep(lookEveryMilliseconds);
     throw new EngineError(`bucket ${bucket} was left unanswered on purpose`);
   }
 }

@@ -14,6 +14,8 @@ const host = z.object({
   /** Bytes of each host device; 0 takes what the first process to open it said. */
   deviceCapacity: z.number(),
   firstDevice: z.int().min(0),
+  /** Native threads of each rank process. */
+  threads: z.int().min(1),
 });
 
 export const rankConfiguration = z.object({

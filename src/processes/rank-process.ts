@@ -1,4 +1,4 @@
-import { availableParallelism, hostname } from 'node:os';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { deadlines } from '../actors/deadlines.ts';
 import { ActorSystem } from '../actors/kernel/index.ts';
@@ -23,19 +23,18 @@ const stopMilliseconds = 20_000;
 
 function openPorts(configuration: RankConfiguration): RankPorts {
   const { rank, host } = configuration;
-  const threads = Math.max(1, Math.floor(availableParallelism() / 2));
   const device = HostDevice.open({
     namespace: host.deviceNamespace,
     index: host.firstDevice + rank,
     capacity: host.deviceCapacity,
-    uploadThreads: threads,
+    uploadThreads: host.threads,
   });
   return {
     rank,
     host: hostname(),
     pid: process.pid,
     device,
-    segments: new SharedSegments(host.directory, new ThreadPool(threads)),
+    segments: new SharedSegments(host.directory, new ThreadPool(host.threads)),
     openCollective: (communicator, ranks) =>
       ShmCollective.open({
         path: join(host.directory, `communicator-${communicator}`),

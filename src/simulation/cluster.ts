@@ -36,13 +36,11 @@ export class SimulatedCluster {
   readonly random: Random;
   readonly system: ActorSystem;
   readonly supervisor: ActorRef<SupervisorMessage>;
-  readonly #options: SimulationOptions;
   readonly #communicators = new SimulatedCommunicators(this.clock);
   readonly #running = new Map<number, { readonly node: string; exit(reason: string): void }>();
   #lives = 0;
 
   constructor(options: SimulationOptions) {
-    this.#options = options;
     this.random = seededRandom(options.seed);
     this.devices = Array.from({ length: options.worldSize }, (_, rank) => {
       return new SimulatedDevice(`SIM-${rank}`, options.deviceCapacity, this.clock);
