@@ -71,7 +71,11 @@ function figuresOf(ranks: number, measurements: readonly Measurement[]): Figure[
   const name = ranks === 1 ? '1 rank' : `${ranks} ranks`;
   const rate = (pick: (one: Measurement) => number) => median(measurements.map(pick)) / 1e9;
   return [
-    { name: `${name}: bytes copied by an update of 1 GiB`, value: rate((one) => one.updateRate), unit: 'GB/s' },
+    {
+      name: `${name}: bytes copied by an update of 1 GiB`,
+      value: rate((one) => one.updateRate),
+      unit: 'GB/s',
+    },
     { name: `${name}: plain memcpy of as many bytes`, value: rate((one) => one.memcpyRate), unit: 'GB/s' },
     {
       name: `${name}: update / memcpy`,

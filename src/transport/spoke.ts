@@ -270,6 +270,7 @@ export class SpokeTransport implements Transport {
   }
 
   #schedulePing(): void {
+    this.#cancelTimer();
     this.#cancelTimer = this.#clock.after(this.#limits.pingEveryMilliseconds, () => {
       this.#schedulePing();
       const ending = this.#session?.ping() ?? null;
