@@ -21,10 +21,21 @@ if (files.length === 0) {
   console.error(`no tests in ${wanted.join(', ')}`);
   process.exit(2);
 }
+// A file that leaves something open never ends by itself.
+const fileTimeoutMilliseconds = 120_000;
 const reporter = new URL('./quiet-reporter.mjs', import.meta.url).href;
 const { status } = spawnSync(
   process.execPath,
-  ['--import', 'tsx', '--test', '--test-concurrency=2', `--test-reporter=${reporter}`, ...options, ...files],
+  [
+    '--import',
+    'tsx',
+    '--test',
+    '--test-concurrency=2',
+    `--test-timeout=${fileTimeoutMilliseconds}`,
+    `--test-reporter=${reporter}`,
+    ...options,
+    ...files,
+  ],
   { stdio: 'inherit' },
 );
 process.exit(status ?? 1);
