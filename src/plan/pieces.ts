@@ -1,0 +1,64 @@
+import assert from 'node:assert/strict';
+
+/** Long enough that a link is busy with one, short enough that one that gets lost is soon read again. */
+export const LEAST_PIECE_BYTES = 16 * 2 ** 20;
+/** More pieces than this are longer pieces: who has what is talked about piece by piece. */
+export const MOST_PIECES = 4096;
+
+/** Bytes of a segment that travel between hosts as one. */
+export interface Piece {
+  readonly segment: number;
+  /** In the segment. */
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/**
+ * The pieces of a checkpoint's segments, numbered through. They follow from the sizes of the segments alone, so that all
+ * hosts that hold or get the checkpoint mean the same by a number.
+ */
+export class Pieces {
+  readonly count: number;
+  readonly #pieceBytes: number;
+  readonly #segmentBytes: readonly number[];
+  /** Number of the first piece of each segment; one entry more than segments. */
+  readonly #starts: Uint32Array;
+
+  constructor(segmentBytes: readonly number[]) {
+    const total = segmentBytes.reduce((sum, bytes) => sum + bytes, 0);
+    this.#pieceBytes = Math.max(LEAST_PIECE_BYTES, Math.ceil(total / MOST_PIECES));
+    this.#segmentBytes = segmentBytes;
+    this.#starts = new Uint32Array(segmentBytes.length + 1);
+    for (const [segment, bytes] of segmentBytes.entries()) {
+      this.#starts[segment + 1] = this.#starts[segment]! + Math.ceil(bytes / this.#pieceBytes);
+    }
+    this.count = this.#starts.at(-1)!;
+  }
+
+  at(piece: number): Piece {
+    assert(piece >= 0 && piece < this.count, `there are ${this.count} pieces, and no piece ${piece}`);
+    const segment = this.#segmentOf(piece);
+    const offset = (piece - this.#starts[segment]!) * this.#pieceBytes;
+    return { segment, offset, bytes: Math.min(this.#pieceBytes, this.#segmentBytes[segment]! - offset) };
+  }
+
+  /** The pieces in which bytes of a segment lie: from `first` up to, not including, `end`. */
+  covering(segment: number, offset: number, bytes: number): { readonly first: number; readonly end: number } {
+    const start = this.#starts[segment]!;
+    const first = start + Math.floor(offset / this.#pieceBytes);
+    if (bytes === 0) return { first, end: first };
+    return { first, end: start + Math.floor((offset + bytes - 1) / this.#pieceBytes) + 1 };
+  }
+
+  /** The last segment that begins at or before the piece. Segments without bytes have no pieces. */
+  #segmentOf(piece: number): number {
+    let low = 0;
+    let high = this.#segmentBytes.length;
+    while (high - low > 1) {
+      const middle = (low + high) >>> 1;
+      if (this.#starts[middle]! <= piece) low = middle;
+      else high = middle;
+    }
+    return low;
+  }
+}

@@ -1,0 +1,195 @@
+import assert from 'node:assert/strict';
+
+/**
+ * Reads that one source serves, and that one receiver has under way, at a time: enough to keep a link busy while one of
+ * them ends. With more of them receivers get pieces late that others wait for: sixty-four hosts that join at once take
+ * 1.5 times as long as one with 4, and 2.4 times with 8 (test/plan/swarm.test.ts).
+ */
+export const READS_AT_A_TIME = 4;
+/** Pieces that are looked at for one read; looking at all would cost more than the better choice gains. */
+const CANDIDATES = 128;
+
+/** Read `piece` from `source`. */
+export interface Read {
+  readonly piece: number;
+  readonly source: number;
+}
+
+interface Source {
+  readonly pieces: Uint8Array;
+  reading: number;
+}
+
+interface Receiver {
+  /** Its own host, as a source: what has arrived there others may read. */
+  readonly serves: number;
+  /** Pieces that are neither here nor on their way, in the order in which they are wanted. */
+  readonly missing: number[];
+  /** Piece to the source that it is read from. */
+  readonly reading: Map<number, number>;
+}
+
+/**
+ * Who reads which piece of a checkpoint from whom, while several hosts join at once. A host that joins serves what it
+ * has received, so that many that join together take hardly longer than one.
+ *
+ * A receiver reads the rarest of its missing pieces from the idlest source that holds it. Each receiver begins to look
+ * at another place, so that a few sources give different pieces to different receivers, who then exchange them; one
+ * that joins alone gets its pieces in the order in which it wants them.
+ *
+ * Pure: it is told what happened, and says what to do next. Sources and receivers are numbers of the caller's choice.
+ */
+export class Swarm {
+  readonly #pieceCount: number;
+  readonly #sources = new Map<number, Source>();
+  readonly #receivers = new Map<number, Receiver>();
+  /** How many sources hold each piece. */
+  readonly #copies: Uint32Array;
+  /** Copies, and reads that are going to be copies: by these a piece is rare, or everyone would read the same one. */
+  readonly #spread: Uint32Array;
+
+  constructor(pieceCount: number) {
+    this.#pieceCount = pieceCount;
+    this.#copies = new Uint32Array(pieceCount);
+    this.#spread = new Uint32Array(pieceCount);
+  }
+
+  /** A host that can be read from; `complete` if it holds every piece already. */
+  addSource(source: number, complete: boolean): void {
+    assert(!this.#sources.has(source), `source ${source} is there already`);
+    this.#sources.set(source, { pieces: new Uint8Array(this.#pieceCount), reading: 0 });
+    if (complete) for (let piece = 0; piece < this.#pieceCount; piece += 1) this.#gain(source, piece);
+  }
+
+  /** It is gone, and with it what was being read from it: that is missing again. */
+  removeSource(source: number): void {
+    const entry = this.#sources.get(source);
+    if (entry === undefined) return;
+    this.#sources.delete(source);
+    for (let piece = 0; piece < this.#pieceCount; piece += 1) {
+      this.#copies[piece]! -= entry.pieces[piece]!;
+      this.#spread[piece]! -= entry.pieces[piece]!;
+    }
+    for (const receiver of this.#receivers.values()) {
+      for (const [piece, from] of receiver.reading) if (from === source) this.#giveUp(receiver, piece);
+    }
+  }
+
+  /** `serves` is the receiver's own host among the sources; several receivers of a host name the same. */
+  addReceiver(receiver: number, serves: number, wanted: readonly number[]): void {
+    assert(!this.#receivers.has(receiver), `receiver ${receiver} is there already`);
+    assert(
+      this.#sources.has(serves),
+      `receiver ${receiver} serves through source ${serves}, which is not there`,
+    );
+    const turn =
+      this.#receivers.size === 0 ? 0 : Math.floor(wanted.length * goldenTurn(this.#receivers.size));
+    const missing = [...wanted.slice(turn), ...wanted.slice(0, turn)];
+    this.#receivers.set(receiver, { serves, missing, reading: new Map() });
+  }
+
+  removeReceiver(receiver: number): void {
+    const entry = this.#receivers.get(receiver);
+    if (entry === undefined) return;
+    for (const piece of entry.reading.keys()) this.#giveUp(entry, piece);
+    this.#receivers.delete(receiver);
+  }
+
+  /** Reads for a receiver to begin now; none while it has enough under way, or sources are busy or hold nothing it lacks. */
+  next(receiver: number): Read[] {
+    const entry = this.#receiver(receiver);
+    const reads: Read[] = [];
+    while (entry.reading.size < READS_AT_A_TIME) {
+      const read = this.#choose(entry);
+      if (read === null) break;
+      entry.missing.splice(read.index, 1);
+      entry.reading.set(read.piece, read.source);
+      this.#sources.get(read.source)!.reading += 1;
+      this.#spread[read.piece]! += 1;
+      reads.push({ piece: read.piece, source: read.source });
+    }
+    return reads;
+  }
+
+  /** The piece is on the receiver's host, from where it may be read on. */
+  arrived(receiver: number, piece: number): void {
+    const entry = this.#receiver(receiver);
+    if (!entry.reading.has(piece)) return;
+    this.#endRead(entry, piece);
+    this.#gain(entry.serves, piece);
+  }
+
+  /** The read came to nothing; the piece is missing again. */
+  failed(receiver: number, piece: number): void {
+    const entry = this.#receiver(receiver);
+    if (entry.reading.has(piece)) this.#giveUp(entry, piece);
+  }
+
+  /** A piece that the receiver lacks and nobody holds; null if there is none. */
+  unobtainable(receiver: number): number | null {
+    const { missing } = this.#receiver(receiver);
+    return missing.find((piece) => this.#copies[piece] === 0) ?? null;
+  }
+
+  /** Whether everything that the receiver wanted has arrived. */
+  isDone(receiver: number): boolean {
+    const { missing, reading } = this.#receiver(receiver);
+    return missing.length === 0 && reading.size === 0;
+  }
+
+  /** The rarest of the first missing pieces that an idle source holds; of equally rare ones the first. */
+  #choose({ missing, serves }: Receiver): (Read & { readonly index: number }) | null {
+    let best: (Read & { readonly index: number }) | null = null;
+    const end = Math.min(missing.length, CANDIDATES);
+    for (let index = 0; index < end; index += 1) {
+      const piece = missing[index]!;
+      if (best !== null && this.#spread[piece]! >= this.#spread[best.piece]!) continue;
+      const source = this.#idlest(piece, serves);
+      if (source !== null) best = { piece, source, index };
+    }
+    return best;
+  }
+
+  #idlest(piece: number, except: number): number | null {
+    let idlest: number | null = null;
+    let fewest = READS_AT_A_TIME;
+    for (const [number, { pieces, reading }] of this.#sources) {
+      if (number === except || pieces[piece] === 0 || reading >= fewest) continue;
+      idlest = number;
+      fewest = reading;
+    }
+    return idlest;
+  }
+
+  #gain(source: number, piece: number): void {
+    const entry = this.#sources.get(source);
+    if (entry === undefined || entry.pieces[piece] === 1) return;
+    entry.pieces[piece] = 1;
+    this.#copies[piece]! += 1;
+    this.#spread[piece]! += 1;
+  }
+
+  #giveUp(receiver: Receiver, piece: number): void {
+    this.#endRead(receiver, piece);
+    receiver.missing.unshift(piece);
+  }
+
+  #endRead({ reading }: Receiver, piece: number): void {
+    const source = this.#sources.get(reading.get(piece)!);
+    // It may have been removed.
+    if (source !== undefined) source.reading -= 1;
+    reading.delete(piece);
+    this.#spread[piece]! -= 1;
+  }
+
+  #receiver(receiver: number): Receiver {
+    const entry = this.#receivers.get(receiver);
+    assert(entry !== undefined, `there is no receiver ${receiver}`);
+    return entry;
+  }
+}
+
+/** Where the n-th comer begins, in [0, 1): multiples of the golden ratio fall far from all earlier ones. */
+function goldenTurn(number: number): number {
+  return (number * 0.6180339887498949) % 1;
+}
