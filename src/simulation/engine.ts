@@ -105,6 +105,8 @@ class SimulatedLink implements WorkerLink {
     await Promise.race([this.#finished, this.#failure]);
   }
 
+  check(): void {}
+
   async open(): Promise<void> {
     await Promise.race([this.#connected, this.#failure]);
   }

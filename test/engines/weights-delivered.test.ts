@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { digestTensors, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { TestHost } from '../native/harness.ts';
-import { bindLink, buffer, Fixture, receive, version } from './harness.ts';
+import { bindLink, buffer, Fixture, receive, tensors, version } from './harness.ts';
 
 test('an engine worker in another process copies bucket after bucket out of device memory and proves what it holds', async (t) => {
   const host = new TestHost(t);
@@ -58,4 +58,17 @@ test('a worker that cannot tell what it installed answers null', async (t) => {
   assert.equal(await link.finish(), null);
   assert.deepEqual(await received, { epoch: 7, version });
   assert.deepEqual(calls, ['open', 'release', 'finish']);
+});
+
+test('for a draft model the exchange runs again on the same address', async (t) => {
+  const link = await bindLink(t);
+  for (let round = 0; round < 3; round += 1) {
+    const { calls, received } = receive(link.address);
+    await link.open(buffer);
+    await link.load(tensors);
+    await link.release();
+    await link.finish();
+    assert.deepEqual(await received, { epoch: 7, version });
+    assert.deepEqual(calls, ['open', 'load', 'release', 'finish']);
+  }
 });

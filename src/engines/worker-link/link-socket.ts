@@ -12,21 +12,28 @@ const lastReplyMilliseconds = 50;
 export const maxMessageBytes = 256 * 2 ** 20;
 
 /**
- * One end of a worker link: a ZeroMQ socket with one peer, whose waits end at a deadline, when the peer vanishes, or
- * when {@link end} is called.
+ * One end of a worker link: a ZeroMQ socket with one peer at a time, whose waits end at a deadline, when the peer
+ * vanishes, or when {@link end} is called. An exchange has one peer; after {@link completed} that one may leave and
+ * the next may come.
  */
 export class LinkSocket {
   readonly #socket: Request | Reply;
   readonly #clock: Clock;
   readonly #lost: () => Error;
-  #connected = false;
-  #disconnected = false;
+  /** Peers that came and peers that left, in all exchanges; in order, for there is one at a time. */
+  #arrivals = 0;
+  #departures = 0;
+  /** Exchanges before this one. */
+  #completed = 0;
+  /** The exchange whose peer is known to be the only one. */
+  #met = 0;
   /** Why no wait can succeed any more. */
   #ended: Error | null = null;
   #rejectWait: ((error: Error) => void) | null = null;
-  #resolveDisconnected: (() => void) | null = null;
+  #comesOrGoes = new Signal();
   #cancelLoss: () => void = () => {};
   #sending: Promise<void> = Promise.resolve();
+  #receiving: Promise<Buffer[]> | null = null;
 
   /** `lost` makes the error that waits end with when the peer's connection is gone. */
   constructor(socket: Request | Reply, clock: Clock, lost: () => Error) {
@@ -34,24 +41,31 @@ export class LinkSocket {
     this.#clock = clock;
     this.#lost = lost;
     socket.events.on('handshake', () => {
-      this.#connected = true;
+      this.#arrivals += 1;
+      this.#comesOrGoes.give();
     });
     socket.events.on('disconnect', () => {
       // A connection that never got through its handshake was not the peer's.
-      if (!this.#connected || this.#disconnected) return;
-      this.#disconnected = true;
-      this.#resolveDisconnected?.();
-      this.#cancelLoss = clock.after(lastReplyMilliseconds, () => this.end(lost()));
+      if (this.#departures === this.#arrivals) return;
+      this.#departures += 1;
+      this.#comesOrGoes.give();
+      if (this.disconnected) this.#cancelLoss = clock.after(lastReplyMilliseconds, () => this.end(lost()));
     });
   }
 
-  /** A peer has connected, if only once. */
+  /** The peer of this exchange has connected, if only once. */
   get connected(): boolean {
-    return this.#connected;
+    return this.#arrivals > this.#completed;
   }
 
   get disconnected(): boolean {
-    return this.#disconnected;
+    return this.#departures > this.#completed;
+  }
+
+  /** The exchange is over and went well: from here its peer may leave, and another take its place. */
+  completed(): void {
+    this.#completed += 1;
+    this.#cancelLoss();
   }
 
   /**
@@ -88,6 +102,15 @@ export class LinkSocket {
     this.#rejectWait?.(reason);
   }
 
+  /** Sends a request once the peer of this exchange is there, and resolves with its reply. A step of a {@link wait}. */
+  async request(frame: Uint8Array): Promise<Uint8Array> {
+    await this.#peer();
+    // What is given to a socket without a peer waits in it, and cannot be taken back from there.
+    if (this.#ended !== null) throw this.#ended;
+    await this.send(frame);
+    return await this.receive();
+  }
+
   /** ZeroMQ sends large frames without a copy: `frame` must not change afterwards. */
   send(frame: Uint8Array): Promise<void> {
     // A socket takes one send at a time, and an abort may come while one is still on its way.
@@ -100,20 +123,55 @@ export class LinkSocket {
 
   /** A message of this protocol is one frame; what comes in several is handed on joined, and fails to decode. */
   async receive(): Promise<Uint8Array> {
-    const frames = await this.#socket.receive();
+    // A socket takes one receive at a time, and an abort may come while one is still waiting.
+    this.#receiving ??= this.#socket.receive().finally(() => {
+      this.#receiving = null;
+    });
+    const frames = await this.#receiving;
     return frames.length === 1 ? frames[0]! : Buffer.concat(frames);
   }
 
-  /** Resolves when the peer's connection is gone, or after this time. */
-  untilDisconnected(milliseconds: number): Promise<void> {
-    if (this.#disconnected) return Promise.resolve();
+  /**
+   * Sends the peer, if it comes, `frame` as often as it answers, until it leaves or the time is over. For the end of
+   * an exchange that has failed: {@link end} comes before.
+   */
+  async dismiss(frame: Uint8Array, milliseconds: number): Promise<void> {
+    const repeat = async () => {
+      await this.#peer();
+      for (;;) {
+        await this.send(frame);
+        await this.receive();
+      }
+    };
+    repeat().catch(() => {});
+    await this.#untilDisconnected(milliseconds);
+  }
+
+  /** May be called twice. A frame that was sent just before still leaves, within the socket's linger. */
+  close(): void {
+    this.#cancelLoss();
+    if (!this.#socket.closed) this.#socket.close();
+  }
+
+  #untilDisconnected(milliseconds: number): Promise<void> {
     return new Promise((resolve) => {
       const cancel = this.#clock.after(milliseconds, resolve);
-      this.#resolveDisconnected = () => {
+      const look = () => {
+        if (!this.disconnected) return void this.#comesOrGoes.given.then(look);
         cancel();
         resolve();
       };
+      look();
     });
+  }
+
+  /** Resolves when the peers of earlier exchanges have left and this one's has come: what is sent now goes to it. */
+  async #peer(): Promise<void> {
+    while (!this.connected || this.#departures < this.#completed) await this.#comesOrGoes.given;
+    if (this.#met === this.#completed) return;
+    // The notice of a departure overtakes the departure itself, by the time between two threads.
+    await new Promise<void>((resolve) => this.#clock.after(lastReplyMilliseconds, resolve));
+    this.#met = this.#completed;
   }
 
   /** A step that fails ends the exchange: the turn that the two sockets are at is not known any more. */
@@ -122,10 +180,22 @@ export class LinkSocket {
     if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return this.#lost();
     return error instanceof Error ? error : new Error(describe(error));
   }
+}
 
-  /** May be called twice. A frame that was sent just before still leaves, within the socket's linger. */
-  close(): void {
-    this.#cancelLoss();
-    if (!this.#socket.closed) this.#socket.close();
+/** Something that happens again and again. */
+class Signal {
+  #give: () => void = () => {};
+  /** Resolves the next time. */
+  given = this.#next();
+
+  give(): void {
+    this.#give();
+    this.given = this.#next();
+  }
+
+  #next(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#give = resolve;
+    });
   }
 }

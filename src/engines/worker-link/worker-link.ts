@@ -1,5 +1,7 @@
 /**
- * The port from a rank to the engine worker on its device: one exchange per update, request and answer in turn.
+ * The port from a rank to the engine worker on its device: one exchange per update, request and answer in turn, from
+ * {@link open} to {@link finish}. Where an engine takes the weights once more for a draft model, another exchange may
+ * follow on the same address: the next `open` waits for the worker of the last one to leave, and for the next to come.
  * Every method rejects with `WorkerLinkError` (the worker's own traceback in it), `DeadlineError`, or
  * `AbortedError` once {@link abort} was called. Each request waits at most the timeout given when the link was
  * bound; the first one includes the worker's connecting.
@@ -7,6 +9,11 @@
 export interface WorkerLink {
   /** What the engine is told to connect to. */
   readonly address: string;
+  /**
+   * Throws a `CheckpointError` that names the first tensor which workers of this link cannot take. Asks nobody, so it
+   * may come before an engine is touched.
+   */
+  check(tensors: Iterable<LinkTensor>): void;
   /** Hands the worker the buffer that all buckets come in; resolves when the worker has opened it. */
   open(buffer: LinkBuffer): Promise<void>;
   /** Announces a bucket; resolves when the worker no longer reads that part of the buffer. */
