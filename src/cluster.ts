@@ -17,6 +17,7 @@ import {
 } from './actors/messages.ts';
 import type { InstanceOptions } from './actors/supervisor-ports.ts';
 import { type NamedTensors, writeTensors } from './checkpoint/named-tensors.ts';
+import { checkEngineOptions } from './engines/engine-options.ts';
 import { PeerLostError, UsageError } from './errors.ts';
 import { systemClock } from './native-bridge/clock.ts';
 import { SharedDirectory } from './native-bridge/memory.ts';
@@ -243,6 +244,7 @@ function checkOptions({ ranks, instances, deviceCapacity = 0 }: ClusterOptions):
   }
   const takenBy = new Map<number, string>();
   for (const instance of instances) {
+    checkEngineOptions(instance.name, instance);
     for (const rank of instance.ranks) {
       if (!Number.isInteger(rank) || rank < 0 || rank >= ranks) {
         throw new UsageError(`instance ${instance.name} names rank ${rank}; ranks are 0 to ${ranks - 1}`);

@@ -55,7 +55,10 @@ export class Attempt {
     this.#staging = buffers.staging;
   }
 
-  /** Takes device memory and binds the worker link. On a throw (`OutOfDeviceMemoryError`) nothing is left taken. */
+  /**
+   * Takes device memory and binds the worker link. On a throw (`OutOfDeviceMemoryError`, or `CheckpointError` for a
+   * tensor that the engine worker could not take) nothing is left taken.
+   */
   static async open(
     order: AttemptOrder,
     ports: RankPorts,
@@ -64,6 +67,7 @@ export class Attempt {
   ): Promise<Attempt> {
     const { plan } = order;
     const taken: DeviceBuffer[] = [];
+    let socket: WorkerLink | null = null;
     try {
       const link = ports.device.allocate(linkSlotCount(plan) * plan.slotBytes);
       taken.push(link);
@@ -72,9 +76,12 @@ export class Attempt {
         staging = ports.device.allocate(plan.slotBytes);
         taken.push(staging);
       }
-      const socket = await ports.bindWorkerLink(order.epoch, order.version);
-      return new Attempt(order, ports, clock, collective, socket, { link, staging });
+      socket = await ports.bindWorkerLink(order.epoch, order.version);
+      const attempt = new Attempt(order, ports, clock, collective, socket, { link, staging });
+      socket.check(attempt.#announceAll());
+      return attempt;
     } catch (error) {
+      socket?.close();
       for (const buffer of taken) buffer.free();
       throw error;
     }
@@ -189,6 +196,10 @@ export class Attempt {
       rectangles,
     }));
     return this.#track(this.#ports.device.upload(transfers, destination));
+  }
+
+  *#announceAll(): Iterable<LinkTensor> {
+    for (let bucket = 0; bucket < this.bucketCount; bucket += 1) yield* this.#announce(bucket);
   }
 
   #announce(bucket: number): LinkTensor[] {

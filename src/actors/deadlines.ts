@@ -15,6 +15,8 @@ export const deadlines = {
   abort: 30_000,
   /** An engine that is loading its model answers its health route late. */
   engineHealthy: 120_000,
+  /** An engine that takes up generating again. */
+  engineResume: 30_000,
   /** One broadcast: a bucket at the slowest link, and a peer that starts late. */
   broadcast: 60_000,
   /** One answer of an engine worker: a bucket's copy, a post-hook that quantises. */

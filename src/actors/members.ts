@@ -85,6 +85,8 @@ export class Members {
       name: options.name,
       bridge,
       ranks: options.ranks,
+      pause: options.pause ?? null,
+      resetCache: options.resetCache ?? false,
     }));
   }
 

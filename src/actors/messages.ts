@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { PauseMode } from '../engines/engine-client.ts';
 import type { WeightcastError } from '../errors.ts';
 import type { Interval } from '../native-bridge/addon.ts';
 import type { Attempt } from './attempt.ts';
@@ -334,11 +335,22 @@ export type CarryFrom = 'staging' | 'host' | 'peer';
 
 // ── to an engine bridge ────────────────────────────────────────────────────────────────────────────────────────
 
+const pauseMode = z.custom<PauseMode>((value) => typeof value === 'string', 'expected a pause mode');
+
 export const toBridge = {
   awaitHealthy: request('await-healthy', { timeoutMilliseconds: milliseconds }, nothing),
+  pause: request('pause', { mode: pauseMode, timeoutMilliseconds: milliseconds }, nothing),
+  resume: request('resume', { timeoutMilliseconds: milliseconds }, nothing),
   trigger: request(
     'trigger',
-    { epoch, links: z.record(z.string(), z.string()), timeoutMilliseconds: milliseconds },
+    {
+      epoch,
+      links: z.record(z.string(), z.string()),
+      /** `checkpoint@digest`. */
+      version: z.string(),
+      resetCache: z.boolean(),
+      timeoutMilliseconds: milliseconds,
+    },
     nothing,
   ),
   abandon: request('abandon', { epoch, reason: z.string() }, nothing),

@@ -1,6 +1,13 @@
 import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
 import type { LoadJob } from '../checkpoint/segment-store.ts';
-import { AbortedError, asFailure, OutOfDeviceMemoryError, UsageError, WeightcastError } from '../errors.ts';
+import {
+  AbortedError,
+  asFailure,
+  CheckpointError,
+  OutOfDeviceMemoryError,
+  UsageError,
+  WeightcastError,
+} from '../errors.ts';
 import type { Collective } from '../native-bridge/collective.ts';
 import { SLOTS } from '../plan/memory-budget.ts';
 import type { Plan } from '../plan/plan.ts';
@@ -159,7 +166,13 @@ export class RankActor implements Actor<RankMessage> {
       return;
     }
     this.#reserveBytes = message.reserveBytes;
-    context.reply(message, await this.#openAttempt(message, this.#plan, this.#manifest.value, context));
+    try {
+      context.reply(message, await this.#openAttempt(message, this.#plan, this.#manifest.value, context));
+    } catch (error) {
+      // What is wrong is the checkpoint, and not this rank.
+      if (!(error instanceof CheckpointError)) throw error;
+      context.fail(error);
+    }
   }
 
   async #openAttempt(

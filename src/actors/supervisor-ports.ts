@@ -1,4 +1,5 @@
 import type { EngineClient } from '../engines/engine-client.ts';
+import type { EngineOptions } from '../engines/engine-options.ts';
 import type { PlannerPorts } from './planner.ts';
 
 /** What the supervisor may do to the world. */
@@ -18,8 +19,7 @@ export interface LaunchedRank {
 }
 
 /** One inference server and the ranks that sit on its devices. */
-export interface InstanceOptions {
+export interface InstanceOptions extends EngineOptions {
   readonly name: string;
-  readonly endpoint: string;
   readonly ranks: readonly number[];
 }

@@ -1,3 +1,4 @@
+import type { PauseMode } from '../engines/engine-client.ts';
 import { AbortedError, asFailure, MemoryError, type WeightcastError } from '../errors.ts';
 import type { Plan } from '../plan/buckets.ts';
 import { ask } from './conversation.ts';
@@ -30,6 +31,9 @@ export interface InstanceMember {
   readonly name: string;
   readonly bridge: ActorRef<BridgeMessage>;
   readonly ranks: readonly number[];
+  /** How to pause it during the update; null: not at all. */
+  readonly pause: PauseMode | null;
+  readonly resetCache: boolean;
 }
 
 export interface UpdateOrder {
@@ -77,8 +81,10 @@ export class Update {
     const startedAt = this.#context.clock.now();
     await this.#awaitEngines();
     const opening = await this.#openWithinMemory();
+    await this.#pauseEngines(opening);
     const streamed = await this.#streamIntoEngines(opening);
     const verified = await this.#verify(opening, streamed);
+    await this.#resumeEngines();
     return {
       epoch: opening.epoch,
       checkpoint: checkpoint.status.checkpoint,
@@ -182,17 +188,57 @@ export class Update {
     return null;
   }
 
+  // ── pause, resume ────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** From here until {@link #resumeEngines} they generate nothing. If one cannot be paused none stays so. */
+  async #pauseEngines({ epoch }: Opening): Promise<void> {
+    const { timeoutMilliseconds } = this.#order.options;
+    const pauses = this.#pausable().map(({ bridge, pause: mode }) => {
+      const order = { mode, timeoutMilliseconds };
+      return ask(this.#context, bridge, toBridge.pause, order, this.#within(timeoutMilliseconds));
+    });
+    try {
+      await this.#allOrAbandon(epoch, pauses);
+    } catch (error) {
+      await this.#resumeEngines().catch((thrown) => {
+        this.#context.log.warn(
+          { epoch, error: asFailure(thrown).message },
+          'an engine may have stayed paused',
+        );
+      });
+      throw error;
+    }
+  }
+
+  async #resumeEngines(): Promise<void> {
+    const timeoutMilliseconds = deadlines.engineResume;
+    const options = { deadlineMilliseconds: timeoutMilliseconds };
+    const resumes = this.#pausable().map(({ bridge }) =>
+      ask(this.#context, bridge, toBridge.resume, { timeoutMilliseconds }, options),
+    );
+    const failed = (await Promise.allSettled(resumes)).find((outcome) => outcome.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
+  }
+
+  #pausable(): (InstanceMember & { readonly pause: PauseMode })[] {
+    return this.#order.instances.flatMap((instance) => {
+      const { pause } = instance;
+      return pause === null ? [] : [{ ...instance, pause }];
+    });
+  }
+
   // ── trigger, stream ──────────────────────────────────────────────────────────────────────────────────────────
 
   /** The engines' HTTP answers and the ranks' streams race: whichever fails first ends the wait for all. */
   async #streamIntoEngines({ epoch, links }: Opening): Promise<Streamed[]> {
-    const { ranks, instances, options } = this.#order;
+    const { ranks, instances, options, checkpoint } = this.#order;
+    const version = versionOf(checkpoint);
     const { timeoutMilliseconds } = options;
     const deviceOf = new Map(ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     this.#order.onEnginesTouched(epoch);
-    const triggers = instances.map(({ bridge, ranks: members }) => {
+    const triggers = instances.map(({ bridge, ranks: members, resetCache }) => {
       const own = Object.fromEntries(members.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
-      const order = { epoch, links: own, timeoutMilliseconds };
+      const order = { epoch, links: own, version, resetCache, timeoutMilliseconds };
       return ask(this.#context, bridge, toBridge.trigger, order, this.#within(timeoutMilliseconds));
     });
     const streams = ranks.map(({ ref }) =>

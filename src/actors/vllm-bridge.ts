@@ -27,10 +27,23 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
         this.#start(reply, context, (signal) => this.#client.ready({ timeoutMilliseconds, signal }));
         return;
       }
-      case 'trigger': {
-        const { links, timeoutMilliseconds } = message;
+      case 'pause': {
+        const { mode, timeoutMilliseconds } = message;
         const reply = context.deferReply(message);
-        this.#start(reply, context, (signal) => this.#client.update(links, { timeoutMilliseconds, signal }));
+        this.#start(reply, context, (signal) => this.#client.pause(mode, { timeoutMilliseconds, signal }));
+        return;
+      }
+      case 'resume': {
+        const { timeoutMilliseconds } = message;
+        const reply = context.deferReply(message);
+        this.#start(reply, context, (signal) => this.#client.resume({ timeoutMilliseconds, signal }));
+        return;
+      }
+      case 'trigger': {
+        const { links, version, resetCache, timeoutMilliseconds } = message;
+        const order = { links, version, resetCache };
+        const reply = context.deferReply(message);
+        this.#start(reply, context, (signal) => this.#client.update(order, { timeoutMilliseconds, signal }));
         return;
       }
       case 'abandon':

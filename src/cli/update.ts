@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { Command } from 'commander';
+import type { InstanceOptions } from '../actors/supervisor-ports.ts';
 import { Cluster, type UpdateSettings } from '../cluster.ts';
 import { UsageError } from '../errors.ts';
 import { chromeTrace } from '../observe/timeline.ts';
@@ -13,6 +14,10 @@ interface Options {
   readonly checkpoint: string;
   readonly endpoint: string;
   readonly ranks: string;
+  readonly engine: string;
+  readonly link: string;
+  readonly pause?: string;
+  readonly resetCache?: true;
   readonly name?: string;
   readonly devices: string;
   readonly firstDevice: string;
@@ -26,13 +31,22 @@ interface Options {
 
 export function updateCommand(): Command {
   return new Command('update')
-    .description('Load a checkpoint and bring it into a running engine.')
+    .description(
+      'Load a checkpoint and bring it into a running engine. WEIGHTCAST_ENGINE_API_KEY holds its API key, if it has one.',
+    )
     .requiredOption('--checkpoint <path>', 'a safetensors file or the directory of a model')
     .requiredOption('--endpoint <url>', 'HTTP endpoint of the engine, such as http://127.0.0.1:8000')
     .requiredOption(
       '--ranks <n>',
       'how many devices the engine runs on; one rank process is started for each',
     )
+    .option('--engine <kind>', 'vllm or sglang', 'vllm')
+    .option('--link <kind>', "what the engine's workers speak: weightcast or checkpoint-engine", 'weightcast')
+    .option(
+      '--pause <mode>',
+      'pause the engine meanwhile: abort, wait or keep; of SGLang abort, retract or in_place',
+    )
+    .option('--reset-cache', "drop the engine's prefix cache, which the old weights computed")
     .option('--name <name>', 'name of the checkpoint (default: its file name)')
     .option(
       '--devices <namespace>',
@@ -58,7 +72,7 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
   const narrator = new Narrator();
   const cluster = await Cluster.start({
     ranks,
-    instances: [{ name: 'engine', endpoint: endpointOf(options.endpoint), ranks: [...Array(ranks).keys()] }],
+    instances: [instanceOf(options, ranks)],
     deviceNamespace: options.devices,
     firstDevice: parseCount(options.firstDevice, '--first-device', 0),
     onProgress: (progress) => narrator.progress(progress),
@@ -77,6 +91,21 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
     narrator.end();
     await cluster.stop();
   }
+}
+
+/** Words that are not among an option's are left to `Cluster.start`, which names them. */
+function instanceOf(options: Options, ranks: number): InstanceOptions {
+  const { engine, link, pause, resetCache } = options;
+  const apiKey = process.env.WEIGHTCAST_ENGINE_API_KEY;
+  const words = { engine, link, ...(pause !== undefined && { pause }) };
+  return {
+    name: 'engine',
+    endpoint: endpointOf(options.endpoint),
+    ranks: [...Array(ranks).keys()],
+    ...(words as Pick<InstanceOptions, 'engine' | 'link' | 'pause'>),
+    ...(resetCache && { resetCache }),
+    ...(apiKey && { apiKey }),
+  };
 }
 
 function settingsOf(options: Options): UpdateSettings {

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { allPauseModes, engineKinds, linkKinds } from '../engines/engine-client.ts';
 import { UsageError } from '../errors.ts';
 
 /** What a parent tells the processes it starts, as one line of JSON on their standard input. */
@@ -25,15 +26,29 @@ export const rankConfiguration = z.object({
   hubNode: z.string(),
   keys: z.object({ hub: publicKey, spoke: keyPair }),
   host,
+  /** What the engine worker on this rank's device speaks. */
+  link: z.enum(linkKinds),
 });
 export type RankConfiguration = z.infer<typeof rankConfiguration>;
+
+/** `InstanceOptions`, which {@link Cluster} has checked. */
+const instance = z.object({
+  name: z.string(),
+  endpoint: z.string(),
+  ranks: z.array(z.int().min(0)),
+  engine: z.enum(engineKinds).exactOptional(),
+  link: z.enum(linkKinds).exactOptional(),
+  apiKey: z.string().exactOptional(),
+  pause: z.enum(allPauseModes).exactOptional(),
+  resetCache: z.boolean().exactOptional(),
+});
 
 export const supervisorConfiguration = z.object({
   endpoint: z.string(),
   node: z.string(),
   keys: z.object({ hub: keyPair, spoke: keyPair }),
   worldSize: z.int().min(1),
-  instances: z.array(z.object({ name: z.string(), endpoint: z.string(), ranks: z.array(z.int().min(0)) })),
+  instances: z.array(instance),
   host,
 });
 export type SupervisorConfiguration = z.infer<typeof supervisorConfiguration>;

@@ -6,6 +6,7 @@ import { anyOf, type RankMessage, type SupervisorMessage, toRank } from '../acto
 import { RankActor } from '../actors/rank.ts';
 import type { RankPorts } from '../actors/rank-ports.ts';
 import { SharedSegments } from '../checkpoint/segment-store.ts';
+import { CheckpointEngineWorkerLink } from '../engines/worker-link/checkpoint-engine.ts';
 import { MessagePackWorkerLink } from '../engines/worker-link/rank-side.ts';
 import { asFailure, toWire } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
@@ -22,7 +23,7 @@ import { takeLifeline } from './lifeline.ts';
 const stopMilliseconds = 20_000;
 
 function openPorts(configuration: RankConfiguration): RankPorts {
-  const { rank, host } = configuration;
+  const { rank, host, link } = configuration;
   const device = HostDevice.open({
     namespace: host.deviceNamespace,
     index: host.firstDevice + rank,
@@ -41,14 +42,17 @@ function openPorts(configuration: RankConfiguration): RankPorts {
         rank: ranks.indexOf(rank),
         worldSize: ranks.length,
       }),
-    bindWorkerLink: (epoch, version) =>
-      MessagePackWorkerLink.bind({
+    bindWorkerLink: (epoch, version) => {
+      const options = {
         deviceUuid: device.uuid,
         epoch,
-        version,
         timeoutMilliseconds: deadlines.workerLink,
         clock: systemClock,
-      }),
+      };
+      return link === 'weightcast'
+        ? MessagePackWorkerLink.bind({ ...options, version })
+        : CheckpointEngineWorkerLink.bind(options);
+    },
   };
 }
 

@@ -4,7 +4,7 @@ import { anyOf, type SupervisorMessage, toSupervisor } from '../actors/messages.
 import { SupervisorActor } from '../actors/supervisor.ts';
 import type { SupervisorPorts } from '../actors/supervisor-ports.ts';
 import { openCheckpoint } from '../checkpoint/source.ts';
-import { VllmClient } from '../engines/vllm.ts';
+import { createEngineClient } from '../engines/engine-options.ts';
 import { asFailure } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
@@ -27,7 +27,7 @@ const rankGraceMilliseconds = 25_000;
 const stopMilliseconds = 30_000;
 
 function createPorts(configuration: SupervisorConfiguration, hub: HubTransport): SupervisorPorts {
-  const { host, node, keys, endpoint } = configuration;
+  const { host, node, keys, endpoint, instances } = configuration;
   return {
     launchRank: (rank) => {
       const member = nodeName(`rank-${rank}`);
@@ -38,12 +38,13 @@ function createPorts(configuration: SupervisorConfiguration, hub: HubTransport):
         hubNode: node,
         keys: spokeKeys(keys),
         host,
+        link: instances.find(({ ranks }) => ranks.includes(rank))?.link ?? 'weightcast',
       });
       child.exited.then((reason) => hub.declareLost(member, reason));
       return { exited: child.exited, stop: () => child.stop(rankGraceMilliseconds) };
     },
     openCheckpoint,
-    engineClient: ({ endpoint: url }) => new VllmClient({ endpoint: url, clock: systemClock }),
+    engineClient: (instance) => createEngineClient(instance, systemClock),
     segmentPrefix: (registration) => join(host.directory, `checkpoint-${registration}`),
   };
 }

@@ -1,4 +1,4 @@
-import type { CallOptions, EngineClient } from '../engines/engine-client.ts';
+import type { CallOptions, EngineClient, EngineUpdate } from '../engines/engine-client.ts';
 import type { InstalledReport, LinkTensor, WorkerLink } from '../engines/worker-link/worker-link.ts';
 import { AbortedError, EngineError, type WeightcastError, WorkerLinkError } from '../errors.ts';
 import type { Clock } from '../ports.ts';
@@ -23,7 +23,11 @@ export class SimulatedEngine implements EngineClient {
 
   async ready(): Promise<void> {}
 
-  async update(addresses: Readonly<Record<string, string>>, { signal }: CallOptions): Promise<void> {
+  async pause(): Promise<void> {}
+
+  async resume(): Promise<void> {}
+
+  async update({ links }: EngineUpdate, { signal }: CallOptions): Promise<void> {
     if (this.failNextUpdate) {
       this.failNextUpdate = false;
       throw new EngineError(`${this.endpoint} has no such method`);
@@ -33,7 +37,7 @@ export class SimulatedEngine implements EngineClient {
         once: true,
       });
     });
-    const finished = Object.values(addresses).map((address) => this.#links.connect(address));
+    const finished = Object.values(links).map((address) => this.#links.connect(address));
     await Promise.race([Promise.all(finished), cancelled]);
     this.finishedUpdates += 1;
   }

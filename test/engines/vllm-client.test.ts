@@ -1,231 +1,71 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { VllmClient } from '../../src/engines/vllm.ts';
-import { AbortedError, EngineError } from '../../src/errors.ts';
+import { VllmClient, type VllmClientOptions } from '../../src/engines/vllm.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
-import { gate, never, soon } from './harness.ts';
+import { type Answer, closing, fakeEngine, links, order, patient, status } from './fake-engine.ts';
 
-interface Asked {
-  readonly route: string;
-  readonly body: string;
+function clientOf(t: TestContext, endpoint: string, options: Partial<VllmClientOptions> = {}): VllmClient {
+  return closing(t, new VllmClient({ endpoint, clock: systemClock, ...options }));
 }
-
-type Answer = (request: IncomingMessage, response: ServerResponse) => void;
-
-/** An HTTP server in the engine's place. */
-async function engine(t: TestContext, answer: Answer, where: { path?: string; port?: number } = {}) {
-  const asked: Asked[] = [];
-  const server = createServer(async (request, response) => {
-    const chunks: Buffer[] = [];
-    for await (const chunk of request) chunks.push(chunk as Buffer);
-    asked.push({ route: `${request.method} ${request.url}`, body: Buffer.concat(chunks).toString() });
-    answer(request, response);
-  });
-  if (where.path === undefined) server.listen(where.port ?? 0, '127.0.0.1');
-  else server.listen(where.path);
-  await once(server, 'listening');
-  t.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  const { port } = where.path === undefined ? (server.address() as AddressInfo) : { port: 0 };
-  return {
-    asked,
-    server,
-    endpoint: where.path === undefined ? `http://127.0.0.1:${port}` : `unix:${where.path}`,
-  };
-}
-
-function clientOf(t: TestContext, endpoint: string, updateMethod?: string): VllmClient {
-  const client = new VllmClient({ endpoint, clock: systemClock, ...(updateMethod && { updateMethod }) });
-  t.after(() => client.close());
-  return client;
-}
-
-const status =
-  (code: number, body = '', type = 'application/json'): Answer =>
-  (_, response) =>
-    void response.writeHead(code, { 'content-type': type }).end(body);
-
-const patient = () => ({ timeoutMilliseconds: never, signal: new AbortController().signal });
-const hasty = () => ({ timeoutMilliseconds: soon, signal: new AbortController().signal });
-const links = { 'GPU-1': 'ipc://@a.sock', 'GPU-2': 'ipc://@b.sock' };
 
 test('an update is one collective_rpc call with the links as its argument and a longer time limit than ours', async (t) => {
-  for (const [method, body] of [
-    ['update_weights_from_weightcast', '{"results":[null,{"a":1}]}'],
-    ['update_weights_from_ipc', ''],
+  for (const [link, method, body] of [
+    [undefined, 'update_weights_from_weightcast', '{"results":[null,{"a":1}]}'],
+    ['weightcast', 'update_weights_from_weightcast', '{"results":[null,{"a":1}]}'],
+    ['checkpoint-engine', 'update_weights_from_ipc', ''],
   ] as const) {
-    const { asked, endpoint } = await engine(t, status(200, body));
-    const custom = method === 'update_weights_from_ipc' ? method : undefined;
-    await clientOf(t, endpoint, custom).update(links, { ...patient(), timeoutMilliseconds: 90_500 });
+    const { asked, endpoint } = await fakeEngine(t, status(200, body));
+    const client = clientOf(t, endpoint, link === undefined ? {} : { link });
+    await client.update(order, { ...patient(), timeoutMilliseconds: 90_500 });
     assert.equal(asked.length, 1);
     assert.equal(asked[0]!.route, 'POST /collective_rpc');
     assert.deepEqual(JSON.parse(asked[0]!.body), { method, args: [links], timeout: 151 });
   }
 });
 
-const traceback = 'Traceback (most recent call last):\n  File "rpc.py", line 9\nKeyError: "GPU-2"\n';
-const refusals: [string, number, string, string, string][] = [
-  [
-    'vLLM',
-    500,
-    '{"error":{"message":"Call failed\\nand more","type":"E","code":500}}',
-    ' 500: Call failed',
-    'Call failed\nand more',
-  ],
-  [
-    'an older vLLM',
-    400,
-    '{"object":"error","message":"Missing method"}',
-    ' 400: Missing method',
-    'Missing method',
-  ],
-  ['FastAPI', 400, '{"detail":"Missing \'method\'"}', " 400: Missing 'method'", "Missing 'method'"],
-  ['a plain server', 500, 'Internal Server Error', ' 500: Internal Server Error', 'Internal Server Error'],
-  ['a Python program', 500, traceback, ' 500: KeyError: "GPU-2"', traceback.trim()],
-  ['a silent one', 503, '', ' 503', ''],
-  ['one that says null', 404, 'null', ' 404: null', 'null'],
-];
-for (const [who, code, body, line, cause] of refusals) {
-  test(`the error of ${who} is passed on in its own words`, async (t) => {
-    const { endpoint } = await engine(t, status(code, body));
-    await assert.rejects(clientOf(t, endpoint).update(links, patient()), (error) => {
-      assert.ok(error instanceof EngineError);
-      assert.equal(error.message, `engine ${endpoint} answered POST /collective_rpc with${line}`);
-      assert.equal(error.cause, cause);
-      return true;
-    });
-  });
-}
-
-test('an endless error message is cut', async (t) => {
-  const { endpoint } = await engine(t, status(500, 'x'.repeat(5 << 20)));
-  await assert.rejects(clientOf(t, endpoint).update(links, patient()), (error: Error) => {
-    assert.ok(error.message.length < 1_000);
-    assert.equal((error.cause as string).length, 1 << 20);
-    return true;
-  });
-});
-
-test('an engine that does not answer ends the call at its deadline, whether it is silent or stops half way', async (t) => {
-  for (const answer of [() => {}, (_, response) => void response.writeHead(200).write('{')] as Answer[]) {
-    const { endpoint } = await engine(t, answer);
-    await assert.rejects(clientOf(t, endpoint).update(links, hasty()), {
-      name: 'DeadlineError',
-      message: `engine ${endpoint} did not answer POST /collective_rpc within 300 ms`,
-    });
-  }
-});
-
-test('aborting ends the call at once and hangs up', async (t) => {
-  const asked = gate();
-  const hungUp = gate();
-  const { endpoint } = await engine(t, (request) => {
-    request.socket.on('close', hungUp.open);
-    asked.open();
-  });
-  const controller = new AbortController();
-  const update = clientOf(t, endpoint).update(links, {
-    timeoutMilliseconds: never,
-    signal: controller.signal,
-  });
-  await asked.opened;
-  const reason = new AbortedError('rank 3 died');
-  controller.abort(reason);
-  await assert.rejects(update, (error) => error === reason);
-  await hungUp.opened;
-});
-
-test('a call that is aborted before it starts asks nothing', async (t) => {
-  const { asked, endpoint } = await engine(t, status(200));
-  const options = { timeoutMilliseconds: never, signal: AbortSignal.abort('too late') };
-  await assert.rejects(clientOf(t, endpoint).update(links, options), {
-    name: 'AbortedError',
-    message: /too late/,
-  });
-  await assert.rejects(clientOf(t, endpoint).ready(options), { name: 'AbortedError' });
-  assert.deepEqual(asked, []);
-});
-
-test('an engine that hangs up or is not there is named', async (t) => {
-  const { endpoint, server } = await engine(t, (request) => request.socket.destroy());
-  const client = clientOf(t, endpoint);
-  const name = 'EngineError';
-  await assert.rejects(client.update(links, patient()), {
-    name,
-    message: /does not answer POST .*: other side closed/,
-  });
-  server.close();
-  await once(server, 'close');
-  await assert.rejects(client.update(links, patient()), {
-    name,
-    message: /does not answer POST .*ECONNREFUSED/,
-  });
-});
-
-test('each call has a connection of its own, so that one the engine has closed meanwhile does no harm', async (t) => {
-  const ports = new Set<number>();
-  const { endpoint } = await engine(t, (request, response) => {
-    ports.add(request.socket.remotePort!);
-    response.end();
-  });
-  const client = clientOf(t, endpoint);
-  for (let call = 0; call < 3; call += 1) await client.update(links, patient());
-  assert.equal(ports.size, 3);
-});
-
-test('an engine is ready once it answers its health route with 200', async (t) => {
-  let failures = 2;
-  const { asked, endpoint } = await engine(t, (request, response) => {
-    failures -= 1;
-    status(failures < 0 ? 200 : 503)(request, response);
-  });
-  await clientOf(t, endpoint).ready(patient());
-  assert.deepEqual(asked, Array(3).fill({ route: 'GET /health', body: '' }));
-});
-
-test('an engine that is not up yet is asked again until it listens', async (t) => {
-  const first = await engine(t, status(200));
-  const { port } = first.server.address() as AddressInfo;
-  first.server.close();
-  await once(first.server, 'close');
-  const ready = clientOf(t, first.endpoint).ready(patient());
-  await new Promise((resolve) => setTimeout(resolve, soon));
-  await engine(t, status(200), { port });
-  await ready;
-});
-
-test('an engine that does not become ready: the deadline names its last answer', async (t) => {
-  const { endpoint } = await engine(t, status(503, '{"error":{"message":"loading"}}'));
-  await assert.rejects(clientOf(t, endpoint).ready(hasty()), {
-    name: 'DeadlineError',
-    message: `engine ${endpoint} is not ready after 300 ms: engine ${endpoint} answered GET /health with 503: loading`,
-  });
-});
-
-test('an engine can be reached by a unix socket', async (t) => {
-  const directory = mkdtempSync(join(tmpdir(), 'weightcast-test-'));
-  t.after(() => rmSync(directory, { recursive: true, force: true }));
-  const { asked, endpoint } = await engine(t, status(200), { path: join(directory, 'engine.sock') });
-  const client = clientOf(t, endpoint);
-  await client.ready(patient());
-  await client.update(links, patient());
+test('the prefix cache is reset after the update, if it is asked for', async (t) => {
+  const { asked, endpoint } = await fakeEngine(t, status(200));
+  await clientOf(t, endpoint).update({ ...order, resetCache: true }, patient());
   assert.deepEqual(
     asked.map(({ route }) => route),
-    ['GET /health', 'POST /collective_rpc'],
+    ['POST /collective_rpc', 'POST /reset_prefix_cache'],
   );
 });
 
-test('an endpoint that is none is refused', () => {
-  for (const endpoint of ['', 'localhost:8000', 'ftp://host', 'http://host/v1', 'unix:', 'http://']) {
-    const make = () => new VllmClient({ endpoint, clock: systemClock });
-    assert.throws(make, { name: 'UsageError', message: /is not an engine's endpoint/ }, endpoint);
-  }
+test('a cache that cannot be reset fails the update, and an update that fails resets nothing', async (t) => {
+  const failing = (route: string, answer: Answer) =>
+    fakeEngine(t, (request, response) => (request.url === route ? answer : status(200))(request, response));
+  const busy = await failing('/reset_prefix_cache', status(200, '{"success":false}'));
+  await assert.rejects(clientOf(t, busy.endpoint).update({ ...order, resetCache: true }, patient()), {
+    name: 'EngineError',
+    message: /answered POST \/reset_prefix_cache with 200: \{"success":false\}$/,
+  });
+  const broken = await failing('/collective_rpc', status(500, '{"error":{"message":"KeyError: w"}}'));
+  await assert.rejects(clientOf(t, broken.endpoint).update({ ...order, resetCache: true }, patient()), {
+    message: /answered POST \/collective_rpc with 500: KeyError: w$/,
+  });
+  assert.equal(broken.asked.length, 1);
+});
+
+test('an engine is paused in the way that is asked for, and resumed', async (t) => {
+  const { asked, endpoint } = await fakeEngine(t, status(200, '{"status":"paused"}'));
+  const client = clientOf(t, endpoint);
+  for (const mode of ['abort', 'wait', 'keep'] as const) await client.pause(mode, patient());
+  await client.resume(patient());
+  assert.deepEqual(asked, [
+    { route: 'POST /pause?mode=abort', body: '' },
+    { route: 'POST /pause?mode=wait', body: '' },
+    { route: 'POST /pause?mode=keep', body: '' },
+    { route: 'POST /resume', body: '' },
+  ]);
+});
+
+test('an engine that has no such route says so', async (t) => {
+  const { endpoint } = await fakeEngine(t, status(404, '{"detail":"Not Found"}'));
+  const client = clientOf(t, endpoint);
+  await assert.rejects(client.pause('wait', patient()), {
+    name: 'EngineError',
+    message: `engine ${endpoint} answered POST /pause?mode=wait with 404: Not Found`,
+  });
+  await assert.rejects(client.resume(patient()), { message: /POST \/resume with 404: Not Found$/ });
 });

@@ -1,0 +1,58 @@
+import { UsageError } from '../errors.ts';
+import type { Clock } from '../ports.ts';
+import {
+  type EngineClient,
+  type EngineKind,
+  engineKinds,
+  type LinkKind,
+  linkKinds,
+  type PauseMode,
+  pauseModes,
+} from './engine-client.ts';
+import { SglangClient } from './sglang.ts';
+import { VllmClient } from './vllm.ts';
+
+/** How to talk to one inference engine. */
+export interface EngineOptions {
+  /** `http://host:port`, `https://…`, or `unix:/path/of/socket`. */
+  readonly endpoint: string;
+  /** Default: `vllm`. */
+  readonly engine?: EngineKind;
+  /** What the engine's workers speak; see python/README.md. Default: `weightcast`. */
+  readonly link?: LinkKind;
+  /** Sent as a bearer token. */
+  readonly apiKey?: string;
+  /**
+   * Pause the engine while it is updated, and how. Default: it is not asked to. After an update that failed once
+   * engines may have changed, it stays paused rather than serve weights of two versions; a later update that succeeds
+   * resumes it.
+   */
+  readonly pause?: PauseMode;
+  /** Drop the prefix cache, which the old weights computed. Default: false. */
+  readonly resetCache?: boolean;
+}
+
+/** Throws a UsageError that names the instance and the option. */
+export function checkEngineOptions(name: string, options: EngineOptions): void {
+  const { engine = 'vllm', link = 'weightcast', pause, resetCache = false } = options;
+  const refuse = (what: string) => new UsageError(`instance ${name}: ${what}`);
+  const oneOf = (option: string, value: string, values: readonly string[]) => {
+    if (!values.includes(value)) throw refuse(`${option} is "${value}"; it is one of ${values.join(', ')}`);
+  };
+  oneOf('engine', engine, engineKinds);
+  oneOf('link', link, linkKinds);
+  if (pause === undefined) return;
+  oneOf(`pause of ${engine}`, pause, pauseModes[engine]);
+  if (resetCache && (pause === 'keep' || pause === 'in_place')) {
+    throw refuse(
+      `resetCache cannot go with pause "${pause}": the requests that are kept hold on to the cache`,
+    );
+  }
+}
+
+/** Throws `UsageError` if the endpoint is none. */
+export function createEngineClient(options: EngineOptions, clock: Clock): EngineClient {
+  const { endpoint, engine = 'vllm', link = 'weightcast', apiKey } = options;
+  const http = { endpoint, clock, ...(apiKey !== undefined && { apiKey }) };
+  return engine === 'sglang' ? new SglangClient(http) : new VllmClient({ ...http, link });
+}

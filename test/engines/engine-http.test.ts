@@ -1,0 +1,210 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { VllmClient } from '../../src/engines/vllm.ts';
+import { AbortedError, EngineError } from '../../src/errors.ts';
+import { systemClock } from '../../src/native-bridge/clock.ts';
+import {
+  type Answer,
+  closing,
+  fakeEngine,
+  hasty,
+  order,
+  patient,
+  socketPath,
+  status,
+} from './fake-engine.ts';
+import { gate, never, soon } from './harness.ts';
+
+/** What holds for the HTTP face of every engine, shown with vLLM's. */
+function clientOf(t: TestContext, endpoint: string, apiKey?: string): VllmClient {
+  return closing(t, new VllmClient({ endpoint, clock: systemClock, ...(apiKey && { apiKey }) }));
+}
+
+const traceback = 'Traceback (most recent call last):\n  File "rpc.py", line 9\nKeyError: "GPU-2"\n';
+const refusals: [string, number, string, string, string][] = [
+  [
+    'vLLM',
+    500,
+    '{"error":{"message":"Call failed\\nand more","type":"E","code":500}}',
+    ' 500: Call failed',
+    'Call failed\nand more',
+  ],
+  [
+    'an older vLLM',
+    400,
+    '{"object":"error","message":"Missing method"}',
+    ' 400: Missing method',
+    'Missing method',
+  ],
+  ['FastAPI', 400, '{"detail":"Missing \'method\'"}', " 400: Missing 'method'", "Missing 'method'"],
+  ['a plain server', 500, 'Internal Server Error', ' 500: Internal Server Error', 'Internal Server Error'],
+  ['a Python program', 500, traceback, ' 500: KeyError: "GPU-2"', traceback.trim()],
+  ['a silent one', 503, '', ' 503', ''],
+  ['one that says null', 404, 'null', ' 404: null', 'null'],
+];
+for (const [who, code, body, line, cause] of refusals) {
+  test(`the error of ${who} is passed on in its own words`, async (t) => {
+    const { endpoint } = await fakeEngine(t, status(code, body));
+    await assert.rejects(clientOf(t, endpoint).update(order, patient()), (error) => {
+      assert.ok(error instanceof EngineError);
+      assert.equal(error.message, `engine ${endpoint} answered POST /collective_rpc with${line}`);
+      assert.equal(error.cause, cause);
+      return true;
+    });
+  });
+}
+
+test('an endless error message is cut', async (t) => {
+  const { endpoint } = await fakeEngine(t, status(500, 'x'.repeat(5 << 20)));
+  await assert.rejects(clientOf(t, endpoint).update(order, patient()), (error: Error) => {
+    assert.ok(error.message.length < 1_000);
+    assert.equal((error.cause as string).length, 1 << 20);
+    return true;
+  });
+});
+
+test('an engine that does not answer ends the call at its deadline, whether it is silent or stops half way', async (t) => {
+  for (const answer of [() => {}, (_, response) => void response.writeHead(200).write('{')] as Answer[]) {
+    const { endpoint } = await fakeEngine(t, answer);
+    await assert.rejects(clientOf(t, endpoint).update(order, hasty()), {
+      name: 'DeadlineError',
+      message: `engine ${endpoint} did not answer POST /collective_rpc within 300 ms`,
+    });
+  }
+});
+
+test('aborting ends the call at once and hangs up', async (t) => {
+  const asked = gate();
+  const hungUp = gate();
+  const { endpoint } = await fakeEngine(t, (request) => {
+    request.socket.on('close', hungUp.open);
+    asked.open();
+  });
+  const controller = new AbortController();
+  const update = clientOf(t, endpoint).update(order, {
+    timeoutMilliseconds: never,
+    signal: controller.signal,
+  });
+  await asked.opened;
+  const reason = new AbortedError('rank 3 died');
+  controller.abort(reason);
+  await assert.rejects(update, (error) => error === reason);
+  await hungUp.opened;
+});
+
+test('a call that is aborted before it starts asks nothing', async (t) => {
+  const { asked, endpoint } = await fakeEngine(t, status(200));
+  const options = { timeoutMilliseconds: never, signal: AbortSignal.abort('too late') };
+  await assert.rejects(clientOf(t, endpoint).update(order, options), {
+    name: 'AbortedError',
+    message: /too late/,
+  });
+  await assert.rejects(clientOf(t, endpoint).ready(options), { name: 'AbortedError' });
+  assert.deepEqual(asked, []);
+});
+
+test('an engine that hangs up or is not there is named', async (t) => {
+  const { endpoint, server } = await fakeEngine(t, (request) => request.socket.destroy());
+  const client = clientOf(t, endpoint);
+  const name = 'EngineError';
+  await assert.rejects(client.update(order, patient()), {
+    name,
+    message: /does not answer POST .*: other side closed/,
+  });
+  server.close();
+  await once(server, 'close');
+  await assert.rejects(client.update(order, patient()), {
+    name,
+    message: /does not answer POST .*ECONNREFUSED/,
+  });
+});
+
+test('each call has a connection of its own, so that one the engine has closed meanwhile does no harm', async (t) => {
+  const ports = new Set<number>();
+  const { endpoint } = await fakeEngine(t, (request, response) => {
+    ports.add(request.socket.remotePort!);
+    response.end();
+  });
+  const client = clientOf(t, endpoint);
+  for (let call = 0; call < 3; call += 1) await client.update(order, patient());
+  assert.equal(ports.size, 3);
+});
+
+test('an engine is ready once it answers its health route with 200', async (t) => {
+  let failures = 2;
+  const { asked, endpoint } = await fakeEngine(t, (request, response) => {
+    failures -= 1;
+    status(failures < 0 ? 200 : 503)(request, response);
+  });
+  await clientOf(t, endpoint).ready(patient());
+  assert.deepEqual(asked, Array(3).fill({ route: 'GET /health', body: '' }));
+});
+
+test('an engine that is not up yet is asked again until it listens', async (t) => {
+  const first = await fakeEngine(t, status(200));
+  const { port } = first.server.address() as AddressInfo;
+  first.server.close();
+  await once(first.server, 'close');
+  const ready = clientOf(t, first.endpoint).ready(patient());
+  await new Promise((resolve) => setTimeout(resolve, soon));
+  await fakeEngine(t, status(200), { port });
+  await ready;
+});
+
+test('an engine that does not become ready: the deadline names its last answer', async (t) => {
+  const { endpoint } = await fakeEngine(t, status(503, '{"error":{"message":"loading"}}'));
+  await assert.rejects(clientOf(t, endpoint).ready(hasty()), {
+    name: 'DeadlineError',
+    message: `engine ${endpoint} is not ready after 300 ms: engine ${endpoint} answered GET /health with 503: loading`,
+  });
+});
+
+test('an engine can be reached by a unix socket', async (t) => {
+  const { asked, endpoint } = await fakeEngine(t, status(200), { path: socketPath(t) });
+  const client = clientOf(t, endpoint);
+  await client.ready(patient());
+  await client.update(order, patient());
+  assert.deepEqual(
+    asked.map(({ route }) => route),
+    ['GET /health', 'POST /collective_rpc'],
+  );
+});
+
+test('an API key goes along as a bearer token, with every call', async (t) => {
+  const { asked, endpoint } = await fakeEngine(t, status(200));
+  const client = clientOf(t, endpoint, 'sk-1234');
+  await client.ready(patient());
+  await client.pause('abort', patient());
+  await client.update(order, patient());
+  assert.deepEqual(
+    asked.map(({ authorization }) => authorization),
+    Array(3).fill('Bearer sk-1234'),
+  );
+});
+
+test('an API key that no header can carry is refused, and not shown', (t) => {
+  for (const key of ['two words', 'schlüssel', 'line\nbreak']) {
+    assert.throws(
+      () => clientOf(t, 'http://127.0.0.1:1', key),
+      (error: Error) => error.name === 'UsageError' && !error.message.includes(key),
+    );
+  }
+});
+
+test('an answer that says it failed has failed, whatever its status', async (t) => {
+  const answer = '{"success": false, "message": "requests are running"}';
+  const { endpoint } = await fakeEngine(t, status(200, answer));
+  await assert.rejects(clientOf(t, endpoint).update(order, patient()), {
+    name: 'EngineError',
+    message: `engine ${endpoint} answered POST /collective_rpc with 200: requests are running`,
+  });
+});
+
+test('an endpoint that is none is refused', () => {
+  for (const endpoint of ['', 'localhost:8000', 'ftp://host', 'http://host/v1', 'unix:', 'http://']) {
+    const make = () => new VllmClient({ endpoint, clock: systemClock });
+    assert.throws(make, { name: 'UsageError', message: /is not an engine's endpoint/ }, endpoint);
+  }
+});

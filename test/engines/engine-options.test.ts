@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import {
+  checkEngineOptions,
+  createEngineClient,
+  type EngineOptions,
+} from '../../src/engines/engine-options.ts';
+import { SglangClient } from '../../src/engines/sglang.ts';
+import { VllmClient } from '../../src/engines/vllm.ts';
+import { systemClock } from '../../src/native-bridge/clock.ts';
+
+const endpoint = 'http://127.0.0.1:8000';
+
+const accepted: Omit<EngineOptions, 'endpoint'>[] = [
+  {},
+  { engine: 'vllm', link: 'checkpoint-engine', pause: 'keep' },
+  { engine: 'vllm', pause: 'wait', resetCache: true },
+  { engine: 'sglang', link: 'checkpoint-engine', pause: 'retract', resetCache: true },
+  { engine: 'sglang', pause: 'in_place', resetCache: false },
+];
+for (const options of accepted) {
+  test(`accepted: ${JSON.stringify(options)}`, async () => {
+    checkEngineOptions('a', { endpoint, ...options });
+    const client = createEngineClient({ endpoint, ...options }, systemClock);
+    assert.ok(client instanceof (options.engine === 'sglang' ? SglangClient : VllmClient));
+    await client.close();
+  });
+}
+
+const refused: [object, string][] = [
+  [{ engine: 'tgi' }, 'engine is "tgi"; it is one of vllm, sglang'],
+  [{ link: 'pickle' }, 'link is "pickle"; it is one of weightcast, checkpoint-engine'],
+  [{ pause: 'retract' }, 'pause of vllm is "retract"; it is one of abort, wait, keep'],
+  [{ engine: 'sglang', pause: 'wait' }, 'pause of sglang is "wait"; it is one of abort, retract, in_place'],
+  [
+    { pause: 'keep', resetCache: true },
+    'resetCache cannot go with pause "keep": the requests that are kept hold on to the cache',
+  ],
+  [
+    { engine: 'sglang', pause: 'in_place', resetCache: true },
+    'resetCache cannot go with pause "in_place": the requests that are kept hold on to the cache',
+  ],
+];
+for (const [options, message] of refused) {
+  test(`refused by the instance's name: ${JSON.stringify(options)}`, () => {
+    assert.throws(() => checkEngineOptions('blue', { endpoint, ...options } as EngineOptions), {
+      name: 'UsageError',
+      message: `instance blue: ${message}`,
+    });
+  });
+}

@@ -1,0 +1,75 @@
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import type { EngineClient } from '../../src/engines/engine-client.ts';
+import { never, soon } from './harness.ts';
+
+export interface Asked {
+  readonly route: string;
+  readonly body: string;
+  readonly authorization?: string;
+}
+
+export type Answer = (request: IncomingMessage, response: ServerResponse) => void;
+
+export const status =
+  (code: number, body = '', type = 'application/json'): Answer =>
+  (_, response) =>
+    void response.writeHead(code, { 'content-type': type }).end(body);
+
+export interface FakeEngine {
+  readonly asked: Asked[];
+  readonly server: Server;
+  readonly endpoint: string;
+}
+
+/** An HTTP server in the engine's place. */
+export async function fakeEngine(
+  t: TestContext,
+  answer: Answer,
+  where: { path?: string; port?: number } = {},
+): Promise<FakeEngine> {
+  const asked: Asked[] = [];
+  const server = createServer(async (request, response) => {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk as Buffer);
+    const { authorization } = request.headers;
+    asked.push({
+      route: `${request.method} ${request.url}`,
+      body: Buffer.concat(chunks).toString(),
+      ...(authorization !== undefined && { authorization }),
+    });
+    answer(request, response);
+  });
+  if (where.path === undefined) server.listen(where.port ?? 0, '127.0.0.1');
+  else server.listen(where.path);
+  await once(server, 'listening');
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  if (where.path !== undefined) return { asked, server, endpoint: `unix:${where.path}` };
+  const { port } = server.address() as AddressInfo;
+  return { asked, server, endpoint: `http://127.0.0.1:${port}` };
+}
+
+export function socketPath(t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'weightcast-test-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  return join(directory, 'engine.sock');
+}
+
+export function closing<C extends EngineClient>(t: TestContext, client: C): C {
+  t.after(() => client.close());
+  return client;
+}
+
+export const patient = () => ({ timeoutMilliseconds: never, signal: new AbortController().signal });
+export const hasty = () => ({ timeoutMilliseconds: soon, signal: new AbortController().signal });
+
+export const links = { 'GPU-1': 'ipc://@a.sock', 'GPU-2': 'ipc://@b.sock' };
+export const order = { links, version: 'qwen@00ff', resetCache: false };

@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { SglangClient } from '../../src/engines/sglang.ts';
+import { AbortedError } from '../../src/errors.ts';
+import { systemClock } from '../../src/native-bridge/clock.ts';
+import { closing, fakeEngine, hasty, links, order, patient, socketPath, status } from './fake-engine.ts';
+import { gate, never } from './harness.ts';
+
+function clientOf(t: TestContext, endpoint: string, apiKey?: string): SglangClient {
+  return closing(t, new SglangClient({ endpoint, clock: systemClock, ...(apiKey && { apiKey }) }));
+}
+
+const success = status(200, '{"success":true,"message":"IPC weight update completed successfully"}');
+
+test('an update is one call with links and version, which flushes the cache if it is asked to', async (t) => {
+  const { asked, endpoint } = await fakeEngine(t, success);
+  const client = clientOf(t, endpoint);
+  for (const resetCache of [false, true]) await client.update({ ...order, resetCache }, patient());
+  assert.deepEqual(
+    asked.map(({ route, body }) => [route, JSON.parse(body)]),
+    [false, true].map((flush_cache) => [
+      'POST /update_weights_from_ipc',
+      { zmq_handles: links, flush_cache, weight_version: 'qwen@00ff' },
+    ]),
+  );
+});
+
+const refusals: [string, number, string, string][] = [
+  [
+    'a worker that failed',
+    400,
+    '{"success":false,"message":"Device UUID GPU-3 not found in zmq_handles"}',
+    '400: Device UUID GPU-3 not found in zmq_handles',
+  ],
+  ['one that answers 200 all the same', 200, '{"success":false,"message":"no"}', '200: no'],
+  ['a missing API key', 401, '{"error":"Unauthorized"}', '401: Unauthorized'],
+  [
+    'a request it does not know',
+    422,
+    '{"detail":"zmq_handles: field required"}',
+    '422: zmq_handles: field required',
+  ],
+  ['a scheduler that died', 500, 'Internal Server Error', '500: Internal Server Error'],
+];
+for (const [what, code, body, line] of refusals) {
+  test(`the error of ${what} is passed on in its own words`, async (t) => {
+    const { endpoint } = await fakeEngine(t, status(code, body));
+    await assert.rejects(clientOf(t, endpoint).update(order, patient()), {
+      name: 'EngineError',
+      message: `engine ${endpoint} answered POST /update_weights_from_ipc with ${line}`,
+    });
+  });
+}
+
+test('an engine is ready once it answers a ping, whatever its health route says', async (t) => {
+  let failures = 2;
+  const { asked, endpoint } = await fakeEngine(t, (request, response) => {
+    failures -= 1;
+    const answer = request.url === '/ping' && failures < 0 ? status(200) : status(503);
+    answer(request, response);
+  });
+  await clientOf(t, endpoint).ready(patient());
+  assert.deepEqual(asked, Array(3).fill({ route: 'GET /ping', body: '' }));
+});
+
+test('an engine is paused in the way that is asked for, and resumed', async (t) => {
+  const { asked, endpoint } = await fakeEngine(t, status(200, '{"message":"ok","status":"ok"}'));
+  const client = clientOf(t, endpoint);
+  for (const mode of ['abort', 'retract', 'in_place'] as const) await client.pause(mode, patient());
+  await client.resume(patient());
+  assert.deepEqual(asked, [
+    { route: 'POST /pause_generation', body: '{"mode":"abort"}' },
+    { route: 'POST /pause_generation', body: '{"mode":"retract"}' },
+    { route: 'POST /pause_generation', body: '{"mode":"in_place"}' },
+    { route: 'POST /continue_generation', body: '{}' },
+  ]);
+});
+
+test('a unix socket, an API key, a deadline and an abort work as with vLLM', async (t) => {
+  const answered = gate();
+  const { asked, endpoint } = await fakeEngine(
+    t,
+    (request, response) => {
+      if (request.url === '/ping') status(200)(request, response);
+      else answered.open();
+    },
+    { path: socketPath(t) },
+  );
+  const client = clientOf(t, endpoint, 'sk-1');
+  await client.ready(patient());
+  assert.equal(asked[0]!.authorization, 'Bearer sk-1');
+  await assert.rejects(client.update(order, hasty()), {
+    name: 'DeadlineError',
+    message: `engine ${endpoint} did not answer POST /update_weights_from_ipc within 300 ms`,
+  });
+  await answered.opened;
+  const controller = new AbortController();
+  const update = client.update(order, { timeoutMilliseconds: never, signal: controller.signal });
+  const reason = new AbortedError('rank 3 died');
+  controller.abort(reason);
+  await assert.rejects(update, (error) => error === reason);
+});
