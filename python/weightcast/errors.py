@@ -1,0 +1,27 @@
+"""What ends an exchange early. Every message is one line, and names the tensor, device or address."""
+
+from __future__ import annotations
+
+
+class WeightcastError(Exception):
+    """The base of all errors that weightcast itself raises."""
+
+
+class ProtocolError(WeightcastError):
+    """The rank said something that the worker link does not know, or at the wrong time."""
+
+
+class UpdateAborted(WeightcastError):
+    """The rank aborted the update; the message says why."""
+
+
+class RankLost(WeightcastError):
+    """The rank's process is gone, or never listened."""
+
+
+class RankSilent(WeightcastError):
+    """The rank is there, but said nothing for longer than allowed."""
+
+
+class BufferInUse(WeightcastError):
+    """The model holds on to memory that the rank is about to take back."""

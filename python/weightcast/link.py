@@ -1,0 +1,82 @@
+"""The worker's end of the ZeroMQ socket between a rank and an engine worker."""
+
+from __future__ import annotations
+
+import time
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from .errors import RankLost, RankSilent
+
+# The rank listens before the engine is asked to update: an address where nobody listens is one it has left.
+_CONNECT_SECONDS = 5.0
+# A message and the news that its sender is gone come by different ways, and may overtake each other.
+_LAST_MESSAGE_SECONDS = 0.05
+# How long the last reply may take to leave after the socket is closed.
+_LINGER_MILLISECONDS = 1_000
+# Manifests of 70,000 tensors are 10 MB.
+_MAX_MESSAGE_BYTES = 256 << 20
+
+
+class RankLink:
+    """A REP socket, connected to one rank, whose waits all end: at a deadline, or when the rank is gone."""
+
+    def __init__(self, context: zmq.Context, address: str, silence_seconds: float) -> None:
+        self._address = address
+        self._silence_seconds = silence_seconds
+        self._connected = False
+        self._vanished = False
+        self._socket = context.socket(zmq.REP)
+        self._socket.setsockopt(zmq.LINGER, _LINGER_MILLISECONDS)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        )
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise RankLost(f"{address!r} is no address of a rank: {error}") from error
+
+    def receive(self) -> bytes:
+        """The rank's next request. Raises RankLost at once when it is gone, RankSilent at the deadline."""
+        started = time.monotonic()
+        while not self._vanished:
+            allowed = self._silence_seconds if self._connected else _CONNECT_SECONDS
+            left = started + allowed - time.monotonic()
+            ready = dict(self._poller.poll(max(0, left) * 1_000))
+            if self._socket in ready:
+                return self._take()
+            if self._monitor in ready:
+                self._notice()
+            elif not self._connected:
+                raise RankLost(f"no rank listens at {self._address}")
+            elif left <= 0:
+                raise RankSilent(f"the rank at {self._address} was silent for {self._silence_seconds:g} s")
+        if self._socket.poll(_LAST_MESSAGE_SECONDS * 1_000) == 0:
+            raise RankLost(f"the rank at {self._address} has vanished")
+        return self._take()
+
+    def send(self, frame: bytes) -> None:
+        """Answers the last request. To a rank that is gone nothing is sent; the next `receive` tells."""
+        self._socket.send(frame)
+
+    def close(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+        self._socket.close()
+
+    def _notice(self) -> None:
+        event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._connected = True
+        elif event == zmq.EVENT_DISCONNECTED and self._connected:
+            self._vanished = True
+
+    def _take(self) -> bytes:
+        # A message of this protocol is one frame; what comes in several is handed on joined, and fails to decode.
+        return b"".join(self._socket.recv_multipart(zmq.NOBLOCK))

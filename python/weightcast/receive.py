@@ -1,0 +1,195 @@
+"""One exchange with a rank, from the worker's side, whichever engine the worker belongs to."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import zmq
+
+from .device_memory import LinkBuffer
+from .digest import Digester
+from .dtypes import view_of
+from .errors import ProtocolError, UpdateAborted, WeightcastError
+from .link import RankLink
+from .messages import (
+    PROTOCOL_VERSION,
+    Abort,
+    Finish,
+    Load,
+    Open,
+    Release,
+    Request,
+    decode_request,
+    encode_failure,
+    encode_report,
+    encode_success,
+)
+
+logger = logging.getLogger(__name__)
+
+LoadWeights = Callable[[Iterable[tuple[str, torch.Tensor]]], object]
+
+DEFAULT_SILENCE_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class ReceivedWeights:
+    """What the rank said it sent, and this worker loaded."""
+
+    epoch: int
+    version: str
+    """`checkpoint@digest`."""
+    tensors: int
+
+
+def receive_weights(
+    context: zmq.Context,
+    address: str,
+    *,
+    device: torch.device,
+    device_uuid: str | None,
+    load_weights: LoadWeights,
+    post_hook: Callable[[], object] | None = None,
+    silence_seconds: float = DEFAULT_SILENCE_SECONDS,
+) -> ReceivedWeights:
+    """Receives one set of weights from the rank that listens at `address`, and returns when all are installed.
+
+    `load_weights` is called once for each bucket, with pairs of name and tensor, on `device`. The tensors lie in
+    memory of the rank: it must copy what it wants to keep. `device_uuid`: an exchange for another device is refused;
+    None where the worker does not know its own.
+
+    The rank is told a digest of every tensor, **taken of the bytes as they were received**, on the device, just
+    before `load_weights` gets them. It proves that the checkpoint's bytes were in this worker's reach, whole and
+    in the right place, when it loaded them: neither upload nor broadcast nor this link changed one. It does not prove
+    what `load_weights` and the post-hook then made of them: engines fuse, shard, cast and repack, so that what
+    they hold has no digest that could be compared with the checkpoint's.
+
+    Raises what `load_weights` or `post_hook` raised, once the rank has been told and has hung up; UpdateAborted
+    when the rank aborts; RankLost at once when it is gone, or was never there; RankSilent when it says nothing for
+    `silence_seconds`; ProtocolError when it does not keep to the protocol. The link buffer is dropped before.
+    """
+    link = RankLink(context, address, silence_seconds)
+    exchange = _Exchange(link, device, device_uuid, load_weights, post_hook)
+    try:
+        return exchange.run()
+    finally:
+        exchange.drop_quietly()
+        link.close()
+
+
+class _Exchange:
+    def __init__(
+        self,
+        link: RankLink,
+        device: torch.device,
+        device_uuid: str | None,
+        load_weights: LoadWeights,
+        post_hook: Callable[[], object] | None,
+    ) -> None:
+        self._link = link
+        self._device = device
+        self._device_uuid = device_uuid
+        self._load_weights = load_weights
+        self._post_hook = post_hook
+        self._opened: Open | None = None
+        self._buffer: LinkBuffer | None = None
+        self._digester = Digester(device)
+
+    def run(self) -> ReceivedWeights:
+        while True:
+            frame = self._link.receive()
+            try:
+                request = decode_request(frame)
+                if isinstance(request, Abort):
+                    break
+                reply = self._serve(request)
+            except Exception as error:
+                self._refuse(error)
+                raise
+            self._link.send(reply)
+            if isinstance(request, Finish):
+                return self._received()
+        raise UpdateAborted(f"the rank aborted the update: {request.reason}")
+
+    def drop_quietly(self) -> None:
+        """For an exchange that has ended: what went wrong is known already."""
+        try:
+            self._drop()
+        except Exception as error:
+            logger.warning("the link buffer is not free: %s", error)
+
+    def _serve(self, request: Request) -> bytes:
+        if isinstance(request, Open):
+            self._open(request)
+            return encode_success()
+        if isinstance(request, Finish):
+            return self._finish()
+        if self._buffer is None:
+            raise ProtocolError("the rank asks to load or release before it has opened a link buffer")
+        if isinstance(request, Load):
+            self._load(request)
+        elif isinstance(request, Release):
+            self._drop()
+        return encode_success()
+
+    def _open(self, request: Open) -> None:
+        if request.protocol != PROTOCOL_VERSION:
+            raise ProtocolError(
+                f"the rank speaks version {request.protocol} of the worker link, this worker {PROTOCOL_VERSION}"
+            )
+        if self._device_uuid not in (None, request.device):
+            raise ProtocolError(f"the rank is on device {request.device}, this worker on {self._device_uuid}")
+        if self._opened is not None:
+            raise ProtocolError("the rank opened a second link buffer")
+        self._opened = request
+        self._buffer = LinkBuffer(request.handle, request.bytes, self._device)
+
+    def _load(self, request: Load) -> None:
+        assert self._buffer is not None
+        weights: list[tuple[str, torch.Tensor]] = []
+        for tensor in request.tensors:
+            data, view = view_of(self._buffer.bytes, tensor)
+            self._digester.add(data)
+            weights.append((tensor.name, view))
+        with torch.no_grad():
+            self._load_weights(weights)
+        # The rank reuses the slot once it has our answer: by then nothing may read it any more.
+        self._synchronize()
+
+    def _finish(self) -> bytes:
+        if self._opened is None or self._buffer is not None:
+            raise ProtocolError("the rank asks to finish before it has opened and released a link buffer")
+        if self._post_hook is not None:
+            with torch.no_grad():
+                self._post_hook()
+        self._synchronize()
+        return encode_report(self._digester.words(), len(self._digester))
+
+    def _received(self) -> ReceivedWeights:
+        assert self._opened is not None
+        return ReceivedWeights(self._opened.epoch, self._opened.version, len(self._digester))
+
+    def _drop(self) -> None:
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            buffer.drop()
+
+    def _refuse(self, error: Exception) -> None:
+        """Tells the rank why, and waits until it has heard: it aborts or hangs up."""
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        # The frames that the error went through hold views of the buffer, which the rank frees once it knows.
+        traceback.clear_frames(error.__traceback__)
+        self.drop_quietly()
+        try:
+            self._link.send(encode_failure(text))
+            self._link.receive()
+        except WeightcastError:
+            pass
+
+    def _synchronize(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
