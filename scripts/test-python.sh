@@ -1,12 +1,22 @@
 #!/usr/bin/env bash
-# Tests that need Python's safetensors. Uses WEIGHTCAST_PYTHON if it is set, else makes a virtual environment in .venv.
+# Tests that need Python: its safetensors reads what we write, and the workers of python/ and of checkpoint-engine take
+# weights from our ranks, with real torch. Uses WEIGHTCAST_PYTHON if it is set, else makes a virtual environment in
+# .venv. checkpoint-engine's worker.py is what the package index has, or what WEIGHTCAST_CHECKPOINT_ENGINE names: the
+# file, or a checkout of the project. Arguments: test files, by default all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${WEIGHTCAST_PYTHON:-}" ]; then
-  if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c 'import safetensors, numpy' 2>/dev/null; then
+  pip() { .venv/bin/python -m pip "$@" -qq --disable-pip-version-check --retries 1; }
+  if ! .venv/bin/python -c 'import torch, zmq, msgpack, safetensors, numpy' 2>/dev/null; then
     python3 -m venv .venv
-    .venv/bin/pip install --quiet --disable-pip-version-check --retries 1 safetensors numpy
+    # The build without CUDA is a tenth as large; where its index is out of reach, any build will do.
+    pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu 2>/dev/null || pip install torch==2.13.0
+    pip install pyzmq msgpack safetensors numpy
+    pip install --no-deps 'checkpoint-engine>=0.4' 2>/dev/null || true
   fi
+  # The tests run from the source; this shows that it can be installed.
+  pip install --force-reinstall --no-deps ./python
   export WEIGHTCAST_PYTHON="$PWD/.venv/bin/python"
 fi
-node --import tsx --test --test-reporter="$PWD/scripts/quiet-reporter.mjs" test/python/*.test.ts
+if [ $# -eq 0 ]; then set -- test/python/*.test.ts; fi
+node --import tsx --test --test-concurrency=2 --test-reporter="$PWD/scripts/quiet-reporter.mjs" "$@"

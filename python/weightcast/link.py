@@ -12,7 +12,7 @@ from .errors import RankLost, RankSilent
 # The rank listens before the engine is asked to update: an address where nobody listens is one it has left.
 _CONNECT_SECONDS = 5.0
 # A message and the news that its sender is gone come by different ways, and may overtake each other.
-_LAST_MESSAGE_SECONDS = 0.05
+_LAST_MESSAGE_MILLISECONDS = 50
 # How long the last reply may take to leave after the socket is closed.
 _LINGER_MILLISECONDS = 1_000
 # Manifests of 70,000 tensors are 10 MB.
@@ -48,7 +48,7 @@ class RankLink:
         while not self._vanished:
             allowed = self._silence_seconds if self._connected else _CONNECT_SECONDS
             left = started + allowed - time.monotonic()
-            ready = dict(self._poller.poll(max(0, left) * 1_000))
+            ready = dict(self._poller.poll(max(0, round(left * 1_000))))
             if self._socket in ready:
                 return self._take()
             if self._monitor in ready:
@@ -57,7 +57,7 @@ class RankLink:
                 raise RankLost(f"no rank listens at {self._address}")
             elif left <= 0:
                 raise RankSilent(f"the rank at {self._address} was silent for {self._silence_seconds:g} s")
-        if self._socket.poll(_LAST_MESSAGE_SECONDS * 1_000) == 0:
+        if self._socket.poll(_LAST_MESSAGE_MILLISECONDS) == 0:
             raise RankLost(f"the rank at {self._address} has vanished")
         return self._take()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,7 @@ from .messages import (
 
 logger = logging.getLogger(__name__)
 
-LoadWeights = Callable[[Iterable[tuple[str, torch.Tensor]]], object]
+LoadWeights = Callable[[list[tuple[str, torch.Tensor]]], object]
 
 DEFAULT_SILENCE_SECONDS = 600.0
 

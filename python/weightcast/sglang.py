@@ -26,8 +26,9 @@ def stand_in_for_checkpoint_engine() -> None:
 
     package = module("checkpoint_engine", is_package=True)
     package.__path__ = []
-    package.worker = module("checkpoint_engine.worker", is_package=False)
-    package.worker.update_weights_from_ipc = worker.update_weights_from_ipc
+    submodule = module("checkpoint_engine.worker", is_package=False)
+    vars(package)["worker"] = submodule
+    vars(submodule)["update_weights_from_ipc"] = worker.update_weights_from_ipc
 
 
 if __name__ in ("__main__", "__mp_main__"):

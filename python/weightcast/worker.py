@@ -26,6 +26,12 @@ from .receive import DEFAULT_SILENCE_SECONDS, LoadWeights, receive_weights
 class VllmWorkerExtension:
     """vLLM mixes this class into its worker class, so it has no state and no more names than it must."""
 
+    # What vLLM's worker has.
+    device: torch.device
+    model_runner: Any
+    model_config: Any
+    vllm_config: Any
+
     def update_weights_from_weightcast(
         self, links: dict[str, str], silence_seconds: float = DEFAULT_SILENCE_SECONDS
     ) -> dict[str, Any]:

@@ -10,7 +10,7 @@ export interface Dtype {
   readonly name: string;
   readonly bits: number;
   /**
-   * `torch.<name>` of the same elements; null where torch has none (then bytes are handed over as uint8).
+   * `torch.<name>` of the same elements; null where torch has none (then no engine worker can take such a tensor).
    * `float4_e2m1fn_x2` holds two elements in one: its last dimension is half of the format's.
    */
   readonly torch: string | null;

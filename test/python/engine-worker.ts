@@ -9,7 +9,6 @@ import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { torchForm } from '../../src/engines/worker-link/torch-form.ts';
 import type { WorkerLink } from '../../src/engines/worker-link/worker-link.ts';
-import type { HostDeviceBuffer } from '../../src/native-bridge/device.ts';
 import { runPython } from './python-interpreter.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -115,16 +114,20 @@ function writeExpected(directory: string, tensors: readonly TestTensor[]): strin
   return path;
 }
 
-/** Sends tensors as a rank does: packed into buckets, which go through the two halves of the buffer in turn. */
+/**
+ * Sends tensors as a rank does: packed into buckets, which go through the two halves of a link buffer in turn. `write`
+ * puts bytes into it.
+ */
 export async function sendBuckets(
   link: WorkerLink,
-  buffer: HostDeviceBuffer,
+  bufferBytes: number,
+  write: (offset: number, data: Uint8Array) => void | Promise<void>,
   tensors: readonly TestTensor[],
 ): Promise<void> {
-  const slotBytes = buffer.bytes / 2;
+  const slotBytes = bufferBytes / 2;
   for (const [index, bucket] of packed(tensors, slotBytes).entries()) {
     const base = (index % 2) * slotBytes;
-    for (const { data, offset } of bucket) buffer.mapping.write(base + offset, data);
+    for (const { data, offset } of bucket) await write(base + offset, data);
     const announced = bucket.map(({ name, dtype, shape, offset }) => ({
       name,
       dtype,

@@ -19,7 +19,7 @@ const skipOriginal =
 
 async function deliver(link: WorkerLink, buffer: HostDeviceBuffer, tensors: readonly TestTensor[]) {
   await link.open({ handle: buffer.ipcHandle, bytes: buffer.bytes });
-  await sendBuckets(link, buffer, tensors);
+  await sendBuckets(link, buffer.bytes, (offset, data) => buffer.mapping.write(offset, data), tensors);
   await link.release();
   buffer.free();
   return link.finish();

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { encode } from '@msgpack/msgpack';
 import { Request } from 'zeromq';
@@ -66,6 +67,10 @@ async function failure(request: Promise<unknown>): Promise<WorkerLinkError> {
   return error;
 }
 
+function mapsDeviceMemory(worker: PythonWorker): boolean {
+  return readFileSync(`/proc/${worker.process.pid}/maps`, 'utf8').includes('weightcast-device');
+}
+
 /** The worker's process lives, and its next update is as if nothing had been. */
 async function worksAgain(
   t: TestContext,
@@ -78,7 +83,9 @@ async function worksAgain(
   worker.command({ links: { [device.uuid]: link.address } });
   await link.open({ handle: buffer.ipcHandle, bytes: buffer.bytes });
   await link.load(tensors);
+  assert.ok(mapsDeviceMemory(worker));
   await link.release();
+  assert.ok(!mapsDeviceMemory(worker));
   buffer.free();
   await link.finish();
   assert.equal((await worker.ended()).ended, 'installed');
@@ -99,6 +106,8 @@ for (const kind of ['weightcast', 'original'] as const) {
         /failed loading a bucket: KeyError: 'there is no such parameter in bucket 2'$/,
       );
       assert.match(String(error.cause), /^Traceback[\s\S]*engine_stub\.py", line \d+, in load_weights/);
+      // The rank frees the buffer once it knows: by then our worker has let go of it, whatever the error holds on to.
+      if (kind === 'weightcast') assert.ok(!mapsDeviceMemory(worker));
       await link.abort('the worker failed');
       // The original raises what the rank aborts with.
       assert.deepEqual(

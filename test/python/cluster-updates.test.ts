@@ -1,0 +1,167 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { Cluster, type InstanceOptions, type UpdateReport } from '../../src/index.ts';
+import { originalWorker, PythonWorker, type TestTensor, type WorkerFault } from './engine-worker.ts';
+import { missingPython } from './python-interpreter.ts';
+import { oddTensors } from './tensors.ts';
+
+const skip = missingPython('torch', 'zmq', 'msgpack');
+const original = skip ? null : originalWorker();
+const skipOriginal =
+  skip ||
+  (original === null &&
+    'checkpoint-engine is not installed, and WEIGHTCAST_CHECKPOINT_ENGINE names no checkout of it');
+
+const ranks = [0, 1];
+
+/** An engine with two workers in Python, behind the routes of vLLM and of SGLang. */
+async function startEngine(t: TestContext, link: 'weightcast' | 'checkpoint-engine') {
+  const namespace = `test-${randomBytes(6).toString('hex')}`;
+  const uuids = ranks.map((rank) => `HOST-${namespace}-${rank}`);
+  const start = (uuid: string) =>
+    link === 'weightcast'
+      ? PythonWorker.start(t, 'weightcast_worker.py', ['cpu', 'vllm', '60'], { WEIGHTCAST_DEVICE_UUID: uuid })
+      : PythonWorker.start(t, 'original_worker.py', [original!, 'cpu']);
+  const workers = await Promise.all(uuids.map(start));
+  const engine = {
+    workers,
+    namespace,
+    endpoint: '',
+    fault: null as WorkerFault | null,
+    asked: [] as unknown[],
+  };
+
+  async function update(links: Record<string, string>): Promise<void> {
+    const { fault } = engine;
+    const ends = workers.map((worker, rank) => {
+      const uuid = uuids[rank]!;
+      worker.command({ links: { [uuid]: links[uuid] }, ...(fault && rank === 1 && { fault }) });
+      return worker.ended();
+    });
+    for (const { ended, message } of await Promise.all(ends)) {
+      if (ended !== 'installed') throw new Error(`${ended}: ${message}`);
+    }
+  }
+
+  const server = createServer(async (request, response) => {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk as Buffer);
+    const body = chunks.length === 0 ? {} : JSON.parse(Buffer.concat(chunks).toString());
+    if (request.method === 'GET') return void response.end();
+    engine.asked.push([request.url, body.method, body.weight_version, body.flush_cache]);
+    await update(body.zmq_handles ?? body.args[0]).then(
+      () => response.end('{"success":true}'),
+      (error: Error) => response.writeHead(500).end(error.message),
+    );
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  engine.endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return engine;
+}
+
+type Engine = Awaited<ReturnType<typeof startEngine>>;
+
+async function startCluster(
+  engine: Engine,
+  options: Pick<InstanceOptions, 'engine' | 'link' | 'resetCache'>,
+) {
+  return Cluster.start({
+    ranks: ranks.length,
+    instances: [{ name: 'blue', endpoint: engine.endpoint, ranks, ...options }],
+    deviceNamespace: engine.namespace,
+    deviceCapacity: 2 ** 24,
+  });
+}
+
+async function update(cluster: Cluster, name: string, tensors: readonly TestTensor[]): Promise<UpdateReport> {
+  const named = Object.fromEntries(tensors.map(({ name: key, ...tensor }) => [key, tensor]));
+  await cluster.register(name, { tensors: named });
+  return cluster.update(name, { bucketBytes: 2_048 });
+}
+
+async function assertHeld(engine: Engine, tensors: readonly TestTensor[]): Promise<void> {
+  for (const worker of engine.workers) {
+    assert.deepEqual(await worker.compare(tensors), { equal: tensors.length, wrong: [] });
+  }
+}
+
+test('a cluster updates an engine with our workers in Python, which prove what they received', {
+  skip,
+}, async (t) => {
+  const engine = await startEngine(t, 'weightcast');
+  const cluster = await startCluster(engine, {});
+  try {
+    for (const name of ['first', 'second']) {
+      const tensors = oddTensors();
+      const report = await update(cluster, name, tensors);
+      assert.equal(report.verified, true);
+      assert.ok(report.buckets > 4);
+      await assertHeld(engine, tensors);
+    }
+  } finally {
+    await cluster.stop();
+  }
+  assert.deepEqual(
+    readdirSync('/dev/shm').filter((name) => name.includes(engine.namespace)),
+    [],
+  );
+});
+
+test('a cluster updates engines with checkpoint-engine’s own workers, by the routes of vLLM and SGLang', {
+  skip: skipOriginal,
+}, async (t) => {
+  const engine = await startEngine(t, 'checkpoint-engine');
+  const link = 'checkpoint-engine';
+  const asked = {
+    vllm: ['/collective_rpc', 'update_weights_from_ipc', undefined, undefined],
+    sglang: ['/update_weights_from_ipc', undefined, 'a@', true],
+  };
+  for (const kind of ['vllm', 'sglang'] as const) {
+    const cluster = await startCluster(engine, { engine: kind, link, resetCache: kind === 'sglang' });
+    try {
+      const tensors = oddTensors();
+      const report = await update(cluster, 'a', tensors);
+      assert.equal(report.verified, null);
+      await assertHeld(engine, tensors);
+      const [route, method, version, flush] = engine.asked.at(-1) as unknown[];
+      assert.deepEqual([route, method, version && String(version).slice(0, 2), flush], asked[kind]);
+    } finally {
+      await cluster.stop();
+    }
+  }
+});
+
+for (const link of ['weightcast', 'checkpoint-engine'] as const) {
+  const options = { skip: link === 'weightcast' ? skip : skipOriginal };
+  test(
+    `an error in one worker ends the update, all processes live, and the next update works: ${link}`,
+    options,
+    async (t) => {
+      const engine = await startEngine(t, link);
+      const cluster = await startCluster(engine, { link });
+      try {
+        const before = await cluster.status();
+        engine.fault = { at: 3, does: 'raise' };
+        await assert.rejects(update(cluster, 'bad', oddTensors()), /no such parameter in bucket 3/);
+        engine.fault = null;
+        const tensors = oddTensors();
+        await update(cluster, 'good', tensors);
+        await assertHeld(engine, tensors);
+        const pids = (status: typeof before) => status.ranks.map(({ pid }) => pid);
+        assert.deepEqual(pids(await cluster.status()), pids(before));
+      } finally {
+        await cluster.stop();
+      }
+    },
+  );
+}
