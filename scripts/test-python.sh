@@ -19,4 +19,4 @@ if [ -z "${WEIGHTCAST_PYTHON:-}" ]; then
   export WEIGHTCAST_PYTHON="$PWD/.venv/bin/python"
 fi
 if [ $# -eq 0 ]; then set -- test/python/*.test.ts; fi
-node --import tsx --test --test-concurrency=2 --test-reporter="$PWD/scripts/quiet-reporter.mjs" "$@"
+node --import tsx --test --test-concurrency=2 --test-timeout=300000 --test-reporter="$PWD/scripts/quiet-reporter.mjs" "$@"

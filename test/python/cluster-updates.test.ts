@@ -6,16 +6,9 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { Cluster, type InstanceOptions, type UpdateReport } from '../../src/index.ts';
-import { originalWorker, PythonWorker, type TestTensor, type WorkerFault } from './engine-worker.ts';
-import { missingPython } from './python-interpreter.ts';
+import { PythonWorker, type TestTensor, type WorkerFault } from './engine-worker.ts';
+import { original, skip, skipOriginal } from './exchanges.ts';
 import { oddTensors } from './tensors.ts';
-
-const skip = missingPython('torch', 'zmq', 'msgpack');
-const original = skip ? null : originalWorker();
-const skipOriginal =
-  skip ||
-  (original === null &&
-    'checkpoint-engine is not installed, and WEIGHTCAST_CHECKPOINT_ENGINE names no checkout of it');
 
 const ranks = [0, 1];
 

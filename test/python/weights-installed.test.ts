@@ -6,16 +6,9 @@ import { digestTensors, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { bindLink, never, version } from '../engines/harness.ts';
 import { bindCheckpointEngineLink } from '../engines/scripted-worker.ts';
 import { TestHost } from '../native/harness.ts';
-import { originalWorker, PythonWorker, sendBuckets, type TestTensor } from './engine-worker.ts';
-import { missingPython } from './python-interpreter.ts';
+import { PythonWorker, sendBuckets, type TestTensor } from './engine-worker.ts';
+import { original, skip, skipOriginal } from './exchanges.ts';
 import { oddTensors, tensorOf } from './tensors.ts';
-
-const skip = missingPython('torch', 'zmq', 'msgpack');
-const original = skip ? null : originalWorker();
-const skipOriginal =
-  skip ||
-  (original === null &&
-    'checkpoint-engine is not installed, and WEIGHTCAST_CHECKPOINT_ENGINE names no checkout of it');
 
 async function deliver(link: WorkerLink, buffer: HostDeviceBuffer, tensors: readonly TestTensor[]) {
   await link.open({ handle: buffer.ipcHandle, bytes: buffer.bytes });

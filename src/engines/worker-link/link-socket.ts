@@ -3,10 +3,10 @@ import { describe } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 
 /**
- * How long a reply may take from the socket to its reader once the connection is gone: the two come by different
- * ways, and a peer that answers and leaves must not count as lost.
+ * What the news of a disconnection is ahead of the connection's last effects on the socket: the two come by different
+ * ways. A peer that answers and leaves must not count as lost, and nothing may be sent into a connection that is ending.
  */
-const lastReplyMilliseconds = 50;
+const trailingMilliseconds = 50;
 
 /** A peer's message has no business being larger: manifests of 70,000 tensors are 10 MB. */
 export const maxMessageBytes = 256 * 2 ** 20;
@@ -49,7 +49,7 @@ export class LinkSocket {
       if (this.#departures === this.#arrivals) return;
       this.#departures += 1;
       this.#comesOrGoes.give();
-      if (this.disconnected) this.#cancelLoss = clock.after(lastReplyMilliseconds, () => this.end(lost()));
+      if (this.disconnected) this.#cancelLoss = clock.after(trailingMilliseconds, () => this.end(lost()));
     });
   }
 
@@ -169,8 +169,8 @@ export class LinkSocket {
   async #peer(): Promise<void> {
     while (!this.connected || this.#departures < this.#completed) await this.#comesOrGoes.given;
     if (this.#met === this.#completed) return;
-    // The notice of a departure overtakes the departure itself, by the time between two threads.
-    await new Promise<void>((resolve) => this.#clock.after(lastReplyMilliseconds, resolve));
+    // The connections of those that left take no more messages only now.
+    await new Promise<void>((resolve) => this.#clock.after(trailingMilliseconds, resolve));
     this.#met = this.#completed;
   }
 
