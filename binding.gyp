@@ -18,6 +18,7 @@
         "native/collective/control_file.cc",
         "native/collective/shm_collective.cc",
         "native/collective/source_cache.cc",
+        "native/device/cuda/driver.cc",
         "native/device/host_device.cc",
         "native/device/ledger.cc",
         "native/memory/copy.cc",
@@ -43,7 +44,9 @@
       "cflags!": ["-O3"],
       "cflags_cc!": ["-std=gnu++17", "-std=gnu++20", "-fno-rtti"],
       "cflags_cc": ["-std=c++17", "-O2", "-Wall", "-Wextra", "-pthread", "-fvisibility=hidden"],
-      "ldflags": ["-pthread"]
+      "ldflags": ["-pthread"],
+      # dlopen(3), which has a library of its own before glibc 2.34.
+      "libraries": ["-ldl"]
     }
   ]
 }

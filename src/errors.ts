@@ -39,6 +39,12 @@ export class OutOfDeviceMemoryError extends WeightcastError {
   override readonly name = 'OutOfDeviceMemoryError';
 }
 
+/** A GPU failed so that no call on it will succeed any more in this process: the process has to be started anew. */
+export class DeviceLostError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_DEVICE_LOST';
+  override readonly name = 'DeviceLostError';
+}
+
 /** A call into the addon failed; carries the operating system's own words. */
 export class NativeError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_NATIVE';
@@ -104,6 +110,7 @@ const classes = [
   CheckpointError,
   MemoryError,
   OutOfDeviceMemoryError,
+  DeviceLostError,
   NativeError,
   DeadlineError,
   AbortedError,

@@ -14,6 +14,10 @@ inline constexpr char kDeadline[] = "DEADLINE";
 inline constexpr char kPeerLost[] = "PEER_LOST";
 inline constexpr char kOutOfDeviceMemory[] = "OUT_OF_DEVICE_MEMORY";
 inline constexpr char kFileEnded[] = "FILE_ENDED";
+/// A call of the CUDA driver failed, or there is no driver.
+inline constexpr char kCuda[] = "CUDA";
+/// No call on the device will succeed in this process any more.
+inline constexpr char kDeviceLost[] = "DEVICE_LOST";
 }  // namespace code
 
 /// What native code throws: one line for a person, and either one of our codes or the number of a system error.

@@ -2,6 +2,7 @@ import { createRequire } from 'node:module';
 import {
   AbortedError,
   DeadlineError,
+  DeviceLostError,
   NativeError,
   OutOfDeviceMemoryError,
   PeerLostError,
@@ -14,7 +15,7 @@ import {
  *
  * All offsets and sizes are bytes, as whole numbers below 2^53. Errors thrown or rejected by native code carry a
  * `code`: `ENOSPC`, `ENOENT`, `EACCES`, ... for a system call, `OUT_OF_DEVICE_MEMORY`, `ABORTED`, `DEADLINE`,
- * `PEER_LOST`, `OUT_OF_RANGE`, `FILE_ENDED`, `CLOSED` for our own; {@link asWeightcastError} gives them their class.
+ * `PEER_LOST`, `OUT_OF_RANGE`, `FILE_ENDED`, `CLOSED`, `CUDA`, `DEVICE_LOST` for our own; {@link asWeightcastError} gives them their class.
  */
 export interface NativeAddon {
   readonly SharedDirectory: NativeSharedDirectoryClass;
@@ -179,6 +180,7 @@ export const addon: NativeAddon = loadAddon();
 
 const classOfCode = new Map<unknown, new (message: string, options: ErrorOptions) => WeightcastError>([
   ['OUT_OF_DEVICE_MEMORY', OutOfDeviceMemoryError],
+  ['DEVICE_LOST', DeviceLostError],
   ['ABORTED', AbortedError],
   ['DEADLINE', DeadlineError],
   ['PEER_LOST', PeerLostError],
