@@ -4,15 +4,19 @@
 ///   memory/      files mapped as memory (SharedDirectory, Mapping) and bulk work on them: ThreadPool runs jobs
 ///                (copy, load, digest), each cut into pieces by a Partition
 ///   device/      HostDevice: a GPU emulated in shared memory, its account kept in a Ledger
+///   device/cuda/ CudaDevice: a real one, through the Driver that is loaded at run time; each kind of work has a Lane,
+///                a stream with a thread that fills it and reports
 ///   collective/  ShmCollective: broadcast among the ranks of a host, over a ControlFile
 ///   bridge/      the only part that knows of JavaScript: a class *_object for each class above, argument readers,
 ///                the Settler (promises from native threads) and Endings (what is done when the process ends)
 ///
 /// Errors are C++ exceptions of class Failure up to the bridge, which gives them their `code`. Threads are made by
-/// ThreadPool and ShmCollective only, and joined before the environment that they report to ends.
+/// ThreadPool, Lane and ShmCollective only, and joined before the environment that they report to ends.
 
 #include <napi.h>
 
+#include "bridge/cuda_buffer_object.h"
+#include "bridge/cuda_device_object.h"
 #include "bridge/device_buffer_object.h"
 #include "bridge/environment.h"
 #include "bridge/host_device_object.h"
@@ -35,10 +39,13 @@ Napi::Object Initialise(Napi::Env env, Napi::Object exports) {
   const Napi::Function mapping_class = MappingObject::Define(env);
   environment->mapping_class = Napi::Persistent(mapping_class);
   environment->device_buffer_class = Napi::Persistent(DeviceBufferObject::Define(env));
+  environment->cuda_buffer_class = Napi::Persistent(CudaBufferObject::Define(env));
   exports.Set("Mapping", mapping_class);
   exports.Set("SharedDirectory", SharedDirectoryObject::Define(env));
   exports.Set("ThreadPool", ThreadPoolObject::Define(env));
   exports.Set("HostDevice", HostDeviceObject::Define(env));
+  exports.Set("CudaDevice", CudaDeviceObject::Define(env));
+  exports.Set("probeCuda", Napi::Function::New<ProbeCudaValue>(env, "probeCuda"));
   exports.Set("ShmCollective", ShmCollectiveObject::Define(env));
   exports.Set("monotonicMilliseconds",
               Napi::Function::New<MonotonicMillisecondsValue>(env, "monotonicMilliseconds"));

@@ -11,12 +11,6 @@ namespace {
 
 constexpr double kLargestWhole = 9007199254740991;  // 2^53 - 1
 
-[[noreturn]] void ThrowType(Napi::Env env, const char* name, const char* expected) {
-  Napi::TypeError error = Napi::TypeError::New(env, std::string(name) + " must be " + expected);
-  error.Set("code", "ERR_INVALID_ARG_TYPE");
-  throw error;
-}
-
 bool IsWhole(double number) { return number >= 0 && number <= kLargestWhole && number == std::floor(number); }
 
 [[noreturn]] void ThrowNotWhole(double number, const std::string& name) {
@@ -29,37 +23,48 @@ bool IsTypedArray(const Napi::Value& value, napi_typedarray_type type) {
 
 }  // namespace
 
+void ThrowArgumentType(Napi::Env env, const char* name, const char* expected) {
+  Napi::TypeError error = Napi::TypeError::New(env, std::string(name) + " must be " + expected);
+  error.Set("code", "ERR_INVALID_ARG_TYPE");
+  throw error;
+}
+
 std::string TextArgument(const Napi::Value& value, const char* name) {
-  if (!value.IsString()) ThrowType(value.Env(), name, "a string");
+  if (!value.IsString()) ThrowArgumentType(value.Env(), name, "a string");
   std::string text = value.As<Napi::String>().Utf8Value();
-  if (text.find('\0') != std::string::npos) ThrowType(value.Env(), name, "a string without zero bytes");
+  if (text.find('\0') != std::string::npos) ThrowArgumentType(value.Env(), name, "a string without zero bytes");
   return text;
 }
 
 uint64_t WholeArgument(const Napi::Value& value, const char* name) {
-  if (!value.IsNumber()) ThrowType(value.Env(), name, "a number");
+  if (!value.IsNumber()) ThrowArgumentType(value.Env(), name, "a number");
   const double number = value.As<Napi::Number>().DoubleValue();
   if (!IsWhole(number)) ThrowNotWhole(number, name);
   return static_cast<uint64_t>(number);
 }
 
 bool FlagArgument(const Napi::Value& value, const char* name) {
-  if (!value.IsBoolean()) ThrowType(value.Env(), name, "a boolean");
+  if (!value.IsBoolean()) ThrowArgumentType(value.Env(), name, "a boolean");
   return value.As<Napi::Boolean>().Value();
 }
 
 Napi::Object ObjectArgument(const Napi::Value& value, const char* name) {
-  if (!value.IsObject()) ThrowType(value.Env(), name, "an object");
+  if (!value.IsObject()) ThrowArgumentType(value.Env(), name, "an object");
   return value.As<Napi::Object>();
 }
 
+Napi::Array ArrayArgument(const Napi::Value& value, const char* name) {
+  if (!value.IsArray()) ThrowArgumentType(value.Env(), name, "an array");
+  return value.As<Napi::Array>();
+}
+
 Napi::Uint8Array BytesArgument(const Napi::Value& value, const char* name) {
-  if (!IsTypedArray(value, napi_uint8_array)) ThrowType(value.Env(), name, "a Uint8Array");
+  if (!IsTypedArray(value, napi_uint8_array)) ThrowArgumentType(value.Env(), name, "a Uint8Array");
   return value.As<Napi::Uint8Array>();
 }
 
 Napi::Float64Array NumbersArgument(const Napi::Value& value, const char* name) {
-  if (!IsTypedArray(value, napi_float64_array)) ThrowType(value.Env(), name, "a Float64Array");
+  if (!IsTypedArray(value, napi_float64_array)) ThrowArgumentType(value.Env(), name, "a Float64Array");
   return value.As<Napi::Float64Array>();
 }
 
@@ -83,7 +88,7 @@ std::vector<uint64_t> WholeNumbers(const Napi::Value& value, const char* name, s
 std::shared_ptr<Mapping> MappingArgument(const Napi::Value& value, const char* name) {
   if (const MappingObject* mapping = MappingObject::From(value)) return mapping->Open();
   if (const DeviceBufferObject* buffer = DeviceBufferObject::From(value)) return buffer->Open();
-  ThrowType(value.Env(), name, "a Mapping or a DeviceBuffer");
+  ThrowArgumentType(value.Env(), name, "a Mapping or a DeviceBuffer");
 }
 
 }  // namespace weightcast

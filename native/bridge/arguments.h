@@ -3,8 +3,10 @@
 #include <napi.h>
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "memory/mapping.h"
@@ -14,16 +16,30 @@ namespace weightcast {
 /// Readers of arguments. `name` is what the argument is called in the error. They throw a TypeError
 /// (`ERR_INVALID_ARG_TYPE`) for a wrong type and OUT_OF_RANGE for a number that is no whole number below 2^53.
 
+[[noreturn]] void ThrowArgumentType(Napi::Env env, const char* name, const char* expected);
+
 std::string TextArgument(const Napi::Value& value, const char* name);
 uint64_t WholeArgument(const Napi::Value& value, const char* name);
 bool FlagArgument(const Napi::Value& value, const char* name);
 /// Null and undefined are refused.
 Napi::Object ObjectArgument(const Napi::Value& value, const char* name);
+Napi::Array ArrayArgument(const Napi::Value& value, const char* name);
 Napi::Uint8Array BytesArgument(const Napi::Value& value, const char* name);
 Napi::Float64Array NumbersArgument(const Napi::Value& value, const char* name);
 
 /// The whole numbers of a Float64Array in groups of `group`, copied. Throws OUT_OF_RANGE if they do not come out even.
 std::vector<uint64_t> WholeNumbers(const Napi::Value& value, const char* name, size_t group);
+
+/// Groups of whole numbers as structures that consist of just that many of them.
+template <class Structure>
+std::vector<Structure> Structures(const Napi::Value& value, const char* name) {
+  static_assert(std::is_trivially_copyable_v<Structure> && sizeof(Structure) % sizeof(uint64_t) == 0);
+  constexpr size_t kGroup = sizeof(Structure) / sizeof(uint64_t);
+  const std::vector<uint64_t> numbers = WholeNumbers(value, name, kGroup);
+  std::vector<Structure> structures(numbers.size() / kGroup);
+  if (!numbers.empty()) std::memcpy(structures.data(), numbers.data(), numbers.size() * sizeof(uint64_t));
+  return structures;
+}
 
 /// The memory of a Mapping or a DeviceBuffer. Throws CLOSED if it has been closed or freed.
 std::shared_ptr<Mapping> MappingArgument(const Napi::Value& value, const char* name);

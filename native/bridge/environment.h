@@ -22,6 +22,7 @@ class Environment {
   /// Constructors of the classes whose objects native code makes.
   Napi::FunctionReference mapping_class;
   Napi::FunctionReference device_buffer_class;
+  Napi::FunctionReference cuda_buffer_class;
 
  private:
   Settler settler_;

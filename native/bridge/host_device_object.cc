@@ -4,6 +4,7 @@
 #include "bridge/device_buffer_object.h"
 #include "bridge/environment.h"
 #include "bridge/error.h"
+#include "bridge/values.h"
 
 namespace weightcast {
 
@@ -31,11 +32,7 @@ Napi::Value HostDeviceObject::Directory(const Napi::CallbackInfo& info) {
 
 Napi::Value HostDeviceObject::Memory(const Napi::CallbackInfo& info) {
   return Guarded(info.Env(), [&] {
-    const DeviceMemory measured = device_->Measure();
-    Napi::Object memory = Napi::Object::New(info.Env());
-    memory.Set("free", static_cast<double>(measured.free));
-    memory.Set("total", static_cast<double>(measured.total));
-    return memory;
+    return MemoryValue(info.Env(), device_->Measure());
   });
 }
 

@@ -40,6 +40,7 @@ MappingObject::MappingObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
     throw Napi::TypeError::New(info.Env(), "a Mapping is made by Mapping.create or Mapping.open");
   }
   mapping_ = *info[0].As<Napi::External<std::shared_ptr<Mapping>>>().Data();
+  last_ = mapping_;
   path_ = mapping_->path();
   file_ = mapping_->file();
   bytes_ = static_cast<double>(mapping_->bytes());
@@ -59,7 +60,9 @@ const std::shared_ptr<Mapping>& MappingObject::Open() const {
 Napi::Value MappingObject::Create(const Napi::CallbackInfo& info) {
   return Guarded(info.Env(), [&] {
     const std::string path = TextArgument(info[0], "path");
-    return Wrap(info.Env(), Mapping::Create(path, WholeArgument(info[1], "bytes")));
+    const uint64_t bytes = WholeArgument(info[1], "bytes");
+    const int numa_node = info[2].IsNumber() ? info[2].As<Napi::Number>().Int32Value() : -1;
+    return Wrap(info.Env(), Mapping::Create(path, bytes, numa_node));
   });
 }
 

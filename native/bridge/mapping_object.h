@@ -18,6 +18,8 @@ class MappingObject : public Napi::ObjectWrap<MappingObject> {
   static const MappingObject* From(const Napi::Value& value);
   /// Throws CLOSED after close().
   const std::shared_ptr<Mapping>& Open() const;
+  /// Also after close(), if others still hold the mapping; else null.
+  std::shared_ptr<Mapping> Last() const { return last_.lock(); }
 
  private:
   static Napi::Value Create(const Napi::CallbackInfo& info);
@@ -32,6 +34,7 @@ class MappingObject : public Napi::ObjectWrap<MappingObject> {
 
   /// Null after close().
   std::shared_ptr<Mapping> mapping_;
+  std::weak_ptr<Mapping> last_;
   std::string path_;
   FileId file_;
   double bytes_ = 0;

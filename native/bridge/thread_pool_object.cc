@@ -1,13 +1,12 @@
 #include "bridge/thread_pool_object.h"
 
-#include <cstring>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "bridge/arguments.h"
 #include "bridge/environment.h"
 #include "bridge/error.h"
+#include "bridge/values.h"
 #include "memory/copy.h"
 #include "memory/digest.h"
 #include "memory/load.h"
@@ -25,23 +24,6 @@ unsigned ThreadsArgument(const Napi::Value& value) {
                                          std::to_string(threads));
   }
   return static_cast<unsigned>(threads);
-}
-
-/// Groups of whole numbers as structures that consist of just that many of them.
-template <class Structure>
-std::vector<Structure> Structures(const Napi::Value& value, const char* name) {
-  static_assert(std::is_trivially_copyable_v<Structure> && sizeof(Structure) % sizeof(uint64_t) == 0);
-  constexpr size_t kGroup = sizeof(Structure) / sizeof(uint64_t);
-  const std::vector<uint64_t> numbers = WholeNumbers(value, name, kGroup);
-  std::vector<Structure> structures(numbers.size() / kGroup);
-  if (!numbers.empty()) std::memcpy(structures.data(), numbers.data(), numbers.size() * sizeof(uint64_t));
-  return structures;
-}
-
-Napi::Value DigestsValue(Napi::Env env, const std::vector<uint64_t>& digests) {
-  Napi::BigUint64Array array = Napi::BigUint64Array::New(env, digests.size());
-  for (size_t index = 0; index < digests.size(); index++) array.Data()[index] = digests[index];
-  return array;
 }
 
 }  // namespace

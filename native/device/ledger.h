@@ -4,15 +4,10 @@
 #include <memory>
 #include <string>
 
+#include "device/device_memory.h"
 #include "memory/mapping.h"
 
 namespace weightcast {
-
-/// Free and total device memory in bytes.
-struct DeviceMemory {
-  uint64_t free;
-  uint64_t total;
-};
 
 /// Who holds how much of a host device: one file, `<directory>/ledger`, mapped by all processes that use the device
 /// and guarded by a mutex in it that survives the death of its holder. Every operation first strikes out what dead

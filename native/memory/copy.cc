@@ -18,16 +18,6 @@ std::vector<RectangleCopy> Straighten(std::vector<RectangleCopy> rectangles) {
   return rectangles;
 }
 
-/// Throws OUT_OF_RANGE unless all rectangles lie in their mappings; returns them straightened.
-std::vector<RectangleCopy> Checked(std::vector<RectangleCopy> rectangles, const Mapping& source,
-                                   const Mapping& destination) {
-  for (size_t number = 0; number < rectangles.size(); number++) {
-    CheckRectangle(rectangles[number].Source(), source.bytes(), "the source", number);
-    CheckRectangle(rectangles[number].Destination(), destination.bytes(), "the destination", number);
-  }
-  return Straighten(std::move(rectangles));
-}
-
 std::vector<uint64_t> SizesOf(const std::vector<RectangleCopy>& rectangles) {
   std::vector<uint64_t> sizes;
   sizes.reserve(rectangles.size());
@@ -43,11 +33,20 @@ void Include(Span& span, const Rectangle& rectangle) {
 
 }  // namespace
 
+std::vector<RectangleCopy> CheckedCopies(std::vector<RectangleCopy> rectangles, uint64_t source_bytes,
+                                         uint64_t destination_bytes) {
+  for (size_t number = 0; number < rectangles.size(); number++) {
+    CheckRectangle(rectangles[number].Source(), source_bytes, "the source", number);
+    CheckRectangle(rectangles[number].Destination(), destination_bytes, "the destination", number);
+  }
+  return Straighten(std::move(rectangles));
+}
+
 CopyJob::CopyJob(std::shared_ptr<Mapping> source, std::shared_ptr<Mapping> destination,
                  std::vector<RectangleCopy> rectangles, unsigned threads)
     : source_(std::move(source)),
       destination_(std::move(destination)),
-      rectangles_(Checked(std::move(rectangles), *source_, *destination_)),
+      rectangles_(CheckedCopies(std::move(rectangles), source_->bytes(), destination_->bytes())),
       partition_(SizesOf(rectangles_), threads) {
   destination_->CheckWritable();
   Span read{source_->file(), UINT64_MAX, 0, false};

@@ -23,6 +23,11 @@ struct RectangleCopy {
   Rectangle Destination() const { return {destination_offset, row_bytes, rows, destination_pitch}; }
 };
 
+/// The copies, with rows that have no gaps on either side as one row. Throws OUT_OF_RANGE unless all lie in memory of
+/// those sizes.
+std::vector<RectangleCopy> CheckedCopies(std::vector<RectangleCopy> rectangles, uint64_t source_bytes,
+                                         uint64_t destination_bytes);
+
 /// Copies rectangles from one mapping into another. The caller sees to it that no destination byte is also a source
 /// byte or the destination of another rectangle: which value it would get is not determined.
 class CopyJob : public Job {

@@ -88,14 +88,6 @@ std::vector<TensorPart> Straighten(std::vector<TensorPart> parts) {
   return parts;
 }
 
-std::vector<TensorPart> Checked(std::vector<TensorPart> parts, const Mapping& mapping) {
-  for (size_t number = 0; number < parts.size(); number++) {
-    CheckRectangle(parts[number].InMapping(), mapping.bytes(), "the place in the mapping", number);
-    CheckRectangle(parts[number].InTensor(), parts[number].tensor_bytes, "the place in the tensor", number);
-  }
-  return Straighten(std::move(parts));
-}
-
 std::vector<uint64_t> SizesOf(const std::vector<TensorPart>& parts) {
   std::vector<uint64_t> sizes;
   sizes.reserve(parts.size());
@@ -125,18 +117,31 @@ uint64_t DigestPadding(uint64_t tensor_bytes) {
   return last == 0 ? 0 : DigestPartOfWord(nullptr, last, 8 - last, tensor_bytes / 8);
 }
 
+std::vector<TensorPart> CheckedParts(std::vector<TensorPart> parts, uint64_t bytes) {
+  for (size_t number = 0; number < parts.size(); number++) {
+    CheckRectangle(parts[number].InMapping(), bytes, "the place in memory", number);
+    CheckRectangle(parts[number].InTensor(), parts[number].tensor_bytes, "the place in the tensor", number);
+  }
+  return Straighten(std::move(parts));
+}
+
+uint64_t DigestStart(const TensorPart& part) {
+  const bool has_last_byte = part.InMapping().bytes() > 0 && part.InTensor().end() == part.tensor_bytes;
+  return has_last_byte ? DigestPadding(part.tensor_bytes) : 0;
+}
+
 DigestJob::DigestJob(std::shared_ptr<Mapping> mapping, std::vector<TensorPart> parts, unsigned threads)
     : mapping_(std::move(mapping)),
-      parts_(Checked(std::move(parts), *mapping_)),
+      parts_(CheckedParts(std::move(parts), mapping_->bytes())),
       partition_(SizesOf(parts_), threads),
       digests_(parts_.size()) {
   Span read{mapping_->file(), UINT64_MAX, 0, false};
   for (size_t number = 0; number < parts_.size(); number++) {
     const TensorPart& part = parts_[number];
+    digests_[number] = DigestStart(part);
     if (part.InMapping().bytes() == 0) continue;
     read.begin = std::min(read.begin, part.offset);
     read.end = std::max(read.end, part.InMapping().end());
-    if (part.InTensor().end() == part.tensor_bytes) digests_[number] = DigestPadding(part.tensor_bytes);
   }
   spans_ = {read};
 }

@@ -53,6 +53,13 @@ struct TensorPart {
   Rectangle InTensor() const { return {tensor_offset, row_bytes, rows, tensor_pitch}; }
 };
 
+/// The parts, with rows that are a run both in memory and in the tensor as one row. Throws OUT_OF_RANGE unless all lie
+/// in memory of `bytes` bytes and in their tensors.
+std::vector<TensorPart> CheckedParts(std::vector<TensorPart> parts, uint64_t bytes);
+
+/// What a part's sum starts from: the padding, if the tensor's last byte is in the part.
+uint64_t DigestStart(const TensorPart& part);
+
 class DigestJob : public Job {
  public:
   /// Throws OUT_OF_RANGE.

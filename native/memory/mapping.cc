@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "memory/numa.h"
 #include "system/byte_size.h"
 #include "system/failure.h"
 #include "system/unique_fd.h"
@@ -56,11 +57,13 @@ void UnlinkFile(const std::string& path, const FileId& file) {
   if (unlink(path.c_str()) != 0 && errno != ENOENT) throw Failure::System(errno, "cannot unlink " + path);
 }
 
-std::shared_ptr<Mapping> Mapping::Create(const std::string& path, uint64_t bytes) {
+std::shared_ptr<Mapping> Mapping::Create(const std::string& path, uint64_t bytes, int numa_node) {
   if (bytes == 0) throw Failure(code::kOutOfRange, "cannot create " + path + " with 0 bytes");
   const UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!file) throw Failure::System(errno, "cannot create " + path);
   try {
+    // Before the pages are there: where they lie is decided when they come.
+    if (numa_node >= 0 && NumaNodes() > 1) PreferNumaNode(file.get(), bytes, numa_node);
     Reserve(file.get(), path, bytes);
     return std::shared_ptr<Mapping>(new Mapping(path, bytes, file.get(), true));
   } catch (...) {

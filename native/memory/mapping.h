@@ -25,8 +25,9 @@ void UnlinkFile(const std::string& path, const FileId& file);
 class Mapping {
  public:
   /// Makes a file that must not exist yet (mode 0600), reserves all its pages, so that a full file system is an
-  /// error here and never a signal later, and maps it for writing. Leaves no file behind when it fails.
-  static std::shared_ptr<Mapping> Create(const std::string& path, uint64_t bytes);
+  /// error here and never a signal later, and maps it for writing. The pages come from NUMA node `numa_node` as far as
+  /// it has any and the kernel allows it; -1 for any node. Leaves no file behind when it fails.
+  static std::shared_ptr<Mapping> Create(const std::string& path, uint64_t bytes, int numa_node = -1);
   /// Maps an existing regular file of at least one byte. The caller sees to it that the file is not truncated
   /// while it is mapped.
   static std::shared_ptr<Mapping> Open(const std::string& path, bool writable);
@@ -37,6 +38,7 @@ class Mapping {
   const std::string& path() const { return path_; }
   uint64_t bytes() const { return bytes_; }
   uint8_t* data() const { return data_; }
+  bool writable() const { return writable_; }
   FileId file() const { return file_; }
 
   /// Throws OUT_OF_RANGE unless `offset .. offset + bytes` lies in the mapping.

@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import { type CheckpointIndex, openCheckpoint } from '../../src/checkpoint/source.ts';
 import { receiveWeights } from '../../src/engines/worker-link/worker-side.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
-import type { HostDevice } from '../../src/native-bridge/device.ts';
+import type { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import type { Faults, WorkerConfiguration } from './configuration.ts';
 import { FaultyHandler } from './faulty-handler.ts';

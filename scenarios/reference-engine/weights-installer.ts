@@ -1,7 +1,7 @@
 import { strict as assert } from 'node:assert';
 import type { InstalledReport, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
 import type { OpenedBuffer, WeightReceiver } from '../../src/engines/worker-link/worker-side.ts';
-import { openDeviceMemory } from '../../src/native-bridge/device.ts';
+import { openDeviceMemory } from '../../src/native-bridge/host-device.ts';
 import type { Mapping } from '../../src/native-bridge/memory.ts';
 import type { WorkerParameters } from './worker-parameters.ts';
 

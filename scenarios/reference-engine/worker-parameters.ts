@@ -1,7 +1,7 @@
 import { shapeText } from '../../src/checkpoint/dtype.ts';
 import type { InstalledReport, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
 import { EngineError, MemoryError, OutOfDeviceMemoryError } from '../../src/errors.ts';
-import type { HostDevice, HostDeviceBuffer } from '../../src/native-bridge/device.ts';
+import type { HostDevice, HostDeviceBuffer } from '../../src/native-bridge/host-device.ts';
 import { digestPart, type Mapping, type ThreadPool } from '../../src/native-bridge/memory.ts';
 import { fillWithDummyWeights } from './dummy-weights.ts';
 import { type HeldTensor, type ParameterLayout, shardBytes } from './parameter-layout.ts';

@@ -1,5 +1,5 @@
 import { toWire } from '../../src/errors.ts';
-import { HostDevice } from '../../src/native-bridge/device.ts';
+import { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { createLog } from '../../src/observe/log.ts';
 import { parseConfiguration } from '../../src/processes/configuration.ts';
 import { takeLifeline } from '../../src/processes/lifeline.ts';

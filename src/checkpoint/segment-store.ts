@@ -33,12 +33,17 @@ export interface LoadJob {
 export class SharedSegments implements SegmentStore {
   readonly #directory: string;
   readonly #pool: ThreadPool;
+  readonly #numaNode: number | null;
   readonly #mappings = new Map<string, Mapping>();
 
-  /** Segments in `directory` are weightcast's own to remove; all others are a user's files. */
-  constructor(directory: string, pool: ThreadPool) {
+  /**
+   * Segments in `directory` are weightcast's own to remove; all others are a user's files. Those it makes lie on
+   * `numaNode`, as `Device.numaNode` has it.
+   */
+  constructor(directory: string, pool: ThreadPool, numaNode: number | null = null) {
     this.#directory = directory;
     this.#pool = pool;
+    this.#numaNode = numaNode;
   }
 
   attach(path: string): Mapping {
@@ -93,7 +98,7 @@ export class SharedSegments implements SegmentStore {
     const [own] = created;
     try {
       if (own !== undefined) {
-        const segment = Mapping.create(own.path, own.bytes);
+        const segment = Mapping.create(own.path, own.bytes, this.#numaNode);
         this.#mappings.set(own.path, segment);
         await Promise.all(
           reads.map(({ path, ranges }, index) => this.#pool.load(path, segment, ranges, counters[index]!)),

@@ -5,6 +5,7 @@ import {
   DeviceLostError,
   NativeError,
   OutOfDeviceMemoryError,
+  OverloadedError,
   PeerLostError,
   WeightcastError,
 } from '../errors.ts';
@@ -15,13 +16,17 @@ import {
  *
  * All offsets and sizes are bytes, as whole numbers below 2^53. Errors thrown or rejected by native code carry a
  * `code`: `ENOSPC`, `ENOENT`, `EACCES`, ... for a system call, `OUT_OF_DEVICE_MEMORY`, `ABORTED`, `DEADLINE`,
- * `PEER_LOST`, `OUT_OF_RANGE`, `FILE_ENDED`, `CLOSED`, `CUDA`, `DEVICE_LOST` for our own; {@link asWeightcastError} gives them their class.
+ * `PEER_LOST`, `OUT_OF_RANGE`, `FILE_ENDED`, `CLOSED`, `OVERLOADED`, `CUDA`, `DEVICE_LOST` for our own;
+ * {@link asWeightcastError} gives them their class.
  */
 export interface NativeAddon {
   readonly SharedDirectory: NativeSharedDirectoryClass;
   readonly Mapping: NativeMappingClass;
   readonly ThreadPool: new (threads: number) => NativeThreadPool;
   readonly HostDevice: new (directory: string, capacity: number) => NativeHostDevice;
+  readonly CudaDevice: new (index: number, stallMilliseconds: number) => NativeCudaDevice;
+  /** What the CUDA driver sees, without making a context. Throws `CUDA` where there is no driver or no GPU. */
+  probeCuda(): CudaProbe;
   readonly ShmCollective: new (options: NativeShmCollectiveOptions) => NativeShmCollective;
   /** CLOCK_MONOTONIC in milliseconds: one time for all processes of a host. */
   monotonicMilliseconds(): number;
@@ -51,8 +56,11 @@ export interface NativeSharedDirectory {
 }
 
 export interface NativeMappingClass {
-  /** Makes a file of `bytes` bytes (which must not exist yet), reserves its pages and maps it for writing. */
-  create(path: string, bytes: number): NativeMapping;
+  /**
+   * Makes a file of `bytes` bytes (which must not exist yet), reserves its pages, on NUMA node `numaNode` if it is not
+   * -1 and there is a choice, and maps it for writing.
+   */
+  create(path: string, bytes: number, numaNode: number): NativeMapping;
   /** Maps an existing file whole. */
   open(path: string, writable: boolean): NativeMapping;
 }
@@ -124,6 +132,68 @@ export interface NativeDeviceBuffer extends NativeMapping {
   free(): void;
 }
 
+export interface CudaProbe {
+  /** The newest CUDA that the driver supports, such as `13.0`. */
+  readonly version: string;
+  /** In the order of their indices. */
+  readonly devices: readonly {
+    readonly uuid: string;
+    readonly name: string;
+    readonly totalBytes: number;
+    /** As in /sys/bus/pci/devices. */
+    readonly pciAddress: string;
+  }[];
+}
+
+/**
+ * A GPU, through the CUDA driver. Uploads run in the order they were given; so do copies and reads, and so do digests.
+ * `DEVICE_LOST` from any call means that none will succeed any more in this process.
+ */
+export interface NativeCudaDevice {
+  readonly uuid: string;
+  /** Of the host's memory next to the device; -1 where there is no choice or the host does not say. */
+  readonly numaNode: number;
+  /** How much of the host's memory is pinned through this object. */
+  readonly pinnedBytes: number;
+  memory(): { readonly free: number; readonly total: number };
+  /** Throws `OUT_OF_DEVICE_MEMORY`. */
+  allocate(bytes: number): NativeCudaBuffer;
+  /** Opens memory that another process allocated, by the 64 bytes of its handle. */
+  open(ipcHandle: Uint8Array): NativeCudaBuffer;
+  /** Page-locks a mapping, which then stays mapped until it is unpinned. May be called twice. */
+  pin(segment: NativeMapping): Promise<void>;
+  /** May be called twice, and for a mapping that is closed. */
+  unpin(segment: NativeMapping): void;
+  /** For each segment its rectangles, of six numbers each as {@link NativeThreadPool.copy} takes them. */
+  upload(
+    segments: readonly NativeMapping[],
+    rectangles: readonly Float64Array[],
+    destination: NativeCudaBuffer,
+  ): Promise<Interval>;
+  copy(
+    source: NativeCudaBuffer,
+    sourceOffset: number,
+    destination: NativeCudaBuffer,
+    destinationOffset: number,
+    bytes: number,
+  ): Promise<Interval>;
+  /** A copy in the host's memory; at most 64 MiB, for tests. */
+  read(source: NativeCudaBuffer, offset: number, bytes: number): Promise<Buffer>;
+  /** As {@link NativeThreadPool.digest}. */
+  digest(buffer: NativeCudaBuffer, parts: Float64Array): Promise<BigUint64Array>;
+  /** Waits for what is under way, and gives back all that is held through this object. May be called twice. */
+  close(): void;
+}
+
+/** Device memory: allocated by this process, or opened. */
+export interface NativeCudaBuffer {
+  readonly bytes: number;
+  /** Made on first use. Throws `CUDA` where the driver does not share memory among processes. */
+  readonly ipcHandle: Uint8Array;
+  /** Gives the memory back, after work in flight; may be called twice. */
+  free(): void;
+}
+
 export interface NativeShmCollectiveOptions {
   /** Control file; every rank names the same one. */
   readonly path: string;
@@ -184,6 +254,7 @@ const classOfCode = new Map<unknown, new (message: string, options: ErrorOptions
   ['ABORTED', AbortedError],
   ['DEADLINE', DeadlineError],
   ['PEER_LOST', PeerLostError],
+  ['OVERLOADED', OverloadedError],
 ]);
 
 /** Gives an error of the addon its class, `NativeError` if no other fits; other values pass unchanged. */
@@ -191,4 +262,22 @@ export function asWeightcastError(error: unknown): unknown {
   if (error instanceof WeightcastError || !(error instanceof Error) || !('code' in error)) return error;
   const Class = classOfCode.get(error.code) ?? NativeError;
   return new Class(error.message, { cause: error });
+}
+
+/** Calls native code; an error has its class. */
+export function attempt<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw asWeightcastError(error);
+  }
+}
+
+/** As {@link attempt}, for a promise of native code. */
+export async function settle<T>(promise: Promise<T>): Promise<T> {
+  try {
+    return await promise;
+  } catch (error) {
+    throw asWeightcastError(error);
+  }
 }

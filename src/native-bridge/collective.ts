@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs';
 import { addon, asWeightcastError, type Interval, type NativeShmCollective } from './addon.ts';
-import { asHostBuffer, type DeviceBuffer } from './device.ts';
+import type { DeviceBuffer } from './device.ts';
+import { asHostBuffer } from './host-device.ts';
 
 /** A place in device memory. */
 export interface DevicePlace {

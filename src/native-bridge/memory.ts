@@ -1,11 +1,12 @@
 import { strict as assert } from 'node:assert';
 import {
   addon,
-  asWeightcastError,
+  attempt,
   type Interval,
   type NativeMapping,
   type NativeSharedDirectory,
   type NativeThreadPool,
+  settle,
 } from './addon.ts';
 
 /**
@@ -57,10 +58,10 @@ export class Mapping {
   /**
    * Makes a file of `bytes` bytes, which must not exist yet, and maps it for writing. All its pages are reserved (0.25
    * seconds a GiB on this thread), so a full /dev/shm is an error here, naming wanted and free bytes, and never a
-   * signal later.
+   * signal later. They come from NUMA node `numaNode`, as far as it has any and the kernel allows it; null for any.
    */
-  static create(path: string, bytes: number): Mapping {
-    return new Mapping(attempt(() => addon.Mapping.create(path, bytes)));
+  static create(path: string, bytes: number, numaNode: number | null = null): Mapping {
+    return new Mapping(attempt(() => addon.Mapping.create(path, bytes, numaNode ?? -1)));
   }
 
   /** Maps an existing file whole. The caller sees to it that nobody truncates the file while it is mapped. */
@@ -178,20 +179,4 @@ export function digestTensors(
     parts.set([start, size, 1, size, 0, size, size], 7 * index);
   }
   return pool.digest(mapping, parts);
-}
-
-function attempt<T>(call: () => T): T {
-  try {
-    return call();
-  } catch (error) {
-    throw asWeightcastError(error);
-  }
-}
-
-async function settle<T>(promise: Promise<T>): Promise<T> {
-  try {
-    return await promise;
-  } catch (error) {
-    throw asWeightcastError(error);
-  }
 }

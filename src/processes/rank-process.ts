@@ -11,7 +11,7 @@ import { MessagePackWorkerLink } from '../engines/worker-link/rank-side.ts';
 import { asFailure, toWire } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { ShmCollective } from '../native-bridge/collective.ts';
-import { HostDevice } from '../native-bridge/device.ts';
+import { HostDevice } from '../native-bridge/host-device.ts';
 import { SharedDirectory, ThreadPool } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
@@ -35,7 +35,7 @@ function openPorts(configuration: RankConfiguration): RankPorts {
     host: hostname(),
     pid: process.pid,
     device,
-    segments: new SharedSegments(host.directory, new ThreadPool(host.threads)),
+    segments: new SharedSegments(host.directory, new ThreadPool(host.threads), device.numaNode),
     openCollective: (communicator, ranks) =>
       ShmCollective.open({
         path: join(host.directory, `communicator-${communicator}`),

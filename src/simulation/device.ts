@@ -9,6 +9,7 @@ const uploadRate = 55e6;
 /** A device of nothing but its account: capacity, and how long an upload takes. */
 export class SimulatedDevice implements Device {
   readonly uuid: string;
+  readonly numaNode = null;
   readonly capacity: number;
   /** Bytes that are allocated; tests look whether all came back. */
   used = 0;
@@ -47,6 +48,14 @@ export class SimulatedDevice implements Device {
       for (let at = 0; at < rectangles.length; at += 6) bytes += rectangles[at + 2]! * rectangles[at + 3]!;
     }
     return elapse(this.#clock, bytes / uploadRate);
+  }
+
+  async pin(): Promise<void> {}
+
+  unpin(): void {}
+
+  async digest(): Promise<BigUint64Array> {
+    throw new Error('a simulated device has no content');
   }
 
   close(): void {}

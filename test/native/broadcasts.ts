@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Interval } from '../../src/native-bridge/addon.ts';
 import type { Collective } from '../../src/native-bridge/collective.ts';
-import type { HostDevice, HostDeviceBuffer } from '../../src/native-bridge/device.ts';
+import type { HostDevice, HostDeviceBuffer } from '../../src/native-bridge/host-device.ts';
 
 export const slotBytes = 300_001;
 const patience = 20_000;

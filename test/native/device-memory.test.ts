@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { NativeError, OutOfDeviceMemoryError, UsageError } from '../../src/errors.ts';
-import { HostDevice, openDeviceMemory } from '../../src/native-bridge/device.ts';
-import { Mapping } from '../../src/native-bridge/memory.ts';
+import { HostDevice, openDeviceMemory } from '../../src/native-bridge/host-device.ts';
+import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { TestHost } from './harness.ts';
 
 const mebibyte = 1 << 20;
@@ -113,6 +113,23 @@ test('an upload that reaches past the end of the buffer is refused', async (t) =
   t.after(() => segment.unlink());
   const upload = device.upload([{ segment, rectangles: Float64Array.of(0, 4, 8, 1, 8, 8) }], buffer);
   await assert.rejects(upload, NativeError);
+});
+
+test('a host device pins nothing, and digests its memory as the host does', async (t) => {
+  const host = new TestHost(t);
+  const device = host.device();
+  const buffer = device.allocate(13);
+  const segment = Mapping.create(`/dev/shm/${host.namespace}-segment`, 13);
+  t.after(() => segment.unlink());
+  segment.write(0, Buffer.from('digest of it.'));
+  await device.pin(segment);
+  await device.upload([{ segment, rectangles: Float64Array.of(0, 0, 13, 1, 13, 13) }], buffer);
+  device.unpin(segment);
+  const pool = new ThreadPool(1);
+  t.after(() => pool.close());
+  const parts = Float64Array.of(0, 13, 1, 13, 0, 13, 13);
+  assert.deepEqual(await device.digest(buffer, parts), await pool.digest(segment, parts));
+  assert.equal(device.numaNode, null);
 });
 
 test('a handle opens the memory it stands for, and no other file', (t) => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { test } from 'node:test';
-import { openDeviceMemory } from '../../src/native-bridge/device.ts';
+import { openDeviceMemory } from '../../src/native-bridge/host-device.ts';
 import { TestHost } from './harness.ts';
 
 const capacity = 1 << 20;

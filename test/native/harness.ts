@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { readdirSync, rmSync } from 'node:fs';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { HostDevice } from '../../src/native-bridge/device.ts';
+import { HostDevice } from '../../src/native-bridge/host-device.ts';
 
 /** How long a test waits for what must come; generous, for a machine busy with other tests. */
 const patience = 20_000;

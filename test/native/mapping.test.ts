@@ -9,6 +9,17 @@ import { TestHost } from './harness.ts';
 
 const freshPath = (t: TestContext) => `/dev/shm/${new TestHost(t).namespace}`;
 
+test('memory that should lie on a NUMA node is as good as any, also where there is no such node', (t) => {
+  for (const node of [0, 1, 1023, 5000]) {
+    const path = `/dev/shm/weightcast-test-${process.pid}-node-${node}`;
+    const mapping = Mapping.create(path, 10_000, node);
+    t.after(() => mapping.unlink());
+    mapping.write(9_999, Uint8Array.of(7));
+    assert.equal(mapping.bytes, 10_000);
+    assert.deepEqual([...mapping.read(9_998, 2)], [0, 7]);
+  }
+});
+
 test('what one mapping writes, another mapping and the file show', (t) => {
   const path = freshPath(t);
   const written = Mapping.create(path, 10_000);

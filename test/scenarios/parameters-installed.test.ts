@@ -8,7 +8,7 @@ import { DTYPES } from '../../src/checkpoint/dtype.ts';
 import { combineParts } from '../../src/checkpoint/parts.ts';
 import { type CheckpointIndex, openCheckpoint } from '../../src/checkpoint/source.ts';
 import { EngineError, MemoryError } from '../../src/errors.ts';
-import { HostDevice } from '../../src/native-bridge/device.ts';
+import { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { digestTensors, Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { SeededRandom } from '../plan/seeded-random.ts';

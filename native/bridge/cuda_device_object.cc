@@ -1,0 +1,193 @@
+#include "bridge/cuda_device_object.h"
+
+#include <cstring>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "bridge/arguments.h"
+#include "bridge/cuda_buffer_object.h"
+#include "bridge/environment.h"
+#include "bridge/error.h"
+#include "bridge/mapping_object.h"
+#include "bridge/values.h"
+#include "device/cuda/probe.h"
+#include "system/byte_size.h"
+#include "system/failure.h"
+
+namespace weightcast {
+namespace {
+
+constexpr uint64_t kLargestRead = uint64_t{64} << 20;
+
+Napi::Value UndefinedValue(Napi::Env env, const Outcome&) { return env.Undefined(); }
+
+std::vector<cuda::SegmentCopies> SegmentsArgument(const Napi::Value& mappings, const Napi::Value& rectangles) {
+  const Napi::Array segments = ArrayArgument(mappings, "segments");
+  const Napi::Array copies = ArrayArgument(rectangles, "rectangles");
+  if (segments.Length() != copies.Length()) {
+    throw Failure(code::kOutOfRange, "an upload needs as many lists of rectangles as segments");
+  }
+  std::vector<cuda::SegmentCopies> arguments;
+  for (uint32_t index = 0; index < segments.Length(); index++) {
+    arguments.push_back({MappingArgument(segments.Get(index), "segment"),
+                         Structures<RectangleCopy>(copies.Get(index), "rectangles")});
+  }
+  return arguments;
+}
+
+}  // namespace
+
+Napi::Function CudaDeviceObject::Define(Napi::Env env) {
+  return DefineClass(env, "CudaDevice",
+                     {
+                         InstanceAccessor<&CudaDeviceObject::Uuid>("uuid"),
+                         InstanceAccessor<&CudaDeviceObject::NumaNode>("numaNode"),
+                         InstanceAccessor<&CudaDeviceObject::PinnedBytes>("pinnedBytes"),
+                         InstanceMethod<&CudaDeviceObject::Memory>("memory"),
+                         InstanceMethod<&CudaDeviceObject::Allocate>("allocate"),
+                         InstanceMethod<&CudaDeviceObject::OpenMemory>("open"),
+                         InstanceMethod<&CudaDeviceObject::Pin>("pin"),
+                         InstanceMethod<&CudaDeviceObject::Unpin>("unpin"),
+                         InstanceMethod<&CudaDeviceObject::Upload>("upload"),
+                         InstanceMethod<&CudaDeviceObject::Copy>("copy"),
+                         InstanceMethod<&CudaDeviceObject::Read>("read"),
+                         InstanceMethod<&CudaDeviceObject::Digest>("digest"),
+                         InstanceMethod<&CudaDeviceObject::Close>("close"),
+                     });
+}
+
+CudaDeviceObject::CudaDeviceObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<CudaDeviceObject>(info) {
+  Guarded(info.Env(), [&] {
+    const uint64_t index = WholeArgument(info[0], "index");
+    const uint64_t stall_milliseconds = WholeArgument(info[1], "stallMilliseconds");
+    if (index > static_cast<uint64_t>(std::numeric_limits<int>::max())) {
+      throw Failure(code::kOutOfRange, "index is too large: " + std::to_string(index));
+    }
+    device_ = std::make_shared<cuda::CudaDevice>(static_cast<int>(index), static_cast<double>(stall_milliseconds));
+  });
+  ending_ = Environment::Of(info.Env()).endings().Add([device = device_] { device->Stop(); });
+}
+
+Napi::Value CudaDeviceObject::Uuid(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), device_->uuid());
+}
+
+Napi::Value CudaDeviceObject::NumaNode(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), device_->numa_node());
+}
+
+Napi::Value CudaDeviceObject::PinnedBytes(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(device_->pinned_bytes()));
+}
+
+Napi::Value CudaDeviceObject::Memory(const Napi::CallbackInfo& info) {
+  return Guarded(info.Env(), [&] { return MemoryValue(info.Env(), device_->Measure()); });
+}
+
+Napi::Value CudaDeviceObject::Allocate(const Napi::CallbackInfo& info) {
+  return Guarded(info.Env(), [&] {
+    const uint64_t bytes = WholeArgument(info[0], "bytes");
+    return CudaBufferObject::Wrap(info.This().As<Napi::Object>(), device_->Allocate(bytes));
+  });
+}
+
+Napi::Value CudaDeviceObject::OpenMemory(const Napi::CallbackInfo& info) {
+  return Guarded(info.Env(), [&] {
+    const Napi::Uint8Array bytes = BytesArgument(info[0], "ipcHandle");
+    cuda::IpcMemoryHandle handle{};
+    if (bytes.ByteLength() != sizeof(handle.bytes)) {
+      throw Failure(code::kOutOfRange, "a handle of device memory has " + std::to_string(sizeof(handle.bytes)) +
+                                           " bytes, not " + std::to_string(bytes.ByteLength()));
+    }
+    std::memcpy(handle.bytes, bytes.Data(), sizeof(handle.bytes));
+    return CudaBufferObject::Wrap(info.This().As<Napi::Object>(), device_->Open(handle));
+  });
+}
+
+Napi::Value CudaDeviceObject::Pin(const Napi::CallbackInfo& info) {
+  const auto start = [&](Done done) { device_->Pin(MappingArgument(info[0], "segment"), std::move(done)); };
+  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, UndefinedValue);
+}
+
+void CudaDeviceObject::Unpin(const Napi::CallbackInfo& info) {
+  const MappingObject* const object = MappingObject::From(info[0]);
+  if (object == nullptr) ThrowArgumentType(info.Env(), "segment", "a Mapping");
+  // One that is pinned is still there when its object is closed.
+  if (const std::shared_ptr<Mapping> mapping = object->Last()) device_->Unpin(*mapping);
+}
+
+Napi::Value CudaDeviceObject::Upload(const Napi::CallbackInfo& info) {
+  const auto start = [&](Done done) {
+    device_->GiveUpload(SegmentsArgument(info[0], info[1]), CudaBufferObject::BlockArgument(info[2], "destination"),
+                        std::move(done));
+  };
+  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, IntervalValue);
+}
+
+Napi::Value CudaDeviceObject::Copy(const Napi::CallbackInfo& info) {
+  const auto start = [&](Done done) {
+    const cuda::DevicePlace source{CudaBufferObject::BlockArgument(info[0], "source"),
+                                   WholeArgument(info[1], "sourceOffset")};
+    const cuda::DevicePlace destination{CudaBufferObject::BlockArgument(info[2], "destination"),
+                                        WholeArgument(info[3], "destinationOffset")};
+    device_->GiveCopy(source, destination, WholeArgument(info[4], "bytes"), std::move(done));
+  };
+  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, IntervalValue);
+}
+
+Napi::Value CudaDeviceObject::Read(const Napi::CallbackInfo& info) {
+  struct Result {
+    std::shared_ptr<const cuda::HostMemory> memory;
+    uint64_t bytes = 0;
+  };
+  const auto result = std::make_shared<Result>();
+  const auto start = [&](Done done) {
+    const cuda::DevicePlace source{CudaBufferObject::BlockArgument(info[0], "source"), WholeArgument(info[1], "offset")};
+    result->bytes = WholeArgument(info[2], "bytes");
+    if (result->bytes > kLargestRead) {
+      throw Failure(code::kOutOfRange, "read copies at most " + ByteSize(kLargestRead) + ", not " +
+                                           std::to_string(result->bytes) + " bytes");
+    }
+    result->memory = device_->GiveRead(source, result->bytes, std::move(done));
+  };
+  const auto to_value = [result](Napi::Env env, const Outcome&) -> Napi::Value {
+    return Napi::Buffer<uint8_t>::Copy(env, result->memory->data(), result->bytes);
+  };
+  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, to_value);
+}
+
+Napi::Value CudaDeviceObject::Digest(const Napi::CallbackInfo& info) {
+  const auto digests = std::make_shared<cuda::GpuDigest::Digests>();
+  const auto start = [&](Done done) {
+    *digests = device_->GiveDigest(CudaBufferObject::BlockArgument(info[0], "buffer"),
+                                   Structures<TensorPart>(info[1], "parts"), std::move(done));
+  };
+  const auto to_value = [digests](Napi::Env env, const Outcome&) { return DigestsValue(env, **digests); };
+  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, to_value);
+}
+
+void CudaDeviceObject::Close(const Napi::CallbackInfo&) { device_->Close(); }
+
+Napi::Value ProbeCudaValue(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return Guarded(env, [&] {
+    const cuda::Probe probe = cuda::ProbeDriver();
+    Napi::Array devices = Napi::Array::New(env, probe.devices.size());
+    for (uint32_t index = 0; index < probe.devices.size(); index++) {
+      const cuda::ProbedDevice& found = probe.devices[index];
+      Napi::Object device = Napi::Object::New(env);
+      device.Set("uuid", found.uuid);
+      device.Set("name", found.name);
+      device.Set("totalBytes", static_cast<double>(found.total_bytes));
+      device.Set("pciAddress", found.pci_address);
+      devices.Set(index, device);
+    }
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("version", cuda::VersionText(probe.version));
+    result.Set("devices", devices);
+    return result;
+  });
+}
+
+}  // namespace weightcast

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "bridge/endings.h"
+#include "device/cuda/cuda_device.h"
+
+namespace weightcast {
+
+/// JavaScript's CudaDevice (NativeCudaDevice in src/native-bridge/addon.ts).
+class CudaDeviceObject : public Napi::ObjectWrap<CudaDeviceObject> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  explicit CudaDeviceObject(const Napi::CallbackInfo& info);
+
+ private:
+  Napi::Value Uuid(const Napi::CallbackInfo& info);
+  Napi::Value NumaNode(const Napi::CallbackInfo& info);
+  Napi::Value PinnedBytes(const Napi::CallbackInfo& info);
+  Napi::Value Memory(const Napi::CallbackInfo& info);
+  Napi::Value Allocate(const Napi::CallbackInfo& info);
+  Napi::Value OpenMemory(const Napi::CallbackInfo& info);
+  Napi::Value Pin(const Napi::CallbackInfo& info);
+  void Unpin(const Napi::CallbackInfo& info);
+  Napi::Value Upload(const Napi::CallbackInfo& info);
+  Napi::Value Copy(const Napi::CallbackInfo& info);
+  Napi::Value Read(const Napi::CallbackInfo& info);
+  Napi::Value Digest(const Napi::CallbackInfo& info);
+  void Close(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<cuda::CudaDevice> device_;
+  Endings::Registration ending_;
+};
+
+/// [{ index, uuid, name, totalBytes, pciAddress }] for each device of the driver, and the driver's CUDA version.
+Napi::Value ProbeCudaValue(const Napi::CallbackInfo& info);
+
+}  // namespace weightcast

@@ -1,0 +1,110 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "device/cuda/gpu_digest.h"
+#include "device/cuda/handles.h"
+#include "device/cuda/lane.h"
+#include "device/cuda/pinned_mappings.h"
+#include "device/cuda/upload.h"
+#include "device/device_memory.h"
+
+namespace weightcast::cuda {
+
+class CudaDevice;
+
+/// Device memory that this process holds: allocated here, or opened from another process's handle. Given back when it
+/// is freed or destroyed. Used on one thread, the same as its device.
+class CudaMemory {
+ public:
+  ~CudaMemory();
+  CudaMemory(const CudaMemory&) = delete;
+  CudaMemory& operator=(const CudaMemory&) = delete;
+
+  /// Null once freed. Work in flight goes on using the memory, which goes back to the device after that.
+  const std::shared_ptr<const DeviceBlock>& block() const { return block_; }
+  /// May be called twice.
+  void Free();
+
+ private:
+  friend class CudaDevice;
+  CudaMemory(std::shared_ptr<CudaDevice> device, std::shared_ptr<const DeviceBlock> block);
+
+  const std::shared_ptr<CudaDevice> device_;
+  std::shared_ptr<const DeviceBlock> block_;
+};
+
+/// A place in device memory.
+struct DevicePlace {
+  std::shared_ptr<const DeviceBlock> block;
+  uint64_t offset = 0;
+};
+
+/// One GPU, through its primary context.
+///
+/// Uploads run on a stream of their own in the order they were given; so do copies, and digests. Nothing orders the
+/// three among each other: who needs that waits for the one before it gives the other.
+///
+/// Used on one thread. `done` is called on others.
+class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
+ public:
+  /// `index` as for PrimaryContext, `stall_milliseconds` as for Lane.
+  CudaDevice(int index, double stall_milliseconds);
+  /// As Stop().
+  ~CudaDevice();
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+
+  /// These three stay valid when the device is closed.
+  const std::string& uuid() const { return uuid_; }
+  const std::string& pci_address() const { return pci_address_; }
+  /// Of the host's memory next to the device; -1 if there is no choice or the host does not say.
+  int numa_node() const { return numa_node_; }
+
+  DeviceMemory Measure() const;
+  uint64_t pinned_bytes() const { return pinned_ ? pinned_->bytes() : 0; }
+
+  /// Throws OUT_OF_DEVICE_MEMORY.
+  std::shared_ptr<CudaMemory> Allocate(uint64_t bytes);
+  std::shared_ptr<CudaMemory> Open(const IpcMemoryHandle& handle);
+
+  void Pin(std::shared_ptr<Mapping> mapping, Done done);
+  void Unpin(const Mapping& mapping);
+
+  void GiveUpload(std::vector<SegmentCopies> segments, std::shared_ptr<const DeviceBlock> destination, Done done);
+  /// Within the device, or between it and one whose memory was opened.
+  void GiveCopy(const DevicePlace& source, const DevicePlace& destination, uint64_t bytes, Done done);
+  /// Reads device memory into page-locked memory that is returned at once and filled when `done` is called.
+  std::shared_ptr<const HostMemory> GiveRead(const DevicePlace& source, uint64_t bytes, Done done);
+  GpuDigest::Digests GiveDigest(std::shared_ptr<const DeviceBlock> block, std::vector<TensorPart> parts, Done done);
+
+  /// Gives back all that is held through this object, after work in flight has ended; what has not begun fails with
+  /// CLOSED. May be called twice.
+  void Close() noexcept;
+  /// As Close(), and waits for all threads.
+  void Stop() noexcept;
+
+ private:
+  friend class CudaMemory;
+
+  CudaDevice(std::shared_ptr<const PrimaryContext> context, double stall_milliseconds);
+  const std::shared_ptr<const PrimaryContext>& OpenContext() const;
+  std::shared_ptr<CudaMemory> Hold(std::shared_ptr<const DeviceBlock> block);
+
+  const std::string uuid_;
+  const std::string pci_address_;
+  const int numa_node_;
+  std::unique_ptr<PinnedMappings> pinned_;
+  /// Null once closed, as what follows.
+  std::shared_ptr<const PrimaryContext> context_;
+  std::unique_ptr<Lane> uploads_;
+  std::unique_ptr<Lane> copies_;
+  std::unique_ptr<GpuDigest> digests_;
+  std::set<CudaMemory*> held_;
+};
+
+}  // namespace weightcast::cuda

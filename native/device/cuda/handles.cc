@@ -1,0 +1,117 @@
+#include "device/cuda/handles.h"
+
+#include <string>
+
+#include "system/byte_size.h"
+
+namespace weightcast::cuda {
+namespace {
+
+constexpr uint64_t kGranularity = uint64_t{2} << 20;
+
+/// "; 3 GiB wanted, 1 GiB of 80 GiB free", as far as the driver will say.
+std::string Shortage(const Driver& driver, uint64_t bytes) {
+  size_t free = 0;
+  size_t total = 0;
+  if (driver.cuMemGetInfo(&free, &total) != kSuccess) return ByteSize(bytes) + " wanted";
+  return ByteSize(bytes) + " wanted, " + ByteSize(free) + " of " + ByteSize(total) + " free";
+}
+
+}  // namespace
+
+OwnedStream::OwnedStream(std::shared_ptr<const PrimaryContext> context) : context_(std::move(context)) {
+  const CurrentContext current(context_->driver(), context_->context());
+  // Not ordered with the stream that other code of the process uses by default.
+  context_->driver().Check(context_->driver().cuStreamCreate(&stream_, kStreamNonBlocking), "cannot make a stream");
+}
+
+OwnedStream::~OwnedStream() {
+  context_->Quietly([this] { context_->driver().cuStreamDestroy(stream_); });
+}
+
+OwnedEvent::OwnedEvent(std::shared_ptr<const PrimaryContext> context, unsigned flags) : context_(std::move(context)) {
+  const CurrentContext current(context_->driver(), context_->context());
+  context_->driver().Check(context_->driver().cuEventCreate(&event_, flags), "cannot make an event");
+}
+
+OwnedEvent::~OwnedEvent() {
+  if (event_ == nullptr) return;
+  context_->Quietly([this] { context_->driver().cuEventDestroy(event_); });
+}
+
+HostMemory::HostMemory(std::shared_ptr<const PrimaryContext> context, size_t bytes)
+    : context_(std::move(context)), bytes_(bytes) {
+  const CurrentContext current(context_->driver(), context_->context());
+  const Result result = context_->driver().cuMemHostAlloc(&memory_, bytes, kHostAllocPortable);
+  // Memory of the host: OUT_OF_DEVICE_MEMORY would make a planner take smaller slots.
+  if (result == kErrorOutOfMemory) {
+    throw Failure(code::kCuda, "cannot page-lock " + ByteSize(bytes) + " of host memory: " +
+                                   context_->driver().Words(result) + "; is the memlock limit too low?");
+  }
+  context_->driver().Check(result, "cannot page-lock " + ByteSize(bytes) + " of host memory");
+}
+
+HostMemory::~HostMemory() {
+  context_->Quietly([this] { context_->driver().cuMemFreeHost(memory_); });
+}
+
+DeviceBlock::DeviceBlock(std::shared_ptr<const PrimaryContext> context, DevicePointer pointer, uint64_t bytes,
+                         bool opened)
+    : context_(std::move(context)), pointer_(pointer), bytes_(bytes), opened_(opened) {}
+
+std::shared_ptr<const DeviceBlock> DeviceBlock::Allocate(std::shared_ptr<const PrimaryContext> context,
+                                                         uint64_t bytes) {
+  const Driver& driver = context->driver();
+  if (bytes == 0) throw Failure(code::kOutOfRange, "an allocation needs at least one byte");
+  const CurrentContext current(driver, context->context());
+  const uint64_t rounded = (bytes + kGranularity - 1) / kGranularity * kGranularity;
+  DevicePointer pointer = 0;
+  const Result result = driver.cuMemAlloc(&pointer, rounded);
+  if (result == kErrorOutOfMemory) {
+    throw Failure(code::kOutOfDeviceMemory, "device " + context->uuid() + ": " + Shortage(driver, bytes) + ": " +
+                                                driver.Words(result));
+  }
+  driver.Check(result, "cannot allocate " + ByteSize(bytes) + " on device " + context->uuid());
+  return std::shared_ptr<const DeviceBlock>(new DeviceBlock(std::move(context), pointer, bytes, false));
+}
+
+std::shared_ptr<const DeviceBlock> DeviceBlock::Open(std::shared_ptr<const PrimaryContext> context,
+                                                     const IpcMemoryHandle& handle) {
+  const Driver& driver = context->driver();
+  const CurrentContext current(driver, context->context());
+  const std::string attempt = "cannot open another process's memory on device " + context->uuid();
+  DevicePointer pointer = 0;
+  driver.Check(driver.cuIpcOpenMemHandle(&pointer, handle, kIpcLazyEnablePeerAccess), attempt);
+  DevicePointer base = 0;
+  size_t bytes = 0;
+  if (const Result result = driver.cuMemGetAddressRange(&base, &bytes, pointer); result != kSuccess) {
+    driver.cuIpcCloseMemHandle(pointer);
+    throw driver.FailureOf(result, attempt);
+  }
+  const uint64_t usable = bytes - (pointer - base);
+  return std::shared_ptr<const DeviceBlock>(new DeviceBlock(std::move(context), pointer, usable, true));
+}
+
+DeviceBlock::~DeviceBlock() {
+  context_->Quietly([this] {
+    const Driver& driver = context_->driver();
+    opened_ ? driver.cuIpcCloseMemHandle(pointer_) : driver.cuMemFree(pointer_);
+  });
+}
+
+IpcMemoryHandle DeviceBlock::Handle() const {
+  const Driver& driver = context_->driver();
+  const CurrentContext current(driver, context_->context());
+  IpcMemoryHandle handle{};
+  driver.Check(driver.cuIpcGetMemHandle(&handle, pointer_),
+               "cannot share memory of device " + context_->uuid() + " with other processes");
+  return handle;
+}
+
+void DeviceBlock::CheckRange(uint64_t offset, uint64_t bytes) const {
+  if (offset <= bytes_ && bytes <= bytes_ - offset) return;
+  throw Failure(code::kOutOfRange, "offset " + std::to_string(offset) + " with " + std::to_string(bytes) +
+                                       " bytes lies outside device memory of " + std::to_string(bytes_) + " bytes");
+}
+
+}  // namespace weightcast::cuda

@@ -1,0 +1,137 @@
+#include "device/cuda/pinned_mappings.h"
+
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "system/byte_size.h"
+
+namespace weightcast::cuda {
+namespace {
+
+/// Mappings that are pinned at the same time; the kernel's part of the work is done by the thread that asks.
+constexpr unsigned kThreads = 2;
+
+unsigned FlagsFor(const PrimaryContext& context, const Mapping& mapping) {
+  if (mapping.writable()) return kHostRegisterPortable;
+  int supported = 0;
+  context.driver().cuDeviceGetAttribute(&supported, kAttributeReadOnlyHostRegister, context.device());
+  return supported != 0 ? kHostRegisterPortable | kHostRegisterReadOnly : kHostRegisterPortable;
+}
+
+}  // namespace
+
+/// Page-locked from Lock() until it is destroyed.
+class PinnedMappings::PinnedMapping {
+ public:
+  PinnedMapping(std::shared_ptr<const PrimaryContext> context, std::shared_ptr<Mapping> mapping,
+                std::shared_ptr<std::atomic<uint64_t>> total)
+      : context_(std::move(context)), mapping_(std::move(mapping)), total_(std::move(total)) {}
+  ~PinnedMapping() {
+    if (!locked_) return;
+    context_->Quietly([this] { context_->driver().cuMemHostUnregister(mapping_->data()); });
+    *total_ -= mapping_->bytes();
+  }
+  PinnedMapping(const PinnedMapping&) = delete;
+  PinnedMapping& operator=(const PinnedMapping&) = delete;
+
+  const Mapping& mapping() const { return *mapping_; }
+
+  /// May be called by several threads; the first one does it and the others wait.
+  void Lock() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (locked_) return;
+    const Driver& driver = context_->driver();
+    const CurrentContext current(driver, context_->context());
+    const Result result =
+        driver.cuMemHostRegister(mapping_->data(), mapping_->bytes(), FlagsFor(*context_, *mapping_));
+    const std::string attempt = "cannot page-lock " + mapping_->path() + " (" + ByteSize(mapping_->bytes()) + ")";
+    // The host's memory: OUT_OF_DEVICE_MEMORY would make a planner take smaller slots.
+    if (result == kErrorOutOfMemory) {
+      throw Failure(code::kCuda, attempt + ": " + driver.Words(result) + "; is the memlock limit too low?");
+    }
+    driver.Check(result, attempt);
+    locked_ = true;
+    *total_ += mapping_->bytes();
+  }
+
+ private:
+  const std::shared_ptr<const PrimaryContext> context_;
+  const std::shared_ptr<Mapping> mapping_;
+  const std::shared_ptr<std::atomic<uint64_t>> total_;
+  std::mutex mutex_;
+  bool locked_ = false;
+};
+
+struct PinnedMappings::Table {
+  std::mutex mutex;
+  std::map<const Mapping*, std::shared_ptr<PinnedMapping>> mappings;
+  const std::shared_ptr<std::atomic<uint64_t>> total = std::make_shared<std::atomic<uint64_t>>(0);
+
+  std::shared_ptr<PinnedMapping> Remove(const Mapping* mapping) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = mappings.find(mapping);
+    if (found == mappings.end()) return nullptr;
+    std::shared_ptr<PinnedMapping> removed = std::move(found->second);
+    mappings.erase(found);
+    return removed;
+  }
+};
+
+class PinnedMappings::PinJob : public Job {
+ public:
+  explicit PinJob(std::shared_ptr<PinnedMapping> mapping) : mapping_(std::move(mapping)) {}
+
+  size_t pieces() const override { return 1; }
+  /// Touches no content.
+  const std::vector<Span>& spans() const override { return spans_; }
+  void Run(size_t) override { mapping_->Lock(); }
+
+ private:
+  const std::shared_ptr<PinnedMapping> mapping_;
+  const std::vector<Span> spans_;
+};
+
+PinnedMappings::PinnedMappings(std::shared_ptr<const PrimaryContext> context)
+    : context_(std::move(context)), table_(std::make_shared<Table>()), threads_(kThreads) {}
+
+PinnedMappings::~PinnedMappings() {
+  Close();
+  Stop();
+}
+
+void PinnedMappings::Pin(std::shared_ptr<Mapping> mapping, Done done) {
+  if (!context_) throw Failure(code::kClosed, "the device is closed");
+  const Mapping* const key = mapping.get();
+  std::shared_ptr<PinnedMapping> pinned;
+  {
+    const std::lock_guard<std::mutex> lock(table_->mutex);
+    std::shared_ptr<PinnedMapping>& entry = table_->mappings[key];
+    if (!entry) entry = std::make_shared<PinnedMapping>(context_, std::move(mapping), table_->total);
+    pinned = entry;
+  }
+  auto finish = [table = table_, key, done = std::move(done)](const Outcome& outcome) {
+    // The job still holds it, so nothing is unmapped in here.
+    if (outcome.failure) table->Remove(key);
+    done(outcome);
+  };
+  threads_.Give(std::make_shared<PinJob>(std::move(pinned)), std::move(finish));
+}
+
+void PinnedMappings::Unpin(const Mapping& mapping) { table_->Remove(&mapping); }
+
+uint64_t PinnedMappings::bytes() const { return *table_->total; }
+
+void PinnedMappings::Close() noexcept {
+  threads_.Close();
+  context_.reset();
+  // Unpinned without the lock.
+  std::map<const Mapping*, std::shared_ptr<PinnedMapping>> all;
+  const std::lock_guard<std::mutex> lock(table_->mutex);
+  all.swap(table_->mappings);
+}
+
+}  // namespace weightcast::cuda

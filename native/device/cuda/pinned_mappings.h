@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "device/cuda/primary_context.h"
+#include "memory/mapping.h"
+#include "memory/thread_pool.h"
+
+namespace weightcast::cuda {
+
+/// Mappings that are page-locked, so that the GPU copies out of them by itself. A pinned mapping stays mapped until it
+/// is unpinned, also when its other users have let go of it.
+///
+/// Used on one thread; the work is done on others.
+class PinnedMappings {
+ public:
+  explicit PinnedMappings(std::shared_ptr<const PrimaryContext> context);
+  /// As Close() and Stop().
+  ~PinnedMappings();
+  PinnedMappings(const PinnedMappings&) = delete;
+  PinnedMappings& operator=(const PinnedMappings&) = delete;
+
+  /// Takes some 40 ms a GiB. Does nothing to a mapping that is pinned. Throws CLOSED; fails with CUDA or DEVICE_LOST.
+  void Pin(std::shared_ptr<Mapping> mapping, Done done);
+  /// Does nothing to a mapping that is not pinned. One that is just being pinned is unpinned right after that.
+  void Unpin(const Mapping& mapping);
+  /// How much is pinned.
+  uint64_t bytes() const;
+  /// Unpins all; what is just being pinned is unpinned right after that. Does not wait. May be called twice.
+  void Close() noexcept;
+  /// Waits for the threads. What they have not begun is dropped. After Close().
+  void Stop() noexcept { threads_.Stop(); }
+
+ private:
+  class PinnedMapping;
+  class PinJob;
+  /// Shared with the jobs.
+  struct Table;
+
+  /// Null once closed.
+  std::shared_ptr<const PrimaryContext> context_;
+  const std::shared_ptr<Table> table_;
+  ThreadPool threads_;
+};
+
+}  // namespace weightcast::cuda

@@ -1,0 +1,133 @@
+import { strict as assert } from 'node:assert';
+import {
+  addon,
+  attempt,
+  type CudaProbe,
+  type Interval,
+  type NativeCudaBuffer,
+  type NativeCudaDevice,
+  settle,
+} from './addon.ts';
+import { checkWhole } from './arguments.ts';
+import type { Device, DeviceBuffer, Transfer } from './device.ts';
+import type { Mapping } from './memory.ts';
+
+/** A GPU that does nothing for so long hangs. Longer than any pause that an engine's kernels make. */
+const defaultStallMilliseconds = 60_000;
+
+/**
+ * What the CUDA driver of this machine sees, in the order of the devices' indices, without touching any. Throws
+ * `NativeError`, which says what to do, where there is no driver, an old one, or no GPU.
+ */
+export function probeCuda(): CudaProbe {
+  return attempt(() => addon.probeCuda());
+}
+
+/** A GPU of this machine. Its memory can be opened by other processes, and is given back when this one ends. */
+export class CudaDevice implements Device {
+  /** `GPU-…`, as NVML and vLLM have it; `MIG-…` for an instance of a partitioned GPU. */
+  readonly uuid: string;
+  readonly numaNode: number | null;
+  readonly #native: NativeCudaDevice;
+
+  private constructor(native: NativeCudaDevice) {
+    this.uuid = native.uuid;
+    this.numaNode = native.numaNode < 0 ? null : native.numaNode;
+    this.#native = native;
+  }
+
+  /**
+   * `index` counts from 0 among the devices that CUDA_VISIBLE_DEVICES leaves. When the GPU makes no progress for
+   * `stallMilliseconds` (default: a minute), work on it fails with `DeviceLostError`. Throws `NativeError`. Takes some
+   * 0.3 seconds.
+   */
+  static open(options: { readonly index: number; readonly stallMilliseconds?: number }): CudaDevice {
+    const { index, stallMilliseconds = defaultStallMilliseconds } = options;
+    checkWhole('device index', index, 0);
+    checkWhole('stall milliseconds', stallMilliseconds, 1);
+    return new CudaDevice(attempt(() => new addon.CudaDevice(index, stallMilliseconds)));
+  }
+
+  memory(): { readonly free: number; readonly total: number } {
+    return attempt(() => this.#native.memory());
+  }
+
+  /** Bytes of segments that are pinned through this object. */
+  get pinnedBytes(): number {
+    return this.#native.pinnedBytes;
+  }
+
+  allocate(bytes: number): CudaDeviceBuffer {
+    return new CudaDeviceBuffer(attempt(() => this.#native.allocate(bytes)));
+  }
+
+  /** Memory that another process allocated, by its `ipcHandle`. Its `bytes` may be more than were asked for there. */
+  openMemory(ipcHandle: Uint8Array): CudaDeviceBuffer {
+    return new CudaDeviceBuffer(attempt(() => this.#native.open(ipcHandle)));
+  }
+
+  pin(segment: Mapping): Promise<void> {
+    return settle(this.#native.pin(segment.native));
+  }
+
+  unpin(segment: Mapping): void {
+    attempt(() => this.#native.unpin(segment.native));
+  }
+
+  upload(transfers: readonly Transfer[], destination: DeviceBuffer): Promise<Interval> {
+    const segments = transfers.map(({ segment }) => segment.native);
+    const rectangles = transfers.map((transfer) => transfer.rectangles);
+    return settle(this.#native.upload(segments, rectangles, asCudaBuffer(destination).native));
+  }
+
+  /** D2D, within the device or from and to memory that was opened. */
+  copy(
+    source: { readonly buffer: DeviceBuffer; readonly offset: number },
+    destination: { readonly buffer: DeviceBuffer; readonly offset: number },
+    bytes: number,
+  ): Promise<Interval> {
+    const [from, to] = [asCudaBuffer(source.buffer), asCudaBuffer(destination.buffer)];
+    return settle(this.#native.copy(from.native, source.offset, to.native, destination.offset, bytes));
+  }
+
+  /** D2H, at most 64 MiB: for tests. */
+  read(source: DeviceBuffer, offset: number, bytes: number): Promise<Buffer> {
+    return settle(this.#native.read(asCudaBuffer(source).native, offset, bytes));
+  }
+
+  digest(buffer: DeviceBuffer, parts: Float64Array): Promise<BigUint64Array> {
+    return settle(this.#native.digest(asCudaBuffer(buffer).native, parts));
+  }
+
+  /** Work that is under way ends first; what has not begun fails with `NativeError`. */
+  close(): void {
+    this.#native.close();
+  }
+}
+
+/** Memory of a GPU. */
+export class CudaDeviceBuffer implements DeviceBuffer {
+  /** For the other files of this folder. */
+  readonly native: NativeCudaBuffer;
+  readonly bytes: number;
+
+  constructor(native: NativeCudaBuffer) {
+    this.native = native;
+    this.bytes = native.bytes;
+  }
+
+  /** Throws `NativeError` where the driver does not share memory among processes. */
+  get ipcHandle(): Uint8Array {
+    return attempt(() => this.native.ipcHandle);
+  }
+
+  free(): void {
+    this.native.free();
+  }
+}
+
+/** The buffer as one of a GPU, the only kind that the CUDA driver can work on. */
+export function asCudaBuffer(buffer: DeviceBuffer): CudaDeviceBuffer {
+  assert(buffer instanceof CudaDeviceBuffer, 'a CUDA device works on buffers of CUDA devices only');
+  return buffer;
+}

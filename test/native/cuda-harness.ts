@@ -1,0 +1,56 @@
+import type { TestContext } from 'node:test';
+import { CudaDevice, type CudaDeviceBuffer } from '../../src/native-bridge/cuda-device.ts';
+import { Mapping } from '../../src/native-bridge/memory.ts';
+import { type FakeCuda, loadFakeCuda } from './fake-cuda.ts';
+import { TestHost } from './harness.ts';
+
+/** One for the process; in place before a device is first asked for. */
+export const fake: FakeCuda = loadFakeCuda();
+
+export const mebibyte = 1 << 20;
+
+/** Devices and segments of one test, on the fake driver, which is sound again when the test is over. */
+export class CudaTest {
+  readonly host: TestHost;
+  readonly #test: TestContext;
+  #segments = 0;
+
+  constructor(test: TestContext) {
+    this.#test = test;
+    this.host = new TestHost(test);
+    fake.takeUploads();
+    test.after(() => {
+      fake.poison(0);
+      fake.set('held', 0);
+      fake.set('copyMilliseconds', 0);
+    });
+  }
+
+  device(options: { index?: number; stallMilliseconds?: number } = {}): CudaDevice {
+    const device = CudaDevice.open({ index: 0, ...options });
+    this.#test.after(() => device.close());
+    return device;
+  }
+
+  segment(content: Uint8Array): Mapping {
+    this.#segments += 1;
+    const path = `/dev/shm/${this.host.namespace}-segment-${this.#segments}`;
+    const segment = Mapping.create(path, content.length);
+    this.#test.after(() => segment.unlink());
+    segment.write(0, content);
+    return segment;
+  }
+}
+
+/** A run of bytes, as an upload takes it. */
+export function run(from: number, to: number, bytes: number): number[] {
+  return [from, to, bytes, 1, bytes, bytes];
+}
+
+export async function contentOf(
+  device: CudaDevice,
+  buffer: CudaDeviceBuffer,
+  bytes = buffer.bytes,
+): Promise<string> {
+  return (await device.read(buffer, 0, bytes)).toString('latin1');
+}
