@@ -153,7 +153,7 @@ export interface NativeCudaDevice {
   readonly uuid: string;
   /** Of the host's memory next to the device; -1 where there is no choice or the host does not say. */
   readonly numaNode: number;
-  /** How much of the host's memory is pinned through this object. */
+  /** How much of the host's memory is pinned through this object now. */
   readonly pinnedBytes: number;
   memory(): { readonly free: number; readonly total: number };
   /** Throws `OUT_OF_DEVICE_MEMORY`. */
@@ -162,7 +162,7 @@ export interface NativeCudaDevice {
   open(ipcHandle: Uint8Array): NativeCudaBuffer;
   /** Page-locks a mapping, which then stays mapped until it is unpinned. May be called twice. */
   pin(segment: NativeMapping): Promise<void>;
-  /** May be called twice, and for a mapping that is closed. */
+  /** Does not wait for it. May be called twice, and for a mapping that is closed. */
   unpin(segment: NativeMapping): void;
   /** For each segment its rectangles, of six numbers each as {@link NativeThreadPool.copy} takes them. */
   upload(

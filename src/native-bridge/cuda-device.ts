@@ -52,7 +52,7 @@ export class CudaDevice implements Device {
     return attempt(() => this.#native.memory());
   }
 
-  /** Bytes of segments that are pinned through this object. */
+  /** Bytes of segments that are pinned through this object now; what was unpinned goes a moment later. */
   get pinnedBytes(): number {
     return this.#native.pinnedBytes;
   }

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { NativeError, OutOfDeviceMemoryError, UsageError } from '../../src/errors.ts';
 import { CudaDevice, probeCuda } from '../../src/native-bridge/cuda-device.ts';
-import { CudaTest, contentOf, fake, mebibyte, run } from './cuda-harness.ts';
+import { CudaTest, contentOf, fake, mebibyte, run, settled } from './cuda-harness.ts';
 
 const nothing = {
   contexts: 0,
@@ -79,7 +79,7 @@ test('closing a device gives everything back, and it can be opened again', async
     assert.equal(await contentOf(device, buffer, 3), 'abc');
     device.close();
     device.close();
-    assert.deepEqual(fake.census(), nothing);
+    await settled(() => assert.deepEqual(fake.census(), nothing));
     buffer.free();
     assert.throws(() => device.allocate(1), { name: 'NativeError', message: /is closed/ });
     assert.throws(() => device.memory(), NativeError);

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { CudaDevice, type CudaDeviceBuffer } from '../../src/native-bridge/cuda-device.ts';
 import { Mapping } from '../../src/native-bridge/memory.ts';
@@ -45,6 +46,23 @@ export class CudaTest {
 /** A run of bytes, as an upload takes it. */
 export function run(from: number, to: number, bytes: number): number[] {
   return [from, to, bytes, 1, bytes, bytes];
+}
+
+/** Waits until the check holds: nobody waits for memory to be unpinned. */
+export async function settled(check: () => void): Promise<void> {
+  const deadline = Date.now() + 10_000;
+  for (;;) {
+    try {
+      return check();
+    } catch (error) {
+      if (Date.now() > deadline) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+export function pinned(bytes: number): Promise<void> {
+  return settled(() => assert.equal(fake.census().pinnedBytes, bytes));
 }
 
 export async function contentOf(

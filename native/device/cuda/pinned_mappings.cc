@@ -15,8 +15,9 @@ namespace {
 /// Mappings that are pinned at the same time; the kernel's part of the work is done by the thread that asks.
 constexpr unsigned kThreads = 2;
 
-unsigned FlagsFor(const PrimaryContext& context, const Mapping& mapping) {
-  if (mapping.writable()) return kHostRegisterPortable;
+/// The GPU only reads segments. Where it may say so, mappings for reading can be pinned at all, and all are pinned and
+/// unpinned faster, because the kernel need not expect that pages change.
+unsigned FlagsFor(const PrimaryContext& context) {
   int supported = 0;
   context.driver().cuDeviceGetAttribute(&supported, kAttributeReadOnlyHostRegister, context.device());
   return supported != 0 ? kHostRegisterPortable | kHostRegisterReadOnly : kHostRegisterPortable;
@@ -24,21 +25,18 @@ unsigned FlagsFor(const PrimaryContext& context, const Mapping& mapping) {
 
 }  // namespace
 
-/// Page-locked from Lock() until it is destroyed.
+/// Page-locked from Lock() until Unlock() or its end.
 class PinnedMappings::PinnedMapping {
  public:
   PinnedMapping(std::shared_ptr<const PrimaryContext> context, std::shared_ptr<Mapping> mapping,
                 std::shared_ptr<std::atomic<uint64_t>> total)
       : context_(std::move(context)), mapping_(std::move(mapping)), total_(std::move(total)) {}
-  ~PinnedMapping() {
-    if (!locked_) return;
-    context_->Quietly([this] { context_->driver().cuMemHostUnregister(mapping_->data()); });
-    *total_ -= mapping_->bytes();
-  }
+  ~PinnedMapping() { Unlock(); }
   PinnedMapping(const PinnedMapping&) = delete;
   PinnedMapping& operator=(const PinnedMapping&) = delete;
 
-  const Mapping& mapping() const { return *mapping_; }
+  /// What orders the jobs on one file.
+  Span span() const { return {mapping_->file(), 0, mapping_->bytes(), true}; }
 
   /// May be called by several threads; the first one does it and the others wait.
   void Lock() {
@@ -47,7 +45,7 @@ class PinnedMappings::PinnedMapping {
     const Driver& driver = context_->driver();
     const CurrentContext current(driver, context_->context());
     const Result result =
-        driver.cuMemHostRegister(mapping_->data(), mapping_->bytes(), FlagsFor(*context_, *mapping_));
+        driver.cuMemHostRegister(mapping_->data(), mapping_->bytes(), FlagsFor(*context_));
     const std::string attempt = "cannot page-lock " + mapping_->path() + " (" + ByteSize(mapping_->bytes()) + ")";
     // The host's memory: OUT_OF_DEVICE_MEMORY would make a planner take smaller slots.
     if (result == kErrorOutOfMemory) {
@@ -56,6 +54,15 @@ class PinnedMappings::PinnedMapping {
     driver.Check(result, attempt);
     locked_ = true;
     *total_ += mapping_->bytes();
+  }
+
+  /// May be called twice.
+  void Unlock() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!locked_) return;
+    context_->Quietly([this] { context_->driver().cuMemHostUnregister(mapping_->data()); });
+    locked_ = false;
+    *total_ -= mapping_->bytes();
   }
 
  private:
@@ -81,17 +88,19 @@ struct PinnedMappings::Table {
   }
 };
 
+/// Locks or unlocks one mapping. Jobs on the same file run in the order they were given.
 class PinnedMappings::PinJob : public Job {
  public:
-  explicit PinJob(std::shared_ptr<PinnedMapping> mapping) : mapping_(std::move(mapping)) {}
+  PinJob(std::shared_ptr<PinnedMapping> mapping, bool lock)
+      : mapping_(std::move(mapping)), lock_(lock), spans_({mapping_->span()}) {}
 
   size_t pieces() const override { return 1; }
-  /// Touches no content.
   const std::vector<Span>& spans() const override { return spans_; }
-  void Run(size_t) override { mapping_->Lock(); }
+  void Run(size_t) override { lock_ ? mapping_->Lock() : mapping_->Unlock(); }
 
  private:
   const std::shared_ptr<PinnedMapping> mapping_;
+  const bool lock_;
   const std::vector<Span> spans_;
 };
 
@@ -118,20 +127,30 @@ void PinnedMappings::Pin(std::shared_ptr<Mapping> mapping, Done done) {
     if (outcome.failure) table->Remove(key);
     done(outcome);
   };
-  threads_.Give(std::make_shared<PinJob>(std::move(pinned)), std::move(finish));
+  threads_.Give(std::make_shared<PinJob>(std::move(pinned), true), std::move(finish));
 }
 
-void PinnedMappings::Unpin(const Mapping& mapping) { table_->Remove(&mapping); }
+void PinnedMappings::Unpin(const Mapping& mapping) {
+  std::shared_ptr<PinnedMapping> removed = table_->Remove(&mapping);
+  if (removed) GiveUnlock(std::move(removed));
+}
 
 uint64_t PinnedMappings::bytes() const { return *table_->total; }
 
 void PinnedMappings::Close() noexcept {
+  if (!context_) return;
+  std::map<const Mapping*, std::shared_ptr<PinnedMapping>> all;
+  {
+    const std::lock_guard<std::mutex> lock(table_->mutex);
+    all.swap(table_->mappings);
+  }
+  for (auto& [key, mapping] : all) GiveUnlock(std::move(mapping));
   threads_.Close();
   context_.reset();
-  // Unpinned without the lock.
-  std::map<const Mapping*, std::shared_ptr<PinnedMapping>> all;
-  const std::lock_guard<std::mutex> lock(table_->mutex);
-  all.swap(table_->mappings);
+}
+
+void PinnedMappings::GiveUnlock(std::shared_ptr<PinnedMapping> mapping) {
+  threads_.Give(std::make_shared<PinJob>(std::move(mapping), false), [](const Outcome&) {});
 }
 
 }  // namespace weightcast::cuda

@@ -21,15 +21,17 @@ class PinnedMappings {
   PinnedMappings(const PinnedMappings&) = delete;
   PinnedMappings& operator=(const PinnedMappings&) = delete;
 
-  /// Takes some 40 ms a GiB. Does nothing to a mapping that is pinned. Throws CLOSED; fails with CUDA or DEVICE_LOST.
+  /// Takes some 50 ms a GiB, twice that if the process has not touched the pages before. Does nothing to a mapping that
+  /// is pinned. Throws CLOSED; fails with CUDA or DEVICE_LOST.
   void Pin(std::shared_ptr<Mapping> mapping, Done done);
-  /// Does nothing to a mapping that is not pinned. One that is just being pinned is unpinned right after that.
+  /// Does not wait for it. Does nothing to a mapping that is not pinned; one that is just being pinned is unpinned
+  /// right after that.
   void Unpin(const Mapping& mapping);
-  /// How much is pinned.
+  /// How much is pinned now.
   uint64_t bytes() const;
-  /// Unpins all; what is just being pinned is unpinned right after that. Does not wait. May be called twice.
+  /// Unpins all, without waiting for it. May be called twice.
   void Close() noexcept;
-  /// Waits for the threads. What they have not begun is dropped. After Close().
+  /// Waits for the threads; all is unpinned then. After Close().
   void Stop() noexcept { threads_.Stop(); }
 
  private:
@@ -37,6 +39,8 @@ class PinnedMappings {
   class PinJob;
   /// Shared with the jobs.
   struct Table;
+
+  void GiveUnlock(std::shared_ptr<PinnedMapping> mapping);
 
   /// Null once closed.
   std::shared_ptr<const PrimaryContext> context_;
