@@ -13,6 +13,7 @@
         "native/bridge/error.cc",
         "native/bridge/host_device_object.cc",
         "native/bridge/mapping_object.cc",
+        "native/bridge/probes.cc",
         "native/bridge/settler.cc",
         "native/bridge/shared_directory_object.cc",
         "native/bridge/shm_collective_object.cc",
@@ -47,6 +48,7 @@
         "native/system/byte_size.cc",
         "native/system/clock.cc",
         "native/system/failure.cc",
+        "native/system/library.cc",
         "native/system/native_thread.cc",
         "native/system/process_identity.cc"
       ],

@@ -21,6 +21,7 @@
 #include "bridge/environment.h"
 #include "bridge/host_device_object.h"
 #include "bridge/mapping_object.h"
+#include "bridge/probes.h"
 #include "bridge/shared_directory_object.h"
 #include "bridge/shm_collective_object.h"
 #include "bridge/thread_pool_object.h"
@@ -45,8 +46,10 @@ Napi::Object Initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("ThreadPool", ThreadPoolObject::Define(env));
   exports.Set("HostDevice", HostDeviceObject::Define(env));
   exports.Set("CudaDevice", CudaDeviceObject::Define(env));
-  exports.Set("probeCuda", Napi::Function::New<ProbeCudaValue>(env, "probeCuda"));
   exports.Set("ShmCollective", ShmCollectiveObject::Define(env));
+  exports.Set("probeCuda", Napi::Function::New<ProbeCudaValue>(env, "probeCuda"));
+  exports.Set("ncclVersion", Napi::Function::New<NcclVersionValue>(env, "ncclVersion"));
+  exports.Set("whyNotLoaded", Napi::Function::New<WhyNotLoadedValue>(env, "whyNotLoaded"));
   exports.Set("monotonicMilliseconds",
               Napi::Function::New<MonotonicMillisecondsValue>(env, "monotonicMilliseconds"));
   return exports;

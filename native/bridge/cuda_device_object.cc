@@ -11,7 +11,6 @@
 #include "bridge/error.h"
 #include "bridge/mapping_object.h"
 #include "bridge/values.h"
-#include "device/cuda/probe.h"
 #include "system/byte_size.h"
 #include "system/failure.h"
 
@@ -168,26 +167,5 @@ Napi::Value CudaDeviceObject::Digest(const Napi::CallbackInfo& info) {
 }
 
 void CudaDeviceObject::Close(const Napi::CallbackInfo&) { device_->Close(); }
-
-Napi::Value ProbeCudaValue(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  return Guarded(env, [&] {
-    const cuda::Probe probe = cuda::ProbeDriver();
-    Napi::Array devices = Napi::Array::New(env, probe.devices.size());
-    for (uint32_t index = 0; index < probe.devices.size(); index++) {
-      const cuda::ProbedDevice& found = probe.devices[index];
-      Napi::Object device = Napi::Object::New(env);
-      device.Set("uuid", found.uuid);
-      device.Set("name", found.name);
-      device.Set("totalBytes", static_cast<double>(found.total_bytes));
-      device.Set("pciAddress", found.pci_address);
-      devices.Set(index, device);
-    }
-    Napi::Object result = Napi::Object::New(env);
-    result.Set("version", cuda::VersionText(probe.version));
-    result.Set("devices", devices);
-    return result;
-  });
-}
 
 }  // namespace weightcast

@@ -34,7 +34,4 @@ class CudaDeviceObject : public Napi::ObjectWrap<CudaDeviceObject> {
   Endings::Registration ending_;
 };
 
-/// [{ index, uuid, name, totalBytes, pciAddress }] for each device of the driver, and the driver's CUDA version.
-Napi::Value ProbeCudaValue(const Napi::CallbackInfo& info);
-
 }  // namespace weightcast

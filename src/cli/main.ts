@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { doctorCommand } from './doctor.ts';
 import { serveDemoEngineCommand } from './serve-demo-engine.ts';
 import { updateCommand } from './update.ts';
 
@@ -19,6 +20,7 @@ const program = new Command('weightcast')
   .version(packageVersion())
   .addCommand(updateCommand())
   .addCommand(serveDemoEngineCommand())
+  .addCommand(doctorCommand())
   .showHelpAfterError('(add --help for what there is)')
   .configureOutput({ outputError: (text, write) => write(text) });
 

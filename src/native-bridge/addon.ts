@@ -25,9 +25,13 @@ export interface NativeAddon {
   readonly ThreadPool: new (threads: number) => NativeThreadPool;
   readonly HostDevice: new (directory: string, capacity: number) => NativeHostDevice;
   readonly CudaDevice: new (index: number, stallMilliseconds: number) => NativeCudaDevice;
+  readonly ShmCollective: new (options: NativeShmCollectiveOptions) => NativeShmCollective;
   /** What the CUDA driver sees, without making a context. Throws `CUDA` where there is no driver or no GPU. */
   probeCuda(): CudaProbe;
-  readonly ShmCollective: new (options: NativeShmCollectiveOptions) => NativeShmCollective;
+  /** 10000 * major + 100 * minor + patch of the NCCL that this process would use. Throws `ENOENT`. */
+  ncclVersion(): number;
+  /** Why a library of that name is not loaded, in the linker's words; null if it is. */
+  whyNotLoaded(library: string): string | null;
   /** CLOCK_MONOTONIC in milliseconds: one time for all processes of a host. */
   monotonicMilliseconds(): number;
 }

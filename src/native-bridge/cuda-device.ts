@@ -2,7 +2,6 @@ import { strict as assert } from 'node:assert';
 import {
   addon,
   attempt,
-  type CudaProbe,
   type Interval,
   type NativeCudaBuffer,
   type NativeCudaDevice,
@@ -14,14 +13,6 @@ import type { Mapping } from './memory.ts';
 
 /** A GPU that does nothing for so long hangs. Longer than any pause that an engine's kernels make. */
 const defaultStallMilliseconds = 60_000;
-
-/**
- * What the CUDA driver of this machine sees, in the order of the devices' indices, without touching any. Throws
- * `NativeError`, which says what to do, where there is no driver, an old one, or no GPU.
- */
-export function probeCuda(): CudaProbe {
-  return attempt(() => addon.probeCuda());
-}
 
 /** A GPU of this machine. Its memory can be opened by other processes, and is given back when this one ends. */
 export class CudaDevice implements Device {

@@ -6,8 +6,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { NativeError, OutOfDeviceMemoryError } from '../../src/errors.ts';
-import { CudaDevice, probeCuda } from '../../src/native-bridge/cuda-device.ts';
+import { CudaDevice } from '../../src/native-bridge/cuda-device.ts';
 import { digestPart, Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
+import { probeCuda } from '../../src/native-bridge/probe.ts';
 import { Program } from '../native/harness.ts';
 import { GpuTest, mebibyte, run, skip } from './harness.ts';
 

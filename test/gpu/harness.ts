@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import type { TestContext } from 'node:test';
 import { describe } from '../../src/errors.ts';
-import { CudaDevice, probeCuda } from '../../src/native-bridge/cuda-device.ts';
+import { CudaDevice } from '../../src/native-bridge/cuda-device.ts';
 import { Mapping } from '../../src/native-bridge/memory.ts';
+import { probeCuda } from '../../src/native-bridge/probe.ts';
 
 /** Why the tests of this folder cannot run here, or false. */
 export const skip: string | false = (() => {

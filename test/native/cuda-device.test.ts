@@ -3,7 +3,8 @@ import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { NativeError, OutOfDeviceMemoryError, UsageError } from '../../src/errors.ts';
-import { CudaDevice, probeCuda } from '../../src/native-bridge/cuda-device.ts';
+import { CudaDevice } from '../../src/native-bridge/cuda-device.ts';
+import { probeCuda } from '../../src/native-bridge/probe.ts';
 import { CudaTest, contentOf, fake, mebibyte, run, settled } from './cuda-harness.ts';
 
 const nothing = {

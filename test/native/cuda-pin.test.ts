@@ -68,7 +68,7 @@ test('a refusal names the file and its size, keeps nothing, and may be tried aga
     assert.equal(
       error.message,
       `cannot page-lock ${segment.path} (1 MiB): out of memory (CUDA_ERROR_OUT_OF_MEMORY); ` +
-        'is the memlock limit too low?',
+        'that is memory of the host',
     );
     return true;
   });

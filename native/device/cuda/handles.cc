@@ -46,7 +46,7 @@ HostMemory::HostMemory(std::shared_ptr<const PrimaryContext> context, size_t byt
   // Memory of the host: OUT_OF_DEVICE_MEMORY would make a planner take smaller slots.
   if (result == kErrorOutOfMemory) {
     throw Failure(code::kCuda, "cannot page-lock " + ByteSize(bytes) + " of host memory: " +
-                                   context_->driver().Words(result) + "; is the memlock limit too low?");
+                                   context_->driver().Words(result) + "; that is memory of the host");
   }
   context_->driver().Check(result, "cannot page-lock " + ByteSize(bytes) + " of host memory");
 }

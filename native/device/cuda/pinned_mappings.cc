@@ -49,7 +49,7 @@ class PinnedMappings::PinnedMapping {
     const std::string attempt = "cannot page-lock " + mapping_->path() + " (" + ByteSize(mapping_->bytes()) + ")";
     // The host's memory: OUT_OF_DEVICE_MEMORY would make a planner take smaller slots.
     if (result == kErrorOutOfMemory) {
-      throw Failure(code::kCuda, attempt + ": " + driver.Words(result) + "; is the memlock limit too low?");
+      throw Failure(code::kCuda, attempt + ": " + driver.Words(result) + "; that is memory of the host");
     }
     driver.Check(result, attempt);
     locked_ = true;

@@ -1,0 +1,15 @@
+import { Command } from 'commander';
+import { examine, findingLines } from '../doctor/examine.ts';
+import { thisHost } from '../doctor/host.ts';
+
+export function doctorCommand(): Command {
+  return new Command('doctor')
+    .description('Say what this machine has, what will be slow or missing, and what to do about it.')
+    .option('--json', 'print the findings as JSON')
+    .action((options: { readonly json?: true }) => {
+      const findings = examine(thisHost);
+      const text = options.json ? JSON.stringify(findings, null, 2) : findingLines(findings).join('\n');
+      process.stdout.write(`${text}\n`);
+      if (findings.some(({ verdict, needed }) => needed && verdict === 'missing')) process.exitCode = 1;
+    });
+}
