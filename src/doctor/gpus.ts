@@ -12,9 +12,10 @@ export function examineGpus(host: Host): Finding[] {
   } catch (error) {
     const hasGpu = host.list('/sys/bus/pci/devices').some((address) => isNvidiaGpu(host, address));
     const [what, advice] = splitAdvice(describe(error));
-    return hasGpu
-      ? [missing('driver', what, advice, true)]
-      : [missing('driver', what, `${advice}; a host without a GPU needs none and takes host devices`)];
+    const driver = hasGpu
+      ? missing('driver', what, advice, true)
+      : missing('driver', what, `${advice}; a host without a GPU needs none and takes host devices`);
+    return [driver, examineNccl(host, 0)];
   }
   const release = host.read('/sys/module/nvidia/version');
   const driver = `CUDA ${probe.version}${release === null ? '' : `, driver ${release}`}`;
@@ -79,7 +80,11 @@ function examineNccl(host: Host, gpus: number): Finding {
     version = host.ncclVersion();
   } catch (error) {
     const advice = 'install it, or add its folder to LD_LIBRARY_PATH (pip: site-packages/nvidia/nccl/lib)';
-    return missing('NCCL', describe(error), gpus > 1 ? advice : `${advice}; one rank alone needs none`);
+    return missing(
+      'NCCL',
+      describe(error),
+      gpus > 1 ? advice : `${advice}; ranks on ${gpus === 0 ? 'no GPU' : 'a GPU of their own'} need none`,
+    );
   }
   const text = `${Math.floor(version / 10_000)}.${Math.floor(version / 100) % 100}.${version % 100}`;
   if (version < oldestNccl) {

@@ -16,7 +16,7 @@ import {
 } from '../../src/engines/worker-link/rank-side.ts';
 import type { InstalledReport, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
-import { HostDevice } from '../../src/native-bridge/device.ts';
+import { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { SeededRandom } from '../plan/seeded-random.ts';

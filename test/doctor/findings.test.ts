@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { examine, findingLines } from '../../src/doctor/examine.ts';
+import type { Finding } from '../../src/doctor/finding.ts';
+import type { Host } from '../../src/doctor/host.ts';
+import { gpuFiles, limits, madeUpHost, noLibrary } from './made-up-host.ts';
+
+function findings(
+  t: TestContext,
+  files: Readonly<Record<string, string | null>> = {},
+  answers: Partial<Host> = {},
+): Map<string, Finding> {
+  return new Map(examine(madeUpHost(t, files, answers)).map((finding) => [finding.subject, finding]));
+}
+
+test('a machine without faults has one line for each thing, and all of them are good', (t) => {
+  assert.deepEqual(findingLines(examine(madeUpHost(t))), [
+    'ok       driver              CUDA 13.0, driver 580.159.04',
+    'ok       GPU 0               NVIDIA H100 80GB HBM3, GPU-27f19e7d-086d-a026-49b5-397c7a67c812, 79.2 GiB, NUMA node 0, PCIe 5 x16',
+    'ok       NCCL                2.30.7',
+    'ok       RDMA mlx5_0 port 1  ACTIVE, InfiniBand, 400 Gb/sec (4X NDR), NUMA node 0',
+    'ok       RDMA verbs          libibverbs and device nodes are there',
+    'ok       memlock             unlimited',
+    'ok       /dev/shm            8 GiB, 6 GiB free',
+    'ok       huge pages          /dev/shm has them (huge=within_size)',
+    'ok       NUMA                one node',
+  ]);
+});
+
+test('a GPU without a driver is missing what it needs, a host without a GPU is not', (t) => {
+  const probeCuda = () => noLibrary('cannot load the NVIDIA driver (no such file); install it');
+  const withGpu = findings(t, {}, { probeCuda }).get('driver')!;
+  assert.deepEqual(withGpu, {
+    subject: 'driver',
+    verdict: 'missing',
+    needed: true,
+    what: 'cannot load the NVIDIA driver (no such file)',
+    advice: 'install it',
+  });
+  const other = { '/sys/bus/pci/devices/0000:1b:00.0/vendor': '0x8086' };
+  const without = findings(t, other, { probeCuda }).get('driver')!;
+  assert.equal(without.needed, false);
+  assert.match(without.advice!, /a host without a GPU needs none/);
+});
+
+test('a GPU with half its lanes is slow, whatever speed an idle link has', (t) => {
+  const files = gpuFiles('0000:1b:00.0', { current_link_width: '8' });
+  const gpu = findings(t, files).get('GPU 0')!;
+  assert.equal(gpu.verdict, 'slow');
+  assert.match(gpu.what, /PCIe 5 x8$/);
+  assert.match(gpu.advice!, /at 50 % of what the GPU's 16 lanes/);
+});
+
+test('a GPU that no node is near to is slow only where there are several', (t) => {
+  const unknown = gpuFiles('0000:1b:00.0', { numa_node: '-1' });
+  const alone = findings(t, unknown);
+  assert.equal(alone.get('GPU 0')!.verdict, 'ok');
+  assert.match(alone.get('GPU 0')!.what, /NUMA node not known/);
+  const several = findings(t, { ...unknown, '/sys/devices/system/node/node1/meminfo': '' });
+  assert.equal(several.get('GPU 0')!.verdict, 'slow');
+  assert.match(several.get('NUMA')!.what, /^2 nodes/);
+});
+
+test('a GPU whose files cannot be read is told by what the driver says', (t) => {
+  const none = Object.fromEntries(Object.keys(gpuFiles('0000:1b:00.0')).map((path) => [path, null]));
+  assert.equal(
+    findings(t, none).get('GPU 0')!.what,
+    'NVIDIA H100 80GB HBM3, GPU-27f19e7d-086d-a026-49b5-397c7a67c812, 79.2 GiB',
+  );
+});
+
+test('NCCL is judged by its version', (t) => {
+  const judge = (version: number) => findings(t, {}, { ncclVersion: () => version }).get('NCCL')!;
+  assert.deepEqual([judge(21_805).verdict, judge(21_805).what], ['missing', '2.18.5 is too old']);
+  assert.deepEqual([judge(21_900).verdict, judge(21_900).what], ['ok', '2.19.0']);
+  assert.match(judge(23_006).advice!, /several ranks on one GPU will not work; that needs 2\.30\.7/);
+  assert.equal(judge(23_007).advice, null);
+  const ncclVersion = () => noLibrary('libnccl.so.2: cannot open shared object file');
+  const none = findings(t, {}, { ncclVersion }).get('NCCL')!;
+  assert.equal(none.verdict, 'missing');
+  assert.match(none.advice!, /LD_LIBRARY_PATH.*ranks on a GPU of their own need none/);
+});
+
+test('an RDMA port that is down is named, and so is a library or a device node that is not there', (t) => {
+  const down = findings(t, { '/sys/class/infiniband/mlx5_0/ports/1/state': '1: DOWN' });
+  assert.equal(down.get('RDMA mlx5_0 port 1')!.verdict, 'slow');
+  assert.match(down.get('RDMA mlx5_0 port 1')!.what, /^DOWN, InfiniBand/);
+  const noVerbs = findings(t, {}, { whyNotLoaded: (library) => `${library}: not there` });
+  assert.equal(noVerbs.get('RDMA verbs')!.what, 'libibverbs.so.1: not there');
+  const noNodes = findings(t, { '/dev/infiniband/uverbs0': null });
+  assert.match(noNodes.get('RDMA verbs')!.advice!, /--device=\/dev\/infiniband/);
+});
+
+test('a limit of locked memory matters where there is RDMA', (t) => {
+  const limited = { '/proc/self/limits': limits('8388608') };
+  const withRdma = findings(t, limited).get('memlock')!;
+  assert.deepEqual([withRdma.verdict, withRdma.what], ['missing', 'limit of 8 MiB']);
+  const ports = '/sys/class/infiniband/mlx5_0';
+  const without = findings(t, {
+    ...limited,
+    ...Object.fromEntries(
+      ['ports/1/state', 'ports/1/rate', 'ports/1/link_layer', 'device/numa_node'].map((name) => [
+        `${ports}/${name}`,
+        null,
+      ]),
+    ),
+  });
+  assert.equal(without.get('memlock')!.verdict, 'ok');
+  assert.equal(without.get('RDMA')!.verdict, 'missing');
+  assert.equal(without.get('RDMA')!.needed, false);
+});
+
+test("a container's 64 MiB of shared memory hold no checkpoint", (t) => {
+  const small = findings(t, {}, { space: () => ({ total: 2 ** 26, free: 2 ** 26 }) }).get('/dev/shm')!;
+  assert.deepEqual([small.verdict, small.needed], ['missing', true]);
+  assert.match(small.advice!, /--shm-size/);
+  assert.equal(findings(t, {}, { space: () => null }).get('/dev/shm')!.needed, true);
+});
+
+test('shared memory without huge pages is slow', (t) => {
+  const mounts = (options: string) =>
+    findings(t, { '/proc/self/mounts': `tmpfs /dev/shm tmpfs ${options} 0 0` }).get('huge pages')!;
+  assert.equal(mounts('rw,huge=always').verdict, 'ok');
+  for (const options of ['rw,size=8g', 'rw,huge=never', 'rw,huge=advise']) {
+    assert.equal(mounts(options).verdict, 'slow', options);
+    assert.match(mounts(options).advice!, /remount,huge=within_size/);
+  }
+});
+
+test('a machine of which nothing can be read is still examined', (t) => {
+  const host: Host = {
+    read: () => null,
+    list: () => [],
+    space: () => null,
+    probeCuda: () => noLibrary('no driver\nat all'),
+    ncclVersion: () => noLibrary('no NCCL'),
+    whyNotLoaded: () => 'no library',
+  };
+  const lines = findingLines(examine(host));
+  assert.equal(lines.length, 7);
+  assert(lines.every((line) => !line.includes('\n')));
+  assert(examine(madeUpHost(t)).length > lines.length);
+});
