@@ -2,6 +2,7 @@
  * `npx tsx bench/gpu/device.ts [GiB]`: the CUDA device alone, against the limit of the link measured in the same run.
  * Prints one line for each number.
  */
+import { rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { Interval } from '../../src/native-bridge/addon.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
@@ -27,10 +28,9 @@ const run = (from: number, to: number, size: number) => [from, to, size, 1, size
 const [opening, device] = await timed(() => CudaDevice.open({ index: 0 }));
 print('open the device', opening, 'ms');
 const pool = new ThreadPool(Math.max(1, Math.floor(availableParallelism() / 2)));
-const [making, segment] = await timed(() =>
-  Mapping.create(`/dev/shm/weightcast-bench-${process.pid}`, bytes),
-);
-segment.unlink();
+const path = `/dev/shm/weightcast-bench-${process.pid}`;
+process.on('exit', () => rmSync(path, { force: true }));
+const [making, segment] = await timed(() => Mapping.create(path, bytes));
 print('make the segment', gigabytes(bytes, making), 'GB/s');
 const content = new Uint8Array(8 * mebibyte).map((_, index) => (index * 2_654_435_761) >>> 13);
 for (let at = 0; at < bytes; at += content.length) {
@@ -40,7 +40,7 @@ for (let at = 0; at < bytes; at += content.length) {
 const [pinning] = await timed(() => device.pin(segment));
 print('pin the segment, touched', gigabytes(bytes, pinning), 'GB/s');
 const [unpinning] = await timed(() => device.unpin(segment));
-print('unpin it', unpinning, 'ms');
+print('unpin it, on this thread', unpinning, 'ms');
 await device.pin(segment);
 
 const buffer = device.allocate(bytes);
@@ -64,18 +64,48 @@ async function measureLimit(): Promise<number> {
 const limit = await measureLimit();
 print('H2D limit: all in one copy', limit, 'GB/s');
 
+/** The median of five rounds, each against the limit measured right before it: other guests of the host come and go. */
 async function measureUploads(name: string, rectangles: readonly number[][], total: number): Promise<void> {
-  const before = process.cpuUsage();
-  const [milliseconds, intervals] = await timed(() => uploads(rectangles));
-  const { user, system } = process.cpuUsage(before);
-  const idle = intervals
-    .slice(1)
-    .reduce((sum, { startedAt }, index) => sum + startedAt - intervals[index]!.endedAt, 0);
-  const rate = gigabytes(total, milliseconds);
-  print(`${name}: rate`, rate, 'GB/s');
-  print('  of the limit', rate / limit, '');
-  print('  idle between uploads', idle / Math.max(1, intervals.length - 1), 'ms');
-  print('  processor time', (user + system) / 1000 / milliseconds, 'cores');
+  const rounds: { rate: number; ratio: number; idle: number; cores: number }[] = [];
+  for (let round = 0; round < 5; round += 1) {
+    const [whole] = await uploads([run(0, 0, bytes)]);
+    const bound = gigabytes(bytes, whole!.endedAt - whole!.startedAt);
+    const before = process.cpuUsage();
+    const [milliseconds, intervals] = await timed(() => uploads(rectangles));
+    const { user, system } = process.cpuUsage(before);
+    const idle = intervals
+      .slice(1)
+      .reduce((sum, { startedAt }, index) => sum + startedAt - intervals[index]!.endedAt, 0);
+    const rate = gigabytes(total, milliseconds);
+    rounds.push({
+      rate,
+      ratio: rate / bound,
+      idle: idle / Math.max(1, intervals.length - 1),
+      cores: (user + system) / 1000 / milliseconds,
+    });
+  }
+  const median = (pick: (round: (typeof rounds)[number]) => number) =>
+    rounds.map(pick).sort((a, b) => a - b)[2]!;
+  print(
+    `${name}: rate`,
+    median(({ rate }) => rate),
+    'GB/s',
+  );
+  print(
+    '  of the limit',
+    median(({ ratio }) => ratio),
+    '',
+  );
+  print(
+    '  idle between uploads',
+    median(({ idle }) => idle),
+    'ms',
+  );
+  print(
+    '  processor time',
+    median(({ cores }) => cores),
+    'cores',
+  );
 }
 
 for (const mebibytes of [4, 16, 32, 64, 128, 256]) {
@@ -160,6 +190,35 @@ for (let round = 0; round < 2; round += 1) {
   print('allocate 1 GiB', allocating, 'ms');
   print('  its handle', handling, 'ms');
   print('  free it', freeing, 'ms');
+}
+{
+  const size = 64 * mebibyte;
+  const count = bytes / size;
+  const list = Array.from({ length: 4 * count }, (_, index) =>
+    run((index % count) * size, (index % count) * size, size),
+  );
+  const other = Mapping.open(path, false);
+  const [milliseconds, [, pinnedAfter]] = await timed(() =>
+    Promise.all([uploads(list), timed(() => device.pin(other))]),
+  );
+  print('uploads of 64 MiB while another mapping is pinned', gigabytes(4 * bytes, milliseconds), 'GB/s');
+  print('  and the pinning meanwhile', gigabytes(bytes, pinnedAfter[0]), 'GB/s');
+  device.unpin(other);
+  other.close();
+}
+for (const order of ['one after the other', 'at once'] as const) {
+  // As when a user's files in /dev/shm are adopted.
+  const adopted = Mapping.open(path, false);
+  const size = Float64Array.of(bytes / 4, bytes / 4, bytes / 4, bytes / 4);
+  const offsets = size.map((one, index) => one * index);
+  const [milliseconds] = await timed(async () => {
+    const digests = digestTensors(pool, adopted, offsets, size);
+    if (order === 'one after the other') await digests;
+    await Promise.all([digests, device.pin(adopted)]);
+  });
+  print(`adopt: digest and pin a mapping for reading, ${order}`, gigabytes(bytes, milliseconds), 'GB/s');
+  device.unpin(adopted);
+  adopted.close();
 }
 print('limit again', await measureLimit(), 'GB/s');
 pool.close();

@@ -171,6 +171,7 @@ void MeasurePinning(const SharedFile& file, Stream stream) {
   Touch(touched, bytes);
   once("pin, pages touched here, 1 thread", touched, kPortable);
   once("pin again, 1 thread", touched, kPortable);
+  once("pin, pages touched here, flag read-only", touched, kPortable | kHostRegisterReadOnly);
   for (const unsigned threads : {2, 4, 8}) {
     const double seconds = Seconds([&] {
       InParts(bytes, threads, [&](size_t offset, size_t length) {
@@ -207,6 +208,7 @@ void MeasurePinning(const SharedFile& file, Stream stream) {
   const auto nothing = [](uint8_t*) {};
   const int write = PROT_READ | PROT_WRITE;
   fresh("pin, mapped afresh, 1 thread", write, kPortable, nothing);
+  fresh("pin, mapped afresh for writing, flag read-only", write, kPortable | kHostRegisterReadOnly, nothing);
   fresh("pin, mapped afresh for reading, flag read-only", PROT_READ, kPortable | kHostRegisterReadOnly, nothing);
   fresh("pin, mapped afresh for reading, no flag", PROT_READ, kPortable, nothing);
   fresh("pin, MADV_POPULATE_WRITE by 1 thread before", write, kPortable,

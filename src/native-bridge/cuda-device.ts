@@ -86,6 +86,7 @@ export class CudaDevice implements Device {
     return settle(this.#native.read(asCudaBuffer(source).native, offset, bytes));
   }
 
+  /** The first one takes some 0.2 seconds more: the driver compiles the kernel. */
   digest(buffer: DeviceBuffer, parts: Float64Array): Promise<BigUint64Array> {
     return settle(this.#native.digest(asCudaBuffer(buffer).native, parts));
   }
