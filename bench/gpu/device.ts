@@ -25,7 +25,7 @@ async function timed<T>(work: () => T | Promise<T>): Promise<[milliseconds: numb
 const gigabytes = (amount: number, milliseconds: number) => amount / milliseconds / 1e6;
 const run = (from: number, to: number, size: number) => [from, to, size, 1, size, size];
 
-const [opening, device] = await timed(() => CudaDevice.open({ index: 0 }));
+const [opening, device] = await timed(() => CudaDevice.open({ index: 0, pinThreads: 8 }));
 print('open the device', opening, 'ms');
 const pool = new ThreadPool(Math.max(1, Math.floor(availableParallelism() / 2)));
 const path = `/dev/shm/weightcast-bench-${process.pid}`;

@@ -43,6 +43,16 @@ uint64_t WholeArgument(const Napi::Value& value, const char* name) {
   return static_cast<uint64_t>(number);
 }
 
+unsigned ThreadsArgument(const Napi::Value& value, const char* name) {
+  constexpr uint64_t kMaxThreads = 256;
+  const uint64_t threads = WholeArgument(value, name);
+  if (threads == 0 || threads > kMaxThreads) {
+    throw Failure(code::kOutOfRange, "a thread pool has 1 to " + std::to_string(kMaxThreads) + " threads, not " +
+                                         std::to_string(threads));
+  }
+  return static_cast<unsigned>(threads);
+}
+
 bool FlagArgument(const Napi::Value& value, const char* name) {
   if (!value.IsBoolean()) ThrowArgumentType(value.Env(), name, "a boolean");
   return value.As<Napi::Boolean>().Value();

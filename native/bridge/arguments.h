@@ -20,6 +20,8 @@ namespace weightcast {
 
 std::string TextArgument(const Napi::Value& value, const char* name);
 uint64_t WholeArgument(const Napi::Value& value, const char* name);
+/// A number of threads for a pool: 1 to 256.
+unsigned ThreadsArgument(const Napi::Value& value, const char* name);
 bool FlagArgument(const Napi::Value& value, const char* name);
 /// Null and undefined are refused.
 Napi::Object ObjectArgument(const Napi::Value& value, const char* name);

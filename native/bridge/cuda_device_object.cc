@@ -59,11 +59,13 @@ Napi::Function CudaDeviceObject::Define(Napi::Env env) {
 CudaDeviceObject::CudaDeviceObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<CudaDeviceObject>(info) {
   Guarded(info.Env(), [&] {
     const uint64_t index = WholeArgument(info[0], "index");
-    const uint64_t stall_milliseconds = WholeArgument(info[1], "stallMilliseconds");
+    const unsigned pin_threads = ThreadsArgument(info[1], "pinThreads");
+    const uint64_t stall_milliseconds = WholeArgument(info[2], "stallMilliseconds");
     if (index > static_cast<uint64_t>(std::numeric_limits<int>::max())) {
       throw Failure(code::kOutOfRange, "index is too large: " + std::to_string(index));
     }
-    device_ = std::make_shared<cuda::CudaDevice>(static_cast<int>(index), static_cast<double>(stall_milliseconds));
+    device_ = std::make_shared<cuda::CudaDevice>(static_cast<int>(index), pin_threads,
+                                                 static_cast<double>(stall_milliseconds));
   });
   ending_ = Environment::Of(info.Env()).endings().Add([device = device_] { device->Stop(); });
 }

@@ -15,17 +15,6 @@
 namespace weightcast {
 namespace {
 
-constexpr uint64_t kMaxThreads = 256;
-
-unsigned ThreadsArgument(const Napi::Value& value) {
-  const uint64_t threads = WholeArgument(value, "threads");
-  if (threads == 0 || threads > kMaxThreads) {
-    throw Failure(code::kOutOfRange, "a thread pool has 1 to " + std::to_string(kMaxThreads) + " threads, not " +
-                                         std::to_string(threads));
-  }
-  return static_cast<unsigned>(threads);
-}
-
 }  // namespace
 
 Napi::Function ThreadPoolObject::Define(Napi::Env env) {
@@ -41,7 +30,7 @@ Napi::Function ThreadPoolObject::Define(Napi::Env env) {
 }
 
 ThreadPoolObject::ThreadPoolObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ThreadPoolObject>(info) {
-  Guarded(info.Env(), [&] { pool_ = std::make_unique<ThreadPool>(ThreadsArgument(info[0])); });
+  Guarded(info.Env(), [&] { pool_ = std::make_unique<ThreadPool>(ThreadsArgument(info[0], "threads")); });
   ending_ = Environment::Of(info.Env()).endings().Add([pool = pool_.get()] { pool->Stop(); });
 }
 

@@ -24,7 +24,7 @@ export interface NativeAddon {
   readonly Mapping: NativeMappingClass;
   readonly ThreadPool: new (threads: number) => NativeThreadPool;
   readonly HostDevice: new (directory: string, capacity: number) => NativeHostDevice;
-  readonly CudaDevice: new (index: number, stallMilliseconds: number) => NativeCudaDevice;
+  readonly CudaDevice: new (index: number, pinThreads: number, stallMilliseconds: number) => NativeCudaDevice;
   readonly ShmCollective: new (options: NativeShmCollectiveOptions) => NativeShmCollective;
   /** What the CUDA driver sees, without making a context. Throws `CUDA` where there is no driver or no GPU. */
   probeCuda(): CudaProbe;

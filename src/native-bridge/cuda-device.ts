@@ -28,15 +28,20 @@ export class CudaDevice implements Device {
   }
 
   /**
-   * `index` counts from 0 among the devices that CUDA_VISIBLE_DEVICES leaves. When the GPU makes no progress for
-   * `stallMilliseconds` (default: a minute), work on it fails with `DeviceLostError`. Throws `NativeError`. Takes some
-   * 0.3 seconds.
+   * `index` counts from 0 among the devices that CUDA_VISIBLE_DEVICES leaves; `pinThreads` share the work of pinning,
+   * of which more than 8 do not make it faster. When the GPU makes no progress for `stallMilliseconds` (default: a
+   * minute), work on it fails with `DeviceLostError`. Throws `NativeError`. Takes some 0.3 seconds.
    */
-  static open(options: { readonly index: number; readonly stallMilliseconds?: number }): CudaDevice {
-    const { index, stallMilliseconds = defaultStallMilliseconds } = options;
+  static open(options: {
+    readonly index: number;
+    readonly pinThreads: number;
+    readonly stallMilliseconds?: number;
+  }): CudaDevice {
+    const { index, pinThreads, stallMilliseconds = defaultStallMilliseconds } = options;
     checkWhole('device index', index, 0);
+    checkWhole('pin threads', pinThreads, 1);
     checkWhole('stall milliseconds', stallMilliseconds, 1);
-    return new CudaDevice(attempt(() => new addon.CudaDevice(index, stallMilliseconds)));
+    return new CudaDevice(attempt(() => new addon.CudaDevice(index, pinThreads, stallMilliseconds)));
   }
 
   memory(): { readonly free: number; readonly total: number } {

@@ -151,7 +151,7 @@ test('the thread that waits for the GPU sleeps', { skip }, async (t) => {
 
 test('two devices in one process share the GPU, and closing one leaves the other', { skip }, async (t) => {
   const { device, segment } = withSegment(new GpuTest(t), mebibyte);
-  const other = CudaDevice.open({ index: 0 });
+  const other = CudaDevice.open({ index: 0, pinThreads: 2 });
   const buffer = other.allocate(mebibyte);
   device.close();
   assert.throws(() => device.allocate(1), NativeError);

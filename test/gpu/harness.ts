@@ -24,7 +24,7 @@ export class GpuTest {
 
   constructor(test: TestContext) {
     this.#test = test;
-    this.device = CudaDevice.open({ index: 0 });
+    this.device = CudaDevice.open({ index: 0, pinThreads: 2 });
     test.after(() => this.device.close());
   }
 

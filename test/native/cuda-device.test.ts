@@ -114,12 +114,14 @@ test('a handle that opens nothing is refused', (t) => {
 });
 
 test('a device that is not there is refused with how many there are', () => {
-  assert.throws(() => CudaDevice.open({ index: 2 }), {
+  assert.throws(() => CudaDevice.open({ index: 2, pinThreads: 2 }), {
     name: 'NativeError',
     message: 'there is no CUDA device 2: this process sees 2, counted from 0 among CUDA_VISIBLE_DEVICES',
   });
-  assert.throws(() => CudaDevice.open({ index: -1 }), UsageError);
-  assert.throws(() => CudaDevice.open({ index: 0, stallMilliseconds: 0 }), UsageError);
+  assert.throws(() => CudaDevice.open({ index: -1, pinThreads: 2 }), UsageError);
+  assert.throws(() => CudaDevice.open({ index: 0, pinThreads: 1, stallMilliseconds: 0 }), UsageError);
+  assert.throws(() => CudaDevice.open({ index: 0, pinThreads: 0 }), UsageError);
+  assert.throws(() => CudaDevice.open({ index: 0, pinThreads: 257 }), NativeError);
 });
 
 test('copies and reads stay inside their buffers', async (t) => {

@@ -28,7 +28,7 @@ export class CudaTest {
   }
 
   device(options: { index?: number; stallMilliseconds?: number } = {}): CudaDevice {
-    const device = CudaDevice.open({ index: 0, ...options });
+    const device = CudaDevice.open({ index: 0, pinThreads: 2, ...options });
     this.#test.after(() => device.close());
     return device;
   }

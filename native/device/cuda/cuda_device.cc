@@ -24,14 +24,14 @@ void CudaMemory::Free() {
   block_.reset();
 }
 
-CudaDevice::CudaDevice(int index, double stall_milliseconds)
-    : CudaDevice(PrimaryContext::Retain(index), stall_milliseconds) {}
+CudaDevice::CudaDevice(int index, unsigned pin_threads, double stall_milliseconds)
+    : CudaDevice(PrimaryContext::Retain(index), pin_threads, stall_milliseconds) {}
 
-CudaDevice::CudaDevice(std::shared_ptr<const PrimaryContext> context, double stall_milliseconds)
+CudaDevice::CudaDevice(std::shared_ptr<const PrimaryContext> context, unsigned pin_threads, double stall_milliseconds)
     : uuid_(context->uuid()),
       pci_address_(PciAddress(context->driver(), context->device())),
       numa_node_(NumaNodes() > 1 ? NumaNode(pci_address_) : -1),
-      pinned_(std::make_unique<PinnedMappings>(context)),
+      pinned_(std::make_unique<PinnedMappings>(context, pin_threads)),
       context_(std::move(context)),
       uploads_(std::make_unique<Lane>(context_, "weightcast-h2d", kDepth, stall_milliseconds)),
       copies_(std::make_unique<Lane>(context_, "weightcast-d2d", kDepth, stall_milliseconds)),

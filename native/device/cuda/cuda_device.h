@@ -52,8 +52,8 @@ struct DevicePlace {
 /// Used on one thread. `done` is called on others.
 class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
  public:
-  /// `index` as for PrimaryContext, `stall_milliseconds` as for Lane.
-  CudaDevice(int index, double stall_milliseconds);
+  /// `index` as for PrimaryContext, `pin_threads` for PinnedMappings, `stall_milliseconds` as for Lane.
+  CudaDevice(int index, unsigned pin_threads, double stall_milliseconds);
   /// As Stop().
   ~CudaDevice();
   CudaDevice(const CudaDevice&) = delete;
@@ -91,7 +91,7 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
  private:
   friend class CudaMemory;
 
-  CudaDevice(std::shared_ptr<const PrimaryContext> context, double stall_milliseconds);
+  CudaDevice(std::shared_ptr<const PrimaryContext> context, unsigned pin_threads, double stall_milliseconds);
   const std::shared_ptr<const PrimaryContext>& OpenContext() const;
   std::shared_ptr<CudaMemory> Hold(std::shared_ptr<const DeviceBlock> block);
 

@@ -1,5 +1,8 @@
 #include "device/cuda/pinned_mappings.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -12,8 +15,9 @@
 namespace weightcast::cuda {
 namespace {
 
-/// Mappings that are pinned at the same time; the kernel's part of the work is done by the thread that asks.
-constexpr unsigned kThreads = 2;
+constexpr uint64_t kPieceBytes = uint64_t{64} << 20;
+/// MADV_POPULATE_READ, which older headers lack.
+constexpr int kPopulateRead = 22;
 
 /// The GPU only reads segments. Where it may say so, mappings for reading can be pinned at all, and all are pinned and
 /// unpinned faster, because the kernel need not expect that pages change.
@@ -37,6 +41,11 @@ class PinnedMappings::PinnedMapping {
 
   /// What orders the jobs on one file.
   Span span() const { return {mapping_->file(), 0, mapping_->bytes(), true}; }
+
+  /// Kernels before 5.14 do not, and then Lock() takes longer.
+  void Populate(uint64_t offset, uint64_t bytes) const {
+    madvise(mapping_->data() + offset, std::min(bytes, mapping_->bytes() - offset), kPopulateRead);
+  }
 
   /// May be called by several threads; the first one does it and the others wait.
   void Lock() {
@@ -88,24 +97,44 @@ struct PinnedMappings::Table {
   }
 };
 
-/// Locks or unlocks one mapping. Jobs on the same file run in the order they were given.
+/// Jobs on the same file run in the order they were given, because each says that it writes all of it.
+///
+/// Before a mapping is locked, its pages are put into the process's page table by all threads at once: the driver would
+/// do that by itself, one page fault after the other.
 class PinnedMappings::PinJob : public Job {
  public:
-  PinJob(std::shared_ptr<PinnedMapping> mapping, bool lock)
-      : mapping_(std::move(mapping)), lock_(lock), spans_({mapping_->span()}) {}
+  explicit PinJob(std::shared_ptr<PinnedMapping> mapping)
+      : mapping_(std::move(mapping)), spans_({mapping_->span()}), left_(pieces()) {}
 
-  size_t pieces() const override { return 1; }
+  size_t pieces() const override { return (spans_.front().end + kPieceBytes - 1) / kPieceBytes; }
   const std::vector<Span>& spans() const override { return spans_; }
-  void Run(size_t) override { lock_ ? mapping_->Lock() : mapping_->Unlock(); }
+  void Run(size_t piece) override {
+    mapping_->Populate(piece * kPieceBytes, kPieceBytes);
+    if (left_.fetch_sub(1) == 1) mapping_->Lock();
+  }
 
  private:
   const std::shared_ptr<PinnedMapping> mapping_;
-  const bool lock_;
+  const std::vector<Span> spans_;
+  std::atomic<size_t> left_;
+};
+
+class PinnedMappings::UnpinJob : public Job {
+ public:
+  explicit UnpinJob(std::shared_ptr<PinnedMapping> mapping)
+      : mapping_(std::move(mapping)), spans_({mapping_->span()}) {}
+
+  size_t pieces() const override { return 1; }
+  const std::vector<Span>& spans() const override { return spans_; }
+  void Run(size_t) override { mapping_->Unlock(); }
+
+ private:
+  const std::shared_ptr<PinnedMapping> mapping_;
   const std::vector<Span> spans_;
 };
 
-PinnedMappings::PinnedMappings(std::shared_ptr<const PrimaryContext> context)
-    : context_(std::move(context)), table_(std::make_shared<Table>()), threads_(kThreads) {}
+PinnedMappings::PinnedMappings(std::shared_ptr<const PrimaryContext> context, unsigned threads)
+    : context_(std::move(context)), table_(std::make_shared<Table>()), threads_(threads) {}
 
 PinnedMappings::~PinnedMappings() {
   Close();
@@ -127,7 +156,7 @@ void PinnedMappings::Pin(std::shared_ptr<Mapping> mapping, Done done) {
     if (outcome.failure) table->Remove(key);
     done(outcome);
   };
-  threads_.Give(std::make_shared<PinJob>(std::move(pinned), true), std::move(finish));
+  threads_.Give(std::make_shared<PinJob>(std::move(pinned)), std::move(finish));
 }
 
 void PinnedMappings::Unpin(const Mapping& mapping) {
@@ -150,7 +179,7 @@ void PinnedMappings::Close() noexcept {
 }
 
 void PinnedMappings::GiveUnlock(std::shared_ptr<PinnedMapping> mapping) {
-  threads_.Give(std::make_shared<PinJob>(std::move(mapping), false), [](const Outcome&) {});
+  threads_.Give(std::make_shared<UnpinJob>(std::move(mapping)), [](const Outcome&) {});
 }
 
 }  // namespace weightcast::cuda

@@ -15,14 +15,14 @@ namespace weightcast::cuda {
 /// Used on one thread; the work is done on others.
 class PinnedMappings {
  public:
-  explicit PinnedMappings(std::shared_ptr<const PrimaryContext> context);
+  PinnedMappings(std::shared_ptr<const PrimaryContext> context, unsigned threads);
   /// As Close() and Stop().
   ~PinnedMappings();
   PinnedMappings(const PinnedMappings&) = delete;
   PinnedMappings& operator=(const PinnedMappings&) = delete;
 
-  /// Takes some 50 ms a GiB, twice that if the process has not touched the pages before. Does nothing to a mapping that
-  /// is pinned. Throws CLOSED; fails with CUDA or DEVICE_LOST.
+  /// Takes some 60 ms a GiB, and half of that where shared memory has huge pages. Does nothing to a mapping that is
+  /// pinned. Throws CLOSED; fails with CUDA or DEVICE_LOST.
   void Pin(std::shared_ptr<Mapping> mapping, Done done);
   /// Does not wait for it. Does nothing to a mapping that is not pinned; one that is just being pinned is unpinned
   /// right after that.
@@ -37,6 +37,7 @@ class PinnedMappings {
  private:
   class PinnedMapping;
   class PinJob;
+  class UnpinJob;
   /// Shared with the jobs.
   struct Table;
 
