@@ -1,6 +1,6 @@
 /// The addon of weightcast. What JavaScript sees of it is declared in src/native-bridge/addon.ts.
 ///
-///   system/      what the rest stands on: failures, clock, descriptors, threads, process identity, futex
+///   system/      what the rest stands on: failures, clock, descriptors, threads, process identity, futex, libraries
 ///   memory/      files mapped as memory (SharedDirectory, Mapping) and bulk work on them: ThreadPool runs jobs
 ///                (copy, load, digest), each cut into pieces by a Partition
 ///   device/      HostDevice: a GPU emulated in shared memory, its account kept in a Ledger

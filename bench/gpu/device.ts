@@ -206,6 +206,13 @@ for (let round = 0; round < 2; round += 1) {
   device.unpin(other);
   other.close();
 }
+{
+  const fresh = Mapping.open(path, false);
+  const [milliseconds] = await timed(() => device.pin(fresh));
+  print('pin a mapping for reading, not touched', gigabytes(bytes, milliseconds), 'GB/s');
+  device.unpin(fresh);
+  fresh.close();
+}
 for (const order of ['one after the other', 'at once'] as const) {
   // As when a user's files in /dev/shm are adopted.
   const adopted = Mapping.open(path, false);

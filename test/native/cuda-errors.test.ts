@@ -96,7 +96,7 @@ test('an error of work that was already running is noticed within moments and en
       /^cannot upload to device GPU-.*: an illegal memory access was encountered \(CUDA_ERROR_ILLEGAL_ADDRESS\)$/,
     );
   }
-  assert(Date.now() - poisonedAt < 2000, 'it was not noticed within two seconds');
+  assert(Date.now() - poisonedAt < 5000, 'it was not noticed within five seconds');
 });
 
 test('a GPU that makes no progress is given up as lost', async (t) => {
@@ -120,10 +120,10 @@ test('a GPU that makes no progress is given up as lost', async (t) => {
 
 test('work that waits its turn is not taken for work that hangs', async (t) => {
   const cuda = new CudaTest(t);
-  const device = cuda.device({ stallMilliseconds: 300 });
+  const device = cuda.device({ stallMilliseconds: 1500 });
   const buffer = device.allocate(4);
-  fake.set('copyMilliseconds', 60);
-  // Half a second in all, and never long without an end.
+  fake.set('copyMilliseconds', 250);
+  // Two seconds in all, and never long without an end.
   await Promise.all(Array.from({ length: 8 }, () => device.upload(onePiece(cuda, 'abcd'), buffer)));
 });
 
