@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { TestContext } from 'node:test';
 import type { WorkerLink } from '../../src/engines/worker-link/worker-link.ts';
 import { WorkerLinkError } from '../../src/errors.ts';
-import type { HostDevice } from '../../src/native-bridge/device.ts';
+import type { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { bindLink, never } from '../engines/harness.ts';
 import { bindCheckpointEngineLink } from '../engines/scripted-worker.ts';
 import { TestHost } from '../native/harness.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { WorkerLink } from '../../src/engines/worker-link/worker-link.ts';
-import type { HostDevice, HostDeviceBuffer } from '../../src/native-bridge/device.ts';
+import type { HostDevice, HostDeviceBuffer } from '../../src/native-bridge/host-device.ts';
 import { digestTensors, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { bindLink, never, version } from '../engines/harness.ts';
 import { bindCheckpointEngineLink } from '../engines/scripted-worker.ts';

@@ -66,6 +66,7 @@ class Lane::Loop : public std::enable_shared_from_this<Lane::Loop> {
     Operation operation;
     std::optional<OwnedEvent> started;
     std::optional<OwnedEvent> ended;
+    bool found_idle = false;
     double enqueued_at = 0;
     std::optional<Failure> failure;
   };
@@ -190,12 +191,16 @@ std::optional<Operation> Lane::Loop::Take() {
 }
 
 void Lane::Loop::Enqueue(Operation operation) {
-  enqueued_.push_back({std::move(operation), std::nullopt, std::nullopt, MonotonicMilliseconds(), std::nullopt});
+  const bool found_idle = enqueued_.empty();
+  enqueued_.emplace_back();
   // From here on the entry is answered, whatever throws.
   Entry& entry = enqueued_.back();
+  entry.operation = std::move(operation);
   entry.started = TakeEvent();
   entry.ended = TakeEvent();
-  if (enqueued_.size() == 1) last_progress_at_ = entry.enqueued_at;
+  entry.found_idle = found_idle;
+  entry.enqueued_at = MonotonicMilliseconds();
+  if (found_idle) last_progress_at_ = entry.enqueued_at;
   const std::string attempt = "cannot " + entry.operation.what;
   driver_.Check(driver_.cuEventRecord(entry.started->get(), stream_.get()), attempt);
   try {
@@ -226,8 +231,9 @@ void Lane::Loop::SettleFront() {
   last_progress_at_ = MonotonicMilliseconds();
   Entry& front = enqueued_.front();
   Outcome outcome;
-  std::optional<OwnedEvent> spare = clock_.Locate(*front.started, std::move(*front.ended), front.enqueued_at,
-                                                  last_progress_at_, &outcome.interval);
+  std::optional<OwnedEvent> spare = clock_.Locate(
+      {*front.started, std::move(*front.ended), front.found_idle, front.enqueued_at, last_progress_at_},
+      &outcome.interval);
   if (spare) spare_events_.push_back(std::move(*spare));
   spare_events_.push_back(std::move(*front.started));
   outcome.failure = front.failure;
