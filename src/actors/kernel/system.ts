@@ -26,6 +26,13 @@ export interface SystemOptions {
   readonly transport?: Transport;
   /** An actor without a parent has crashed for good. By default it is only logged. */
   readonly onTopLevelCrash?: (ref: ActorRef<never>, error: WeightcastError) => void;
+  /** Kept up to date by the system; several may share one. */
+  readonly turns?: TurnCount;
+}
+
+/** Turns that actors were given and have not begun. A simulation lets time pass only when there are none. */
+export interface TurnCount {
+  due: number;
 }
 
 /** What went wrong so far, for metrics and tests. */
@@ -51,22 +58,26 @@ export class ActorSystem {
   };
   readonly #transport: Transport | null;
   readonly #onTopLevelCrash: SystemOptions['onTopLevelCrash'];
+  readonly #turns: TurnCount;
   /** By name: at most one life of a name at a time. */
   readonly #cells = new Map<string, Cell<never>>();
   readonly #topLevel: Cell<never>[] = [];
   readonly #asks: Asks;
   readonly #deathWatch = new DeathWatch();
   #generation = 0;
+  #turnsDue = 0;
   #stopped = false;
+  #halted = false;
 
   private constructor(options: SystemOptions) {
-    const { clock, random, log, transport, onTopLevelCrash } = options;
+    const { clock, random, log, transport, onTopLevelCrash, turns } = options;
     this.node = transport?.node ?? 'local';
     this.clock = clock;
     this.random = random;
     this.log = log;
     this.#transport = transport ?? null;
     this.#onTopLevelCrash = onTopLevelCrash;
+    this.#turns = turns ?? { due: 0 };
     this.#asks = new Asks(clock);
     this.nact = startNact() as Ref<never>;
     transport?.listen(
@@ -134,9 +145,18 @@ export class ActorSystem {
     const inTime = await within(this.clock, deadlineMilliseconds, ending);
     const remaining = [...this.#cells.keys()];
     this.#asks.closeAll();
-    stopNact(this.nact as never);
+    this.halt();
     if (!inTime)
       throw new DeadlineError(`did not end in ${deadlineMilliseconds} ms: ${remaining.join(', ')}`);
+  }
+
+  /** Ends everything where it stands: no actor takes another turn, nobody is told. What a killed process does. */
+  halt(): void {
+    if (this.#halted) return;
+    this.#stopped = true;
+    this.turnDue(-this.#turnsDue);
+    this.#halted = true;
+    stopNact(this.nact as never);
   }
 
   // ── what cells do ────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,6 +179,12 @@ export class ActorSystem {
     );
     this.#cells.set(name, cell as unknown as Cell<never>);
     return cell;
+  }
+
+  turnDue(change: number): void {
+    if (this.#halted) return;
+    this.#turnsDue += change;
+    this.#turns.due += change;
   }
 
   forget(ref: ActorAddress): void {
