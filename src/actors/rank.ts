@@ -40,6 +40,8 @@ export class RankActor implements Actor<RankMessage> {
   readonly #supervisor: ActorRef<SupervisorMessage>;
   #slots!: Slots;
   #epoch = 0;
+  /** The last epoch that was aborted. An abort overtakes the `open` it is about. */
+  #abortedEpoch = 0;
   #attempt: Attempt | null = null;
   #reserveBytes = 0;
   #stream: Stream | null = null;
@@ -80,7 +82,7 @@ export class RankActor implements Actor<RankMessage> {
       case 'forget':
         return this.#ports.segments.forget(message.segments);
       case 'prepare':
-        return this.#prepare(message, context);
+        return await this.#prepare(message, context);
       case 'open':
         return this.#open(message, context);
       case 'stream':
@@ -139,12 +141,13 @@ export class RankActor implements Actor<RankMessage> {
 
   // ── one update ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  #prepare(message: MessageOf<'prepare'>, context: Context<RankMessage>): void {
+  async #prepare(message: MessageOf<'prepare'>, context: Context<RankMessage>): Promise<void> {
     if (message.epoch <= this.#epoch) {
       context.fail(this.#stale(message));
       return;
     }
     this.#epoch = message.epoch;
+    await this.#abandon(new AbortedError(`epoch ${message.epoch} begins`));
     context.reply(message, {
       freeBytes: this.#ports.device.memory().free,
       layout: this.#manifest?.layout ?? null,
@@ -153,7 +156,8 @@ export class RankActor implements Actor<RankMessage> {
   }
 
   async #open(message: MessageOf<'open'>, context: Context<RankMessage>): Promise<void> {
-    if (message.epoch !== this.#epoch || this.#attempt !== null) {
+    const isOver = message.epoch <= this.#abortedEpoch;
+    if (message.epoch !== this.#epoch || isOver || this.#attempt !== null) {
       context.fail(this.#stale(message));
       return;
     }
@@ -265,6 +269,7 @@ export class RankActor implements Actor<RankMessage> {
       return;
     }
     this.#epoch = message.epoch;
+    this.#abortedEpoch = message.epoch;
     await this.#abandon(new AbortedError(message.reason));
     context.reply(message, {});
   }
