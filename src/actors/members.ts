@@ -70,6 +70,10 @@ export class Members {
     return this.#ranks.every((entry) => entry.state === 'ready');
   }
 
+  process(rank: number): LaunchedRank | null {
+    return this.#rank(rank).process;
+  }
+
   processes(): LaunchedRank[] {
     return this.#ranks.flatMap((entry) => entry.process ?? []);
   }

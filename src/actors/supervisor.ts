@@ -249,12 +249,17 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     const { rank, ref, host, deviceUuid, pid, lastEpoch } = message;
     this.#epoch = Math.max(this.#epoch, lastEpoch);
     this.#members.rankReady({ rank, ref, host, deviceUuid, pid });
+    // Those who were there have joined the old one together with the life of the rank that this one replaces.
+    this.#communicator += 1;
     context.watch(ref, ({ reason }) => ({ type: 'rank-down', rank, ref, reason }));
     this.#answerReady();
   }
 
   #rankDown(rank: number, ref: ActorRef<RankMessage>, reason: string): void {
-    if (this.#members.rankDown(rank, ref)) this.#loseRank(rank, reason);
+    if (!this.#members.rankDown(rank, ref)) return;
+    this.#loseRank(rank, reason);
+    // Its process may live on where nobody reaches it; then it gives everything back, ends, and is started again.
+    void this.#members.process(rank)?.stop();
   }
 
   #rankExited({ rank, reason }: MessageOf<'rank-exited'>, context: Context<SupervisorMessage>): void {
