@@ -66,6 +66,11 @@ export class Members {
     return this.#ranks.map((entry) => entry.member!);
   }
 
+  /** Those that are ready, be it all or not. */
+  ready(): RankMember[] {
+    return this.#ranks.flatMap(({ member }) => member ?? []);
+  }
+
   get allReady(): boolean {
     return this.#ranks.every((entry) => entry.state === 'ready');
   }

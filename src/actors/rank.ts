@@ -5,7 +5,6 @@ import {
   asFailure,
   CheckpointError,
   OutOfDeviceMemoryError,
-  UsageError,
   WeightcastError,
 } from '../errors.ts';
 import type { Collective } from '../native-bridge/collective.ts';
@@ -118,25 +117,24 @@ export class RankActor implements Actor<RankMessage> {
   // ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
   #startLoad(message: MessageOf<'load'>, context: Context<RankMessage>): void {
-    if (this.#load !== null) {
-      context.fail(new UsageError(`rank ${this.#ports.rank} is loading another checkpoint`));
-      return;
-    }
+    // The supervisor runs one registration at a time, so that the load before this one is of no use any more.
+    this.#load?.reply.fail(new AbortedError('another registration has begun'));
     const job = this.#ports.segments.load(message.order);
     this.#load = { job, reply: context.deferReply(message) };
     context.pipe(
       job.digests,
-      (digests) => ({ type: 'load-ended', result: digests }),
-      (error) => ({ type: 'load-ended', result: error }),
+      (digests) => ({ type: 'load-ended', job, result: digests }),
+      (error) => ({ type: 'load-ended', job, result: error }),
     );
   }
 
-  #endLoad({ result }: MessageOf<'load-ended'>, context: Context<RankMessage>): void {
-    this.#reportProgress(context);
+  #endLoad({ job, result }: MessageOf<'load-ended'>, context: Context<RankMessage>): void {
     const load = this.#load;
+    if (load?.job !== job) return;
+    this.#reportProgress(context);
     this.#load = null;
-    if (result instanceof WeightcastError) load?.reply.fail(result);
-    else load?.reply.succeed({ digests: result });
+    if (result instanceof WeightcastError) load.reply.fail(result);
+    else load.reply.succeed({ digests: result });
   }
 
   // ── one update ───────────────────────────────────────────────────────────────────────────────────────────────
