@@ -245,7 +245,8 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     const succeed = (value: T) => reply.succeed(work.commit(value));
     const fail = (error: WeightcastError) => {
       work.rollback();
-      reply.fail(error);
+      // What went wrong after an abort did so because of it.
+      reply.fail(abort.signal.aborted ? asFailure(abort.signal.reason) : error);
     };
     context.pipe(
       work.run,

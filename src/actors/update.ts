@@ -234,16 +234,16 @@ export class Update {
     const { ranks, instances, options, checkpoint } = this.#order;
     const version = versionOf(checkpoint);
     const { timeoutMilliseconds } = options;
+    // The bridges end their calls in time, and say so in better words.
+    const within = this.#within(timeoutMilliseconds + deadlines.control);
     const deviceOf = new Map(ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     this.#order.onEnginesTouched(epoch);
     const triggers = instances.map(({ bridge, ranks: members, resetCache }) => {
       const own = Object.fromEntries(members.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
       const order = { epoch, links: own, version, resetCache, timeoutMilliseconds };
-      return ask(this.#context, bridge, toBridge.trigger, order, this.#within(timeoutMilliseconds));
+      return ask(this.#context, bridge, toBridge.trigger, order, within);
     });
-    const streams = ranks.map(({ ref }) =>
-      ask(this.#context, ref, toRank.stream, { epoch }, this.#within(timeoutMilliseconds)),
-    );
+    const streams = ranks.map(({ ref }) => ask(this.#context, ref, toRank.stream, { epoch }, within));
     await this.#allOrAbandon<unknown>(epoch, [...triggers, ...streams]);
     return Promise.all(streams);
   }
@@ -275,7 +275,6 @@ export class Update {
 
   /** One failure makes others: peers of a rank that failed are aborted, and may answer before it does. */
   #rootCause(first: WeightcastError, outcomes: readonly PromiseSettledResult<unknown>[]): WeightcastError {
-    if (this.#signal.aborted) return asFailure(this.#signal.reason);
     const failures = outcomes.filter((outcome) => outcome.status === 'rejected');
     const errors = [first, ...failures.map((outcome) => asFailure(outcome.reason))];
     return errors.find((error) => !(error instanceof AbortedError)) ?? first;
