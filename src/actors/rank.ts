@@ -45,6 +45,7 @@ export class RankActor implements Actor<RankMessage> {
   #reserveBytes = 0;
   #stream: Stream | null = null;
   #streamReply: Reply<Streamed> | null = null;
+  #ticking = false;
   #load: { job: LoadJob; reply: Reply<{ digests: BigUint64Array }> } | null = null;
   /** Kept from update to update: an unchanged layout is not sent again. */
   #manifest: { layout: string; value: Manifest } | null = null;
@@ -69,7 +70,6 @@ export class RankActor implements Actor<RankMessage> {
       pid: this.#ports.pid,
       lastEpoch: this.#epoch,
     });
-    context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
   }
 
   async receive(message: RankMessage, context: Context<RankMessage>): Promise<void> {
@@ -100,9 +100,10 @@ export class RankActor implements Actor<RankMessage> {
       case 'abort':
         return this.#abort(message, context);
       case 'report-progress':
-        context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
+        this.#ticking = false;
         this.#relieveMemory();
-        return this.#reportProgress(context);
+        this.#reportProgress(context);
+        return this.#tick(context);
     }
   }
 
@@ -121,6 +122,7 @@ export class RankActor implements Actor<RankMessage> {
     this.#load?.reply.fail(new AbortedError('another registration has begun'));
     const job = this.#ports.segments.load(message.order);
     this.#load = { job, reply: context.deferReply(message) };
+    this.#tick(context);
     context.pipe(
       job.digests,
       (digests) => ({ type: 'load-ended', job, result: digests }),
@@ -218,6 +220,7 @@ export class RankActor implements Actor<RankMessage> {
       context.tell(slot, order),
     );
     this.#stream.start();
+    this.#tick(context);
   }
 
   #advance(
@@ -291,6 +294,13 @@ export class RankActor implements Actor<RankMessage> {
     return new AbortedError(
       `rank ${rank} is at epoch ${this.#epoch}; ${message.type} of epoch ${message.epoch} is late`,
     );
+  }
+
+  /** While something runs: a rank with nothing to do does not wake up. */
+  #tick(context: Context<RankMessage>): void {
+    if (this.#ticking || (this.#load === null && this.#stream === null)) return;
+    this.#ticking = true;
+    context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
   }
 
   /** Now and then, and at the end: what is quick shows too, and a bar gets to its end. */
