@@ -1,12 +1,6 @@
 import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
 import type { LoadJob } from '../checkpoint/segment-store.ts';
-import {
-  AbortedError,
-  asFailure,
-  CheckpointError,
-  OutOfDeviceMemoryError,
-  WeightcastError,
-} from '../errors.ts';
+import { AbortedError, asFailure, OutOfDeviceMemoryError, WeightcastError } from '../errors.ts';
 import type { Collective } from '../native-bridge/collective.ts';
 import { SLOTS } from '../plan/memory-budget.ts';
 import type { Plan } from '../plan/plan.ts';
@@ -161,33 +155,26 @@ export class RankActor implements Actor<RankMessage> {
       context.fail(this.#stale(message));
       return;
     }
+    try {
+      context.reply(message, await this.#openAttempt(message, context));
+    } catch (error) {
+      // It cost the update, and nothing was taken: no reason for the rank to crash.
+      context.fail(asFailure(error));
+    }
+  }
+
+  async #openAttempt(message: MessageOf<'open'>, context: Context<RankMessage>): Promise<Opened> {
     if (message.plan !== null) this.#plan = message.plan;
     if (message.manifest !== null) {
       this.#manifest = { layout: message.layout, value: decodeManifest(message.manifest) };
     }
-    if (this.#plan?.digest !== message.planDigest || this.#manifest?.layout !== message.layout) {
-      context.fail(new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`));
-      return;
-    }
+    const [plan, manifest] = [this.#plan, this.#manifest];
+    if (plan?.digest !== message.planDigest || manifest?.layout !== message.layout)
+      throw new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`);
     this.#reserveBytes = message.reserveBytes;
     try {
-      context.reply(message, await this.#openAttempt(message, this.#plan, this.#manifest.value, context));
-    } catch (error) {
-      // What is wrong is the checkpoint, and not this rank.
-      if (!(error instanceof CheckpointError)) throw error;
-      context.fail(error);
-    }
-  }
-
-  async #openAttempt(
-    message: MessageOf<'open'>,
-    plan: Plan,
-    manifest: Manifest,
-    context: Context<RankMessage>,
-  ): Promise<Opened> {
-    try {
       const collective = this.#joinCommunicator(message.communicator, [...plan.ranks]);
-      const order = { epoch: message.epoch, version: message.version, plan, manifest };
+      const order = { epoch: message.epoch, version: message.version, plan, manifest: manifest.value };
       this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective);
       return { outcome: 'open', linkAddress: this.#attempt.linkAddress };
     } catch (error) {
@@ -201,6 +188,7 @@ export class RankActor implements Actor<RankMessage> {
     const held = this.#communicator;
     if (held?.number === number && held.ranks === ranks.join()) return held.collective;
     held?.collective.close();
+    this.#communicator = null;
     const collective = this.#ports.openCollective(number, ranks);
     this.#communicator = { number, ranks: ranks.join(), collective };
     return collective;
