@@ -359,7 +359,7 @@ export const toBridge = {
     },
     nothing,
   ),
-  abandon: request('abandon', { epoch, reason: z.string() }, nothing),
+  abandon: request('abandon', { reason: z.string() }, nothing),
 };
 
 export type BridgeMessage =

@@ -104,16 +104,17 @@ export class Update {
 
   async #awaitEngines(): Promise<void> {
     const timeoutMilliseconds = deadlines.engineHealthy;
+    // As with every call of a bridge: it ends in time by itself, and says so in better words.
+    const within = this.#within(timeoutMilliseconds + deadlines.control);
     const asks = this.#order.instances.map(({ bridge }) =>
-      ask(
-        this.#context,
-        bridge,
-        toBridge.awaitHealthy,
-        { timeoutMilliseconds },
-        this.#within(timeoutMilliseconds),
-      ),
+      ask(this.#context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within),
     );
-    await Promise.all(asks);
+    try {
+      await Promise.all(asks);
+    } catch (thrown) {
+      await Promise.allSettled(this.#abandonBridges(asFailure(thrown).message));
+      throw thrown;
+    }
   }
 
   // ── prepare, plan, open ──────────────────────────────────────────────────────────────────────────────────────
@@ -234,7 +235,6 @@ export class Update {
     const { ranks, instances, options, checkpoint } = this.#order;
     const version = versionOf(checkpoint);
     const { timeoutMilliseconds } = options;
-    // The bridges end their calls in time, and say so in better words.
     const within = this.#within(timeoutMilliseconds + deadlines.control);
     const deviceOf = new Map(ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     this.#order.onEnginesTouched(epoch);
@@ -283,9 +283,7 @@ export class Update {
   /** Everyone who can still be reached gives back what epoch `epoch` took. Never rejects. */
   async #abandon(epoch: number, reason: string): Promise<void> {
     const options = { deadlineMilliseconds: deadlines.abort };
-    const bridges = this.#order.instances.map(({ bridge }) =>
-      ask(this.#context, bridge, toBridge.abandon, { epoch, reason }, options),
-    );
+    const bridges = this.#abandonBridges(reason);
     const ranks = this.#order.ranks.map(({ ref }) =>
       ask(this.#context, ref, toRank.abort, { epoch, reason }, options),
     );
@@ -293,6 +291,13 @@ export class Update {
       if (outcome.status === 'fulfilled') continue;
       this.#context.log.warn({ epoch, error: asFailure(outcome.reason).message }, 'not given back in time');
     }
+  }
+
+  #abandonBridges(reason: string): Promise<unknown>[] {
+    const options = { deadlineMilliseconds: deadlines.abort };
+    return this.#order.instances.map(({ bridge }) =>
+      ask(this.#context, bridge, toBridge.abandon, { reason }, options),
+    );
   }
 
   #within(deadlineMilliseconds: number): { deadlineMilliseconds: number; signal: AbortSignal } {
