@@ -121,6 +121,7 @@ const updateReport = z.object({
   streamSeconds: z.number(),
   /** True: every worker proved by digests what it holds. Null: not asked, or the workers cannot say. */
   verified: z.literal(true).nullable(),
+  /** Of the first ranks, as many as go into a message. */
   timelines: z.array(timeline),
 });
 export type UpdateReport = z.infer<typeof updateReport>;

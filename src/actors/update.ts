@@ -8,6 +8,7 @@ import {
   type BridgeMessage,
   type PlannerMessage,
   type RankMessage,
+  type RankTimeline,
   type Registered,
   type Streamed,
   type SupervisorMessage,
@@ -56,6 +57,9 @@ interface Opening {
   readonly links: ReadonlyMap<number, string>;
 }
 
+/** Of the report that goes to whoever asked for the update; a message may have four times as much. */
+const timelineBytes = 4 * 2 ** 20;
+
 /** A rank that refuses even after this many smaller plans is not short of memory for a moment. */
 const planningAttempts = 4;
 
@@ -98,7 +102,7 @@ export class Update {
       seconds: (this.#context.clock.now() - startedAt) / 1000,
       streamSeconds: streamSeconds(streamed),
       verified,
-      timelines: streamed.map((one) => one.timeline),
+      timelines: firstTimelines(streamed),
     };
   }
 
@@ -307,6 +311,17 @@ export class Update {
 
 export function versionOf({ status }: Registered): string {
   return `${status.checkpoint}@${status.digest}`;
+}
+
+function firstTimelines(streamed: readonly Streamed[]): RankTimeline[] {
+  let bytes = 0;
+  const timelines: RankTimeline[] = [];
+  for (const { timeline } of streamed) {
+    bytes += timeline.h2d.byteLength + timeline.broadcast.byteLength + timeline.reload.byteLength;
+    if (bytes > timelineBytes) break;
+    timelines.push(timeline);
+  }
+  return timelines;
 }
 
 function streamSeconds(streamed: readonly Streamed[]): number {

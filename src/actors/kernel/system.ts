@@ -270,9 +270,18 @@ export class ActorSystem {
   }
 
   #answerTo(node: string, id: number): Answer {
+    const fail = (error: unknown) =>
+      this.#sendIfReachable(node, { kind: 'failure', id, error: toWire(error) });
     return {
-      succeed: (body) => this.#sendIfReachable(node, { kind: 'reply', id, body }),
-      fail: (error) => this.#sendIfReachable(node, { kind: 'failure', id, error: toWire(error) }),
+      succeed: (body) => {
+        try {
+          this.#send(node, { kind: 'reply', id, body });
+        } catch (error) {
+          // An answer that is too large, or of no form that travels: whoever asked must not wait for it.
+          fail(error);
+        }
+      },
+      fail,
     };
   }
 
