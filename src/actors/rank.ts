@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
 import type { LoadJob } from '../checkpoint/segment-store.ts';
 import { AbortedError, asFailure, OutOfDeviceMemoryError, WeightcastError } from '../errors.ts';
@@ -44,7 +45,7 @@ export class RankActor implements Actor<RankMessage> {
   /** Kept from update to update: an unchanged layout is not sent again. */
   #manifest: { layout: string; value: Manifest } | null = null;
   #plan: Plan | null = null;
-  #communicator: { number: number; ranks: string; collective: Collective } | null = null;
+  #communicator: { number: number; ranks: Uint32Array; collective: Collective } | null = null;
 
   constructor(ports: RankPorts, supervisor: ActorRef<SupervisorMessage>) {
     this.#ports = ports;
@@ -173,7 +174,7 @@ export class RankActor implements Actor<RankMessage> {
       throw new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`);
     this.#reserveBytes = message.reserveBytes;
     try {
-      const collective = this.#joinCommunicator(message.communicator, [...plan.ranks]);
+      const collective = this.#joinCommunicator(message.communicator, plan.ranks);
       const order = { epoch: message.epoch, version: message.version, plan, manifest: manifest.value };
       this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective);
       return { outcome: 'open', linkAddress: this.#attempt.linkAddress };
@@ -184,13 +185,13 @@ export class RankActor implements Actor<RankMessage> {
     }
   }
 
-  #joinCommunicator(number: number, ranks: readonly number[]): Collective {
+  #joinCommunicator(number: number, ranks: Uint32Array): Collective {
     const held = this.#communicator;
-    if (held?.number === number && held.ranks === ranks.join()) return held.collective;
+    if (held?.number === number && isDeepStrictEqual(held.ranks, ranks)) return held.collective;
     held?.collective.close();
     this.#communicator = null;
-    const collective = this.#ports.openCollective(number, ranks);
-    this.#communicator = { number, ranks: ranks.join(), collective };
+    const collective = this.#ports.openCollective(number, [...ranks]);
+    this.#communicator = { number, ranks, collective };
     return collective;
   }
 
