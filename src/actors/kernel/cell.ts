@@ -87,6 +87,11 @@ export class Cell<M> {
     return this.#state !== 'ended';
   }
 
+  /** Messages that wait. */
+  get queued(): number {
+    return this.#mailbox.size;
+  }
+
   get accepts(): SpawnOptions<M>['accepts'] {
     return this.#options.accepts;
   }

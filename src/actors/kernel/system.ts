@@ -43,6 +43,17 @@ export interface SystemCounters {
   lateAnswers: number;
 }
 
+/** What a system holds at one moment. */
+export interface SystemCensus {
+  readonly actors: number;
+  /** Messages that wait in mailboxes. */
+  readonly queued: number;
+  /** Questions of this process that are not answered yet. */
+  readonly asks: number;
+  /** Watches across processes, of either end. */
+  readonly watches: number;
+}
+
 /** All actors of one process, and their way to those of others. */
 export class ActorSystem {
   readonly node: string;
@@ -88,6 +99,12 @@ export class ActorSystem {
 
   static create(options: SystemOptions): ActorSystem {
     return new ActorSystem(options);
+  }
+
+  get census(): SystemCensus {
+    let queued = 0;
+    for (const cell of this.#cells.values()) queued += cell.queued;
+    return { actors: this.#cells.size, queued, asks: this.#asks.size, watches: this.#deathWatch.size };
   }
 
   // ── what a main program does ─────────────────────────────────────────────────────────────────────────────────
