@@ -47,13 +47,16 @@ export class SimulatedNetwork {
   join(node: string, peers: readonly string[] = this.nodes): SimulatedTransport {
     const transport = new SimulatedTransport(node, this);
     this.#nodes.set(node, transport);
-    for (const name of peers) {
-      const peer = this.#nodes.get(name);
-      if (peer === undefined) continue;
-      transport.open(name);
-      peer.open(node);
-    }
+    for (const peer of peers) this.connect(node, peer);
     return transport;
+  }
+
+  /** Opens a session between two nodes, if both are there and have none. */
+  connect(node: string, peer: string): void {
+    const [one, other] = [this.#nodes.get(node), this.#nodes.get(peer)];
+    if (one === undefined || other === undefined || one.isOpen(peer)) return;
+    one.open(peer);
+    other.open(node);
   }
 
   /** A node vanishes without a word, as a killed process does. Its peers learn of it when their sessions end. */
