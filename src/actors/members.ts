@@ -90,10 +90,11 @@ export class Members {
   }
 
   instances(): InstanceMember[] {
-    return this.#instances.map(({ options, bridge }) => ({
+    return this.#instances.map(({ options, bridge, state }) => ({
       name: options.name,
       bridge,
       ranks: options.ranks,
+      isMixed: state === 'mixed',
       pause: options.pause ?? null,
       resetCache: options.resetCache ?? false,
     }));

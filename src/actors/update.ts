@@ -32,6 +32,8 @@ export interface InstanceMember {
   readonly name: string;
   readonly bridge: ActorRef<BridgeMessage>;
   readonly ranks: readonly number[];
+  /** It holds parts of several versions, and is paused for that if it can be. */
+  readonly isMixed: boolean;
   /** How to pause it during the update; null: not at all. */
   readonly pause: PauseMode | null;
   readonly resetCache: boolean;
@@ -88,7 +90,7 @@ export class Update {
     await this.#pauseEngines(opening);
     const streamed = await this.#streamIntoEngines(opening);
     const verified = await this.#verify(opening, streamed);
-    await this.#resumeEngines();
+    await this.#resumeEngines(this.#pausable());
     return {
       epoch: opening.epoch,
       checkpoint: checkpoint.status.checkpoint,
@@ -195,17 +197,22 @@ export class Update {
 
   // ── pause, resume ────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** From here until {@link #resumeEngines} they generate nothing. If one cannot be paused none stays so. */
+  /**
+   * From here until {@link #resumeEngines} they generate nothing. If one cannot be paused, none stays so but those that
+   * hold parts of several versions.
+   */
   async #pauseEngines({ epoch }: Opening): Promise<void> {
     const { timeoutMilliseconds } = this.#order.options;
+    const within = this.#within(timeoutMilliseconds + deadlines.control);
     const pauses = this.#pausable().map(({ bridge, pause: mode }) => {
       const order = { mode, timeoutMilliseconds };
-      return ask(this.#context, bridge, toBridge.pause, order, this.#within(timeoutMilliseconds));
+      return ask(this.#context, bridge, toBridge.pause, order, within);
     });
     try {
       await this.#allOrAbandon(epoch, pauses);
     } catch (error) {
-      await this.#resumeEngines().catch((thrown) => {
+      const whole = this.#pausable().filter(({ isMixed }) => !isMixed);
+      await this.#resumeEngines(whole).catch((thrown) => {
         this.#context.log.warn(
           { epoch, error: asFailure(thrown).message },
           'an engine may have stayed paused',
@@ -215,10 +222,10 @@ export class Update {
     }
   }
 
-  async #resumeEngines(): Promise<void> {
+  async #resumeEngines(instances: readonly InstanceMember[]): Promise<void> {
     const timeoutMilliseconds = deadlines.engineResume;
-    const options = { deadlineMilliseconds: timeoutMilliseconds };
-    const resumes = this.#pausable().map(({ bridge }) =>
+    const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
+    const resumes = instances.map(({ bridge }) =>
       ask(this.#context, bridge, toBridge.resume, { timeoutMilliseconds }, options),
     );
     const failed = (await Promise.allSettled(resumes)).find((outcome) => outcome.status === 'rejected');
