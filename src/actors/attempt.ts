@@ -130,9 +130,9 @@ export class Attempt {
     return this.#upload(bucket, this.#linkBuffer, this.#slotOffset(bucket));
   }
 
-  /** Every rank calls this for the same buckets in the same order. Null for a rank that is alone. */
-  broadcast(bucket: number, from: CarryFrom): Promise<Interval> | null {
-    if (this.isAlone) return null;
+  /** Every rank calls this for the same buckets in the same order; one that is alone has nobody to broadcast to. */
+  broadcast(bucket: number, from: CarryFrom): Promise<Interval> {
+    assert(!this.isAlone, 'a rank that is alone issues no broadcasts');
     const destination = { buffer: this.#linkBuffer, offset: this.#slotOffset(bucket) };
     assert(from !== 'staging' || this.#staging !== null, 'there is no staging slot to broadcast from');
     const own = from === 'staging' ? { buffer: this.#staging!, offset: 0 } : destination;
@@ -147,9 +147,14 @@ export class Attempt {
     );
   }
 
-  /** Lets the engine worker copy the bucket out of its slot. The interval starts when the worker is asked. */
-  reload(bucket: number): Promise<Interval> {
+  /**
+   * Lets the engine worker copy the bucket out of its slot, once it is there. Calls are served in their order: workers
+   * report what they installed in the order in which it was announced, which has to be the plan's. The interval starts
+   * when the worker is asked.
+   */
+  reload(bucket: number, arrival: Promise<unknown>): Promise<Interval> {
     return this.#askWorker(async () => {
+      await arrival;
       const startedAt = this.#clock.now();
       await this.#link.load(this.#announce(bucket));
       return { startedAt, endedAt: this.#clock.now() };

@@ -38,16 +38,21 @@ export class BucketActor implements Actor<BucketMessage> {
     context: Context<BucketMessage>,
   ): Promise<void> {
     const { epoch } = attempt;
-    if (from === 'host') {
-      const h2d = await attempt.uploadInPlace(bucket);
-      context.tell(this.#rank, { type: 'uploaded-in-place', epoch, bucket, h2d });
+    const upload = from === 'host' ? attempt.uploadInPlace(bucket) : null;
+    // A rank that is alone uploads several buckets at once, and any of them may be there first.
+    const reload = attempt.isAlone ? attempt.reload(bucket, upload!) : null;
+    if (upload !== null) {
+      context.tell(this.#rank, { type: 'uploaded-in-place', epoch, bucket, h2d: await upload });
+    }
+    if (reload !== null) {
+      context.tell(this.#rank, { type: 'reloaded', epoch, bucket, reload: await reload });
+      return;
     }
     const arrival = attempt.broadcast(bucket, from);
-    if (arrival !== null) {
-      // Told before it is done: the next bucket's broadcast may queue up behind this one, in the plan's order.
-      context.tell(this.#rank, { type: 'broadcast-issued', epoch, bucket });
-      context.tell(this.#rank, { type: 'broadcast-done', epoch, bucket, broadcast: await arrival });
-    }
-    context.tell(this.#rank, { type: 'reloaded', epoch, bucket, reload: await attempt.reload(bucket) });
+    // Told before it is done: the next bucket's broadcast may queue up behind this one, in the plan's order.
+    context.tell(this.#rank, { type: 'broadcast-issued', epoch, bucket });
+    context.tell(this.#rank, { type: 'broadcast-done', epoch, bucket, broadcast: await arrival });
+    const afterwards = attempt.reload(bucket, arrival);
+    context.tell(this.#rank, { type: 'reloaded', epoch, bucket, reload: await afterwards });
   }
 }

@@ -66,8 +66,17 @@ export class Members {
     return this.#ranks.map((entry) => entry.member!);
   }
 
+  /** Those that are ready, be it all or not. */
+  ready(): RankMember[] {
+    return this.#ranks.flatMap(({ member }) => member ?? []);
+  }
+
   get allReady(): boolean {
     return this.#ranks.every((entry) => entry.state === 'ready');
+  }
+
+  process(rank: number): LaunchedRank | null {
+    return this.#rank(rank).process;
   }
 
   processes(): LaunchedRank[] {
@@ -81,10 +90,11 @@ export class Members {
   }
 
   instances(): InstanceMember[] {
-    return this.#instances.map(({ options, bridge }) => ({
+    return this.#instances.map(({ options, bridge, state }) => ({
       name: options.name,
       bridge,
       ranks: options.ranks,
+      isMixed: state === 'mixed',
       pause: options.pause ?? null,
       resetCache: options.resetCache ?? false,
     }));

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { LoadJob } from '../checkpoint/segment-store.ts';
 import type { PauseMode } from '../engines/engine-client.ts';
 import type { WeightcastError } from '../errors.ts';
 import type { Interval } from '../native-bridge/addon.ts';
@@ -58,9 +59,14 @@ export type CheckpointSource = z.infer<typeof source>;
 const loadOrder = z.object({
   rank,
   manifest: binary,
+  segment: z.string().nullable(),
   reads: z.array(z.object({ path: z.string(), ranges: doubles })),
 });
 export type LoadOrder = z.infer<typeof loadOrder>;
+
+/** Shared memory that ranks of a host can reach by its path. */
+const segment = z.object({ path: z.string(), host: z.string() });
+export type Segment = z.infer<typeof segment>;
 
 /** `Plan` of plan/buckets.ts. */
 const plan = z.object({
@@ -115,6 +121,7 @@ const updateReport = z.object({
   streamSeconds: z.number(),
   /** True: every worker proved by digests what it holds. Null: not asked, or the workers cannot say. */
   verified: z.literal(true).nullable(),
+  /** Of the first ranks, as many as go into a message. */
   timelines: z.array(timeline),
 });
 export type UpdateReport = z.infer<typeof updateReport>;
@@ -202,7 +209,7 @@ export interface Registered {
   readonly status: CheckpointStatus;
   readonly layout: string;
   readonly manifest: Uint8Array;
-  readonly segments: readonly string[];
+  readonly segments: readonly Segment[];
 }
 
 // ── to the planner ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -227,7 +234,7 @@ export const toPlanner = {
       tensors: z.int(),
       bytes,
       manifest: binary,
-      segments: z.array(z.string()),
+      segments: z.array(segment),
     }),
   ),
   plan: request(
@@ -298,7 +305,7 @@ export const toRank = {
 
 export type RankMessage =
   | MessageIn<typeof toRank>
-  | { readonly type: 'load-ended'; readonly result: BigUint64Array | WeightcastError }
+  | { readonly type: 'load-ended'; readonly job: LoadJob; readonly result: BigUint64Array | WeightcastError }
   | { readonly type: 'staged'; readonly epoch: number; readonly bucket: number; readonly h2d: Interval }
   | {
       readonly type: 'uploaded-in-place';
@@ -353,7 +360,7 @@ export const toBridge = {
     },
     nothing,
   ),
-  abandon: request('abandon', { epoch, reason: z.string() }, nothing),
+  abandon: request('abandon', { reason: z.string() }, nothing),
 };
 
 export type BridgeMessage =

@@ -69,9 +69,10 @@ export class PlannerActor implements Actor<PlannerMessage> {
             segmentPrefix,
             ranks,
           });
-    const orders = shares.map(({ rank, manifest, reads }) => ({
+    const orders = shares.map(({ rank, manifest, segment, reads }) => ({
       rank,
       manifest: encodeManifest(manifest),
+      segment,
       reads: [...reads],
     }));
     return { orders };
@@ -89,7 +90,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
       tensors: manifest.names.length,
       bytes: manifest.bytes.reduce((sum, bytes) => sum + bytes, 0),
       manifest: encodeManifest(manifest),
-      segments: manifest.segments.map(({ path }) => path),
+      segments: manifest.segments.map(({ path, host }) => ({ path, host })),
     };
   }
 

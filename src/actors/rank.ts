@@ -1,13 +1,7 @@
+import { isDeepStrictEqual } from 'node:util';
 import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
 import type { LoadJob } from '../checkpoint/segment-store.ts';
-import {
-  AbortedError,
-  asFailure,
-  CheckpointError,
-  OutOfDeviceMemoryError,
-  UsageError,
-  WeightcastError,
-} from '../errors.ts';
+import { AbortedError, asFailure, OutOfDeviceMemoryError, WeightcastError } from '../errors.ts';
 import type { Collective } from '../native-bridge/collective.ts';
 import { SLOTS } from '../plan/memory-budget.ts';
 import type { Plan } from '../plan/plan.ts';
@@ -40,15 +34,18 @@ export class RankActor implements Actor<RankMessage> {
   readonly #supervisor: ActorRef<SupervisorMessage>;
   #slots!: Slots;
   #epoch = 0;
+  /** The last epoch that was aborted. An abort overtakes the `open` it is about. */
+  #abortedEpoch = 0;
   #attempt: Attempt | null = null;
   #reserveBytes = 0;
   #stream: Stream | null = null;
   #streamReply: Reply<Streamed> | null = null;
+  #ticking = false;
   #load: { job: LoadJob; reply: Reply<{ digests: BigUint64Array }> } | null = null;
   /** Kept from update to update: an unchanged layout is not sent again. */
   #manifest: { layout: string; value: Manifest } | null = null;
   #plan: Plan | null = null;
-  #communicator: { number: number; ranks: string; collective: Collective } | null = null;
+  #communicator: { number: number; ranks: Uint32Array; collective: Collective } | null = null;
 
   constructor(ports: RankPorts, supervisor: ActorRef<SupervisorMessage>) {
     this.#ports = ports;
@@ -68,7 +65,6 @@ export class RankActor implements Actor<RankMessage> {
       pid: this.#ports.pid,
       lastEpoch: this.#epoch,
     });
-    context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
   }
 
   async receive(message: RankMessage, context: Context<RankMessage>): Promise<void> {
@@ -80,7 +76,7 @@ export class RankActor implements Actor<RankMessage> {
       case 'forget':
         return this.#ports.segments.forget(message.segments);
       case 'prepare':
-        return this.#prepare(message, context);
+        return await this.#prepare(message, context);
       case 'open':
         return this.#open(message, context);
       case 'stream':
@@ -99,9 +95,10 @@ export class RankActor implements Actor<RankMessage> {
       case 'abort':
         return this.#abort(message, context);
       case 'report-progress':
-        context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
+        this.#ticking = false;
         this.#relieveMemory();
-        return this.#reportProgress(context);
+        this.#reportProgress(context);
+        return this.#tick(context);
     }
   }
 
@@ -116,35 +113,36 @@ export class RankActor implements Actor<RankMessage> {
   // ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
   #startLoad(message: MessageOf<'load'>, context: Context<RankMessage>): void {
-    if (this.#load !== null) {
-      context.fail(new UsageError(`rank ${this.#ports.rank} is loading another checkpoint`));
-      return;
-    }
+    // The supervisor runs one registration at a time, so that the load before this one is of no use any more.
+    this.#load?.reply.fail(new AbortedError('another registration has begun'));
     const job = this.#ports.segments.load(message.order);
     this.#load = { job, reply: context.deferReply(message) };
+    this.#tick(context);
     context.pipe(
       job.digests,
-      (digests) => ({ type: 'load-ended', result: digests }),
-      (error) => ({ type: 'load-ended', result: error }),
+      (digests) => ({ type: 'load-ended', job, result: digests }),
+      (error) => ({ type: 'load-ended', job, result: error }),
     );
   }
 
-  #endLoad({ result }: MessageOf<'load-ended'>, context: Context<RankMessage>): void {
-    this.#reportProgress(context);
+  #endLoad({ job, result }: MessageOf<'load-ended'>, context: Context<RankMessage>): void {
     const load = this.#load;
+    if (load?.job !== job) return;
+    this.#reportProgress(context);
     this.#load = null;
-    if (result instanceof WeightcastError) load?.reply.fail(result);
-    else load?.reply.succeed({ digests: result });
+    if (result instanceof WeightcastError) load.reply.fail(result);
+    else load.reply.succeed({ digests: result });
   }
 
   // ── one update ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  #prepare(message: MessageOf<'prepare'>, context: Context<RankMessage>): void {
+  async #prepare(message: MessageOf<'prepare'>, context: Context<RankMessage>): Promise<void> {
     if (message.epoch <= this.#epoch) {
       context.fail(this.#stale(message));
       return;
     }
     this.#epoch = message.epoch;
+    await this.#abandon(new AbortedError(`epoch ${message.epoch} begins`));
     context.reply(message, {
       freeBytes: this.#ports.device.memory().free,
       layout: this.#manifest?.layout ?? null,
@@ -153,37 +151,31 @@ export class RankActor implements Actor<RankMessage> {
   }
 
   async #open(message: MessageOf<'open'>, context: Context<RankMessage>): Promise<void> {
-    if (message.epoch !== this.#epoch || this.#attempt !== null) {
+    const isOver = message.epoch <= this.#abortedEpoch;
+    if (message.epoch !== this.#epoch || isOver || this.#attempt !== null) {
       context.fail(this.#stale(message));
       return;
     }
+    try {
+      context.reply(message, await this.#openAttempt(message, context));
+    } catch (error) {
+      // It cost the update, and nothing was taken: no reason for the rank to crash.
+      context.fail(asFailure(error));
+    }
+  }
+
+  async #openAttempt(message: MessageOf<'open'>, context: Context<RankMessage>): Promise<Opened> {
     if (message.plan !== null) this.#plan = message.plan;
     if (message.manifest !== null) {
       this.#manifest = { layout: message.layout, value: decodeManifest(message.manifest) };
     }
-    if (this.#plan?.digest !== message.planDigest || this.#manifest?.layout !== message.layout) {
-      context.fail(new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`));
-      return;
-    }
+    const [plan, manifest] = [this.#plan, this.#manifest];
+    if (plan?.digest !== message.planDigest || manifest?.layout !== message.layout)
+      throw new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`);
     this.#reserveBytes = message.reserveBytes;
     try {
-      context.reply(message, await this.#openAttempt(message, this.#plan, this.#manifest.value, context));
-    } catch (error) {
-      // What is wrong is the checkpoint, and not this rank.
-      if (!(error instanceof CheckpointError)) throw error;
-      context.fail(error);
-    }
-  }
-
-  async #openAttempt(
-    message: MessageOf<'open'>,
-    plan: Plan,
-    manifest: Manifest,
-    context: Context<RankMessage>,
-  ): Promise<Opened> {
-    try {
-      const collective = this.#joinCommunicator(message.communicator, [...plan.ranks]);
-      const order = { epoch: message.epoch, version: message.version, plan, manifest };
+      const collective = this.#joinCommunicator(message.communicator, plan.ranks);
+      const order = { epoch: message.epoch, version: message.version, plan, manifest: manifest.value };
       this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective);
       return { outcome: 'open', linkAddress: this.#attempt.linkAddress };
     } catch (error) {
@@ -193,12 +185,13 @@ export class RankActor implements Actor<RankMessage> {
     }
   }
 
-  #joinCommunicator(number: number, ranks: readonly number[]): Collective {
+  #joinCommunicator(number: number, ranks: Uint32Array): Collective {
     const held = this.#communicator;
-    if (held?.number === number && held.ranks === ranks.join()) return held.collective;
+    if (held?.number === number && isDeepStrictEqual(held.ranks, ranks)) return held.collective;
     held?.collective.close();
-    const collective = this.#ports.openCollective(number, ranks);
-    this.#communicator = { number, ranks: ranks.join(), collective };
+    this.#communicator = null;
+    const collective = this.#ports.openCollective(number, [...ranks]);
+    this.#communicator = { number, ranks, collective };
     return collective;
   }
 
@@ -216,6 +209,7 @@ export class RankActor implements Actor<RankMessage> {
       context.tell(slot, order),
     );
     this.#stream.start();
+    this.#tick(context);
   }
 
   #advance(
@@ -265,6 +259,7 @@ export class RankActor implements Actor<RankMessage> {
       return;
     }
     this.#epoch = message.epoch;
+    this.#abortedEpoch = message.epoch;
     await this.#abandon(new AbortedError(message.reason));
     context.reply(message, {});
   }
@@ -273,8 +268,9 @@ export class RankActor implements Actor<RankMessage> {
   async #abandon(error: WeightcastError): Promise<void> {
     const attempt = this.#attempt;
     if (attempt === null) return;
-    // Peers that are inside a broadcast with this rank must not wait for its deadline.
-    this.#communicator?.collective.abort();
+    // Peers that are inside a broadcast with this rank must not wait for its deadline. Before there are broadcasts, as
+    // when memory is short and the update is planned again, the communicator stays good.
+    if (this.#stream !== null) this.#communicator?.collective.abort();
     await attempt.abort(error.message);
     this.#attempt = null;
     this.#stream = null;
@@ -287,6 +283,13 @@ export class RankActor implements Actor<RankMessage> {
     return new AbortedError(
       `rank ${rank} is at epoch ${this.#epoch}; ${message.type} of epoch ${message.epoch} is late`,
     );
+  }
+
+  /** While something runs: a rank with nothing to do does not wake up. */
+  #tick(context: Context<RankMessage>): void {
+    if (this.#ticking || (this.#load === null && this.#stream === null)) return;
+    this.#ticking = true;
+    context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
   }
 
   /** Now and then, and at the end: what is quick shows too, and a bar gets to its end. */

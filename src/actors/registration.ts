@@ -5,6 +5,7 @@ import {
   type CheckpointSource,
   type PlannerMessage,
   type Registered,
+  type Segment,
   type SupervisorMessage,
   toPlanner,
   toRank,
@@ -17,6 +18,8 @@ export interface RegistrationOrder {
   readonly segmentPrefix: string;
   readonly ranks: readonly RankMember[];
   readonly planner: ActorRef<PlannerMessage>;
+  /** Called before ranks make these segments; if the registration then fails, they are to be forgotten. */
+  readonly onLoading: (segments: readonly Segment[]) => void;
 }
 
 /**
@@ -38,11 +41,22 @@ export async function registerCheckpoint(
     { checkpoint, source, segmentPrefix, ranks: members },
     { deadlineMilliseconds: deadlines.plan, signal },
   );
-  const refOf = new Map(ranks.map(({ rank, ref }) => [rank, ref]));
+  const memberOf = new Map(ranks.map((member) => [member.rank, member]));
+  order.onLoading(
+    orders.flatMap(({ rank, segment }) => {
+      return segment === null ? [] : [{ path: segment, host: memberOf.get(rank)!.host }];
+    }),
+  );
   const parts = await Promise.all(
     orders.map(async (share) => {
       const options = { deadlineMilliseconds: deadlines.load, signal };
-      const { digests } = await ask(context, refOf.get(share.rank)!, toRank.load, { order: share }, options);
+      const { digests } = await ask(
+        context,
+        memberOf.get(share.rank)!.ref,
+        toRank.load,
+        { order: share },
+        options,
+      );
       return { manifest: share.manifest, digests };
     }),
   );

@@ -6,6 +6,7 @@ import {
   UsageError,
   type WeightcastError,
 } from '../errors.ts';
+import { ForgottenSegments } from './forgotten-segments.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import { RestartIntensity } from './kernel/index.ts';
 import { Members } from './members.ts';
@@ -16,6 +17,7 @@ import type {
   PlannerMessage,
   RankMessage,
   Registered,
+  Segment,
   SupervisorMessage,
   UpdateReport,
 } from './messages.ts';
@@ -60,6 +62,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   readonly #ports: SupervisorPorts;
   readonly #members: Members;
   readonly #checkpoints = new Map<string, Registered>();
+  readonly #forgotten = new ForgottenSegments();
   readonly #restarts = new Map<number, RestartIntensity>();
   readonly #observers: ActorRef<ObserverMessage>[] = [];
   #planner!: ActorRef<PlannerMessage>;
@@ -150,14 +153,18 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       this.#registrations += 1;
       const segmentPrefix = this.#ports.segmentPrefix(this.#registrations);
       const ranks = this.#members.readyRanks();
-      const order = { checkpoint, source, segmentPrefix, ranks, planner: this.#planner };
+      let made: readonly Segment[] = [];
+      const onLoading = (segments: readonly Segment[]) => {
+        made = segments;
+      };
+      const order = { checkpoint, source, segmentPrefix, ranks, planner: this.#planner, onLoading };
       return {
         run: registerCheckpoint(context, order, signal),
         commit: (registered: Registered) => {
           this.#replaceCheckpoint(checkpoint, registered, context);
           return registered.status;
         },
-        rollback: () => {},
+        rollback: () => this.#forget(made, context),
       };
     });
   }
@@ -167,10 +174,21 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     const old = this.#checkpoints.get(name);
     this.#checkpoints.set(name, registered);
     if (old === undefined) return;
-    const segments = old.segments.filter((path) => !registered.segments.includes(path));
-    for (const { ref } of this.#members.readyRanks()) context.tell(ref, { type: 'forget', segments });
+    const kept = new Set(registered.segments.map(({ path }) => path));
+    this.#forget(
+      old.segments.filter(({ path }) => !kept.has(path)),
+      context,
+    );
     if (old.layout !== registered.layout)
       context.tell(this.#planner, { type: 'forget-layout', layout: old.layout });
+  }
+
+  #forget(segments: readonly Segment[], context: Context<SupervisorMessage>): void {
+    const pathsOf = this.#forgotten.add(segments);
+    for (const { ref, host } of this.#members.ready()) {
+      const paths = pathsOf.get(host);
+      if (paths !== undefined) context.tell(ref, { type: 'forget', segments: [...paths] });
+    }
   }
 
   #update(message: MessageOf<'update'>, context: Context<SupervisorMessage>): void {
@@ -227,7 +245,8 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     const succeed = (value: T) => reply.succeed(work.commit(value));
     const fail = (error: WeightcastError) => {
       work.rollback();
-      reply.fail(error);
+      // What went wrong after an abort did so because of it.
+      reply.fail(abort.signal.aborted ? asFailure(abort.signal.reason) : error);
     };
     context.pipe(
       work.run,
@@ -249,12 +268,19 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     const { rank, ref, host, deviceUuid, pid, lastEpoch } = message;
     this.#epoch = Math.max(this.#epoch, lastEpoch);
     this.#members.rankReady({ rank, ref, host, deviceUuid, pid });
+    // Those who were there have joined the old one together with the life of the rank that this one replaces.
+    this.#communicator += 1;
+    const forgotten = this.#forgotten.of(host);
+    if (forgotten.length > 0) context.tell(ref, { type: 'forget', segments: [...forgotten] });
     context.watch(ref, ({ reason }) => ({ type: 'rank-down', rank, ref, reason }));
     this.#answerReady();
   }
 
   #rankDown(rank: number, ref: ActorRef<RankMessage>, reason: string): void {
-    if (this.#members.rankDown(rank, ref)) this.#loseRank(rank, reason);
+    if (!this.#members.rankDown(rank, ref)) return;
+    this.#loseRank(rank, reason);
+    // Its process may live on where nobody reaches it; then it gives everything back, ends, and is started again.
+    void this.#members.process(rank)?.stop();
   }
 
   #rankExited({ rank, reason }: MessageOf<'rank-exited'>, context: Context<SupervisorMessage>): void {

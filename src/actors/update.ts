@@ -8,6 +8,7 @@ import {
   type BridgeMessage,
   type PlannerMessage,
   type RankMessage,
+  type RankTimeline,
   type Registered,
   type Streamed,
   type SupervisorMessage,
@@ -31,6 +32,8 @@ export interface InstanceMember {
   readonly name: string;
   readonly bridge: ActorRef<BridgeMessage>;
   readonly ranks: readonly number[];
+  /** It holds parts of several versions, and is paused for that if it can be. */
+  readonly isMixed: boolean;
   /** How to pause it during the update; null: not at all. */
   readonly pause: PauseMode | null;
   readonly resetCache: boolean;
@@ -55,6 +58,9 @@ interface Opening {
   /** Rank to the address of its worker link. */
   readonly links: ReadonlyMap<number, string>;
 }
+
+/** Of the report that goes to whoever asked for the update; a message may have four times as much. */
+const timelineBytes = 4 * 2 ** 20;
 
 /** A rank that refuses even after this many smaller plans is not short of memory for a moment. */
 const planningAttempts = 4;
@@ -84,7 +90,7 @@ export class Update {
     await this.#pauseEngines(opening);
     const streamed = await this.#streamIntoEngines(opening);
     const verified = await this.#verify(opening, streamed);
-    await this.#resumeEngines();
+    await this.#resumeEngines(this.#pausable());
     return {
       epoch: opening.epoch,
       checkpoint: checkpoint.status.checkpoint,
@@ -98,22 +104,23 @@ export class Update {
       seconds: (this.#context.clock.now() - startedAt) / 1000,
       streamSeconds: streamSeconds(streamed),
       verified,
-      timelines: streamed.map((one) => one.timeline),
+      timelines: firstTimelines(streamed),
     };
   }
 
   async #awaitEngines(): Promise<void> {
     const timeoutMilliseconds = deadlines.engineHealthy;
+    // As with every call of a bridge: it ends in time by itself, and says so in better words.
+    const within = this.#within(timeoutMilliseconds + deadlines.control);
     const asks = this.#order.instances.map(({ bridge }) =>
-      ask(
-        this.#context,
-        bridge,
-        toBridge.awaitHealthy,
-        { timeoutMilliseconds },
-        this.#within(timeoutMilliseconds),
-      ),
+      ask(this.#context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within),
     );
-    await Promise.all(asks);
+    try {
+      await Promise.all(asks);
+    } catch (thrown) {
+      await Promise.allSettled(this.#abandonBridges(asFailure(thrown).message));
+      throw thrown;
+    }
   }
 
   // ── prepare, plan, open ──────────────────────────────────────────────────────────────────────────────────────
@@ -190,17 +197,22 @@ export class Update {
 
   // ── pause, resume ────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** From here until {@link #resumeEngines} they generate nothing. If one cannot be paused none stays so. */
+  /**
+   * From here until {@link #resumeEngines} they generate nothing. If one cannot be paused, none stays so but those that
+   * hold parts of several versions.
+   */
   async #pauseEngines({ epoch }: Opening): Promise<void> {
     const { timeoutMilliseconds } = this.#order.options;
+    const within = this.#within(timeoutMilliseconds + deadlines.control);
     const pauses = this.#pausable().map(({ bridge, pause: mode }) => {
       const order = { mode, timeoutMilliseconds };
-      return ask(this.#context, bridge, toBridge.pause, order, this.#within(timeoutMilliseconds));
+      return ask(this.#context, bridge, toBridge.pause, order, within);
     });
     try {
       await this.#allOrAbandon(epoch, pauses);
     } catch (error) {
-      await this.#resumeEngines().catch((thrown) => {
+      const whole = this.#pausable().filter(({ isMixed }) => !isMixed);
+      await this.#resumeEngines(whole).catch((thrown) => {
         this.#context.log.warn(
           { epoch, error: asFailure(thrown).message },
           'an engine may have stayed paused',
@@ -210,10 +222,10 @@ export class Update {
     }
   }
 
-  async #resumeEngines(): Promise<void> {
+  async #resumeEngines(instances: readonly InstanceMember[]): Promise<void> {
     const timeoutMilliseconds = deadlines.engineResume;
-    const options = { deadlineMilliseconds: timeoutMilliseconds };
-    const resumes = this.#pausable().map(({ bridge }) =>
+    const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
+    const resumes = instances.map(({ bridge }) =>
       ask(this.#context, bridge, toBridge.resume, { timeoutMilliseconds }, options),
     );
     const failed = (await Promise.allSettled(resumes)).find((outcome) => outcome.status === 'rejected');
@@ -234,16 +246,15 @@ export class Update {
     const { ranks, instances, options, checkpoint } = this.#order;
     const version = versionOf(checkpoint);
     const { timeoutMilliseconds } = options;
+    const within = this.#within(timeoutMilliseconds + deadlines.control);
     const deviceOf = new Map(ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     this.#order.onEnginesTouched(epoch);
     const triggers = instances.map(({ bridge, ranks: members, resetCache }) => {
       const own = Object.fromEntries(members.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
       const order = { epoch, links: own, version, resetCache, timeoutMilliseconds };
-      return ask(this.#context, bridge, toBridge.trigger, order, this.#within(timeoutMilliseconds));
+      return ask(this.#context, bridge, toBridge.trigger, order, within);
     });
-    const streams = ranks.map(({ ref }) =>
-      ask(this.#context, ref, toRank.stream, { epoch }, this.#within(timeoutMilliseconds)),
-    );
+    const streams = ranks.map(({ ref }) => ask(this.#context, ref, toRank.stream, { epoch }, within));
     await this.#allOrAbandon<unknown>(epoch, [...triggers, ...streams]);
     return Promise.all(streams);
   }
@@ -275,7 +286,6 @@ export class Update {
 
   /** One failure makes others: peers of a rank that failed are aborted, and may answer before it does. */
   #rootCause(first: WeightcastError, outcomes: readonly PromiseSettledResult<unknown>[]): WeightcastError {
-    if (this.#signal.aborted) return asFailure(this.#signal.reason);
     const failures = outcomes.filter((outcome) => outcome.status === 'rejected');
     const errors = [first, ...failures.map((outcome) => asFailure(outcome.reason))];
     return errors.find((error) => !(error instanceof AbortedError)) ?? first;
@@ -284,9 +294,7 @@ export class Update {
   /** Everyone who can still be reached gives back what epoch `epoch` took. Never rejects. */
   async #abandon(epoch: number, reason: string): Promise<void> {
     const options = { deadlineMilliseconds: deadlines.abort };
-    const bridges = this.#order.instances.map(({ bridge }) =>
-      ask(this.#context, bridge, toBridge.abandon, { epoch, reason }, options),
-    );
+    const bridges = this.#abandonBridges(reason);
     const ranks = this.#order.ranks.map(({ ref }) =>
       ask(this.#context, ref, toRank.abort, { epoch, reason }, options),
     );
@@ -296,6 +304,13 @@ export class Update {
     }
   }
 
+  #abandonBridges(reason: string): Promise<unknown>[] {
+    const options = { deadlineMilliseconds: deadlines.abort };
+    return this.#order.instances.map(({ bridge }) =>
+      ask(this.#context, bridge, toBridge.abandon, { reason }, options),
+    );
+  }
+
   #within(deadlineMilliseconds: number): { deadlineMilliseconds: number; signal: AbortSignal } {
     return { deadlineMilliseconds, signal: AbortSignal.any([this.#signal, this.#ended.signal]) };
   }
@@ -303,6 +318,17 @@ export class Update {
 
 export function versionOf({ status }: Registered): string {
   return `${status.checkpoint}@${status.digest}`;
+}
+
+function firstTimelines(streamed: readonly Streamed[]): RankTimeline[] {
+  let bytes = 0;
+  const timelines: RankTimeline[] = [];
+  for (const { timeline } of streamed) {
+    bytes += timeline.h2d.byteLength + timeline.broadcast.byteLength + timeline.reload.byteLength;
+    if (bytes > timelineBytes) break;
+    timelines.push(timeline);
+  }
+  return timelines;
 }
 
 function streamSeconds(streamed: readonly Streamed[]): number {

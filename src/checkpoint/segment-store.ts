@@ -1,12 +1,13 @@
 import { rmSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { NativeError } from '../errors.ts';
 import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
 import { decodeManifest, type Manifest } from './manifest.ts';
 
 /** Which tensors to load; `ranges` are three numbers each, as the addon's `load` takes them. */
 export interface LoadOrder {
   readonly manifest: Uint8Array;
+  /** Path of the segment to make; null when all tensors lie in shared memory already. */
+  readonly segment: string | null;
   readonly reads: readonly { readonly path: string; readonly ranges: Float64Array }[];
 }
 
@@ -14,7 +15,7 @@ export interface LoadOrder {
 export interface SegmentStore {
   /** Maps a segment of this host, once; later calls return the same mapping. */
   attach(path: string): Mapping;
-  /** Makes this rank's segment, reads files into it and digests all its tensors. */
+  /** Makes this rank's segment, reads files into it and digests all its tensors. Ends early when that is forgotten. */
   load(order: LoadOrder): LoadJob;
   /** Unmaps segments, and removes those that weightcast made; a user's files stay. */
   forget(paths: readonly string[]): void;
@@ -60,7 +61,7 @@ export class SharedSegments implements SegmentStore {
     const readBytes = order.reads.reduce((sum, { ranges }) => sum + bytesIn(ranges), 0);
     const counters = order.reads.map(() => new Float64Array(1));
     let digestedBytes = 0;
-    const digests = this.#load(manifest, order.reads, counters, (bytes) => {
+    const digests = this.#load(manifest, order, counters, (bytes) => {
       digestedBytes += bytes;
     });
     return {
@@ -87,15 +88,11 @@ export class SharedSegments implements SegmentStore {
 
   async #load(
     manifest: Manifest,
-    reads: LoadOrder['reads'],
+    { segment: path, reads }: LoadOrder,
     counters: readonly Float64Array[],
     onDigested: (bytes: number) => void,
   ): Promise<BigUint64Array> {
-    const created = manifest.segments.filter(
-      ({ path }) => reads.length > 0 && dirname(path) === this.#directory,
-    );
-    if (created.length > 1) throw new NativeError('a rank loads into one segment of its own');
-    const [own] = created;
+    const own = manifest.segments.find((segment) => segment.path === path);
     try {
       if (own !== undefined) {
         const segment = Mapping.create(own.path, own.bytes, this.#numaNode);

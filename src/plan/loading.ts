@@ -94,6 +94,8 @@ export interface DealtShare {
   readonly rank: number;
   /** Its own segment, if it has one, comes first; after it come adopted files. */
   readonly manifest: Manifest;
+  /** Path of its own segment. */
+  readonly segment: string | null;
   readonly reads: readonly { readonly path: string; readonly ranges: Float64Array }[];
 }
 
@@ -111,17 +113,16 @@ export function dealFiles(order: {
     index,
     ranks.map(({ rank }) => rank),
   ).filter((share) => share.rows.length > 0);
-  return shares.map((share) => ({
-    rank: share.rank,
-    manifest: shareManifest(
-      checkpoint,
-      index,
-      share,
-      hostOf.get(share.rank)!,
-      `${segmentPrefix}${share.rank}`,
-    ),
-    reads: share.reads.map(({ file, ranges }) => ({ path: index.files[file]!.path, ranges })),
-  }));
+  return shares.map((share) => {
+    const { rank, segmentBytes, reads } = share;
+    const path = `${segmentPrefix}${rank}`;
+    return {
+      rank,
+      manifest: shareManifest(checkpoint, index, share, hostOf.get(rank)!, path),
+      segment: segmentBytes > 0 ? path : null,
+      reads: reads.map(({ file, ranges }) => ({ path: index.files[file]!.path, ranges })),
+    };
+  });
 }
 
 function shareManifest(
@@ -180,7 +181,9 @@ export function dealManifest(
     );
     return members.flatMap(({ rank }, share) => {
       const own = rows.subarray(starts[share]!, starts[share + 1]!);
-      return own.length === 0 ? [] : [{ rank, manifest: selectRows(manifest, own), reads: [] }];
+      return own.length === 0
+        ? []
+        : [{ rank, manifest: selectRows(manifest, own), segment: null, reads: [] }];
     });
   });
 }

@@ -1,8 +1,9 @@
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { deadlines } from '../actors/deadlines.ts';
+import { rankEntrance } from '../actors/entrances.ts';
 import { ActorSystem } from '../actors/kernel/index.ts';
-import { anyOf, type RankMessage, type SupervisorMessage, toRank } from '../actors/messages.ts';
+import type { SupervisorMessage } from '../actors/messages.ts';
 import { RankActor } from '../actors/rank.ts';
 import type { RankPorts } from '../actors/rank-ports.ts';
 import { SharedSegments } from '../checkpoint/segment-store.ts';
@@ -85,10 +86,7 @@ async function main(): Promise<void> {
   const supervisor = system.wellKnown<SupervisorMessage>(configuration.hubNode, 'supervisor');
   try {
     const ports = openPorts(configuration);
-    system.spawn<RankMessage>('rank', () => new RankActor(ports, supervisor), {
-      accepts: anyOf(toRank) as never,
-      isSignal: ({ type }) => type === 'abort',
-    });
+    system.spawn('rank', () => new RankActor(ports, supervisor), rankEntrance);
     await Promise.race([lifeline.released, failure]);
   } catch (error) {
     system.tell(supervisor, { type: 'rank-failed', rank, error: toWire(error) });

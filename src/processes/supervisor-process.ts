@@ -1,6 +1,6 @@
 import { join } from 'node:path';
+import { supervisorEntrance } from '../actors/entrances.ts';
 import { ActorSystem } from '../actors/kernel/index.ts';
-import { anyOf, type SupervisorMessage, toSupervisor } from '../actors/messages.ts';
 import { SupervisorActor } from '../actors/supervisor.ts';
 import type { SupervisorPorts } from '../actors/supervisor-ports.ts';
 import { openCheckpoint } from '../checkpoint/source.ts';
@@ -68,10 +68,8 @@ async function main(): Promise<void> {
     onTopLevelCrash: (_ref, error) => failed(error),
   });
   const ports = createPorts(configuration, hub);
-  system.spawn<SupervisorMessage>('supervisor', () => new SupervisorActor({ worldSize, instances }, ports), {
-    accepts: anyOf(toSupervisor) as never,
-    isSignal: ({ type }) => type === 'rank-down' || type === 'rank-exited' || type === 'cancel',
-  });
+  const create = () => new SupervisorActor({ worldSize, instances }, ports);
+  system.spawn('supervisor', create, supervisorEntrance);
   const error = await Promise.race([lifeline.released, failure]);
   await system.stop(stopMilliseconds);
   await hub.close(1_000);

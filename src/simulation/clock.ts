@@ -1,22 +1,20 @@
 import type { Clock } from '../ports.ts';
+import { TimerQueue } from './timer-queue.ts';
+import { settle } from './turns.ts';
+
+export { settle } from './turns.ts';
 
 /** A clock that stands still until it is told to go on. */
 export class SimulatedClock implements Clock {
   #now = 0;
-  #nextId = 0;
-  readonly #timers = new Map<number, { readonly at: number; readonly callback: () => void }>();
+  readonly #timers = new TimerQueue();
 
   now(): number {
     return this.#now;
   }
 
   after(milliseconds: number, callback: () => void): () => void {
-    const id = this.#nextId;
-    this.#nextId += 1;
-    this.#timers.set(id, { at: this.#now + Math.max(0, milliseconds), callback });
-    return () => {
-      this.#timers.delete(id);
-    };
+    return this.#timers.set(this.#now + Math.max(0, milliseconds), callback);
   }
 
   /** Timers that are set. */
@@ -25,37 +23,27 @@ export class SimulatedClock implements Clock {
   }
 
   /**
-   * Lets virtual time pass, timer by timer in the order they are due. Between two timers everything that the first
+   * Lets virtual time pass, timer by timer in the order they are due. Between two moments everything that the first
    * one set off runs to its end, so far as it needs no time itself.
    */
   async advance(milliseconds: number): Promise<void> {
+    await this.advanceUntil(() => false, milliseconds);
+  }
+
+  /** As {@link advance}, but stops at the moment in which `holds` does: true if that came about. */
+  async advanceUntil(holds: () => boolean, milliseconds: number): Promise<boolean> {
     const end = this.#now + milliseconds;
     await settle();
-    for (;;) {
-      const due = this.#nextDue(end);
-      if (due === null) break;
-      const { at, callback } = this.#timers.get(due)!;
-      this.#timers.delete(due);
-      this.#now = at;
-      callback();
+    while (!holds()) {
+      const next = this.#timers.nextAt();
+      if (next === null || next > end) {
+        this.#now = end;
+        return false;
+      }
+      this.#now = next;
+      while (this.#timers.nextAt() === next) this.#timers.take()();
       await settle();
     }
-    this.#now = end;
+    return true;
   }
-
-  #nextDue(end: number): number | null {
-    let due: number | null = null;
-    for (const [id, { at }] of this.#timers) {
-      if (at <= end && (due === null || at < this.#timers.get(due)!.at)) due = id;
-    }
-    return due;
-  }
-}
-
-/** Turns of the event loop after which actors that only talk to each other have come to rest. */
-const settlingTurns = 50;
-
-/** Waits until what is ready to run has run. */
-export async function settle(): Promise<void> {
-  for (let turn = 0; turn < settlingTurns; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }

@@ -1,157 +1,145 @@
-import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
-import { anyOf, type RankMessage, type SupervisorMessage, toRank, toSupervisor } from '../actors/messages.ts';
-import { RankActor } from '../actors/rank.ts';
-import type { RankPorts } from '../actors/rank-ports.ts';
+import { supervisorEntrance } from '../actors/entrances.ts';
+import type { Envelope } from '../actors/kernel/index.ts';
+import type { CheckpointStatus, UpdateReport } from '../actors/messages.ts';
 import { SupervisorActor } from '../actors/supervisor.ts';
-import type { LaunchedRank } from '../actors/supervisor-ports.ts';
-import { decodeManifest } from '../checkpoint/manifest.ts';
-import type { SegmentStore } from '../checkpoint/segment-store.ts';
+import type { SupervisorPorts } from '../actors/supervisor-ports.ts';
 import type { CheckpointIndex } from '../checkpoint/source.ts';
-import type { Logger, Random } from '../ports.ts';
-import { SimulatedClock } from './clock.ts';
-import { SimulatedCommunicators } from './collective.ts';
-import { elapse, SimulatedDevice } from './device.ts';
-import { SimulatedEngine, SimulatedLinks } from './engine.ts';
-import { SimulatedNetwork } from './network.ts';
+import { CheckpointError } from '../errors.ts';
+import { elapse } from './device.ts';
+import { segmentDirectory } from './host.ts';
+import { checkReports } from './invariants.ts';
+import type { SimulatedProcess } from './process.ts';
+import { SimulatedRankProcess } from './rank-process.ts';
+import { SimulatedUser } from './user.ts';
+import { SimulatedWorld, type WorldOptions } from './world.ts';
 
-export interface SimulationOptions {
-  readonly worldSize: number;
-  /** Ranks of each instance; together all ranks. */
-  readonly instances: readonly (readonly number[])[];
-  readonly deviceCapacity: number;
-  readonly checkpoint: CheckpointIndex;
-  /** The same seed makes the same run. */
-  readonly seed: number;
-}
-
-const silent: Logger = { debug() {}, info() {}, warn() {}, error() {} };
+/** How long the supervisor's process is given to end. */
+const stopMilliseconds = 30_000;
 
 /** A whole cluster in one process under virtual time: the actors are the real ones, the world is not. */
 export class SimulatedCluster {
-  readonly clock = new SimulatedClock();
-  readonly network = new SimulatedNetwork();
-  readonly links = new SimulatedLinks(this.clock);
-  readonly devices: SimulatedDevice[];
-  readonly engines: SimulatedEngine[];
-  readonly random: Random;
-  readonly system: ActorSystem;
-  readonly supervisor: ActorRef<SupervisorMessage>;
-  readonly #communicators = new SimulatedCommunicators(this.clock);
-  readonly #running = new Map<number, { readonly node: string; exit(reason: string): void }>();
+  readonly world: SimulatedWorld;
+  readonly supervisor: SimulatedProcess;
+  readonly #ranks = new Map<number, SimulatedRankProcess>();
+  readonly #users: SimulatedUser[] = [];
   #lives = 0;
+  /** The last registration that began, and by checkpoint the last that succeeded. */
+  #registration = 0;
+  readonly #registered = new Map<string, number>();
 
-  constructor(options: SimulationOptions) {
-    this.random = seededRandom(options.seed);
-    this.devices = Array.from({ length: options.worldSize }, (_, rank) => {
-      return new SimulatedDevice(`SIM-${rank}`, options.deviceCapacity, this.clock);
+  constructor(options: WorldOptions) {
+    this.world = new SimulatedWorld(options);
+    const { world } = this;
+    world.onSent.push(({ from, envelope }) => {
+      if (from !== world.supervisorNode) return;
+      checkReports(world, envelope);
+      this.#noteRegistered(envelope);
     });
-    this.engines = options.instances.map((_, number) => new SimulatedEngine(`engine-${number}`, this.links));
-    this.system = this.#makeSystem('supervisor~1');
-    const instances = options.instances.map((ranks, number) => ({
-      name: `engine-${number}`,
-      endpoint: `engine-${number}`,
-      ranks,
-    }));
-    const ports = {
-      launchRank: (rank: number) => this.#launch(rank),
-      engineClient: ({ name }: { name: string }) => this.engines.find(({ endpoint }) => endpoint === name)!,
-      segmentPrefix: (registration: number) => `/sim/checkpoint-${registration}-`,
-      openCheckpoint: async () => options.checkpoint,
-    };
-    this.supervisor = this.system.spawn<SupervisorMessage>(
+    this.supervisor = world.startProcess(world.supervisorNode, [], (error) => {
+      world.trace.violated(`the supervisor crashed: ${error.message}`);
+    });
+    const { worldSize } = options;
+    const instances = world.engines.map(({ name }, number) => {
+      const pause = options.pauses ? { pause: 'keep' as const } : {};
+      return { name, endpoint: name, ranks: options.instances[number]!, ...pause };
+    });
+    const ports = this.#supervisorPorts();
+    this.supervisor.system.spawn(
       'supervisor',
-      () => new SupervisorActor({ worldSize: options.worldSize, instances }, ports),
-      { accepts: anyOf(toSupervisor) as never },
+      () => new SupervisorActor({ worldSize, instances }, ports),
+      supervisorEntrance,
     );
   }
 
-  /** The rank's process vanishes, and with it what it had of its device. */
-  kill(rank: number): void {
-    const process = this.#running.get(rank);
-    if (process === undefined) return;
-    this.#running.delete(rank);
-    this.network.kill(process.node);
-    this.devices[rank]!.used = 0;
-    process.exit('SIGKILL');
+  /** The processes of ranks that have not ended, started or not. */
+  get ranks(): ReadonlyMap<number, SimulatedRankProcess> {
+    return this.#ranks;
   }
 
-  async stop(): Promise<void> {
-    const stopped = this.system.stop(120_000);
-    await this.clock.advance(60_000);
-    await stopped;
+  get users(): readonly SimulatedUser[] {
+    return this.#users;
   }
 
-  #makeSystem(node: string): ActorSystem {
-    return ActorSystem.create({
-      clock: this.clock,
-      random: this.random,
-      log: silent,
-      transport: this.network.join(node),
-    });
+  /** The next process that uses the cluster. */
+  user(): SimulatedUser {
+    const user = new SimulatedUser(this.world, `cluster~${this.#users.length + 1}`);
+    this.#users.push(user);
+    return user;
   }
 
-  #launch(rank: number): LaunchedRank {
-    this.#lives += 1;
-    const node = `rank-${rank}~${this.#lives}`;
-    const system = this.#makeSystem(node);
-    let exit: (reason: string) => void = () => {};
-    const exited = new Promise<string>((resolve) => {
-      exit = resolve;
-    });
-    this.#running.set(rank, { node, exit });
-    const ports = this.#rankPorts(rank);
-    const supervisor = system.wellKnown<SupervisorMessage>('supervisor~1', 'supervisor');
-    system.spawn<RankMessage>('rank', () => new RankActor(ports, supervisor), {
-      accepts: anyOf(toRank) as never,
-      isSignal: ({ type }) => type === 'abort',
-    });
-    const stop = async () => {
-      await system.stop(30_000);
-      this.network.leave(node);
-      exit('exit code 0');
-    };
-    return { exited, stop };
+  /** Whether a segment belongs to a checkpoint that is registered. */
+  isHeld(path: string): boolean {
+    return [...this.#registered.values()].some((registration) => path.startsWith(prefixOf(registration)));
   }
 
-  #rankPorts(rank: number): RankPorts {
-    const device = this.devices[rank]!;
-    return {
-      rank,
-      host: 'sim',
-      pid: rank + 1,
-      device,
-      segments: this.#segments(),
-      openCollective: (communicator, ranks) => this.#communicators.open(communicator, ranks.length),
-      bindWorkerLink: async () => this.links.bind(device.uuid),
-    };
-  }
-
-  #segments(): SegmentStore {
-    return {
-      attach: (path) => ({ path }) as never,
-      load: (order) => {
-        const { names, bytes } = decodeManifest(order.manifest);
-        const totalBytes = bytes.reduce((sum, size) => sum + size, 0);
-        const digests = elapse(this.clock, 50).then(() =>
-          BigUint64Array.from(names, (_, row) => BigInt(row + 1)),
-        );
-        return { totalBytes, doneBytes: () => 0, digests };
+  /** Lets virtual time pass until `work` is done; throws if it is not within the time. */
+  async complete<T>(work: Promise<T>, milliseconds = 3_600_000): Promise<T> {
+    let outcome: { readonly value: T } | { readonly error: unknown } | null = null;
+    work.then(
+      (value) => {
+        outcome = { value };
       },
-      forget: () => {},
-      close: () => {},
+      (error) => {
+        outcome = { error };
+      },
+    );
+    await this.world.clock.advanceUntil(() => outcome !== null, milliseconds);
+    if (outcome === null) throw new Error(`not done after ${milliseconds} ms of virtual time`);
+    return work;
+  }
+
+  /** Ends all processes in order. */
+  async stop(): Promise<void> {
+    await this.complete(this.supervisor.stop(stopMilliseconds));
+    for (const { process } of this.#users) await this.complete(process.stop(1_000));
+  }
+
+  /** Ends all processes where they stand; for a run that is given up. */
+  abandon(): void {
+    for (const { process } of this.#users) process.kill();
+    for (const rank of this.#ranks.values()) rank.kill();
+    this.supervisor.kill();
+  }
+
+  #supervisorPorts(): SupervisorPorts {
+    const { clock } = this.supervisor;
+    return {
+      launchRank: (rank) => this.#launch(rank),
+      engineClient: ({ name }) => this.world.engines.find((engine) => engine.name === name)!.client(clock),
+      segmentPrefix: (registration) => {
+        this.#registration = registration;
+        return prefixOf(registration);
+      },
+      openCheckpoint: async (source) => {
+        await elapse(clock, 20);
+        return this.#open(String(source));
+      },
     };
+  }
+
+  #open(path: string): CheckpointIndex {
+    const checkpoint = this.world.options.checkpoints.find((candidate) => candidate.path === path);
+    if (checkpoint === undefined) throw new CheckpointError(`${path}: no such file or directory`);
+    return checkpoint.index;
+  }
+
+  #noteRegistered(envelope: Envelope): void {
+    if (envelope.kind !== 'reply') return;
+    const { checkpoint, epoch, seconds } = (envelope.body ?? {}) as Partial<CheckpointStatus & UpdateReport>;
+    if (checkpoint === undefined || seconds === undefined || epoch !== undefined) return;
+    this.#registered.set(checkpoint, this.#registration);
+  }
+
+  #launch(rank: number): SimulatedRankProcess {
+    this.#lives += 1;
+    const process = new SimulatedRankProcess(this.world, rank, this.#lives, () => {
+      if (this.#ranks.get(rank) === process) this.#ranks.delete(rank);
+    });
+    this.#ranks.set(rank, process);
+    return process;
   }
 }
 
-/** mulberry32: small, seeded, good enough to choose faults by. */
-function seededRandom(seed: number): Random {
-  let state = seed >>> 0;
-  return {
-    next() {
-      state = (state + 0x6d2b_79f5) >>> 0;
-      let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-      mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-      return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-    },
-  };
+function prefixOf(registration: number): string {
+  return `${segmentDirectory}checkpoint-${registration}-`;
 }

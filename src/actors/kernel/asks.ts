@@ -33,6 +33,11 @@ export class Asks {
     this.#clock = clock;
   }
 
+  /** Questions that are open. */
+  get size(): number {
+    return this.#pending.size;
+  }
+
   /** `send` passes the question on, with the id or the answer to settle it by. */
   open(
     to: ActorAddress,

@@ -87,6 +87,11 @@ export class Cell<M> {
     return this.#state !== 'ended';
   }
 
+  /** Messages that wait. */
+  get queued(): number {
+    return this.#mailbox.size;
+  }
+
   get accepts(): SpawnOptions<M>['accepts'] {
     return this.#options.accepts;
   }
@@ -110,10 +115,12 @@ export class Cell<M> {
     const hasWork = this.#state === 'new' || (this.#state === 'running' && this.#mailbox.size > 0);
     if (!hasWork || this.#tokenGiven) return;
     this.#tokenGiven = true;
+    this.system.turnDue(1);
     dispatch(this.nact as never, null as never);
   }
 
   async #takeTurn(): Promise<null> {
+    this.system.turnDue(-1);
     let endTurn = () => {};
     this.#turn = new Promise((resolve) => {
       endTurn = resolve;
@@ -237,6 +244,7 @@ export class Cell<M> {
     this.#state = 'ending';
     await this.#endLife(reason);
     stopNact(this.nact as never);
+    if (this.#tokenGiven && this.#turn === null) this.system.turnDue(-1);
     this.#state = 'ended';
     for (const delivery of this.#mailbox.drain()) this.system.deadLetter(this.ref, delivery);
     if (this.#parent !== null) this.#parent.#childEnded(this as unknown as Cell<never>);

@@ -18,6 +18,13 @@ export class DeathWatch {
   /** Node, then watcher and target, to what ends the watch. */
   readonly #incoming = new Map<string, Map<string, () => void>>();
 
+  /** Watches of either kind. */
+  get size(): number {
+    let size = this.#outgoing.size;
+    for (const watches of this.#incoming.values()) size += watches.size;
+    return size;
+  }
+
   /** True when this is the first watch on that actor: its node has to be told. */
   add(ref: ActorRef<never>, notify: Notify): boolean {
     const key = formatRef(ref);

@@ -11,5 +11,5 @@ export type {
 export type { ActorAddress, ActorRef, ReplyOf, Request } from './ref.ts';
 export { formatRef, sameActor } from './ref.ts';
 export { RestartIntensity } from './supervision.ts';
-export { ActorSystem, type SystemCounters } from './system.ts';
+export { ActorSystem, type SystemCensus, type SystemCounters, type TurnCount } from './system.ts';
 export type { Envelope, PeerEvent, Transport } from './transport.ts';

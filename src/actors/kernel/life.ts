@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { AbortedError, asFailure, type WeightcastError } from '../../errors.ts';
 import type { Clock, Logger, Random } from '../../ports.ts';
 import type { Actor, AskOptions, Context, Down, Reply, SpawnOptions } from './actor.ts';
@@ -21,6 +22,8 @@ export class Life<M> implements Context<M> {
   constructor(cell: Cell<M>, behaviour: Actor<M>) {
     this.#cell = cell;
     this.behaviour = behaviour;
+    // Every open question listens to it, and Node warns of eleven.
+    setMaxListeners(0, this.signal);
   }
 
   get self(): ActorRef<M> {

@@ -26,6 +26,13 @@ export interface SystemOptions {
   readonly transport?: Transport;
   /** An actor without a parent has crashed for good. By default it is only logged. */
   readonly onTopLevelCrash?: (ref: ActorRef<never>, error: WeightcastError) => void;
+  /** Kept up to date by the system; several may share one. */
+  readonly turns?: TurnCount;
+}
+
+/** Turns that actors were given and have not begun. A simulation lets time pass only when there are none. */
+export interface TurnCount {
+  due: number;
 }
 
 /** What went wrong so far, for metrics and tests. */
@@ -34,6 +41,17 @@ export interface SystemCounters {
   refusedByMailbox: number;
   invalidMessages: number;
   lateAnswers: number;
+}
+
+/** What a system holds at one moment. */
+export interface SystemCensus {
+  readonly actors: number;
+  /** Messages that wait in mailboxes. */
+  readonly queued: number;
+  /** Questions of this process that are not answered yet. */
+  readonly asks: number;
+  /** Watches across processes, of either end. */
+  readonly watches: number;
 }
 
 /** All actors of one process, and their way to those of others. */
@@ -51,22 +69,26 @@ export class ActorSystem {
   };
   readonly #transport: Transport | null;
   readonly #onTopLevelCrash: SystemOptions['onTopLevelCrash'];
+  readonly #turns: TurnCount;
   /** By name: at most one life of a name at a time. */
   readonly #cells = new Map<string, Cell<never>>();
   readonly #topLevel: Cell<never>[] = [];
   readonly #asks: Asks;
   readonly #deathWatch = new DeathWatch();
   #generation = 0;
+  #turnsDue = 0;
   #stopped = false;
+  #halted = false;
 
   private constructor(options: SystemOptions) {
-    const { clock, random, log, transport, onTopLevelCrash } = options;
+    const { clock, random, log, transport, onTopLevelCrash, turns } = options;
     this.node = transport?.node ?? 'local';
     this.clock = clock;
     this.random = random;
     this.log = log;
     this.#transport = transport ?? null;
     this.#onTopLevelCrash = onTopLevelCrash;
+    this.#turns = turns ?? { due: 0 };
     this.#asks = new Asks(clock);
     this.nact = startNact() as Ref<never>;
     transport?.listen(
@@ -77,6 +99,12 @@ export class ActorSystem {
 
   static create(options: SystemOptions): ActorSystem {
     return new ActorSystem(options);
+  }
+
+  get census(): SystemCensus {
+    let queued = 0;
+    for (const cell of this.#cells.values()) queued += cell.queued;
+    return { actors: this.#cells.size, queued, asks: this.#asks.size, watches: this.#deathWatch.size };
   }
 
   // ── what a main program does ─────────────────────────────────────────────────────────────────────────────────
@@ -134,9 +162,18 @@ export class ActorSystem {
     const inTime = await within(this.clock, deadlineMilliseconds, ending);
     const remaining = [...this.#cells.keys()];
     this.#asks.closeAll();
-    stopNact(this.nact as never);
+    this.halt();
     if (!inTime)
       throw new DeadlineError(`did not end in ${deadlineMilliseconds} ms: ${remaining.join(', ')}`);
+  }
+
+  /** Ends everything where it stands: no actor takes another turn, nobody is told. What a killed process does. */
+  halt(): void {
+    if (this.#halted) return;
+    this.#stopped = true;
+    this.turnDue(-this.#turnsDue);
+    this.#halted = true;
+    stopNact(this.nact as never);
   }
 
   // ── what cells do ────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,6 +196,12 @@ export class ActorSystem {
     );
     this.#cells.set(name, cell as unknown as Cell<never>);
     return cell;
+  }
+
+  turnDue(change: number): void {
+    if (this.#halted) return;
+    this.#turnsDue += change;
+    this.#turns.due += change;
   }
 
   forget(ref: ActorAddress): void {
@@ -244,9 +287,18 @@ export class ActorSystem {
   }
 
   #answerTo(node: string, id: number): Answer {
+    const fail = (error: unknown) =>
+      this.#sendIfReachable(node, { kind: 'failure', id, error: toWire(error) });
     return {
-      succeed: (body) => this.#sendIfReachable(node, { kind: 'reply', id, body }),
-      fail: (error) => this.#sendIfReachable(node, { kind: 'failure', id, error: toWire(error) }),
+      succeed: (body) => {
+        try {
+          this.#send(node, { kind: 'reply', id, body });
+        } catch (error) {
+          // An answer that is too large, or of no form that travels: whoever asked must not wait for it.
+          fail(error);
+        }
+      },
+      fail,
     };
   }
 

@@ -7,6 +7,7 @@ import {
 } from '../../../src/actors/kernel/index.ts';
 import type { Logger } from '../../../src/ports.ts';
 import { SimulatedClock } from '../../../src/simulation/clock.ts';
+import { turns } from '../../../src/simulation/turns.ts';
 
 /** Messages of the actors that these tests make: each names what it does. */
 export type TestMessage =
@@ -64,6 +65,7 @@ export function makeSystem(transport?: Transport): {
     clock,
     random: { next: () => 0.5 },
     log: silentLog,
+    turns,
     onTopLevelCrash: (ref, error) => crashes.push(`${ref.name}: ${error.message}`),
     ...(transport === undefined ? {} : { transport }),
   });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { z } from 'zod';
+import type { Context } from '../../../src/actors/kernel/index.ts';
 import { settle } from '../../../src/simulation/clock.ts';
 import { SimulatedNetwork } from '../../../src/simulation/network.ts';
 import { makeSystem, Probe, soon, type TestMessage } from './harness.ts';
@@ -70,6 +71,20 @@ test('a peer whose queue is full fails the ask', async () => {
     outcomes.map((outcome) => (outcome.status === 'fulfilled' ? outcome.value : outcome.reason.code)),
     [1, 2, 'WEIGHTCAST_OVERLOADED'],
   );
+});
+
+test('an answer that does not fit a message fails the ask at once', async () => {
+  const { here, there } = await twoNodes();
+  class Verbose extends Probe {
+    override async receive(message: TestMessage, context: Context<TestMessage>): Promise<void> {
+      if (message.type === 'echo') context.reply(message, new Uint8Array(17 * 2 ** 20));
+    }
+  }
+  const verbose = there.spawn('verbose', () => new Verbose('verbose', []), { accepts });
+  await assert.rejects(here.ask(verbose, { type: 'echo', value: 1 }, soon), {
+    code: 'WEIGHTCAST_PROTOCOL',
+    message: /a message of \d+ bytes .* exceeds/,
+  });
 });
 
 test('an error keeps its class across processes', async () => {

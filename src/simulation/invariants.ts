@@ -1,0 +1,80 @@
+import type { Envelope, SystemCensus } from '../actors/kernel/index.ts';
+import type { ClusterStatus, UpdateReport } from '../actors/messages.ts';
+import type { SimulatedCluster } from './cluster.ts';
+import type { SimulatedProcess } from './process.ts';
+import type { Trace } from './trace.ts';
+import type { SimulatedWorld } from './world.ts';
+
+/** An instance never reports a version unless all its workers acknowledged every bucket of it in one epoch. */
+export function checkReports(world: SimulatedWorld, envelope: Envelope): void {
+  if (envelope.kind !== 'reply') return;
+  const body = envelope.body as Partial<ClusterStatus & UpdateReport> | undefined;
+  for (const { name, version } of body?.instances ?? []) {
+    if (version !== null) checkVersion(world, name, `${version.checkpoint}@${version.digest}`);
+  }
+  if (body?.timelines === undefined) return;
+  for (const { name, isSpoiled } of world.engines) {
+    checkVersion(world, name, `${body.checkpoint}@${body.digest}`);
+    if (body.verified && isSpoiled)
+      world.trace.violated(`${name} is reported as verified, but holds other bytes`);
+  }
+}
+
+function checkVersion(world: SimulatedWorld, name: string, version: string): void {
+  const engine = world.engines.find((candidate) => candidate.name === name)!;
+  if (engine.acknowledged === version) return;
+  world.trace.violated(`${name} is reported with ${version}, but acknowledged ${engine.acknowledged}`);
+}
+
+/**
+ * What has to hold when nothing runs: all that was taken is given back, and no table holds more than the cluster's
+ * size accounts for.
+ */
+export function checkIdle(cluster: SimulatedCluster): void {
+  const { world, ranks, users } = cluster;
+  const { devices, links, communicators, engines, hosts, trace } = world;
+  checkSupervisorIdle(cluster);
+  const expect = (what: string, found: number, most: number) => {
+    if (found > most) trace.violated(`${what}: ${found}, at most ${most} expected when nothing runs`);
+  };
+  for (const { uuid, used } of devices) expect(`bytes allocated on ${uuid}`, used, 0);
+  expect('worker links bound', links.open, 0);
+  expect('members of communicators', communicators.members, ranks.size);
+  for (const { name, workers } of engines) {
+    expect(`workers of ${name} in an exchange`, workers.filter(({ isBusy }) => isBusy).length, 0);
+  }
+  for (const { process } of ranks.values()) {
+    if (process !== null) expectAtMost(trace, process, { ...none, actors: 5, watches: 1 });
+  }
+  for (const { process } of users) if (process.isAlive) expectAtMost(trace, process, none);
+  for (const host of hosts) {
+    for (const path of host.segments)
+      if (!cluster.isHeld(path)) trace.violated(`${path} is left on ${host.name}`);
+  }
+}
+
+/** The part of {@link checkIdle} that holds whatever state engines and devices are in. */
+export function checkSupervisorIdle({ world, supervisor, ranks }: SimulatedCluster): void {
+  const { trace, engines, devices } = world;
+  const running = [...ranks.values()].filter(({ process }) => process !== null).length;
+  expectAtMost(trace, supervisor, {
+    ...none,
+    actors: 2 + engines.length,
+    watches: running,
+    // Ranks that are to be started again.
+    timers: devices.length - running,
+  });
+}
+
+const none = { actors: 0, queued: 0, asks: 0, watches: 0, timers: 0 };
+
+function expectAtMost(
+  trace: Trace,
+  { system, node, timers }: SimulatedProcess,
+  most: SystemCensus & { readonly timers: number },
+): void {
+  for (const [what, count] of Object.entries({ ...system.census, timers })) {
+    const limit = most[what as keyof typeof most];
+    if (count > limit) trace.violated(`${node} holds ${count} ${what}, at most ${limit} when nothing runs`);
+  }
+}

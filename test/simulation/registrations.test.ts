@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { checkpointAt } from '../../src/simulation/checkpoint.ts';
+import { checkpoints, model, onStage } from './harness.ts';
+
+/** Paths of all segments that there are. */
+function segmentsOf({ hosts }: { hosts: readonly { segments: readonly string[] }[] }): string[] {
+  return hosts.flatMap(({ segments }) => segments);
+}
+
+test('a registration that fails on one rank leaves no segment on any', async () => {
+  await onStage({}, async ({ world, user, succeeds, fails, wait }) => {
+    const before = segmentsOf(world);
+    world.hosts[1]!.loadFailures = 1;
+    await fails(user.register('b', '/models/b'), 'WEIGHTCAST_NATIVE', /input\/output error/);
+    await wait(100);
+    assert.deepEqual(segmentsOf(world), before);
+    await succeeds(user.register('b', '/models/b'));
+  });
+});
+
+test('a registration can be cancelled while ranks load, and another one begun at once', async () => {
+  await onStage({}, async ({ world, user, succeeds, fails, until, wait }) => {
+    const before = segmentsOf(world).length;
+    const registration = user.register('b', '/models/b');
+    await until('ranks load', () => segmentsOf(world).length > before);
+    await succeeds(user.cancel('the wrong one'));
+    await fails(registration, 'WEIGHTCAST_ABORTED', /the wrong one/);
+    await succeeds(user.register('b', '/models/b'));
+    await wait(100);
+    assert.equal(segmentsOf(world).length, 2 * before);
+    assert.equal((await succeeds(user.update('b'))).verified, true);
+  });
+});
+
+test('what a rank loaded for a registration that its death ended is forgotten when it is back', async () => {
+  await onStage({ ranksPerHost: 1 }, async ({ cluster, world, user, fails, until, wait, ready }) => {
+    const before = segmentsOf(world);
+    const registration = user.register('b', '/models/b');
+    await until('rank 2 loads', () => world.hosts[2]!.segments.length > 1);
+    cluster.ranks.get(2)!.kill();
+    await fails(registration, 'WEIGHTCAST_PEER_LOST', /rank 2 died/);
+    await ready();
+    await wait(100);
+    assert.deepEqual(segmentsOf(world), before);
+  });
+});
+
+test('a checkpoint that takes the place of another one is served, and the old segments go', async () => {
+  await onStage({}, async ({ world, user, succeeds, status, wait }) => {
+    await succeeds(user.update('a'));
+    const before = segmentsOf(world);
+    await succeeds(user.register('a', '/models/b'));
+    await succeeds(user.update('a'));
+    await wait(100);
+    const after = segmentsOf(world);
+    assert.equal(after.length, before.length);
+    assert.ok(after.every((path) => !before.includes(path)));
+    assert.equal((await status()).instances[0]!.version!.digest, checkpoints[1]!.digest);
+  });
+});
+
+test('a share of tensors without bytes is loaded like any other', async () => {
+  const empty = Array.from({ length: 4 }, (_, at) => ({ name: `empty.${at}`, dtype: 'F32', shape: [0] }));
+  const path = '/models/empty';
+  const options = {
+    checkpoints: [...checkpoints, checkpointAt(path, [...empty, ...model.slice(0, 1)], false)],
+  };
+  await onStage({ ...options, worldSize: 2, instances: [[0, 1]] }, async ({ user, succeeds }) => {
+    assert.equal((await succeeds(user.register('e', path))).tensors, 5);
+    assert.equal((await succeeds(user.update('e'))).verified, true);
+  });
+});
+
+test('tensors that lie in shared memory are used where they are', async () => {
+  const shared = checkpointAt('/dev/shm/model.safetensors', model, true);
+  await onStage(
+    { checkpoints: [...checkpoints, shared], ranksPerHost: 4 },
+    async ({ world, user, succeeds }) => {
+      const before = segmentsOf(world);
+      await succeeds(user.register('s', shared.path));
+      assert.equal((await succeeds(user.update('s'))).verified, true);
+      assert.deepEqual(segmentsOf(world), before);
+    },
+  );
+});

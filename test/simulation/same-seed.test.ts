@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { faultKinds } from '../../src/simulation/faults.ts';
+import { type RunResult, run } from '../../src/simulation/run.ts';
+import { simulate } from './harness-process.ts';
+
+const seeds = [1, 2, 3, 5, 8, 13, 21, 34, 55, 89];
+const everything = Number.POSITIVE_INFINITY;
+
+/** Keeps the event loop, and with it the order of its phases, busy with things that are none of the simulation's. */
+function disturb(): () => void {
+  const timer = setInterval(() => setImmediate(() => process.nextTick(() => {})), 0);
+  return () => clearInterval(timer);
+}
+
+test('the same seed makes the same run, event for event, whatever else the process does', async () => {
+  for (const seed of seeds) {
+    const first = await run({ seed, keepTrace: everything });
+    const calm = disturb();
+    const second = await run({ seed, keepTrace: everything });
+    calm();
+    assert.ok(first.trace.length > 50);
+    assert.deepEqual(second.trace, first.trace, `seed ${seed}`);
+    assert.equal(second.digest, first.digest);
+  }
+});
+
+test('another process makes the same run', async () => {
+  const seed = 21;
+  const { output } = await simulate('--seed', seed);
+  const { digest } = await run({ seed });
+  assert.ok(output.includes(`digest ${digest}`), output.slice(-400));
+});
+
+test('different seeds make different runs', async () => {
+  const digests = new Set<string>();
+  for (const seed of seeds) digests.add((await run({ seed })).digest);
+  assert.equal(digests.size, seeds.length);
+});
+
+test('messages of an epoch that is over change nothing: all else happens as it would without them', async () => {
+  const faults = faultKinds.filter((kind) => kind !== 'forged messages');
+  const withoutForger = ({ trace }: RunResult) => trace.filter((line) => !line.includes('forger~1'));
+  const forge = { everyMilliseconds: 5, times: 1_000 };
+  let refused = 0;
+  for (const seed of seeds) {
+    const plain = await run({ seed, faults, keepTrace: everything });
+    const forged = await run({ seed, faults, keepTrace: everything, forge });
+    assert.deepEqual(forged.violations, []);
+    assert.deepEqual(withoutForger(forged), withoutForger(plain), `seed ${seed}`);
+    refused += forged.refused;
+  }
+  assert.ok(refused > 1_000, `${refused} forged messages were refused`);
+});

@@ -1,0 +1,31 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { FaultKind } from '../../src/simulation/faults.ts';
+import { run } from '../../src/simulation/run.ts';
+import { simulate } from './harness-process.ts';
+
+/** More of them: WEIGHTCAST_SEEDS=10000 npm test -- test/simulation/seeds.test.ts */
+const seeds = Number(process.env.WEIGHTCAST_SEEDS ?? 300);
+
+test(`no invariant breaks in ${seeds} random clusters with faults at random moments`, async () => {
+  const { code, output } = await simulate('--seeds', seeds);
+  // Names each seed that fails, and how to replay it.
+  assert.equal(code, 0, output);
+  const [, runs, faults] = /(\d+) runs, (\d+) faults, .* 0 failed/.exec(output) ?? [];
+  assert.equal(Number(runs), seeds);
+  assert.ok(Number(faults) > seeds, `${faults} faults`);
+});
+
+/** Harm that must cost nothing. */
+const harmless: readonly FaultKind[] = ['forged messages'];
+
+test('without faults that cost an update no update fails', async () => {
+  for (let seed = 1; seed <= 40; seed += 1) {
+    const { violations, reasons, succeeded } = await run({ seed, faults: harmless });
+    assert.deepEqual(violations, [], `seed ${seed}`);
+    assert.ok(succeeded > 0);
+    // What a user asks for in vain: a checkpoint that is not there, or two things at once.
+    const others = reasons.filter((code) => !['WEIGHTCAST_USAGE', 'WEIGHTCAST_CHECKPOINT'].includes(code));
+    assert.deepEqual(others, [], `seed ${seed}`);
+  }
+});

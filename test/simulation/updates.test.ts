@@ -1,0 +1,105 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { bucketBytes, checkpoints, onStage, versionsOf } from './harness.ts';
+
+test('an update brings every tensor to every worker of every instance', async () => {
+  await onStage({}, async ({ world, user, succeeds, status }) => {
+    const report = await succeeds(user.update('a', { bucketBytes }));
+    assert.equal(report.verified, true);
+    assert.equal(report.buckets, 8);
+    assert.equal(report.mode, 'pipelined');
+    const version = `a@${checkpoints[0]!.digest}`;
+    assert.deepEqual(
+      world.engines.map(({ acknowledged }) => acknowledged),
+      [version, version],
+    );
+    assert.deepEqual(versionsOf(await status()), ['a', 'a']);
+  });
+});
+
+test('a cluster of one rank updates without broadcasts', async () => {
+  await onStage({ worldSize: 1, instances: [[0]] }, async ({ user, succeeds }) => {
+    const report = await succeeds(user.update('a', { bucketBytes }));
+    assert.equal(report.verified, true);
+    assert.equal(report.timelines[0]!.broadcast.length, 0);
+  });
+});
+
+test('a device with room for two slots takes the update in serial mode', async () => {
+  await onStage({ deviceCapacity: 11 * 2 ** 20 }, async ({ user, succeeds }) => {
+    assert.equal((await succeeds(user.update('a'))).mode, 'serial');
+  });
+});
+
+test('a device without room for two slots is named, with the tensor, and no engine is touched', async () => {
+  await onStage({ deviceCapacity: 8 * 2 ** 20 }, async ({ user, fails, status }) => {
+    await fails(user.update('a'), 'WEIGHTCAST_MEMORY', /layers\.\d+\.weight.*rank \d/);
+    assert.ok((await status()).instances.every(({ state }) => state === 'unknown'));
+  });
+});
+
+test('from the first bucket to the last acknowledgement an instance has no version', async () => {
+  await onStage({}, async ({ world, user, succeeds, until, status }) => {
+    await succeeds(user.update('a'));
+    await succeeds(user.register('b', '/models/b'));
+    const update = user.update('b', { bucketBytes });
+    await until('an engine is touched', () =>
+      world.engines.some(({ acknowledged }) => acknowledged === null),
+    );
+    const during = await status();
+    assert.deepEqual(versionsOf(during), [null, null]);
+    assert.ok(during.instances.every(({ state }) => state === 'updating'));
+    await succeeds(update);
+    assert.deepEqual(versionsOf(await status()), ['b', 'b']);
+  });
+});
+
+test('a second update while one runs is refused, and does not disturb it', async () => {
+  await onStage({}, async ({ world, user, succeeds, fails, until }) => {
+    const first = user.update('a', { bucketBytes });
+    await until('engines are asked', () => world.links.open === 4);
+    await fails(user.update('a'), 'WEIGHTCAST_USAGE', /busy updating to a/);
+    assert.equal((await succeeds(first)).verified, true);
+  });
+});
+
+test('a cancelled update says why, and gives everything back', async () => {
+  await onStage({}, async ({ world, user, succeeds, fails, until, status }) => {
+    const update = user.update('a', { bucketBytes });
+    await until('an engine is touched', () => world.engines[0]!.workers.some(({ isBusy }) => isBusy));
+    await succeeds(user.cancel('no longer wanted'));
+    await fails(update, 'WEIGHTCAST_ABORTED', /^no longer wanted$/);
+    assert.deepEqual(versionsOf(await status()), [null, null]);
+    assert.ok(world.devices.every(({ used }) => used === 0));
+    await succeeds(user.update('a'));
+  });
+});
+
+test('an update goes on when the process that asked for it is gone', async () => {
+  await onStage({}, async ({ cluster, world, until, wait, status }) => {
+    const leaving = cluster.user();
+    void leaving.update('a', { bucketBytes });
+    await until('engines are asked', () => world.links.open === 4);
+    leaving.process.kill();
+    world.network.endSession(world.supervisorNode, leaving.process.node, 'SIGKILL');
+    await until('the update is over', () => world.links.open === 0);
+    await wait(10_000);
+    assert.deepEqual(versionsOf(await status()), ['a', 'a']);
+  });
+});
+
+test('the second update of a layout sends neither plan nor manifest', async () => {
+  await onStage({}, async ({ world, user, succeeds }) => {
+    const sent: boolean[] = [];
+    world.onSent.push(({ envelope }) => {
+      const { type, plan, manifest } = (envelope.kind === 'ask' ? envelope.body : {}) as Record<
+        string,
+        unknown
+      >;
+      if (type === 'open') sent.push(plan !== null || manifest !== null);
+    });
+    await succeeds(user.update('a', { bucketBytes }));
+    await succeeds(user.update('a', { bucketBytes }));
+    assert.deepEqual(sent, [true, true, true, true, false, false, false, false]);
+  });
+});
