@@ -3,7 +3,7 @@ import type { LoadJob } from '../checkpoint/segment-store.ts';
 import {
   AbortedError,
   asFailure,
-  CheckpointError,
+  DeviceLostError,
   OutOfDeviceMemoryError,
   UsageError,
   WeightcastError,
@@ -11,11 +11,12 @@ import {
 import type { Collective } from '../native-bridge/collective.ts';
 import { SLOTS } from '../plan/memory-budget.ts';
 import type { Plan } from '../plan/plan.ts';
-import { Attempt } from './attempt.ts';
+import { Attempt, type AttemptOrder } from './attempt.ts';
 import { BucketActor } from './bucket.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import type {
   BucketMessage,
+  Communicator,
   Opened,
   Progress,
   RankMessage,
@@ -145,10 +146,19 @@ export class RankActor implements Actor<RankMessage> {
       return;
     }
     this.#epoch = message.epoch;
+    const { createCommunicator } = message;
+    let communicatorId: Uint8Array | null = null;
+    try {
+      if (createCommunicator !== null) communicatorId = this.#ports.createCommunicator(createCommunicator);
+    } catch (error) {
+      context.fail(asFailure(error));
+      return;
+    }
     context.reply(message, {
       freeBytes: this.#ports.device.memory().free,
       layout: this.#manifest?.layout ?? null,
       planDigest: this.#plan?.digest ?? null,
+      communicatorId,
     });
   }
 
@@ -166,24 +176,29 @@ export class RankActor implements Actor<RankMessage> {
       return;
     }
     this.#reserveBytes = message.reserveBytes;
+    const order = {
+      epoch: message.epoch,
+      version: message.version,
+      plan: this.#plan,
+      manifest: this.#manifest.value,
+    };
     try {
-      context.reply(message, await this.#openAttempt(message, this.#plan, this.#manifest.value, context));
+      const collective = await this.#joinCommunicator(message.communicator, [...this.#plan.ranks]);
+      context.reply(message, await this.#openAttempt(order, collective, context));
     } catch (error) {
-      // What is wrong is the checkpoint, and not this rank.
-      if (!(error instanceof CheckpointError)) throw error;
+      // What is wrong is the checkpoint or another rank, and not this one.
+      if (!(error instanceof WeightcastError) || error instanceof DeviceLostError) throw error;
       context.fail(error);
     }
   }
 
   async #openAttempt(
-    message: MessageOf<'open'>,
-    plan: Plan,
-    manifest: Manifest,
+    order: AttemptOrder,
+    collective: Collective,
     context: Context<RankMessage>,
   ): Promise<Opened> {
+    const { plan } = order;
     try {
-      const collective = this.#joinCommunicator(message.communicator, [...plan.ranks]);
-      const order = { epoch: message.epoch, version: message.version, plan, manifest };
       this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective);
       return { outcome: 'open', linkAddress: this.#attempt.linkAddress };
     } catch (error) {
@@ -193,11 +208,13 @@ export class RankActor implements Actor<RankMessage> {
     }
   }
 
-  #joinCommunicator(number: number, ranks: readonly number[]): Collective {
+  async #joinCommunicator(communicator: Communicator, ranks: readonly number[]): Promise<Collective> {
+    const { number } = communicator;
     const held = this.#communicator;
     if (held?.number === number && held.ranks === ranks.join()) return held.collective;
+    this.#communicator = null;
     held?.collective.close();
-    const collective = this.#ports.openCollective(number, ranks);
+    const collective = await this.#ports.openCollective(communicator, ranks);
     this.#communicator = { number, ranks: ranks.join(), collective };
     return collective;
   }

@@ -6,6 +6,7 @@ import {
   UsageError,
   type WeightcastError,
 } from '../errors.ts';
+import { CommunicatorKeeper } from './communicator-keeper.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import { RestartIntensity } from './kernel/index.ts';
 import { Members } from './members.ts';
@@ -64,7 +65,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   readonly #observers: ActorRef<ObserverMessage>[] = [];
   #planner!: ActorRef<PlannerMessage>;
   #epoch = 0;
-  #communicator = 1;
+  readonly #communicator = new CommunicatorKeeper();
   #registrations = 0;
   /** The registration or update that is running. */
   #work: { readonly what: string; readonly abort: AbortController } | null = null;
@@ -189,7 +190,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
           this.#epoch += 1;
           return this.#epoch;
         },
-        communicator: () => this.#communicator,
+        communicator: this.#communicator,
         onEnginesTouched: (epoch: number) => context.tell(context.self, { type: 'engines-touched', epoch }),
       };
       return {
@@ -198,10 +199,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
           this.#members.commit({ checkpoint: report.checkpoint, digest: report.digest });
           return report;
         },
-        rollback: () => {
-          this.#members.updateFailed();
-          this.#communicator += 1;
-        },
+        rollback: () => this.#members.updateFailed(),
       };
     });
   }
@@ -270,6 +268,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   }
 
   #loseRank(rank: number, reason: string): void {
+    this.#communicator.lose();
     this.#work?.abort.abort(new PeerLostError(`rank ${rank} died (${reason}) while ${this.#work.what}`));
   }
 

@@ -121,7 +121,8 @@ export class SimulatedCluster {
       pid: rank + 1,
       device,
       segments: this.#segments(),
-      openCollective: (communicator, ranks) => this.#communicators.open(communicator, ranks.length),
+      createCommunicator: () => new Uint8Array(),
+      openCollective: async ({ number }, ranks) => this.#communicators.open(number, ranks.length),
       bindWorkerLink: async () => this.links.bind(device.uuid),
     };
   }
