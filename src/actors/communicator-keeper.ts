@@ -1,3 +1,4 @@
+import { strict as assert } from 'node:assert';
 import { ProtocolError } from '../errors.ts';
 import type { Communicator, NewCommunicator } from './messages.ts';
 import type { RankMember } from './update.ts';
@@ -9,6 +10,7 @@ import type { RankMember } from './update.ts';
 export class CommunicatorKeeper {
   #number = 1;
   #held: Communicator | null = null;
+  #isOffered = false;
 
   /** What a rank has to create before `members` can open a communicator; null while there is one to use again. */
   missing(members: readonly RankMember[]): NewCommunicator | null {
@@ -20,15 +22,28 @@ export class CommunicatorKeeper {
     };
   }
 
-  /** The communicator, whose id is `created` if one was missing. */
-  hold(created: Uint8Array | null): Communicator {
-    if (created !== null) this.#held = { number: this.#number, id: created };
+  /** `id` is what the rank that was asked has made of it; null if there was one to use again. */
+  hold(id: Uint8Array | null): void {
+    if (id !== null) this.#held = { number: this.#number, id };
     if (this.#held === null) throw new ProtocolError('a rank was asked for a communicator and created none');
+  }
+
+  /** What ranks are told to open. */
+  offer(): Communicator {
+    assert(this.#held !== null, 'a communicator is created before it is opened');
+    this.#isOffered = true;
     return this.#held;
   }
 
+  /** An update has failed. What nobody was told to open is kept: its creator waits for the members as long as it lives. */
+  updateFailed(): void {
+    if (this.#isOffered) this.lose();
+  }
+
+  /** A member is gone. */
   lose(): void {
     this.#number += 1;
     this.#held = null;
+    this.#isOffered = false;
   }
 }

@@ -290,8 +290,9 @@ export class RankActor implements Actor<RankMessage> {
   async #abandon(error: WeightcastError): Promise<void> {
     const attempt = this.#attempt;
     if (attempt === null) return;
-    // Peers that are inside a broadcast with this rank must not wait for its deadline.
-    this.#communicator?.collective.abort();
+    // Peers that are inside a broadcast with this rank must not wait for its deadline. Without a stream there is none:
+    // when memory is short and the update is planned again, the communicator stays good.
+    if (this.#stream !== null) this.#communicator?.collective.abort();
     await attempt.abort(error.message);
     this.#attempt = null;
     this.#stream = null;

@@ -199,7 +199,10 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
           this.#members.commit({ checkpoint: report.checkpoint, digest: report.digest });
           return report;
         },
-        rollback: () => this.#members.updateFailed(),
+        rollback: () => {
+          this.#members.updateFailed();
+          this.#communicator.updateFailed();
+        },
       };
     });
   }

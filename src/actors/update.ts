@@ -143,7 +143,7 @@ export class Update {
         return ask(this.#context, ref, toRank.prepare, question, this.#within(deadlines.control));
       }),
     );
-    const communicator = this.#order.communicator.hold(prepared[0]!.communicatorId);
+    this.#order.communicator.hold(prepared[0]!.communicatorId);
     const available = ranks.map(({ rank, host }, index) => ({
       rank,
       host,
@@ -161,6 +161,7 @@ export class Update {
       },
       this.#within(deadlines.plan),
     );
+    const communicator = this.#order.communicator.offer();
     const answers = await this.#allOrAbandon(
       epoch,
       ranks.map(({ ref }, index) => {
@@ -286,7 +287,6 @@ export class Update {
 
   /** Everyone who can still be reached gives back what epoch `epoch` took. Never rejects. */
   async #abandon(epoch: number, reason: string): Promise<void> {
-    this.#order.communicator.lose();
     const options = { deadlineMilliseconds: deadlines.abort };
     const bridges = this.#order.instances.map(({ bridge }) =>
       ask(this.#context, bridge, toBridge.abandon, { epoch, reason }, options),
