@@ -6,12 +6,15 @@
 ///   device/      HostDevice: a GPU emulated in shared memory, its account kept in a Ledger
 ///   device/cuda/ CudaDevice: a real one, through the Driver that is loaded at run time; each kind of work has a Lane,
 ///                a stream with a thread that fills it and reports
-///   collective/  ShmCollective: broadcast among the ranks of a host, over a ControlFile
+///   collective/  ShmCollective: broadcast among the ranks of a host, agreed upon through the ControlFile of their
+///                Membership, carried out by a HostCopy or a DeviceCopy; NcclCollective: broadcast among CUDA devices, by
+///                an NcclCommunicator that keeps an NcclPipeline filled
 ///   bridge/      the only part that knows of JavaScript: a class *_object for each class above, argument readers,
 ///                the Settler (promises from native threads) and Endings (what is done when the process ends)
 ///
 /// Errors are C++ exceptions of class Failure up to the bridge, which gives them their `code`. Threads are made by
-/// ThreadPool, Lane and ShmCollective only, and joined before the environment that they report to ends.
+/// ThreadPool, Lane, ShmCollective, NcclCollective and CallThread only, and joined before the environment that they
+/// report to ends, but for one that hangs inside a library.
 
 #include <napi.h>
 
@@ -21,6 +24,7 @@
 #include "bridge/environment.h"
 #include "bridge/host_device_object.h"
 #include "bridge/mapping_object.h"
+#include "bridge/nccl_collective_object.h"
 #include "bridge/probes.h"
 #include "bridge/shared_directory_object.h"
 #include "bridge/shm_collective_object.h"
@@ -47,6 +51,9 @@ Napi::Object Initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("HostDevice", HostDeviceObject::Define(env));
   exports.Set("CudaDevice", CudaDeviceObject::Define(env));
   exports.Set("ShmCollective", ShmCollectiveObject::Define(env));
+  exports.Set("NcclCollective", NcclCollectiveObject::Define(env));
+  exports.Set("ncclUniqueId", Napi::Function::New<NcclUniqueIdValue>(env, "ncclUniqueId"));
+  exports.Set("probeNccl", Napi::Function::New<ProbeNcclValue>(env, "probeNccl"));
   exports.Set("probeCuda", Napi::Function::New<ProbeCudaValue>(env, "probeCuda"));
   exports.Set("ncclVersion", Napi::Function::New<NcclVersionValue>(env, "ncclVersion"));
   exports.Set("whyNotLoaded", Napi::Function::New<WhyNotLoadedValue>(env, "whyNotLoaded"));

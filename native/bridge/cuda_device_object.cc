@@ -17,6 +17,7 @@
 namespace weightcast {
 namespace {
 
+constexpr napi_type_tag kTypeTag = {0x35f1d8207ab94c6e, 0x9d42e6c18b7f053a};
 constexpr uint64_t kLargestRead = uint64_t{64} << 20;
 
 Napi::Value UndefinedValue(Napi::Env env, const Outcome&) { return env.Undefined(); }
@@ -68,6 +69,15 @@ CudaDeviceObject::CudaDeviceObject(const Napi::CallbackInfo& info) : Napi::Objec
                                                  static_cast<double>(stall_milliseconds));
   });
   ending_ = Environment::Of(info.Env()).endings().Add([device = device_] { device->Stop(); });
+  info.This().As<Napi::Object>().TypeTag(&kTypeTag);
+}
+
+std::shared_ptr<const cuda::PrimaryContext> CudaDeviceObject::ContextArgument(const Napi::Value& value,
+                                                                              const char* name) {
+  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kTypeTag)) {
+    ThrowArgumentType(value.Env(), name, "a CudaDevice");
+  }
+  return Unwrap(value.As<Napi::Object>())->device_->OpenContext();
 }
 
 Napi::Value CudaDeviceObject::Uuid(const Napi::CallbackInfo& info) {

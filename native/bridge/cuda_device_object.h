@@ -15,6 +15,10 @@ class CudaDeviceObject : public Napi::ObjectWrap<CudaDeviceObject> {
   static Napi::Function Define(Napi::Env env);
   explicit CudaDeviceObject(const Napi::CallbackInfo& info);
 
+  /// The context of the device behind a value. Throws CLOSED once it is closed, and a TypeError naming `name` for any
+  /// other value.
+  static std::shared_ptr<const cuda::PrimaryContext> ContextArgument(const Napi::Value& value, const char* name);
+
  private:
   Napi::Value Uuid(const Napi::CallbackInfo& info);
   Napi::Value NumaNode(const Napi::CallbackInfo& info);

@@ -1,37 +1,28 @@
 #include "bridge/shm_collective_object.h"
 
-#include <limits>
+#include <string>
 #include <utility>
-#include <vector>
 
 #include "bridge/arguments.h"
+#include "bridge/collective_arguments.h"
+#include "bridge/cuda_device_object.h"
 #include "bridge/environment.h"
 #include "bridge/error.h"
-#include "system/failure.h"
+#include "collective/host_copy.h"
 
 namespace weightcast {
 namespace {
 
-uint32_t RankArgument(const Napi::Value& value, const char* name) {
-  const uint64_t rank = WholeArgument(value, name);
-  if (rank <= std::numeric_limits<uint32_t>::max()) return static_cast<uint32_t>(rank);
-  throw Failure(code::kOutOfRange, std::string(name) + " is too large: " + std::to_string(rank));
-}
-
-Broadcast BroadcastArgument(const Napi::Object& options) {
-  Broadcast broadcast;
-  broadcast.root = RankArgument(options.Get("root"), "root");
+HostCopy::Places HostPlacesArgument(const Napi::Object& options) {
+  HostCopy::Places places;
   if (const Napi::Value source = options.Get("source"); !source.IsNull()) {
-    broadcast.source = MappingArgument(source, "source");
-    broadcast.source_offset = WholeArgument(options.Get("sourceOffset"), "sourceOffset");
+    places.source = MappingArgument(source, "source");
+    places.source_offset = WholeArgument(options.Get("sourceOffset"), "sourceOffset");
   }
-  broadcast.destination = MappingArgument(options.Get("destination"), "destination");
-  broadcast.destination_offset = WholeArgument(options.Get("destinationOffset"), "destinationOffset");
-  broadcast.bytes = WholeArgument(options.Get("bytes"), "bytes");
-  const Napi::Value timeout = options.Get("timeoutMilliseconds");
-  broadcast.deadline =
-      MonotonicMilliseconds() + static_cast<double>(WholeArgument(timeout, "timeoutMilliseconds"));
-  return broadcast;
+  places.destination = MappingArgument(options.Get("destination"), "destination");
+  places.destination_offset = WholeArgument(options.Get("destinationOffset"), "destinationOffset");
+  places.bytes = WholeArgument(options.Get("bytes"), "bytes");
+  return places;
 }
 
 }  // namespace
@@ -50,31 +41,46 @@ ShmCollectiveObject::ShmCollectiveObject(const Napi::CallbackInfo& info)
   Guarded(info.Env(), [&] {
     const Napi::Object options = ObjectArgument(info[0], "options");
     const std::string path = TextArgument(options.Get("path"), "path");
-    const uint32_t rank = RankArgument(options.Get("rank"), "rank");
-    const uint32_t world_size = RankArgument(options.Get("worldSize"), "worldSize");
+    const uint32_t rank = RankOption(options, "rank");
+    const uint32_t world_size = RankOption(options, "worldSize");
+    const Napi::Value device = options.Get("device");
+    is_on_cuda_ = !device.IsNull();
+    if (is_on_cuda_) {
+      copier_ = std::make_shared<DeviceCopier>(CudaDeviceObject::ContextArgument(device, "device"));
+    } else {
+      sources_ = std::make_shared<SourceCache>();
+    }
     collective_ = std::make_unique<ShmCollective>(path, rank, world_size);
   });
   ending_ = Environment::Of(info.Env()).endings().Add([collective = collective_.get()] { collective->Close(); });
 }
 
 Napi::Value ShmCollectiveObject::Broadcast(const Napi::CallbackInfo& info) {
-  // Also the buffers stay: one that is collected gives its device memory back.
-  std::vector<Napi::Value> kept{info.This()};
-  for (const char* name : {"source", "destination"}) {
-    if (!info[0].IsObject()) break;
-    const Napi::Value buffer = info[0].As<Napi::Object>().Get(name);
-    if (buffer.IsObject()) kept.push_back(buffer);
-  }
   const auto start = [&](Done done) {
-    weightcast::Broadcast broadcast = BroadcastArgument(ObjectArgument(info[0], "options"));
+    const Napi::Object options = ObjectArgument(info[0], "options");
+    weightcast::Broadcast broadcast;
+    broadcast.root = RankOption(options, "root");
+    broadcast.copy = CopyArgument(options);
+    broadcast.deadline = DeadlineOption(options);
     broadcast.done = std::move(done);
     collective_->Give(std::move(broadcast));
   };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, IntervalValue);
+  return Environment::Of(info.Env()).settler().Run(info.Env(), start, KeptForBroadcast(info), IntervalValue);
+}
+
+std::unique_ptr<BroadcastCopy> ShmCollectiveObject::CopyArgument(const Napi::Object& options) const {
+  if (!is_on_cuda_) return std::make_unique<HostCopy>(HostPlacesArgument(options), sources_);
+  DeviceCopy::Places places{SourceOption(options), DestinationOption(options),
+                            WholeArgument(options.Get("bytes"), "bytes")};
+  return std::make_unique<DeviceCopy>(std::move(places), copier_);
 }
 
 void ShmCollectiveObject::Abort(const Napi::CallbackInfo&) { collective_->Abort(); }
 
-void ShmCollectiveObject::Close(const Napi::CallbackInfo&) { collective_->Close(); }
+void ShmCollectiveObject::Close(const Napi::CallbackInfo&) {
+  collective_->Close();
+  sources_.reset();
+  copier_.reset();
+}
 
 }  // namespace weightcast

@@ -5,7 +5,9 @@
 #include <memory>
 
 #include "bridge/endings.h"
+#include "collective/device_copy.h"
 #include "collective/shm_collective.h"
+#include "collective/source_cache.h"
 
 namespace weightcast {
 
@@ -20,6 +22,12 @@ class ShmCollectiveObject : public Napi::ObjectWrap<ShmCollectiveObject> {
   void Abort(const Napi::CallbackInfo& info);
   void Close(const Napi::CallbackInfo& info);
 
+  std::unique_ptr<BroadcastCopy> CopyArgument(const Napi::Object& options) const;
+
+  bool is_on_cuda_ = false;
+  /// What other ranks' memory is opened with: on host devices the one, on CUDA devices the other. Null once closed.
+  std::shared_ptr<SourceCache> sources_;
+  std::shared_ptr<DeviceCopier> copier_;
   std::unique_ptr<ShmCollective> collective_;
   Endings::Registration ending_;
 };

@@ -42,10 +42,6 @@ ControlFile::ControlFile(const std::string& path, uint32_t world_size) : world_s
 }
 
 void ControlFile::Join(uint32_t rank) {
-  if (rank >= world_size_) {
-    throw Failure(code::kOutOfRange, "rank " + std::to_string(rank) + " is not one of " +
-                                         std::to_string(world_size_) + " ranks");
-  }
   RankState& state = this->rank(rank);
   uint32_t absent = RankState::kAbsent;
   if (!state.phase.compare_exchange_strong(absent, RankState::kJoining)) {

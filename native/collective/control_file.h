@@ -20,7 +20,7 @@ struct Cause {
   Kind kind = kNone;
   /// Who noticed.
   uint16_t reporter = 0;
-  /// Who is lost or late.
+  /// Who is lost or late; the reporter itself if it cannot tell.
   uint16_t subject = 0;
 
   uint64_t Packed() const { return kind | uint64_t{reporter} << 16 | uint64_t{subject} << 32; }
@@ -35,6 +35,8 @@ struct alignas(64) RankState {
   std::atomic<uint32_t> phase;
   int32_t pid;
   uint64_t start_time;
+  /// How many operations this rank has begun.
+  std::atomic<uint64_t> begun;
   /// How many operations this rank has done its part of: on a receiver its own copy, on the root all of it.
   std::atomic<uint64_t> completed;
 
@@ -43,16 +45,17 @@ struct alignas(64) RankState {
 
 /// What a root tells the others about one operation. Written by the root while nobody reads it, then `sequence`.
 struct alignas(64) Announcement {
-  static constexpr size_t kPathBytes = 448;
+  static constexpr size_t kNameBytes = 448;
   /// Number of the operation plus 1; 0 is none.
   std::atomic<uint64_t> sequence;
-  uint64_t device;
-  uint64_t inode;
+  /// From the start of the memory that is named below.
   uint64_t offset;
   uint64_t bytes;
   uint32_t root;
-  /// Of the file in which the root's source lies; ends with a zero byte.
-  char path[kPathBytes];
+  /// The memory in which the root's source lies, as a BroadcastCopy writes and reads it: what tells it from all other
+  /// memory of this host, and what another process opens it with.
+  uint64_t identity[2];
+  char name[kNameBytes];
 };
 
 struct alignas(64) ControlPage {

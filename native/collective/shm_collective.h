@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -10,29 +9,14 @@
 #include <string>
 #include <thread>
 
-#include "collective/control_file.h"
-#include "collective/source_cache.h"
-#include "memory/mapping.h"
-#include "system/outcome.h"
+#include "collective/broadcast.h"
+#include "collective/membership.h"
 
 namespace weightcast {
 
-/// One broadcast, as one rank sees it.
-struct Broadcast {
-  uint32_t root = 0;
-  /// On the root only.
-  std::shared_ptr<Mapping> source;
-  uint64_t source_offset = 0;
-  std::shared_ptr<Mapping> destination;
-  uint64_t destination_offset = 0;
-  uint64_t bytes = 0;
-  /// In milliseconds of MonotonicMilliseconds().
-  double deadline = 0;
-  Done done;
-};
-
-/// Broadcast among ranks of one host through shared memory: the root announces where its source lies, each receiver
-/// maps that file and copies from it.
+/// Broadcast among ranks of one host, agreed upon through shared memory: the root announces where its source lies, each
+/// receiver opens that memory and copies from it. A BroadcastCopy does the opening and copying, so the same protocol
+/// serves the memory of the host and that of CUDA devices.
 ///
 /// Every rank gives the same broadcasts in the same order; a thread of its own runs them in that order. The first
 /// operation that fails on any rank ends the collective on all ranks, with the same cause, because a rank that
@@ -49,7 +33,7 @@ class ShmCollective {
   ShmCollective(const ShmCollective&) = delete;
   ShmCollective& operator=(const ShmCollective&) = delete;
 
-  /// Throws CLOSED, OUT_OF_RANGE, EACCES or EINVAL, and then has given nothing.
+  /// Throws CLOSED, OVERLOADED, OUT_OF_RANGE or EINVAL, and then has given nothing.
   void Give(Broadcast broadcast);
   /// Ends the operations in flight on all ranks with ABORTED; later ones fail at once.
   void Abort();
@@ -62,27 +46,21 @@ class ShmCollective {
   void RunThread();
   /// Waits for the next operation; nothing once the collective is closed and the queue empty.
   std::optional<Broadcast> Take();
+  bool HasMore();
   /// Runs one operation. Has ended the collective if it returns a failure.
   std::optional<Failure> Execute(const Broadcast& broadcast);
   void Send(const Broadcast& broadcast);
   void Receive(const Broadcast& broadcast);
   void Announce(const Broadcast& broadcast);
-  std::shared_ptr<Mapping> OpenSource(const Announcement& announcement);
-  void CopyInto(const Broadcast& broadcast, const Mapping& source, uint64_t source_offset);
-
-  /// Sleeps on the bell until ready(). `awaited(rank)` tells whether a rank's part is still missing.
-  template <class Ready, class Awaited>
-  void WaitUntil(Bell& bell, double deadline, Ready ready, Awaited awaited);
-  template <class Awaited>
-  void CheckPeers(Awaited awaited);
+  void CopyAnnounced(const Broadcast& broadcast, const Announcement& announcement);
   /// Waits until all other ranks have completed `operations` operations.
   void WaitForCompletion(uint64_t operations, double deadline);
-  void ThrowIfEnded();
-  Failure FailureOf(const Cause& cause) const;
 
   const uint32_t rank_;
-  ControlFile control_;
-  SourceCache sources_;
+  const uint32_t world_size_;
+  /// Null once closed.
+  std::unique_ptr<Membership> membership_;
+  const BroadcastCopy::Check check_;
   /// Number of the operation in hand; only the thread uses it.
   uint64_t operation_ = 0;
 
@@ -91,7 +69,7 @@ class ShmCollective {
   std::deque<Broadcast> queue_;
   /// Whether the thread is in an operation that it has taken from the queue.
   bool executing_ = false;
-  std::atomic<bool> closed_{false};
+  bool closed_ = false;
   std::thread thread_;
 };
 

@@ -18,6 +18,8 @@ inline constexpr char kFileEnded[] = "FILE_ENDED";
 inline constexpr char kOverloaded[] = "OVERLOADED";
 /// A call of the CUDA driver failed, or there is no driver.
 inline constexpr char kCuda[] = "CUDA";
+/// A call of NCCL failed, or there is no NCCL that will do.
+inline constexpr char kNccl[] = "NCCL";
 /// No call on the device will succeed in this process any more.
 inline constexpr char kDeviceLost[] = "DEVICE_LOST";
 }  // namespace code

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <memory>
 
 #include "system/failure.h"
@@ -25,15 +26,20 @@ std::optional<std::string> WhyNotLoaded(const std::string& name) {
   return LinkersWords();
 }
 
+std::string NcclName() {
+  const char* const given = std::getenv("WEIGHTCAST_NCCL");
+  return given != nullptr && *given != '\0' ? given : "libnccl.so.2";
+}
+
 int NcclVersion() {
-  constexpr char kName[] = "libnccl.so.2";
-  const Library library = Load(kName);
+  const std::string name = NcclName();
+  const Library library = Load(name);
   if (!library) throw Failure("ENOENT", LinkersWords());
   // ncclResult_t ncclGetVersion(int*)
   const auto get_version = reinterpret_cast<int (*)(int*)>(dlsym(library.get(), "ncclGetVersion"));
   int version = 0;
   if (get_version == nullptr || get_version(&version) != 0) {
-    throw Failure("ENOENT", std::string(kName) + " does not tell its version");
+    throw Failure("ENOENT", name + " does not tell its version");
   }
   return version;
 }

@@ -9,6 +9,9 @@ namespace weightcast {
 /// was.
 std::optional<std::string> WhyNotLoaded(const std::string& name);
 
+/// The library that WEIGHTCAST_NCCL names, or else "libnccl.so.2".
+std::string NcclName();
+
 /// The version of the NCCL that this process would use, 10000 * major + 100 * minor + patch. Throws ENOENT with the
 /// linker's words where there is none.
 int NcclVersion();

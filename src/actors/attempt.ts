@@ -28,7 +28,8 @@ export class Attempt {
   readonly #manifest: Manifest;
   readonly #ports: RankPorts;
   readonly #clock: Clock;
-  readonly #collective: Collective;
+  /** Null for a rank that is alone. */
+  readonly #collective: Collective | null;
   readonly #link: WorkerLink;
   readonly #linkBuffer: DeviceBuffer;
   #staging: DeviceBuffer | null;
@@ -40,7 +41,7 @@ export class Attempt {
     order: AttemptOrder,
     ports: RankPorts,
     clock: Clock,
-    collective: Collective,
+    collective: Collective | null,
     link: WorkerLink,
     buffers: { link: DeviceBuffer; staging: DeviceBuffer | null },
   ) {
@@ -63,7 +64,7 @@ export class Attempt {
     order: AttemptOrder,
     ports: RankPorts,
     clock: Clock,
-    collective: Collective,
+    collective: Collective | null,
   ): Promise<Attempt> {
     const { plan } = order;
     const taken: DeviceBuffer[] = [];
@@ -132,7 +133,7 @@ export class Attempt {
 
   /** Every rank calls this for the same buckets in the same order; one that is alone has nobody to broadcast to. */
   broadcast(bucket: number, from: CarryFrom): Promise<Interval> {
-    assert(!this.isAlone, 'a rank that is alone issues no broadcasts');
+    assert(this.#collective !== null, 'a rank that is alone issues no broadcasts');
     const destination = { buffer: this.#linkBuffer, offset: this.#slotOffset(bucket) };
     assert(from !== 'staging' || this.#staging !== null, 'there is no staging slot to broadcast from');
     const own = from === 'staging' ? { buffer: this.#staging!, offset: 0 } : destination;

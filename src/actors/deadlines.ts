@@ -7,6 +7,8 @@ export const deadlines = {
   control: 15_000,
   /** Opening slots and sockets: device allocations zero their pages on the host device. */
   open: 60_000,
+  /** Members of a communicator waiting for each other; the first one of a process loads NCCL. Less than `abort`. */
+  communicator: 20_000,
   /** A pure computation over the largest manifests, on a busy machine. */
   plan: 60_000,
   /** Reading a checkpoint from a slow network file system. */

@@ -270,6 +270,19 @@ const opened = z.discriminatedUnion('outcome', [
 ]);
 export type Opened = z.infer<typeof opened>;
 
+const newCommunicator = z.object({
+  number: z.int().positive(),
+  /** On how many hosts the members are. */
+  hosts: z.int().positive(),
+  /** Whether two members are on one device. */
+  sharesDevices: z.boolean(),
+});
+export type NewCommunicator = z.infer<typeof newCommunicator>;
+
+/** The id comes from the rank that was asked to create the communicator; nobody else looks into it. */
+const communicator = z.object({ number: z.int().positive(), id: binary });
+export type Communicator = z.infer<typeof communicator>;
+
 const streamed = z.object({ timeline, installed: installed.nullable() });
 export type Streamed = z.infer<typeof streamed>;
 
@@ -278,8 +291,17 @@ export const toRank = {
   forget: notice('forget', { segments: z.array(z.string()) }),
   prepare: request(
     'prepare',
-    { epoch },
-    z.object({ freeBytes: bytes, layout: z.string().nullable(), planDigest: z.string().nullable() }),
+    {
+      epoch,
+      /** Null for all but one rank, and for that too while there is one to use again. */
+      createCommunicator: newCommunicator.nullable(),
+    },
+    z.object({
+      freeBytes: bytes,
+      layout: z.string().nullable(),
+      planDigest: z.string().nullable(),
+      communicatorId: binary.nullable(),
+    }),
   ),
   open: request(
     'open',
@@ -287,8 +309,8 @@ export const toRank = {
       epoch,
       /** `checkpoint@digest`: what the engine workers are told they get. */
       version: z.string(),
-      /** Number of the communicator; a new one after every failure and change of members. */
-      communicator: z.int().positive(),
+      /** A new one after every failure and change of members. */
+      communicator: communicator.nullable(),
       planDigest: z.string(),
       layout: z.string(),
       /** Null when the rank said in `prepare` that it holds them. */

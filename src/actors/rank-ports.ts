@@ -2,6 +2,7 @@ import type { SegmentStore } from '../checkpoint/segment-store.ts';
 import type { WorkerLink } from '../engines/worker-link/worker-link.ts';
 import type { Collective } from '../native-bridge/collective.ts';
 import type { Device } from '../native-bridge/device.ts';
+import type { Communicator, NewCommunicator } from './messages.ts';
 
 /** What a rank may do to the world. */
 export interface RankPorts {
@@ -10,7 +11,9 @@ export interface RankPorts {
   readonly pid: number;
   readonly device: Device;
   readonly segments: SegmentStore;
-  /** `ranks` are the members in their order; this rank is one of them. */
-  openCollective(communicator: number, ranks: readonly number[]): Collective;
+  /** What the members of a new communicator will meet by. Throws `NativeError` if nothing here can connect them. */
+  createCommunicator(order: NewCommunicator): Uint8Array;
+  /** `ranks` are the members in their order; this rank is one of them. Resolves when all of them have come. */
+  openCollective(communicator: Communicator, ranks: readonly number[]): Promise<Collective>;
   bindWorkerLink(epoch: number, version: string): Promise<WorkerLink>;
 }

@@ -1,7 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
 import type { LoadJob } from '../checkpoint/segment-store.ts';
-import { AbortedError, asFailure, OutOfDeviceMemoryError, WeightcastError } from '../errors.ts';
+import {
+  AbortedError,
+  asFailure,
+  DeviceLostError,
+  OutOfDeviceMemoryError,
+  WeightcastError,
+} from '../errors.ts';
 import type { Collective } from '../native-bridge/collective.ts';
 import { SLOTS } from '../plan/memory-budget.ts';
 import type { Plan } from '../plan/plan.ts';
@@ -10,6 +16,7 @@ import { BucketActor } from './bucket.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import type {
   BucketMessage,
+  Communicator,
   Opened,
   Progress,
   RankMessage,
@@ -91,6 +98,8 @@ export class RankActor implements Actor<RankMessage> {
         return this.#endStream(message, context);
       case 'bucket-failed':
         if (message.epoch === this.#attempt?.epoch) await this.#abandon(message.error);
+        // Nothing works on that device any more, in this process.
+        if (message.error instanceof DeviceLostError) throw message.error;
         return;
       case 'abort':
         return this.#abort(message, context);
@@ -143,10 +152,19 @@ export class RankActor implements Actor<RankMessage> {
     }
     this.#epoch = message.epoch;
     await this.#abandon(new AbortedError(`epoch ${message.epoch} begins`));
+    const { createCommunicator } = message;
+    let communicatorId: Uint8Array | null = null;
+    try {
+      if (createCommunicator !== null) communicatorId = this.#ports.createCommunicator(createCommunicator);
+    } catch (error) {
+      context.fail(asFailure(error));
+      return;
+    }
     context.reply(message, {
       freeBytes: this.#ports.device.memory().free,
       layout: this.#manifest?.layout ?? null,
       planDigest: this.#plan?.digest ?? null,
+      communicatorId,
     });
   }
 
@@ -159,6 +177,7 @@ export class RankActor implements Actor<RankMessage> {
     try {
       context.reply(message, await this.#openAttempt(message, context));
     } catch (error) {
+      if (error instanceof DeviceLostError) throw error;
       // It cost the update, and nothing was taken: no reason for the rank to crash.
       context.fail(asFailure(error));
     }
@@ -174,7 +193,8 @@ export class RankActor implements Actor<RankMessage> {
       throw new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`);
     this.#reserveBytes = message.reserveBytes;
     try {
-      const collective = this.#joinCommunicator(message.communicator, plan.ranks);
+      const { communicator } = message;
+      const collective = communicator && (await this.#joinCommunicator(communicator, plan.ranks));
       const order = { epoch: message.epoch, version: message.version, plan, manifest: manifest.value };
       this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective);
       return { outcome: 'open', linkAddress: this.#attempt.linkAddress };
@@ -185,12 +205,13 @@ export class RankActor implements Actor<RankMessage> {
     }
   }
 
-  #joinCommunicator(number: number, ranks: Uint32Array): Collective {
+  async #joinCommunicator(communicator: Communicator, ranks: Uint32Array): Promise<Collective> {
+    const { number } = communicator;
     const held = this.#communicator;
     if (held?.number === number && isDeepStrictEqual(held.ranks, ranks)) return held.collective;
-    held?.collective.close();
     this.#communicator = null;
-    const collective = this.#ports.openCollective(number, [...ranks]);
+    held?.collective.close();
+    const collective = await this.#ports.openCollective(communicator, [...ranks]);
     this.#communicator = { number, ranks, collective };
     return collective;
   }
@@ -268,7 +289,7 @@ export class RankActor implements Actor<RankMessage> {
   async #abandon(error: WeightcastError): Promise<void> {
     const attempt = this.#attempt;
     if (attempt === null) return;
-    // Peers that are inside a broadcast with this rank must not wait for its deadline. Before there are broadcasts, as
+    // Peers that are inside a broadcast with this rank must not wait for its deadline. Without a stream there is none:
     // when memory is short and the update is planned again, the communicator stays good.
     if (this.#stream !== null) this.#communicator?.collective.abort();
     await attempt.abort(error.message);

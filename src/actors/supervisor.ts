@@ -6,6 +6,7 @@ import {
   UsageError,
   type WeightcastError,
 } from '../errors.ts';
+import { CommunicatorKeeper } from './communicator-keeper.ts';
 import { ForgottenSegments } from './forgotten-segments.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import { RestartIntensity } from './kernel/index.ts';
@@ -67,7 +68,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   readonly #observers: ActorRef<ObserverMessage>[] = [];
   #planner!: ActorRef<PlannerMessage>;
   #epoch = 0;
-  #communicator = 1;
+  readonly #communicator = new CommunicatorKeeper();
   #registrations = 0;
   /** The registration or update that is running. */
   #work: { readonly what: string; readonly abort: AbortController } | null = null;
@@ -207,7 +208,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
           this.#epoch += 1;
           return this.#epoch;
         },
-        communicator: () => this.#communicator,
+        communicator: this.#communicator,
         onEnginesTouched: (epoch: number) => context.tell(context.self, { type: 'engines-touched', epoch }),
       };
       return {
@@ -218,7 +219,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         },
         rollback: () => {
           this.#members.updateFailed();
-          this.#communicator += 1;
+          this.#communicator.updateFailed();
         },
       };
     });
@@ -269,7 +270,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     this.#epoch = Math.max(this.#epoch, lastEpoch);
     this.#members.rankReady({ rank, ref, host, deviceUuid, pid });
     // Those who were there have joined the old one together with the life of the rank that this one replaces.
-    this.#communicator += 1;
+    this.#communicator.lose();
     const forgotten = this.#forgotten.of(host);
     if (forgotten.length > 0) context.tell(ref, { type: 'forget', segments: [...forgotten] });
     context.watch(ref, ({ reason }) => ({ type: 'rank-down', rank, ref, reason }));
@@ -296,6 +297,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   }
 
   #loseRank(rank: number, reason: string): void {
+    this.#communicator.lose();
     this.#work?.abort.abort(new PeerLostError(`rank ${rank} died (${reason}) while ${this.#work.what}`));
   }
 

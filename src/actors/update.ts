@@ -1,6 +1,7 @@
 import type { PauseMode } from '../engines/engine-client.ts';
 import { AbortedError, asFailure, MemoryError, type WeightcastError } from '../errors.ts';
 import type { Plan } from '../plan/buckets.ts';
+import type { CommunicatorKeeper } from './communicator-keeper.ts';
 import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import type { ActorRef, Context } from './kernel/index.ts';
@@ -45,9 +46,9 @@ export interface UpdateOrder {
   readonly ranks: readonly RankMember[];
   readonly instances: readonly InstanceMember[];
   readonly planner: ActorRef<PlannerMessage>;
-  /** Numbers that only grow; each attempt takes a new epoch, each failure costs a communicator. */
+  /** Numbers that only grow; each attempt takes a new one. */
   readonly nextEpoch: () => number;
-  readonly communicator: () => number;
+  readonly communicator: CommunicatorKeeper;
   /** Called in the moment before engines may change. */
   readonly onEnginesTouched: (epoch: number) => void;
 }
@@ -142,11 +143,14 @@ export class Update {
   async #prepareAndOpen(ceilings: Map<number, number>): Promise<Opening | null> {
     const { ranks, checkpoint, options, planner } = this.#order;
     const epoch = this.#order.nextEpoch();
+    const missing = this.#order.communicator.missing(ranks);
     const prepared = await Promise.all(
-      ranks.map(({ ref }) =>
-        ask(this.#context, ref, toRank.prepare, { epoch }, this.#within(deadlines.control)),
-      ),
+      ranks.map(({ ref }, index) => {
+        const question = { epoch, createCommunicator: index === 0 ? missing : null };
+        return ask(this.#context, ref, toRank.prepare, question, this.#within(deadlines.control));
+      }),
     );
+    this.#order.communicator.hold(prepared[0]!.communicatorId);
     const available = ranks.map(({ rank, host }, index) => ({
       rank,
       host,
@@ -164,7 +168,7 @@ export class Update {
       },
       this.#within(deadlines.plan),
     );
-    const communicator = this.#order.communicator();
+    const communicator = this.#order.communicator.offer();
     const answers = await this.#allOrAbandon(
       epoch,
       ranks.map(({ ref }, index) => {

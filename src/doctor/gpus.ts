@@ -79,7 +79,8 @@ function examineNccl(host: Host, gpus: number): Finding {
   try {
     version = host.ncclVersion();
   } catch (error) {
-    const advice = 'install it, or add its folder to LD_LIBRARY_PATH (pip: site-packages/nvidia/nccl/lib)';
+    const advice =
+      'install it, or set WEIGHTCAST_NCCL to its libnccl.so.2 (pip: site-packages/nvidia/nccl/lib)';
     return missing(
       'NCCL',
       describe(error),

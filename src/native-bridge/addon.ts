@@ -16,7 +16,7 @@ import {
  *
  * All offsets and sizes are bytes, as whole numbers below 2^53. Errors thrown or rejected by native code carry a
  * `code`: `ENOSPC`, `ENOENT`, `EACCES`, ... for a system call, `OUT_OF_DEVICE_MEMORY`, `ABORTED`, `DEADLINE`,
- * `PEER_LOST`, `OUT_OF_RANGE`, `FILE_ENDED`, `CLOSED`, `OVERLOADED`, `CUDA`, `DEVICE_LOST` for our own;
+ * `PEER_LOST`, `OUT_OF_RANGE`, `FILE_ENDED`, `CLOSED`, `OVERLOADED`, `CUDA`, `NCCL`, `DEVICE_LOST` for our own;
  * {@link asWeightcastError} gives them their class.
  */
 export interface NativeAddon {
@@ -26,6 +26,11 @@ export interface NativeAddon {
   readonly HostDevice: new (directory: string, capacity: number) => NativeHostDevice;
   readonly CudaDevice: new (index: number, pinThreads: number, stallMilliseconds: number) => NativeCudaDevice;
   readonly ShmCollective: new (options: NativeShmCollectiveOptions) => NativeShmCollective;
+  readonly NcclCollective: new (options: NativeNcclCollectiveOptions) => NativeNcclCollective;
+  /** An id for a new communicator, of 128 bytes. Throws `NCCL` where there is none that will do. */
+  ncclUniqueId(): Uint8Array;
+  /** The NCCL that this process uses. Throws `NCCL` where there is none that will do. */
+  probeNccl(): NcclProbe;
   /** What the CUDA driver sees, without making a context. Throws `CUDA` where there is no driver or no GPU. */
   probeCuda(): CudaProbe;
   /** 10000 * major + 100 * minor + patch of the NCCL that this process would use. Throws `ENOENT`. */
@@ -201,13 +206,26 @@ export interface NativeCudaBuffer {
 export interface NativeShmCollectiveOptions {
   /** Control file; every rank names the same one. */
   readonly path: string;
+  /** Null for host devices. */
+  readonly device: NativeCudaDevice | null;
   readonly rank: number;
   readonly worldSize: number;
 }
 
+export interface NativeBroadcastOptions<Memory> {
+  readonly root: number;
+  /** On the root only, null elsewhere. */
+  readonly source: Memory | null;
+  readonly sourceOffset: number;
+  readonly destination: Memory;
+  readonly destinationOffset: number;
+  readonly bytes: number;
+  readonly timeoutMilliseconds: number;
+}
+
 /**
- * Broadcast among host devices of one host. Every rank issues the same broadcasts in the same order; one native
- * thread a rank executes them in that order.
+ * Broadcast among devices of one host, on buffers of the kind of device that it was made for. Every rank issues the same
+ * broadcasts in the same order; one native thread a rank executes them in that order.
  */
 export interface NativeShmCollective {
   /**
@@ -216,19 +234,49 @@ export interface NativeShmCollective {
    * on the root only; where source and destination are the same place nothing is copied.
    * Rejects with `ABORTED`, `DEADLINE`, or `PEER_LOST` (naming the rank) when a rank's process is gone.
    */
-  broadcast(options: {
-    root: number;
-    source: NativeMapping | null;
-    sourceOffset: number;
-    destination: NativeMapping;
-    destinationOffset: number;
-    bytes: number;
-    timeoutMilliseconds: number;
-  }): Promise<Interval>;
+  broadcast(options: NativeBroadcastOptions<NativeMapping | NativeCudaBuffer>): Promise<Interval>;
   /** Ends all operations in flight on all ranks with `ABORTED`; later ones fail at once. */
   abort(): void;
   /** Aborts what is in flight here and ends the thread. Does not disturb ranks that are done. */
   close(): void;
+}
+
+export interface NcclProbe {
+  /** Such as `2.30.7`. */
+  readonly version: string;
+  /** Whether several ranks of a communicator may be on one GPU. */
+  readonly allowsSharedDevices: boolean;
+}
+
+export interface NativeNcclCollectiveOptions {
+  readonly device: NativeCudaDevice;
+  /** 128 bytes of {@link NativeAddon.ncclUniqueId}, the same on every rank. */
+  readonly id: Uint8Array;
+  /** Control file; every rank of this host names the same one. */
+  readonly path: string;
+  readonly rank: number;
+  readonly worldSize: number;
+}
+
+/**
+ * Broadcast among CUDA devices through NCCL. Every rank issues the same broadcasts in the same order; several are on the
+ * device at a time.
+ */
+export interface NativeNcclCollective {
+  /** Called once, before anything else. Resolves when all ranks have come; rejects as `broadcast`. */
+  open(options: { timeoutMilliseconds: number }): Promise<Interval>;
+  /**
+   * Resolves when the device has done this rank's part: on the root, the source may change then. Rejects with `ABORTED`,
+   * `DEADLINE`, `PEER_LOST`, `NCCL`, or `DEVICE_LOST` if NCCL does not let go of the device.
+   */
+  broadcast(options: NativeBroadcastOptions<NativeCudaBuffer>): Promise<Interval>;
+  /** Ends all operations under way, on all ranks of this host, with `ABORTED`; later ones fail at once. */
+  abort(): void;
+  /**
+   * Called once. Aborts what is under way here; resolves when NCCL has given everything back, rejects with `DEVICE_LOST`
+   * if it does not.
+   */
+  close(): Promise<void>;
 }
 
 const require = createRequire(import.meta.url);

@@ -1,6 +1,15 @@
 import { rmSync } from 'node:fs';
-import { addon, asWeightcastError, type Interval, type NativeShmCollective } from './addon.ts';
-import type { DeviceBuffer } from './device.ts';
+import {
+  addon,
+  attempt,
+  type Interval,
+  type NativeCudaBuffer,
+  type NativeMapping,
+  type NativeShmCollective,
+  settle,
+} from './addon.ts';
+import { asCudaBuffer, CudaDevice } from './cuda-device.ts';
+import type { Device, DeviceBuffer } from './device.ts';
 import { asHostBuffer } from './host-device.ts';
 
 /** A place in device memory. */
@@ -31,9 +40,9 @@ export interface BroadcastOptions {
  */
 export interface Collective {
   /**
-   * On the root it resolves when every member has its copy, elsewhere when this member has. Rejects with
+   * On the root it resolves when the source may change, elsewhere when this member has its copy. Rejects with
    * `AbortedError`, `DeadlineError` or `PeerLostError`, which names the member. No bytes of `destination` change
-   * once it has settled.
+   * once it has settled, unless it says that the device is lost.
    */
   broadcast(options: BroadcastOptions): Promise<Interval>;
   /** Ends what is in flight on all members with `AbortedError`. May be called twice. */
@@ -42,47 +51,56 @@ export interface Collective {
   close(): void;
 }
 
-/** A collective among host devices of one host, through a control file in shared memory. */
+/** Which member of which collective, and on which device. */
+export interface Membership {
+  /** What all members give to meet each other; no other collective ever uses it. */
+  readonly id: Uint8Array;
+  readonly device: Device;
+  readonly rank: number;
+  readonly worldSize: number;
+}
+
+/**
+ * A collective among devices of one host, all of one kind, through a control file in shared memory. Receivers copy from
+ * the root's memory: on host devices with the processor, on CUDA devices within the GPU or from GPU to GPU, which have
+ * to be able to reach each other.
+ */
 export class ShmCollective implements Collective {
   readonly #native: NativeShmCollective;
+  readonly #memoryOf: (buffer: DeviceBuffer) => NativeMapping | NativeCudaBuffer;
   readonly #path: string;
 
-  private constructor(native: NativeShmCollective, path: string) {
+  private constructor(device: Device, native: NativeShmCollective, path: string) {
     this.#native = native;
+    this.#memoryOf =
+      device instanceof CudaDevice
+        ? (buffer) => asCudaBuffer(buffer).native
+        : (buffer) => asHostBuffer(buffer).mapping.native;
     this.#path = path;
   }
 
-  /**
-   * Joins as member `rank` of `worldSize`. All members name the same `path`, which no other collective ever uses;
-   * whoever comes first makes the file.
-   */
-  static open(options: {
-    readonly path: string;
-    readonly rank: number;
-    readonly worldSize: number;
-  }): ShmCollective {
-    try {
-      return new ShmCollective(new addon.ShmCollective(options), options.path);
-    } catch (error) {
-      throw asWeightcastError(error);
-    }
+  /** Joins. The id is the path of the control file, in UTF-8; whoever comes first makes the file. */
+  static async open({ id, device, rank, worldSize }: Membership): Promise<ShmCollective> {
+    const path = new TextDecoder().decode(id);
+    const cudaDevice = device instanceof CudaDevice ? device.native : null;
+    const native = attempt(() => new addon.ShmCollective({ path, device: cudaDevice, rank, worldSize }));
+    return new ShmCollective(device, native, path);
   }
 
+  /** On the root it resolves when every member has its copy. */
   async broadcast(options: BroadcastOptions): Promise<Interval> {
     const { root, source, destination, bytes, timeoutMilliseconds } = options;
-    try {
-      return await this.#native.broadcast({
+    return settle(
+      this.#native.broadcast({
         root,
-        source: source === null ? null : asHostBuffer(source.buffer).mapping.native,
+        source: source === null ? null : this.#memoryOf(source.buffer),
         sourceOffset: source?.offset ?? 0,
-        destination: asHostBuffer(destination.buffer).mapping.native,
+        destination: this.#memoryOf(destination.buffer),
         destinationOffset: destination.offset,
         bytes,
         timeoutMilliseconds,
-      });
-    } catch (error) {
-      throw asWeightcastError(error);
-    }
+      }),
+    );
   }
 
   abort(): void {

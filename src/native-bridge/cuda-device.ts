@@ -19,12 +19,13 @@ export class CudaDevice implements Device {
   /** `GPU-…`, as NVML and vLLM have it; `MIG-…` for an instance of a partitioned GPU. */
   readonly uuid: string;
   readonly numaNode: number | null;
-  readonly #native: NativeCudaDevice;
+  /** For the other files of this folder. */
+  readonly native: NativeCudaDevice;
 
   private constructor(native: NativeCudaDevice) {
     this.uuid = native.uuid;
     this.numaNode = native.numaNode < 0 ? null : native.numaNode;
-    this.#native = native;
+    this.native = native;
   }
 
   /**
@@ -45,35 +46,35 @@ export class CudaDevice implements Device {
   }
 
   memory(): { readonly free: number; readonly total: number } {
-    return attempt(() => this.#native.memory());
+    return attempt(() => this.native.memory());
   }
 
   /** Bytes of segments that are pinned through this object now; what was unpinned goes a moment later. */
   get pinnedBytes(): number {
-    return this.#native.pinnedBytes;
+    return this.native.pinnedBytes;
   }
 
   allocate(bytes: number): CudaDeviceBuffer {
-    return new CudaDeviceBuffer(attempt(() => this.#native.allocate(bytes)));
+    return new CudaDeviceBuffer(attempt(() => this.native.allocate(bytes)));
   }
 
   /** Memory that another process allocated, by its `ipcHandle`. Its `bytes` may be more than were asked for there. */
   openMemory(ipcHandle: Uint8Array): CudaDeviceBuffer {
-    return new CudaDeviceBuffer(attempt(() => this.#native.open(ipcHandle)));
+    return new CudaDeviceBuffer(attempt(() => this.native.open(ipcHandle)));
   }
 
   pin(segment: Mapping): Promise<void> {
-    return settle(this.#native.pin(segment.native));
+    return settle(this.native.pin(segment.native));
   }
 
   unpin(segment: Mapping): void {
-    attempt(() => this.#native.unpin(segment.native));
+    attempt(() => this.native.unpin(segment.native));
   }
 
   upload(transfers: readonly Transfer[], destination: DeviceBuffer): Promise<Interval> {
     const segments = transfers.map(({ segment }) => segment.native);
     const rectangles = transfers.map((transfer) => transfer.rectangles);
-    return settle(this.#native.upload(segments, rectangles, asCudaBuffer(destination).native));
+    return settle(this.native.upload(segments, rectangles, asCudaBuffer(destination).native));
   }
 
   /** D2D, within the device or from and to memory that was opened. */
@@ -83,22 +84,22 @@ export class CudaDevice implements Device {
     bytes: number,
   ): Promise<Interval> {
     const [from, to] = [asCudaBuffer(source.buffer), asCudaBuffer(destination.buffer)];
-    return settle(this.#native.copy(from.native, source.offset, to.native, destination.offset, bytes));
+    return settle(this.native.copy(from.native, source.offset, to.native, destination.offset, bytes));
   }
 
   /** D2H, at most 64 MiB: for tests. */
   read(source: DeviceBuffer, offset: number, bytes: number): Promise<Buffer> {
-    return settle(this.#native.read(asCudaBuffer(source).native, offset, bytes));
+    return settle(this.native.read(asCudaBuffer(source).native, offset, bytes));
   }
 
   /** The first one takes some 0.2 seconds more: the driver compiles the kernel. */
   digest(buffer: DeviceBuffer, parts: Float64Array): Promise<BigUint64Array> {
-    return settle(this.#native.digest(asCudaBuffer(buffer).native, parts));
+    return settle(this.native.digest(asCudaBuffer(buffer).native, parts));
   }
 
   /** Work that is under way ends first; what has not begun fails with `NativeError`. */
   close(): void {
-    this.#native.close();
+    this.native.close();
   }
 }
 

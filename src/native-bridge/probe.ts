@@ -11,8 +11,8 @@ export function probeCuda(): CudaProbe {
 }
 
 /**
- * Version of the NCCL that the dynamic linker finds (LD_LIBRARY_PATH counts), as NCCL numbers it:
- * 10000 * major + 100 * minor + patch. Throws `NativeError` with the linker's words.
+ * Version of the NCCL that WEIGHTCAST_NCCL names, or else the dynamic linker finds (LD_LIBRARY_PATH counts), as NCCL
+ * numbers it: 10000 * major + 100 * minor + patch. Throws `NativeError` with the linker's words.
  */
 export function ncclVersion(): number {
   return attempt(() => addon.ncclVersion());

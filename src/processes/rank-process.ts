@@ -1,5 +1,4 @@
 import { hostname } from 'node:os';
-import { join } from 'node:path';
 import { deadlines } from '../actors/deadlines.ts';
 import { rankEntrance } from '../actors/entrances.ts';
 import { ActorSystem } from '../actors/kernel/index.ts';
@@ -11,11 +10,12 @@ import { CheckpointEngineWorkerLink } from '../engines/worker-link/checkpoint-en
 import { MessagePackWorkerLink } from '../engines/worker-link/rank-side.ts';
 import { asFailure, toWire } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
-import { ShmCollective } from '../native-bridge/collective.ts';
 import { HostDevice } from '../native-bridge/host-device.ts';
 import { SharedDirectory, ThreadPool } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
+import type { Logger } from '../ports.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
+import { Communicators, collectiveWish } from './communicators.ts';
 import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
 import { takeLifeline } from './lifeline.ts';
 
@@ -23,7 +23,7 @@ import { takeLifeline } from './lifeline.ts';
 
 const stopMilliseconds = 20_000;
 
-function openPorts(configuration: RankConfiguration): RankPorts {
+function openPorts(configuration: RankConfiguration, log: Logger): RankPorts {
   const { rank, host, link } = configuration;
   const device = HostDevice.open({
     namespace: host.deviceNamespace,
@@ -31,18 +31,22 @@ function openPorts(configuration: RankConfiguration): RankPorts {
     capacity: host.deviceCapacity,
     uploadThreads: host.threads,
   });
+  const communicators = new Communicators({
+    device,
+    directory: host.directory,
+    rank,
+    wish: collectiveWish(process.env.WEIGHTCAST_COLLECTIVE),
+    timeoutMilliseconds: deadlines.communicator,
+    log,
+  });
   return {
     rank,
     host: hostname(),
     pid: process.pid,
     device,
     segments: new SharedSegments(host.directory, new ThreadPool(host.threads), device.numaNode),
-    openCollective: (communicator, ranks) =>
-      ShmCollective.open({
-        path: join(host.directory, `communicator-${communicator}`),
-        rank: ranks.indexOf(rank),
-        worldSize: ranks.length,
-      }),
+    createCommunicator: (order) => communicators.create(order),
+    openCollective: (communicator, ranks) => communicators.open(communicator, ranks),
     bindWorkerLink: (epoch, version) => {
       const options = {
         deviceUuid: device.uuid,
@@ -85,7 +89,7 @@ async function main(): Promise<void> {
   });
   const supervisor = system.wellKnown<SupervisorMessage>(configuration.hubNode, 'supervisor');
   try {
-    const ports = openPorts(configuration);
+    const ports = openPorts(configuration, log);
     system.spawn('rank', () => new RankActor(ports, supervisor), rankEntrance);
     await Promise.race([lifeline.released, failure]);
   } catch (error) {

@@ -104,7 +104,8 @@ export class SimulatedRankProcess implements LaunchedRank {
       pid: life,
       device,
       segments: host.open(clock),
-      openCollective: (communicator, ranks) => {
+      createCommunicator: () => new Uint8Array(),
+      openCollective: async ({ number: communicator }, ranks) => {
         const slowness = () => simulated.slowness;
         const member = communicators.join({ communicator, ranks, rank, clock, slowness });
         process.whenGone(() => member.vanish());

@@ -78,7 +78,7 @@ test('NCCL is judged by its version', (t) => {
   const ncclVersion = () => noLibrary('libnccl.so.2: cannot open shared object file');
   const none = findings(t, {}, { ncclVersion }).get('NCCL')!;
   assert.equal(none.verdict, 'missing');
-  assert.match(none.advice!, /LD_LIBRARY_PATH.*ranks on a GPU of their own need none/);
+  assert.match(none.advice!, /WEIGHTCAST_NCCL.*ranks on a GPU of their own need none/);
 });
 
 test('an RDMA port that is down is named, and so is a library or a device node that is not there', (t) => {

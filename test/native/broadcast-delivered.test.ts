@@ -1,23 +1,16 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { NativeError } from '../../src/errors.ts';
-import { ShmCollective } from '../../src/native-bridge/collective.ts';
-import { Member } from './broadcasts.ts';
+import { join, joinAll } from './broadcasts.ts';
 import { TestHost } from './harness.ts';
 
 /** More than the control file has room for at one time, and no multiple of it. */
 const many = 35;
 
-function join(t: TestContext, host: TestHost, rank: number, worldSize: number): Member {
-  const collective = ShmCollective.open({ path: host.controlPath(), rank, worldSize });
-  t.after(() => collective.close());
-  return new Member(collective, host.device({ index: rank }), rank);
-}
-
 test('many broadcasts from changing roots reach every rank of a process as they were sent', async (t) => {
   const host = new TestHost(t);
-  const members = [0, 1, 2, 3].map((rank) => join(t, host, rank, 4));
+  const members = await joinAll(t, host, [0, 1, 2, 3], 4);
   await Promise.all(members.map((member) => member.takeTurns(4, many)));
 });
 
@@ -35,12 +28,13 @@ test('ranks in four processes receive what each of them sends', async (t) => {
 
 test('a rank alone broadcasts to itself', async (t) => {
   const host = new TestHost(t);
-  await join(t, host, 0, 1).takeTurns(1, many);
+  const member = await join(t, host, 0, 1);
+  await member.takeTurns(1, many);
 });
 
 test('all broadcasts may be issued before the first one ends', async (t) => {
   const host = new TestHost(t);
-  const members = [0, 1].map((rank) => join(t, host, rank, 2));
+  const members = await joinAll(t, host, [0, 1], 2);
   // Even numbers all come from the same staging buffer, so each holds what was written last.
   const issued = Array.from({ length: many }, (_, number) =>
     members.map((member) => member.broadcast(number, 0)),
@@ -56,17 +50,17 @@ test('all broadcasts may be issued before the first one ends', async (t) => {
 
 test('a rank that comes late is waited for', async (t) => {
   const host = new TestHost(t);
-  const first = join(t, host, 0, 2);
+  const first = await join(t, host, 0, 2);
   const sent = first.broadcast(0, 0);
   await new Promise((resolve) => setTimeout(resolve, 250));
-  const second = join(t, host, 1, 2);
+  const second = await join(t, host, 1, 2);
   await Promise.all([sent, second.broadcast(0, 0)]);
   second.check(0);
 });
 
 test('a rank that has done its part and left is not missed by the others', async (t) => {
   const host = new TestHost(t);
-  const [root, early, late] = [0, 1, 2].map((rank) => join(t, host, rank, 3));
+  const [root, early, late] = await joinAll(t, host, [0, 1, 2], 3);
   const sent = root!.broadcast(0, 0);
   await early!.broadcast(0, 0);
   early!.collective.close();
@@ -77,7 +71,7 @@ test('a rank that has done its part and left is not missed by the others', async
 
 test('a broadcast of no bytes joins the ranks', async (t) => {
   const host = new TestHost(t);
-  const members = [0, 1].map((rank) => join(t, host, rank, 2));
+  const members = await joinAll(t, host, [0, 1], 2);
   await Promise.all(
     members.map(({ collective, link, rank }) => {
       const place = { buffer: link, offset: 0 };
@@ -93,9 +87,9 @@ test('a broadcast of no bytes joins the ranks', async (t) => {
   );
 });
 
-test('the control file goes when a collective is closed', (t) => {
+test('the control file goes when a collective is closed', async (t) => {
   const host = new TestHost(t);
-  const members = [0, 1].map((rank) => join(t, host, rank, 2));
+  const members = await joinAll(t, host, [0, 1], 2);
   assert(existsSync(host.controlPath()));
   members[0]!.collective.close();
   members[0]!.collective.close();
@@ -103,10 +97,10 @@ test('the control file goes when a collective is closed', (t) => {
   members[1]!.collective.close();
 });
 
-test('ranks that disagree about a collective, or join it twice, are refused', (t) => {
+test('ranks that disagree about a collective, or join it twice, are refused', async (t) => {
   const host = new TestHost(t);
-  join(t, host, 0, 2);
-  assert.throws(() => join(t, host, 1, 3), { name: 'NativeError', message: /is for 2 ranks, not 3/ });
-  assert.throws(() => join(t, host, 0, 2), { name: 'NativeError', message: /rank 0 has joined/ });
-  assert.throws(() => join(t, host, 2, 2), NativeError);
+  await join(t, host, 0, 2);
+  await assert.rejects(join(t, host, 1, 3), { name: 'NativeError', message: /is for 2 ranks, not 3/ });
+  await assert.rejects(join(t, host, 0, 2), { name: 'NativeError', message: /rank 0 has joined/ });
+  await assert.rejects(join(t, host, 2, 2), NativeError);
 });

@@ -1,19 +1,12 @@
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { AbortedError, NativeError } from '../../src/errors.ts';
-import { ShmCollective } from '../../src/native-bridge/collective.ts';
-import { Member } from './broadcasts.ts';
+import { join, joinAll, type Member } from './broadcasts.ts';
 import { type Program, TestHost } from './harness.ts';
-
-function join(t: TestContext, host: TestHost, rank: number, worldSize: number): Member {
-  const collective = ShmCollective.open({ path: host.controlPath(), rank, worldSize });
-  t.after(() => collective.close());
-  return new Member(collective, host.device({ index: rank }), rank);
-}
 
 test('abort on one rank ends what is in flight on every rank, and all that comes later', async (t) => {
   const host = new TestHost(t);
-  const members = [0, 1, 2].map((rank) => join(t, host, rank, 3));
+  const members = await joinAll(t, host, [0, 1, 2], 3);
   // Rank 2 keeps the others waiting.
   const waiting = [0, 1].flatMap((number) => [
     members[0]!.broadcast(number, 0),
@@ -34,18 +27,19 @@ test('abort on one rank ends what is in flight on every rank, and all that comes
 
 test('a deadline ends the wait for a rank that never joins, and names it', async (t) => {
   const host = new TestHost(t);
-  const root = join(t, host, 0, 2);
+  const root = await join(t, host, 0, 2);
   await assert.rejects(root.broadcast(0, 0, 50), {
     name: 'DeadlineError',
     message: /rank 0 waited for rank 1/,
   });
   // Rank 1 missed an operation: it must not take part in the next one as if nothing had been.
-  await assert.rejects(join(t, host, 1, 2).broadcast(1, 0), { name: 'DeadlineError' });
+  const late = await join(t, host, 1, 2);
+  await assert.rejects(late.broadcast(1, 0), { name: 'DeadlineError' });
 });
 
 test('a deadline ends the wait of a receiver for its root', async (t) => {
   const host = new TestHost(t);
-  const [, receiver] = [0, 1].map((rank) => join(t, host, rank, 2));
+  const [, receiver] = await joinAll(t, host, [0, 1], 2);
   await assert.rejects(receiver!.broadcast(0, 0, 50), {
     name: 'DeadlineError',
     message: /waited for rank 0/,
@@ -54,7 +48,7 @@ test('a deadline ends the wait of a receiver for its root', async (t) => {
 
 test('when the root is killed, all others are told which rank is lost', async (t) => {
   const host = new TestHost(t);
-  const members = [0, 1].map((rank) => join(t, host, rank, 3));
+  const members = await joinAll(t, host, [0, 1], 3);
   const victim = await takeTwoTurns(host, members);
   // The deadline of a broadcast is far off and would be another error.
   const waiting = members.map((member) =>
@@ -66,7 +60,7 @@ test('when the root is killed, all others are told which rank is lost', async (t
 
 test('when a receiver is killed, the root is told which rank is lost, and so is all that comes later', async (t) => {
   const host = new TestHost(t);
-  const members = [0, 1].map((rank) => join(t, host, rank, 3));
+  const members = await joinAll(t, host, [0, 1], 3);
   const victim = await takeTwoTurns(host, members);
   const lost = { name: 'PeerLostError', message: /rank 2 is gone/ };
   const sent = assert.rejects(members[0]!.broadcast(2, 0), lost);
@@ -87,7 +81,7 @@ async function takeTwoTurns(host: TestHost, members: readonly Member[]): Promise
 
 test('a rank that leaves without its part of a broadcast is lost to the others', async (t) => {
   const host = new TestHost(t);
-  const [root, leaver] = [0, 1].map((rank) => join(t, host, rank, 2));
+  const [root, leaver] = await joinAll(t, host, [0, 1], 2);
   const sent = root!.broadcast(0, 0);
   leaver!.collective.close();
   await assert.rejects(sent, { name: 'PeerLostError', message: /rank 1 is gone/ });
@@ -95,7 +89,7 @@ test('a rank that leaves without its part of a broadcast is lost to the others',
 
 test('closing a collective with a broadcast in flight aborts it here and elsewhere', async (t) => {
   const host = new TestHost(t);
-  const [root, receiver] = [0, 1, 2].map((rank) => join(t, host, rank, 3));
+  const [root, receiver] = await joinAll(t, host, [0, 1, 2], 3);
   const sent = assert.rejects(root!.broadcast(0, 0), AbortedError);
   await receiver!.broadcast(0, 0);
   const next = assert.rejects(receiver!.broadcast(1, 0), AbortedError);
@@ -105,7 +99,7 @@ test('closing a collective with a broadcast in flight aborts it here and elsewhe
 
 test('ranks that issue different broadcasts are told so instead of receiving the wrong bytes', async (t) => {
   const host = new TestHost(t);
-  const [first, second] = [0, 1].map((rank) => join(t, host, rank, 2));
+  const [first, second] = await joinAll(t, host, [0, 1], 2);
   const sent = assert.rejects(first!.broadcast(0, 0), AbortedError);
   const place = { buffer: second!.link, offset: 0 };
   const received = second!.collective.broadcast({
@@ -121,7 +115,7 @@ test('ranks that issue different broadcasts are told so instead of receiving the
 
 test('places outside their buffers are refused and disturb nobody', async (t) => {
   const host = new TestHost(t);
-  const member = join(t, host, 0, 1);
+  const member = await join(t, host, 0, 1);
   const options = { root: 0, bytes: member.link.bytes, timeoutMilliseconds: 20_000 };
   const whole = { buffer: member.link, offset: 0 };
   for (const [source, destination] of [
@@ -138,7 +132,7 @@ test('places outside their buffers are refused and disturb nobody', async (t) =>
 test('memory that is freed while a broadcast waits to fill it is kept until then', async (t) => {
   const host = new TestHost(t);
   const device = host.device({ index: 1 });
-  const [root, receiver] = [0, 1].map((rank) => join(t, host, rank, 2));
+  const [root, receiver] = await joinAll(t, host, [0, 1], 2);
   const received = receiver!.broadcast(0, 0);
   const { free } = device.memory();
   receiver!.link.free();
@@ -149,7 +143,7 @@ test('memory that is freed while a broadcast waits to fill it is kept until then
 for (const ending of ['exit', 'throw', 'worker'] as const) {
   test(`an environment that ends by ${ending} in the middle of a broadcast aborts it`, async (t) => {
     const host = new TestHost(t);
-    const root = join(t, host, 0, 3);
+    const root = await join(t, host, 0, 3);
     const program = host.start('unfinished-broadcast', host.controlPath(), ending);
     await program.message();
     await assert.rejects(root.broadcast(0, 0), { name: 'AbortedError', message: /aborted by rank 1/ });

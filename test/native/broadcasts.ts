@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import type { TestContext } from 'node:test';
 import type { Interval } from '../../src/native-bridge/addon.ts';
-import type { Collective } from '../../src/native-bridge/collective.ts';
+import { type Collective, ShmCollective } from '../../src/native-bridge/collective.ts';
 import type { HostDevice, HostDeviceBuffer } from '../../src/native-bridge/host-device.ts';
+import type { TestHost } from './harness.ts';
 
 export const slotBytes = 300_001;
 const patience = 20_000;
@@ -59,4 +61,22 @@ function contentOf(number: number): Buffer {
   const content = Buffer.alloc(slotBytes, number + 1);
   content.writeUInt32LE(number, slotBytes - 4);
   return content;
+}
+
+/** What members of a collective of `worldSize` ranks in this process hold, for each of `ranks`. */
+export function joinAll(
+  t: TestContext,
+  host: TestHost,
+  ranks: number[],
+  worldSize: number,
+): Promise<Member[]> {
+  return Promise.all(ranks.map((rank) => join(t, host, rank, worldSize)));
+}
+
+export async function join(t: TestContext, host: TestHost, rank: number, worldSize: number): Promise<Member> {
+  const device = host.device({ index: rank });
+  const id = Buffer.from(host.controlPath());
+  const collective = await ShmCollective.open({ id, device, rank, worldSize });
+  t.after(() => collective.close());
+  return new Member(collective, device, rank);
 }

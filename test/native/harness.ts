@@ -53,15 +53,18 @@ export class TestHost {
 export class Program {
   readonly #child: ChildProcess;
   readonly #exit: Promise<unknown[]>;
+  /** Comes after the last message, which the exit may overtake. */
+  readonly #disconnected: Promise<unknown>;
 
   constructor(child: ChildProcess) {
     this.#child = child;
     this.#exit = once(child, 'exit');
+    this.#disconnected = once(child, 'disconnect');
   }
 
   /** The next message of the process. */
   async message<T>(): Promise<T> {
-    const ended = this.#exit.then(([code, signal]) =>
+    const ended = Promise.all([this.#exit, this.#disconnected]).then(([[code, signal]]) =>
       assert.fail(`the process ended with ${code ?? signal}`),
     );
     const received = once(this.#child, 'message', { signal: AbortSignal.timeout(patience) });

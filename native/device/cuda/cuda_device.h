@@ -65,6 +65,9 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
   /// Of the host's memory next to the device; -1 if there is no choice or the host does not say.
   int numa_node() const { return numa_node_; }
 
+  /// Throws CLOSED once the device is closed; whoever has the pointer keeps the context.
+  const std::shared_ptr<const PrimaryContext>& OpenContext() const;
+
   DeviceMemory Measure() const;
   uint64_t pinned_bytes() const { return pinned_ ? pinned_->bytes() : 0; }
 
@@ -92,7 +95,6 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
   friend class CudaMemory;
 
   CudaDevice(std::shared_ptr<const PrimaryContext> context, unsigned pin_threads, double stall_milliseconds);
-  const std::shared_ptr<const PrimaryContext>& OpenContext() const;
   std::shared_ptr<CudaMemory> Hold(std::shared_ptr<const DeviceBlock> block);
 
   const std::string uuid_;

@@ -1,5 +1,6 @@
 #include "device/cuda/handles.h"
 
+#include <atomic>
 #include <string>
 
 #include "system/byte_size.h"
@@ -15,6 +16,11 @@ std::string Shortage(const Driver& driver, uint64_t bytes) {
   size_t total = 0;
   if (driver.cuMemGetInfo(&free, &total) != kSuccess) return ByteSize(bytes) + " wanted";
   return ByteSize(bytes) + " wanted, " + ByteSize(free) + " of " + ByteSize(total) + " free";
+}
+
+uint64_t NextNumber() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
 }
 
 }  // namespace
@@ -57,7 +63,7 @@ HostMemory::~HostMemory() {
 
 DeviceBlock::DeviceBlock(std::shared_ptr<const PrimaryContext> context, DevicePointer pointer, uint64_t bytes,
                          bool opened)
-    : context_(std::move(context)), pointer_(pointer), bytes_(bytes), opened_(opened) {}
+    : context_(std::move(context)), number_(NextNumber()), pointer_(pointer), bytes_(bytes), opened_(opened) {}
 
 std::shared_ptr<const DeviceBlock> DeviceBlock::Allocate(std::shared_ptr<const PrimaryContext> context,
                                                          uint64_t bytes) {

@@ -76,6 +76,8 @@ class DeviceBlock {
   DeviceBlock& operator=(const DeviceBlock&) = delete;
 
   const PrimaryContext& context() const { return *context_; }
+  /// Differs from that of every other block that this process ever had.
+  uint64_t number() const { return number_; }
   DevicePointer pointer() const { return pointer_; }
   /// What was asked for; of opened memory all of its steps.
   uint64_t bytes() const { return bytes_; }
@@ -89,6 +91,7 @@ class DeviceBlock {
   DeviceBlock(std::shared_ptr<const PrimaryContext> context, DevicePointer pointer, uint64_t bytes, bool opened);
 
   const std::shared_ptr<const PrimaryContext> context_;
+  const uint64_t number_;
   const DevicePointer pointer_;
   const uint64_t bytes_;
   const bool opened_;

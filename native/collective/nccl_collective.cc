@@ -1,0 +1,239 @@
+#include "collective/nccl_collective.h"
+
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include "system/backoff.h"
+#include "system/native_thread.h"
+
+namespace weightcast {
+namespace {
+
+/// How long an abort may take: NCCL stops its kernels, its threads and its connections.
+constexpr double kAbortMilliseconds = 5000;
+/// How long a communicator that is idle may take to be taken down, before it is aborted.
+constexpr double kCloseMilliseconds = 3000;
+/// Between two looks at what is under way.
+constexpr double kMostSleepMilliseconds = 0.5;
+
+std::chrono::duration<double, std::milli> Milliseconds(double number) {
+  return std::chrono::duration<double, std::milli>(number);
+}
+
+}  // namespace
+
+NcclCollective::NcclCollective(std::shared_ptr<const cuda::PrimaryContext> context, const Options& options)
+    : context_(std::move(context)),
+      id_(options.id),
+      rank_(options.rank),
+      world_size_(options.world_size),
+      communicator_(std::make_unique<NcclCommunicator>(context_)),
+      membership_(std::make_unique<Membership>(options.path, rank_, world_size_)) {}
+
+NcclCollective::~NcclCollective() { CloseAndWait(); }
+
+void NcclCollective::Open(double deadline, Done opened) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_ || thread_.joinable()) throw Failure(code::kClosed, "the collective has been opened before");
+  pending_ = 1;
+  thread_ = StartThread("weightcast-coll", [this, deadline, opened = std::move(opened)] {
+    RunThread(deadline, opened);
+  });
+}
+
+void NcclCollective::Give(NcclBroadcast broadcast) {
+  CheckArguments(broadcast);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_ || !thread_.joinable()) throw Failure(code::kClosed, "the collective is closed");
+  CheckQueue(queue_.size());
+  queue_.push_back(std::move(broadcast));
+  pending_++;
+  changed_.notify_one();
+}
+
+void NcclCollective::CheckArguments(const NcclBroadcast& broadcast) const {
+  CheckRoot(broadcast.root, rank_, world_size_, broadcast.source.block != nullptr);
+  for (const cuda::DevicePlace& place : {broadcast.source, broadcast.destination}) {
+    if (place.block) place.block->CheckRange(place.offset, broadcast.bytes);
+  }
+}
+
+void NcclCollective::Abort() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (membership_) membership_->End(Cause::kAborted);
+  changed_.notify_one();
+}
+
+void NcclCollective::Close(Done closed) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_) return;
+  closed_ = true;
+  if (thread_.joinable()) {
+    on_closed_ = std::move(closed);
+    if (pending_ > 0) membership_->End(Cause::kAborted);
+    changed_.notify_one();
+    return;
+  }
+  membership_.reset();
+  closed(Outcome{});
+}
+
+void NcclCollective::CloseAndWait() {
+  Close([](const Outcome&) {});
+  if (thread_.joinable()) thread_.join();
+}
+
+// ── the thread ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+void NcclCollective::RunThread(double deadline, const Done& opened) {
+  Outcome outcome;
+  outcome.interval.started_at = MonotonicMilliseconds();
+  std::optional<cuda::CurrentContext> current;
+  try {
+    current.emplace(context_->driver(), context_->context());
+    Initialise(deadline);
+  } catch (const Failure& failure) {
+    Fail(failure);
+  }
+  outcome.failure = failure_;
+  outcome.interval.ended_at = MonotonicMilliseconds();
+  Settle(opened, outcome);
+  Serve();
+  Leave();
+}
+
+void NcclCollective::Initialise(double deadline) {
+  membership_->Begin(0, "opening a communicator");
+  pipeline_ = std::make_unique<NcclPipeline>(context_);
+  communicator_->Initialise(id_, rank_, world_size_, [this, deadline](double milliseconds) {
+    std::this_thread::sleep_for(Milliseconds(milliseconds));
+    LookAfter(deadline);
+  });
+  membership_->Complete(0);
+  issued_ = completed_ = 1;
+}
+
+void NcclCollective::Serve() {
+  Backoff backoff(kMostSleepMilliseconds);
+  std::optional<NcclBroadcast> next;
+  while (Await(next, backoff.Next())) {
+    if (next) backoff.Reset();
+    try {
+      if (next) Issue(*std::exchange(next, std::nullopt));
+      if (failure_ || pipeline_->IsEmpty()) continue;
+      communicator_->CheckHealth();
+      LookAfter(pipeline_->Deadline());
+    } catch (const Failure& failure) {
+      Fail(failure);
+    }
+  }
+}
+
+bool NcclCollective::Await(std::optional<NcclBroadcast>& next, double milliseconds) {
+  const bool is_empty = failure_ || pipeline_->IsEmpty();
+  const bool has_room = failure_ || pipeline_->HasRoom();
+  const auto ready = [&] { return closed_ || (has_room && !queue_.empty()); };
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (is_empty) {
+    changed_.wait(lock, ready);
+  } else {
+    changed_.wait_for(lock, Milliseconds(milliseconds), ready);
+  }
+  if (has_room && !queue_.empty()) {
+    next = std::move(queue_.front());
+    queue_.pop_front();
+  }
+  return next || !is_empty || !closed_;
+}
+
+void NcclCollective::Issue(NcclBroadcast broadcast) {
+  if (failure_) return Settle(broadcast.done, {{}, failure_});
+  const uint64_t operation = issued_++;
+  membership_->Begin(operation, "broadcast " + std::to_string(operation - 1));
+  const auto pause = [this](double milliseconds) {
+    std::this_thread::sleep_for(Milliseconds(milliseconds));
+    LookAfter(pipeline_->Deadline());
+  };
+  pipeline_->Issue(*communicator_, std::move(broadcast), pause);
+}
+
+void NcclCollective::LookAfter(double deadline) {
+  membership_->ThrowIfEnded();
+  SettleComplete();
+  const double now = MonotonicMilliseconds();
+  if (now >= peers_checked_at_ + Membership::kSliceMilliseconds) {
+    membership_->CheckPeers([this](uint32_t rank) { return IsAwaited(rank); });
+    peers_checked_at_ = now;
+  }
+  // Which ranks of other hosts have begun is not known.
+  if (now >= deadline) {
+    membership_->ExpireDeadline([this](uint32_t rank) {
+      return IsAwaited(rank) && membership_->IsPresent(rank) && membership_->Begun(rank) <= completed_;
+    });
+  }
+}
+
+bool NcclCollective::IsAwaited(uint32_t rank) {
+  return rank != rank_ && membership_->Completed(rank) <= completed_;
+}
+
+void NcclCollective::SettleComplete() {
+  for (const NcclPipeline::Ended& ended : pipeline_->TakeEnded()) {
+    membership_->Complete(completed_++);
+    Settle(ended.done, {ended.interval, std::nullopt});
+  }
+}
+
+void NcclCollective::Fail(const Failure& cause) {
+  failure_ = RootCauseOf(cause);
+  membership_->End(Cause::kFailed);
+  const bool has_let_go =
+      communicator_->Abort(kAbortMilliseconds) && (!pipeline_ || pipeline_->Drain(kAbortMilliseconds));
+  if (!has_let_go) failure_ = StuckFailure(failure_->what());
+  communicator_.reset();
+  if (!pipeline_) return;
+  const std::vector<Done> abandoned = pipeline_->Abandon();
+  // Destroying a stream and freeing memory may wait for kernels that use them, and these never end.
+  if (!has_let_go) static_cast<void>(pipeline_.release());
+  pipeline_.reset();
+  for (const Done& done : abandoned) Settle(done, {{}, failure_});
+}
+
+Failure NcclCollective::RootCauseOf(const Failure& failure) {
+  try {
+    membership_->ThrowIfEnded();
+    membership_->CheckPeers([this](uint32_t rank) { return IsAwaited(rank); });
+  } catch (const Failure& cause) {
+    return cause;
+  }
+  return failure;
+}
+
+Failure NcclCollective::StuckFailure(const std::string& reason) const {
+  return Failure(code::kDeviceLost, "NCCL does not let go of device " + context_->uuid() +
+                                        "; this process must be started again (" + reason + ")");
+}
+
+void NcclCollective::Leave() {
+  Outcome outcome;
+  if (failure_) {
+    if (failure_->code() == code::kDeviceLost) outcome.failure = failure_;
+  } else if (!communicator_->Close(kCloseMilliseconds)) {
+    outcome.failure = StuckFailure("it was asked to close an idle communicator");
+  }
+  communicator_.reset();
+  pipeline_.reset();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  membership_.reset();
+  on_closed_(outcome);
+}
+
+void NcclCollective::Settle(const Done& done, const Outcome& outcome) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  // Together with `done`: whoever hears of the end may close the collective, and that must not be an abort then.
+  pending_--;
+  done(outcome);
+}
+
+}  // namespace weightcast

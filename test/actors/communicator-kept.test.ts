@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { CommunicatorKeeper } from '../../src/actors/communicator-keeper.ts';
+
+const member = (rank: number, host: string, deviceUuid: string) => ({
+  rank,
+  ref: null as never,
+  host,
+  deviceUuid,
+});
+const apart = [member(0, 'a', 'GPU-1'), member(1, 'b', 'GPU-2')];
+const id = Uint8Array.of(1, 2, 3);
+
+test('a rank is told how many hosts there are and whether ranks share a device', () => {
+  const keeper = new CommunicatorKeeper();
+  assert.deepEqual(keeper.missing(apart), { number: 1, hosts: 2, sharesDevices: false });
+  const together = [member(0, 'a', 'GPU-1'), member(1, 'a', 'GPU-1')];
+  assert.deepEqual(keeper.missing(together), { number: 1, hosts: 1, sharesDevices: true });
+});
+
+test('a communicator is used from update to update', () => {
+  const keeper = new CommunicatorKeeper();
+  keeper.hold(id);
+  assert.deepEqual(keeper.offer(), { number: 1, id });
+  assert.equal(keeper.missing(apart), null);
+  keeper.hold(null);
+  assert.deepEqual(keeper.offer(), { number: 1, id });
+});
+
+test('after a failed update its number is never used again, unless nobody was told to open it', () => {
+  const keeper = new CommunicatorKeeper();
+  keeper.hold(id);
+  keeper.updateFailed();
+  assert.equal(keeper.missing(apart), null);
+  keeper.offer();
+  keeper.updateFailed();
+  assert.equal(keeper.missing(apart)?.number, 2);
+});
+
+test('when a rank is gone, so is the communicator, also one that nobody was told to open', () => {
+  const keeper = new CommunicatorKeeper();
+  keeper.hold(id);
+  keeper.lose();
+  assert.equal(keeper.missing(apart)?.number, 2);
+});
+
+test('a rank that was asked for a communicator and made none is an error of its own', () => {
+  assert.throws(() => new CommunicatorKeeper().hold(null), { name: 'ProtocolError' });
+});

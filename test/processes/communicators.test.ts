@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ShmCollective } from '../../src/native-bridge/collective.ts';
+import { HostDevice } from '../../src/native-bridge/host-device.ts';
+import { NcclCollective } from '../../src/native-bridge/nccl-collective.ts';
+import { collectiveWish } from '../../src/processes/communicators.ts';
+import { loadFakeNccl } from '../native/fake-nccl.ts';
+import { cudaRanks, directoryOf, openAll, rankOn, ranks } from './communicator-ranks.ts';
+
+loadFakeNccl();
+
+for (const { where, order, wish, Kind } of [
+  { where: 'of their own', order: { hosts: 1, sharesDevices: false }, wish: null, Kind: NcclCollective },
+  { where: 'of two hosts', order: { hosts: 2, sharesDevices: true }, wish: null, Kind: NcclCollective },
+  { where: 'that they share', order: { hosts: 1, sharesDevices: true }, wish: null, Kind: ShmCollective },
+  { where: 'that they share', order: { hosts: 1, sharesDevices: true }, wish: 'nccl', Kind: NcclCollective },
+  { where: 'of their own', order: { hosts: 1, sharesDevices: false }, wish: 'copies', Kind: ShmCollective },
+  { where: 'of two hosts', order: { hosts: 2, sharesDevices: false }, wish: 'copies', Kind: NcclCollective },
+] as const) {
+  const wished = wish === null ? '' : ` where ${wish} is wished for`;
+  test(`ranks on CUDA devices ${where} are joined by a ${Kind.name}${wished}`, async (t) => {
+    const all = cudaRanks(t, wish);
+    const id = all[0]!.communicators.create({ number: 7, ...order });
+    for (const collective of await openAll(t, all, id)) assert(collective instanceof Kind);
+    assert.deepEqual(all[0]!.warnings, []);
+  });
+}
+
+test('a wish for a way that is none is refused', () => {
+  assert.equal(collectiveWish(undefined), null);
+  assert.throws(() => collectiveWish('gloo'), {
+    name: 'UsageError',
+    message: 'WEIGHTCAST_COLLECTIVE must be "nccl" or "copies", not "gloo"',
+  });
+});
+
+test('ranks on host devices are joined through shared memory', async (t) => {
+  const directory = directoryOf(t);
+  const all = ranks.map((rank) => {
+    const namespace = `test-communicators-${process.pid}`;
+    const device = HostDevice.open({ namespace, index: rank, capacity: 1 << 20, uploadThreads: 1 });
+    return rankOn(t, device, directory, rank);
+  });
+  const id = all[0]!.communicators.create({ number: 7, hosts: 1, sharesDevices: false });
+  for (const collective of await openAll(t, all, id)) assert(collective instanceof ShmCollective);
+  assert.deepEqual(all[0]!.warnings, []);
+});
+
+test('a rank does not open a communicator of a kind that it does not know', async (t) => {
+  const [rank] = cudaRanks(t);
+  await assert.rejects(rank!.communicators.open({ number: 7, id: Uint8Array.of(9) }, ranks), {
+    name: 'ProtocolError',
+    message: /rank 3 on device GPU-.* cannot open a communicator of kind 9/,
+  });
+});
