@@ -1,17 +1,21 @@
 /// The addon of weightcast. What JavaScript sees of it is declared in src/native-bridge/addon.ts.
 ///
-///   system/      what the rest stands on: failures, clock, descriptors, threads, process identity, futex, libraries
+///   system/      what the rest stands on: failures, clock, descriptors, threads, event loops, process identity, futex,
+///                libraries
 ///   memory/      files mapped as memory (SharedDirectory, Mapping) and bulk work on them: ThreadPool runs jobs
 ///                (copy, load, digest), each cut into pieces by a Partition
 ///   device/      HostDevice: a GPU emulated in shared memory, its account kept in a Ledger
 ///   device/cuda/ CudaDevice: a real one, through the Driver that is loaded at run time; each kind of work has a Lane,
 ///                a stream with a thread that fills it and reports
 ///   collective/  ShmCollective: broadcast among the ranks of a host, over a ControlFile
+///   fabric/      Fabric: one-sided reads between ranks. For those who read from here a Reception lets in who knows the
+///                secret, and a Service answers; towards others a Connector makes a Peer, whose Carrier brings the
+///                bytes of each Read: by shared memory, by TCP, or by RDMA (verbs/, with libibverbs if it is there)
 ///   bridge/      the only part that knows of JavaScript: a class *_object for each class above, argument readers,
 ///                the Settler (promises from native threads) and Endings (what is done when the process ends)
 ///
 /// Errors are C++ exceptions of class Failure up to the bridge, which gives them their `code`. Threads are made by
-/// ThreadPool, Lane and ShmCollective only, and joined before the environment that they report to ends.
+/// ThreadPool, Lane, ShmCollective and EventLoop only, and joined before the environment that they report to ends.
 
 #include <napi.h>
 
@@ -19,6 +23,9 @@
 #include "bridge/cuda_device_object.h"
 #include "bridge/device_buffer_object.h"
 #include "bridge/environment.h"
+#include "bridge/exposure_object.h"
+#include "bridge/fabric_object.h"
+#include "bridge/fabric_peer_object.h"
 #include "bridge/host_device_object.h"
 #include "bridge/mapping_object.h"
 #include "bridge/probes.h"
@@ -40,6 +47,8 @@ Napi::Object Initialise(Napi::Env env, Napi::Object exports) {
   const Napi::Function mapping_class = MappingObject::Define(env);
   environment->mapping_class = Napi::Persistent(mapping_class);
   environment->device_buffer_class = Napi::Persistent(DeviceBufferObject::Define(env));
+  environment->exposure_class = Napi::Persistent(ExposureObject::Define(env));
+  environment->fabric_peer_class = Napi::Persistent(FabricPeerObject::Define(env));
   environment->cuda_buffer_class = Napi::Persistent(CudaBufferObject::Define(env));
   exports.Set("Mapping", mapping_class);
   exports.Set("SharedDirectory", SharedDirectoryObject::Define(env));
@@ -47,6 +56,7 @@ Napi::Object Initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("HostDevice", HostDeviceObject::Define(env));
   exports.Set("CudaDevice", CudaDeviceObject::Define(env));
   exports.Set("ShmCollective", ShmCollectiveObject::Define(env));
+  exports.Set("Fabric", FabricObject::Define(env));
   exports.Set("probeCuda", Napi::Function::New<ProbeCudaValue>(env, "probeCuda"));
   exports.Set("ncclVersion", Napi::Function::New<NcclVersionValue>(env, "ncclVersion"));
   exports.Set("whyNotLoaded", Napi::Function::New<WhyNotLoadedValue>(env, "whyNotLoaded"));
