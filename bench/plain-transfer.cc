@@ -1,7 +1,7 @@
 // What bench/fabric.ts compares with: the same bytes moved by nothing but memcpy(3), or by send(2) and recv(2) on
 // blocking sockets of two processes. Reads commands from standard input, `memcpy THREADS PIECE BYTES` or
-// `tcp STREAMS PIECE BYTES`, moves BYTES bytes in pieces of PIECE bytes, one after the other, each shared by all threads
-// or streams, and answers with the seconds it took. `loop STREAMS BYTES` does not wait between pieces.
+// `tcp STREAMS PIECE BYTES`, moves BYTES bytes in pieces of PIECE bytes, one after the other, each shared by all
+// threads or streams, and answers with the seconds it took. `loop STREAMS PIECE BYTES` does not wait between pieces.
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>

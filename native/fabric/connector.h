@@ -29,8 +29,8 @@ struct ConnectContext {
   std::shared_ptr<VerbsHost> verbs;
 };
 
-/// Connects to one peer: over the Unix socket if that answers, which it does on the same host only; else over TCP, where
-/// bytes come by RDMA if both have it and it works, and otherwise by streams.
+/// Connects to one peer: over the Unix socket if that answers, which it does on the same host only; else over TCP,
+/// where bytes come by RDMA if both have it and it works, and otherwise by streams.
 /// Used on the control loop's thread. It keeps itself until it has called `done`, which it does exactly once.
 class Connector : public std::enable_shared_from_this<Connector> {
  public:

@@ -25,7 +25,8 @@ using Token = std::array<uint8_t, 16>;
 /// Safe among threads.
 class Exposure {
  public:
-  /// `regions` are of the mapping, null where there is no RDMA. Throws ESTALE if the file is no longer found under its name: peers of the same host are handed it anew.
+  /// `regions` are of the mapping, null where there is no RDMA. Throws ESTALE if the file is no longer found under its
+  /// name: peers of the same host are handed it anew.
   explicit Exposure(std::shared_ptr<Mapping> mapping, std::shared_ptr<RegionSet> regions = nullptr);
   ~Exposure();
   Exposure(const Exposure&) = delete;

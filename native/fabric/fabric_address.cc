@@ -78,7 +78,9 @@ BootId ThisBoot() {
   if (!file) return boot;
   // 36 characters: 32 digits and dashes.
   size_t digits = 0;
-  for (int letter = std::fgetc(file.get()); letter != EOF && digits < 2 * boot.size(); letter = std::fgetc(file.get())) {
+  while (digits < 2 * boot.size()) {
+    const int letter = std::fgetc(file.get());
+    if (letter == EOF) break;
     if (std::isxdigit(letter) == 0) continue;
     const int value = std::isdigit(letter) != 0 ? letter - '0' : std::tolower(letter) - 'a' + 10;
     boot[digits / 2] = static_cast<uint8_t>(boot[digits / 2] << 4 | value);

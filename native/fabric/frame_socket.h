@@ -34,7 +34,8 @@ class FrameSocket {
   FrameSocket(const FrameSocket&) = delete;
   FrameSocket& operator=(const FrameSocket&) = delete;
 
-  /// Begins to take frames, or hands them to somebody else from now on. What `on_frame` throws ends the connection like a frame that has no right form.
+  /// Begins to take frames, or hands them to somebody else from now on. What `on_frame` throws ends the connection
+  /// like a frame that has no right form.
   void Start(OnFrame on_frame, OnEnd on_end);
 
   /// Sends a frame, with descriptors over a Unix socket. If the other side takes nothing for long, the connection

@@ -15,7 +15,8 @@ namespace weightcast {
 /// the control loop's thread.
 class ServedPeer {
  public:
-  /// `verbs` is null where there is no RDMA. `on_end` is called once when the connection has ended, and may destroy this.
+  /// `verbs` is null where there is no RDMA. `on_end` is called once when the connection has ended, and may destroy
+  /// this.
   ServedPeer(EventLoop& loop, UniqueFd socket, bool is_local, Places::Place place, const ExposureTable& exposures,
              const VerbsHost* verbs, std::function<void()> on_end);
   ~ServedPeer();

@@ -58,8 +58,9 @@ void ShmCarrier::Begin(std::shared_ptr<Read> read, std::shared_ptr<RemoteSegment
     throw Failure("EINVAL", "a read goes into the file that it comes from, " + read->destination()->path());
   }
   read->Begin();
+  const auto job = std::make_shared<ShmReadJob>(std::move(read), std::move(segment), pool_->threads());
   // The read tells its own end; the job has nothing to add.
-  pool_->Give(std::make_shared<ShmReadJob>(std::move(read), std::move(segment), pool_->threads()), [](const Outcome&) {});
+  pool_->Give(job, [](const Outcome&) {});
 }
 
 }  // namespace weightcast

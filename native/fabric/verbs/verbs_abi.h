@@ -5,9 +5,10 @@
 
 namespace weightcast {
 
-/// The part of libibverbs' binary interface that the fabric uses, declared here so that the addon needs no headers to be
-/// built and no library to be loaded. It has been the same since version 1.1 of the interface, in 2007; a test compares
-/// it with <infiniband/verbs.h> where that is installed. Names without `ibv_`, otherwise as in the manual pages.
+/// The part of libibverbs' binary interface that the fabric uses, declared here so that the addon needs no headers to
+/// be built and no library to be loaded. It has been the same since version 1.1 of the interface, in 2007; a test
+/// compares it with <infiniband/verbs.h> where that is installed. Names without `ibv_`, otherwise as in the manual
+/// pages.
 namespace ibv {
 
 struct Device;

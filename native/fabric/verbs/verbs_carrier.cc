@@ -80,7 +80,8 @@ void LaneSet::Settle(Active& active, const QueuePair::Completion& completion) {
   active.posted.erase(found);
   if (completion.status == ibv::kWcSuccess) return taken.read->Complete(taken.piece);
   const QueuePair& pair = *active.lane.pair;
-  const std::string how = pair.device().name() + " reports: " + pair.device().library().wc_status_str(completion.status);
+  const char* const status = pair.device().library().wc_status_str(completion.status);
+  const std::string how = pair.device().name() + " reports: " + status;
   if (completion.status == ibv::kWcRemoteAccessError) {
     taken.read->Fail(Failure(code::kWithdrawn, peer_ + " no longer exposes the segment"));
   } else {

@@ -34,7 +34,8 @@ class LaneSet : public std::enable_shared_from_this<LaneSet> {
   using Queue = ReadQueue<Segment>;
   using OnLost = std::function<void(const std::string& how)>;
 
-  LaneSet(EventLoop& loop, std::string peer, std::vector<VerbsLane> lanes, std::shared_ptr<Queue> queue, OnLost on_lost);
+  LaneSet(EventLoop& loop, std::string peer, std::vector<VerbsLane> lanes, std::shared_ptr<Queue> queue,
+          OnLost on_lost);
 
   EventLoop& loop() { return loop_; }
   void Start();
