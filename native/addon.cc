@@ -1,6 +1,7 @@
 /// The addon of weightcast. What JavaScript sees of it is declared in src/native-bridge/addon.ts.
 ///
-///   system/      what the rest stands on: failures, clock, descriptors, threads, process identity, futex, libraries
+///   system/      what the rest stands on: failures, clock, descriptors, threads, event loops, process identity, futex,
+///                libraries
 ///   memory/      files mapped as memory (SharedDirectory, Mapping) and bulk work on them: ThreadPool runs jobs
 ///                (copy, load, digest), each cut into pieces by a Partition
 ///   device/      HostDevice: a GPU emulated in shared memory, its account kept in a Ledger
@@ -9,11 +10,14 @@
 ///   collective/  ShmCollective: broadcast among the ranks of a host, agreed upon through the ControlFile of their
 ///                Membership, carried out by a HostCopy or a DeviceCopy; NcclCollective: broadcast among CUDA devices, by
 ///                an NcclCommunicator that keeps an NcclPipeline filled
+///   fabric/      Fabric: one-sided reads between ranks. For those who read from here a Reception lets in who knows the
+///                secret, and a Service answers; towards others a Connector makes a Peer, whose Carrier brings the
+///                bytes of each Read: by shared memory, by TCP, or by RDMA (verbs/, with libibverbs if it is there)
 ///   bridge/      the only part that knows of JavaScript: a class *_object for each class above, argument readers,
 ///                the Settler (promises from native threads) and Endings (what is done when the process ends)
 ///
 /// Errors are C++ exceptions of class Failure up to the bridge, which gives them their `code`. Threads are made by
-/// ThreadPool, Lane, ShmCollective, NcclCollective and CallThread only, and joined before the environment that they
+/// ThreadPool, Lane, ShmCollective, NcclCollective, CallThread and EventLoop only, and joined before the environment that they
 /// report to ends, but for one that hangs inside a library.
 
 #include <napi.h>
@@ -22,6 +26,9 @@
 #include "bridge/cuda_device_object.h"
 #include "bridge/device_buffer_object.h"
 #include "bridge/environment.h"
+#include "bridge/exposure_object.h"
+#include "bridge/fabric_object.h"
+#include "bridge/fabric_peer_object.h"
 #include "bridge/host_device_object.h"
 #include "bridge/mapping_object.h"
 #include "bridge/nccl_collective_object.h"
@@ -44,6 +51,8 @@ Napi::Object Initialise(Napi::Env env, Napi::Object exports) {
   const Napi::Function mapping_class = MappingObject::Define(env);
   environment->mapping_class = Napi::Persistent(mapping_class);
   environment->device_buffer_class = Napi::Persistent(DeviceBufferObject::Define(env));
+  environment->exposure_class = Napi::Persistent(ExposureObject::Define(env));
+  environment->fabric_peer_class = Napi::Persistent(FabricPeerObject::Define(env));
   environment->cuda_buffer_class = Napi::Persistent(CudaBufferObject::Define(env));
   exports.Set("Mapping", mapping_class);
   exports.Set("SharedDirectory", SharedDirectoryObject::Define(env));
@@ -54,6 +63,7 @@ Napi::Object Initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("NcclCollective", NcclCollectiveObject::Define(env));
   exports.Set("ncclUniqueId", Napi::Function::New<NcclUniqueIdValue>(env, "ncclUniqueId"));
   exports.Set("probeNccl", Napi::Function::New<ProbeNcclValue>(env, "probeNccl"));
+  exports.Set("Fabric", FabricObject::Define(env));
   exports.Set("probeCuda", Napi::Function::New<ProbeCudaValue>(env, "probeCuda"));
   exports.Set("ncclVersion", Napi::Function::New<NcclVersionValue>(env, "ncclVersion"));
   exports.Set("whyNotLoaded", Napi::Function::New<WhyNotLoadedValue>(env, "whyNotLoaded"));

@@ -1,9 +1,11 @@
 #include "bridge/arguments.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "bridge/device_buffer_object.h"
 #include "bridge/mapping_object.h"
+#include "bridge/thread_pool_object.h"
 #include "system/failure.h"
 
 namespace weightcast {
@@ -34,6 +36,13 @@ std::string TextArgument(const Napi::Value& value, const char* name) {
   std::string text = value.As<Napi::String>().Utf8Value();
   if (text.find('\0') != std::string::npos) ThrowArgumentType(value.Env(), name, "a string without zero bytes");
   return text;
+}
+
+std::vector<std::string> TextsArgument(const Napi::Value& value, const char* name) {
+  const Napi::Array array = ArrayArgument(value, name);
+  std::vector<std::string> texts;
+  for (uint32_t index = 0; index < array.Length(); index++) texts.push_back(TextArgument(array.Get(index), name));
+  return texts;
 }
 
 uint64_t WholeArgument(const Napi::Value& value, const char* name) {
@@ -95,10 +104,29 @@ std::vector<uint64_t> WholeNumbers(const Napi::Value& value, const char* name, s
   return whole;
 }
 
+Bytes CopiedBytes(const Napi::Value& value, const char* name) {
+  const Napi::Uint8Array bytes = BytesArgument(value, name);
+  return Bytes(bytes.Data(), bytes.Data() + bytes.ByteLength());
+}
+
+void CopyBytes(const Napi::Value& value, const char* name, uint8_t* destination, size_t count) {
+  const Napi::Uint8Array bytes = BytesArgument(value, name);
+  if (bytes.ByteLength() != count) {
+    throw Failure(code::kOutOfRange, std::string(name) + " has " + std::to_string(count) + " bytes, not " +
+                                         std::to_string(bytes.ByteLength()));
+  }
+  std::memcpy(destination, bytes.Data(), count);
+}
+
 std::shared_ptr<Mapping> MappingArgument(const Napi::Value& value, const char* name) {
   if (const MappingObject* mapping = MappingObject::From(value)) return mapping->Open();
   if (const DeviceBufferObject* buffer = DeviceBufferObject::From(value)) return buffer->Open();
   ThrowArgumentType(value.Env(), name, "a Mapping or a DeviceBuffer");
+}
+
+std::shared_ptr<ThreadPool> ThreadPoolArgument(const Napi::Value& value, const char* name) {
+  if (std::shared_ptr<ThreadPool> pool = ThreadPoolObject::From(value)) return pool;
+  ThrowArgumentType(value.Env(), name, "a ThreadPool");
 }
 
 }  // namespace weightcast

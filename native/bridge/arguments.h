@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "memory/mapping.h"
+#include "memory/thread_pool.h"
+#include "system/bytes.h"
 
 namespace weightcast {
 
@@ -19,6 +21,7 @@ namespace weightcast {
 [[noreturn]] void ThrowArgumentType(Napi::Env env, const char* name, const char* expected);
 
 std::string TextArgument(const Napi::Value& value, const char* name);
+std::vector<std::string> TextsArgument(const Napi::Value& value, const char* name);
 uint64_t WholeArgument(const Napi::Value& value, const char* name);
 /// A number of threads for a pool: 1 to 256.
 unsigned ThreadsArgument(const Napi::Value& value, const char* name);
@@ -43,7 +46,19 @@ std::vector<Structure> Structures(const Napi::Value& value, const char* name) {
   return structures;
 }
 
+/// The bytes of a Uint8Array, copied.
+Bytes CopiedBytes(const Napi::Value& value, const char* name);
+/// The same, of exactly so many bytes. Throws OUT_OF_RANGE.
+void CopyBytes(const Napi::Value& value, const char* name, uint8_t* destination, size_t count);
+template <class Array>
+Array FixedBytes(const Napi::Value& value, const char* name) {
+  Array array;
+  CopyBytes(value, name, array.data(), array.size());
+  return array;
+}
+
 /// The memory of a Mapping or a DeviceBuffer. Throws CLOSED if it has been closed or freed.
 std::shared_ptr<Mapping> MappingArgument(const Napi::Value& value, const char* name);
+std::shared_ptr<ThreadPool> ThreadPoolArgument(const Napi::Value& value, const char* name);
 
 }  // namespace weightcast

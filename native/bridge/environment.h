@@ -23,6 +23,8 @@ class Environment {
   Napi::FunctionReference mapping_class;
   Napi::FunctionReference device_buffer_class;
   Napi::FunctionReference cuda_buffer_class;
+  Napi::FunctionReference exposure_class;
+  Napi::FunctionReference fabric_peer_class;
 
  private:
   Settler settler_;

@@ -15,6 +15,8 @@
 namespace weightcast {
 namespace {
 
+constexpr napi_type_tag kTypeTag = {0x84c2f1d96a0e4b37, 0xc65f20b81d9e47a3};
+
 }  // namespace
 
 Napi::Function ThreadPoolObject::Define(Napi::Env env) {
@@ -30,8 +32,14 @@ Napi::Function ThreadPoolObject::Define(Napi::Env env) {
 }
 
 ThreadPoolObject::ThreadPoolObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ThreadPoolObject>(info) {
-  Guarded(info.Env(), [&] { pool_ = std::make_unique<ThreadPool>(ThreadsArgument(info[0], "threads")); });
+  Guarded(info.Env(), [&] { pool_ = std::make_shared<ThreadPool>(ThreadsArgument(info[0], "threads")); });
   ending_ = Environment::Of(info.Env()).endings().Add([pool = pool_.get()] { pool->Stop(); });
+  info.This().As<Napi::Object>().TypeTag(&kTypeTag);
+}
+
+std::shared_ptr<ThreadPool> ThreadPoolObject::From(const Napi::Value& value) {
+  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kTypeTag)) return nullptr;
+  return Unwrap(value.As<Napi::Object>())->pool_;
 }
 
 Napi::Value ThreadPoolObject::Threads(const Napi::CallbackInfo& info) {

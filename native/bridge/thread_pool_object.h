@@ -15,6 +15,9 @@ class ThreadPoolObject : public Napi::ObjectWrap<ThreadPoolObject> {
   static Napi::Function Define(Napi::Env env);
   explicit ThreadPoolObject(const Napi::CallbackInfo& info);
 
+  /// The pool behind a value; null if it is something else.
+  static std::shared_ptr<ThreadPool> From(const Napi::Value& value);
+
  private:
   Napi::Value Threads(const Napi::CallbackInfo& info);
   Napi::Value Copy(const Napi::CallbackInfo& info);
@@ -23,7 +26,7 @@ class ThreadPoolObject : public Napi::ObjectWrap<ThreadPoolObject> {
   Napi::Value Digest(const Napi::CallbackInfo& info);
   void Close(const Napi::CallbackInfo& info);
 
-  std::unique_ptr<ThreadPool> pool_;
+  std::shared_ptr<ThreadPool> pool_;
   Endings::Registration ending_;
 };
 

@@ -6,9 +6,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
+#include "memory/progress_counter.h"
 #include "system/failure.h"
 
 namespace weightcast {
@@ -19,21 +19,6 @@ std::vector<uint64_t> SizesOf(const std::vector<FileRange>& ranges) {
   sizes.reserve(ranges.size());
   for (const FileRange& range : ranges) sizes.push_back(range.bytes);
   return sizes;
-}
-
-/// Adds to a double that JavaScript reads as an element of a Float64Array. Several threads add at once and none of
-/// the sums may get lost.
-void AddTo(double* counter, uint64_t bytes) {
-  static_assert(sizeof(double) == sizeof(uint64_t));
-  auto* const word = reinterpret_cast<uint64_t*>(counter);
-  uint64_t before = __atomic_load_n(word, __ATOMIC_RELAXED);
-  uint64_t after;
-  do {
-    double value;
-    std::memcpy(&value, &before, sizeof(value));
-    value += static_cast<double>(bytes);
-    std::memcpy(&after, &value, sizeof(after));
-  } while (!__atomic_compare_exchange_n(word, &before, after, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 }
 
 }  // namespace

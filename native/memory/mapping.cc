@@ -76,12 +76,20 @@ std::shared_ptr<Mapping> Mapping::Open(const std::string& path, bool writable) {
   // O_NONBLOCK: opening a FIFO must not wait for its other end.
   const UniqueFd file(open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK));
   if (!file) throw Failure::System(errno, "cannot open " + path);
+  return Map(path, file.get(), writable);
+}
+
+std::shared_ptr<Mapping> Mapping::OfDescriptor(const std::string& path, int descriptor) {
+  return Map(path, descriptor, false);
+}
+
+std::shared_ptr<Mapping> Mapping::Map(const std::string& path, int descriptor, bool writable) {
   struct stat found{};
-  if (fstat(file.get(), &found) != 0) throw Failure::System(errno, "cannot examine " + path);
+  if (fstat(descriptor, &found) != 0) throw Failure::System(errno, "cannot examine " + path);
   if (!S_ISREG(found.st_mode)) throw Failure("EINVAL", "cannot map " + path + ": not a regular file");
   if (found.st_size == 0) throw Failure("EINVAL", "cannot map " + path + ": the file is empty");
   return std::shared_ptr<Mapping>(
-      new Mapping(path, static_cast<uint64_t>(found.st_size), file.get(), writable));
+      new Mapping(path, static_cast<uint64_t>(found.st_size), descriptor, writable));
 }
 
 Mapping::Mapping(std::string path, uint64_t bytes, int descriptor, bool writable)
@@ -95,7 +103,15 @@ Mapping::Mapping(std::string path, uint64_t bytes, int descriptor, bool writable
   data_ = static_cast<uint8_t*>(address);
 }
 
-Mapping::~Mapping() { munmap(data_, bytes_); }
+Mapping::~Mapping() {
+  dependents_.clear();
+  munmap(data_, bytes_);
+}
+
+void Mapping::Keep(std::shared_ptr<void> dependent) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  dependents_.push_back(std::move(dependent));
+}
 
 void Mapping::CheckRange(uint64_t offset, uint64_t bytes) const {
   if (offset <= bytes_ && bytes <= bytes_ - offset) return;

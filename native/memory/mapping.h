@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <vector>
 
 namespace weightcast {
 
@@ -31,6 +33,8 @@ class Mapping {
   /// Maps an existing regular file of at least one byte. The caller sees to it that the file is not truncated
   /// while it is mapped.
   static std::shared_ptr<Mapping> Open(const std::string& path, bool writable);
+  /// Maps an open regular file for reading, as Open() does. `path` is what it is called in failures.
+  static std::shared_ptr<Mapping> OfDescriptor(const std::string& path, int descriptor);
   ~Mapping();
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
@@ -46,10 +50,14 @@ class Mapping {
   /// Throws EACCES if the file is mapped for reading only.
   void CheckWritable() const;
 
+  /// Keeps something that stands on this memory, a registration for instance: it is destroyed before the memory goes.
+  void Keep(std::shared_ptr<void> dependent);
+
   /// Removes the file's name if it still leads to this file; other names and all mappings stay.
   void Unlink() const { UnlinkFile(path_, file_); }
 
  private:
+  static std::shared_ptr<Mapping> Map(const std::string& path, int descriptor, bool writable);
   Mapping(std::string path, uint64_t bytes, int descriptor, bool writable);
 
   const std::string path_;
@@ -57,6 +65,8 @@ class Mapping {
   const bool writable_;
   uint8_t* data_ = nullptr;
   FileId file_;
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<void>> dependents_;
 };
 
 }  // namespace weightcast

@@ -14,6 +14,8 @@ inline constexpr char kDeadline[] = "DEADLINE";
 inline constexpr char kPeerLost[] = "PEER_LOST";
 inline constexpr char kOutOfDeviceMemory[] = "OUT_OF_DEVICE_MEMORY";
 inline constexpr char kFileEnded[] = "FILE_ENDED";
+inline constexpr char kUnauthenticated[] = "UNAUTHENTICATED";
+inline constexpr char kWithdrawn[] = "WITHDRAWN";
 /// A queue is at its limit.
 inline constexpr char kOverloaded[] = "OVERLOADED";
 /// A call of the CUDA driver failed, or there is no driver.

@@ -16,7 +16,8 @@ import {
  *
  * All offsets and sizes are bytes, as whole numbers below 2^53. Errors thrown or rejected by native code carry a
  * `code`: `ENOSPC`, `ENOENT`, `EACCES`, ... for a system call, `OUT_OF_DEVICE_MEMORY`, `ABORTED`, `DEADLINE`,
- * `PEER_LOST`, `OUT_OF_RANGE`, `FILE_ENDED`, `CLOSED`, `OVERLOADED`, `CUDA`, `NCCL`, `DEVICE_LOST` for our own;
+ * `PEER_LOST`, `OUT_OF_RANGE`, `FILE_ENDED`, `CLOSED`, `UNAUTHENTICATED`, `WITHDRAWN`, `OVERLOADED`, `CUDA`, `NCCL`,
+ * `DEVICE_LOST` for our own;
  * {@link asWeightcastError} gives them their class.
  */
 export interface NativeAddon {
@@ -31,6 +32,7 @@ export interface NativeAddon {
   ncclUniqueId(): Uint8Array;
   /** The NCCL that this process uses. Throws `NCCL` where there is none that will do. */
   probeNccl(): NcclProbe;
+  readonly Fabric: NativeFabricClass;
   /** What the CUDA driver sees, without making a context. Throws `CUDA` where there is no driver or no GPU. */
   probeCuda(): CudaProbe;
   /** 10000 * major + 100 * minor + patch of the NCCL that this process would use. Throws `ENOENT`. */
@@ -277,6 +279,88 @@ export interface NativeNcclCollective {
    * if it does not.
    */
   close(): Promise<void>;
+}
+
+export interface NativeFabricOptions {
+  /** At least 16 bytes. */
+  readonly secret: Uint8Array;
+  /** Numeric addresses; none for all of the host's. */
+  readonly listenAddresses: readonly string[];
+  /** 0 for any that is free. */
+  readonly port: number;
+  /** Numeric addresses to be found at; none for those listened at, or those of the host's interfaces. */
+  readonly advertisedAddresses: readonly string[];
+  /** Threads that move bytes over TCP: 1 to 64. */
+  readonly threads: number;
+  /** TCP connections to one peer that carry bytes: 1 to 64. */
+  readonly streams: number;
+  /** Copies from peers of the same host. */
+  readonly pool: NativeThreadPool;
+  /** To be opened; none for no RDMA. */
+  readonly rdmaPorts: readonly { readonly device: string; readonly port: number }[];
+  /** As `NCCL_IB_GID_INDEX`; null to have it chosen. */
+  readonly gidIndex: number | null;
+}
+
+export interface NativeFabricClass {
+  new (options: NativeFabricOptions): NativeFabric;
+  /** Never throws: without libibverbs, or a device, there are no ports, and `why` says so. */
+  rdmaPorts(): { readonly ports: readonly NativeRdmaPort[]; readonly why: string };
+}
+
+/** A port of an RDMA device of this host that this process may open. */
+export interface NativeRdmaPort {
+  readonly device: string;
+  /** From 1. */
+  readonly port: number;
+  readonly isActive: boolean;
+  readonly linkLayer: 'infiniband' | 'ethernet';
+}
+
+/** One-sided reads between the memory of ranks. */
+export interface NativeFabric {
+  readonly address: Uint8Array;
+  expose(segment: NativeMapping): Promise<NativeExposure>;
+  /** Rejects with `UNAUTHENTICATED`, `PEER_LOST`, `DEADLINE`, `ABORTED`, `EPROTO` for an address that is none. */
+  connect(options: {
+    /** For {@link NativeFabric.cancelConnect}. */
+    number: number;
+    address: Uint8Array;
+    name: string;
+    way: 'any' | 'shm' | 'verbs' | 'tcp';
+    timeoutMilliseconds: number;
+  }): Promise<NativeFabricPeer>;
+  cancelConnect(number: number): void;
+  /** Ends all reads with `ABORTED`, and all threads. May be called twice. */
+  close(): void;
+}
+
+export interface NativeExposure {
+  /** 16 bytes. */
+  readonly token: Uint8Array;
+  /** How many connected peers have read it. */
+  readonly readers: number;
+  close(): Promise<Interval>;
+}
+
+export interface NativeFabricPeer {
+  readonly kind: 'shm' | 'verbs' | 'tcp';
+  /**
+   * Three numbers a range: offset in the peer's segment, offset in the destination, bytes. `progress[0]`, unless it is
+   * null, counts the bytes that have arrived. Rejects with `PEER_LOST`, `DEADLINE`, `ABORTED`, `WITHDRAWN`,
+   * `OUT_OF_RANGE`, `OVERLOADED`, ...; not before the last byte that it writes is written.
+   */
+  read(options: {
+    /** For {@link NativeFabricPeer.cancel}; new for each read. */
+    number: number;
+    token: Uint8Array;
+    ranges: Float64Array;
+    destination: NativeMapping;
+    progress: Float64Array | null;
+    timeoutMilliseconds: number;
+  }): Promise<Interval>;
+  cancel(number: number): void;
+  close(): void;
 }
 
 const require = createRequire(import.meta.url);

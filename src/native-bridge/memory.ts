@@ -99,13 +99,14 @@ export class Mapping {
  * only after the last thread has let go of the memory.
  */
 export class ThreadPool {
+  /** For the other files of this folder. */
+  readonly native: NativeThreadPool;
   readonly threads: number;
-  readonly #native: NativeThreadPool;
 
   /** 1 to 256 threads. */
   constructor(threads: number) {
-    this.#native = attempt(() => new addon.ThreadPool(threads));
-    this.threads = this.#native.threads;
+    this.native = attempt(() => new addon.ThreadPool(threads));
+    this.threads = this.native.threads;
   }
 
   /**
@@ -113,12 +114,12 @@ export class ThreadPool {
    * a row, rows, source pitch, destination pitch. No destination byte is also a source byte or in another rectangle.
    */
   copy(source: Mapping, destination: Mapping, rectangles: Float64Array): Promise<Interval> {
-    return settle(this.#native.copy(source.native, destination.native, rectangles));
+    return settle(this.native.copy(source.native, destination.native, rectangles));
   }
 
   /** Copies a buffer into a mapping. The caller leaves `source` untouched until the promise settles. */
   copyIn(source: Uint8Array, destination: Mapping, offset: number): Promise<Interval> {
-    return settle(this.#native.copyIn(source, destination.native, offset));
+    return settle(this.native.copyIn(source, destination.native, offset));
   }
 
   /**
@@ -126,7 +127,7 @@ export class ThreadPool {
    * counts up by the bytes read, while threads read them. A file that is too short is an error naming its size.
    */
   load(path: string, destination: Mapping, ranges: Float64Array, progress: Float64Array): Promise<Interval> {
-    return settle(this.#native.load(path, destination.native, ranges, progress));
+    return settle(this.native.load(path, destination.native, ranges, progress));
   }
 
   /**
@@ -134,12 +135,12 @@ export class ThreadPool {
    * numbers a part, as {@link digestPart} makes them.
    */
   digest(mapping: Mapping, parts: Float64Array): Promise<BigUint64Array> {
-    return settle(this.#native.digest(mapping.native, parts));
+    return settle(this.native.digest(mapping.native, parts));
   }
 
   /** Ends the threads after the jobs already given, whose promises still settle. May be called twice. */
   close(): void {
-    this.#native.close();
+    this.native.close();
   }
 }
 

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "memory/mapping.h"
+#include "system/unique_fd.h"
+
+namespace weightcast {
+
+class RegionSet;
+
+/// Names an exposure to peers; random, so that nobody reads what was not named to him.
+using Token = std::array<uint8_t, 16>;
+
+/// A mapping that peers may read. A read that succeeds has seen only what the memory held before Withdraw(): every
+/// way to carry bytes looks at is_open() after it has read them, over shared memory through a word that the reader
+/// maps too.
+///
+/// Safe among threads.
+class Exposure {
+ public:
+  /// `regions` are of the mapping, null where there is no RDMA. Throws ESTALE if the file is no longer found under its
+  /// name: peers of the same host are handed it anew.
+  explicit Exposure(std::shared_ptr<Mapping> mapping, std::shared_ptr<RegionSet> regions = nullptr);
+  ~Exposure();
+  Exposure(const Exposure&) = delete;
+  Exposure& operator=(const Exposure&) = delete;
+
+  const Token& token() const { return token_; }
+  const Mapping& mapping() const { return *mapping_; }
+  const std::shared_ptr<RegionSet>& regions() const { return regions_; }
+  /// The file, open for reading only.
+  int file() const { return file_.get(); }
+  /// A page of memory with an OpenWord in front, for peers of the same host.
+  int state_file() const { return state_file_.get(); }
+
+  bool is_open() const;
+  void Withdraw();
+
+  /// How many peers have asked where it lies and are still there.
+  std::atomic<uint32_t> readers{0};
+
+ private:
+  const Token token_;
+  const std::shared_ptr<Mapping> mapping_;
+  const std::shared_ptr<RegionSet> regions_;
+  UniqueFd file_;
+  UniqueFd state_file_;
+  std::atomic<uint32_t>* state_ = nullptr;
+};
+
+/// The word at the start of a state file, mapped for reading.
+class OpenWord {
+ public:
+  explicit OpenWord(const UniqueFd& state_file);
+  ~OpenWord();
+  OpenWord(const OpenWord&) = delete;
+  OpenWord& operator=(const OpenWord&) = delete;
+
+  /// To be asked after the bytes were read.
+  bool IsOpen() const;
+
+ private:
+  const std::atomic<uint32_t>* word_;
+};
+
+/// What a fabric exposes. Safe among threads.
+class ExposureTable {
+ public:
+  static constexpr size_t kCapacity = 4096;
+
+  /// Throws OVERLOADED when full.
+  void Add(std::shared_ptr<Exposure> exposure);
+  /// Null if it is not there (any more).
+  std::shared_ptr<Exposure> Find(const Token& token) const;
+  void Remove(const Token& token);
+  std::vector<std::shared_ptr<Exposure>> TakeAll();
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<Token, std::shared_ptr<Exposure>> exposures_;
+};
+
+}  // namespace weightcast

@@ -1,0 +1,111 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "memory/mapping.h"
+#include "system/outcome.h"
+
+namespace weightcast {
+
+/// Bytes of a peer's segment and where they go.
+struct ReadRange {
+  uint64_t source_offset;
+  uint64_t destination_offset;
+  uint64_t bytes;
+};
+
+/// One read of a peer's segment into a mapping, dealt out in pieces to whatever carries bytes. It ends when all pieces
+/// are there; or, once it has failed, when every piece that was taken has come back: from then on nothing writes to
+/// the destination.
+///
+/// Safe among threads. `done` runs on the thread that ends the read.
+class Read {
+ public:
+  /// `progress` counts the bytes that have arrived; null if nobody asks. Throws OUT_OF_RANGE or EACCES for the
+  /// destination.
+  Read(std::vector<ReadRange> ranges, std::shared_ptr<Mapping> destination, double* progress, Done done);
+
+  const std::shared_ptr<Mapping>& destination() const { return destination_; }
+  uint64_t bytes() const { return bytes_; }
+
+  /// Throws OUT_OF_RANGE unless all ranges lie in a source of so many bytes. `source` names it.
+  void CheckSource(uint64_t bytes, const std::string& source) const;
+  /// Its pieces may be taken from now on; ends it at once if it has none.
+  void Begin();
+
+  /// The next piece, of at most so many bytes; nothing if there is none left or the read has failed. A piece that was
+  /// taken is either completed or released.
+  std::optional<ReadRange> Take(uint64_t most);
+  /// All bytes of the piece are in their place.
+  void Complete(const ReadRange& piece);
+  /// The read has failed and this piece will not be written to any more.
+  void Release();
+
+  /// No more pieces are given out. The first failure is the one that is told.
+  void Fail(const Failure& failure);
+  bool has_failed() const;
+  /// "3.1 of 16 MiB had come": for messages.
+  std::string Standing() const;
+
+ private:
+  /// Ends the read if nothing is missing. Unlocks.
+  void EndIfDue(std::unique_lock<std::mutex> lock);
+
+  const std::shared_ptr<Mapping> destination_;
+  double* const progress_;
+  /// Adjacent ranges made one, empty ones left out.
+  const std::vector<ReadRange> ranges_;
+  uint64_t bytes_ = 0;
+
+  mutable std::mutex mutex_;
+  Done done_;
+  bool begun_ = false;
+  size_t next_range_ = 0;
+  uint64_t next_offset_ = 0;
+  uint64_t completed_ = 0;
+  size_t taken_ = 0;
+  Outcome outcome_;
+};
+
+/// The reads of one peer in the order they were given: what carries bytes takes pieces of the oldest that has any.
+/// Safe among threads.
+template <class Segment>
+class ReadQueue {
+ public:
+  struct Taken {
+    std::shared_ptr<Read> read;
+    std::shared_ptr<Segment> segment;
+    ReadRange piece;
+  };
+
+  void Add(std::shared_ptr<Read> read, std::shared_ptr<Segment> segment) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    reads_.push_back({std::move(read), std::move(segment)});
+  }
+
+  std::optional<Taken> Take(uint64_t most) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    while (!reads_.empty()) {
+      auto& [read, segment] = reads_.front();
+      if (const auto piece = read->Take(most)) return Taken{read, segment, *piece};
+      reads_.pop_front();
+    }
+    return std::nullopt;
+  }
+
+ private:
+  struct Queued {
+    std::shared_ptr<Read> read;
+    std::shared_ptr<Segment> segment;
+  };
+  std::mutex mutex_;
+  std::deque<Queued> reads_;
+};
+
+}  // namespace weightcast
