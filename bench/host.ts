@@ -40,7 +40,11 @@ async function measure(ranks: number): Promise<Measurement[]> {
   });
   try {
     const instances = [{ name: 'engine', endpoint: engine.endpoint, ranks: [...Array(ranks).keys()] }];
-    const cluster = await Cluster.start({ ranks, instances, deviceNamespace });
+    const cluster = await Cluster.start({
+      ranks,
+      instances,
+      devices: { kind: 'host', namespace: deviceNamespace },
+    });
     try {
       await cluster.register('step', model);
       await cluster.update('step');

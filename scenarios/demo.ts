@@ -79,7 +79,7 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
     const cluster = await Cluster.start({
       ranks,
       instances: [{ name: instance, endpoint: engine.endpoint, ranks: [...Array(ranks).keys()] }],
-      deviceNamespace,
+      devices: { kind: 'host', namespace: deviceNamespace },
       onProgress: (progress) => narrator.progress(progress),
     });
     stops.push(() => cluster.stop());

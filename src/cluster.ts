@@ -23,6 +23,7 @@ import { systemClock } from './native-bridge/clock.ts';
 import { SharedDirectory } from './native-bridge/memory.ts';
 import { createLog } from './observe/log.ts';
 import { type OwnedProcess, startProcess } from './processes/child-process.ts';
+import { checkDevices, type DeviceOptions, defaultDevices } from './processes/devices.ts';
 import { removeAbandoned } from './processes/sweep.ts';
 import { createClusterKeys, spokeKeys } from './transport/curve.ts';
 import { nodeName } from './transport/node-name.ts';
@@ -33,12 +34,8 @@ export interface ClusterOptions {
   readonly ranks: number;
   /** The engine instances to update. Every rank sits on the device of a worker of exactly one of them. */
   readonly instances: readonly InstanceOptions[];
-  /** Host devices are shared by all processes that name the same namespace. Default: `default`. */
-  readonly deviceNamespace?: string;
-  /** Bytes of each host device; by default what the first process to open it said. */
-  readonly deviceCapacity?: number;
-  /** Device of rank 0; rank n sits n further. Default: 0. */
-  readonly firstDevice?: number;
+  /** What the ranks own; by default GPUs where there are any, otherwise host devices. */
+  readonly devices?: DeviceOptions;
   /** Called often while checkpoints load and updates run. */
   readonly onProgress?: (progress: Progress) => void;
 }
@@ -118,9 +115,7 @@ export class Cluster {
       instances: options.instances,
       host: {
         directory: directory.path,
-        deviceNamespace: options.deviceNamespace ?? 'default',
-        deviceCapacity: options.deviceCapacity ?? 0,
-        firstDevice: options.firstDevice ?? 0,
+        devices: options.devices ?? defaultDevices(),
         threads: Math.max(1, Math.floor(availableParallelism() / options.ranks)),
       },
     });
@@ -236,12 +231,10 @@ export class Cluster {
   }
 }
 
-function checkOptions({ ranks, instances, deviceCapacity = 0 }: ClusterOptions): void {
+function checkOptions({ ranks, instances, devices }: ClusterOptions): void {
   if (!Number.isInteger(ranks) || ranks < 1)
     throw new UsageError(`ranks is ${ranks}; it must be a whole number, at least 1`);
-  if (!Number.isSafeInteger(deviceCapacity) || deviceCapacity < 0) {
-    throw new UsageError(`deviceCapacity is ${deviceCapacity}; it must be a whole number of bytes`);
-  }
+  if (devices !== undefined) checkDevices(devices, ranks);
   const takenBy = new Map<number, string>();
   for (const instance of instances) {
     checkEngineOptions(instance.name, instance);

@@ -9,3 +9,4 @@ export type { InstanceOptions } from './actors/supervisor-ports.ts';
 export type { NamedTensor, NamedTensors } from './checkpoint/named-tensors.ts';
 export { Cluster, type ClusterOptions, type Source, type UpdateSettings } from './cluster.ts';
 export * from './errors.ts';
+export type { DeviceOptions } from './processes/devices.ts';

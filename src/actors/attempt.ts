@@ -80,6 +80,7 @@ export class Attempt {
       socket = await ports.bindWorkerLink(order.epoch, order.version);
       const attempt = new Attempt(order, ports, clock, collective, socket, { link, staging });
       socket.check(attempt.#announceAll());
+      await ports.segments.ready(attempt.#ownSegments());
       return attempt;
     } catch (error) {
       socket?.close();
@@ -202,6 +203,19 @@ export class Attempt {
       rectangles,
     }));
     return this.#track(this.#ports.device.upload(transfers, destination));
+  }
+
+  /** Paths of the segments that this rank uploads from. */
+  #ownSegments(): Set<string> {
+    const { owners, tensorStarts, tensorOrder } = this.plan;
+    const paths = new Set<string>();
+    for (const [bucket] of owners.entries()) {
+      if (!this.owns(bucket)) continue;
+      for (const row of tensorOrder.subarray(tensorStarts[bucket], tensorStarts[bucket + 1])) {
+        paths.add(this.#manifest.segments[this.#manifest.segmentOf[row]!]!.path);
+      }
+    }
+    return paths;
   }
 
   *#announceAll(): Iterable<LinkTensor> {

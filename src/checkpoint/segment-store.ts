@@ -1,7 +1,8 @@
 import { rmSync } from 'node:fs';
 import { dirname } from 'node:path';
+import type { Device } from '../native-bridge/device.ts';
 import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
-import { decodeManifest, type Manifest } from './manifest.ts';
+import { decodeManifest, type Manifest, type SegmentInfo } from './manifest.ts';
 
 /** Which tensors to load; `ranges` are three numbers each, as the addon's `load` takes them. */
 export interface LoadOrder {
@@ -13,7 +14,9 @@ export interface LoadOrder {
 
 /** The named shared memory that a rank can reach. */
 export interface SegmentStore {
-  /** Maps a segment of this host, once; later calls return the same mapping. */
+  /** Maps segments of this host and readies them for uploads, each once. Rejects with `NativeError`. */
+  ready(paths: Iterable<string>): Promise<void>;
+  /** A segment of this host; one that is not ready uploads slowly. */
   attach(path: string): Mapping;
   /** Makes this rank's segment, reads files into it and digests all its tensors. Ends early when that is forgotten. */
   load(order: LoadOrder): LoadJob;
@@ -30,21 +33,28 @@ export interface LoadJob {
   readonly digests: Promise<BigUint64Array>;
 }
 
+/** What a store asks of the device that its segments are uploaded to. */
+export type PinningDevice = Pick<Device, 'pin' | 'unpin' | 'numaNode'>;
+
 /** The segments of one rank, in shared memory: its own, and those of other ranks of the host that it has mapped. */
 export class SharedSegments implements SegmentStore {
   readonly #directory: string;
   readonly #pool: ThreadPool;
-  readonly #numaNode: number | null;
+  readonly #device: PinningDevice;
   readonly #mappings = new Map<string, Mapping>();
 
   /**
-   * Segments in `directory` are weightcast's own to remove; all others are a user's files. Those it makes lie on
-   * `numaNode`, as `Device.numaNode` has it.
+   * Segments in `directory` are weightcast's own to remove; all others are a user's files. `device` is what they are
+   * uploaded to.
    */
-  constructor(directory: string, pool: ThreadPool, numaNode: number | null = null) {
+  constructor(directory: string, pool: ThreadPool, device: PinningDevice) {
     this.#directory = directory;
     this.#pool = pool;
-    this.#numaNode = numaNode;
+    this.#device = device;
+  }
+
+  async ready(paths: Iterable<string>): Promise<void> {
+    await Promise.all([...new Set(paths)].map((path) => this.#device.pin(this.attach(path))));
   }
 
   attach(path: string): Mapping {
@@ -73,17 +83,23 @@ export class SharedSegments implements SegmentStore {
 
   forget(paths: readonly string[]): void {
     for (const path of paths) {
-      this.#mappings.get(path)?.close();
-      this.#mappings.delete(path);
+      this.#release(path);
       // Every rank of the host does so; the first one succeeds.
       if (dirname(path) === this.#directory) rmSync(path, { force: true });
     }
   }
 
   close(): void {
-    for (const mapping of this.#mappings.values()) mapping.close();
-    this.#mappings.clear();
+    for (const path of this.#mappings.keys()) this.#release(path);
     this.#pool.close();
+  }
+
+  #release(path: string): void {
+    const mapping = this.#mappings.get(path);
+    if (mapping === undefined) return;
+    this.#mappings.delete(path);
+    this.#device.unpin(mapping);
+    mapping.close();
   }
 
   async #load(
@@ -95,17 +111,36 @@ export class SharedSegments implements SegmentStore {
     const own = manifest.segments.find((segment) => segment.path === path);
     try {
       if (own !== undefined) {
-        const segment = Mapping.create(own.path, own.bytes, this.#numaNode);
+        const segment = Mapping.create(own.path, own.bytes, this.#device.numaNode);
         this.#mappings.set(own.path, segment);
-        await Promise.all(
-          reads.map(({ path, ranges }, index) => this.#pool.load(path, segment, ranges, counters[index]!)),
-        );
       }
-      return await this.#digest(manifest, onDigested);
+      const [filled, pinned] = await Promise.allSettled([
+        this.#fill(manifest, own, reads, counters, onDigested),
+        this.ready(manifest.segments.map(({ path }) => path)),
+      ]);
+      if (filled.status === 'rejected') throw filled.reason;
+      if (pinned.status === 'rejected') throw pinned.reason;
+      return filled.value;
     } catch (error) {
       if (own !== undefined) this.forget([own.path]);
       throw error;
     }
+  }
+
+  async #fill(
+    manifest: Manifest,
+    own: SegmentInfo | undefined,
+    reads: LoadOrder['reads'],
+    counters: readonly Float64Array[],
+    onDigested: (bytes: number) => void,
+  ): Promise<BigUint64Array> {
+    if (own !== undefined) {
+      const segment = this.attach(own.path);
+      await Promise.all(
+        reads.map(({ path, ranges }, index) => this.#pool.load(path, segment, ranges, counters[index]!)),
+      );
+    }
+    return this.#digest(manifest, onDigested);
   }
 
   async #digest(manifest: Manifest, onDigested: (bytes: number) => void): Promise<BigUint64Array> {

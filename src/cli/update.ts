@@ -6,6 +6,7 @@ import { Cluster, type UpdateSettings } from '../cluster.ts';
 import { UsageError } from '../errors.ts';
 import { chromeTrace } from '../observe/timeline.ts';
 import { parseBytes, parseCount } from '../observe/units.ts';
+import { type DeviceOptions, defaultDevices } from '../processes/devices.ts';
 import { interruptible, runCommand } from './interrupt.ts';
 import { Narrator } from './narrator.ts';
 import { summarize } from './summary.ts';
@@ -19,7 +20,7 @@ interface Options {
   readonly pause?: string;
   readonly resetCache?: true;
   readonly name?: string;
-  readonly devices: string;
+  readonly devices?: string;
   readonly firstDevice: string;
   readonly bucket?: string;
   readonly memoryFraction: string;
@@ -49,9 +50,8 @@ export function updateCommand(): Command {
     .option('--reset-cache', "drop the engine's prefix cache, which the old weights computed")
     .option('--name <name>', 'name of the checkpoint (default: its file name)')
     .option(
-      '--devices <namespace>',
-      'namespace of the host devices that the engine was started with',
-      'default',
+      '--devices <kind>',
+      'what the engine runs on: cuda, host, or host:NAMESPACE (default: GPUs where there are any)',
     )
     .option('--first-device <n>', "device of the engine's first worker", '0')
     .option(
@@ -73,8 +73,7 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
   const cluster = await Cluster.start({
     ranks,
     instances: [instanceOf(options, ranks)],
-    deviceNamespace: options.devices,
-    firstDevice: parseCount(options.firstDevice, '--first-device', 0),
+    devices: devicesOf(options, ranks),
     onProgress: (progress) => narrator.progress(progress),
   });
   try {
@@ -91,6 +90,17 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
     narrator.end();
     await cluster.stop();
   }
+}
+
+function devicesOf({ devices, firstDevice }: Options, ranks: number): DeviceOptions {
+  const first = parseCount(firstDevice, '--first-device', 0);
+  const kind = devices ?? defaultDevices().kind;
+  const namespace = /^host(?::(.+))?$/.exec(kind)?.[1];
+  if (kind === 'cuda') return { kind, indices: Array.from({ length: ranks }, (_, rank) => first + rank) };
+  if (kind === 'host' || namespace !== undefined) {
+    return { kind: 'host', first, ...(namespace !== undefined && { namespace }) };
+  }
+  throw new UsageError(`--devices must be cuda, host or host:NAMESPACE, not "${kind}"`);
 }
 
 /** Words that are not among an option's are left to `Cluster.start`, which names them. */

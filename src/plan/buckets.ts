@@ -29,10 +29,10 @@ interface Bucket {
 }
 
 /**
- * Plans one update. Tensors that follow each other in a host's segments are packed together, so that a bucket is
- * uploaded in few long copies. Any rank of a host can feed what the host's segments hold; each gets a contiguous run,
- * even by bytes, which for segments that those ranks loaded evenly is about their own. Buckets then go round-robin
- * over their owners, so that uploads of several owners run at once.
+ * Plans one update. Tensors that follow each other in a segment are packed together, so that a bucket is uploaded in few
+ * long copies. Any rank of a host can feed what the host's segments hold, but has to pin what it feeds: each gets the
+ * segments that it loaded itself where that is even enough, otherwise a contiguous run, even by bytes. Buckets then go
+ * round-robin over their owners, so that uploads of several owners run at once.
  *
  * Pure and deterministic. Throws a MemoryError (see {@link chooseMode}), or a CheckpointError that names a tensor
  * which lies on a host where no rank takes part.
@@ -44,7 +44,7 @@ export function planUpdate(input: PlanInput): Plan {
   const ranksOfHost = groupRanks(input.ranks);
   for (const [host, rows] of rowsByHost(input.manifest, ranksOfHost)) {
     const buckets = packBuckets(input.manifest, rows, choice);
-    assignOwners(buckets, ranksOfHost.get(host)!, queues);
+    assignOwners(buckets, input.manifest, ranksOfHost.get(host)!, queues);
   }
   const columns = toColumns(roundRobin(queues));
   const layout = input.layout ?? layoutDigest(input.manifest);
@@ -107,8 +107,10 @@ function packBuckets(manifest: Manifest, rows: readonly number[], { bucketBytes 
   let open = { rows: [] as number[], offsets: [] as number[], bytes: 0 };
   for (const row of rows) {
     const bytes = manifest.bytes[row]!;
+    const isOfOtherRank =
+      open.rows.length > 0 && loaderOf(manifest, row) !== loaderOf(manifest, open.rows[0]!);
     // A tensor larger than the limit has its bucket for itself; one without bytes never begins or ends a bucket.
-    if (bytes > 0 && open.bytes > 0 && alignUp(open.bytes) + bytes > bucketBytes) {
+    if (bytes > 0 && open.bytes > 0 && (isOfOtherRank || alignUp(open.bytes) + bytes > bucketBytes)) {
       buckets.push(open);
       open = { rows: [], offsets: [], bytes: 0 };
     }
@@ -121,11 +123,28 @@ function packBuckets(manifest: Manifest, rows: readonly number[], { bucketBytes 
   return buckets;
 }
 
+function loaderOf({ segments, segmentOf }: Manifest, row: number): number {
+  return segments[segmentOf[row]!]!.rank;
+}
+
+/** How much more than its even share a rank may have, to feed only what it loaded itself. */
+const toleratedShare = 1.05;
+
 function assignOwners(
   buckets: readonly Bucket[],
+  manifest: Manifest,
   ranks: readonly number[],
   queues: Map<number, Bucket[]>,
 ): void {
+  const own = new Map(ranks.map((rank) => [rank, [] as Bucket[]]));
+  for (const bucket of buckets) own.get(loaderOf(manifest, bucket.rows[0]!))?.push(bucket);
+  const shares = [...own.values()].map((share) => share.reduce((sum, { bytes }) => sum + bytes, 0));
+  const total = buckets.reduce((sum, { bytes }) => sum + bytes, 0);
+  const isComplete = shares.reduce((sum, bytes) => sum + bytes, 0) === total;
+  if (isComplete && Math.max(...shares) <= (toleratedShare * total) / ranks.length) {
+    for (const [rank, share] of own) queues.set(rank, share);
+    return;
+  }
   const starts = contiguousShares(
     Float64Array.from(buckets, ({ bytes }) => bytes),
     ranks.length,

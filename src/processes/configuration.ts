@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { allPauseModes, engineKinds, linkKinds } from '../engines/engine-client.ts';
 import { UsageError } from '../errors.ts';
+import { deviceOptions } from './devices.ts';
 
 /** What a parent tells the processes it starts, as one line of JSON on their standard input. */
 
@@ -10,11 +11,7 @@ const publicKey = z.object({ publicKey: z.string() });
 const host = z.object({
   /** Where the cluster's segments lie: a directory in /dev/shm that ends with the last process that uses it. */
   directory: z.string(),
-  /** Host devices of one namespace are shared by all processes of a machine that name it. */
-  deviceNamespace: z.string(),
-  /** Bytes of each host device; 0 takes what the first process to open it said. */
-  deviceCapacity: z.number(),
-  firstDevice: z.int().min(0),
+  devices: deviceOptions,
   /** Native threads of each rank process. */
   threads: z.int().min(1),
 });

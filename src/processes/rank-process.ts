@@ -10,13 +10,13 @@ import { CheckpointEngineWorkerLink } from '../engines/worker-link/checkpoint-en
 import { MessagePackWorkerLink } from '../engines/worker-link/rank-side.ts';
 import { asFailure, toWire } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
-import { HostDevice } from '../native-bridge/host-device.ts';
 import { SharedDirectory, ThreadPool } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
 import type { Logger } from '../ports.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import { Communicators, collectiveWish } from './communicators.ts';
 import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
+import { openDevice } from './devices.ts';
 import { takeLifeline } from './lifeline.ts';
 
 /** The process of one rank: the only holder of its device. It ends when the process that started it lets go. */
@@ -25,12 +25,7 @@ const stopMilliseconds = 20_000;
 
 function openPorts(configuration: RankConfiguration, log: Logger): RankPorts {
   const { rank, host, link } = configuration;
-  const device = HostDevice.open({
-    namespace: host.deviceNamespace,
-    index: host.firstDevice + rank,
-    capacity: host.deviceCapacity,
-    uploadThreads: host.threads,
-  });
+  const device = openDevice(host.devices, rank, host.threads);
   const communicators = new Communicators({
     device,
     directory: host.directory,
@@ -44,7 +39,7 @@ function openPorts(configuration: RankConfiguration, log: Logger): RankPorts {
     host: hostname(),
     pid: process.pid,
     device,
-    segments: new SharedSegments(host.directory, new ThreadPool(host.threads), device.numaNode),
+    segments: new SharedSegments(host.directory, new ThreadPool(host.threads), device),
     createCommunicator: (order) => communicators.create(order),
     openCollective: (communicator, ranks) => communicators.open(communicator, ranks),
     bindWorkerLink: (epoch, version) => {

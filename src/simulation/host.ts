@@ -41,6 +41,7 @@ export class SimulatedHost {
   /** The host's shared memory as one process has it. */
   open(clock: Clock): SegmentStore {
     return {
+      ready: async () => {},
       attach: (path) => this.#attach(path) as never,
       load: (order) => this.#load(order, clock),
       forget: (paths) => {

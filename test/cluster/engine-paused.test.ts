@@ -54,8 +54,7 @@ async function startCluster(t: TestContext, instances: InstanceOptions[]): Promi
   const cluster = await Cluster.start({
     ranks: instances.length,
     instances,
-    deviceNamespace: `test-${randomBytes(6).toString('hex')}`,
-    deviceCapacity: 2 ** 24,
+    devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}`, capacity: 2 ** 24 },
   });
   t.after(() => cluster.stop());
   await cluster.register('a', { tensors: { w: { dtype: 'F32', shape: [4], data: new Uint8Array(16) } } });

@@ -50,7 +50,7 @@ export async function withBench(options: BenchOptions, use: (bench: Bench) => Pr
     const cluster = await Cluster.start({
       ranks,
       instances: [{ name: 'engine', endpoint: engine.endpoint, ranks: [...Array(ranks).keys()] }],
-      deviceNamespace,
+      devices: { kind: 'host', namespace: deviceNamespace },
       ...(onProgress === undefined ? {} : { onProgress }),
     });
     ends.push(() => cluster.stop());

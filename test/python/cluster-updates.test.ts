@@ -71,8 +71,7 @@ async function startCluster(
   return Cluster.start({
     ranks: ranks.length,
     instances: [{ name: 'blue', endpoint: engine.endpoint, ranks, ...options }],
-    deviceNamespace: engine.namespace,
-    deviceCapacity: 2 ** 24,
+    devices: { kind: 'host', namespace: engine.namespace, capacity: 2 ** 24 },
   });
 }
 
