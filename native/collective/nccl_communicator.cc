@@ -14,9 +14,6 @@ namespace {
 constexpr double kSliceMilliseconds = 5;
 /// Between two looks at what NCCL does in the background.
 constexpr double kMostSleepMilliseconds = 2;
-/// Between two H100, as many blocks as NCCL takes by itself (32) broadcast hardly faster, and cost 190 MiB more device
-/// memory on each. NCCL_MAX_CTAS overrides it.
-constexpr int kMostBlocks = 16;
 
 }  // namespace
 
@@ -57,7 +54,6 @@ void NcclCommunicator::Initialise(const nccl::UniqueId& id, uint32_t rank, uint3
   const auto call = [id, rank, ranks](State& state) {
     nccl::Config config;
     config.blocking = 0;
-    config.most_blocks = kMostBlocks;
     return state.nccl.ncclCommInitRankConfig(&state.communicator, static_cast<int>(ranks), id,
                                              static_cast<int>(rank), &config);
   };
