@@ -31,7 +31,7 @@ interface Bucket {
 /**
  * Plans one update. Tensors that follow each other in a segment are packed together, so that a bucket is uploaded in few
  * long copies. Any rank of a host can feed what the host's segments hold, but has to pin what it feeds: each gets the
- * segments that it loaded itself where that is even enough, otherwise a contiguous run, even by bytes. Buckets then go
+ * segments that it loaded itself where that is even but for a bucket, otherwise a contiguous run, even by bytes. Buckets then go
  * round-robin over their owners, so that uploads of several owners run at once.
  *
  * Pure and deterministic. Throws a MemoryError (see {@link chooseMode}), or a CheckpointError that names a tensor
@@ -127,21 +127,14 @@ function loaderOf({ segments, segmentOf }: Manifest, row: number): number {
   return segments[segmentOf[row]!]!.rank;
 }
 
-/** How much more than its even share a rank may have, to feed only what it loaded itself. */
-const toleratedShare = 1.05;
-
 function assignOwners(
   buckets: readonly Bucket[],
   manifest: Manifest,
   ranks: readonly number[],
   queues: Map<number, Bucket[]>,
 ): void {
-  const own = new Map(ranks.map((rank) => [rank, [] as Bucket[]]));
-  for (const bucket of buckets) own.get(loaderOf(manifest, bucket.rows[0]!))?.push(bucket);
-  const shares = [...own.values()].map((share) => share.reduce((sum, { bytes }) => sum + bytes, 0));
-  const total = buckets.reduce((sum, { bytes }) => sum + bytes, 0);
-  const isComplete = shares.reduce((sum, bytes) => sum + bytes, 0) === total;
-  if (isComplete && Math.max(...shares) <= (toleratedShare * total) / ranks.length) {
+  const own = loadedShares(buckets, manifest, ranks);
+  if (own !== null) {
     for (const [rank, share] of own) queues.set(rank, share);
     return;
   }
@@ -152,6 +145,28 @@ function assignOwners(
   for (const [index, rank] of ranks.entries()) {
     queues.set(rank, buckets.slice(starts[index]!, starts[index + 1]!));
   }
+}
+
+/** What each rank loaded itself; null where that is uneven by more than a bucket, or other ranks loaded a part of it. */
+function loadedShares(
+  buckets: readonly Bucket[],
+  manifest: Manifest,
+  ranks: readonly number[],
+): Map<number, Bucket[]> | null {
+  const shares = new Map(ranks.map((rank) => [rank, { buckets: [] as Bucket[], bytes: 0 }]));
+  let total = 0;
+  let largest = 0;
+  for (const bucket of buckets) {
+    const share = shares.get(loaderOf(manifest, bucket.rows[0]!));
+    if (share === undefined) return null;
+    share.buckets.push(bucket);
+    share.bytes += bucket.bytes;
+    total += bucket.bytes;
+    largest = Math.max(largest, bucket.bytes);
+  }
+  const most = total / ranks.length + largest;
+  if ([...shares.values()].some(({ bytes }) => bytes > most)) return null;
+  return new Map([...shares].map(([rank, share]) => [rank, share.buckets]));
 }
 
 interface OwnedBucket extends Bucket {

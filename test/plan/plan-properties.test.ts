@@ -61,11 +61,14 @@ test('tensors of a bucket are aligned, do not overlap, and end within the bucket
   });
 });
 
-test('no bucket is left half full when the next tensor of its host would have fitted', () => {
+test('no bucket is left half full when the next tensor that the same rank loaded would have fitted', () => {
   forPlans(({ plan, manifest, choice }) => {
-    for (const host of new Set(manifest.segments.map((segment) => segment.host))) {
+    for (const { host, rank } of manifest.segments) {
       const own = buckets(plan)
-        .filter(({ rows }) => hostOfRow(manifest, rows[0]!) === host)
+        .filter(({ rows }) => {
+          const segment = manifest.segments[manifest.segmentOf[rows[0]!]!]!;
+          return segment.host === host && segment.rank === rank;
+        })
         .sort((a, b) => placeOf(manifest, a.rows[0]!) - placeOf(manifest, b.rows[0]!));
       for (const [index, bucket] of own.slice(0, -1).entries()) {
         const next = own[index + 1]!.rows.find((row) => manifest.bytes[row]! > 0);
