@@ -33,6 +33,7 @@ class Open:
     version: str
     handle: bytes
     bytes: int
+    report: bool
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def decode_request(frame: bytes) -> Request:
             version=_field(message, "version", str),
             handle=_field(message, "handle", bytes),
             bytes=_count(message, "bytes"),
+            report=_field(message, "report", bool),
         )
     if kind == "load":
         return Load([_tensor(entry) for entry in _field(message, "tensors", list)])

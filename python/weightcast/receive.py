@@ -98,6 +98,7 @@ class _Exchange:
         self._opened: Open | None = None
         self._buffer: LinkBuffer | None = None
         self._digester = Digester(device)
+        self._tensors = 0
 
     def run(self) -> ReceivedWeights:
         while True:
@@ -149,14 +150,16 @@ class _Exchange:
         self._buffer = LinkBuffer(request.handle, request.bytes, self._device)
 
     def _load(self, request: Load) -> None:
-        assert self._buffer is not None
+        assert self._opened is not None and self._buffer is not None
         weights: list[tuple[str, torch.Tensor]] = []
         for tensor in request.tensors:
             data, view = view_of(self._buffer.bytes, tensor)
-            self._digester.add(data)
+            if self._opened.report:
+                self._digester.add(data)
             weights.append((tensor.name, view))
         with torch.no_grad():
             self._load_weights(weights)
+        self._tensors += len(weights)
         # The rank reuses the slot once it has our answer: by then nothing may read it any more.
         self._synchronize()
 
@@ -167,11 +170,13 @@ class _Exchange:
             with torch.no_grad():
                 self._post_hook()
         self._synchronize()
+        if not self._opened.report:
+            return encode_success()
         return encode_report(self._digester.words(), len(self._digester))
 
     def _received(self) -> ReceivedWeights:
         assert self._opened is not None
-        return ReceivedWeights(self._opened.epoch, self._opened.version, len(self._digester))
+        return ReceivedWeights(self._opened.epoch, self._opened.version, self._tensors)
 
     def _drop(self) -> None:
         buffer, self._buffer = self._buffer, None

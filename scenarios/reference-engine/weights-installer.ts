@@ -9,13 +9,15 @@ import type { WorkerParameters } from './worker-parameters.ts';
 export class WeightsInstaller implements WeightReceiver {
   readonly #parameters: WorkerParameters;
   readonly #names: string[] = [];
+  #report = true;
   #link: Mapping | null = null;
 
   constructor(parameters: WorkerParameters) {
     this.#parameters = parameters;
   }
 
-  open({ handle }: OpenedBuffer): void {
+  open({ handle, report }: OpenedBuffer): void {
+    this.#report = report;
     this.#link = openDeviceMemory(handle);
   }
 
@@ -30,7 +32,7 @@ export class WeightsInstaller implements WeightReceiver {
     this.#link = null;
   }
 
-  finish(): Promise<InstalledReport> {
-    return this.#parameters.digest(this.#names);
+  async finish(): Promise<InstalledReport | null> {
+    return this.#report ? this.#parameters.digest(this.#names) : null;
   }
 }

@@ -14,6 +14,8 @@ import type { RankPorts } from './rank-ports.ts';
 export interface AttemptOrder {
   readonly epoch: number;
   readonly version: string;
+  /** Have the engine worker say what it holds in the end. */
+  readonly verify: boolean;
   readonly plan: Plan;
   readonly manifest: Manifest;
 }
@@ -77,7 +79,7 @@ export class Attempt {
         staging = ports.device.allocate(plan.slotBytes);
         taken.push(staging);
       }
-      socket = await ports.bindWorkerLink(order.epoch, order.version);
+      socket = await ports.bindWorkerLink(order.epoch, order.version, order.verify);
       const attempt = new Attempt(order, ports, clock, collective, socket, { link, staging });
       socket.check(attempt.#announceAll());
       await ports.segments.ready(attempt.#ownSegments());

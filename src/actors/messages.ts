@@ -309,6 +309,8 @@ export const toRank = {
       epoch,
       /** `checkpoint@digest`: what the engine workers are told they get. */
       version: z.string(),
+      /** Have the engine worker say what it holds in the end. */
+      verify: z.boolean(),
       /** A new one after every failure and change of members. */
       communicator: communicator.nullable(),
       planDigest: z.string(),

@@ -15,5 +15,6 @@ export interface RankPorts {
   createCommunicator(order: NewCommunicator): Uint8Array;
   /** `ranks` are the members in their order; this rank is one of them. Resolves when all of them have come. */
   openCollective(communicator: Communicator, ranks: readonly number[]): Promise<Collective>;
-  bindWorkerLink(epoch: number, version: string): Promise<WorkerLink>;
+  /** `report`: whether the engine worker is to say at the end what it holds. */
+  bindWorkerLink(epoch: number, version: string, report: boolean): Promise<WorkerLink>;
 }

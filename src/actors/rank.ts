@@ -195,7 +195,8 @@ export class RankActor implements Actor<RankMessage> {
     try {
       const { communicator } = message;
       const collective = communicator && (await this.#joinCommunicator(communicator, plan.ranks));
-      const order = { epoch: message.epoch, version: message.version, plan, manifest: manifest.value };
+      const { epoch, version, verify } = message;
+      const order = { epoch, version, verify, plan, manifest: manifest.value };
       this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective);
       return { outcome: 'open', linkAddress: this.#attempt.linkAddress };
     } catch (error) {

@@ -176,6 +176,7 @@ export class Update {
         const order = {
           epoch,
           version: versionOf(checkpoint),
+          verify: options.verify,
           communicator,
           planDigest: plan.digest,
           layout: plan.layout,

@@ -42,7 +42,7 @@ function openPorts(configuration: RankConfiguration, log: Logger): RankPorts {
     segments: new SharedSegments(host.directory, new ThreadPool(host.threads), device),
     createCommunicator: (order) => communicators.create(order),
     openCollective: (communicator, ranks) => communicators.open(communicator, ranks),
-    bindWorkerLink: (epoch, version) => {
+    bindWorkerLink: (epoch, version, report) => {
       const options = {
         deviceUuid: device.uuid,
         epoch,
@@ -50,7 +50,7 @@ function openPorts(configuration: RankConfiguration, log: Logger): RankPorts {
         clock: systemClock,
       };
       return link === 'weightcast'
-        ? MessagePackWorkerLink.bind({ ...options, version })
+        ? MessagePackWorkerLink.bind({ ...options, version, report })
         : CheckpointEngineWorkerLink.bind(options);
     },
   };

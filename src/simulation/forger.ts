@@ -65,6 +65,7 @@ export class Forger {
       epoch,
       reason: 'forged',
       version: 'forged@0',
+      verify: true,
       createCommunicator: null,
       communicator: null,
       planDigest: '',

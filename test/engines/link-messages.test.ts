@@ -18,6 +18,7 @@ const requests: LinkRequest[] = [
     version: 'qwen@00ff',
     handle: Uint8Array.of(0, 255, 7),
     bytes: 2 ** 52,
+    report: true,
   },
   {
     type: 'load',

@@ -69,7 +69,15 @@ test('an exchange for another device is refused on both sides', async (t) => {
   assert.deepEqual(calls, []);
 });
 
-const open = { type: 'open', protocol: 1, device: 'HOST-test-0', epoch: 7, version: 'v', ...buffer };
+const open = {
+  type: 'open',
+  protocol: 1,
+  device: 'HOST-test-0',
+  epoch: 7,
+  version: 'v',
+  report: true,
+  ...buffer,
+};
 const load = { type: 'load', tensors };
 const refused: [string, unknown[], RegExp, string[]][] = [
   ['a bucket before the buffer', [load], /asked to load before it opened/, []],

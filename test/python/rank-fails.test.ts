@@ -64,6 +64,7 @@ const open = {
   version: 'v',
   handle: Buffer.from(handle),
   bytes: 8,
+  report: true,
 };
 const refused: [string, Uint8Array, RegExp][] = [
   ['a pickle', Buffer.from('\x80\x04N.', 'latin1'), /not MessagePack/],

@@ -9,7 +9,7 @@ import type { InstalledReport } from './worker-link.ts';
  *
  * | step | request of the rank | what it means |
  * |---|---|---|
- * | 1   | `{type: "open", protocol: 1, device: str, epoch: int, version: str, handle: bin, bytes: int}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest` |
+ * | 1   | `{type: "open", protocol: 1, device: str, epoch: int, version: str, handle: bin, bytes: int, report: bool}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest`; `report` whether `finish` is to be answered with one |
  * | 2…  | `{type: "load", tensors: [{name: str, dtype: str, shape: [int], offset: int}]}` | copy these out of the link buffer; dtype as safetensors names it, offset in bytes from the start of the buffer |
  * | n-1 | `{type: "release"}` | drop the link buffer; its memory is freed after the reply |
  * | n   | `{type: "finish"}` | run the post-hook and say what is installed |
@@ -18,7 +18,7 @@ import type { InstalledReport } from './worker-link.ts';
  * | reply of the worker | to |
  * |---|---|
  * | `{ok: true}` | open, load, release |
- * | `{ok: true, report: {digests: bin, part: bin, parts: bin} \| nil}` | finish: little-endian u64, u16 and u16, one each for every tensor in the order they were announced; nil if the worker cannot tell |
+ * | `{ok: true, report: {digests: bin, part: bin, parts: bin} \| nil}` | finish: little-endian u64, u16 and u16, one each for every tensor in the order they were announced; nil if none was wanted, or the worker cannot tell |
  * | `{ok: false, error: str}` | any of them: a traceback. The worker then waits for `abort`, or for the rank to close |
  * | none; the worker closes its socket | abort, which the rank takes as the answer |
  *
@@ -39,6 +39,7 @@ const openRequest = z.object({
   version: z.string(),
   handle: binary,
   bytes: byteCount,
+  report: z.boolean(),
 });
 const loadRequest = z.object({
   type: z.literal('load'),

@@ -11,6 +11,8 @@ export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
   readonly epoch: number;
   /** `checkpoint@digest`: what the worker is told it gets. */
   readonly version: string;
+  /** Whether the worker is to say at the end what it holds; true unless given. */
+  readonly report?: boolean;
 }
 
 /** The rank's end of our own worker link (messages.ts). What goes wrong is told as {@link RankSocket} says. */
@@ -40,9 +42,8 @@ export class MessagePackWorkerLink implements WorkerLink {
   check(): void {}
 
   async open(buffer: LinkBuffer): Promise<void> {
-    const { deviceUuid: device, epoch, version } = this.#options;
-    const { handle, bytes } = buffer;
-    await this.#ask({ type: 'open', protocol: protocolVersion, device, epoch, version, handle, bytes });
+    const { deviceUuid: device, epoch, version, report = true } = this.#options;
+    await this.#ask({ type: 'open', protocol: protocolVersion, device, epoch, version, report, ...buffer });
   }
 
   async load(tensors: readonly LinkTensor[]): Promise<void> {

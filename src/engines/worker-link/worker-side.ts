@@ -32,7 +32,7 @@ export interface WeightReceiver {
   load(tensors: readonly LinkTensor[]): Promise<void>;
   /** Drops the link buffer. Called exactly once after `open` succeeded, also when the exchange fails. */
   release(): void | Promise<void>;
-  /** The post-hook. */
+  /** The post-hook; what is installed counts if the rank wants to know it. */
   finish(): Promise<InstalledReport | null>;
 }
 
@@ -43,6 +43,8 @@ export interface OpenedBuffer {
   readonly epoch: number;
   /** `checkpoint@digest`. */
   readonly version: string;
+  /** Whether the rank wants to know what is installed. */
+  readonly report: boolean;
 }
 
 /** What the rank said it sends. */
