@@ -35,6 +35,19 @@ test('an engine that is down is waited for', async () => {
   });
 });
 
+test('nobody asks after an engine any more when the update that waited for it is cancelled', async () => {
+  await onStage({}, async ({ cluster, world, user, succeeds, fails, wait }) => {
+    world.engines[0]!.kill();
+    const update = user.update('a');
+    await wait(10_000);
+    await succeeds(user.cancel('enough waited'));
+    await fails(update, 'WEIGHTCAST_ABORTED', /^enough waited$/);
+    await wait(1_000);
+    assert.equal(cluster.supervisor.timers, 0);
+    world.engines[0]!.restart();
+  });
+});
+
 test('an engine that stays down fails the update with its name, and untouched', async () => {
   await onStage({}, async ({ world, user, fails, status }) => {
     world.engines[0]!.kill();
