@@ -88,6 +88,26 @@ test('an update goes on when the process that asked for it is gone', async () =>
   });
 });
 
+test('after fifty updates, every second of which failed, no table holds more than after two', async () => {
+  await onStage({ deviceSlowness: 1 }, async ({ cluster, world, user, succeeds, fails, wait }) => {
+    const { supervisor, ranks } = cluster;
+    const held = () =>
+      [supervisor, ...[...ranks.values()].map(({ process }) => process!)].map(({ system, timers }) => {
+        return { ...system.census, timers };
+      });
+    const failThenSucceed = async () => {
+      world.engines[0]!.nextCall = 'error';
+      await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_ENGINE', /no such method/);
+      await succeeds(user.update('a', { bucketBytes }));
+      await wait(70_000);
+    };
+    await failThenSucceed();
+    const early = held();
+    for (let round = 0; round < 24; round += 1) await failThenSucceed();
+    assert.deepEqual(held(), early);
+  });
+});
+
 test('the second update of a layout sends neither plan nor manifest', async () => {
   await onStage({}, async ({ world, user, succeeds }) => {
     const sent: boolean[] = [];
