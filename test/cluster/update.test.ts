@@ -35,6 +35,7 @@ test('a checkpoint flows into every worker of the engine, bit for bit, and nothi
         assert.ok(last !== undefined && last.totalBytes > 0, `progress of the ${activity} was reported`);
         assert.equal(last.doneBytes, last.totalBytes, `to its end`);
       }
+      assert.equal((await cluster.update('step-1', { verify: false })).verified, null, 'nobody was asked');
     },
   );
 });
