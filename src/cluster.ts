@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { ask } from './actors/conversation.ts';
 import { deadlines } from './actors/deadlines.ts';
+import type { InstanceOptions } from './actors/instance-options.ts';
 import { type ActorRef, ActorSystem } from './actors/kernel/index.ts';
 import {
   anyOf,
@@ -15,7 +16,6 @@ import {
   toSupervisor,
   type UpdateReport,
 } from './actors/messages.ts';
-import type { InstanceOptions } from './actors/supervisor-ports.ts';
 import { type NamedTensors, writeTensors } from './checkpoint/named-tensors.ts';
 import { checkEngineOptions } from './engines/engine-options.ts';
 import { PeerLostError, UsageError } from './errors.ts';
@@ -111,7 +111,6 @@ export class Cluster {
       endpoint,
       node,
       keys,
-      worldSize: options.ranks,
       instances: options.instances,
       host: {
         directory: directory.path,

@@ -1,3 +1,4 @@
+export type { InstanceOptions } from './actors/instance-options.ts';
 export type {
   CheckpointStatus,
   ClusterStatus,
@@ -5,7 +6,6 @@ export type {
   RankTimeline,
   UpdateReport,
 } from './actors/messages.ts';
-export type { InstanceOptions } from './actors/supervisor-ports.ts';
 export type { NamedTensor, NamedTensors } from './checkpoint/named-tensors.ts';
 export { Cluster, type ClusterOptions, type Source, type UpdateSettings } from './cluster.ts';
 export * from './errors.ts';

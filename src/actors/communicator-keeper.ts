@@ -1,17 +1,58 @@
 import { strict as assert } from 'node:assert';
 import { ProtocolError } from '../errors.ts';
+import type { RankMember } from './members.ts';
 import type { Communicator, NewCommunicator } from './messages.ts';
-import type { RankMember } from './update.ts';
+
+/** Sets of ranks that have updated together; the one that did so longest ago is forgotten. */
+const keeperLimit = 64;
+
+/** The communicators of the cluster: one for each set of ranks that is updated together. */
+export class CommunicatorKeepers {
+  /** By the members' numbers, in the order of their last use. */
+  readonly #keepers = new Map<string, CommunicatorKeeper>();
+  #lastNumber = 0;
+
+  of(members: readonly RankMember[]): CommunicatorKeeper {
+    const key = members.map(({ rank }) => rank).join();
+    const keeper = this.#keepers.get(key) ?? new CommunicatorKeeper(members, () => this.#nextNumber());
+    this.#keepers.delete(key);
+    this.#keepers.set(key, keeper);
+    if (this.#keepers.size > keeperLimit) this.#keepers.delete(this.#keepers.keys().next().value!);
+    return keeper;
+  }
+
+  /** A rank is gone, or another life of it has come. */
+  lose(rank: number): void {
+    for (const keeper of this.#keepers.values()) if (keeper.includes(rank)) keeper.lose();
+  }
+
+  #nextNumber(): number {
+    this.#lastNumber += 1;
+    return this.#lastNumber;
+  }
+}
 
 /**
- * The communicator of all ranks. It is used from update to update; after a failure, or when a rank has been replaced,
- * its number is never used again and the next update has a rank create another one.
+ * The communicator of one set of ranks. It is used from update to update; after a failure, or when a rank has been
+ * replaced, its number is never used again and the next update has a rank create another one.
  */
 export class CommunicatorKeeper {
-  #number = 1;
+  readonly #ranks: ReadonlySet<number>;
+  readonly #nextNumber: () => number;
+  #number: number;
   #held: Communicator | null = null;
   #isNeeded = true;
   #isOffered = false;
+
+  constructor(members: readonly RankMember[], nextNumber: () => number) {
+    this.#ranks = new Set(members.map(({ rank }) => rank));
+    this.#nextNumber = nextNumber;
+    this.#number = nextNumber();
+  }
+
+  includes(rank: number): boolean {
+    return this.#ranks.has(rank);
+  }
 
   /**
    * What a rank has to create before `members` can open a communicator; null while there is one to use again, and for a
@@ -49,7 +90,7 @@ export class CommunicatorKeeper {
 
   /** A member is gone. */
   lose(): void {
-    this.#number += 1;
+    this.#number = this.#nextNumber();
     this.#held = null;
     this.#isOffered = false;
   }

@@ -1,149 +1,126 @@
 import { UsageError } from '../errors.ts';
-import type { ActorRef } from './kernel/index.ts';
+import type { ActorRef, RestartIntensity } from './kernel/index.ts';
 import { sameActor } from './kernel/index.ts';
-import type { BridgeMessage, ClusterStatus, RankMessage } from './messages.ts';
-import type { InstanceOptions, LaunchedRank } from './supervisor-ports.ts';
-import type { InstanceMember, RankMember } from './update.ts';
+import type { ClusterStatus, RankMessage } from './messages.ts';
+import type { LaunchedRank } from './supervisor-ports.ts';
 
-type InstanceVersion = ClusterStatus['instances'][number]['version'];
-
-interface Rank {
+/** A rank that is there. */
+export interface RankMember {
   readonly rank: number;
-  state: 'starting' | 'ready' | 'down';
+  readonly ref: ActorRef<RankMessage>;
+  readonly host: string;
+  readonly deviceUuid: string;
+  readonly pid: number;
+}
+
+/** `joining` until it has been ready once. */
+type RankState = 'joining' | 'starting' | 'ready' | 'down';
+
+interface Entry {
+  readonly rank: number;
+  readonly restarts: RestartIntensity;
+  state: RankState;
   process: LaunchedRank | null;
-  member: (RankMember & { readonly pid: number }) | null;
+  member: RankMember | null;
 }
 
-interface Instance {
-  readonly options: InstanceOptions;
-  readonly bridge: ActorRef<BridgeMessage>;
-  state: 'unknown' | 'updating' | 'serving' | 'mixed';
-  version: InstanceVersion;
-}
-
-/** Who belongs to the cluster and what each instance serves: the supervisor's ledger, without any effect. */
+/** The ranks of the cluster, by number: the supervisor's ledger, without any effect. */
 export class Members {
-  readonly #ranks: Rank[];
-  readonly #instances: Instance[] = [];
+  readonly #ranks = new Map<number, Entry>();
 
-  constructor(worldSize: number) {
-    this.#ranks = Array.from({ length: worldSize }, (_, rank) => ({
-      rank,
-      state: 'starting',
-      process: null,
-      member: null,
-    }));
+  add(rank: number, restarts: RestartIntensity): void {
+    this.#ranks.set(rank, { rank, restarts, state: 'joining', process: null, member: null });
   }
 
-  // ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────────
+  /** Returns its process, if it has one. */
+  remove(rank: number): LaunchedRank | null {
+    const process = this.#ranks.get(rank)?.process ?? null;
+    this.#ranks.delete(rank);
+    return process;
+  }
+
+  has(rank: number): boolean {
+    return this.#ranks.has(rank);
+  }
+
+  get numbers(): number[] {
+    return [...this.#ranks.keys()].sort((one, other) => one - other);
+  }
 
   launched(rank: number, process: LaunchedRank): void {
     const entry = this.#rank(rank);
-    entry.state = 'starting';
+    if (entry.state !== 'joining') entry.state = 'starting';
     entry.process = process;
     entry.member = null;
   }
 
-  rankReady(member: RankMember & { readonly pid: number }): void {
+  ready(member: RankMember): void {
     const entry = this.#rank(member.rank);
     entry.state = 'ready';
     entry.member = member;
   }
 
-  /** False when the news is about an earlier life of the rank. */
-  rankDown(rank: number, ref: ActorRef<RankMessage> | null): boolean {
-    const entry = this.#rank(rank);
+  /** False when the news is about an earlier life of the rank, or one that is not of the cluster any more. */
+  down(rank: number, ref: ActorRef<RankMessage> | null): boolean {
+    const entry = this.#ranks.get(rank);
+    if (entry === undefined) return false;
     if (ref !== null && (entry.member === null || !sameActor(entry.member.ref, ref))) return false;
-    entry.state = 'down';
+    if (entry.state !== 'joining') entry.state = 'down';
     entry.member = null;
     return true;
   }
 
-  /** All ranks, ready; throws `UsageError` naming those that are not. */
-  readyRanks(): RankMember[] {
-    const missing = this.#ranks.filter((entry) => entry.state !== 'ready').map((entry) => entry.rank);
-    if (missing.length > 0) throw new UsageError(`rank ${missing.join(', ')} is not ready`);
-    return this.#ranks.map((entry) => entry.member!);
-  }
-
-  /** Those that are ready, be it all or not. */
-  ready(): RankMember[] {
-    return this.#ranks.flatMap(({ member }) => member ?? []);
-  }
-
-  get allReady(): boolean {
-    return this.#ranks.every((entry) => entry.state === 'ready');
+  /** Milliseconds until it may be started again; null if it has died too often. */
+  restartDelay(rank: number): number | null {
+    return this.#rank(rank).restarts.next();
   }
 
   process(rank: number): LaunchedRank | null {
-    return this.#rank(rank).process;
+    return this.#ranks.get(rank)?.process ?? null;
   }
 
   processes(): LaunchedRank[] {
-    return this.#ranks.flatMap((entry) => entry.process ?? []);
+    return [...this.#ranks.values()].flatMap(({ process }) => process ?? []);
   }
 
-  // ── instances ────────────────────────────────────────────────────────────────────────────────────────────────
-
-  addInstance(options: InstanceOptions, bridge: ActorRef<BridgeMessage>): void {
-    this.#instances.push({ options, bridge, state: 'unknown', version: null });
+  /** These ranks in the order of their numbers; throws `UsageError` naming those that are not ready. */
+  readyAmong(ranks: Iterable<number>): RankMember[] {
+    const wanted = [...ranks].sort((one, other) => one - other);
+    const missing = wanted.filter((rank) => this.#ranks.get(rank)?.state !== 'ready');
+    if (missing.length > 0) throw new UsageError(`rank ${missing.join(', ')} is not ready`);
+    return wanted.map((rank) => this.#rank(rank).member!);
   }
 
-  instances(): InstanceMember[] {
-    return this.#instances.map(({ options, bridge, state }) => ({
-      name: options.name,
-      bridge,
-      ranks: options.ranks,
-      isMixed: state === 'mixed',
-      pause: options.pause ?? null,
-      resetCache: options.resetCache ?? false,
-    }));
+  /** All ranks but those that have yet to join; throws `UsageError` naming those that are not ready. */
+  allJoined(): RankMember[] {
+    return this.readyAmong(this.numbers.filter((rank) => this.#rank(rank).state !== 'joining'));
   }
 
-  /** From here until a commit the instances hold neither the old version nor the new one for certain. */
-  enginesTouched(): void {
-    for (const instance of this.#instances) {
-      instance.state = 'updating';
-      instance.version = null;
-    }
+  /** Those that are ready, be it all or not. */
+  allReady(): RankMember[] {
+    return this.numbers.flatMap((rank) => this.#rank(rank).member ?? []);
   }
 
-  updateFailed(): void {
-    for (const instance of this.#instances) if (instance.state === 'updating') instance.state = 'mixed';
+  areReady(ranks: Iterable<number>): boolean {
+    return [...ranks].every((rank) => this.#ranks.get(rank)?.state === 'ready');
   }
 
-  commit(version: NonNullable<InstanceVersion>): void {
-    for (const instance of this.#instances) {
-      instance.state = 'serving';
-      instance.version = version;
-    }
-  }
-
-  // ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  status(): Pick<ClusterStatus, 'ranks' | 'instances'> {
-    return {
-      ranks: this.#ranks.map(({ rank, state, member }) => ({
+  status(): ClusterStatus['ranks'] {
+    return this.numbers.map((rank) => {
+      const { state, member } = this.#rank(rank);
+      return {
         rank,
-        state,
+        state: state === 'joining' ? 'starting' : state,
         deviceUuid: member?.deviceUuid ?? null,
         host: member?.host ?? null,
         pid: member?.pid ?? null,
-      })),
-      instances: this.#instances.map(({ options, state, version }) => ({
-        name: options.name,
-        endpoint: options.endpoint,
-        ranks: [...options.ranks],
-        state,
-        version,
-      })),
-    };
+      };
+    });
   }
 
-  #rank(rank: number): Rank {
-    const entry = this.#ranks[rank];
-    if (entry === undefined)
-      throw new UsageError(`there is no rank ${rank}: the cluster has ${this.#ranks.length}`);
+  #rank(rank: number): Entry {
+    const entry = this.#ranks.get(rank);
+    if (entry === undefined) throw new UsageError(`there is no rank ${rank} in the cluster`);
     return entry;
   }
 }

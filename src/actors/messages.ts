@@ -1,10 +1,13 @@
 import { z } from 'zod';
 import type { LoadJob } from '../checkpoint/segment-store.ts';
-import type { PauseMode } from '../engines/engine-client.ts';
+import { allPauseModes } from '../engines/engine-client.ts';
 import type { WeightcastError } from '../errors.ts';
 import type { Interval } from '../native-bridge/addon.ts';
 import type { Attempt } from './attempt.ts';
+import { type InstanceOptions, instanceOptions } from './instance-options.ts';
 import type { ActorRef, Request } from './kernel/index.ts';
+import type { LaunchedRank } from './supervisor-ports.ts';
+import type { Work } from './works.ts';
 
 /**
  * What the actors say to each other: one table per receiver, one line per message. `request` names what is answered
@@ -160,6 +163,8 @@ const status = z.object({
 export type ClusterStatus = z.infer<typeof status>;
 
 const updateOptions = z.object({
+  /** Names of the instances to update; all of them if not given. */
+  instances: z.array(name).min(1).optional(),
   bucketBytes: bytes.optional(),
   /** Part of the free device memory that an update may take, in (0, 1]. */
   memoryFraction: z.number().gt(0).lte(1),
@@ -173,6 +178,10 @@ export type UpdateOptions = z.infer<typeof updateOptions>;
 export const toSupervisor = {
   register: request('register', { checkpoint: name, source }, checkpointStatus),
   update: request('update', { checkpoint: name, options: updateOptions }, updateReport),
+  /** A new instance joins the cluster: rank processes are started for it. Answered when they are there. */
+  addInstance: request('add-instance', { instance: instanceOptions }, status),
+  /** Ends the ranks of an instance, which is not updated any more. */
+  removeInstance: request('remove-instance', { instance: name }, nothing),
   cancel: request('cancel', { reason: z.string() }, nothing),
   status: request('status', {}, status),
   awaitReady: request('await-ready', {}, status),
@@ -193,16 +202,22 @@ export const toSupervisor = {
 export type SupervisorMessage =
   | MessageIn<typeof toSupervisor>
   | { readonly type: 'launch-rank'; readonly rank: number }
+  | { readonly type: 'bridge-open'; readonly instance: string; readonly bridge: ActorRef<BridgeMessage> }
   | {
       readonly type: 'rank-down';
       readonly rank: number;
       readonly ref: ActorRef<RankMessage>;
       readonly reason: string;
     }
-  | { readonly type: 'rank-exited'; readonly rank: number; readonly reason: string }
-  | { readonly type: 'engines-touched'; readonly epoch: number }
+  | {
+      readonly type: 'rank-exited';
+      readonly rank: number;
+      readonly process: LaunchedRank;
+      readonly reason: string;
+    }
+  | { readonly type: 'engines-touched'; readonly instances: readonly string[] }
   /** A registration or an update is over; `settle` does what follows from it. */
-  | { readonly type: 'work-ended'; readonly settle: () => void };
+  | { readonly type: 'work-ended'; readonly work: Work; readonly settle: () => void };
 
 /** A checkpoint that is loaded and planned for. */
 export interface Registered {
@@ -366,7 +381,7 @@ export type CarryFrom = 'staging' | 'host' | 'peer';
 
 // ── to an engine bridge ────────────────────────────────────────────────────────────────────────────────────────
 
-const pauseMode = z.custom<PauseMode>((value) => typeof value === 'string', 'expected a pause mode');
+const pauseMode = z.enum(allPauseModes);
 
 export const toBridge = {
   awaitHealthy: request('await-healthy', { timeoutMilliseconds: milliseconds }, nothing),
@@ -390,6 +405,12 @@ export const toBridge = {
 export type BridgeMessage =
   | MessageIn<typeof toBridge>
   | { readonly type: 'call-ended'; readonly call: number; readonly error: WeightcastError | null };
+
+// ── to a group of bridges, in the supervisor's process ─────────────────────────────────────────────────────────
+
+export type BridgeGroupMessage =
+  | { readonly type: 'open-bridge'; readonly instance: InstanceOptions }
+  | { readonly type: 'close-bridge'; readonly instance: InstanceOptions };
 
 // ── to an observer, in the process that owns the cluster ───────────────────────────────────────────────────────
 

@@ -1,6 +1,7 @@
 import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import type { ActorRef, Context } from './kernel/index.ts';
+import type { RankMember } from './members.ts';
 import {
   type CheckpointSource,
   type PlannerMessage,
@@ -10,7 +11,6 @@ import {
   toPlanner,
   toRank,
 } from './messages.ts';
-import type { RankMember } from './update.ts';
 
 export interface RegistrationOrder {
   readonly checkpoint: string;

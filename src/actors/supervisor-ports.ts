@@ -1,11 +1,11 @@
 import type { EngineClient } from '../engines/engine-client.ts';
-import type { EngineOptions } from '../engines/engine-options.ts';
+import type { InstanceOptions } from './instance-options.ts';
 import type { PlannerPorts } from './planner.ts';
 
 /** What the supervisor may do to the world. */
 export interface SupervisorPorts extends PlannerPorts {
-  /** Starts the process of one rank. It reports with `rank-ready` when it is up. */
-  launchRank(rank: number): LaunchedRank;
+  /** Starts the process of one rank of an instance. It reports with `rank-ready` when it is up. */
+  launchRank(rank: number, instance: InstanceOptions): LaunchedRank;
   engineClient(instance: InstanceOptions): EngineClient;
   /** Path prefix of the segments that one registration makes. */
   segmentPrefix(registration: number): string;
@@ -16,10 +16,4 @@ export interface LaunchedRank {
   readonly exited: Promise<string>;
   /** Asks the process to end, and ends it if it does not. */
   stop(): Promise<void>;
-}
-
-/** One inference server and the ranks that sit on its devices. */
-export interface InstanceOptions extends EngineOptions {
-  readonly name: string;
-  readonly ranks: readonly number[];
 }

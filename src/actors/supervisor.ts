@@ -6,94 +6,94 @@ import {
   UsageError,
   type WeightcastError,
 } from '../errors.ts';
-import { CommunicatorKeeper } from './communicator-keeper.ts';
+import { BridgeGroupActor, bridgesOfGroup } from './bridge-group.ts';
+import { CommunicatorKeepers } from './communicator-keeper.ts';
 import { ForgottenSegments } from './forgotten-segments.ts';
+import type { InstanceOptions } from './instance-options.ts';
+import { Instances } from './instances.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
-import { RestartIntensity } from './kernel/index.ts';
 import { Members } from './members.ts';
 import type {
-  BridgeMessage,
+  BridgeGroupMessage,
   ClusterStatus,
   ObserverMessage,
   PlannerMessage,
-  RankMessage,
   Registered,
   Segment,
   SupervisorMessage,
   UpdateReport,
 } from './messages.ts';
 import { PlannerActor } from './planner.ts';
+import { RankProcesses } from './rank-processes.ts';
 import { registerCheckpoint } from './registration.ts';
-import type { InstanceOptions, SupervisorPorts } from './supervisor-ports.ts';
+import type { SupervisorPorts } from './supervisor-ports.ts';
 import { Update } from './update.ts';
-import { VllmBridgeActor } from './vllm-bridge.ts';
+import { type Work, Works } from './works.ts';
 
 type MessageOf<T extends SupervisorMessage['type']> = Extract<SupervisorMessage, { type: T }>;
 
 export interface SupervisorOptions {
-  readonly worldSize: number;
   readonly instances: readonly InstanceOptions[];
 }
 
-/** A piece of work and what its end means; a throw before `run` exists means that it never began. */
-interface Work<T, R> {
+/** A piece of work that has begun, and what its end means. */
+interface Begun<T, R> {
   readonly run: Promise<T>;
   readonly commit: (value: T) => R;
   readonly rollback: () => void;
 }
 
-/** A rank that dies is started again this often; one more within the time and the cluster ends with its reason. */
-const rankRestarts = {
-  restarts: 3,
-  withinMilliseconds: 60_000,
-  backoffMilliseconds: 200,
-  maximumBackoffMilliseconds: 5_000,
-};
+/** Someone who waits for ranks to be there. */
+interface Waiting {
+  readonly instances: readonly string[];
+  readonly reply: Reply<ClusterStatus>;
+}
 
 /** Registered checkpoints hold host memory; more than this is a leak and not a plan. */
 const checkpointLimit = 16;
 const observerLimit = 16;
+/** The supervisor's children are the planner and these; each has bridges for children. */
+const bridgeGroupLimit = 24;
 
 /**
- * The root of the cluster's actors. It starts the rank processes, keeps the ledger of members and versions, and runs
- * one registration or update at a time. It holds nothing that ranks and instances could not tell it again.
+ * The root of the cluster's actors. It keeps the ledgers of ranks, instances and checkpoints, and runs registrations
+ * and updates beside its mailbox. It holds nothing that ranks and instances could not tell it again.
  */
 export class SupervisorActor implements Actor<SupervisorMessage> {
   readonly #options: SupervisorOptions;
   readonly #ports: SupervisorPorts;
-  readonly #members: Members;
+  readonly #members = new Members();
+  readonly #instances = new Instances();
+  readonly #works = new Works();
+  readonly #communicators = new CommunicatorKeepers();
   readonly #checkpoints = new Map<string, Registered>();
   readonly #forgotten = new ForgottenSegments();
-  readonly #restarts = new Map<number, RestartIntensity>();
+  readonly #processes: RankProcesses;
   readonly #observers: ActorRef<ObserverMessage>[] = [];
+  readonly #bridgeGroups: { readonly ref: ActorRef<BridgeGroupMessage>; readonly names: Set<string> }[] = [];
   #planner!: ActorRef<PlannerMessage>;
   #epoch = 0;
-  readonly #communicator = new CommunicatorKeeper();
   #registrations = 0;
-  /** The registration or update that is running. */
-  #work: { readonly what: string; readonly abort: AbortController } | null = null;
-  #waitingForReady: Reply<ClusterStatus>[] = [];
+  #waiting: Waiting[] = [];
   /** Set when a rank cannot be kept alive; whatever is asked from then on fails with it. */
   #fatal: WeightcastError | null = null;
 
   constructor(options: SupervisorOptions, ports: SupervisorPorts) {
     this.#options = options;
     this.#ports = ports;
-    this.#members = new Members(options.worldSize);
+    this.#processes = new RankProcesses(this.#members, ports, this.#forgotten, {
+      onLost: (rank, reason) => this.#loseRank(rank, reason),
+      onReady: (rank) => {
+        this.#communicators.lose(rank);
+        this.#answerWaiting();
+      },
+      onFatal: (error) => this.#giveUp(error),
+    });
   }
 
   started(context: Context<SupervisorMessage>): void {
     this.#planner = context.spawn('planner', () => new PlannerActor(this.#ports));
-    for (const instance of this.#options.instances) {
-      const bridge = context.spawn<BridgeMessage>(`bridge-${instance.name}`, () => {
-        return new VllmBridgeActor(this.#ports.engineClient(instance));
-      });
-      this.#members.addInstance(instance, bridge);
-    }
-    for (let rank = 0; rank < this.#options.worldSize; rank += 1) {
-      this.#restarts.set(rank, new RestartIntensity(rankRestarts, context.clock, context.random));
-      this.#launch(rank, context);
-    }
+    for (const instance of this.#options.instances) this.#join(instance, context);
   }
 
   receive(message: SupervisorMessage, context: Context<SupervisorMessage>): void {
@@ -102,19 +102,26 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         return this.#register(message, context);
       case 'update':
         return this.#update(message, context);
+      case 'add-instance':
+        return this.#addInstance(message, context);
+      case 'remove-instance':
+        return this.#removeInstance(message, context);
+      case 'bridge-open':
+        this.#instances.bridgeOpen(message.instance, message.bridge);
+        return this.#answerWaiting();
       case 'engines-touched':
-        return this.#members.enginesTouched();
+        return this.#instances.touched(message.instances);
       case 'work-ended':
-        this.#work = null;
+        this.#works.end(message.work);
         return message.settle();
       case 'cancel':
-        this.#work?.abort.abort(new AbortedError(message.reason));
+        this.#works.abortAll(new AbortedError(message.reason));
         return context.reply(message, {});
       case 'status':
         return context.reply(message, this.#status());
       case 'await-ready':
-        this.#waitingForReady.push(context.deferReply(message));
-        return this.#answerReady();
+        this.#waiting.push({ instances: this.#instances.names, reply: context.deferReply(message) });
+        return this.#answerWaiting();
       case 'subscribe':
         if (this.#observers.length < observerLimit) this.#observers.push(message.observer);
         return context.reply(message, {});
@@ -124,49 +131,113 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         }
         return;
       case 'launch-rank':
-        return this.#launch(message.rank, context);
+        return this.#processes.launch(message.rank, context);
       case 'rank-ready':
-        return this.#rankReady(message, context);
+        this.#epoch = Math.max(this.#epoch, message.lastEpoch);
+        return this.#processes.ready(message, context);
       case 'rank-failed':
         return this.#giveUp(fromWire(message.error));
       case 'rank-down':
-        return this.#rankDown(message.rank, message.ref, message.reason);
+        return this.#processes.down(message);
       case 'rank-exited':
-        return this.#rankExited(message, context);
+        return this.#processes.exited(message, context);
     }
   }
 
   async stopping(): Promise<void> {
-    this.#work?.abort.abort(new AbortedError('the cluster is stopping'));
-    await Promise.allSettled(this.#members.processes().map((process) => process.stop()));
+    this.#works.abortAll(new AbortedError('the cluster is stopping'));
+    await this.#processes.stopAll();
   }
 
-  // ── registrations and updates, one at a time ─────────────────────────────────────────────────────────────────
+  // ── instances come and go ────────────────────────────────────────────────────────────────────────────────────
+
+  #join(instance: InstanceOptions, context: Context<SupervisorMessage>): void {
+    this.#instances.add(instance);
+    context.tell(this.#bridgeGroupFor(instance.name, context), { type: 'open-bridge', instance });
+    this.#processes.add(instance, context);
+  }
+
+  #addInstance(message: MessageOf<'add-instance'>, context: Context<SupervisorMessage>): void {
+    const { instance } = message;
+    const taken = instance.ranks.find((rank) => this.#members.has(rank));
+    try {
+      if (this.#fatal !== null) throw this.#fatal;
+      if (taken !== undefined) throw new UsageError(`rank ${taken} is in the cluster already`);
+      this.#join(instance, context);
+    } catch (thrown) {
+      context.fail(asFailure(thrown));
+      return;
+    }
+    this.#waiting.push({ instances: [instance.name], reply: context.deferReply(message) });
+  }
+
+  #removeInstance(message: MessageOf<'remove-instance'>, context: Context<SupervisorMessage>): void {
+    const { instance: name } = message;
+    let instance: InstanceOptions;
+    try {
+      instance = this.#instances.options(name);
+      this.#works.checkFree({ kind: 'update', checkpoint: '', instances: [name] });
+    } catch (thrown) {
+      context.fail(asFailure(thrown));
+      return;
+    }
+    this.#instances.remove(name);
+    const group = this.#bridgeGroups.find(({ names }) => names.delete(name));
+    if (group !== undefined) context.tell(group.ref, { type: 'close-bridge', instance });
+    const reply = context.deferReply(message);
+    this.#answerWaiting();
+    void this.#processes.remove(instance).then(() => reply.succeed({}));
+  }
+
+  #bridgeGroupFor(name: string, context: Context<SupervisorMessage>): ActorRef<BridgeGroupMessage> {
+    let group = this.#bridgeGroups.find(({ names }) => names.size < bridgesOfGroup);
+    if (group === undefined) {
+      const number = this.#bridgeGroups.length;
+      if (number === bridgeGroupLimit) {
+        throw new UsageError(
+          `a cluster has at most ${bridgeGroupLimit * bridgesOfGroup} instances; ${name} is one more`,
+        );
+      }
+      const { self } = context;
+      const ref = context.spawn<BridgeGroupMessage>(`bridges-${number}`, () => {
+        return new BridgeGroupActor(self, (instance) => this.#ports.engineClient(instance));
+      });
+      group = { ref, names: new Set() };
+      this.#bridgeGroups.push(group);
+    }
+    group.names.add(name);
+    return group.ref;
+  }
+
+  // ── registrations and updates ────────────────────────────────────────────────────────────────────────────────
 
   #register(message: MessageOf<'register'>, context: Context<SupervisorMessage>): void {
     const { checkpoint, source } = message;
-    this.#start(`registering ${checkpoint}`, context, context.deferReply(message), (signal) => {
+    const reply = context.deferReply(message);
+    this.#begin(reply, context, () => {
       if (this.#checkpoints.size >= checkpointLimit && !this.#checkpoints.has(checkpoint)) {
         throw new UsageError(
           `${checkpointLimit} checkpoints are registered; there is no room for ${checkpoint}`,
         );
       }
+      const ranks = this.#members.allJoined();
+      const work = this.#work('registration', `registering ${checkpoint}`, checkpoint, [], ranks);
       this.#registrations += 1;
       const segmentPrefix = this.#ports.segmentPrefix(this.#registrations);
-      const ranks = this.#members.readyRanks();
       let made: readonly Segment[] = [];
       const onLoading = (segments: readonly Segment[]) => {
         made = segments;
       };
       const order = { checkpoint, source, segmentPrefix, ranks, planner: this.#planner, onLoading };
-      return {
-        run: registerCheckpoint(context, order, signal),
+      const begun = {
+        run: registerCheckpoint(context, order, work.abort.signal),
         commit: (registered: Registered) => {
           this.#replaceCheckpoint(checkpoint, registered, context);
           return registered.status;
         },
         rollback: () => this.#forget(made, context),
       };
+      return { work, begun };
     });
   }
 
@@ -186,7 +257,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
 
   #forget(segments: readonly Segment[], context: Context<SupervisorMessage>): void {
     const pathsOf = this.#forgotten.add(segments);
-    for (const { ref, host } of this.#members.ready()) {
+    for (const { ref, host } of this.#members.allReady()) {
       const paths = pathsOf.get(host);
       if (paths !== undefined) context.tell(ref, { type: 'forget', segments: [...paths] });
     }
@@ -194,131 +265,132 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
 
   #update(message: MessageOf<'update'>, context: Context<SupervisorMessage>): void {
     const { options } = message;
-    this.#start(`updating to ${message.checkpoint}`, context, context.deferReply(message), (signal) => {
+    const reply = context.deferReply(message);
+    this.#begin(reply, context, () => {
       const checkpoint = this.#checkpoints.get(message.checkpoint);
       if (checkpoint === undefined) throw new UsageError(`no checkpoint ${message.checkpoint} is registered`);
-      const ranks = this.#members.readyRanks();
+      const names = options.instances ?? this.#instances.names;
+      const instances = this.#instances.members(names);
+      const ranks = this.#members.readyAmong(instances.flatMap((instance) => [...instance.ranks]));
+      const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
+      const what = `updating ${whom}to ${message.checkpoint}`;
+      const work = this.#work('update', what, message.checkpoint, names, ranks);
+      const communicator = this.#communicators.of(ranks);
       const order = {
         checkpoint,
         options,
         ranks,
-        instances: this.#members.instances(),
+        instances,
         planner: this.#planner,
         nextEpoch: () => {
           this.#epoch += 1;
           return this.#epoch;
         },
-        communicator: this.#communicator,
-        onEnginesTouched: (epoch: number) => context.tell(context.self, { type: 'engines-touched', epoch }),
+        communicator,
+        onEnginesTouched: () => context.tell(context.self, { type: 'engines-touched', instances: names }),
       };
-      return {
-        run: new Update(context, order, signal).run(),
+      const begun = {
+        run: new Update(context, order, work.abort.signal).run(),
         commit: (report: UpdateReport) => {
-          this.#members.commit({ checkpoint: report.checkpoint, digest: report.digest });
+          this.#instances.commit(names, { checkpoint: report.checkpoint, digest: report.digest });
           return report;
         },
         rollback: () => {
-          this.#members.updateFailed();
-          this.#communicator.updateFailed();
+          this.#instances.updateFailed(names);
+          communicator.updateFailed();
         },
       };
+      return { work, begun };
     });
   }
 
-  /** Runs work beside the mailbox; its outcome changes state in the mailbox, before the reply is sent. */
-  #start<T, R>(
+  #work(
+    kind: Work['kind'],
     what: string,
-    context: Context<SupervisorMessage>,
+    checkpoint: string,
+    instances: readonly string[],
+    ranks: readonly { readonly rank: number }[],
+  ): Work {
+    this.#works.checkFree({ kind, checkpoint, instances });
+    return {
+      what,
+      kind,
+      checkpoint,
+      instances,
+      ranks: new Set(ranks.map(({ rank }) => rank)),
+      abort: new AbortController(),
+    };
+  }
+
+  /** Runs work beside the mailbox; its outcome changes state in the mailbox, before the reply is sent. */
+  #begin<T, R>(
     reply: Reply<R>,
-    begin: (signal: AbortSignal) => Work<T, R>,
+    context: Context<SupervisorMessage>,
+    begin: () => { readonly work: Work; readonly begun: Begun<T, R> },
   ): void {
-    const abort = new AbortController();
-    let work: Work<T, R>;
+    let started: { readonly work: Work; readonly begun: Begun<T, R> };
     try {
       if (this.#fatal !== null) throw this.#fatal;
-      if (this.#work !== null) throw new UsageError(`the cluster is busy ${this.#work.what}`);
-      work = begin(abort.signal);
+      started = begin();
     } catch (thrown) {
       reply.fail(asFailure(thrown));
       return;
     }
-    this.#work = { what, abort };
-    const succeed = (value: T) => reply.succeed(work.commit(value));
+    const { work, begun } = started;
+    this.#works.begin(work);
+    const { signal } = work.abort;
+    const succeed = (value: T) => reply.succeed(begun.commit(value));
     const fail = (error: WeightcastError) => {
-      work.rollback();
+      begun.rollback();
       // What went wrong after an abort did so because of it.
-      reply.fail(abort.signal.aborted ? asFailure(abort.signal.reason) : error);
+      reply.fail(signal.aborted ? asFailure(signal.reason) : error);
     };
     context.pipe(
-      work.run,
-      (value) => ({ type: 'work-ended', settle: () => succeed(value) }),
-      (error) => ({ type: 'work-ended', settle: () => fail(error) }),
+      begun.run,
+      (value) => ({ type: 'work-ended', work, settle: () => succeed(value) }),
+      (error) => ({ type: 'work-ended', work, settle: () => fail(error) }),
     );
   }
 
-  // ── rank processes ───────────────────────────────────────────────────────────────────────────────────────────
-
-  #launch(rank: number, context: Context<SupervisorMessage>): void {
-    const process = this.#ports.launchRank(rank);
-    this.#members.launched(rank, process);
-    const exited = (reason: string) => ({ type: 'rank-exited', rank, reason }) as const;
-    context.pipe(process.exited, exited, (error) => exited(error.message));
-  }
-
-  #rankReady(message: MessageOf<'rank-ready'>, context: Context<SupervisorMessage>): void {
-    const { rank, ref, host, deviceUuid, pid, lastEpoch } = message;
-    this.#epoch = Math.max(this.#epoch, lastEpoch);
-    this.#members.rankReady({ rank, ref, host, deviceUuid, pid });
-    // Those who were there have joined the old one together with the life of the rank that this one replaces.
-    this.#communicator.lose();
-    const forgotten = this.#forgotten.of(host);
-    if (forgotten.length > 0) context.tell(ref, { type: 'forget', segments: [...forgotten] });
-    context.watch(ref, ({ reason }) => ({ type: 'rank-down', rank, ref, reason }));
-    this.#answerReady();
-  }
-
-  #rankDown(rank: number, ref: ActorRef<RankMessage>, reason: string): void {
-    if (!this.#members.rankDown(rank, ref)) return;
-    this.#loseRank(rank, reason);
-    // Its process may live on where nobody reaches it; then it gives everything back, ends, and is started again.
-    void this.#members.process(rank)?.stop();
-  }
-
-  #rankExited({ rank, reason }: MessageOf<'rank-exited'>, context: Context<SupervisorMessage>): void {
-    this.#members.rankDown(rank, null);
-    this.#loseRank(rank, reason);
-    const delay = this.#restarts.get(rank)!.next();
-    if (delay !== null) {
-      context.log.warn({ rank, reason, delay }, 'rank process ended; starting it again');
-      context.schedule(delay, { type: 'launch-rank', rank });
-      return;
-    }
-    this.#giveUp(new PeerLostError(`rank ${rank} keeps ending (${reason}); it is not started again`));
-  }
+  // ── ranks that die ───────────────────────────────────────────────────────────────────────────────────────────
 
   #loseRank(rank: number, reason: string): void {
-    this.#communicator.lose();
-    this.#work?.abort.abort(new PeerLostError(`rank ${rank} died (${reason}) while ${this.#work.what}`));
+    this.#communicators.lose(rank);
+    for (const { what, abort } of this.#works.of(rank)) {
+      abort.abort(new PeerLostError(`rank ${rank} died (${reason}) while ${what}`));
+    }
   }
 
   #giveUp(error: WeightcastError): void {
     this.#fatal ??= error;
-    this.#work?.abort.abort(error);
-    this.#answerReady();
+    this.#works.abortAll(error);
+    this.#answerWaiting();
   }
 
-  #answerReady(): void {
-    if (this.#fatal === null && !this.#members.allReady) return;
-    const waiting = this.#waitingForReady;
-    this.#waitingForReady = [];
-    for (const reply of waiting) {
-      if (this.#fatal === null) reply.succeed(this.#status());
-      else reply.fail(this.#fatal);
+  #answerWaiting(): void {
+    const waiting = this.#waiting;
+    this.#waiting = waiting.filter(({ instances }) => this.#fatal === null && !this.#isReady(instances));
+    for (const one of waiting) {
+      if (this.#waiting.includes(one)) continue;
+      if (this.#fatal === null) one.reply.succeed(this.#status());
+      else one.reply.fail(this.#fatal);
     }
   }
 
+  /** Those that were removed meanwhile are not waited for. */
+  #isReady(instances: readonly string[]): boolean {
+    const present = instances.filter((name) => this.#instances.names.includes(name));
+    return present.every((name) => {
+      return this.#instances.isOpen(name) && this.#members.areReady(this.#instances.options(name).ranks);
+    });
+  }
+
   #status(): ClusterStatus {
-    const checkpoints = [...this.#checkpoints.values()].map(({ status }) => status);
-    return { epoch: this.#epoch, ...this.#members.status(), checkpoints };
+    return {
+      epoch: this.#epoch,
+      ranks: this.#members.status(),
+      instances: this.#instances.status(),
+      checkpoints: [...this.#checkpoints.values()].map(({ status }) => status),
+    };
   }
 }

@@ -5,10 +5,10 @@ import type { CommunicatorKeeper } from './communicator-keeper.ts';
 import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import type { ActorRef, Context } from './kernel/index.ts';
+import type { RankMember } from './members.ts';
 import {
   type BridgeMessage,
   type PlannerMessage,
-  type RankMessage,
   type RankTimeline,
   type Registered,
   type Streamed,
@@ -19,14 +19,6 @@ import {
   type UpdateOptions,
   type UpdateReport,
 } from './messages.ts';
-
-/** A rank that takes part. */
-export interface RankMember {
-  readonly rank: number;
-  readonly ref: ActorRef<RankMessage>;
-  readonly host: string;
-  readonly deviceUuid: string;
-}
 
 /** An instance that is updated, through its bridge and the ranks on its devices. */
 export interface InstanceMember {
@@ -50,7 +42,7 @@ export interface UpdateOrder {
   readonly nextEpoch: () => number;
   readonly communicator: CommunicatorKeeper;
   /** Called in the moment before engines may change. */
-  readonly onEnginesTouched: (epoch: number) => void;
+  readonly onEnginesTouched: () => void;
 }
 
 interface Opening {
@@ -253,7 +245,7 @@ export class Update {
     const { timeoutMilliseconds } = options;
     const within = this.#within(timeoutMilliseconds + deadlines.control);
     const deviceOf = new Map(ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
-    this.#order.onEnginesTouched(epoch);
+    this.#order.onEnginesTouched();
     const triggers = instances.map(({ bridge, ranks: members, resetCache }) => {
       const own = Object.fromEntries(members.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
       const order = { epoch, links: own, version, resetCache, timeoutMilliseconds };

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { Command } from 'commander';
-import type { InstanceOptions } from '../actors/supervisor-ports.ts';
+import type { InstanceOptions } from '../actors/instance-options.ts';
 import { Cluster, type UpdateSettings } from '../cluster.ts';
 import { UsageError } from '../errors.ts';
 import { chromeTrace } from '../observe/timeline.ts';

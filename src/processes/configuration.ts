@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { allPauseModes, engineKinds, linkKinds } from '../engines/engine-client.ts';
+import { instanceOptions } from '../actors/instance-options.ts';
+import { linkKinds } from '../engines/engine-client.ts';
 import { UsageError } from '../errors.ts';
 import { deviceOptions } from './devices.ts';
 
@@ -28,24 +29,11 @@ export const rankConfiguration = z.object({
 });
 export type RankConfiguration = z.infer<typeof rankConfiguration>;
 
-/** `InstanceOptions`, which {@link Cluster} has checked. */
-const instance = z.object({
-  name: z.string(),
-  endpoint: z.string(),
-  ranks: z.array(z.int().min(0)),
-  engine: z.enum(engineKinds).exactOptional(),
-  link: z.enum(linkKinds).exactOptional(),
-  apiKey: z.string().exactOptional(),
-  pause: z.enum(allPauseModes).exactOptional(),
-  resetCache: z.boolean().exactOptional(),
-});
-
 export const supervisorConfiguration = z.object({
   endpoint: z.string(),
   node: z.string(),
   keys: z.object({ hub: keyPair, spoke: keyPair }),
-  worldSize: z.int().min(1),
-  instances: z.array(instance),
+  instances: z.array(instanceOptions),
   host,
 });
 export type SupervisorConfiguration = z.infer<typeof supervisorConfiguration>;

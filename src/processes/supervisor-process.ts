@@ -27,9 +27,9 @@ const rankGraceMilliseconds = 25_000;
 const stopMilliseconds = 30_000;
 
 function createPorts(configuration: SupervisorConfiguration, hub: HubTransport): SupervisorPorts {
-  const { host, node, keys, endpoint, instances } = configuration;
+  const { host, node, keys, endpoint } = configuration;
   return {
-    launchRank: (rank) => {
+    launchRank: (rank, { link = 'weightcast' }) => {
       const member = nodeName(`rank-${rank}`);
       const child = startProcess('./rank-process', import.meta.url, {
         rank,
@@ -38,7 +38,7 @@ function createPorts(configuration: SupervisorConfiguration, hub: HubTransport):
         hubNode: node,
         keys: spokeKeys(keys),
         host,
-        link: instances.find(({ ranks }) => ranks.includes(rank))?.link ?? 'weightcast',
+        link,
       });
       child.exited.then((reason) => hub.declareLost(member, reason));
       return { exited: child.exited, stop: () => child.stop(rankGraceMilliseconds) };
@@ -54,7 +54,7 @@ async function main(): Promise<void> {
   const configuration = parseConfiguration(supervisorConfiguration, lifeline.configuration);
   const log = createLog('supervisor');
   const directory = new SharedDirectory(configuration.host.directory);
-  const { node, endpoint, keys, worldSize, instances } = configuration;
+  const { node, endpoint, keys, instances } = configuration;
   const hub = await HubTransport.bind({ node, endpoint, keys, clock: systemClock, log });
   let failed: (error: unknown) => void = () => {};
   const failure = new Promise<unknown>((resolve) => {
@@ -68,7 +68,7 @@ async function main(): Promise<void> {
     onTopLevelCrash: (_ref, error) => failed(error),
   });
   const ports = createPorts(configuration, hub);
-  const create = () => new SupervisorActor({ worldSize, instances }, ports);
+  const create = () => new SupervisorActor({ instances }, ports);
   system.spawn('supervisor', create, supervisorEntrance);
   const error = await Promise.race([lifeline.released, failure]);
   await system.stop(stopMilliseconds);

@@ -38,7 +38,6 @@ export class SimulatedCluster {
     this.supervisor = world.startProcess(world.supervisorNode, [], (error) => {
       world.trace.violated(`the supervisor crashed: ${error.message}`);
     });
-    const { worldSize } = options;
     const instances = world.engines.map(({ name }, number) => {
       const pause = options.pauses ? { pause: 'keep' as const } : {};
       return { name, endpoint: name, ranks: options.instances[number]!, ...pause };
@@ -46,7 +45,7 @@ export class SimulatedCluster {
     const ports = this.#supervisorPorts();
     this.supervisor.system.spawn(
       'supervisor',
-      () => new SupervisorActor({ worldSize, instances }, ports),
+      () => new SupervisorActor({ instances }, ports),
       supervisorEntrance,
     );
   }

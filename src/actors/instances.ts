@@ -1,0 +1,99 @@
+import { UsageError } from '../errors.ts';
+import type { InstanceOptions } from './instance-options.ts';
+import type { ActorRef } from './kernel/index.ts';
+import type { BridgeMessage, ClusterStatus } from './messages.ts';
+import type { InstanceMember } from './update.ts';
+
+type Status = ClusterStatus['instances'][number];
+
+interface Entry {
+  readonly options: InstanceOptions;
+  bridge: ActorRef<BridgeMessage> | null;
+  state: Status['state'];
+  version: Status['version'];
+}
+
+/** The engine instances of the cluster and what each serves: the supervisor's ledger, without any effect. */
+export class Instances {
+  readonly #entries = new Map<string, Entry>();
+
+  /** Throws `UsageError` if the name is taken. */
+  add(options: InstanceOptions): void {
+    if (this.#entries.has(options.name)) throw new UsageError(`there is an instance ${options.name} already`);
+    this.#entries.set(options.name, { options, bridge: null, state: 'unknown', version: null });
+  }
+
+  remove(name: string): void {
+    this.#entries.delete(name);
+  }
+
+  /** One that was removed meanwhile is not there any more. */
+  bridgeOpen(name: string, bridge: ActorRef<BridgeMessage>): void {
+    const entry = this.#entries.get(name);
+    if (entry !== undefined) entry.bridge = bridge;
+  }
+
+  isOpen(name: string): boolean {
+    return this.#entries.get(name)?.bridge != null;
+  }
+
+  get names(): string[] {
+    return [...this.#entries.keys()];
+  }
+
+  options(name: string): InstanceOptions {
+    const entry = this.#entries.get(name);
+    if (entry === undefined) throw new UsageError(`there is no instance ${name}`);
+    return entry.options;
+  }
+
+  /** Throws `UsageError` for a name that is none, or has no bridge yet. */
+  members(names: readonly string[]): InstanceMember[] {
+    return names.map((name) => {
+      const options = this.options(name);
+      const { bridge, state } = this.#entries.get(name)!;
+      if (bridge === null) throw new UsageError(`instance ${name} is not ready`);
+      return {
+        name,
+        bridge,
+        ranks: options.ranks,
+        isMixed: state === 'mixed',
+        pause: options.pause ?? null,
+        resetCache: options.resetCache ?? false,
+      };
+    });
+  }
+
+  /** From here until a commit they hold neither the old version nor the new one for certain. */
+  touched(names: readonly string[]): void {
+    for (const entry of this.#select(names)) {
+      entry.state = 'updating';
+      entry.version = null;
+    }
+  }
+
+  updateFailed(names: readonly string[]): void {
+    for (const entry of this.#select(names)) if (entry.state === 'updating') entry.state = 'mixed';
+  }
+
+  commit(names: readonly string[], version: NonNullable<Status['version']>): void {
+    for (const entry of this.#select(names)) {
+      entry.state = 'serving';
+      entry.version = version;
+    }
+  }
+
+  status(): Status[] {
+    return [...this.#entries.values()].map(({ options, state, version }) => ({
+      name: options.name,
+      endpoint: options.endpoint,
+      ranks: [...options.ranks],
+      state,
+      version,
+    }));
+  }
+
+  #select(names: readonly string[]): Entry[] {
+    return names.flatMap((name) => this.#entries.get(name) ?? []);
+  }
+}

@@ -1,0 +1,109 @@
+import { PeerLostError, type WeightcastError } from '../errors.ts';
+import type { ForgottenSegments } from './forgotten-segments.ts';
+import type { InstanceOptions } from './instance-options.ts';
+import type { Context } from './kernel/index.ts';
+import { RestartIntensity } from './kernel/index.ts';
+import type { Members } from './members.ts';
+import type { SupervisorMessage } from './messages.ts';
+import type { SupervisorPorts } from './supervisor-ports.ts';
+
+type MessageOf<T extends SupervisorMessage['type']> = Extract<SupervisorMessage, { type: T }>;
+
+/** A rank that dies is started again this often; one more within the time and the cluster ends with its reason. */
+const rankRestarts = {
+  restarts: 3,
+  withinMilliseconds: 60_000,
+  backoffMilliseconds: 200,
+  maximumBackoffMilliseconds: 5_000,
+};
+
+/** What the lives of rank processes mean to the rest of the cluster. */
+export interface RankNews {
+  /** A life of the rank is over; also called when the next one begins. */
+  onLost(rank: number, reason: string): void;
+  onReady(rank: number): void;
+  /** It cannot be kept alive. */
+  onFatal(error: WeightcastError): void;
+}
+
+/** Starts rank processes, sees to it that they live, and keeps the ledger of them. */
+export class RankProcesses {
+  readonly #members: Members;
+  readonly #ports: SupervisorPorts;
+  readonly #forgotten: ForgottenSegments;
+  readonly #news: RankNews;
+  readonly #instanceOf = new Map<number, InstanceOptions>();
+
+  constructor(members: Members, ports: SupervisorPorts, forgotten: ForgottenSegments, news: RankNews) {
+    this.#members = members;
+    this.#ports = ports;
+    this.#forgotten = forgotten;
+    this.#news = news;
+  }
+
+  add(instance: InstanceOptions, context: Context<SupervisorMessage>): void {
+    for (const rank of instance.ranks) {
+      this.#instanceOf.set(rank, instance);
+      this.#members.add(rank, new RestartIntensity(rankRestarts, context.clock, context.random));
+      this.launch(rank, context);
+    }
+  }
+
+  /** Resolves when the processes are gone. */
+  async remove(instance: InstanceOptions): Promise<void> {
+    const ended = instance.ranks.map((rank) => {
+      this.#instanceOf.delete(rank);
+      this.#news.onLost(rank, `instance ${instance.name} was removed`);
+      return this.#members.remove(rank)?.stop();
+    });
+    await Promise.allSettled(ended);
+  }
+
+  async stopAll(): Promise<void> {
+    await Promise.allSettled(this.#members.processes().map((process) => process.stop()));
+  }
+
+  launch(rank: number, context: Context<SupervisorMessage>): void {
+    const instance = this.#instanceOf.get(rank);
+    // It was removed while it waited to be started again.
+    if (instance === undefined) return;
+    const process = this.#ports.launchRank(rank, instance);
+    this.#members.launched(rank, process);
+    const exited = (reason: string) => ({ type: 'rank-exited', rank, process, reason }) as const;
+    context.pipe(process.exited, exited, (error) => exited(error.message));
+  }
+
+  ready(
+    { type: _, lastEpoch: __, ...member }: MessageOf<'rank-ready'>,
+    context: Context<SupervisorMessage>,
+  ): void {
+    const { rank, ref, host } = member;
+    if (!this.#members.has(rank)) return;
+    this.#members.ready(member);
+    // Those who were there have joined communicators together with the life of the rank that this one replaces.
+    this.#news.onReady(rank);
+    const forgotten = this.#forgotten.of(host);
+    if (forgotten.length > 0) context.tell(ref, { type: 'forget', segments: [...forgotten] });
+    context.watch(ref, ({ reason }) => ({ type: 'rank-down', rank, ref, reason }));
+  }
+
+  down({ rank, ref, reason }: MessageOf<'rank-down'>): void {
+    if (!this.#members.down(rank, ref)) return;
+    this.#news.onLost(rank, reason);
+    // Its process may live on where nobody reaches it; then it gives everything back, ends, and is started again.
+    void this.#members.process(rank)?.stop();
+  }
+
+  exited({ rank, process, reason }: MessageOf<'rank-exited'>, context: Context<SupervisorMessage>): void {
+    if (this.#members.process(rank) !== process) return;
+    this.#members.down(rank, null);
+    this.#news.onLost(rank, reason);
+    const delay = this.#members.restartDelay(rank);
+    if (delay !== null) {
+      context.log.warn({ rank, reason, delay }, 'rank process ended; starting it again');
+      context.schedule(delay, { type: 'launch-rank', rank });
+      return;
+    }
+    this.#news.onFatal(new PeerLostError(`rank ${rank} keeps ending (${reason}); it is not started again`));
+  }
+}
