@@ -39,7 +39,7 @@ for (const kind of kinds) {
   test(`${kind}: a source that is killed while it is read is lost within a second`, async (t) => {
     const cluster = new TestCluster(t);
     const source = await cluster.source();
-    const peer = await cluster.connect(cluster.fabric(), source.address, { kind });
+    const peer = await cluster.connect(cluster.fabricOfOneThread(), source.address, { kind });
     const destination = cluster.memory();
     const { read } = await beginLongRead(peer, source.token, destination);
     const queued = peer.read(source.token, run(1), destination, { timeoutMilliseconds: patience });
@@ -58,7 +58,7 @@ for (const kind of kinds) {
   test(`${kind}: a cancelled read stops writing, and the peer goes on`, async (t) => {
     const cluster = new TestCluster(t);
     const source = await cluster.source();
-    const peer = await cluster.connect(cluster.fabric(), source.address, { kind });
+    const peer = await cluster.connect(cluster.fabricOfOneThread(), source.address, { kind });
     const destination = cluster.memory();
     for (let round = 0; round < (kind === 'verbs' ? 3 : 5); round += 1) {
       const controller = new AbortController();
@@ -85,7 +85,7 @@ for (const kind of kinds) {
   test(`${kind}: a read that takes too long ends at its deadline, and says how far it got`, async (t) => {
     const cluster = new TestCluster(t);
     const source = await cluster.source();
-    const peer = await cluster.connect(cluster.fabric(), source.address, { kind });
+    const peer = await cluster.connect(cluster.fabricOfOneThread(), source.address, { kind });
     const destination = cluster.memory();
     // Soft-RoCE on an emulated processor takes its time.
     const timeoutMilliseconds = kind === 'verbs' ? 2_000 : 300;
@@ -107,7 +107,7 @@ for (const kind of kinds) {
     const cluster = new TestCluster(t);
     const source = await cluster.source();
     for (const closed of ['peer', 'fabric'] as const) {
-      const fabric = cluster.fabric();
+      const fabric = cluster.fabricOfOneThread();
       const peer = await cluster.connect(fabric, source.address, { kind });
       const destination = cluster.memory();
       const { read } = await beginLongRead(peer, source.token, destination);
@@ -128,7 +128,7 @@ for (const kind of kinds) {
       kind === 'verbs' ? /no longer exposes the segment|is lost/ : /no longer exposes the segment$/;
     for (let round = 0; round < (kind === 'verbs' ? 2 : 4); round += 1) {
       const source = await cluster.source();
-      const peer = await cluster.connect(cluster.fabric(), source.address, { kind });
+      const peer = await cluster.connect(cluster.fabricOfOneThread(), source.address, { kind });
       const destination = cluster.memory();
       const { read } = await beginLongRead(peer, source.token, destination);
       const beside = Array.from({ length: 40 }, () => cluster.memory(1 << 20));
@@ -160,7 +160,7 @@ async function stopped(source: Source): Promise<void> {
 test('tcp: a source that is stopped is a deadline, and is read again once it goes on', async (t) => {
   const cluster = new TestCluster(t);
   const source = await cluster.source();
-  const peer = await cluster.connect(cluster.fabric(), source.address, { kind: 'tcp' });
+  const peer = await cluster.connect(cluster.fabricOfOneThread(), source.address, { kind: 'tcp' });
   const destination = cluster.memory();
   const { read } = await beginLongRead(peer, source.token, destination, { timeoutMilliseconds: 1_000 });
   await stopped(source);

@@ -176,8 +176,8 @@ test('more reads at a time than a peer takes are refused at once, and those befo
   // So that none of them is done before the last is given.
   source.program.signal('SIGSTOP');
   await new Promise((resolve) => setTimeout(resolve, 200));
-  const reads = Array.from({ length: 1_500 }, () =>
-    peer.read(source.token, run(65_536), destination, options),
+  const reads = Array.from({ length: 1_500 }, (_, index) =>
+    peer.read(source.token, Float64Array.of(0, 4_096 * index, 4_096), destination, options),
   );
   const refused = await Promise.allSettled(reads.slice(1_024));
   for (const read of refused) assert(read.status === 'rejected' && read.reason instanceof OverloadedError);

@@ -63,6 +63,14 @@ export class TestCluster {
     return fabric;
   }
 
+  /**
+   * One that moves bytes on one thread, for reads by {@link longRanges}: they fill the same place again and again, and
+   * in what order several threads would do so is not determined.
+   */
+  fabricOfOneThread(): HostFabric {
+    return this.fabric({ threads: 1, pool: new ThreadPool(1) });
+  }
+
   /** Shared memory under a name of this test, all zero bytes. */
   memory(bytes = segmentBytes): Mapping {
     this.#files += 1;
