@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { availableParallelism } from 'node:os';
+import { availableParallelism, hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { ask } from './actors/conversation.ts';
 import { deadlines } from './actors/deadlines.ts';
@@ -10,40 +10,30 @@ import {
   type CheckpointStatus,
   type ClusterStatus,
   type ObserverMessage,
-  type Progress,
   type SupervisorMessage,
   toObserver,
   toSupervisor,
   type UpdateReport,
 } from './actors/messages.ts';
 import { type NamedTensors, writeTensors } from './checkpoint/named-tensors.ts';
-import { checkEngineOptions } from './engines/engine-options.ts';
-import { PeerLostError, UsageError } from './errors.ts';
+import { type ClusterOptions, checkInstance, checkOptions } from './cluster-options.ts';
+import { PeerLostError } from './errors.ts';
 import { systemClock } from './native-bridge/clock.ts';
 import { SharedDirectory } from './native-bridge/memory.ts';
 import { createLog } from './observe/log.ts';
 import { type OwnedProcess, startProcess } from './processes/child-process.ts';
-import { checkDevices, type DeviceOptions, defaultDevices } from './processes/devices.ts';
+import { defaultDevices } from './processes/devices.ts';
 import { removeAbandoned } from './processes/sweep.ts';
 import { createClusterKeys, spokeKeys } from './transport/curve.ts';
 import { nodeName } from './transport/node-name.ts';
 import { SpokeTransport } from './transport/spoke.ts';
 
-export interface ClusterOptions {
-  /** Rank processes to start, one a device. */
-  readonly ranks: number;
-  /** The engine instances to update. Every rank sits on the device of a worker of exactly one of them. */
-  readonly instances: readonly InstanceOptions[];
-  /** What the ranks own; by default GPUs where there are any, otherwise host devices. */
-  readonly devices?: DeviceOptions;
-  /** Called often while checkpoints load and updates run. */
-  readonly onProgress?: (progress: Progress) => void;
-}
-
 /** A safetensors file, a directory of a model, a list of files, or tensors from memory. */
 export type Source = string | readonly string[] | { readonly tensors: NamedTensors };
 
 export interface UpdateSettings {
+  /** Names of the instances to update. Default: all. */
+  readonly instances?: readonly string[];
   /** Bytes of a bucket; by default the smallest that keeps the link busy. */
   readonly bucketBytes?: number;
   /** Part of the free device memory that the update may take. Default: 0.9. */
@@ -75,6 +65,7 @@ export class Cluster {
   readonly #system: ActorSystem;
   readonly #supervisor: ActorRef<SupervisorMessage>;
   readonly #directory: SharedDirectory;
+  readonly #hosts: ClusterOptions['hosts'];
   /** Ends what is asked of a supervisor that is no more. */
   readonly #lost = new AbortController();
   #written = 0;
@@ -86,7 +77,9 @@ export class Cluster {
     system: ActorSystem,
     supervisor: ActorRef<SupervisorMessage>,
     directory: SharedDirectory,
+    hosts: ClusterOptions['hosts'],
   ) {
+    this.#hosts = hosts;
     this.#process = process_;
     this.#transport = transport;
     this.#system = system;
@@ -111,9 +104,14 @@ export class Cluster {
       endpoint,
       node,
       keys,
+      ...(options.listen !== undefined && { remoteEndpoint: options.listen }),
       instances: options.instances,
+      hosts: options.hosts ?? {},
+      fabricSecret: randomBytes(32).toString('hex'),
       host: {
+        name: hostname(),
         directory: directory.path,
+        fabricAddresses: options.fabricAddresses ?? [],
         devices: options.devices ?? defaultDevices(),
         threads: Math.max(1, Math.floor(availableParallelism() / options.ranks)),
       },
@@ -133,7 +131,8 @@ export class Cluster {
         log,
         transport,
       });
-      const cluster = new Cluster(child, transport, system, system.wellKnown(node, 'supervisor'), directory);
+      const supervisor = system.wellKnown<SupervisorMessage>(node, 'supervisor');
+      const cluster = new Cluster(child, transport, system, supervisor, directory, options.hosts);
       await cluster.#begin(options.onProgress);
       return cluster;
     } catch (error) {
@@ -157,12 +156,14 @@ export class Cluster {
   }
 
   /**
-   * Brings a registered checkpoint into all instances. Resolves when every engine worker has installed it; on any
-   * failure it rejects, everything that was taken is given back, and `status` says what the instances hold.
+   * Brings a registered checkpoint into instances, all of them unless `settings` names some. Resolves when every engine
+   * worker has installed it; on any failure it rejects, everything that was taken is given back, and `status` says what
+   * the instances hold. Updates of different instances may run at the same time.
    */
   async update(name: string, settings: UpdateSettings = {}): Promise<UpdateReport> {
     const timeoutMilliseconds = settings.timeoutMilliseconds ?? 600_000;
     const options = {
+      instances: settings.instances === undefined ? undefined : [...settings.instances],
       bucketBytes: settings.bucketBytes,
       memoryFraction: settings.memoryFraction ?? 0.9,
       verify: settings.verify ?? true,
@@ -171,6 +172,20 @@ export class Cluster {
     // The supervisor answers by itself within the timeout and the time that giving back takes.
     const deadline = timeoutMilliseconds + deadlines.engineHealthy + deadlines.open + deadlines.abort;
     return this.#ask(toSupervisor.update, { checkpoint: name, options }, deadline);
+  }
+
+  /**
+   * Starts rank processes for one more instance, and resolves when they are there. Its ranks have numbers that no other
+   * instance has. {@link update} then brings it a checkpoint, from the memory of the ranks that hold it.
+   */
+  async addInstance(instance: InstanceOptions): Promise<ClusterStatus> {
+    checkInstance(instance, this.#hosts);
+    return this.#ask(toSupervisor.addInstance, { instance }, deadlines.open);
+  }
+
+  /** Ends the ranks of an instance, which is not updated any more; the engine itself goes on. */
+  async removeInstance(name: string): Promise<void> {
+    await this.#ask(toSupervisor.removeInstance, { instance: name }, deadlines.open);
   }
 
   async status(): Promise<ClusterStatus> {
@@ -227,28 +242,5 @@ export class Cluster {
     await this.#system.stop(5_000);
     await this.#transport.close(1_000);
     this.#directory.close();
-  }
-}
-
-function checkOptions({ ranks, instances, devices }: ClusterOptions): void {
-  if (!Number.isInteger(ranks) || ranks < 1)
-    throw new UsageError(`ranks is ${ranks}; it must be a whole number, at least 1`);
-  if (devices !== undefined) checkDevices(devices, ranks);
-  const takenBy = new Map<number, string>();
-  for (const instance of instances) {
-    checkEngineOptions(instance.name, instance);
-    for (const rank of instance.ranks) {
-      if (!Number.isInteger(rank) || rank < 0 || rank >= ranks) {
-        throw new UsageError(`instance ${instance.name} names rank ${rank}; ranks are 0 to ${ranks - 1}`);
-      }
-      const other = takenBy.get(rank);
-      if (other !== undefined)
-        throw new UsageError(`rank ${rank} is named by instances ${other} and ${instance.name}`);
-      takenBy.set(rank, instance.name);
-    }
-  }
-  if (takenBy.size < ranks) {
-    const idle = Array.from({ length: ranks }, (_, rank) => rank).filter((rank) => !takenBy.has(rank));
-    throw new UsageError(`rank ${idle.join(', ')} belongs to no instance`);
   }
 }

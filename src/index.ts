@@ -7,6 +7,8 @@ export type {
   UpdateReport,
 } from './actors/messages.ts';
 export type { NamedTensor, NamedTensors } from './checkpoint/named-tensors.ts';
-export { Cluster, type ClusterOptions, type Source, type UpdateSettings } from './cluster.ts';
+export { Cluster, type Source, type UpdateSettings } from './cluster.ts';
+export type { ClusterOptions } from './cluster-options.ts';
 export * from './errors.ts';
+export type { HostOptions } from './processes/configuration.ts';
 export type { DeviceOptions } from './processes/devices.ts';

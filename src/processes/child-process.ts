@@ -15,7 +15,8 @@ export interface OwnedProcess {
 /**
  * Runs one of our entry files. `entry` is named without its ending, relative to `base`, since it ends in .ts in a
  * source tree and in .js in a package. With `onMessage` the child has a channel to this process, on which it sends
- * with `process.send`.
+ * with `process.send`. With a `launcher`, words such as `ssh host`, the command is what that is to run; the child is
+ * let go as others are, when its standard input ends.
  *
  * The child gets a process group of its own: Ctrl-C in a terminal reaches the parent alone, which then stops its
  * children in order.
@@ -25,10 +26,12 @@ export function startProcess(
   base: string,
   configuration: object,
   onMessage?: (message: unknown) => void,
+  launcher: readonly string[] = [],
 ): OwnedProcess {
   const ending = base.endsWith('.ts') ? '.ts' : '.js';
   const path = fileURLToPath(new URL(`${entry}${ending}`, base));
-  const child = spawn(process.execPath, [...process.execArgv, path], {
+  const [command, ...words] = [...launcher, process.execPath, ...process.execArgv, path];
+  const child = spawn(command!, words, {
     stdio: ['pipe', 'inherit', 'inherit', ...(onMessage === undefined ? [] : (['ipc'] as const))],
     detached: true,
   });

@@ -9,9 +9,28 @@ import { deviceOptions } from './devices.ts';
 const keyPair = z.object({ publicKey: z.string(), secretKey: z.string() });
 const publicKey = z.object({ publicKey: z.string() });
 
+/** A host beside the one that the cluster is started on. */
+export interface HostOptions {
+  /**
+   * Words put before the command that starts a rank process there, such as `['ssh', 'node-2']`, or `['ip', 'netns', 'exec', 'b']`. weightcast and Node.js lie there where they lie here,
+   * and the launcher passes standard input on. Empty: a host in name only, on this machine.
+   */
+  readonly launcher: readonly string[];
+  /** Numeric addresses by which ranks of other hosts find those of this one. Default: those of its interfaces. */
+  readonly fabricAddresses?: readonly string[];
+}
+
+const hostOptions = z.object({
+  launcher: z.array(z.string()).readonly(),
+  fabricAddresses: z.array(z.string()).readonly().exactOptional(),
+});
+
 const host = z.object({
+  /** Ranks of one host share their segments. */
+  name: z.string(),
   /** Where the cluster's segments lie: a directory in /dev/shm that ends with the last process that uses it. */
   directory: z.string(),
+  fabricAddresses: z.array(z.string()).readonly(),
   devices: deviceOptions,
   /** Native threads of each rank process. */
   threads: z.int().min(1),
@@ -24,6 +43,11 @@ export const rankConfiguration = z.object({
   hubNode: z.string(),
   keys: z.object({ hub: publicKey, spoke: keyPair }),
   host,
+  /** Where the rank stands among those of its instance, and how many they are. */
+  localRank: z.int().min(0),
+  localRanks: z.int().min(1),
+  /** Known to the ranks of a cluster, hexadecimal: who knows it may read their segments. */
+  fabricSecret: z.string(),
   /** What the engine worker on this rank's device speaks. */
   link: z.enum(linkKinds),
 });
@@ -33,8 +57,13 @@ export const supervisorConfiguration = z.object({
   endpoint: z.string(),
   node: z.string(),
   keys: z.object({ hub: keyPair, spoke: keyPair }),
+  /** Where ranks of other hosts reach the supervisor. */
+  remoteEndpoint: z.string().exactOptional(),
   instances: z.array(instanceOptions),
   host,
+  /** Other hosts by name. */
+  hosts: z.record(z.string(), hostOptions),
+  fabricSecret: z.string(),
 });
 export type SupervisorConfiguration = z.infer<typeof supervisorConfiguration>;
 

@@ -1,4 +1,3 @@
-import { hostname } from 'node:os';
 import { deadlines } from '../actors/deadlines.ts';
 import { rankEntrance } from '../actors/entrances.ts';
 import { ActorSystem } from '../actors/kernel/index.ts';
@@ -36,7 +35,7 @@ function openPorts(configuration: RankConfiguration, log: Logger): RankPorts {
   });
   return {
     rank,
-    host: hostname(),
+    host: host.name,
     pid: process.pid,
     device,
     segments: new SharedSegments(host.directory, new ThreadPool(host.threads), device),

@@ -1,11 +1,12 @@
 import { join } from 'node:path';
 import { supervisorEntrance } from '../actors/entrances.ts';
+import type { InstanceOptions } from '../actors/instance-options.ts';
 import { ActorSystem } from '../actors/kernel/index.ts';
 import { SupervisorActor } from '../actors/supervisor.ts';
 import type { SupervisorPorts } from '../actors/supervisor-ports.ts';
 import { openCheckpoint } from '../checkpoint/source.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
-import { asFailure } from '../errors.ts';
+import { asFailure, UsageError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
@@ -27,19 +28,24 @@ const rankGraceMilliseconds = 25_000;
 const stopMilliseconds = 30_000;
 
 function createPorts(configuration: SupervisorConfiguration, hub: HubTransport): SupervisorPorts {
-  const { host, node, keys, endpoint } = configuration;
+  const { host, node, keys, fabricSecret } = configuration;
   return {
-    launchRank: (rank, { link = 'weightcast' }) => {
+    launchRank: (rank, instance) => {
       const member = nodeName(`rank-${rank}`);
-      const child = startProcess('./rank-process', import.meta.url, {
+      const place = placeOf(instance, configuration, hub);
+      const order = {
         rank,
         node: member,
-        endpoint,
+        endpoint: place.endpoint,
         hubNode: node,
         keys: spokeKeys(keys),
-        host,
-        link,
-      });
+        host: place.host,
+        localRank: instance.ranks.indexOf(rank),
+        localRanks: instance.ranks.length,
+        fabricSecret,
+        link: instance.link ?? 'weightcast',
+      };
+      const child = startProcess('./rank-process', import.meta.url, order, undefined, place.launcher);
       child.exited.then((reason) => hub.declareLost(member, reason));
       return { exited: child.exited, stop: () => child.stop(rankGraceMilliseconds) };
     },
@@ -49,13 +55,31 @@ function createPorts(configuration: SupervisorConfiguration, hub: HubTransport):
   };
 }
 
+/** Where the ranks of an instance run, and how they reach the supervisor from there. Throws `UsageError`. */
+function placeOf(
+  { name, host: hostName }: InstanceOptions,
+  { host, hosts }: SupervisorConfiguration,
+  hub: HubTransport,
+) {
+  if (hostName === undefined) return { host, endpoint: hub.endpoint, launcher: [] };
+  const options = hosts[hostName];
+  if (options === undefined)
+    throw new UsageError(`instance ${name} is on host ${hostName}, which is not among hosts`);
+  const { launcher, fabricAddresses = [] } = options;
+  return {
+    host: { ...host, name: hostName, directory: `${host.directory}-${hostName}`, fabricAddresses },
+    endpoint: launcher.length > 0 ? (hub.remoteEndpoint ?? hub.endpoint) : hub.endpoint,
+    launcher,
+  };
+}
+
 async function main(): Promise<void> {
   const lifeline = await takeLifeline();
   const configuration = parseConfiguration(supervisorConfiguration, lifeline.configuration);
   const log = createLog('supervisor');
   const directory = new SharedDirectory(configuration.host.directory);
-  const { node, endpoint, keys, instances } = configuration;
-  const hub = await HubTransport.bind({ node, endpoint, keys, clock: systemClock, log });
+  const { node, endpoint, remoteEndpoint, keys, instances } = configuration;
+  const hub = await HubTransport.bind({ node, endpoint, remoteEndpoint, keys, clock: systemClock, log });
   let failed: (error: unknown) => void = () => {};
   const failure = new Promise<unknown>((resolve) => {
     failed = resolve;

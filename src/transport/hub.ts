@@ -20,6 +20,8 @@ export interface HubOptions {
   readonly node: string;
   /** Where spokes connect; `tcp://127.0.0.1:*`, a free port of this host, unless given. */
   readonly endpoint?: string;
+  /** Where spokes on other hosts connect, `tcp://10.0.0.1:*` for example; nowhere unless given. */
+  readonly remoteEndpoint?: string | undefined;
   readonly keys: HubKeys;
   readonly clock: Clock;
   readonly log: Logger;
@@ -35,6 +37,8 @@ export class HubTransport implements Transport {
   readonly node: string;
   /** The real address, with the port that was free. */
   readonly endpoint: string;
+  /** The real address for spokes on other hosts; null if there is none. */
+  readonly remoteEndpoint: string | null = null;
   readonly counters: TransportCounters = newCounters();
   readonly #clock: Clock;
   readonly #log: Logger;
@@ -61,19 +65,31 @@ export class HubTransport implements Transport {
       handover: true,
       ...security,
     });
-    try {
-      await socket.bind(endpoint);
-    } catch (error) {
-      socket.close();
-      withdraw();
-      throw new UsageError(`cannot listen on ${endpoint}: ${describe(error)}`, { cause: error });
+    const { remoteEndpoint } = options;
+    const bound: string[] = [];
+    for (const wanted of remoteEndpoint === undefined ? [endpoint] : [endpoint, remoteEndpoint]) {
+      try {
+        await socket.bind(wanted);
+      } catch (error) {
+        socket.close();
+        withdraw();
+        throw new UsageError(`cannot listen on ${wanted}: ${describe(error)}`, { cause: error });
+      }
+      bound.push(socket.lastEndpoint!);
     }
-    return new HubTransport(options, limits, socket, withdraw);
+    return new HubTransport(options, limits, socket, bound, withdraw);
   }
 
-  private constructor(options: HubOptions, limits: TransportLimits, socket: Router, withdraw: () => void) {
+  private constructor(
+    options: HubOptions,
+    limits: TransportLimits,
+    socket: Router,
+    [endpoint, remoteEndpoint]: readonly string[],
+    withdraw: () => void,
+  ) {
     this.node = options.node;
-    this.endpoint = socket.lastEndpoint!;
+    this.endpoint = endpoint!;
+    if (remoteEndpoint !== undefined) this.remoteEndpoint = remoteEndpoint;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#limits = limits;

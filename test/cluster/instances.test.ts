@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { verifyWeights } from '../../scenarios/verify-weights.ts';
+import { openCheckpoint } from '../../src/checkpoint/source.ts';
+import { withFleet } from './fleet.ts';
+
+test('an instance joins, is updated alone, and leaves; the other goes on as it was', async () => {
+  await withFleet({ instances: { a: [0, 1] } }, async ({ cluster, engines, join, makeModel }) => {
+    const [one, two] = [await makeModel(2), await makeModel(3)];
+    await cluster.register('one', one);
+    await cluster.update('one');
+    await join('b', [2, 3]);
+    const report = await cluster.update('one', { instances: ['b'] });
+    assert.equal(report.ranks, 2);
+    await verifyWeights(engines.get('b')!.endpoint, await openCheckpoint(one));
+
+    await cluster.register('two', two);
+    await cluster.update('two', { instances: ['b'] });
+    await verifyWeights(engines.get('a')!.endpoint, await openCheckpoint(one));
+    await verifyWeights(engines.get('b')!.endpoint, await openCheckpoint(two));
+    const versions = (await cluster.status()).instances.map(({ name, version }) => [
+      name,
+      version?.checkpoint,
+    ]);
+    assert.deepEqual(versions, [
+      ['a', 'one'],
+      ['b', 'two'],
+    ]);
+
+    await cluster.removeInstance('b');
+    const { ranks, instances } = await cluster.status();
+    assert.deepEqual([ranks.map(({ rank }) => rank), instances.map(({ name }) => name)], [[0, 1], ['a']]);
+    await cluster.update('two');
+    await verifyWeights(engines.get('a')!.endpoint, await openCheckpoint(two));
+  });
+});
+
+test('different instances are updated at the same time; the same one is busy', async () => {
+  await withFleet({ instances: { a: [0], b: [1] } }, async ({ cluster, engines, makeModel }) => {
+    const [one, two] = [await makeModel(2), await makeModel(3)];
+    await cluster.register('one', one);
+    await cluster.register('two', two);
+    const updates = [
+      cluster.update('one', { instances: ['a'] }),
+      cluster.update('two', { instances: ['b'] }),
+      cluster.update('two', { instances: ['b'] }),
+    ];
+    const outcomes = await Promise.allSettled(updates);
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      ['fulfilled', 'fulfilled', 'rejected'],
+    );
+    assert.match(String((outcomes[2] as PromiseRejectedResult).reason), /busy updating b to two/);
+    await verifyWeights(engines.get('a')!.endpoint, await openCheckpoint(one));
+    await verifyWeights(engines.get('b')!.endpoint, await openCheckpoint(two));
+  });
+});
+
+test('what cannot join is refused by name, and changes nothing', async () => {
+  await withFleet({ instances: { a: [0] } }, async ({ cluster, engines }) => {
+    const { endpoint } = engines.get('a')!;
+    const refused = (instance: Parameters<typeof cluster.addInstance>[0], message: RegExp) =>
+      assert.rejects(cluster.addInstance(instance), { name: 'UsageError', message });
+    await refused({ name: 'a', endpoint, ranks: [1] }, /instance a already/);
+    await refused({ name: 'b', endpoint, ranks: [0] }, /rank 0 is in the cluster already/);
+    await refused(
+      { name: 'b', endpoint, ranks: [1], host: 'nowhere' },
+      /host nowhere, which is not among hosts/,
+    );
+    await assert.rejects(cluster.removeInstance('b'), /there is no instance b/);
+    assert.equal((await cluster.status()).instances.length, 1);
+  });
+});
