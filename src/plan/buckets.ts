@@ -19,6 +19,8 @@ export interface PlanInput {
   /** Part of the free device memory that an update may take, in (0, 1]. */
   readonly fraction: number;
   readonly bucketBytes?: number;
+  /** Have every rank feed what it loaded itself, even or not: it may be still on its way, and only the rank knows. */
+  readonly ownersAreLoaders?: boolean;
 }
 
 /** Whole tensors that move as one unit; `rows` and `offsets` go together. */
@@ -44,7 +46,7 @@ export function planUpdate(input: PlanInput): Plan {
   const ranksOfHost = groupRanks(input.ranks);
   for (const [host, rows] of rowsByHost(input.manifest, ranksOfHost)) {
     const buckets = packBuckets(input.manifest, rows, choice);
-    assignOwners(buckets, input.manifest, ranksOfHost.get(host)!, queues);
+    assignOwners(buckets, input, ranksOfHost.get(host)!, queues);
   }
   const columns = toColumns(roundRobin(queues));
   const layout = input.layout ?? layoutDigest(input.manifest);
@@ -129,15 +131,21 @@ function loaderOf({ segments, segmentOf }: Manifest, row: number): number {
 
 function assignOwners(
   buckets: readonly Bucket[],
-  manifest: Manifest,
+  { manifest, ownersAreLoaders = false }: PlanInput,
   ranks: readonly number[],
   queues: Map<number, Bucket[]>,
 ): void {
-  const own = loadedShares(buckets, manifest, ranks);
-  if (own !== null) {
-    for (const [rank, share] of own) queues.set(rank, share);
+  const { shares, strays } = loadedShares(buckets, manifest, ranks);
+  if (!ownersAreLoaders && (strays.length > 0 || !areEven(shares))) {
+    shareOut(buckets, ranks, queues);
     return;
   }
+  shareOut(strays, ranks, queues);
+  for (const [rank, share] of shares) queues.get(rank)!.push(...share);
+}
+
+/** A contiguous run for each rank, even by bytes. */
+function shareOut(buckets: readonly Bucket[], ranks: readonly number[], queues: Map<number, Bucket[]>): void {
   const starts = contiguousShares(
     Float64Array.from(buckets, ({ bytes }) => bytes),
     ranks.length,
@@ -147,26 +155,21 @@ function assignOwners(
   }
 }
 
-/** What each rank loaded itself; null where that is uneven by more than a bucket, or other ranks loaded a part of it. */
-function loadedShares(
-  buckets: readonly Bucket[],
-  manifest: Manifest,
-  ranks: readonly number[],
-): Map<number, Bucket[]> | null {
-  const shares = new Map(ranks.map((rank) => [rank, { buckets: [] as Bucket[], bytes: 0 }]));
-  let total = 0;
+/** What each rank loaded itself, and what none of these did. */
+function loadedShares(buckets: readonly Bucket[], manifest: Manifest, ranks: readonly number[]) {
+  const shares = new Map(ranks.map((rank) => [rank, [] as Bucket[]]));
+  const strays: Bucket[] = [];
+  for (const bucket of buckets) (shares.get(loaderOf(manifest, bucket.rows[0]!)) ?? strays).push(bucket);
+  return { shares, strays };
+}
+
+/** But for one bucket. */
+function areEven(shares: ReadonlyMap<number, readonly Bucket[]>): boolean {
+  const sums = [...shares.values()].map((share) => share.reduce((sum, { bytes }) => sum + bytes, 0));
+  const total = sums.reduce((sum, bytes) => sum + bytes, 0);
   let largest = 0;
-  for (const bucket of buckets) {
-    const share = shares.get(loaderOf(manifest, bucket.rows[0]!));
-    if (share === undefined) return null;
-    share.buckets.push(bucket);
-    share.bytes += bucket.bytes;
-    total += bucket.bytes;
-    largest = Math.max(largest, bucket.bytes);
-  }
-  const most = total / ranks.length + largest;
-  if ([...shares.values()].some(({ bytes }) => bytes > most)) return null;
-  return new Map([...shares].map(([rank, share]) => [rank, share.buckets]));
+  for (const share of shares.values()) for (const { bytes } of share) largest = Math.max(largest, bytes);
+  return Math.max(...sums) <= total / shares.size + largest;
 }
 
 interface OwnedBucket extends Bucket {

@@ -21,8 +21,6 @@ interface Source {
 }
 
 interface Receiver {
-  /** Its own host, as a source: what has arrived there others may read. */
-  readonly serves: number;
   /** Pieces that are neither here nor on their way, in the order in which they are wanted. */
   readonly missing: number[];
   /** Piece to the source that it is read from. */
@@ -30,7 +28,7 @@ interface Receiver {
 }
 
 /**
- * Who reads which piece of a checkpoint from whom, while several hosts join at once. A host that joins serves what it
+ * Who reads which piece of a checkpoint from whom, while several join at once. Whoever joins serves what it
  * has received, so that many that join together take hardly longer than one.
  *
  * A receiver reads the rarest of its missing pieces from the idlest source that holds it. Each receiver begins to look
@@ -54,11 +52,15 @@ export class Swarm {
     this.#spread = new Uint32Array(pieceCount);
   }
 
-  /** A host that can be read from; `complete` if it holds every piece already. */
-  addSource(source: number, complete: boolean): void {
+  /** Someone who can be read from, and what they hold already. */
+  addSource(source: number, pieces: Iterable<number>): void {
     assert(!this.#sources.has(source), `source ${source} is there already`);
     this.#sources.set(source, { pieces: new Uint8Array(this.#pieceCount), reading: 0 });
-    if (complete) for (let piece = 0; piece < this.#pieceCount; piece += 1) this.#gain(source, piece);
+    for (const piece of pieces) this.#gain(source, piece);
+  }
+
+  hasSource(source: number): boolean {
+    return this.#sources.has(source);
   }
 
   /** It is gone, and with it what was being read from it: that is missing again. */
@@ -75,17 +77,14 @@ export class Swarm {
     }
   }
 
-  /** `serves` is the receiver's own host among the sources; several receivers of a host name the same. */
-  addReceiver(receiver: number, serves: number, wanted: readonly number[]): void {
+  /** Someone who lacks pieces, in the order in which they are wanted. It is a source of the same number as well. */
+  addReceiver(receiver: number, wanted: readonly number[]): void {
     assert(!this.#receivers.has(receiver), `receiver ${receiver} is there already`);
-    assert(
-      this.#sources.has(serves),
-      `receiver ${receiver} serves through source ${serves}, which is not there`,
-    );
+    assert(this.#sources.has(receiver), `receiver ${receiver} is no source`);
     const turn =
       this.#receivers.size === 0 ? 0 : Math.floor(wanted.length * goldenTurn(this.#receivers.size));
     const missing = [...wanted.slice(turn), ...wanted.slice(0, turn)];
-    this.#receivers.set(receiver, { serves, missing, reading: new Map() });
+    this.#receivers.set(receiver, { missing, reading: new Map() });
   }
 
   removeReceiver(receiver: number): void {
@@ -111,12 +110,12 @@ export class Swarm {
     return reads;
   }
 
-  /** The piece is on the receiver's host, from where it may be read on. */
+  /** The piece is with the receiver, from where it may be read on. */
   arrived(receiver: number, piece: number): void {
     const entry = this.#receiver(receiver);
     if (!entry.reading.has(piece)) return;
     this.#endRead(entry, piece);
-    this.#gain(entry.serves, piece);
+    this.#gain(receiver, piece);
   }
 
   /** The read came to nothing; the piece is missing again. */
@@ -138,23 +137,23 @@ export class Swarm {
   }
 
   /** The rarest of the first missing pieces that an idle source holds; of equally rare ones the first. */
-  #choose({ missing, serves }: Receiver): (Read & { readonly index: number }) | null {
+  #choose({ missing }: Receiver): (Read & { readonly index: number }) | null {
     let best: (Read & { readonly index: number }) | null = null;
     const end = Math.min(missing.length, CANDIDATES);
     for (let index = 0; index < end; index += 1) {
       const piece = missing[index]!;
       if (best !== null && this.#spread[piece]! >= this.#spread[best.piece]!) continue;
-      const source = this.#idlest(piece, serves);
+      const source = this.#idlest(piece);
       if (source !== null) best = { piece, source, index };
     }
     return best;
   }
 
-  #idlest(piece: number, except: number): number | null {
+  #idlest(piece: number): number | null {
     let idlest: number | null = null;
     let fewest = READS_AT_A_TIME;
     for (const [number, { pieces, reading }] of this.#sources) {
-      if (number === except || pieces[piece] === 0 || reading >= fewest) continue;
+      if (pieces[piece] === 0 || reading >= fewest) continue;
       idlest = number;
       fewest = reading;
     }

@@ -19,10 +19,10 @@ interface Flow {
  */
 function join(joiners: number, onTime: (swarm: Swarm, now: number) => readonly number[] = () => []) {
   const swarm = new Swarm(pieces);
-  for (const source of [0, 1]) swarm.addSource(source, true);
+  for (const source of [0, 1]) swarm.addSource(source, all);
   const hosts = Array.from({ length: joiners }, (_, number) => number + 2);
-  for (const host of hosts) swarm.addSource(host, false);
-  for (const host of hosts) swarm.addReceiver(host, host, all);
+  for (const host of hosts) swarm.addSource(host, []);
+  for (const host of hosts) swarm.addReceiver(host, all);
   const given = new Map<number, number>();
   const got = new Map(hosts.map((host) => [host, new Set<number>()]));
   const flows: Flow[] = [];
@@ -97,10 +97,10 @@ test('the sources give little more than one copy each, the joiners give the rest
 
 test('one that joins alone gets its pieces in the order in which it wants them', () => {
   const swarm = new Swarm(pieces);
-  swarm.addSource(0, true);
-  swarm.addSource(1, false);
+  swarm.addSource(0, all);
+  swarm.addSource(5, []);
   const wanted = new SeededRandom(3).shuffled(all);
-  swarm.addReceiver(5, 1, wanted);
+  swarm.addReceiver(5, wanted);
   const order: number[] = [];
   while (!swarm.isDone(5)) {
     for (const { piece } of swarm.next(5)) {
@@ -113,9 +113,9 @@ test('one that joins alone gets its pieces in the order in which it wants them',
 
 test('a source serves only so many reads at a time, whoever asks', () => {
   const swarm = new Swarm(pieces);
-  swarm.addSource(0, true);
-  for (const host of [1, 2, 3]) swarm.addSource(host, false);
-  for (const host of [1, 2, 3]) swarm.addReceiver(host, host, all);
+  swarm.addSource(0, all);
+  for (const host of [1, 2, 3]) swarm.addSource(host, []);
+  for (const host of [1, 2, 3]) swarm.addReceiver(host, all);
   const first = [1, 2, 3].flatMap((host) => swarm.next(host).map((read) => ({ host, ...read })));
   assert.equal(first.length, READS_AT_A_TIME);
   swarm.arrived(first[0]!.host, first[0]!.piece);
@@ -124,10 +124,10 @@ test('a source serves only so many reads at a time, whoever asks', () => {
 
 test('a read that fails, and what was being read from a source that is gone, is missing again', () => {
   const swarm = new Swarm(4);
-  swarm.addSource(0, true);
-  swarm.addSource(1, true);
-  swarm.addSource(2, false);
-  swarm.addReceiver(2, 2, [0, 1, 2, 3]);
+  swarm.addSource(0, [0, 1, 2, 3]);
+  swarm.addSource(1, [0, 1, 2, 3]);
+  swarm.addSource(2, []);
+  swarm.addReceiver(2, [0, 1, 2, 3]);
   const reads = swarm.next(2);
   assert.deepEqual(new Set(reads.map(({ source }) => source)), new Set([0, 1]));
   swarm.removeSource(0);
@@ -156,17 +156,21 @@ test('sources that die on the way are made up for by whoever holds their pieces'
   assert.ok(duration <= 2 * pieces, `${duration}`);
 });
 
-test('receivers of one host share what it serves', () => {
+test('sources that hold different parts are each read for what they hold', () => {
   const swarm = new Swarm(8);
-  swarm.addSource(0, true);
-  swarm.addSource(9, false);
-  swarm.addSource(7, false);
-  swarm.addReceiver(90, 9, [0, 1, 2, 3]);
-  swarm.addReceiver(91, 9, [4, 5, 6, 7]);
-  for (const receiver of [90, 91]) {
-    for (const { piece } of swarm.next(receiver)) swarm.arrived(receiver, piece);
+  swarm.addSource(0, [0, 1, 2, 3]);
+  swarm.addSource(1, [4, 5, 6, 7]);
+  swarm.addSource(9, []);
+  swarm.addReceiver(9, [0, 1, 2, 3, 4, 5, 6, 7]);
+  const from = new Map<number, number>();
+  while (!swarm.isDone(9)) {
+    for (const { piece, source } of swarm.next(9)) {
+      from.set(piece, source);
+      swarm.arrived(9, piece);
+    }
   }
-  swarm.removeSource(0);
-  swarm.addReceiver(70, 7, [1, 6]);
-  assert.deepEqual(new Set(swarm.next(70).map(({ source }) => source)), new Set([9]));
+  assert.deepEqual(
+    all.slice(0, 8).map((piece) => from.get(piece)),
+    [0, 0, 0, 0, 1, 1, 1, 1],
+  );
 });

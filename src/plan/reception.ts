@@ -1,0 +1,151 @@
+import { strict as assert } from 'node:assert';
+import type { Manifest, SegmentInfo } from '../checkpoint/manifest.ts';
+import { quoted } from '../checkpoint/printable.ts';
+import { CheckpointError } from '../errors.ts';
+import { assignReceivers, type Topology } from './receivers.ts';
+import type { Slices } from './slices.ts';
+
+/** A rank as one that may give or receive. */
+export interface FabricRank {
+  readonly rank: number;
+  readonly host: string;
+  /** The NICs it uses, the first of which it is counted to. */
+  readonly nics: readonly string[];
+}
+
+/** A slice that a rank has received earlier, and still holds. */
+export interface Copy {
+  readonly slice: number;
+  readonly path: string;
+  readonly host: string;
+  readonly rank: number;
+}
+
+/** A slice that is to be received. */
+export interface Mirror {
+  readonly slice: number;
+  /** Who receives it. */
+  readonly receiver: number;
+  /** Where, on the receiver's host; of as many bytes as the slice, and at least one. */
+  readonly path: string;
+  readonly bytes: number;
+}
+
+/** How a group of ranks sees a checkpoint of which a part lies on other hosts. */
+export interface Reception {
+  /** Rows as in the registered manifest; what lies elsewhere there lies in mirrors and copies here. */
+  readonly manifest: Manifest;
+  readonly mirrors: readonly Mirror[];
+}
+
+/**
+ * Which slices a group of ranks has to receive, and who receives which: what lies on no host of the group, and of which
+ * none has a copy. Receivers are chosen by `assignReceivers`, so that the NICs of both sides are busy. Null when the
+ * group has everything.
+ *
+ * Throws a CheckpointError that names a tensor on a host of which no rank is among `sources`.
+ */
+export function planReception(order: {
+  readonly manifest: Manifest;
+  readonly slices: Slices;
+  /** The group. */
+  readonly ranks: readonly FabricRank[];
+  /** Ranks that can be read from; some of every host that holds segments of the registered manifest. */
+  readonly sources: readonly FabricRank[];
+  readonly copies: readonly Copy[];
+  /** With the slice's number behind it, the path of each mirror. */
+  readonly mirrorPrefix: string;
+}): Reception | null {
+  const { manifest, slices, ranks, copies, mirrorPrefix } = order;
+  const hosts = new Set(ranks.map(({ host }) => host));
+  const copyOf = new Map(copies.filter(({ host }) => hosts.has(host)).map((copy) => [copy.slice, copy]));
+  const isElsewhere = slices.slices.map(({ segment }) => !hosts.has(manifest.segments[segment]!.host));
+  if (!isElsewhere.includes(true)) return null;
+  const wanted = [...slices.slices.keys()].filter((slice) => isElsewhere[slice] && !copyOf.has(slice));
+  const hostOf = new Map(ranks.map(({ rank, host }) => [rank, host]));
+  const mirrors = assign(wanted, order).map(({ slice, receiver }) => ({
+    slice,
+    receiver,
+    path: `${mirrorPrefix}${slice}`,
+    bytes: Math.max(1, slices.slices[slice]!.bytes),
+  }));
+  const places = new Map<number, SegmentInfo>();
+  for (const { slice, receiver, path, bytes } of mirrors) {
+    places.set(slice, { path, bytes, host: hostOf.get(receiver)!, rank: receiver });
+  }
+  for (const [slice, { path, host, rank }] of copyOf) {
+    places.set(slice, { path, bytes: Math.max(1, slices.slices[slice]!.bytes), host, rank });
+  }
+  return { manifest: moveSlices(manifest, slices, places), mirrors };
+}
+
+function assign(
+  wanted: readonly number[],
+  { manifest, slices, ranks, sources }: Parameters<typeof planReception>[0],
+): { slice: number; receiver: number }[] {
+  const buckets = wanted.map((slice) => {
+    const { segment, bytes } = slices.slices[slice]!;
+    const owner = serverOf(manifest.segments[segment]!, sources);
+    if (owner !== null) return { slice, owner, bytes };
+    const name = manifest.names[slices.sliceOf.indexOf(slice)]!;
+    const { host, path } = manifest.segments[segment]!;
+    throw new CheckpointError(
+      `tensor ${quoted(name)} lies in ${quoted(path)} on host ${quoted(host)}, where no rank can be read from`,
+    );
+  });
+  const dealt = assignReceivers(buckets, topologyOf(ranks), topologyOf(sources));
+  return dealt.map(({ receiver, bucket }) => ({ slice: bucket.slice, receiver }));
+}
+
+/** The rank through which a segment is read: its own, or another of its host; null if there is none. */
+export function serverOf({ rank, host }: SegmentInfo, sources: readonly FabricRank[]): number | null {
+  const near = sources.filter((source) => source.host === host);
+  return (near.find((source) => source.rank === rank) ?? near[0])?.rank ?? null;
+}
+
+/** Ranks by their first NIC; NICs of the same name on different hosts are different ones. */
+export function topologyOf(ranks: readonly FabricRank[]): Topology {
+  const topology = new Map<string, number[]>();
+  for (const { rank, host, nics } of ranks) {
+    const nic = `${host}/${nics[0] ?? ''}`;
+    const sharing = topology.get(nic);
+    if (sharing === undefined) topology.set(nic, [rank]);
+    else sharing.push(rank);
+  }
+  return topology;
+}
+
+/** The same tensors, with some slices in segments of their own. */
+function moveSlices(
+  manifest: Manifest,
+  { slices, sliceOf }: Slices,
+  places: ReadonlyMap<number, SegmentInfo>,
+): Manifest {
+  const segments: SegmentInfo[] = [];
+  const movedTo = new Map<number, number>();
+  for (const [slice, place] of places) {
+    movedTo.set(slice, segments.length);
+    segments.push(place);
+  }
+  const keptAs = new Map<number, number>();
+  const segmentOf = new Uint32Array(manifest.segmentOf.length);
+  const offsets = Float64Array.from(manifest.offsets);
+  for (const [row, slice] of sliceOf.entries()) {
+    const moved = movedTo.get(slice);
+    if (moved !== undefined) {
+      segmentOf[row] = moved;
+      offsets[row]! -= slices[slice]!.offset;
+      continue;
+    }
+    const old = manifest.segmentOf[row]!;
+    let kept = keptAs.get(old);
+    if (kept === undefined) {
+      kept = segments.length;
+      keptAs.set(old, kept);
+      segments.push(manifest.segments[old]!);
+    }
+    segmentOf[row] = kept;
+  }
+  assert.ok(segments.length > 0, 'every tensor lies somewhere');
+  return { ...manifest, segments, segmentOf, offsets };
+}
