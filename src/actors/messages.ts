@@ -243,7 +243,7 @@ export const toPlanner = {
       layout: z.string(),
       ranks: z.array(z.object({ rank, host: z.string(), freeBytes: bytes })),
       memoryFraction: z.number(),
-      bucketBytes: bytes.optional(),
+      bucketBytes: bytes,
     },
     plan,
   ),
@@ -298,6 +298,8 @@ export const toRank = {
     },
     z.object({
       freeBytes: bytes,
+      /** What suits the device. */
+      bucketBytes: bytes,
       layout: z.string().nullable(),
       planDigest: z.string().nullable(),
       communicatorId: binary.nullable(),

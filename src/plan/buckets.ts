@@ -18,7 +18,7 @@ export interface PlanInput {
   readonly ranks: readonly PlanRank[];
   /** Part of the free device memory that an update may take, in (0, 1]. */
   readonly fraction: number;
-  readonly bucketBytes?: number;
+  readonly bucketBytes: number;
 }
 
 /** Whole tensors that move as one unit; `rows` and `offsets` go together. */
