@@ -105,9 +105,9 @@ function measure(model: ModelName): PlanMeasurement {
   const [layout, layoutTime] = timed(() => layoutDigest(merged));
   const [, contentTime] = timed(() => contentDigest(merged));
   const cache = new PlanCache();
-  const fraction = 0.9;
+  const spending = { fraction: 0.9, bucketBytes: 32 * 2 ** 20 };
   const [plan, planTime] = timed(() =>
-    cache.plan({ manifest: merged, layout, ranks: memoryOf(0), fraction }),
+    cache.plan({ manifest: merged, layout, ranks: memoryOf(0), ...spending }),
   );
 
   // The next update: what ranks answer to `prepare` says that they hold this layout and this plan already, so
@@ -118,7 +118,7 @@ function measure(model: ModelName): PlanMeasurement {
       (answer) => decode(answer) as ReturnType<typeof memoryOf>[0] & { layout: string; planDigest: string },
     );
     assert.ok(ranks.every((rank) => rank.layout === layout));
-    const again = cache.plan({ manifest: merged, layout, ranks, fraction });
+    const again = cache.plan({ manifest: merged, layout, ranks, ...spending });
     assert.ok(ranks.every(({ planDigest }) => planDigest === again.digest));
   });
 

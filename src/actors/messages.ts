@@ -258,7 +258,7 @@ export const toPlanner = {
       layout: z.string(),
       ranks: z.array(z.object({ rank, host: z.string(), freeBytes: bytes })),
       memoryFraction: z.number(),
-      bucketBytes: bytes.optional(),
+      bucketBytes: bytes,
     },
     plan,
   ),
@@ -313,6 +313,8 @@ export const toRank = {
     },
     z.object({
       freeBytes: bytes,
+      /** What suits the device. */
+      bucketBytes: bytes,
       layout: z.string().nullable(),
       planDigest: z.string().nullable(),
       communicatorId: binary.nullable(),

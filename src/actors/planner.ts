@@ -96,13 +96,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
 
   #plan({ layout, ranks, memoryFraction, bucketBytes }: MessageOf<'plan'>): Plan {
     const manifest = this.#manifest(layout);
-    return this.#plans.plan({
-      layout,
-      manifest,
-      ranks,
-      fraction: memoryFraction,
-      ...(bucketBytes === undefined ? {} : { bucketBytes }),
-    });
+    return this.#plans.plan({ layout, manifest, ranks, fraction: memoryFraction, bucketBytes });
   }
 
   /** Engine workers report in the order in which tensors were announced to them, which is the plan's. */

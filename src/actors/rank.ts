@@ -162,6 +162,7 @@ export class RankActor implements Actor<RankMessage> {
     }
     context.reply(message, {
       freeBytes: this.#ports.device.memory().free,
+      bucketBytes: this.#ports.device.bucketBytes,
       layout: this.#manifest?.layout ?? null,
       planDigest: this.#plan?.digest ?? null,
       communicatorId,

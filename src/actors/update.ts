@@ -156,7 +156,7 @@ export class Update {
         layout: checkpoint.layout,
         ranks: available,
         memoryFraction: options.memoryFraction,
-        bucketBytes: options.bucketBytes,
+        bucketBytes: options.bucketBytes ?? Math.max(...prepared.map(({ bucketBytes }) => bucketBytes)),
       },
       this.#within(deadlines.plan),
     );

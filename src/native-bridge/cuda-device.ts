@@ -14,11 +14,18 @@ import type { Mapping } from './memory.ts';
 /** A GPU that does nothing for so long hangs. Longer than any pause that an engine's kernels make. */
 const defaultStallMilliseconds = 60_000;
 
+/**
+ * Uploads alone reach the rate of PCIe 5 x16 with 32 MiB. But an engine worker in Python needs half a millisecond for any
+ * bucket, and only with 64 MiB does an upload take twice that.
+ */
+const defaultBucketBytes = 64 * 2 ** 20;
+
 /** A GPU of this machine. Its memory can be opened by other processes, and is given back when this one ends. */
 export class CudaDevice implements Device {
   /** `GPU-…`, as NVML and vLLM have it; `MIG-…` for an instance of a partitioned GPU. */
   readonly uuid: string;
   readonly numaNode: number | null;
+  readonly bucketBytes = defaultBucketBytes;
   /** For the other files of this folder. */
   readonly native: NativeCudaDevice;
 

@@ -32,6 +32,8 @@ export interface Device {
   readonly uuid: string;
   /** Where the host's memory should lie that is to be copied to the device; null where there is no choice. */
   readonly numaNode: number | null;
+  /** The smallest piece in which uploads, and engine workers that copy each piece out, keep the link busy. */
+  readonly bucketBytes: number;
   memory(): { readonly free: number; readonly total: number };
   /** Throws `OutOfDeviceMemoryError`. */
   allocate(bytes: number): DeviceBuffer;

@@ -19,6 +19,7 @@ export class HostDevice implements Device {
   readonly uuid: string;
   /** What is emulated has no place. */
   readonly numaNode = null;
+  readonly bucketBytes = 32 * 2 ** 20;
   readonly #native: NativeHostDevice;
   readonly #pool: ThreadPool;
 

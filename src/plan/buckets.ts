@@ -18,7 +18,7 @@ export interface PlanInput {
   readonly ranks: readonly PlanRank[];
   /** Part of the free device memory that an update may take, in (0, 1]. */
   readonly fraction: number;
-  readonly bucketBytes?: number;
+  readonly bucketBytes: number;
   /** Have every rank feed what it loaded itself, even or not: it may be still on its way, and only the rank knows. */
   readonly ownersAreLoaders?: boolean;
 }

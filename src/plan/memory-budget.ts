@@ -3,9 +3,6 @@ import { quoted } from '../checkpoint/printable.ts';
 import { MemoryError, UsageError } from '../errors.ts';
 import { ALIGNMENT, alignDown, alignUp, bytesText } from './byte-units.ts';
 
-/** The smallest bucket that keeps a link busy: on PCIe 5 x16, 32 MiB copies reach 55.2 of 55.4 GB/s. */
-export const DEFAULT_BUCKET_BYTES = 32 * 2 ** 20;
-
 /** `pipelined`: three slots, the three stages overlap. `serial`: two, for when device memory is short. */
 export type Mode = 'pipelined' | 'serial';
 
@@ -24,7 +21,7 @@ export interface MemorySupply {
   /** Part of the free memory that an update may take, in (0, 1]. */
   readonly fraction: number;
   /** A bucket size asked for; the nearest one possible is taken. */
-  readonly bucketBytes?: number;
+  readonly bucketBytes: number;
 }
 
 export interface ModeChoice {
@@ -54,7 +51,7 @@ export function chooseMode(needs: MemoryNeeds, supply: MemorySupply): ModeChoice
   for (const mode of ['pipelined', 'serial'] as const) {
     const slotLimit = alignDown(budget / SLOTS[mode]);
     if (largest > slotLimit) continue;
-    const wanted = alignUp(supply.bucketBytes ?? DEFAULT_BUCKET_BYTES);
+    const wanted = alignUp(supply.bucketBytes);
     const bucketBytes = Math.min(wanted, slotLimit, Math.max(needs.totalBytes, ALIGNMENT));
     return { mode, bucketBytes, slotLimit, slotBytes: Math.max(bucketBytes, largest) };
   }
@@ -65,7 +62,7 @@ function poorestRank({ ranks, fraction, bucketBytes }: MemorySupply) {
   if (!(fraction > 0 && fraction <= 1)) {
     throw new UsageError(`the fraction of free device memory must be over 0 and at most 1, not ${fraction}`);
   }
-  if (bucketBytes !== undefined && !(bucketBytes > 0 && Number.isSafeInteger(bucketBytes))) {
+  if (!(bucketBytes > 0 && Number.isSafeInteger(bucketBytes))) {
     throw new UsageError(`the bucket size must be a whole number of bytes above 0, not ${bucketBytes}`);
   }
   assert.ok(ranks.length > 0, 'an update has ranks');

@@ -58,5 +58,5 @@ function isGoodEnough({ choice: kept }: CachedPlan, now: ModeChoice): boolean {
 
 function keyOf({ layout, ranks, bucketBytes }: PlanInput): string {
   const members = [...ranks].sort((a, b) => a.rank - b.rank).map(({ rank, host }) => [rank, host]);
-  return JSON.stringify([layout, bucketBytes ?? null, members]);
+  return JSON.stringify([layout, bucketBytes, members]);
 }

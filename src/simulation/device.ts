@@ -92,6 +92,7 @@ export class SimulatedDevice {
     return {
       uuid: this.uuid,
       numaNode: null,
+      bucketBytes: 32 * 2 ** 20,
       memory: () => ({ free: this.free, total: this.capacity }),
       allocate: (bytes) => this.#allocate(bytes, held),
       upload: (transfers, destination) => this.#upload(transfers, destination as SimulatedBuffer, clock),

@@ -1,20 +1,22 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryError, UsageError } from '../../src/errors.ts';
-import { chooseMode, DEFAULT_BUCKET_BYTES } from '../../src/plan/memory-budget.ts';
+import { chooseMode } from '../../src/plan/memory-budget.ts';
+
+const usualBucketBytes = 32 * 2 ** 20;
 
 const needs = (bytes: number, totalBytes = 2 ** 40) => ({
   largestTensor: { name: 'lm_head.weight', bytes },
   totalBytes,
 });
-const supply = (freeBytes: number, bucketBytes?: number, fraction = 1) => ({
+const supply = (freeBytes: number, bucketBytes = usualBucketBytes, fraction = 1) => ({
   ranks: [
     { rank: 4, freeBytes: freeBytes * 2 },
     { rank: 7, freeBytes },
     { rank: 9, freeBytes: freeBytes + 1 },
   ],
   fraction,
-  ...(bucketBytes === undefined ? {} : { bucketBytes }),
+  bucketBytes,
 });
 
 test('the largest tensor at a third of the budget is still pipelined, one step more is serial', () => {
@@ -54,11 +56,11 @@ test('only the given fraction of free memory is used', () => {
   assert.equal(chooseMode(needs(2560), supply(6 * 2560, undefined, 0.49)).mode, 'serial');
 });
 
-test('with plenty of memory a slot is a bucket of the default size, or the largest tensor', () => {
-  assert.equal(chooseMode(needs(1000), supply(2 ** 40)).slotBytes, DEFAULT_BUCKET_BYTES);
+test('with plenty of memory a slot is of the size asked for, or the largest tensor', () => {
+  assert.equal(chooseMode(needs(1000), supply(2 ** 40)).slotBytes, usualBucketBytes);
   const large = chooseMode(needs(2 ** 30 + 1), supply(2 ** 40));
   assert.equal(large.slotBytes, 2 ** 30 + 256);
-  assert.equal(large.bucketBytes, DEFAULT_BUCKET_BYTES);
+  assert.equal(large.bucketBytes, usualBucketBytes);
 });
 
 test('a requested bucket size is taken, aligned up', () => {

@@ -150,11 +150,11 @@ test('the digest names the plan: it changes with the bucket size and with the ra
   );
   const ranks = [0, 1].map((rank) => ({ rank, host: 'a', freeBytes: 2 ** 20 }));
   const digests = [
-    planUpdate({ manifest, ranks, fraction: 1 }),
+    planUpdate({ manifest, ranks, fraction: 1, bucketBytes: 4096 }),
     planUpdate({ manifest, ranks, fraction: 1, bucketBytes: 1024 }),
     planUpdate({ manifest, ranks, fraction: 1, bucketBytes: 2048 }),
-    planUpdate({ manifest, ranks: ranks.slice(0, 1), fraction: 1 }),
-    planUpdate({ manifest, ranks: ranks.slice(1), fraction: 1 }),
+    planUpdate({ manifest, ranks: ranks.slice(0, 1), fraction: 1, bucketBytes: 4096 }),
+    planUpdate({ manifest, ranks: ranks.slice(1), fraction: 1, bucketBytes: 4096 }),
   ].map(({ digest }) => digest);
   assert.equal(new Set(digests).size, digests.length);
 });

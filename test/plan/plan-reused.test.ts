@@ -18,7 +18,7 @@ const input = (
   layout: overrides.layout ?? 'layout',
   ranks: (overrides.ranks ?? [0, 1]).map((rank) => ({ rank, host: 'a', freeBytes })),
   fraction: 0.9,
-  ...(overrides.bucketBytes === undefined ? {} : { bucketBytes: overrides.bucketBytes }),
+  bucketBytes: overrides.bucketBytes ?? 2 ** 25,
 });
 
 test('a little more or less free memory gives the very same plan', () => {

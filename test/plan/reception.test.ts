@@ -97,6 +97,7 @@ test('a group without any of it receives all, through as many ranks as both side
     manifest: reception.manifest,
     ranks: ranks.map(({ rank, host }) => ({ rank, host, freeBytes: 2 ** 30 })),
     fraction: 1,
+    bucketBytes: 32 * mebibyte,
     ownersAreLoaders: true,
   });
   const receiverOf = new Map(reception.mirrors.map(({ slice, receiver }) => [slice, receiver]));
