@@ -40,6 +40,11 @@ export interface UpdateSettings {
   readonly memoryFraction?: number;
   /** Have engine workers prove by digests what they hold, where they can. Default: true. */
   readonly verify?: boolean;
+  /**
+   * What ranks receive from other hosts they keep in the memory of their host, so that others may receive it from them
+   * and a later update needs to receive nothing. Default: true.
+   */
+  readonly keepCopy?: boolean;
   /** The whole update fails when it takes longer. Default: ten minutes. */
   readonly timeoutMilliseconds?: number;
 }
@@ -167,6 +172,7 @@ export class Cluster {
       bucketBytes: settings.bucketBytes,
       memoryFraction: settings.memoryFraction ?? 0.9,
       verify: settings.verify ?? true,
+      keepCopy: settings.keepCopy ?? true,
       timeoutMilliseconds,
     };
     // The supervisor answers by itself within the timeout and the time that giving back takes.

@@ -14,17 +14,21 @@ import type { Plan } from '../plan/plan.ts';
 import { Attempt } from './attempt.ts';
 import { BucketActor } from './bucket.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
+import { Leases } from './leases.ts';
 import type {
   BucketMessage,
   Communicator,
   Opened,
   Progress,
   RankMessage,
+  ReceptionOrder,
   Streamed,
   SupervisorMessage,
 } from './messages.ts';
 import type { RankPorts } from './rank-ports.ts';
+import { Receiving, type SwarmClient } from './receiving.ts';
 import { type Slots, Stream } from './stream.ts';
+import { swarmClient } from './swarm-client.ts';
 
 type MessageOf<T extends RankMessage['type']> = Extract<RankMessage, { type: T }>;
 
@@ -53,10 +57,14 @@ export class RankActor implements Actor<RankMessage> {
   #manifest: { layout: string; value: Manifest } | null = null;
   #plan: Plan | null = null;
   #communicator: { number: number; ranks: Uint32Array; collective: Collective } | null = null;
+  readonly #leases: Leases;
+  /** What this rank receives in the running attempt, and from whom it hears what to read. */
+  #receiving: { receiving: Receiving; swarm: SwarmClient } | null = null;
 
   constructor(ports: RankPorts, supervisor: ActorRef<SupervisorMessage>) {
     this.#ports = ports;
     this.#supervisor = supervisor;
+    this.#leases = new Leases(ports.segments, () => ports.fabric());
   }
 
   started(context: Context<RankMessage>): void {
@@ -69,6 +77,9 @@ export class RankActor implements Actor<RankMessage> {
       ref: context.self,
       deviceUuid: this.#ports.device.uuid,
       host: this.#ports.host,
+      directory: this.#ports.directory,
+      nics: [...this.#ports.nics],
+      reach: this.#ports.reach,
       pid: this.#ports.pid,
       lastEpoch: this.#epoch,
     });
@@ -81,7 +92,11 @@ export class RankActor implements Actor<RankMessage> {
       case 'load-ended':
         return this.#endLoad(message, context);
       case 'forget':
-        return this.#ports.segments.forget(message.segments);
+        return this.#leases.forget(message.segments);
+      case 'lease':
+        return this.#lease(message, context);
+      case 'return-lease':
+        return this.#leases.release(message.epoch);
       case 'prepare':
         return await this.#prepare(message, context);
       case 'open':
@@ -115,8 +130,7 @@ export class RankActor implements Actor<RankMessage> {
     const reason = new AbortedError(`rank ${this.#ports.rank} is stopping`);
     await this.#abandon(reason);
     this.#communicator?.collective.close();
-    this.#ports.segments.close();
-    this.#ports.device.close();
+    this.#ports.close();
   }
 
   // ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,6 +155,16 @@ export class RankActor implements Actor<RankMessage> {
     this.#load = null;
     if (result instanceof WeightcastError) load.reply.fail(result);
     else load.reply.succeed({ digests: result });
+  }
+
+  // ── lending to other hosts ───────────────────────────────────────────────────────────────────────────────────
+
+  #lease({ epoch, segments, ...message }: MessageOf<'lease'>, context: Context<RankMessage>): void {
+    const reply = context.deferReply(message as MessageOf<'lease'>);
+    this.#leases.lend(epoch, segments).then(
+      (exposed) => reply.succeed({ address: this.#ports.fabric().address, exposed }),
+      (error) => reply.fail(asFailure(error)),
+    );
   }
 
   // ── one update ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -193,18 +217,44 @@ export class RankActor implements Actor<RankMessage> {
     if (plan?.digest !== message.planDigest || manifest?.layout !== message.layout)
       throw new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`);
     this.#reserveBytes = message.reserveBytes;
+    const { epoch, version, verify, communicator } = message;
+    const order = { epoch, version, verify, plan, manifest: manifest.value };
+    let receiving: Receiving | null = null;
     try {
-      const { communicator } = message;
       const collective = communicator && (await this.#joinCommunicator(communicator, plan.ranks));
-      const { epoch, version, verify } = message;
-      const order = { epoch, version, verify, plan, manifest: manifest.value };
-      this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective);
-      return { outcome: 'open', linkAddress: this.#attempt.linkAddress };
+      receiving = await this.#openReceiving(message.reception, plan, manifest.value, context);
+      this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective, receiving);
+      const { linkAddress } = this.#attempt;
+      return { outcome: 'open', linkAddress, receiving: (await receiving?.source()) ?? null };
     } catch (error) {
+      await receiving?.discard('the epoch was not opened');
       if (!(error instanceof OutOfDeviceMemoryError)) throw error;
       const wantedBytes = SLOTS[plan.mode] * plan.slotBytes;
       return { outcome: 'pressure', wantedBytes, freeBytes: this.#ports.device.memory().free };
     }
+  }
+
+  async #openReceiving(
+    order: ReceptionOrder | null,
+    plan: Plan,
+    manifest: Manifest,
+    context: Context<RankMessage>,
+  ): Promise<Receiving | null> {
+    this.#receiving = null;
+    if (order === null) return null;
+    const { rank, segments } = this.#ports;
+    const fabric = this.#ports.fabric();
+    const receiving = await Receiving.open({
+      order,
+      rank,
+      plan,
+      manifest,
+      segments,
+      leases: this.#leases,
+      fabric,
+    });
+    this.#receiving = { receiving, swarm: swarmClient(order, rank, context) };
+    return receiving;
   }
 
   async #joinCommunicator(communicator: Communicator, ranks: Uint32Array): Promise<Collective> {
@@ -231,6 +281,7 @@ export class RankActor implements Actor<RankMessage> {
     this.#stream = new Stream(attempt, this.#ports.rank, this.#slots, (slot, order) =>
       context.tell(slot, order),
     );
+    this.#receiving?.receiving.start(this.#receiving.swarm);
     this.#stream.start();
     this.#tick(context);
   }

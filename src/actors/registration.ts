@@ -15,7 +15,8 @@ import {
 export interface RegistrationOrder {
   readonly checkpoint: string;
   readonly source: CheckpointSource;
-  readonly segmentPrefix: string;
+  /** With the rank behind it, the name of each rank's segment in its host's directory. */
+  readonly segmentName: string;
   readonly ranks: readonly RankMember[];
   readonly planner: ActorRef<PlannerMessage>;
   /** Called before ranks make these segments; if the registration then fails, they are to be forgotten. */
@@ -31,14 +32,14 @@ export async function registerCheckpoint(
   order: RegistrationOrder,
   signal: AbortSignal,
 ): Promise<Registered> {
-  const { checkpoint, source, segmentPrefix, ranks, planner } = order;
+  const { checkpoint, source, segmentName, ranks, planner } = order;
   const startedAt = context.clock.now();
-  const members = ranks.map(({ rank, host }) => ({ rank, host }));
+  const members = ranks.map(({ rank, host, directory }) => ({ rank, host, directory }));
   const { orders } = await ask(
     context,
     planner,
     toPlanner.planLoading,
-    { checkpoint, source, segmentPrefix, ranks: members },
+    { checkpoint, source, segmentName, ranks: members },
     { deadlineMilliseconds: deadlines.plan, signal },
   );
   const memberOf = new Map(ranks.map((member) => [member.rank, member]));
@@ -69,5 +70,5 @@ export async function registerCheckpoint(
   );
   const seconds = (context.clock.now() - startedAt) / 1000;
   const { layout, digest, tensors, bytes, manifest, segments } = merged;
-  return { status: { checkpoint, digest, tensors, bytes, seconds }, layout, manifest, segments };
+  return { copies: [], status: { checkpoint, digest, tensors, bytes, seconds }, layout, manifest, segments };
 }

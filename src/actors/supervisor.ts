@@ -6,9 +6,12 @@ import {
   UsageError,
   type WeightcastError,
 } from '../errors.ts';
+import type { Copy } from '../plan/reception.ts';
 import { BridgeGroupActor, bridgesOfGroup } from './bridge-group.ts';
 import { CommunicatorKeepers } from './communicator-keeper.ts';
+import { swarmEntrance } from './entrances.ts';
 import { ForgottenSegments } from './forgotten-segments.ts';
+import { groupsOf } from './groups.ts';
 import type { InstanceOptions } from './instance-options.ts';
 import { Instances } from './instances.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
@@ -21,13 +24,14 @@ import type {
   Registered,
   Segment,
   SupervisorMessage,
-  UpdateReport,
+  SwarmMessage,
 } from './messages.ts';
 import { PlannerActor } from './planner.ts';
 import { RankProcesses } from './rank-processes.ts';
 import { registerCheckpoint } from './registration.ts';
 import type { SupervisorPorts } from './supervisor-ports.ts';
-import { Update } from './update.ts';
+import { SwarmActor } from './swarm.ts';
+import { Update, type UpdateOutcome } from './update.ts';
 import { type Work, Works } from './works.ts';
 
 type MessageOf<T extends SupervisorMessage['type']> = Extract<SupervisorMessage, { type: T }>;
@@ -52,7 +56,7 @@ interface Waiting {
 /** Registered checkpoints hold host memory; more than this is a leak and not a plan. */
 const checkpointLimit = 16;
 const observerLimit = 16;
-/** The supervisor's children are the planner and these; each has bridges for children. */
+/** The supervisor's children are the planner, the swarm and these; each has bridges for children. */
 const bridgeGroupLimit = 24;
 
 /**
@@ -72,6 +76,9 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   readonly #observers: ActorRef<ObserverMessage>[] = [];
   readonly #bridgeGroups: { readonly ref: ActorRef<BridgeGroupMessage>; readonly names: Set<string> }[] = [];
   #planner!: ActorRef<PlannerMessage>;
+  #swarm!: ActorRef<SwarmMessage>;
+  /** Those that are running. */
+  readonly #updates = new Map<Work, Update>();
   #epoch = 0;
   #registrations = 0;
   #waiting: Waiting[] = [];
@@ -85,6 +92,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       onLost: (rank, reason) => this.#loseRank(rank, reason),
       onReady: (rank) => {
         this.#communicators.lose(rank);
+        for (const [{ ranks }, update] of this.#updates) if (!ranks.has(rank)) update.sourceReady(rank);
         this.#answerWaiting();
       },
       onFatal: (error) => this.#giveUp(error),
@@ -93,6 +101,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
 
   started(context: Context<SupervisorMessage>): void {
     this.#planner = context.spawn('planner', () => new PlannerActor(this.#ports));
+    this.#swarm = context.spawn('swarm', () => new SwarmActor(), swarmEntrance);
     for (const instance of this.#options.instances) this.#join(instance, context);
   }
 
@@ -113,6 +122,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         return this.#instances.touched(message.instances);
       case 'work-ended':
         this.#works.end(message.work);
+        this.#updates.delete(message.work);
         return message.settle();
       case 'cancel':
         this.#works.abortAll(new AbortedError(message.reason));
@@ -223,12 +233,12 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       const ranks = this.#members.allJoined();
       const work = this.#work('registration', `registering ${checkpoint}`, checkpoint, [], ranks);
       this.#registrations += 1;
-      const segmentPrefix = this.#ports.segmentPrefix(this.#registrations);
+      const segmentName = this.#ports.segmentName(this.#registrations);
       let made: readonly Segment[] = [];
       const onLoading = (segments: readonly Segment[]) => {
         made = segments;
       };
-      const order = { checkpoint, source, segmentPrefix, ranks, planner: this.#planner, onLoading };
+      const order = { checkpoint, source, segmentName, ranks, planner: this.#planner, onLoading };
       const begun = {
         run: registerCheckpoint(context, order, work.abort.signal),
         commit: (registered: Registered) => {
@@ -248,11 +258,18 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     if (old === undefined) return;
     const kept = new Set(registered.segments.map(({ path }) => path));
     this.#forget(
-      old.segments.filter(({ path }) => !kept.has(path)),
+      [...old.segments, ...old.copies].filter(({ path }) => !kept.has(path)),
       context,
     );
     if (old.layout !== registered.layout)
       context.tell(this.#planner, { type: 'forget-layout', layout: old.layout });
+  }
+
+  /** What was received while the checkpoint was replaced cannot be: an update keeps it from that. */
+  #addCopies(name: string, copies: readonly Copy[]): void {
+    const checkpoint = this.#checkpoints.get(name);
+    if (checkpoint === undefined || copies.length === 0) return;
+    this.#checkpoints.set(name, { ...checkpoint, copies: [...checkpoint.copies, ...copies] });
   }
 
   #forget(segments: readonly Segment[], context: Context<SupervisorMessage>): void {
@@ -275,29 +292,34 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
       const what = `updating ${whom}to ${message.checkpoint}`;
       const work = this.#work('update', what, message.checkpoint, names, ranks);
-      const communicator = this.#communicators.of(ranks);
       const order = {
         checkpoint,
         options,
         ranks,
         instances,
         planner: this.#planner,
+        swarm: this.#swarm,
+        communicators: this.#communicators,
+        readyRanks: () => this.#members.allReady(),
         nextEpoch: () => {
           this.#epoch += 1;
           return this.#epoch;
         },
-        communicator,
         onEnginesTouched: () => context.tell(context.self, { type: 'engines-touched', instances: names }),
+        onMirrorsUnused: (mirrors: readonly Segment[]) => this.#forget(mirrors, context),
       };
+      const update = new Update(context, order, work.abort.signal);
+      this.#updates.set(work, update);
       const begun = {
-        run: new Update(context, order, work.abort.signal).run(),
-        commit: (report: UpdateReport) => {
+        run: update.run(),
+        commit: ({ report, copies }: UpdateOutcome) => {
           this.#instances.commit(names, { checkpoint: report.checkpoint, digest: report.digest });
+          this.#addCopies(message.checkpoint, copies);
           return report;
         },
         rollback: () => {
           this.#instances.updateFailed(names);
-          communicator.updateFailed();
+          for (const group of groupsOf(ranks)) this.#communicators.of(group).updateFailed();
         },
       };
       return { work, begun };
@@ -359,6 +381,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     for (const { what, abort } of this.#works.of(rank)) {
       abort.abort(new PeerLostError(`rank ${rank} died (${reason}) while ${what}`));
     }
+    for (const [{ ranks }, update] of this.#updates) if (!ranks.has(rank)) update.sourceLost(rank, reason);
   }
 
   #giveUp(error: WeightcastError): void {

@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import type { Device } from '../native-bridge/device.ts';
 import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
 import { decodeManifest, type Manifest, type SegmentInfo } from './manifest.ts';
+import { selectRows } from './manifest-rows.ts';
 
 /** Which tensors to load; `ranges` are three numbers each, as the addon's `load` takes them. */
 export interface LoadOrder {
@@ -18,6 +19,10 @@ export interface SegmentStore {
   ready(paths: Iterable<string>): Promise<void>;
   /** A segment of this host; one that is not ready uploads slowly. */
   attach(path: string): Mapping;
+  /** Makes segments without content. Rejects with `NativeError`; then none of them is left behind. */
+  create(segments: readonly { readonly path: string; readonly bytes: number }[]): Promise<void>;
+  /** The first tensor in these segments whose bytes are not what its digest says; null if all are. */
+  check(manifest: Manifest, paths: ReadonlySet<string>): Promise<string | null>;
   /** Makes this rank's segment, reads files into it and digests all its tensors. Ends early when that is forgotten. */
   load(order: LoadOrder): LoadJob;
   /** Unmaps segments, and removes those that weightcast made; a user's files stay. */
@@ -64,6 +69,28 @@ export class SharedSegments implements SegmentStore {
       this.#mappings.set(path, mapping);
     }
     return mapping;
+  }
+
+  async create(segments: readonly { readonly path: string; readonly bytes: number }[]): Promise<void> {
+    const paths = segments.map(({ path }) => path);
+    try {
+      for (const { path, bytes } of segments) {
+        this.#mappings.set(path, Mapping.create(path, bytes, this.#device.numaNode));
+      }
+      await this.ready(paths);
+    } catch (error) {
+      this.forget(paths);
+      throw error;
+    }
+  }
+
+  async check(manifest: Manifest, paths: ReadonlySet<string>): Promise<string | null> {
+    const wanted = (row: number) => paths.has(manifest.segments[manifest.segmentOf[row]!]!.path);
+    const rows = Uint32Array.from([...manifest.names.keys()].filter(wanted));
+    const part = selectRows(manifest, rows);
+    const digests = await this.#digest(part, () => {});
+    const bad = digests.findIndex((digest, at) => digest !== part.digests[at]);
+    return bad < 0 ? null : part.names[bad]!;
   }
 
   load(order: LoadOrder): LoadJob {

@@ -103,22 +103,23 @@ export interface DealtShare {
 export function dealFiles(order: {
   readonly checkpoint: string;
   readonly index: CheckpointIndex;
-  /** With the rank behind it, the path of each rank's own segment. */
-  readonly segmentPrefix: string;
-  readonly ranks: readonly { readonly rank: number; readonly host: string }[];
+  /** With the rank behind it, the name of each rank's own segment in its host's directory. */
+  readonly segmentName: string;
+  readonly ranks: readonly { readonly rank: number; readonly host: string; readonly directory: string }[];
 }): DealtShare[] {
-  const { checkpoint, index, segmentPrefix, ranks } = order;
-  const hostOf = new Map(ranks.map(({ rank, host }) => [rank, host]));
+  const { checkpoint, index, segmentName, ranks } = order;
+  const memberOf = new Map(ranks.map((member) => [member.rank, member]));
   const shares = planLoading(
     index,
     ranks.map(({ rank }) => rank),
   ).filter((share) => share.rows.length > 0);
   return shares.map((share) => {
     const { rank, segmentBytes, reads } = share;
-    const path = `${segmentPrefix}${rank}`;
+    const { host, directory } = memberOf.get(rank)!;
+    const path = `${directory}/${segmentName}${rank}`;
     return {
       rank,
-      manifest: shareManifest(checkpoint, index, share, hostOf.get(rank)!, path),
+      manifest: shareManifest(checkpoint, index, share, host, path),
       segment: segmentBytes > 0 ? path : null,
       reads: reads.map(({ file, ranges }) => ({ path: index.files[file]!.path, ranges })),
     };

@@ -68,7 +68,9 @@ export class SimulatedCluster {
 
   /** Whether a segment belongs to a checkpoint that is registered. */
   isHeld(path: string): boolean {
-    return [...this.#registered.values()].some((registration) => path.startsWith(prefixOf(registration)));
+    return [...this.#registered.values()].some((registration) =>
+      path.startsWith(`${segmentDirectory}/${nameOf(registration)}`),
+    );
   }
 
   /** Lets virtual time pass until `work` is done; throws if it is not within the time. */
@@ -105,9 +107,9 @@ export class SimulatedCluster {
     return {
       launchRank: (rank) => this.#launch(rank),
       engineClient: ({ name }) => this.world.engines.find((engine) => engine.name === name)!.client(clock),
-      segmentPrefix: (registration) => {
+      segmentName: (registration) => {
         this.#registration = registration;
-        return prefixOf(registration);
+        return nameOf(registration);
       },
       openCheckpoint: async (source) => {
         await elapse(clock, 20);
@@ -139,6 +141,6 @@ export class SimulatedCluster {
   }
 }
 
-function prefixOf(registration: number): string {
-  return `${segmentDirectory}checkpoint-${registration}-`;
+function nameOf(registration: number): string {
+  return `checkpoint-${registration}-`;
 }

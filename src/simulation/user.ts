@@ -10,7 +10,12 @@ export type Outcome<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: WeightcastError };
 
-export const usualOptions: UpdateOptions = { memoryFraction: 0.9, verify: true, timeoutMilliseconds: 60_000 };
+export const usualOptions: UpdateOptions = {
+  memoryFraction: 0.9,
+  verify: true,
+  keepCopy: true,
+  timeoutMilliseconds: 60_000,
+};
 
 type Exchange = Parameters<typeof ask>[2];
 type Answer<E extends Exchange> = Awaited<ReturnType<typeof ask<E>>>;

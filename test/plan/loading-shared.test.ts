@@ -125,9 +125,9 @@ test('files in shared memory are adopted where they are: no segment, nothing to 
 
 test('with fewer tensors than ranks some ranks get nothing, and are left out of the dealing', () => {
   const index = indexOf([{ tensors: [10, 10] }]);
-  const ranks = [0, 1, 2, 3].map((rank) => ({ rank, host: 'a' }));
+  const ranks = [0, 1, 2, 3].map((rank) => ({ rank, host: 'a', directory: '/dev/shm/w' }));
   assert.equal(planLoading(index, [0, 1, 2, 3]).filter(({ rows }) => rows.length === 0).length, 2);
-  const dealt = dealFiles({ checkpoint: 'c', index, segmentPrefix: '/dev/shm/w/', ranks });
+  const dealt = dealFiles({ checkpoint: 'c', index, segmentName: '', ranks });
   assert.deepEqual(
     dealt.map(({ manifest }) => manifest.names),
     [['f0.t0'], ['f0.t1']],
@@ -148,8 +148,10 @@ test('the shares of all ranks are manifests that travel and merge into one of th
   forSeeds(200, (random) => {
     const index = randomIndex(random);
     if (index.names.length === 0) return;
-    const ranks = Array.from({ length: random.whole(1, 6) }, (_, rank) => ({ rank, host: `h${rank % 2}` }));
-    const shares = dealFiles({ checkpoint: 'c', index, segmentPrefix: '/dev/shm/w/', ranks });
+    const ranks = Array.from({ length: random.whole(1, 6) }, (_, rank) => {
+      return { rank, host: `h${rank % 2}`, directory: '/dev/shm/w' };
+    });
+    const shares = dealFiles({ checkpoint: 'c', index, segmentName: '', ranks });
     const merged = mergeManifests(shares.map(({ manifest }) => decodeManifest(encodeManifest(manifest))));
     const sizes = new Map(index.names.map((name, row) => [name, index.bytes[row]]));
     assert.deepEqual(new Map(merged.names.map((name, row) => [name, merged.bytes[row]])), sizes);
