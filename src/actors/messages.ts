@@ -140,7 +140,7 @@ const updateReport = z.object({
 export type UpdateReport = z.infer<typeof updateReport>;
 
 const progress = z.object({
-  activity: z.enum(['load', 'update']),
+  activity: z.enum(['load', 'receive', 'update']),
   rank,
   doneBytes: bytes,
   totalBytes: bytes,

@@ -379,6 +379,10 @@ export class RankActor implements Actor<RankMessage> {
       return { activity: 'load', rank, doneBytes: job.doneBytes(), totalBytes: job.totalBytes };
     }
     if (this.#stream === null) return null;
+    const { receivedBytes = 0, totalBytes: awaitedBytes = 0 } = this.#receiving?.receiving ?? {};
+    if (receivedBytes < awaitedBytes) {
+      return { activity: 'receive', rank, doneBytes: receivedBytes, totalBytes: awaitedBytes };
+    }
     const { plan } = this.#stream.attempt;
     const totalBytes = plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
     return { activity: 'update', rank, doneBytes: this.#stream.reloadedBytes, totalBytes };

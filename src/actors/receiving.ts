@@ -57,6 +57,7 @@ export class Receiving {
   readonly #reading = new Set<Promise<void>>();
   readonly #spans: number[] = [];
   readonly #here = new Set<number>();
+  readonly totalBytes: number;
   #report: ReadReport = { arrived: [], failed: [] };
   #failure: WeightcastError | null = null;
   #run: Promise<void> = Promise.resolve();
@@ -68,6 +69,7 @@ export class Receiving {
     this.#pieces = new Pieces([...order.sliceBytes]);
     this.#mirrorOf = new Map(order.mirrors.map((mirror) => [mirror.slice, mirror]));
     this.#bucketsOf = piecesOfBuckets(plan, manifest, this.#mirrorOf.values(), this.#pieces);
+    this.totalBytes = this.wanted.reduce((sum, piece) => sum + this.#pieces.at(piece).bytes, 0);
     for (const buckets of this.#bucketsOf.values()) {
       for (const bucket of buckets) this.#missingOf.set(bucket, (this.#missingOf.get(bucket) ?? 0) + 1);
     }
@@ -99,10 +101,6 @@ export class Receiving {
   /** The pieces this rank lacks, in the order in which its buckets want them. */
   get wanted(): Uint32Array {
     return Uint32Array.from(this.#bucketsOf.keys());
-  }
-
-  get totalBytes(): number {
-    return this.wanted.reduce((sum, piece) => sum + this.#pieces.at(piece).bytes, 0);
   }
 
   get receivedBytes(): number {
@@ -209,7 +207,6 @@ export class Receiving {
       { timeoutMilliseconds: deadlines.read, signal: this.#abort.signal },
     );
     this.#spans.push(piece, startedAt, endedAt);
-    this.#receivedBytes += bytes;
   }
 
   #peer({ rank, address }: FabricSource): Promise<FabricPeer> {
@@ -229,6 +226,7 @@ export class Receiving {
     // The swarm may have given a read up that came to its end all the same, and let the piece be read again.
     if (this.#here.has(piece)) return;
     this.#here.add(piece);
+    this.#receivedBytes += this.#pieces.at(piece).bytes;
     for (const bucket of this.#bucketsOf.get(piece) ?? []) {
       const missing = this.#missingOf.get(bucket)! - 1;
       this.#missingOf.set(bucket, missing);
