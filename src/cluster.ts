@@ -15,6 +15,7 @@ import {
   toSupervisor,
   type UpdateReport,
 } from './actors/messages.ts';
+import { asForeign, type ForeignSource, readMetas, writeMetas } from './checkpoint/metas.ts';
 import { type NamedTensors, writeTensors } from './checkpoint/named-tensors.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './cluster-options.ts';
 import { PeerLostError } from './errors.ts';
@@ -28,8 +29,15 @@ import { createClusterKeys, spokeKeys } from './transport/curve.ts';
 import { nodeName } from './transport/node-name.ts';
 import { SpokeTransport } from './transport/spoke.ts';
 
-/** A safetensors file, a directory of a model, a list of files, or tensors from memory. */
-export type Source = string | readonly string[] | { readonly tensors: NamedTensors };
+/**
+ * A safetensors file, a directory of a model, a list of files, tensors from memory, or a file that another cluster's
+ * {@link Cluster.saveMetas} has written.
+ */
+export type Source =
+  | string
+  | readonly string[]
+  | { readonly tensors: NamedTensors }
+  | { readonly metas: string };
 
 export interface UpdateSettings {
   /** Names of the instances to update. Default: all. */
@@ -71,6 +79,7 @@ export class Cluster {
   readonly #supervisor: ActorRef<SupervisorMessage>;
   readonly #directory: SharedDirectory;
   readonly #hosts: ClusterOptions['hosts'];
+  readonly #fabricSecret: string;
   /** Ends what is asked of a supervisor that is no more. */
   readonly #lost = new AbortController();
   #written = 0;
@@ -83,8 +92,10 @@ export class Cluster {
     supervisor: ActorRef<SupervisorMessage>,
     directory: SharedDirectory,
     hosts: ClusterOptions['hosts'],
+    fabricSecret: string,
   ) {
     this.#hosts = hosts;
+    this.#fabricSecret = fabricSecret;
     this.#process = process_;
     this.#transport = transport;
     this.#system = system;
@@ -104,6 +115,7 @@ export class Cluster {
     const endpoint = `ipc://@weightcast-${id}`;
     const node = nodeName('supervisor');
     const keys = createClusterKeys();
+    const fabricSecret = randomBytes(32).toString('hex');
     const log = createLog('cluster');
     const child = startProcess('./processes/supervisor-process', import.meta.url, {
       endpoint,
@@ -112,7 +124,7 @@ export class Cluster {
       ...(options.listen !== undefined && { remoteEndpoint: options.listen }),
       instances: options.instances,
       hosts: options.hosts ?? {},
-      fabricSecret: randomBytes(32).toString('hex'),
+      fabricSecret,
       host: {
         name: hostname(),
         directory: directory.path,
@@ -137,7 +149,15 @@ export class Cluster {
         transport,
       });
       const supervisor = system.wellKnown<SupervisorMessage>(node, 'supervisor');
-      const cluster = new Cluster(child, transport, system, supervisor, directory, options.hosts);
+      const cluster = new Cluster(
+        child,
+        transport,
+        system,
+        supervisor,
+        directory,
+        options.hosts,
+        fabricSecret,
+      );
       await cluster.#begin(options.onProgress);
       return cluster;
     } catch (error) {
@@ -153,6 +173,7 @@ export class Cluster {
    */
   async register(name: string, source: Source): Promise<CheckpointStatus> {
     if (typeof source === 'object' && 'tensors' in source) return this.#registerTensors(name, source.tensors);
+    if (typeof source === 'object' && 'metas' in source) return this.#registerMetas(name, source.metas);
     const value =
       typeof source === 'string'
         ? ({ kind: 'path', path: resolve(source) } as const)
@@ -194,6 +215,16 @@ export class Cluster {
     await this.#ask(toSupervisor.removeInstance, { instance: name }, deadlines.open);
   }
 
+  /**
+   * Writes where a registered checkpoint lies, so that another cluster can register it from there (`{ metas: file }`) and
+   * read it from this one's ranks, as long as these live and the checkpoint stays registered. Who can read the file can
+   * read the checkpoint: it is made for its owner only.
+   */
+  async saveMetas(name: string, file: string): Promise<void> {
+    const exported = await this.#ask(toSupervisor.exportMetas, { checkpoint: name }, deadlines.open);
+    await writeMetas(resolve(file), { ...exported, checkpoint: name, secret: this.#fabricSecret });
+  }
+
   async status(): Promise<ClusterStatus> {
     return this.#ask(toSupervisor.status, {}, deadlines.control);
   }
@@ -217,6 +248,12 @@ export class Cluster {
       },
     );
     await this.#ask(toSupervisor.subscribe, { observer }, deadlines.control);
+  }
+
+  async #registerMetas(name: string, path: string): Promise<CheckpointStatus> {
+    const { manifest, secret, sources } = asForeign(await readMetas(path));
+    const source = { kind: 'metas' as const, manifest, secret, sources: sources.map(toMessage) };
+    return this.#ask(toSupervisor.register, { checkpoint: name, source }, deadlines.load);
   }
 
   async #registerTensors(name: string, tensors: NamedTensors): Promise<CheckpointStatus> {
@@ -249,4 +286,8 @@ export class Cluster {
     await this.#transport.close(1_000);
     this.#directory.close();
   }
+}
+
+function toMessage({ nics, segments, ...source }: ForeignSource) {
+  return { ...source, nics: [...nics], segments: [...segments] };
 }

@@ -51,11 +51,33 @@ const longs = z.custom<BigUint64Array>(
 );
 const address = z.object({ node: z.string(), name: z.string(), generation: z.int() });
 
+const exposedSegment = z.object({ path: z.string(), token: binary });
+
+/** `ForeignSource` of checkpoint/metas.ts: a rank of another cluster, under a number that is not of this one. */
+const foreignSource = z.object({
+  rank,
+  host: z.string(),
+  nics: z.array(z.string()),
+  address: binary,
+  segments: z.array(exposedSegment),
+});
+export type ForeignSource = z.infer<typeof foreignSource>;
+
 /** Where a checkpoint's bytes come from. A manifest describes segments that lie in shared memory already. */
-const source = z.discriminatedUnion('kind', [
+const loadable = [
   z.object({ kind: z.literal('path'), path: z.string().min(1) }),
   z.object({ kind: z.literal('files'), files: z.array(z.string().min(1)).min(1) }),
   z.object({ kind: z.literal('manifest'), manifest: binary }),
+] as const;
+const source = z.discriminatedUnion('kind', [
+  ...loadable,
+  /** In the memory of another cluster, whose fabric's secret is known. */
+  z.object({
+    kind: z.literal('metas'),
+    manifest: binary,
+    secret: z.string(),
+    sources: z.array(foreignSource).min(1),
+  }),
 ]);
 export type CheckpointSource = z.infer<typeof source>;
 
@@ -195,6 +217,12 @@ export const toSupervisor = {
   /** Ends the ranks of an instance, which is not updated any more. */
   removeInstance: request('remove-instance', { instance: name }, nothing),
   cancel: request('cancel', { reason: z.string() }, nothing),
+  /** How other clusters read a checkpoint here: `Metas` of checkpoint/metas.ts but for the secret. */
+  exportMetas: request(
+    'export-metas',
+    { checkpoint: name },
+    z.object({ digest: z.string(), manifest: binary, sources: z.array(foreignSource) }),
+  ),
   status: request('status', {}, status),
   awaitReady: request('await-ready', {}, status),
   subscribe: request('subscribe', { observer: address }, nothing),
@@ -241,10 +269,12 @@ export type SupervisorMessage =
 export interface Registered {
   /** What hosts that joined have received and kept. */
   readonly copies: readonly Copy[];
+  /** The other cluster that holds it; null if this one does. */
+  readonly foreign: { readonly secret: string; readonly sources: readonly ForeignSource[] } | null;
   readonly status: CheckpointStatus;
   readonly layout: string;
   readonly manifest: Uint8Array;
-  readonly segments: readonly Segment[];
+  readonly segments: readonly HeldSegment[];
 }
 
 // ── to the planner ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -253,6 +283,20 @@ export interface Registered {
 const fabricRank = z.object({ rank, host: z.string(), directory: z.string(), nics: z.array(z.string()) });
 /** `Copy` of plan/reception.ts. */
 const copy = z.object({ slice: z.int().nonnegative(), path: z.string(), host: z.string(), rank });
+
+/** With the rank that loaded it. */
+const heldSegment = segment.extend({ rank });
+export type HeldSegment = z.infer<typeof heldSegment>;
+
+const merged = z.object({
+  layout: z.string(),
+  digest: z.string(),
+  tensors: z.int(),
+  bytes,
+  manifest: binary,
+  segments: z.array(heldSegment),
+});
+export type Merged = z.infer<typeof merged>;
 
 const planned = z.object({
   plan,
@@ -279,24 +323,15 @@ export const toPlanner = {
     'plan-loading',
     {
       checkpoint: name,
-      source,
+      source: z.discriminatedUnion('kind', loadable),
       segmentName: z.string(),
       ranks: z.array(z.object({ rank, host: z.string(), directory: z.string() })),
     },
     z.object({ orders: z.array(loadOrder) }),
   ),
-  merge: request(
-    'merge',
-    { parts: z.array(z.object({ manifest: binary, digests: longs })) },
-    z.object({
-      layout: z.string(),
-      digest: z.string(),
-      tensors: z.int(),
-      bytes,
-      manifest: binary,
-      segments: z.array(segment),
-    }),
-  ),
+  merge: request('merge', { parts: z.array(z.object({ manifest: binary, digests: longs })) }, merged),
+  /** A manifest that is whole already. */
+  adopt: request('adopt', { manifest: binary }, merged),
   plan: request(
     'plan',
     {
@@ -332,8 +367,13 @@ export type PlannerMessage = MessageIn<typeof toPlanner>;
 
 /** A slice that a rank holds, or is receiving: where it begins in what `token` names. */
 const exposedSlice = z.object({ slice: z.int().nonnegative(), token: binary, offset: bytes });
-/** A rank that can be read from, at `Fabric.address`. */
-const fabricSource = z.object({ rank, address: binary, slices: z.array(exposedSlice) });
+/** A rank that can be read from, at `Fabric.address`; the secret is that of another cluster, null for this one's. */
+const fabricSource = z.object({
+  rank,
+  address: binary,
+  secret: z.string().nullable(),
+  slices: z.array(exposedSlice),
+});
 export type FabricSource = z.infer<typeof fabricSource>;
 
 /** What a rank receives from other hosts before it uploads it. Slices and pieces are those of plan/. */
@@ -379,7 +419,13 @@ export const toRank = {
   lease: request(
     'lease',
     { epoch, segments: z.array(z.string()) },
-    z.object({ address: binary, exposed: z.array(z.object({ path: z.string(), token: binary })) }),
+    z.object({ address: binary, exposed: z.array(exposedSegment) }),
+  ),
+  /** The same without a lease: what is exposed stays so until the segments are forgotten. */
+  expose: request(
+    'expose',
+    { segments: z.array(z.string()) },
+    z.object({ address: binary, exposed: z.array(exposedSegment) }),
   ),
   returnLease: notice('return-lease', { epoch }),
   prepare: request(

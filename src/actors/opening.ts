@@ -119,7 +119,7 @@ export class Opener {
     const question = {
       layout: checkpoint.layout,
       ranks: group.map(({ member, freeBytes }) => ({ ...asFabricRank(member), freeBytes })),
-      sources: order.readyRanks().map(asFabricRank),
+      sources: [...order.readyRanks().map(asFabricRank), ...foreignRanks(checkpoint)],
       copies: [...checkpoint.copies],
       mirrorName: `mirror-${epoch}-`,
       memoryFraction: options.memoryFraction,
@@ -175,6 +175,15 @@ export class Opener {
 
 function asFabricRank({ rank, host, directory, nics }: RankMember) {
   return { rank, host, directory, nics: [...nics] };
+}
+
+function foreignRanks({ foreign }: Registered) {
+  return (foreign?.sources ?? []).map(({ rank, host, nics }) => ({
+    rank,
+    host,
+    directory: '',
+    nics: [...nics],
+  }));
 }
 
 function mirrorsOf({ reception }: Planned, ranks: readonly RankMember[]): OpenGroup['mirrors'] {

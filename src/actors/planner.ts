@@ -15,7 +15,7 @@ import { PlanCache } from '../plan/plan-cache.ts';
 import { planReception, servedBy } from '../plan/reception.ts';
 import { cutSlices, type Slices } from '../plan/slices.ts';
 import type { Actor, Context } from './kernel/index.ts';
-import type { Installed, Planned, PlannerMessage } from './messages.ts';
+import type { Installed, Merged, Planned, PlannerMessage } from './messages.ts';
 
 type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
 
@@ -47,6 +47,8 @@ export class PlannerActor implements Actor<PlannerMessage> {
           return context.reply(message, await this.#planLoading(message));
         case 'merge':
           return context.reply(message, this.#merge(message));
+        case 'adopt':
+          return context.reply(message, this.#keep(decodeManifest(message.manifest)));
         case 'plan':
           return context.reply(message, this.#plan(message));
         case 'verify':
@@ -82,10 +84,14 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return { orders };
   }
 
-  #merge({ parts }: MessageOf<'merge'>) {
+  #merge({ parts }: MessageOf<'merge'>): Merged {
     const manifest = mergeManifests(
       parts.map(({ manifest: encoded, digests }) => ({ ...decodeManifest(encoded), digests })),
     );
+    return this.#keep(manifest);
+  }
+
+  #keep(manifest: Manifest): Merged {
     const layout = layoutDigest(manifest);
     this.#manifests.set(layout, manifest);
     return {
@@ -94,7 +100,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
       tensors: manifest.names.length,
       bytes: manifest.bytes.reduce((sum, bytes) => sum + bytes, 0),
       manifest: encodeManifest(manifest),
-      segments: manifest.segments.map(({ path, host }) => ({ path, host })),
+      segments: manifest.segments.map(({ path, host, rank }) => ({ path, host, rank })),
     };
   }
 

@@ -18,8 +18,11 @@ export interface RankPorts {
   readonly nics: readonly string[];
   /** Whether its collective also joins ranks of other hosts. */
   readonly reach: 'host' | 'cluster';
-  /** One-sided reads from and by ranks of other hosts; opened when it is first needed. Throws `NativeError`. */
-  fabric(): Fabric;
+  /**
+   * One-sided reads from and by ranks of other hosts; opened when it is first needed. With a secret, to reach the cluster
+   * that has it. Throws `NativeError`.
+   */
+  fabric(secret: string | null): Fabric;
   /** What the members of a new communicator will meet by. Throws `NativeError` if nothing here can connect them. */
   createCommunicator(order: NewCommunicator): Uint8Array;
   /** `ranks` are the members in their order; this rank is one of them. Resolves when all of them have come. */

@@ -14,7 +14,7 @@ import type { Plan } from '../plan/plan.ts';
 import { Attempt } from './attempt.ts';
 import { BucketActor } from './bucket.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
-import { Leases } from './leases.ts';
+import { type Exposed, Leases } from './leases.ts';
 import type {
   BucketMessage,
   Communicator,
@@ -64,7 +64,7 @@ export class RankActor implements Actor<RankMessage> {
   constructor(ports: RankPorts, supervisor: ActorRef<SupervisorMessage>) {
     this.#ports = ports;
     this.#supervisor = supervisor;
-    this.#leases = new Leases(ports.segments, () => ports.fabric());
+    this.#leases = new Leases(ports.segments, () => ports.fabric(null));
   }
 
   started(context: Context<RankMessage>): void {
@@ -95,6 +95,8 @@ export class RankActor implements Actor<RankMessage> {
         return this.#leases.forget(message.segments);
       case 'lease':
         return this.#lease(message, context);
+      case 'expose':
+        return this.#expose(message, context);
       case 'return-lease':
         return this.#leases.release(message.epoch);
       case 'prepare':
@@ -159,10 +161,17 @@ export class RankActor implements Actor<RankMessage> {
 
   // ── lending to other hosts ───────────────────────────────────────────────────────────────────────────────────
 
-  #lease({ epoch, segments, ...message }: MessageOf<'lease'>, context: Context<RankMessage>): void {
-    const reply = context.deferReply(message as MessageOf<'lease'>);
-    this.#leases.lend(epoch, segments).then(
-      (exposed) => reply.succeed({ address: this.#ports.fabric().address, exposed }),
+  #lease(message: MessageOf<'lease'>, context: Context<RankMessage>): void {
+    this.#answerExposed(context.deferReply(message), this.#leases.lend(message.epoch, message.segments));
+  }
+
+  #expose(message: MessageOf<'expose'>, context: Context<RankMessage>): void {
+    this.#answerExposed(context.deferReply(message), this.#leases.expose(message.segments));
+  }
+
+  #answerExposed(reply: Reply<{ address: Uint8Array; exposed: Exposed[] }>, work: Promise<Exposed[]>): void {
+    work.then(
+      (exposed) => reply.succeed({ address: this.#ports.fabric(null).address, exposed }),
       (error) => reply.fail(asFailure(error)),
     );
   }
@@ -243,7 +252,7 @@ export class RankActor implements Actor<RankMessage> {
     this.#receiving = null;
     if (order === null) return null;
     const { rank, segments } = this.#ports;
-    const fabric = this.#ports.fabric();
+    const fabric = (secret: string | null) => this.#ports.fabric(secret);
     const receiving = await Receiving.open({
       order,
       rank,
@@ -338,18 +347,21 @@ export class RankActor implements Actor<RankMessage> {
     context.reply(message, {});
   }
 
-  /** Gives everything of the running attempt back, then answers whoever waits for its stream. */
+  /**
+   * Answers whoever waits for the stream, and gives everything of the running attempt back. The answer comes first: the
+   * engine is about to fail with its own words for it. That all is back is told by the answer to `abort`.
+   */
   async #abandon(error: WeightcastError): Promise<void> {
     const attempt = this.#attempt;
     if (attempt === null) return;
+    this.#streamReply?.fail(error);
+    this.#streamReply = null;
     // Peers that are inside a broadcast with this rank must not wait for its deadline. Without a stream there is none:
     // when memory is short and the update is planned again, the communicator stays good.
     if (this.#stream !== null) this.#communicator?.collective.abort();
     await attempt.abort(error.message);
     this.#attempt = null;
     this.#stream = null;
-    this.#streamReply?.fail(error);
-    this.#streamReply = null;
   }
 
   #stale(message: { readonly type: string; readonly epoch: number }): WeightcastError {

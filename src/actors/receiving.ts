@@ -31,7 +31,8 @@ export interface ReceivingOptions {
   readonly manifest: Manifest;
   readonly segments: SegmentStore;
   readonly leases: Leases;
-  readonly fabric: Fabric;
+  /** Of this cluster, or to reach another one by its secret. */
+  readonly fabric: (secret: string | null) => Fabric;
 }
 
 interface Mirror {
@@ -95,7 +96,7 @@ export class Receiving {
     const exposed = await leases.expose(order.mirrors.map(({ path }) => path));
     const tokenOf = new Map(exposed.map(({ path, token }) => [path, token]));
     const slices = order.mirrors.map(({ slice, path }) => ({ slice, token: tokenOf.get(path)!, offset: 0 }));
-    return { rank, address: fabric.address, slices };
+    return { rank, address: fabric(null).address, secret: null, slices };
   }
 
   /** The pieces this rank lacks, in the order in which its buckets want them. */
@@ -209,12 +210,12 @@ export class Receiving {
     this.#spans.push(piece, startedAt, endedAt);
   }
 
-  #peer({ rank, address }: FabricSource): Promise<FabricPeer> {
+  #peer({ rank, address, secret }: FabricSource): Promise<FabricPeer> {
     let peer = this.#peers.get(rank);
     if (peer === undefined) {
       const { signal } = this.#abort;
       const options = { name: `rank ${rank}`, timeoutMilliseconds: deadlines.connect, signal };
-      peer = this.#options.fabric.connect(address, options);
+      peer = this.#options.fabric(secret).connect(address, options);
       this.#peers.set(rank, peer);
       peer.catch(() => this.#peers.delete(rank));
     }

@@ -34,6 +34,7 @@ export async function registerCheckpoint(
 ): Promise<Registered> {
   const { checkpoint, source, segmentName, ranks, planner } = order;
   const startedAt = context.clock.now();
+  if (source.kind === 'metas') return adoptMetas(context, order, source, signal);
   const members = ranks.map(({ rank, host, directory }) => ({ rank, host, directory }));
   const { orders } = await ask(
     context,
@@ -70,5 +71,26 @@ export async function registerCheckpoint(
   );
   const seconds = (context.clock.now() - startedAt) / 1000;
   const { layout, digest, tensors, bytes, manifest, segments } = merged;
-  return { copies: [], status: { checkpoint, digest, tensors, bytes, seconds }, layout, manifest, segments };
+  return {
+    copies: [],
+    foreign: null,
+    status: { checkpoint, digest, tensors, bytes, seconds },
+    layout,
+    manifest,
+    segments,
+  };
+}
+
+/** A checkpoint in the memory of another cluster: nothing is loaded, and what ranks lack they read from there. */
+async function adoptMetas(
+  context: Context<SupervisorMessage>,
+  { checkpoint, planner }: RegistrationOrder,
+  { manifest: encoded, secret, sources }: Extract<CheckpointSource, { kind: 'metas' }>,
+  signal: AbortSignal,
+): Promise<Registered> {
+  const options = { deadlineMilliseconds: deadlines.plan, signal };
+  const adopted = await ask(context, planner, toPlanner.adopt, { manifest: encoded }, options);
+  const { layout, digest, tensors, bytes, manifest } = adopted;
+  const status = { checkpoint, digest, tensors, bytes, seconds: 0 };
+  return { copies: [], foreign: { secret, sources }, status, layout, manifest, segments: [] };
 }

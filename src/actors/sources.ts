@@ -3,7 +3,14 @@ import type { ServedSlice } from '../plan/reception.ts';
 import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import type { RankMember } from './members.ts';
-import { type Opened, type Planned, toRank, toSwarm } from './messages.ts';
+import {
+  type FabricSource,
+  type ForeignSource,
+  type Opened,
+  type Planned,
+  toRank,
+  toSwarm,
+} from './messages.ts';
 import type { UpdateScope } from './update-scope.ts';
 
 /**
@@ -41,7 +48,11 @@ export class Sources {
     this.#epochs.push(epoch);
     const memberOf = new Map(order.readyRanks().map((member) => [member.rank, member]));
     const lent = await Promise.allSettled(
-      reception.served.map(({ rank, slices }) => this.#lendFrom(memberOf.get(rank), slices, epoch)),
+      reception.served.map(({ rank, slices }) => {
+        const foreign = order.checkpoint.foreign?.sources.find((source) => source.rank === rank);
+        if (foreign !== undefined) return this.#announceForeign(foreign, slices);
+        return this.#lendFrom(memberOf.get(rank), slices, epoch);
+      }),
     );
     const failed = lent.filter((outcome) => outcome.status === 'rejected');
     for (const { reason } of failed) {
@@ -121,7 +132,7 @@ export class Sources {
     epoch: number,
   ): Promise<void> {
     if (member === undefined) throw new PeerLostError('a rank that was to be read from is gone');
-    const { context, order } = this.#scope;
+    const { context } = this.#scope;
     const { rank, ref, host } = member;
     const known = this.#served.get(rank)?.slices ?? [];
     this.#served.set(rank, { host, slices: [...known, ...slices] });
@@ -133,11 +144,31 @@ export class Sources {
       question,
       this.#scope.within(deadlines.open),
     );
+    await this.#announceComplete({ rank, address, secret: null }, exposed, slices);
+  }
+
+  /** A rank of another cluster lends nothing: its segments can be read as long as it holds them. */
+  #announceForeign(
+    { rank, address, segments }: ForeignSource,
+    slices: readonly ServedSlice[],
+  ): Promise<void> {
+    const secret = this.#scope.order.checkpoint.foreign?.secret ?? null;
+    return this.#announceComplete({ rank, address, secret }, segments, slices);
+  }
+
+  async #announceComplete(
+    who: Pick<FabricSource, 'rank' | 'address' | 'secret'>,
+    exposed: readonly { readonly path: string; readonly token: Uint8Array }[],
+    slices: readonly ServedSlice[],
+  ): Promise<void> {
+    const { context, order } = this.#scope;
     const tokenOf = new Map(exposed.map(({ path, token }) => [path, token]));
     const source = {
-      rank,
-      address,
-      slices: slices.map(({ slice, path, offset }) => ({ slice, token: tokenOf.get(path)!, offset })),
+      ...who,
+      slices: slices.flatMap(({ slice, path, offset }) => {
+        const token = tokenOf.get(path);
+        return token === undefined ? [] : [{ slice, token, offset }];
+      }),
     };
     const announcement = { swarm: this.swarm, source, isComplete: true };
     await ask(context, order.swarm, toSwarm.addSource, announcement, this.#scope.within(deadlines.control));

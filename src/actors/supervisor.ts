@@ -10,6 +10,7 @@ import type { Copy } from '../plan/reception.ts';
 import { BridgeGroupActor, bridgesOfGroup } from './bridge-group.ts';
 import { CommunicatorKeepers } from './communicator-keeper.ts';
 import { swarmEntrance } from './entrances.ts';
+import { exposeCheckpoint } from './exported-metas.ts';
 import { ForgottenSegments } from './forgotten-segments.ts';
 import { groupsOf } from './groups.ts';
 import type { InstanceOptions } from './instance-options.ts';
@@ -111,6 +112,8 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         return this.#register(message, context);
       case 'update':
         return this.#update(message, context);
+      case 'export-metas':
+        return this.#exportMetas(message, context);
       case 'add-instance':
         return this.#addInstance(message, context);
       case 'remove-instance':
@@ -278,6 +281,22 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       const paths = pathsOf.get(host);
       if (paths !== undefined) context.tell(ref, { type: 'forget', segments: [...paths] });
     }
+  }
+
+  #exportMetas(message: MessageOf<'export-metas'>, context: Context<SupervisorMessage>): void {
+    const reply = context.deferReply(message);
+    const checkpoint = this.#checkpoints.get(message.checkpoint);
+    if (checkpoint === undefined) {
+      reply.fail(new UsageError(`no checkpoint ${message.checkpoint} is registered`));
+      return;
+    }
+    exposeCheckpoint(context, checkpoint, this.#members.allReady()).then(
+      (sources) => {
+        const { manifest, status } = checkpoint;
+        reply.succeed({ digest: status.digest, manifest, sources });
+      },
+      (error) => reply.fail(asFailure(error)),
+    );
   }
 
   #update(message: MessageOf<'update'>, context: Context<SupervisorMessage>): void {

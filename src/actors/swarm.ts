@@ -9,7 +9,7 @@ type MessageOf<T extends SwarmMessage['type']> = Extract<SwarmMessage, { type: T
 /** How long a receiver without anything to read is kept waiting for an answer. */
 const parkMilliseconds = 1_000;
 /** How long a piece may be with nobody, before whoever lacks it fails: a source that died is started anew meanwhile. */
-const starvationMilliseconds = 15_000;
+const starvationMilliseconds = 8_000;
 
 interface Receiver {
   /** Sources whose descriptions it has been sent. */

@@ -104,7 +104,7 @@ function assign(
 /** The rank through which a segment or copy is read: its own, or another of its host; null if there is none. */
 export function serverOf(
   { rank, host }: Pick<SegmentInfo, 'rank' | 'host'>,
-  sources: readonly FabricRank[],
+  sources: readonly Pick<FabricRank, 'rank' | 'host'>[],
 ): number | null {
   const near = sources.filter((source) => source.host === host);
   return (near.find((source) => source.rank === rank) ?? near[0])?.rank ?? null;

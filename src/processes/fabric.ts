@@ -5,11 +5,14 @@ import type { RankConfiguration } from './configuration.ts';
 
 const fabricKinds = ['shm', 'verbs', 'tcp'] as const satisfies readonly FabricKind[];
 
-/** The fabric of one rank process, which opens it only when it is needed: one that never is costs nothing. */
+/**
+ * The fabrics of one rank process: its own cluster's, and one for each other cluster that it reads from. They are opened
+ * only when they are needed.
+ */
 export class RankFabric {
   readonly #configuration: RankConfiguration;
   readonly #pool: ThreadPool;
-  #fabric: Fabric | null = null;
+  readonly #fabrics = new Map<string, Fabric>();
 
   constructor(configuration: RankConfiguration, pool: ThreadPool) {
     this.#configuration = configuration;
@@ -25,21 +28,29 @@ export class RankFabric {
     }
   }
 
-  /** Throws `NativeError`, and `UsageError` if the environment chooses NICs that do not fit. */
-  open(): Fabric {
-    this.#fabric ??= this.#open();
-    return this.#fabric;
+  /**
+   * That of the cluster that has this secret, null for the own one. Throws `NativeError`, and `UsageError` if the
+   * environment chooses NICs that do not fit.
+   */
+  open(secret: string | null): Fabric {
+    const key = secret ?? this.#configuration.fabricSecret;
+    let fabric = this.#fabrics.get(key);
+    if (fabric === undefined) {
+      fabric = this.#open(key);
+      this.#fabrics.set(key, fabric);
+    }
+    return fabric;
   }
 
   close(): void {
-    this.#fabric?.close();
+    for (const fabric of this.#fabrics.values()) fabric.close();
   }
 
-  #open(): Fabric {
-    const { host, fabricSecret } = this.#configuration;
+  #open(secret: string): Fabric {
+    const { host } = this.#configuration;
     const kind = fabricWish(process.env.WEIGHTCAST_FABRIC);
     const fabric = HostFabric.open({
-      secret: Buffer.from(fabricSecret, 'hex'),
+      secret: Buffer.from(secret, 'hex'),
       pool: this.#pool,
       ...(host.fabricAddresses.length > 0 && { advertisedAddresses: host.fabricAddresses }),
       ...this.#rdmaOptions(),

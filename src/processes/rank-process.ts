@@ -46,7 +46,7 @@ function openPorts(configuration: RankConfiguration, log: Logger): RankPorts {
     segments,
     nics: fabric.nics,
     reach: communicators.reach,
-    fabric: () => fabric.open(),
+    fabric: (secret) => fabric.open(secret),
     close: () => {
       fabric.close();
       segments.close();
