@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { Command } from 'commander';
 import type { InstanceOptions } from '../actors/instance-options.ts';
+import { readMetas } from '../checkpoint/metas.ts';
 import { Cluster, type Source, type UpdateSettings } from '../cluster.ts';
 import { UsageError } from '../errors.ts';
 import { chromeTrace } from '../observe/timeline.ts';
@@ -58,7 +59,7 @@ export function updateCommand(): Command {
       'pause the engine meanwhile: abort, wait or keep; of SGLang abort, retract or in_place',
     )
     .option('--reset-cache', "drop the engine's prefix cache, which the old weights computed")
-    .option('--name <name>', 'name of the checkpoint (default: its file name)')
+    .option('--name <name>', 'name of the checkpoint (default: its file name, or what the metas call it)')
     .option(
       '--devices <kind>',
       'what the engine runs on: cuda, host, or host:NAMESPACE (default: GPUs where there are any)',
@@ -79,7 +80,7 @@ export function updateCommand(): Command {
 async function update(options: Options, signal: AbortSignal): Promise<void> {
   const ranks = parseCount(options.ranks, '--ranks');
   const settings = settingsOf(options);
-  const { source, name } = sourceOf(options);
+  const { source, name } = await sourceOf(options);
   const narrator = new Narrator();
   const cluster = await Cluster.start({
     ranks,
@@ -115,15 +116,12 @@ async function stayReadable(
   await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
 }
 
-function sourceOf({ checkpoint, loadMetas, name }: Options): {
-  readonly source: Source;
-  readonly name: string;
-} {
+async function sourceOf({ checkpoint, loadMetas, name }: Options): Promise<{ source: Source; name: string }> {
   if (checkpoint !== undefined && loadMetas === undefined) {
     return { source: checkpoint, name: name ?? basename(resolve(checkpoint)) };
   }
   if (loadMetas !== undefined && checkpoint === undefined) {
-    return { source: { metas: loadMetas }, name: name ?? basename(resolve(loadMetas)) };
+    return { source: { metas: loadMetas }, name: name ?? (await readMetas(loadMetas)).checkpoint };
   }
   throw new UsageError('give either --checkpoint or --load-metas');
 }
