@@ -36,6 +36,9 @@ export class Narrator {
       ['ranks', String(summary.ranks)],
       ['tensors', `${summary.tensors} in ${summary.buckets} buckets`],
       ['size', formatBytes(summary.bytes)],
+      ...(summary.receivedBytes > 0
+        ? [['received', `${formatBytes(summary.receivedBytes)} from other hosts`] as const]
+        : []),
       ['time', `${summary.seconds.toFixed(2)} s, streaming at ${summary.gbps.toFixed(2)} GB/s to each rank`],
       ['stages', stagesText(summary)],
       ['overlap', `${Math.round(summary.overlap * 100)} % of the time two stages or more were at work`],
