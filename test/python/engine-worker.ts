@@ -5,13 +5,17 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { torchForm } from '../../src/engines/worker-link/torch-form.ts';
 import type { WorkerLink } from '../../src/engines/worker-link/worker-link.ts';
 import { runPython } from './python-interpreter.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
+
+/** A test, or whatever else ends what was started in it. */
+export interface TestScope {
+  after(end: () => unknown): void;
+}
 
 /** Where a program of test/gpu/workers misbehaves. */
 export interface WorkerFault {
@@ -23,6 +27,8 @@ export interface Ended {
   readonly ended: string;
   readonly message?: string;
   readonly result?: unknown;
+  /** When each bucket was loaded: start and end, milliseconds of the monotonic clock. */
+  readonly loads?: readonly (readonly [number, number])[];
 }
 
 /** An engine worker in Python (test/gpu/workers/engine_stub.py says what it understands). */
@@ -31,7 +37,7 @@ export class PythonWorker {
   readonly #lines: AsyncIterator<string>;
   #errors = '';
 
-  private constructor(t: TestContext, program: string, values: readonly string[], env: NodeJS.ProcessEnv) {
+  private constructor(t: TestScope, program: string, values: readonly string[], env: NodeJS.ProcessEnv) {
     const path = join(root, 'test/gpu/workers', program);
     this.process = spawn(process.env.WEIGHTCAST_PYTHON!, [path, ...values], {
       env: { ...process.env, PYTHONPATH: join(root, 'python'), ...env },
@@ -45,7 +51,7 @@ export class PythonWorker {
 
   /** Resolves when it takes commands. */
   static async start(
-    t: TestContext,
+    t: TestScope,
     program: string,
     values: readonly string[],
     env: NodeJS.ProcessEnv = {},
