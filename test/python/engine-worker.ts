@@ -20,7 +20,7 @@ export interface TestScope {
 /** Where a program of test/gpu/workers misbehaves. */
 export interface WorkerFault {
   readonly at: number | 'post-hook';
-  readonly does: 'raise' | 'die' | 'hang' | 'keep';
+  readonly does: 'raise' | 'die' | 'hang' | 'wait' | 'keep';
 }
 
 export interface Ended {

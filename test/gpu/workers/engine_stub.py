@@ -12,7 +12,7 @@ writes what happens to standard output in the same way:
 - `quiet`: nothing is said of each bucket, but in the end when each was loaded: `loads`, pairs of milliseconds of the
   monotonic clock;
 - `again`: the weights are taken a second time from the same address, as SGLang does for a draft model;
-- `fault`: {"at": <bucket, from 1, or "post-hook">, "does": "raise" | "die" | "hang" | "keep"}.
+- `fault`: {"at": <bucket, from 1, or "post-hook">, "does": "raise" | "die" | "hang" | "wait" | "keep"}.
 
 The file to compare with is JSON, `{"data": <path>, "tensors": [{name, dtype, shape, offset, bytes}]}`: dtype as torch
 names it, offset and bytes in the file `data`. Bytes are compared where they lie, on the device.
@@ -106,6 +106,8 @@ class RecordingModel:
             os.kill(os.getpid(), signal.SIGKILL)
         if does == "hang":
             time.sleep(3_600)
+        if does == "wait":
+            time.sleep(1)
         return does == "keep"
 
     def compare(self, path: str) -> None:
