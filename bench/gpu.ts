@@ -30,7 +30,7 @@ const sharedLayers = Math.ceil((layers * 23) / 42);
 const smallLayers = 13;
 const rounds = 7;
 const fixedRounds = 40;
-const sweepBuckets = [32, 64, 96, 128, 256];
+const sweepBuckets = [32, 64, 128, 256];
 
 const parts = process.argv.slice(2);
 const wanted = (part: string) => (parts.length === 0 ? part !== 'sweep' : parts.includes(part));
@@ -206,7 +206,7 @@ async function measureShared(
   const name = `${engines.length} ranks on the GPU, ${kind}`;
   await withCluster(engines, 'weightcast', async (subject) => {
     await subject.cluster.register('shared', files);
-    const sizes = wanted('sweep') ? sweepBuckets : [null];
+    const sizes = [null, ...(wanted('sweep') ? sweepBuckets : [])];
     for (const size of sizes) {
       const title = size === null ? name : `sweep ${size} MiB, ${name}`;
       const settings = { verify: false, ...(size !== null && { bucketBytes: size * mebibyte }) };
@@ -254,7 +254,7 @@ async function main(): Promise<void> {
     await measureAlone(engine, 'checkpoint-engine', large, small, limit);
     await Promise.all(engine.workers.map((worker) => worker.kill()));
   }
-  if (wanted("shared")) {
+  if (wanted('shared')) {
     const reason = whyNoNccl();
     if (reason !== null) console.log(`without NCCL: ${reason}`);
     const kinds = reason === null ? (['nccl', 'copies'] as const) : (['copies'] as const);

@@ -39,8 +39,9 @@ export class PythonWorker {
 
   private constructor(t: TestScope, program: string, values: readonly string[], env: NodeJS.ProcessEnv) {
     const path = join(root, 'test/gpu/workers', program);
+    const packages = [join(root, 'python'), process.env.PYTHONPATH].filter(Boolean).join(':');
     this.process = spawn(process.env.WEIGHTCAST_PYTHON!, [path, ...values], {
-      env: { ...process.env, PYTHONPATH: join(root, 'python'), ...env },
+      env: { ...process.env, PYTHONPATH: packages, ...env },
     });
     this.process.stderr.on('data', (data) => {
       this.#errors += data;
