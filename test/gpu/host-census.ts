@@ -8,13 +8,13 @@ export interface HostCensus {
   readonly threads: readonly number[];
   /** Pages of all processes that drivers have pinned. */
   readonly pinnedPages: number;
-  /** In /dev/shm. */
+  /** In the folders of /dev/shm of which the processes have mapped anything: other clusters may be at work. */
   readonly sharedFiles: number;
   readonly sharedBytes: number;
 }
 
 export function hostCensus(pids: readonly number[]): HostCensus {
-  const files = filesIn('/dev/shm');
+  const files = [...sharedFoldersOf(pids)].flatMap(filesIn);
   return {
     descriptors: pids.map((pid) => readdirSync(`/proc/${pid}/fd`).length),
     threads: pids.map((pid) => readdirSync(`/proc/${pid}/task`).length),
@@ -30,6 +30,11 @@ export function parentOf(pid: number): number {
 
 function counter(name: string): number {
   return Number(new RegExp(`^${name} (\\d+)`, 'm').exec(readFileSync('/proc/vmstat', 'utf8'))?.[1] ?? 0);
+}
+
+function sharedFoldersOf(pids: readonly number[]): Set<string> {
+  const maps = pids.map((pid) => readFileSync(`/proc/${pid}/maps`, 'utf8')).join('');
+  return new Set([...maps.matchAll(/(\/dev\/shm\/[^/\n]+)\//g)].map(([, folder]) => folder!));
 }
 
 function filesIn(directory: string): string[] {

@@ -190,14 +190,15 @@ export function testUpdates(options: UpdateSuiteOptions): void {
       const stage = await Stage.set(t, options, worldSize);
       const tensors = evenTensors();
       await stage.register('even', tensors);
-      // Few buckets and many, with digests and without; the first ones load kernels and fill pools.
+      // Few buckets and many, with digests and without. The first ones load kernels and fill pools.
       const updates = async (count: number) => {
         for (let number = 0; number < count; number += 1) {
           const bucketBytes = number % 2 === 0 ? mebibyte : 64 * mebibyte;
           await stage.cluster.update('even', { bucketBytes, verify: number % 4 < 2 });
         }
       };
-      await updates(4);
+      // The last is then of the kind that the fiftieth is, whose worker may keep some memory for the next.
+      await updates(6);
       const pids = await stage.allPids();
       const census = () => ({ ...hostCensus(pids), free: freeBytes() });
       const before = await settled(census);
