@@ -2,8 +2,8 @@
  * `npm run bench:gpu`: whole updates into engine workers in Python, with real torch, on one GPU. WEIGHTCAST_PYTHON names
  * an interpreter with torch, pyzmq and msgpack; WEIGHTCAST_CHECKPOINT_ENGINE the original's worker.py, without which its
  * rows are left out; WEIGHTCAST_NCCL an NCCL 2.30.7 or newer, without which those through NCCL are. Arguments: the parts
- * to measure, of `one`, `original`, `fixed`, `shared` and `sweep`; by default all but `sweep`, which tries other bucket
- * sizes and writes no results.
+ * to measure, of `one`, `original`, `fixed` and `shared`; by default all. With `sweep` among them other bucket sizes are
+ * tried too, and no results are written.
  */
 import { writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -30,10 +30,12 @@ const sharedLayers = Math.ceil((layers * 23) / 42);
 const smallLayers = 13;
 const rounds = 7;
 const fixedRounds = 40;
-const sweepBuckets = [32, 64, 128, 256];
+const sweepBuckets = [64, 256];
 
-const parts = process.argv.slice(2);
-const wanted = (part: string) => (parts.length === 0 ? part !== 'sweep' : parts.includes(part));
+const words = process.argv.slice(2);
+const sweeps = words.includes('sweep');
+const parts = words.filter((word) => word !== 'sweep');
+const wanted = (...some: string[]) => parts.length === 0 || some.some((part) => parts.includes(part));
 
 const ends: (() => unknown)[] = [];
 const scope = { after: (end: () => unknown) => void ends.push(end) };
@@ -156,14 +158,15 @@ async function measureAlone(
   link: LinkKind,
   large: LayerFiles,
   small: LayerFiles,
-  limit: LinkLimit,
+  limit: LinkLimit | null,
 ) {
   await withCluster([engine], link, async (subject) => {
     const { cluster } = subject;
     await cluster.register('large', large.paths);
     await cluster.register('small', small.paths);
     const name = link === 'weightcast' ? 'our worker' : "the original's worker";
-    if (wanted(link === 'weightcast' ? 'one' : 'original')) {
+    const part = link === 'weightcast' ? 'one' : 'original';
+    if (limit !== null && wanted(part)) {
       const plain = await repeat(subject, 'large', { verify: false }, limit, rounds);
       addAlone(`1 rank, ${name}`, plain, { atLeast: 0.95 });
       keepTimeline(link === 'weightcast' ? 'one-rank' : 'one-rank-original', plain);
@@ -186,7 +189,7 @@ async function measureAlone(
         addPhases(title, updates);
       }
     }
-    if (wanted('sweep')) {
+    if (sweeps && wanted(part)) {
       for (const verify of link === 'weightcast' ? [false, true] : [false]) {
         for (const size of sweepBuckets) {
           const updates = await repeat(subject, 'large', { verify, bucketBytes: size * mebibyte }, limit, 3);
@@ -206,7 +209,7 @@ async function measureShared(
   const name = `${engines.length} ranks on the GPU, ${kind}`;
   await withCluster(engines, 'weightcast', async (subject) => {
     await subject.cluster.register('shared', files);
-    const sizes = [null, ...(wanted('sweep') ? sweepBuckets : [])];
+    const sizes = [null, ...(sweeps ? sweepBuckets : [])];
     for (const size of sizes) {
       const title = size === null ? name : `sweep ${size} MiB, ${name}`;
       const settings = { verify: false, ...(size !== null && { bucketBytes: size * mebibyte }) };
@@ -236,20 +239,23 @@ async function main(): Promise<void> {
   const starting = [startEngine('weightcast', null), startEngine('weightcast', null)];
   const pool = new ThreadPool(Math.max(1, Math.floor(availableParallelism() / 2)));
   const directory = `/dev/shm/bench-weightcast-${process.pid}`;
-  const large = await LayerFiles.write(directory, layers, usualLayer, pool);
+  const large = await LayerFiles.write(
+    directory,
+    wanted('one', 'original') ? layers : sharedLayers,
+    usualLayer,
+    pool,
+  );
   scope.after(() => large.remove());
   const small = await LayerFiles.write(`${directory}-small`, smallLayers, smallLayer, pool);
   scope.after(() => small.remove());
   pool.close();
-  const device = CudaDevice.open({ index: 0, pinThreads: 8 });
-  scope.after(() => device.close());
-  const limit = await LinkLimit.prepare(device, large.mappings);
+  const limit = wanted('one', 'original') ? await linkLimit(large) : null;
   const engines = await Promise.all(starting);
 
-  await measureAlone(engines[0]!, 'weightcast', large, small, limit);
-  if (original === null)
+  if (wanted('one', 'fixed')) await measureAlone(engines[0]!, 'weightcast', large, small, limit);
+  if (original === null) {
     console.log("without the original's worker: WEIGHTCAST_CHECKPOINT_ENGINE does not name it");
-  else if (wanted('original') || wanted('fixed')) {
+  } else if (wanted('original', 'fixed')) {
     const engine = await startEngine('checkpoint-engine', original);
     await measureAlone(engine, 'checkpoint-engine', large, small, limit);
     await Promise.all(engine.workers.map((worker) => worker.kill()));
@@ -265,16 +271,23 @@ async function main(): Promise<void> {
   }
 }
 
+async function linkLimit({ mappings }: LayerFiles): Promise<LinkLimit> {
+  const device = CudaDevice.open({ index: 0, pinThreads: 8 });
+  scope.after(() => device.close());
+  return LinkLimit.prepare(device, mappings);
+}
+
 async function end(): Promise<void> {
   for (const one of ends.reverse()) await one();
 }
 
+process.once('SIGTERM', () => end().finally(() => process.exit(143)));
 try {
   await main();
 } finally {
   await end();
 }
-if (!wanted('sweep')) {
+if (!sweeps) {
   writeReport({
     name: 'gpu',
     title: 'Updates on a GPU',
