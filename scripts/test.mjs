@@ -30,7 +30,7 @@ const { status } = spawnSync(
     '--import',
     'tsx',
     '--test',
-    '--test-concurrency=2',
+    '--test-concurrency=3',
     `--test-timeout=${fileTimeoutMilliseconds}`,
     `--test-reporter=${reporter}`,
     ...options,

@@ -2,12 +2,16 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { encodeHeader, type TensorDescription } from '../../src/checkpoint/safetensors-writer.ts';
 import { CheckpointError } from '../../src/errors.ts';
 
+/** A test, or with node:test's own `after` all tests of a file: what it takes is given back when it is over. */
+export interface Scope {
+  after(giveBack: () => void | Promise<void>): void;
+}
+
 /** A directory that is gone after the test. */
-export function temporaryDirectory(test: TestContext, parent = tmpdir()): string {
+export function temporaryDirectory(test: Scope, parent = tmpdir()): string {
   const directory = mkdtempSync(join(parent, 'weightcast-test-'));
   test.after(() => rmSync(directory, { recursive: true, force: true }));
   return directory;

@@ -3,118 +3,114 @@ import { spawn } from 'node:child_process';
 import { test } from 'node:test';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
-import { eventually, isRunning, withBench } from './harness.ts';
+import { eventually, isRunning, startBench } from './harness.ts';
 
-test('the death of a rank ends the update with its name; the others live, and the next update works', async () => {
-  let rankPid = 0;
-  const faults = { hangAtBucket: 1, rank: 1, once: true };
-  await withBench({ ranks: 2, faults }, async ({ engine, cluster, makeModel }) => {
-    const model = await makeModel(2);
-    await cluster.register('v', model);
-    const before = await cluster.status();
-    rankPid = before.ranks[0]!.pid!;
-    const update = assert.rejects(cluster.update('v', { bucketBytes: 2 ** 20 }), {
-      name: 'PeerLostError',
-      message: /rank 0 died \(SIGKILL\)/,
-    });
-    await eventually('the update touches the engine', async () => {
-      return (await cluster.status()).instances[0]?.state === 'updating';
-    });
-    process.kill(rankPid, 'SIGKILL');
-    await update;
-
-    const failed = await cluster.status();
-    assert.equal(failed.instances[0]?.state, 'mixed');
-    assert.equal(failed.instances[0]?.version, null);
-    assert.equal(failed.ranks[1]?.pid, before.ranks[1]?.pid, 'the other rank was not touched');
-    for (const pid of engine.pids) assert.ok(isRunning(pid), 'the engine lives');
-
-    await eventually('the rank is back', async () => {
-      return (await cluster.status()).ranks.every(({ state }) => state === 'ready');
-    });
-    const report = await cluster.update('v');
-    assert.equal(report.verified, true);
-    await verifyWeights(engine.endpoint, await openCheckpoint(model));
+test('the death of a rank ends the update with its name; the others live, and the next update works', async (t) => {
+  let loaded = 0;
+  const { engine, cluster, makeModel } = await startBench(t, {
+    ranks: 2,
+    faults: { hangAtBucket: 1, rank: 1, once: true },
+    onProgress: ({ activity, rank, doneBytes }) => {
+      if (activity === 'update' && rank === 1) loaded = doneBytes;
+    },
   });
+  const model = await makeModel(2);
+  await cluster.register('v', model);
+  const before = await cluster.status();
+  const update = assert.rejects(cluster.update('v', { bucketBytes: 2 ** 20 }), {
+    name: 'PeerLostError',
+    message: /rank 0 died \(SIGKILL\)/,
+  });
+  await eventually('the first bucket is in the engine', () => loaded > 0);
+  assert.equal((await cluster.status()).instances[0]?.state, 'updating');
+  process.kill(before.ranks[0]!.pid!, 'SIGKILL');
+  await update;
+
+  const failed = await cluster.status();
+  assert.equal(failed.instances[0]?.state, 'mixed');
+  assert.equal(failed.instances[0]?.version, null);
+  assert.equal(failed.ranks[1]?.pid, before.ranks[1]?.pid, 'the other rank was not touched');
+  for (const pid of engine.pids) assert.ok(isRunning(pid), 'the engine lives');
+
+  await eventually('the rank is back', async () => {
+    return (await cluster.status()).ranks.every(({ state }) => state === 'ready');
+  });
+  const report = await cluster.update('v');
+  assert.equal(report.verified, true);
+  await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });
 
-test("an engine worker's traceback is in the error, and a good checkpoint heals the instance", async () => {
+test("an engine worker's traceback is in the error, and a good checkpoint heals the instance", async (t) => {
   const faults = { failLoadOfTensor: 'model.norm.weight', once: true };
-  await withBench({ ranks: 2, faults }, async ({ engine, cluster, makeModel }) => {
-    const model = await makeModel(3);
-    await cluster.register('v', model);
-    await assert.rejects(cluster.update('v'), (error: Error) => {
-      assert.ok(['WorkerLinkError', 'EngineError'].includes(error.name), error.name);
-      assert.match(error.message, /model\.norm\.weight/);
-      return true;
-    });
-    assert.equal((await cluster.status()).instances[0]?.state, 'mixed');
-    assert.equal((await cluster.update('v')).verified, true);
-    await verifyWeights(engine.endpoint, await openCheckpoint(model));
+  const { engine, cluster, makeModel } = await startBench(t, { ranks: 2, faults });
+  const model = await makeModel(3);
+  await cluster.register('v', model);
+  await assert.rejects(cluster.update('v'), (error: Error) => {
+    assert.ok(['WorkerLinkError', 'EngineError'].includes(error.name), error.name);
+    assert.match(error.message, /model\.norm\.weight/);
+    return true;
   });
+  assert.equal((await cluster.status()).instances[0]?.state, 'mixed');
+  assert.equal((await cluster.update('v')).verified, true);
+  await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });
 
-test('an engine worker that dies ends the update at once', async () => {
+test('an engine worker that dies ends the update at once', async (t) => {
   const faults = { exitAtBucket: 1, rank: 1 };
-  await withBench({ ranks: 2, faults }, async ({ cluster, makeModel }) => {
-    await cluster.register('v', await makeModel(4));
-    const startedAt = performance.now();
-    await assert.rejects(cluster.update('v', { bucketBytes: 2 ** 20 }), (error: Error) => {
-      return ['WorkerLinkError', 'EngineError'].includes(error.name);
-    });
-    assert.ok(performance.now() - startedAt < 20_000, 'it did not wait for a deadline');
+  const { cluster, makeModel } = await startBench(t, { ranks: 2, faults });
+  await cluster.register('v', await makeModel(4));
+  const startedAt = performance.now();
+  await assert.rejects(cluster.update('v', { bucketBytes: 2 ** 20 }), (error: Error) => {
+    return ['WorkerLinkError', 'EngineError'].includes(error.name);
   });
+  assert.ok(performance.now() - startedAt < 20_000, 'it did not wait for a deadline');
 });
 
-test('an engine worker that hangs ends the update at its timeout', async () => {
+test('an engine worker that hangs ends the update at its timeout', async (t) => {
   const faults = { hangAtBucket: 1, rank: 0 };
-  await withBench({ ranks: 2, faults }, async ({ cluster, makeModel }) => {
-    await cluster.register('v', await makeModel(5));
-    await assert.rejects(
-      cluster.update('v', { bucketBytes: 2 ** 20, timeoutMilliseconds: 2_000 }),
-      (error: Error) => {
-        return ['DeadlineError', 'WorkerLinkError', 'EngineError'].includes(error.name);
-      },
-    );
-    assert.equal((await cluster.status()).instances[0]?.version, null);
-  });
+  const { cluster, makeModel } = await startBench(t, { ranks: 2, faults });
+  await cluster.register('v', await makeModel(5));
+  await assert.rejects(
+    cluster.update('v', { bucketBytes: 2 ** 20, timeoutMilliseconds: 2_000 }),
+    (error: Error) => {
+      return ['DeadlineError', 'WorkerLinkError', 'EngineError'].includes(error.name);
+    },
+  );
+  assert.equal((await cluster.status()).instances[0]?.version, null);
 });
 
-test('an update of an engine that does not run fails with its address', async () => {
-  await withBench({ ranks: 1 }, async ({ engine, cluster, makeModel }) => {
-    await cluster.register('v', await makeModel(6));
-    await engine.stop();
-    const update = cluster.update('v');
-    // Not the whole two minutes that a loading engine is given.
-    setTimeout(() => cluster.stop(), 500);
-    await assert.rejects(update);
-  });
+test('an update of an engine that does not run fails with its address', async (t) => {
+  const { engine, cluster, makeModel } = await startBench(t, { ranks: 1 });
+  await cluster.register('v', await makeModel(6));
+  await engine.stop();
+  const update = cluster.update('v');
+  // Not the whole two minutes that a loading engine is given.
+  setTimeout(() => cluster.stop(), 500);
+  await assert.rejects(update);
 });
 
-test('a second update while one runs is refused, and does not disturb it', async () => {
-  await withBench({ ranks: 2 }, async ({ cluster, makeModel }) => {
-    await cluster.register('v', await makeModel(7));
-    const first = cluster.update('v');
-    await assert.rejects(cluster.update('v'), { name: 'UsageError', message: /busy updating to v/ });
-    assert.equal((await first).verified, true);
-  });
+test('a second update while one runs is refused, and does not disturb it', async (t) => {
+  const { cluster, makeModel } = await startBench(t, { ranks: 2 });
+  await cluster.register('v', await makeModel(7));
+  const first = cluster.update('v');
+  await assert.rejects(cluster.update('v'), { name: 'UsageError', message: /busy updating to v/ });
+  assert.equal((await first).verified, true);
 });
 
-test('when the supervisor is killed everything of the cluster goes, and the caller hears of it', async () => {
-  await withBench({ ranks: 2 }, async ({ cluster, makeModel }) => {
-    await cluster.register('v', await makeModel(8));
-    const { ranks } = await cluster.status();
-    const supervisor = await parentOf(ranks[0]!.pid!);
-    const update = assert.rejects(
-      (async () => {
-        for (;;) await cluster.update('v');
-      })(),
-      { name: 'PeerLostError', message: /supervisor process ended \(SIGKILL\)/ },
-    );
-    process.kill(supervisor, 'SIGKILL');
-    await update;
-    await eventually('the ranks end', () => ranks.every(({ pid }) => !isRunning(pid!)));
-  });
+test('when the supervisor is killed everything of the cluster goes, and the caller hears of it', async (t) => {
+  const { cluster, makeModel } = await startBench(t, { ranks: 2 });
+  await cluster.register('v', await makeModel(8));
+  const { ranks } = await cluster.status();
+  const supervisor = await parentOf(ranks[0]!.pid!);
+  const update = assert.rejects(
+    (async () => {
+      for (;;) await cluster.update('v');
+    })(),
+    { name: 'PeerLostError', message: /supervisor process ended \(SIGKILL\)/ },
+  );
+  process.kill(supervisor, 'SIGKILL');
+  await update;
+  await eventually('the ranks end', () => ranks.every(({ pid }) => !isRunning(pid!)));
 });
 
 async function parentOf(pid: number): Promise<number> {

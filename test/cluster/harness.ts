@@ -1,5 +1,3 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { writeQwen3Model } from '../../scenarios/qwen3-model.ts';
 import {
@@ -8,10 +6,12 @@ import {
   startReferenceEngine,
 } from '../../scenarios/reference-engine/index.ts';
 import { Cluster, type ClusterOptions } from '../../src/index.ts';
+import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 
 /** A scratch directory, an engine with dummy weights and a cluster on the same devices; all real processes. */
 export interface Bench {
   readonly scratch: string;
+  readonly deviceNamespace: string;
   readonly engine: RunningEngine;
   readonly cluster: Cluster;
   /** Writes a model of the engine's shapes with other weights. */
@@ -26,44 +26,37 @@ export interface BenchOptions {
   readonly onProgress?: ClusterOptions['onProgress'];
 }
 
-export async function withBench(options: BenchOptions, use: (bench: Bench) => Promise<void>): Promise<void> {
+export async function startBench(test: Scope, options: BenchOptions): Promise<Bench> {
   const { ranks, bytes = 8 * 2 ** 20, deviceCapacity = 2 ** 30, faults, onProgress } = options;
-  const scratch = mkdtempSync(join(tmpdir(), 'weightcast-test-'));
+  const ends: (() => Promise<unknown>)[] = [];
+  test.after(async () => {
+    for (const end of ends.reverse()) await end();
+  });
+  const scratch = temporaryDirectory(test);
   const deviceNamespace = basename(scratch);
   const makeModel = async (seed: number) => {
     const directory = join(scratch, `model-${seed}`);
     await writeQwen3Model({ directory, bytes, seed });
     return directory;
   };
-  const ends: (() => Promise<unknown>)[] = [];
-  try {
-    const model = await makeModel(1);
-    const engine = await startReferenceEngine({
-      name: 'test',
-      model,
-      ranks,
-      deviceNamespace,
-      deviceCapacity,
-      ...(faults === undefined ? {} : { faults }),
-    });
-    ends.push(() => engine.stop());
-    const cluster = await Cluster.start({
-      ranks,
-      instances: [{ name: 'engine', endpoint: engine.endpoint, ranks: [...Array(ranks).keys()] }],
-      devices: { kind: 'host', namespace: deviceNamespace },
-      ...(onProgress === undefined ? {} : { onProgress }),
-    });
-    ends.push(() => cluster.stop());
-    await use({ scratch, engine, cluster, makeModel });
-  } finally {
-    for (const end of ends.reverse()) await end();
-    rmSync(scratch, { recursive: true, force: true });
-  }
-}
-
-/** What lies in shared memory under names of this test's devices or of any cluster. */
-export function leftInSharedMemory(): string[] {
-  return readdirSync('/dev/shm').filter((name) => name.startsWith('weightcast-'));
+  const model = await makeModel(1);
+  const engine = await startReferenceEngine({
+    name: 'test',
+    model,
+    ranks,
+    deviceNamespace,
+    deviceCapacity,
+    ...(faults === undefined ? {} : { faults }),
+  });
+  ends.push(() => engine.stop());
+  const cluster = await Cluster.start({
+    ranks,
+    instances: [{ name: 'engine', endpoint: engine.endpoint, ranks: [...Array(ranks).keys()] }],
+    devices: { kind: 'host', namespace: deviceNamespace },
+    ...(onProgress === undefined ? {} : { onProgress }),
+  });
+  ends.push(() => cluster.stop());
+  return { scratch, deviceNamespace, engine, cluster, makeModel };
 }
 
 /** True while a process runs; one that has ended but was not waited for counts as gone. */

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import {
   type ReferenceEngineOptions,
   type RunningEngine,
@@ -18,7 +17,7 @@ import type { InstalledReport, LinkTensor } from '../../src/engines/worker-link/
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
-import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
+import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { SeededRandom } from '../plan/seeded-random.ts';
 import { writeRandomModel } from './random-model.ts';
 
@@ -33,7 +32,7 @@ export interface Answer {
   readonly body: any;
 }
 
-/** A real engine for one test, over a small model with one layer of each kind. */
+/** A real engine for one test, or all of a file, over a small model with one layer of each kind. */
 export class TestEngine {
   readonly running: RunningEngine;
   readonly namespace: string;
@@ -45,7 +44,7 @@ export class TestEngine {
     this.directory = directory;
   }
 
-  static async start(test: TestContext, options: Partial<ReferenceEngineOptions> = {}): Promise<TestEngine> {
+  static async start(test: Scope, options: Partial<ReferenceEngineOptions> = {}): Promise<TestEngine> {
     const namespace = `engine-${randomBytes(6).toString('hex')}`;
     const directory = temporaryDirectory(test);
     const model = writeModel(directory, 0);

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { type Answer, TestEngine } from './engine-harness.ts';
+
+/** Each test leaves it as it was but for its weights. */
+const engine = await TestEngine.start({ after });
 
 /** Long enough that a pause comes in the middle: several hundred calls of the workers. */
 const long = 4_096;
@@ -11,15 +14,14 @@ async function isHeldBack(answer: Promise<unknown>): Promise<boolean> {
   return (await Promise.race([answer, held])) === 'held';
 }
 
-function ask(engine: TestEngine, prompt: string, length: number): Promise<Answer> {
+function ask(prompt: string, length: number): Promise<Answer> {
   return engine.post('/v1/completions', { prompt, max_tokens: length });
 }
 
 const wordsIn = ({ body }: Answer): number => body.choices[0].text.split(' ').length - 1;
 const reasonOf = ({ body }: Answer): string => body.choices[0].finish_reason;
 
-test('a paused engine holds requests back until it is resumed', async (t) => {
-  const engine = await TestEngine.start(t);
+test('a paused engine holds requests back until it is resumed', async () => {
   const { text } = await engine.complete('x');
   assert.deepEqual((await engine.get('/is_paused')).body, { is_paused: false });
   assert.deepEqual(await engine.post('/pause?mode=keep&clear_cache=true'), {
@@ -34,19 +36,18 @@ test('a paused engine holds requests back until it is resumed', async (t) => {
   assert.equal((await held).text, text);
 });
 
-test('a pause in the mode abort ends completions that are being answered, with what they have', async (t) => {
-  const engine = await TestEngine.start(t);
-  const answer = ask(engine, 'x', long);
+test('a pause in the mode abort ends completions that are being answered, with what they have', async () => {
+  const answer = ask('x', long);
   await new Promise((resolve) => setTimeout(resolve, 50));
   assert.equal((await engine.post('/pause')).status, 200);
   const aborted = await answer;
+  await engine.post('/resume');
   assert.equal(reasonOf(aborted), 'abort');
   assert.ok(wordsIn(aborted) < long);
 });
 
-test('a pause in the mode wait lets them come to their end first', async (t) => {
-  const engine = await TestEngine.start(t);
-  const answer = ask(engine, 'x', long);
+test('a pause in the mode wait lets them come to their end first', async () => {
+  const answer = ask('x', long);
   let answered = false;
   answer.then(() => {
     answered = true;
@@ -54,13 +55,14 @@ test('a pause in the mode wait lets them come to their end first', async (t) => 
   await new Promise((resolve) => setTimeout(resolve, 50));
   await engine.post('/pause?mode=wait');
   const whole = await answer;
+  await engine.post('/resume');
   assert.ok(answered);
   assert.deepEqual([reasonOf(whole), wordsIn(whole)], ['length', long]);
 });
 
-test('a pause in the mode keep freezes them; an update in between shows in their version', async (t) => {
-  const engine = await TestEngine.start(t);
-  const answer = ask(engine, 'x', long);
+test('a pause in the mode keep freezes them; an update in between shows in their version', async () => {
+  const { version } = await engine.complete('x');
+  const answer = ask('x', long);
   await new Promise((resolve) => setTimeout(resolve, 50));
   await engine.post('/pause?mode=keep');
   assert.ok(await isHeldBack(answer), 'it was not done before the pause');
@@ -69,11 +71,10 @@ test('a pause in the mode keep freezes them; an update in between shows in their
   await engine.post('/resume');
   const kept = await answer;
   assert.deepEqual([reasonOf(kept), wordsIn(kept)], ['length', long]);
-  assert.equal(kept.body.system_fingerprint, 'dummy+v@1');
+  assert.equal(kept.body.system_fingerprint, `${version}+v@1`);
 });
 
-test('a client that hangs up while its request is held back leaves the queue', async (t) => {
-  const engine = await TestEngine.start(t);
+test('a client that hangs up while its request is held back leaves the queue', async () => {
   await engine.post('/pause');
   const hangUp = new AbortController();
   // As many as may wait: one more is refused while they do.
@@ -85,13 +86,13 @@ test('a client that hangs up while its request is held back leaves the queue', a
     }),
   );
   await new Promise((resolve) => setTimeout(resolve, 500));
-  const refused = await ask(engine, 'x', 1);
+  const refused = await ask('x', 1);
   assert.equal(refused.status, 503);
   assert.match(refused.body.error.message, /1024 requests are waiting/);
   hangUp.abort();
   await Promise.allSettled(held);
   await new Promise((resolve) => setTimeout(resolve, 300));
-  const waiting = ask(engine, 'x', 1);
+  const waiting = ask('x', 1);
   assert.ok(await isHeldBack(waiting));
   await engine.post('/resume');
   assert.equal((await waiting).status, 200);

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { deviceCapacity, TestEngine } from './engine-harness.ts';
 
-test('the routes answer as those of vLLM', async (t) => {
-  const engine = await TestEngine.start(t);
+/** Each test leaves it as it was but for its weights. */
+const engine = await TestEngine.start({ after });
+
+test('the routes answer as those of vLLM', async () => {
   assert.deepEqual(await engine.get('/health'), { status: 200, body: '' });
   assert.deepEqual((await engine.get('/get_world_size')).body, { world_size: 2 });
   const models = (await engine.get('/v1/models')).body;
@@ -16,8 +18,7 @@ test('the routes answer as those of vLLM', async (t) => {
   assert.deepEqual(await engine.get('/nowhere'), { status: 404, body: { detail: 'Not Found' } });
 });
 
-test('an answer has the fields of a vLLM completion, a choice for each prompt', async (t) => {
-  const engine = await TestEngine.start(t);
+test('an answer has the fields of a vLLM completion, a choice for each prompt', async () => {
   const request = { model: 'tiny', prompt: ['one two', 'three'], max_tokens: 3, temperature: 0 };
   const { status, body } = await engine.post('/v1/completions', request);
   assert.equal(status, 200);
@@ -31,8 +32,7 @@ test('an answer has the fields of a vLLM completion, a choice for each prompt', 
   }
 });
 
-test('requests that vLLM refuses are refused with its status and error body', async (t) => {
-  const engine = await TestEngine.start(t);
+test('requests that vLLM refuses are refused with its status and error body', async () => {
   for (const [path, body, status, words] of [
     ['/v1/completions', { model: 'other', prompt: 'x' }, 404, /The model `other` does not exist/],
     ['/v1/completions', { model: 'tiny' }, 400, /prompt/],
@@ -65,8 +65,7 @@ test('requests that vLLM refuses are refused with its status and error body', as
   assert.ok((await engine.complete('after all that')).text);
 });
 
-test('a body is read as JSON whatever its type is said to be', async (t) => {
-  const engine = await TestEngine.start(t, { ranks: 1 });
+test('a body is read as JSON whatever its type is said to be', async () => {
   for (const type of ['application/json', 'text/plain', 'application/x-www-form-urlencoded']) {
     const response = await fetch(`${engine.running.endpoint}/collective_rpc`, {
       method: 'POST',
@@ -77,8 +76,7 @@ test('a body is read as JSON whatever its type is said to be', async (t) => {
   }
 });
 
-test('workers tell what is free on their devices', async (t) => {
-  const engine = await TestEngine.start(t);
+test('workers tell what is free on their devices', async () => {
   const { body } = await engine.rpc('device_memory', [], null);
   assert.equal(body.results.length, 2);
   for (const { free, total } of body.results) {

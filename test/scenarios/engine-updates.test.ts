@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { combineParts } from '../../src/checkpoint/parts.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
@@ -9,10 +9,12 @@ import { digestTensors, Mapping, ThreadPool } from '../../src/native-bridge/memo
 import { readTensors } from '../cluster/tensors.ts';
 import { TestEngine } from './engine-harness.ts';
 
+/** Of the tests that leave their engine healthy. */
+const engine = await TestEngine.start({ after });
+
 const prompts = Array.from({ length: 8 }, (_, number) => `prompt ${number}`);
 
-test('completions are the same for the same weights, and others for other weights', async (t) => {
-  const engine = await TestEngine.start(t);
+test('completions are the same for the same weights, and others for other weights', async () => {
   const answers = async () =>
     Promise.all(prompts.map(async (prompt) => (await engine.complete(prompt, 40)).text));
   const dummy = await answers();
@@ -48,8 +50,7 @@ test('an update over the worker link reaches every worker, and the engine says w
   assert.deepEqual(await engine.rpc('device_memory'), memory, 'the link buffers are let go of');
 });
 
-test('a dump is one safetensors file with exactly the tensors that were installed', async (t) => {
-  const engine = await TestEngine.start(t, { ranks: 2 });
+test('a dump is one safetensors file with exactly the tensors that were installed', async () => {
   const path = engine.makeModel(4);
   await engine.install(path, 'v@4');
   const dump = join(engine.directory, 'dump.safetensors');
@@ -65,8 +66,7 @@ test('a dump is one safetensors file with exactly the tensors that were installe
   assert.deepEqual(strays, []);
 });
 
-test('a device that the links do not name is a KeyError, and no worker connects', async (t) => {
-  const engine = await TestEngine.start(t);
+test('a device that the links do not name is a KeyError, and no worker connects', async () => {
   const [first, second] = engine.running.deviceUuids;
   const before = await engine.complete('x');
   const links = { [first!]: `ipc://@nobody-listens-${engine.namespace}` };
@@ -78,8 +78,7 @@ test('a device that the links do not name is a KeyError, and no worker connects'
   assert.deepEqual(await engine.complete('x'), before);
 });
 
-test('where no rank listens the call fails, and the engine lives on', async (t) => {
-  const engine = await TestEngine.start(t);
+test('where no rank listens the call fails, and the engine lives on', async () => {
   const links = Object.fromEntries(
     engine.running.deviceUuids.map((uuid) => [uuid, `ipc://@nobody-${uuid}-${engine.namespace}`]),
   );
@@ -123,8 +122,7 @@ test('a call that is not done in time fails, and the engine is busy until its wo
   await engine.install(path, 'v@7', 2);
 });
 
-test('a dump into a directory that is missing fails, and changes nothing', async (t) => {
-  const engine = await TestEngine.start(t);
+test('a dump into a directory that is missing fails, and changes nothing', async () => {
   const nowhere = join(engine.directory, 'missing', 'dump.safetensors');
   const { status, body } = await engine.rpc('dump_weights', [nowhere]);
   assert.equal(status, 500);
