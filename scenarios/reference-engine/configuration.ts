@@ -6,7 +6,7 @@ const faults = z.object({
   failLoadOfTensor: z.string().optional(),
   /** Dies when this bucket arrives. */
   exitAtBucket: z.int().min(0).optional(),
-  /** Does not answer this bucket for as long as the rank keeps the link buffer. */
+  /** Leaves this bucket alone for some seconds, then refuses it. */
   hangAtBucket: z.int().min(0).optional(),
   /** The worker that fails; all if not given. */
   rank: z.int().min(0).optional(),

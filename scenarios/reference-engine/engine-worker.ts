@@ -54,8 +54,7 @@ export class EngineWorker {
       const device = this.#device;
       const installer = new WeightsInstaller(this.#parameters);
       const faults = this.#faults;
-      const handler =
-        faults === null ? installer : new FaultyHandler(installer, faults, () => device.memory().free);
+      const handler = faults === null ? installer : new FaultyHandler(installer, faults);
       if (faults?.once === true) this.#faults = null;
       const options = { address, deviceUuid: device.uuid, timeoutMilliseconds, clock: systemClock };
       return receiveWeights(options, handler);

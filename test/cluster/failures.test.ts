@@ -71,7 +71,7 @@ test('an engine worker that hangs ends the update at its timeout', async (t) => 
   const { cluster, makeModel } = await startBench(t, { ranks: 2, faults });
   await cluster.register('v', await makeModel(5));
   await assert.rejects(
-    cluster.update('v', { bucketBytes: 2 ** 20, timeoutMilliseconds: 2_000 }),
+    cluster.update('v', { bucketBytes: 2 ** 20, timeoutMilliseconds: 1_000 }),
     (error: Error) => {
       return ['DeadlineError', 'WorkerLinkError', 'EngineError'].includes(error.name);
     },
