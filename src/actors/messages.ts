@@ -138,6 +138,10 @@ const checkpointStatus = z.object({
 });
 export type CheckpointStatus = z.infer<typeof checkpointStatus>;
 
+/** What came over the fabric from a rank; one of another cluster has a number that is not of this one. */
+const received = z.object({ from: rank, bytes });
+export type Received = z.infer<typeof received>;
+
 const updateReport = z.object({
   epoch,
   checkpoint: name,
@@ -148,6 +152,8 @@ const updateReport = z.object({
   bytes,
   /** Of them, what ranks have received from other hosts. */
   receivedBytes: bytes,
+  /** Who gave them. */
+  received: z.array(received),
   buckets: z.int(),
   slotBytes: bytes,
   /** The whole update, from prepare to commit. */
@@ -409,7 +415,7 @@ export type NewCommunicator = z.infer<typeof newCommunicator>;
 const communicator = z.object({ number: z.int().positive(), id: binary });
 export type Communicator = z.infer<typeof communicator>;
 
-const streamed = z.object({ timeline, installed: installed.nullable() });
+const streamed = z.object({ timeline, installed: installed.nullable(), received: z.array(received) });
 export type Streamed = z.infer<typeof streamed>;
 
 export const toRank = {

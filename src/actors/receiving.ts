@@ -7,7 +7,7 @@ import { Pieces } from '../plan/pieces.ts';
 import type { Plan } from '../plan/plan.ts';
 import { deadlines } from './deadlines.ts';
 import type { Leases } from './leases.ts';
-import type { FabricSource, NextReads, ReceptionOrder } from './messages.ts';
+import type { FabricSource, NextReads, Received, ReceptionOrder } from './messages.ts';
 
 /** What became of reads. */
 export interface ReadReport {
@@ -62,7 +62,8 @@ export class Receiving {
   #report: ReadReport = { arrived: [], failed: [] };
   #failure: WeightcastError | null = null;
   #run: Promise<void> = Promise.resolve();
-  #receivedBytes = 0;
+  /** Rank to the bytes that came from it. */
+  readonly #givenBy = new Map<number, number>();
 
   private constructor(options: ReceivingOptions) {
     const { order, plan, manifest } = options;
@@ -105,7 +106,11 @@ export class Receiving {
   }
 
   get receivedBytes(): number {
-    return this.#receivedBytes;
+    return [...this.#givenBy.values()].reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  get received(): Received[] {
+    return [...this.#givenBy].map(([from, bytes]) => ({ from, bytes }));
   }
 
   /** Three numbers a piece: its number, start and end, in milliseconds of the host's monotonic clock. */
@@ -182,7 +187,7 @@ export class Receiving {
   #begin(piece: number, source: number): void {
     const read = this.#read(piece, source)
       .then(
-        () => this.#arrived(piece),
+        () => this.#arrived(piece, source),
         (error) => {
           this.#report.failed.push({ piece, source, reason: describe(error) });
         },
@@ -222,12 +227,12 @@ export class Receiving {
     return peer;
   }
 
-  #arrived(piece: number): void {
+  #arrived(piece: number, source: number): void {
     this.#report.arrived.push(piece);
     // The swarm may have given a read up that came to its end all the same, and let the piece be read again.
     if (this.#here.has(piece)) return;
     this.#here.add(piece);
-    this.#receivedBytes += this.#pieces.at(piece).bytes;
+    this.#givenBy.set(source, (this.#givenBy.get(source) ?? 0) + this.#pieces.at(piece).bytes);
     for (const bucket of this.#bucketsOf.get(piece) ?? []) {
       const missing = this.#missingOf.get(bucket)! - 1;
       this.#missingOf.set(bucket, missing);

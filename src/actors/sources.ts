@@ -93,11 +93,11 @@ export class Sources {
     if (member !== undefined) this.#adopt(member);
   }
 
-  /** The update is over. What ranks of this update received, and have given up, nobody may read any more. */
-  release(isFailed: boolean): void {
+  /** The update is over. Unless they keep what they received, its ranks can be read from no more. */
+  release(isKept: boolean): void {
     const { context, order } = this.#scope;
-    if (isFailed) {
-      const reason = 'its update failed';
+    if (!isKept) {
+      const reason = 'it keeps nothing of what it received';
       for (const rank of this.#receivers) {
         context.tell(order.swarm, { type: 'remove-source', swarm: this.swarm, rank, reason });
       }
