@@ -316,6 +316,7 @@ const planned = z.object({
       served: z.array(
         z.object({
           rank,
+          host: z.string(),
           slices: z.array(z.object({ slice: z.int().nonnegative(), path: z.string(), offset: bytes })),
         }),
       ),
@@ -560,7 +561,10 @@ export const toSwarm = {
   closeSwarm: notice('close-swarm', { swarm, epoch }),
   /** `isComplete`: it holds all of its slices now; otherwise it is about to receive them. */
   addSource: request('add-source', { swarm, source: fabricSource, isComplete: z.boolean() }, nothing),
-  removeSource: notice('remove-source', { swarm, rank, reason: z.string() }),
+  /** `returns`: it is being started anew. */
+  removeSource: notice('remove-source', { swarm, rank, reason: z.string(), returns: z.boolean() }),
+  /** It is there, and holds these no more. */
+  reduceSource: notice('reduce-source', { swarm, rank, slices: z.array(z.int().nonnegative()) }),
   /** A rank that is a source lacks these pieces, in the order in which it wants them. */
   joinSwarm: request('join-swarm', { swarm, rank, pieces: words }, nothing),
   nextReads: request(
@@ -578,7 +582,9 @@ export const toSwarm = {
 
 export type SwarmMessage =
   | MessageIn<typeof toSwarm>
-  | { readonly type: 'waited-enough'; readonly swarm: string; readonly rank: number };
+  | { readonly type: 'waited-enough'; readonly swarm: string; readonly rank: number }
+  /** A receiver has left a source alone for long enough. */
+  | { readonly type: 'try-again'; readonly swarm: string; readonly rank: number; readonly source: number };
 
 // ── to a group of bridges, in the supervisor's process ─────────────────────────────────────────────────────────
 

@@ -1,7 +1,14 @@
 import { strict as assert } from 'node:assert';
 import type { Manifest } from '../checkpoint/manifest.ts';
 import type { SegmentStore } from '../checkpoint/segment-store.ts';
-import { AbortedError, asFailure, describe, VerificationError, type WeightcastError } from '../errors.ts';
+import {
+  AbortedError,
+  asFailure,
+  describe,
+  PeerLostError,
+  VerificationError,
+  type WeightcastError,
+} from '../errors.ts';
 import type { Fabric, FabricPeer } from '../native-bridge/fabric.ts';
 import { Pieces } from '../plan/pieces.ts';
 import type { Plan } from '../plan/plan.ts';
@@ -178,10 +185,16 @@ export class Receiving {
   }
 
   #learn(source: FabricSource): void {
+    const known = this.#sources.get(source.rank);
     this.#sources.set(source.rank, source);
-    const old = this.#peers.get(source.rank);
-    this.#peers.delete(source.rank);
-    old?.then((peer) => peer.close()).catch(() => {});
+    // It may only hold more than it did.
+    if (known !== undefined && Buffer.compare(known.address, source.address) !== 0) this.#drop(source.rank);
+  }
+
+  #drop(source: number): void {
+    const peer = this.#peers.get(source);
+    this.#peers.delete(source);
+    peer?.then((connected) => connected.close()).catch(() => {});
   }
 
   #begin(piece: number, source: number): void {
@@ -205,14 +218,20 @@ export class Receiving {
       held !== undefined && mirror !== undefined,
       `piece ${piece} is to be read from rank ${sourceRank}`,
     );
-    const peer = await this.#peer(source!);
-    const { startedAt, endedAt } = await peer.read(
-      held.token,
-      Float64Array.of(held.offset + offset, offset, bytes),
-      this.#options.segments.attach(mirror.path),
-      { timeoutMilliseconds: deadlines.read, signal: this.#abort.signal },
-    );
-    this.#spans.push(piece, startedAt, endedAt);
+    const peer = this.#peer(source!);
+    try {
+      const { startedAt, endedAt } = await (await peer).read(
+        held.token,
+        Float64Array.of(held.offset + offset, offset, bytes),
+        this.#options.segments.attach(mirror.path),
+        { timeoutMilliseconds: deadlines.read, signal: this.#abort.signal },
+      );
+      this.#spans.push(piece, startedAt, endedAt);
+    } catch (error) {
+      // The next read connects anew.
+      if (error instanceof PeerLostError && this.#peers.get(sourceRank) === peer) this.#drop(sourceRank);
+      throw error;
+    }
   }
 
   #peer({ rank, address, secret }: FabricSource): Promise<FabricPeer> {
@@ -220,9 +239,12 @@ export class Receiving {
     if (peer === undefined) {
       const { signal } = this.#abort;
       const options = { name: `rank ${rank}`, timeoutMilliseconds: deadlines.connect, signal };
-      peer = this.#options.fabric(secret).connect(address, options);
-      this.#peers.set(rank, peer);
-      peer.catch(() => this.#peers.delete(rank));
+      const connecting = this.#options.fabric(secret).connect(address, options);
+      this.#peers.set(rank, connecting);
+      connecting.catch(() => {
+        if (this.#peers.get(rank) === connecting) this.#peers.delete(rank);
+      });
+      peer = connecting;
     }
     return peer;
   }

@@ -90,7 +90,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     this.#options = options;
     this.#ports = ports;
     this.#processes = new RankProcesses(this.#members, ports, this.#forgotten, {
-      onLost: (rank, reason) => this.#loseRank(rank, reason),
+      onLost: (rank, reason, returns) => this.#loseRank(rank, reason, returns),
       onReady: (rank) => {
         this.#communicators.lose(rank);
         for (const [{ ranks }, update] of this.#updates) if (!ranks.has(rank)) update.sourceReady(rank);
@@ -395,12 +395,13 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
 
   // ── ranks that die ───────────────────────────────────────────────────────────────────────────────────────────
 
-  #loseRank(rank: number, reason: string): void {
+  #loseRank(rank: number, reason: string, returns: boolean): void {
     this.#communicators.lose(rank);
     for (const { what, abort } of this.#works.of(rank)) {
       abort.abort(new PeerLostError(`rank ${rank} died (${reason}) while ${what}`));
     }
-    for (const [{ ranks }, update] of this.#updates) if (!ranks.has(rank)) update.sourceLost(rank, reason);
+    for (const [{ ranks }, update] of this.#updates)
+      if (!ranks.has(rank)) update.sourceLost(rank, reason, returns);
   }
 
   #giveUp(error: WeightcastError): void {

@@ -41,8 +41,8 @@ export class Update {
   }
 
   /** A rank that does not take part is gone: others are read from in its place. */
-  sourceLost(rank: number, reason: string): void {
-    this.#sources.lost(rank, reason);
+  sourceLost(rank: number, reason: string, returns: boolean): void {
+    this.#sources.lost(rank, reason, returns);
   }
 
   /** A rank that does not take part has come. */
