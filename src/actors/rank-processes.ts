@@ -23,7 +23,7 @@ export interface RankNews {
   onLost(rank: number, reason: string, returns: boolean): void;
   onReady(rank: number): void;
   /** It cannot be kept alive. */
-  onFatal(error: WeightcastError): void;
+  onFatal(rank: number, error: WeightcastError): void;
 }
 
 /** Starts rank processes, sees to it that they live, and keeps the ledger of them. */
@@ -104,6 +104,7 @@ export class RankProcesses {
       context.schedule(delay, { type: 'launch-rank', rank });
       return;
     }
-    this.#news.onFatal(new PeerLostError(`rank ${rank} keeps ending (${reason}); it is not started again`));
+    const error = new PeerLostError(`rank ${rank} keeps ending (${reason}); it is not started again`);
+    this.#news.onFatal(rank, error);
   }
 }
