@@ -2,16 +2,15 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
-import { type CheckpointIndex, openCheckpoint } from '../src/checkpoint/source.ts';
+import { openCheckpoint } from '../src/checkpoint/source.ts';
 import { interruptible, runCommand } from '../src/cli/interrupt.ts';
 import { Narrator } from '../src/cli/narrator.ts';
 import { summarize } from '../src/cli/summary.ts';
 import { Cluster } from '../src/cluster.ts';
-import { ProgressBar } from '../src/observe/progress-bar.ts';
 import { chromeTrace, drawTimeline } from '../src/observe/timeline.ts';
 import { parseBytes, parseCount } from '../src/observe/units.ts';
-import { LoadGenerator, type LoadReport } from './load-generator.ts';
-import { writeQwen3Model } from './qwen3-model.ts';
+import { LoadGenerator, requestsText } from './load-generator.ts';
+import { ampleMemory, makeModel } from './model.ts';
 import { type RunningEngine, startReferenceEngine } from './reference-engine/index.ts';
 import { collectiveRpc, verifyWeights } from './verify-weights.ts';
 
@@ -60,7 +59,9 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
   const narrator = new Narrator();
   const stops: (() => Promise<unknown>)[] = [];
   try {
-    const model = options.checkpoint ?? (await makeModel(join(scratch, 'qwen3'), size, signal));
+    const model =
+      options.checkpoint ??
+      (await makeModel({ directory: join(scratch, 'qwen3'), bytes: size, seed: 1 }, signal));
     const index = await openCheckpoint(model);
     const deviceCapacity =
       options.deviceMemory === undefined
@@ -74,7 +75,7 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
       deviceCapacity,
     });
     stops.push(() => engine.stop());
-    const load = new LoadGenerator(engine.endpoint, clients);
+    const load = new LoadGenerator(engine.endpoint, 'demo', clients);
     stops.push(() => load.stop());
     const cluster = await Cluster.start({
       ranks,
@@ -113,40 +114,10 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
   }
 }
 
-async function makeModel(directory: string, size: number, signal: AbortSignal): Promise<string> {
-  const bar = new ProgressBar('making a model');
-  try {
-    await writeQwen3Model({
-      directory,
-      bytes: size,
-      seed: 1,
-      onProgress: (done, total) => {
-        signal.throwIfAborted();
-        bar.update(done, total);
-      },
-    });
-    return directory;
-  } finally {
-    bar.end();
-  }
-}
-
-/** Room for the whole model on one device and for three slots of its largest tensor. */
-function ampleMemory(index: CheckpointIndex): number {
-  const total = index.bytes.reduce((sum, bytes) => sum + bytes, 0);
-  const largest = index.bytes.reduce((most, bytes) => Math.max(most, bytes), 0);
-  return 2 * total + 4 * largest + 2 ** 30;
-}
-
 async function dumpWeights(engine: RunningEngine, directory: string | undefined): Promise<void> {
   if (directory === undefined) return;
   mkdirSync(directory, { recursive: true });
   await collectiveRpc(engine.endpoint, 'dump_weights', [resolve(directory, `${instance}.safetensors`)]);
-}
-
-function requestsText(requests: LoadReport): string {
-  const failure = requests.firstFailure === null ? '' : ` (${requests.firstFailure})`;
-  return `${requests.served} served by ${requests.versions.join(', then ')}; ${requests.failed} failed${failure}`;
 }
 
 await program.parseAsync();

@@ -20,6 +20,7 @@ const pauseMilliseconds = 5;
 /** Clients that ask an engine for completions, one request after the other, until told to stop. */
 export class LoadGenerator {
   readonly #endpoint: string;
+  readonly #model: string;
   readonly #clients: Promise<void>[];
   readonly #versions = new Set<string>();
   #served = 0;
@@ -28,8 +29,10 @@ export class LoadGenerator {
   #slowest = 0;
   #stopping = false;
 
-  constructor(endpoint: string, clients: number) {
+  /** `model`: what the engine calls what it serves. */
+  constructor(endpoint: string, model: string, clients: number) {
     this.#endpoint = endpoint;
+    this.#model = model;
     this.#clients = Array.from({ length: clients }, (_, client) => this.#run(client));
   }
 
@@ -70,7 +73,7 @@ export class LoadGenerator {
     const answer = await request(`${this.#endpoint}/v1/completions`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ model: 'demo', prompt, max_tokens: 4 }),
+      body: JSON.stringify({ model: this.#model, prompt, max_tokens: 4 }),
       signal: AbortSignal.timeout(requestTimeoutMilliseconds),
     });
     const body = (await answer.body.json()) as { system_fingerprint?: string; choices?: { text: string }[] };
@@ -79,4 +82,11 @@ export class LoadGenerator {
     }
     return body.system_fingerprint ?? 'unknown';
   }
+}
+
+/** As one line. */
+export function requestsText({ served, failed, versions, firstFailure }: LoadReport): string {
+  const failure = firstFailure === null ? '' : ` (${firstFailure})`;
+  const by = versions.length === 0 ? '' : ` by ${versions.join(', then ')}`;
+  return `${served} served${by}; ${failed} failed${failure}`;
 }

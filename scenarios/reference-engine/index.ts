@@ -30,6 +30,8 @@ export interface ReferenceEngineOptions {
   readonly port?: number;
   /** Ways to fail on purpose. */
   readonly faults?: Faults;
+  /** Words put before the command that starts it, such as `['ip', 'netns', 'exec', 'b']`. */
+  readonly launcher?: readonly string[];
 }
 
 /** An engine in processes of its own. They end with the process that started it, however that ends. */
@@ -53,14 +55,14 @@ export interface RunningEngine {
  * `CheckpointError`, `MemoryError` if the model does not fit onto a device. Then nothing is left of it.
  */
 export async function startReferenceEngine(options: ReferenceEngineOptions): Promise<RunningEngine> {
-  const configuration: EngineConfiguration = { ...defaults, ...options };
+  const { launcher, ...given } = options;
+  const configuration: EngineConfiguration = { ...defaults, ...given };
   let begun: (message: ServerMessage) => void = () => {};
   const first = new Promise<ServerMessage>((resolve) => {
     begun = resolve;
   });
-  const server = startProcess('./server', import.meta.url, configuration, (message) =>
-    begun(message as ServerMessage),
-  );
+  const onMessage = (message: unknown) => begun(message as ServerMessage);
+  const server = startProcess('./server', import.meta.url, configuration, onMessage, launcher);
   const ended = server.exited.then((how) => new PeerLostError(`the engine ended (${how}) before it served`));
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<DeadlineError>((resolve) => {

@@ -8,7 +8,7 @@ import { linkSlotCount, type Plan, stagesAhead } from '../plan/plan.ts';
 import { transfersOf } from '../plan/transfers.ts';
 import type { Clock } from '../ports.ts';
 import { deadlines } from './deadlines.ts';
-import type { CarryFrom, Installed } from './messages.ts';
+import type { CarryFrom, Installed, Received } from './messages.ts';
 import type { RankPorts } from './rank-ports.ts';
 import type { Receiving } from './receiving.ts';
 
@@ -182,6 +182,11 @@ export class Attempt {
   /** Spans of the pieces that came from other hosts. */
   get readSpans(): Float64Array {
     return this.#receiving?.spans ?? new Float64Array();
+  }
+
+  /** What other hosts gave. */
+  get received(): Received[] {
+    return this.#receiving?.received ?? [];
   }
 
   /** The worker drops the buffer, the device memory goes back, and only then the post-hook runs. */

@@ -1,4 +1,4 @@
-import { UsageError } from '../errors.ts';
+import { UsageError, type WeightcastError } from '../errors.ts';
 import type { InstanceOptions } from './instance-options.ts';
 import type { ActorRef } from './kernel/index.ts';
 import type { BridgeMessage, ClusterStatus } from './messages.ts';
@@ -8,6 +8,8 @@ type Status = ClusterStatus['instances'][number];
 
 interface Entry {
   readonly options: InstanceOptions;
+  /** Why a rank of it cannot be kept alive: it cannot be updated any more. */
+  failure: WeightcastError | null;
   bridge: ActorRef<BridgeMessage> | null;
   state: Status['state'];
   version: Status['version'];
@@ -20,7 +22,13 @@ export class Instances {
   /** Throws `UsageError` if the name is taken. */
   add(options: InstanceOptions): void {
     if (this.#entries.has(options.name)) throw new UsageError(`there is an instance ${options.name} already`);
-    this.#entries.set(options.name, { options, bridge: null, state: 'unknown', version: null });
+    this.#entries.set(options.name, {
+      options,
+      failure: null,
+      bridge: null,
+      state: 'unknown',
+      version: null,
+    });
   }
 
   remove(name: string): void {
@@ -39,6 +47,20 @@ export class Instances {
 
   get names(): string[] {
     return [...this.#entries.keys()];
+  }
+
+  /** The one that a rank belongs to. */
+  withRank(rank: number): string | null {
+    return this.names.find((name) => this.options(name).ranks.includes(rank)) ?? null;
+  }
+
+  fail(name: string, error: WeightcastError): void {
+    for (const entry of this.#select([name])) entry.failure ??= error;
+  }
+
+  /** Why one of these cannot be updated any more; null if all can. */
+  failureAmong(names: readonly string[]): WeightcastError | null {
+    return this.#select(names).find(({ failure }) => failure !== null)?.failure ?? null;
   }
 
   options(name: string): InstanceOptions {

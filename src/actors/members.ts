@@ -17,8 +17,8 @@ export interface RankMember {
   readonly pid: number;
 }
 
-/** `joining` until it has been ready once. */
-type RankState = 'joining' | 'starting' | 'ready' | 'down';
+/** `joining` until it has been ready once; `lost` when it will not be again. */
+type RankState = 'joining' | 'starting' | 'ready' | 'down' | 'lost';
 
 interface Entry {
   readonly rank: number;
@@ -69,14 +69,22 @@ export class Members {
     const entry = this.#ranks.get(rank);
     if (entry === undefined) return false;
     if (ref !== null && (entry.member === null || !sameActor(entry.member.ref, ref))) return false;
-    if (entry.state !== 'joining') entry.state = 'down';
+    if (entry.state !== 'joining' && entry.state !== 'lost') entry.state = 'down';
     entry.member = null;
     return true;
   }
 
-  /** Milliseconds until it may be started again; null if it has died too often. */
+  /** It cannot be kept alive. */
+  lost(rank: number): void {
+    const entry = this.#rank(rank);
+    entry.state = 'lost';
+    entry.member = null;
+  }
+
+  /** Milliseconds until it may be started again; null if it has died too often, or is lost. */
   restartDelay(rank: number): number | null {
-    return this.#rank(rank).restarts.next();
+    const { state, restarts } = this.#rank(rank);
+    return state === 'lost' ? null : restarts.next();
   }
 
   process(rank: number): LaunchedRank | null {
@@ -95,9 +103,10 @@ export class Members {
     return wanted.map((rank) => this.#rank(rank).member!);
   }
 
-  /** All ranks but those that have yet to join; throws `UsageError` naming those that are not ready. */
+  /** All ranks but those that have yet to join or are lost; throws `UsageError` naming those that are not ready. */
   allJoined(): RankMember[] {
-    return this.readyAmong(this.numbers.filter((rank) => this.#rank(rank).state !== 'joining'));
+    const isThere = (rank: number) => !['joining', 'lost'].includes(this.#rank(rank).state);
+    return this.readyAmong(this.numbers.filter(isThere));
   }
 
   /** Those that are ready, be it all or not. */
@@ -114,7 +123,7 @@ export class Members {
       const { state, member } = this.#rank(rank);
       return {
         rank,
-        state: state === 'joining' ? 'starting' : state,
+        state: state === 'joining' ? 'starting' : state === 'lost' ? 'down' : state,
         deviceUuid: member?.deviceUuid ?? null,
         host: member?.host ?? null,
         pid: member?.pid ?? null,

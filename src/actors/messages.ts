@@ -138,6 +138,10 @@ const checkpointStatus = z.object({
 });
 export type CheckpointStatus = z.infer<typeof checkpointStatus>;
 
+/** What came over the fabric from a rank; one of another cluster has a number that is not of this one. */
+const received = z.object({ from: rank, bytes });
+export type Received = z.infer<typeof received>;
+
 const updateReport = z.object({
   epoch,
   checkpoint: name,
@@ -148,6 +152,8 @@ const updateReport = z.object({
   bytes,
   /** Of them, what ranks have received from other hosts. */
   receivedBytes: bytes,
+  /** Who gave them. */
+  received: z.array(received),
   buckets: z.int(),
   slotBytes: bytes,
   /** The whole update, from prepare to commit. */
@@ -310,6 +316,7 @@ const planned = z.object({
       served: z.array(
         z.object({
           rank,
+          host: z.string(),
           slices: z.array(z.object({ slice: z.int().nonnegative(), path: z.string(), offset: bytes })),
         }),
       ),
@@ -409,7 +416,7 @@ export type NewCommunicator = z.infer<typeof newCommunicator>;
 const communicator = z.object({ number: z.int().positive(), id: binary });
 export type Communicator = z.infer<typeof communicator>;
 
-const streamed = z.object({ timeline, installed: installed.nullable() });
+const streamed = z.object({ timeline, installed: installed.nullable(), received: z.array(received) });
 export type Streamed = z.infer<typeof streamed>;
 
 export const toRank = {
@@ -554,7 +561,10 @@ export const toSwarm = {
   closeSwarm: notice('close-swarm', { swarm, epoch }),
   /** `isComplete`: it holds all of its slices now; otherwise it is about to receive them. */
   addSource: request('add-source', { swarm, source: fabricSource, isComplete: z.boolean() }, nothing),
-  removeSource: notice('remove-source', { swarm, rank, reason: z.string() }),
+  /** `returns`: it is being started anew. */
+  removeSource: notice('remove-source', { swarm, rank, reason: z.string(), returns: z.boolean() }),
+  /** It is there, and holds these no more. */
+  reduceSource: notice('reduce-source', { swarm, rank, slices: z.array(z.int().nonnegative()) }),
   /** A rank that is a source lacks these pieces, in the order in which it wants them. */
   joinSwarm: request('join-swarm', { swarm, rank, pieces: words }, nothing),
   nextReads: request(
@@ -572,7 +582,9 @@ export const toSwarm = {
 
 export type SwarmMessage =
   | MessageIn<typeof toSwarm>
-  | { readonly type: 'waited-enough'; readonly swarm: string; readonly rank: number };
+  | { readonly type: 'waited-enough'; readonly swarm: string; readonly rank: number }
+  /** A receiver has left a source alone for long enough. */
+  | { readonly type: 'try-again'; readonly swarm: string; readonly rank: number; readonly source: number };
 
 // ── to a group of bridges, in the supervisor's process ─────────────────────────────────────────────────────────
 

@@ -21,7 +21,7 @@ export interface OpenGroup {
   readonly ranks: readonly RankMember[];
   readonly plan: Plan;
   /** What they are about to receive from other hosts, and where it will be. */
-  readonly mirrors: readonly (Copy & { readonly bytes: number })[];
+  readonly mirrors: readonly Copy[];
 }
 
 export interface Opening {
@@ -188,8 +188,8 @@ function foreignRanks({ foreign }: Registered) {
 
 function mirrorsOf({ reception }: Planned, ranks: readonly RankMember[]): OpenGroup['mirrors'] {
   const hostOf = new Map(ranks.map(({ rank, host }) => [rank, host]));
-  return (reception?.mirrors ?? []).map(({ slice, path, bytes, receiver }) => {
-    return { slice, path, bytes, rank: receiver, host: hostOf.get(receiver)! };
+  return (reception?.mirrors ?? []).map(({ slice, path, receiver }) => {
+    return { slice, path, rank: receiver, host: hostOf.get(receiver)! };
   });
 }
 

@@ -117,13 +117,14 @@ export class PlannerActor implements Actor<PlannerMessage> {
     // Where mirrors lie is new each time, and so is the plan: nothing to keep.
     const plan = planUpdate({ manifest, ranks, fraction, bucketBytes, ownersAreLoaders: true });
     const served = [...servedBy(registered, slices, copies, sources)];
+    const hostOf = new Map(sources.map(({ rank, host }) => [rank, host]));
     return {
       plan,
       manifest: encodeManifest(manifest),
       reception: {
         sliceBytes: Float64Array.from(slices.slices, ({ bytes }) => bytes),
         mirrors: [...mirrors],
-        served: served.map(([rank, list]) => ({ rank, slices: list })),
+        served: served.map(([rank, list]) => ({ rank, host: hostOf.get(rank)!, slices: list })),
       },
     };
   }

@@ -19,11 +19,11 @@ const rankRestarts = {
 
 /** What the lives of rank processes mean to the rest of the cluster. */
 export interface RankNews {
-  /** A life of the rank is over; also called when the next one begins. */
-  onLost(rank: number, reason: string): void;
+  /** A life of the rank is over; also called when the next one begins. `returns`: there is to be a next one. */
+  onLost(rank: number, reason: string, returns: boolean): void;
   onReady(rank: number): void;
   /** It cannot be kept alive. */
-  onFatal(error: WeightcastError): void;
+  onFatal(rank: number, error: WeightcastError): void;
 }
 
 /** Starts rank processes, sees to it that they live, and keeps the ledger of them. */
@@ -53,7 +53,7 @@ export class RankProcesses {
   async remove(instance: InstanceOptions): Promise<void> {
     const ended = instance.ranks.map((rank) => {
       this.#instanceOf.delete(rank);
-      this.#news.onLost(rank, `instance ${instance.name} was removed`);
+      this.#news.onLost(rank, `instance ${instance.name} was removed`, false);
       return this.#members.remove(rank)?.stop();
     });
     await Promise.allSettled(ended);
@@ -89,7 +89,7 @@ export class RankProcesses {
 
   down({ rank, ref, reason }: MessageOf<'rank-down'>): void {
     if (!this.#members.down(rank, ref)) return;
-    this.#news.onLost(rank, reason);
+    this.#news.onLost(rank, reason, true);
     // Its process may live on where nobody reaches it; then it gives everything back, ends, and is started again.
     void this.#members.process(rank)?.stop();
   }
@@ -97,13 +97,14 @@ export class RankProcesses {
   exited({ rank, process, reason }: MessageOf<'rank-exited'>, context: Context<SupervisorMessage>): void {
     if (this.#members.process(rank) !== process) return;
     this.#members.down(rank, null);
-    this.#news.onLost(rank, reason);
+    this.#news.onLost(rank, reason, true);
     const delay = this.#members.restartDelay(rank);
     if (delay !== null) {
       context.log.warn({ rank, reason, delay }, 'rank process ended; starting it again');
       context.schedule(delay, { type: 'launch-rank', rank });
       return;
     }
-    this.#news.onFatal(new PeerLostError(`rank ${rank} keeps ending (${reason}); it is not started again`));
+    const error = new PeerLostError(`rank ${rank} keeps ending (${reason}); it is not started again`);
+    this.#news.onFatal(rank, error);
   }
 }

@@ -321,10 +321,10 @@ export class RankActor implements Actor<RankMessage> {
       return;
     }
     this.#reportProgress(context);
-    const { timeline } = this.#stream;
+    const { timeline, attempt } = this.#stream;
     this.#attempt = null;
     this.#stream = null;
-    this.#streamReply?.succeed({ timeline, installed: result });
+    this.#streamReply?.succeed({ timeline, installed: result, received: attempt.received });
     this.#streamReply = null;
   }
 

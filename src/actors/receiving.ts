@@ -1,13 +1,20 @@
 import { strict as assert } from 'node:assert';
 import type { Manifest } from '../checkpoint/manifest.ts';
 import type { SegmentStore } from '../checkpoint/segment-store.ts';
-import { AbortedError, asFailure, describe, VerificationError, type WeightcastError } from '../errors.ts';
+import {
+  AbortedError,
+  asFailure,
+  describe,
+  PeerLostError,
+  VerificationError,
+  type WeightcastError,
+} from '../errors.ts';
 import type { Fabric, FabricPeer } from '../native-bridge/fabric.ts';
 import { Pieces } from '../plan/pieces.ts';
 import type { Plan } from '../plan/plan.ts';
 import { deadlines } from './deadlines.ts';
 import type { Leases } from './leases.ts';
-import type { FabricSource, NextReads, ReceptionOrder } from './messages.ts';
+import type { FabricSource, NextReads, Received, ReceptionOrder } from './messages.ts';
 
 /** What became of reads. */
 export interface ReadReport {
@@ -62,7 +69,8 @@ export class Receiving {
   #report: ReadReport = { arrived: [], failed: [] };
   #failure: WeightcastError | null = null;
   #run: Promise<void> = Promise.resolve();
-  #receivedBytes = 0;
+  /** Rank to the bytes that came from it. */
+  readonly #givenBy = new Map<number, number>();
 
   private constructor(options: ReceivingOptions) {
     const { order, plan, manifest } = options;
@@ -105,7 +113,11 @@ export class Receiving {
   }
 
   get receivedBytes(): number {
-    return this.#receivedBytes;
+    return [...this.#givenBy.values()].reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  get received(): Received[] {
+    return [...this.#givenBy].map(([from, bytes]) => ({ from, bytes }));
   }
 
   /** Three numbers a piece: its number, start and end, in milliseconds of the host's monotonic clock. */
@@ -173,16 +185,22 @@ export class Receiving {
   }
 
   #learn(source: FabricSource): void {
+    const known = this.#sources.get(source.rank);
     this.#sources.set(source.rank, source);
-    const old = this.#peers.get(source.rank);
-    this.#peers.delete(source.rank);
-    old?.then((peer) => peer.close()).catch(() => {});
+    // It may only hold more than it did.
+    if (known !== undefined && Buffer.compare(known.address, source.address) !== 0) this.#drop(source.rank);
+  }
+
+  #drop(source: number): void {
+    const peer = this.#peers.get(source);
+    this.#peers.delete(source);
+    peer?.then((connected) => connected.close()).catch(() => {});
   }
 
   #begin(piece: number, source: number): void {
     const read = this.#read(piece, source)
       .then(
-        () => this.#arrived(piece),
+        () => this.#arrived(piece, source),
         (error) => {
           this.#report.failed.push({ piece, source, reason: describe(error) });
         },
@@ -200,14 +218,20 @@ export class Receiving {
       held !== undefined && mirror !== undefined,
       `piece ${piece} is to be read from rank ${sourceRank}`,
     );
-    const peer = await this.#peer(source!);
-    const { startedAt, endedAt } = await peer.read(
-      held.token,
-      Float64Array.of(held.offset + offset, offset, bytes),
-      this.#options.segments.attach(mirror.path),
-      { timeoutMilliseconds: deadlines.read, signal: this.#abort.signal },
-    );
-    this.#spans.push(piece, startedAt, endedAt);
+    const peer = this.#peer(source!);
+    try {
+      const { startedAt, endedAt } = await (await peer).read(
+        held.token,
+        Float64Array.of(held.offset + offset, offset, bytes),
+        this.#options.segments.attach(mirror.path),
+        { timeoutMilliseconds: deadlines.read, signal: this.#abort.signal },
+      );
+      this.#spans.push(piece, startedAt, endedAt);
+    } catch (error) {
+      // The next read connects anew.
+      if (error instanceof PeerLostError && this.#peers.get(sourceRank) === peer) this.#drop(sourceRank);
+      throw error;
+    }
   }
 
   #peer({ rank, address, secret }: FabricSource): Promise<FabricPeer> {
@@ -215,19 +239,22 @@ export class Receiving {
     if (peer === undefined) {
       const { signal } = this.#abort;
       const options = { name: `rank ${rank}`, timeoutMilliseconds: deadlines.connect, signal };
-      peer = this.#options.fabric(secret).connect(address, options);
-      this.#peers.set(rank, peer);
-      peer.catch(() => this.#peers.delete(rank));
+      const connecting = this.#options.fabric(secret).connect(address, options);
+      this.#peers.set(rank, connecting);
+      connecting.catch(() => {
+        if (this.#peers.get(rank) === connecting) this.#peers.delete(rank);
+      });
+      peer = connecting;
     }
     return peer;
   }
 
-  #arrived(piece: number): void {
+  #arrived(piece: number, source: number): void {
     this.#report.arrived.push(piece);
     // The swarm may have given a read up that came to its end all the same, and let the piece be read again.
     if (this.#here.has(piece)) return;
     this.#here.add(piece);
-    this.#receivedBytes += this.#pieces.at(piece).bytes;
+    this.#givenBy.set(source, (this.#givenBy.get(source) ?? 0) + this.#pieces.at(piece).bytes);
     for (const bucket of this.#bucketsOf.get(piece) ?? []) {
       const missing = this.#missingOf.get(bucket)! - 1;
       this.#missingOf.set(bucket, missing);

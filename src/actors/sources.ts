@@ -13,6 +13,13 @@ import {
 } from './messages.ts';
 import type { UpdateScope } from './update-scope.ts';
 
+/** What a rank serves, or did before it was gone. */
+interface Served {
+  readonly rank: number;
+  readonly host: string;
+  readonly slices: readonly ServedSlice[];
+}
+
 /**
  * The ranks that an update reads from: it takes leases on what they hold, tells the swarm of them, and finds another
  * rank of the same host when one is gone. An update that reads nothing has no sources.
@@ -21,12 +28,11 @@ export class Sources {
   readonly #scope: UpdateScope;
   /** The epochs that leases were taken for. */
   readonly #epochs: number[] = [];
-  /** Who serves what. */
-  readonly #served = new Map<number, { readonly host: string; readonly slices: readonly ServedSlice[] }>();
-  /** What ranks that are gone served, until another one does. */
-  #orphans: { readonly host: string; readonly slices: readonly ServedSlice[] }[] = [];
+  readonly #served = new Map<number, Served>();
+  /** What nobody serves, until another rank of its host does. */
+  #orphans: Served[] = [];
   /** Ranks that were told to receive in the last epoch. */
-  #receivers: number[] = [];
+  #receivers: readonly FabricSource[] = [];
 
   constructor(scope: UpdateScope) {
     this.#scope = scope;
@@ -48,10 +54,14 @@ export class Sources {
     this.#epochs.push(epoch);
     const memberOf = new Map(order.readyRanks().map((member) => [member.rank, member]));
     const lent = await Promise.allSettled(
-      reception.served.map(({ rank, slices }) => {
+      reception.served.map(async ({ rank, host, slices }) => {
         const foreign = order.checkpoint.foreign?.sources.find((source) => source.rank === rank);
         if (foreign !== undefined) return this.#announceForeign(foreign, slices);
-        return this.#lendFrom(memberOf.get(rank), slices, epoch);
+        const member = memberOf.get(rank);
+        if (member !== undefined) return this.#lendFrom(member, slices, epoch);
+        // It was there when the planner was asked.
+        this.#served.set(rank, { rank, host, slices });
+        this.lost(rank, 'it is gone', true);
       }),
     );
     const failed = lent.filter((outcome) => outcome.status === 'rejected');
@@ -68,7 +78,7 @@ export class Sources {
     const receiving = answers.flatMap((answer) =>
       answer.outcome === 'open' ? (answer.receiving ?? []) : [],
     );
-    this.#receivers = receiving.map(({ rank }) => rank);
+    this.#receivers = receiving;
     await Promise.all(
       receiving.map((source) => {
         const question = { swarm: this.swarm, source, isComplete: false };
@@ -77,14 +87,24 @@ export class Sources {
     );
   }
 
-  lost(rank: number, reason: string): void {
-    const lost = this.#served.get(rank);
-    if (lost === undefined) return;
-    this.#served.delete(rank);
+  /** `returns`: it is started anew. */
+  lost(rank: number, reason: string, returns: boolean): void {
     const { context, order } = this.#scope;
-    context.tell(order.swarm, { type: 'remove-source', swarm: this.swarm, rank, reason });
-    this.#orphans.push(lost);
-    const heir = order.readyRanks().find((member) => member.host === lost.host && member.rank !== rank);
+    if (this.#epochs.length === 0) return;
+    const lost = this.#served.get(rank);
+    this.#served.delete(rank);
+    const heir = order.readyRanks().find((member) => member.host === lost?.host && member.rank !== rank);
+    // One that served nothing comes back with nothing.
+    const isMissed = lost !== undefined || this.#orphans.some((orphan) => orphan.rank === rank);
+    const isAwaited = (returns && isMissed) || heir !== undefined;
+    context.tell(order.swarm, {
+      type: 'remove-source',
+      swarm: this.swarm,
+      rank,
+      reason,
+      returns: isAwaited,
+    });
+    if (lost !== undefined) this.#orphans.push(lost);
     if (heir !== undefined) this.#adopt(heir);
   }
 
@@ -93,14 +113,19 @@ export class Sources {
     if (member !== undefined) this.#adopt(member);
   }
 
-  /** The update is over. What ranks of this update received, and have given up, nobody may read any more. */
-  release(isFailed: boolean): void {
+  /** The update is over. Unless they keep what they received, its ranks can be read from no more. */
+  release(isKept: boolean): void {
     const { context, order } = this.#scope;
-    if (isFailed) {
-      const reason = 'its update failed';
-      for (const rank of this.#receivers) {
-        context.tell(order.swarm, { type: 'remove-source', swarm: this.swarm, rank, reason });
-      }
+    for (const { rank, slices } of isKept ? [] : this.#receivers) {
+      const { swarm } = this;
+      // One that died has not left by itself.
+      context.tell(order.swarm, { type: 'leave-swarm', swarm, rank });
+      context.tell(order.swarm, {
+        type: 'reduce-source',
+        swarm,
+        rank,
+        slices: slices.map(({ slice }) => slice),
+      });
     }
     for (const epoch of this.#epochs) {
       for (const { ref } of order.readyRanks()) context.tell(ref, { type: 'return-lease', epoch });
@@ -116,26 +141,24 @@ export class Sources {
     const inherited = this.#orphans.filter(({ host }) => host === member.host);
     if (epoch === undefined || inherited.length === 0) return;
     this.#orphans = this.#orphans.filter(({ host }) => host !== member.host);
-    const slices = inherited.flatMap((orphan) => orphan.slices);
+    const slices = [...new Set(inherited.flatMap((orphan) => orphan.slices))];
     this.#lendFrom(member, slices, epoch).catch((error) => {
       this.#scope.context.log.warn(
         { rank: member.rank, error: asFailure(error).message },
         'a source lends nothing',
       );
-      this.#orphans.push({ host: member.host, slices });
+      this.#orphans.push({ rank: member.rank, host: member.host, slices });
     });
   }
 
   async #lendFrom(
-    member: RankMember | undefined,
+    { rank, ref, host }: RankMember,
     slices: readonly ServedSlice[],
     epoch: number,
   ): Promise<void> {
-    if (member === undefined) throw new PeerLostError('a rank that was to be read from is gone');
     const { context } = this.#scope;
-    const { rank, ref, host } = member;
     const known = this.#served.get(rank)?.slices ?? [];
-    this.#served.set(rank, { host, slices: [...known, ...slices] });
+    this.#served.set(rank, { rank, host, slices: [...known, ...slices] });
     const question = { epoch, segments: [...new Set(slices.map(({ path }) => path))] };
     const { address, exposed } = await ask(
       context,

@@ -52,6 +52,8 @@ interface Begun<T, R> {
 interface Waiting {
   readonly instances: readonly string[];
   readonly reply: Reply<ClusterStatus>;
+  /** Called when they will never be, before the reply. */
+  readonly onFailure: () => void;
 }
 
 /** Registered checkpoints hold host memory; more than this is a leak and not a plan. */
@@ -83,20 +85,18 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   #epoch = 0;
   #registrations = 0;
   #waiting: Waiting[] = [];
-  /** Set when a rank cannot be kept alive; whatever is asked from then on fails with it. */
-  #fatal: WeightcastError | null = null;
 
   constructor(options: SupervisorOptions, ports: SupervisorPorts) {
     this.#options = options;
     this.#ports = ports;
     this.#processes = new RankProcesses(this.#members, ports, this.#forgotten, {
-      onLost: (rank, reason) => this.#loseRank(rank, reason),
+      onLost: (rank, reason, returns) => this.#loseRank(rank, reason, returns),
       onReady: (rank) => {
         this.#communicators.lose(rank);
         for (const [{ ranks }, update] of this.#updates) if (!ranks.has(rank)) update.sourceReady(rank);
         this.#answerWaiting();
       },
-      onFatal: (error) => this.#giveUp(error),
+      onFatal: (rank, error) => this.#giveUp(rank, error),
     });
   }
 
@@ -133,7 +133,11 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       case 'status':
         return context.reply(message, this.#status());
       case 'await-ready':
-        this.#waiting.push({ instances: this.#instances.names, reply: context.deferReply(message) });
+        this.#waiting.push({
+          instances: this.#instances.names,
+          reply: context.deferReply(message),
+          onFailure: () => {},
+        });
         return this.#answerWaiting();
       case 'subscribe':
         if (this.#observers.length < observerLimit) this.#observers.push(message.observer);
@@ -149,7 +153,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         this.#epoch = Math.max(this.#epoch, message.lastEpoch);
         return this.#processes.ready(message, context);
       case 'rank-failed':
-        return this.#giveUp(fromWire(message.error));
+        return this.#giveUp(message.rank, fromWire(message.error));
       case 'rank-down':
         return this.#processes.down(message);
       case 'rank-exited':
@@ -174,14 +178,14 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     const { instance } = message;
     const taken = instance.ranks.find((rank) => this.#members.has(rank));
     try {
-      if (this.#fatal !== null) throw this.#fatal;
       if (taken !== undefined) throw new UsageError(`rank ${taken} is in the cluster already`);
       this.#join(instance, context);
     } catch (thrown) {
       context.fail(asFailure(thrown));
       return;
     }
-    this.#waiting.push({ instances: [instance.name], reply: context.deferReply(message) });
+    const onFailure = () => void this.#dismiss(instance, context);
+    this.#waiting.push({ instances: [instance.name], reply: context.deferReply(message), onFailure });
   }
 
   #removeInstance(message: MessageOf<'remove-instance'>, context: Context<SupervisorMessage>): void {
@@ -194,12 +198,17 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       context.fail(asFailure(thrown));
       return;
     }
-    this.#instances.remove(name);
-    const group = this.#bridgeGroups.find(({ names }) => names.delete(name));
-    if (group !== undefined) context.tell(group.ref, { type: 'close-bridge', instance });
     const reply = context.deferReply(message);
+    void this.#dismiss(instance, context).then(() => reply.succeed({}));
     this.#answerWaiting();
-    void this.#processes.remove(instance).then(() => reply.succeed({}));
+  }
+
+  /** Resolves when its rank processes have ended. */
+  #dismiss(instance: InstanceOptions, context: Context<SupervisorMessage>): Promise<void> {
+    this.#instances.remove(instance.name);
+    const group = this.#bridgeGroups.find(({ names }) => names.delete(instance.name));
+    if (group !== undefined) context.tell(group.ref, { type: 'close-bridge', instance });
+    return this.#processes.remove(instance);
   }
 
   #bridgeGroupFor(name: string, context: Context<SupervisorMessage>): ActorRef<BridgeGroupMessage> {
@@ -234,6 +243,8 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         );
       }
       const ranks = this.#members.allJoined();
+      // Those that are left may do.
+      if (ranks.length === 0) this.#checkAlive(this.#instances.names);
       const work = this.#work('registration', `registering ${checkpoint}`, checkpoint, [], ranks);
       this.#registrations += 1;
       const segmentName = this.#ports.segmentName(this.#registrations);
@@ -306,6 +317,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       const checkpoint = this.#checkpoints.get(message.checkpoint);
       if (checkpoint === undefined) throw new UsageError(`no checkpoint ${message.checkpoint} is registered`);
       const names = options.instances ?? this.#instances.names;
+      this.#checkAlive(names);
       const instances = this.#instances.members(names);
       const ranks = this.#members.readyAmong(instances.flatMap((instance) => [...instance.ranks]));
       const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
@@ -345,6 +357,12 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     });
   }
 
+  /** Throws why one of these instances cannot be updated any more. */
+  #checkAlive(names: readonly string[]): void {
+    const failure = this.#instances.failureAmong(names);
+    if (failure !== null) throw failure;
+  }
+
   #work(
     kind: Work['kind'],
     what: string,
@@ -371,7 +389,6 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   ): void {
     let started: { readonly work: Work; readonly begun: Begun<T, R> };
     try {
-      if (this.#fatal !== null) throw this.#fatal;
       started = begin();
     } catch (thrown) {
       reply.fail(asFailure(thrown));
@@ -395,27 +412,37 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
 
   // ── ranks that die ───────────────────────────────────────────────────────────────────────────────────────────
 
-  #loseRank(rank: number, reason: string): void {
+  #loseRank(rank: number, reason: string, returns: boolean): void {
     this.#communicators.lose(rank);
     for (const { what, abort } of this.#works.of(rank)) {
       abort.abort(new PeerLostError(`rank ${rank} died (${reason}) while ${what}`));
     }
-    for (const [{ ranks }, update] of this.#updates) if (!ranks.has(rank)) update.sourceLost(rank, reason);
+    for (const [{ ranks }, update] of this.#updates)
+      if (!ranks.has(rank)) update.sourceLost(rank, reason, returns);
   }
 
-  #giveUp(error: WeightcastError): void {
-    this.#fatal ??= error;
-    this.#works.abortAll(error);
+  /** The rank cannot be kept alive, and its instance not be updated any more. What others do goes on. */
+  #giveUp(rank: number, error: WeightcastError): void {
+    const instance = this.#instances.withRank(rank);
+    if (instance === null) return;
+    this.#instances.fail(instance, error);
+    this.#members.lost(rank);
+    for (const { abort } of this.#works.of(rank)) abort.abort(error);
+    this.#loseRank(rank, error.message, false);
     this.#answerWaiting();
   }
 
   #answerWaiting(): void {
-    const waiting = this.#waiting;
-    this.#waiting = waiting.filter(({ instances }) => this.#fatal === null && !this.#isReady(instances));
-    for (const one of waiting) {
-      if (this.#waiting.includes(one)) continue;
-      if (this.#fatal === null) one.reply.succeed(this.#status());
-      else one.reply.fail(this.#fatal);
+    const failureOf = ({ instances }: Waiting) => this.#instances.failureAmong(instances);
+    const answered = this.#waiting.filter((one) => failureOf(one) !== null || this.#isReady(one.instances));
+    this.#waiting = this.#waiting.filter((one) => !answered.includes(one));
+    for (const one of answered) {
+      const failure = failureOf(one);
+      if (failure === null) one.reply.succeed(this.#status());
+      else {
+        one.onFailure();
+        one.reply.fail(failure);
+      }
     }
   }
 

@@ -6,6 +6,7 @@ import { deadlines } from './deadlines.ts';
 import type { Context } from './kernel/index.ts';
 import {
   type RankTimeline,
+  type Received,
   type Streamed,
   type SupervisorMessage,
   toBridge,
@@ -40,8 +41,8 @@ export class Update {
   }
 
   /** A rank that does not take part is gone: others are read from in its place. */
-  sourceLost(rank: number, reason: string): void {
-    this.#sources.lost(rank, reason);
+  sourceLost(rank: number, reason: string, returns: boolean): void {
+    this.#sources.lost(rank, reason, returns);
   }
 
   /** A rank that does not take part has come. */
@@ -58,14 +59,14 @@ export class Update {
       const streamed = await this.#streamIntoEngines(opening);
       const verified = await this.#verify(opening, streamed);
       await this.#resumeEngines(this.#pausable());
-      this.#sources.release(false);
+      this.#sources.release(this.#scope.order.options.keepCopy);
       const seconds = (this.#scope.context.clock.now() - startedAt) / 1000;
       return {
         report: this.#report(opening, streamed, verified, seconds),
         copies: this.#keepMirrors(opening),
       };
     } catch (error) {
-      this.#sources.release(true);
+      this.#sources.release(false);
       this.#scope.order.onMirrorsUnused(this.#scope.mirrors);
       throw error;
     }
@@ -79,6 +80,7 @@ export class Update {
   ): UpdateReport {
     const { checkpoint, ranks } = this.#scope.order;
     const plans = groups.map(({ plan }) => plan);
+    const received = receivedFrom(streamed);
     return {
       epoch,
       checkpoint: checkpoint.status.checkpoint,
@@ -87,7 +89,8 @@ export class Update {
       ranks: ranks.length,
       tensors: checkpoint.status.tensors,
       bytes: checkpoint.status.bytes,
-      receivedBytes: groups.flatMap(({ mirrors }) => mirrors).reduce((sum, { bytes }) => sum + bytes, 0),
+      receivedBytes: received.reduce((sum, { bytes }) => sum + bytes, 0),
+      received,
       buckets: Math.max(...plans.map(({ owners }) => owners.length)),
       slotBytes: Math.max(...plans.map(({ slotBytes }) => slotBytes)),
       seconds,
@@ -101,7 +104,7 @@ export class Update {
   #keepMirrors({ groups }: Opening): Copy[] {
     const { options, onMirrorsUnused } = this.#scope.order;
     const copies = groups.flatMap(({ mirrors }) => mirrors);
-    if (options.keepCopy) return copies.map(({ slice, path, host, rank }) => ({ slice, path, host, rank }));
+    if (options.keepCopy) return copies;
     onMirrorsUnused(copies);
     return [];
   }
@@ -201,6 +204,14 @@ export class Update {
     }
     return true;
   }
+}
+
+function receivedFrom(streamed: readonly Streamed[]): Received[] {
+  const bytesOf = new Map<number, number>();
+  for (const { from, bytes } of streamed.flatMap(({ received }) => received)) {
+    bytesOf.set(from, (bytesOf.get(from) ?? 0) + bytes);
+  }
+  return [...bytesOf].map(([from, bytes]) => ({ from, bytes })).sort((one, other) => one.from - other.from);
 }
 
 function firstTimelines(streamed: readonly Streamed[]): RankTimeline[] {

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 
-/** Long enough that a link is busy with one, short enough that one that gets lost is soon read again. */
-export const LEAST_PIECE_BYTES = 16 * 2 ** 20;
+/** Shorter ones would be more talk than reading. */
+export const LEAST_PIECE_BYTES = 2 ** 20;
+/** Long enough that the fastest link is busy with one, short enough that one that gets lost is soon read again. */
+export const USUAL_PIECE_BYTES = 16 * 2 ** 20;
+/** Fewer pieces than this are shorter pieces: who joins passes on whole ones, and has to have some while others join. */
+export const LEAST_PIECES = 256;
 /** More pieces than this are longer pieces: who has what is talked about piece by piece. */
 export const MOST_PIECES = 4096;
 
@@ -26,7 +30,8 @@ export class Pieces {
 
   constructor(segmentBytes: readonly number[]) {
     const total = segmentBytes.reduce((sum, bytes) => sum + bytes, 0);
-    this.#pieceBytes = Math.max(LEAST_PIECE_BYTES, Math.ceil(total / MOST_PIECES));
+    const short = Math.max(LEAST_PIECE_BYTES, Math.ceil(total / LEAST_PIECES));
+    this.#pieceBytes = Math.max(Math.min(short, USUAL_PIECE_BYTES), Math.ceil(total / MOST_PIECES));
     this.#segmentBytes = segmentBytes;
     this.#starts = new Uint32Array(segmentBytes.length + 1);
     for (const [segment, bytes] of segmentBytes.entries()) {

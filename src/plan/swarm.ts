@@ -25,6 +25,8 @@ interface Receiver {
   readonly missing: number[];
   /** Piece to the source that it is read from. */
   readonly reading: Map<number, number>;
+  /** Sources that it does not read from for a while. */
+  readonly avoided: Set<number>;
 }
 
 /**
@@ -64,18 +66,37 @@ export class Swarm {
     for (const piece of pieces) this.#gain(source, piece);
   }
 
-  /** It is gone, and with it what was being read from it: that is missing again. */
-  removeSource(source: number): void {
+  /** A source does not hold these any more; what of them was being read from it is missing again. */
+  reduceSource(source: number, pieces: Iterable<number>): void {
     const entry = this.#sources.get(source);
     if (entry === undefined) return;
-    this.#sources.delete(source);
-    for (let piece = 0; piece < this.#pieceCount; piece += 1) {
+    const lost = new Set(pieces);
+    for (const piece of lost) {
       this.#copies[piece]! -= entry.pieces[piece]!;
       this.#spread[piece]! -= entry.pieces[piece]!;
+      entry.pieces[piece] = 0;
     }
     for (const receiver of this.#receivers.values()) {
-      for (const [piece, from] of receiver.reading) if (from === source) this.#giveUp(receiver, piece);
+      for (const [piece, from] of receiver.reading) {
+        if (from === source && lost.has(piece)) this.#giveUp(receiver, piece);
+      }
     }
+  }
+
+  /** It is gone, and with it what was being read from it: that is missing again. */
+  removeSource(source: number): void {
+    this.reduceSource(source, Array(this.#pieceCount).keys());
+    this.#sources.delete(source);
+    for (const { avoided } of this.#receivers.values()) avoided.delete(source);
+  }
+
+  /** The receiver reads nothing from the source until {@link forgive}. */
+  avoid(receiver: number, source: number): void {
+    if (this.#sources.has(source)) this.#receiver(receiver).avoided.add(source);
+  }
+
+  forgive(receiver: number, source: number): void {
+    this.#receivers.get(receiver)?.avoided.delete(source);
   }
 
   /** Someone who lacks pieces, in the order in which they are wanted. It is a source of the same number as well. */
@@ -85,7 +106,7 @@ export class Swarm {
     const turn =
       this.#receivers.size === 0 ? 0 : Math.floor(wanted.length * goldenTurn(this.#receivers.size));
     const missing = [...wanted.slice(turn), ...wanted.slice(0, turn)];
-    this.#receivers.set(receiver, { missing, reading: new Map() });
+    this.#receivers.set(receiver, { missing, reading: new Map(), avoided: new Set() });
   }
 
   removeReceiver(receiver: number): void {
@@ -111,12 +132,18 @@ export class Swarm {
     return reads;
   }
 
-  /** The piece is with the receiver, from where it may be read on. */
-  arrived(receiver: number, piece: number): void {
-    const entry = this.#receiver(receiver);
-    if (!entry.reading.has(piece)) return;
-    this.#endRead(entry, piece);
+  /**
+   * The piece is with the receiver, from where it may be read on. Returns the source that it came from; null for a read
+   * that had been given up.
+   */
+  arrived(receiver: number, piece: number): number | null {
+    const { reading, missing } = this.#receiver(receiver);
+    const source = reading.get(piece) ?? null;
+    const place = missing.indexOf(piece);
+    if (source !== null) this.#endRead({ reading }, piece);
+    else if (place >= 0) missing.splice(place, 1);
     this.#gain(receiver, piece);
+    return source;
   }
 
   /** The read came to nothing; the piece is missing again. */
@@ -125,10 +152,18 @@ export class Swarm {
     if (entry.reading.has(piece)) this.#giveUp(entry, piece);
   }
 
-  /** A piece that the receiver lacks and nobody holds; null if there is none. */
+  /** A piece that the receiver lacks and nobody holds but sources that it avoids; null if there is none. */
   unobtainable(receiver: number): number | null {
-    const { missing } = this.#receiver(receiver);
-    return missing.find((piece) => this.#copies[piece] === 0) ?? null;
+    const { missing, avoided } = this.#receiver(receiver);
+    const avoidedSources = [...avoided].map((source) => this.#sources.get(source)!);
+    const holders = (piece: number) =>
+      avoidedSources.reduce((count, { pieces }) => count - pieces[piece]!, this.#copies[piece]!);
+    return missing.find((piece) => holders(piece) === 0) ?? null;
+  }
+
+  /** The sources that the receiver leaves alone for now. */
+  avoidedBy(receiver: number): ReadonlySet<number> {
+    return this.#receiver(receiver).avoided;
   }
 
   isReading(receiver: number): boolean {
@@ -142,23 +177,23 @@ export class Swarm {
   }
 
   /** The rarest of the first missing pieces that an idle source holds; of equally rare ones the first. */
-  #choose({ missing }: Receiver): (Read & { readonly index: number }) | null {
+  #choose({ missing, avoided }: Receiver): (Read & { readonly index: number }) | null {
     let best: (Read & { readonly index: number }) | null = null;
     const end = Math.min(missing.length, CANDIDATES);
     for (let index = 0; index < end; index += 1) {
       const piece = missing[index]!;
       if (best !== null && this.#spread[piece]! >= this.#spread[best.piece]!) continue;
-      const source = this.#idlest(piece);
+      const source = this.#idlest(piece, avoided);
       if (source !== null) best = { piece, source, index };
     }
     return best;
   }
 
-  #idlest(piece: number): number | null {
+  #idlest(piece: number, avoided: ReadonlySet<number>): number | null {
     let idlest: number | null = null;
     let fewest = READS_AT_A_TIME;
     for (const [number, { pieces, reading }] of this.#sources) {
-      if (pieces[piece] === 0 || reading >= fewest) continue;
+      if (pieces[piece] === 0 || reading >= fewest || avoided.has(number)) continue;
       idlest = number;
       fewest = reading;
     }
@@ -178,7 +213,7 @@ export class Swarm {
     receiver.missing.unshift(piece);
   }
 
-  #endRead({ reading }: Receiver, piece: number): void {
+  #endRead({ reading }: Pick<Receiver, 'reading'>, piece: number): void {
     const source = this.#sources.get(reading.get(piece)!);
     // It may have been removed.
     if (source !== undefined) source.reading -= 1;

@@ -12,7 +12,7 @@ test('an instance on another host gets the weights from ranks that hold them, an
     const model = await makeModel(2);
     const { bytes } = await cluster.register('one', model);
     await cluster.update('one');
-    await join('b', [2, 3], 'b');
+    await join('b', [2, 3]);
     const report = await cluster.update('one', { instances: ['b'] });
     assert.equal(report.verified, true);
     assert.ok(report.receivedBytes >= bytes, `${report.receivedBytes} of ${bytes} were received`);
@@ -27,7 +27,7 @@ test('an instance on another host gets the weights from ranks that hold them, an
       0,
       'the host kept a copy',
     );
-    await join('c', [4], 'c');
+    await join('c', [4]);
     await cluster.update('one', { instances: ['c'] });
     await verifyWeights(engines.get('c')!.endpoint, await openCheckpoint(model));
     const states = (await cluster.status()).instances.map(({ state, version }) => [

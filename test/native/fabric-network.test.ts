@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { fork } from 'node:child_process';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { type HostNetwork, whyNoNamespaces } from '../../scenarios/host-network.ts';
 import { patience, TestCluster } from './fabrics.ts';
 import type { ReadOrder, ReadResult } from './fixtures/fabric-reader.ts';
 import { Program } from './harness.ts';
-import { TestNetwork, whyNoNamespaces } from './namespaces.ts';
+import { testNetwork } from './namespaces.ts';
 
 const skip = whyNoNamespaces() ?? false;
 const bytes = (4 << 20) + 777;
@@ -17,14 +18,14 @@ interface SourceReport {
 
 /** Programs of fixtures/ on the hosts of a network. */
 class Hosts {
-  readonly network: TestNetwork;
+  readonly network: HostNetwork;
   readonly #cluster: TestCluster;
   readonly #test: TestContext;
 
   constructor(test: TestContext, count: number) {
     this.#test = test;
     this.#cluster = new TestCluster(test);
-    this.network = new TestNetwork(test, count);
+    this.network = testNetwork(test, count);
   }
 
   async source(host: number): Promise<{ program: Program; report: SourceReport }> {
@@ -41,10 +42,11 @@ class Hosts {
   #start(host: number, fixture: string): Program {
     const path = fileURLToPath(new URL(`fixtures/${fixture}.ts`, import.meta.url));
     const values = [this.#cluster.host.namespace, this.#cluster.secret.toString('hex'), String(bytes)];
+    const [command, ...words] = this.network.launcher(host);
     const program = new Program(
       fork(path, values, {
-        execPath: 'ip',
-        execArgv: ['netns', 'exec', this.network.namespace(host), process.execPath, ...process.execArgv],
+        execPath: command!,
+        execArgv: [...words, process.execPath, ...process.execArgv],
       }),
     );
     this.#test.after(() => program.kill());

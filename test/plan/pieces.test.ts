@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LEAST_PIECE_BYTES, MOST_PIECES, Pieces } from '../../src/plan/pieces.ts';
+import {
+  LEAST_PIECE_BYTES,
+  LEAST_PIECES,
+  MOST_PIECES,
+  Pieces,
+  USUAL_PIECE_BYTES,
+} from '../../src/plan/pieces.ts';
 import { SeededRandom } from './seeded-random.ts';
 
 test('pieces cover every byte of every segment once, in order', () => {
@@ -49,4 +55,9 @@ test('a checkpoint of terabytes has longer pieces, not more', () => {
   assert.equal(new Pieces([LEAST_PIECE_BYTES * 10]).count, 10);
   assert.equal(new Pieces([0]).count, 0);
   assert.throws(() => new Pieces([0]).at(0), /no piece 0/);
+});
+
+test('a small checkpoint has shorter pieces, so that who joins soon has some to pass on', () => {
+  assert.equal(new Pieces([LEAST_PIECES * LEAST_PIECE_BYTES * 4]).count, LEAST_PIECES);
+  assert.equal(new Pieces([LEAST_PIECES * USUAL_PIECE_BYTES * 4]).at(0).bytes, USUAL_PIECE_BYTES);
 });

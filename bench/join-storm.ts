@@ -1,0 +1,85 @@
+/** `npm run bench:join-storm`: how long several joiners take at once against one, on hosts with limited links. */
+
+import { whyNoNamespaces } from '../scenarios/host-network.ts';
+import { preferNetwork } from '../scenarios/scenario.ts';
+import { type StormFigures, storm } from '../scenarios/storm.ts';
+import { UsageError } from '../src/errors.ts';
+import { type Figure, writeReport } from './report.ts';
+
+const LINK = '200mbit';
+const LINK_BYTES_PER_SECOND = 200e6 / 8;
+const BYTES = 128 * 2 ** 20;
+const JOINERS = 8;
+const ROUNDS = 3;
+
+interface Round {
+  readonly one: StormFigures;
+  readonly many: StormFigures;
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)]!;
+}
+
+async function measure(signal: AbortSignal): Promise<Round[]> {
+  const obstacle = whyNoNamespaces();
+  if (obstacle !== undefined) throw new UsageError(`hosts with limited links: ${obstacle}`);
+  preferNetwork();
+  const rounds: Round[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const options = { bytes: BYTES, link: LINK, signal };
+    rounds.push({
+      one: await storm({ ...options, joiners: 1 }),
+      many: await storm({ ...options, joiners: JOINERS }),
+    });
+  }
+  return rounds;
+}
+
+function figuresOf(rounds: readonly Round[]): Figure[] {
+  const of = (value: (round: Round) => number) => median(rounds.map(value));
+  return [
+    { name: 'one joins', value: of(({ one }) => one.stormSeconds), unit: 's' },
+    {
+      name: 'of them, what its link takes for the bytes alone',
+      value: of(({ one }) => one.receivedBytes / LINK_BYTES_PER_SECOND / one.stormSeconds),
+      unit: '',
+    },
+    { name: `${JOINERS} join at once`, value: of(({ many }) => many.stormSeconds), unit: 's' },
+    {
+      name: `${JOINERS} at once to one`,
+      value: of(({ one, many }) => many.stormSeconds / one.stormSeconds),
+      unit: '',
+      atMost: 1.5,
+    },
+    {
+      name: `copies of the checkpoint that the source gave to ${JOINERS}`,
+      value: of(({ many }) => many.receivedFromSource / many.bytes),
+      unit: '',
+    },
+    {
+      name: 'requests that failed at the source',
+      value: rounds.reduce((sum, { one, many }) => sum + one.requests.failed + many.requests.failed, 0),
+      unit: '',
+      atMost: 0,
+    },
+  ];
+}
+
+const abort = new AbortController();
+process.once('SIGINT', () => abort.abort(new Error('interrupted by SIGINT')));
+writeReport({
+  name: 'join-storm',
+  title: 'Many join at once',
+  command: 'npm run bench:join-storm',
+  method:
+    `Real processes on hosts that are network namespaces of one machine, each with a veth cable that tc (tbf) limits to ` +
+    `${LINK} in each direction, over the tcp fabric. One instance of one rank serves ${BYTES / 2 ** 20} MiB and answers ` +
+    `requests; one instance, or ${JOINERS} at once, get them by an update each. Measured from the moment at which all are ` +
+    `asked until the last one's workers have acknowledged every bucket; engines and rank processes run before, since ` +
+    `starting them costs this machine's processor and not the links. Afterwards every worker's weights are compared with ` +
+    `the files. Medians of ${ROUNDS} rounds. Sixty-four at once are more than one machine runs as processes: their ratio ` +
+    `comes from the simulation, in virtual time.`,
+  figures: figuresOf(await measure(abort.signal)),
+});
