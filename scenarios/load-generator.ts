@@ -87,6 +87,11 @@ export class LoadGenerator {
 /** As one line. */
 export function requestsText({ served, failed, versions, firstFailure }: LoadReport): string {
   const failure = firstFailure === null ? '' : ` (${firstFailure})`;
-  const by = versions.length === 0 ? '' : ` by ${versions.join(', then ')}`;
+  const by = versions.length === 0 ? '' : ` by ${versions.map(shortVersion).join(', then ')}`;
   return `${served} served${by}; ${failed} failed${failure}`;
+}
+
+/** A version with as much of its digest as a reader compares. */
+function shortVersion(version: string): string {
+  return version.replace(/(@[0-9a-f]{12})[0-9a-f]+/g, '$1');
 }
