@@ -2,9 +2,9 @@ import { Dealer } from 'zeromq';
 import type { Envelope, PeerEvent, Transport } from '../actors/kernel/transport.ts';
 import { describe, PeerLostError, ProtocolError, UsageError, type WeightcastError } from '../errors.ts';
 import type { Clock, Logger } from '../ports.ts';
+import { within } from '../within.ts';
 import { newCounters, type TransportCounters } from './counters.ts';
 import { curveClientOptions, type SpokeKeys } from './curve.ts';
-import { within } from './deadline.ts';
 import { DepartedNodes } from './departed-nodes.ts';
 import {
   controlFrame,

@@ -9,6 +9,7 @@ import {
   UsageError,
   WeightcastError,
 } from '../../errors.ts';
+import { within } from '../../within.ts';
 import type { Actor, Down, SpawnOptions, SupervisionPolicy } from './actor.ts';
 import type { Answer } from './asks.ts';
 import { Life } from './life.ts';
@@ -16,7 +17,6 @@ import { Mailbox } from './mailbox.ts';
 import type { ActorRef } from './ref.ts';
 import { RestartIntensity } from './supervision.ts';
 import type { ActorSystem } from './system.ts';
-import { within } from './within.ts';
 
 /** A message on its way to an actor, with where its answer goes if it was asked. */
 export interface Delivery {

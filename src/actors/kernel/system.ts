@@ -10,13 +10,13 @@ import {
   type WeightcastError,
 } from '../../errors.ts';
 import type { Clock, Logger, Random } from '../../ports.ts';
+import { within } from '../../within.ts';
 import type { Actor, AskOptions, Down, SpawnOptions } from './actor.ts';
 import { type Answer, Asks } from './asks.ts';
 import { Cell, childLimit, type Delivery, typeOf } from './cell.ts';
 import { DeathWatch } from './death-watch.ts';
 import { type ActorAddress, type ActorRef, formatRef, type ReplyOf, type Request } from './ref.ts';
 import type { Envelope, PeerEvent, Transport } from './transport.ts';
-import { within } from './within.ts';
 
 export interface SystemOptions {
   readonly clock: Clock;
