@@ -1,3 +1,4 @@
+import { bridgesOfGroup } from '../actors/bridge-group.ts';
 import type { Envelope, SystemCensus } from '../actors/kernel/index.ts';
 import type { ClusterStatus, UpdateReport } from '../actors/messages.ts';
 import type { SimulatedCluster } from './cluster.ts';
@@ -13,7 +14,11 @@ export function checkReports(world: SimulatedWorld, envelope: Envelope): void {
     if (version !== null) checkVersion(world, name, `${version.checkpoint}@${version.digest}`);
   }
   if (body?.timelines === undefined) return;
-  for (const { name, isSpoiled } of world.engines) {
+  const updated = world.engines.filter((engine) => engine.wasUpdatedIn(body.epoch!));
+  const ranks = updated.reduce((sum, { deviceCount }) => sum + deviceCount, 0);
+  if (ranks !== body.ranks)
+    world.trace.violated(`${body.ranks} ranks are reported as updated, and ${ranks} were`);
+  for (const { name, isSpoiled } of updated) {
     checkVersion(world, name, `${body.checkpoint}@${body.digest}`);
     if (body.verified && isSpoiled)
       world.trace.violated(`${name} is reported as verified, but holds other bytes`);
@@ -32,7 +37,7 @@ function checkVersion(world: SimulatedWorld, name: string, version: string): voi
  */
 export function checkIdle(cluster: SimulatedCluster): void {
   const { world, ranks, users } = cluster;
-  const { devices, links, communicators, engines, hosts, trace } = world;
+  const { devices, links, communicators, engines, fabrics, hosts, trace } = world;
   checkSupervisorIdle(cluster);
   const expect = (what: string, found: number, most: number) => {
     if (found > most) trace.violated(`${what}: ${found}, at most ${most} expected when nothing runs`);
@@ -42,6 +47,13 @@ export function checkIdle(cluster: SimulatedCluster): void {
   expect('members of communicators', communicators.members, ranks.size);
   for (const { name, workers } of engines) {
     expect(`workers of ${name} in an exchange`, workers.filter(({ isBusy }) => isBusy).length, 0);
+  }
+  expect('reads under way', fabrics.links.flows, 0);
+  for (const { identity, peers, exposed } of fabrics.all) {
+    expect(`peers that ${identity.name} is connected to`, peers, 0);
+    for (const path of exposed) {
+      if (!cluster.isHeld(path)) trace.violated(`${identity.name} lets peers read ${path}, which is no more`);
+    }
   }
   for (const { process } of ranks.values()) {
     if (process !== null) expectAtMost(trace, process, { ...none, actors: 5, watches: 1 });
@@ -54,13 +66,14 @@ export function checkIdle(cluster: SimulatedCluster): void {
 }
 
 /** The part of {@link checkIdle} that holds whatever state engines and devices are in. */
-export function checkSupervisorIdle({ world, supervisor, ranks }: SimulatedCluster): void {
+export function checkSupervisorIdle({ world, supervisor, ranks, status }: SimulatedCluster): void {
   const { trace, engines, devices } = world;
+  const instances = status?.instances.length ?? engines.length;
   const running = [...ranks.values()].filter(({ process }) => process !== null).length;
   expectAtMost(trace, supervisor, {
     ...none,
-    // Itself, the planner, the swarm, the group of bridges, and these.
-    actors: 4 + engines.length,
+    // Itself, the planner, the swarm, groups of bridges, and the bridges.
+    actors: 3 + Math.ceil(engines.length / bridgesOfGroup) + instances,
     watches: running,
     // Ranks that are to be started again.
     timers: devices.length - running,

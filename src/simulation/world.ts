@@ -5,6 +5,7 @@ import { SimulatedClock } from './clock.ts';
 import { SimulatedCommunicators } from './collective.ts';
 import { SimulatedDevice } from './device.ts';
 import { SimulatedEngine } from './engine.ts';
+import { SimulatedFabrics } from './fabric.ts';
 import { SimulatedHost } from './host.ts';
 import { type Passage, SimulatedNetwork } from './network.ts';
 import { SimulatedProcess } from './process.ts';
@@ -19,6 +20,14 @@ export interface WorldOptions {
   readonly ranksPerHost: number;
   /** Ranks of each instance; together all ranks. */
   readonly instances: readonly (readonly number[])[];
+  /** How many of them are there from the beginning; the others may join. All unless given. */
+  readonly firstInstances?: number;
+  /** Whether ranks of different hosts can broadcast to each other. They can unless told otherwise. */
+  readonly reach?: 'host' | 'cluster';
+  /** Network cards of each host, shared by its ranks in turn: one unless given. */
+  readonly nicsPerHost?: number;
+  /** Bytes a millisecond of each network card, in each direction: about what 400 Gbit/s do unless given. */
+  readonly linkRate?: number;
   /** Bytes of each device. */
   readonly deviceCapacity: number;
   /** How many times longer everything takes on these devices than on fast ones of today. */
@@ -32,6 +41,7 @@ export interface WorldOptions {
   readonly keepTrace?: number;
 }
 
+const usualLinkRate = 50e6;
 /** Bytes a millisecond of a control connection. */
 const networkRate = 1e6;
 
@@ -45,6 +55,7 @@ export class SimulatedWorld {
   readonly network: SimulatedNetwork;
   readonly links: SimulatedLinks;
   readonly communicators: SimulatedCommunicators;
+  readonly fabrics: SimulatedFabrics;
   readonly hosts: readonly SimulatedHost[];
   readonly devices: readonly SimulatedDevice[];
   readonly engines: readonly SimulatedEngine[];
@@ -71,6 +82,12 @@ export class SimulatedWorld {
     this.trace = new Trace(this.clock, keepTrace);
     this.links = new SimulatedLinks(this.clock, this.trace);
     this.communicators = new SimulatedCommunicators(this.trace);
+    this.fabrics = new SimulatedFabrics({
+      clock: this.clock,
+      trace: this.trace,
+      random: this.random.stream('fabric'),
+      linkRate: options.linkRate ?? usualLinkRate,
+    });
     this.network = new SimulatedNetwork({
       clock: this.clock,
       delay: (passage) => this.#delay(passage) + this.holdUp(passage),
@@ -84,7 +101,8 @@ export class SimulatedWorld {
     });
     this.hosts = Array.from(
       { length: Math.ceil(worldSize / ranksPerHost) },
-      (_, host) => new SimulatedHost(`host-${host}`),
+      // The supervisor and whoever uses the cluster are on the first one.
+      (_, host) => new SimulatedHost(`host-${host}`, host === 0),
     );
     for (const { index } of checkpoints) {
       const [file] = index.files;
@@ -99,6 +117,21 @@ export class SimulatedWorld {
 
   hostOf(rank: number): SimulatedHost {
     return this.hosts[Math.floor(rank / this.options.ranksPerHost)]!;
+  }
+
+  /** Names of the network cards of a host. */
+  get nics(): string[] {
+    return Array.from({ length: this.options.nicsPerHost ?? 1 }, (_, number) => `nic-${number}`);
+  }
+
+  /** Cuts a host off from the data of others, while messages still get through; nobody is told. */
+  silence(host: SimulatedHost): void {
+    this.trace.add(host.name, 'is cut off');
+    this.fabrics.silence(host, this.nics);
+  }
+
+  restore(host: SimulatedHost): void {
+    this.fabrics.restore(host, this.nics);
   }
 
   startProcess(
