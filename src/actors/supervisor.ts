@@ -148,7 +148,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         }
         return;
       case 'launch-rank':
-        return this.#processes.launch(message.rank, context);
+        return this.#processes.startAgain(message.rank, context);
       case 'rank-ready':
         this.#epoch = Math.max(this.#epoch, message.lastEpoch);
         return this.#processes.ready(message, context);
@@ -354,7 +354,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         },
         rollback: () => {
           this.#instances.updateFailed(names);
-          for (const group of groupsOf(ranks)) this.#communicators.of(group).updateFailed();
+          for (const group of groupsOf(ranks)) this.#communicators.of(group).invalidate();
         },
       };
       return { work, begun };

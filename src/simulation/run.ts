@@ -215,7 +215,8 @@ class Story {
   }
 
   #update(): Promise<Outcome<unknown>> {
-    const instances = this.#random.chance(0.5) ? undefined : this.#someInstances();
+    const some = this.#someInstances();
+    const instances = some.length === 0 || this.#random.chance(0.5) ? undefined : some;
     const bucketBytes = this.#random.chance(0.5) ? undefined : this.#random.pick([2 ** 16, 2 ** 20, 2 ** 22]);
     return this.#user.update(this.#random.chance(0.8) ? 'one' : 'two', {
       ...(bucketBytes === undefined ? {} : { bucketBytes }),
@@ -308,7 +309,11 @@ class Story {
       else if (options.reports && !updated.value.verified) trace.violated('after recovery: not verified');
     }
     await clock.advance(1_000);
-    for (const { name, isPaused } of engines) if (isPaused) trace.violated(`${name} is left paused`);
+    const present = this.#present;
+    for (const { name, isPaused } of engines) {
+      // One that was removed with parts of several versions stays paused: it is not the cluster's any more.
+      if (isPaused && present.includes(name)) trace.violated(`${name} is left paused`);
+    }
     checkIdle(this.#cluster);
   }
 
