@@ -53,6 +53,7 @@ export class SimulatedFabrics {
   readonly options: FabricsOptions;
   readonly links: SharedLinks;
   readonly #open = new Map<string, SimulatedFabric>();
+  readonly #given = new Map<string, number>();
   #opened = 0;
   #tokens = 0;
 
@@ -90,6 +91,15 @@ export class SimulatedFabrics {
 
   restore({ name }: SimulatedHost, nics: readonly string[]): void {
     for (const nic of nics) for (const way of ways) this.links.restore(linkName(name, nic, way));
+  }
+
+  /** Bytes that others have read from a host, in reads that came to their end. */
+  givenBy({ name }: SimulatedHost): number {
+    return this.#given.get(name) ?? 0;
+  }
+
+  gave({ name }: SimulatedHost, bytes: number): void {
+    this.#given.set(name, (this.#given.get(name) ?? 0) + bytes);
   }
 
   get all(): SimulatedFabric[] {
@@ -366,7 +376,8 @@ class SimulatedPeer implements FabricPeer {
   }
 
   #arrived(read: Read, segment: SimulatedSegment, before: readonly (readonly Piece[])[]): void {
-    const { trace } = this.source.fabrics.options;
+    const { fabrics, identity } = this.source;
+    const { trace } = fabrics.options;
     const { ranges, destination, progress } = read;
     for (const [index, now] of contentsOf(segment, ranges).entries()) {
       if (!samePieces(now, before[index]!)) trace.violated(`${segment.path} changed while it was read`);
@@ -374,6 +385,7 @@ class SimulatedPeer implements FabricPeer {
     for (const [index, { to, bytes }] of ranges.entries()) {
       destination.contents.write(to, bytes, before[index]!);
       if (progress !== undefined) progress[0]! += bytes;
+      fabrics.gave(identity.place.host, bytes);
     }
     read.wait.settle(null);
   }

@@ -11,6 +11,12 @@ export type Outcome<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: WeightcastError };
 
+/** Throws what it failed with. */
+export function resultOf<T>(outcome: Outcome<T>): T {
+  if (!outcome.ok) throw outcome.error;
+  return outcome.value;
+}
+
 export const usualOptions: UpdateOptions = {
   memoryFraction: 0.9,
   verify: true,
