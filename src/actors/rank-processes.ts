@@ -53,14 +53,16 @@ export class RankProcesses {
 
   /** Resolves when the processes are gone. */
   async remove(instance: InstanceOptions): Promise<void> {
-    const ended = instance.ranks.map((rank) => {
+    const processes = instance.ranks.map((rank) => {
       this.#instanceOf.delete(rank);
       this.#restarts.get(rank)?.();
       this.#restarts.delete(rank);
-      this.#news.onLost(rank, `instance ${instance.name} was removed`, false);
-      return this.#members.remove(rank)?.stop();
+      return this.#members.remove(rank);
     });
-    await Promise.allSettled(ended);
+    // Only when all of them have left the ledger: none is to stand in for another.
+    const reason = `instance ${instance.name} was removed`;
+    for (const rank of instance.ranks) this.#news.onLost(rank, reason, false);
+    await Promise.allSettled(processes.map((process) => process?.stop()));
   }
 
   async stopAll(): Promise<void> {
