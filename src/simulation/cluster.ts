@@ -10,7 +10,7 @@ import type { Clock } from '../ports.ts';
 import { AskedWorks } from './asked-works.ts';
 import { elapse } from './device.ts';
 import { segmentDirectory } from './host.ts';
-import { checkReports } from './invariants.ts';
+import { checkAsked, checkReports } from './invariants.ts';
 import type { Passage } from './network.ts';
 import type { SimulatedProcess } from './process.ts';
 import { SimulatedRankProcess } from './rank-process.ts';
@@ -126,7 +126,7 @@ export class SimulatedCluster {
     const { clock } = this.supervisor;
     return {
       launchRank: (rank) => this.#launch(rank),
-      engineClient: ({ name }) => this.#engineClient(name, clock),
+      engineClient: ({ name }) => this.engineClient(name, clock),
       segmentName: (registration) => {
         this.#registration = registration;
         return nameOf(registration);
@@ -144,8 +144,8 @@ export class SimulatedCluster {
     return checkpoint.index;
   }
 
-  /** An engine is left alone unless somebody wants it updated. */
-  #engineClient(name: string, clock: Clock): EngineClient {
+  /** As its bridge has it. An engine is left alone unless somebody wants it updated. */
+  engineClient(name: string, clock: Clock): EngineClient {
     const client = this.world.engines.find((engine) => engine.name === name)!.client(clock);
     const check = (what: string) => {
       if (this.#asked.concern(name)) return;
@@ -175,17 +175,15 @@ export class SimulatedCluster {
     checkReports(this.world, envelope);
     const body = (envelope.body ?? {}) as Partial<ClusterStatus & UpdateReport & CheckpointStatus>;
     if (body.instances !== undefined) this.#status = body as ClusterStatus;
-    const { checkpoint, epoch, seconds } = body;
-    if (checkpoint === undefined || seconds === undefined) return;
-    if (asked?.type === 'register') {
-      const { source } = asked;
-      this.#registered.set(checkpoint, {
-        number: this.#registration,
-        file: source.kind === 'path' ? source.path : '',
-      });
+    if (asked?.type === 'register' && body.digest !== undefined) {
+      const file = asked.source.kind === 'path' ? asked.source.path : '';
+      this.#registered.set(asked.checkpoint, { number: this.#registration, file });
     }
-    if (asked?.type === 'update' && asked.options.keepCopy)
-      this.#copied.set(epoch!, this.#registered.get(checkpoint)!.number);
+    if (asked?.type === 'update' && body.digest !== undefined) {
+      const { number, file } = this.#registered.get(asked.checkpoint)!;
+      checkAsked(this.world, asked.checkpoint, file, body as UpdateReport);
+      if (asked.options.keepCopy) this.#copied.set(body.epoch!, number);
+    }
   }
 
   #launch(rank: number): SimulatedRankProcess {

@@ -76,6 +76,11 @@ export class SimulatedEngine {
     return [...this.#received.values()].some((received) => received.epoch === epoch);
   }
 
+  /** Its workers were given part of a version, and not all of it since. */
+  get isMixed(): boolean {
+    return this.#mixed;
+  }
+
   get deviceCount(): number {
     return this.#options.devices.length;
   }

@@ -46,6 +46,8 @@ export interface FabricsOptions {
   readonly random: SeededRandom;
   /** Bytes a millisecond of every network card, in each direction. */
   readonly linkRate: number;
+  /** Whether a process may let others read a segment at the moment. */
+  readonly isLent: (node: string, path: string) => boolean;
 }
 
 /** The fabrics of a simulated cluster, by address, and the network between them. */
@@ -316,7 +318,7 @@ class SimulatedPeer implements FabricPeer {
       this.#reads.delete(read);
       read.stop();
     });
-    this.#request(read, new TextDecoder().decode(token));
+    if (!wait.isOver) this.#request(read, new TextDecoder().decode(token));
     await wait.done;
     return { startedAt, endedAt: clock.now() };
   }
@@ -346,9 +348,14 @@ class SimulatedPeer implements FabricPeer {
     if (this.source.isGone) return;
     const { links } = this.source.fabrics;
     const names = [...linksBetween(this.#reader, this.source), ...linksBetween(this.source, this.#reader)];
-    read.stop = links.whenOpen(names, () => {
-      read.stop = this.#reader.identity.clock.after(latencyMilliseconds, () => this.#serve(read, token));
+    let recall = () => {};
+    const giveUp = links.whenOpen(names, () => {
+      recall = this.#reader.identity.clock.after(latencyMilliseconds, () => this.#serve(read, token));
     });
+    read.stop = () => {
+      giveUp();
+      recall();
+    };
   }
 
   #serve(read: Read, token: string): void {
@@ -365,6 +372,7 @@ class SimulatedPeer implements FabricPeer {
       return;
     }
     const fail = (error: WeightcastError) => read.wait.settle(error);
+    this.#checkLent(segment);
     readsOf.add(fail);
     read.wait.until(() => readsOf.delete(fail));
     const before = contentsOf(segment, read.ranges);
@@ -375,10 +383,19 @@ class SimulatedPeer implements FabricPeer {
     read.stop = links.send(names, bytes, () => this.#arrived(read, segment, before));
   }
 
+  /** What joiners have received they serve on as long as they hold it. */
+  #checkLent({ path }: SimulatedSegment): void {
+    const { fabrics, identity } = this.source;
+    const { isLent, trace } = fabrics.options;
+    if (path.includes('/mirror-') || isLent(identity.name, path)) return;
+    trace.violated(`${this.#reader.identity.name} read ${path} after ${identity.name} took it back`);
+  }
+
   #arrived(read: Read, segment: SimulatedSegment, before: readonly (readonly Piece[])[]): void {
     const { fabrics, identity } = this.source;
     const { trace } = fabrics.options;
     const { ranges, destination, progress } = read;
+    this.#checkLent(segment);
     for (const [index, now] of contentsOf(segment, ranges).entries()) {
       if (!samePieces(now, before[index]!)) trace.violated(`${segment.path} changed while it was read`);
     }
@@ -448,6 +465,10 @@ class Wait {
     signal?.addEventListener('abort', onAbort, { once: true });
     this.until(() => signal?.removeEventListener('abort', onAbort));
     if (signal?.aborted) onAbort();
+  }
+
+  get isOver(): boolean {
+    return this.#isOver;
   }
 
   /** Calls when it is over, at once if it is. */

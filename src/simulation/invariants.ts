@@ -25,6 +25,18 @@ export function checkReports(world: SimulatedWorld, envelope: Envelope): void {
   }
 }
 
+/** An update brings what was last registered by the name that was asked for. */
+export function checkAsked(
+  { options, trace }: SimulatedWorld,
+  name: string,
+  file: string,
+  { checkpoint, digest }: Pick<UpdateReport, 'checkpoint' | 'digest'>,
+): void {
+  const wanted = `${name}@${options.checkpoints.find(({ path }) => path === file)?.digest}`;
+  if (`${checkpoint}@${digest}` === wanted) return;
+  trace.violated(`an update to ${wanted} brought ${checkpoint}@${digest}`);
+}
+
 function checkVersion(world: SimulatedWorld, name: string, version: string): void {
   const engine = world.engines.find((candidate) => candidate.name === name)!;
   if (engine.acknowledged === version) return;

@@ -7,6 +7,7 @@ import { SimulatedDevice } from './device.ts';
 import { SimulatedEngine } from './engine.ts';
 import { SimulatedFabrics } from './fabric.ts';
 import { SimulatedHost } from './host.ts';
+import { LentSegments } from './lent-segments.ts';
 import { type Passage, SimulatedNetwork } from './network.ts';
 import { SimulatedProcess } from './process.ts';
 import { SeededRandom } from './random.ts';
@@ -58,6 +59,7 @@ export class SimulatedWorld {
   readonly links: SimulatedLinks;
   readonly communicators: SimulatedCommunicators;
   readonly fabrics: SimulatedFabrics;
+  readonly lent = new LentSegments();
   readonly hosts: readonly SimulatedHost[];
   readonly devices: readonly SimulatedDevice[];
   readonly engines: readonly SimulatedEngine[];
@@ -66,6 +68,7 @@ export class SimulatedWorld {
   readonly onArrived: ((passage: Passage) => void)[] = [];
   /** Milliseconds that a message is held up, for those who want it late. */
   holdUp: (passage: Passage) => number = () => 0;
+
   readonly #lanes = new Map<string, SeededRandom>();
 
   constructor(options: WorldOptions) {
@@ -89,6 +92,7 @@ export class SimulatedWorld {
       trace: this.trace,
       random: this.random.stream('fabric'),
       linkRate: options.linkRate ?? usualLinkRate,
+      isLent: (node, path) => this.lent.isLent(node, path),
     });
     this.network = new SimulatedNetwork({
       clock: this.clock,
@@ -97,6 +101,7 @@ export class SimulatedWorld {
         for (const look of this.onSent) look(passage);
       },
       onArrived: (passage) => {
+        this.lent.arrived(passage);
         this.trace.add(passage.to, `${describeEnvelope(passage.envelope)} from ${passage.from}`);
         for (const look of this.onArrived) look(passage);
       },
