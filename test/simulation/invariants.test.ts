@@ -61,12 +61,10 @@ function overwrite({ contents, bytes }: SimulatedSegment): void {
 test('bytes that are spoiled between their arrival and their installation', async () => {
   await onBrokenStage(/engine-1 is reported with a@\w+, but acknowledged null/, hosts, async (stage) => {
     const { done } = await joining(stage, false);
-    const { world, until } = stage;
-    for (const path of world.hosts[1]!.segments) {
-      const segment = carelessly(stage, 1, 1).attach(path) as unknown as SimulatedSegment;
-      await until('it has arrived', () => segment.contents.read(0, segment.bytes).length > 0);
-      overwrite(segment);
-    }
+    const { segment } = segmentOn(stage, 1, 'mirror-');
+    const isWhole = () => segment.contents.read(0, segment.bytes)[0]?.end === segment.bytes;
+    await stage.until('it has arrived', isWhole);
+    overwrite(segment);
     await stage.succeeds(done);
   });
 });

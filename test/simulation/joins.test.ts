@@ -276,3 +276,25 @@ test('an update of one rank that is cancelled does not spoil the communicator of
     assert.equal((await succeeds(user.update('a'))).verified, true);
   });
 });
+test('a host whose ranks all die while it is read is read on when they are back', async () => {
+  await onStage(hosts, async (stage) => {
+    const { cluster, succeeds } = stage;
+    await add(stage, 1);
+    const joining = join(stage, 1);
+    await reading(stage, 1);
+    for (const rank of [0, 1]) cluster.ranks.get(rank)!.kill();
+    assert.equal((await succeeds(joining)).verified, true);
+  });
+});
+
+test('of two that join at once one may die', async () => {
+  await onStage(hosts, async (stage) => {
+    const { cluster, succeeds, fails } = stage;
+    for (const number of [1, 2]) await add(stage, number);
+    const joins = [join(stage, 1), join(stage, 2)] as const;
+    await reading(stage, 1);
+    for (const rank of [2, 3]) cluster.ranks.get(rank)!.kill();
+    await fails(joins[0], 'WEIGHTCAST_PEER_LOST', /^rank \d died/);
+    assert.equal((await succeeds(joins[1])).verified, true);
+  });
+});
