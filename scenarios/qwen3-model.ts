@@ -62,6 +62,11 @@ export async function writeQwen3Model(options: ModelOptions): Promise<{ tensors:
   return { tensors: shapes.length, bytes: totalBytes };
 }
 
+/** The tensors of a model of about that size, in the order of its files. */
+export function qwen3Tensors(bytes: number): readonly Shape[] {
+  return tensorsOf(chooseDimensions(bytes));
+}
+
 /** The widest model that still has enough layers; what is left over goes into the vocabulary. */
 function chooseDimensions(bytes: number): Dimensions {
   for (const hidden of [4096, 2048, 1024, 512, 256, 128]) {

@@ -1,12 +1,14 @@
-import { strict as assert } from 'node:assert';
-import { ProtocolError } from '../errors.ts';
+import { PeerLostError, ProtocolError } from '../errors.ts';
 import type { RankMember } from './members.ts';
 import type { Communicator, NewCommunicator } from './messages.ts';
 
 /** Sets of ranks that have updated together; the one that did so longest ago is forgotten. */
 const keeperLimit = 64;
 
-/** The communicators of the cluster: one for each set of ranks that is updated together. */
+/**
+ * The communicators of the cluster: one for each set of ranks that is updated together. A rank is in one at a time; to
+ * join another it leaves that one.
+ */
 export class CommunicatorKeepers {
   /** By the members' numbers, in the order of their last use. */
   readonly #keepers = new Map<string, CommunicatorKeeper>();
@@ -14,11 +16,20 @@ export class CommunicatorKeepers {
 
   of(members: readonly RankMember[]): CommunicatorKeeper {
     const key = members.map(({ rank }) => rank).join();
-    const keeper = this.#keepers.get(key) ?? new CommunicatorKeeper(members, () => this.#nextNumber());
+    const keeper = this.#keepers.get(key) ?? this.#create(members);
     this.#keepers.delete(key);
     this.#keepers.set(key, keeper);
     if (this.#keepers.size > keeperLimit) this.#keepers.delete(this.#keepers.keys().next().value!);
     return keeper;
+  }
+
+  #create(members: readonly RankMember[]): CommunicatorKeeper {
+    const onOffered = (offered: CommunicatorKeeper) => {
+      for (const other of this.#keepers.values()) {
+        if (other !== offered && members.some(({ rank }) => other.includes(rank))) other.invalidate();
+      }
+    };
+    return new CommunicatorKeeper(members, () => this.#nextNumber(), onOffered);
   }
 
   /** A rank is gone, or another life of it has come. */
@@ -39,14 +50,20 @@ export class CommunicatorKeepers {
 export class CommunicatorKeeper {
   readonly #ranks: ReadonlySet<number>;
   readonly #nextNumber: () => number;
+  readonly #onOffered: (offered: CommunicatorKeeper) => void;
   #number: number;
   #held: Communicator | null = null;
   #isNeeded = true;
   #isOffered = false;
 
-  constructor(members: readonly RankMember[], nextNumber: () => number) {
+  constructor(
+    members: readonly RankMember[],
+    nextNumber: () => number,
+    onOffered: (offered: CommunicatorKeeper) => void,
+  ) {
     this.#ranks = new Set(members.map(({ rank }) => rank));
     this.#nextNumber = nextNumber;
+    this.#onOffered = onOffered;
     this.#number = nextNumber();
   }
 
@@ -75,16 +92,20 @@ export class CommunicatorKeeper {
       throw new ProtocolError('a rank was asked for a communicator and created none');
   }
 
-  /** What ranks are told to open; null for one that is alone. */
+  /** What ranks are told to open; null for one that is alone. Throws `PeerLostError` if a member has gone meanwhile. */
   offer(): Communicator | null {
     if (!this.#isNeeded) return null;
-    assert(this.#held !== null, 'a communicator is created before it is opened');
+    if (this.#held === null) throw new PeerLostError('a rank that a communicator was created for is gone');
     this.#isOffered = true;
+    this.#onOffered(this);
     return this.#held;
   }
 
-  /** An update has failed. What nobody was told to open is kept: its creator waits for the members as long as it lives. */
-  updateFailed(): void {
+  /**
+   * An update has failed, or a member was told to open another communicator. What nobody was told to open is kept: its
+   * creator waits for the members as long as it lives.
+   */
+  invalidate(): void {
     if (this.#isOffered) this.lose();
   }
 

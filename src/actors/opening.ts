@@ -128,7 +128,7 @@ export class Opener {
     return ask(context, planner, toPlanner.plan, question, this.#scope.within(deadlines.plan));
   }
 
-  #openGroup(epoch: number, group: readonly Prepared[], planned: Planned): Promise<Opened[]> {
+  async #openGroup(epoch: number, group: readonly Prepared[], planned: Planned): Promise<Opened[]> {
     const { context, order } = this.#scope;
     const { checkpoint, options } = order;
     const { plan } = planned;

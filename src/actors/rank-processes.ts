@@ -33,6 +33,8 @@ export class RankProcesses {
   readonly #forgotten: ForgottenSegments;
   readonly #news: RankNews;
   readonly #instanceOf = new Map<number, InstanceOptions>();
+  /** Ranks that are to be started again, to what calls that off. */
+  readonly #restarts = new Map<number, () => void>();
 
   constructor(members: Members, ports: SupervisorPorts, forgotten: ForgottenSegments, news: RankNews) {
     this.#members = members;
@@ -45,29 +47,35 @@ export class RankProcesses {
     for (const rank of instance.ranks) {
       this.#instanceOf.set(rank, instance);
       this.#members.add(rank, new RestartIntensity(rankRestarts, context.clock, context.random));
-      this.launch(rank, context);
+      this.#launch(rank, context);
     }
   }
 
   /** Resolves when the processes are gone. */
   async remove(instance: InstanceOptions): Promise<void> {
-    const ended = instance.ranks.map((rank) => {
+    const processes = instance.ranks.map((rank) => {
       this.#instanceOf.delete(rank);
-      this.#news.onLost(rank, `instance ${instance.name} was removed`, false);
-      return this.#members.remove(rank)?.stop();
+      this.#restarts.get(rank)?.();
+      this.#restarts.delete(rank);
+      return this.#members.remove(rank);
     });
-    await Promise.allSettled(ended);
+    // Only when all of them have left the ledger: none is to stand in for another.
+    const reason = `instance ${instance.name} was removed`;
+    for (const rank of instance.ranks) this.#news.onLost(rank, reason, false);
+    await Promise.allSettled(processes.map((process) => process?.stop()));
   }
 
   async stopAll(): Promise<void> {
     await Promise.allSettled(this.#members.processes().map((process) => process.stop()));
   }
 
-  launch(rank: number, context: Context<SupervisorMessage>): void {
-    const instance = this.#instanceOf.get(rank);
-    // It was removed while it waited to be started again.
-    if (instance === undefined) return;
-    const process = this.#ports.launchRank(rank, instance);
+  /** Not if it was removed meanwhile; an instance with the same rank that joined since has its process. */
+  startAgain(rank: number, context: Context<SupervisorMessage>): void {
+    if (this.#restarts.delete(rank)) this.#launch(rank, context);
+  }
+
+  #launch(rank: number, context: Context<SupervisorMessage>): void {
+    const process = this.#ports.launchRank(rank, this.#instanceOf.get(rank)!);
     this.#members.launched(rank, process);
     const exited = (reason: string) => ({ type: 'rank-exited', rank, process, reason }) as const;
     context.pipe(process.exited, exited, (error) => exited(error.message));
@@ -101,7 +109,7 @@ export class RankProcesses {
     const delay = this.#members.restartDelay(rank);
     if (delay !== null) {
       context.log.warn({ rank, reason, delay }, 'rank process ended; starting it again');
-      context.schedule(delay, { type: 'launch-rank', rank });
+      this.#restarts.set(rank, context.schedule(delay, { type: 'launch-rank', rank }));
       return;
     }
     const error = new PeerLostError(`rank ${rank} keeps ending (${reason}); it is not started again`);

@@ -357,8 +357,9 @@ export class RankActor implements Actor<RankMessage> {
     this.#streamReply?.fail(error);
     this.#streamReply = null;
     // Peers that are inside a broadcast with this rank must not wait for its deadline. Without a stream there is none:
-    // when memory is short and the update is planned again, the communicator stays good.
-    if (this.#stream !== null) this.#communicator?.collective.abort();
+    // when memory is short and the update is planned again, the communicator stays good. It also does for an update that
+    // does without.
+    if (this.#stream !== null && !attempt.isAlone) this.#communicator?.collective.abort();
     await attempt.abort(error.message);
     this.#attempt = null;
     this.#stream = null;

@@ -148,7 +148,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         }
         return;
       case 'launch-rank':
-        return this.#processes.launch(message.rank, context);
+        return this.#processes.startAgain(message.rank, context);
       case 'rank-ready':
         this.#epoch = Math.max(this.#epoch, message.lastEpoch);
         return this.#processes.ready(message, context);
@@ -243,8 +243,11 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         );
       }
       const ranks = this.#members.allJoined();
-      // Those that are left may do.
-      if (ranks.length === 0) this.#checkAlive(this.#instances.names);
+      if (ranks.length === 0) {
+        // Those that are left may do.
+        this.#checkAlive(this.#instances.names);
+        throw new UsageError(`there is no rank that could hold ${checkpoint}`);
+      }
       const work = this.#work('registration', `registering ${checkpoint}`, checkpoint, [], ranks);
       this.#registrations += 1;
       const segmentName = this.#ports.segmentName(this.#registrations);
@@ -317,6 +320,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       const checkpoint = this.#checkpoints.get(message.checkpoint);
       if (checkpoint === undefined) throw new UsageError(`no checkpoint ${message.checkpoint} is registered`);
       const names = options.instances ?? this.#instances.names;
+      if (names.length === 0) throw new UsageError('there is no instance to update');
       this.#checkAlive(names);
       const instances = this.#instances.members(names);
       const ranks = this.#members.readyAmong(instances.flatMap((instance) => [...instance.ranks]));
@@ -350,7 +354,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         },
         rollback: () => {
           this.#instances.updateFailed(names);
-          for (const group of groupsOf(ranks)) this.#communicators.of(group).updateFailed();
+          for (const group of groupsOf(ranks)) this.#communicators.of(group).invalidate();
         },
       };
       return { work, begun };

@@ -179,25 +179,18 @@ export class Swarm {
   /** The rarest of the first missing pieces that an idle source holds; of equally rare ones the first. */
   #choose({ missing, avoided }: Receiver): (Read & { readonly index: number }) | null {
     let best: (Read & { readonly index: number }) | null = null;
-    const end = Math.min(missing.length, CANDIDATES);
+    // When many join, few of them are.
+    const idle = [...this.#sources].filter(([source, { reading }]) => {
+      return reading < READS_AT_A_TIME && !avoided.has(source);
+    });
+    const end = idle.length === 0 ? 0 : Math.min(missing.length, CANDIDATES);
     for (let index = 0; index < end; index += 1) {
       const piece = missing[index]!;
       if (best !== null && this.#spread[piece]! >= this.#spread[best.piece]!) continue;
-      const source = this.#idlest(piece, avoided);
+      const source = idlest(idle, piece);
       if (source !== null) best = { piece, source, index };
     }
     return best;
-  }
-
-  #idlest(piece: number, avoided: ReadonlySet<number>): number | null {
-    let idlest: number | null = null;
-    let fewest = READS_AT_A_TIME;
-    for (const [number, { pieces, reading }] of this.#sources) {
-      if (pieces[piece] === 0 || reading >= fewest || avoided.has(number)) continue;
-      idlest = number;
-      fewest = reading;
-    }
-    return idlest;
   }
 
   #gain(source: number, piece: number): void {
@@ -226,6 +219,17 @@ export class Swarm {
     assert(entry !== undefined, `there is no receiver ${receiver}`);
     return entry;
   }
+}
+
+function idlest(sources: readonly (readonly [number, Source])[], piece: number): number | null {
+  let idlest: number | null = null;
+  let fewest = READS_AT_A_TIME;
+  for (const [number, { pieces, reading }] of sources) {
+    if (pieces[piece] === 0 || reading >= fewest) continue;
+    idlest = number;
+    fewest = reading;
+  }
+  return idlest;
 }
 
 /** Where the n-th comer begins, in [0, 1): multiples of the golden ratio fall far from all earlier ones. */

@@ -1,13 +1,17 @@
 import { supervisorEntrance } from '../actors/entrances.ts';
-import type { Envelope } from '../actors/kernel/index.ts';
-import type { CheckpointStatus, UpdateReport } from '../actors/messages.ts';
+import type { InstanceOptions } from '../actors/instance-options.ts';
+import type { CheckpointStatus, ClusterStatus, UpdateReport } from '../actors/messages.ts';
 import { SupervisorActor } from '../actors/supervisor.ts';
 import type { SupervisorPorts } from '../actors/supervisor-ports.ts';
 import type { CheckpointIndex } from '../checkpoint/source.ts';
+import type { EngineClient } from '../engines/engine-client.ts';
 import { CheckpointError } from '../errors.ts';
+import type { Clock } from '../ports.ts';
+import { AskedWorks } from './asked-works.ts';
 import { elapse } from './device.ts';
 import { segmentDirectory } from './host.ts';
-import { checkReports } from './invariants.ts';
+import { checkAsked, checkReports } from './invariants.ts';
+import type { Passage } from './network.ts';
 import type { SimulatedProcess } from './process.ts';
 import { SimulatedRankProcess } from './rank-process.ts';
 import { SimulatedUser } from './user.ts';
@@ -23,31 +27,43 @@ export class SimulatedCluster {
   readonly #ranks = new Map<number, SimulatedRankProcess>();
   readonly #users: SimulatedUser[] = [];
   #lives = 0;
-  /** The last registration that began, and by checkpoint the last that succeeded. */
+  /** The last registration that began, and by checkpoint the last that succeeded, with the file it was of. */
   #registration = 0;
-  readonly #registered = new Map<string, number>();
+  readonly #registered = new Map<string, { readonly number: number; readonly file: string }>();
+  readonly #asked = new AskedWorks();
+  /** By epoch, the registration of which ranks have received something that they are to keep. */
+  readonly #copied = new Map<number, number>();
+  #status: ClusterStatus | null = null;
 
   constructor(options: WorldOptions) {
     this.world = new SimulatedWorld(options);
     const { world } = this;
-    world.onSent.push(({ from, envelope }) => {
-      if (from !== world.supervisorNode) return;
-      checkReports(world, envelope);
-      this.#noteRegistered(envelope);
-    });
+    world.onSent.push((passage) => this.#sent(passage));
     this.supervisor = world.startProcess(world.supervisorNode, [], (error) => {
       world.trace.violated(`the supervisor crashed: ${error.message}`);
     });
-    const instances = world.engines.map(({ name }, number) => {
-      const pause = options.pauses ? { pause: 'keep' as const } : {};
-      return { name, endpoint: name, ranks: options.instances[number]!, ...pause };
-    });
+    const instances = world.engines
+      .map((_, number) => this.instance(number))
+      .slice(0, options.firstInstances);
     const ports = this.#supervisorPorts();
     this.supervisor.system.spawn(
       'supervisor',
       () => new SupervisorActor({ instances }, ports),
       supervisorEntrance,
     );
+  }
+
+  /** As it joins the cluster. */
+  instance(number: number): InstanceOptions {
+    const { options, engines } = this.world;
+    const { name } = engines[number]!;
+    const pause = options.pauses ? { pause: 'keep' as const } : {};
+    return { name, endpoint: name, ranks: options.instances[number]!, ...pause };
+  }
+
+  /** The supervisor's last answer to who asked how things are; null if nobody has. */
+  get status(): ClusterStatus | null {
+    return this.#status;
   }
 
   /** The processes of ranks that have not ended, started or not. */
@@ -66,11 +82,15 @@ export class SimulatedCluster {
     return user;
   }
 
-  /** Whether a segment belongs to a checkpoint that is registered. */
+  /** Whether a segment belongs to a checkpoint that is registered, or is a copy of it that is to be kept. */
   isHeld(path: string): boolean {
-    return [...this.#registered.values()].some((registration) =>
-      path.startsWith(`${segmentDirectory}/${nameOf(registration)}`),
-    );
+    const registrations = [...this.#registered.values()];
+    const mirror = /\/mirror-(\d+)-/.exec(path);
+    const copied = this.#copied.get(Number(mirror?.[1]));
+    return registrations.some(({ number, file }) => {
+      if (mirror !== null) return number === copied;
+      return path === file || path.startsWith(`${segmentDirectory}/${nameOf(number)}`);
+    });
   }
 
   /** Lets virtual time pass until `work` is done; throws if it is not within the time. */
@@ -106,7 +126,7 @@ export class SimulatedCluster {
     const { clock } = this.supervisor;
     return {
       launchRank: (rank) => this.#launch(rank),
-      engineClient: ({ name }) => this.world.engines.find((engine) => engine.name === name)!.client(clock),
+      engineClient: ({ name }) => this.engineClient(name, clock),
       segmentName: (registration) => {
         this.#registration = registration;
         return nameOf(registration);
@@ -124,11 +144,46 @@ export class SimulatedCluster {
     return checkpoint.index;
   }
 
-  #noteRegistered(envelope: Envelope): void {
-    if (envelope.kind !== 'reply') return;
-    const { checkpoint, epoch, seconds } = (envelope.body ?? {}) as Partial<CheckpointStatus & UpdateReport>;
-    if (checkpoint === undefined || seconds === undefined || epoch !== undefined) return;
-    this.#registered.set(checkpoint, this.#registration);
+  /** As its bridge has it. An engine is left alone unless somebody wants it updated. */
+  engineClient(name: string, clock: Clock): EngineClient {
+    const client = this.world.engines.find((engine) => engine.name === name)!.client(clock);
+    const check = (what: string) => {
+      if (this.#asked.concern(name)) return;
+      this.world.trace.violated(`${name} is asked to ${what} by an update that does not concern it`);
+    };
+    return {
+      ...client,
+      pause: (mode, options) => {
+        check('pause');
+        return client.pause(mode, options);
+      },
+      resume: (options) => {
+        check('resume');
+        return client.resume(options);
+      },
+      update: (order, options) => {
+        check('update');
+        return client.update(order, options);
+      },
+    };
+  }
+
+  #sent(passage: Passage): void {
+    const asked = this.#asked.sent(passage);
+    const { from, envelope } = passage;
+    if (from !== this.world.supervisorNode || envelope.kind !== 'reply') return;
+    checkReports(this.world, envelope);
+    const body = (envelope.body ?? {}) as Partial<ClusterStatus & UpdateReport & CheckpointStatus>;
+    if (body.instances !== undefined) this.#status = body as ClusterStatus;
+    if (asked?.type === 'register' && body.digest !== undefined) {
+      const file = asked.source.kind === 'path' ? asked.source.path : '';
+      this.#registered.set(asked.checkpoint, { number: this.#registration, file });
+    }
+    if (asked?.type === 'update' && body.digest !== undefined) {
+      const { number, file } = this.#registered.get(asked.checkpoint)!;
+      checkAsked(this.world, asked.checkpoint, file, body as UpdateReport);
+      if (asked.options.keepCopy) this.#copied.set(body.epoch!, number);
+    }
   }
 
   #launch(rank: number): SimulatedRankProcess {

@@ -71,6 +71,20 @@ export class SimulatedEngine {
     return this.#acknowledged;
   }
 
+  /** Whether a worker was given something in that epoch, and nothing since. */
+  wasUpdatedIn(epoch: number): boolean {
+    return [...this.#received.values()].some((received) => received.epoch === epoch);
+  }
+
+  /** Its workers were given part of a version, and not all of it since. */
+  get isMixed(): boolean {
+    return this.#mixed;
+  }
+
+  get deviceCount(): number {
+    return this.#options.devices.length;
+  }
+
   /** A worker did not keep what it got last. */
   get isSpoiled(): boolean {
     return [...this.#received.values()].some(({ spoiled }) => spoiled);

@@ -15,6 +15,7 @@ export const cancelReason = 'the user changed their mind';
 
 export const faultKinds = [
   'kill a rank',
+  'kill the ranks of a host',
   'lose a session',
   'kill an engine',
   'engine answers with an error',
@@ -30,6 +31,7 @@ export const faultKinds = [
   'failing upload',
   'failing worker link',
   'failing load',
+  'silent network',
   'cancel',
   'forged messages',
 ] as const;
@@ -61,6 +63,8 @@ export class FaultInjector {
     switch (kind) {
       case 'kill a rank':
         return this.#cluster.ranks.get(random.whole(0, world.devices.length - 1))?.kill();
+      case 'kill the ranks of a host':
+        return this.#killHost(random);
       case 'lose a session':
         return this.#loseSession(random);
       case 'kill an engine':
@@ -114,6 +118,12 @@ export class FaultInjector {
       case 'failing load':
         random.pick(world.hosts).loadFailures += 1;
         return;
+      case 'silent network': {
+        const host = random.pick(world.hosts);
+        world.silence(host);
+        clock.after(random.between(1, random.pick([100, 5_000, 90_000])), () => world.restore(host));
+        return;
+      }
       case 'cancel':
         this.#cluster.users[0]?.cancel(cancelReason);
         return;
@@ -135,6 +145,7 @@ export class FaultInjector {
     }
     world.links.failures = 0;
     for (const host of world.hosts) host.loadFailures = 0;
+    world.fabrics.links.restoreAll();
     for (const engine of world.engines) {
       const isUnwell =
         !engine.isUp || engine.workers.some(({ isBusy, nextLoad }) => isBusy || nextLoad !== null);
@@ -148,6 +159,12 @@ export class FaultInjector {
     this.#cluster.world.clock.after(milliseconds, () => {
       if (!this.#healed) action();
     });
+  }
+
+  #killHost(random: SeededRandom): void {
+    const { world, ranks } = this.#cluster;
+    const host = random.pick(world.hosts);
+    for (const process of ranks.values()) if (world.hostOf(process.rank) === host) process.kill();
   }
 
   #killEngine(engine: SimulatedEngine, random: SeededRandom): void {

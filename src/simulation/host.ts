@@ -23,9 +23,13 @@ export class SimulatedHost {
   /** So many of the next loads fail. */
   loadFailures = 0;
   readonly #segments = new Map<string, SimulatedSegment>();
+  readonly #isKept: boolean;
+  #holders = 0;
 
-  constructor(name: string) {
+  /** `isKept`: the cluster's own processes hold its memory, be there ranks or not. */
+  constructor(name: string, isKept: boolean) {
     this.name = name;
+    this.#isKept = isKept;
   }
 
   /** Paths of the segments that weightcast has made and not removed. */
@@ -33,13 +37,31 @@ export class SimulatedHost {
     return [...this.#segments.keys()].filter((path) => path.startsWith(segmentDirectory));
   }
 
+  /** Whether the segment's file still has its name. */
+  has(segment: SimulatedSegment): boolean {
+    return this.#segments.get(segment.path) === segment;
+  }
+
+  /** As `SharedDirectory` has it: the last process that leaves removes everything. One that is killed just goes. */
+  join(): { leave(): void; vanish(): void } {
+    this.#holders += 1;
+    const vanish = () => {
+      this.#holders -= 1;
+    };
+    const leave = () => {
+      vanish();
+      if (this.#holders === 0 && !this.#isKept) for (const path of this.segments) this.#segments.delete(path);
+    };
+    return { leave, vanish };
+  }
+
   /** A user's file in shared memory. */
   addFile(path: string, bytes: number): void {
     this.#create(path, bytes).contents.write(0, bytes, [{ start: 0, end: bytes, source: path, from: 0 }]);
   }
 
-  /** The host's shared memory as one process has it. */
-  open(clock: Clock): SegmentStore {
+  /** The host's shared memory as one process has it, who is told of all that it unmaps. */
+  open(clock: Clock, onUnmapped: (path: string) => void): SegmentStore {
     return {
       ready: async () => {},
       attach: (path) => this.#attach(path) as never,
@@ -49,7 +71,10 @@ export class SimulatedHost {
       check: async (manifest, paths) => this.#check(manifest, paths),
       load: (order) => this.#load(order, clock),
       forget: (paths) => {
-        for (const path of paths) if (path.startsWith(segmentDirectory)) this.#segments.delete(path);
+        for (const path of paths) {
+          onUnmapped(path);
+          if (path.startsWith(segmentDirectory)) this.#segments.delete(path);
+        }
       },
       close: () => {},
     };

@@ -1,3 +1,4 @@
+import { bridgesOfGroup } from '../actors/bridge-group.ts';
 import type { Envelope, SystemCensus } from '../actors/kernel/index.ts';
 import type { ClusterStatus, UpdateReport } from '../actors/messages.ts';
 import type { SimulatedCluster } from './cluster.ts';
@@ -13,11 +14,27 @@ export function checkReports(world: SimulatedWorld, envelope: Envelope): void {
     if (version !== null) checkVersion(world, name, `${version.checkpoint}@${version.digest}`);
   }
   if (body?.timelines === undefined) return;
-  for (const { name, isSpoiled } of world.engines) {
+  const updated = world.engines.filter((engine) => engine.wasUpdatedIn(body.epoch!));
+  const ranks = updated.reduce((sum, { deviceCount }) => sum + deviceCount, 0);
+  if (ranks !== body.ranks)
+    world.trace.violated(`${body.ranks} ranks are reported as updated, and ${ranks} were`);
+  for (const { name, isSpoiled } of updated) {
     checkVersion(world, name, `${body.checkpoint}@${body.digest}`);
     if (body.verified && isSpoiled)
       world.trace.violated(`${name} is reported as verified, but holds other bytes`);
   }
+}
+
+/** An update brings what was last registered by the name that was asked for. */
+export function checkAsked(
+  { options, trace }: SimulatedWorld,
+  name: string,
+  file: string,
+  { checkpoint, digest }: Pick<UpdateReport, 'checkpoint' | 'digest'>,
+): void {
+  const wanted = `${name}@${options.checkpoints.find(({ path }) => path === file)?.digest}`;
+  if (`${checkpoint}@${digest}` === wanted) return;
+  trace.violated(`an update to ${wanted} brought ${checkpoint}@${digest}`);
 }
 
 function checkVersion(world: SimulatedWorld, name: string, version: string): void {
@@ -32,7 +49,7 @@ function checkVersion(world: SimulatedWorld, name: string, version: string): voi
  */
 export function checkIdle(cluster: SimulatedCluster): void {
   const { world, ranks, users } = cluster;
-  const { devices, links, communicators, engines, hosts, trace } = world;
+  const { devices, links, communicators, engines, fabrics, hosts, trace } = world;
   checkSupervisorIdle(cluster);
   const expect = (what: string, found: number, most: number) => {
     if (found > most) trace.violated(`${what}: ${found}, at most ${most} expected when nothing runs`);
@@ -43,24 +60,35 @@ export function checkIdle(cluster: SimulatedCluster): void {
   for (const { name, workers } of engines) {
     expect(`workers of ${name} in an exchange`, workers.filter(({ isBusy }) => isBusy).length, 0);
   }
+  expect('reads under way', fabrics.links.flows, 0);
+  for (const { identity, peers, exposed } of fabrics.all) {
+    expect(`peers that ${identity.name} is connected to`, peers, 0);
+    for (const path of exposed) {
+      if (!cluster.isHeld(path)) trace.violated(`${identity.name} lets peers read ${path}, which is no more`);
+    }
+  }
   for (const { process } of ranks.values()) {
     if (process !== null) expectAtMost(trace, process, { ...none, actors: 5, watches: 1 });
   }
   for (const { process } of users) if (process.isAlive) expectAtMost(trace, process, none);
+  const occupied = new Set([...ranks.keys()].map((rank) => world.hostOf(rank)));
   for (const host of hosts) {
+    // Without a rank nobody there removes anything before the next one comes, or the cluster ends.
+    if (!occupied.has(host)) continue;
     for (const path of host.segments)
       if (!cluster.isHeld(path)) trace.violated(`${path} is left on ${host.name}`);
   }
 }
 
 /** The part of {@link checkIdle} that holds whatever state engines and devices are in. */
-export function checkSupervisorIdle({ world, supervisor, ranks }: SimulatedCluster): void {
+export function checkSupervisorIdle({ world, supervisor, ranks, status }: SimulatedCluster): void {
   const { trace, engines, devices } = world;
+  const instances = status?.instances.length ?? engines.length;
   const running = [...ranks.values()].filter(({ process }) => process !== null).length;
   expectAtMost(trace, supervisor, {
     ...none,
-    // Itself, the planner, the swarm, the group of bridges, and these.
-    actors: 4 + engines.length,
+    // Itself, the planner, the swarm, groups of bridges, and the bridges.
+    actors: 3 + Math.ceil(engines.length / bridgesOfGroup) + instances,
     watches: running,
     // Ranks that are to be started again.
     timers: devices.length - running,

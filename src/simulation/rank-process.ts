@@ -4,8 +4,10 @@ import { RankActor } from '../actors/rank.ts';
 import type { RankPorts } from '../actors/rank-ports.ts';
 import type { LaunchedRank } from '../actors/supervisor-ports.ts';
 import { NativeError, WorkerLinkError } from '../errors.ts';
+import type { Fabric } from '../native-bridge/fabric.ts';
 import { elapse } from './device.ts';
-import { segmentDirectory } from './host.ts';
+import type { SimulatedFabric } from './fabric.ts';
+import { type SimulatedHost, segmentDirectory } from './host.ts';
 import type { SimulatedProcess } from './process.ts';
 import type { SeededRandom } from './random.ts';
 import type { SimulatedWorld } from './world.ts';
@@ -28,6 +30,7 @@ export class SimulatedRankProcess implements LaunchedRank {
   readonly #onExit: () => void;
   #resolveExited: (reason: string) => void = () => {};
   #process: SimulatedProcess | null = null;
+  #memory: ReturnType<SimulatedHost['join']> | null = null;
   #cancelStart: () => void = () => {};
   #exiting = false;
 
@@ -54,6 +57,7 @@ export class SimulatedRankProcess implements LaunchedRank {
     if (this.#exiting) return;
     this.#cancelStart();
     this.#process?.kill();
+    this.#memory?.vanish();
     this.#exit(reason);
   }
 
@@ -68,6 +72,7 @@ export class SimulatedRankProcess implements LaunchedRank {
   #start(life: number): void {
     const world = this.#world;
     this.#process = world.startProcess(this.node, [world.supervisorNode], () => this.#end());
+    this.#memory = world.hostOf(this.rank).join();
     const { system } = this.#process;
     const supervisor = system.wellKnown<SupervisorMessage>(world.supervisorNode, 'supervisor');
     const ports = this.#ports(this.#process, life);
@@ -76,6 +81,8 @@ export class SimulatedRankProcess implements LaunchedRank {
 
   async #end(): Promise<void> {
     await this.#process?.stop(stopMilliseconds);
+    if (this.#exiting) return;
+    this.#memory?.leave();
     this.#exit('exit code 0');
   }
 
@@ -93,25 +100,34 @@ export class SimulatedRankProcess implements LaunchedRank {
 
   #ports(process: SimulatedProcess, life: number): RankPorts {
     const { rank } = this;
-    const { communicators, links } = this.#world;
+    const { communicators, links, fabrics, nics, options } = this.#world;
     const { clock } = process;
     const simulated = this.#world.devices[rank]!;
     const host = this.#world.hostOf(rank);
     const device = simulated.open(clock);
     process.whenGone(() => device.close());
+    const nic = nics[rank % nics.length]!;
+    let fabric: SimulatedFabric | null = null;
+    const openFabric = (secret: string | null): Fabric => {
+      if (secret !== null) throw new NativeError('there is one cluster in this simulation');
+      if (fabric === null) {
+        fabric = fabrics.open(this.node, { host, nic }, clock);
+        const opened = fabric;
+        process.whenGone(() => opened.vanish());
+      }
+      return fabric;
+    };
     return {
       rank,
       host: host.name,
       directory: segmentDirectory,
       pid: life,
       device,
-      segments: host.open(clock),
-      nics: [],
-      reach: 'cluster',
-      fabric: () => {
-        throw new NativeError('there is no fabric in this simulation');
-      },
-      close: () => {},
+      segments: host.open(clock, (path) => fabric?.unmapped(path)),
+      nics: [nic],
+      reach: options.reach ?? 'cluster',
+      fabric: openFabric,
+      close: () => fabric?.close(),
       createCommunicator: () => new Uint8Array(),
       openCollective: async ({ number: communicator }, ranks) => {
         const slowness = () => simulated.slowness;

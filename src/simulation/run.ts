@@ -12,6 +12,8 @@ export interface RunOptions {
   readonly seed: number;
   /** Which faults may happen; all unless given. */
   readonly faults?: readonly FaultKind[];
+  /** Whether instances leave while others may receive from them. They do unless told otherwise. */
+  readonly leaving?: boolean;
   /** Sends ranks messages of epochs that are over; nothing else may come out differently for that. */
   readonly forge?: { readonly everyMilliseconds: number; readonly times: number };
   readonly keepTrace?: number;
@@ -45,7 +47,7 @@ const recoveryMilliseconds = 200_000;
 export async function run(options: RunOptions): Promise<RunResult> {
   const random = new SeededRandom(options.seed);
   const cluster = new SimulatedCluster(randomWorld(options, random.stream('world')));
-  const story = new Story(cluster, random.stream('story'), options.faults ?? faultKinds);
+  const story = new Story(cluster, random.stream('story'), options);
   const { trace, clock } = cluster.world;
   if (options.forge !== undefined) forgeOften(cluster, story.forger, options.forge);
   try {
@@ -74,7 +76,7 @@ function randomWorld({ seed, keepTrace }: RunOptions, random: SeededRandom): Wor
   const worldSize = random.pick([1, 2, 2, 3, 4, 4, 6, 8]);
   const instances: number[][] = [];
   for (let rank = 0; rank < worldSize; rank += 1) {
-    if (instances.length === 0 || random.chance(0.3)) instances.push([]);
+    if (instances.length === 0 || random.chance(0.4)) instances.push([]);
     instances.at(-1)!.push(rank);
   }
   const largestBytes = random.pick([2 ** 20, 2 ** 24, 2 ** 26]);
@@ -94,6 +96,11 @@ function randomWorld({ seed, keepTrace }: RunOptions, random: SeededRandom): Wor
     worldSize,
     ranksPerHost: random.pick([1, 2, 8]),
     instances,
+    firstInstances: random.whole(1, instances.length),
+    reach: random.pick(['host', 'cluster']),
+    nicsPerHost: random.pick([1, 2]),
+    // From an update that is over at once to one that is received for seconds.
+    linkRate: random.pick([50e6, 1e6, 1e5]),
     // From just enough for two slots to plenty.
     deviceCapacity: Math.ceil(largestBytes * random.pick([2.5, 3.2, 4, 20])) + 2 ** 16,
     deviceSlowness: random.pick([1, 1, 10, 300]),
@@ -118,15 +125,17 @@ class Story {
   readonly #cluster: SimulatedCluster;
   readonly #random: SeededRandom;
   readonly #kinds: readonly FaultKind[];
+  readonly #leaving: boolean;
   readonly #injector: FaultInjector;
   readonly #user: SimulatedUser;
   succeeded = 0;
   readonly reasons: string[] = [];
 
-  constructor(cluster: SimulatedCluster, random: SeededRandom, kinds: readonly FaultKind[]) {
+  constructor(cluster: SimulatedCluster, random: SeededRandom, { faults, leaving }: RunOptions) {
     this.#cluster = cluster;
     this.#random = random;
-    this.#kinds = kinds;
+    this.#kinds = faults ?? faultKinds;
+    this.#leaving = leaving ?? true;
     this.#injector = new FaultInjector(cluster);
     this.#user = cluster.user();
   }
@@ -157,10 +166,11 @@ class Story {
 
   async #round(): Promise<void> {
     const { clock } = this.#cluster.world;
+    await this.#cluster.complete(this.#user.status());
     this.#planFaults();
     const work = this.#random.chance(0.2) ? this.#register() : this.#update();
     const others: Promise<Outcome<unknown>>[] = [];
-    if (this.#random.chance(0.1)) others.push(this.#update());
+    while (this.#random.chance(0.4)) others.push(this.#soonAlso());
     const looks = this.#random.whole(0, 4);
     for (let look = 0; look < looks; look += 1) {
       clock.after(this.#soon(), () => {
@@ -170,6 +180,19 @@ class Story {
     await this.#await(work);
     for (const other of others) await this.#await(other);
     if (this.#random.chance(0.5)) await clock.advance(this.#random.between(0, 4_000));
+  }
+
+  /** Something else that is asked while the first thing runs. */
+  #soonAlso(): Promise<Outcome<unknown>> {
+    const ask = this.#random.pick([
+      () => this.#update(),
+      () => this.#update(),
+      () => this.#join(),
+      () => this.#leave(),
+    ]);
+    return new Promise((resolve) => {
+      this.#cluster.world.clock.after(this.#soon(), () => void ask().then(resolve));
+    });
   }
 
   #planFaults(): void {
@@ -192,12 +215,42 @@ class Story {
   }
 
   #update(): Promise<Outcome<unknown>> {
+    const some = this.#someInstances();
+    const instances = some.length === 0 || this.#random.chance(0.5) ? undefined : some;
     const bucketBytes = this.#random.chance(0.5) ? undefined : this.#random.pick([2 ** 16, 2 ** 20, 2 ** 22]);
     return this.#user.update(this.#random.chance(0.8) ? 'one' : 'two', {
       ...(bucketBytes === undefined ? {} : { bucketBytes }),
+      ...(instances === undefined ? {} : { instances }),
+      keepCopy: this.#random.chance(0.7),
       verify: this.#random.chance(0.8),
       timeoutMilliseconds: this.#random.pick([5_000, 60_000]),
     });
+  }
+
+  /** Names of those that are there, as far as is known. */
+  get #present(): string[] {
+    return this.#cluster.status?.instances.map(({ name }) => name) ?? [];
+  }
+
+  #someInstances(): string[] {
+    const present = this.#random.shuffled(this.#present);
+    return present.slice(0, this.#random.whole(1, present.length));
+  }
+
+  #join(): Promise<Outcome<unknown>> {
+    const present = this.#present;
+    const absent = [...this.#cluster.world.engines.entries()].filter(
+      ([, { name }]) => !present.includes(name),
+    );
+    if (absent.length === 0) return this.#user.status();
+    const [number] = this.#random.pick(absent);
+    return this.#user.addInstance(this.#cluster.instance(number));
+  }
+
+  #leave(): Promise<Outcome<unknown>> {
+    const present = this.#present;
+    if (!this.#leaving || present.length === 0) return this.#user.status();
+    return this.#user.removeInstance(this.#random.pick(present));
   }
 
   /** A checkpoint's path, or with that probability one that does not exist. */
@@ -241,6 +294,10 @@ class Story {
     }
     if (!ready) trace.violated('the ranks did not come back');
     checkIdle(this.#cluster);
+    while (this.#present.length === 0 || this.#random.chance(0.5)) {
+      const joined = await this.#cluster.complete(this.#join());
+      if (!joined.ok) trace.violated(`after recovery: ${joined.error.message}`);
+    }
     for (const [name, { path }] of [
       ['one', options.checkpoints[0]!],
       ['last', options.checkpoints[1]!],
@@ -252,7 +309,11 @@ class Story {
       else if (options.reports && !updated.value.verified) trace.violated('after recovery: not verified');
     }
     await clock.advance(1_000);
-    for (const { name, isPaused } of engines) if (isPaused) trace.violated(`${name} is left paused`);
+    const present = this.#present;
+    for (const { name, isPaused } of engines) {
+      // One that was removed with parts of several versions stays paused: it is not the cluster's any more.
+      if (isPaused && present.includes(name)) trace.violated(`${name} is left paused`);
+    }
     checkIdle(this.#cluster);
   }
 

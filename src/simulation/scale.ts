@@ -2,7 +2,7 @@ import type { UpdateReport } from '../actors/messages.ts';
 import { checkpointAt } from './checkpoint.ts';
 import { SimulatedCluster } from './cluster.ts';
 import { checkIdle } from './invariants.ts';
-import type { Outcome } from './user.ts';
+import { type Outcome, resultOf } from './user.ts';
 
 /** One bucket each. */
 const tensorBytes = 32 * 2 ** 20;
@@ -67,7 +67,5 @@ function divided(ranks: number, instances: number): number[][] {
 }
 
 async function succeeds<T>(cluster: SimulatedCluster, work: Promise<Outcome<T>>): Promise<T> {
-  const outcome = await cluster.complete(work);
-  if (!outcome.ok) throw outcome.error;
-  return outcome.value;
+  return resultOf(await cluster.complete(work));
 }

@@ -1,5 +1,6 @@
 import { ask } from '../actors/conversation.ts';
 import { deadlines } from '../actors/deadlines.ts';
+import type { InstanceOptions } from '../actors/instance-options.ts';
 import type { ActorRef } from '../actors/kernel/index.ts';
 import { toSupervisor, type UpdateOptions, type UpdateReport } from '../actors/messages.ts';
 import { asFailure, DeadlineError, type WeightcastError } from '../errors.ts';
@@ -9,6 +10,12 @@ import type { SimulatedWorld } from './world.ts';
 export type Outcome<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: WeightcastError };
+
+/** Throws what it failed with. */
+export function resultOf<T>(outcome: Outcome<T>): T {
+  if (!outcome.ok) throw outcome.error;
+  return outcome.value;
+}
 
 export const usualOptions: UpdateOptions = {
   memoryFraction: 0.9,
@@ -51,6 +58,14 @@ export class SimulatedUser {
     return this.#ask(toSupervisor.update, { checkpoint, options: all }, deadline);
   }
 
+  addInstance(instance: InstanceOptions) {
+    return this.#ask(toSupervisor.addInstance, { instance }, deadlines.open);
+  }
+
+  removeInstance(instance: string) {
+    return this.#ask(toSupervisor.removeInstance, { instance }, deadlines.open);
+  }
+
   cancel(reason: string) {
     return this.#ask(toSupervisor.cancel, { reason }, deadlines.control);
   }
@@ -61,6 +76,7 @@ export class SimulatedUser {
     deadlineMilliseconds: number,
   ): Promise<Outcome<Answer<E>>> {
     const { trace } = this.#world;
+    const { awaitReady, addInstance } = toSupervisor;
     const { node, system } = this.process;
     trace.add(node, `asks ${exchange.type}`);
     try {
@@ -71,7 +87,7 @@ export class SimulatedUser {
       const error = asFailure(thrown);
       trace.add(node, `${exchange.type} failed: ${error.code} ${error.message}`);
       // Ready may never come; who waits for it gives up by themselves.
-      const mayWait = exchange.type === toSupervisor.awaitReady.type;
+      const mayWait = ([awaitReady.type, addInstance.type] as string[]).includes(exchange.type);
       if (!mayWait && error instanceof DeadlineError && error.message.startsWith('supervisor#'))
         trace.violated(`${exchange.type} was not answered within ${deadlineMilliseconds} ms`);
       return { ok: false, error };

@@ -5,7 +5,9 @@ import { SimulatedClock } from './clock.ts';
 import { SimulatedCommunicators } from './collective.ts';
 import { SimulatedDevice } from './device.ts';
 import { SimulatedEngine } from './engine.ts';
+import { SimulatedFabrics } from './fabric.ts';
 import { SimulatedHost } from './host.ts';
+import { LentSegments } from './lent-segments.ts';
 import { type Passage, SimulatedNetwork } from './network.ts';
 import { SimulatedProcess } from './process.ts';
 import { SeededRandom } from './random.ts';
@@ -19,6 +21,14 @@ export interface WorldOptions {
   readonly ranksPerHost: number;
   /** Ranks of each instance; together all ranks. */
   readonly instances: readonly (readonly number[])[];
+  /** How many of them are there from the beginning; the others may join. All unless given. */
+  readonly firstInstances?: number;
+  /** Whether ranks of different hosts can broadcast to each other. They can unless told otherwise. */
+  readonly reach?: 'host' | 'cluster';
+  /** Network cards of each host, shared by its ranks in turn: one unless given. */
+  readonly nicsPerHost?: number;
+  /** Bytes a millisecond of each network card, in each direction: about what 400 Gbit/s do unless given. */
+  readonly linkRate?: number;
   /** Bytes of each device. */
   readonly deviceCapacity: number;
   /** How many times longer everything takes on these devices than on fast ones of today. */
@@ -28,10 +38,13 @@ export interface WorldOptions {
   readonly reports: boolean;
   /** Whether engines are paused while their weights change. */
   readonly pauses: boolean;
+  /** Whether messages take half a millisecond at most; otherwise some take seconds. */
+  readonly isCalm?: boolean;
   /** Events to keep for reading. */
   readonly keepTrace?: number;
 }
 
+const usualLinkRate = 50e6;
 /** Bytes a millisecond of a control connection. */
 const networkRate = 1e6;
 
@@ -45,6 +58,8 @@ export class SimulatedWorld {
   readonly network: SimulatedNetwork;
   readonly links: SimulatedLinks;
   readonly communicators: SimulatedCommunicators;
+  readonly fabrics: SimulatedFabrics;
+  readonly lent = new LentSegments();
   readonly hosts: readonly SimulatedHost[];
   readonly devices: readonly SimulatedDevice[];
   readonly engines: readonly SimulatedEngine[];
@@ -53,6 +68,7 @@ export class SimulatedWorld {
   readonly onArrived: ((passage: Passage) => void)[] = [];
   /** Milliseconds that a message is held up, for those who want it late. */
   holdUp: (passage: Passage) => number = () => 0;
+
   readonly #lanes = new Map<string, SeededRandom>();
 
   constructor(options: WorldOptions) {
@@ -71,6 +87,13 @@ export class SimulatedWorld {
     this.trace = new Trace(this.clock, keepTrace);
     this.links = new SimulatedLinks(this.clock, this.trace);
     this.communicators = new SimulatedCommunicators(this.trace);
+    this.fabrics = new SimulatedFabrics({
+      clock: this.clock,
+      trace: this.trace,
+      random: this.random.stream('fabric'),
+      linkRate: options.linkRate ?? usualLinkRate,
+      isLent: (node, path) => this.lent.isLent(node, path),
+    });
     this.network = new SimulatedNetwork({
       clock: this.clock,
       delay: (passage) => this.#delay(passage) + this.holdUp(passage),
@@ -78,13 +101,15 @@ export class SimulatedWorld {
         for (const look of this.onSent) look(passage);
       },
       onArrived: (passage) => {
+        this.lent.arrived(passage);
         this.trace.add(passage.to, `${describeEnvelope(passage.envelope)} from ${passage.from}`);
         for (const look of this.onArrived) look(passage);
       },
     });
     this.hosts = Array.from(
       { length: Math.ceil(worldSize / ranksPerHost) },
-      (_, host) => new SimulatedHost(`host-${host}`),
+      // The supervisor and whoever uses the cluster are on the first one.
+      (_, host) => new SimulatedHost(`host-${host}`, host === 0),
     );
     for (const { index } of checkpoints) {
       const [file] = index.files;
@@ -99,6 +124,21 @@ export class SimulatedWorld {
 
   hostOf(rank: number): SimulatedHost {
     return this.hosts[Math.floor(rank / this.options.ranksPerHost)]!;
+  }
+
+  /** Names of the network cards of a host. */
+  get nics(): string[] {
+    return Array.from({ length: this.options.nicsPerHost ?? 1 }, (_, number) => `nic-${number}`);
+  }
+
+  /** Cuts a host off from the data of others, while messages still get through; nobody is told. */
+  silence(host: SimulatedHost): void {
+    this.trace.add(host.name, 'is cut off');
+    this.fabrics.silence(host, this.nics);
+  }
+
+  restore(host: SimulatedHost): void {
+    this.fabrics.restore(host, this.nics);
   }
 
   startProcess(
@@ -149,7 +189,7 @@ export class SimulatedWorld {
       random = this.random.stream(key);
       this.#lanes.set(key, random);
     }
-    const luck = random.next();
+    const luck = this.options.isCalm ? 1 : random.next();
     const longest = luck < 0.003 ? 3_000 : luck < 0.03 ? 60 : 0.5;
     return 0.05 + random.between(0, longest) + bytes / networkRate;
   }

@@ -34,10 +34,10 @@ test('a communicator is used from update to update', () => {
 test('after a failed update its number is never used again, unless nobody was told to open it', () => {
   const keeper = new CommunicatorKeepers().of(apart);
   keeper.hold(id);
-  keeper.updateFailed();
+  keeper.invalidate();
   assert.equal(keeper.missing(apart), null);
   keeper.offer();
-  keeper.updateFailed();
+  keeper.invalidate();
   assert.equal(keeper.missing(apart)?.number, 2);
 });
 
@@ -62,4 +62,17 @@ test('each set of ranks has its own communicator, with a number of its own', () 
   keepers.lose(2);
   assert.equal(keepers.of(apart).missing(apart), null, 'the loss of rank 2 is nothing to ranks 0 and 1');
   assert.equal(keepers.of(alone).missing(alone)?.number, 3);
+});
+
+test('a rank that joins another communicator leaves the one that it was in', () => {
+  const keepers = new CommunicatorKeepers();
+  const all = keepers.of(apart);
+  all.hold(id);
+  all.offer();
+  const others = [apart[0]!, member(2, 'c', 'GPU-3')];
+  keepers.of(others).hold(id);
+  assert.equal(all.missing(apart), null, 'nobody was told to join the other yet');
+  keepers.of(others).offer();
+  assert.equal(all.missing(apart)?.number, 3);
+  assert.equal(keepers.of(others).missing(others), null);
 });

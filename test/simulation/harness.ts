@@ -3,7 +3,8 @@ import type { ClusterStatus } from '../../src/actors/messages.ts';
 import { checkpointAt, type TensorShape } from '../../src/simulation/checkpoint.ts';
 import { SimulatedCluster } from '../../src/simulation/cluster.ts';
 import { checkIdle } from '../../src/simulation/invariants.ts';
-import type { Outcome, SimulatedUser } from '../../src/simulation/user.ts';
+import type { Trace } from '../../src/simulation/trace.ts';
+import { type Outcome, resultOf, type SimulatedUser } from '../../src/simulation/user.ts';
 import type { SimulatedWorld, WorldOptions } from '../../src/simulation/world.ts';
 
 /** Sixteen tensors of 4 MiB. */
@@ -52,10 +53,27 @@ export interface Stage {
  * A cluster whose ranks are ready and hold checkpoint `a`. What comes out must keep the invariants, and in the end
  * nothing may be left of what was taken.
  */
-export async function onStage(
+export async function onStage(options: Partial<WorldOptions>, play: Play): Promise<void> {
+  const { violations, lines } = await perform(options, play);
+  assert.deepEqual(violations, [], lines.join('\n'));
+}
+
+/** The same with something broken on purpose, which an invariant has to find. */
+export async function onBrokenStage(
+  violation: RegExp,
   options: Partial<WorldOptions>,
-  play: (stage: Stage) => Promise<void>,
+  play: Play,
 ): Promise<void> {
+  const { violations } = await perform(options, play);
+  assert.ok(
+    violations.some((found) => violation.test(found)),
+    `${violation} was to be found; found was: ${violations.join(', ')}`,
+  );
+}
+
+type Play = (stage: Stage) => Promise<void>;
+
+async function perform(options: Partial<WorldOptions>, play: Play): Promise<Trace> {
   const cluster = new SimulatedCluster({ ...usual, ...options });
   const { world } = cluster;
   const user = cluster.user();
@@ -64,9 +82,7 @@ export async function onStage(
     world,
     user,
     async succeeds(work) {
-      const outcome = await cluster.complete(work);
-      if (!outcome.ok) throw outcome.error;
-      return outcome.value;
+      return resultOf(await cluster.complete(work));
     },
     async fails(work, code, message) {
       const outcome = await cluster.complete(work);
@@ -92,7 +108,7 @@ export async function onStage(
     checkIdle(cluster);
     await cluster.stop();
     assert.equal(world.network.nodes.length, 0, 'all processes have left');
-    assert.deepEqual(world.trace.violations, [], world.trace.lines.join('\n'));
+    return world.trace;
   } finally {
     cluster.abandon();
   }
