@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { availableParallelism, hostname } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { ask } from './actors/conversation.ts';
 import { deadlines } from './actors/deadlines.ts';
 import type { InstanceOptions } from './actors/instance-options.ts';
@@ -15,8 +15,9 @@ import {
   toSupervisor,
   type UpdateReport,
 } from './actors/messages.ts';
-import { type NamedTensors, writeTensors } from './checkpoint/named-tensors.ts';
+import type { NamedTensors } from './checkpoint/named-tensors.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './cluster-options.ts';
+import { type AskSupervisor, ClusterTensors } from './cluster-tensors.ts';
 import { PeerLostError } from './errors.ts';
 import { systemClock } from './native-bridge/clock.ts';
 import { SharedDirectory } from './native-bridge/memory.ts';
@@ -45,6 +46,8 @@ export interface UpdateSettings {
 }
 
 const shutdownMilliseconds = 40_000;
+/** Enough for two models that are trained together; they alternate between two sets of segments each. */
+const defaultSpareCheckpoints = 2;
 
 /**
  * A running weightcast cluster: a supervisor process and a process for each rank. All faces of weightcast are built
@@ -68,7 +71,7 @@ export class Cluster {
   readonly #hosts: ClusterOptions['hosts'];
   /** Ends what is asked of a supervisor that is no more. */
   readonly #lost = new AbortController();
-  #written = 0;
+  readonly #tensors: ClusterTensors;
   #stopped: Promise<void> | null = null;
 
   private constructor(
@@ -85,6 +88,13 @@ export class Cluster {
     this.#system = system;
     this.#supervisor = supervisor;
     this.#directory = directory;
+    this.#tensors = new ClusterTensors({
+      system,
+      supervisor,
+      ask: this.#ask,
+      host: hostname(),
+      threads: availableParallelism(),
+    });
     process_.exited.then((how) =>
       this.#lost.abort(new PeerLostError(`the supervisor process ended (${how})`)),
     );
@@ -106,6 +116,7 @@ export class Cluster {
       keys,
       ...(options.listen !== undefined && { remoteEndpoint: options.listen }),
       instances: options.instances,
+      spareCheckpoints: options.spareCheckpoints ?? defaultSpareCheckpoints,
       hosts: options.hosts ?? {},
       fabricSecret: randomBytes(32).toString('hex'),
       host: {
@@ -147,12 +158,30 @@ export class Cluster {
    * new checkpoint is whole. Rejects with `CheckpointError` naming file and tensor.
    */
   async register(name: string, source: Source): Promise<CheckpointStatus> {
-    if (typeof source === 'object' && 'tensors' in source) return this.#registerTensors(name, source.tensors);
+    if (typeof source === 'object' && 'tensors' in source)
+      return this.#tensors.register(name, source.tensors);
     const value =
       typeof source === 'string'
         ? ({ kind: 'path', path: resolve(source) } as const)
         : ({ kind: 'files', files: source.map((file) => resolve(file)) } as const);
     return this.#ask(toSupervisor.register, { checkpoint: name, source: value }, deadlines.load);
+  }
+
+  /**
+   * Lets go of a checkpoint, whose name is free then. Its host memory is kept for the next checkpoint of the same size.
+   * Rejects with `UsageError` while it is being installed or registered anew.
+   */
+  async unregister(name: string): Promise<void> {
+    await this.#ask(toSupervisor.unregister, { checkpoint: name }, deadlines.control);
+  }
+
+  /**
+   * Gives back the host memory of checkpoints that were replaced or unregistered, which is kept, pinned, for the next ones
+   * of the same sizes. Resolves with the bytes given back.
+   */
+  async releaseSpareMemory(): Promise<number> {
+    const { bytes } = await this.#ask(toSupervisor.releaseSpare, {}, deadlines.abort + deadlines.control);
+    return bytes;
   }
 
   /**
@@ -213,34 +242,20 @@ export class Cluster {
     await this.#ask(toSupervisor.subscribe, { observer }, deadlines.control);
   }
 
-  async #registerTensors(name: string, tensors: NamedTensors): Promise<CheckpointStatus> {
-    this.#written += 1;
-    const path = join(this.#directory.path, `tensors-${this.#written}`);
-    const manifest = await writeTensors(path, name, tensors);
-    return this.#ask(
-      toSupervisor.register,
-      { checkpoint: name, source: { kind: 'manifest', manifest } },
-      deadlines.load,
-    );
-  }
-
-  #ask = <E extends Parameters<typeof ask>[2]>(
-    exchange: E,
-    fields: Parameters<typeof ask<E>>[3],
-    deadlineMilliseconds: number,
-  ): ReturnType<typeof ask<E>> => {
+  #ask: AskSupervisor = (exchange, fields, deadlineMilliseconds) => {
     const options = { deadlineMilliseconds, signal: this.#lost.signal };
     return ask(this.#system, this.#supervisor as ActorRef<never>, exchange, fields, options).catch(
       (error) => {
         throw this.#lost.signal.aborted ? this.#lost.signal.reason : error;
       },
-    ) as ReturnType<typeof ask<E>>;
+    ) as never;
   };
 
   async #stop(): Promise<void> {
     await this.#process.stop(shutdownMilliseconds);
     await this.#system.stop(5_000);
     await this.#transport.close(1_000);
+    this.#tensors.close();
     this.#directory.close();
   }
 }

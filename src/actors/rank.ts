@@ -1,5 +1,4 @@
 import { isDeepStrictEqual } from 'node:util';
-import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
 import type { LoadJob } from '../checkpoint/segment-store.ts';
 import {
   AbortedError,
@@ -10,9 +9,9 @@ import {
 } from '../errors.ts';
 import type { Collective } from '../native-bridge/collective.ts';
 import { SLOTS } from '../plan/memory-budget.ts';
-import type { Plan } from '../plan/plan.ts';
 import { Attempt } from './attempt.ts';
 import { BucketActor } from './bucket.ts';
+import { HeldLayouts } from './held-layouts.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import type {
   BucketMessage,
@@ -49,9 +48,7 @@ export class RankActor implements Actor<RankMessage> {
   #streamReply: Reply<Streamed> | null = null;
   #ticking = false;
   #load: { job: LoadJob; reply: Reply<{ digests: BigUint64Array }> } | null = null;
-  /** Kept from update to update: an unchanged layout is not sent again. */
-  #manifest: { layout: string; value: Manifest } | null = null;
-  #plan: Plan | null = null;
+  readonly #held = new HeldLayouts();
   #communicator: { number: number; ranks: Uint32Array; collective: Collective } | null = null;
 
   constructor(ports: RankPorts, supervisor: ActorRef<SupervisorMessage>) {
@@ -81,7 +78,7 @@ export class RankActor implements Actor<RankMessage> {
       case 'load-ended':
         return this.#endLoad(message, context);
       case 'forget':
-        return this.#ports.segments.forget(message.segments);
+        return this.#forget(message, context);
       case 'prepare':
         return await this.#prepare(message, context);
       case 'open':
@@ -143,6 +140,14 @@ export class RankActor implements Actor<RankMessage> {
     else load.reply.succeed({ digests: result });
   }
 
+  #forget(message: MessageOf<'forget'>, context: Context<RankMessage>): void {
+    const reply = context.deferReply(message);
+    this.#ports.segments.forget(message.segments).then(
+      () => reply.succeed({}),
+      (error) => reply.fail(asFailure(error)),
+    );
+  }
+
   // ── one update ───────────────────────────────────────────────────────────────────────────────────────────────
 
   async #prepare(message: MessageOf<'prepare'>, context: Context<RankMessage>): Promise<void> {
@@ -163,8 +168,8 @@ export class RankActor implements Actor<RankMessage> {
     context.reply(message, {
       freeBytes: this.#ports.device.memory().free,
       bucketBytes: this.#ports.device.bucketBytes,
-      layout: this.#manifest?.layout ?? null,
-      planDigest: this.#plan?.digest ?? null,
+      layouts: this.#held.layouts,
+      planDigests: this.#held.planDigests,
       communicatorId,
     });
   }
@@ -185,19 +190,15 @@ export class RankActor implements Actor<RankMessage> {
   }
 
   async #openAttempt(message: MessageOf<'open'>, context: Context<RankMessage>): Promise<Opened> {
-    if (message.plan !== null) this.#plan = message.plan;
-    if (message.manifest !== null) {
-      this.#manifest = { layout: message.layout, value: decodeManifest(message.manifest) };
-    }
-    const [plan, manifest] = [this.#plan, this.#manifest];
-    if (plan?.digest !== message.planDigest || manifest?.layout !== message.layout)
+    const { plan, manifest } = this.#held.use(message);
+    if (plan === undefined || manifest === undefined)
       throw new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`);
     this.#reserveBytes = message.reserveBytes;
     try {
       const { communicator } = message;
       const collective = communicator && (await this.#joinCommunicator(communicator, plan.ranks));
       const { epoch, version, verify } = message;
-      const order = { epoch, version, verify, plan, manifest: manifest.value };
+      const order = { epoch, version, verify, plan, manifest };
       this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective);
       return { outcome: 'open', linkAddress: this.#attempt.linkAddress };
     } catch (error) {
@@ -325,6 +326,8 @@ export class RankActor implements Actor<RankMessage> {
     const { rank } = this.#ports;
     if (this.#load !== null) {
       const { job } = this.#load;
+      // What was written before has only to be made ready.
+      if (job.totalBytes === 0) return null;
       return { activity: 'load', rank, doneBytes: job.doneBytes(), totalBytes: job.totalBytes };
     }
     if (this.#stream === null) return null;

@@ -4,9 +4,9 @@ import type { ActorRef, Context } from './kernel/index.ts';
 import type { RankMember } from './members.ts';
 import {
   type CheckpointSource,
+  type OwnSegment,
   type PlannerMessage,
   type Registered,
-  type Segment,
   type SupervisorMessage,
   toPlanner,
   toRank,
@@ -16,10 +16,17 @@ export interface RegistrationOrder {
   readonly checkpoint: string;
   readonly source: CheckpointSource;
   readonly segmentPrefix: string;
+  /** Sets of segments that may be used again, the best first. */
+  readonly spare: readonly (readonly OwnSegment[])[];
   readonly ranks: readonly RankMember[];
+  /** From when on the time counts that it took. */
+  readonly startedAt: number;
   readonly planner: ActorRef<PlannerMessage>;
-  /** Called before ranks make these segments; if the registration then fails, they are to be forgotten. */
-  readonly onLoading: (segments: readonly Segment[]) => void;
+  /**
+   * Called before ranks fill these segments, if they are to fill any; `reused` is the set of `spare` that they are. Returns
+   * false if that is no longer spare: then others are found.
+   */
+  readonly onLoading: (segments: readonly OwnSegment[], reused: readonly OwnSegment[] | null) => boolean;
 }
 
 /**
@@ -31,24 +38,13 @@ export async function registerCheckpoint(
   order: RegistrationOrder,
   signal: AbortSignal,
 ): Promise<Registered> {
-  const { checkpoint, source, segmentPrefix, ranks, planner } = order;
-  const startedAt = context.clock.now();
-  const members = ranks.map(({ rank, host }) => ({ rank, host }));
-  const { orders } = await ask(
-    context,
-    planner,
-    toPlanner.planLoading,
-    { checkpoint, source, segmentPrefix, ranks: members },
-    { deadlineMilliseconds: deadlines.plan, signal },
-  );
+  const { checkpoint, ranks, planner, startedAt } = order;
+  const orders =
+    (await planLoading(context, order, order.spare, signal)) ??
+    (await planLoading(context, order, [], signal));
   const memberOf = new Map(ranks.map((member) => [member.rank, member]));
-  order.onLoading(
-    orders.flatMap(({ rank, segment }) => {
-      return segment === null ? [] : [{ path: segment, host: memberOf.get(rank)!.host }];
-    }),
-  );
   const parts = await Promise.all(
-    orders.map(async (share) => {
+    orders!.map(async (share) => {
       const options = { deadlineMilliseconds: deadlines.load, signal };
       const { digests } = await ask(
         context,
@@ -70,4 +66,28 @@ export async function registerCheckpoint(
   const seconds = (context.clock.now() - startedAt) / 1000;
   const { layout, digest, tensors, bytes, manifest, segments } = merged;
   return { status: { checkpoint, digest, tensors, bytes, seconds }, layout, manifest, segments };
+}
+
+/** Null if the spare set that was chosen has been taken by somebody else meanwhile. */
+async function planLoading(
+  context: Context<SupervisorMessage>,
+  { checkpoint, source, segmentPrefix, ranks, planner, onLoading }: RegistrationOrder,
+  spare: RegistrationOrder['spare'],
+  signal: AbortSignal,
+) {
+  const { orders, reused, segments } = await ask(
+    context,
+    planner,
+    toPlanner.planLoading,
+    {
+      checkpoint,
+      source,
+      segmentPrefix,
+      ranks: ranks.map(({ rank, host }) => ({ rank, host })),
+      spare: spare.map((set) => [...set]),
+    },
+    { deadlineMilliseconds: deadlines.plan, signal },
+  );
+  if (segments.length === 0) return orders;
+  return onLoading(segments, reused === null ? null : spare[reused]!) ? orders : null;
 }

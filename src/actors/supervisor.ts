@@ -7,25 +7,24 @@ import {
   type WeightcastError,
 } from '../errors.ts';
 import { BridgeGroupActor, bridgesOfGroup } from './bridge-group.ts';
+import { CheckpointShelf } from './checkpoint-shelf.ts';
+import { Checkpoints } from './checkpoints.ts';
 import { CommunicatorKeepers } from './communicator-keeper.ts';
 import { ForgottenSegments } from './forgotten-segments.ts';
 import type { InstanceOptions } from './instance-options.ts';
 import { Instances } from './instances.ts';
-import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
+import type { Actor, ActorRef, Context, Reply, ReplyOf, Request } from './kernel/index.ts';
 import { Members } from './members.ts';
 import type {
   BridgeGroupMessage,
   ClusterStatus,
   ObserverMessage,
   PlannerMessage,
-  Registered,
-  Segment,
   SupervisorMessage,
   UpdateReport,
 } from './messages.ts';
 import { PlannerActor } from './planner.ts';
 import { RankProcesses } from './rank-processes.ts';
-import { registerCheckpoint } from './registration.ts';
 import type { SupervisorPorts } from './supervisor-ports.ts';
 import { Update } from './update.ts';
 import { type Work, Works } from './works.ts';
@@ -34,6 +33,8 @@ type MessageOf<T extends SupervisorMessage['type']> = Extract<SupervisorMessage,
 
 export interface SupervisorOptions {
   readonly instances: readonly InstanceOptions[];
+  /** How many checkpoints' host memory is kept for the next ones of the same size. */
+  readonly spareCheckpoints: number;
 }
 
 /** A piece of work that has begun, and what its end means. */
@@ -49,8 +50,6 @@ interface Waiting {
   readonly reply: Reply<ClusterStatus>;
 }
 
-/** Registered checkpoints hold host memory; more than this is a leak and not a plan. */
-const checkpointLimit = 16;
 const observerLimit = 16;
 /** The supervisor's children are the planner and these; each has bridges for children. */
 const bridgeGroupLimit = 24;
@@ -66,22 +65,29 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   readonly #instances = new Instances();
   readonly #works = new Works();
   readonly #communicators = new CommunicatorKeepers();
-  readonly #checkpoints = new Map<string, Registered>();
-  readonly #forgotten = new ForgottenSegments();
+  readonly #shelf: CheckpointShelf;
+  readonly #checkpoints: Checkpoints;
   readonly #processes: RankProcesses;
   readonly #observers: ActorRef<ObserverMessage>[] = [];
   readonly #bridgeGroups: { readonly ref: ActorRef<BridgeGroupMessage>; readonly names: Set<string> }[] = [];
   #planner!: ActorRef<PlannerMessage>;
   #epoch = 0;
-  #registrations = 0;
   #waiting: Waiting[] = [];
   /** Set when a rank cannot be kept alive; whatever is asked from then on fails with it. */
   #fatal: WeightcastError | null = null;
 
-  constructor(options: SupervisorOptions, ports: SupervisorPorts) {
+  /** `shelf`: for those who want to look into it. */
+  constructor(
+    options: SupervisorOptions,
+    ports: SupervisorPorts,
+    shelf = new CheckpointShelf(options.spareCheckpoints),
+  ) {
     this.#options = options;
     this.#ports = ports;
-    this.#processes = new RankProcesses(this.#members, ports, this.#forgotten, {
+    this.#shelf = shelf;
+    const forgotten = new ForgottenSegments();
+    this.#checkpoints = new Checkpoints(shelf, this.#members, forgotten, (set) => ports.segmentPrefix(set));
+    this.#processes = new RankProcesses(this.#members, ports, forgotten, {
       onLost: (rank, reason) => this.#loseRank(rank, reason),
       onReady: (rank) => {
         this.#communicators.lose(rank);
@@ -93,6 +99,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
 
   started(context: Context<SupervisorMessage>): void {
     this.#planner = context.spawn('planner', () => new PlannerActor(this.#ports));
+    this.#checkpoints.started(this.#planner);
     for (const instance of this.#options.instances) this.#join(instance, context);
   }
 
@@ -100,6 +107,17 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     switch (message.type) {
       case 'register':
         return this.#register(message, context);
+      case 'unregister':
+        return this.#unregister(message, context);
+      case 'reserve':
+        return this.#reserve(message, context);
+      case 'cancel-reservation':
+        this.#checkpoints.cancelReservation(message.reservation, context);
+        return context.reply(message, {});
+      case 'release-spare':
+        return this.#releaseSpare(message, context);
+      case 'writer-down':
+        return this.#checkpoints.writerDown(message.writer, context);
       case 'update':
         return this.#update(message, context);
       case 'add-instance':
@@ -215,60 +233,59 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     const { checkpoint, source } = message;
     const reply = context.deferReply(message);
     this.#begin(reply, context, () => {
-      if (this.#checkpoints.size >= checkpointLimit && !this.#checkpoints.has(checkpoint)) {
-        throw new UsageError(
-          `${checkpointLimit} checkpoints are registered; there is no room for ${checkpoint}`,
-        );
+      try {
+        const ranks = this.#members.allJoined();
+        const work = this.#work('registration', `registering ${checkpoint}`, checkpoint, [], ranks);
+        return { work, begun: this.#checkpoints.register(message, ranks, context, work.abort.signal) };
+      } catch (error) {
+        if (source.kind === 'written') this.#checkpoints.putBack(source.reservation, context);
+        throw error;
       }
-      const ranks = this.#members.allJoined();
-      const work = this.#work('registration', `registering ${checkpoint}`, checkpoint, [], ranks);
-      this.#registrations += 1;
-      const segmentPrefix = this.#ports.segmentPrefix(this.#registrations);
-      let made: readonly Segment[] = [];
-      const onLoading = (segments: readonly Segment[]) => {
-        made = segments;
-      };
-      const order = { checkpoint, source, segmentPrefix, ranks, planner: this.#planner, onLoading };
-      const begun = {
-        run: registerCheckpoint(context, order, work.abort.signal),
-        commit: (registered: Registered) => {
-          this.#replaceCheckpoint(checkpoint, registered, context);
-          return registered.status;
-        },
-        rollback: () => this.#forget(made, context),
-      };
-      return { work, begun };
     });
   }
 
-  /** Only now, with the new one whole, does the old checkpoint of that name go. */
-  #replaceCheckpoint(name: string, registered: Registered, context: Context<SupervisorMessage>): void {
-    const old = this.#checkpoints.get(name);
-    this.#checkpoints.set(name, registered);
-    if (old === undefined) return;
-    const kept = new Set(registered.segments.map(({ path }) => path));
-    this.#forget(
-      old.segments.filter(({ path }) => !kept.has(path)),
-      context,
-    );
-    if (old.layout !== registered.layout)
-      context.tell(this.#planner, { type: 'forget-layout', layout: old.layout });
+  #unregister(message: MessageOf<'unregister'>, context: Context<SupervisorMessage>): void {
+    const { checkpoint } = message;
+    this.#answer(message, context, () => {
+      this.#works.checkFree({ kind: 'unregistration', checkpoint, instances: [] });
+      this.#checkpoints.unregister(checkpoint, context);
+      return {};
+    });
   }
 
-  #forget(segments: readonly Segment[], context: Context<SupervisorMessage>): void {
-    const pathsOf = this.#forgotten.add(segments);
-    for (const { ref, host } of this.#members.allReady()) {
-      const paths = pathsOf.get(host);
-      if (paths !== undefined) context.tell(ref, { type: 'forget', segments: [...paths] });
+  #reserve(message: MessageOf<'reserve'>, context: Context<SupervisorMessage>): void {
+    const { checkpoint } = message;
+    this.#answer(message, context, () => {
+      if (this.#fatal !== null) throw this.#fatal;
+      // What cannot be registered now need not be written first.
+      this.#works.checkFree({ kind: 'registration', checkpoint, instances: [] });
+      return this.#checkpoints.reserve(message, context);
+    });
+  }
+
+  /** Answers at once; a throw is the answer too. */
+  #answer<Q extends SupervisorMessage & Request<unknown>>(
+    message: Q,
+    context: Context<SupervisorMessage>,
+    make: () => ReplyOf<Q>,
+  ): void {
+    try {
+      context.reply(message, make());
+    } catch (thrown) {
+      context.fail(asFailure(thrown));
     }
+  }
+
+  #releaseSpare(message: MessageOf<'release-spare'>, context: Context<SupervisorMessage>): void {
+    const reply = context.deferReply(message);
+    void this.#checkpoints.releaseSpare(context).then((bytes) => reply.succeed({ bytes }));
   }
 
   #update(message: MessageOf<'update'>, context: Context<SupervisorMessage>): void {
     const { options } = message;
     const reply = context.deferReply(message);
     this.#begin(reply, context, () => {
-      const checkpoint = this.#checkpoints.get(message.checkpoint);
-      if (checkpoint === undefined) throw new UsageError(`no checkpoint ${message.checkpoint} is registered`);
+      const checkpoint = this.#shelf.get(message.checkpoint);
       const names = options.instances ?? this.#instances.names;
       const instances = this.#instances.members(names);
       const ranks = this.#members.readyAmong(instances.flatMap((instance) => [...instance.ranks]));
@@ -289,13 +306,16 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         communicator,
         onEnginesTouched: () => context.tell(context.self, { type: 'engines-touched', instances: names }),
       };
+      const endReading = this.#checkpoints.read(message.checkpoint, context);
       const begun = {
         run: new Update(context, order, work.abort.signal).run(),
         commit: (report: UpdateReport) => {
+          endReading();
           this.#instances.commit(names, { checkpoint: report.checkpoint, digest: report.digest });
           return report;
         },
         rollback: () => {
+          endReading();
           this.#instances.updateFailed(names);
           communicator.updateFailed();
         },
@@ -390,7 +410,8 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       epoch: this.#epoch,
       ranks: this.#members.status(),
       instances: this.#instances.status(),
-      checkpoints: [...this.#checkpoints.values()].map(({ status }) => status),
+      checkpoints: this.#shelf.statuses(),
+      spareBytes: this.#shelf.spareBytes,
     };
   }
 }

@@ -164,7 +164,7 @@ export class Update {
     const answers = await this.#allOrAbandon(
       epoch,
       ranks.map(({ ref }, index) => {
-        const { planDigest, layout } = prepared[index]!;
+        const { planDigests, layouts } = prepared[index]!;
         const order = {
           epoch,
           version: versionOf(checkpoint),
@@ -172,8 +172,8 @@ export class Update {
           communicator,
           planDigest: plan.digest,
           layout: plan.layout,
-          plan: planDigest === plan.digest ? null : plan,
-          manifest: layout === plan.layout ? null : checkpoint.manifest,
+          plan: planDigests.includes(plan.digest) ? null : plan,
+          manifest: layouts.includes(plan.layout) ? null : checkpoint.manifest,
           // Half of what the plan left alone.
           reserveBytes: (available[index]!.freeBytes * (1 - options.memoryFraction)) / 2,
         };

@@ -78,7 +78,7 @@ async function main(): Promise<void> {
   const configuration = parseConfiguration(supervisorConfiguration, lifeline.configuration);
   const log = createLog('supervisor');
   const directory = new SharedDirectory(configuration.host.directory);
-  const { node, endpoint, remoteEndpoint, keys, instances } = configuration;
+  const { node, endpoint, remoteEndpoint, keys, instances, spareCheckpoints } = configuration;
   const hub = await HubTransport.bind({ node, endpoint, remoteEndpoint, keys, clock: systemClock, log });
   let failed: (error: unknown) => void = () => {};
   const failure = new Promise<unknown>((resolve) => {
@@ -92,7 +92,7 @@ async function main(): Promise<void> {
     onTopLevelCrash: (_ref, error) => failed(error),
   });
   const ports = createPorts(configuration, hub);
-  const create = () => new SupervisorActor({ instances }, ports);
+  const create = () => new SupervisorActor({ instances, spareCheckpoints }, ports);
   system.spawn('supervisor', create, supervisorEntrance);
   const error = await Promise.race([lifeline.released, failure]);
   await system.stop(stopMilliseconds);

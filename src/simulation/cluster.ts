@@ -1,6 +1,5 @@
+import { CheckpointShelf } from '../actors/checkpoint-shelf.ts';
 import { supervisorEntrance } from '../actors/entrances.ts';
-import type { Envelope } from '../actors/kernel/index.ts';
-import type { CheckpointStatus, UpdateReport } from '../actors/messages.ts';
 import { SupervisorActor } from '../actors/supervisor.ts';
 import type { SupervisorPorts } from '../actors/supervisor-ports.ts';
 import type { CheckpointIndex } from '../checkpoint/source.ts';
@@ -23,9 +22,8 @@ export class SimulatedCluster {
   readonly #ranks = new Map<number, SimulatedRankProcess>();
   readonly #users: SimulatedUser[] = [];
   #lives = 0;
-  /** The last registration that began, and by checkpoint the last that succeeded. */
-  #registration = 0;
-  readonly #registered = new Map<string, number>();
+  /** The supervisor's ledger of checkpoints. */
+  readonly shelf: CheckpointShelf;
 
   constructor(options: WorldOptions) {
     this.world = new SimulatedWorld(options);
@@ -33,7 +31,6 @@ export class SimulatedCluster {
     world.onSent.push(({ from, envelope }) => {
       if (from !== world.supervisorNode) return;
       checkReports(world, envelope);
-      this.#noteRegistered(envelope);
     });
     this.supervisor = world.startProcess(world.supervisorNode, [], (error) => {
       world.trace.violated(`the supervisor crashed: ${error.message}`);
@@ -43,9 +40,11 @@ export class SimulatedCluster {
       return { name, endpoint: name, ranks: options.instances[number]!, ...pause };
     });
     const ports = this.#supervisorPorts();
+    const { spareCheckpoints } = options;
+    this.shelf = new CheckpointShelf(spareCheckpoints);
     this.supervisor.system.spawn(
       'supervisor',
-      () => new SupervisorActor({ instances }, ports),
+      () => new SupervisorActor({ instances, spareCheckpoints }, ports, this.shelf),
       supervisorEntrance,
     );
   }
@@ -64,11 +63,6 @@ export class SimulatedCluster {
     const user = new SimulatedUser(this.world, `cluster~${this.#users.length + 1}`);
     this.#users.push(user);
     return user;
-  }
-
-  /** Whether a segment belongs to a checkpoint that is registered. */
-  isHeld(path: string): boolean {
-    return [...this.#registered.values()].some((registration) => path.startsWith(prefixOf(registration)));
   }
 
   /** Lets virtual time pass until `work` is done; throws if it is not within the time. */
@@ -105,10 +99,7 @@ export class SimulatedCluster {
     return {
       launchRank: (rank) => this.#launch(rank),
       engineClient: ({ name }) => this.world.engines.find((engine) => engine.name === name)!.client(clock),
-      segmentPrefix: (registration) => {
-        this.#registration = registration;
-        return prefixOf(registration);
-      },
+      segmentPrefix: (set) => `${segmentDirectory}checkpoint-${set}-`,
       openCheckpoint: async (source) => {
         await elapse(clock, 20);
         return this.#open(String(source));
@@ -122,13 +113,6 @@ export class SimulatedCluster {
     return checkpoint.index;
   }
 
-  #noteRegistered(envelope: Envelope): void {
-    if (envelope.kind !== 'reply') return;
-    const { checkpoint, epoch, seconds } = (envelope.body ?? {}) as Partial<CheckpointStatus & UpdateReport>;
-    if (checkpoint === undefined || seconds === undefined || epoch !== undefined) return;
-    this.#registered.set(checkpoint, this.#registration);
-  }
-
   #launch(rank: number): SimulatedRankProcess {
     this.#lives += 1;
     const process = new SimulatedRankProcess(this.world, rank, this.#lives, () => {
@@ -137,8 +121,4 @@ export class SimulatedCluster {
     this.#ranks.set(rank, process);
     return process;
   }
-}
-
-function prefixOf(registration: number): string {
-  return `${segmentDirectory}checkpoint-${registration}-`;
 }

@@ -44,7 +44,7 @@ export class SimulatedHost {
       ready: async () => {},
       attach: (path) => this.#attach(path) as never,
       load: (order) => this.#load(order, clock),
-      forget: (paths) => {
+      forget: async (paths) => {
         for (const path of paths) if (path.startsWith(segmentDirectory)) this.#segments.delete(path);
       },
       close: () => {},
@@ -55,6 +55,17 @@ export class SimulatedHost {
     const segment = this.#segments.get(path);
     if (segment === undefined) throw new NativeError(`${path}: no such file or directory on ${this.name}`);
     return segment;
+  }
+
+  /** The digest of what lies there; null if there is no such segment. */
+  digest(path: string, offset: number, bytes: number): bigint | null {
+    const segment = this.#segments.get(path);
+    return segment === undefined ? null : digestOf(segment.contents.read(offset, bytes), bytes);
+  }
+
+  /** Writes tensors of a process into a segment, as `TensorWriter` does. */
+  write(path: string, bytes: number, isThere: boolean, write: (contents: Contents) => void): void {
+    write((isThere ? this.#attach(path) : this.#create(path, bytes)).contents);
   }
 
   #create(path: string, bytes: number): SimulatedSegment {
@@ -74,16 +85,18 @@ export class SimulatedHost {
 
   async #digests(
     manifest: Manifest,
-    { segment: path, reads }: LoadOrder,
+    { segment: path, isThere, reads, digest }: LoadOrder,
     totalBytes: number,
     clock: Clock,
   ): Promise<BigUint64Array> {
     const own = manifest.segments.find((segment) => segment.path === path);
-    const segment = own === undefined ? null : this.#create(own.path, own.bytes);
+    const segment = own && (isThere ? this.#attach(own.path) : this.#create(own.path, own.bytes));
+    // Nothing of what it held can be counted on from here.
+    segment?.contents.erase(0, segment.bytes);
     await elapse(clock, totalBytes / loadRate);
     if (this.loadFailures > 0) {
       this.loadFailures -= 1;
-      if (own !== undefined) this.#segments.delete(own.path);
+      if (own !== undefined && !isThere) this.#segments.delete(own.path);
       throw new NativeError(`a load on ${this.name} failed: input/output error`);
     }
     for (const { path: file, ranges } of reads) {
@@ -92,12 +105,10 @@ export class SimulatedHost {
         segment!.contents.write(to!, bytes!, [{ start: 0, end: bytes!, source: file, from: from! }]);
       }
     }
-    return BigUint64Array.from(manifest.names, (_, row) => this.#digest(manifest, row));
-  }
-
-  #digest(manifest: Manifest, row: number): bigint {
-    const { contents } = this.#attach(manifest.segments[manifest.segmentOf[row]!]!.path);
-    const bytes = manifest.bytes[row]!;
-    return digestOf(contents.read(manifest.offsets[row]!, bytes), bytes);
+    if (!digest) return manifest.digests;
+    return BigUint64Array.from(manifest.names, (_, row) => {
+      const { path } = this.#attach(manifest.segments[manifest.segmentOf[row]!]!.path);
+      return this.digest(path, manifest.offsets[row]!, manifest.bytes[row]!)!;
+    });
   }
 }

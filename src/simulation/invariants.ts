@@ -1,5 +1,6 @@
 import type { Envelope, SystemCensus } from '../actors/kernel/index.ts';
 import type { ClusterStatus, UpdateReport } from '../actors/messages.ts';
+import { decodeManifest } from '../checkpoint/manifest.ts';
 import type { SimulatedCluster } from './cluster.ts';
 import type { SimulatedProcess } from './process.ts';
 import type { Trace } from './trace.ts';
@@ -31,7 +32,7 @@ function checkVersion(world: SimulatedWorld, name: string, version: string): voi
  * size accounts for.
  */
 export function checkIdle(cluster: SimulatedCluster): void {
-  const { world, ranks, users } = cluster;
+  const { world, ranks, users, shelf } = cluster;
   const { devices, links, communicators, engines, hosts, trace } = world;
   checkSupervisorIdle(cluster);
   const expect = (what: string, found: number, most: number) => {
@@ -46,22 +47,42 @@ export function checkIdle(cluster: SimulatedCluster): void {
   for (const { process } of ranks.values()) {
     if (process !== null) expectAtMost(trace, process, { ...none, actors: 5, watches: 1 });
   }
-  for (const { process } of users) if (process.isAlive) expectAtMost(trace, process, none);
-  for (const host of hosts) {
-    for (const path of host.segments)
-      if (!cluster.isHeld(path)) trace.violated(`${path} is left on ${host.name}`);
+  for (const { process, writer } of users) {
+    const most = writer === null ? none : { ...none, actors: 1, watches: 1 };
+    if (process.isAlive) expectAtMost(trace, process, most);
+  }
+  expect('sets of segments being filled', shelf.takenSets, 0);
+  checkCheckpoints(cluster);
+  for (const { name, segments } of hosts) {
+    for (const path of segments) {
+      if (!shelf.holds({ path, host: name })) trace.violated(`${path} is left on ${name}`);
+    }
+  }
+}
+
+/** Whatever has died meanwhile, host memory holds what was registered. */
+function checkCheckpoints({ world: { hosts, trace }, shelf }: SimulatedCluster): void {
+  const hostOf = new Map(hosts.map((host) => [host.name, host]));
+  for (const { checkpoint } of shelf.statuses()) {
+    const manifest = decodeManifest(shelf.get(checkpoint).manifest);
+    for (const [row, name] of manifest.names.entries()) {
+      const { host, path } = manifest.segments[manifest.segmentOf[row]!]!;
+      const found = hostOf.get(host)!.digest(path, manifest.offsets[row]!, manifest.bytes[row]!);
+      if (found !== manifest.digests[row])
+        trace.violated(`${name} of ${checkpoint} is not as it was registered`);
+    }
   }
 }
 
 /** The part of {@link checkIdle} that holds whatever state engines and devices are in. */
-export function checkSupervisorIdle({ world, supervisor, ranks }: SimulatedCluster): void {
+export function checkSupervisorIdle({ world, supervisor, ranks, users }: SimulatedCluster): void {
   const { trace, engines, devices } = world;
   const running = [...ranks.values()].filter(({ process }) => process !== null).length;
   expectAtMost(trace, supervisor, {
     ...none,
     // Itself, the planner, the group of bridges, and these.
     actors: 3 + engines.length,
-    watches: running,
+    watches: running + users.filter(({ process, writer }) => process.isAlive && writer !== null).length,
     // Ranks that are to be started again.
     timers: devices.length - running,
   });

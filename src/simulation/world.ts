@@ -28,6 +28,8 @@ export interface WorldOptions {
   readonly reports: boolean;
   /** Whether engines are paused while their weights change. */
   readonly pauses: boolean;
+  /** Checkpoints whose host memory is kept for the next ones. */
+  readonly spareCheckpoints: number;
   /** Events to keep for reading. */
   readonly keepTrace?: number;
 }
