@@ -51,7 +51,7 @@ function createPorts(configuration: SupervisorConfiguration, hub: HubTransport):
     },
     openCheckpoint,
     engineClient: (instance) => createEngineClient(instance, systemClock),
-    segmentPrefix: (registration) => join(host.directory, `checkpoint-${registration}`),
+    segmentPrefix: (set) => join(host.directory, `checkpoint-${set}-`),
   };
 }
 

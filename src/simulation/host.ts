@@ -1,6 +1,6 @@
 import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
 import type { LoadJob, LoadOrder, SegmentStore } from '../checkpoint/segment-store.ts';
-import { NativeError } from '../errors.ts';
+import { NativeError, OutOfHostMemoryError } from '../errors.ts';
 import type { Clock } from '../ports.ts';
 import { Contents, digestOf } from './contents.ts';
 import { elapse } from './device.ts';
@@ -22,6 +22,8 @@ export class SimulatedHost {
   readonly name: string;
   /** So many of the next loads fail. */
   loadFailures = 0;
+  /** Bytes of shared memory that segments may take. */
+  capacity = Number.POSITIVE_INFINITY;
   readonly #segments = new Map<string, SimulatedSegment>();
 
   constructor(name: string) {
@@ -70,6 +72,12 @@ export class SimulatedHost {
 
   #create(path: string, bytes: number): SimulatedSegment {
     if (this.#segments.has(path)) throw new NativeError(`${path}: file exists on ${this.name}`);
+    const used = [...this.#segments.values()].reduce((sum, one) => sum + one.bytes, 0);
+    if (used + bytes > this.capacity) {
+      throw new OutOfHostMemoryError(
+        `cannot reserve ${path} on ${this.name} (${bytes} wanted, ${this.capacity - used} free)`,
+      );
+    }
     const segment = { path, bytes, contents: new Contents() };
     this.#segments.set(path, segment);
     return segment;

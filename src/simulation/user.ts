@@ -16,6 +16,7 @@ import { describeTensors } from '../checkpoint/named-tensors.ts';
 import { asFailure, DeadlineError, type WeightcastError } from '../errors.ts';
 import type { SimulatedCheckpoint } from './checkpoint.ts';
 import { elapse } from './device.ts';
+import type { SimulatedHost } from './host.ts';
 import type { SimulatedProcess } from './process.ts';
 import type { SimulatedWorld } from './world.ts';
 
@@ -66,8 +67,8 @@ export class SimulatedUser {
   async registerTensors(
     checkpoint: string,
     { path, index, digests }: SimulatedCheckpoint,
+    host: SimulatedHost = this.#world.hosts[0]!,
   ): Promise<Outcome<CheckpointStatus>> {
-    const host = this.#world.hosts[0]!;
     const question = { checkpoint, host: host.name, bytes: index.bytes, writer: this.#startWriter() };
     const reserved = await this.#ask(toSupervisor.reserve, question, deadlines.plan);
     if (!reserved.ok) return reserved;
@@ -78,6 +79,8 @@ export class SimulatedUser {
     const manifest = describeTensors(checkpoint, tensors, index.bytes, segments);
     for (const [at, segment] of segments.entries()) {
       await elapse(this.process.clock, segment.bytes / writeRate);
+      // A process that has gone writes nothing.
+      if (!this.process.isAlive) break;
       host.write(segment.path, segment.bytes, isThere, (contents) => {
         for (const [row, bytes] of index.bytes.entries()) {
           if (manifest.segmentOf[row] !== at) continue;
