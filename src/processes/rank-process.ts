@@ -15,7 +15,7 @@ import type { Logger } from '../ports.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import { Communicators, collectiveWish } from './communicators.ts';
 import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
-import { openDevice } from './devices.ts';
+import { divideThreads, openDevice } from './devices.ts';
 import { takeLifeline } from './lifeline.ts';
 
 /** The process of one rank: the only holder of its device. It ends when the process that started it lets go. */
@@ -25,6 +25,7 @@ const stopMilliseconds = 20_000;
 function openPorts(configuration: RankConfiguration, log: Logger): RankPorts {
   const { rank, host, link } = configuration;
   const device = openDevice(host.devices, rank, host.threads);
+  const pool = new ThreadPool(divideThreads(host.devices, host.threads).bulk);
   const communicators = new Communicators({
     device,
     directory: host.directory,
@@ -38,7 +39,7 @@ function openPorts(configuration: RankConfiguration, log: Logger): RankPorts {
     host: host.name,
     pid: process.pid,
     device,
-    segments: new SharedSegments(host.directory, new ThreadPool(host.threads), device),
+    segments: new SharedSegments(host.directory, pool, device),
     createCommunicator: (order) => communicators.create(order),
     openCollective: (communicator, ranks) => communicators.open(communicator, ranks),
     bindWorkerLink: (epoch, version, report) => {
