@@ -20,13 +20,16 @@ export interface Report {
   /** How it was measured: what counts, how often, which statistic. */
   readonly method: string;
   readonly figures: readonly Figure[];
+  /** Markdown that follows the figures. */
+  readonly appendix?: string;
 }
 
 /**
  * Prints the figures, writes bench/results/<name>.json and .md, and sets the exit code to 1 if a bound is missed.
  */
 export function writeReport(report: Report): void {
-  const measured = { date: new Date().toISOString(), ...machine(), ...report };
+  const { appendix: _, ...facts } = report;
+  const measured = { date: new Date().toISOString(), ...machine(), ...facts };
   const directory = new URL('results/', import.meta.url);
   mkdirSync(directory, { recursive: true });
   writeFileSync(new URL(`${report.name}.json`, directory), `${JSON.stringify(measured, null, 2)}\n`);
@@ -113,5 +116,6 @@ function markdown(report: Report, measured: { readonly date: string } & ReturnTy
     '|---|---:|---|---|',
     ...rowsOf(report.figures).map((row) => `| ${row.join(' | ')} |`),
     '',
+    ...(report.appendix ? [report.appendix, ''] : []),
   ].join('\n');
 }

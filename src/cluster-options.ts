@@ -1,5 +1,6 @@
 import type { InstanceOptions } from './actors/instance-options.ts';
 import type { Progress } from './actors/messages.ts';
+import { firstForeignRank } from './checkpoint/metas.ts';
 import { checkEngineOptions } from './engines/engine-options.ts';
 import { UsageError } from './errors.ts';
 import type { HostOptions } from './processes/configuration.ts';
@@ -66,8 +67,10 @@ export function checkInstance(instance: InstanceOptions, hosts: ClusterOptions['
   checkEngineOptions(name, instance);
   if (ranks.length === 0) throw new UsageError(`instance ${name} has no ranks`);
   for (const rank of ranks) {
-    if (!Number.isInteger(rank) || rank < 0) {
-      throw new UsageError(`instance ${name} names rank ${rank}; ranks are whole numbers`);
+    if (!Number.isInteger(rank) || rank < 0 || rank >= firstForeignRank) {
+      throw new UsageError(
+        `instance ${name} names rank ${rank}; ranks are whole numbers below ${firstForeignRank}`,
+      );
     }
   }
   if (host !== undefined && hosts?.[host] === undefined) {

@@ -15,6 +15,7 @@ import {
   toSupervisor,
   type UpdateReport,
 } from './actors/messages.ts';
+import { asForeign, type ForeignSource, readMetas, writeMetas } from './checkpoint/metas.ts';
 import type { NamedTensors } from './checkpoint/named-tensors.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './cluster-options.ts';
 import { type AskSupervisor, ClusterTensors } from './cluster-tensors.ts';
@@ -29,8 +30,15 @@ import { createClusterKeys, spokeKeys } from './transport/curve.ts';
 import { nodeName } from './transport/node-name.ts';
 import { SpokeTransport } from './transport/spoke.ts';
 
-/** A safetensors file, a directory of a model, a list of files, or tensors from memory. */
-export type Source = string | readonly string[] | { readonly tensors: NamedTensors };
+/**
+ * A safetensors file, a directory of a model, a list of files, tensors from memory, or a file that another cluster's
+ * {@link Cluster.saveMetas} has written.
+ */
+export type Source =
+  | string
+  | readonly string[]
+  | { readonly tensors: NamedTensors }
+  | { readonly metas: string };
 
 export interface UpdateSettings {
   /** Names of the instances to update. Default: all. */
@@ -41,6 +49,11 @@ export interface UpdateSettings {
   readonly memoryFraction?: number;
   /** Have engine workers prove by digests what they hold, where they can. Default: true. */
   readonly verify?: boolean;
+  /**
+   * What ranks receive from other hosts they keep in the memory of their host, so that others may receive it from them
+   * and a later update needs to receive nothing. Default: true.
+   */
+  readonly keepCopy?: boolean;
   /** The whole update fails when it takes longer. Default: ten minutes. */
   readonly timeoutMilliseconds?: number;
 }
@@ -69,6 +82,7 @@ export class Cluster {
   readonly #supervisor: ActorRef<SupervisorMessage>;
   readonly #directory: SharedDirectory;
   readonly #hosts: ClusterOptions['hosts'];
+  readonly #fabricSecret: string;
   /** Ends what is asked of a supervisor that is no more. */
   readonly #lost = new AbortController();
   readonly #tensors: ClusterTensors;
@@ -81,8 +95,10 @@ export class Cluster {
     supervisor: ActorRef<SupervisorMessage>,
     directory: SharedDirectory,
     hosts: ClusterOptions['hosts'],
+    fabricSecret: string,
   ) {
     this.#hosts = hosts;
+    this.#fabricSecret = fabricSecret;
     this.#process = process_;
     this.#transport = transport;
     this.#system = system;
@@ -109,6 +125,7 @@ export class Cluster {
     const endpoint = `ipc://@weightcast-${id}`;
     const node = nodeName('supervisor');
     const keys = createClusterKeys();
+    const fabricSecret = randomBytes(32).toString('hex');
     const log = createLog('cluster');
     const child = startProcess('./processes/supervisor-process', import.meta.url, {
       endpoint,
@@ -118,7 +135,7 @@ export class Cluster {
       instances: options.instances,
       spareCheckpoints: options.spareCheckpoints ?? defaultSpareCheckpoints,
       hosts: options.hosts ?? {},
-      fabricSecret: randomBytes(32).toString('hex'),
+      fabricSecret,
       host: {
         name: hostname(),
         directory: directory.path,
@@ -143,7 +160,15 @@ export class Cluster {
         transport,
       });
       const supervisor = system.wellKnown<SupervisorMessage>(node, 'supervisor');
-      const cluster = new Cluster(child, transport, system, supervisor, directory, options.hosts);
+      const cluster = new Cluster(
+        child,
+        transport,
+        system,
+        supervisor,
+        directory,
+        options.hosts,
+        fabricSecret,
+      );
       await cluster.#begin(options.onProgress);
       return cluster;
     } catch (error) {
@@ -160,6 +185,7 @@ export class Cluster {
   async register(name: string, source: Source): Promise<CheckpointStatus> {
     if (typeof source === 'object' && 'tensors' in source)
       return this.#tensors.register(name, source.tensors);
+    if (typeof source === 'object' && 'metas' in source) return this.#registerMetas(name, source.metas);
     const value =
       typeof source === 'string'
         ? ({ kind: 'path', path: resolve(source) } as const)
@@ -196,6 +222,7 @@ export class Cluster {
       bucketBytes: settings.bucketBytes,
       memoryFraction: settings.memoryFraction ?? 0.9,
       verify: settings.verify ?? true,
+      keepCopy: settings.keepCopy ?? true,
       timeoutMilliseconds,
     };
     // The supervisor answers by itself within the timeout and the time that giving back takes.
@@ -215,6 +242,16 @@ export class Cluster {
   /** Ends the ranks of an instance, which is not updated any more; the engine itself goes on. */
   async removeInstance(name: string): Promise<void> {
     await this.#ask(toSupervisor.removeInstance, { instance: name }, deadlines.open);
+  }
+
+  /**
+   * Writes where a registered checkpoint lies, so that another cluster can register it from there (`{ metas: file }`) and
+   * read it from this one's ranks, as long as these live and the checkpoint stays registered; its host memory is not used
+   * for another one after that. Who can read the file can read the checkpoint: it is made for its owner only.
+   */
+  async saveMetas(name: string, file: string): Promise<void> {
+    const exported = await this.#ask(toSupervisor.exportMetas, { checkpoint: name }, deadlines.open);
+    await writeMetas(resolve(file), { ...exported, checkpoint: name, secret: this.#fabricSecret });
   }
 
   async status(): Promise<ClusterStatus> {
@@ -242,6 +279,12 @@ export class Cluster {
     await this.#ask(toSupervisor.subscribe, { observer }, deadlines.control);
   }
 
+  async #registerMetas(name: string, path: string): Promise<CheckpointStatus> {
+    const { manifest, secret, sources } = asForeign(await readMetas(path));
+    const source = { kind: 'metas' as const, manifest, secret, sources: sources.map(toMessage) };
+    return this.#ask(toSupervisor.register, { checkpoint: name, source }, deadlines.load);
+  }
+
   #ask: AskSupervisor = (exchange, fields, deadlineMilliseconds) => {
     const options = { deadlineMilliseconds, signal: this.#lost.signal };
     return ask(this.#system, this.#supervisor as ActorRef<never>, exchange, fields, options).catch(
@@ -258,4 +301,8 @@ export class Cluster {
     this.#tensors.close();
     this.#directory.close();
   }
+}
+
+function toMessage({ nics, segments, ...source }: ForeignSource) {
+  return { ...source, nics: [...nics], segments: [...segments] };
 }

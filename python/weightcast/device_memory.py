@@ -36,8 +36,10 @@ class LinkBuffer:
             return
         storage = StorageWeakRef(self._bytes.untyped_storage())
         self._bytes = None
-        # Tensors that are only held in a circle would keep the memory open.
-        gc.collect()
+        if not storage.expired():
+            # Tensors that are only held in a circle keep the memory open. Looking for them takes an engine's process
+            # tens of milliseconds.
+            gc.collect()
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             torch.cuda.ipc_collect()

@@ -12,6 +12,7 @@ import zmq
 
 from .device_memory import LinkBuffer
 from .digest import Digester
+from .digesters import digester_of
 from .dtypes import view_of
 from .errors import ProtocolError, UpdateAborted, WeightcastError
 from .link import RankLink
@@ -97,7 +98,8 @@ class _Exchange:
         self._post_hook = post_hook
         self._opened: Open | None = None
         self._buffer: LinkBuffer | None = None
-        self._digester = Digester(device)
+        self._digester: Digester | None = None
+        self._digests = b""
         self._tensors = 0
 
     def run(self) -> ReceivedWeights:
@@ -134,7 +136,7 @@ class _Exchange:
         if isinstance(request, Load):
             self._load(request)
         elif isinstance(request, Release):
-            self._drop()
+            self._release()
         return encode_success()
 
     def _open(self, request: Open) -> None:
@@ -151,12 +153,12 @@ class _Exchange:
 
     def _load(self, request: Load) -> None:
         assert self._opened is not None and self._buffer is not None
-        weights: list[tuple[str, torch.Tensor]] = []
-        for tensor in request.tensors:
-            data, view = view_of(self._buffer.bytes, tensor)
-            if self._opened.report:
-                self._digester.add(data)
-            weights.append((tensor.name, view))
+        places = [view_of(self._buffer.bytes, tensor) for tensor in request.tensors]
+        weights = [(tensor.name, view) for tensor, (_, view) in zip(request.tensors, places, strict=True)]
+        if self._opened.report:
+            if self._digester is None:
+                self._digester = digester_of(self._device)
+            self._digester.add([data for data, _ in places])
         with torch.no_grad():
             self._load_weights(weights)
         self._tensors += len(weights)
@@ -172,13 +174,20 @@ class _Exchange:
         self._synchronize()
         if not self._opened.report:
             return encode_success()
-        return encode_report(self._digester.words(), len(self._digester))
+        return encode_report(self._digests, self._tensors)
 
     def _received(self) -> ReceivedWeights:
         assert self._opened is not None
         return ReceivedWeights(self._opened.epoch, self._opened.version, self._tensors)
 
+    def _release(self) -> None:
+        """Fetches the digests first: with the buffer goes the memory that they were computed in."""
+        if self._digester is not None:
+            self._digests = self._digester.words()
+        self._drop()
+
     def _drop(self) -> None:
+        self._digester = None
         buffer, self._buffer = self._buffer, None
         if buffer is not None:
             buffer.drop()

@@ -10,6 +10,7 @@ import type { Clock } from '../ports.ts';
 import { deadlines } from './deadlines.ts';
 import type { CarryFrom, Installed } from './messages.ts';
 import type { RankPorts } from './rank-ports.ts';
+import type { Receiving } from './receiving.ts';
 
 export interface AttemptOrder {
   readonly epoch: number;
@@ -28,10 +29,13 @@ export class Attempt {
   readonly epoch: number;
   readonly plan: Plan;
   readonly #manifest: Manifest;
+  readonly #verify: boolean;
   readonly #ports: RankPorts;
   readonly #clock: Clock;
   /** Null for a rank that is alone. */
   readonly #collective: Collective | null;
+  /** What comes from other hosts; null if all is here. */
+  readonly #receiving: Receiving | null;
   readonly #link: WorkerLink;
   readonly #linkBuffer: DeviceBuffer;
   #staging: DeviceBuffer | null;
@@ -44,15 +48,18 @@ export class Attempt {
     ports: RankPorts,
     clock: Clock,
     collective: Collective | null,
+    receiving: Receiving | null,
     link: WorkerLink,
     buffers: { link: DeviceBuffer; staging: DeviceBuffer | null },
   ) {
     this.epoch = order.epoch;
     this.plan = order.plan;
     this.#manifest = order.manifest;
+    this.#verify = order.verify;
     this.#ports = ports;
     this.#clock = clock;
     this.#collective = collective;
+    this.#receiving = receiving;
     this.#link = link;
     this.#linkBuffer = buffers.link;
     this.#staging = buffers.staging;
@@ -67,6 +74,7 @@ export class Attempt {
     ports: RankPorts,
     clock: Clock,
     collective: Collective | null,
+    receiving: Receiving | null,
   ): Promise<Attempt> {
     const { plan } = order;
     const taken: DeviceBuffer[] = [];
@@ -80,7 +88,7 @@ export class Attempt {
         taken.push(staging);
       }
       socket = await ports.bindWorkerLink(order.epoch, order.version, order.verify);
-      const attempt = new Attempt(order, ports, clock, collective, socket, { link, staging });
+      const attempt = new Attempt(order, ports, clock, collective, receiving, socket, { link, staging });
       socket.check(attempt.#announceAll());
       await ports.segments.ready(attempt.#ownSegments());
       return attempt;
@@ -171,8 +179,15 @@ export class Attempt {
     this.#staging = null;
   }
 
+  /** Spans of the pieces that came from other hosts. */
+  get readSpans(): Float64Array {
+    return this.#receiving?.spans ?? new Float64Array();
+  }
+
   /** The worker drops the buffer, the device memory goes back, and only then the post-hook runs. */
   async finish(): Promise<Installed | null> {
+    await this.#receiving?.complete(this.#verify);
+    await this.#receiving?.close();
     await this.#askWorker(() => this.#link.release());
     this.#freeSlots();
     const installed = await this.#askWorker(() => this.#link.finish());
@@ -182,7 +197,7 @@ export class Attempt {
 
   /** Ends the attempt early, whatever it was doing. Never rejects. */
   async abort(reason: string): Promise<void> {
-    await this.#link.abort(reason);
+    await Promise.all([this.#receiving?.discard(reason), this.#link.abort(reason)]);
     // The worker may still copy out of the slots until it has heard of the abort, and native copies of this rank
     // must not run into freed memory.
     await Promise.allSettled(this.#inFlight);
@@ -204,7 +219,9 @@ export class Attempt {
       segment: this.#ports.segments.attach(this.#manifest.segments[segment]!.path),
       rectangles,
     }));
-    return this.#track(this.#ports.device.upload(transfers, destination));
+    const { device } = this.#ports;
+    const arrival = this.#receiving?.arrival(bucket) ?? Promise.resolve();
+    return this.#track(arrival.then(() => device.upload(transfers, destination)));
   }
 
   /** Paths of the segments that this rank uploads from. */

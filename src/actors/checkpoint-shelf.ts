@@ -1,5 +1,6 @@
 import { strict as assert } from 'node:assert';
 import { UsageError } from '../errors.ts';
+import type { Copy } from '../plan/reception.ts';
 import { sizesOf } from '../plan/segment-sets.ts';
 import type { CheckpointStatus, OwnSegment, Registered, Segment } from './messages.ts';
 
@@ -14,11 +15,13 @@ export interface Dropped {
 }
 
 interface Entry {
-  readonly registered: Registered;
+  registered: Registered;
   /** Null where all tensors lie in files that were adopted. */
   readonly set: SegmentSet | null;
   /** Those who read it. */
   readers: number;
+  /** Other clusters may read it, who do not say when. */
+  isExported: boolean;
 }
 
 /** Registered checkpoints hold host memory; more than this is a leak and not a plan. */
@@ -29,7 +32,8 @@ const takenLimit = 8;
 /**
  * The ledger of checkpoints in host memory, without any effect. The segments of one that is replaced or unregistered
  * become spare, for the next checkpoint of the same sizes: pages, pins and plans are there already. There are at most
- * `spareLimit` spare sets, and one of the same sizes; what somebody still reads is not spare.
+ * `spareLimit` spare sets, and one of the same sizes. What somebody still reads is not spare, and what another cluster
+ * may have begun to read never will be: it would read two checkpoints as one.
  *
  * A set is taken while it is filled, and put back, registered or discarded after that.
  */
@@ -69,7 +73,7 @@ export class CheckpointShelf {
       if (set !== null) assert(this.#taken.delete(set), 'a set is taken before it is filled');
       const { checkpoint } = registered.status;
       const old = this.#entries.get(checkpoint);
-      this.#entries.set(checkpoint, { registered, set, readers: 0 });
+      this.#entries.set(checkpoint, { registered, set, readers: 0, isExported: false });
       if (old !== undefined) this.#retire(old);
     });
   }
@@ -93,6 +97,19 @@ export class CheckpointShelf {
         entry.readers -= 1;
         if (this.#retired.has(entry) && entry.readers === 0) this.#retire(entry);
       });
+  }
+
+  /** Those who are told of a checkpoint's segments may read them until they are gone. Throws `UsageError`. */
+  export(name: string): Registered {
+    const entry = this.#entry(name);
+    entry.isExported = true;
+    return entry.registered;
+  }
+
+  /** Throws `UsageError`. */
+  addCopies(name: string, copies: readonly Copy[]): void {
+    const entry = this.#entry(name);
+    entry.registered = { ...entry.registered, copies: [...entry.registered.copies, ...copies] };
   }
 
   // ── sets of segments ─────────────────────────────────────────────────────────────────────────────────────────
@@ -155,13 +172,13 @@ export class CheckpointShelf {
   }
 
   #retire(entry: Entry): void {
-    const { registered, set, readers } = entry;
+    const { registered, set, readers, isExported } = entry;
     if (readers > 0) {
       this.#retired.add(entry);
       return;
     }
     this.#retired.delete(entry);
-    if (set !== null) this.#keep(set, registered.layout);
+    if (set !== null && !isExported) this.#keep(set, registered.layout);
   }
 
   #keep(set: SegmentSet, layout: string | null): void {
@@ -184,7 +201,10 @@ export class CheckpointShelf {
   #contents() {
     const registered = [...this.#entries.values(), ...this.#retired].map((entry) => entry.registered);
     const sets = [...this.#spare, ...this.#taken];
-    const segments = [...registered.map((one) => one.segments), ...sets.map(([set]) => set)].flat();
+    const segments = [
+      ...registered.flatMap((one) => [one.segments, one.copies]),
+      ...sets.map(([set]) => set),
+    ].flat();
     return {
       segments: new Map(segments.map(({ path, host }) => [keyOf({ path, host }), { path, host }])),
       layouts: new Set([

@@ -1,9 +1,11 @@
 import { asFailure, OutOfHostMemoryError, UsageError } from '../errors.ts';
+import type { Copy } from '../plan/reception.ts';
 import { findSet } from '../plan/segment-sets.ts';
 import { shareTensors } from '../plan/tensor-shares.ts';
 import type { CheckpointShelf, Dropped, SegmentSet } from './checkpoint-shelf.ts';
 import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
+import { exposeCheckpoint } from './exported-metas.ts';
 import type { ForgottenSegments } from './forgotten-segments.ts';
 import { type ActorRef, type Context, type ReplyOf, sameActor } from './kernel/index.ts';
 import type { Members, RankMember } from './members.ts';
@@ -46,7 +48,7 @@ export class Checkpoints {
   readonly #shelf: CheckpointShelf;
   readonly #members: Members;
   readonly #forgotten: ForgottenSegments;
-  readonly #segmentPrefix: (set: number) => string;
+  readonly #segmentName: (set: number) => string;
   readonly #reservations = new Map<number, Reservation>();
   #writers: readonly Writer[] = [];
   #planner!: ActorRef<PlannerMessage>;
@@ -57,12 +59,12 @@ export class Checkpoints {
     shelf: CheckpointShelf,
     members: Members,
     forgotten: ForgottenSegments,
-    segmentPrefix: (set: number) => string,
+    segmentName: (set: number) => string,
   ) {
     this.#shelf = shelf;
     this.#members = members;
     this.#forgotten = forgotten;
-    this.#segmentPrefix = segmentPrefix;
+    this.#segmentName = segmentName;
   }
 
   started(planner: ActorRef<PlannerMessage>): void {
@@ -92,17 +94,14 @@ export class Checkpoints {
     };
     const load = () => {
       const order = { checkpoint, source, ranks, startedAt, planner: this.#planner };
-      return this.#load(order, context, signal, onTaken);
+      return this.#load(order, context, signal, onTaken).catch((error) => {
+        // At once, so that a second try has room; what was written is not written again.
+        if (source.kind !== 'written') discard();
+        throw error;
+      });
     };
     return {
-      run: load().catch(async (error) => {
-        const isFull = error instanceof OutOfHostMemoryError && source.kind !== 'written';
-        if (!isFull || this.#shelf.spareBytes === 0) throw error;
-        context.log.info({ checkpoint, reason: error.message }, 'giving spare host memory back');
-        discard();
-        await this.releaseSpare(context);
-        return load();
-      }),
+      run: this.withSpareMemory(load, context),
       commit: (registered) => {
         this.#drop(this.#shelf.register(registered, set), context);
         return registered.status;
@@ -124,7 +123,7 @@ export class Checkpoints {
       onTaken(set);
       return true;
     };
-    const memory = { segmentPrefix: this.#newPrefix(), spare: this.#shelf.spareSets, onLoading };
+    const memory = { segmentName: this.#newName(), spare: this.#shelf.spareSets, onLoading };
     return registerCheckpoint(context, { ...order, ...memory }, signal);
   }
 
@@ -132,6 +131,24 @@ export class Checkpoints {
   read(checkpoint: string, context: Context<SupervisorMessage>): () => void {
     const end = this.#shelf.read(checkpoint);
     return () => void this.#drop(end(), context);
+  }
+
+  /** What hosts that joined have received of a checkpoint goes with it. */
+  addCopies(checkpoint: string, copies: readonly Copy[]): void {
+    this.#shelf.addCopies(checkpoint, copies);
+  }
+
+  /**
+   * How other clusters read a checkpoint, for as long as it is registered: its host memory is not used again after that.
+   * Rejects with `UsageError` and `CheckpointError`.
+   */
+  async exportMetas(
+    checkpoint: string,
+    context: Context<SupervisorMessage>,
+  ): Promise<ReplyOf<MessageOf<'export-metas'>>> {
+    const registered = this.#shelf.export(checkpoint);
+    const sources = await exposeCheckpoint(context, registered, this.#members.allReady());
+    return { digest: registered.status.digest, manifest: registered.manifest, sources };
   }
 
   /** Throws `UsageError` if there is none, or somebody reads it. */
@@ -144,6 +161,16 @@ export class Checkpoints {
     const bytes = this.#shelf.spareBytes;
     await this.#drop(this.#shelf.releaseSpare(), context);
     return bytes;
+  }
+
+  /** Runs something that may find host memory full; then once more, with spare memory given back if there is any. */
+  withSpareMemory<T>(run: () => Promise<T>, context: Context<SupervisorMessage>): Promise<T> {
+    return run().catch(async (error) => {
+      if (!(error instanceof OutOfHostMemoryError) || this.#shelf.spareBytes === 0) throw error;
+      context.log.info({ reason: error.message }, 'giving spare host memory back');
+      await this.releaseSpare(context);
+      return run();
+    });
   }
 
   // ── tensors from memory ──────────────────────────────────────────────────────────────────────────────────────
@@ -166,14 +193,15 @@ export class Checkpoints {
       spare,
       shares.map((share) => ({ ...share, host })),
     );
-    const prefix = this.#newPrefix();
+    const directoryOf = new Map(ranks.map(({ rank, directory }) => [rank, directory]));
+    const segmentName = this.#newName();
     const set =
       reused === null
         ? shares.map((share) => ({
             rank: share.rank,
             bytes: share.bytes,
             host,
-            path: `${prefix}${share.rank}`,
+            path: `${directoryOf.get(share.rank)!}/${segmentName}${share.rank}`,
           }))
         : spare[reused]!;
     this.#shelf.take(set);
@@ -227,10 +255,11 @@ export class Checkpoints {
   /** Resolves when those who can be reached have given the memory back. */
   async #drop({ segments, layouts }: Dropped, context: Context<SupervisorMessage>): Promise<void> {
     for (const layout of layouts) context.tell(this.#planner, { type: 'forget-layout', layout });
-    if (segments.length > 0) await this.#forget(segments, context);
+    if (segments.length > 0) await this.forget(segments, context);
   }
 
-  async #forget(segments: readonly Segment[], context: Context<SupervisorMessage>): Promise<void> {
+  /** Resolves when those who can be reached have given the memory back, or hold it for others only. Never rejects. */
+  async forget(segments: readonly Segment[], context: Context<SupervisorMessage>): Promise<void> {
     const pathsOf = this.#forgotten.add(segments);
     const holders = [...this.#members.allReady(), ...this.#writers];
     const told = holders.flatMap(({ ref, host }) => {
@@ -245,8 +274,8 @@ export class Checkpoints {
     }
   }
 
-  #newPrefix(): string {
+  #newName(): string {
     this.#sets += 1;
-    return this.#segmentPrefix(this.#sets);
+    return this.#segmentName(this.#sets);
   }
 }

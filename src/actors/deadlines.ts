@@ -19,6 +19,10 @@ export const deadlines = {
   engineHealthy: 120_000,
   /** An engine that takes up generating again. */
   engineResume: 30_000,
+  /** Reaching a rank of another host and proving to each other who one is. */
+  connect: 10_000,
+  /** One piece from another host, over a slow network that many share. */
+  read: 60_000,
   /** One broadcast: a bucket at the slowest link, and a peer that starts late. */
   broadcast: 60_000,
   /** One answer of an engine worker: a bucket's copy, a post-hook that quantises. */

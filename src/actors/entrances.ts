@@ -1,5 +1,13 @@
 import type { SpawnOptions } from './kernel/index.ts';
-import { anyOf, type RankMessage, type SupervisorMessage, toRank, toSupervisor } from './messages.ts';
+import {
+  anyOf,
+  type RankMessage,
+  type SupervisorMessage,
+  type SwarmMessage,
+  toRank,
+  toSupervisor,
+  toSwarm,
+} from './messages.ts';
 
 /** What the actors that other processes reach let in, and which of it overtakes the rest. */
 
@@ -11,4 +19,8 @@ export const supervisorEntrance: SpawnOptions<SupervisorMessage> = {
 export const rankEntrance: SpawnOptions<RankMessage> = {
   accepts: anyOf(toRank) as never,
   isSignal: ({ type }) => type === 'abort',
+};
+
+export const swarmEntrance: SpawnOptions<SwarmMessage> = {
+  accepts: anyOf(toSwarm) as never,
 };

@@ -2,7 +2,7 @@ import { UsageError } from '../errors.ts';
 import type { InstanceOptions } from './instance-options.ts';
 import type { ActorRef } from './kernel/index.ts';
 import type { BridgeMessage, ClusterStatus } from './messages.ts';
-import type { InstanceMember } from './update.ts';
+import type { InstanceMember } from './update-scope.ts';
 
 type Status = ClusterStatus['instances'][number];
 

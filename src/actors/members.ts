@@ -10,6 +10,10 @@ export interface RankMember {
   readonly ref: ActorRef<RankMessage>;
   readonly host: string;
   readonly deviceUuid: string;
+  /** Where its host's segments lie. */
+  readonly directory: string;
+  readonly nics: readonly string[];
+  readonly reach: 'host' | 'cluster';
   readonly pid: number;
 }
 

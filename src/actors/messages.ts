@@ -3,6 +3,7 @@ import type { LoadJob } from '../checkpoint/segment-store.ts';
 import { allPauseModes } from '../engines/engine-client.ts';
 import type { WeightcastError } from '../errors.ts';
 import type { Interval } from '../native-bridge/addon.ts';
+import type { Copy } from '../plan/reception.ts';
 import type { Attempt } from './attempt.ts';
 import { type InstanceOptions, instanceOptions } from './instance-options.ts';
 import type { ActorRef, Request } from './kernel/index.ts';
@@ -50,11 +51,33 @@ const longs = z.custom<BigUint64Array>(
 );
 const address = z.object({ node: z.string(), name: z.string(), generation: z.int() });
 
+const exposedSegment = z.object({ path: z.string(), token: binary });
+
+/** `ForeignSource` of checkpoint/metas.ts: a rank of another cluster, under a number that is not of this one. */
+const foreignSource = z.object({
+  rank,
+  host: z.string(),
+  nics: z.array(z.string()),
+  address: binary,
+  segments: z.array(exposedSegment),
+});
+export type ForeignSource = z.infer<typeof foreignSource>;
+
 /** Where a checkpoint's bytes come from. What was written into reserved segments has a manifest with its digests. */
-const source = z.discriminatedUnion('kind', [
+const loadable = [
   z.object({ kind: z.literal('path'), path: z.string().min(1) }),
   z.object({ kind: z.literal('files'), files: z.array(z.string().min(1)).min(1) }),
   z.object({ kind: z.literal('written'), reservation: z.int(), manifest: binary }),
+] as const;
+const source = z.discriminatedUnion('kind', [
+  ...loadable,
+  /** In the memory of another cluster, whose fabric's secret is known. */
+  z.object({
+    kind: z.literal('metas'),
+    manifest: binary,
+    secret: z.string(),
+    sources: z.array(foreignSource).min(1),
+  }),
 ]);
 export type CheckpointSource = z.infer<typeof source>;
 
@@ -102,7 +125,14 @@ const installed = z.object({
 export type Installed = z.infer<typeof installed>;
 
 /** What one rank did when. Three numbers a span: bucket, start, end; milliseconds of the host's monotonic clock. */
-const timeline = z.object({ rank, h2d: doubles, broadcast: doubles, reload: doubles });
+const timeline = z.object({
+  rank,
+  /** Pieces that were read from other hosts, by their numbers. */
+  read: doubles,
+  h2d: doubles,
+  broadcast: doubles,
+  reload: doubles,
+});
 export type RankTimeline = z.infer<typeof timeline>;
 
 const checkpointStatus = z.object({
@@ -124,6 +154,8 @@ const updateReport = z.object({
   ranks: z.int(),
   tensors: z.int(),
   bytes,
+  /** Of them, what ranks have received from other hosts. */
+  receivedBytes: bytes,
   buckets: z.int(),
   slotBytes: bytes,
   /** The whole update, from prepare to commit. */
@@ -138,7 +170,7 @@ const updateReport = z.object({
 export type UpdateReport = z.infer<typeof updateReport>;
 
 const progress = z.object({
-  activity: z.enum(['load', 'update']),
+  activity: z.enum(['load', 'receive', 'update']),
   rank,
   doneBytes: bytes,
   totalBytes: bytes,
@@ -179,6 +211,8 @@ const updateOptions = z.object({
   /** Part of the free device memory that an update may take, in (0, 1]. */
   memoryFraction: z.number().gt(0).lte(1),
   verify: z.boolean(),
+  /** What ranks receive from other hosts they keep, and can be read from. */
+  keepCopy: z.boolean(),
   timeoutMilliseconds: milliseconds,
 });
 export type UpdateOptions = z.infer<typeof updateOptions>;
@@ -213,6 +247,12 @@ export const toSupervisor = {
   /** Ends the ranks of an instance, which is not updated any more. */
   removeInstance: request('remove-instance', { instance: name }, nothing),
   cancel: request('cancel', { reason: z.string() }, nothing),
+  /** How other clusters read a checkpoint here: `Metas` of checkpoint/metas.ts but for the secret. */
+  exportMetas: request(
+    'export-metas',
+    { checkpoint: name },
+    z.object({ digest: z.string(), manifest: binary, sources: z.array(foreignSource) }),
+  ),
   status: request('status', {}, status),
   awaitReady: request('await-ready', {}, status),
   subscribe: request('subscribe', { observer: address }, nothing),
@@ -221,6 +261,12 @@ export const toSupervisor = {
     ref: address,
     deviceUuid: z.string(),
     host: z.string(),
+    /** Where its host's segments lie. */
+    directory: z.string(),
+    /** The RDMA ports that it uses; none where it has none. */
+    nics: z.array(z.string()),
+    /** Whether its collective also joins ranks of other hosts. */
+    reach: z.enum(['host', 'cluster']),
     pid: z.int(),
     lastEpoch: z.int().nonnegative(),
   }),
@@ -252,23 +298,66 @@ export type SupervisorMessage =
 
 /** A checkpoint that is loaded and planned for. */
 export interface Registered {
+  /** What hosts that joined have received and kept. */
+  readonly copies: readonly Copy[];
+  /** The other cluster that holds it; null if this one does. */
+  readonly foreign: { readonly secret: string; readonly sources: readonly ForeignSource[] } | null;
   readonly status: CheckpointStatus;
   readonly layout: string;
   readonly manifest: Uint8Array;
   /** Its own and those of files that were adopted. */
-  readonly segments: readonly Segment[];
+  readonly segments: readonly HeldSegment[];
 }
 
 // ── to the planner ─────────────────────────────────────────────────────────────────────────────────────────────
+
+/** `FabricRank` of plan/reception.ts. */
+const fabricRank = z.object({ rank, host: z.string(), directory: z.string(), nics: z.array(z.string()) });
+/** `Copy` of plan/reception.ts. */
+const copy = z.object({ slice: z.int().nonnegative(), path: z.string(), host: z.string(), rank });
+
+/** With the rank that loaded it. */
+const heldSegment = segment.extend({ rank });
+export type HeldSegment = z.infer<typeof heldSegment>;
+
+const merged = z.object({
+  layout: z.string(),
+  digest: z.string(),
+  tensors: z.int(),
+  bytes,
+  manifest: binary,
+  segments: z.array(heldSegment),
+});
+export type Merged = z.infer<typeof merged>;
+
+const planned = z.object({
+  plan,
+  /** As the group sees the checkpoint; null if that is as it was registered. */
+  manifest: binary.nullable(),
+  /** Null if the group has everything. */
+  reception: z
+    .object({
+      sliceBytes: doubles,
+      mirrors: z.array(z.object({ slice: z.int().nonnegative(), receiver: rank, path: z.string(), bytes })),
+      served: z.array(
+        z.object({
+          rank,
+          slices: z.array(z.object({ slice: z.int().nonnegative(), path: z.string(), offset: bytes })),
+        }),
+      ),
+    })
+    .nullable(),
+});
+export type Planned = z.infer<typeof planned>;
 
 export const toPlanner = {
   planLoading: request(
     'plan-loading',
     {
       checkpoint: name,
-      source,
-      segmentPrefix: z.string(),
-      ranks: z.array(z.object({ rank, host: z.string() })),
+      source: z.discriminatedUnion('kind', loadable),
+      segmentName: z.string(),
+      ranks: z.array(z.object({ rank, host: z.string(), directory: z.string() })),
       /** Sets of segments that may be used again. */
       spare: z.array(z.array(ownSegment)),
     },
@@ -280,35 +369,32 @@ export const toPlanner = {
       segments: z.array(ownSegment),
     }),
   ),
-  merge: request(
-    'merge',
-    { parts: z.array(z.object({ manifest: binary, digests: longs })) },
-    z.object({
-      layout: z.string(),
-      digest: z.string(),
-      tensors: z.int(),
-      bytes,
-      manifest: binary,
-      segments: z.array(segment),
-    }),
-  ),
+  merge: request('merge', { parts: z.array(z.object({ manifest: binary, digests: longs })) }, merged),
+  /** A manifest that is whole already. */
+  adopt: request('adopt', { manifest: binary }, merged),
   plan: request(
     'plan',
     {
       layout: z.string(),
-      ranks: z.array(z.object({ rank, host: z.string(), freeBytes: bytes })),
+      /** Ranks that are joined by one communicator. */
+      ranks: z.array(z.object({ ...fabricRank.shape, freeBytes: bytes })),
+      /** All ranks that can be read from, and what some have received earlier. */
+      sources: z.array(fabricRank),
+      copies: z.array(copy),
+      /** Of what the ranks are to receive. */
+      mirrorName: z.string(),
       memoryFraction: z.number(),
       bucketBytes: bytes,
     },
-    plan,
+    planned,
   ),
   verify: request(
     'verify',
     {
       layout: z.string(),
-      planDigest: z.string(),
       instance: name,
-      reports: z.array(z.object({ rank, installed })),
+      /** Each with the plan by which the rank announced tensors to its worker. */
+      reports: z.array(z.object({ rank, plan, installed })),
     },
     nothing,
   ),
@@ -319,8 +405,33 @@ export type PlannerMessage = MessageIn<typeof toPlanner>;
 
 // ── to a rank ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+/** A slice that a rank holds, or is receiving: where it begins in what `token` names. */
+const exposedSlice = z.object({ slice: z.int().nonnegative(), token: binary, offset: bytes });
+/** A rank that can be read from, at `Fabric.address`; the secret is that of another cluster, null for this one's. */
+const fabricSource = z.object({
+  rank,
+  address: binary,
+  secret: z.string().nullable(),
+  slices: z.array(exposedSlice),
+});
+export type FabricSource = z.infer<typeof fabricSource>;
+
+/** What a rank receives from other hosts before it uploads it. Slices and pieces are those of plan/. */
+const receptionOrder = z.object({
+  swarm: z.string(),
+  ref: address,
+  sliceBytes: doubles,
+  mirrors: z.array(z.object({ slice: z.int().nonnegative(), path: z.string(), bytes })),
+});
+export type ReceptionOrder = z.infer<typeof receptionOrder>;
+
 const opened = z.discriminatedUnion('outcome', [
-  z.object({ outcome: z.literal('open'), linkAddress: z.string() }),
+  z.object({
+    outcome: z.literal('open'),
+    linkAddress: z.string(),
+    /** Where others may read what this rank is about to receive. */
+    receiving: fabricSource.nullable(),
+  }),
   z.object({ outcome: z.literal('pressure'), wantedBytes: bytes, freeBytes: bytes }),
 ]);
 export type Opened = z.infer<typeof opened>;
@@ -343,8 +454,21 @@ export type Streamed = z.infer<typeof streamed>;
 
 export const toRank = {
   load: request('load', { order: loadOrder }, z.object({ digests: longs })),
-  /** Answered when the memory has been given back. */
+  /** Answered when the memory has been given back, or will be with the last lease on it. */
   forget: request('forget', { segments: z.array(z.string()) }, nothing),
+  /** Lets ranks of other hosts read segments, which stay until the lease is returned. */
+  lease: request(
+    'lease',
+    { epoch, segments: z.array(z.string()) },
+    z.object({ address: binary, exposed: z.array(exposedSegment) }),
+  ),
+  /** The same without a lease: what is exposed stays so until the segments are forgotten. */
+  expose: request(
+    'expose',
+    { segments: z.array(z.string()) },
+    z.object({ address: binary, exposed: z.array(exposedSegment) }),
+  ),
+  returnLease: notice('return-lease', { epoch }),
   prepare: request(
     'prepare',
     {
@@ -377,6 +501,8 @@ export const toRank = {
       /** Null when the rank said in `prepare` that it holds them. */
       plan: plan.nullable(),
       manifest: binary.nullable(),
+      /** Null for a rank that receives nothing. */
+      reception: receptionOrder.nullable(),
       /** Less free device memory than this in the middle of the update is pressure. */
       reserveBytes: bytes,
     },
@@ -449,6 +575,46 @@ export const toBridge = {
 export type BridgeMessage =
   | MessageIn<typeof toBridge>
   | { readonly type: 'call-ended'; readonly call: number; readonly error: WeightcastError | null };
+
+// ── to the swarm, in the supervisor's process ──────────────────────────────────────────────────────────────────
+
+const piece = z.int().nonnegative();
+const nextReads = z.object({
+  reads: z.array(z.object({ piece, source: rank })),
+  /** Those among the sources that the receiver has not been told of. */
+  sources: z.array(fabricSource),
+  /** Everything has arrived. */
+  isDone: z.boolean(),
+});
+export type NextReads = z.infer<typeof nextReads>;
+
+/** `swarm` names the checkpoint: all who join it at a time exchange its pieces. */
+const swarm = z.string();
+
+export const toSwarm = {
+  openSwarm: request('open-swarm', { swarm, epoch, sliceBytes: doubles }, nothing),
+  closeSwarm: notice('close-swarm', { swarm, epoch }),
+  /** `isComplete`: it holds all of its slices now; otherwise it is about to receive them. */
+  addSource: request('add-source', { swarm, source: fabricSource, isComplete: z.boolean() }, nothing),
+  removeSource: notice('remove-source', { swarm, rank, reason: z.string() }),
+  /** A rank that is a source lacks these pieces, in the order in which it wants them. */
+  joinSwarm: request('join-swarm', { swarm, rank, pieces: words }, nothing),
+  nextReads: request(
+    'next-reads',
+    {
+      swarm,
+      rank,
+      arrived: z.array(piece),
+      failed: z.array(z.object({ piece, source: rank, reason: z.string() })),
+    },
+    nextReads,
+  ),
+  leaveSwarm: notice('leave-swarm', { swarm, rank }),
+};
+
+export type SwarmMessage =
+  | MessageIn<typeof toSwarm>
+  | { readonly type: 'waited-enough'; readonly swarm: string; readonly rank: number };
 
 // ── to a group of bridges, in the supervisor's process ─────────────────────────────────────────────────────────
 

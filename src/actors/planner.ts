@@ -9,11 +9,13 @@ import {
 import { type BadTensor, combineParts } from '../checkpoint/parts.ts';
 import type { CheckpointIndex } from '../checkpoint/source.ts';
 import { asFailure, UsageError, VerificationError } from '../errors.ts';
-import type { Plan } from '../plan/buckets.ts';
+import { type Plan, planUpdate } from '../plan/buckets.ts';
 import { type Dealing, dealFiles, dealWritten } from '../plan/dealing.ts';
 import { PlanCache } from '../plan/plan-cache.ts';
+import { planReception, servedBy } from '../plan/reception.ts';
+import { cutSlices, type Slices } from '../plan/slices.ts';
 import type { Actor, Context } from './kernel/index.ts';
-import type { PlannerMessage } from './messages.ts';
+import type { Installed, Merged, Planned, PlannerMessage } from './messages.ts';
 
 type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
 
@@ -31,6 +33,8 @@ export class PlannerActor implements Actor<PlannerMessage> {
   readonly #ports: PlannerPorts;
   readonly #manifests = new Map<string, Manifest>();
   readonly #plans = new PlanCache();
+  /** Of the checkpoint that was planned for last. */
+  #slices: { readonly layout: string; readonly value: Slices } | null = null;
 
   constructor(ports: PlannerPorts) {
     this.#ports = ports;
@@ -43,6 +47,8 @@ export class PlannerActor implements Actor<PlannerMessage> {
           return context.reply(message, await this.#planLoading(message));
         case 'merge':
           return context.reply(message, this.#merge(message));
+        case 'adopt':
+          return context.reply(message, this.#keep(decodeManifest(message.manifest)));
         case 'plan':
           return context.reply(message, this.#plan(message));
         case 'verify':
@@ -75,7 +81,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
   async #deal({
     checkpoint,
     source,
-    segmentPrefix,
+    segmentName,
     ranks,
     spare,
   }: MessageOf<'plan-loading'>): Promise<Dealing> {
@@ -84,13 +90,17 @@ export class PlannerActor implements Actor<PlannerMessage> {
       return { shares, segments: [], reused: null };
     }
     const index = await this.#ports.openCheckpoint(source.kind === 'path' ? source.path : source.files);
-    return dealFiles({ checkpoint, index, segmentPrefix, ranks, spare });
+    return dealFiles({ checkpoint, index, segmentName, ranks, spare });
   }
 
-  #merge({ parts }: MessageOf<'merge'>) {
+  #merge({ parts }: MessageOf<'merge'>): Merged {
     const manifest = mergeManifests(
       parts.map(({ manifest: encoded, digests }) => ({ ...decodeManifest(encoded), digests })),
     );
+    return this.#keep(manifest);
+  }
+
+  #keep(manifest: Manifest): Merged {
     const layout = layoutDigest(manifest);
     this.#manifests.set(layout, manifest);
     return {
@@ -99,31 +109,51 @@ export class PlannerActor implements Actor<PlannerMessage> {
       tensors: manifest.names.length,
       bytes: manifest.bytes.reduce((sum, bytes) => sum + bytes, 0),
       manifest: encodeManifest(manifest),
-      segments: manifest.segments.map(({ path, host }) => ({ path, host })),
+      segments: manifest.segments.map(({ path, host, rank }) => ({ path, host, rank })),
     };
   }
 
-  #plan({ layout, ranks, memoryFraction, bucketBytes }: MessageOf<'plan'>): Plan {
-    const manifest = this.#manifest(layout);
-    return this.#plans.plan({ layout, manifest, ranks, fraction: memoryFraction, bucketBytes });
+  #plan({ layout, ranks, sources, copies, mirrorName, ...wishes }: MessageOf<'plan'>): Planned {
+    const registered = this.#manifest(layout);
+    const { memoryFraction: fraction, bucketBytes } = wishes;
+    const slices = this.#slicesOf(layout, registered);
+    const reception = planReception({ manifest: registered, slices, ranks, sources, copies, mirrorName });
+    if (reception === null) {
+      const plan = this.#plans.plan({ layout, manifest: registered, ranks, fraction, bucketBytes });
+      return { plan, manifest: null, reception };
+    }
+    const { manifest, mirrors } = reception;
+    // Where mirrors lie is new each time, and so is the plan: nothing to keep.
+    const plan = planUpdate({ manifest, ranks, fraction, bucketBytes, ownersAreLoaders: true });
+    const served = [...servedBy(registered, slices, copies, sources)];
+    return {
+      plan,
+      manifest: encodeManifest(manifest),
+      reception: {
+        sliceBytes: Float64Array.from(slices.slices, ({ bytes }) => bytes),
+        mirrors: [...mirrors],
+        served: served.map(([rank, list]) => ({ rank, slices: list })),
+      },
+    };
   }
 
-  /** Engine workers report in the order in which tensors were announced to them, which is the plan's. */
-  #verify({ layout, planDigest, instance, reports }: MessageOf<'verify'>): void {
+  #slicesOf(layout: string, manifest: Manifest): Slices {
+    if (this.#slices?.layout !== layout) this.#slices = { layout, value: cutSlices(manifest) };
+    return this.#slices.value;
+  }
+
+  /** Engine workers report in the order in which tensors were announced to them, which is their rank's plan's. */
+  #verify({ layout, instance, reports }: MessageOf<'verify'>): void {
     const manifest = this.#manifest(layout);
-    const plan = this.#plans.byDigest(planDigest);
-    if (plan === undefined)
-      throw new UsageError(`plan ${planDigest} is no longer held; verify soon after the update`);
     const verdict = combineParts(
-      reports.map(({ rank, installed }) => ({ rank, ...installed })),
-      inPlanOrder(manifest.digests, plan),
+      reports.map(({ rank, plan, installed }) => ({ rank, ...inManifestOrder(installed, plan) })),
+      manifest.digests,
     );
     if (verdict.ok) return;
     const [{ row, reason }] = verdict.bad as [BadTensor];
     const others = verdict.badCount > 1 ? ` (and ${verdict.badCount - 1} more tensors)` : '';
-    const name = manifest.names[plan.tensorOrder[row]!];
     throw new VerificationError(
-      `instance ${instance} does not hold the checkpoint: tensor ${name} ${reason}${others}`,
+      `instance ${instance} does not hold the checkpoint: tensor ${manifest.names[row]} ${reason}${others}`,
     );
   }
 
@@ -134,8 +164,20 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 }
 
-function inPlanOrder(digests: BigUint64Array, { tensorOrder }: Plan): BigUint64Array {
-  const ordered = new BigUint64Array(tensorOrder.length);
-  for (const [entry, row] of tensorOrder.entries()) ordered[entry] = digests[row]!;
+function inManifestOrder({ digests, part, parts }: Installed, { tensorOrder }: Plan): Installed {
+  const rows = tensorOrder.length;
+  // What is of another length is for combineParts to refuse.
+  if (digests.length !== rows || part.length !== rows || parts.length !== rows)
+    return { digests, part, parts };
+  const ordered = {
+    digests: new BigUint64Array(rows),
+    part: new Uint16Array(rows),
+    parts: new Uint16Array(rows),
+  };
+  for (const [entry, row] of tensorOrder.entries()) {
+    ordered.digests[row] = digests[entry]!;
+    ordered.part[row] = part[entry]!;
+    ordered.parts[row] = parts[entry]!;
+  }
   return ordered;
 }

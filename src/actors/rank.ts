@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import type { Manifest } from '../checkpoint/manifest.ts';
 import type { LoadJob } from '../checkpoint/segment-store.ts';
 import {
   AbortedError,
@@ -9,21 +10,26 @@ import {
 } from '../errors.ts';
 import type { Collective } from '../native-bridge/collective.ts';
 import { SLOTS } from '../plan/memory-budget.ts';
+import type { Plan } from '../plan/plan.ts';
 import { Attempt } from './attempt.ts';
 import { BucketActor } from './bucket.ts';
 import { HeldLayouts } from './held-layouts.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
+import { type Exposed, Leases } from './leases.ts';
 import type {
   BucketMessage,
   Communicator,
   Opened,
   Progress,
   RankMessage,
+  ReceptionOrder,
   Streamed,
   SupervisorMessage,
 } from './messages.ts';
 import type { RankPorts } from './rank-ports.ts';
+import { Receiving, type SwarmClient } from './receiving.ts';
 import { type Slots, Stream } from './stream.ts';
+import { swarmClient } from './swarm-client.ts';
 
 type MessageOf<T extends RankMessage['type']> = Extract<RankMessage, { type: T }>;
 
@@ -50,10 +56,14 @@ export class RankActor implements Actor<RankMessage> {
   #load: { job: LoadJob; reply: Reply<{ digests: BigUint64Array }> } | null = null;
   readonly #held = new HeldLayouts();
   #communicator: { number: number; ranks: Uint32Array; collective: Collective } | null = null;
+  readonly #leases: Leases;
+  /** What this rank receives in the running attempt, and from whom it hears what to read. */
+  #receiving: { receiving: Receiving; swarm: SwarmClient } | null = null;
 
   constructor(ports: RankPorts, supervisor: ActorRef<SupervisorMessage>) {
     this.#ports = ports;
     this.#supervisor = supervisor;
+    this.#leases = new Leases(ports.segments, () => ports.fabric(null));
   }
 
   started(context: Context<RankMessage>): void {
@@ -66,6 +76,9 @@ export class RankActor implements Actor<RankMessage> {
       ref: context.self,
       deviceUuid: this.#ports.device.uuid,
       host: this.#ports.host,
+      directory: this.#ports.directory,
+      nics: [...this.#ports.nics],
+      reach: this.#ports.reach,
       pid: this.#ports.pid,
       lastEpoch: this.#epoch,
     });
@@ -79,6 +92,12 @@ export class RankActor implements Actor<RankMessage> {
         return this.#endLoad(message, context);
       case 'forget':
         return this.#forget(message, context);
+      case 'lease':
+        return this.#lease(message, context);
+      case 'expose':
+        return this.#expose(message, context);
+      case 'return-lease':
+        return this.#leases.release(message.epoch);
       case 'prepare':
         return await this.#prepare(message, context);
       case 'open':
@@ -112,8 +131,7 @@ export class RankActor implements Actor<RankMessage> {
     const reason = new AbortedError(`rank ${this.#ports.rank} is stopping`);
     await this.#abandon(reason);
     this.#communicator?.collective.close();
-    this.#ports.segments.close();
-    this.#ports.device.close();
+    this.#ports.close();
   }
 
   // ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,6 +139,11 @@ export class RankActor implements Actor<RankMessage> {
   #startLoad(message: MessageOf<'load'>, context: Context<RankMessage>): void {
     // The supervisor runs one registration at a time, so that the load before this one is of no use any more.
     this.#load?.reply.fail(new AbortedError('another registration has begun'));
+    const { segment } = message.order;
+    if (segment !== null && this.#leases.isLent(segment)) {
+      context.fail(new WeightcastError(`${segment} is lent to another host, and cannot be written over`));
+      return;
+    }
     const job = this.#ports.segments.load(message.order);
     this.#load = { job, reply: context.deferReply(message) };
     this.#tick(context);
@@ -142,8 +165,25 @@ export class RankActor implements Actor<RankMessage> {
 
   #forget(message: MessageOf<'forget'>, context: Context<RankMessage>): void {
     const reply = context.deferReply(message);
-    this.#ports.segments.forget(message.segments).then(
+    this.#leases.forget(message.segments).then(
       () => reply.succeed({}),
+      (error) => reply.fail(asFailure(error)),
+    );
+  }
+
+  // ── lending to other hosts ───────────────────────────────────────────────────────────────────────────────────
+
+  #lease(message: MessageOf<'lease'>, context: Context<RankMessage>): void {
+    this.#answerExposed(context.deferReply(message), this.#leases.lend(message.epoch, message.segments));
+  }
+
+  #expose(message: MessageOf<'expose'>, context: Context<RankMessage>): void {
+    this.#answerExposed(context.deferReply(message), this.#leases.expose(message.segments));
+  }
+
+  #answerExposed(reply: Reply<{ address: Uint8Array; exposed: Exposed[] }>, work: Promise<Exposed[]>): void {
+    work.then(
+      (exposed) => reply.succeed({ address: this.#ports.fabric(null).address, exposed }),
       (error) => reply.fail(asFailure(error)),
     );
   }
@@ -194,18 +234,44 @@ export class RankActor implements Actor<RankMessage> {
     if (plan === undefined || manifest === undefined)
       throw new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`);
     this.#reserveBytes = message.reserveBytes;
+    const { epoch, version, verify, communicator } = message;
+    const order = { epoch, version, verify, plan, manifest };
+    let receiving: Receiving | null = null;
     try {
-      const { communicator } = message;
       const collective = communicator && (await this.#joinCommunicator(communicator, plan.ranks));
-      const { epoch, version, verify } = message;
-      const order = { epoch, version, verify, plan, manifest };
-      this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective);
-      return { outcome: 'open', linkAddress: this.#attempt.linkAddress };
+      receiving = await this.#openReceiving(message.reception, plan, manifest, context);
+      this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective, receiving);
+      const { linkAddress } = this.#attempt;
+      return { outcome: 'open', linkAddress, receiving: (await receiving?.source()) ?? null };
     } catch (error) {
+      await receiving?.discard('the epoch was not opened');
       if (!(error instanceof OutOfDeviceMemoryError)) throw error;
       const wantedBytes = SLOTS[plan.mode] * plan.slotBytes;
       return { outcome: 'pressure', wantedBytes, freeBytes: this.#ports.device.memory().free };
     }
+  }
+
+  async #openReceiving(
+    order: ReceptionOrder | null,
+    plan: Plan,
+    manifest: Manifest,
+    context: Context<RankMessage>,
+  ): Promise<Receiving | null> {
+    this.#receiving = null;
+    if (order === null) return null;
+    const { rank, segments } = this.#ports;
+    const fabric = (secret: string | null) => this.#ports.fabric(secret);
+    const receiving = await Receiving.open({
+      order,
+      rank,
+      plan,
+      manifest,
+      segments,
+      leases: this.#leases,
+      fabric,
+    });
+    this.#receiving = { receiving, swarm: swarmClient(order, rank, context) };
+    return receiving;
   }
 
   async #joinCommunicator(communicator: Communicator, ranks: Uint32Array): Promise<Collective> {
@@ -232,6 +298,7 @@ export class RankActor implements Actor<RankMessage> {
     this.#stream = new Stream(attempt, this.#ports.rank, this.#slots, (slot, order) =>
       context.tell(slot, order),
     );
+    this.#receiving?.receiving.start(this.#receiving.swarm);
     this.#stream.start();
     this.#tick(context);
   }
@@ -288,18 +355,21 @@ export class RankActor implements Actor<RankMessage> {
     context.reply(message, {});
   }
 
-  /** Gives everything of the running attempt back, then answers whoever waits for its stream. */
+  /**
+   * Answers whoever waits for the stream, and gives everything of the running attempt back. The answer comes first: the
+   * engine is about to fail with its own words for it. That all is back is told by the answer to `abort`.
+   */
   async #abandon(error: WeightcastError): Promise<void> {
     const attempt = this.#attempt;
     if (attempt === null) return;
+    this.#streamReply?.fail(error);
+    this.#streamReply = null;
     // Peers that are inside a broadcast with this rank must not wait for its deadline. Without a stream there is none:
     // when memory is short and the update is planned again, the communicator stays good.
     if (this.#stream !== null) this.#communicator?.collective.abort();
     await attempt.abort(error.message);
     this.#attempt = null;
     this.#stream = null;
-    this.#streamReply?.fail(error);
-    this.#streamReply = null;
   }
 
   #stale(message: { readonly type: string; readonly epoch: number }): WeightcastError {
@@ -331,6 +401,10 @@ export class RankActor implements Actor<RankMessage> {
       return { activity: 'load', rank, doneBytes: job.doneBytes(), totalBytes: job.totalBytes };
     }
     if (this.#stream === null) return null;
+    const { receivedBytes = 0, totalBytes: awaitedBytes = 0 } = this.#receiving?.receiving ?? {};
+    if (receivedBytes < awaitedBytes) {
+      return { activity: 'receive', rank, doneBytes: receivedBytes, totalBytes: awaitedBytes };
+    }
     const { plan } = this.#stream.attempt;
     const totalBytes = plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
     return { activity: 'update', rank, doneBytes: this.#stream.reloadedBytes, totalBytes };

@@ -15,7 +15,8 @@ import {
 export interface RegistrationOrder {
   readonly checkpoint: string;
   readonly source: CheckpointSource;
-  readonly segmentPrefix: string;
+  /** With the rank behind it, the name of each rank's segment in its host's directory, if it is new. */
+  readonly segmentName: string;
   /** Sets of segments that may be used again, the best first. */
   readonly spare: readonly (readonly OwnSegment[])[];
   readonly ranks: readonly RankMember[];
@@ -38,10 +39,11 @@ export async function registerCheckpoint(
   order: RegistrationOrder,
   signal: AbortSignal,
 ): Promise<Registered> {
-  const { checkpoint, ranks, planner, startedAt } = order;
+  const { ranks, planner, startedAt, source } = order;
+  if (source.kind === 'metas') return adoptMetas(context, order, source, signal);
   const orders =
-    (await planLoading(context, order, order.spare, signal)) ??
-    (await planLoading(context, order, [], signal));
+    (await planLoading(context, order, source, order.spare, signal)) ??
+    (await planLoading(context, order, source, [], signal));
   const memberOf = new Map(ranks.map((member) => [member.rank, member]));
   const parts = await Promise.all(
     orders!.map(async (share) => {
@@ -65,13 +67,35 @@ export async function registerCheckpoint(
   );
   const seconds = (context.clock.now() - startedAt) / 1000;
   const { layout, digest, tensors, bytes, manifest, segments } = merged;
-  return { status: { checkpoint, digest, tensors, bytes, seconds }, layout, manifest, segments };
+  return {
+    copies: [],
+    foreign: null,
+    status: { checkpoint: order.checkpoint, digest, tensors, bytes, seconds },
+    layout,
+    manifest,
+    segments,
+  };
+}
+
+/** A checkpoint in the memory of another cluster: nothing is loaded, and what ranks lack they read from there. */
+async function adoptMetas(
+  context: Context<SupervisorMessage>,
+  { checkpoint, planner }: RegistrationOrder,
+  { manifest: encoded, secret, sources }: Extract<CheckpointSource, { kind: 'metas' }>,
+  signal: AbortSignal,
+): Promise<Registered> {
+  const options = { deadlineMilliseconds: deadlines.plan, signal };
+  const adopted = await ask(context, planner, toPlanner.adopt, { manifest: encoded }, options);
+  const { layout, digest, tensors, bytes, manifest } = adopted;
+  const status = { checkpoint, digest, tensors, bytes, seconds: 0 };
+  return { copies: [], foreign: { secret, sources }, status, layout, manifest, segments: [] };
 }
 
 /** Null if the spare set that was chosen has been taken by somebody else meanwhile. */
 async function planLoading(
   context: Context<SupervisorMessage>,
-  { checkpoint, source, segmentPrefix, ranks, planner, onLoading }: RegistrationOrder,
+  { checkpoint, segmentName, ranks, planner, onLoading }: RegistrationOrder,
+  source: Exclude<CheckpointSource, { kind: 'metas' }>,
   spare: RegistrationOrder['spare'],
   signal: AbortSignal,
 ) {
@@ -82,8 +106,8 @@ async function planLoading(
     {
       checkpoint,
       source,
-      segmentPrefix,
-      ranks: ranks.map(({ rank, host }) => ({ rank, host })),
+      segmentName,
+      ranks: ranks.map(({ rank, host, directory }) => ({ rank, host, directory })),
       spare: spare.map((set) => [...set]),
     },
     { deadlineMilliseconds: deadlines.plan, signal },

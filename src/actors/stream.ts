@@ -67,6 +67,7 @@ export class Stream {
   get timeline(): RankTimeline {
     return {
       rank: this.#rank,
+      read: this.attempt.readSpans,
       h2d: Float64Array.from(this.#spans.h2d),
       broadcast: Float64Array.from(this.#spans.broadcast),
       reload: Float64Array.from(this.#spans.reload),

@@ -10,7 +10,9 @@ import { BridgeGroupActor, bridgesOfGroup } from './bridge-group.ts';
 import { CheckpointShelf } from './checkpoint-shelf.ts';
 import { Checkpoints } from './checkpoints.ts';
 import { CommunicatorKeepers } from './communicator-keeper.ts';
+import { swarmEntrance } from './entrances.ts';
 import { ForgottenSegments } from './forgotten-segments.ts';
+import { groupsOf } from './groups.ts';
 import type { InstanceOptions } from './instance-options.ts';
 import { Instances } from './instances.ts';
 import type { Actor, ActorRef, Context, Reply, ReplyOf, Request } from './kernel/index.ts';
@@ -20,13 +22,15 @@ import type {
   ClusterStatus,
   ObserverMessage,
   PlannerMessage,
+  Segment,
   SupervisorMessage,
-  UpdateReport,
+  SwarmMessage,
 } from './messages.ts';
 import { PlannerActor } from './planner.ts';
 import { RankProcesses } from './rank-processes.ts';
 import type { SupervisorPorts } from './supervisor-ports.ts';
-import { Update } from './update.ts';
+import { SwarmActor } from './swarm.ts';
+import { Update, type UpdateOutcome } from './update.ts';
 import { type Work, Works } from './works.ts';
 
 type MessageOf<T extends SupervisorMessage['type']> = Extract<SupervisorMessage, { type: T }>;
@@ -51,7 +55,7 @@ interface Waiting {
 }
 
 const observerLimit = 16;
-/** The supervisor's children are the planner and these; each has bridges for children. */
+/** The supervisor's children are the planner, the swarm and these; each has bridges for children. */
 const bridgeGroupLimit = 24;
 
 /**
@@ -71,6 +75,9 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   readonly #observers: ActorRef<ObserverMessage>[] = [];
   readonly #bridgeGroups: { readonly ref: ActorRef<BridgeGroupMessage>; readonly names: Set<string> }[] = [];
   #planner!: ActorRef<PlannerMessage>;
+  #swarm!: ActorRef<SwarmMessage>;
+  /** Those that are running. */
+  readonly #updates = new Map<Work, Update>();
   #epoch = 0;
   #waiting: Waiting[] = [];
   /** Set when a rank cannot be kept alive; whatever is asked from then on fails with it. */
@@ -86,11 +93,12 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     this.#ports = ports;
     this.#shelf = shelf;
     const forgotten = new ForgottenSegments();
-    this.#checkpoints = new Checkpoints(shelf, this.#members, forgotten, (set) => ports.segmentPrefix(set));
+    this.#checkpoints = new Checkpoints(shelf, this.#members, forgotten, (set) => ports.segmentName(set));
     this.#processes = new RankProcesses(this.#members, ports, forgotten, {
       onLost: (rank, reason) => this.#loseRank(rank, reason),
       onReady: (rank) => {
         this.#communicators.lose(rank);
+        for (const [{ ranks }, update] of this.#updates) if (!ranks.has(rank)) update.sourceReady(rank);
         this.#answerWaiting();
       },
       onFatal: (error) => this.#giveUp(error),
@@ -100,6 +108,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   started(context: Context<SupervisorMessage>): void {
     this.#planner = context.spawn('planner', () => new PlannerActor(this.#ports));
     this.#checkpoints.started(this.#planner);
+    this.#swarm = context.spawn('swarm', () => new SwarmActor(), swarmEntrance);
     for (const instance of this.#options.instances) this.#join(instance, context);
   }
 
@@ -120,6 +129,8 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         return this.#checkpoints.writerDown(message.writer, context);
       case 'update':
         return this.#update(message, context);
+      case 'export-metas':
+        return this.#exportMetas(message, context);
       case 'add-instance':
         return this.#addInstance(message, context);
       case 'remove-instance':
@@ -131,6 +142,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         return this.#instances.touched(message.instances);
       case 'work-ended':
         this.#works.end(message.work);
+        this.#updates.delete(message.work);
         return message.settle();
       case 'cancel':
         this.#works.abortAll(new AbortedError(message.reason));
@@ -281,6 +293,14 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     void this.#checkpoints.releaseSpare(context).then((bytes) => reply.succeed({ bytes }));
   }
 
+  #exportMetas(message: MessageOf<'export-metas'>, context: Context<SupervisorMessage>): void {
+    const reply = context.deferReply(message);
+    this.#checkpoints.exportMetas(message.checkpoint, context).then(
+      (exported) => reply.succeed(exported),
+      (error) => reply.fail(asFailure(error)),
+    );
+  }
+
   #update(message: MessageOf<'update'>, context: Context<SupervisorMessage>): void {
     const { options } = message;
     const reply = context.deferReply(message);
@@ -292,24 +312,33 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
       const what = `updating ${whom}to ${message.checkpoint}`;
       const work = this.#work('update', what, message.checkpoint, names, ranks);
-      const communicator = this.#communicators.of(ranks);
       const order = {
         checkpoint,
         options,
         ranks,
         instances,
         planner: this.#planner,
+        swarm: this.#swarm,
+        communicators: this.#communicators,
+        readyRanks: () => this.#members.allReady(),
         nextEpoch: () => {
           this.#epoch += 1;
           return this.#epoch;
         },
-        communicator,
         onEnginesTouched: () => context.tell(context.self, { type: 'engines-touched', instances: names }),
+        onMirrorsUnused: (mirrors: readonly Segment[]) => void this.#checkpoints.forget(mirrors, context),
       };
       const endReading = this.#checkpoints.read(message.checkpoint, context);
+      const runOnce = () => {
+        const update = new Update(context, order, work.abort.signal);
+        this.#updates.set(work, update);
+        return update.run();
+      };
       const begun = {
-        run: new Update(context, order, work.abort.signal).run(),
-        commit: (report: UpdateReport) => {
+        // What ranks receive from other hosts needs host memory too.
+        run: this.#checkpoints.withSpareMemory(runOnce, context),
+        commit: ({ report, copies }: UpdateOutcome) => {
+          this.#checkpoints.addCopies(message.checkpoint, copies);
           endReading();
           this.#instances.commit(names, { checkpoint: report.checkpoint, digest: report.digest });
           return report;
@@ -317,7 +346,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         rollback: () => {
           endReading();
           this.#instances.updateFailed(names);
-          communicator.updateFailed();
+          for (const group of groupsOf(ranks)) this.#communicators.of(group).updateFailed();
         },
       };
       return { work, begun };
@@ -379,6 +408,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     for (const { what, abort } of this.#works.of(rank)) {
       abort.abort(new PeerLostError(`rank ${rank} died (${reason}) while ${what}`));
     }
+    for (const [{ ranks }, update] of this.#updates) if (!ranks.has(rank)) update.sourceLost(rank, reason);
   }
 
   #giveUp(error: WeightcastError): void {

@@ -4,6 +4,7 @@ import { AbortedError, NativeError } from '../errors.ts';
 import type { Device } from '../native-bridge/device.ts';
 import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
 import { decodeManifest, type Manifest, type SegmentInfo } from './manifest.ts';
+import { selectRows } from './manifest-rows.ts';
 
 /** What to load; `ranges` are three numbers each, as the addon's `load` takes them. */
 export interface LoadOrder {
@@ -23,6 +24,10 @@ export interface SegmentStore {
   ready(paths: Iterable<string>): Promise<void>;
   /** A segment of this host; one that is not ready uploads slowly. */
   attach(path: string): Mapping;
+  /** Makes segments without content. Rejects with `NativeError` or `OutOfHostMemoryError`; then none is left behind. */
+  create(segments: readonly { readonly path: string; readonly bytes: number }[]): Promise<void>;
+  /** The first tensor in these segments whose bytes are not what its digest says; null if all are. */
+  check(manifest: Manifest, paths: ReadonlySet<string>): Promise<string | null>;
   /** Fills this rank's segment from files, digests all its tensors and readies them for uploads. */
   load(order: LoadOrder): LoadJob;
   /**
@@ -83,6 +88,29 @@ export class SharedSegments implements SegmentStore {
   attach(path: string): Mapping {
     const attached = this.#attached.get(path);
     return attached === undefined ? this.#add(path, Mapping.open(path, false), false) : attached.mapping;
+  }
+
+  async create(segments: readonly { readonly path: string; readonly bytes: number }[]): Promise<void> {
+    const paths = segments.map(({ path }) => path);
+    const { numaNode } = this.#device;
+    try {
+      for (const { path, bytes } of segments) {
+        this.#add(path, await Mapping.reserve(path, bytes, { pool: this.#pool, numaNode }), true);
+      }
+      await this.ready(paths);
+    } catch (error) {
+      await this.forget(paths);
+      throw error;
+    }
+  }
+
+  async check(manifest: Manifest, paths: ReadonlySet<string>): Promise<string | null> {
+    const wanted = (row: number) => paths.has(manifest.segments[manifest.segmentOf[row]!]!.path);
+    const rows = Uint32Array.from([...manifest.names.keys()].filter(wanted));
+    const part = selectRows(manifest, rows);
+    const digests = await this.#digest(part, new Float64Array(1));
+    const bad = digests.findIndex((digest, at) => digest !== part.digests[at]);
+    return bad < 0 ? null : part.names[bad]!;
   }
 
   load(order: LoadOrder): LoadJob {

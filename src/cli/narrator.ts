@@ -3,19 +3,23 @@ import { ProgressBar, ProgressSum } from '../observe/progress-bar.ts';
 import { formatBytes } from '../observe/units.ts';
 import type { Summary } from './summary.ts';
 
-const labels = { load: 'loading', update: 'updating' } as const;
+const labels = { load: 'loading', receive: 'receiving', update: 'updating' } as const;
 
 /** What a command says while it works and when it is done. */
 export class Narrator {
+  #isComplete = false;
   #current: { activity: Progress['activity']; bar: ProgressBar; sum: ProgressSum } | null = null;
 
   progress(progress: Progress): void {
+    // Some ranks may still receive while others are past it.
+    if (progress.activity === 'update' && this.#current?.activity === 'receive' && !this.#isComplete) return;
     if (this.#current?.activity !== progress.activity) {
       this.end();
       const { activity } = progress;
       this.#current = { activity, bar: new ProgressBar(labels[activity]), sum: new ProgressSum() };
     }
     const { doneBytes, totalBytes } = this.#current!.sum.add(progress);
+    this.#isComplete = doneBytes >= totalBytes;
     this.#current!.bar.update(doneBytes, totalBytes);
   }
 
@@ -32,6 +36,9 @@ export class Narrator {
       ['ranks', String(summary.ranks)],
       ['tensors', `${summary.tensors} in ${summary.buckets} buckets`],
       ['size', formatBytes(summary.bytes)],
+      ...(summary.receivedBytes > 0
+        ? [['received', `${formatBytes(summary.receivedBytes)} from other hosts`] as const]
+        : []),
       ['time', `${summary.seconds.toFixed(2)} s, streaming at ${summary.gbps.toFixed(2)} GB/s to each rank`],
       ['stages', stagesText(summary)],
       ['overlap', `${Math.round(summary.overlap * 100)} % of the time two stages or more were at work`],

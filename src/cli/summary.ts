@@ -9,6 +9,8 @@ export interface Summary {
   readonly ranks: number;
   readonly tensors: number;
   readonly bytes: number;
+  /** Of them, what ranks received from other hosts. */
+  readonly receivedBytes: number;
   readonly buckets: number;
   /** From prepare to commit. */
   readonly seconds: number;
@@ -30,6 +32,7 @@ export function summarize(report: UpdateReport): Summary {
     ranks: report.ranks,
     tensors: report.tensors,
     bytes: report.bytes,
+    receivedBytes: report.receivedBytes,
     buckets: report.buckets,
     seconds: round(report.seconds, 3),
     gbps: report.streamSeconds > 0 ? round(report.bytes / report.streamSeconds / 1e9, 3) : 0,

@@ -2,7 +2,8 @@ import { writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { Command } from 'commander';
 import type { InstanceOptions } from '../actors/instance-options.ts';
-import { Cluster, type UpdateSettings } from '../cluster.ts';
+import { readMetas } from '../checkpoint/metas.ts';
+import { Cluster, type Source, type UpdateSettings } from '../cluster.ts';
 import { UsageError } from '../errors.ts';
 import { chromeTrace } from '../observe/timeline.ts';
 import { parseBytes, parseCount } from '../observe/units.ts';
@@ -12,7 +13,9 @@ import { Narrator } from './narrator.ts';
 import { summarize } from './summary.ts';
 
 interface Options {
-  readonly checkpoint: string;
+  readonly checkpoint?: string;
+  readonly loadMetas?: string;
+  readonly saveMetas?: string;
   readonly endpoint: string;
   readonly ranks: string;
   readonly engine: string;
@@ -35,7 +38,15 @@ export function updateCommand(): Command {
     .description(
       'Load a checkpoint and bring it into a running engine. WEIGHTCAST_ENGINE_API_KEY holds its API key, if it has one.',
     )
-    .requiredOption('--checkpoint <path>', 'a safetensors file or the directory of a model')
+    .option('--checkpoint <path>', 'a safetensors file or the directory of a model')
+    .option(
+      '--load-metas <file>',
+      'instead of --checkpoint: read the checkpoint from the memory of another cluster, whose --save-metas wrote the file',
+    )
+    .option(
+      '--save-metas <file>',
+      'write where the checkpoint lies in memory, and stay until Ctrl-C, so that other clusters can read it',
+    )
     .requiredOption('--endpoint <url>', 'HTTP endpoint of the engine, such as http://127.0.0.1:8000')
     .requiredOption(
       '--ranks <n>',
@@ -48,7 +59,7 @@ export function updateCommand(): Command {
       'pause the engine meanwhile: abort, wait or keep; of SGLang abort, retract or in_place',
     )
     .option('--reset-cache', "drop the engine's prefix cache, which the old weights computed")
-    .option('--name <name>', 'name of the checkpoint (default: its file name)')
+    .option('--name <name>', 'name of the checkpoint (default: its file name, or what the metas call it)')
     .option(
       '--devices <kind>',
       'what the engine runs on: cuda, host, or host:NAMESPACE (default: GPUs where there are any)',
@@ -69,6 +80,7 @@ export function updateCommand(): Command {
 async function update(options: Options, signal: AbortSignal): Promise<void> {
   const ranks = parseCount(options.ranks, '--ranks');
   const settings = settingsOf(options);
+  const { source, name } = await sourceOf(options);
   const narrator = new Narrator();
   const cluster = await Cluster.start({
     ranks,
@@ -77,8 +89,7 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
     onProgress: (progress) => narrator.progress(progress),
   });
   try {
-    const name = options.name ?? basename(resolve(options.checkpoint));
-    await interruptible(cluster.register(name, options.checkpoint), signal);
+    await interruptible(cluster.register(name, source), signal);
     const report = await interruptible(cluster.update(name, settings), signal);
     narrator.end();
     const summary = summarize(report);
@@ -86,10 +97,33 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
     if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(summary, null, 2)}\n`);
     if (options.timeline !== undefined)
       writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
+    if (options.saveMetas !== undefined) await stayReadable(cluster, name, options.saveMetas, signal);
   } finally {
     narrator.end();
     await cluster.stop();
   }
+}
+
+/** Until Ctrl-C, which here is the usual end and no failure. */
+async function stayReadable(
+  cluster: Cluster,
+  name: string,
+  file: string,
+  signal: AbortSignal,
+): Promise<void> {
+  await interruptible(cluster.saveMetas(name, file), signal);
+  process.stdout.write(`\nother clusters can read ${name} by ${file}; Ctrl-C ends it\n`);
+  await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+}
+
+async function sourceOf({ checkpoint, loadMetas, name }: Options): Promise<{ source: Source; name: string }> {
+  if (checkpoint !== undefined && loadMetas === undefined) {
+    return { source: checkpoint, name: name ?? basename(resolve(checkpoint)) };
+  }
+  if (loadMetas !== undefined && checkpoint === undefined) {
+    return { source: { metas: loadMetas }, name: name ?? (await readMetas(loadMetas)).checkpoint };
+  }
+  throw new UsageError('give either --checkpoint or --load-metas');
 }
 
 function devicesOf({ devices, firstDevice }: Options, ranks: number): DeviceOptions {

@@ -15,10 +15,10 @@ import type { Mapping } from './memory.ts';
 const defaultStallMilliseconds = 60_000;
 
 /**
- * Uploads alone reach the rate of PCIe 5 x16 with 32 MiB. But an engine worker in Python needs half a millisecond for any
- * bucket, and only with 64 MiB does an upload take twice that.
+ * Uploads alone reach the rate of PCIe 5 x16 with 32 MiB. But an engine worker in Python needs 0.6 milliseconds for any
+ * bucket and now and then some milliseconds more, which two slots of this size outlast (bench/results/gpu.md).
  */
-const defaultBucketBytes = 64 * 2 ** 20;
+const defaultBucketBytes = 128 * 2 ** 20;
 
 /** A GPU of this machine. Its memory can be opened by other processes, and is given back when this one ends. */
 export class CudaDevice implements Device {

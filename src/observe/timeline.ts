@@ -4,6 +4,13 @@ import type { RankTimeline } from '../actors/messages.ts';
 export const stages = ['h2d', 'broadcast', 'reload'] as const;
 export type Stage = (typeof stages)[number];
 
+/** What a timeline shows: before the stages, where there was any, the reading from other hosts. */
+type Track = Stage | 'read';
+
+function tracksOf(timelines: readonly RankTimeline[]): readonly Track[] {
+  return timelines.some(({ read }) => read.length > 0) ? ['read', ...stages] : stages;
+}
+
 /** Numbers of a span in a timeline's columns: bucket, start, end. */
 const spanNumbers = 3;
 
@@ -48,21 +55,22 @@ export function overlap(timelines: readonly RankTimeline[]): number {
 
 /**
  * A Chrome trace (the JSON array form that Perfetto and chrome://tracing open): one process a rank, one thread a
- * stage, one complete event a bucket. Times in the trace are microseconds from the first event.
+ * stage, one complete event a bucket or piece. Times in the trace are microseconds from the first event.
  */
 export function chromeTrace(timelines: readonly RankTimeline[]): object[] {
   const zero = startOf(timelines);
+  const tracks = tracksOf(timelines);
   const events: object[] = [];
   for (const timeline of timelines) {
     const pid = timeline.rank;
     events.push({ ph: 'M', name: 'process_name', pid, args: { name: `rank ${pid}` } });
-    for (const [tid, stage] of stages.entries()) {
+    for (const [tid, stage] of tracks.entries()) {
       events.push({ ph: 'M', name: 'thread_name', pid, tid, args: { name: stage } });
       for (const [bucket, start, end] of spansOf(timeline, stage)) {
         const ts = (start - zero) * 1000;
         events.push({
           ph: 'X',
-          name: `bucket ${bucket}`,
+          name: stage === 'read' ? `piece ${bucket}` : `bucket ${bucket}`,
           cat: stage,
           pid,
           tid,
@@ -79,14 +87,15 @@ export function chromeTrace(timelines: readonly RankTimeline[]): object[] {
 /** A picture of `width` columns: a row for each stage of each rank, filled where the stage was at work. */
 export function drawTimeline(timelines: readonly RankTimeline[], width: number): string {
   const zero = startOf(timelines);
+  const tracks = tracksOf(timelines);
   const end = Math.max(
     ...timelines.flatMap((timeline) =>
-      stages.flatMap((stage) => spansOf(timeline, stage).map((span) => span[2])),
+      tracks.flatMap((stage) => spansOf(timeline, stage).map((span) => span[2])),
     ),
   );
   const scale = width / Math.max(end - zero, 1e-6);
   const lines = timelines.flatMap((timeline) =>
-    stages.map((stage, index) => {
+    tracks.map((stage, index) => {
       const label = index === 0 ? `rank ${timeline.rank}` : '';
       return `${label.padEnd(9)}${stage.padEnd(10)}${drawRow(timeline, stage, zero, scale, width)}`;
     }),
@@ -96,7 +105,7 @@ export function drawTimeline(timelines: readonly RankTimeline[], width: number):
 }
 
 /** Each column shows how much of its time the stage was at work. */
-function drawRow(timeline: RankTimeline, stage: Stage, zero: number, scale: number, width: number): string {
+function drawRow(timeline: RankTimeline, stage: Track, zero: number, scale: number, width: number): string {
   const filled = new Float64Array(width);
   for (const [, start, end] of spansOf(timeline, stage)) {
     const from = (start - zero) * scale;
@@ -109,7 +118,7 @@ function drawRow(timeline: RankTimeline, stage: Stage, zero: number, scale: numb
   return Array.from(filled, (part) => shades[Math.min(4, Math.ceil(part * 4))]).join('');
 }
 
-function spansOf(timeline: RankTimeline, stage: Stage): [bucket: number, start: number, end: number][] {
+function spansOf(timeline: RankTimeline, stage: Track): [bucket: number, start: number, end: number][] {
   const column = timeline[stage];
   return Array.from({ length: column.length / spanNumbers }, (_, span) => {
     const at = span * spanNumbers;
@@ -119,7 +128,7 @@ function spansOf(timeline: RankTimeline, stage: Stage): [bucket: number, start: 
 
 function startOf(timelines: readonly RankTimeline[]): number {
   const starts = timelines.flatMap((timeline) =>
-    stages.flatMap((stage) => spansOf(timeline, stage).map((span) => span[1])),
+    tracksOf(timelines).flatMap((stage) => spansOf(timeline, stage).map((span) => span[1])),
   );
   return starts.length === 0 ? 0 : Math.min(...starts);
 }

@@ -20,7 +20,8 @@ const multipliers: Readonly<Record<string, number>> = {
 
 /** `1.5 GiB`: at most three digits before the unit. */
 export function formatBytes(bytes: number): string {
-  const power = bytes < 1 ? 0 : Math.min(Math.floor(Math.log2(bytes) / 10), binaryUnits.length - 1);
+  // What rounds up to 1024 of a unit is one of the next.
+  const power = bytes < 1 ? 0 : Math.min(Math.floor(Math.log2(bytes * 1.0005) / 10), binaryUnits.length - 1);
   const value = bytes / 2 ** (10 * power);
   const digits = power === 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2;
   return `${Number(value.toFixed(digits))} ${binaryUnits[power]}`;

@@ -29,19 +29,20 @@ export interface Dealing {
 export function dealFiles(order: {
   readonly checkpoint: string;
   readonly index: CheckpointIndex;
-  /** With the rank behind it, the path of each rank's own segment, if it is new. */
-  readonly segmentPrefix: string;
-  readonly ranks: readonly { readonly rank: number; readonly host: string }[];
+  /** With the rank behind it, the name of each rank's own segment in its host's directory, if it is new. */
+  readonly segmentName: string;
+  readonly ranks: readonly { readonly rank: number; readonly host: string; readonly directory: string }[];
   readonly spare: readonly (readonly SegmentInfo[])[];
 }): Dealing {
-  const { checkpoint, index, segmentPrefix, ranks, spare } = order;
-  const hostOf = new Map(ranks.map(({ rank, host }) => [rank, host]));
+  const { checkpoint, index, segmentName, ranks, spare } = order;
+  const memberOf = new Map(ranks.map((member) => [member.rank, member]));
   const shares = planLoading(
     index,
     ranks.map(({ rank }) => rank),
   ).filter((share) => share.rows.length > 0);
   const fresh = shares.flatMap(({ rank, segmentBytes: bytes }) => {
-    return bytes === 0 ? [] : [{ path: `${segmentPrefix}${rank}`, bytes, host: hostOf.get(rank)!, rank }];
+    const { host, directory } = memberOf.get(rank)!;
+    return bytes === 0 ? [] : [{ path: `${directory}/${segmentName}${rank}`, bytes, host, rank }];
   });
   const reused = fresh.length === 0 ? null : findSet(spare, fresh);
   const segments = reused === null ? fresh : spare[reused]!;
@@ -51,7 +52,7 @@ export function dealFiles(order: {
     const own = segmentOf.get(rank) ?? null;
     return {
       rank,
-      manifest: shareManifest(checkpoint, index, share, hostOf.get(rank)!, own),
+      manifest: shareManifest(checkpoint, index, share, memberOf.get(rank)!.host, own),
       segment: own?.path ?? null,
       reads: reads.map(({ file, ranges }) => ({ path: index.files[file]!.path, ranges })),
     };

@@ -42,6 +42,11 @@ export class Pieces {
     return { segment, offset, bytes: Math.min(this.#pieceBytes, this.#segmentBytes[segment]! - offset) };
   }
 
+  /** The pieces of a whole segment: from `first` up to, not including, `end`. */
+  ofSegment(segment: number): { readonly first: number; readonly end: number } {
+    return { first: this.#starts[segment]!, end: this.#starts[segment + 1]! };
+  }
+
   /** The pieces in which bytes of a segment lie: from `first` up to, not including, `end`. */
   covering(segment: number, offset: number, bytes: number): { readonly first: number; readonly end: number } {
     const start = this.#starts[segment]!;

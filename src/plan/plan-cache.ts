@@ -36,11 +36,6 @@ export class PlanCache {
     return entry.plan;
   }
 
-  byDigest(digest: string): Plan | undefined {
-    for (const { plan } of this.#plans.values()) if (plan.digest === digest) return plan;
-    return undefined;
-  }
-
   /** Drops the plans of a layout that is no longer registered. */
   forget(layout: string): void {
     for (const [key, entry] of this.#plans) if (entry.layout === layout) this.#plans.delete(key);

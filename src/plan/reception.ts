@@ -9,6 +9,8 @@ import type { Slices } from './slices.ts';
 export interface FabricRank {
   readonly rank: number;
   readonly host: string;
+  /** Where its host's segments lie. */
+  readonly directory: string;
   /** The NICs it uses, the first of which it is counted to. */
   readonly nics: readonly string[];
 }
@@ -53,20 +55,21 @@ export function planReception(order: {
   /** Ranks that can be read from; some of every host that holds segments of the registered manifest. */
   readonly sources: readonly FabricRank[];
   readonly copies: readonly Copy[];
-  /** With the slice's number behind it, the path of each mirror. */
-  readonly mirrorPrefix: string;
+  /** With the slice's number behind it, what each mirror is called in its host's directory. */
+  readonly mirrorName: string;
 }): Reception | null {
-  const { manifest, slices, ranks, copies, mirrorPrefix } = order;
+  const { manifest, slices, ranks, copies, mirrorName } = order;
   const hosts = new Set(ranks.map(({ host }) => host));
   const copyOf = new Map(copies.filter(({ host }) => hosts.has(host)).map((copy) => [copy.slice, copy]));
   const isElsewhere = slices.slices.map(({ segment }) => !hosts.has(manifest.segments[segment]!.host));
   if (!isElsewhere.includes(true)) return null;
   const wanted = [...slices.slices.keys()].filter((slice) => isElsewhere[slice] && !copyOf.has(slice));
   const hostOf = new Map(ranks.map(({ rank, host }) => [rank, host]));
+  const directoryOf = new Map(ranks.map(({ rank, directory }) => [rank, directory]));
   const mirrors = assign(wanted, order).map(({ slice, receiver }) => ({
     slice,
     receiver,
-    path: `${mirrorPrefix}${slice}`,
+    path: `${directoryOf.get(receiver)!}/${mirrorName}${slice}`,
     bytes: Math.max(1, slices.slices[slice]!.bytes),
   }));
   const places = new Map<number, SegmentInfo>();
@@ -81,12 +84,13 @@ export function planReception(order: {
 
 function assign(
   wanted: readonly number[],
-  { manifest, slices, ranks, sources }: Parameters<typeof planReception>[0],
+  { manifest, slices, ranks, sources, copies }: Parameters<typeof planReception>[0],
 ): { slice: number; receiver: number }[] {
   const buckets = wanted.map((slice) => {
     const { segment, bytes } = slices.slices[slice]!;
-    const owner = serverOf(manifest.segments[segment]!, sources);
-    if (owner !== null) return { slice, owner, bytes };
+    const holders = [manifest.segments[segment]!, ...copies.filter((copy) => copy.slice === slice)];
+    const owner = holders.map((holder) => serverOf(holder, sources)).find((rank) => rank !== null);
+    if (owner !== undefined) return { slice, owner, bytes };
     const name = manifest.names[slices.sliceOf.indexOf(slice)]!;
     const { host, path } = manifest.segments[segment]!;
     throw new CheckpointError(
@@ -97,10 +101,42 @@ function assign(
   return dealt.map(({ receiver, bucket }) => ({ slice: bucket.slice, receiver }));
 }
 
-/** The rank through which a segment is read: its own, or another of its host; null if there is none. */
-export function serverOf({ rank, host }: SegmentInfo, sources: readonly FabricRank[]): number | null {
+/** The rank through which a segment or copy is read: its own, or another of its host; null if there is none. */
+export function serverOf(
+  { rank, host }: Pick<SegmentInfo, 'rank' | 'host'>,
+  sources: readonly Pick<FabricRank, 'rank' | 'host'>[],
+): number | null {
   const near = sources.filter((source) => source.host === host);
   return (near.find((source) => source.rank === rank) ?? near[0])?.rank ?? null;
+}
+
+/** A slice as one rank can serve it: where it begins in a segment of its host. */
+export interface ServedSlice {
+  readonly slice: number;
+  readonly path: string;
+  readonly offset: number;
+}
+
+/** What each of the sources can serve: segments of the registered manifest, and copies. */
+export function servedBy(
+  manifest: Manifest,
+  { slices }: Slices,
+  copies: readonly Copy[],
+  sources: readonly FabricRank[],
+): ReadonlyMap<number, ServedSlice[]> {
+  const served = new Map<number, ServedSlice[]>();
+  const add = (rank: number | null, slice: ServedSlice) => {
+    if (rank === null) return;
+    const list = served.get(rank);
+    if (list === undefined) served.set(rank, [slice]);
+    else list.push(slice);
+  };
+  for (const [slice, { segment, offset }] of slices.entries()) {
+    const held = manifest.segments[segment]!;
+    add(serverOf(held, sources), { slice, path: held.path, offset });
+  }
+  for (const copy of copies) add(serverOf(copy, sources), { slice: copy.slice, path: copy.path, offset: 0 });
+  return served;
 }
 
 /** Ranks by their first NIC; NICs of the same name on different hosts are different ones. */

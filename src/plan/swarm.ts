@@ -59,8 +59,9 @@ export class Swarm {
     for (const piece of pieces) this.#gain(source, piece);
   }
 
-  hasSource(source: number): boolean {
-    return this.#sources.has(source);
+  /** A source holds more than was known. */
+  extendSource(source: number, pieces: Iterable<number>): void {
+    for (const piece of pieces) this.#gain(source, piece);
   }
 
   /** It is gone, and with it what was being read from it: that is missing again. */
@@ -128,6 +129,10 @@ export class Swarm {
   unobtainable(receiver: number): number | null {
     const { missing } = this.#receiver(receiver);
     return missing.find((piece) => this.#copies[piece] === 0) ?? null;
+  }
+
+  isReading(receiver: number): boolean {
+    return this.#receiver(receiver).reading.size > 0;
   }
 
   /** Whether everything that the receiver wanted has arrived. */

@@ -40,6 +40,11 @@ export class Communicators {
     this.#log = options.log;
   }
 
+  /** Whether ranks of several hosts can be joined. */
+  get reach(): 'host' | 'cluster' {
+    return this.#device instanceof CudaDevice && whyNotNccl(false) === null ? 'cluster' : 'host';
+  }
+
   /**
    * The id of a new communicator. CUDA devices are joined by NCCL; without one that will do, ranks of one host copy from
    * each other. Ranks that share a device always do if they are on one host: NCCL's kernels would take turns on it, and

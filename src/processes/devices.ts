@@ -70,5 +70,12 @@ export function openDevice(options: DeviceOptions, rank: number, threads: number
     return CudaDevice.open({ index: options.indices?.[rank] ?? rank, pinThreads: pin });
   }
   const { namespace = 'default', capacity = 0, first = 0 } = options;
-  return HostDevice.open({ namespace, index: first + rank, capacity, uploadThreads: threads });
+  try {
+    return HostDevice.open({ namespace, index: first + rank, capacity, uploadThreads: threads });
+  } catch (error) {
+    if (capacity > 0 || !(error instanceof NativeError)) throw error;
+    // Whoever opens a device without a capacity expects an engine to have made it.
+    const what = `rank ${rank} finds no engine worker on its device: ${error.message}`;
+    throw new NativeError(what, { cause: error });
+  }
 }

@@ -16,6 +16,7 @@ import { SpokeTransport } from '../transport/spoke.ts';
 import { Communicators, collectiveWish } from './communicators.ts';
 import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
 import { divideThreads, openDevice } from './devices.ts';
+import { RankFabric } from './fabric.ts';
 import { takeLifeline } from './lifeline.ts';
 
 /** The process of one rank: the only holder of its device. It ends when the process that started it lets go. */
@@ -34,12 +35,23 @@ function openPorts(configuration: RankConfiguration, log: Logger): RankPorts {
     timeoutMilliseconds: deadlines.communicator,
     log,
   });
+  const segments = new SharedSegments(host.directory, pool, device);
+  const fabric = new RankFabric(configuration, pool);
   return {
     rank,
     host: host.name,
+    directory: host.directory,
     pid: process.pid,
     device,
-    segments: new SharedSegments(host.directory, pool, device),
+    segments,
+    nics: fabric.nics,
+    reach: communicators.reach,
+    fabric: (secret) => fabric.open(secret),
+    close: () => {
+      fabric.close();
+      segments.close();
+      device.close();
+    },
     createCommunicator: (order) => communicators.create(order),
     openCollective: (communicator, ranks) => communicators.open(communicator, ranks),
     bindWorkerLink: (epoch, version, report) => {

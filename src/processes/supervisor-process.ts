@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { supervisorEntrance } from '../actors/entrances.ts';
 import type { InstanceOptions } from '../actors/instance-options.ts';
 import { ActorSystem } from '../actors/kernel/index.ts';
@@ -28,7 +27,7 @@ const rankGraceMilliseconds = 25_000;
 const stopMilliseconds = 30_000;
 
 function createPorts(configuration: SupervisorConfiguration, hub: HubTransport): SupervisorPorts {
-  const { host, node, keys, fabricSecret } = configuration;
+  const { node, keys, fabricSecret } = configuration;
   return {
     launchRank: (rank, instance) => {
       const member = nodeName(`rank-${rank}`);
@@ -51,7 +50,7 @@ function createPorts(configuration: SupervisorConfiguration, hub: HubTransport):
     },
     openCheckpoint,
     engineClient: (instance) => createEngineClient(instance, systemClock),
-    segmentPrefix: (set) => join(host.directory, `checkpoint-${set}-`),
+    segmentName: (set) => `checkpoint-${set}-`,
   };
 }
 

@@ -5,7 +5,6 @@ import type { SupervisorPorts } from '../actors/supervisor-ports.ts';
 import type { CheckpointIndex } from '../checkpoint/source.ts';
 import { CheckpointError } from '../errors.ts';
 import { elapse } from './device.ts';
-import { segmentDirectory } from './host.ts';
 import { checkReports } from './invariants.ts';
 import type { SimulatedProcess } from './process.ts';
 import { SimulatedRankProcess } from './rank-process.ts';
@@ -99,7 +98,7 @@ export class SimulatedCluster {
     return {
       launchRank: (rank) => this.#launch(rank),
       engineClient: ({ name }) => this.world.engines.find((engine) => engine.name === name)!.client(clock),
-      segmentPrefix: (set) => `${segmentDirectory}checkpoint-${set}-`,
+      segmentName: (set) => `checkpoint-${set}-`,
       openCheckpoint: async (source) => {
         await elapse(clock, 20);
         return this.#open(String(source));

@@ -72,6 +72,7 @@ export class Forger {
       layout: '',
       plan: null,
       manifest: null,
+      reception: null,
       reserveBytes: 0,
     };
     return { kind: 'ask', to: { node: to, name: 'rank', generation: 0 }, from: null, id: this.#asked, body };

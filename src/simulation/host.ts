@@ -9,7 +9,7 @@ import { elapse } from './device.ts';
 const loadRate = 2e6;
 
 /** Where the segments lie that weightcast makes; all other paths are a user's files. */
-export const segmentDirectory = '/dev/shm/weightcast-simulated/';
+export const segmentDirectory = '/dev/shm/weightcast-simulated';
 
 export interface SimulatedSegment {
   readonly path: string;
@@ -45,6 +45,10 @@ export class SimulatedHost {
     return {
       ready: async () => {},
       attach: (path) => this.#attach(path) as never,
+      create: async (segments) => {
+        for (const { path, bytes } of segments) this.#create(path, bytes);
+      },
+      check: async (manifest, paths) => this.#check(manifest, paths),
       load: (order) => this.#load(order, clock),
       forget: async (paths) => {
         for (const path of paths) if (path.startsWith(segmentDirectory)) this.#segments.delete(path);
@@ -114,9 +118,19 @@ export class SimulatedHost {
       }
     }
     if (!digest) return manifest.digests;
-    return BigUint64Array.from(manifest.names, (_, row) => {
-      const { path } = this.#attach(manifest.segments[manifest.segmentOf[row]!]!.path);
-      return this.digest(path, manifest.offsets[row]!, manifest.bytes[row]!)!;
+    return BigUint64Array.from(manifest.names, (_, row) => this.#digestOf(manifest, row));
+  }
+
+  #check(manifest: Manifest, paths: ReadonlySet<string>): string | null {
+    const bad = manifest.names.find((_, row) => {
+      if (!paths.has(manifest.segments[manifest.segmentOf[row]!]!.path)) return false;
+      return this.#digestOf(manifest, row) !== manifest.digests[row];
     });
+    return bad ?? null;
+  }
+
+  #digestOf(manifest: Manifest, row: number): bigint {
+    const { path } = this.#attach(manifest.segments[manifest.segmentOf[row]!]!.path);
+    return this.digest(path, manifest.offsets[row]!, manifest.bytes[row]!)!;
   }
 }

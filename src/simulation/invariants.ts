@@ -80,8 +80,8 @@ export function checkSupervisorIdle({ world, supervisor, ranks, users }: Simulat
   const running = [...ranks.values()].filter(({ process }) => process !== null).length;
   expectAtMost(trace, supervisor, {
     ...none,
-    // Itself, the planner, the group of bridges, and these.
-    actors: 3 + engines.length,
+    // Itself, the planner, the swarm, the group of bridges, and these.
+    actors: 4 + engines.length,
     watches: running + users.filter(({ process, writer }) => process.isAlive && writer !== null).length,
     // Ranks that are to be started again.
     timers: devices.length - running,

@@ -3,8 +3,9 @@ import type { SupervisorMessage } from '../actors/messages.ts';
 import { RankActor } from '../actors/rank.ts';
 import type { RankPorts } from '../actors/rank-ports.ts';
 import type { LaunchedRank } from '../actors/supervisor-ports.ts';
-import { WorkerLinkError } from '../errors.ts';
+import { NativeError, WorkerLinkError } from '../errors.ts';
 import { elapse } from './device.ts';
+import { segmentDirectory } from './host.ts';
 import type { SimulatedProcess } from './process.ts';
 import type { SeededRandom } from './random.ts';
 import type { SimulatedWorld } from './world.ts';
@@ -101,9 +102,16 @@ export class SimulatedRankProcess implements LaunchedRank {
     return {
       rank,
       host: host.name,
+      directory: segmentDirectory,
       pid: life,
       device,
       segments: host.open(clock),
+      nics: [],
+      reach: 'cluster',
+      fabric: () => {
+        throw new NativeError('there is no fabric in this simulation');
+      },
+      close: () => {},
       createCommunicator: () => new Uint8Array(),
       openCollective: async ({ number: communicator }, ranks) => {
         const slowness = () => simulated.slowness;

@@ -24,7 +24,12 @@ export type Outcome<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: WeightcastError };
 
-export const usualOptions: UpdateOptions = { memoryFraction: 0.9, verify: true, timeoutMilliseconds: 60_000 };
+export const usualOptions: UpdateOptions = {
+  memoryFraction: 0.9,
+  verify: true,
+  keepCopy: true,
+  timeoutMilliseconds: 60_000,
+};
 
 /** Bytes a millisecond that a process copies into segments. */
 const writeRate = 2e6;

@@ -15,7 +15,8 @@ function placesOf(...sets: readonly (readonly Segment[])[]): Segment[] {
 
 function registered(checkpoint: string, layout: string, segments: readonly Segment[]): Registered {
   const status = { checkpoint, digest: 'd', tensors: 1, bytes: 1, seconds: 0 };
-  return { status, layout, manifest: new Uint8Array(), segments: placesOf(segments) };
+  const held = placesOf(segments).map((place) => ({ ...place, rank: 0 }));
+  return { status, layout, manifest: new Uint8Array(), segments: held, copies: [], foreign: null };
 }
 
 /** As a registration does it. */
@@ -85,6 +86,32 @@ test('what somebody reads is neither unregistered nor spare until the last one h
   assert.deepEqual(shelf.spareSets, []);
   assert.deepEqual(ends[1]!(), nothing);
   assert.deepEqual(shelf.spareSets, [one]);
+});
+
+test('what another cluster was told of is never written over: it goes with its checkpoint', () => {
+  const shelf = new CheckpointShelf(2);
+  const [one, other, third] = [setOf('one'), setOf('other'), setOf('third')];
+  put(shelf, 'a', 'L1', one);
+  assert.equal(shelf.export('a').layout, 'L1');
+  assert.deepEqual(put(shelf, 'a', 'L2', other), { segments: placesOf(one), layouts: ['L1'] });
+  assert.deepEqual(shelf.spareSets, []);
+  // What comes after it is as spare as ever.
+  assert.deepEqual(put(shelf, 'a', 'L3', third), nothing);
+  assert.deepEqual(shelf.spareSets, [other]);
+  assert.throws(() => shelf.export('b'), { name: 'UsageError', message: /no checkpoint b/ });
+});
+
+test('what other hosts have received of a checkpoint goes with it, when nobody reads it any more', () => {
+  const shelf = new CheckpointShelf(2);
+  const copies = [{ slice: 0, path: '/dev/shm/w/mirror-7-0', host: 'far', rank: 9 }];
+  const [one, other] = [setOf('one'), setOf('other')];
+  put(shelf, 'a', 'L1', one);
+  const end = shelf.read('a');
+  shelf.addCopies('a', copies);
+  assert.deepEqual(shelf.get('a').copies, copies);
+  assert.deepEqual(put(shelf, 'a', 'L2', other), nothing);
+  assert.deepEqual(end(), { segments: placesOf(copies), layouts: [] });
+  assert.deepEqual([shelf.spareSets, shelf.get('a').copies], [[one], []]);
 });
 
 test('a file that was adopted goes with the last checkpoint that is in it', () => {

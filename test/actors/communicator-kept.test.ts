@@ -7,6 +7,9 @@ const member = (rank: number, host: string, deviceUuid: string) => ({
   ref: null as never,
   host,
   deviceUuid,
+  directory: '/shm',
+  nics: [],
+  reach: 'host' as const,
   pid: 1,
 });
 const apart = [member(0, 'a', 'GPU-1'), member(1, 'b', 'GPU-2')];

@@ -1,8 +1,5 @@
 import assert from 'node:assert/strict';
 import { fork, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { NativeError, OutOfDeviceMemoryError } from '../../src/errors.ts';
@@ -10,6 +7,7 @@ import { CudaDevice } from '../../src/native-bridge/cuda-device.ts';
 import { digestPart, Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { probeCuda } from '../../src/native-bridge/probe.ts';
 import { Program } from '../native/harness.ts';
+import { buildFaultLibrary } from './fault-library.ts';
 import { GpuTest, mebibyte, run, skip } from './harness.ts';
 
 test('a device has the UUID that nvidia-smi tells', { skip }, (t) => {
@@ -162,14 +160,7 @@ test('two devices in one process share the GPU, and closing one leaves the other
 
 test('a fault of the GPU is an error of its own class, in its process and no other', { skip }, async (t) => {
   const { device, segment } = withSegment(new GpuTest(t), mebibyte);
-  const folder = mkdtempSync(join(tmpdir(), 'weightcast-'));
-  t.after(() => rmSync(folder, { recursive: true }));
-  const root = fileURLToPath(new URL('../..', import.meta.url));
-  const sources = ['test/gpu/fixtures/fault.cc', 'native/device/cuda/driver.cc', 'native/system/failure.cc'];
-  const library = join(folder, 'fault.so');
-  const options = ['-shared', '-fPIC', '-std=c++17', '-Inative', '-o', library, ...sources, '-ldl'];
-  const built = spawnSync('g++', options, { cwd: root, encoding: 'utf8' });
-  assert.equal(built.status, 0, built.stderr);
+  const library = buildFaultLibrary(t);
   const fixture = fileURLToPath(new URL('fixtures/faulter.ts', import.meta.url));
   const found = await new Program(fork(fixture, [library])).message<Record<string, string>>();
   assert.equal(found.upload, 'DeviceLostError', found.message);

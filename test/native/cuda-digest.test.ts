@@ -7,11 +7,13 @@ import { CudaTest, fake, run } from './cuda-harness.ts';
 
 const kernels = new URL('../../native/device/cuda/kernels/', import.meta.url);
 
-test('the kernel that the addon carries was compiled from the source beside it', () => {
+test('the kernel that addon and Python package carry was compiled from its source', () => {
   const source = readFileSync(new URL('digest.cu', kernels));
   const digest = createHash('sha256').update(source).digest('hex');
   const carried = readFileSync(new URL('digest_ptx.h', kernels), 'utf8');
   assert(carried.includes(`SHA-256 of digest.cu: ${digest}`), 'run native/device/cuda/kernels/build.sh');
+  const [, text] = /R"ptx\(([\s\S]*?)\)ptx"/.exec(carried)!;
+  assert.equal(readFileSync(new URL('../../python/weightcast/digest.ptx', import.meta.url), 'utf8'), text);
   // What later drivers than these bring would shut out the users of earlier ones.
   assert.match(carried, /\.version 6\.3\n\.target sm_70\n/);
 });

@@ -11,7 +11,7 @@ const mebibyte = 2 ** 20;
 
 /** Ranks of one host, a NIC each. */
 const group = (host: string, ...ranks: number[]): FabricRank[] =>
-  ranks.map((rank, place) => ({ rank, host, nics: [`mlx5_${place}`] }));
+  ranks.map((rank, place) => ({ rank, host, directory: '/shm', nics: [`mlx5_${place}`] }));
 
 /** Two ranks of host a that hold four tensors of 12 MiB each. */
 function heldByTwo() {
@@ -65,7 +65,7 @@ test('a small checkpoint still has slices for several receivers', () => {
 
 test('a group that has everything receives nothing', () => {
   const manifest = heldByTwo();
-  const order = { manifest, slices: cutSlices(manifest), copies: [], mirrorPrefix: '/m-' };
+  const order = { manifest, slices: cutSlices(manifest), copies: [], mirrorName: 'm-' };
   assert.equal(planReception({ ...order, ranks: group('a', 4, 5), sources: group('a', 0, 1) }), null);
 });
 
@@ -74,7 +74,7 @@ test('a group without any of it receives all, through as many ranks as both side
   const slices = cutSlices(manifest);
   const ranks = group('b', 4, 5, 6);
   const sources = group('a', 0, 1);
-  const reception = planReception({ manifest, slices, ranks, sources, copies: [], mirrorPrefix: '/m-' })!;
+  const reception = planReception({ manifest, slices, ranks, sources, copies: [], mirrorName: 'm-' })!;
   assert.deepEqual(
     reception.mirrors.map(({ slice }) => slice).sort((a, b) => a - b),
     [...slices.slices.keys()],
@@ -90,7 +90,7 @@ test('a group without any of it receives all, through as many ranks as both side
   for (const [row, name] of manifest.names.entries()) {
     const { path, host } = reception.manifest.segments[reception.manifest.segmentOf[row]!]!;
     const slice = slices.sliceOf[row]!;
-    assert.deepEqual([path, host], [`/m-${slice}`, 'b'], name);
+    assert.deepEqual([path, host], [`/shm/m-${slice}`, 'b'], name);
     assert.equal(reception.manifest.offsets[row], manifest.offsets[row]! - slices.slices[slice]!.offset);
   }
   const plan = planUpdate({
@@ -118,14 +118,14 @@ test('what lies on the own host stays, and what was received earlier is not rece
     [segmentOf(0, 'a'), segmentOf(1, 'b')],
   );
   const slices = cutSlices(manifest);
-  const order = { manifest, slices, ranks: group('a', 0), sources: group('b', 1), mirrorPrefix: '/m-' };
+  const order = { manifest, slices, ranks: group('a', 0), sources: group('b', 1), mirrorName: 'm-' };
   const copies = [{ slice: 1, path: '/kept', host: 'a', rank: 0 }];
   const reception = planReception({ ...order, copies })!;
-  assert.deepEqual(reception.mirrors, [{ slice: 2, receiver: 0, path: '/m-2', bytes: 20 * mebibyte }]);
+  assert.deepEqual(reception.mirrors, [{ slice: 2, receiver: 0, path: '/shm/m-2', bytes: 20 * mebibyte }]);
   const paths = [...reception.manifest.segmentOf].map(
     (segment) => reception.manifest.segments[segment]!.path,
   );
-  assert.deepEqual(paths, [manifest.segments[0]!.path, '/kept', '/m-2']);
+  assert.deepEqual(paths, [manifest.segments[0]!.path, '/kept', '/shm/m-2']);
   const elsewhere = [{ slice: 1, path: '/kept', host: 'c', rank: 7 }];
   assert.equal(
     planReception({ ...order, copies: elsewhere })!.mirrors.length,
@@ -141,7 +141,7 @@ test('when the owner of a segment is gone another rank of its host is read from;
     slices: cutSlices(manifest),
     ranks: group('b', 4),
     copies: [],
-    mirrorPrefix: '/m-',
+    mirrorName: 'm-',
   };
   assert.equal(planReception({ ...order, sources: group('a', 1) })!.mirrors.length, 8);
   assert.throws(

@@ -14,11 +14,11 @@ import { indexOf, randomIndex } from './random-indices.ts';
 import { manifestOf, segmentOf } from './random-manifests.ts';
 import { forSeeds } from './seeded-random.ts';
 
-const fresh = { checkpoint: 'c', segmentPrefix: '/dev/shm/w/', spare: [] };
+const fresh = { checkpoint: 'c', segmentName: 's', spare: [] };
 
 test('with fewer tensors than ranks some ranks get nothing, and are left out of the dealing', () => {
   const index = indexOf([{ tensors: [10, 10] }]);
-  const ranks = [0, 1, 2, 3].map((rank) => ({ rank, host: 'a' }));
+  const ranks = [0, 1, 2, 3].map((rank) => ({ rank, host: 'a', directory: '/dev/shm/w' }));
   assert.equal(planLoading(index, [0, 1, 2, 3]).filter(({ rows }) => rows.length === 0).length, 2);
   const { shares: dealt } = dealFiles({ ...fresh, index, ranks });
   assert.deepEqual(
@@ -26,7 +26,7 @@ test('with fewer tensors than ranks some ranks get nothing, and are left out of 
     [['f0.t0'], ['f0.t1']],
   );
   assert.deepEqual(
-    dealt.map(({ rank, manifest }) => manifest.segments[0]!.path === `/dev/shm/w/${rank}`),
+    dealt.map(({ rank, manifest }) => manifest.segments[0]!.path === `/dev/shm/w/s${rank}`),
     [true, true],
   );
 });
@@ -35,14 +35,18 @@ test('the shares of all ranks are manifests that travel and merge into one of th
   forSeeds(200, (random) => {
     const index = randomIndex(random);
     if (index.names.length === 0) return;
-    const ranks = Array.from({ length: random.whole(1, 6) }, (_, rank) => ({ rank, host: `h${rank % 2}` }));
+    const ranks = Array.from({ length: random.whole(1, 6) }, (_, rank) => ({
+      rank,
+      host: `h${rank % 2}`,
+      directory: '/dev/shm/w',
+    }));
     const { shares, segments, reused } = dealFiles({ ...fresh, index, ranks });
     assert.equal(reused, null);
     const merged = mergeManifests(shares.map(({ manifest }) => decodeManifest(encodeManifest(manifest))));
     const sizes = new Map(index.names.map((name, row) => [name, index.bytes[row]]));
     assert.deepEqual(new Map(merged.names.map((name, row) => [name, merged.bytes[row]])), sizes);
     for (const { rank, manifest, reads } of shares) {
-      if (reads.length > 0) assert.equal(manifest.segments[0]!.path, `/dev/shm/w/${rank}`);
+      if (reads.length > 0) assert.equal(manifest.segments[0]!.path, `/dev/shm/w/s${rank}`);
       const own = manifest.segments.filter(({ path }) => path.startsWith('/dev/shm/w/'));
       assert.deepEqual(
         segments.filter((segment) => segment.rank === rank),
@@ -56,12 +60,16 @@ test('a checkpoint goes into the first spare set that has its sizes, and has the
   forSeeds(200, (random) => {
     const index = randomIndex(random);
     if (index.names.length === 0) return;
-    const ranks = Array.from({ length: random.whole(1, 6) }, (_, rank) => ({ rank, host: `h${rank % 2}` }));
+    const ranks = Array.from({ length: random.whole(1, 6) }, (_, rank) => ({
+      rank,
+      host: `h${rank % 2}`,
+      directory: '/dev/shm/w',
+    }));
     const before = dealFiles({ ...fresh, index, ranks });
     if (before.segments.length === 0) return;
     const other = before.segments.map((segment) => ({ ...segment, bytes: segment.bytes + 256 }));
     const spare = [other, before.segments.slice(1), random.shuffled([...before.segments])];
-    const after = dealFiles({ ...fresh, segmentPrefix: '/dev/shm/new/', index, ranks, spare });
+    const after = dealFiles({ ...fresh, segmentName: 'new', index, ranks, spare });
     assert.equal(after.reused, 2);
     const layoutOf = ({ shares }: typeof after) =>
       layoutDigest(mergeManifests(shares.map(({ manifest }) => manifest)));
@@ -77,7 +85,7 @@ test('a checkpoint goes into the first spare set that has its sizes, and has the
 
 test('a checkpoint whose files are all adopted takes no spare set', () => {
   const index = indexOf([{ tensors: [10, 10], shared: true }]);
-  const ranks = [{ rank: 0, host: 'a' }];
+  const ranks = [{ rank: 0, host: 'a', directory: '/dev/shm/w' }];
   assert.equal(planLoading(index, [0])[0]!.segmentBytes, 0);
   const { segments, reused } = dealFiles({ ...fresh, index, ranks, spare: [[]] });
   assert.deepEqual([segments, reused], [[], null]);

@@ -1,65 +1,21 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
+import type { LinkKind } from '../../src/engines/engine-client.ts';
 import { Cluster, type InstanceOptions, type UpdateReport } from '../../src/index.ts';
-import { PythonWorker, type TestTensor, type WorkerFault } from './engine-worker.ts';
+import type { TestTensor } from './engine-worker.ts';
 import { original, skip, skipOriginal } from './exchanges.ts';
+import { PythonEngine } from './python-engine.ts';
 import { oddTensors } from './tensors.ts';
 
 const ranks = [0, 1];
 
-/** An engine with two workers in Python, behind the routes of vLLM and of SGLang. */
-async function startEngine(t: TestContext, link: 'weightcast' | 'checkpoint-engine') {
+/** An engine with two workers in Python on host devices. */
+async function startEngine(t: TestContext, link: LinkKind) {
   const namespace = `test-${randomBytes(6).toString('hex')}`;
-  const uuids = ranks.map((rank) => `HOST-${namespace}-${rank}`);
-  const start = (uuid: string) =>
-    link === 'weightcast'
-      ? PythonWorker.start(t, 'weightcast_worker.py', ['cpu', 'vllm', '60'], { WEIGHTCAST_DEVICE_UUID: uuid })
-      : PythonWorker.start(t, 'original_worker.py', [original!, 'cpu']);
-  const workers = await Promise.all(uuids.map(start));
-  const engine = {
-    workers,
-    namespace,
-    endpoint: '',
-    fault: null as WorkerFault | null,
-    asked: [] as unknown[],
-  };
-
-  async function update(links: Record<string, string>): Promise<void> {
-    const { fault } = engine;
-    const ends = workers.map((worker, rank) => {
-      const uuid = uuids[rank]!;
-      worker.command({ links: { [uuid]: links[uuid] }, ...(fault && rank === 1 && { fault }) });
-      return worker.ended();
-    });
-    for (const { ended, message } of await Promise.all(ends)) {
-      if (ended !== 'installed') throw new Error(`${ended}: ${message}`);
-    }
-  }
-
-  const server = createServer(async (request, response) => {
-    const chunks: Buffer[] = [];
-    for await (const chunk of request) chunks.push(chunk as Buffer);
-    const body = chunks.length === 0 ? {} : JSON.parse(Buffer.concat(chunks).toString());
-    if (request.method === 'GET') return void response.end();
-    engine.asked.push([request.url, body.method, body.weight_version, body.flush_cache]);
-    await update(body.zmq_handles ?? body.args[0]).then(
-      () => response.end('{"success":true}'),
-      (error: Error) => response.writeHead(500).end(error.message),
-    );
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  engine.endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  return engine;
+  const places = ranks.map((rank) => ({ uuid: `HOST-${namespace}-${rank}`, device: 'cpu' }));
+  return Object.assign(await PythonEngine.start(t, { link, places, original }), { namespace });
 }
 
 type Engine = Awaited<ReturnType<typeof startEngine>>;

@@ -5,7 +5,6 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { torchForm } from '../../src/engines/worker-link/torch-form.ts';
 import type { WorkerLink } from '../../src/engines/worker-link/worker-link.ts';
@@ -13,16 +12,23 @@ import { runPython } from './python-interpreter.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
+/** A test, or whatever else ends what was started in it. */
+export interface TestScope {
+  after(end: () => unknown): void;
+}
+
 /** Where a program of test/gpu/workers misbehaves. */
 export interface WorkerFault {
   readonly at: number | 'post-hook';
-  readonly does: 'raise' | 'die' | 'hang' | 'keep';
+  readonly does: 'raise' | 'die' | 'hang' | 'wait' | 'keep';
 }
 
 export interface Ended {
   readonly ended: string;
   readonly message?: string;
   readonly result?: unknown;
+  /** When each bucket was loaded: start and end, milliseconds of the monotonic clock. */
+  readonly loads?: readonly (readonly [number, number])[];
 }
 
 /** An engine worker in Python (test/gpu/workers/engine_stub.py says what it understands). */
@@ -31,10 +37,11 @@ export class PythonWorker {
   readonly #lines: AsyncIterator<string>;
   #errors = '';
 
-  private constructor(t: TestContext, program: string, values: readonly string[], env: NodeJS.ProcessEnv) {
+  private constructor(t: TestScope, program: string, values: readonly string[], env: NodeJS.ProcessEnv) {
     const path = join(root, 'test/gpu/workers', program);
+    const packages = [join(root, 'python'), process.env.PYTHONPATH].filter(Boolean).join(':');
     this.process = spawn(process.env.WEIGHTCAST_PYTHON!, [path, ...values], {
-      env: { ...process.env, PYTHONPATH: join(root, 'python'), ...env },
+      env: { ...process.env, PYTHONPATH: packages, ...env },
     });
     this.process.stderr.on('data', (data) => {
       this.#errors += data;
@@ -45,7 +52,7 @@ export class PythonWorker {
 
   /** Resolves when it takes commands. */
   static async start(
-    t: TestContext,
+    t: TestScope,
     program: string,
     values: readonly string[],
     env: NodeJS.ProcessEnv = {},

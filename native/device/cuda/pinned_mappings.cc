@@ -46,7 +46,8 @@ class PinnedMappings::PinnedMapping {
   Span span() const { return {mapping_->file(), 0, mapping_->bytes(), true}; }
   size_t parts() const { return locked_.size(); }
 
-  /// Does nothing to a part that is locked.
+  /// Does nothing to a part that is locked: its pages have their places already, and looking at each again would take as
+  /// long as a tenth of an update.
   void Lock(size_t part) {
     if (locked_[part]) return;
     // The driver would put the pages into the process's page table by itself, one page fault after the other. Kernels

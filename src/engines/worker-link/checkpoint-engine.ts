@@ -1,12 +1,15 @@
 import { randomInt } from 'node:crypto';
 import { oneLine } from '../../checkpoint/printable.ts';
 import { encodeAbort, encodeBucket, encodeBuffer, encodeNone } from './checkpoint-engine-messages.ts';
-import { RankSocket, type RankSocketOptions, type Step, tellingLine } from './rank-socket.ts';
+import {
+  abortMilliseconds,
+  RankSocket,
+  type RankSocketOptions,
+  type Step,
+  tellingLine,
+} from './rank-socket.ts';
 import { torchForm } from './torch-form.ts';
 import type { LinkBuffer, LinkTensor, WorkerLink } from './worker-link.ts';
-
-/** How long an abort waits for the worker to hang up: it may be in the middle of copying a bucket. */
-const abortMilliseconds = 1_000;
 
 /** A worker that comes after the end of its exchange is told so, for this long. */
 const latecomerMilliseconds = 30_000;

@@ -1,11 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { describe } from '../../errors.ts';
 import { decodeReply, encodeRequest, type LinkReply, type LinkRequest, protocolVersion } from './messages.ts';
-import { RankSocket, type RankSocketOptions, type Step, tellingLine } from './rank-socket.ts';
+import {
+  abortMilliseconds,
+  RankSocket,
+  type RankSocketOptions,
+  type Step,
+  tellingLine,
+} from './rank-socket.ts';
 import type { InstalledReport, LinkBuffer, LinkTensor, WorkerLink } from './worker-link.ts';
-
-/** How long an abort waits for the worker to hang up: it may be in the middle of copying a bucket. */
-const abortMilliseconds = 1_000;
 
 export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
   readonly epoch: number;

@@ -4,6 +4,12 @@ import { AbortedError, describe, WorkerLinkError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import { LinkSocket, maxMessageBytes } from './link-socket.ts';
 
+/**
+ * How long an abort waits for the worker to hang up. It may be in the middle of copying a bucket, and what it copies from
+ * is freed afterwards.
+ */
+export const abortMilliseconds = 5_000;
+
 /** For messages to people. */
 const activity = {
   open: 'opening the link buffer',

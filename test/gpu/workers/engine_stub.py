@@ -3,11 +3,16 @@
 For both worker links, on a GPU and on a host device. Reads commands from standard input, a JSON object a line, and
 writes what happens to standard output in the same way:
 
-    {"links": {uuid: address}, "fault": …}  → {"asked": "load", "bucket": 1, "names": […]} for each bucket,
+    {"links": {uuid: address}, …}           → {"asked": "load", "bucket": 1, "names": […]} for each bucket,
                                               then {"ended": "installed", …} or {"ended": <error class>, "message": …}
     {"compare": <path>}                     → {"equal": <count>, "wrong": [<name>, …]}
 
-`fault`: {"at": <bucket, from 1, or "post-hook">, "does": "raise" | "die" | "hang" | "keep"}.
+`links` may come with
+
+- `quiet`: nothing is said of each bucket, but in the end when each was loaded: `loads`, pairs of milliseconds of the
+  monotonic clock;
+- `again`: the weights are taken a second time from the same address, as SGLang does for a draft model;
+- `fault`: {"at": <bucket, from 1, or "post-hook">, "does": "raise" | "die" | "hang" | "wait" | "keep"}.
 
 The file to compare with is JSON, `{"data": <path>, "tensors": [{name, dtype, shape, offset, bytes}]}`: dtype as torch
 names it, offset and bytes in the file `data`. Bytes are compared where they lie, on the device.
@@ -16,8 +21,10 @@ names it, offset and bytes in the file `data`. Bytes are compared where they lie
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import signal
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -30,28 +37,60 @@ def tell(**message: Any) -> None:
     print(json.dumps(message), flush=True)
 
 
+def device_of(argument: str) -> torch.device:
+    """`fake-cuda`: the fake driver of test/native/fixtures, whose memory is the host's."""
+    return torch.device("cpu" if argument == "fake-cuda" else argument)
+
+
+def map_host_memory(handle: bytes, size: int) -> torch.Tensor:
+    """Memory of a host device, by its path, or of the fake driver, by the process and the descriptor that hold it."""
+    if handle.startswith(b"/"):
+        path = handle.decode()
+    else:
+        process, number = struct.unpack_from("ii", handle)
+        path = f"/proc/{process}/fd/{number}"
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        return torch.frombuffer(mmap.mmap(descriptor, size), dtype=torch.uint8)
+    finally:
+        os.close(descriptor)
+
+
 class RecordingModel:
-    """Keeps a copy of every tensor that it is given."""
+    """Keeps a copy of every tensor that it is given, in the same memory update after update, as a model does."""
 
     def __init__(self, announce: bool = True) -> None:
         self.tensors: dict[str, torch.Tensor] = {}
         self.fault: dict[str, Any] | None = None
+        self.loads: list[tuple[float, float]] = []
+        self._parameters: dict[str, torch.Tensor] = {}
+        self._may_announce = announce
         self._announce = announce
         self._buckets = 0
 
-    def begin(self, fault: dict[str, Any] | None) -> None:
+    def begin(self, fault: dict[str, Any] | None = None, quiet: bool = False) -> None:
         self.tensors = {}
         self.fault = fault
+        self.loads = []
+        self._announce = self._may_announce and not quiet
         self._buckets = 0
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        started = time.monotonic()
         weights = list(weights)
         self._buckets += 1
         if self._announce:
             tell(asked="load", bucket=self._buckets, names=[name for name, _ in weights])
         kept = self._misbehave(self._buckets)
         for name, tensor in weights:
-            self.tensors[name] = tensor if kept else tensor.clone()
+            self.tensors[name] = tensor if kept else self._store(name, tensor)
+        self.loads.append((started * 1_000, time.monotonic() * 1_000))
+
+    def _store(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        parameter = self._parameters.get(name)
+        if parameter is None or parameter.dtype != tensor.dtype or parameter.shape != tensor.shape:
+            parameter = self._parameters[name] = torch.empty_like(tensor)
+        return parameter.copy_(tensor)
 
     def post_hook(self) -> None:
         tell(asked="post-hook")
@@ -67,6 +106,8 @@ class RecordingModel:
             os.kill(os.getpid(), signal.SIGKILL)
         if does == "hang":
             time.sleep(3_600)
+        if does == "wait":
+            time.sleep(1)
         return does == "keep"
 
     def compare(self, path: str) -> None:
@@ -93,8 +134,12 @@ def serve(model: RecordingModel, update: Callable[[dict[str, str]], Any]) -> Non
         if "compare" in command:
             model.compare(command["compare"])
             continue
-        model.begin(command.get("fault"))
+        rounds = 2 if command.get("again") else 1
+        quiet = command.get("quiet", False)
         try:
-            tell(ended="installed", result=update(command["links"]))
+            for _ in range(rounds):
+                model.begin(command.get("fault"), quiet)
+                result = update(command["links"])
+            tell(ended="installed", result=result, **({"loads": model.loads} if quiet else {}))
         except Exception as error:
             tell(ended=type(error).__name__, message=str(error))

@@ -1,25 +1,23 @@
 """checkpoint-engine's own `checkpoint_engine/worker.py`, unmodified; commands as in engine_stub.py.
 
-Usage: original_worker.py <path of worker.py> <device: cpu, or cuda:N>
+Usage: original_worker.py <path of worker.py> <device: cpu, cuda:N, or fake-cuda>
 
 The file is run as it is. It belongs to a package that imports much else, so the one module that it needs of it stands
-here in its place: which device library to use. On `cpu`, the link buffer of a host device is mapped where torch would
-open a CUDA IPC handle.
+here in its place: which device library to use. Without a GPU, memory of the host is mapped where torch would open a
+CUDA IPC handle.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib.util
-import mmap
-import os
 import sys
 import types
 from typing import Any
 
 import torch
 import zmq
-from engine_stub import RecordingModel, serve
+from engine_stub import RecordingModel, device_of, map_host_memory, serve
 
 
 def device_library(device: torch.device) -> Any:
@@ -32,18 +30,14 @@ def device_library(device: torch.device) -> Any:
     return types.SimpleNamespace(synchronize=nothing, ipc_collect=nothing, empty_cache=gc.collect)
 
 
-def map_host_memory(*arguments: Any) -> torch.Tensor:
+def rebuild_host_tensor(*arguments: Any) -> torch.Tensor:
     """In the place of torch's `rebuild_cuda_tensor`, with its fifteen arguments."""
     tensor_class, size, stride, offset, storage_class, dtype, _device, handle, *rest = arguments
     storage_bytes, storage_offset, requires_grad, counter, counter_offset, event, event_required = rest
     assert (tensor_class, storage_class, dtype) == (torch.Tensor, torch.storage.TypedStorage, torch.uint8)
     assert (size, stride, offset) == ((storage_bytes,), (1,), 0) and storage_offset == 0
     assert (requires_grad, counter, counter_offset, event, event_required) == (False, b"", 0, b"", False)
-    descriptor = os.open(handle.decode(), os.O_RDWR)
-    try:
-        return torch.frombuffer(mmap.mmap(descriptor, storage_bytes), dtype=dtype)
-    finally:
-        os.close(descriptor)
+    return map_host_memory(handle, storage_bytes)
 
 
 def load_original(path: str, device: torch.device) -> Any:
@@ -60,9 +54,9 @@ def load_original(path: str, device: torch.device) -> Any:
 
 
 def main() -> None:
-    path, device = sys.argv[1], torch.device(sys.argv[2])
+    path, device = sys.argv[1], device_of(sys.argv[2])
     if device.type == "cpu":
-        torch.multiprocessing.reductions.rebuild_cuda_tensor = map_host_memory
+        torch.multiprocessing.reductions.rebuild_cuda_tensor = rebuild_host_tensor
     else:
         torch.cuda.set_device(device)
     original = load_original(path, device)

@@ -1,6 +1,6 @@
 """weightcast's own worker, in one of the forms that engines use it in; commands as in engine_stub.py.
 
-Usage: weightcast_worker.py <device: cpu, or cuda:N> <form: vllm, draft, or sglang> <silence, in seconds>
+Usage: weightcast_worker.py <device: cpu, cuda:N, or fake-cuda> <form: vllm, draft, or sglang> <silence, in seconds>
 
 There is no engine here: what `VllmWorkerExtension` asks of vLLM is answered by stand-ins of the same names, the device
 uuid on a GPU by torch. `draft` is vLLM with a draft model beside the target.
@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 import zmq
-from engine_stub import RecordingModel, serve, tell
+from engine_stub import RecordingModel, device_of, map_host_memory, serve, tell
+from weightcast import device_memory
 from weightcast.worker import VllmWorkerExtension, update_weights_from_ipc
 
 CONFIGURATION = object()
@@ -72,7 +73,9 @@ def vllm_worker(models: list[RecordingModel], device: torch.device) -> Any:
 
 
 def main() -> None:
-    device, form, silence = torch.device(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    device, form, silence = device_of(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    if sys.argv[1] == "fake-cuda":
+        device_memory._open_host = map_host_memory
     model = RecordingModel()
     if form == "sglang":
         context = zmq.Context()
@@ -91,7 +94,7 @@ def main() -> None:
 
     def update(links: dict[str, str]) -> Any:
         if form == "draft":
-            models[1].begin(None)
+            models[1].begin()
         result = worker.update_weights_from_weightcast(links, silence)
         if form == "draft":
             assert models[1].tensors.keys() == model.tensors.keys()

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compiles digest.cu to digest_ptx.h, which is checked in so that the addon builds without a CUDA toolkit.
+# Compiles digest.cu to digest_ptx.h and to python/weightcast/digest.ptx, which are checked in so that addon and package
+# are built without a CUDA toolkit.
 # Needs nvcc of CUDA 12 or 13. The kernel uses nothing newer than PTX 6.3 and sm_70, but nvcc names its own version in
 # what it writes, and drivers refuse PTX of a later version than theirs: so the two lines are set back, and ptxas shows
 # that the text is still sound.
@@ -27,3 +28,4 @@ done
   echo
   echo '}  // namespace weightcast::cuda'
 } >digest_ptx.h
+cp "$scratch/digest.ptx" ../../../../python/weightcast/digest.ptx

@@ -1,0 +1,198 @@
+import { MemoryError } from '../errors.ts';
+import type { Plan } from '../plan/plan.ts';
+import type { Copy } from '../plan/reception.ts';
+import { ask } from './conversation.ts';
+import { deadlines } from './deadlines.ts';
+import { groupsOf } from './groups.ts';
+import type { RankMember } from './members.ts';
+import {
+  type Opened,
+  type Planned,
+  type ReceptionOrder,
+  type Registered,
+  toPlanner,
+  toRank,
+} from './messages.ts';
+import type { Sources } from './sources.ts';
+import type { UpdateScope } from './update-scope.ts';
+
+/** Ranks that broadcast to each other, and their plan. */
+export interface OpenGroup {
+  readonly ranks: readonly RankMember[];
+  readonly plan: Plan;
+  /** What they are about to receive from other hosts, and where it will be. */
+  readonly mirrors: readonly (Copy & { readonly bytes: number })[];
+}
+
+export interface Opening {
+  readonly epoch: number;
+  readonly groups: readonly OpenGroup[];
+  /** Rank to the address of its worker link. */
+  readonly links: ReadonlyMap<number, string>;
+}
+
+interface Prepared {
+  readonly member: RankMember;
+  readonly freeBytes: number;
+  readonly bucketBytes: number;
+  readonly layouts: readonly string[];
+  readonly planDigests: readonly string[];
+}
+
+/** A rank that refuses even after this many smaller plans is not short of memory for a moment. */
+const planningAttempts = 4;
+
+/** The beginning of an update, in which no engine is touched: prepare, plan, open. */
+export class Opener {
+  readonly #scope: UpdateScope;
+  readonly #sources: Sources;
+  /** What ranks that refused their slots may be planned with. */
+  readonly #ceilings = new Map<number, number>();
+
+  constructor(scope: UpdateScope, sources: Sources) {
+    this.#scope = scope;
+    this.#sources = sources;
+  }
+
+  /** Plans for the memory there is; an allocation that fails all the same is answered with a smaller plan. */
+  async open(): Promise<Opening> {
+    for (let attempt = 1; attempt <= planningAttempts; attempt += 1) {
+      const opening = await this.#attempt();
+      if (opening !== null) return opening;
+    }
+    const refusing = [...this.#ceilings.keys()].join(', ');
+    throw new MemoryError(
+      `rank ${refusing} refused its slots ${planningAttempts} times; free device memory there`,
+    );
+  }
+
+  /** Null after pressure. */
+  async #attempt(): Promise<Opening | null> {
+    const { order } = this.#scope;
+    const epoch = order.nextEpoch();
+    const members = groupsOf(order.ranks);
+    const prepared = await Promise.all(members.map((group) => this.#prepare(epoch, group)));
+    const planned = await Promise.all(prepared.map((group) => this.#plan(epoch, group)));
+    for (const [index, ranks] of members.entries()) {
+      this.#scope.mirrors.push(...mirrorsOf(planned[index]!, ranks));
+    }
+    await this.#sources.lend(epoch, planned);
+    const answers = await this.#scope.allOrAbandon(
+      epoch,
+      prepared.map((group, index) => this.#openGroup(epoch, group, planned[index]!)),
+    );
+    const links = new Map<number, string>();
+    for (const [index, group] of prepared.entries()) this.#note(group, answers[index]!, links);
+    if (links.size < order.ranks.length) {
+      await this.#scope.abandon(epoch, 'planning again after memory pressure');
+      return null;
+    }
+    await this.#sources.announce(answers.flat());
+    const groups = members.map((ranks, index) => {
+      return { ranks, plan: planned[index]!.plan, mirrors: mirrorsOf(planned[index]!, ranks) };
+    });
+    return { epoch, groups, links };
+  }
+
+  /** Asks a group for what a plan depends on, and one of it for a communicator if there is none to use again. */
+  async #prepare(epoch: number, group: readonly RankMember[]): Promise<Prepared[]> {
+    const { context, order } = this.#scope;
+    const keeper = order.communicators.of(group);
+    const missing = keeper.missing(group);
+    const answers = await Promise.all(
+      group.map(({ ref }, index) => {
+        const question = { epoch, createCommunicator: index === 0 ? missing : null };
+        return ask(context, ref, toRank.prepare, question, this.#scope.within(deadlines.control));
+      }),
+    );
+    keeper.hold(answers[0]!.communicatorId);
+    return answers.map(({ freeBytes, ...answer }, index) => {
+      const member = group[index]!;
+      const ceiling = this.#ceilings.get(member.rank) ?? Number.POSITIVE_INFINITY;
+      return { ...answer, member, freeBytes: Math.min(freeBytes, ceiling) };
+    });
+  }
+
+  #plan(epoch: number, group: readonly Prepared[]): Promise<Planned> {
+    const { context, order } = this.#scope;
+    const { checkpoint, options, planner } = order;
+    const question = {
+      layout: checkpoint.layout,
+      ranks: group.map(({ member, freeBytes }) => ({ ...asFabricRank(member), freeBytes })),
+      sources: [...order.readyRanks().map(asFabricRank), ...foreignRanks(checkpoint)],
+      copies: [...checkpoint.copies],
+      mirrorName: `mirror-${epoch}-`,
+      memoryFraction: options.memoryFraction,
+      bucketBytes: options.bucketBytes ?? Math.max(...group.map(({ bucketBytes }) => bucketBytes)),
+    };
+    return ask(context, planner, toPlanner.plan, question, this.#scope.within(deadlines.plan));
+  }
+
+  #openGroup(epoch: number, group: readonly Prepared[], planned: Planned): Promise<Opened[]> {
+    const { context, order } = this.#scope;
+    const { checkpoint, options } = order;
+    const { plan } = planned;
+    const communicator = order.communicators.of(group.map(({ member }) => member)).offer();
+    const opens = group.map(({ member, freeBytes, layouts, planDigests }) => {
+      const question = {
+        epoch,
+        version: versionOf(checkpoint),
+        verify: options.verify,
+        communicator,
+        planDigest: plan.digest,
+        layout: plan.layout,
+        plan: planDigests.includes(plan.digest) ? null : plan,
+        manifest: layouts.includes(plan.layout) ? null : (planned.manifest ?? checkpoint.manifest),
+        reception: this.#receptionOf(member, planned),
+        // Half of what the plan left alone.
+        reserveBytes: (freeBytes * (1 - options.memoryFraction)) / 2,
+      };
+      return ask(context, member.ref, toRank.open, question, this.#scope.within(deadlines.open));
+    });
+    return Promise.all(opens);
+  }
+
+  #receptionOf({ rank }: RankMember, { reception }: Planned): ReceptionOrder | null {
+    const mirrors = reception?.mirrors.filter(({ receiver }) => receiver === rank) ?? [];
+    if (reception === null || mirrors.length === 0) return null;
+    const { swarm: ref } = this.#scope.order;
+    return { swarm: this.#sources.swarm, ref, sliceBytes: reception.sliceBytes, mirrors };
+  }
+
+  #note(group: readonly Prepared[], answers: readonly Opened[], links: Map<number, string>): void {
+    for (const [index, answer] of answers.entries()) {
+      const { member, freeBytes } = group[index]!;
+      if (answer.outcome === 'open') links.set(member.rank, answer.linkAddress);
+      // Enough was free and still the allocation failed: someone else took it meanwhile, or it is in pieces.
+      else
+        this.#ceilings.set(
+          member.rank,
+          answer.freeBytes < answer.wantedBytes ? answer.freeBytes : freeBytes / 2,
+        );
+    }
+  }
+}
+
+function asFabricRank({ rank, host, directory, nics }: RankMember) {
+  return { rank, host, directory, nics: [...nics] };
+}
+
+function foreignRanks({ foreign }: Registered) {
+  return (foreign?.sources ?? []).map(({ rank, host, nics }) => ({
+    rank,
+    host,
+    directory: '',
+    nics: [...nics],
+  }));
+}
+
+function mirrorsOf({ reception }: Planned, ranks: readonly RankMember[]): OpenGroup['mirrors'] {
+  const hostOf = new Map(ranks.map(({ rank, host }) => [rank, host]));
+  return (reception?.mirrors ?? []).map(({ slice, path, bytes, receiver }) => {
+    return { slice, path, bytes, rank: receiver, host: hostOf.get(receiver)! };
+  });
+}
+
+export function versionOf({ status }: Registered): string {
+  return `${status.checkpoint}@${status.digest}`;
+}

@@ -1,0 +1,178 @@
+import { asFailure, PeerLostError } from '../errors.ts';
+import type { ServedSlice } from '../plan/reception.ts';
+import { ask } from './conversation.ts';
+import { deadlines } from './deadlines.ts';
+import type { RankMember } from './members.ts';
+import {
+  type FabricSource,
+  type ForeignSource,
+  type Opened,
+  type Planned,
+  toRank,
+  toSwarm,
+} from './messages.ts';
+import type { UpdateScope } from './update-scope.ts';
+
+/**
+ * The ranks that an update reads from: it takes leases on what they hold, tells the swarm of them, and finds another
+ * rank of the same host when one is gone. An update that reads nothing has no sources.
+ */
+export class Sources {
+  readonly #scope: UpdateScope;
+  /** The epochs that leases were taken for. */
+  #epochs: number[] = [];
+  /** Who serves what. */
+  readonly #served = new Map<number, { readonly host: string; readonly slices: readonly ServedSlice[] }>();
+  /** What ranks that are gone served, until another one does. */
+  #orphans: { readonly host: string; readonly slices: readonly ServedSlice[] }[] = [];
+  /** Ranks that were told to receive in the last epoch. */
+  #receivers: number[] = [];
+
+  constructor(scope: UpdateScope) {
+    this.#scope = scope;
+  }
+
+  /** Of the checkpoint, for all updates to it at a time. */
+  get swarm(): string {
+    const { layout, status } = this.#scope.order.checkpoint;
+    return `${layout}/${status.digest}`;
+  }
+
+  /** Takes leases on all that groups will read. Rejects when there is nobody left to read from. */
+  async lend(epoch: number, planned: readonly Planned[]): Promise<void> {
+    const { reception } = planned.find((group) => group.reception !== null) ?? { reception: null };
+    if (reception === null) return;
+    const { context, order } = this.#scope;
+    const question = { swarm: this.swarm, epoch, sliceBytes: reception.sliceBytes };
+    await ask(context, order.swarm, toSwarm.openSwarm, question, this.#scope.within(deadlines.control));
+    this.#epochs.push(epoch);
+    const memberOf = new Map(order.readyRanks().map((member) => [member.rank, member]));
+    const lent = await Promise.allSettled(
+      reception.served.map(({ rank, slices }) => {
+        const foreign = order.checkpoint.foreign?.sources.find((source) => source.rank === rank);
+        if (foreign !== undefined) return this.#announceForeign(foreign, slices);
+        return this.#lendFrom(memberOf.get(rank), slices, epoch);
+      }),
+    );
+    const failed = lent.filter((outcome) => outcome.status === 'rejected');
+    for (const { reason } of failed) {
+      context.log.warn({ epoch, error: asFailure(reason).message }, 'a source lends nothing');
+    }
+    if (failed.length === lent.length)
+      throw failed[0]?.reason ?? new PeerLostError('there is nobody to read from');
+  }
+
+  /** What ranks are about to receive they will serve on. */
+  async announce(answers: readonly Opened[]): Promise<void> {
+    const { context, order } = this.#scope;
+    const receiving = answers.flatMap((answer) =>
+      answer.outcome === 'open' ? (answer.receiving ?? []) : [],
+    );
+    this.#receivers = receiving.map(({ rank }) => rank);
+    await Promise.all(
+      receiving.map((source) => {
+        const question = { swarm: this.swarm, source, isComplete: false };
+        return ask(context, order.swarm, toSwarm.addSource, question, this.#scope.within(deadlines.control));
+      }),
+    );
+  }
+
+  lost(rank: number, reason: string): void {
+    const lost = this.#served.get(rank);
+    if (lost === undefined) return;
+    this.#served.delete(rank);
+    const { context, order } = this.#scope;
+    context.tell(order.swarm, { type: 'remove-source', swarm: this.swarm, rank, reason });
+    this.#orphans.push(lost);
+    const heir = order.readyRanks().find((member) => member.host === lost.host && member.rank !== rank);
+    if (heir !== undefined) this.#adopt(heir);
+  }
+
+  ready(rank: number): void {
+    const member = this.#scope.order.readyRanks().find((candidate) => candidate.rank === rank);
+    if (member !== undefined) this.#adopt(member);
+  }
+
+  /** The update is over. What ranks of this update received, and have given up, nobody may read any more. */
+  release(isFailed: boolean): void {
+    const { context, order } = this.#scope;
+    if (isFailed) {
+      const reason = 'its update failed';
+      for (const rank of this.#receivers) {
+        context.tell(order.swarm, { type: 'remove-source', swarm: this.swarm, rank, reason });
+      }
+    }
+    for (const epoch of this.#epochs) {
+      for (const { ref } of order.readyRanks()) context.tell(ref, { type: 'return-lease', epoch });
+      context.tell(order.swarm, { type: 'close-swarm', swarm: this.swarm, epoch });
+    }
+    // Who adopts from here on would lend for ever.
+    this.#epochs = [];
+    this.#served.clear();
+    this.#orphans = [];
+  }
+
+  /** A rank serves what others of its host served who are gone. */
+  #adopt(member: RankMember): void {
+    const epoch = this.#epochs.at(-1);
+    const inherited = this.#orphans.filter(({ host }) => host === member.host);
+    if (epoch === undefined || inherited.length === 0) return;
+    this.#orphans = this.#orphans.filter(({ host }) => host !== member.host);
+    const slices = inherited.flatMap((orphan) => orphan.slices);
+    this.#lendFrom(member, slices, epoch).catch((error) => {
+      this.#scope.context.log.warn(
+        { rank: member.rank, error: asFailure(error).message },
+        'a source lends nothing',
+      );
+      this.#orphans.push({ host: member.host, slices });
+    });
+  }
+
+  async #lendFrom(
+    member: RankMember | undefined,
+    slices: readonly ServedSlice[],
+    epoch: number,
+  ): Promise<void> {
+    if (member === undefined) throw new PeerLostError('a rank that was to be read from is gone');
+    const { context } = this.#scope;
+    const { rank, ref, host } = member;
+    const known = this.#served.get(rank)?.slices ?? [];
+    this.#served.set(rank, { host, slices: [...known, ...slices] });
+    const question = { epoch, segments: [...new Set(slices.map(({ path }) => path))] };
+    const { address, exposed } = await ask(
+      context,
+      ref,
+      toRank.lease,
+      question,
+      this.#scope.within(deadlines.open),
+    );
+    await this.#announceComplete({ rank, address, secret: null }, exposed, slices);
+  }
+
+  /** A rank of another cluster lends nothing: its segments can be read as long as it holds them. */
+  #announceForeign(
+    { rank, address, segments }: ForeignSource,
+    slices: readonly ServedSlice[],
+  ): Promise<void> {
+    const secret = this.#scope.order.checkpoint.foreign?.secret ?? null;
+    return this.#announceComplete({ rank, address, secret }, segments, slices);
+  }
+
+  async #announceComplete(
+    who: Pick<FabricSource, 'rank' | 'address' | 'secret'>,
+    exposed: readonly { readonly path: string; readonly token: Uint8Array }[],
+    slices: readonly ServedSlice[],
+  ): Promise<void> {
+    const { context, order } = this.#scope;
+    const tokenOf = new Map(exposed.map(({ path, token }) => [path, token]));
+    const source = {
+      ...who,
+      slices: slices.flatMap(({ slice, path, offset }) => {
+        const token = tokenOf.get(path);
+        return token === undefined ? [] : [{ slice, token, offset }];
+      }),
+    };
+    const announcement = { swarm: this.swarm, source, isComplete: true };
+    await ask(context, order.swarm, toSwarm.addSource, announcement, this.#scope.within(deadlines.control));
+  }
+}

@@ -1,0 +1,80 @@
+import { UsageError } from '../errors.ts';
+import { type Fabric, type FabricKind, HostFabric, rdmaOptionsOf } from '../native-bridge/fabric.ts';
+import type { ThreadPool } from '../native-bridge/memory.ts';
+import type { RankConfiguration } from './configuration.ts';
+
+const fabricKinds = ['shm', 'verbs', 'tcp'] as const satisfies readonly FabricKind[];
+
+/**
+ * The fabrics of one rank process: its own cluster's, and one for each other cluster that it reads from. They are opened
+ * only when they are needed.
+ */
+export class RankFabric {
+  readonly #configuration: RankConfiguration;
+  readonly #pool: ThreadPool;
+  readonly #fabrics = new Map<string, Fabric>();
+
+  constructor(configuration: RankConfiguration, pool: ThreadPool) {
+    this.#configuration = configuration;
+    this.#pool = pool;
+  }
+
+  /** The RDMA ports that this rank uses, `mlx5_0:1`; none too where {@link open} would throw. */
+  get nics(): string[] {
+    try {
+      return this.#rdmaOptions().rdmaPorts.map(({ device, port }) => `${device}:${port}`);
+    } catch {
+      return [];
+    }
+  }
+
+  /**
+   * That of the cluster that has this secret, null for the own one. Throws `NativeError`, and `UsageError` if the
+   * environment chooses NICs that do not fit.
+   */
+  open(secret: string | null): Fabric {
+    const key = secret ?? this.#configuration.fabricSecret;
+    let fabric = this.#fabrics.get(key);
+    if (fabric === undefined) {
+      fabric = this.#open(key);
+      this.#fabrics.set(key, fabric);
+    }
+    return fabric;
+  }
+
+  close(): void {
+    for (const fabric of this.#fabrics.values()) fabric.close();
+  }
+
+  #open(secret: string): Fabric {
+    const { host } = this.#configuration;
+    const kind = fabricWish(process.env.WEIGHTCAST_FABRIC);
+    const fabric = HostFabric.open({
+      secret: Buffer.from(secret, 'hex'),
+      pool: this.#pool,
+      ...(host.fabricAddresses.length > 0 && { advertisedAddresses: host.fabricAddresses }),
+      ...this.#rdmaOptions(),
+    });
+    if (kind === null) return fabric;
+    return {
+      address: fabric.address,
+      expose: (segment) => fabric.expose(segment),
+      connect: (address, options) => fabric.connect(address, { ...options, kind }),
+      close: () => fabric.close(),
+    };
+  }
+
+  #rdmaOptions() {
+    const { localRank, localRanks } = this.#configuration;
+    return rdmaOptionsOf(process.env, localRank, localRanks);
+  }
+}
+
+/** What WEIGHTCAST_FABRIC says; null for the fastest that a pair of ranks has. Throws `UsageError`. */
+export function fabricWish(value: string | undefined): FabricKind | null {
+  const kind = fabricKinds.find((candidate) => candidate === value);
+  if (kind !== undefined || value === undefined) return kind ?? null;
+  throw new UsageError(
+    `WEIGHTCAST_FABRIC must be one of ${fabricKinds.join(', ')}, not ${JSON.stringify(value)}`,
+  );
+}

@@ -1,0 +1,105 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { LinkKind } from '../../src/engines/engine-client.ts';
+import { systemClock } from '../../src/native-bridge/clock.ts';
+import { type Ended, PythonWorker, type TestScope, type WorkerFault } from './engine-worker.ts';
+
+/** A worker's place. */
+export interface WorkerPlace {
+  readonly uuid: string;
+  /** As torch names it: `cpu` on a host device. */
+  readonly device: string;
+}
+
+export interface PythonEngineOptions {
+  readonly link: LinkKind;
+  readonly places: readonly WorkerPlace[];
+  /** Path of checkpoint-engine's `worker.py`, for that link. */
+  readonly original?: string | null;
+  /** How our workers are embedded; `sglang` takes the weights once more after the first time if there is a draft model. */
+  readonly form?: 'vllm' | 'sglang';
+  readonly draftModel?: boolean;
+}
+
+/** An engine with workers in Python, behind the routes of vLLM and of SGLang. */
+export class PythonEngine {
+  readonly workers: readonly PythonWorker[];
+  endpoint = '';
+  /** What the last worker does wrong in the next updates. */
+  fault: WorkerFault | null = null;
+  /** Called when all workers have been told to update. */
+  onTold: () => void = () => {};
+  /** Workers do not tell of each bucket. */
+  quiet = false;
+  /** Requests but for GET: route, and what of the body tells engines and calls apart. */
+  readonly asked: unknown[] = [];
+  /** When the last question for health and the last request to update came. */
+  readonly times = { health: 0, update: 0 };
+  /** What the workers said at the end of the last update. */
+  ends: readonly Ended[] = [];
+  readonly #options: PythonEngineOptions;
+
+  private constructor(options: PythonEngineOptions, workers: readonly PythonWorker[]) {
+    this.#options = options;
+    this.workers = workers;
+  }
+
+  static async start(t: TestScope, options: PythonEngineOptions): Promise<PythonEngine> {
+    const { link, places, original = null, form = 'vllm' } = options;
+    const start = ({ uuid, device }: WorkerPlace) =>
+      link === 'weightcast'
+        ? PythonWorker.start(t, 'weightcast_worker.py', [device, form, '60'], {
+            WEIGHTCAST_DEVICE_UUID: uuid,
+          })
+        : PythonWorker.start(t, 'original_worker.py', [original!, device]);
+    const engine = new PythonEngine(options, await Promise.all(places.map(start)));
+    await engine.#listen(t);
+    return engine;
+  }
+
+  async #listen(t: TestScope): Promise<void> {
+    const server = createServer(async (request, response) => {
+      const chunks: Buffer[] = [];
+      for await (const chunk of request) chunks.push(chunk as Buffer);
+      const body = chunks.length === 0 ? {} : JSON.parse(Buffer.concat(chunks).toString());
+      if (request.method === 'GET') {
+        this.times.health = systemClock.now();
+        return void response.end();
+      }
+      this.times.update = systemClock.now();
+      this.asked.push([request.url, body.method, body.weight_version, body.flush_cache]);
+      await this.#update(body.zmq_handles ?? body.args[0]).then(
+        () => response.end('{"success":true}'),
+        (error: Error) => response.writeHead(500).end(error.message),
+      );
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    t.after(() => {
+      server.closeAllConnections();
+      server.close();
+    });
+    this.endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  }
+
+  async #update(links: Record<string, string>): Promise<void> {
+    const { places, draftModel = false } = this.#options;
+    const ends = this.workers.map((worker, index) => {
+      const { uuid } = places[index]!;
+      const isLast = index === this.workers.length - 1;
+      worker.command({
+        links: { [uuid]: links[uuid] },
+        ...(draftModel && { again: true }),
+        ...(this.quiet && { quiet: true }),
+        ...(this.fault && isLast && { fault: this.fault }),
+      });
+      return worker.ended();
+    });
+    this.onTold();
+    this.ends = await Promise.all(ends);
+    for (const { ended, message } of this.ends) {
+      if (ended !== 'installed') throw new Error(`${ended}: ${message}`);
+    }
+  }
+}
