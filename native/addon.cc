@@ -3,7 +3,7 @@
 ///   system/      what the rest stands on: failures, clock, descriptors, threads, event loops, process identity, futex,
 ///                libraries
 ///   memory/      files mapped as memory (SharedDirectory, Mapping) and bulk work on them: ThreadPool runs jobs
-///                (copy, load, digest), each cut into pieces by a Partition
+///                (reserve, load, write, copy, digest), each cut into pieces
 ///   device/      HostDevice: a GPU emulated in shared memory, its account kept in a Ledger
 ///   device/cuda/ CudaDevice: a real one, through the Driver that is loaded at run time; each kind of work has a Lane,
 ///                a stream with a thread that fills it and reports

@@ -29,7 +29,7 @@ const effects = [
   'http/',
   'checkpoint/source.ts',
   'checkpoint/segment-store.ts',
-  'checkpoint/named-tensors.ts',
+  'checkpoint/tensor-writer.ts',
 ];
 
 /** Files among them that only say what an effect is. */

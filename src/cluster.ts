@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { availableParallelism, hostname } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { ask } from './actors/conversation.ts';
 import { deadlines } from './actors/deadlines.ts';
 import type { InstanceOptions } from './actors/instance-options.ts';
@@ -16,8 +16,9 @@ import {
   type UpdateReport,
 } from './actors/messages.ts';
 import { asForeign, type ForeignSource, readMetas, writeMetas } from './checkpoint/metas.ts';
-import { type NamedTensors, writeTensors } from './checkpoint/named-tensors.ts';
+import type { NamedTensors } from './checkpoint/named-tensors.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './cluster-options.ts';
+import { type AskSupervisor, ClusterTensors } from './cluster-tensors.ts';
 import { PeerLostError } from './errors.ts';
 import { systemClock } from './native-bridge/clock.ts';
 import { SharedDirectory } from './native-bridge/memory.ts';
@@ -58,6 +59,8 @@ export interface UpdateSettings {
 }
 
 const shutdownMilliseconds = 40_000;
+/** Enough for two models that are trained together; they alternate between two sets of segments each. */
+const defaultSpareCheckpoints = 2;
 
 /**
  * A running weightcast cluster: a supervisor process and a process for each rank. All faces of weightcast are built
@@ -82,7 +85,7 @@ export class Cluster {
   readonly #fabricSecret: string;
   /** Ends what is asked of a supervisor that is no more. */
   readonly #lost = new AbortController();
-  #written = 0;
+  readonly #tensors: ClusterTensors;
   #stopped: Promise<void> | null = null;
 
   private constructor(
@@ -101,6 +104,13 @@ export class Cluster {
     this.#system = system;
     this.#supervisor = supervisor;
     this.#directory = directory;
+    this.#tensors = new ClusterTensors({
+      system,
+      supervisor,
+      ask: this.#ask,
+      host: hostname(),
+      threads: availableParallelism(),
+    });
     process_.exited.then((how) =>
       this.#lost.abort(new PeerLostError(`the supervisor process ended (${how})`)),
     );
@@ -123,6 +133,7 @@ export class Cluster {
       keys,
       ...(options.listen !== undefined && { remoteEndpoint: options.listen }),
       instances: options.instances,
+      spareCheckpoints: options.spareCheckpoints ?? defaultSpareCheckpoints,
       hosts: options.hosts ?? {},
       fabricSecret,
       host: {
@@ -172,13 +183,31 @@ export class Cluster {
    * new checkpoint is whole. Rejects with `CheckpointError` naming file and tensor.
    */
   async register(name: string, source: Source): Promise<CheckpointStatus> {
-    if (typeof source === 'object' && 'tensors' in source) return this.#registerTensors(name, source.tensors);
+    if (typeof source === 'object' && 'tensors' in source)
+      return this.#tensors.register(name, source.tensors);
     if (typeof source === 'object' && 'metas' in source) return this.#registerMetas(name, source.metas);
     const value =
       typeof source === 'string'
         ? ({ kind: 'path', path: resolve(source) } as const)
         : ({ kind: 'files', files: source.map((file) => resolve(file)) } as const);
     return this.#ask(toSupervisor.register, { checkpoint: name, source: value }, deadlines.load);
+  }
+
+  /**
+   * Lets go of a checkpoint, whose name is free then. Its host memory is kept for the next checkpoint of the same size.
+   * Rejects with `UsageError` while it is being installed or registered anew.
+   */
+  async unregister(name: string): Promise<void> {
+    await this.#ask(toSupervisor.unregister, { checkpoint: name }, deadlines.control);
+  }
+
+  /**
+   * Gives back the host memory of checkpoints that were replaced or unregistered, which is kept, pinned, for the next ones
+   * of the same sizes. Resolves with the bytes given back.
+   */
+  async releaseSpareMemory(): Promise<number> {
+    const { bytes } = await this.#ask(toSupervisor.releaseSpare, {}, deadlines.abort + deadlines.control);
+    return bytes;
   }
 
   /**
@@ -217,8 +246,8 @@ export class Cluster {
 
   /**
    * Writes where a registered checkpoint lies, so that another cluster can register it from there (`{ metas: file }`) and
-   * read it from this one's ranks, as long as these live and the checkpoint stays registered. Who can read the file can
-   * read the checkpoint: it is made for its owner only.
+   * read it from this one's ranks, as long as these live and the checkpoint stays registered; its host memory is not used
+   * for another one after that. Who can read the file can read the checkpoint: it is made for its owner only.
    */
   async saveMetas(name: string, file: string): Promise<void> {
     const exported = await this.#ask(toSupervisor.exportMetas, { checkpoint: name }, deadlines.open);
@@ -256,34 +285,20 @@ export class Cluster {
     return this.#ask(toSupervisor.register, { checkpoint: name, source }, deadlines.load);
   }
 
-  async #registerTensors(name: string, tensors: NamedTensors): Promise<CheckpointStatus> {
-    this.#written += 1;
-    const path = join(this.#directory.path, `tensors-${this.#written}`);
-    const manifest = await writeTensors(path, name, tensors);
-    return this.#ask(
-      toSupervisor.register,
-      { checkpoint: name, source: { kind: 'manifest', manifest } },
-      deadlines.load,
-    );
-  }
-
-  #ask = <E extends Parameters<typeof ask>[2]>(
-    exchange: E,
-    fields: Parameters<typeof ask<E>>[3],
-    deadlineMilliseconds: number,
-  ): ReturnType<typeof ask<E>> => {
+  #ask: AskSupervisor = (exchange, fields, deadlineMilliseconds) => {
     const options = { deadlineMilliseconds, signal: this.#lost.signal };
     return ask(this.#system, this.#supervisor as ActorRef<never>, exchange, fields, options).catch(
       (error) => {
         throw this.#lost.signal.aborted ? this.#lost.signal.reason : error;
       },
-    ) as ReturnType<typeof ask<E>>;
+    ) as never;
   };
 
   async #stop(): Promise<void> {
     await this.#process.stop(shutdownMilliseconds);
     await this.#system.stop(5_000);
     await this.#transport.close(1_000);
+    this.#tensors.close();
     this.#directory.close();
   }
 }

@@ -39,6 +39,12 @@ export class OutOfDeviceMemoryError extends WeightcastError {
   override readonly name = 'OutOfDeviceMemoryError';
 }
 
+/** Shared memory cannot hold a segment: names the segment, its bytes and what is free. */
+export class OutOfHostMemoryError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_OUT_OF_HOST_MEMORY';
+  override readonly name = 'OutOfHostMemoryError';
+}
+
 /** A GPU failed so that no call on it will succeed any more in this process: the process has to be started anew. */
 export class DeviceLostError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_DEVICE_LOST';
@@ -110,6 +116,7 @@ const classes = [
   CheckpointError,
   MemoryError,
   OutOfDeviceMemoryError,
+  OutOfHostMemoryError,
   DeviceLostError,
   NativeError,
   DeadlineError,

@@ -87,6 +87,13 @@ Napi::Float64Array NumbersArgument(const Napi::Value& value, const char* name) {
   return value.As<Napi::Float64Array>();
 }
 
+double* ProgressArgument(const Napi::Value& value) {
+  if (value.IsNull()) return nullptr;
+  Napi::Float64Array progress = NumbersArgument(value, "progress");
+  if (progress.ElementLength() == 0) throw Failure(code::kOutOfRange, "progress must have an element");
+  return progress.Data();
+}
+
 std::vector<uint64_t> WholeNumbers(const Napi::Value& value, const char* name, size_t group) {
   const Napi::Float64Array numbers = NumbersArgument(value, name);
   const size_t count = numbers.ElementLength();

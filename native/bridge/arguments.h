@@ -32,6 +32,9 @@ Napi::Array ArrayArgument(const Napi::Value& value, const char* name);
 Napi::Uint8Array BytesArgument(const Napi::Value& value, const char* name);
 Napi::Float64Array NumbersArgument(const Napi::Value& value, const char* name);
 
+/// Where threads count bytes, the first element of a Float64Array; null for null.
+double* ProgressArgument(const Napi::Value& value);
+
 /// The whole numbers of a Float64Array in groups of `group`, copied. Throws OUT_OF_RANGE if they do not come out even.
 std::vector<uint64_t> WholeNumbers(const Napi::Value& value, const char* name, size_t group);
 

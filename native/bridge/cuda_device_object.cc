@@ -121,11 +121,16 @@ Napi::Value CudaDeviceObject::Pin(const Napi::CallbackInfo& info) {
   return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, UndefinedValue);
 }
 
-void CudaDeviceObject::Unpin(const Napi::CallbackInfo& info) {
-  const MappingObject* const object = MappingObject::From(info[0]);
-  if (object == nullptr) ThrowArgumentType(info.Env(), "segment", "a Mapping");
-  // One that is pinned is still there when its object is closed.
-  if (const std::shared_ptr<Mapping> mapping = object->Last()) device_->Unpin(*mapping);
+Napi::Value CudaDeviceObject::Unpin(const Napi::CallbackInfo& info) {
+  const auto start = [&](Done done) {
+    const MappingObject* const object = MappingObject::From(info[0]);
+    if (object == nullptr) ThrowArgumentType(info.Env(), "segment", "a Mapping");
+    // One that is pinned is still there when its object is closed.
+    const std::shared_ptr<Mapping> mapping = object->Last();
+    if (!mapping) return done({});
+    device_->Unpin(*mapping, std::move(done));
+  };
+  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, UndefinedValue);
 }
 
 Napi::Value CudaDeviceObject::Upload(const Napi::CallbackInfo& info) {

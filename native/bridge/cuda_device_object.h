@@ -27,7 +27,7 @@ class CudaDeviceObject : public Napi::ObjectWrap<CudaDeviceObject> {
   Napi::Value Allocate(const Napi::CallbackInfo& info);
   Napi::Value OpenMemory(const Napi::CallbackInfo& info);
   Napi::Value Pin(const Napi::CallbackInfo& info);
-  void Unpin(const Napi::CallbackInfo& info);
+  Napi::Value Unpin(const Napi::CallbackInfo& info);
   Napi::Value Upload(const Napi::CallbackInfo& info);
   Napi::Value Copy(const Napi::CallbackInfo& info);
   Napi::Value Read(const Napi::CallbackInfo& info);

@@ -22,14 +22,6 @@ std::vector<ReadRange> RangesArgument(const Napi::Value& value) {
   return ranges;
 }
 
-/// Null for JavaScript's null.
-double* ProgressArgument(const Napi::Value& value) {
-  if (value.IsNull()) return nullptr;
-  Napi::Float64Array progress = NumbersArgument(value, "progress");
-  if (progress.ElementLength() == 0) throw Failure(code::kOutOfRange, "progress must have an element");
-  return progress.Data();
-}
-
 Peer::Order OrderArgument(const Napi::Object& options) {
   Peer::Order order;
   order.number = WholeArgument(options.Get("number"), "number");

@@ -19,12 +19,24 @@ Napi::Value Wrap(Napi::Env env, std::shared_ptr<Mapping> mapping) {
   return Environment::Of(env).mapping_class.New({Napi::External<std::shared_ptr<Mapping>>::New(env, &mapping)});
 }
 
+using Maker = std::shared_ptr<Mapping> (*)(const std::string& path, uint64_t bytes, int numa_node);
+
+Napi::Value MakeFile(const Napi::CallbackInfo& info, Maker make) {
+  return Guarded(info.Env(), [&] {
+    const std::string path = TextArgument(info[0], "path");
+    const uint64_t bytes = WholeArgument(info[1], "bytes");
+    const int numa_node = info[2].IsNumber() ? info[2].As<Napi::Number>().Int32Value() : -1;
+    return Wrap(info.Env(), make(path, bytes, numa_node));
+  });
+}
+
 }  // namespace
 
 Napi::Function MappingObject::Define(Napi::Env env) {
   return DefineClass(env, "Mapping",
                      {
                          StaticMethod<&MappingObject::Create>("create"),
+                         StaticMethod<&MappingObject::CreateEmpty>("createEmpty"),
                          StaticMethod<&MappingObject::OpenFile>("open"),
                          InstanceAccessor<&MappingObject::Path>("path"),
                          InstanceAccessor<&MappingObject::Bytes>("bytes"),
@@ -58,12 +70,11 @@ const std::shared_ptr<Mapping>& MappingObject::Open() const {
 }
 
 Napi::Value MappingObject::Create(const Napi::CallbackInfo& info) {
-  return Guarded(info.Env(), [&] {
-    const std::string path = TextArgument(info[0], "path");
-    const uint64_t bytes = WholeArgument(info[1], "bytes");
-    const int numa_node = info[2].IsNumber() ? info[2].As<Napi::Number>().Int32Value() : -1;
-    return Wrap(info.Env(), Mapping::Create(path, bytes, numa_node));
-  });
+  return MakeFile(info, Mapping::Create);
+}
+
+Napi::Value MappingObject::CreateEmpty(const Napi::CallbackInfo& info) {
+  return MakeFile(info, Mapping::CreateEmpty);
 }
 
 Napi::Value MappingObject::OpenFile(const Napi::CallbackInfo& info) {

@@ -23,6 +23,7 @@ class MappingObject : public Napi::ObjectWrap<MappingObject> {
 
  private:
   static Napi::Value Create(const Napi::CallbackInfo& info);
+  static Napi::Value CreateEmpty(const Napi::CallbackInfo& info);
   static Napi::Value OpenFile(const Napi::CallbackInfo& info);
 
   Napi::Value Path(const Napi::CallbackInfo& info);

@@ -23,6 +23,8 @@ class ThreadPoolObject : public Napi::ObjectWrap<ThreadPoolObject> {
   Napi::Value Copy(const Napi::CallbackInfo& info);
   Napi::Value CopyIn(const Napi::CallbackInfo& info);
   Napi::Value Load(const Napi::CallbackInfo& info);
+  Napi::Value Reserve(const Napi::CallbackInfo& info);
+  Napi::Value Write(const Napi::CallbackInfo& info);
   Napi::Value Digest(const Napi::CallbackInfo& info);
   void Close(const Napi::CallbackInfo& info);
 

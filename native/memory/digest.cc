@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "memory/progress_counter.h"
+
 namespace weightcast {
 namespace {
 
@@ -130,9 +132,11 @@ uint64_t DigestStart(const TensorPart& part) {
   return has_last_byte ? DigestPadding(part.tensor_bytes) : 0;
 }
 
-DigestJob::DigestJob(std::shared_ptr<Mapping> mapping, std::vector<TensorPart> parts, unsigned threads)
+DigestJob::DigestJob(std::shared_ptr<Mapping> mapping, std::vector<TensorPart> parts, double* progress,
+                     unsigned threads)
     : mapping_(std::move(mapping)),
       parts_(CheckedParts(std::move(parts), mapping_->bytes())),
+      progress_(progress),
       partition_(SizesOf(parts_), threads),
       digests_(parts_.size()) {
   Span read{mapping_->file(), UINT64_MAX, 0, false};
@@ -155,6 +159,7 @@ void DigestJob::Run(size_t piece) {
                          part.tensor_offset + row * part.tensor_pitch + column);
     });
     digests_[number].fetch_add(sum, std::memory_order_relaxed);
+    AddTo(progress_, bytes);
   });
 }
 

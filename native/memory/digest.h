@@ -62,8 +62,9 @@ uint64_t DigestStart(const TensorPart& part);
 
 class DigestJob : public Job {
  public:
+  /// `progress` counts the bytes so far, if it is not null. The caller keeps it alive until the job is done or dropped.
   /// Throws OUT_OF_RANGE.
-  DigestJob(std::shared_ptr<Mapping> mapping, std::vector<TensorPart> parts, unsigned threads);
+  DigestJob(std::shared_ptr<Mapping> mapping, std::vector<TensorPart> parts, double* progress, unsigned threads);
 
   size_t pieces() const override { return partition_.pieces(); }
   const std::vector<Span>& spans() const override { return spans_; }
@@ -75,6 +76,7 @@ class DigestJob : public Job {
  private:
   const std::shared_ptr<Mapping> mapping_;
   const std::vector<TensorPart> parts_;
+  double* const progress_;
   const Partition partition_;
   std::vector<Span> spans_;
   /// Sums so far: several threads may be in one part.

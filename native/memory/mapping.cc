@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -11,7 +12,6 @@
 
 #include "memory/numa.h"
 #include "system/byte_size.h"
-#include "system/failure.h"
 #include "system/unique_fd.h"
 
 namespace weightcast {
@@ -21,32 +21,68 @@ namespace {
 /// steps make sure that it gets on.
 constexpr uint64_t kReserveStep = uint64_t{256} << 20;
 
-std::string FreeBytes(int descriptor) {
+/// Huge pages of x86-64, and of 64-bit ARM with pages of 4 KiB.
+constexpr uint64_t kHugePage = uint64_t{2} << 20;
+
+/// Refuses what cannot succeed. tmpfs would fill up all that is left before it fails, which would starve its other
+/// users.
+void CheckFree(int descriptor, const std::string& path, uint64_t bytes) {
   struct statvfs found{};
-  if (fstatvfs(descriptor, &found) != 0) return "an unknown amount";
-  return ByteSize(static_cast<uint64_t>(found.f_bavail) * found.f_frsize);
+  // A tmpfs without a limit shows 0 blocks.
+  if (fstatvfs(descriptor, &found) != 0 || found.f_blocks == 0) return;
+  if (bytes / found.f_frsize > static_cast<uint64_t>(found.f_bavail)) throw ReserveFailure(ENOSPC, path, bytes);
 }
 
 void Reserve(int descriptor, const std::string& path, uint64_t bytes) {
-  struct statvfs file_system{};
-  // Asked first because tmpfs fills up all that is left before it fails, which would starve its other users. A
-  // tmpfs without a limit shows 0 blocks.
-  const bool hopeless = fstatvfs(descriptor, &file_system) == 0 && file_system.f_blocks > 0 &&
-                        bytes / file_system.f_frsize > static_cast<uint64_t>(file_system.f_bavail);
-  int error = hopeless ? ENOSPC : 0;
-  for (uint64_t offset = 0; offset < bytes && error == 0;) {
+  for (uint64_t offset = 0; offset < bytes;) {
     const uint64_t step = std::min(kReserveStep, bytes - offset);
-    error = posix_fallocate(descriptor, static_cast<off_t>(offset), static_cast<off_t>(step));
-    if (error == EINTR) {
-      error = 0;
-    } else {
-      offset += step;
-    }
+    const int error = posix_fallocate(descriptor, static_cast<off_t>(offset), static_cast<off_t>(step));
+    if (error == EINTR) continue;
+    if (error != 0) throw ReserveFailure(error, path, bytes);
+    offset += step;
   }
-  if (error != 0) {
-    throw Failure::System(error, "cannot reserve " + path + " (" + ByteSize(bytes) + " wanted, " +
-                                     FreeBytes(descriptor) + " free)");
+}
+
+/// Maps the file so that address and offset agree in their places within a huge page: only then can the kernel map one
+/// with one entry, or make one of small pages. Null when that fails, with errno set.
+void* MapAligned(uint64_t bytes, int protection, int descriptor) {
+  if (bytes < kHugePage) {
+    void* const address = mmap(nullptr, bytes, protection, MAP_SHARED, descriptor, 0);
+    return address == MAP_FAILED ? nullptr : address;
   }
+  const uint64_t room = bytes + kHugePage;
+  void* const reserved = mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) return nullptr;
+  const auto begin = reinterpret_cast<uintptr_t>(reserved);
+  const uintptr_t start = (begin + kHugePage - 1) / kHugePage * kHugePage;
+  void* const address =
+      mmap(reinterpret_cast<void*>(start), bytes, protection, MAP_SHARED | MAP_FIXED, descriptor, 0);
+  const int error = errno;
+  if (address == MAP_FAILED) {
+    munmap(reserved, room);
+    errno = error;
+    return nullptr;
+  }
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t end = (start + bytes + page - 1) / page * page;
+  if (start > begin) munmap(reserved, start - begin);
+  if (begin + room > end) munmap(reinterpret_cast<void*>(end), begin + room - end);
+  return address;
+}
+
+UniqueFd CreateFile(const std::string& path, uint64_t bytes, int numa_node) {
+  if (bytes == 0) throw Failure(code::kOutOfRange, "cannot create " + path + " with 0 bytes");
+  UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!file) throw Failure::System(errno, "cannot create " + path);
+  try {
+    CheckFree(file.get(), path, bytes);
+  } catch (...) {
+    unlink(path.c_str());
+    throw;
+  }
+  // Before the pages are there: where they lie is decided when they come.
+  if (numa_node >= 0 && NumaNodes() > 1) PreferNumaNode(file.get(), bytes, numa_node);
+  return file;
 }
 
 }  // namespace
@@ -57,15 +93,34 @@ void UnlinkFile(const std::string& path, const FileId& file) {
   if (unlink(path.c_str()) != 0 && errno != ENOENT) throw Failure::System(errno, "cannot unlink " + path);
 }
 
+Failure ReserveFailure(int error_number, const std::string& path, uint64_t bytes) {
+  struct statvfs found{};
+  const std::string free = statvfs(path.c_str(), &found) == 0
+                               ? ByteSize(static_cast<uint64_t>(found.f_bavail) * found.f_frsize)
+                               : "an unknown amount";
+  return Failure::System(error_number,
+                         "cannot reserve " + path + " (" + ByteSize(bytes) + " wanted, " + free + " free)");
+}
+
 std::shared_ptr<Mapping> Mapping::Create(const std::string& path, uint64_t bytes, int numa_node) {
-  if (bytes == 0) throw Failure(code::kOutOfRange, "cannot create " + path + " with 0 bytes");
-  const UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!file) throw Failure::System(errno, "cannot create " + path);
+  const UniqueFd file = CreateFile(path, bytes, numa_node);
   try {
-    // Before the pages are there: where they lie is decided when they come.
-    if (numa_node >= 0 && NumaNodes() > 1) PreferNumaNode(file.get(), bytes, numa_node);
     Reserve(file.get(), path, bytes);
     return std::shared_ptr<Mapping>(new Mapping(path, bytes, file.get(), true));
+  } catch (...) {
+    unlink(path.c_str());
+    throw;
+  }
+}
+
+std::shared_ptr<Mapping> Mapping::CreateEmpty(const std::string& path, uint64_t bytes, int numa_node) {
+  const UniqueFd file = CreateFile(path, bytes, numa_node);
+  try {
+    if (ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) throw ReserveFailure(errno, path, bytes);
+    std::shared_ptr<Mapping> mapping(new Mapping(path, bytes, file.get(), true));
+    // Where the file system gives huge pages to those who ask.
+    madvise(mapping->data(), bytes, MADV_HUGEPAGE);
+    return mapping;
   } catch (...) {
     unlink(path.c_str());
     throw;
@@ -98,8 +153,8 @@ Mapping::Mapping(std::string path, uint64_t bytes, int descriptor, bool writable
   if (fstat(descriptor, &found) != 0) throw Failure::System(errno, "cannot examine " + path_);
   file_ = {found.st_dev, found.st_ino};
   const int protection = PROT_READ | (writable ? PROT_WRITE : 0);
-  void* address = mmap(nullptr, bytes_, protection, MAP_SHARED, descriptor, 0);
-  if (address == MAP_FAILED) throw Failure::System(errno, "cannot map " + path_ + " (" + ByteSize(bytes_) + ")");
+  void* const address = MapAligned(bytes_, protection, descriptor);
+  if (address == nullptr) throw Failure::System(errno, "cannot map " + path_ + " (" + ByteSize(bytes_) + ")");
   data_ = static_cast<uint8_t*>(address);
 }
 

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "system/failure.h"
+
 namespace weightcast {
 
 /// Which file: the same for every name and every mapping of it.
@@ -21,15 +23,21 @@ struct FileId {
 /// Removes the name if it leads to this file; does nothing otherwise.
 void UnlinkFile(const std::string& path, const FileId& file);
 
-/// A whole file mapped with MAP_SHARED. Work that runs on other threads holds the shared pointer until it ends, so
-/// memory never goes while it is used. Safe among threads; what happens to bytes that two threads touch at once is
-/// the callers' business.
+/// What a refusal to reserve pages is told as: how much was wanted and how much is free.
+Failure ReserveFailure(int error_number, const std::string& path, uint64_t bytes);
+
+/// A whole file mapped with MAP_SHARED, at an address where huge pages can be mapped as such. Work that runs on other
+/// threads holds the shared pointer until it ends, so memory never goes while it is used. Safe among threads; what
+/// happens to bytes that two threads touch at once is the callers' business.
 class Mapping {
  public:
   /// Makes a file that must not exist yet (mode 0600), reserves all its pages, so that a full file system is an
   /// error here and never a signal later, and maps it for writing. The pages come from NUMA node `numa_node` as far as
   /// it has any and the kernel allows it; -1 for any node. Leaves no file behind when it fails.
   static std::shared_ptr<Mapping> Create(const std::string& path, uint64_t bytes, int numa_node = -1);
+  /// The same without the pages, which a ReserveJob brings: before it has, touching the memory may end in a signal.
+  /// What is hopeless is refused here all the same.
+  static std::shared_ptr<Mapping> CreateEmpty(const std::string& path, uint64_t bytes, int numa_node = -1);
   /// Maps an existing regular file of at least one byte. The caller sees to it that the file is not truncated
   /// while it is mapped.
   static std::shared_ptr<Mapping> Open(const std::string& path, bool writable);

@@ -53,15 +53,15 @@ export class Leases {
 
   async release(epoch: number): Promise<void> {
     if (!this.#lent.delete(epoch)) return;
-    const due = [...this.#due].filter((path) => !this.#isLent(path));
+    const due = [...this.#due].filter((path) => !this.isLent(path));
     for (const path of due) this.#due.delete(path);
     await this.#end(due);
   }
 
   /** At once what nobody has under lease, the rest when it is returned. */
   async forget(paths: readonly string[]): Promise<void> {
-    for (const path of paths) if (this.#isLent(path)) this.#due.add(path);
-    await this.#end(paths.filter((path) => !this.#isLent(path)));
+    for (const path of paths) if (this.isLent(path)) this.#due.add(path);
+    await this.#end(paths.filter((path) => !this.isLent(path)));
   }
 
   /** Segments that are lent. */
@@ -69,7 +69,8 @@ export class Leases {
     return new Set([...this.#lent.values()].flatMap((paths) => [...paths])).size;
   }
 
-  #isLent(path: string): boolean {
+  /** Whether somebody has it under lease. */
+  isLent(path: string): boolean {
     return [...this.#lent.values()].some((paths) => paths.has(path));
   }
 
@@ -77,6 +78,6 @@ export class Leases {
     const exposures = paths.flatMap((path) => this.#exposures.get(path) ?? []);
     for (const path of paths) this.#exposures.delete(path);
     await Promise.allSettled(exposures.map(async (exposure) => (await exposure).close()));
-    this.#segments.forget(paths);
+    await this.#segments.forget(paths);
   }
 }

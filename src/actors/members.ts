@@ -12,6 +12,8 @@ export interface RankMember {
   readonly deviceUuid: string;
   /** Where its host's segments lie. */
   readonly directory: string;
+  /** Identity of that directory: another one once all that lay there is gone. */
+  readonly memory: string;
   readonly nics: readonly string[];
   readonly reach: 'host' | 'cluster';
   readonly pid: number;
@@ -31,6 +33,8 @@ interface Entry {
 /** The ranks of the cluster, by number: the supervisor's ledger, without any effect. */
 export class Members {
   readonly #ranks = new Map<number, Entry>();
+  /** By host. */
+  readonly #memoryOf = new Map<string, string>();
 
   add(rank: number, restarts: RestartIntensity): void {
     this.#ranks.set(rank, { rank, restarts, state: 'joining', process: null, member: null });
@@ -58,10 +62,14 @@ export class Members {
     entry.member = null;
   }
 
-  ready(member: RankMember): void {
+  /** True if what lay in its host's memory is gone: all its ranks had left. */
+  ready(member: RankMember): boolean {
     const entry = this.#rank(member.rank);
     entry.state = 'ready';
     entry.member = member;
+    const known = this.#memoryOf.get(member.host);
+    this.#memoryOf.set(member.host, member.memory);
+    return known !== undefined && known !== member.memory;
   }
 
   /** False when the news is about an earlier life of the rank, or one that is not of the cluster any more. */

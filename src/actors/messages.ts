@@ -63,11 +63,11 @@ const foreignSource = z.object({
 });
 export type ForeignSource = z.infer<typeof foreignSource>;
 
-/** Where a checkpoint's bytes come from. A manifest describes segments that lie in shared memory already. */
+/** Where a checkpoint's bytes come from. What was written into reserved segments has a manifest with its digests. */
 const loadable = [
   z.object({ kind: z.literal('path'), path: z.string().min(1) }),
   z.object({ kind: z.literal('files'), files: z.array(z.string().min(1)).min(1) }),
-  z.object({ kind: z.literal('manifest'), manifest: binary }),
+  z.object({ kind: z.literal('written'), reservation: z.int(), manifest: binary }),
 ] as const;
 const source = z.discriminatedUnion('kind', [
   ...loadable,
@@ -81,18 +81,26 @@ const source = z.discriminatedUnion('kind', [
 ]);
 export type CheckpointSource = z.infer<typeof source>;
 
-/** One rank's share of loading: its encoded manifest, digests still blank, and what to read into its own segment. */
+/** One rank's share of loading: its encoded manifest, and what to read into its own segment. */
 const loadOrder = z.object({
   rank,
   manifest: binary,
   segment: z.string().nullable(),
+  /** The segment is there already, of the right size: what it holds is written over. */
+  isThere: z.boolean(),
   reads: z.array(z.object({ path: z.string(), ranges: doubles })),
+  /** The manifest's digests are still blank, and the rank is to find them. */
+  digest: z.boolean(),
 });
 export type LoadOrder = z.infer<typeof loadOrder>;
 
 /** Shared memory that ranks of a host can reach by its path. */
 const segment = z.object({ path: z.string(), host: z.string() });
 export type Segment = z.infer<typeof segment>;
+
+/** A segment that weightcast makes, and the rank whose share of a checkpoint it takes. */
+const ownSegment = z.object({ ...segment.shape, rank, bytes });
+export type OwnSegment = z.infer<typeof ownSegment>;
 
 /** `Plan` of plan/buckets.ts. */
 const plan = z.object({
@@ -197,6 +205,8 @@ const status = z.object({
     }),
   ),
   checkpoints: z.array(checkpointStatus),
+  /** Host memory of checkpoints that are no longer registered, kept for the next one of the same size. */
+  spareBytes: bytes,
 });
 export type ClusterStatus = z.infer<typeof status>;
 
@@ -217,6 +227,26 @@ export type UpdateOptions = z.infer<typeof updateOptions>;
 
 export const toSupervisor = {
   register: request('register', { checkpoint: name, source }, checkpointStatus),
+  /** Rejected while it is being installed, registered anew, or read by another host. */
+  unregister: request('unregister', { checkpoint: name }, nothing),
+  /**
+   * Segments on `host` for tensors of these sizes, dealt out in runs to its ranks. `writer` fills them and then registers
+   * what it wrote, and is told when they are forgotten.
+   */
+  reserve: request(
+    'reserve',
+    { checkpoint: name, host: z.string(), bytes: doubles, writer: address },
+    z.object({
+      reservation: z.int(),
+      /** Those that are there already are written over; the writer makes the others. */
+      isThere: z.boolean(),
+      segments: z.array(z.object({ ...ownSegment.shape, tensors: z.int() })),
+    }),
+  ),
+  /** The writer could not fill what it reserved, and has removed what it made. */
+  cancelReservation: request('cancel-reservation', { reservation: z.int() }, nothing),
+  /** Gives back the host memory that is kept for checkpoints to come. */
+  releaseSpare: request('release-spare', {}, z.object({ bytes })),
   update: request('update', { checkpoint: name, options: updateOptions }, updateReport),
   /** A new instance joins the cluster: rank processes are started for it. Answered when they are there. */
   addInstance: request('add-instance', { instance: instanceOptions }, status),
@@ -239,6 +269,8 @@ export const toSupervisor = {
     host: z.string(),
     /** Where its host's segments lie. */
     directory: z.string(),
+    /** Identity of that directory: another one once all that lay there is gone. */
+    memory: z.string(),
     /** The RDMA ports that it uses; none where it has none. */
     nics: z.array(z.string()),
     /** Whether its collective also joins ranks of other hosts. */
@@ -267,6 +299,7 @@ export type SupervisorMessage =
       readonly process: LaunchedRank;
       readonly reason: string;
     }
+  | { readonly type: 'writer-down'; readonly writer: ActorRef<WriterMessage> }
   | { readonly type: 'engines-touched'; readonly instances: readonly string[] }
   /** A registration or an update is over; `settle` does what follows from it. */
   | { readonly type: 'work-ended'; readonly work: Work; readonly settle: () => void };
@@ -280,6 +313,7 @@ export interface Registered {
   readonly status: CheckpointStatus;
   readonly layout: string;
   readonly manifest: Uint8Array;
+  /** Its own and those of files that were adopted. */
   readonly segments: readonly HeldSegment[];
 }
 
@@ -333,8 +367,16 @@ export const toPlanner = {
       source: z.discriminatedUnion('kind', loadable),
       segmentName: z.string(),
       ranks: z.array(z.object({ rank, host: z.string(), directory: z.string() })),
+      /** Sets of segments that may be used again. */
+      spare: z.array(z.array(ownSegment)),
     },
-    z.object({ orders: z.array(loadOrder) }),
+    z.object({
+      orders: z.array(loadOrder),
+      /** Index of the spare set that is used. */
+      reused: z.int().nullable(),
+      /** What the orders have ranks make, or write over; empty if it was written before. */
+      segments: z.array(ownSegment),
+    }),
   ),
   merge: request('merge', { parts: z.array(z.object({ manifest: binary, digests: longs })) }, merged),
   /** A manifest that is whole already. */
@@ -421,7 +463,8 @@ export type Streamed = z.infer<typeof streamed>;
 
 export const toRank = {
   load: request('load', { order: loadOrder }, z.object({ digests: longs })),
-  forget: notice('forget', { segments: z.array(z.string()) }),
+  /** Answered when the memory has been given back, or will be with the last lease on it. */
+  forget: request('forget', { segments: z.array(z.string()) }, nothing),
   /** Lets ranks of other hosts read segments, which stay until the lease is returned. */
   lease: request(
     'lease',
@@ -446,8 +489,9 @@ export const toRank = {
       freeBytes: bytes,
       /** What suits the device. */
       bucketBytes: bytes,
-      layout: z.string().nullable(),
-      planDigest: z.string().nullable(),
+      /** Manifests and plans that the rank still has from earlier updates, by layout and by digest. */
+      layouts: z.array(z.string()),
+      planDigests: z.array(z.string()),
       communicatorId: binary.nullable(),
     }),
   ),
@@ -591,6 +635,12 @@ export type SwarmMessage =
 export type BridgeGroupMessage =
   | { readonly type: 'open-bridge'; readonly instance: InstanceOptions }
   | { readonly type: 'close-bridge'; readonly instance: InstanceOptions };
+
+// ── to a writer of tensors, in the process that owns the cluster ───────────────────────────────────────────────
+
+export const toWriter = { forget: toRank.forget };
+
+export type WriterMessage = MessageIn<typeof toWriter>;
 
 // ── to an observer, in the process that owns the cluster ───────────────────────────────────────────────────────
 

@@ -35,8 +35,8 @@ interface Prepared {
   readonly member: RankMember;
   readonly freeBytes: number;
   readonly bucketBytes: number;
-  readonly layout: string | null;
-  readonly planDigest: string | null;
+  readonly layouts: readonly string[];
+  readonly planDigests: readonly string[];
 }
 
 /** A rank that refuses even after this many smaller plans is not short of memory for a moment. */
@@ -133,7 +133,7 @@ export class Opener {
     const { checkpoint, options } = order;
     const { plan } = planned;
     const communicator = order.communicators.of(group.map(({ member }) => member)).offer();
-    const opens = group.map(({ member, freeBytes, layout, planDigest }) => {
+    const opens = group.map(({ member, freeBytes, layouts, planDigests }) => {
       const question = {
         epoch,
         version: versionOf(checkpoint),
@@ -141,8 +141,8 @@ export class Opener {
         communicator,
         planDigest: plan.digest,
         layout: plan.layout,
-        plan: planDigest === plan.digest ? null : plan,
-        manifest: layout === plan.layout ? null : (planned.manifest ?? checkpoint.manifest),
+        plan: planDigests.includes(plan.digest) ? null : plan,
+        manifest: layouts.includes(plan.layout) ? null : (planned.manifest ?? checkpoint.manifest),
         reception: this.#receptionOf(member, planned),
         // Half of what the plan left alone.
         reserveBytes: (freeBytes * (1 - options.memoryFraction)) / 2,

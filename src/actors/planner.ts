@@ -10,7 +10,7 @@ import { type BadTensor, combineParts } from '../checkpoint/parts.ts';
 import type { CheckpointIndex } from '../checkpoint/source.ts';
 import { asFailure, UsageError, VerificationError } from '../errors.ts';
 import { type Plan, planUpdate } from '../plan/buckets.ts';
-import { dealFiles, dealManifest } from '../plan/loading.ts';
+import { type Dealing, dealFiles, dealWritten } from '../plan/dealing.ts';
 import { PlanCache } from '../plan/plan-cache.ts';
 import { planReception, servedBy } from '../plan/reception.ts';
 import { cutSlices, type Slices } from '../plan/slices.ts';
@@ -65,23 +65,32 @@ export class PlannerActor implements Actor<PlannerMessage> {
     }
   }
 
-  async #planLoading({ checkpoint, source, segmentName, ranks }: MessageOf<'plan-loading'>) {
-    const shares =
-      source.kind === 'manifest'
-        ? dealManifest(decodeManifest(source.manifest), ranks)
-        : dealFiles({
-            checkpoint,
-            index: await this.#ports.openCheckpoint(source.kind === 'path' ? source.path : source.files),
-            segmentName,
-            ranks,
-          });
+  async #planLoading(message: MessageOf<'plan-loading'>) {
+    const { shares, segments, reused } = await this.#deal(message);
     const orders = shares.map(({ rank, manifest, segment, reads }) => ({
       rank,
       manifest: encodeManifest(manifest),
       segment,
+      isThere: reused !== null,
       reads: [...reads],
+      digest: message.source.kind !== 'written',
     }));
-    return { orders };
+    return { orders, reused, segments: [...segments] };
+  }
+
+  async #deal({
+    checkpoint,
+    source,
+    segmentName,
+    ranks,
+    spare,
+  }: MessageOf<'plan-loading'>): Promise<Dealing> {
+    if (source.kind === 'written') {
+      const shares = dealWritten(decodeManifest(source.manifest), ranks);
+      return { shares, segments: [], reused: null };
+    }
+    const index = await this.#ports.openCheckpoint(source.kind === 'path' ? source.path : source.files);
+    return dealFiles({ checkpoint, index, segmentName, ranks, spare });
   }
 
   #merge({ parts }: MessageOf<'merge'>): Merged {

@@ -11,6 +11,8 @@ export interface RankPorts {
   readonly host: string;
   /** Where the host's segments lie. */
   readonly directory: string;
+  /** Identity of that directory: another one once all that lay there is gone. */
+  readonly memory: string;
   readonly pid: number;
   readonly device: Device;
   readonly segments: SegmentStore;

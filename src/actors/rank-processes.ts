@@ -22,6 +22,8 @@ export interface RankNews {
   /** A life of the rank is over; also called when the next one begins. `returns`: there is to be a next one. */
   onLost(rank: number, reason: string, returns: boolean): void;
   onReady(rank: number): void;
+  /** All that lay in the memory of a host is gone. */
+  onMemoryLost(host: string, context: Context<SupervisorMessage>): void;
   /** It cannot be kept alive. */
   onFatal(rank: number, error: WeightcastError): void;
 }
@@ -87,7 +89,7 @@ export class RankProcesses {
   ): void {
     const { rank, ref, host } = member;
     if (!this.#members.has(rank)) return;
-    this.#members.ready(member);
+    if (this.#members.ready(member)) this.#news.onMemoryLost(host, context);
     // Those who were there have joined communicators together with the life of the rank that this one replaces.
     this.#news.onReady(rank);
     const forgotten = this.#forgotten.of(host);

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
+import type { Manifest } from '../checkpoint/manifest.ts';
 import type { LoadJob } from '../checkpoint/segment-store.ts';
 import {
   AbortedError,
@@ -13,6 +13,7 @@ import { SLOTS } from '../plan/memory-budget.ts';
 import type { Plan } from '../plan/plan.ts';
 import { Attempt } from './attempt.ts';
 import { BucketActor } from './bucket.ts';
+import { HeldLayouts } from './held-layouts.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import { type Exposed, Leases } from './leases.ts';
 import type {
@@ -53,9 +54,7 @@ export class RankActor implements Actor<RankMessage> {
   #streamReply: Reply<Streamed> | null = null;
   #ticking = false;
   #load: { job: LoadJob; reply: Reply<{ digests: BigUint64Array }> } | null = null;
-  /** Kept from update to update: an unchanged layout is not sent again. */
-  #manifest: { layout: string; value: Manifest } | null = null;
-  #plan: Plan | null = null;
+  readonly #held = new HeldLayouts();
   #communicator: { number: number; ranks: Uint32Array; collective: Collective } | null = null;
   readonly #leases: Leases;
   /** What this rank receives in the running attempt, and from whom it hears what to read. */
@@ -78,6 +77,7 @@ export class RankActor implements Actor<RankMessage> {
       deviceUuid: this.#ports.device.uuid,
       host: this.#ports.host,
       directory: this.#ports.directory,
+      memory: this.#ports.memory,
       nics: [...this.#ports.nics],
       reach: this.#ports.reach,
       pid: this.#ports.pid,
@@ -92,7 +92,7 @@ export class RankActor implements Actor<RankMessage> {
       case 'load-ended':
         return this.#endLoad(message, context);
       case 'forget':
-        return this.#leases.forget(message.segments);
+        return this.#forget(message, context);
       case 'lease':
         return this.#lease(message, context);
       case 'expose':
@@ -140,6 +140,11 @@ export class RankActor implements Actor<RankMessage> {
   #startLoad(message: MessageOf<'load'>, context: Context<RankMessage>): void {
     // The supervisor runs one registration at a time, so that the load before this one is of no use any more.
     this.#load?.reply.fail(new AbortedError('another registration has begun'));
+    const { segment } = message.order;
+    if (segment !== null && this.#leases.isLent(segment)) {
+      context.fail(new WeightcastError(`${segment} is lent to another host, and cannot be written over`));
+      return;
+    }
     const job = this.#ports.segments.load(message.order);
     this.#load = { job, reply: context.deferReply(message) };
     this.#tick(context);
@@ -157,6 +162,14 @@ export class RankActor implements Actor<RankMessage> {
     this.#load = null;
     if (result instanceof WeightcastError) load.reply.fail(result);
     else load.reply.succeed({ digests: result });
+  }
+
+  #forget(message: MessageOf<'forget'>, context: Context<RankMessage>): void {
+    const reply = context.deferReply(message);
+    this.#leases.forget(message.segments).then(
+      () => reply.succeed({}),
+      (error) => reply.fail(asFailure(error)),
+    );
   }
 
   // ── lending to other hosts ───────────────────────────────────────────────────────────────────────────────────
@@ -196,8 +209,8 @@ export class RankActor implements Actor<RankMessage> {
     context.reply(message, {
       freeBytes: this.#ports.device.memory().free,
       bucketBytes: this.#ports.device.bucketBytes,
-      layout: this.#manifest?.layout ?? null,
-      planDigest: this.#plan?.digest ?? null,
+      layouts: this.#held.layouts,
+      planDigests: this.#held.planDigests,
       communicatorId,
     });
   }
@@ -218,20 +231,16 @@ export class RankActor implements Actor<RankMessage> {
   }
 
   async #openAttempt(message: MessageOf<'open'>, context: Context<RankMessage>): Promise<Opened> {
-    if (message.plan !== null) this.#plan = message.plan;
-    if (message.manifest !== null) {
-      this.#manifest = { layout: message.layout, value: decodeManifest(message.manifest) };
-    }
-    const [plan, manifest] = [this.#plan, this.#manifest];
-    if (plan?.digest !== message.planDigest || manifest?.layout !== message.layout)
+    const { plan, manifest } = this.#held.use(message);
+    if (plan === undefined || manifest === undefined)
       throw new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`);
     this.#reserveBytes = message.reserveBytes;
     const { epoch, version, verify, communicator } = message;
-    const order = { epoch, version, verify, plan, manifest: manifest.value };
+    const order = { epoch, version, verify, plan, manifest };
     let receiving: Receiving | null = null;
     try {
       const collective = communicator && (await this.#joinCommunicator(communicator, plan.ranks));
-      receiving = await this.#openReceiving(message.reception, plan, manifest.value, context);
+      receiving = await this.#openReceiving(message.reception, plan, manifest, context);
       this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective, receiving);
       const { linkAddress } = this.#attempt;
       return { outcome: 'open', linkAddress, receiving: (await receiving?.source()) ?? null };
@@ -389,6 +398,8 @@ export class RankActor implements Actor<RankMessage> {
     const { rank } = this.#ports;
     if (this.#load !== null) {
       const { job } = this.#load;
+      // What was written before has only to be made ready.
+      if (job.totalBytes === 0) return null;
       return { activity: 'load', rank, doneBytes: job.doneBytes(), totalBytes: job.totalBytes };
     }
     if (this.#stream === null) return null;

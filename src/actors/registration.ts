@@ -4,9 +4,9 @@ import type { ActorRef, Context } from './kernel/index.ts';
 import type { RankMember } from './members.ts';
 import {
   type CheckpointSource,
+  type OwnSegment,
   type PlannerMessage,
   type Registered,
-  type Segment,
   type SupervisorMessage,
   toPlanner,
   toRank,
@@ -15,12 +15,19 @@ import {
 export interface RegistrationOrder {
   readonly checkpoint: string;
   readonly source: CheckpointSource;
-  /** With the rank behind it, the name of each rank's segment in its host's directory. */
+  /** With the rank behind it, the name of each rank's segment in its host's directory, if it is new. */
   readonly segmentName: string;
+  /** Sets of segments that may be used again, the best first. */
+  readonly spare: readonly (readonly OwnSegment[])[];
   readonly ranks: readonly RankMember[];
+  /** From when on the time counts that it took. */
+  readonly startedAt: number;
   readonly planner: ActorRef<PlannerMessage>;
-  /** Called before ranks make these segments; if the registration then fails, they are to be forgotten. */
-  readonly onLoading: (segments: readonly Segment[]) => void;
+  /**
+   * Called before ranks fill these segments, if they are to fill any; `reused` is the set of `spare` that they are. Returns
+   * false if that is no longer spare: then others are found.
+   */
+  readonly onLoading: (segments: readonly OwnSegment[], reused: readonly OwnSegment[] | null) => boolean;
 }
 
 /**
@@ -32,25 +39,14 @@ export async function registerCheckpoint(
   order: RegistrationOrder,
   signal: AbortSignal,
 ): Promise<Registered> {
-  const { checkpoint, source, segmentName, ranks, planner } = order;
-  const startedAt = context.clock.now();
+  const { ranks, planner, startedAt, source } = order;
   if (source.kind === 'metas') return adoptMetas(context, order, source, signal);
-  const members = ranks.map(({ rank, host, directory }) => ({ rank, host, directory }));
-  const { orders } = await ask(
-    context,
-    planner,
-    toPlanner.planLoading,
-    { checkpoint, source, segmentName, ranks: members },
-    { deadlineMilliseconds: deadlines.plan, signal },
-  );
+  const orders =
+    (await planLoading(context, order, source, order.spare, signal)) ??
+    (await planLoading(context, order, source, [], signal));
   const memberOf = new Map(ranks.map((member) => [member.rank, member]));
-  order.onLoading(
-    orders.flatMap(({ rank, segment }) => {
-      return segment === null ? [] : [{ path: segment, host: memberOf.get(rank)!.host }];
-    }),
-  );
   const parts = await Promise.all(
-    orders.map(async (share) => {
+    orders!.map(async (share) => {
       const options = { deadlineMilliseconds: deadlines.load, signal };
       const { digests } = await ask(
         context,
@@ -74,7 +70,7 @@ export async function registerCheckpoint(
   return {
     copies: [],
     foreign: null,
-    status: { checkpoint, digest, tensors, bytes, seconds },
+    status: { checkpoint: order.checkpoint, digest, tensors, bytes, seconds },
     layout,
     manifest,
     segments,
@@ -93,4 +89,29 @@ async function adoptMetas(
   const { layout, digest, tensors, bytes, manifest } = adopted;
   const status = { checkpoint, digest, tensors, bytes, seconds: 0 };
   return { copies: [], foreign: { secret, sources }, status, layout, manifest, segments: [] };
+}
+
+/** Null if the spare set that was chosen has been taken by somebody else meanwhile. */
+async function planLoading(
+  context: Context<SupervisorMessage>,
+  { checkpoint, segmentName, ranks, planner, onLoading }: RegistrationOrder,
+  source: Exclude<CheckpointSource, { kind: 'metas' }>,
+  spare: RegistrationOrder['spare'],
+  signal: AbortSignal,
+) {
+  const { orders, reused, segments } = await ask(
+    context,
+    planner,
+    toPlanner.planLoading,
+    {
+      checkpoint,
+      source,
+      segmentName,
+      ranks: ranks.map(({ rank, host, directory }) => ({ rank, host, directory })),
+      spare: spare.map((set) => [...set]),
+    },
+    { deadlineMilliseconds: deadlines.plan, signal },
+  );
+  if (segments.length === 0) return orders;
+  return onLoading(segments, reused === null ? null : spare[reused]!) ? orders : null;
 }

@@ -27,7 +27,7 @@ interface Served {
 export class Sources {
   readonly #scope: UpdateScope;
   /** The epochs that leases were taken for. */
-  readonly #epochs: number[] = [];
+  #epochs: number[] = [];
   readonly #served = new Map<number, Served>();
   /** What nobody serves, until another rank of its host does. */
   #orphans: Served[] = [];
@@ -131,6 +131,8 @@ export class Sources {
       for (const { ref } of order.readyRanks()) context.tell(ref, { type: 'return-lease', epoch });
       context.tell(order.swarm, { type: 'close-swarm', swarm: this.swarm, epoch });
     }
+    // Who adopts from here on would lend for ever.
+    this.#epochs = [];
     this.#served.clear();
     this.#orphans = [];
   }

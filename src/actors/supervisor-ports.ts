@@ -7,8 +7,8 @@ export interface SupervisorPorts extends PlannerPorts {
   /** Starts the process of one rank of an instance. It reports with `rank-ready` when it is up. */
   launchRank(rank: number, instance: InstanceOptions): LaunchedRank;
   engineClient(instance: InstanceOptions): EngineClient;
-  /** With the rank behind it, what the segments of one registration are called. */
-  segmentName(registration: number): string;
+  /** With the rank behind it, what the segments of one set are called. */
+  segmentName(set: number): string;
 }
 
 export interface LaunchedRank {

@@ -6,30 +6,28 @@ import {
   UsageError,
   type WeightcastError,
 } from '../errors.ts';
-import type { Copy } from '../plan/reception.ts';
 import { BridgeGroupActor, bridgesOfGroup } from './bridge-group.ts';
+import { CheckpointShelf } from './checkpoint-shelf.ts';
+import { Checkpoints } from './checkpoints.ts';
 import { CommunicatorKeepers } from './communicator-keeper.ts';
 import { swarmEntrance } from './entrances.ts';
-import { exposeCheckpoint } from './exported-metas.ts';
 import { ForgottenSegments } from './forgotten-segments.ts';
 import { groupsOf } from './groups.ts';
 import type { InstanceOptions } from './instance-options.ts';
 import { Instances } from './instances.ts';
-import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
+import type { Actor, ActorRef, Context, Reply, ReplyOf, Request } from './kernel/index.ts';
 import { Members } from './members.ts';
 import type {
   BridgeGroupMessage,
   ClusterStatus,
   ObserverMessage,
   PlannerMessage,
-  Registered,
   Segment,
   SupervisorMessage,
   SwarmMessage,
 } from './messages.ts';
 import { PlannerActor } from './planner.ts';
 import { RankProcesses } from './rank-processes.ts';
-import { registerCheckpoint } from './registration.ts';
 import type { SupervisorPorts } from './supervisor-ports.ts';
 import { SwarmActor } from './swarm.ts';
 import { Update, type UpdateOutcome } from './update.ts';
@@ -39,6 +37,8 @@ type MessageOf<T extends SupervisorMessage['type']> = Extract<SupervisorMessage,
 
 export interface SupervisorOptions {
   readonly instances: readonly InstanceOptions[];
+  /** How many checkpoints' host memory is kept for the next ones of the same size. */
+  readonly spareCheckpoints: number;
 }
 
 /** A piece of work that has begun, and what its end means. */
@@ -56,8 +56,6 @@ interface Waiting {
   readonly onFailure: () => void;
 }
 
-/** Registered checkpoints hold host memory; more than this is a leak and not a plan. */
-const checkpointLimit = 16;
 const observerLimit = 16;
 /** The supervisor's children are the planner, the swarm and these; each has bridges for children. */
 const bridgeGroupLimit = 24;
@@ -73,8 +71,8 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   readonly #instances = new Instances();
   readonly #works = new Works();
   readonly #communicators = new CommunicatorKeepers();
-  readonly #checkpoints = new Map<string, Registered>();
-  readonly #forgotten = new ForgottenSegments();
+  readonly #shelf: CheckpointShelf;
+  readonly #checkpoints: Checkpoints;
   readonly #processes: RankProcesses;
   readonly #observers: ActorRef<ObserverMessage>[] = [];
   readonly #bridgeGroups: { readonly ref: ActorRef<BridgeGroupMessage>; readonly names: Set<string> }[] = [];
@@ -83,25 +81,34 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   /** Those that are running. */
   readonly #updates = new Map<Work, Update>();
   #epoch = 0;
-  #registrations = 0;
   #waiting: Waiting[] = [];
 
-  constructor(options: SupervisorOptions, ports: SupervisorPorts) {
+  /** `shelf`: for those who want to look into it. */
+  constructor(
+    options: SupervisorOptions,
+    ports: SupervisorPorts,
+    shelf = new CheckpointShelf(options.spareCheckpoints),
+  ) {
     this.#options = options;
     this.#ports = ports;
-    this.#processes = new RankProcesses(this.#members, ports, this.#forgotten, {
+    this.#shelf = shelf;
+    const forgotten = new ForgottenSegments();
+    this.#checkpoints = new Checkpoints(shelf, this.#members, forgotten, (set) => ports.segmentName(set));
+    this.#processes = new RankProcesses(this.#members, ports, forgotten, {
       onLost: (rank, reason, returns) => this.#loseRank(rank, reason, returns),
       onReady: (rank) => {
         this.#communicators.lose(rank);
         for (const [{ ranks }, update] of this.#updates) if (!ranks.has(rank)) update.sourceReady(rank);
         this.#answerWaiting();
       },
+      onMemoryLost: (host, context) => this.#checkpoints.memoryLost(host, context),
       onFatal: (rank, error) => this.#giveUp(rank, error),
     });
   }
 
   started(context: Context<SupervisorMessage>): void {
     this.#planner = context.spawn('planner', () => new PlannerActor(this.#ports));
+    this.#checkpoints.started(this.#planner);
     this.#swarm = context.spawn('swarm', () => new SwarmActor(), swarmEntrance);
     for (const instance of this.#options.instances) this.#join(instance, context);
   }
@@ -110,6 +117,17 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     switch (message.type) {
       case 'register':
         return this.#register(message, context);
+      case 'unregister':
+        return this.#unregister(message, context);
+      case 'reserve':
+        return this.#reserve(message, context);
+      case 'cancel-reservation':
+        this.#checkpoints.cancelReservation(message.reservation, context);
+        return context.reply(message, {});
+      case 'release-spare':
+        return this.#releaseSpare(message, context);
+      case 'writer-down':
+        return this.#checkpoints.writerDown(message.writer, context);
       case 'update':
         return this.#update(message, context);
       case 'export-metas':
@@ -237,78 +255,62 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     const { checkpoint, source } = message;
     const reply = context.deferReply(message);
     this.#begin(reply, context, () => {
-      if (this.#checkpoints.size >= checkpointLimit && !this.#checkpoints.has(checkpoint)) {
-        throw new UsageError(
-          `${checkpointLimit} checkpoints are registered; there is no room for ${checkpoint}`,
-        );
+      try {
+        const ranks = this.#members.allJoined();
+        if (ranks.length === 0) {
+          // Those that are left may do.
+          this.#checkAlive(this.#instances.names);
+          throw new UsageError(`there is no rank that could hold ${checkpoint}`);
+        }
+        const work = this.#work('registration', `registering ${checkpoint}`, checkpoint, [], ranks);
+        return { work, begun: this.#checkpoints.register(message, ranks, context, work.abort.signal) };
+      } catch (error) {
+        if (source.kind === 'written') this.#checkpoints.putBack(source.reservation, context);
+        throw error;
       }
-      const ranks = this.#members.allJoined();
-      if (ranks.length === 0) {
-        // Those that are left may do.
-        this.#checkAlive(this.#instances.names);
-        throw new UsageError(`there is no rank that could hold ${checkpoint}`);
-      }
-      const work = this.#work('registration', `registering ${checkpoint}`, checkpoint, [], ranks);
-      this.#registrations += 1;
-      const segmentName = this.#ports.segmentName(this.#registrations);
-      let made: readonly Segment[] = [];
-      const onLoading = (segments: readonly Segment[]) => {
-        made = segments;
-      };
-      const order = { checkpoint, source, segmentName, ranks, planner: this.#planner, onLoading };
-      const begun = {
-        run: registerCheckpoint(context, order, work.abort.signal),
-        commit: (registered: Registered) => {
-          this.#replaceCheckpoint(checkpoint, registered, context);
-          return registered.status;
-        },
-        rollback: () => this.#forget(made, context),
-      };
-      return { work, begun };
     });
   }
 
-  /** Only now, with the new one whole, does the old checkpoint of that name go. */
-  #replaceCheckpoint(name: string, registered: Registered, context: Context<SupervisorMessage>): void {
-    const old = this.#checkpoints.get(name);
-    this.#checkpoints.set(name, registered);
-    if (old === undefined) return;
-    const kept = new Set(registered.segments.map(({ path }) => path));
-    this.#forget(
-      [...old.segments, ...old.copies].filter(({ path }) => !kept.has(path)),
-      context,
-    );
-    if (old.layout !== registered.layout)
-      context.tell(this.#planner, { type: 'forget-layout', layout: old.layout });
+  #unregister(message: MessageOf<'unregister'>, context: Context<SupervisorMessage>): void {
+    const { checkpoint } = message;
+    this.#answer(message, context, () => {
+      this.#works.checkFree({ kind: 'unregistration', checkpoint, instances: [] });
+      this.#checkpoints.unregister(checkpoint, context);
+      return {};
+    });
   }
 
-  /** What was received while the checkpoint was replaced cannot be: an update keeps it from that. */
-  #addCopies(name: string, copies: readonly Copy[]): void {
-    const checkpoint = this.#checkpoints.get(name);
-    if (checkpoint === undefined || copies.length === 0) return;
-    this.#checkpoints.set(name, { ...checkpoint, copies: [...checkpoint.copies, ...copies] });
+  #reserve(message: MessageOf<'reserve'>, context: Context<SupervisorMessage>): void {
+    const { checkpoint } = message;
+    this.#answer(message, context, () => {
+      // What cannot be registered now need not be written first.
+      this.#works.checkFree({ kind: 'registration', checkpoint, instances: [] });
+      return this.#checkpoints.reserve(message, context);
+    });
   }
 
-  #forget(segments: readonly Segment[], context: Context<SupervisorMessage>): void {
-    const pathsOf = this.#forgotten.add(segments);
-    for (const { ref, host } of this.#members.allReady()) {
-      const paths = pathsOf.get(host);
-      if (paths !== undefined) context.tell(ref, { type: 'forget', segments: [...paths] });
+  /** Answers at once; a throw is the answer too. */
+  #answer<Q extends SupervisorMessage & Request<unknown>>(
+    message: Q,
+    context: Context<SupervisorMessage>,
+    make: () => ReplyOf<Q>,
+  ): void {
+    try {
+      context.reply(message, make());
+    } catch (thrown) {
+      context.fail(asFailure(thrown));
     }
+  }
+
+  #releaseSpare(message: MessageOf<'release-spare'>, context: Context<SupervisorMessage>): void {
+    const reply = context.deferReply(message);
+    void this.#checkpoints.releaseSpare(context).then((bytes) => reply.succeed({ bytes }));
   }
 
   #exportMetas(message: MessageOf<'export-metas'>, context: Context<SupervisorMessage>): void {
     const reply = context.deferReply(message);
-    const checkpoint = this.#checkpoints.get(message.checkpoint);
-    if (checkpoint === undefined) {
-      reply.fail(new UsageError(`no checkpoint ${message.checkpoint} is registered`));
-      return;
-    }
-    exposeCheckpoint(context, checkpoint, this.#members.allReady()).then(
-      (sources) => {
-        const { manifest, status } = checkpoint;
-        reply.succeed({ digest: status.digest, manifest, sources });
-      },
+    this.#checkpoints.exportMetas(message.checkpoint, context).then(
+      (exported) => reply.succeed(exported),
       (error) => reply.fail(asFailure(error)),
     );
   }
@@ -317,8 +319,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     const { options } = message;
     const reply = context.deferReply(message);
     this.#begin(reply, context, () => {
-      const checkpoint = this.#checkpoints.get(message.checkpoint);
-      if (checkpoint === undefined) throw new UsageError(`no checkpoint ${message.checkpoint} is registered`);
+      const checkpoint = this.#shelf.get(message.checkpoint);
       const names = options.instances ?? this.#instances.names;
       if (names.length === 0) throw new UsageError('there is no instance to update');
       this.#checkAlive(names);
@@ -341,18 +342,25 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
           return this.#epoch;
         },
         onEnginesTouched: () => context.tell(context.self, { type: 'engines-touched', instances: names }),
-        onMirrorsUnused: (mirrors: readonly Segment[]) => this.#forget(mirrors, context),
+        onMirrorsUnused: (mirrors: readonly Segment[]) => void this.#checkpoints.forget(mirrors, context),
       };
-      const update = new Update(context, order, work.abort.signal);
-      this.#updates.set(work, update);
+      const endReading = this.#checkpoints.read(message.checkpoint, context);
+      const runOnce = () => {
+        const update = new Update(context, order, work.abort.signal);
+        this.#updates.set(work, update);
+        return update.run();
+      };
       const begun = {
-        run: update.run(),
+        // What ranks receive from other hosts needs host memory too.
+        run: this.#checkpoints.withSpareMemory(runOnce, context),
         commit: ({ report, copies }: UpdateOutcome) => {
+          this.#checkpoints.addCopies(message.checkpoint, copies);
+          endReading();
           this.#instances.commit(names, { checkpoint: report.checkpoint, digest: report.digest });
-          this.#addCopies(message.checkpoint, copies);
           return report;
         },
         rollback: () => {
+          endReading();
           this.#instances.updateFailed(names);
           for (const group of groupsOf(ranks)) this.#communicators.of(group).invalidate();
         },
@@ -463,7 +471,8 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       epoch: this.#epoch,
       ranks: this.#members.status(),
       instances: this.#instances.status(),
-      checkpoints: [...this.#checkpoints.values()].map(({ status }) => status),
+      checkpoints: this.#shelf.statuses(),
+      spareBytes: this.#shelf.spareBytes,
     };
   }
 }

@@ -1,10 +1,13 @@
 import { UsageError, type WeightcastError } from '../errors.ts';
 
+/** The third is over at once, and never runs beside others. */
+type WorkKind = 'registration' | 'update' | 'unregistration';
+
 /** A registration or an update that is running. */
 export interface Work {
   /** For messages to people: `updating engine-0 to step-7`. */
   readonly what: string;
-  readonly kind: 'registration' | 'update';
+  readonly kind: WorkKind;
   readonly checkpoint: string;
   /** Whose loss ends it. */
   readonly ranks: ReadonlySet<number>;

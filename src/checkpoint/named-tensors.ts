@@ -1,8 +1,7 @@
-import { hostname } from 'node:os';
 import { CheckpointError } from '../errors.ts';
-import { Mapping, ThreadPool } from '../native-bridge/memory.ts';
+import { placeTensors } from '../plan/tensor-shares.ts';
 import { bytesOf, DTYPES, dtypeIndex, shapeText } from './dtype.ts';
-import { encodeManifest, type Manifest } from './manifest.ts';
+import type { Manifest, SegmentInfo } from './manifest.ts';
 
 /** A tensor in the memory of this process. */
 export interface NamedTensor {
@@ -15,42 +14,15 @@ export interface NamedTensor {
 
 export type NamedTensors = Readonly<Record<string, NamedTensor>>;
 
-/** Where tensors start in slots and segments: what the worker link asks for. */
-const alignment = 256;
-
-/**
- * Copies tensors into a new segment at `path` and describes it as an encoded manifest whose digests are still
- * blank. Throws `CheckpointError` naming the tensor that is wrong; then nothing is left behind.
- */
-export async function writeTensors(
-  path: string,
-  checkpoint: string,
-  tensors: NamedTensors,
-): Promise<Uint8Array> {
-  const manifest = describeTensors(path, checkpoint, tensors);
-  const segment = Mapping.create(path, manifest.segments[0]!.bytes);
-  const pool = new ThreadPool(2);
-  try {
-    const copies = manifest.names.map((name, row) => {
-      const { data } = tensors[name]!;
-      return data.byteLength === 0 ? null : pool.copyIn(data, segment, manifest.offsets[row]!);
-    });
-    await Promise.all(copies);
-    return encodeManifest(manifest);
-  } catch (error) {
-    segment.unlink();
-    throw error;
-  } finally {
-    pool.close();
-    segment.close();
-  }
+/** A segment that takes a run of tensors; the runs of all segments follow each other. */
+export interface TensorSegment extends SegmentInfo {
+  /** How many. */
+  readonly tensors: number;
 }
 
-function describeTensors(path: string, checkpoint: string, tensors: NamedTensors): Manifest {
-  const names = Object.keys(tensors);
-  if (names.length === 0) throw new CheckpointError(`checkpoint ${checkpoint} has no tensors`);
-  const rows = names.map((name) => {
-    const { dtype, shape, data } = tensors[name]!;
+/** Bytes of each tensor, in the order of their names. Throws `CheckpointError` naming the tensor that is wrong. */
+export function sizesOfTensors(checkpoint: string, tensors: NamedTensors): Float64Array {
+  const sizes = Float64Array.from(Object.entries(tensors), ([name, { dtype, shape, data }]) => {
     const index = dtypeIndex(dtype);
     if (index < 0) throw new CheckpointError(`tensor ${name}: there is no dtype ${dtype}`);
     const bytes = bytesOf(DTYPES[index]!, shape);
@@ -59,26 +31,42 @@ function describeTensors(path: string, checkpoint: string, tensors: NamedTensors
         `tensor ${name}: ${dtype} ${shapeText(shape)} is ${bytes} bytes, its data has ${data.byteLength}`,
       );
     }
-    return { index, shape, bytes };
+    return bytes;
   });
-  const shapeStarts = new Uint32Array(rows.length + 1);
-  const offsets = new Float64Array(rows.length);
-  let end = 0;
-  for (const [row, { shape, bytes }] of rows.entries()) {
+  if (sizes.length === 0) throw new CheckpointError(`checkpoint ${checkpoint} has no tensors`);
+  return sizes;
+}
+
+/** What the segments hold once the tensors are written to these places; digests are still 0. */
+export function describeTensors(
+  checkpoint: string,
+  tensors: Readonly<Record<string, Pick<NamedTensor, 'dtype' | 'shape'>>>,
+  sizes: Float64Array,
+  segments: readonly TensorSegment[],
+): Manifest {
+  const entries = Object.entries(tensors);
+  const shapeStarts = new Uint32Array(entries.length + 1);
+  for (const [row, [, { shape }]] of entries.entries())
     shapeStarts[row + 1] = shapeStarts[row]! + shape.length;
-    offsets[row] = Math.ceil(end / alignment) * alignment;
-    end = offsets[row]! + bytes;
+  const segmentOf = new Uint32Array(entries.length);
+  const offsets = new Float64Array(entries.length);
+  let start = 0;
+  for (const [index, segment] of segments.entries()) {
+    const end = start + segment.tensors;
+    segmentOf.fill(index, start, end);
+    offsets.set(placeTensors(sizes.subarray(start, end)).offsets, start);
+    start = end;
   }
   return {
     checkpoint,
-    names,
-    dtypes: Uint8Array.from(rows, ({ index }) => index),
+    names: entries.map(([name]) => name),
+    dtypes: Uint8Array.from(entries, ([, { dtype }]) => dtypeIndex(dtype)),
     shapeStarts,
-    dimensions: Float64Array.from(rows.flatMap(({ shape }) => shape)),
-    bytes: Float64Array.from(rows, ({ bytes }) => bytes),
-    segments: [{ path, bytes: Math.max(end, 1), host: hostname(), rank: 0 }],
-    segmentOf: new Uint32Array(rows.length),
+    dimensions: Float64Array.from(entries.flatMap(([, { shape }]) => shape)),
+    bytes: sizes,
+    segments: segments.map(({ path, bytes, host, rank }) => ({ path, bytes, host, rank })),
+    segmentOf,
     offsets,
-    digests: new BigUint64Array(rows.length),
+    digests: new BigUint64Array(entries.length),
   };
 }

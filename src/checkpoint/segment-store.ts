@@ -1,16 +1,21 @@
 import { rmSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { AbortedError, NativeError } from '../errors.ts';
 import type { Device } from '../native-bridge/device.ts';
 import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
 import { decodeManifest, type Manifest, type SegmentInfo } from './manifest.ts';
 import { selectRows } from './manifest-rows.ts';
 
-/** Which tensors to load; `ranges` are three numbers each, as the addon's `load` takes them. */
+/** What to load; `ranges` are three numbers each, as the addon's `load` takes them. */
 export interface LoadOrder {
   readonly manifest: Uint8Array;
-  /** Path of the segment to make; null when all tensors lie in shared memory already. */
+  /** Path of the segment to fill; null when all tensors lie in shared memory already. */
   readonly segment: string | null;
+  /** The segment is there already, of the right size; else it is made. */
+  readonly isThere: boolean;
   readonly reads: readonly { readonly path: string; readonly ranges: Float64Array }[];
+  /** False where the manifest has the digests. */
+  readonly digest: boolean;
 }
 
 /** The named shared memory that a rank can reach. */
@@ -19,34 +24,52 @@ export interface SegmentStore {
   ready(paths: Iterable<string>): Promise<void>;
   /** A segment of this host; one that is not ready uploads slowly. */
   attach(path: string): Mapping;
-  /** Makes segments without content. Rejects with `NativeError`; then none of them is left behind. */
+  /** Makes segments without content. Rejects with `NativeError` or `OutOfHostMemoryError`; then none is left behind. */
   create(segments: readonly { readonly path: string; readonly bytes: number }[]): Promise<void>;
   /** The first tensor in these segments whose bytes are not what its digest says; null if all are. */
   check(manifest: Manifest, paths: ReadonlySet<string>): Promise<string | null>;
-  /** Makes this rank's segment, reads files into it and digests all its tensors. Ends early when that is forgotten. */
+  /** Fills this rank's segment from files, digests all its tensors and readies them for uploads. */
   load(order: LoadOrder): LoadJob;
-  /** Unmaps segments, and removes those that weightcast made; a user's files stay. */
-  forget(paths: readonly string[]): void;
+  /**
+   * Unmaps segments, and removes those that weightcast made; a user's files stay. Resolves when this process has given
+   * their memory back.
+   */
+  forget(paths: readonly string[]): Promise<void>;
   close(): void;
 }
 
 export interface LoadJob {
-  /** What is read and what is digested. */
+  /** What is made, read and digested; 0 where there is none of that. */
   readonly totalBytes: number;
   doneBytes(): number;
-  /** One digest a tensor, in the manifest's order. Rejects with `NativeError`; then nothing is left behind. */
+  /**
+   * One digest a tensor, in the manifest's order. Rejects with `NativeError`, or `OutOfHostMemoryError` if the segment
+   * could not be made; then a new segment is not left behind, and what another one holds is undefined.
+   */
   readonly digests: Promise<BigUint64Array>;
 }
 
 /** What a store asks of the device that its segments are uploaded to. */
 export type PinningDevice = Pick<Device, 'pin' | 'unpin' | 'numaNode'>;
 
+interface Loading {
+  readonly end: Promise<unknown>;
+  isForgotten: boolean;
+}
+
+interface Attached {
+  readonly mapping: Mapping;
+  readonly isWritable: boolean;
+}
+
 /** The segments of one rank, in shared memory: its own, and those of other ranks of the host that it has mapped. */
 export class SharedSegments implements SegmentStore {
   readonly #directory: string;
   readonly #pool: ThreadPool;
   readonly #device: PinningDevice;
-  readonly #mappings = new Map<string, Mapping>();
+  readonly #attached = new Map<string, Attached>();
+  /** Loads under way, by the segment that they fill. */
+  readonly #loading = new Map<string, Loading>();
 
   /**
    * Segments in `directory` are weightcast's own to remove; all others are a user's files. `device` is what they are
@@ -63,23 +86,20 @@ export class SharedSegments implements SegmentStore {
   }
 
   attach(path: string): Mapping {
-    let mapping = this.#mappings.get(path);
-    if (mapping === undefined) {
-      mapping = Mapping.open(path, false);
-      this.#mappings.set(path, mapping);
-    }
-    return mapping;
+    const attached = this.#attached.get(path);
+    return attached === undefined ? this.#add(path, Mapping.open(path, false), false) : attached.mapping;
   }
 
   async create(segments: readonly { readonly path: string; readonly bytes: number }[]): Promise<void> {
     const paths = segments.map(({ path }) => path);
+    const { numaNode } = this.#device;
     try {
       for (const { path, bytes } of segments) {
-        this.#mappings.set(path, Mapping.create(path, bytes, this.#device.numaNode));
+        this.#add(path, await Mapping.reserve(path, bytes, { pool: this.#pool, numaNode }), true);
       }
       await this.ready(paths);
     } catch (error) {
-      this.forget(paths);
+      await this.forget(paths);
       throw error;
     }
   }
@@ -88,99 +108,143 @@ export class SharedSegments implements SegmentStore {
     const wanted = (row: number) => paths.has(manifest.segments[manifest.segmentOf[row]!]!.path);
     const rows = Uint32Array.from([...manifest.names.keys()].filter(wanted));
     const part = selectRows(manifest, rows);
-    const digests = await this.#digest(part, () => {});
+    const digests = await this.#digest(part, new Float64Array(1));
     const bad = digests.findIndex((digest, at) => digest !== part.digests[at]);
     return bad < 0 ? null : part.names[bad]!;
   }
 
   load(order: LoadOrder): LoadJob {
     const manifest = decodeManifest(order.manifest);
-    const readBytes = order.reads.reduce((sum, { ranges }) => sum + bytesIn(ranges), 0);
-    const counters = order.reads.map(() => new Float64Array(1));
-    let digestedBytes = 0;
-    const digests = this.#load(manifest, order, counters, (bytes) => {
-      digestedBytes += bytes;
-    });
+    const own = manifest.segments.find(({ path }) => path === order.segment);
+    const sizes = {
+      made: own === undefined || order.isThere ? 0 : own.bytes,
+      read: order.reads.reduce((sum, { ranges }) => sum + bytesIn(ranges), 0),
+      digested: order.digest ? manifest.bytes.reduce((sum, bytes) => sum + bytes, 0) : 0,
+    };
+    // The jobs of the pool each count for themselves, into one number.
+    const progress = new Float64Array(1);
+    const digests = this.#load(manifest, own, order, progress);
+    if (own !== undefined) this.#noteLoading(own.path, digests);
     return {
-      totalBytes: readBytes + manifest.bytes.reduce((sum, bytes) => sum + bytes, 0),
-      doneBytes: () => counters.reduce((sum, [bytes]) => sum + bytes!, digestedBytes),
+      totalBytes: sizes.made + sizes.read + sizes.digested,
+      doneBytes: () => progress[0]!,
       digests,
     };
   }
 
-  forget(paths: readonly string[]): void {
-    for (const path of paths) {
-      this.#release(path);
+  async forget(paths: readonly string[]): Promise<void> {
+    const ends = paths.flatMap((path) => {
       // Every rank of the host does so; the first one succeeds.
       if (dirname(path) === this.#directory) rmSync(path, { force: true });
-    }
+      const loading = this.#loading.get(path);
+      if (loading !== undefined) loading.isForgotten = true;
+      // A load that is still under way keeps its segment mapped.
+      return [this.#release(path), loading?.end];
+    });
+    await Promise.allSettled(ends);
   }
 
   close(): void {
-    for (const path of this.#mappings.keys()) this.#release(path);
+    for (const path of this.#attached.keys()) void this.#release(path);
     this.#pool.close();
   }
 
-  #release(path: string): void {
-    const mapping = this.#mappings.get(path);
-    if (mapping === undefined) return;
-    this.#mappings.delete(path);
-    this.#device.unpin(mapping);
+  #add(path: string, mapping: Mapping, isWritable: boolean): Mapping {
+    this.#attached.set(path, { mapping, isWritable });
+    return mapping;
+  }
+
+  async #release(path: string): Promise<void> {
+    const attached = this.#attached.get(path);
+    if (attached === undefined) return;
+    this.#attached.delete(path);
+    const { mapping } = attached;
+    const unpinned = this.#device.unpin(mapping);
+    // Nobody else gets at it from here on; what is pinned stays mapped until it no longer is.
     mapping.close();
+    await unpinned;
+  }
+
+  #noteLoading(path: string, load: Promise<unknown>): void {
+    const loading = { end: load, isForgotten: false };
+    const end = () => {
+      if (this.#loading.get(path) === loading) this.#loading.delete(path);
+    };
+    this.#loading.set(path, loading);
+    load.then(end, end);
   }
 
   async #load(
     manifest: Manifest,
-    { segment: path, reads }: LoadOrder,
-    counters: readonly Float64Array[],
-    onDigested: (bytes: number) => void,
+    own: SegmentInfo | undefined,
+    order: LoadOrder,
+    progress: Float64Array,
   ): Promise<BigUint64Array> {
-    const own = manifest.segments.find((segment) => segment.path === path);
     try {
-      if (own !== undefined) {
-        const segment = Mapping.create(own.path, own.bytes, this.#device.numaNode);
-        this.#mappings.set(own.path, segment);
-      }
+      // Its pages have to be there before they are pinned: huge ones cannot be made of pinned ones.
+      const segment = own === undefined ? undefined : await this.#segmentToFill(own, order.isThere, progress);
       const [filled, pinned] = await Promise.allSettled([
-        this.#fill(manifest, own, reads, counters, onDigested),
+        this.#fill(manifest, segment, order, progress),
         this.ready(manifest.segments.map(({ path }) => path)),
       ]);
       if (filled.status === 'rejected') throw filled.reason;
       if (pinned.status === 'rejected') throw pinned.reason;
       return filled.value;
     } catch (error) {
-      if (own !== undefined) this.forget([own.path]);
+      if (own !== undefined && !order.isThere) void this.forget([own.path]);
       throw error;
     }
   }
 
-  async #fill(
-    manifest: Manifest,
-    own: SegmentInfo | undefined,
-    reads: LoadOrder['reads'],
-    counters: readonly Float64Array[],
-    onDigested: (bytes: number) => void,
-  ): Promise<BigUint64Array> {
-    if (own !== undefined) {
-      const segment = this.attach(own.path);
-      await Promise.all(
-        reads.map(({ path, ranges }, index) => this.#pool.load(path, segment, ranges, counters[index]!)),
-      );
+  async #segmentToFill(own: SegmentInfo, isThere: boolean, progress: Float64Array): Promise<Mapping> {
+    const { path, bytes } = own;
+    const { numaNode } = this.#device;
+    if (!isThere) {
+      const made = await Mapping.reserve(path, bytes, { pool: this.#pool, numaNode, progress });
+      this.#add(path, made, true);
+      if (!this.#loading.get(path)!.isForgotten) return made;
+      await this.#release(path);
+      throw new AbortedError(`${path} was forgotten while it was made`);
     }
-    return this.#digest(manifest, onDigested);
+    let attached = this.#attached.get(path);
+    if (attached?.isWritable !== true) {
+      // Another life of this rank has made it, or another rank.
+      await this.#release(path);
+      this.#add(path, Mapping.open(path, true), true);
+      attached = this.#attached.get(path)!;
+    }
+    const { mapping } = attached;
+    if (mapping.bytes !== bytes) throw new NativeError(`${path} has ${mapping.bytes} bytes, not ${bytes}`);
+    return mapping;
   }
 
-  async #digest(manifest: Manifest, onDigested: (bytes: number) => void): Promise<BigUint64Array> {
-    const digests = new BigUint64Array(manifest.names.length);
-    for (const [index, { path }] of manifest.segments.entries()) {
-      const rows = [...manifest.segmentOf.keys()].filter((row) => manifest.segmentOf[row] === index);
-      const bytes = Float64Array.from(rows, (row) => manifest.bytes[row]!);
-      const offsets = Float64Array.from(rows, (row) => manifest.offsets[row]!);
-      if (rows.length === 0) continue;
-      const found = await digestTensors(this.#pool, this.attach(path), offsets, bytes);
-      for (const [at, row] of rows.entries()) digests[row] = found[at]!;
-      onDigested(bytes.reduce((sum, value) => sum + value, 0));
+  async #fill(
+    manifest: Manifest,
+    segment: Mapping | undefined,
+    { reads, digest }: LoadOrder,
+    progress: Float64Array,
+  ): Promise<BigUint64Array> {
+    if (segment !== undefined) {
+      await Promise.all(reads.map(({ path, ranges }) => this.#pool.load(path, segment, ranges, progress)));
     }
+    return digest ? this.#digest(manifest, progress) : manifest.digests;
+  }
+
+  async #digest(manifest: Manifest, progress: Float64Array): Promise<BigUint64Array> {
+    const digests = new BigUint64Array(manifest.names.length);
+    const rowsOf: number[][] = manifest.segments.map(() => []);
+    for (const [row, segment] of manifest.segmentOf.entries()) rowsOf[segment]!.push(row);
+    // All at once: threads that find no more to do in one go on with the next.
+    await Promise.all(
+      manifest.segments.map(async ({ path }, index) => {
+        const rows = rowsOf[index]!;
+        if (rows.length === 0) return;
+        const bytes = Float64Array.from(rows, (row) => manifest.bytes[row]!);
+        const offsets = Float64Array.from(rows, (row) => manifest.offsets[row]!);
+        const found = await digestTensors(this.#pool, this.attach(path), offsets, bytes, progress);
+        for (const [at, row] of rows.entries()) digests[row] = found[at]!;
+      }),
+    );
     return digests;
   }
 }

@@ -5,6 +5,7 @@ import {
   DeviceLostError,
   NativeError,
   OutOfDeviceMemoryError,
+  OutOfHostMemoryError,
   OverloadedError,
   PeerLostError,
   WeightcastError,
@@ -72,6 +73,8 @@ export interface NativeMappingClass {
    * -1 and there is a choice, and maps it for writing.
    */
   create(path: string, bytes: number, numaNode: number): NativeMapping;
+  /** The same without the pages, which {@link NativeThreadPool.reserve} brings. */
+  createEmpty(path: string, bytes: number, numaNode: number): NativeMapping;
   /** Maps an existing file whole. */
   open(path: string, writable: boolean): NativeMapping;
 }
@@ -114,12 +117,24 @@ export interface NativeThreadPool {
     ranges: Float64Array,
     progress: Float64Array,
   ): Promise<Interval>;
+  /** Brings the pages of a mapping made by {@link NativeMappingClass.createEmpty}. Rejects with `ENOSPC`. */
+  reserve(mapping: NativeMapping, progress: Float64Array | null): Promise<Interval>;
+  /**
+   * Copies whole tensors into a mapping, each to its offset, and returns their digests. The caller leaves `sources`, the
+   * array and what is in it, untouched until the promise settles.
+   */
+  write(
+    sources: readonly Uint8Array[],
+    destination: NativeMapping,
+    offsets: Float64Array,
+    progress: Float64Array | null,
+  ): Promise<BigUint64Array>;
   /**
    * Digests of parts of tensors (the definition stands in native/memory/digest.h). Seven numbers a part: offset
    * in the mapping, bytes of a row, rows, pitch in the mapping, byte offset of the part in its tensor, pitch in
    * the tensor, bytes of the tensor. One word for each part; the parts of a tensor sum up to its digest.
    */
-  digest(mapping: NativeMapping, parts: Float64Array): Promise<BigUint64Array>;
+  digest(mapping: NativeMapping, parts: Float64Array, progress: Float64Array | null): Promise<BigUint64Array>;
   /** Ends the threads after the jobs already given. */
   close(): void;
 }
@@ -173,8 +188,8 @@ export interface NativeCudaDevice {
   open(ipcHandle: Uint8Array): NativeCudaBuffer;
   /** Page-locks a mapping, which then stays mapped until it is unpinned. May be called twice. */
   pin(segment: NativeMapping): Promise<void>;
-  /** Does not wait for it. May be called twice, and for a mapping that is closed. */
-  unpin(segment: NativeMapping): void;
+  /** May be called twice, and for a mapping that is closed. */
+  unpin(segment: NativeMapping): Promise<void>;
   /** For each segment its rectangles, of six numbers each as {@link NativeThreadPool.copy} takes them. */
   upload(
     segments: readonly NativeMapping[],
@@ -386,6 +401,7 @@ export const addon: NativeAddon = loadAddon();
 
 const classOfCode = new Map<unknown, new (message: string, options: ErrorOptions) => WeightcastError>([
   ['OUT_OF_DEVICE_MEMORY', OutOfDeviceMemoryError],
+  ['ENOSPC', OutOfHostMemoryError],
   ['DEVICE_LOST', DeviceLostError],
   ['ABORTED', AbortedError],
   ['DEADLINE', DeadlineError],

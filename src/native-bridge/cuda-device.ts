@@ -74,8 +74,8 @@ export class CudaDevice implements Device {
     return settle(this.native.pin(segment.native));
   }
 
-  unpin(segment: Mapping): void {
-    attempt(() => this.native.unpin(segment.native));
+  unpin(segment: Mapping): Promise<void> {
+    return settle(this.native.unpin(segment.native));
   }
 
   upload(transfers: readonly Transfer[], destination: DeviceBuffer): Promise<Interval> {

@@ -42,8 +42,8 @@ export interface Device {
    * segment stays mapped until it is unpinned, also if it is closed. Rejects with `NativeError`.
    */
   pin(segment: Mapping): Promise<void>;
-  /** Does not wait for it. Does nothing if the segment is not pinned. No upload from it is under way. */
-  unpin(segment: Mapping): void;
+  /** Resolves at once if the segment is not pinned. No upload from it is under way. */
+  unpin(segment: Mapping): Promise<void>;
   /**
    * H2D, in the order of the calls; many may be under way at a time. The interval reaches from the first start to the last
    * end; a rejection (`NativeError`, `DeviceLostError`) comes after the last copy has stopped.

@@ -95,7 +95,7 @@ export class HostDevice implements Device {
   /** The host's threads copy from any memory. */
   async pin(_segment: Mapping): Promise<void> {}
 
-  unpin(_segment: Mapping): void {}
+  async unpin(_segment: Mapping): Promise<void> {}
 
   digest(buffer: DeviceBuffer, parts: Float64Array): Promise<BigUint64Array> {
     return this.#pool.digest(asHostBuffer(buffer).mapping, parts);

@@ -1,4 +1,6 @@
 import { strict as assert } from 'node:assert';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
 import {
   addon,
   attempt,
@@ -30,6 +32,11 @@ export class SharedDirectory {
     return this.#native.path;
   }
 
+  /** The same for all who hold it, and never again once it was removed. */
+  get identity(): string {
+    return String(statSync(join(this.path, 'lock'), { bigint: true }).ino);
+  }
+
   /**
    * Leaves; the last holder to leave removes the directory with all files in it. True if this one did. May be called
    * twice.
@@ -37,6 +44,13 @@ export class SharedDirectory {
   close(): boolean {
     return this.#native.close();
   }
+}
+
+export interface ReserveOptions {
+  readonly pool: ThreadPool;
+  /** As `Mapping.create` takes it. */
+  readonly numaNode?: number | null;
+  readonly progress?: Float64Array | null;
 }
 
 /**
@@ -62,6 +76,26 @@ export class Mapping {
    */
   static create(path: string, bytes: number, numaNode: number | null = null): Mapping {
     return new Mapping(attempt(() => addon.Mapping.create(path, bytes, numaNode ?? -1)));
+  }
+
+  /**
+   * As `create`, with the pages reserved by all threads of a pool, off this thread: huge pages where the kernel has
+   * them. `progress[0]` counts up by the bytes. On a rejection nothing is left behind.
+   */
+  static async reserve(
+    path: string,
+    bytes: number,
+    { pool, numaNode = null, progress = null }: ReserveOptions,
+  ): Promise<Mapping> {
+    const mapping = new Mapping(attempt(() => addon.Mapping.createEmpty(path, bytes, numaNode ?? -1)));
+    try {
+      await settle(pool.native.reserve(mapping.native, progress));
+      return mapping;
+    } catch (error) {
+      mapping.unlink();
+      mapping.close();
+      throw error;
+    }
   }
 
   /** Maps an existing file whole. The caller sees to it that nobody truncates the file while it is mapped. */
@@ -131,11 +165,29 @@ export class ThreadPool {
   }
 
   /**
-   * Partial digests; the parts of a tensor sum up (mod 2^64) to its digest, defined in native/memory/digest.h. Seven
-   * numbers a part, as {@link digestPart} makes them.
+   * Copies whole tensors into a mapping, each to its offset, and returns their digests: both in one pass over the
+   * bytes. `progress[0]` counts up by the bytes. The caller leaves `sources` untouched, array and tensors, until the
+   * promise settles.
    */
-  digest(mapping: Mapping, parts: Float64Array): Promise<BigUint64Array> {
-    return settle(this.native.digest(mapping.native, parts));
+  write(
+    sources: readonly Uint8Array[],
+    destination: Mapping,
+    offsets: Float64Array,
+    progress: Float64Array | null = null,
+  ): Promise<BigUint64Array> {
+    return settle(this.native.write(sources, destination.native, offsets, progress));
+  }
+
+  /**
+   * Partial digests; the parts of a tensor sum up (mod 2^64) to its digest, defined in native/memory/digest.h. Seven
+   * numbers a part, as {@link digestPart} makes them. `progress[0]` counts up by the bytes.
+   */
+  digest(
+    mapping: Mapping,
+    parts: Float64Array,
+    progress: Float64Array | null = null,
+  ): Promise<BigUint64Array> {
+    return settle(this.native.digest(mapping.native, parts, progress));
   }
 
   /** Ends the threads after the jobs already given, whose promises still settle. May be called twice. */
@@ -170,6 +222,7 @@ export function digestTensors(
   mapping: Mapping,
   offsets: Float64Array,
   bytes: Float64Array,
+  progress: Float64Array | null = null,
 ): Promise<BigUint64Array> {
   assert.equal(offsets.length, bytes.length, 'every tensor has an offset and a size');
   const parts = new Float64Array(7 * offsets.length);
@@ -179,5 +232,5 @@ export function digestTensors(
     const start = size === 0 ? 0 : offset;
     parts.set([start, size, 1, size, 0, size, size], 7 * index);
   }
-  return pool.digest(mapping, parts);
+  return pool.digest(mapping, parts, progress);
 }

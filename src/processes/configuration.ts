@@ -60,6 +60,7 @@ export const supervisorConfiguration = z.object({
   /** Where ranks of other hosts reach the supervisor. */
   remoteEndpoint: z.string().exactOptional(),
   instances: z.array(instanceOptions),
+  spareCheckpoints: z.int().min(0),
   host,
   /** Other hosts by name. */
   hosts: z.record(z.string(), hostOptions),

@@ -1,4 +1,3 @@
-import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { NativeError, UsageError } from '../errors.ts';
 import { CudaDevice } from '../native-bridge/cuda-device.ts';
@@ -6,8 +5,19 @@ import type { Device } from '../native-bridge/device.ts';
 import { HostDevice } from '../native-bridge/host-device.ts';
 import { probeCuda } from '../native-bridge/probe.ts';
 
-/** More threads than this do not pin memory faster. */
-const mostPinThreads = 8;
+/** More threads than this do not pin memory faster: the driver does most of it one after the other. */
+const mostPinThreads = 4;
+
+/**
+ * How many threads of a rank process pin segments, and how many load, digest and copy them. Both go on at once while a
+ * checkpoint is registered, and together they are no more than the process's share of the host's cores, unless that is 1:
+ * the threads that pin have the most to do, and would wait for a core behind those that digest.
+ */
+export function divideThreads({ kind }: DeviceOptions, threads: number): { pin: number; bulk: number } {
+  if (kind === 'host') return { pin: 0, bulk: threads };
+  const pin = Math.min(mostPinThreads, Math.max(1, Math.floor(threads / 4)));
+  return { pin, bulk: Math.max(1, threads - pin) };
+}
 
 export const cudaDevices = z.object({
   kind: z.literal('cuda'),
@@ -56,8 +66,8 @@ export function checkDevices(options: DeviceOptions, ranks: number): void {
 /** Opens the device of a rank. `threads` are this process's share of the host's cores. Throws `NativeError`. */
 export function openDevice(options: DeviceOptions, rank: number, threads: number): Device {
   if (options.kind === 'cuda') {
-    const pinThreads = Math.min(mostPinThreads, Math.max(1, Math.floor(availableParallelism() / 2)));
-    return CudaDevice.open({ index: options.indices?.[rank] ?? rank, pinThreads });
+    const { pin } = divideThreads(options, threads);
+    return CudaDevice.open({ index: options.indices?.[rank] ?? rank, pinThreads: pin });
   }
   const { namespace = 'default', capacity = 0, first = 0 } = options;
   try {

@@ -15,7 +15,7 @@ import type { Logger } from '../ports.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import { Communicators, collectiveWish } from './communicators.ts';
 import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
-import { openDevice } from './devices.ts';
+import { divideThreads, openDevice } from './devices.ts';
 import { RankFabric } from './fabric.ts';
 import { takeLifeline } from './lifeline.ts';
 
@@ -23,9 +23,10 @@ import { takeLifeline } from './lifeline.ts';
 
 const stopMilliseconds = 20_000;
 
-function openPorts(configuration: RankConfiguration, log: Logger): RankPorts {
+function openPorts(configuration: RankConfiguration, memory: string, log: Logger): RankPorts {
   const { rank, host, link } = configuration;
   const device = openDevice(host.devices, rank, host.threads);
+  const pool = new ThreadPool(divideThreads(host.devices, host.threads).bulk);
   const communicators = new Communicators({
     device,
     directory: host.directory,
@@ -34,13 +35,13 @@ function openPorts(configuration: RankConfiguration, log: Logger): RankPorts {
     timeoutMilliseconds: deadlines.communicator,
     log,
   });
-  const pool = new ThreadPool(host.threads);
   const segments = new SharedSegments(host.directory, pool, device);
   const fabric = new RankFabric(configuration, pool);
   return {
     rank,
     host: host.name,
     directory: host.directory,
+    memory,
     pid: process.pid,
     device,
     segments,
@@ -96,7 +97,7 @@ async function main(): Promise<void> {
   });
   const supervisor = system.wellKnown<SupervisorMessage>(configuration.hubNode, 'supervisor');
   try {
-    const ports = openPorts(configuration, log);
+    const ports = openPorts(configuration, directory.identity, log);
     system.spawn('rank', () => new RankActor(ports, supervisor), rankEntrance);
     await Promise.race([lifeline.released, failure]);
   } catch (error) {

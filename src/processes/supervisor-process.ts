@@ -50,7 +50,7 @@ function createPorts(configuration: SupervisorConfiguration, hub: HubTransport):
     },
     openCheckpoint,
     engineClient: (instance) => createEngineClient(instance, systemClock),
-    segmentName: (registration) => `checkpoint-${registration}-`,
+    segmentName: (set) => `checkpoint-${set}-`,
   };
 }
 
@@ -77,7 +77,7 @@ async function main(): Promise<void> {
   const configuration = parseConfiguration(supervisorConfiguration, lifeline.configuration);
   const log = createLog('supervisor');
   const directory = new SharedDirectory(configuration.host.directory);
-  const { node, endpoint, remoteEndpoint, keys, instances } = configuration;
+  const { node, endpoint, remoteEndpoint, keys, instances, spareCheckpoints } = configuration;
   const hub = await HubTransport.bind({ node, endpoint, remoteEndpoint, keys, clock: systemClock, log });
   let failed: (error: unknown) => void = () => {};
   const failure = new Promise<unknown>((resolve) => {
@@ -91,7 +91,7 @@ async function main(): Promise<void> {
     onTopLevelCrash: (_ref, error) => failed(error),
   });
   const ports = createPorts(configuration, hub);
-  const create = () => new SupervisorActor({ instances }, ports);
+  const create = () => new SupervisorActor({ instances, spareCheckpoints }, ports);
   system.spawn('supervisor', create, supervisorEntrance);
   const error = await Promise.race([lifeline.released, failure]);
   await system.stop(stopMilliseconds);

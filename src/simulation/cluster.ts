@@ -1,3 +1,4 @@
+import { CheckpointShelf } from '../actors/checkpoint-shelf.ts';
 import { supervisorEntrance } from '../actors/entrances.ts';
 import type { InstanceOptions } from '../actors/instance-options.ts';
 import type { CheckpointStatus, ClusterStatus, UpdateReport } from '../actors/messages.ts';
@@ -9,7 +10,6 @@ import { CheckpointError } from '../errors.ts';
 import type { Clock } from '../ports.ts';
 import { AskedWorks } from './asked-works.ts';
 import { elapse } from './device.ts';
-import { segmentDirectory } from './host.ts';
 import { checkAsked, checkReports } from './invariants.ts';
 import type { Passage } from './network.ts';
 import type { SimulatedProcess } from './process.ts';
@@ -27,12 +27,11 @@ export class SimulatedCluster {
   readonly #ranks = new Map<number, SimulatedRankProcess>();
   readonly #users: SimulatedUser[] = [];
   #lives = 0;
-  /** The last registration that began, and by checkpoint the last that succeeded, with the file it was of. */
-  #registration = 0;
-  readonly #registered = new Map<string, { readonly number: number; readonly file: string }>();
+  /** The supervisor's ledger of checkpoints. */
+  readonly shelf: CheckpointShelf;
+  /** By name, the file of the checkpoint that was registered last. */
+  readonly #registered = new Map<string, string>();
   readonly #asked = new AskedWorks();
-  /** By epoch, the registration of which ranks have received something that they are to keep. */
-  readonly #copied = new Map<number, number>();
   #status: ClusterStatus | null = null;
 
   constructor(options: WorldOptions) {
@@ -46,9 +45,11 @@ export class SimulatedCluster {
       .map((_, number) => this.instance(number))
       .slice(0, options.firstInstances);
     const ports = this.#supervisorPorts();
+    const { spareCheckpoints } = options;
+    this.shelf = new CheckpointShelf(spareCheckpoints);
     this.supervisor.system.spawn(
       'supervisor',
-      () => new SupervisorActor({ instances }, ports),
+      () => new SupervisorActor({ instances, spareCheckpoints }, ports, this.shelf),
       supervisorEntrance,
     );
   }
@@ -80,17 +81,6 @@ export class SimulatedCluster {
     const user = new SimulatedUser(this.world, `cluster~${this.#users.length + 1}`);
     this.#users.push(user);
     return user;
-  }
-
-  /** Whether a segment belongs to a checkpoint that is registered, or is a copy of it that is to be kept. */
-  isHeld(path: string): boolean {
-    const registrations = [...this.#registered.values()];
-    const mirror = /\/mirror-(\d+)-/.exec(path);
-    const copied = this.#copied.get(Number(mirror?.[1]));
-    return registrations.some(({ number, file }) => {
-      if (mirror !== null) return number === copied;
-      return path === file || path.startsWith(`${segmentDirectory}/${nameOf(number)}`);
-    });
   }
 
   /** Lets virtual time pass until `work` is done; throws if it is not within the time. */
@@ -127,10 +117,7 @@ export class SimulatedCluster {
     return {
       launchRank: (rank) => this.#launch(rank),
       engineClient: ({ name }) => this.engineClient(name, clock),
-      segmentName: (registration) => {
-        this.#registration = registration;
-        return nameOf(registration);
-      },
+      segmentName: (set) => `checkpoint-${set}-`,
       openCheckpoint: async (source) => {
         await elapse(clock, 20);
         return this.#open(String(source));
@@ -175,14 +162,18 @@ export class SimulatedCluster {
     checkReports(this.world, envelope);
     const body = (envelope.body ?? {}) as Partial<ClusterStatus & UpdateReport & CheckpointStatus>;
     if (body.instances !== undefined) this.#status = body as ClusterStatus;
-    if (asked?.type === 'register' && body.digest !== undefined) {
-      const file = asked.source.kind === 'path' ? asked.source.path : '';
-      this.#registered.set(asked.checkpoint, { number: this.#registration, file });
-    }
-    if (asked?.type === 'update' && body.digest !== undefined) {
-      const { number, file } = this.#registered.get(asked.checkpoint)!;
-      checkAsked(this.world, asked.checkpoint, file, body as UpdateReport);
-      if (asked.options.keepCopy) this.#copied.set(body.epoch!, number);
+    const { digest } = body;
+    if (asked === null || digest === undefined) return;
+    if (asked.type === 'register') {
+      // Tensors from memory are those of a file too.
+      const { checkpoints } = this.world.options;
+      const file =
+        asked.source.kind === 'path'
+          ? asked.source.path
+          : checkpoints.find((one) => one.digest === digest)?.path;
+      this.#registered.set(asked.checkpoint, file ?? '');
+    } else {
+      checkAsked(this.world, asked.checkpoint, this.#registered.get(asked.checkpoint)!, body as UpdateReport);
     }
   }
 
@@ -194,8 +185,4 @@ export class SimulatedCluster {
     this.#ranks.set(rank, process);
     return process;
   }
-}
-
-function nameOf(registration: number): string {
-  return `checkpoint-${registration}-`;
 }

@@ -97,7 +97,7 @@ export class SimulatedDevice {
       allocate: (bytes) => this.#allocate(bytes, held),
       upload: (transfers, destination) => this.#upload(transfers, destination as SimulatedBuffer, clock),
       pin: async () => {},
-      unpin: () => {},
+      unpin: async () => {},
       digest: () => Promise.reject(new NativeError('a simulated device holds no bytes')),
       close: () => {
         for (const buffer of held) buffer.lose();

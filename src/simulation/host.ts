@@ -1,6 +1,6 @@
 import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
 import type { LoadJob, LoadOrder, SegmentStore } from '../checkpoint/segment-store.ts';
-import { NativeError } from '../errors.ts';
+import { NativeError, OutOfHostMemoryError } from '../errors.ts';
 import type { Clock } from '../ports.ts';
 import { Contents, digestOf } from './contents.ts';
 import { elapse } from './device.ts';
@@ -22,9 +22,14 @@ export class SimulatedHost {
   readonly name: string;
   /** So many of the next loads fail. */
   loadFailures = 0;
+  /** Bytes of shared memory that segments may take. */
+  capacity = Number.POSITIVE_INFINITY;
   readonly #segments = new Map<string, SimulatedSegment>();
   readonly #isKept: boolean;
   #holders = 0;
+  /** Segments that went with the last process. */
+  readonly #abandoned = new Set<string>();
+  #lives = 0;
 
   /** `isKept`: the cluster's own processes hold its memory, be there ranks or not. */
   constructor(name: string, isKept: boolean) {
@@ -50,7 +55,12 @@ export class SimulatedHost {
     };
     const leave = () => {
       vanish();
-      if (this.#holders === 0 && !this.#isKept) for (const path of this.segments) this.#segments.delete(path);
+      if (this.#holders > 0 || this.#isKept) return;
+      this.#lives += 1;
+      for (const path of this.segments) {
+        this.#segments.delete(path);
+        this.#abandoned.add(path);
+      }
     };
     return { leave, vanish };
   }
@@ -70,7 +80,7 @@ export class SimulatedHost {
       },
       check: async (manifest, paths) => this.#check(manifest, paths),
       load: (order) => this.#load(order, clock),
-      forget: (paths) => {
+      forget: async (paths) => {
         for (const path of paths) {
           onUnmapped(path);
           if (path.startsWith(segmentDirectory)) this.#segments.delete(path);
@@ -86,8 +96,35 @@ export class SimulatedHost {
     return segment;
   }
 
+  /** As `SharedDirectory` has its identity. */
+  get memory(): string {
+    return `${this.name}, life ${this.#lives}`;
+  }
+
+  /** Whether a segment went because nobody was left to hold it. */
+  isAbandoned(path: string): boolean {
+    return this.#abandoned.has(path) && !this.#segments.has(path);
+  }
+
+  /** The digest of what lies there; null if there is no such segment. */
+  digest(path: string, offset: number, bytes: number): bigint | null {
+    const segment = this.#segments.get(path);
+    return segment === undefined ? null : digestOf(segment.contents.read(offset, bytes), bytes);
+  }
+
+  /** Writes tensors of a process into a segment, as `TensorWriter` does. */
+  write(path: string, bytes: number, isThere: boolean, write: (contents: Contents) => void): void {
+    write((isThere ? this.#attach(path) : this.#create(path, bytes)).contents);
+  }
+
   #create(path: string, bytes: number): SimulatedSegment {
     if (this.#segments.has(path)) throw new NativeError(`${path}: file exists on ${this.name}`);
+    const used = [...this.#segments.values()].reduce((sum, one) => sum + one.bytes, 0);
+    if (used + bytes > this.capacity) {
+      throw new OutOfHostMemoryError(
+        `cannot reserve ${path} on ${this.name} (${bytes} wanted, ${this.capacity - used} free)`,
+      );
+    }
     const segment = { path, bytes, contents: new Contents() };
     this.#segments.set(path, segment);
     return segment;
@@ -103,16 +140,18 @@ export class SimulatedHost {
 
   async #digests(
     manifest: Manifest,
-    { segment: path, reads }: LoadOrder,
+    { segment: path, isThere, reads, digest }: LoadOrder,
     totalBytes: number,
     clock: Clock,
   ): Promise<BigUint64Array> {
     const own = manifest.segments.find((segment) => segment.path === path);
-    const segment = own === undefined ? null : this.#create(own.path, own.bytes);
+    const segment = own && (isThere ? this.#attach(own.path) : this.#create(own.path, own.bytes));
+    // Nothing of what it held can be counted on from here.
+    segment?.contents.erase(0, segment.bytes);
     await elapse(clock, totalBytes / loadRate);
     if (this.loadFailures > 0) {
       this.loadFailures -= 1;
-      if (own !== undefined) this.#segments.delete(own.path);
+      if (own !== undefined && !isThere) this.#segments.delete(own.path);
       throw new NativeError(`a load on ${this.name} failed: input/output error`);
     }
     for (const { path: file, ranges } of reads) {
@@ -121,20 +160,20 @@ export class SimulatedHost {
         segment!.contents.write(to!, bytes!, [{ start: 0, end: bytes!, source: file, from: from! }]);
       }
     }
-    return BigUint64Array.from(manifest.names, (_, row) => this.#digest(manifest, row));
+    if (!digest) return manifest.digests;
+    return BigUint64Array.from(manifest.names, (_, row) => this.#digestOf(manifest, row));
   }
 
   #check(manifest: Manifest, paths: ReadonlySet<string>): string | null {
     const bad = manifest.names.find((_, row) => {
       if (!paths.has(manifest.segments[manifest.segmentOf[row]!]!.path)) return false;
-      return this.#digest(manifest, row) !== manifest.digests[row];
+      return this.#digestOf(manifest, row) !== manifest.digests[row];
     });
     return bad ?? null;
   }
 
-  #digest(manifest: Manifest, row: number): bigint {
-    const { contents } = this.#attach(manifest.segments[manifest.segmentOf[row]!]!.path);
-    const bytes = manifest.bytes[row]!;
-    return digestOf(contents.read(manifest.offsets[row]!, bytes), bytes);
+  #digestOf(manifest: Manifest, row: number): bigint {
+    const { path } = this.#attach(manifest.segments[manifest.segmentOf[row]!]!.path);
+    return this.digest(path, manifest.offsets[row]!, manifest.bytes[row]!)!;
   }
 }

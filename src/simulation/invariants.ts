@@ -1,6 +1,7 @@
 import { bridgesOfGroup } from '../actors/bridge-group.ts';
 import type { Envelope, SystemCensus } from '../actors/kernel/index.ts';
 import type { ClusterStatus, UpdateReport } from '../actors/messages.ts';
+import { decodeManifest } from '../checkpoint/manifest.ts';
 import type { SimulatedCluster } from './cluster.ts';
 import type { SimulatedProcess } from './process.ts';
 import type { Trace } from './trace.ts';
@@ -48,7 +49,7 @@ function checkVersion(world: SimulatedWorld, name: string, version: string): voi
  * size accounts for.
  */
 export function checkIdle(cluster: SimulatedCluster): void {
-  const { world, ranks, users } = cluster;
+  const { world, ranks, users, shelf } = cluster;
   const { devices, links, communicators, engines, fabrics, hosts, trace } = world;
   checkSupervisorIdle(cluster);
   const expect = (what: string, found: number, most: number) => {
@@ -64,24 +65,46 @@ export function checkIdle(cluster: SimulatedCluster): void {
   for (const { identity, peers, exposed } of fabrics.all) {
     expect(`peers that ${identity.name} is connected to`, peers, 0);
     for (const path of exposed) {
-      if (!cluster.isHeld(path)) trace.violated(`${identity.name} lets peers read ${path}, which is no more`);
+      if (!shelf.holds({ path, host: identity.place.host.name }))
+        trace.violated(`${identity.name} lets peers read ${path}, which is no more`);
     }
   }
   for (const { process } of ranks.values()) {
     if (process !== null) expectAtMost(trace, process, { ...none, actors: 5, watches: 1 });
   }
-  for (const { process } of users) if (process.isAlive) expectAtMost(trace, process, none);
+  for (const { process, writer } of users) {
+    const most = writer === null ? none : { ...none, actors: 1, watches: 1 };
+    if (process.isAlive) expectAtMost(trace, process, most);
+  }
+  expect('sets of segments being filled', shelf.takenSets, 0);
+  checkCheckpoints(cluster);
   const occupied = new Set([...ranks.keys()].map((rank) => world.hostOf(rank)));
   for (const host of hosts) {
     // Without a rank nobody there removes anything before the next one comes, or the cluster ends.
     if (!occupied.has(host)) continue;
-    for (const path of host.segments)
-      if (!cluster.isHeld(path)) trace.violated(`${path} is left on ${host.name}`);
+    for (const path of host.segments) {
+      if (!shelf.holds({ path, host: host.name })) trace.violated(`${path} is left on ${host.name}`);
+    }
+  }
+}
+
+/** Whatever has died meanwhile, host memory holds what was registered, unless all ranks there have left. */
+function checkCheckpoints({ world: { hosts, trace }, shelf }: SimulatedCluster): void {
+  const hostOf = new Map(hosts.map((host) => [host.name, host]));
+  for (const { checkpoint } of shelf.statuses()) {
+    const manifest = decodeManifest(shelf.get(checkpoint).manifest);
+    for (const [row, name] of manifest.names.entries()) {
+      const { host, path } = manifest.segments[manifest.segmentOf[row]!]!;
+      if (hostOf.get(host)!.isAbandoned(path)) continue;
+      const found = hostOf.get(host)!.digest(path, manifest.offsets[row]!, manifest.bytes[row]!);
+      if (found !== manifest.digests[row])
+        trace.violated(`${name} of ${checkpoint} is not as it was registered`);
+    }
   }
 }
 
 /** The part of {@link checkIdle} that holds whatever state engines and devices are in. */
-export function checkSupervisorIdle({ world, supervisor, ranks, status }: SimulatedCluster): void {
+export function checkSupervisorIdle({ world, supervisor, ranks, users, status }: SimulatedCluster): void {
   const { trace, engines, devices } = world;
   const instances = status?.instances.length ?? engines.length;
   const running = [...ranks.values()].filter(({ process }) => process !== null).length;
@@ -89,7 +112,7 @@ export function checkSupervisorIdle({ world, supervisor, ranks, status }: Simula
     ...none,
     // Itself, the planner, the swarm, groups of bridges, and the bridges.
     actors: 3 + Math.ceil(engines.length / bridgesOfGroup) + instances,
-    watches: running,
+    watches: running + users.filter(({ process, writer }) => process.isAlive && writer !== null).length,
     // Ranks that are to be started again.
     timers: devices.length - running,
   });

@@ -52,6 +52,7 @@ export async function joinStorm(options: StormOptions): Promise<StormResult> {
     checkpoints: [checkpointAt('/models/large', model, false)],
     reports: true,
     pauses: false,
+    spareCheckpoints: 0,
     isCalm: true,
   });
   const { clock, trace } = cluster.world;

@@ -121,6 +121,7 @@ export class SimulatedRankProcess implements LaunchedRank {
       rank,
       host: host.name,
       directory: segmentDirectory,
+      memory: host.memory,
       pid: life,
       device,
       segments: host.open(clock, (path) => fabric?.unmapped(path)),

@@ -107,6 +107,7 @@ function randomWorld({ seed, keepTrace }: RunOptions, random: SeededRandom): Wor
     checkpoints,
     reports: random.chance(0.8),
     pauses: random.chance(0.5),
+    spareCheckpoints: random.pick([0, 1, 2]),
     ...(keepTrace === undefined ? {} : { keepTrace }),
   };
 }
@@ -168,7 +169,7 @@ class Story {
     const { clock } = this.#cluster.world;
     await this.#cluster.complete(this.#user.status());
     this.#planFaults();
-    const work = this.#random.chance(0.2) ? this.#register() : this.#update();
+    const work = this.#random.chance(0.4) ? this.#register() : this.#update();
     const others: Promise<Outcome<unknown>>[] = [];
     while (this.#random.chance(0.4)) others.push(this.#soonAlso());
     const looks = this.#random.whole(0, 4);
@@ -211,7 +212,14 @@ class Story {
   }
 
   #register(): Promise<Outcome<unknown>> {
-    return this.#user.register(this.#random.pick(['one', 'two']), this.#pathOf(0.05));
+    const name = this.#random.pick(['one', 'two']);
+    // Only 'two', so that there is something to bring whatever happens.
+    if (this.#random.chance(0.1)) return this.#user.unregister('two');
+    if (this.#random.chance(0.1)) return this.#user.releaseSpare();
+    if (this.#random.chance(0.3)) {
+      return this.#user.registerTensors(name, this.#random.pick(this.#cluster.world.options.checkpoints));
+    }
+    return this.#user.register(name, this.#pathOf(0.05));
   }
 
   #update(): Promise<Outcome<unknown>> {

@@ -40,6 +40,7 @@ export async function updateAtScale(
     checkpoints: [checkpointAt('/models/large', model, false)],
     reports: true,
     pauses: false,
+    spareCheckpoints: 2,
   });
   const { trace } = cluster.world;
   try {

@@ -2,8 +2,22 @@ import { ask } from '../actors/conversation.ts';
 import { deadlines } from '../actors/deadlines.ts';
 import type { InstanceOptions } from '../actors/instance-options.ts';
 import type { ActorRef } from '../actors/kernel/index.ts';
-import { toSupervisor, type UpdateOptions, type UpdateReport } from '../actors/messages.ts';
+import {
+  anyOf,
+  type CheckpointStatus,
+  toSupervisor,
+  toWriter,
+  type UpdateOptions,
+  type UpdateReport,
+  type WriterMessage,
+} from '../actors/messages.ts';
+import { WriterActor } from '../actors/writer.ts';
+import { dtypeName, encodeManifest, shapeOf } from '../checkpoint/manifest.ts';
+import { describeTensors } from '../checkpoint/named-tensors.ts';
 import { asFailure, DeadlineError, type WeightcastError } from '../errors.ts';
+import type { SimulatedCheckpoint } from './checkpoint.ts';
+import { elapse } from './device.ts';
+import type { SimulatedHost } from './host.ts';
 import type { SimulatedProcess } from './process.ts';
 import type { SimulatedWorld } from './world.ts';
 
@@ -24,6 +38,9 @@ export const usualOptions: UpdateOptions = {
   timeoutMilliseconds: 60_000,
 };
 
+/** Bytes a millisecond that a process copies into segments. */
+const writeRate = 2e6;
+
 type Exchange = Parameters<typeof ask>[2];
 type Answer<E extends Exchange> = Awaited<ReturnType<typeof ask<E>>>;
 
@@ -32,11 +49,17 @@ export class SimulatedUser {
   readonly process: SimulatedProcess;
   readonly #world: SimulatedWorld;
   readonly #supervisor: ActorRef<never>;
+  #writer: ActorRef<WriterMessage> | null = null;
 
   constructor(world: SimulatedWorld, node: string) {
     this.#world = world;
     this.process = world.startProcess(node, [world.supervisorNode], () => {});
     this.#supervisor = this.process.system.wellKnown(world.supervisorNode, 'supervisor');
+  }
+
+  /** Stands for the memory that it has written tensors into; null before it has. */
+  get writer(): ActorRef<WriterMessage> | null {
+    return this.#writer;
   }
 
   awaitReady() {
@@ -50,6 +73,49 @@ export class SimulatedUser {
   register(checkpoint: string, path: string) {
     const source = { kind: 'path', path } as const;
     return this.#ask(toSupervisor.register, { checkpoint, source }, deadlines.load);
+  }
+
+  /** The tensors of a checkpoint as they would come from this process's memory. */
+  async registerTensors(
+    checkpoint: string,
+    { path, index, digests }: SimulatedCheckpoint,
+    host: SimulatedHost = this.#world.hosts[0]!,
+  ): Promise<Outcome<CheckpointStatus>> {
+    const question = { checkpoint, host: host.name, bytes: index.bytes, writer: this.#startWriter() };
+    const reserved = await this.#ask(toSupervisor.reserve, question, deadlines.plan);
+    if (!reserved.ok) return reserved;
+    const { reservation, segments, isThere } = reserved.value;
+    const tensors = Object.fromEntries(
+      index.names.map((name, row) => [name, { dtype: dtypeName(index, row), shape: shapeOf(index, row) }]),
+    );
+    const manifest = describeTensors(checkpoint, tensors, index.bytes, segments);
+    for (const [at, segment] of segments.entries()) {
+      await elapse(this.process.clock, segment.bytes / writeRate);
+      // A process that has gone writes nothing.
+      if (!this.process.isAlive) break;
+      host.write(segment.path, segment.bytes, isThere, (contents) => {
+        for (const [row, bytes] of index.bytes.entries()) {
+          if (manifest.segmentOf[row] !== at) continue;
+          contents.write(manifest.offsets[row]!, bytes, [
+            { start: 0, end: bytes, source: path, from: index.offsets[row]! },
+          ]);
+        }
+      });
+    }
+    const found = BigUint64Array.from(index.names, (name) => digests.get(name)!);
+    const encoded = encodeManifest({ ...manifest, digests: found });
+    const source = { kind: 'written', reservation, manifest: encoded } as const;
+    const registered = await this.#ask(toSupervisor.register, { checkpoint, source }, deadlines.load);
+    if (!registered.ok) await this.#ask(toSupervisor.cancelReservation, { reservation }, deadlines.control);
+    return registered;
+  }
+
+  unregister(checkpoint: string) {
+    return this.#ask(toSupervisor.unregister, { checkpoint }, deadlines.control);
+  }
+
+  releaseSpare() {
+    return this.#ask(toSupervisor.releaseSpare, {}, deadlines.abort + deadlines.control);
   }
 
   update(checkpoint: string, options: Partial<UpdateOptions> = {}): Promise<Outcome<UpdateReport>> {
@@ -68,6 +134,13 @@ export class SimulatedUser {
 
   cancel(reason: string) {
     return this.#ask(toSupervisor.cancel, { reason }, deadlines.control);
+  }
+
+  #startWriter(): ActorRef<WriterMessage> {
+    this.#writer ??= this.process.system.spawn('writer', () => new WriterActor(() => {}), {
+      accepts: anyOf(toWriter),
+    });
+    return this.#writer;
   }
 
   async #ask<E extends Exchange>(

@@ -40,6 +40,8 @@ export interface WorldOptions {
   readonly pauses: boolean;
   /** Whether messages take half a millisecond at most; otherwise some take seconds. */
   readonly isCalm?: boolean;
+  /** Checkpoints whose host memory is kept for the next ones. */
+  readonly spareCheckpoints: number;
   /** Events to keep for reading. */
   readonly keepTrace?: number;
 }

@@ -8,6 +8,7 @@ const member = (rank: number, host: string, deviceUuid: string) => ({
   host,
   deviceUuid,
   directory: '/shm',
+  memory: '1',
   nics: [],
   reach: 'host' as const,
   pid: 1,

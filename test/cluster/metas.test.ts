@@ -28,6 +28,25 @@ test('a cluster gets a checkpoint out of another one by its metas file, and then
   });
 });
 
+test('memory that another cluster was told of is not used again: it gets the checkpoint, or none', async () => {
+  await withFleet({ instances: { old: [0, 1] } }, async (old) => {
+    const models = [await old.makeModel(2), await old.makeModel(3), await old.makeModel(4)];
+    const { bytes } = await old.cluster.register('one', models[0]!);
+    const file = join(old.scratch, 'metas.json');
+    await old.cluster.saveMetas('one', file);
+    await withFleet({ instances: { new: [0, 1] } }, async ({ cluster }) => {
+      await cluster.register('one', { metas: file });
+      await old.cluster.register('one', models[1]!);
+      assert.equal((await old.cluster.status()).spareBytes, 0);
+      // Would go where the first one was, of the same sizes.
+      await old.cluster.register('one', models[2]!);
+      assert.ok((await old.cluster.status()).spareBytes >= bytes, 'the second one was not exported');
+      // Digests would find out; nothing but the memory itself guards an update without them.
+      await assert.rejects(cluster.update('one', { verify: false }), { name: 'PeerLostError' });
+    });
+  });
+});
+
 test('a metas file whose cluster is gone ends in one line; one that is none names what is wrong', async () => {
   await withFleet({ instances: { old: [0] } }, async (old) => {
     await old.cluster.register('one', await old.makeModel(2));

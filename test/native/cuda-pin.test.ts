@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { NativeError } from '../../src/errors.ts';
 import { Mapping } from '../../src/native-bridge/memory.ts';
-import { CudaTest, fake, mebibyte, pinned } from './cuda-harness.ts';
+import { CudaTest, contentOf, fake, mebibyte, pinned, run } from './cuda-harness.ts';
 
 const outOfMemory = 2;
 
@@ -16,9 +17,9 @@ test('a segment is pinned once, however often that is asked for, and unpinned on
   assert.equal(fake.calls('cuMemHostRegister_v2') - calls, 1);
   assert.equal(fake.census().pinnedBytes, mebibyte);
   assert.equal(device.pinnedBytes, mebibyte);
-  device.unpin(segment);
-  device.unpin(segment);
-  await pinned(0);
+  await Promise.all([device.unpin(segment), device.unpin(segment)]);
+  assert.equal(fake.census().pinnedBytes, 0);
+  await device.unpin(segment);
   await device.pin(segment);
   assert.equal(fake.census().pinnedBytes, mebibyte);
 });
@@ -108,4 +109,72 @@ test('closing a device unpins everything', async (t) => {
   assert.equal(device.pinnedBytes, 3 * 4096);
   device.close();
   await pinned(0);
+});
+
+const part = 128 * mebibyte;
+
+test('a large segment is pinned in parts, and no copy reaches from one into the next', async (t) => {
+  const cuda = new CudaTest(t);
+  const device = cuda.device();
+  const path = `/dev/shm/${cuda.host.namespace}-large`;
+  const segment = Mapping.create(path, 2 * part + 4096);
+  t.after(() => {
+    segment.unlink();
+    segment.close();
+  });
+  const calls = fake.calls('cuMemHostRegister_v2');
+  await Promise.all([device.pin(segment), device.pin(segment)]);
+  assert.equal(fake.calls('cuMemHostRegister_v2') - calls, 3);
+  assert.equal(device.pinnedBytes, segment.bytes);
+
+  segment.write(part - 8, Buffer.from('abcdefghijklmnop'));
+  const buffer = device.allocate(4096);
+  const upload = async (rectangle: number[]) => {
+    fake.takeUploads();
+    await device.upload([{ segment, rectangles: Float64Array.from(rectangle) }], buffer);
+    return fake.takeUploads();
+  };
+  // A run across the seam, one right before it, one right after it.
+  assert.deepEqual(await upload(run(part - 8, 0, 16)), [8, 1, 8, 1]);
+  assert.equal(await contentOf(device, buffer, 16), 'abcdefghijklmnop');
+  assert.deepEqual(await upload(run(part - 8, 0, 8)), [8, 1]);
+  assert.deepEqual(await upload(run(part, 0, 8)), [8, 1]);
+  // Rows of 3 bytes, 5 apart: one before the seam, one across it, one behind it.
+  assert.deepEqual(await upload([part - 6, 16, 3, 3, 5, 4]), [3, 1, 1, 1, 2, 1, 3, 1]);
+  assert.equal((await contentOf(device, buffer, 28)).slice(16).replaceAll('\0', '.'), 'cde.hij.mno.');
+  // Rows that all lie in one part stay together; a row may end where the part does.
+  assert.deepEqual(await upload([part - 8, 0, 3, 3, 5, 3]), [3, 2, 3, 1]);
+  assert.equal(await contentOf(device, buffer, 9), 'abcfghklm');
+  await device.unpin(segment);
+  assert.equal(fake.census().pinnedBytes, 0);
+});
+
+test('a part that is refused leaves none of the others pinned', async (t) => {
+  const cuda = new CudaTest(t);
+  const device = cuda.device();
+  const path = `/dev/shm/${cuda.host.namespace}-large`;
+  const segment = Mapping.create(path, part + 4096);
+  t.after(() => {
+    segment.unlink();
+    segment.close();
+  });
+  fake.failNext('cuMemHostRegister_v2', outOfMemory, 1, 0);
+  await assert.rejects(device.pin(segment), /cannot page-lock .*that is memory of the host$/);
+  await pinned(0);
+  await device.pin(segment);
+  assert.equal(device.pinnedBytes, segment.bytes);
+});
+
+test('once a segment is said to be unpinned, closing it gives its memory back', async (t) => {
+  const cuda = new CudaTest(t);
+  const device = cuda.device();
+  const isMapped = (path: string) => readFileSync('/proc/self/maps', 'utf8').includes(path);
+  for (let round = 0; round < 50; round += 1) {
+    const segment = cuda.segment(Buffer.alloc(4096));
+    await device.pin(segment);
+    await device.unpin(segment);
+    assert(isMapped(segment.path));
+    segment.close();
+    assert(!isMapped(segment.path));
+  }
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readFileSync, statfsSync, statSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
-import { NativeError } from '../../src/errors.ts';
+import { OutOfHostMemoryError } from '../../src/errors.ts';
 import { addon } from '../../src/native-bridge/addon.ts';
 import { Mapping } from '../../src/native-bridge/memory.ts';
 import { TestHost } from './harness.ts';
@@ -53,7 +53,7 @@ test('a file that exists already is not taken over', (t) => {
 test('a file larger than what is free is refused at once, with what is wanted and what is free', (t) => {
   const path = freshPath(t);
   assert.throws(() => Mapping.create(path, 2 ** 50), {
-    name: 'NativeError',
+    name: 'OutOfHostMemoryError',
     message:
       /^cannot reserve \/dev\/shm\/test-\w+ \(1 PiB wanted, [\d.]+ [KMGT]iB free\): No space left on device$/,
   });
@@ -63,7 +63,7 @@ test('a file larger than what is free is refused at once, with what is wanted an
 test('a refused file takes nothing of the space that others need', (t) => {
   const path = freshPath(t);
   const before = statfsSync('/dev/shm');
-  assert.throws(() => Mapping.create(path, (before.bavail + 1_000_000) * before.bsize), NativeError);
+  assert.throws(() => Mapping.create(path, (before.bavail + 1_000_000) * before.bsize), OutOfHostMemoryError);
   const after = statfsSync('/dev/shm');
   assert(before.bavail - after.bavail < 100_000);
 });

@@ -1,52 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { decodeManifest, encodeManifest, mergeManifests } from '../../src/checkpoint/manifest.ts';
-import type { CheckpointIndex } from '../../src/checkpoint/source.ts';
-import { dealFiles, dealManifest, planLoading } from '../../src/plan/loading.ts';
-import { manifestOf, segmentOf } from './random-manifests.ts';
-import { forSeeds, type SeededRandom } from './seeded-random.ts';
-
-interface IndexedFile {
-  readonly tensors: readonly number[];
-  readonly shared?: boolean;
-}
-
-/** Files of U8 tensors with so many bytes each; data begins at byte 100 of a file. */
-function indexOf(files: readonly IndexedFile[]): CheckpointIndex {
-  const rows = files.flatMap(({ tensors }, file) =>
-    tensors.map((bytes, position) => ({
-      name: `f${file}.t${position}`,
-      bytes,
-      file,
-      offset: 100 + tensors.slice(0, position).reduce((a, b) => a + b, 0),
-    })),
-  );
-  return {
-    files: files.map(({ tensors, shared }, file) => ({
-      path: `${shared ? '/dev/shm' : '/data'}/f${file}`,
-      bytes: 100 + tensors.reduce((a, b) => a + b, 0),
-      inSharedMemory: shared ?? false,
-    })),
-    names: rows.map(({ name }) => name),
-    dtypes: new Uint8Array(rows.length).fill(4),
-    shapeStarts: Uint32Array.from({ length: rows.length + 1 }, (_, row) => row),
-    dimensions: Float64Array.from(rows, ({ bytes }) => bytes),
-    bytes: Float64Array.from(rows, ({ bytes }) => bytes),
-    fileOf: Uint32Array.from(rows, ({ file }) => file),
-    offsets: Float64Array.from(rows, ({ offset }) => offset),
-  };
-}
-
-function randomIndex(random: SeededRandom): CheckpointIndex {
-  return indexOf(
-    Array.from({ length: random.whole(1, 5) }, () => ({
-      tensors: Array.from({ length: random.whole(0, 20) }, () =>
-        random.chance(0.1) ? 0 : random.pick([random.whole(1, 5000), 256 * random.whole(1, 9)]),
-      ),
-      shared: random.chance(0.3),
-    })),
-  );
-}
+import { planLoading } from '../../src/plan/loading.ts';
+import { indexOf, randomIndex } from './random-indices.ts';
+import { forSeeds } from './seeded-random.ts';
 
 test('every tensor is loaded once, each rank a contiguous run of whole ones', () => {
   forSeeds(300, (random) => {
@@ -123,69 +79,8 @@ test('files in shared memory are adopted where they are: no segment, nothing to 
   });
 });
 
-test('with fewer tensors than ranks some ranks get nothing, and are left out of the dealing', () => {
-  const index = indexOf([{ tensors: [10, 10] }]);
-  const ranks = [0, 1, 2, 3].map((rank) => ({ rank, host: 'a', directory: '/dev/shm/w' }));
-  assert.equal(planLoading(index, [0, 1, 2, 3]).filter(({ rows }) => rows.length === 0).length, 2);
-  const dealt = dealFiles({ checkpoint: 'c', index, segmentName: '', ranks });
-  assert.deepEqual(
-    dealt.map(({ manifest }) => manifest.names),
-    [['f0.t0'], ['f0.t1']],
-  );
-  assert.deepEqual(
-    dealt.map(({ rank, manifest }) => manifest.segments[0]!.path === `/dev/shm/w/${rank}`),
-    [true, true],
-  );
-});
-
 test('a tensor without bytes has a place too', () => {
   const [share] = planLoading(indexOf([{ tensors: [0] }]), [0]);
   assert.equal(share!.segmentBytes, 256);
   assert.deepEqual(share!.reads, []);
-});
-
-test('the shares of all ranks are manifests that travel and merge into one of the whole checkpoint', () => {
-  forSeeds(200, (random) => {
-    const index = randomIndex(random);
-    if (index.names.length === 0) return;
-    const ranks = Array.from({ length: random.whole(1, 6) }, (_, rank) => {
-      return { rank, host: `h${rank % 2}`, directory: '/dev/shm/w' };
-    });
-    const shares = dealFiles({ checkpoint: 'c', index, segmentName: '', ranks });
-    const merged = mergeManifests(shares.map(({ manifest }) => decodeManifest(encodeManifest(manifest))));
-    const sizes = new Map(index.names.map((name, row) => [name, index.bytes[row]]));
-    assert.deepEqual(new Map(merged.names.map((name, row) => [name, merged.bytes[row]])), sizes);
-    for (const { rank, manifest, reads } of shares) {
-      if (reads.length > 0) assert.equal(manifest.segments[0]!.path, `/dev/shm/w/${rank}`);
-    }
-  });
-});
-
-test('tensors in memory are dealt to the ranks of the host that holds them', () => {
-  const rows = [0, 1, 0, 1, 0, 1].map((segment, row) => ({
-    name: `t${row}`,
-    bytes: 256,
-    segment,
-    offset: row * 256,
-  }));
-  const manifest = manifestOf(rows, [segmentOf(0, 'a'), segmentOf(1, 'b')]);
-  const ranks = ['a', 'b', 'a'].map((host, rank) => ({ rank, host }));
-  const shares = dealManifest(manifest, ranks);
-  assert.deepEqual(
-    shares.map(({ rank, manifest: part, reads }) => [rank, part.names, reads]),
-    [
-      [0, ['t0', 't2'], []],
-      [2, ['t4'], []],
-      [1, ['t1', 't3', 't5'], []],
-    ],
-  );
-  assert.deepEqual(mergeManifests(shares.map((share) => share.manifest)).names, [
-    't0',
-    't2',
-    't4',
-    't1',
-    't3',
-    't5',
-  ]);
-  assert.throws(() => dealManifest(manifest, ranks.slice(0, 1)), /"t1".*"b"/);
 });

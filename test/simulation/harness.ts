@@ -31,6 +31,7 @@ const usual: WorldOptions = {
   checkpoints,
   reports: true,
   pauses: false,
+  spareCheckpoints: 2,
 };
 
 export interface Stage {

@@ -46,20 +46,6 @@ test('what a rank loaded for a registration that its death ended is forgotten wh
   });
 });
 
-test('a checkpoint that takes the place of another one is served, and the old segments go', async () => {
-  await onStage({}, async ({ world, user, succeeds, status, wait }) => {
-    await succeeds(user.update('a'));
-    const before = segmentsOf(world);
-    await succeeds(user.register('a', '/models/b'));
-    await succeeds(user.update('a'));
-    await wait(100);
-    const after = segmentsOf(world);
-    assert.equal(after.length, before.length);
-    assert.ok(after.every((path) => !before.includes(path)));
-    assert.equal((await status()).instances[0]!.version!.digest, checkpoints[1]!.digest);
-  });
-});
-
 test('a share of tensors without bytes is loaded like any other', async () => {
   const empty = Array.from({ length: 4 }, (_, at) => ({ name: `empty.${at}`, dtype: 'F32', shape: [0] }));
   const path = '/models/empty';

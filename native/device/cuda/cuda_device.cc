@@ -61,9 +61,7 @@ void CudaDevice::Pin(std::shared_ptr<Mapping> mapping, Done done) {
   pinned_->Pin(std::move(mapping), std::move(done));
 }
 
-void CudaDevice::Unpin(const Mapping& mapping) {
-  if (pinned_) pinned_->Unpin(mapping);
-}
+void CudaDevice::Unpin(const Mapping& mapping, Done done) { pinned_->Unpin(mapping, std::move(done)); }
 
 void CudaDevice::GiveUpload(std::vector<SegmentCopies> segments, std::shared_ptr<const DeviceBlock> destination,
                             Done done) {

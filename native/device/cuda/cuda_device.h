@@ -76,7 +76,7 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
   std::shared_ptr<CudaMemory> Open(const IpcMemoryHandle& handle);
 
   void Pin(std::shared_ptr<Mapping> mapping, Done done);
-  void Unpin(const Mapping& mapping);
+  void Unpin(const Mapping& mapping, Done done);
 
   void GiveUpload(std::vector<SegmentCopies> segments, std::shared_ptr<const DeviceBlock> destination, Done done);
   /// Within the device, or between it and one whose memory was opened.

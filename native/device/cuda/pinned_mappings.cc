@@ -15,7 +15,6 @@
 namespace weightcast::cuda {
 namespace {
 
-constexpr uint64_t kPieceBytes = uint64_t{64} << 20;
 /// MADV_POPULATE_READ, which older headers lack.
 constexpr int kPopulateRead = 22;
 
@@ -29,59 +28,62 @@ unsigned FlagsFor(const PrimaryContext& context) {
 
 }  // namespace
 
-/// Page-locked from Lock() until Unlock() or its end.
+/// Its parts are page-locked from Lock() until Unlock() or its end. Jobs on one file do not overlap, so that no two
+/// threads are ever in one part.
 class PinnedMappings::PinnedMapping {
  public:
   PinnedMapping(std::shared_ptr<const PrimaryContext> context, std::shared_ptr<Mapping> mapping,
                 std::shared_ptr<std::atomic<uint64_t>> total)
-      : context_(std::move(context)), mapping_(std::move(mapping)), total_(std::move(total)) {}
+      : context_(std::move(context)),
+        mapping_(std::move(mapping)),
+        total_(std::move(total)),
+        locked_((mapping_->bytes() + kPinnedPart - 1) / kPinnedPart) {}
   ~PinnedMapping() { Unlock(); }
   PinnedMapping(const PinnedMapping&) = delete;
   PinnedMapping& operator=(const PinnedMapping&) = delete;
 
   /// What orders the jobs on one file.
   Span span() const { return {mapping_->file(), 0, mapping_->bytes(), true}; }
+  size_t parts() const { return locked_.size(); }
 
-  /// Kernels before 5.14 do not, and then Lock() takes longer. Pages that are locked have their places already, and
-  /// looking at each again would take as long as a tenth of an update.
-  void Populate(uint64_t offset, uint64_t bytes) const {
-    if (locked_) return;
-    madvise(mapping_->data() + offset, std::min(bytes, mapping_->bytes() - offset), kPopulateRead);
-  }
-
-  /// May be called by several threads; the first one does it and the others wait.
-  void Lock() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (locked_) return;
+  /// Does nothing to a part that is locked: its pages have their places already, and looking at each again would take as
+  /// long as a tenth of an update.
+  void Lock(size_t part) {
+    if (locked_[part]) return;
+    // The driver would put the pages into the process's page table by itself, one page fault after the other. Kernels
+    // before 5.14 leave that to it.
+    madvise(Start(part), BytesOf(part), kPopulateRead);
     const Driver& driver = context_->driver();
     const CurrentContext current(driver, context_->context());
-    const Result result =
-        driver.cuMemHostRegister(mapping_->data(), mapping_->bytes(), FlagsFor(*context_));
+    const Result result = driver.cuMemHostRegister(Start(part), BytesOf(part), FlagsFor(*context_));
     const std::string attempt = "cannot page-lock " + mapping_->path() + " (" + ByteSize(mapping_->bytes()) + ")";
     // The host's memory: OUT_OF_DEVICE_MEMORY would make a planner take smaller slots.
     if (result == kErrorOutOfMemory) {
       throw Failure(code::kCuda, attempt + ": " + driver.Words(result) + "; that is memory of the host");
     }
     driver.Check(result, attempt);
-    locked_ = true;
-    *total_ += mapping_->bytes();
+    locked_[part] = true;
+    *total_ += BytesOf(part);
   }
 
   /// May be called twice.
   void Unlock() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (!locked_) return;
-    context_->Quietly([this] { context_->driver().cuMemHostUnregister(mapping_->data()); });
-    locked_ = false;
-    *total_ -= mapping_->bytes();
+    for (size_t part = 0; part < parts(); part++) {
+      if (!locked_[part]) continue;
+      context_->Quietly([&] { context_->driver().cuMemHostUnregister(Start(part)); });
+      locked_[part] = false;
+      *total_ -= BytesOf(part);
+    }
   }
 
  private:
+  uint8_t* Start(size_t part) const { return mapping_->data() + part * kPinnedPart; }
+  uint64_t BytesOf(size_t part) const { return std::min(kPinnedPart, mapping_->bytes() - part * kPinnedPart); }
+
   const std::shared_ptr<const PrimaryContext> context_;
   const std::shared_ptr<Mapping> mapping_;
   const std::shared_ptr<std::atomic<uint64_t>> total_;
-  std::mutex mutex_;
-  std::atomic<bool> locked_ = false;
+  std::vector<std::atomic<bool>> locked_;
 };
 
 struct PinnedMappings::Table {
@@ -100,25 +102,18 @@ struct PinnedMappings::Table {
 };
 
 /// Jobs on the same file run in the order they were given, because each says that it writes all of it.
-///
-/// Before a mapping is locked, its pages are put into the process's page table by all threads at once: the driver would
-/// do that by itself, one page fault after the other.
 class PinnedMappings::PinJob : public Job {
  public:
   explicit PinJob(std::shared_ptr<PinnedMapping> mapping)
-      : mapping_(std::move(mapping)), spans_({mapping_->span()}), left_(pieces()) {}
+      : mapping_(std::move(mapping)), spans_({mapping_->span()}) {}
 
-  size_t pieces() const override { return (spans_.front().end + kPieceBytes - 1) / kPieceBytes; }
+  size_t pieces() const override { return mapping_->parts(); }
   const std::vector<Span>& spans() const override { return spans_; }
-  void Run(size_t piece) override {
-    mapping_->Populate(piece * kPieceBytes, kPieceBytes);
-    if (left_.fetch_sub(1) == 1) mapping_->Lock();
-  }
+  void Run(size_t piece) override { mapping_->Lock(piece); }
 
  private:
   const std::shared_ptr<PinnedMapping> mapping_;
   const std::vector<Span> spans_;
-  std::atomic<size_t> left_;
 };
 
 class PinnedMappings::UnpinJob : public Job {
@@ -128,10 +123,14 @@ class PinnedMappings::UnpinJob : public Job {
 
   size_t pieces() const override { return 1; }
   const std::vector<Span>& spans() const override { return spans_; }
-  void Run(size_t) override { mapping_->Unlock(); }
+  /// Lets go of the mapping too, so that whoever hears of it and then closes it gives the memory back.
+  void Run(size_t) override {
+    mapping_->Unlock();
+    mapping_.reset();
+  }
 
  private:
-  const std::shared_ptr<PinnedMapping> mapping_;
+  std::shared_ptr<PinnedMapping> mapping_;
   const std::vector<Span> spans_;
 };
 
@@ -161,9 +160,10 @@ void PinnedMappings::Pin(std::shared_ptr<Mapping> mapping, Done done) {
   threads_.Give(std::make_shared<PinJob>(std::move(pinned)), std::move(finish));
 }
 
-void PinnedMappings::Unpin(const Mapping& mapping) {
+void PinnedMappings::Unpin(const Mapping& mapping, Done done) {
   std::shared_ptr<PinnedMapping> removed = table_->Remove(&mapping);
-  if (removed) GiveUnlock(std::move(removed));
+  if (!removed) return done({});
+  GiveUnlock(std::move(removed), std::move(done));
 }
 
 uint64_t PinnedMappings::bytes() const { return *table_->total; }
@@ -175,13 +175,13 @@ void PinnedMappings::Close() noexcept {
     const std::lock_guard<std::mutex> lock(table_->mutex);
     all.swap(table_->mappings);
   }
-  for (auto& [key, mapping] : all) GiveUnlock(std::move(mapping));
+  for (auto& [key, mapping] : all) GiveUnlock(std::move(mapping), [](const Outcome&) {});
   threads_.Close();
   context_.reset();
 }
 
-void PinnedMappings::GiveUnlock(std::shared_ptr<PinnedMapping> mapping) {
-  threads_.Give(std::make_shared<UnpinJob>(std::move(mapping)), [](const Outcome&) {});
+void PinnedMappings::GiveUnlock(std::shared_ptr<PinnedMapping> mapping, Done done) {
+  threads_.Give(std::make_shared<UnpinJob>(std::move(mapping)), std::move(done));
 }
 
 }  // namespace weightcast::cuda

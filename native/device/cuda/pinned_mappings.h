@@ -9,6 +9,10 @@
 
 namespace weightcast::cuda {
 
+/// A mapping is page-locked in parts of so many bytes, counted from its start: several threads do that sooner than one.
+/// The driver takes no copy that reaches from one part into the next.
+inline constexpr uint64_t kPinnedPart = uint64_t{128} << 20;
+
 /// Mappings that are page-locked, so that the GPU copies out of them by itself. A pinned mapping stays mapped until it
 /// is unpinned, also when its other users have let go of it.
 ///
@@ -21,12 +25,12 @@ class PinnedMappings {
   PinnedMappings(const PinnedMappings&) = delete;
   PinnedMappings& operator=(const PinnedMappings&) = delete;
 
-  /// Takes some 60 ms a GiB, and half of that where shared memory has huge pages. Does nothing to a mapping that is
+  /// Takes some 50 ms a GiB, and half of that where shared memory has huge pages. Does nothing to a mapping that is
   /// pinned. Throws CLOSED; fails with CUDA or DEVICE_LOST.
   void Pin(std::shared_ptr<Mapping> mapping, Done done);
-  /// Does not wait for it. Does nothing to a mapping that is not pinned; one that is just being pinned is unpinned
-  /// right after that.
-  void Unpin(const Mapping& mapping);
+  /// Does nothing to a mapping that is not pinned; one that is just being pinned is unpinned right after that. `done`
+  /// may be called before this returns.
+  void Unpin(const Mapping& mapping, Done done);
   /// How much is pinned now.
   uint64_t bytes() const;
   /// Unpins all, without waiting for it. May be called twice.
@@ -41,7 +45,7 @@ class PinnedMappings {
   /// Shared with the jobs.
   struct Table;
 
-  void GiveUnlock(std::shared_ptr<PinnedMapping> mapping);
+  void GiveUnlock(std::shared_ptr<PinnedMapping> mapping, Done done);
 
   /// Null once closed.
   std::shared_ptr<const PrimaryContext> context_;

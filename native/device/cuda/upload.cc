@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "device/cuda/pinned_mappings.h"
+
 namespace weightcast::cuda {
 namespace {
 
@@ -29,6 +31,46 @@ std::vector<RectangleCopy> Merge(std::vector<RectangleCopy> copies) {
   return merged;
 }
 
+/// The first `rows` rows of a copy, taken off it.
+RectangleCopy TakeRows(RectangleCopy& copy, uint64_t rows) {
+  RectangleCopy taken = copy;
+  taken.rows = rows;
+  copy.rows -= rows;
+  copy.source_offset += rows * copy.source_pitch;
+  copy.destination_offset += rows * copy.destination_pitch;
+  return taken;
+}
+
+/// Adds a row, in pieces that each lie in one part of a pinned mapping.
+void AddRow(std::vector<RectangleCopy>& cut, RectangleCopy row) {
+  while (row.row_bytes > 0) {
+    RectangleCopy piece = row;
+    piece.row_bytes = std::min(row.row_bytes, kPinnedPart - row.source_offset % kPinnedPart);
+    cut.push_back(piece);
+    row.row_bytes -= piece.row_bytes;
+    row.source_offset += piece.row_bytes;
+    row.destination_offset += piece.row_bytes;
+  }
+}
+
+/// The copies, none of which reaches from one part of a pinned mapping into the next.
+std::vector<RectangleCopy> CutAtParts(const std::vector<RectangleCopy>& copies) {
+  std::vector<RectangleCopy> cut;
+  for (RectangleCopy copy : copies) {
+    while (copy.rows > 0) {
+      const uint64_t left = kPinnedPart - copy.source_offset % kPinnedPart;
+      if (copy.rows == 1 || copy.row_bytes > left) {
+        AddRow(cut, TakeRows(copy, 1));
+        continue;
+      }
+      // A pitch of 0 is a row that is copied many times.
+      const uint64_t fitting = copy.source_pitch == 0 ? copy.rows : (left - copy.row_bytes) / copy.source_pitch + 1;
+      cut.push_back(TakeRows(copy, std::min(copy.rows, fitting)));
+    }
+  }
+  return cut;
+}
+
 }  // namespace
 
 Upload::Upload(std::vector<SegmentCopies> segments, std::shared_ptr<const DeviceBlock> destination)
@@ -39,8 +81,8 @@ Upload::Upload(std::vector<SegmentCopies> segments, std::shared_ptr<const Device
                          "cannot ask a device its largest pitch");
   max_pitch_ = static_cast<size_t>(max_pitch);
   for (SegmentCopies& each : segments_) {
-    each.rectangles =
-        Merge(CheckedCopies(std::move(each.rectangles), each.segment->bytes(), destination_->bytes()));
+    each.rectangles = CutAtParts(
+        Merge(CheckedCopies(std::move(each.rectangles), each.segment->bytes(), destination_->bytes())));
     for (const RectangleCopy& copy : each.rectangles) bytes_ += copy.row_bytes * copy.rows;
   }
 }

@@ -17,7 +17,7 @@ struct SegmentCopies {
 };
 
 /// Copies from the host to the device, as few and as long as they can be: rectangles without gaps become runs, and runs
-/// that lie next to each other on both sides become one.
+/// that lie next to each other on both sides become one. None reaches from one part of a pinned mapping into the next.
 class Upload {
  public:
   /// Throws OUT_OF_RANGE. No destination byte is in two rectangles.

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "memory/mapping.h"
+#include "memory/partition.h"
+#include "memory/thread_pool.h"
+
+namespace weightcast {
+
+/// A tensor in the memory of this process, and where it goes in the destination.
+struct TensorWrite {
+  const uint8_t* source;
+  uint64_t bytes;
+  uint64_t offset;
+};
+
+/// Copies whole tensors into a mapping and digests them on the way, which costs little more than the copy: the bytes
+/// that the digest has brought into the cache are copied from there.
+class WriteJob : public Job {
+ public:
+  /// The caller keeps the sources alive and unchanged until the job is done or dropped, and `progress` too, which
+  /// counts the bytes so far. Throws OUT_OF_RANGE or EACCES.
+  WriteJob(std::vector<TensorWrite> tensors, std::shared_ptr<Mapping> destination, double* progress,
+           unsigned threads);
+
+  size_t pieces() const override { return partition_.pieces(); }
+  const std::vector<Span>& spans() const override { return spans_; }
+  void Run(size_t piece) override;
+
+  /// One for each tensor. To be called after the last piece has run.
+  std::vector<uint64_t> Digests() const { return {digests_.begin(), digests_.end()}; }
+
+ private:
+  const std::vector<TensorWrite> tensors_;
+  const std::shared_ptr<Mapping> destination_;
+  double* const progress_;
+  const Partition partition_;
+  std::vector<Span> spans_;
+  /// Sums so far: several threads may be in one tensor.
+  std::vector<std::atomic<uint64_t>> digests_;
+};
+
+}  // namespace weightcast

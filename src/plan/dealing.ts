@@ -1,0 +1,112 @@
+import type { Manifest, SegmentInfo } from '../checkpoint/manifest.ts';
+import { placementOrder, selectRows } from '../checkpoint/manifest-rows.ts';
+import { quoted } from '../checkpoint/printable.ts';
+import type { CheckpointIndex } from '../checkpoint/source.ts';
+import { CheckpointError } from '../errors.ts';
+import { type LoadShare, planLoading } from './loading.ts';
+import { findSet } from './segment-sets.ts';
+
+/** A share as a rank gets it: what it will hold, and what it reads into its own segment. */
+export interface DealtShare {
+  readonly rank: number;
+  /** Its own segment, if it has one, comes first; after it come adopted files. */
+  readonly manifest: Manifest;
+  /** Path of its own segment. */
+  readonly segment: string | null;
+  readonly reads: readonly { readonly path: string; readonly ranges: Float64Array }[];
+}
+
+export interface Dealing {
+  /** Those of ranks that get something; their digests are still 0. */
+  readonly shares: readonly DealtShare[];
+  /** The segments of all shares. */
+  readonly segments: readonly SegmentInfo[];
+  /** Index of the spare set that these are; null if they are to be made. */
+  readonly reused: number | null;
+}
+
+/** {@link planLoading}, told in manifests: into a spare set of segments if one has the sizes, else into new ones. */
+export function dealFiles(order: {
+  readonly checkpoint: string;
+  readonly index: CheckpointIndex;
+  /** With the rank behind it, the name of each rank's own segment in its host's directory, if it is new. */
+  readonly segmentName: string;
+  readonly ranks: readonly { readonly rank: number; readonly host: string; readonly directory: string }[];
+  readonly spare: readonly (readonly SegmentInfo[])[];
+}): Dealing {
+  const { checkpoint, index, segmentName, ranks, spare } = order;
+  const memberOf = new Map(ranks.map((member) => [member.rank, member]));
+  const shares = planLoading(
+    index,
+    ranks.map(({ rank }) => rank),
+  ).filter((share) => share.rows.length > 0);
+  const fresh = shares.flatMap(({ rank, segmentBytes: bytes }) => {
+    const { host, directory } = memberOf.get(rank)!;
+    return bytes === 0 ? [] : [{ path: `${directory}/${segmentName}${rank}`, bytes, host, rank }];
+  });
+  const reused = fresh.length === 0 ? null : findSet(spare, fresh);
+  const segments = reused === null ? fresh : spare[reused]!;
+  const segmentOf = new Map(segments.map((segment) => [segment.rank, segment]));
+  const dealt = shares.map((share) => {
+    const { rank, reads } = share;
+    const own = segmentOf.get(rank) ?? null;
+    return {
+      rank,
+      manifest: shareManifest(checkpoint, index, share, memberOf.get(rank)!.host, own),
+      segment: own?.path ?? null,
+      reads: reads.map(({ file, ranges }) => ({ path: index.files[file]!.path, ranges })),
+    };
+  });
+  return { shares: dealt, segments, reused };
+}
+
+function shareManifest(
+  checkpoint: string,
+  index: CheckpointIndex,
+  { rank, rows, placeOf, offsets, adopted }: LoadShare,
+  host: string,
+  segment: SegmentInfo | null,
+): Manifest {
+  const own = segment === null ? [] : [segment];
+  const files = adopted.map((file) => ({
+    path: index.files[file]!.path,
+    bytes: index.files[file]!.bytes,
+    host,
+    rank,
+  }));
+  const [start, end] = [rows[0]!, rows.at(-1)! + 1];
+  const firstDimension = index.shapeStarts[start]!;
+  return {
+    checkpoint,
+    names: index.names.slice(start, end),
+    dtypes: index.dtypes.slice(start, end),
+    shapeStarts: index.shapeStarts.slice(start, end + 1).map((position) => position - firstDimension),
+    dimensions: index.dimensions.slice(firstDimension, index.shapeStarts[end]!),
+    bytes: index.bytes.slice(start, end),
+    segments: [...own, ...files],
+    segmentOf: placeOf.map((place) => (place === 0 ? 0 : own.length + place - 1)),
+    offsets,
+    digests: new BigUint64Array(rows.length),
+  };
+}
+
+/**
+ * Deals out what was written into segments, one for each rank: it gets what lies in its own. Throws a CheckpointError that
+ * names a segment whose rank is gone.
+ */
+export function dealWritten(manifest: Manifest, ranks: readonly { readonly rank: number }[]): DealtShare[] {
+  const present = new Set(ranks.map(({ rank }) => rank));
+  const rowsOf = new Map<SegmentInfo, number[]>(manifest.segments.map((segment) => [segment, []]));
+  for (const row of placementOrder(manifest) ?? manifest.names.keys()) {
+    rowsOf.get(manifest.segments[manifest.segmentOf[row]!]!)!.push(row);
+  }
+  return [...rowsOf].map(([segment, rows]) => {
+    const { rank, path } = segment;
+    if (!present.has(rank)) {
+      throw new CheckpointError(`segment ${quoted(path)} was written for rank ${rank}, which is not there`);
+    }
+    const part = selectRows(manifest, Uint32Array.from(rows));
+    const own = { ...part, segments: [segment], segmentOf: new Uint32Array(rows.length) };
+    return { rank, manifest: own, segment: null, reads: [] };
+  });
+}

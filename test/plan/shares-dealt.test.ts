@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import {
+  decodeManifest,
+  encodeManifest,
+  layoutDigest,
+  mergeManifests,
+} from '../../src/checkpoint/manifest.ts';
+import { dealFiles, dealWritten } from '../../src/plan/dealing.ts';
+import { planLoading } from '../../src/plan/loading.ts';
+import { findSet } from '../../src/plan/segment-sets.ts';
+import { placeTensors, shareTensors } from '../../src/plan/tensor-shares.ts';
+import { indexOf, randomIndex } from './random-indices.ts';
+import { manifestOf, segmentOf } from './random-manifests.ts';
+import { forSeeds } from './seeded-random.ts';
+
+const fresh = { checkpoint: 'c', segmentName: 's', spare: [] };
+
+test('with fewer tensors than ranks some ranks get nothing, and are left out of the dealing', () => {
+  const index = indexOf([{ tensors: [10, 10] }]);
+  const ranks = [0, 1, 2, 3].map((rank) => ({ rank, host: 'a', directory: '/dev/shm/w' }));
+  assert.equal(planLoading(index, [0, 1, 2, 3]).filter(({ rows }) => rows.length === 0).length, 2);
+  const { shares: dealt } = dealFiles({ ...fresh, index, ranks });
+  assert.deepEqual(
+    dealt.map(({ manifest }) => manifest.names),
+    [['f0.t0'], ['f0.t1']],
+  );
+  assert.deepEqual(
+    dealt.map(({ rank, manifest }) => manifest.segments[0]!.path === `/dev/shm/w/s${rank}`),
+    [true, true],
+  );
+});
+
+test('the shares of all ranks are manifests that travel and merge into one of the whole checkpoint', () => {
+  forSeeds(200, (random) => {
+    const index = randomIndex(random);
+    if (index.names.length === 0) return;
+    const ranks = Array.from({ length: random.whole(1, 6) }, (_, rank) => ({
+      rank,
+      host: `h${rank % 2}`,
+      directory: '/dev/shm/w',
+    }));
+    const { shares, segments, reused } = dealFiles({ ...fresh, index, ranks });
+    assert.equal(reused, null);
+    const merged = mergeManifests(shares.map(({ manifest }) => decodeManifest(encodeManifest(manifest))));
+    const sizes = new Map(index.names.map((name, row) => [name, index.bytes[row]]));
+    assert.deepEqual(new Map(merged.names.map((name, row) => [name, merged.bytes[row]])), sizes);
+    for (const { rank, manifest, reads } of shares) {
+      if (reads.length > 0) assert.equal(manifest.segments[0]!.path, `/dev/shm/w/s${rank}`);
+      const own = manifest.segments.filter(({ path }) => path.startsWith('/dev/shm/w/'));
+      assert.deepEqual(
+        segments.filter((segment) => segment.rank === rank),
+        own,
+      );
+    }
+  });
+});
+
+test('a checkpoint goes into the first spare set that has its sizes, and has the layout that was in there', () => {
+  forSeeds(200, (random) => {
+    const index = randomIndex(random);
+    if (index.names.length === 0) return;
+    const ranks = Array.from({ length: random.whole(1, 6) }, (_, rank) => ({
+      rank,
+      host: `h${rank % 2}`,
+      directory: '/dev/shm/w',
+    }));
+    const before = dealFiles({ ...fresh, index, ranks });
+    if (before.segments.length === 0) return;
+    const other = before.segments.map((segment) => ({ ...segment, bytes: segment.bytes + 256 }));
+    const spare = [other, before.segments.slice(1), random.shuffled([...before.segments])];
+    const after = dealFiles({ ...fresh, segmentName: 'new', index, ranks, spare });
+    assert.equal(after.reused, 2);
+    const layoutOf = ({ shares }: typeof after) =>
+      layoutDigest(mergeManifests(shares.map(({ manifest }) => manifest)));
+    assert.equal(layoutOf(after), layoutOf(before));
+    assert.deepEqual(
+      after.shares.map(({ segment, reads }) => [segment, reads]),
+      before.shares.map(({ segment, reads }) => [segment, reads]),
+    );
+    const none = dealFiles({ ...fresh, index, ranks, spare: spare.slice(0, 2) });
+    assert.equal(none.reused, null);
+  });
+});
+
+test('a checkpoint whose files are all adopted takes no spare set', () => {
+  const index = indexOf([{ tensors: [10, 10], shared: true }]);
+  const ranks = [{ rank: 0, host: 'a', directory: '/dev/shm/w' }];
+  assert.equal(planLoading(index, [0])[0]!.segmentBytes, 0);
+  const { segments, reused } = dealFiles({ ...fresh, index, ranks, spare: [[]] });
+  assert.deepEqual([segments, reused], [[], null]);
+});
+
+test('a set takes the place of another if hosts, ranks and sizes are the same', () => {
+  const set = [0, 1].map((rank) => ({ path: `p${rank}`, host: 'a', rank, bytes: 10 + rank }));
+  assert.equal(findSet([set], [...set].reverse()), 0);
+  for (const [index, change] of [{ host: 'b' }, { rank: 5 }, { bytes: 12 }].entries()) {
+    const changed = set.map((segment, at) => (at === 0 ? { ...segment, ...change } : segment));
+    assert.equal(findSet([changed], set), null, `change ${index}`);
+  }
+  assert.equal(findSet([], set), null);
+  assert.equal(findSet([set], [...set, set[0]!]), null);
+});
+
+test('tensors from memory are dealt out in runs, even by bytes, that begin where the format wants it', () => {
+  const bytes = Float64Array.of(1000, 0, 300, 256, 1, 900);
+  const shares = shareTensors(bytes, [3, 7]);
+  assert.deepEqual(shares, [
+    { rank: 3, tensors: 3, bytes: 1024 + 256 + 512 },
+    { rank: 7, tensors: 3, bytes: 256 + 256 + 1024 },
+  ]);
+  assert.deepEqual(placeTensors(bytes.subarray(0, 3)), {
+    offsets: Float64Array.of(0, 1024, 1280),
+    end: 1792,
+  });
+  const few = shareTensors(Float64Array.of(5), [0, 1, 2]);
+  assert.deepEqual(
+    few.map((share) => [share.tensors, share.bytes]),
+    [[1, 256]],
+  );
+});
+
+test('what was written for ranks is dealt to those ranks, each with its own segment alone', () => {
+  const rows = [0, 1, 0, 1, 0, 1].map((segment, row) => ({
+    name: `t${row}`,
+    bytes: 256,
+    segment,
+    offset: row * 256,
+  }));
+  const manifest = manifestOf(rows, [segmentOf(0, 'a'), segmentOf(1, 'a')]);
+  const shares = dealWritten(manifest, [{ rank: 1 }, { rank: 0 }, { rank: 2 }]);
+  assert.deepEqual(
+    shares.map(({ rank, manifest: part, segment, reads }) => [rank, part.names, segment, reads]),
+    [
+      [0, ['t0', 't2', 't4'], null, []],
+      [1, ['t1', 't3', 't5'], null, []],
+    ],
+  );
+  assert.deepEqual(
+    shares.map(({ manifest: part }) => part.segments),
+    manifest.segments.map((segment) => [segment]),
+  );
+  assert.equal(layoutDigest(mergeManifests(shares.map((share) => share.manifest))).length, 64);
+  assert.throws(() => dealWritten(manifest, [{ rank: 1 }]), {
+    name: 'CheckpointError',
+    message: /was written for rank 0, which is not there/,
+  });
+});

@@ -1,0 +1,244 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { checkpointAt } from '../../src/simulation/checkpoint.ts';
+import { SimulatedHost } from '../../src/simulation/host.ts';
+import type { SimulatedWorld } from '../../src/simulation/world.ts';
+import { bucketBytes, checkpoints, model, onStage } from './harness.ts';
+
+const [a, b] = checkpoints as [(typeof checkpoints)[number], (typeof checkpoints)[number]];
+/** Other sizes than those of the usual ones. */
+const small = checkpointAt('/models/small', model.slice(0, 4), false);
+const withSmall = { checkpoints: [...checkpoints, small] };
+const setBytes = a.index.bytes.reduce((sum, bytes) => sum + bytes, 0);
+
+/** Paths of all segments that there are. */
+function segmentsOf({ hosts }: SimulatedWorld): string[] {
+  return hosts.flatMap(({ segments }) => segments).sort();
+}
+
+/** Of every `open` that is sent from now on: whether a plan and a manifest are in it. */
+function opensOf(world: SimulatedWorld): { plan: boolean; manifest: boolean }[] {
+  const opens: { plan: boolean; manifest: boolean }[] = [];
+  world.onSent.push(({ envelope }) => {
+    if (envelope.kind !== 'ask') return;
+    const { type, plan, manifest } = envelope.body as { type: string; plan?: unknown; manifest?: unknown };
+    if (type === 'open') opens.push({ plan: plan !== null, manifest: manifest !== null });
+  });
+  return opens;
+}
+
+test('the segments of a checkpoint that is replaced stay, and the next one goes into them', async () => {
+  await onStage({}, async ({ world, user, succeeds, status, wait }) => {
+    await succeeds(user.update('a'));
+    const first = segmentsOf(world);
+    await succeeds(user.register('a', '/models/b'));
+    const both = segmentsOf(world);
+    assert.equal(both.length, 2 * first.length);
+    assert.equal((await status()).spareBytes, setBytes);
+    for (const { path, digest } of [a, b, a, b, b]) {
+      await succeeds(user.register('a', path));
+      assert.equal((await succeeds(user.update('a'))).verified, true);
+      assert.equal((await status()).instances[0]!.version!.digest, digest);
+    }
+    await wait(100);
+    assert.deepEqual(segmentsOf(world), both);
+  });
+});
+
+test('a name that is registered again and again has neither plans nor manifests sent', async () => {
+  await onStage({}, async ({ world, user, succeeds }) => {
+    const opens = opensOf(world);
+    const round = async (path: string) => {
+      await succeeds(user.register('a', path));
+      await succeeds(user.update('a', { bucketBytes }));
+    };
+    await succeeds(user.update('a', { bucketBytes }));
+    await round('/models/b');
+    assert.equal(opens.length, 8);
+    assert.ok(opens.every(({ plan, manifest }) => plan && manifest));
+    opens.length = 0;
+    for (let time = 0; time < 5; time += 1) {
+      await round('/models/a');
+      await round('/models/b');
+    }
+    assert.equal(opens.length, 40);
+    assert.ok(opens.every(({ plan, manifest }) => !plan && !manifest));
+  });
+});
+
+test('names that come and go use the same memory too', async () => {
+  await onStage({}, async ({ world, user, succeeds, fails }) => {
+    await succeeds(user.register('step-1', '/models/b'));
+    const both = segmentsOf(world);
+    await succeeds(user.unregister('a'));
+    for (let step = 2; step < 8; step += 1) {
+      await succeeds(user.register(`step-${step}`, step % 2 === 0 ? '/models/a' : '/models/b'));
+      assert.equal((await succeeds(user.update(`step-${step}`))).verified, true);
+      await succeeds(user.unregister(`step-${step - 1}`));
+      await fails(user.update(`step-${step - 1}`), 'WEIGHTCAST_USAGE', /no checkpoint step-\d is registered/);
+    }
+    assert.deepEqual(segmentsOf(world), both);
+  });
+});
+
+test('there is one spare set of a size, and no more in all than allowed; what is given back is gone', async () => {
+  await onStage({ ...withSmall, spareCheckpoints: 1 }, async ({ world, user, succeeds, status, wait }) => {
+    const one = segmentsOf(world).length;
+    for (const name of ['b', 'c', 'd']) await succeeds(user.register(name, '/models/b'));
+    assert.equal(segmentsOf(world).length, 4 * one);
+    for (const name of ['b', 'c', 'd']) await succeeds(user.unregister(name));
+    await wait(100);
+    assert.equal(segmentsOf(world).length, 2 * one);
+
+    await succeeds(user.register('small', '/models/small'));
+    await succeeds(user.unregister('small'));
+    await wait(100);
+    const smallBytes = small.index.bytes.reduce((sum, bytes) => sum + bytes, 0);
+    assert.equal((await status()).spareBytes, smallBytes, 'the longest unused went');
+
+    assert.equal((await succeeds(user.releaseSpare())).bytes, smallBytes);
+    assert.equal(segmentsOf(world).length, one);
+    assert.equal((await status()).spareBytes, 0);
+    assert.equal((await succeeds(user.releaseSpare())).bytes, 0);
+    assert.equal((await succeeds(user.update('a'))).verified, true);
+  });
+});
+
+test('without spare memory a checkpoint that is replaced goes at once', async () => {
+  await onStage({ spareCheckpoints: 0 }, async ({ world, user, succeeds, wait }) => {
+    const before = segmentsOf(world);
+    await succeeds(user.register('a', '/models/b'));
+    await wait(100);
+    assert.equal(segmentsOf(world).length, before.length);
+    assert.ok(segmentsOf(world).every((path) => !before.includes(path)));
+    assert.equal((await succeeds(user.update('a'))).verified, true);
+  });
+});
+
+test('a rank that dies while spare memory is filled costs that memory, and nothing that is registered', async () => {
+  await onStage({}, async ({ cluster, world, user, succeeds, fails, until, wait, ready, status }) => {
+    const first = segmentsOf(world);
+    await succeeds(user.register('a', '/models/b'));
+    const spare = first[0]!;
+    const whole = () => world.hosts[0]!.digest(spare, 0, 4096);
+    const held = whole();
+    const registration = user.register('a', '/models/a');
+    await until('the spare memory is written over', () => whole() !== held);
+    cluster.ranks.get(2)!.kill();
+    await fails(registration, 'WEIGHTCAST_PEER_LOST', /rank 2 died/);
+    await ready();
+    await wait(100);
+    assert.ok(
+      segmentsOf(world).every((path) => !first.includes(path)),
+      'what was half filled is gone',
+    );
+    assert.deepEqual(
+      (await status()).checkpoints.map(({ digest }) => digest),
+      [b.digest],
+    );
+    assert.equal((await succeeds(user.update('a'))).verified, true);
+    await succeeds(user.register('a', '/models/a'));
+    assert.equal((await succeeds(user.update('a'))).verified, true);
+  });
+});
+
+test('a bad checkpoint leaves the spare memory spare', async () => {
+  await onStage({}, async ({ user, succeeds, fails, status }) => {
+    await succeeds(user.register('a', '/models/b'));
+    await fails(user.register('a', '/models/nowhere'), 'WEIGHTCAST_CHECKPOINT', /nowhere/);
+    assert.equal((await status()).spareBytes, setBytes);
+  });
+});
+
+test('a checkpoint is not unregistered while it is installed or registered anew, nor one that there is not', async () => {
+  await onStage({}, async ({ world, user, succeeds, fails, until }) => {
+    await fails(user.unregister('b'), 'WEIGHTCAST_USAGE', /no checkpoint b is registered/);
+    const update = user.update('a', { bucketBytes });
+    await until('engines are asked', () => world.links.open === 4);
+    await fails(user.unregister('a'), 'WEIGHTCAST_USAGE', /busy updating to a/);
+    assert.equal((await succeeds(update)).verified, true);
+    const registration = user.register('a', '/models/b');
+    await fails(user.unregister('a'), 'WEIGHTCAST_USAGE', /busy registering a/);
+    await succeeds(registration);
+    await succeeds(user.unregister('a'));
+    await fails(user.update('a'), 'WEIGHTCAST_USAGE', /no checkpoint a is registered/);
+  });
+});
+
+test('memory that is short has spare memory given back, and only then ends a registration', async () => {
+  await onStage({ ...withSmall, ranksPerHost: 4 }, async ({ world, user, succeeds, fails, status, wait }) => {
+    const [host] = world.hosts;
+    await succeeds(user.register('a', '/models/b'));
+    host!.capacity = 2 * setBytes + 1000;
+    await succeeds(user.register('small', '/models/small'));
+    assert.equal((await status()).spareBytes, 0);
+    const before = segmentsOf(world);
+    await fails(
+      user.register('b', '/models/b'),
+      'WEIGHTCAST_OUT_OF_HOST_MEMORY',
+      /cannot reserve .* \(\d+ wanted, \d+ free\)/,
+    );
+    await wait(100);
+    assert.deepEqual(segmentsOf(world), before);
+    for (const name of ['a', 'small']) assert.equal((await succeeds(user.update(name))).verified, true);
+  });
+});
+
+test('tensors from memory go into a segment for each rank of the host, and the next ones into the same', async () => {
+  await onStage({ ranksPerHost: 4 }, async ({ world, user, succeeds, wait }) => {
+    const opens = opensOf(world);
+    const before = segmentsOf(world);
+    const round = async (checkpoint: typeof a) => {
+      const { digest } = await succeeds(user.registerTensors('t', checkpoint));
+      assert.equal(digest, checkpoint.digest);
+      assert.equal((await succeeds(user.update('t', { bucketBytes }))).verified, true);
+    };
+    await round(a);
+    assert.equal(segmentsOf(world).length - before.length, 4);
+    await round(b);
+    await wait(100);
+    const both = segmentsOf(world);
+    opens.length = 0;
+    for (const checkpoint of [a, b, a, b]) await round(checkpoint);
+    assert.deepEqual(segmentsOf(world), both);
+    assert.ok(opens.length === 16 && opens.every(({ plan, manifest }) => !plan && !manifest));
+  });
+});
+
+test('tensors need a rank on the host of the process that has them', async () => {
+  await onStage({}, async ({ user, fails }) => {
+    const elsewhere = new SimulatedHost('elsewhere', true);
+    await fails(user.registerTensors('t', a, elsewhere), 'WEIGHTCAST_USAGE', /host elsewhere has no rank/);
+  });
+});
+
+test('what a process wrote that is refused stays for the next one', async () => {
+  await onStage({}, async ({ world, user, succeeds, fails, until, status }) => {
+    const written = user.registerTensors('t', a);
+    await until('it is written', () => segmentsOf(world).some((path) => !path.includes('checkpoint-1-')));
+    const registration = user.register('a', '/models/b');
+    await fails(written, 'WEIGHTCAST_USAGE', /busy registering a/);
+    await succeeds(registration);
+    const { spareBytes } = await status();
+    const before = segmentsOf(world);
+    assert.equal(spareBytes, 2 * setBytes);
+    await succeeds(user.registerTensors('t', b));
+    assert.deepEqual(segmentsOf(world), before);
+    assert.equal((await succeeds(user.update('t'))).verified, true);
+  });
+});
+
+test('a process that ends while it writes leaves nothing behind', async () => {
+  await onStage({}, async ({ cluster, world, user, succeeds, until, wait }) => {
+    const before = segmentsOf(world);
+    const leaving = cluster.user();
+    const written = leaving.registerTensors('t', a);
+    await until('it writes', () => segmentsOf(world).length > before.length);
+    leaving.process.kill();
+    world.network.endSession(world.supervisorNode, leaving.process.node, 'SIGKILL');
+    await wait(1_000);
+    assert.deepEqual(segmentsOf(world), before);
+    written.catch(() => {});
+    assert.equal((await succeeds(user.update('a'))).verified, true);
+  });
+});
