@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { withFleet } from './fleet.ts';
+import { eventually } from './harness.ts';
 
 test('an instance joins, is updated alone, and leaves; the other goes on as it was', async () => {
   await withFleet({ instances: { a: [0, 1] } }, async ({ cluster, engines, join, makeModel }) => {
@@ -53,6 +54,31 @@ test('different instances are updated at the same time; the same one is busy', a
     assert.match(String((outcomes[2] as PromiseRejectedResult).reason), /busy updating b to two/);
     await verifyWeights(engines.get('a')!.endpoint, await openCheckpoint(one));
     await verifyWeights(engines.get('b')!.endpoint, await openCheckpoint(two));
+  });
+});
+
+test('an instance that dies, engine and ranks, takes nothing with it; one without an engine does not join', async () => {
+  await withFleet({ instances: { a: [0], b: [1] } }, async ({ cluster, engines, startEngine, makeModel }) => {
+    const model = await makeModel(2);
+    await cluster.register('one', model);
+    const { ranks } = await cluster.status();
+    for (const pid of [...engines.get('b')!.pids, ranks[1]!.pid!]) process.kill(pid, 'SIGKILL');
+    await eventually('rank 1 is given up', async () => {
+      const failed = await cluster.update('one', { instances: ['b'] }).catch((error: Error) => error);
+      return 'message' in failed && /rank 1 finds no engine worker on its device/.test(failed.message);
+    });
+    await cluster.update('one', { instances: ['a'] });
+    await verifyWeights(engines.get('a')!.endpoint, await openCheckpoint(model));
+
+    const { endpoint } = engines.get('a')!;
+    await assert.rejects(cluster.addInstance({ name: 'c', endpoint, ranks: [2] }), {
+      message: /rank 2 finds no engine worker on its device/,
+    });
+    await cluster.addInstance(await startEngine('c', [2]));
+    await cluster.removeInstance('b');
+    const report = await cluster.update('one');
+    assert.equal(report.ranks, 2);
+    await cluster.register('two', model);
   });
 });
 
