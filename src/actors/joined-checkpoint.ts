@@ -1,3 +1,4 @@
+import { rankName } from '../checkpoint/metas.ts';
 import { PeerLostError } from '../errors.ts';
 import { Pieces } from '../plan/pieces.ts';
 import { Swarm } from '../plan/swarm.ts';
@@ -66,7 +67,7 @@ export class JoinedCheckpoint {
     if (returns) this.#returning.add(rank);
     else this.#returning.delete(rank);
     if (!this.#sources.has(rank)) return;
-    this.#lastLoss = `rank ${rank}: ${reason}`;
+    this.#lastLoss = `${rankName(rank)}: ${reason}`;
     this.#drop(rank);
   }
 
@@ -133,7 +134,7 @@ export class JoinedCheckpoint {
    */
   failed(rank: number, { piece, source, reason }: FailedRead): number | null {
     this.#plan.failed(rank, piece);
-    this.#lastLoss = `rank ${source}: ${reason}`;
+    this.#lastLoss = `${rankName(source)}: ${reason}`;
     if (!this.#sources.has(source) || this.#plan.avoidedBy(rank).has(source)) return null;
     const { failures } = this.#receivers.get(rank)!;
     const before = failures.get(source) ?? 0;

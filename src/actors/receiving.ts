@@ -1,5 +1,6 @@
 import { strict as assert } from 'node:assert';
 import type { Manifest } from '../checkpoint/manifest.ts';
+import { rankName } from '../checkpoint/metas.ts';
 import type { SegmentStore } from '../checkpoint/segment-store.ts';
 import {
   AbortedError,
@@ -238,7 +239,7 @@ export class Receiving {
     let peer = this.#peers.get(rank);
     if (peer === undefined) {
       const { signal } = this.#abort;
-      const options = { name: `rank ${rank}`, timeoutMilliseconds: deadlines.connect, signal };
+      const options = { name: rankName(rank), timeoutMilliseconds: deadlines.connect, signal };
       const connecting = this.#options.fabric(secret).connect(address, options);
       this.#peers.set(rank, connecting);
       connecting.catch(() => {

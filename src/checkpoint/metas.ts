@@ -109,6 +109,11 @@ export async function readMetas(path: string): Promise<Metas> {
 /** Ranks of other clusters have numbers from here on, those of the own cluster below. */
 export const firstForeignRank = 32_768;
 
+/** A rank for people to read; one of another cluster by its place in the metas file. */
+export function rankName(rank: number): string {
+  return rank < firstForeignRank ? `rank ${rank}` : `source ${rank - firstForeignRank} of the metas file`;
+}
+
 /**
  * The same as seen by a cluster that loads it: hosts and ranks have names and numbers that are not its own, since a host
  * of the same name need not be the same, nor share its segments.
