@@ -40,6 +40,7 @@ ThreadPool::~ThreadPool() { Stop(); }
 
 void ThreadPool::Give(std::shared_ptr<Job> job, Done done) {
   auto entry = std::make_shared<Entry>();
+  entry->pieces = job->pieces();
   entry->job = std::move(job);
   entry->done = std::move(done);
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -76,12 +77,15 @@ void ThreadPool::RunThread() {
       continue;
     }
     RunPiece(*entry, lock);
-    if (!entry->IsFinished() || stopped_) continue;
+    if (!entry->HasEnded() || stopped_) continue;
     entry->outcome.interval.ended_at = MonotonicMilliseconds();
+    // For those that waited for its bytes.
+    changed_.notify_all();
+    ReleaseJob(*entry, lock);
+    if (stopped_) continue;
     std::vector<std::shared_ptr<Entry>> finished;
     FinishInOrder(finished);
     changed_.notify_all();
-    // A job may hold the last reference to a mapping, and unmapping takes long: not under the lock.
     lock.unlock();
     finished.clear();
     lock.lock();
@@ -99,7 +103,7 @@ std::shared_ptr<ThreadPool::Entry> ThreadPool::NextEntry() {
 
 bool ThreadPool::MustWait(size_t index) const {
   for (size_t earlier = 0; earlier < index; earlier++) {
-    if (!queue_[earlier]->IsFinished() && Conflict(*queue_[earlier]->job, *queue_[index]->job)) return true;
+    if (!queue_[earlier]->HasEnded() && Conflict(*queue_[earlier]->job, *queue_[index]->job)) return true;
   }
   return false;
 }
@@ -121,11 +125,20 @@ void ThreadPool::RunPiece(Entry& entry, std::unique_lock<std::mutex>& lock) {
   entry.running--;
   if (!failure) return;
   if (!entry.outcome.failure) entry.outcome.failure = std::move(failure);
-  entry.next_piece = entry.job->pieces();
+  entry.next_piece = entry.pieces;
+}
+
+void ThreadPool::ReleaseJob(Entry& entry, std::unique_lock<std::mutex>& lock) {
+  std::shared_ptr<Job> job = std::move(entry.job);
+  // It may hold the last reference to a mapping, and unmapping takes long: not under the lock.
+  lock.unlock();
+  job.reset();
+  lock.lock();
+  entry.is_finished = true;
 }
 
 void ThreadPool::FinishInOrder(std::vector<std::shared_ptr<Entry>>& finished) {
-  while (!queue_.empty() && queue_.front()->IsFinished()) {
+  while (!queue_.empty() && queue_.front()->is_finished) {
     queue_.front()->done(queue_.front()->outcome);
     finished.push_back(std::move(queue_.front()));
     queue_.pop_front();

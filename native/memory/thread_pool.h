@@ -42,7 +42,10 @@ class Job {
 /// Otherwise threads that find no more pieces of a job go on to the next job while the others finish it. A file
 /// that a job reads by path counts as no mapped file here.
 ///
-/// Safe among threads. `done` of a job is called under the pool's lock.
+/// The pool has let go of a job when it calls its `done`: whoever hears of the end and then closes a mapping gives the
+/// memory back.
+///
+/// Safe among threads. `done` of a job is called under the pool's lock, and destroyed outside it.
 class ThreadPool {
  public:
   explicit ThreadPool(unsigned threads);
@@ -62,22 +65,27 @@ class ThreadPool {
 
  private:
   struct Entry {
+    /// Null once it has ended.
     std::shared_ptr<Job> job;
+    size_t pieces = 0;
     Done done;
     size_t next_piece = 0;
     size_t running = 0;
     Outcome outcome;
+    /// Ended, and its job destroyed.
+    bool is_finished = false;
 
-    bool IsClaimed() const { return next_piece == job->pieces(); }
-    bool IsFinished() const { return IsClaimed() && running == 0; }
+    bool IsClaimed() const { return next_piece == pieces; }
+    bool HasEnded() const { return IsClaimed() && running == 0; }
   };
 
   void RunThread();
-  /// The entry whose next piece may run now; null if there is none. All three expect the lock to be held.
+  /// The entry whose next piece may run now; null if there is none. All of these expect the lock to be held.
   std::shared_ptr<Entry> NextEntry();
   bool MustWait(size_t index) const;
   void FinishInOrder(std::vector<std::shared_ptr<Entry>>& finished);
   void RunPiece(Entry& entry, std::unique_lock<std::mutex>& lock);
+  void ReleaseJob(Entry& entry, std::unique_lock<std::mutex>& lock);
 
   std::mutex mutex_;
   std::condition_variable changed_;
