@@ -1,34 +1,21 @@
-import { randomBytes } from 'node:crypto';
 import { availableParallelism, hostname } from 'node:os';
 import { resolve } from 'node:path';
-import { ask } from './actors/conversation.ts';
 import { deadlines } from './actors/deadlines.ts';
 import type { InstanceOptions } from './actors/instance-options.ts';
-import { type ActorRef, ActorSystem } from './actors/kernel/index.ts';
 import {
   anyOf,
   type CheckpointStatus,
   type ClusterStatus,
   type ObserverMessage,
-  type SupervisorMessage,
   toObserver,
   toSupervisor,
   type UpdateReport,
 } from './actors/messages.ts';
 import { asForeign, type ForeignSource, readMetas, writeMetas } from './checkpoint/metas.ts';
 import type { NamedTensors } from './checkpoint/named-tensors.ts';
+import { ClusterConnection } from './cluster-connection.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './cluster-options.ts';
-import { type AskSupervisor, ClusterTensors } from './cluster-tensors.ts';
-import { PeerLostError } from './errors.ts';
-import { systemClock } from './native-bridge/clock.ts';
-import { SharedDirectory } from './native-bridge/memory.ts';
-import { createLog } from './observe/log.ts';
-import { type OwnedProcess, startProcess } from './processes/child-process.ts';
-import { defaultDevices } from './processes/devices.ts';
-import { removeAbandoned } from './processes/sweep.ts';
-import { createClusterKeys, spokeKeys } from './transport/curve.ts';
-import { nodeName } from './transport/node-name.ts';
-import { SpokeTransport } from './transport/spoke.ts';
+import { ClusterTensors } from './cluster-tensors.ts';
 
 /**
  * A safetensors file, a directory of a model, a list of files, tensors from memory, or a file that another cluster's
@@ -58,10 +45,6 @@ export interface UpdateSettings {
   readonly timeoutMilliseconds?: number;
 }
 
-const shutdownMilliseconds = 40_000;
-/** Enough for two models that are trained together; they alternate between two sets of segments each. */
-const defaultSpareCheckpoints = 2;
-
 /**
  * A running weightcast cluster: a supervisor process and a process for each rank. All faces of weightcast are built
  * on this class.
@@ -76,104 +59,26 @@ const defaultSpareCheckpoints = 2;
  * Its processes end with the process that started it, however that ends.
  */
 export class Cluster {
-  readonly #process: OwnedProcess;
-  readonly #transport: SpokeTransport;
-  readonly #system: ActorSystem;
-  readonly #supervisor: ActorRef<SupervisorMessage>;
-  readonly #directory: SharedDirectory;
-  readonly #hosts: ClusterOptions['hosts'];
-  readonly #fabricSecret: string;
-  /** Ends what is asked of a supervisor that is no more. */
-  readonly #lost = new AbortController();
+  readonly #connection: ClusterConnection;
   readonly #tensors: ClusterTensors;
+  readonly #hosts: ClusterOptions['hosts'];
   #stopped: Promise<void> | null = null;
 
-  private constructor(
-    process_: OwnedProcess,
-    transport: SpokeTransport,
-    system: ActorSystem,
-    supervisor: ActorRef<SupervisorMessage>,
-    directory: SharedDirectory,
-    hosts: ClusterOptions['hosts'],
-    fabricSecret: string,
-  ) {
+  private constructor(connection: ClusterConnection, { hosts }: ClusterOptions) {
+    this.#connection = connection;
+    this.#tensors = new ClusterTensors(connection, hostname(), availableParallelism());
     this.#hosts = hosts;
-    this.#fabricSecret = fabricSecret;
-    this.#process = process_;
-    this.#transport = transport;
-    this.#system = system;
-    this.#supervisor = supervisor;
-    this.#directory = directory;
-    this.#tensors = new ClusterTensors({
-      system,
-      supervisor,
-      ask: this.#ask,
-      host: hostname(),
-      threads: availableParallelism(),
-    });
-    process_.exited.then((how) =>
-      this.#lost.abort(new PeerLostError(`the supervisor process ended (${how})`)),
-    );
   }
 
   /** Starts all processes and waits until every rank owns its device. On a throw nothing is left running. */
   static async start(options: ClusterOptions): Promise<Cluster> {
     checkOptions(options);
-    removeAbandoned();
-    const id = randomBytes(6).toString('hex');
-    const directory = new SharedDirectory(`/dev/shm/weightcast-${id}`);
-    const endpoint = `ipc://@weightcast-${id}`;
-    const node = nodeName('supervisor');
-    const keys = createClusterKeys();
-    const fabricSecret = randomBytes(32).toString('hex');
-    const log = createLog('cluster');
-    const child = startProcess('./processes/supervisor-process', import.meta.url, {
-      endpoint,
-      node,
-      keys,
-      ...(options.listen !== undefined && { remoteEndpoint: options.listen }),
-      instances: options.instances,
-      spareCheckpoints: options.spareCheckpoints ?? defaultSpareCheckpoints,
-      hosts: options.hosts ?? {},
-      fabricSecret,
-      host: {
-        name: hostname(),
-        directory: directory.path,
-        fabricAddresses: options.fabricAddresses ?? [],
-        devices: options.devices ?? defaultDevices(),
-        threads: Math.max(1, Math.floor(availableParallelism() / options.ranks)),
-      },
-    });
+    const cluster = new Cluster(await ClusterConnection.open(options), options);
     try {
-      const transport = await SpokeTransport.connect({
-        node: nodeName('cluster'),
-        endpoint,
-        keys: spokeKeys(keys),
-        clock: systemClock,
-        log,
-        deadlineMilliseconds: deadlines.control,
-      });
-      const system = ActorSystem.create({
-        clock: systemClock,
-        random: { next: Math.random },
-        log,
-        transport,
-      });
-      const supervisor = system.wellKnown<SupervisorMessage>(node, 'supervisor');
-      const cluster = new Cluster(
-        child,
-        transport,
-        system,
-        supervisor,
-        directory,
-        options.hosts,
-        fabricSecret,
-      );
       await cluster.#begin(options.onProgress);
       return cluster;
     } catch (error) {
-      await child.stop(shutdownMilliseconds);
-      directory.close();
+      await cluster.stop();
       throw error;
     }
   }
@@ -190,7 +95,7 @@ export class Cluster {
       typeof source === 'string'
         ? ({ kind: 'path', path: resolve(source) } as const)
         : ({ kind: 'files', files: source.map((file) => resolve(file)) } as const);
-    return this.#ask(toSupervisor.register, { checkpoint: name, source: value }, deadlines.load);
+    return this.#connection.ask(toSupervisor.register, { checkpoint: name, source: value }, deadlines.load);
   }
 
   /**
@@ -198,7 +103,7 @@ export class Cluster {
    * Rejects with `UsageError` while it is being installed or registered anew.
    */
   async unregister(name: string): Promise<void> {
-    await this.#ask(toSupervisor.unregister, { checkpoint: name }, deadlines.control);
+    await this.#connection.ask(toSupervisor.unregister, { checkpoint: name }, deadlines.control);
   }
 
   /**
@@ -206,7 +111,11 @@ export class Cluster {
    * of the same sizes. Resolves with the bytes given back.
    */
   async releaseSpareMemory(): Promise<number> {
-    const { bytes } = await this.#ask(toSupervisor.releaseSpare, {}, deadlines.abort + deadlines.control);
+    const { bytes } = await this.#connection.ask(
+      toSupervisor.releaseSpare,
+      {},
+      deadlines.abort + deadlines.control,
+    );
     return bytes;
   }
 
@@ -227,7 +136,7 @@ export class Cluster {
     };
     // The supervisor answers by itself within the timeout and the time that giving back takes.
     const deadline = timeoutMilliseconds + deadlines.engineHealthy + deadlines.open + deadlines.abort;
-    return this.#ask(toSupervisor.update, { checkpoint: name, options }, deadline);
+    return this.#connection.ask(toSupervisor.update, { checkpoint: name, options }, deadline);
   }
 
   /**
@@ -236,12 +145,12 @@ export class Cluster {
    */
   async addInstance(instance: InstanceOptions): Promise<ClusterStatus> {
     checkInstance(instance, this.#hosts);
-    return this.#ask(toSupervisor.addInstance, { instance }, deadlines.open);
+    return this.#connection.ask(toSupervisor.addInstance, { instance }, deadlines.open);
   }
 
   /** Ends the ranks of an instance, which is not updated any more; the engine itself goes on. */
   async removeInstance(name: string): Promise<void> {
-    await this.#ask(toSupervisor.removeInstance, { instance: name }, deadlines.open);
+    await this.#connection.ask(toSupervisor.removeInstance, { instance: name }, deadlines.open);
   }
 
   /**
@@ -250,12 +159,16 @@ export class Cluster {
    * for another one after that. Who can read the file can read the checkpoint: it is made for its owner only.
    */
   async saveMetas(name: string, file: string): Promise<void> {
-    const exported = await this.#ask(toSupervisor.exportMetas, { checkpoint: name }, deadlines.open);
-    await writeMetas(resolve(file), { ...exported, checkpoint: name, secret: this.#fabricSecret });
+    const exported = await this.#connection.ask(
+      toSupervisor.exportMetas,
+      { checkpoint: name },
+      deadlines.open,
+    );
+    await writeMetas(resolve(file), { ...exported, checkpoint: name, secret: this.#connection.fabricSecret });
   }
 
   async status(): Promise<ClusterStatus> {
-    return this.#ask(toSupervisor.status, {}, deadlines.control);
+    return this.#connection.ask(toSupervisor.status, {}, deadlines.control);
   }
 
   /** Cancels what is running and ends all processes. May be called twice, and at any time. */
@@ -265,9 +178,9 @@ export class Cluster {
   }
 
   async #begin(onProgress: ClusterOptions['onProgress']): Promise<void> {
-    await this.#ask(toSupervisor.awaitReady, {}, deadlines.open);
+    await this.#connection.ask(toSupervisor.awaitReady, {}, deadlines.open);
     if (onProgress === undefined) return;
-    const observer = this.#system.spawn<ObserverMessage>(
+    const observer = this.#connection.system.spawn<ObserverMessage>(
       'observer',
       () => ({ receive: ({ progress }) => onProgress(progress) }),
       {
@@ -276,30 +189,18 @@ export class Cluster {
         supervision: { onCrash: 'stop' },
       },
     );
-    await this.#ask(toSupervisor.subscribe, { observer }, deadlines.control);
+    await this.#connection.ask(toSupervisor.subscribe, { observer }, deadlines.control);
   }
 
   async #registerMetas(name: string, path: string): Promise<CheckpointStatus> {
     const { manifest, secret, sources } = asForeign(await readMetas(path));
     const source = { kind: 'metas' as const, manifest, secret, sources: sources.map(toMessage) };
-    return this.#ask(toSupervisor.register, { checkpoint: name, source }, deadlines.load);
+    return this.#connection.ask(toSupervisor.register, { checkpoint: name, source }, deadlines.load);
   }
 
-  #ask: AskSupervisor = (exchange, fields, deadlineMilliseconds) => {
-    const options = { deadlineMilliseconds, signal: this.#lost.signal };
-    return ask(this.#system, this.#supervisor as ActorRef<never>, exchange, fields, options).catch(
-      (error) => {
-        throw this.#lost.signal.aborted ? this.#lost.signal.reason : error;
-      },
-    ) as never;
-  };
-
   async #stop(): Promise<void> {
-    await this.#process.stop(shutdownMilliseconds);
-    await this.#system.stop(5_000);
-    await this.#transport.close(1_000);
+    await this.#connection.close();
     this.#tensors.close();
-    this.#directory.close();
   }
 }
 
