@@ -1,5 +1,5 @@
 import type { InstanceOptions } from './actors/instance-options.ts';
-import type { Progress } from './actors/messages.ts';
+import type { Progress } from './actors/message-values.ts';
 import { firstForeignRank } from './checkpoint/metas.ts';
 import { checkEngineOptions } from './engines/engine-options.ts';
 import { UsageError } from './errors.ts';

@@ -1,12 +1,7 @@
 import { deadlines } from './actors/deadlines.ts';
 import type { ActorRef } from './actors/kernel/index.ts';
-import {
-  anyOf,
-  type CheckpointStatus,
-  toSupervisor,
-  toWriter,
-  type WriterMessage,
-} from './actors/messages.ts';
+import type { CheckpointStatus } from './actors/message-values.ts';
+import { anyOf, toSupervisor, toWriter, type WriterMessage } from './actors/messages.ts';
 import { WriterActor } from './actors/writer.ts';
 import { type NamedTensors, sizesOfTensors } from './checkpoint/named-tensors.ts';
 import { TensorWriter, type WriteJob } from './checkpoint/tensor-writer.ts';

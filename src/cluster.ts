@@ -2,15 +2,8 @@ import { availableParallelism, hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { deadlines } from './actors/deadlines.ts';
 import type { InstanceOptions } from './actors/instance-options.ts';
-import {
-  anyOf,
-  type CheckpointStatus,
-  type ClusterStatus,
-  type ObserverMessage,
-  toObserver,
-  toSupervisor,
-  type UpdateReport,
-} from './actors/messages.ts';
+import type { CheckpointStatus, ClusterStatus, UpdateReport } from './actors/message-values.ts';
+import { anyOf, type ObserverMessage, toObserver, toSupervisor } from './actors/messages.ts';
 import { asForeign, type ForeignSource, readMetas, writeMetas } from './checkpoint/metas.ts';
 import type { NamedTensors } from './checkpoint/named-tensors.ts';
 import { ClusterConnection } from './cluster-connection.ts';

@@ -5,7 +5,7 @@ export type {
   Progress,
   RankTimeline,
   UpdateReport,
-} from './actors/messages.ts';
+} from './actors/message-values.ts';
 export type { NamedTensor, NamedTensors } from './checkpoint/named-tensors.ts';
 export { Cluster, type Source, type UpdateSettings } from './cluster.ts';
 export type { ClusterOptions } from './cluster-options.ts';

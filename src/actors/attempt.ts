@@ -8,7 +8,8 @@ import { linkSlotCount, type Plan, stagesAhead } from '../plan/plan.ts';
 import { transfersOf } from '../plan/transfers.ts';
 import type { Clock } from '../ports.ts';
 import { deadlines } from './deadlines.ts';
-import type { CarryFrom, Installed, Received } from './messages.ts';
+import type { Installed, Received } from './message-values.ts';
+import type { CarryFrom } from './messages.ts';
 import type { RankPorts } from './rank-ports.ts';
 import type { Receiving } from './receiving.ts';
 

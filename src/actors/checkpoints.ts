@@ -9,14 +9,8 @@ import { exposeCheckpoint } from './exported-metas.ts';
 import type { ForgottenSegments } from './forgotten-segments.ts';
 import { type ActorRef, type Context, type ReplyOf, sameActor } from './kernel/index.ts';
 import type { Members, RankMember } from './members.ts';
-import {
-  type PlannerMessage,
-  type Registered,
-  type Segment,
-  type SupervisorMessage,
-  toRank,
-  type WriterMessage,
-} from './messages.ts';
+import type { Registered, Segment } from './message-values.ts';
+import { type PlannerMessage, type SupervisorMessage, toRank, type WriterMessage } from './messages.ts';
 import { type RegistrationOrder, registerCheckpoint } from './registration.ts';
 
 type MessageOf<T extends SupervisorMessage['type']> = Extract<SupervisorMessage, { type: T }>;

@@ -1,6 +1,6 @@
 import { PeerLostError, ProtocolError } from '../errors.ts';
 import type { RankMember } from './members.ts';
-import type { Communicator, NewCommunicator } from './messages.ts';
+import type { Communicator, NewCommunicator } from './message-values.ts';
 
 /** Sets of ranks that have updated together; the one that did so longest ago is forgotten. */
 const keeperLimit = 64;

@@ -4,7 +4,8 @@ import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import type { Context } from './kernel/index.ts';
 import type { RankMember } from './members.ts';
-import { type ForeignSource, type Registered, type SupervisorMessage, toRank } from './messages.ts';
+import type { ForeignSource, Registered } from './message-values.ts';
+import { type SupervisorMessage, toRank } from './messages.ts';
 
 /**
  * Has ranks expose all segments of a checkpoint, so that other clusters can read them until it is replaced. Rejects with

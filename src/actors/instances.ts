@@ -1,7 +1,8 @@
 import { UsageError, type WeightcastError } from '../errors.ts';
 import type { InstanceOptions } from './instance-options.ts';
 import type { ActorRef } from './kernel/index.ts';
-import type { BridgeMessage, ClusterStatus } from './messages.ts';
+import type { ClusterStatus } from './message-values.ts';
+import type { BridgeMessage } from './messages.ts';
 import type { InstanceMember } from './update-scope.ts';
 
 type Status = ClusterStatus['instances'][number];

@@ -1,7 +1,8 @@
 import { UsageError } from '../errors.ts';
 import type { ActorRef, RestartIntensity } from './kernel/index.ts';
 import { sameActor } from './kernel/index.ts';
-import type { ClusterStatus, RankMessage } from './messages.ts';
+import type { ClusterStatus } from './message-values.ts';
+import type { RankMessage } from './messages.ts';
 import type { LaunchedRank } from './supervisor-ports.ts';
 
 /** A rank that is there. */

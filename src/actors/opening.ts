@@ -5,14 +5,8 @@ import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import { groupsOf } from './groups.ts';
 import type { RankMember } from './members.ts';
-import {
-  type Opened,
-  type Planned,
-  type ReceptionOrder,
-  type Registered,
-  toPlanner,
-  toRank,
-} from './messages.ts';
+import type { Opened, Planned, ReceptionOrder, Registered } from './message-values.ts';
+import { toPlanner, toRank } from './messages.ts';
 import type { Sources } from './sources.ts';
 import type { UpdateScope } from './update-scope.ts';
 

@@ -15,7 +15,8 @@ import { PlanCache } from '../plan/plan-cache.ts';
 import { planReception, servedBy } from '../plan/reception.ts';
 import { cutSlices, type Slices } from '../plan/slices.ts';
 import type { Actor, Context } from './kernel/index.ts';
-import type { Installed, Merged, Planned, PlannerMessage } from './messages.ts';
+import type { Installed, Merged, Planned } from './message-values.ts';
+import type { PlannerMessage } from './messages.ts';
 
 type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
 

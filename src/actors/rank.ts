@@ -16,16 +16,8 @@ import { BucketActor } from './bucket.ts';
 import { HeldLayouts } from './held-layouts.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import { type Exposed, Leases } from './leases.ts';
-import type {
-  BucketMessage,
-  Communicator,
-  Opened,
-  Progress,
-  RankMessage,
-  ReceptionOrder,
-  Streamed,
-  SupervisorMessage,
-} from './messages.ts';
+import type { Communicator, Opened, Progress, ReceptionOrder, Streamed } from './message-values.ts';
+import type { BucketMessage, RankMessage, SupervisorMessage } from './messages.ts';
 import type { RankPorts } from './rank-ports.ts';
 import { Receiving, type SwarmClient } from './receiving.ts';
 import { type Slots, Stream } from './stream.ts';

@@ -15,7 +15,7 @@ import { Pieces } from '../plan/pieces.ts';
 import type { Plan } from '../plan/plan.ts';
 import { deadlines } from './deadlines.ts';
 import type { Leases } from './leases.ts';
-import type { FabricSource, NextReads, Received, ReceptionOrder } from './messages.ts';
+import type { FabricSource, NextReads, Received, ReceptionOrder } from './message-values.ts';
 
 /** What became of reads. */
 export interface ReadReport {

@@ -2,15 +2,8 @@ import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import type { ActorRef, Context } from './kernel/index.ts';
 import type { RankMember } from './members.ts';
-import {
-  type CheckpointSource,
-  type OwnSegment,
-  type PlannerMessage,
-  type Registered,
-  type SupervisorMessage,
-  toPlanner,
-  toRank,
-} from './messages.ts';
+import type { CheckpointSource, OwnSegment, Registered } from './message-values.ts';
+import { type PlannerMessage, type SupervisorMessage, toPlanner, toRank } from './messages.ts';
 
 export interface RegistrationOrder {
   readonly checkpoint: string;

@@ -3,14 +3,8 @@ import type { ServedSlice } from '../plan/reception.ts';
 import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import type { RankMember } from './members.ts';
-import {
-  type FabricSource,
-  type ForeignSource,
-  type Opened,
-  type Planned,
-  toRank,
-  toSwarm,
-} from './messages.ts';
+import type { FabricSource, ForeignSource, Opened, Planned } from './message-values.ts';
+import { toRank, toSwarm } from './messages.ts';
 import type { UpdateScope } from './update-scope.ts';
 
 /** What a rank serves, or did before it was gone. */

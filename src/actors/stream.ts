@@ -1,7 +1,8 @@
 import type { Interval } from '../native-bridge/addon.ts';
 import type { Attempt } from './attempt.ts';
 import type { ActorRef } from './kernel/index.ts';
-import type { BucketMessage, RankMessage, RankTimeline } from './messages.ts';
+import type { RankTimeline } from './message-values.ts';
+import type { BucketMessage, RankMessage } from './messages.ts';
 
 /** The slots of a rank, each with the actor that stands for it. */
 export interface Slots {

@@ -17,12 +17,11 @@ import type { InstanceOptions } from './instance-options.ts';
 import { Instances } from './instances.ts';
 import type { Actor, ActorRef, Context, Reply, ReplyOf, Request } from './kernel/index.ts';
 import { Members } from './members.ts';
+import type { ClusterStatus, Segment } from './message-values.ts';
 import type {
   BridgeGroupMessage,
-  ClusterStatus,
   ObserverMessage,
   PlannerMessage,
-  Segment,
   SupervisorMessage,
   SwarmMessage,
 } from './messages.ts';

@@ -1,7 +1,8 @@
 import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import type { ActorRef, Context } from './kernel/index.ts';
-import { type RankMessage, type ReceptionOrder, type SwarmMessage, toSwarm } from './messages.ts';
+import type { ReceptionOrder } from './message-values.ts';
+import { type RankMessage, type SwarmMessage, toSwarm } from './messages.ts';
 import type { SwarmClient } from './receiving.ts';
 
 /** The swarm actor, as one receiver talks to it. */

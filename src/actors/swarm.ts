@@ -1,7 +1,8 @@
 import { PeerLostError } from '../errors.ts';
 import { JoinedCheckpoint } from './joined-checkpoint.ts';
 import type { Actor, Context, Reply } from './kernel/index.ts';
-import type { NextReads, SwarmMessage } from './messages.ts';
+import type { NextReads } from './message-values.ts';
+import type { SwarmMessage } from './messages.ts';
 
 type MessageOf<T extends SwarmMessage['type']> = Extract<SwarmMessage, { type: T }>;
 

@@ -5,15 +5,14 @@ import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import type { ActorRef, AskOptions, Context } from './kernel/index.ts';
 import type { RankMember } from './members.ts';
+import type { Registered, UpdateOptions } from './message-values.ts';
 import {
   type BridgeMessage,
   type PlannerMessage,
-  type Registered,
   type SupervisorMessage,
   type SwarmMessage,
   toBridge,
   toRank,
-  type UpdateOptions,
 } from './messages.ts';
 
 /** An instance that is updated, through its bridge and the ranks on its devices. */

@@ -4,16 +4,8 @@ import type { Copy } from '../plan/reception.ts';
 import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import type { Context } from './kernel/index.ts';
-import {
-  type RankTimeline,
-  type Received,
-  type Streamed,
-  type SupervisorMessage,
-  toBridge,
-  toPlanner,
-  toRank,
-  type UpdateReport,
-} from './messages.ts';
+import type { RankTimeline, Received, Streamed, UpdateReport } from './message-values.ts';
+import { type SupervisorMessage, toBridge, toPlanner, toRank } from './messages.ts';
 import { Opener, type Opening, versionOf } from './opening.ts';
 import { Sources } from './sources.ts';
 import { type InstanceMember, type UpdateOrder, UpdateScope } from './update-scope.ts';

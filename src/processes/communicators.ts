@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Communicator, NewCommunicator } from '../actors/messages.ts';
+import type { Communicator, NewCommunicator } from '../actors/message-values.ts';
 import { describe, NativeError, ProtocolError, UsageError } from '../errors.ts';
 import { type Collective, ShmCollective } from '../native-bridge/collective.ts';
 import { CudaDevice } from '../native-bridge/cuda-device.ts';

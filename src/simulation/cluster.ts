@@ -1,7 +1,7 @@
 import { CheckpointShelf } from '../actors/checkpoint-shelf.ts';
 import { supervisorEntrance } from '../actors/entrances.ts';
 import type { InstanceOptions } from '../actors/instance-options.ts';
-import type { CheckpointStatus, ClusterStatus, UpdateReport } from '../actors/messages.ts';
+import type { CheckpointStatus, ClusterStatus, UpdateReport } from '../actors/message-values.ts';
 import { SupervisorActor } from '../actors/supervisor.ts';
 import type { SupervisorPorts } from '../actors/supervisor-ports.ts';
 import type { CheckpointIndex } from '../checkpoint/source.ts';

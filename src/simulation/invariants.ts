@@ -1,6 +1,6 @@
 import { bridgesOfGroup } from '../actors/bridge-group.ts';
 import type { Envelope, SystemCensus } from '../actors/kernel/index.ts';
-import type { ClusterStatus, UpdateReport } from '../actors/messages.ts';
+import type { ClusterStatus, UpdateReport } from '../actors/message-values.ts';
 import { decodeManifest } from '../checkpoint/manifest.ts';
 import type { SimulatedCluster } from './cluster.ts';
 import type { SimulatedProcess } from './process.ts';

@@ -1,4 +1,4 @@
-import type { UpdateReport } from '../actors/messages.ts';
+import type { UpdateReport } from '../actors/message-values.ts';
 import { checkpointAt } from './checkpoint.ts';
 import { SimulatedCluster } from './cluster.ts';
 import { checkIdle } from './invariants.ts';

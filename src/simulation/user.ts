@@ -2,15 +2,8 @@ import { ask } from '../actors/conversation.ts';
 import { deadlines } from '../actors/deadlines.ts';
 import type { InstanceOptions } from '../actors/instance-options.ts';
 import type { ActorRef } from '../actors/kernel/index.ts';
-import {
-  anyOf,
-  type CheckpointStatus,
-  toSupervisor,
-  toWriter,
-  type UpdateOptions,
-  type UpdateReport,
-  type WriterMessage,
-} from '../actors/messages.ts';
+import type { CheckpointStatus, UpdateOptions, UpdateReport } from '../actors/message-values.ts';
+import { anyOf, toSupervisor, toWriter, type WriterMessage } from '../actors/messages.ts';
 import { WriterActor } from '../actors/writer.ts';
 import { dtypeName, encodeManifest, shapeOf } from '../checkpoint/manifest.ts';
 import { describeTensors } from '../checkpoint/named-tensors.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CheckpointShelf, type SegmentSet } from '../../src/actors/checkpoint-shelf.ts';
-import type { Registered, Segment } from '../../src/actors/messages.ts';
+import type { Registered, Segment } from '../../src/actors/message-values.ts';
 
 const nothing = { segments: [], layouts: [] };
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import type { ClusterStatus } from '../../src/actors/messages.ts';
+import type { ClusterStatus } from '../../src/actors/message-values.ts';
 import { checkpointAt, type TensorShape } from '../../src/simulation/checkpoint.ts';
 import { SimulatedCluster } from '../../src/simulation/cluster.ts';
 import { checkIdle } from '../../src/simulation/invariants.ts';
