@@ -37,9 +37,6 @@ export class SimulatedEngine {
   /** What each worker got last, by device. */
   readonly #received = new Map<string, Received>();
   #acknowledged: string | null = null;
-  /** Of the epoch in which a worker finished last: how many have, with all tensors right. */
-  #finishedEpoch = 0;
-  #finishedWhole = 0;
   #up = true;
   #paused = false;
   /** Its workers were given part of a version, in the life of these processes. */
@@ -145,11 +142,13 @@ export class SimulatedEngine {
     if (pauses && !this.#paused) trace.violated(`the weights of ${this.name} changed while it was serving`);
   }
 
-  #finished({ epoch, version, loaded }: Received): void {
-    if (this.#finishedEpoch !== epoch) this.#finishedWhole = 0;
-    this.#finishedEpoch = epoch;
-    if (this.#options.isWhole(version, loaded)) this.#finishedWhole += 1;
-    if (this.#finishedWhole < this.#options.devices.length) return;
+  /** A worker that nobody waits for any more may finish late, when others are in another epoch. */
+  #finished({ epoch, version }: Received): void {
+    const { devices, isWhole } = this.#options;
+    const all = devices.flatMap(({ uuid }) => this.#received.get(uuid) ?? []);
+    if (all.length < devices.length) return;
+    if (!all.every((received) => received.epoch === epoch && received.finished)) return;
+    if (!all.every(({ loaded }) => isWhole(version, loaded))) return;
     this.#acknowledged = version;
     this.#mixed = false;
   }
