@@ -315,6 +315,8 @@ export interface Registered {
   readonly manifest: Uint8Array;
   /** Its own and those of files that were adopted. */
   readonly segments: readonly HeldSegment[];
+  /** Of them, those that went with the memory of their host. */
+  readonly lost: readonly Segment[];
 }
 
 // ── to the planner ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -390,6 +392,8 @@ export const toPlanner = {
       /** All ranks that can be read from, and what some have received earlier. */
       sources: z.array(fabricRank),
       copies: z.array(copy),
+      /** Of what was registered, what is not there any more. */
+      lost: z.array(segment),
       /** Of what the ranks are to receive. */
       mirrorName: z.string(),
       memoryFraction: z.number(),
