@@ -79,7 +79,7 @@ writeReport({
     `requests; one instance, or ${JOINERS} at once, get them by an update each. Measured from the moment at which all are ` +
     `asked until the last one's workers have acknowledged every bucket; engines and rank processes run before, since ` +
     `starting them costs this machine's processor and not the links. Afterwards every worker's weights are compared with ` +
-    `the files. Medians of ${ROUNDS} rounds. Sixty-four at once are more than one machine runs as processes: their ratio ` +
-    `comes from the simulation, in virtual time.`,
+    `the files. Medians of ${ROUNDS} rounds. Sixty-four at once are more than one machine runs as processes: ` +
+    `\`npm run bench:join-storm:simulated\` measures them in virtual time.`,
   figures: figuresOf(await measure(abort.signal)),
 });

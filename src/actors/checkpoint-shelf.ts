@@ -16,7 +16,9 @@ export interface Dropped {
 
 interface Entry {
   registered: Registered;
-  /** Null where all tensors lie in files that were adopted, or some of it is gone. */
+  /** What was made for it; empty where all tensors lie in files that were adopted. */
+  readonly made: SegmentSet;
+  /** The same while it can be filled again; null where there is nothing, or some of it is gone. */
   set: SegmentSet | null;
   /** Those who read it. */
   readers: number;
@@ -73,7 +75,7 @@ export class CheckpointShelf {
       if (set !== null) assert(this.#taken.delete(set), 'a set is taken before it is filled');
       const { checkpoint } = registered.status;
       const old = this.#entries.get(checkpoint);
-      this.#entries.set(checkpoint, { registered, set, readers: 0, isExported: false });
+      this.#entries.set(checkpoint, { registered, made: set ?? [], set, readers: 0, isExported: false });
       if (old !== undefined) this.#retire(old);
     });
   }
@@ -154,13 +156,18 @@ export class CheckpointShelf {
     return this.#change(() => this.#spare.clear());
   }
 
-  /** All segments of a host are gone: no set that has some is filled again. */
+  /** All segments of a host are gone: none is read any more, and no set that has some is filled again. */
   memoryLost(host: string): Dropped {
     const isThere = (set: SegmentSet) => set.some((segment) => segment.host === host);
     return this.#change(() => {
       for (const set of this.#spare.keys()) if (isThere(set)) this.#spare.delete(set);
       for (const entry of [...this.#entries.values(), ...this.#retired]) {
         if (entry.set !== null && isThere(entry.set)) entry.set = null;
+        const { registered, made } = entry;
+        const known = registered.lost.filter((segment) => segment.host !== host);
+        const lost = made.filter((segment) => segment.host === host).map(({ path }) => ({ path, host }));
+        const copies = registered.copies.filter((copy) => copy.host !== host);
+        entry.registered = { ...registered, copies, lost: [...known, ...lost] };
       }
     });
   }

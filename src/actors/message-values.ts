@@ -66,7 +66,7 @@ export const loadOrder = z.object({
 export type LoadOrder = z.infer<typeof loadOrder>;
 
 /** Shared memory that ranks of a host can reach by its path. */
-const segment = z.object({ path: z.string(), host: z.string() });
+export const segment = z.object({ path: z.string(), host: z.string() });
 export type Segment = z.infer<typeof segment>;
 
 /** A segment that weightcast makes, and the rank whose share of a checkpoint it takes. */
@@ -307,4 +307,6 @@ export interface Registered {
   readonly manifest: Uint8Array;
   /** Its own and those of files that were adopted. */
   readonly segments: readonly HeldSegment[];
+  /** Of them, those that went with the memory of their host. */
+  readonly lost: readonly Segment[];
 }

@@ -38,6 +38,7 @@ import {
   progress,
   rank,
   receptionOrder,
+  segment,
   source,
   status,
   streamed,
@@ -185,6 +186,8 @@ export const toPlanner = {
       /** All ranks that can be read from, and what some have received earlier. */
       sources: z.array(fabricRank),
       copies: z.array(copy),
+      /** Of what was registered, what is not there any more. */
+      lost: z.array(segment),
       /** Of what the ranks are to receive. */
       mirrorName: z.string(),
       memoryFraction: z.number(),

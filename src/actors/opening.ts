@@ -115,6 +115,7 @@ export class Opener {
       ranks: group.map(({ member, freeBytes }) => ({ ...asFabricRank(member), freeBytes })),
       sources: [...order.readyRanks().map(asFabricRank), ...foreignRanks(checkpoint)],
       copies: [...checkpoint.copies],
+      lost: [...checkpoint.lost],
       mirrorName: `mirror-${epoch}-`,
       memoryFraction: options.memoryFraction,
       bucketBytes: options.bucketBytes ?? Math.max(...group.map(({ bucketBytes }) => bucketBytes)),

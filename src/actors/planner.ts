@@ -12,7 +12,7 @@ import { asFailure, UsageError, VerificationError } from '../errors.ts';
 import { type Plan, planUpdate } from '../plan/buckets.ts';
 import { type Dealing, dealFiles, dealWritten } from '../plan/dealing.ts';
 import { PlanCache } from '../plan/plan-cache.ts';
-import { planReception, servedBy } from '../plan/reception.ts';
+import { planReception, servedBy, withoutLost } from '../plan/reception.ts';
 import { cutSlices, type Slices } from '../plan/slices.ts';
 import type { Actor, Context } from './kernel/index.ts';
 import type { Installed, Merged, Planned } from './message-values.ts';
@@ -114,8 +114,8 @@ export class PlannerActor implements Actor<PlannerMessage> {
     };
   }
 
-  #plan({ layout, ranks, sources, copies, mirrorName, ...wishes }: MessageOf<'plan'>): Planned {
-    const registered = this.#manifest(layout);
+  #plan({ layout, ranks, sources, copies, lost, mirrorName, ...wishes }: MessageOf<'plan'>): Planned {
+    const registered = withoutLost(this.#manifest(layout), lost);
     const { memoryFraction: fraction, bucketBytes } = wishes;
     const slices = this.#slicesOf(layout, registered);
     const reception = planReception({ manifest: registered, slices, ranks, sources, copies, mirrorName });

@@ -62,6 +62,7 @@ export async function registerCheckpoint(
   const { layout, digest, tensors, bytes, manifest, segments } = merged;
   return {
     copies: [],
+    lost: [],
     foreign: null,
     status: { checkpoint: order.checkpoint, digest, tensors, bytes, seconds },
     layout,
@@ -81,7 +82,7 @@ async function adoptMetas(
   const adopted = await ask(context, planner, toPlanner.adopt, { manifest: encoded }, options);
   const { layout, digest, tensors, bytes, manifest } = adopted;
   const status = { checkpoint, digest, tensors, bytes, seconds: 0 };
-  return { copies: [], foreign: { secret, sources }, status, layout, manifest, segments: [] };
+  return { copies: [], lost: [], foreign: { secret, sources }, status, layout, manifest, segments: [] };
 }
 
 /** Null if the spare set that was chosen has been taken by somebody else meanwhile. */

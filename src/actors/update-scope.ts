@@ -1,5 +1,5 @@
 import type { PauseMode } from '../engines/engine-client.ts';
-import { AbortedError, asFailure, type WeightcastError } from '../errors.ts';
+import { AbortedError, asFailure, EngineError, type WeightcastError } from '../errors.ts';
 import type { CommunicatorKeepers } from './communicator-keeper.ts';
 import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
@@ -96,12 +96,16 @@ export class UpdateScope {
   }
 }
 
-/** One failure makes others: peers of a rank that failed are aborted, and may answer before it does. */
+/**
+ * One failure makes others: peers of a rank that failed are aborted, and engines repeat what ranks told their workers.
+ * Either may answer before the one who knows.
+ */
 function rootCause(
   first: WeightcastError,
   outcomes: readonly PromiseSettledResult<unknown>[],
 ): WeightcastError {
   const failures = outcomes.filter((outcome) => outcome.status === 'rejected');
   const errors = [first, ...failures.map((outcome) => asFailure(outcome.reason))];
-  return errors.find((error) => !(error instanceof AbortedError)) ?? first;
+  const causes = errors.filter((error) => !(error instanceof AbortedError));
+  return causes.find((error) => !(error instanceof EngineError)) ?? causes[0] ?? first;
 }

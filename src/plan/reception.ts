@@ -40,6 +40,19 @@ export interface Reception {
   readonly mirrors: readonly Mirror[];
 }
 
+/** The manifest with segments that are gone on a host that has no ranks, so that they are read from nobody. */
+export function withoutLost(
+  manifest: Manifest,
+  lost: readonly Pick<SegmentInfo, 'path' | 'host'>[],
+): Manifest {
+  if (lost.length === 0) return manifest;
+  const isLost = ({ path, host }: SegmentInfo) => lost.some((one) => one.path === path && one.host === host);
+  const segments = manifest.segments.map((segment) =>
+    isLost(segment) ? { ...segment, host: `${segment.host}, which has lost it` } : segment,
+  );
+  return { ...manifest, segments };
+}
+
 /**
  * Which slices a group of ranks has to receive, and who receives which: what lies on no host of the group, and of which
  * none has a copy. Receivers are chosen by `assignReceivers`, so that the NICs of both sides are busy. Null when the

@@ -16,7 +16,7 @@ function placesOf(...sets: readonly (readonly Segment[])[]): Segment[] {
 function registered(checkpoint: string, layout: string, segments: readonly Segment[]): Registered {
   const status = { checkpoint, digest: 'd', tensors: 1, bytes: 1, seconds: 0 };
   const held = placesOf(segments).map((place) => ({ ...place, rank: 0 }));
-  return { status, layout, manifest: new Uint8Array(), segments: held, copies: [], foreign: null };
+  return { status, layout, manifest: new Uint8Array(), segments: held, copies: [], lost: [], foreign: null };
 }
 
 /** As a registration does it. */
@@ -170,6 +170,7 @@ test('sets whose host has lost its memory are filled no more', () => {
   shelf.unregister('away');
   assert.deepEqual(shelf.memoryLost('h'), { segments: placesOf(spare), layouts: ['spare'] });
   assert.deepEqual(shelf.spareSets, [away]);
+  assert.deepEqual(shelf.get('held').lost, placesOf(held));
   // It may lie on other hosts too.
   assert.equal(shelf.get('held').layout, 'held');
   assert.deepEqual(shelf.unregister('held'), { segments: placesOf(held), layouts: ['held'] });

@@ -10,9 +10,9 @@ import { eventually } from './harness.ts';
 
 const skip = whyNoNamespaces() ?? false;
 const names = ['first', 'second', 'third', 'fourth', 'fifth'];
-/** Slow enough that something can happen while a checkpoint is read: more than a second for the whole. */
+/** Slow enough that something can happen while a checkpoint is read: most of a second for the whole. */
 const link = '200mbit';
-const bytes = 24 * 2 ** 20;
+const bytes = 16 * 2 ** 20;
 
 /** The names of instances by what they gave. */
 function giversOf({ received }: Awaited<ReturnType<Cluster['update']>>): string[] {
@@ -114,5 +114,27 @@ test('joining, while sources leave and joiners die, on hosts with slow links', {
       assert.deepEqual(giversOf(report), ['fourth', 'third']);
       await verifyWeights(engines.get('fifth')!.endpoint, index);
     });
+
+    await t.test(
+      'a host that all ranks had left gets it anew, and it is not unregistered meanwhile',
+      async () => {
+        const { endpoint } = engines.get('second')!;
+        await cluster.addInstance({ name: 'second', endpoint, ranks: [1], host: 'second' });
+        const received = onceReceived(1);
+        const joined = cluster.update('one', { instances: ['second'] });
+        await received;
+        await assert.rejects(cluster.unregister('one'), {
+          name: 'UsageError',
+          message: /busy updating second to one/,
+        });
+        const report = await joined;
+        assert.ok(report.receivedBytes >= report.bytes, `${report.receivedBytes}`);
+        await verifyWeights(engines.get('second')!.endpoint, index);
+        await cluster.unregister('one');
+        await eventually('no host keeps anything of it', () =>
+          names.every((name) => segmentsOf(name).length === 0),
+        );
+      },
+    );
   });
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CheckpointError } from '../../src/errors.ts';
 import { planUpdate } from '../../src/plan/buckets.ts';
-import { type FabricRank, planReception } from '../../src/plan/reception.ts';
+import { type FabricRank, planReception, withoutLost } from '../../src/plan/reception.ts';
 import { cutSlices } from '../../src/plan/slices.ts';
 import { manifestOf, randomCluster, segmentOf } from './random-manifests.ts';
 import { SeededRandom } from './seeded-random.ts';
@@ -67,6 +67,30 @@ test('a group that has everything receives nothing', () => {
   const manifest = heldByTwo();
   const order = { manifest, slices: cutSlices(manifest), copies: [], mirrorName: 'm-' };
   assert.equal(planReception({ ...order, ranks: group('a', 4, 5), sources: group('a', 0, 1) }), null);
+});
+
+test('what a host has lost its ranks receive from those that have a copy', () => {
+  const manifest = heldByTwo();
+  const slices = cutSlices(manifest);
+  const lost = manifest.segments.slice(0, 1);
+  const order = {
+    manifest: withoutLost(manifest, lost),
+    slices,
+    ranks: group('a', 0, 1),
+    sources: [...group('a', 0, 1), ...group('b', 4)],
+    mirrorName: 'm-',
+  };
+  assert.throws(() => planReception({ ...order, copies: [] }), {
+    name: 'CheckpointError',
+    message: /on host "a, which has lost it", where no rank can be read from/,
+  });
+  const missing = [...slices.slices.keys()].filter((slice) => slices.slices[slice]!.segment === 0);
+  const copies = missing.map((slice) => ({ slice, path: `/copy-${slice}`, host: 'b', rank: 4 }));
+  const { mirrors } = planReception({ ...order, copies })!;
+  assert.deepEqual(
+    mirrors.map(({ slice }) => slice).sort((one, other) => one - other),
+    missing,
+  );
 });
 
 test('a group without any of it receives all, through as many ranks as both sides have NICs', () => {
