@@ -6,7 +6,7 @@ import {
   UsageError,
   type WeightcastError,
 } from '../errors.ts';
-import { BridgeGroupActor, bridgesOfGroup } from './bridge-group.ts';
+import { BridgeGroups } from './bridge-groups.ts';
 import { CheckpointShelf } from './checkpoint-shelf.ts';
 import { Checkpoints } from './checkpoints.ts';
 import { CommunicatorKeepers } from './communicator-keeper.ts';
@@ -18,15 +18,10 @@ import { Instances } from './instances.ts';
 import type { Actor, ActorRef, Context, Reply, ReplyOf, Request } from './kernel/index.ts';
 import { Members } from './members.ts';
 import type { ClusterStatus, Segment } from './message-values.ts';
-import type {
-  BridgeGroupMessage,
-  ObserverMessage,
-  PlannerMessage,
-  SupervisorMessage,
-  SwarmMessage,
-} from './messages.ts';
+import type { ObserverMessage, PlannerMessage, SupervisorMessage, SwarmMessage } from './messages.ts';
 import { PlannerActor } from './planner.ts';
 import { RankProcesses } from './rank-processes.ts';
+import { ReadyWaiters } from './ready-waiters.ts';
 import type { SupervisorPorts } from './supervisor-ports.ts';
 import { SwarmActor } from './swarm.ts';
 import { Update, type UpdateOutcome } from './update.ts';
@@ -47,18 +42,7 @@ interface Begun<T, R> {
   readonly rollback: () => void;
 }
 
-/** Someone who waits for ranks to be there. */
-interface Waiting {
-  readonly instances: readonly string[];
-  readonly reply: Reply<ClusterStatus>;
-  /** Called when they will never be, before the reply. */
-  readonly onFailure: () => void;
-}
-
 const observerLimit = 16;
-/** The supervisor's children are the planner, the swarm and these; each has bridges for children. */
-const bridgeGroupLimit = 24;
-
 /**
  * The root of the cluster's actors. It keeps the ledgers of ranks, instances and checkpoints, and runs registrations
  * and updates beside its mailbox. It holds nothing that ranks and instances could not tell it again.
@@ -74,13 +58,13 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   readonly #checkpoints: Checkpoints;
   readonly #processes: RankProcesses;
   readonly #observers: ActorRef<ObserverMessage>[] = [];
-  readonly #bridgeGroups: { readonly ref: ActorRef<BridgeGroupMessage>; readonly names: Set<string> }[] = [];
+  readonly #bridges: BridgeGroups;
+  readonly #waiters = new ReadyWaiters(this.#instances, this.#members);
   #planner!: ActorRef<PlannerMessage>;
   #swarm!: ActorRef<SwarmMessage>;
   /** Those that are running. */
   readonly #updates = new Map<Work, Update>();
   #epoch = 0;
-  #waiting: Waiting[] = [];
 
   /** `shelf`: for those who want to look into it. */
   constructor(
@@ -91,6 +75,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     this.#options = options;
     this.#ports = ports;
     this.#shelf = shelf;
+    this.#bridges = new BridgeGroups((instance) => ports.engineClient(instance));
     const forgotten = new ForgottenSegments();
     this.#checkpoints = new Checkpoints(shelf, this.#members, forgotten, (set) => ports.segmentName(set));
     this.#processes = new RankProcesses(this.#members, ports, forgotten, {
@@ -150,7 +135,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       case 'status':
         return context.reply(message, this.#status());
       case 'await-ready':
-        this.#waiting.push({
+        this.#waiters.add({
           instances: this.#instances.names,
           reply: context.deferReply(message),
           onFailure: () => {},
@@ -187,7 +172,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
 
   #join(instance: InstanceOptions, context: Context<SupervisorMessage>): void {
     this.#instances.add(instance);
-    context.tell(this.#bridgeGroupFor(instance.name, context), { type: 'open-bridge', instance });
+    this.#bridges.open(instance, context);
     this.#processes.add(instance, context);
   }
 
@@ -202,7 +187,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       return;
     }
     const onFailure = () => void this.#dismiss(instance, context);
-    this.#waiting.push({ instances: [instance.name], reply: context.deferReply(message), onFailure });
+    this.#waiters.add({ instances: [instance.name], reply: context.deferReply(message), onFailure });
   }
 
   #removeInstance(message: MessageOf<'remove-instance'>, context: Context<SupervisorMessage>): void {
@@ -223,29 +208,8 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   /** Resolves when its rank processes have ended. */
   #dismiss(instance: InstanceOptions, context: Context<SupervisorMessage>): Promise<void> {
     this.#instances.remove(instance.name);
-    const group = this.#bridgeGroups.find(({ names }) => names.delete(instance.name));
-    if (group !== undefined) context.tell(group.ref, { type: 'close-bridge', instance });
+    this.#bridges.close(instance, context);
     return this.#processes.remove(instance);
-  }
-
-  #bridgeGroupFor(name: string, context: Context<SupervisorMessage>): ActorRef<BridgeGroupMessage> {
-    let group = this.#bridgeGroups.find(({ names }) => names.size < bridgesOfGroup);
-    if (group === undefined) {
-      const number = this.#bridgeGroups.length;
-      if (number === bridgeGroupLimit) {
-        throw new UsageError(
-          `a cluster has at most ${bridgeGroupLimit * bridgesOfGroup} instances; ${name} is one more`,
-        );
-      }
-      const { self } = context;
-      const ref = context.spawn<BridgeGroupMessage>(`bridges-${number}`, () => {
-        return new BridgeGroupActor(self, (instance) => this.#ports.engineClient(instance));
-      });
-      group = { ref, names: new Set() };
-      this.#bridgeGroups.push(group);
-    }
-    group.names.add(name);
-    return group.ref;
   }
 
   // ── registrations and updates ────────────────────────────────────────────────────────────────────────────────
@@ -444,25 +408,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   }
 
   #answerWaiting(): void {
-    const failureOf = ({ instances }: Waiting) => this.#instances.failureAmong(instances);
-    const answered = this.#waiting.filter((one) => failureOf(one) !== null || this.#isReady(one.instances));
-    this.#waiting = this.#waiting.filter((one) => !answered.includes(one));
-    for (const one of answered) {
-      const failure = failureOf(one);
-      if (failure === null) one.reply.succeed(this.#status());
-      else {
-        one.onFailure();
-        one.reply.fail(failure);
-      }
-    }
-  }
-
-  /** Those that were removed meanwhile are not waited for. */
-  #isReady(instances: readonly string[]): boolean {
-    const present = instances.filter((name) => this.#instances.names.includes(name));
-    return present.every((name) => {
-      return this.#instances.isOpen(name) && this.#members.areReady(this.#instances.options(name).ranks);
-    });
+    this.#waiters.answer(() => this.#status());
   }
 
   #status(): ClusterStatus {
