@@ -1,6 +1,4 @@
-import { isDeepStrictEqual } from 'node:util';
 import type { Manifest } from '../checkpoint/manifest.ts';
-import type { LoadJob } from '../checkpoint/segment-store.ts';
 import {
   AbortedError,
   asFailure,
@@ -8,15 +6,16 @@ import {
   OutOfDeviceMemoryError,
   WeightcastError,
 } from '../errors.ts';
-import type { Collective } from '../native-bridge/collective.ts';
 import { SLOTS } from '../plan/memory-budget.ts';
 import type { Plan } from '../plan/plan.ts';
 import { Attempt } from './attempt.ts';
 import { BucketActor } from './bucket.ts';
+import { HeldCommunicator } from './held-communicator.ts';
 import { HeldLayouts } from './held-layouts.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import { type Exposed, Leases } from './leases.ts';
-import type { Communicator, Opened, Progress, ReceptionOrder, Streamed } from './message-values.ts';
+import { Loading } from './loading.ts';
+import type { Opened, Progress, ReceptionOrder, Streamed } from './message-values.ts';
 import type { BucketMessage, RankMessage, SupervisorMessage } from './messages.ts';
 import type { RankPorts } from './rank-ports.ts';
 import { Receiving, type SwarmClient } from './receiving.ts';
@@ -45,9 +44,9 @@ export class RankActor implements Actor<RankMessage> {
   #stream: Stream | null = null;
   #streamReply: Reply<Streamed> | null = null;
   #ticking = false;
-  #load: { job: LoadJob; reply: Reply<{ digests: BigUint64Array }> } | null = null;
   readonly #held = new HeldLayouts();
-  #communicator: { number: number; ranks: Uint32Array; collective: Collective } | null = null;
+  readonly #communicator: HeldCommunicator;
+  readonly #loading: Loading;
   readonly #leases: Leases;
   /** What this rank receives in the running attempt, and from whom it hears what to read. */
   #receiving: { receiving: Receiving; swarm: SwarmClient } | null = null;
@@ -55,6 +54,8 @@ export class RankActor implements Actor<RankMessage> {
   constructor(ports: RankPorts, supervisor: ActorRef<SupervisorMessage>) {
     this.#ports = ports;
     this.#supervisor = supervisor;
+    this.#communicator = new HeldCommunicator(ports);
+    this.#loading = new Loading(ports.segments);
     this.#leases = new Leases(ports.segments, () => ports.fabric(null));
   }
 
@@ -82,7 +83,8 @@ export class RankActor implements Actor<RankMessage> {
       case 'load':
         return this.#startLoad(message, context);
       case 'load-ended':
-        return this.#endLoad(message, context);
+        this.#reportProgress(context);
+        return this.#loading.end(message.job, message.result);
       case 'forget':
         return this.#forget(message, context);
       case 'lease':
@@ -123,37 +125,21 @@ export class RankActor implements Actor<RankMessage> {
   async stopping(): Promise<void> {
     const reason = new AbortedError(`rank ${this.#ports.rank} is stopping`);
     await this.#abandon(reason);
-    this.#communicator?.collective.close();
+    this.#communicator.close();
     this.#ports.close();
   }
 
   // ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
   #startLoad(message: MessageOf<'load'>, context: Context<RankMessage>): void {
-    // The supervisor runs one registration at a time, so that the load before this one is of no use any more.
-    this.#load?.reply.fail(new AbortedError('another registration has begun'));
-    const { segment } = message.order;
-    if (segment !== null && this.#leases.isLent(segment)) {
-      context.fail(new WeightcastError(`${segment} is lent to another host, and cannot be written over`));
+    const { order } = message;
+    if (order.segment !== null && this.#leases.isLent(order.segment)) {
+      const why = `${order.segment} is lent to another host, and cannot be written over`;
+      context.fail(new WeightcastError(why));
       return;
     }
-    const job = this.#ports.segments.load(message.order);
-    this.#load = { job, reply: context.deferReply(message) };
+    this.#loading.start(order, context.deferReply(message), context);
     this.#tick(context);
-    context.pipe(
-      job.digests,
-      (digests) => ({ type: 'load-ended', job, result: digests }),
-      (error) => ({ type: 'load-ended', job, result: error }),
-    );
-  }
-
-  #endLoad({ job, result }: MessageOf<'load-ended'>, context: Context<RankMessage>): void {
-    const load = this.#load;
-    if (load?.job !== job) return;
-    this.#reportProgress(context);
-    this.#load = null;
-    if (result instanceof WeightcastError) load.reply.fail(result);
-    else load.reply.succeed({ digests: result });
   }
 
   #forget(message: MessageOf<'forget'>, context: Context<RankMessage>): void {
@@ -231,7 +217,7 @@ export class RankActor implements Actor<RankMessage> {
     const order = { epoch, version, verify, plan, manifest };
     let receiving: Receiving | null = null;
     try {
-      const collective = communicator && (await this.#joinCommunicator(communicator, plan.ranks));
+      const collective = communicator && (await this.#communicator.join(communicator, plan.ranks));
       receiving = await this.#openReceiving(message.reception, plan, manifest, context);
       this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective, receiving);
       const { linkAddress } = this.#attempt;
@@ -265,17 +251,6 @@ export class RankActor implements Actor<RankMessage> {
     });
     this.#receiving = { receiving, swarm: swarmClient(order, rank, context) };
     return receiving;
-  }
-
-  async #joinCommunicator(communicator: Communicator, ranks: Uint32Array): Promise<Collective> {
-    const { number } = communicator;
-    const held = this.#communicator;
-    if (held?.number === number && isDeepStrictEqual(held.ranks, ranks)) return held.collective;
-    this.#communicator = null;
-    held?.collective.close();
-    const collective = await this.#ports.openCollective(communicator, [...ranks]);
-    this.#communicator = { number, ranks, collective };
-    return collective;
   }
 
   #startStream(message: MessageOf<'stream'>, context: Context<RankMessage>): void {
@@ -360,7 +335,7 @@ export class RankActor implements Actor<RankMessage> {
     // Peers that are inside a broadcast with this rank must not wait for its deadline. Without a stream there is none:
     // when memory is short and the update is planned again, the communicator stays good. It also does for an update that
     // does without.
-    if (this.#stream !== null && !attempt.isAlone) this.#communicator?.collective.abort();
+    if (this.#stream !== null && !attempt.isAlone) this.#communicator.abort();
     await attempt.abort(error.message);
     this.#attempt = null;
     this.#stream = null;
@@ -375,7 +350,7 @@ export class RankActor implements Actor<RankMessage> {
 
   /** While something runs: a rank with nothing to do does not wake up. */
   #tick(context: Context<RankMessage>): void {
-    if (this.#ticking || (this.#load === null && this.#stream === null)) return;
+    if (this.#ticking || (!this.#loading.isRunning && this.#stream === null)) return;
     this.#ticking = true;
     context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
   }
@@ -388,12 +363,7 @@ export class RankActor implements Actor<RankMessage> {
 
   #progress(): Progress | null {
     const { rank } = this.#ports;
-    if (this.#load !== null) {
-      const { job } = this.#load;
-      // What was written before has only to be made ready.
-      if (job.totalBytes === 0) return null;
-      return { activity: 'load', rank, doneBytes: job.doneBytes(), totalBytes: job.totalBytes };
-    }
+    if (this.#loading.isRunning) return this.#loading.progress(rank);
     if (this.#stream === null) return null;
     const { receivedBytes = 0, totalBytes: awaitedBytes = 0 } = this.#receiving?.receiving ?? {};
     if (receivedBytes < awaitedBytes) {
