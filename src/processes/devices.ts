@@ -73,9 +73,11 @@ export function openDevice(options: DeviceOptions, rank: number, threads: number
   try {
     return HostDevice.open({ namespace, index: first + rank, capacity, uploadThreads: threads });
   } catch (error) {
-    if (capacity > 0 || !(error instanceof NativeError)) throw error;
+    const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
+    if (capacity > 0 || code !== 'ENOENT') throw error;
     // Whoever opens a device without a capacity expects an engine to have made it.
-    const what = `rank ${rank} finds no engine worker on its device: ${error.message}`;
-    throw new NativeError(what, { cause: error });
+    throw new UsageError(
+      `rank ${rank} finds no engine on host device ${namespace}-${first + rank}; start the engine first, or name its devices (host:NAMESPACE)`,
+    );
   }
 }
