@@ -81,7 +81,7 @@ export class Opener {
       await this.#scope.abandon(epoch, 'planning again after memory pressure');
       return null;
     }
-    await this.#sources.announce(answers.flat());
+    await this.#scope.allOrAbandon(epoch, [this.#sources.announce(answers.flat())]);
     const groups = members.map((ranks, index) => {
       return { ranks, plan: planned[index]!.plan, mirrors: mirrorsOf(planned[index]!, ranks) };
     });
