@@ -13,7 +13,9 @@ const slack = 2_000;
 interface Hang {
   readonly what: string;
   readonly options?: Partial<WorldOptions>;
-  /** Called right after the update was asked for. */
+  /** Called before the update is asked for. */
+  readonly before?: (stage: Stage) => unknown;
+  /** Called right after that. */
   readonly hang: (stage: Stage) => unknown;
   readonly undo?: (stage: Stage) => unknown;
   readonly message: RegExp;
@@ -47,6 +49,15 @@ const hangs: readonly Hang[] = [
     hang: holdUp('open'),
     message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare$/,
     unreachable: true,
+  },
+  {
+    what: 'the planner waits for a file system',
+    before: ({ cluster, user }) => {
+      cluster.openMilliseconds = 30_000;
+      void user.register('b', '/models/b');
+    },
+    hang: () => {},
+    message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare$/,
   },
   {
     what: 'an engine does not answer that it is paused',
@@ -115,10 +126,11 @@ const hangs: readonly Hang[] = [
   },
 ];
 
-for (const { what, options, hang, undo, message, unreachable } of hangs) {
+for (const { what, options, before, hang, undo, message, unreachable } of hangs) {
   test(`an update ends in time although ${what}`, async () => {
     await onStage(options ?? {}, async (stage) => {
       const { world, user, fails, succeeds, wait } = stage;
+      await before?.(stage);
       const startedAt = world.clock.now();
       const update = user.update('a', { timeoutMilliseconds, bucketBytes });
       await hang(stage);
