@@ -18,6 +18,7 @@ import { chromeTrace, drawTimeline, overlap } from '../src/observe/timeline.ts';
 import { originalWorker } from '../test/python/engine-worker.ts';
 import { PythonEngine } from '../test/python/python-engine.ts';
 import { LayerFiles, smallLayer, usualLayer } from './gpu/checkpoint.ts';
+import { gpuEnvironment } from './gpu/environment.ts';
 import { LinkLimit } from './gpu/link-limit.ts';
 import { type MeasuredUpdate, measureUpdate, median, type Subject } from './gpu/measured-update.ts';
 import { type Figure, writeReport } from './report.ts';
@@ -30,7 +31,7 @@ const sharedLayers = Math.ceil((layers * 23) / 42);
 const smallLayers = 13;
 const rounds = 7;
 const fixedRounds = 40;
-const sweepBuckets = [64, 256];
+const sweepBuckets = [32, 64, 256];
 
 const words = process.argv.slice(2);
 const sweeps = words.includes('sweep');
@@ -300,6 +301,7 @@ if (!sweeps) {
       `Pinned H2D: the same bytes from the same files in copies of 386 MB without a pause, measured before and after ` +
       `every update. Medians of ${rounds} updates, ${fixedRounds} for the fixed cost; the first two are not counted.`,
     figures,
+    environment: gpuEnvironment(true),
     appendix: notes.join('\n\n'),
   });
 }

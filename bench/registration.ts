@@ -11,6 +11,7 @@ import { Cluster, type NamedTensors } from '../src/index.ts';
 import { CudaDevice } from '../src/native-bridge/cuda-device.ts';
 import { Mapping, ThreadPool } from '../src/native-bridge/memory.ts';
 import { defaultDevices, divideThreads } from '../src/processes/devices.ts';
+import { gpuEnvironment } from './gpu/environment.ts';
 import { plainMemcpy } from './plain-memcpy.ts';
 import { type Figure, writeReport } from './report.ts';
 
@@ -167,5 +168,6 @@ writeReport({
     `mapped anew each time; "the first time" has all memory made anew. Medians of ${rounds} rounds, of memcpy in turn ` +
     `with all of them.`,
   figures,
+  ...(onGpu && { environment: gpuEnvironment(false) }),
 });
 process.exit();

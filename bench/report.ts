@@ -20,6 +20,8 @@ export interface Report {
   /** How it was measured: what counts, how often, which statistic. */
   readonly method: string;
   readonly figures: readonly Figure[];
+  /** GPUs and libraries that the figures depend on, each in words with its version. */
+  readonly environment?: readonly string[];
   /** Markdown that follows the figures. */
   readonly appendix?: string;
 }
@@ -109,6 +111,7 @@ function markdown(report: Report, measured: { readonly date: string } & ReturnTy
     `- command: \`${report.command}\``,
     `- date: ${measured.date}`,
     `- machine: ${processor}, ${cores} cores, ${memoryGiB} GiB, Linux ${kernel}`,
+    ...(report.environment ?? []).map((line) => `- ${line}`),
     `- node: ${measured.node}`,
     `- commit: ${measured.commit}`,
     '',

@@ -47,6 +47,7 @@ function openPorts(configuration: RankConfiguration, memory: string, log: Logger
     segments,
     nics: fabric.nics,
     reach: communicators.reach,
+    bucketBytes: communicators.bucketBytes,
     fabric: (secret) => fabric.open(secret),
     close: () => {
       fabric.close();
