@@ -6,9 +6,9 @@ import { type StormFigures, storm } from '../scenarios/storm.ts';
 import { UsageError } from '../src/errors.ts';
 import { type Figure, writeReport } from './report.ts';
 
-const LINK = '200mbit';
-const LINK_BYTES_PER_SECOND = 200e6 / 8;
-const BYTES = 128 * 2 ** 20;
+const LINK = '100mbit';
+const LINK_BYTES_PER_SECOND = 100e6 / 8;
+const BYTES = 96 * 2 ** 20;
 const JOINERS = 8;
 const ROUNDS = 3;
 

@@ -34,7 +34,10 @@ export interface UpdateSettings {
    * and a later update needs to receive nothing. Default: true.
    */
   readonly keepCopy?: boolean;
-  /** The whole update fails when it takes longer. Default: ten minutes. */
+  /**
+   * The whole update fails when it takes longer, whatever it waits for; what it took is given back within half a minute
+   * more, and engines that were paused are given five seconds at least to go on. Default: ten minutes.
+   */
   readonly timeoutMilliseconds?: number;
 }
 
@@ -128,7 +131,7 @@ export class Cluster {
       timeoutMilliseconds,
     };
     // The supervisor answers by itself within the timeout and the time that giving back takes.
-    const deadline = timeoutMilliseconds + deadlines.engineHealthy + deadlines.open + deadlines.abort;
+    const deadline = timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;
     return this.#connection.ask(toSupervisor.update, { checkpoint: name, options }, deadline);
   }
 

@@ -2,8 +2,11 @@ import { PeerLostError, ProtocolError } from '../errors.ts';
 import type { RankMember } from './members.ts';
 import type { Communicator, NewCommunicator } from './message-values.ts';
 
-/** Sets of ranks that have updated together; the one that did so longest ago is forgotten. */
-const keeperLimit = 64;
+/**
+ * Sets of ranks that have updated together, of which one update may have as many as there are hosts; the one that did so
+ * longest ago is forgotten.
+ */
+const keeperLimit = 1_024;
 
 /**
  * The communicators of the cluster: one for each set of ranks that is updated together. A rank is in one at a time; to

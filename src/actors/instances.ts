@@ -16,9 +16,14 @@ interface Entry {
   version: Status['version'];
 }
 
+/** Instances that left with parts of several versions; the one that did so longest ago is forgotten. */
+const mixedLimit = 1_024;
+
 /** The engine instances of the cluster and what each serves: the supervisor's ledger, without any effect. */
 export class Instances {
   readonly #entries = new Map<string, Entry>();
+  /** Those that left so; their engines may be paused for it, and come back as they went. */
+  readonly #leftMixed = new Set<string>();
 
   /** Throws `UsageError` if the name is taken. */
   add(options: InstanceOptions): void {
@@ -27,12 +32,14 @@ export class Instances {
       options,
       failure: null,
       bridge: null,
-      state: 'unknown',
+      state: this.#leftMixed.delete(options.name) ? 'mixed' : 'unknown',
       version: null,
     });
   }
 
   remove(name: string): void {
+    if (this.#entries.get(name)?.state === 'mixed') this.#leftMixed.add(name);
+    if (this.#leftMixed.size > mixedLimit) this.#leftMixed.delete(this.#leftMixed.keys().next().value!);
     this.#entries.delete(name);
   }
 

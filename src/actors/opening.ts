@@ -1,6 +1,7 @@
 import { MemoryError } from '../errors.ts';
 import type { Plan } from '../plan/plan.ts';
 import type { Copy } from '../plan/reception.ts';
+import type { CommunicatorKeeper } from './communicator-keeper.ts';
 import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import { groupsOf } from './groups.ts';
@@ -65,7 +66,10 @@ export class Opener {
     const { order } = this.#scope;
     const epoch = order.nextEpoch();
     const members = groupsOf(order.ranks);
-    const prepared = await Promise.all(members.map((group) => this.#prepare(epoch, group)));
+    const keepers = members.map((group) => order.communicators.of(group));
+    const prepared = await Promise.all(
+      members.map((group, index) => this.#prepare(epoch, group, keepers[index]!)),
+    );
     const planned = await Promise.all(prepared.map((group) => this.#plan(epoch, group)));
     for (const [index, ranks] of members.entries()) {
       this.#scope.mirrors.push(...mirrorsOf(planned[index]!, ranks));
@@ -73,7 +77,7 @@ export class Opener {
     await this.#sources.lend(epoch, planned);
     const answers = await this.#scope.allOrAbandon(
       epoch,
-      prepared.map((group, index) => this.#openGroup(epoch, group, planned[index]!)),
+      prepared.map((group, index) => this.#openGroup(epoch, group, planned[index]!, keepers[index]!)),
     );
     const links = new Map<number, string>();
     for (const [index, group] of prepared.entries()) this.#note(group, answers[index]!, links);
@@ -81,7 +85,7 @@ export class Opener {
       await this.#scope.abandon(epoch, 'planning again after memory pressure');
       return null;
     }
-    await this.#sources.announce(answers.flat());
+    await this.#scope.allOrAbandon(epoch, [this.#sources.announce(answers.flat())]);
     const groups = members.map((ranks, index) => {
       return { ranks, plan: planned[index]!.plan, mirrors: mirrorsOf(planned[index]!, ranks) };
     });
@@ -89,9 +93,12 @@ export class Opener {
   }
 
   /** Asks a group for what a plan depends on, and one of it for a communicator if there is none to use again. */
-  async #prepare(epoch: number, group: readonly RankMember[]): Promise<Prepared[]> {
-    const { context, order } = this.#scope;
-    const keeper = order.communicators.of(group);
+  async #prepare(
+    epoch: number,
+    group: readonly RankMember[],
+    keeper: CommunicatorKeeper,
+  ): Promise<Prepared[]> {
+    const { context } = this.#scope;
     const missing = keeper.missing(group);
     const answers = await Promise.all(
       group.map(({ ref }, index) => {
@@ -123,11 +130,16 @@ export class Opener {
     return ask(context, planner, toPlanner.plan, question, this.#scope.within(deadlines.plan));
   }
 
-  async #openGroup(epoch: number, group: readonly Prepared[], planned: Planned): Promise<Opened[]> {
+  async #openGroup(
+    epoch: number,
+    group: readonly Prepared[],
+    planned: Planned,
+    keeper: CommunicatorKeeper,
+  ): Promise<Opened[]> {
     const { context, order } = this.#scope;
     const { checkpoint, options } = order;
     const { plan } = planned;
-    const communicator = order.communicators.of(group.map(({ member }) => member)).offer();
+    const communicator = keeper.offer();
     const opens = group.map(({ member, freeBytes, layouts, planDigests }) => {
       const question = {
         epoch,

@@ -1,6 +1,7 @@
 import {
   AbortedError,
   asFailure,
+  DeadlineError,
   fromWire,
   PeerLostError,
   UsageError,
@@ -42,6 +43,8 @@ interface Begun<T, R> {
   readonly rollback: () => void;
 }
 
+/** A step that ends at the end of the update's time says so in better words. */
+const lateMilliseconds = 500;
 const observerLimit = 16;
 /**
  * The root of the cluster's actors. It keeps the ledgers of ranks, instances and checkpoints, and runs registrations
@@ -300,6 +303,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         swarm: this.#swarm,
         communicators: this.#communicators,
         readyRanks: () => this.#members.allReady(),
+        endsAt: context.clock.now() + options.timeoutMilliseconds,
         nextEpoch: () => {
           this.#epoch += 1;
           return this.#epoch;
@@ -308,6 +312,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         onMirrorsUnused: (mirrors: readonly Segment[]) => void this.#checkpoints.forget(mirrors, context),
       };
       const endReading = this.#checkpoints.read(message.checkpoint, context);
+      const callOff = this.#endInTime(work, options.timeoutMilliseconds, context);
       const runOnce = () => {
         const update = new Update(context, order, work.abort.signal);
         this.#updates.set(work, update);
@@ -315,7 +320,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       };
       const begun = {
         // What ranks receive from other hosts needs host memory too.
-        run: this.#checkpoints.withSpareMemory(runOnce, context),
+        run: this.#checkpoints.withSpareMemory(runOnce, context).finally(callOff),
         commit: ({ report, copies }: UpdateOutcome) => {
           this.#checkpoints.addCopies(message.checkpoint, copies);
           endReading();
@@ -333,6 +338,16 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   }
 
   /** Throws why one of these instances cannot be updated any more. */
+  /** Steps end by themselves when the update's time is over; this is for all that does not. The answer calls it off. */
+  #endInTime(work: Work, timeoutMilliseconds: number, { clock }: Context<SupervisorMessage>): () => void {
+    return clock.after(timeoutMilliseconds + lateMilliseconds, () => {
+      const awaited = this.#updates.get(work)?.awaited;
+      if (awaited === null) return;
+      const waited = awaited === undefined ? '' : `, waiting for ${awaited}`;
+      work.abort.abort(new DeadlineError(`${work.what} took longer than ${timeoutMilliseconds} ms${waited}`));
+    });
+  }
+
   #checkAlive(names: readonly string[]): void {
     const failure = this.#instances.failureAmong(names);
     if (failure !== null) throw failure;

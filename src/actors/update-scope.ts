@@ -37,6 +37,8 @@ export interface UpdateOrder {
   readonly communicators: CommunicatorKeepers;
   /** All ranks of the cluster that are ready at the moment: any of them can be read from. */
   readonly readyRanks: () => readonly RankMember[];
+  /** When it has to be over, by the clock of actors. */
+  readonly endsAt: number;
   /** Numbers that only grow; each attempt takes a new one. */
   readonly nextEpoch: () => number;
   /** Called in the moment before engines may change. */
@@ -54,11 +56,22 @@ export class UpdateScope {
   readonly #signal: AbortSignal;
   /** Ends the asks that are still open once the update has failed. */
   readonly #ended = new AbortController();
+  #hasFailed = false;
 
   constructor(context: Context<SupervisorMessage>, order: UpdateOrder, signal: AbortSignal) {
     this.context = context;
     this.order = order;
     this.#signal = signal;
+  }
+
+  /** It gives back what it took; that has deadlines of its own. */
+  get hasFailed(): boolean {
+    return this.#hasFailed;
+  }
+
+  /** Milliseconds that a step may take: those that are left of the whole update, and `most` of them. */
+  left(most = Number.POSITIVE_INFINITY): number {
+    return Math.max(1, Math.min(most, Math.ceil(this.order.endsAt - this.context.clock.now())));
   }
 
   within(deadlineMilliseconds: number): AskOptions {
@@ -70,6 +83,7 @@ export class UpdateScope {
     try {
       return await Promise.all(work);
     } catch (thrown) {
+      this.#hasFailed = true;
       await this.abandon(epoch, asFailure(thrown).message);
       this.#ended.abort(new AbortedError(`epoch ${epoch} was abandoned`));
       throw rootCause(asFailure(thrown), await Promise.allSettled(work));

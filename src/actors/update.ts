@@ -18,6 +18,8 @@ export interface UpdateOutcome {
 
 /** Of the report that goes to whoever asked for the update; a message may have four times as much. */
 const timelineBytes = 4 * 2 ** 20;
+/** What engines are given to go on, though the time of the update is over. */
+const leastResumeMilliseconds = 5_000;
 
 /**
  * One update from prepare to verify, told in order. It holds no state that outlives it: the supervisor commits what
@@ -26,10 +28,16 @@ const timelineBytes = 4 * 2 ** 20;
 export class Update {
   readonly #scope: UpdateScope;
   readonly #sources: Sources;
+  #awaited: string | null = null;
 
   constructor(context: Context<SupervisorMessage>, order: UpdateOrder, signal: AbortSignal) {
     this.#scope = new UpdateScope(context, order, signal);
     this.#sources = new Sources(this.#scope);
+  }
+
+  /** What it waits for, in words; null while it does what is done however late it is: engines go on, memory is given back. */
+  get awaited(): string | null {
+    return this.#scope.hasFailed ? null : this.#awaited;
   }
 
   /** A rank that does not take part is gone: others are read from in its place. */
@@ -45,11 +53,17 @@ export class Update {
   async run(): Promise<UpdateOutcome> {
     const startedAt = this.#scope.context.clock.now();
     try {
+      this.#awaited = 'engines to be ready';
       await this.#awaitEngines();
+      this.#awaited = 'ranks to prepare';
       const opening = await new Opener(this.#scope, this.#sources).open();
+      this.#awaited = 'engines to pause';
       await this.#pauseEngines(opening);
+      this.#awaited = 'engines to install it';
       const streamed = await this.#streamIntoEngines(opening);
+      this.#awaited = 'its verification';
       const verified = await this.#verify(opening, streamed);
+      this.#awaited = null;
       await this.#resumeEngines(this.#pausable());
       this.#sources.release(this.#scope.order.options.keepCopy);
       const seconds = (this.#scope.context.clock.now() - startedAt) / 1000;
@@ -102,7 +116,7 @@ export class Update {
   }
 
   async #awaitEngines(): Promise<void> {
-    const timeoutMilliseconds = deadlines.engineHealthy;
+    const timeoutMilliseconds = this.#scope.left(deadlines.engineHealthy);
     // As with every call of a bridge: it ends in time by itself, and says so in better words.
     const within = this.#scope.within(timeoutMilliseconds + deadlines.control);
     const asks = this.#scope.order.instances.map(({ bridge }) =>
@@ -123,7 +137,7 @@ export class Update {
    * hold parts of several versions.
    */
   async #pauseEngines({ epoch }: Opening): Promise<void> {
-    const { timeoutMilliseconds } = this.#scope.order.options;
+    const timeoutMilliseconds = this.#scope.left();
     const within = this.#scope.within(timeoutMilliseconds + deadlines.control);
     const pauses = this.#pausable().map(({ bridge, pause: mode }) => {
       const order = { mode, timeoutMilliseconds };
@@ -143,8 +157,9 @@ export class Update {
     }
   }
 
+  /** Late or not: an engine that stays paused serves nobody. */
   async #resumeEngines(instances: readonly InstanceMember[]): Promise<void> {
-    const timeoutMilliseconds = deadlines.engineResume;
+    const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#scope.left(deadlines.engineResume));
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
     const resumes = instances.map(({ bridge }) =>
       ask(this.#scope.context, bridge, toBridge.resume, { timeoutMilliseconds }, options),
@@ -164,9 +179,9 @@ export class Update {
 
   /** The engines' HTTP answers and the ranks' streams race: whichever fails first ends the wait for all. */
   async #streamIntoEngines({ epoch, links }: Opening): Promise<Streamed[]> {
-    const { ranks, instances, options, checkpoint } = this.#scope.order;
+    const { ranks, instances, checkpoint } = this.#scope.order;
     const version = versionOf(checkpoint);
-    const { timeoutMilliseconds } = options;
+    const timeoutMilliseconds = this.#scope.left();
     const within = this.#scope.within(timeoutMilliseconds + deadlines.control);
     const deviceOf = new Map(ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     this.#scope.order.onEnginesTouched();

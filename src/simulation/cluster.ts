@@ -24,6 +24,8 @@ const stopMilliseconds = 30_000;
 export class SimulatedCluster {
   readonly world: SimulatedWorld;
   readonly supervisor: SimulatedProcess;
+  /** How long the supervisor takes to read the headers of a checkpoint's files. */
+  openMilliseconds = 20;
   readonly #ranks = new Map<number, SimulatedRankProcess>();
   readonly #users: SimulatedUser[] = [];
   #lives = 0;
@@ -119,7 +121,7 @@ export class SimulatedCluster {
       engineClient: ({ name }) => this.engineClient(name, clock),
       segmentName: (set) => `checkpoint-${set}-`,
       openCheckpoint: async (source) => {
-        await elapse(clock, 20);
+        await elapse(clock, this.openMilliseconds);
         return this.#open(String(source));
       },
     };

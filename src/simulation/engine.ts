@@ -32,6 +32,7 @@ export class SimulatedEngine {
   readonly name: string;
   nextCall: CallFault | null = null;
   nextPause: CallFault | null = null;
+  nextResume: CallFault | null = null;
   readonly #options: EngineOptions;
   #workers: SimulatedWorker[] = [];
   /** What each worker got last, by device. */
@@ -102,6 +103,7 @@ export class SimulatedEngine {
     this.#mixed = false;
     this.nextCall = null;
     this.nextPause = null;
+    this.nextResume = null;
     this.#startWorkers();
   }
 
@@ -162,7 +164,9 @@ export class SimulatedEngine {
   }
 
   async #resume(): Promise<void> {
-    await this.#obey(null);
+    const fault = this.nextResume;
+    this.nextResume = null;
+    await this.#obey(fault);
     this.#paused = false;
     this.#options.trace.add(this.name, 'goes on');
     if (this.#mixed) this.#options.trace.violated(`${this.name} goes on with parts of different versions`);

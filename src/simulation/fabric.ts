@@ -46,8 +46,8 @@ export interface FabricsOptions {
   readonly random: SeededRandom;
   /** Bytes a millisecond of every network card, in each direction. */
   readonly linkRate: number;
-  /** Whether a process may let others read a segment at the moment. */
-  readonly isLent: (node: string, path: string) => boolean;
+  /** Whether a process that can be told what is going on may read a segment of another one at the moment. */
+  readonly mayRead: (reader: string, source: string, path: string) => boolean;
 }
 
 /** The fabrics of a simulated cluster, by address, and the network between them. */
@@ -386,9 +386,10 @@ class SimulatedPeer implements FabricPeer {
   /** What joiners have received they serve on as long as they hold it. */
   #checkLent({ path }: SimulatedSegment): void {
     const { fabrics, identity } = this.source;
-    const { isLent, trace } = fabrics.options;
-    if (path.includes('/mirror-') || isLent(identity.name, path)) return;
-    trace.violated(`${this.#reader.identity.name} read ${path} after ${identity.name} took it back`);
+    const { mayRead, trace } = fabrics.options;
+    const reader = this.#reader.identity.name;
+    if (path.includes('/mirror-') || mayRead(reader, identity.name, path)) return;
+    trace.violated(`${reader} read ${path} after ${identity.name} took it back`);
   }
 
   #arrived(read: Read, segment: SimulatedSegment, before: readonly (readonly Piece[])[]): void {

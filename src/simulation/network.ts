@@ -78,6 +78,11 @@ export class SimulatedNetwork {
     this.#nodes.get(node)?.end(peer, reason);
   }
 
+  /** Whether both ends believe in their session. */
+  isSession(one: string, other: string): boolean {
+    return this.find(one)?.isOpen(other) === true && this.find(other)?.isOpen(one) === true;
+  }
+
   find(node: string): SimulatedTransport | undefined {
     return this.#nodes.get(node);
   }

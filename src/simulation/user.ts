@@ -113,7 +113,7 @@ export class SimulatedUser {
 
   update(checkpoint: string, options: Partial<UpdateOptions> = {}): Promise<Outcome<UpdateReport>> {
     const all = { ...usualOptions, ...options };
-    const deadline = all.timeoutMilliseconds + deadlines.engineHealthy + deadlines.open + deadlines.abort;
+    const deadline = all.timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;
     return this.#ask(toSupervisor.update, { checkpoint, options: all }, deadline);
   }
 

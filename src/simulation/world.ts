@@ -94,7 +94,9 @@ export class SimulatedWorld {
       trace: this.trace,
       random: this.random.stream('fabric'),
       linkRate: options.linkRate ?? usualLinkRate,
-      isLent: (node, path) => this.lent.isLent(node, path),
+      // Who has lost its session reads on until it notices; what it reads stays mapped until then.
+      mayRead: (reader, source, path) =>
+        this.lent.isLent(source, path) || !this.network.isSession(reader, this.supervisorNode),
     });
     this.network = new SimulatedNetwork({
       clock: this.clock,

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
+import { removeAbandoned } from '../../src/processes/sweep.ts';
 import { withFleet } from './fleet.ts';
-import { eventually } from './harness.ts';
+import { eventually, isRunning } from './harness.ts';
 
 test('an instance joins, is updated alone, and leaves; the other goes on as it was', async () => {
   await withFleet({ instances: { a: [0, 1] } }, async ({ cluster, engines, join, makeModel }) => {
@@ -62,8 +63,13 @@ test('an instance that dies, engine and ranks, takes nothing with it; one withou
     const model = await makeModel(2);
     await cluster.register('one', model);
     const { ranks } = await cluster.status();
-    for (const pid of [...engines.get('b')!.pids, ranks[1]!.pid!]) process.kill(pid, 'SIGKILL');
+    const { pids } = engines.get('b')!;
+    for (const pid of pids) process.kill(pid, 'SIGKILL');
+    await eventually('the engine is gone', () => !pids.some(isRunning));
+    process.kill(ranks[1]!.pid!, 'SIGKILL');
     await eventually('rank 1 is given up', async () => {
+      // Its device, before it comes back to find it.
+      removeAbandoned();
       const failed = await cluster.update('one', { instances: ['b'] }).catch((error: Error) => error);
       return 'message' in failed && /rank 1 finds no engine worker on its device/.test(failed.message);
     });

@@ -4,7 +4,7 @@ import { faultKinds } from '../../src/simulation/faults.ts';
 import { type RunResult, run } from '../../src/simulation/run.ts';
 import { simulate } from './harness-process.ts';
 
-const seeds = [1, 2, 3, 5, 8, 13, 21, 34, 55, 89];
+const seeds = [2, 5, 13, 21, 34, 55];
 const everything = Number.POSITIVE_INFINITY;
 
 /** Keeps the event loop, and with it the order of its phases, busy with things that are none of the simulation's. */

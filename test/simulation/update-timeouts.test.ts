@@ -1,0 +1,180 @@
+/** An update ends within its time, wherever it hangs. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { deadlines } from '../../src/actors/deadlines.ts';
+import { checkpointAt } from '../../src/simulation/checkpoint.ts';
+import type { WorldOptions } from '../../src/simulation/world.ts';
+import { bucketBytes, model, onStage, type Stage } from './harness.ts';
+
+const timeoutMilliseconds = 5_000;
+/** Of virtual time: messages to and fro. */
+const slack = 2_000;
+
+interface Hang {
+  readonly what: string;
+  readonly options?: Partial<WorldOptions>;
+  /** Called before the update is asked for. */
+  readonly before?: (stage: Stage) => unknown;
+  /** Called right after that. */
+  readonly hang: (stage: Stage) => unknown;
+  readonly undo?: (stage: Stage) => unknown;
+  readonly message: RegExp;
+  /** A rank that cannot be reached cannot give back either: it is waited for so long. */
+  readonly unreachable?: true;
+}
+
+/** Holds a kind of message up for twenty seconds, and what follows it on its way. */
+function holdUp(type: string) {
+  return ({ world }: Stage) => {
+    world.holdUp = ({ envelope }) =>
+      (envelope as { body?: { type?: string } }).body?.type === type ? 20_000 : 0;
+  };
+}
+
+const hangs: readonly Hang[] = [
+  {
+    what: 'an engine is down',
+    hang: ({ world }) => world.engines[0]!.kill(),
+    undo: ({ world }) => world.engines[0]!.restart(),
+    message: /^engine engine-0 is not ready after \d+ ms$/,
+  },
+  {
+    what: 'ranks do not hear that they are to prepare',
+    hang: holdUp('prepare'),
+    message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare$/,
+    unreachable: true,
+  },
+  {
+    what: 'ranks do not hear that they are to open',
+    hang: holdUp('open'),
+    message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare$/,
+    unreachable: true,
+  },
+  {
+    what: 'the planner waits for a file system',
+    before: ({ cluster, user }) => {
+      cluster.openMilliseconds = 30_000;
+      void user.register('b', '/models/b');
+    },
+    hang: () => {},
+    message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare$/,
+  },
+  {
+    what: 'an engine does not answer that it is paused',
+    options: { pauses: true },
+    hang: ({ world }) => {
+      world.engines[0]!.nextPause = 'silence';
+    },
+    message: /^engine engine-0 did not answer within \d+ ms$/,
+  },
+  {
+    what: 'an engine does not answer that it is updated',
+    hang: ({ world }) => {
+      world.engines[0]!.nextCall = 'silence';
+    },
+    message: /^engine engine-0 did not answer within \d+ ms$/,
+  },
+  {
+    what: 'ranks do not hear that they are to stream',
+    hang: holdUp('stream'),
+    message: /^engine engine-\d did not answer within \d+ ms$/,
+    unreachable: true,
+  },
+  {
+    what: 'an engine worker hangs on a bucket',
+    hang: ({ world }) => {
+      world.engines[0]!.workers[0]!.nextLoad = 'hang';
+    },
+    undo: ({ world }) => world.engines[0]!.restart(),
+    message: /^engine engine-0 did not answer within \d+ ms$/,
+  },
+  {
+    what: 'an upload takes a minute',
+    hang: ({ world }) => {
+      world.devices[0]!.hindrance = 3e3;
+    },
+    undo: ({ world }) => {
+      world.devices[0]!.hindrance = 1;
+    },
+    message: /^engine engine-\d did not answer within \d+ ms$/,
+    unreachable: true,
+  },
+  {
+    what: 'a post-hook takes minutes',
+    hang: async ({ world, until }) => {
+      const [engine] = world.engines;
+      await until('engine-0 is given something', () => engine!.isMixed);
+      await until('the slots of its ranks are back', () =>
+        [0, 1].every((rank) => world.devices[rank]!.used === 0),
+      );
+      for (const rank of [0, 1]) world.devices[rank]!.hindrance = 1e4;
+    },
+    undo: ({ world }) => {
+      for (const device of world.devices) device.hindrance = 1;
+      world.engines[0]!.restart();
+    },
+    message: /^engine engine-0 did not answer within \d+ ms$/,
+  },
+  {
+    what: 'an engine does not answer that it goes on',
+    options: { pauses: true },
+    hang: ({ world }) => {
+      world.engines[0]!.nextResume = 'silence';
+    },
+    undo: ({ world }) => world.engines[0]!.restart(),
+    message: /^engine engine-0 did not answer within \d+ ms$/,
+  },
+];
+
+for (const { what, options, before, hang, undo, message, unreachable } of hangs) {
+  test(`an update ends in time although ${what}`, async () => {
+    await onStage(options ?? {}, async (stage) => {
+      const { world, user, fails, succeeds, wait } = stage;
+      await before?.(stage);
+      const startedAt = world.clock.now();
+      const update = user.update('a', { timeoutMilliseconds, bucketBytes });
+      await hang(stage);
+      await fails(update, 'WEIGHTCAST_DEADLINE', message);
+      const most = timeoutMilliseconds + slack + (unreachable ? deadlines.abort : 0);
+      assert.ok(world.clock.now() - startedAt < most, `${world.clock.now() - startedAt} ms`);
+      world.holdUp = () => 0;
+      await undo?.(stage);
+      await wait(60_000);
+      assert.equal((await succeeds(user.update('a'))).verified, true);
+    });
+  });
+}
+
+const joins = {
+  instances: [
+    [0, 1],
+    [2, 3],
+  ],
+  firstInstances: 1,
+  reach: 'host',
+  linkRate: 1e5,
+  checkpoints: [checkpointAt('/models/a', model, false)],
+} as const;
+
+for (const [what, hang] of [
+  ['a source does not hear what it is to lend', holdUp('lease')],
+  ['receivers do not hear what to read', holdUp('next-reads')],
+  ['the network between hosts is silent', ({ world }: Stage) => world.silence(world.hosts[0]!)],
+] as const) {
+  test(`a join ends in time although ${what}`, async () => {
+    await onStage(joins, async (stage) => {
+      const { cluster, world, user, fails, succeeds, wait } = stage;
+      await succeeds(user.addInstance(cluster.instance(1)));
+      const startedAt = world.clock.now();
+      const join = user.update('a', { timeoutMilliseconds, instances: ['engine-1'] });
+      hang(stage);
+      await fails(join, /WEIGHTCAST_(DEADLINE|PEER_LOST)/, /./);
+      const most = timeoutMilliseconds + slack + deadlines.abort;
+      assert.ok(world.clock.now() - startedAt < most, `${world.clock.now() - startedAt} ms`);
+      world.holdUp = () => 0;
+      world.restore(world.hosts[0]!);
+      await wait(60_000);
+      assert.equal((await succeeds(user.update('a', { instances: ['engine-1'] }))).verified, true);
+    });
+  });
+}
