@@ -31,7 +31,7 @@ const sharedLayers = Math.ceil((layers * 23) / 42);
 const smallLayers = 13;
 const rounds = 7;
 const fixedRounds = 40;
-const sweepBuckets = [64, 256];
+const sweepBuckets = [32, 64, 256];
 
 const words = process.argv.slice(2);
 const sweeps = words.includes('sweep');
