@@ -31,5 +31,7 @@ export LD_PRELOAD=${LD_PRELOAD%:}
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_segv=0
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export TSAN_OPTIONS=suppressions=$root/scripts/thread-sanitizer.txt:report_signal_unsafe=0:halt_on_error=1:exitcode=66
+# The fakes of the tests are built alike.
+export WEIGHTCAST_TEST_SANITIZERS=$checks
 export WEIGHTCAST_ADDON="$tree/build/Release/weightcast.node"
 node scripts/test.mjs "${@:-test/native}"

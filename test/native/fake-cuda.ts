@@ -1,7 +1,6 @@
-import { spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { buildFakeLibrary, root } from './fake-library.ts';
 
 /** A CUDA driver that is none (fixtures/fake-cuda), and what makes it fail. */
 export interface FakeCuda {
@@ -29,40 +28,19 @@ export interface FakeCensus {
   readonly pinnedBytes: number;
 }
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const sources = join(root, 'test/native/fixtures/fake-cuda');
+const folder = join(root, 'test/native/fixtures/fake-cuda');
 
 /** Builds the driver if need be, and returns the folder it is in, for LD_LIBRARY_PATH. */
 export function buildFakeCuda(): string {
-  const folder = join(root, 'build/fake-cuda');
-  const library = join(folder, 'libcuda.so.1');
-  const inputs = [
-    ...readdirSync(sources).map((name) => join(sources, name)),
-    join(root, 'native/device/cuda/driver.h'),
-  ];
-  const newest = Math.max(...inputs.map((path) => statSync(path).mtimeMs));
-  const built = statSync(library, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-  if (built > newest) return folder;
-  mkdirSync(folder, { recursive: true });
-  const draft = `${library}.${process.pid}`;
-  const { status, stderr } = spawnSync('g++', [
-    ...[
-      '-shared',
-      '-fPIC',
-      '-std=c++17',
-      '-O1',
-      '-g1',
-      '-pthread',
-      '-fvisibility=hidden',
-      '-Wall',
-      '-Wextra',
-    ],
-    ...['-Wl,-soname,libcuda.so.1', '-I', nodeHeaders(), '-I', join(root, 'native'), '-o', draft],
-    ...inputs.filter((path) => path.endsWith('.cc')),
-  ]);
-  if (status !== 0) throw new Error(`the fake CUDA driver does not build: ${stderr}`);
-  renameSync(draft, library);
-  return folder;
+  const files = readdirSync(folder).map((name) => join(folder, name));
+  const sources = files.filter((path) => path.endsWith('.cc'));
+  const library = buildFakeLibrary({
+    name: 'libcuda.so.1',
+    sources,
+    headers: [...files, join(root, 'native/device/cuda/driver.h')],
+    options: ['-I', nodeHeaders(), '-I', join(root, 'native')],
+  });
+  return dirname(library);
 }
 
 /** Makes the fake driver the one that this process finds. To be called before a device is first asked for. */
