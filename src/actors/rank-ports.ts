@@ -15,8 +15,6 @@ export interface RankPorts {
   readonly memory: string;
   readonly pid: number;
   readonly device: Device;
-  /** Of a bucket that suits the device, and what joins it to others. */
-  readonly bucketBytes: number;
   readonly segments: SegmentStore;
   /** The RDMA ports that this rank uses; none where it has none. */
   readonly nics: readonly string[];

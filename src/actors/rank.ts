@@ -186,7 +186,7 @@ export class RankActor implements Actor<RankMessage> {
     }
     context.reply(message, {
       freeBytes: this.#ports.device.memory().free,
-      bucketBytes: this.#ports.bucketBytes,
+      bucketBytes: this.#ports.device.bucketBytes,
       layouts: this.#held.layouts,
       planDigests: this.#held.planDigests,
       communicatorId,

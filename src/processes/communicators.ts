@@ -10,12 +10,6 @@ import type { Logger } from '../ports.ts';
 /** The first byte of a communicator's id, which says what the rest of it is. */
 const kinds = { shm: 0, nccl: 1 } as const;
 
-/**
- * Ranks that share a GPU take turns on it, and NCCL's kernels that wait for each other use their turns up as soon as a
- * broadcast does not fit into NCCL's buffers, 4 MiB for each of some 24 blocks: 64 MiB go at three times the rate of 128.
- */
-const mostNcclBytes = 64 * 2 ** 20;
-
 export type CollectiveKind = 'nccl' | 'copies';
 
 /** Creates and opens the communicators in which a rank process takes part. */
@@ -49,13 +43,6 @@ export class Communicators {
   /** Whether ranks of several hosts can be joined. */
   get reach(): 'host' | 'cluster' {
     return this.#device instanceof CudaDevice && whyNotNccl(false) === null ? 'cluster' : 'host';
-  }
-
-  /** Of buckets that suit the device and what joins it to others. */
-  get bucketBytes(): number {
-    const { bucketBytes } = this.#device;
-    // Without a wish ranks that share a GPU copy, which likes large ones.
-    return this.#wish === 'nccl' ? Math.min(bucketBytes, mostNcclBytes) : bucketBytes;
   }
 
   /**

@@ -47,7 +47,6 @@ function openPorts(configuration: RankConfiguration, memory: string, log: Logger
     segments,
     nics: fabric.nics,
     reach: communicators.reach,
-    bucketBytes: communicators.bucketBytes,
     fabric: (secret) => fabric.open(secret),
     close: () => {
       fabric.close();

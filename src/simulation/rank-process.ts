@@ -127,7 +127,6 @@ export class SimulatedRankProcess implements LaunchedRank {
       segments: host.open(clock, (path) => fabric?.unmapped(path)),
       nics: [nic],
       reach: options.reach ?? 'cluster',
-      bucketBytes: device.bucketBytes,
       fabric: openFabric,
       close: () => fabric?.close(),
       createCommunicator: () => new Uint8Array(),

@@ -26,11 +26,6 @@ for (const { where, order, wish, Kind } of [
   });
 }
 
-test('ranks for which NCCL is wished take buckets that fit into its buffers', (t) => {
-  const bytesWith = (wish: 'nccl' | 'copies' | null) => cudaRanks(t, wish)[0]!.communicators.bucketBytes;
-  assert.deepEqual([bytesWith(null), bytesWith('copies'), bytesWith('nccl')], [2 ** 27, 2 ** 27, 2 ** 26]);
-});
-
 test('a wish for a way that is none is refused', () => {
   assert.equal(collectiveWish(undefined), null);
   assert.throws(() => collectiveWish('gloo'), {
