@@ -8,8 +8,8 @@ import assert from 'node:assert/strict';
 export const READS_AT_A_TIME = 4;
 /**
  * Pieces that are looked at for one read; looking at all would cost more than the better choice gains. Among fewer each
- * receiver sees too little of what the others began with: eight hosts that join at once take 1.5 times as long as one
- * with 128, and 1.37 times with 256 (bench/join-storm-simulated.ts).
+ * receiver sees too little of what the others began with: eight hosts that join at once take 1.56 times as long as one
+ * with 128, and 1.41 times with 256 (bench/join-storm-simulated.ts).
  */
 const CANDIDATES = 256;
 

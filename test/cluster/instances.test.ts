@@ -71,14 +71,14 @@ test('an instance that dies, engine and ranks, takes nothing with it; one withou
       // Its device, before it comes back to find it.
       removeAbandoned();
       const failed = await cluster.update('one', { instances: ['b'] }).catch((error: Error) => error);
-      return 'message' in failed && /rank 1 finds no engine worker on its device/.test(failed.message);
+      return 'message' in failed && /rank 1 finds no engine on host device/.test(failed.message);
     });
     await cluster.update('one', { instances: ['a'] });
     await verifyWeights(engines.get('a')!.endpoint, await openCheckpoint(model));
 
     const { endpoint } = engines.get('a')!;
     await assert.rejects(cluster.addInstance({ name: 'c', endpoint, ranks: [2] }), {
-      message: /rank 2 finds no engine worker on its device/,
+      message: /rank 2 finds no engine on host device/,
     });
     await cluster.addInstance(await startEngine('c', [2]));
     await cluster.removeInstance('b');
