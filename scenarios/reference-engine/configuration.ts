@@ -29,6 +29,8 @@ export const engineConfiguration = z.object({
   deviceCapacity: z.int().min(0),
   host: z.string(),
   port: z.int().min(0).max(65_535),
+  /** Whether a draft model takes every update too, in an exchange of its own: here one with the same layers. */
+  hasDraftModel: z.boolean(),
   faults,
 });
 export type EngineConfiguration = z.infer<typeof engineConfiguration>;
@@ -41,6 +43,7 @@ export const workerConfiguration = engineConfiguration
     deviceNamespace: true,
     firstDevice: true,
     deviceCapacity: true,
+    hasDraftModel: true,
     faults: true,
   })
   .extend({ rank: z.int().min(0) });

@@ -21,6 +21,7 @@ export class EngineWorker {
   readonly #parameters: WorkerParameters;
   readonly #pool: ThreadPool;
   #faults: Faults | null;
+  readonly #hasDraftModel: boolean;
 
   private constructor(
     device: HostDevice,
@@ -28,23 +29,25 @@ export class EngineWorker {
     parameters: WorkerParameters,
     pool: ThreadPool,
     faults: Faults | null,
+    hasDraftModel: boolean,
   ) {
     this.#device = device;
     this.#index = index;
     this.#parameters = parameters;
     this.#pool = pool;
     this.#faults = faults;
+    this.#hasDraftModel = hasDraftModel;
   }
 
   /** Reads the headers of the checkpoint and takes memory for its tensors. Throws `CheckpointError`, `MemoryError`. */
   static async start(configuration: WorkerConfiguration, device: HostDevice): Promise<EngineWorker> {
-    const { model, ranks, rank, faults } = configuration;
+    const { model, ranks, rank, faults, hasDraftModel } = configuration;
     const index = await openCheckpoint(model);
     const layout = layOutParameters(index, { ranks, rank, keyValueHeads: await readKeyValueHeads(model) });
     const pool = new ThreadPool(Math.max(1, Math.floor(availableParallelism() / ranks)));
     const parameters = await WorkerParameters.allocate({ layout, device, rank, pool });
     const concerned = faults.rank === undefined || faults.rank === rank;
-    return new EngineWorker(device, index, parameters, pool, concerned ? faults : null);
+    return new EngineWorker(device, index, parameters, pool, concerned ? faults : null, hasDraftModel);
   }
 
   readonly methods: {
@@ -57,7 +60,9 @@ export class EngineWorker {
       const handler = faults === null ? installer : new FaultyHandler(installer, faults);
       if (faults?.once === true) this.#faults = null;
       const options = { address, deviceUuid: device.uuid, timeoutMilliseconds, clock: systemClock };
-      return receiveWeights(options, handler);
+      const received = await receiveWeights(options, handler);
+      if (this.#hasDraftModel) await receiveWeights(options, new WeightsInstaller(this.#parameters));
+      return received;
     },
 
     digestWeights: async () => {

@@ -28,6 +28,8 @@ export interface ReferenceEngineOptions {
   readonly host?: string;
   /** Any that is free if not given. */
   readonly port?: number;
+  /** Whether it speculates with a draft model, which takes every update after the target model. */
+  readonly hasDraftModel?: boolean;
   /** Ways to fail on purpose. */
   readonly faults?: Faults;
   /** Words put before the command that starts it, such as `['ip', 'netns', 'exec', 'b']`. */
@@ -92,7 +94,7 @@ export async function startReferenceEngine(options: ReferenceEngineOptions): Pro
   };
 }
 
-const defaults = { firstDevice: 0, host: '127.0.0.1', port: 0, faults: {} };
+const defaults = { firstDevice: 0, host: '127.0.0.1', port: 0, hasDraftModel: false, faults: {} };
 
 function failureOf(started: ServerMessage | WeightcastError): WeightcastError | null {
   if (started instanceof WeightcastError) return started;

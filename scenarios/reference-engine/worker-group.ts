@@ -27,10 +27,20 @@ export class WorkerGroup {
     configuration: EngineConfiguration,
     onLost: (error: PeerLostError) => void,
   ): Promise<WorkerGroup> {
-    const { model, ranks, deviceNamespace, firstDevice, deviceCapacity, faults } = configuration;
+    const { model, ranks, deviceNamespace, firstDevice, deviceCapacity, hasDraftModel, faults } =
+      configuration;
     const starts = await Promise.allSettled(
       Array.from({ length: ranks }, (_, rank) =>
-        WorkerHandle.start({ model, ranks, rank, deviceNamespace, firstDevice, deviceCapacity, faults }),
+        WorkerHandle.start({
+          model,
+          ranks,
+          rank,
+          deviceNamespace,
+          firstDevice,
+          deviceCapacity,
+          hasDraftModel,
+          faults,
+        }),
       ),
     );
     const workers = starts.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []));

@@ -1,6 +1,8 @@
 import { strict as assert } from 'node:assert';
+import { isDeepStrictEqual } from 'node:util';
 import { dtypeName, type Manifest, shapeOf } from '../checkpoint/manifest.ts';
 import type { LinkTensor, WorkerLink } from '../engines/worker-link/worker-link.ts';
+import { VerificationError } from '../errors.ts';
 import type { Interval } from '../native-bridge/addon.ts';
 import type { Collective } from '../native-bridge/collective.ts';
 import type { DeviceBuffer } from '../native-bridge/device.ts';
@@ -18,8 +20,15 @@ export interface AttemptOrder {
   readonly version: string;
   /** Have the engine worker say what it holds in the end. */
   readonly verify: boolean;
+  /** How often the engine worker takes everything: twice where a draft model takes it too. */
+  readonly exchanges: number;
   readonly plan: Plan;
   readonly manifest: Manifest;
+}
+
+interface SlotBuffers {
+  readonly link: DeviceBuffer;
+  readonly staging: DeviceBuffer | null;
 }
 
 /**
@@ -38,11 +47,13 @@ export class Attempt {
   /** What comes from other hosts; null if all is here. */
   readonly #receiving: Receiving | null;
   readonly #link: WorkerLink;
-  readonly #linkBuffer: DeviceBuffer;
+  #linkBuffer: DeviceBuffer;
   #staging: DeviceBuffer | null;
   /** An engine worker answers one request at a time, so requests queue behind each other. */
   #linkTurn: Promise<unknown> = Promise.resolve();
   readonly #inFlight = new Set<Promise<unknown>>();
+  #exchangesLeft: number;
+  #installed: Installed | null = null;
 
   private constructor(
     order: AttemptOrder,
@@ -51,7 +62,7 @@ export class Attempt {
     collective: Collective | null,
     receiving: Receiving | null,
     link: WorkerLink,
-    buffers: { link: DeviceBuffer; staging: DeviceBuffer | null },
+    slots: SlotBuffers,
   ) {
     this.epoch = order.epoch;
     this.plan = order.plan;
@@ -62,8 +73,9 @@ export class Attempt {
     this.#collective = collective;
     this.#receiving = receiving;
     this.#link = link;
-    this.#linkBuffer = buffers.link;
-    this.#staging = buffers.staging;
+    this.#linkBuffer = slots.link;
+    this.#staging = slots.staging;
+    this.#exchangesLeft = order.exchanges;
   }
 
   /**
@@ -77,25 +89,18 @@ export class Attempt {
     collective: Collective | null,
     receiving: Receiving | null,
   ): Promise<Attempt> {
-    const { plan } = order;
-    const taken: DeviceBuffer[] = [];
+    const slots = takeSlots(order.plan, ports);
     let socket: WorkerLink | null = null;
     try {
-      const link = ports.device.allocate(linkSlotCount(plan) * plan.slotBytes);
-      taken.push(link);
-      let staging: DeviceBuffer | null = null;
-      if (stagesAhead(plan) && plan.owners.includes(ports.rank)) {
-        staging = ports.device.allocate(plan.slotBytes);
-        taken.push(staging);
-      }
       socket = await ports.bindWorkerLink(order.epoch, order.version, order.verify);
-      const attempt = new Attempt(order, ports, clock, collective, receiving, socket, { link, staging });
+      const attempt = new Attempt(order, ports, clock, collective, receiving, socket, slots);
       socket.check(attempt.#announceAll());
       await ports.segments.ready(attempt.#ownSegments());
       return attempt;
     } catch (error) {
       socket?.close();
-      for (const buffer of taken) buffer.free();
+      slots.staging?.free();
+      slots.link.free();
       throw error;
     }
   }
@@ -190,15 +195,37 @@ export class Attempt {
     return this.#receiving?.received ?? [];
   }
 
-  /** The worker drops the buffer, the device memory goes back, and only then the post-hook runs. */
+  /** Everything has been taken as often as it is to be. */
+  get isOver(): boolean {
+    return this.#exchangesLeft === 0;
+  }
+
+  /**
+   * Ends an exchange: the worker drops the buffer, the device memory goes back, and only then the post-hook runs. Rejects
+   * with `VerificationError` if it says other things than after the exchange before.
+   */
   async finish(): Promise<Installed | null> {
     await this.#receiving?.complete(this.#verify);
     await this.#receiving?.close();
     await this.#askWorker(() => this.#link.release());
     this.#freeSlots();
     const installed = await this.#askWorker(() => this.#link.finish());
-    this.#link.close();
+    if (this.#installed !== null && !isDeepStrictEqual(installed, this.#installed)) {
+      throw new VerificationError(
+        `the draft model on the device of rank ${this.#ports.rank} was given other weights than the target model`,
+      );
+    }
+    this.#installed = installed;
+    this.#exchangesLeft -= 1;
+    if (this.isOver) this.#link.close();
     return installed;
+  }
+
+  /** Takes device memory for the next exchange, on the same address. Throws `OutOfDeviceMemoryError`. */
+  reopen(): void {
+    const slots = takeSlots(this.plan, this.#ports);
+    this.#linkBuffer = slots.link;
+    this.#staging = slots.staging;
   }
 
   /** Ends the attempt early, whatever it was doing. Never rejects. */
@@ -275,5 +302,17 @@ export class Attempt {
     const forget = () => this.#inFlight.delete(work);
     work.then(forget, forget);
     return work;
+  }
+}
+
+/** On a throw nothing is left taken. */
+function takeSlots(plan: Plan, { device, rank }: RankPorts): SlotBuffers {
+  const link = device.allocate(linkSlotCount(plan) * plan.slotBytes);
+  try {
+    const isStaging = stagesAhead(plan) && plan.owners.includes(rank);
+    return { link, staging: isStaging ? device.allocate(plan.slotBytes) : null };
+  } catch (error) {
+    link.free();
+    throw error;
   }
 }

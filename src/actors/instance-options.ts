@@ -22,4 +22,5 @@ export const instanceOptions = z.object({
   apiKey: z.string().exactOptional(),
   pause: z.enum(allPauseModes).exactOptional(),
   resetCache: z.boolean().exactOptional(),
+  hasDraftModel: z.boolean().exactOptional(),
 });

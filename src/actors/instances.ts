@@ -90,8 +90,23 @@ export class Instances {
         isMixed: state === 'mixed',
         pause: options.pause ?? null,
         resetCache: options.resetCache ?? false,
+        hasDraftModel: options.hasDraftModel ?? false,
       };
     });
+  }
+
+  /**
+   * How often their workers take everything. All ranks broadcast to each other as often: throws `UsageError` if only some
+   * have a draft model.
+   */
+  exchanges(names: readonly string[]): number {
+    const drafting = names.filter((name) => this.options(name).hasDraftModel);
+    const other = names.find((name) => !drafting.includes(name));
+    if (drafting.length === 0) return 1;
+    if (other === undefined) return 2;
+    throw new UsageError(
+      `instance ${drafting[0]} has a draft model and ${other} has none; update them one after the other`,
+    );
   }
 
   /** From here until a commit they hold neither the old version nor the new one for certain. */

@@ -254,6 +254,8 @@ export const toRank = {
       version: z.string(),
       /** Have the engine worker say what it holds in the end. */
       verify: z.boolean(),
+      /** How often the engine worker takes everything: twice where a draft model takes it too. */
+      exchanges: z.int().min(1).max(2),
       /** A new one after every failure and change of members. */
       communicator: communicator.nullable(),
       planDigest: z.string(),

@@ -145,6 +145,7 @@ export class Opener {
         epoch,
         version: versionOf(checkpoint),
         verify: options.verify,
+        exchanges: order.exchanges,
         communicator,
         planDigest: plan.digest,
         layout: plan.layout,

@@ -213,8 +213,8 @@ export class RankActor implements Actor<RankMessage> {
     if (plan === undefined || manifest === undefined)
       throw new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`);
     this.#reserveBytes = message.reserveBytes;
-    const { epoch, version, verify, communicator } = message;
-    const order = { epoch, version, verify, plan, manifest };
+    const { epoch, version, verify, exchanges, communicator } = message;
+    const order = { epoch, version, verify, exchanges, plan, manifest };
     let receiving: Receiving | null = null;
     try {
       const collective = communicator && (await this.#communicator.join(communicator, plan.ranks));
@@ -260,15 +260,19 @@ export class RankActor implements Actor<RankMessage> {
       return;
     }
     this.#streamReply = context.deferReply(message);
+    this.#receiving?.receiving.start(this.#receiving.swarm);
+    this.#beginExchange(attempt, context);
+    this.#tick(context);
+  }
+
+  #beginExchange(attempt: Attempt, context: Context<RankMessage>): void {
     attempt.connect().catch((error) => {
       context.tell(context.self, { type: 'bucket-failed', epoch: attempt.epoch, error: asFailure(error) });
     });
     this.#stream = new Stream(attempt, this.#ports.rank, this.#slots, (slot, order) =>
       context.tell(slot, order),
     );
-    this.#receiving?.receiving.start(this.#receiving.swarm);
     this.#stream.start();
-    this.#tick(context);
   }
 
   #advance(
@@ -298,10 +302,21 @@ export class RankActor implements Actor<RankMessage> {
     }
     this.#reportProgress(context);
     const { timeline, attempt } = this.#stream;
+    if (!attempt.isOver) return await this.#nextExchange(attempt, context);
     this.#attempt = null;
     this.#stream = null;
     this.#streamReply?.succeed({ timeline, installed: result, received: attempt.received });
     this.#streamReply = null;
+  }
+
+  /** The engine's draft model takes the same weights. */
+  async #nextExchange(attempt: Attempt, context: Context<RankMessage>): Promise<void> {
+    try {
+      attempt.reopen();
+    } catch (error) {
+      return await this.#abandon(asFailure(error));
+    }
+    this.#beginExchange(attempt, context);
   }
 
   /** Device memory that others took meanwhile: the staging slot is what the update can do without. */

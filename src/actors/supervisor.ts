@@ -290,6 +290,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       if (names.length === 0) throw new UsageError('there is no instance to update');
       this.#checkAlive(names);
       const instances = this.#instances.members(names);
+      const exchanges = this.#instances.exchanges(names);
       const ranks = this.#members.readyAmong(instances.flatMap((instance) => [...instance.ranks]));
       const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
       const what = `updating ${whom}to ${message.checkpoint}`;
@@ -297,6 +298,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       const order = {
         checkpoint,
         options,
+        exchanges,
         ranks,
         instances,
         planner: this.#planner,

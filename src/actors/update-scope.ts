@@ -25,11 +25,14 @@ export interface InstanceMember {
   /** How to pause it during the update; null: not at all. */
   readonly pause: PauseMode | null;
   readonly resetCache: boolean;
+  readonly hasDraftModel: boolean;
 }
 
 export interface UpdateOrder {
   readonly checkpoint: Registered;
   readonly options: UpdateOptions;
+  /** How often every engine worker takes everything. */
+  readonly exchanges: number;
   readonly ranks: readonly RankMember[];
   readonly instances: readonly InstanceMember[];
   readonly planner: ActorRef<PlannerMessage>;

@@ -22,6 +22,7 @@ interface Options {
   readonly link: string;
   readonly pause?: string;
   readonly resetCache?: true;
+  readonly draftModel?: true;
   readonly name?: string;
   readonly devices?: string;
   readonly firstDevice: string;
@@ -57,6 +58,10 @@ export function updateCommand(): Command {
     .option(
       '--pause <mode>',
       'pause the engine meanwhile: abort, wait or keep; of SGLang abort, retract or in_place',
+    )
+    .option(
+      '--draft-model',
+      'the engine speculates with a draft model that takes the weights too, as SGLang has it',
     )
     .option('--reset-cache', "drop the engine's prefix cache, which the old weights computed")
     .option('--name <name>', 'name of the checkpoint (default: its file name, or what the metas call it)')
@@ -139,7 +144,7 @@ function devicesOf({ devices, firstDevice }: Options, ranks: number): DeviceOpti
 
 /** Words that are not among an option's are left to `Cluster.start`, which names them. */
 function instanceOf(options: Options, ranks: number): InstanceOptions {
-  const { engine, link, pause, resetCache } = options;
+  const { engine, link, pause, resetCache, draftModel } = options;
   const apiKey = process.env.WEIGHTCAST_ENGINE_API_KEY;
   const words = { engine, link, ...(pause !== undefined && { pause }) };
   return {
@@ -148,6 +153,7 @@ function instanceOf(options: Options, ranks: number): InstanceOptions {
     ranks: [...Array(ranks).keys()],
     ...(words as Pick<InstanceOptions, 'engine' | 'link' | 'pause'>),
     ...(resetCache && { resetCache }),
+    ...(draftModel && { hasDraftModel: draftModel }),
     ...(apiKey && { apiKey }),
   };
 }

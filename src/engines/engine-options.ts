@@ -30,6 +30,11 @@ export interface EngineOptions {
   readonly pause?: PauseMode;
   /** Drop the prefix cache, which the old weights computed. Default: false. */
   readonly resetCache?: boolean;
+  /**
+   * The engine speculates with a draft model whose workers take the weights in an exchange of their own, after the target
+   * model: SGLang's do. Default: false.
+   */
+  readonly hasDraftModel?: boolean;
 }
 
 /** Throws a UsageError that names the instance and the option. */

@@ -23,11 +23,13 @@ export interface BenchOptions {
   readonly bytes?: number;
   readonly deviceCapacity?: number;
   readonly faults?: ReferenceEngineOptions['faults'];
+  /** What the engine has, and what the cluster is told of it. */
+  readonly draftModel?: { readonly there: boolean; readonly told: boolean };
   readonly onProgress?: ClusterOptions['onProgress'];
 }
 
 export async function startBench(test: Scope, options: BenchOptions): Promise<Bench> {
-  const { ranks, bytes = 8 * 2 ** 20, deviceCapacity = 2 ** 30, faults, onProgress } = options;
+  const { ranks, bytes = 8 * 2 ** 20, deviceCapacity = 2 ** 30, faults, onProgress, draftModel } = options;
   const ends: (() => Promise<unknown>)[] = [];
   test.after(async () => {
     for (const end of ends.reverse()) await end();
@@ -46,12 +48,20 @@ export async function startBench(test: Scope, options: BenchOptions): Promise<Be
     ranks,
     deviceNamespace,
     deviceCapacity,
+    hasDraftModel: draftModel?.there ?? false,
     ...(faults === undefined ? {} : { faults }),
   });
   ends.push(() => engine.stop());
   const cluster = await Cluster.start({
     ranks,
-    instances: [{ name: 'engine', endpoint: engine.endpoint, ranks: [...Array(ranks).keys()] }],
+    instances: [
+      {
+        name: 'engine',
+        endpoint: engine.endpoint,
+        ranks: [...Array(ranks).keys()],
+        hasDraftModel: draftModel?.told ?? false,
+      },
+    ],
     devices: { kind: 'host', namespace: deviceNamespace },
     ...(onProgress === undefined ? {} : { onProgress }),
   });

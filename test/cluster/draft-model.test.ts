@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { verifyWeights } from '../../scenarios/verify-weights.ts';
+import { openCheckpoint } from '../../src/checkpoint/source.ts';
+import { startBench } from './harness.ts';
+
+test('an engine with a draft model takes everything twice, update after update', async (t) => {
+  const draftModel = { there: true, told: true };
+  const { engine, cluster, makeModel } = await startBench(t, { ranks: 2, draftModel });
+  for (const seed of [2, 3]) {
+    const model = await makeModel(seed);
+    await cluster.register('v', model);
+    const report = await cluster.update('v', { bucketBytes: 2 ** 20 });
+    assert.equal(report.verified, true);
+    await verifyWeights(engine.endpoint, await openCheckpoint(model));
+  }
+  const [instance] = (await cluster.status()).instances;
+  assert.equal(instance?.state, 'serving');
+});
+
+test('a draft model that nobody knew of, or that is not there, fails the update in its time', async (t) => {
+  for (const draftModel of [
+    { there: true, told: false },
+    { there: false, told: true },
+  ]) {
+    const { cluster, makeModel } = await startBench(t, { ranks: 1, draftModel });
+    await cluster.register('v', await makeModel(2));
+    await assert.rejects(cluster.update('v', { timeoutMilliseconds: 1_500 }), (error: Error) => {
+      return ['EngineError', 'DeadlineError', 'WorkerLinkError'].includes(error.name);
+    });
+    assert.equal((await cluster.status()).instances[0]?.state, 'mixed');
+  }
+});
