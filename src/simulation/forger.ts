@@ -73,6 +73,7 @@ export class Forger {
       plan: null,
       manifest: null,
       reception: null,
+      exchanges: 1,
       reserveBytes: 0,
     };
     return { kind: 'ask', to: { node: to, name: 'rank', generation: 0 }, from: null, id: this.#asked, body };
