@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { eventually, isRunning, startBench } from './harness.ts';
@@ -40,9 +40,14 @@ test('the death of a rank ends the update with its name; the others live, and th
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });
 
-test("an engine worker's traceback is in the error, and a good checkpoint heals the instance", async (t) => {
-  const faults = { failLoadOfTensor: 'model.norm.weight', once: true };
-  const { engine, cluster, makeModel } = await startBench(t, { ranks: 2, faults });
+/** Its engine fails once, and is well again after that; the last test stops it. */
+const mended = await startBench(
+  { after },
+  { ranks: 2, faults: { failLoadOfTensor: 'model.norm.weight', once: true } },
+);
+
+test("an engine worker's traceback is in the error, and a good checkpoint heals the instance", async () => {
+  const { engine, cluster, makeModel } = mended;
   const model = await makeModel(3);
   await cluster.register('v', model);
   await assert.rejects(cluster.update('v'), (error: Error) => {
@@ -53,6 +58,25 @@ test("an engine worker's traceback is in the error, and a good checkpoint heals 
   assert.equal((await cluster.status()).instances[0]?.state, 'mixed');
   assert.equal((await cluster.update('v')).verified, true);
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
+});
+
+test('a second update while one runs is refused, and does not disturb it', async () => {
+  const { cluster, makeModel } = mended;
+  await cluster.register('v', await makeModel(7));
+  const first = cluster.update('v');
+  await assert.rejects(cluster.update('v'), { name: 'UsageError', message: /busy updating to v/ });
+  assert.equal((await first).verified, true);
+});
+
+test('an update of an engine that does not run fails with its address', async () => {
+  const { engine, cluster, makeModel } = mended;
+  await cluster.register('v', await makeModel(6));
+  await engine.stop();
+  // Not the whole two minutes that a loading engine is given.
+  await assert.rejects(cluster.update('v', { timeoutMilliseconds: 1_000 }), {
+    name: 'DeadlineError',
+    message: new RegExp(new URL(engine.endpoint).host),
+  });
 });
 
 test('an engine worker that dies ends the update at once', async (t) => {
@@ -77,25 +101,6 @@ test('an engine worker that hangs ends the update at its timeout', async (t) => 
     },
   );
   assert.equal((await cluster.status()).instances[0]?.version, null);
-});
-
-test('an update of an engine that does not run fails with its address', async (t) => {
-  const { engine, cluster, makeModel } = await startBench(t, { ranks: 1 });
-  await cluster.register('v', await makeModel(6));
-  await engine.stop();
-  // Not the whole two minutes that a loading engine is given.
-  await assert.rejects(cluster.update('v', { timeoutMilliseconds: 1_000 }), {
-    name: 'DeadlineError',
-    message: new RegExp(new URL(engine.endpoint).host),
-  });
-});
-
-test('a second update while one runs is refused, and does not disturb it', async (t) => {
-  const { cluster, makeModel } = await startBench(t, { ranks: 2 });
-  await cluster.register('v', await makeModel(7));
-  const first = cluster.update('v');
-  await assert.rejects(cluster.update('v'), { name: 'UsageError', message: /busy updating to v/ });
-  assert.equal((await first).verified, true);
 });
 
 test('when the supervisor is killed everything of the cluster goes, and the caller hears of it', async (t) => {
