@@ -105,6 +105,8 @@ void ShmCollective::Send(const Broadcast& broadcast) {
   Announce(broadcast);
   broadcast.copy->CopyOwn(check_);
   WaitForCompletion(operation_ + 1, broadcast.deadline);
+  // What earlier broadcasts have opened: when this was the last one, their roots want to have it back.
+  if (!HasMore()) broadcast.copy->LetGo();
   membership_->Complete(operation_);
 }
 

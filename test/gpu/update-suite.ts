@@ -268,15 +268,18 @@ export function testUpdates(options: UpdateSuiteOptions): void {
   });
 }
 
-/** What is held once nothing changes any more: connections of an update that is over still close. */
+/** Longer than idle connections to engines are kept. */
+const quietMilliseconds = 6_000;
+
+/** What is held once nothing has changed for a while. */
 async function settled<T>(look: () => T): Promise<T> {
   let last = look();
-  let quiet = 0;
-  const deadline = performance.now() + 10_000;
-  while (quiet < 10 && performance.now() < deadline) {
+  let since = performance.now();
+  const deadline = since + 5 * quietMilliseconds;
+  while (performance.now() < Math.min(since + quietMilliseconds, deadline)) {
     await new Promise((resolve) => setTimeout(resolve, 50));
     const now = look();
-    quiet = isDeepStrictEqual(now, last) ? quiet + 1 : 0;
+    if (!isDeepStrictEqual(now, last)) since = performance.now();
     last = now;
   }
   return last;
