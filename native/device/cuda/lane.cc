@@ -237,10 +237,13 @@ void Lane::Loop::SettleFront() {
   if (spare) spare_events_.push_back(std::move(*spare));
   spare_events_.push_back(std::move(*front.started));
   outcome.failure = front.failure;
-  const Operation operation = std::move(front.operation);
+  Operation operation = std::move(front.operation);
   enqueued_.pop_front();
   if (!outcome.failure && operation.collect) operation.collect();
-  operation.done(outcome);
+  // Whoever hears of the end counts on what was closed meanwhile to be given back.
+  const Done done = std::move(operation.done);
+  operation = Operation{};
+  done(outcome);
 }
 
 void Lane::Loop::CheckProgress() const {

@@ -20,7 +20,7 @@ struct Operation {
   std::function<void(Stream)> enqueue;
   /// Called after the work has ended well, before `done`; may be empty. Frees nothing of the context.
   std::function<void()> collect;
-  /// On the lane's thread.
+  /// On the lane's thread, when the others are destroyed with what they hold.
   Done done;
 };
 
