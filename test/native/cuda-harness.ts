@@ -29,7 +29,11 @@ export class CudaTest {
 
   device(options: { index?: number; stallMilliseconds?: number } = {}): CudaDevice {
     const device = CudaDevice.open({ index: 0, pinThreads: 2, ...options });
-    this.#test.after(() => device.close());
+    this.#test.after(async () => {
+      device.close();
+      // The next test counts what is pinned.
+      await settled(() => assert.equal(device.pinnedBytes, 0));
+    });
     return device;
   }
 

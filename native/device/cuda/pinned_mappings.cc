@@ -152,8 +152,8 @@ void PinnedMappings::Pin(std::shared_ptr<Mapping> mapping, Done done) {
     if (!entry) entry = std::make_shared<PinnedMapping>(context_, std::move(mapping), table_->total);
     pinned = entry;
   }
-  auto finish = [table = table_, key, pinned, done = std::move(done)](const Outcome& outcome) {
-    // Held until `finish` goes, so nothing is unlocked in here.
+  auto finish = [table = table_, key, done = std::move(done)](const Outcome& outcome) {
+    // Unlocks what was locked before the failure. Without one nothing is held here: it would be held for too long.
     if (outcome.failure) table->Remove(key);
     done(outcome);
   };
