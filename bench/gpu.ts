@@ -9,14 +9,14 @@ import { writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { LinkKind } from '../src/engines/engine-client.ts';
 import { describe } from '../src/errors.ts';
-import { Cluster, type UpdateSettings } from '../src/index.ts';
+import type { UpdateSettings } from '../src/index.ts';
 import { CudaDevice } from '../src/native-bridge/cuda-device.ts';
 import { ThreadPool } from '../src/native-bridge/memory.ts';
 import { probeNccl } from '../src/native-bridge/nccl-collective.ts';
 import { probeCuda } from '../src/native-bridge/probe.ts';
 import { chromeTrace, drawTimeline, overlap } from '../src/observe/timeline.ts';
 import { originalWorker } from '../test/python/engine-worker.ts';
-import { PythonEngine } from '../test/python/python-engine.ts';
+import { PythonEngine, startClusterOnOneGpu } from '../test/python/python-engine.ts';
 import { LayerFiles, smallLayer, usualLayer } from './gpu/checkpoint.ts';
 import { gpuEnvironment } from './gpu/environment.ts';
 import { LinkLimit } from './gpu/link-limit.ts';
@@ -61,22 +61,13 @@ async function startEngine(link: LinkKind, original: string | null): Promise<Pyt
   return engine;
 }
 
-/** A cluster of a rank for each engine, all on the one GPU; ends with the call. */
+/** With a cluster that ends with the call. */
 async function withCluster(
   engines: readonly PythonEngine[],
   link: LinkKind,
   use: (subject: Subject) => Promise<void>,
 ): Promise<void> {
-  const cluster = await Cluster.start({
-    ranks: engines.length,
-    instances: engines.map(({ endpoint }, rank) => ({
-      name: `engine-${rank}`,
-      endpoint,
-      ranks: [rank],
-      link,
-    })),
-    devices: { kind: 'cuda', indices: engines.map(() => 0) },
-  });
+  const cluster = await startClusterOnOneGpu(engines, link);
   try {
     await use({ cluster, engines });
   } finally {

@@ -2,8 +2,7 @@ import { Narrator } from '../src/cli/narrator.ts';
 import { UsageError } from '../src/errors.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/observe/units.ts';
 import { whyNoNamespaces } from './host-network.ts';
-import { requestsText } from './load-generator.ts';
-import { announce, scenario, seconds } from './scenario.ts';
+import { announce, requestsRow, scenario, seconds } from './scenario.ts';
 import { storm } from './storm.ts';
 
 interface Options {
@@ -35,7 +34,7 @@ async function joinStorm(options: Options, signal: AbortSignal): Promise<object>
       ['joined in', `${figures.stormSeconds} s, the first after ${Math.min(...figures.joinSeconds)} s`],
       ['from the source', formatBytes(figures.receivedFromSource)],
       ['from joiners', formatBytes(fromJoiners)],
-      ['requests', `${requestsText(requests)}; the slowest took ${requests.slowestMilliseconds} ms`],
+      requestsRow(requests),
       ['verified', `${all} and the source hold the checkpoint, bit for bit`],
     ]);
     return {

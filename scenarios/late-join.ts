@@ -7,7 +7,8 @@ import { requestsText } from './load-generator.ts';
 import {
   announce,
   joinInstance,
-  receivedRows,
+  joinRows,
+  ranksOfEach,
   requestsAt,
   scenario,
   seconds,
@@ -30,9 +31,7 @@ const trialMilliseconds = 500;
 async function lateJoin(options: Options, signal: AbortSignal): Promise<object> {
   const ranks = parseCount(options.ranks, '--ranks');
   const bytes = parseBytes(options.size, '--size');
-  const [first, second, third] = [0, 1, 2].map((at) =>
-    Array.from({ length: ranks }, (_, n) => at * ranks + n),
-  );
+  const [first, second, third] = ranksOfEach(3, ranks);
   const narrator = new Narrator();
   const fleetOptions = {
     name: 'late-join',
@@ -72,12 +71,7 @@ async function lateJoin(options: Options, signal: AbortSignal): Promise<object> 
     narrator.rows([
       ['version', `weights@${digest}`],
       ['size', `${formatBytes(figures.bytes)}, ${tensors} tensors`],
-      [
-        'joined in',
-        `${figures.joinSeconds} s, of which its processes took ${figures.startSeconds} s to start`,
-      ],
-      ...receivedRows(figures),
-      ['requests', `${requestsText(joining)}; the slowest took ${joining.slowestMilliseconds} ms`],
+      ...joinRows(figures, joining),
       ['verified', 'every worker of all three holds the checkpoint, bit for bit'],
     ]);
     return {

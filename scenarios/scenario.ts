@@ -6,7 +6,7 @@ import { EngineError } from '../src/errors.ts';
 import type { InstanceOptions, UpdateReport } from '../src/index.ts';
 import { formatBytes } from '../src/observe/units.ts';
 import type { Fleet } from './fleet.ts';
-import { LoadGenerator, type LoadReport } from './load-generator.ts';
+import { LoadGenerator, type LoadReport, requestsText } from './load-generator.ts';
 import { verifyWeights } from './verify-weights.ts';
 
 /** Requests that are under way at each instance that serves. */
@@ -89,6 +89,13 @@ export function requestsAt(fleet: Fleet, names: readonly string[]): LoadGenerato
   });
 }
 
+/** Numbers of the ranks of so many instances, which have `ranks` each. */
+export function ranksOfEach(instances: number, ranks: number): number[][] {
+  return Array.from({ length: instances }, (_, at) =>
+    Array.from({ length: ranks }, (_, n) => at * ranks + n),
+  );
+}
+
 /** What several load generators report, once they have stopped. Rejects with `EngineError` if a request failed. */
 export async function stopRequests(loads: readonly LoadGenerator[]): Promise<LoadReport> {
   const reports = await Promise.all(loads.map((load) => load.stop()));
@@ -115,10 +122,22 @@ export async function verifyInstances(
   for (const name of names) await interruptible(verifyWeights(engines.get(name)!.endpoint, index), signal);
 }
 
-export function receivedRows({ received }: JoinFigures): (readonly [label: string, value: string])[] {
-  return received.map(
-    ({ instance, rank, bytes }) => [`from rank ${rank}`, `${formatBytes(bytes)} (${instance})`] as const,
-  );
+/** How a join went, for people. */
+export function joinRows(
+  { joinSeconds, startSeconds, received }: JoinFigures,
+  requests: LoadReport,
+): (readonly [label: string, value: string])[] {
+  return [
+    ['joined in', `${joinSeconds} s, of which its processes took ${startSeconds} s to start`],
+    ...received.map(
+      ({ instance, rank, bytes }) => [`from rank ${rank}`, `${formatBytes(bytes)} (${instance})`] as const,
+    ),
+    requestsRow(requests),
+  ];
+}
+
+export function requestsRow(requests: LoadReport): readonly [label: string, value: string] {
+  return ['requests', `${requestsText(requests)}; the slowest took ${requests.slowestMilliseconds} ms`];
 }
 
 export function seconds(milliseconds: number): number {

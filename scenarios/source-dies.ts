@@ -5,11 +5,11 @@ import type { Progress } from '../src/index.ts';
 import { ProgressSum } from '../src/observe/progress-bar.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/observe/units.ts';
 import { type Fleet, withFleet } from './fleet.ts';
-import { requestsText } from './load-generator.ts';
 import {
   announce,
   joinInstance,
-  receivedRows,
+  joinRows,
+  ranksOfEach,
   requestsAt,
   scenario,
   seconds,
@@ -75,9 +75,7 @@ class Killer {
 async function sourceDies(options: Options, signal: AbortSignal): Promise<object> {
   const ranks = parseCount(options.ranks, '--ranks');
   const bytes = parseBytes(options.size, '--size');
-  const [first, second, third] = [0, 1, 2].map((at) =>
-    Array.from({ length: ranks }, (_, n) => at * ranks + n),
-  );
+  const [first, second, third] = ranksOfEach(3, ranks);
   const narrator = new Narrator();
   const killer = new Killer(third!);
   const fleetOptions = {
@@ -113,12 +111,7 @@ async function sourceDies(options: Options, signal: AbortSignal): Promise<object
       ['version', `weights@${digest}`],
       ['size', `${formatBytes(figures.bytes)}, ${tensors} tensors`],
       ['killed', `when a rank had received ${formatBytes(killer.receivedBytes)}`],
-      [
-        'joined in',
-        `${figures.joinSeconds} s, of which its processes took ${figures.startSeconds} s to start`,
-      ],
-      ...receivedRows(figures),
-      ['requests', `${requestsText(requests)}; the slowest took ${requests.slowestMilliseconds} ms`],
+      ...joinRows(figures, requests),
       ['verified', 'every worker of the two that live holds the checkpoint, bit for bit'],
     ]);
     return {

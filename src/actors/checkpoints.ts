@@ -215,15 +215,13 @@ export class Checkpoints {
 
   /** What was reserved is whole, but will not be registered. Does nothing if there is no such reservation. */
   putBack(reservation: number, context: Context<SupervisorMessage>): void {
-    const set = this.#reservations.get(reservation)?.set;
-    this.#reservations.delete(reservation);
-    if (set !== undefined) this.#drop(this.#shelf.putBack(set), context);
+    const reserved = this.#take(reservation);
+    if (reserved !== null) this.#drop(this.#shelf.putBack(reserved.set), context);
   }
 
   cancelReservation(reservation: number, context: Context<SupervisorMessage>): void {
-    const set = this.#reservations.get(reservation)?.set;
-    this.#reservations.delete(reservation);
-    if (set !== undefined) this.#drop(this.#shelf.discard(set), context);
+    const reserved = this.#take(reservation);
+    if (reserved !== null) this.#drop(this.#shelf.discard(reserved.set), context);
   }
 
   writerDown(ref: ActorRef<WriterMessage>, context: Context<SupervisorMessage>): void {
@@ -234,10 +232,16 @@ export class Checkpoints {
   }
 
   #redeem(number: number): Reservation {
-    const reservation = this.#reservations.get(number);
-    if (reservation === undefined) throw new UsageError(`there is no reservation ${number}`);
+    const reserved = this.#take(number);
+    if (reserved === null) throw new UsageError(`there is no reservation ${number}`);
+    return reserved;
+  }
+
+  /** Null if there is none of that number, or no more. */
+  #take(number: number): Reservation | null {
+    const reserved = this.#reservations.get(number) ?? null;
     this.#reservations.delete(number);
-    return reservation;
+    return reserved;
   }
 
   #addWriter(writer: Writer, context: Context<SupervisorMessage>): void {

@@ -1,5 +1,5 @@
 import { CheckpointError, UsageError } from '../errors.ts';
-import { serverOf } from '../plan/reception.ts';
+import { serversAmong } from '../plan/reception.ts';
 import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import type { Context } from './kernel/index.ts';
@@ -21,9 +21,10 @@ export async function exposeCheckpoint(
       `checkpoint ${status.checkpoint} is held by another cluster, whose metas are as good`,
     );
   }
+  const serverOf = serversAmong(members);
   const pathsOf = new Map<number, string[]>();
   for (const segment of segments) {
-    const server = serverOf(segment, members);
+    const server = serverOf(segment);
     if (server === null) {
       throw new CheckpointError(
         `${segment.path} lies on host ${segment.host}, where no rank can be read from`,

@@ -64,11 +64,6 @@ export class Leases {
     await this.#end(paths.filter((path) => !this.isLent(path)));
   }
 
-  /** Segments that are lent. */
-  get lent(): number {
-    return new Set([...this.#lent.values()].flatMap((paths) => [...paths])).size;
-  }
-
   /** Whether somebody has it under lease. */
   isLent(path: string): boolean {
     return [...this.#lent.values()].some((paths) => paths.has(path));

@@ -71,9 +71,10 @@ export class Opener {
       members.map((group, index) => this.#prepare(epoch, group, keepers[index]!)),
     );
     const planned = await Promise.all(prepared.map((group) => this.#plan(epoch, group)));
-    for (const [index, ranks] of members.entries()) {
-      this.#scope.mirrors.push(...mirrorsOf(planned[index]!, ranks));
-    }
+    const groups = members.map((ranks, index) => {
+      return { ranks, plan: planned[index]!.plan, mirrors: mirrorsOf(planned[index]!, ranks) };
+    });
+    for (const { mirrors } of groups) this.#scope.mirrors.push(...mirrors);
     await this.#sources.lend(epoch, planned);
     const answers = await this.#scope.allOrAbandon(
       epoch,
@@ -86,9 +87,6 @@ export class Opener {
       return null;
     }
     await this.#scope.allOrAbandon(epoch, [this.#sources.announce(answers.flat())]);
-    const groups = members.map((ranks, index) => {
-      return { ranks, plan: planned[index]!.plan, mirrors: mirrorsOf(planned[index]!, ranks) };
-    });
     return { epoch, groups, links };
   }
 

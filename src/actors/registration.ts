@@ -2,7 +2,7 @@ import { ask } from './conversation.ts';
 import { deadlines } from './deadlines.ts';
 import type { ActorRef, Context } from './kernel/index.ts';
 import type { RankMember } from './members.ts';
-import type { CheckpointSource, OwnSegment, Registered } from './message-values.ts';
+import type { CheckpointSource, Merged, OwnSegment, Registered } from './message-values.ts';
 import { type PlannerMessage, type SupervisorMessage, toPlanner, toRank } from './messages.ts';
 
 export interface RegistrationOrder {
@@ -59,16 +59,7 @@ export async function registerCheckpoint(
     { deadlineMilliseconds: deadlines.plan, signal },
   );
   const seconds = (context.clock.now() - startedAt) / 1000;
-  const { layout, digest, tensors, bytes, manifest, segments } = merged;
-  return {
-    copies: [],
-    lost: [],
-    foreign: null,
-    status: { checkpoint: order.checkpoint, digest, tensors, bytes, seconds },
-    layout,
-    manifest,
-    segments,
-  };
+  return { ...asRegistered(order.checkpoint, merged, seconds), foreign: null, segments: merged.segments };
 }
 
 /** A checkpoint in the memory of another cluster: nothing is loaded, and what ranks lack they read from there. */
@@ -80,9 +71,12 @@ async function adoptMetas(
 ): Promise<Registered> {
   const options = { deadlineMilliseconds: deadlines.plan, signal };
   const adopted = await ask(context, planner, toPlanner.adopt, { manifest: encoded }, options);
-  const { layout, digest, tensors, bytes, manifest } = adopted;
-  const status = { checkpoint, digest, tensors, bytes, seconds: 0 };
-  return { copies: [], lost: [], foreign: { secret, sources }, status, layout, manifest, segments: [] };
+  return { ...asRegistered(checkpoint, adopted, 0), foreign: { secret, sources }, segments: [] };
+}
+
+function asRegistered(checkpoint: string, merged: Merged, seconds: number) {
+  const { layout, digest, tensors, bytes, manifest } = merged;
+  return { copies: [], lost: [], status: { checkpoint, digest, tensors, bytes, seconds }, layout, manifest };
 }
 
 /** Null if the spare set that was chosen has been taken by somebody else meanwhile. */

@@ -339,7 +339,6 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     });
   }
 
-  /** Throws why one of these instances cannot be updated any more. */
   /** Steps end by themselves when the update's time is over; this is for all that does not. The answer calls it off. */
   #endInTime(work: Work, timeoutMilliseconds: number, { clock }: Context<SupervisorMessage>): () => void {
     return clock.after(timeoutMilliseconds + lateMilliseconds, () => {
@@ -350,6 +349,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     });
   }
 
+  /** Throws why one of these instances cannot be updated any more. */
   #checkAlive(names: readonly string[]): void {
     const failure = this.#instances.failureAmong(names);
     if (failure !== null) throw failure;

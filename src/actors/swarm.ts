@@ -55,11 +55,13 @@ export class SwarmActor implements Actor<SwarmMessage> {
     }
   }
 
-  #handle(message: SwarmMessage, joined: Joined, context: Context<SwarmMessage>): void {
+  #handle(
+    message: Exclude<SwarmMessage, MessageOf<'open-swarm'>>,
+    joined: Joined,
+    context: Context<SwarmMessage>,
+  ): void {
     const { checkpoint } = joined;
     switch (message.type) {
-      case 'open-swarm':
-        return;
       case 'close-swarm':
         return this.#close(message, joined);
       case 'add-source':

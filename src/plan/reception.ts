@@ -99,10 +99,15 @@ function assign(
   wanted: readonly number[],
   { manifest, slices, ranks, sources, copies }: Parameters<typeof planReception>[0],
 ): { slice: number; receiver: number }[] {
+  const serverOf = serversAmong(sources);
+  const copiedBy = new Map<number, number>();
+  for (const copy of copies) {
+    const server = serverOf(copy);
+    if (server !== null && !copiedBy.has(copy.slice)) copiedBy.set(copy.slice, server);
+  }
   const buckets = wanted.map((slice) => {
     const { segment, bytes } = slices.slices[slice]!;
-    const holders = [manifest.segments[segment]!, ...copies.filter((copy) => copy.slice === slice)];
-    const owner = holders.map((holder) => serverOf(holder, sources)).find((rank) => rank !== null);
+    const owner = serverOf(manifest.segments[segment]!) ?? copiedBy.get(slice);
     if (owner !== undefined) return { slice, owner, bytes };
     const name = manifest.names[slices.sliceOf.indexOf(slice)]!;
     const { host, path } = manifest.segments[segment]!;
@@ -114,13 +119,20 @@ function assign(
   return dealt.map(({ receiver, bucket }) => ({ slice: bucket.slice, receiver }));
 }
 
-/** The rank through which a segment or copy is read: its own, or another of its host; null if there is none. */
-export function serverOf(
-  { rank, host }: Pick<SegmentInfo, 'rank' | 'host'>,
+/** Tells the rank through which a segment or copy is read: its own, or another of its host; null if there is none. */
+export function serversAmong(
   sources: readonly Pick<FabricRank, 'rank' | 'host'>[],
-): number | null {
-  const near = sources.filter((source) => source.host === host);
-  return (near.find((source) => source.rank === rank) ?? near[0])?.rank ?? null;
+): (holder: Pick<SegmentInfo, 'rank' | 'host'>) => number | null {
+  const ranksOf = new Map<string, number[]>();
+  for (const { rank, host } of sources) {
+    const ranks = ranksOf.get(host);
+    if (ranks === undefined) ranksOf.set(host, [rank]);
+    else ranks.push(rank);
+  }
+  return ({ rank, host }) => {
+    const near = ranksOf.get(host) ?? [];
+    return near.includes(rank) ? rank : (near[0] ?? null);
+  };
 }
 
 /** A slice as one rank can serve it: where it begins in a segment of its host. */
@@ -137,6 +149,7 @@ export function servedBy(
   copies: readonly Copy[],
   sources: readonly FabricRank[],
 ): ReadonlyMap<number, ServedSlice[]> {
+  const serverOf = serversAmong(sources);
   const served = new Map<number, ServedSlice[]>();
   const add = (rank: number | null, slice: ServedSlice) => {
     if (rank === null) return;
@@ -146,14 +159,14 @@ export function servedBy(
   };
   for (const [slice, { segment, offset }] of slices.entries()) {
     const held = manifest.segments[segment]!;
-    add(serverOf(held, sources), { slice, path: held.path, offset });
+    add(serverOf(held), { slice, path: held.path, offset });
   }
-  for (const copy of copies) add(serverOf(copy, sources), { slice: copy.slice, path: copy.path, offset: 0 });
+  for (const copy of copies) add(serverOf(copy), { slice: copy.slice, path: copy.path, offset: 0 });
   return served;
 }
 
 /** Ranks by their first NIC; NICs of the same name on different hosts are different ones. */
-export function topologyOf(ranks: readonly FabricRank[]): Topology {
+function topologyOf(ranks: readonly FabricRank[]): Topology {
   const topology = new Map<string, number[]>();
   for (const { rank, host, nics } of ranks) {
     const nic = `${host}/${nics[0] ?? ''}`;

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { after, type TestContext, test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import type { LinkKind } from '../../src/engines/engine-client.ts';
-import { Cluster } from '../../src/index.ts';
+import type { Cluster } from '../../src/index.ts';
 import { CudaDevice } from '../../src/native-bridge/cuda-device.ts';
 import { probeCuda } from '../../src/native-bridge/probe.ts';
 import { eventually, isRunning } from '../cluster/harness.ts';
 import type { TestTensor } from '../python/engine-worker.ts';
-import { PythonEngine } from '../python/python-engine.ts';
+import { PythonEngine, startClusterOnOneGpu } from '../python/python-engine.ts';
 import { tensorOf } from '../python/tensors.ts';
 import { hostCensus, parentOf } from './host-census.ts';
 
@@ -71,16 +71,7 @@ class Stage {
     }
     const engines = waiting.slice(0, worldSize);
     for (const engine of engines) engine.fault = null;
-    const cluster = await Cluster.start({
-      ranks: worldSize,
-      instances: engines.map(({ endpoint }, rank) => ({
-        name: `engine-${rank}`,
-        endpoint,
-        ranks: [rank],
-        link,
-      })),
-      devices: { kind: 'cuda', indices: engines.map(() => 0) },
-    });
+    const cluster = await startClusterOnOneGpu(engines, link);
     t.after(() => cluster.stop());
     return new Stage(engines, cluster);
   }

@@ -12,9 +12,18 @@ import { findSet } from '../../src/plan/segment-sets.ts';
 import { placeTensors, shareTensors } from '../../src/plan/tensor-shares.ts';
 import { indexOf, randomIndex } from './random-indices.ts';
 import { manifestOf, segmentOf } from './random-manifests.ts';
-import { forSeeds } from './seeded-random.ts';
+import { forSeeds, type SeededRandom } from './seeded-random.ts';
 
 const fresh = { checkpoint: 'c', segmentName: 's', spare: [] };
+
+/** One to six, on two hosts. */
+function randomRanks(random: SeededRandom) {
+  return Array.from({ length: random.whole(1, 6) }, (_, rank) => ({
+    rank,
+    host: `h${rank % 2}`,
+    directory: '/dev/shm/w',
+  }));
+}
 
 test('with fewer tensors than ranks some ranks get nothing, and are left out of the dealing', () => {
   const index = indexOf([{ tensors: [10, 10] }]);
@@ -35,11 +44,7 @@ test('the shares of all ranks are manifests that travel and merge into one of th
   forSeeds(200, (random) => {
     const index = randomIndex(random);
     if (index.names.length === 0) return;
-    const ranks = Array.from({ length: random.whole(1, 6) }, (_, rank) => ({
-      rank,
-      host: `h${rank % 2}`,
-      directory: '/dev/shm/w',
-    }));
+    const ranks = randomRanks(random);
     const { shares, segments, reused } = dealFiles({ ...fresh, index, ranks });
     assert.equal(reused, null);
     const merged = mergeManifests(shares.map(({ manifest }) => decodeManifest(encodeManifest(manifest))));
@@ -60,11 +65,7 @@ test('a checkpoint goes into the first spare set that has its sizes, and has the
   forSeeds(200, (random) => {
     const index = randomIndex(random);
     if (index.names.length === 0) return;
-    const ranks = Array.from({ length: random.whole(1, 6) }, (_, rank) => ({
-      rank,
-      host: `h${rank % 2}`,
-      directory: '/dev/shm/w',
-    }));
+    const ranks = randomRanks(random);
     const before = dealFiles({ ...fresh, index, ranks });
     if (before.segments.length === 0) return;
     const other = before.segments.map((segment) => ({ ...segment, bytes: segment.bytes + 256 }));

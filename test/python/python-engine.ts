@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { LinkKind } from '../../src/engines/engine-client.ts';
+import { Cluster } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import { type Ended, PythonWorker, type TestScope, type WorkerFault } from './engine-worker.ts';
 
@@ -102,4 +103,18 @@ export class PythonEngine {
       if (ended !== 'installed') throw new Error(`${ended}: ${message}`);
     }
   }
+}
+
+/** A cluster with a rank for each engine, of one worker, all on the first GPU. */
+export function startClusterOnOneGpu(engines: readonly PythonEngine[], link: LinkKind): Promise<Cluster> {
+  return Cluster.start({
+    ranks: engines.length,
+    instances: engines.map(({ endpoint }, rank) => ({
+      name: `engine-${rank}`,
+      endpoint,
+      ranks: [rank],
+      link,
+    })),
+    devices: { kind: 'cuda', indices: engines.map(() => 0) },
+  });
 }

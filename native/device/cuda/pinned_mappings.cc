@@ -123,14 +123,10 @@ class PinnedMappings::UnpinJob : public Job {
 
   size_t pieces() const override { return 1; }
   const std::vector<Span>& spans() const override { return spans_; }
-  /// Lets go of the mapping too, so that whoever hears of it and then closes it gives the memory back.
-  void Run(size_t) override {
-    mapping_->Unlock();
-    mapping_.reset();
-  }
+  void Run(size_t) override { mapping_->Unlock(); }
 
  private:
-  std::shared_ptr<PinnedMapping> mapping_;
+  const std::shared_ptr<PinnedMapping> mapping_;
   const std::vector<Span> spans_;
 };
 
