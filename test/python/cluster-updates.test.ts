@@ -6,23 +6,27 @@ import type { LinkKind } from '../../src/engines/engine-client.ts';
 import { Cluster, type InstanceOptions, type UpdateReport } from '../../src/index.ts';
 import type { TestTensor } from './engine-worker.ts';
 import { original, skip, skipOriginal } from './exchanges.ts';
-import { PythonEngine } from './python-engine.ts';
+import { PythonEngine, type PythonEngineOptions } from './python-engine.ts';
 import { oddTensors } from './tensors.ts';
 
 const ranks = [0, 1];
 
 /** An engine with two workers in Python on host devices. */
-async function startEngine(t: TestContext, link: LinkKind) {
+async function startEngine(
+  t: TestContext,
+  link: LinkKind,
+  kind: Pick<PythonEngineOptions, 'form' | 'draftModel'> = {},
+) {
   const namespace = `test-${randomBytes(6).toString('hex')}`;
   const places = ranks.map((rank) => ({ uuid: `HOST-${namespace}-${rank}`, device: 'cpu' }));
-  return Object.assign(await PythonEngine.start(t, { link, places, original }), { namespace });
+  return Object.assign(await PythonEngine.start(t, { link, places, original, ...kind }), { namespace });
 }
 
 type Engine = Awaited<ReturnType<typeof startEngine>>;
 
 async function startCluster(
   engine: Engine,
-  options: Pick<InstanceOptions, 'engine' | 'link' | 'resetCache'>,
+  options: Pick<InstanceOptions, 'engine' | 'link' | 'resetCache' | 'hasDraftModel'>,
 ) {
   return Cluster.start({
     ranks: ranks.length,
@@ -88,6 +92,24 @@ test('a cluster updates engines with checkpoint-engine’s own workers, by the r
     }
   }
 });
+
+for (const link of ['weightcast', 'checkpoint-engine'] as const) {
+  const options = { skip: link === 'weightcast' ? skip : skipOriginal };
+  test(`a draft model of SGLang takes everything again, update after update: ${link}`, options, async (t) => {
+    const engine = await startEngine(t, link, { form: 'sglang', draftModel: true });
+    const cluster = await startCluster(engine, { engine: 'sglang', link, hasDraftModel: true });
+    try {
+      for (const name of ['first', 'second']) {
+        const tensors = oddTensors();
+        const report = await update(cluster, name, tensors);
+        assert.equal(report.verified, link === 'weightcast' ? true : null);
+        await assertHeld(engine, tensors);
+      }
+    } finally {
+      await cluster.stop();
+    }
+  });
+}
 
 for (const link of ['weightcast', 'checkpoint-engine'] as const) {
   const options = { skip: link === 'weightcast' ? skip : skipOriginal };
