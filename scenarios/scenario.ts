@@ -57,15 +57,17 @@ export interface ReceivedFrom {
   readonly bytes: number;
 }
 
-/** Lets an instance join and brings it a checkpoint from the memory of those that serve. */
+/** Lets an instance join, does what `onAdded` does, and brings it a checkpoint from the memory of those that serve. */
 export async function joinInstance(
   { cluster }: Fleet,
   instance: InstanceOptions,
   checkpoint: string,
+  onAdded: () => Promise<void> = async () => {},
 ): Promise<{ readonly figures: JoinFigures; readonly report: UpdateReport }> {
   const startedAt = performance.now();
   const { instances } = await cluster.addInstance(instance);
   const addedAt = performance.now();
+  await onAdded();
   const report = await cluster.update(checkpoint, { instances: [instance.name] });
   const endedAt = performance.now();
   const nameOf = (rank: number) => instances.find(({ ranks }) => ranks.includes(rank))?.name ?? 'unknown';

@@ -1,10 +1,9 @@
 import { interruptible } from '../src/cli/interrupt.ts';
 import { Narrator } from '../src/cli/narrator.ts';
-import { VerificationError } from '../src/errors.ts';
 import type { Progress } from '../src/index.ts';
-import { ProgressSum } from '../src/observe/progress-bar.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/observe/units.ts';
 import { type Fleet, withFleet } from './fleet.ts';
+import { Killer } from './killer.ts';
 import {
   announce,
   joinInstance,
@@ -27,49 +26,14 @@ const survivor = 'survivor';
 const victim = 'victim';
 const joiner = 'joiner';
 
-/** Kills an instance with its ranks in the moment in which a rank of the joiner has received something. */
-class Killer {
-  readonly #received = new ProgressSum();
-  readonly #joinerRanks: readonly number[];
-  #doneBytes = 0;
-  #kill: (() => void) | null = null;
-
-  constructor(joinerRanks: readonly number[]) {
-    this.#joinerRanks = joinerRanks;
-  }
-
-  /** What had been received when it struck. */
-  get receivedBytes(): number {
-    return this.#doneBytes;
-  }
-
-  /** Learns whom to kill. */
-  async aim({ cluster, engines }: Fleet): Promise<void> {
-    const { instances, ranks } = await cluster.status();
-    const members = instances.find(({ name }) => name === victim)!.ranks;
-    const pids = ranks.flatMap(({ rank, pid }) => (members.includes(rank) && pid !== null ? [pid] : []));
-    const all = [...pids, ...engines.get(victim)!.pids];
-    this.#kill = () => {
-      for (const pid of all) process.kill(pid, 'SIGKILL');
-    };
-  }
-
-  progress(progress: Progress): void {
-    if (this.#kill === null || progress.activity !== 'receive') return;
-    if (!this.#joinerRanks.includes(progress.rank) || progress.doneBytes === 0) return;
-    this.#kill();
-    this.#kill = null;
-    this.#doneBytes = this.#received.add(progress).doneBytes;
-  }
-
-  /** Throws if there was nothing to read any more from those that it killed. */
-  check(report: { readonly receivedBytes: number }): void {
-    if (this.#kill === null && this.#doneBytes < report.receivedBytes * 0.9) return;
-    throw new VerificationError(
-      `the source was still there when ${formatBytes(report.receivedBytes)} had been received, so this run shows ` +
-        'nothing; make --size larger',
-    );
-  }
+/** At the victim and its engine, while the joiner's ranks receive from them. */
+async function aim(killer: Killer, { cluster, engines }: Fleet): Promise<void> {
+  const { instances, ranks } = await cluster.status();
+  const pidsOf = (name: string) => {
+    const members = instances.find((instance) => instance.name === name)!.ranks;
+    return ranks.flatMap(({ rank, pid }) => (members.includes(rank) && pid !== null ? [pid] : []));
+  };
+  killer.aim({ victims: [...pidsOf(victim), ...engines.get(victim)!.pids], receivers: pidsOf(joiner) });
 }
 
 async function sourceDies(options: Options, signal: AbortSignal): Promise<object> {
@@ -101,16 +65,16 @@ async function sourceDies(options: Options, signal: AbortSignal): Promise<object
     narrator.end();
     announce('a third one joins; one of the two is killed, its engine and its ranks, while it is read');
     const load = requestsAt(fleet, [survivor]);
-    await killer.aim(fleet);
-    const { figures, report } = await interruptible(joinInstance(fleet, instance, 'weights'), signal);
-    killer.check(report);
+    const join = joinInstance(fleet, instance, 'weights', () => aim(killer, fleet));
+    const { figures, report } = await interruptible(join, signal);
+    const killedAtBytes = await killer.check(report);
     const requests = await stopRequests(load);
     narrator.end();
     await verifyInstances(fleet, [survivor, joiner], model, signal);
     narrator.rows([
       ['version', `weights@${digest}`],
       ['size', `${formatBytes(figures.bytes)}, ${tensors} tensors`],
-      ['killed', `when a rank had received ${formatBytes(killer.receivedBytes)}`],
+      ['killed', `when ${formatBytes(killedAtBytes)} had been received`],
       ...joinRows(figures, requests),
       ['verified', 'every worker of the two that live holds the checkpoint, bit for bit'],
     ]);
@@ -118,7 +82,7 @@ async function sourceDies(options: Options, signal: AbortSignal): Promise<object
       version: `weights@${digest}`,
       ranks,
       tensors,
-      killedAtBytes: killer.receivedBytes,
+      killedAtBytes,
       ...figures,
       requestsServed: requests.served,
       requestsFailed: requests.failed,

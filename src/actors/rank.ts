@@ -262,6 +262,7 @@ export class RankActor implements Actor<RankMessage> {
     this.#streamReply = context.deferReply(message);
     this.#receiving?.receiving.start(this.#receiving.swarm);
     this.#beginExchange(attempt, context);
+    this.#reportProgress(context);
     this.#tick(context);
   }
 
@@ -370,7 +371,7 @@ export class RankActor implements Actor<RankMessage> {
     context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
   }
 
-  /** Now and then, and at the end: what is quick shows too, and a bar gets to its end. */
+  /** At first, now and then, and at the end: what is quick shows too, and a bar gets to its end. */
   #reportProgress(context: Context<RankMessage>): void {
     const progress = this.#progress();
     if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
