@@ -2,19 +2,19 @@
  * `npm run bench:gpu`: whole updates into engine workers in Python, with real torch, on one GPU. WEIGHTCAST_PYTHON names
  * an interpreter with torch, pyzmq and msgpack; WEIGHTCAST_CHECKPOINT_ENGINE the original's worker.py, without which its
  * rows are left out; WEIGHTCAST_NCCL an NCCL 2.30.7 or newer, without which those through NCCL are. Arguments: the parts
- * to measure, of `one`, `original`, `fixed` and `shared`; by default all. With `sweep` among them other bucket sizes are
+ * to measure, of `one`, `original`, `fixed`, `shared` and `apart` (of two GPUs); by default all. With `sweep` among them other bucket sizes are
  * tried too, and no results are written.
  */
 import { writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { LinkKind } from '../src/engines/engine-client.ts';
 import { describe } from '../src/errors.ts';
-import type { UpdateSettings } from '../src/index.ts';
-import { CudaDevice } from '../src/native-bridge/cuda-device.ts';
+import { Cluster, type UpdateSettings } from '../src/index.ts';
 import { ThreadPool } from '../src/native-bridge/memory.ts';
 import { probeNccl } from '../src/native-bridge/nccl-collective.ts';
 import { probeCuda } from '../src/native-bridge/probe.ts';
 import { chromeTrace, drawTimeline, overlap } from '../src/observe/timeline.ts';
+import type { CollectiveKind } from '../src/processes/communicators.ts';
 import { originalWorker } from '../test/python/engine-worker.ts';
 import { PythonEngine, startClusterOnOneGpu } from '../test/python/python-engine.ts';
 import { LayerFiles, smallLayer, usualLayer } from './gpu/checkpoint.ts';
@@ -42,8 +42,11 @@ const ends: (() => unknown)[] = [];
 const scope = { after: (end: () => unknown) => void ends.push(end) };
 const figures: Figure[] = [];
 const notes: string[] = [];
-const { uuid } = probeCuda().devices[0]!;
-const python = process.env.WEIGHTCAST_BENCH_DEVICE ?? 'cuda:0';
+const gpus = probeCuda().devices;
+const place = (index: number) => ({
+  uuid: gpus[index]!.uuid,
+  device: process.env.WEIGHTCAST_BENCH_DEVICE ?? `cuda:${index}`,
+});
 
 function add(
   name: string,
@@ -56,7 +59,7 @@ function add(
 }
 
 async function startEngine(link: LinkKind, original: string | null): Promise<PythonEngine> {
-  const engine = await PythonEngine.start(scope, { link, places: [{ uuid, device: python }], original });
+  const engine = await PythonEngine.start(scope, { link, places: [place(0)], original });
   engine.quiet = true;
   return engine;
 }
@@ -94,8 +97,12 @@ async function repeat(
 const medianOf = (updates: readonly MeasuredUpdate[], pick: (update: MeasuredUpdate) => number) =>
   median(updates.map(pick));
 
-/** A rank that is alone, against the limit of the link. */
-function addAlone(name: string, updates: readonly MeasuredUpdate[], bound: Pick<Figure, 'atLeast'>): void {
+/** Against the limit of the link, or of all links together. */
+function addAgainstLimit(
+  name: string,
+  updates: readonly MeasuredUpdate[],
+  bound: Pick<Figure, 'atLeast'>,
+): void {
   const [{ report }] = updates as [MeasuredUpdate];
   const rate = ({ report: { bytes, streamSeconds } }: MeasuredUpdate) => bytes / streamSeconds;
   add(`${name}: pinned H2D`, medianOf(updates, ({ limit }) => limit) / 1e9, 'GB/s');
@@ -160,11 +167,11 @@ async function measureAlone(
     const part = link === 'weightcast' ? 'one' : 'original';
     if (limit !== null && wanted(part)) {
       const plain = await repeat(subject, 'large', { verify: false }, limit, rounds);
-      addAlone(`1 rank, ${name}`, plain, { atLeast: 0.95 });
+      addAgainstLimit(`1 rank, ${name}`, plain, { atLeast: 0.95 });
       keepTimeline(link === 'weightcast' ? 'one-rank' : 'one-rank-original', plain);
       if (link === 'weightcast') {
         const verified = await repeat(subject, 'large', { verify: true }, limit, rounds);
-        addAlone(`1 rank, ${name}, verified`, verified, {});
+        addAgainstLimit(`1 rank, ${name}, verified`, verified, {});
       }
     }
     if (wanted('fixed')) {
@@ -185,7 +192,7 @@ async function measureAlone(
       for (const verify of link === 'weightcast' ? [false, true] : [false]) {
         for (const size of sweepBuckets) {
           const updates = await repeat(subject, 'large', { verify, bucketBytes: size * mebibyte }, limit, 3);
-          addAlone(`sweep ${size} MiB, ${name}${verify ? ', verified' : ''}`, updates, {});
+          addAgainstLimit(`sweep ${size} MiB, ${name}${verify ? ', verified' : ''}`, updates, {});
         }
       }
     }
@@ -194,7 +201,7 @@ async function measureAlone(
 
 async function measureShared(
   engines: readonly PythonEngine[],
-  kind: 'nccl' | 'copies',
+  kind: CollectiveKind,
   files: readonly string[],
 ) {
   process.env.WEIGHTCAST_COLLECTIVE = kind;
@@ -217,13 +224,35 @@ async function measureShared(
   delete process.env.WEIGHTCAST_COLLECTIVE;
 }
 
-function whyNoNccl(): string | null {
+/** One engine of two workers, each with its rank on a GPU of their own, against the links of both at once. */
+async function measureApart(kind: CollectiveKind, large: LayerFiles, limit: LinkLimit) {
+  process.env.WEIGHTCAST_COLLECTIVE = kind;
+  const engine = await PythonEngine.start(scope, { link: 'weightcast', places: [place(0), place(1)] });
+  engine.quiet = true;
+  const instances = [{ name: 'engine', endpoint: engine.endpoint, ranks: [0, 1] }];
+  const cluster = await Cluster.start({ ranks: 2, instances, devices: { kind: 'cuda', indices: [0, 1] } });
+  try {
+    await cluster.register('large', large.paths);
+    const updates = await repeat({ cluster, engines: [engine] }, 'large', { verify: false }, limit, rounds);
+    addAgainstLimit(`2 ranks on 2 GPUs, ${kind}`, updates, {});
+    keepTimeline(`2-gpus-${kind}`, updates);
+  } finally {
+    await cluster.stop();
+    await Promise.all(engine.workers.map((worker) => worker.kill()));
+    delete process.env.WEIGHTCAST_COLLECTIVE;
+  }
+}
+
+/** Says why NCCL is not among them. */
+function usableKinds(): readonly CollectiveKind[] {
   try {
     const { version, allowsSharedDevices } = probeNccl();
-    return allowsSharedDevices ? null : `NCCL ${version} refuses several ranks on one GPU`;
+    if (allowsSharedDevices) return ['nccl', 'copies'];
+    console.log(`without NCCL: NCCL ${version} refuses several ranks on one GPU`);
   } catch (error) {
-    return describe(error);
+    console.log(`without NCCL: ${describe(error)}`);
   }
+  return ['copies'];
 }
 
 async function main(): Promise<void> {
@@ -233,7 +262,7 @@ async function main(): Promise<void> {
   const directory = `/dev/shm/bench-weightcast-${process.pid}`;
   const large = await LayerFiles.write(
     directory,
-    wanted('one', 'original') ? layers : sharedLayers,
+    wanted('one', 'original', 'apart') ? layers : sharedLayers,
     usualLayer,
     pool,
   );
@@ -241,7 +270,7 @@ async function main(): Promise<void> {
   const small = await LayerFiles.write(`${directory}-small`, smallLayers, smallLayer, pool);
   scope.after(() => small.remove());
   pool.close();
-  const limit = wanted('one', 'original') ? await linkLimit(large) : null;
+  const limit = wanted('one', 'original') ? await LinkLimit.prepare([0], large.mappings) : null;
   const engines = await Promise.all(starting);
 
   if (wanted('one', 'fixed')) await measureAlone(engines[0]!, 'weightcast', large, small, limit);
@@ -253,20 +282,19 @@ async function main(): Promise<void> {
     await Promise.all(engine.workers.map((worker) => worker.kill()));
   }
   if (wanted('shared')) {
-    const reason = whyNoNccl();
-    if (reason !== null) console.log(`without NCCL: ${reason}`);
-    const kinds = reason === null ? (['nccl', 'copies'] as const) : (['copies'] as const);
+    const kinds = usableKinds();
     const files = large.paths.slice(0, sharedLayers);
     for (const kind of kinds) await measureShared(engines, kind, files);
     engines.push(...(await Promise.all([0, 1].map(() => startEngine('weightcast', null)))));
     for (const kind of kinds) await measureShared(engines, kind, files);
   }
-}
-
-async function linkLimit({ mappings }: LayerFiles): Promise<LinkLimit> {
-  const device = CudaDevice.open({ index: 0, pinThreads: 8 });
-  scope.after(() => device.close());
-  return LinkLimit.prepare(device, mappings);
+  limit?.close();
+  if (wanted('apart') && gpus.length < 2) console.log('without two GPUs: there is one in this machine');
+  else if (wanted('apart')) {
+    const both = await LinkLimit.prepare([0, 1], large.mappings);
+    for (const kind of usableKinds()) await measureApart(kind, large, both);
+    both.close();
+  }
 }
 
 async function end(): Promise<void> {
@@ -285,12 +313,12 @@ if (!sweeps) {
     title: 'Updates on a GPU',
     command: ['npm run bench:gpu', ...(parts.length > 0 ? ['--', ...parts] : [])].join(' '),
     method:
-      `Whole updates through a cluster into engine workers in Python with torch, all on one GPU. The checkpoint: ` +
+      `Whole updates through a cluster into engine workers in Python with torch, on one GPU but for the rows that name two. The checkpoint: ` +
       `${layers} decoder layers of Qwen3-8B's sizes in BF16, nine tensors each, as safetensors files in /dev/shm; ` +
       `${sharedLayers} of the layers where ranks share the GPU; ${smallLayers} small layers for the fixed cost. Workers copy every ` +
       `tensor into the parameter of its name. Streaming reaches from the first upload to the last answer of a worker. ` +
       `Pinned H2D: the same bytes from the same files in copies of 386 MB without a pause, measured before and after ` +
-      `every update. Medians of ${rounds} updates, ${fixedRounds} for the fixed cost; the first two are not counted.`,
+      `every update, of two GPUs both at once. Medians of ${rounds} updates, ${fixedRounds} for the fixed cost; the first two are not counted.`,
     figures,
     environment: gpuEnvironment(true),
     appendix: notes.join('\n\n'),

@@ -1,6 +1,6 @@
 import { PeerLostError, ProtocolError } from '../errors.ts';
 import type { RankMember } from './members.ts';
-import type { Communicator, NewCommunicator } from './message-values.ts';
+import type { Communicator, CreatedCommunicator, NewCommunicator } from './message-values.ts';
 
 /**
  * Sets of ranks that have updated together, of which one update may have as many as there are hosts; the one that did so
@@ -55,7 +55,7 @@ export class CommunicatorKeeper {
   readonly #nextNumber: () => number;
   readonly #onOffered: (offered: CommunicatorKeeper) => void;
   #number: number;
-  #held: Communicator | null = null;
+  #held: (Communicator & CreatedCommunicator) | null = null;
   #isNeeded = true;
   #isOffered = false;
 
@@ -88,11 +88,16 @@ export class CommunicatorKeeper {
     };
   }
 
-  /** `id` is what the rank that was asked has made of it; null if there was one to use again. */
-  hold(id: Uint8Array | null): void {
-    if (id !== null) this.#held = { number: this.#number, id };
+  /** What the rank that was asked has made; null if there was one to use again. */
+  hold(created: CreatedCommunicator | null): void {
+    if (created !== null) this.#held = { number: this.#number, ...created };
     if (this.#isNeeded && this.#held === null)
       throw new ProtocolError('a rank was asked for a communicator and created none');
+  }
+
+  /** Of buckets that it carries well. */
+  get leastBucketBytes(): number {
+    return this.#held?.leastBucketBytes ?? 0;
   }
 
   /** What ranks are told to open; null for one that is alone. Throws `PeerLostError` if a member has gone meanwhile. */
@@ -101,7 +106,8 @@ export class CommunicatorKeeper {
     if (this.#held === null) throw new PeerLostError('a rank that a communicator was created for is gone');
     this.#isOffered = true;
     this.#onOffered(this);
-    return this.#held;
+    const { number, id } = this.#held;
+    return { number, id };
   }
 
   /**

@@ -279,6 +279,14 @@ export const newCommunicator = z.object({
 });
 export type NewCommunicator = z.infer<typeof newCommunicator>;
 
+/** What the rank has made that was asked to create a communicator. */
+export const createdCommunicator = z.object({
+  id: binary,
+  /** Shorter buckets cost it as much as these; 0 if any will do. */
+  leastBucketBytes: bytes,
+});
+export type CreatedCommunicator = z.infer<typeof createdCommunicator>;
+
 /** The id comes from the rank that was asked to create the communicator; nobody else looks into it. */
 export const communicator = z.object({ number: z.int().positive(), id: binary });
 export type Communicator = z.infer<typeof communicator>;

@@ -13,6 +13,7 @@ import {
   checkpointStatus,
   communicator,
   copy,
+  createdCommunicator,
   doubles,
   epoch,
   exposedSegment,
@@ -243,7 +244,7 @@ export const toRank = {
       /** Manifests and plans that the rank still has from earlier updates, by layout and by digest. */
       layouts: z.array(z.string()),
       planDigests: z.array(z.string()),
-      communicatorId: binary.nullable(),
+      createdCommunicator: createdCommunicator.nullable(),
     }),
   ),
   open: request(

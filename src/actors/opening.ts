@@ -70,7 +70,9 @@ export class Opener {
     const prepared = await Promise.all(
       members.map((group, index) => this.#prepare(epoch, group, keepers[index]!)),
     );
-    const planned = await Promise.all(prepared.map((group) => this.#plan(epoch, group)));
+    const planned = await Promise.all(
+      prepared.map((group, index) => this.#plan(epoch, group, keepers[index]!)),
+    );
     const groups = members.map((ranks, index) => {
       return { ranks, plan: planned[index]!.plan, mirrors: mirrorsOf(planned[index]!, ranks) };
     });
@@ -104,7 +106,7 @@ export class Opener {
         return ask(context, ref, toRank.prepare, question, this.#scope.within(deadlines.control));
       }),
     );
-    keeper.hold(answers[0]!.communicatorId);
+    keeper.hold(answers[0]!.createdCommunicator);
     return answers.map(({ freeBytes, ...answer }, index) => {
       const member = group[index]!;
       const ceiling = this.#ceilings.get(member.rank) ?? Number.POSITIVE_INFINITY;
@@ -112,9 +114,10 @@ export class Opener {
     });
   }
 
-  #plan(epoch: number, group: readonly Prepared[]): Promise<Planned> {
+  #plan(epoch: number, group: readonly Prepared[], keeper: CommunicatorKeeper): Promise<Planned> {
     const { context, order } = this.#scope;
     const { checkpoint, options, planner } = order;
+    const usualBucketBytes = [keeper.leastBucketBytes, ...group.map(({ bucketBytes }) => bucketBytes)];
     const question = {
       layout: checkpoint.layout,
       ranks: group.map(({ member, freeBytes }) => ({ ...asFabricRank(member), freeBytes })),
@@ -123,7 +126,7 @@ export class Opener {
       lost: [...checkpoint.lost],
       mirrorName: `mirror-${epoch}-`,
       memoryFraction: options.memoryFraction,
-      bucketBytes: options.bucketBytes ?? Math.max(...group.map(({ bucketBytes }) => bucketBytes)),
+      bucketBytes: options.bucketBytes ?? Math.max(...usualBucketBytes),
     };
     return ask(context, planner, toPlanner.plan, question, this.#scope.within(deadlines.plan));
   }

@@ -3,7 +3,7 @@ import type { WorkerLink } from '../engines/worker-link/worker-link.ts';
 import type { Collective } from '../native-bridge/collective.ts';
 import type { Device } from '../native-bridge/device.ts';
 import type { Fabric } from '../native-bridge/fabric.ts';
-import type { Communicator, NewCommunicator } from './message-values.ts';
+import type { Communicator, CreatedCommunicator, NewCommunicator } from './message-values.ts';
 
 /** What a rank may do to the world. */
 export interface RankPorts {
@@ -25,8 +25,8 @@ export interface RankPorts {
    * that has it. Throws `NativeError`.
    */
   fabric(secret: string | null): Fabric;
-  /** What the members of a new communicator will meet by. Throws `NativeError` if nothing here can connect them. */
-  createCommunicator(order: NewCommunicator): Uint8Array;
+  /** A new communicator, which its members then open. Throws `NativeError` if nothing here can connect them. */
+  createCommunicator(order: NewCommunicator): CreatedCommunicator;
   /** `ranks` are the members in their order; this rank is one of them. Resolves when all of them have come. */
   openCollective(communicator: Communicator, ranks: readonly number[]): Promise<Collective>;
   /** Gives back all that these ports hold. */

@@ -15,7 +15,7 @@ import { HeldLayouts } from './held-layouts.ts';
 import type { Actor, ActorRef, Context, Reply } from './kernel/index.ts';
 import { type Exposed, Leases } from './leases.ts';
 import { Loading } from './loading.ts';
-import type { Opened, Progress, ReceptionOrder, Streamed } from './message-values.ts';
+import type { CreatedCommunicator, Opened, Progress, ReceptionOrder, Streamed } from './message-values.ts';
 import type { BucketMessage, RankMessage, SupervisorMessage } from './messages.ts';
 import type { RankPorts } from './rank-ports.ts';
 import { Receiving, type SwarmClient } from './receiving.ts';
@@ -177,9 +177,11 @@ export class RankActor implements Actor<RankMessage> {
     this.#epoch = message.epoch;
     await this.#abandon(new AbortedError(`epoch ${message.epoch} begins`));
     const { createCommunicator } = message;
-    let communicatorId: Uint8Array | null = null;
+    let createdCommunicator: CreatedCommunicator | null = null;
     try {
-      if (createCommunicator !== null) communicatorId = this.#ports.createCommunicator(createCommunicator);
+      if (createCommunicator !== null) {
+        createdCommunicator = this.#ports.createCommunicator(createCommunicator);
+      }
     } catch (error) {
       context.fail(asFailure(error));
       return;
@@ -189,7 +191,7 @@ export class RankActor implements Actor<RankMessage> {
       bucketBytes: this.#ports.device.bucketBytes,
       layouts: this.#held.layouts,
       planDigests: this.#held.planDigests,
-      communicatorId,
+      createdCommunicator,
     });
   }
 

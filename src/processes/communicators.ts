@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Communicator, NewCommunicator } from '../actors/message-values.ts';
+import type { Communicator, CreatedCommunicator, NewCommunicator } from '../actors/message-values.ts';
 import { describe, NativeError, ProtocolError, UsageError } from '../errors.ts';
 import { type Collective, ShmCollective } from '../native-bridge/collective.ts';
 import { CudaDevice } from '../native-bridge/cuda-device.ts';
@@ -8,7 +8,14 @@ import { NcclCollective, probeNccl } from '../native-bridge/nccl-collective.ts';
 import type { Logger } from '../ports.ts';
 
 /** The first byte of a communicator's id, which says what the rest of it is. */
-const kinds = { shm: 0, nccl: 1 } as const;
+const kinds = { shm: 0, nccl: 1, ncclOnSharedDevices: 2 } as const;
+
+/**
+ * Processes take turns on a GPU, of some milliseconds each, and a kernel of NCCL that waits for another rank's uses its
+ * turn up. Ranks that share a GPU therefore need few broadcasts, and buffers that a whole one fits into: with these four
+ * ranks take 8.9 GB in 0.3 s, without them in 0.9 s (bench/results/collective.md).
+ */
+const sharedDevices = { bucketBytes: 512 * 2 ** 20, ncclBufferBytes: 16 * 2 ** 20 } as const;
 
 export type CollectiveKind = 'nccl' | 'copies';
 
@@ -46,15 +53,18 @@ export class Communicators {
   }
 
   /**
-   * The id of a new communicator. CUDA devices are joined by NCCL; without one that will do, ranks of one host copy from
+   * A new communicator. CUDA devices are joined by NCCL; without one that will do, ranks of one host copy from
    * each other. Ranks that share a device always do if they are on one host: NCCL's kernels would take turns on it, and
-   * its buffers take 0.6 to 1.2 GiB a rank. Throws `NativeError` where NCCL is needed and missing.
+   * its buffers take 2 GiB a rank. Throws `NativeError` where NCCL is needed and missing.
    */
-  create(order: NewCommunicator): Uint8Array {
+  create(order: NewCommunicator): CreatedCommunicator {
     if (this.#device instanceof CudaDevice && this.#usesNccl(order)) {
-      return Buffer.from([kinds.nccl, ...NcclCollective.uniqueId()]);
+      const kind = order.sharesDevices ? kinds.ncclOnSharedDevices : kinds.nccl;
+      const leastBucketBytes = order.sharesDevices ? sharedDevices.bucketBytes : 0;
+      return { id: Buffer.from([kind, ...NcclCollective.uniqueId()]), leastBucketBytes };
     }
-    return Buffer.from([kinds.shm, ...Buffer.from(this.#controlPath(order.number))]);
+    const id = Buffer.from([kinds.shm, ...Buffer.from(this.#controlPath(order.number))]);
+    return { id, leastBucketBytes: 0 };
   }
 
   async open({ number, id }: Communicator, ranks: readonly number[]): Promise<Collective> {
@@ -64,10 +74,15 @@ export class Communicators {
       worldSize: ranks.length,
     };
     if (id[0] === kinds.shm) return ShmCollective.open({ ...membership, device: this.#device });
-    if (id[0] !== kinds.nccl || !(this.#device instanceof CudaDevice)) {
+    const isNccl = id[0] === kinds.nccl || id[0] === kinds.ncclOnSharedDevices;
+    if (!isNccl || !(this.#device instanceof CudaDevice)) {
       throw new ProtocolError(
         `rank ${this.#rank} on device ${this.#device.uuid} cannot open a communicator of kind ${id[0]}`,
       );
+    }
+    // NCCL reads it once a process, when it opens its first communicator. An existing value is the user's.
+    if (id[0] === kinds.ncclOnSharedDevices) {
+      process.env.NCCL_BUFFSIZE ??= String(sharedDevices.ncclBufferBytes);
     }
     return NcclCollective.open({
       ...membership,

@@ -129,7 +129,7 @@ export class SimulatedRankProcess implements LaunchedRank {
       reach: options.reach ?? 'cluster',
       fabric: openFabric,
       close: () => fabric?.close(),
-      createCommunicator: () => new Uint8Array(),
+      createCommunicator: () => ({ id: new Uint8Array(), leastBucketBytes: 0 }),
       openCollective: async ({ number: communicator }, ranks) => {
         const slowness = () => simulated.slowness;
         const member = communicators.join({ communicator, ranks, rank, clock, slowness });

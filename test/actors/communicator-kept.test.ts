@@ -15,6 +15,7 @@ const member = (rank: number, host: string, deviceUuid: string) => ({
 });
 const apart = [member(0, 'a', 'GPU-1'), member(1, 'b', 'GPU-2')];
 const id = Uint8Array.of(1, 2, 3);
+const created = { id, leastBucketBytes: 512 };
 
 test('a rank is told how many hosts there are and whether ranks share a device', () => {
   const keeper = new CommunicatorKeepers().of(apart);
@@ -25,16 +26,17 @@ test('a rank is told how many hosts there are and whether ranks share a device',
 
 test('a communicator is used from update to update', () => {
   const keeper = new CommunicatorKeepers().of(apart);
-  keeper.hold(id);
+  keeper.hold(created);
   assert.deepEqual(keeper.offer(), { number: 1, id });
   assert.equal(keeper.missing(apart), null);
   keeper.hold(null);
+  assert.equal(keeper.leastBucketBytes, 512);
   assert.deepEqual(keeper.offer(), { number: 1, id });
 });
 
 test('after a failed update its number is never used again, unless nobody was told to open it', () => {
   const keeper = new CommunicatorKeepers().of(apart);
-  keeper.hold(id);
+  keeper.hold(created);
   keeper.invalidate();
   assert.equal(keeper.missing(apart), null);
   keeper.offer();
@@ -44,7 +46,7 @@ test('after a failed update its number is never used again, unless nobody was to
 
 test('when a rank is gone, so is the communicator, also one that nobody was told to open', () => {
   const keeper = new CommunicatorKeepers().of(apart);
-  keeper.hold(id);
+  keeper.hold(created);
   keeper.lose();
   assert.equal(keeper.missing(apart)?.number, 2);
 });
@@ -57,8 +59,8 @@ test('each set of ranks has its own communicator, with a number of its own', () 
   const keepers = new CommunicatorKeepers();
   const alone = [member(2, 'a', 'GPU-3'), member(3, 'a', 'GPU-4')];
   const [one, other] = [keepers.of(apart), keepers.of(alone)];
-  one.hold(id);
-  other.hold(id);
+  one.hold(created);
+  other.hold(created);
   assert.notEqual(one.offer()?.number, other.offer()?.number);
   keepers.lose(2);
   assert.equal(keepers.of(apart).missing(apart), null, 'the loss of rank 2 is nothing to ranks 0 and 1');
@@ -68,10 +70,10 @@ test('each set of ranks has its own communicator, with a number of its own', () 
 test('a rank that joins another communicator leaves the one that it was in', () => {
   const keepers = new CommunicatorKeepers();
   const all = keepers.of(apart);
-  all.hold(id);
+  all.hold(created);
   all.offer();
   const others = [apart[0]!, member(2, 'c', 'GPU-3')];
-  keepers.of(others).hold(id);
+  keepers.of(others).hold(created);
   assert.equal(all.missing(apart), null, 'nobody was told to join the other yet');
   keepers.of(others).offer();
   assert.equal(all.missing(apart)?.number, 3);

@@ -14,7 +14,7 @@ test('without NCCL ranks of one host copy from each other, and a warning says wh
   process.env.WEIGHTCAST_NCCL = '/nowhere/libnccl.so.2';
   const all = cudaRanks(t);
   const [{ communicators, warnings }] = all as [Rank, Rank];
-  for (const collective of await openAll(t, all, communicators.create(one!))) {
+  for (const collective of await openAll(t, all, communicators.create(one!).id)) {
     assert(collective instanceof ShmCollective);
   }
   assert.equal(warnings.length, 1);

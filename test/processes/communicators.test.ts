@@ -20,11 +20,30 @@ for (const { where, order, wish, Kind } of [
   const wished = wish === null ? '' : ` where ${wish} is wished for`;
   test(`ranks on CUDA devices ${where} are joined by a ${Kind.name}${wished}`, async (t) => {
     const all = cudaRanks(t, wish);
-    const id = all[0]!.communicators.create({ number: 7, ...order });
+    const { id } = all[0]!.communicators.create({ number: 7, ...order });
     for (const collective of await openAll(t, all, id)) assert(collective instanceof Kind);
     assert.deepEqual(all[0]!.warnings, []);
   });
 }
+
+test('NCCL among ranks that share a device gets long buckets and large buffers, unless the user chose others', async (t) => {
+  const open = async (sharesDevices: boolean) => {
+    const all = cudaRanks(t, 'nccl');
+    const { id, leastBucketBytes } = all[0]!.communicators.create({ number: 7, hosts: 1, sharesDevices });
+    await openAll(t, all, id);
+    return [leastBucketBytes, process.env.NCCL_BUFFSIZE];
+  };
+  const before = process.env.NCCL_BUFFSIZE;
+  t.after(() => {
+    if (before === undefined) delete process.env.NCCL_BUFFSIZE;
+    else process.env.NCCL_BUFFSIZE = before;
+  });
+  delete process.env.NCCL_BUFFSIZE;
+  assert.deepEqual(await open(false), [0, undefined]);
+  assert.deepEqual(await open(true), [512 << 20, String(16 << 20)]);
+  process.env.NCCL_BUFFSIZE = '1048576';
+  assert.deepEqual(await open(true), [512 << 20, '1048576']);
+});
 
 test('a wish for a way that is none is refused', () => {
   assert.equal(collectiveWish(undefined), null);
@@ -41,7 +60,7 @@ test('ranks on host devices are joined through shared memory', async (t) => {
     const device = HostDevice.open({ namespace, index: rank, capacity: 1 << 20, uploadThreads: 1 });
     return rankOn(t, device, directory, rank);
   });
-  const id = all[0]!.communicators.create({ number: 7, hosts: 1, sharesDevices: false });
+  const { id } = all[0]!.communicators.create({ number: 7, hosts: 1, sharesDevices: false });
   for (const collective of await openAll(t, all, id)) assert(collective instanceof ShmCollective);
   assert.deepEqual(all[0]!.warnings, []);
 });
