@@ -115,7 +115,7 @@ function addAgainstLimit(
   );
   const whole = (one: MeasuredUpdate) => one.report.bytes / (one.total / 1_000) / one.limit;
   add(`${name}: whole update / pinned H2D`, medianOf(updates, whole), '');
-  const slots = (report.mode === 'pipelined' ? 3 : 2) * report.slotBytes;
+  const slots = report.slots * report.slotBytes;
   add(`${name}: slots together`, slots / mebibyte, 'MiB', { atMost: 1024 });
   add(`${name}: buckets`, report.buckets, '');
   addPhases(name, updates);

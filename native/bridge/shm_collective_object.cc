@@ -45,12 +45,13 @@ ShmCollectiveObject::ShmCollectiveObject(const Napi::CallbackInfo& info)
     const uint32_t world_size = RankOption(options, "worldSize");
     const Napi::Value device = options.Get("device");
     is_on_cuda_ = !device.IsNull();
+    std::shared_ptr<OpenedMemory> opened;
     if (is_on_cuda_) {
-      copier_ = std::make_shared<DeviceCopier>(CudaDeviceObject::ContextArgument(device, "device"));
+      opened = copier_ = std::make_shared<DeviceCopier>(CudaDeviceObject::ContextArgument(device, "device"));
     } else {
-      sources_ = std::make_shared<SourceCache>();
+      opened = sources_ = std::make_shared<SourceCache>();
     }
-    collective_ = std::make_unique<ShmCollective>(path, rank, world_size);
+    collective_ = std::make_unique<ShmCollective>(path, rank, world_size, std::move(opened));
   });
   ending_ = Environment::Of(info.Env()).endings().Add([collective = collective_.get()] { collective->Close(); });
 }
@@ -62,6 +63,7 @@ Napi::Value ShmCollectiveObject::Broadcast(const Napi::CallbackInfo& info) {
     broadcast.root = RankOption(options, "root");
     broadcast.copy = CopyArgument(options);
     broadcast.deadline = DeadlineOption(options);
+    broadcast.lets_go = FlagArgument(options.Get("letsGo"), "letsGo");
     broadcast.done = std::move(done);
     collective_->Give(std::move(broadcast));
   };

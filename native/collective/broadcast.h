@@ -27,8 +27,17 @@ class BroadcastCopy {
   virtual void CopyOwn(const Check& check) = 0;
   /// Elsewhere: copies from where the root announced that its source lies. Returns when the bytes are there.
   virtual void CopyAnnounced(const Announcement& announcement, const Check& check) = 0;
-  /// Closes what was opened of other ranks' memory, unless it may stay open after its owner has freed it.
-  virtual void LetGo() = 0;
+};
+
+/// Memory of other ranks that a collective has open. Opening it takes about as long as copying some 100 MiB of it, so it
+/// stays open from one broadcast to the next. Used on the collective's thread.
+class OpenedMemory {
+ public:
+  virtual ~OpenedMemory() = default;
+
+  /// Closes what was opened of the announcement's root, unless it may stay open after its owner has freed it.
+  virtual void Close(const Announcement& announcement) = 0;
+  virtual void CloseAll() = 0;
 };
 
 /// One broadcast, as one rank of a host sees it.
@@ -36,6 +45,8 @@ struct Broadcast {
   uint32_t root = 0;
   /// In milliseconds of MonotonicMilliseconds().
   double deadline = 0;
+  /// On the root: the others let go of its memory before they are done.
+  bool lets_go = false;
   std::unique_ptr<BroadcastCopy> copy;
   Done done;
 };

@@ -52,6 +52,8 @@ struct alignas(64) Announcement {
   uint64_t offset;
   uint64_t bytes;
   uint32_t root;
+  /// Not 0 if members close what they have opened of the root's memory before they complete the operation.
+  uint32_t lets_go;
   /// The memory in which the root's source lies, as a BroadcastCopy writes and reads it: what tells it from all other
   /// memory of this host, and what another process opens it with.
   uint64_t identity[2];

@@ -30,6 +30,11 @@ std::shared_ptr<const cuda::DeviceBlock> DeviceCopier::Open(const uint64_t (&ide
   return block;
 }
 
+void DeviceCopier::Close(const Announcement& announcement) {
+  const uint64_t process = announcement.identity[0];
+  opened_.erase(opened_.lower_bound({process, 0}), opened_.upper_bound({process, UINT64_MAX}));
+}
+
 void DeviceCopier::Copy(cuda::DevicePointer destination, cuda::DevicePointer source, uint64_t bytes) {
   if (bytes == 0) return;
   const cuda::Driver& driver = context_->driver();

@@ -10,15 +10,16 @@
 
 namespace weightcast {
 
-/// Copies from the memory of other processes' CUDA devices into that of this rank's, for one collective. Opening
-/// memory takes about as long as copying some 100 MiB of it, so it stays open from one broadcast to the next.
-class DeviceCopier {
+/// Copies from the memory of other processes' CUDA devices into that of this rank's, for one collective.
+class DeviceCopier : public OpenedMemory {
  public:
   explicit DeviceCopier(std::shared_ptr<const cuda::PrimaryContext> context);
 
   /// Memory that another process shares; `identity` tells it from all other memory. Throws as DeviceBlock::Open.
   std::shared_ptr<const cuda::DeviceBlock> Open(const uint64_t (&identity)[2], const cuda::IpcMemoryHandle& handle);
-  void CloseAll() { opened_.clear(); }
+  /// What a process has open of another's memory, that one cannot give back.
+  void Close(const Announcement& announcement) override;
+  void CloseAll() override { opened_.clear(); }
 
   /// Returns when the bytes are there. Throws as Driver::Check, and DEVICE_LOST if the copy does not end.
   void Copy(cuda::DevicePointer destination, cuda::DevicePointer source, uint64_t bytes);
@@ -27,6 +28,7 @@ class DeviceCopier {
   const std::shared_ptr<const cuda::PrimaryContext> context_;
   const cuda::OwnedStream stream_;
   const cuda::OwnedEvent ended_;
+  /// By process, and within it by number.
   std::map<std::pair<uint64_t, uint64_t>, std::shared_ptr<const cuda::DeviceBlock>> opened_;
 };
 
@@ -49,8 +51,6 @@ class DeviceCopy : public BroadcastCopy {
   void Announce(Announcement& announcement) const override;
   void CopyOwn(const Check& check) override;
   void CopyAnnounced(const Announcement& announcement, const Check& check) override;
-  /// What a process has open of another's memory, that one cannot give back.
-  void LetGo() override { copier_->CloseAll(); }
 
  private:
   const Places places_;

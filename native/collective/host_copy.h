@@ -30,8 +30,6 @@ class HostCopy : public BroadcastCopy {
   void Announce(Announcement& announcement) const override;
   void CopyOwn(const Check& check) override;
   void CopyAnnounced(const Announcement& announcement, const Check& check) override;
-  /// A removed file keeps its memory for those who have mapped it, so nothing needs to be closed.
-  void LetGo() override {}
 
  private:
   void Copy(const Mapping& source, uint64_t source_offset, const Check& check);

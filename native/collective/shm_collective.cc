@@ -8,9 +8,11 @@
 
 namespace weightcast {
 
-ShmCollective::ShmCollective(const std::string& path, uint32_t rank, uint32_t world_size)
+ShmCollective::ShmCollective(const std::string& path, uint32_t rank, uint32_t world_size,
+                             std::shared_ptr<OpenedMemory> opened)
     : rank_(rank),
       world_size_(world_size),
+      opened_(std::move(opened)),
       membership_(std::make_unique<Membership>(path, rank, world_size)),
       check_([this] { membership_->ThrowIfEnded(); }) {
   thread_ = StartThread("weightcast-coll", [this] { RunThread(); });
@@ -32,17 +34,22 @@ void ShmCollective::CheckArguments(const Broadcast& broadcast) const {
 }
 
 void ShmCollective::Abort() {
-  if (membership_) membership_->End(Cause::kAborted);
+  if (!membership_) return;
+  membership_->End(Cause::kAborted);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  lets_go_ = true;
+  given_.notify_one();
 }
 
 void ShmCollective::Close() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (std::exchange(closed_, true)) return;
-    if (executing_ || !queue_.empty()) Abort();
+    if (executing_ || !queue_.empty()) membership_->End(Cause::kAborted);
     given_.notify_one();
   }
   thread_.join();
+  opened_.reset();
   membership_.reset();
 }
 
@@ -62,17 +69,15 @@ void ShmCollective::RunThread() {
 
 std::optional<Broadcast> ShmCollective::Take() {
   std::unique_lock<std::mutex> lock(mutex_);
-  given_.wait(lock, [this] { return closed_ || !queue_.empty(); });
+  while (queue_.empty() && !closed_) {
+    if (std::exchange(lets_go_, false)) opened_->CloseAll();
+    given_.wait(lock, [this] { return closed_ || lets_go_ || !queue_.empty(); });
+  }
   if (queue_.empty()) return std::nullopt;
   std::optional<Broadcast> broadcast = std::move(queue_.front());
   queue_.pop_front();
   executing_ = true;
   return broadcast;
-}
-
-bool ShmCollective::HasMore() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return !queue_.empty();
 }
 
 std::optional<Failure> ShmCollective::Execute(const Broadcast& broadcast) {
@@ -93,7 +98,7 @@ std::optional<Failure> ShmCollective::Execute(const Broadcast& broadcast) {
   }
   // Does nothing if what was thrown is the end of the collective itself.
   membership_->End(Cause::kFailed);
-  broadcast.copy->LetGo();
+  opened_->CloseAll();
   return failure;
 }
 
@@ -105,8 +110,6 @@ void ShmCollective::Send(const Broadcast& broadcast) {
   Announce(broadcast);
   broadcast.copy->CopyOwn(check_);
   WaitForCompletion(operation_ + 1, broadcast.deadline);
-  // What earlier broadcasts have opened: when this was the last one, their roots want to have it back.
-  if (!HasMore()) broadcast.copy->LetGo();
   membership_->Complete(operation_);
 }
 
@@ -114,6 +117,7 @@ void ShmCollective::Announce(const Broadcast& broadcast) {
   Announcement& announcement = membership_->page().ring[operation_ % ControlPage::kRing];
   announcement.bytes = broadcast.copy->bytes();
   announcement.root = rank_;
+  announcement.lets_go = broadcast.lets_go;
   broadcast.copy->Announce(announcement);
   announcement.sequence.store(operation_ + 1, std::memory_order_release);
   membership_->page().announced.Ring();
@@ -136,7 +140,7 @@ void ShmCollective::Receive(const Broadcast& broadcast) {
   std::atomic_thread_fence(std::memory_order_acquire);
   membership_->ThrowIfEnded();
   // Before the root hears that this rank is done: it may free its memory then.
-  if (!HasMore()) broadcast.copy->LetGo();
+  if (announcement.lets_go != 0) opened_->Close(announcement);
   membership_->Complete(operation_);
 }
 

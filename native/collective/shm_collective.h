@@ -26,8 +26,9 @@ namespace weightcast {
 /// Give, Abort and Close are called from one thread at a time. `done` of a broadcast runs on the collective's thread.
 class ShmCollective {
  public:
-  /// Throws EEXIST if the rank has joined before, EINVAL if others think of another world size.
-  ShmCollective(const std::string& path, uint32_t rank, uint32_t world_size);
+  /// `opened` is what the copies of its broadcasts open other ranks' memory with. Throws EEXIST if the rank has joined
+  /// before, EINVAL if others think of another world size.
+  ShmCollective(const std::string& path, uint32_t rank, uint32_t world_size, std::shared_ptr<OpenedMemory> opened);
   /// As Close().
   ~ShmCollective();
   ShmCollective(const ShmCollective&) = delete;
@@ -44,9 +45,9 @@ class ShmCollective {
  private:
   void CheckArguments(const Broadcast& broadcast) const;
   void RunThread();
-  /// Waits for the next operation; nothing once the collective is closed and the queue empty.
+  /// Waits for the next operation, and lets go of all memory once there will be no more; nothing when the collective is
+  /// closed and the queue empty.
   std::optional<Broadcast> Take();
-  bool HasMore();
   /// Runs one operation. Has ended the collective if it returns a failure.
   std::optional<Failure> Execute(const Broadcast& broadcast);
   void Send(const Broadcast& broadcast);
@@ -59,6 +60,8 @@ class ShmCollective {
   const uint32_t rank_;
   const uint32_t world_size_;
   /// Null once closed.
+  std::shared_ptr<OpenedMemory> opened_;
+  /// Null once closed.
   std::unique_ptr<Membership> membership_;
   const BroadcastCopy::Check check_;
   /// Number of the operation in hand; only the thread uses it.
@@ -70,6 +73,8 @@ class ShmCollective {
   /// Whether the thread is in an operation that it has taken from the queue.
   bool executing_ = false;
   bool closed_ = false;
+  /// Aborted here, and what is open not closed yet.
+  bool lets_go_ = false;
   std::thread thread_;
 };
 

@@ -6,12 +6,12 @@ import { VerificationError } from '../errors.ts';
 import type { Interval } from '../native-bridge/addon.ts';
 import type { Collective } from '../native-bridge/collective.ts';
 import type { DeviceBuffer } from '../native-bridge/device.ts';
-import { linkSlotCount, type Plan, stagesAhead } from '../plan/plan.ts';
+import { linkSlotCount, type Plan, stagingSlotCount } from '../plan/plan.ts';
 import { transfersOf } from '../plan/transfers.ts';
 import type { Clock } from '../ports.ts';
 import { deadlines } from './deadlines.ts';
 import type { Installed, Received } from './message-values.ts';
-import type { CarryFrom } from './messages.ts';
+import type { Carriage } from './messages.ts';
 import type { RankPorts } from './rank-ports.ts';
 import type { Receiving } from './receiving.ts';
 
@@ -47,7 +47,10 @@ export class Attempt {
   /** What comes from other hosts; null if all is here. */
   readonly #receiving: Receiving | null;
   readonly #link: WorkerLink;
+  /** This rank's buckets, each with its turn among them. */
+  readonly #turns: ReadonlyMap<number, number>;
   #linkBuffer: DeviceBuffer;
+  /** All staging slots. */
   #staging: DeviceBuffer | null;
   /** An engine worker answers one request at a time, so requests queue behind each other. */
   #linkTurn: Promise<unknown> = Promise.resolve();
@@ -73,6 +76,7 @@ export class Attempt {
     this.#collective = collective;
     this.#receiving = receiving;
     this.#link = link;
+    this.#turns = turnsOf(ports.rank, order.plan);
     this.#linkBuffer = slots.link;
     this.#staging = slots.staging;
     this.#exchangesLeft = order.exchanges;
@@ -109,8 +113,9 @@ export class Attempt {
     return this.#link.address;
   }
 
-  get hasStaging(): boolean {
-    return this.#staging !== null;
+  /** None once they have been given up. */
+  get stagingSlots(): number {
+    return this.#staging === null ? 0 : stagingSlotCount(this.plan);
   }
 
   get linkSlots(): number {
@@ -126,8 +131,18 @@ export class Attempt {
     return this.plan.owners.length;
   }
 
+  /** This rank's buckets, in the order in which they come. */
+  get owned(): Iterable<number> {
+    return this.#turns.keys();
+  }
+
   owns(bucket: number): boolean {
-    return this.plan.owners[bucket] === this.#ports.rank;
+    return this.#turns.has(bucket);
+  }
+
+  /** Which staging slot takes a bucket of this rank. */
+  stagingSlot(bucket: number): number {
+    return this.#turns.get(bucket)! % stagingSlotCount(this.plan);
   }
 
   /** Hands the engine worker the link buffer; the first reload waits for its answer. */
@@ -137,10 +152,10 @@ export class Attempt {
     );
   }
 
-  /** H2D into the staging slot. */
+  /** H2D into a staging slot. */
   stage(bucket: number): Promise<Interval> {
-    assert(this.#staging !== null, 'a bucket can only be staged while there is a staging slot');
-    return this.#upload(bucket, this.#staging, 0);
+    const { buffer, offset } = this.#stagingPlace(bucket);
+    return this.#upload(bucket, buffer, offset);
   }
 
   /** H2D straight into the bucket's link slot: in serial mode, and for a rank that is alone. */
@@ -149,17 +164,17 @@ export class Attempt {
   }
 
   /** Every rank calls this for the same buckets in the same order; one that is alone has nobody to broadcast to. */
-  broadcast(bucket: number, from: CarryFrom): Promise<Interval> {
+  broadcast(bucket: number, { from, letsGo }: Carriage): Promise<Interval> {
     assert(this.#collective !== null, 'a rank that is alone issues no broadcasts');
     const destination = { buffer: this.#linkBuffer, offset: this.#slotOffset(bucket) };
-    assert(from !== 'staging' || this.#staging !== null, 'there is no staging slot to broadcast from');
-    const own = from === 'staging' ? { buffer: this.#staging!, offset: 0 } : destination;
+    const own = from === 'staging' ? this.#stagingPlace(bucket) : destination;
     return this.#track(
       this.#collective.broadcast({
         root: this.plan.ranks.indexOf(this.plan.owners[bucket]!),
         source: from === 'peer' ? null : own,
         destination,
         bytes: this.plan.bucketBytes[bucket]!,
+        letsGo,
         timeoutMilliseconds: deadlines.broadcast,
       }),
     );
@@ -179,7 +194,10 @@ export class Attempt {
     });
   }
 
-  /** Gives the staging slot back in the middle of an update. No bucket may be staged or on its way there. */
+  /**
+   * Gives the staging slots back in the middle of an update. No bucket may be staged or on its way there, and the last
+   * one that was broadcast from there has to have had the other ranks let go.
+   */
   releaseStaging(): void {
     this.#staging?.free();
     this.#staging = null;
@@ -243,6 +261,11 @@ export class Attempt {
     this.#linkBuffer.free();
   }
 
+  #stagingPlace(bucket: number): { readonly buffer: DeviceBuffer; readonly offset: number } {
+    assert(this.#staging !== null, 'there is no staging slot any more');
+    return { buffer: this.#staging, offset: this.stagingSlot(bucket) * this.plan.slotBytes };
+  }
+
   #slotOffset(bucket: number): number {
     return (bucket % this.linkSlots) * this.plan.slotBytes;
   }
@@ -259,10 +282,9 @@ export class Attempt {
 
   /** Paths of the segments that this rank uploads from. */
   #ownSegments(): Set<string> {
-    const { owners, tensorStarts, tensorOrder } = this.plan;
+    const { tensorStarts, tensorOrder } = this.plan;
     const paths = new Set<string>();
-    for (const [bucket] of owners.entries()) {
-      if (!this.owns(bucket)) continue;
+    for (const bucket of this.owned) {
       for (const row of tensorOrder.subarray(tensorStarts[bucket], tensorStarts[bucket + 1])) {
         paths.add(this.#manifest.segments[this.#manifest.segmentOf[row]!]!.path);
       }
@@ -305,12 +327,18 @@ export class Attempt {
   }
 }
 
+function turnsOf(rank: number, { owners }: Plan): ReadonlyMap<number, number> {
+  const turns = new Map<number, number>();
+  for (const [bucket, owner] of owners.entries()) if (owner === rank) turns.set(bucket, turns.size);
+  return turns;
+}
+
 /** On a throw nothing is left taken. */
 function takeSlots(plan: Plan, { device, rank }: RankPorts): SlotBuffers {
   const link = device.allocate(linkSlotCount(plan) * plan.slotBytes);
   try {
-    const isStaging = stagesAhead(plan) && plan.owners.includes(rank);
-    return { link, staging: isStaging ? device.allocate(plan.slotBytes) : null };
+    const slots = plan.owners.includes(rank) ? stagingSlotCount(plan) : 0;
+    return { link, staging: slots > 0 ? device.allocate(slots * plan.slotBytes) : null };
   } catch (error) {
     link.free();
     throw error;

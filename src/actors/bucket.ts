@@ -1,10 +1,10 @@
 import { asFailure, type WeightcastError } from '../errors.ts';
 import type { Attempt } from './attempt.ts';
 import type { Actor, ActorRef, Context } from './kernel/index.ts';
-import type { BucketMessage, CarryFrom, RankMessage } from './messages.ts';
+import type { BucketMessage, Carriage, RankMessage } from './messages.ts';
 
 /**
- * A bucket actor lives as long as its rank and stands for one slot. The staging slot's takes the rank's own buckets
+ * A bucket actor lives as long as its rank and stands for one slot. A staging slot's takes the rank's own buckets
  * from host memory to the device; a link slot's takes any bucket through broadcast and reload. It works on one
  * bucket at a time, which is what makes a slot safe to reuse.
  */
@@ -19,7 +19,7 @@ export class BucketActor implements Actor<BucketMessage> {
     const { attempt, bucket } = message;
     try {
       if (message.type === 'stage') await this.#stage(attempt, bucket, context);
-      else await this.#carry(attempt, bucket, message.from, context);
+      else await this.#carry(attempt, bucket, message, context);
     } catch (thrown) {
       const error: WeightcastError = asFailure(thrown);
       context.tell(this.#rank, { type: 'bucket-failed', epoch: attempt.epoch, error });
@@ -34,7 +34,7 @@ export class BucketActor implements Actor<BucketMessage> {
   async #carry(
     attempt: Attempt,
     bucket: number,
-    from: CarryFrom,
+    { from, letsGo }: Carriage,
     context: Context<BucketMessage>,
   ): Promise<void> {
     const { epoch } = attempt;
@@ -48,7 +48,7 @@ export class BucketActor implements Actor<BucketMessage> {
       context.tell(this.#rank, { type: 'reloaded', epoch, bucket, reload: await reload });
       return;
     }
-    const arrival = attempt.broadcast(bucket, from);
+    const arrival = attempt.broadcast(bucket, { from, letsGo });
     // Told before it is done: the next bucket's broadcast may queue up behind this one, in the plan's order.
     context.tell(this.#rank, { type: 'broadcast-issued', epoch, bucket });
     context.tell(this.#rank, { type: 'broadcast-done', epoch, bucket, broadcast: await arrival });

@@ -78,6 +78,7 @@ export const plan = z.object({
   digest: z.string(),
   layout: z.string(),
   mode: z.enum(['pipelined', 'serial']),
+  slots: z.int(),
   slotBytes: bytes,
   ranks: words,
   owners: words,
@@ -134,6 +135,8 @@ export const updateReport = z.object({
   /** Who gave them. */
   received: z.array(received),
   buckets: z.int(),
+  /** What a rank took of device memory: so many slots of so many bytes. */
+  slots: z.int(),
   slotBytes: bytes,
   /** The whole update, from prepare to commit. */
   seconds: z.number(),

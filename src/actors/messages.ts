@@ -307,9 +307,15 @@ export type BucketMessage =
   /** Upload a bucket that this rank owns into this slot. */
   | { readonly type: 'stage'; readonly attempt: Attempt; readonly bucket: number }
   /** Take a bucket through broadcast and reload. */
-  | { readonly type: 'carry'; readonly attempt: Attempt; readonly bucket: number; readonly from: CarryFrom };
+  | ({ readonly type: 'carry'; readonly attempt: Attempt; readonly bucket: number } & Carriage);
 
-/** Where a bucket comes from before its broadcast: this rank's staging slot, its host memory, or another rank. */
+export interface Carriage {
+  readonly from: CarryFrom;
+  /** Of this rank's buckets: the others let go of its memory, because some of it is freed then. */
+  readonly letsGo: boolean;
+}
+
+/** Where a bucket comes from before its broadcast: a staging slot of this rank, its host memory, or another rank. */
 export type CarryFrom = 'staging' | 'host' | 'peer';
 
 // ── to an engine bridge ────────────────────────────────────────────────────────────────────────────────────────

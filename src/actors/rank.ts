@@ -6,7 +6,7 @@ import {
   OutOfDeviceMemoryError,
   WeightcastError,
 } from '../errors.ts';
-import { SLOTS } from '../plan/memory-budget.ts';
+import { MOST_SLOTS, SLOTS } from '../plan/memory-budget.ts';
 import type { Plan } from '../plan/plan.ts';
 import { Attempt } from './attempt.ts';
 import { BucketActor } from './bucket.ts';
@@ -61,8 +61,12 @@ export class RankActor implements Actor<RankMessage> {
 
   started(context: Context<RankMessage>): void {
     const spawn = (name: string) => context.spawn<BucketMessage>(name, () => new BucketActor(context.self));
-    const links = Array.from({ length: SLOTS.pipelined }, (_, slot) => spawn(`link-bucket-${slot}`));
-    this.#slots = { staging: spawn('staging-bucket'), links };
+    const several = (length: number, name: string) =>
+      Array.from({ length }, (_, slot) => spawn(`${name}-bucket-${slot}`));
+    this.#slots = {
+      staging: several(MOST_SLOTS - SLOTS.serial, 'staging'),
+      links: several(SLOTS.pipelined, 'link'),
+    };
     context.tell(this.#supervisor, {
       type: 'rank-ready',
       rank: this.#ports.rank,
@@ -227,7 +231,7 @@ export class RankActor implements Actor<RankMessage> {
     } catch (error) {
       await receiving?.discard('the epoch was not opened');
       if (!(error instanceof OutOfDeviceMemoryError)) throw error;
-      const wantedBytes = SLOTS[plan.mode] * plan.slotBytes;
+      const wantedBytes = plan.slots * plan.slotBytes;
       return { outcome: 'pressure', wantedBytes, freeBytes: this.#ports.device.memory().free };
     }
   }
@@ -322,9 +326,9 @@ export class RankActor implements Actor<RankMessage> {
     this.#beginExchange(attempt, context);
   }
 
-  /** Device memory that others took meanwhile: the staging slot is what the update can do without. */
+  /** Device memory that others took meanwhile: the staging slots are what the update can do without. */
   #relieveMemory(): void {
-    if (this.#stream === null || !this.#stream.attempt.hasStaging) return;
+    if (this.#stream === null || this.#stream.attempt.stagingSlots === 0) return;
     if (this.#ports.device.memory().free < this.#reserveBytes) this.#stream.giveUpStaging();
   }
 

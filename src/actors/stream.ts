@@ -6,8 +6,16 @@ import type { BucketMessage, RankMessage } from './messages.ts';
 
 /** The slots of a rank, each with the actor that stands for it. */
 export interface Slots {
-  readonly staging: ActorRef<BucketMessage>;
+  readonly staging: readonly ActorRef<BucketMessage>[];
   readonly links: readonly ActorRef<BucketMessage>[];
+}
+
+interface Staged {
+  readonly bucket: number;
+  /** It is there. */
+  isReady: boolean;
+  /** It has been sent on its way. */
+  isCarried: boolean;
 }
 
 type StreamMessage = Extract<
@@ -39,9 +47,11 @@ export class Stream {
 
   /** Index into `#owned` of the next bucket to stage. */
   #nextStage = 0;
-  #stagingBucket: number | null = null;
-  #stagedReady = false;
+  /** What the staging slots hold, in the plan's order. */
+  #staged: Staged[] = [];
   #givingUpStaging = false;
+  /** The other ranks have been told to let go of the staging slots: nothing more is broadcast from there. */
+  #isStagingOver = false;
 
   constructor(
     attempt: Attempt,
@@ -54,7 +64,7 @@ export class Stream {
     this.#slots = slots;
     this.#tell = tell;
     this.#slotTaken = new Array(attempt.linkSlots).fill(false);
-    this.#owned = [...attempt.plan.owners.keys()].filter((bucket) => attempt.owns(bucket));
+    this.#owned = [...attempt.owned];
   }
 
   get isDone(): boolean {
@@ -79,7 +89,7 @@ export class Stream {
     this.#advance();
   }
 
-  /** Device memory got short: the rest of the update does without the staging slot. */
+  /** Device memory got short: the rest of the update does without staging slots. */
   giveUpStaging(): void {
     this.#givingUpStaging = true;
     this.#advance();
@@ -89,7 +99,7 @@ export class Stream {
     switch (message.type) {
       case 'staged':
         this.#record('h2d', message.bucket, message.h2d);
-        this.#stagedReady = true;
+        this.#staged.find(({ bucket }) => bucket === message.bucket)!.isReady = true;
         break;
       case 'uploaded-in-place':
         this.#record('h2d', message.bucket, message.h2d);
@@ -99,7 +109,7 @@ export class Stream {
         break;
       case 'broadcast-done':
         this.#record('broadcast', message.bucket, message.broadcast);
-        if (message.bucket === this.#stagingBucket) this.#stagingBucket = null;
+        this.#staged = this.#staged.filter(({ bucket }) => bucket !== message.bucket);
         break;
       case 'reloaded':
         this.#record('reload', message.bucket, message.reload);
@@ -112,23 +122,28 @@ export class Stream {
   }
 
   #advance(): void {
-    if (this.attempt.hasStaging && this.#stagingBucket === null) this.#refillStaging();
+    this.#refillStaging();
     while (!this.#issuing && this.#nextCarry < this.attempt.bucketCount) {
       if (!this.#carryNext()) return;
     }
   }
 
   #refillStaging(): void {
-    if (this.#givingUpStaging) {
-      this.attempt.releaseStaging();
-      return;
+    while (this.#staged.length < this.attempt.stagingSlots && this.#mayStage()) {
+      const bucket = this.#owned[this.#nextStage]!;
+      this.#nextStage += 1;
+      this.#staged.push({ bucket, isReady: false, isCarried: false });
+      const slot = this.#slots.staging[this.attempt.stagingSlot(bucket)]!;
+      this.#tell(slot, { type: 'stage', attempt: this.attempt, bucket });
     }
-    const bucket = this.#owned[this.#nextStage];
-    if (bucket === undefined) return;
-    this.#nextStage += 1;
-    this.#stagingBucket = bucket;
-    this.#stagedReady = false;
-    this.#tell(this.#slots.staging, { type: 'stage', attempt: this.attempt, bucket });
+    if (this.#givingUpStaging && this.#isStagingOver && this.#staged.length === 0)
+      this.attempt.releaseStaging();
+  }
+
+  /** The others let go of the staging slots with a broadcast out of one: where they are given up, that needs one more. */
+  #mayStage(): boolean {
+    if (this.#isStagingOver || this.#nextStage === this.#owned.length) return false;
+    return !this.#givingUpStaging || this.#staged.every(({ isCarried }) => isCarried);
   }
 
   /** False if the next bucket has to wait. */
@@ -136,16 +151,25 @@ export class Stream {
     const bucket = this.#nextCarry;
     const slot = bucket % this.attempt.linkSlots;
     if (this.#slotTaken[slot]) return false;
-    const staged = bucket === this.#stagingBucket;
-    if (staged && !this.#stagedReady) return false;
-    // The staging slot may still hold an earlier bucket that is being broadcast; this one's turn to be staged comes.
-    if (this.attempt.owns(bucket) && !staged && this.attempt.hasStaging) return false;
+    const staged = this.#staged.find((one) => one.bucket === bucket);
+    if (staged?.isReady === false) return false;
+    // The staging slots may still hold earlier buckets that are being broadcast; this one's turn to be staged comes.
+    if (this.attempt.owns(bucket) && staged === undefined && this.attempt.stagingSlots > 0) return false;
     this.#nextCarry += 1;
     this.#issuing = !this.attempt.isAlone;
     this.#slotTaken[slot] = true;
-    const from = !this.attempt.owns(bucket) ? 'peer' : staged ? 'staging' : 'host';
-    this.#tell(this.#slots.links[slot]!, { type: 'carry', attempt: this.attempt, bucket, from });
+    const letsGo = this.#isLastOfMemory(bucket, staged);
+    if (staged !== undefined) staged.isCarried = true;
+    if (staged !== undefined && letsGo) this.#isStagingOver = true;
+    const from = !this.attempt.owns(bucket) ? 'peer' : staged !== undefined ? 'staging' : 'host';
+    this.#tell(this.#slots.links[slot]!, { type: 'carry', attempt: this.attempt, bucket, from, letsGo });
     return true;
+  }
+
+  /** Whether what this rank broadcasts from is given back after this bucket. */
+  #isLastOfMemory(bucket: number, staged: Staged | undefined): boolean {
+    if (bucket === this.#owned.at(-1)) return true;
+    return this.#givingUpStaging && staged !== undefined && staged === this.#staged.at(-1);
   }
 
   #record(stage: 'h2d' | 'broadcast' | 'reload', bucket: number, { startedAt, endedAt }: Interval): void {

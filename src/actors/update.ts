@@ -98,6 +98,7 @@ export class Update {
       receivedBytes: received.reduce((sum, { bytes }) => sum + bytes, 0),
       received,
       buckets: Math.max(...plans.map(({ owners }) => owners.length)),
+      slots: Math.max(...plans.map(({ slots }) => slots)),
       slotBytes: Math.max(...plans.map(({ slotBytes }) => slotBytes)),
       seconds,
       streamSeconds: streamSeconds(streamed),

@@ -248,10 +248,13 @@ export interface NativeShmCollective {
   /**
    * Copies `bytes` bytes from the root's `source` into `destination` on every rank. On the root it resolves when
    * every rank has its copy (the source may change then), elsewhere when the own copy is done. `source` is given
-   * on the root only; where source and destination are the same place nothing is copied.
+   * on the root only; where source and destination are the same place nothing is copied. With `letsGo` on the root the
+   * others close what they have opened of its memory before it resolves there.
    * Rejects with `ABORTED`, `DEADLINE`, or `PEER_LOST` (naming the rank) when a rank's process is gone.
    */
-  broadcast(options: NativeBroadcastOptions<NativeMapping | NativeCudaBuffer>): Promise<Interval>;
+  broadcast(
+    options: NativeBroadcastOptions<NativeMapping | NativeCudaBuffer> & { readonly letsGo: boolean },
+  ): Promise<Interval>;
   /** Ends all operations in flight on all ranks with `ABORTED`; later ones fail at once. */
   abort(): void;
   /** Aborts what is in flight here and ends the thread. Does not disturb ranks that are done. */

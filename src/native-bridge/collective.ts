@@ -27,6 +27,11 @@ export interface BroadcastOptions {
   /** May be the source itself on the root; nothing is copied there then. */
   readonly destination: DevicePlace;
   readonly bytes: number;
+  /**
+   * Looked at on the root: the others let go of its memory before this resolves there. What is not let go of stays open
+   * for later broadcasts, and must not be freed.
+   */
+  readonly letsGo: boolean;
   /** Counted from the call, so it covers the operations queued before this one. */
   readonly timeoutMilliseconds: number;
 }
@@ -89,7 +94,7 @@ export class ShmCollective implements Collective {
 
   /** On the root it resolves when every member has its copy. */
   async broadcast(options: BroadcastOptions): Promise<Interval> {
-    const { root, source, destination, bytes, timeoutMilliseconds } = options;
+    const { root, source, destination, bytes, letsGo, timeoutMilliseconds } = options;
     return settle(
       this.#native.broadcast({
         root,
@@ -98,6 +103,7 @@ export class ShmCollective implements Collective {
         destination: this.#memoryOf(destination.buffer),
         destinationOffset: destination.offset,
         bytes,
+        letsGo,
         timeoutMilliseconds,
       }),
     );

@@ -50,7 +50,8 @@ export function planUpdate(input: PlanInput): Plan {
   }
   const columns = toColumns(roundRobin(queues));
   const layout = input.layout ?? layoutDigest(input.manifest);
-  const facts = { layout, mode: choice.mode, slotBytes: choice.slotBytes, ranks, ...columns };
+  const { mode, slots, slotBytes } = choice;
+  const facts = { layout, mode, slots, slotBytes, ranks, ...columns };
   const plan = { digest: digestOf(facts), ...facts };
   assertPlan(plan, input.manifest, input.ranks);
   return plan;
@@ -210,11 +211,11 @@ function toColumns(buckets: readonly OwnedBucket[]) {
 }
 
 function digestOf(plan: Omit<Plan, 'digest'>): string {
-  const { layout, mode, slotBytes, ranks, owners, tensorStarts, tensorOrder, tensorOffsets, bucketBytes } =
-    plan;
+  const { layout, mode, slots, slotBytes, ranks, owners } = plan;
+  const { tensorStarts, tensorOrder, tensorOffsets, bucketBytes } = plan;
   const counts = [ranks.length, owners.length, tensorOrder.length];
   const hash = createHash('sha256').update(
-    JSON.stringify(['weightcast plan 1', layout, mode, slotBytes, ...counts]),
+    JSON.stringify(['weightcast plan 2', layout, mode, slots, slotBytes, ...counts]),
   );
   for (const column of [ranks, owners, tensorStarts, tensorOrder, tensorOffsets, bucketBytes])
     hash.update(column);

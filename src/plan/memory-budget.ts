@@ -3,10 +3,17 @@ import { quoted } from '../checkpoint/printable.ts';
 import { MemoryError, UsageError } from '../errors.ts';
 import { ALIGNMENT, alignDown, alignUp, bytesText } from './byte-units.ts';
 
-/** `pipelined`: three slots, the three stages overlap. `serial`: two, for when device memory is short. */
+/** `pipelined`: three slots or four, the three stages overlap. `serial`: two, for when device memory is short. */
 export type Mode = 'pipelined' | 'serial';
 
+/** The least. */
 export const SLOTS = { pipelined: 3, serial: 2 } as const;
+
+/**
+ * One slot more lets an owner upload its next bucket while the last is broadcast. Where few ranks take turns that is what
+ * keeps their links busy (bench/results/gpu.md).
+ */
+export const MOST_SLOTS = 4;
 
 /** What a checkpoint asks of device memory. */
 export interface MemoryNeeds {
@@ -33,13 +40,15 @@ export interface ModeChoice {
    * large: that is no reason to move all the others in long, poorly overlapping pieces.
    */
   readonly bucketBytes: number;
-  /** The largest slot that the budget allows in this mode. */
-  readonly slotLimit: number;
+  /** {@link MOST_SLOTS} where so many fit. */
+  readonly slots: number;
+  /** What all slots together may take. */
+  readonly budget: number;
 }
 
 /**
  * How an update uses device memory. The budget is what the poorest rank may spend; three slots if the largest tensor
- * fits in a third of it, two if it fits in half.
+ * fits in a third of it, four if that many of the size fit, two if it fits in half.
  *
  * Throws a MemoryError that names the tensor, the rank and the bytes when even two slots do not fit, and a UsageError
  * for a fraction or a bucket size out of range.
@@ -53,7 +62,10 @@ export function chooseMode(needs: MemoryNeeds, supply: MemorySupply): ModeChoice
     if (largest > slotLimit) continue;
     const wanted = alignUp(supply.bucketBytes);
     const bucketBytes = Math.min(wanted, slotLimit, Math.max(needs.totalBytes, ALIGNMENT));
-    return { mode, bucketBytes, slotLimit, slotBytes: Math.max(bucketBytes, largest) };
+    const slotBytes = Math.max(bucketBytes, largest);
+    const takesTurns = mode === 'pipelined' && supply.ranks.length > 1;
+    const isAmple = takesTurns && slotBytes * MOST_SLOTS <= budget;
+    return { mode, bucketBytes, slotBytes, budget, slots: isAmple ? MOST_SLOTS : SLOTS[mode] };
   }
   throw tooLarge(needs, poorest, budget, largest);
 }

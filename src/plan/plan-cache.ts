@@ -12,7 +12,7 @@ interface CachedPlan {
 /**
  * The last few plans, by layout, ranks and requested bucket size. Free memory differs a little from one update to the
  * next and must not make every plan a new one, so it is not part of the key. Instead a kept plan is used again if
- * the mode is still what would be chosen now, its slots still fit, and its buckets are at least half as large as
+ * the mode and the number of slots are still what would be chosen now, its slots still fit, and its buckets are at least half as large as
  * those of a new plan would be. Making that decision looks at the ranks, and at no tensor.
  */
 export class PlanCache {
@@ -48,7 +48,10 @@ function makePlan(input: PlanInput & { readonly layout: string }): CachedPlan {
 }
 
 function isGoodEnough({ choice: kept }: CachedPlan, now: ModeChoice): boolean {
-  return kept.mode === now.mode && kept.slotBytes <= now.slotLimit && kept.bucketBytes * 2 >= now.bucketBytes;
+  const fits = kept.slots * kept.slotBytes <= now.budget;
+  return (
+    fits && kept.mode === now.mode && kept.slots === now.slots && kept.bucketBytes * 2 >= now.bucketBytes
+  );
 }
 
 function keyOf({ layout, ranks, bucketBytes }: PlanInput): string {

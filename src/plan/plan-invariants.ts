@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Manifest } from '../checkpoint/manifest.ts';
 import { ALIGNMENT } from './byte-units.ts';
+import { MOST_SLOTS, SLOTS } from './memory-budget.ts';
 import type { Plan, PlanRank } from './plan.ts';
 
 /**
@@ -9,10 +10,11 @@ import type { Plan, PlanRank } from './plan.ts';
  * A plan that breaks this would install wrong weights, so it is checked before it is used. Throws AssertionError.
  */
 export function assertPlan(plan: Plan, manifest: Manifest, ranks: readonly PlanRank[]): void {
-  const { owners, tensorStarts, tensorOrder, bucketBytes, slotBytes } = plan;
+  const { mode, owners, tensorStarts, tensorOrder, bucketBytes, slots, slotBytes } = plan;
   const hostOfRank = new Map(ranks.map(({ rank, host }) => [rank, host]));
   assert.equal(hostOfRank.size, ranks.length, 'a rank is given twice');
   assert.equal(slotBytes % ALIGNMENT, 0, 'slots are aligned');
+  assert.ok(slots >= SLOTS[mode] && slots <= MOST_SLOTS, 'a mode has its slots');
   assert.equal(tensorStarts.length, owners.length + 1);
   assert.equal(bucketBytes.length, owners.length);
   assert.equal(tensorOrder.length, manifest.names.length, 'every tensor is planned');

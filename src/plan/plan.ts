@@ -1,4 +1,7 @@
-import { type Mode, SLOTS } from './memory-budget.ts';
+import type { Mode } from './memory-budget.ts';
+
+/** One fills while the other is read. */
+const leastLinkSlots = 2;
 
 /**
  * Which bucket goes from which owner, in what order, in which mode; in columns, as a manifest. Bucket `b` is the
@@ -10,6 +13,8 @@ export interface Plan {
   /** `layoutDigest` of the manifest whose rows the plan speaks of. */
   readonly layout: string;
   readonly mode: Mode;
+  /** What a rank takes of device memory, in slots; one that owns no bucket takes none for staging. */
+  readonly slots: number;
   /** Of each slot, a multiple of 256. */
   readonly slotBytes: number;
   /** All that take part, ascending. */
@@ -38,16 +43,16 @@ export function bucketCount(plan: Plan): number {
 }
 
 /**
- * Whether owners upload their buckets ahead, into a slot of their own, so that the uploads of several owners overlap.
- * A rank that is alone needs no such slot: it uploads into one link slot while the worker reads another.
+ * Slots of its own into which an owner uploads its buckets ahead, so that the uploads of several owners overlap. A rank
+ * that is alone needs none: it uploads into one link slot while the worker reads another.
  */
-export function stagesAhead({ mode, ranks }: Plan): boolean {
-  return mode === 'pipelined' && ranks.length > 1;
+export function stagingSlotCount({ mode, slots, ranks }: Plan): number {
+  return mode === 'pipelined' && ranks.length > 1 ? slots - leastLinkSlots : 0;
 }
 
-/** Slots that engine workers read from: two at least, so that one fills while the other is read. */
+/** Slots that engine workers read from. */
 export function linkSlotCount(plan: Plan): number {
-  return SLOTS[plan.mode] - (stagesAhead(plan) ? 1 : 0);
+  return plan.slots - stagingSlotCount(plan);
 }
 
 /** The manifest rows of one bucket and their offsets in its slot. */

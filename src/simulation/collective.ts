@@ -62,6 +62,7 @@ interface Announcement {
   readonly root: Member;
   readonly bytes: number;
   readonly source: DevicePlace;
+  readonly letsGo: boolean;
   /** What the source held when it was announced, and has to hold until every member has its copy. */
   readonly pieces: readonly Piece[];
   completed: number;
@@ -151,6 +152,8 @@ class Member implements Collective {
   #copied = false;
   /** Operations this member has done its part of. */
   completed = 0;
+  /** What it has open of the memory of each root. */
+  readonly #opened = new Map<Member, Set<SimulatedBuffer>>();
 
   constructor(group: Group, place: number, clock: Clock, slowness: () => number) {
     this.#group = group;
@@ -196,10 +199,12 @@ class Member implements Collective {
     if (!this.#present) return;
     this.#present = false;
     this.#pending.length = 0;
+    this.#letGoOfAll();
     this.#group.left();
   }
 
   fail(error: WeightcastError): void {
+    this.#letGoOfAll();
     for (const { settle } of this.#pending.splice(0)) settle(error);
   }
 
@@ -220,13 +225,14 @@ class Member implements Collective {
     this.#startedAt = this.#clock.now();
     this.#copied = false;
     if (this.#group.hasLost) this.noticeLater();
-    const { root, source, bytes } = this.#pending[0]!.options;
+    const { root, source, bytes, letsGo } = this.#pending[0]!.options;
     if (root !== this.place) {
       if (this.#group.announcements.has(this.completed)) this.#receive();
       return;
     }
     const pieces = contentsOf(source!).read(source!.offset, bytes);
-    this.#group.announce(this.completed, { root: this, bytes, source: source!, pieces, completed: 0 });
+    const announcement = { root: this, bytes, source: source!, letsGo, pieces, completed: 0 };
+    this.#group.announce(this.completed, announcement);
     this.#copy(this.#group.announcements.get(this.completed)!);
   }
 
@@ -258,9 +264,29 @@ class Member implements Collective {
       if (!inPlace) contentsOf(destination).write(destination.offset, bytes, announcement.pieces);
       this.#copied = true;
       announcement.completed += 1;
-      if (root !== this) this.#complete();
+      if (root !== this) {
+        this.#openOrLetGo(announcement);
+        this.#complete();
+      }
       root.#completeRoot(announcement);
     });
+  }
+
+  /** What is open stays so until its root says that it gives some of its memory back. */
+  #openOrLetGo({ root, source, letsGo }: Announcement): void {
+    const opened = this.#opened.get(root) ?? new Set();
+    this.#opened.set(root, opened.add(source.buffer as SimulatedBuffer));
+    (source.buffer as SimulatedBuffer).openers.add(this);
+    if (letsGo) this.#letGo(root);
+  }
+
+  #letGo(root: Member): void {
+    for (const buffer of this.#opened.get(root) ?? []) buffer.openers.delete(this);
+    this.#opened.delete(root);
+  }
+
+  #letGoOfAll(): void {
+    for (const root of this.#opened.keys()) this.#letGo(root);
   }
 
   #checkMemory({ source, bytes, pieces }: Announcement, destination: DevicePlace): void {

@@ -15,6 +15,8 @@ export class SimulatedBuffer implements DeviceBuffer {
   readonly ipcHandle: Uint8Array;
   readonly contents = new Contents();
   readonly name: string;
+  /** Members of communicators that have it open. */
+  readonly openers = new Set<object>();
   readonly #release: () => void;
   #freed = false;
 
@@ -115,6 +117,8 @@ export class SimulatedDevice {
     this.#trace.add(name, `allocated, ${bytes} bytes`);
     const buffer = new SimulatedBuffer(name, bytes, () => {
       if (!this.#buffers.delete(name)) return;
+      if (buffer.isFreed && buffer.openers.size > 0)
+        this.#trace.violated(`${name} was freed while other ranks had it open`);
       this.#trace.add(name, 'freed');
       held.delete(buffer);
     });

@@ -2,6 +2,7 @@ import { bridgesOfGroup } from '../actors/bridge-group.ts';
 import type { Envelope, SystemCensus } from '../actors/kernel/index.ts';
 import type { ClusterStatus, UpdateReport } from '../actors/message-values.ts';
 import { decodeManifest } from '../checkpoint/manifest.ts';
+import { MOST_SLOTS, SLOTS } from '../plan/memory-budget.ts';
 import type { SimulatedCluster } from './cluster.ts';
 import type { SimulatedProcess } from './process.ts';
 import type { Trace } from './trace.ts';
@@ -70,7 +71,9 @@ export function checkIdle(cluster: SimulatedCluster): void {
     }
   }
   for (const { process } of ranks.values()) {
-    if (process !== null) expectAtMost(trace, process, { ...none, actors: 5, watches: 1 });
+    // Itself, and one for each slot.
+    const actors = 1 + SLOTS.pipelined + MOST_SLOTS - SLOTS.serial;
+    if (process !== null) expectAtMost(trace, process, { ...none, actors, watches: 1 });
   }
   for (const { process, writer } of users) {
     const most = writer === null ? none : { ...none, actors: 1, watches: 1 };

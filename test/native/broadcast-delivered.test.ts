@@ -81,6 +81,7 @@ test('a broadcast of no bytes joins the ranks', async (t) => {
         source,
         destination: place,
         bytes: 0,
+        letsGo: false,
         timeoutMilliseconds: 20_000,
       });
     }),

@@ -107,6 +107,7 @@ test('ranks that issue different broadcasts are told so instead of receiving the
     source: null,
     destination: place,
     bytes: 1,
+    letsGo: false,
     timeoutMilliseconds: 20_000,
   });
   await assert.rejects(received, { name: 'NativeError', message: /of 1 bytes from root 0 on rank 1/ });
@@ -116,7 +117,7 @@ test('ranks that issue different broadcasts are told so instead of receiving the
 test('places outside their buffers are refused and disturb nobody', async (t) => {
   const host = new TestHost(t);
   const member = await join(t, host, 0, 1);
-  const options = { root: 0, bytes: member.link.bytes, timeoutMilliseconds: 20_000 };
+  const options = { root: 0, bytes: member.link.bytes, letsGo: false, timeoutMilliseconds: 20_000 };
   const whole = { buffer: member.link, offset: 0 };
   for (const [source, destination] of [
     [whole, { buffer: member.link, offset: 1 }],

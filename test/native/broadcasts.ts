@@ -32,6 +32,7 @@ export class Member {
       source: root === this.rank ? own : null,
       destination,
       bytes: slotBytes,
+      letsGo: false,
       timeoutMilliseconds,
     });
   }

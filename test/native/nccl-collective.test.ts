@@ -53,6 +53,7 @@ class Member {
       source: root === this.rank ? { buffer: this.#staging, offset } : null,
       destination: { buffer: this.link, offset },
       bytes: slotBytes,
+      letsGo: false,
       timeoutMilliseconds: timeout,
     });
   }
@@ -180,6 +181,7 @@ test('places outside their buffers are refused and disturb nobody', async (t) =>
     source: place,
     destination: place,
     bytes: member!.link.bytes + 1,
+    letsGo: false,
     timeoutMilliseconds,
   };
   await assert.rejects(member!.collective.broadcast(options), {

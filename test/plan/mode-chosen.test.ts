@@ -63,6 +63,17 @@ test('with plenty of memory a slot is of the size asked for, or the largest tens
   assert.equal(large.bucketBytes, usualBucketBytes);
 });
 
+test('ranks that take turns get a fourth slot where it fits, a rank that is alone never', () => {
+  const slotsOf = (free: number, ranks: number) => {
+    const members = Array.from({ length: ranks }, (_, rank) => ({ rank, freeBytes: free }));
+    return chooseMode(needs(2560), { ...supply(free, 2560), ranks: members }).slots;
+  };
+  assert.equal(slotsOf(4 * 2560, 2), 4);
+  assert.equal(slotsOf(4 * 2560 - 1, 2), 3);
+  assert.equal(slotsOf(2 ** 40, 1), 3);
+  assert.equal(slotsOf(2 * 2560, 2), 2);
+});
+
 test('a requested bucket size is taken, aligned up', () => {
   assert.equal(chooseMode(needs(1000), supply(2 ** 40, 2 ** 30)).slotBytes, 2 ** 30);
   assert.equal(chooseMode(needs(1000), supply(2 ** 40, 5000)).slotBytes, 5120);
@@ -84,8 +95,9 @@ test('slots are no larger than the checkpoint needs, and never empty', () => {
 
 test('all slots together stay within the budget', () => {
   for (let free = 600; free < 60_000; free += 97) {
-    const { mode, slotBytes, bucketBytes } = chooseMode(needs(200), supply(free, 15_000));
-    assert.ok(slotBytes * (mode === 'pipelined' ? 3 : 2) <= free);
+    const { mode, slots, slotBytes, bucketBytes } = chooseMode(needs(200), supply(free, 15_000));
+    assert.ok(slotBytes * slots <= free);
+    assert.ok(mode === 'serial' ? slots === 2 : slots >= 3);
     assert.ok(bucketBytes <= slotBytes && slotBytes % 256 === 0);
   }
 });

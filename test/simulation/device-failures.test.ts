@@ -21,14 +21,14 @@ test('a rank that refuses every plan is named, and no engine is touched', async 
   });
 });
 
-test('memory pressure in the middle of an update costs a staging slot, and not the update', async () => {
+test('memory pressure in the middle of an update costs the staging slots, and not the update', async () => {
   await onStage({ deviceSlowness: 1_000 }, async ({ world, user, succeeds, until }) => {
     const device = world.devices[1]!;
     const update = user.update('a', { bucketBytes });
     await until('rank 1 has slots', () => device.used > 0);
-    assert.equal(device.used, 3 * bucketBytes);
+    assert.equal(device.used, 4 * bucketBytes);
     device.others = device.free;
-    await until('rank 1 gives up a slot', () => device.used < 3 * bucketBytes);
+    await until('rank 1 gives up slots', () => device.used < 4 * bucketBytes);
     assert.equal(device.used, 2 * bucketBytes);
     assert.equal((await succeeds(update)).verified, true);
     device.others = 0;

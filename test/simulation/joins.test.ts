@@ -184,7 +184,8 @@ test('a network that falls silent for a while only holds a join up', async () =>
     world.restore(world.hosts[0]!);
     const { seconds, verified } = await succeeds(joining);
     assert.equal(verified, true);
-    assert.ok(seconds > 5 && seconds < 9, `${seconds} s`);
+    // Messages too are late now and then, by some seconds.
+    assert.ok(seconds > 5 && seconds < 12, `${seconds} s`);
   });
 });
 
