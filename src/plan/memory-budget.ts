@@ -11,7 +11,7 @@ export const SLOTS = { pipelined: 3, serial: 2 } as const;
 
 /**
  * One slot more lets an owner upload its next bucket while the last is broadcast. Where few ranks take turns that is what
- * keeps their links busy (bench/results/gpu.md).
+ * keeps their links busy (bench/results/collective.md).
  */
 export const MOST_SLOTS = 4;
 
