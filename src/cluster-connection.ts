@@ -5,7 +5,7 @@ import { deadlines } from './actors/deadlines.ts';
 import { type ActorRef, ActorSystem } from './actors/kernel/index.ts';
 import type { SupervisorMessage } from './actors/messages.ts';
 import type { ClusterOptions } from './cluster-options.ts';
-import { PeerLostError } from './errors.ts';
+import { fromWire, PeerLostError, type WireError } from './errors.ts';
 import { systemClock } from './native-bridge/clock.ts';
 import { SharedDirectory } from './native-bridge/memory.ts';
 import { createLog } from './observe/log.ts';
@@ -31,13 +31,14 @@ export class ClusterConnection {
   readonly #transport: SpokeTransport;
   readonly #directory: SharedDirectory;
   /** Ends what is asked of a supervisor that is no more. */
-  readonly #lost = new AbortController();
+  readonly #lost: AbortSignal;
 
   private constructor(
     parts: Pick<ClusterConnection, 'system' | 'supervisor' | 'fabricSecret'>,
     process: OwnedProcess,
     transport: SpokeTransport,
     directory: SharedDirectory,
+    lost: AbortSignal,
   ) {
     this.system = parts.system;
     this.supervisor = parts.supervisor;
@@ -45,9 +46,7 @@ export class ClusterConnection {
     this.#process = process;
     this.#transport = transport;
     this.#directory = directory;
-    process.exited.then((how) => {
-      this.#lost.abort(new PeerLostError(`the supervisor process ended (${how})`));
-    });
+    this.#lost = lost;
   }
 
   /** Starts the supervisor, which starts the rest. On a throw nothing is left running. */
@@ -60,23 +59,31 @@ export class ClusterConnection {
     const keys = createClusterKeys();
     const fabricSecret = randomBytes(32).toString('hex');
     const log = createLog('cluster');
-    const child = startProcess('./processes/supervisor-process', import.meta.url, {
-      endpoint,
-      node,
-      keys,
-      ...(options.listen !== undefined && { remoteEndpoint: options.listen }),
-      instances: options.instances,
-      spareCheckpoints: options.spareCheckpoints ?? defaultSpareCheckpoints,
-      hosts: options.hosts ?? {},
-      fabricSecret,
-      host: {
-        name: hostname(),
-        directory: directory.path,
-        fabricAddresses: options.fabricAddresses ?? [],
-        devices: options.devices ?? defaultDevices(),
-        threads: Math.max(1, Math.floor(availableParallelism() / options.ranks)),
+    const lost = new AbortController();
+    const onFailure = (error: unknown) => lost.abort(fromWire(error as WireError));
+    const child = startProcess(
+      './processes/supervisor-process',
+      import.meta.url,
+      {
+        endpoint,
+        node,
+        keys,
+        ...(options.listen !== undefined && { remoteEndpoint: options.listen }),
+        instances: options.instances,
+        spareCheckpoints: options.spareCheckpoints ?? defaultSpareCheckpoints,
+        hosts: options.hosts ?? {},
+        fabricSecret,
+        host: {
+          name: hostname(),
+          directory: directory.path,
+          fabricAddresses: options.fabricAddresses ?? [],
+          devices: options.devices ?? defaultDevices(),
+          threads: Math.max(1, Math.floor(availableParallelism() / options.ranks)),
+        },
       },
-    });
+      onFailure,
+    );
+    child.exited.then((how) => lost.abort(new PeerLostError(`the supervisor process ended (${how})`)));
     try {
       const transport = await SpokeTransport.connect({
         node: nodeName('cluster'),
@@ -84,12 +91,14 @@ export class ClusterConnection {
         keys: spokeKeys(keys),
         clock: systemClock,
         log,
-        deadlineMilliseconds: deadlines.control,
+        deadlineMilliseconds: deadlines.start,
+        signal: lost.signal,
       });
       const random = { next: Math.random };
       const system = ActorSystem.create({ clock: systemClock, random, log, transport });
       const supervisor = system.wellKnown<SupervisorMessage>(node, 'supervisor');
-      return new ClusterConnection({ system, supervisor, fabricSecret }, child, transport, directory);
+      const parts = { system, supervisor, fabricSecret };
+      return new ClusterConnection(parts, child, transport, directory, lost.signal);
     } catch (error) {
       await child.stop(shutdownMilliseconds);
       directory.close();
@@ -103,7 +112,7 @@ export class ClusterConnection {
     fields: Parameters<typeof ask<E>>[3],
     deadlineMilliseconds: number,
   ): ReturnType<typeof ask<E>> {
-    const { signal } = this.#lost;
+    const signal = this.#lost;
     const supervisor = this.supervisor as ActorRef<never>;
     return ask(this.system, supervisor, exchange, fields, { deadlineMilliseconds, signal }).catch((error) => {
       throw signal.aborted ? signal.reason : error;

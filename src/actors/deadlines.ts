@@ -5,6 +5,8 @@
 export const deadlines = {
   /** A control message to a process of the cluster; a process may be busy encoding a large manifest. */
   control: 15_000,
+  /** A process that starts, until its hub has welcomed it: one of many on a busy machine. */
+  start: 60_000,
   /** Opening slots and sockets: device allocations zero their pages on the host device. */
   open: 60_000,
   /** Members of a communicator waiting for each other; the first one of a process loads NCCL. Less than `abort`. */

@@ -81,7 +81,7 @@ async function main(): Promise<void> {
     keys: configuration.keys,
     clock: systemClock,
     log,
-    deadlineMilliseconds: deadlines.control,
+    deadlineMilliseconds: deadlines.start,
   });
   let failed: (error: unknown) => void = () => {};
   const failure = new Promise((resolve) => {

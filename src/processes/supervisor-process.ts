@@ -5,7 +5,7 @@ import { SupervisorActor } from '../actors/supervisor.ts';
 import type { SupervisorPorts } from '../actors/supervisor-ports.ts';
 import { openCheckpoint } from '../checkpoint/source.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
-import { asFailure, UsageError } from '../errors.ts';
+import { asFailure, toWire, UsageError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
@@ -103,7 +103,9 @@ async function main(): Promise<void> {
 main().then(
   () => process.exit(0),
   (error) => {
-    createLog('supervisor').error({ code: asFailure(error).code }, asFailure(error).message);
+    const failure = asFailure(error);
+    if (process.send !== undefined) return void process.send(toWire(failure), () => process.exit(1));
+    createLog('supervisor').error({ code: failure.code }, failure.message);
     process.exit(1);
   },
 );

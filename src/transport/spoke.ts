@@ -1,6 +1,13 @@
 import { Dealer } from 'zeromq';
 import type { Envelope, PeerEvent, Transport } from '../actors/kernel/transport.ts';
-import { describe, PeerLostError, ProtocolError, UsageError, type WeightcastError } from '../errors.ts';
+import {
+  asFailure,
+  describe,
+  PeerLostError,
+  ProtocolError,
+  UsageError,
+  type WeightcastError,
+} from '../errors.ts';
 import type { Clock, Logger } from '../ports.ts';
 import { within } from '../within.ts';
 import { newCounters, type TransportCounters } from './counters.ts';
@@ -36,6 +43,8 @@ export interface SpokeOptions {
   readonly log: Logger;
   /** How long to wait for the hub's welcome. */
   readonly deadlineMilliseconds: number;
+  /** Ends that wait; `connect` rejects with its reason. */
+  readonly signal?: AbortSignal;
   /** Best the same as the hub's: each side acknowledges by its own window. */
   readonly limits?: Partial<TransportLimits>;
 }
@@ -70,7 +79,7 @@ export class SpokeTransport implements Transport {
   static async connect(options: SpokeOptions): Promise<SpokeTransport> {
     const transport = new SpokeTransport(options);
     try {
-      await transport.#join(options.deadlineMilliseconds);
+      await transport.#join(options.deadlineMilliseconds, options.signal);
       return transport;
     } catch (error) {
       await transport.close(0);
@@ -142,10 +151,13 @@ export class SpokeTransport implements Transport {
     closeLingering(this.#socket, deadline - this.#clock.now());
   }
 
-  async #join(deadlineMilliseconds: number): Promise<void> {
+  async #join(deadlineMilliseconds: number, signal?: AbortSignal): Promise<void> {
+    const onAbort = () => this.#settleWelcome?.(asFailure(signal!.reason));
     const welcomed = new Promise<void>((resolve, reject) => {
       this.#settleWelcome = (failure) => (failure === null ? resolve() : reject(failure));
     });
+    signal?.addEventListener('abort', onAbort);
+    if (signal?.aborted) onAbort();
     void this.#receive();
     void this.#knock();
     try {
@@ -155,6 +167,7 @@ export class SpokeTransport implements Transport {
           'it is not running, or has other keys',
       );
     } finally {
+      signal?.removeEventListener('abort', onAbort);
       this.#settleWelcome = null;
       this.#cancelTimer();
     }

@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { after, test } from 'node:test';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
+import { deadlines } from '../../src/actors/deadlines.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
+import { Cluster } from '../../src/index.ts';
 import { eventually, isRunning, startBench } from './harness.ts';
 
 test('the death of a rank ends the update with its name; the others live, and the next update works', async (t) => {
@@ -101,6 +105,20 @@ test('an engine worker that hangs ends the update at its timeout', async (t) => 
     },
   );
   assert.equal((await cluster.status()).instances[0]?.version, null);
+});
+
+test('a supervisor that cannot begin says why at once', async (t) => {
+  const taken = createServer().listen(0, '127.0.0.1');
+  t.after(() => taken.close());
+  await once(taken, 'listening');
+  const { port } = taken.address() as AddressInfo;
+  const instances = [{ name: 'engine', endpoint: 'http://127.0.0.1:1', ranks: [0] }];
+  const startedAt = performance.now();
+  await assert.rejects(Cluster.start({ ranks: 1, instances, listen: `tcp://127.0.0.1:${port}` }), {
+    name: 'UsageError',
+    message: `cannot listen on tcp://127.0.0.1:${port}: Address already in use`,
+  });
+  assert.ok(performance.now() - startedAt < deadlines.start / 2);
 });
 
 test('when the supervisor is killed everything of the cluster goes, and the caller hears of it', async (t) => {
