@@ -10,10 +10,11 @@ import { linkSlotCount, type Plan, stagingSlotCount } from '../plan/plan.ts';
 import { transfersOf } from '../plan/transfers.ts';
 import type { Clock } from '../ports.ts';
 import { deadlines } from './deadlines.ts';
-import type { Installed, Received } from './message-values.ts';
+import type { Installed, RankTimeline, Received } from './message-values.ts';
 import type { Carriage } from './messages.ts';
 import type { RankPorts } from './rank-ports.ts';
 import type { Receiving } from './receiving.ts';
+import { Spans } from './spans.ts';
 
 export interface AttemptOrder {
   readonly epoch: number;
@@ -38,6 +39,7 @@ interface SlotBuffers {
 export class Attempt {
   readonly epoch: number;
   readonly plan: Plan;
+  readonly spans = new Spans();
   readonly #manifest: Manifest;
   readonly #verify: boolean;
   readonly #ports: RankPorts;
@@ -203,9 +205,9 @@ export class Attempt {
     this.#staging = null;
   }
 
-  /** Spans of the pieces that came from other hosts. */
-  get readSpans(): Float64Array {
-    return this.#receiving?.spans ?? new Float64Array();
+  /** Of all exchanges so far, and of the pieces that came from other hosts. */
+  get timeline(): RankTimeline {
+    return this.spans.timeline(this.#ports.rank, this.#receiving?.spans ?? new Float64Array());
   }
 
   /** What other hosts gave. */

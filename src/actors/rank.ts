@@ -276,9 +276,7 @@ export class RankActor implements Actor<RankMessage> {
     attempt.connect().catch((error) => {
       context.tell(context.self, { type: 'bucket-failed', epoch: attempt.epoch, error: asFailure(error) });
     });
-    this.#stream = new Stream(attempt, this.#ports.rank, this.#slots, (slot, order) =>
-      context.tell(slot, order),
-    );
+    this.#stream = new Stream(attempt, this.#slots, (slot, order) => context.tell(slot, order));
     this.#stream.start();
   }
 
@@ -308,11 +306,11 @@ export class RankActor implements Actor<RankMessage> {
       return;
     }
     this.#reportProgress(context);
-    const { timeline, attempt } = this.#stream;
+    const { attempt } = this.#stream;
     if (!attempt.isOver) return await this.#nextExchange(attempt, context);
     this.#attempt = null;
     this.#stream = null;
-    this.#streamReply?.succeed({ timeline, installed: result, received: attempt.received });
+    this.#streamReply?.succeed({ timeline: attempt.timeline, installed: result, received: attempt.received });
     this.#streamReply = null;
   }
 

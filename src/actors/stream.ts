@@ -1,7 +1,5 @@
-import type { Interval } from '../native-bridge/addon.ts';
 import type { Attempt } from './attempt.ts';
 import type { ActorRef } from './kernel/index.ts';
-import type { RankTimeline } from './message-values.ts';
 import type { BucketMessage, RankMessage } from './messages.ts';
 
 /** The slots of a rank, each with the actor that stands for it. */
@@ -33,11 +31,9 @@ type StreamMessage = Extract<
  */
 export class Stream {
   readonly attempt: Attempt;
-  readonly #rank: number;
   readonly #slots: Slots;
   readonly #tell: (slot: ActorRef<BucketMessage>, message: BucketMessage) => void;
   readonly #owned: readonly number[];
-  readonly #spans = { h2d: [] as number[], broadcast: [] as number[], reload: [] as number[] };
 
   #nextCarry = 0;
   #issuing = false;
@@ -55,12 +51,10 @@ export class Stream {
 
   constructor(
     attempt: Attempt,
-    rank: number,
     slots: Slots,
     tell: (slot: ActorRef<BucketMessage>, message: BucketMessage) => void,
   ) {
     this.attempt = attempt;
-    this.#rank = rank;
     this.#slots = slots;
     this.#tell = tell;
     this.#slotTaken = new Array(attempt.linkSlots).fill(false);
@@ -73,16 +67,6 @@ export class Stream {
 
   get reloadedBytes(): number {
     return this.#reloadedBytes;
-  }
-
-  get timeline(): RankTimeline {
-    return {
-      rank: this.#rank,
-      read: this.attempt.readSpans,
-      h2d: Float64Array.from(this.#spans.h2d),
-      broadcast: Float64Array.from(this.#spans.broadcast),
-      reload: Float64Array.from(this.#spans.reload),
-    };
   }
 
   start(): void {
@@ -98,21 +82,21 @@ export class Stream {
   handle(message: StreamMessage): void {
     switch (message.type) {
       case 'staged':
-        this.#record('h2d', message.bucket, message.h2d);
+        this.attempt.spans.add('h2d', message.bucket, message.h2d);
         this.#staged.find(({ bucket }) => bucket === message.bucket)!.isReady = true;
         break;
       case 'uploaded-in-place':
-        this.#record('h2d', message.bucket, message.h2d);
+        this.attempt.spans.add('h2d', message.bucket, message.h2d);
         break;
       case 'broadcast-issued':
         this.#issuing = false;
         break;
       case 'broadcast-done':
-        this.#record('broadcast', message.bucket, message.broadcast);
+        this.attempt.spans.add('broadcast', message.bucket, message.broadcast);
         this.#staged = this.#staged.filter(({ bucket }) => bucket !== message.bucket);
         break;
       case 'reloaded':
-        this.#record('reload', message.bucket, message.reload);
+        this.attempt.spans.add('reload', message.bucket, message.reload);
         this.#slotTaken[message.bucket % this.attempt.linkSlots] = false;
         this.#reloaded += 1;
         this.#reloadedBytes += this.attempt.plan.bucketBytes[message.bucket]!;
@@ -170,9 +154,5 @@ export class Stream {
   #isLastOfMemory(bucket: number, staged: Staged | undefined): boolean {
     if (bucket === this.#owned.at(-1)) return true;
     return this.#givingUpStaging && staged !== undefined && staged === this.#staged.at(-1);
-  }
-
-  #record(stage: 'h2d' | 'broadcast' | 'reload', bucket: number, { startedAt, endedAt }: Interval): void {
-    this.#spans[stage].push(bucket, startedAt, endedAt);
   }
 }

@@ -12,6 +12,7 @@ test('an engine with a draft model takes everything twice, update after update',
     await cluster.register('v', model);
     const report = await cluster.update('v', { bucketBytes: 2 ** 20 });
     assert.equal(report.verified, true);
+    for (const { reload } of report.timelines) assert.equal(reload.length, 2 * 3 * report.buckets);
     await verifyWeights(engine.endpoint, await openCheckpoint(model));
   }
   const [instance] = (await cluster.status()).instances;
