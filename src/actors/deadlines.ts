@@ -25,8 +25,8 @@ export const deadlines = {
   connect: 10_000,
   /** One piece from another host, over a slow network that many share. */
   read: 60_000,
-  /** One broadcast: a bucket at the slowest link, and a peer that starts late. */
-  broadcast: 60_000,
   /** One answer of an engine worker: a bucket's copy, a post-hook that quantises. */
   workerLink: 120_000,
+  /** One broadcast: a bucket at the slowest link, and a peer whose slot is not free until its worker has answered. */
+  broadcast: 150_000,
 } as const;
