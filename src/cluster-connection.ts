@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import { availableParallelism, hostname } from 'node:os';
 import { ask } from './actors/conversation.ts';
 import { deadlines } from './actors/deadlines.ts';
@@ -60,6 +61,8 @@ export class ClusterConnection {
     const fabricSecret = randomBytes(32).toString('hex');
     const log = createLog('cluster');
     const lost = new AbortController();
+    // Every question that is under way listens.
+    setMaxListeners(0, lost.signal);
     const onFailure = (error: unknown) => lost.abort(fromWire(error as WireError));
     const child = startProcess(
       './processes/supervisor-process',
