@@ -4,6 +4,7 @@
 #include <exception>
 #include <utility>
 
+#include "memory/reserve.h"
 #include "system/failure.h"
 
 namespace weightcast {
@@ -30,6 +31,20 @@ namespace {
 constexpr uint64_t kLeastKept = uint64_t{1} << 20;
 /// The slots of one update: a staging slot and a link buffer, twice.
 constexpr size_t kMostKept = 4;
+
+/// In huge pages where the kernel can make them: every update an engine worker maps the slots anew, which costs it a
+/// fault for each 64 KiB otherwise.
+std::shared_ptr<Mapping> MakeMemory(const std::string& path, uint64_t bytes) {
+  std::shared_ptr<Mapping> memory = Mapping::CreateEmpty(path, bytes);
+  try {
+    ReserveJob reserve(memory, nullptr);
+    for (size_t piece = 0; piece < reserve.pieces(); piece++) reserve.Run(piece);
+  } catch (...) {
+    memory->Unlink();
+    throw;
+  }
+  return memory;
+}
 
 /// What processes left behind that were all killed is no device: its capacity must not bind the next one.
 const std::string& WithoutRemains(const std::string& directory) {
@@ -78,12 +93,12 @@ HostDevice::Block HostDevice::MakeBlock(uint64_t bytes) {
   const std::string path = ledger_->AllocationPath(number);
   try {
     try {
-      return {number, Mapping::Create(path, bytes)};
+      return {number, MakeMemory(path, bytes)};
     } catch (const Failure&) {
       // The machine may be short of the memory that kept blocks still take.
       if (kept_.empty()) throw;
       RemoveKept();
-      return {number, Mapping::Create(path, bytes)};
+      return {number, MakeMemory(path, bytes)};
     }
   } catch (...) {
     ledger_->Strike(number);

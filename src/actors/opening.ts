@@ -34,6 +34,19 @@ interface Prepared {
   readonly planDigests: readonly string[];
 }
 
+interface PlannedGroup {
+  readonly ranks: readonly RankMember[];
+  readonly keeper: CommunicatorKeeper;
+  readonly prepared: readonly Prepared[];
+  readonly planned: Planned;
+}
+
+/** An epoch in which nothing is taken yet. */
+export interface Planning {
+  readonly epoch: number;
+  readonly groups: readonly PlannedGroup[];
+}
+
 /** A rank that refuses even after this many smaller plans is not short of memory for a moment. */
 const planningAttempts = 4;
 
@@ -49,20 +62,8 @@ export class Opener {
     this.#sources = sources;
   }
 
-  /** Plans for the memory there is; an allocation that fails all the same is answered with a smaller plan. */
-  async open(): Promise<Opening> {
-    for (let attempt = 1; attempt <= planningAttempts; attempt += 1) {
-      const opening = await this.#attempt();
-      if (opening !== null) return opening;
-    }
-    const refusing = [...this.#ceilings.keys()].join(', ');
-    throw new MemoryError(
-      `rank ${refusing} refused its slots ${planningAttempts} times; free device memory there`,
-    );
-  }
-
-  /** Null after pressure. */
-  async #attempt(): Promise<Opening | null> {
+  /** Begins an epoch and plans for the memory there is. Takes nothing. */
+  async plan(): Promise<Planning> {
     const { order } = this.#scope;
     const epoch = order.nextEpoch();
     const members = groupsOf(order.ranks);
@@ -74,17 +75,43 @@ export class Opener {
       prepared.map((group, index) => this.#plan(epoch, group, keepers[index]!)),
     );
     const groups = members.map((ranks, index) => {
-      return { ranks, plan: planned[index]!.plan, mirrors: mirrorsOf(planned[index]!, ranks) };
+      return { ranks, keeper: keepers[index]!, prepared: prepared[index]!, planned: planned[index]! };
+    });
+    return { epoch, groups };
+  }
+
+  /**
+   * Opens what was planned, or plans now if `planning` is null; an allocation that fails all the same is answered with
+   * a smaller plan.
+   */
+  async open(planning: Planning | null): Promise<Opening> {
+    for (let attempt = 1; attempt <= planningAttempts; attempt += 1) {
+      const opening = await this.#attempt(attempt === 1 && planning !== null ? planning : await this.plan());
+      if (opening !== null) return opening;
+    }
+    const refusing = [...this.#ceilings.keys()].join(', ');
+    throw new MemoryError(
+      `rank ${refusing} refused its slots ${planningAttempts} times; free device memory there`,
+    );
+  }
+
+  /** Null after pressure. */
+  async #attempt({ epoch, groups: planned }: Planning): Promise<Opening | null> {
+    const groups = planned.map(({ ranks, planned: outcome }) => {
+      return { ranks, plan: outcome.plan, mirrors: mirrorsOf(outcome, ranks) };
     });
     for (const { mirrors } of groups) this.#scope.mirrors.push(...mirrors);
-    await this.#sources.lend(epoch, planned);
+    await this.#sources.lend(
+      epoch,
+      planned.map((group) => group.planned),
+    );
     const answers = await this.#scope.allOrAbandon(
       epoch,
-      prepared.map((group, index) => this.#openGroup(epoch, group, planned[index]!, keepers[index]!)),
+      planned.map((group) => this.#openGroup(epoch, group)),
     );
     const links = new Map<number, string>();
-    for (const [index, group] of prepared.entries()) this.#note(group, answers[index]!, links);
-    if (links.size < order.ranks.length) {
+    for (const [index, { prepared }] of planned.entries()) this.#note(prepared, answers[index]!, links);
+    if (links.size < this.#scope.order.ranks.length) {
       await this.#scope.abandon(epoch, 'planning again after memory pressure');
       return null;
     }
@@ -131,17 +158,12 @@ export class Opener {
     return ask(context, planner, toPlanner.plan, question, this.#scope.within(deadlines.plan));
   }
 
-  async #openGroup(
-    epoch: number,
-    group: readonly Prepared[],
-    planned: Planned,
-    keeper: CommunicatorKeeper,
-  ): Promise<Opened[]> {
+  async #openGroup(epoch: number, { keeper, prepared, planned }: PlannedGroup): Promise<Opened[]> {
     const { context, order } = this.#scope;
     const { checkpoint, options } = order;
     const { plan } = planned;
     const communicator = keeper.offer();
-    const opens = group.map(({ member, freeBytes, layouts, planDigests }) => {
+    const opens = prepared.map(({ member, freeBytes, layouts, planDigests }) => {
       const question = {
         epoch,
         version: versionOf(checkpoint),

@@ -22,6 +22,12 @@ const timelineBytes = 4 * 2 ** 20;
 const leastResumeMilliseconds = 5_000;
 
 /**
+ * Engines that take longer to say that they are ready may have started meanwhile and taken device memory: what was
+ * planned before is out of date. Less than what lies between two questions to an engine.
+ */
+const readyMilliseconds = 100;
+
+/**
  * One update from prepare to verify, told in order. It holds no state that outlives it: the supervisor commits what
  * it returns. Whatever fails, every rank has given back what it took before this rejects.
  */
@@ -53,10 +59,7 @@ export class Update {
   async run(): Promise<UpdateOutcome> {
     const startedAt = this.#scope.context.clock.now();
     try {
-      this.#awaited = 'engines to be ready';
-      await this.#awaitEngines();
-      this.#awaited = 'ranks to prepare';
-      const opening = await new Opener(this.#scope, this.#sources).open();
+      const opening = await this.#open();
       this.#awaited = 'engines to pause';
       await this.#pauseEngines(opening);
       this.#awaited = 'engines to install it';
@@ -116,6 +119,27 @@ export class Update {
     return [];
   }
 
+  /** Ranks prepare while engines are asked whether they are ready; nothing is taken before all of them are. */
+  async #open(): Promise<Opening> {
+    const { clock } = this.#scope.context;
+    const opener = new Opener(this.#scope, this.#sources);
+    this.#awaited = 'engines to be ready';
+    const askedAt = clock.now();
+    let readyAt = askedAt;
+    const engines = this.#awaitEngines().then(() => {
+      readyAt = clock.now();
+      this.#awaited = 'ranks to prepare';
+    });
+    const planning = opener.plan();
+    try {
+      await Promise.all([engines, planning]);
+    } catch (thrown) {
+      await Promise.allSettled([...this.#scope.abandonBridges(asFailure(thrown).message), planning]);
+      throw thrown;
+    }
+    return opener.open(readyAt - askedAt <= readyMilliseconds ? await planning : null);
+  }
+
   async #awaitEngines(): Promise<void> {
     const timeoutMilliseconds = this.#scope.left(deadlines.engineHealthy);
     // As with every call of a bridge: it ends in time by itself, and says so in better words.
@@ -123,12 +147,7 @@ export class Update {
     const asks = this.#scope.order.instances.map(({ bridge }) =>
       ask(this.#scope.context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within),
     );
-    try {
-      await Promise.all(asks);
-    } catch (thrown) {
-      await Promise.allSettled(this.#scope.abandonBridges(asFailure(thrown).message));
-      throw thrown;
-    }
+    await Promise.all(asks);
   }
 
   // ── pause, resume ────────────────────────────────────────────────────────────────────────────────────────────
@@ -186,12 +205,13 @@ export class Update {
     const within = this.#scope.within(timeoutMilliseconds + deadlines.control);
     const deviceOf = new Map(ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     this.#scope.order.onEnginesTouched();
+    // Ranks first: a trigger is an HTTP request, and making it delayed the first upload by a millisecond.
+    const streams = ranks.map(({ ref }) => ask(this.#scope.context, ref, toRank.stream, { epoch }, within));
     const triggers = instances.map(({ bridge, ranks: members, resetCache }) => {
       const own = Object.fromEntries(members.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
       const order = { epoch, links: own, version, resetCache, timeoutMilliseconds };
       return ask(this.#scope.context, bridge, toBridge.trigger, order, within);
     });
-    const streams = ranks.map(({ ref }) => ask(this.#scope.context, ref, toRank.stream, { epoch }, within));
     await this.#scope.allOrAbandon<unknown>(epoch, [...triggers, ...streams]);
     return Promise.all(streams);
   }

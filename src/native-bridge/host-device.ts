@@ -19,7 +19,12 @@ export class HostDevice implements Device {
   readonly uuid: string;
   /** What is emulated has no place. */
   readonly numaNode = null;
-  readonly bucketBytes = 32 * 2 ** 20;
+  /**
+   * What goes between two buckets, an answer of the engine worker and the next order to it, takes a third of a
+   * millisecond of two busy cores. Brought into an engine on two cores that copy 37 GB/s, 1 GiB took 97 ms in buckets of
+   * 32 MiB and 78 ms in these.
+   */
+  readonly bucketBytes = 64 * 2 ** 20;
   readonly #native: NativeHostDevice;
   readonly #pool: ThreadPool;
 
