@@ -205,7 +205,7 @@ export class Update {
     const within = this.#scope.within(timeoutMilliseconds + deadlines.control);
     const deviceOf = new Map(ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     this.#scope.order.onEnginesTouched();
-    // Ranks first: a trigger is an HTTP request, and making it delayed the first upload by a millisecond.
+    // Ranks first: the first upload need not wait until the HTTP requests are made.
     const streams = ranks.map(({ ref }) => ask(this.#scope.context, ref, toRank.stream, { epoch }, within));
     const triggers = instances.map(({ bridge, ranks: members, resetCache }) => {
       const own = Object.fromEntries(members.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
