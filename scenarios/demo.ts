@@ -19,7 +19,7 @@ interface Options {
   readonly checkpoint?: string;
   readonly ranks: string;
   readonly deviceMemory?: string;
-  readonly bucket?: string;
+  readonly bucket: string;
   readonly json?: string;
   readonly timeline?: string;
   readonly dump?: string;
@@ -42,7 +42,8 @@ const program = new Command('npm run demo --')
     '--device-memory <bytes>',
     "size of each device; the engine's model and the update share it (default: ample)",
   )
-  .option('--bucket <bytes>', 'size of a bucket (default: the smallest that keeps the link busy)')
+  // Smaller than ranks take by themselves, so that the picture of a small model shows the stages overlap.
+  .option('--bucket <bytes>', 'size of a bucket', '32MiB')
   .option('--json <file>', 'write the figures as JSON')
   .option('--timeline <file>', 'write a Chrome trace of the three stages, for Perfetto')
   .option('--dump <directory>', 'write the weights that the engine holds after the update, as safetensors')
@@ -52,7 +53,7 @@ const program = new Command('npm run demo --')
 async function demo(options: Options, signal: AbortSignal): Promise<void> {
   const ranks = parseCount(options.ranks, '--ranks');
   const size = parseBytes(options.size, '--size');
-  const bucketBytes = options.bucket === undefined ? undefined : parseBytes(options.bucket, '--bucket');
+  const bucketBytes = parseBytes(options.bucket, '--bucket');
   const scratch = mkdtempSync(join(tmpdir(), 'weightcast-demo-'));
   // Devices of its own: a demo must not meet another one on the same machine.
   const deviceNamespace = basename(scratch);
@@ -87,10 +88,7 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
 
     const name = basename(resolve(model));
     await interruptible(cluster.register(name, model), signal);
-    const report = await interruptible(
-      cluster.update(name, bucketBytes === undefined ? {} : { bucketBytes }),
-      signal,
-    );
+    const report = await interruptible(cluster.update(name, { bucketBytes }), signal);
     narrator.end();
     await interruptible(verifyWeights(engine.endpoint, index), signal);
     await interruptible(dumpWeights(engine, options.dump), signal);

@@ -124,20 +124,20 @@ export class Update {
     const { clock } = this.#scope.context;
     const opener = new Opener(this.#scope, this.#sources);
     this.#awaited = 'engines to be ready';
-    const askedAt = clock.now();
-    let readyAt = askedAt;
-    const engines = this.#awaitEngines().then(() => {
-      readyAt = clock.now();
-      this.#awaited = 'ranks to prepare';
-    });
     const planning = opener.plan();
+    // Its failure counts only if engines were ready all the time.
+    planning.catch(() => {});
+    const askedAt = clock.now();
     try {
-      await Promise.all([engines, planning]);
+      await this.#awaitEngines();
     } catch (thrown) {
       await Promise.allSettled([...this.#scope.abandonBridges(asFailure(thrown).message), planning]);
       throw thrown;
     }
-    return opener.open(readyAt - askedAt <= readyMilliseconds ? await planning : null);
+    this.#awaited = 'ranks to prepare';
+    if (clock.now() - askedAt <= readyMilliseconds) return opener.open(await planning);
+    await Promise.allSettled([planning]);
+    return opener.open(null);
   }
 
   async #awaitEngines(): Promise<void> {
