@@ -35,6 +35,20 @@ test('memory pressure in the middle of an update costs the staging slots, and no
   });
 });
 
+test('a device that is full until its engine is ready does not end the update', async () => {
+  await onStage({}, async ({ world, user, succeeds, wait }) => {
+    const [engine] = world.engines;
+    const device = world.devices[0]!;
+    engine!.kill();
+    device.others = device.free;
+    const update = user.update('a', { bucketBytes });
+    await wait(1_000);
+    device.others = 0;
+    engine!.restart();
+    assert.equal((await succeeds(update)).mode, 'pipelined');
+  });
+});
+
 test('a slow device slows the update down, and does nothing else', async () => {
   await onStage({}, async ({ world, user, succeeds }) => {
     const fast = await succeeds(user.update('a', { bucketBytes }));
