@@ -29,7 +29,7 @@ export interface BenchOptions {
 }
 
 export async function startBench(test: Scope, options: BenchOptions): Promise<Bench> {
-  const { ranks, bytes = 8 * 2 ** 20, deviceCapacity = 2 ** 30, faults, onProgress, draftModel } = options;
+  const { ranks, bytes = 8 * 2 ** 20, deviceCapacity = 2 ** 27, faults, onProgress, draftModel } = options;
   const ends: (() => Promise<unknown>)[] = [];
   test.after(async () => {
     for (const end of ends.reverse()) await end();
