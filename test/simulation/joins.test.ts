@@ -174,7 +174,8 @@ test('a joiner that dies is named; who serves goes on, and it can join again', a
 });
 
 test('a network that falls silent for a while only holds a join up', async () => {
-  await onStage(hosts, async (stage) => {
+  // A run in which no message of the actors is late by seconds as well.
+  await onStage({ ...hosts, seed: 2 }, async (stage) => {
     const { world, succeeds, wait } = stage;
     await add(stage, 1);
     const joining = join(stage, 1);
@@ -184,8 +185,7 @@ test('a network that falls silent for a while only holds a join up', async () =>
     world.restore(world.hosts[0]!);
     const { seconds, verified } = await succeeds(joining);
     assert.equal(verified, true);
-    // Messages too are late now and then, by some seconds.
-    assert.ok(seconds > 5 && seconds < 12, `${seconds} s`);
+    assert.ok(seconds > 5 && seconds < 9, `${seconds} s`);
   });
 });
 
