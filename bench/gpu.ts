@@ -2,8 +2,8 @@
  * `npm run bench:gpu`: whole updates into engine workers in Python, with real torch, on one GPU. WEIGHTCAST_PYTHON names
  * an interpreter with torch, pyzmq and msgpack; WEIGHTCAST_CHECKPOINT_ENGINE the original's worker.py, without which its
  * rows are left out; WEIGHTCAST_NCCL an NCCL 2.30.7 or newer, without which those through NCCL are. Arguments: the parts
- * to measure, of `one`, `original`, `fixed`, `shared` and `apart` (of two GPUs); by default all. With `sweep` among them other bucket sizes are
- * tried too, and no results are written.
+ * to measure, of `one`, `original`, `fixed`, `shared` and `apart` (which takes two GPUs); by default all. With `sweep`
+ * among them other bucket sizes are tried too, and no results are written.
  */
 import { writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -58,23 +58,37 @@ function add(
   console.log(`${name.padEnd(80)} ${value.toFixed(3).padStart(10)} ${unit}`);
 }
 
-async function startEngine(link: LinkKind, original: string | null): Promise<PythonEngine> {
-  const engine = await PythonEngine.start(scope, { link, places: [place(0)], original });
+async function startEngine(
+  link: LinkKind,
+  original: string | null = null,
+  places = [place(0)],
+): Promise<PythonEngine> {
+  const engine = await PythonEngine.start(scope, { link, places, original });
   engine.quiet = true;
   return engine;
 }
 
 /** With a cluster that ends with the call. */
 async function withCluster(
+  starting: Promise<Cluster>,
   engines: readonly PythonEngine[],
-  link: LinkKind,
   use: (subject: Subject) => Promise<void>,
 ): Promise<void> {
-  const cluster = await startClusterOnOneGpu(engines, link);
+  const cluster = await starting;
   try {
     await use({ cluster, engines });
   } finally {
     await cluster.stop();
+  }
+}
+
+/** Ranks of clusters that `use` starts are joined in that way. */
+async function joinedBy(kind: CollectiveKind, use: () => Promise<void>): Promise<void> {
+  process.env.WEIGHTCAST_COLLECTIVE = kind;
+  try {
+    await use();
+  } finally {
+    delete process.env.WEIGHTCAST_COLLECTIVE;
   }
 }
 
@@ -159,7 +173,7 @@ async function measureAlone(
   small: LayerFiles,
   limit: LinkLimit | null,
 ) {
-  await withCluster([engine], link, async (subject) => {
+  await withCluster(startClusterOnOneGpu([engine], link), [engine], async (subject) => {
     const { cluster } = subject;
     await cluster.register('large', large.paths);
     await cluster.register('small', small.paths);
@@ -204,9 +218,8 @@ async function measureShared(
   kind: CollectiveKind,
   files: readonly string[],
 ) {
-  process.env.WEIGHTCAST_COLLECTIVE = kind;
   const name = `${engines.length} ranks on the GPU, ${kind}`;
-  await withCluster(engines, 'weightcast', async (subject) => {
+  await withCluster(startClusterOnOneGpu(engines, 'weightcast'), engines, async (subject) => {
     await subject.cluster.register('shared', files);
     const sizes = [null, ...(sweeps ? sweepBuckets : [])];
     for (const size of sizes) {
@@ -221,26 +234,20 @@ async function measureShared(
       if (size === null) keepTimeline(`${engines.length}-ranks-${kind}`, updates);
     }
   });
-  delete process.env.WEIGHTCAST_COLLECTIVE;
 }
 
 /** One engine of two workers, each with its rank on a GPU of their own, against the links of both at once. */
 async function measureApart(kind: CollectiveKind, large: LayerFiles, limit: LinkLimit) {
-  process.env.WEIGHTCAST_COLLECTIVE = kind;
-  const engine = await PythonEngine.start(scope, { link: 'weightcast', places: [place(0), place(1)] });
-  engine.quiet = true;
+  const engine = await startEngine('weightcast', null, [place(0), place(1)]);
   const instances = [{ name: 'engine', endpoint: engine.endpoint, ranks: [0, 1] }];
-  const cluster = await Cluster.start({ ranks: 2, instances, devices: { kind: 'cuda', indices: [0, 1] } });
-  try {
-    await cluster.register('large', large.paths);
-    const updates = await repeat({ cluster, engines: [engine] }, 'large', { verify: false }, limit, rounds);
+  const starting = Cluster.start({ ranks: 2, instances, devices: { kind: 'cuda', indices: [0, 1] } });
+  await withCluster(starting, [engine], async (subject) => {
+    await subject.cluster.register('large', large.paths);
+    const updates = await repeat(subject, 'large', { verify: false }, limit, rounds);
     addAgainstLimit(`2 ranks on 2 GPUs, ${kind}`, updates, {});
     keepTimeline(`2-gpus-${kind}`, updates);
-  } finally {
-    await cluster.stop();
-    await Promise.all(engine.workers.map((worker) => worker.kill()));
-    delete process.env.WEIGHTCAST_COLLECTIVE;
-  }
+  });
+  await Promise.all(engine.workers.map((worker) => worker.kill()));
 }
 
 /** Says why NCCL is not among them. */
@@ -257,7 +264,7 @@ function usableKinds(): readonly CollectiveKind[] {
 
 async function main(): Promise<void> {
   const original = originalWorker();
-  const starting = [startEngine('weightcast', null), startEngine('weightcast', null)];
+  const starting = [startEngine('weightcast'), startEngine('weightcast')];
   const pool = new ThreadPool(Math.max(1, Math.floor(availableParallelism() / 2)));
   const directory = `/dev/shm/bench-weightcast-${process.pid}`;
   const large = await LayerFiles.write(
@@ -284,15 +291,15 @@ async function main(): Promise<void> {
   if (wanted('shared')) {
     const kinds = usableKinds();
     const files = large.paths.slice(0, sharedLayers);
-    for (const kind of kinds) await measureShared(engines, kind, files);
-    engines.push(...(await Promise.all([0, 1].map(() => startEngine('weightcast', null)))));
-    for (const kind of kinds) await measureShared(engines, kind, files);
+    for (const kind of kinds) await joinedBy(kind, () => measureShared(engines, kind, files));
+    engines.push(...(await Promise.all([0, 1].map(() => startEngine('weightcast')))));
+    for (const kind of kinds) await joinedBy(kind, () => measureShared(engines, kind, files));
   }
   limit?.close();
   if (wanted('apart') && gpus.length < 2) console.log('without two GPUs: there is one in this machine');
   else if (wanted('apart')) {
     const both = await LinkLimit.prepare([0, 1], large.mappings);
-    for (const kind of usableKinds()) await measureApart(kind, large, both);
+    for (const kind of usableKinds()) await joinedBy(kind, () => measureApart(kind, large, both));
     both.close();
   }
 }
