@@ -34,10 +34,16 @@ interface Prepared {
   readonly planDigests: readonly string[];
 }
 
-interface PlannedGroup {
+interface Group {
   readonly ranks: readonly RankMember[];
   readonly keeper: CommunicatorKeeper;
+}
+
+interface PreparedGroup extends Group {
   readonly prepared: readonly Prepared[];
+}
+
+interface PlannedGroup extends PreparedGroup {
   readonly planned: Planned;
 }
 
@@ -66,18 +72,14 @@ export class Opener {
   async plan(): Promise<Planning> {
     const { order } = this.#scope;
     const epoch = order.nextEpoch();
-    const members = groupsOf(order.ranks);
-    const keepers = members.map((group) => order.communicators.of(group));
+    const groups = groupsOf(order.ranks).map((ranks) => ({ ranks, keeper: order.communicators.of(ranks) }));
     const prepared = await Promise.all(
-      members.map((group, index) => this.#prepare(epoch, group, keepers[index]!)),
+      groups.map(async (group) => ({ ...group, prepared: await this.#prepare(epoch, group) })),
     );
     const planned = await Promise.all(
-      prepared.map((group, index) => this.#plan(epoch, group, keepers[index]!)),
+      prepared.map(async (group) => ({ ...group, planned: await this.#plan(epoch, group) })),
     );
-    const groups = members.map((ranks, index) => {
-      return { ranks, keeper: keepers[index]!, prepared: prepared[index]!, planned: planned[index]! };
-    });
-    return { epoch, groups };
+    return { epoch, groups: planned };
   }
 
   /**
@@ -85,9 +87,11 @@ export class Opener {
    * a smaller plan.
    */
   async open(planning: Planning | null): Promise<Opening> {
+    let next = planning;
     for (let attempt = 1; attempt <= planningAttempts; attempt += 1) {
-      const opening = await this.#attempt(attempt === 1 && planning !== null ? planning : await this.plan());
+      const opening = await this.#attempt(next ?? (await this.plan()));
       if (opening !== null) return opening;
+      next = null;
     }
     const refusing = [...this.#ceilings.keys()].join(', ');
     throw new MemoryError(
@@ -96,58 +100,50 @@ export class Opener {
   }
 
   /** Null after pressure. */
-  async #attempt({ epoch, groups: planned }: Planning): Promise<Opening | null> {
-    const groups = planned.map(({ ranks, planned: outcome }) => {
-      return { ranks, plan: outcome.plan, mirrors: mirrorsOf(outcome, ranks) };
+  async #attempt({ epoch, groups }: Planning): Promise<Opening | null> {
+    const opened = groups.map(({ ranks, planned }) => {
+      return { ranks, plan: planned.plan, mirrors: mirrorsOf(planned, ranks) };
     });
-    for (const { mirrors } of groups) this.#scope.mirrors.push(...mirrors);
-    await this.#sources.lend(
-      epoch,
-      planned.map((group) => group.planned),
-    );
-    const answers = await this.#scope.allOrAbandon(
-      epoch,
-      planned.map((group) => this.#openGroup(epoch, group)),
-    );
+    for (const { mirrors } of opened) this.#scope.mirrors.push(...mirrors);
+    const plans = groups.map(({ planned }) => planned);
+    await this.#sources.lend(epoch, plans);
+    const opens = groups.map((group) => this.#openGroup(epoch, group));
+    const answers = await this.#scope.allOrAbandon(epoch, opens);
     const links = new Map<number, string>();
-    for (const [index, { prepared }] of planned.entries()) this.#note(prepared, answers[index]!, links);
+    for (const [index, { prepared }] of groups.entries()) this.#note(prepared, answers[index]!, links);
     if (links.size < this.#scope.order.ranks.length) {
       await this.#scope.abandon(epoch, 'planning again after memory pressure');
       return null;
     }
     await this.#scope.allOrAbandon(epoch, [this.#sources.announce(answers.flat())]);
-    return { epoch, groups, links };
+    return { epoch, groups: opened, links };
   }
 
   /** Asks a group for what a plan depends on, and one of it for a communicator if there is none to use again. */
-  async #prepare(
-    epoch: number,
-    group: readonly RankMember[],
-    keeper: CommunicatorKeeper,
-  ): Promise<Prepared[]> {
+  async #prepare(epoch: number, { ranks, keeper }: Group): Promise<Prepared[]> {
     const { context } = this.#scope;
-    const missing = keeper.missing(group);
+    const missing = keeper.missing(ranks);
     const answers = await Promise.all(
-      group.map(({ ref }, index) => {
+      ranks.map(({ ref }, index) => {
         const question = { epoch, createCommunicator: index === 0 ? missing : null };
         return ask(context, ref, toRank.prepare, question, this.#scope.within(deadlines.control));
       }),
     );
     keeper.hold(answers[0]!.createdCommunicator);
     return answers.map(({ freeBytes, ...answer }, index) => {
-      const member = group[index]!;
+      const member = ranks[index]!;
       const ceiling = this.#ceilings.get(member.rank) ?? Number.POSITIVE_INFINITY;
       return { ...answer, member, freeBytes: Math.min(freeBytes, ceiling) };
     });
   }
 
-  #plan(epoch: number, group: readonly Prepared[], keeper: CommunicatorKeeper): Promise<Planned> {
+  #plan(epoch: number, { prepared, keeper }: PreparedGroup): Promise<Planned> {
     const { context, order } = this.#scope;
     const { checkpoint, options, planner } = order;
-    const usualBucketBytes = [keeper.leastBucketBytes, ...group.map(({ bucketBytes }) => bucketBytes)];
+    const usualBucketBytes = [keeper.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes)];
     const question = {
       layout: checkpoint.layout,
-      ranks: group.map(({ member, freeBytes }) => ({ ...asFabricRank(member), freeBytes })),
+      ranks: prepared.map(({ member, freeBytes }) => ({ ...asFabricRank(member), freeBytes })),
       sources: [...order.readyRanks().map(asFabricRank), ...foreignRanks(checkpoint)],
       copies: [...checkpoint.copies],
       lost: [...checkpoint.lost],

@@ -6,8 +6,7 @@ import {
   OutOfDeviceMemoryError,
   WeightcastError,
 } from '../errors.ts';
-import { MOST_SLOTS, SLOTS } from '../plan/memory-budget.ts';
-import type { Plan } from '../plan/plan.ts';
+import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS, type Plan } from '../plan/plan.ts';
 import { Attempt } from './attempt.ts';
 import { BucketActor } from './bucket.ts';
 import { HeldCommunicator } from './held-communicator.ts';
@@ -64,8 +63,8 @@ export class RankActor implements Actor<RankMessage> {
     const several = (length: number, name: string) =>
       Array.from({ length }, (_, slot) => spawn(`${name}-bucket-${slot}`));
     this.#slots = {
-      staging: several(MOST_SLOTS - SLOTS.serial, 'staging'),
-      links: several(SLOTS.pipelined, 'link'),
+      staging: several(MOST_STAGING_SLOTS, 'staging'),
+      links: several(MOST_LINK_SLOTS, 'link'),
     };
     context.tell(this.#supervisor, {
       type: 'rank-ready',

@@ -143,9 +143,11 @@ export class Stream {
     this.#issuing = !this.attempt.isAlone;
     this.#slotTaken[slot] = true;
     const letsGo = this.#isLastOfMemory(bucket, staged);
-    if (staged !== undefined) staged.isCarried = true;
-    if (staged !== undefined && letsGo) this.#isStagingOver = true;
-    const from = !this.attempt.owns(bucket) ? 'peer' : staged !== undefined ? 'staging' : 'host';
+    if (staged !== undefined) {
+      staged.isCarried = true;
+      this.#isStagingOver = letsGo;
+    }
+    const from = staged !== undefined ? 'staging' : this.attempt.owns(bucket) ? 'host' : 'peer';
     this.#tell(this.#slots.links[slot]!, { type: 'carry', attempt: this.attempt, bucket, from, letsGo });
     return true;
   }

@@ -1,7 +1,10 @@
-import type { Mode } from './memory-budget.ts';
+import { MOST_SLOTS, type Mode, SLOTS } from './memory-budget.ts';
 
-/** One fills while the other is read. */
-const leastLinkSlots = 2;
+/** One fills while the other is read; serial mode has no others. */
+const leastLinkSlots = SLOTS.serial;
+export const MOST_STAGING_SLOTS = MOST_SLOTS - leastLinkSlots;
+/** Those of a rank that is alone. */
+export const MOST_LINK_SLOTS = SLOTS.pipelined;
 
 /**
  * Which bucket goes from which owner, in what order, in which mode; in columns, as a manifest. Bucket `b` is the

@@ -2,7 +2,7 @@ import { bridgesOfGroup } from '../actors/bridge-group.ts';
 import type { Envelope, SystemCensus } from '../actors/kernel/index.ts';
 import type { ClusterStatus, UpdateReport } from '../actors/message-values.ts';
 import { decodeManifest } from '../checkpoint/manifest.ts';
-import { MOST_SLOTS, SLOTS } from '../plan/memory-budget.ts';
+import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../plan/plan.ts';
 import type { SimulatedCluster } from './cluster.ts';
 import type { SimulatedProcess } from './process.ts';
 import type { Trace } from './trace.ts';
@@ -72,7 +72,7 @@ export function checkIdle(cluster: SimulatedCluster): void {
   }
   for (const { process } of ranks.values()) {
     // Itself, and one for each slot.
-    const actors = 1 + SLOTS.pipelined + MOST_SLOTS - SLOTS.serial;
+    const actors = 1 + MOST_STAGING_SLOTS + MOST_LINK_SLOTS;
     if (process !== null) expectAtMost(trace, process, { ...none, actors, watches: 1 });
   }
   for (const { process, writer } of users) {
