@@ -92,7 +92,9 @@ Napi::Function FabricObject::Define(Napi::Env env) {
 
 FabricObject::FabricObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FabricObject>(info) {
   Guarded(info.Env(), [&] {
-    fabric_ = std::make_shared<Fabric>(OptionsArgument(ObjectArgument(info[0], "options")));
+    const Napi::Object options = ObjectArgument(info[0], "options");
+    fabric_ = std::make_shared<Fabric>(OptionsArgument(options));
+    pool_ = Napi::Persistent(options.Get("pool").As<Napi::Object>());
   });
   ending_ = Environment::Of(info.Env()).endings().Add([fabric = fabric_.get()] { fabric->Close(); });
 }

@@ -27,6 +27,8 @@ class FabricObject : public Napi::ObjectWrap<FabricObject> {
 
   /// Null if the constructor threw.
   std::shared_ptr<Fabric> fabric_;
+  /// The ThreadPool, whose threads write into memory of JavaScript: only its object has them stopped before that goes.
+  Napi::ObjectReference pool_;
   Endings::Registration ending_;
 };
 
