@@ -339,7 +339,7 @@ function turnsOf(rank: number, { owners }: Plan): ReadonlyMap<number, number> {
 function takeSlots(plan: Plan, { device, rank }: RankPorts): SlotBuffers {
   const link = device.allocate(linkSlotCount(plan) * plan.slotBytes);
   try {
-    const slots = plan.owners.includes(rank) ? stagingSlotCount(plan) : 0;
+    const slots = Math.min(stagingSlotCount(plan), turnsOf(rank, plan).size);
     return { link, staging: slots > 0 ? device.allocate(slots * plan.slotBytes) : null };
   } catch (error) {
     link.free();

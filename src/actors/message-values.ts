@@ -135,7 +135,7 @@ export const updateReport = z.object({
   /** Who gave them. */
   received: z.array(received),
   buckets: z.int(),
-  /** What a rank took of device memory: so many slots of so many bytes. */
+  /** What a rank took of device memory at most: so many slots of so many bytes. */
   slots: z.int(),
   slotBytes: bytes,
   /** The whole update, from prepare to commit. */

@@ -16,7 +16,7 @@ export interface Plan {
   /** `layoutDigest` of the manifest whose rows the plan speaks of. */
   readonly layout: string;
   readonly mode: Mode;
-  /** What a rank takes of device memory, in slots; one that owns no bucket takes none for staging. */
+  /** What a rank may take of device memory, in slots; it takes no more than it has buckets for. */
   readonly slots: number;
   /** Of each slot, a multiple of 256. */
   readonly slotBytes: number;
@@ -53,9 +53,9 @@ export function stagingSlotCount({ mode, slots, ranks }: Plan): number {
   return mode === 'pipelined' && ranks.length > 1 ? slots - leastLinkSlots : 0;
 }
 
-/** Slots that engine workers read from. */
+/** Slots that engine workers read from: no more than there are buckets, but one even for an empty plan. */
 export function linkSlotCount(plan: Plan): number {
-  return plan.slots - stagingSlotCount(plan);
+  return Math.min(plan.slots - stagingSlotCount(plan), Math.max(bucketCount(plan), 1));
 }
 
 /** The manifest rows of one bucket and their offsets in its slot. */

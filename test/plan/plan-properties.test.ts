@@ -3,7 +3,13 @@ import { test } from 'node:test';
 import { layoutDigest, type Manifest } from '../../src/checkpoint/manifest.ts';
 import { memoryNeeds, planUpdate } from '../../src/plan/buckets.ts';
 import { chooseMode, type ModeChoice } from '../../src/plan/memory-budget.ts';
-import { bucketCount, bucketTensors, type Plan } from '../../src/plan/plan.ts';
+import {
+  bucketCount,
+  bucketTensors,
+  linkSlotCount,
+  type Plan,
+  stagingSlotCount,
+} from '../../src/plan/plan.ts';
 import { type Cluster, manifestOf, randomCluster, segmentOf } from './random-manifests.ts';
 import { forSeeds, type SeededRandom } from './seeded-random.ts';
 
@@ -172,4 +178,13 @@ test('one large tensor makes slots large, but does not make the other buckets la
   assert.equal(plan.slotBytes, 10_000_128);
   assert.equal(plan.bucketBytes.filter((bytes) => bytes > 800_000).length, 1);
   assert.equal(bucketCount(plan), 11);
+});
+
+test('a rank takes the slots of its mode, but no link slot that would never hold a bucket', () => {
+  forPlans(({ plan, choice }) => {
+    const link = linkSlotCount(plan);
+    assert.ok(link >= 1 && link <= Math.max(bucketCount(plan), 1));
+    assert.ok(link + stagingSlotCount(plan) <= choice.slots);
+    if (bucketCount(plan) >= choice.slots) assert.equal(link + stagingSlotCount(plan), choice.slots);
+  });
 });
