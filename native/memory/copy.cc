@@ -63,11 +63,13 @@ void CopyJob::Run(size_t piece) {
     const RectangleCopy& rectangle = rectangles_[item];
     const uint8_t* const source = source_->data() + rectangle.source_offset;
     uint8_t* const destination = destination_->data() + rectangle.destination_offset;
+    const uint64_t whole = rectangle.row_bytes * rectangle.rows;
     ForEachRow(rectangle.row_bytes, offset, bytes, [&](uint64_t row, uint64_t column, uint64_t part) {
-      StreamCopy(destination + row * rectangle.destination_pitch + column,
-                 source + row * rectangle.source_pitch + column, part);
+      StreamRow(destination + row * rectangle.destination_pitch + column,
+                source + row * rectangle.source_pitch + column, part, whole);
     });
   });
+  StreamFence();
 }
 
 CopyInJob::CopyInJob(const uint8_t* source, uint64_t bytes, std::shared_ptr<Mapping> destination, uint64_t offset,

@@ -110,6 +110,19 @@ test('long rows are divided among the threads too', async (t) => {
   ]);
 });
 
+test('rows of every length and alignment around a cache line and a page arrive', async (t) => {
+  // Enough bytes in each that the copy goes past the caches.
+  const rectangles = [1023, 1024, 1025, 1087, 1151, 4095, 4160, 5000].map((rowBytes, index) => ({
+    source: index * mebibyte + index,
+    destination: index * mebibyte + 7 * index,
+    rowBytes,
+    rows: Math.ceil((260 * 1024) / rowBytes),
+    sourcePitch: rowBytes + 3 * index,
+    destinationPitch: rowBytes + index,
+  }));
+  await assertCopied(t, 8 * mebibyte, rectangles);
+});
+
 test('70,000 tiny rectangles between empty ones all arrive', async (t) => {
   const tiny = Array.from({ length: 70_000 }, (_, index) =>
     run(index * 16, (69_999 - index) * 16, index % 17),
