@@ -4,7 +4,7 @@ import { placementOrder } from '../checkpoint/manifest-rows.ts';
 import { quoted } from '../checkpoint/printable.ts';
 import { CheckpointError } from '../errors.ts';
 import { alignUp } from './byte-units.ts';
-import { contiguousShares } from './contiguous-shares.ts';
+import { contiguousShares, fewestShares } from './contiguous-shares.ts';
 import { chooseMode, type MemoryNeeds, type ModeChoice } from './memory-budget.ts';
 import type { Plan, PlanRank } from './plan.ts';
 import { assertPlan } from './plan-invariants.ts';
@@ -105,25 +105,53 @@ function rowsByHost(manifest: Manifest, ranksOfHost: ReadonlyMap<string, unknown
   return rowsOfHost;
 }
 
+/** Tensors that follow each other and that one rank loaded; one larger than the limit is alone, but for empty ones. */
+interface Run {
+  readonly rows: number[];
+  /** Null as long as no tensor has bytes. */
+  loader: number | null;
+  isLarge: boolean;
+}
+
 function packBuckets(manifest: Manifest, rows: readonly number[], { bucketBytes }: ModeChoice): Bucket[] {
   const buckets: Bucket[] = [];
-  let open = { rows: [] as number[], offsets: [] as number[], bytes: 0 };
+  let run: Run = { rows: [], loader: null, isLarge: false };
   for (const row of rows) {
     const bytes = manifest.bytes[row]!;
-    const isOfOtherRank =
-      open.rows.length > 0 && loaderOf(manifest, row) !== loaderOf(manifest, open.rows[0]!);
-    // A tensor larger than the limit has its bucket for itself; one without bytes never begins or ends a bucket.
-    if (bytes > 0 && open.bytes > 0 && (isOfOtherRank || alignUp(open.bytes) + bytes > bucketBytes)) {
-      buckets.push(open);
-      open = { rows: [], offsets: [], bytes: 0 };
+    if (bytes > 0) {
+      const loader = loaderOf(manifest, row);
+      const isLarge = alignUp(bytes) > bucketBytes;
+      if (run.loader !== null && (loader !== run.loader || isLarge || run.isLarge)) {
+        buckets.push(...cutRun(manifest, run.rows, bucketBytes));
+        run = { rows: [], loader, isLarge };
+      }
+      run.loader = loader;
+      run.isLarge = isLarge;
     }
-    const offset = alignUp(open.bytes);
-    open.rows.push(row);
-    open.offsets.push(offset);
-    if (bytes > 0) open.bytes = offset + bytes;
+    run.rows.push(row);
   }
-  if (open.rows.length > 0) buckets.push(open);
+  if (run.rows.length > 0) buckets.push(...cutRun(manifest, run.rows, bucketBytes));
   return buckets;
+}
+
+/** As few buckets as the limit allows, of about one size: a short one at the end costs as much time as a long one gains. */
+function cutRun(manifest: Manifest, rows: readonly number[], limit: number): Bucket[] {
+  const weights = Float64Array.from(rows, (row) => alignUp(manifest.bytes[row]!));
+  const largest = weights.reduce((a, b) => Math.max(a, b), 0);
+  const starts = contiguousShares(weights, fewestShares(weights, Math.max(limit, largest)));
+  return Array.from({ length: starts.length - 1 }, (_, bucket) =>
+    bucketOf(manifest, rows.slice(starts[bucket]!, starts[bucket + 1]!)),
+  );
+}
+
+function bucketOf(manifest: Manifest, rows: readonly number[]): Bucket {
+  let bytes = 0;
+  const offsets = rows.map((row) => {
+    const offset = alignUp(bytes);
+    if (manifest.bytes[row]! > 0) bytes = offset + manifest.bytes[row]!;
+    return offset;
+  });
+  return { rows, offsets, bytes };
 }
 
 function loaderOf({ segments, segmentOf }: Manifest, row: number): number {

@@ -31,6 +31,11 @@ export function contiguousShares(weights: Float64Array, shares: number): Uint32A
   return starts;
 }
 
+/** The fewest contiguous shares of at most `limit` each, which no single weight exceeds. */
+export function fewestShares(weights: Float64Array, limit: number): number {
+  return sharesNeeded(prefixSums(weights), limit)[0]!;
+}
+
 function prefixSums(weights: Float64Array): Float64Array {
   const sums = new Float64Array(weights.length + 1);
   for (let item = 0; item < weights.length; item += 1) sums[item + 1] = sums[item]! + weights[item]!;

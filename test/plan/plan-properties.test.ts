@@ -67,20 +67,54 @@ test('tensors of a bucket are aligned, do not overlap, and end within the bucket
   });
 });
 
-test('no bucket is left half full when the next tensor that the same rank loaded would have fitted', () => {
+/** Those with bytes that the rank loaded. */
+function bucketsOf(plan: Plan, manifest: Manifest, rank: number) {
+  const isOwn = (row: number) =>
+    manifest.bytes[row]! > 0 && manifest.segments[manifest.segmentOf[row]!]!.rank === rank;
+  return buckets(plan).filter(({ rows }) => rows.some(isOwn));
+}
+
+/** Bytes of the tensors of a rank's segment, rounded up to the alignment, in the order in which they lie there. */
+function weightsOf(manifest: Manifest, rank: number): number[] {
+  const rows = manifest.names
+    .map((_, row) => row)
+    .filter((row) => manifest.segments[manifest.segmentOf[row]!]!.rank === rank && manifest.bytes[row]! > 0);
+  rows.sort((a, b) => placeOf(manifest, a) - placeOf(manifest, b));
+  return rows.map((row) => Math.ceil(manifest.bytes[row]! / 256) * 256);
+}
+
+/** As many as are filled one after the other, each as far as it goes; a tensor over the limit has one for itself. */
+function fewestBuckets(weights: readonly number[], limit: number): number {
+  let count = 0;
+  let room = 0;
+  for (const weight of weights) {
+    if (weight > room) {
+      count += 1;
+      room = limit;
+    }
+    room = Math.max(room - weight, 0);
+  }
+  return count;
+}
+
+test('what a rank loaded goes into as few buckets as the limit allows', () => {
   forPlans(({ plan, manifest, choice }) => {
-    for (const { host, rank } of manifest.segments) {
-      const own = buckets(plan)
-        .filter(({ rows }) => {
-          const segment = manifest.segments[manifest.segmentOf[rows[0]!]!]!;
-          return segment.host === host && segment.rank === rank;
-        })
-        .sort((a, b) => placeOf(manifest, a.rows[0]!) - placeOf(manifest, b.rows[0]!));
-      for (const [index, bucket] of own.slice(0, -1).entries()) {
-        const next = own[index + 1]!.rows.find((row) => manifest.bytes[row]! > 0);
-        if (next === undefined) continue;
-        assert.ok(Math.ceil(bucket.bytes / 256) * 256 + manifest.bytes[next]! > choice.bucketBytes);
-      }
+    for (const { rank } of manifest.segments) {
+      const own = bucketsOf(plan, manifest, rank);
+      assert.equal(own.length, fewestBuckets(weightsOf(manifest, rank), choice.bucketBytes));
+    }
+  });
+});
+
+test('of what a rank loaded no bucket is larger than their average and one tensor', () => {
+  forPlans(({ plan, manifest, choice }) => {
+    for (const { rank } of manifest.segments) {
+      const weights = weightsOf(manifest, rank);
+      const largest = Math.max(0, ...weights);
+      if (largest > choice.bucketBytes) continue;
+      const own = bucketsOf(plan, manifest, rank);
+      const average = weights.reduce((sum, weight) => sum + weight, 0) / own.length;
+      for (const { bytes } of own) assert.ok(bytes <= average + largest);
     }
   });
 });
