@@ -30,7 +30,7 @@ const { status } = spawnSync(
     '--import',
     'tsx',
     '--test',
-    '--test-concurrency=3',
+    '--test-concurrency=4',
     `--test-timeout=${fileTimeoutMilliseconds}`,
     `--test-reporter=${reporter}`,
     ...options,

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { eventually } from '../cluster/harness.ts';
@@ -13,18 +12,15 @@ interface Ended {
   readonly errors: string;
 }
 
-/** A command of scenarios/ as a user starts it, with a directory of its own for temporary files. */
+/** A command of scenarios/ as a user starts it. */
 class Command {
-  readonly temporary: string;
   readonly #child: ChildProcess;
   readonly ended: Promise<Ended>;
   errors = '';
 
   constructor(test: TestContext, name: string, ...options: string[]) {
-    this.temporary = mkdtempSync(join(tmpdir(), 'weightcast-command-'));
     const script = fileURLToPath(new URL(`../../scenarios/${name}.ts`, import.meta.url));
     this.#child = spawn(process.execPath, [...process.execArgv, script, ...options], {
-      env: { ...process.env, TMPDIR: this.temporary },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let output = '';
@@ -37,16 +33,18 @@ class Command {
     this.ended = new Promise((resolve) =>
       this.#child.once('close', (code) => resolve({ code, output, errors: this.errors })),
     );
-    test.after(() => {
-      this.#child.kill('SIGKILL');
-      rmSync(this.temporary, { recursive: true, force: true });
-    });
+    test.after(() => this.#child.kill('SIGKILL'));
   }
 
   /** As Ctrl-C does. */
   interrupt(): void {
     this.#child.kill('SIGINT');
   }
+}
+
+/** Where runs of late-join keep their files; no other test has any. */
+function scratches(): string[] {
+  return readdirSync(tmpdir()).filter((name) => name.startsWith('weightcast-late-join-'));
 }
 
 test('every scenario says what it does and which options it has', async (t) => {
@@ -80,16 +78,17 @@ test('a wrong option ends a scenario in one line that names it', async (t) => {
 });
 
 test('Ctrl-C ends a scenario with everything that it started', async (t) => {
+  const before = scratches();
   const command = new Command(t, 'late-join', '--size', '8MiB', '--ranks', '1');
   await eventually('requests run', () => command.errors.includes('updating both'), 60_000);
-  const [scratch] = readdirSync(command.temporary).filter((name) => name.startsWith('weightcast-late-join-'));
+  const [scratch] = scratches().filter((name) => !before.includes(name));
   command.interrupt();
   const { code, errors } = await command.ended;
   assert.equal(code, 130, errors);
   assert.match(errors, /AbortedError: interrupted by SIGINT\n$/);
-  assert.ok(!readdirSync(command.temporary).includes(scratch!));
+  assert.ok(scratch !== undefined && !scratches().includes(scratch));
   assert.deepEqual(
-    readdirSync('/dev/shm').filter((name) => name.includes(scratch!)),
+    readdirSync('/dev/shm').filter((name) => name.includes(scratch)),
     [],
   );
 });
