@@ -29,7 +29,7 @@ const layers = Number(process.env.WEIGHTCAST_BENCH_LAYERS ?? 42);
 const sharedLayers = Math.ceil((layers * 23) / 42);
 /** 16 MiB. */
 const smallLayers = 13;
-const rounds = 7;
+const rounds = 21;
 const fixedRounds = 40;
 const sweepBuckets = [32, 64, 256];
 
