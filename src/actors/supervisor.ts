@@ -1,12 +1,12 @@
 import {
   AbortedError,
   asFailure,
-  DeadlineError,
   fromWire,
   PeerLostError,
   UsageError,
   type WeightcastError,
 } from '../errors.ts';
+import { beginWork } from './begun-work.ts';
 import { BridgeGroups } from './bridge-groups.ts';
 import { CheckpointShelf } from './checkpoint-shelf.ts';
 import { Checkpoints } from './checkpoints.ts';
@@ -16,17 +16,18 @@ import { ForgottenSegments } from './forgotten-segments.ts';
 import { groupsOf } from './groups.ts';
 import type { InstanceOptions } from './instance-options.ts';
 import { Instances } from './instances.ts';
-import type { Actor, ActorRef, Context, Reply, ReplyOf, Request } from './kernel/index.ts';
+import type { Actor, ActorRef, Context, ReplyOf, Request } from './kernel/index.ts';
 import { Members } from './members.ts';
-import type { ClusterStatus, Segment } from './message-values.ts';
+import type { ClusterStatus, Registered, Segment, UpdateOptions } from './message-values.ts';
 import type { ObserverMessage, PlannerMessage, SupervisorMessage, SwarmMessage } from './messages.ts';
 import { PlannerActor } from './planner.ts';
 import { RankProcesses } from './rank-processes.ts';
 import { ReadyWaiters } from './ready-waiters.ts';
 import type { SupervisorPorts } from './supervisor-ports.ts';
 import { SwarmActor } from './swarm.ts';
-import { Update, type UpdateOutcome } from './update.ts';
-import { type Work, Works } from './works.ts';
+import type { UpdateOrder } from './update-scope.ts';
+import { Updates } from './updates.ts';
+import { Works } from './works.ts';
 
 type MessageOf<T extends SupervisorMessage['type']> = Extract<SupervisorMessage, { type: T }>;
 
@@ -36,16 +37,8 @@ export interface SupervisorOptions {
   readonly spareCheckpoints: number;
 }
 
-/** A piece of work that has begun, and what its end means. */
-interface Begun<T, R> {
-  readonly run: Promise<T>;
-  readonly commit: (value: T) => R;
-  readonly rollback: () => void;
-}
-
-/** A step that ends at the end of the update's time says so in better words. */
-const lateMilliseconds = 500;
 const observerLimit = 16;
+
 /**
  * The root of the cluster's actors. It keeps the ledgers of ranks, instances and checkpoints, and runs registrations
  * and updates beside its mailbox. It holds nothing that ranks and instances could not tell it again.
@@ -65,8 +58,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   readonly #waiters = new ReadyWaiters(this.#instances, this.#members);
   #planner!: ActorRef<PlannerMessage>;
   #swarm!: ActorRef<SwarmMessage>;
-  /** Those that are running. */
-  readonly #updates = new Map<Work, Update>();
+  readonly #updates = new Updates();
   #epoch = 0;
 
   /** `shelf`: for those who want to look into it. */
@@ -85,7 +77,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
       onLost: (rank, reason, returns) => this.#loseRank(rank, reason, returns),
       onReady: (rank) => {
         this.#communicators.lose(rank);
-        for (const [{ ranks }, update] of this.#updates) if (!ranks.has(rank)) update.sourceReady(rank);
+        this.#updates.sourceReady(rank);
         this.#answerWaiting();
       },
       onMemoryLost: (host, context) => this.#checkpoints.memoryLost(host, context),
@@ -130,7 +122,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         return this.#instances.touched(message.instances);
       case 'work-ended':
         this.#works.end(message.work);
-        this.#updates.delete(message.work);
+        this.#updates.ended(message.work);
         return message.settle();
       case 'cancel':
         this.#works.abortAll(new AbortedError(message.reason));
@@ -219,8 +211,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
 
   #register(message: MessageOf<'register'>, context: Context<SupervisorMessage>): void {
     const { checkpoint, source } = message;
-    const reply = context.deferReply(message);
-    this.#begin(reply, context, () => {
+    beginWork(this.#works, context.deferReply(message), context, () => {
       try {
         const ranks = this.#members.allJoined();
         if (ranks.length === 0) {
@@ -228,8 +219,9 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
           this.#checkAlive(this.#instances.names);
           throw new UsageError(`there is no rank that could hold ${checkpoint}`);
         }
-        const work = this.#work('registration', `registering ${checkpoint}`, checkpoint, [], ranks);
-        return { work, begun: this.#checkpoints.register(message, ranks, context, work.abort.signal) };
+        const what = `registering ${checkpoint}`;
+        const work = this.#works.prepare({ kind: 'registration', what, checkpoint, instances: [] }, ranks);
+        return { work, ...this.#checkpoints.register(message, ranks, context, work.abort.signal) };
       } catch (error) {
         if (source.kind === 'written') this.#checkpoints.putBack(source.reservation, context);
         throw error;
@@ -282,49 +274,25 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   }
 
   #update(message: MessageOf<'update'>, context: Context<SupervisorMessage>): void {
-    const { options } = message;
-    const reply = context.deferReply(message);
-    this.#begin(reply, context, () => {
-      const checkpoint = this.#shelf.get(message.checkpoint);
+    const { checkpoint, options } = message;
+    beginWork(this.#works, context.deferReply(message), context, () => {
+      const registered = this.#shelf.get(checkpoint);
       const names = options.instances ?? this.#instances.names;
       if (names.length === 0) throw new UsageError('there is no instance to update');
       this.#checkAlive(names);
-      const instances = this.#instances.members(names);
-      const exchanges = this.#instances.exchanges(names);
-      const ranks = this.#members.readyAmong(instances.flatMap((instance) => [...instance.ranks]));
+      const order = this.#order(registered, names, options, context);
       const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
-      const what = `updating ${whom}to ${message.checkpoint}`;
-      const work = this.#work('update', what, message.checkpoint, names, ranks);
-      const order = {
-        checkpoint,
-        options,
-        exchanges,
-        ranks,
-        instances,
-        planner: this.#planner,
-        swarm: this.#swarm,
-        communicators: this.#communicators,
-        readyRanks: () => this.#members.allReady(),
-        endsAt: context.clock.now() + options.timeoutMilliseconds,
-        nextEpoch: () => {
-          this.#epoch += 1;
-          return this.#epoch;
-        },
-        onEnginesTouched: () => context.tell(context.self, { type: 'engines-touched', instances: names }),
-        onMirrorsUnused: (mirrors: readonly Segment[]) => void this.#checkpoints.forget(mirrors, context),
-      };
-      const endReading = this.#checkpoints.read(message.checkpoint, context);
-      const callOff = this.#endInTime(work, options.timeoutMilliseconds, context);
-      const runOnce = () => {
-        const update = new Update(context, order, work.abort.signal);
-        this.#updates.set(work, update);
-        return update.run();
-      };
-      const begun = {
+      const what = `updating ${whom}to ${checkpoint}`;
+      const work = this.#works.prepare({ kind: 'update', what, checkpoint, instances: names }, order.ranks);
+      const endReading = this.#checkpoints.read(checkpoint, context);
+      return {
+        work,
         // What ranks receive from other hosts needs host memory too.
-        run: this.#checkpoints.withSpareMemory(runOnce, context).finally(callOff),
-        commit: ({ report, copies }: UpdateOutcome) => {
-          this.#checkpoints.addCopies(message.checkpoint, copies);
+        run: this.#updates.run(work, order, context, (once) =>
+          this.#checkpoints.withSpareMemory(once, context),
+        ),
+        commit: ({ report, copies }) => {
+          this.#checkpoints.addCopies(checkpoint, copies);
           endReading();
           this.#instances.commit(names, { checkpoint: report.checkpoint, digest: report.digest });
           return report;
@@ -332,74 +300,43 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
         rollback: () => {
           endReading();
           this.#instances.updateFailed(names);
-          for (const group of groupsOf(ranks)) this.#communicators.of(group).invalidate();
+          for (const group of groupsOf(order.ranks)) this.#communicators.of(group).invalidate();
         },
       };
-      return { work, begun };
     });
   }
 
-  /** Steps end by themselves when the update's time is over; this is for all that does not. The answer calls it off. */
-  #endInTime(work: Work, timeoutMilliseconds: number, { clock }: Context<SupervisorMessage>): () => void {
-    return clock.after(timeoutMilliseconds + lateMilliseconds, () => {
-      const awaited = this.#updates.get(work)?.awaited;
-      if (awaited === null) return;
-      const waited = awaited === undefined ? '' : `, waiting for ${awaited}`;
-      work.abort.abort(new DeadlineError(`${work.what} took longer than ${timeoutMilliseconds} ms${waited}`));
-    });
+  #order(
+    checkpoint: Registered,
+    names: readonly string[],
+    options: UpdateOptions,
+    context: Context<SupervisorMessage>,
+  ): UpdateOrder {
+    const instances = this.#instances.members(names);
+    return {
+      checkpoint,
+      options,
+      exchanges: this.#instances.exchanges(names),
+      ranks: this.#members.readyAmong(instances.flatMap((instance) => [...instance.ranks])),
+      instances,
+      planner: this.#planner,
+      swarm: this.#swarm,
+      communicators: this.#communicators,
+      readyRanks: () => this.#members.allReady(),
+      endsAt: context.clock.now() + options.timeoutMilliseconds,
+      nextEpoch: () => {
+        this.#epoch += 1;
+        return this.#epoch;
+      },
+      onEnginesTouched: () => context.tell(context.self, { type: 'engines-touched', instances: names }),
+      onMirrorsUnused: (mirrors: readonly Segment[]) => void this.#checkpoints.forget(mirrors, context),
+    };
   }
 
   /** Throws why one of these instances cannot be updated any more. */
   #checkAlive(names: readonly string[]): void {
     const failure = this.#instances.failureAmong(names);
     if (failure !== null) throw failure;
-  }
-
-  #work(
-    kind: Work['kind'],
-    what: string,
-    checkpoint: string,
-    instances: readonly string[],
-    ranks: readonly { readonly rank: number }[],
-  ): Work {
-    this.#works.checkFree({ kind, checkpoint, instances });
-    return {
-      what,
-      kind,
-      checkpoint,
-      instances,
-      ranks: new Set(ranks.map(({ rank }) => rank)),
-      abort: new AbortController(),
-    };
-  }
-
-  /** Runs work beside the mailbox; its outcome changes state in the mailbox, before the reply is sent. */
-  #begin<T, R>(
-    reply: Reply<R>,
-    context: Context<SupervisorMessage>,
-    begin: () => { readonly work: Work; readonly begun: Begun<T, R> },
-  ): void {
-    let started: { readonly work: Work; readonly begun: Begun<T, R> };
-    try {
-      started = begin();
-    } catch (thrown) {
-      reply.fail(asFailure(thrown));
-      return;
-    }
-    const { work, begun } = started;
-    this.#works.begin(work);
-    const { signal } = work.abort;
-    const succeed = (value: T) => reply.succeed(begun.commit(value));
-    const fail = (error: WeightcastError) => {
-      begun.rollback();
-      // What went wrong after an abort did so because of it.
-      reply.fail(signal.aborted ? asFailure(signal.reason) : error);
-    };
-    context.pipe(
-      begun.run,
-      (value) => ({ type: 'work-ended', work, settle: () => succeed(value) }),
-      (error) => ({ type: 'work-ended', work, settle: () => fail(error) }),
-    );
   }
 
   // ── ranks that die ───────────────────────────────────────────────────────────────────────────────────────────
@@ -409,8 +346,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     for (const { what, abort } of this.#works.of(rank)) {
       abort.abort(new PeerLostError(`rank ${rank} died (${reason}) while ${what}`));
     }
-    for (const [{ ranks }, update] of this.#updates)
-      if (!ranks.has(rank)) update.sourceLost(rank, reason, returns);
+    this.#updates.sourceLost(rank, reason, returns);
   }
 
   /** The rank cannot be kept alive, and its instance not be updated any more. What others do goes on. */

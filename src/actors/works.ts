@@ -29,6 +29,12 @@ export class Works {
     }
   }
 
+  /** Work that may begin now. Throws as {@link checkFree} does. */
+  prepare(facts: Omit<Work, 'ranks' | 'abort'>, ranks: readonly { readonly rank: number }[]): Work {
+    this.checkFree(facts);
+    return { ...facts, ranks: new Set(ranks.map(({ rank }) => rank)), abort: new AbortController() };
+  }
+
   begin(work: Work): void {
     this.#running.add(work);
   }
