@@ -67,7 +67,7 @@ test('tensors that come again and again go into the same two sets of segments, a
 });
 
 test('files go into spare memory too; what is unregistered is spare, what is released is gone', async (t) => {
-  const { engine, cluster, makeModel } = await startBench(t, { ranks: 2 });
+  const { engine, cluster, makeModel } = await startBench(t, { ranks: 1 });
   const directory = await directoryOf(cluster);
   const [one, two] = [await makeModel(4), await makeModel(5)];
   const { bytes } = await cluster.register('one', one);
