@@ -105,40 +105,32 @@ function rowsByHost(manifest: Manifest, ranksOfHost: ReadonlyMap<string, unknown
   return rowsOfHost;
 }
 
-/** Tensors that follow each other and that one rank loaded; one larger than the limit is alone, but for empty ones. */
-interface Run {
-  readonly rows: number[];
-  /** Null as long as no tensor has bytes. */
-  loader: number | null;
-  isLarge: boolean;
+function packBuckets(manifest: Manifest, rows: readonly number[], { bucketBytes }: ModeChoice): Bucket[] {
+  return runsOf(manifest, rows, bucketBytes).flatMap((run) => cutRun(manifest, run, bucketBytes));
 }
 
-function packBuckets(manifest: Manifest, rows: readonly number[], { bucketBytes }: ModeChoice): Bucket[] {
-  const buckets: Bucket[] = [];
-  let run: Run = { rows: [], loader: null, isLarge: false };
+/** Tensors that follow each other and that one rank loaded; one larger than the limit is alone, but for empty ones. */
+function runsOf(manifest: Manifest, rows: readonly number[], limit: number): number[][] {
+  const isLarge = (row: number) => alignUp(manifest.bytes[row]!) > limit;
+  const runs: number[][] = [[]];
+  /** The last one with bytes: one without never begins or ends a run. */
+  let last: number | null = null;
   for (const row of rows) {
-    const bytes = manifest.bytes[row]!;
-    if (bytes > 0) {
-      const loader = loaderOf(manifest, row);
-      const isLarge = alignUp(bytes) > bucketBytes;
-      if (run.loader !== null && (loader !== run.loader || isLarge || run.isLarge)) {
-        buckets.push(...cutRun(manifest, run.rows, bucketBytes));
-        run = { rows: [], loader, isLarge };
-      }
-      run.loader = loader;
-      run.isLarge = isLarge;
+    if (manifest.bytes[row]! > 0) {
+      const isOfOtherRank = last !== null && loaderOf(manifest, row) !== loaderOf(manifest, last);
+      if (last !== null && (isOfOtherRank || isLarge(row) || isLarge(last))) runs.push([]);
+      last = row;
     }
-    run.rows.push(row);
+    runs.at(-1)!.push(row);
   }
-  if (run.rows.length > 0) buckets.push(...cutRun(manifest, run.rows, bucketBytes));
-  return buckets;
+  return runs;
 }
 
 /** As few buckets as the limit allows, of about one size: a short one at the end costs as much time as a long one gains. */
 function cutRun(manifest: Manifest, rows: readonly number[], limit: number): Bucket[] {
-  const weights = Float64Array.from(rows, (row) => alignUp(manifest.bytes[row]!));
-  const largest = weights.reduce((a, b) => Math.max(a, b), 0);
-  const starts = contiguousShares(weights, fewestShares(weights, Math.max(limit, largest)));
+  const weights = new Float64Array(rows.length);
+  for (const [index, row] of rows.entries()) weights[index] = alignUp(manifest.bytes[row]!);
+  const starts = fewestShares(weights, limit);
   return Array.from({ length: starts.length - 1 }, (_, bucket) =>
     bucketOf(manifest, rows.slice(starts[bucket]!, starts[bucket + 1]!)),
   );

@@ -9,7 +9,16 @@ import assert from 'node:assert/strict';
  */
 export function contiguousShares(weights: Float64Array, shares: number): Uint32Array {
   assert.ok(shares > 0, 'there is a share');
+  return cut(weights, prefixSums(weights), shares);
+}
+
+/** The same with as few shares as can be of at most `limit` each, or of the largest weight if that is more. */
+export function fewestShares(weights: Float64Array, limit: number): Uint32Array {
   const sums = prefixSums(weights);
+  return cut(weights, sums, sharesNeeded(sums, Math.max(limit, largestOf(weights)))[0]!);
+}
+
+function cut(weights: Float64Array, sums: Float64Array, shares: number): Uint32Array {
   const limit = smallestLimit(sums, weights, shares);
   const needed = sharesNeeded(sums, limit);
   const starts = new Uint32Array(shares + 1);
@@ -31,20 +40,19 @@ export function contiguousShares(weights: Float64Array, shares: number): Uint32A
   return starts;
 }
 
-/** The fewest contiguous shares of at most `limit` each, which no single weight exceeds. */
-export function fewestShares(weights: Float64Array, limit: number): number {
-  return sharesNeeded(prefixSums(weights), limit)[0]!;
-}
-
 function prefixSums(weights: Float64Array): Float64Array {
   const sums = new Float64Array(weights.length + 1);
   for (let item = 0; item < weights.length; item += 1) sums[item + 1] = sums[item]! + weights[item]!;
   return sums;
 }
 
+function largestOf(weights: Float64Array): number {
+  return weights.reduce((a, b) => Math.max(a, b), 0);
+}
+
 /** The smallest size of share with which all items fit, by bisection. */
 function smallestLimit(sums: Float64Array, weights: Float64Array, shares: number): number {
-  const largest = weights.reduce((a, b) => Math.max(a, b), 0);
+  const largest = largestOf(weights);
   const average = Math.ceil(sums.at(-1)! / shares);
   let low = Math.max(largest, average);
   let high = average + largest;
