@@ -51,10 +51,6 @@ export class Works {
   of(rank: number): Work[] {
     return [...this.#running].filter(({ ranks }) => ranks.has(rank));
   }
-
-  get isIdle(): boolean {
-    return this.#running.size === 0;
-  }
 }
 
 function conflict(
