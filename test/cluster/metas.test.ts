@@ -15,7 +15,7 @@ test('a cluster gets a checkpoint out of another one by its metas file, and then
     await old.cluster.saveMetas('one', file);
     assert.equal(statSync(file).mode & 0o777, 0o600, 'it is for its owner');
 
-    await withFleet({ instances: { new: [0] } }, async ({ cluster, engines }) => {
+    await withFleet({ instances: { new: [0, 1] } }, async ({ cluster, engines }) => {
       const adopted = await cluster.register('one', { metas: file });
       assert.deepEqual([adopted.digest, adopted.bytes], [registered.digest, registered.bytes]);
       const report = await cluster.update('one');
