@@ -6,6 +6,7 @@ import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { type FabricPeer, HostFabric } from '../src/native-bridge/fabric.ts';
 import { Mapping, ThreadPool } from '../src/native-bridge/memory.ts';
+import { median } from './median.ts';
 import { PlainTransfer } from './plain-transfer.ts';
 import { type Figure, writeReport } from './report.ts';
 
@@ -32,11 +33,6 @@ async function readRate(
     });
   }
   return (1e3 * BYTES) / (performance.now() - began);
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)]!;
 }
 
 type Rates = Record<

@@ -20,7 +20,8 @@ import { PythonEngine, startClusterOnOneGpu } from '../test/python/python-engine
 import { LayerFiles, smallLayer, usualLayer } from './gpu/checkpoint.ts';
 import { gpuEnvironment } from './gpu/environment.ts';
 import { LinkLimit } from './gpu/link-limit.ts';
-import { type MeasuredUpdate, measureUpdate, median, type Subject } from './gpu/measured-update.ts';
+import { type MeasuredUpdate, measureUpdate, type Subject } from './gpu/measured-update.ts';
+import { median } from './median.ts';
 import { type Figure, writeReport } from './report.ts';
 
 const mebibyte = 2 ** 20;

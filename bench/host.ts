@@ -5,6 +5,7 @@ import { basename, join } from 'node:path';
 import { writeQwen3Model } from '../scenarios/qwen3-model.ts';
 import { startReferenceEngine } from '../scenarios/reference-engine/index.ts';
 import { Cluster, type UpdateReport } from '../src/index.ts';
+import { median } from './median.ts';
 import { plainMemcpy } from './plain-memcpy.ts';
 import { type Figure, writeReport } from './report.ts';
 
@@ -66,10 +67,6 @@ async function measure(ranks: number): Promise<Measurement[]> {
     await engine.stop();
     rmSync(scratch, { recursive: true, force: true });
   }
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 const ratioOf = (one: Measurement) => one.updateRate / one.memcpyRate;

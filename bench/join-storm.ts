@@ -4,6 +4,7 @@ import { whyNoNamespaces } from '../scenarios/host-network.ts';
 import { preferNetwork } from '../scenarios/scenario.ts';
 import { type StormFigures, storm } from '../scenarios/storm.ts';
 import { UsageError } from '../src/errors.ts';
+import { median } from './median.ts';
 import { type Figure, writeReport } from './report.ts';
 
 const LINK = '100mbit';
@@ -15,11 +16,6 @@ const ROUNDS = 3;
 interface Round {
   readonly one: StormFigures;
   readonly many: StormFigures;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)]!;
 }
 
 async function measure(signal: AbortSignal): Promise<Round[]> {

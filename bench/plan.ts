@@ -2,6 +2,7 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { median } from './median.ts';
 import { HOSTS, type PlanMeasurement, RANKS } from './plan-once.ts';
 import { type Figure, writeReport } from './report.ts';
 import { type ModelName, modelNames } from './tensor-lists.ts';
@@ -22,11 +23,6 @@ async function measureOnce(model: ModelName): Promise<PlanMeasurement> {
   if (typeof outcome !== 'object' || outcome === null) throw new Error(`measuring ${model} failed`);
   await once(child, 'exit');
   return outcome;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)]!;
 }
 
 function figuresOf(model: ModelName, runs: readonly PlanMeasurement[]): Figure[] {

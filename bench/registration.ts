@@ -12,6 +12,7 @@ import { CudaDevice } from '../src/native-bridge/cuda-device.ts';
 import { Mapping, ThreadPool } from '../src/native-bridge/memory.ts';
 import { defaultDevices, divideThreads } from '../src/processes/devices.ts';
 import { gpuEnvironment } from './gpu/environment.ts';
+import { median } from './median.ts';
 import { plainMemcpy } from './plain-memcpy.ts';
 import { type Figure, writeReport } from './report.ts';
 
@@ -91,10 +92,6 @@ async function pinRate(path: string): Promise<number[]> {
   });
   device.close();
   return rates;
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 const gbps = (name: string, value: number, atLeast?: number): Figure => {

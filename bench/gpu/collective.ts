@@ -8,6 +8,7 @@ import { randomBytes } from 'node:crypto';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import type { OpenOptions, Span } from '../../test/gpu/fixtures/collective-rank.ts';
 import { RankProcess } from '../../test/gpu/rank-process.ts';
+import { median } from '../median.ts';
 
 const mebibyte = 2 ** 20;
 const pieces = [8, 32, 64, 128, 256];
@@ -86,10 +87,6 @@ function span(spans: readonly Span[]): number {
   return (
     Math.max(...spans.map(({ endedAt }) => endedAt)) - Math.min(...spans.map(({ startedAt }) => startedAt))
   );
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 async function measure(kind: OpenOptions['kind'], worldSize: number): Promise<void> {

@@ -1,6 +1,7 @@
 import type { Cluster, UpdateReport, UpdateSettings } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import type { PythonEngine } from '../../test/python/python-engine.ts';
+import { median } from '../median.ts';
 import type { LinkLimit } from './link-limit.ts';
 
 /** An update, and what its parts took, in milliseconds. */
@@ -62,8 +63,4 @@ export async function measureUpdate(
     reload: median(reloads),
     load: median(loads),
   };
-}
-
-export function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 }
