@@ -1,6 +1,6 @@
 /** `npm run bench:join-storm:simulated`: how much longer many instances that join at once take than one. */
 import { qwen3Tensors } from '../scenarios/qwen3-model.ts';
-import { joinStorm, type StormResult } from '../src/simulation/join-storm.ts';
+import { joinStorm, type StormResult } from '../simulation/join-storm.ts';
 import { type Figure, writeReport } from './report.ts';
 
 const SOURCES = 2;

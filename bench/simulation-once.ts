@@ -1,5 +1,5 @@
 /** One measurement for bench/simulation.ts, in a process of its own: `simulation-once.ts <ranks> <buckets>`. */
-import { type Phase, updateAtScale } from '../src/simulation/scale.ts';
+import { type Phase, updateAtScale } from '../simulation/scale.ts';
 
 export interface ScaleMeasurement {
   /** Seconds. */

@@ -2,7 +2,7 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { run } from '../src/simulation/run.ts';
+import { run } from '../simulation/run.ts';
 import { type Figure, writeReport } from './report.ts';
 import type { ScaleMeasurement } from './simulation-once.ts';
 

@@ -6,7 +6,7 @@ import { openCheckpoint } from '../src/checkpoint/source.ts';
 import { interruptible, runCommand } from '../src/cli/interrupt.ts';
 import { Narrator } from '../src/cli/narrator.ts';
 import { summarize } from '../src/cli/summary.ts';
-import { Cluster } from '../src/cluster.ts';
+import { Cluster } from '../src/cluster/cluster.ts';
 import { chromeTrace, drawTimeline } from '../src/observe/timeline.ts';
 import { parseBytes, parseCount } from '../src/observe/units.ts';
 import { LoadGenerator, requestsText } from './load-generator.ts';

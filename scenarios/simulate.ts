@@ -1,8 +1,8 @@
 import { Command } from 'commander';
+import { type RunResult, run } from '../simulation/run.ts';
+import { updateAtScale } from '../simulation/scale.ts';
 import { runCommand } from '../src/cli/interrupt.ts';
 import { parseCount } from '../src/observe/units.ts';
-import { type RunResult, run } from '../src/simulation/run.ts';
-import { updateAtScale } from '../src/simulation/scale.ts';
 
 interface Options {
   readonly seed?: string;

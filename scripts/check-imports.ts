@@ -24,7 +24,7 @@ const effects = [
   'transport/',
   'engines/',
   'processes/',
-  'cluster',
+  'cluster/',
   'cli/',
   'http/',
   'checkpoint/source.ts',
@@ -120,7 +120,7 @@ function findCircles(imports: readonly Import[]): string[] {
   return circles;
 }
 
-const imports = ['src', 'scenarios', 'bench'].flatMap(sourceFiles).flatMap(importsOf);
+const imports = ['src', 'simulation', 'scenarios', 'bench'].flatMap(sourceFiles).flatMap(importsOf);
 const faults = [
   ...imports.flatMap((one) =>
     rules

@@ -2,7 +2,6 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { doctorCommand } from './doctor.ts';
-import { serveDemoEngineCommand } from './serve-demo-engine.ts';
 import { updateCommand } from './update.ts';
 
 /** The package's own description stands one folder up from src/, two from dist/src/. */
@@ -19,7 +18,6 @@ const program = new Command('weightcast')
   .description('Change the weights of running LLM inference engines in place.')
   .version(packageVersion())
   .addCommand(updateCommand())
-  .addCommand(serveDemoEngineCommand())
   .addCommand(doctorCommand())
   .showHelpAfterError('(add --help for what there is)')
   .configureOutput({ outputError: (text, write) => write(text) });

@@ -1,9 +1,9 @@
 import { writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { Command } from 'commander';
-import type { InstanceOptions } from '../actors/instance-options.ts';
+import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { readMetas } from '../checkpoint/metas.ts';
-import { Cluster, type Source, type UpdateSettings } from '../cluster.ts';
+import { Cluster, type Source, type UpdateSettings } from '../cluster/cluster.ts';
 import { UsageError } from '../errors.ts';
 import { chromeTrace } from '../observe/timeline.ts';
 import { parseBytes, parseCount } from '../observe/units.ts';

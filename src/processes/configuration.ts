@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { instanceOptions } from '../actors/instance-options.ts';
+import { instanceOptions } from '../actors/protocol/instance-options.ts';
 import { linkKinds } from '../engines/engine-client.ts';
 import { UsageError } from '../errors.ts';
 import { deviceOptions } from './devices.ts';

@@ -1,9 +1,9 @@
-import { deadlines } from '../actors/deadlines.ts';
-import { rankEntrance } from '../actors/entrances.ts';
 import { ActorSystem } from '../actors/kernel/index.ts';
-import type { SupervisorMessage } from '../actors/messages.ts';
-import { RankActor } from '../actors/rank.ts';
-import type { RankPorts } from '../actors/rank-ports.ts';
+import { rankEntrance } from '../actors/protocol/accept.ts';
+import { deadlines } from '../actors/protocol/deadlines.ts';
+import type { SupervisorMessage } from '../actors/protocol/messages.ts';
+import type { RankPorts } from '../actors/rank/ports.ts';
+import { RankActor } from '../actors/rank/rank.ts';
 import { SharedSegments } from '../checkpoint/segment-store.ts';
 import { CheckpointEngineWorkerLink } from '../engines/worker-link/checkpoint-engine.ts';
 import { MessagePackWorkerLink } from '../engines/worker-link/rank-side.ts';

@@ -1,8 +1,8 @@
-import { supervisorEntrance } from '../actors/entrances.ts';
-import type { InstanceOptions } from '../actors/instance-options.ts';
 import { ActorSystem } from '../actors/kernel/index.ts';
-import { SupervisorActor } from '../actors/supervisor.ts';
-import type { SupervisorPorts } from '../actors/supervisor-ports.ts';
+import { supervisorEntrance } from '../actors/protocol/accept.ts';
+import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import type { SupervisorPorts } from '../actors/supervisor/ports.ts';
+import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
 import { openCheckpoint } from '../checkpoint/source.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
 import { asFailure, toWire, UsageError } from '../errors.ts';

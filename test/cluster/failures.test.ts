@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import { after, test } from 'node:test';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
-import { deadlines } from '../../src/actors/deadlines.ts';
+import { deadlines } from '../../src/actors/protocol/deadlines.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { Cluster } from '../../src/index.ts';
 import { eventually, isRunning, startBench } from './harness.ts';

@@ -1,4 +1,4 @@
-import { SeededRandom } from '../../src/simulation/random.ts';
+import { SeededRandom } from '../../simulation/random.ts';
 
 export { SeededRandom };
 

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { SimulatedClock } from '../../simulation/clock.ts';
+import { SeededRandom } from '../../simulation/random.ts';
+import { settle, turns } from '../../simulation/turns.ts';
 import { type Actor, ActorSystem, type Context } from '../../src/actors/kernel/index.ts';
-import { SimulatedClock } from '../../src/simulation/clock.ts';
-import { SeededRandom } from '../../src/simulation/random.ts';
-import { settle, turns } from '../../src/simulation/turns.ts';
 import { forSeeds } from '../plan/seeded-random.ts';
 
 interface Timer {

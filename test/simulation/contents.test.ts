@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Contents, digestOf, type Piece } from '../../src/simulation/contents.ts';
+import { Contents, digestOf, type Piece } from '../../simulation/contents.ts';
 import { forSeeds } from '../plan/seeded-random.ts';
 
 const size = 64;

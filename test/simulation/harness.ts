@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import type { ClusterStatus } from '../../src/actors/message-values.ts';
-import { checkpointAt, type TensorShape } from '../../src/simulation/checkpoint.ts';
-import { SimulatedCluster } from '../../src/simulation/cluster.ts';
-import { checkIdle } from '../../src/simulation/invariants.ts';
-import type { Trace } from '../../src/simulation/trace.ts';
-import { type Outcome, resultOf, type SimulatedUser } from '../../src/simulation/user.ts';
-import type { SimulatedWorld, WorldOptions } from '../../src/simulation/world.ts';
+import { checkpointAt, type TensorShape } from '../../simulation/checkpoint.ts';
+import { SimulatedCluster } from '../../simulation/cluster.ts';
+import { checkIdle } from '../../simulation/invariants.ts';
+import type { Trace } from '../../simulation/trace.ts';
+import { type Outcome, resultOf, type SimulatedUser } from '../../simulation/user.ts';
+import type { SimulatedWorld, WorldOptions } from '../../simulation/world.ts';
+import type { ClusterStatus } from '../../src/actors/protocol/values.ts';
 
 /** Sixteen tensors of 4 MiB. */
 export const model: readonly TensorShape[] = Array.from({ length: 16 }, (_, layer) => ({

@@ -1,10 +1,10 @@
 /** Each invariant of the simulation finds what it is there for, when something is broken on purpose. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkpointAt } from '../../src/simulation/checkpoint.ts';
-import type { SimulatedFabric } from '../../src/simulation/fabric.ts';
-import { type SimulatedSegment, segmentDirectory } from '../../src/simulation/host.ts';
-import { checkAsked } from '../../src/simulation/invariants.ts';
+import { checkpointAt } from '../../simulation/checkpoint.ts';
+import type { SimulatedFabric } from '../../simulation/fabric.ts';
+import { type SimulatedSegment, segmentDirectory } from '../../simulation/host.ts';
+import { checkAsked } from '../../simulation/invariants.ts';
 import { bucketBytes, onBrokenStage, type Stage } from './harness.ts';
 
 /** Eight slices of 16 MiB, on the first of two hosts. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { qwen3Tensors } from '../../scenarios/qwen3-model.ts';
-import { joinStorm } from '../../src/simulation/join-storm.ts';
+import { joinStorm } from '../../simulation/join-storm.ts';
 
 const model = qwen3Tensors(8e9).map(({ name, shape }) => {
   return { name, dtype: 'BF16', shape: [shape.reduce((product, length) => product * length, 1)] };

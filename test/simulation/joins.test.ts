@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkpointAt } from '../../src/simulation/checkpoint.ts';
+import { checkpointAt } from '../../simulation/checkpoint.ts';
 import { onStage, type Stage, versionsOf } from './harness.ts';
 
 /** Sixty-four tensors of 16 MiB: as many slices, of one piece each. */

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkpointAt } from '../../src/simulation/checkpoint.ts';
-import { SimulatedHost } from '../../src/simulation/host.ts';
-import type { SimulatedWorld } from '../../src/simulation/world.ts';
+import { checkpointAt } from '../../simulation/checkpoint.ts';
+import { SimulatedHost } from '../../simulation/host.ts';
+import type { SimulatedWorld } from '../../simulation/world.ts';
 import { bucketBytes, checkpoints, model, onStage } from './harness.ts';
 
 const [a, b] = checkpoints as [(typeof checkpoints)[number], (typeof checkpoints)[number]];

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { SimulatedClock } from '../../simulation/clock.ts';
+import { SimulatedNetwork } from '../../simulation/network.ts';
+import { SeededRandom } from '../../simulation/random.ts';
 import type { Envelope, PeerEvent } from '../../src/actors/kernel/index.ts';
-import { SimulatedClock } from '../../src/simulation/clock.ts';
-import { SimulatedNetwork } from '../../src/simulation/network.ts';
-import { SeededRandom } from '../../src/simulation/random.ts';
 
 function message(body: unknown): Envelope {
   return { kind: 'tell', to: { node: 'there', name: 'actor', generation: 1 }, from: null, body };

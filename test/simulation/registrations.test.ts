@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkpointAt } from '../../src/simulation/checkpoint.ts';
+import { checkpointAt } from '../../simulation/checkpoint.ts';
 import { checkpoints, model, onStage } from './harness.ts';
 
 /** Paths of all segments that there are. */

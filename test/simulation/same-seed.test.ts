@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { faultKinds } from '../../src/simulation/faults.ts';
-import { type RunResult, run } from '../../src/simulation/run.ts';
+import { faultKinds } from '../../simulation/faults.ts';
+import { type RunResult, run } from '../../simulation/run.ts';
 import { simulate } from './harness-process.ts';
 
 const seeds = [2, 5, 13, 21, 34, 55];

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { FaultKind } from '../../src/simulation/faults.ts';
-import { run } from '../../src/simulation/run.ts';
+import type { FaultKind } from '../../simulation/faults.ts';
+import { run } from '../../simulation/run.ts';
 import { simulate } from './harness-process.ts';
 
 /** More of them: WEIGHTCAST_SEEDS=10000 npm test -- test/simulation/seeds.test.ts */

@@ -1,9 +1,9 @@
 /** An update ends within its time, wherever it hangs. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { deadlines } from '../../src/actors/deadlines.ts';
-import { checkpointAt } from '../../src/simulation/checkpoint.ts';
-import type { WorldOptions } from '../../src/simulation/world.ts';
+import { checkpointAt } from '../../simulation/checkpoint.ts';
+import type { WorldOptions } from '../../simulation/world.ts';
+import { deadlines } from '../../src/actors/protocol/deadlines.ts';
 import { bucketBytes, model, onStage, type Stage } from './harness.ts';
 
 const timeoutMilliseconds = 5_000;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { settle } from '../../../simulation/clock.ts';
 import type { Context, Reply } from '../../../src/actors/kernel/index.ts';
-import { settle } from '../../../src/simulation/clock.ts';
 import { makeSystem, Probe, soon, type TestMessage } from './harness.ts';
 
 test('an ask ends at its deadline, and a late answer changes nothing', async () => {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { z } from 'zod';
+import { settle } from '../../../simulation/clock.ts';
+import { SimulatedNetwork } from '../../../simulation/network.ts';
 import type { Down } from '../../../src/actors/kernel/index.ts';
-import { settle } from '../../../src/simulation/clock.ts';
-import { SimulatedNetwork } from '../../../src/simulation/network.ts';
 import { makeSystem, Probe, soon, type TestMessage } from './harness.ts';
 
 const accepts = z.object({ type: z.string() }).loose() as never;

@@ -1,3 +1,5 @@
+import { SimulatedClock } from '../../../simulation/clock.ts';
+import { turns } from '../../../simulation/turns.ts';
 import {
   type Actor,
   ActorSystem,
@@ -6,8 +8,6 @@ import {
   type Transport,
 } from '../../../src/actors/kernel/index.ts';
 import type { Logger } from '../../../src/ports.ts';
-import { SimulatedClock } from '../../../src/simulation/clock.ts';
-import { turns } from '../../../src/simulation/turns.ts';
 
 /** Messages of the actors that these tests make: each names what it does. */
 export type TestMessage =

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { settle } from '../../../simulation/clock.ts';
 import { Mailbox } from '../../../src/actors/kernel/mailbox.ts';
-import { settle } from '../../../src/simulation/clock.ts';
 import { makeSystem, Probe, soon } from './harness.ts';
 
 /** An actor that is busy until told otherwise, with a mailbox of three. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { settle } from '../../../simulation/clock.ts';
 import type { Context } from '../../../src/actors/kernel/index.ts';
-import { settle } from '../../../src/simulation/clock.ts';
 import { makeSystem, Probe, soon, type TestMessage } from './harness.ts';
 
 /** A parent with three children, each started after the one before. */

@@ -1,0 +1,83 @@
+import { bytesOf, DTYPES, dtypeIndex } from '../src/checkpoint/dtype.ts';
+import { contentDigest, type Manifest } from '../src/checkpoint/manifest.ts';
+import type { CheckpointIndex } from '../src/checkpoint/source.ts';
+import { digestOf } from './contents.ts';
+import type { SeededRandom } from './random.ts';
+
+/** Space for a file's header, so that no tensor starts at 0. */
+const headerBytes = 4_096;
+const dtypes = ['BF16', 'F8_E4M3', 'F32'];
+
+export interface TensorShape {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+}
+
+/** A model as trainers have them: a few large tensors, many small ones, here and there an empty one. */
+export function randomModel(random: SeededRandom, tensors: number, largestBytes: number): TensorShape[] {
+  return Array.from({ length: tensors }, (_, number) => {
+    const dtype = random.pick(dtypes);
+    const most = (largestBytes * 8) / DTYPES[dtypeIndex(dtype)]!.bits;
+    const elements = random.chance(0.05) ? 0 : random.whole(1, most / random.pick([1, 4, 64]));
+    return { name: `layers.${number}.weight`, dtype, shape: [elements] };
+  });
+}
+
+/** A checkpoint on disk, and what its tensors' digests are. */
+export interface SimulatedCheckpoint {
+  readonly path: string;
+  readonly index: CheckpointIndex;
+  readonly digests: ReadonlyMap<string, bigint>;
+  /** `contentDigest` of a manifest of it. */
+  readonly digest: string;
+}
+
+/** The model with the weights that lie at `path`; two paths hold different weights. */
+export function checkpointAt(
+  path: string,
+  model: readonly TensorShape[],
+  inSharedMemory: boolean,
+): SimulatedCheckpoint {
+  const bytes = Float64Array.from(model, ({ dtype, shape }) => bytesOf(DTYPES[dtypeIndex(dtype)]!, shape));
+  const offsets = new Float64Array(model.length);
+  let end = headerBytes;
+  for (const [row, size] of bytes.entries()) {
+    offsets[row] = end;
+    end += size;
+  }
+  const index: CheckpointIndex = {
+    files: [{ path, bytes: end, inSharedMemory }],
+    names: model.map(({ name }) => name),
+    dtypes: Uint8Array.from(model, ({ dtype }) => dtypeIndex(dtype)),
+    shapeStarts: Uint32Array.from({ length: model.length + 1 }, (_, row) => row),
+    dimensions: Float64Array.from(model, ({ shape }) => shape[0]!),
+    bytes,
+    fileOf: new Uint32Array(model.length),
+    offsets,
+  };
+  const digests = new Map(
+    index.names.map((name, row) => [name, fileDigest(path, offsets[row]!, bytes[row]!)]),
+  );
+  return { path, index, digests, digest: contentDigest(manifestOf(index, digests)) };
+}
+
+function fileDigest(path: string, from: number, bytes: number): bigint {
+  return digestOf(bytes === 0 ? [] : [{ start: 0, end: bytes, source: path, from }], bytes);
+}
+
+function manifestOf(index: CheckpointIndex, digests: ReadonlyMap<string, bigint>): Manifest {
+  const { names, dtypes: kinds, shapeStarts, dimensions, bytes, fileOf, offsets } = index;
+  return {
+    checkpoint: '',
+    names,
+    dtypes: kinds,
+    shapeStarts,
+    dimensions,
+    bytes,
+    segments: [],
+    segmentOf: fileOf,
+    offsets,
+    digests: BigUint64Array.from(names, (name) => digests.get(name)!),
+  };
+}

@@ -1,0 +1,190 @@
+import { supervisorEntrance } from '../src/actors/protocol/accept.ts';
+import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
+import type { CheckpointStatus, ClusterStatus, UpdateReport } from '../src/actors/protocol/values.ts';
+import { CheckpointShelf } from '../src/actors/supervisor/checkpoint-ledger.ts';
+import type { SupervisorPorts } from '../src/actors/supervisor/ports.ts';
+import { SupervisorActor } from '../src/actors/supervisor/supervisor.ts';
+import type { CheckpointIndex } from '../src/checkpoint/source.ts';
+import type { EngineClient } from '../src/engines/engine-client.ts';
+import { CheckpointError } from '../src/errors.ts';
+import type { Clock } from '../src/ports.ts';
+import { AskedWorks } from './asked-works.ts';
+import { elapse } from './device.ts';
+import { checkAsked, checkReports } from './invariants.ts';
+import type { Passage } from './network.ts';
+import type { SimulatedProcess } from './process.ts';
+import { SimulatedRankProcess } from './rank-process.ts';
+import { SimulatedUser } from './user.ts';
+import { SimulatedWorld, type WorldOptions } from './world.ts';
+
+/** How long the supervisor's process is given to end. */
+const stopMilliseconds = 30_000;
+
+/** A whole cluster in one process under virtual time: the actors are the real ones, the world is not. */
+export class SimulatedCluster {
+  readonly world: SimulatedWorld;
+  readonly supervisor: SimulatedProcess;
+  /** How long the supervisor takes to read the headers of a checkpoint's files. */
+  openMilliseconds = 20;
+  readonly #ranks = new Map<number, SimulatedRankProcess>();
+  readonly #users: SimulatedUser[] = [];
+  #lives = 0;
+  /** The supervisor's ledger of checkpoints. */
+  readonly shelf: CheckpointShelf;
+  /** By name, the file of the checkpoint that was registered last. */
+  readonly #registered = new Map<string, string>();
+  readonly #asked = new AskedWorks();
+  #status: ClusterStatus | null = null;
+
+  constructor(options: WorldOptions) {
+    this.world = new SimulatedWorld(options);
+    const { world } = this;
+    world.onSent.push((passage) => this.#sent(passage));
+    this.supervisor = world.startProcess(world.supervisorNode, [], (error) => {
+      world.trace.violated(`the supervisor crashed: ${error.message}`);
+    });
+    const instances = world.engines
+      .map((_, number) => this.instance(number))
+      .slice(0, options.firstInstances);
+    const ports = this.#supervisorPorts();
+    const { spareCheckpoints } = options;
+    this.shelf = new CheckpointShelf(spareCheckpoints);
+    this.supervisor.system.spawn(
+      'supervisor',
+      () => new SupervisorActor({ instances, spareCheckpoints }, ports, this.shelf),
+      supervisorEntrance,
+    );
+  }
+
+  /** As it joins the cluster. */
+  instance(number: number): InstanceOptions {
+    const { options, engines } = this.world;
+    const { name } = engines[number]!;
+    const pause = options.pauses ? { pause: 'keep' as const } : {};
+    return { name, endpoint: name, ranks: options.instances[number]!, ...pause };
+  }
+
+  /** The supervisor's last answer to who asked how things are; null if nobody has. */
+  get status(): ClusterStatus | null {
+    return this.#status;
+  }
+
+  /** The processes of ranks that have not ended, started or not. */
+  get ranks(): ReadonlyMap<number, SimulatedRankProcess> {
+    return this.#ranks;
+  }
+
+  get users(): readonly SimulatedUser[] {
+    return this.#users;
+  }
+
+  /** The next process that uses the cluster. */
+  user(): SimulatedUser {
+    const user = new SimulatedUser(this.world, `cluster~${this.#users.length + 1}`);
+    this.#users.push(user);
+    return user;
+  }
+
+  /** Lets virtual time pass until `work` is done; throws if it is not within the time. */
+  async complete<T>(work: Promise<T>, milliseconds = 3_600_000): Promise<T> {
+    let outcome: { readonly value: T } | { readonly error: unknown } | null = null;
+    work.then(
+      (value) => {
+        outcome = { value };
+      },
+      (error) => {
+        outcome = { error };
+      },
+    );
+    await this.world.clock.advanceUntil(() => outcome !== null, milliseconds);
+    if (outcome === null) throw new Error(`not done after ${milliseconds} ms of virtual time`);
+    return work;
+  }
+
+  /** Ends all processes in order. */
+  async stop(): Promise<void> {
+    await this.complete(this.supervisor.stop(stopMilliseconds));
+    for (const { process } of this.#users) await this.complete(process.stop(1_000));
+  }
+
+  /** Ends all processes where they stand; for a run that is given up. */
+  abandon(): void {
+    for (const { process } of this.#users) process.kill();
+    for (const rank of this.#ranks.values()) rank.kill();
+    this.supervisor.kill();
+  }
+
+  #supervisorPorts(): SupervisorPorts {
+    const { clock } = this.supervisor;
+    return {
+      launchRank: (rank) => this.#launch(rank),
+      engineClient: ({ name }) => this.engineClient(name, clock),
+      segmentName: (set) => `checkpoint-${set}-`,
+      openCheckpoint: async (source) => {
+        await elapse(clock, this.openMilliseconds);
+        return this.#open(String(source));
+      },
+    };
+  }
+
+  #open(path: string): CheckpointIndex {
+    const checkpoint = this.world.options.checkpoints.find((candidate) => candidate.path === path);
+    if (checkpoint === undefined) throw new CheckpointError(`${path}: no such file or directory`);
+    return checkpoint.index;
+  }
+
+  /** As its bridge has it. An engine is left alone unless somebody wants it updated. */
+  engineClient(name: string, clock: Clock): EngineClient {
+    const client = this.world.engines.find((engine) => engine.name === name)!.client(clock);
+    const check = (what: string) => {
+      if (this.#asked.concern(name)) return;
+      this.world.trace.violated(`${name} is asked to ${what} by an update that does not concern it`);
+    };
+    return {
+      ...client,
+      pause: (mode, options) => {
+        check('pause');
+        return client.pause(mode, options);
+      },
+      resume: (options) => {
+        check('resume');
+        return client.resume(options);
+      },
+      update: (order, options) => {
+        check('update');
+        return client.update(order, options);
+      },
+    };
+  }
+
+  #sent(passage: Passage): void {
+    const asked = this.#asked.sent(passage);
+    const { from, envelope } = passage;
+    if (from !== this.world.supervisorNode || envelope.kind !== 'reply') return;
+    checkReports(this.world, envelope);
+    const body = (envelope.body ?? {}) as Partial<ClusterStatus & UpdateReport & CheckpointStatus>;
+    if (body.instances !== undefined) this.#status = body as ClusterStatus;
+    const { digest } = body;
+    if (asked === null || digest === undefined) return;
+    if (asked.type === 'register') {
+      // Tensors from memory are those of a file too.
+      const { checkpoints } = this.world.options;
+      const file =
+        asked.source.kind === 'path'
+          ? asked.source.path
+          : checkpoints.find((one) => one.digest === digest)?.path;
+      this.#registered.set(asked.checkpoint, file ?? '');
+    } else {
+      checkAsked(this.world, asked.checkpoint, this.#registered.get(asked.checkpoint)!, body as UpdateReport);
+    }
+  }
+
+  #launch(rank: number): SimulatedRankProcess {
+    this.#lives += 1;
+    const process = new SimulatedRankProcess(this.world, rank, this.#lives, () => {
+      if (this.#ranks.get(rank) === process) this.#ranks.delete(rank);
+    });
+    this.#ranks.set(rank, process);
+    return process;
+  }
+}

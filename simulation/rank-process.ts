@@ -1,0 +1,152 @@
+import { rankEntrance } from '../src/actors/protocol/accept.ts';
+import type { SupervisorMessage } from '../src/actors/protocol/messages.ts';
+import type { RankPorts } from '../src/actors/rank/ports.ts';
+import { RankActor } from '../src/actors/rank/rank.ts';
+import type { LaunchedRank } from '../src/actors/supervisor/ports.ts';
+import { NativeError, WorkerLinkError } from '../src/errors.ts';
+import type { Fabric } from '../src/native-bridge/fabric.ts';
+import { elapse } from './device.ts';
+import type { SimulatedFabric } from './fabric.ts';
+import { type SimulatedHost, segmentDirectory } from './host.ts';
+import type { SimulatedProcess } from './process.ts';
+import type { SeededRandom } from './random.ts';
+import type { SimulatedWorld } from './world.ts';
+
+/** How long a process takes from its start to its first message. */
+const startMilliseconds = [20, 120] as const;
+/** How long the parent needs to learn that a process is gone. */
+const exitMilliseconds = 5;
+/** As processes/rank-process.ts and its parent have them. */
+const stopMilliseconds = 20_000;
+const graceMilliseconds = 25_000;
+
+/** The process of one rank, from its launch until its parent knows that it is gone. */
+export class SimulatedRankProcess implements LaunchedRank {
+  readonly rank: number;
+  readonly node: string;
+  readonly exited: Promise<string>;
+  readonly #world: SimulatedWorld;
+  readonly #random: SeededRandom;
+  readonly #onExit: () => void;
+  #resolveExited: (reason: string) => void = () => {};
+  #process: SimulatedProcess | null = null;
+  #memory: ReturnType<SimulatedHost['join']> | null = null;
+  #cancelStart: () => void = () => {};
+  #exiting = false;
+
+  constructor(world: SimulatedWorld, rank: number, life: number, onExit: () => void) {
+    this.rank = rank;
+    this.node = `rank-${rank}~${life}`;
+    this.#world = world;
+    this.#random = world.random.stream(this.node);
+    this.#onExit = onExit;
+    this.exited = new Promise((resolve) => {
+      this.#resolveExited = resolve;
+    });
+    this.#cancelStart = world.clock.after(this.#random.between(...startMilliseconds), () =>
+      this.#start(life),
+    );
+  }
+
+  /** Null before it has started and after it has gone. */
+  get process(): SimulatedProcess | null {
+    return this.#process?.isAlive ? this.#process : null;
+  }
+
+  kill(reason = 'SIGKILL'): void {
+    if (this.#exiting) return;
+    this.#cancelStart();
+    this.#process?.kill();
+    this.#memory?.vanish();
+    this.#exit(reason);
+  }
+
+  async stop(): Promise<void> {
+    if (this.#process === null) this.kill('exit code 0');
+    const cancel = this.#world.clock.after(graceMilliseconds, () => this.kill());
+    await this.#end();
+    await this.exited;
+    cancel();
+  }
+
+  #start(life: number): void {
+    const world = this.#world;
+    this.#process = world.startProcess(this.node, [world.supervisorNode], () => this.#end());
+    this.#memory = world.hostOf(this.rank).join();
+    const { system } = this.#process;
+    const supervisor = system.wellKnown<SupervisorMessage>(world.supervisorNode, 'supervisor');
+    const ports = this.#ports(this.#process, life);
+    system.spawn('rank', () => new RankActor(ports, supervisor), rankEntrance);
+  }
+
+  async #end(): Promise<void> {
+    await this.#process?.stop(stopMilliseconds);
+    if (this.#exiting) return;
+    this.#memory?.leave();
+    this.#exit('exit code 0');
+  }
+
+  #exit(reason: string): void {
+    if (this.#exiting) return;
+    this.#exiting = true;
+    const world = this.#world;
+    world.trace.add(this.node, `exits: ${reason}`);
+    world.clock.after(this.#random.between(0, exitMilliseconds), () => {
+      this.#onExit();
+      world.network.endSession(world.supervisorNode, this.node, reason);
+      this.#resolveExited(reason);
+    });
+  }
+
+  #ports(process: SimulatedProcess, life: number): RankPorts {
+    const { rank } = this;
+    const { communicators, links, fabrics, nics, options } = this.#world;
+    const { clock } = process;
+    const simulated = this.#world.devices[rank]!;
+    const host = this.#world.hostOf(rank);
+    const device = simulated.open(clock);
+    process.whenGone(() => device.close());
+    const nic = nics[rank % nics.length]!;
+    let fabric: SimulatedFabric | null = null;
+    const openFabric = (secret: string | null): Fabric => {
+      if (secret !== null) throw new NativeError('there is one cluster in this simulation');
+      if (fabric === null) {
+        fabric = fabrics.open(this.node, { host, nic }, clock);
+        const opened = fabric;
+        process.whenGone(() => opened.vanish());
+      }
+      return fabric;
+    };
+    return {
+      rank,
+      host: host.name,
+      directory: segmentDirectory,
+      memory: host.memory,
+      pid: life,
+      device,
+      segments: host.open(clock, (path) => fabric?.unmapped(path)),
+      nics: [nic],
+      reach: options.reach ?? 'cluster',
+      fabric: openFabric,
+      close: () => fabric?.close(),
+      createCommunicator: () => ({ id: new Uint8Array(), leastBucketBytes: 0 }),
+      openCollective: async ({ number: communicator }, ranks) => {
+        const slowness = () => simulated.slowness;
+        const member = communicators.join({ communicator, ranks, rank, clock, slowness });
+        process.whenGone(() => member.vanish());
+        return member;
+      },
+      bindWorkerLink: async (epoch, version) => {
+        await elapse(clock, 0.1);
+        if (links.failures > 0) {
+          links.failures -= 1;
+          throw new WorkerLinkError(`cannot bind a worker link for ${device.uuid}: address in use`);
+        }
+        const options = { deviceUuid: device.uuid, epoch, version, timeoutMilliseconds: 120_000, clock };
+        const link = links.bind(options);
+        process.whenGone(() => link.vanish());
+        return link;
+      },
+    };
+  }
+}

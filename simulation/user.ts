@@ -1,0 +1,162 @@
+import type { ActorRef } from '../src/actors/kernel/index.ts';
+import { ask } from '../src/actors/protocol/ask.ts';
+import { deadlines } from '../src/actors/protocol/deadlines.ts';
+import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
+import { anyOf, toSupervisor, toWriter, type WriterMessage } from '../src/actors/protocol/messages.ts';
+import type { CheckpointStatus, UpdateOptions, UpdateReport } from '../src/actors/protocol/values.ts';
+import { WriterActor } from '../src/actors/writer.ts';
+import { dtypeName, encodeManifest, shapeOf } from '../src/checkpoint/manifest.ts';
+import { describeTensors } from '../src/checkpoint/named-tensors.ts';
+import { asFailure, DeadlineError, type WeightcastError } from '../src/errors.ts';
+import type { SimulatedCheckpoint } from './checkpoint.ts';
+import { elapse } from './device.ts';
+import type { SimulatedHost } from './host.ts';
+import type { SimulatedProcess } from './process.ts';
+import type { SimulatedWorld } from './world.ts';
+
+export type Outcome<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly error: WeightcastError };
+
+/** Throws what it failed with. */
+export function resultOf<T>(outcome: Outcome<T>): T {
+  if (!outcome.ok) throw outcome.error;
+  return outcome.value;
+}
+
+export const usualOptions: UpdateOptions = {
+  memoryFraction: 0.9,
+  verify: true,
+  keepCopy: true,
+  timeoutMilliseconds: 60_000,
+};
+
+/** Bytes a millisecond that a process copies into segments. */
+const writeRate = 2e6;
+
+type Exchange = Parameters<typeof ask>[2];
+type Answer<E extends Exchange> = Awaited<ReturnType<typeof ask<E>>>;
+
+/** A process that uses the cluster as the class `Cluster` does, with its deadlines. */
+export class SimulatedUser {
+  readonly process: SimulatedProcess;
+  readonly #world: SimulatedWorld;
+  readonly #supervisor: ActorRef<never>;
+  #writer: ActorRef<WriterMessage> | null = null;
+
+  constructor(world: SimulatedWorld, node: string) {
+    this.#world = world;
+    this.process = world.startProcess(node, [world.supervisorNode], () => {});
+    this.#supervisor = this.process.system.wellKnown(world.supervisorNode, 'supervisor');
+  }
+
+  /** Stands for the memory that it has written tensors into; null before it has. */
+  get writer(): ActorRef<WriterMessage> | null {
+    return this.#writer;
+  }
+
+  awaitReady() {
+    return this.#ask(toSupervisor.awaitReady, {}, deadlines.open);
+  }
+
+  status() {
+    return this.#ask(toSupervisor.status, {}, deadlines.control);
+  }
+
+  register(checkpoint: string, path: string) {
+    const source = { kind: 'path', path } as const;
+    return this.#ask(toSupervisor.register, { checkpoint, source }, deadlines.load);
+  }
+
+  /** The tensors of a checkpoint as they would come from this process's memory. */
+  async registerTensors(
+    checkpoint: string,
+    { path, index, digests }: SimulatedCheckpoint,
+    host: SimulatedHost = this.#world.hosts[0]!,
+  ): Promise<Outcome<CheckpointStatus>> {
+    const question = { checkpoint, host: host.name, bytes: index.bytes, writer: this.#startWriter() };
+    const reserved = await this.#ask(toSupervisor.reserve, question, deadlines.plan);
+    if (!reserved.ok) return reserved;
+    const { reservation, segments, isThere } = reserved.value;
+    const tensors = Object.fromEntries(
+      index.names.map((name, row) => [name, { dtype: dtypeName(index, row), shape: shapeOf(index, row) }]),
+    );
+    const manifest = describeTensors(checkpoint, tensors, index.bytes, segments);
+    for (const [at, segment] of segments.entries()) {
+      await elapse(this.process.clock, segment.bytes / writeRate);
+      // A process that has gone writes nothing.
+      if (!this.process.isAlive) break;
+      host.write(segment.path, segment.bytes, isThere, (contents) => {
+        for (const [row, bytes] of index.bytes.entries()) {
+          if (manifest.segmentOf[row] !== at) continue;
+          contents.write(manifest.offsets[row]!, bytes, [
+            { start: 0, end: bytes, source: path, from: index.offsets[row]! },
+          ]);
+        }
+      });
+    }
+    const found = BigUint64Array.from(index.names, (name) => digests.get(name)!);
+    const encoded = encodeManifest({ ...manifest, digests: found });
+    const source = { kind: 'written', reservation, manifest: encoded } as const;
+    const registered = await this.#ask(toSupervisor.register, { checkpoint, source }, deadlines.load);
+    if (!registered.ok) await this.#ask(toSupervisor.cancelReservation, { reservation }, deadlines.control);
+    return registered;
+  }
+
+  unregister(checkpoint: string) {
+    return this.#ask(toSupervisor.unregister, { checkpoint }, deadlines.control);
+  }
+
+  releaseSpare() {
+    return this.#ask(toSupervisor.releaseSpare, {}, deadlines.abort + deadlines.control);
+  }
+
+  update(checkpoint: string, options: Partial<UpdateOptions> = {}): Promise<Outcome<UpdateReport>> {
+    const all = { ...usualOptions, ...options };
+    const deadline = all.timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;
+    return this.#ask(toSupervisor.update, { checkpoint, options: all }, deadline);
+  }
+
+  addInstance(instance: InstanceOptions) {
+    return this.#ask(toSupervisor.addInstance, { instance }, deadlines.open);
+  }
+
+  removeInstance(instance: string) {
+    return this.#ask(toSupervisor.removeInstance, { instance }, deadlines.open);
+  }
+
+  cancel(reason: string) {
+    return this.#ask(toSupervisor.cancel, { reason }, deadlines.control);
+  }
+
+  #startWriter(): ActorRef<WriterMessage> {
+    this.#writer ??= this.process.system.spawn('writer', () => new WriterActor(() => {}), {
+      accepts: anyOf(toWriter),
+    });
+    return this.#writer;
+  }
+
+  async #ask<E extends Exchange>(
+    exchange: E,
+    fields: Parameters<typeof ask<E>>[3],
+    deadlineMilliseconds: number,
+  ): Promise<Outcome<Answer<E>>> {
+    const { trace } = this.#world;
+    const { awaitReady, addInstance } = toSupervisor;
+    const { node, system } = this.process;
+    trace.add(node, `asks ${exchange.type}`);
+    try {
+      const value = await ask(system, this.#supervisor, exchange, fields, { deadlineMilliseconds });
+      trace.add(node, `${exchange.type} is done`);
+      return { ok: true, value };
+    } catch (thrown) {
+      const error = asFailure(thrown);
+      trace.add(node, `${exchange.type} failed: ${error.code} ${error.message}`);
+      // Ready may never come; who waits for it gives up by themselves.
+      const mayWait = ([awaitReady.type, addInstance.type] as string[]).includes(exchange.type);
+      if (!mayWait && error instanceof DeadlineError && error.message.startsWith('supervisor#'))
+        trace.violated(`${exchange.type} was not answered within ${deadlineMilliseconds} ms`);
+      return { ok: false, error };
+    }
+  }
+}

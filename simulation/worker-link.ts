@@ -1,0 +1,227 @@
+import { strict as assert } from 'node:assert';
+import type {
+  InstalledReport,
+  LinkBuffer,
+  LinkTensor,
+  WorkerLink,
+} from '../src/engines/worker-link/worker-link.ts';
+import { AbortedError, type WeightcastError, WorkerLinkError } from '../src/errors.ts';
+import type { Clock } from '../src/ports.ts';
+import type { Trace } from './trace.ts';
+
+/** How long an abort waits for the worker to hang up, as the real link does. */
+const abortMilliseconds = 1_000;
+/** One message, over a socket of the same host. */
+const hopMilliseconds = 0.05;
+/** An answer may come that much later than the news that the worker has hung up. */
+const lastReplyMilliseconds = 50;
+
+export type LinkRequest =
+  | {
+      readonly type: 'open';
+      readonly epoch: number;
+      readonly version: string;
+      readonly buffer: LinkBuffer;
+    }
+  | { readonly type: 'load'; readonly tensors: readonly LinkTensor[] }
+  | { readonly type: 'release' | 'finish' };
+
+/** The engine worker at the other end. */
+export interface LinkPeer {
+  /** Rejects with what the worker answers as a traceback; never settles if the worker does not answer. */
+  serve(request: LinkRequest): Promise<InstalledReport | null>;
+  /** The rank tells that the update has failed. Resolves when the worker has hung up. */
+  abort(reason: string): Promise<void>;
+  /** The rank's end is closed, or its process gone. */
+  vanished(): void;
+}
+
+export interface LinkOptions {
+  readonly deviceUuid: string;
+  readonly epoch: number;
+  readonly version: string;
+  readonly timeoutMilliseconds: number;
+  /** The rank's; what is under way goes by the world's. */
+  readonly clock: Clock;
+}
+
+/** The worker links of a simulated cluster, by address. */
+export class SimulatedLinks {
+  /** So many of the next links cannot be bound. */
+  failures = 0;
+  readonly #world: Clock;
+  readonly #trace: Trace;
+  readonly #bound = new Map<string, SimulatedLink>();
+  #count = 0;
+
+  constructor(world: Clock, trace: Trace) {
+    this.#world = world;
+    this.#trace = trace;
+  }
+
+  /** Links that are bound. */
+  get open(): number {
+    return this.#bound.size;
+  }
+
+  bind(options: LinkOptions): SimulatedLink {
+    this.#count += 1;
+    const address = `sim://${options.deviceUuid}/${options.epoch}-${this.#count}`;
+    this.#trace.add(address, 'bound');
+    const link = new SimulatedLink(address, options, this.#world, () => {
+      if (this.#bound.delete(address)) this.#trace.add(address, 'closed');
+    });
+    this.#bound.set(address, link);
+    return link;
+  }
+
+  find(address: string): SimulatedLink | undefined {
+    return this.#bound.get(address);
+  }
+}
+
+/** The rank's end of a worker link. */
+export class SimulatedLink implements WorkerLink {
+  readonly address: string;
+  readonly #options: LinkOptions;
+  readonly #world: Clock;
+  readonly #unbind: () => void;
+  #peer: LinkPeer | null = null;
+  #whenConnected: (() => void) | null = null;
+  #rejectRequest: ((error: WeightcastError) => void) | null = null;
+  #ended: WeightcastError | null = null;
+  #finished = false;
+  #closed = false;
+
+  constructor(address: string, options: LinkOptions, world: Clock, unbind: () => void) {
+    this.address = address;
+    this.#options = options;
+    this.#world = world;
+    this.#unbind = unbind;
+  }
+
+  // ── the worker's side ────────────────────────────────────────────────────────────────────────────────────────
+
+  connect(peer: LinkPeer): void {
+    this.#peer = peer;
+    this.#whenConnected?.();
+  }
+
+  /** The worker has hung up, or died. */
+  disconnect(): void {
+    this.#peer = null;
+    this.#world.after(lastReplyMilliseconds, () => {
+      if (!this.#finished) this.#end(this.#failure('closed the connection'));
+    });
+  }
+
+  // ── the rank's side ──────────────────────────────────────────────────────────────────────────────────────────
+
+  check(): void {}
+
+  async open(buffer: LinkBuffer): Promise<void> {
+    const { epoch, version } = this.#options;
+    await this.#ask({ type: 'open', epoch, version, buffer });
+  }
+
+  async load(tensors: readonly LinkTensor[]): Promise<void> {
+    await this.#ask({ type: 'load', tensors });
+  }
+
+  async release(): Promise<void> {
+    await this.#ask({ type: 'release' });
+  }
+
+  async finish(): Promise<InstalledReport | null> {
+    const report = await this.#ask({ type: 'finish' });
+    this.#finished = true;
+    return report;
+  }
+
+  async abort(reason: string): Promise<void> {
+    this.#end(new AbortedError(reason));
+    const peer = this.#peer;
+    if (peer !== null && !this.#finished) {
+      await new Promise<void>((resolve) => {
+        const cancel = this.#options.clock.after(abortMilliseconds, resolve);
+        this.#world.after(hopMilliseconds, () => {
+          peer.abort(reason).then(() => {
+            cancel();
+            resolve();
+          });
+        });
+      });
+    }
+    this.close();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#end(new AbortedError(`the worker link of device ${this.#options.deviceUuid} was closed`));
+    this.vanish();
+  }
+
+  /** The socket is gone, with its process or before. */
+  vanish(): void {
+    this.#unbind();
+    const peer = this.#peer;
+    this.#peer = null;
+    if (peer !== null) this.#world.after(hopMilliseconds, () => peer.vanished());
+  }
+
+  #ask(request: LinkRequest): Promise<InstalledReport | null> {
+    assert(this.#rejectRequest === null, 'a worker link takes one request at a time');
+    if (this.#ended !== null) return Promise.reject(this.#ended);
+    return new Promise((resolve, reject) => {
+      const { timeoutMilliseconds, clock } = this.#options;
+      const late = `did not answer ${request.type} within ${timeoutMilliseconds} ms`;
+      const cancel = clock.after(timeoutMilliseconds, () => this.#end(this.#failure(late)));
+      const settle = () => {
+        cancel();
+        this.#rejectRequest = null;
+        this.#whenConnected = null;
+      };
+      const fail = (error: WeightcastError) => {
+        settle();
+        reject(error);
+      };
+      this.#rejectRequest = fail;
+      const answered = (report: InstalledReport | null) => {
+        if (this.#rejectRequest !== fail) return;
+        settle();
+        resolve(report);
+      };
+      const refused = (error: Error) => {
+        if (this.#rejectRequest === fail)
+          this.#end(this.#failure(`failed on ${request.type}: ${error.message}`));
+      };
+      this.#whenConnected = () => this.#exchange(request, answered, refused);
+      if (this.#peer !== null) this.#whenConnected();
+    });
+  }
+
+  #exchange(
+    request: LinkRequest,
+    answered: (report: InstalledReport | null) => void,
+    refused: (error: Error) => void,
+  ): void {
+    const peer = this.#peer!;
+    const later = (then: () => void) => this.#world.after(hopMilliseconds, then);
+    later(() =>
+      peer.serve(request).then(
+        (report) => later(() => answered(report)),
+        (error) => later(() => refused(error)),
+      ),
+    );
+  }
+
+  #end(error: WeightcastError): void {
+    this.#ended ??= error;
+    this.#rejectRequest?.(this.#ended);
+  }
+
+  #failure(fault: string): WorkerLinkError {
+    return new WorkerLinkError(`the engine worker on device ${this.#options.deviceUuid} ${fault}`);
+  }
+}

@@ -1,0 +1,298 @@
+import { strict as assert } from 'node:assert';
+import type { Manifest } from '../../checkpoint/manifest.ts';
+import { rankName } from '../../checkpoint/metas.ts';
+import type { SegmentStore } from '../../checkpoint/segment-store.ts';
+import {
+  AbortedError,
+  asFailure,
+  describe,
+  PeerLostError,
+  VerificationError,
+  type WeightcastError,
+} from '../../errors.ts';
+import type { Fabric, FabricPeer } from '../../native-bridge/fabric.ts';
+import { Pieces } from '../../plan/pieces.ts';
+import type { Plan } from '../../plan/plan.ts';
+import { deadlines } from '../protocol/deadlines.ts';
+import type { FabricSource, NextReads, Received, ReceptionOrder } from '../protocol/values.ts';
+import type { Leases } from '../rank/leases.ts';
+
+/** What became of reads. */
+export interface ReadReport {
+  readonly arrived: number[];
+  readonly failed: { readonly piece: number; readonly source: number; readonly reason: string }[];
+}
+
+/** The swarm, as one receiver has it. */
+export interface SwarmClient {
+  join(pieces: Uint32Array): Promise<void>;
+  /** Tells what became of earlier reads, and resolves with the next ones. */
+  next(report: ReadReport): Promise<NextReads>;
+  leave(): void;
+}
+
+export interface ReceivingOptions {
+  readonly order: ReceptionOrder;
+  readonly rank: number;
+  readonly plan: Plan;
+  /** Of which the plan speaks: slices that are received lie in mirrors. */
+  readonly manifest: Manifest;
+  readonly segments: SegmentStore;
+  readonly leases: Leases;
+  /** Of this cluster, or to reach another one by its secret. */
+  readonly fabric: (secret: string | null) => Fabric;
+}
+
+interface Mirror {
+  readonly slice: number;
+  readonly path: string;
+}
+
+/**
+ * What one rank receives from other hosts in one epoch: it makes room for its slices, lets others read them, reads
+ * pieces as the swarm says, and tells when a bucket is complete.
+ */
+export class Receiving {
+  readonly #options: ReceivingOptions;
+  readonly #pieces: Pieces;
+  readonly #mirrorOf: ReadonlyMap<number, Mirror>;
+  readonly #sources = new Map<number, FabricSource>();
+  readonly #peers = new Map<number, Promise<FabricPeer>>();
+  readonly #abort = new AbortController();
+  /** Buckets that wait for a piece. */
+  readonly #bucketsOf: ReadonlyMap<number, readonly number[]>;
+  readonly #missingOf = new Map<number, number>();
+  readonly #waiting = new Map<number, { resolve(): void; reject(error: WeightcastError): void }>();
+  readonly #reading = new Set<Promise<void>>();
+  readonly #spans: number[] = [];
+  readonly #here = new Set<number>();
+  readonly totalBytes: number;
+  #report: ReadReport = { arrived: [], failed: [] };
+  #failure: WeightcastError | null = null;
+  #run: Promise<void> = Promise.resolve();
+  /** Rank to the bytes that came from it. */
+  readonly #givenBy = new Map<number, number>();
+
+  private constructor(options: ReceivingOptions) {
+    const { order, plan, manifest } = options;
+    this.#options = options;
+    this.#pieces = new Pieces([...order.sliceBytes]);
+    this.#mirrorOf = new Map(order.mirrors.map((mirror) => [mirror.slice, mirror]));
+    this.#bucketsOf = piecesOfBuckets(plan, manifest, this.#mirrorOf.values(), this.#pieces);
+    this.totalBytes = this.wanted.reduce((sum, piece) => sum + this.#pieces.at(piece).bytes, 0);
+    for (const buckets of this.#bucketsOf.values()) {
+      for (const bucket of buckets) this.#missingOf.set(bucket, (this.#missingOf.get(bucket) ?? 0) + 1);
+    }
+  }
+
+  /** Makes the mirrors and exposes them. Rejects with `NativeError` when there is no room; then none is left. */
+  static async open(options: ReceivingOptions): Promise<Receiving> {
+    const { mirrors } = options.order;
+    const receiving = new Receiving(options);
+    try {
+      await options.segments.create(mirrors);
+      await options.leases.expose(mirrors.map(({ path }) => path));
+    } catch (error) {
+      await options.leases.forget(mirrors.map(({ path }) => path));
+      throw error;
+    }
+    return receiving;
+  }
+
+  /** Where others find what has arrived here. */
+  async source(): Promise<FabricSource> {
+    const { order, rank, leases, fabric } = this.#options;
+    const exposed = await leases.expose(order.mirrors.map(({ path }) => path));
+    const tokenOf = new Map(exposed.map(({ path, token }) => [path, token]));
+    const slices = order.mirrors.map(({ slice, path }) => ({ slice, token: tokenOf.get(path)!, offset: 0 }));
+    return { rank, address: fabric(null).address, secret: null, slices };
+  }
+
+  /** The pieces this rank lacks, in the order in which its buckets want them. */
+  get wanted(): Uint32Array {
+    return Uint32Array.from(this.#bucketsOf.keys());
+  }
+
+  get receivedBytes(): number {
+    return [...this.#givenBy.values()].reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  get received(): Received[] {
+    return [...this.#givenBy].map(([from, bytes]) => ({ from, bytes }));
+  }
+
+  /** Three numbers a piece: its number, start and end, in milliseconds of the host's monotonic clock. */
+  get spans(): Float64Array {
+    return Float64Array.from(this.#spans);
+  }
+
+  /** Begins to read. What goes wrong is told by {@link arrival} and {@link complete}. */
+  start(swarm: SwarmClient): void {
+    this.#run = this.#readAll(swarm)
+      .catch((thrown) => this.#fail(asFailure(thrown)))
+      .finally(() => swarm.leave());
+  }
+
+  /** Resolves when all of a bucket is here; at once for a bucket that waits for nothing. */
+  arrival(bucket: number): Promise<void> {
+    if (this.#failure !== null) return Promise.reject(this.#failure);
+    if ((this.#missingOf.get(bucket) ?? 0) === 0) return Promise.resolve();
+    return new Promise((resolve, reject) => this.#waiting.set(bucket, { resolve, reject }));
+  }
+
+  /**
+   * Resolves when everything has arrived and, if `verify`, is what its digests say. Rejects with `VerificationError`
+   * naming a tensor, or what the reads failed with.
+   */
+  async complete(verify: boolean): Promise<void> {
+    await this.#run;
+    if (this.#failure !== null) throw this.#failure;
+    const { manifest, segments } = this.#options;
+    if (!verify) return;
+    const bad = await segments.check(manifest, new Set([...this.#mirrorOf.values()].map(({ path }) => path)));
+    if (bad !== null)
+      throw new VerificationError(`tensor ${bad} arrived with other bytes than its digest says`);
+  }
+
+  /** Ends all reads and gives the mirrors up. Never rejects. */
+  async discard(reason: string): Promise<void> {
+    this.#fail(new AbortedError(reason));
+    await this.close();
+    await this.#options.leases.forget([...this.#mirrorOf.values()].map(({ path }) => path));
+  }
+
+  /** Lets go of the peers; the mirrors stay. Never rejects. */
+  async close(): Promise<void> {
+    this.#abort.abort(this.#failure ?? new AbortedError('the update is over'));
+    await Promise.allSettled([this.#run, ...this.#reading]);
+    for (const peer of await Promise.allSettled(this.#peers.values())) {
+      if (peer.status === 'fulfilled') peer.value.close();
+    }
+    this.#peers.clear();
+  }
+
+  async #readAll(swarm: SwarmClient): Promise<void> {
+    await swarm.join(this.wanted);
+    while (this.#failure === null) {
+      const report = this.#report;
+      this.#report = { arrived: [], failed: [] };
+      const { reads, sources, isDone } = await swarm.next(report);
+      if (isDone) return;
+      for (const source of sources) this.#learn(source);
+      for (const { piece, source } of reads) this.#begin(piece, source);
+      // Without a read under way the swarm itself waits before it answers.
+      if (this.#reading.size > 0) await Promise.race(this.#reading);
+    }
+  }
+
+  #learn(source: FabricSource): void {
+    const known = this.#sources.get(source.rank);
+    this.#sources.set(source.rank, source);
+    // It may only hold more than it did.
+    if (known !== undefined && Buffer.compare(known.address, source.address) !== 0) this.#drop(source.rank);
+  }
+
+  #drop(source: number): void {
+    const peer = this.#peers.get(source);
+    this.#peers.delete(source);
+    peer?.then((connected) => connected.close()).catch(() => {});
+  }
+
+  #begin(piece: number, source: number): void {
+    const read = this.#read(piece, source)
+      .then(
+        () => this.#arrived(piece, source),
+        (error) => {
+          this.#report.failed.push({ piece, source, reason: describe(error) });
+        },
+      )
+      .finally(() => this.#reading.delete(read));
+    this.#reading.add(read);
+  }
+
+  async #read(piece: number, sourceRank: number): Promise<void> {
+    const source = this.#sources.get(sourceRank);
+    const { segment: slice, offset, bytes } = this.#pieces.at(piece);
+    const held = source?.slices.find((entry) => entry.slice === slice);
+    const mirror = this.#mirrorOf.get(slice);
+    assert(
+      held !== undefined && mirror !== undefined,
+      `piece ${piece} is to be read from rank ${sourceRank}`,
+    );
+    const peer = this.#peer(source!);
+    try {
+      const { startedAt, endedAt } = await (await peer).read(
+        held.token,
+        Float64Array.of(held.offset + offset, offset, bytes),
+        this.#options.segments.attach(mirror.path),
+        { timeoutMilliseconds: deadlines.read, signal: this.#abort.signal },
+      );
+      this.#spans.push(piece, startedAt, endedAt);
+    } catch (error) {
+      // The next read connects anew.
+      if (error instanceof PeerLostError && this.#peers.get(sourceRank) === peer) this.#drop(sourceRank);
+      throw error;
+    }
+  }
+
+  #peer({ rank, address, secret }: FabricSource): Promise<FabricPeer> {
+    let peer = this.#peers.get(rank);
+    if (peer === undefined) {
+      const { signal } = this.#abort;
+      const options = { name: rankName(rank), timeoutMilliseconds: deadlines.connect, signal };
+      const connecting = this.#options.fabric(secret).connect(address, options);
+      this.#peers.set(rank, connecting);
+      connecting.catch(() => {
+        if (this.#peers.get(rank) === connecting) this.#peers.delete(rank);
+      });
+      peer = connecting;
+    }
+    return peer;
+  }
+
+  #arrived(piece: number, source: number): void {
+    this.#report.arrived.push(piece);
+    // The swarm may have given a read up that came to its end all the same, and let the piece be read again.
+    if (this.#here.has(piece)) return;
+    this.#here.add(piece);
+    this.#givenBy.set(source, (this.#givenBy.get(source) ?? 0) + this.#pieces.at(piece).bytes);
+    for (const bucket of this.#bucketsOf.get(piece) ?? []) {
+      const missing = this.#missingOf.get(bucket)! - 1;
+      this.#missingOf.set(bucket, missing);
+      if (missing > 0) continue;
+      this.#waiting.get(bucket)?.resolve();
+      this.#waiting.delete(bucket);
+    }
+  }
+
+  #fail(error: WeightcastError): void {
+    this.#failure ??= error;
+    this.#abort.abort(this.#failure);
+    for (const { reject } of this.#waiting.values()) reject(this.#failure);
+    this.#waiting.clear();
+  }
+}
+
+/** Piece to the buckets that have bytes of it, in the order in which the buckets come. */
+function piecesOfBuckets(
+  plan: Plan,
+  manifest: Manifest,
+  mirrors: Iterable<Mirror>,
+  pieces: Pieces,
+): ReadonlyMap<number, readonly number[]> {
+  const sliceOfPath = new Map([...mirrors].map(({ slice, path }) => [path, slice]));
+  const bucketsOf = new Map<number, number[]>();
+  for (const bucket of plan.owners.keys()) {
+    for (const row of plan.tensorOrder.subarray(plan.tensorStarts[bucket], plan.tensorStarts[bucket + 1])) {
+      const slice = sliceOfPath.get(manifest.segments[manifest.segmentOf[row]!]!.path);
+      if (slice === undefined) continue;
+      const { first, end } = pieces.covering(slice, manifest.offsets[row]!, manifest.bytes[row]!);
+      for (let piece = first; piece < end; piece += 1) {
+        const buckets = bucketsOf.get(piece) ?? [];
+        if (buckets.at(-1) !== bucket) buckets.push(bucket);
+        bucketsOf.set(piece, buckets);
+      }
+    }
+  }
+  return bucketsOf;
+}

@@ -1,0 +1,185 @@
+import {
+  contentDigest,
+  decodeManifest,
+  encodeManifest,
+  layoutDigest,
+  type Manifest,
+  mergeManifests,
+} from '../../checkpoint/manifest.ts';
+import { type BadTensor, combineParts } from '../../checkpoint/parts.ts';
+import type { CheckpointIndex } from '../../checkpoint/source.ts';
+import { asFailure, UsageError, VerificationError } from '../../errors.ts';
+import { type Plan, planUpdate } from '../../plan/buckets.ts';
+import { type Dealing, dealFiles, dealWritten } from '../../plan/dealing.ts';
+import { PlanCache } from '../../plan/plan-cache.ts';
+import { planReception, servedBy, withoutLost } from '../../plan/reception.ts';
+import { cutSlices, type Slices } from '../../plan/slices.ts';
+import type { Actor, Context } from '../kernel/index.ts';
+import type { PlannerMessage } from '../protocol/messages.ts';
+import type { Installed, Merged, Planned } from '../protocol/values.ts';
+
+type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
+
+/** What the planner may do to the world. */
+export interface PlannerPorts {
+  /** Reads the headers of a checkpoint's files. Rejects with `CheckpointError`. */
+  openCheckpoint(source: string | readonly string[]): Promise<CheckpointIndex>;
+}
+
+/**
+ * Turns checkpoints into loading orders, manifests into plans, and engine workers' reports into a verdict. It asks
+ * `plan/` and remembers what is dear to compute: the manifests of registered checkpoints and the last plans.
+ */
+export class PlannerActor implements Actor<PlannerMessage> {
+  readonly #ports: PlannerPorts;
+  readonly #manifests = new Map<string, Manifest>();
+  readonly #plans = new PlanCache();
+  /** Of the checkpoint that was planned for last. */
+  #slices: { readonly layout: string; readonly value: Slices } | null = null;
+
+  constructor(ports: PlannerPorts) {
+    this.#ports = ports;
+  }
+
+  async receive(message: PlannerMessage, context: Context<PlannerMessage>): Promise<void> {
+    try {
+      switch (message.type) {
+        case 'plan-loading':
+          return context.reply(message, await this.#planLoading(message));
+        case 'merge':
+          return context.reply(message, this.#merge(message));
+        case 'adopt':
+          return context.reply(message, this.#keep(decodeManifest(message.manifest)));
+        case 'plan':
+          return context.reply(message, this.#plan(message));
+        case 'verify':
+          this.#verify(message);
+          return context.reply(message, {});
+        case 'forget-layout':
+          this.#manifests.delete(message.layout);
+          this.#plans.forget(message.layout);
+          return;
+      }
+    } catch (thrown) {
+      // What is wrong is the question, a checkpoint or a memory size, and not the planner.
+      context.fail(asFailure(thrown));
+    }
+  }
+
+  async #planLoading(message: MessageOf<'plan-loading'>) {
+    const { shares, segments, reused } = await this.#deal(message);
+    const orders = shares.map(({ rank, manifest, segment, reads }) => ({
+      rank,
+      manifest: encodeManifest(manifest),
+      segment,
+      isThere: reused !== null,
+      reads: [...reads],
+      digest: message.source.kind !== 'written',
+    }));
+    return { orders, reused, segments: [...segments] };
+  }
+
+  async #deal({
+    checkpoint,
+    source,
+    segmentName,
+    ranks,
+    spare,
+  }: MessageOf<'plan-loading'>): Promise<Dealing> {
+    if (source.kind === 'written') {
+      const shares = dealWritten(decodeManifest(source.manifest), ranks);
+      return { shares, segments: [], reused: null };
+    }
+    const index = await this.#ports.openCheckpoint(source.kind === 'path' ? source.path : source.files);
+    return dealFiles({ checkpoint, index, segmentName, ranks, spare });
+  }
+
+  #merge({ parts }: MessageOf<'merge'>): Merged {
+    const manifest = mergeManifests(
+      parts.map(({ manifest: encoded, digests }) => ({ ...decodeManifest(encoded), digests })),
+    );
+    return this.#keep(manifest);
+  }
+
+  #keep(manifest: Manifest): Merged {
+    const layout = layoutDigest(manifest);
+    this.#manifests.set(layout, manifest);
+    return {
+      layout,
+      digest: contentDigest(manifest),
+      tensors: manifest.names.length,
+      bytes: manifest.bytes.reduce((sum, bytes) => sum + bytes, 0),
+      manifest: encodeManifest(manifest),
+      segments: manifest.segments.map(({ path, host, rank }) => ({ path, host, rank })),
+    };
+  }
+
+  #plan({ layout, ranks, sources, copies, lost, mirrorName, ...wishes }: MessageOf<'plan'>): Planned {
+    const registered = withoutLost(this.#manifest(layout), lost);
+    const { memoryFraction: fraction, bucketBytes } = wishes;
+    const slices = this.#slicesOf(layout, registered);
+    const reception = planReception({ manifest: registered, slices, ranks, sources, copies, mirrorName });
+    if (reception === null) {
+      const plan = this.#plans.plan({ layout, manifest: registered, ranks, fraction, bucketBytes });
+      return { plan, manifest: null, reception };
+    }
+    const { manifest, mirrors } = reception;
+    // Where mirrors lie is new each time, and so is the plan: nothing to keep.
+    const plan = planUpdate({ manifest, ranks, fraction, bucketBytes, ownersAreLoaders: true });
+    const served = [...servedBy(registered, slices, copies, sources)];
+    const hostOf = new Map(sources.map(({ rank, host }) => [rank, host]));
+    return {
+      plan,
+      manifest: encodeManifest(manifest),
+      reception: {
+        sliceBytes: Float64Array.from(slices.slices, ({ bytes }) => bytes),
+        mirrors: [...mirrors],
+        served: served.map(([rank, list]) => ({ rank, host: hostOf.get(rank)!, slices: list })),
+      },
+    };
+  }
+
+  #slicesOf(layout: string, manifest: Manifest): Slices {
+    if (this.#slices?.layout !== layout) this.#slices = { layout, value: cutSlices(manifest) };
+    return this.#slices.value;
+  }
+
+  /** Engine workers report in the order in which tensors were announced to them, which is their rank's plan's. */
+  #verify({ layout, instance, reports }: MessageOf<'verify'>): void {
+    const manifest = this.#manifest(layout);
+    const verdict = combineParts(
+      reports.map(({ rank, plan, installed }) => ({ rank, ...inManifestOrder(installed, plan) })),
+      manifest.digests,
+    );
+    if (verdict.ok) return;
+    const [{ row, reason }] = verdict.bad as [BadTensor];
+    const others = verdict.badCount > 1 ? ` (and ${verdict.badCount - 1} more tensors)` : '';
+    throw new VerificationError(
+      `instance ${instance} does not hold the checkpoint: tensor ${manifest.names[row]} ${reason}${others}`,
+    );
+  }
+
+  #manifest(layout: string): Manifest {
+    const manifest = this.#manifests.get(layout);
+    if (manifest === undefined) throw new UsageError(`no registered checkpoint has the layout ${layout}`);
+    return manifest;
+  }
+}
+
+function inManifestOrder({ digests, part, parts }: Installed, { tensorOrder }: Plan): Installed {
+  const rows = tensorOrder.length;
+  // What is of another length is for combineParts to refuse.
+  if (digests.length !== rows || part.length !== rows || parts.length !== rows)
+    return { digests, part, parts };
+  const ordered = {
+    digests: new BigUint64Array(rows),
+    part: new Uint16Array(rows),
+    parts: new Uint16Array(rows),
+  };
+  for (const [entry, row] of tensorOrder.entries()) {
+    ordered.digests[row] = digests[entry]!;
+    ordered.part[row] = part[entry]!;
+    ordered.parts[row] = parts[entry]!;
+  }
+  return ordered;
+}

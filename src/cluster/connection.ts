@@ -1,0 +1,132 @@
+import { randomBytes } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
+import { availableParallelism, hostname } from 'node:os';
+import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
+import { ask } from '../actors/protocol/ask.ts';
+import { deadlines } from '../actors/protocol/deadlines.ts';
+import type { SupervisorMessage } from '../actors/protocol/messages.ts';
+import { fromWire, PeerLostError, type WireError } from '../errors.ts';
+import { systemClock } from '../native-bridge/clock.ts';
+import { SharedDirectory } from '../native-bridge/memory.ts';
+import { createLog } from '../observe/log.ts';
+import { type OwnedProcess, startProcess } from '../processes/child-process.ts';
+import { defaultDevices } from '../processes/devices.ts';
+import { removeAbandoned } from '../processes/sweep.ts';
+import { createClusterKeys, spokeKeys } from '../transport/curve.ts';
+import { nodeName } from '../transport/node-name.ts';
+import { SpokeTransport } from '../transport/spoke.ts';
+import type { ClusterOptions } from './options.ts';
+
+type Exchange = Parameters<typeof ask>[2];
+
+const shutdownMilliseconds = 40_000;
+/** Enough for two models that are trained together; they alternate between two sets of segments each. */
+const defaultSpareCheckpoints = 2;
+
+/** The supervisor's process, which starts and ends all others of a cluster, and this process's way to it. */
+export class ClusterConnection {
+  readonly system: ActorSystem;
+  readonly supervisor: ActorRef<SupervisorMessage>;
+  readonly fabricSecret: string;
+  readonly #process: OwnedProcess;
+  readonly #transport: SpokeTransport;
+  readonly #directory: SharedDirectory;
+  /** Ends what is asked of a supervisor that is no more. */
+  readonly #lost: AbortSignal;
+
+  private constructor(
+    parts: Pick<ClusterConnection, 'system' | 'supervisor' | 'fabricSecret'>,
+    process: OwnedProcess,
+    transport: SpokeTransport,
+    directory: SharedDirectory,
+    lost: AbortSignal,
+  ) {
+    this.system = parts.system;
+    this.supervisor = parts.supervisor;
+    this.fabricSecret = parts.fabricSecret;
+    this.#process = process;
+    this.#transport = transport;
+    this.#directory = directory;
+    this.#lost = lost;
+  }
+
+  /** Starts the supervisor, which starts the rest. On a throw nothing is left running. */
+  static async open(options: ClusterOptions): Promise<ClusterConnection> {
+    removeAbandoned();
+    const id = randomBytes(6).toString('hex');
+    const directory = new SharedDirectory(`/dev/shm/weightcast-${id}`);
+    const endpoint = `ipc://@weightcast-${id}`;
+    const node = nodeName('supervisor');
+    const keys = createClusterKeys();
+    const fabricSecret = randomBytes(32).toString('hex');
+    const log = createLog('cluster');
+    const lost = new AbortController();
+    // Every question that is under way listens.
+    setMaxListeners(0, lost.signal);
+    const onFailure = (error: unknown) => lost.abort(fromWire(error as WireError));
+    const child = startProcess(
+      '../processes/supervisor-process',
+      import.meta.url,
+      {
+        endpoint,
+        node,
+        keys,
+        ...(options.listen !== undefined && { remoteEndpoint: options.listen }),
+        instances: options.instances,
+        spareCheckpoints: options.spareCheckpoints ?? defaultSpareCheckpoints,
+        hosts: options.hosts ?? {},
+        fabricSecret,
+        host: {
+          name: hostname(),
+          directory: directory.path,
+          fabricAddresses: options.fabricAddresses ?? [],
+          devices: options.devices ?? defaultDevices(),
+          threads: Math.max(1, Math.floor(availableParallelism() / options.ranks)),
+        },
+      },
+      onFailure,
+    );
+    child.exited.then((how) => lost.abort(new PeerLostError(`the supervisor process ended (${how})`)));
+    try {
+      const transport = await SpokeTransport.connect({
+        node: nodeName('cluster'),
+        endpoint,
+        keys: spokeKeys(keys),
+        clock: systemClock,
+        log,
+        deadlineMilliseconds: deadlines.start,
+        signal: lost.signal,
+      });
+      const random = { next: Math.random };
+      const system = ActorSystem.create({ clock: systemClock, random, log, transport });
+      const supervisor = system.wellKnown<SupervisorMessage>(node, 'supervisor');
+      const parts = { system, supervisor, fabricSecret };
+      return new ClusterConnection(parts, child, transport, directory, lost.signal);
+    } catch (error) {
+      await child.stop(shutdownMilliseconds);
+      directory.close();
+      throw error;
+    }
+  }
+
+  /** Rejects with `PeerLostError` when the supervisor's process ends. */
+  ask<E extends Exchange>(
+    exchange: E,
+    fields: Parameters<typeof ask<E>>[3],
+    deadlineMilliseconds: number,
+  ): ReturnType<typeof ask<E>> {
+    const signal = this.#lost;
+    const supervisor = this.supervisor as ActorRef<never>;
+    return ask(this.system, supervisor, exchange, fields, { deadlineMilliseconds, signal }).catch((error) => {
+      throw signal.aborted ? signal.reason : error;
+    }) as ReturnType<typeof ask<E>>;
+  }
+
+  /** Cancels what is running and ends all processes. */
+  async close(): Promise<void> {
+    await this.#process.stop(shutdownMilliseconds);
+    await this.system.stop(5_000);
+    await this.#transport.close(1_000);
+    this.#directory.close();
+  }
+}

@@ -1,0 +1,87 @@
+import type { ActorRef } from '../actors/kernel/index.ts';
+import { deadlines } from '../actors/protocol/deadlines.ts';
+import { anyOf, toSupervisor, toWriter, type WriterMessage } from '../actors/protocol/messages.ts';
+import type { CheckpointStatus } from '../actors/protocol/values.ts';
+import { WriterActor } from '../actors/writer.ts';
+import { type NamedTensors, sizesOfTensors } from '../checkpoint/named-tensors.ts';
+import { TensorWriter, type WriteJob } from '../checkpoint/tensor-writer.ts';
+import { OutOfHostMemoryError } from '../errors.ts';
+import type { ClusterConnection } from './connection.ts';
+
+const progressEveryMilliseconds = 100;
+
+/** Tensors of this process on their way into the host memory of the ranks: reserved, written, registered. */
+export class ClusterTensors {
+  readonly #connection: ClusterConnection;
+  readonly #host: string;
+  readonly #writer: TensorWriter;
+  readonly #ref: ActorRef<WriterMessage>;
+
+  /** `host` is the name of this host, as its ranks have it. */
+  constructor(connection: ClusterConnection, host: string, threads: number) {
+    this.#connection = connection;
+    this.#host = host;
+    const writer = new TensorWriter(threads);
+    this.#writer = writer;
+    this.#ref = connection.system.spawn(
+      'writer',
+      () => new WriterActor((segments) => writer.forget(segments)),
+      { accepts: anyOf(toWriter) },
+    );
+  }
+
+  /** Rejects with `CheckpointError` naming the tensor that is wrong; then nothing is left behind. */
+  async register(checkpoint: string, tensors: NamedTensors): Promise<CheckpointStatus> {
+    const bytes = sizesOfTensors(checkpoint, tensors);
+    const { reservation, segments, isThere } = await this.#connection.ask(
+      toSupervisor.reserve,
+      { checkpoint, host: this.#host, bytes, writer: this.#ref },
+      deadlines.plan,
+    );
+    const write = () => this.#reporting(this.#writer.write(checkpoint, tensors, segments, isThere));
+    try {
+      const manifest = await write().catch(async (error) => {
+        if (error instanceof OutOfHostMemoryError && (await this.#releaseSpare())) return write();
+        throw error;
+      });
+      const source = { kind: 'written', reservation, manifest } as const;
+      return await this.#connection.ask(toSupervisor.register, { checkpoint, source }, deadlines.load);
+    } catch (error) {
+      // Unless the supervisor has taken it back already.
+      this.#connection.system.tell(this.#connection.supervisor, { type: 'cancel-reservation', reservation });
+      throw error;
+    }
+  }
+
+  close(): void {
+    this.#writer.close();
+  }
+
+  /** Whether there was any. */
+  async #releaseSpare(): Promise<boolean> {
+    const { bytes } = await this.#connection.ask(
+      toSupervisor.releaseSpare,
+      {},
+      deadlines.abort + deadlines.control,
+    );
+    return bytes > 0;
+  }
+
+  async #reporting(job: WriteJob): Promise<Uint8Array> {
+    const report = () => {
+      for (const progress of job.progress()) {
+        this.#connection.system.tell(this.#connection.supervisor, {
+          type: 'progress',
+          progress: { activity: 'load', ...progress },
+        });
+      }
+    };
+    const timer = setInterval(report, progressEveryMilliseconds);
+    try {
+      return await job.manifest;
+    } finally {
+      clearInterval(timer);
+      report();
+    }
+  }
+}
