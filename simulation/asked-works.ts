@@ -1,4 +1,4 @@
-import type { SupervisorMessage } from '../src/actors/protocol/messages.ts';
+import type { SupervisorMessage } from '../src/actors/protocol/supervisor.ts';
 import type { Passage } from './network.ts';
 
 type Asked = Extract<SupervisorMessage, { type: 'update' | 'register' }>;

@@ -1,7 +1,7 @@
-import { supervisorEntrance } from '../src/actors/protocol/accept.ts';
 import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
 import type { CheckpointStatus, ClusterStatus, UpdateReport } from '../src/actors/protocol/values.ts';
 import { CheckpointShelf } from '../src/actors/supervisor/checkpoint-ledger.ts';
+import { supervisorSpawnOptions } from '../src/actors/supervisor/inbox.ts';
 import type { SupervisorPorts } from '../src/actors/supervisor/ports.ts';
 import { SupervisorActor } from '../src/actors/supervisor/supervisor.ts';
 import type { CheckpointIndex } from '../src/checkpoint/source.ts';
@@ -52,7 +52,7 @@ export class SimulatedCluster {
     this.supervisor.system.spawn(
       'supervisor',
       () => new SupervisorActor({ instances, spareCheckpoints }, ports, this.shelf),
-      supervisorEntrance,
+      supervisorSpawnOptions,
     );
   }
 

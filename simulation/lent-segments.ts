@@ -1,4 +1,4 @@
-import type { RankMessage } from '../src/actors/protocol/messages.ts';
+import type { RankMessage } from '../src/actors/protocol/rank.ts';
 import type { Passage } from './network.ts';
 
 /** What ranks have been asked to lend and not to take back, by what arrives at their processes. */

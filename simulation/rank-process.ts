@@ -1,5 +1,5 @@
-import { rankEntrance } from '../src/actors/protocol/accept.ts';
-import type { SupervisorMessage } from '../src/actors/protocol/messages.ts';
+import type { SupervisorMessage } from '../src/actors/protocol/supervisor.ts';
+import { rankSpawnOptions } from '../src/actors/rank/inbox.ts';
 import type { RankPorts } from '../src/actors/rank/ports.ts';
 import { RankActor } from '../src/actors/rank/rank.ts';
 import type { LaunchedRank } from '../src/actors/supervisor/ports.ts';
@@ -76,7 +76,7 @@ export class SimulatedRankProcess implements LaunchedRank {
     const { system } = this.#process;
     const supervisor = system.wellKnown<SupervisorMessage>(world.supervisorNode, 'supervisor');
     const ports = this.#ports(this.#process, life);
-    system.spawn('rank', () => new RankActor(ports, supervisor), rankEntrance);
+    system.spawn('rank', () => new RankActor(ports, supervisor), rankSpawnOptions);
   }
 
   async #end(): Promise<void> {

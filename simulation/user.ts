@@ -1,9 +1,12 @@
+import type { z } from 'zod';
 import type { ActorRef } from '../src/actors/kernel/index.ts';
-import { ask } from '../src/actors/protocol/ask.ts';
+import { ask, type Question } from '../src/actors/protocol/ask.ts';
 import { deadlines } from '../src/actors/protocol/deadlines.ts';
 import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
-import { anyOf, toSupervisor, toWriter, type WriterMessage } from '../src/actors/protocol/messages.ts';
+import { type SupervisorExchange, toSupervisor } from '../src/actors/protocol/supervisor.ts';
+import { anyOf } from '../src/actors/protocol/table.ts';
 import type { CheckpointStatus, UpdateOptions, UpdateReport } from '../src/actors/protocol/values.ts';
+import { toWriter, type WriterMessage } from '../src/actors/protocol/writer.ts';
 import { WriterActor } from '../src/actors/writer.ts';
 import { dtypeName, encodeManifest, shapeOf } from '../src/checkpoint/manifest.ts';
 import { describeTensors } from '../src/checkpoint/named-tensors.ts';
@@ -34,8 +37,7 @@ export const usualOptions: UpdateOptions = {
 /** Bytes a millisecond that a process copies into segments. */
 const writeRate = 2e6;
 
-type Exchange = Parameters<typeof ask>[2];
-type Answer<E extends Exchange> = Awaited<ReturnType<typeof ask<E>>>;
+type Answer<E extends SupervisorExchange> = z.infer<E['reply']>;
 
 /** A process that uses the cluster as the class `Cluster` does, with its deadlines. */
 export class SimulatedUser {
@@ -136,7 +138,7 @@ export class SimulatedUser {
     return this.#writer;
   }
 
-  async #ask<E extends Exchange>(
+  async #ask<E extends SupervisorExchange>(
     exchange: E,
     fields: Parameters<typeof ask<E>>[3],
     deadlineMilliseconds: number,
@@ -146,7 +148,9 @@ export class SimulatedUser {
     const { node, system } = this.process;
     trace.add(node, `asks ${exchange.type}`);
     try {
-      const value = await ask(system, this.#supervisor, exchange, fields, { deadlineMilliseconds });
+      const value = await ask(system, this.#supervisor as ActorRef<Question<E>>, exchange, fields, {
+        deadlineMilliseconds,
+      });
       trace.add(node, `${exchange.type} is done`);
       return { ok: true, value };
     } catch (thrown) {

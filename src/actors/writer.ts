@@ -1,5 +1,5 @@
 import type { Actor, Context } from './kernel/index.ts';
-import type { WriterMessage } from './protocol/messages.ts';
+import type { WriterMessage } from './protocol/writer.ts';
 
 /** Stands for a process that writes tensors into host memory and keeps that mapped. */
 export class WriterActor implements Actor<WriterMessage> {

@@ -2,9 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import { availableParallelism, hostname } from 'node:os';
 import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
-import { ask } from '../actors/protocol/ask.ts';
+import { ask, type Question } from '../actors/protocol/ask.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
-import type { SupervisorMessage } from '../actors/protocol/messages.ts';
+import type { SupervisorExchange, SupervisorMessage } from '../actors/protocol/supervisor.ts';
 import { fromWire, PeerLostError, type WireError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
@@ -16,8 +16,6 @@ import { createClusterKeys, spokeKeys } from '../transport/curve.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import type { ClusterOptions } from './options.ts';
-
-type Exchange = Parameters<typeof ask>[2];
 
 const shutdownMilliseconds = 40_000;
 /** Enough for two models that are trained together; they alternate between two sets of segments each. */
@@ -110,13 +108,13 @@ export class ClusterConnection {
   }
 
   /** Rejects with `PeerLostError` when the supervisor's process ends. */
-  ask<E extends Exchange>(
+  ask<E extends SupervisorExchange>(
     exchange: E,
     fields: Parameters<typeof ask<E>>[3],
     deadlineMilliseconds: number,
   ): ReturnType<typeof ask<E>> {
     const signal = this.#lost;
-    const supervisor = this.supervisor as ActorRef<never>;
+    const supervisor = this.supervisor as ActorRef<Question<E>>;
     return ask(this.system, supervisor, exchange, fields, { deadlineMilliseconds, signal }).catch((error) => {
       throw signal.aborted ? signal.reason : error;
     }) as ReturnType<typeof ask<E>>;

@@ -1,7 +1,9 @@
 import type { ActorRef } from '../actors/kernel/index.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
-import { anyOf, toSupervisor, toWriter, type WriterMessage } from '../actors/protocol/messages.ts';
+import { toSupervisor } from '../actors/protocol/supervisor.ts';
+import { anyOf } from '../actors/protocol/table.ts';
 import type { CheckpointStatus } from '../actors/protocol/values.ts';
+import { toWriter, type WriterMessage } from '../actors/protocol/writer.ts';
 import { WriterActor } from '../actors/writer.ts';
 import { type NamedTensors, sizesOfTensors } from '../checkpoint/named-tensors.ts';
 import { TensorWriter, type WriteJob } from '../checkpoint/tensor-writer.ts';

@@ -1,7 +1,7 @@
 import { ActorSystem } from '../actors/kernel/index.ts';
-import { rankEntrance } from '../actors/protocol/accept.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
-import type { SupervisorMessage } from '../actors/protocol/messages.ts';
+import type { SupervisorMessage } from '../actors/protocol/supervisor.ts';
+import { rankSpawnOptions } from '../actors/rank/inbox.ts';
 import type { RankPorts } from '../actors/rank/ports.ts';
 import { RankActor } from '../actors/rank/rank.ts';
 import { SharedSegments } from '../checkpoint/segment-store.ts';
@@ -98,7 +98,7 @@ async function main(): Promise<void> {
   const supervisor = system.wellKnown<SupervisorMessage>(configuration.hubNode, 'supervisor');
   try {
     const ports = openPorts(configuration, directory.identity, log);
-    system.spawn('rank', () => new RankActor(ports, supervisor), rankEntrance);
+    system.spawn('rank', () => new RankActor(ports, supervisor), rankSpawnOptions);
     await Promise.race([lifeline.released, failure]);
   } catch (error) {
     system.tell(supervisor, { type: 'rank-failed', rank, error: toWire(error) });

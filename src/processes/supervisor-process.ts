@@ -1,6 +1,6 @@
 import { ActorSystem } from '../actors/kernel/index.ts';
-import { supervisorEntrance } from '../actors/protocol/accept.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import { supervisorSpawnOptions } from '../actors/supervisor/inbox.ts';
 import type { SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
 import { openCheckpoint } from '../checkpoint/source.ts';
@@ -92,7 +92,7 @@ async function main(): Promise<void> {
   });
   const ports = createPorts(configuration, hub);
   const create = () => new SupervisorActor({ instances, spareCheckpoints }, ports);
-  system.spawn('supervisor', create, supervisorEntrance);
+  system.spawn('supervisor', create, supervisorSpawnOptions);
   const error = await Promise.race([lifeline.released, failure]);
   await system.stop(stopMilliseconds);
   await hub.close(1_000);

@@ -1,7 +1,8 @@
 import type { ActorRef, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import { type RankMessage, type SwarmMessage, toSwarm } from '../protocol/messages.ts';
+import type { RankMessage } from '../protocol/rank.ts';
+import { type SwarmMessage, toSwarm } from '../protocol/swarm.ts';
 import type { ReceptionOrder } from '../protocol/values.ts';
 import type { SwarmClient } from './receiver.ts';
 

@@ -1,10 +1,25 @@
 import { PeerLostError } from '../../errors.ts';
-import type { Actor, Context, Reply } from '../kernel/index.ts';
-import type { SwarmMessage } from '../protocol/messages.ts';
+import type { Actor, Context, Reply, SpawnOptions } from '../kernel/index.ts';
+import { type SwarmMessage, toSwarm } from '../protocol/swarm.ts';
+import { anyOf } from '../protocol/table.ts';
 import type { NextReads } from '../protocol/values.ts';
 import { JoinedCheckpoint } from './joined-checkpoint.ts';
 
-type MessageOf<T extends SwarmMessage['type']> = Extract<SwarmMessage, { type: T }>;
+type SwarmInbox =
+  | SwarmMessage
+  /** A receiver without anything to read has waited long enough for an answer. */
+  | { readonly type: 'park-timeout'; readonly swarm: string; readonly rank: number }
+  /** A receiver has left a source alone for long enough. */
+  | {
+      readonly type: 'backoff-elapsed';
+      readonly swarm: string;
+      readonly rank: number;
+      readonly source: number;
+    };
+
+export const swarmSpawnOptions: SpawnOptions<SwarmInbox> = { accepts: anyOf(toSwarm) };
+
+type MessageOf<T extends SwarmInbox['type']> = Extract<SwarmInbox, { type: T }>;
 
 /** How long a receiver without anything to read is kept waiting for an answer. */
 const parkMilliseconds = 1_000;
@@ -24,10 +39,10 @@ interface Joined {
  * Tells ranks that receive a checkpoint which piece to read from whom. It knows who holds what, by the pieces that
  * receivers say have arrived.
  */
-export class SwarmActor implements Actor<SwarmMessage> {
+export class SwarmActor implements Actor<SwarmInbox> {
   readonly #joined = new Map<string, Joined>();
 
-  receive(message: SwarmMessage, context: Context<SwarmMessage>): void {
+  receive(message: SwarmInbox, context: Context<SwarmInbox>): void {
     if (message.type === 'open-swarm') {
       this.#open(message);
       context.reply(message, {});
@@ -48,7 +63,7 @@ export class SwarmActor implements Actor<SwarmMessage> {
   }
 
   /** All updates that used the swarm are over. */
-  #refuse(message: SwarmMessage, context: Context<SwarmMessage>): void {
+  #refuse(message: SwarmInbox, context: Context<SwarmInbox>): void {
     if (message.type === 'add-source') context.reply(message, {});
     if (message.type === 'join-swarm' || message.type === 'next-reads') {
       context.fail(new PeerLostError(`the update that rank ${message.rank} was to receive for is over`));
@@ -56,9 +71,9 @@ export class SwarmActor implements Actor<SwarmMessage> {
   }
 
   #handle(
-    message: Exclude<SwarmMessage, MessageOf<'open-swarm'>>,
+    message: Exclude<SwarmInbox, MessageOf<'open-swarm'>>,
     joined: Joined,
-    context: Context<SwarmMessage>,
+    context: Context<SwarmInbox>,
   ): void {
     const { checkpoint } = joined;
     switch (message.type) {
@@ -83,11 +98,11 @@ export class SwarmActor implements Actor<SwarmMessage> {
       case 'leave-swarm':
         this.#leave(message.rank, joined);
         return this.#serve(joined);
-      case 'waited-enough':
+      case 'park-timeout':
         this.#failStarving(joined, [message.rank], context);
         this.#take(message.rank, joined)?.succeed({ reads: [], sources: [], isDone: false });
         return;
-      case 'try-again':
+      case 'backoff-elapsed':
         checkpoint.forgive(message.rank, message.source);
         return this.#serve(joined);
     }
@@ -103,7 +118,7 @@ export class SwarmActor implements Actor<SwarmMessage> {
     this.#joined.delete(swarm);
   }
 
-  #join(message: MessageOf<'join-swarm'>, joined: Joined, context: Context<SwarmMessage>): void {
+  #join(message: MessageOf<'join-swarm'>, joined: Joined, context: Context<SwarmInbox>): void {
     const { rank, pieces } = message;
     if (!joined.checkpoint.isSource(rank)) return this.#refuse(message, context);
     this.#leave(rank, joined);
@@ -116,18 +131,19 @@ export class SwarmActor implements Actor<SwarmMessage> {
     joined.checkpoint.removeReceiver(rank);
   }
 
-  #nextReads(message: MessageOf<'next-reads'>, joined: Joined, context: Context<SwarmMessage>): void {
+  #nextReads(message: MessageOf<'next-reads'>, joined: Joined, context: Context<SwarmInbox>): void {
     const { swarm, rank, arrived, failed } = message;
     const { checkpoint, waiting } = joined;
     if (!checkpoint.isReceiver(rank)) return this.#refuse(message, context);
     for (const piece of arrived) checkpoint.arrived(rank, piece);
     for (const read of failed) {
       const delay = checkpoint.failed(rank, read);
-      if (delay !== null) context.schedule(delay, { type: 'try-again', swarm, rank, source: read.source });
+      if (delay !== null)
+        context.schedule(delay, { type: 'backoff-elapsed', swarm, rank, source: read.source });
     }
     this.#take(rank, joined)?.fail(new PeerLostError('asked again'));
     const reply = context.deferReply(message);
-    const cancel = context.schedule(parkMilliseconds, { type: 'waited-enough', swarm, rank });
+    const cancel = context.schedule(parkMilliseconds, { type: 'park-timeout', swarm, rank });
     waiting.set(rank, { reply, cancel });
     this.#serve(joined);
     this.#failStarving(joined, [rank], context);
@@ -141,7 +157,7 @@ export class SwarmActor implements Actor<SwarmMessage> {
     }
   }
 
-  #failStarving(joined: Joined, ranks: Iterable<number>, { clock }: Context<SwarmMessage>): void {
+  #failStarving(joined: Joined, ranks: Iterable<number>, { clock }: Context<SwarmInbox>): void {
     for (const rank of ranks) {
       const failure = joined.waiting.has(rank) ? joined.checkpoint.starves(rank, clock.now()) : null;
       if (failure !== null) this.#take(rank, joined)?.fail(failure);

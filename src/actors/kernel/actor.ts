@@ -1,4 +1,3 @@
-import type { ZodType } from 'zod';
 import type { WeightcastError } from '../../errors.ts';
 import type { Clock, Logger, Random } from '../../ports.ts';
 import type { ActorRef, ReplyOf, Request } from './ref.ts';
@@ -70,11 +69,23 @@ export interface Down {
   readonly reason: string;
 }
 
+/** What a schema of zod offers a mailbox: it parses a message from another process, or says what is wrong with it. */
+export interface MessageSchema<M> {
+  safeParse(body: unknown):
+    | { readonly success: true; readonly data: M }
+    | {
+        readonly success: false;
+        readonly error: {
+          readonly issues: readonly { readonly path: PropertyKey[]; readonly message: string }[];
+        };
+      };
+}
+
 export interface SpawnOptions<M> {
   readonly mailbox?: MailboxPolicy;
   readonly supervision?: SupervisionPolicy;
   /** What a message from another process must look like. Without it the actor takes none. */
-  readonly accepts?: ZodType<M>;
+  readonly accepts?: MessageSchema<M>;
   /** Messages that pass a full mailbox and overtake others: stop orders, aborts, deaths. */
   readonly isSignal?: (message: M) => boolean;
 }

@@ -1,32 +1,33 @@
 import type { z } from 'zod';
 import { ProtocolError } from '../../errors.ts';
-import type { ActorRef, AskOptions } from '../kernel/index.ts';
+import type { ActorRef, AskOptions, Context, Request } from '../kernel/index.ts';
 
-interface Exchange {
+export interface Exchange {
   readonly type: string;
   readonly schema: z.ZodType;
   readonly reply: z.ZodType;
 }
 
-type Fields<E extends Exchange> = Omit<z.infer<E['schema']>, 'type'>;
+/** The message of one exchange, as its receiver declares it. */
+export type Question<E extends Exchange> = z.infer<E['schema']> & Request<z.infer<E['reply']>>;
 
-interface Asker {
-  ask(ref: ActorRef<never>, message: never, options: AskOptions): Promise<unknown>;
-}
-
-/** Asks with a message of a table in messages.ts; the answer is validated, since it may come from another process. */
+/**
+ * Asks with a message of a protocol table; the receiver must be one that takes it. The answer is validated, since it
+ * may come from another process: rejects with `ProtocolError` if it is malformed, and as `Context.ask` does.
+ */
 export async function ask<E extends Exchange>(
-  asker: Asker,
-  ref: ActorRef<never>,
+  asker: Pick<Context<never>, 'ask'>,
+  ref: ActorRef<Question<E>>,
   exchange: E,
-  fields: Fields<E>,
+  fields: Omit<z.infer<E['schema']>, 'type'>,
   options: AskOptions,
 ): Promise<z.infer<E['reply']>> {
-  const answer = await asker.ask(ref, { type: exchange.type, ...fields } as never, options);
+  const question = { type: exchange.type, ...fields } as unknown as Question<E>;
+  const answer = await asker.ask(ref, question, options);
   const parsed = exchange.reply.safeParse(answer);
   if (parsed.success) return parsed.data as z.infer<E['reply']>;
   const [issue] = parsed.error.issues;
   throw new ProtocolError(
-    `${ref.name} answered ${exchange.type} in a form that is not its own: ${issue?.path.join('.')}: ${issue?.message}`,
+    `${ref.name} sent a malformed reply to ${exchange.type}: ${issue?.path.join('.')}: ${issue?.message}`,
   );
 }

@@ -1,7 +1,22 @@
 import { asFailure, type WeightcastError } from '../../errors.ts';
 import type { Actor, ActorRef, Context } from '../kernel/index.ts';
-import type { BucketMessage, Carriage, RankMessage } from '../protocol/messages.ts';
+import type { RankInbox } from './inbox.ts';
 import type { Attempt } from './transfer.ts';
+
+export type BucketMessage =
+  /** Upload a bucket that this rank owns into this slot. */
+  | { readonly type: 'stage'; readonly attempt: Attempt; readonly bucket: number }
+  /** Take a bucket through broadcast and reload. */
+  | ({ readonly type: 'carry'; readonly attempt: Attempt; readonly bucket: number } & Carriage);
+
+export interface Carriage {
+  readonly from: CarryFrom;
+  /** Of this rank's buckets: the others let go of its memory, because some of it is freed then. */
+  readonly letsGo: boolean;
+}
+
+/** Where a bucket comes from before its broadcast: a staging slot of this rank, its host memory, or another rank. */
+export type CarryFrom = 'staging' | 'host' | 'peer';
 
 /**
  * A bucket actor lives as long as its rank and stands for one slot. A staging slot's takes the rank's own buckets
@@ -9,9 +24,9 @@ import type { Attempt } from './transfer.ts';
  * bucket at a time, which is what makes a slot safe to reuse.
  */
 export class BucketActor implements Actor<BucketMessage> {
-  readonly #rank: ActorRef<RankMessage>;
+  readonly #rank: ActorRef<RankInbox>;
 
-  constructor(rank: ActorRef<RankMessage>) {
+  constructor(rank: ActorRef<RankInbox>) {
     this.#rank = rank;
   }
 

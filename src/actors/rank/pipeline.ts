@@ -1,5 +1,6 @@
 import type { ActorRef } from '../kernel/index.ts';
-import type { BucketMessage, RankMessage } from '../protocol/messages.ts';
+import type { BucketMessage } from './bucket.ts';
+import type { RankInbox } from './inbox.ts';
 import type { Attempt } from './transfer.ts';
 
 /** The slots of a rank, each with the actor that stands for it. */
@@ -17,7 +18,7 @@ interface Staged {
 }
 
 type StreamMessage = Extract<
-  RankMessage,
+  RankInbox,
   { type: 'staged' | 'uploaded-in-place' | 'broadcast-issued' | 'broadcast-done' | 'reloaded' }
 >;
 

@@ -10,10 +10,12 @@ import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS, type Plan } from '../../plan/plan.
 import { Receiving, type SwarmClient } from '../join/receiver.ts';
 import { swarmClient } from '../join/swarm-client.ts';
 import type { Actor, ActorRef, Context, Reply } from '../kernel/index.ts';
-import type { BucketMessage, RankMessage, SupervisorMessage } from '../protocol/messages.ts';
+import type { SupervisorMessage } from '../protocol/supervisor.ts';
 import type { CreatedCommunicator, Opened, Progress, ReceptionOrder, Streamed } from '../protocol/values.ts';
+import type { BucketMessage } from './bucket.ts';
 import { BucketActor } from './bucket.ts';
 import { HeldCommunicator } from './communicator.ts';
+import type { RankInbox } from './inbox.ts';
 import { HeldLayouts } from './layout-cache.ts';
 import { type Exposed, Leases } from './leases.ts';
 import { Loading } from './loading.ts';
@@ -21,7 +23,7 @@ import { type Slots, Stream } from './pipeline.ts';
 import type { RankPorts } from './ports.ts';
 import { Attempt } from './transfer.ts';
 
-type MessageOf<T extends RankMessage['type']> = Extract<RankMessage, { type: T }>;
+type MessageOf<T extends RankInbox['type']> = Extract<RankInbox, { type: T }>;
 
 /** Often enough for a progress bar, seldom enough to cost nothing. */
 const progressEveryMilliseconds = 100;
@@ -31,7 +33,7 @@ const progressEveryMilliseconds = 100;
  * `open`, `stream`, and `abort` if anything fails anywhere. Messages of an epoch older than the newest it has seen
  * change nothing.
  */
-export class RankActor implements Actor<RankMessage> {
+export class RankActor implements Actor<RankInbox> {
   readonly #ports: RankPorts;
   readonly #supervisor: ActorRef<SupervisorMessage>;
   #slots!: Slots;
@@ -58,7 +60,7 @@ export class RankActor implements Actor<RankMessage> {
     this.#leases = new Leases(ports.segments, () => ports.fabric(null));
   }
 
-  started(context: Context<RankMessage>): void {
+  started(context: Context<RankInbox>): void {
     const spawn = (name: string) => context.spawn<BucketMessage>(name, () => new BucketActor(context.self));
     const several = (length: number, name: string) =>
       Array.from({ length }, (_, slot) => spawn(`${name}-bucket-${slot}`));
@@ -81,7 +83,7 @@ export class RankActor implements Actor<RankMessage> {
     });
   }
 
-  async receive(message: RankMessage, context: Context<RankMessage>): Promise<void> {
+  async receive(message: RankInbox, context: Context<RankInbox>): Promise<void> {
     switch (message.type) {
       case 'load':
         return this.#startLoad(message, context);
@@ -134,7 +136,7 @@ export class RankActor implements Actor<RankMessage> {
 
   // ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #startLoad(message: MessageOf<'load'>, context: Context<RankMessage>): void {
+  #startLoad(message: MessageOf<'load'>, context: Context<RankInbox>): void {
     const { order } = message;
     if (order.segment !== null && this.#leases.isLent(order.segment)) {
       const why = `${order.segment} is lent to another host, and cannot be written over`;
@@ -145,7 +147,7 @@ export class RankActor implements Actor<RankMessage> {
     this.#tick(context);
   }
 
-  #forget(message: MessageOf<'forget'>, context: Context<RankMessage>): void {
+  #forget(message: MessageOf<'forget'>, context: Context<RankInbox>): void {
     const reply = context.deferReply(message);
     this.#leases.forget(message.segments).then(
       () => reply.succeed({}),
@@ -155,11 +157,11 @@ export class RankActor implements Actor<RankMessage> {
 
   // ── lending to other hosts ───────────────────────────────────────────────────────────────────────────────────
 
-  #lease(message: MessageOf<'lease'>, context: Context<RankMessage>): void {
+  #lease(message: MessageOf<'lease'>, context: Context<RankInbox>): void {
     this.#answerExposed(context.deferReply(message), this.#leases.lend(message.epoch, message.segments));
   }
 
-  #expose(message: MessageOf<'expose'>, context: Context<RankMessage>): void {
+  #expose(message: MessageOf<'expose'>, context: Context<RankInbox>): void {
     this.#answerExposed(context.deferReply(message), this.#leases.expose(message.segments));
   }
 
@@ -172,7 +174,7 @@ export class RankActor implements Actor<RankMessage> {
 
   // ── one update ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  async #prepare(message: MessageOf<'prepare'>, context: Context<RankMessage>): Promise<void> {
+  async #prepare(message: MessageOf<'prepare'>, context: Context<RankInbox>): Promise<void> {
     if (message.epoch <= this.#epoch) {
       context.fail(this.#stale(message));
       return;
@@ -198,7 +200,7 @@ export class RankActor implements Actor<RankMessage> {
     });
   }
 
-  async #open(message: MessageOf<'open'>, context: Context<RankMessage>): Promise<void> {
+  async #open(message: MessageOf<'open'>, context: Context<RankInbox>): Promise<void> {
     const isOver = message.epoch <= this.#abortedEpoch;
     if (message.epoch !== this.#epoch || isOver || this.#attempt !== null) {
       context.fail(this.#stale(message));
@@ -213,7 +215,7 @@ export class RankActor implements Actor<RankMessage> {
     }
   }
 
-  async #openAttempt(message: MessageOf<'open'>, context: Context<RankMessage>): Promise<Opened> {
+  async #openAttempt(message: MessageOf<'open'>, context: Context<RankInbox>): Promise<Opened> {
     const { plan, manifest } = this.#held.use(message);
     if (plan === undefined || manifest === undefined)
       throw new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`);
@@ -239,7 +241,7 @@ export class RankActor implements Actor<RankMessage> {
     order: ReceptionOrder | null,
     plan: Plan,
     manifest: Manifest,
-    context: Context<RankMessage>,
+    context: Context<RankInbox>,
   ): Promise<Receiving | null> {
     this.#receiving = null;
     if (order === null) return null;
@@ -258,7 +260,7 @@ export class RankActor implements Actor<RankMessage> {
     return receiving;
   }
 
-  #startStream(message: MessageOf<'stream'>, context: Context<RankMessage>): void {
+  #startStream(message: MessageOf<'stream'>, context: Context<RankInbox>): void {
     const attempt = this.#attempt;
     if (message.epoch !== attempt?.epoch || this.#stream !== null) {
       context.fail(this.#stale(message));
@@ -271,7 +273,7 @@ export class RankActor implements Actor<RankMessage> {
     this.#tick(context);
   }
 
-  #beginExchange(attempt: Attempt, context: Context<RankMessage>): void {
+  #beginExchange(attempt: Attempt, context: Context<RankInbox>): void {
     attempt.connect().catch((error) => {
       context.tell(context.self, { type: 'bucket-failed', epoch: attempt.epoch, error: asFailure(error) });
     });
@@ -281,7 +283,7 @@ export class RankActor implements Actor<RankMessage> {
 
   #advance(
     message: MessageOf<'staged' | 'uploaded-in-place' | 'broadcast-issued' | 'broadcast-done' | 'reloaded'>,
-    context: Context<RankMessage>,
+    context: Context<RankInbox>,
   ): void {
     const stream = this.#stream;
     if (stream === null || message.epoch !== stream.attempt.epoch) return;
@@ -295,10 +297,7 @@ export class RankActor implements Actor<RankMessage> {
     );
   }
 
-  async #endStream(
-    { epoch, result }: MessageOf<'stream-ended'>,
-    context: Context<RankMessage>,
-  ): Promise<void> {
+  async #endStream({ epoch, result }: MessageOf<'stream-ended'>, context: Context<RankInbox>): Promise<void> {
     if (this.#stream === null || epoch !== this.#stream.attempt.epoch) return;
     if (result instanceof WeightcastError) {
       await this.#abandon(result);
@@ -314,7 +313,7 @@ export class RankActor implements Actor<RankMessage> {
   }
 
   /** The engine's draft model takes the same weights. */
-  async #nextExchange(attempt: Attempt, context: Context<RankMessage>): Promise<void> {
+  async #nextExchange(attempt: Attempt, context: Context<RankInbox>): Promise<void> {
     try {
       attempt.reopen();
     } catch (error) {
@@ -331,7 +330,7 @@ export class RankActor implements Actor<RankMessage> {
 
   // ── failure ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-  async #abort(message: MessageOf<'abort'>, context: Context<RankMessage>): Promise<void> {
+  async #abort(message: MessageOf<'abort'>, context: Context<RankInbox>): Promise<void> {
     if (message.epoch < this.#epoch) {
       context.fail(this.#stale(message));
       return;
@@ -368,14 +367,14 @@ export class RankActor implements Actor<RankMessage> {
   }
 
   /** While something runs: a rank with nothing to do does not wake up. */
-  #tick(context: Context<RankMessage>): void {
+  #tick(context: Context<RankInbox>): void {
     if (this.#ticking || (!this.#loading.isRunning && this.#stream === null)) return;
     this.#ticking = true;
     context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
   }
 
   /** At first, now and then, and at the end: what is quick shows too, and a bar gets to its end. */
-  #reportProgress(context: Context<RankMessage>): void {
+  #reportProgress(context: Context<RankInbox>): void {
     const progress = this.#progress();
     if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
   }

@@ -11,8 +11,8 @@ import { transfersOf } from '../../plan/transfers.ts';
 import type { Clock } from '../../ports.ts';
 import type { Receiving } from '../join/receiver.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import type { Carriage } from '../protocol/messages.ts';
 import type { Installed, RankTimeline, Received } from '../protocol/values.ts';
+import type { Carriage } from './bucket.ts';
 import type { RankPorts } from './ports.ts';
 import { Spans } from './spans.ts';
 

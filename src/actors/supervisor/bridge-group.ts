@@ -1,20 +1,25 @@
 import type { EngineClient } from '../../engines/engine-client.ts';
 import type { Actor, ActorRef, Context } from '../kernel/index.ts';
+import type { BridgeMessage } from '../protocol/bridge.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { BridgeGroupMessage, BridgeMessage, SupervisorMessage } from '../protocol/messages.ts';
+import type { SupervisorInbox } from './inbox.ts';
 import { VllmBridgeActor } from './vllm-bridge.ts';
+
+export type BridgeGroupMessage =
+  | { readonly type: 'open-bridge'; readonly instance: InstanceOptions }
+  | { readonly type: 'close-bridge'; readonly instance: InstanceOptions };
 
 /** Bridges that one group holds: an actor has at most 32 children. */
 export const bridgesOfGroup = 32;
 
 /** The parent of some of the bridges, so that a cluster may have more instances than an actor has children. */
 export class BridgeGroupActor implements Actor<BridgeGroupMessage> {
-  readonly #supervisor: ActorRef<SupervisorMessage>;
+  readonly #supervisor: ActorRef<SupervisorInbox>;
   readonly #createClient: (instance: InstanceOptions) => EngineClient;
   readonly #bridges = new Map<string, ActorRef<BridgeMessage>>();
 
   constructor(
-    supervisor: ActorRef<SupervisorMessage>,
+    supervisor: ActorRef<SupervisorInbox>,
     createClient: (instance: InstanceOptions) => EngineClient,
   ) {
     this.#supervisor = supervisor;
@@ -29,7 +34,7 @@ export class BridgeGroupActor implements Actor<BridgeGroupMessage> {
       if (bridge !== undefined) await context.stop(bridge);
       return;
     }
-    const bridge = context.spawn<BridgeMessage>(`bridge-${name}`, () => {
+    const bridge = context.spawn(`bridge-${name}`, () => {
       return new VllmBridgeActor(this.#createClient(message.instance));
     });
     this.#bridges.set(name, bridge);

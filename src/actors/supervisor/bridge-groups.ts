@@ -2,8 +2,9 @@ import type { EngineClient } from '../../engines/engine-client.ts';
 import { UsageError } from '../../errors.ts';
 import type { ActorRef, Context } from '../kernel/index.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { BridgeGroupMessage, SupervisorMessage } from '../protocol/messages.ts';
+import type { BridgeGroupMessage } from './bridge-group.ts';
 import { BridgeGroupActor, bridgesOfGroup } from './bridge-group.ts';
+import type { SupervisorInbox } from './inbox.ts';
 
 /** The supervisor's children are the planner, the swarm and these; each has bridges for children. */
 const groupLimit = 24;
@@ -24,7 +25,7 @@ export class BridgeGroups {
   }
 
   /** The supervisor is told with `bridge-open` when the bridge is there. Throws `UsageError` if there are too many. */
-  open(instance: InstanceOptions, context: Context<SupervisorMessage>): void {
+  open(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
     const group = this.#groups.find(({ names }) => names.size < bridgesOfGroup) ?? this.#add(context);
     if (group === null) {
       throw new UsageError(
@@ -35,12 +36,12 @@ export class BridgeGroups {
     context.tell(group.ref, { type: 'open-bridge', instance });
   }
 
-  close(instance: InstanceOptions, context: Context<SupervisorMessage>): void {
+  close(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
     const group = this.#groups.find(({ names }) => names.delete(instance.name));
     if (group !== undefined) context.tell(group.ref, { type: 'close-bridge', instance });
   }
 
-  #add(context: Context<SupervisorMessage>): Group | null {
+  #add(context: Context<SupervisorInbox>): Group | null {
     const number = this.#groups.length;
     if (number === groupLimit) return null;
     const { self } = context;

@@ -5,20 +5,18 @@ import { shareTensors } from '../../plan/tensor-shares.ts';
 import { type ActorRef, type Context, type ReplyOf, sameActor } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import {
-  type PlannerMessage,
-  type SupervisorMessage,
-  toRank,
-  type WriterMessage,
-} from '../protocol/messages.ts';
+import type { PlannerMessage } from '../protocol/planner.ts';
+import { toRank } from '../protocol/rank.ts';
 import type { Registered, Segment } from '../protocol/values.ts';
+import type { WriterMessage } from '../protocol/writer.ts';
 import type { CheckpointShelf, Dropped, SegmentSet } from './checkpoint-ledger.ts';
 import { exposeCheckpoint } from './export.ts';
+import type { SupervisorInbox } from './inbox.ts';
 import type { Members, RankMember } from './rank-registry.ts';
 import { type RegistrationOrder, registerCheckpoint } from './registration.ts';
 import type { ForgottenSegments } from './released-segments.ts';
 
-type MessageOf<T extends SupervisorMessage['type']> = Extract<SupervisorMessage, { type: T }>;
+type MessageOf<T extends SupervisorInbox['type']> = Extract<SupervisorInbox, { type: T }>;
 
 /** A set that a writer fills. */
 interface Reservation {
@@ -76,7 +74,7 @@ export class Checkpoints {
   register(
     { checkpoint, source }: MessageOf<'register'>,
     ranks: readonly RankMember[],
-    context: Context<SupervisorMessage>,
+    context: Context<SupervisorInbox>,
     signal: AbortSignal,
   ): Registration {
     this.#shelf.checkRoom(checkpoint);
@@ -111,7 +109,7 @@ export class Checkpoints {
 
   #load(
     order: Pick<RegistrationOrder, 'checkpoint' | 'source' | 'ranks' | 'startedAt' | 'planner'>,
-    context: Context<SupervisorMessage>,
+    context: Context<SupervisorInbox>,
     signal: AbortSignal,
     onTaken: (set: SegmentSet) => void,
   ): Promise<Registered> {
@@ -127,7 +125,7 @@ export class Checkpoints {
   }
 
   /** The segments of a checkpoint stay as they are until the returned function is called, once. */
-  read(checkpoint: string, context: Context<SupervisorMessage>): () => void {
+  read(checkpoint: string, context: Context<SupervisorInbox>): () => void {
     const end = this.#shelf.read(checkpoint);
     return () => void this.#drop(end(), context);
   }
@@ -143,7 +141,7 @@ export class Checkpoints {
    */
   async exportMetas(
     checkpoint: string,
-    context: Context<SupervisorMessage>,
+    context: Context<SupervisorInbox>,
   ): Promise<ReplyOf<MessageOf<'export-metas'>>> {
     const registered = this.#shelf.export(checkpoint);
     const sources = await exposeCheckpoint(context, registered, this.#members.allReady());
@@ -151,24 +149,24 @@ export class Checkpoints {
   }
 
   /** Throws `UsageError` if there is none, or somebody reads it. */
-  unregister(checkpoint: string, context: Context<SupervisorMessage>): void {
+  unregister(checkpoint: string, context: Context<SupervisorInbox>): void {
     this.#drop(this.#shelf.unregister(checkpoint), context);
   }
 
   /** Resolves with the bytes when they have been given back. */
-  async releaseSpare(context: Context<SupervisorMessage>): Promise<number> {
+  async releaseSpare(context: Context<SupervisorInbox>): Promise<number> {
     const bytes = this.#shelf.spareBytes;
     await this.#drop(this.#shelf.releaseSpare(), context);
     return bytes;
   }
 
-  memoryLost(host: string, context: Context<SupervisorMessage>): void {
+  memoryLost(host: string, context: Context<SupervisorInbox>): void {
     context.log.warn({ host }, 'all ranks of the host had left, and what was in its memory went with them');
     void this.#drop(this.#shelf.memoryLost(host), context);
   }
 
   /** Runs something that may find host memory full; then once more, with spare memory given back if there is any. */
-  withSpareMemory<T>(run: () => Promise<T>, context: Context<SupervisorMessage>): Promise<T> {
+  withSpareMemory<T>(run: () => Promise<T>, context: Context<SupervisorInbox>): Promise<T> {
     return run().catch(async (error) => {
       if (!(error instanceof OutOfHostMemoryError) || this.#shelf.spareBytes === 0) throw error;
       context.log.info({ reason: error.message }, 'giving spare host memory back');
@@ -182,7 +180,7 @@ export class Checkpoints {
   /** Throws `UsageError`. */
   reserve(
     { checkpoint, host, bytes, writer }: MessageOf<'reserve'>,
-    context: Context<SupervisorMessage>,
+    context: Context<SupervisorInbox>,
   ): ReplyOf<MessageOf<'reserve'>> {
     this.#shelf.checkRoom(checkpoint);
     const ranks = this.#members.allJoined().filter((member) => member.host === host);
@@ -219,17 +217,17 @@ export class Checkpoints {
   }
 
   /** What was reserved is whole, but will not be registered. Does nothing if there is no such reservation. */
-  putBack(reservation: number, context: Context<SupervisorMessage>): void {
+  putBack(reservation: number, context: Context<SupervisorInbox>): void {
     const reserved = this.#take(reservation);
     if (reserved !== null) this.#drop(this.#shelf.putBack(reserved.set), context);
   }
 
-  cancelReservation(reservation: number, context: Context<SupervisorMessage>): void {
+  cancelReservation(reservation: number, context: Context<SupervisorInbox>): void {
     const reserved = this.#take(reservation);
     if (reserved !== null) this.#drop(this.#shelf.discard(reserved.set), context);
   }
 
-  writerDown(ref: ActorRef<WriterMessage>, context: Context<SupervisorMessage>): void {
+  writerDown(ref: ActorRef<WriterMessage>, context: Context<SupervisorInbox>): void {
     this.#writers = this.#writers.filter((writer) => !sameActor(writer.ref, ref));
     for (const [reservation, { writer }] of this.#reservations) {
       if (sameActor(writer, ref)) this.cancelReservation(reservation, context);
@@ -249,7 +247,7 @@ export class Checkpoints {
     return reserved;
   }
 
-  #addWriter(writer: Writer, context: Context<SupervisorMessage>): void {
+  #addWriter(writer: Writer, context: Context<SupervisorInbox>): void {
     const { ref } = writer;
     if (this.#writers.some((known) => sameActor(known.ref, ref))) return;
     if (this.#writers.length >= writerLimit)
@@ -261,20 +259,23 @@ export class Checkpoints {
   // ── what is not needed any more ──────────────────────────────────────────────────────────────────────────────
 
   /** Resolves when those who can be reached have given the memory back. */
-  async #drop({ segments, layouts }: Dropped, context: Context<SupervisorMessage>): Promise<void> {
+  async #drop({ segments, layouts }: Dropped, context: Context<SupervisorInbox>): Promise<void> {
     for (const layout of layouts) context.tell(this.#planner, { type: 'forget-layout', layout });
     if (segments.length > 0) await this.forget(segments, context);
   }
 
   /** Resolves when those who can be reached have given the memory back, or hold it for others only. Never rejects. */
-  async forget(segments: readonly Segment[], context: Context<SupervisorMessage>): Promise<void> {
+  async forget(segments: readonly Segment[], context: Context<SupervisorInbox>): Promise<void> {
     const pathsOf = this.#forgotten.add(segments);
-    const holders = [...this.#members.allReady(), ...this.#writers];
+    const holders: { readonly ref: ActorRef<WriterMessage>; readonly host: string }[] = [
+      ...this.#members.allReady(),
+      ...this.#writers,
+    ];
     const told = holders.flatMap(({ ref, host }) => {
       const paths = pathsOf.get(host);
       if (paths === undefined) return [];
       const options = { deadlineMilliseconds: deadlines.abort };
-      return ask(context, ref as ActorRef<never>, toRank.forget, { segments: [...paths] }, options);
+      return ask(context, ref, toRank.forget, { segments: [...paths] }, options);
     });
     for (const outcome of await Promise.allSettled(told)) {
       if (outcome.status === 'rejected')

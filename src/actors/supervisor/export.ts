@@ -3,8 +3,9 @@ import { serversAmong } from '../../plan/reception.ts';
 import type { Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import { type SupervisorMessage, toRank } from '../protocol/messages.ts';
+import { toRank } from '../protocol/rank.ts';
 import type { ForeignSource, Registered } from '../protocol/values.ts';
+import type { SupervisorInbox } from './inbox.ts';
 import type { RankMember } from './rank-registry.ts';
 
 /**
@@ -12,7 +13,7 @@ import type { RankMember } from './rank-registry.ts';
  * a CheckpointError for a segment on a host without ranks, and a UsageError if another cluster holds the checkpoint.
  */
 export async function exposeCheckpoint(
-  context: Context<SupervisorMessage>,
+  context: Context<SupervisorInbox>,
   { status, segments, foreign }: Registered,
   members: readonly RankMember[],
 ): Promise<ForeignSource[]> {

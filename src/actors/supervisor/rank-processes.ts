@@ -2,12 +2,12 @@ import { PeerLostError, type WeightcastError } from '../../errors.ts';
 import type { Context } from '../kernel/index.ts';
 import { RestartIntensity } from '../kernel/index.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { SupervisorMessage } from '../protocol/messages.ts';
+import type { SupervisorInbox } from './inbox.ts';
 import type { SupervisorPorts } from './ports.ts';
 import type { Members } from './rank-registry.ts';
 import type { ForgottenSegments } from './released-segments.ts';
 
-type MessageOf<T extends SupervisorMessage['type']> = Extract<SupervisorMessage, { type: T }>;
+type MessageOf<T extends SupervisorInbox['type']> = Extract<SupervisorInbox, { type: T }>;
 
 /** A rank that dies is started again this often; one more within the time and the cluster ends with its reason. */
 const rankRestarts = {
@@ -23,7 +23,7 @@ export interface RankNews {
   onLost(rank: number, reason: string, returns: boolean): void;
   onReady(rank: number): void;
   /** All that lay in the memory of a host is gone. */
-  onMemoryLost(host: string, context: Context<SupervisorMessage>): void;
+  onMemoryLost(host: string, context: Context<SupervisorInbox>): void;
   /** It cannot be kept alive. */
   onFatal(rank: number, error: WeightcastError): void;
 }
@@ -45,7 +45,7 @@ export class RankProcesses {
     this.#news = news;
   }
 
-  add(instance: InstanceOptions, context: Context<SupervisorMessage>): void {
+  add(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
     for (const rank of instance.ranks) {
       this.#instanceOf.set(rank, instance);
       this.#members.add(rank, new RestartIntensity(rankRestarts, context.clock, context.random));
@@ -72,11 +72,11 @@ export class RankProcesses {
   }
 
   /** Not if it was removed meanwhile; an instance with the same rank that joined since has its process. */
-  startAgain(rank: number, context: Context<SupervisorMessage>): void {
+  startAgain(rank: number, context: Context<SupervisorInbox>): void {
     if (this.#restarts.delete(rank)) this.#launch(rank, context);
   }
 
-  #launch(rank: number, context: Context<SupervisorMessage>): void {
+  #launch(rank: number, context: Context<SupervisorInbox>): void {
     const process = this.#ports.launchRank(rank, this.#instanceOf.get(rank)!);
     this.#members.launched(rank, process);
     const exited = (reason: string) => ({ type: 'rank-exited', rank, process, reason }) as const;
@@ -85,7 +85,7 @@ export class RankProcesses {
 
   ready(
     { type: _, lastEpoch: __, ...member }: MessageOf<'rank-ready'>,
-    context: Context<SupervisorMessage>,
+    context: Context<SupervisorInbox>,
   ): void {
     const { rank, ref, host } = member;
     if (!this.#members.has(rank)) return;
@@ -104,7 +104,7 @@ export class RankProcesses {
     void this.#members.process(rank)?.stop();
   }
 
-  exited({ rank, process, reason }: MessageOf<'rank-exited'>, context: Context<SupervisorMessage>): void {
+  exited({ rank, process, reason }: MessageOf<'rank-exited'>, context: Context<SupervisorInbox>): void {
     if (this.#members.process(rank) !== process) return;
     this.#members.down(rank, null);
     this.#news.onLost(rank, reason, true);

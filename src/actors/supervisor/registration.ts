@@ -1,8 +1,10 @@
 import type { ActorRef, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import { type PlannerMessage, type SupervisorMessage, toPlanner, toRank } from '../protocol/messages.ts';
+import { type PlannerMessage, toPlanner } from '../protocol/planner.ts';
+import { toRank } from '../protocol/rank.ts';
 import type { CheckpointSource, Merged, OwnSegment, Registered } from '../protocol/values.ts';
+import type { SupervisorInbox } from './inbox.ts';
 import type { RankMember } from './rank-registry.ts';
 
 export interface RegistrationOrder {
@@ -28,7 +30,7 @@ export interface RegistrationOrder {
  * share and digests it, the planner merges what they hold into one manifest.
  */
 export async function registerCheckpoint(
-  context: Context<SupervisorMessage>,
+  context: Context<SupervisorInbox>,
   order: RegistrationOrder,
   signal: AbortSignal,
 ): Promise<Registered> {
@@ -64,7 +66,7 @@ export async function registerCheckpoint(
 
 /** A checkpoint in the memory of another cluster: nothing is loaded, and what ranks lack they read from there. */
 async function adoptMetas(
-  context: Context<SupervisorMessage>,
+  context: Context<SupervisorInbox>,
   { checkpoint, planner }: RegistrationOrder,
   { manifest: encoded, secret, sources }: Extract<CheckpointSource, { kind: 'metas' }>,
   signal: AbortSignal,
@@ -81,7 +83,7 @@ function asRegistered(checkpoint: string, merged: Merged, seconds: number) {
 
 /** Null if the spare set that was chosen has been taken by somebody else meanwhile. */
 async function planLoading(
-  context: Context<SupervisorMessage>,
+  context: Context<SupervisorInbox>,
   { checkpoint, segmentName, ranks, planner, onLoading }: RegistrationOrder,
   source: Exclude<CheckpointSource, { kind: 'metas' }>,
   spare: RegistrationOrder['spare'],

@@ -1,6 +1,6 @@
 import { asFailure, type WeightcastError } from '../../errors.ts';
 import type { Context, Reply } from '../kernel/index.ts';
-import type { SupervisorMessage } from '../protocol/messages.ts';
+import type { SupervisorInbox } from './inbox.ts';
 import type { Work, Works } from './jobs.ts';
 
 /** A piece of work that has begun, and what its end means. */
@@ -19,7 +19,7 @@ export interface BegunWork<T, R> {
 export function beginWork<T, R>(
   works: Works,
   reply: Reply<R>,
-  context: Context<SupervisorMessage>,
+  context: Context<SupervisorInbox>,
   begin: () => BegunWork<T, R>,
 ): void {
   let begun: BegunWork<T, R>;

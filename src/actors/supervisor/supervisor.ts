@@ -6,17 +6,13 @@ import {
   UsageError,
   type WeightcastError,
 } from '../../errors.ts';
-import { SwarmActor } from '../join/swarm.ts';
+import { SwarmActor, swarmSpawnOptions } from '../join/swarm.ts';
 import type { Actor, ActorRef, Context, ReplyOf, Request } from '../kernel/index.ts';
 import { PlannerActor } from '../planner/planner.ts';
-import { swarmEntrance } from '../protocol/accept.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type {
-  ObserverMessage,
-  PlannerMessage,
-  SupervisorMessage,
-  SwarmMessage,
-} from '../protocol/messages.ts';
+import type { ObserverMessage } from '../protocol/observer.ts';
+import type { PlannerMessage } from '../protocol/planner.ts';
+import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { ClusterStatus, Registered, Segment, UpdateOptions } from '../protocol/values.ts';
 import { CommunicatorKeepers } from '../update/communicators.ts';
 import type { UpdateOrder } from '../update/context.ts';
@@ -25,6 +21,7 @@ import { Updates } from '../update/running-updates.ts';
 import { BridgeGroups } from './bridge-groups.ts';
 import { CheckpointShelf } from './checkpoint-ledger.ts';
 import { Checkpoints } from './checkpoint-service.ts';
+import type { SupervisorInbox } from './inbox.ts';
 import { Instances } from './instance-registry.ts';
 import { Works } from './jobs.ts';
 import type { SupervisorPorts } from './ports.ts';
@@ -34,7 +31,7 @@ import { ForgottenSegments } from './released-segments.ts';
 import { beginWork } from './start-job.ts';
 import { ReadyWaiters } from './waiting.ts';
 
-type MessageOf<T extends SupervisorMessage['type']> = Extract<SupervisorMessage, { type: T }>;
+type MessageOf<T extends SupervisorInbox['type']> = Extract<SupervisorInbox, { type: T }>;
 
 export interface SupervisorOptions {
   readonly instances: readonly InstanceOptions[];
@@ -48,7 +45,7 @@ const observerLimit = 16;
  * The root of the cluster's actors. It keeps the ledgers of ranks, instances and checkpoints, and runs registrations
  * and updates beside its mailbox. It holds nothing that ranks and instances could not tell it again.
  */
-export class SupervisorActor implements Actor<SupervisorMessage> {
+export class SupervisorActor implements Actor<SupervisorInbox> {
   readonly #options: SupervisorOptions;
   readonly #ports: SupervisorPorts;
   readonly #members = new Members();
@@ -90,14 +87,14 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     });
   }
 
-  started(context: Context<SupervisorMessage>): void {
+  started(context: Context<SupervisorInbox>): void {
     this.#planner = context.spawn('planner', () => new PlannerActor(this.#ports));
     this.#checkpoints.started(this.#planner);
-    this.#swarm = context.spawn('swarm', () => new SwarmActor(), swarmEntrance);
+    this.#swarm = context.spawn('swarm', () => new SwarmActor(), swarmSpawnOptions);
     for (const instance of this.#options.instances) this.#join(instance, context);
   }
 
-  receive(message: SupervisorMessage, context: Context<SupervisorMessage>): void {
+  receive(message: SupervisorInbox, context: Context<SupervisorInbox>): void {
     switch (message.type) {
       case 'register':
         return this.#register(message, context);
@@ -170,13 +167,13 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
 
   // ── instances come and go ────────────────────────────────────────────────────────────────────────────────────
 
-  #join(instance: InstanceOptions, context: Context<SupervisorMessage>): void {
+  #join(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
     this.#instances.add(instance);
     this.#bridges.open(instance, context);
     this.#processes.add(instance, context);
   }
 
-  #addInstance(message: MessageOf<'add-instance'>, context: Context<SupervisorMessage>): void {
+  #addInstance(message: MessageOf<'add-instance'>, context: Context<SupervisorInbox>): void {
     const { instance } = message;
     const taken = instance.ranks.find((rank) => this.#members.has(rank));
     try {
@@ -190,7 +187,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     this.#waiters.add({ instances: [instance.name], reply: context.deferReply(message), onFailure });
   }
 
-  #removeInstance(message: MessageOf<'remove-instance'>, context: Context<SupervisorMessage>): void {
+  #removeInstance(message: MessageOf<'remove-instance'>, context: Context<SupervisorInbox>): void {
     const { instance: name } = message;
     let instance: InstanceOptions;
     try {
@@ -206,7 +203,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   }
 
   /** Resolves when its rank processes have ended. */
-  #dismiss(instance: InstanceOptions, context: Context<SupervisorMessage>): Promise<void> {
+  #dismiss(instance: InstanceOptions, context: Context<SupervisorInbox>): Promise<void> {
     this.#instances.remove(instance.name);
     this.#bridges.close(instance, context);
     return this.#processes.remove(instance);
@@ -214,7 +211,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
 
   // ── registrations and updates ────────────────────────────────────────────────────────────────────────────────
 
-  #register(message: MessageOf<'register'>, context: Context<SupervisorMessage>): void {
+  #register(message: MessageOf<'register'>, context: Context<SupervisorInbox>): void {
     const { checkpoint, source } = message;
     beginWork(this.#works, context.deferReply(message), context, () => {
       try {
@@ -234,7 +231,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     });
   }
 
-  #unregister(message: MessageOf<'unregister'>, context: Context<SupervisorMessage>): void {
+  #unregister(message: MessageOf<'unregister'>, context: Context<SupervisorInbox>): void {
     const { checkpoint } = message;
     this.#answer(message, context, () => {
       this.#works.checkFree({ kind: 'unregistration', checkpoint, instances: [] });
@@ -243,7 +240,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     });
   }
 
-  #reserve(message: MessageOf<'reserve'>, context: Context<SupervisorMessage>): void {
+  #reserve(message: MessageOf<'reserve'>, context: Context<SupervisorInbox>): void {
     const { checkpoint } = message;
     this.#answer(message, context, () => {
       // What cannot be registered now need not be written first.
@@ -253,9 +250,9 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
   }
 
   /** Answers at once; a throw is the answer too. */
-  #answer<Q extends SupervisorMessage & Request<unknown>>(
+  #answer<Q extends SupervisorInbox & Request<unknown>>(
     message: Q,
-    context: Context<SupervisorMessage>,
+    context: Context<SupervisorInbox>,
     make: () => ReplyOf<Q>,
   ): void {
     try {
@@ -265,12 +262,12 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     }
   }
 
-  #releaseSpare(message: MessageOf<'release-spare'>, context: Context<SupervisorMessage>): void {
+  #releaseSpare(message: MessageOf<'release-spare'>, context: Context<SupervisorInbox>): void {
     const reply = context.deferReply(message);
     void this.#checkpoints.releaseSpare(context).then((bytes) => reply.succeed({ bytes }));
   }
 
-  #exportMetas(message: MessageOf<'export-metas'>, context: Context<SupervisorMessage>): void {
+  #exportMetas(message: MessageOf<'export-metas'>, context: Context<SupervisorInbox>): void {
     const reply = context.deferReply(message);
     this.#checkpoints.exportMetas(message.checkpoint, context).then(
       (exported) => reply.succeed(exported),
@@ -278,7 +275,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     );
   }
 
-  #update(message: MessageOf<'update'>, context: Context<SupervisorMessage>): void {
+  #update(message: MessageOf<'update'>, context: Context<SupervisorInbox>): void {
     const { checkpoint, options } = message;
     beginWork(this.#works, context.deferReply(message), context, () => {
       const registered = this.#shelf.get(checkpoint);
@@ -315,7 +312,7 @@ export class SupervisorActor implements Actor<SupervisorMessage> {
     checkpoint: Registered,
     names: readonly string[],
     options: UpdateOptions,
-    context: Context<SupervisorMessage>,
+    context: Context<SupervisorInbox>,
   ): UpdateOrder {
     const instances = this.#instances.members(names);
     return {

@@ -1,7 +1,11 @@
 import type { EngineClient } from '../../engines/engine-client.ts';
 import { AbortedError, type WeightcastError } from '../../errors.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
-import type { BridgeMessage } from '../protocol/messages.ts';
+import type { BridgeMessage } from '../protocol/bridge.ts';
+
+type BridgeInbox =
+  | BridgeMessage
+  | { readonly type: 'call-ended'; readonly call: number; readonly error: WeightcastError | null };
 
 /**
  * The supervisor's half of the bridge to one engine instance: it asks the engine to update, and is the only one
@@ -9,7 +13,7 @@ import type { BridgeMessage } from '../protocol/messages.ts';
  *
  * A call may take minutes, so it runs beside the mailbox and `abandon` can end it.
  */
-export class VllmBridgeActor implements Actor<BridgeMessage> {
+export class VllmBridgeActor implements Actor<BridgeInbox> {
   readonly #client: EngineClient;
   /** One call at a time; numbered, so that the end of an abandoned call is not taken for a newer one's. */
   #call: { number: number; abort: AbortController; reply: Reply<object> } | null = null;
@@ -19,7 +23,7 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     this.#client = client;
   }
 
-  receive(message: BridgeMessage, context: Context<BridgeMessage>): void {
+  receive(message: BridgeInbox, context: Context<BridgeInbox>): void {
     switch (message.type) {
       case 'await-healthy': {
         const { timeoutMilliseconds } = message;
@@ -63,7 +67,7 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
 
   #start(
     reply: Reply<object>,
-    context: Context<BridgeMessage>,
+    context: Context<BridgeInbox>,
     call: (signal: AbortSignal) => Promise<void>,
   ): void {
     this.#end(new AbortedError(`a newer call to ${this.#client.endpoint} took its place`));

@@ -2,16 +2,13 @@ import type { PauseMode } from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, EngineError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef, AskOptions, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
+import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import {
-  type BridgeMessage,
-  type PlannerMessage,
-  type SupervisorMessage,
-  type SwarmMessage,
-  toBridge,
-  toRank,
-} from '../protocol/messages.ts';
+import type { PlannerMessage } from '../protocol/planner.ts';
+import { toRank } from '../protocol/rank.ts';
+import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { Registered, UpdateOptions } from '../protocol/values.ts';
+import type { SupervisorInbox } from '../supervisor/inbox.ts';
 import type { RankMember } from '../supervisor/rank-registry.ts';
 import type { CommunicatorKeepers } from './communicators.ts';
 
@@ -52,7 +49,7 @@ export interface UpdateOrder {
 
 /** What the steps of one update share: the order, and how they wait and give up. */
 export class UpdateScope {
-  readonly context: Context<SupervisorMessage>;
+  readonly context: Context<SupervisorInbox>;
   readonly order: UpdateOrder;
   /** All that ranks were told to receive, in any attempt. */
   readonly mirrors: { readonly path: string; readonly host: string }[] = [];
@@ -61,7 +58,7 @@ export class UpdateScope {
   readonly #ended = new AbortController();
   #hasFailed = false;
 
-  constructor(context: Context<SupervisorMessage>, order: UpdateOrder, signal: AbortSignal) {
+  constructor(context: Context<SupervisorInbox>, order: UpdateOrder, signal: AbortSignal) {
     this.context = context;
     this.order = order;
     this.#signal = signal;

@@ -1,6 +1,6 @@
 import { DeadlineError } from '../../errors.ts';
 import type { Context } from '../kernel/index.ts';
-import type { SupervisorMessage } from '../protocol/messages.ts';
+import type { SupervisorInbox } from '../supervisor/inbox.ts';
 import type { Work } from '../supervisor/jobs.ts';
 import type { UpdateOrder } from './context.ts';
 import { Update, type UpdateOutcome } from './update.ts';
@@ -16,7 +16,7 @@ export class Updates {
   run(
     work: Work,
     order: UpdateOrder,
-    context: Context<SupervisorMessage>,
+    context: Context<SupervisorInbox>,
     attempt: (runOnce: () => Promise<UpdateOutcome>) => Promise<UpdateOutcome>,
   ): Promise<UpdateOutcome> {
     const callOff = this.#endInTime(work, order, context);
@@ -46,7 +46,7 @@ export class Updates {
   }
 
   /** Steps end by themselves when the update's time is over; this is for all that does not. The answer calls it off. */
-  #endInTime(work: Work, { options }: UpdateOrder, { clock }: Context<SupervisorMessage>): () => void {
+  #endInTime(work: Work, { options }: UpdateOrder, { clock }: Context<SupervisorInbox>): () => void {
     const { timeoutMilliseconds } = options;
     return clock.after(timeoutMilliseconds + lateMilliseconds, () => {
       const awaited = this.#running.get(work)?.awaited;

@@ -4,9 +4,12 @@ import type { Copy } from '../../plan/reception.ts';
 import { Sources } from '../join/leased-sources.ts';
 import type { Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
+import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import { type SupervisorMessage, toBridge, toPlanner, toRank } from '../protocol/messages.ts';
+import { toPlanner } from '../protocol/planner.ts';
+import { toRank } from '../protocol/rank.ts';
 import type { RankTimeline, Received, Streamed, UpdateReport } from '../protocol/values.ts';
+import type { SupervisorInbox } from '../supervisor/inbox.ts';
 import { type InstanceMember, type UpdateOrder, UpdateScope } from './context.ts';
 import { Opener, type Opening, versionOf } from './open.ts';
 
@@ -36,7 +39,7 @@ export class Update {
   readonly #sources: Sources;
   #awaited: string | null = null;
 
-  constructor(context: Context<SupervisorMessage>, order: UpdateOrder, signal: AbortSignal) {
+  constructor(context: Context<SupervisorInbox>, order: UpdateOrder, signal: AbortSignal) {
     this.#scope = new UpdateScope(context, order, signal);
     this.#sources = new Sources(this.#scope);
   }

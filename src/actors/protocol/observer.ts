@@ -1,0 +1,7 @@
+import { type MessageIn, notice } from './table.ts';
+import { progress } from './values.ts';
+
+/** An observer of progress, in the process that owns the cluster. */
+export const toObserver = { progress: notice('observe', { progress }) };
+
+export type ObserverMessage = MessageIn<typeof toObserver>;
