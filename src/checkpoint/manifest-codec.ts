@@ -1,6 +1,7 @@
 import { decode, encode } from '@msgpack/msgpack';
 import { z } from 'zod';
 import { describe, ProtocolError } from '../errors.ts';
+import { bytesOfColumn } from './columns.ts';
 import { DTYPES, shapeText } from './dtype.ts';
 import { type Manifest, shapeOf } from './manifest-table.ts';
 import { oneLine, quoted } from './printable.ts';
@@ -145,10 +146,6 @@ function faultOf(manifest: Manifest, row: number): string | null {
 
 function isWholeNumber(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0;
-}
-
-function bytesOfColumn(column: ArrayBufferView): Uint8Array {
-  return new Uint8Array(column.buffer, column.byteOffset, column.byteLength);
 }
 
 /** A copy: inside a message the bytes need not be aligned, and a view would keep the whole message in memory. */

@@ -3,7 +3,7 @@ import { layoutDigest, type Manifest } from '../checkpoint/manifest.ts';
 import { placementOrder } from '../checkpoint/manifest-rows.ts';
 import { quoted } from '../checkpoint/printable.ts';
 import { CheckpointError } from '../errors.ts';
-import { alignUp } from './byte-units.ts';
+import { alignUp } from './alignment.ts';
 import { contiguousShares, fewestShares } from './contiguous-shares.ts';
 import { chooseMode, type MemoryNeeds, type ModeChoice } from './memory-budget.ts';
 import type { Plan, PlanRank } from './plan.ts';

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { quoted } from '../checkpoint/printable.ts';
 import { MemoryError, UsageError } from '../errors.ts';
-import { ALIGNMENT, alignDown, alignUp, bytesText } from './byte-units.ts';
+import { formatExactBytes } from '../units.ts';
+import { ALIGNMENT, alignDown, alignUp } from './alignment.ts';
 
 /** `pipelined`: three slots or four, the three stages overlap. `serial`: two, for when device memory is short. */
 export type Mode = 'pipelined' | 'serial';
@@ -88,8 +89,8 @@ function tooLarge(
   largest: number,
 ): MemoryError {
   return new MemoryError(
-    `tensor ${quoted(name)} takes ${bytesText(bytes)}, and an update needs at least two slots for it, ` +
-      `${bytesText(largest * SLOTS.serial)}; rank ${rank} has ${bytesText(freeBytes)} of free device memory, ` +
-      `of which an update may take ${bytesText(budget)}`,
+    `tensor ${quoted(name)} takes ${formatExactBytes(bytes)}, and an update needs at least two slots for it, ` +
+      `${formatExactBytes(largest * SLOTS.serial)}; rank ${rank} has ${formatExactBytes(freeBytes)} of free device memory, ` +
+      `of which an update may take ${formatExactBytes(budget)}`,
   );
 }

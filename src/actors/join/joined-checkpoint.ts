@@ -1,4 +1,4 @@
-import { rankName } from '../../checkpoint/metas.ts';
+import { rankName } from '../../checkpoint/rank-name.ts';
 import { PeerLostError } from '../../errors.ts';
 import { Pieces } from '../../plan/pieces.ts';
 import { Swarm } from '../../plan/swarm.ts';
