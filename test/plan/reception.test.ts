@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { CheckpointError } from '../../src/errors.ts';
 import { planUpdate } from '../../src/plan/buckets.ts';
 import { type FabricRank, planReception, withoutLost } from '../../src/plan/reception.ts';
 import { cutSlices } from '../../src/plan/slices.ts';
-import { manifestOf, randomCluster, segmentOf } from './random-manifests.ts';
-import { SeededRandom } from './seeded-random.ts';
+import { clusters, manifestOf, segmentOf } from './manifests.ts';
 
 const mebibyte = 2 ** 20;
 
@@ -27,9 +27,7 @@ function heldByTwo() {
 }
 
 test('slices cover every tensor whole, each in one, and follow the placement', () => {
-  const random = new SeededRandom(21);
-  for (let run = 0; run < 100; run += 1) {
-    const { manifest } = randomCluster(random);
+  const property = fc.property(clusters, ({ manifest }) => {
     const { slices, sliceOf } = cutSlices(manifest);
     for (const [row, number] of sliceOf.entries()) {
       const slice = slices[number]!;
@@ -43,7 +41,8 @@ test('slices cover every tensor whole, each in one, and follow the placement', (
         assert.ok(own[index]!.offset + own[index]!.bytes <= slice.offset, 'slices do not overlap');
       }
     }
-  }
+  });
+  fc.assert(property);
 });
 
 test('a small checkpoint still has slices for several receivers', () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import {
   decodeManifest,
   encodeManifest,
@@ -10,20 +11,18 @@ import { dealFiles, dealWritten } from '../../src/plan/dealing.ts';
 import { planLoading } from '../../src/plan/loading.ts';
 import { findSet } from '../../src/plan/segment-sets.ts';
 import { placeTensors, shareTensors } from '../../src/plan/tensor-shares.ts';
-import { indexOf, randomIndex } from './random-indices.ts';
-import { manifestOf, segmentOf } from './random-manifests.ts';
-import { forSeeds, type SeededRandom } from './seeded-random.ts';
+import { indexOf, indices } from './indices.ts';
+import { manifestOf, reordered, segmentOf } from './manifests.ts';
 
 const fresh = { checkpoint: 'c', segmentName: 's', spare: [] };
 
 /** One to six, on two hosts. */
-function randomRanks(random: SeededRandom) {
-  return Array.from({ length: random.whole(1, 6) }, (_, rank) => ({
-    rank,
-    host: `h${rank % 2}`,
-    directory: '/dev/shm/w',
-  }));
-}
+const rankLists = fc
+  .integer({ min: 1, max: 6 })
+  .map((count) =>
+    Array.from({ length: count }, (_, rank) => ({ rank, host: `h${rank % 2}`, directory: '/dev/shm/w' })),
+  );
+const filled = indices.filter(({ names }) => names.length > 0);
 
 test('with fewer tensors than ranks some ranks get nothing, and are left out of the dealing', () => {
   const index = indexOf([{ tensors: [10, 10] }]);
@@ -41,10 +40,7 @@ test('with fewer tensors than ranks some ranks get nothing, and are left out of 
 });
 
 test('the shares of all ranks are manifests that travel and merge into one of the whole checkpoint', () => {
-  forSeeds(200, (random) => {
-    const index = randomIndex(random);
-    if (index.names.length === 0) return;
-    const ranks = randomRanks(random);
+  const property = fc.property(filled, rankLists, (index, ranks) => {
     const { shares, segments, reused } = dealFiles({ ...fresh, index, ranks });
     assert.equal(reused, null);
     const merged = mergeManifests(shares.map(({ manifest }) => decodeManifest(encodeManifest(manifest))));
@@ -59,17 +55,15 @@ test('the shares of all ranks are manifests that travel and merge into one of th
       );
     }
   });
+  fc.assert(property, { numRuns: 200 });
 });
 
 test('a checkpoint goes into the first spare set that has its sizes, and has the layout that was in there', () => {
-  forSeeds(200, (random) => {
-    const index = randomIndex(random);
-    if (index.names.length === 0) return;
-    const ranks = randomRanks(random);
+  const property = fc.property(filled, rankLists, fc.array(fc.nat(9)), (index, ranks, keys) => {
     const before = dealFiles({ ...fresh, index, ranks });
-    if (before.segments.length === 0) return;
+    fc.pre(before.segments.length > 0);
     const other = before.segments.map((segment) => ({ ...segment, bytes: segment.bytes + 256 }));
-    const spare = [other, before.segments.slice(1), random.shuffled([...before.segments])];
+    const spare = [other, before.segments.slice(1), reordered(before.segments, keys)];
     const after = dealFiles({ ...fresh, segmentName: 'new', index, ranks, spare });
     assert.equal(after.reused, 2);
     const layoutOf = ({ shares }: typeof after) =>
@@ -82,6 +76,7 @@ test('a checkpoint goes into the first spare set that has its sizes, and has the
     const none = dealFiles({ ...fresh, index, ranks, spare: spare.slice(0, 2) });
     assert.equal(none.reused, null);
   });
+  fc.assert(property, { numRuns: 200 });
 });
 
 test('a checkpoint whose files are all adopted takes no spare set', () => {
