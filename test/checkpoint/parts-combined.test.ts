@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { combineParts, type PartReport } from '../../src/checkpoint/parts.ts';
 import { ProtocolError } from '../../src/errors.ts';
+import { checkProperty } from '../check-property.ts';
 
 /** What a worker holds of each tensor: `[digest, part, parts]`, or null for nothing. */
 type Held = readonly [digest: bigint, part: number, parts: number] | null;
@@ -186,5 +187,5 @@ test('right reports pass, and a change of any single word is found', () => {
       assert.deepEqual([badCount, bad[0]?.row], [1, row]);
     },
   );
-  fc.assert(property, { numRuns: 300 });
+  checkProperty(property, 300);
 });

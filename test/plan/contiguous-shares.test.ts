@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { contiguousShares } from '../../src/plan/contiguous-shares.ts';
+import { checkProperty } from '../check-property.ts';
 
 const sum = (weights: Iterable<number>) => [...weights].reduce((a, b) => a + b, 0);
 
@@ -38,17 +39,17 @@ const weightLists = fc
   .map((weights) => Float64Array.from(weights));
 
 test('no contiguous cut has a smaller largest share', () => {
-  fc.assert(
+  checkProperty(
     fc.property(weightLists, fc.integer({ min: 1, max: 6 }), (weights, shares) => {
       const starts = contiguousShares(weights, shares);
       assert.equal(Math.max(...loads(weights, starts)), bestLargest(weights, shares));
     }),
-    { numRuns: 500 },
+    500,
   );
 });
 
 test('shares are contiguous and hold every item once', () => {
-  fc.assert(
+  checkProperty(
     fc.property(weightLists, fc.integer({ min: 1, max: 20 }), (weights, shares) => {
       const starts = contiguousShares(weights, shares);
       assert.equal(starts.length, shares + 1);
@@ -59,13 +60,13 @@ test('shares are contiguous and hold every item once', () => {
         [...starts].sort((a, b) => a - b),
       );
     }),
-    { numRuns: 500 },
+    500,
   );
 });
 
 test('the largest share is at most the average and one item', () => {
   const many = fc.array(fc.nat(1_000), { minLength: 1, maxLength: 500, size: 'max' });
-  fc.assert(
+  checkProperty(
     fc.property(many, fc.integer({ min: 1, max: 40 }), (items, shares) => {
       const weights = Float64Array.from(items);
       const largest = Math.max(...loads(weights, contiguousShares(weights, shares)));

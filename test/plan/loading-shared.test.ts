@@ -2,12 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { planLoading } from '../../src/plan/loading.ts';
+import { checkProperty } from '../check-property.ts';
 import { indexOf, indices } from './indices.ts';
 
 const rankCounts = fc.integer({ min: 1, max: 9 });
 
 test('every tensor is loaded once, each rank a contiguous run of whole ones', () => {
-  fc.assert(
+  checkProperty(
     fc.property(indices, rankCounts, (index, ranks) => {
       const shares = planLoading(index, [...Array(ranks).keys()]);
       assert.deepEqual(
@@ -15,12 +16,12 @@ test('every tensor is loaded once, each rank a contiguous run of whole ones', ()
         [...index.names.keys()],
       );
     }),
-    { numRuns: 200 },
+    200,
   );
 });
 
 test('shares are even by bytes: none more than the average and the largest tensor', () => {
-  fc.assert(
+  checkProperty(
     fc.property(indices, rankCounts, (index, ranks) => {
       const total = index.bytes.reduce((a, b) => a + b, 0);
       for (const { rows } of planLoading(index, [...Array(ranks).keys()])) {
@@ -28,7 +29,7 @@ test('shares are even by bytes: none more than the average and the largest tenso
         assert.ok(load <= total / ranks + Math.max(0, ...index.bytes));
       }
     }),
-    { numRuns: 200 },
+    200,
   );
 });
 
@@ -58,7 +59,7 @@ test('reading all ranges puts each tensor where the share says, and nothing else
       assert.equal(read.size, expected);
     }
   });
-  fc.assert(property, { numRuns: 60 });
+  checkProperty(property, 60);
 });
 
 test('tensors that follow each other in file and segment are read in one range', () => {

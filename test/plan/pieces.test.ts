@@ -8,13 +8,14 @@ import {
   Pieces,
   USUAL_PIECE_BYTES,
 } from '../../src/plan/pieces.ts';
+import { checkProperty } from '../check-property.ts';
 
 test('pieces cover every byte of every segment once, in order', () => {
   const segmentSizes = fc.oneof(
     { weight: 1, arbitrary: fc.constant(0) },
     { weight: 4, arbitrary: fc.integer({ min: 1, max: 5 * LEAST_PIECE_BYTES }) },
   );
-  fc.assert(
+  checkProperty(
     fc.property(fc.array(segmentSizes, { minLength: 1, maxLength: 9 }), (sizes) => {
       const pieces = new Pieces(sizes);
       const reached = sizes.map(() => 0);
@@ -32,7 +33,7 @@ test('pieces cover every byte of every segment once, in order', () => {
 test('the pieces that cover a range are those with bytes of it', () => {
   const sizes = [3 * LEAST_PIECE_BYTES, 0, 100, 2 * LEAST_PIECE_BYTES + 1];
   const pieces = new Pieces(sizes);
-  fc.assert(
+  checkProperty(
     fc.property(fc.constantFrom(0, 2, 3), fc.nat(), fc.nat(), (segment, place, length) => {
       const offset = place % sizes[segment]!;
       const bytes = length % (sizes[segment]! - offset + 1);
@@ -47,7 +48,7 @@ test('the pieces that cover a range are those with bytes of it', () => {
         assert.equal(piece >= first && piece < end, overlaps);
       }
     }),
-    { numRuns: 500 },
+    500,
   );
 });
 

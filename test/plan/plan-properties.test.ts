@@ -11,6 +11,7 @@ import {
   type Plan,
   stagingSlotCount,
 } from '../../src/plan/plan.ts';
+import { checkProperty } from '../check-property.ts';
 import { type Cluster, clusters, manifestOf, segmentOf } from './manifests.ts';
 
 interface Planned extends Cluster {
@@ -23,13 +24,13 @@ const supplies = fc.record({ fraction: fc.constantFrom(0.5, 0.9, 1), bucketBytes
 
 /** Checks a property of the plans of any clusters, with bucket sizes from a few tensors to all of them. */
 function forPlans(property: (planned: Planned) => void): void {
-  fc.assert(
+  checkProperty(
     fc.property(clusters, supplies, ({ manifest, ranks }, spending) => {
       const supply = { ranks, ...spending };
       const plan = planUpdate({ manifest, ...supply });
       property({ manifest, ranks, plan, choice: chooseMode(memoryNeeds(manifest), supply) });
     }),
-    { numRuns: 200 },
+    200,
   );
 }
 
@@ -178,7 +179,7 @@ test('buckets go round-robin: between two of one owner, every owner that has som
 });
 
 test('the same input gives the same plan, in whatever order the ranks are given', () => {
-  fc.assert(
+  checkProperty(
     fc.property(clusters, bucketSizes, ({ manifest, ranks }, bucketBytes) => {
       const ascending = [...ranks].sort((one, other) => one.rank - other.rank);
       const plan = planUpdate({ manifest, ranks, fraction: 1, bucketBytes });
@@ -189,7 +190,7 @@ test('the same input gives the same plan, in whatever order the ranks are given'
       );
       assert.equal(plan.layout, layoutDigest(manifest));
     }),
-    { numRuns: 200 },
+    200,
   );
 });
 

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { UsageError } from '../../src/errors.ts';
 import { assignReceivers, type OwnedBytes, type Topology } from '../../src/plan/receivers.ts';
+import { checkProperty } from '../check-property.ts';
 
 /** `count` NICs of `ranksEach` ranks, numbered through. */
 function topology(count: number, ranksEach = 1): Topology {
@@ -52,7 +53,7 @@ test('NICs that do not come out even: a round ends where a sender NIC would serv
 
 test('in a round the receiver with fewest bytes gets the largest bucket, and nobody ends far behind', () => {
   const sizes = fc.array(fc.integer({ min: 1, max: 1_000 }), { minLength: 400, maxLength: 400, size: 'max' });
-  fc.assert(
+  checkProperty(
     fc.property(sizes, (bytes) => {
       const received = [0, 0, 0, 0];
       const buckets = bucketsOf(400, (number) => bytes[number]!);
@@ -74,7 +75,7 @@ const bucketLists = fc.array(fc.record({ owner: fc.nat(), bytes: fc.nat(100) }),
 });
 
 test('whatever the topology: every bucket once, rounds that keep every NIC to one read', () => {
-  fc.assert(
+  checkProperty(
     fc.property(topologies, topologies, bucketLists, (local, remote, list) => {
       const owners = [...remote.values()].flat();
       const buckets: OwnedBytes[] = list.map(({ owner, bytes }) => ({
@@ -88,7 +89,7 @@ test('whatever the topology: every bucket once, rounds that keep every NIC to on
       assert.ok(dealt.every(({ receiver }) => lowest.has(receiver)));
       assert.ok(longestQueue(dealt) <= roundsNeeded(buckets, local, remote));
     }),
-    { numRuns: 300 },
+    300,
   );
 });
 

@@ -11,6 +11,7 @@ import { dealFiles, dealWritten } from '../../src/plan/dealing.ts';
 import { planLoading } from '../../src/plan/loading.ts';
 import { findSet } from '../../src/plan/segment-sets.ts';
 import { placeTensors, shareTensors } from '../../src/plan/tensor-shares.ts';
+import { checkProperty } from '../check-property.ts';
 import { indexOf, indices } from './indices.ts';
 import { manifestOf, reordered, segmentOf } from './manifests.ts';
 
@@ -55,7 +56,7 @@ test('the shares of all ranks are manifests that travel and merge into one of th
       );
     }
   });
-  fc.assert(property, { numRuns: 200 });
+  checkProperty(property, 200);
 });
 
 test('a checkpoint goes into the first spare set that has its sizes, and has the layout that was in there', () => {
@@ -76,7 +77,7 @@ test('a checkpoint goes into the first spare set that has its sizes, and has the
     const none = dealFiles({ ...fresh, index, ranks, spare: spare.slice(0, 2) });
     assert.equal(none.reused, null);
   });
-  fc.assert(property, { numRuns: 200 });
+  checkProperty(property, 200);
 });
 
 test('a checkpoint whose files are all adopted takes no spare set', () => {

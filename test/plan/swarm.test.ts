@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { READS_AT_A_TIME, Swarm } from '../../src/plan/swarm.ts';
+import { checkProperty } from '../check-property.ts';
 
 const pieces = 256;
 const all = Array.from({ length: pieces }, (_, piece) => piece);
@@ -111,7 +112,7 @@ test('one that joins alone gets its pieces in the order in which it wants them',
     }
     assert.deepEqual(order, wanted);
   });
-  fc.assert(property, { numRuns: 20 });
+  checkProperty(property, 20);
 });
 
 test('a source serves only so many reads at a time, whoever asks', () => {

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { ProtocolError } from '../../src/errors.ts';
 import { decode, encode } from '../../src/transport/codec.ts';
+import { checkProperty } from '../check-property.ts';
 
 /** Numbers where MessagePack changes from one form to the next. */
 const boundaries = [
@@ -56,14 +57,14 @@ const values = fc.letrec((tie) => ({
 })).value;
 
 test('every value arrives as it was, with its type, from memory that starts at any address', () => {
-  fc.assert(
+  checkProperty(
     fc.property(values, fc.integer({ min: 0, max: 7 }), (value, start) => {
       const encoded = encode(value);
       const moved = Buffer.alloc(start + encoded.length);
       moved.set(encoded, start);
       assert.deepEqual(decode(moved.subarray(start)), value);
     }),
-    { numRuns: 1_000 },
+    1_000,
   );
 });
 
@@ -174,14 +175,14 @@ test('an array that claims more elements than there are bytes is refused before 
 });
 
 test('every truncation of a message is refused, and random bytes do no harm', () => {
-  fc.assert(
+  checkProperty(
     fc.property(values, fc.nat(), (value, cut) => {
       const encoded = encode([value, 'end', 2n ** 60n, new Float64Array(3), { a: [1.5] }]);
       assert.throws(() => decode(encoded.subarray(0, cut % encoded.length)), ProtocolError);
     }),
-    { numRuns: 1_000 },
+    1_000,
   );
-  fc.assert(
+  checkProperty(
     fc.property(fc.uint8Array({ minLength: 1, maxLength: 40 }), (bytes) => {
       try {
         decode(bytes);
@@ -189,6 +190,6 @@ test('every truncation of a message is refused, and random bytes do no harm', ()
         assert.ok(error instanceof ProtocolError, String(error));
       }
     }),
-    { numRuns: 3_000 },
+    3_000,
   );
 });
