@@ -4,7 +4,7 @@ import { describe, ProtocolError } from '../errors.ts';
 import { bytesOfColumn } from './columns.ts';
 import { DTYPES, shapeText } from './dtype.ts';
 import { type Manifest, shapeOf } from './manifest-table.ts';
-import { oneLine, quoted } from './printable.ts';
+import { escapeControls, quoted } from './printable.ts';
 
 /** Raised when the form changes; a peer that speaks another one is refused. */
 const FORM = 1;
@@ -85,7 +85,7 @@ export function decodeManifest(encoded: Uint8Array): Manifest {
 }
 
 function reject(reason: string): never {
-  throw new ProtocolError(`not a manifest: ${oneLine(reason)}`);
+  throw new ProtocolError(`not a manifest: ${escapeControls(reason)}`);
 }
 
 function decodeMessage(encoded: Uint8Array): unknown {

@@ -20,14 +20,14 @@ import { decode, encode } from './codec.ts';
  * A spoke says `hello` and the hub answers `welcome`: a session has begun. In it both send `message` and, every so
  * often and after so many messages received, `alive`, which acknowledges. Positions show a gap: when a connection
  * broke and took messages with it, the session is over, rather than to go on without them. `bye` ends a session in
- * good order, and `farewell` answers it: all before has arrived. With a `refusal` the hub answers a hello it does not
+ * good order, and `bye-ack` confirms that everything before it has arrived. With a `refusal` the hub answers a hello it does not
  * accept and an `alive` of a session it does not know.
  */
 export const protocolVersion = 1;
 export const headerBytes = 16;
 const firstByte = 0x57;
 
-const kinds = ['hello', 'welcome', 'refusal', 'message', 'alive', 'bye', 'farewell'] as const;
+const kinds = ['hello', 'welcome', 'refusal', 'message', 'alive', 'bye', 'bye-ack'] as const;
 export type FrameKind = (typeof kinds)[number];
 
 export interface Frame {
@@ -47,7 +47,7 @@ const payloads = {
   refusal: z.object({ node: text, reason: text }),
   alive: z.object({ receivedMessages: count, receivedBytes: count }),
   bye: z.object({ reason: text }),
-  farewell: z.object({}),
+  'bye-ack': z.object({}),
 };
 type ControlKind = keyof typeof payloads;
 export type Payload<K extends ControlKind> = z.infer<(typeof payloads)[K]>;

@@ -92,7 +92,7 @@ export class Session {
   /** Takes a frame of this session, in any order of kinds. Returns what ends the session, if the frame does. */
   accept(frame: Frame): Ending | null {
     if (this.#over) return null;
-    if (frame.kind === 'farewell') {
+    if (frame.kind === 'bye-ack') {
       if (this.#bye?.sent) this.end();
       return null;
     }
@@ -151,11 +151,11 @@ export class Session {
     });
   }
 
-  /** Ends, and tells the peer if it can still hear: a farewell answers its bye, a bye tells it that it was given up. */
+  /** Ends, and tells the peer if it can still hear: a bye-ack answers its bye, a bye tells it that it was given up. */
   part(ending: Ending): void {
     const frame =
       ending.kind === 'bye'
-        ? controlFrame('farewell', this.id, this.#sent.messages, {})
+        ? controlFrame('bye-ack', this.id, this.#sent.messages, {})
         : controlFrame('bye', this.id, this.#sent.messages, {
             reason: `gave up this node: ${ending.reason}`,
           });
@@ -178,12 +178,12 @@ export class Session {
   async #pump(): Promise<void> {
     if (this.#pumping) return;
     this.#pumping = true;
-    let attempt: 'taken' | 'refused' | 'nothing' = 'taken';
-    while (attempt === 'taken' && !this.#over) {
-      attempt = await this.#transmitNext();
-      if (attempt === 'taken') this.#reached();
+    let outcome: 'taken' | 'refused' | 'nothing' = 'taken';
+    while (outcome === 'taken' && !this.#over) {
+      outcome = await this.#transmitNext();
+      if (outcome === 'taken') this.#reached();
     }
-    if (attempt === 'refused') this.#isUnreachable = true;
+    if (outcome === 'refused') this.#isUnreachable = true;
     this.#pumping = false;
   }
 

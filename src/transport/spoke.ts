@@ -28,8 +28,8 @@ import { type Ending, Session } from './session.ts';
 import { closeLingering, socketOptions, transmit } from './wire.ts';
 
 /** How often the first hello is tried until there is a connection, and then until there is an answer. */
-const knockMilliseconds = 10;
-const repeatMilliseconds = 500;
+const firstHelloMilliseconds = 10;
+const repeatHelloMilliseconds = 500;
 const reconnectMilliseconds = 100;
 const longestReconnectMilliseconds = 1_000;
 
@@ -159,7 +159,7 @@ export class SpokeTransport implements Transport {
     signal?.addEventListener('abort', onAbort);
     if (signal?.aborted) onAbort();
     void this.#receive();
-    void this.#knock();
+    void this.#firstHello();
     try {
       if (await within(this.#clock, deadlineMilliseconds, welcomed)) return;
       throw new PeerLostError(
@@ -173,11 +173,11 @@ export class SpokeTransport implements Transport {
     }
   }
 
-  async #knock(): Promise<void> {
+  async #firstHello(): Promise<void> {
     const isTaken = await this.#transmit(controlFrame('hello', 0, 0, {}));
     if (this.#settleWelcome === null) return;
-    this.#cancelTimer = this.#clock.after(isTaken ? repeatMilliseconds : knockMilliseconds, () => {
-      void this.#knock();
+    this.#cancelTimer = this.#clock.after(isTaken ? repeatHelloMilliseconds : firstHelloMilliseconds, () => {
+      void this.#firstHello();
     });
   }
 
@@ -259,7 +259,7 @@ export class SpokeTransport implements Transport {
       this.#endSession({ kind: 'lost', reason });
     } else {
       this.#endSession({ kind: 'lost', reason: `${node} has taken its place` });
-      this.#greet();
+      this.#sendHello();
     }
   }
 
@@ -288,12 +288,12 @@ export class SpokeTransport implements Transport {
       this.#schedulePing();
       const ending = this.#session?.ping() ?? null;
       if (ending !== null) this.#endSession(ending);
-      if (this.#session === null) this.#greet();
+      if (this.#session === null) this.#sendHello();
     });
   }
 
   /** Looks for a hub. Who does not answer, or refuses, is greeted again with the next ping. */
-  #greet(): void {
+  #sendHello(): void {
     void this.#transmit(controlFrame('hello', 0, 0, {}));
   }
 

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { CheckpointError } from '../../src/errors.ts';
 import { planUpdate } from '../../src/plan/buckets.ts';
-import { type FabricRank, planReception, withoutLost } from '../../src/plan/reception.ts';
+import { type FabricRank, planReception, withLost } from '../../src/plan/reception.ts';
 import { cutSlices } from '../../src/plan/slices.ts';
 import { checkProperty } from '../check-property.ts';
 import { clusters, manifestOf, segmentOf } from './manifests.ts';
@@ -74,7 +74,7 @@ test('what a host has lost its ranks receive from those that have a copy', () =>
   const slices = cutSlices(manifest);
   const lost = manifest.segments.slice(0, 1);
   const order = {
-    manifest: withoutLost(manifest, lost),
+    manifest: withLost(manifest, lost),
     slices,
     ranks: group('a', 0, 1),
     sources: [...group('a', 0, 1), ...group('b', 4)],
@@ -82,7 +82,7 @@ test('what a host has lost its ranks receive from those that have a copy', () =>
   };
   assert.throws(() => planReception({ ...order, copies: [] }), {
     name: 'CheckpointError',
-    message: /on host "a, which has lost it", where no rank can be read from/,
+    message: /on host "a", which lost its memory, and no other host has a copy/,
   });
   const missing = [...slices.slices.keys()].filter((slice) => slices.slices[slice]!.segment === 0);
   const copies = missing.map((slice) => ({ slice, path: `/copy-${slice}`, host: 'b', rank: 4 }));
