@@ -8,7 +8,7 @@ import { describe, ProtocolError } from '../errors.ts';
  * null, `Uint8Array` (native bin), and by extension types the typed arrays below and bigints of 64 bits.
  */
 
-// Typed arrays travel as their memory is.
+// Typed arrays are sent as they lie in memory.
 assert.equal(endianness(), 'LE', 'weightcast runs on little-endian machines only');
 
 const typedArrays = [
@@ -22,7 +22,7 @@ const unsignedBigint = 6;
 const signedBigint = 7;
 
 const extensions: ExtensionCodecType<undefined> = {
-  /** Called for whatever is no number, string, boolean or null; null leaves it to the encoder. */
+  /** Called for all but numbers, strings, booleans and null; returns null for what the encoder handles. */
   tryToEncode(value) {
     if (typeof value === 'bigint') return encodeBigint(value);
     if (typeof value !== 'object' || value === null)

@@ -7,7 +7,7 @@ export interface Listener {
   onPeer(event: PeerEvent): void;
 }
 
-/** A listener that may throw without harm to the transport that calls it. */
+/** Logs what the listener throws, so that the transport that calls it goes on. */
 export function guarded(listener: Listener, log: Logger): Listener {
   const callSafely = (call: () => void) => {
     try {

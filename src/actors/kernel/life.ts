@@ -66,12 +66,12 @@ export class Life<M> implements Context<M> {
     this.#answer = delivery?.answer ?? null;
   }
 
-  /** The answer that is still owed for the message being handled. */
+  /** The answer to the message being handled, if it was not given yet. */
   get unanswered(): Answer | null {
     return this.#answer;
   }
 
-  /** The end has begun: what runs on behalf of this life should end too. */
+  /** The life begins to end: aborts its signal and cancels its timers. */
   cancel(reason: string): void {
     this.#abort.abort(new AbortedError(`${this.self.name}: ${reason}`));
     for (const cancel of this.#timers) cancel();
@@ -132,7 +132,7 @@ export class Life<M> implements Context<M> {
     const key = formatRef(ref);
     if (this.#watches.has(key)) return;
     if (this.#watches.size >= watchLimit)
-      throw new RangeError(`${this.self.name} watches ${watchLimit} actors already`);
+      throw new RangeError(`${this.self.name} watches ${watchLimit} actors, the maximum`);
     const unwatch = this.#host.runtime.watch(ref, (down) => {
       this.#watches.delete(key);
       this.#deliverToSelf(() => toMessage(down));

@@ -68,7 +68,7 @@ export class Peers {
     };
   }
 
-  /** For what nobody waits for: without the other node nobody needs it. */
+  /** For envelopes that are useless when the other node is gone. */
   #sendIfReachable(node: string, envelope: Envelope): void {
     try {
       this.send(node, envelope);

@@ -11,7 +11,7 @@ export interface Delivery {
   readonly answer: Answer | null;
 }
 
-/** What went wrong in a system so far, for metrics and tests. */
+/** Failures of a system so far, for metrics and tests. */
 export interface SystemCounters {
   deadLetters: number;
   refusedByMailbox: number;
@@ -60,7 +60,7 @@ export interface Runtime {
   /** False for an actor of this node that has ended: a watch on it has fired already. */
   isWatchable(ref: ActorAddress): boolean;
 
-  /** The message reached nobody. */
+  /** The message could not be delivered. */
   deadLetter(to: ActorAddress, delivery: Delivery): void;
   /** The receiver's mailbox was full. */
   refused(to: ActorAddress, delivery: Delivery, error: WeightcastError): void;

@@ -20,9 +20,9 @@ export interface SystemOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
-  /** Without one the system is alone. */
+  /** The way to other processes; null for none. */
   readonly transport?: Transport;
-  /** An actor without a parent has crashed for good. By default it is only logged. */
+  /** An actor without a parent crashed and does not restart. By default this is only logged. */
   readonly onTopLevelCrash?: (ref: ActorRef<never>, error: WeightcastError) => void;
   /** Kept up to date by the system; several may share one. */
   readonly turns?: TurnCount;
@@ -33,13 +33,13 @@ export interface SystemCensus {
   readonly actors: number;
   /** Messages that wait in mailboxes. */
   readonly queued: number;
-  /** Questions of this process that are not answered yet. */
+  /** Asks of this process that are not answered yet. */
   readonly asks: number;
-  /** Watches across processes, of either end. */
+  /** Watches across processes, in either direction. */
   readonly watches: number;
 }
 
-/** All actors of one process, and their way to those of others. */
+/** All actors of one process, and their connection to those of other processes. */
 export class ActorSystem implements Runtime, LocalActors {
   readonly node: string;
   readonly clock: Clock;
@@ -134,7 +134,7 @@ export class ActorSystem implements Runtime, LocalActors {
     return ref.node === this.node ? this.#watchHere(ref, notify) : this.#peers.watch(ref, notify);
   }
 
-  /** Ends all actors, the last started first. Rejects with `DeadlineError` naming those that would not end. */
+  /** Ends all actors, the last started first. Rejects with a `DeadlineError` that names those that did not end in time. */
   async stop(deadlineMilliseconds: number): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
@@ -158,7 +158,7 @@ export class ActorSystem implements Runtime, LocalActors {
   // ── what cells do ────────────────────────────────────────────────────────────────────────────────────────────
 
   make<M>(parent: Parent | null, name: string, create: () => Actor<M>, options: SpawnOptions<M>): Cell<M> {
-    if (this.#stopped) throw new ActorStoppedError(`the actor system has stopped and starts no ${name}`);
+    if (this.#stopped) throw new ActorStoppedError(`the actor system has stopped and cannot start ${name}`);
     if (this.#cells.has(name)) throw new UsageError(`an actor named ${name} is running already`);
     this.#generation += 1;
     const cell = new Cell<M>(

@@ -48,7 +48,7 @@ export class Turns {
     this.#actors += 1;
     const actor = spawn(this.#root, takeTurn, `${this.#actors}`, {
       initialState: null,
-      // Turns never throw; should one do so all the same, the actor stops.
+      // Turns never throw; if one did, the actor would stop.
       onCrash: (_message, _error, context) => context.stop,
     });
     const request = () => {
