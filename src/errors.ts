@@ -45,7 +45,7 @@ export class OutOfHostMemoryError extends WeightcastError {
   override readonly name = 'OutOfHostMemoryError';
 }
 
-/** A GPU failed so that no call on it will succeed any more in this process: the process has to be started anew. */
+/** A GPU failed so that no call on it will succeed any more in this process: the process must be restarted. */
 export class DeviceLostError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_DEVICE_LOST';
   override readonly name = 'DeviceLostError';
