@@ -28,11 +28,11 @@ async function storm(seed: number, joiners: number, together: boolean): Promise<
 async function measure(joiners: number, together: boolean) {
   const worst = { seconds: 0, ratio: 0, copies: 0 };
   for (const seed of SEEDS) {
-    const { milliseconds, givenBySources, reports } = await storm(seed, joiners, together);
+    const { milliseconds, servedBySources, reports } = await storm(seed, joiners, together);
     if (joiners === 1) alone.set(seed, milliseconds);
     worst.seconds = Math.max(worst.seconds, milliseconds / 1_000);
     worst.ratio = Math.max(worst.ratio, milliseconds / alone.get(seed)!);
-    worst.copies = Math.max(worst.copies, givenBySources / reports[0]!.bytes);
+    worst.copies = Math.max(worst.copies, servedBySources / reports[0]!.bytes);
   }
   return worst;
 }

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bucketBytes, onStage, versionsOf } from './harness.ts';
+import { bucketBytes, versionsOf, withCluster } from './harness.ts';
 
 /** A worker tells its rank and its engine; whichever is heard first is reported. */
 const workerFailure = /^WEIGHTCAST_(WORKER_LINK|ENGINE)$/;
 
 test('an engine that refuses the call fails the update with its words, and the next one succeeds', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, status }) => {
+  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
     world.engines[1]!.nextCall = 'error';
     await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500: there is no such method/);
     assert.deepEqual(versionsOf(await status()), [null, null]);
@@ -16,7 +16,7 @@ test('an engine that refuses the call fails the update with its words, and the n
 });
 
 test('an engine that never answers ends the update at its timeout', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails }) => {
+  await withCluster({}, async ({ world, user, succeeds, fails }) => {
     world.engines[0]!.nextCall = 'silence';
     const startedAt = world.clock.now();
     const update = user.update('a', { timeoutMilliseconds: 5_000 });
@@ -27,7 +27,7 @@ test('an engine that never answers ends the update at its timeout', async () => 
 });
 
 test('an engine that is down is waited for', async () => {
-  await onStage({}, async ({ world, user, succeeds }) => {
+  await withCluster({}, async ({ world, user, succeeds }) => {
     world.engines[0]!.kill();
     world.clock.after(30_000, () => world.engines[0]!.restart());
     const report = await succeeds(user.update('a'));
@@ -36,7 +36,7 @@ test('an engine that is down is waited for', async () => {
 });
 
 test('nobody asks after an engine any more when the update that waited for it is cancelled', async () => {
-  await onStage({}, async ({ cluster, world, user, succeeds, fails, wait }) => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, fails, wait }) => {
     world.engines[0]!.kill();
     const update = user.update('a');
     await wait(10_000);
@@ -49,7 +49,7 @@ test('nobody asks after an engine any more when the update that waited for it is
 });
 
 test('an engine that stays down fails the update with its name, and untouched', async () => {
-  await onStage({}, async ({ world, user, fails, status }) => {
+  await withCluster({}, async ({ world, user, fails, status }) => {
     world.engines[0]!.kill();
     await fails(user.update('a'), 'WEIGHTCAST_DEADLINE', /engine-0 is not ready after \d+ ms/);
     assert.ok((await status()).instances.every(({ state }) => state === 'unknown'));
@@ -58,7 +58,7 @@ test('an engine that stays down fails the update with its name, and untouched', 
 });
 
 test('a worker that refuses a bucket fails the update with its traceback; the next update heals', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, status }) => {
+  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
     await succeeds(user.update('a'));
     world.engines[0]!.workers[1]!.nextLoad = 'refuse';
     await fails(user.update('a', { bucketBytes }), workerFailure, /shape mismatch/);
@@ -69,7 +69,7 @@ test('a worker that refuses a bucket fails the update with its traceback; the ne
 });
 
 test('a worker that dies on a bucket ends the update at once', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails }) => {
+  await withCluster({}, async ({ world, user, succeeds, fails }) => {
     world.engines[1]!.workers[0]!.nextLoad = 'die';
     const startedAt = world.clock.now();
     const update = user.update('a', { bucketBytes });
@@ -81,7 +81,7 @@ test('a worker that dies on a bucket ends the update at once', async () => {
 });
 
 test('a worker that hangs on a bucket ends the update at its timeout, and blocks its engine alone', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails }) => {
+  await withCluster({}, async ({ world, user, succeeds, fails }) => {
     world.engines[0]!.workers[0]!.nextLoad = 'hang';
     const short = { bucketBytes, timeoutMilliseconds: 5_000 };
     await fails(user.update('a', short), 'WEIGHTCAST_DEADLINE', /engine-0 did not answer within \d+ ms/);
@@ -94,7 +94,7 @@ test('a worker that hangs on a bucket ends the update at its timeout, and blocks
 });
 
 test('a worker that does not keep what it got is found out, and its instance reports no version', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, status }) => {
+  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
     world.engines[1]!.workers[1]!.nextLoad = 'corrupt';
     const update = user.update('a', { bucketBytes });
     await fails(update, 'WEIGHTCAST_VERIFICATION', /engine-1 does not hold the checkpoint: tensor layers\./);
@@ -104,7 +104,7 @@ test('a worker that does not keep what it got is found out, and its instance rep
 });
 
 test('an engine is paused while its weights change, and stays so while it holds parts of several', async () => {
-  await onStage({ pauses: true }, async ({ world, user, succeeds, fails, until }) => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, until }) => {
     const [first, second] = world.engines;
     const update = user.update('a', { bucketBytes });
     await until('an engine is touched', () =>
@@ -128,7 +128,7 @@ test('an engine is paused while its weights change, and stays so while it holds 
 });
 
 test('an engine that cannot be paused fails the update before any is touched, and the others go on', async () => {
-  await onStage({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
     await succeeds(user.update('a'));
     world.engines[1]!.nextPause = 'error';
     await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500/);
@@ -138,13 +138,13 @@ test('an engine that cannot be paused fails the update before any is touched, an
 });
 
 test('workers that cannot say what they installed leave the update unverified', async () => {
-  await onStage({ reports: false }, async ({ user, succeeds }) => {
+  await withCluster({ reports: false }, async ({ user, succeeds }) => {
     assert.equal((await succeeds(user.update('a'))).verified, null);
   });
 });
 
 test('an instance that leaves with parts of several versions comes back with them, and stays paused', async () => {
-  await onStage({ pauses: true }, async ({ cluster, world, user, succeeds, fails, until, status }) => {
+  await withCluster({ pauses: true }, async ({ cluster, world, user, succeeds, fails, until, status }) => {
     const [engine, other] = world.engines;
     const update = user.update('a', { bucketBytes });
     await until('something is installed', () => engine!.isMixed);

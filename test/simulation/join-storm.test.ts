@@ -17,6 +17,6 @@ test('eight that join at once take at most 1.5 times as long as one', async () =
   const ratio = eight.milliseconds / one.milliseconds;
   assert.ok(ratio <= 1.5, `${eight.milliseconds} ms against ${one.milliseconds} ms`);
   // They give each other most of it.
-  const copies = eight.givenBySources / eight.reports[0]!.bytes;
+  const copies = eight.servedBySources / eight.reports[0]!.bytes;
   assert.ok(copies < 4, `the sources gave ${copies} copies`);
 });

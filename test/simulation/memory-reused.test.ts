@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { checkpointAt } from '../../simulation/checkpoint.ts';
 import { SimulatedHost } from '../../simulation/host.ts';
 import type { SimulatedWorld } from '../../simulation/world.ts';
-import { bucketBytes, checkpoints, model, onStage } from './harness.ts';
+import { bucketBytes, checkpoints, model, withCluster } from './harness.ts';
 
 const [a, b] = checkpoints as [(typeof checkpoints)[number], (typeof checkpoints)[number]];
 /** Other sizes than those of the usual ones. */
@@ -28,7 +28,7 @@ function opensOf(world: SimulatedWorld): { plan: boolean; manifest: boolean }[] 
 }
 
 test('the segments of a checkpoint that is replaced stay, and the next one goes into them', async () => {
-  await onStage({}, async ({ world, user, succeeds, status, wait }) => {
+  await withCluster({}, async ({ world, user, succeeds, status, wait }) => {
     await succeeds(user.update('a'));
     const first = segmentsOf(world);
     await succeeds(user.register('a', '/models/b'));
@@ -46,7 +46,7 @@ test('the segments of a checkpoint that is replaced stay, and the next one goes 
 });
 
 test('a name that is registered again and again has neither plans nor manifests sent', async () => {
-  await onStage({}, async ({ world, user, succeeds }) => {
+  await withCluster({}, async ({ world, user, succeeds }) => {
     const opens = opensOf(world);
     const round = async (path: string) => {
       await succeeds(user.register('a', path));
@@ -67,7 +67,7 @@ test('a name that is registered again and again has neither plans nor manifests 
 });
 
 test('names that come and go use the same memory too', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails }) => {
+  await withCluster({}, async ({ world, user, succeeds, fails }) => {
     await succeeds(user.register('step-1', '/models/b'));
     const both = segmentsOf(world);
     await succeeds(user.unregister('a'));
@@ -82,30 +82,33 @@ test('names that come and go use the same memory too', async () => {
 });
 
 test('there is one spare set of a size, and no more in all than allowed; what is given back is gone', async () => {
-  await onStage({ ...withSmall, spareCheckpoints: 1 }, async ({ world, user, succeeds, status, wait }) => {
-    const one = segmentsOf(world).length;
-    for (const name of ['b', 'c', 'd']) await succeeds(user.register(name, '/models/b'));
-    assert.equal(segmentsOf(world).length, 4 * one);
-    for (const name of ['b', 'c', 'd']) await succeeds(user.unregister(name));
-    await wait(100);
-    assert.equal(segmentsOf(world).length, 2 * one);
+  await withCluster(
+    { ...withSmall, spareCheckpoints: 1 },
+    async ({ world, user, succeeds, status, wait }) => {
+      const one = segmentsOf(world).length;
+      for (const name of ['b', 'c', 'd']) await succeeds(user.register(name, '/models/b'));
+      assert.equal(segmentsOf(world).length, 4 * one);
+      for (const name of ['b', 'c', 'd']) await succeeds(user.unregister(name));
+      await wait(100);
+      assert.equal(segmentsOf(world).length, 2 * one);
 
-    await succeeds(user.register('small', '/models/small'));
-    await succeeds(user.unregister('small'));
-    await wait(100);
-    const smallBytes = small.index.bytes.reduce((sum, bytes) => sum + bytes, 0);
-    assert.equal((await status()).spareBytes, smallBytes, 'the longest unused went');
+      await succeeds(user.register('small', '/models/small'));
+      await succeeds(user.unregister('small'));
+      await wait(100);
+      const smallBytes = small.index.bytes.reduce((sum, bytes) => sum + bytes, 0);
+      assert.equal((await status()).spareBytes, smallBytes, 'the longest unused went');
 
-    assert.equal((await succeeds(user.releaseSpare())).bytes, smallBytes);
-    assert.equal(segmentsOf(world).length, one);
-    assert.equal((await status()).spareBytes, 0);
-    assert.equal((await succeeds(user.releaseSpare())).bytes, 0);
-    assert.equal((await succeeds(user.update('a'))).verified, true);
-  });
+      assert.equal((await succeeds(user.releaseSpare())).bytes, smallBytes);
+      assert.equal(segmentsOf(world).length, one);
+      assert.equal((await status()).spareBytes, 0);
+      assert.equal((await succeeds(user.releaseSpare())).bytes, 0);
+      assert.equal((await succeeds(user.update('a'))).verified, true);
+    },
+  );
 });
 
 test('without spare memory a checkpoint that is replaced goes at once', async () => {
-  await onStage({ spareCheckpoints: 0 }, async ({ world, user, succeeds, wait }) => {
+  await withCluster({ spareCheckpoints: 0 }, async ({ world, user, succeeds, wait }) => {
     const before = segmentsOf(world);
     await succeeds(user.register('a', '/models/b'));
     await wait(100);
@@ -116,7 +119,7 @@ test('without spare memory a checkpoint that is replaced goes at once', async ()
 });
 
 test('a rank that dies while spare memory is filled costs that memory, and nothing that is registered', async () => {
-  await onStage({}, async ({ cluster, world, user, succeeds, fails, until, wait, ready, status }) => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, fails, until, wait, ready, status }) => {
     const first = segmentsOf(world);
     await succeeds(user.register('a', '/models/b'));
     const spare = first[0]!;
@@ -143,7 +146,7 @@ test('a rank that dies while spare memory is filled costs that memory, and nothi
 });
 
 test('a bad checkpoint leaves the spare memory spare', async () => {
-  await onStage({}, async ({ user, succeeds, fails, status }) => {
+  await withCluster({}, async ({ user, succeeds, fails, status }) => {
     await succeeds(user.register('a', '/models/b'));
     await fails(user.register('a', '/models/nowhere'), 'WEIGHTCAST_CHECKPOINT', /nowhere/);
     assert.equal((await status()).spareBytes, setBytes);
@@ -151,7 +154,7 @@ test('a bad checkpoint leaves the spare memory spare', async () => {
 });
 
 test('a checkpoint is not unregistered while it is installed or registered anew, nor one that there is not', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, until }) => {
+  await withCluster({}, async ({ world, user, succeeds, fails, until }) => {
     await fails(user.unregister('b'), 'WEIGHTCAST_USAGE', /no checkpoint b is registered/);
     const update = user.update('a', { bucketBytes });
     await until('engines are asked', () => world.links.open === 4);
@@ -166,26 +169,29 @@ test('a checkpoint is not unregistered while it is installed or registered anew,
 });
 
 test('memory that is short has spare memory given back, and only then ends a registration', async () => {
-  await onStage({ ...withSmall, ranksPerHost: 4 }, async ({ world, user, succeeds, fails, status, wait }) => {
-    const [host] = world.hosts;
-    await succeeds(user.register('a', '/models/b'));
-    host!.capacity = 2 * setBytes + 1000;
-    await succeeds(user.register('small', '/models/small'));
-    assert.equal((await status()).spareBytes, 0);
-    const before = segmentsOf(world);
-    await fails(
-      user.register('b', '/models/b'),
-      'WEIGHTCAST_OUT_OF_HOST_MEMORY',
-      /cannot reserve .* \(\d+ wanted, \d+ free\)/,
-    );
-    await wait(100);
-    assert.deepEqual(segmentsOf(world), before);
-    for (const name of ['a', 'small']) assert.equal((await succeeds(user.update(name))).verified, true);
-  });
+  await withCluster(
+    { ...withSmall, ranksPerHost: 4 },
+    async ({ world, user, succeeds, fails, status, wait }) => {
+      const [host] = world.hosts;
+      await succeeds(user.register('a', '/models/b'));
+      host!.capacity = 2 * setBytes + 1000;
+      await succeeds(user.register('small', '/models/small'));
+      assert.equal((await status()).spareBytes, 0);
+      const before = segmentsOf(world);
+      await fails(
+        user.register('b', '/models/b'),
+        'WEIGHTCAST_OUT_OF_HOST_MEMORY',
+        /cannot reserve .* \(\d+ wanted, \d+ free\)/,
+      );
+      await wait(100);
+      assert.deepEqual(segmentsOf(world), before);
+      for (const name of ['a', 'small']) assert.equal((await succeeds(user.update(name))).verified, true);
+    },
+  );
 });
 
 test('tensors from memory go into a segment for each rank of the host, and the next ones into the same', async () => {
-  await onStage({ ranksPerHost: 4 }, async ({ world, user, succeeds, wait }) => {
+  await withCluster({ ranksPerHost: 4 }, async ({ world, user, succeeds, wait }) => {
     const opens = opensOf(world);
     const before = segmentsOf(world);
     const round = async (checkpoint: typeof a) => {
@@ -206,14 +212,14 @@ test('tensors from memory go into a segment for each rank of the host, and the n
 });
 
 test('tensors need a rank on the host of the process that has them', async () => {
-  await onStage({}, async ({ user, fails }) => {
+  await withCluster({}, async ({ user, fails }) => {
     const elsewhere = new SimulatedHost('elsewhere', true);
     await fails(user.registerTensors('t', a, elsewhere), 'WEIGHTCAST_USAGE', /host elsewhere has no rank/);
   });
 });
 
 test('what a process wrote that is refused stays for the next one', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, until, status }) => {
+  await withCluster({}, async ({ world, user, succeeds, fails, until, status }) => {
     const written = user.registerTensors('t', a);
     await until('it is written', () => segmentsOf(world).some((path) => !path.includes('checkpoint-1-')));
     const registration = user.register('a', '/models/b');
@@ -229,7 +235,7 @@ test('what a process wrote that is refused stays for the next one', async () => 
 });
 
 test('a process that ends while it writes leaves nothing behind', async () => {
-  await onStage({}, async ({ cluster, world, user, succeeds, until, wait }) => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, until, wait }) => {
     const before = segmentsOf(world);
     const leaving = cluster.user();
     const written = leaving.registerTensors('t', a);

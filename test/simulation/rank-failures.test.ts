@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bucketBytes, onStage, versionsOf } from './harness.ts';
+import { bucketBytes, versionsOf, withCluster } from './harness.ts';
 
 test('a rank that dies in the middle fails the update, comes back, and the next update succeeds', async () => {
-  await onStage({}, async ({ cluster, world, user, succeeds, fails, until, ready, status }) => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, fails, until, ready, status }) => {
     const update = user.update('a', { bucketBytes });
     await until('an engine is touched', () => world.engines[1]!.workers.some(({ isBusy }) => isBusy));
     cluster.ranks.get(2)!.kill();
@@ -15,7 +15,7 @@ test('a rank that dies in the middle fails the update, comes back, and the next 
 });
 
 test('a rank that dies while nothing runs costs no update', async () => {
-  await onStage({}, async ({ cluster, user, succeeds, wait, ready }) => {
+  await withCluster({}, async ({ cluster, user, succeeds, wait, ready }) => {
     await succeeds(user.update('a'));
     cluster.ranks.get(1)!.kill();
     await wait(10);
@@ -25,7 +25,7 @@ test('a rank that dies while nothing runs costs no update', async () => {
 });
 
 test('what a rank has loaded survives its process', async () => {
-  await onStage({}, async ({ cluster, world, user, succeeds, wait, ready }) => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, wait, ready }) => {
     const loads: string[] = [];
     world.onSent.push(({ envelope }) => {
       if (envelope.kind === 'ask' && (envelope.body as { type: string }).type === 'load') loads.push('load');
@@ -43,7 +43,7 @@ for (const [first, who] of [
   ['rank', 'the rank'],
 ] as const) {
   test(`a rank whose session is lost is started again, if ${who} notices first`, async () => {
-    await onStage({}, async ({ cluster, world, user, succeeds, wait, ready }) => {
+    await withCluster({}, async ({ cluster, world, user, succeeds, wait, ready }) => {
       const { node } = cluster.ranks.get(3)!;
       const ends = [
         { at: world.supervisorNode, of: node },
@@ -63,7 +63,7 @@ for (const [first, who] of [
 }
 
 test('a session lost in the middle of an update fails it and leaves nothing allocated', async () => {
-  await onStage({}, async ({ cluster, world, user, succeeds, fails, until, wait, ready }) => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, fails, until, wait, ready }) => {
     const update = user.update('a', { bucketBytes });
     await until('an engine is touched', () => world.engines[0]!.workers.some(({ isBusy }) => isBusy));
     world.network.endSession(world.supervisorNode, cluster.ranks.get(0)!.node, 'silent for 10000 ms');
@@ -76,9 +76,9 @@ test('a session lost in the middle of an update fails it and leaves nothing allo
 });
 
 test('an abort that overtakes its open leaves nothing open', async () => {
-  await onStage({}, async ({ cluster, world, user, succeeds, fails, until }) => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, fails, until }) => {
     const late = cluster.ranks.get(3)!.node;
-    world.holdUp = ({ to, envelope }) => {
+    world.extraDelay = ({ to, envelope }) => {
       const { type } = (envelope.kind === 'ask' ? envelope.body : {}) as { type?: string };
       return to === late && type === 'open' ? 500 : 0;
     };
@@ -87,15 +87,15 @@ test('an abort that overtakes its open leaves nothing open', async () => {
     await succeeds(user.cancel('enough'));
     await fails(update, 'WEIGHTCAST_ABORTED', /enough/);
     assert.equal(world.links.open, 0);
-    world.holdUp = () => 0;
+    world.extraDelay = () => 0;
     await succeeds(user.update('a'));
   });
 });
 
 test('a worker link that cannot be bound costs the update, and not the rank', async () => {
-  await onStage({}, async ({ cluster, world, user, succeeds, fails }) => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, fails }) => {
     const nodes = [...cluster.ranks.values()].map(({ node }) => node);
-    world.links.failures = 1;
+    world.links.bindFailures = 1;
     await fails(user.update('a'), 'WEIGHTCAST_WORKER_LINK', /cannot bind a worker link/);
     await succeeds(user.update('a'));
     assert.deepEqual(
@@ -106,7 +106,7 @@ test('a worker link that cannot be bound costs the update, and not the rank', as
 });
 
 test('a rank that keeps dying is given up, and whoever asks is told so', async () => {
-  await onStage({}, async ({ cluster, user, fails, until, wait }) => {
+  await withCluster({}, async ({ cluster, user, fails, until, wait }) => {
     for (let death = 0; death < 4; death += 1) {
       await until('rank 1 runs', () => (cluster.ranks.get(1)?.process ?? null) !== null);
       cluster.ranks.get(1)!.kill();

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { checkpointAt } from '../../simulation/checkpoint.ts';
-import { checkpoints, model, onStage } from './harness.ts';
+import { checkpoints, model, withCluster } from './harness.ts';
 
 /** Paths of all segments that there are. */
 function segmentsOf({ hosts }: { hosts: readonly { segments: readonly string[] }[] }): string[] {
@@ -9,7 +9,7 @@ function segmentsOf({ hosts }: { hosts: readonly { segments: readonly string[] }
 }
 
 test('a registration that fails on one rank leaves no segment on any', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, wait }) => {
+  await withCluster({}, async ({ world, user, succeeds, fails, wait }) => {
     const before = segmentsOf(world);
     world.hosts[1]!.loadFailures = 1;
     await fails(user.register('b', '/models/b'), 'WEIGHTCAST_NATIVE', /input\/output error/);
@@ -20,7 +20,7 @@ test('a registration that fails on one rank leaves no segment on any', async () 
 });
 
 test('a registration can be cancelled while ranks load, and another one begun at once', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, until, wait }) => {
+  await withCluster({}, async ({ world, user, succeeds, fails, until, wait }) => {
     const before = segmentsOf(world).length;
     const registration = user.register('b', '/models/b');
     await until('ranks load', () => segmentsOf(world).length > before);
@@ -34,7 +34,7 @@ test('a registration can be cancelled while ranks load, and another one begun at
 });
 
 test('what a rank loaded for a registration that its death ended is forgotten when it is back', async () => {
-  await onStage({ ranksPerHost: 1 }, async ({ cluster, world, user, fails, until, wait, ready }) => {
+  await withCluster({ ranksPerHost: 1 }, async ({ cluster, world, user, fails, until, wait, ready }) => {
     const before = segmentsOf(world);
     const registration = user.register('b', '/models/b');
     await until('rank 2 loads', () => world.hosts[2]!.segments.length > 1);
@@ -52,7 +52,7 @@ test('a share of tensors without bytes is loaded like any other', async () => {
   const options = {
     checkpoints: [...checkpoints, checkpointAt(path, [...empty, ...model.slice(0, 1)], false)],
   };
-  await onStage({ ...options, worldSize: 2, instances: [[0, 1]] }, async ({ user, succeeds }) => {
+  await withCluster({ ...options, worldSize: 2, instances: [[0, 1]] }, async ({ user, succeeds }) => {
     assert.equal((await succeeds(user.register('e', path))).tensors, 5);
     assert.equal((await succeeds(user.update('e'))).verified, true);
   });
@@ -60,7 +60,7 @@ test('a share of tensors without bytes is loaded like any other', async () => {
 
 test('tensors that lie in shared memory are used where they are', async () => {
   const shared = checkpointAt('/dev/shm/model.safetensors', model, true);
-  await onStage(
+  await withCluster(
     { checkpoints: [...checkpoints, shared], ranksPerHost: 4 },
     async ({ world, user, succeeds }) => {
       const before = segmentsOf(world);

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { checkpointAt } from '../../simulation/checkpoint.ts';
 import type { WorldOptions } from '../../simulation/world.ts';
 import { deadlines } from '../../src/actors/protocol/deadlines.ts';
-import { bucketBytes, model, onStage, type Stage } from './harness.ts';
+import { bucketBytes, type Fixture, model, withCluster } from './harness.ts';
 
 const timeoutMilliseconds = 5_000;
 /** Of virtual time: messages to and fro. */
@@ -14,10 +14,10 @@ interface Hang {
   readonly what: string;
   readonly options?: Partial<WorldOptions>;
   /** Called before the update is asked for. */
-  readonly before?: (stage: Stage) => unknown;
+  readonly before?: (fixture: Fixture) => unknown;
   /** Called right after that. */
-  readonly hang: (stage: Stage) => unknown;
-  readonly undo?: (stage: Stage) => unknown;
+  readonly hang: (fixture: Fixture) => unknown;
+  readonly undo?: (fixture: Fixture) => unknown;
   readonly message: RegExp;
   /** A rank that cannot be reached cannot give back either: it is waited for so long. */
   readonly unreachable?: true;
@@ -25,8 +25,8 @@ interface Hang {
 
 /** Holds a kind of message up for twenty seconds, and what follows it on its way. */
 function holdUp(type: string) {
-  return ({ world }: Stage) => {
-    world.holdUp = ({ envelope }) =>
+  return ({ world }: Fixture) => {
+    world.extraDelay = ({ envelope }) =>
       (envelope as { body?: { type?: string } }).body?.type === type ? 20_000 : 0;
   };
 }
@@ -91,10 +91,10 @@ const hangs: readonly Hang[] = [
   {
     what: 'an upload takes a minute',
     hang: ({ world }) => {
-      world.devices[0]!.hindrance = 3e3;
+      world.devices[0]!.slowdown = 3e3;
     },
     undo: ({ world }) => {
-      world.devices[0]!.hindrance = 1;
+      world.devices[0]!.slowdown = 1;
     },
     message: /^engine engine-\d did not answer within \d+ ms$/,
     unreachable: true,
@@ -107,10 +107,10 @@ const hangs: readonly Hang[] = [
       await until('the slots of its ranks are back', () =>
         [0, 1].every((rank) => world.devices[rank]!.used === 0),
       );
-      for (const rank of [0, 1]) world.devices[rank]!.hindrance = 1e4;
+      for (const rank of [0, 1]) world.devices[rank]!.slowdown = 1e4;
     },
     undo: ({ world }) => {
-      for (const device of world.devices) device.hindrance = 1;
+      for (const device of world.devices) device.slowdown = 1;
       world.engines[0]!.restart();
     },
     message: /^engine engine-0 did not answer within \d+ ms$/,
@@ -128,17 +128,17 @@ const hangs: readonly Hang[] = [
 
 for (const { what, options, before, hang, undo, message, unreachable } of hangs) {
   test(`an update ends in time although ${what}`, async () => {
-    await onStage(options ?? {}, async (stage) => {
-      const { world, user, fails, succeeds, wait } = stage;
-      await before?.(stage);
+    await withCluster(options ?? {}, async (fixture) => {
+      const { world, user, fails, succeeds, wait } = fixture;
+      await before?.(fixture);
       const startedAt = world.clock.now();
       const update = user.update('a', { timeoutMilliseconds, bucketBytes });
-      await hang(stage);
+      await hang(fixture);
       await fails(update, 'WEIGHTCAST_DEADLINE', message);
       const most = timeoutMilliseconds + slack + (unreachable ? deadlines.abort : 0);
       assert.ok(world.clock.now() - startedAt < most, `${world.clock.now() - startedAt} ms`);
-      world.holdUp = () => 0;
-      await undo?.(stage);
+      world.extraDelay = () => 0;
+      await undo?.(fixture);
       await wait(60_000);
       assert.equal((await succeeds(user.update('a'))).verified, true);
     });
@@ -159,19 +159,19 @@ const joins = {
 for (const [what, hang] of [
   ['a source does not hear what it is to lend', holdUp('lease')],
   ['receivers do not hear what to read', holdUp('next-reads')],
-  ['the network between hosts is silent', ({ world }: Stage) => world.silence(world.hosts[0]!)],
+  ['the network between hosts is silent', ({ world }: Fixture) => world.silence(world.hosts[0]!)],
 ] as const) {
   test(`a join ends in time although ${what}`, async () => {
-    await onStage(joins, async (stage) => {
-      const { cluster, world, user, fails, succeeds, wait } = stage;
+    await withCluster(joins, async (fixture) => {
+      const { cluster, world, user, fails, succeeds, wait } = fixture;
       await succeeds(user.addInstance(cluster.instance(1)));
       const startedAt = world.clock.now();
       const join = user.update('a', { timeoutMilliseconds, instances: ['engine-1'] });
-      hang(stage);
+      hang(fixture);
       await fails(join, /WEIGHTCAST_(DEADLINE|PEER_LOST)/, /./);
       const most = timeoutMilliseconds + slack + deadlines.abort;
       assert.ok(world.clock.now() - startedAt < most, `${world.clock.now() - startedAt} ms`);
-      world.holdUp = () => 0;
+      world.extraDelay = () => 0;
       world.restore(world.hosts[0]!);
       await wait(60_000);
       assert.equal((await succeeds(user.update('a', { instances: ['engine-1'] }))).verified, true);
