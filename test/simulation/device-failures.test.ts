@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { bucketBytes, versionsOf, withCluster } from './harness.ts';
 
-test('an allocation that fails although there was room is answered with another plan', async () => {
+test('an allocation that fails despite free memory leads to a new plan', async () => {
   await withCluster({}, async ({ world, user, succeeds }) => {
     world.devices[2]!.allocationFailures = 1;
     const report = await succeeds(user.update('a', { bucketBytes }));
@@ -11,7 +11,7 @@ test('an allocation that fails although there was room is answered with another 
   });
 });
 
-test('a rank that refuses every plan is named, and no engine is touched', async () => {
+test('a rank that refuses every plan fails the update by name, before any engine is touched', async () => {
   await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
     world.devices[2]!.allocationFailures = 100;
     await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_MEMORY', /rank 2 refused its slots 4 times/);
@@ -21,21 +21,21 @@ test('a rank that refuses every plan is named, and no engine is touched', async 
   });
 });
 
-test('memory pressure in the middle of an update costs the staging slots, and not the update', async () => {
+test('memory pressure during an update releases the staging slots and does not fail the update', async () => {
   await withCluster({ deviceSlowness: 1_000 }, async ({ world, user, succeeds, until }) => {
     const device = world.devices[1]!;
     const update = user.update('a', { bucketBytes });
     await until('rank 1 has slots', () => device.used > 0);
     assert.equal(device.used, 4 * bucketBytes);
     device.foreignBytes = device.free;
-    await until('rank 1 gives up slots', () => device.used < 4 * bucketBytes);
+    await until('rank 1 releases slots', () => device.used < 4 * bucketBytes);
     assert.equal(device.used, 2 * bucketBytes);
     assert.equal((await succeeds(update)).verified, true);
     device.foreignBytes = 0;
   });
 });
 
-test('a device that is full until its engine is ready does not end the update', async () => {
+test('a device that is full until its engine is ready does not fail the update', async () => {
   await withCluster({}, async ({ world, user, succeeds, wait }) => {
     const [engine] = world.engines;
     const device = world.devices[0]!;
@@ -49,7 +49,7 @@ test('a device that is full until its engine is ready does not end the update', 
   });
 });
 
-test('a slow device slows the update down, and does nothing else', async () => {
+test('a slow device slows the update down and has no other effect', async () => {
   await withCluster({}, async ({ world, user, succeeds }) => {
     const fast = await succeeds(user.update('a', { bucketBytes }));
     world.devices[0]!.slowdown = 10;
@@ -59,7 +59,7 @@ test('a slow device slows the update down, and does nothing else', async () => {
   });
 });
 
-test('an upload that fails ends the update on all ranks with its reason', async () => {
+test('a failed upload fails the update on all ranks with its error', async () => {
   await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
     world.devices[3]!.uploadFailures = 1;
     await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_NATIVE', /an upload to SIM-3 failed/);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { bucketBytes, checkpoints, versionsOf, withCluster } from './harness.ts';
 
-test('an update brings every tensor to every worker of every instance', async () => {
+test('an update installs every tensor in every worker of every instance', async () => {
   await withCluster({}, async ({ world, user, succeeds, status }) => {
     const report = await succeeds(user.update('a', { bucketBytes }));
     assert.equal(report.verified, true);
@@ -25,25 +25,25 @@ test('a cluster of one rank updates without broadcasts', async () => {
   });
 });
 
-test('a device with room for two slots takes the update in serial mode', async () => {
+test('a device with room for only two slots is updated in serial mode', async () => {
   await withCluster({ deviceCapacity: 11 * 2 ** 20 }, async ({ user, succeeds }) => {
     assert.equal((await succeeds(user.update('a'))).mode, 'serial');
   });
 });
 
-test('a device without room for two slots is named, with the tensor, and no engine is touched', async () => {
+test('a device without room for two slots fails the update, naming rank and tensor, before any engine is touched', async () => {
   await withCluster({ deviceCapacity: 8 * 2 ** 20 }, async ({ user, fails, status }) => {
     await fails(user.update('a'), 'WEIGHTCAST_MEMORY', /layers\.\d+\.weight.*rank \d/);
     assert.ok((await status()).instances.every(({ state }) => state === 'unknown'));
   });
 });
 
-test('from the first bucket to the last acknowledgement an instance has no version', async () => {
+test('an instance has no version from the first bucket to the last acknowledgement', async () => {
   await withCluster({}, async ({ world, user, succeeds, until, status }) => {
     await succeeds(user.update('a'));
     await succeeds(user.register('b', '/models/b'));
     const update = user.update('b', { bucketBytes });
-    await until('an engine is touched', () =>
+    await until('an engine worker receives', () =>
       world.engines.some(({ acknowledged }) => acknowledged === null),
     );
     const during = await status();
@@ -54,19 +54,19 @@ test('from the first bucket to the last acknowledgement an instance has no versi
   });
 });
 
-test('a second update while one runs is refused, and does not disturb it', async () => {
+test('a second update of the same instances is refused and does not affect the first', async () => {
   await withCluster({}, async ({ world, user, succeeds, fails, until }) => {
     const first = user.update('a', { bucketBytes });
-    await until('engines are asked', () => world.links.open === 4);
+    await until('worker links are bound', () => world.links.open === 4);
     await fails(user.update('a'), 'WEIGHTCAST_USAGE', /busy updating to a/);
     assert.equal((await succeeds(first)).verified, true);
   });
 });
 
-test('a cancelled update says why, and gives everything back', async () => {
+test('a cancelled update fails with the reason and releases everything', async () => {
   await withCluster({}, async ({ world, user, succeeds, fails, until, status }) => {
     const update = user.update('a', { bucketBytes });
-    await until('an engine is touched', () => world.engines[0]!.workers.some(({ isBusy }) => isBusy));
+    await until('an engine worker receives', () => world.engines[0]!.workers.some(({ isBusy }) => isBusy));
     await succeeds(user.cancel('no longer wanted'));
     await fails(update, 'WEIGHTCAST_ABORTED', /^no longer wanted$/);
     assert.deepEqual(versionsOf(await status()), [null, null]);
@@ -75,20 +75,20 @@ test('a cancelled update says why, and gives everything back', async () => {
   });
 });
 
-test('an update goes on when the process that asked for it is gone', async () => {
+test('an update continues when the process that requested it is gone', async () => {
   await withCluster({}, async ({ cluster, world, until, wait, status }) => {
     const leaving = cluster.user();
     void leaving.update('a', { bucketBytes });
-    await until('engines are asked', () => world.links.open === 4);
+    await until('worker links are bound', () => world.links.open === 4);
     leaving.process.kill();
     world.network.endSession(world.supervisorNode, leaving.process.node, 'SIGKILL');
-    await until('the update is over', () => world.links.open === 0);
+    await until('the update has ended', () => world.links.open === 0);
     await wait(10_000);
     assert.deepEqual(versionsOf(await status()), ['a', 'a']);
   });
 });
 
-test('after fifty updates, every second of which failed, no table holds more than after two', async () => {
+test('no table grows over fifty updates of which every second one fails', async () => {
   await withCluster({ deviceSlowness: 1 }, async ({ cluster, world, user, succeeds, fails, wait }) => {
     const { supervisor, ranks } = cluster;
     const held = () =>
