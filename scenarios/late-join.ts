@@ -14,6 +14,7 @@ import {
   seconds,
   stopRequests,
   verifyInstances,
+  workersText,
 } from './scenario.ts';
 
 interface Options {
@@ -25,7 +26,7 @@ interface Options {
 const serving = ['first', 'second'];
 const joiner = 'third';
 
-/** How long the joiner is asked for completions in the end. */
+/** How long the joiner gets completion requests at the end. */
 const trialMilliseconds = 500;
 
 async function lateJoin(options: Options, signal: AbortSignal): Promise<object> {
@@ -41,7 +42,7 @@ async function lateJoin(options: Options, signal: AbortSignal): Promise<object> 
     hosts: { first: { launcher: [] }, second: { launcher: [] }, third: { launcher: [] } },
     onProgress: narrator.progress.bind(narrator),
   };
-  announce(`starting two engines with ${ranks} workers each, and a cluster`);
+  announce(`starting two engines with ${workersText(ranks)} each, and a cluster`);
   return withFleet(fleetOptions, async (fleet) => {
     fleet.atEnd(async () => narrator.end());
     const { cluster } = fleet;
@@ -55,7 +56,7 @@ async function lateJoin(options: Options, signal: AbortSignal): Promise<object> 
     const updating = await stopRequests(whileUpdating);
 
     narrator.end();
-    announce('a third one joins');
+    announce('a third engine joins');
     const whileJoining = requestsAt(fleet, serving);
     const { figures, report } = await interruptible(joinInstance(fleet, instance, 'weights'), signal);
     const joining = await stopRequests(whileJoining);
@@ -66,13 +67,15 @@ async function lateJoin(options: Options, signal: AbortSignal): Promise<object> 
     await new Promise((resolve) => setTimeout(resolve, trialMilliseconds));
     const joined = await stopRequests(trial);
     if (joined.served === 0 || !joined.versions.every((version) => version === `weights@${digest}`)) {
-      throw new VerificationError(`the instance that joined: ${requestsText(joined)}`);
+      throw new VerificationError(
+        `instance ${joiner} does not serve weights@${digest}: ${requestsText(joined)}`,
+      );
     }
     narrator.rows([
       ['version', `weights@${digest}`],
       ['size', `${formatBytes(figures.bytes)}, ${tensors} tensors`],
       ...joinRows(figures, joining),
-      ['verified', 'every worker of all three holds the checkpoint, bit for bit'],
+      ['verified', 'every worker of all three instances holds the checkpoint, bit by bit'],
     ]);
     return {
       version: `weights@${digest}`,
@@ -90,9 +93,9 @@ async function lateJoin(options: Options, signal: AbortSignal): Promise<object> 
 
 await scenario<Options>(
   'late-join',
-  'Two instances serve and are updated; a third joins while they answer requests, and gets its weights from their memory.',
+  'Two instances serve and are updated; a third joins while they answer requests, and reads its weights from their memory.',
   lateJoin,
 )
-  .option('--size <bytes>', 'size of the model to make', '256MiB')
+  .option('--size <bytes>', 'size of the generated model', '256MiB')
   .option('--ranks <n>', 'ranks of each instance', '2')
   .parseAsync();
