@@ -44,9 +44,7 @@ for (const { joiners, atMost } of stormSizes) {
   for (const together of joiners === 1 ? [false] : [false, true]) {
     const { seconds, ratio, copies } = await measure(joiners, together);
     const how =
-      joiners === 1
-        ? 'one joins'
-        : `${joiners} join ${together ? 'by one update' : 'by updates of their own'}`;
+      joiners === 1 ? 'one joins' : `${joiners} join ${together ? 'by one update' : 'by one update each'}`;
     figures.push(
       { name: how, value: seconds, unit: 's' },
       { name: `${how}: copies that the sources give`, value: copies, unit: '' },
@@ -61,9 +59,9 @@ writeReport({
   command: 'npm run bench:join-storm:simulated',
   method:
     `${sourceCount} instances hold a checkpoint like Qwen3's of ${modelBytes / 1e9} GB, each on a host of two ranks and one ` +
-    'network card of 100 Gbit/s each way, shared max-min fairly; the others join in the same moment, each on a host like ' +
-    'that. All actors and messages are real, devices and network are not. Times are virtual: from the moment in which ' +
-    'the joiners come, start of their processes included, until the last serves, verified. Messages between processes ' +
+    'network card of 100 Gbit/s each way, shared max-min fairly; the others join at the same time, each on a host like ' +
+    'that. All actors and messages are real, devices and network are simulated. Times are virtual: from when the joiners ' +
+    'are added, including the start of their processes, until the last one serves, verified. Messages between processes ' +
     'take half a millisecond at most, and what actors compute takes no time: what a supervisor needs for its part is not ' +
     `in these figures. The worst of seeds ${seeds.join(', ')}.`,
   figures,

@@ -73,10 +73,10 @@ writeReport({
   method:
     `Real processes on hosts that are network namespaces of one machine, each with a veth cable that tc (tbf) limits to ` +
     `${linkRate} in each direction, over the tcp fabric. One instance of one rank serves ${modelBytes / 2 ** 20} MiB and answers ` +
-    `requests; one instance, or ${joinerCount} at once, get them by an update each. Measured from the moment at which all are ` +
-    `asked until the last one's workers have acknowledged every bucket; engines and rank processes run before, since ` +
-    `starting them costs this machine's processor and not the links. Afterwards every worker's weights are compared with ` +
-    `the files. Medians of ${roundCount} rounds. Sixty-four at once are more than one machine runs as processes: ` +
+    `requests; one instance, or ${joinerCount} at once, receive them by an update each. Measured from the requests until the ` +
+    `last instance's workers have acknowledged every bucket; engines and rank processes are started before, because ` +
+    `starting them loads this machine's processor and not the links. Afterwards every worker's weights are compared with ` +
+    `the files. Medians of ${roundCount} rounds. 64 concurrent joins are too many processes for one machine: ` +
     `\`npm run bench:join-storm:simulated\` measures them in virtual time.`,
   figures: figuresOf(await measure(abort.signal)),
 });

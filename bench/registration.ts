@@ -162,7 +162,7 @@ writeReport({
   method:
     `${(bytes / 1e9).toFixed(2)} GB in ${tensorCount} BF16 tensors, one rank. The time is that of Cluster.register, until ` +
     `every byte is digested${onGpu ? ' and pinned' : ''}. A file in /dev/shm has the pages that posix_fallocate gave it, and is ` +
-    `mapped anew each time; "the first time" has all memory made anew. Medians of ${rounds} rounds, of memcpy in turn ` +
+    `mapped again each time; "the first time" allocates all memory. Medians of ${rounds} rounds, of memcpy in turn ` +
     `with all of them.`,
   figures,
   ...(onGpu && { environment: gpuEnvironment(false) }),

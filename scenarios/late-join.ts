@@ -2,8 +2,8 @@ import { interruptible } from '../src/cli/interrupt.ts';
 import { Narrator } from '../src/cli/narrator.ts';
 import { VerificationError } from '../src/errors.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/observe/units.ts';
-import { withFleet } from './fleet.ts';
-import { requestsText } from './load-generator.ts';
+import { type Fleet, withFleet } from './fleet.ts';
+import { type LoadReport, requestsText } from './load-generator.ts';
 import {
   announce,
   joinInstance,
@@ -28,6 +28,15 @@ const joiner = 'third';
 
 /** How long the joiner gets completion requests at the end. */
 const trialMilliseconds = 500;
+
+/** Sends completion requests to the joiner. Rejects with `VerificationError` unless that version answers all of them. */
+async function requestVersion(fleet: Fleet, version: string): Promise<LoadReport> {
+  const trial = requestsAt(fleet, [joiner]);
+  await new Promise((resolve) => setTimeout(resolve, trialMilliseconds));
+  const report = await stopRequests(trial);
+  if (report.served > 0 && report.versions.every((one) => one === version)) return report;
+  throw new VerificationError(`instance ${joiner} does not serve ${version}: ${requestsText(report)}`);
+}
 
 async function lateJoin(options: Options, signal: AbortSignal): Promise<object> {
   const ranks = parseCount(options.ranks, '--ranks');
@@ -63,14 +72,7 @@ async function lateJoin(options: Options, signal: AbortSignal): Promise<object> 
     narrator.end();
     await verifyInstances(fleet, [...serving, joiner], model, signal);
 
-    const trial = requestsAt(fleet, [joiner]);
-    await new Promise((resolve) => setTimeout(resolve, trialMilliseconds));
-    const joined = await stopRequests(trial);
-    if (joined.served === 0 || !joined.versions.every((version) => version === `weights@${digest}`)) {
-      throw new VerificationError(
-        `instance ${joiner} does not serve weights@${digest}: ${requestsText(joined)}`,
-      );
-    }
+    const joined = await requestVersion(fleet, `weights@${digest}`);
     narrator.rows([
       ['version', `weights@${digest}`],
       ['size', `${formatBytes(figures.bytes)}, ${tensors} tensors`],

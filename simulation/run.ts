@@ -42,7 +42,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
   const random = new SeededRandom(seed);
   const world = randomWorld(seed, random.stream('world'));
   const cluster = new SimulatedCluster({ ...world, ...(keepTrace !== undefined && { keepTrace }) });
-  const scenario = new Scenario(cluster, random.stream('story'), { faults, leaving });
+  const scenario = new Scenario(cluster, random.stream('scenario'), { faults, leaving });
   const { trace, clock } = cluster.world;
   if (forge !== undefined) forgeRepeatedly(cluster, scenario.forger, forge);
   try {

@@ -73,7 +73,7 @@ function linkText(speed: string | null, width: string | null): string | null {
 /** Non-blocking communicators work reliably since 2.19, several ranks on one GPU since 2.30.7. */
 const [oldestNccl, sharingNccl] = [2_19_00, 2_30_07];
 
-/** What the lack of NCCL means on a machine with so many GPUs. */
+/** The consequence of a missing NCCL, which depends on the number of GPUs. */
 function withoutNccl(gpus: number): string {
   if (gpus === 0) return 'not needed without a GPU';
   return gpus === 1
