@@ -1,4 +1,4 @@
-/** The process that bench/fabric.ts reads from: exposes a segment of so many bytes, and stays as long as its parent. */
+/** The process from which bench/fabric.ts reads: exposes a segment of the given size, and ends with its parent. */
 import { HostFabric } from '../src/native-bridge/fabric.ts';
 import { Mapping, ThreadPool } from '../src/native-bridge/memory.ts';
 

@@ -1,4 +1,4 @@
-/** `npm run bench:fabric`: reads of a peer on this host, against plain memcpy and plain sockets in the same run. */
+/** `npm run bench:fabric`: reads from a peer on this host, compared with plain memcpy and plain sockets in the same run. */
 import { fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -10,13 +10,13 @@ import { median } from './median.ts';
 import { PlainTransfer } from './plain-transfer.ts';
 import { type Figure, writeReport } from './report.ts';
 
-const PIECE = 16 << 20;
-const SEGMENT = 256 << 20;
-/** What is moved for one measurement of one way. */
-const BYTES = 2 ** 31;
-const ROUNDS = 9;
-const STREAMS = 4;
-const DEADLINE_MILLISECONDS = 60_000;
+const pieceSize = 16 << 20;
+const segmentSize = 256 << 20;
+/** Bytes moved by each measurement. */
+const movedBytes = 2 ** 31;
+const roundCount = 9;
+const streamCount = 4;
+const deadlineMilliseconds = 60_000;
 const threads = availableParallelism();
 
 async function readRate(
@@ -26,13 +26,13 @@ async function readRate(
   pieceBytes: number,
 ): Promise<number> {
   const began = performance.now();
-  for (let done = 0; done < BYTES; done += pieceBytes) {
-    const offset = done % SEGMENT;
+  for (let done = 0; done < movedBytes; done += pieceBytes) {
+    const offset = done % segmentSize;
     await peer.read(token, Float64Array.of(offset, offset, pieceBytes), destination, {
-      timeoutMilliseconds: DEADLINE_MILLISECONDS,
+      timeoutMilliseconds: deadlineMilliseconds,
     });
   }
-  return (1e3 * BYTES) / (performance.now() - began);
+  return (1e3 * movedBytes) / (performance.now() - began);
 }
 
 type Rates = Record<
@@ -46,12 +46,12 @@ async function measure(): Promise<Rates[]> {
   const source = fork(fileURLToPath(new URL('fabric-source.ts', import.meta.url)), [
     secret.toString('hex'),
     `${path}-source`,
-    String(SEGMENT),
+    String(segmentSize),
   ]);
   const plain = new PlainTransfer();
   const pool = new ThreadPool(threads);
-  const fabric = HostFabric.open({ secret, pool, streams: STREAMS });
-  const destination = Mapping.create(path, SEGMENT);
+  const fabric = HostFabric.open({ secret, pool, streams: streamCount });
+  const destination = Mapping.create(path, segmentSize);
   try {
     const [report] = (await once(source, 'message')) as [{ address: number[]; token: number[] }];
     const token = Uint8Array.from(report.token);
@@ -63,16 +63,16 @@ async function measure(): Promise<Rates[]> {
       });
     const [shm, tcp] = await Promise.all([connect('shm'), connect('tcp')]);
     const rounds: Rates[] = [];
-    // One more than counts, for pages and caches. What is compared is measured side by side.
-    for (let round = 0; round <= ROUNDS; round += 1) {
+    // The first round warms up and is not counted. What is compared is measured one right after the other.
+    for (let round = 0; round <= roundCount; round += 1) {
       rounds.push({
-        memcpy: await plain.rate('memcpy', 1, PIECE, BYTES),
-        shm: await readRate(shm, token, destination, PIECE),
-        memcpyThreads: await plain.rate('memcpy', threads, PIECE, BYTES),
-        sockets: await plain.rate('tcp', STREAMS, PIECE, BYTES),
-        tcp: await readRate(tcp, token, destination, PIECE),
-        socketLoop: await plain.rate('loop', STREAMS, PIECE, BYTES),
-        tcpSegment: await readRate(tcp, token, destination, SEGMENT),
+        memcpy: await plain.rate('memcpy', 1, pieceSize, movedBytes),
+        shm: await readRate(shm, token, destination, pieceSize),
+        memcpyThreads: await plain.rate('memcpy', threads, pieceSize, movedBytes),
+        sockets: await plain.rate('tcp', streamCount, pieceSize, movedBytes),
+        tcp: await readRate(tcp, token, destination, pieceSize),
+        socketLoop: await plain.rate('loop', streamCount, pieceSize, movedBytes),
+        tcpSegment: await readRate(tcp, token, destination, segmentSize),
       });
     }
     return rounds.slice(1);
@@ -104,11 +104,11 @@ function figuresOf(rounds: readonly Rates[]): Figure[] {
     rate(`shm, ${threads} threads`, 'shm'),
     ratio('shm to memcpy of one thread', 'shm', 'memcpy', 0.9),
     ratio('shm to memcpy of as many threads', 'shm', 'memcpyThreads', 0.9),
-    rate(`sockets, ${STREAMS} streams, piece by piece`, 'sockets'),
-    rate(`tcp, ${STREAMS} streams, piece by piece`, 'tcp'),
+    rate(`sockets, ${streamCount} streams, piece by piece`, 'sockets'),
+    rate(`tcp, ${streamCount} streams, piece by piece`, 'tcp'),
     ratio('tcp to sockets', 'tcp', 'sockets', 0.9),
-    rate(`sockets, ${STREAMS} streams, without a stop`, 'socketLoop'),
-    rate(`tcp, ${STREAMS} streams, the whole segment at once`, 'tcpSegment'),
+    rate(`sockets, ${streamCount} streams, without a stop`, 'socketLoop'),
+    rate(`tcp, ${streamCount} streams, the whole segment at once`, 'tcpSegment'),
     ratio('tcp of the whole segment to sockets without a stop', 'tcpSegment', 'socketLoop', 0.9),
   ];
 }
@@ -118,10 +118,10 @@ writeReport({
   title: 'Reading from a peer',
   command: 'npm run bench:fabric',
   method:
-    `Single reads of ${PIECE >> 20} MiB of a segment of ${SEGMENT >> 20} MiB in another process, the next when the one ` +
+    `Single reads of ${pieceSize >> 20} MiB of a segment of ${segmentSize >> 20} MiB in another process, the next when the one ` +
     `before has resolved in JavaScript; against memcpy(3), and against send(2) and recv(2) on blocking sockets of two ` +
     `processes over loopback (bench/plain-transfer.cc), in which all threads or streams share each piece and wait for ` +
     `each other after it. "Without a stop" they do not wait. All memory was touched before. Rates and ratios are ` +
-    `medians of ${ROUNDS} rounds, in each of which every way moves ${BYTES / 2 ** 30} GiB.`,
+    `medians of ${roundCount} rounds, in each of which every way moves ${movedBytes / 2 ** 30} GiB.`,
   figures: figuresOf(await measure()),
 });

@@ -1,4 +1,4 @@
-/** `npm run bench:host`: an update on host devices against plain memcpy of the same bytes on the same threads. */
+/** `npm run bench:host`: an update on host devices, compared with plain memcpy of as many bytes on as many threads. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -10,7 +10,7 @@ import { plainMemcpy } from './plain-memcpy.ts';
 import { type Figure, writeReport } from './report.ts';
 
 const bytes = 2 ** 30;
-/** Node compiles what runs often; a training run makes hundreds of updates. */
+/** Node optimizes hot code during the first updates; a training run makes hundreds of updates. */
 const warmUps = 10;
 const rounds = 21;
 const threads = availableParallelism();
@@ -20,11 +20,11 @@ interface Measurement {
   readonly memcpyRate: number;
 }
 
-/** Bytes that the three stages copied: what memcpy is given to copy too. */
+/** Bytes that the three stages copy, which memcpy copies for comparison. */
 function bytesCopied(report: UpdateReport, ranks: number): number {
   const { bytes: checkpoint } = report;
-  // Alone a rank uploads into the slot itself. Else the owner copies on from its staging slot, and every other rank
-  // copies from there. Workers take their slices, which together are the checkpoint (replicated tensors are small).
+  // A single rank uploads directly into the link slot. Otherwise every rank, the owner included, copies from the owner's
+  // staging slot. Workers copy their slices, which together make up the checkpoint (replicated tensors are small).
   const broadcast = ranks === 1 ? 0 : ranks * checkpoint;
   return checkpoint + broadcast + checkpoint;
 }

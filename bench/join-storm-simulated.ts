@@ -1,52 +1,50 @@
-/** `npm run bench:join-storm:simulated`: how much longer many instances that join at once take than one. */
+/** `npm run bench:join-storm:simulated`: how much longer many concurrent joins take than a single one. */
 import { qwen3Tensors } from '../scenarios/qwen3-model.ts';
 import { joinStorm, type StormResult } from '../simulation/join-storm.ts';
 import { type Figure, writeReport } from './report.ts';
 
-const SOURCES = 2;
-const MODEL_BYTES = 16e9;
-const SEEDS = [1, 2, 3];
-/** How many join, and how many times as long as one they may take. */
-const STORMS: readonly { readonly joiners: number; readonly atMost?: number }[] = [
+const sourceCount = 2;
+const modelBytes = 16e9;
+const seeds = [1, 2, 3];
+/** How many instances join, and how many times as long as a single join they may take. */
+const stormSizes: readonly { readonly joiners: number; readonly atMost?: number }[] = [
   { joiners: 1 },
   { joiners: 8, atMost: 1.5 },
   { joiners: 64, atMost: 2.5 },
 ];
 
-const model = qwen3Tensors(MODEL_BYTES).map(({ name, shape }) => {
+const model = qwen3Tensors(modelBytes).map(({ name, shape }) => {
   return { name, dtype: 'BF16', shape: [shape.reduce((product, length) => product * length, 1)] };
 });
 
 async function storm(seed: number, joiners: number, together: boolean): Promise<StormResult> {
-  const result = await joinStorm({ seed, joiners, sources: SOURCES, model, together });
+  const result = await joinStorm({ seed, joiners, sources: sourceCount, model, together });
   if (result.violations.length > 0) throw new Error(`seed ${seed}: ${result.violations.join('\n')}`);
   if (result.reports.some(({ verified }) => !verified)) throw new Error(`seed ${seed}: not verified`);
   return result;
 }
 
-/** The worst of all seeds. */
+/** The worst result of all seeds. */
 async function measure(joiners: number, together: boolean) {
   const worst = { seconds: 0, ratio: 0, copies: 0 };
-  for (const seed of SEEDS) {
-    const { milliseconds, givenBySources, reports } = await storm(seed, joiners, together);
+  for (const seed of seeds) {
+    const { milliseconds, servedBySources, reports } = await storm(seed, joiners, together);
     if (joiners === 1) alone.set(seed, milliseconds);
     worst.seconds = Math.max(worst.seconds, milliseconds / 1_000);
     worst.ratio = Math.max(worst.ratio, milliseconds / alone.get(seed)!);
-    worst.copies = Math.max(worst.copies, givenBySources / reports[0]!.bytes);
+    worst.copies = Math.max(worst.copies, servedBySources / reports[0]!.bytes);
   }
   return worst;
 }
 
-/** By seed, how long one takes. */
+/** By seed, the duration of a single join. */
 const alone = new Map<number, number>();
 const figures: Figure[] = [];
-for (const { joiners, atMost } of STORMS) {
+for (const { joiners, atMost } of stormSizes) {
   for (const together of joiners === 1 ? [false] : [false, true]) {
     const { seconds, ratio, copies } = await measure(joiners, together);
     const how =
-      joiners === 1
-        ? 'one joins'
-        : `${joiners} join ${together ? 'by one update' : 'by updates of their own'}`;
+      joiners === 1 ? 'one joins' : `${joiners} join ${together ? 'by one update' : 'by one update each'}`;
     figures.push(
       { name: how, value: seconds, unit: 's' },
       { name: `${how}: copies that the sources give`, value: copies, unit: '' },
@@ -60,11 +58,11 @@ writeReport({
   title: 'Many instances that join at once, in virtual time',
   command: 'npm run bench:join-storm:simulated',
   method:
-    `${SOURCES} instances hold a checkpoint like Qwen3's of ${MODEL_BYTES / 1e9} GB, each on a host of two ranks and one ` +
-    'network card of 100 Gbit/s each way, shared max-min fairly; the others join in the same moment, each on a host like ' +
-    'that. All actors and messages are real, devices and network are not. Times are virtual: from the moment in which ' +
-    'the joiners come, start of their processes included, until the last serves, verified. Messages between processes ' +
+    `${sourceCount} instances hold a checkpoint like Qwen3's of ${modelBytes / 1e9} GB, each on a host of two ranks and one ` +
+    'network card of 100 Gbit/s each way, shared max-min fairly; the others join at the same time, each on a host like ' +
+    'that. All actors and messages are real, devices and network are simulated. Times are virtual: from when the joiners ' +
+    'are added, including the start of their processes, until the last one serves, verified. Messages between processes ' +
     'take half a millisecond at most, and what actors compute takes no time: what a supervisor needs for its part is not ' +
-    `in these figures. The worst of seeds ${SEEDS.join(', ')}.`,
+    `in these figures. The worst of seeds ${seeds.join(', ')}.`,
   figures,
 });

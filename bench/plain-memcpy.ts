@@ -4,8 +4,8 @@ import { Worker } from 'node:worker_threads';
 const workers: Worker[] = [];
 
 /**
- * Copies `bytes` bytes with the C library's memmove on so many threads, between buffers that were touched before.
- * Resolves with bytes a second.
+ * Copies `bytes` bytes with the C library's memmove on `threads` threads, between buffers that were touched before.
+ * Resolves with bytes per second.
  */
 export async function plainMemcpy(bytes: number, threads: number): Promise<number> {
   while (workers.length < threads) workers.push(await startWorker());

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-/** plain-transfer.cc, compiled and running: the same bytes by memcpy or bare sockets. */
+/** Compiles and runs plain-transfer.cc, which moves bytes by memcpy or bare sockets. */
 export class PlainTransfer {
   readonly #directory = mkdtempSync(join(tmpdir(), 'weightcast-bench-'));
   readonly #child: ChildProcess;
@@ -20,16 +20,16 @@ export class PlainTransfer {
     this.#answers = lines[Symbol.asyncIterator]();
   }
 
-  /** Bytes a second. `ways` are threads or streams. */
+  /** Bytes per second; `parallel`: number of threads or streams. */
   async rate(
     command: 'memcpy' | 'tcp' | 'loop',
-    ways: number,
+    parallel: number,
     pieceBytes: number,
     bytes: number,
   ): Promise<number> {
-    this.#child.stdin!.write(`${command} ${ways} ${pieceBytes} ${bytes}\n`);
+    this.#child.stdin!.write(`${command} ${parallel} ${pieceBytes} ${bytes}\n`);
     const { value, done } = await this.#answers.next();
-    if (done) throw new Error(`plain-transfer ended in ${command}`);
+    if (done) throw new Error(`plain-transfer ended during ${command}`);
     return bytes / Number(value);
   }
 

@@ -1,4 +1,4 @@
-/** One cold measurement for bench/plan.ts, in a process of its own: `plan-once.ts MODEL`; sends a PlanMeasurement. */
+/** One cold measurement for bench/plan.ts, in its own process: `plan-once.ts MODEL`; sends a PlanMeasurement. */
 import assert from 'node:assert/strict';
 import { decode, encode } from '@msgpack/msgpack';
 import { dtypeIndex } from '../src/checkpoint/dtype.ts';
@@ -15,8 +15,8 @@ import { contiguousShares } from '../src/plan/contiguous-shares.ts';
 import { PlanCache } from '../src/plan/plan-cache.ts';
 import { bytesOfTensor, type ListedTensor, type ModelName, tensorList } from './tensor-lists.ts';
 
-export const RANKS = 256;
-export const HOSTS = 32;
+export const rankCount = 256;
+export const hostCount = 32;
 
 export interface PlanMeasurement {
   readonly tensors: number;
@@ -35,9 +35,9 @@ export interface PlanMeasurement {
   readonly peakResident: number;
 }
 
-const hostOf = (rank: number) => `host-${Math.floor(rank / (RANKS / HOSTS))}`;
+const hostOf = (rank: number) => `host-${Math.floor(rank / (rankCount / hostCount))}`;
 
-/** What rank number `rank` holds after loading `tensors` into its own segment. */
+/** The manifest of a rank that has loaded `tensors` into its own segment. */
 function rankManifest(tensors: readonly ListedTensor[], rank: number): Manifest {
   const bytes = Float64Array.from(tensors, bytesOfTensor);
   const offsets = new Float64Array(tensors.length);
@@ -64,9 +64,10 @@ function rankManifest(tensors: readonly ListedTensor[], rank: number): Manifest 
   };
 }
 
-function dealOut(tensors: readonly ListedTensor[]): Manifest[] {
-  const starts = contiguousShares(Float64Array.from(tensors, bytesOfTensor), RANKS);
-  return Array.from({ length: RANKS }, (_, rank) =>
+/** The manifests of all ranks, over which the tensors are spread evenly. */
+function rankManifests(tensors: readonly ListedTensor[]): Manifest[] {
+  const starts = contiguousShares(Float64Array.from(tensors, bytesOfTensor), rankCount);
+  return Array.from({ length: rankCount }, (_, rank) =>
     rankManifest(tensors.slice(starts[rank]!, starts[rank + 1]!), rank),
   );
 }
@@ -85,16 +86,16 @@ function heldBytes(): number {
 }
 
 const memoryOf = (update: number) =>
-  Array.from({ length: RANKS }, (_, rank) => ({
+  Array.from({ length: rankCount }, (_, rank) => ({
     rank,
     host: hostOf(rank),
-    // No two updates find the same amount free.
+    // No two updates find the same amount of free memory.
     freeBytes: 20 * 2 ** 30 + rank * 4096 + update * 65_536,
   }));
 
 function measure(model: ModelName): PlanMeasurement {
   const tensors = tensorList(model);
-  const parts = dealOut(tensors);
+  const parts = rankManifests(tensors);
   const before = heldBytes();
   const [encoded, encodeTime] = timed(() => parts.map(encodeManifest));
   const [merged, gather, merge] = (() => {
@@ -110,8 +111,8 @@ function measure(model: ModelName): PlanMeasurement {
     cache.plan({ manifest: merged, layout, ranks: memoryOf(0), ...spending }),
   );
 
-  // The next update: what ranks answer to `prepare` says that they hold this layout and this plan already, so
-  // neither manifests nor plan are sent, merged or made again.
+  // The next update: ranks answer `prepare` with the layout and the plan that they hold already, so neither manifests
+  // nor plan are sent, merged or computed again.
   const answers = memoryOf(1).map((memory) => encode({ ...memory, layout, planDigest: plan.digest }));
   const [, unchanged] = timed(() => {
     const ranks = answers.map(

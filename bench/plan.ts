@@ -3,18 +3,18 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { median } from './median.ts';
-import { HOSTS, type PlanMeasurement, RANKS } from './plan-once.ts';
+import { hostCount, type PlanMeasurement, rankCount } from './plan-once.ts';
 import { type Figure, writeReport } from './report.ts';
 import { type ModelName, modelNames } from './tensor-lists.ts';
 
-const REPETITIONS = 5;
-const DEADLINE_MILLISECONDS = 60_000;
+const repetitions = 5;
+const deadlineMilliseconds = 60_000;
 
-/** A process of its own: compiled code and memory of an earlier measurement would flatter a later one. */
+/** In a new process, because optimized code and memory of an earlier measurement would improve a later one. */
 async function measureOnce(model: ModelName): Promise<PlanMeasurement> {
   const child = fork(fileURLToPath(new URL('plan-once.ts', import.meta.url)), [model], {
     execArgv: [...process.execArgv, '--expose-gc'],
-    timeout: DEADLINE_MILLISECONDS,
+    timeout: deadlineMilliseconds,
     killSignal: 'SIGKILL',
   });
   const [outcome] = (await Promise.race([once(child, 'message'), once(child, 'exit')])) as [
@@ -44,7 +44,7 @@ function figuresOf(model: ModelName, runs: readonly PlanMeasurement[]): Figure[]
     { name: `${model}: tensors`, value: of((run) => run.tensors), unit: '' },
     { name: `${model}: checkpoint`, value: of((run) => run.checkpointBytes) / 1e9, unit: 'GB' },
     { name: `${model}: buckets`, value: of((run) => run.buckets), unit: '' },
-    milliseconds(`encode ${RANKS} manifests`, (run) => run.encode),
+    milliseconds(`encode ${rankCount} manifests`, (run) => run.encode),
     milliseconds('gather (decode and validate)', (run) => run.gather),
     milliseconds('merge', (run) => run.merge),
     milliseconds('layout and content digest', (run) => run.digests),
@@ -60,7 +60,7 @@ function figuresOf(model: ModelName, runs: readonly PlanMeasurement[]): Figure[]
 const figures: Figure[] = [];
 for (const model of modelNames) {
   const runs: PlanMeasurement[] = [];
-  for (let run = 0; run < REPETITIONS; run += 1) runs.push(await measureOnce(model));
+  for (let run = 0; run < repetitions; run += 1) runs.push(await measureOnce(model));
   figures.push(...figuresOf(model, runs));
 }
 writeReport({
@@ -68,7 +68,7 @@ writeReport({
   title: 'Planning an update',
   command: 'npm run bench:plan',
   method:
-    `Tensor lists of published models, spread evenly over ${RANKS} ranks on ${HOSTS} hosts. Median of ${REPETITIONS} runs, ` +
+    `Tensor lists of published models, spread evenly over ${rankCount} ranks on ${hostCount} hosts. Median of ${repetitions} runs, ` +
     'each in a fresh process and so without warm code. Encoding is summed over all ranks, which really work side by side.',
   figures,
 });

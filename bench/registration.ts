@@ -1,6 +1,6 @@
 /**
- * `npm run bench:registration -- [GiB] [rounds]`: how fast checkpoints come into the host memory of one rank, against
- * memcpy on as many threads, and on a GPU against pinning alone. 1 GiB unless given.
+ * `npm run bench:registration -- [GiB] [rounds]`: how fast checkpoints are registered in the host memory of one rank,
+ * compared with memcpy on as many threads, and with a GPU also with pinning alone. Default: 1 GiB, 5 rounds.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -25,7 +25,7 @@ const onGpu = devices.kind === 'cuda';
 const directory = mkdtempSync('/dev/shm/bench-registration-');
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
 
-/** Equal ones, as large as such a model's are on average. */
+/** All tensors have the same size, the average of a model of this size. */
 const tensorBytes = Math.round((gibibytes * 2 ** 30) / tensorCount / 512) * 512;
 const bytes = tensorCount * tensorBytes;
 const content = randomBytes(Math.min(tensorBytes, 2 ** 26));
@@ -42,7 +42,7 @@ function makeTensors(): NamedTensors {
   return Object.fromEntries(entries);
 }
 
-/** A user's file: its pages are as small as the system makes them. */
+/** Writes a user's file, with the system's default page size. */
 async function writeFile(tensors: NamedTensors): Promise<string> {
   const entries = Object.entries(tensors);
   const { header, offsets, totalBytes } = encodeHeader(
@@ -79,7 +79,7 @@ async function measure(what: string, count: number, once: () => Promise<number>)
 
 const memcpyRate = async () => (await plainMemcpy(bytes, threads)) / 1e9;
 
-/** Pinning the file with nothing else going on: what registering it in place cannot be faster than. */
+/** The rate of pinning the file alone: the upper bound for registering it in place. */
 async function pinRate(path: string): Promise<number[]> {
   const { pin } = divideThreads(devices, threads);
   const device = CudaDevice.open({ index: 0, pinThreads: pin });
@@ -95,7 +95,7 @@ async function pinRate(path: string): Promise<number[]> {
 }
 
 const gbps = (name: string, value: number, atLeast?: number): Figure => {
-  // What is asked for holds for a machine with a GPU and 16 cores, and checkpoints that take more than a moment.
+  // The bounds are for machines with a GPU and 16 cores, and for checkpoints that are not tiny.
   return { name, value, unit: 'GB/s', ...(onGpu && gibibytes >= 8 && atLeast !== undefined && { atLeast }) };
 };
 
@@ -108,7 +108,7 @@ if (alone !== null) figures.push(gbps('pinning a file in /dev/shm, nothing else 
 const namespace = basename(directory);
 const cluster = await Cluster.start({
   ranks: 1,
-  // Nobody is there: registering asks no engine.
+  // No engine listens there; registering contacts none.
   instances: [{ name: 'engine', endpoint: 'http://127.0.0.1:9', ranks: [0] }],
   devices: onGpu ? devices : { kind: 'host', namespace, capacity: 2 ** 20 },
 });
@@ -142,7 +142,7 @@ try {
     ...(alone === null
       ? []
       : [{ name: 'a file in /dev/shm / pinning alone', value: median(adopted) / alone, unit: '' }]),
-    // The original needs 7.6 s for 16.2 GB.
+    // At least twice the rate of checkpoint-engine, which needs 7.6 s for 16.2 GB.
     gbps('tensors from memory, the first time', median(first), (2 * 16.2) / 7.6),
     { name: 'tensors from memory, the first time / memcpy', value: median(first) / copying, unit: '' },
     gbps('tensors from memory, into memory used before', median(again), 20),
@@ -162,7 +162,7 @@ writeReport({
   method:
     `${(bytes / 1e9).toFixed(2)} GB in ${tensorCount} BF16 tensors, one rank. The time is that of Cluster.register, until ` +
     `every byte is digested${onGpu ? ' and pinned' : ''}. A file in /dev/shm has the pages that posix_fallocate gave it, and is ` +
-    `mapped anew each time; "the first time" has all memory made anew. Medians of ${rounds} rounds, of memcpy in turn ` +
+    `mapped again each time; "the first time" allocates all memory. Medians of ${rounds} rounds, of memcpy in turn ` +
     `with all of them.`,
   figures,
   ...(onGpu && { environment: gpuEnvironment(false) }),

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
 
-/** One measured number, with the bound it has to keep, if it has one. */
+/** One measured number and the bound that it must keep, if any. */
 export interface Figure {
   readonly name: string;
   readonly value: number;
@@ -12,22 +12,22 @@ export interface Figure {
 }
 
 export interface Report {
-  /** Of the files in bench/results/. */
+  /** Base name of the files in bench/results/. */
   readonly name: string;
   readonly title: string;
-  /** What a reader types to measure it again. */
+  /** The command that repeats the measurement. */
   readonly command: string;
-  /** How it was measured: what counts, how often, which statistic. */
+  /** How it was measured: what is included, how often, which statistic. */
   readonly method: string;
   readonly figures: readonly Figure[];
-  /** GPUs and libraries that the figures depend on, each in words with its version. */
+  /** GPUs and libraries that the figures depend on, with versions. */
   readonly environment?: readonly string[];
-  /** Markdown that follows the figures. */
+  /** Markdown after the figures. */
   readonly appendix?: string;
 }
 
 /**
- * Prints the figures, writes bench/results/<name>.json and .md, and sets the exit code to 1 if a bound is missed.
+ * Prints the figures, writes bench/results/<name>.json and .md, and sets exit code 1 if a figure misses its bound.
  */
 export function writeReport(report: Report): void {
   const { appendix: _, ...facts } = report;
@@ -54,7 +54,7 @@ function machine() {
   };
 }
 
-/** The commit that was measured; marked where the tree had changes, `none` outside a repository with commits. */
+/** The measured commit, marked if the tree had changes; `none` outside a repository with commits. */
 function commit(): string {
   const git = (...words: string[]) =>
     execFileSync('git', words, {
@@ -64,7 +64,7 @@ function commit(): string {
     }).trim();
   try {
     const hash = git('rev-parse', '--short=12', 'HEAD');
-    // What a benchmark writes itself is no change to what it measures.
+    // Results of earlier benchmarks are no change of what is measured.
     return git('status', '--porcelain', '--', '.', ':!bench/results') === '' ? hash : `${hash} with changes`;
   } catch {
     return 'none';
@@ -82,7 +82,7 @@ function boundText(figure: Figure): string {
   return keepsBound(figure) ? bound : `${bound} MISSED`;
 }
 
-/** Four significant digits, and none of a whole number lost. */
+/** Four significant digits; whole numbers in full. */
 function valueText(value: number): string {
   return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)));
 }

@@ -1,4 +1,4 @@
-/** One measurement for bench/simulation.ts, in a process of its own: `simulation-once.ts <ranks> <buckets>`. */
+/** One measurement for bench/simulation.ts, in its own process: `simulation-once.ts <ranks> <buckets>`. */
 import { type Phase, updateAtScale } from '../simulation/scale.ts';
 
 export interface ScaleMeasurement {

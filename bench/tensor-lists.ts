@@ -1,13 +1,13 @@
 import { bytesOf, DTYPES, dtypeIndex } from '../src/checkpoint/dtype.ts';
 
-/** A tensor of a published model, as its safetensors index and headers list it. */
+/** A tensor of a published model, as listed in its safetensors index and headers. */
 export interface ListedTensor {
   readonly name: string;
   readonly dtype: string;
   readonly shape: readonly number[];
 }
 
-/** The facts of a model's config.json that its tensors follow from. All models here share DeepSeek-V3's architecture. */
+/** The values of a model's config.json that determine its tensors. All models here share DeepSeek-V3's architecture. */
 interface ModelConfig {
   readonly layers: number;
   readonly denseLayers: number;
@@ -23,7 +23,7 @@ interface ModelConfig {
   readonly expertIntermediate: number;
   readonly experts: number;
   readonly multiTokenPrediction: boolean;
-  /** F8_E4M3 with an F32 scale for each 128 × 128 block; else BF16. */
+  /** Whether weights are F8_E4M3 with an F32 scale per 128 × 128 block; otherwise BF16. */
   readonly blockScaled: boolean;
 }
 
@@ -57,8 +57,8 @@ const kimiK2: ModelConfig = {
 export type ModelName = keyof typeof models;
 
 /**
- * Kimi-K2 twice: as it is published, in FP8 with a scale beside each weight, and with the same parameters in BF16, as a
- * trainer holds them: that is the list of about 70,000.
+ * Kimi-K2 in two forms: as published, in FP8 with a scale for each weight, and in BF16 with the same parameters, as a
+ * trainer holds them, which is the list of about 70,000 tensors.
  */
 const models = {
   'kimi-k2-bf16': { ...kimiK2, blockScaled: false },

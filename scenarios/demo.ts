@@ -2,14 +2,14 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
-import { openCheckpoint } from '../src/checkpoint/source.ts';
+import { type CheckpointIndex, openCheckpoint } from '../src/checkpoint/source.ts';
 import { interruptible, runCommand } from '../src/cli/interrupt.ts';
 import { Narrator } from '../src/cli/narrator.ts';
 import { summarize } from '../src/cli/summary.ts';
-import { Cluster } from '../src/cluster/cluster.ts';
+import { Cluster, type UpdateReport } from '../src/index.ts';
 import { chromeTrace, drawTimeline } from '../src/observe/timeline.ts';
 import { parseBytes, parseCount } from '../src/units.ts';
-import { LoadGenerator, requestsText } from './load-generator.ts';
+import { LoadGenerator, type LoadReport, requestsText } from './load-generator.ts';
 import { ampleMemory, makeModel } from './model.ts';
 import { type RunningEngine, startReferenceEngine } from './reference-engine/index.ts';
 import { collectiveRpc, verifyWeights } from './verify-weights.ts';
@@ -26,25 +26,25 @@ interface Options {
 }
 
 const instance = 'engine-0';
-/** Requests that are always under way while the demo runs. */
+/** Concurrent clients of the engine while the demo runs. */
 const clients = 4;
-/** Columns of the picture; with its labels it fits a terminal of 100. */
-const pictureWidth = 78;
+/** Columns of the text timeline, which fits a terminal of 100 with its labels. */
+const timelineWidth = 78;
 
 const program = new Command('npm run demo --')
   .description(
-    'Bring a checkpoint into a running engine on this machine, without a GPU, while it answers requests.',
+    'Update a running engine to another checkpoint while it answers requests, on this machine and without a GPU.',
   )
-  .option('--size <bytes>', 'size of the model to make', '1GiB')
-  .option('--checkpoint <path>', 'use this safetensors file or model directory instead of making one')
-  .option('--ranks <n>', 'devices, each with an engine worker and a rank process', '4')
+  .option('--size <bytes>', 'size of the generated model', '1GiB')
+  .option('--checkpoint <path>', 'use this safetensors file or model directory instead of a generated model')
+  .option('--ranks <n>', 'number of devices, each with an engine worker and a rank process', '4')
   .option(
     '--device-memory <bytes>',
     "size of each device; the engine's model and the update share it (default: ample)",
   )
-  // Smaller than ranks take by themselves, so that the picture of a small model shows the stages overlap.
-  .option('--bucket <bytes>', 'size of a bucket', '32MiB')
-  .option('--json <file>', 'write the figures as JSON')
+  // Smaller than the default of ranks, so that the timeline of a small model shows overlapping stages.
+  .option('--bucket <bytes>', 'bucket size', '32MiB')
+  .option('--json <file>', 'write the result as JSON')
   .option('--timeline <file>', 'write a Chrome trace of the three stages, for Perfetto')
   .option('--dump <directory>', 'write the weights that the engine holds after the update, as safetensors')
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
@@ -52,22 +52,18 @@ const program = new Command('npm run demo --')
 
 async function demo(options: Options, signal: AbortSignal): Promise<void> {
   const ranks = parseCount(options.ranks, '--ranks');
-  const size = parseBytes(options.size, '--size');
+  const bytes = parseBytes(options.size, '--size');
   const bucketBytes = parseBytes(options.bucket, '--bucket');
   const scratch = mkdtempSync(join(tmpdir(), 'weightcast-demo-'));
-  // Devices of its own: a demo must not meet another one on the same machine.
-  const deviceNamespace = basename(scratch);
   const narrator = new Narrator();
   const stops: (() => Promise<unknown>)[] = [];
   try {
     const model =
-      options.checkpoint ??
-      (await makeModel({ directory: join(scratch, 'qwen3'), bytes: size, seed: 1 }, signal));
+      options.checkpoint ?? (await makeModel({ directory: join(scratch, 'qwen3'), bytes, seed: 1 }, signal));
     const index = await openCheckpoint(model);
-    const deviceCapacity =
-      options.deviceMemory === undefined
-        ? ampleMemory(index)
-        : parseBytes(options.deviceMemory, '--device-memory');
+    // A namespace per run, so that concurrent demos do not share devices.
+    const deviceNamespace = basename(scratch);
+    const deviceCapacity = deviceCapacityOf(options, index);
     const engine = await startReferenceEngine({
       name: 'demo',
       model,
@@ -92,24 +88,36 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
     narrator.end();
     await interruptible(verifyWeights(engine.endpoint, index), signal);
     await interruptible(dumpWeights(engine, options.dump), signal);
-    const requests = await load.stop();
-
-    const summary = {
-      ...summarize(report),
-      requestsServed: requests.served,
-      requestsFailed: requests.failed,
-    };
-    narrator.table(summary);
-    narrator.rows([['requests', requestsText(requests)]]);
-    process.stdout.write(`\n${drawTimeline(report.timelines, pictureWidth)}\n`);
-    if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(summary, null, 2)}\n`);
-    if (options.timeline !== undefined)
-      writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
+    writeResults(options, narrator, report, await load.stop());
   } finally {
     narrator.end();
     for (const stop of stops.reverse()) await stop();
     rmSync(scratch, { recursive: true, force: true });
   }
+}
+
+function deviceCapacityOf({ deviceMemory }: Options, index: CheckpointIndex): number {
+  return deviceMemory === undefined ? ampleMemory(index) : parseBytes(deviceMemory, '--device-memory');
+}
+
+/** Prints the result, and writes the files that the options name. */
+function writeResults(
+  options: Options,
+  narrator: Narrator,
+  report: UpdateReport,
+  requests: LoadReport,
+): void {
+  const summary = {
+    ...summarize(report),
+    requestsServed: requests.served,
+    requestsFailed: requests.failed,
+  };
+  narrator.table(summary);
+  narrator.rows([['requests', requestsText(requests)]]);
+  process.stdout.write(`\n${drawTimeline(report.timelines, timelineWidth)}\n`);
+  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(summary, null, 2)}\n`);
+  if (options.timeline !== undefined)
+    writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
 }
 
 async function dumpWeights(engine: RunningEngine, directory: string | undefined): Promise<void> {

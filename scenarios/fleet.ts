@@ -6,37 +6,37 @@ import { Cluster, type ClusterOptions, type InstanceOptions } from '../src/index
 import { ampleMemory, makeModel } from './model.ts';
 import { type RunningEngine, startReferenceEngine } from './reference-engine/index.ts';
 
-/** Several engines, and a cluster that begins with some of them; all real processes. */
+/** Several engines and a cluster that starts with some of them, all as real processes. */
 export interface Fleet {
   readonly scratch: string;
   readonly cluster: Cluster;
-  /** By instance, those too that have not joined yet. */
+  /** By instance name, including those that have not joined yet. */
   readonly engines: ReadonlyMap<string, RunningEngine>;
-  /** Starts one more engine, which the cluster does not know yet. */
+  /** Starts another engine without adding it to the cluster. */
   startEngine(name: string, ranks: readonly number[]): Promise<InstanceOptions>;
-  /** Starts one more engine and lets it join. */
+  /** Starts another engine and adds it to the cluster. */
   join(name: string, ranks: readonly number[]): Promise<RunningEngine>;
-  /** Writes a model of the engines' shapes with other weights; returns its directory. */
+  /** Writes a model with the engines' shapes and other weights; returns its directory. */
   makeModel(seed: number): Promise<string>;
-  /** Has something done at the end, before the cluster and the engines are stopped. */
+  /** Registers a cleanup that runs before the cluster and the engines are stopped. */
   atEnd(end: () => Promise<unknown>): void;
 }
 
 export interface FleetOptions extends Pick<ClusterOptions, 'hosts' | 'onProgress' | 'listen'> {
-  /** The instances that are there from the beginning, with their ranks. One called as a host is runs on that host. */
+  /** By name, the ranks of the instances that the cluster starts with. An instance with the name of a host runs on it. */
   readonly instances: Readonly<Record<string, readonly number[]>>;
   /** Size of the model. */
   readonly bytes: number;
-  /** Begins the name of the scratch directory. */
+  /** Part of the scratch directory's name. */
   readonly name: string;
   readonly signal?: AbortSignal;
 }
 
-/** Whatever `use` does, nothing of the fleet is left behind. */
+/** Starts a fleet, runs `use` with it, and stops and removes all of it, whether `use` succeeds or not. */
 export async function withFleet<T>(options: FleetOptions, use: (fleet: Fleet) => Promise<T>): Promise<T> {
   const { instances, bytes, name: title, signal, ...rest } = options;
   const scratch = mkdtempSync(join(tmpdir(), `weightcast-${title}-`));
-  // Devices of its own: a fleet must not meet another one on the same machine.
+  // A namespace per fleet, so that fleets on the same machine do not share devices.
   const namespace = basename(scratch);
   const ends: (() => Promise<unknown>)[] = [];
   const engines = new Map<string, RunningEngine>();
@@ -80,13 +80,13 @@ export async function withFleet<T>(options: FleetOptions, use: (fleet: Fleet) =>
     const atEnd = (end: () => Promise<unknown>) => ends.push(end);
     return await use({ scratch, cluster, engines, startEngine, join: joinCluster, makeModel: model, atEnd });
   } finally {
-    await inOrder(ends.reverse());
+    await runInOrder(ends.reverse());
     rmSync(scratch, { recursive: true, force: true });
   }
 }
 
-/** All of them, one after the other. Rejects with the first failure, when all are through. */
-async function inOrder(ends: readonly (() => Promise<unknown>)[]): Promise<void> {
+/** Runs all of them, one after the other, and then rejects with the first failure. */
+async function runInOrder(ends: readonly (() => Promise<unknown>)[]): Promise<void> {
   const failures: unknown[] = [];
   for (const end of ends) await end().catch((error) => failures.push(error));
   if (failures.length > 0) throw failures[0];

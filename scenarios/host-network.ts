@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { randomBytes, randomInt } from 'node:crypto';
 import { WeightcastError } from '../src/errors.ts';
 
-/** Why there can be no network namespaces here; undefined if there can. */
+/** Why network namespaces cannot be used here; undefined if they can. */
 export function whyNoNamespaces(): string | undefined {
   if (process.getuid?.() !== 0) return 'network namespaces need root';
   const name = `wc-${randomBytes(3).toString('hex')}`;
@@ -12,8 +12,8 @@ export function whyNoNamespaces(): string | undefined {
 }
 
 /**
- * Hosts of one network on this machine: network namespaces whose cables end at one switch, which is a namespace too.
- * Needs root and iproute2. {@link close} removes everything.
+ * Simulates a network of hosts on this machine with network namespaces, which veth pairs connect to a bridge in another
+ * namespace. Needs root and iproute2. {@link close} removes everything.
  */
 export class HostNetwork {
   readonly #prefix = `wc${randomBytes(3).toString('hex')}`;
@@ -21,7 +21,7 @@ export class HostNetwork {
   readonly #hosts: number;
   #hasUplink = false;
 
-  /** Throws a WeightcastError with what `ip` says; then nothing is left. */
+  /** Throws a WeightcastError with the error of `ip`; then nothing is left behind. */
   constructor(hosts: number) {
     this.#hosts = hosts;
     this.#subnet = `10.213.${randomInt(256)}`;
@@ -44,12 +44,12 @@ export class HostNetwork {
     return `${this.#subnet}.${host + 1}`;
   }
 
-  /** Words before a command that is to run on the host. */
+  /** The prefix of a command that runs on the host. */
   launcher(host: number): string[] {
     return ['ip', 'netns', 'exec', this.namespace(host)];
   }
 
-  /** Gives this machine itself a cable to the switch; returns its address. */
+  /** Connects this machine itself to the network; returns its address there. */
   connectHere(): string {
     const address = `${this.#subnet}.254`;
     const cable = `${this.#prefix}-up`;
@@ -69,23 +69,24 @@ export class HostNetwork {
     return address;
   }
 
-  /** From now on nothing goes faster through the host's cable, in either direction; `rate` as tc has it: `200mbit`. */
+  /** Limits the host's link in both directions; `rate` as in tc, such as `200mbit`. */
   limit(host: number, rate: string): void {
     const bucket = ['root', 'tbf', 'rate', rate, 'burst', '256kb', 'latency', '50ms'];
     run('tc', '-n', this.namespace(host), 'qdisc', 'replace', 'dev', 'eth0', ...bucket);
     run('tc', '-n', this.#switch, 'qdisc', 'replace', 'dev', `port${host}`, ...bucket);
   }
 
-  /** The other end of the host's cable: it stays up at the host, which is not told that nothing arrives any more. */
+  /** Drops all traffic of the host without notice: its link stays up. */
   silence(host: number): void {
     run('ip', '-n', this.#switch, 'link', 'set', `port${host}`, 'nomaster');
   }
 
+  /** Undoes {@link silence}. */
   mend(host: number): void {
     run('ip', '-n', this.#switch, 'link', 'set', `port${host}`, 'master', 'bridge');
   }
 
-  /** Never throws, and may be called twice. */
+  /** Never throws; may be called twice. */
   close(): void {
     if (this.#hasUplink) spawnSync('ip', ['link', 'delete', `${this.#prefix}-up`]);
     for (let host = 0; host < this.#hosts; host += 1)

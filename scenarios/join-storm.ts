@@ -12,12 +12,13 @@ interface Options {
   readonly json?: string;
 }
 
-/** Each is an engine with a worker, and a rank process; the bridge has ports for more. */
+/** A limit for the machine: each joiner is an engine process with a worker, and a rank process. */
 const mostJoiners = 128;
 
 async function joinStorm(options: Options, signal: AbortSignal): Promise<object> {
   const joiners = parseCount(options.joiners, '--joiners');
-  if (joiners > mostJoiners) throw new UsageError(`--joiners is ${joiners}; the most is ${mostJoiners}`);
+  if (joiners > mostJoiners)
+    throw new UsageError(`--joiners is ${joiners}; at most ${mostJoiners} are allowed`);
   const bytes = parseBytes(options.size, '--size');
   const link = parseLink(options.link);
   const narrator = new Narrator();
@@ -30,12 +31,12 @@ async function joinStorm(options: Options, signal: AbortSignal): Promise<object>
     narrator.rows([
       ['version', figures.version],
       ['size', `${formatBytes(figures.bytes)}, ${figures.tensors} tensors`],
-      ['links', link ?? 'not limited: hosts in name only'],
+      ['links', link ?? 'unlimited, all hosts share one network stack'],
       ['joined in', `${figures.stormSeconds} s, the first after ${Math.min(...figures.joinSeconds)} s`],
       ['from the source', formatBytes(figures.receivedFromSource)],
       ['from joiners', formatBytes(fromJoiners)],
       requestsRow(requests),
-      ['verified', `${all} and the source hold the checkpoint, bit for bit`],
+      ['verified', `${all} and the source hold the checkpoint, bit by bit`],
     ]);
     return {
       joiners,
@@ -51,7 +52,7 @@ async function joinStorm(options: Options, signal: AbortSignal): Promise<object>
   }
 }
 
-/** `none` for hosts in name only, which there are too where there can be no others. */
+/** The rate; null for `none`, and where network namespaces cannot be used. */
 function parseLink(text: string): string | null {
   if (text === 'none') return null;
   if (!/^[1-9]\d*(k|m|g)bit$/.test(text)) {
@@ -59,20 +60,20 @@ function parseLink(text: string): string | null {
   }
   const obstacle = whyNoNamespaces();
   if (obstacle === undefined) return text;
-  announce(`hosts are in name only, and links not limited: ${obstacle}`);
+  announce(`links are not limited: ${obstacle}`);
   return null;
 }
 
 await scenario<Options>(
   'join-storm',
-  'One instance serves; many join at once, each on a host of its own with a slow link, and pass on what they get.',
+  'One instance serves; many others join at once, each on its own host with a slow link, and read from each other.',
   joinStorm,
 )
-  .option('--joiners <n>', 'how many', '4')
-  .option('--size <bytes>', 'size of the model to make', '64MiB')
+  .option('--joiners <n>', 'number of instances that join', '4')
+  .option('--size <bytes>', 'size of the generated model', '64MiB')
   .option(
     '--link <rate>',
-    "of each host, in each direction: 200mbit, 10gbit, none (as tc's tbf has it)",
+    "rate of each host's link in each direction, as in tc: 200mbit, 10gbit; or none for no limit",
     '200mbit',
   )
   .parseAsync();

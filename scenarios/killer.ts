@@ -4,57 +4,57 @@ import type { Progress, UpdateReport } from '../src/index.ts';
 import { systemClock } from '../src/native-bridge/clock.ts';
 import { formatBytes } from '../src/units.ts';
 
-/** Of what is received, the part that has to come after the blow for a run to show something. */
-const leastPartAfterwards = 0.1;
-/** How long ranks that were stopped stay so at least: what they told before gets here meanwhile. */
-const standstillMilliseconds = 100;
-/** How long they go on if nothing had come: enough to be told of one piece. */
-const moveMilliseconds = 20;
-const mostMoves = 20;
+/** A run counts only if at least this fraction of the reads ended after the kill. */
+const leastFractionAfterKill = 0.1;
+/** How long receivers stay stopped before their progress is judged: progress messages in flight arrive meanwhile. */
+const stoppedMilliseconds = 100;
+/** How long receivers run between two stops: long enough to read one piece. */
+const runningMilliseconds = 20;
+const mostAttempts = 20;
 
-export interface Aim {
+/** Process ids. */
+export interface KillTargets {
   readonly victims: readonly number[];
   readonly receivers: readonly number[];
 }
 
 /**
- * Kills processes in the middle of what others receive from them, however fast that is: it holds the receivers up, and
- * lets them go on for moments only until one of them has something.
+ * Kills processes while others receive from them, however fast that is: once armed, it stops the receivers and lets them
+ * run for moments only, until one of them has received something.
  */
 export class Killer {
-  /** Receivers by rank. */
+  /** Bytes received, by rank. */
   readonly #received = new Map<number, number>();
   readonly #ranks: readonly number[];
-  #aim: Aim | null = null;
-  #blow: Promise<void> | null = null;
-  #struckAt = Number.POSITIVE_INFINITY;
+  #targets: KillTargets | null = null;
+  #killing: Promise<void> | null = null;
+  #killedAt = Number.POSITIVE_INFINITY;
   #bytesBefore = 0;
 
-  /** `ranks` are those of the receivers. */
+  /** `ranks`: the ranks that receive. */
   constructor(ranks: readonly number[]) {
     this.#ranks = ranks;
   }
 
-  /** It strikes from now on; `aim` has pids. */
-  aim(aim: Aim): void {
-    this.#aim = aim;
+  /** From now on, the first progress of a receiver triggers the kill. */
+  arm(targets: KillTargets): void {
+    this.#targets = targets;
   }
 
   progress({ activity, rank, doneBytes }: Progress): void {
-    if (this.#aim === null || activity !== 'receive' || !this.#ranks.includes(rank)) return;
+    if (this.#targets === null || activity !== 'receive' || !this.#ranks.includes(rank)) return;
     this.#received.set(rank, doneBytes);
-    this.#blow ??= this.#strike(this.#aim);
+    this.#killing ??= this.#kill(this.#targets);
   }
 
-  /** Bytes that had been received when it struck. Throws if too little came afterwards to show anything. */
+  /** Bytes that had been received before the kill. Throws `VerificationError` if too little was received after it. */
   async check({ timelines, receivedBytes }: UpdateReport): Promise<number> {
-    await this.#blow;
+    await this.#killing;
     const ends = timelines.flatMap(({ read }) => [...read].filter((_, at) => at % 3 === 2));
-    const afterwards = ends.filter((end) => end > this.#struckAt).length;
-    if (afterwards > ends.length * leastPartAfterwards) return this.#bytesBefore;
+    const afterwards = ends.filter((end) => end > this.#killedAt).length;
+    if (afterwards > ends.length * leastFractionAfterKill) return this.#bytesBefore;
     throw new VerificationError(
-      `the source was still there when ${formatBytes(receivedBytes)} had been received, so this run shows nothing; ` +
-        'make --size larger',
+      `the source was killed too late, when ${formatBytes(receivedBytes)} had been received; make --size larger`,
     );
   }
 
@@ -62,16 +62,16 @@ export class Killer {
     return [...this.#received.values()].reduce((sum, bytes) => sum + bytes, 0);
   }
 
-  /** If all is here before it knows of anything, it strikes late: `check` sees that. */
-  async #strike({ victims, receivers }: Aim): Promise<void> {
-    for (let move = 0; move < mostMoves; move += 1) {
+  /** May kill too late if everything is received before the first progress arrives; `check` detects that. */
+  async #kill({ victims, receivers }: KillTargets): Promise<void> {
+    for (let attempt = 0; attempt < mostAttempts; attempt += 1) {
       signalAll(receivers, 'SIGSTOP');
-      await sleep(standstillMilliseconds);
+      await sleep(stoppedMilliseconds);
       if (this.#sum > 0) break;
       signalAll(receivers, 'SIGCONT');
-      await sleep(moveMilliseconds);
+      await sleep(runningMilliseconds);
     }
-    this.#struckAt = systemClock.now();
+    this.#killedAt = systemClock.now();
     this.#bytesBefore = this.#sum;
     signalAll(victims, 'SIGKILL');
     signalAll(receivers, 'SIGCONT');
@@ -83,7 +83,7 @@ function signalAll(pids: readonly number[], signal: NodeJS.Signals): void {
     try {
       process.kill(pid, signal);
     } catch {
-      // It is gone already.
+      // The process has ended already.
     }
   }
 }

@@ -2,8 +2,8 @@ import { interruptible } from '../src/cli/interrupt.ts';
 import { Narrator } from '../src/cli/narrator.ts';
 import { VerificationError } from '../src/errors.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
-import { withFleet } from './fleet.ts';
-import { requestsText } from './load-generator.ts';
+import { type Fleet, withFleet } from './fleet.ts';
+import { type LoadReport, requestsText } from './load-generator.ts';
 import {
   announce,
   joinInstance,
@@ -14,6 +14,7 @@ import {
   seconds,
   stopRequests,
   verifyInstances,
+  workersText,
 } from './scenario.ts';
 
 interface Options {
@@ -25,8 +26,17 @@ interface Options {
 const serving = ['first', 'second'];
 const joiner = 'third';
 
-/** How long the joiner is asked for completions in the end. */
+/** How long the joiner gets completion requests at the end. */
 const trialMilliseconds = 500;
+
+/** Sends completion requests to the joiner. Rejects with `VerificationError` unless that version answers all of them. */
+async function requestVersion(fleet: Fleet, version: string): Promise<LoadReport> {
+  const trial = requestsAt(fleet, [joiner]);
+  await new Promise((resolve) => setTimeout(resolve, trialMilliseconds));
+  const report = await stopRequests(trial);
+  if (report.served > 0 && report.versions.every((one) => one === version)) return report;
+  throw new VerificationError(`instance ${joiner} does not serve ${version}: ${requestsText(report)}`);
+}
 
 async function lateJoin(options: Options, signal: AbortSignal): Promise<object> {
   const ranks = parseCount(options.ranks, '--ranks');
@@ -41,7 +51,7 @@ async function lateJoin(options: Options, signal: AbortSignal): Promise<object> 
     hosts: { first: { launcher: [] }, second: { launcher: [] }, third: { launcher: [] } },
     onProgress: narrator.progress.bind(narrator),
   };
-  announce(`starting two engines with ${ranks} workers each, and a cluster`);
+  announce(`starting two engines with ${workersText(ranks)} each, and a cluster`);
   return withFleet(fleetOptions, async (fleet) => {
     fleet.atEnd(async () => narrator.end());
     const { cluster } = fleet;
@@ -55,24 +65,19 @@ async function lateJoin(options: Options, signal: AbortSignal): Promise<object> 
     const updating = await stopRequests(whileUpdating);
 
     narrator.end();
-    announce('a third one joins');
+    announce('a third engine joins');
     const whileJoining = requestsAt(fleet, serving);
     const { figures, report } = await interruptible(joinInstance(fleet, instance, 'weights'), signal);
     const joining = await stopRequests(whileJoining);
     narrator.end();
     await verifyInstances(fleet, [...serving, joiner], model, signal);
 
-    const trial = requestsAt(fleet, [joiner]);
-    await new Promise((resolve) => setTimeout(resolve, trialMilliseconds));
-    const joined = await stopRequests(trial);
-    if (joined.served === 0 || !joined.versions.every((version) => version === `weights@${digest}`)) {
-      throw new VerificationError(`the instance that joined: ${requestsText(joined)}`);
-    }
+    const joined = await requestVersion(fleet, `weights@${digest}`);
     narrator.rows([
       ['version', `weights@${digest}`],
       ['size', `${formatBytes(figures.bytes)}, ${tensors} tensors`],
       ...joinRows(figures, joining),
-      ['verified', 'every worker of all three holds the checkpoint, bit for bit'],
+      ['verified', 'every worker of all three instances holds the checkpoint, bit by bit'],
     ]);
     return {
       version: `weights@${digest}`,
@@ -90,9 +95,9 @@ async function lateJoin(options: Options, signal: AbortSignal): Promise<object> 
 
 await scenario<Options>(
   'late-join',
-  'Two instances serve and are updated; a third joins while they answer requests, and gets its weights from their memory.',
+  'Two instances serve and are updated; a third joins while they answer requests, and reads its weights from their memory.',
   lateJoin,
 )
-  .option('--size <bytes>', 'size of the model to make', '256MiB')
+  .option('--size <bytes>', 'size of the generated model', '256MiB')
   .option('--ranks <n>', 'ranks of each instance', '2')
   .parseAsync();

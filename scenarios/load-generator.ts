@@ -1,23 +1,22 @@
 import { request } from 'undici';
 
-/** What became of the requests so far. */
+/** Statistics of the requests so far. */
 export interface LoadReport {
   readonly served: number;
   readonly failed: number;
-  /** Versions that answered, in the order in which they were first seen. */
+  /** Versions that answered, in order of first appearance. */
   readonly versions: readonly string[];
-  /** The first failure, for whoever has to find out. */
+  /** Error message of the first failure. */
   readonly firstFailure: string | null;
-  /** The longest that one request took, in milliseconds: how long the engine held requests back. */
+  /** Duration of the slowest request: how long the engine held requests back. */
   readonly slowestMilliseconds: number;
 }
 
-/** A request that takes longer has failed. */
 const requestTimeoutMilliseconds = 120_000;
-/** Between two requests of a client: load enough to notice a failure, and CPU left for the update. */
+/** Pause between two requests of a client: enough load to notice a failure, with CPU left for the update. */
 const pauseMilliseconds = 5;
 
-/** Clients that ask an engine for completions, one request after the other, until told to stop. */
+/** Clients that send completion requests to an engine, one after the other, until they are stopped. */
 export class LoadGenerator {
   readonly #endpoint: string;
   readonly #model: string;
@@ -29,14 +28,14 @@ export class LoadGenerator {
   #slowest = 0;
   #stopping = false;
 
-  /** `model`: what the engine calls what it serves. */
+  /** `model`: name of the served model. */
   constructor(endpoint: string, model: string, clients: number) {
     this.#endpoint = endpoint;
     this.#model = model;
     this.#clients = Array.from({ length: clients }, (_, client) => this.#run(client));
   }
 
-  /** Waits for the requests on their way. */
+  /** Resolves when the requests in flight have ended. */
   async stop(): Promise<LoadReport> {
     this.#stopping = true;
     await Promise.all(this.#clients);
@@ -68,7 +67,7 @@ export class LoadGenerator {
     }
   }
 
-  /** The version that answered. */
+  /** Sends one request; resolves with the version that answered. */
   async #complete(prompt: string): Promise<string> {
     const answer = await request(`${this.#endpoint}/v1/completions`, {
       method: 'POST',
@@ -84,14 +83,14 @@ export class LoadGenerator {
   }
 }
 
-/** As one line. */
+/** The report as one line. */
 export function requestsText({ served, failed, versions, firstFailure }: LoadReport): string {
   const failure = firstFailure === null ? '' : ` (${firstFailure})`;
   const by = versions.length === 0 ? '' : ` by ${versions.map(shortVersion).join(', then ')}`;
   return `${served} served${by}; ${failed} failed${failure}`;
 }
 
-/** A version with as much of its digest as a reader compares. */
+/** The version with its digest shortened for people. */
 function shortVersion(version: string): string {
   return version.replace(/(@[0-9a-f]{12})[0-9a-f]+/g, '$1');
 }

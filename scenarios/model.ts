@@ -7,7 +7,7 @@ export async function makeModel(
   options: Omit<ModelOptions, 'onProgress'>,
   signal?: AbortSignal,
 ): Promise<string> {
-  const bar = new ProgressBar('making a model');
+  const bar = new ProgressBar('writing a model');
   try {
     await writeQwen3Model({
       ...options,
@@ -22,7 +22,7 @@ export async function makeModel(
   }
 }
 
-/** Room for the whole model on one device and for three slots of its largest tensor. */
+/** Device memory that is ample for a worker that holds the whole model, and for the slots of an update. */
 export function ampleMemory(index: CheckpointIndex): number {
   const total = index.bytes.reduce((sum, bytes) => sum + bytes, 0);
   const largest = index.bytes.reduce((most, bytes) => Math.max(most, bytes), 0);

@@ -4,11 +4,11 @@ import { encodeHeader } from '../src/checkpoint/safetensors-writer.ts';
 import { UsageError } from '../src/errors.ts';
 
 export interface ModelOptions {
-  /** Made if it is missing. */
+  /** Created if missing. */
   readonly directory: string;
-  /** About how large the model shall be; at least 1 MiB. */
+  /** Approximate size of the model; at least 1 MiB. */
   readonly bytes: number;
-  /** Other seeds make other weights of the same shapes. */
+  /** Different seeds give different weights of the same shapes. */
   readonly seed: number;
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
 }
@@ -30,7 +30,7 @@ interface Dimensions {
 const headDimension = 128;
 const bytesOfElement = 2;
 const shardCount = 4;
-/** Fewer would make a few tensors most of the model, which no real one is like. */
+/** With fewer layers, a few tensors would make up most of the model, unlike in real ones. */
 const leastLayers = 12;
 const chunkBytes = 4 * 2 ** 20;
 
@@ -40,7 +40,7 @@ const chunkBytes = 4 * 2 ** 20;
  */
 export async function writeQwen3Model(options: ModelOptions): Promise<{ tensors: number; bytes: number }> {
   const { directory, bytes, seed, onProgress } = options;
-  if (bytes < 2 ** 20) throw new UsageError(`a model of ${bytes} bytes is too small; the least is 1MiB`);
+  if (bytes < 2 ** 20) throw new UsageError(`a model of ${bytes} bytes is too small; the minimum is 1MiB`);
   const dimensions = chooseDimensions(bytes);
   const shapes = tensorsOf(dimensions);
   const totalBytes = shapes.reduce((sum, tensor) => sum + bytesOf(tensor), 0);
@@ -67,7 +67,7 @@ export function qwen3Tensors(bytes: number): readonly Shape[] {
   return tensorsOf(chooseDimensions(bytes));
 }
 
-/** The widest model that still has enough layers; what is left over goes into the vocabulary. */
+/** The widest model that has enough layers; leftover bytes go into the vocabulary. */
 function chooseDimensions(bytes: number): Dimensions {
   for (const hidden of [4096, 2048, 1024, 512, 256, 128]) {
     const heads = Math.max(4, hidden / 64);
@@ -168,11 +168,11 @@ async function writeShard(
   }
 }
 
-/** Sign and mantissa bits of two bf16 numbers: what varies; the exponents stay those of small weights. */
+/** Sign and mantissa bits of two bf16 numbers vary; the exponents stay those of small weights. */
 const varyingBits = 0x80ff_80ff;
 const smallExponents = 0x3c00_3c00;
 
-/** Random bf16 weights at memory speed: one random block, which each chunk scrambles with a number of its own. */
+/** Generates random bf16 weights at memory speed: one random block, XORed with a different number for each chunk. */
 class WeightSource {
   readonly #block = new Uint32Array(chunkBytes / 4);
   readonly #chunk = new Uint32Array(chunkBytes / 4);

@@ -9,15 +9,15 @@ import type { Fleet } from './fleet.ts';
 import { LoadGenerator, type LoadReport, requestsText } from './load-generator.ts';
 import { verifyWeights } from './verify-weights.ts';
 
-/** Requests that are under way at each instance that serves. */
+/** Concurrent clients of each serving instance. */
 const clients = 2;
 
-/** Hosts in name only, which are one machine, read each other's memory as hosts do, unless told otherwise. */
+/** Makes hosts that are really one machine read each other's memory over TCP, unless WEIGHTCAST_FABRIC is set. */
 export function preferNetwork(): void {
   process.env.WEIGHTCAST_FABRIC ??= 'tcp';
 }
 
-/** A command of scenarios/ with the options that all have: it ends as every weightcast command does. */
+/** A scenario as a command, with the options that all scenarios share and the exit codes of weightcast's commands. */
 export function scenario<T extends { readonly json?: string }>(
   name: string,
   description: string,
@@ -25,7 +25,7 @@ export function scenario<T extends { readonly json?: string }>(
 ): Command {
   return new Command(`npx tsx scenarios/${name}.ts`)
     .description(`${description} The fabric is tcp unless WEIGHTCAST_FABRIC says shm or verbs.`)
-    .option('--json <file>', 'write the figures as JSON')
+    .option('--json <file>', 'write the result as JSON')
     .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
     .action((options: T) =>
       runCommand(async (signal) => {
@@ -36,16 +36,21 @@ export function scenario<T extends { readonly json?: string }>(
     );
 }
 
-/** One line that says what comes next; on standard error, as progress bars are. */
+/** Prints one line about what happens next, on standard error like progress bars. */
 export function announce(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
-/** What an instance got from whom, and how long it took. */
+/** `4 workers`, `1 worker`. */
+export function workersText(workers: number): string {
+  return workers === 1 ? '1 worker' : `${workers} workers`;
+}
+
+/** From whom an instance received how much, and how long its join took. */
 export interface JoinFigures {
-  /** From asking the cluster until every worker of the instance had acknowledged every bucket. */
+  /** From the request until every worker of the instance had acknowledged every bucket. */
   readonly joinSeconds: number;
-  /** Of them, until its rank processes had started. */
+  /** The part of it until the instance's rank processes had started. */
   readonly startSeconds: number;
   readonly bytes: number;
   readonly received: readonly ReceivedFrom[];
@@ -57,7 +62,7 @@ export interface ReceivedFrom {
   readonly bytes: number;
 }
 
-/** Lets an instance join, does what `onAdded` does, and brings it a checkpoint from the memory of those that serve. */
+/** Adds an instance, calls `onAdded`, and updates it to a checkpoint from the memory of the instances that serve. */
 export async function joinInstance(
   { cluster }: Fleet,
   instance: InstanceOptions,
@@ -82,7 +87,7 @@ export async function joinInstance(
   };
 }
 
-/** Clients of instances, which are told to stop at the end of the fleet. */
+/** Starts clients of these instances, which stop at the end of the fleet if not before. */
 export function requestsAt(fleet: Fleet, names: readonly string[]): LoadGenerator[] {
   return names.map((name) => {
     const load = new LoadGenerator(fleet.engines.get(name)!.endpoint, name, clients);
@@ -91,14 +96,14 @@ export function requestsAt(fleet: Fleet, names: readonly string[]): LoadGenerato
   });
 }
 
-/** Numbers of the ranks of so many instances, which have `ranks` each. */
+/** The rank numbers of several instances with `ranks` ranks each. */
 export function ranksOfEach(instances: number, ranks: number): number[][] {
   return Array.from({ length: instances }, (_, at) =>
     Array.from({ length: ranks }, (_, n) => at * ranks + n),
   );
 }
 
-/** What several load generators report, once they have stopped. Rejects with `EngineError` if a request failed. */
+/** Stops load generators and merges their reports. Rejects with `EngineError` if a request failed. */
 export async function stopRequests(loads: readonly LoadGenerator[]): Promise<LoadReport> {
   const reports = await Promise.all(loads.map((load) => load.stop()));
   const failed = reports.reduce((sum, one) => sum + one.failed, 0);
@@ -113,7 +118,7 @@ export async function stopRequests(loads: readonly LoadGenerator[]): Promise<Loa
   };
 }
 
-/** Compares what every worker of these instances holds with the files; see `verifyWeights`. */
+/** Verifies every worker of these instances against the files; see `verifyWeights`. */
 export async function verifyInstances(
   { engines }: Fleet,
   names: readonly string[],
@@ -124,13 +129,13 @@ export async function verifyInstances(
   for (const name of names) await interruptible(verifyWeights(engines.get(name)!.endpoint, index), signal);
 }
 
-/** How a join went, for people. */
+/** The figures of a join as rows of the result. */
 export function joinRows(
   { joinSeconds, startSeconds, received }: JoinFigures,
   requests: LoadReport,
 ): (readonly [label: string, value: string])[] {
   return [
-    ['joined in', `${joinSeconds} s, of which its processes took ${startSeconds} s to start`],
+    ['joined in', `${joinSeconds} s, including ${startSeconds} s to start its processes`],
     ...received.map(
       ({ instance, rank, bytes }) => [`from rank ${rank}`, `${formatBytes(bytes)} (${instance})`] as const,
     ),

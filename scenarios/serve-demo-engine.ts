@@ -15,16 +15,23 @@ interface Options {
   readonly name: string;
 }
 
-const command = new Command('serve-demo-engine')
-  .description('Serve a model with dummy weights, by an engine that has the routes of vLLM and needs no GPU.')
-  .requiredOption('--model <path>', 'checkpoint whose tensor names and shapes the model has')
-  .option('--ranks <n>', 'tensor-parallel workers, each on a host device of its own', '1')
+const command = new Command('npx tsx scenarios/serve-demo-engine.ts')
+  .description(
+    "Serve a model with dummy weights by the reference engine, which has vLLM's HTTP API and needs no GPU.",
+  )
+  .requiredOption('--model <path>', 'checkpoint that defines the names and shapes of the tensors')
+  .option('--ranks <n>', 'number of tensor-parallel workers, each on its own host device', '1')
   .option('--host <address>', 'address to listen on', '127.0.0.1')
   .option('--port <n>', 'port to listen on; 0 takes any free port', '8000')
-  .option('--devices <namespace>', 'namespace of the host devices', 'default')
+  .option(
+    '--devices <namespace>',
+    'namespace of the host devices, as in --devices host:NAMESPACE of weightcast update',
+    'default',
+  )
   .option('--first-device <n>', 'device of the first worker', '0')
   .option('--device-memory <bytes>', 'size of each host device, such as 8GiB', '8GiB')
   .option('--name <name>', 'name of the served model', 'demo')
+  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
   .action((options: Options) => runCommand((signal) => serve(options, signal)));
 
 async function serve(options: Options, signal: AbortSignal): Promise<void> {
@@ -40,7 +47,7 @@ async function serve(options: Options, signal: AbortSignal): Promise<void> {
   });
   try {
     process.stdout.write(
-      `serving ${options.name} at ${engine.endpoint} on ${engine.deviceUuids.join(', ')}; Ctrl-C ends it\n`,
+      `serving ${options.name} at ${engine.endpoint} on ${engine.deviceUuids.join(', ')}; press Ctrl-C to stop\n`,
     );
     const how = await interruptible(engine.exited, signal);
     throw new PeerLostError(`the engine ended (${how})`);

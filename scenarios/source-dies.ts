@@ -14,6 +14,7 @@ import {
   seconds,
   stopRequests,
   verifyInstances,
+  workersText,
 } from './scenario.ts';
 
 interface Options {
@@ -26,14 +27,14 @@ const survivor = 'survivor';
 const victim = 'victim';
 const joiner = 'joiner';
 
-/** At the victim and its engine, while the joiner's ranks receive from them. */
-async function aim(killer: Killer, { cluster, engines }: Fleet): Promise<void> {
+/** Arms the killer: the victim's ranks and engine die while the joiner's ranks receive from them. */
+async function arm(killer: Killer, { cluster, engines }: Fleet): Promise<void> {
   const { instances, ranks } = await cluster.status();
   const pidsOf = (name: string) => {
     const members = instances.find((instance) => instance.name === name)!.ranks;
     return ranks.flatMap(({ rank, pid }) => (members.includes(rank) && pid !== null ? [pid] : []));
   };
-  killer.aim({ victims: [...pidsOf(victim), ...engines.get(victim)!.pids], receivers: pidsOf(joiner) });
+  killer.arm({ victims: [...pidsOf(victim), ...engines.get(victim)!.pids], receivers: pidsOf(joiner) });
 }
 
 async function sourceDies(options: Options, signal: AbortSignal): Promise<object> {
@@ -53,7 +54,7 @@ async function sourceDies(options: Options, signal: AbortSignal): Promise<object
       narrator.progress(progress);
     },
   };
-  announce(`starting two engines with ${ranks} workers each, and a cluster`);
+  announce(`starting two engines with ${workersText(ranks)} each, and a cluster`);
   return withFleet(fleetOptions, async (fleet) => {
     fleet.atEnd(async () => narrator.end());
     const { cluster } = fleet;
@@ -63,9 +64,11 @@ async function sourceDies(options: Options, signal: AbortSignal): Promise<object
     await interruptible(cluster.update('weights'), signal);
 
     narrator.end();
-    announce('a third one joins; one of the two is killed, its engine and its ranks, while it is read');
+    announce(
+      'a third engine joins; one of the first two is killed, with its ranks, while the third reads from it',
+    );
     const load = requestsAt(fleet, [survivor]);
-    const join = joinInstance(fleet, instance, 'weights', () => aim(killer, fleet));
+    const join = joinInstance(fleet, instance, 'weights', () => arm(killer, fleet));
     const { figures, report } = await interruptible(join, signal);
     const killedAtBytes = await killer.check(report);
     const requests = await stopRequests(load);
@@ -76,7 +79,7 @@ async function sourceDies(options: Options, signal: AbortSignal): Promise<object
       ['size', `${formatBytes(figures.bytes)}, ${tensors} tensors`],
       ['killed', `when ${formatBytes(killedAtBytes)} had been received`],
       ...joinRows(figures, requests),
-      ['verified', 'every worker of the two that live holds the checkpoint, bit for bit'],
+      ['verified', 'every worker of both surviving instances holds the checkpoint, bit by bit'],
     ]);
     return {
       version: `weights@${digest}`,
@@ -94,9 +97,9 @@ async function sourceDies(options: Options, signal: AbortSignal): Promise<object
 
 await scenario<Options>(
   'source-dies',
-  'An instance joins, and one of the two that it gets its weights from is killed meanwhile.',
+  'An instance joins, and one of the two instances from which it reads its weights is killed meanwhile.',
   sourceDies,
 )
-  .option('--size <bytes>', 'size of the model to make', '512MiB')
+  .option('--size <bytes>', 'size of the generated model', '512MiB')
   .option('--ranks <n>', 'ranks of each instance', '2')
   .parseAsync();

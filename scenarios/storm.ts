@@ -6,10 +6,10 @@ import type { LoadReport } from './load-generator.ts';
 import { announce, requestsAt, seconds, stopRequests, verifyInstances } from './scenario.ts';
 
 export interface StormOptions {
-  /** Instances of one rank that join at once, each on a host of its own. */
+  /** Instances of one rank that join at once, each on its own host. */
   readonly joiners: number;
   readonly bytes: number;
-  /** What each host's link carries in each direction, as tc has it: `200mbit`; null for hosts in name only. */
+  /** Rate of each host's link in each direction, as in tc: `200mbit`. Null: all hosts share this machine's network. */
   readonly link: string | null;
   readonly signal: AbortSignal;
   readonly onProgress?: (progress: Progress) => void;
@@ -19,13 +19,13 @@ export interface StormFigures {
   readonly version: string;
   readonly bytes: number;
   readonly tensors: number;
-  /** From the moment at which all are asked until the last one holds the checkpoint; rank processes run already. */
+  /** From the request until the last joiner holds the checkpoint; rank processes run already. */
   readonly stormSeconds: number;
   /** By joiner. */
   readonly joinSeconds: readonly number[];
-  /** Of all that the joiners received. */
+  /** What all joiners received, together. */
   readonly receivedBytes: number;
-  /** Of them, what the one source gave; the rest came from joiners. */
+  /** The part of it that came from the source; the rest came from other joiners. */
   readonly receivedFromSource: number;
   readonly requests: LoadReport;
 }
@@ -33,8 +33,8 @@ export interface StormFigures {
 const source = 'source';
 
 /**
- * One instance serves and answers requests; others join at once, and then every weight of every one is verified. Rank
- * processes and engines are started before the clock is.
+ * One instance serves and answers requests; others join at once, and then all weights of all instances are verified. Rank
+ * processes and engines are started before the measurement begins.
  */
 export async function storm(options: StormOptions): Promise<StormFigures> {
   const { joiners, bytes, link, signal, onProgress } = options;

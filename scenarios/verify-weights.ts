@@ -4,7 +4,7 @@ import type { CheckpointIndex } from '../src/checkpoint/source.ts';
 import { EngineError, VerificationError } from '../src/errors.ts';
 import { digestTensors, Mapping, ThreadPool } from '../src/native-bridge/memory.ts';
 
-/** What one worker of the reference engine says it holds. */
+/** What one worker of the reference engine reports to hold. */
 interface HeldWeights {
   readonly names: readonly string[];
   /** Hexadecimal words. */
@@ -14,8 +14,8 @@ interface HeldWeights {
 }
 
 /**
- * Compares what every worker of a reference engine holds in its parameters with the files of a checkpoint. Neither
- * side of the comparison comes from the cluster that did the update. Throws `VerificationError` naming the tensor.
+ * Compares the parameters of every worker of a reference engine with the files of a checkpoint. Neither side of the
+ * comparison depends on the cluster that did the update. Throws `VerificationError` naming the tensor.
  */
 export async function verifyWeights(endpoint: string, index: CheckpointIndex): Promise<void> {
   const workers = (await collectiveRpc(endpoint, 'weight_digests', [])) as HeldWeights[];
@@ -30,7 +30,7 @@ export async function verifyWeights(endpoint: string, index: CheckpointIndex): P
     for (const [at, name] of held.names.entries()) {
       const row = rowOf.get(name);
       if (row === undefined)
-        throw new VerificationError(`worker ${rank} holds ${name}, which the checkpoint has not`);
+        throw new VerificationError(`worker ${rank} holds ${name}, which is not in the checkpoint`);
       report.digests[row] = BigInt(`0x${held.digests[at]}`);
       report.part[row] = held.part[at]!;
       report.parts[row] = held.parts[at]!;
@@ -42,7 +42,7 @@ export async function verifyWeights(endpoint: string, index: CheckpointIndex): P
   if (first !== undefined) throw new VerificationError(`tensor ${index.names[first.row]} ${first.reason}`);
 }
 
-/** Calls a method on all workers of an engine: one result each. */
+/** Calls a method on all workers of an engine; resolves with one result per worker. */
 export async function collectiveRpc(
   endpoint: string,
   method: string,

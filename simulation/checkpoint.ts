@@ -4,7 +4,7 @@ import type { CheckpointIndex } from '../src/checkpoint/source.ts';
 import { digestOf } from './contents.ts';
 import type { SeededRandom } from './random.ts';
 
-/** Space for a file's header, so that no tensor starts at 0. */
+/** Room for a file's header, so that no tensor starts at offset 0. */
 const headerBytes = 4_096;
 const dtypes = ['BF16', 'F8_E4M3', 'F32'];
 
@@ -14,7 +14,7 @@ export interface TensorShape {
   readonly shape: readonly number[];
 }
 
-/** A model as trainers have them: a few large tensors, many small ones, here and there an empty one. */
+/** A realistic mix of tensors: a few large ones, many small ones, now and then an empty one. */
 export function randomModel(random: SeededRandom, tensors: number, largestBytes: number): TensorShape[] {
   return Array.from({ length: tensors }, (_, number) => {
     const dtype = random.pick(dtypes);
@@ -24,16 +24,16 @@ export function randomModel(random: SeededRandom, tensors: number, largestBytes:
   });
 }
 
-/** A checkpoint on disk, and what its tensors' digests are. */
+/** A checkpoint on disk and the digests of its tensors. */
 export interface SimulatedCheckpoint {
   readonly path: string;
   readonly index: CheckpointIndex;
   readonly digests: ReadonlyMap<string, bigint>;
-  /** `contentDigest` of a manifest of it. */
+  /** `contentDigest` of its manifest. */
   readonly digest: string;
 }
 
-/** The model with the weights that lie at `path`; two paths hold different weights. */
+/** A checkpoint of the model at `path`; every path holds different weights. */
 export function checkpointAt(
   path: string,
   model: readonly TensorShape[],

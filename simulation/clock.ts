@@ -1,10 +1,11 @@
+import type { Interval } from '../src/native-bridge/addon.ts';
 import type { Clock } from '../src/ports.ts';
 import { TimerQueue } from './timer-queue.ts';
 import { settle } from './turns.ts';
 
 export { settle } from './turns.ts';
 
-/** A clock that stands still until it is told to go on. */
+/** A clock that stands still until it is advanced. */
 export class SimulatedClock implements Clock {
   #now = 0;
   readonly #timers = new TimerQueue();
@@ -17,20 +18,20 @@ export class SimulatedClock implements Clock {
     return this.#timers.set(this.#now + Math.max(0, milliseconds), callback);
   }
 
-  /** Timers that are set. */
+  /** Number of timers that are set. */
   get pending(): number {
     return this.#timers.size;
   }
 
   /**
-   * Lets virtual time pass, timer by timer in the order they are due. Between two moments everything that the first
-   * one set off runs to its end, so far as it needs no time itself.
+   * Lets virtual time pass, firing timers in the order in which they are due. Before the clock moves on, everything that
+   * the timers of one moment started has run as far as it can without a timer of its own.
    */
   async advance(milliseconds: number): Promise<void> {
     await this.advanceUntil(() => false, milliseconds);
   }
 
-  /** As {@link advance}, but stops at the moment in which `holds` does: true if that came about. */
+  /** Like {@link advance}, but stops as soon as `holds` does. Resolves with whether it did. */
   async advanceUntil(holds: () => boolean, milliseconds: number): Promise<boolean> {
     const end = this.#now + milliseconds;
     await settle();
@@ -46,4 +47,12 @@ export class SimulatedClock implements Clock {
     }
     return true;
   }
+}
+
+/** Waits for virtual time to pass; resolves with when it began and ended. */
+export function elapse(clock: Clock, milliseconds: number): Promise<Interval> {
+  const startedAt = clock.now();
+  return new Promise((resolve) => {
+    clock.after(milliseconds, () => resolve({ startedAt, endedAt: clock.now() }));
+  });
 }

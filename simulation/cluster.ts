@@ -8,38 +8,38 @@ import type { CheckpointIndex } from '../src/checkpoint/source.ts';
 import type { EngineClient } from '../src/engines/engine-client.ts';
 import { CheckpointError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
-import { AskedWorks } from './asked-works.ts';
-import { elapse } from './device.ts';
-import { checkAsked, checkReports } from './invariants.ts';
-import type { Passage } from './network.ts';
+import { elapse } from './clock.ts';
+import { type ClusterView, checkReportedVersions, checkUpdatedVersion } from './invariants.ts';
+import type { InFlight } from './network.ts';
+import { PendingRequests } from './pending-requests.ts';
 import type { SimulatedProcess } from './process.ts';
 import { SimulatedRankProcess } from './rank-process.ts';
 import { SimulatedUser } from './user.ts';
 import { SimulatedWorld, type WorldOptions } from './world.ts';
 
-/** How long the supervisor's process is given to end. */
+/** How long the supervisor's process may take to stop. */
 const stopMilliseconds = 30_000;
 
-/** A whole cluster in one process under virtual time: the actors are the real ones, the world is not. */
-export class SimulatedCluster {
+/** A whole cluster in one process under virtual time. The actors are the real ones; everything around them is simulated. */
+export class SimulatedCluster implements ClusterView {
   readonly world: SimulatedWorld;
   readonly supervisor: SimulatedProcess;
   /** How long the supervisor takes to read the headers of a checkpoint's files. */
   openMilliseconds = 20;
   readonly #ranks = new Map<number, SimulatedRankProcess>();
   readonly #users: SimulatedUser[] = [];
-  #lives = 0;
+  #launches = 0;
   /** The supervisor's ledger of checkpoints. */
   readonly shelf: CheckpointShelf;
-  /** By name, the file of the checkpoint that was registered last. */
+  /** By checkpoint name, the file that was registered last. */
   readonly #registered = new Map<string, string>();
-  readonly #asked = new AskedWorks();
+  readonly #pending = new PendingRequests();
   #status: ClusterStatus | null = null;
 
   constructor(options: WorldOptions) {
     this.world = new SimulatedWorld(options);
     const { world } = this;
-    world.onSent.push((passage) => this.#sent(passage));
+    world.onSent.push((message) => this.#sent(message));
     this.supervisor = world.startProcess(world.supervisorNode, [], (error) => {
       world.trace.violated(`the supervisor crashed: ${error.message}`);
     });
@@ -56,7 +56,7 @@ export class SimulatedCluster {
     );
   }
 
-  /** As it joins the cluster. */
+  /** The options with which that engine joins the cluster. */
   instance(number: number): InstanceOptions {
     const { options, engines } = this.world;
     const { name } = engines[number]!;
@@ -64,12 +64,12 @@ export class SimulatedCluster {
     return { name, endpoint: name, ranks: options.instances[number]!, ...pause };
   }
 
-  /** The supervisor's last answer to who asked how things are; null if nobody has. */
+  /** The last status that the supervisor sent to a user; null before the first. */
   get status(): ClusterStatus | null {
     return this.#status;
   }
 
-  /** The processes of ranks that have not ended, started or not. */
+  /** The processes of ranks that have not ended, including those that are still starting. */
   get ranks(): ReadonlyMap<number, SimulatedRankProcess> {
     return this.#ranks;
   }
@@ -78,14 +78,14 @@ export class SimulatedCluster {
     return this.#users;
   }
 
-  /** The next process that uses the cluster. */
+  /** Starts another process that uses the cluster. */
   user(): SimulatedUser {
     const user = new SimulatedUser(this.world, `cluster~${this.#users.length + 1}`);
     this.#users.push(user);
     return user;
   }
 
-  /** Lets virtual time pass until `work` is done; throws if it is not within the time. */
+  /** Lets virtual time pass until `work` has settled, and throws if that takes longer than `milliseconds`. */
   async complete<T>(work: Promise<T>, milliseconds = 3_600_000): Promise<T> {
     let outcome: { readonly value: T } | { readonly error: unknown } | null = null;
     work.then(
@@ -101,13 +101,13 @@ export class SimulatedCluster {
     return work;
   }
 
-  /** Ends all processes in order. */
+  /** Shuts down all processes. */
   async stop(): Promise<void> {
     await this.complete(this.supervisor.stop(stopMilliseconds));
     for (const { process } of this.#users) await this.complete(process.stop(1_000));
   }
 
-  /** Ends all processes where they stand; for a run that is given up. */
+  /** Kills all processes, to clean up after a run that failed. */
   abandon(): void {
     for (const { process } of this.#users) process.kill();
     for (const rank of this.#ranks.values()) rank.kill();
@@ -133,12 +133,12 @@ export class SimulatedCluster {
     return checkpoint.index;
   }
 
-  /** As its bridge has it. An engine is left alone unless somebody wants it updated. */
+  /** The client that an engine's bridge uses. It checks that only updates that include the engine touch it. */
   engineClient(name: string, clock: Clock): EngineClient {
     const client = this.world.engines.find((engine) => engine.name === name)!.client(clock);
-    const check = (what: string) => {
-      if (this.#asked.concern(name)) return;
-      this.world.trace.violated(`${name} is asked to ${what} by an update that does not concern it`);
+    const check = (call: string) => {
+      if (this.#pending.includeInstance(name)) return;
+      this.world.trace.violated(`${name} got a ${call} request, but no pending update includes it`);
     };
     return {
       ...client,
@@ -157,31 +157,32 @@ export class SimulatedCluster {
     };
   }
 
-  #sent(passage: Passage): void {
-    const asked = this.#asked.sent(passage);
-    const { from, envelope } = passage;
+  #sent(message: InFlight): void {
+    const request = this.#pending.observe(message);
+    const { from, envelope } = message;
     if (from !== this.world.supervisorNode || envelope.kind !== 'reply') return;
-    checkReports(this.world, envelope);
+    checkReportedVersions(this.world, envelope);
     const body = (envelope.body ?? {}) as Partial<ClusterStatus & UpdateReport & CheckpointStatus>;
     if (body.instances !== undefined) this.#status = body as ClusterStatus;
     const { digest } = body;
-    if (asked === null || digest === undefined) return;
-    if (asked.type === 'register') {
-      // Tensors from memory are those of a file too.
+    if (request === null || digest === undefined) return;
+    const { checkpoint } = request;
+    if (request.type === 'register') {
+      // Tensors from memory equal those of some file.
       const { checkpoints } = this.world.options;
       const file =
-        asked.source.kind === 'path'
-          ? asked.source.path
+        request.source.kind === 'path'
+          ? request.source.path
           : checkpoints.find((one) => one.digest === digest)?.path;
-      this.#registered.set(asked.checkpoint, file ?? '');
+      this.#registered.set(checkpoint, file ?? '');
     } else {
-      checkAsked(this.world, asked.checkpoint, this.#registered.get(asked.checkpoint)!, body as UpdateReport);
+      checkUpdatedVersion(this.world, checkpoint, this.#registered.get(checkpoint)!, body as UpdateReport);
     }
   }
 
   #launch(rank: number): SimulatedRankProcess {
-    this.#lives += 1;
-    const process = new SimulatedRankProcess(this.world, rank, this.#lives, () => {
+    this.#launches += 1;
+    const process = new SimulatedRankProcess(this.world, rank, this.#launches, () => {
       if (this.#ranks.get(rank) === process) this.#ranks.delete(rank);
     });
     this.#ranks.set(rank, process);

@@ -1,4 +1,7 @@
-/** Bytes `[start, end)` of some memory; they are those of `source` from `from` on. */
+import { strict as assert } from 'node:assert';
+import type { Mapping } from '../src/native-bridge/memory.ts';
+
+/** Bytes `[start, end)` of some memory; they equal the bytes of `source` that start at `from`. */
 export interface Piece {
   readonly start: number;
   readonly end: number;
@@ -7,14 +10,14 @@ export interface Piece {
 }
 
 /**
- * Memory of a simulation. Its bytes do not exist; it knows where each would have come from, and that is enough to
- * tell whether an engine worker was given the right ones at the right moment.
+ * Simulated memory. It stores no bytes, only where each byte came from, which is enough to tell whether an engine worker
+ * got the right bytes at the right moment.
  */
 export class Contents {
-  /** Ascending, without overlap; what lies between them was never written. */
+  /** Ascending, without overlap; gaps were never written, or erased. */
   #pieces: Piece[] = [];
 
-  /** The pieces of a range, their positions counted from its start. */
+  /** The pieces of a range, with positions relative to its start. */
   read(start: number, bytes: number): Piece[] {
     const end = start + bytes;
     const found: Piece[] = [];
@@ -27,7 +30,7 @@ export class Contents {
     return found;
   }
 
-  /** Fills a range with pieces whose positions are counted from its start. */
+  /** Replaces a range by pieces with positions relative to its start. */
   write(start: number, bytes: number, pieces: readonly Piece[]): void {
     const end = start + bytes;
     const before: Piece[] = [];
@@ -44,11 +47,34 @@ export class Contents {
   }
 }
 
+/** A named shared-memory segment of a simulated host. */
+export class SimulatedSegment {
+  readonly path: string;
+  readonly bytes: number;
+  readonly contents = new Contents();
+
+  constructor(path: string, bytes: number) {
+    this.path = path;
+    this.bytes = bytes;
+  }
+}
+
+/** The segment as the ports' interfaces pass it around: actors never look into a mapping. */
+export function asMapping(segment: SimulatedSegment): Mapping {
+  return segment as unknown as Mapping;
+}
+
+/** The reverse of {@link asMapping}. Throws if the mapping is not simulated. */
+export function asSegment(mapping: object): SimulatedSegment {
+  assert(mapping instanceof SimulatedSegment, 'the mapping is simulated');
+  return mapping;
+}
+
 export function samePieces(one: readonly Piece[], other: readonly Piece[]): boolean {
   return one.length === other.length && one.every((piece, index) => same(piece, other[index]!));
 }
 
-/** Stands for the digest of a tensor with these bytes: equal for equal pieces, and for no others but by accident. */
+/** Stands in for the digest of a tensor with these bytes: equal for equal pieces, and different for others (64-bit hash). */
 export function digestOf(pieces: readonly Piece[], bytes: number): bigint {
   let low = 0x811c9dc5 ^ bytes;
   let high = 0x01234567;
@@ -73,15 +99,15 @@ function shifted({ start, end, source, from }: Piece, by: number): Piece {
   return { start: start + by, end: end + by, source, from };
 }
 
-/** Pieces that go on where the last one ends become one, so that equal memory reads equal. */
+/** Merges a piece that continues the last one, so that equal memory always reads as equal pieces. */
 function append(pieces: Piece[], piece: Piece): void {
   const last = pieces.at(-1);
-  const goesOn =
+  const continues =
     last !== undefined &&
     last.end === piece.start &&
     last.source === piece.source &&
     last.from + last.end - last.start === piece.from;
-  if (goesOn) pieces[pieces.length - 1] = { ...last, end: piece.end };
+  if (continues) pieces[pieces.length - 1] = { ...last, end: piece.end };
   else pieces.push(piece);
 }
 

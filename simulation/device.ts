@@ -1,21 +1,22 @@
+import { strict as assert } from 'node:assert';
 import { NativeError, OutOfDeviceMemoryError } from '../src/errors.ts';
 import type { Interval } from '../src/native-bridge/addon.ts';
 import type { Device, DeviceBuffer, Transfer } from '../src/native-bridge/device.ts';
 import type { Clock } from '../src/ports.ts';
-import { Contents } from './contents.ts';
-import type { SimulatedSegment } from './host.ts';
+import { elapse } from './clock.ts';
+import { asSegment, Contents, type SimulatedSegment } from './contents.ts';
 import type { Trace } from './trace.ts';
 
-/** Bytes a millisecond; about what PCIe 5 does. */
+/** Bytes per millisecond, about the rate of PCIe 5 x16. */
 const uploadRate = 55e6;
 
-/** Device memory of a simulation. */
+/** A simulated allocation of device memory. */
 export class SimulatedBuffer implements DeviceBuffer {
   readonly bytes: number;
   readonly ipcHandle: Uint8Array;
   readonly contents = new Contents();
   readonly name: string;
-  /** Members of communicators that have it open. */
+  /** Communicator members of other ranks that have it mapped. */
   readonly openers = new Set<object>();
   readonly #release: () => void;
   #freed = false;
@@ -27,7 +28,7 @@ export class SimulatedBuffer implements DeviceBuffer {
     this.#release = release;
   }
 
-  /** Given back by its owner, who answers for nobody using it any more. */
+  /** Freed by its owner, which must have made sure that nobody uses it any more. */
   get isFreed(): boolean {
     return this.#freed;
   }
@@ -37,24 +38,30 @@ export class SimulatedBuffer implements DeviceBuffer {
     this.#release();
   }
 
-  /** Gone with its owner's process, which answers for nothing. */
+  /** Its owner's process is gone, which may happen while others still use it. */
   lose(): void {
     if (!this.#freed) this.#release();
   }
 }
 
-/** One GPU: an account of its memory, where what is in it came from, and how long an upload takes. */
+/** The device buffer behind the port's interface. Throws if it is not simulated. */
+export function asSimulatedBuffer(buffer: DeviceBuffer): SimulatedBuffer {
+  assert(buffer instanceof SimulatedBuffer, 'the buffer is simulated');
+  return buffer;
+}
+
+/** One GPU: how much of its memory is allocated, where its contents came from, and how long uploads take. */
 export class SimulatedDevice {
   readonly uuid: string;
   readonly capacity: number;
-  /** Bytes that others hold, an inference engine's caches for example. */
-  others = 0;
-  /** So many of the next allocations fail, whatever `memory()` says: the free memory is in pieces. */
-  refusals = 0;
-  /** So many of the next uploads fail. */
+  /** Bytes held by other programs, such as an inference engine's caches. */
+  foreignBytes = 0;
+  /** How many of the next allocations fail, whatever `memory()` says, as with fragmented memory. */
+  allocationFailures = 0;
+  /** How many of the next uploads fail. */
   uploadFailures = 0;
-  /** How many times longer than usual everything takes at the moment. */
-  hindrance = 1;
+  /** A fault: how many times longer than usual everything takes at the moment. */
+  slowdown = 1;
   readonly #slowness: number;
   readonly #trace: Trace;
   readonly #buffers = new Map<string, SimulatedBuffer>();
@@ -67,28 +74,28 @@ export class SimulatedDevice {
     this.#trace = trace;
   }
 
-  /** Bytes that ranks have allocated. */
+  /** Bytes allocated by ranks. */
   get used(): number {
     let used = 0;
     for (const { bytes } of this.#buffers.values()) used += bytes;
     return used;
   }
 
-  /** How many times longer everything takes than on a fast device of today. */
+  /** How many times longer everything takes than on a current fast GPU. */
   get slowness(): number {
-    return this.#slowness * this.hindrance;
+    return this.#slowness * this.slowdown;
   }
 
   get free(): number {
-    return Math.max(0, this.capacity - this.used - this.others);
+    return Math.max(0, this.capacity - this.used - this.foreignBytes);
   }
 
-  /** What another process that was given the handle opens. */
+  /** Opens a buffer by its handle, as another process does. */
   find(ipcHandle: Uint8Array): SimulatedBuffer | undefined {
     return this.#buffers.get(new TextDecoder().decode(ipcHandle));
   }
 
-  /** The device as one process has it; what the process holds goes when the process does. */
+  /** Opens the device in one process; `close` releases what that process still holds. */
   open(clock: Clock): Device {
     const held = new Set<SimulatedBuffer>();
     return {
@@ -97,7 +104,7 @@ export class SimulatedDevice {
       bucketBytes: 32 * 2 ** 20,
       memory: () => ({ free: this.free, total: this.capacity }),
       allocate: (bytes) => this.#allocate(bytes, held),
-      upload: (transfers, destination) => this.#upload(transfers, destination as SimulatedBuffer, clock),
+      upload: (transfers, destination) => this.#upload(transfers, asSimulatedBuffer(destination), clock),
       pin: async () => {},
       unpin: async () => {},
       digest: () => Promise.reject(new NativeError('a simulated device holds no bytes')),
@@ -108,8 +115,8 @@ export class SimulatedDevice {
   }
 
   #allocate(bytes: number, held: Set<SimulatedBuffer>): SimulatedBuffer {
-    if (this.refusals > 0 || bytes > this.free) {
-      this.refusals = Math.max(0, this.refusals - 1);
+    if (this.allocationFailures > 0 || bytes > this.free) {
+      this.allocationFailures = Math.max(0, this.allocationFailures - 1);
       throw new OutOfDeviceMemoryError(`${this.uuid}: ${bytes} bytes wanted, ${this.free} free`);
     }
     this.#allocations += 1;
@@ -118,7 +125,7 @@ export class SimulatedDevice {
     const buffer = new SimulatedBuffer(name, bytes, () => {
       if (!this.#buffers.delete(name)) return;
       if (buffer.isFreed && buffer.openers.size > 0)
-        this.#trace.violated(`${name} was freed while other ranks had it open`);
+        this.#trace.violated(`${name} was freed while other ranks had it mapped`);
       this.#trace.add(name, 'freed');
       held.delete(buffer);
     });
@@ -132,16 +139,16 @@ export class SimulatedDevice {
     destination: SimulatedBuffer,
     clock: Clock,
   ): Promise<Interval> {
-    const copies = transfers.flatMap(({ segment, rectangles }) => copiesOf(segment as never, rectangles));
+    const copies = transfers.flatMap(({ segment, rectangles }) => copiesOf(asSegment(segment), rectangles));
     let bytes = 0;
     for (const copy of copies) {
-      // While a copy runs nobody can say what is there.
+      // Contents are undefined while a copy runs.
       destination.contents.erase(copy.to, copy.bytes);
       bytes += copy.bytes;
     }
     const interval = await elapse(clock, (bytes / uploadRate) * this.slowness);
     if (destination.isFreed)
-      this.#trace.violated(`an upload ran into ${destination.name} after it was freed`);
+      this.#trace.violated(`an upload wrote to ${destination.name} after it was freed`);
     if (this.uploadFailures > 0) {
       this.uploadFailures -= 1;
       throw new NativeError(`an upload to ${this.uuid} failed`);
@@ -161,7 +168,7 @@ interface Copy {
   readonly bytes: number;
 }
 
-/** The rows of rectangles; six numbers each, as the addon's `copy` takes them. */
+/** The rows of rectangles of six numbers each, as in `Transfer`. */
 function copiesOf(segment: SimulatedSegment, rectangles: Float64Array): Copy[] {
   const copies: Copy[] = [];
   for (let at = 0; at < rectangles.length; at += 6) {
@@ -171,12 +178,4 @@ function copiesOf(segment: SimulatedSegment, rectangles: Float64Array): Copy[] {
     }
   }
   return copies;
-}
-
-/** Lets virtual time pass. */
-export function elapse(clock: Clock, milliseconds: number): Promise<Interval> {
-  const startedAt = clock.now();
-  return new Promise((resolve) => {
-    clock.after(milliseconds, () => resolve({ startedAt, endedAt: clock.now() }));
-  });
 }

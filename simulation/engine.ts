@@ -6,12 +6,12 @@ import type { Trace } from './trace.ts';
 import { type Received, SimulatedWorker } from './worker.ts';
 import type { SimulatedLinks } from './worker-link.ts';
 
-/** One HTTP request or answer. */
+/** Time that one HTTP request or response takes. */
 const httpMilliseconds = 2;
-/** Between two questions whether the engine is ready. */
+/** Interval of health checks while the engine is down. */
 const pollMilliseconds = 200;
 
-/** What the engine does wrong with the next update it is asked for. */
+/** How the engine fails a call: with an error response, or without any response. */
 export type CallFault = 'error' | 'silence';
 
 export interface EngineOptions {
@@ -21,26 +21,27 @@ export interface EngineOptions {
   readonly clock: Clock;
   readonly trace: Trace;
   readonly reports: boolean;
-  /** Whether it is to be paused while its weights change. */
+  /** Whether it must be paused while its weights change. */
   readonly pauses: boolean;
-  /** Whether these are all tensors of that version, with the right bytes. */
-  readonly isWhole: (version: string, loaded: ReadonlyMap<string, bigint>) => boolean;
+  /** Whether `loaded` has all tensors of the version, with the right digests. */
+  readonly isComplete: (version: string, loaded: ReadonlyMap<string, bigint>) => boolean;
 }
 
-/** One simulated instance: an HTTP face and a worker on each of its devices. */
+/** One simulated instance: an HTTP API and a worker on each of its devices. */
 export class SimulatedEngine {
   readonly name: string;
+  /** How the next update call, pause or resume fails. */
   nextCall: CallFault | null = null;
   nextPause: CallFault | null = null;
   nextResume: CallFault | null = null;
   readonly #options: EngineOptions;
   #workers: SimulatedWorker[] = [];
-  /** What each worker got last, by device. */
+  /** By device, what its worker received last. */
   readonly #received = new Map<string, Received>();
   #acknowledged: string | null = null;
   #up = true;
   #paused = false;
-  /** Its workers were given part of a version, in the life of these processes. */
+  /** As {@link isMixed}; reset when the processes are restarted. */
   #mixed = false;
 
   constructor(options: EngineOptions) {
@@ -62,19 +63,20 @@ export class SimulatedEngine {
   }
 
   /**
-   * The version whose every bucket every worker acknowledged in one epoch, rightly, and nothing has touched since:
-   * the truth that the ledger of the cluster is measured by. Outlives the engine's processes, as the ledger does.
+   * The version of which every worker acknowledged every bucket in one epoch, with the right bytes, and which nothing has
+   * touched since. Reports of the cluster are checked against it. Like the cluster's ledger, it outlives the engine's
+   * processes.
    */
   get acknowledged(): string | null {
     return this.#acknowledged;
   }
 
-  /** Whether a worker was given something in that epoch, and nothing since. */
+  /** Whether that epoch is the last in which a worker received anything. */
   wasUpdatedIn(epoch: number): boolean {
     return [...this.#received.values()].some((received) => received.epoch === epoch);
   }
 
-  /** Its workers were given part of a version, and not all of it since. */
+  /** Whether its workers received part of a version and never the rest of it. */
   get isMixed(): boolean {
     return this.#mixed;
   }
@@ -83,21 +85,21 @@ export class SimulatedEngine {
     return this.#options.devices.length;
   }
 
-  /** A worker did not keep what it got last. */
-  get isSpoiled(): boolean {
-    return [...this.#received.values()].some(({ spoiled }) => spoiled);
+  /** Whether a worker corrupted what it received last. */
+  get isCorrupt(): boolean {
+    return [...this.#received.values()].some(({ corrupted }) => corrupted);
   }
 
-  /** All its processes die. */
+  /** Kills all its processes. */
   kill(): void {
     this.#up = false;
     for (const worker of this.#workers) worker.die();
   }
 
-  /** New processes; what they hold is no version. */
+  /** Starts new processes, with weights of no version. */
   restart(): void {
     this.kill();
-    this.#options.trace.add(this.name, 'starts again');
+    this.#options.trace.add(this.name, 'restarts');
     this.#up = true;
     this.#paused = false;
     this.#mixed = false;
@@ -129,7 +131,7 @@ export class SimulatedEngine {
         reports,
         onTouched: (received) => this.#touched(device.uuid, received),
         onFinished: (received) => this.#finished(received),
-        // An engine does not live on without one of its workers.
+        // An engine dies with any of its workers.
         onDeath: () => this.kill(),
       });
     });
@@ -144,13 +146,13 @@ export class SimulatedEngine {
     if (pauses && !this.#paused) trace.violated(`the weights of ${this.name} changed while it was serving`);
   }
 
-  /** A worker that nobody waits for any more may finish late, when others are in another epoch. */
+  /** A worker of an abandoned update may finish late, when the others are in another epoch. */
   #finished({ epoch, version }: Received): void {
-    const { devices, isWhole } = this.#options;
+    const { devices, isComplete } = this.#options;
     const all = devices.flatMap(({ uuid }) => this.#received.get(uuid) ?? []);
     if (all.length < devices.length) return;
     if (!all.every((received) => received.epoch === epoch && received.finished)) return;
-    if (!all.every(({ loaded }) => isWhole(version, loaded))) return;
+    if (!all.every(({ loaded }) => isComplete(version, loaded))) return;
     this.#acknowledged = version;
     this.#mixed = false;
   }
@@ -158,22 +160,22 @@ export class SimulatedEngine {
   async #pause(): Promise<void> {
     const fault = this.nextPause;
     this.nextPause = null;
-    await this.#obey(fault);
+    await this.#failIf(fault);
     this.#paused = true;
-    this.#options.trace.add(this.name, 'is paused');
+    this.#options.trace.add(this.name, 'pauses');
   }
 
   async #resume(): Promise<void> {
     const fault = this.nextResume;
     this.nextResume = null;
-    await this.#obey(fault);
+    await this.#failIf(fault);
     this.#paused = false;
-    this.#options.trace.add(this.name, 'goes on');
-    if (this.#mixed) this.#options.trace.violated(`${this.name} goes on with parts of different versions`);
+    this.#options.trace.add(this.name, 'resumes');
+    if (this.#mixed) this.#options.trace.violated(`${this.name} resumes with parts of different versions`);
   }
 
-  /** Throws, or never resolves, if the call is not to succeed. */
-  #obey(fault: CallFault | null): Promise<void> {
+  /** Throws or never resolves, as the fault says; throws too while the engine is down. */
+  #failIf(fault: CallFault | null): Promise<void> {
     if (fault === 'error') throw new EngineError('there is no such method');
     if (!this.#up) throw new EngineError('connection refused');
     return fault === 'silence' ? new Promise(() => {}) : Promise.resolve();
@@ -182,16 +184,16 @@ export class SimulatedEngine {
   async #ready(clock: Clock, { timeoutMilliseconds, signal }: CallOptions): Promise<void> {
     const deadline = clock.now() + timeoutMilliseconds;
     for (;;) {
-      await pause(clock, httpMilliseconds, signal);
+      await sleep(clock, httpMilliseconds, signal);
       if (this.#up) return;
       if (clock.now() >= deadline) {
         throw new DeadlineError(`engine ${this.name} is not ready after ${timeoutMilliseconds} ms`);
       }
-      await pause(clock, pollMilliseconds, signal);
+      await sleep(clock, pollMilliseconds, signal);
     }
   }
 
-  /** An answer within the time that the caller gives it; what the engine does goes on without the caller. */
+  /** Resolves within the caller's timeout. If the caller gives up, the engine continues what it does. */
   #call(
     clock: Clock,
     { timeoutMilliseconds, signal }: CallOptions,
@@ -210,12 +212,12 @@ export class SimulatedEngine {
       );
       if (signal.aborted) return onAbort();
       signal.addEventListener('abort', onAbort, { once: true });
-      const later = (then: () => void) => this.#options.clock.after(httpMilliseconds, then);
-      later(() =>
+      const afterHop = (then: () => void) => this.#options.clock.after(httpMilliseconds, then);
+      afterHop(() =>
         call().then(
-          () => later(() => settle(null)),
+          () => afterHop(() => settle(null)),
           (error) =>
-            later(() => settle(new EngineError(`engine ${this.name} answered 500: ${describe(error)}`))),
+            afterHop(() => settle(new EngineError(`engine ${this.name} answered 500: ${describe(error)}`))),
         ),
       );
     });
@@ -224,12 +226,9 @@ export class SimulatedEngine {
   async #update({ links }: EngineUpdate): Promise<void> {
     const fault = this.nextCall;
     this.nextCall = null;
-    this.#options.trace.add(
-      this.name,
-      `is asked to update${fault === null ? '' : `, answers with ${fault}`}`,
-    );
-    await this.#obey(fault);
-    // As vLLM's executor: the first failure is the answer, whatever the other workers still do.
+    this.#options.trace.add(this.name, `receives an update call${fault === null ? '' : `, fault: ${fault}`}`);
+    await this.#failIf(fault);
+    // As in vLLM's executor, the first failure is the response, whatever the other workers still do.
     await Promise.all(
       this.#workers.map((worker) => {
         const address = links[worker.options.device.uuid];
@@ -240,7 +239,7 @@ export class SimulatedEngine {
   }
 }
 
-function pause(clock: Clock, milliseconds: number, signal: AbortSignal): Promise<void> {
+function sleep(clock: Clock, milliseconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const settle = (aborted: boolean) => {
       cancel();

@@ -1,16 +1,17 @@
 import type { SimulatedCluster } from './cluster.ts';
+import type { SimulatedDevice } from './device.ts';
 import type { SimulatedEngine } from './engine.ts';
 import { Forger } from './forger.ts';
 import type { SeededRandom } from './random.ts';
 import type { LoadFault } from './worker.ts';
 
-/** Milliseconds after which someone starts a dead engine again, and one that hangs. */
+/** Milliseconds after which a dead engine is restarted, and one that hangs. */
 const engineRestart = [200, 5_000] as const;
 const hungEngineRestart = [20_000, 90_000] as const;
-/** How far apart the two ends of a session may notice that it is lost: the real transport's silence limit. */
+/** The longest between the two ends of a session noticing that it is lost: the silence limit of the real transport. */
 const noticeMilliseconds = 10_000;
 
-/** What a user says who cancels. */
+/** The reason of the fault `cancel`. */
 export const cancelReason = 'the user changed their mind';
 
 export const faultKinds = [
@@ -37,12 +38,68 @@ export const faultKinds = [
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
-/** Does harm to a cluster; what is hit follows from the random numbers given. */
+/** What a fault may hit, chosen at random for each fault. */
+interface Target {
+  readonly engine: SimulatedEngine;
+  readonly device: SimulatedDevice;
+  readonly random: SeededRandom;
+}
+
+/** Injects faults into a cluster; what each fault hits follows from the random numbers given. */
 export class FaultInjector {
   readonly #cluster: SimulatedCluster;
   readonly forger: Forger;
   #count = 0;
   #healed = false;
+
+  readonly #inject: Readonly<Record<FaultKind, (target: Target) => unknown>> = {
+    'kill a rank': ({ random }) => this.#randomRank(random)?.kill(),
+    'kill the ranks of a host': ({ random }) => this.#killHost(random),
+    'lose a session': ({ random }) => this.#loseSession(random),
+    'kill an engine': ({ engine, random }) => {
+      engine.kill();
+      this.#restartLater(engine, engineRestart, random);
+    },
+    'engine answers with an error': ({ engine }) => {
+      engine.nextCall = 'error';
+    },
+    'engine never answers': ({ engine }) => {
+      engine.nextCall = 'silence';
+    },
+    'engine refuses to pause': ({ engine, random }) => {
+      engine.nextPause = random.pick(['error', 'silence']);
+    },
+    'worker refuses a bucket': ({ engine, random }) => failNextLoad(engine, 'refuse', random),
+    'worker hangs on a bucket': ({ engine, random }) => {
+      failNextLoad(engine, 'hang', random);
+      this.#later(random.between(...hungEngineRestart), () => engine.restart());
+    },
+    'worker dies on a bucket': ({ engine, random }) => {
+      failNextLoad(engine, 'die', random);
+      this.#restartLater(engine, engineRestart, random);
+    },
+    'worker installs wrong bytes': ({ engine, random }) => {
+      // Only where verification can detect it.
+      if (this.#cluster.world.options.reports) failNextLoad(engine, 'corrupt', random);
+    },
+    'slow device': ({ device, random }) => this.#slowDown(device, random),
+    'failing allocation': ({ device, random }) => {
+      device.allocationFailures += random.whole(1, 3);
+    },
+    'memory pressure': ({ device, random }) => this.#takeMemory(device, random),
+    'failing upload': ({ device }) => {
+      device.uploadFailures += 1;
+    },
+    'failing worker link': () => {
+      this.#cluster.world.links.bindFailures += 1;
+    },
+    'failing load': ({ random }) => {
+      random.pick(this.#cluster.world.hosts).loadFailures += 1;
+    },
+    'silent network': ({ random }) => this.#silenceHost(random),
+    cancel: () => this.#cluster.users[0]?.cancel(cancelReason),
+    'forged messages': ({ random }) => this.forger.forge(random),
+  };
 
   constructor(cluster: SimulatedCluster) {
     this.#cluster = cluster;
@@ -55,95 +112,25 @@ export class FaultInjector {
 
   inject(kind: FaultKind, random: SeededRandom): void {
     const { world } = this.#cluster;
-    const { clock } = world;
     this.#count += 1;
     world.trace.add('FAULT', kind);
     const engine = random.pick(world.engines);
     const device = random.pick(world.devices);
-    switch (kind) {
-      case 'kill a rank':
-        return this.#cluster.ranks.get(random.whole(0, world.devices.length - 1))?.kill();
-      case 'kill the ranks of a host':
-        return this.#killHost(random);
-      case 'lose a session':
-        return this.#loseSession(random);
-      case 'kill an engine':
-        return this.#killEngine(engine, random);
-      case 'engine answers with an error':
-        engine.nextCall = 'error';
-        return;
-      case 'engine never answers':
-        engine.nextCall = 'silence';
-        return;
-      case 'engine refuses to pause':
-        engine.nextPause = random.pick(['error', 'silence']);
-        return;
-      case 'worker refuses a bucket':
-        return this.#spoilLoad(engine, 'refuse', random);
-      case 'worker hangs on a bucket':
-        this.#spoilLoad(engine, 'hang', random);
-        this.#later(random.between(...hungEngineRestart), () => engine.restart());
-        return;
-      case 'worker dies on a bucket':
-        this.#spoilLoad(engine, 'die', random);
-        this.#later(random.between(...engineRestart), () => engine.isUp || engine.restart());
-        return;
-      case 'worker installs wrong bytes':
-        // Only where somebody could find out.
-        if (world.options.reports) this.#spoilLoad(engine, 'corrupt', random);
-        return;
-      case 'slow device':
-        device.hindrance = random.pick([3, 30, 300]);
-        clock.after(random.between(1, 2_000), () => {
-          device.hindrance = 1;
-        });
-        return;
-      case 'failing allocation':
-        device.refusals += random.whole(1, 3);
-        return;
-      case 'memory pressure': {
-        const taken = Math.floor(device.free * random.between(0.2, 1));
-        device.others += taken;
-        clock.after(random.between(1, random.pick([20, 500, 5_000])), () => {
-          device.others = Math.max(0, device.others - taken);
-        });
-        return;
-      }
-      case 'failing upload':
-        device.uploadFailures += 1;
-        return;
-      case 'failing worker link':
-        world.links.failures += 1;
-        return;
-      case 'failing load':
-        random.pick(world.hosts).loadFailures += 1;
-        return;
-      case 'silent network': {
-        const host = random.pick(world.hosts);
-        world.silence(host);
-        clock.after(random.between(1, random.pick([100, 5_000, 90_000])), () => world.restore(host));
-        return;
-      }
-      case 'cancel':
-        this.#cluster.users[0]?.cancel(cancelReason);
-        return;
-      case 'forged messages':
-        return this.forger.forge(random);
-    }
+    this.#inject[kind]({ engine, device, random });
   }
 
-  /** Undoes all harm that does not pass by itself. */
+  /** Undoes every fault that does not pass on its own. */
   heal(): void {
     const { world } = this.#cluster;
-    world.trace.add('FAULT', 'all is healed');
+    world.trace.add('FAULT', 'all faults are healed');
     this.#healed = true;
     for (const device of world.devices) {
-      device.hindrance = 1;
-      device.others = 0;
-      device.refusals = 0;
+      device.slowdown = 1;
+      device.foreignBytes = 0;
+      device.allocationFailures = 0;
       device.uploadFailures = 0;
     }
-    world.links.failures = 0;
+    world.links.bindFailures = 0;
     for (const host of world.hosts) host.loadFailures = 0;
     world.fabrics.links.restoreAll();
     for (const engine of world.engines) {
@@ -161,25 +148,50 @@ export class FaultInjector {
     });
   }
 
+  #restartLater(engine: SimulatedEngine, range: readonly [number, number], random: SeededRandom): void {
+    this.#later(random.between(...range), () => {
+      if (!engine.isUp) engine.restart();
+    });
+  }
+
+  #randomRank(random: SeededRandom) {
+    const { ranks, world } = this.#cluster;
+    return ranks.get(random.whole(0, world.devices.length - 1));
+  }
+
   #killHost(random: SeededRandom): void {
     const { world, ranks } = this.#cluster;
     const host = random.pick(world.hosts);
     for (const process of ranks.values()) if (world.hostOf(process.rank) === host) process.kill();
   }
 
-  #killEngine(engine: SimulatedEngine, random: SeededRandom): void {
-    engine.kill();
-    this.#later(random.between(...engineRestart), () => engine.isUp || engine.restart());
+  #slowDown(device: SimulatedDevice, random: SeededRandom): void {
+    device.slowdown = random.pick([3, 30, 300]);
+    this.#cluster.world.clock.after(random.between(1, 2_000), () => {
+      device.slowdown = 1;
+    });
   }
 
-  #spoilLoad(engine: SimulatedEngine, fault: LoadFault, random: SeededRandom): void {
-    random.pick(engine.workers).nextLoad = fault;
+  #takeMemory(device: SimulatedDevice, random: SeededRandom): void {
+    const taken = Math.floor(device.free * random.between(0.2, 1));
+    device.foreignBytes += taken;
+    this.#cluster.world.clock.after(random.between(1, random.pick([20, 500, 5_000])), () => {
+      device.foreignBytes = Math.max(0, device.foreignBytes - taken);
+    });
   }
 
-  /** Both processes live on, but their connection is gone; one of the two notices first. */
+  #silenceHost(random: SeededRandom): void {
+    const { world } = this.#cluster;
+    const host = random.pick(world.hosts);
+    world.silence(host);
+    const milliseconds = random.between(1, random.pick([100, 5_000, 90_000]));
+    world.clock.after(milliseconds, () => world.restore(host));
+  }
+
+  /** Drops the connection between two live processes; its two ends notice one after the other. */
   #loseSession(random: SeededRandom): void {
-    const { network, clock, supervisorNode, devices } = this.#cluster.world;
-    const node = this.#cluster.ranks.get(random.whole(0, devices.length - 1))?.process?.node;
+    const { network, clock, supervisorNode } = this.#cluster.world;
+    const node = this.#randomRank(random)?.process?.node;
     if (node === undefined) return;
     const [first, second] = random.shuffled([
       { at: supervisorNode, of: node },
@@ -190,4 +202,8 @@ export class FaultInjector {
       network.endSession(second!.at, second!.of, 'its connection is gone'),
     );
   }
+}
+
+function failNextLoad(engine: SimulatedEngine, fault: LoadFault, random: SeededRandom): void {
+  random.pick(engine.workers).nextLoad = fault;
 }

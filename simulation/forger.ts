@@ -6,13 +6,13 @@ import type { SeededRandom } from './random.ts';
 const node = 'forger~1';
 
 /**
- * Sends ranks messages of epochs that are over, as a supervisor might have that was held up; each must be refused.
- * It has a node of its own, so that its traffic delays no other.
+ * Sends ranks messages of past epochs, as a delayed supervisor might. Ranks must refuse each of them. The forger has its
+ * own node, so that its traffic does not delay other messages.
  */
 export class Forger {
   readonly #cluster: SimulatedCluster;
   readonly #transport: SimulatedTransport;
-  /** The newest epoch that each node was asked to prepare. */
+  /** By node, the newest epoch that it was asked to prepare. */
   readonly #epochOf = new Map<string, number>();
   #asked = 0;
   #answered = 0;
@@ -26,13 +26,13 @@ export class Forger {
       (from, envelope) => {
         this.#answered += 1;
         if (envelope.kind !== 'failure')
-          trace.violated(`${from} took a message of an epoch that was over: ${JSON.stringify(envelope)}`);
+          trace.violated(`${from} accepted a message of a past epoch: ${JSON.stringify(envelope)}`);
       },
       () => {},
     );
   }
 
-  /** Messages that were answered, with a refusal. */
+  /** How many messages were answered with a refusal. */
   get refused(): number {
     return this.#answered;
   }

@@ -2,42 +2,36 @@ import { decodeManifest, type Manifest } from '../src/checkpoint/manifest.ts';
 import type { LoadJob, LoadOrder, SegmentStore } from '../src/checkpoint/segment-store.ts';
 import { NativeError, OutOfHostMemoryError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
-import { Contents, digestOf } from './contents.ts';
-import { elapse } from './device.ts';
+import { elapse } from './clock.ts';
+import { asMapping, type Contents, digestOf, SimulatedSegment } from './contents.ts';
 
-/** Bytes a millisecond that one rank reads and digests. */
+/** Bytes per millisecond that one rank reads and digests. */
 const loadRate = 2e6;
 
-/** Where the segments lie that weightcast makes; all other paths are a user's files. */
+/** Where weightcast creates its segments; all other paths are a user's files. */
 export const segmentDirectory = '/dev/shm/weightcast-simulated';
 
-export interface SimulatedSegment {
-  readonly path: string;
-  readonly bytes: number;
-  readonly contents: Contents;
-}
-
-/** One host: the named shared memory that outlives the processes of its ranks. */
+/** One host: its named shared memory, which outlives the processes of its ranks. */
 export class SimulatedHost {
   readonly name: string;
-  /** So many of the next loads fail. */
+  /** How many of the next loads fail. */
   loadFailures = 0;
   /** Bytes of shared memory that segments may take. */
   capacity = Number.POSITIVE_INFINITY;
   readonly #segments = new Map<string, SimulatedSegment>();
-  readonly #isKept: boolean;
+  readonly #hasSupervisor: boolean;
   #holders = 0;
-  /** Segments that went with the last process. */
+  /** Segments that were removed with the last process of the host. */
   readonly #abandoned = new Set<string>();
-  #lives = 0;
+  #incarnation = 0;
 
-  /** `isKept`: the cluster's own processes hold its memory, be there ranks or not. */
-  constructor(name: string, isKept: boolean) {
+  /** `hasSupervisor`: the cluster's own processes keep its segments, with or without ranks. */
+  constructor(name: string, hasSupervisor: boolean) {
     this.name = name;
-    this.#isKept = isKept;
+    this.#hasSupervisor = hasSupervisor;
   }
 
-  /** Paths of the segments that weightcast has made and not removed. */
+  /** Paths of the segments that weightcast has created and not removed. */
   get segments(): string[] {
     return [...this.#segments.keys()].filter((path) => path.startsWith(segmentDirectory));
   }
@@ -47,7 +41,7 @@ export class SimulatedHost {
     return this.#segments.get(segment.path) === segment;
   }
 
-  /** As `SharedDirectory` has it: the last process that leaves removes everything. One that is killed just goes. */
+  /** As in `SharedDirectory`: the last process that leaves removes everything. `vanish` is for one that was killed. */
   join(): { leave(): void; vanish(): void } {
     this.#holders += 1;
     const vanish = () => {
@@ -55,8 +49,8 @@ export class SimulatedHost {
     };
     const leave = () => {
       vanish();
-      if (this.#holders > 0 || this.#isKept) return;
-      this.#lives += 1;
+      if (this.#holders > 0 || this.#hasSupervisor) return;
+      this.#incarnation += 1;
       for (const path of this.segments) {
         this.#segments.delete(path);
         this.#abandoned.add(path);
@@ -65,16 +59,16 @@ export class SimulatedHost {
     return { leave, vanish };
   }
 
-  /** A user's file in shared memory. */
+  /** Creates a user's file in shared memory. */
   addFile(path: string, bytes: number): void {
     this.#create(path, bytes).contents.write(0, bytes, [{ start: 0, end: bytes, source: path, from: 0 }]);
   }
 
-  /** The host's shared memory as one process has it, who is told of all that it unmaps. */
+  /** The host's shared memory as one process sees it; `onUnmapped` is called with every path that it unmaps. */
   open(clock: Clock, onUnmapped: (path: string) => void): SegmentStore {
     return {
       ready: async () => {},
-      attach: (path) => this.#attach(path) as never,
+      attach: (path) => asMapping(this.#attach(path)),
       create: async (segments) => {
         for (const { path, bytes } of segments) this.#create(path, bytes);
       },
@@ -96,23 +90,23 @@ export class SimulatedHost {
     return segment;
   }
 
-  /** As `SharedDirectory` has its identity. */
+  /** As in `SharedDirectory`: changes when the directory is removed and created again. */
   get memory(): string {
-    return `${this.name}, life ${this.#lives}`;
+    return `${this.name}, incarnation ${this.#incarnation}`;
   }
 
-  /** Whether a segment went because nobody was left to hold it. */
+  /** Whether a segment was removed with the last process of the host. */
   isAbandoned(path: string): boolean {
     return this.#abandoned.has(path) && !this.#segments.has(path);
   }
 
-  /** The digest of what lies there; null if there is no such segment. */
+  /** The digest of a range of a segment; null if there is no such segment. */
   digest(path: string, offset: number, bytes: number): bigint | null {
     const segment = this.#segments.get(path);
     return segment === undefined ? null : digestOf(segment.contents.read(offset, bytes), bytes);
   }
 
-  /** Writes tensors of a process into a segment, as `TensorWriter` does. */
+  /** Writes tensors from a process's memory into a segment, as `TensorWriter` does. */
   write(path: string, bytes: number, isThere: boolean, write: (contents: Contents) => void): void {
     write((isThere ? this.#attach(path) : this.#create(path, bytes)).contents);
   }
@@ -125,7 +119,7 @@ export class SimulatedHost {
         `cannot reserve ${path} on ${this.name} (${bytes} wanted, ${this.capacity - used} free)`,
       );
     }
-    const segment = { path, bytes, contents: new Contents() };
+    const segment = new SimulatedSegment(path, bytes);
     this.#segments.set(path, segment);
     return segment;
   }
@@ -146,7 +140,7 @@ export class SimulatedHost {
   ): Promise<BigUint64Array> {
     const own = manifest.segments.find((segment) => segment.path === path);
     const segment = own && (isThere ? this.#attach(own.path) : this.#create(own.path, own.bytes));
-    // Nothing of what it held can be counted on from here.
+    // The old contents of a reused segment are undefined from here on.
     segment?.contents.erase(0, segment.bytes);
     await elapse(clock, totalBytes / loadRate);
     if (this.loadFailures > 0) {

@@ -1,15 +1,27 @@
 import type { Envelope, SystemCensus } from '../src/actors/kernel/index.ts';
 import type { ClusterStatus, UpdateReport } from '../src/actors/protocol/values.ts';
 import { bridgesOfGroup } from '../src/actors/supervisor/bridge-group.ts';
+import type { CheckpointShelf } from '../src/actors/supervisor/checkpoint-ledger.ts';
 import { decodeManifest } from '../src/checkpoint/manifest.ts';
 import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../src/plan/plan.ts';
-import type { SimulatedCluster } from './cluster.ts';
 import type { SimulatedProcess } from './process.ts';
+import type { SimulatedRankProcess } from './rank-process.ts';
 import type { Trace } from './trace.ts';
+import type { SimulatedUser } from './user.ts';
 import type { SimulatedWorld } from './world.ts';
 
-/** An instance never reports a version unless all its workers acknowledged every bucket of it in one epoch. */
-export function checkReports(world: SimulatedWorld, envelope: Envelope): void {
+/** What the checks read of a simulated cluster. */
+export interface ClusterView {
+  readonly world: SimulatedWorld;
+  readonly supervisor: SimulatedProcess;
+  readonly ranks: ReadonlyMap<number, SimulatedRankProcess>;
+  readonly users: readonly SimulatedUser[];
+  readonly shelf: CheckpointShelf;
+  readonly status: ClusterStatus | null;
+}
+
+/** An instance reports a version only if all its workers acknowledged every bucket of it in one epoch. */
+export function checkReportedVersions(world: SimulatedWorld, envelope: Envelope): void {
   if (envelope.kind !== 'reply') return;
   const body = envelope.body as Partial<ClusterStatus & UpdateReport> | undefined;
   for (const { name, version } of body?.instances ?? []) {
@@ -19,24 +31,24 @@ export function checkReports(world: SimulatedWorld, envelope: Envelope): void {
   const updated = world.engines.filter((engine) => engine.wasUpdatedIn(body.epoch!));
   const ranks = updated.reduce((sum, { deviceCount }) => sum + deviceCount, 0);
   if (ranks !== body.ranks)
-    world.trace.violated(`${body.ranks} ranks are reported as updated, and ${ranks} were`);
-  for (const { name, isSpoiled } of updated) {
+    world.trace.violated(`${body.ranks} ranks are reported as updated, but ${ranks} were`);
+  for (const { name, isCorrupt } of updated) {
     checkVersion(world, name, `${body.checkpoint}@${body.digest}`);
-    if (body.verified && isSpoiled)
+    if (body.verified && isCorrupt)
       world.trace.violated(`${name} is reported as verified, but holds other bytes`);
   }
 }
 
-/** An update brings what was last registered by the name that was asked for. */
-export function checkAsked(
+/** An update installs what was last registered under the requested name. */
+export function checkUpdatedVersion(
   { options, trace }: SimulatedWorld,
   name: string,
   file: string,
   { checkpoint, digest }: Pick<UpdateReport, 'checkpoint' | 'digest'>,
 ): void {
-  const wanted = `${name}@${options.checkpoints.find(({ path }) => path === file)?.digest}`;
-  if (`${checkpoint}@${digest}` === wanted) return;
-  trace.violated(`an update to ${wanted} brought ${checkpoint}@${digest}`);
+  const requested = `${name}@${options.checkpoints.find(({ path }) => path === file)?.digest}`;
+  if (`${checkpoint}@${digest}` === requested) return;
+  trace.violated(`an update to ${requested} installed ${checkpoint}@${digest}`);
 }
 
 function checkVersion(world: SimulatedWorld, name: string, version: string): void {
@@ -46,15 +58,15 @@ function checkVersion(world: SimulatedWorld, name: string, version: string): voi
 }
 
 /**
- * What has to hold when nothing runs: all that was taken is given back, and no table holds more than the cluster's
- * size accounts for.
+ * What must hold when no job runs: all resources are released, and no table holds more entries than the size of the
+ * cluster explains.
  */
-export function checkIdle(cluster: SimulatedCluster): void {
+export function checkIdle(cluster: ClusterView): void {
   const { world, ranks, users, shelf } = cluster;
-  const { devices, links, communicators, engines, fabrics, hosts, trace } = world;
+  const { devices, links, communicators, engines, fabrics, trace } = world;
   checkSupervisorIdle(cluster);
   const expect = (what: string, found: number, most: number) => {
-    if (found > most) trace.violated(`${what}: ${found}, at most ${most} expected when nothing runs`);
+    if (found > most) trace.violated(`${what}: ${found}, expected at most ${most} when idle`);
   };
   for (const { uuid, used } of devices) expect(`bytes allocated on ${uuid}`, used, 0);
   expect('worker links bound', links.open, 0);
@@ -62,16 +74,16 @@ export function checkIdle(cluster: SimulatedCluster): void {
   for (const { name, workers } of engines) {
     expect(`workers of ${name} in an exchange`, workers.filter(({ isBusy }) => isBusy).length, 0);
   }
-  expect('reads under way', fabrics.links.flows, 0);
-  for (const { identity, peers, exposed } of fabrics.all) {
-    expect(`peers that ${identity.name} is connected to`, peers, 0);
+  expect('reads in flight', fabrics.links.flows, 0);
+  for (const { name, place, peers, exposed } of fabrics.all) {
+    expect(`peers connected to ${name}`, peers, 0);
     for (const path of exposed) {
-      if (!shelf.holds({ path, host: identity.place.host.name }))
-        trace.violated(`${identity.name} lets peers read ${path}, which is no more`);
+      if (!shelf.holds({ path, host: place.host.name }))
+        trace.violated(`${name} still exposes ${path}, which is not registered any more`);
     }
   }
   for (const { process } of ranks.values()) {
-    // Itself, and one for each slot.
+    // The rank itself, and one for each slot.
     const actors = 1 + MOST_STAGING_SLOTS + MOST_LINK_SLOTS;
     if (process !== null) expectAtMost(trace, process, { ...none, actors, watches: 1 });
   }
@@ -81,18 +93,11 @@ export function checkIdle(cluster: SimulatedCluster): void {
   }
   expect('sets of segments being filled', shelf.takenSets, 0);
   checkCheckpoints(cluster);
-  const occupied = new Set([...ranks.keys()].map((rank) => world.hostOf(rank)));
-  for (const host of hosts) {
-    // Without a rank nobody there removes anything before the next one comes, or the cluster ends.
-    if (!occupied.has(host)) continue;
-    for (const path of host.segments) {
-      if (!shelf.holds({ path, host: host.name })) trace.violated(`${path} is left on ${host.name}`);
-    }
-  }
+  checkLeftSegments(cluster);
 }
 
-/** Whatever has died meanwhile, host memory holds what was registered, unless all ranks there have left. */
-function checkCheckpoints({ world: { hosts, trace }, shelf }: SimulatedCluster): void {
+/** Host memory holds what was registered, whatever has died meanwhile, unless all ranks of the host have ended. */
+function checkCheckpoints({ world: { hosts, trace }, shelf }: ClusterView): void {
   const hostOf = new Map(hosts.map((host) => [host.name, host]));
   for (const { checkpoint } of shelf.statuses()) {
     const manifest = decodeManifest(shelf.get(checkpoint).manifest);
@@ -101,22 +106,34 @@ function checkCheckpoints({ world: { hosts, trace }, shelf }: SimulatedCluster):
       if (hostOf.get(host)!.isAbandoned(path)) continue;
       const found = hostOf.get(host)!.digest(path, manifest.offsets[row]!, manifest.bytes[row]!);
       if (found !== manifest.digests[row])
-        trace.violated(`${name} of ${checkpoint} is not as it was registered`);
+        trace.violated(`${name} of ${checkpoint} differs from what was registered`);
     }
   }
 }
 
-/** The part of {@link checkIdle} that holds whatever state engines and devices are in. */
-export function checkSupervisorIdle({ world, supervisor, ranks, users, status }: SimulatedCluster): void {
+/** Hosts have no segments but those of registered checkpoints and spare ones. */
+function checkLeftSegments({ world, ranks, shelf }: ClusterView): void {
+  const occupied = new Set([...ranks.keys()].map((rank) => world.hostOf(rank)));
+  for (const host of world.hosts) {
+    // On a host without ranks, segments are removed when the next rank starts or the cluster stops.
+    if (!occupied.has(host)) continue;
+    for (const path of host.segments) {
+      if (!shelf.holds({ path, host: host.name })) world.trace.violated(`${path} is left on ${host.name}`);
+    }
+  }
+}
+
+/** The part of {@link checkIdle} that holds in whatever state engines and devices are. */
+export function checkSupervisorIdle({ world, supervisor, ranks, users, status }: ClusterView): void {
   const { trace, engines, devices } = world;
   const instances = status?.instances.length ?? engines.length;
   const running = [...ranks.values()].filter(({ process }) => process !== null).length;
   expectAtMost(trace, supervisor, {
     ...none,
-    // Itself, the planner, the swarm, groups of bridges, and the bridges.
+    // The supervisor itself, the planner, the swarm, groups of bridges, and the bridges.
     actors: 3 + Math.ceil(engines.length / bridgesOfGroup) + instances,
     watches: running + users.filter(({ process, writer }) => process.isAlive && writer !== null).length,
-    // Ranks that are to be started again.
+    // Ranks that wait for their restart.
     timers: devices.length - running,
   });
 }
@@ -130,6 +147,6 @@ function expectAtMost(
 ): void {
   for (const [what, count] of Object.entries({ ...system.census, timers })) {
     const limit = most[what as keyof typeof most];
-    if (count > limit) trace.violated(`${node} holds ${count} ${what}, at most ${limit} when nothing runs`);
+    if (count > limit) trace.violated(`${node} holds ${count} ${what}, expected at most ${limit} when idle`);
   }
 }

@@ -4,37 +4,37 @@ import { SimulatedCluster } from './cluster.ts';
 import { checkIdle } from './invariants.ts';
 import { type Outcome, resultOf } from './user.ts';
 
-/** Each instance has a host of its own. */
+/** One instance per host. */
 const ranksPerHost = 2;
-/** Bytes a millisecond: 100 Gbit/s in each direction. */
+/** Bytes per millisecond: 100 Gbit/s in each direction. */
 const linkRate = 12.5e6;
-/** Timers that only look whether something still runs end meanwhile. */
+/** Long enough for periodic timers to find that nothing runs any more, and end. */
 const quietMilliseconds = 1_000;
 
 export interface StormOptions {
   readonly seed: number;
-  /** How many instances, each on a host of its own, join in the same moment. */
+  /** How many instances, each on its own host, join at the same time. */
   readonly joiners: number;
-  /** How many serve before, and hold the whole checkpoint. */
+  /** How many instances serve before and hold the whole checkpoint. */
   readonly sources: number;
   readonly model: readonly TensorShape[];
-  /** All by one update, or each by its own, as if each knew nothing of the others. */
+  /** Whether one update includes all joiners, or each joiner gets its own. */
   readonly together: boolean;
 }
 
 export interface StormResult {
-  /** From the moment in which the joiners come until the last of them serves; a joiner's process takes some of it. */
+  /** From when the joiners are added until the last of them serves; includes the start of their processes. */
   readonly milliseconds: number;
   readonly reports: readonly UpdateReport[];
-  /** Bytes that went out of the hosts that served before. */
-  readonly givenBySources: number;
+  /** Bytes read from the hosts that served before. */
+  readonly servedBySources: number;
   readonly events: number;
   readonly violations: readonly string[];
 }
 
 /**
- * Many instances join a cluster in the same moment, over hosts that have one network card each; all in virtual time, and
- * without faults. Throws if one of them fails.
+ * Lets many instances join a cluster at the same time, on hosts with one network card each, in virtual time and without
+ * faults. Throws if one of them fails.
  */
 export async function joinStorm(options: StormOptions): Promise<StormResult> {
   const { seed, joiners, sources, model, together } = options;
@@ -61,9 +61,9 @@ export async function joinStorm(options: StormOptions): Promise<StormResult> {
     const succeeds = async <T>(work: Promise<Outcome<T>>) => resultOf(await cluster.complete(work));
     await succeeds(user.awaitReady());
     await succeeds(user.register('large', '/models/large'));
-    // Each has loaded a part, and receives the others' parts.
+    // Each source has loaded a part, and receives the other parts by this update.
     await succeeds(user.update('large'));
-    const givenBefore = givenBy(cluster, sources);
+    const servedBefore = servedByFirst(cluster, sources);
     const startedAt = clock.now();
     const numbers = Array.from({ length: joiners }, (_, index) => sources + index);
     const joins = numbers.map(async (number) => {
@@ -79,15 +79,15 @@ export async function joinStorm(options: StormOptions): Promise<StormResult> {
     await succeeds(user.status());
     await clock.advance(quietMilliseconds);
     checkIdle(cluster);
-    const givenBySources = givenBy(cluster, sources) - givenBefore;
+    const servedBySources = servedByFirst(cluster, sources) - servedBefore;
     await cluster.stop();
-    return { milliseconds, reports, givenBySources, events: trace.events, violations: trace.violations };
+    return { milliseconds, reports, servedBySources, events: trace.events, violations: trace.violations };
   } finally {
     cluster.abandon();
   }
 }
 
-/** Bytes that the first so many hosts have given. */
-function givenBy({ world: { hosts, fabrics } }: SimulatedCluster, count: number): number {
-  return hosts.slice(0, count).reduce((sum, host) => sum + fabrics.givenBy(host), 0);
+/** Bytes that others have read from the first `count` hosts. */
+function servedByFirst({ world: { hosts, fabrics } }: SimulatedCluster, count: number): number {
+  return hosts.slice(0, count).reduce((sum, host) => sum + fabrics.servedBy(host), 0);
 }

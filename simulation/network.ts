@@ -11,8 +11,8 @@ type Listener = {
   onPeer: (event: PeerEvent) => void;
 };
 
-/** An envelope on its way. */
-export interface Passage {
+/** An envelope on its way from one node to another. */
+export interface InFlight {
   readonly from: string;
   readonly to: string;
   readonly envelope: Envelope;
@@ -21,15 +21,15 @@ export interface Passage {
 
 export interface NetworkOptions {
   readonly clock: Clock;
-  /** Milliseconds that an envelope takes; those of one sender to one receiver never overtake each other. */
-  readonly delay: (passage: Passage) => number;
-  readonly onSent?: (passage: Passage) => void;
-  readonly onArrived?: (passage: Passage) => void;
+  /** Milliseconds that an envelope takes. Envelopes from one node to another never overtake each other. */
+  readonly delay: (message: InFlight) => number;
+  readonly onSent?: (message: InFlight) => void;
+  readonly onArrived?: (message: InFlight) => void;
 }
 
 /**
- * The transports of several nodes in one process. Envelopes go through the real codec and its limits, arrive in order
- * and, while the session between two nodes lasts, exactly once. Without options they arrive in no time.
+ * The transports of several nodes in one process. Envelopes pass through the real codec and its limits. They arrive in
+ * order and, while the session between two nodes lasts, exactly once. Without options they arrive without delay.
  */
 export class SimulatedNetwork {
   readonly #options: NetworkOptions | null;
@@ -43,7 +43,7 @@ export class SimulatedNetwork {
     return [...this.#nodes.keys()];
   }
 
-  /** A new node, in session with the nodes named, or with all that are there. */
+  /** Adds a node with sessions to `peers`, by default to all nodes. */
   join(node: string, peers: readonly string[] = this.nodes): SimulatedTransport {
     const transport = new SimulatedTransport(node, this);
     this.#nodes.set(node, transport);
@@ -51,7 +51,7 @@ export class SimulatedNetwork {
     return transport;
   }
 
-  /** Opens a session between two nodes, if both are there and have none. */
+  /** Opens a session between two nodes if both exist and have none. */
   connect(node: string, peer: string): void {
     const [one, other] = [this.#nodes.get(node), this.#nodes.get(peer)];
     if (one === undefined || other === undefined || one.isOpen(peer)) return;
@@ -59,12 +59,12 @@ export class SimulatedNetwork {
     other.open(node);
   }
 
-  /** A node vanishes without a word, as a killed process does. Its peers learn of it when their sessions end. */
+  /** Removes a node without notice, as when its process is killed. Its peers notice when their sessions end. */
   vanish(node: string): void {
     this.#nodes.delete(node);
   }
 
-  /** A node vanishes, and its peers know at once. */
+  /** Removes a node, and notifies its peers at once. */
   kill(node: string): void {
     this.#leave(node, 'killed');
   }
@@ -73,12 +73,12 @@ export class SimulatedNetwork {
     this.#leave(node, 'left');
   }
 
-  /** Ends the session at one of its ends; the other end believes in it until it is ended there too. */
+  /** Ends a session at one end only; the other end keeps it open until it is ended there too. */
   endSession(node: string, peer: string, reason: string): void {
     this.#nodes.get(node)?.end(peer, reason);
   }
 
-  /** Whether both ends believe in their session. */
+  /** Whether the session is open at both ends. */
   isSession(one: string, other: string): boolean {
     return this.find(one)?.isOpen(other) === true && this.find(other)?.isOpen(one) === true;
   }
@@ -96,19 +96,19 @@ export class SimulatedNetwork {
       throw new OverloadedError(`the queue to ${to} is full: ${lane.messages} messages, ${lane.bytes} bytes`);
     lane.messages += 1;
     lane.bytes += bytes;
-    const passage = { from: from.node, to, envelope, bytes };
-    this.#options?.onSent?.(passage);
-    this.#later(passage, lane, () => {
+    const message = { from: from.node, to, envelope, bytes };
+    this.#options?.onSent?.(message);
+    this.#deliverLater(message, lane, () => {
       lane.messages -= 1;
       lane.bytes -= bytes;
       const receiver = this.#nodes.get(to);
       if (receiver?.isOpen(from.node) !== true) return;
-      this.#options?.onArrived?.(passage);
+      this.#options?.onArrived?.(message);
       receiver.arrive(from.node, parseEnvelope(decode(encoded)));
     });
   }
 
-  #later(passage: Passage, lane: Lane, arrive: () => void): void {
+  #deliverLater(message: InFlight, lane: Lane, arrive: () => void): void {
     if (this.#options === null) {
       turns.due += 1;
       setImmediate(() => {
@@ -118,7 +118,7 @@ export class SimulatedNetwork {
       return;
     }
     const { clock, delay } = this.#options;
-    lane.lastAt = Math.max(lane.lastAt, clock.now() + delay(passage));
+    lane.lastAt = Math.max(lane.lastAt, clock.now() + delay(message));
     clock.after(lane.lastAt - clock.now(), arrive);
   }
 
@@ -128,20 +128,20 @@ export class SimulatedNetwork {
   }
 }
 
-/** What is under way from one node to another. */
+/** What is in flight from one node to another. */
 interface Lane {
   messages: number;
   bytes: number;
-  /** When the last one arrives. */
+  /** When the last message arrives. */
   lastAt: number;
 }
 
 export class SimulatedTransport implements Transport {
   readonly node: string;
-  /** Envelopes to one node that `send` takes before it refuses: a peer whose queue is full. */
+  /** How many envelopes to one node may be in flight before `send` rejects more, as with a full queue. */
   queueLimit = defaultLimits.queueMessages + defaultLimits.windowMessages;
   readonly #network: SimulatedNetwork;
-  /** By peer: one for each session of which this end is open. */
+  /** By peer, for each session that is open at this end. */
   readonly #lanes = new Map<string, Lane>();
   #listener: Listener | null = null;
 
@@ -158,7 +158,7 @@ export class SimulatedTransport implements Transport {
 
   listen(onEnvelope: Listener['onEnvelope'], onPeer: Listener['onPeer']): void {
     this.#listener = { onEnvelope, onPeer };
-    for (const node of this.#lanes.keys()) onPeer({ node, state: 'up', reason: 'was there' });
+    for (const node of this.#lanes.keys()) onPeer({ node, state: 'up', reason: 'already connected' });
   }
 
   async close(): Promise<void> {
@@ -178,7 +178,7 @@ export class SimulatedTransport implements Transport {
     if (this.#lanes.delete(node)) this.#listener?.onPeer({ node, state: 'down', reason });
   }
 
-  /** Delivers, as the network does; a test may use it to forge a message. */
+  /** Delivers a message, as the network does; tests use it to forge one. */
   arrive(from: string, envelope: Envelope): void {
     this.#listener?.onEnvelope(from, envelope);
   }

@@ -5,7 +5,7 @@ import type { SimulatedClock } from './clock.ts';
 import type { SimulatedNetwork } from './network.ts';
 import { turns } from './turns.ts';
 
-/** The time of one process: its timers end with it. */
+/** The clock of one process, whose timers end with the process. */
 class ProcessClock implements Clock {
   readonly #clock: Clock;
   readonly #timers = new Set<() => void>();
@@ -45,23 +45,23 @@ class ProcessClock implements Clock {
 
 export interface ProcessOptions {
   readonly node: string;
-  /** The nodes it is in session with from the start. */
+  /** The nodes to which it has sessions from the start. */
   readonly peers: readonly string[];
   readonly clock: SimulatedClock;
   readonly network: SimulatedNetwork;
   readonly random: Random;
   readonly log: Logger;
-  /** An actor without a parent has crashed for good. */
+  /** A top-level actor has crashed and is not restarted. */
   readonly onCrash: (error: WeightcastError) => void;
 }
 
-/** One process of a simulated cluster: an actor system with time and transport of its own, which end with it. */
+/** One process of a simulated cluster: an actor system with its own clock and transport. */
 export class SimulatedProcess {
   readonly node: string;
   readonly system: ActorSystem;
   readonly #clock: ProcessClock;
   readonly #network: SimulatedNetwork;
-  readonly #ends: (() => void)[] = [];
+  readonly #cleanups: (() => void)[] = [];
   #alive = true;
 
   constructor({ node, peers, clock, network, random, log, onCrash }: ProcessOptions) {
@@ -86,37 +86,37 @@ export class SimulatedProcess {
     return this.#alive;
   }
 
-  /** Timers that are set. */
+  /** Number of timers that are set. */
   get timers(): number {
     return this.#clock.pending;
   }
 
-  /** What the system takes from a process when it is gone: memory, sockets. */
-  whenGone(end: () => void): void {
-    this.#ends.push(end);
+  /** Registers what the operating system does when the process is gone, such as freeing its memory or sockets. */
+  whenGone(cleanup: () => void): void {
+    this.#cleanups.push(cleanup);
   }
 
-  /** Gone in this instant, as after SIGKILL. Peers still believe in it. */
+  /** Ends at once, as after SIGKILL. Sessions with peers stay open at the peers' ends. */
   kill(): void {
     if (!this.#alive) return;
     this.#network.vanish(this.node);
-    this.#go();
+    this.#end();
   }
 
-  /** Ends in order: actors stop, then peers are told. */
+  /** Shuts down: actors stop, then peers are notified. */
   async stop(deadlineMilliseconds: number): Promise<void> {
     if (!this.#alive) return;
-    // A process that ends late ends all the same.
+    // A process whose actors miss the deadline still ends.
     await this.system.stop(deadlineMilliseconds).catch(() => {});
     if (!this.#alive) return;
     this.#network.leave(this.node);
-    this.#go();
+    this.#end();
   }
 
-  #go(): void {
+  #end(): void {
     this.#alive = false;
     this.system.halt();
     this.#clock.stop();
-    for (const end of this.#ends.reverse()) end();
+    for (const cleanup of this.#cleanups.reverse()) cleanup();
   }
 }

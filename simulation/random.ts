@@ -1,6 +1,6 @@
 import type { Random } from '../src/ports.ts';
 
-/** Numbers that look random and are the same for the same seed (splitmix32), so that a failure can be repeated. */
+/** A pseudo-random generator (splitmix32): the same seed gives the same numbers, so that a failure can be reproduced. */
 export class SeededRandom implements Random {
   readonly #seed: number;
   #state: number;
@@ -11,8 +11,8 @@ export class SeededRandom implements Random {
   }
 
   /**
-   * Another sequence, which depends on the seed and the name alone: whoever draws from a stream of its own disturbs
-   * nobody else's numbers.
+   * An independent generator that depends on the seed and the name alone: drawing from it does not change the numbers
+   * that other code draws.
    */
   stream(name: string): SeededRandom {
     let hash = 0x811c9dc5 ^ this.#seed;

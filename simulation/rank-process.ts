@@ -5,22 +5,27 @@ import { RankActor } from '../src/actors/rank/rank.ts';
 import type { LaunchedRank } from '../src/actors/supervisor/ports.ts';
 import { NativeError, WorkerLinkError } from '../src/errors.ts';
 import type { Fabric } from '../src/native-bridge/fabric.ts';
-import { elapse } from './device.ts';
+import { elapse } from './clock.ts';
 import type { SimulatedFabric } from './fabric.ts';
+import type { Place } from './fabric-place.ts';
 import { type SimulatedHost, segmentDirectory } from './host.ts';
 import type { SimulatedProcess } from './process.ts';
 import type { SeededRandom } from './random.ts';
+import type { SimulatedLink } from './worker-link.ts';
 import type { SimulatedWorld } from './world.ts';
 
-/** How long a process takes from its start to its first message. */
+/** How long a process takes from its launch to its first message. */
 const startMilliseconds = [20, 120] as const;
-/** How long the parent needs to learn that a process is gone. */
+/** The longest that the parent needs to notice that a process is gone. */
 const exitMilliseconds = 5;
-/** As processes/rank-process.ts and its parent have them. */
+/** As in processes/rank-process.ts, and in its parent. */
 const stopMilliseconds = 20_000;
 const graceMilliseconds = 25_000;
+const bindMilliseconds = 0.1;
+/** How long a rank waits for each answer of its engine worker. */
+const linkTimeout = 120_000;
 
-/** The process of one rank, from its launch until its parent knows that it is gone. */
+/** The process of one rank, from its launch until its parent notices that it is gone. */
 export class SimulatedRankProcess implements LaunchedRank {
   readonly rank: number;
   readonly node: string;
@@ -48,7 +53,7 @@ export class SimulatedRankProcess implements LaunchedRank {
     );
   }
 
-  /** Null before it has started and after it has gone. */
+  /** Null before it has started and after it has ended. */
   get process(): SimulatedProcess | null {
     return this.#process?.isAlive ? this.#process : null;
   }
@@ -100,7 +105,7 @@ export class SimulatedRankProcess implements LaunchedRank {
 
   #ports(process: SimulatedProcess, life: number): RankPorts {
     const { rank } = this;
-    const { communicators, links, fabrics, nics, options } = this.#world;
+    const { communicators, nics, options } = this.#world;
     const { clock } = process;
     const simulated = this.#world.devices[rank]!;
     const host = this.#world.hostOf(rank);
@@ -109,12 +114,8 @@ export class SimulatedRankProcess implements LaunchedRank {
     const nic = nics[rank % nics.length]!;
     let fabric: SimulatedFabric | null = null;
     const openFabric = (secret: string | null): Fabric => {
-      if (secret !== null) throw new NativeError('there is one cluster in this simulation');
-      if (fabric === null) {
-        fabric = fabrics.open(this.node, { host, nic }, clock);
-        const opened = fabric;
-        process.whenGone(() => opened.vanish());
-      }
+      if (secret !== null) throw new NativeError('the simulation has no second cluster');
+      fabric ??= this.#openFabric(process, { host, nic });
       return fabric;
     };
     return {
@@ -136,17 +137,31 @@ export class SimulatedRankProcess implements LaunchedRank {
         process.whenGone(() => member.vanish());
         return member;
       },
-      bindWorkerLink: async (epoch, version) => {
-        await elapse(clock, 0.1);
-        if (links.failures > 0) {
-          links.failures -= 1;
-          throw new WorkerLinkError(`cannot bind a worker link for ${device.uuid}: address in use`);
-        }
-        const options = { deviceUuid: device.uuid, epoch, version, timeoutMilliseconds: 120_000, clock };
-        const link = links.bind(options);
-        process.whenGone(() => link.vanish());
-        return link;
-      },
+      bindWorkerLink: (epoch, version) => this.#bindWorkerLink(process, device.uuid, epoch, version),
     };
+  }
+
+  #openFabric(process: SimulatedProcess, place: Place): SimulatedFabric {
+    const fabric = this.#world.fabrics.open(this.node, place, process.clock);
+    process.whenGone(() => fabric.vanish());
+    return fabric;
+  }
+
+  async #bindWorkerLink(
+    process: SimulatedProcess,
+    deviceUuid: string,
+    epoch: number,
+    version: string,
+  ): Promise<SimulatedLink> {
+    const { links } = this.#world;
+    const { clock } = process;
+    await elapse(clock, bindMilliseconds);
+    if (links.bindFailures > 0) {
+      links.bindFailures -= 1;
+      throw new WorkerLinkError(`cannot bind a worker link for ${deviceUuid}: address in use`);
+    }
+    const link = links.bind({ deviceUuid, epoch, version, timeoutMilliseconds: linkTimeout, clock });
+    process.whenGone(() => link.vanish());
+    return link;
   }
 }

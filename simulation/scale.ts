@@ -4,9 +4,9 @@ import { SimulatedCluster } from './cluster.ts';
 import { checkIdle } from './invariants.ts';
 import { type Outcome, resultOf } from './user.ts';
 
-/** One bucket each. */
+/** Every tensor fills one bucket. */
 const tensorBytes = 32 * 2 ** 20;
-/** As many as a supervisor can take: with more it has more than 32 children. */
+/** Larger clusters have larger instances, not more of them. */
 const mostInstances = 16;
 const ranksPerHost = 8;
 
@@ -19,8 +19,8 @@ export interface ScaleResult {
 }
 
 /**
- * One update of a cluster of any size, without faults; throws if anything fails. `onPhase` is called at the end of each
- * phase, for those who want to know how long it took.
+ * Runs one update of a cluster of any size, without faults; throws if anything fails. Calls `onPhase` at the end of each
+ * phase, so that the caller can measure its real time.
  */
 export async function updateAtScale(
   ranks: number,
@@ -34,7 +34,7 @@ export async function updateAtScale(
     seed: 1,
     worldSize: ranks,
     ranksPerHost,
-    instances: divided(ranks, Math.min(ranks, mostInstances)),
+    instances: divideEvenly(ranks, Math.min(ranks, mostInstances)),
     deviceCapacity: 8 * tensorBytes,
     deviceSlowness: 1,
     checkpoints: [checkpointAt('/models/large', model, false)],
@@ -61,7 +61,7 @@ export async function updateAtScale(
   }
 }
 
-function divided(ranks: number, instances: number): number[][] {
+function divideEvenly(ranks: number, instances: number): number[][] {
   const divided: number[][] = Array.from({ length: instances }, () => []);
   for (let rank = 0; rank < ranks; rank += 1) divided[Math.floor((rank * instances) / ranks)]!.push(rank);
   return divided;

@@ -1,14 +1,14 @@
 import type { Clock } from '../src/ports.ts';
 
-/** Less than half a byte is nothing: rates are no whole numbers. */
+/** A flow with less than half a byte left is done, because rates are not whole numbers. */
 const nothingLeft = 0.5;
-/** Links whose shares differ by no more than rounding are filled at once. */
+/** Links whose shares differ by rounding errors only are filled in the same round. */
 const rounding = 1 + 1e-9;
 
 interface Link {
   isSilent: boolean;
   readonly flows: Set<Flow>;
-  /** While rates are computed: what flows without a rate have left to share, and how many they are. */
+  /** While rates are computed: the rate left for flows that have none yet, and how many of those there are. */
   rateLeft: number;
   unrated: number;
 }
@@ -22,8 +22,8 @@ interface Flow {
 }
 
 /**
- * Links of limited bandwidth, shared by the bytes that flow over them: max-min fairly, as long-lived streams over a
- * network without other bottlenecks come to. A link is known by its name and exists as soon as it is named.
+ * Links of limited bandwidth, which concurrent transfers share max-min fairly, as long-lived TCP streams do in a network
+ * without other bottlenecks. Links are identified by name and created on first use.
  */
 export class SharedLinks {
   readonly #clock: Clock;
@@ -31,23 +31,23 @@ export class SharedLinks {
   readonly #links = new Map<string, Link>();
   readonly #flows = new Set<Flow>();
   readonly #waiting = new Set<{ readonly links: readonly Link[]; readonly then: () => void }>();
-  /** When what is left of each flow was last counted. */
-  #countedAt = 0;
+  /** When the progress of all flows was last updated. */
+  #updatedAt = 0;
   #cancelNext = () => {};
   #isStale = false;
 
-  /** `rate`: bytes a millisecond of every link. */
+  /** `rate`: bytes per millisecond of every link. */
   constructor(clock: Clock, rate: number) {
     this.#clock = clock;
     this.#rate = rate;
   }
 
-  /** Flows under way. */
+  /** Number of flows in flight. */
   get flows(): number {
     return this.#flows.size;
   }
 
-  /** Sends bytes over some links; `onDone` is called when the last one is there. The returned function ends the flow. */
+  /** Sends bytes over several links; calls `onDone` when the last byte arrives. The returned function ends the flow. */
   send(names: readonly string[], bytes: number, onDone: () => void): () => void {
     const links = names.map((name) => this.#link(name));
     const flow: Flow = { links, left: bytes, rate: 0, isRated: false, onDone };
@@ -59,7 +59,7 @@ export class SharedLinks {
     };
   }
 
-  /** Calls once none of the links is silent: a request that gets through. The returned function ends the wait. */
+  /** Calls `then` as soon as none of the links is silent. The returned function ends the wait. */
   whenOpen(names: readonly string[], then: () => void): () => void {
     const links = names.map((name) => this.#link(name));
     if (links.every(({ isSilent }) => !isSilent)) {
@@ -71,7 +71,7 @@ export class SharedLinks {
     return () => this.#waiting.delete(wait);
   }
 
-  /** Nothing gets through any more, and nobody is told. */
+  /** Stops all flows over a link without notice. */
   silence(name: string): void {
     this.#link(name).isSilent = true;
     this.#changed();
@@ -105,25 +105,25 @@ export class SharedLinks {
     return this.#flows.delete(flow);
   }
 
-  /** What changes in one moment is counted once. */
+  /** Recomputes all rates once, after all changes of the current moment. */
   #changed(): void {
     if (this.#isStale) return;
     this.#isStale = true;
     this.#clock.after(0, () => {
       this.#isStale = false;
-      this.#count();
+      this.#updateProgress();
       this.#computeRates();
       this.#awaitNext();
     });
   }
 
-  #count(): void {
+  #updateProgress(): void {
     const now = this.#clock.now();
-    for (const flow of this.#flows) flow.left -= flow.rate * (now - this.#countedAt);
-    this.#countedAt = now;
+    for (const flow of this.#flows) flow.left -= flow.rate * (now - this.#updatedAt);
+    this.#updatedAt = now;
   }
 
-  /** The tightest links are shared first; what they leave of the others the others' flows share. */
+  /** Progressive filling: the tightest links are divided first, then what their flows leave of the other links. */
   #computeRates(): void {
     const links: Link[] = [];
     for (const link of this.#links.values()) {
@@ -155,7 +155,7 @@ export class SharedLinks {
   }
 
   #endDone(): void {
-    this.#count();
+    this.#updateProgress();
     const done = [...this.#flows].filter(({ left }) => left <= nothingLeft);
     for (const flow of done) this.#remove(flow);
     this.#changed();

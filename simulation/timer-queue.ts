@@ -1,21 +1,21 @@
 interface Timer {
   readonly at: number;
-  /** Timers of the same moment fire in the order in which they were set. */
+  /** Timers that are due at the same time fire in the order in which they were set. */
   readonly order: number;
-  /** Null when cancelled; the timer then stays in the heap until its turn, or until most of the heap is such. */
+  /** Null when cancelled. Cancelled timers stay in the heap until they are due or outnumber the others. */
   callback: (() => void) | null;
 }
 
-/** Below this nothing is gained by clearing out cancelled timers. */
-const leastCleared = 1_024;
+/** Smaller heaps are not worth compacting. */
+const compactThreshold = 1_024;
 
-/** Timers in a binary heap: most are deadlines, which are set far ahead and cancelled soon. */
+/** Timers in a binary heap. Most are deadlines, set far ahead and cancelled soon. */
 export class TimerQueue {
   #heap: Timer[] = [];
   #order = 0;
   #live = 0;
 
-  /** Timers that are set. */
+  /** Number of timers that are set. */
   get size(): number {
     return this.#live;
   }
@@ -30,7 +30,7 @@ export class TimerQueue {
       if (timer.callback === null) return;
       timer.callback = null;
       this.#live -= 1;
-      if (this.#heap.length > leastCleared && this.#live * 2 < this.#heap.length) this.#clear();
+      if (this.#heap.length > compactThreshold && this.#live * 2 < this.#heap.length) this.#compact();
     };
   }
 
@@ -40,7 +40,7 @@ export class TimerQueue {
     return this.#heap[0]?.at ?? null;
   }
 
-  /** Takes the next timer out, to be called by the caller. */
+  /** Removes the next timer and returns its callback. */
   take(): () => void {
     const { callback } = this.#heap[0]!;
     this.#heap[0]!.callback = null;
@@ -49,7 +49,7 @@ export class TimerQueue {
     return callback!;
   }
 
-  #clear(): void {
+  #compact(): void {
     // A sorted array is a heap.
     this.#heap = this.#heap
       .filter(({ callback }) => callback !== null)

@@ -1,6 +1,6 @@
 import type { Clock, Logger } from '../src/ports.ts';
 
-/** What happened in a run, in order, and what must never have. Two runs are the same if and only if their digests are. */
+/** The events of a run, in order, and the invariants that it violated. Equal digests mean equal runs. */
 export class Trace {
   readonly #clock: Clock;
   readonly #keep: number;
@@ -10,7 +10,7 @@ export class Trace {
   #events = 0;
   readonly #violations: string[] = [];
 
-  /** Keeps the last `keep` events to be read; the digest is of all. */
+  /** Keeps the last `keep` events as text; the digest covers all. */
   constructor(clock: Clock, keep = 200) {
     this.#clock = clock;
     this.#keep = keep;
@@ -20,7 +20,7 @@ export class Trace {
     return this.#events;
   }
 
-  /** What must never be and was: a run with any has failed. */
+  /** Violated invariants; a run with any has failed. */
   get violations(): readonly string[] {
     return this.#violations;
   }
@@ -50,7 +50,7 @@ export class Trace {
     this.add('VIOLATION', what);
   }
 
-  /** What a process logs is part of what happened. */
+  /** A logger that makes a process's log lines events of the run. */
   logger(who: string): Logger {
     const write = (level: string) => (fields: object, message: string) => {
       const error = (fields as { error?: unknown }).error;

@@ -1,15 +1,15 @@
 import type { TurnCount } from '../src/actors/kernel/index.ts';
 
-/** The turns due in all systems of this process: every simulated system is made with this count. */
+/** The turns due in all actor systems of this process; every simulated system is created with this counter. */
 export const turns: TurnCount = { due: 0 };
 
 /**
- * Waits until all that can run without time passing has run.
+ * Waits until everything has run that can run without time passing.
  *
- * Actors run in turns that are counted when they are given and when they begin, and in the microtasks that follow; when
- * the loop below comes round there are no microtasks left. So with no turn due, whatever is still unfinished waits for
- * a timer of the simulated clock. This holds as long as simulated ports use that clock and nothing else of the event
- * loop: no sockets, no files, no timers of Node.
+ * Actors run in turns, which are counted from when they are scheduled until they begin, and in the microtasks that
+ * follow. No microtasks are left when the loop below comes round. So with no turn due, all unfinished work waits for a
+ * timer of the simulated clock. This holds only while simulated ports use nothing of the event loop but that clock: no
+ * sockets, no files, no Node timers.
  */
 export async function settle(): Promise<void> {
   do await new Promise((resolve) => setImmediate(resolve));

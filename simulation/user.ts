@@ -3,16 +3,20 @@ import type { ActorRef } from '../src/actors/kernel/index.ts';
 import { ask, type Question } from '../src/actors/protocol/ask.ts';
 import { deadlines } from '../src/actors/protocol/deadlines.ts';
 import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
-import { type SupervisorExchange, toSupervisor } from '../src/actors/protocol/supervisor.ts';
+import {
+  type SupervisorExchange,
+  type SupervisorMessage,
+  toSupervisor,
+} from '../src/actors/protocol/supervisor.ts';
 import { anyOf } from '../src/actors/protocol/table.ts';
 import type { CheckpointStatus, UpdateOptions, UpdateReport } from '../src/actors/protocol/values.ts';
 import { toWriter, type WriterMessage } from '../src/actors/protocol/writer.ts';
 import { WriterActor } from '../src/actors/writer.ts';
-import { dtypeName, encodeManifest, shapeOf } from '../src/checkpoint/manifest.ts';
+import { dtypeName, encodeManifest, type Manifest, shapeOf } from '../src/checkpoint/manifest.ts';
 import { describeTensors } from '../src/checkpoint/named-tensors.ts';
 import { asFailure, DeadlineError, type WeightcastError } from '../src/errors.ts';
 import type { SimulatedCheckpoint } from './checkpoint.ts';
-import { elapse } from './device.ts';
+import { elapse } from './clock.ts';
 import type { SimulatedHost } from './host.ts';
 import type { SimulatedProcess } from './process.ts';
 import type { SimulatedWorld } from './world.ts';
@@ -21,29 +25,27 @@ export type Outcome<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: WeightcastError };
 
-/** Throws what it failed with. */
+/** The value of an outcome; throws its error. */
 export function resultOf<T>(outcome: Outcome<T>): T {
   if (!outcome.ok) throw outcome.error;
   return outcome.value;
 }
 
-export const usualOptions: UpdateOptions = {
+const defaultOptions: UpdateOptions = {
   memoryFraction: 0.9,
   verify: true,
   keepCopy: true,
   timeoutMilliseconds: 60_000,
 };
 
-/** Bytes a millisecond that a process copies into segments. */
+/** Bytes per millisecond that a process copies into segments. */
 const writeRate = 2e6;
 
-type Answer<E extends SupervisorExchange> = z.infer<E['reply']>;
-
-/** A process that uses the cluster as the class `Cluster` does, with its deadlines. */
+/** A process that uses the cluster as the class `Cluster` does, with the same deadlines. */
 export class SimulatedUser {
   readonly process: SimulatedProcess;
   readonly #world: SimulatedWorld;
-  readonly #supervisor: ActorRef<never>;
+  readonly #supervisor: ActorRef<SupervisorMessage>;
   #writer: ActorRef<WriterMessage> | null = null;
 
   constructor(world: SimulatedWorld, node: string) {
@@ -52,7 +54,7 @@ export class SimulatedUser {
     this.#supervisor = this.process.system.wellKnown(world.supervisorNode, 'supervisor');
   }
 
-  /** Stands for the memory that it has written tensors into; null before it has. */
+  /** The actor that owns the memory of tensors which this process has registered; null before the first. */
   get writer(): ActorRef<WriterMessage> | null {
     return this.#writer;
   }
@@ -70,12 +72,13 @@ export class SimulatedUser {
     return this.#ask(toSupervisor.register, { checkpoint, source }, deadlines.load);
   }
 
-  /** The tensors of a checkpoint as they would come from this process's memory. */
+  /** Registers the tensors of a checkpoint as if they were in this process's memory. */
   async registerTensors(
     checkpoint: string,
-    { path, index, digests }: SimulatedCheckpoint,
+    tensorSource: SimulatedCheckpoint,
     host: SimulatedHost = this.#world.hosts[0]!,
   ): Promise<Outcome<CheckpointStatus>> {
+    const { index, digests } = tensorSource;
     const question = { checkpoint, host: host.name, bytes: index.bytes, writer: this.#startWriter() };
     const reserved = await this.#ask(toSupervisor.reserve, question, deadlines.plan);
     if (!reserved.ok) return reserved;
@@ -84,25 +87,33 @@ export class SimulatedUser {
       index.names.map((name, row) => [name, { dtype: dtypeName(index, row), shape: shapeOf(index, row) }]),
     );
     const manifest = describeTensors(checkpoint, tensors, index.bytes, segments);
-    for (const [at, segment] of segments.entries()) {
-      await elapse(this.process.clock, segment.bytes / writeRate);
-      // A process that has gone writes nothing.
-      if (!this.process.isAlive) break;
-      host.write(segment.path, segment.bytes, isThere, (contents) => {
-        for (const [row, bytes] of index.bytes.entries()) {
-          if (manifest.segmentOf[row] !== at) continue;
-          contents.write(manifest.offsets[row]!, bytes, [
-            { start: 0, end: bytes, source: path, from: index.offsets[row]! },
-          ]);
-        }
-      });
-    }
+    await this.#writeTensors(tensorSource, manifest, host, isThere);
     const found = BigUint64Array.from(index.names, (name) => digests.get(name)!);
     const encoded = encodeManifest({ ...manifest, digests: found });
     const source = { kind: 'written', reservation, manifest: encoded } as const;
     const registered = await this.#ask(toSupervisor.register, { checkpoint, source }, deadlines.load);
     if (!registered.ok) await this.#ask(toSupervisor.cancelReservation, { reservation }, deadlines.control);
     return registered;
+  }
+
+  async #writeTensors(
+    { path, index }: SimulatedCheckpoint,
+    { segments, segmentOf, offsets }: Manifest,
+    host: SimulatedHost,
+    isThere: boolean,
+  ): Promise<void> {
+    for (const [at, segment] of segments.entries()) {
+      await elapse(this.process.clock, segment.bytes / writeRate);
+      // A process that has ended writes nothing.
+      if (!this.process.isAlive) return;
+      host.write(segment.path, segment.bytes, isThere, (contents) => {
+        for (const [row, bytes] of index.bytes.entries()) {
+          if (segmentOf[row] !== at) continue;
+          const piece = { start: 0, end: bytes, source: path, from: index.offsets[row]! };
+          contents.write(offsets[row]!, bytes, [piece]);
+        }
+      });
+    }
   }
 
   unregister(checkpoint: string) {
@@ -114,7 +125,7 @@ export class SimulatedUser {
   }
 
   update(checkpoint: string, options: Partial<UpdateOptions> = {}): Promise<Outcome<UpdateReport>> {
-    const all = { ...usualOptions, ...options };
+    const all = { ...defaultOptions, ...options };
     const deadline = all.timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;
     return this.#ask(toSupervisor.update, { checkpoint, options: all }, deadline);
   }
@@ -142,21 +153,20 @@ export class SimulatedUser {
     exchange: E,
     fields: Parameters<typeof ask<E>>[3],
     deadlineMilliseconds: number,
-  ): Promise<Outcome<Answer<E>>> {
+  ): Promise<Outcome<z.infer<E['reply']>>> {
     const { trace } = this.#world;
     const { awaitReady, addInstance } = toSupervisor;
     const { node, system } = this.process;
     trace.add(node, `asks ${exchange.type}`);
     try {
-      const value = await ask(system, this.#supervisor as ActorRef<Question<E>>, exchange, fields, {
-        deadlineMilliseconds,
-      });
+      const supervisor = this.#supervisor as ActorRef<Question<E>>;
+      const value = await ask(system, supervisor, exchange, fields, { deadlineMilliseconds });
       trace.add(node, `${exchange.type} is done`);
       return { ok: true, value };
     } catch (thrown) {
       const error = asFailure(thrown);
       trace.add(node, `${exchange.type} failed: ${error.code} ${error.message}`);
-      // Ready may never come; who waits for it gives up by themselves.
+      // The cluster may never become ready: these requests may run into their deadline.
       const mayWait = ([awaitReady.type, addInstance.type] as string[]).includes(exchange.type);
       if (!mayWait && error instanceof DeadlineError && error.message.startsWith('supervisor#'))
         trace.violated(`${exchange.type} was not answered within ${deadlineMilliseconds} ms`);

@@ -9,11 +9,11 @@ import { AbortedError, type WeightcastError, WorkerLinkError } from '../src/erro
 import type { Clock } from '../src/ports.ts';
 import type { Trace } from './trace.ts';
 
-/** How long an abort waits for the worker to hang up, as the real link does. */
+/** How long an abort waits for the worker to disconnect, as in the real link. */
 const abortMilliseconds = 1_000;
-/** One message, over a socket of the same host. */
+/** Time that one message takes over a local socket. */
 const hopMilliseconds = 0.05;
-/** An answer may come that much later than the news that the worker has hung up. */
+/** How much later than the disconnection the worker's last answer may arrive. */
 const lastReplyMilliseconds = 50;
 
 export type LinkRequest =
@@ -28,11 +28,11 @@ export type LinkRequest =
 
 /** The engine worker at the other end. */
 export interface LinkPeer {
-  /** Rejects with what the worker answers as a traceback; never settles if the worker does not answer. */
+  /** Rejects with the traceback that the worker sends; never settles if the worker does not answer. */
   serve(request: LinkRequest): Promise<InstalledReport | null>;
-  /** The rank tells that the update has failed. Resolves when the worker has hung up. */
+  /** The rank reports that the update has failed. Resolves when the worker has disconnected. */
   abort(reason: string): Promise<void>;
-  /** The rank's end is closed, or its process gone. */
+  /** The rank's end is closed, or its process is gone. */
   vanished(): void;
 }
 
@@ -41,14 +41,14 @@ export interface LinkOptions {
   readonly epoch: number;
   readonly version: string;
   readonly timeoutMilliseconds: number;
-  /** The rank's; what is under way goes by the world's. */
+  /** The rank's clock; messages in flight use the world's. */
   readonly clock: Clock;
 }
 
 /** The worker links of a simulated cluster, by address. */
 export class SimulatedLinks {
-  /** So many of the next links cannot be bound. */
-  failures = 0;
+  /** How many of the next links cannot be bound. */
+  bindFailures = 0;
   readonly #world: Clock;
   readonly #trace: Trace;
   readonly #bound = new Map<string, SimulatedLink>();
@@ -59,7 +59,7 @@ export class SimulatedLinks {
     this.#trace = trace;
   }
 
-  /** Links that are bound. */
+  /** Number of links that are bound. */
   get open(): number {
     return this.#bound.size;
   }
@@ -107,7 +107,7 @@ export class SimulatedLink implements WorkerLink {
     this.#whenConnected?.();
   }
 
-  /** The worker has hung up, or died. */
+  /** The worker has disconnected, or died. */
   disconnect(): void {
     this.#peer = null;
     this.#world.after(lastReplyMilliseconds, () => {
@@ -162,7 +162,7 @@ export class SimulatedLink implements WorkerLink {
     this.vanish();
   }
 
-  /** The socket is gone, with its process or before. */
+  /** Closes the socket without ending the link, as when the process is killed. */
   vanish(): void {
     this.#unbind();
     const peer = this.#peer;
@@ -207,11 +207,11 @@ export class SimulatedLink implements WorkerLink {
     refused: (error: Error) => void,
   ): void {
     const peer = this.#peer!;
-    const later = (then: () => void) => this.#world.after(hopMilliseconds, then);
-    later(() =>
+    const afterHop = (then: () => void) => this.#world.after(hopMilliseconds, then);
+    afterHop(() =>
       peer.serve(request).then(
-        (report) => later(() => answered(report)),
-        (error) => later(() => refused(error)),
+        (report) => afterHop(() => answered(report)),
+        (error) => afterHop(() => refused(error)),
       ),
     );
   }

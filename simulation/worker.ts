@@ -2,35 +2,36 @@ import { bytesOf, DTYPES, dtypeIndex } from '../src/checkpoint/dtype.ts';
 import type { InstalledReport, LinkTensor } from '../src/engines/worker-link/worker-link.ts';
 import { AbortedError, DeadlineError, PeerLostError, WorkerLinkError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
+import { elapse } from './clock.ts';
 import { digestOf, samePieces } from './contents.ts';
-import { elapse, type SimulatedBuffer, type SimulatedDevice } from './device.ts';
+import type { SimulatedBuffer, SimulatedDevice } from './device.ts';
 import type { Trace } from './trace.ts';
 import type { LinkPeer, LinkRequest, SimulatedLink, SimulatedLinks } from './worker-link.ts';
 
-/** Bytes a millisecond that a worker copies out of the link buffer. */
+/** Bytes per millisecond that a worker copies out of the link buffer. */
 const reloadRate = 1e9;
-/** What every bucket takes, however small. */
+/** Fixed cost of every bucket. */
 const loadMilliseconds = 0.3;
-/** What it takes at most: a rank that aborts waits a second for its worker, and frees the buffer then (worker-link.ts). */
+/** Upper bound, because a rank that aborts frees its buffer after waiting a second for its worker (worker-link.ts). */
 const longestLoadMilliseconds = 900;
 const postHookMilliseconds = 5;
 const connectMilliseconds = 0.2;
-/** How long it looks for a rank, and how long the rank may be silent. */
-const lookMilliseconds = 2_000;
+/** How long it tries to connect to a rank, and how long the rank may be silent. */
+const connectTimeoutMilliseconds = 2_000;
 const silenceMilliseconds = 120_000;
 
-/** What a worker does wrong with its next bucket. */
+/** How a worker fails on its next bucket. */
 export type LoadFault = 'refuse' | 'hang' | 'die' | 'corrupt';
 
-/** What a worker got in one exchange. */
+/** What a worker received in one exchange. */
 export interface Received {
   readonly epoch: number;
-  /** `checkpoint@digest`, as the rank called it. */
+  /** `checkpoint@digest`, as sent by the rank. */
   readonly version: string;
   /** Tensors that were copied and acknowledged, with the digests of what was in the link buffer. */
   readonly loaded: Map<string, bigint>;
-  /** The worker did not keep what it got. */
-  spoiled: boolean;
+  /** The worker installed other bytes than it received. */
+  corrupted: boolean;
   /** The post-hook has run. */
   finished: boolean;
 }
@@ -40,15 +41,15 @@ export interface WorkerOptions {
   readonly links: SimulatedLinks;
   readonly clock: Clock;
   readonly trace: Trace;
-  /** Whether it can say what it installed. */
+  /** Whether it can report what it installed. */
   readonly reports: boolean;
-  /** A bucket begins to change the weights. */
+  /** Called before a bucket changes the weights. */
   readonly onTouched: (received: Received) => void;
   readonly onFinished: (received: Received) => void;
   readonly onDeath: () => void;
 }
 
-/** One engine worker. It takes part in one update at a time; a further one waits. */
+/** One engine worker. It takes part in one update at a time; the next one waits. */
 export class SimulatedWorker {
   readonly options: WorkerOptions;
   nextLoad: LoadFault | null = null;
@@ -64,12 +65,12 @@ export class SimulatedWorker {
     return this.#alive;
   }
 
-  /** In the middle of an update, or waiting for one to end. */
+  /** Whether an update is in progress. */
   get isBusy(): boolean {
     return this.#exchange !== null;
   }
 
-  /** Resolves when the weights that come from that address are installed. */
+  /** Resolves when the weights sent by the rank at that address are installed. */
   update(address: string): Promise<void> {
     const done = this.#turn.then(() => this.#run(address));
     this.#turn = done.catch(() => {});
@@ -94,7 +95,7 @@ export class SimulatedWorker {
     if (!this.#alive) throw new WorkerLinkError(`the worker on ${device.uuid} is dead`);
     const link = links.find(address);
     if (link === undefined) {
-      await elapse(clock, lookMilliseconds);
+      await elapse(clock, connectTimeoutMilliseconds);
       throw new PeerLostError(`no rank listens at ${address}`);
     }
     await new Promise<void>((resolve, reject) => {
@@ -115,7 +116,7 @@ class Exchange implements LinkPeer {
   readonly #order: string[] = [];
   #received: Received | null = null;
   #buffer: SimulatedBuffer | null = null;
-  /** The request being served; a worker that hangs never gets further. */
+  /** Settles when the current request is served, which never happens in a worker that hangs. */
   #serving: Promise<unknown> = Promise.resolve();
   #cancelSilence: () => void = () => {};
   #over = false;
@@ -138,7 +139,7 @@ class Exchange implements LinkPeer {
         return report;
       },
       (error) => {
-        // The rank is told, and hangs up.
+        // The rank gets the error, and disconnects.
         this.#awaitNext();
         throw error;
       },
@@ -157,7 +158,7 @@ class Exchange implements LinkPeer {
   end(error: Error | null): void {
     if (this.#over) return;
     this.#over = true;
-    this.#worker.note(error === null ? 'done' : `hangs up: ${error.message}`);
+    this.#worker.note(error === null ? 'done' : `disconnects: ${error.message}`);
     this.#cancelSilence();
     this.#buffer = null;
     this.#link.disconnect();
@@ -192,8 +193,8 @@ class Exchange implements LinkPeer {
   #open({ epoch, version, buffer }: LinkRequest & { type: 'open' }): void {
     const { device } = this.#worker.options;
     this.#buffer = device.find(buffer.handle) ?? null;
-    if (this.#buffer === null) throw new WorkerLinkError(`there is no such memory on ${device.uuid}`);
-    this.#received = { epoch, version, loaded: new Map(), spoiled: false, finished: false };
+    if (this.#buffer === null) throw new WorkerLinkError(`unknown memory handle on ${device.uuid}`);
+    this.#received = { epoch, version, loaded: new Map(), corrupted: false, finished: false };
   }
 
   async #load(tensors: readonly LinkTensor[]): Promise<void> {
@@ -203,7 +204,7 @@ class Exchange implements LinkPeer {
       trace.violated(`a rank announced a bucket while the worker on ${device.uuid} had no buffer open`);
       throw new WorkerLinkError('no buffer is open');
     }
-    const fault = await this.#misbehave();
+    const fault = await this.#applyFault();
     onTouched(received);
     const places = tensors.map(({ name, dtype, shape, offset }) => {
       const bytes = bytesOf(DTYPES[dtypeIndex(dtype)]!, shape);
@@ -220,14 +221,14 @@ class Exchange implements LinkPeer {
       received.loaded.set(name, digestOf(pieces, size));
       this.#order.push(name);
     }
-    if (fault === 'corrupt') received.spoiled = true;
+    if (fault === 'corrupt') received.corrupted = true;
     this.#worker.note(`loaded ${tensors.length} tensors of epoch ${received.epoch}`);
   }
 
-  async #misbehave(): Promise<LoadFault | null> {
+  async #applyFault(): Promise<LoadFault | null> {
     const fault = this.#worker.nextLoad;
     this.#worker.nextLoad = null;
-    if (fault !== null) this.#worker.note(`will ${fault} a bucket`);
+    if (fault !== null) this.#worker.note(`fault: ${fault}`);
     if (fault === 'refuse')
       throw new WorkerLinkError('RuntimeError: shape mismatch in a tensor of this bucket');
     if (fault === 'die') this.#worker.die();
@@ -243,9 +244,9 @@ class Exchange implements LinkPeer {
     received.finished = true;
     onFinished(received);
     if (!reports) return null;
-    const spoilt = received.spoiled ? 1n : 0n;
+    const flippedBit = received.corrupted ? 1n : 0n;
     return {
-      digests: BigUint64Array.from(this.#order, (name) => received.loaded.get(name)! ^ spoilt),
+      digests: BigUint64Array.from(this.#order, (name) => received.loaded.get(name)! ^ flippedBit),
       part: new Uint16Array(this.#order.length),
       parts: new Uint16Array(this.#order.length).fill(1),
     };

@@ -7,50 +7,50 @@ import { SimulatedDevice } from './device.ts';
 import { SimulatedEngine } from './engine.ts';
 import { SimulatedFabrics } from './fabric.ts';
 import { SimulatedHost } from './host.ts';
-import { LentSegments } from './lent-segments.ts';
-import { type Passage, SimulatedNetwork } from './network.ts';
+import { LeasedSegments } from './leased-segments.ts';
+import { type InFlight, SimulatedNetwork } from './network.ts';
 import { SimulatedProcess } from './process.ts';
 import { SeededRandom } from './random.ts';
 import { Trace } from './trace.ts';
 import { SimulatedLinks } from './worker-link.ts';
 
 export interface WorldOptions {
-  /** The same seed makes the same run. */
+  /** The same seed gives the same run. */
   readonly seed: number;
   readonly worldSize: number;
   readonly ranksPerHost: number;
-  /** Ranks of each instance; together all ranks. */
+  /** The ranks of each instance; together all ranks. */
   readonly instances: readonly (readonly number[])[];
-  /** How many of them are there from the beginning; the others may join. All unless given. */
+  /** How many instances the cluster starts with; the others may join later. Default: all. */
   readonly firstInstances?: number;
-  /** Whether ranks of different hosts can broadcast to each other. They can unless told otherwise. */
+  /** Whether ranks of different hosts can broadcast to each other. Default: `cluster`, they can. */
   readonly reach?: 'host' | 'cluster';
-  /** Network cards of each host, shared by its ranks in turn: one unless given. */
+  /** Network cards of each host, assigned to its ranks in turn. Default: 1. */
   readonly nicsPerHost?: number;
-  /** Bytes a millisecond of each network card, in each direction: about what 400 Gbit/s do unless given. */
+  /** Bytes per millisecond of each network card, in each direction. Default: 50e6, which is 400 Gbit/s. */
   readonly linkRate?: number;
   /** Bytes of each device. */
   readonly deviceCapacity: number;
-  /** How many times longer everything takes on these devices than on fast ones of today. */
+  /** How many times longer everything takes on these devices than on a current fast GPU. */
   readonly deviceSlowness: number;
   readonly checkpoints: readonly SimulatedCheckpoint[];
-  /** Whether engine workers can say what they installed. */
+  /** Whether engine workers can report what they installed. */
   readonly reports: boolean;
   /** Whether engines are paused while their weights change. */
   readonly pauses: boolean;
-  /** Whether messages take half a millisecond at most; otherwise some take seconds. */
+  /** Whether every message takes less than a millisecond; otherwise some take seconds. */
   readonly isCalm?: boolean;
-  /** Checkpoints whose host memory is kept for the next ones. */
+  /** How many unused checkpoints' host memory to keep for reuse. */
   readonly spareCheckpoints: number;
-  /** Events to keep for reading. */
+  /** How many events to keep as text. */
   readonly keepTrace?: number;
 }
 
-const usualLinkRate = 50e6;
-/** Bytes a millisecond of a control connection. */
+const defaultLinkRate = 50e6;
+/** Bytes per millisecond of a control connection. */
 const networkRate = 1e6;
 
-/** Everything around the actors: time, network, hosts, devices, engines. What happens in it follows from the seed. */
+/** Everything around the actors: time, network, hosts, devices and engines. All that happens follows from the seed. */
 export class SimulatedWorld {
   readonly options: WorldOptions;
   readonly supervisorNode = 'supervisor~1';
@@ -61,29 +61,20 @@ export class SimulatedWorld {
   readonly links: SimulatedLinks;
   readonly communicators: SimulatedCommunicators;
   readonly fabrics: SimulatedFabrics;
-  readonly lent = new LentSegments();
+  readonly leases = new LeasedSegments();
   readonly hosts: readonly SimulatedHost[];
   readonly devices: readonly SimulatedDevice[];
   readonly engines: readonly SimulatedEngine[];
-  /** Called with everything that any process sends, and with what arrives. */
-  readonly onSent: ((passage: Passage) => void)[] = [];
-  readonly onArrived: ((passage: Passage) => void)[] = [];
-  /** Milliseconds that a message is held up, for those who want it late. */
-  holdUp: (passage: Passage) => number = () => 0;
+  /** Listeners for every message that any process sends, and for every one that arrives. */
+  readonly onSent: ((message: InFlight) => void)[] = [];
+  readonly onArrived: ((message: InFlight) => void)[] = [];
+  /** Additional milliseconds by which tests delay a message. */
+  extraDelay: (message: InFlight) => number = () => 0;
 
   readonly #lanes = new Map<string, SeededRandom>();
 
   constructor(options: WorldOptions) {
-    const {
-      seed,
-      worldSize,
-      ranksPerHost,
-      deviceCapacity,
-      deviceSlowness,
-      checkpoints,
-      instances,
-      keepTrace,
-    } = options;
+    const { seed, worldSize, ranksPerHost, deviceCapacity, deviceSlowness, instances, keepTrace } = options;
     this.options = options;
     this.random = new SeededRandom(seed);
     this.trace = new Trace(this.clock, keepTrace);
@@ -93,29 +84,18 @@ export class SimulatedWorld {
       clock: this.clock,
       trace: this.trace,
       random: this.random.stream('fabric'),
-      linkRate: options.linkRate ?? usualLinkRate,
-      // Who has lost its session reads on until it notices; what it reads stays mapped until then.
+      linkRate: options.linkRate ?? defaultLinkRate,
+      // A reader that has lost its session reads on until it notices; what it reads stays mapped until then.
       mayRead: (reader, source, path) =>
-        this.lent.isLent(source, path) || !this.network.isSession(reader, this.supervisorNode),
+        this.leases.isLeased(source, path) || !this.network.isSession(reader, this.supervisorNode),
     });
-    this.network = new SimulatedNetwork({
-      clock: this.clock,
-      delay: (passage) => this.#delay(passage) + this.holdUp(passage),
-      onSent: (passage) => {
-        for (const look of this.onSent) look(passage);
-      },
-      onArrived: (passage) => {
-        this.lent.arrived(passage);
-        this.trace.add(passage.to, `${describeEnvelope(passage.envelope)} from ${passage.from}`);
-        for (const look of this.onArrived) look(passage);
-      },
-    });
+    this.network = this.#createNetwork();
     this.hosts = Array.from(
       { length: Math.ceil(worldSize / ranksPerHost) },
-      // The supervisor and whoever uses the cluster are on the first one.
+      // The supervisor and the users' processes run on the first host.
       (_, host) => new SimulatedHost(`host-${host}`, host === 0),
     );
-    for (const { index } of checkpoints) {
+    for (const { index } of options.checkpoints) {
       const [file] = index.files;
       if (file!.inSharedMemory) for (const host of this.hosts) host.addFile(file!.path, file!.bytes);
     }
@@ -123,21 +103,21 @@ export class SimulatedWorld {
       { length: worldSize },
       (_, rank) => new SimulatedDevice(`SIM-${rank}`, deviceCapacity, deviceSlowness, this.trace),
     );
-    this.engines = instances.map((ranks, number) => this.#engine(`engine-${number}`, ranks));
+    this.engines = instances.map((ranks, number) => this.#createEngine(`engine-${number}`, ranks));
   }
 
   hostOf(rank: number): SimulatedHost {
     return this.hosts[Math.floor(rank / this.options.ranksPerHost)]!;
   }
 
-  /** Names of the network cards of a host. */
+  /** Names of each host's network cards. */
   get nics(): string[] {
     return Array.from({ length: this.options.nicsPerHost ?? 1 }, (_, number) => `nic-${number}`);
   }
 
-  /** Cuts a host off from the data of others, while messages still get through; nobody is told. */
+  /** Cuts off a host's data network without notice; control messages still get through. */
   silence(host: SimulatedHost): void {
-    this.trace.add(host.name, 'is cut off');
+    this.trace.add(host.name, 'data network cut off');
     this.fabrics.silence(host, this.nics);
   }
 
@@ -163,7 +143,22 @@ export class SimulatedWorld {
     });
   }
 
-  #engine(name: string, ranks: readonly number[]): SimulatedEngine {
+  #createNetwork(): SimulatedNetwork {
+    return new SimulatedNetwork({
+      clock: this.clock,
+      delay: (message) => this.#delay(message) + this.extraDelay(message),
+      onSent: (message) => {
+        for (const listener of this.onSent) listener(message);
+      },
+      onArrived: (message) => {
+        this.leases.arrived(message);
+        this.trace.add(message.to, `${describeEnvelope(message.envelope)} from ${message.from}`);
+        for (const listener of this.onArrived) listener(message);
+      },
+    });
+  }
+
+  #createEngine(name: string, ranks: readonly number[]): SimulatedEngine {
     const { links, clock, trace } = this;
     return new SimulatedEngine({
       name,
@@ -173,11 +168,11 @@ export class SimulatedWorld {
       trace,
       reports: this.options.reports,
       pauses: this.options.pauses,
-      isWhole: (version, loaded) => this.#isWhole(version, loaded),
+      isComplete: (version, loaded) => this.#isComplete(version, loaded),
     });
   }
 
-  #isWhole(version: string, loaded: ReadonlyMap<string, bigint>): boolean {
+  #isComplete(version: string, loaded: ReadonlyMap<string, bigint>): boolean {
     const digest = version.slice(version.lastIndexOf('@') + 1);
     const checkpoint = this.options.checkpoints.find((candidate) => candidate.digest === digest);
     if (checkpoint === undefined || checkpoint.digests.size !== loaded.size) return false;
@@ -185,16 +180,16 @@ export class SimulatedWorld {
     return true;
   }
 
-  /** Mostly short; now and then long enough for much else to happen meanwhile. */
-  #delay({ from, to, bytes }: Passage): number {
+  /** Milliseconds: mostly short, now and then long enough for much else to happen meanwhile. */
+  #delay({ from, to, bytes }: InFlight): number {
     const key = `${from} to ${to}`;
     let random = this.#lanes.get(key);
     if (random === undefined) {
       random = this.random.stream(key);
       this.#lanes.set(key, random);
     }
-    const luck = this.options.isCalm ? 1 : random.next();
-    const longest = luck < 0.003 ? 3_000 : luck < 0.03 ? 60 : 0.5;
+    const roll = this.options.isCalm ? 1 : random.next();
+    const longest = roll < 0.003 ? 3_000 : roll < 0.03 ? 60 : 0.5;
     return 0.05 + random.between(0, longest) + bytes / networkRate;
   }
 }

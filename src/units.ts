@@ -18,9 +18,9 @@ const multipliers: Readonly<Record<string, number>> = {
   tib: 2 ** 40,
 };
 
-/** `1.5 GiB`: at most three digits before the unit. */
+/** `1.5 GiB`: in the largest binary unit that fits. */
 export function formatBytes(bytes: number): string {
-  // What rounds up to 1024 of a unit is one of the next.
+  // A value that rounds to 1024 of a unit is printed as 1 of the next.
   const power = bytes < 1 ? 0 : Math.min(Math.floor(Math.log2(bytes * 1.0005) / 10), binaryUnits.length - 1);
   const value = bytes / 2 ** (10 * power);
   const digits = power === 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2;
@@ -32,7 +32,7 @@ export function formatExactBytes(bytes: number): string {
   return bytes < 1024 ? `${bytes} bytes` : `${formatBytes(bytes)} (${bytes} bytes)`;
 }
 
-/** Bytes from `1GiB`, `512MiB`, `1.5g` or a plain number. Throws `UsageError` naming the option. */
+/** Parses `1GiB`, `512MiB`, `1.5g` or a plain number of bytes. Throws `UsageError` naming the option. */
 export function parseBytes(text: string, option: string): number {
   const match = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text);
   const multiplier = match === null ? undefined : multipliers[match[2]!.toLowerCase()];
@@ -44,7 +44,7 @@ export function parseBytes(text: string, option: string): number {
   return bytes;
 }
 
-/** A whole number from `minimum` on. Throws `UsageError` naming the option. */
+/** Parses a whole number of at least `minimum`. Throws `UsageError` naming the option. */
 export function parseCount(text: string, option: string, minimum = 1): number {
   const value = Number(text);
   if (!/^\d+$/.test(text) || !Number.isSafeInteger(value) || value < minimum) {

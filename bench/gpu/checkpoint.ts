@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { encodeHeader } from '../../src/checkpoint/safetensors-writer.ts';
 import { Mapping, type ThreadPool } from '../../src/native-bridge/memory.ts';
 
-/** Sizes of a decoder layer. The usual ones are Qwen3-8B's: nine tensors, 386 MB in BF16. */
+/** Sizes of a decoder layer of nine tensors. `usualLayer` is Qwen3-8B's, 386 MB in BF16. */
 export interface LayerSize {
   readonly hidden: number;
   readonly keyValue: number;
@@ -36,12 +36,12 @@ function layerTensors(layer: number, { hidden, keyValue, intermediate }: LayerSi
 
 const blockBytes = 32 * 2 ** 20;
 
-/** Safetensors files of random weights in shared memory, one a layer. */
+/** Safetensors files of random weights in shared memory, one per layer. */
 export class LayerFiles {
   readonly paths: readonly string[];
   readonly bytes: number;
   readonly #directory: string;
-  /** For uploads of a benchmark's own. */
+  /** For direct uploads by the benchmark. */
   readonly mappings: readonly Mapping[];
 
   private constructor(directory: string, mappings: readonly Mapping[]) {
@@ -63,7 +63,7 @@ export class LayerFiles {
     for (let layer = 0; layer < layers; layer += 1) {
       const { header, totalBytes } = encodeHeader(layerTensors(layer, size));
       const mapping = Mapping.create(join(directory, `layer-${layer}.safetensors`), totalBytes);
-      // Every copy begins elsewhere in the block, so that no two tensors are equal.
+      // Each copy starts at a random offset in the block, so that no two tensors are equal.
       for (let at = header.length; at < totalBytes; ) {
         const from = (Math.floor(Math.random() * blockBytes) / 2) & ~7;
         const data = block.subarray(from, Math.min(blockBytes, from + totalBytes - at));

@@ -1,8 +1,7 @@
 /**
  * `npx tsx bench/gpu/collective.ts [kinds] [world sizes] [GPUs] [openings]`, such as `nccl,shm 2,4 1 10`: broadcasts among
- * processes that are spread over so many GPUs, through NCCL (2.30.7 or newer where they share one) and as copies from
- * process to process. Prints one line for each number. A rate is what each rank receives, from the first call to the last
- * end.
+ * processes that are spread over that many GPUs, through NCCL (2.30.7 or newer if they share a GPU) and as copies from
+ * process to process. Prints one line per number. A rate is what each rank receives, from the first call to the last end.
  */
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '../../src/native-bridge/clock.ts';
@@ -21,7 +20,7 @@ class Group {
   readonly ranks: readonly RankProcess[];
   readonly #kind: OpenOptions['kind'];
   readonly #prefix = `/dev/shm/weightcast-bench-${randomBytes(6).toString('hex')}`;
-  /** Each rank sends in turn, as in an update. */
+  /** Every rank is the root in turn, as in an update. */
   readonly #inTurn: readonly number[];
   #communicators = 0;
 
@@ -66,7 +65,7 @@ class Group {
     return this.ranks[0]!.call('freeBytes');
   }
 
-  /** From an abort on rank 0 until all others have been told, which are in the middle of a broadcast. */
+  /** Milliseconds from an abort on rank 0 until the broadcasts of all other ranks have failed. */
   async abort(): Promise<number> {
     const [aborting, ...waiting] = this.ranks as [RankProcess, ...RankProcess[]];
     const options = { roots: [0], bytes: 64 * mebibyte, count: 1, depth: 1, timeoutMilliseconds };
@@ -125,9 +124,9 @@ async function measure(kind: OpenOptions['kind'], worldSize: number): Promise<vo
   print('close, median', median(closed), 'ms');
   await group.open();
   await group.broadcasts(8 * mebibyte, 1, 1);
-  print('abort, until all are told', await group.abort(), 'ms');
+  print('abort, until it reaches all ranks', await group.abort(), 'ms');
   await group.close();
-  print('device memory not given back', (free - (await group.freeBytes())) / mebibyte, 'MiB');
+  print('device memory not released', (free - (await group.freeBytes())) / mebibyte, 'MiB');
   await group.end();
 }
 

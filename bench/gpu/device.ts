@@ -1,6 +1,6 @@
 /**
- * `npx tsx bench/gpu/device.ts [GiB]`: the CUDA device alone, against the limit of the link measured in the same run.
- * Prints one line for each number.
+ * `npx tsx bench/gpu/device.ts [GiB]`: the CUDA device alone, compared with the limit of the link measured in the same run.
+ * Prints one line per number.
  */
 import { rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -45,7 +45,7 @@ await device.pin(segment);
 
 const buffer = device.allocate(bytes);
 
-/** Uploads that are all given at once. */
+/** Starts all uploads at once. */
 async function uploads(rectangles: readonly number[][]): Promise<Interval[]> {
   return Promise.all(
     rectangles.map((list) => device.upload([{ segment, rectangles: Float64Array.from(list) }], buffer)),
@@ -64,7 +64,7 @@ async function measureLimit(): Promise<number> {
 const limit = await measureLimit();
 print('H2D limit: all in one copy', limit, 'GB/s');
 
-/** The median of five rounds, each against the limit measured right before it: other guests of the host come and go. */
+/** The median of five rounds, each compared with the limit measured right before it, because other VMs share the host. */
 async function measureUploads(name: string, rectangles: readonly number[][], total: number): Promise<void> {
   const rounds: { rate: number; ratio: number; idle: number; cores: number }[] = [];
   for (let round = 0; round < 5; round += 1) {
@@ -114,7 +114,7 @@ for (const mebibytes of [4, 16, 32, 64, 128, 256]) {
   await measureUploads(`uploads of ${mebibytes} MiB`, list, bytes);
 }
 {
-  // Tensors of 3.2 MiB in another order than in the segment, so that no two become one copy.
+  // Tensors of 3.2 MiB in a different order than in the segment, so that no two are merged into one copy.
   const tensor = 3_355_648;
   const slots = Math.floor((64 * mebibyte) / tensor);
   const buckets = Math.floor(bytes / (64 * mebibyte));
@@ -214,7 +214,7 @@ for (let round = 0; round < 2; round += 1) {
   fresh.close();
 }
 for (const order of ['one after the other', 'at once'] as const) {
-  // As when a user's files in /dev/shm are adopted.
+  // As when a user's files in /dev/shm are registered in place.
   const adopted = Mapping.open(path, false);
   const size = Float64Array.of(bytes / 4, bytes / 4, bytes / 4, bytes / 4);
   const offsets = size.map((one, index) => one * index);

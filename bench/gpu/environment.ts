@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { probeNccl } from '../../src/native-bridge/nccl-collective.ts';
 import { probeCuda } from '../../src/native-bridge/probe.ts';
 
-/** The first GPU, and the versions of what moves weights to it; of Python's torch only where `withTorch`. */
+/** The first GPU and the versions of driver and CUDA; with `withTorch` also those of NCCL and Python's torch. */
 export function gpuEnvironment(withTorch: boolean): string[] {
   const { version, devices } = probeCuda();
   const smi = run('nvidia-smi', ['--query-gpu=driver_version', '--format=csv,noheader']).split('\n')[0]!;

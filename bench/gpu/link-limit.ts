@@ -10,8 +10,8 @@ interface Link {
 }
 
 /**
- * What the links to GPUs can do together: uploads from pinned memory, queued one behind the other, with nothing else to
- * do. The files are spread over the GPUs.
+ * The limit of the links to several GPUs together: queued uploads from pinned memory, with nothing else running. The files
+ * are spread over the GPUs.
  */
 export class LinkLimit {
   readonly #links: readonly Link[];
@@ -30,7 +30,7 @@ export class LinkLimit {
     return new LinkLimit(links);
   }
 
-  /** Bytes a second, over all files, each in one copy. */
+  /** Bytes per second over all files, each in one copy. */
   async measure(): Promise<number> {
     const all = await Promise.all(this.#links.map(uploadAll));
     const start = Math.min(...all.flat().map(({ startedAt }) => startedAt));

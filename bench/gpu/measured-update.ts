@@ -4,23 +4,23 @@ import type { PythonEngine } from '../../test/python/python-engine.ts';
 import { median } from '../median.ts';
 import type { LinkLimit } from './link-limit.ts';
 
-/** An update, and what its parts took, in milliseconds. */
+/** An update and the durations of its phases, in milliseconds. */
 export interface MeasuredUpdate {
   readonly report: UpdateReport;
-  /** Bytes a second: the mean of the limit before the update and after it. */
+  /** Bytes per second: the mean of the link limit before and after the update. */
   readonly limit: number;
-  /** From the call until the engine has been asked for its health. */
+  /** From the call until the health check of the engine. */
   readonly healthy: number;
-  /** From then until the engine is asked to update: prepare, plan, open. */
+  /** From then until the engine receives the update call: prepare, plan, open. */
   readonly opened: number;
-  /** From then until the first upload; below zero where that came first. */
+  /** From then until the first upload; negative if that came first. */
   readonly begun: number;
   readonly streamed: number;
   /** From the last bucket until the call returns: release, post-hook, the engine's answer, verification. */
   readonly finished: number;
   /** From the call until it returns. */
   readonly total: number;
-  /** A bucket, from asking the worker until it has answered; the part in which its model loads; medians. */
+  /** Medians over buckets: from the request to the worker until its answer, and the part in which its model loads. */
   readonly reload: number;
   readonly load: number;
 }

@@ -8,26 +8,26 @@ import { layOutDump } from './model-tensors.ts';
 import type { WorkerGroup } from './worker-group.ts';
 import { type Call, settled } from './worker-handle.ts';
 
-/** What weights an engine holds that has had no update. */
+/** The version of an engine that was never updated. */
 export const dummyVersion = 'dummy';
-/** What an engine holds after an update that failed: of each version something, perhaps. */
+/** The version of an engine whose last update failed: it may hold parts of several. */
 export const mixedVersion = 'mixed';
 
-/** How long a rank may be silent in an update; it waits for the other ranks at times. */
+/** How long a rank may be silent during an update, because it sometimes waits for other ranks. */
 const silenceMilliseconds = 120_000;
 
-/** What the methods work on. */
+/** The state on which the methods operate. */
 export interface EngineState {
   readonly index: CheckpointIndex;
   readonly workers: WorkerGroup;
-  /** `checkpoint@digest` of the weights that the workers hold, or one of the words above. */
+  /** `checkpoint@digest` of the weights that the workers hold, or one of the constants above. */
   version: string;
 }
 
-/** Throws what Python would: the engine passes the words on. */
+/** Throws errors with the text of Python's, which the engine passes on. */
 type CollectiveMethod = (state: EngineState, args: readonly unknown[], timeout: number) => Call<unknown[]>;
 
-/** What `/collective_rpc` can call, by name: the methods of vLLM's workers and of a worker extension in one. */
+/** The methods of `/collective_rpc` by name: those of vLLM's workers together with a worker extension's. */
 export const collectiveMethods: ReadonlyMap<string, CollectiveMethod> = new Map<string, CollectiveMethod>([
   ['update_weights_from_weightcast', updateWeights],
   ['weight_digests', ({ workers }, args, timeout) => call(workers, 'digestWeights', args, timeout)],
@@ -40,7 +40,7 @@ const path = z.tuple([z.string().min(1)]);
 
 function updateWeights(state: EngineState, args: readonly unknown[], timeout: number): Call<null[]> {
   const [addressOf] = parseArguments(links, args, '{device uuid: link address}');
-  // In vLLM each worker looks itself up, and those that are named wait for a rank that gives up. Here none begins.
+  // In vLLM each worker looks up its own device, and the others wait in vain for their rank. Here no worker starts.
   for (const { deviceUuid } of state.workers.workers) {
     if (!Object.hasOwn(addressOf, deviceUuid)) throw new EngineError(`KeyError: '${deviceUuid}'`);
   }
@@ -57,14 +57,14 @@ function updateWeights(state: EngineState, args: readonly unknown[], timeout: nu
     done,
     result: result.then((received) => {
       const versions = new Set(received.map(({ epoch, version }) => `${version} of epoch ${epoch}`));
-      if (versions.size !== 1) throw new EngineError(`the workers got ${[...versions].join(' and ')}`);
+      if (versions.size !== 1) throw new EngineError(`the workers received ${[...versions].join(' and ')}`);
       state.version = received[0]!.version;
       return received.map(() => null);
     }),
   };
 }
 
-/** All workers write their parts into one safetensors file, which appears under its name when it is whole. */
+/** All workers write their parts into one safetensors file, which is renamed to its final name when it is complete. */
 function dumpWeights(state: EngineState, args: readonly unknown[], timeout: number): Call<null[]> {
   const destination = resolve(parseArguments(path, args, 'a path')[0]);
   const partial = `${destination}.partial-${process.pid}`;

@@ -1,10 +1,10 @@
-/** The words that the reference engine knows. */
+/** The vocabulary of the reference engine. */
 const vocabulary = (
   'the of and to in is that it was for on are as with his they at be this from have or by one had not but what all ' +
   'were when we there can an your which their said if do will each about how up out them then she many some so these'
 ).split(' ');
 
-/** What the workers' partial sums say: for each step, the word that the sum over all workers stands for. */
+/** The word of each step, which is determined by the sum of all workers' partial sums. */
 export function pickWords(partialSums: readonly (readonly number[])[]): string[] {
   const steps = partialSums[0]?.length ?? 0;
   return Array.from({ length: steps }, (_, step) => {
@@ -13,7 +13,7 @@ export function pickWords(partialSums: readonly (readonly number[])[]): string[]
   });
 }
 
-/** Any change of a sum changes about half of the bits (the finalizer of MurmurHash3). */
+/** The finalizer of MurmurHash3: any change of the sum changes about half of the bits. */
 function scatter(sum: number): number {
   let mixed = sum;
   mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85eb_ca6b);
@@ -24,13 +24,13 @@ function scatter(sum: number): number {
 export interface Completion {
   readonly prompt: string;
   readonly words: readonly string[];
-  /** Versions of the weights that answered: more than one if an update came while the completion was kept. */
+  /** Versions of the weights that produced it: more than one if an update happened while a pause kept it. */
   readonly versions: ReadonlySet<string>;
   /** `length`, or `abort` if a pause ended it. */
   readonly finishReason: 'length' | 'abort';
 }
 
-/** The body of an answer, as vLLM's. */
+/** The response body, in vLLM's format. */
 export function completionBody(options: {
   readonly id: string;
   readonly model: string;

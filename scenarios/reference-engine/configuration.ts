@@ -1,25 +1,25 @@
 import { z } from 'zod';
 
-/** Ways to fail on purpose, for tests of the whole system. Buckets count from 0 in each update. */
+/** Injected failures for tests of the whole system. Buckets are counted from 0 in each update. */
 const faults = z.object({
-  /** Refuses this tensor. */
+  /** The worker rejects this tensor. */
   failLoadOfTensor: z.string().optional(),
-  /** Dies when this bucket arrives. */
+  /** The worker kills itself when this bucket arrives. */
   exitAtBucket: z.int().min(0).optional(),
-  /** Leaves this bucket alone for some seconds, then refuses it. */
+  /** The worker leaves this bucket unanswered for some seconds, and then rejects it. */
   hangAtBucket: z.int().min(0).optional(),
-  /** The worker that fails; all if not given. */
+  /** The worker that fails. Default: all. */
   rank: z.int().min(0).optional(),
-  /** Fails in the first update only. */
+  /** Whether only the first update fails. */
   once: z.boolean().optional(),
 });
 export type Faults = z.infer<typeof faults>;
 
-/** What the server's process is told. */
+/** Configuration of the server's process. */
 export const engineConfiguration = z.object({
-  /** Of the served model. */
+  /** Name of the served model. */
   name: z.string().min(1),
-  /** Checkpoint whose tensor names and shapes the model has; its weights are not read. */
+  /** Checkpoint that defines names and shapes of the tensors; its weights are not read. */
   model: z.string().min(1),
   ranks: z.int().min(1).max(1024),
   deviceNamespace: z.string(),
@@ -29,13 +29,13 @@ export const engineConfiguration = z.object({
   deviceCapacity: z.int().min(0),
   host: z.string(),
   port: z.int().min(0).max(65_535),
-  /** Whether a draft model takes every update too, in an exchange of its own: here one with the same layers. */
+  /** Whether a draft model, here with the same layers, receives every update too, in its own exchange. */
   hasDraftModel: z.boolean(),
   faults,
 });
 export type EngineConfiguration = z.infer<typeof engineConfiguration>;
 
-/** What a worker's process is told. */
+/** Configuration of a worker's process. */
 export const workerConfiguration = engineConfiguration
   .pick({
     model: true,

@@ -2,10 +2,10 @@ import { createHash } from 'node:crypto';
 import type { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import type { Parameter } from './parameter-layout.ts';
 
-/** Copied out of by every parameter; larger ones repeat it. */
+/** Parameters are filled by repeating a block of half this size. */
 const blockBytes = 2 ** 20;
 
-/** Fills parameters with numbers that depend on their names and the rank alone. */
+/** Fills parameters with pseudo-random bytes that depend on their names and the rank only. */
 export async function fillWithDummyWeights(
   memory: Mapping,
   parameters: readonly Parameter[],
@@ -16,7 +16,7 @@ export async function fillWithDummyWeights(
   const random = createHash('shake256', { outputLength: blockBytes / 2 })
     .update(`dummy weights ${rank}`)
     .digest();
-  // Twice the same, so that a whole period is there from wherever a parameter begins.
+  // The period is stored twice, so that every start offset in it is followed by a whole period.
   const bytes = new Uint8Array(block.buffer);
   bytes.set(random);
   bytes.set(random, blockBytes / 2);

@@ -14,7 +14,7 @@ import { WeightsInstaller } from './weights-installer.ts';
 import { WorkerParameters } from './worker-parameters.ts';
 import type { CallOf, ResultOf, WorkerMethod } from './worker-protocol.ts';
 
-/** One tensor-parallel worker: a shard of the model on a device, and what the server may ask of it. */
+/** One tensor-parallel worker: a shard of the model on a device, and the methods that the server can call. */
 export class EngineWorker {
   readonly #device: HostDevice;
   readonly #index: CheckpointIndex;
@@ -39,15 +39,15 @@ export class EngineWorker {
     this.#hasDraftModel = hasDraftModel;
   }
 
-  /** Reads the headers of the checkpoint and takes memory for its tensors. Throws `CheckpointError`, `MemoryError`. */
+  /** Reads the headers of the checkpoint and allocates its tensors. Throws `CheckpointError` or `MemoryError`. */
   static async start(configuration: WorkerConfiguration, device: HostDevice): Promise<EngineWorker> {
     const { model, ranks, rank, faults, hasDraftModel } = configuration;
     const index = await openCheckpoint(model);
     const layout = layOutParameters(index, { ranks, rank, keyValueHeads: await readKeyValueHeads(model) });
     const pool = new ThreadPool(Math.max(1, Math.floor(availableParallelism() / ranks)));
     const parameters = await WorkerParameters.allocate({ layout, device, rank, pool });
-    const concerned = faults.rank === undefined || faults.rank === rank;
-    return new EngineWorker(device, index, parameters, pool, concerned ? faults : null, hasDraftModel);
+    const fails = faults.rank === undefined || faults.rank === rank;
+    return new EngineWorker(device, index, parameters, pool, fails ? faults : null, hasDraftModel);
   }
 
   readonly methods: {
@@ -91,7 +91,7 @@ export class EngineWorker {
     partialSums: (call) => partialSums(this.#parameters, call),
   };
 
-  /** Ends the threads; the memory goes with the device. */
+  /** Ends the threads; the memory is freed when the device is closed. */
   close(): void {
     this.#pool.close();
   }

@@ -6,12 +6,12 @@ import type { EngineConfiguration } from './configuration.ts';
 import { Gate } from './gate.ts';
 import { WorkerGroup } from './worker-group.ts';
 
-/** Words that the workers compute in one call; between two calls a pause takes effect. */
-const wordsOfStep = 16;
-/** A worker that needs longer for a step is declared dead some time later. */
+/** Words that the workers compute in one call. A pause takes effect between two calls. */
+const wordsPerStep = 16;
+/** Timeout of a step; a worker that exceeds it by far is killed (see `WorkerHandle`). */
 const stepMilliseconds = 60_000;
 
-/** What becomes of the completions that are being answered when the engine pauses, as in vLLM. */
+/** What a pause does with running completions, as in vLLM: end them, wait for their end, or keep them for later. */
 export type PauseMode = 'abort' | 'wait' | 'keep';
 
 interface CompletionRun {
@@ -20,16 +20,16 @@ interface CompletionRun {
   readonly signal: AbortSignal;
   readonly words: string[];
   readonly versions: Set<string>;
-  /** Of the engine, when the completion came. */
+  /** The engine's count of aborting pauses when the completion started. */
   readonly aborts: number;
 }
 
-/** The engine behind the routes: its workers, and who may use them when. */
+/** The engine behind the routes: its workers, and the gate that schedules access to them. */
 export class ReferenceEngine {
   readonly #gate: Gate;
   readonly #state: EngineState;
   #pauseMode: PauseMode = 'abort';
-  /** Pauses so far that ended the completions being answered. */
+  /** Number of pauses so far that ended running completions. */
   #aborts = 0;
 
   private constructor(gate: Gate, state: EngineState) {
@@ -37,7 +37,7 @@ export class ReferenceEngine {
     this.#state = state;
   }
 
-  /** Starts the workers. Rejects with the error of one that cannot start; then all are gone. */
+  /** Starts the workers. If one cannot start, rejects with its error and ends the others. */
   static async start(configuration: EngineConfiguration, index: CheckpointIndex): Promise<ReferenceEngine> {
     const gate = new Gate();
     const workers = await WorkerGroup.start(configuration, (error) => gate.refuseWaiting(error));
@@ -52,7 +52,7 @@ export class ReferenceEngine {
     return this.#gate.paused;
   }
 
-  /** Answers a prompt; waits while the engine is paused. Rejects with `PeerLostError` when the engine is dead. */
+  /** Completes a prompt; waits while the engine is paused. Rejects with `PeerLostError` if the engine is dead. */
   async complete(prompt: string, length: number, signal: AbortSignal): Promise<Completion> {
     const words: string[] = [];
     const versions = new Set<string>();
@@ -74,8 +74,8 @@ export class ReferenceEngine {
   }
 
   /**
-   * Calls a method of `collectiveMethods` on all workers, while no completion runs. Rejects with the first worker's
-   * failure, at once; what other workers still do keeps the engine busy until they are done.
+   * Calls a method of `collectiveMethods` on all workers while no completion runs. Rejects as soon as one worker fails;
+   * the engine stays busy until the other workers are done.
    */
   async collectiveRpc(
     method: string,
@@ -98,7 +98,7 @@ export class ReferenceEngine {
     }
   }
 
-  /** Holds completions back; resolves when none is being computed. */
+  /** Pauses completions; resolves when none is being computed. */
   async pause(mode: PauseMode): Promise<void> {
     this.#pauseMode = mode;
     this.#gate.pause();
@@ -113,19 +113,19 @@ export class ReferenceEngine {
     this.#gate.resume();
   }
 
-  /** Ends the workers; what waits is sent away. */
+  /** Stops the workers; waiting completions are rejected. */
   async stop(): Promise<void> {
     this.#gate.refuseWaiting(new AbortedError('the engine is stopping'));
     await this.workers.stop();
   }
 
-  /** Computes words until there are enough, or a pause keeps the completion for later. */
+  /** Computes words until the completion has its length or a pause keeps it for later. */
   async #advance(run: CompletionRun): Promise<void> {
     const { prompt, length, signal, words, versions, aborts } = run;
     while (words.length < length) {
       this.#throwIfLost();
       versions.add(this.#state.version);
-      const call = { prompt, from: words.length, steps: Math.min(wordsOfStep, length - words.length) };
+      const call = { prompt, from: words.length, steps: Math.min(wordsPerStep, length - words.length) };
       words.push(
         ...pickWords(await this.workers.callAll('partialSums', () => call, stepMilliseconds).result),
       );

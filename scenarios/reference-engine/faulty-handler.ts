@@ -4,10 +4,10 @@ import type { OpenedBuffer, WeightReceiver } from '../../src/engines/worker-link
 import { EngineError } from '../../src/errors.ts';
 import type { Faults } from './configuration.ts';
 
-/** Longer than the timeouts that tests give an update. */
+/** Longer than the timeouts of updates in tests. */
 const hangMilliseconds = 3_000;
 
-/** Passes on what an update brings, and fails on purpose where it is told to. */
+/** Forwards an update to another handler, with injected failures. */
 export class FaultyHandler implements WeightReceiver {
   readonly #handler: WeightReceiver;
   readonly #faults: Faults;

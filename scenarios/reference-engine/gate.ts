@@ -1,6 +1,6 @@
 import { DeadlineError, OverloadedError } from '../../src/errors.ts';
 
-/** Completions that may wait; vLLM lets them all wait, and runs out of memory some day. */
+/** Limit of waiting completions; vLLM has none. */
 const mostWaiting = 1024;
 
 interface Waiting {
@@ -9,8 +9,8 @@ interface Waiting {
 }
 
 /**
- * Lets completions in side by side and calls of all workers one by one, never both. Calls go first; completions wait
- * for them, and while the engine is paused.
+ * Schedules completions, which run concurrently, and calls of all workers, which run exclusively, one by one. Calls have
+ * priority. Completions also wait while the engine is paused.
  */
 export class Gate {
   #inside = 0;
@@ -25,13 +25,13 @@ export class Gate {
   }
 
   /**
-   * For a completion, which waits until it may or its client hangs up. Rejects with `OverloadedError` if too many
-   * wait, with the signal's reason, or with what {@link refuseWaiting} gives.
+   * Waits until a completion may run. Rejects with `OverloadedError` if too many wait, with the signal's reason when the
+   * client disconnects, or with the error of {@link refuseWaiting}.
    */
   enter(signal: AbortSignal): Promise<void> {
     if (signal.aborted) return Promise.reject(signal.reason);
     if (this.#waiting.length >= mostWaiting) {
-      return Promise.reject(new OverloadedError(`${mostWaiting} requests are waiting already`));
+      return Promise.reject(new OverloadedError(`${mostWaiting} requests are already waiting`));
     }
     const entered = new Promise<void>((resolve, reject) => {
       const onAbort = () => {
@@ -62,7 +62,7 @@ export class Gate {
     this.#admit();
   }
 
-  /** For a call of all workers. Rejects with `DeadlineError` if its turn does not come in time. */
+  /** Waits until a call of all workers may run. Rejects with `DeadlineError` if earlier calls take too long. */
   enterAlone(timeoutMilliseconds: number): Promise<void> {
     const entered = new Promise<void>((resolve, reject) => {
       const late = setTimeout(() => {
@@ -85,7 +85,7 @@ export class Gate {
     this.#admit();
   }
 
-  /** Holds back the completions that come from now on, and those that wait. */
+  /** Holds back waiting and new completions. */
   pause(): void {
     this.#paused = true;
   }
@@ -95,12 +95,12 @@ export class Gate {
     this.#admit();
   }
 
-  /** Sends away the completions that wait. */
+  /** Rejects all waiting completions. */
   refuseWaiting(error: Error): void {
     for (const { refuse } of this.#waiting.splice(0)) refuse(error);
   }
 
-  /** Resolves when no completion is inside. */
+  /** Resolves when no completion runs. */
   empty(): Promise<void> {
     if (this.#inside === 0) return Promise.resolve();
     return new Promise((resolve) => this.#whenEmpty.push(resolve));

@@ -1,9 +1,9 @@
 import { describe, OverloadedError, UsageError } from '../../src/errors.ts';
 
-/** A request that vLLM would refuse with this status, and these words in its error body. */
+/** A request that vLLM would refuse with this status and message. */
 export class RefusedRequest extends UsageError {
   readonly status: 400 | 404;
-  /** The field at fault. */
+  /** The invalid field. */
   readonly param: string | null;
 
   constructor(message: string, options: { readonly status?: 400 | 404; readonly param?: string } = {}) {
@@ -33,7 +33,7 @@ const types: Readonly<Record<number, string>> = {
   503: 'ServiceUnavailableError',
 };
 
-/** What a client is told of anything that was thrown. */
+/** The response for anything that was thrown. */
 export function errorAnswer(thrown: unknown): ErrorAnswer {
   const status = statusOf(thrown);
   const param = thrown instanceof RefusedRequest ? thrown.param : null;

@@ -4,71 +4,71 @@ import { removeAbandoned } from '../../src/processes/sweep.ts';
 import type { EngineConfiguration, Faults } from './configuration.ts';
 import type { ServerMessage } from './worker-protocol.ts';
 
-/** The largest model that fits onto a machine is laid out sooner. */
+/** Long enough to allocate and fill the largest model that fits into a machine. */
 const startMilliseconds = 3_600_000;
-/** The server stops its workers first, which end the copies they are at. */
+/** The server stops its workers first, which finish their current copies. */
 const graceMilliseconds = 20_000;
 /** How long workers may outlive a server that was killed. */
 const orphanMilliseconds = 10_000;
-const lookEveryMilliseconds = 20;
+const pollMilliseconds = 20;
 
 export interface ReferenceEngineOptions {
-  /** Of the served model. */
+  /** Name of the served model. */
   readonly name: string;
-  /** Checkpoint (directory or file) whose tensor names and shapes the model has; its weights are not read. */
+  /** Checkpoint (directory or file) that defines names and shapes of the tensors; its weights are not read. */
   readonly model: string;
-  /** Tensor-parallel workers, each on a host device of its own. */
+  /** Number of tensor-parallel workers, each on its own host device. */
   readonly ranks: number;
   readonly deviceNamespace: string;
-  /** Bytes of each device; 0 takes what the first process to open it said. */
+  /** Bytes of each device; 0 for the capacity given by the first process that opened it. */
   readonly deviceCapacity: number;
-  /** Index of the first worker's device; the others follow. 0 if not given. */
+  /** Index of the first worker's device; the others follow. Default: 0. */
   readonly firstDevice?: number;
-  /** Address to listen on; 127.0.0.1 if not given. */
+  /** Address to listen on. Default: 127.0.0.1. */
   readonly host?: string;
-  /** Any that is free if not given. */
+  /** Default: any free port. */
   readonly port?: number;
-  /** Whether it speculates with a draft model, which takes every update after the target model. */
+  /** Whether it has a draft model, which receives every update after the target model. */
   readonly hasDraftModel?: boolean;
-  /** Ways to fail on purpose. */
+  /** Injected failures. */
   readonly faults?: Faults;
-  /** Words put before the command that starts it, such as `['ip', 'netns', 'exec', 'b']`. */
+  /** Prefix of the command that starts it, such as `['ip', 'netns', 'exec', 'b']`. */
   readonly launcher?: readonly string[];
 }
 
-/** An engine in processes of its own. They end with the process that started it, however that ends. */
+/** An engine in its own processes, which end with the process that started them, even if that is killed. */
 export interface RunningEngine {
   readonly endpoint: string;
-  /** A worker each, by rank. */
+  /** The devices of the workers, by rank. */
   readonly deviceUuids: readonly string[];
   readonly serverPid: number;
   /** By rank. */
   readonly workerPids: readonly number[];
-  /** The server's and the workers'. */
+  /** Of the server and the workers. */
   readonly pids: readonly number[];
-  /** Resolves when the server is gone, with how it ended: `exit code 0`, `SIGKILL`. */
+  /** Resolves when the server has ended, with how: `exit code 0`, `SIGKILL`. */
   readonly exited: Promise<string>;
-  /** Resolves when all its processes are gone, and what they held with them. May be called twice. */
+  /** Resolves when all its processes have ended and their memory is freed. May be called twice. */
   stop(): Promise<void>;
 }
 
 /**
- * Starts an engine with dummy weights; resolves when it serves. Rejects with what kept it from that: `UsageError`,
- * `CheckpointError`, `MemoryError` if the model does not fit onto a device. Then nothing is left of it.
+ * Starts an engine with dummy weights; resolves when it serves. Rejects with `UsageError`, `CheckpointError`, or
+ * `MemoryError` if the model does not fit into a device; then nothing is left behind.
  */
 export async function startReferenceEngine(options: ReferenceEngineOptions): Promise<RunningEngine> {
   const { launcher, ...given } = options;
   const configuration: EngineConfiguration = { ...defaults, ...given };
-  let begun: (message: ServerMessage) => void = () => {};
+  let onFirst: (message: ServerMessage) => void = () => {};
   const first = new Promise<ServerMessage>((resolve) => {
-    begun = resolve;
+    onFirst = resolve;
   });
-  const onMessage = (message: unknown) => begun(message as ServerMessage);
+  const onMessage = (message: unknown) => onFirst(message as ServerMessage);
   const server = startProcess('./server', import.meta.url, configuration, onMessage, launcher);
   const ended = server.exited.then((how) => new PeerLostError(`the engine ended (${how}) before it served`));
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<DeadlineError>((resolve) => {
-    const error = new DeadlineError(`the engine does not serve after ${startMilliseconds} ms`);
+    const error = new DeadlineError(`the engine is not ready after ${startMilliseconds} ms`);
     timer = setTimeout(() => resolve(error), startMilliseconds);
   });
   const started = await Promise.race([first, ended, late]);
@@ -88,7 +88,7 @@ export async function startReferenceEngine(options: ReferenceEngineOptions): Pro
     exited: server.exited,
     async stop() {
       await server.stop(graceMilliseconds);
-      await untilGone(workerPids);
+      await waitForExit(workerPids);
       removeAbandoned();
     },
   };
@@ -101,11 +101,11 @@ function failureOf(started: ServerMessage | WeightcastError): WeightcastError | 
   return started.type === 'failed' ? fromWire(started.error) : null;
 }
 
-/** Workers of a server that was killed end by themselves, a moment later. */
-async function untilGone(pids: readonly number[]): Promise<void> {
+/** Workers of a server that was killed end on their own, a moment later. */
+async function waitForExit(pids: readonly number[]): Promise<void> {
   const end = performance.now() + orphanMilliseconds;
   while (pids.some(isRunning) && performance.now() < end) {
-    await new Promise((resolve) => setTimeout(resolve, lookEveryMilliseconds));
+    await new Promise((resolve) => setTimeout(resolve, pollMilliseconds));
   }
 }
 

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isObject, parseJsonObject } from '../../src/checkpoint/strict-json.ts';
 
-/** `num_key_value_heads` of the model's config.json, or of the text half of a model that also sees; null if unknown. */
+/** `num_key_value_heads` of the model's config.json, or of the text part of a multimodal model; null if unknown. */
 export async function readKeyValueHeads(model: string): Promise<number | null> {
   const path = join(model, 'config.json');
   let json: Buffer;

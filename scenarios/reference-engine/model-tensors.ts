@@ -17,8 +17,8 @@ export function describeTensors(index: CheckpointIndex): TensorDescription[] {
 }
 
 /**
- * The file that a model is dumped into. Server and workers each work it out from the headers of the same checkpoint:
- * the server writes the header, every worker its parts.
+ * The layout of the file into which a model is dumped. The server and the workers compute it independently from the
+ * headers of the same checkpoint: the server writes the header, each worker its parts.
  */
 export function layOutDump(index: CheckpointIndex): EncodedHeader {
   return encodeHeader(describeTensors(index), new Map([['format', 'pt']]));

@@ -10,14 +10,14 @@ export interface Parameter {
   readonly bytes: number;
 }
 
-/** A tensor of the checkpoint and what this worker holds of it. */
+/** A tensor of the checkpoint and the part of it that this worker holds. */
 export interface HeldTensor {
   readonly name: string;
   readonly dtype: string;
   readonly shape: readonly number[];
   readonly bytes: number;
   readonly shard: Shard;
-  /** Where the shard lies, from the start of the buffer. */
+  /** Offset of the shard in the buffer. */
   readonly offset: number;
 }
 
@@ -29,10 +29,10 @@ export interface ParameterLayout {
   readonly bytes: number;
 }
 
-/** As a GPU aligns its allocations. */
+/** The alignment of GPU allocations. */
 const alignment = 256;
 
-/** Lays out the parameters of one worker: each begins aligned, and the shards in it stand without gaps. */
+/** Lays out the parameters of one worker: each starts aligned, and its shards follow each other without gaps. */
 export function layOutParameters(index: CheckpointIndex, place: Place): ParameterLayout {
   const rows = describeTensors(index).map((tensor, row) => {
     const bytes = index.bytes[row]!;

@@ -4,8 +4,8 @@ import type { WorkerParameters } from './worker-parameters.ts';
 const wordBytes = 4;
 
 /**
- * A worker's share in the words that follow a prompt: for each, the sum (mod 2^32) of a few words of its parameters,
- * at places that the prompt and the number of the step decide. `from` is the first step's.
+ * A worker's contribution to the words that follow a prompt: for each step, the sum (mod 2^32) of a few 32-bit words of
+ * its parameters, at places determined by the prompt and the step. `from` is the number of the first step.
  */
 export function partialSums(
   parameters: WorkerParameters,
@@ -23,7 +23,7 @@ export function partialSums(
   });
 }
 
-/** `place` from 0 for the first word to just below 1 for the last. */
+/** `place`: position in the parameters, in [0, 1). */
 function wordAt(parameters: WorkerParameters, place: number): number {
   const words = Math.floor(parameters.bytes / wordBytes);
   if (words === 0) return parameters.read(0, 1).readUInt8();

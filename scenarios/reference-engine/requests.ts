@@ -1,18 +1,18 @@
 import { z } from 'zod';
 import { RefusedRequest } from './http-errors.ts';
 
-/** What clients send, as vLLM takes it; fields that make no difference to this engine are ignored. */
+/** The requests of vLLM's API; fields that make no difference to this engine are ignored. */
 
 const mostPrompts = 256;
 const mostWords = 4096;
 
-const one = z.literal(1, 'this engine gives one completion of a prompt');
+const one = z.literal(1, 'this engine returns one completion per prompt');
 const never = z.literal(false, 'this engine does not stream');
 
 const completionRequest = z.object({
   model: z.string().nullish(),
   prompt: z.union([z.string(), z.array(z.string()).min(1).max(mostPrompts)], {
-    error: `this engine takes text, or 1 to ${mostPrompts} texts`,
+    error: `must be a string or 1 to ${mostPrompts} strings`,
   }),
   max_tokens: z.int().min(1).max(mostWords).nullish(),
   n: one.nullish(),

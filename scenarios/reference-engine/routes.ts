@@ -7,16 +7,16 @@ import type { ReferenceEngine } from './engine.ts';
 import { errorAnswer, RefusedRequest } from './http-errors.ts';
 import { parseCollective, parseCompletion, parsePause } from './requests.ts';
 
-/** A call without a time limit gets this one; and so does one with a longer limit. */
+/** The default and the maximum timeout of a call. */
 const longestCallMilliseconds = 24 * 3_600_000;
-const wordsByDefault = 16;
-/** Of a request's body. */
+const defaultWords = 16;
+/** Largest request body, in bytes. */
 const bodyLimit = 16 * 2 ** 20;
 
-/** The HTTP face of the engine: the routes of vLLM, those of its development mode included. */
+/** The HTTP API of the engine: vLLM's routes, including those of its development mode. */
 export function createServer(engine: ReferenceEngine, model: string): FastifyInstance {
   const server = fastify({ bodyLimit, forceCloseConnections: true });
-  // vLLM reads bodies as JSON whatever they are said to be; so bodies are parsed where they are wanted.
+  // vLLM parses bodies as JSON whatever their content type; so each route parses its own body.
   server.removeAllContentTypeParsers();
   server.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => done(null, body));
   server.setErrorHandler((error, _request, reply) => {
@@ -45,8 +45,8 @@ function addInferenceRoutes(server: FastifyInstance, engine: ReferenceEngine, mo
       throw new RefusedRequest(`The model \`${wanted.model}\` does not exist.`, refusal);
     }
     const prompts = typeof wanted.prompt === 'string' ? [wanted.prompt] : wanted.prompt;
-    const length = wanted.max_tokens ?? wordsByDefault;
-    const signal = whenHungUp(reply);
+    const length = wanted.max_tokens ?? defaultWords;
+    const signal = disconnectSignal(reply);
     const completions = await Promise.all(prompts.map((prompt) => engine.complete(prompt, length, signal)));
     return completionBody({ id: randomUUID(), model, completions, created: nowInSeconds() });
   });
@@ -57,7 +57,8 @@ function addDevelopmentRoutes(server: FastifyInstance, engine: ReferenceEngine):
     const { method, args, kwargs, timeout } = parseCollective(request.body);
     const milliseconds = Math.min((timeout ?? Number.POSITIVE_INFINITY) * 1_000, longestCallMilliseconds);
     try {
-      if (Object.keys(kwargs ?? {}).length > 0) throw new EngineError('TypeError: no method takes keywords');
+      if (Object.keys(kwargs ?? {}).length > 0)
+        throw new EngineError('TypeError: no method takes keyword arguments');
       return { results: await engine.collectiveRpc(method, args ?? [], milliseconds) };
     } catch (error) {
       throw new EngineError(`Call to collective_rpc method failed: ${describe(error)}`, { cause: error });
@@ -73,19 +74,20 @@ function addDevelopmentRoutes(server: FastifyInstance, engine: ReferenceEngine):
     return { status: 'resumed' };
   });
   server.get('/is_paused', () => ({ is_paused: engine.paused }));
-  // There is no cache: what a prompt is answered depends on nothing but the weights.
+  // There is no cache: a completion depends on prompt and weights only.
   server.post('/reset_prefix_cache', (_request, reply) => reply.status(200).send());
   server.get('/get_world_size', () => ({ world_size: engine.workers.workers.length }));
 }
 
-function whenHungUp(reply: FastifyReply): AbortSignal {
-  const hungUp = new AbortController();
-  // All prompts of a request listen to it.
-  setMaxListeners(0, hungUp.signal);
+/** Aborts when the client disconnects before the response is complete. */
+function disconnectSignal(reply: FastifyReply): AbortSignal {
+  const disconnected = new AbortController();
+  // Every prompt of a request adds a listener.
+  setMaxListeners(0, disconnected.signal);
   reply.raw.once('close', () => {
-    if (!reply.raw.writableFinished) hungUp.abort(new AbortedError('the client has hung up'));
+    if (!reply.raw.writableFinished) disconnected.abort(new AbortedError('the client has disconnected'));
   });
-  return hungUp.signal;
+  return disconnected.signal;
 }
 
 function nowInSeconds(): number {

@@ -10,10 +10,10 @@ import { ReferenceEngine } from './engine.ts';
 import { createServer } from './routes.ts';
 import type { ServerMessage } from './worker-protocol.ts';
 
-/** The process that serves the engine, and the parent of its workers. It ends when whoever started it lets go. */
+/** The process of the engine's HTTP server, the parent of its workers. It ends when its parent releases it. */
 
 function tell(message: ServerMessage): void {
-  // Whoever started it may be gone already; then standard input has ended too.
+  // The parent may have ended already; then standard input has ended too.
   if (process.connected) process.send!(message, () => {});
 }
 
@@ -29,7 +29,7 @@ async function listen(server: FastifyInstance, { host, port }: EngineConfigurati
 
 async function serve(configuration: EngineConfiguration, released: Promise<void>): Promise<void> {
   const index = await openCheckpoint(configuration.model);
-  // Whoever started it may let go while a large model is still being laid out; the workers then go by themselves.
+  // The parent may release this process while a large model is still being allocated; the workers then end on their own.
   const engine = await Promise.race([ReferenceEngine.start(configuration, index), released]);
   if (engine === undefined) return;
   const server = createServer(engine, configuration.name);

@@ -1,13 +1,13 @@
 /**
- * Which bytes of a checkpoint's tensor one tensor-parallel worker holds, and in which of its parameters: what the
- * weight loaders of vLLM's parallel layers decide from the same names.
+ * Which bytes of a checkpoint's tensor a tensor-parallel worker holds, and in which of its parameters, by the same rules
+ * as the weight loaders of vLLM's parallel layers.
  */
 
 /** A worker's place in its engine instance. */
 export interface Place {
   readonly ranks: number;
   readonly rank: number;
-  /** `num_key_value_heads` of the model, if known: keys and values are cut between heads only. */
+  /** `num_key_value_heads` of the model, if known: keys and values are split between heads only. */
   readonly keyValueHeads: number | null;
 }
 
@@ -17,20 +17,20 @@ export interface SourceTensor {
   readonly bytes: number;
 }
 
-/** Bytes of a tensor: `rows` runs of `rowBytes` bytes, their starts `pitch` bytes apart. */
+/** Bytes of a tensor: `rows` runs of `rowBytes` bytes, whose starts are `pitch` bytes apart. */
 export interface Rectangle {
-  /** Of the first byte, from the start of the tensor. */
+  /** Offset of the first byte in the tensor. */
   readonly offset: number;
   readonly rowBytes: number;
   readonly rows: number;
   readonly pitch: number;
 }
 
-/** What a worker holds of one tensor. It lies in the parameter without gaps. */
+/** The part of one tensor that a worker holds, contiguous in its parameter. */
 export interface Shard {
-  /** Tensors that a layer uses together share a parameter, as vLLM names it. */
+  /** Tensors that a layer uses together share a parameter, with vLLM's name. */
   readonly parameter: string;
-  /** Order among the shards of the parameter; they stand one after the other. */
+  /** Order among the shards of the parameter, which follow each other. */
   readonly position: number;
   readonly source: Rectangle;
   readonly part: number;
@@ -55,17 +55,17 @@ export function shardTensor(tensor: SourceTensor, place: Place): Shard {
 interface Role {
   readonly parameter: string;
   readonly position: number;
-  /** Along which dimension workers share the tensor; null if each holds it whole. */
+  /** The dimension along which the tensor is split; null if every worker holds all of it. */
   readonly axis: 0 | 1 | null;
   /** Whether the tensor consists of one block for each key-value head. */
   readonly perHead: boolean;
 }
 
-/** The kinds of tensors of a linear layer that follow its weight's shape: [outputs, inputs], or blocks of it. */
+/** The tensors of a linear layer that have the shape of its weight, [outputs, inputs], or of blocks of it. */
 const linear = /^(.*\.)?(\w+)\.(weight|weight_packed|weight_scale|weight_scale_inv|bias)$/;
 const expert = /^(.*\.experts\.)(\d+)\.$/;
 
-/** Layers whose outputs the workers share: the parameter that holds them, and their order in it. */
+/** Layers that are split along their outputs: the parameter that holds them, and their order in it. */
 const columnParallel = new Map([
   ['q_proj', { fused: 'qkv_proj', order: 0 }],
   ['k_proj', { fused: 'qkv_proj', order: 1 }],
@@ -76,7 +76,7 @@ const columnParallel = new Map([
   ['lm_head', { fused: 'lm_head', order: 0 }],
 ]);
 
-/** Layers whose inputs the workers share. All hold the whole bias; one of them adds it. */
+/** Layers that are split along their inputs. Every worker holds the whole bias; one of them adds it. */
 const rowParallel = new Set(['o_proj', 'down_proj']);
 
 function roleOf(name: string): Role {
@@ -100,7 +100,7 @@ function roleOf(name: string): Role {
   return { parameter: `${experts}${fused}_${kind}`, position, axis, perHead };
 }
 
-/** Into how many parts a layer would be cut; 1 where that does not come out even. */
+/** Into how many parts a layer is split; 1 if it cannot be split evenly. */
 function wantedParts(perHead: boolean, { ranks, keyValueHeads }: Place): number {
   if (!perHead || keyValueHeads === null) return ranks;
   if (keyValueHeads >= ranks) return keyValueHeads % ranks === 0 ? ranks : 1;
@@ -116,7 +116,7 @@ interface Cut {
   readonly stride: number;
 }
 
-/** Null where the tensor cannot be cut so: too few dimensions, an uneven one, or parts that end within a byte. */
+/** Null if the tensor cannot be split so: too few dimensions, an uneven one, or parts that end within a byte. */
 function cutAlong(axis: 0 | 1, { shape, bytes }: SourceTensor, parts: number): Cut | null {
   const size = shape[axis];
   if (parts === 1 || bytes === 0 || size === undefined || size % parts !== 0) return null;

@@ -4,7 +4,7 @@ import type { EngineConfiguration } from './configuration.ts';
 import { type Call, WorkerHandle } from './worker-handle.ts';
 import type { CallOf, ResultOf, WorkerMethod } from './worker-protocol.ts';
 
-/** All workers of the engine. They are one machine: when one is dead the engine is. */
+/** All workers of the engine, which is dead as soon as one of them is. */
 export class WorkerGroup {
   readonly workers: readonly WorkerHandle[];
   #lost: PeerLostError | null = null;
@@ -13,7 +13,7 @@ export class WorkerGroup {
     this.workers = workers;
     for (const { rank, exited } of workers) {
       exited.then((how) => {
-        // What a killed worker held of its device is left lying if nobody else has the device open.
+        // The memory of a killed worker would stay if no other process has its device open.
         removeAbandoned();
         if (this.#lost !== null) return;
         this.#lost = new PeerLostError(`the engine is dead: worker ${rank} ended (${how})`);
@@ -22,7 +22,7 @@ export class WorkerGroup {
     }
   }
 
-  /** Starts a worker for each rank. If one cannot start, the others are stopped and it rejects with why. */
+  /** Starts a worker for each rank. If one cannot start, stops the others and rejects with its error. */
   static async start(
     configuration: EngineConfiguration,
     onLost: (error: PeerLostError) => void,
@@ -56,7 +56,7 @@ export class WorkerGroup {
     return this.#lost;
   }
 
-  /** Calls all workers. The result is one of each; it rejects with the first failure, while others may be at work. */
+  /** Calls all workers; the result has one entry per worker. Rejects with the first failure, while others may still work. */
   callAll<M extends WorkerMethod>(
     method: M,
     callOf: (worker: WorkerHandle) => CallOf<M>,

@@ -3,9 +3,9 @@ import { type OwnedProcess, startProcess } from '../../src/processes/child-proce
 import type { WorkerConfiguration } from './configuration.ts';
 import type { CallOf, ResultOf, WorkerCall, WorkerMessage, WorkerMethod } from './worker-protocol.ts';
 
-/** How long a worker that has let a call's deadline pass may still answer before it counts as dead. */
+/** How long after a call's deadline a worker that has not answered is killed. */
 const overdueMilliseconds = 30_000;
-/** A worker ends its native copies before it ends. */
+/** A worker finishes its native copies before it exits. */
 const graceMilliseconds = 10_000;
 
 interface Pending {
@@ -13,15 +13,15 @@ interface Pending {
   readonly reject: (error: WeightcastError) => void;
 }
 
-/** A call on its way. */
+/** A call in progress. */
 export interface Call<T> {
-  /** Rejects with the worker's own error, `PeerLostError` if it dies, `DeadlineError`. */
+  /** Rejects with the worker's own error, with `PeerLostError` if it dies, or with `DeadlineError`. */
   readonly result: Promise<T>;
   /** Resolves when the worker is done with it, which may be after its deadline. */
   readonly done: Promise<void>;
 }
 
-/** Resolves when the work has ended, in whatever way. */
+/** Resolves when the work has succeeded or failed. */
 export function settled(work: Promise<unknown>): Promise<void> {
   return work.then(
     () => {},
@@ -44,16 +44,16 @@ export class WorkerHandle {
     this.#process = process;
   }
 
-  /** Resolves when the worker has its parameters; rejects with why it could not start, its process gone. */
+  /** Resolves when the worker has its parameters. If it cannot start, rejects with its error after its process has ended. */
   static async start(configuration: WorkerConfiguration): Promise<WorkerHandle> {
     const { rank } = configuration;
     let handle: WorkerHandle | null = null;
-    let begun: (message: WorkerMessage) => void = () => {};
+    let onFirst: (message: WorkerMessage) => void = () => {};
     const first = new Promise<WorkerMessage>((resolve) => {
-      begun = resolve;
+      onFirst = resolve;
     });
     const child = startProcess('./worker', import.meta.url, configuration, (message) => {
-      if (handle === null) begun(message as WorkerMessage);
+      if (handle === null) onFirst(message as WorkerMessage);
       else handle.#receive(message as WorkerMessage);
     });
     const ended = child.exited.then((how) => new PeerLostError(`worker ${rank} ended (${how})`));
@@ -63,7 +63,7 @@ export class WorkerHandle {
       await child.stop(graceMilliseconds);
       throw started.type === 'failed'
         ? fromWire(started.error)
-        : new PeerLostError(`worker ${rank} made no sense`);
+        : new PeerLostError(`worker ${rank} sent "${started.type}" before it was ready`);
     }
     const ready = new WorkerHandle(rank, started.deviceUuid, child);
     handle = ready;
@@ -75,7 +75,7 @@ export class WorkerHandle {
     return this.#process.pid;
   }
 
-  /** Resolves when the worker's process is gone, with how it ended. */
+  /** Resolves when the worker's process has ended, with how. */
   get exited(): Promise<string> {
     return this.#process.exited;
   }
@@ -86,7 +86,9 @@ export class WorkerHandle {
     const result = new Promise<ResultOf<M>>((resolve, reject) => {
       let overdue: NodeJS.Timeout | undefined;
       const late = setTimeout(() => {
-        reject(new DeadlineError(`worker ${this.rank} did not end ${method} in ${timeoutMilliseconds} ms`));
+        reject(
+          new DeadlineError(`worker ${this.rank} did not finish ${method} in ${timeoutMilliseconds} ms`),
+        );
         overdue = setTimeout(() => this.#kill(), overdueMilliseconds);
       }, timeoutMilliseconds);
       answer.then(resolve, reject);
@@ -126,12 +128,12 @@ export class WorkerHandle {
     this.#pending.clear();
   }
 
-  /** Its memory may hold anything by now, and nobody can tell; so the engine is better off dead. */
+  /** Ends the engine with it: the state of a worker that does not answer is unknown. */
   #kill(): void {
     try {
       process.kill(this.pid, 'SIGKILL');
     } catch {
-      // It has ended meanwhile.
+      // It has ended already.
     }
   }
 }

@@ -6,7 +6,7 @@ import { digestPart, type Mapping, type ThreadPool } from '../../src/native-brid
 import { fillWithDummyWeights } from './dummy-weights.ts';
 import { type HeldTensor, type ParameterLayout, shardBytes } from './parameter-layout.ts';
 
-/** The parameters of one worker, in one buffer on its device: a file each would be too many for a large model. */
+/** The parameters of one worker, in one buffer of its device: a large model has too many for a file each. */
 export class WorkerParameters {
   readonly #layout: ParameterLayout;
   readonly #buffer: HostDeviceBuffer;
@@ -18,7 +18,7 @@ export class WorkerParameters {
     this.#pool = pool;
   }
 
-  /** Takes the memory and fills it with dummy weights. Throws `MemoryError` if the device has too little. */
+  /** Allocates the memory and fills it with dummy weights. Throws `MemoryError` if the device has too little. */
   static async allocate(options: {
     readonly layout: ParameterLayout;
     readonly device: HostDevice;
@@ -31,7 +31,7 @@ export class WorkerParameters {
     return new WorkerParameters(layout, buffer, pool);
   }
 
-  /** Bytes of all parameters with the gaps between them; at least one. */
+  /** Bytes of all parameters including the gaps between them; at least one. */
   get bytes(): number {
     return this.#buffer.bytes;
   }
@@ -40,7 +40,7 @@ export class WorkerParameters {
     return this.#buffer.mapping.read(offset, bytes);
   }
 
-  /** Copies this worker's parts of tensors out of the link buffer. Throws if the model has no such tensor. */
+  /** Copies this worker's parts of tensors from the link buffer. Throws `EngineError` if the model has no such tensor. */
   async install(link: Mapping, tensors: readonly LinkTensor[]): Promise<void> {
     const rectangles = new Float64Array(tensors.length * 6);
     for (const [row, tensor] of tensors.entries()) {
@@ -52,7 +52,7 @@ export class WorkerParameters {
     await this.#pool.copy(link, this.#buffer.mapping, rectangles);
   }
 
-  /** What the parameters hold of these tensors now, computed from their memory. */
+  /** Digests of this worker's parts of the tensors, computed from the parameters' memory. */
   async digest(names: readonly string[]): Promise<InstalledReport> {
     const places = new Float64Array(names.length * 7);
     const part = new Uint16Array(names.length);
@@ -69,8 +69,8 @@ export class WorkerParameters {
   }
 
   /**
-   * Puts this worker's parts back where they stand in the full tensors, each part once among all workers. `offsets`
-   * says where in `destination` each tensor begins, in the order of the checkpoint.
+   * Writes this worker's parts to their places in the full tensors; each part is written by one of the workers that hold
+   * it. `offsets` has the start of each tensor in `destination`, in the order of the checkpoint.
    */
   async writeParts(destination: Mapping, offsets: Float64Array): Promise<void> {
     const rectangles: number[] = [];
@@ -110,7 +110,7 @@ function allocateBuffer(layout: ParameterLayout, device: HostDevice, rank: numbe
     const parameter =
       layout.parameters.find(({ offset, bytes }) => offset + bytes > free) ?? layout.parameters[0]!;
     throw new MemoryError(
-      `parameter ${parameter.name} (${parameter.bytes} bytes) does not fit onto device ${device.uuid} of rank ${rank}: ` +
+      `parameter ${parameter.name} (${parameter.bytes} bytes) does not fit into device ${device.uuid} of rank ${rank}: ` +
         `its model needs ${layout.bytes} bytes, ${free} are free`,
     );
   }

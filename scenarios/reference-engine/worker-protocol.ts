@@ -1,20 +1,19 @@
 import type { WireError } from '../../src/errors.ts';
 
 /**
- * What the server and its workers say to each other on the channel between parent and child. The server calls a
- * method, the worker answers, in whatever order it gets done. Both are parts of one program that starts together,
- * so the types are all the checking there is.
+ * The protocol between the server and its workers, on the IPC channel between parent and child. The server calls methods,
+ * and the worker answers in any order. Both ends always run the same code, so messages are not validated at run time.
  */
 export interface WorkerMethods {
-  /** Takes part in an update: connects to the rank at `address` and does what it says until it is done. */
+  /** Takes part in an update: connects to the rank at `address` and serves its requests until the update ends. */
   receiveWeights(call: { address: string; timeoutMilliseconds: number }): { epoch: number; version: string };
-  /** What the worker's parameters hold now. */
+  /** Digests of the worker's parameters. */
   digestWeights(call: object): HeldWeights;
   /** Bytes of the worker's device. */
   deviceMemory(call: object): { free: number; total: number };
-  /** Writes this worker's parts of all tensors into the file that the server laid out. */
+  /** Writes this worker's parts of all tensors into the file that the server has created. */
   writeParts(call: { path: string }): null;
-  /** This worker's share in each of some words that follow the prompt: numbers below 2^32. */
+  /** This worker's contribution to each of the words that follow the prompt: numbers below 2^32. */
   partialSums(call: { prompt: string; from: number; steps: number }): number[];
 }
 
@@ -22,7 +21,7 @@ export type WorkerMethod = keyof WorkerMethods;
 export type CallOf<M extends WorkerMethod> = Parameters<WorkerMethods[M]>[0];
 export type ResultOf<M extends WorkerMethod> = ReturnType<WorkerMethods[M]>;
 
-/** A row for each tensor of the model, as `InstalledReport`; digests in hexadecimal. */
+/** One row per tensor of the model, as in `InstalledReport`; digests in hexadecimal. */
 export interface HeldWeights {
   readonly names: readonly string[];
   readonly digests: readonly string[];
@@ -44,7 +43,7 @@ export type WorkerMessage =
   | { readonly type: 'result'; readonly id: number; readonly result: unknown }
   | { readonly type: 'error'; readonly id: number; readonly error: WireError };
 
-/** What the server tells the process that started it. */
+/** Messages of the server to its parent. */
 export type ServerMessage =
   | {
       readonly type: 'ready';

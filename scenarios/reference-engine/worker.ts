@@ -7,10 +7,10 @@ import { workerConfiguration } from './configuration.ts';
 import { EngineWorker } from './engine-worker.ts';
 import type { WorkerCall, WorkerMessage } from './worker-protocol.ts';
 
-/** The process of one engine worker. It ends when the server that started it lets go. */
+/** The process of one engine worker. It ends when the server that started it releases it. */
 
 function tell(message: WorkerMessage): void {
-  // The server may be gone already; then standard input has ended too.
+  // The server may have ended already; then standard input has ended too.
   if (process.connected) process.send!(message, () => {});
 }
 
@@ -28,7 +28,7 @@ async function serve(configuration: unknown, released: Promise<void>): Promise<v
   const { deviceNamespace: namespace, firstDevice, rank, deviceCapacity: capacity } = parsed;
   const device = HostDevice.open({ namespace, index: firstDevice + rank, capacity, uploadThreads: 1 });
   try {
-    // Standard input may end while a large model is still being laid out.
+    // The server may end while a large model is still being allocated.
     const worker = await Promise.race([EngineWorker.start(parsed, device), released]);
     if (worker === undefined) return;
     process.on('message', (message) => answer(worker, message as WorkerCall));

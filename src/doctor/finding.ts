@@ -1,12 +1,13 @@
-/** What the doctor says of one thing of a machine. */
+/** The doctor's verdict on one part of a machine. */
 export interface Finding {
   readonly subject: string;
-  /** `slow`: works, with less than the machine could do. `missing`: does not work, or is not there. */
+  /** `slow`: works, but slower than the machine could. `missing`: absent, or does not work. */
   readonly verdict: 'ok' | 'slow' | 'missing';
-  /** Without it no update runs on this machine. */
+  /** Whether no update can run on this machine without it. */
   readonly needed: boolean;
+  /** What was found. */
   readonly what: string;
-  /** What to do about it; null where there is nothing to do. */
+  /** The consequence and what to do about it; null if there is nothing to do. */
   readonly advice: string | null;
 }
 

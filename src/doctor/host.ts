@@ -3,21 +3,21 @@ import { join } from 'node:path';
 import type { CudaProbe } from '../native-bridge/addon.ts';
 import { ncclVersion, probeCuda, whyNotLoaded } from '../native-bridge/probe.ts';
 
-/** Where the doctor looks. */
+/** The machine that is examined. */
 export interface Host {
-  /** Text of a file such as `/sys/module/nvidia/version`, without the blanks around it; null if it cannot be read. */
+  /** The trimmed text of a file such as `/sys/module/nvidia/version`; null if it cannot be read. */
   read(path: string): string | null;
-  /** Names in a folder, sorted; none if it cannot be read. */
+  /** The sorted names in a directory; empty if it cannot be read. */
   list(path: string): string[];
-  /** Bytes of the file system that a path is on; null if there is no such path. */
+  /** Size of the file system that contains a path, in bytes; null if the path does not exist. */
   space(path: string): { readonly total: number; readonly free: number } | null;
-  /** As in `native-bridge/probe.ts`. */
+  /** These three as in `native-bridge/probe.ts`. */
   probeCuda(): CudaProbe;
   ncclVersion(): number;
-  whyNotLoaded(library: string): string | null;
+  loadError(library: string): string | null;
 }
 
-/** The files of a machine. `root` stands before their paths: empty for this one. */
+/** The files of a machine whose paths start with `root`; empty for this machine. */
 export function hostFiles(root: string): Pick<Host, 'read' | 'list' | 'space'> {
   return {
     read(path) {
@@ -45,9 +45,9 @@ export function hostFiles(root: string): Pick<Host, 'read' | 'list' | 'space'> {
   };
 }
 
-export const thisHost: Host = { ...hostFiles(''), probeCuda, ncclVersion, whyNotLoaded };
+export const thisHost: Host = { ...hostFiles(''), probeCuda, ncclVersion, loadError: whyNotLoaded };
 
-/** Memory nodes of the host. */
+/** The NUMA nodes of the host. */
 export function numaNodes(host: Host): string[] {
   return host.list('/sys/devices/system/node').filter((name) => /^node\d+$/.test(name));
 }

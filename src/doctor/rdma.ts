@@ -2,11 +2,11 @@ import { formatBytes } from '../units.ts';
 import { type Finding, missing, ok, slow } from './finding.ts';
 import type { Host } from './host.ts';
 
-/** Each port of each RDMA device, the library to use them by, and how much memory may be locked for them. */
+/** Examines each port of each RDMA device, the verbs library, and the limit of locked memory. */
 export function examineRdma(host: Host): Finding[] {
   const devices = host.list('/sys/class/infiniband');
   if (devices.length === 0) {
-    const advice = 'hosts exchange weights over TCP, at a fraction of the speed; nothing to do for one host';
+    const advice = 'hosts exchange weights over TCP, which is much slower; not needed for a single host';
     return [missing('RDMA', 'no device', advice), examineLockLimit(host, false)];
   }
   const ports = devices.flatMap((device) =>
@@ -18,7 +18,7 @@ export function examineRdma(host: Host): Finding[] {
 function examinePort(host: Host, device: string, port: string): Finding {
   const read = (name: string) => host.read(`/sys/class/infiniband/${device}/ports/${port}/${name}`);
   // "4: ACTIVE"
-  const state = read('state')?.replace(/^\d+:\s*/, '') ?? 'state not known';
+  const state = read('state')?.replace(/^\d+:\s*/, '') ?? 'state unknown';
   const node = host.read(`/sys/class/infiniband/${device}/device/numa_node`);
   const what = [
     state,
@@ -27,38 +27,35 @@ function examinePort(host: Host, device: string, port: string): Finding {
   ].join(', ');
   const subject = `RDMA ${device} port ${port}`;
   if (state === 'ACTIVE') return ok(subject, what);
-  return slow(
-    subject,
-    what,
-    'it will not be used: check cable, interface (ip link) and, on InfiniBand, subnet manager',
-  );
+  const advice =
+    'not used until it is ACTIVE: check the cable, the interface (ip link) and, on InfiniBand, the subnet manager';
+  return slow(subject, what, advice);
 }
 
 function examineVerbs(host: Host): Finding {
   const subject = 'RDMA verbs';
-  const reason = host.whyNotLoaded('libibverbs.so.1');
+  const reason = host.loadError('libibverbs.so.1');
   if (reason !== null)
     return missing(subject, reason, 'install libibverbs1 and ibverbs-providers (rdma-core)');
   if (!host.list('/dev/infiniband').some((name) => name.startsWith('uverbs'))) {
-    return missing(
-      subject,
-      'no /dev/infiniband/uverbs*',
-      'give it to the container (--device=/dev/infiniband)',
-    );
+    const advice =
+      'load the module ib_uverbs, or pass the device to the container (--device=/dev/infiniband)';
+    return missing(subject, 'no /dev/infiniband/uverbs*', advice);
   }
-  return ok(subject, 'libibverbs and device nodes are there');
+  return ok(subject, 'libibverbs and device nodes found');
 }
 
 function examineLockLimit(host: Host, hasRdma: boolean): Finding {
   const subject = 'memlock';
   const line = host.read('/proc/self/limits')?.match(/^Max locked memory\s+(\S+)/m);
-  if (line === null || line === undefined) return ok(subject, 'limit not known');
+  if (line === null || line === undefined) return ok(subject, 'limit unknown');
   if (line[1] === 'unlimited') return ok(subject, 'unlimited');
-  const what = `limit of ${formatBytes(Number(line[1]))}`;
-  if (!hasRdma) return ok(subject, `${what}; only RDMA would need more`);
+  const what = `limited to ${formatBytes(Number(line[1]))}`;
+  if (!hasRdma) return ok(subject, `${what}, which matters for RDMA only`);
   return missing(
     subject,
     what,
-    'checkpoints cannot be registered for RDMA: ulimit -l unlimited, LimitMEMLOCK=infinity or --ulimit memlock=-1',
+    'too little to register checkpoints for RDMA: ulimit -l unlimited, LimitMEMLOCK=infinity (systemd) or ' +
+      '--ulimit memlock=-1 (docker)',
   );
 }

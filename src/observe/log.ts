@@ -2,8 +2,8 @@ import { pino } from 'pino';
 import type { Logger } from '../ports.ts';
 
 /**
- * The log of one process, on standard error so that standard output stays for results. `WEIGHTCAST_LOG` sets the
- * level (debug, info, warn, error, silent); the default says nothing while all is well.
+ * The log of one process, on standard error, because standard output is for results. `WEIGHTCAST_LOG` sets the level
+ * (debug, info, warn, error, silent); the default, `error`, logs nothing in normal operation.
  */
 export function createLog(role: string): Logger {
   const level = process.env.WEIGHTCAST_LOG ?? 'error';

@@ -2,12 +2,12 @@ import type { WriteStream } from 'node:tty';
 import type { Progress } from '../actors/protocol/values.ts';
 import { formatBytes } from '../units.ts';
 
-/** Cells of the bar itself. */
+/** Width of the bar itself, in columns. */
 const barWidth = 28;
 
 /**
- * One progress bar at a time on a terminal, redrawn in place; nothing at all where the stream is no terminal, so
- * that logs stay readable.
+ * A progress bar on a terminal, redrawn in place. Writes nothing if the stream is not a terminal, so that logs stay
+ * readable.
  */
 export class ProgressBar {
   readonly #stream: WriteStream;
@@ -30,18 +30,18 @@ export class ProgressBar {
     const seconds = (performance.now() - this.#startedAt) / 1000;
     const rate = seconds > 0.05 ? `${formatBytes(doneBytes / seconds)}/s` : '';
     const text = `${this.#label.padEnd(16)} ${bar} ${String(Math.floor(part * 100)).padStart(3)} %  ${rate}`;
-    // Cut to the terminal: a wrapped line could not be redrawn.
+    // Truncated to the terminal's width, because a wrapped line cannot be redrawn.
     this.#stream.write(`\r\x1b[K${text.slice(0, Math.max(this.#stream.columns - 1, 1))}`);
   }
 
-  /** Clears the line; what follows is the result and not the way to it. */
+  /** Clears the line. */
   end(): void {
     if (this.#drawn) this.#stream.write('\r\x1b[K');
     this.#drawn = false;
   }
 }
 
-/** Adds up what ranks report of themselves. An update reaches every rank whole, so its ranks are averaged by sum. */
+/** Sums up the progress that ranks report, each its own bytes. */
 export class ProgressSum {
   readonly #byRank = new Map<number, Progress>();
 

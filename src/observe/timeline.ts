@@ -4,17 +4,17 @@ import type { RankTimeline } from '../actors/protocol/values.ts';
 export const stages = ['h2d', 'broadcast', 'reload'] as const;
 export type Stage = (typeof stages)[number];
 
-/** What a timeline shows: before the stages, where there was any, the reading from other hosts. */
+/** A row of a timeline: a stage, or the reads from other hosts that precede the stages of a joining rank. */
 type Track = Stage | 'read';
 
 function tracksOf(timelines: readonly RankTimeline[]): readonly Track[] {
   return timelines.some(({ read }) => read.length > 0) ? ['read', ...stages] : stages;
 }
 
-/** Numbers of a span in a timeline's columns: bucket, start, end. */
-const spanNumbers = 3;
+/** A span takes three numbers in a timeline's columns: bucket, start, end. */
+const numbersPerSpan = 3;
 
-/** Seconds in which the stage was at work, summed over ranks. */
+/** How long each stage was busy, in seconds, summed over ranks. */
 export function stageSeconds(timelines: readonly RankTimeline[]): Record<Stage, number> {
   const seconds = { h2d: 0, broadcast: 0, reload: 0 };
   for (const timeline of timelines) {
@@ -26,8 +26,8 @@ export function stageSeconds(timelines: readonly RankTimeline[]): Record<Stage, 
 }
 
 /**
- * The part of the time, in [0, 1], in which a rank had two or more stages at work at once, of the time in which it
- * had any; averaged over ranks. 0 for a strictly serial update.
+ * The fraction, in [0, 1], of a rank's busy time in which two or more stages were busy at once; averaged over ranks. 0 for
+ * a strictly serial update.
  */
 export function overlap(timelines: readonly RankTimeline[]): number {
   if (timelines.length === 0) return 0;
@@ -54,8 +54,8 @@ export function overlap(timelines: readonly RankTimeline[]): number {
 }
 
 /**
- * A Chrome trace (the JSON array form that Perfetto and chrome://tracing open): one process a rank, one thread a
- * stage, one complete event a bucket or piece. Times in the trace are microseconds from the first event.
+ * A Chrome trace (the JSON array format, for Perfetto and chrome://tracing): one process per rank, one thread per stage,
+ * one complete event per bucket or piece. Times in the trace are microseconds since the first event.
  */
 export function chromeTrace(timelines: readonly RankTimeline[]): object[] {
   const zero = startOf(timelines);
@@ -84,7 +84,7 @@ export function chromeTrace(timelines: readonly RankTimeline[]): object[] {
   return events;
 }
 
-/** A picture of `width` columns: a row for each stage of each rank, filled where the stage was at work. */
+/** The timeline as text, `width` columns wide: one row per stage of each rank, filled where the stage was busy. */
 export function drawTimeline(timelines: readonly RankTimeline[], width: number): string {
   const zero = startOf(timelines);
   const tracks = tracksOf(timelines);
@@ -104,7 +104,7 @@ export function drawTimeline(timelines: readonly RankTimeline[], width: number):
   return [...lines, `${' '.repeat(19)}0${milliseconds.padStart(width - 1)}`].join('\n');
 }
 
-/** Each column shows how much of its time the stage was at work. */
+/** The shade of each column shows the fraction of its time in which the stage was busy. */
 function drawRow(timeline: RankTimeline, stage: Track, zero: number, scale: number, width: number): string {
   const filled = new Float64Array(width);
   for (const [, start, end] of spansOf(timeline, stage)) {
@@ -120,8 +120,8 @@ function drawRow(timeline: RankTimeline, stage: Track, zero: number, scale: numb
 
 function spansOf(timeline: RankTimeline, stage: Track): [bucket: number, start: number, end: number][] {
   const column = timeline[stage];
-  return Array.from({ length: column.length / spanNumbers }, (_, span) => {
-    const at = span * spanNumbers;
+  return Array.from({ length: column.length / numbersPerSpan }, (_, span) => {
+    const at = span * numbersPerSpan;
     return [column[at]!, column[at + 1]!, column[at + 2]!];
   });
 }

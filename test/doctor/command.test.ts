@@ -10,7 +10,7 @@ function doctor(...options: string[]) {
   return spawnSync(process.execPath, [...process.execArgv, main, 'doctor', ...options], { encoding: 'utf8' });
 }
 
-test('the doctor tells people and scripts the same of this machine, and ends by whether all it needs is there', () => {
+test('doctor prints the same findings as text and as JSON, and exits with 1 if something needed is missing', () => {
   const plain = doctor();
   const json = doctor('--json');
   assert.equal(plain.stderr, '');

@@ -14,7 +14,7 @@ function timeline(
   return { rank, read: column(read), h2d: column(h2d), broadcast: column(broadcast), reload: column(reload) };
 }
 
-/** Uploads from 1000 to 1040 ms, reloads from 1020 to 1060: half of the upload, a third of all, is shared. */
+/** Uploads from 1000 to 1040 ms, reloads from 1020 to 1060: both stages are busy for a third of the time. */
 const pipelined = timeline(0, {
   h2d: [
     [0, 1000, 1020],
@@ -26,11 +26,11 @@ const pipelined = timeline(0, {
   ],
 });
 
-test('a stage is at work for the sum of its spans, over all ranks', () => {
+test('stage seconds are the sum of the spans over all ranks', () => {
   assert.deepEqual(stageSeconds([pipelined, pipelined]), { h2d: 0.08, broadcast: 0, reload: 0.08 });
 });
 
-test('overlap is the part of the time in which a rank had two stages at work; a serial update has none', () => {
+test('overlap is the fraction of the time in which a rank had two busy stages; a serial update has none', () => {
   assert.ok(Math.abs(overlap([pipelined]) - 1 / 3) < 1e-9);
   const serial = timeline(1, { h2d: [[0, 0, 10]], broadcast: [[0, 10, 20]], reload: [[0, 20, 30]] });
   assert.equal(overlap([serial]), 0);
@@ -38,7 +38,7 @@ test('overlap is the part of the time in which a rank had two stages at work; a 
   assert.equal(overlap([timeline(2, {})]), 0);
 });
 
-test('a picture fills the columns in which a stage was at work, and is as wide as asked for', () => {
+test('the text timeline fills the columns in which a stage was busy and has the requested width', () => {
   const [h2d, broadcast, reload, scale] = drawTimeline([pipelined], 60).split('\n');
   assert.equal(h2d, `rank 0   h2d       ${'█'.repeat(40)}${' '.repeat(20)}`);
   assert.equal(broadcast, `         broadcast ${' '.repeat(60)}`);
@@ -46,7 +46,7 @@ test('a picture fills the columns in which a stage was at work, and is as wide a
   assert.match(scale!, /^ {19}0 +60 ms$/);
 });
 
-test('what was read from other hosts has a row of its own, where there was any', () => {
+test('reads from other hosts get their own row if there are any', () => {
   const joiner = timeline(3, { read: [[7, 0, 10]], h2d: [[0, 10, 20]] });
   assert.equal(
     drawTimeline([joiner], 20).split('\n')[0],
@@ -68,7 +68,7 @@ test('what was read from other hosts has a row of its own, where there was any',
   ]);
 });
 
-test('a trace names ranks and stages, and counts from the first event', () => {
+test('a trace names ranks and stages, and its times start at the first event', () => {
   const events = chromeTrace([pipelined]) as { ph: string; ts?: number; args: { name?: string } }[];
   const names = events.filter(({ ph }) => ph === 'M').map(({ args }) => args.name);
   assert.deepEqual(names, ['rank 0', 'h2d', 'broadcast', 'reload']);

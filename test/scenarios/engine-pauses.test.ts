@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { type Answer, TestEngine } from './engine-harness.ts';
 
-/** Each test leaves it as it was but for its weights. */
+/** Shared by all tests, each of which leaves it resumed. */
 const engine = await TestEngine.start({ after });
 
-/** Long enough that a pause comes in the middle: several hundred calls of the workers. */
+/** Words that take several hundred calls of the workers, so that a pause comes in the middle. */
 const long = 4_096;
 
-/** Whether it has settled by now and for a while. */
+/** Whether the response does not arrive for a while. */
 async function isHeldBack(answer: Promise<unknown>): Promise<boolean> {
   const held = new Promise((resolve) => setTimeout(() => resolve('held'), 300));
   return (await Promise.race([answer, held])) === 'held';
@@ -36,7 +36,7 @@ test('a paused engine holds requests back until it is resumed', async () => {
   assert.equal((await held).text, text);
 });
 
-test('a pause in the mode abort ends completions that are being answered, with what they have', async () => {
+test('a pause with mode=abort ends running completions with the words they have', async () => {
   const answer = ask('x', long);
   await new Promise((resolve) => setTimeout(resolve, 50));
   assert.equal((await engine.post('/pause')).status, 200);
@@ -46,7 +46,7 @@ test('a pause in the mode abort ends completions that are being answered, with w
   assert.ok(wordsIn(aborted) < long);
 });
 
-test('a pause in the mode wait lets them come to their end first', async () => {
+test('a pause with mode=wait lets running completions finish first', async () => {
   const answer = ask('x', long);
   let answered = false;
   answer.then(() => {
@@ -60,12 +60,12 @@ test('a pause in the mode wait lets them come to their end first', async () => {
   assert.deepEqual([reasonOf(whole), wordsIn(whole)], ['length', long]);
 });
 
-test('a pause in the mode keep freezes them; an update in between shows in their version', async () => {
+test('a pause with mode=keep suspends running completions, whose version shows an update in between', async () => {
   const { version } = await engine.complete('x');
   const answer = ask('x', long);
   await new Promise((resolve) => setTimeout(resolve, 50));
   await engine.post('/pause?mode=keep');
-  assert.ok(await isHeldBack(answer), 'it was not done before the pause');
+  assert.ok(await isHeldBack(answer), 'the completion did not finish before the pause');
   await engine.install(engine.makeModel(1), 'v@1');
   assert.ok(await isHeldBack(answer));
   await engine.post('/resume');
@@ -74,22 +74,22 @@ test('a pause in the mode keep freezes them; an update in between shows in their
   assert.equal(kept.body.system_fingerprint, `${version}+v@1`);
 });
 
-test('a client that hangs up while its request is held back leaves the queue', async () => {
+test('a client that disconnects while its request is held back leaves the queue', async () => {
   await engine.post('/pause');
-  const hangUp = new AbortController();
-  // As many as may wait: one more is refused while they do.
+  const disconnect = new AbortController();
+  // Fills the queue, so that one more request is refused.
   const held = Array.from({ length: 4 }, () =>
     fetch(`${engine.running.endpoint}/v1/completions`, {
       method: 'POST',
       body: JSON.stringify({ prompt: Array.from({ length: 256 }, () => 'x'), max_tokens: 1 }),
-      signal: hangUp.signal,
+      signal: disconnect.signal,
     }),
   );
   await new Promise((resolve) => setTimeout(resolve, 500));
   const refused = await ask('x', 1);
   assert.equal(refused.status, 503);
-  assert.match(refused.body.error.message, /1024 requests are waiting/);
-  hangUp.abort();
+  assert.match(refused.body.error.message, /1024 requests are already waiting/);
+  disconnect.abort();
   await Promise.allSettled(held);
   await new Promise((resolve) => setTimeout(resolve, 300));
   const waiting = ask('x', 1);

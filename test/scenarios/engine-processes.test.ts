@@ -14,7 +14,7 @@ import { SeededRandom } from '../plan/seeded-random.ts';
 import { remains, TestEngine } from './engine-harness.ts';
 import { writeRandomModel } from './random-model.ts';
 
-test('an engine with a dead worker is unhealthy, and whatever is asked of it fails at once', async (t) => {
+test('an engine with a dead worker is unhealthy and fails every request at once', async (t) => {
   const engine = await TestEngine.start(t);
   const [, pid] = engine.running.workerPids;
   await engine.post('/pause');
@@ -34,10 +34,10 @@ test('an engine with a dead worker is unhealthy, and whatever is asked of it fai
     assert.equal(failed.status, 500);
     assert.match(failed.body.error.message, /worker 1 ended \(SIGKILL\)/);
   }
-  assert.equal((await engine.get('/v1/models')).status, 200, 'the server itself lives');
+  assert.equal((await engine.get('/v1/models')).status, 200, 'the server itself still answers');
 });
 
-test('a worker that dies in an update fails the call, and the rank hears of it', async (t) => {
+test('a worker that dies during an update fails the call and disconnects from its rank', async (t) => {
   const engine = await TestEngine.start(t, { faults: { exitAtBucket: 1, rank: 0 } });
   const { answer, sent } = await engine.update(engine.makeModel(1));
   const { status, body } = await answer;
@@ -47,14 +47,14 @@ test('a worker that dies in an update fails the call, and the rank hears of it',
   assert.equal((await engine.get('/health')).status, 503);
 });
 
-test('what a killed worker held of its device does not stay', async (t) => {
+test('the device memory of a killed worker is freed', async (t) => {
   const engine = await TestEngine.start(t);
   assert.equal(remains(engine.namespace).length, 2);
   process.kill(engine.running.workerPids[0]!, 'SIGKILL');
-  await eventually('its device is gone', () => remains(engine.namespace).length === 1);
+  await eventually('its device memory is freed', () => remains(engine.namespace).length === 1);
 });
 
-test('an engine that is stopped ends its processes and says so', async (t) => {
+test('stopping an engine ends its processes with exit code 0', async (t) => {
   const engine = await TestEngine.start(t);
   assert.ok(engine.running.pids.every(isRunning));
   assert.equal(engine.running.pids.length, 3);
@@ -65,7 +65,7 @@ test('an engine that is stopped ends its processes and says so', async (t) => {
   await engine.running.stop();
 });
 
-test('when the server is killed its workers end, and nothing is left', async (t) => {
+test('when the server is killed its workers end and nothing is left behind', async (t) => {
   const engine = await TestEngine.start(t);
   process.kill(engine.running.serverPid, 'SIGKILL');
   assert.equal(await engine.running.exited, 'SIGKILL');
@@ -74,7 +74,7 @@ test('when the server is killed its workers end, and nothing is left', async (t)
 });
 
 for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
-  test(`when whoever started it ends by ${signal} the engine ends, in the middle of an update too`, async (t) => {
+  test(`an engine ends when its parent ends by ${signal}, even during an update`, async (t) => {
     const { parent, namespace, engine } = await startParent(t);
     const links = Object.fromEntries(
       [0, 1].map((rank) => [`HOST-${namespace}-${rank}`, `ipc://@no-${namespace}`]),
@@ -103,7 +103,7 @@ async function startParent(t: TestContext) {
   return { parent, namespace, engine };
 }
 
-test('an engine that cannot start says why in one line, and leaves nothing', async (t) => {
+test('an engine that cannot start fails with a one-line error and leaves nothing behind', async (t) => {
   const directory = temporaryDirectory(t);
   const model = join(directory, 'model.safetensors');
   writeRandomModel(model, new SeededRandom(1));
@@ -131,7 +131,7 @@ test('an engine that cannot start says why in one line, and leaves nothing', asy
         return true;
       },
     );
-  await refused({ deviceCapacity: 8192 }, 'MemoryError', /does not fit onto device HOST-.*-0 of rank 0/);
+  await refused({ deviceCapacity: 8192 }, 'MemoryError', /does not fit into device HOST-.*-0 of rank 0/);
   await refused({ model: damaged }, 'CheckpointError', /damaged\.safetensors/);
   await refused({ model: join(directory, 'nowhere') }, 'CheckpointError', /nowhere/);
   await refused({ port }, 'UsageError', new RegExp(`cannot listen on 127\\.0\\.0\\.1, port ${port}`));

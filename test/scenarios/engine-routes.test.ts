@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { deviceCapacity, TestEngine } from './engine-harness.ts';
 
-/** Each test leaves it as it was but for its weights. */
+/** Shared by all tests. */
 const engine = await TestEngine.start({ after });
 
-test('the routes answer as those of vLLM', async () => {
+test('the routes answer like those of vLLM', async () => {
   assert.deepEqual(await engine.get('/health'), { status: 200, body: '' });
   assert.deepEqual((await engine.get('/get_world_size')).body, { world_size: 2 });
   const models = (await engine.get('/v1/models')).body;
@@ -18,7 +18,7 @@ test('the routes answer as those of vLLM', async () => {
   assert.deepEqual(await engine.get('/nowhere'), { status: 404, body: { detail: 'Not Found' } });
 });
 
-test('an answer has the fields of a vLLM completion, a choice for each prompt', async () => {
+test('a completion has the fields of vLLM, with one choice per prompt', async () => {
   const request = { model: 'tiny', prompt: ['one two', 'three'], max_tokens: 3, temperature: 0 };
   const { status, body } = await engine.post('/v1/completions', request);
   assert.equal(status, 200);
@@ -32,7 +32,7 @@ test('an answer has the fields of a vLLM completion, a choice for each prompt', 
   }
 });
 
-test('requests that vLLM refuses are refused with its status and error body', async () => {
+test('requests that vLLM rejects are rejected with its status and error body', async () => {
   for (const [path, body, status, words] of [
     ['/v1/completions', { model: 'other', prompt: 'x' }, 404, /The model `other` does not exist/],
     ['/v1/completions', { model: 'tiny' }, 400, /prompt/],
@@ -65,7 +65,7 @@ test('requests that vLLM refuses are refused with its status and error body', as
   assert.ok((await engine.complete('after all that')).text);
 });
 
-test('a body is read as JSON whatever its type is said to be', async () => {
+test('a body is parsed as JSON whatever its content type', async () => {
   for (const type of ['application/json', 'text/plain', 'application/x-www-form-urlencoded']) {
     const response = await fetch(`${engine.running.endpoint}/collective_rpc`, {
       method: 'POST',
@@ -76,7 +76,7 @@ test('a body is read as JSON whatever its type is said to be', async () => {
   }
 });
 
-test('workers tell what is free on their devices', async () => {
+test('device_memory returns the free and total memory of each worker', async () => {
   const { body } = await engine.rpc('device_memory', [], null);
   assert.equal(body.results.length, 2);
   for (const { free, total } of body.results) {

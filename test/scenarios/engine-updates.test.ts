@@ -9,17 +9,17 @@ import { digestTensors, Mapping, ThreadPool } from '../../src/native-bridge/memo
 import { readTensors } from '../cluster/tensors.ts';
 import { TestEngine } from './engine-harness.ts';
 
-/** Of the tests that leave their engine healthy. */
+/** Shared by the tests that leave their engine healthy. */
 const engine = await TestEngine.start({ after });
 
 const prompts = Array.from({ length: 8 }, (_, number) => `prompt ${number}`);
 
-test('completions are the same for the same weights, and others for other weights', async () => {
+test('completions are equal for equal weights and differ for different ones', async () => {
   const answers = async () =>
     Promise.all(prompts.map(async (prompt) => (await engine.complete(prompt, 40)).text));
   const dummy = await answers();
   assert.deepEqual(await answers(), dummy);
-  assert.equal(new Set(dummy).size, prompts.length, 'each prompt has an answer of its own');
+  assert.equal(new Set(dummy).size, prompts.length, 'each prompt has a different completion');
   const [one, two] = [engine.makeModel(1), engine.makeModel(2)];
   await engine.install(one, 'one@1', 1);
   const first = await answers();
@@ -30,7 +30,7 @@ test('completions are the same for the same weights, and others for other weight
   assert.equal(new Set([...dummy, ...first, ...second]).size, 3 * prompts.length);
 });
 
-test('an update over the worker link reaches every worker, and the engine says which version answers', async (t) => {
+test('an update over the worker link reaches every worker, and the engine reports the new version', async (t) => {
   const engine = await TestEngine.start(t, { ranks: 4 });
   assert.equal((await engine.complete('x')).version, 'dummy');
   const memory = await engine.rpc('device_memory');
@@ -47,14 +47,14 @@ test('an update over the worker link reaches every worker, and the engine says w
   assert.deepEqual(combineParts(reports, expected), { ok: true, badCount: 0, bad: [] });
   await verifyWeights(engine.running.endpoint, index);
   assert.equal((await engine.complete('x')).version, 'step-3@abc');
-  assert.deepEqual(await engine.rpc('device_memory'), memory, 'the link buffers are let go of');
+  assert.deepEqual(await engine.rpc('device_memory'), memory, 'the link buffers are unmapped');
 });
 
-test('a dump is one safetensors file with exactly the tensors that were installed', async () => {
+test('a dump is one safetensors file with exactly the installed tensors', async () => {
   const path = engine.makeModel(4);
   await engine.install(path, 'v@4');
   const dump = join(engine.directory, 'dump.safetensors');
-  // Twice: the second takes the place of the first.
+  // Twice, because the second dump replaces the first.
   for (const round of [1, 2]) {
     assert.deepEqual(await engine.rpc('dump_weights', [dump]), {
       status: 200,
@@ -66,7 +66,7 @@ test('a dump is one safetensors file with exactly the tensors that were installe
   assert.deepEqual(strays, []);
 });
 
-test('a device that the links do not name is a KeyError, and no worker connects', async () => {
+test('a device without a link fails with a KeyError before any worker connects', async () => {
   const [first, second] = engine.running.deviceUuids;
   const before = await engine.complete('x');
   const links = { [first!]: `ipc://@nobody-listens-${engine.namespace}` };
@@ -74,11 +74,11 @@ test('a device that the links do not name is a KeyError, and no worker connects'
   const { status, body } = await engine.rpc('update_weights_from_weightcast', [links]);
   assert.equal(status, 500);
   assert.match(body.error.message, new RegExp(`KeyError: '${second}'`));
-  assert.ok(performance.now() - startedAt < 1_500, 'nobody waited for a connection');
+  assert.ok(performance.now() - startedAt < 1_500, 'no worker waited for a connection');
   assert.deepEqual(await engine.complete('x'), before);
 });
 
-test('where no rank listens the call fails, and the engine lives on', async () => {
+test('an update from ranks that do not listen fails, and the engine stays healthy', async () => {
   const links = Object.fromEntries(
     engine.running.deviceUuids.map((uuid) => [uuid, `ipc://@nobody-${uuid}-${engine.namespace}`]),
   );
@@ -90,7 +90,7 @@ test('where no rank listens the call fails, and the engine lives on', async () =
   assert.equal((await engine.complete('x')).version, 'v@5');
 });
 
-test('after an update that failed half-way the engine answers as mixed, and the next update heals it', async (t) => {
+test('after a partly failed update the engine reports version mixed until the next update succeeds', async (t) => {
   const faults = { failLoadOfTensor: 'lm_head.weight', rank: 1, once: true };
   const engine = await TestEngine.start(t, { faults });
   const path = engine.makeModel(6);
@@ -106,14 +106,17 @@ test('after an update that failed half-way the engine answers as mixed, and the 
   assert.equal((await engine.complete('x')).version, 'v@6');
 });
 
-test('a call that is not done in time fails, and the engine is busy until its workers are done', async (t) => {
+test('a call that exceeds its timeout fails, and the engine stays busy until its workers are done', async (t) => {
   const faults = { hangAtBucket: 1, rank: 0, once: true };
   const engine = await TestEngine.start(t, { faults });
   const path = engine.makeModel(7);
   const { answer, sent } = await engine.update(path, { callSeconds: 0.5 });
   const { status, body } = await answer;
   assert.equal(status, 500);
-  assert.match(body.error.message, /worker 0 did not end receiveWeights in 500 ms|busy for more than 500 ms/);
+  assert.match(
+    body.error.message,
+    /worker 0 did not finish receiveWeights in 500 ms|busy for more than 500 ms/,
+  );
   const next = await engine.rpc('weight_digests', [], 0.1);
   assert.equal(next.status, 500);
   assert.match(next.body.error.message, /earlier calls were not done within 100 ms/);
@@ -122,7 +125,7 @@ test('a call that is not done in time fails, and the engine is busy until its wo
   await engine.install(path, 'v@7', 2);
 });
 
-test('a dump into a directory that is missing fails, and changes nothing', async () => {
+test('a dump into a missing directory fails and has no other effect', async () => {
   const nowhere = join(engine.directory, 'missing', 'dump.safetensors');
   const { status, body } = await engine.rpc('dump_weights', [nowhere]);
   assert.equal(status, 500);

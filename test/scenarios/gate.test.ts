@@ -4,30 +4,30 @@ import { Gate } from '../../scenarios/reference-engine/gate.ts';
 
 const never = new AbortController().signal;
 
-/** Lets everything that can happen happen. */
+/** Runs all pending microtasks and callbacks. */
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
-/** Notes when a promise resolves. */
-function note(log: string[], what: string, promise: Promise<unknown>): void {
+/** Logs when a promise settles. */
+function logSettled(log: string[], what: string, promise: Promise<unknown>): void {
   promise.then(
     () => log.push(what),
     (error: Error) => log.push(`${what}: ${error.message}`),
   );
 }
 
-test('completions go in side by side, calls alone and first', async () => {
+test('completions run concurrently; calls run exclusively and have priority', async () => {
   const gate = new Gate();
   const log: string[] = [];
-  note(log, 'one', gate.enter(never));
-  note(log, 'two', gate.enter(never));
-  note(log, 'call', gate.enterAlone(60_000));
-  note(log, 'next call', gate.enterAlone(60_000));
-  note(log, 'three', gate.enter(never));
+  logSettled(log, 'one', gate.enter(never));
+  logSettled(log, 'two', gate.enter(never));
+  logSettled(log, 'call', gate.enterAlone(60_000));
+  logSettled(log, 'next call', gate.enterAlone(60_000));
+  logSettled(log, 'three', gate.enter(never));
   await settle();
   assert.deepEqual(log, ['one', 'two']);
   gate.leave();
   await settle();
-  assert.deepEqual(log, ['one', 'two'], 'a completion is inside');
+  assert.deepEqual(log, ['one', 'two'], 'a completion still runs');
   gate.leave();
   await settle();
   assert.deepEqual(log, ['one', 'two', 'call']);
@@ -39,24 +39,24 @@ test('completions go in side by side, calls alone and first', async () => {
   assert.deepEqual(log, ['one', 'two', 'call', 'next call', 'three']);
 });
 
-test('a call whose turn does not come in time lets those behind it in', async () => {
+test('a call that times out while it waits lets later ones run', async () => {
   const gate = new Gate();
   const log: string[] = [];
   await gate.enter(never);
-  note(log, 'call', gate.enterAlone(20));
-  note(log, 'completion', gate.enter(never));
+  logSettled(log, 'call', gate.enterAlone(500));
+  logSettled(log, 'completion', gate.enter(never));
   await settle();
   assert.deepEqual(log, []);
-  await new Promise((resolve) => setTimeout(resolve, 40));
-  assert.deepEqual(log, ['call: earlier calls were not done within 20 ms', 'completion']);
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  assert.deepEqual(log, ['call: earlier calls were not done within 500 ms', 'completion']);
 });
 
-test('a paused gate lets calls in, and completions only when it is resumed', async () => {
+test('a paused gate admits calls at once, and completions when it is resumed', async () => {
   const gate = new Gate();
   const log: string[] = [];
   gate.pause();
-  note(log, 'completion', gate.enter(never));
-  note(log, 'call', gate.enterAlone(60_000));
+  logSettled(log, 'completion', gate.enter(never));
+  logSettled(log, 'call', gate.enterAlone(60_000));
   await settle();
   gate.leaveAlone();
   await settle();
@@ -66,24 +66,24 @@ test('a paused gate lets calls in, and completions only when it is resumed', asy
   assert.deepEqual(log, ['call', 'completion']);
 });
 
-test('who hangs up or is refused is not let in later', async () => {
+test('a completion that is cancelled or refused while it waits never runs', async () => {
   const gate = new Gate();
   const log: string[] = [];
-  const hangUp = new AbortController();
+  const disconnect = new AbortController();
   gate.pause();
-  note(log, 'one', gate.enter(hangUp.signal));
-  note(log, 'two', gate.enter(never));
-  hangUp.abort(new Error('hung up'));
+  logSettled(log, 'one', gate.enter(disconnect.signal));
+  logSettled(log, 'two', gate.enter(never));
+  disconnect.abort(new Error('disconnected'));
   await settle();
   gate.refuseWaiting(new Error('refused'));
   await settle();
-  note(log, 'late', gate.enter(hangUp.signal));
+  logSettled(log, 'late', gate.enter(disconnect.signal));
   gate.resume();
   let empty = false;
   gate.empty().then(() => {
     empty = true;
   });
   await settle();
-  assert.deepEqual(log, ['one: hung up', 'two: refused', 'late: hung up']);
-  assert.ok(empty, 'nobody is inside');
+  assert.deepEqual(log, ['one: disconnected', 'two: refused', 'late: disconnected']);
+  assert.ok(empty, 'no completion runs');
 });

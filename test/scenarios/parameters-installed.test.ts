@@ -34,12 +34,12 @@ function openDevice(test: TestContext, index: number, bytes = capacity): HostDev
   const device = HostDevice.open({ namespace, index, capacity: bytes, uploadThreads: 1 });
   test.after(() => {
     device.close();
-    assert.ok(!existsSync(`/dev/shm/weightcast-device-${namespace}-${index}`), 'the device is gone');
+    assert.ok(!existsSync(`/dev/shm/weightcast-device-${namespace}-${index}`), 'the device memory is freed');
   });
   return device;
 }
 
-/** As a rank announces them, with the file itself for the link buffer. */
+/** The tensors as a rank announces them, with the file itself as link buffer. */
 function announce(index: CheckpointIndex, source: Mapping) {
   assert.ok(index.names.length > 0 && source.bytes > 0);
   return index.names.map((name, row) => ({
@@ -51,7 +51,7 @@ function announce(index: CheckpointIndex, source: Mapping) {
 }
 
 for (const ranks of [1, 2, 4, 5]) {
-  test(`${ranks} workers hold a model that was installed bit for bit, and can give it back`, async (t) => {
+  test(`${ranks} workers install a model bit by bit and can write it back`, async (t) => {
     const { path, index, source, pool } = await model(t);
     const tensors = announce(index, source);
     const out = Mapping.create(`${path}.out`, source.bytes);
@@ -60,7 +60,7 @@ for (const ranks of [1, 2, 4, 5]) {
     for (let rank = 0; rank < ranks; rank += 1) {
       const layout = layOutParameters(index, { ranks, rank, keyValueHeads: 2 });
       const parameters = await WorkerParameters.allocate({ layout, device: openDevice(t, rank), rank, pool });
-      // Buckets in another order than the file.
+      // In a different order than in the file.
       await parameters.install(source, tensors.slice(7).reverse());
       await parameters.install(source, tensors.slice(0, 7));
       reports.push({ rank, ...(await parameters.digest(index.names)) });
@@ -74,7 +74,7 @@ for (const ranks of [1, 2, 4, 5]) {
   });
 }
 
-test('tensors of one parameter stand one after the other, each parameter aligned as a GPU does', async (t) => {
+test('the tensors of a parameter follow each other, and each parameter has the alignment of a GPU allocation', async (t) => {
   const { index } = await model(t);
   const { parameters, tensors, bytes } = layOutParameters(index, { ranks: 2, rank: 1, keyValueHeads: 2 });
   const offsetIn = (name: string, tensor: string) =>
@@ -91,7 +91,7 @@ test('tensors of one parameter stand one after the other, each parameter aligned
   assert.equal(bytes, ends.at(-1));
 });
 
-test('dummy weights depend on the name of the parameter and the rank, and on nothing else', async (t) => {
+test('dummy weights depend on parameter name and rank only', async (t) => {
   const { index, pool } = await model(t);
   const contents = async (rank: number, device: number) => {
     const layout = layOutParameters(index, { ranks: 4, rank, keyValueHeads: 2 });
@@ -109,7 +109,7 @@ test('dummy weights depend on the name of the parameter and the rank, and on not
   assert.equal(new Set(starts).size, starts.length);
 });
 
-test('a model that does not fit onto the device is refused, naming parameter, rank, need and free memory', async (t) => {
+test('a model that does not fit into the device is refused, naming parameter, rank, needed and free memory', async (t) => {
   const { index, pool } = await model(t);
   const layout = layOutParameters(index, { ranks: 1, rank: 0, keyValueHeads: null });
   const last = layout.parameters.at(-1)!;
@@ -126,7 +126,7 @@ test('a model that does not fit onto the device is refused, naming parameter, ra
   );
 });
 
-test('a tensor that the model has not, or has in another form, is refused by name', async (t) => {
+test('a tensor that is unknown or has another dtype or shape is refused by name', async (t) => {
   const { index, source, pool } = await model(t);
   const layout = layOutParameters(index, { ranks: 1, rank: 0, keyValueHeads: null });
   const parameters = await WorkerParameters.allocate({ layout, device: openDevice(t, 0), rank: 0, pool });

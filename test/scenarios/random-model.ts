@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { encodeHeader, type TensorDescription } from '../../src/checkpoint/safetensors-writer.ts';
 import type { SeededRandom } from '../plan/seeded-random.ts';
 
-/** One small layer of each kind: attention with two key-value heads, an MLP, experts, FP8 with scales, FP4. */
+/** A small layer of each kind: attention with two key-value heads, an MLP, experts, FP8 with scales, FP4. */
 export const tensors: readonly TensorDescription[] = [
   bf16('model.embed_tokens.weight', 64, 24),
   bf16('model.layers.0.input_layernorm.weight', 24),

@@ -25,7 +25,7 @@ interface Case {
 
 function randomCase(random: SeededRandom): Case {
   const shape = Array.from({ length: random.whole(0, 3) }, () => random.pick([0, 1, 2, 3, 8, 12, 16, 24]));
-  // A last dimension of eight makes whole bytes of every dtype.
+  // With a last dimension of 8, tensors of every dtype have whole bytes.
   if (shape.length > 0 && random.chance(0.7)) shape[shape.length - 1] = 8;
   const { bits } = random.pick(DTYPES);
   const elements = shape.reduce((product, size) => product * size, 1);
@@ -53,7 +53,7 @@ const weight = (name: string, ...shape: number[]) => ({
 const onFour = (tensor: ReturnType<typeof weight>, keyValueHeads: number | null = null) =>
   shards({ tensor, ranks: 4, keyValueHeads });
 
-test('the parts of a tensor cover each of its bytes exactly once', () => {
+test('the parts of a tensor cover each byte exactly once', () => {
   forSeeds(2_000, (random) => {
     const one = randomCase(random);
     const covered = new Uint8Array(one.tensor.bytes);
@@ -71,7 +71,7 @@ test('the parts of a tensor cover each of its bytes exactly once', () => {
   });
 });
 
-test('ranks that hold the same part hold the same bytes, and the lowest of them is its first', () => {
+test('ranks with the same part hold the same bytes, and only the lowest of them is marked first', () => {
   forSeeds(1_000, (random) => {
     const firsts = new Map<number, Shard>();
     for (const shard of shards(randomCase(random))) {
@@ -85,7 +85,7 @@ test('ranks that hold the same part hold the same bytes, and the lowest of them 
   });
 });
 
-test('a column-parallel weight is cut into rows, a row-parallel one into columns', () => {
+test('a column-parallel weight is split into rows, a row-parallel one into columns', () => {
   const up = onFour(weight('mlp.up_proj.weight', 8, 4))[3]!;
   assert.deepEqual(up.source, { offset: 48, rowBytes: 16, rows: 1, pitch: 64 });
   assert.deepEqual([up.part, up.parts], [3, 4]);
@@ -94,14 +94,14 @@ test('a column-parallel weight is cut into rows, a row-parallel one into columns
   assert.deepEqual([down.part, down.parts], [3, 4]);
 });
 
-test('biases and block scales go with their weights, and a row-parallel bias is held whole', () => {
+test('biases and block scales are split like their weights, except that a row-parallel bias is not split', () => {
   assert.equal(onFour(weight('q_proj.bias', 8))[0]!.parts, 4);
   assert.equal(onFour(weight('q_proj.weight_scale_inv', 4, 3))[0]!.parts, 4);
   assert.equal(onFour(weight('o_proj.weight_scale_inv', 3, 4))[0]!.source.rowBytes, 2);
   assert.equal(onFour(weight('o_proj.bias', 8))[0]!.parts, 1);
 });
 
-test('what cannot be cut evenly, ends within a byte, or is not known is held whole', () => {
+test('tensors that are unknown, uneven, or would be split within a byte are not split', () => {
   for (const [name, shape, bytes] of [
     ['model.norm.weight', [8], 16],
     ['mlp.gate.weight', [8, 8], 128],
@@ -117,16 +117,16 @@ test('what cannot be cut evenly, ends within a byte, or is not known is held who
   }
 });
 
-test('key-value heads are never cut: ranks share one where there are fewer heads than ranks', () => {
+test('key-value heads are never split: with fewer heads than ranks, several ranks hold the same head', () => {
   const parts = (heads: number) => onFour(weight('k_proj.weight', 24, 4), heads).map(({ part }) => part);
   assert.deepEqual(parts(2), [0, 0, 1, 1]);
   assert.deepEqual(parts(8), [0, 1, 2, 3]);
   assert.deepEqual(parts(6), [0, 0, 0, 0], 'six heads for four ranks');
   assert.deepEqual(parts(3), [0, 0, 0, 0], 'three heads for four ranks');
-  assert.equal(onFour(weight('q_proj.weight', 24, 4), 2)[3]!.part, 3, 'queries have heads enough');
+  assert.equal(onFour(weight('q_proj.weight', 24, 4), 2)[3]!.part, 3, 'there are enough query heads');
 });
 
-test('tensors that a layer uses together share a parameter, in the order that vLLM stacks them', () => {
+test('tensors that a layer uses together share a parameter, in the order in which vLLM stacks them', () => {
   const place = (name: string) => {
     const { parameter, position } = onFour(weight(name, 8, 8))[0]!;
     return [parameter, position];

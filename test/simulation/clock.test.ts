@@ -12,7 +12,7 @@ interface Timer {
   cancelled: boolean;
 }
 
-test('timers fire in the order of their times, then of their setting, and never when cancelled', async () => {
+test('timers fire by due time, then in the order in which they were set, and never when cancelled', async () => {
   for (let seed = 1; seed <= 50; seed += 1) {
     const random = new SeededRandom(seed);
     const clock = new SimulatedClock();
@@ -35,7 +35,7 @@ test('timers fire in the order of their times, then of their setting, and never 
   }
 });
 
-test('a timer that is set by a timer fires within the same advance, at its own time', async () => {
+test('a timer set by another timer fires within the same advance, at its own time', async () => {
   const clock = new SimulatedClock();
   const times: number[] = [];
   clock.after(10, () => clock.after(5, () => times.push(clock.now())));
@@ -45,7 +45,7 @@ test('a timer that is set by a timer fires within the same advance, at its own t
   assert.deepEqual(times, [15]);
 });
 
-test('advanceUntil stops at the first moment in which the condition holds', async () => {
+test('advanceUntil stops as soon as the condition holds', async () => {
   const clock = new SimulatedClock();
   let count = 0;
   for (const at of [1, 2, 3]) {
@@ -59,7 +59,7 @@ test('advanceUntil stops at the first moment in which the condition holds', asyn
   assert.equal(clock.now(), 12);
 });
 
-/** Passes a number on until it is 0; each pass is a turn, and some an await more. */
+/** Passes a decreasing number on until it is 0. Every message is a turn; every third one also awaits. */
 class Relay implements Actor<number> {
   next: ((value: number) => void) | null = null;
   ended = 0;
@@ -71,7 +71,7 @@ class Relay implements Actor<number> {
   }
 }
 
-test('settling waits for every turn, however many follow from each other', async () => {
+test('settle waits for a whole chain of turns, however long', async () => {
   const silent = { debug() {}, info() {}, warn() {}, error() {} };
   const clock = new SimulatedClock();
   const system = ActorSystem.create({ clock, random: new SeededRandom(1), log: silent, turns });
@@ -90,7 +90,7 @@ test('settling waits for every turn, however many follow from each other', async
   assert.equal(turns.due, 0);
 });
 
-test('streams of one seed depend on their names, and on nothing that others draw', () => {
+test('a stream depends on seed and name only, not on what was drawn elsewhere', () => {
   forSeeds(20, (random) => {
     const seed = random.whole(0, 1_000_000);
     const [one, other] = [new SeededRandom(seed), new SeededRandom(seed)];

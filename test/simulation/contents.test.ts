@@ -13,7 +13,7 @@ function spell(pieces: readonly Piece[], bytes: number): string[] {
   return spelt;
 }
 
-test('memory reads as it was written, byte for byte, and equal memory in equal pieces', () => {
+test('reads return what was written, byte for byte, and equal memory gives equal pieces', () => {
   forSeeds(300, (random) => {
     const contents = new Contents();
     let bytes = new Array<string>(size).fill('?');
@@ -44,7 +44,7 @@ test('memory reads as it was written, byte for byte, and equal memory in equal p
   });
 });
 
-test('digests differ for other bytes of the same length', () => {
+test('different bytes of the same length have different digests', () => {
   const digests = new Set<bigint>();
   for (const source of ['a', 'b']) {
     for (let from = 0; from < 500; from += 1) digests.add(digestOf([{ start: 0, end: 8, source, from }], 8));

@@ -1,66 +1,66 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bucketBytes, onStage, versionsOf } from './harness.ts';
+import { bucketBytes, versionsOf, withCluster } from './harness.ts';
 
-test('an allocation that fails although there was room is answered with another plan', async () => {
-  await onStage({}, async ({ world, user, succeeds }) => {
-    world.devices[2]!.refusals = 1;
+test('an allocation that fails despite free memory leads to a new plan', async () => {
+  await withCluster({}, async ({ world, user, succeeds }) => {
+    world.devices[2]!.allocationFailures = 1;
     const report = await succeeds(user.update('a', { bucketBytes }));
     assert.equal(report.epoch, 2);
     assert.equal(report.verified, true);
   });
 });
 
-test('a rank that refuses every plan is named, and no engine is touched', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, status }) => {
-    world.devices[2]!.refusals = 100;
+test('a rank that refuses every plan fails the update by name, before any engine is touched', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
+    world.devices[2]!.allocationFailures = 100;
     await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_MEMORY', /rank 2 refused its slots 4 times/);
     assert.ok((await status()).instances.every(({ state }) => state === 'unknown'));
-    world.devices[2]!.refusals = 0;
+    world.devices[2]!.allocationFailures = 0;
     await succeeds(user.update('a'));
   });
 });
 
-test('memory pressure in the middle of an update costs the staging slots, and not the update', async () => {
-  await onStage({ deviceSlowness: 1_000 }, async ({ world, user, succeeds, until }) => {
+test('memory pressure during an update releases the staging slots and does not fail the update', async () => {
+  await withCluster({ deviceSlowness: 1_000 }, async ({ world, user, succeeds, until }) => {
     const device = world.devices[1]!;
     const update = user.update('a', { bucketBytes });
     await until('rank 1 has slots', () => device.used > 0);
     assert.equal(device.used, 4 * bucketBytes);
-    device.others = device.free;
-    await until('rank 1 gives up slots', () => device.used < 4 * bucketBytes);
+    device.foreignBytes = device.free;
+    await until('rank 1 releases slots', () => device.used < 4 * bucketBytes);
     assert.equal(device.used, 2 * bucketBytes);
     assert.equal((await succeeds(update)).verified, true);
-    device.others = 0;
+    device.foreignBytes = 0;
   });
 });
 
-test('a device that is full until its engine is ready does not end the update', async () => {
-  await onStage({}, async ({ world, user, succeeds, wait }) => {
+test('a device that is full until its engine is ready does not fail the update', async () => {
+  await withCluster({}, async ({ world, user, succeeds, wait }) => {
     const [engine] = world.engines;
     const device = world.devices[0]!;
     engine!.kill();
-    device.others = device.free;
+    device.foreignBytes = device.free;
     const update = user.update('a', { bucketBytes });
     await wait(1_000);
-    device.others = 0;
+    device.foreignBytes = 0;
     engine!.restart();
     assert.equal((await succeeds(update)).mode, 'pipelined');
   });
 });
 
-test('a slow device slows the update down, and does nothing else', async () => {
-  await onStage({}, async ({ world, user, succeeds }) => {
+test('a slow device slows the update down and has no other effect', async () => {
+  await withCluster({}, async ({ world, user, succeeds }) => {
     const fast = await succeeds(user.update('a', { bucketBytes }));
-    world.devices[0]!.hindrance = 10;
+    world.devices[0]!.slowdown = 10;
     const slow = await succeeds(user.update('a', { bucketBytes }));
     assert.ok(slow.streamSeconds > 2 * fast.streamSeconds);
     assert.equal(slow.verified, true);
   });
 });
 
-test('an upload that fails ends the update on all ranks with its reason', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, status }) => {
+test('a failed upload fails the update on all ranks with its error', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
     world.devices[3]!.uploadFailures = 1;
     await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_NATIVE', /an upload to SIM-3 failed/);
     assert.deepEqual(versionsOf(await status()), [null, null]);

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bucketBytes, onStage, versionsOf } from './harness.ts';
+import { bucketBytes, versionsOf, withCluster } from './harness.ts';
 
-/** A worker tells its rank and its engine; whichever is heard first is reported. */
+/** A worker reports to its rank and to its engine; the first report to arrive is the error of the update. */
 const workerFailure = /^WEIGHTCAST_(WORKER_LINK|ENGINE)$/;
 
-test('an engine that refuses the call fails the update with its words, and the next one succeeds', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, status }) => {
+test('an engine that refuses the call fails the update with its message, and the next update succeeds', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
     world.engines[1]!.nextCall = 'error';
     await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500: there is no such method/);
     assert.deepEqual(versionsOf(await status()), [null, null]);
@@ -15,8 +15,8 @@ test('an engine that refuses the call fails the update with its words, and the n
   });
 });
 
-test('an engine that never answers ends the update at its timeout', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails }) => {
+test('an engine that never answers fails the update at its timeout', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails }) => {
     world.engines[0]!.nextCall = 'silence';
     const startedAt = world.clock.now();
     const update = user.update('a', { timeoutMilliseconds: 5_000 });
@@ -26,8 +26,8 @@ test('an engine that never answers ends the update at its timeout', async () => 
   });
 });
 
-test('an engine that is down is waited for', async () => {
-  await onStage({}, async ({ world, user, succeeds }) => {
+test('an update waits for an engine that is down', async () => {
+  await withCluster({}, async ({ world, user, succeeds }) => {
     world.engines[0]!.kill();
     world.clock.after(30_000, () => world.engines[0]!.restart());
     const report = await succeeds(user.update('a'));
@@ -35,21 +35,21 @@ test('an engine that is down is waited for', async () => {
   });
 });
 
-test('nobody asks after an engine any more when the update that waited for it is cancelled', async () => {
-  await onStage({}, async ({ cluster, world, user, succeeds, fails, wait }) => {
+test('cancelling an update that waits for an engine stops the health checks', async () => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, fails, wait }) => {
     world.engines[0]!.kill();
     const update = user.update('a');
     await wait(10_000);
-    await succeeds(user.cancel('enough waited'));
-    await fails(update, 'WEIGHTCAST_ABORTED', /^enough waited$/);
+    await succeeds(user.cancel('waited long enough'));
+    await fails(update, 'WEIGHTCAST_ABORTED', /^waited long enough$/);
     await wait(1_000);
     assert.equal(cluster.supervisor.timers, 0);
     world.engines[0]!.restart();
   });
 });
 
-test('an engine that stays down fails the update with its name, and untouched', async () => {
-  await onStage({}, async ({ world, user, fails, status }) => {
+test('an engine that stays down fails the update by name and is not touched', async () => {
+  await withCluster({}, async ({ world, user, fails, status }) => {
     world.engines[0]!.kill();
     await fails(user.update('a'), 'WEIGHTCAST_DEADLINE', /engine-0 is not ready after \d+ ms/);
     assert.ok((await status()).instances.every(({ state }) => state === 'unknown'));
@@ -57,8 +57,8 @@ test('an engine that stays down fails the update with its name, and untouched', 
   });
 });
 
-test('a worker that refuses a bucket fails the update with its traceback; the next update heals', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, status }) => {
+test('a worker that refuses a bucket fails the update with its traceback, and the next update succeeds', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
     await succeeds(user.update('a'));
     world.engines[0]!.workers[1]!.nextLoad = 'refuse';
     await fails(user.update('a', { bucketBytes }), workerFailure, /shape mismatch/);
@@ -68,20 +68,20 @@ test('a worker that refuses a bucket fails the update with its traceback; the ne
   });
 });
 
-test('a worker that dies on a bucket ends the update at once', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails }) => {
+test('a worker that dies on a bucket fails the update at once', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails }) => {
     world.engines[1]!.workers[0]!.nextLoad = 'die';
     const startedAt = world.clock.now();
     const update = user.update('a', { bucketBytes });
     await fails(update, workerFailure, /SIM-2 (died|closed the connection)/);
-    assert.ok(world.clock.now() - startedAt < 5_000, 'it waited for no deadline');
+    assert.ok(world.clock.now() - startedAt < 5_000, 'no deadline was awaited');
     world.engines[1]!.restart();
     await succeeds(user.update('a'));
   });
 });
 
-test('a worker that hangs on a bucket ends the update at its timeout, and blocks its engine alone', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails }) => {
+test('a worker that hangs on a bucket fails the update at its timeout and blocks only its own engine', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails }) => {
     world.engines[0]!.workers[0]!.nextLoad = 'hang';
     const short = { bucketBytes, timeoutMilliseconds: 5_000 };
     await fails(user.update('a', short), 'WEIGHTCAST_DEADLINE', /engine-0 did not answer within \d+ ms/);
@@ -93,8 +93,8 @@ test('a worker that hangs on a bucket ends the update at its timeout, and blocks
   });
 });
 
-test('a worker that does not keep what it got is found out, and its instance reports no version', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, status }) => {
+test('verification detects a worker that installed other bytes, and its instance reports no version', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
     world.engines[1]!.workers[1]!.nextLoad = 'corrupt';
     const update = user.update('a', { bucketBytes });
     await fails(update, 'WEIGHTCAST_VERIFICATION', /engine-1 does not hold the checkpoint: tensor layers\./);
@@ -103,11 +103,11 @@ test('a worker that does not keep what it got is found out, and its instance rep
   });
 });
 
-test('an engine is paused while its weights change, and stays so while it holds parts of several', async () => {
-  await onStage({ pauses: true }, async ({ world, user, succeeds, fails, until }) => {
+test('an engine is paused while its weights change, and stays paused while it holds parts of several versions', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, until }) => {
     const [first, second] = world.engines;
     const update = user.update('a', { bucketBytes });
-    await until('an engine is touched', () =>
+    await until('an engine worker receives', () =>
       world.engines.some(({ workers }) => workers.some((one) => one.isBusy)),
     );
     assert.ok(first!.isPaused && second!.isPaused);
@@ -127,8 +127,8 @@ test('an engine is paused while its weights change, and stays so while it holds 
   });
 });
 
-test('an engine that cannot be paused fails the update before any is touched, and the others go on', async () => {
-  await onStage({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+test('an engine that cannot be paused fails the update before any engine is touched, and the others resume', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
     await succeeds(user.update('a'));
     world.engines[1]!.nextPause = 'error';
     await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500/);
@@ -137,17 +137,17 @@ test('an engine that cannot be paused fails the update before any is touched, an
   });
 });
 
-test('workers that cannot say what they installed leave the update unverified', async () => {
-  await onStage({ reports: false }, async ({ user, succeeds }) => {
+test('an update of workers that cannot report what they installed is unverified', async () => {
+  await withCluster({ reports: false }, async ({ user, succeeds }) => {
     assert.equal((await succeeds(user.update('a'))).verified, null);
   });
 });
 
-test('an instance that leaves with parts of several versions comes back with them, and stays paused', async () => {
-  await onStage({ pauses: true }, async ({ cluster, world, user, succeeds, fails, until, status }) => {
+test('an instance removed with parts of several versions is still mixed and paused when it is added again', async () => {
+  await withCluster({ pauses: true }, async ({ cluster, world, user, succeeds, fails, until, status }) => {
     const [engine, other] = world.engines;
     const update = user.update('a', { bucketBytes });
-    await until('something is installed', () => engine!.isMixed);
+    await until('a bucket is installed', () => engine!.isMixed);
     await succeeds(user.cancel('no longer wanted'));
     await fails(update, 'WEIGHTCAST_ABORTED', /no longer wanted/);
     await succeeds(user.removeInstance('engine-0'));

@@ -17,7 +17,7 @@ export const model: readonly TensorShape[] = Array.from({ length: 16 }, (_, laye
 export const bucketBytes = 8 * 2 ** 20;
 export const checkpoints = ['/models/a', '/models/b'].map((path) => checkpointAt(path, model, false));
 
-const usual: WorldOptions = {
+const defaultOptions: WorldOptions = {
   seed: 1,
   worldSize: 4,
   ranksPerHost: 2,
@@ -26,7 +26,7 @@ const usual: WorldOptions = {
     [2, 3],
   ],
   deviceCapacity: 2 ** 30,
-  // Slow enough for an update to have a middle: it takes about half a second.
+  // Slow enough for tests to act during an update, which takes about half a second.
   deviceSlowness: 100,
   checkpoints,
   reports: true,
@@ -34,51 +34,51 @@ const usual: WorldOptions = {
   spareCheckpoints: 2,
 };
 
-export interface Stage {
+export interface Fixture {
   readonly cluster: SimulatedCluster;
   readonly world: SimulatedWorld;
   readonly user: SimulatedUser;
-  /** Lets virtual time pass until it is done, and demands that it succeeded. */
+  /** Lets virtual time pass until `work` is done, and asserts that it succeeded. */
   succeeds<T>(work: Promise<Outcome<T>>): Promise<T>;
-  /** Lets virtual time pass until it is done, and demands that it failed like that. */
+  /** Lets virtual time pass until `work` is done, and asserts that it failed with that code and message. */
   fails(work: Promise<Outcome<unknown>>, code: string | RegExp, message: RegExp): Promise<void>;
   status(): Promise<ClusterStatus>;
-  /** Lets so many milliseconds of virtual time pass. */
+  /** Lets virtual time pass. */
   wait(milliseconds: number): Promise<void>;
-  /** Waits for a moment in virtual time; fails if it does not come within a minute. */
+  /** Lets virtual time pass until `holds` does; fails after a minute. `what` completes "timed out waiting until". */
   until(what: string, holds: () => boolean): Promise<void>;
   ready(): Promise<void>;
 }
 
 /**
- * A cluster whose ranks are ready and hold checkpoint `a`. What comes out must keep the invariants, and in the end
- * nothing may be left of what was taken.
+ * Runs a test on a cluster whose ranks are ready and hold checkpoint `a`. Afterwards no invariant may be violated, and
+ * all resources must be released.
  */
-export async function onStage(options: Partial<WorldOptions>, play: Play): Promise<void> {
-  const { violations, lines } = await perform(options, play);
+export async function withCluster(options: Partial<WorldOptions>, test: Test): Promise<void> {
+  const { violations, lines } = await runTest(options, test);
   assert.deepEqual(violations, [], lines.join('\n'));
 }
 
-/** The same with something broken on purpose, which an invariant has to find. */
-export async function onBrokenStage(
+/** Like {@link withCluster}, for a test that breaks something on purpose: asserts that an invariant detects it. */
+export async function expectViolation(
   violation: RegExp,
   options: Partial<WorldOptions>,
-  play: Play,
+  test: Test,
 ): Promise<void> {
-  const { violations } = await perform(options, play);
+  const { violations } = await runTest(options, test);
   assert.ok(
     violations.some((found) => violation.test(found)),
-    `${violation} was to be found; found was: ${violations.join(', ')}`,
+    `expected a violation like ${violation}, got: ${violations.join(', ')}`,
   );
 }
 
-type Play = (stage: Stage) => Promise<void>;
+type Test = (fixture: Fixture) => Promise<void>;
 
-async function perform(options: Partial<WorldOptions>, play: Play): Promise<Trace> {
-  const cluster = new SimulatedCluster({ ...usual, ...options });
+async function runTest(options: Partial<WorldOptions>, test: Test): Promise<Trace> {
+  const cluster = new SimulatedCluster({ ...defaultOptions, ...options });
   const { world } = cluster;
   const user = cluster.user();
-  const stage: Stage = {
+  const fixture: Fixture = {
     cluster,
     world,
     user,
@@ -87,35 +87,35 @@ async function perform(options: Partial<WorldOptions>, play: Play): Promise<Trac
     },
     async fails(work, code, message) {
       const outcome = await cluster.complete(work);
-      assert.ok(!outcome.ok, 'it was expected to fail');
+      assert.ok(!outcome.ok, 'it should have failed');
       assert.match(outcome.error.message, message);
       if (typeof code === 'string') assert.equal(outcome.error.code, code);
       else assert.match(outcome.error.code, code);
     },
-    status: () => stage.succeeds(user.status()),
+    status: () => fixture.succeeds(user.status()),
     wait: (milliseconds) => world.clock.advance(milliseconds),
     async until(what, holds) {
-      assert.ok(await world.clock.advanceUntil(holds, 60_000), `it did not come about that ${what}`);
+      assert.ok(await world.clock.advanceUntil(holds, 60_000), `timed out waiting until ${what}`);
     },
     async ready() {
-      await stage.succeeds(user.awaitReady());
+      await fixture.succeeds(user.awaitReady());
     },
   };
   try {
-    await stage.ready();
-    await stage.succeeds(user.register('a', '/models/a'));
-    await play(stage);
+    await fixture.ready();
+    await fixture.succeeds(user.register('a', '/models/a'));
+    await test(fixture);
     await world.clock.advance(40_000);
     checkIdle(cluster);
     await cluster.stop();
-    assert.equal(world.network.nodes.length, 0, 'all processes have left');
+    assert.equal(world.network.nodes.length, 0, 'all processes have ended');
     return world.trace;
   } finally {
     cluster.abandon();
   }
 }
 
-/** What every instance is said to serve. */
+/** The checkpoint that each instance serves, according to the status. */
 export function versionsOf({ instances }: ClusterStatus): (string | null)[] {
   return instances.map(({ version }) => (version === null ? null : version.checkpoint));
 }

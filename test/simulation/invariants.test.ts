@@ -1,11 +1,12 @@
-/** Each invariant of the simulation finds what it is there for, when something is broken on purpose. */
+/** Every invariant of the simulation detects its violation when something is broken on purpose. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { checkpointAt } from '../../simulation/checkpoint.ts';
+import { asSegment, type SimulatedSegment } from '../../simulation/contents.ts';
 import type { SimulatedFabric } from '../../simulation/fabric.ts';
-import { type SimulatedSegment, segmentDirectory } from '../../simulation/host.ts';
-import { checkAsked } from '../../simulation/invariants.ts';
-import { bucketBytes, onBrokenStage, type Stage } from './harness.ts';
+import { segmentDirectory } from '../../simulation/host.ts';
+import { checkUpdatedVersion } from '../../simulation/invariants.ts';
+import { bucketBytes, expectViolation, type Fixture } from './harness.ts';
 
 /** Eight slices of 16 MiB, on the first of two hosts. */
 const model = Array.from({ length: 8 }, (_, layer) => ({
@@ -26,136 +27,148 @@ const hosts = {
   checkpoints: [modelA!, modelB!],
 } as const;
 
-/** The second instance is there and receives. */
-async function joining({ cluster, user, succeeds, until, world }: Stage, verify = true) {
+/** Starts a join of the second instance; resolves when it reads. */
+async function startJoin({ cluster, user, succeeds, until, world }: Fixture, verify = true) {
   await succeeds(user.addInstance(cluster.instance(1)));
   const done = user.update('a', { instances: ['engine-1'], verify });
-  await until('something is read', () => world.fabrics.links.flows > 0);
+  await until('the joiner reads', () => world.fabrics.links.flows > 0);
   return { done };
 }
 
-function fabricOf({ world }: Stage, rank: number): SimulatedFabric {
-  return world.fabrics.all.find(({ identity }) => identity.name.startsWith(`rank-${rank}~`))!;
+function fabricOf({ world }: Fixture, rank: number): SimulatedFabric {
+  return world.fabrics.all.find(({ name }) => name.startsWith(`rank-${rank}~`))!;
 }
 
-/** A host's segments as a process has them that does not care who uses them. */
-function carelessly({ world }: Stage, host: number, rank: number) {
-  return world.hosts[host]!.open(world.clock, (path) => fabricOf({ world } as Stage, rank).unmapped(path));
+/** A host's segments as seen by a process that ignores who uses them. */
+function segmentsOf({ world }: Fixture, host: number, rank: number) {
+  return world.hosts[host]!.open(world.clock, (path) => fabricOf({ world } as Fixture, rank).unmapped(path));
 }
 
-/** The first segment of a host whose path has that in it. */
-function segmentOn(stage: Stage, host: number, part: string) {
-  const path = stage.world.hosts[host]!.segments.find((candidate) => candidate.includes(part))!;
-  const segment = carelessly(stage, host, host).attach(path) as unknown as SimulatedSegment;
+/** The first segment of a host whose path contains `part`. */
+function segmentOn(fixture: Fixture, host: number, part: string) {
+  const path = fixture.world.hosts[host]!.segments.find((candidate) => candidate.includes(part))!;
+  const segment = asSegment(segmentsOf(fixture, host, host).attach(path));
   return { path, segment };
 }
 
-/** Other bytes, in the middle of a segment. */
+/** Changes some bytes in the middle of a segment. */
 function overwrite({ contents, bytes }: SimulatedSegment): void {
   const from = Math.floor(bytes / 2);
   contents.write(from, 8, [{ start: 0, end: 8, source: '/models/b', from }]);
 }
 
-// ── what is installed ────────────────────────────────────────────────────────────────────────────────────────────
+// ── installed bytes ────────────────────────────────────────────────────────────────────────────────────────────
 
-test('bytes that are spoiled between their arrival and their installation', async () => {
-  await onBrokenStage(/engine-1 is reported with a@\w+, but acknowledged null/, hosts, async (stage) => {
-    const { done } = await joining(stage, false);
-    const { segment } = segmentOn(stage, 1, 'mirror-');
-    const isWhole = () => segment.contents.read(0, segment.bytes)[0]?.end === segment.bytes;
-    await stage.until('it has arrived', isWhole);
+test('bytes corrupted between arrival and installation are detected', async () => {
+  await expectViolation(/engine-1 is reported with a@\w+, but acknowledged null/, hosts, async (fixture) => {
+    const { done } = await startJoin(fixture, false);
+    const { segment } = segmentOn(fixture, 1, 'mirror-');
+    const hasArrived = () => segment.contents.read(0, segment.bytes)[0]?.end === segment.bytes;
+    await fixture.until('the slice has arrived', hasArrived);
     overwrite(segment);
-    await stage.succeeds(done);
+    await fixture.succeeds(done);
   });
 });
 
-test('a source that changes while it is read', async () => {
-  await onBrokenStage(/checkpoint-1-0 changed while it was read/, hosts, async (stage) => {
-    const { done } = await joining(stage);
-    const { segment } = segmentOn(stage, 0, 'checkpoint-1-0');
+test('a source that changes while it is read is detected', async () => {
+  await expectViolation(/checkpoint-1-0 changed while it was read/, hosts, async (fixture) => {
+    const { done } = await startJoin(fixture);
+    const { segment } = segmentOn(fixture, 0, 'checkpoint-1-0');
     segment.contents.write(0, segment.bytes, [
       { start: 0, end: segment.bytes, source: '/models/b', from: 0 },
     ]);
-    await stage.fails(done, 'WEIGHTCAST_VERIFICATION', /arrived with other bytes/);
+    await fixture.fails(done, 'WEIGHTCAST_VERIFICATION', /arrived with other bytes/);
   });
 });
 
-test('an update that brings another version than the one that was asked for', async () => {
-  await onBrokenStage(/an update to a@\w+ brought a@\w+/, hosts, async ({ world }) => {
-    checkAsked(world, 'a', '/models/a', { checkpoint: 'a', digest: modelA!.digest });
+test('an update that installs another version than requested is detected', async () => {
+  await expectViolation(/an update to a@\w+ installed a@\w+/, hosts, async ({ world }) => {
+    checkUpdatedVersion(world, 'a', '/models/a', { checkpoint: 'a', digest: modelA!.digest });
     assert.deepEqual(world.trace.violations, []);
-    checkAsked(world, 'a', '/models/a', { checkpoint: 'a', digest: modelB!.digest });
+    checkUpdatedVersion(world, 'a', '/models/a', { checkpoint: 'a', digest: modelB!.digest });
   });
 });
 
-// ── memory that is read ──────────────────────────────────────────────────────────────────────────────────────────
+// ── shared memory ──────────────────────────────────────────────────────────────────────────────────────────
 
-test('a segment that is given up while others may read it', async () => {
-  await onBrokenStage(/rank-0~1 unmapped .*checkpoint-1-0 while its peers could/, hosts, async (stage) => {
-    const { done } = await joining(stage);
-    const { path, segment } = segmentOn(stage, 0, 'checkpoint-1-0');
-    carelessly(stage, 0, 0).forget([path]);
-    await stage.succeeds(done);
-    // Back, so that nothing else is found.
-    await carelessly(stage, 0, 0).create([segment]);
+test('unmapping a segment that peers may read is detected', async () => {
+  await expectViolation(
+    /rank-0~1 unmapped .*checkpoint-1-0 while its peers could/,
+    hosts,
+    async (fixture) => {
+      const { done } = await startJoin(fixture);
+      const { path, segment } = segmentOn(fixture, 0, 'checkpoint-1-0');
+      segmentsOf(fixture, 0, 0).forget([path]);
+      await fixture.succeeds(done);
+      // Restored, so that no other invariant is violated.
+      await segmentsOf(fixture, 0, 0).create([segment]);
+    },
+  );
+});
+
+test('unmapping the destination of a read is detected', async () => {
+  await expectViolation(/rank-1~2 unmapped .* while it was reading into it/, hosts, async (fixture) => {
+    const { done } = await startJoin(fixture);
+    const { path } = segmentOn(fixture, 1, 'mirror-');
+    fabricOf(fixture, 1).unmapped(path);
+    await fixture.succeeds(done);
   });
 });
 
-test('a segment that is given up while it is read into', async () => {
-  await onBrokenStage(/rank-1~2 unmapped .* while it was reading into it/, hosts, async (stage) => {
-    const { done } = await joining(stage);
-    const { path } = segmentOn(stage, 1, 'mirror-');
-    fabricOf(stage, 1).unmapped(path);
-    await stage.succeeds(done);
-  });
-});
-
-test('a segment that is read after its lease has ended', async () => {
-  await onBrokenStage(/rank-1~2 read .*checkpoint-1-0 after rank-0~1 took it back/, hosts, async (stage) => {
-    const { cluster, world, user, succeeds } = stage;
-    const { done } = await joining(stage);
-    const { epoch } = await succeeds(user.status());
-    const rank = cluster.ranks.get(0)!.process!.system;
-    const lease = { type: 'return-lease', epoch };
-    const passage = { from: world.supervisorNode, to: rank.node, bytes: 0 };
-    const ref = rank.wellKnown(rank.node, 'rank');
-    rank.tell(ref, lease as never);
-    world.lent.arrived({ ...passage, envelope: { kind: 'tell', body: lease } as never });
-    await succeeds(done);
-  });
+test('reading a segment after its lease has ended is detected', async () => {
+  await expectViolation(
+    /rank-1~2 read .*checkpoint-1-0 after rank-0~1 took it back/,
+    hosts,
+    async (fixture) => {
+      const { cluster, world, user, succeeds } = fixture;
+      const { done } = await startJoin(fixture);
+      const { epoch } = await succeeds(user.status());
+      const rank = cluster.ranks.get(0)!.process!.system;
+      const lease = { type: 'return-lease', epoch };
+      const message = { from: world.supervisorNode, to: rank.node, bytes: 0 };
+      const ref = rank.wellKnown(rank.node, 'rank');
+      rank.tell(ref, lease as never);
+      world.leases.arrived({ ...message, envelope: { kind: 'tell', body: lease } as never });
+      await succeeds(done);
+    },
+  );
 });
 
 // ── engines ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const call = { timeoutMilliseconds: 1_000, signal: new AbortController().signal };
 
-test('an engine that is touched by an update of others', async () => {
+test('touching an engine that no update includes is detected', async () => {
   const pausing = { ...hosts, pauses: true };
-  await onBrokenStage(/engine-0 is asked to pause by an update that does not/, pausing, async (stage) => {
-    const { cluster, world, succeeds } = stage;
-    const { done } = await joining(stage);
-    const bridge = cluster.engineClient('engine-0', world.clock);
-    void bridge.pause('keep', call).then(() => bridge.resume(call));
-    await succeeds(done);
-  });
+  await expectViolation(
+    /engine-0 got a pause request, but no pending update includes it/,
+    pausing,
+    async (fixture) => {
+      const { cluster, world, succeeds } = fixture;
+      const { done } = await startJoin(fixture);
+      const bridge = cluster.engineClient('engine-0', world.clock);
+      void bridge.pause('keep', call).then(() => bridge.resume(call));
+      await succeeds(done);
+    },
+  );
 });
 
-test('an engine that goes on in the middle of an update', async () => {
-  await onBrokenStage(/changed while it was serving/, { pauses: true }, async (stage) => {
-    const { cluster, world, user, succeeds, until } = stage;
+test('an engine that resumes during an update is detected', async () => {
+  await expectViolation(/changed while it was serving/, { pauses: true }, async (fixture) => {
+    const { cluster, world, user, succeeds, until } = fixture;
     const update = user.update('a', { bucketBytes });
     const [engine] = world.engines;
-    await until('an engine is touched', () => engine!.workers.some(({ isBusy }) => isBusy));
+    await until('an engine worker receives', () => engine!.workers.some(({ isBusy }) => isBusy));
     void cluster.engineClient('engine-0', world.clock).resume(call);
     await succeeds(update);
   });
 });
 
-test('an engine that goes on with parts of different versions', async () => {
-  await onBrokenStage(/goes on with parts of different versions/, { pauses: true }, async (stage) => {
-    const { cluster, world, user, succeeds, fails, until, wait } = stage;
+test('an engine that resumes with parts of different versions is detected', async () => {
+  await expectViolation(/resumes with parts of different versions/, { pauses: true }, async (fixture) => {
+    const { cluster, world, user, succeeds, fails, until, wait } = fixture;
     const update = user.update('a', { bucketBytes });
-    await until('something is installed', () => world.engines[0]!.isMixed);
+    await until('a bucket is installed', () => world.engines[0]!.isMixed);
     await succeeds(user.cancel('no longer wanted'));
     await fails(update, 'WEIGHTCAST_ABORTED', /no longer wanted/);
     void cluster.engineClient('engine-0', world.clock).resume(call);
@@ -163,15 +176,15 @@ test('an engine that goes on with parts of different versions', async () => {
   });
 });
 
-// ── nothing is left ──────────────────────────────────────────────────────────────────────────────────────────────
+// ── leaks ──────────────────────────────────────────────────────────────────────────────────────────────
 
-const leaks: readonly (readonly [what: RegExp, leak: (stage: Stage) => unknown])[] = [
+const leaks: readonly (readonly [violation: RegExp, leak: (fixture: Fixture) => unknown])[] = [
   [/bytes allocated on SIM-0: 1,/, ({ world }) => world.devices[0]!.open(world.clock).allocate(1)],
-  [/mirror-99-0 is left on host-0/, (stage) => leaveSegment(stage, 'mirror-99-0')],
-  [/checkpoint-99-0 is left on host-0/, (stage) => leaveSegment(stage, 'checkpoint-99-0')],
-  [/reads under way: 1/, ({ world }) => world.fabrics.links.send(['slow'], 1e18, () => {})],
-  [/peers that rank-1~2 is connected to: 1/, (stage) => connect(stage)],
-  [/rank-0~1 lets peers read .*other, which is no more/, (stage) => expose(stage)],
+  [/mirror-99-0 is left on host-0/, (fixture) => leaveSegment(fixture, 'mirror-99-0')],
+  [/checkpoint-99-0 is left on host-0/, (fixture) => leaveSegment(fixture, 'checkpoint-99-0')],
+  [/reads in flight: 1/, ({ world }) => world.fabrics.links.send(['slow'], 1e18, () => {})],
+  [/peers connected to rank-1~2: 1/, (fixture) => connect(fixture)],
+  [/rank-0~1 still exposes .*other, which is not registered any more/, (fixture) => expose(fixture)],
   [
     /members of communicators: 3/,
     ({ world }) => {
@@ -189,37 +202,37 @@ const leaks: readonly (readonly [what: RegExp, leak: (stage: Stage) => unknown])
   [/rank-0~1 holds 1 timers/, ({ cluster }) => cluster.ranks.get(0)!.process!.clock.after(1e9, () => {})],
 ];
 
-function leaveSegment(stage: Stage, name: string) {
-  return carelessly(stage, 0, 0).create([{ path: `${segmentDirectory}/${name}`, bytes: 1 }]);
+function leaveSegment(fixture: Fixture, name: string) {
+  return segmentsOf(fixture, 0, 0).create([{ path: `${segmentDirectory}/${name}`, bytes: 1 }]);
 }
 
-function connect(stage: Stage) {
-  const { address } = fabricOf(stage, 0);
-  return fabricOf(stage, 1).connect(address, { name: 'rank 0', timeoutMilliseconds: 1_000 });
+function connect(fixture: Fixture) {
+  const { address } = fabricOf(fixture, 0);
+  return fabricOf(fixture, 1).connect(address, { name: 'rank 0', timeoutMilliseconds: 1_000 });
 }
 
-async function expose(stage: Stage): Promise<void> {
+async function expose(fixture: Fixture): Promise<void> {
   const path = '/dev/shm/other';
-  await carelessly(stage, 0, 0).create([{ path, bytes: 1 }]);
-  void fabricOf(stage, 0).expose(carelessly(stage, 0, 0).attach(path));
+  await segmentsOf(fixture, 0, 0).create([{ path, bytes: 1 }]);
+  void fabricOf(fixture, 0).expose(segmentsOf(fixture, 0, 0).attach(path));
 }
 
-test('whatever is left when nothing runs', async () => {
-  for (const [what, leak] of leaks) {
-    await onBrokenStage(what, { ...hosts, linkRate: 50e6 }, async (stage) => {
-      const { done } = await joining(stage);
-      await stage.succeeds(done);
-      void leak(stage);
+test('every kind of leak is detected when the cluster is idle', async () => {
+  for (const [violation, leak] of leaks) {
+    await expectViolation(violation, { ...hosts, linkRate: 50e6 }, async (fixture) => {
+      const { done } = await startJoin(fixture);
+      await fixture.succeeds(done);
+      void leak(fixture);
     });
   }
 });
 
-test('a request that is not answered in time', async () => {
-  await onBrokenStage(/update was not answered within/, {}, async ({ world, user, fails }) => {
-    world.holdUp = ({ from, envelope }) => {
+test('a request that is not answered within its deadline is detected', async () => {
+  await expectViolation(/update was not answered within/, {}, async ({ world, user, fails }) => {
+    world.extraDelay = ({ from, envelope }) => {
       return from === world.supervisorNode && envelope.kind === 'reply' ? 1e9 : 0;
     };
     await fails(user.update('a'), 'WEIGHTCAST_DEADLINE', /./);
-    world.holdUp = () => 0;
+    world.extraDelay = () => 0;
   });
 });

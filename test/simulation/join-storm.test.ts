@@ -7,8 +7,8 @@ const model = qwen3Tensors(8e9).map(({ name, shape }) => {
   return { name, dtype: 'BF16', shape: [shape.reduce((product, length) => product * length, 1)] };
 });
 
-/** Sixteen and sixty-four: npm run bench:join-storm:simulated. */
-test('eight that join at once take at most 1.5 times as long as one', async () => {
+/** For 64 joiners, see npm run bench:join-storm:simulated. */
+test('eight concurrent joins take at most 1.5 times as long as one', async () => {
   const storm = { seed: 1, sources: 2, model, together: false };
   const one = await joinStorm({ ...storm, joiners: 1 });
   const eight = await joinStorm({ ...storm, joiners: 8 });
@@ -16,7 +16,7 @@ test('eight that join at once take at most 1.5 times as long as one', async () =
   assert.ok(eight.reports.every(({ verified }) => verified));
   const ratio = eight.milliseconds / one.milliseconds;
   assert.ok(ratio <= 1.5, `${eight.milliseconds} ms against ${one.milliseconds} ms`);
-  // They give each other most of it.
-  const copies = eight.givenBySources / eight.reports[0]!.bytes;
-  assert.ok(copies < 4, `the sources gave ${copies} copies`);
+  // Joiners serve each other most of the bytes.
+  const copies = eight.servedBySources / eight.reports[0]!.bytes;
+  assert.ok(copies < 4, `the sources served ${copies} copies`);
 });

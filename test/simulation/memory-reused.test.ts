@@ -3,20 +3,20 @@ import { test } from 'node:test';
 import { checkpointAt } from '../../simulation/checkpoint.ts';
 import { SimulatedHost } from '../../simulation/host.ts';
 import type { SimulatedWorld } from '../../simulation/world.ts';
-import { bucketBytes, checkpoints, model, onStage } from './harness.ts';
+import { bucketBytes, checkpoints, model, withCluster } from './harness.ts';
 
 const [a, b] = checkpoints as [(typeof checkpoints)[number], (typeof checkpoints)[number]];
-/** Other sizes than those of the usual ones. */
+/** A checkpoint with other segment sizes than the default ones. */
 const small = checkpointAt('/models/small', model.slice(0, 4), false);
 const withSmall = { checkpoints: [...checkpoints, small] };
 const setBytes = a.index.bytes.reduce((sum, bytes) => sum + bytes, 0);
 
-/** Paths of all segments that there are. */
+/** Paths of all segments on all hosts. */
 function segmentsOf({ hosts }: SimulatedWorld): string[] {
   return hosts.flatMap(({ segments }) => segments).sort();
 }
 
-/** Of every `open` that is sent from now on: whether a plan and a manifest are in it. */
+/** Records for every `open` sent from now on whether it contains a plan and a manifest. */
 function opensOf(world: SimulatedWorld): { plan: boolean; manifest: boolean }[] {
   const opens: { plan: boolean; manifest: boolean }[] = [];
   world.onSent.push(({ envelope }) => {
@@ -27,8 +27,8 @@ function opensOf(world: SimulatedWorld): { plan: boolean; manifest: boolean }[] 
   return opens;
 }
 
-test('the segments of a checkpoint that is replaced stay, and the next one goes into them', async () => {
-  await onStage({}, async ({ world, user, succeeds, status, wait }) => {
+test('the segments of a replaced checkpoint are kept and reused by the next one', async () => {
+  await withCluster({}, async ({ world, user, succeeds, status, wait }) => {
     await succeeds(user.update('a'));
     const first = segmentsOf(world);
     await succeeds(user.register('a', '/models/b'));
@@ -45,8 +45,8 @@ test('the segments of a checkpoint that is replaced stay, and the next one goes 
   });
 });
 
-test('a name that is registered again and again has neither plans nor manifests sent', async () => {
-  await onStage({}, async ({ world, user, succeeds }) => {
+test('registering a name repeatedly sends neither plans nor manifests after the first round', async () => {
+  await withCluster({}, async ({ world, user, succeeds }) => {
     const opens = opensOf(world);
     const round = async (path: string) => {
       await succeeds(user.register('a', path));
@@ -66,8 +66,8 @@ test('a name that is registered again and again has neither plans nor manifests 
   });
 });
 
-test('names that come and go use the same memory too', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails }) => {
+test('checkpoints under changing names reuse the same memory', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails }) => {
     await succeeds(user.register('step-1', '/models/b'));
     const both = segmentsOf(world);
     await succeeds(user.unregister('a'));
@@ -81,31 +81,34 @@ test('names that come and go use the same memory too', async () => {
   });
 });
 
-test('there is one spare set of a size, and no more in all than allowed; what is given back is gone', async () => {
-  await onStage({ ...withSmall, spareCheckpoints: 1 }, async ({ world, user, succeeds, status, wait }) => {
-    const one = segmentsOf(world).length;
-    for (const name of ['b', 'c', 'd']) await succeeds(user.register(name, '/models/b'));
-    assert.equal(segmentsOf(world).length, 4 * one);
-    for (const name of ['b', 'c', 'd']) await succeeds(user.unregister(name));
-    await wait(100);
-    assert.equal(segmentsOf(world).length, 2 * one);
+test('spare sets are limited to one per size and to the configured number, and can be released', async () => {
+  await withCluster(
+    { ...withSmall, spareCheckpoints: 1 },
+    async ({ world, user, succeeds, status, wait }) => {
+      const one = segmentsOf(world).length;
+      for (const name of ['b', 'c', 'd']) await succeeds(user.register(name, '/models/b'));
+      assert.equal(segmentsOf(world).length, 4 * one);
+      for (const name of ['b', 'c', 'd']) await succeeds(user.unregister(name));
+      await wait(100);
+      assert.equal(segmentsOf(world).length, 2 * one);
 
-    await succeeds(user.register('small', '/models/small'));
-    await succeeds(user.unregister('small'));
-    await wait(100);
-    const smallBytes = small.index.bytes.reduce((sum, bytes) => sum + bytes, 0);
-    assert.equal((await status()).spareBytes, smallBytes, 'the longest unused went');
+      await succeeds(user.register('small', '/models/small'));
+      await succeeds(user.unregister('small'));
+      await wait(100);
+      const smallBytes = small.index.bytes.reduce((sum, bytes) => sum + bytes, 0);
+      assert.equal((await status()).spareBytes, smallBytes, 'the least recently used set was released');
 
-    assert.equal((await succeeds(user.releaseSpare())).bytes, smallBytes);
-    assert.equal(segmentsOf(world).length, one);
-    assert.equal((await status()).spareBytes, 0);
-    assert.equal((await succeeds(user.releaseSpare())).bytes, 0);
-    assert.equal((await succeeds(user.update('a'))).verified, true);
-  });
+      assert.equal((await succeeds(user.releaseSpare())).bytes, smallBytes);
+      assert.equal(segmentsOf(world).length, one);
+      assert.equal((await status()).spareBytes, 0);
+      assert.equal((await succeeds(user.releaseSpare())).bytes, 0);
+      assert.equal((await succeeds(user.update('a'))).verified, true);
+    },
+  );
 });
 
-test('without spare memory a checkpoint that is replaced goes at once', async () => {
-  await onStage({ spareCheckpoints: 0 }, async ({ world, user, succeeds, wait }) => {
+test('with spareCheckpoints: 0 a replaced checkpoint is removed at once', async () => {
+  await withCluster({ spareCheckpoints: 0 }, async ({ world, user, succeeds, wait }) => {
     const before = segmentsOf(world);
     await succeeds(user.register('a', '/models/b'));
     await wait(100);
@@ -115,22 +118,22 @@ test('without spare memory a checkpoint that is replaced goes at once', async ()
   });
 });
 
-test('a rank that dies while spare memory is filled costs that memory, and nothing that is registered', async () => {
-  await onStage({}, async ({ cluster, world, user, succeeds, fails, until, wait, ready, status }) => {
+test('a rank that dies while it fills spare memory loses that memory and no registered checkpoint', async () => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, fails, until, wait, ready, status }) => {
     const first = segmentsOf(world);
     await succeeds(user.register('a', '/models/b'));
     const spare = first[0]!;
     const whole = () => world.hosts[0]!.digest(spare, 0, 4096);
     const held = whole();
     const registration = user.register('a', '/models/a');
-    await until('the spare memory is written over', () => whole() !== held);
+    await until('the spare memory is overwritten', () => whole() !== held);
     cluster.ranks.get(2)!.kill();
     await fails(registration, 'WEIGHTCAST_PEER_LOST', /rank 2 died/);
     await ready();
     await wait(100);
     assert.ok(
       segmentsOf(world).every((path) => !first.includes(path)),
-      'what was half filled is gone',
+      'partly filled segments are removed',
     );
     assert.deepEqual(
       (await status()).checkpoints.map(({ digest }) => digest),
@@ -142,19 +145,19 @@ test('a rank that dies while spare memory is filled costs that memory, and nothi
   });
 });
 
-test('a bad checkpoint leaves the spare memory spare', async () => {
-  await onStage({}, async ({ user, succeeds, fails, status }) => {
+test('a registration that fails keeps the spare memory', async () => {
+  await withCluster({}, async ({ user, succeeds, fails, status }) => {
     await succeeds(user.register('a', '/models/b'));
     await fails(user.register('a', '/models/nowhere'), 'WEIGHTCAST_CHECKPOINT', /nowhere/);
     assert.equal((await status()).spareBytes, setBytes);
   });
 });
 
-test('a checkpoint is not unregistered while it is installed or registered anew, nor one that there is not', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, until }) => {
+test('unregistering fails while the checkpoint is being installed or replaced, and for an unknown name', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails, until }) => {
     await fails(user.unregister('b'), 'WEIGHTCAST_USAGE', /no checkpoint b is registered/);
     const update = user.update('a', { bucketBytes });
-    await until('engines are asked', () => world.links.open === 4);
+    await until('worker links are bound', () => world.links.open === 4);
     await fails(user.unregister('a'), 'WEIGHTCAST_USAGE', /busy updating to a/);
     assert.equal((await succeeds(update)).verified, true);
     const registration = user.register('a', '/models/b');
@@ -165,27 +168,30 @@ test('a checkpoint is not unregistered while it is installed or registered anew,
   });
 });
 
-test('memory that is short has spare memory given back, and only then ends a registration', async () => {
-  await onStage({ ...withSmall, ranksPerHost: 4 }, async ({ world, user, succeeds, fails, status, wait }) => {
-    const [host] = world.hosts;
-    await succeeds(user.register('a', '/models/b'));
-    host!.capacity = 2 * setBytes + 1000;
-    await succeeds(user.register('small', '/models/small'));
-    assert.equal((await status()).spareBytes, 0);
-    const before = segmentsOf(world);
-    await fails(
-      user.register('b', '/models/b'),
-      'WEIGHTCAST_OUT_OF_HOST_MEMORY',
-      /cannot reserve .* \(\d+ wanted, \d+ free\)/,
-    );
-    await wait(100);
-    assert.deepEqual(segmentsOf(world), before);
-    for (const name of ['a', 'small']) assert.equal((await succeeds(user.update(name))).verified, true);
-  });
+test('a registration that lacks host memory releases spare memory first and fails only if that is not enough', async () => {
+  await withCluster(
+    { ...withSmall, ranksPerHost: 4 },
+    async ({ world, user, succeeds, fails, status, wait }) => {
+      const [host] = world.hosts;
+      await succeeds(user.register('a', '/models/b'));
+      host!.capacity = 2 * setBytes + 1000;
+      await succeeds(user.register('small', '/models/small'));
+      assert.equal((await status()).spareBytes, 0);
+      const before = segmentsOf(world);
+      await fails(
+        user.register('b', '/models/b'),
+        'WEIGHTCAST_OUT_OF_HOST_MEMORY',
+        /cannot reserve .* \(\d+ wanted, \d+ free\)/,
+      );
+      await wait(100);
+      assert.deepEqual(segmentsOf(world), before);
+      for (const name of ['a', 'small']) assert.equal((await succeeds(user.update(name))).verified, true);
+    },
+  );
 });
 
-test('tensors from memory go into a segment for each rank of the host, and the next ones into the same', async () => {
-  await onStage({ ranksPerHost: 4 }, async ({ world, user, succeeds, wait }) => {
+test('tensors from memory fill one segment per rank of the host, and later ones reuse the segments', async () => {
+  await withCluster({ ranksPerHost: 4 }, async ({ world, user, succeeds, wait }) => {
     const opens = opensOf(world);
     const before = segmentsOf(world);
     const round = async (checkpoint: typeof a) => {
@@ -205,17 +211,19 @@ test('tensors from memory go into a segment for each rank of the host, and the n
   });
 });
 
-test('tensors need a rank on the host of the process that has them', async () => {
-  await onStage({}, async ({ user, fails }) => {
+test('registering tensors from memory needs a rank on the same host', async () => {
+  await withCluster({}, async ({ user, fails }) => {
     const elsewhere = new SimulatedHost('elsewhere', true);
     await fails(user.registerTensors('t', a, elsewhere), 'WEIGHTCAST_USAGE', /host elsewhere has no rank/);
   });
 });
 
-test('what a process wrote that is refused stays for the next one', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, until, status }) => {
+test('segments of a refused registration are kept and reused by the next one', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails, until, status }) => {
     const written = user.registerTensors('t', a);
-    await until('it is written', () => segmentsOf(world).some((path) => !path.includes('checkpoint-1-')));
+    await until('the tensors are written', () =>
+      segmentsOf(world).some((path) => !path.includes('checkpoint-1-')),
+    );
     const registration = user.register('a', '/models/b');
     await fails(written, 'WEIGHTCAST_USAGE', /busy registering a/);
     await succeeds(registration);
@@ -228,12 +236,12 @@ test('what a process wrote that is refused stays for the next one', async () => 
   });
 });
 
-test('a process that ends while it writes leaves nothing behind', async () => {
-  await onStage({}, async ({ cluster, world, user, succeeds, until, wait }) => {
+test('a process that dies while it writes tensors leaves nothing behind', async () => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, until, wait }) => {
     const before = segmentsOf(world);
     const leaving = cluster.user();
     const written = leaving.registerTensors('t', a);
-    await until('it writes', () => segmentsOf(world).length > before.length);
+    await until('the process writes', () => segmentsOf(world).length > before.length);
     leaving.process.kill();
     world.network.endSession(world.supervisorNode, leaving.process.node, 'SIGKILL');
     await wait(1_000);

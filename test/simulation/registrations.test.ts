@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { checkpointAt } from '../../simulation/checkpoint.ts';
-import { checkpoints, model, onStage } from './harness.ts';
+import { checkpoints, model, withCluster } from './harness.ts';
 
-/** Paths of all segments that there are. */
+/** Paths of all segments on all hosts. */
 function segmentsOf({ hosts }: { hosts: readonly { segments: readonly string[] }[] }): string[] {
   return hosts.flatMap(({ segments }) => segments);
 }
 
 test('a registration that fails on one rank leaves no segment on any', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, wait }) => {
+  await withCluster({}, async ({ world, user, succeeds, fails, wait }) => {
     const before = segmentsOf(world);
     world.hosts[1]!.loadFailures = 1;
     await fails(user.register('b', '/models/b'), 'WEIGHTCAST_NATIVE', /input\/output error/);
@@ -19,13 +19,13 @@ test('a registration that fails on one rank leaves no segment on any', async () 
   });
 });
 
-test('a registration can be cancelled while ranks load, and another one begun at once', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, until, wait }) => {
+test('a registration can be cancelled while ranks load, and the next one can start at once', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails, until, wait }) => {
     const before = segmentsOf(world).length;
     const registration = user.register('b', '/models/b');
     await until('ranks load', () => segmentsOf(world).length > before);
-    await succeeds(user.cancel('the wrong one'));
-    await fails(registration, 'WEIGHTCAST_ABORTED', /the wrong one/);
+    await succeeds(user.cancel('wrong checkpoint'));
+    await fails(registration, 'WEIGHTCAST_ABORTED', /wrong checkpoint/);
     await succeeds(user.register('b', '/models/b'));
     await wait(100);
     assert.equal(segmentsOf(world).length, 2 * before);
@@ -33,8 +33,8 @@ test('a registration can be cancelled while ranks load, and another one begun at
   });
 });
 
-test('what a rank loaded for a registration that its death ended is forgotten when it is back', async () => {
-  await onStage({ ranksPerHost: 1 }, async ({ cluster, world, user, fails, until, wait, ready }) => {
+test('segments of a registration that failed by the death of a rank are removed when the rank is back', async () => {
+  await withCluster({ ranksPerHost: 1 }, async ({ cluster, world, user, fails, until, wait, ready }) => {
     const before = segmentsOf(world);
     const registration = user.register('b', '/models/b');
     await until('rank 2 loads', () => world.hosts[2]!.segments.length > 1);
@@ -46,21 +46,21 @@ test('what a rank loaded for a registration that its death ended is forgotten wh
   });
 });
 
-test('a share of tensors without bytes is loaded like any other', async () => {
+test('tensors without bytes are loaded like any others', async () => {
   const empty = Array.from({ length: 4 }, (_, at) => ({ name: `empty.${at}`, dtype: 'F32', shape: [0] }));
   const path = '/models/empty';
   const options = {
     checkpoints: [...checkpoints, checkpointAt(path, [...empty, ...model.slice(0, 1)], false)],
   };
-  await onStage({ ...options, worldSize: 2, instances: [[0, 1]] }, async ({ user, succeeds }) => {
+  await withCluster({ ...options, worldSize: 2, instances: [[0, 1]] }, async ({ user, succeeds }) => {
     assert.equal((await succeeds(user.register('e', path))).tensors, 5);
     assert.equal((await succeeds(user.update('e'))).verified, true);
   });
 });
 
-test('tensors that lie in shared memory are used where they are', async () => {
+test('tensors in shared memory are used in place', async () => {
   const shared = checkpointAt('/dev/shm/model.safetensors', model, true);
-  await onStage(
+  await withCluster(
     { checkpoints: [...checkpoints, shared], ranksPerHost: 4 },
     async ({ world, user, succeeds }) => {
       const before = segmentsOf(world);

@@ -7,38 +7,38 @@ import { simulate } from './harness-process.ts';
 const seeds = [2, 5, 13, 21, 34, 55];
 const everything = Number.POSITIVE_INFINITY;
 
-/** Keeps the event loop, and with it the order of its phases, busy with things that are none of the simulation's. */
-function disturb(): () => void {
+/** Keeps the event loop busy with unrelated timers and callbacks. */
+function disturbEventLoop(): () => void {
   const timer = setInterval(() => setImmediate(() => process.nextTick(() => {})), 0);
   return () => clearInterval(timer);
 }
 
-test('the same seed makes the same run, event for event, whatever else the process does', async () => {
+test('the same seed gives the same run, event for event, whatever else the process does', async () => {
   for (const seed of seeds) {
     const first = await run({ seed, keepTrace: everything });
-    const calm = disturb();
+    const stopDisturbing = disturbEventLoop();
     const second = await run({ seed, keepTrace: everything });
-    calm();
+    stopDisturbing();
     assert.ok(first.trace.length > 50);
     assert.deepEqual(second.trace, first.trace, `seed ${seed}`);
     assert.equal(second.digest, first.digest);
   }
 });
 
-test('another process makes the same run', async () => {
+test('the same seed gives the same run in another process', async () => {
   const seed = 21;
   const { output } = await simulate('--seed', seed);
   const { digest } = await run({ seed });
   assert.ok(output.includes(`digest ${digest}`), output.slice(-400));
 });
 
-test('different seeds make different runs', async () => {
+test('different seeds give different runs', async () => {
   const digests = new Set<string>();
   for (const seed of seeds) digests.add((await run({ seed })).digest);
   assert.equal(digests.size, seeds.length);
 });
 
-test('messages of an epoch that is over change nothing: all else happens as it would without them', async () => {
+test('messages of past epochs change nothing else in the run', async () => {
   const faults = faultKinds.filter((kind) => kind !== 'forged messages');
   const withoutForger = ({ trace }: RunResult) => trace.filter((line) => !line.includes('forger~1'));
   const forge = { everyMilliseconds: 5, times: 1_000 };
@@ -50,5 +50,5 @@ test('messages of an epoch that is over change nothing: all else happens as it w
     assert.deepEqual(withoutForger(forged), withoutForger(plain), `seed ${seed}`);
     refused += forged.refused;
   }
-  assert.ok(refused > 1_000, `${refused} forged messages were refused`);
+  assert.ok(refused > 1_000, `only ${refused} forged messages were refused`);
 });

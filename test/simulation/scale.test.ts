@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bucketBytes, onStage, versionsOf } from './harness.ts';
+import { bucketBytes, versionsOf, withCluster } from './harness.ts';
 import { simulate } from './harness-process.ts';
 
 /** 4,096 of them: npm run bench:simulation. */
@@ -13,7 +13,7 @@ test('1,024 ranks in one process take an update, and give everything back', asyn
 test('a hundred instances are served by one update', async () => {
   const instances = Array.from({ length: 100 }, (_, number) => [number]);
   const hundred = { worldSize: 100, ranksPerHost: 8, instances, deviceSlowness: 1, isCalm: true };
-  await onStage(hundred, async ({ world, user, succeeds, status }) => {
+  await withCluster(hundred, async ({ world, user, succeeds, status }) => {
     const report = await succeeds(user.update('a', { bucketBytes }));
     assert.equal(report.verified, true);
     assert.equal(report.ranks, 100);
@@ -26,12 +26,15 @@ test('a hundred instances are served by one update', async () => {
 test('a hundred instances on hosts of their own receive what they lack in one update', async () => {
   const instances = Array.from({ length: 100 }, (_, number) => [number]);
   const apart = { worldSize: 100, ranksPerHost: 1, instances, reach: 'host', firstInstances: 1 } as const;
-  await onStage({ ...apart, deviceSlowness: 1, isCalm: true }, async ({ cluster, world, user, succeeds }) => {
-    const joins = instances.slice(1).map((_, index) => user.addInstance(cluster.instance(index + 1)));
-    for (const joined of joins) await succeeds(joined);
-    const { verified, receivedBytes, bytes } = await succeeds(user.update('a', { bucketBytes }));
-    assert.equal(verified, true);
-    assert.equal(receivedBytes, 99 * bytes);
-    assert.ok(world.fabrics.givenBy(world.hosts[0]!) < 20 * bytes, 'they give it to each other');
-  });
+  await withCluster(
+    { ...apart, deviceSlowness: 1, isCalm: true },
+    async ({ cluster, world, user, succeeds }) => {
+      const joins = instances.slice(1).map((_, index) => user.addInstance(cluster.instance(index + 1)));
+      for (const joined of joins) await succeeds(joined);
+      const { verified, receivedBytes, bytes } = await succeeds(user.update('a', { bucketBytes }));
+      assert.equal(verified, true);
+      assert.equal(receivedBytes, 99 * bytes);
+      assert.ok(world.fabrics.servedBy(world.hosts[0]!) < 20 * bytes, 'they give it to each other');
+    },
+  );
 });

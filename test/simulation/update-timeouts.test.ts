@@ -1,32 +1,32 @@
-/** An update ends within its time, wherever it hangs. */
+/** An update ends within its timeout, wherever it hangs. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { checkpointAt } from '../../simulation/checkpoint.ts';
 import type { WorldOptions } from '../../simulation/world.ts';
 import { deadlines } from '../../src/actors/protocol/deadlines.ts';
-import { bucketBytes, model, onStage, type Stage } from './harness.ts';
+import { bucketBytes, type Fixture, model, withCluster } from './harness.ts';
 
 const timeoutMilliseconds = 5_000;
-/** Of virtual time: messages to and fro. */
+/** Virtual time for messages in both directions. */
 const slack = 2_000;
 
 interface Hang {
   readonly what: string;
   readonly options?: Partial<WorldOptions>;
-  /** Called before the update is asked for. */
-  readonly before?: (stage: Stage) => unknown;
-  /** Called right after that. */
-  readonly hang: (stage: Stage) => unknown;
-  readonly undo?: (stage: Stage) => unknown;
+  /** Called before the update starts. */
+  readonly before?: (fixture: Fixture) => unknown;
+  /** Called right after the update has been requested. */
+  readonly hang: (fixture: Fixture) => unknown;
+  readonly undo?: (fixture: Fixture) => unknown;
   readonly message: RegExp;
-  /** A rank that cannot be reached cannot give back either: it is waited for so long. */
+  /** Whether ranks are unreachable, so that the update also waits for their cleanup until `deadlines.abort`. */
   readonly unreachable?: true;
 }
 
-/** Holds a kind of message up for twenty seconds, and what follows it on its way. */
-function holdUp(type: string) {
-  return ({ world }: Stage) => {
-    world.holdUp = ({ envelope }) =>
+/** Delays a kind of message, and what follows it on the same lane, by twenty seconds. */
+function delayMessages(type: string) {
+  return ({ world }: Fixture) => {
+    world.extraDelay = ({ envelope }) =>
       (envelope as { body?: { type?: string } }).body?.type === type ? 20_000 : 0;
   };
 }
@@ -39,19 +39,19 @@ const hangs: readonly Hang[] = [
     message: /^engine engine-0 is not ready after \d+ ms$/,
   },
   {
-    what: 'ranks do not hear that they are to prepare',
-    hang: holdUp('prepare'),
+    what: 'ranks do not receive prepare',
+    hang: delayMessages('prepare'),
     message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare$/,
     unreachable: true,
   },
   {
-    what: 'ranks do not hear that they are to open',
-    hang: holdUp('open'),
+    what: 'ranks do not receive open',
+    hang: delayMessages('open'),
     message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare$/,
     unreachable: true,
   },
   {
-    what: 'the planner waits for a file system',
+    what: 'the planner waits for the file system',
     before: ({ cluster, user }) => {
       cluster.openMilliseconds = 30_000;
       void user.register('b', '/models/b');
@@ -60,7 +60,7 @@ const hangs: readonly Hang[] = [
     message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare$/,
   },
   {
-    what: 'an engine does not answer that it is paused',
+    what: 'an engine does not answer the pause call',
     options: { pauses: true },
     hang: ({ world }) => {
       world.engines[0]!.nextPause = 'silence';
@@ -68,15 +68,15 @@ const hangs: readonly Hang[] = [
     message: /^engine engine-0 did not answer within \d+ ms$/,
   },
   {
-    what: 'an engine does not answer that it is updated',
+    what: 'an engine does not answer the update call',
     hang: ({ world }) => {
       world.engines[0]!.nextCall = 'silence';
     },
     message: /^engine engine-0 did not answer within \d+ ms$/,
   },
   {
-    what: 'ranks do not hear that they are to stream',
-    hang: holdUp('stream'),
+    what: 'ranks do not receive stream',
+    hang: delayMessages('stream'),
     message: /^engine engine-\d did not answer within \d+ ms$/,
     unreachable: true,
   },
@@ -91,10 +91,10 @@ const hangs: readonly Hang[] = [
   {
     what: 'an upload takes a minute',
     hang: ({ world }) => {
-      world.devices[0]!.hindrance = 3e3;
+      world.devices[0]!.slowdown = 3e3;
     },
     undo: ({ world }) => {
-      world.devices[0]!.hindrance = 1;
+      world.devices[0]!.slowdown = 1;
     },
     message: /^engine engine-\d did not answer within \d+ ms$/,
     unreachable: true,
@@ -103,20 +103,20 @@ const hangs: readonly Hang[] = [
     what: 'a post-hook takes minutes',
     hang: async ({ world, until }) => {
       const [engine] = world.engines;
-      await until('engine-0 is given something', () => engine!.isMixed);
-      await until('the slots of its ranks are back', () =>
+      await until('engine-0 receives', () => engine!.isMixed);
+      await until('the slots of its ranks are released', () =>
         [0, 1].every((rank) => world.devices[rank]!.used === 0),
       );
-      for (const rank of [0, 1]) world.devices[rank]!.hindrance = 1e4;
+      for (const rank of [0, 1]) world.devices[rank]!.slowdown = 1e4;
     },
     undo: ({ world }) => {
-      for (const device of world.devices) device.hindrance = 1;
+      for (const device of world.devices) device.slowdown = 1;
       world.engines[0]!.restart();
     },
     message: /^engine engine-0 did not answer within \d+ ms$/,
   },
   {
-    what: 'an engine does not answer that it goes on',
+    what: 'an engine does not answer the resume call',
     options: { pauses: true },
     hang: ({ world }) => {
       world.engines[0]!.nextResume = 'silence';
@@ -128,17 +128,17 @@ const hangs: readonly Hang[] = [
 
 for (const { what, options, before, hang, undo, message, unreachable } of hangs) {
   test(`an update ends in time although ${what}`, async () => {
-    await onStage(options ?? {}, async (stage) => {
-      const { world, user, fails, succeeds, wait } = stage;
-      await before?.(stage);
+    await withCluster(options ?? {}, async (fixture) => {
+      const { world, user, fails, succeeds, wait } = fixture;
+      await before?.(fixture);
       const startedAt = world.clock.now();
       const update = user.update('a', { timeoutMilliseconds, bucketBytes });
-      await hang(stage);
+      await hang(fixture);
       await fails(update, 'WEIGHTCAST_DEADLINE', message);
       const most = timeoutMilliseconds + slack + (unreachable ? deadlines.abort : 0);
       assert.ok(world.clock.now() - startedAt < most, `${world.clock.now() - startedAt} ms`);
-      world.holdUp = () => 0;
-      await undo?.(stage);
+      world.extraDelay = () => 0;
+      await undo?.(fixture);
       await wait(60_000);
       assert.equal((await succeeds(user.update('a'))).verified, true);
     });
@@ -157,21 +157,21 @@ const joins = {
 } as const;
 
 for (const [what, hang] of [
-  ['a source does not hear what it is to lend', holdUp('lease')],
-  ['receivers do not hear what to read', holdUp('next-reads')],
-  ['the network between hosts is silent', ({ world }: Stage) => world.silence(world.hosts[0]!)],
+  ['a source does not receive its lease', delayMessages('lease')],
+  ['receivers do not receive next-reads', delayMessages('next-reads')],
+  ['the network between hosts is silent', ({ world }: Fixture) => world.silence(world.hosts[0]!)],
 ] as const) {
   test(`a join ends in time although ${what}`, async () => {
-    await onStage(joins, async (stage) => {
-      const { cluster, world, user, fails, succeeds, wait } = stage;
+    await withCluster(joins, async (fixture) => {
+      const { cluster, world, user, fails, succeeds, wait } = fixture;
       await succeeds(user.addInstance(cluster.instance(1)));
       const startedAt = world.clock.now();
       const join = user.update('a', { timeoutMilliseconds, instances: ['engine-1'] });
-      hang(stage);
+      hang(fixture);
       await fails(join, /WEIGHTCAST_(DEADLINE|PEER_LOST)/, /./);
       const most = timeoutMilliseconds + slack + deadlines.abort;
       assert.ok(world.clock.now() - startedAt < most, `${world.clock.now() - startedAt} ms`);
-      world.holdUp = () => 0;
+      world.extraDelay = () => 0;
       world.restore(world.hosts[0]!);
       await wait(60_000);
       assert.equal((await succeeds(user.update('a', { instances: ['engine-1'] }))).verified, true);

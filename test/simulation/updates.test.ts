@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bucketBytes, checkpoints, onStage, versionsOf } from './harness.ts';
+import { bucketBytes, checkpoints, versionsOf, withCluster } from './harness.ts';
 
-test('an update brings every tensor to every worker of every instance', async () => {
-  await onStage({}, async ({ world, user, succeeds, status }) => {
+test('an update installs every tensor in every worker of every instance', async () => {
+  await withCluster({}, async ({ world, user, succeeds, status }) => {
     const report = await succeeds(user.update('a', { bucketBytes }));
     assert.equal(report.verified, true);
     assert.equal(report.buckets, 8);
@@ -18,32 +18,32 @@ test('an update brings every tensor to every worker of every instance', async ()
 });
 
 test('a cluster of one rank updates without broadcasts', async () => {
-  await onStage({ worldSize: 1, instances: [[0]] }, async ({ user, succeeds }) => {
+  await withCluster({ worldSize: 1, instances: [[0]] }, async ({ user, succeeds }) => {
     const report = await succeeds(user.update('a', { bucketBytes }));
     assert.equal(report.verified, true);
     assert.equal(report.timelines[0]!.broadcast.length, 0);
   });
 });
 
-test('a device with room for two slots takes the update in serial mode', async () => {
-  await onStage({ deviceCapacity: 11 * 2 ** 20 }, async ({ user, succeeds }) => {
+test('a device with room for only two slots is updated in serial mode', async () => {
+  await withCluster({ deviceCapacity: 11 * 2 ** 20 }, async ({ user, succeeds }) => {
     assert.equal((await succeeds(user.update('a'))).mode, 'serial');
   });
 });
 
-test('a device without room for two slots is named, with the tensor, and no engine is touched', async () => {
-  await onStage({ deviceCapacity: 8 * 2 ** 20 }, async ({ user, fails, status }) => {
+test('a device without room for two slots fails the update, naming rank and tensor, before any engine is touched', async () => {
+  await withCluster({ deviceCapacity: 8 * 2 ** 20 }, async ({ user, fails, status }) => {
     await fails(user.update('a'), 'WEIGHTCAST_MEMORY', /layers\.\d+\.weight.*rank \d/);
     assert.ok((await status()).instances.every(({ state }) => state === 'unknown'));
   });
 });
 
-test('from the first bucket to the last acknowledgement an instance has no version', async () => {
-  await onStage({}, async ({ world, user, succeeds, until, status }) => {
+test('an instance has no version from the first bucket to the last acknowledgement', async () => {
+  await withCluster({}, async ({ world, user, succeeds, until, status }) => {
     await succeeds(user.update('a'));
     await succeeds(user.register('b', '/models/b'));
     const update = user.update('b', { bucketBytes });
-    await until('an engine is touched', () =>
+    await until('an engine worker receives', () =>
       world.engines.some(({ acknowledged }) => acknowledged === null),
     );
     const during = await status();
@@ -54,19 +54,19 @@ test('from the first bucket to the last acknowledgement an instance has no versi
   });
 });
 
-test('a second update while one runs is refused, and does not disturb it', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, until }) => {
+test('a second update of the same instances is refused and does not affect the first', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails, until }) => {
     const first = user.update('a', { bucketBytes });
-    await until('engines are asked', () => world.links.open === 4);
+    await until('worker links are bound', () => world.links.open === 4);
     await fails(user.update('a'), 'WEIGHTCAST_USAGE', /busy updating to a/);
     assert.equal((await succeeds(first)).verified, true);
   });
 });
 
-test('a cancelled update says why, and gives everything back', async () => {
-  await onStage({}, async ({ world, user, succeeds, fails, until, status }) => {
+test('a cancelled update fails with the reason and releases everything', async () => {
+  await withCluster({}, async ({ world, user, succeeds, fails, until, status }) => {
     const update = user.update('a', { bucketBytes });
-    await until('an engine is touched', () => world.engines[0]!.workers.some(({ isBusy }) => isBusy));
+    await until('an engine worker receives', () => world.engines[0]!.workers.some(({ isBusy }) => isBusy));
     await succeeds(user.cancel('no longer wanted'));
     await fails(update, 'WEIGHTCAST_ABORTED', /^no longer wanted$/);
     assert.deepEqual(versionsOf(await status()), [null, null]);
@@ -75,21 +75,21 @@ test('a cancelled update says why, and gives everything back', async () => {
   });
 });
 
-test('an update goes on when the process that asked for it is gone', async () => {
-  await onStage({}, async ({ cluster, world, until, wait, status }) => {
+test('an update continues when the process that requested it is gone', async () => {
+  await withCluster({}, async ({ cluster, world, until, wait, status }) => {
     const leaving = cluster.user();
     void leaving.update('a', { bucketBytes });
-    await until('engines are asked', () => world.links.open === 4);
+    await until('worker links are bound', () => world.links.open === 4);
     leaving.process.kill();
     world.network.endSession(world.supervisorNode, leaving.process.node, 'SIGKILL');
-    await until('the update is over', () => world.links.open === 0);
+    await until('the update has ended', () => world.links.open === 0);
     await wait(10_000);
     assert.deepEqual(versionsOf(await status()), ['a', 'a']);
   });
 });
 
-test('after fifty updates, every second of which failed, no table holds more than after two', async () => {
-  await onStage({ deviceSlowness: 1 }, async ({ cluster, world, user, succeeds, fails, wait }) => {
+test('no table grows over fifty updates of which every second one fails', async () => {
+  await withCluster({ deviceSlowness: 1 }, async ({ cluster, world, user, succeeds, fails, wait }) => {
     const { supervisor, ranks } = cluster;
     const held = () =>
       [supervisor, ...[...ranks.values()].map(({ process }) => process!)].map(({ system, timers }) => {
@@ -109,7 +109,7 @@ test('after fifty updates, every second of which failed, no table holds more tha
 });
 
 test('the second update of a layout sends neither plan nor manifest', async () => {
-  await onStage({}, async ({ world, user, succeeds }) => {
+  await withCluster({}, async ({ world, user, succeeds }) => {
     const sent: boolean[] = [];
     world.onSent.push(({ envelope }) => {
       const { type, plan, manifest } = (envelope.kind === 'ask' ? envelope.body : {}) as Record<

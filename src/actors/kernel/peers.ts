@@ -1,7 +1,6 @@
-import type { ZodType } from 'zod';
 import { fromWire, PeerLostError, ProtocolError, toWire } from '../../errors.ts';
 import type { Logger } from '../../ports.ts';
-import type { Down } from './actor.ts';
+import type { Down, MessageSchema } from './actor.ts';
 import type { Answer, Asks } from './asks.ts';
 import { DeathWatch } from './death-watch.ts';
 import { type ActorAddress, type ActorRef, formatRef } from './ref.ts';
@@ -10,7 +9,7 @@ import type { Envelope, PeerEvent, Transport } from './transport.ts';
 
 /** An actor of this process as other processes see it. */
 export interface Recipient {
-  readonly accepts: ZodType<never> | undefined;
+  readonly accepts: MessageSchema<never> | undefined;
   deliver(delivery: Delivery): void;
 }
 

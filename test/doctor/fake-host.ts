@@ -7,8 +7,8 @@ import { NativeError } from '../../src/errors.ts';
 
 const gibibyte = 2 ** 30;
 
-/** A machine with one GPU, NCCL, one RDMA port, and nothing to complain of; files by their paths. */
-const good: Readonly<Record<string, string>> = {
+/** Files of a healthy machine with one GPU, NCCL and one RDMA port, by path. */
+const healthy: Readonly<Record<string, string>> = {
   '/sys/module/nvidia/version': '580.159.04\n',
   ...gpuFiles('0000:1b:00.0'),
   '/sys/devices/system/node/node0/meminfo': '',
@@ -48,15 +48,15 @@ Max locked memory         ${locked.padEnd(20)} ${locked.padEnd(20)} bytes
 `;
 }
 
-/** That machine with other files, null for one that is not there, and other answers of its libraries. */
-export function madeUpHost(
+/** The healthy machine with changed files (null: missing) and changed answers of its libraries. */
+export function fakeHost(
   test: TestContext,
   files: Readonly<Record<string, string | null>> = {},
   answers: Partial<Host> = {},
 ): Host {
   const root = mkdtempSync(join(tmpdir(), 'weightcast-doctor-'));
   test.after(() => rmSync(root, { recursive: true }));
-  for (const [path, text] of Object.entries({ ...good, ...files })) {
+  for (const [path, text] of Object.entries({ ...healthy, ...files })) {
     if (text === null) continue;
     mkdirSync(dirname(join(root, path)), { recursive: true });
     writeFileSync(join(root, path), text);
@@ -76,7 +76,7 @@ export function madeUpHost(
       ],
     }),
     ncclVersion: () => 23_007,
-    whyNotLoaded: () => null,
+    loadError: () => null,
     ...answers,
   };
 }

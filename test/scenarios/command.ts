@@ -1,0 +1,40 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import type { TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+export interface Ended {
+  readonly code: number | null;
+  readonly output: string;
+  readonly errors: string;
+}
+
+/** A script of this repository, started as a user starts it; killed at the end of the test. */
+export class Command {
+  readonly #child: ChildProcess;
+  readonly ended: Promise<Ended>;
+  output = '';
+  errors = '';
+
+  /** `script`: path from the repository's root. */
+  constructor(test: TestContext, script: string, ...options: string[]) {
+    const path = fileURLToPath(new URL(`../../${script}`, import.meta.url));
+    this.#child = spawn(process.execPath, [...process.execArgv, path, ...options], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    this.#child.stdout!.setEncoding('utf8').on('data', (text) => {
+      this.output += text;
+    });
+    this.#child.stderr!.setEncoding('utf8').on('data', (text) => {
+      this.errors += text;
+    });
+    this.ended = new Promise((resolve) =>
+      this.#child.once('close', (code) => resolve({ code, output: this.output, errors: this.errors })),
+    );
+    test.after(() => this.#child.kill('SIGKILL'));
+  }
+
+  /** Sends SIGINT, as Ctrl-C does. */
+  interrupt(): void {
+    this.#child.kill('SIGINT');
+  }
+}
