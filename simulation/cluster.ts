@@ -1,5 +1,7 @@
+import type { CheckpointStatus } from '../src/actors/protocol/checkpoint-values.ts';
 import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
-import type { CheckpointStatus, ClusterStatus, UpdateReport } from '../src/actors/protocol/values.ts';
+import type { ClusterStatus } from '../src/actors/protocol/status-values.ts';
+import type { UpdateReport } from '../src/actors/protocol/update-values.ts';
 import { CheckpointShelf } from '../src/actors/supervisor/checkpoint-ledger.ts';
 import { supervisorSpawnOptions } from '../src/actors/supervisor/inbox.ts';
 import type { SupervisorPorts } from '../src/actors/supervisor/ports.ts';

@@ -1,5 +1,6 @@
 import type { Envelope, SystemCensus } from '../src/actors/kernel/index.ts';
-import type { ClusterStatus, UpdateReport } from '../src/actors/protocol/values.ts';
+import type { ClusterStatus } from '../src/actors/protocol/status-values.ts';
+import type { UpdateReport } from '../src/actors/protocol/update-values.ts';
 import { bridgesOfGroup } from '../src/actors/supervisor/bridge-group.ts';
 import { decodeManifest } from '../src/checkpoint/manifest.ts';
 import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../src/plan/plan.ts';

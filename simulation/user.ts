@@ -1,11 +1,12 @@
 import type { z } from 'zod';
 import type { ActorRef } from '../src/actors/kernel/index.ts';
 import { ask, type Question } from '../src/actors/protocol/ask.ts';
+import type { CheckpointStatus } from '../src/actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../src/actors/protocol/deadlines.ts';
 import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
 import { type SupervisorExchange, toSupervisor } from '../src/actors/protocol/supervisor.ts';
 import { anyOf } from '../src/actors/protocol/table.ts';
-import type { CheckpointStatus, UpdateOptions, UpdateReport } from '../src/actors/protocol/values.ts';
+import type { UpdateOptions, UpdateReport } from '../src/actors/protocol/update-values.ts';
 import { toWriter, type WriterMessage } from '../src/actors/protocol/writer.ts';
 import { WriterActor } from '../src/actors/writer.ts';
 import { dtypeName, encodeManifest, shapeOf } from '../src/checkpoint/manifest.ts';

@@ -1,4 +1,4 @@
-import type { Progress } from '../actors/protocol/values.ts';
+import type { Progress } from '../actors/protocol/status-values.ts';
 import { ProgressBar, ProgressSum } from '../observe/progress-bar.ts';
 import { formatBytes } from '../observe/units.ts';
 import type { Summary } from './summary.ts';

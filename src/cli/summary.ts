@@ -1,4 +1,4 @@
-import type { UpdateReport } from '../actors/protocol/values.ts';
+import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { overlap, stageSeconds } from '../observe/timeline.ts';
 
 /** An update as people and scripts read it. */

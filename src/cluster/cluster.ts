@@ -1,11 +1,13 @@
 import { availableParallelism, hostname } from 'node:os';
 import { resolve } from 'node:path';
+import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { type ObserverMessage, toObserver } from '../actors/protocol/observer.ts';
+import type { ClusterStatus } from '../actors/protocol/status-values.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { anyOf } from '../actors/protocol/table.ts';
-import type { CheckpointStatus, ClusterStatus, UpdateReport } from '../actors/protocol/values.ts';
+import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { asForeign, type ForeignSource, readMetas, writeMetas } from '../checkpoint/metas.ts';
 import type { NamedTensors } from '../checkpoint/named-tensors.ts';
 import { ClusterConnection } from './connection.ts';

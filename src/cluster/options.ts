@@ -1,5 +1,5 @@
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
-import type { Progress } from '../actors/protocol/values.ts';
+import type { Progress } from '../actors/protocol/status-values.ts';
 import { firstForeignRank } from '../checkpoint/metas.ts';
 import { checkEngineOptions } from '../engines/engine-options.ts';
 import { UsageError } from '../errors.ts';

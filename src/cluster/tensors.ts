@@ -1,8 +1,8 @@
 import type { ActorRef } from '../actors/kernel/index.ts';
+import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { anyOf } from '../actors/protocol/table.ts';
-import type { CheckpointStatus } from '../actors/protocol/values.ts';
 import { toWriter, type WriterMessage } from '../actors/protocol/writer.ts';
 import { WriterActor } from '../actors/writer.ts';
 import { type NamedTensors, sizesOfTensors } from '../checkpoint/named-tensors.ts';

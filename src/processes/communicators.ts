@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Communicator, CreatedCommunicator, NewCommunicator } from '../actors/protocol/values.ts';
+import type { Communicator, CreatedCommunicator, NewCommunicator } from '../actors/protocol/update-values.ts';
 import { describe, NativeError, ProtocolError, UsageError } from '../errors.ts';
 import { type Collective, ShmCollective } from '../native-bridge/collective.ts';
 import { CudaDevice } from '../native-bridge/cuda-device.ts';

@@ -1,10 +1,13 @@
 import { asFailure, PeerLostError } from '../../errors.ts';
 import type { ServedSlice } from '../../plan/reception.ts';
 import { ask } from '../protocol/ask.ts';
+import type { ForeignSource } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
+import type { FabricSource } from '../protocol/join-values.ts';
+import type { Planned } from '../protocol/plan-values.ts';
 import { toRank } from '../protocol/rank.ts';
 import { toSwarm } from '../protocol/swarm.ts';
-import type { FabricSource, ForeignSource, Opened, Planned } from '../protocol/values.ts';
+import type { Opened } from '../protocol/update-values.ts';
 import type { RankMember } from '../supervisor/rank-registry.ts';
 import type { UpdateScope } from '../update/context.ts';
 

@@ -15,8 +15,10 @@ import { PlanCache } from '../../plan/plan-cache.ts';
 import { planReception, servedBy, withoutLost } from '../../plan/reception.ts';
 import { cutSlices, type Slices } from '../../plan/slices.ts';
 import type { Actor, Context } from '../kernel/index.ts';
+import type { Merged } from '../protocol/checkpoint-values.ts';
+import type { Planned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
-import type { Installed, Merged, Planned } from '../protocol/values.ts';
+import type { Installed } from '../protocol/update-values.ts';
 
 type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
 

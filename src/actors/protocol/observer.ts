@@ -1,5 +1,5 @@
+import { progress } from './status-values.ts';
 import { type MessageIn, notice } from './table.ts';
-import { progress } from './values.ts';
 
 /** An observer of progress, in the process that owns the cluster. */
 export const toObserver = { progress: notice('observe', { progress }) };

@@ -1,23 +1,9 @@
 import { z } from 'zod';
+import { loadable, loadOrder, merged, ownSegment, segment } from './checkpoint-values.ts';
+import { copy, fabricRank, plan, planned } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
-import {
-  binary,
-  bytes,
-  copy,
-  fabricRank,
-  installed,
-  loadable,
-  loadOrder,
-  longs,
-  merged,
-  name,
-  nothing,
-  ownSegment,
-  plan,
-  planned,
-  rank,
-  segment,
-} from './values.ts';
+import { installed } from './update-values.ts';
+import { binary, bytes, longs, name, nothing, rank } from './values.ts';
 
 export const toPlanner = {
   planLoading: request(

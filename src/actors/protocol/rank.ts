@@ -1,21 +1,10 @@
 import { z } from 'zod';
+import { exposedSegment, loadOrder } from './checkpoint-values.ts';
+import { receptionOrder } from './join-values.ts';
+import { plan } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
-import {
-  binary,
-  bytes,
-  communicator,
-  createdCommunicator,
-  epoch,
-  exposedSegment,
-  loadOrder,
-  longs,
-  newCommunicator,
-  nothing,
-  opened,
-  plan,
-  receptionOrder,
-  streamed,
-} from './values.ts';
+import { communicator, createdCommunicator, newCommunicator, opened, streamed } from './update-values.ts';
+import { binary, bytes, epoch, longs, nothing } from './values.ts';
 
 export const toRank = {
   load: request('load', { order: loadOrder }, z.object({ digests: longs })),

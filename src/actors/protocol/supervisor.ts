@@ -1,23 +1,10 @@
 import { z } from 'zod';
+import { checkpointStatus, foreignSource, ownSegment, source } from './checkpoint-values.ts';
 import { instanceOptions } from './instance-options.ts';
+import { progress, status } from './status-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
-import {
-  address,
-  binary,
-  bytes,
-  checkpointStatus,
-  doubles,
-  foreignSource,
-  name,
-  nothing,
-  ownSegment,
-  progress,
-  rank,
-  source,
-  status,
-  updateOptions,
-  updateReport,
-} from './values.ts';
+import { updateOptions, updateReport } from './update-values.ts';
+import { address, binary, bytes, doubles, name, nothing, rank } from './values.ts';
 
 export const toSupervisor = {
   register: request('register', { checkpoint: name, source }, checkpointStatus),

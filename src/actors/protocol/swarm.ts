@@ -1,6 +1,7 @@
 import { z } from 'zod';
+import { fabricSource, nextReads, piece } from './join-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
-import { doubles, epoch, fabricSource, nextReads, nothing, piece, rank, words } from './values.ts';
+import { doubles, epoch, nothing, rank, words } from './values.ts';
 
 /** `swarm` names the checkpoint: all who join it at a time exchange its pieces. */
 const swarm = z.string();

@@ -1,7 +1,8 @@
 import type { LoadJob, SegmentStore } from '../../checkpoint/segment-store.ts';
 import { AbortedError, WeightcastError } from '../../errors.ts';
 import type { Context, Reply } from '../kernel/index.ts';
-import type { LoadOrder, Progress } from '../protocol/values.ts';
+import type { LoadOrder } from '../protocol/checkpoint-values.ts';
+import type { Progress } from '../protocol/status-values.ts';
 import type { RankInbox } from './inbox.ts';
 
 /** The load that a rank has under way: its share of a checkpoint. */

@@ -3,7 +3,7 @@ import type { WorkerLink } from '../../engines/worker-link/worker-link.ts';
 import type { Collective } from '../../native-bridge/collective.ts';
 import type { Device } from '../../native-bridge/device.ts';
 import type { Fabric } from '../../native-bridge/fabric.ts';
-import type { Communicator, CreatedCommunicator, NewCommunicator } from '../protocol/values.ts';
+import type { Communicator, CreatedCommunicator, NewCommunicator } from '../protocol/update-values.ts';
 
 /** What a rank may do to the world. */
 export interface RankPorts {

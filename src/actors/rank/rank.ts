@@ -10,8 +10,10 @@ import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS, type Plan } from '../../plan/plan.
 import { Receiving, type SwarmClient } from '../join/receiver.ts';
 import { swarmClient } from '../join/swarm-client.ts';
 import type { Actor, ActorRef, Context, Reply } from '../kernel/index.ts';
+import type { ReceptionOrder } from '../protocol/join-values.ts';
+import type { Progress } from '../protocol/status-values.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
-import type { CreatedCommunicator, Opened, Progress, ReceptionOrder, Streamed } from '../protocol/values.ts';
+import type { CreatedCommunicator, Opened, Streamed } from '../protocol/update-values.ts';
 import type { BucketMessage } from './bucket.ts';
 import { BucketActor } from './bucket.ts';
 import { HeldCommunicator } from './communicator.ts';

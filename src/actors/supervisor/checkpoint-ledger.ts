@@ -2,7 +2,7 @@ import { strict as assert } from 'node:assert';
 import { UsageError } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
 import { sizesOf } from '../../plan/segment-sets.ts';
-import type { CheckpointStatus, OwnSegment, Registered, Segment } from '../protocol/values.ts';
+import type { CheckpointStatus, OwnSegment, Registered, Segment } from '../protocol/checkpoint-values.ts';
 
 /** Segments that weightcast made for one checkpoint. A set keeps its identity from one checkpoint to the next. */
 export type SegmentSet = readonly OwnSegment[];

@@ -2,9 +2,9 @@ import { CheckpointError, UsageError } from '../../errors.ts';
 import { serversAmong } from '../../plan/reception.ts';
 import type { Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
+import type { ForeignSource, Registered } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { toRank } from '../protocol/rank.ts';
-import type { ForeignSource, Registered } from '../protocol/values.ts';
 import type { SupervisorInbox } from './inbox.ts';
 import type { RankMember } from './rank-registry.ts';
 

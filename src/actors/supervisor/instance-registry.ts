@@ -2,7 +2,7 @@ import { UsageError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { ClusterStatus } from '../protocol/values.ts';
+import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { InstanceMember } from '../update/context.ts';
 
 type Status = ClusterStatus['instances'][number];

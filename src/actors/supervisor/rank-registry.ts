@@ -2,7 +2,7 @@ import { UsageError } from '../../errors.ts';
 import type { ActorRef, RestartIntensity } from '../kernel/index.ts';
 import { sameActor } from '../kernel/index.ts';
 import type { RankMessage } from '../protocol/rank.ts';
-import type { ClusterStatus } from '../protocol/values.ts';
+import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { LaunchedRank } from './ports.ts';
 
 /** A rank that is there. */

@@ -1,9 +1,9 @@
 import type { ActorRef, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
+import type { CheckpointSource, Merged, OwnSegment, Registered } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { type PlannerMessage, toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
-import type { CheckpointSource, Merged, OwnSegment, Registered } from '../protocol/values.ts';
 import type { SupervisorInbox } from './inbox.ts';
 import type { RankMember } from './rank-registry.ts';
 

@@ -1,4 +1,4 @@
-import type { Segment } from '../protocol/values.ts';
+import type { Segment } from '../protocol/checkpoint-values.ts';
 
 /** Paths to remember for each host: those of the last few dozen registrations. */
 const pathLimit = 256;

@@ -9,11 +9,13 @@ import {
 import { SwarmActor, swarmSpawnOptions } from '../join/swarm.ts';
 import type { Actor, ActorRef, Context, ReplyOf, Request } from '../kernel/index.ts';
 import { PlannerActor } from '../planner/planner.ts';
+import type { Registered, Segment } from '../protocol/checkpoint-values.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
 import type { ObserverMessage } from '../protocol/observer.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
+import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { SwarmMessage } from '../protocol/swarm.ts';
-import type { ClusterStatus, Registered, Segment, UpdateOptions } from '../protocol/values.ts';
+import type { UpdateOptions } from '../protocol/update-values.ts';
 import { CommunicatorKeepers } from '../update/communicators.ts';
 import type { UpdateOrder } from '../update/context.ts';
 import { groupsOf } from '../update/groups.ts';

@@ -1,6 +1,6 @@
 import type { WeightcastError } from '../../errors.ts';
 import type { Reply } from '../kernel/index.ts';
-import type { ClusterStatus } from '../protocol/values.ts';
+import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { Instances } from './instance-registry.ts';
 import type { Members } from './rank-registry.ts';
 

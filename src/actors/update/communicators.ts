@@ -1,5 +1,5 @@
 import { PeerLostError, ProtocolError } from '../../errors.ts';
-import type { Communicator, CreatedCommunicator, NewCommunicator } from '../protocol/values.ts';
+import type { Communicator, CreatedCommunicator, NewCommunicator } from '../protocol/update-values.ts';
 import type { RankMember } from '../supervisor/rank-registry.ts';
 
 /**

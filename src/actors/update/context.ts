@@ -3,11 +3,12 @@ import { AbortedError, asFailure, EngineError, type WeightcastError } from '../.
 import type { ActorRef, AskOptions, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
+import type { Registered } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { SwarmMessage } from '../protocol/swarm.ts';
-import type { Registered, UpdateOptions } from '../protocol/values.ts';
+import type { UpdateOptions } from '../protocol/update-values.ts';
 import type { SupervisorInbox } from '../supervisor/inbox.ts';
 import type { RankMember } from '../supervisor/rank-registry.ts';
 import type { CommunicatorKeepers } from './communicators.ts';

@@ -8,7 +8,7 @@ import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
-import type { RankTimeline, Received, Streamed, UpdateReport } from '../protocol/values.ts';
+import type { RankTimeline, Received, Streamed, UpdateReport } from '../protocol/update-values.ts';
 import type { SupervisorInbox } from '../supervisor/inbox.ts';
 import { type InstanceMember, type UpdateOrder, UpdateScope } from './context.ts';
 import { Opener, type Opening, versionOf } from './open.ts';

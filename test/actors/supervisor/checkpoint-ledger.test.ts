@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Registered, Segment } from '../../../src/actors/protocol/values.ts';
+import type { Registered, Segment } from '../../../src/actors/protocol/checkpoint-values.ts';
 import { CheckpointShelf, type SegmentSet } from '../../../src/actors/supervisor/checkpoint-ledger.ts';
 
 const nothing = { segments: [], layouts: [] };
