@@ -2,7 +2,7 @@ import type { CheckpointStatus } from '../src/actors/protocol/checkpoint-values.
 import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
 import type { ClusterStatus } from '../src/actors/protocol/status-values.ts';
 import type { UpdateReport } from '../src/actors/protocol/update-values.ts';
-import { CheckpointShelf } from '../src/actors/supervisor/checkpoint-ledger.ts';
+import { CheckpointLedger } from '../src/actors/supervisor/checkpoint-ledger.ts';
 import { supervisorSpawnOptions } from '../src/actors/supervisor/inbox.ts';
 import type { SupervisorPorts } from '../src/actors/supervisor/ports.ts';
 import { SupervisorActor } from '../src/actors/supervisor/supervisor.ts';
@@ -32,7 +32,7 @@ export class SimulatedCluster {
   readonly #users: SimulatedUser[] = [];
   #lives = 0;
   /** The supervisor's ledger of checkpoints. */
-  readonly shelf: CheckpointShelf;
+  readonly shelf: CheckpointLedger;
   /** By name, the file of the checkpoint that was registered last. */
   readonly #registered = new Map<string, string>();
   readonly #asked = new AskedWorks();
@@ -50,7 +50,7 @@ export class SimulatedCluster {
       .slice(0, options.firstInstances);
     const ports = this.#supervisorPorts();
     const { spareCheckpoints } = options;
-    this.shelf = new CheckpointShelf(spareCheckpoints);
+    this.shelf = new CheckpointLedger(spareCheckpoints);
     this.supervisor.system.spawn(
       'supervisor',
       () => new SupervisorActor({ instances, spareCheckpoints }, ports, this.shelf),

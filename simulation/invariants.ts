@@ -1,7 +1,6 @@
 import type { Envelope, SystemCensus } from '../src/actors/kernel/index.ts';
 import type { ClusterStatus } from '../src/actors/protocol/status-values.ts';
 import type { UpdateReport } from '../src/actors/protocol/update-values.ts';
-import { bridgesOfGroup } from '../src/actors/supervisor/bridge-group.ts';
 import { decodeManifest } from '../src/checkpoint/manifest.ts';
 import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../src/plan/plan.ts';
 import type { SimulatedCluster } from './cluster.ts';
@@ -114,8 +113,8 @@ export function checkSupervisorIdle({ world, supervisor, ranks, users, status }:
   const running = [...ranks.values()].filter(({ process }) => process !== null).length;
   expectAtMost(trace, supervisor, {
     ...none,
-    // Itself, the planner, the swarm, groups of bridges, and the bridges.
-    actors: 3 + Math.ceil(engines.length / bridgesOfGroup) + instances,
+    // Itself, the planner, the swarm, and the bridges.
+    actors: 3 + instances,
     watches: running + users.filter(({ process, writer }) => process.isAlive && writer !== null).length,
     // Ranks that are to be started again.
     timers: devices.length - running,

@@ -298,7 +298,7 @@ class Story {
       const outcome = await this.#cluster.complete(this.#user.awaitReady());
       ready = outcome.ok;
       // The supervisor has given a rank up: that is an end, and was reported as such.
-      if (!outcome.ok && /it is not started again/.test(outcome.error.message)) return;
+      if (!outcome.ok && /; giving up$/.test(outcome.error.message)) return;
     }
     if (!ready) trace.violated('the ranks did not come back');
     checkIdle(this.#cluster);

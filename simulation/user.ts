@@ -6,7 +6,7 @@ import { deadlines } from '../src/actors/protocol/deadlines.ts';
 import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
 import { type SupervisorExchange, toSupervisor } from '../src/actors/protocol/supervisor.ts';
 import { anyOf } from '../src/actors/protocol/table.ts';
-import type { UpdateOptions, UpdateReport } from '../src/actors/protocol/update-values.ts';
+import type { UpdateReport, UpdateRequest } from '../src/actors/protocol/update-values.ts';
 import { toWriter, type WriterMessage } from '../src/actors/protocol/writer.ts';
 import { WriterActor } from '../src/actors/writer.ts';
 import { dtypeName, encodeManifest, shapeOf } from '../src/checkpoint/manifest.ts';
@@ -28,7 +28,7 @@ export function resultOf<T>(outcome: Outcome<T>): T {
   return outcome.value;
 }
 
-export const usualOptions: UpdateOptions = {
+export const usualOptions: UpdateRequest = {
   memoryFraction: 0.9,
   verify: true,
   keepCopy: true,
@@ -80,7 +80,7 @@ export class SimulatedUser {
     const question = { checkpoint, host: host.name, bytes: index.bytes, writer: this.#startWriter() };
     const reserved = await this.#ask(toSupervisor.reserve, question, deadlines.plan);
     if (!reserved.ok) return reserved;
-    const { reservation, segments, isThere } = reserved.value;
+    const { reservation, segments, reused } = reserved.value;
     const tensors = Object.fromEntries(
       index.names.map((name, row) => [name, { dtype: dtypeName(index, row), shape: shapeOf(index, row) }]),
     );
@@ -89,7 +89,7 @@ export class SimulatedUser {
       await elapse(this.process.clock, segment.bytes / writeRate);
       // A process that has gone writes nothing.
       if (!this.process.isAlive) break;
-      host.write(segment.path, segment.bytes, isThere, (contents) => {
+      host.write(segment.path, segment.bytes, reused, (contents) => {
         for (const [row, bytes] of index.bytes.entries()) {
           if (manifest.segmentOf[row] !== at) continue;
           contents.write(manifest.offsets[row]!, bytes, [
@@ -114,7 +114,7 @@ export class SimulatedUser {
     return this.#ask(toSupervisor.releaseSpare, {}, deadlines.abort + deadlines.control);
   }
 
-  update(checkpoint: string, options: Partial<UpdateOptions> = {}): Promise<Outcome<UpdateReport>> {
+  update(checkpoint: string, options: Partial<UpdateRequest> = {}): Promise<Outcome<UpdateReport>> {
     const all = { ...usualOptions, ...options };
     const deadline = all.timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;
     return this.#ask(toSupervisor.update, { checkpoint, options: all }, deadline);

@@ -3,7 +3,7 @@ import { basename, resolve } from 'node:path';
 import { Command } from 'commander';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { readMetas } from '../checkpoint/metas.ts';
-import { Cluster, type Source, type UpdateSettings } from '../cluster/cluster.ts';
+import { Cluster, type Source, type UpdateOptions } from '../cluster/cluster.ts';
 import { UsageError } from '../errors.ts';
 import { chromeTrace } from '../observe/timeline.ts';
 import { parseBytes, parseCount } from '../observe/units.ts';
@@ -158,7 +158,7 @@ function instanceOf(options: Options, ranks: number): InstanceOptions {
   };
 }
 
-function settingsOf(options: Options): UpdateSettings {
+function settingsOf(options: Options): UpdateOptions {
   const memoryFraction = Number(options.memoryFraction);
   if (!(memoryFraction > 0 && memoryFraction <= 1)) {
     throw new UsageError(

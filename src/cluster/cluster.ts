@@ -24,7 +24,7 @@ export type Source =
   | { readonly tensors: NamedTensors }
   | { readonly metas: string };
 
-export interface UpdateSettings {
+export interface UpdateOptions {
   /** Names of the instances to update. Default: all. */
   readonly instances?: readonly string[];
   /** Bytes of a bucket; by default the smallest that keeps the link busy. */
@@ -124,7 +124,7 @@ export class Cluster {
    * worker has installed it; on any failure it rejects, everything that was taken is given back, and `status` says what
    * the instances hold. Updates of different instances may run at the same time.
    */
-  async update(name: string, settings: UpdateSettings = {}): Promise<UpdateReport> {
+  async update(name: string, settings: UpdateOptions = {}): Promise<UpdateReport> {
     const timeoutMilliseconds = settings.timeoutMilliseconds ?? 600_000;
     const options = {
       instances: settings.instances === undefined ? undefined : [...settings.instances],

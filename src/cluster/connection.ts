@@ -11,7 +11,7 @@ import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
 import { type OwnedProcess, startProcess } from '../processes/child-process.ts';
 import { defaultDevices } from '../processes/devices.ts';
-import { removeAbandoned } from '../processes/sweep.ts';
+import { sweepSharedMemory } from '../processes/sweep.ts';
 import { createClusterKeys, spokeKeys } from '../transport/curve.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
@@ -50,7 +50,7 @@ export class ClusterConnection {
 
   /** Starts the supervisor, which starts the rest. On a throw nothing is left running. */
   static async open(options: ClusterOptions): Promise<ClusterConnection> {
-    removeAbandoned();
+    sweepSharedMemory();
     const id = randomBytes(6).toString('hex');
     const directory = new SharedDirectory(`/dev/shm/weightcast-${id}`);
     const endpoint = `ipc://@weightcast-${id}`;

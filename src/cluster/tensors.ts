@@ -35,12 +35,12 @@ export class ClusterTensors {
   /** Rejects with `CheckpointError` naming the tensor that is wrong; then nothing is left behind. */
   async register(checkpoint: string, tensors: NamedTensors): Promise<CheckpointStatus> {
     const bytes = sizesOfTensors(checkpoint, tensors);
-    const { reservation, segments, isThere } = await this.#connection.ask(
+    const { reservation, segments, reused } = await this.#connection.ask(
       toSupervisor.reserve,
       { checkpoint, host: this.#host, bytes, writer: this.#ref },
       deadlines.plan,
     );
-    const write = () => this.#reporting(this.#writer.write(checkpoint, tensors, segments, isThere));
+    const write = () => this.#reporting(this.#writer.write(checkpoint, tensors, segments, reused));
     try {
       const manifest = await write().catch(async (error) => {
         if (error instanceof OutOfHostMemoryError && (await this.#releaseSpare())) return write();

@@ -8,7 +8,7 @@ const sharedMemory = '/dev/shm';
  * Removes what clusters and devices left in shared memory whose processes were all killed at once. What a live process
  * holds stays, whoever started it.
  */
-export function removeAbandoned(): void {
+export function sweepSharedMemory(): void {
   for (const name of readdirSync(sharedMemory)) {
     if (!name.startsWith('weightcast-')) continue;
     try {

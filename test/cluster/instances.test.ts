@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
-import { removeAbandoned } from '../../src/processes/sweep.ts';
+import { sweepSharedMemory } from '../../src/processes/sweep.ts';
 import { withFleet } from './fleet.ts';
 import { eventually, isRunning } from './harness.ts';
 
@@ -69,7 +69,7 @@ test('an instance that dies, engine and ranks, takes nothing with it; one withou
     process.kill(ranks[1]!.pid!, 'SIGKILL');
     await eventually('rank 1 is given up', async () => {
       // Its device, before it comes back to find it.
-      removeAbandoned();
+      sweepSharedMemory();
       const failed = await cluster.update('one', { instances: ['b'] }).catch((error: Error) => error);
       return 'message' in failed && /rank 1 finds no engine on host device/.test(failed.message);
     });
@@ -99,7 +99,7 @@ test('what cannot join is refused by name, and changes nothing', async () => {
       { name: 'b', endpoint, ranks: [1], host: 'nowhere' },
       /host nowhere, which is not among hosts/,
     );
-    await assert.rejects(cluster.removeInstance('b'), /there is no instance b/);
+    await assert.rejects(cluster.removeInstance('b'), /the cluster has no instance b/);
     assert.equal((await cluster.status()).instances.length, 1);
   });
 });

@@ -112,7 +112,7 @@ test('a rank that keeps dying is given up, and whoever asks is told so', async (
       cluster.ranks.get(1)!.kill();
       await wait(10);
     }
-    const reason = /rank 1 keeps ending \(SIGKILL\); it is not started again/;
+    const reason = /rank 1 exited 4 times in 60 s \(SIGKILL\); giving up/;
     await fails(user.awaitReady(), 'WEIGHTCAST_PEER_LOST', reason);
     await fails(user.update('a'), 'WEIGHTCAST_PEER_LOST', reason);
   });

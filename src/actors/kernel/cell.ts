@@ -24,7 +24,7 @@ export interface Delivery {
   readonly answer: Answer | null;
 }
 
-export const childLimit = 32;
+export const childLimit = 4_096;
 const defaultMailbox = { limit: 10_000, whenFull: 'reject' } as const;
 const defaultSupervision: SupervisionPolicy = { onCrash: 'escalate' };
 

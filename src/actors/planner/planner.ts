@@ -57,7 +57,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
         case 'verify':
           this.#verify(message);
           return context.reply(message, {});
-        case 'forget-layout':
+        case 'release-layout':
           this.#manifests.delete(message.layout);
           this.#plans.forget(message.layout);
           return;
@@ -74,7 +74,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
       rank,
       manifest: encodeManifest(manifest),
       segment,
-      isThere: reused !== null,
+      exists: reused !== null,
       reads: [...reads],
       digest: message.source.kind !== 'written',
     }));

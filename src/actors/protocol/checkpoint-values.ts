@@ -36,17 +36,17 @@ export const source = z.discriminatedUnion('kind', [
 export type CheckpointSource = z.infer<typeof source>;
 
 /** One rank's share of loading: its encoded manifest, and what to read into its own segment. */
-export const loadOrder = z.object({
+export const loadRequest = z.object({
   rank,
   manifest: binary,
   segment: z.string().nullable(),
   /** The segment is there already, of the right size: what it holds is written over. */
-  isThere: z.boolean(),
+  exists: z.boolean(),
   reads: z.array(z.object({ path: z.string(), ranges: doubles })),
   /** The manifest's digests are still blank, and the rank is to find them. */
   digest: z.boolean(),
 });
-export type LoadOrder = z.infer<typeof loadOrder>;
+export type LoadRequest = z.infer<typeof loadRequest>;
 
 /** Shared memory that ranks of a host can reach by its path. */
 export const segment = z.object({ path: z.string(), host: z.string() });

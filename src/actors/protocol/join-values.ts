@@ -16,13 +16,13 @@ export const fabricSource = z.object({
 export type FabricSource = z.infer<typeof fabricSource>;
 
 /** What a rank receives from other hosts before it uploads it. Slices and pieces are those of plan/. */
-export const receptionOrder = z.object({
+export const receptionRequest = z.object({
   swarm: z.string(),
   ref: address,
   sliceBytes: doubles,
   mirrors: z.array(z.object({ slice: z.int().nonnegative(), path: z.string(), bytes })),
 });
-export type ReceptionOrder = z.infer<typeof receptionOrder>;
+export type ReceptionRequest = z.infer<typeof receptionRequest>;
 
 export const piece = z.int().nonnegative();
 

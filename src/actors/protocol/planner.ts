@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { loadable, loadOrder, merged, ownSegment, segment } from './checkpoint-values.ts';
+import { loadable, loadRequest, merged, ownSegment, segment } from './checkpoint-values.ts';
 import { copy, fabricRank, plan, planned } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import { installed } from './update-values.ts';
@@ -17,7 +17,7 @@ export const toPlanner = {
       spare: z.array(z.array(ownSegment)),
     },
     z.object({
-      orders: z.array(loadOrder),
+      orders: z.array(loadRequest),
       /** Index of the spare set that is used. */
       reused: z.int().nullable(),
       /** What the orders have ranks make, or write over; empty if it was written before. */
@@ -55,7 +55,7 @@ export const toPlanner = {
     },
     nothing,
   ),
-  forgetLayout: notice('forget-layout', { layout: z.string() }),
+  releaseLayout: notice('release-layout', { layout: z.string() }),
 };
 
 export type PlannerMessage = MessageIn<typeof toPlanner>;

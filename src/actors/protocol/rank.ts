@@ -1,15 +1,15 @@
 import { z } from 'zod';
-import { exposedSegment, loadOrder } from './checkpoint-values.ts';
-import { receptionOrder } from './join-values.ts';
+import { exposedSegment, loadRequest } from './checkpoint-values.ts';
+import { receptionRequest } from './join-values.ts';
 import { plan } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
-import { communicator, createdCommunicator, newCommunicator, opened, streamed } from './update-values.ts';
+import { communicator, communicatorRequest, createdCommunicator, opened, streamed } from './update-values.ts';
 import { binary, bytes, epoch, longs, nothing } from './values.ts';
 
 export const toRank = {
-  load: request('load', { order: loadOrder }, z.object({ digests: longs })),
+  load: request('load', { order: loadRequest }, z.object({ digests: longs })),
   /** Answered when the memory has been given back, or will be with the last lease on it. */
-  forget: request('forget', { segments: z.array(z.string()) }, nothing),
+  release: request('release', { segments: z.array(z.string()) }, nothing),
   /** Lets ranks of other hosts read segments, which stay until the lease is returned. */
   lease: request(
     'lease',
@@ -28,7 +28,7 @@ export const toRank = {
     {
       epoch,
       /** Null for all but one rank, and for that too while there is one to use again. */
-      createCommunicator: newCommunicator.nullable(),
+      createCommunicator: communicatorRequest.nullable(),
     },
     z.object({
       freeBytes: bytes,
@@ -58,7 +58,7 @@ export const toRank = {
       plan: plan.nullable(),
       manifest: binary.nullable(),
       /** Null for a rank that receives nothing. */
-      reception: receptionOrder.nullable(),
+      reception: receptionRequest.nullable(),
       /** Less free device memory than this in the middle of the update is pressure. */
       reserveBytes: bytes,
     },

@@ -5,7 +5,7 @@ import { binary, bytes, doubles, epoch, longs, milliseconds, name, rank, shorts 
 
 /** What messages carry of an update: how it is asked for, how ranks open it, what they report. */
 
-export const updateOptions = z.object({
+export const updateRequest = z.object({
   /** Names of the instances to update; all of them if not given. */
   instances: z.array(name).min(1).optional(),
   bucketBytes: bytes.optional(),
@@ -16,16 +16,16 @@ export const updateOptions = z.object({
   keepCopy: z.boolean(),
   timeoutMilliseconds: milliseconds,
 });
-export type UpdateOptions = z.infer<typeof updateOptions>;
+export type UpdateRequest = z.infer<typeof updateRequest>;
 
-export const newCommunicator = z.object({
+export const communicatorRequest = z.object({
   number: z.int().positive(),
   /** On how many hosts the members are. */
   hosts: z.int().positive(),
   /** Whether two members are on one device. */
   sharesDevices: z.boolean(),
 });
-export type NewCommunicator = z.infer<typeof newCommunicator>;
+export type CommunicatorRequest = z.infer<typeof communicatorRequest>;
 
 /** What the rank has made that was asked to create a communicator. */
 export const createdCommunicator = z.object({

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Registered, Segment } from '../../../src/actors/protocol/checkpoint-values.ts';
-import { CheckpointShelf, type SegmentSet } from '../../../src/actors/supervisor/checkpoint-ledger.ts';
+import { CheckpointLedger, type SegmentSet } from '../../../src/actors/supervisor/checkpoint-ledger.ts';
 
 const nothing = { segments: [], layouts: [] };
 
@@ -20,13 +20,13 @@ function registered(checkpoint: string, layout: string, segments: readonly Segme
 }
 
 /** As a registration does it. */
-function put(shelf: CheckpointShelf, name: string, layout: string, set: SegmentSet) {
+function put(shelf: CheckpointLedger, name: string, layout: string, set: SegmentSet) {
   shelf.take(set);
   return shelf.register(registered(name, layout, set), set);
 }
 
 test('what is replaced becomes spare, and is used again under its layout', () => {
-  const shelf = new CheckpointShelf(2);
+  const shelf = new CheckpointLedger(2);
   const [one, other] = [setOf('one'), setOf('other')];
   assert.deepEqual(put(shelf, 'a', 'L1', one), nothing);
   assert.deepEqual(put(shelf, 'a', 'L2', other), nothing);
@@ -42,7 +42,7 @@ test('what is replaced becomes spare, and is used again under its layout', () =>
 });
 
 test('a layout goes when nothing is left that has it', () => {
-  const shelf = new CheckpointShelf(2);
+  const shelf = new CheckpointLedger(2);
   const [one, other] = [setOf('one'), setOf('other')];
   put(shelf, 'a', 'L1', one);
   put(shelf, 'a', 'L2', other);
@@ -55,7 +55,7 @@ test('a layout goes when nothing is left that has it', () => {
 });
 
 test('there is one spare set of the same sizes, the latest, and no more than the limit', () => {
-  const shelf = new CheckpointShelf(2);
+  const shelf = new CheckpointLedger(2);
   const sets = [setOf('a'), setOf('b'), setOf('c', 200), setOf('d', 300)];
   for (const [index, set] of sets.entries()) put(shelf, `n${index}`, `L${index}`, set);
   shelf.unregister('n0');
@@ -67,13 +67,13 @@ test('there is one spare set of the same sizes, the latest, and no more than the
 });
 
 test('a limit of none keeps nothing', () => {
-  const shelf = new CheckpointShelf(0);
+  const shelf = new CheckpointLedger(0);
   put(shelf, 'a', 'L1', setOf('a'));
   assert.deepEqual(shelf.unregister('a'), { segments: placesOf(setOf('a')), layouts: ['L1'] });
 });
 
 test('what somebody reads is neither unregistered nor spare until the last one has ended', () => {
-  const shelf = new CheckpointShelf(2);
+  const shelf = new CheckpointLedger(2);
   const [one, other] = [setOf('one'), setOf('other')];
   put(shelf, 'a', 'L1', one);
   const ends = [shelf.read('a'), shelf.read('a')];
@@ -89,7 +89,7 @@ test('what somebody reads is neither unregistered nor spare until the last one h
 });
 
 test('what another cluster was told of is never written over: it goes with its checkpoint', () => {
-  const shelf = new CheckpointShelf(2);
+  const shelf = new CheckpointLedger(2);
   const [one, other, third] = [setOf('one'), setOf('other'), setOf('third')];
   put(shelf, 'a', 'L1', one);
   assert.equal(shelf.export('a').layout, 'L1');
@@ -102,7 +102,7 @@ test('what another cluster was told of is never written over: it goes with its c
 });
 
 test('what other hosts have received of a checkpoint goes with it, when nobody reads it any more', () => {
-  const shelf = new CheckpointShelf(2);
+  const shelf = new CheckpointLedger(2);
   const copies = [{ slice: 0, path: '/dev/shm/w/mirror-7-0', host: 'far', rank: 9 }];
   const [one, other] = [setOf('one'), setOf('other')];
   put(shelf, 'a', 'L1', one);
@@ -115,7 +115,7 @@ test('what other hosts have received of a checkpoint goes with it, when nobody r
 });
 
 test('a file that was adopted goes with the last checkpoint that is in it', () => {
-  const shelf = new CheckpointShelf(2);
+  const shelf = new CheckpointLedger(2);
   const file = [{ path: '/dev/shm/model.safetensors', host: 'h' }];
   const set = setOf('one');
   shelf.register(registered('a', 'L1', file), null);
@@ -130,7 +130,7 @@ test('a file that was adopted goes with the last checkpoint that is in it', () =
 });
 
 test('a set that was taken goes back as it was, or is gone', () => {
-  const shelf = new CheckpointShelf(2);
+  const shelf = new CheckpointLedger(2);
   const set = setOf('one');
   put(shelf, 'a', 'L1', set);
   shelf.unregister('a');
@@ -146,7 +146,7 @@ test('a set that was taken goes back as it was, or is gone', () => {
 });
 
 test('the number of checkpoints and of sets being filled is limited', () => {
-  const shelf = new CheckpointShelf(2);
+  const shelf = new CheckpointLedger(2);
   for (let number = 0; number < 16; number += 1) {
     shelf.checkRoom(`n${number}`);
     put(shelf, `n${number}`, 'L', setOf(`n${number}`));
@@ -162,7 +162,7 @@ test('the number of checkpoints and of sets being filled is limited', () => {
 });
 
 test('sets whose host has lost its memory are filled no more', () => {
-  const shelf = new CheckpointShelf(2);
+  const shelf = new CheckpointLedger(2);
   const [held, spare, elsewhere] = [setOf('held'), setOf('spare', 200), setOf('elsewhere', 300)];
   const away = elsewhere.map((segment) => ({ ...segment, host: 'other' }));
   for (const [name, set] of Object.entries({ held, spare, away })) put(shelf, name, name, set);
