@@ -4,7 +4,7 @@ import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { openCheckpoint } from '../src/checkpoint/source.ts';
 import { interruptible, runCommand } from '../src/cli/interrupt.ts';
-import { Narrator } from '../src/cli/narrator.ts';
+import { Reporter } from '../src/cli/reporter.ts';
 import { summarize } from '../src/cli/summary.ts';
 import { Cluster } from '../src/cluster/cluster.ts';
 import { chromeTrace, drawTimeline } from '../src/observe/timeline.ts';
@@ -57,7 +57,7 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
   const scratch = mkdtempSync(join(tmpdir(), 'weightcast-demo-'));
   // Devices of its own: a demo must not meet another one on the same machine.
   const deviceNamespace = basename(scratch);
-  const narrator = new Narrator();
+  const reporter = new Reporter();
   const stops: (() => Promise<unknown>)[] = [];
   try {
     const model =
@@ -82,14 +82,14 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
       ranks,
       instances: [{ name: instance, endpoint: engine.endpoint, ranks: [...Array(ranks).keys()] }],
       devices: { kind: 'host', namespace: deviceNamespace },
-      onProgress: (progress) => narrator.progress(progress),
+      onProgress: (progress) => reporter.progress(progress),
     });
     stops.push(() => cluster.stop());
 
     const name = basename(resolve(model));
     await interruptible(cluster.register(name, model), signal);
     const report = await interruptible(cluster.update(name, { bucketBytes }), signal);
-    narrator.end();
+    reporter.end();
     await interruptible(verifyWeights(engine.endpoint, index), signal);
     await interruptible(dumpWeights(engine, options.dump), signal);
     const requests = await load.stop();
@@ -99,14 +99,14 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
       requestsServed: requests.served,
       requestsFailed: requests.failed,
     };
-    narrator.table(summary);
-    narrator.rows([['requests', requestsText(requests)]]);
+    reporter.table(summary);
+    reporter.rows([['requests', requestsText(requests)]]);
     process.stdout.write(`\n${drawTimeline(report.timelines, pictureWidth)}\n`);
     if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(summary, null, 2)}\n`);
     if (options.timeline !== undefined)
       writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
   } finally {
-    narrator.end();
+    reporter.end();
     for (const stop of stops.reverse()) await stop();
     rmSync(scratch, { recursive: true, force: true });
   }

@@ -1,4 +1,4 @@
-import { Narrator } from '../src/cli/narrator.ts';
+import { Reporter } from '../src/cli/reporter.ts';
 import { UsageError } from '../src/errors.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/observe/units.ts';
 import { whyNoNamespaces } from './host-network.ts';
@@ -20,14 +20,14 @@ async function joinStorm(options: Options, signal: AbortSignal): Promise<object>
   if (joiners > mostJoiners) throw new UsageError(`--joiners is ${joiners}; the most is ${mostJoiners}`);
   const bytes = parseBytes(options.size, '--size');
   const link = parseLink(options.link);
-  const narrator = new Narrator();
-  const onProgress = narrator.progress.bind(narrator);
+  const reporter = new Reporter();
+  const onProgress = reporter.progress.bind(reporter);
   try {
     const { requests, ...figures } = await storm({ joiners, bytes, link, signal, onProgress });
-    narrator.end();
+    reporter.end();
     const fromJoiners = figures.receivedBytes - figures.receivedFromSource;
     const all = joiners === 1 ? 'it' : `all ${joiners}`;
-    narrator.rows([
+    reporter.rows([
       ['version', figures.version],
       ['size', `${formatBytes(figures.bytes)}, ${figures.tensors} tensors`],
       ['links', link ?? 'not limited: hosts in name only'],
@@ -47,7 +47,7 @@ async function joinStorm(options: Options, signal: AbortSignal): Promise<object>
       verified: true,
     };
   } finally {
-    narrator.end();
+    reporter.end();
   }
 }
 

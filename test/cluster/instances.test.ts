@@ -97,8 +97,9 @@ test('what cannot join is refused by name, and changes nothing', async () => {
     await refused({ name: 'b', endpoint, ranks: [0] }, /rank 0 is in the cluster already/);
     await refused(
       { name: 'b', endpoint, ranks: [1], host: 'nowhere' },
-      /host nowhere, which is not among hosts/,
+      /host nowhere, which the option hosts does not have/,
     );
+    await refused({ name: 'b', endpoint: 'http://127.0.0.1:1/v1', ranks: [1] }, /not an engine's endpoint/);
     await assert.rejects(cluster.removeInstance('b'), /the cluster has no instance b/);
     assert.equal((await cluster.status()).instances.length, 1);
   });

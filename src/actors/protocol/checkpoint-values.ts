@@ -2,11 +2,11 @@ import { z } from 'zod';
 import type { Copy } from '../../plan/reception.ts';
 import { binary, bytes, doubles, name, rank } from './values.ts';
 
-/** What messages carry of checkpoints: where they come from, what ranks load, what is registered. */
+/** Checkpoints as messages carry them: their sources, what ranks load, what is registered. */
 
 export const exposedSegment = z.object({ path: z.string(), token: binary });
 
-/** `ForeignSource` of checkpoint/metas.ts: a rank of another cluster, under a number that is not of this one. */
+/** `ForeignSource` of checkpoint/metas.ts: a rank of another cluster, with a number that no rank of this one has. */
 export const foreignSource = z.object({
   rank,
   host: z.string(),
@@ -16,7 +16,7 @@ export const foreignSource = z.object({
 });
 export type ForeignSource = z.infer<typeof foreignSource>;
 
-/** Where a checkpoint's bytes come from. What was written into reserved segments has a manifest with its digests. */
+/** Sources that ranks load from. `written`: tensors in reserved segments, with a manifest that has their digests. */
 export const loadable = [
   z.object({ kind: z.literal('path'), path: z.string().min(1) }),
   z.object({ kind: z.literal('files'), files: z.array(z.string().min(1)).min(1) }),
@@ -25,7 +25,7 @@ export const loadable = [
 
 export const source = z.discriminatedUnion('kind', [
   ...loadable,
-  /** In the memory of another cluster, whose fabric's secret is known. */
+  /** The memory of another cluster; `secret` is that of its fabric. */
   z.object({
     kind: z.literal('metas'),
     manifest: binary,
@@ -35,28 +35,28 @@ export const source = z.discriminatedUnion('kind', [
 ]);
 export type CheckpointSource = z.infer<typeof source>;
 
-/** One rank's share of loading: its encoded manifest, and what to read into its own segment. */
+/** One rank's share of a registration: the manifest of its tensors, and what to read into its segment. */
 export const loadRequest = z.object({
   rank,
   manifest: binary,
   segment: z.string().nullable(),
-  /** The segment is there already, of the right size: what it holds is written over. */
+  /** The segment exists, has the right size, and is overwritten. */
   exists: z.boolean(),
   reads: z.array(z.object({ path: z.string(), ranges: doubles })),
-  /** The manifest's digests are still blank, and the rank is to find them. */
+  /** The manifest's digests are blank: the rank computes them. */
   digest: z.boolean(),
 });
 export type LoadRequest = z.infer<typeof loadRequest>;
 
-/** Shared memory that ranks of a host can reach by its path. */
+/** Shared memory of a host, by its path. */
 export const segment = z.object({ path: z.string(), host: z.string() });
 export type Segment = z.infer<typeof segment>;
 
-/** A segment that weightcast makes, and the rank whose share of a checkpoint it takes. */
+/** A segment that weightcast creates, for the share of one rank. */
 export const ownSegment = z.object({ ...segment.shape, rank, bytes });
 export type OwnSegment = z.infer<typeof ownSegment>;
 
-/** With the rank that loaded it. */
+/** A segment with the rank that loaded it. */
 const heldSegment = segment.extend({ rank });
 export type HeldSegment = z.infer<typeof heldSegment>;
 
@@ -72,26 +72,26 @@ export type Merged = z.infer<typeof merged>;
 
 export const checkpointStatus = z.object({
   checkpoint: name,
-  /** Content digest, the version's second half. */
+  /** Digest of its content: a version is `checkpoint@digest`. */
   digest: z.string(),
   tensors: z.int(),
   bytes,
-  /** How long registration took. */
+  /** Duration of the registration. */
   seconds: z.number(),
 });
 export type CheckpointStatus = z.infer<typeof checkpointStatus>;
 
-/** A checkpoint that is loaded and planned for. */
+/** A registered checkpoint. */
 export interface Registered {
-  /** What hosts that joined have received and kept. */
+  /** Parts that other hosts have received and kept. */
   readonly copies: readonly Copy[];
-  /** The other cluster that holds it; null if this one does. */
+  /** The other cluster whose memory it is in; null if it is in this one's. */
   readonly foreign: { readonly secret: string; readonly sources: readonly ForeignSource[] } | null;
   readonly status: CheckpointStatus;
   readonly layout: string;
   readonly manifest: Uint8Array;
-  /** Its own and those of files that were adopted. */
+  /** Created segments, and files in shared memory that are used in place. */
   readonly segments: readonly HeldSegment[];
-  /** Of them, those that went with the memory of their host. */
+  /** Those of `segments` that are gone because their host lost its memory. */
   readonly lost: readonly Segment[];
 }

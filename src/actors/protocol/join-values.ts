@@ -1,12 +1,12 @@
 import { z } from 'zod';
 import { address, binary, bytes, doubles, rank } from './values.ts';
 
-/** What messages carry of reads from other hosts. */
+/** Reads from other hosts, as messages carry them. */
 
-/** A slice that a rank holds, or is receiving: where it begins in what `token` names. */
+/** A slice that a rank holds or receives: its offset in bytes in the segment that `token` names. */
 const exposedSlice = z.object({ slice: z.int().nonnegative(), token: binary, offset: bytes });
 
-/** A rank that can be read from, at `Fabric.address`; the secret is that of another cluster, null for this one's. */
+/** A rank to read from, at its `Fabric.address`. `secret`: of the other cluster that it belongs to, else null. */
 export const fabricSource = z.object({
   rank,
   address: binary,
@@ -15,7 +15,7 @@ export const fabricSource = z.object({
 });
 export type FabricSource = z.infer<typeof fabricSource>;
 
-/** What a rank receives from other hosts before it uploads it. Slices and pieces are those of plan/. */
+/** What a rank has to receive from other hosts. Slices and pieces are those of plan/. */
 export const receptionRequest = z.object({
   swarm: z.string(),
   ref: address,
@@ -28,9 +28,9 @@ export const piece = z.int().nonnegative();
 
 export const nextReads = z.object({
   reads: z.array(z.object({ piece, source: rank })),
-  /** Those among the sources that the receiver has not been told of. */
+  /** Details of those sources that the receiver has not had yet. */
   sources: z.array(fabricSource),
-  /** Everything has arrived. */
+  /** All pieces have arrived. */
   isDone: z.boolean(),
 });
 export type NextReads = z.infer<typeof nextReads>;

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { binary, bytes, doubles, rank, words } from './values.ts';
 
-/** What the planner answers with. */
+/** Plans as messages carry them. */
 
 /** `Plan` of plan/buckets.ts. */
 export const plan = z.object({
@@ -31,9 +31,9 @@ export const copy = z.object({ slice: z.int().nonnegative(), path: z.string(), h
 
 export const planned = z.object({
   plan,
-  /** As the group sees the checkpoint; null if that is as it was registered. */
+  /** The checkpoint with the group's mirrors as segments; null if the group has no mirrors. */
   manifest: binary.nullable(),
-  /** Null if the group has everything. */
+  /** What the group reads from other hosts; null if nothing. */
   reception: z
     .object({
       sliceBytes: doubles,

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { checkpointStatus } from './checkpoint-values.ts';
 import { bytes, name, rank } from './values.ts';
 
-/** What the cluster says of itself: status and progress. */
+/** Status and progress of a cluster. */
 
 export const progress = z.object({
   activity: z.enum(['load', 'receive', 'update']),
@@ -29,12 +29,12 @@ export const status = z.object({
       endpoint: z.string(),
       ranks: z.array(rank),
       state: z.enum(['unknown', 'updating', 'serving', 'mixed']),
-      /** What every worker of the instance acknowledged in one epoch; null when unknown or mixed. */
+      /** The version whose every bucket all its workers acknowledged in one epoch; null when unknown or mixed. */
       version: z.object({ checkpoint: name, digest: z.string() }).nullable(),
     }),
   ),
   checkpoints: z.array(checkpointStatus),
-  /** Host memory of checkpoints that are no longer registered, kept for the next one of the same size. */
+  /** Host memory of released checkpoints that is kept for later ones. */
   spareBytes: bytes,
 });
 export type ClusterStatus = z.infer<typeof status>;

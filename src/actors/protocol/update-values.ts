@@ -3,16 +3,16 @@ import { fabricSource } from './join-values.ts';
 import { plan } from './plan-values.ts';
 import { binary, bytes, doubles, epoch, longs, milliseconds, name, rank, shorts } from './values.ts';
 
-/** What messages carry of an update: how it is asked for, how ranks open it, what they report. */
+/** Updates as messages carry them: the request, communicators, answers of ranks, the report. */
 
 export const updateRequest = z.object({
-  /** Names of the instances to update; all of them if not given. */
+  /** Names of the instances to update. Default: all. */
   instances: z.array(name).min(1).optional(),
   bucketBytes: bytes.optional(),
   /** Part of the free device memory that an update may take, in (0, 1]. */
   memoryFraction: z.number().gt(0).lte(1),
   verify: z.boolean(),
-  /** What ranks receive from other hosts they keep, and can be read from. */
+  /** Hosts keep what they receive from other hosts, and serve it to others. */
   keepCopy: z.boolean(),
   timeoutMilliseconds: milliseconds,
 });
@@ -20,22 +20,22 @@ export type UpdateRequest = z.infer<typeof updateRequest>;
 
 export const communicatorRequest = z.object({
   number: z.int().positive(),
-  /** On how many hosts the members are. */
+  /** Number of hosts of its ranks. */
   hosts: z.int().positive(),
-  /** Whether two members are on one device. */
+  /** Whether two of its ranks share a device. */
   sharesDevices: z.boolean(),
 });
 export type CommunicatorRequest = z.infer<typeof communicatorRequest>;
 
-/** What the rank has made that was asked to create a communicator. */
+/** A new communicator, from the rank that created it. */
 export const createdCommunicator = z.object({
   id: binary,
-  /** Shorter buckets cost it as much as these; 0 if any will do. */
+  /** Smaller buckets take as long to broadcast as buckets of this size; 0 if there is no such size. */
   leastBucketBytes: bytes,
 });
 export type CreatedCommunicator = z.infer<typeof createdCommunicator>;
 
-/** The id comes from the rank that was asked to create the communicator; nobody else looks into it. */
+/** `id` is opaque to all but the ranks that open the communicator. */
 export const communicator = z.object({ number: z.int().positive(), id: binary });
 export type Communicator = z.infer<typeof communicator>;
 
@@ -43,14 +43,14 @@ export const opened = z.discriminatedUnion('outcome', [
   z.object({
     outcome: z.literal('open'),
     linkAddress: z.string(),
-    /** Where others may read what this rank is about to receive. */
+    /** Where other ranks can read what this one receives; null if it receives nothing. */
     receiving: fabricSource.nullable(),
   }),
   z.object({ outcome: z.literal('pressure'), wantedBytes: bytes, freeBytes: bytes }),
 ]);
 export type Opened = z.infer<typeof opened>;
 
-/** `InstalledReport` of engines/worker-link: what an engine worker says it holds. */
+/** `InstalledReport` of engines/worker-link: digests of what an engine worker has received. */
 export const installed = z.object({
   digests: longs,
   part: shorts,
@@ -58,10 +58,10 @@ export const installed = z.object({
 });
 export type Installed = z.infer<typeof installed>;
 
-/** What one rank did when. Three numbers a span: bucket, start, end; milliseconds of the host's monotonic clock. */
+/** Spans of one rank's work, three numbers each: bucket, start, end, in milliseconds of its host's monotonic clock. */
 const timeline = z.object({
   rank,
-  /** Pieces that were read from other hosts, by their numbers. */
+  /** Here the first number is that of a piece read from another host. */
   read: doubles,
   h2d: doubles,
   broadcast: doubles,
@@ -69,7 +69,7 @@ const timeline = z.object({
 });
 export type RankTimeline = z.infer<typeof timeline>;
 
-/** What came over the fabric from a rank; one of another cluster has a number that is not of this one. */
+/** Bytes read over the fabric from one rank; a rank of another cluster has a number that no rank of this one has. */
 const received = z.object({ from: rank, bytes });
 export type Received = z.infer<typeof received>;
 
@@ -84,21 +84,21 @@ export const updateReport = z.object({
   ranks: z.int(),
   tensors: z.int(),
   bytes,
-  /** Of them, what ranks have received from other hosts. */
+  /** Bytes that were read from other hosts. */
   receivedBytes: bytes,
-  /** Who gave them. */
+  /** The same by the rank they were read from. */
   received: z.array(received),
   buckets: z.int(),
-  /** What a rank took of device memory at most: so many slots of so many bytes. */
+  /** Device memory of a rank, at most: `slots` of `slotBytes` each. */
   slots: z.int(),
   slotBytes: bytes,
-  /** The whole update, from prepare to commit. */
+  /** Duration of the update, from prepare to the resumption of engines. */
   seconds: z.number(),
   /** From the first upload to the last acknowledgement. */
   streamSeconds: z.number(),
-  /** True: every worker proved by digests what it holds. Null: not asked, or the workers cannot say. */
+  /** True: digests of what every worker received match the checkpoint. Null: not asked for, or not reported. */
   verified: z.literal(true).nullable(),
-  /** Of the first ranks, as many as go into a message. */
+  /** Of the first ranks, as many as fit into a message. */
   timelines: z.array(timeline),
 });
 export type UpdateReport = z.infer<typeof updateReport>;

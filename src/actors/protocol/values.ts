@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** What messages are made of: the scalars and arrays that several tables use. */
+/** Scalars and arrays that several message tables use. */
 
 export const epoch = z.int().positive();
 export const rank = z.int().min(0).max(65_535);

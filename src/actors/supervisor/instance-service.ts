@@ -68,7 +68,7 @@ export class InstanceService {
     const instance = this.#instances.options(name);
     if (this.#jobs.isBusy(name)) throw new UsageError(`instance ${name} is being updated`);
     const dismissed = this.#dismiss(instance, context);
-    this.#callers.answer();
+    this.#callers.removed(name);
     await dismissed;
   }
 

@@ -1,4 +1,4 @@
-import type { WeightcastError } from '../../errors.ts';
+import { AbortedError, type WeightcastError } from '../../errors.ts';
 import type { Reply } from '../kernel/index.ts';
 import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
@@ -53,5 +53,14 @@ export class WaitingCallers {
   #isReady({ instances }: WaitingCaller): boolean {
     const present = instances.filter((name) => this.#instances.names.includes(name));
     return present.every((name) => this.#ranks.areReady(this.#instances.options(name).ranks));
+  }
+
+  /** Fails the callers that wait for this instance alone: it was removed. */
+  removed(instance: string): void {
+    const isOver = ({ instances }: WaitingCaller) => instances.every((name) => name === instance);
+    const failed = this.#callers.filter(isOver);
+    this.#callers = this.#callers.filter((one) => !failed.includes(one));
+    for (const { reply } of failed) reply.fail(new AbortedError(`instance ${instance} was removed`));
+    this.answer();
   }
 }
