@@ -4,7 +4,7 @@ import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { startBench } from './harness.ts';
 
-test('an engine with a draft model takes everything twice, update after update', async (t) => {
+test('an engine with a draft model receives the checkpoint twice in every update', async (t) => {
   const draftModel = { there: true, told: true };
   const { engine, cluster, makeModel } = await startBench(t, { ranks: 2, draftModel });
   for (const seed of [2, 3]) {
@@ -19,7 +19,7 @@ test('an engine with a draft model takes everything twice, update after update',
   assert.equal(instance?.state, 'serving');
 });
 
-test('a draft model that nobody was told of fails the update in its time', async (t) => {
+test('an undeclared draft model fails the update before its deadline', async (t) => {
   const draftModel = { there: true, told: false };
   const { cluster, makeModel } = await startBench(t, { ranks: 1, draftModel });
   await cluster.register('v', await makeModel(2));

@@ -6,7 +6,7 @@ import { sweepSharedMemory } from '../../src/processes/sweep.ts';
 import { withFleet } from './fleet.ts';
 import { eventually, isRunning } from './harness.ts';
 
-test('an instance joins, is updated alone, and leaves; the other goes on as it was', async () => {
+test('an instance joins, is updated alone and leaves, without effect on the other', async () => {
   await withFleet({ instances: { a: [0, 1] } }, async ({ cluster, engines, join, makeModel }) => {
     const [one, two] = [await makeModel(2), await makeModel(3)];
     await cluster.register('one', one);
@@ -37,7 +37,7 @@ test('an instance joins, is updated alone, and leaves; the other goes on as it w
   });
 });
 
-test('different instances are updated at the same time; the same one is busy', async () => {
+test('different instances are updated at the same time; the same one is refused as busy', async () => {
   await withFleet({ instances: { a: [0], b: [1] } }, async ({ cluster, engines, makeModel }) => {
     const [one, two] = [await makeModel(2), await makeModel(3)];
     await cluster.register('one', one);
@@ -58,7 +58,7 @@ test('different instances are updated at the same time; the same one is busy', a
   });
 });
 
-test('an instance that dies, engine and ranks, takes nothing with it; one without an engine does not join', async () => {
+test('the death of an instance, engine and ranks, affects no other; one without an engine cannot join', async () => {
   await withFleet({ instances: { a: [0], b: [1] } }, async ({ cluster, engines, startEngine, makeModel }) => {
     const model = await makeModel(2);
     await cluster.register('one', model);
@@ -67,7 +67,7 @@ test('an instance that dies, engine and ranks, takes nothing with it; one withou
     for (const pid of pids) process.kill(pid, 'SIGKILL');
     await eventually('the engine is gone', () => !pids.some(isRunning));
     process.kill(ranks[1]!.pid!, 'SIGKILL');
-    await eventually('rank 1 is given up', async () => {
+    await eventually('rank 1 is lost', async () => {
       // Its device, before it comes back to find it.
       sweepSharedMemory();
       const failed = await cluster.update('one', { instances: ['b'] }).catch((error: Error) => error);
@@ -88,7 +88,7 @@ test('an instance that dies, engine and ranks, takes nothing with it; one withou
   });
 });
 
-test('what cannot join is refused by name, and changes nothing', async () => {
+test('an invalid instance is refused by name, and changes nothing', async () => {
   await withFleet({ instances: { a: [0] } }, async ({ cluster, engines }) => {
     const { endpoint } = engines.get('a')!;
     const refused = (instance: Parameters<typeof cluster.addInstance>[0], message: RegExp) =>

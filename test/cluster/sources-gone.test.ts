@@ -11,7 +11,7 @@ import { eventually } from './harness.ts';
 const skip = whyNoNamespaces() ?? false;
 const bytes = 24 * 2 ** 20;
 
-test('when the last source is gone while it is read the update fails with its name, and nothing else does', {
+test('the loss of the last source during a read fails that update and is named, and affects nothing else', {
   skip,
 }, async (t) => {
   const network = new HostNetwork(1);
@@ -49,7 +49,7 @@ test('when the last source is gone while it is read the update fails with its na
       await old.cluster.stop();
       await failed;
       const directory = readdirSync('/dev/shm').find((name) => /^weightcast-.*-new$/.test(name))!;
-      await eventually('what it had received is gone', () =>
+      await eventually('its received segments are removed', () =>
         readdirSync(`/dev/shm/${directory}`).every((name) => !name.startsWith('mirror-')),
       );
       await cluster.register('two', model);

@@ -215,11 +215,11 @@ export class CheckpointService {
 
   // ── release ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Resolves with the number of bytes once they are released. */
-  async releaseSpare(context: Context<SupervisorInbox>): Promise<number> {
+  /** Resolves once the memory is released. */
+  async releaseSpare(context: Context<SupervisorInbox>): Promise<{ bytes: number }> {
     const bytes = this.#ledger.spareBytes;
     await this.#drop(this.#ledger.releaseSpare(), context);
-    return bytes;
+    return { bytes };
   }
 
   hostMemoryLost(host: string, context: Context<SupervisorInbox>): void {

@@ -112,14 +112,10 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       case 'reserve':
         return this.#answer(message, context, () => this.#checkpoints.reserve(message, context));
       case 'cancel-reservation':
-        return this.#answer(message, context, () => {
-          this.#checkpoints.cancelReservation(message.reservation, context);
-          return {};
-        });
+        this.#checkpoints.cancelReservation(message.reservation, context);
+        return context.reply(message, {});
       case 'release-spare':
-        return this.#answer(message, context, async () => {
-          return { bytes: await this.#checkpoints.releaseSpare(context) };
-        });
+        return this.#answer(message, context, () => this.#checkpoints.releaseSpare(context));
       case 'writer-down':
         return this.#checkpoints.writerDown(message.writer, context);
       case 'export-metas':
