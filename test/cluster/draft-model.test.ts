@@ -5,7 +5,7 @@ import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { startBench } from './harness.ts';
 
 test('an engine with a draft model receives the checkpoint twice in every update', async (t) => {
-  const draftModel = { there: true, told: true };
+  const draftModel = { exists: true, isDeclared: true };
   const { engine, cluster, makeModel } = await startBench(t, { ranks: 2, draftModel });
   for (const seed of [2, 3]) {
     const model = await makeModel(seed);
@@ -20,7 +20,7 @@ test('an engine with a draft model receives the checkpoint twice in every update
 });
 
 test('an undeclared draft model fails the update before its deadline', async (t) => {
-  const draftModel = { there: true, told: false };
+  const draftModel = { exists: true, isDeclared: false };
   const { cluster, makeModel } = await startBench(t, { ranks: 1, draftModel });
   await cluster.register('v', await makeModel(2));
   await assert.rejects(cluster.update('v', { timeoutMilliseconds: 1_500 }), (error: Error) => {

@@ -44,7 +44,7 @@ test('the death of a rank fails the update and is named; the other ranks live, a
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });
 
-/** Its engine fails once, and is well again after that; the last test stops it. */
+/** Its engine fails once. The last test stops it. */
 const mended = await startBench(
   { after },
   { ranks: 2, faults: { failLoadOfTensor: 'model.norm.weight', once: true } },
@@ -76,7 +76,7 @@ test('an update of an engine that is not running fails and names its address', a
   const { engine, cluster, makeModel } = mended;
   await cluster.register('v', await makeModel(6));
   await engine.stop();
-  // Not the whole two minutes that a loading engine is given.
+  // Shorter than the two minutes for an engine that loads its model.
   await assert.rejects(cluster.update('v', { timeoutMilliseconds: 1_000 }), {
     name: 'DeadlineError',
     message: new RegExp(new URL(engine.endpoint).host),

@@ -10,7 +10,7 @@ import type { Cluster, Progress } from '../../src/index.ts';
 import { eventually, startBench } from './harness.ts';
 import { readTensors } from './tensors.ts';
 
-/** Where a cluster has its segments: the directory that its ranks hold open. */
+/** Directory of a cluster's segments: the one that its ranks hold open. */
 async function directoryOf(cluster: Cluster): Promise<string> {
   const [rank] = (await cluster.status()).ranks;
   const folder = `/proc/${rank!.pid}/fd`;
@@ -27,7 +27,7 @@ function segmentsIn(directory: string): Record<string, number> {
   return Object.fromEntries(names.sort().map((name) => [name, statSync(join(directory, name)).ino]));
 }
 
-/** Kills ranks and waits until they are there again. */
+/** Kills ranks and waits until they are ready again. */
 async function restart(cluster: Cluster, pids: readonly number[]): Promise<void> {
   for (const pid of pids) process.kill(pid, 'SIGKILL');
   await eventually('the ranks are ready again', async () => {
@@ -118,7 +118,7 @@ test('registered checkpoints survive the death of all rank processes', async (t)
     assert.equal((await cluster.update(name)).verified, true);
     await verifyWeights(engine.endpoint, await openCheckpoint(model));
   }
-  // Ranks that have not made them fill them all the same.
+  // The new processes fill segments that they have not created.
   await cluster.unregister('files');
   await cluster.register('files', model);
   assert.deepEqual(segmentsIn(directory), before);

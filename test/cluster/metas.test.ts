@@ -23,7 +23,7 @@ test('a cluster reads a checkpoint from another one through a metas file, and th
       assert.equal(report.verified, true);
       await verifyWeights(engines.get('new')!.endpoint, await openCheckpoint(model));
       await old.cluster.stop();
-      assert.equal((await cluster.update('one')).receivedBytes, 0, 'the old cluster is needed no more');
+      assert.equal((await cluster.update('one')).receivedBytes, 0, 'the first cluster is no longer needed');
     });
   });
 });
@@ -38,10 +38,10 @@ test('exported memory is not reused: another cluster reads the exported checkpoi
       await cluster.register('one', { metas: file });
       await old.cluster.register('one', models[1]!);
       assert.equal((await old.cluster.status()).spareBytes, 0);
-      // Would go where the first one was, of the same sizes.
+      // It has the same sizes, and must not reuse the segments of the first one.
       await old.cluster.register('one', models[2]!);
       assert.ok((await old.cluster.status()).spareBytes >= bytes, 'the second one was not exported');
-      // Digests would find out; nothing but the memory itself guards an update without them.
+      // Without verification: nothing but the memory protects the reader.
       await assert.rejects(cluster.update('one', { verify: false }), { name: 'PeerLostError' });
     });
   });

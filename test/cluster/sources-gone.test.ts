@@ -25,9 +25,9 @@ test('the loss of the last source during a read fails that update and is named, 
     await old.cluster.register('one', model);
     const metas = join(old.scratch, 'metas.json');
     await old.cluster.saveMetas('one', metas);
-    let begun = () => {};
+    let onReceiving = () => {};
     const received = new Promise<void>((resolve) => {
-      begun = resolve;
+      onReceiving = resolve;
     });
     const options = {
       instances: { new: [0] },
@@ -35,7 +35,7 @@ test('the loss of the last source during a read fails that update and is named, 
       hosts,
       listen: `tcp://${address}:*`,
       onProgress: ({ activity, doneBytes }: { activity: string; doneBytes: number }) => {
-        if (activity === 'receive' && doneBytes > 0) begun();
+        if (activity === 'receive' && doneBytes > 0) onReceiving();
       },
     };
     await withFleet(options, async ({ cluster, engines }) => {

@@ -39,7 +39,7 @@ test('a checkpoint reaches every engine worker bit for bit, and all resources ar
     assert.ok(last !== undefined && last.totalBytes > 0, `progress of the ${activity} was reported`);
     assert.equal(last.doneBytes, last.totalBytes, `to its end`);
   }
-  assert.equal((await cluster.update('step-1', { verify: false })).verified, null, 'nobody was asked');
+  assert.equal((await cluster.update('step-1', { verify: false })).verified, null, 'no worker was asked');
 });
 
 test('consecutive updates: other weights, the same again, another name', async () => {
@@ -58,7 +58,7 @@ test('consecutive updates: other weights, the same again, another name', async (
     epoch = report.epoch;
     await verifyWeights(engine.endpoint, await openCheckpoint(model));
   }
-  // The same name with other weights: the old ones are let go of.
+  // The same name with other weights: the old ones are released.
   await cluster.register('a', two);
   await cluster.update('a');
   await verifyWeights(engine.endpoint, await openCheckpoint(two));
@@ -93,7 +93,7 @@ test('device memory for two slots makes the update serial, for less it fails wit
     HostDevice.open({ namespace: bench.deviceNamespace, index, capacity: 0, uploadThreads: 1 }),
   );
   const updateWithRoomFor = async (slots: number) => {
-    // A tenth of what is free is left alone, and each slot is a little larger than the largest tensor.
+    // A tenth of the free memory is left alone, and a slot is a little larger than the largest tensor.
     const room = Math.ceil((largest * slots) / 0.9);
     const taken = devices.map((device) => device.allocate(device.memory().free - room));
     try {

@@ -161,7 +161,7 @@ export class Update {
     }
   }
 
-  /** Also after the deadline: an engine that stays paused serves nobody. */
+  /** Also after the deadline: a paused engine serves no requests. */
   async #resumeEngines(targets: readonly UpdateTarget[]): Promise<void> {
     const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.engineResume));
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
