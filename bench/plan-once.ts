@@ -10,7 +10,7 @@ import {
   type Manifest,
   mergeManifests,
 } from '../src/checkpoint/manifest.ts';
-import { alignUp } from '../src/plan/byte-units.ts';
+import { alignUp } from '../src/plan/alignment.ts';
 import { contiguousShares } from '../src/plan/contiguous-shares.ts';
 import { PlanCache } from '../src/plan/plan-cache.ts';
 import { bytesOfTensor, type ListedTensor, type ModelName, tensorList } from './tensor-lists.ts';

@@ -8,7 +8,7 @@ import { Reporter } from '../src/cli/reporter.ts';
 import { summarize } from '../src/cli/summary.ts';
 import { Cluster } from '../src/cluster/cluster.ts';
 import { chromeTrace, drawTimeline } from '../src/observe/timeline.ts';
-import { parseBytes, parseCount } from '../src/observe/units.ts';
+import { parseBytes, parseCount } from '../src/units.ts';
 import { LoadGenerator, requestsText } from './load-generator.ts';
 import { ampleMemory, makeModel } from './model.ts';
 import { type RunningEngine, startReferenceEngine } from './reference-engine/index.ts';

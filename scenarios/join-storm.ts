@@ -1,6 +1,6 @@
 import { Reporter } from '../src/cli/reporter.ts';
 import { UsageError } from '../src/errors.ts';
-import { formatBytes, parseBytes, parseCount } from '../src/observe/units.ts';
+import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
 import { whyNoNamespaces } from './host-network.ts';
 import { announce, requestsRow, scenario, seconds } from './scenario.ts';
 import { storm } from './storm.ts';

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { VerificationError } from '../src/errors.ts';
 import type { Progress, UpdateReport } from '../src/index.ts';
 import { systemClock } from '../src/native-bridge/clock.ts';
-import { formatBytes } from '../src/observe/units.ts';
+import { formatBytes } from '../src/units.ts';
 
 /** Of what is received, the part that has to come after the blow for a run to show something. */
 const leastPartAfterwards = 0.1;

@@ -1,7 +1,7 @@
 import { interruptible } from '../src/cli/interrupt.ts';
 import { Reporter } from '../src/cli/reporter.ts';
 import { VerificationError } from '../src/errors.ts';
-import { formatBytes, parseBytes, parseCount } from '../src/observe/units.ts';
+import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
 import { withFleet } from './fleet.ts';
 import { requestsText } from './load-generator.ts';
 import {

@@ -4,7 +4,7 @@ import { openCheckpoint } from '../src/checkpoint/source.ts';
 import { interruptible, runCommand } from '../src/cli/interrupt.ts';
 import { EngineError } from '../src/errors.ts';
 import type { InstanceOptions, UpdateReport } from '../src/index.ts';
-import { formatBytes } from '../src/observe/units.ts';
+import { formatBytes } from '../src/units.ts';
 import type { Fleet } from './fleet.ts';
 import { LoadGenerator, type LoadReport, requestsText } from './load-generator.ts';
 import { verifyWeights } from './verify-weights.ts';

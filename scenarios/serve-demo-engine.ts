@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { interruptible, runCommand } from '../src/cli/interrupt.ts';
 import { PeerLostError } from '../src/errors.ts';
-import { parseBytes, parseCount } from '../src/observe/units.ts';
+import { parseBytes, parseCount } from '../src/units.ts';
 import { startReferenceEngine } from './reference-engine/index.ts';
 
 interface Options {

@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import { type RunResult, run } from '../simulation/run.ts';
 import { updateAtScale } from '../simulation/scale.ts';
 import { runCommand } from '../src/cli/interrupt.ts';
-import { parseCount } from '../src/observe/units.ts';
+import { parseCount } from '../src/units.ts';
 
 interface Options {
   readonly seed?: string;

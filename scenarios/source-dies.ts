@@ -1,7 +1,7 @@
 import { interruptible } from '../src/cli/interrupt.ts';
 import { Reporter } from '../src/cli/reporter.ts';
 import type { Progress } from '../src/index.ts';
-import { formatBytes, parseBytes, parseCount } from '../src/observe/units.ts';
+import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
 import { type Fleet, withFleet } from './fleet.ts';
 import { Killer } from './killer.ts';
 import {

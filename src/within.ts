@@ -1,6 +1,6 @@
 import type { Clock } from './ports.ts';
 
-/** Waits for work at most so long: true if it ended in time. Rejects as the work does. */
+/** Waits for work, at most `milliseconds`: true if it ended in time. Rejects as the work does. */
 export function within(clock: Clock, milliseconds: number, work: Promise<unknown>): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const cancel = clock.after(milliseconds, () => resolve(false));

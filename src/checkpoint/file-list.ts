@@ -2,7 +2,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join, normalize } from 'node:path';
 import { CheckpointError } from '../errors.ts';
 import { mapBounded } from './bounded-concurrency.ts';
-import { oneLine, quoted } from './printable.ts';
+import { escapeControls, quoted } from './printable.ts';
 import { asCheckpointError } from './safetensors.ts';
 import { isObject, parseJsonObject } from './strict-json.ts';
 
@@ -29,18 +29,18 @@ export async function listFiles(source: string | readonly string[]): Promise<rea
     if (source.length === 0) throw new CheckpointError('the list of checkpoint files is empty');
     return source.map((path) => ({ path, expected: [] }));
   }
-  const stats = await attempt(source, () => stat(source));
+  const stats = await withPathInError(source, () => stat(source));
   if (!stats.isDirectory()) return [{ path: source, expected: [] }];
-  const entries = await attempt(source, () => readdir(source));
+  const entries = await withPathInError(source, () => readdir(source));
   if (entries.includes(INDEX)) return listIndex(source);
   return listDirectory(source, entries).map((name) => ({ path: join(source, name), expected: [] }));
 }
 
-async function attempt<T>(path: string, operation: () => Promise<T>): Promise<T> {
+async function withPathInError<T>(path: string, operation: () => Promise<T>): Promise<T> {
   try {
     return await operation();
   } catch (error) {
-    throw asCheckpointError(error, oneLine(path));
+    throw asCheckpointError(error, escapeControls(path));
   }
 }
 
@@ -49,14 +49,14 @@ function listDirectory(directory: string, entries: readonly string[]): readonly 
   if (entries.includes(SINGLE)) return [SINGLE];
   const files = entries.filter((name) => name.endsWith('.safetensors')).sort();
   if (files.length === 0) {
-    throw new CheckpointError(`${oneLine(directory)} holds no ${INDEX} and no *.safetensors file`);
+    throw new CheckpointError(`${escapeControls(directory)} holds no ${INDEX} and no *.safetensors file`);
   }
   // Mistral's releases hold the same weights a second time under other names.
   const shards = files.filter((name) => !name.startsWith('consolidated'));
   const chosen = shards.length > 0 ? shards : files;
   const missing = missingShard(chosen);
   if (missing !== null) {
-    throw new CheckpointError(`${oneLine(directory)} is incomplete: ${quoted(missing)} is missing`);
+    throw new CheckpointError(`${escapeControls(directory)} is incomplete: ${quoted(missing)} is missing`);
   }
   return chosen;
 }
@@ -84,8 +84,10 @@ function missingShard(files: readonly string[]): string | null {
 
 async function listIndex(directory: string): Promise<readonly ListedFile[]> {
   const path = join(directory, INDEX);
-  const file = oneLine(path);
-  const weightMap = parseJsonObject(await attempt(path, () => readFile(path)), file).get('weight_map');
+  const file = escapeControls(path);
+  const weightMap = parseJsonObject(await withPathInError(path, () => readFile(path)), file).get(
+    'weight_map',
+  );
   if (!isObject(weightMap)) throw new CheckpointError(`${file} has no object "weight_map"`);
   const tensorsOf = new Map<string, string[]>();
   for (const [tensor, name] of Object.entries(weightMap)) {

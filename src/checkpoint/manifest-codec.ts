@@ -1,9 +1,10 @@
 import { decode, encode } from '@msgpack/msgpack';
 import { z } from 'zod';
 import { describe, ProtocolError } from '../errors.ts';
+import { bytesOfColumn } from './columns.ts';
 import { DTYPES, shapeText } from './dtype.ts';
 import { type Manifest, shapeOf } from './manifest-table.ts';
-import { oneLine, quoted } from './printable.ts';
+import { escapeControls, quoted } from './printable.ts';
 
 /** Raised when the form changes; a peer that speaks another one is refused. */
 const FORM = 1;
@@ -84,7 +85,7 @@ export function decodeManifest(encoded: Uint8Array): Manifest {
 }
 
 function reject(reason: string): never {
-  throw new ProtocolError(`not a manifest: ${oneLine(reason)}`);
+  throw new ProtocolError(`not a manifest: ${escapeControls(reason)}`);
 }
 
 function decodeMessage(encoded: Uint8Array): unknown {
@@ -145,10 +146,6 @@ function faultOf(manifest: Manifest, row: number): string | null {
 
 function isWholeNumber(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0;
-}
-
-function bytesOfColumn(column: ArrayBufferView): Uint8Array {
-  return new Uint8Array(column.buffer, column.byteOffset, column.byteLength);
 }
 
 /** A copy: inside a message the bytes need not be aligned, and a view would keep the whole message in memory. */

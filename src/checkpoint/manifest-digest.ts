@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { bytesOfColumn } from './columns.ts';
 import type { Manifest } from './manifest-table.ts';
 
 /**
@@ -52,8 +53,4 @@ function startHash(purpose: string, names: readonly string[]) {
     .update(`${purpose}: ${names.length} tensors\n`)
     .update(bytesOfColumn(lengths))
     .update(names.join(''), 'utf8');
-}
-
-function bytesOfColumn(column: ArrayBufferView): Uint8Array {
-  return new Uint8Array(column.buffer, column.byteOffset, column.byteLength);
 }

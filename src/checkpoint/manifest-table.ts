@@ -29,6 +29,8 @@ export interface SegmentInfo {
   readonly host: string;
   /** The rank that loaded it. */
   readonly rank: number;
+  /** It is gone, with the memory of its host: no rank can read it. Known while planning only, and never encoded. */
+  readonly lost?: boolean;
 }
 
 /** One tensor, for those few places that look at a single one. */

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { CheckpointError, describe } from '../errors.ts';
 import { decodeManifest, encodeManifest, type Manifest } from './manifest.ts';
 import { quoted } from './printable.ts';
+import { firstForeignRank } from './rank-name.ts';
 
 /**
  * A metas file says where a registered checkpoint lies in the memory of a cluster's ranks, and how another cluster reads
@@ -104,14 +105,6 @@ export async function readMetas(path: string): Promise<Metas> {
       segments: Object.entries(segments).map(([segment, token]) => ({ path: segment, token })),
     })),
   };
-}
-
-/** Ranks of other clusters have numbers from here on, those of the own cluster below. */
-export const firstForeignRank = 32_768;
-
-/** A rank for people to read; one of another cluster by its place in the metas file. */
-export function rankName(rank: number): string {
-  return rank < firstForeignRank ? `rank ${rank}` : `source ${rank - firstForeignRank} of the metas file`;
 }
 
 /**

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { CheckpointError } from '../errors.ts';
 import { bytesOf, DTYPES, dtypeIndex, shapeText } from './dtype.ts';
-import { oneLine, quoted } from './printable.ts';
+import { escapeControls, quoted } from './printable.ts';
 import { isObject, parseJsonObject } from './strict-json.ts';
 
 /** The format allows a header of at most so many bytes, the eight of its length not counted. */
@@ -38,7 +38,7 @@ interface Entry {
  * cannot be read rejects with a CheckpointError of one line that names the file, and the tensor where one is at fault.
  */
 export async function readHeader(path: string): Promise<SafetensorsHeader> {
-  const file = oneLine(path);
+  const file = escapeControls(path);
   let handle: FileHandle | undefined;
   try {
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
@@ -67,7 +67,7 @@ export function asCheckpointError(error: unknown, file: string): unknown {
   if (error.code === 'ENOTDIR') {
     return new CheckpointError(`${file} does not exist: a part of the path is not a directory`, options);
   }
-  return new CheckpointError(`${file} cannot be read: ${oneLine(error.message)}`, options);
+  return new CheckpointError(`${file} cannot be read: ${escapeControls(error.message)}`, options);
 }
 
 async function readExactly(

@@ -2,7 +2,7 @@ import { realpath } from 'node:fs/promises';
 import { CheckpointError } from '../errors.ts';
 import { mapBounded } from './bounded-concurrency.ts';
 import { INDEX, type ListedFile, listFiles } from './file-list.ts';
-import { oneLine, quoted } from './printable.ts';
+import { escapeControls, quoted } from './printable.ts';
 import { asCheckpointError, readHeader, type SafetensorsHeader } from './safetensors.ts';
 
 /** Headers read at once: enough to hide the latency of a network file system, far from any limit on open files. */
@@ -49,8 +49,8 @@ export async function openCheckpoint(source: string | readonly string[]): Promis
 }
 
 function sourceText(source: string | readonly string[]): string {
-  if (typeof source === 'string') return oneLine(source);
-  return source.length === 1 ? oneLine(source[0]!) : `the list of ${source.length} files`;
+  if (typeof source === 'string') return escapeControls(source);
+  return source.length === 1 ? escapeControls(source[0]!) : `the list of ${source.length} files`;
 }
 
 interface Opened {
@@ -61,7 +61,7 @@ interface Opened {
 async function openFile({ path }: ListedFile): Promise<Opened> {
   const header = await readHeader(path);
   const resolved = await realpath(path).catch((error: unknown) => {
-    throw asCheckpointError(error, oneLine(path));
+    throw asCheckpointError(error, escapeControls(path));
   });
   return {
     header,
@@ -72,7 +72,7 @@ async function openFile({ path }: ListedFile): Promise<Opened> {
 function checkListedOnce(listed: readonly ListedFile[], opened: readonly Opened[]): void {
   const seen = new Map<string, string>();
   for (const [index, { file }] of opened.entries()) {
-    const path = oneLine(listed[index]!.path);
+    const path = escapeControls(listed[index]!.path);
     const first = seen.get(file.path);
     if (first !== undefined) {
       throw new CheckpointError(
@@ -90,7 +90,7 @@ function checkNames(listed: readonly ListedFile[], opened: readonly Opened[]): s
     for (const name of header.names) {
       const other = fileOfName.get(name);
       if (other !== undefined) {
-        const places = `${oneLine(listed[other]!.path)} and in ${oneLine(listed[file]!.path)}`;
+        const places = `${escapeControls(listed[other]!.path)} and in ${escapeControls(listed[file]!.path)}`;
         throw new CheckpointError(`tensor ${quoted(name)} is in ${places}`);
       }
       fileOfName.set(name, file);
@@ -100,7 +100,7 @@ function checkNames(listed: readonly ListedFile[], opened: readonly Opened[]): s
     const missing = expected.find((name) => fileOfName.get(name) !== file);
     if (missing === undefined) continue;
     throw new CheckpointError(
-      `${oneLine(path)} does not hold tensor ${quoted(missing)}, which ${INDEX} places in it`,
+      `${escapeControls(path)} does not hold tensor ${quoted(missing)}, which ${INDEX} places in it`,
     );
   }
   return [...fileOfName.keys()];

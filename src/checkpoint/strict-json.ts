@@ -1,5 +1,5 @@
 import { CheckpointError } from '../errors.ts';
-import { oneLine, quoted } from './printable.ts';
+import { escapeControls, quoted } from './printable.ts';
 
 /**
  * Parses the JSON object of a header or an index. `JSON.parse` silently keeps the last of two equal keys, which would
@@ -11,7 +11,7 @@ export function parseJsonObject(bytes: Uint8Array, subject: string): ReadonlyMap
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new CheckpointError(`${subject} is not JSON: ${oneLine((error as Error).message)}`);
+    throw new CheckpointError(`${subject} is not JSON: ${escapeControls((error as Error).message)}`);
   }
   if (!isObject(value)) throw new CheckpointError(`${subject} is not a JSON object`);
   if (countKeys(value) !== countColons(text)) {

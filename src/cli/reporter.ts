@@ -1,6 +1,6 @@
 import type { Progress } from '../actors/protocol/status-values.ts';
 import { ProgressBar, ProgressSum } from '../observe/progress-bar.ts';
-import { formatBytes } from '../observe/units.ts';
+import { formatBytes } from '../units.ts';
 import type { Summary } from './summary.ts';
 
 const labels = { load: 'loading', receive: 'receiving', update: 'updating' } as const;

@@ -1,6 +1,6 @@
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { Progress } from '../actors/protocol/status-values.ts';
-import { firstForeignRank } from '../checkpoint/metas.ts';
+import { firstForeignRank } from '../checkpoint/rank-name.ts';
 import { checkEngineOptions } from '../engines/engine-options.ts';
 import { UsageError } from '../errors.ts';
 import type { HostOptions } from '../processes/configuration.ts';

@@ -1,6 +1,6 @@
 import { describe } from '../errors.ts';
 import type { CudaProbe } from '../native-bridge/addon.ts';
-import { formatBytes } from '../observe/units.ts';
+import { formatBytes } from '../units.ts';
 import { type Finding, missing, ok, slow } from './finding.ts';
 import { type Host, numaNodes } from './host.ts';
 

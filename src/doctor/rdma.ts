@@ -1,4 +1,4 @@
-import { formatBytes } from '../observe/units.ts';
+import { formatBytes } from '../units.ts';
 import { type Finding, missing, ok, slow } from './finding.ts';
 import type { Host } from './host.ts';
 

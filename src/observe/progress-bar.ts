@@ -1,6 +1,6 @@
 import type { WriteStream } from 'node:tty';
 import type { Progress } from '../actors/protocol/status-values.ts';
-import { formatBytes } from './units.ts';
+import { formatBytes } from '../units.ts';
 
 /** Cells of the bar itself. */
 const barWidth = 28;

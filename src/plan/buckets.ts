@@ -3,7 +3,7 @@ import { layoutDigest, type Manifest } from '../checkpoint/manifest.ts';
 import { placementOrder } from '../checkpoint/manifest-rows.ts';
 import { quoted } from '../checkpoint/printable.ts';
 import { CheckpointError } from '../errors.ts';
-import { alignUp } from './byte-units.ts';
+import { alignUp } from './alignment.ts';
 import { contiguousShares, fewestShares } from './contiguous-shares.ts';
 import { chooseMode, type MemoryNeeds, type ModeChoice } from './memory-budget.ts';
 import type { Plan, PlanRank } from './plan.ts';
@@ -156,12 +156,12 @@ function assignOwners(
   ranks: readonly number[],
   queues: Map<number, Bucket[]>,
 ): void {
-  const { shares, strays } = loadedShares(buckets, manifest, ranks);
-  if (!ownersAreLoaders && (strays.length > 0 || !areEven(shares))) {
+  const { shares, unowned } = loadedShares(buckets, manifest, ranks);
+  if (!ownersAreLoaders && (unowned.length > 0 || !areEven(shares))) {
     shareOut(buckets, ranks, queues);
     return;
   }
-  shareOut(strays, ranks, queues);
+  shareOut(unowned, ranks, queues);
   for (const [rank, share] of shares) queues.get(rank)!.push(...share);
 }
 
@@ -179,9 +179,9 @@ function shareOut(buckets: readonly Bucket[], ranks: readonly number[], queues: 
 /** What each rank loaded itself, and what none of these did. */
 function loadedShares(buckets: readonly Bucket[], manifest: Manifest, ranks: readonly number[]) {
   const shares = new Map(ranks.map((rank) => [rank, [] as Bucket[]]));
-  const strays: Bucket[] = [];
-  for (const bucket of buckets) (shares.get(loaderOf(manifest, bucket.rows[0]!)) ?? strays).push(bucket);
-  return { shares, strays };
+  const unowned: Bucket[] = [];
+  for (const bucket of buckets) (shares.get(loaderOf(manifest, bucket.rows[0]!)) ?? unowned).push(bucket);
+  return { shares, unowned };
 }
 
 /** But for one bucket. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { CheckpointIndex } from '../checkpoint/source.ts';
-import { alignUp } from './byte-units.ts';
+import { alignUp } from './alignment.ts';
 import { contiguousShares } from './contiguous-shares.ts';
 
 /** What one rank loads of a checkpoint on disk. `rows`, `placeOf` and `offsets` go together. */

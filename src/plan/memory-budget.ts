@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { quoted } from '../checkpoint/printable.ts';
 import { MemoryError, UsageError } from '../errors.ts';
-import { ALIGNMENT, alignDown, alignUp, bytesText } from './byte-units.ts';
+import { formatExactBytes } from '../units.ts';
+import { ALIGNMENT, alignDown, alignUp } from './alignment.ts';
 
 /** `pipelined`: three slots or four, the three stages overlap. `serial`: two, for when device memory is short. */
 export type Mode = 'pipelined' | 'serial';
@@ -47,15 +48,15 @@ export interface ModeChoice {
 }
 
 /**
- * How an update uses device memory. The budget is what the poorest rank may spend; three slots if the largest tensor
+ * How an update uses device memory. The budget is what the rank with least free memory may use; three slots if the largest tensor
  * fits in a third of it, four if that many of the size fit, two if it fits in half.
  *
  * Throws a MemoryError that names the tensor, the rank and the bytes when even two slots do not fit, and a UsageError
  * for a fraction or a bucket size out of range.
  */
 export function chooseMode(needs: MemoryNeeds, supply: MemorySupply): ModeChoice {
-  const poorest = poorestRank(supply);
-  const budget = Math.floor(poorest.freeBytes * supply.fraction);
+  const tightestRank = findTightestRank(supply);
+  const budget = Math.floor(tightestRank.freeBytes * supply.fraction);
   const largest = Math.max(alignUp(needs.largestTensor.bytes), ALIGNMENT);
   for (const mode of ['pipelined', 'serial'] as const) {
     const slotLimit = alignDown(budget / SLOTS[mode]);
@@ -67,10 +68,10 @@ export function chooseMode(needs: MemoryNeeds, supply: MemorySupply): ModeChoice
     const isAmple = takesTurns && slotBytes * MOST_SLOTS <= budget;
     return { mode, bucketBytes, slotBytes, budget, slots: isAmple ? MOST_SLOTS : SLOTS[mode] };
   }
-  throw tooLarge(needs, poorest, budget, largest);
+  throw tooLarge(needs, tightestRank, budget, largest);
 }
 
-function poorestRank({ ranks, fraction, bucketBytes }: MemorySupply) {
+function findTightestRank({ ranks, fraction, bucketBytes }: MemorySupply) {
   if (!(fraction > 0 && fraction <= 1)) {
     throw new UsageError(`the fraction of free device memory must be over 0 and at most 1, not ${fraction}`);
   }
@@ -78,7 +79,7 @@ function poorestRank({ ranks, fraction, bucketBytes }: MemorySupply) {
     throw new UsageError(`the bucket size must be a whole number of bytes above 0, not ${bucketBytes}`);
   }
   assert.ok(ranks.length > 0, 'an update has ranks');
-  return ranks.reduce((poorest, rank) => (rank.freeBytes < poorest.freeBytes ? rank : poorest));
+  return ranks.reduce((least, rank) => (rank.freeBytes < least.freeBytes ? rank : least));
 }
 
 function tooLarge(
@@ -88,8 +89,8 @@ function tooLarge(
   largest: number,
 ): MemoryError {
   return new MemoryError(
-    `tensor ${quoted(name)} takes ${bytesText(bytes)}, and an update needs at least two slots for it, ` +
-      `${bytesText(largest * SLOTS.serial)}; rank ${rank} has ${bytesText(freeBytes)} of free device memory, ` +
-      `of which an update may take ${bytesText(budget)}`,
+    `tensor ${quoted(name)} takes ${formatExactBytes(bytes)}, and an update needs at least two slots for it, ` +
+      `${formatExactBytes(largest * SLOTS.serial)}; rank ${rank} has ${formatExactBytes(freeBytes)} of free device memory, ` +
+      `of which an update may take ${formatExactBytes(budget)}`,
   );
 }

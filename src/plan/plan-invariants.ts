@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { Manifest } from '../checkpoint/manifest.ts';
-import { ALIGNMENT } from './byte-units.ts';
+import { ALIGNMENT } from './alignment.ts';
 import { MOST_SLOTS, SLOTS } from './memory-budget.ts';
 import type { Plan, PlanRank } from './plan.ts';
 

@@ -38,18 +38,18 @@ export function assignReceivers<B extends OwnedBytes>(
   const queues = groupBySenderNic(buckets, remoteTopology);
   const receivers = chooseReceivers(localTopology, queues.size);
   const received = new Map(receivers.map((receiver) => [receiver, 0]));
-  const dealt: Assignment<B>[] = [];
+  const assigned: Assignment<B>[] = [];
   for (const round of rounds(inTurn(queues), receivers.length)) {
     const members = byBytes(receivers.slice(0, round.length), (receiver) => received.get(receiver)!);
     const largestFirst = byBytes(round, ({ bytes }) => -bytes);
     for (const [place, bucket] of largestFirst.entries()) {
       const receiver = members[place]!;
       received.set(receiver, received.get(receiver)! + bucket.bytes);
-      dealt.push({ receiver, bucket });
+      assigned.push({ receiver, bucket });
     }
   }
-  assert.equal(dealt.length, buckets.length, 'every bucket is dealt out once');
-  return dealt;
+  assert.equal(assigned.length, buckets.length, 'every bucket is dealt out once');
+  return assigned;
 }
 
 function groupBySenderNic<B extends OwnedBytes>(buckets: readonly B[], topology: Topology): Map<string, B[]> {
@@ -89,15 +89,15 @@ function inTurn<B>(queues: ReadonlyMap<string, readonly B[]>): FromNic<B>[] {
 /** Cuts the sequence where a round is full, or where a NIC would give its second. */
 function* rounds<B>(ordered: readonly FromNic<B>[], size: number): Generator<B[]> {
   let round: B[] = [];
-  const giving = new Set<string>();
+  const busySenders = new Set<string>();
   for (const { nic, bucket } of ordered) {
-    if (round.length === size || giving.has(nic)) {
+    if (round.length === size || busySenders.has(nic)) {
       yield round;
       round = [];
-      giving.clear();
+      busySenders.clear();
     }
     round.push(bucket);
-    giving.add(nic);
+    busySenders.add(nic);
   }
   yield round;
 }

@@ -40,15 +40,12 @@ export interface Reception {
   readonly mirrors: readonly Mirror[];
 }
 
-/** The manifest with segments that are gone on a host that has no ranks, so that they are read from nobody. */
-export function withoutLost(
-  manifest: Manifest,
-  lost: readonly Pick<SegmentInfo, 'path' | 'host'>[],
-): Manifest {
+/** The manifest with these segments marked as lost. */
+export function withLost(manifest: Manifest, lost: readonly Pick<SegmentInfo, 'path' | 'host'>[]): Manifest {
   if (lost.length === 0) return manifest;
   const isLost = ({ path, host }: SegmentInfo) => lost.some((one) => one.path === path && one.host === host);
   const segments = manifest.segments.map((segment) =>
-    isLost(segment) ? { ...segment, host: `${segment.host}, which has lost it` } : segment,
+    isLost(segment) ? { ...segment, lost: true } : segment,
   );
   return { ...manifest, segments };
 }
@@ -74,7 +71,10 @@ export function planReception(order: {
   const { manifest, slices, ranks, copies, mirrorName } = order;
   const hosts = new Set(ranks.map(({ host }) => host));
   const copyOf = new Map(copies.filter(({ host }) => hosts.has(host)).map((copy) => [copy.slice, copy]));
-  const isElsewhere = slices.slices.map(({ segment }) => !hosts.has(manifest.segments[segment]!.host));
+  const isElsewhere = slices.slices.map(({ segment }) => {
+    const { host, lost } = manifest.segments[segment]!;
+    return lost === true || !hosts.has(host);
+  });
   if (!isElsewhere.includes(true)) return null;
   const wanted = [...slices.slices.keys()].filter((slice) => isElsewhere[slice] && !copyOf.has(slice));
   const hostOf = new Map(ranks.map(({ rank, host }) => [rank, host]));
@@ -110,9 +110,10 @@ function assign(
     const owner = serverOf(manifest.segments[segment]!) ?? copiedBy.get(slice);
     if (owner !== undefined) return { slice, owner, bytes };
     const name = manifest.names[slices.sliceOf.indexOf(slice)]!;
-    const { host, path } = manifest.segments[segment]!;
+    const { host, path, lost } = manifest.segments[segment]!;
+    const why = lost ? 'which lost its memory' : 'where no rank can be read from';
     throw new CheckpointError(
-      `tensor ${quoted(name)} lies in ${quoted(path)} on host ${quoted(host)}, where no rank can be read from`,
+      `tensor ${quoted(name)} lies in ${quoted(path)} on host ${quoted(host)}, ${why}, and no other host has a copy`,
     );
   });
   const dealt = assignReceivers(buckets, topologyOf(ranks), topologyOf(sources));
@@ -122,15 +123,15 @@ function assign(
 /** Tells the rank through which a segment or copy is read: its own, or another of its host; null if there is none. */
 export function serversAmong(
   sources: readonly Pick<FabricRank, 'rank' | 'host'>[],
-): (holder: Pick<SegmentInfo, 'rank' | 'host'>) => number | null {
+): (holder: Pick<SegmentInfo, 'rank' | 'host' | 'lost'>) => number | null {
   const ranksOf = new Map<string, number[]>();
   for (const { rank, host } of sources) {
     const ranks = ranksOf.get(host);
     if (ranks === undefined) ranksOf.set(host, [rank]);
     else ranks.push(rank);
   }
-  return ({ rank, host }) => {
-    const near = ranksOf.get(host) ?? [];
+  return ({ rank, host, lost }) => {
+    const near = lost ? [] : (ranksOf.get(host) ?? []);
     return near.includes(rank) ? rank : (near[0] ?? null);
   };
 }

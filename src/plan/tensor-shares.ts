@@ -1,4 +1,4 @@
-import { alignUp } from './byte-units.ts';
+import { alignUp } from './alignment.ts';
 import { contiguousShares } from './contiguous-shares.ts';
 
 /** A run of tensors that one rank's segment takes. */

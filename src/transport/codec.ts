@@ -1,15 +1,14 @@
 import assert from 'node:assert/strict';
 import { endianness } from 'node:os';
-import { Decoder, Encoder, ExtData, type ExtensionCodecType } from '@msgpack/msgpack';
+import { Encoder, ExtData, type ExtensionCodecType, decode as unpack } from '@msgpack/msgpack';
 import { describe, ProtocolError } from '../errors.ts';
-import { checkMessagePack, maximumDepth } from './messagepack-limits.ts';
 
 /**
  * MessagePack for messages between processes: plain objects, arrays, strings, finite and infinite numbers, booleans,
  * null, `Uint8Array` (native bin), and by extension types the typed arrays below and bigints of 64 bits.
  */
 
-// Typed arrays travel as their memory is.
+// Typed arrays are sent as they lie in memory.
 assert.equal(endianness(), 'LE', 'weightcast runs on little-endian machines only');
 
 const typedArrays = [
@@ -23,7 +22,7 @@ const unsignedBigint = 6;
 const signedBigint = 7;
 
 const extensions: ExtensionCodecType<undefined> = {
-  /** Called for whatever is no number, string, boolean or null; null leaves it to the encoder. */
+  /** Called for all but numbers, strings, booleans and null; returns null for what the encoder handles. */
   tryToEncode(value) {
     if (typeof value === 'bigint') return encodeBigint(value);
     if (typeof value !== 'object' || value === null)
@@ -51,41 +50,52 @@ const extensions: ExtensionCodecType<undefined> = {
   },
 };
 
-const encoder = { extensionCodec: extensions, ignoreUndefined: true, maxDepth: maximumDepth + 1 };
-const decoder = new Decoder({ extensionCodec: extensions });
+/** Containers within containers; a value that contains itself is deeper than any limit. */
+const maxDepth = 64;
+
+const encoding = { extensionCodec: extensions, ignoreUndefined: true, maxDepth };
 
 /**
- * Encodes a value into memory of its own: what becomes of `value` later does not show in the result.
- * Properties that are `undefined` are left out. Throws `ProtocolError` for what the other side would not get back as
- * it was (functions, class instances, numbers beyond 2^53, bigints beyond 64 bits) and for what it would refuse.
+ * Encodes a value into memory of its own: later changes of `value` do not show in the result.
+ * Properties that are `undefined` are left out. Throws `ProtocolError` for what would arrive as something else:
+ * functions, class instances, bigints beyond 64 bits.
  */
 export function encode(value: unknown): Uint8Array {
-  let bytes: Uint8Array;
   try {
     // A new encoder each time, since it would keep the memory of the largest message it has seen.
-    bytes = new Encoder(encoder).encodeSharedRef(value === undefined ? null : value);
+    return new Encoder(encoding).encodeSharedRef(value === undefined ? null : value);
   } catch (error) {
     if (error instanceof ProtocolError) throw error;
     throw new ProtocolError(`a message cannot be encoded: ${describe(error)}`, { cause: error });
   }
-  checkMessagePack(bytes);
-  return bytes;
 }
 
 /**
  * Decodes what {@link encode} made. A `Uint8Array` in the result is a view of `bytes`; everything else is a copy.
- * Throws `ProtocolError` for anything malformed, truncated or beyond the limits of messagepack-limits.ts, before
- * memory is allocated for it.
+ * Throws `ProtocolError` for anything malformed or truncated.
+ *
+ * The peer is authenticated, so this protects from faults and not from attacks; the transport limits the size of a
+ * message. Lengths of strings, binaries and extensions are checked against the bytes there are, maps grow as they are
+ * read; but memory for an array is allocated as its header claims, so the claim has a limit: each element takes a byte.
  */
 export function decode(bytes: Uint8Array): unknown {
-  checkMessagePack(bytes);
+  const { buffer, byteOffset, byteLength } = bytes;
   try {
     // Of a Buffer the decoder would make Buffers.
-    return decoder.decode(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+    return unpack(new Uint8Array(buffer, byteOffset, byteLength), {
+      extensionCodec: extensions,
+      maxArrayLength: byteLength,
+      mapKeyConverter,
+    });
   } catch (error) {
     if (error instanceof ProtocolError) throw error;
     throw new ProtocolError(`a message cannot be decoded: ${describe(error)}`, { cause: error });
   }
+}
+
+function mapKeyConverter(key: unknown): string {
+  if (typeof key === 'string') return key;
+  throw new ProtocolError(`a map key that is a ${typeof key} and not a string`);
 }
 
 function checkPlain(value: object): void {

@@ -1,12 +1,12 @@
-/** What went through a transport, and what it threw away and why. */
+/** What a transport carried, and what it dropped and why. */
 export interface TransportCounters {
   /** Envelopes handed to ZeroMQ. */
   sent: number;
   /** Envelopes given to the listener. */
   received: number;
-  /** Frames or envelopes that do not have the form they should have. */
+  /** Frames or envelopes that could not be parsed. */
   malformed: number;
-  /** Well-formed frames of a session that is over or never was. */
+  /** Well-formed frames of a session that has ended or never existed. */
   stray: number;
 }
 

@@ -8,21 +8,21 @@ export interface KeyPair {
 }
 
 /**
- * The keys of one cluster. All spokes share one pair: holding it is what makes a process a member, and members trust
- * each other. The hub keeps its secret key to itself.
+ * The keys of one cluster. All spokes share one pair: a process that has it is a member, and members trust
+ * each other. Only the hub has the hub's secret key.
  */
 export interface ClusterKeys {
   readonly hub: KeyPair;
   readonly spoke: KeyPair;
 }
 
-/** What a hub has to know of {@link ClusterKeys}. */
+/** The part of {@link ClusterKeys} that a hub needs. */
 export interface HubKeys {
   readonly hub: KeyPair;
   readonly spoke: Pick<KeyPair, 'publicKey'>;
 }
 
-/** What a spoke has to know of {@link ClusterKeys}. */
+/** The part of {@link ClusterKeys} that a spoke needs. */
 export interface SpokeKeys {
   readonly hub: Pick<KeyPair, 'publicKey'>;
   readonly spoke: KeyPair;
@@ -32,15 +32,15 @@ export function createClusterKeys(): ClusterKeys {
   return { hub: curveKeyPair(), spoke: curveKeyPair() };
 }
 
-/** The part to hand to a process that joins: everything but the hub's secret. */
+/** The part for a process that joins: everything but the hub's secret. */
 export function spokeKeys(keys: ClusterKeys): SpokeKeys {
   return { hub: { publicKey: keys.hub.publicKey }, spoke: keys.spoke };
 }
 
-/** Options of a socket that only talks to clients which {@link admit} of zap.ts lets into this domain. */
+/** Options of a socket that accepts only clients that {@link admit} of zap.ts admits to this domain. */
 export function curveServerOptions(keys: HubKeys, domain: string) {
   keyBytes(keys.hub.secretKey);
-  // Enforced: a client is refused, not let in, when there is no handler that could answer for the domain.
+  // Enforced: without a handler for the domain clients are refused and not admitted.
   return { curveServer: true, curveSecretKey: keys.hub.secretKey, zapDomain: domain, zapEnforceDomain: true };
 }
 
@@ -56,7 +56,7 @@ export function curveClientOptions(keys: SpokeKeys) {
 
 const alphabet = '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#';
 
-/** The 32 bytes of a key. Throws `UsageError` for what is no key, without repeating it: it may be a secret. */
+/** The 32 bytes of a key. Throws a `UsageError` for an invalid key, without quoting it: it may be a secret. */
 export function keyBytes(key: string): Uint8Array {
   const bytes = new Uint8Array(32);
   const view = new DataView(bytes.buffer);

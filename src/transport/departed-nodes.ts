@@ -1,6 +1,6 @@
 const remembered = 1_024;
 
-/** Names that have been declared down and never come back; the oldest are forgotten. */
+/** Names of nodes that were declared down and must not come back; the oldest are forgotten. */
 export class DepartedNodes {
   readonly #names = new Set<string>();
 

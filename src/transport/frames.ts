@@ -7,7 +7,7 @@ import { decode, encode } from './codec.ts';
  *
  * | byte | content                                                              |
  * |------|----------------------------------------------------------------------|
- * | 0    | 0x57, so that what is no frame at all is told from another version    |
+ * | 0    | 0x57, to tell bytes that are no frame from frames of another version  |
  * | 1    | protocol version                                                     |
  * | 2    | kind                                                                 |
  * | 3    | 0                                                                    |
@@ -18,16 +18,16 @@ import { decode, encode } from './codec.ts';
  * Bytes 0 to 3 and the payload of `refusal` are the same in every version. All numbers are little-endian.
  *
  * A spoke says `hello` and the hub answers `welcome`: a session has begun. In it both send `message` and, every so
- * often and after so many messages received, `alive`, which acknowledges. Positions show a gap: when a connection
- * broke and took messages with it, the session is over, rather than to go on without them. `bye` ends a session in
- * good order, and `farewell` answers it: all before has arrived. With a `refusal` the hub answers a hello it does not
- * accept and an `alive` of a session it does not know.
+ * often and after so many messages received, `alive`, which acknowledges. Positions show gaps: when a broken connection
+ * has lost messages, the session ends rather than continue without them. `bye` ends a session in order, and `bye-ack`
+ * confirms that everything before it has arrived. With a `refusal` the hub answers a hello it does not accept and an
+ * `alive` of a session it does not know.
  */
 export const protocolVersion = 1;
 export const headerBytes = 16;
 const firstByte = 0x57;
 
-const kinds = ['hello', 'welcome', 'refusal', 'message', 'alive', 'bye', 'farewell'] as const;
+const kinds = ['hello', 'welcome', 'refusal', 'message', 'alive', 'bye', 'bye-ack'] as const;
 export type FrameKind = (typeof kinds)[number];
 
 export interface Frame {
@@ -47,7 +47,7 @@ const payloads = {
   refusal: z.object({ node: text, reason: text }),
   alive: z.object({ receivedMessages: count, receivedBytes: count }),
   bye: z.object({ reason: text }),
-  farewell: z.object({}),
+  'bye-ack': z.object({}),
 };
 type ControlKind = keyof typeof payloads;
 export type Payload<K extends ControlKind> = z.infer<(typeof payloads)[K]>;
@@ -79,16 +79,16 @@ function assemble(kind: FrameKind, session: number, position: number, payload: U
   return frame;
 }
 
-/** The version of a frame that is not ours, or null: ours, or no frame at all. */
+/** The protocol version of a frame if it is not ours; null for our own version and for bytes that are no frame. */
 export function foreignVersion(bytes: Uint8Array): number | null {
   if (bytes.byteLength < 4 || bytes[0] !== firstByte || bytes[1] === protocolVersion) return null;
   return bytes[1]!;
 }
 
-/** Throws `ProtocolError` for what is no frame of this version. */
+/** Throws a `ProtocolError` for anything but a frame of this version. */
 export function parseFrame(bytes: Uint8Array): Frame {
   if (bytes.byteLength < headerBytes) throw new ProtocolError(`a frame of ${bytes.byteLength} bytes`);
-  if (bytes[0] !== firstByte) throw new ProtocolError('bytes that are no frame');
+  if (bytes[0] !== firstByte) throw new ProtocolError('bytes that do not begin like a frame');
   if (bytes[1] !== protocolVersion) throw new ProtocolError(`a frame of protocol version ${bytes[1]}`);
   const kind = kinds[bytes[2]!];
   if (kind === undefined || bytes[3] !== 0) throw new ProtocolError(`a frame of unknown kind ${bytes[2]}`);
@@ -99,9 +99,9 @@ export function parseFrame(bytes: Uint8Array): Frame {
   return { kind, session: view.getUint32(4, true), position, payload: bytes.subarray(headerBytes) };
 }
 
-/** Throws `ProtocolError` when the payload is not what its kind declares. */
+/** Throws a `ProtocolError` when the payload does not match its kind. */
 export function parsePayload<K extends ControlKind>(kind: K, frame: Frame): Payload<K> {
   const parsed = payloads[kind].safeParse(decode(frame.payload));
-  if (!parsed.success) throw new ProtocolError(`a ${kind} frame with a payload that is not its own`);
+  if (!parsed.success) throw new ProtocolError(`a ${kind} frame with a malformed payload`);
   return parsed.data as Payload<K>;
 }

@@ -29,15 +29,15 @@ export interface HubOptions {
 }
 
 /**
- * The middle of the star: spokes connect to it, and it reaches all of them. It admits nobody before `listen`.
- * A spoke that is lost or said bye is down for good: its name never comes back, and a process that was only slow is
- * told so, that it may start again under a new name.
+ * The center of the star: spokes connect to it, and it reaches all of them. It admits no spoke before `listen`.
+ * A spoke that is lost or said bye is down for good: its name never comes back. A process that was only slow gets
+ * a refusal and may connect again under a new name.
  */
 export class HubTransport implements Transport {
   readonly node: string;
-  /** The real address, with the port that was free. */
+  /** The bound address, with the port that was free. */
   readonly endpoint: string;
-  /** The real address for spokes on other hosts; null if there is none. */
+  /** The bound address for spokes on other hosts; null without `remoteEndpoint`. */
   readonly remoteEndpoint: string | null = null;
   readonly counters: TransportCounters = newCounters();
   readonly #clock: Clock;
@@ -99,7 +99,7 @@ export class HubTransport implements Transport {
 
   send(node: string, envelope: Envelope): void {
     const session = this.#closed === null ? this.#sessions.get(node) : undefined;
-    if (session === undefined) throw new PeerLostError(`${node} is not within reach of ${this.node}`);
+    if (session === undefined) throw new PeerLostError(`${node} is not connected to ${this.node}`);
     session.send(envelope);
   }
 
@@ -111,8 +111,8 @@ export class HubTransport implements Transport {
   }
 
   /**
-   * Ends a node at once, for a supervisor that saw its process exit. The name is refused from now on, whether it was
-   * within reach or not; if the process still lives, it learns that it was declared lost.
+   * Ends a node's session at once, for a supervisor that saw its process exit. The name is refused from now on, whether
+   * it was connected or not; if the process still lives, it gets notified.
    */
   declareLost(node: string, reason: string): void {
     const session = this.#sessions.get(node);
@@ -144,9 +144,9 @@ export class HubTransport implements Transport {
       }
     } catch (error) {
       if (this.#socket.closed) return;
-      this.#log.error({ error }, `${this.node} cannot receive any more: ${describe(error)}`);
+      this.#log.error({ error }, `${this.node} can no longer receive: ${describe(error)}`);
       for (const session of this.#sessions.values()) {
-        this.#endSession(session, { kind: 'lost', reason: `${this.node} cannot receive any more` });
+        this.#endSession(session, { kind: 'lost', reason: `${this.node} can no longer receive` });
       }
     }
   }
@@ -182,16 +182,16 @@ export class HubTransport implements Transport {
   #admit(node: string): void {
     const known = this.#sessions.get(node);
     if (known !== undefined) {
-      // Its connection broke before our welcome reached it.
+      // Its connection broke before it received our welcome.
       this.#welcome(known);
       known.heard();
     } else if (this.#departed.has(node)) {
-      this.#refuse(node, 0, `${node} was declared down and cannot come back under this name`);
+      this.#refuse(node, 0, `${node} was declared down and must reconnect under a new name`);
     } else if (this.#closed !== null) {
       this.#refuse(node, 0, `${this.node} is closing`);
     } else if (this.#sessions.size >= this.#limits.peers) {
-      this.#log.warn({ node }, `refused ${node}: ${this.#limits.peers} nodes are connected already`);
-      this.#refuse(node, 0, `${this.node} serves ${this.#limits.peers} nodes already`);
+      this.#log.warn({ node }, `refused ${node}: ${this.#limits.peers} nodes are connected, the maximum`);
+      this.#refuse(node, 0, `${this.node} serves ${this.#limits.peers} nodes, the maximum`);
     } else {
       this.#openSession(node);
     }
@@ -244,7 +244,7 @@ export class HubTransport implements Transport {
     this.#log.warn({ node }, `dropped a message: ${reason}`);
   }
 
-  /** Outside of a session's queue: what does not arrive is asked for again by the other side. */
+  /** Bypasses the session's queue: when it does not arrive, the other side asks again. */
   #transmit(node: string, frame: Uint8Array): void {
     void transmit(this.#socket, [node, frame], this.#log);
   }

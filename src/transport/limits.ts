@@ -1,9 +1,9 @@
 import { UsageError } from '../errors.ts';
 
 /**
- * What bounds a transport, per peer where not said otherwise. A message first waits in the queue; at most a window of
- * messages is on its way, handed to ZeroMQ and not yet acknowledged by the peer. So a peer that stops reading holds
- * up nobody else, and costs at most queue, window and one message.
+ * Limits of a transport, per peer unless stated otherwise. A message first waits in the queue; at most a window of
+ * messages is in flight, handed to ZeroMQ and not yet acknowledged by the peer. So a peer that stops reading delays
+ * no other peer, and costs at most queue, window and one message.
  */
 export interface TransportLimits {
   readonly queueMessages: number;
@@ -14,11 +14,11 @@ export interface TransportLimits {
   readonly messageBytes: number;
   /** Spokes that a hub serves at once. */
   readonly peers: number;
-  /** How often each side tells the other that its JavaScript runs. */
+  /** How often each side shows the other that its event loop runs. */
   readonly pingEveryMilliseconds: number;
   /**
-   * Silence after which a peer is lost for good. Counted in whole pings of our own, so that the time in which this
-   * process was blocked itself is not held against its peers.
+   * Silence after which a peer is lost for good. Counted in our own pings, so that time in which this process itself
+   * was blocked does not count.
    */
   readonly lostAfterMilliseconds: number;
 }
@@ -34,7 +34,7 @@ export const defaultLimits: TransportLimits = {
   lostAfterMilliseconds: 10_000,
 };
 
-/** Fills in the defaults. Throws `UsageError` for what is no positive whole number. */
+/** Fills in the defaults. Throws a `UsageError` for anything but positive whole numbers. */
 export function completeLimits(given: Partial<TransportLimits> = {}): TransportLimits {
   const limits = { ...defaultLimits, ...given };
   for (const [name, value] of Object.entries(limits)) {

@@ -7,9 +7,9 @@ export interface Listener {
   onPeer(event: PeerEvent): void;
 }
 
-/** A listener that may throw without harm to the transport that calls it. */
+/** Logs what the listener throws, so that the transport that calls it goes on. */
 export function guarded(listener: Listener, log: Logger): Listener {
-  const attempt = (call: () => void) => {
+  const callSafely = (call: () => void) => {
     try {
       call();
     } catch (error) {
@@ -17,7 +17,7 @@ export function guarded(listener: Listener, log: Logger): Listener {
     }
   };
   return {
-    onEnvelope: (from, envelope) => attempt(() => listener.onEnvelope(from, envelope)),
-    onPeer: (event) => attempt(() => listener.onPeer(event)),
+    onEnvelope: (from, envelope) => callSafely(() => listener.onEnvelope(from, envelope)),
+    onPeer: (event) => callSafely(() => listener.onPeer(event)),
   };
 }

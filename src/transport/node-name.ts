@@ -6,8 +6,8 @@ const letters = 6;
 
 /**
  * Names one run of one process: its role and, after a tilde, its incarnation, as in `rank-3~k3f9a1`. A process that
- * starts again takes a new name, so nothing that was meant for the old one reaches it. The incarnation is random
- * unless given: lower-case letters and digits.
+ * restarts takes a new name, so it gets no message meant for the old one. The incarnation is random unless given:
+ * lower-case letters and digits.
  */
 export function nodeName(role: string, incarnation: string = randomIncarnation()): string {
   const name = `${role}~${incarnation}`;
@@ -22,7 +22,7 @@ export function isNodeName(name: string): boolean {
 /** Throws `UsageError` unless {@link nodeName} could have made the name. */
 export function checkNodeName(name: string): void {
   if (!isNodeName(name))
-    throw new UsageError(`"${name}" is no node name: expected role~incarnation, as rank-3~k3f9a1`);
+    throw new UsageError(`"${name}" is not a node name; expected role~incarnation, as in rank-3~k3f9a1`);
 }
 
 function randomIncarnation(): string {

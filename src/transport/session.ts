@@ -7,9 +7,9 @@ import { parseEnvelope } from './envelope-schema.ts';
 import { controlFrame, type Frame, headerBytes, messageFrame, parsePayload } from './frames.ts';
 import type { TransportLimits } from './limits.ts';
 
-/** The part of a window after which the receiver acknowledges at once; what is less waits for the next ping. */
+/** The part of a window after which the receiver acknowledges at once; less waits for the next ping. */
 const acknowledgedPart = 1 / 16;
-/** ZeroMQ reconnects within a second; a connection still gone after this many pings is gone with its process. */
+/** ZeroMQ reconnects within a second; when a connection is down for this many pings, the process has ended. */
 const unreachablePings = 2;
 
 export interface SessionOptions {
@@ -19,24 +19,24 @@ export interface SessionOptions {
   readonly limits: TransportLimits;
   readonly counters: TransportCounters;
   readonly log: Logger;
-  /** Hands a frame to ZeroMQ at once; false when it did not take it: there is no connection. Never rejects. */
+  /** Hands a frame to ZeroMQ; false when there is no connection. Never rejects. */
   readonly transmit: (frame: Uint8Array) => Promise<boolean>;
   readonly deliver: (envelope: Envelope) => void;
 }
 
-/** Why a session is over. */
+/** Why a session ended. */
 export interface Ending {
   readonly kind: 'bye' | 'lost';
   readonly reason: string;
 }
 
 /**
- * One end of the conversation between a hub and a spoke: its queue, window, order and liveness. It knows no socket and
- * no time; its owner feeds it frames and pings.
+ * One end of a connection between a hub and a spoke: its queue, window, order and liveness. It uses no socket and no
+ * clock; its owner passes it frames and pings.
  *
- * What ZeroMQ holds can be neither counted nor taken back, so it is given little: a window of messages that the peer
- * has not acknowledged yet, always below ZeroMQ's high-water mark. So the mark is never met, and a frame that ZeroMQ
- * does not take means that there is no connection.
+ * Messages that ZeroMQ holds can be neither counted nor taken back, so it gets only a window of messages that the
+ * peer has not acknowledged, always below its high-water mark. The mark is never reached, so a frame that ZeroMQ
+ * refuses means that there is no connection.
  */
 export class Session {
   readonly peer: string;
@@ -89,10 +89,10 @@ export class Session {
     void this.#pump();
   }
 
-  /** Takes a frame of this session, in any order of kinds. Returns what ends the session, if the frame does. */
+  /** Handles a frame of this session; kinds may come in any order. Returns the ending if the frame ends the session. */
   accept(frame: Frame): Ending | null {
     if (this.#over) return null;
-    if (frame.kind === 'farewell') {
+    if (frame.kind === 'bye-ack') {
       if (this.#bye?.sent) this.end();
       return null;
     }
@@ -119,7 +119,7 @@ export class Session {
     }
   }
 
-  /** The peer has shown that it lives and that the connection works. */
+  /** The peer was heard: it lives and the connection works. */
   heard(): void {
     this.#silentPings = 0;
     const wasUnreachable = this.#isUnreachable;
@@ -127,7 +127,7 @@ export class Session {
     if (wasUnreachable) void this.#pump();
   }
 
-  /** To be called every `pingEveryMilliseconds`. Returns an ending when the peer has to be given up. */
+  /** Call it every `pingEveryMilliseconds`. Returns an ending when the peer is lost. */
   ping(): Ending | null {
     const { lostAfterMilliseconds, pingEveryMilliseconds } = this.#limits;
     if (this.#isUnreachable) this.#unreachablePings += 1;
@@ -141,7 +141,7 @@ export class Session {
     return null;
   }
 
-  /** Says bye after all that is queued. Resolves when the peer has got everything, or the session is over. */
+  /** Says bye after everything queued. Resolves when the peer has received everything, or the session ends. */
   finish(reason: string): Promise<void> {
     this.#bye ??= { reason, sent: false };
     void this.#pump();
@@ -151,19 +151,19 @@ export class Session {
     });
   }
 
-  /** Ends, and tells the peer if it can still hear: a farewell answers its bye, a bye tells it that it was given up. */
+  /** Ends the session and notifies the peer if it is connected: with a bye-ack after its bye, otherwise with a bye. */
   part(ending: Ending): void {
     const frame =
       ending.kind === 'bye'
-        ? controlFrame('farewell', this.id, this.#sent.messages, {})
+        ? controlFrame('bye-ack', this.id, this.#sent.messages, {})
         : controlFrame('bye', this.id, this.#sent.messages, {
-            reason: `gave up this node: ${ending.reason}`,
+            reason: `declared this node lost: ${ending.reason}`,
           });
     void this.#options.transmit(frame);
     this.end();
   }
 
-  /** Drops what is queued; nothing is sent or accepted any more. */
+  /** Drops the queue; nothing is sent or accepted from now on. */
   end(): void {
     this.#over = true;
     this.#queue.length = 0;
@@ -172,18 +172,18 @@ export class Session {
   }
 
   /**
-   * The only sender of this session: it learns whether ZeroMQ took a frame before it gives the next. A frame that was
-   * not taken stays first in the queue until the peer is heard of or the next ping.
+   * The only sender of this session: it waits until ZeroMQ took a frame before it hands over the next. A refused frame
+   * stays first in the queue until the peer is heard or the next ping.
    */
   async #pump(): Promise<void> {
     if (this.#pumping) return;
     this.#pumping = true;
-    let attempt: 'taken' | 'refused' | 'nothing' = 'taken';
-    while (attempt === 'taken' && !this.#over) {
-      attempt = await this.#transmitNext();
-      if (attempt === 'taken') this.#reached();
+    let outcome: 'taken' | 'refused' | 'nothing' = 'taken';
+    while (outcome === 'taken' && !this.#over) {
+      outcome = await this.#transmitNext();
+      if (outcome === 'taken') this.#reached();
     }
-    if (attempt === 'refused') this.#isUnreachable = true;
+    if (outcome === 'refused') this.#isUnreachable = true;
     this.#pumping = false;
   }
 
@@ -201,7 +201,7 @@ export class Session {
     this.#aliveDue = false;
     this.#announced = { ...this.#received };
     const { messages: receivedMessages, bytes: receivedBytes } = this.#received;
-    // One that is not taken is not repeated: the next carries the same and more.
+    // A refused `alive` is not sent again: the next one supersedes it.
     return await this.#options.transmit(
       controlFrame('alive', this.id, this.#sent.messages, { receivedMessages, receivedBytes }),
     );
@@ -209,8 +209,8 @@ export class Session {
 
   async #transmitMessage(): Promise<boolean> {
     const frame = this.#queue.shift()!;
-    // Counted before it is given away, since zeromq.js may resolve a receive, of the acknowledgement even, before the
-    // send: it looks for input within `send`.
+    // Counted before it is sent: zeromq.js reads input within `send`, so the acknowledgement may arrive before `send`
+    // resolves.
     this.#queuedBytes -= frame.byteLength;
     this.#sent.messages += 1;
     this.#sent.bytes += frame.byteLength;
@@ -226,7 +226,7 @@ export class Session {
   }
 
   async #transmitBye(bye: { readonly reason: string; sent: boolean }): Promise<boolean> {
-    // Before it is taken, for the same reason as above.
+    // Set before it is sent, for the same reason as above.
     bye.sent = true;
     const isTaken = await this.#options.transmit(
       controlFrame('bye', this.id, this.#sent.messages, { reason: bye.reason }),

@@ -27,9 +27,9 @@ import { checkNodeName, isNodeName } from './node-name.ts';
 import { type Ending, Session } from './session.ts';
 import { closeLingering, socketOptions, transmit } from './wire.ts';
 
-/** How often the first hello is tried until there is a connection, and then until there is an answer. */
-const knockMilliseconds = 10;
-const repeatMilliseconds = 500;
+/** Between attempts at the first hello: until there is a connection, and then until there is an answer. */
+const firstHelloMilliseconds = 10;
+const repeatHelloMilliseconds = 500;
 const reconnectMilliseconds = 100;
 const longestReconnectMilliseconds = 1_000;
 
@@ -50,9 +50,9 @@ export interface SpokeOptions {
 }
 
 /**
- * A process at the rim of the star; it reaches the hub and nobody else. When the hub is lost it goes on looking for
- * another one at the same endpoint until it is closed: a hub that comes back has a new name and is a new peer.
- * `listen` should follow `connect` soon, as this process counts as silent until then.
+ * A process connected to the hub, which is the only peer it reaches. When the hub is lost it looks for a new one at the
+ * same endpoint until it is closed: a hub that restarts has a new name and is a new peer. Call `listen` soon after
+ * `connect`: until then this process counts as silent.
  */
 export class SpokeTransport implements Transport {
   readonly node: string;
@@ -63,7 +63,7 @@ export class SpokeTransport implements Transport {
   readonly #limits: TransportLimits;
   readonly #socket: Dealer;
   readonly #departed = new DepartedNodes();
-  /** The session with the present hub. */
+  /** The session with the current hub. */
   #session: Session | null = null;
   #listener: Listener | null = null;
   #startDelivery: () => void = () => {};
@@ -100,7 +100,7 @@ export class SpokeTransport implements Transport {
     this.#socket = new Dealer({
       ...socketOptions(this.#limits),
       routingId: options.node,
-      // Without a connection nothing is taken, so nothing meant for one hub waits for the next.
+      // Nothing is queued without a connection, so no message for one hub reaches the next.
       immediate: true,
       reconnectInterval: reconnectMilliseconds,
       reconnectMaxInterval: longestReconnectMilliseconds,
@@ -114,21 +114,19 @@ export class SpokeTransport implements Transport {
     }
   }
 
-  /** The present hub's node name; null while there is none. */
+  /** The current hub's node name; null while not connected. */
   get hub(): string | null {
     return this.#session?.peer ?? null;
   }
 
   send(node: string, envelope: Envelope): void {
     if (this.#closed !== null || this.#session?.peer !== node) {
-      throw new PeerLostError(
-        `${node} is not within reach of ${this.node}, whose hub is at ${this.#endpoint}`,
-      );
+      throw new PeerLostError(`${node} is not connected to ${this.node}, whose hub is at ${this.#endpoint}`);
     }
     this.#session.send(envelope);
   }
 
-  /** Reports the hub that welcomed this node as up first of all. */
+  /** The first event reports the hub that welcomed this node as up. */
   listen(onEnvelope: (from: string, envelope: Envelope) => void, onPeer: (event: PeerEvent) => void): void {
     if (this.#listener !== null) throw new UsageError(`${this.node} listens already`);
     this.#listener = guarded({ onEnvelope, onPeer }, this.#log);
@@ -159,12 +157,12 @@ export class SpokeTransport implements Transport {
     signal?.addEventListener('abort', onAbort);
     if (signal?.aborted) onAbort();
     void this.#receive();
-    void this.#knock();
+    void this.#firstHello();
     try {
       if (await within(this.#clock, deadlineMilliseconds, welcomed)) return;
       throw new PeerLostError(
         `no hub at ${this.#endpoint} welcomed ${this.node} within ${deadlineMilliseconds} ms: ` +
-          'it is not running, or has other keys',
+          'it is not running, or has different keys',
       );
     } finally {
       signal?.removeEventListener('abort', onAbort);
@@ -173,11 +171,11 @@ export class SpokeTransport implements Transport {
     }
   }
 
-  async #knock(): Promise<void> {
+  async #firstHello(): Promise<void> {
     const isTaken = await this.#transmit(controlFrame('hello', 0, 0, {}));
     if (this.#settleWelcome === null) return;
-    this.#cancelTimer = this.#clock.after(isTaken ? repeatMilliseconds : knockMilliseconds, () => {
-      void this.#knock();
+    this.#cancelTimer = this.#clock.after(isTaken ? repeatHelloMilliseconds : firstHelloMilliseconds, () => {
+      void this.#firstHello();
     });
   }
 
@@ -190,17 +188,17 @@ export class SpokeTransport implements Transport {
       }
     } catch (error) {
       if (this.#socket.closed) return;
-      this.#log.error({ error }, `${this.node} cannot receive any more: ${describe(error)}`);
-      this.#endSession({ kind: 'lost', reason: `${this.node} cannot receive any more` });
+      this.#log.error({ error }, `${this.node} can no longer receive: ${describe(error)}`);
+      this.#endSession({ kind: 'lost', reason: `${this.node} can no longer receive` });
     }
   }
 
-  /** What the first hub sends waits in ZeroMQ until there is a listener. */
+  /** Messages of the first hub wait in ZeroMQ until there is a listener. */
   async #deliveryStart(hub: string): Promise<void> {
     await this.#deliveryStarted;
     if (this.#closed === null)
       this.#listener?.onPeer({ node: hub, state: 'up', reason: 'welcomed this node' });
-    // Also while it closes: a hub that vanished meanwhile answers no bye.
+    // Also while closing: a hub that vanished meanwhile does not answer the bye.
     if (this.#closed === null || this.#session !== null) this.#schedulePing();
   }
 
@@ -230,7 +228,7 @@ export class SpokeTransport implements Transport {
 
   #acceptWelcome(frame: Frame): void {
     const { node } = parsePayload('welcome', frame);
-    if (!isNodeName(node)) throw new ProtocolError(`a welcome from "${node}", which is no node name`);
+    if (!isNodeName(node)) throw new ProtocolError(`a welcome from "${node}", which is not a node name`);
     if (this.#session !== null || this.#closed !== null || this.#departed.has(node)) {
       this.counters.stray += 1;
       return;
@@ -259,7 +257,7 @@ export class SpokeTransport implements Transport {
       this.#endSession({ kind: 'lost', reason });
     } else {
       this.#endSession({ kind: 'lost', reason: `${node} has taken its place` });
-      this.#greet();
+      this.#sendHello();
     }
   }
 
@@ -288,12 +286,12 @@ export class SpokeTransport implements Transport {
       this.#schedulePing();
       const ending = this.#session?.ping() ?? null;
       if (ending !== null) this.#endSession(ending);
-      if (this.#session === null) this.#greet();
+      if (this.#session === null) this.#sendHello();
     });
   }
 
-  /** Looks for a hub. Who does not answer, or refuses, is greeted again with the next ping. */
-  #greet(): void {
+  /** Looks for a hub; without an answer, or after a refusal, it is sent again with the next ping. */
+  #sendHello(): void {
     void this.#transmit(controlFrame('hello', 0, 0, {}));
   }
 

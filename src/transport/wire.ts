@@ -4,9 +4,9 @@ import type { Logger } from '../ports.ts';
 import { headerBytes } from './frames.ts';
 import type { TransportLimits } from './limits.ts';
 
-/** How long ZeroMQ may go on sending after `close`, at most; the process cannot exit before. */
+/** How long ZeroMQ may keep sending after `close`, at most; the process cannot exit before. */
 const longestLinger = 200;
-/** Frames beside a window of messages: pings, answers, byes. */
+/** Frames in addition to a window of messages: pings, answers, byes. */
 const controlFrames = 256;
 /** What `send` rejects with when the peer's connection is gone or full. */
 const notTaken = new Set(['EAGAIN', 'EHOSTUNREACH']);
@@ -26,7 +26,7 @@ export function socketOptions(limits: TransportLimits) {
   };
 }
 
-/** Sends at once. False when ZeroMQ did not take the message, since there is no connection or the socket is closed. */
+/** Sends at once. False when there is no connection or the socket is closed. */
 export async function transmit(
   socket: Router | Dealer,
   parts: (string | Uint8Array)[],

@@ -4,8 +4,8 @@ import type { Clock, Logger } from '../ports.ts';
 import { keyBytes } from './curve.ts';
 
 /**
- * The ZAP handler (RFC 27): ZeroMQ asks it whether a client that proved to own a CURVE key may connect. Without one it
- * lets in any key. One handler serves all hubs of the process, which it tells apart by their ZAP domains; it runs
+ * The ZAP handler (RFC 27): ZeroMQ asks it whether a client that proved to own a CURVE key may connect. Without a
+ * handler it admits any key. One handler serves all hubs of the process, which it tells apart by their ZAP domains; it runs
  * while there is a hub.
  */
 const endpoint = 'inproc://zeromq.zap.01';
@@ -18,13 +18,13 @@ interface Admission {
 const admissions = new Map<string, Admission>();
 let handler: Promise<Reply> | null = null;
 
-/** ZeroMQ gives the address of a closed socket free a moment later, in the background. */
+/** ZeroMQ releases the address of a closed socket a moment later, in the background. */
 const retryMilliseconds = 5;
 const retryForMilliseconds = 1_000;
 
 /**
- * From now on lets clients with this public key connect to sockets of this ZAP domain, and no others. The returned
- * function ends that and may be called twice; call it after the domain's sockets are closed.
+ * From now on admits clients with this public key to sockets of this ZAP domain, and no others. The returned
+ * function ends this and may be called twice; call it after the domain's sockets are closed.
  * Rejects with `UsageError` for a malformed key and `NativeError` when other code in this process handles ZAP already.
  */
 export async function admit(
@@ -79,7 +79,7 @@ async function serve(socket: Reply): Promise<void> {
   try {
     for await (const request of socket) await socket.send(answer(request));
   } catch (error) {
-    // Nobody is let in from now on, which is the safe side.
+    // No client is admitted from now on: the safe side.
     if (!socket.closed)
       for (const { log } of admissions.values()) log.error({ error }, 'the ZAP handler failed');
   }
@@ -96,7 +96,7 @@ function answer(request: readonly Buffer[]): (Buffer | string)[] {
   if (accepted) return ['1.0', id, '200', 'OK', 'spoke', ''];
   admission?.log.warn(
     { address: address.toString() },
-    'refused a connection: its key is not of this cluster',
+    'refused a connection: its key does not belong to this cluster',
   );
   return ['1.0', id, '400', 'not a key of this cluster', '', ''];
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import {
   contentDigest,
   layoutDigest,
@@ -9,8 +10,8 @@ import {
 } from '../../src/checkpoint/manifest.ts';
 import { selectRows } from '../../src/checkpoint/manifest-rows.ts';
 import { CheckpointError } from '../../src/errors.ts';
-import { manifestOf, randomCluster, segmentOf } from '../plan/random-manifests.ts';
-import { forSeeds } from '../plan/seeded-random.ts';
+import { checkProperty } from '../check-property.ts';
+import { clusters, manifestOf, reordered, segmentOf } from '../plan/manifests.ts';
 import { assertClear } from './safetensors-files.ts';
 
 const row = (name: string, offset: number, bytes = 100, segment = 0) => ({ name, bytes, segment, offset });
@@ -24,19 +25,21 @@ function tensors(manifest: Manifest) {
   );
 }
 
+const orders = fc.array(fc.nat(99), { maxLength: 40 });
+
 test('cut into parts in any way and merged in any order, a manifest is the same, and loses nothing', () => {
-  forSeeds(100, (random) => {
-    const { manifest } = randomCluster(random);
-    if (manifest.names.length === 0) return;
-    const parts = random.whole(1, 5);
-    const rowsOf = Array.from({ length: parts }, () => [] as number[]);
-    for (const index of manifest.names.keys()) random.pick(rowsOf).push(index);
+  const cuts = fc.array(fc.nat(4), { minLength: 1, maxLength: 40 });
+  const property = fc.property(clusters, cuts, orders, ({ manifest }, partOf, keys) => {
+    fc.pre(manifest.names.length > 0);
+    const rowsOf = Array.from({ length: Math.max(...partOf) + 1 }, () => [] as number[]);
+    for (const index of manifest.names.keys()) rowsOf[partOf[index % partOf.length]!]!.push(index);
     const pieces = rowsOf.map((rows) => selectRows(manifest, Uint32Array.from(rows)));
     const merged = mergeManifests(pieces);
-    assert.deepEqual(mergeManifests(random.shuffled(pieces)), merged);
+    assert.deepEqual(mergeManifests(reordered(pieces, keys)), merged);
     assert.deepEqual(mergeManifests([manifest]), merged);
     assert.deepEqual(tensors(merged), tensors(manifest));
   });
+  checkProperty(property);
 });
 
 test('tensors come in the order of their segments and offsets, those without bytes before others', () => {
@@ -133,9 +136,9 @@ test('the content digest tells apart what tensors are, and not where they lie', 
 });
 
 test('the content digest does not depend on the order of rows', () => {
-  forSeeds(50, (random) => {
-    const { manifest } = randomCluster(random);
-    const order = Uint32Array.from(random.shuffled([...manifest.names.keys()]));
+  const property = fc.property(clusters, orders, ({ manifest }, keys) => {
+    const order = Uint32Array.from(reordered([...manifest.names.keys()], keys));
     assert.equal(contentDigest(selectRows(manifest, order)), contentDigest(manifest));
   });
+  checkProperty(property, 50);
 });

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { combineParts, type PartReport } from '../../src/checkpoint/parts.ts';
 import { ProtocolError } from '../../src/errors.ts';
-import { forSeeds, type SeededRandom } from '../plan/seeded-random.ts';
+import { checkProperty } from '../check-property.ts';
 
 /** What a worker holds of each tensor: `[digest, part, parts]`, or null for nothing. */
 type Held = readonly [digest: bigint, part: number, parts: number] | null;
@@ -137,45 +138,54 @@ test('a report of another length, or of a part beyond the last, is refused and n
   assert.throws(() => combineParts([report(4, [[100n, 2, 2], null])], expected), ProtocolError);
 });
 
-/** Random tensors, each cut in one or two ways and dealt to workers, so that all is right. */
-function rightReports(random: SeededRandom): { reports: PartReport[]; digests: BigUint64Array } {
-  const digests = BigUint64Array.from({ length: random.whole(1, 6) }, () => randomWord(random));
-  const columns = Array.from(digests, (digest) => {
-    const cuts = Array.from({ length: random.whole(1, 2) }, () => cutUp(random, digest, random.whole(1, 4)));
-    const held = new Map<number, readonly Held[]>(cuts.map((cut) => [cut.length, cut]));
-    return [...held.values()].flat();
+const words = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
+
+/** A tensor's digest, and the words of all parts but the last for each way in which it is cut. */
+const cutTensors = fc.record({
+  digest: words,
+  cuts: fc.array(fc.array(words, { maxLength: 3 }), { minLength: 1, maxLength: 2 }),
+});
+
+/** Each tensor is cut in one or two ways and its parts are dealt to workers, so that all is right. */
+function rightReports(tensors: readonly { digest: bigint; cuts: readonly (readonly bigint[])[] }[]) {
+  const columns = tensors.map(({ digest, cuts }) => {
+    // Two cuts into as many parts would be one cut that contradicts itself.
+    const byCount = new Map(cuts.map((cut) => [cut.length, heldOf(digest, cut)]));
+    return [...byCount.values()].flat();
   });
   const workers = Math.max(...columns.map((column) => column.length));
-  const reports = Array.from({ length: workers }, (_, worker) =>
+  return Array.from({ length: workers }, (_, worker) =>
     report(
       worker,
       columns.map((column) => column[worker] ?? null),
     ),
   );
-  return { reports, digests };
 }
 
-function cutUp(random: SeededRandom, digest: bigint, parts: number): Held[] {
-  const words = Array.from({ length: parts - 1 }, () => randomWord(random));
+function heldOf(digest: bigint, cut: readonly bigint[]): Held[] {
   const last = BigInt.asUintN(
     64,
-    words.reduce((rest, word) => rest - word, digest),
+    cut.reduce((rest, word) => rest - word, digest),
   );
-  return [...words, last].map((word, part) => [word, part, parts]);
+  return [...cut, last].map((word, part) => [word, part, cut.length + 1]);
 }
 
-const randomWord = (random: SeededRandom) =>
-  (BigInt(random.whole(0, 2 ** 32 - 1)) << 32n) | BigInt(random.whole(0, 2 ** 32 - 1));
-
 test('right reports pass, and a change of any single word is found', () => {
-  forSeeds(300, (random) => {
-    const { reports, digests } = rightReports(random);
-    assert.deepEqual(combineParts(reports, digests).bad, []);
-    const row = random.whole(0, digests.length - 1);
-    const holders = reports.filter(({ parts }) => parts[row] !== 0);
-    const holder = random.pick(holders);
-    holder.digests[row] = holder.digests[row]! ^ (1n << BigInt(random.whole(0, 63)));
-    const { badCount, bad } = combineParts(reports, digests);
-    assert.deepEqual([badCount, bad[0]?.row], [1, row]);
-  });
+  const changes = fc.record({ tensor: fc.nat(), holder: fc.nat(), bit: fc.bigInt({ min: 0n, max: 63n }) });
+  const property = fc.property(
+    fc.array(cutTensors, { minLength: 1, maxLength: 6 }),
+    changes,
+    (tensors, change) => {
+      const reports = rightReports(tensors);
+      const digests = BigUint64Array.from(tensors, ({ digest }) => digest);
+      assert.deepEqual(combineParts(reports, digests).bad, []);
+      const row = change.tensor % digests.length;
+      const holders = reports.filter(({ parts }) => parts[row] !== 0);
+      const holder = holders[change.holder % holders.length]!;
+      holder.digests[row] = holder.digests[row]! ^ (1n << change.bit);
+      const { badCount, bad } = combineParts(reports, digests);
+      assert.deepEqual([badCount, bad[0]?.row], [1, row]);
+    },
+  );
+  checkProperty(property, 300);
 });

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { contiguousShares } from '../../src/plan/contiguous-shares.ts';
-import { forSeeds, type SeededRandom } from './seeded-random.ts';
+import { checkProperty } from '../check-property.ts';
 
 const sum = (weights: Iterable<number>) => [...weights].reduce((a, b) => a + b, 0);
 
@@ -25,42 +26,53 @@ function bestLargest(weights: Float64Array, shares: number): number {
   return best[weights.length]!;
 }
 
-function randomWeights(random: SeededRandom): Float64Array {
-  const largest = random.pick([1, 10, 1e6, 2 ** 45]);
-  return Float64Array.from({ length: random.whole(0, 12) }, () =>
-    random.chance(0.2) ? 0 : random.whole(1, largest),
-  );
-}
+/** Of every order of magnitude, and of like items as well as of unlike ones. */
+const weightLists = fc
+  .oneof(
+    ...[1, 10, 1e6, 2 ** 45].map((largest) =>
+      fc.array(fc.oneof(fc.constant(0), fc.integer({ min: 1, max: largest })), {
+        maxLength: 12,
+        size: 'max',
+      }),
+    ),
+  )
+  .map((weights) => Float64Array.from(weights));
 
 test('no contiguous cut has a smaller largest share', () => {
-  forSeeds(500, (random) => {
-    const weights = randomWeights(random);
-    const shares = random.whole(1, 6);
-    const starts = contiguousShares(weights, shares);
-    assert.equal(Math.max(...loads(weights, starts)), bestLargest(weights, shares));
-  });
+  checkProperty(
+    fc.property(weightLists, fc.integer({ min: 1, max: 6 }), (weights, shares) => {
+      const starts = contiguousShares(weights, shares);
+      assert.equal(Math.max(...loads(weights, starts)), bestLargest(weights, shares));
+    }),
+    500,
+  );
 });
 
 test('shares are contiguous and hold every item once', () => {
-  forSeeds(500, (random) => {
-    const weights = randomWeights(random);
-    const starts = contiguousShares(weights, random.whole(1, 20));
-    assert.equal(starts[0], 0);
-    assert.equal(starts.at(-1), weights.length);
-    assert.deepEqual(
-      [...starts],
-      [...starts].sort((a, b) => a - b),
-    );
-  });
+  checkProperty(
+    fc.property(weightLists, fc.integer({ min: 1, max: 20 }), (weights, shares) => {
+      const starts = contiguousShares(weights, shares);
+      assert.equal(starts.length, shares + 1);
+      assert.equal(starts[0], 0);
+      assert.equal(starts.at(-1), weights.length);
+      assert.deepEqual(
+        [...starts],
+        [...starts].sort((a, b) => a - b),
+      );
+    }),
+    500,
+  );
 });
 
 test('the largest share is at most the average and one item', () => {
-  forSeeds(200, (random) => {
-    const weights = Float64Array.from({ length: random.whole(1, 500) }, () => random.whole(0, 1000));
-    const shares = random.whole(1, 40);
-    const largest = Math.max(...loads(weights, contiguousShares(weights, shares)));
-    assert.ok(largest <= sum(weights) / shares + Math.max(...weights));
-  });
+  const many = fc.array(fc.nat(1_000), { minLength: 1, maxLength: 500, size: 'max' });
+  checkProperty(
+    fc.property(many, fc.integer({ min: 1, max: 40 }), (items, shares) => {
+      const weights = Float64Array.from(items);
+      const largest = Math.max(...loads(weights, contiguousShares(weights, shares)));
+      assert.ok(largest <= sum(weights) / shares + Math.max(...weights));
+    }),
+  );
 });
 
 test('equal items are shared equally, not filled up from the front', () => {

@@ -1,35 +1,40 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { planLoading } from '../../src/plan/loading.ts';
-import { indexOf, randomIndex } from './random-indices.ts';
-import { forSeeds } from './seeded-random.ts';
+import { checkProperty } from '../check-property.ts';
+import { indexOf, indices } from './indices.ts';
+
+const rankCounts = fc.integer({ min: 1, max: 9 });
 
 test('every tensor is loaded once, each rank a contiguous run of whole ones', () => {
-  forSeeds(300, (random) => {
-    const index = randomIndex(random);
-    const shares = planLoading(index, [...Array(random.whole(1, 9)).keys()]);
-    assert.deepEqual(
-      shares.flatMap(({ rows }) => [...rows]),
-      [...index.names.keys()],
-    );
-  });
+  checkProperty(
+    fc.property(indices, rankCounts, (index, ranks) => {
+      const shares = planLoading(index, [...Array(ranks).keys()]);
+      assert.deepEqual(
+        shares.flatMap(({ rows }) => [...rows]),
+        [...index.names.keys()],
+      );
+    }),
+    200,
+  );
 });
 
 test('shares are even by bytes: none more than the average and the largest tensor', () => {
-  forSeeds(300, (random) => {
-    const index = randomIndex(random);
-    const ranks = random.whole(1, 9);
-    const total = index.bytes.reduce((a, b) => a + b, 0);
-    for (const { rows } of planLoading(index, [...Array(ranks).keys()])) {
-      const load = rows.reduce((sum, row) => sum + index.bytes[row]!, 0);
-      assert.ok(load <= total / ranks + Math.max(0, ...index.bytes));
-    }
-  });
+  checkProperty(
+    fc.property(indices, rankCounts, (index, ranks) => {
+      const total = index.bytes.reduce((a, b) => a + b, 0);
+      for (const { rows } of planLoading(index, [...Array(ranks).keys()])) {
+        const load = rows.reduce((sum, row) => sum + index.bytes[row]!, 0);
+        assert.ok(load <= total / ranks + Math.max(0, ...index.bytes));
+      }
+    }),
+    200,
+  );
 });
 
 test('reading all ranges puts each tensor where the share says, and nothing else is read', () => {
-  forSeeds(60, (random) => {
-    const index = randomIndex(random);
+  const property = fc.property(indices, (index) => {
     for (const share of planLoading(index, [0, 1, 2])) {
       // Segment offset → (file, file offset), byte by byte.
       const read = new Map<number, string>();
@@ -54,6 +59,7 @@ test('reading all ranges puts each tensor where the share says, and nothing else
       assert.equal(read.size, expected);
     }
   });
+  checkProperty(property, 60);
 });
 
 test('tensors that follow each other in file and segment are read in one range', () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import {
   LEAST_PIECE_BYTES,
   LEAST_PIECES,
@@ -7,45 +8,48 @@ import {
   Pieces,
   USUAL_PIECE_BYTES,
 } from '../../src/plan/pieces.ts';
-import { SeededRandom } from './seeded-random.ts';
+import { checkProperty } from '../check-property.ts';
 
 test('pieces cover every byte of every segment once, in order', () => {
-  const random = new SeededRandom(5);
-  for (let run = 0; run < 100; run += 1) {
-    const sizes = Array.from({ length: random.whole(1, 9) }, () =>
-      random.chance(0.2) ? 0 : random.whole(1, 5 * LEAST_PIECE_BYTES),
-    );
-    const pieces = new Pieces(sizes);
-    const reached = sizes.map(() => 0);
-    for (let piece = 0; piece < pieces.count; piece += 1) {
-      const { segment, offset, bytes } = pieces.at(piece);
-      assert.equal(offset, reached[segment], 'no gap and no overlap');
-      assert.ok(bytes > 0);
-      reached[segment]! += bytes;
-    }
-    assert.deepEqual(reached, sizes);
-  }
+  const segmentSizes = fc.oneof(
+    { weight: 1, arbitrary: fc.constant(0) },
+    { weight: 4, arbitrary: fc.integer({ min: 1, max: 5 * LEAST_PIECE_BYTES }) },
+  );
+  checkProperty(
+    fc.property(fc.array(segmentSizes, { minLength: 1, maxLength: 9 }), (sizes) => {
+      const pieces = new Pieces(sizes);
+      const reached = sizes.map(() => 0);
+      for (let piece = 0; piece < pieces.count; piece += 1) {
+        const { segment, offset, bytes } = pieces.at(piece);
+        assert.equal(offset, reached[segment], 'no gap and no overlap');
+        assert.ok(bytes > 0);
+        reached[segment]! += bytes;
+      }
+      assert.deepEqual(reached, sizes);
+    }),
+  );
 });
 
 test('the pieces that cover a range are those with bytes of it', () => {
-  const random = new SeededRandom(6);
   const sizes = [3 * LEAST_PIECE_BYTES, 0, 100, 2 * LEAST_PIECE_BYTES + 1];
   const pieces = new Pieces(sizes);
-  for (let run = 0; run < 500; run += 1) {
-    const segment = random.pick([0, 2, 3]);
-    const offset = random.whole(0, sizes[segment]! - 1);
-    const bytes = random.whole(0, sizes[segment]! - offset);
-    const { first, end } = pieces.covering(segment, offset, bytes);
-    for (let piece = 0; piece < pieces.count; piece += 1) {
-      const one = pieces.at(piece);
-      const overlaps =
-        bytes > 0 &&
-        one.segment === segment &&
-        one.offset < offset + bytes &&
-        offset < one.offset + one.bytes;
-      assert.equal(piece >= first && piece < end, overlaps);
-    }
-  }
+  checkProperty(
+    fc.property(fc.constantFrom(0, 2, 3), fc.nat(), fc.nat(), (segment, place, length) => {
+      const offset = place % sizes[segment]!;
+      const bytes = length % (sizes[segment]! - offset + 1);
+      const { first, end } = pieces.covering(segment, offset, bytes);
+      for (let piece = 0; piece < pieces.count; piece += 1) {
+        const one = pieces.at(piece);
+        const overlaps =
+          bytes > 0 &&
+          one.segment === segment &&
+          one.offset < offset + bytes &&
+          offset < one.offset + one.bytes;
+        assert.equal(piece >= first && piece < end, overlaps);
+      }
+    }),
+    500,
+  );
 });
 
 test('a checkpoint of terabytes has longer pieces, not more', () => {

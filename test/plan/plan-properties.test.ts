@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { layoutDigest, type Manifest } from '../../src/checkpoint/manifest.ts';
 import { memoryNeeds, planUpdate } from '../../src/plan/buckets.ts';
 import { chooseMode, type ModeChoice } from '../../src/plan/memory-budget.ts';
@@ -10,22 +11,27 @@ import {
   type Plan,
   stagingSlotCount,
 } from '../../src/plan/plan.ts';
-import { type Cluster, manifestOf, randomCluster, segmentOf } from './random-manifests.ts';
-import { forSeeds, type SeededRandom } from './seeded-random.ts';
+import { checkProperty } from '../check-property.ts';
+import { type Cluster, clusters, manifestOf, segmentOf } from './manifests.ts';
 
 interface Planned extends Cluster {
   readonly plan: Plan;
   readonly choice: ModeChoice;
 }
 
-/** Plans of many random clusters, with bucket sizes from a few tensors to all of them. */
-function forPlans(property: (planned: Planned, random: SeededRandom) => void): void {
-  forSeeds(300, (random) => {
-    const { manifest, ranks } = randomCluster(random);
-    const supply = { ranks, fraction: random.pick([0.5, 0.9, 1]), bucketBytes: random.whole(1, 300_000) };
-    const plan = planUpdate({ manifest, ...supply });
-    property({ manifest, ranks, plan, choice: chooseMode(memoryNeeds(manifest), supply) }, random);
-  });
+const bucketSizes = fc.integer({ min: 1, max: 300_000 });
+const supplies = fc.record({ fraction: fc.constantFrom(0.5, 0.9, 1), bucketBytes: bucketSizes });
+
+/** Checks a property of the plans of any clusters, with bucket sizes from a few tensors to all of them. */
+function forPlans(property: (planned: Planned) => void): void {
+  checkProperty(
+    fc.property(clusters, supplies, ({ manifest, ranks }, spending) => {
+      const supply = { ranks, ...spending };
+      const plan = planUpdate({ manifest, ...supply });
+      property({ manifest, ranks, plan, choice: chooseMode(memoryNeeds(manifest), supply) });
+    }),
+    200,
+  );
 }
 
 const hostOfRow = (manifest: Manifest, row: number) => manifest.segments[manifest.segmentOf[row]!]!.host;
@@ -173,14 +179,19 @@ test('buckets go round-robin: between two of one owner, every owner that has som
 });
 
 test('the same input gives the same plan, in whatever order the ranks are given', () => {
-  forPlans(({ plan, manifest, ranks }, random) => {
-    const bucketBytes = random.whole(1, 300_000);
-    const first = planUpdate({ manifest, ranks, fraction: 1, bucketBytes });
-    const second = planUpdate({ manifest, ranks: random.shuffled(ranks), fraction: 1, bucketBytes });
-    assert.deepEqual(first, second);
-    assert.deepEqual(plan.ranks, Uint32Array.from(ranks, ({ rank }) => rank).sort());
-    assert.equal(plan.layout, layoutDigest(manifest));
-  });
+  checkProperty(
+    fc.property(clusters, bucketSizes, ({ manifest, ranks }, bucketBytes) => {
+      const ascending = [...ranks].sort((one, other) => one.rank - other.rank);
+      const plan = planUpdate({ manifest, ranks, fraction: 1, bucketBytes });
+      assert.deepEqual(planUpdate({ manifest, ranks: ascending, fraction: 1, bucketBytes }), plan);
+      assert.deepEqual(
+        [...plan.ranks],
+        ascending.map(({ rank }) => rank),
+      );
+      assert.equal(plan.layout, layoutDigest(manifest));
+    }),
+    200,
+  );
 });
 
 test('the digest names the plan: it changes with the bucket size and with the ranks', () => {

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { CheckpointError, MemoryError } from '../../src/errors.ts';
 import { planUpdate } from '../../src/plan/buckets.ts';
 import { assertPlan } from '../../src/plan/plan-invariants.ts';
-import { manifestOf, segmentOf } from './random-manifests.ts';
+import { manifestOf, segmentOf } from './manifests.ts';
 
 const rows = [
   { name: 'near', bytes: 1000, segment: 0, offset: 0 },

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PlanCache } from '../../src/plan/plan-cache.ts';
-import { manifestOf, segmentOf } from './random-manifests.ts';
+import { manifestOf, segmentOf } from './manifests.ts';
 
 const rows = Array.from({ length: 100 }, (_, row) => ({
   name: `t${row}`,

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { UsageError } from '../../src/errors.ts';
 import { assignReceivers, type OwnedBytes, type Topology } from '../../src/plan/receivers.ts';
-import { SeededRandom } from './seeded-random.ts';
+import { checkProperty } from '../check-property.ts';
 
 /** `count` NICs of `ranksEach` ranks, numbered through. */
 function topology(count: number, ranksEach = 1): Topology {
@@ -14,8 +15,8 @@ function topology(count: number, ranksEach = 1): Topology {
   );
 }
 
-const bucketsOf = (count: number, bytes = () => 1) =>
-  Array.from({ length: count }, (_, number) => ({ owner: number % 8, bytes: bytes(), number }));
+const bucketsOf = (count: number, bytes = (_number: number) => 1) =>
+  Array.from({ length: count }, (_, number) => ({ owner: number % 8, bytes: bytes(number), number }));
 
 /** For each bucket number, who receives it. */
 function receiversOf(buckets: ReturnType<typeof bucketsOf>, local: Topology, remote: Topology): number[] {
@@ -51,32 +52,45 @@ test('NICs that do not come out even: a round ends where a sender NIC would serv
 });
 
 test('in a round the receiver with fewest bytes gets the largest bucket, and nobody ends far behind', () => {
-  const random = new SeededRandom(7);
-  const buckets = bucketsOf(400, () => random.whole(1, 1_000));
-  const received = [0, 0, 0, 0];
-  for (const { receiver, bucket } of assignReceivers(buckets, topology(4), topology(4, 2))) {
-    received[receiver]! += bucket.bytes;
-  }
-  assert.ok(Math.max(...received) - Math.min(...received) <= 1_000, `${received}`);
+  const sizes = fc.array(fc.integer({ min: 1, max: 1_000 }), { minLength: 400, maxLength: 400, size: 'max' });
+  checkProperty(
+    fc.property(sizes, (bytes) => {
+      const received = [0, 0, 0, 0];
+      const buckets = bucketsOf(400, (number) => bytes[number]!);
+      for (const { receiver, bucket } of assignReceivers(buckets, topology(4), topology(4, 2))) {
+        received[receiver]! += bucket.bytes;
+      }
+      assert.ok(Math.max(...received) - Math.min(...received) <= 1_000, `${received}`);
+    }),
+  );
+});
+
+const topologies = fc
+  .tuple(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 3 }))
+  .map(([nics, ranksEach]) => topology(nics, ranksEach));
+const bucketLists = fc.array(fc.record({ owner: fc.nat(), bytes: fc.nat(100) }), {
+  minLength: 1,
+  maxLength: 60,
+  size: 'max',
 });
 
 test('whatever the topology: every bucket once, rounds that keep every NIC to one read', () => {
-  const random = new SeededRandom(11);
-  for (let run = 0; run < 300; run += 1) {
-    const local = topology(random.whole(1, 9), random.whole(1, 3));
-    const remote = topology(random.whole(1, 9), random.whole(1, 3));
-    const owners = [...remote.values()].flat();
-    const buckets: OwnedBytes[] = Array.from({ length: random.whole(1, 60) }, () => ({
-      owner: random.pick(owners),
-      bytes: random.whole(0, 100),
-    }));
-    const dealt = assignReceivers(buckets, local, remote);
-    assert.deepEqual(new Set(dealt.map(({ bucket }) => bucket)), new Set(buckets));
-    assert.equal(dealt.length, buckets.length);
-    const lowest = new Set([...local.values()].map((ranks) => Math.min(...ranks)));
-    assert.ok(dealt.every(({ receiver }) => lowest.has(receiver)));
-    assert.ok(longestQueue(dealt) <= roundsNeeded(buckets, local, remote));
-  }
+  checkProperty(
+    fc.property(topologies, topologies, bucketLists, (local, remote, list) => {
+      const owners = [...remote.values()].flat();
+      const buckets: OwnedBytes[] = list.map(({ owner, bytes }) => ({
+        owner: owners[owner % owners.length]!,
+        bytes,
+      }));
+      const dealt = assignReceivers(buckets, local, remote);
+      assert.deepEqual(new Set(dealt.map(({ bucket }) => bucket)), new Set(buckets));
+      assert.equal(dealt.length, buckets.length);
+      const lowest = new Set([...local.values()].map((ranks) => Math.min(...ranks)));
+      assert.ok(dealt.every(({ receiver }) => lowest.has(receiver)));
+      assert.ok(longestQueue(dealt) <= roundsNeeded(buckets, local, remote));
+    }),
+    300,
+  );
 });
 
 /** Rounds that the receivers take: the most buckets that one of them gets. */

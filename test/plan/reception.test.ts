@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { CheckpointError } from '../../src/errors.ts';
 import { planUpdate } from '../../src/plan/buckets.ts';
-import { type FabricRank, planReception, withoutLost } from '../../src/plan/reception.ts';
+import { type FabricRank, planReception, withLost } from '../../src/plan/reception.ts';
 import { cutSlices } from '../../src/plan/slices.ts';
-import { manifestOf, randomCluster, segmentOf } from './random-manifests.ts';
-import { SeededRandom } from './seeded-random.ts';
+import { checkProperty } from '../check-property.ts';
+import { clusters, manifestOf, segmentOf } from './manifests.ts';
 
 const mebibyte = 2 ** 20;
 
@@ -27,9 +28,7 @@ function heldByTwo() {
 }
 
 test('slices cover every tensor whole, each in one, and follow the placement', () => {
-  const random = new SeededRandom(21);
-  for (let run = 0; run < 100; run += 1) {
-    const { manifest } = randomCluster(random);
+  const property = fc.property(clusters, ({ manifest }) => {
     const { slices, sliceOf } = cutSlices(manifest);
     for (const [row, number] of sliceOf.entries()) {
       const slice = slices[number]!;
@@ -43,7 +42,8 @@ test('slices cover every tensor whole, each in one, and follow the placement', (
         assert.ok(own[index]!.offset + own[index]!.bytes <= slice.offset, 'slices do not overlap');
       }
     }
-  }
+  });
+  checkProperty(property);
 });
 
 test('a small checkpoint still has slices for several receivers', () => {
@@ -74,7 +74,7 @@ test('what a host has lost its ranks receive from those that have a copy', () =>
   const slices = cutSlices(manifest);
   const lost = manifest.segments.slice(0, 1);
   const order = {
-    manifest: withoutLost(manifest, lost),
+    manifest: withLost(manifest, lost),
     slices,
     ranks: group('a', 0, 1),
     sources: [...group('a', 0, 1), ...group('b', 4)],
@@ -82,7 +82,7 @@ test('what a host has lost its ranks receive from those that have a copy', () =>
   };
   assert.throws(() => planReception({ ...order, copies: [] }), {
     name: 'CheckpointError',
-    message: /on host "a, which has lost it", where no rank can be read from/,
+    message: /on host "a", which lost its memory, and no other host has a copy/,
   });
   const missing = [...slices.slices.keys()].filter((slice) => slices.slices[slice]!.segment === 0);
   const copies = missing.map((slice) => ({ slice, path: `/copy-${slice}`, host: 'b', rank: 4 }));

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { READS_AT_A_TIME, Swarm } from '../../src/plan/swarm.ts';
-import { SeededRandom } from './seeded-random.ts';
+import { checkProperty } from '../check-property.ts';
 
 const pieces = 256;
 const all = Array.from({ length: pieces }, (_, piece) => piece);
@@ -96,19 +97,22 @@ test('the sources give little more than one copy each, the joiners give the rest
 });
 
 test('one that joins alone gets its pieces in the order in which it wants them', () => {
-  const swarm = new Swarm(pieces);
-  swarm.addSource(0, all);
-  swarm.addSource(5, []);
-  const wanted = new SeededRandom(3).shuffled(all);
-  swarm.addReceiver(5, wanted);
-  const order: number[] = [];
-  while (!swarm.isDone(5)) {
-    for (const { piece } of swarm.next(5)) {
-      order.push(piece);
-      swarm.arrived(5, piece);
+  const orders = fc.shuffledSubarray(all, { minLength: pieces });
+  const property = fc.property(orders, (wanted) => {
+    const swarm = new Swarm(pieces);
+    swarm.addSource(0, all);
+    swarm.addSource(5, []);
+    swarm.addReceiver(5, wanted);
+    const order: number[] = [];
+    while (!swarm.isDone(5)) {
+      for (const { piece } of swarm.next(5)) {
+        order.push(piece);
+        swarm.arrived(5, piece);
+      }
     }
-  }
-  assert.deepEqual(order, wanted);
+    assert.deepEqual(order, wanted);
+  });
+  checkProperty(property, 20);
 });
 
 test('a source serves only so many reads at a time, whoever asks', () => {

@@ -108,7 +108,7 @@ test('wrong options are refused by name, and an endpoint in use is named', async
     cluster.hub({ endpoint: hub.endpoint }),
     (error) => error instanceof UsageError && error.message.includes(hub.endpoint),
   );
-  await assert.rejects(cluster.hub({ node: 'hub' }), /"hub" is no node name/);
+  await assert.rejects(cluster.hub({ node: 'hub' }), /"hub" is not a node name/);
   await assert.rejects(cluster.hub({ limits: { queueMessages: 0 } }), /queueMessages is 0/);
   await assert.rejects(cluster.hub({ limits: { lostAfterMilliseconds: 10 } }), /lostAfterMilliseconds/);
   assert.ok(defaultLimits.lostAfterMilliseconds > hasty.lostAfterMilliseconds!);

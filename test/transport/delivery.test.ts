@@ -85,7 +85,7 @@ test('a message is what it was when it was sent, whatever becomes of it later', 
   assert.ok(body!.words.every((word) => word === 7) && body!.bytes.every((byte) => byte === 7));
 });
 
-test('sending to a node that is not within reach throws PeerLostError at once', async (t) => {
+test('sending to a node that is not connected throws PeerLostError at once', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub();
   listenTo(hub);

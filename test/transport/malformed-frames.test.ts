@@ -116,7 +116,7 @@ test('in a session, what is malformed is dropped and counted, and what follows i
   await rude.send([controlFrame('alive', session, position, boastful)]);
   await rude.send([controlFrame('alive', session, position, { receivedMessages: -1 } as never)]);
   await rude.send([controlFrame('welcome', session, position, { node: 'hub~me' })]);
-  await rude.send([controlFrame('farewell', session, position, {})]);
+  await rude.send([controlFrame('bye-ack', session, position, {})]);
   await rude.send([
     messageFrame(session === 1 ? 2 : session - 1, position, encode(tell('of another session'))),
   ]);

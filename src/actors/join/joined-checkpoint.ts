@@ -1,4 +1,4 @@
-import { rankName } from '../../checkpoint/metas.ts';
+import { rankName } from '../../checkpoint/rank-name.ts';
 import { PeerLostError } from '../../errors.ts';
 import { Pieces } from '../../plan/pieces.ts';
 import { Swarm } from '../../plan/swarm.ts';
@@ -139,12 +139,12 @@ export class JoinedCheckpoint {
     const { failures } = this.#receivers.get(rank)!;
     const before = failures.get(source) ?? 0;
     failures.set(source, before + 1);
-    this.#plan.avoid(rank, source);
+    this.#plan.backOffFrom(rank, source);
     return Math.min(avoidMilliseconds * 2 ** before, longestAvoidMilliseconds);
   }
 
   forgive(rank: number, source: number): void {
-    this.#plan.forgive(rank, source);
+    this.#plan.retrySource(rank, source);
   }
 
   /** What to read now; null for a receiver that has nothing under way and nothing to begin. */

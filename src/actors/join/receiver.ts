@@ -1,6 +1,6 @@
 import { strict as assert } from 'node:assert';
 import type { Manifest } from '../../checkpoint/manifest.ts';
-import { rankName } from '../../checkpoint/metas.ts';
+import { rankName } from '../../checkpoint/rank-name.ts';
 import type { SegmentStore } from '../../checkpoint/segment-store.ts';
 import {
   AbortedError,

@@ -10,7 +10,7 @@ export interface Actor<M> {
   /** Runs once before the first message, also after each restart. */
   started?(context: Context<M>): void | Promise<void>;
   receive(message: M, context: Context<M>): void | Promise<void>;
-  /** Runs once when the actor ends for whatever reason, after its children have ended. Gives everything back. */
+  /** Runs once when the actor ends, for any reason, after its children have ended. Releases everything. */
   stopping?(context: Context<M>): void | Promise<void>;
 }
 
@@ -39,7 +39,7 @@ export interface Context<M> {
   reply<Q extends Request<unknown>>(request: Q, answer: ReplyOf<Q>): void;
   /** Answers the message being handled with an error. */
   fail(error: WeightcastError): void;
-  /** Takes the answer out of the handler's hands: it may be given later, once. */
+  /** Lets the answer be given after the handler has returned, once. */
   deferReply<Q extends Request<unknown>>(request: Q): Reply<ReplyOf<Q>>;
 
   /** Puts `toMessage(down)` into this mailbox when `ref` ends: exactly once, also if it has ended already. */
@@ -62,10 +62,10 @@ export interface Reply<R> {
   fail(error: WeightcastError): void;
 }
 
-/** Why a watched actor is no more. */
+/** Why a watched actor ended. */
 export interface Down {
   readonly ref: ActorRef<never>;
-  /** `stopped`, `crashed: …`, `never existed`, or what became of its process. */
+  /** `stopped`, `crashed: …`, `never existed`, or how its process ended. */
   readonly reason: string;
 }
 
@@ -86,7 +86,7 @@ export interface SpawnOptions<M> {
   readonly supervision?: SupervisionPolicy;
   /** What a message from another process must look like. Without it the actor takes none. */
   readonly accepts?: MessageSchema<M>;
-  /** Messages that pass a full mailbox and overtake others: stop orders, aborts, deaths. */
+  /** Messages that enter a full mailbox and overtake others: stop orders, aborts, deaths. */
   readonly isSignal?: (message: M) => boolean;
 }
 
@@ -97,7 +97,7 @@ export interface MailboxPolicy {
 }
 
 /**
- * What becomes of an actor that crashed. `restart` allows `restarts` of them within `withinMilliseconds`, waiting
+ * What happens to an actor that crashed. `restart` allows `restarts` of them within `withinMilliseconds`, waiting
  * `backoffMilliseconds` doubled each time up to `maximumBackoffMilliseconds`, with jitter; one more escalates:
  * the parent crashes.
  */

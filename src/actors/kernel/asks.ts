@@ -7,7 +7,7 @@ import {
   type WeightcastError,
 } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
-import type { AskOptions } from './actor.ts';
+import { AbortListeners } from './abort-listeners.ts';
 import { type ActorAddress, formatRef } from './ref.ts';
 
 /** Where an answer goes: to a promise of this process or, over the transport, to one elsewhere. */
@@ -16,45 +16,53 @@ export interface Answer {
   fail(error: WeightcastError): void;
 }
 
+/** When an ask ends without an answer. */
+export interface AskLimits {
+  readonly deadlineMilliseconds: number;
+  /** Each of them cancels the ask. */
+  readonly signals: readonly AbortSignal[];
+}
+
 interface PendingAsk extends Answer {
   readonly node: string;
 }
 
-/** Each open ask holds a timer; a process that has this many is asking faster than anyone answers. */
+/** Each open ask holds a timer; a process that has this many asks faster than it gets answers. */
 const pendingLimit = 65_536;
 
-/** Questions of this process that wait for an answer. Every one ends: answered, late, cancelled or its node lost. */
+/** Asks of this process that wait for an answer. Every one ends: answered, late, cancelled or its node lost. */
 export class Asks {
   readonly #clock: Clock;
   readonly #pending = new Map<number, PendingAsk>();
+  readonly #aborts = new AbortListeners();
   #lastId = 0;
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  /** Questions that are open. */
+  /** Open asks. */
   get size(): number {
     return this.#pending.size;
   }
 
-  /** `send` passes the question on, with the id or the answer to settle it by. */
+  /** `send` delivers the question, with the id or the answer that settles it. */
   open(
     to: ActorAddress,
     what: string,
-    options: AskOptions,
+    { deadlineMilliseconds, signals }: AskLimits,
     send: (id: number, answer: Answer) => void,
   ): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      const { deadlineMilliseconds, signal } = options;
       if (this.#pending.size >= pendingLimit) {
         reject(
-          new OverloadedError(`${pendingLimit} questions are open; ${what} to ${to.name} was not asked`),
+          new OverloadedError(`${pendingLimit} asks are open already; ${what} to ${to.name} was not sent`),
         );
         return;
       }
-      if (signal?.aborted) {
-        reject(cancelled(signal, what, to));
+      const aborted = signals.find((signal) => signal.aborted);
+      if (aborted !== undefined) {
+        reject(cancelled(aborted, what, to));
         return;
       }
       this.#lastId += 1;
@@ -62,7 +70,7 @@ export class Asks {
       const close = () => {
         this.#pending.delete(id);
         cancelDeadline();
-        signal?.removeEventListener('abort', onAbort);
+        for (const signal of signals) this.#aborts.remove(signal, onAbort);
       };
       const answer: PendingAsk = {
         node: to.node,
@@ -75,13 +83,13 @@ export class Asks {
           reject(error);
         },
       };
-      const onAbort = () => answer.fail(cancelled(signal!, what, to));
+      const onAbort = (signal: AbortSignal) => answer.fail(cancelled(signal, what, to));
       const cancelDeadline = this.#clock.after(deadlineMilliseconds, () =>
         answer.fail(
           new DeadlineError(`${formatRef(to)} did not answer ${what} within ${deadlineMilliseconds} ms`),
         ),
       );
-      signal?.addEventListener('abort', onAbort, { once: true });
+      for (const signal of signals) this.#aborts.add(signal, onAbort);
       this.#pending.set(id, answer);
       try {
         send(id, answer);
@@ -91,7 +99,7 @@ export class Asks {
     });
   }
 
-  /** The open question with that id, if it was put to that node; anything else is an answer that came too late. */
+  /** The open ask with that id, if it went to that node; otherwise the answer came too late. */
   take(id: number, node: string): Answer | undefined {
     const pending = this.#pending.get(id);
     return pending?.node === node ? pending : undefined;

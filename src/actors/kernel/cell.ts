@@ -1,68 +1,63 @@
 import { strict as assert } from 'node:assert';
-import { dispatch, type Ref, spawn as spawnNact, stop as stopNact } from 'nact';
 import {
   ActorStoppedError,
   asFailure,
   describe,
   OverloadedError,
   ProtocolError,
-  UsageError,
   WeightcastError,
 } from '../../errors.ts';
 import { within } from '../../within.ts';
 import type { Actor, Down, SpawnOptions, SupervisionPolicy } from './actor.ts';
-import type { Answer } from './asks.ts';
-import { Life } from './life.ts';
+import { Life, type LifeHost } from './life.ts';
 import { Mailbox } from './mailbox.ts';
-import type { ActorRef } from './ref.ts';
+import type { ActorAddress, ActorRef } from './ref.ts';
+import { type Child, type Delivery, type Parent, type Runtime, typeOf } from './runtime.ts';
 import { RestartIntensity } from './supervision.ts';
-import type { ActorSystem } from './system.ts';
+import type { ActorTurns } from './turns.ts';
 
-/** A message on its way to an actor, with where its answer goes if it was asked. */
-export interface Delivery {
-  readonly message: unknown;
-  readonly answer: Answer | null;
-}
-
+/** Children of one actor, and actors without a parent: far above any real need, so more are a leak. */
 export const childLimit = 4_096;
+
 const defaultMailbox = { limit: 10_000, whenFull: 'reject' } as const;
 const defaultSupervision: SupervisionPolicy = { onCrash: 'escalate' };
 
-/** How long a handler or `stopping` may take while its actor ends; then the rest goes on without it. */
+/** How long a handler or `stopping` may take while its actor ends; after that the actor ends without it. */
 const endingDeadlineMilliseconds = 5_000;
 
 type State = 'new' | 'running' | 'restarting' | 'ending' | 'ended';
 
-/**
- * One actor under one ref, across all its lives. nact carries the tree and gives the turns; everything that nact
- * leaves open is decided here. nact never holds more than one token of ours, so the mailbox that counts is this one.
- */
-export class Cell<M> {
+/** One actor under one ref, across all its lives. */
+export class Cell<M> implements LifeHost<M>, Child<M>, Parent {
   readonly ref: ActorRef<M>;
-  readonly system: ActorSystem;
-  readonly nact: Ref<null>;
+  readonly runtime: Runtime;
   readonly #create: () => Actor<M>;
   readonly #options: SpawnOptions<M>;
-  readonly #parent: Cell<never> | null;
-  readonly #children: Cell<never>[] = [];
+  readonly #parent: Parent | null;
+  /** By name, in order of their start. */
+  readonly #children = new Map<string, Child<never>>();
   readonly #mailbox: Mailbox<Delivery>;
   readonly #intensity: RestartIntensity | null;
   readonly #watchers = new Map<object, (down: Down) => void>();
+  readonly #turns: ActorTurns;
 
   #state: State = 'new';
   #life: Life<M> | null = null;
+  /** Settles with the turn that is running. */
   #turn: Promise<void> | null = null;
-  #tokenGiven = false;
+  /** Settles when the life that is ending has ended. */
+  #lifeEnd: Promise<void> | null = null;
+  #cancelBackoff = () => {};
   #ended: Promise<void> | null = null;
 
   constructor(
-    system: ActorSystem,
-    parent: Cell<never> | null,
+    runtime: Runtime,
+    parent: Parent | null,
     ref: ActorRef<M>,
     create: () => Actor<M>,
     options: SpawnOptions<M>,
   ) {
-    this.system = system;
+    this.runtime = runtime;
     this.ref = ref;
     this.#parent = parent;
     this.#create = create;
@@ -71,16 +66,13 @@ export class Cell<M> {
     const { onCrash } = this.#supervision;
     this.#intensity =
       onCrash === 'restart'
-        ? new RestartIntensity(this.#supervision as never, system.clock, system.random)
+        ? new RestartIntensity(this.#supervision as never, runtime.clock, runtime.random)
         : null;
-    // A name of nact's own making: ours may be reused before nact has let go of the old one.
-    const name = `${ref.name.replaceAll('/', '.')}-${ref.generation}`;
-    this.nact = spawnNact(parent?.nact ?? system.nact, () => this.#takeTurn(), name, {
-      initialState: null,
-      // Turns never throw; should one do so all the same, the actor stops.
-      onCrash: (_message, _error, context) => context.stop,
-    }) as Ref<null>;
-    this.#wake();
+    this.#turns = runtime.turns.add(
+      () => this.#takeTurn(),
+      () => this.#hasWork,
+    );
+    this.#turns.request();
   }
 
   get isLive(): boolean {
@@ -100,27 +92,22 @@ export class Cell<M> {
 
   deliver(delivery: Delivery): void {
     if (this.#state === 'ending' || this.#state === 'ended') {
-      this.system.deadLetter(this.ref, delivery);
+      this.runtime.deadLetter(this.ref, delivery);
       return;
     }
     const isSignal = this.#options.isSignal?.(delivery.message as M) ?? false;
     const push = isSignal ? this.#mailbox.pushSignal(delivery) : this.#mailbox.push(delivery);
     const refused = push.accepted ? push.dropped : delivery;
     if (refused !== null)
-      this.system.refused(this.ref, refused, new OverloadedError(`the mailbox of ${this.ref.name} is full`));
-    this.#wake();
+      this.runtime.refused(this.ref, refused, new OverloadedError(`the mailbox of ${this.ref.name} is full`));
+    if (this.#hasWork) this.#turns.request();
   }
 
-  #wake(): void {
-    const hasWork = this.#state === 'new' || (this.#state === 'running' && this.#mailbox.size > 0);
-    if (!hasWork || this.#tokenGiven) return;
-    this.#tokenGiven = true;
-    this.system.turnDue(1);
-    dispatch(this.nact as never, null as never);
+  get #hasWork(): boolean {
+    return this.#state === 'new' || (this.#state === 'running' && this.#mailbox.size > 0);
   }
 
-  async #takeTurn(): Promise<null> {
-    this.system.turnDue(-1);
+  async #takeTurn(): Promise<void> {
     let endTurn = () => {};
     this.#turn = new Promise((resolve) => {
       endTurn = resolve;
@@ -129,19 +116,17 @@ export class Cell<M> {
     else await this.#handleNext();
     this.#turn = null;
     endTurn();
-    this.#tokenGiven = false;
-    this.#wake();
-    return null;
   }
 
   async #begin(): Promise<void> {
+    let life: Life<M> | null = null;
     try {
-      const behaviour = this.#create();
-      this.#life = new Life(this, behaviour);
+      life = new Life(this, this.#create());
+      this.#life = life;
       this.#state = 'running';
-      await behaviour.started?.(this.#life);
+      await life.behaviour.started?.(life);
     } catch (thrown) {
-      this.crash(thrown);
+      if (this.#life === life) this.crash(thrown);
     }
   }
 
@@ -159,7 +144,8 @@ export class Cell<M> {
     } catch (thrown) {
       const what = `${this.ref.name} crashed on ${typeOf(delivery.message)}: ${describe(thrown)}`;
       life.unanswered?.fail(thrown instanceof WeightcastError ? thrown : new WeightcastError(what));
-      this.crash(thrown);
+      // A handler that outlived its life crashes nothing any more.
+      if (this.#life === life) this.crash(thrown);
     } finally {
       life.handling = null;
     }
@@ -169,31 +155,28 @@ export class Cell<M> {
 
   spawn<C>(name: string, create: () => Actor<C>, options: SpawnOptions<C>): ActorRef<C> {
     if (this.#state !== 'running')
-      throw new ActorStoppedError(`${this.ref.name} is ending and starts no ${name}`);
-    if (this.#children.length >= childLimit) {
-      throw new UsageError(
-        `${this.ref.name} has ${childLimit} children, the most there may be; ${name} is one more`,
+      throw new ActorStoppedError(`${this.ref.name} is ending and cannot start ${name}`);
+    if (this.#children.size >= childLimit) {
+      throw new OverloadedError(
+        `${this.ref.name} has ${childLimit} children, the maximum; ${name} was not started`,
       );
     }
-    const child = this.system.make(
-      this as unknown as Cell<never>,
-      `${this.ref.name}/${name}`,
-      create,
-      options,
-    );
-    this.#children.push(child as unknown as Cell<never>);
+    const child = this.runtime.make(this, `${this.ref.name}/${name}`, create, options);
+    this.#children.set(child.ref.name, child as unknown as Child<never>);
     return child.ref;
   }
 
-  childNamed(ref: ActorRef<never>): Cell<never> | undefined {
-    return this.#children.find(
-      (child) => child.ref.name === ref.name && child.ref.generation === ref.generation,
-    );
+  endChild(ref: ActorRef<never>): Promise<void> {
+    const child = this.#children.get(ref.name);
+    return child?.ref.generation === ref.generation ? child.end('stopped') : Promise.resolve();
   }
 
-  #childEnded(child: Cell<never>): void {
-    const at = this.#children.indexOf(child);
-    if (at >= 0) this.#children.splice(at, 1);
+  childEnded(child: ActorAddress): void {
+    this.#children.delete(child.name);
+  }
+
+  childCrashed(error: WeightcastError): void {
+    this.crash(error);
   }
 
   // ── crashes ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,21 +187,22 @@ export class Cell<M> {
 
   /** Decides what a throw leads to. The throw may have come from this actor or, escalated, from a child. */
   crash(thrown: unknown): void {
-    if (this.#state === 'ending' || this.#state === 'ended') return;
+    // An actor that restarts ends all its children: what they throw meanwhile is part of the same crash.
+    if (this.#state === 'restarting' || this.#state === 'ending' || this.#state === 'ended') return;
     const error = asFailure(thrown);
     const reason = `crashed: ${error.message}`;
     const delay = this.#intensity?.next() ?? null;
     if (delay !== null) {
-      this.system.log.warn({ actor: this.ref.name, reason, delay }, 'actor restarts');
+      this.runtime.log.warn({ actor: this.ref.name, reason, delay }, 'actor restarts');
       this.#restart(delay);
       return;
     }
-    this.system.log.debug({ actor: this.ref.name, reason }, 'actor ends');
+    this.runtime.log.debug({ actor: this.ref.name, reason }, 'actor ends');
     const escalate = this.#supervision.onCrash !== 'stop';
     this.end(reason).then(() => {
       if (!escalate) return;
-      if (this.#parent === null) this.system.topLevelCrashed(this.ref, error);
-      else this.#parent.crash(error);
+      if (this.#parent === null) this.runtime.topLevelCrashed(this.ref, error);
+      else this.#parent.childCrashed(error);
     });
   }
 
@@ -226,15 +210,15 @@ export class Cell<M> {
   async #restart(delayMilliseconds: number): Promise<void> {
     this.#state = 'restarting';
     await this.#endLife('restarting');
-    await new Promise<void>((resolve) => this.system.clock.after(delayMilliseconds, resolve));
     if (this.#state !== 'restarting') return;
-    this.#state = 'new';
-    this.#wake();
+    this.#cancelBackoff = this.runtime.clock.after(delayMilliseconds, () => {
+      this.#state = 'new';
+      this.#turns.request();
+    });
   }
 
   // ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Ends the actor and all below it. Never rejects; further calls wait for the same end. */
   end(reason: string): Promise<void> {
     this.#ended ??= this.#end(reason);
     return this.#ended;
@@ -242,24 +226,33 @@ export class Cell<M> {
 
   async #end(reason: string): Promise<void> {
     this.#state = 'ending';
+    this.#cancelBackoff();
     await this.#endLife(reason);
-    stopNact(this.nact as never);
-    if (this.#tokenGiven && this.#turn === null) this.system.turnDue(-1);
+    this.#turns.remove();
     this.#state = 'ended';
-    for (const delivery of this.#mailbox.drain()) this.system.deadLetter(this.ref, delivery);
-    if (this.#parent !== null) this.#parent.#childEnded(this as unknown as Cell<never>);
-    this.system.forget(this.ref);
+    for (const delivery of this.#mailbox.drain()) this.runtime.deadLetter(this.ref, delivery);
+    this.#parent?.childEnded(this.ref);
+    this.runtime.forget(this.ref);
     const down: Down = { ref: this.ref as ActorRef<never>, reason };
     for (const notify of this.#watchers.values()) notify(down);
     this.#watchers.clear();
   }
 
-  async #endLife(reason: string): Promise<void> {
+  /** Ends the present life. While one is ending already, as during a restart, waits for that. */
+  #endLife(reason: string): Promise<void> {
+    this.#lifeEnd ??= this.#endPresentLife(reason).finally(() => {
+      this.#lifeEnd = null;
+    });
+    return this.#lifeEnd;
+  }
+
+  async #endPresentLife(reason: string): Promise<void> {
     const life = this.#life;
     this.#life = null;
     life?.cancel(reason);
     await this.#bounded('the handler that was running', this.#turn ?? Promise.resolve());
-    for (const child of [...this.#children].reverse()) await child.end(`its parent ${this.ref.name} ends`);
+    for (const child of [...this.#children.values()].reverse())
+      await child.end(`its parent ${this.ref.name} ends`);
     if (life === null) return;
     await this.#bounded('`stopping`', (async () => life.behaviour.stopping?.(life))());
     life.close();
@@ -267,13 +260,13 @@ export class Cell<M> {
 
   async #bounded(what: string, work: Promise<unknown>): Promise<void> {
     try {
-      if (await within(this.system.clock, endingDeadlineMilliseconds, work)) return;
-      this.system.log.warn(
+      if (await within(this.runtime.clock, endingDeadlineMilliseconds, work)) return;
+      this.runtime.log.warn(
         { actor: this.ref.name },
         `${what} did not end in ${endingDeadlineMilliseconds} ms`,
       );
     } catch (thrown) {
-      this.system.log.warn(
+      this.runtime.log.warn(
         { actor: this.ref.name, error: describe(thrown) },
         `${what} failed while the actor ended`,
       );
@@ -283,7 +276,7 @@ export class Cell<M> {
   // ── death watch ──────────────────────────────────────────────────────────────────────────────────────────────
 
   watch(key: object, notify: (down: Down) => void): void {
-    assert(this.#state !== 'ended', 'an ended actor is answered for by the system');
+    assert(this.#state !== 'ended', 'the system answers watches on ended actors');
     this.#watchers.set(key, notify);
   }
 
@@ -291,13 +284,7 @@ export class Cell<M> {
     this.#watchers.delete(key);
   }
 
-  /** True while the code that runs now was called by this actor's own handler. */
   get isInTurn(): boolean {
     return this.#turn !== null;
   }
-}
-
-export function typeOf(message: unknown): string {
-  const type = (message as { type?: unknown } | null)?.type;
-  return typeof type === 'string' ? type : 'a message';
 }

@@ -15,7 +15,7 @@ const remoteWatchLimit = 65_536;
 /** Watches of this process on actors of others, and of others on actors of this process. */
 export class DeathWatch {
   readonly #outgoing = new Map<string, RemoteWatch>();
-  /** Node, then watcher and target, to what ends the watch. */
+  /** By node, then by watcher and target: what ends the watch. */
   readonly #incoming = new Map<string, Map<string, () => void>>();
 
   /** Watches of either kind. */
@@ -25,7 +25,7 @@ export class DeathWatch {
     return size;
   }
 
-  /** True when this is the first watch on that actor: its node has to be told. */
+  /** True when this is the first watch on that actor: its node must be notified. */
   add(ref: ActorRef<never>, notify: Notify): boolean {
     const key = formatRef(ref);
     const existing = this.#outgoing.get(key);
@@ -34,13 +34,15 @@ export class DeathWatch {
       return false;
     }
     if (this.#outgoing.size >= remoteWatchLimit) {
-      throw new OverloadedError(`${remoteWatchLimit} actors are watched; ${key} is one more`);
+      throw new OverloadedError(
+        `${remoteWatchLimit} actors of other processes are watched, the maximum; ${key} is not`,
+      );
     }
     this.#outgoing.set(key, { ref, notify: new Set([notify]) });
     return true;
   }
 
-  /** True when nobody is left who watches that actor. */
+  /** True when it was the last watch on that actor. */
   remove(ref: ActorRef<never>, notify: Notify): boolean {
     const key = formatRef(ref);
     const watch = this.#outgoing.get(key);
@@ -49,7 +51,7 @@ export class DeathWatch {
     return true;
   }
 
-  /** A watched actor is no more; further news about it finds nobody, so each watch fires once. */
+  /** A watched actor has ended. Each watch fires once: later notifications find none. */
   fire(target: ActorAddress, reason: string): void {
     const key = formatRef(target);
     const watch = this.#outgoing.get(key);
@@ -58,7 +60,7 @@ export class DeathWatch {
     for (const notify of watch.notify) notify({ ref: watch.ref, reason });
   }
 
-  /** A node is gone: all on it are down, and nobody on it watches any more. */
+  /** A node is lost: all actors on it are down, and its own watches end. */
   nodeLost(node: string, reason: string): void {
     for (const { ref } of [...this.#outgoing.values()]) if (ref.node === node) this.fire(ref, reason);
     for (const end of this.#incoming.get(node)?.values() ?? []) end();

@@ -3,61 +3,75 @@ import { AbortedError, asFailure, type WeightcastError } from '../../errors.ts';
 import type { Clock, Logger, Random } from '../../ports.ts';
 import type { Actor, AskOptions, Context, Down, Reply, SpawnOptions } from './actor.ts';
 import type { Answer } from './asks.ts';
-import type { Cell, Delivery } from './cell.ts';
 import { type ActorRef, formatRef, type ReplyOf, type Request } from './ref.ts';
+import type { Delivery, Runtime } from './runtime.ts';
 
-/** Watching is cheap but not free: each one is remembered at both ends. */
+/** Each watch is stored on both sides. */
 const watchLimit = 4_096;
+
+/** What a life needs of the actor whose life it is. */
+export interface LifeHost<M> {
+  readonly ref: ActorRef<M>;
+  readonly runtime: Runtime;
+  /** True while a handler of this actor runs. */
+  readonly isInTurn: boolean;
+  spawn<C>(name: string, create: () => Actor<C>, options: SpawnOptions<C>): ActorRef<C>;
+  /** Resolves at once for an actor that is not a child. */
+  endChild(child: ActorRef<never>): Promise<void>;
+  end(reason: string): Promise<void>;
+  deliver(delivery: Delivery): void;
+  crash(thrown: unknown): void;
+}
 
 /** One life of an actor, from `started` to `stopping`, as its behaviour sees it. */
 export class Life<M> implements Context<M> {
   readonly behaviour: Actor<M>;
-  readonly #cell: Cell<M>;
+  readonly #host: LifeHost<M>;
   readonly #abort = new AbortController();
   readonly #watches = new Map<string, () => void>();
   readonly #timers = new Set<() => void>();
   #open = true;
   #answer: Answer | null = null;
 
-  constructor(cell: Cell<M>, behaviour: Actor<M>) {
-    this.#cell = cell;
+  constructor(host: LifeHost<M>, behaviour: Actor<M>) {
+    this.#host = host;
     this.behaviour = behaviour;
-    // Every open question listens to it, and Node warns of eleven.
+    // Any amount of the actor's work may listen to it; Node warns from the eleventh listener on.
     setMaxListeners(0, this.signal);
   }
 
   get self(): ActorRef<M> {
-    return this.#cell.ref;
+    return this.#host.ref;
   }
 
   get clock(): Clock {
-    return this.#cell.system.clock;
+    return this.#host.runtime.clock;
   }
 
   get random(): Random {
-    return this.#cell.system.random;
+    return this.#host.runtime.random;
   }
 
   get log(): Logger {
-    return this.#cell.system.log;
+    return this.#host.runtime.log;
   }
 
   get signal(): AbortSignal {
     return this.#abort.signal;
   }
 
-  // ── what the cell does with a life ───────────────────────────────────────────────────────────────────────────
+  // ── what the actor's cell does with a life ───────────────────────────────────────────────────────────────────────
 
   set handling(delivery: Delivery | null) {
     this.#answer = delivery?.answer ?? null;
   }
 
-  /** The answer that is still owed for the message being handled. */
+  /** The answer to the message being handled, if it was not given yet. */
   get unanswered(): Answer | null {
     return this.#answer;
   }
 
-  /** The end has begun: what runs on behalf of this life should end too. */
+  /** The life begins to end: aborts its signal and cancels its timers. */
   cancel(reason: string): void {
     this.#abort.abort(new AbortedError(`${this.self.name}: ${reason}`));
     for (const cancel of this.#timers) cancel();
@@ -73,18 +87,18 @@ export class Life<M> implements Context<M> {
   // ── what the behaviour does ──────────────────────────────────────────────────────────────────────────────────
 
   spawn<C>(name: string, create: () => Actor<C>, options: SpawnOptions<C> = {}): ActorRef<C> {
-    return this.#cell.spawn(name, create, options);
+    return this.#host.spawn(name, create, options);
   }
 
   stop(child?: ActorRef<never>): Promise<void> {
-    if (child !== undefined) return this.#cell.childNamed(child)?.end('stopped') ?? Promise.resolve();
-    const ended = this.#cell.end('stopped');
+    if (child !== undefined) return this.#host.endChild(child);
+    const ended = this.#host.end('stopped');
     // Its own end waits for the handler that called this, which must not wait for it in turn.
-    return this.#cell.isInTurn ? Promise.resolve() : ended;
+    return this.#host.isInTurn ? Promise.resolve() : ended;
   }
 
   tell<T>(ref: ActorRef<T>, message: T): void {
-    this.#cell.system.tell(ref, message, this.self);
+    this.#host.runtime.tell(ref, message, this.self);
   }
 
   ask<T, Q extends T & Request<unknown>>(
@@ -92,11 +106,8 @@ export class Life<M> implements Context<M> {
     message: Q,
     options: AskOptions,
   ): Promise<ReplyOf<Q>> {
-    const signal =
-      options.signal === undefined ? this.signal : AbortSignal.any([this.signal, options.signal]);
     // While the actor ends its own signal is aborted, but `stopping` may still have something to ask.
-    const effective = this.signal.aborted ? options : { ...options, signal };
-    return this.#cell.system.ask(ref, message, effective);
+    return this.#host.runtime.ask(ref, message, options, this.signal.aborted ? undefined : this.signal);
   }
 
   reply<Q extends Request<unknown>>(_request: Q, answer: ReplyOf<Q>): void {
@@ -121,12 +132,12 @@ export class Life<M> implements Context<M> {
     const key = formatRef(ref);
     if (this.#watches.has(key)) return;
     if (this.#watches.size >= watchLimit)
-      throw new RangeError(`${this.self.name} watches ${watchLimit} actors already`);
-    const unwatch = this.#cell.system.watch(ref, (down) => {
+      throw new RangeError(`${this.self.name} watches ${watchLimit} actors, the maximum`);
+    const unwatch = this.#host.runtime.watch(ref, (down) => {
       this.#watches.delete(key);
       this.#deliverToSelf(() => toMessage(down));
     });
-    if (this.#cell.system.isWatchable(ref)) this.#watches.set(key, unwatch);
+    if (this.#host.runtime.isWatchable(ref)) this.#watches.set(key, unwatch);
   }
 
   unwatch(ref: ActorRef<never>): void {
@@ -163,9 +174,9 @@ export class Life<M> implements Context<M> {
   #deliverToSelf(make: () => M): void {
     if (!this.#open || this.signal.aborted) return;
     try {
-      this.#cell.deliver({ message: make(), answer: null });
+      this.#host.deliver({ message: make(), answer: null });
     } catch (thrown) {
-      this.#cell.crash(thrown);
+      this.#host.crash(thrown);
     }
   }
 }

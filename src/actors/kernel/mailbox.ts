@@ -1,17 +1,17 @@
 import type { MailboxPolicy } from './actor.ts';
 
-/** Signals are few by nature; a sender of thousands is at fault and gets refused like anyone else. */
+/** Signals are rare; a sender of thousands has a fault. */
 const signalLimit = 1_024;
 
 /** What became of a pushed item: `dropped` is an older item that made room. */
 export type Push<T> = { readonly accepted: false } | { readonly accepted: true; readonly dropped: T | null };
 
-/** A bounded queue with a lane for signals, which overtake messages and are not held up by a full mailbox. */
+/** A bounded queue with a second lane for signals, which overtake messages and enter a full mailbox. */
 export class Mailbox<T> {
   readonly #policy: MailboxPolicy;
   readonly #signals: T[] = [];
   #messages: T[] = [];
-  /** Index of the oldest message: shifting an array moves all that is behind. */
+  /** Index of the oldest message: shifting an array would move all others. */
   #head = 0;
 
   constructor(policy: MailboxPolicy) {

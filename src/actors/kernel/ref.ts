@@ -2,8 +2,8 @@
  * Where an actor lives. Local and remote refs look the same and may be sent in messages.
  *
  * `node` names one run of one process (it ends with that run's incarnation) and `generation` one life of the
- * actor's name on it, so an old ref never reaches a new actor. Generation 0 stands for "whoever holds the name
- * now" and is for first contact only.
+ * actor's name on it, so an old ref never reaches a new actor. Generation 0 means "the actor that has
+ * this name now" and is for first contact only.
  */
 export interface ActorAddress {
   readonly node: string;

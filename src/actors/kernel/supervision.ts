@@ -8,8 +8,8 @@ export interface RestartLimits {
 }
 
 /**
- * Restart intensity as OTP has it: so many restarts within so much time, each after a longer wait. Waits carry
- * jitter (half to all of the back-off), so that what fell together does not rise together.
+ * Restart intensity as in OTP: so many restarts within so much time, each after a longer wait. Waits have jitter
+ * (half to all of the back-off), so that actors that crashed together do not restart together.
  */
 export class RestartIntensity {
   readonly #limits: RestartLimits;
@@ -23,7 +23,7 @@ export class RestartIntensity {
     this.#random = random;
   }
 
-  /** Counts one more crash: how many milliseconds to wait before the restart, or null when it is one too many. */
+  /** Counts one more crash: milliseconds to wait before the restart, or null when it is one too many. */
   next(): number | null {
     const { restarts, withinMilliseconds, backoffMilliseconds, maximumBackoffMilliseconds } = this.#limits;
     const now = this.#clock.now();

@@ -1,46 +1,31 @@
-import { type Ref, start as startNact, stop as stopNact } from 'nact';
 import {
   ActorStoppedError,
   DeadlineError,
-  fromWire,
-  PeerLostError,
-  ProtocolError,
-  toWire,
+  OverloadedError,
   UsageError,
   type WeightcastError,
 } from '../../errors.ts';
 import type { Clock, Logger, Random } from '../../ports.ts';
 import { within } from '../../within.ts';
 import type { Actor, AskOptions, Down, SpawnOptions } from './actor.ts';
-import { type Answer, Asks } from './asks.ts';
-import { Cell, childLimit, type Delivery, typeOf } from './cell.ts';
-import { DeathWatch } from './death-watch.ts';
+import { Asks } from './asks.ts';
+import { Cell, childLimit } from './cell.ts';
+import { type LocalActors, Peers, toAddress } from './peers.ts';
 import { type ActorAddress, type ActorRef, formatRef, type ReplyOf, type Request } from './ref.ts';
-import type { Envelope, PeerEvent, Transport } from './transport.ts';
+import { type Delivery, type Parent, type Runtime, type SystemCounters, typeOf } from './runtime.ts';
+import type { Transport } from './transport.ts';
+import { type TurnCount, Turns } from './turns.ts';
 
 export interface SystemOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
-  /** Without one the system is alone. */
+  /** The way to other processes; null for none. */
   readonly transport?: Transport;
-  /** An actor without a parent has crashed for good. By default it is only logged. */
+  /** An actor without a parent crashed and does not restart. By default this is only logged. */
   readonly onTopLevelCrash?: (ref: ActorRef<never>, error: WeightcastError) => void;
   /** Kept up to date by the system; several may share one. */
   readonly turns?: TurnCount;
-}
-
-/** Turns that actors were given and have not begun. A simulation lets time pass only when there are none. */
-export interface TurnCount {
-  due: number;
-}
-
-/** What went wrong so far, for metrics and tests. */
-export interface SystemCounters {
-  deadLetters: number;
-  refusedByMailbox: number;
-  invalidMessages: number;
-  lateAnswers: number;
 }
 
 /** What a system holds at one moment. */
@@ -48,37 +33,34 @@ export interface SystemCensus {
   readonly actors: number;
   /** Messages that wait in mailboxes. */
   readonly queued: number;
-  /** Questions of this process that are not answered yet. */
+  /** Asks of this process that are not answered yet. */
   readonly asks: number;
-  /** Watches across processes, of either end. */
+  /** Watches across processes, in either direction. */
   readonly watches: number;
 }
 
-/** All actors of one process, and their way to those of others. */
-export class ActorSystem {
+/** All actors of one process, and their connection to those of other processes. */
+export class ActorSystem implements Runtime, LocalActors {
   readonly node: string;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
-  readonly nact: Ref<never>;
+  readonly turns: Turns;
   readonly counters: SystemCounters = {
     deadLetters: 0,
     refusedByMailbox: 0,
     invalidMessages: 0,
     lateAnswers: 0,
   };
-  readonly #transport: Transport | null;
   readonly #onTopLevelCrash: SystemOptions['onTopLevelCrash'];
-  readonly #turns: TurnCount;
-  /** By name: at most one life of a name at a time. */
+  /** By name: at most one actor of a name at a time. */
   readonly #cells = new Map<string, Cell<never>>();
-  readonly #topLevel: Cell<never>[] = [];
+  /** Those without a parent, in order of their start. */
+  readonly #topLevel = new Map<string, Cell<never>>();
   readonly #asks: Asks;
-  readonly #deathWatch = new DeathWatch();
+  readonly #peers: Peers;
   #generation = 0;
-  #turnsDue = 0;
   #stopped = false;
-  #halted = false;
 
   private constructor(options: SystemOptions) {
     const { clock, random, log, transport, onTopLevelCrash, turns } = options;
@@ -86,15 +68,10 @@ export class ActorSystem {
     this.clock = clock;
     this.random = random;
     this.log = log;
-    this.#transport = transport ?? null;
+    this.turns = new Turns(turns ?? { due: 0 });
     this.#onTopLevelCrash = onTopLevelCrash;
-    this.#turns = turns ?? { due: 0 };
     this.#asks = new Asks(clock);
-    this.nact = startNact() as Ref<never>;
-    transport?.listen(
-      (from, envelope) => this.#receive(from, envelope),
-      (event) => this.#peerChanged(event),
-    );
+    this.#peers = new Peers(this, transport ?? null, this.#asks);
   }
 
   static create(options: SystemOptions): ActorSystem {
@@ -104,20 +81,23 @@ export class ActorSystem {
   get census(): SystemCensus {
     let queued = 0;
     for (const cell of this.#cells.values()) queued += cell.queued;
-    return { actors: this.#cells.size, queued, asks: this.#asks.size, watches: this.#deathWatch.size };
+    return { actors: this.#cells.size, queued, asks: this.#asks.size, watches: this.#peers.watches };
   }
 
   // ── what a main program does ─────────────────────────────────────────────────────────────────────────────────
 
   spawn<M>(name: string, create: () => Actor<M>, options: SpawnOptions<M> = {}): ActorRef<M> {
-    if (this.#topLevel.length >= childLimit)
-      throw new UsageError(`${childLimit} actors are at the top already`);
+    if (this.#topLevel.size >= childLimit) {
+      throw new OverloadedError(
+        `${this.node} has ${childLimit} actors without a parent, the maximum; ${name} was not started`,
+      );
+    }
     const cell = this.make(null, name, create, options);
-    this.#topLevel.push(cell as unknown as Cell<never>);
+    this.#topLevel.set(name, cell as unknown as Cell<never>);
     return cell.ref;
   }
 
-  /** A ref to whoever holds a name on another node now: for first contact only. */
+  /** A ref to the actor that has this name when a message arrives: for first contact only. */
   wellKnown<M>(node: string, name: string): ActorRef<M> {
     return { node, name, generation: 0 };
   }
@@ -128,7 +108,7 @@ export class ActorSystem {
       return;
     }
     try {
-      this.#send(ref.node, { kind: 'tell', to: address(ref), from, body: message });
+      this.#peers.send(ref.node, { kind: 'tell', to: toAddress(ref), from, body: message });
     } catch (error) {
       this.counters.deadLetters += 1;
       this.log.debug({ to: formatRef(ref), type: typeOf(message), error }, 'a message could not be sent');
@@ -138,26 +118,28 @@ export class ActorSystem {
   ask<T, Q extends T & Request<unknown>>(
     ref: ActorRef<T>,
     message: Q,
-    options: AskOptions,
+    { deadlineMilliseconds, signal }: AskOptions,
+    lifetime?: AbortSignal,
   ): Promise<ReplyOf<Q>> {
-    const question = this.#asks.open(ref, typeOf(message), options, (id, answer) => {
-      if (ref.node === this.node) this.#deliverHere(ref, { message, answer });
-      else this.#send(ref.node, { kind: 'ask', to: address(ref), from: null, id, body: message });
+    const signals = [lifetime, signal].filter((one) => one !== undefined);
+    const limits = { deadlineMilliseconds, signals };
+    const answer = this.#asks.open(ref, typeOf(message), limits, (id, settle) => {
+      if (ref.node === this.node) this.#deliverHere(ref, { message, answer: settle });
+      else this.#peers.send(ref.node, { kind: 'ask', to: toAddress(ref), from: null, id, body: message });
     });
-    return question as Promise<ReplyOf<Q>>;
+    return answer as Promise<ReplyOf<Q>>;
   }
 
-  /** Calls `notify` once when the actor ends, at once if it has. The returned function ends the watch. */
   watch(ref: ActorRef<never>, notify: (down: Down) => void): () => void {
-    return ref.node === this.node ? this.#watchHere(ref, notify) : this.#watchThere(ref, notify);
+    return ref.node === this.node ? this.#watchHere(ref, notify) : this.#peers.watch(ref, notify);
   }
 
-  /** Ends all actors, the last started first. Rejects with `DeadlineError` naming those that would not end. */
+  /** Ends all actors, the last started first. Rejects with a `DeadlineError` that names those that did not end in time. */
   async stop(deadlineMilliseconds: number): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
     const ending = (async () => {
-      for (const cell of [...this.#topLevel].reverse()) await cell.end('the actor system stops');
+      for (const cell of [...this.#topLevel.values()].reverse()) await cell.end('the actor system stops');
     })();
     const inTime = await within(this.clock, deadlineMilliseconds, ending);
     const remaining = [...this.#cells.keys()];
@@ -167,24 +149,16 @@ export class ActorSystem {
       throw new DeadlineError(`did not end in ${deadlineMilliseconds} ms: ${remaining.join(', ')}`);
   }
 
-  /** Ends everything where it stands: no actor takes another turn, nobody is told. What a killed process does. */
+  /** Ends everything at once: no actor takes another turn or is notified, as in a process that is killed. */
   halt(): void {
-    if (this.#halted) return;
     this.#stopped = true;
-    this.turnDue(-this.#turnsDue);
-    this.#halted = true;
-    stopNact(this.nact as never);
+    this.turns.halt();
   }
 
   // ── what cells do ────────────────────────────────────────────────────────────────────────────────────────────
 
-  make<M>(
-    parent: Cell<never> | null,
-    name: string,
-    create: () => Actor<M>,
-    options: SpawnOptions<M>,
-  ): Cell<M> {
-    if (this.#stopped) throw new ActorStoppedError(`the actor system has stopped and starts no ${name}`);
+  make<M>(parent: Parent | null, name: string, create: () => Actor<M>, options: SpawnOptions<M>): Cell<M> {
+    if (this.#stopped) throw new ActorStoppedError(`the actor system has stopped and cannot start ${name}`);
     if (this.#cells.has(name)) throw new UsageError(`an actor named ${name} is running already`);
     this.#generation += 1;
     const cell = new Cell<M>(
@@ -198,16 +172,9 @@ export class ActorSystem {
     return cell;
   }
 
-  turnDue(change: number): void {
-    if (this.#halted) return;
-    this.#turnsDue += change;
-    this.#turns.due += change;
-  }
-
-  forget(ref: ActorAddress): void {
-    this.#cells.delete(ref.name);
-    const at = this.#topLevel.findIndex((cell) => cell.ref.generation === ref.generation);
-    if (at >= 0) this.#topLevel.splice(at, 1);
+  forget({ name }: ActorAddress): void {
+    this.#cells.delete(name);
+    this.#topLevel.delete(name);
   }
 
   topLevelCrashed(ref: ActorRef<never>, error: WeightcastError): void {
@@ -229,100 +196,26 @@ export class ActorSystem {
     answer?.fail(error);
   }
 
-  /** False for an actor of this node that has ended: a watch on it has fired already. */
   isWatchable(ref: ActorAddress): boolean {
-    return ref.node !== this.node || this.#find(ref) !== undefined;
+    return ref.node !== this.node || this.find(ref) !== undefined;
   }
 
   // ── delivery ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #find(ref: ActorAddress): Cell<never> | undefined {
+  find(ref: ActorAddress): Cell<never> | undefined {
     const cell = this.#cells.get(ref.name);
     if (cell === undefined || !cell.isLive) return undefined;
     return ref.generation === 0 || ref.generation === cell.ref.generation ? cell : undefined;
   }
 
   #deliverHere(ref: ActorAddress, delivery: Delivery): void {
-    const cell = this.#find(ref);
+    const cell = this.find(ref);
     if (cell === undefined) this.deadLetter(ref, delivery);
     else cell.deliver(delivery);
   }
 
-  #send(node: string, envelope: Envelope): void {
-    if (this.#transport === null)
-      throw new PeerLostError(`${node} is out of reach: this process has no transport`);
-    this.#transport.send(node, envelope);
-  }
-
-  /** What is sent on behalf of no one: if the other node is gone, so is the need. */
-  #sendIfReachable(node: string, envelope: Envelope): void {
-    try {
-      this.#send(node, envelope);
-    } catch (error) {
-      this.log.debug({ node, kind: envelope.kind, error }, 'an answer could not be sent');
-    }
-  }
-
-  #receive(from: string, envelope: Envelope): void {
-    switch (envelope.kind) {
-      case 'tell':
-        return this.#accept(envelope.to, envelope.body, null);
-      case 'ask':
-        return this.#accept(envelope.to, envelope.body, this.#answerTo(from, envelope.id));
-      case 'reply':
-      case 'failure': {
-        const answer = this.#asks.take(envelope.id, from);
-        if (answer === undefined) this.counters.lateAnswers += 1;
-        else if (envelope.kind === 'reply') answer.succeed(envelope.body);
-        else answer.fail(fromWire(envelope.error));
-        return;
-      }
-      case 'watch':
-        return this.#watchedFrom(from, envelope.watcher, envelope.target);
-      case 'unwatch':
-        return this.#deathWatch.removeIncoming(from, envelope.watcher, envelope.target);
-      case 'down':
-        return this.#deathWatch.fire(envelope.target, envelope.reason);
-    }
-  }
-
-  #answerTo(node: string, id: number): Answer {
-    const fail = (error: unknown) =>
-      this.#sendIfReachable(node, { kind: 'failure', id, error: toWire(error) });
-    return {
-      succeed: (body) => {
-        try {
-          this.#send(node, { kind: 'reply', id, body });
-        } catch (error) {
-          // An answer that is too large, or of no form that travels: whoever asked must not wait for it.
-          fail(error);
-        }
-      },
-      fail,
-    };
-  }
-
-  /** Lets a message from another process in if it has the form that its receiver declares. */
-  #accept(to: ActorAddress, body: unknown, answer: Answer | null): void {
-    const cell = this.#find(to);
-    if (cell === undefined) return this.deadLetter(to, { message: body, answer });
-    const parsed = cell.accepts?.safeParse(body);
-    if (parsed?.success) return cell.deliver({ message: parsed.data, answer });
-    const issue = parsed?.error.issues[0];
-    const why =
-      issue === undefined
-        ? 'it takes no messages from other processes'
-        : `${issue.path.join('.')}: ${issue.message}`;
-    const error = new ProtocolError(`${to.name} refuses ${typeOf(body)}: ${why}`);
-    this.counters.invalidMessages += 1;
-    this.log.warn({ to: formatRef(to) }, error.message);
-    answer?.fail(error);
-  }
-
-  // ── death watch ──────────────────────────────────────────────────────────────────────────────────────────────
-
   #watchHere(ref: ActorRef<never>, notify: (down: Down) => void): () => void {
-    const cell = this.#find(ref);
+    const cell = this.find(ref);
     if (cell === undefined) {
       notify({ ref, reason: ref.generation > this.#generation ? 'never existed' : 'stopped' });
       return () => {};
@@ -331,37 +224,4 @@ export class ActorSystem {
     cell.watch(key, notify);
     return () => cell.unwatch(key);
   }
-
-  #watchThere(ref: ActorRef<never>, notify: (down: Down) => void): () => void {
-    const watcher = { node: this.node, name: 'kernel', generation: 0 };
-    const target = address(ref);
-    if (this.#deathWatch.add(ref, notify)) {
-      try {
-        this.#send(ref.node, { kind: 'watch', target, watcher });
-      } catch (error) {
-        this.#deathWatch.fire(ref, `${ref.node} is out of reach: ${(error as Error).message}`);
-      }
-    }
-    return () => {
-      if (!this.#deathWatch.remove(ref, notify)) return;
-      this.#sendIfReachable(ref.node, { kind: 'unwatch', target, watcher });
-    };
-  }
-
-  #watchedFrom(node: string, watcher: ActorAddress, target: ActorAddress): void {
-    const end = this.#watchHere(target, ({ reason }) => {
-      this.#sendIfReachable(node, { kind: 'down', target, watcher, reason });
-    });
-    if (this.isWatchable(target)) this.#deathWatch.addIncoming(node, watcher, target, end);
-  }
-
-  #peerChanged({ node, state, reason }: PeerEvent): void {
-    if (state === 'up') return;
-    this.#asks.nodeLost(node, reason);
-    this.#deathWatch.nodeLost(node, reason);
-  }
-}
-
-function address({ node, name, generation }: ActorAddress): ActorAddress {
-  return { node, name, generation };
 }

@@ -29,7 +29,7 @@ export type Envelope =
       readonly reason: string;
     };
 
-/** Another process came within reach, or is gone for good: a node name never comes back. */
+/** Another process was connected, or is lost for good: a node name never comes back. */
 export interface PeerEvent {
   readonly node: string;
   readonly state: 'up' | 'down';
@@ -42,7 +42,7 @@ export interface Transport {
   readonly node: string;
   /**
    * Queues an envelope for another node; delivery is at most once and in order per node. Throws `PeerLostError`
-   * when the node is not within reach, `OverloadedError` when its queue is full.
+   * when the node is not connected, `OverloadedError` when its queue is full.
    */
   send(node: string, envelope: Envelope): void;
   /** Sets the only receiver of what arrives. */

@@ -10,9 +10,9 @@ import { type BadTensor, combineParts } from '../../checkpoint/parts.ts';
 import type { CheckpointIndex } from '../../checkpoint/source.ts';
 import { asFailure, UsageError, VerificationError } from '../../errors.ts';
 import { type Plan, planUpdate } from '../../plan/buckets.ts';
-import { type Dealing, dealFiles, dealWritten } from '../../plan/dealing.ts';
+import { assignFiles, assignWritten, type FileAssignments } from '../../plan/load-assignment.ts';
 import { PlanCache } from '../../plan/plan-cache.ts';
-import { planReception, servedBy, withoutLost } from '../../plan/reception.ts';
+import { planReception, servedBy, withLost } from '../../plan/reception.ts';
 import { cutSlices, type Slices } from '../../plan/slices.ts';
 import type { Actor, Context } from '../kernel/index.ts';
 import type { Merged } from '../protocol/checkpoint-values.ts';
@@ -87,13 +87,13 @@ export class PlannerActor implements Actor<PlannerMessage> {
     segmentName,
     ranks,
     spare,
-  }: MessageOf<'plan-loading'>): Promise<Dealing> {
+  }: MessageOf<'plan-loading'>): Promise<FileAssignments> {
     if (source.kind === 'written') {
-      const shares = dealWritten(decodeManifest(source.manifest), ranks);
+      const shares = assignWritten(decodeManifest(source.manifest), ranks);
       return { shares, segments: [], reused: null };
     }
     const index = await this.#ports.openCheckpoint(source.kind === 'path' ? source.path : source.files);
-    return dealFiles({ checkpoint, index, segmentName, ranks, spare });
+    return assignFiles({ checkpoint, index, segmentName, ranks, spare });
   }
 
   #merge({ parts }: MessageOf<'merge'>): Merged {
@@ -117,7 +117,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 
   #plan({ layout, ranks, sources, copies, lost, mirrorName, ...limits }: MessageOf<'plan'>): Planned {
-    const registered = withoutLost(this.#manifest(layout), lost);
+    const registered = withLost(this.#manifest(layout), lost);
     const { memoryFraction: fraction, bucketBytes } = limits;
     const slices = this.#slicesOf(layout, registered);
     const reception = planReception({ manifest: registered, slices, ranks, sources, copies, mirrorName });

@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { oneLine } from '../../checkpoint/printable.ts';
+import { escapeControls } from '../../checkpoint/printable.ts';
 import { encodeAbort, encodeBucket, encodeBuffer, encodeNone } from './checkpoint-engine-messages.ts';
 import {
   abortMilliseconds,
@@ -101,6 +101,6 @@ export class CheckpointEngineWorkerLink implements WorkerLink {
     const reply = await this.#socket.ask(step, request);
     if (reply.byteLength === 0) return;
     const traceback = new TextDecoder().decode(reply);
-    throw this.#socket.fail('failed', { cause: traceback }, `: ${oneLine(tellingLine(traceback))}`);
+    throw this.#socket.fail('failed', { cause: traceback }, `: ${escapeControls(tellingLine(traceback))}`);
   }
 }

@@ -141,3 +141,97 @@ test('timers and late results of an old life do not reach the new one', async ()
   assert.equal(lives, 2);
   assert.deepEqual(events, ['busy stopping']);
 });
+
+test('children that crash while their parent restarts do not count as further crashes', async () => {
+  const events: string[] = [];
+  const { system, clock, crashes } = makeSystem();
+  class Parent extends Probe {
+    override started(context: Context<TestMessage>): void {
+      super.started(context);
+      for (const name of ['one', 'two']) context.spawn(name, () => new Probe(name, events));
+    }
+  }
+  const supervision = { ...restart, restarts: 1 };
+  const parent = system.spawn('parent', () => new Parent('parent', events), { supervision });
+  let release: (value: unknown) => void = () => {};
+  const until = new Promise((resolve) => {
+    release = resolve;
+  });
+  const waiting = system.ask(parent, { type: 'wait', until }, soon);
+  await settle();
+  events.length = 0;
+  // The restart waits for the parent's handler, so the second child is still there to crash.
+  for (const name of ['one', 'two']) {
+    const child = system.wellKnown<TestMessage>(system.node, `parent/${name}`);
+    await assert.rejects(system.ask(child, { type: 'throw', value: new Error(name) }, soon));
+    await settle();
+  }
+  release(null);
+  await waiting;
+  await clock.advance(200);
+  assert.deepEqual(crashes, []);
+  assert.equal(events.filter((event) => event === 'parent started').length, 1);
+  assert.equal(system.census.actors, 3);
+});
+
+test('a handler that outlives its life crashes nothing when it fails at last', async () => {
+  const { system, clock, crashes } = makeSystem();
+  class Parent extends Probe {
+    override started(context: Context<TestMessage>): void {
+      context.spawn('child', () => new Probe('child', []));
+    }
+  }
+  const supervision = { ...restart, restarts: 1 };
+  const parent = system.spawn('parent', () => new Parent('parent', []), { supervision });
+  await settle();
+  let fail: (error: Error) => void = () => {};
+  const until = new Promise((_, reject) => {
+    fail = reject;
+  });
+  const waiting = system.ask(parent, { type: 'wait', until }, { deadlineMilliseconds: 60_000 });
+  const failed = assert.rejects(waiting, /late/);
+  const child = system.wellKnown<TestMessage>(system.node, 'parent/child');
+  await assert.rejects(system.ask(child, { type: 'throw', value: new Error('child') }, soon));
+  await clock.advance(6_000);
+  fail(new Error('late'));
+  await failed;
+  await clock.advance(1_000);
+  assert.deepEqual(crashes, []);
+  assert.equal(await system.ask(parent, { type: 'echo', value: 'next life' }, soon), 'next life');
+});
+
+test('an end during a restart waits until the old life has stopped', async () => {
+  const events: string[] = [];
+  const { system } = makeSystem();
+  let finish = () => {};
+  class Slow extends Probe {
+    override async stopping(context: Context<TestMessage>): Promise<void> {
+      await new Promise<void>((resolve) => {
+        finish = resolve;
+      });
+      await super.stopping(context);
+    }
+  }
+  const actor = system.spawn('actor', () => new Slow('actor', events), { supervision: restart });
+  system.watch(actor, () => events.push('down'));
+  await assert.rejects(system.ask(actor, { type: 'throw', value: new Error('x') }, soon));
+  await settle();
+  const stopped = system.stop(1_000);
+  await settle();
+  assert.deepEqual(events, ['actor started']);
+  finish();
+  await stopped;
+  assert.deepEqual(events, ['actor started', 'actor stopping', 'down']);
+});
+
+test('an end during the back-off of a restart ends it at once and leaves no timer', async () => {
+  const events: string[] = [];
+  const { system, clock } = makeSystem();
+  const actor = system.spawn('actor', () => new Probe('actor', events), { supervision: restart });
+  await assert.rejects(system.ask(actor, { type: 'throw', value: new Error('x') }, soon));
+  await clock.advance(1);
+  await system.stop(1_000);
+  assert.equal(clock.pending, 0);
+  await clock.advance(1_000);
+  assert.deepEqual(events, ['actor started', 'actor stopping']);
+});

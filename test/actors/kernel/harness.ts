@@ -72,4 +72,11 @@ export function makeSystem(transport?: Transport): {
   return { system, clock, crashes };
 }
 
+/** Starts an actor; resolves to what it sees of the system. */
+export function contextOf(system: ActorSystem, name: string): Promise<Context<TestMessage>> {
+  return new Promise((resolve) => {
+    system.spawn<TestMessage>(name, () => ({ started: resolve, receive: () => {} }));
+  });
+}
+
 export const soon = { deadlineMilliseconds: 1_000 };

@@ -132,33 +132,6 @@ test('an actor may stop itself from within its handler', async () => {
   assert.deepEqual(events, ['actor started', 'actor stopping']);
 });
 
-test('no parent has more than 32 children, and no two actors one name', async () => {
-  const { system } = makeSystem();
-  const refusals: string[] = [];
-  class Prolific extends Probe {
-    override started(context: Context<TestMessage>): void {
-      for (let child = 0; child < 32; child += 1)
-        context.spawn(`child-${child}`, () => new Probe('child', []));
-      for (const name of ['child-3', 'one-more']) {
-        try {
-          context.spawn(name, () => new Probe('child', []));
-        } catch (error) {
-          refusals.push((error as Error).message);
-        }
-      }
-    }
-  }
-  system.spawn('parent', () => new Prolific('parent', []));
-  await settle();
-  assert.match(refusals[0]!, /32 children/);
-  assert.match(refusals[1]!, /32 children/);
-  assert.throws(
-    () => system.spawn('parent', () => new Probe('parent', [])),
-    /named parent is running already/,
-  );
-  await system.stop(1_000);
-});
-
 test('nothing is left behind: no timer is set once the system has stopped', async () => {
   const { system, clock } = makeSystem();
   const actor = system.spawn('actor', () => new Probe('actor', []));

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { HeldLayouts } from '../../../src/actors/rank/layout-cache.ts';
 import { encodeManifest } from '../../../src/checkpoint/manifest.ts';
 import type { Plan } from '../../../src/plan/plan.ts';
-import { manifestOf, segmentOf } from '../../plan/random-manifests.ts';
+import { manifestOf, segmentOf } from '../../plan/manifests.ts';
 
 const manifest = encodeManifest(
   manifestOf([{ name: 't', bytes: 8, segment: 0, offset: 0 }], [segmentOf(0, 'a')]),

@@ -1,4 +1,4 @@
-import { UsageError } from '../errors.ts';
+import { UsageError } from './errors.ts';
 
 const binaryUnits = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
 const multipliers: Readonly<Record<string, number>> = {
@@ -25,6 +25,11 @@ export function formatBytes(bytes: number): string {
   const value = bytes / 2 ** (10 * power);
   const digits = power === 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2;
   return `${Number(value.toFixed(digits))} ${binaryUnits[power]}`;
+}
+
+/** For a reader who also calculates: `2.19 GiB (2348810240 bytes)`. */
+export function formatExactBytes(bytes: number): string {
+  return bytes < 1024 ? `${bytes} bytes` : `${formatBytes(bytes)} (${bytes} bytes)`;
 }
 
 /** Bytes from `1GiB`, `512MiB`, `1.5g` or a plain number. Throws `UsageError` naming the option. */

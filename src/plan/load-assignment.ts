@@ -7,7 +7,7 @@ import { type LoadShare, planLoading } from './loading.ts';
 import { findSet } from './segment-sets.ts';
 
 /** A share as a rank gets it: what it will hold, and what it reads into its own segment. */
-export interface DealtShare {
+export interface LoadAssignment {
   readonly rank: number;
   /** Its own segment, if it has one, comes first; after it come adopted files. */
   readonly manifest: Manifest;
@@ -16,9 +16,9 @@ export interface DealtShare {
   readonly reads: readonly { readonly path: string; readonly ranges: Float64Array }[];
 }
 
-export interface Dealing {
+export interface FileAssignments {
   /** Those of ranks that get something; their digests are still 0. */
-  readonly shares: readonly DealtShare[];
+  readonly shares: readonly LoadAssignment[];
   /** The segments of all shares. */
   readonly segments: readonly SegmentInfo[];
   /** Index of the spare set that these are; null if they are to be made. */
@@ -26,14 +26,14 @@ export interface Dealing {
 }
 
 /** {@link planLoading}, told in manifests: into a spare set of segments if one has the sizes, else into new ones. */
-export function dealFiles(order: {
+export function assignFiles(order: {
   readonly checkpoint: string;
   readonly index: CheckpointIndex;
   /** With the rank behind it, the name of each rank's own segment in its host's directory, if it is new. */
   readonly segmentName: string;
   readonly ranks: readonly { readonly rank: number; readonly host: string; readonly directory: string }[];
   readonly spare: readonly (readonly SegmentInfo[])[];
-}): Dealing {
+}): FileAssignments {
   const { checkpoint, index, segmentName, ranks, spare } = order;
   const memberOf = new Map(ranks.map((member) => [member.rank, member]));
   const shares = planLoading(
@@ -94,7 +94,10 @@ function shareManifest(
  * Deals out what was written into segments, one for each rank: it gets what lies in its own. Throws a CheckpointError that
  * names a segment whose rank is gone.
  */
-export function dealWritten(manifest: Manifest, ranks: readonly { readonly rank: number }[]): DealtShare[] {
+export function assignWritten(
+  manifest: Manifest,
+  ranks: readonly { readonly rank: number }[],
+): LoadAssignment[] {
   const present = new Set(ranks.map(({ rank }) => rank));
   const rowsOf = new Map<SegmentInfo, number[]>(manifest.segments.map((segment) => [segment, []]));
   for (const row of placementOrder(manifest) ?? manifest.names.keys()) {

@@ -1,35 +1,35 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import {
   decodeManifest,
   encodeManifest,
   layoutDigest,
   mergeManifests,
 } from '../../src/checkpoint/manifest.ts';
-import { dealFiles, dealWritten } from '../../src/plan/dealing.ts';
+import { assignFiles, assignWritten } from '../../src/plan/load-assignment.ts';
 import { planLoading } from '../../src/plan/loading.ts';
 import { findSet } from '../../src/plan/segment-sets.ts';
 import { placeTensors, shareTensors } from '../../src/plan/tensor-shares.ts';
-import { indexOf, randomIndex } from './random-indices.ts';
-import { manifestOf, segmentOf } from './random-manifests.ts';
-import { forSeeds, type SeededRandom } from './seeded-random.ts';
+import { checkProperty } from '../check-property.ts';
+import { indexOf, indices } from './indices.ts';
+import { manifestOf, reordered, segmentOf } from './manifests.ts';
 
 const fresh = { checkpoint: 'c', segmentName: 's', spare: [] };
 
 /** One to six, on two hosts. */
-function randomRanks(random: SeededRandom) {
-  return Array.from({ length: random.whole(1, 6) }, (_, rank) => ({
-    rank,
-    host: `h${rank % 2}`,
-    directory: '/dev/shm/w',
-  }));
-}
+const rankLists = fc
+  .integer({ min: 1, max: 6 })
+  .map((count) =>
+    Array.from({ length: count }, (_, rank) => ({ rank, host: `h${rank % 2}`, directory: '/dev/shm/w' })),
+  );
+const filled = indices.filter(({ names }) => names.length > 0);
 
 test('with fewer tensors than ranks some ranks get nothing, and are left out of the dealing', () => {
   const index = indexOf([{ tensors: [10, 10] }]);
   const ranks = [0, 1, 2, 3].map((rank) => ({ rank, host: 'a', directory: '/dev/shm/w' }));
   assert.equal(planLoading(index, [0, 1, 2, 3]).filter(({ rows }) => rows.length === 0).length, 2);
-  const { shares: dealt } = dealFiles({ ...fresh, index, ranks });
+  const { shares: dealt } = assignFiles({ ...fresh, index, ranks });
   assert.deepEqual(
     dealt.map(({ manifest }) => manifest.names),
     [['f0.t0'], ['f0.t1']],
@@ -41,11 +41,8 @@ test('with fewer tensors than ranks some ranks get nothing, and are left out of 
 });
 
 test('the shares of all ranks are manifests that travel and merge into one of the whole checkpoint', () => {
-  forSeeds(200, (random) => {
-    const index = randomIndex(random);
-    if (index.names.length === 0) return;
-    const ranks = randomRanks(random);
-    const { shares, segments, reused } = dealFiles({ ...fresh, index, ranks });
+  const property = fc.property(filled, rankLists, (index, ranks) => {
+    const { shares, segments, reused } = assignFiles({ ...fresh, index, ranks });
     assert.equal(reused, null);
     const merged = mergeManifests(shares.map(({ manifest }) => decodeManifest(encodeManifest(manifest))));
     const sizes = new Map(index.names.map((name, row) => [name, index.bytes[row]]));
@@ -59,18 +56,16 @@ test('the shares of all ranks are manifests that travel and merge into one of th
       );
     }
   });
+  checkProperty(property, 200);
 });
 
 test('a checkpoint goes into the first spare set that has its sizes, and has the layout that was in there', () => {
-  forSeeds(200, (random) => {
-    const index = randomIndex(random);
-    if (index.names.length === 0) return;
-    const ranks = randomRanks(random);
-    const before = dealFiles({ ...fresh, index, ranks });
-    if (before.segments.length === 0) return;
+  const property = fc.property(filled, rankLists, fc.array(fc.nat(9)), (index, ranks, keys) => {
+    const before = assignFiles({ ...fresh, index, ranks });
+    fc.pre(before.segments.length > 0);
     const other = before.segments.map((segment) => ({ ...segment, bytes: segment.bytes + 256 }));
-    const spare = [other, before.segments.slice(1), random.shuffled([...before.segments])];
-    const after = dealFiles({ ...fresh, segmentName: 'new', index, ranks, spare });
+    const spare = [other, before.segments.slice(1), reordered(before.segments, keys)];
+    const after = assignFiles({ ...fresh, segmentName: 'new', index, ranks, spare });
     assert.equal(after.reused, 2);
     const layoutOf = ({ shares }: typeof after) =>
       layoutDigest(mergeManifests(shares.map(({ manifest }) => manifest)));
@@ -79,16 +74,17 @@ test('a checkpoint goes into the first spare set that has its sizes, and has the
       after.shares.map(({ segment, reads }) => [segment, reads]),
       before.shares.map(({ segment, reads }) => [segment, reads]),
     );
-    const none = dealFiles({ ...fresh, index, ranks, spare: spare.slice(0, 2) });
+    const none = assignFiles({ ...fresh, index, ranks, spare: spare.slice(0, 2) });
     assert.equal(none.reused, null);
   });
+  checkProperty(property, 200);
 });
 
 test('a checkpoint whose files are all adopted takes no spare set', () => {
   const index = indexOf([{ tensors: [10, 10], shared: true }]);
   const ranks = [{ rank: 0, host: 'a', directory: '/dev/shm/w' }];
   assert.equal(planLoading(index, [0])[0]!.segmentBytes, 0);
-  const { segments, reused } = dealFiles({ ...fresh, index, ranks, spare: [[]] });
+  const { segments, reused } = assignFiles({ ...fresh, index, ranks, spare: [[]] });
   assert.deepEqual([segments, reused], [[], null]);
 });
 
@@ -129,7 +125,7 @@ test('what was written for ranks is dealt to those ranks, each with its own segm
     offset: row * 256,
   }));
   const manifest = manifestOf(rows, [segmentOf(0, 'a'), segmentOf(1, 'a')]);
-  const shares = dealWritten(manifest, [{ rank: 1 }, { rank: 0 }, { rank: 2 }]);
+  const shares = assignWritten(manifest, [{ rank: 1 }, { rank: 0 }, { rank: 2 }]);
   assert.deepEqual(
     shares.map(({ rank, manifest: part, segment, reads }) => [rank, part.names, segment, reads]),
     [
@@ -142,7 +138,7 @@ test('what was written for ranks is dealt to those ranks, each with its own segm
     manifest.segments.map((segment) => [segment]),
   );
   assert.equal(layoutDigest(mergeManifests(shares.map((share) => share.manifest))).length, 64);
-  assert.throws(() => dealWritten(manifest, [{ rank: 1 }]), {
+  assert.throws(() => assignWritten(manifest, [{ rank: 1 }]), {
     name: 'CheckpointError',
     message: /was written for rank 0, which is not there/,
   });

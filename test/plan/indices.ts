@@ -1,5 +1,5 @@
+import fc from 'fast-check';
 import type { CheckpointIndex } from '../../src/checkpoint/source.ts';
-import type { SeededRandom } from './seeded-random.ts';
 
 interface IndexedFile {
   readonly tensors: readonly number[];
@@ -32,13 +32,18 @@ export function indexOf(files: readonly IndexedFile[]): CheckpointIndex {
   };
 }
 
-export function randomIndex(random: SeededRandom): CheckpointIndex {
-  return indexOf(
-    Array.from({ length: random.whole(1, 5) }, () => ({
-      tensors: Array.from({ length: random.whole(0, 20) }, () =>
-        random.chance(0.1) ? 0 : random.pick([random.whole(1, 5000), 256 * random.whole(1, 9)]),
-      ),
-      shared: random.chance(0.3),
-    })),
-  );
-}
+const tensorBytes = fc.oneof(
+  { weight: 1, arbitrary: fc.constant(0) },
+  { weight: 4, arbitrary: fc.integer({ min: 1, max: 5_000 }) },
+  { weight: 4, arbitrary: fc.integer({ min: 1, max: 9 }).map((units) => 256 * units) },
+);
+
+export const indices: fc.Arbitrary<CheckpointIndex> = fc
+  .array(
+    fc.record({
+      tensors: fc.array(tensorBytes, { maxLength: 20, size: 'max' }),
+      shared: fc.nat(9).map((one) => one < 3),
+    }),
+    { minLength: 1, maxLength: 5 },
+  )
+  .map(indexOf);
