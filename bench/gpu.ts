@@ -8,7 +8,7 @@
 import { availableParallelism } from 'node:os';
 import type { LinkKind } from '../src/engines/engine-client.ts';
 import { describe } from '../src/errors.ts';
-import { Cluster, type UpdateSettings } from '../src/index.ts';
+import { Cluster, type UpdateOptions } from '../src/index.ts';
 import { ThreadPool } from '../src/native-bridge/memory.ts';
 import { probeNccl } from '../src/native-bridge/nccl-collective.ts';
 import { probeCuda } from '../src/native-bridge/probe.ts';
@@ -83,7 +83,7 @@ async function withCollective(kind: CollectiveKind, use: () => Promise<void>): P
 async function repeat(
   subject: Subject,
   name: string,
-  settings: UpdateSettings,
+  settings: UpdateOptions,
   link: LinkLimit | null,
   times: number,
 ): Promise<MeasuredUpdate[]> {

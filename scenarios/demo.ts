@@ -4,7 +4,7 @@ import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { type CheckpointIndex, openCheckpoint } from '../src/checkpoint/source.ts';
 import { interruptible, runCommand } from '../src/cli/interrupt.ts';
-import { Narrator } from '../src/cli/narrator.ts';
+import { Reporter } from '../src/cli/reporter.ts';
 import { summarize } from '../src/cli/summary.ts';
 import { Cluster, type UpdateReport } from '../src/index.ts';
 import { chromeTrace, drawTimeline } from '../src/observe/timeline.ts';
@@ -55,7 +55,7 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
   const bytes = parseBytes(options.size, '--size');
   const bucketBytes = parseBytes(options.bucket, '--bucket');
   const scratch = mkdtempSync(join(tmpdir(), 'weightcast-demo-'));
-  const narrator = new Narrator();
+  const reporter = new Reporter();
   const stops: (() => Promise<unknown>)[] = [];
   try {
     const model =
@@ -78,19 +78,19 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
       ranks,
       instances: [{ name: instance, endpoint: engine.endpoint, ranks: [...Array(ranks).keys()] }],
       devices: { kind: 'host', namespace: deviceNamespace },
-      onProgress: (progress) => narrator.progress(progress),
+      onProgress: (progress) => reporter.progress(progress),
     });
     stops.push(() => cluster.stop());
 
     const name = basename(resolve(model));
     await interruptible(cluster.register(name, model), signal);
     const report = await interruptible(cluster.update(name, { bucketBytes }), signal);
-    narrator.end();
+    reporter.end();
     await interruptible(verifyWeights(engine.endpoint, index), signal);
     await interruptible(dumpWeights(engine, options.dump), signal);
-    writeResults(options, narrator, report, await load.stop());
+    writeResults(options, reporter, report, await load.stop());
   } finally {
-    narrator.end();
+    reporter.end();
     for (const stop of stops.reverse()) await stop();
     rmSync(scratch, { recursive: true, force: true });
   }
@@ -103,7 +103,7 @@ function deviceCapacityOf({ deviceMemory }: Options, index: CheckpointIndex): nu
 /** Prints the result, and writes the files that the options name. */
 function writeResults(
   options: Options,
-  narrator: Narrator,
+  reporter: Reporter,
   report: UpdateReport,
   requests: LoadReport,
 ): void {
@@ -112,8 +112,8 @@ function writeResults(
     requestsServed: requests.served,
     requestsFailed: requests.failed,
   };
-  narrator.table(summary);
-  narrator.rows([['requests', requestsText(requests)]]);
+  reporter.table(summary);
+  reporter.rows([['requests', requestsText(requests)]]);
   process.stdout.write(`\n${drawTimeline(report.timelines, timelineWidth)}\n`);
   if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(summary, null, 2)}\n`);
   if (options.timeline !== undefined)

@@ -1,4 +1,4 @@
-import { Narrator } from '../src/cli/narrator.ts';
+import { Reporter } from '../src/cli/reporter.ts';
 import { UsageError } from '../src/errors.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
 import { whyNoNamespaces } from './host-network.ts';
@@ -21,14 +21,14 @@ async function joinStorm(options: Options, signal: AbortSignal): Promise<object>
     throw new UsageError(`--joiners is ${joiners}; at most ${mostJoiners} are allowed`);
   const bytes = parseBytes(options.size, '--size');
   const link = parseLink(options.link);
-  const narrator = new Narrator();
-  const onProgress = narrator.progress.bind(narrator);
+  const reporter = new Reporter();
+  const onProgress = reporter.progress.bind(reporter);
   try {
     const { requests, ...figures } = await storm({ joiners, bytes, link, signal, onProgress });
-    narrator.end();
+    reporter.end();
     const fromJoiners = figures.receivedBytes - figures.receivedFromSource;
     const all = joiners === 1 ? 'it' : `all ${joiners}`;
-    narrator.rows([
+    reporter.rows([
       ['version', figures.version],
       ['size', `${formatBytes(figures.bytes)}, ${figures.tensors} tensors`],
       ['links', link ?? 'unlimited, all hosts share one network stack'],
@@ -48,7 +48,7 @@ async function joinStorm(options: Options, signal: AbortSignal): Promise<object>
       verified: true,
     };
   } finally {
-    narrator.end();
+    reporter.end();
   }
 }
 

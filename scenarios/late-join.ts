@@ -1,5 +1,5 @@
 import { interruptible } from '../src/cli/interrupt.ts';
-import { Narrator } from '../src/cli/narrator.ts';
+import { Reporter } from '../src/cli/reporter.ts';
 import { VerificationError } from '../src/errors.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
 import { type Fleet, withFleet } from './fleet.ts';
@@ -42,38 +42,38 @@ async function lateJoin(options: Options, signal: AbortSignal): Promise<object> 
   const ranks = parseCount(options.ranks, '--ranks');
   const bytes = parseBytes(options.size, '--size');
   const [first, second, third] = ranksOfEach(3, ranks);
-  const narrator = new Narrator();
+  const reporter = new Reporter();
   const fleetOptions = {
     name: 'late-join',
     bytes,
     signal,
     instances: { first: first!, second: second! },
     hosts: { first: { launcher: [] }, second: { launcher: [] }, third: { launcher: [] } },
-    onProgress: narrator.progress.bind(narrator),
+    onProgress: reporter.progress.bind(reporter),
   };
   announce(`starting two engines with ${workersText(ranks)} each, and a cluster`);
   return withFleet(fleetOptions, async (fleet) => {
-    fleet.atEnd(async () => narrator.end());
+    fleet.atEnd(async () => reporter.end());
     const { cluster } = fleet;
     const model = await fleet.makeModel(2);
     const instance = await interruptible(fleet.startEngine(joiner, third!), signal);
-    narrator.end();
+    reporter.end();
     announce('updating both while they answer requests');
     const whileUpdating = requestsAt(fleet, serving);
     const { tensors, digest } = await interruptible(cluster.register('weights', model), signal);
     await interruptible(cluster.update('weights', { instances: serving }), signal);
     const updating = await stopRequests(whileUpdating);
 
-    narrator.end();
+    reporter.end();
     announce('a third engine joins');
     const whileJoining = requestsAt(fleet, serving);
     const { figures, report } = await interruptible(joinInstance(fleet, instance, 'weights'), signal);
     const joining = await stopRequests(whileJoining);
-    narrator.end();
+    reporter.end();
     await verifyInstances(fleet, [...serving, joiner], model, signal);
 
     const joined = await requestVersion(fleet, `weights@${digest}`);
-    narrator.rows([
+    reporter.rows([
       ['version', `weights@${digest}`],
       ['size', `${formatBytes(figures.bytes)}, ${tensors} tensors`],
       ...joinRows(figures, joining),

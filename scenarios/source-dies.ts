@@ -1,5 +1,5 @@
 import { interruptible } from '../src/cli/interrupt.ts';
-import { Narrator } from '../src/cli/narrator.ts';
+import { Reporter } from '../src/cli/reporter.ts';
 import type { Progress } from '../src/index.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
 import { type Fleet, withFleet } from './fleet.ts';
@@ -41,7 +41,7 @@ async function sourceDies(options: Options, signal: AbortSignal): Promise<object
   const ranks = parseCount(options.ranks, '--ranks');
   const bytes = parseBytes(options.size, '--size');
   const [first, second, third] = ranksOfEach(3, ranks);
-  const narrator = new Narrator();
+  const reporter = new Reporter();
   const killer = new Killer(third!);
   const fleetOptions = {
     name: 'source-dies',
@@ -51,19 +51,19 @@ async function sourceDies(options: Options, signal: AbortSignal): Promise<object
     hosts: { [survivor]: { launcher: [] }, [victim]: { launcher: [] }, [joiner]: { launcher: [] } },
     onProgress: (progress: Progress) => {
       killer.progress(progress);
-      narrator.progress(progress);
+      reporter.progress(progress);
     },
   };
   announce(`starting two engines with ${workersText(ranks)} each, and a cluster`);
   return withFleet(fleetOptions, async (fleet) => {
-    fleet.atEnd(async () => narrator.end());
+    fleet.atEnd(async () => reporter.end());
     const { cluster } = fleet;
     const model = await fleet.makeModel(2);
     const instance = await interruptible(fleet.startEngine(joiner, third!), signal);
     const { tensors, digest } = await interruptible(cluster.register('weights', model), signal);
     await interruptible(cluster.update('weights'), signal);
 
-    narrator.end();
+    reporter.end();
     announce(
       'a third engine joins; one of the first two is killed, with its ranks, while the third reads from it',
     );
@@ -72,9 +72,9 @@ async function sourceDies(options: Options, signal: AbortSignal): Promise<object
     const { figures, report } = await interruptible(join, signal);
     const killedAtBytes = await killer.check(report);
     const requests = await stopRequests(load);
-    narrator.end();
+    reporter.end();
     await verifyInstances(fleet, [survivor, joiner], model, signal);
-    narrator.rows([
+    reporter.rows([
       ['version', `weights@${digest}`],
       ['size', `${formatBytes(figures.bytes)}, ${tensors} tensors`],
       ['killed', `when ${formatBytes(killedAtBytes)} had been received`],

@@ -1,6 +1,8 @@
+import type { CheckpointStatus } from '../src/actors/protocol/checkpoint-values.ts';
 import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
-import type { CheckpointStatus, ClusterStatus, UpdateReport } from '../src/actors/protocol/values.ts';
-import { CheckpointShelf } from '../src/actors/supervisor/checkpoint-ledger.ts';
+import type { ClusterStatus } from '../src/actors/protocol/status-values.ts';
+import type { UpdateReport } from '../src/actors/protocol/update-values.ts';
+import { CheckpointLedger } from '../src/actors/supervisor/checkpoint-ledger.ts';
 import { supervisorSpawnOptions } from '../src/actors/supervisor/inbox.ts';
 import type { SupervisorPorts } from '../src/actors/supervisor/ports.ts';
 import { SupervisorActor } from '../src/actors/supervisor/supervisor.ts';
@@ -30,7 +32,7 @@ export class SimulatedCluster implements ClusterView {
   readonly #users: SimulatedUser[] = [];
   #launches = 0;
   /** The supervisor's ledger of checkpoints. */
-  readonly shelf: CheckpointShelf;
+  readonly shelf: CheckpointLedger;
   /** By checkpoint name, the file that was registered last. */
   readonly #registered = new Map<string, string>();
   readonly #pending = new PendingRequests();
@@ -48,7 +50,7 @@ export class SimulatedCluster implements ClusterView {
       .slice(0, options.firstInstances);
     const ports = this.#supervisorPorts();
     const { spareCheckpoints } = options;
-    this.shelf = new CheckpointShelf(spareCheckpoints);
+    this.shelf = new CheckpointLedger(spareCheckpoints);
     this.supervisor.system.spawn(
       'supervisor',
       () => new SupervisorActor({ instances, spareCheckpoints }, ports, this.shelf),

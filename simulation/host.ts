@@ -107,8 +107,8 @@ export class SimulatedHost {
   }
 
   /** Writes tensors from a process's memory into a segment, as `TensorWriter` does. */
-  write(path: string, bytes: number, isThere: boolean, write: (contents: Contents) => void): void {
-    write((isThere ? this.#attach(path) : this.#create(path, bytes)).contents);
+  write(path: string, bytes: number, exists: boolean, write: (contents: Contents) => void): void {
+    write((exists ? this.#attach(path) : this.#create(path, bytes)).contents);
   }
 
   #create(path: string, bytes: number): SimulatedSegment {
@@ -134,18 +134,18 @@ export class SimulatedHost {
 
   async #digests(
     manifest: Manifest,
-    { segment: path, isThere, reads, digest }: LoadOrder,
+    { segment: path, exists, reads, digest }: LoadOrder,
     totalBytes: number,
     clock: Clock,
   ): Promise<BigUint64Array> {
     const own = manifest.segments.find((segment) => segment.path === path);
-    const segment = own && (isThere ? this.#attach(own.path) : this.#create(own.path, own.bytes));
+    const segment = own && (exists ? this.#attach(own.path) : this.#create(own.path, own.bytes));
     // The old contents of a reused segment are undefined from here on.
     segment?.contents.erase(0, segment.bytes);
     await elapse(clock, totalBytes / loadRate);
     if (this.loadFailures > 0) {
       this.loadFailures -= 1;
-      if (own !== undefined && !isThere) this.#segments.delete(own.path);
+      if (own !== undefined && !exists) this.#segments.delete(own.path);
       throw new NativeError(`a load on ${this.name} failed: input/output error`);
     }
     for (const { path: file, ranges } of reads) {

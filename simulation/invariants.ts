@@ -1,7 +1,7 @@
 import type { Envelope, SystemCensus } from '../src/actors/kernel/index.ts';
-import type { ClusterStatus, UpdateReport } from '../src/actors/protocol/values.ts';
-import { bridgesOfGroup } from '../src/actors/supervisor/bridge-group.ts';
-import type { CheckpointShelf } from '../src/actors/supervisor/checkpoint-ledger.ts';
+import type { ClusterStatus } from '../src/actors/protocol/status-values.ts';
+import type { UpdateReport } from '../src/actors/protocol/update-values.ts';
+import type { CheckpointLedger } from '../src/actors/supervisor/checkpoint-ledger.ts';
 import { decodeManifest } from '../src/checkpoint/manifest.ts';
 import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../src/plan/plan.ts';
 import type { SimulatedProcess } from './process.ts';
@@ -16,7 +16,7 @@ export interface ClusterView {
   readonly supervisor: SimulatedProcess;
   readonly ranks: ReadonlyMap<number, SimulatedRankProcess>;
   readonly users: readonly SimulatedUser[];
-  readonly shelf: CheckpointShelf;
+  readonly shelf: CheckpointLedger;
   readonly status: ClusterStatus | null;
 }
 
@@ -130,8 +130,8 @@ export function checkSupervisorIdle({ world, supervisor, ranks, users, status }:
   const running = [...ranks.values()].filter(({ process }) => process !== null).length;
   expectAtMost(trace, supervisor, {
     ...none,
-    // The supervisor itself, the planner, the swarm, groups of bridges, and the bridges.
-    actors: 3 + Math.ceil(engines.length / bridgesOfGroup) + instances,
+    // The supervisor itself, the planner, the swarm, and the bridges.
+    actors: 3 + instances,
     watches: running + users.filter(({ process, writer }) => process.isAlive && writer !== null).length,
     // Ranks that wait for their restart.
     timers: devices.length - running,

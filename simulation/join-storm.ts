@@ -1,4 +1,4 @@
-import type { UpdateReport } from '../src/actors/protocol/values.ts';
+import type { UpdateReport } from '../src/actors/protocol/update-values.ts';
 import { checkpointAt, type TensorShape } from './checkpoint.ts';
 import { SimulatedCluster } from './cluster.ts';
 import { checkIdle } from './invariants.ts';

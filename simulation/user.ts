@@ -1,6 +1,7 @@
 import type { z } from 'zod';
 import type { ActorRef } from '../src/actors/kernel/index.ts';
 import { ask, type Question } from '../src/actors/protocol/ask.ts';
+import type { CheckpointStatus } from '../src/actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../src/actors/protocol/deadlines.ts';
 import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
 import {
@@ -9,7 +10,7 @@ import {
   toSupervisor,
 } from '../src/actors/protocol/supervisor.ts';
 import { anyOf } from '../src/actors/protocol/table.ts';
-import type { CheckpointStatus, UpdateOptions, UpdateReport } from '../src/actors/protocol/values.ts';
+import type { UpdateReport, UpdateRequest } from '../src/actors/protocol/update-values.ts';
 import { toWriter, type WriterMessage } from '../src/actors/protocol/writer.ts';
 import { WriterActor } from '../src/actors/writer.ts';
 import { dtypeName, encodeManifest, type Manifest, shapeOf } from '../src/checkpoint/manifest.ts';
@@ -31,7 +32,7 @@ export function resultOf<T>(outcome: Outcome<T>): T {
   return outcome.value;
 }
 
-const defaultOptions: UpdateOptions = {
+const defaultOptions: UpdateRequest = {
   memoryFraction: 0.9,
   verify: true,
   keepCopy: true,
@@ -82,12 +83,12 @@ export class SimulatedUser {
     const question = { checkpoint, host: host.name, bytes: index.bytes, writer: this.#startWriter() };
     const reserved = await this.#ask(toSupervisor.reserve, question, deadlines.plan);
     if (!reserved.ok) return reserved;
-    const { reservation, segments, isThere } = reserved.value;
+    const { reservation, segments, reused } = reserved.value;
     const tensors = Object.fromEntries(
       index.names.map((name, row) => [name, { dtype: dtypeName(index, row), shape: shapeOf(index, row) }]),
     );
     const manifest = describeTensors(checkpoint, tensors, index.bytes, segments);
-    await this.#writeTensors(tensorSource, manifest, host, isThere);
+    await this.#writeTensors(tensorSource, manifest, host, reused);
     const found = BigUint64Array.from(index.names, (name) => digests.get(name)!);
     const encoded = encodeManifest({ ...manifest, digests: found });
     const source = { kind: 'written', reservation, manifest: encoded } as const;
@@ -100,13 +101,13 @@ export class SimulatedUser {
     { path, index }: SimulatedCheckpoint,
     { segments, segmentOf, offsets }: Manifest,
     host: SimulatedHost,
-    isThere: boolean,
+    reused: boolean,
   ): Promise<void> {
     for (const [at, segment] of segments.entries()) {
       await elapse(this.process.clock, segment.bytes / writeRate);
       // A process that has ended writes nothing.
       if (!this.process.isAlive) return;
-      host.write(segment.path, segment.bytes, isThere, (contents) => {
+      host.write(segment.path, segment.bytes, reused, (contents) => {
         for (const [row, bytes] of index.bytes.entries()) {
           if (segmentOf[row] !== at) continue;
           const piece = { start: 0, end: bytes, source: path, from: index.offsets[row]! };
@@ -124,7 +125,7 @@ export class SimulatedUser {
     return this.#ask(toSupervisor.releaseSpare, {}, deadlines.abort + deadlines.control);
   }
 
-  update(checkpoint: string, options: Partial<UpdateOptions> = {}): Promise<Outcome<UpdateReport>> {
+  update(checkpoint: string, options: Partial<UpdateRequest> = {}): Promise<Outcome<UpdateReport>> {
     const all = { ...defaultOptions, ...options };
     const deadline = all.timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;
     return this.#ask(toSupervisor.update, { checkpoint, options: all }, deadline);

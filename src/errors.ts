@@ -1,13 +1,13 @@
 /**
  * Every failure weightcast reports has one class and one stable `code`.
  *
- * Messages are one line, written for the person who has to act: they name the file, tensor, rank or option.
+ * Messages are one line and name what is at fault: the file, tensor, host, rank, instance or option.
  * An error keeps its class when it crosses a process: {@link toWire} flattens it, {@link fromWire} revives it.
  */
 export class WeightcastError extends Error {
   /** Stable identifier, safe to match on. */
   readonly code: string = 'WEIGHTCAST_INTERNAL';
-  /** What a command line ends with when this error reaches it. */
+  /** Exit code of the command line when this error ends it. */
   readonly exitCode: number = 1;
   override readonly name: string = 'WeightcastError';
 }
@@ -26,7 +26,7 @@ export class CheckpointError extends WeightcastError {
   override readonly name = 'CheckpointError';
 }
 
-/** Not even serial mode can hold the largest tensor: names the tensor, its bytes, the rank and what is free. */
+/** A device has too little free memory, even for serial mode: names the rank, and the largest tensor if that does not fit. */
 export class MemoryError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_MEMORY';
   override readonly exitCode = 2;
@@ -45,13 +45,13 @@ export class OutOfHostMemoryError extends WeightcastError {
   override readonly name = 'OutOfHostMemoryError';
 }
 
-/** A GPU failed so that no call on it will succeed any more in this process: the process must be restarted. */
+/** After this failure of a GPU no call on it succeeds in this process any more: the process must be restarted. */
 export class DeviceLostError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_DEVICE_LOST';
   override readonly name = 'DeviceLostError';
 }
 
-/** A call into the addon failed; carries the operating system's own words. */
+/** A call into the addon failed; the message has the operating system's or the driver's description. */
 export class NativeError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_NATIVE';
   override readonly name = 'NativeError';
@@ -63,19 +63,19 @@ export class DeadlineError extends WeightcastError {
   override readonly name = 'DeadlineError';
 }
 
-/** The work was cancelled by its owner: a Ctrl-C, a `stop`, a newer epoch. */
+/** The work was cancelled: by Ctrl-C, `stop`, or a newer epoch. */
 export class AbortedError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_ABORTED';
   override readonly name = 'AbortedError';
 }
 
-/** A process that takes part died, vanished or stopped answering. */
+/** A process of the cluster died, or stopped answering. */
 export class PeerLostError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_PEER_LOST';
   override readonly name = 'PeerLostError';
 }
 
-/** A message was addressed to an actor that has stopped or never was. */
+/** A message was addressed to an actor that has stopped, or never existed. */
 export class ActorStoppedError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_ACTOR_STOPPED';
   override readonly name = 'ActorStoppedError';
@@ -93,7 +93,7 @@ export class ProtocolError extends WeightcastError {
   override readonly name = 'ProtocolError';
 }
 
-/** An inference engine answered an HTTP request with an error, or did not answer. */
+/** An inference engine answered an HTTP request with an error, or could not be reached. */
 export class EngineError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_ENGINE';
   override readonly name = 'EngineError';
@@ -105,7 +105,7 @@ export class WorkerLinkError extends WeightcastError {
   override readonly name = 'WorkerLinkError';
 }
 
-/** An engine worker holds other bytes than the checkpoint: names the tensor and the instance. */
+/** Digests from engine workers differ from the checkpoint's: names the tensor and the instance. */
 export class VerificationError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_VERIFICATION';
   override readonly name = 'VerificationError';
@@ -131,7 +131,7 @@ const classes = [
 ];
 const classOfCode = new Map(classes.map((type) => [new type('').code as string, type]));
 
-/** An error as it crosses a process. */
+/** An error in a message between processes. */
 export interface WireError {
   readonly code: string;
   readonly message: string;
@@ -147,14 +147,14 @@ export function fromWire(wire: WireError): WeightcastError {
   return new type(wire.message);
 }
 
-/** Anything that was thrown, as an error that can be reported: its own class if it has one. */
+/** Any thrown value as a `WeightcastError`: itself if it is one. */
 export function asFailure(thrown: unknown): WeightcastError {
   return thrown instanceof WeightcastError
     ? thrown
     : new WeightcastError(describe(thrown), { cause: thrown });
 }
 
-/** One line for anything that was thrown: handlers may throw what they like. */
+/** The message of any thrown value. */
 export function describe(thrown: unknown): string {
   if (thrown instanceof Error) return thrown.message || thrown.name;
   try {

@@ -1,13 +1,9 @@
+export type { CheckpointStatus } from './actors/protocol/checkpoint-values.ts';
 export type { InstanceOptions } from './actors/protocol/instance-options.ts';
-export type {
-  CheckpointStatus,
-  ClusterStatus,
-  Progress,
-  RankTimeline,
-  UpdateReport,
-} from './actors/protocol/values.ts';
+export type { ClusterStatus, Progress } from './actors/protocol/status-values.ts';
+export type { RankTimeline, UpdateReport } from './actors/protocol/update-values.ts';
 export type { NamedTensor, NamedTensors } from './checkpoint/named-tensors.ts';
-export { Cluster, type Source, type UpdateSettings } from './cluster/cluster.ts';
+export { Cluster, type Source, type UpdateOptions } from './cluster/cluster.ts';
 export type { ClusterOptions } from './cluster/options.ts';
 export * from './errors.ts';
 export type { HostOptions } from './processes/configuration.ts';

@@ -1,4 +1,4 @@
-import type { Cluster, UpdateReport, UpdateSettings } from '../../src/index.ts';
+import type { Cluster, UpdateOptions, UpdateReport } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import type { PythonEngine } from '../../test/python/python-engine.ts';
 import { median } from '../median.ts';
@@ -33,7 +33,7 @@ export interface Subject {
 export async function measureUpdate(
   { cluster, engines }: Subject,
   name: string,
-  settings: UpdateSettings,
+  settings: UpdateOptions,
   link: LinkLimit | null,
 ): Promise<MeasuredUpdate> {
   const before = link === null ? 0 : await link.measure();

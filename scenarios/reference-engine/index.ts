@@ -1,6 +1,6 @@
 import { DeadlineError, fromWire, PeerLostError, WeightcastError } from '../../src/errors.ts';
 import { startProcess } from '../../src/processes/child-process.ts';
-import { removeAbandoned } from '../../src/processes/sweep.ts';
+import { sweepSharedMemory } from '../../src/processes/sweep.ts';
 import type { EngineConfiguration, Faults } from './configuration.ts';
 import type { ServerMessage } from './worker-protocol.ts';
 
@@ -89,7 +89,7 @@ export async function startReferenceEngine(options: ReferenceEngineOptions): Pro
     async stop() {
       await server.stop(graceMilliseconds);
       await waitForExit(workerPids);
-      removeAbandoned();
+      sweepSharedMemory();
     },
   };
 }

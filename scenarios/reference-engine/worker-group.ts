@@ -1,5 +1,5 @@
 import { PeerLostError } from '../../src/errors.ts';
-import { removeAbandoned } from '../../src/processes/sweep.ts';
+import { sweepSharedMemory } from '../../src/processes/sweep.ts';
 import type { EngineConfiguration } from './configuration.ts';
 import { type Call, WorkerHandle } from './worker-handle.ts';
 import type { CallOf, ResultOf, WorkerMethod } from './worker-protocol.ts';
@@ -14,7 +14,7 @@ export class WorkerGroup {
     for (const { rank, exited } of workers) {
       exited.then((how) => {
         // The memory of a killed worker would stay if no other process has its device open.
-        removeAbandoned();
+        sweepSharedMemory();
         if (this.#lost !== null) return;
         this.#lost = new PeerLostError(`the engine is dead: worker ${rank} ended (${how})`);
         onLost(this.#lost);
@@ -47,7 +47,7 @@ export class WorkerGroup {
     const failure = starts.find((start) => start.status === 'rejected');
     if (failure === undefined) return new WorkerGroup(workers, onLost);
     await Promise.all(workers.map((worker) => worker.stop()));
-    removeAbandoned();
+    sweepSharedMemory();
     throw failure.reason;
   }
 
@@ -70,6 +70,6 @@ export class WorkerGroup {
 
   async stop(): Promise<void> {
     await Promise.all(this.workers.map((worker) => worker.stop()));
-    removeAbandoned();
+    sweepSharedMemory();
   }
 }

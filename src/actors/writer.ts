@@ -1,16 +1,16 @@
 import type { Actor, Context } from './kernel/index.ts';
 import type { WriterMessage } from './protocol/writer.ts';
 
-/** Stands for a process that writes tensors into host memory and keeps that mapped. */
+/** Unmaps segments that this process has written, when the supervisor releases them. */
 export class WriterActor implements Actor<WriterMessage> {
-  readonly #forget: (segments: readonly string[]) => void;
+  readonly #release: (segments: readonly string[]) => void;
 
-  constructor(forget: (segments: readonly string[]) => void) {
-    this.#forget = forget;
+  constructor(release: (segments: readonly string[]) => void) {
+    this.#release = release;
   }
 
   receive(message: WriterMessage, context: Context<WriterMessage>): void {
-    this.#forget(message.segments);
+    this.#release(message.segments);
     context.reply(message, {});
   }
 }

@@ -12,7 +12,7 @@ export interface LoadOrder {
   /** Path of the segment to fill; null when all tensors lie in shared memory already. */
   readonly segment: string | null;
   /** The segment is there already, of the right size; else it is made. */
-  readonly isThere: boolean;
+  readonly exists: boolean;
   readonly reads: readonly { readonly path: string; readonly ranges: Float64Array }[];
   /** False where the manifest has the digests. */
   readonly digest: boolean;
@@ -117,7 +117,7 @@ export class SharedSegments implements SegmentStore {
     const manifest = decodeManifest(order.manifest);
     const own = manifest.segments.find(({ path }) => path === order.segment);
     const sizes = {
-      made: own === undefined || order.isThere ? 0 : own.bytes,
+      made: own === undefined || order.exists ? 0 : own.bytes,
       read: order.reads.reduce((sum, { ranges }) => sum + bytesIn(ranges), 0),
       digested: order.digest ? manifest.bytes.reduce((sum, bytes) => sum + bytes, 0) : 0,
     };
@@ -182,7 +182,7 @@ export class SharedSegments implements SegmentStore {
   ): Promise<BigUint64Array> {
     try {
       // Its pages have to be there before they are pinned: huge ones cannot be made of pinned ones.
-      const segment = own === undefined ? undefined : await this.#segmentToFill(own, order.isThere, progress);
+      const segment = own === undefined ? undefined : await this.#segmentToFill(own, order.exists, progress);
       const [filled, pinned] = await Promise.allSettled([
         this.#fill(manifest, segment, order, progress),
         this.ready(manifest.segments.map(({ path }) => path)),
@@ -191,15 +191,15 @@ export class SharedSegments implements SegmentStore {
       if (pinned.status === 'rejected') throw pinned.reason;
       return filled.value;
     } catch (error) {
-      if (own !== undefined && !order.isThere) void this.forget([own.path]);
+      if (own !== undefined && !order.exists) void this.forget([own.path]);
       throw error;
     }
   }
 
-  async #segmentToFill(own: SegmentInfo, isThere: boolean, progress: Float64Array): Promise<Mapping> {
+  async #segmentToFill(own: SegmentInfo, exists: boolean, progress: Float64Array): Promise<Mapping> {
     const { path, bytes } = own;
     const { numaNode } = this.#device;
-    if (!isThere) {
+    if (!exists) {
       const made = await Mapping.reserve(path, bytes, { pool: this.#pool, numaNode, progress });
       this.#add(path, made, true);
       if (!this.#loading.get(path)!.isForgotten) return made;

@@ -31,12 +31,12 @@ export class TensorWriter {
     this.#threads = threads;
   }
 
-  /** `isThere`: the segments exist, of the right sizes, and are written over. */
+  /** `exists`: the segments exist, of the right sizes, and are written over. */
   write(
     checkpoint: string,
     tensors: NamedTensors,
     segments: readonly TensorSegment[],
-    isThere: boolean,
+    exists: boolean,
   ): WriteJob {
     const counters = segments.map(() => new Float64Array(1));
     return {
@@ -45,9 +45,9 @@ export class TensorWriter {
         segments.map(({ rank, bytes }, index) => ({
           rank,
           doneBytes: counters[index]![0]!,
-          totalBytes: isThere ? bytes : 2 * bytes,
+          totalBytes: exists ? bytes : 2 * bytes,
         })),
-      manifest: this.#write(checkpoint, tensors, segments, isThere, counters),
+      manifest: this.#write(checkpoint, tensors, segments, exists, counters),
     };
   }
 
@@ -67,13 +67,13 @@ export class TensorWriter {
     checkpoint: string,
     tensors: NamedTensors,
     segments: readonly TensorSegment[],
-    isThere: boolean,
+    exists: boolean,
     counters: readonly Float64Array[],
   ): Promise<Uint8Array> {
     const pool = new ThreadPool(this.#threads);
     try {
       const manifest = describeTensors(checkpoint, tensors, sizesOfTensors(checkpoint, tensors), segments);
-      const mappings = isThere
+      const mappings = exists
         ? segments.map((segment) => this.#attach(segment))
         : await this.#make(segments, pool, counters);
       const sources = Object.values(tensors).map(({ data }) => data);

@@ -4,8 +4,8 @@ import { thisHost } from '../doctor/host.ts';
 
 export function doctorCommand(): Command {
   return new Command('doctor')
-    .description('Say what this machine has, what will be slow or missing, and what to do about it.')
-    .option('--json', 'print the findings as JSON')
+    .description('Check what this machine has for weightcast, what is slow or missing, and how to fix it.')
+    .option('--json', 'print findings as JSON')
     .action((options: { readonly json?: true }) => {
       const findings = examine(thisHost);
       const text = options.json ? JSON.stringify(findings, null, 2) : findingLines(findings).join('\n');

@@ -1,13 +1,12 @@
 import { AbortedError, describe, WeightcastError } from '../errors.ts';
 
-/** What shells expect of a program that a signal ended: 128 and the signal's number. */
+/** By convention of shells: 128 plus the number of the signal. */
 const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 type EndSignal = keyof typeof exitCodes;
 
 /**
- * Runs a command to its end and exits with its code: 0, or what its error says, with the error as one line on
- * standard error. On Ctrl-C the command's signal aborts, so that it can give everything back; a second one ends the
- * process at once.
+ * Runs a command and exits: with code 0, or that of its error, which it prints as one line on standard error. Ctrl-C aborts
+ * the command's signal, so that the command can clean up; a second Ctrl-C ends the process at once.
  */
 export async function runCommand(command: (signal: AbortSignal) => Promise<void>): Promise<never> {
   const abort = new AbortController();
@@ -29,7 +28,7 @@ export async function runCommand(command: (signal: AbortSignal) => Promise<void>
   process.exit(code);
 }
 
-/** Rejects when the signal aborts, however long the work takes; the work itself is left to whoever cleans up. */
+/** Rejects as soon as the signal aborts. The work itself goes on: the caller has to end it. */
 export function interruptible<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const onAbort = () => reject(signal.reason);

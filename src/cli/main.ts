@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import { doctorCommand } from './doctor.ts';
 import { updateCommand } from './update.ts';
 
-/** The package's own description stands one folder up from src/, two from dist/src/. */
+/** package.json is one folder up from src/, two up from dist/src/. */
 function packageVersion(): string {
   for (const path of ['../../package.json', '../../../package.json']) {
     try {
@@ -19,7 +19,7 @@ const program = new Command('weightcast')
   .version(packageVersion())
   .addCommand(updateCommand())
   .addCommand(doctorCommand())
-  .showHelpAfterError('(add --help for what there is)')
+  .showHelpAfterError('(see --help)')
   .configureOutput({ outputError: (text, write) => write(text) });
 
 // A wrong option ends like every other usage error: one line and exit code 2.

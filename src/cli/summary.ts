@@ -1,7 +1,7 @@
-import type { UpdateReport } from '../actors/protocol/values.ts';
+import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { overlap, stageSeconds } from '../observe/timeline.ts';
 
-/** An update as people and scripts read it. */
+/** The result of an update, for people and scripts. */
 export interface Summary {
   /** `checkpoint@digest`. */
   readonly version: string;
@@ -9,18 +9,18 @@ export interface Summary {
   readonly ranks: number;
   readonly tensors: number;
   readonly bytes: number;
-  /** Of them, what ranks received from other hosts. */
+  /** Bytes that ranks received from other hosts. */
   readonly receivedBytes: number;
   readonly buckets: number;
-  /** From prepare to commit. */
+  /** Duration of the update. */
   readonly seconds: number;
-  /** Checkpoint bytes a second while they streamed, in 10^9 bytes: what each engine worker got. */
+  /** Checkpoint bytes per second of streaming, in 10^9: the rate to each engine worker. */
   readonly gbps: number;
-  /** Seconds that each stage was at work, averaged over ranks. */
+  /** Seconds that each stage was busy, averaged over ranks. */
   readonly stages: Readonly<Record<'h2d' | 'broadcast' | 'reload', number>>;
-  /** Part of the time in which a rank had at least two stages at work. */
+  /** Part of the time in which at least two stages of a rank were busy. */
   readonly overlap: number;
-  readonly verified: boolean | null;
+  readonly verified: true | null;
 }
 
 export function summarize(report: UpdateReport): Summary {

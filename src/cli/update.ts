@@ -3,13 +3,13 @@ import { basename, resolve } from 'node:path';
 import { Command } from 'commander';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { readMetas } from '../checkpoint/metas.ts';
-import { Cluster, type Source, type UpdateSettings } from '../cluster/cluster.ts';
+import { Cluster, type Source, type UpdateOptions } from '../cluster/cluster.ts';
 import { UsageError } from '../errors.ts';
 import { chromeTrace } from '../observe/timeline.ts';
 import { type DeviceOptions, defaultDevices } from '../processes/devices.ts';
 import { parseBytes, parseCount } from '../units.ts';
 import { interruptible, runCommand } from './interrupt.ts';
-import { Narrator } from './narrator.ts';
+import { Reporter } from './reporter.ts';
 import { summarize } from './summary.ts';
 
 interface Options {
@@ -37,79 +37,77 @@ interface Options {
 export function updateCommand(): Command {
   return new Command('update')
     .description(
-      'Load a checkpoint and bring it into a running engine. WEIGHTCAST_ENGINE_API_KEY holds its API key, if it has one.',
+      'Load a checkpoint and install it in a running engine. The environment variable WEIGHTCAST_ENGINE_API_KEY holds the API key of the engine, if it has one.',
     )
-    .option('--checkpoint <path>', 'a safetensors file or the directory of a model')
+    .option('--checkpoint <path>', "a safetensors file or a model's directory")
     .option(
       '--load-metas <file>',
-      'instead of --checkpoint: read the checkpoint from the memory of another cluster, whose --save-metas wrote the file',
+      'instead of --checkpoint: read the checkpoint from the memory of another cluster, which wrote this file with --save-metas',
     )
     .option(
       '--save-metas <file>',
-      'write where the checkpoint lies in memory, and stay until Ctrl-C, so that other clusters can read it',
+      'write a file with which other clusters can read the checkpoint from memory, and keep running until Ctrl-C',
     )
-    .requiredOption('--endpoint <url>', 'HTTP endpoint of the engine, such as http://127.0.0.1:8000')
-    .requiredOption(
-      '--ranks <n>',
-      'how many devices the engine runs on; one rank process is started for each',
-    )
+    .requiredOption('--endpoint <url>', 'HTTP endpoint of the engine, for example http://127.0.0.1:8000')
+    .requiredOption('--ranks <n>', 'number of devices of the engine; one rank process is started per device')
     .option('--engine <kind>', 'vllm or sglang', 'vllm')
-    .option('--link <kind>', "what the engine's workers speak: weightcast or checkpoint-engine", 'weightcast')
+    .option(
+      '--link <kind>',
+      "protocol of the engine's workers: weightcast or checkpoint-engine",
+      'weightcast',
+    )
     .option(
       '--pause <mode>',
-      'pause the engine meanwhile: abort, wait or keep; of SGLang abort, retract or in_place',
+      'pause the engine during the update: abort, wait or keep for vLLM; abort, retract or in_place for SGLang',
     )
-    .option(
-      '--draft-model',
-      'the engine speculates with a draft model that takes the weights too, as SGLang has it',
-    )
-    .option('--reset-cache', "drop the engine's prefix cache, which the old weights computed")
-    .option('--name <name>', 'name of the checkpoint (default: its file name, or what the metas call it)')
+    .option('--draft-model', 'the engine has a draft model that receives the weights too, as in SGLang')
+    .option('--reset-cache', "drop the engine's prefix cache, which is of the old weights")
+    .option('--name <name>', 'name of the checkpoint (default: its file name, or its name in the metas file)')
     .option(
       '--devices <kind>',
-      'what the engine runs on: cuda, host, or host:NAMESPACE (default: GPUs where there are any)',
+      'devices of the engine: cuda, host, or host:NAMESPACE (default: cuda if there are GPUs, otherwise host)',
     )
-    .option('--first-device <n>', "device of the engine's first worker", '0')
+    .option('--first-device <n>', "number of the first worker's device; those of the others follow it", '0')
     .option(
       '--bucket <bytes>',
-      'size of a bucket, such as 64MiB (default: the smallest that keeps the link busy)',
+      'bucket size, for example 64MiB (default: the smallest that keeps the link busy)',
     )
-    .option('--memory-fraction <part>', 'part of the free device memory to use', '0.9')
-    .option('--timeout <seconds>', 'the update fails when it takes longer', '600')
-    .option('--no-verify', 'do not have the engine prove by digests what it holds')
-    .option('--json <file>', 'write the result as JSON')
-    .option('--timeline <file>', 'write a Chrome trace of the three stages, for Perfetto')
+    .option('--memory-fraction <part>', 'part of the free device memory to use, above 0 and up to 1', '0.9')
+    .option('--timeout <seconds>', 'time limit of the update', '600')
+    .option('--no-verify', 'do not compare digests of what the engine received')
+    .option('--json <file>', 'write the result as JSON to this file')
+    .option('--timeline <file>', 'write a Chrome trace of the three stages to this file, for Perfetto')
     .action((options: Options) => runCommand((signal) => update(options, signal)));
 }
 
 async function update(options: Options, signal: AbortSignal): Promise<void> {
   const ranks = parseCount(options.ranks, '--ranks');
-  const settings = settingsOf(options);
+  const updateOptions = updateOptionsOf(options);
   const { source, name } = await sourceOf(options);
-  const narrator = new Narrator();
+  const reporter = new Reporter();
   const cluster = await Cluster.start({
     ranks,
     instances: [instanceOf(options, ranks)],
     devices: devicesOf(options, ranks),
-    onProgress: (progress) => narrator.progress(progress),
+    onProgress: (progress) => reporter.progress(progress),
   });
   try {
     await interruptible(cluster.register(name, source), signal);
-    const report = await interruptible(cluster.update(name, settings), signal);
-    narrator.end();
+    const report = await interruptible(cluster.update(name, updateOptions), signal);
+    reporter.end();
     const summary = summarize(report);
-    narrator.table(summary);
+    reporter.table(summary);
     if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(summary, null, 2)}\n`);
     if (options.timeline !== undefined)
       writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
     if (options.saveMetas !== undefined) await stayReadable(cluster, name, options.saveMetas, signal);
   } finally {
-    narrator.end();
+    reporter.end();
     await cluster.stop();
   }
 }
 
-/** Until Ctrl-C, which here is the usual end and no failure. */
+/** Keeps the checkpoint readable until Ctrl-C, which is not a failure here. */
 async function stayReadable(
   cluster: Cluster,
   name: string,
@@ -117,7 +115,7 @@ async function stayReadable(
   signal: AbortSignal,
 ): Promise<void> {
   await interruptible(cluster.saveMetas(name, file), signal);
-  process.stdout.write(`\nother clusters can read ${name} by ${file}; Ctrl-C ends it\n`);
+  process.stdout.write(`\nother clusters can read ${name} with ${file} until you press Ctrl-C\n`);
   await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
 }
 
@@ -142,7 +140,7 @@ function devicesOf({ devices, firstDevice }: Options, ranks: number): DeviceOpti
   throw new UsageError(`--devices must be cuda, host or host:NAMESPACE, not "${kind}"`);
 }
 
-/** Words that are not among an option's are left to `Cluster.start`, which names them. */
+/** `Cluster.start` rejects invalid values of `engine`, `link` and `pause`. */
 function instanceOf(options: Options, ranks: number): InstanceOptions {
   const { engine, link, pause, resetCache, draftModel } = options;
   const apiKey = process.env.WEIGHTCAST_ENGINE_API_KEY;
@@ -158,11 +156,11 @@ function instanceOf(options: Options, ranks: number): InstanceOptions {
   };
 }
 
-function settingsOf(options: Options): UpdateSettings {
+function updateOptionsOf(options: Options): UpdateOptions {
   const memoryFraction = Number(options.memoryFraction);
   if (!(memoryFraction > 0 && memoryFraction <= 1)) {
     throw new UsageError(
-      `--memory-fraction is "${options.memoryFraction}"; give a number above 0 and up to 1`,
+      `--memory-fraction is "${options.memoryFraction}"; it must be a number above 0 and up to 1`,
     );
   }
   return {
@@ -175,7 +173,7 @@ function settingsOf(options: Options): UpdateSettings {
 
 function endpointOf(text: string): string {
   if (!URL.canParse(text) || !['http:', 'https:', 'unix:'].includes(new URL(text).protocol)) {
-    throw new UsageError(`--endpoint is "${text}"; give a URL such as http://127.0.0.1:8000`);
+    throw new UsageError(`--endpoint is "${text}"; it must be a URL, for example http://127.0.0.1:8000`);
   }
   return text.replace(/\/+$/, '');
 }

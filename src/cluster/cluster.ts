@@ -1,11 +1,13 @@
 import { availableParallelism, hostname } from 'node:os';
 import { resolve } from 'node:path';
+import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { type ObserverMessage, toObserver } from '../actors/protocol/observer.ts';
+import type { ClusterStatus } from '../actors/protocol/status-values.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { anyOf } from '../actors/protocol/table.ts';
-import type { CheckpointStatus, ClusterStatus, UpdateReport } from '../actors/protocol/values.ts';
+import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { asForeign, type ForeignSource, readMetas, writeMetas } from '../checkpoint/metas.ts';
 import type { NamedTensors } from '../checkpoint/named-tensors.ts';
 import { ClusterConnection } from './connection.ts';
@@ -13,8 +15,8 @@ import { type ClusterOptions, checkInstance, checkOptions } from './options.ts';
 import { ClusterTensors } from './tensors.ts';
 
 /**
- * A safetensors file, a directory of a model, a list of files, tensors from memory, or a file that another cluster's
- * {@link Cluster.saveMetas} has written.
+ * A safetensors file, a model's directory, a list of files, tensors from memory, or a metas file that another cluster has
+ * written with {@link Cluster.saveMetas}.
  */
 export type Source =
   | string
@@ -22,30 +24,32 @@ export type Source =
   | { readonly tensors: NamedTensors }
   | { readonly metas: string };
 
-export interface UpdateSettings {
+export interface UpdateOptions {
   /** Names of the instances to update. Default: all. */
   readonly instances?: readonly string[];
-  /** Bytes of a bucket; by default the smallest that keeps the link busy. */
+  /** Bucket size in bytes. Default: the smallest that keeps the link busy. */
   readonly bucketBytes?: number;
-  /** Part of the free device memory that the update may take. Default: 0.9. */
+  /** Part of the free device memory that the update may use, above 0 and up to 1. Default: 0.9. */
   readonly memoryFraction?: number;
-  /** Have engine workers prove by digests what they hold, where they can. Default: true. */
+  /**
+   * Compare digests of what the engine workers received with the checkpoint's, if the workers report any.
+   * Default: true.
+   */
   readonly verify?: boolean;
   /**
-   * What ranks receive from other hosts they keep in the memory of their host, so that others may receive it from them
-   * and a later update needs to receive nothing. Default: true.
+   * Keep what hosts receive from other hosts in their memory, for later updates and for further hosts to read.
+   * Default: true.
    */
   readonly keepCopy?: boolean;
   /**
-   * The whole update fails when it takes longer, whatever it waits for; what it took is given back within half a minute
-   * more, and engines that were paused are given five seconds at least to go on. Default: ten minutes.
+   * The whole update fails when it takes longer. Cleanup may take another 30 s; paused engines get at least 5 s to
+   * resume. Default: 600,000 (ten minutes).
    */
   readonly timeoutMilliseconds?: number;
 }
 
 /**
- * A running weightcast cluster: a supervisor process and a process for each rank. All faces of weightcast are built
- * on this class.
+ * A running weightcast cluster: a supervisor process, and one process per rank.
  *
  * ```ts
  * const cluster = await Cluster.start({ ranks: 4, instances: [{ name: 'engine', endpoint, ranks: [0, 1, 2, 3] }] });
@@ -54,7 +58,7 @@ export interface UpdateSettings {
  * await cluster.stop();
  * ```
  *
- * Its processes end with the process that started it, however that ends.
+ * Its processes end when the process that started it ends, even if that is killed.
  */
 export class Cluster {
   readonly #connection: ClusterConnection;
@@ -68,7 +72,10 @@ export class Cluster {
     this.#hosts = hosts;
   }
 
-  /** Starts all processes and waits until every rank owns its device. On a throw nothing is left running. */
+  /**
+   * Starts all processes, and resolves when every rank owns its device. Rejects with `UsageError` for an invalid option, and
+   * with what made the start fail; then nothing is left running.
+   */
   static async start(options: ClusterOptions): Promise<Cluster> {
     checkOptions(options);
     const cluster = new Cluster(await ClusterConnection.open(options), options);
@@ -82,8 +89,9 @@ export class Cluster {
   }
 
   /**
-   * Loads a checkpoint into the host memory of the ranks, under a name. A name that is taken is replaced once the
-   * new checkpoint is whole. Rejects with `CheckpointError` naming file and tensor.
+   * Loads a checkpoint into host memory, shared out over the ranks. A checkpoint of the same name is replaced once the new
+   * one is complete. Tensors from memory must not change before this resolves. Rejects with `CheckpointError` naming the
+   * file and the tensor, and with `UsageError` while another registration runs.
    */
   async register(name: string, source: Source): Promise<CheckpointStatus> {
     if (typeof source === 'object' && 'tensors' in source)
@@ -97,16 +105,17 @@ export class Cluster {
   }
 
   /**
-   * Lets go of a checkpoint, whose name is free then. Its host memory is kept for the next checkpoint of the same size.
-   * Rejects with `UsageError` while it is being installed or registered anew.
+   * Removes a checkpoint. Its host memory is kept for later checkpoints of the same sizes, as far as
+   * `ClusterOptions.spareCheckpoints` allows. Rejects with `UsageError` while the checkpoint is being installed or
+   * replaced.
    */
   async unregister(name: string): Promise<void> {
     await this.#connection.ask(toSupervisor.unregister, { checkpoint: name }, deadlines.control);
   }
 
   /**
-   * Gives back the host memory of checkpoints that were replaced or unregistered, which is kept, pinned, for the next ones
-   * of the same sizes. Resolves with the bytes given back.
+   * Releases the host memory of replaced or unregistered checkpoints that is kept, pinned, for later ones. Resolves with the
+   * number of bytes.
    */
   async releaseSpareMemory(): Promise<number> {
     const { bytes } = await this.#connection.ask(
@@ -118,43 +127,43 @@ export class Cluster {
   }
 
   /**
-   * Brings a registered checkpoint into instances, all of them unless `settings` names some. Resolves when every engine
-   * worker has installed it; on any failure it rejects, everything that was taken is given back, and `status` says what
-   * the instances hold. Updates of different instances may run at the same time.
+   * Installs a registered checkpoint in all instances, or in those that `options` names. Resolves when all their engine
+   * workers have acknowledged it. On a failure it rejects, ranks release what the update allocated, and {@link status}
+   * tells what each instance holds. Updates of different instances may run at the same time.
    */
-  async update(name: string, settings: UpdateSettings = {}): Promise<UpdateReport> {
-    const timeoutMilliseconds = settings.timeoutMilliseconds ?? 600_000;
-    const options = {
-      instances: settings.instances === undefined ? undefined : [...settings.instances],
-      bucketBytes: settings.bucketBytes,
-      memoryFraction: settings.memoryFraction ?? 0.9,
-      verify: settings.verify ?? true,
-      keepCopy: settings.keepCopy ?? true,
+  async update(name: string, options: UpdateOptions = {}): Promise<UpdateReport> {
+    const timeoutMilliseconds = options.timeoutMilliseconds ?? 600_000;
+    const request = {
+      instances: options.instances === undefined ? undefined : [...options.instances],
+      bucketBytes: options.bucketBytes,
+      memoryFraction: options.memoryFraction ?? 0.9,
+      verify: options.verify ?? true,
+      keepCopy: options.keepCopy ?? true,
       timeoutMilliseconds,
     };
-    // The supervisor answers by itself within the timeout and the time that giving back takes.
+    // The supervisor answers within the timeout and the time that cleanup takes.
     const deadline = timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;
-    return this.#connection.ask(toSupervisor.update, { checkpoint: name, options }, deadline);
+    return this.#connection.ask(toSupervisor.update, { checkpoint: name, options: request }, deadline);
   }
 
   /**
-   * Starts rank processes for one more instance, and resolves when they are there. Its ranks have numbers that no other
-   * instance has. {@link update} then brings it a checkpoint, from the memory of the ranks that hold it.
+   * Starts the rank processes of one more instance, whose ranks no other instance may have. Resolves when they own their
+   * devices. {@link update} then installs a checkpoint in it, from the memory of the ranks that hold it.
    */
   async addInstance(instance: InstanceOptions): Promise<ClusterStatus> {
     checkInstance(instance, this.#hosts);
     return this.#connection.ask(toSupervisor.addInstance, { instance }, deadlines.open);
   }
 
-  /** Ends the ranks of an instance, which is not updated any more; the engine itself goes on. */
+  /** Ends the ranks of an instance. Its engine keeps running. Rejects with `UsageError` while it is being updated. */
   async removeInstance(name: string): Promise<void> {
     await this.#connection.ask(toSupervisor.removeInstance, { instance: name }, deadlines.open);
   }
 
   /**
-   * Writes where a registered checkpoint lies, so that another cluster can register it from there (`{ metas: file }`) and
-   * read it from this one's ranks, as long as these live and the checkpoint stays registered; its host memory is not used
-   * for another one after that. Who can read the file can read the checkpoint: it is made for its owner only.
+   * Writes a metas file, with which another cluster can register a checkpoint (`{ metas: file }`) and read it from this
+   * one's ranks, as long as these run and the checkpoint stays registered. Its host memory is not reused for another one
+   * after that. The file holds a secret that gives access to the checkpoint: only its owner may read it.
    */
   async saveMetas(name: string, file: string): Promise<void> {
     const exported = await this.#connection.ask(
@@ -169,7 +178,7 @@ export class Cluster {
     return this.#connection.ask(toSupervisor.status, {}, deadlines.control);
   }
 
-  /** Cancels what is running and ends all processes. May be called twice, and at any time. */
+  /** Aborts running work and ends all processes. May be called at any time, and more than once. */
   stop(): Promise<void> {
     this.#stopped ??= this.#stop();
     return this.#stopped;

@@ -11,17 +11,17 @@ import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
 import { type OwnedProcess, startProcess } from '../processes/child-process.ts';
 import { defaultDevices } from '../processes/devices.ts';
-import { removeAbandoned } from '../processes/sweep.ts';
+import { sweepSharedMemory } from '../processes/sweep.ts';
 import { createClusterKeys, spokeKeys } from '../transport/curve.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import type { ClusterOptions } from './options.ts';
 
 const shutdownMilliseconds = 40_000;
-/** Enough for two models that are trained together; they alternate between two sets of segments each. */
+/** Enough for two models that are trained together, each alternating between two sets of segments. */
 const defaultSpareCheckpoints = 2;
 
-/** The supervisor's process, which starts and ends all others of a cluster, and this process's way to it. */
+/** The supervisor's process, which starts and ends the rank processes, and this process's connection to it. */
 export class ClusterConnection {
   readonly system: ActorSystem;
   readonly supervisor: ActorRef<SupervisorMessage>;
@@ -29,7 +29,7 @@ export class ClusterConnection {
   readonly #process: OwnedProcess;
   readonly #transport: SpokeTransport;
   readonly #directory: SharedDirectory;
-  /** Ends what is asked of a supervisor that is no more. */
+  /** Aborted when the supervisor's process has ended. */
   readonly #lost: AbortSignal;
 
   private constructor(
@@ -48,9 +48,9 @@ export class ClusterConnection {
     this.#lost = lost;
   }
 
-  /** Starts the supervisor, which starts the rest. On a throw nothing is left running. */
+  /** Starts the supervisor, which starts the ranks. When it rejects, nothing is left running. */
   static async open(options: ClusterOptions): Promise<ClusterConnection> {
-    removeAbandoned();
+    sweepSharedMemory();
     const id = randomBytes(6).toString('hex');
     const directory = new SharedDirectory(`/dev/shm/weightcast-${id}`);
     const endpoint = `ipc://@weightcast-${id}`;
@@ -59,7 +59,7 @@ export class ClusterConnection {
     const fabricSecret = randomBytes(32).toString('hex');
     const log = createLog('cluster');
     const lost = new AbortController();
-    // Every question that is under way listens.
+    // Every open question listens to it, and Node warns from the eleventh listener on.
     setMaxListeners(0, lost.signal);
     const onFailure = (error: unknown) => lost.abort(fromWire(error as WireError));
     const child = startProcess(
@@ -120,7 +120,7 @@ export class ClusterConnection {
     }) as ReturnType<typeof ask<E>>;
   }
 
-  /** Cancels what is running and ends all processes. */
+  /** Aborts running work and ends all processes. */
   async close(): Promise<void> {
     await this.#process.stop(shutdownMilliseconds);
     await this.system.stop(5_000);

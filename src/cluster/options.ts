@@ -1,5 +1,5 @@
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
-import type { Progress } from '../actors/protocol/values.ts';
+import type { Progress } from '../actors/protocol/status-values.ts';
 import { firstForeignRank } from '../checkpoint/rank-name.ts';
 import { checkEngineOptions } from '../engines/engine-options.ts';
 import { UsageError } from '../errors.ts';
@@ -7,24 +7,24 @@ import type { HostOptions } from '../processes/configuration.ts';
 import { checkDevices, type DeviceOptions } from '../processes/devices.ts';
 
 export interface ClusterOptions {
-  /** Rank processes to start, one a device. */
+  /** Number of rank processes to start, one per device. */
   readonly ranks: number;
-  /** The engine instances to update. Every rank sits on the device of a worker of exactly one of them. */
+  /** The engine instances. Every rank belongs to exactly one of them, and is on the device of one of its workers. */
   readonly instances: readonly InstanceOptions[];
-  /** What the ranks own; by default GPUs where there are any, otherwise host devices. */
+  /** Devices of the ranks. Default: GPUs if there are any, otherwise host devices. */
   readonly devices?: DeviceOptions;
-  /** Hosts beside this one, by the name that instances give. Ranks are started on them through their launchers. */
+  /** Other hosts, by the name that instances refer to. Their launchers start ranks on them. */
   readonly hosts?: Readonly<Record<string, HostOptions>>;
-  /** Where ranks on other hosts reach the supervisor, such as `tcp://10.0.0.1:7000`; a port `*` is any that is free. */
+  /** Address at which ranks on other hosts reach the supervisor: `tcp://10.0.0.1:7000`, or port `*` for any free one. */
   readonly listen?: string;
-  /** Numeric addresses by which ranks of other hosts find those of this one. Default: those of its interfaces. */
+  /** Numeric addresses at which ranks of other hosts reach those of this one. Default: those of its interfaces. */
   readonly fabricAddresses?: readonly string[];
   /**
-   * Of how many checkpoints that were replaced or unregistered the host memory is kept, pinned, for the next ones of the
-   * same sizes: registering those then costs no more than the copy. Default: 2; 0 gives it back at once.
+   * How many replaced or unregistered checkpoints' host memory to keep, pinned, for later checkpoints of the same sizes:
+   * registering those costs only the copy. Default: 2. With 0 it is released at once.
    */
   readonly spareCheckpoints?: number;
-  /** Called often while checkpoints load and updates run. */
+  /** Called several times a second while checkpoints load and updates run. */
   readonly onProgress?: (progress: Progress) => void;
 }
 
@@ -36,7 +36,7 @@ export function checkOptions({ ranks, instances, devices, hosts, spareCheckpoint
     Number.isInteger(spareCheckpoints) && spareCheckpoints! >= 0 && spareCheckpoints! <= mostSpareCheckpoints;
   if (spareCheckpoints !== undefined && !isCount) {
     throw new UsageError(
-      `spareCheckpoints is ${spareCheckpoints}; it must be a whole number, at most ${mostSpareCheckpoints}`,
+      `spareCheckpoints is ${spareCheckpoints}; it must be a whole number from 0 to ${mostSpareCheckpoints}`,
     );
   }
   if (!Number.isInteger(ranks) || ranks < 1)
@@ -47,11 +47,11 @@ export function checkOptions({ ranks, instances, devices, hosts, spareCheckpoint
     checkInstance(instance, hosts);
     for (const rank of instance.ranks) {
       if (rank >= ranks) {
-        throw new UsageError(`instance ${instance.name} names rank ${rank}; ranks are 0 to ${ranks - 1}`);
+        throw new UsageError(`instance ${instance.name} has rank ${rank}; ranks are 0 to ${ranks - 1}`);
       }
       const other = takenBy.get(rank);
       if (other !== undefined)
-        throw new UsageError(`rank ${rank} is named by instances ${other} and ${instance.name}`);
+        throw new UsageError(`rank ${rank} belongs to both instance ${other} and instance ${instance.name}`);
       takenBy.set(rank, instance.name);
     }
   }
@@ -69,11 +69,11 @@ export function checkInstance(instance: InstanceOptions, hosts: ClusterOptions['
   for (const rank of ranks) {
     if (!Number.isInteger(rank) || rank < 0 || rank >= firstForeignRank) {
       throw new UsageError(
-        `instance ${name} names rank ${rank}; ranks are whole numbers below ${firstForeignRank}`,
+        `instance ${name} has rank ${rank}; ranks are whole numbers below ${firstForeignRank}`,
       );
     }
   }
   if (host !== undefined && hosts?.[host] === undefined) {
-    throw new UsageError(`instance ${name} is on host ${host}, which is not among hosts`);
+    throw new UsageError(`instance ${name} is on host ${host}, which the option hosts does not have`);
   }
 }

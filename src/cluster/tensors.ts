@@ -1,8 +1,8 @@
 import type { ActorRef } from '../actors/kernel/index.ts';
+import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { anyOf } from '../actors/protocol/table.ts';
-import type { CheckpointStatus } from '../actors/protocol/values.ts';
 import { toWriter, type WriterMessage } from '../actors/protocol/writer.ts';
 import { WriterActor } from '../actors/writer.ts';
 import { type NamedTensors, sizesOfTensors } from '../checkpoint/named-tensors.ts';
@@ -12,14 +12,14 @@ import type { ClusterConnection } from './connection.ts';
 
 const progressEveryMilliseconds = 100;
 
-/** Tensors of this process on their way into the host memory of the ranks: reserved, written, registered. */
+/** Registers tensors of this process: reserves host memory of the ranks, writes it, and registers what it wrote. */
 export class ClusterTensors {
   readonly #connection: ClusterConnection;
   readonly #host: string;
   readonly #writer: TensorWriter;
   readonly #ref: ActorRef<WriterMessage>;
 
-  /** `host` is the name of this host, as its ranks have it. */
+  /** `host`: the name of this host, as its ranks report it. */
   constructor(connection: ClusterConnection, host: string, threads: number) {
     this.#connection = connection;
     this.#host = host;
@@ -32,15 +32,15 @@ export class ClusterTensors {
     );
   }
 
-  /** Rejects with `CheckpointError` naming the tensor that is wrong; then nothing is left behind. */
+  /** Rejects with `CheckpointError` naming the invalid tensor; then nothing is left in host memory. */
   async register(checkpoint: string, tensors: NamedTensors): Promise<CheckpointStatus> {
     const bytes = sizesOfTensors(checkpoint, tensors);
-    const { reservation, segments, isThere } = await this.#connection.ask(
+    const { reservation, segments, reused } = await this.#connection.ask(
       toSupervisor.reserve,
       { checkpoint, host: this.#host, bytes, writer: this.#ref },
       deadlines.plan,
     );
-    const write = () => this.#reporting(this.#writer.write(checkpoint, tensors, segments, isThere));
+    const write = () => this.#reporting(this.#writer.write(checkpoint, tensors, segments, reused));
     try {
       const manifest = await write().catch(async (error) => {
         if (error instanceof OutOfHostMemoryError && (await this.#releaseSpare())) return write();
@@ -49,7 +49,7 @@ export class ClusterTensors {
       const source = { kind: 'written', reservation, manifest } as const;
       return await this.#connection.ask(toSupervisor.register, { checkpoint, source }, deadlines.load);
     } catch (error) {
-      // Unless the supervisor has taken it back already.
+      // Does nothing if the supervisor has taken it back already.
       this.#connection.system.tell(this.#connection.supervisor, { type: 'cancel-reservation', reservation });
       throw error;
     }
@@ -59,7 +59,7 @@ export class ClusterTensors {
     this.#writer.close();
   }
 
-  /** Whether there was any. */
+  /** Resolves with whether there was any. */
   async #releaseSpare(): Promise<boolean> {
     const { bytes } = await this.#connection.ask(
       toSupervisor.releaseSpare,

@@ -1,5 +1,5 @@
 import type { WriteStream } from 'node:tty';
-import type { Progress } from '../actors/protocol/values.ts';
+import type { Progress } from '../actors/protocol/status-values.ts';
 import { formatBytes } from '../units.ts';
 
 /** Width of the bar itself, in columns. */

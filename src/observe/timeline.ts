@@ -1,4 +1,4 @@
-import type { RankTimeline } from '../actors/protocol/values.ts';
+import type { RankTimeline } from '../actors/protocol/update-values.ts';
 
 /** The three stages of an update, in the order a bucket goes through them. */
 export const stages = ['h2d', 'broadcast', 'reload'] as const;

@@ -1,5 +1,9 @@
 import { join } from 'node:path';
-import type { Communicator, CreatedCommunicator, NewCommunicator } from '../actors/protocol/values.ts';
+import type {
+  Communicator,
+  CommunicatorRequest,
+  CreatedCommunicator,
+} from '../actors/protocol/update-values.ts';
 import { describe, NativeError, ProtocolError, UsageError } from '../errors.ts';
 import { type Collective, ShmCollective } from '../native-bridge/collective.ts';
 import { CudaDevice } from '../native-bridge/cuda-device.ts';
@@ -48,7 +52,7 @@ export class Communicators {
   }
 
   /** Whether ranks of several hosts can be joined. */
-  get reach(): 'host' | 'cluster' {
+  get scope(): 'host' | 'cluster' {
     return this.#device instanceof CudaDevice && whyNotNccl(false) === null ? 'cluster' : 'host';
   }
 
@@ -57,7 +61,7 @@ export class Communicators {
    * each other. Ranks that share a device always do if they are on one host: NCCL's kernels would take turns on it, and
    * its buffers take 2 GiB a rank. Throws `NativeError` where NCCL is needed and missing.
    */
-  create(order: NewCommunicator): CreatedCommunicator {
+  create(order: CommunicatorRequest): CreatedCommunicator {
     if (this.#device instanceof CudaDevice && this.#usesNccl(order)) {
       const kind = order.sharesDevices ? kinds.ncclOnSharedDevices : kinds.nccl;
       const leastBucketBytes = order.sharesDevices ? sharedDevices.bucketBytes : 0;
@@ -92,7 +96,7 @@ export class Communicators {
     });
   }
 
-  #usesNccl({ hosts, sharesDevices }: NewCommunicator): boolean {
+  #usesNccl({ hosts, sharesDevices }: CommunicatorRequest): boolean {
     const wish = this.#wish ?? (hosts === 1 && sharesDevices ? 'copies' : null);
     if (wish === 'copies' && hosts === 1) return false;
     const reason = whyNotNccl(sharesDevices);

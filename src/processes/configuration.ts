@@ -4,19 +4,20 @@ import { linkKinds } from '../engines/engine-client.ts';
 import { UsageError } from '../errors.ts';
 import { deviceOptions } from './devices.ts';
 
-/** What a parent tells the processes it starts, as one line of JSON on their standard input. */
+/** What a parent process passes to its children, as one line of JSON on their standard input. */
 
 const keyPair = z.object({ publicKey: z.string(), secretKey: z.string() });
 const publicKey = z.object({ publicKey: z.string() });
 
-/** A host beside the one that the cluster is started on. */
+/** A host other than the one that the cluster is started on. */
 export interface HostOptions {
   /**
-   * Words put before the command that starts a rank process there, such as `['ssh', 'node-2']`, or `['ip', 'netns', 'exec', 'b']`. weightcast and Node.js lie there where they lie here,
-   * and the launcher passes standard input on. Empty: a host in name only, on this machine.
+   * The words before the command that starts a rank process there, such as `['ssh', 'node-2']` or
+   * `['ip', 'netns', 'exec', 'b']`. The launcher must pass standard input on, and weightcast and Node.js must have the same
+   * paths there as here. Empty: the host is this machine under another name.
    */
   readonly launcher: readonly string[];
-  /** Numeric addresses by which ranks of other hosts find those of this one. Default: those of its interfaces. */
+  /** Numeric addresses at which ranks of other hosts reach those of this one. Default: those of its interfaces. */
   readonly fabricAddresses?: readonly string[];
 }
 
@@ -28,7 +29,7 @@ const hostOptions = z.object({
 const host = z.object({
   /** Ranks of one host share their segments. */
   name: z.string(),
-  /** Where the cluster's segments lie: a directory in /dev/shm that ends with the last process that uses it. */
+  /** Directory of the cluster's segments in /dev/shm; the last process that uses it removes it. */
   directory: z.string(),
   fabricAddresses: z.array(z.string()).readonly(),
   devices: deviceOptions,
@@ -43,12 +44,12 @@ export const rankConfiguration = z.object({
   hubNode: z.string(),
   keys: z.object({ hub: publicKey, spoke: keyPair }),
   host,
-  /** Where the rank stands among those of its instance, and how many they are. */
+  /** Position of the rank among those of its instance, and their number. */
   localRank: z.int().min(0),
   localRanks: z.int().min(1),
-  /** Known to the ranks of a cluster, hexadecimal: who knows it may read their segments. */
+  /** Hexadecimal; the ranks of a cluster share it, and give peers that know it access to their segments. */
   fabricSecret: z.string(),
-  /** What the engine worker on this rank's device speaks. */
+  /** Protocol of the engine worker on this rank's device. */
   link: z.enum(linkKinds),
 });
 export type RankConfiguration = z.infer<typeof rankConfiguration>;
@@ -57,7 +58,7 @@ export const supervisorConfiguration = z.object({
   endpoint: z.string(),
   node: z.string(),
   keys: z.object({ hub: keyPair, spoke: keyPair }),
-  /** Where ranks of other hosts reach the supervisor. */
+  /** Address at which ranks of other hosts reach the supervisor. */
   remoteEndpoint: z.string().exactOptional(),
   instances: z.array(instanceOptions),
   spareCheckpoints: z.int().min(0),
@@ -72,7 +73,5 @@ export function parseConfiguration<T>(schema: z.ZodType<T>, value: unknown): T {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
-  throw new UsageError(
-    `the configuration of this process is wrong: ${issue?.path.join('.')}: ${issue?.message}`,
-  );
+  throw new UsageError(`invalid configuration of this process: ${issue?.path.join('.')}: ${issue?.message}`);
 }

@@ -2,17 +2,17 @@ import { createInterface } from 'node:readline';
 import { DeadlineError, UsageError } from '../errors.ts';
 
 /**
- * A child process gets its configuration as the first line of standard input, and lives until that input ends. The
- * input ends when the parent closes it and also when the parent is killed, so no child outlives its parent.
+ * A child process gets its configuration as the first line of standard input, and runs until that input ends: when the
+ * parent closes it, or is killed.
  */
 export interface Lifeline {
   /** The parsed first line. */
   readonly configuration: unknown;
-  /** Resolves when the parent has let go. */
+  /** Resolves when standard input has ended. */
   readonly released: Promise<void>;
 }
 
-/** A parent writes the line before anything else; one that does not is not ours. */
+/** Parents write the line right after they have started the process. */
 const configurationDeadlineMilliseconds = 10_000;
 
 export function takeLifeline(): Promise<Lifeline> {
@@ -20,7 +20,12 @@ export function takeLifeline(): Promise<Lifeline> {
     const lines = createInterface({ input: process.stdin });
     const released = new Promise<void>((release) => lines.once('close', release));
     const timer = setTimeout(
-      () => reject(new DeadlineError('no configuration came on standard input')),
+      () =>
+        reject(
+          new DeadlineError(
+            `no configuration on standard input within ${configurationDeadlineMilliseconds / 1_000} s`,
+          ),
+        ),
       configurationDeadlineMilliseconds,
     );
     lines.once('line', (line) => {
@@ -31,6 +36,6 @@ export function takeLifeline(): Promise<Lifeline> {
         reject(new UsageError('the configuration on standard input is not JSON'));
       }
     });
-    released.then(() => reject(new UsageError('standard input ended before a configuration came')));
+    released.then(() => reject(new UsageError('standard input ended without a configuration')));
   });
 }

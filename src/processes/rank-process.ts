@@ -23,7 +23,7 @@ import { takeLifeline } from './lifeline.ts';
 
 const stopMilliseconds = 20_000;
 
-function openPorts(configuration: RankConfiguration, memory: string, log: Logger): RankPorts {
+function openPorts(configuration: RankConfiguration, directoryId: string, log: Logger): RankPorts {
   const { rank, host, link } = configuration;
   const device = openDevice(host.devices, rank, host.threads);
   const pool = new ThreadPool(divideThreads(host.devices, host.threads).bulk);
@@ -41,12 +41,12 @@ function openPorts(configuration: RankConfiguration, memory: string, log: Logger
     rank,
     host: host.name,
     directory: host.directory,
-    memory,
+    directoryId,
     pid: process.pid,
     device,
     segments,
     nics: fabric.nics,
-    reach: communicators.reach,
+    collectiveScope: communicators.scope,
     fabric: (secret) => fabric.open(secret),
     close: () => {
       fabric.close();

@@ -20,9 +20,9 @@ import {
 } from './configuration.ts';
 import { takeLifeline } from './lifeline.ts';
 
-/** The supervisor's process: the hub of the cluster and the parent of its rank processes. */
+/** The supervisor's process: the hub of the cluster's messages, and the parent of its rank processes. */
 
-/** Longer than a rank takes to give everything back. */
+/** Longer than a rank takes to release everything. */
 const rankGraceMilliseconds = 25_000;
 const stopMilliseconds = 30_000;
 
@@ -54,7 +54,7 @@ function createPorts(configuration: SupervisorConfiguration, hub: HubTransport):
   };
 }
 
-/** Where the ranks of an instance run, and how they reach the supervisor from there. Throws `UsageError`. */
+/** The host of an instance's ranks, and how they reach the supervisor from there. Throws `UsageError`. */
 function placeOf(
   { name, host: hostName }: InstanceOptions,
   { host, hosts }: SupervisorConfiguration,
@@ -63,7 +63,7 @@ function placeOf(
   if (hostName === undefined) return { host, endpoint: hub.endpoint, launcher: [] };
   const options = hosts[hostName];
   if (options === undefined)
-    throw new UsageError(`instance ${name} is on host ${hostName}, which is not among hosts`);
+    throw new UsageError(`instance ${name} is on host ${hostName}, which the option hosts does not have`);
   const { launcher, fabricAddresses = [] } = options;
   return {
     host: { ...host, name: hostName, directory: `${host.directory}-${hostName}`, fabricAddresses },

@@ -5,16 +5,16 @@ import { SharedDirectory } from '../native-bridge/memory.ts';
 const sharedMemory = '/dev/shm';
 
 /**
- * Removes what clusters and devices left in shared memory whose processes were all killed at once. What a live process
- * holds stays, whoever started it.
+ * Removes the shared memory of clusters and devices whose processes were all killed. What a running process uses is kept,
+ * whichever user started it.
  */
-export function removeAbandoned(): void {
+export function sweepSharedMemory(): void {
   for (const name of readdirSync(sharedMemory)) {
     if (!name.startsWith('weightcast-')) continue;
     try {
       SharedDirectory.removeIfAbandoned(join(sharedMemory, name));
     } catch {
-      // Another user's, or gone meanwhile: not ours to remove.
+      // It belongs to another user, or was removed meanwhile.
     }
   }
 }

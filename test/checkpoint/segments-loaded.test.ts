@@ -23,10 +23,10 @@ function setUp(t: TestContext) {
     t.after(() => made.close());
     return made;
   };
-  const order = (isThere: boolean): LoadOrder => ({
+  const order = (exists: boolean): LoadOrder => ({
     manifest: encodeManifest(manifestOf(segment)),
     segment,
-    isThere,
+    exists,
     reads: [{ path: source, ranges: Float64Array.of(0, 0, bytes) }],
     digest: true,
   });

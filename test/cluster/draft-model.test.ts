@@ -4,8 +4,8 @@ import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { startBench } from './harness.ts';
 
-test('an engine with a draft model takes everything twice, update after update', async (t) => {
-  const draftModel = { there: true, told: true };
+test('an engine with a draft model receives the checkpoint twice in every update', async (t) => {
+  const draftModel = { exists: true, isDeclared: true };
   const { engine, cluster, makeModel } = await startBench(t, { ranks: 2, draftModel });
   for (const seed of [2, 3]) {
     const model = await makeModel(seed);
@@ -19,8 +19,8 @@ test('an engine with a draft model takes everything twice, update after update',
   assert.equal(instance?.state, 'serving');
 });
 
-test('a draft model that nobody was told of fails the update in its time', async (t) => {
-  const draftModel = { there: true, told: false };
+test('an undeclared draft model fails the update before its deadline', async (t) => {
+  const draftModel = { exists: true, isDeclared: false };
   const { cluster, makeModel } = await startBench(t, { ranks: 1, draftModel });
   await cluster.register('v', await makeModel(2));
   await assert.rejects(cluster.update('v', { timeoutMilliseconds: 1_500 }), (error: Error) => {

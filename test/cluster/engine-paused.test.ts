@@ -61,7 +61,7 @@ async function startCluster(t: TestContext, instances: InstanceOptions[]): Promi
   return cluster;
 }
 
-test('an engine is paused before its weights change, and resumed when all hold the new ones', async (t) => {
+test('an engine is paused before its weights change and resumed after all instances are updated', async (t) => {
   const engine = await startEngine(t, () => 'none');
   const { asked, endpoint } = engine;
   const instance = { name: 'blue', endpoint, ranks: [0], pause: 'abort', resetCache: true } as const;
@@ -81,7 +81,7 @@ test('an engine whose update failed stays paused, and the next update resumes it
   assert.deepEqual(asked.slice(3), ['/pause?mode=wait', '/collective_rpc', 'load', '/resume']);
 });
 
-test('if one engine cannot be paused, none stays so and none is updated', async (t) => {
+test('if one engine cannot be paused, all engines resume and none is updated', async (t) => {
   const good = await startEngine(t, () => 'none');
   const bad = await startEngine(t, () => 'pause');
   const cluster = await startCluster(t, [
@@ -101,7 +101,7 @@ test('if one engine cannot be paused, none stays so and none is updated', async 
   );
 });
 
-test('a tensor that an engine worker could not take is refused before any engine is asked', async (t) => {
+test('a tensor that an engine worker cannot receive is refused before any engine is called', async (t) => {
   const { asked, endpoint } = await startEngine(t, () => 'none');
   const cluster = await startCluster(t, [
     { name: 'blue', endpoint, ranks: [0], link: 'checkpoint-engine', pause: 'abort' },

@@ -9,7 +9,7 @@ import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { Cluster } from '../../src/index.ts';
 import { eventually, isRunning, startBench } from './harness.ts';
 
-test('the death of a rank ends the update with its name; the others live, and the next update works', async (t) => {
+test('the death of a rank fails the update and is named; the other ranks live, and the next update succeeds', async (t) => {
   let loaded = 0;
   const { engine, cluster, makeModel } = await startBench(t, {
     ranks: 2,
@@ -36,7 +36,7 @@ test('the death of a rank ends the update with its name; the others live, and th
   assert.equal(failed.ranks[1]?.pid, before.ranks[1]?.pid, 'the other rank was not touched');
   for (const pid of engine.pids) assert.ok(isRunning(pid), 'the engine lives');
 
-  await eventually('the rank is back', async () => {
+  await eventually('the rank is ready again', async () => {
     return (await cluster.status()).ranks.every(({ state }) => state === 'ready');
   });
   const report = await cluster.update('v');
@@ -44,13 +44,13 @@ test('the death of a rank ends the update with its name; the others live, and th
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });
 
-/** Its engine fails once, and is well again after that; the last test stops it. */
+/** Its engine fails once. The last test stops it. */
 const mended = await startBench(
   { after },
   { ranks: 2, faults: { failLoadOfTensor: 'model.norm.weight', once: true } },
 );
 
-test("an engine worker's traceback is in the error, and a good checkpoint heals the instance", async () => {
+test("the error has the engine worker's traceback, and the next update restores the instance", async () => {
   const { engine, cluster, makeModel } = mended;
   const model = await makeModel(3);
   await cluster.register('v', model);
@@ -64,7 +64,7 @@ test("an engine worker's traceback is in the error, and a good checkpoint heals 
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });
 
-test('a second update while one runs is refused, and does not disturb it', async () => {
+test('a second update of the same instance is refused and does not disturb the first', async () => {
   const { cluster, makeModel } = mended;
   await cluster.register('v', await makeModel(7));
   const first = cluster.update('v');
@@ -72,18 +72,18 @@ test('a second update while one runs is refused, and does not disturb it', async
   assert.equal((await first).verified, true);
 });
 
-test('an update of an engine that does not run fails with its address', async () => {
+test('an update of an engine that is not running fails and names its address', async () => {
   const { engine, cluster, makeModel } = mended;
   await cluster.register('v', await makeModel(6));
   await engine.stop();
-  // Not the whole two minutes that a loading engine is given.
+  // Shorter than the two minutes for an engine that loads its model.
   await assert.rejects(cluster.update('v', { timeoutMilliseconds: 1_000 }), {
     name: 'DeadlineError',
     message: new RegExp(new URL(engine.endpoint).host),
   });
 });
 
-test('an engine worker that dies ends the update at once', async (t) => {
+test('the death of an engine worker fails the update at once', async (t) => {
   const faults = { exitAtBucket: 1, rank: 1 };
   const { cluster, makeModel } = await startBench(t, { ranks: 2, faults });
   await cluster.register('v', await makeModel(4));
@@ -94,7 +94,7 @@ test('an engine worker that dies ends the update at once', async (t) => {
   assert.ok(performance.now() - startedAt < 20_000, 'it did not wait for a deadline');
 });
 
-test('an engine worker that hangs ends the update at its timeout', async (t) => {
+test('a hung engine worker fails the update at its deadline', async (t) => {
   const faults = { hangAtBucket: 1, rank: 0 };
   const { cluster, makeModel } = await startBench(t, { ranks: 2, faults });
   await cluster.register('v', await makeModel(5));
@@ -107,7 +107,7 @@ test('an engine worker that hangs ends the update at its timeout', async (t) => 
   assert.equal((await cluster.status()).instances[0]?.version, null);
 });
 
-test('a supervisor that cannot begin says why at once', async (t) => {
+test('a supervisor that cannot start reports why at once', async (t) => {
   const taken = createServer().listen(0, '127.0.0.1');
   t.after(() => taken.close());
   await once(taken, 'listening');
@@ -121,7 +121,7 @@ test('a supervisor that cannot begin says why at once', async (t) => {
   assert.ok(performance.now() - startedAt < deadlines.start / 2);
 });
 
-test('when the supervisor is killed everything of the cluster goes, and the caller hears of it', async (t) => {
+test('when the supervisor is killed, ranks and shared memory go, and open calls reject', async (t) => {
   const { cluster, makeModel } = await startBench(t, { ranks: 2 });
   await cluster.register('v', await makeModel(8));
   const { ranks } = await cluster.status();
@@ -134,7 +134,7 @@ test('when the supervisor is killed everything of the cluster goes, and the call
   );
   process.kill(supervisor, 'SIGKILL');
   await update;
-  await eventually('the ranks end', () => ranks.every(({ pid }) => !isRunning(pid!)));
+  await eventually('the ranks have ended', () => ranks.every(({ pid }) => !isRunning(pid!)));
 });
 
 async function parentOf(pid: number): Promise<number> {

@@ -8,13 +8,13 @@ import {
 import { Cluster, type ClusterOptions } from '../../src/index.ts';
 import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 
-/** A scratch directory, an engine with dummy weights and a cluster on the same devices; all real processes. */
+/** A scratch directory, and an engine with dummy weights and a cluster on the same devices, all as real processes. */
 export interface Bench {
   readonly scratch: string;
   readonly deviceNamespace: string;
   readonly engine: RunningEngine;
   readonly cluster: Cluster;
-  /** Writes a model of the engine's shapes with other weights. */
+  /** Writes a model of the engine's shapes with weights of its own, and resolves with its directory. */
   makeModel(seed: number): Promise<string>;
 }
 
@@ -23,8 +23,8 @@ export interface BenchOptions {
   readonly bytes?: number;
   readonly deviceCapacity?: number;
   readonly faults?: ReferenceEngineOptions['faults'];
-  /** What the engine has, and what the cluster is told of it. */
-  readonly draftModel?: { readonly there: boolean; readonly told: boolean };
+  /** Whether the engine has a draft model, and whether the cluster's options declare one. */
+  readonly draftModel?: { readonly exists: boolean; readonly isDeclared: boolean };
   readonly onProgress?: ClusterOptions['onProgress'];
 }
 
@@ -48,7 +48,7 @@ export async function startBench(test: Scope, options: BenchOptions): Promise<Be
     ranks,
     deviceNamespace,
     deviceCapacity,
-    hasDraftModel: draftModel?.there ?? false,
+    hasDraftModel: draftModel?.exists ?? false,
     ...(faults === undefined ? {} : { faults }),
   });
   ends.push(() => engine.stop());
@@ -59,7 +59,7 @@ export async function startBench(test: Scope, options: BenchOptions): Promise<Be
         name: 'engine',
         endpoint: engine.endpoint,
         ranks: [...Array(ranks).keys()],
-        hasDraftModel: draftModel?.told ?? false,
+        hasDraftModel: draftModel?.isDeclared ?? false,
       },
     ],
     devices: { kind: 'host', namespace: deviceNamespace },
@@ -69,7 +69,7 @@ export async function startBench(test: Scope, options: BenchOptions): Promise<Be
   return { scratch, deviceNamespace, engine, cluster, makeModel };
 }
 
-/** True while a process runs; one that has ended but was not waited for counts as gone. */
+/** True while a process exists. */
 export function isRunning(pid: number): boolean {
   try {
     process.kill(pid, 0);
@@ -79,7 +79,7 @@ export function isRunning(pid: number): boolean {
   }
 }
 
-/** Waits until something holds. Throws after the deadline, saying what did not come about. */
+/** Waits until `holds` returns true. Throws after the deadline, naming `what`. */
 export async function eventually(
   what: string,
   holds: () => boolean | Promise<boolean>,

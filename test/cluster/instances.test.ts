@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
-import { removeAbandoned } from '../../src/processes/sweep.ts';
+import { sweepSharedMemory } from '../../src/processes/sweep.ts';
 import { withFleet } from './fleet.ts';
 import { eventually, isRunning } from './harness.ts';
 
-test('an instance joins, is updated alone, and leaves; the other goes on as it was', async () => {
+test('an instance joins, is updated alone and leaves, without effect on the other', async () => {
   await withFleet({ instances: { a: [0, 1] } }, async ({ cluster, engines, join, makeModel }) => {
     const [one, two] = [await makeModel(2), await makeModel(3)];
     await cluster.register('one', one);
@@ -37,7 +37,7 @@ test('an instance joins, is updated alone, and leaves; the other goes on as it w
   });
 });
 
-test('different instances are updated at the same time; the same one is busy', async () => {
+test('different instances are updated at the same time; the same one is refused as busy', async () => {
   await withFleet({ instances: { a: [0], b: [1] } }, async ({ cluster, engines, makeModel }) => {
     const [one, two] = [await makeModel(2), await makeModel(3)];
     await cluster.register('one', one);
@@ -58,7 +58,7 @@ test('different instances are updated at the same time; the same one is busy', a
   });
 });
 
-test('an instance that dies, engine and ranks, takes nothing with it; one without an engine does not join', async () => {
+test('the death of an instance, engine and ranks, affects no other; one without an engine cannot join', async () => {
   await withFleet({ instances: { a: [0], b: [1] } }, async ({ cluster, engines, startEngine, makeModel }) => {
     const model = await makeModel(2);
     await cluster.register('one', model);
@@ -67,9 +67,9 @@ test('an instance that dies, engine and ranks, takes nothing with it; one withou
     for (const pid of pids) process.kill(pid, 'SIGKILL');
     await eventually('the engine is gone', () => !pids.some(isRunning));
     process.kill(ranks[1]!.pid!, 'SIGKILL');
-    await eventually('rank 1 is given up', async () => {
+    await eventually('rank 1 is lost', async () => {
       // Its device, before it comes back to find it.
-      removeAbandoned();
+      sweepSharedMemory();
       const failed = await cluster.update('one', { instances: ['b'] }).catch((error: Error) => error);
       return 'message' in failed && /rank 1 finds no engine on host device/.test(failed.message);
     });
@@ -88,7 +88,7 @@ test('an instance that dies, engine and ranks, takes nothing with it; one withou
   });
 });
 
-test('what cannot join is refused by name, and changes nothing', async () => {
+test('an invalid instance is refused by name, and changes nothing', async () => {
   await withFleet({ instances: { a: [0] } }, async ({ cluster, engines }) => {
     const { endpoint } = engines.get('a')!;
     const refused = (instance: Parameters<typeof cluster.addInstance>[0], message: RegExp) =>
@@ -97,9 +97,10 @@ test('what cannot join is refused by name, and changes nothing', async () => {
     await refused({ name: 'b', endpoint, ranks: [0] }, /rank 0 is in the cluster already/);
     await refused(
       { name: 'b', endpoint, ranks: [1], host: 'nowhere' },
-      /host nowhere, which is not among hosts/,
+      /host nowhere, which the option hosts does not have/,
     );
-    await assert.rejects(cluster.removeInstance('b'), /there is no instance b/);
+    await refused({ name: 'b', endpoint: 'http://127.0.0.1:1/v1', ranks: [1] }, /not an engine's endpoint/);
+    await assert.rejects(cluster.removeInstance('b'), /the cluster has no instance b/);
     assert.equal((await cluster.status()).instances.length, 1);
   });
 });

@@ -7,7 +7,7 @@ import { withFleet } from './fleet.ts';
 /** Hosts in name only: ranks of different ones share nothing, and read each other's memory through the fabric. */
 const hosts = { b: { launcher: [] }, c: { launcher: [] } };
 
-test('an instance on another host gets the weights from ranks that hold them, and a third from either', async () => {
+test('an instance on another host receives the weights from ranks that hold them, and a third from both', async () => {
   await withFleet({ instances: { a: [0, 1] }, hosts }, async ({ cluster, engines, join, makeModel }) => {
     const model = await makeModel(2);
     const { bytes } = await cluster.register('one', model);

@@ -10,7 +10,7 @@ import type { Cluster, Progress } from '../../src/index.ts';
 import { eventually, startBench } from './harness.ts';
 import { readTensors } from './tensors.ts';
 
-/** Where a cluster has its segments: the directory that its ranks hold open. */
+/** Directory of a cluster's segments: the one that its ranks hold open. */
 async function directoryOf(cluster: Cluster): Promise<string> {
   const [rank] = (await cluster.status()).ranks;
   const folder = `/proc/${rank!.pid}/fd`;
@@ -27,16 +27,16 @@ function segmentsIn(directory: string): Record<string, number> {
   return Object.fromEntries(names.sort().map((name) => [name, statSync(join(directory, name)).ino]));
 }
 
-/** Kills ranks and waits until they are there again. */
+/** Kills ranks and waits until they are ready again. */
 async function restart(cluster: Cluster, pids: readonly number[]): Promise<void> {
   for (const pid of pids) process.kill(pid, 'SIGKILL');
-  await eventually('the ranks are back', async () => {
+  await eventually('the ranks are ready again', async () => {
     const { ranks } = await cluster.status();
     return ranks.every(({ state, pid }) => state === 'ready' && !pids.includes(pid!));
   });
 }
 
-test('tensors that come again and again go into the same two sets of segments, and arrive', async (t) => {
+test('repeated registrations of tensors alternate between two sets of segments', async (t) => {
   const progress: Progress[] = [];
   const onProgress = (one: Progress) => progress.push(one);
   const { engine, cluster, makeModel } = await startBench(t, { ranks: 2, onProgress });
@@ -66,7 +66,7 @@ test('tensors that come again and again go into the same two sets of segments, a
   assert(!existsSync(directory), 'nothing stays in shared memory');
 });
 
-test('files go into spare memory too; what is unregistered is spare, what is released is gone', async (t) => {
+test('files reuse spare memory; unregistering makes memory spare, releasing removes it', async (t) => {
   const { engine, cluster, makeModel } = await startBench(t, { ranks: 1 });
   const directory = await directoryOf(cluster);
   const [one, two] = [await makeModel(4), await makeModel(5)];
@@ -88,7 +88,7 @@ test('files go into spare memory too; what is unregistered is spare, what is rel
   assert.equal(await cluster.releaseSpareMemory(), 0);
 });
 
-test('a checkpoint is not unregistered while it is being installed', async (t) => {
+test('a checkpoint cannot be unregistered while it is being installed', async (t) => {
   const faults = { hangAtBucket: 1, rank: 0, once: true };
   const { cluster, makeModel } = await startBench(t, { ranks: 1, faults });
   await cluster.register('v', await makeModel(6));
@@ -102,7 +102,7 @@ test('a checkpoint is not unregistered while it is being installed', async (t) =
   await cluster.unregister('v');
 });
 
-test('what is registered survives the processes of all ranks', async (t) => {
+test('registered checkpoints survive the death of all rank processes', async (t) => {
   const { engine, cluster, makeModel } = await startBench(t, { ranks: 2 });
   const directory = await directoryOf(cluster);
   const model = await makeModel(7);
@@ -118,14 +118,14 @@ test('what is registered survives the processes of all ranks', async (t) => {
     assert.equal((await cluster.update(name)).verified, true);
     await verifyWeights(engine.endpoint, await openCheckpoint(model));
   }
-  // Ranks that have not made them fill them all the same.
+  // The new processes fill segments that they have not created.
   await cluster.unregister('files');
   await cluster.register('files', model);
   assert.deepEqual(segmentsIn(directory), before);
   assert.equal((await cluster.update('files')).verified, true);
 });
 
-test('a rank that is killed while spare memory is filled leaves the old checkpoint as it was', async (t) => {
+test('a rank that is killed while it fills spare memory leaves the registered checkpoint intact', async (t) => {
   const { engine, cluster, makeModel } = await startBench(t, { ranks: 2 });
   const directory = await directoryOf(cluster);
   const [one, two] = [await makeModel(8), await makeModel(9)];
@@ -142,7 +142,7 @@ test('a rank that is killed while spare memory is filled leaves the old checkpoi
   });
   await eventually('rank 1 has filled its part', () => !content().equals(held));
   await Promise.all([refused, restart(cluster, [ranks[0]!.pid!])]);
-  await eventually('what was half filled is gone', () => {
+  await eventually('the incomplete segments are removed', () => {
     return Object.keys(segmentsIn(directory)).every((name) => !(name in spare));
   });
   const { checkpoints, spareBytes } = await cluster.status();
@@ -158,7 +158,7 @@ test('a rank that is killed while spare memory is filled leaves the old checkpoi
   await verifyWeights(engine.endpoint, await openCheckpoint(one));
 });
 
-test('memory that is short has spare memory given back, then is an error that harms nothing', (t) => {
+test('when memory is short spare memory is released; if that is not enough, the registration fails and harms nothing', (t) => {
   const program = fileURLToPath(new URL('fixtures/small-memory.ts', import.meta.url));
   const mounted = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"';
   if (spawnSync('unshare', ['-m', 'sh', '-c', 'mount -t tmpfs tmpfs /dev/shm']).status !== 0) {

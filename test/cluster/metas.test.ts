@@ -6,7 +6,7 @@ import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { withFleet } from './fleet.ts';
 
-test('a cluster gets a checkpoint out of another one by its metas file, and then holds it itself', async () => {
+test('a cluster reads a checkpoint from another one through a metas file, and then holds it itself', async () => {
   await withFleet({ instances: { old: [0, 1] } }, async (old) => {
     const model = await old.makeModel(2);
     const registered = await old.cluster.register('one', model);
@@ -23,12 +23,12 @@ test('a cluster gets a checkpoint out of another one by its metas file, and then
       assert.equal(report.verified, true);
       await verifyWeights(engines.get('new')!.endpoint, await openCheckpoint(model));
       await old.cluster.stop();
-      assert.equal((await cluster.update('one')).receivedBytes, 0, 'the old cluster is needed no more');
+      assert.equal((await cluster.update('one')).receivedBytes, 0, 'the first cluster is no longer needed');
     });
   });
 });
 
-test('memory that another cluster was told of is not used again: it gets the checkpoint, or none', async () => {
+test('exported memory is not reused: another cluster reads the exported checkpoint or fails', async () => {
   await withFleet({ instances: { old: [0] } }, async (old) => {
     const models = [await old.makeModel(2), await old.makeModel(3), await old.makeModel(4)];
     const { bytes } = await old.cluster.register('one', models[0]!);
@@ -38,16 +38,16 @@ test('memory that another cluster was told of is not used again: it gets the che
       await cluster.register('one', { metas: file });
       await old.cluster.register('one', models[1]!);
       assert.equal((await old.cluster.status()).spareBytes, 0);
-      // Would go where the first one was, of the same sizes.
+      // It has the same sizes, and must not reuse the segments of the first one.
       await old.cluster.register('one', models[2]!);
       assert.ok((await old.cluster.status()).spareBytes >= bytes, 'the second one was not exported');
-      // Digests would find out; nothing but the memory itself guards an update without them.
+      // Without verification: nothing but the memory protects the reader.
       await assert.rejects(cluster.update('one', { verify: false }), { name: 'PeerLostError' });
     });
   });
 });
 
-test('a metas file whose cluster is gone ends in one line; one that is none names what is wrong', async () => {
+test('a metas file of a stopped cluster fails with one line, and an invalid one names its fault', async () => {
   await withFleet({ instances: { old: [0] } }, async (old) => {
     await old.cluster.register('one', await old.makeModel(2));
     const file = join(old.scratch, 'metas.json');

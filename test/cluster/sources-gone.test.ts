@@ -11,7 +11,7 @@ import { eventually } from './harness.ts';
 const skip = whyNoNamespaces() ?? false;
 const bytes = 24 * 2 ** 20;
 
-test('when the last source is gone while it is read the update fails with its name, and nothing else does', {
+test('the loss of the last source during a read fails that update and is named, and affects nothing else', {
   skip,
 }, async (t) => {
   const network = new HostNetwork(1);
@@ -25,9 +25,9 @@ test('when the last source is gone while it is read the update fails with its na
     await old.cluster.register('one', model);
     const metas = join(old.scratch, 'metas.json');
     await old.cluster.saveMetas('one', metas);
-    let begun = () => {};
+    let onReceiving = () => {};
     const received = new Promise<void>((resolve) => {
-      begun = resolve;
+      onReceiving = resolve;
     });
     const options = {
       instances: { new: [0] },
@@ -35,7 +35,7 @@ test('when the last source is gone while it is read the update fails with its na
       hosts,
       listen: `tcp://${address}:*`,
       onProgress: ({ activity, doneBytes }: { activity: string; doneBytes: number }) => {
-        if (activity === 'receive' && doneBytes > 0) begun();
+        if (activity === 'receive' && doneBytes > 0) onReceiving();
       },
     };
     await withFleet(options, async ({ cluster, engines }) => {
@@ -49,7 +49,7 @@ test('when the last source is gone while it is read the update fails with its na
       await old.cluster.stop();
       await failed;
       const directory = readdirSync('/dev/shm').find((name) => /^weightcast-.*-new$/.test(name))!;
-      await eventually('what it had received is gone', () =>
+      await eventually('its received segments are removed', () =>
         readdirSync(`/dev/shm/${directory}`).every((name) => !name.startsWith('mirror-')),
       );
       await cluster.register('two', model);

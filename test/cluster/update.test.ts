@@ -15,7 +15,7 @@ const progress: Progress[] = [];
 const bench = await startBench({ after }, { ranks: 2, onProgress: (one) => progress.push(one) });
 const { engine, cluster, makeModel, scratch } = bench;
 
-test('a checkpoint flows into every worker of the engine, bit for bit, and nothing stays behind', async () => {
+test('a checkpoint reaches every engine worker bit for bit, and all resources are released', async () => {
   const model = await makeModel(2);
   const registered = await cluster.register('step-1', model);
   const free = await freeMemory(engine.endpoint);
@@ -39,10 +39,10 @@ test('a checkpoint flows into every worker of the engine, bit for bit, and nothi
     assert.ok(last !== undefined && last.totalBytes > 0, `progress of the ${activity} was reported`);
     assert.equal(last.doneBytes, last.totalBytes, `to its end`);
   }
-  assert.equal((await cluster.update('step-1', { verify: false })).verified, null, 'nobody was asked');
+  assert.equal((await cluster.update('step-1', { verify: false })).verified, null, 'no worker was asked');
 });
 
-test('update follows update: other weights, the same again, another name', async () => {
+test('consecutive updates: other weights, the same again, another name', async () => {
   const [one, two] = [await makeModel(11), await makeModel(12)];
   await cluster.register('a', one);
   await cluster.register('b', two);
@@ -58,7 +58,7 @@ test('update follows update: other weights, the same again, another name', async
     epoch = report.epoch;
     await verifyWeights(engine.endpoint, await openCheckpoint(model));
   }
-  // The same name with other weights: the old ones are let go of.
+  // The same name with other weights: the old ones are released.
   await cluster.register('a', two);
   await cluster.update('a');
   await verifyWeights(engine.endpoint, await openCheckpoint(two));
@@ -66,7 +66,7 @@ test('update follows update: other weights, the same again, another name', async
   assert.equal(held.length, 2);
 });
 
-test('tensors from the memory of the trainer are a checkpoint too', async () => {
+test('registers tensors from the memory of this process', async () => {
   const model = await makeModel(3);
   const tensors = await readTensors(model);
   await cluster.register('from-memory', { tensors });
@@ -75,7 +75,7 @@ test('tensors from the memory of the trainer are a checkpoint too', async () => 
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });
 
-test('files in /dev/shm are used where they are, and stay', async (t) => {
+test('files in /dev/shm are used in place and not removed', async (t) => {
   const shared = temporaryDirectory(t, '/dev/shm');
   cpSync(await makeModel(4), shared, { recursive: true });
   const before = readdirSync(shared);
@@ -85,7 +85,7 @@ test('files in /dev/shm are used where they are, and stay', async (t) => {
   assert.deepEqual(readdirSync(shared), before);
 });
 
-test('memory too short for three slots makes the update serial, too short for two ends it with a MemoryError', async () => {
+test('device memory for two slots makes the update serial, for less it fails with a MemoryError', async () => {
   const model = await makeModel(5);
   const largest = Math.max(...(await openCheckpoint(model)).bytes);
   await cluster.register('tight', model);
@@ -93,7 +93,7 @@ test('memory too short for three slots makes the update serial, too short for tw
     HostDevice.open({ namespace: bench.deviceNamespace, index, capacity: 0, uploadThreads: 1 }),
   );
   const updateWithRoomFor = async (slots: number) => {
-    // A tenth of what is free is left alone, and each slot is a little larger than the largest tensor.
+    // A tenth of the free memory is left alone, and a slot is a little larger than the largest tensor.
     const room = Math.ceil((largest * slots) / 0.9);
     const taken = devices.map((device) => device.allocate(device.memory().free - room));
     try {
@@ -116,7 +116,7 @@ test('memory too short for three slots makes the update serial, too short for tw
   }
 });
 
-test('a bad checkpoint is refused in one line, and changes nothing', async () => {
+test('an invalid checkpoint is refused with one line, and changes nothing', async () => {
   await cluster.register('good', await makeModel(6));
   const { checkpoints } = await cluster.status();
   await assert.rejects(cluster.register('missing', join(scratch, 'nowhere')), {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { RankTimeline } from '../../src/actors/protocol/values.ts';
+import type { RankTimeline } from '../../src/actors/protocol/update-values.ts';
 import { chromeTrace, drawTimeline, overlap, stageSeconds } from '../../src/observe/timeline.ts';
 
 type Span = readonly [bucket: number, start: number, end: number];

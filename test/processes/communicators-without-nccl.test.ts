@@ -10,7 +10,7 @@ const [one, two] = [1, 2].map((hosts) => ({ number: 7, hosts, sharesDevices: fal
 
 // In this order: a library that is found is kept.
 
-test('without NCCL ranks of one host copy from each other, and a warning says why', async (t) => {
+test('without NCCL, ranks of one host copy from each other, and a warning says why', async (t) => {
   process.env.WEIGHTCAST_NCCL = '/nowhere/libnccl.so.2';
   const all = cudaRanks(t);
   const [{ communicators, warnings }] = all as [Rank, Rank];
@@ -21,7 +21,7 @@ test('without NCCL ranks of one host copy from each other, and a warning says wh
   assert.match(warnings[0]!, /ranks copy from each other.*cannot load NCCL/);
 });
 
-test('where NCCL is needed or wished for, the error says why there is none', (t) => {
+test('if NCCL is needed or requested, the error says why it is missing', (t) => {
   const [{ communicators }] = cudaRanks(t) as [Rank];
   assert.throws(() => communicators.create(two!), {
     name: 'NativeError',
@@ -34,7 +34,7 @@ test('where NCCL is needed or wished for, the error says why there is none', (t)
   });
 });
 
-test('an NCCL before 2.30.7 is no way to join ranks that share a device', (t) => {
+test('an NCCL before 2.30.7 cannot join ranks that share a device', (t) => {
   process.env.WEIGHTCAST_NCCL = library;
   process.env.FAKE_NCCL_VERSION = '22100';
   const [{ communicators }] = cudaRanks(t, 'nccl') as [Rank];

@@ -26,7 +26,7 @@ for (const { where, order, wish, Kind } of [
   });
 }
 
-test('NCCL among ranks that share a device gets long buckets and large buffers, unless the user chose others', async (t) => {
+test('NCCL among ranks that share a device gets large buckets and buffers, unless the user chose others', async (t) => {
   const open = async (sharesDevices: boolean) => {
     const all = cudaRanks(t, 'nccl');
     const { id, leastBucketBytes } = all[0]!.communicators.create({ number: 7, hosts: 1, sharesDevices });
@@ -45,7 +45,7 @@ test('NCCL among ranks that share a device gets long buckets and large buffers, 
   assert.deepEqual(await open(true), [512 << 20, '1048576']);
 });
 
-test('a wish for a way that is none is refused', () => {
+test('an unknown collective is refused', () => {
   assert.equal(collectiveWish(undefined), null);
   assert.throws(() => collectiveWish('gloo'), {
     name: 'UsageError',
@@ -65,7 +65,7 @@ test('ranks on host devices are joined through shared memory', async (t) => {
   assert.deepEqual(all[0]!.warnings, []);
 });
 
-test('a rank does not open a communicator of a kind that it does not know', async (t) => {
+test('a rank refuses a communicator of an unknown kind', async (t) => {
   const [rank] = cudaRanks(t);
   await assert.rejects(rank!.communicators.open({ number: 7, id: Uint8Array.of(9) }, ranks), {
     name: 'ProtocolError',

@@ -5,7 +5,7 @@ import { checkIdle } from '../../simulation/invariants.ts';
 import type { Trace } from '../../simulation/trace.ts';
 import { type Outcome, resultOf, type SimulatedUser } from '../../simulation/user.ts';
 import type { SimulatedWorld, WorldOptions } from '../../simulation/world.ts';
-import type { ClusterStatus } from '../../src/actors/protocol/values.ts';
+import type { ClusterStatus } from '../../src/actors/protocol/status-values.ts';
 
 /** Sixteen tensors of 4 MiB. */
 export const model: readonly TensorShape[] = Array.from({ length: 16 }, (_, layer) => ({

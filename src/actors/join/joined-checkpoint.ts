@@ -2,7 +2,7 @@ import { rankName } from '../../checkpoint/rank-name.ts';
 import { PeerLostError } from '../../errors.ts';
 import { Pieces } from '../../plan/pieces.ts';
 import { Swarm } from '../../plan/swarm.ts';
-import type { FabricSource, NextReads } from '../protocol/values.ts';
+import type { FabricSource, NextReads } from '../protocol/join-values.ts';
 
 /** How long a receiver may go without anything to read, while sources are left alone that may be there all the same. */
 const starvationMilliseconds = 4_000;

@@ -1,12 +1,15 @@
 import { asFailure, PeerLostError } from '../../errors.ts';
 import type { ServedSlice } from '../../plan/reception.ts';
 import { ask } from '../protocol/ask.ts';
+import type { ForeignSource } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
+import type { FabricSource } from '../protocol/join-values.ts';
+import type { Planned } from '../protocol/plan-values.ts';
 import { toRank } from '../protocol/rank.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
 import { toSwarm } from '../protocol/swarm.ts';
-import type { FabricSource, ForeignSource, Opened, Planned } from '../protocol/values.ts';
-import type { RankMember } from '../supervisor/rank-registry.ts';
-import type { UpdateScope } from '../update/context.ts';
+import type { Opened } from '../protocol/update-values.ts';
+import type { UpdateContext } from '../update/context.ts';
 
 /** What a rank serves, or did before it was gone. */
 interface Served {
@@ -20,7 +23,7 @@ interface Served {
  * rank of the same host when one is gone. An update that reads nothing has no sources.
  */
 export class Sources {
-  readonly #scope: UpdateScope;
+  readonly #scope: UpdateContext;
   /** The epochs that leases were taken for. */
   #epochs: number[] = [];
   readonly #served = new Map<number, Served>();
@@ -29,13 +32,13 @@ export class Sources {
   /** Ranks that were told to receive in the last epoch. */
   #receivers: readonly FabricSource[] = [];
 
-  constructor(scope: UpdateScope) {
+  constructor(scope: UpdateContext) {
     this.#scope = scope;
   }
 
   /** Of the checkpoint, for all updates to it at a time. */
   get swarm(): string {
-    const { layout, status } = this.#scope.order.checkpoint;
+    const { layout, status } = this.#scope.spec.checkpoint;
     return `${layout}/${status.digest}`;
   }
 
@@ -43,14 +46,14 @@ export class Sources {
   async lend(epoch: number, planned: readonly Planned[]): Promise<void> {
     const { reception } = planned.find((group) => group.reception !== null) ?? { reception: null };
     if (reception === null) return;
-    const { context, order } = this.#scope;
+    const { context, spec } = this.#scope;
     const question = { swarm: this.swarm, epoch, sliceBytes: reception.sliceBytes };
-    await ask(context, order.swarm, toSwarm.openSwarm, question, this.#scope.within(deadlines.control));
+    await ask(context, spec.swarm, toSwarm.openSwarm, question, this.#scope.within(deadlines.control));
     this.#epochs.push(epoch);
-    const memberOf = new Map(order.readyRanks().map((member) => [member.rank, member]));
+    const memberOf = new Map(spec.readyRanks().map((member) => [member.rank, member]));
     const lent = await Promise.allSettled(
       reception.served.map(async ({ rank, host, slices }) => {
-        const foreign = order.checkpoint.foreign?.sources.find((source) => source.rank === rank);
+        const foreign = spec.checkpoint.foreign?.sources.find((source) => source.rank === rank);
         if (foreign !== undefined) return this.#announceForeign(foreign, slices);
         const member = memberOf.get(rank);
         if (member !== undefined) return this.#lendFrom(member, slices, epoch);
@@ -69,7 +72,7 @@ export class Sources {
 
   /** What ranks are about to receive they will serve on. */
   async announce(answers: readonly Opened[]): Promise<void> {
-    const { context, order } = this.#scope;
+    const { context, spec } = this.#scope;
     const receiving = answers.flatMap((answer) =>
       answer.outcome === 'open' ? (answer.receiving ?? []) : [],
     );
@@ -77,22 +80,22 @@ export class Sources {
     await Promise.all(
       receiving.map((source) => {
         const question = { swarm: this.swarm, source, isComplete: false };
-        return ask(context, order.swarm, toSwarm.addSource, question, this.#scope.within(deadlines.control));
+        return ask(context, spec.swarm, toSwarm.addSource, question, this.#scope.within(deadlines.control));
       }),
     );
   }
 
   /** `returns`: it is started anew. */
   lost(rank: number, reason: string, returns: boolean): void {
-    const { context, order } = this.#scope;
+    const { context, spec } = this.#scope;
     if (this.#epochs.length === 0) return;
     const lost = this.#served.get(rank);
     this.#served.delete(rank);
-    const heir = order.readyRanks().find((member) => member.host === lost?.host && member.rank !== rank);
+    const heir = spec.readyRanks().find((member) => member.host === lost?.host && member.rank !== rank);
     // One that served nothing comes back with nothing.
     const isMissed = lost !== undefined || this.#orphans.some((orphan) => orphan.rank === rank);
     const isAwaited = (returns && isMissed) || heir !== undefined;
-    context.tell(order.swarm, {
+    context.tell(spec.swarm, {
       type: 'remove-source',
       swarm: this.swarm,
       rank,
@@ -104,18 +107,18 @@ export class Sources {
   }
 
   ready(rank: number): void {
-    const member = this.#scope.order.readyRanks().find((candidate) => candidate.rank === rank);
+    const member = this.#scope.spec.readyRanks().find((candidate) => candidate.rank === rank);
     if (member !== undefined) this.#adopt(member);
   }
 
   /** The update is over. Unless they keep what they received, its ranks can be read from no more. */
   release(isKept: boolean): void {
-    const { context, order } = this.#scope;
+    const { context, spec } = this.#scope;
     for (const { rank, slices } of isKept ? [] : this.#receivers) {
       const { swarm } = this;
       // One that died has not left by itself.
-      context.tell(order.swarm, { type: 'leave-swarm', swarm, rank });
-      context.tell(order.swarm, {
+      context.tell(spec.swarm, { type: 'leave-swarm', swarm, rank });
+      context.tell(spec.swarm, {
         type: 'reduce-source',
         swarm,
         rank,
@@ -123,8 +126,8 @@ export class Sources {
       });
     }
     for (const epoch of this.#epochs) {
-      for (const { ref } of order.readyRanks()) context.tell(ref, { type: 'return-lease', epoch });
-      context.tell(order.swarm, { type: 'close-swarm', swarm: this.swarm, epoch });
+      for (const { ref } of spec.readyRanks()) context.tell(ref, { type: 'return-lease', epoch });
+      context.tell(spec.swarm, { type: 'close-swarm', swarm: this.swarm, epoch });
     }
     // Who adopts from here on would lend for ever.
     this.#epochs = [];
@@ -133,7 +136,7 @@ export class Sources {
   }
 
   /** A rank serves what others of its host served who are gone. */
-  #adopt(member: RankMember): void {
+  #adopt(member: ReadyRank): void {
     const epoch = this.#epochs.at(-1);
     const inherited = this.#orphans.filter(({ host }) => host === member.host);
     if (epoch === undefined || inherited.length === 0) return;
@@ -149,7 +152,7 @@ export class Sources {
   }
 
   async #lendFrom(
-    { rank, ref, host }: RankMember,
+    { rank, ref, host }: ReadyRank,
     slices: readonly ServedSlice[],
     epoch: number,
   ): Promise<void> {
@@ -172,7 +175,7 @@ export class Sources {
     { rank, address, segments }: ForeignSource,
     slices: readonly ServedSlice[],
   ): Promise<void> {
-    const secret = this.#scope.order.checkpoint.foreign?.secret ?? null;
+    const secret = this.#scope.spec.checkpoint.foreign?.secret ?? null;
     return this.#announceComplete({ rank, address, secret }, segments, slices);
   }
 
@@ -181,7 +184,7 @@ export class Sources {
     exposed: readonly { readonly path: string; readonly token: Uint8Array }[],
     slices: readonly ServedSlice[],
   ): Promise<void> {
-    const { context, order } = this.#scope;
+    const { context, spec } = this.#scope;
     const tokenOf = new Map(exposed.map(({ path, token }) => [path, token]));
     const source = {
       ...who,
@@ -191,6 +194,6 @@ export class Sources {
       }),
     };
     const announcement = { swarm: this.swarm, source, isComplete: true };
-    await ask(context, order.swarm, toSwarm.addSource, announcement, this.#scope.within(deadlines.control));
+    await ask(context, spec.swarm, toSwarm.addSource, announcement, this.#scope.within(deadlines.control));
   }
 }

@@ -14,7 +14,8 @@ import type { Fabric, FabricPeer } from '../../native-bridge/fabric.ts';
 import { Pieces } from '../../plan/pieces.ts';
 import type { Plan } from '../../plan/plan.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import type { FabricSource, NextReads, Received, ReceptionOrder } from '../protocol/values.ts';
+import type { FabricSource, NextReads, ReceptionRequest } from '../protocol/join-values.ts';
+import type { Received } from '../protocol/update-values.ts';
 import type { Leases } from '../rank/leases.ts';
 
 /** What became of reads. */
@@ -32,7 +33,7 @@ export interface SwarmClient {
 }
 
 export interface ReceivingOptions {
-  readonly order: ReceptionOrder;
+  readonly order: ReceptionRequest;
   readonly rank: number;
   readonly plan: Plan;
   /** Of which the plan speaks: slices that are received lie in mirrors. */

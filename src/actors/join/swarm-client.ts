@@ -1,14 +1,14 @@
 import type { ActorRef, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { deadlines } from '../protocol/deadlines.ts';
+import type { ReceptionRequest } from '../protocol/join-values.ts';
 import type { RankMessage } from '../protocol/rank.ts';
 import { type SwarmMessage, toSwarm } from '../protocol/swarm.ts';
-import type { ReceptionOrder } from '../protocol/values.ts';
 import type { SwarmClient } from './receiver.ts';
 
 /** The swarm actor, as one receiver talks to it. */
 export function swarmClient(
-  { swarm, ref }: ReceptionOrder,
+  { swarm, ref }: ReceptionRequest,
   rank: number,
   context: Context<RankMessage>,
 ): SwarmClient {

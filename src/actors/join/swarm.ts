@@ -1,8 +1,8 @@
 import { PeerLostError } from '../../errors.ts';
 import type { Actor, Context, Reply, SpawnOptions } from '../kernel/index.ts';
+import type { NextReads } from '../protocol/join-values.ts';
 import { type SwarmMessage, toSwarm } from '../protocol/swarm.ts';
 import { anyOf } from '../protocol/table.ts';
-import type { NextReads } from '../protocol/values.ts';
 import { JoinedCheckpoint } from './joined-checkpoint.ts';
 
 type SwarmInbox =

@@ -15,26 +15,28 @@ import { PlanCache } from '../../plan/plan-cache.ts';
 import { planReception, servedBy, withLost } from '../../plan/reception.ts';
 import { cutSlices, type Slices } from '../../plan/slices.ts';
 import type { Actor, Context } from '../kernel/index.ts';
+import type { Merged } from '../protocol/checkpoint-values.ts';
+import type { Planned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
-import type { Installed, Merged, Planned } from '../protocol/values.ts';
+import type { Installed } from '../protocol/update-values.ts';
 
 type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
 
-/** What the planner may do to the world. */
+/** The planner's access to the world. */
 export interface PlannerPorts {
   /** Reads the headers of a checkpoint's files. Rejects with `CheckpointError`. */
   openCheckpoint(source: string | readonly string[]): Promise<CheckpointIndex>;
 }
 
 /**
- * Turns checkpoints into loading orders, manifests into plans, and engine workers' reports into a verdict. It asks
- * `plan/` and remembers what is dear to compute: the manifests of registered checkpoints and the last plans.
+ * Assigns the loading of checkpoints to ranks, merges and plans their manifests, and verifies engine workers' digests. The
+ * computing is in `plan/`; the planner caches what is expensive: the manifests of registered checkpoints and recent plans.
  */
 export class PlannerActor implements Actor<PlannerMessage> {
   readonly #ports: PlannerPorts;
   readonly #manifests = new Map<string, Manifest>();
   readonly #plans = new PlanCache();
-  /** Of the checkpoint that was planned for last. */
+  /** Of the checkpoint that was planned last. */
   #slices: { readonly layout: string; readonly value: Slices } | null = null;
 
   constructor(ports: PlannerPorts) {
@@ -55,13 +57,13 @@ export class PlannerActor implements Actor<PlannerMessage> {
         case 'verify':
           this.#verify(message);
           return context.reply(message, {});
-        case 'forget-layout':
+        case 'release-layout':
           this.#manifests.delete(message.layout);
           this.#plans.forget(message.layout);
           return;
       }
     } catch (thrown) {
-      // What is wrong is the question, a checkpoint or a memory size, and not the planner.
+      // The request, the checkpoint or the memory is at fault, not the planner.
       context.fail(asFailure(thrown));
     }
   }
@@ -72,7 +74,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
       rank,
       manifest: encodeManifest(manifest),
       segment,
-      isThere: reused !== null,
+      exists: reused !== null,
       reads: [...reads],
       digest: message.source.kind !== 'written',
     }));
@@ -114,9 +116,9 @@ export class PlannerActor implements Actor<PlannerMessage> {
     };
   }
 
-  #plan({ layout, ranks, sources, copies, lost, mirrorName, ...wishes }: MessageOf<'plan'>): Planned {
+  #plan({ layout, ranks, sources, copies, lost, mirrorName, ...limits }: MessageOf<'plan'>): Planned {
     const registered = withLost(this.#manifest(layout), lost);
-    const { memoryFraction: fraction, bucketBytes } = wishes;
+    const { memoryFraction: fraction, bucketBytes } = limits;
     const slices = this.#slicesOf(layout, registered);
     const reception = planReception({ manifest: registered, slices, ranks, sources, copies, mirrorName });
     if (reception === null) {
@@ -124,7 +126,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
       return { plan, manifest: null, reception };
     }
     const { manifest, mirrors } = reception;
-    // Where mirrors lie is new each time, and so is the plan: nothing to keep.
+    // Each update has mirrors of its own, and so a plan of its own: caching it is no use.
     const plan = planUpdate({ manifest, ranks, fraction, bucketBytes, ownersAreLoaders: true });
     const served = [...servedBy(registered, slices, copies, sources)];
     const hostOf = new Map(sources.map(({ rank, host }) => [rank, host]));
@@ -144,7 +146,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return this.#slices.value;
   }
 
-  /** Engine workers report in the order in which tensors were announced to them, which is their rank's plan's. */
+  /** Engine workers report tensors in the order in which they were announced: that of their rank's plan. */
   #verify({ layout, instance, reports }: MessageOf<'verify'>): void {
     const manifest = this.#manifest(layout);
     const verdict = combineParts(
@@ -168,7 +170,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
 
 function inManifestOrder({ digests, part, parts }: Installed, { tensorOrder }: Plan): Installed {
   const rows = tensorOrder.length;
-  // What is of another length is for combineParts to refuse.
+  // combineParts rejects reports of another length.
   if (digests.length !== rows || part.length !== rows || parts.length !== rows)
     return { digests, part, parts };
   const ordered = {

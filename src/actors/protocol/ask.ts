@@ -12,8 +12,8 @@ export interface Exchange {
 export type Question<E extends Exchange> = z.infer<E['schema']> & Request<z.infer<E['reply']>>;
 
 /**
- * Asks with a message of a protocol table; the receiver must be one that takes it. The answer is validated, since it
- * may come from another process: rejects with `ProtocolError` if it is malformed, and as `Context.ask` does.
+ * Asks a receiver with a message of its table. The answer may come from another process and is validated: rejects with
+ * `ProtocolError` if it is malformed, and as `Context.ask` does.
  */
 export async function ask<E extends Exchange>(
   asker: Pick<Context<never>, 'ask'>,

@@ -1,32 +1,32 @@
 /**
- * How long anyone waits, in milliseconds. A step that moves weights is bounded by the update's own timeout; these
- * bound the steps that only talk, and the silence within a step that moves.
+ * Deadlines in milliseconds. Steps that move weights end at the update's own deadline; these are for steps that only
+ * exchange messages, and for the time without progress in a step that moves weights.
  */
 export const deadlines = {
-  /** A control message to a process of the cluster; a process may be busy encoding a large manifest. */
+  /** A control message to a process of the cluster, which may be busy encoding a large manifest. */
   control: 15_000,
-  /** A process that starts, until its hub has welcomed it: one of many on a busy machine. */
+  /** Connecting to the hub, for one of many processes that start on a busy machine. */
   start: 60_000,
-  /** Opening slots and sockets: device allocations zero their pages on the host device. */
+  /** Allocating slots and opening sockets; the host device zeroes the pages it allocates. */
   open: 60_000,
-  /** Members of a communicator waiting for each other; the first one of a process loads NCCL. Less than `abort`. */
+  /** Ranks of a communicator waiting for each other; the first one of a process loads NCCL. Less than `abort`. */
   communicator: 20_000,
   /** A pure computation over the largest manifests, on a busy machine. */
   plan: 60_000,
   /** Reading a checkpoint from a slow network file system. */
   load: 3_600_000,
-  /** A rank giving everything back after a failure; native copies in flight end first. */
+  /** A rank releasing everything after a failure; native copies in flight end first. */
   abort: 30_000,
-  /** An engine that is loading its model answers its health route late. */
+  /** An engine that loads its model answers its health route late. */
   engineHealthy: 120_000,
-  /** An engine that takes up generating again. */
+  /** An engine resuming. */
   engineResume: 30_000,
-  /** Reaching a rank of another host and proving to each other who one is. */
+  /** Connecting to a rank of another host, with mutual authentication. */
   connect: 10_000,
-  /** One piece from another host, over a slow network that many share. */
+  /** Reading one piece from another host, over a slow network that many share. */
   read: 60_000,
-  /** One answer of an engine worker: a bucket's copy, a post-hook that quantises. */
+  /** One answer of an engine worker: it copies a bucket, or runs a post-hook that quantises. */
   workerLink: 120_000,
-  /** One broadcast: a bucket at the slowest link, and a peer whose slot is not free until its worker has answered. */
+  /** One broadcast: over the slowest link, to a peer whose slot is not free before its worker has answered. */
   broadcast: 150_000,
 } as const;

@@ -2,16 +2,16 @@ import { z } from 'zod';
 import { allPauseModes, engineKinds, linkKinds } from '../../engines/engine-client.ts';
 import type { EngineOptions } from '../../engines/engine-options.ts';
 
-/** One inference server and the ranks that sit on its devices. */
+/** One inference server and the ranks on its devices. */
 export interface InstanceOptions extends EngineOptions {
   readonly name: string;
-  /** Numbers of its ranks in the cluster, in the order of the engine's workers. */
+  /** Its ranks' numbers in the cluster, in the order of the engine's workers. */
   readonly ranks: readonly number[];
-  /** Where its ranks run: one of `ClusterOptions.hosts`. Default: this host. */
+  /** Host of its ranks: one of `ClusterOptions.hosts`. Default: this host. */
   readonly host?: string;
 }
 
-/** As it comes from another process. */
+/** The same as messages carry it. */
 export const instanceOptions = z.object({
   name: z.string().min(1).max(256),
   ranks: z.array(z.int().min(0)).min(1).readonly(),

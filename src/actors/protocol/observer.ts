@@ -1,7 +1,7 @@
+import { progress } from './status-values.ts';
 import { type MessageIn, notice } from './table.ts';
-import { progress } from './values.ts';
 
-/** An observer of progress, in the process that owns the cluster. */
+/** Receives progress, in the process that started the cluster. */
 export const toObserver = { progress: notice('observe', { progress }) };
 
 export type ObserverMessage = MessageIn<typeof toObserver>;

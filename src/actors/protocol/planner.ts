@@ -1,23 +1,9 @@
 import { z } from 'zod';
+import { loadable, loadRequest, merged, ownSegment, segment } from './checkpoint-values.ts';
+import { copy, fabricRank, plan, planned } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
-import {
-  binary,
-  bytes,
-  copy,
-  fabricRank,
-  installed,
-  loadable,
-  loadOrder,
-  longs,
-  merged,
-  name,
-  nothing,
-  ownSegment,
-  plan,
-  planned,
-  rank,
-  segment,
-} from './values.ts';
+import { installed } from './update-values.ts';
+import { binary, bytes, longs, name, nothing, rank } from './values.ts';
 
 export const toPlanner = {
   planLoading: request(
@@ -27,32 +13,32 @@ export const toPlanner = {
       source: z.discriminatedUnion('kind', loadable),
       segmentName: z.string(),
       ranks: z.array(z.object({ rank, host: z.string(), directory: z.string() })),
-      /** Sets of segments that may be used again. */
+      /** Sets of segments that may be reused. */
       spare: z.array(z.array(ownSegment)),
     },
     z.object({
-      orders: z.array(loadOrder),
-      /** Index of the spare set that is used. */
+      orders: z.array(loadRequest),
+      /** Index in `spare` of the set that is reused; null if none is. */
       reused: z.int().nullable(),
-      /** What the orders have ranks make, or write over; empty if it was written before. */
+      /** Segments that ranks create or overwrite; empty if a writer has filled them. */
       segments: z.array(ownSegment),
     }),
   ),
   merge: request('merge', { parts: z.array(z.object({ manifest: binary, digests: longs })) }, merged),
-  /** A manifest that is whole already. */
+  /** Takes a manifest that is complete. */
   adopt: request('adopt', { manifest: binary }, merged),
   plan: request(
     'plan',
     {
       layout: z.string(),
-      /** Ranks that are joined by one communicator. */
+      /** Ranks of one communicator. */
       ranks: z.array(z.object({ ...fabricRank.shape, freeBytes: bytes })),
-      /** All ranks that can be read from, and what some have received earlier. */
+      /** All ranks that can be read from, and what hosts have received in earlier updates. */
       sources: z.array(fabricRank),
       copies: z.array(copy),
-      /** Of what was registered, what is not there any more. */
+      /** Segments of the checkpoint that are gone. */
       lost: z.array(segment),
-      /** Of what the ranks are to receive. */
+      /** Prefix of the names of segments that ranks receive into. */
       mirrorName: z.string(),
       memoryFraction: z.number(),
       bucketBytes: bytes,
@@ -64,12 +50,12 @@ export const toPlanner = {
     {
       layout: z.string(),
       instance: name,
-      /** Each with the plan by which the rank announced tensors to its worker. */
+      /** With the plan by which each rank announced tensors to its worker. */
       reports: z.array(z.object({ rank, plan, installed })),
     },
     nothing,
   ),
-  forgetLayout: notice('forget-layout', { layout: z.string() }),
+  releaseLayout: notice('release-layout', { layout: z.string() }),
 };
 
 export type PlannerMessage = MessageIn<typeof toPlanner>;

@@ -1,33 +1,22 @@
 import { z } from 'zod';
+import { exposedSegment, loadRequest } from './checkpoint-values.ts';
+import { receptionRequest } from './join-values.ts';
+import { plan } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
-import {
-  binary,
-  bytes,
-  communicator,
-  createdCommunicator,
-  epoch,
-  exposedSegment,
-  loadOrder,
-  longs,
-  newCommunicator,
-  nothing,
-  opened,
-  plan,
-  receptionOrder,
-  streamed,
-} from './values.ts';
+import { communicator, communicatorRequest, createdCommunicator, opened, streamed } from './update-values.ts';
+import { binary, bytes, epoch, longs, nothing } from './values.ts';
 
 export const toRank = {
-  load: request('load', { order: loadOrder }, z.object({ digests: longs })),
-  /** Answered when the memory has been given back, or will be with the last lease on it. */
-  forget: request('forget', { segments: z.array(z.string()) }, nothing),
-  /** Lets ranks of other hosts read segments, which stay until the lease is returned. */
+  load: request('load', { order: loadRequest }, z.object({ digests: longs })),
+  /** Answered when the memory is released, or will be with the last lease on it. */
+  release: request('release', { segments: z.array(z.string()) }, nothing),
+  /** Lets ranks of other hosts read segments, which are kept until the lease is returned. */
   lease: request(
     'lease',
     { epoch, segments: z.array(z.string()) },
     z.object({ address: binary, exposed: z.array(exposedSegment) }),
   ),
-  /** The same without a lease: what is exposed stays so until the segments are forgotten. */
+  /** The same without a lease: segments stay exposed until they are released. */
   expose: request(
     'expose',
     { segments: z.array(z.string()) },
@@ -38,14 +27,14 @@ export const toRank = {
     'prepare',
     {
       epoch,
-      /** Null for all but one rank, and for that too while there is one to use again. */
-      createCommunicator: newCommunicator.nullable(),
+      /** For one rank of a group without a communicator; null for all others. */
+      createCommunicator: communicatorRequest.nullable(),
     },
     z.object({
       freeBytes: bytes,
-      /** What suits the device. */
+      /** The bucket size that suits the device. */
       bucketBytes: bytes,
-      /** Manifests and plans that the rank still has from earlier updates, by layout and by digest. */
+      /** Manifests, by layout, and plans, by digest, that the rank has cached. */
       layouts: z.array(z.string()),
       planDigests: z.array(z.string()),
       createdCommunicator: createdCommunicator.nullable(),
@@ -55,22 +44,22 @@ export const toRank = {
     'open',
     {
       epoch,
-      /** `checkpoint@digest`: what the engine workers are told they get. */
+      /** `checkpoint@digest`, passed on to the engine worker. */
       version: z.string(),
-      /** Have the engine worker say what it holds in the end. */
+      /** Have the engine worker report digests of what it received. */
       verify: z.boolean(),
-      /** How often the engine worker takes everything: twice where a draft model takes it too. */
+      /** How many times the engine worker receives the checkpoint: twice with a draft model. */
       exchanges: z.int().min(1).max(2),
-      /** A new one after every failure and change of members. */
+      /** Changes after a failure, and with the group's ranks. */
       communicator: communicator.nullable(),
       planDigest: z.string(),
       layout: z.string(),
-      /** Null when the rank said in `prepare` that it holds them. */
+      /** Null if the rank has them cached. */
       plan: plan.nullable(),
       manifest: binary.nullable(),
-      /** Null for a rank that receives nothing. */
-      reception: receptionOrder.nullable(),
-      /** Less free device memory than this in the middle of the update is pressure. */
+      /** What to receive from other hosts; null if nothing. */
+      reception: receptionRequest.nullable(),
+      /** With less free device memory than this during the update, the rank gives up its staging slot. */
       reserveBytes: bytes,
     },
     opened,

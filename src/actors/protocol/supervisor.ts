@@ -1,78 +1,76 @@
 import { z } from 'zod';
+import type { ActorRef } from '../kernel/index.ts';
+import { checkpointStatus, foreignSource, ownSegment, source } from './checkpoint-values.ts';
 import { instanceOptions } from './instance-options.ts';
+import type { RankMessage } from './rank.ts';
+import { progress, status } from './status-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
-import {
-  address,
-  binary,
-  bytes,
-  checkpointStatus,
-  doubles,
-  foreignSource,
-  name,
-  nothing,
-  ownSegment,
-  progress,
+import { updateReport, updateRequest } from './update-values.ts';
+import { address, binary, bytes, doubles, name, nothing, rank } from './values.ts';
+
+const readyRank = z.object({
   rank,
-  source,
-  status,
-  updateOptions,
-  updateReport,
-} from './values.ts';
+  ref: address,
+  deviceUuid: z.string(),
+  host: z.string(),
+  /** Directory of its host's segments. */
+  directory: z.string(),
+  /** Changes when the directory was removed and created again. */
+  directoryId: z.string(),
+  /** The RDMA ports that it uses; none where it has none. */
+  nics: z.array(z.string()),
+  /** Whether its collective also joins ranks of other hosts (`cluster`), or only those of its own (`host`). */
+  collectiveScope: z.enum(['host', 'cluster']),
+  pid: z.int(),
+});
+
+/** A rank that owns its device, as it introduces itself. */
+export interface ReadyRank extends Readonly<Omit<z.infer<typeof readyRank>, 'ref'>> {
+  readonly ref: ActorRef<RankMessage>;
+}
 
 export const toSupervisor = {
   register: request('register', { checkpoint: name, source }, checkpointStatus),
-  /** Rejected while it is being installed, registered anew, or read by another host. */
+  /** Rejected while the checkpoint is being installed, replaced, or read by another host. */
   unregister: request('unregister', { checkpoint: name }, nothing),
   /**
-   * Segments on `host` for tensors of these sizes, dealt out in runs to its ranks. `writer` fills them and then registers
-   * what it wrote, and is told when they are forgotten.
+   * Reserves segments on `host` for tensors of these sizes, assigned in runs to the ranks of the host. `writer` fills the
+   * segments, registers what it wrote, and is notified when they are released.
    */
   reserve: request(
     'reserve',
     { checkpoint: name, host: z.string(), bytes: doubles, writer: address },
     z.object({
       reservation: z.int(),
-      /** Those that are there already are written over; the writer makes the others. */
-      isThere: z.boolean(),
+      /** The segments exist and are overwritten; otherwise the writer creates them. */
+      reused: z.boolean(),
+      /** `tensors`: how many of them go into the segment. */
       segments: z.array(z.object({ ...ownSegment.shape, tensors: z.int() })),
     }),
   ),
-  /** The writer could not fill what it reserved, and has removed what it made. */
+  /** The writer could not fill its segments, and has removed those that it created. */
   cancelReservation: request('cancel-reservation', { reservation: z.int() }, nothing),
-  /** Gives back the host memory that is kept for checkpoints to come. */
+  /** Releases the host memory that is kept for later checkpoints. */
   releaseSpare: request('release-spare', {}, z.object({ bytes })),
-  update: request('update', { checkpoint: name, options: updateOptions }, updateReport),
-  /** A new instance joins the cluster: rank processes are started for it. Answered when they are there. */
+  update: request('update', { checkpoint: name, options: updateRequest }, updateReport),
+  /** Starts the rank processes of a new instance. Answered when all of its ranks are ready. */
   addInstance: request('add-instance', { instance: instanceOptions }, status),
-  /** Ends the ranks of an instance, which is not updated any more. */
+  /** Ends the ranks of an instance. */
   removeInstance: request('remove-instance', { instance: name }, nothing),
+  /** Aborts all registrations and updates. */
   cancel: request('cancel', { reason: z.string() }, nothing),
-  /** How other clusters read a checkpoint here: `Metas` of checkpoint/metas.ts but for the secret. */
+  /** How other clusters read a checkpoint of this one: `Metas` of checkpoint/metas.ts without the secret. */
   exportMetas: request(
     'export-metas',
     { checkpoint: name },
     z.object({ digest: z.string(), manifest: binary, sources: z.array(foreignSource) }),
   ),
   status: request('status', {}, status),
+  /** Answered when all instances are ready. */
   awaitReady: request('await-ready', {}, status),
   subscribe: request('subscribe', { observer: address }, nothing),
-  rankReady: notice('rank-ready', {
-    rank,
-    ref: address,
-    deviceUuid: z.string(),
-    host: z.string(),
-    /** Where its host's segments lie. */
-    directory: z.string(),
-    /** Identity of that directory: another one once all that lay there is gone. */
-    memory: z.string(),
-    /** The RDMA ports that it uses; none where it has none. */
-    nics: z.array(z.string()),
-    /** Whether its collective also joins ranks of other hosts. */
-    reach: z.enum(['host', 'cluster']),
-    pid: z.int(),
-    lastEpoch: z.int().nonnegative(),
-  }),
-  /** The rank cannot start, and starting it again would not help. */
+  rankReady: notice('rank-ready', { ...readyRank.shape, lastEpoch: z.int().nonnegative() }),
+  /** The rank cannot start, and a restart would not help. */
   rankFailed: notice('rank-failed', { rank, error: z.object({ code: z.string(), message: z.string() }) }),
   progress: notice('progress', { progress }),
 };

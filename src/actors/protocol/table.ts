@@ -2,8 +2,8 @@ import { z } from 'zod';
 import type { Request } from '../kernel/index.ts';
 
 /**
- * What an actor takes from other processes: a table in a file of its own, one line per message. `request` names what
- * is answered and with what, `notice` what is not. Messages and answers are validated on arrival.
+ * The messages that an actor accepts from other processes: one table per receiver, in a file of its own. A `request` is
+ * answered, a `notice` is not. Messages and answers are validated on arrival.
  */
 
 export const request = <T extends string, F extends z.ZodRawShape, R extends z.ZodType>(
@@ -19,7 +19,7 @@ export const notice = <T extends string, F extends z.ZodRawShape>(type: T, field
   request(type, fields, z.void());
 
 export type Table = Readonly<Record<string, { readonly schema: z.ZodType; readonly reply: z.ZodType }>>;
-/** What an actor that accepts a table receives. */
+/** The messages of a table, as their receiver gets them. */
 export type MessageIn<T extends Table> = {
   [K in keyof T]: z.infer<T[K]['schema']> & Request<z.infer<T[K]['reply']>>;
 }[keyof T];

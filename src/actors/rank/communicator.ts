@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Collective } from '../../native-bridge/collective.ts';
-import type { Communicator } from '../protocol/values.ts';
+import type { Communicator } from '../protocol/update-values.ts';
 import type { RankPorts } from './ports.ts';
 
 /** The communicator that a rank keeps from update to update. */

@@ -4,7 +4,7 @@ import type { Interval } from '../../native-bridge/addon.ts';
 import type { SpawnOptions } from '../kernel/index.ts';
 import { type RankMessage, toRank } from '../protocol/rank.ts';
 import { anyOf } from '../protocol/table.ts';
-import type { Installed } from '../protocol/values.ts';
+import type { Installed } from '../protocol/update-values.ts';
 
 /** Everything that reaches a rank's mailbox: its protocol, and what it and its buckets send to it. */
 export type RankInbox =

@@ -1,7 +1,8 @@
 import type { LoadJob, SegmentStore } from '../../checkpoint/segment-store.ts';
 import { AbortedError, WeightcastError } from '../../errors.ts';
 import type { Context, Reply } from '../kernel/index.ts';
-import type { LoadOrder, Progress } from '../protocol/values.ts';
+import type { LoadRequest } from '../protocol/checkpoint-values.ts';
+import type { Progress } from '../protocol/status-values.ts';
 import type { RankInbox } from './inbox.ts';
 
 /** The load that a rank has under way: its share of a checkpoint. */
@@ -18,7 +19,7 @@ export class Loading {
   }
 
   /** The end arrives as `load-ended`. */
-  start(order: LoadOrder, reply: Reply<{ digests: BigUint64Array }>, context: Context<RankInbox>): void {
+  start(order: LoadRequest, reply: Reply<{ digests: BigUint64Array }>, context: Context<RankInbox>): void {
     // The supervisor runs one registration at a time, so that the load before this one is of no use any more.
     this.#running?.reply.fail(new AbortedError('another registration has begun'));
     const job = this.#segments.load(order);

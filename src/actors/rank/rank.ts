@@ -10,8 +10,10 @@ import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS, type Plan } from '../../plan/plan.
 import { Receiving, type SwarmClient } from '../join/receiver.ts';
 import { swarmClient } from '../join/swarm-client.ts';
 import type { Actor, ActorRef, Context, Reply } from '../kernel/index.ts';
+import type { ReceptionRequest } from '../protocol/join-values.ts';
+import type { Progress } from '../protocol/status-values.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
-import type { CreatedCommunicator, Opened, Progress, ReceptionOrder, Streamed } from '../protocol/values.ts';
+import type { CreatedCommunicator, Opened, Streamed } from '../protocol/update-values.ts';
 import type { BucketMessage } from './bucket.ts';
 import { BucketActor } from './bucket.ts';
 import { HeldCommunicator } from './communicator.ts';
@@ -75,9 +77,9 @@ export class RankActor implements Actor<RankInbox> {
       deviceUuid: this.#ports.device.uuid,
       host: this.#ports.host,
       directory: this.#ports.directory,
-      memory: this.#ports.memory,
+      directoryId: this.#ports.directoryId,
       nics: [...this.#ports.nics],
-      reach: this.#ports.reach,
+      collectiveScope: this.#ports.collectiveScope,
       pid: this.#ports.pid,
       lastEpoch: this.#epoch,
     });
@@ -90,8 +92,8 @@ export class RankActor implements Actor<RankInbox> {
       case 'load-ended':
         this.#reportProgress(context);
         return this.#loading.end(message.job, message.result);
-      case 'forget':
-        return this.#forget(message, context);
+      case 'release':
+        return this.#release(message, context);
       case 'lease':
         return this.#lease(message, context);
       case 'expose':
@@ -147,7 +149,7 @@ export class RankActor implements Actor<RankInbox> {
     this.#tick(context);
   }
 
-  #forget(message: MessageOf<'forget'>, context: Context<RankInbox>): void {
+  #release(message: MessageOf<'release'>, context: Context<RankInbox>): void {
     const reply = context.deferReply(message);
     this.#leases.forget(message.segments).then(
       () => reply.succeed({}),
@@ -238,7 +240,7 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   async #openReceiving(
-    order: ReceptionOrder | null,
+    order: ReceptionRequest | null,
     plan: Plan,
     manifest: Manifest,
     context: Context<RankInbox>,

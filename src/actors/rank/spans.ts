@@ -1,5 +1,5 @@
 import type { Interval } from '../../native-bridge/addon.ts';
-import type { RankTimeline } from '../protocol/values.ts';
+import type { RankTimeline } from '../protocol/update-values.ts';
 
 type Stage = 'h2d' | 'broadcast' | 'reload';
 

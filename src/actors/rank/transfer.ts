@@ -11,7 +11,7 @@ import { transfersOf } from '../../plan/transfers.ts';
 import type { Clock } from '../../ports.ts';
 import type { Receiving } from '../join/receiver.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import type { Installed, RankTimeline, Received } from '../protocol/values.ts';
+import type { Installed, RankTimeline, Received } from '../protocol/update-values.ts';
 import type { Carriage } from './bucket.ts';
 import type { RankPorts } from './ports.ts';
 import { Spans } from './spans.ts';

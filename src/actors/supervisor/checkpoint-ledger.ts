@@ -2,49 +2,51 @@ import { strict as assert } from 'node:assert';
 import { UsageError } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
 import { sizesOf } from '../../plan/segment-sets.ts';
-import type { CheckpointStatus, OwnSegment, Registered, Segment } from '../protocol/values.ts';
+import type { CheckpointStatus, OwnSegment, Registered, Segment } from '../protocol/checkpoint-values.ts';
 
-/** Segments that weightcast made for one checkpoint. A set keeps its identity from one checkpoint to the next. */
+/** Segments that weightcast created for one checkpoint. The object identifies the set, also for the checkpoints that reuse it. */
 export type SegmentSet = readonly OwnSegment[];
 
-/** What nobody on the shelf needs any more. */
-export interface Dropped {
+/** What a change of the ledger has released. */
+export interface Released {
   readonly segments: readonly Segment[];
-  /** What the planner remembers plans by. */
+  /** Layouts whose manifests and plans the planner need not keep. */
   readonly layouts: readonly string[];
 }
 
 interface Entry {
   registered: Registered;
-  /** What was made for it; empty where all tensors lie in files that were adopted. */
-  readonly made: SegmentSet;
-  /** The same while it can be filled again; null where there is nothing, or some of it is gone. */
-  set: SegmentSet | null;
-  /** Those who read it. */
+  /** The segments created for it; empty if all of its tensors are in adopted files. */
+  readonly created: SegmentSet;
+  /** The same as a set that can be reused; null if there are none, or some of them are gone. */
+  reusable: SegmentSet | null;
+  /** Updates that read it. */
   readers: number;
-  /** Other clusters may read it, who do not say when. */
+  /** Other clusters may read it at any time. */
   isExported: boolean;
 }
 
-/** Registered checkpoints hold host memory; more than this is a leak and not a plan. */
+/** Registered checkpoints hold host memory: more of them are a leak. */
 const checkpointLimit = 16;
-/** Sets that are being filled. */
+/** Sets that are being filled at a time. */
 const takenLimit = 8;
 
 /**
- * The ledger of checkpoints in host memory, without any effect. The segments of one that is replaced or unregistered
- * become spare, for the next checkpoint of the same sizes: pages, pins and plans are there already. There are at most
- * `spareLimit` spare sets, and one of the same sizes. What somebody still reads is not spare, and what another cluster
- * may have begun to read never will be: it would read two checkpoints as one.
+ * The ledger of checkpoints in host memory. It has no effects: its methods return what is no longer needed.
  *
- * A set is taken while it is filled, and put back, registered or discarded after that.
+ * The segments of a checkpoint that is replaced or unregistered become spare: the next checkpoint of the same sizes reuses
+ * their pages, pins and plans. There are at most `spareLimit` spare sets, and one of the same sizes. Segments that are
+ * being read become spare when the last reader has ended. Segments that another cluster may read are never reused: a
+ * reader could see two checkpoints mixed.
+ *
+ * A set is taken while it is filled, and then registered, put back or discarded.
  */
-export class CheckpointShelf {
+export class CheckpointLedger {
   readonly #spareLimit: number;
   readonly #entries = new Map<string, Entry>();
-  /** No longer registered, but still read. */
+  /** Unregistered, but still being read. */
   readonly #retired = new Set<Entry>();
-  /** Each with the layout that was last in it; the longest unused first. */
+  /** Each with the layout that it held last; least recently used first. */
   readonly #spare = new Map<SegmentSet, string | null>();
   readonly #taken = new Map<SegmentSet, string | null>();
 
@@ -54,7 +56,7 @@ export class CheckpointShelf {
 
   // ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Throws `UsageError` if there is none of that name. */
+  /** Throws `UsageError` if no checkpoint of that name is registered. */
   get(name: string): Registered {
     return this.#entry(name).registered;
   }
@@ -63,27 +65,35 @@ export class CheckpointShelf {
     return [...this.#entries.values()].map(({ registered }) => registered.status);
   }
 
-  /** Throws `UsageError` if there is no room for a checkpoint of that name. */
+  /** Throws `UsageError` if too many checkpoints are registered. */
   checkRoom(name: string): void {
     if (this.#entries.size < checkpointLimit || this.#entries.has(name)) return;
-    throw new UsageError(`${checkpointLimit} checkpoints are registered; there is no room for ${name}`);
+    throw new UsageError(
+      `${checkpointLimit} checkpoints are registered, the maximum; unregister one before ${name}`,
+    );
   }
 
-  /** Puts a checkpoint in the place of the one of that name, if there is one. Its set has been taken. */
-  register(registered: Registered, set: SegmentSet | null): Dropped {
+  /** Replaces the checkpoint of that name, if there is one. `set` was taken; null if no segments were created. */
+  register(registered: Registered, set: SegmentSet | null): Released {
     return this.#change(() => {
-      if (set !== null) assert(this.#taken.delete(set), 'a set is taken before it is filled');
+      if (set !== null) assert(this.#taken.delete(set), 'a registered set was taken before');
       const { checkpoint } = registered.status;
       const old = this.#entries.get(checkpoint);
-      this.#entries.set(checkpoint, { registered, made: set ?? [], set, readers: 0, isExported: false });
+      this.#entries.set(checkpoint, {
+        registered,
+        created: set ?? [],
+        reusable: set,
+        readers: 0,
+        isExported: false,
+      });
       if (old !== undefined) this.#retire(old);
     });
   }
 
-  /** Throws `UsageError` if there is none of that name, or somebody reads it. */
-  unregister(name: string): Dropped {
+  /** Throws `UsageError` if no checkpoint of that name is registered, or it is being read. */
+  unregister(name: string): Released {
     const entry = this.#entry(name);
-    if (entry.readers > 0) throw new UsageError(`checkpoint ${name} is being read; unregister it after that`);
+    if (entry.readers > 0) throw new UsageError(`checkpoint ${name} is being read by an update`);
     return this.#change(() => {
       this.#entries.delete(name);
       this.#retire(entry);
@@ -91,7 +101,7 @@ export class CheckpointShelf {
   }
 
   /** The segments of a checkpoint stay as they are until the returned function is called, once. */
-  read(name: string): () => Dropped {
+  read(name: string): () => Released {
     const entry = this.#entry(name);
     entry.readers += 1;
     return () =>
@@ -101,7 +111,7 @@ export class CheckpointShelf {
       });
   }
 
-  /** Those who are told of a checkpoint's segments may read them until they are gone. Throws `UsageError`. */
+  /** From now on other clusters may read the checkpoint until it is released. Throws `UsageError`. */
   export(name: string): Registered {
     const entry = this.#entry(name);
     entry.isExported = true;
@@ -116,7 +126,7 @@ export class CheckpointShelf {
 
   // ── sets of segments ─────────────────────────────────────────────────────────────────────────────────────────
 
-  /** The last one that became spare comes first. */
+  /** The one that became spare last comes first. */
   get spareSets(): SegmentSet[] {
     return [...this.#spare.keys()].reverse();
   }
@@ -125,10 +135,10 @@ export class CheckpointShelf {
     return this.spareSets.flat().reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
-  /** For a set that is made, or a spare one that is filled again. Throws `UsageError` if too many are under way. */
+  /** Takes a new set, or a spare one that is reused. Throws `UsageError` if too many are being filled. */
   take(set: SegmentSet): void {
     if (this.#taken.size >= takenLimit)
-      throw new UsageError(`${takenLimit} checkpoints are being loaded; there is no room for one more`);
+      throw new UsageError(`${takenLimit} checkpoints are being loaded, the maximum; try again later`);
     const layout = this.#spare.get(set) ?? null;
     this.#spare.delete(set);
     this.#taken.set(set, layout);
@@ -138,41 +148,41 @@ export class CheckpointShelf {
     return this.#spare.has(set);
   }
 
-  /** A set that was taken, whole as it is, becomes spare. */
-  putBack(set: SegmentSet): Dropped {
+  /** A set that was taken and is complete becomes spare. */
+  putBack(set: SegmentSet): Released {
     return this.#change(() => {
       const layout = this.#taken.get(set) ?? null;
-      assert(this.#taken.delete(set), 'what is put back was taken');
+      assert(this.#taken.delete(set), 'a set that is put back was taken before');
       this.#keep(set, layout);
     });
   }
 
-  /** A set that was taken is of no use any more: nobody knows what it holds, or if it is there. */
-  discard(set: SegmentSet): Dropped {
-    return this.#change(() => assert(this.#taken.delete(set), 'what is discarded was taken'));
+  /** Drops a set that was taken: it may be incomplete, or not even exist. */
+  discard(set: SegmentSet): Released {
+    return this.#change(() => assert(this.#taken.delete(set), 'a discarded set was taken before'));
   }
 
-  releaseSpare(): Dropped {
+  releaseSpare(): Released {
     return this.#change(() => this.#spare.clear());
   }
 
-  /** All segments of a host are gone: none is read any more, and no set that has some is filled again. */
-  memoryLost(host: string): Dropped {
-    const isThere = (set: SegmentSet) => set.some((segment) => segment.host === host);
+  /** All segments of a host are gone: no set that has some of them is reused. */
+  memoryLost(host: string): Released {
+    const isAffected = (set: SegmentSet) => set.some((segment) => segment.host === host);
     return this.#change(() => {
-      for (const set of this.#spare.keys()) if (isThere(set)) this.#spare.delete(set);
+      for (const set of this.#spare.keys()) if (isAffected(set)) this.#spare.delete(set);
       for (const entry of [...this.#entries.values(), ...this.#retired]) {
-        if (entry.set !== null && isThere(entry.set)) entry.set = null;
-        const { registered, made } = entry;
+        if (entry.reusable !== null && isAffected(entry.reusable)) entry.reusable = null;
+        const { registered, created } = entry;
         const known = registered.lost.filter((segment) => segment.host !== host);
-        const lost = made.filter((segment) => segment.host === host).map(({ path }) => ({ path, host }));
+        const lost = created.filter((segment) => segment.host === host).map(({ path }) => ({ path, host }));
         const copies = registered.copies.filter((copy) => copy.host !== host);
         entry.registered = { ...registered, copies, lost: [...known, ...lost] };
       }
     });
   }
 
-  /** Whether a segment belongs to a checkpoint, or is kept for one. */
+  /** Whether a segment belongs to a checkpoint, or to a set that is spare or being filled. */
   holds({ path, host }: Segment): boolean {
     return this.#contents().segments.has(keyOf({ path, host }));
   }
@@ -181,7 +191,7 @@ export class CheckpointShelf {
     return this.#taken.size;
   }
 
-  // ── what follows from a change ───────────────────────────────────────────────────────────────────────────────
+  // ── what a change releases ───────────────────────────────────────────────────────────────────────────────────
 
   #entry(name: string): Entry {
     const entry = this.#entries.get(name);
@@ -190,13 +200,13 @@ export class CheckpointShelf {
   }
 
   #retire(entry: Entry): void {
-    const { registered, set, readers, isExported } = entry;
+    const { registered, reusable, readers, isExported } = entry;
     if (readers > 0) {
       this.#retired.add(entry);
       return;
     }
     this.#retired.delete(entry);
-    if (set !== null && !isExported) this.#keep(set, registered.layout);
+    if (reusable !== null && !isExported) this.#keep(reusable, registered.layout);
   }
 
   #keep(set: SegmentSet, layout: string | null): void {
@@ -206,9 +216,9 @@ export class CheckpointShelf {
     while (this.#spare.size > this.#spareLimit) this.#spare.delete(this.#spare.keys().next().value!);
   }
 
-  #change(make: () => void): Dropped {
+  #change(apply: () => void): Released {
     const before = this.#contents();
-    make();
+    apply();
     const after = this.#contents();
     return {
       segments: [...before.segments].flatMap(([key, segment]) => (after.segments.has(key) ? [] : [segment])),

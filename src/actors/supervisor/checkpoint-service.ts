@@ -2,65 +2,48 @@ import { asFailure, OutOfHostMemoryError, UsageError } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
 import { findSet } from '../../plan/segment-sets.ts';
 import { shareTensors } from '../../plan/tensor-shares.ts';
-import { type ActorRef, type Context, type ReplyOf, sameActor } from '../kernel/index.ts';
+import type { ActorRef, Context, ReplyOf } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
+import type { CheckpointStatus, Segment } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
-import type { Registered, Segment } from '../protocol/values.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { WriterMessage } from '../protocol/writer.ts';
-import type { CheckpointShelf, Dropped, SegmentSet } from './checkpoint-ledger.ts';
+import type { CheckpointLedger, Released, SegmentSet } from './checkpoint-ledger.ts';
 import { exposeCheckpoint } from './export.ts';
-import type { SupervisorInbox } from './inbox.ts';
-import type { Members, RankMember } from './rank-registry.ts';
-import { type RegistrationOrder, registerCheckpoint } from './registration.ts';
-import type { ForgottenSegments } from './released-segments.ts';
+import type { MessageOf, SupervisorInbox } from './inbox.ts';
+import type { Jobs } from './jobs.ts';
+import type { RankRegistry } from './rank-registry.ts';
+import { registerCheckpoint } from './registration.ts';
+import type { ReleasedSegments } from './released-segments.ts';
+import { type Reservation, Reservations, type Writer } from './reservations.ts';
 
-type MessageOf<T extends SupervisorInbox['type']> = Extract<SupervisorInbox, { type: T }>;
-
-/** A set that a writer fills. */
-interface Reservation {
-  readonly set: SegmentSet;
-  readonly reservedAt: number;
-  readonly writer: ActorRef<WriterMessage>;
-}
-
-/** Processes that write tensors into host memory, and keep it mapped. */
-interface Writer {
-  readonly ref: ActorRef<WriterMessage>;
-  readonly host: string;
-}
-
-const writerLimit = 16;
-
-/** A registration that has begun; `commit` and `rollback` are called once it has ended. */
-export interface Registration {
-  readonly run: Promise<Registered>;
-  readonly commit: (registered: Registered) => Registered['status'];
-  readonly rollback: () => void;
-}
-
-/** What is done with checkpoints, but for updates: the shelf, and telling all who have to do with it. */
-export class Checkpoints {
-  readonly #shelf: CheckpointShelf;
-  readonly #members: Members;
-  readonly #forgotten: ForgottenSegments;
+/**
+ * Registers, reserves, exports and releases checkpoints: changes the ledger, and notifies ranks, writers and the planner
+ * of what follows.
+ */
+export class CheckpointService {
+  readonly #ledger: CheckpointLedger;
+  readonly #ranks: RankRegistry;
+  readonly #released: ReleasedSegments;
+  readonly #jobs: Jobs;
   readonly #segmentName: (set: number) => string;
-  readonly #reservations = new Map<number, Reservation>();
-  #writers: readonly Writer[] = [];
+  readonly #reservations = new Reservations();
   #planner!: ActorRef<PlannerMessage>;
   #sets = 0;
-  #lastReservation = 0;
 
   constructor(
-    shelf: CheckpointShelf,
-    members: Members,
-    forgotten: ForgottenSegments,
+    ledger: CheckpointLedger,
+    ranks: RankRegistry,
+    released: ReleasedSegments,
+    jobs: Jobs,
     segmentName: (set: number) => string,
   ) {
-    this.#shelf = shelf;
-    this.#members = members;
-    this.#forgotten = forgotten;
+    this.#ledger = ledger;
+    this.#ranks = ranks;
+    this.#released = released;
+    this.#jobs = jobs;
     this.#segmentName = segmentName;
   }
 
@@ -70,109 +53,94 @@ export class Checkpoints {
 
   // ── registrations ────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Throws `UsageError`. */
-  register(
-    { checkpoint, source }: MessageOf<'register'>,
-    ranks: readonly RankMember[],
+  /** Loads a checkpoint into the memory of all ranks. On a failure the ledger is as before, without the reservation. */
+  async register(
+    message: MessageOf<'register'>,
     context: Context<SupervisorInbox>,
-    signal: AbortSignal,
-  ): Registration {
-    this.#shelf.checkRoom(checkpoint);
-    const reserved = source.kind === 'written' ? this.#redeem(source.reservation) : null;
-    const startedAt = reserved?.reservedAt ?? context.clock.now();
-    let set = reserved?.set ?? null;
-    const discard = () => {
-      const taken = set;
-      set = null;
-      if (taken !== null) this.#drop(this.#shelf.discard(taken), context);
-    };
-    const onTaken = (taken: SegmentSet) => {
-      set = taken;
-    };
-    const load = () => {
-      const order = { checkpoint, source, ranks, startedAt, planner: this.#planner };
-      return this.#load(order, context, signal, onTaken).catch((error) => {
-        // At once, so that a second try has room; what was written is not written again.
-        if (source.kind !== 'written') discard();
-        throw error;
-      });
-    };
-    return {
-      run: this.withSpareMemory(load, context),
-      commit: (registered) => {
-        this.#drop(this.#shelf.register(registered, set), context);
-        return registered.status;
-      },
-      rollback: discard,
-    };
+  ): Promise<CheckpointStatus> {
+    const { checkpoint, source } = message;
+    try {
+      this.#jobs.checkRegistration(checkpoint);
+      this.#ledger.checkRoom(checkpoint);
+      const ranks = this.#ranks.allJoined();
+      const facts = { what: `registering ${checkpoint}`, checkpoint, ranks, instances: [] };
+      return await this.#jobs.run({ kind: 'registration', ...facts }, ({ signal }) =>
+        this.#load(message, ranks, context, signal),
+      );
+    } finally {
+      // Still there if the registration was refused: what was written is complete.
+      if (source.kind === 'written') this.#putBack(source.reservation, context);
+    }
   }
 
-  #load(
-    order: Pick<RegistrationOrder, 'checkpoint' | 'source' | 'ranks' | 'startedAt' | 'planner'>,
+  async #load(
+    { checkpoint, source }: MessageOf<'register'>,
+    ranks: readonly ReadyRank[],
     context: Context<SupervisorInbox>,
     signal: AbortSignal,
-    onTaken: (set: SegmentSet) => void,
-  ): Promise<Registered> {
-    const onLoading = (segments: SegmentSet, reused: SegmentSet | null) => {
-      if (reused !== null && !this.#shelf.isSpare(reused)) return false;
-      const set = reused ?? segments;
-      this.#shelf.take(set);
-      onTaken(set);
+  ): Promise<CheckpointStatus> {
+    const reserved = source.kind === 'written' ? this.#redeem(source.reservation) : null;
+    const startedAt = reserved?.reservedAt ?? context.clock.now();
+    let claimed: SegmentSet | null = reserved?.set ?? null;
+    const discardClaimed = () => {
+      if (claimed !== null) void this.#drop(this.#ledger.discard(claimed), context);
+      claimed = null;
+    };
+    const claim = (segments: SegmentSet, reused: SegmentSet | null) => {
+      if (reused !== null && !this.#ledger.isSpare(reused)) return false;
+      claimed = reused ?? segments;
+      this.#ledger.take(claimed);
       return true;
     };
-    const memory = { segmentName: this.#newName(), spare: this.#shelf.spareSets, onLoading };
-    return registerCheckpoint(context, { ...order, ...memory }, signal);
+    const load = async () => {
+      const memory = { segmentName: this.#newSegmentName(), spare: this.#ledger.spareSets, claim };
+      const spec = { checkpoint, source, ranks, startedAt, planner: this.#planner, ...memory };
+      try {
+        return await registerCheckpoint(context, spec, signal);
+      } catch (error) {
+        // Now, so that a second try finds room; but what a writer has written the second try uses too.
+        if (reserved === null) discardClaimed();
+        throw error;
+      }
+    };
+    try {
+      const registered = await this.withSpareMemory(load, context);
+      void this.#drop(this.#ledger.register(registered, claimed), context);
+      return registered.status;
+    } catch (error) {
+      discardClaimed();
+      throw error;
+    }
   }
 
   /** The segments of a checkpoint stay as they are until the returned function is called, once. */
   read(checkpoint: string, context: Context<SupervisorInbox>): () => void {
-    const end = this.#shelf.read(checkpoint);
+    const end = this.#ledger.read(checkpoint);
     return () => void this.#drop(end(), context);
   }
 
-  /** What hosts that joined have received of a checkpoint goes with it. */
+  /** Copies of a checkpoint that hosts have received are released with it. */
   addCopies(checkpoint: string, copies: readonly Copy[]): void {
-    this.#shelf.addCopies(checkpoint, copies);
+    this.#ledger.addCopies(checkpoint, copies);
   }
 
   /**
-   * How other clusters read a checkpoint, for as long as it is registered: its host memory is not used again after that.
+   * Lets other clusters read a checkpoint for as long as it is registered; its host memory is not reused after that.
    * Rejects with `UsageError` and `CheckpointError`.
    */
   async exportMetas(
     checkpoint: string,
     context: Context<SupervisorInbox>,
   ): Promise<ReplyOf<MessageOf<'export-metas'>>> {
-    const registered = this.#shelf.export(checkpoint);
-    const sources = await exposeCheckpoint(context, registered, this.#members.allReady());
+    const registered = this.#ledger.export(checkpoint);
+    const sources = await exposeCheckpoint(context, registered, this.#ranks.allReady());
     return { digest: registered.status.digest, manifest: registered.manifest, sources };
   }
 
-  /** Throws `UsageError` if there is none, or somebody reads it. */
+  /** Throws `UsageError` if there is no such checkpoint, or a job uses it. */
   unregister(checkpoint: string, context: Context<SupervisorInbox>): void {
-    this.#drop(this.#shelf.unregister(checkpoint), context);
-  }
-
-  /** Resolves with the bytes when they have been given back. */
-  async releaseSpare(context: Context<SupervisorInbox>): Promise<number> {
-    const bytes = this.#shelf.spareBytes;
-    await this.#drop(this.#shelf.releaseSpare(), context);
-    return bytes;
-  }
-
-  memoryLost(host: string, context: Context<SupervisorInbox>): void {
-    context.log.warn({ host }, 'all ranks of the host had left, and what was in its memory went with them');
-    void this.#drop(this.#shelf.memoryLost(host), context);
-  }
-
-  /** Runs something that may find host memory full; then once more, with spare memory given back if there is any. */
-  withSpareMemory<T>(run: () => Promise<T>, context: Context<SupervisorInbox>): Promise<T> {
-    return run().catch(async (error) => {
-      if (!(error instanceof OutOfHostMemoryError) || this.#shelf.spareBytes === 0) throw error;
-      context.log.info({ reason: error.message }, 'giving spare host memory back');
-      await this.releaseSpare(context);
-      return run();
-    });
+    this.#jobs.checkUnused(checkpoint);
+    void this.#drop(this.#ledger.unregister(checkpoint), context);
   }
 
   // ── tensors from memory ──────────────────────────────────────────────────────────────────────────────────────
@@ -182,109 +150,118 @@ export class Checkpoints {
     { checkpoint, host, bytes, writer }: MessageOf<'reserve'>,
     context: Context<SupervisorInbox>,
   ): ReplyOf<MessageOf<'reserve'>> {
-    this.#shelf.checkRoom(checkpoint);
-    const ranks = this.#members.allJoined().filter((member) => member.host === host);
-    if (ranks.length === 0) throw new UsageError(`host ${host} has no rank that could hold tensors`);
-    this.#addWriter({ ref: writer, host }, context);
-    const shares = shareTensors(
-      bytes,
-      ranks.map(({ rank }) => rank),
-    );
-    const spare = this.#shelf.spareSets;
-    const reused = findSet(
-      spare,
-      shares.map((share) => ({ ...share, host })),
-    );
-    const directoryOf = new Map(ranks.map(({ rank, directory }) => [rank, directory]));
-    const segmentName = this.#newName();
-    const set =
-      reused === null
-        ? shares.map((share) => ({
-            rank: share.rank,
-            bytes: share.bytes,
-            host,
-            path: `${directoryOf.get(share.rank)!}/${segmentName}${share.rank}`,
-          }))
-        : spare[reused]!;
-    this.#shelf.take(set);
-    this.#lastReservation += 1;
-    this.#reservations.set(this.#lastReservation, { set, writer, reservedAt: context.clock.now() });
+    // Nothing should be written that could not be registered now.
+    this.#jobs.checkRegistration(checkpoint);
+    this.#ledger.checkRoom(checkpoint);
+    const ranks = this.#ranks.allJoined().filter((ready) => ready.host === host);
+    if (ranks.length === 0) throw new UsageError(`host ${host} has no rank that could hold ${checkpoint}`);
+    this.#addWriter(writer, host, context);
+    const numbers = ranks.map(({ rank }) => rank);
+    const shares = shareTensors(bytes, numbers).map((share) => ({ ...share, host }));
+    const spare = this.#ledger.spareSets;
+    const reused = findSet(spare, shares);
+    const set = reused === null ? this.#newSet(shares, ranks) : spare[reused]!;
+    this.#ledger.take(set);
     return {
-      reservation: this.#lastReservation,
-      isThere: reused !== null,
+      reservation: this.#reservations.add({ set, writer, reservedAt: context.clock.now() }),
+      reused: reused !== null,
       segments: shares.map(({ rank, tensors }) => ({ ...set.find((one) => one.rank === rank)!, tensors })),
     };
   }
 
-  /** What was reserved is whole, but will not be registered. Does nothing if there is no such reservation. */
-  putBack(reservation: number, context: Context<SupervisorInbox>): void {
-    const reserved = this.#take(reservation);
-    if (reserved !== null) this.#drop(this.#shelf.putBack(reserved.set), context);
+  #putBack(reservation: number, context: Context<SupervisorInbox>): void {
+    const reserved = this.#reservations.take(reservation);
+    if (reserved !== null) void this.#drop(this.#ledger.putBack(reserved.set), context);
   }
 
+  /** Does nothing if there is no such reservation. */
   cancelReservation(reservation: number, context: Context<SupervisorInbox>): void {
-    const reserved = this.#take(reservation);
-    if (reserved !== null) this.#drop(this.#shelf.discard(reserved.set), context);
+    const reserved = this.#reservations.take(reservation);
+    if (reserved !== null) void this.#drop(this.#ledger.discard(reserved.set), context);
   }
 
-  writerDown(ref: ActorRef<WriterMessage>, context: Context<SupervisorInbox>): void {
-    this.#writers = this.#writers.filter((writer) => !sameActor(writer.ref, ref));
-    for (const [reservation, { writer }] of this.#reservations) {
-      if (sameActor(writer, ref)) this.cancelReservation(reservation, context);
+  writerDown(writer: ActorRef<WriterMessage>, context: Context<SupervisorInbox>): void {
+    for (const reservation of this.#reservations.removeWriter(writer)) {
+      this.cancelReservation(reservation, context);
     }
   }
 
+  #addWriter(ref: ActorRef<WriterMessage>, host: string, context: Context<SupervisorInbox>): void {
+    if (!this.#reservations.addWriter({ ref, host })) return;
+    context.watch(ref, () => ({ type: 'writer-down', writer: ref }));
+  }
+
   #redeem(number: number): Reservation {
-    const reserved = this.#take(number);
+    const reserved = this.#reservations.take(number);
     if (reserved === null) throw new UsageError(`there is no reservation ${number}`);
     return reserved;
   }
 
-  /** Null if there is none of that number, or no more. */
-  #take(number: number): Reservation | null {
-    const reserved = this.#reservations.get(number) ?? null;
-    this.#reservations.delete(number);
-    return reserved;
-  }
-
-  #addWriter(writer: Writer, context: Context<SupervisorInbox>): void {
-    const { ref } = writer;
-    if (this.#writers.some((known) => sameActor(known.ref, ref))) return;
-    if (this.#writers.length >= writerLimit)
-      throw new UsageError(`${writerLimit} processes write tensors already`);
-    this.#writers = [...this.#writers, writer];
-    context.watch(ref, () => ({ type: 'writer-down', writer: ref }));
-  }
-
-  // ── what is not needed any more ──────────────────────────────────────────────────────────────────────────────
-
-  /** Resolves when those who can be reached have given the memory back. */
-  async #drop({ segments, layouts }: Dropped, context: Context<SupervisorInbox>): Promise<void> {
-    for (const layout of layouts) context.tell(this.#planner, { type: 'forget-layout', layout });
-    if (segments.length > 0) await this.forget(segments, context);
-  }
-
-  /** Resolves when those who can be reached have given the memory back, or hold it for others only. Never rejects. */
-  async forget(segments: readonly Segment[], context: Context<SupervisorInbox>): Promise<void> {
-    const pathsOf = this.#forgotten.add(segments);
-    const holders: { readonly ref: ActorRef<WriterMessage>; readonly host: string }[] = [
-      ...this.#members.allReady(),
-      ...this.#writers,
-    ];
-    const told = holders.flatMap(({ ref, host }) => {
-      const paths = pathsOf.get(host);
-      if (paths === undefined) return [];
-      const options = { deadlineMilliseconds: deadlines.abort };
-      return ask(context, ref, toRank.forget, { segments: [...paths] }, options);
+  #newSet(
+    shares: readonly { readonly rank: number; readonly bytes: number; readonly host: string }[],
+    ranks: readonly ReadyRank[],
+  ): SegmentSet {
+    const name = this.#newSegmentName();
+    const directoryOf = new Map(ranks.map(({ rank, directory }) => [rank, directory]));
+    return shares.map(({ rank, bytes, host }) => {
+      return { rank, bytes, host, path: `${directoryOf.get(rank)!}/${name}${rank}` };
     });
-    for (const outcome of await Promise.allSettled(told)) {
-      if (outcome.status === 'rejected')
-        context.log.warn({ error: asFailure(outcome.reason).message }, 'segments not given back in time');
+  }
+
+  #newSegmentName(): string {
+    this.#sets += 1;
+    return this.#segmentName(this.#sets);
+  }
+
+  // ── release ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Resolves once the memory is released. */
+  async releaseSpare(context: Context<SupervisorInbox>): Promise<{ bytes: number }> {
+    const bytes = this.#ledger.spareBytes;
+    await this.#drop(this.#ledger.releaseSpare(), context);
+    return { bytes };
+  }
+
+  hostMemoryLost(host: string, context: Context<SupervisorInbox>): void {
+    context.log.warn({ host }, "the host's last rank exited; its checkpoint memory is gone");
+    void this.#drop(this.#ledger.memoryLost(host), context);
+  }
+
+  /** Runs `work`; if host memory is full and some of it is spare, releases that and runs `work` once more. */
+  async withSpareMemory<T>(work: () => Promise<T>, context: Context<SupervisorInbox>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof OutOfHostMemoryError) || this.#ledger.spareBytes === 0) throw error;
+      context.log.info({ reason: error.message }, 'releasing spare host memory');
+      await this.releaseSpare(context);
+      return work();
     }
   }
 
-  #newName(): string {
-    this.#sets += 1;
-    return this.#segmentName(this.#sets);
+  async #drop({ segments, layouts }: Released, context: Context<SupervisorInbox>): Promise<void> {
+    for (const layout of layouts) context.tell(this.#planner, { type: 'release-layout', layout });
+    if (segments.length > 0) await this.release(segments, context);
+  }
+
+  /**
+   * Resolves when all ready ranks and writers of the hosts have released the segments, or keep them only while other
+   * ranks read them. Never rejects.
+   */
+  async release(segments: readonly Segment[], context: Context<SupervisorInbox>): Promise<void> {
+    const pathsOf = this.#released.add(segments);
+    const holders: readonly Writer[] = [...this.#ranks.allReady(), ...this.#reservations.writers];
+    const options = { deadlineMilliseconds: deadlines.abort };
+    const releases = holders.map(async ({ ref, host }) => {
+      const paths = pathsOf.get(host);
+      if (paths === undefined) return;
+      try {
+        await ask(context, ref, toRank.release, { segments: [...paths] }, options);
+      } catch (thrown) {
+        const error = asFailure(thrown).message;
+        context.log.warn({ host, actor: ref.name, error }, 'segments were not released');
+      }
+    });
+    await Promise.all(releases);
   }
 }

@@ -2,43 +2,41 @@ import { CheckpointError, UsageError } from '../../errors.ts';
 import { serversAmong } from '../../plan/reception.ts';
 import type { Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
+import type { ForeignSource, Registered } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { toRank } from '../protocol/rank.ts';
-import type { ForeignSource, Registered } from '../protocol/values.ts';
-import type { SupervisorInbox } from './inbox.ts';
-import type { RankMember } from './rank-registry.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
 
 /**
- * Has ranks expose all segments of a checkpoint, so that other clusters can read them until it is replaced. Rejects with
- * a CheckpointError for a segment on a host without ranks, and a UsageError if another cluster holds the checkpoint.
+ * Has ranks expose all segments of a checkpoint to other clusters, until the segments are released. Rejects with
+ * `CheckpointError` for a segment on a host without ready ranks, and with `UsageError` for a checkpoint that is itself in
+ * the memory of another cluster.
  */
 export async function exposeCheckpoint(
-  context: Context<SupervisorInbox>,
+  asker: Pick<Context<never>, 'ask'>,
   { status, segments, foreign }: Registered,
-  members: readonly RankMember[],
+  ranks: readonly ReadyRank[],
 ): Promise<ForeignSource[]> {
   if (foreign !== null) {
     throw new UsageError(
-      `checkpoint ${status.checkpoint} is held by another cluster, whose metas are as good`,
+      `checkpoint ${status.checkpoint} is in the memory of another cluster; use the metas file of that cluster`,
     );
   }
-  const serverOf = serversAmong(members);
+  const serverOf = serversAmong(ranks);
   const pathsOf = new Map<number, string[]>();
   for (const segment of segments) {
     const server = serverOf(segment);
     if (server === null) {
-      throw new CheckpointError(
-        `${segment.path} lies on host ${segment.host}, where no rank can be read from`,
-      );
+      throw new CheckpointError(`no rank is ready on host ${segment.host}, which has ${segment.path}`);
     }
     pathsOf.set(server, [...(pathsOf.get(server) ?? []), segment.path]);
   }
-  const serving = members.filter(({ rank }) => pathsOf.has(rank));
+  const serving = ranks.filter(({ rank }) => pathsOf.has(rank));
   return Promise.all(
     serving.map(async ({ rank, ref, host, nics }) => {
       const question = { segments: pathsOf.get(rank)! };
       const options = { deadlineMilliseconds: deadlines.open };
-      const { address, exposed } = await ask(context, ref, toRank.expose, question, options);
+      const { address, exposed } = await ask(asker, ref, toRank.expose, question, options);
       return { rank, host, nics: [...nics], address, segments: exposed };
     }),
   );

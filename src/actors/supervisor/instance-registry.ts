@@ -2,62 +2,62 @@ import { UsageError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { ClusterStatus } from '../protocol/values.ts';
-import type { InstanceMember } from '../update/context.ts';
+import type { ClusterStatus } from '../protocol/status-values.ts';
+import type { UpdateTarget } from '../update/context.ts';
 
 type Status = ClusterStatus['instances'][number];
 
 interface Entry {
   readonly options: InstanceOptions;
-  /** Why a rank of it cannot be kept alive: it cannot be updated any more. */
+  readonly bridge: ActorRef<BridgeMessage>;
+  /** Why it cannot be updated any more: one of its ranks was given up. */
   failure: WeightcastError | null;
-  bridge: ActorRef<BridgeMessage> | null;
   state: Status['state'];
   version: Status['version'];
 }
 
-/** Instances that left with parts of several versions; the one that did so longest ago is forgotten. */
-const mixedLimit = 1_024;
+/** Names of mixed instances that were removed; the oldest is dropped first. */
+const removedMixedLimit = 1_024;
 
-/** The engine instances of the cluster and what each serves: the supervisor's ledger, without any effect. */
-export class Instances {
+/** The ledger of the cluster's engine instances and of what each serves. It has no effects. */
+export class InstanceRegistry {
   readonly #entries = new Map<string, Entry>();
-  /** Those that left so; their engines may be paused for it, and come back as they went. */
-  readonly #leftMixed = new Set<string>();
+  /** Their engines may still be paused, and are mixed when they join again. */
+  readonly #removedMixed = new Set<string>();
 
   /** Throws `UsageError` if the name is taken. */
-  add(options: InstanceOptions): void {
-    if (this.#entries.has(options.name)) throw new UsageError(`there is an instance ${options.name} already`);
+  checkNew(name: string): void {
+    if (this.#entries.has(name)) throw new UsageError(`the cluster has an instance ${name} already`);
+  }
+
+  /** Throws `UsageError` if the name is taken. */
+  add(options: InstanceOptions, bridge: ActorRef<BridgeMessage>): void {
+    this.checkNew(options.name);
     this.#entries.set(options.name, {
       options,
+      bridge,
       failure: null,
-      bridge: null,
-      state: this.#leftMixed.delete(options.name) ? 'mixed' : 'unknown',
+      state: this.#removedMixed.delete(options.name) ? 'mixed' : 'unknown',
       version: null,
     });
   }
 
-  remove(name: string): void {
-    if (this.#entries.get(name)?.state === 'mixed') this.#leftMixed.add(name);
-    if (this.#leftMixed.size > mixedLimit) this.#leftMixed.delete(this.#leftMixed.keys().next().value!);
-    this.#entries.delete(name);
-  }
-
-  /** One that was removed meanwhile is not there any more. */
-  bridgeOpen(name: string, bridge: ActorRef<BridgeMessage>): void {
+  /** Returns its bridge, if there is such an instance. */
+  remove(name: string): ActorRef<BridgeMessage> | null {
     const entry = this.#entries.get(name);
-    if (entry !== undefined) entry.bridge = bridge;
-  }
-
-  isOpen(name: string): boolean {
-    return this.#entries.get(name)?.bridge != null;
+    if (entry?.state === 'mixed') this.#removedMixed.add(name);
+    if (this.#removedMixed.size > removedMixedLimit) {
+      this.#removedMixed.delete(this.#removedMixed.keys().next().value!);
+    }
+    this.#entries.delete(name);
+    return entry?.bridge ?? null;
   }
 
   get names(): string[] {
     return [...this.#entries.keys()];
   }
 
-  /** The one that a rank belongs to. */
+  /** The instance that a rank belongs to. */
   withRank(rank: number): string | null {
     return this.names.find((name) => this.options(name).ranks.includes(rank)) ?? null;
   }
@@ -71,18 +71,15 @@ export class Instances {
     return this.#select(names).find(({ failure }) => failure !== null)?.failure ?? null;
   }
 
+  /** Throws `UsageError` if there is no such instance. */
   options(name: string): InstanceOptions {
-    const entry = this.#entries.get(name);
-    if (entry === undefined) throw new UsageError(`there is no instance ${name}`);
-    return entry.options;
+    return this.#entry(name).options;
   }
 
-  /** Throws `UsageError` for a name that is none, or has no bridge yet. */
-  members(names: readonly string[]): InstanceMember[] {
+  /** Throws `UsageError` if there is no such instance. */
+  targets(names: readonly string[]): UpdateTarget[] {
     return names.map((name) => {
-      const options = this.options(name);
-      const { bridge, state } = this.#entries.get(name)!;
-      if (bridge === null) throw new UsageError(`instance ${name} is not ready`);
+      const { options, bridge, state } = this.#entry(name);
       return {
         name,
         bridge,
@@ -90,14 +87,13 @@ export class Instances {
         isMixed: state === 'mixed',
         pause: options.pause ?? null,
         resetCache: options.resetCache ?? false,
-        hasDraftModel: options.hasDraftModel ?? false,
       };
     });
   }
 
   /**
-   * How often their workers take everything. All ranks broadcast to each other as often: throws `UsageError` if only some
-   * have a draft model.
+   * How many times each engine worker receives the checkpoint: twice with a draft model. Ranks that broadcast to each
+   * other must agree on it: throws `UsageError` if only some of the instances have a draft model.
    */
   exchanges(names: readonly string[]): number {
     const drafting = names.filter((name) => this.options(name).hasDraftModel);
@@ -109,7 +105,7 @@ export class Instances {
     );
   }
 
-  /** From here until a commit they hold neither the old version nor the new one for certain. */
+  /** From here until {@link commit} they hold neither the old version nor the new one for certain. */
   touched(names: readonly string[]): void {
     for (const entry of this.#select(names)) {
       entry.state = 'updating';
@@ -136,6 +132,12 @@ export class Instances {
       state,
       version,
     }));
+  }
+
+  #entry(name: string): Entry {
+    const entry = this.#entries.get(name);
+    if (entry === undefined) throw new UsageError(`the cluster has no instance ${name}`);
+    return entry;
   }
 
   #select(names: readonly string[]): Entry[] {

@@ -1,62 +1,85 @@
 import { UsageError, type WeightcastError } from '../../errors.ts';
 
-/** The third is over at once, and never runs beside others. */
-type WorkKind = 'registration' | 'update' | 'unregistration';
-
-/** A registration or an update that is running. */
-export interface Work {
-  /** For messages to people: `updating engine-0 to step-7`. */
+/** A registration or an update: what it is about. */
+export interface JobFacts {
+  readonly kind: 'registration' | 'update';
+  /** For messages: `updating engine-0 to step-7`. */
   readonly what: string;
-  readonly kind: WorkKind;
   readonly checkpoint: string;
-  /** Whose loss ends it. */
-  readonly ranks: ReadonlySet<number>;
+  /** The loss of one of them aborts the job. */
+  readonly ranks: readonly { readonly rank: number }[];
+  /** Instances that it changes. */
   readonly instances: readonly string[];
+}
+
+interface Job extends JobFacts {
   readonly abort: AbortController;
 }
 
 /**
- * What is running at a time: one registration, and updates of different instances. A checkpoint that is being installed
- * is not replaced meanwhile.
+ * The jobs that are running: at most one registration, and updates of different instances. No checkpoint is replaced or
+ * unregistered during an update to it.
  */
-export class Works {
-  readonly #running = new Set<Work>();
+export class Jobs {
+  readonly #running = new Set<Job>();
 
-  /** Throws `UsageError` that names what stands in the way. */
-  checkFree(work: Pick<Work, 'kind' | 'checkpoint' | 'instances'>): void {
-    for (const other of this.#running) {
-      if (conflict(work, other)) throw new UsageError(`the cluster is busy ${other.what}`);
+  /**
+   * Runs `work` as a job, from this call until its promise settles. Throws `UsageError`, before `work` is called, when it
+   * conflicts with a running job. After an abort it rejects with the reason of the abort.
+   */
+  async run<T>(facts: JobFacts, work: (abort: AbortController) => Promise<T>): Promise<T> {
+    if (facts.kind === 'registration') this.checkRegistration(facts.checkpoint);
+    else this.#checkUpdate(facts);
+    const job = { ...facts, abort: new AbortController() };
+    this.#running.add(job);
+    const { signal } = job.abort;
+    try {
+      return await work(job.abort);
+    } catch (error) {
+      // Whatever failed after the abort failed because of it.
+      throw signal.aborted ? signal.reason : error;
+    } finally {
+      this.#running.delete(job);
     }
   }
 
-  /** Work that may begin now. Throws as {@link checkFree} does. */
-  prepare(facts: Omit<Work, 'ranks' | 'abort'>, ranks: readonly { readonly rank: number }[]): Work {
-    this.checkFree(facts);
-    return { ...facts, ranks: new Set(ranks.map(({ rank }) => rank)), abort: new AbortController() };
+  /** Throws `UsageError` if a registration of this checkpoint cannot start now. */
+  checkRegistration(checkpoint: string): void {
+    this.#refuseBeside((job) => job.kind === 'registration' || job.checkpoint === checkpoint);
   }
 
-  begin(work: Work): void {
-    this.#running.add(work);
+  #checkUpdate({ checkpoint, instances }: JobFacts): void {
+    this.#refuseBeside(({ kind, ...job }) =>
+      kind === 'registration'
+        ? job.checkpoint === checkpoint
+        : instances.some((name) => job.instances.includes(name)),
+    );
   }
 
-  end(work: Work): void {
-    this.#running.delete(work);
+  /** Throws `UsageError` while a job uses this checkpoint. */
+  checkUnused(checkpoint: string): void {
+    this.#refuseBeside((job) => job.checkpoint === checkpoint);
+  }
+
+  /** Whether an update changes this instance. */
+  isBusy(instance: string): boolean {
+    return [...this.#running].some(({ instances }) => instances.includes(instance));
+  }
+
+  #refuseBeside(conflicts: (job: Job) => boolean): void {
+    for (const job of this.#running) {
+      if (conflicts(job)) throw new UsageError(`the cluster is busy ${job.what}`);
+    }
   }
 
   abortAll(reason: WeightcastError): void {
     for (const { abort } of this.#running) abort.abort(reason);
   }
 
-  /** Those that a rank takes part in. */
-  of(rank: number): Work[] {
-    return [...this.#running].filter(({ ranks }) => ranks.has(rank));
+  /** Aborts the jobs that a rank takes part in; `reasonFor` gets what each is about. */
+  abortWith(rank: number, reasonFor: (what: string) => WeightcastError): void {
+    for (const { ranks, what, abort } of this.#running) {
+      if (ranks.some((one) => one.rank === rank)) abort.abort(reasonFor(what));
+    }
   }
-}
-
-function conflict(
-  one: Pick<Work, 'kind' | 'checkpoint' | 'instances'>,
-  other: Pick<Work, 'kind' | 'checkpoint' | 'instances'>,
-): boolean {
-  if (one.kind !== other.kind) return one.checkpoint === other.checkpoint;
-  return one.kind === 'registration' || one.instances.some((name) => other.instances.includes(name));
 }

@@ -2,18 +2,19 @@ import type { EngineClient } from '../../engines/engine-client.ts';
 import type { PlannerPorts } from '../planner/planner.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
 
-/** What the supervisor may do to the world. */
+/** The supervisor's access to the world. */
 export interface SupervisorPorts extends PlannerPorts {
-  /** Starts the process of one rank of an instance. It reports with `rank-ready` when it is up. */
+  /** Starts the process of one rank of an instance, which sends `rank-ready` when it owns its device. */
   launchRank(rank: number, instance: InstanceOptions): LaunchedRank;
+  /** Connects to nothing yet. Throws `UsageError` for an invalid endpoint or API key. */
   engineClient(instance: InstanceOptions): EngineClient;
-  /** With the rank behind it, what the segments of one set are called. */
+  /** Name of the segments of set number `set`, to which each rank's number is appended. */
   segmentName(set: number): string;
 }
 
 export interface LaunchedRank {
-  /** Resolves when the process is gone, with how it ended: `exit code 1`, `SIGKILL`. */
+  /** Resolves when the process has ended, with how: `exit code 1`, `SIGKILL`. Never rejects. */
   readonly exited: Promise<string>;
-  /** Asks the process to end, and ends it if it does not. */
+  /** Asks the process to end, and kills it if it does not. */
   stop(): Promise<void>;
 }

@@ -1,120 +1,151 @@
-import { PeerLostError, type WeightcastError } from '../../errors.ts';
+import { describe, PeerLostError, UsageError, type WeightcastError } from '../../errors.ts';
 import type { Context } from '../kernel/index.ts';
 import { RestartIntensity } from '../kernel/index.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { SupervisorInbox } from './inbox.ts';
-import type { SupervisorPorts } from './ports.ts';
-import type { Members } from './rank-registry.ts';
-import type { ForgottenSegments } from './released-segments.ts';
+import type { MessageOf, SupervisorInbox } from './inbox.ts';
+import type { LaunchedRank, SupervisorPorts } from './ports.ts';
+import type { RankRegistry } from './rank-registry.ts';
+import type { ReleasedSegments } from './released-segments.ts';
 
-type MessageOf<T extends SupervisorInbox['type']> = Extract<SupervisorInbox, { type: T }>;
-
-/** A rank that dies is started again this often; one more within the time and the cluster ends with its reason. */
-const rankRestarts = {
+/** A rank process that exits is restarted this often; with one more exit within the time its instance fails. */
+const restartLimits = {
   restarts: 3,
   withinMilliseconds: 60_000,
   backoffMilliseconds: 200,
   maximumBackoffMilliseconds: 5_000,
 };
 
-/** What the lives of rank processes mean to the rest of the cluster. */
-export interface RankNews {
-  /** A life of the rank is over; also called when the next one begins. `returns`: there is to be a next one. */
+/** What the rest of the supervisor learns about rank processes. */
+export interface RankListener {
+  /**
+   * The rank's actor or process has ended; called at least once for each life of a rank. `returns`: it is going to be
+   * restarted.
+   */
   onLost(rank: number, reason: string, returns: boolean): void;
   onReady(rank: number): void;
-  /** All that lay in the memory of a host is gone. */
-  onMemoryLost(host: string, context: Context<SupervisorInbox>): void;
-  /** It cannot be kept alive. */
-  onFatal(rank: number, error: WeightcastError): void;
+  /** All ranks of a host had exited; its checkpoint memory is gone. */
+  onHostMemoryLost(host: string, context: Context<SupervisorInbox>): void;
+  /** The rank is not restarted any more. */
+  onGivenUp(rank: number, error: WeightcastError): void;
 }
 
-/** Starts rank processes, sees to it that they live, and keeps the ledger of them. */
+/** Starts, watches, restarts and ends rank processes, and keeps the registry of ranks up to date. */
 export class RankProcesses {
-  readonly #members: Members;
+  readonly #ranks: RankRegistry;
   readonly #ports: SupervisorPorts;
-  readonly #forgotten: ForgottenSegments;
-  readonly #news: RankNews;
+  readonly #released: ReleasedSegments;
+  readonly #listener: RankListener;
   readonly #instanceOf = new Map<number, InstanceOptions>();
-  /** Ranks that are to be started again, to what calls that off. */
+  /** Ranks that wait for their restart, each with what cancels it. */
   readonly #restarts = new Map<number, () => void>();
+  #isStopping = false;
 
-  constructor(members: Members, ports: SupervisorPorts, forgotten: ForgottenSegments, news: RankNews) {
-    this.#members = members;
+  constructor(
+    ranks: RankRegistry,
+    ports: SupervisorPorts,
+    released: ReleasedSegments,
+    listener: RankListener,
+  ) {
+    this.#ranks = ranks;
     this.#ports = ports;
-    this.#forgotten = forgotten;
-    this.#news = news;
+    this.#released = released;
+    this.#listener = listener;
+  }
+
+  /** Throws `UsageError` if one of these ranks is in the cluster already. */
+  checkNew(ranks: readonly number[]): void {
+    const taken = ranks.find((rank) => this.#ranks.has(rank));
+    if (taken !== undefined) throw new UsageError(`rank ${taken} is in the cluster already`);
   }
 
   add(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
     for (const rank of instance.ranks) {
       this.#instanceOf.set(rank, instance);
-      this.#members.add(rank, new RestartIntensity(rankRestarts, context.clock, context.random));
+      this.#ranks.add(rank, new RestartIntensity(restartLimits, context.clock, context.random));
       this.#launch(rank, context);
     }
   }
 
-  /** Resolves when the processes are gone. */
+  /** Resolves when the processes have ended. */
   async remove(instance: InstanceOptions): Promise<void> {
     const processes = instance.ranks.map((rank) => {
       this.#instanceOf.delete(rank);
-      this.#restarts.get(rank)?.();
-      this.#restarts.delete(rank);
-      return this.#members.remove(rank);
+      this.#cancelRestart(rank);
+      return this.#ranks.remove(rank);
     });
-    // Only when all of them have left the ledger: none is to stand in for another.
+    // Only after all of them have left the registry: none may stand in for another.
     const reason = `instance ${instance.name} was removed`;
-    for (const rank of instance.ranks) this.#news.onLost(rank, reason, false);
+    for (const rank of instance.ranks) this.#listener.onLost(rank, reason, false);
     await Promise.allSettled(processes.map((process) => process?.stop()));
   }
 
   async stopAll(): Promise<void> {
-    await Promise.allSettled(this.#members.processes().map((process) => process.stop()));
-  }
-
-  /** Not if it was removed meanwhile; an instance with the same rank that joined since has its process. */
-  startAgain(rank: number, context: Context<SupervisorInbox>): void {
-    if (this.#restarts.delete(rank)) this.#launch(rank, context);
+    this.#isStopping = true;
+    for (const rank of [...this.#restarts.keys()]) this.#cancelRestart(rank);
+    await Promise.allSettled(this.#ranks.processes().map((process) => process.stop()));
   }
 
   #launch(rank: number, context: Context<SupervisorInbox>): void {
     const process = this.#ports.launchRank(rank, this.#instanceOf.get(rank)!);
-    this.#members.launched(rank, process);
-    const exited = (reason: string) => ({ type: 'rank-exited', rank, process, reason }) as const;
-    context.pipe(process.exited, exited, (error) => exited(error.message));
+    this.#ranks.markLaunched(rank, process);
+    void process.exited.then((reason) => this.#exited(rank, process, reason, context));
   }
 
   ready(
-    { type: _, lastEpoch: __, ...member }: MessageOf<'rank-ready'>,
+    { type: _, lastEpoch: __, ...ready }: MessageOf<'rank-ready'>,
     context: Context<SupervisorInbox>,
   ): void {
-    const { rank, ref, host } = member;
-    if (!this.#members.has(rank)) return;
-    if (this.#members.ready(member)) this.#news.onMemoryLost(host, context);
-    // Those who were there have joined communicators together with the life of the rank that this one replaces.
-    this.#news.onReady(rank);
-    const forgotten = this.#forgotten.of(host);
-    if (forgotten.length > 0) context.tell(ref, { type: 'forget', segments: [...forgotten] });
+    const { rank, ref, host } = ready;
+    if (!this.#ranks.has(rank)) return;
+    const lost = this.#ranks.markReady(ready);
+    if (lost !== null) this.#listener.onHostMemoryLost(lost.host, context);
+    this.#listener.onReady(rank);
+    const released = this.#released.of(host);
+    if (released.length > 0) context.tell(ref, { type: 'release', segments: [...released] });
     context.watch(ref, ({ reason }) => ({ type: 'rank-down', rank, ref, reason }));
   }
 
   down({ rank, ref, reason }: MessageOf<'rank-down'>): void {
-    if (!this.#members.down(rank, ref)) return;
-    this.#news.onLost(rank, reason, true);
-    // Its process may live on where nobody reaches it; then it gives everything back, ends, and is started again.
-    void this.#members.process(rank)?.stop();
+    if (!this.#ranks.markDown(rank, ref)) return;
+    this.#listener.onLost(rank, reason, true);
+    // The process may still run without a connection; it has to end before the rank is restarted.
+    void this.#ranks.process(rank)?.stop();
   }
 
-  exited({ rank, process, reason }: MessageOf<'rank-exited'>, context: Context<SupervisorInbox>): void {
-    if (this.#members.process(rank) !== process) return;
-    this.#members.down(rank, null);
-    this.#news.onLost(rank, reason, true);
-    const delay = this.#members.restartDelay(rank);
-    if (delay !== null) {
-      context.log.warn({ rank, reason, delay }, 'rank process ended; starting it again');
-      this.#restarts.set(rank, context.schedule(delay, { type: 'launch-rank', rank }));
+  #exited(rank: number, process: LaunchedRank, reason: string, context: Context<SupervisorInbox>): void {
+    if (this.#isStopping || this.#ranks.process(rank) !== process) return;
+    this.#ranks.markDown(rank, null);
+    if (this.#ranks.isLost(rank)) return;
+    this.#listener.onLost(rank, reason, true);
+    const delay = this.#ranks.restartDelay(rank);
+    if (delay === null) {
+      const { restarts, withinMilliseconds } = restartLimits;
+      const times = `${restarts + 1} times in ${withinMilliseconds / 1_000} s`;
+      this.#listener.onGivenUp(
+        rank,
+        new PeerLostError(`rank ${rank} exited ${times} (${reason}); giving up`),
+      );
       return;
     }
-    const error = new PeerLostError(`rank ${rank} keeps ending (${reason}); it is not started again`);
-    this.#news.onFatal(rank, error);
+    context.log.warn({ rank, reason, delay }, 'rank process exited; restarting it');
+    this.#restarts.set(
+      rank,
+      context.clock.after(delay, () => this.#restart(rank, process, context)),
+    );
+  }
+
+  /** A process that cannot be started counts as one that exited. */
+  #restart(rank: number, previous: LaunchedRank, context: Context<SupervisorInbox>): void {
+    this.#restarts.delete(rank);
+    try {
+      this.#launch(rank, context);
+    } catch (thrown) {
+      this.#exited(rank, previous, describe(thrown), context);
+    }
+  }
+
+  #cancelRestart(rank: number): void {
+    this.#restarts.get(rank)?.();
+    this.#restarts.delete(rank);
   }
 }

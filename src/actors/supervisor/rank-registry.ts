@@ -1,44 +1,44 @@
-import { UsageError } from '../../errors.ts';
+import { UsageError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef, RestartIntensity } from '../kernel/index.ts';
 import { sameActor } from '../kernel/index.ts';
 import type { RankMessage } from '../protocol/rank.ts';
-import type { ClusterStatus } from '../protocol/values.ts';
+import type { ClusterStatus } from '../protocol/status-values.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { LaunchedRank } from './ports.ts';
 
-/** A rank that is there. */
-export interface RankMember {
-  readonly rank: number;
-  readonly ref: ActorRef<RankMessage>;
-  readonly host: string;
-  readonly deviceUuid: string;
-  /** Where its host's segments lie. */
-  readonly directory: string;
-  /** Identity of that directory: another one once all that lay there is gone. */
-  readonly memory: string;
-  readonly nics: readonly string[];
-  readonly reach: 'host' | 'cluster';
-  readonly pid: number;
-}
-
-/** `joining` until it has been ready once; `lost` when it will not be again. */
-type RankState = 'joining' | 'starting' | 'ready' | 'down' | 'lost';
+/** `joining` until it is ready for the first time. */
+type RankState = 'joining' | 'starting' | 'ready' | 'down';
 
 interface Entry {
   readonly rank: number;
   readonly restarts: RestartIntensity;
   state: RankState;
+  /** Why it is not restarted any more; null while it is. */
+  failure: WeightcastError | null;
   process: LaunchedRank | null;
-  member: RankMember | null;
+  ready: ReadyRank | null;
 }
 
-/** The ranks of the cluster, by number: the supervisor's ledger, without any effect. */
-export class Members {
+/** All ranks of a host had exited, and its checkpoint memory is gone. */
+export interface HostMemoryLost {
+  readonly host: string;
+}
+
+/** The ledger of the cluster's ranks, by number. It has no effects. */
+export class RankRegistry {
   readonly #ranks = new Map<number, Entry>();
-  /** By host. */
-  readonly #memoryOf = new Map<string, string>();
+  /** By host: the identity of its segments' directory. */
+  readonly #directoryIds = new Map<string, string>();
 
   add(rank: number, restarts: RestartIntensity): void {
-    this.#ranks.set(rank, { rank, restarts, state: 'joining', process: null, member: null });
+    this.#ranks.set(rank, {
+      rank,
+      restarts,
+      state: 'joining',
+      failure: null,
+      process: null,
+      ready: null,
+    });
   }
 
   /** Returns its process, if it has one. */
@@ -56,44 +56,49 @@ export class Members {
     return [...this.#ranks.keys()].sort((one, other) => one - other);
   }
 
-  launched(rank: number, process: LaunchedRank): void {
+  markLaunched(rank: number, process: LaunchedRank): void {
     const entry = this.#rank(rank);
     if (entry.state !== 'joining') entry.state = 'starting';
     entry.process = process;
-    entry.member = null;
+    entry.ready = null;
   }
 
-  /** True if what lay in its host's memory is gone: all its ranks had left. */
-  ready(member: RankMember): boolean {
-    const entry = this.#rank(member.rank);
+  /** Returns what this reveals about its host; null if nothing. */
+  markReady(ready: ReadyRank): HostMemoryLost | null {
+    const { rank, host, directoryId } = ready;
+    const entry = this.#rank(rank);
     entry.state = 'ready';
-    entry.member = member;
-    const known = this.#memoryOf.get(member.host);
-    this.#memoryOf.set(member.host, member.memory);
-    return known !== undefined && known !== member.memory;
+    entry.ready = ready;
+    const known = this.#directoryIds.get(host) ?? directoryId;
+    this.#directoryIds.set(host, directoryId);
+    return known === directoryId ? null : { host };
   }
 
-  /** False when the news is about an earlier life of the rank, or one that is not of the cluster any more. */
-  down(rank: number, ref: ActorRef<RankMessage> | null): boolean {
+  /** Returns false, and changes nothing, for a rank that was removed or if `ref` is of an earlier process of it. */
+  markDown(rank: number, ref: ActorRef<RankMessage> | null): boolean {
     const entry = this.#ranks.get(rank);
     if (entry === undefined) return false;
-    if (ref !== null && (entry.member === null || !sameActor(entry.member.ref, ref))) return false;
-    if (entry.state !== 'joining' && entry.state !== 'lost') entry.state = 'down';
-    entry.member = null;
+    if (ref !== null && (entry.ready === null || !sameActor(entry.ready.ref, ref))) return false;
+    if (entry.state !== 'joining') entry.state = 'down';
+    entry.ready = null;
     return true;
   }
 
-  /** It cannot be kept alive. */
-  lost(rank: number): void {
+  /** It is not restarted any more. */
+  markLost(rank: number, failure: WeightcastError): void {
     const entry = this.#rank(rank);
-    entry.state = 'lost';
-    entry.member = null;
+    entry.state = 'down';
+    entry.failure ??= failure;
+    entry.ready = null;
   }
 
-  /** Milliseconds until it may be started again; null if it has died too often, or is lost. */
+  isLost(rank: number): boolean {
+    return this.#rank(rank).failure !== null;
+  }
+
+  /** Counts one more exit: milliseconds until the rank may be restarted, or null if it has exited too often. */
   restartDelay(rank: number): number | null {
-    const { state, restarts } = this.#rank(rank);
-    return state === 'lost' ? null : restarts.next();
+    return this.#rank(rank).restarts.next();
   }
 
   process(rank: number): LaunchedRank | null {
@@ -104,23 +109,28 @@ export class Members {
     return [...this.#ranks.values()].flatMap(({ process }) => process ?? []);
   }
 
-  /** These ranks in the order of their numbers; throws `UsageError` naming those that are not ready. */
-  readyAmong(ranks: Iterable<number>): RankMember[] {
+  /** These ranks, by number. Throws `UsageError` naming those that are not ready. */
+  readyAmong(ranks: Iterable<number>): ReadyRank[] {
     const wanted = [...ranks].sort((one, other) => one - other);
     const missing = wanted.filter((rank) => this.#ranks.get(rank)?.state !== 'ready');
     if (missing.length > 0) throw new UsageError(`rank ${missing.join(', ')} is not ready`);
-    return wanted.map((rank) => this.#rank(rank).member!);
+    return wanted.map((rank) => this.#rank(rank).ready!);
   }
 
-  /** All ranks but those that have yet to join or are lost; throws `UsageError` naming those that are not ready. */
-  allJoined(): RankMember[] {
-    const isThere = (rank: number) => !['joining', 'lost'].includes(this.#rank(rank).state);
-    return this.readyAmong(this.numbers.filter(isThere));
+  /**
+   * All ranks but those that are still joining or lost. Throws `UsageError` naming those that are not ready, and if there
+   * is no such rank, why.
+   */
+  allJoined(): ReadyRank[] {
+    const entries = [...this.#ranks.values()];
+    const joined = entries.filter(({ state, failure }) => state !== 'joining' && failure === null);
+    if (joined.length > 0) return this.readyAmong(joined.map(({ rank }) => rank));
+    throw entries.find(({ failure }) => failure !== null)?.failure ?? new UsageError('no rank is ready');
   }
 
-  /** Those that are ready, be it all or not. */
-  allReady(): RankMember[] {
-    return this.numbers.flatMap((rank) => this.#rank(rank).member ?? []);
+  /** The ranks that are ready. */
+  allReady(): ReadyRank[] {
+    return this.numbers.flatMap((rank) => this.#rank(rank).ready ?? []);
   }
 
   areReady(ranks: Iterable<number>): boolean {
@@ -129,20 +139,20 @@ export class Members {
 
   status(): ClusterStatus['ranks'] {
     return this.numbers.map((rank) => {
-      const { state, member } = this.#rank(rank);
+      const { state, ready } = this.#rank(rank);
       return {
         rank,
-        state: state === 'joining' ? 'starting' : state === 'lost' ? 'down' : state,
-        deviceUuid: member?.deviceUuid ?? null,
-        host: member?.host ?? null,
-        pid: member?.pid ?? null,
+        state: state === 'joining' ? 'starting' : state,
+        deviceUuid: ready?.deviceUuid ?? null,
+        host: ready?.host ?? null,
+        pid: ready?.pid ?? null,
       };
     });
   }
 
   #rank(rank: number): Entry {
     const entry = this.#ranks.get(rank);
-    if (entry === undefined) throw new UsageError(`there is no rank ${rank} in the cluster`);
+    if (entry === undefined) throw new UsageError(`the cluster has no rank ${rank}`);
     return entry;
   }
 }

@@ -1,78 +1,68 @@
 import type { ActorRef, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
+import type { CheckpointSource, Merged, OwnSegment, Registered } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { type PlannerMessage, toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
-import type { CheckpointSource, Merged, OwnSegment, Registered } from '../protocol/values.ts';
-import type { SupervisorInbox } from './inbox.ts';
-import type { RankMember } from './rank-registry.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
 
-export interface RegistrationOrder {
+export interface RegistrationSpec {
   readonly checkpoint: string;
   readonly source: CheckpointSource;
-  /** With the rank behind it, the name of each rank's segment in its host's directory, if it is new. */
+  /** Name of new segments in their host's directory, to which each rank's number is appended. */
   readonly segmentName: string;
-  /** Sets of segments that may be used again, the best first. */
+  /** Sets of segments that may be reused, the preferred one first. */
   readonly spare: readonly (readonly OwnSegment[])[];
-  readonly ranks: readonly RankMember[];
-  /** From when on the time counts that it took. */
+  readonly ranks: readonly ReadyRank[];
+  /** The duration of the registration counts from here. */
   readonly startedAt: number;
   readonly planner: ActorRef<PlannerMessage>;
   /**
-   * Called before ranks fill these segments, if they are to fill any; `reused` is the set of `spare` that they are. Returns
-   * false if that is no longer spare: then others are found.
+   * Called before ranks fill `segments`. `reused` is the spare set that they belong to, null for new ones. Returns false
+   * if that set is no longer spare; then the loading is planned again, with new segments.
    */
-  readonly onLoading: (segments: readonly OwnSegment[], reused: readonly OwnSegment[] | null) => boolean;
+  readonly claim: (segments: readonly OwnSegment[], reused: readonly OwnSegment[] | null) => boolean;
 }
 
+type Asker = Pick<Context<never>, 'ask' | 'clock'>;
+
 /**
- * Brings a checkpoint into host memory: the planner reads the headers and deals out the bytes, every rank loads its
- * share and digests it, the planner merges what they hold into one manifest.
+ * Brings a checkpoint into host memory: the planner reads the headers and assigns the bytes to ranks, every rank loads its
+ * share and computes its digests, and the planner merges the shares into one manifest.
  */
 export async function registerCheckpoint(
-  context: Context<SupervisorInbox>,
-  order: RegistrationOrder,
+  asker: Asker,
+  spec: RegistrationSpec,
   signal: AbortSignal,
 ): Promise<Registered> {
-  const { ranks, planner, startedAt, source } = order;
-  if (source.kind === 'metas') return adoptMetas(context, order, source, signal);
-  const orders =
-    (await planLoading(context, order, source, order.spare, signal)) ??
-    (await planLoading(context, order, source, [], signal));
-  const memberOf = new Map(ranks.map((member) => [member.rank, member]));
+  const { ranks, planner, startedAt, source } = spec;
+  if (source.kind === 'metas') return adoptMetas(asker, spec, source, signal);
+  const shares =
+    (await planLoading(asker, spec, source, spec.spare, signal)) ??
+    (await planLoading(asker, spec, source, [], signal));
+  const refOf = new Map(ranks.map(({ rank, ref }) => [rank, ref]));
   const parts = await Promise.all(
-    orders!.map(async (share) => {
+    shares!.map(async (share) => {
       const options = { deadlineMilliseconds: deadlines.load, signal };
-      const { digests } = await ask(
-        context,
-        memberOf.get(share.rank)!.ref,
-        toRank.load,
-        { order: share },
-        options,
-      );
+      const { digests } = await ask(asker, refOf.get(share.rank)!, toRank.load, { order: share }, options);
       return { manifest: share.manifest, digests };
     }),
   );
-  const merged = await ask(
-    context,
-    planner,
-    toPlanner.merge,
-    { parts },
-    { deadlineMilliseconds: deadlines.plan, signal },
-  );
-  const seconds = (context.clock.now() - startedAt) / 1000;
-  return { ...asRegistered(order.checkpoint, merged, seconds), foreign: null, segments: merged.segments };
+  const options = { deadlineMilliseconds: deadlines.plan, signal };
+  const merged = await ask(asker, planner, toPlanner.merge, { parts }, options);
+  const seconds = (asker.clock.now() - startedAt) / 1000;
+  return { ...asRegistered(spec.checkpoint, merged, seconds), foreign: null, segments: merged.segments };
 }
 
-/** A checkpoint in the memory of another cluster: nothing is loaded, and what ranks lack they read from there. */
+/** A checkpoint in the memory of another cluster: nothing is loaded, ranks read what they need from there. */
 async function adoptMetas(
-  context: Context<SupervisorInbox>,
-  { checkpoint, planner }: RegistrationOrder,
-  { manifest: encoded, secret, sources }: Extract<CheckpointSource, { kind: 'metas' }>,
+  asker: Asker,
+  { checkpoint, planner }: RegistrationSpec,
+  { manifest, secret, sources }: Extract<CheckpointSource, { kind: 'metas' }>,
   signal: AbortSignal,
 ): Promise<Registered> {
   const options = { deadlineMilliseconds: deadlines.plan, signal };
-  const adopted = await ask(context, planner, toPlanner.adopt, { manifest: encoded }, options);
+  const adopted = await ask(asker, planner, toPlanner.adopt, { manifest }, options);
   return { ...asRegistered(checkpoint, adopted, 0), foreign: { secret, sources }, segments: [] };
 }
 
@@ -81,27 +71,23 @@ function asRegistered(checkpoint: string, merged: Merged, seconds: number) {
   return { copies: [], lost: [], status: { checkpoint, digest, tensors, bytes, seconds }, layout, manifest };
 }
 
-/** Null if the spare set that was chosen has been taken by somebody else meanwhile. */
+/** Returns each rank's share; null if the chosen spare set was claimed by another registration meanwhile. */
 async function planLoading(
-  context: Context<SupervisorInbox>,
-  { checkpoint, segmentName, ranks, planner, onLoading }: RegistrationOrder,
+  asker: Asker,
+  { checkpoint, segmentName, ranks, planner, claim }: RegistrationSpec,
   source: Exclude<CheckpointSource, { kind: 'metas' }>,
-  spare: RegistrationOrder['spare'],
+  spare: RegistrationSpec['spare'],
   signal: AbortSignal,
 ) {
-  const { orders, reused, segments } = await ask(
-    context,
-    planner,
-    toPlanner.planLoading,
-    {
-      checkpoint,
-      source,
-      segmentName,
-      ranks: ranks.map(({ rank, host, directory }) => ({ rank, host, directory })),
-      spare: spare.map((set) => [...set]),
-    },
-    { deadlineMilliseconds: deadlines.plan, signal },
-  );
+  const question = {
+    checkpoint,
+    source,
+    segmentName,
+    ranks: ranks.map(({ rank, host, directory }) => ({ rank, host, directory })),
+    spare: spare.map((set) => [...set]),
+  };
+  const options = { deadlineMilliseconds: deadlines.plan, signal };
+  const { orders, reused, segments } = await ask(asker, planner, toPlanner.planLoading, question, options);
   if (segments.length === 0) return orders;
-  return onLoading(segments, reused === null ? null : spare[reused]!) ? orders : null;
+  return claim(segments, reused === null ? null : spare[reused]!) ? orders : null;
 }

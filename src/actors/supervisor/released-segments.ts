@@ -1,16 +1,16 @@
-import type { Segment } from '../protocol/values.ts';
+import type { Segment } from '../protocol/checkpoint-values.ts';
 
-/** Paths to remember for each host: those of the last few dozen registrations. */
+/** Paths remembered per host: those of the last few dozen registrations. */
 const pathLimit = 256;
 
 /**
- * Segments that nobody needs any more, by host. The ranks that are there are told at once; one that comes back later
- * is told again, since the news may have been lost with its last life. Removing what is gone already does no harm.
+ * Segments that are no longer needed, by host. Ready ranks are notified at once; a rank that becomes ready later is
+ * notified then, because its previous process may have ended before it removed them. Removing a segment twice is harmless.
  */
-export class ForgottenSegments {
+export class ReleasedSegments {
   readonly #paths = new Map<string, string[]>();
 
-  /** The hosts and paths to tell now. */
+  /** Returns the paths by host. */
   add(segments: readonly Segment[]): ReadonlyMap<string, readonly string[]> {
     const added = new Map<string, string[]>();
     for (const { path, host } of segments) {

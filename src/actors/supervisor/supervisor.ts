@@ -12,132 +12,136 @@ import { PlannerActor } from '../planner/planner.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
 import type { ObserverMessage } from '../protocol/observer.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
+import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { SwarmMessage } from '../protocol/swarm.ts';
-import type { ClusterStatus, Registered, Segment, UpdateOptions } from '../protocol/values.ts';
-import { CommunicatorKeepers } from '../update/communicators.ts';
-import type { UpdateOrder } from '../update/context.ts';
+import type { UpdateReport } from '../protocol/update-values.ts';
+import { CommunicatorRegistry } from '../update/communicators.ts';
+import type { UpdateSpec } from '../update/context.ts';
 import { groupsOf } from '../update/groups.ts';
-import { Updates } from '../update/running-updates.ts';
-import { BridgeGroups } from './bridge-groups.ts';
-import { CheckpointShelf } from './checkpoint-ledger.ts';
-import { Checkpoints } from './checkpoint-service.ts';
-import type { SupervisorInbox } from './inbox.ts';
-import { Instances } from './instance-registry.ts';
-import { Works } from './jobs.ts';
+import { Update, type UpdateOutcome } from '../update/update.ts';
+import { CheckpointLedger } from './checkpoint-ledger.ts';
+import { CheckpointService } from './checkpoint-service.ts';
+import type { MessageOf, SupervisorInbox } from './inbox.ts';
+import { InstanceRegistry } from './instance-registry.ts';
+import { InstanceService } from './instance-service.ts';
+import { Jobs } from './jobs.ts';
 import type { SupervisorPorts } from './ports.ts';
 import { RankProcesses } from './rank-processes.ts';
-import { Members } from './rank-registry.ts';
-import { ForgottenSegments } from './released-segments.ts';
-import { beginWork } from './start-job.ts';
-import { ReadyWaiters } from './waiting.ts';
-
-type MessageOf<T extends SupervisorInbox['type']> = Extract<SupervisorInbox, { type: T }>;
+import { RankRegistry } from './rank-registry.ts';
+import { ReleasedSegments } from './released-segments.ts';
+import { WaitingCallers } from './waiting-callers.ts';
 
 export interface SupervisorOptions {
   readonly instances: readonly InstanceOptions[];
-  /** How many checkpoints' host memory is kept for the next ones of the same size. */
+  /** How many sets of released checkpoint memory to keep for later checkpoints of the same sizes. */
   readonly spareCheckpoints: number;
 }
 
 const observerLimit = 16;
 
 /**
- * The root of the cluster's actors. It keeps the ledgers of ranks, instances and checkpoints, and runs registrations
- * and updates beside its mailbox. It holds nothing that ranks and instances could not tell it again.
+ * The root of the cluster's actors. It keeps the ledgers of ranks, instances and checkpoints, and runs registrations and
+ * updates as jobs beside its mailbox.
+ *
+ * A job is an async method. What it does between two awaits runs to completion, as a handler does: no handler awaits, so
+ * each of them sees the ledgers as the other left them. Hence a job changes the ledgers itself when it has ended, and no
+ * mailbox can refuse that.
  */
 export class SupervisorActor implements Actor<SupervisorInbox> {
   readonly #options: SupervisorOptions;
   readonly #ports: SupervisorPorts;
-  readonly #members = new Members();
-  readonly #instances = new Instances();
-  readonly #works = new Works();
-  readonly #communicators = new CommunicatorKeepers();
-  readonly #shelf: CheckpointShelf;
-  readonly #checkpoints: Checkpoints;
+  readonly #ranks = new RankRegistry();
+  readonly #instances = new InstanceRegistry();
+  readonly #jobs = new Jobs();
+  readonly #updates = new Set<Update>();
+  readonly #communicators = new CommunicatorRegistry();
+  readonly #ledger: CheckpointLedger;
+  readonly #checkpoints: CheckpointService;
   readonly #processes: RankProcesses;
+  readonly #callers = new WaitingCallers(this.#instances, this.#ranks, () => this.#status());
+  readonly #instanceService: InstanceService;
   readonly #observers: ActorRef<ObserverMessage>[] = [];
-  readonly #bridges: BridgeGroups;
-  readonly #waiters = new ReadyWaiters(this.#instances, this.#members);
   #planner!: ActorRef<PlannerMessage>;
   #swarm!: ActorRef<SwarmMessage>;
-  readonly #updates = new Updates();
   #epoch = 0;
 
-  /** `shelf`: for those who want to look into it. */
+  /** `ledger`: for tests that look into it. */
   constructor(
     options: SupervisorOptions,
     ports: SupervisorPorts,
-    shelf = new CheckpointShelf(options.spareCheckpoints),
+    ledger = new CheckpointLedger(options.spareCheckpoints),
   ) {
     this.#options = options;
     this.#ports = ports;
-    this.#shelf = shelf;
-    this.#bridges = new BridgeGroups((instance) => ports.engineClient(instance));
-    const forgotten = new ForgottenSegments();
-    this.#checkpoints = new Checkpoints(shelf, this.#members, forgotten, (set) => ports.segmentName(set));
-    this.#processes = new RankProcesses(this.#members, ports, forgotten, {
-      onLost: (rank, reason, returns) => this.#loseRank(rank, reason, returns),
-      onReady: (rank) => {
-        this.#communicators.lose(rank);
-        this.#updates.sourceReady(rank);
-        this.#answerWaiting();
-      },
-      onMemoryLost: (host, context) => this.#checkpoints.memoryLost(host, context),
-      onFatal: (rank, error) => this.#giveUp(rank, error),
+    this.#ledger = ledger;
+    const released = new ReleasedSegments();
+    this.#checkpoints = new CheckpointService(ledger, this.#ranks, released, this.#jobs, (set) =>
+      ports.segmentName(set),
+    );
+    this.#processes = new RankProcesses(this.#ranks, ports, released, {
+      onLost: (rank, reason, returns) => this.#rankLost(rank, reason, returns),
+      onReady: (rank) => this.#rankReady(rank),
+      onHostMemoryLost: (host, context) => this.#checkpoints.hostMemoryLost(host, context),
+      onGivenUp: (rank, error) => this.#failInstance(rank, error),
     });
+    this.#instanceService = new InstanceService(
+      this.#instances,
+      this.#processes,
+      this.#jobs,
+      this.#callers,
+      ports,
+    );
   }
 
   started(context: Context<SupervisorInbox>): void {
     this.#planner = context.spawn('planner', () => new PlannerActor(this.#ports));
     this.#checkpoints.started(this.#planner);
     this.#swarm = context.spawn('swarm', () => new SwarmActor(), swarmSpawnOptions);
-    for (const instance of this.#options.instances) this.#join(instance, context);
+    for (const instance of this.#options.instances) this.#instanceService.join(instance, context);
   }
 
   receive(message: SupervisorInbox, context: Context<SupervisorInbox>): void {
     switch (message.type) {
       case 'register':
-        return this.#register(message, context);
+        return this.#answer(message, context, () => this.#checkpoints.register(message, context));
       case 'unregister':
-        return this.#unregister(message, context);
+        return this.#answer(message, context, () => {
+          this.#checkpoints.unregister(message.checkpoint, context);
+          return {};
+        });
       case 'reserve':
-        return this.#reserve(message, context);
+        return this.#answer(message, context, () => this.#checkpoints.reserve(message, context));
       case 'cancel-reservation':
         this.#checkpoints.cancelReservation(message.reservation, context);
         return context.reply(message, {});
       case 'release-spare':
-        return this.#releaseSpare(message, context);
+        return this.#answer(message, context, () => this.#checkpoints.releaseSpare(context));
       case 'writer-down':
         return this.#checkpoints.writerDown(message.writer, context);
-      case 'update':
-        return this.#update(message, context);
       case 'export-metas':
-        return this.#exportMetas(message, context);
+        return this.#answer(message, context, () =>
+          this.#checkpoints.exportMetas(message.checkpoint, context),
+        );
+      case 'update':
+        return this.#answer(message, context, () => this.#update(message, context));
       case 'add-instance':
-        return this.#addInstance(message, context);
+        return this.#instanceService.add(message, context);
       case 'remove-instance':
-        return this.#removeInstance(message, context);
-      case 'bridge-open':
-        this.#instances.bridgeOpen(message.instance, message.bridge);
-        return this.#answerWaiting();
-      case 'engines-touched':
-        return this.#instances.touched(message.instances);
-      case 'work-ended':
-        this.#works.end(message.work);
-        this.#updates.ended(message.work);
-        return message.settle();
+        return this.#answer(message, context, async () => {
+          await this.#instanceService.remove(message.instance, context);
+          return {};
+        });
       case 'cancel':
-        this.#works.abortAll(new AbortedError(message.reason));
+        this.#jobs.abortAll(new AbortedError(message.reason));
         return context.reply(message, {});
       case 'status':
         return context.reply(message, this.#status());
       case 'await-ready':
-        this.#waiters.add({
+        return this.#callers.add({
           instances: this.#instances.names,
           reply: context.deferReply(message),
           onFailure: () => {},
         });
-        return this.#answerWaiting();
       case 'subscribe':
         if (this.#observers.length < observerLimit) this.#observers.push(message.observer);
         return context.reply(message, {});
@@ -146,192 +150,112 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
           context.tell(observer, { type: 'observe', progress: message.progress });
         }
         return;
-      case 'launch-rank':
-        return this.#processes.startAgain(message.rank, context);
       case 'rank-ready':
         this.#epoch = Math.max(this.#epoch, message.lastEpoch);
         return this.#processes.ready(message, context);
       case 'rank-failed':
-        return this.#giveUp(message.rank, fromWire(message.error));
+        return this.#failInstance(message.rank, fromWire(message.error));
       case 'rank-down':
         return this.#processes.down(message);
-      case 'rank-exited':
-        return this.#processes.exited(message, context);
     }
   }
 
   async stopping(): Promise<void> {
-    this.#works.abortAll(new AbortedError('the cluster is stopping'));
+    this.#jobs.abortAll(new AbortedError('the cluster is stopping'));
     await this.#processes.stopAll();
   }
 
-  // ── instances come and go ────────────────────────────────────────────────────────────────────────────────────
-
-  #join(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
-    this.#instances.add(instance);
-    this.#bridges.open(instance, context);
-    this.#processes.add(instance, context);
-  }
-
-  #addInstance(message: MessageOf<'add-instance'>, context: Context<SupervisorInbox>): void {
-    const { instance } = message;
-    const taken = instance.ranks.find((rank) => this.#members.has(rank));
-    try {
-      if (taken !== undefined) throw new UsageError(`rank ${taken} is in the cluster already`);
-      this.#join(instance, context);
-    } catch (thrown) {
-      context.fail(asFailure(thrown));
-      return;
-    }
-    const onFailure = () => void this.#dismiss(instance, context);
-    this.#waiters.add({ instances: [instance.name], reply: context.deferReply(message), onFailure });
-  }
-
-  #removeInstance(message: MessageOf<'remove-instance'>, context: Context<SupervisorInbox>): void {
-    const { instance: name } = message;
-    let instance: InstanceOptions;
-    try {
-      instance = this.#instances.options(name);
-      this.#works.checkFree({ kind: 'update', checkpoint: '', instances: [name] });
-    } catch (thrown) {
-      context.fail(asFailure(thrown));
-      return;
-    }
-    const reply = context.deferReply(message);
-    void this.#dismiss(instance, context).then(() => reply.succeed({}));
-    this.#answerWaiting();
-  }
-
-  /** Resolves when its rank processes have ended. */
-  #dismiss(instance: InstanceOptions, context: Context<SupervisorInbox>): Promise<void> {
-    this.#instances.remove(instance.name);
-    this.#bridges.close(instance, context);
-    return this.#processes.remove(instance);
-  }
-
-  // ── registrations and updates ────────────────────────────────────────────────────────────────────────────────
-
-  #register(message: MessageOf<'register'>, context: Context<SupervisorInbox>): void {
-    const { checkpoint, source } = message;
-    beginWork(this.#works, context.deferReply(message), context, () => {
-      try {
-        const ranks = this.#members.allJoined();
-        if (ranks.length === 0) {
-          // Those that are left may do.
-          this.#checkAlive(this.#instances.names);
-          throw new UsageError(`there is no rank that could hold ${checkpoint}`);
-        }
-        const what = `registering ${checkpoint}`;
-        const work = this.#works.prepare({ kind: 'registration', what, checkpoint, instances: [] }, ranks);
-        return { work, ...this.#checkpoints.register(message, ranks, context, work.abort.signal) };
-      } catch (error) {
-        if (source.kind === 'written') this.#checkpoints.putBack(source.reservation, context);
-        throw error;
-      }
-    });
-  }
-
-  #unregister(message: MessageOf<'unregister'>, context: Context<SupervisorInbox>): void {
-    const { checkpoint } = message;
-    this.#answer(message, context, () => {
-      this.#works.checkFree({ kind: 'unregistration', checkpoint, instances: [] });
-      this.#checkpoints.unregister(checkpoint, context);
-      return {};
-    });
-  }
-
-  #reserve(message: MessageOf<'reserve'>, context: Context<SupervisorInbox>): void {
-    const { checkpoint } = message;
-    this.#answer(message, context, () => {
-      // What cannot be registered now need not be written first.
-      this.#works.checkFree({ kind: 'registration', checkpoint, instances: [] });
-      return this.#checkpoints.reserve(message, context);
-    });
-  }
-
-  /** Answers at once; a throw is the answer too. */
+  /** Answers with what `work` returns or resolves with, or why it fails. */
   #answer<Q extends SupervisorInbox & Request<unknown>>(
     message: Q,
     context: Context<SupervisorInbox>,
-    make: () => ReplyOf<Q>,
+    work: () => ReplyOf<Q> | Promise<ReplyOf<Q>>,
   ): void {
-    try {
-      context.reply(message, make());
-    } catch (thrown) {
-      context.fail(asFailure(thrown));
-    }
-  }
-
-  #releaseSpare(message: MessageOf<'release-spare'>, context: Context<SupervisorInbox>): void {
     const reply = context.deferReply(message);
-    void this.#checkpoints.releaseSpare(context).then((bytes) => reply.succeed({ bytes }));
-  }
-
-  #exportMetas(message: MessageOf<'export-metas'>, context: Context<SupervisorInbox>): void {
-    const reply = context.deferReply(message);
-    this.#checkpoints.exportMetas(message.checkpoint, context).then(
-      (exported) => reply.succeed(exported),
+    const run = async () => work();
+    run().then(
+      (answer) => reply.succeed(answer),
       (error) => reply.fail(asFailure(error)),
     );
   }
 
-  #update(message: MessageOf<'update'>, context: Context<SupervisorInbox>): void {
-    const { checkpoint, options } = message;
-    beginWork(this.#works, context.deferReply(message), context, () => {
-      const registered = this.#shelf.get(checkpoint);
-      const names = options.instances ?? this.#instances.names;
-      if (names.length === 0) throw new UsageError('there is no instance to update');
-      this.#checkAlive(names);
-      const order = this.#order(registered, names, options, context);
-      const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
-      const what = `updating ${whom}to ${checkpoint}`;
-      const work = this.#works.prepare({ kind: 'update', what, checkpoint, instances: names }, order.ranks);
+  #status(): ClusterStatus {
+    return {
+      epoch: this.#epoch,
+      ranks: this.#ranks.status(),
+      instances: this.#instances.status(),
+      checkpoints: this.#ledger.statuses(),
+      spareBytes: this.#ledger.spareBytes,
+    };
+  }
+
+  // ── updates ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #update(message: MessageOf<'update'>, context: Context<SupervisorInbox>): Promise<UpdateReport> {
+    const { checkpoint } = message;
+    const names = message.options.instances ?? this.#instances.names;
+    const spec = this.#updateSpec(message, names, context);
+    const { what, ranks } = spec;
+    return this.#jobs.run({ kind: 'update', what, checkpoint, ranks, instances: names }, async (abort) => {
       const endReading = this.#checkpoints.read(checkpoint, context);
-      return {
-        work,
-        // What ranks receive from other hosts needs host memory too.
-        run: this.#updates.run(work, order, context, (once) =>
-          this.#checkpoints.withSpareMemory(once, context),
-        ),
-        commit: ({ report, copies }) => {
-          this.#checkpoints.addCopies(checkpoint, copies);
-          endReading();
-          this.#instances.commit(names, { checkpoint: report.checkpoint, digest: report.digest });
-          return report;
-        },
-        rollback: () => {
-          endReading();
-          this.#instances.updateFailed(names);
-          for (const group of groupsOf(order.ranks)) this.#communicators.of(group).invalidate();
-        },
-      };
+      try {
+        // Ranks that receive the checkpoint from other hosts need host memory for it.
+        const { report, copies } = await this.#checkpoints.withSpareMemory(
+          () => this.#run(new Update(context, spec, abort)),
+          context,
+        );
+        this.#checkpoints.addCopies(checkpoint, copies);
+        this.#instances.commit(names, { checkpoint, digest: report.digest });
+        return report;
+      } catch (error) {
+        this.#instances.updateFailed(names);
+        for (const group of groupsOf(ranks)) this.#communicators.of(group).invalidate();
+        throw error;
+      } finally {
+        endReading();
+      }
     });
   }
 
-  #order(
-    checkpoint: Registered,
+  /** While an update runs, it is notified of ranks that others are read from. */
+  async #run(update: Update): Promise<UpdateOutcome> {
+    this.#updates.add(update);
+    try {
+      return await update.run();
+    } finally {
+      this.#updates.delete(update);
+    }
+  }
+
+  /** Throws why these instances cannot be updated to the checkpoint. */
+  #updateSpec(
+    { checkpoint, options }: MessageOf<'update'>,
     names: readonly string[],
-    options: UpdateOptions,
     context: Context<SupervisorInbox>,
-  ): UpdateOrder {
-    const instances = this.#instances.members(names);
+  ): UpdateSpec {
+    const registered = this.#ledger.get(checkpoint);
+    if (names.length === 0) throw new UsageError('the cluster has no instance to update');
+    this.#checkAlive(names);
+    const targets = this.#instances.targets(names);
+    const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
     return {
-      checkpoint,
+      what: `updating ${whom}to ${checkpoint}`,
+      checkpoint: registered,
       options,
       exchanges: this.#instances.exchanges(names),
-      ranks: this.#members.readyAmong(instances.flatMap((instance) => [...instance.ranks])),
-      instances,
+      ranks: this.#ranks.readyAmong(targets.flatMap(({ ranks }) => [...ranks])),
+      targets,
       planner: this.#planner,
       swarm: this.#swarm,
       communicators: this.#communicators,
-      readyRanks: () => this.#members.allReady(),
+      readyRanks: () => this.#ranks.allReady(),
       endsAt: context.clock.now() + options.timeoutMilliseconds,
       nextEpoch: () => {
         this.#epoch += 1;
         return this.#epoch;
       },
-      onEnginesTouched: () => context.tell(context.self, { type: 'engines-touched', instances: names }),
-      onMirrorsUnused: (mirrors: readonly Segment[]) => void this.#checkpoints.forget(mirrors, context),
+      onEnginesTouched: () => this.#instances.touched(names),
+      onMirrorsUnused: (mirrors) => void this.#checkpoints.release(mirrors, context),
     };
   }
 
@@ -341,38 +265,29 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     if (failure !== null) throw failure;
   }
 
-  // ── ranks that die ───────────────────────────────────────────────────────────────────────────────────────────
+  // ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #loseRank(rank: number, reason: string, returns: boolean): void {
-    this.#communicators.lose(rank);
-    for (const { what, abort } of this.#works.of(rank)) {
-      abort.abort(new PeerLostError(`rank ${rank} died (${reason}) while ${what}`));
-    }
-    this.#updates.sourceLost(rank, reason, returns);
+  #rankReady(rank: number): void {
+    // Ranks that were ready before are in communicators with the previous process of this one.
+    this.#communicators.rankLost(rank);
+    for (const update of this.#updates) update.rankReady(rank);
+    this.#callers.answer();
   }
 
-  /** The rank cannot be kept alive, and its instance not be updated any more. What others do goes on. */
-  #giveUp(rank: number, error: WeightcastError): void {
+  #rankLost(rank: number, reason: string, returns: boolean): void {
+    this.#communicators.rankLost(rank);
+    this.#jobs.abortWith(rank, (what) => new PeerLostError(`rank ${rank} died (${reason}) while ${what}`));
+    for (const update of this.#updates) update.rankLost(rank, reason, returns);
+  }
+
+  /** The rank is not restarted any more, so its instance cannot be updated. Other instances are not affected. */
+  #failInstance(rank: number, error: WeightcastError): void {
     const instance = this.#instances.withRank(rank);
     if (instance === null) return;
     this.#instances.fail(instance, error);
-    this.#members.lost(rank);
-    for (const { abort } of this.#works.of(rank)) abort.abort(error);
-    this.#loseRank(rank, error.message, false);
-    this.#answerWaiting();
-  }
-
-  #answerWaiting(): void {
-    this.#waiters.answer(() => this.#status());
-  }
-
-  #status(): ClusterStatus {
-    return {
-      epoch: this.#epoch,
-      ranks: this.#members.status(),
-      instances: this.#instances.status(),
-      checkpoints: this.#shelf.statuses(),
-      spareBytes: this.#shelf.spareBytes,
-    };
+    this.#ranks.markLost(rank, error);
+    this.#jobs.abortWith(rank, () => error);
+    this.#rankLost(rank, error.message, false);
+    this.#callers.answer();
   }
 }

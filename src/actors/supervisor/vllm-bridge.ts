@@ -1,92 +1,77 @@
-import type { EngineClient } from '../../engines/engine-client.ts';
-import { AbortedError, type WeightcastError } from '../../errors.ts';
+import type { CallOptions, EngineClient } from '../../engines/engine-client.ts';
+import { AbortedError, asFailure, type WeightcastError } from '../../errors.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 
-type BridgeInbox =
-  | BridgeMessage
-  | { readonly type: 'call-ended'; readonly call: number; readonly error: WeightcastError | null };
+interface Call {
+  readonly abort: AbortController;
+  readonly reply: Reply<object>;
+}
 
 /**
- * The supervisor's half of the bridge to one engine instance: it asks the engine to update, and is the only one
- * that does. The other half, the worker link, lives with each rank.
+ * The supervisor's half of the bridge to one engine instance, the only one that sends it HTTP requests. The other half,
+ * the worker link, is in each rank.
  *
- * A call may take minutes, so it runs beside the mailbox and `abandon` can end it.
+ * A call may take minutes, so it runs beside the mailbox, and `abandon` aborts it. There is one call at a time.
  */
-export class VllmBridgeActor implements Actor<BridgeInbox> {
+export class VllmBridgeActor implements Actor<BridgeMessage> {
   readonly #client: EngineClient;
-  /** One call at a time; numbered, so that the end of an abandoned call is not taken for a newer one's. */
-  #call: { number: number; abort: AbortController; reply: Reply<object> } | null = null;
-  #calls = 0;
+  #running: Call | null = null;
 
   constructor(client: EngineClient) {
     this.#client = client;
   }
 
-  receive(message: BridgeInbox, context: Context<BridgeInbox>): void {
+  receive(message: BridgeMessage, context: Context<BridgeMessage>): void {
     switch (message.type) {
-      case 'await-healthy': {
-        const { timeoutMilliseconds } = message;
-        const reply = context.deferReply(message);
-        this.#start(reply, context, (signal) => this.#client.ready({ timeoutMilliseconds, signal }));
-        return;
-      }
-      case 'pause': {
-        const { mode, timeoutMilliseconds } = message;
-        const reply = context.deferReply(message);
-        this.#start(reply, context, (signal) => this.#client.pause(mode, { timeoutMilliseconds, signal }));
-        return;
-      }
-      case 'resume': {
-        const { timeoutMilliseconds } = message;
-        const reply = context.deferReply(message);
-        this.#start(reply, context, (signal) => this.#client.resume({ timeoutMilliseconds, signal }));
-        return;
-      }
+      case 'await-healthy':
+        return this.#call(message, context, (options) => this.#client.ready(options));
+      case 'pause':
+        return this.#call(message, context, (options) => this.#client.pause(message.mode, options));
+      case 'resume':
+        return this.#call(message, context, (options) => this.#client.resume(options));
       case 'trigger': {
-        const { links, version, resetCache, timeoutMilliseconds } = message;
-        const order = { links, version, resetCache };
-        const reply = context.deferReply(message);
-        this.#start(reply, context, (signal) => this.#client.update(order, { timeoutMilliseconds, signal }));
-        return;
+        const { links, version, resetCache } = message;
+        const update = { links, version, resetCache };
+        return this.#call(message, context, (options) => this.#client.update(update, options));
       }
       case 'abandon':
-        this.#end(new AbortedError(message.reason));
-        context.reply(message, {});
-        return;
-      case 'call-ended':
-        if (message.call === this.#call?.number) this.#end(message.error);
-        return;
+        this.#abort(new AbortedError(message.reason));
+        return context.reply(message, {});
     }
   }
 
   async stopping(): Promise<void> {
-    this.#end(new AbortedError(`the bridge to ${this.#client.endpoint} is stopping`));
+    this.#abort(new AbortedError(`the bridge to ${this.#client.endpoint} is stopping`));
     await this.#client.close();
   }
 
-  #start(
-    reply: Reply<object>,
-    context: Context<BridgeInbox>,
-    call: (signal: AbortSignal) => Promise<void>,
+  #call(
+    message: Exclude<BridgeMessage, { type: 'abandon' }>,
+    context: Context<BridgeMessage>,
+    send: (options: CallOptions) => Promise<void>,
   ): void {
-    this.#end(new AbortedError(`a newer call to ${this.#client.endpoint} took its place`));
-    const abort = new AbortController();
-    this.#calls += 1;
-    const number = this.#calls;
-    this.#call = { number, abort, reply };
-    context.pipe(
-      call(abort.signal),
-      () => ({ type: 'call-ended', call: number, error: null }),
-      (error) => ({ type: 'call-ended', call: number, error }),
+    this.#abort(new AbortedError(`a later call to ${this.#client.endpoint} replaced this one`));
+    const call = { abort: new AbortController(), reply: context.deferReply(message) };
+    this.#running = call;
+    const { timeoutMilliseconds } = message;
+    send({ timeoutMilliseconds, signal: call.abort.signal }).then(
+      () => this.#end(call, null),
+      (error) => this.#end(call, asFailure(error)),
     );
   }
 
-  #end(error: WeightcastError | null): void {
-    const call = this.#call;
+  #abort(reason: WeightcastError): void {
+    const call = this.#running;
     if (call === null) return;
-    this.#call = null;
+    this.#end(call, reason);
     call.abort.abort();
+  }
+
+  /** Does nothing for a call that was aborted. */
+  #end(call: Call, error: WeightcastError | null): void {
+    if (this.#running !== call) return;
+    this.#running = null;
     if (error === null) call.reply.succeed({});
     else call.reply.fail(error);
   }

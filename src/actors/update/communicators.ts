@@ -1,43 +1,37 @@
 import { PeerLostError, ProtocolError } from '../../errors.ts';
-import type { Communicator, CreatedCommunicator, NewCommunicator } from '../protocol/values.ts';
-import type { RankMember } from '../supervisor/rank-registry.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
+import type { Communicator, CommunicatorRequest, CreatedCommunicator } from '../protocol/update-values.ts';
 
-/**
- * Sets of ranks that have updated together, of which one update may have as many as there are hosts; the one that did so
- * longest ago is forgotten.
- */
-const keeperLimit = 1_024;
+/** Groups that are remembered; the least recently used is dropped first. One update may have as many as there are hosts. */
+const groupLimit = 1_024;
 
-/**
- * The communicators of the cluster: one for each set of ranks that is updated together. A rank is in one at a time; to
- * join another it leaves that one.
- */
-export class CommunicatorKeepers {
-  /** By the members' numbers, in the order of their last use. */
-  readonly #keepers = new Map<string, CommunicatorKeeper>();
+/** The communicators of the cluster, one per group of ranks. A rank is in one at a time: joining another leaves the first. */
+export class CommunicatorRegistry {
+  /** By the numbers of their ranks; least recently used first. */
+  readonly #groups = new Map<string, GroupCommunicator>();
   #lastNumber = 0;
 
-  of(members: readonly RankMember[]): CommunicatorKeeper {
-    const key = members.map(({ rank }) => rank).join();
-    const keeper = this.#keepers.get(key) ?? this.#create(members);
-    this.#keepers.delete(key);
-    this.#keepers.set(key, keeper);
-    if (this.#keepers.size > keeperLimit) this.#keepers.delete(this.#keepers.keys().next().value!);
-    return keeper;
+  of(ranks: readonly ReadyRank[]): GroupCommunicator {
+    const key = ranks.map(({ rank }) => rank).join();
+    const group = this.#groups.get(key) ?? this.#create(ranks);
+    this.#groups.delete(key);
+    this.#groups.set(key, group);
+    if (this.#groups.size > groupLimit) this.#groups.delete(this.#groups.keys().next().value!);
+    return group;
   }
 
-  #create(members: readonly RankMember[]): CommunicatorKeeper {
-    const onOffered = (offered: CommunicatorKeeper) => {
-      for (const other of this.#keepers.values()) {
-        if (other !== offered && members.some(({ rank }) => other.includes(rank))) other.invalidate();
+  #create(ranks: readonly ReadyRank[]): GroupCommunicator {
+    const onOffered = (offered: GroupCommunicator) => {
+      for (const other of this.#groups.values()) {
+        if (other !== offered && ranks.some(({ rank }) => other.includes(rank))) other.invalidate();
       }
     };
-    return new CommunicatorKeeper(members, () => this.#nextNumber(), onOffered);
+    return new GroupCommunicator(ranks, () => this.#nextNumber(), onOffered);
   }
 
-  /** A rank is gone, or another life of it has come. */
-  lose(rank: number): void {
-    for (const keeper of this.#keepers.values()) if (keeper.includes(rank)) keeper.lose();
+  /** The process of a rank has ended, or a new one has started. */
+  rankLost(rank: number): void {
+    for (const group of this.#groups.values()) if (group.includes(rank)) group.drop();
   }
 
   #nextNumber(): number {
@@ -47,24 +41,24 @@ export class CommunicatorKeepers {
 }
 
 /**
- * The communicator of one set of ranks. It is used from update to update; after a failure, or when a rank has been
- * replaced, its number is never used again and the next update has a rank create another one.
+ * The communicator of one group of ranks, used from update to update. After a failure, or when a rank has ended, its
+ * number is never used again, and in the next update a rank creates another one.
  */
-export class CommunicatorKeeper {
+export class GroupCommunicator {
   readonly #ranks: ReadonlySet<number>;
   readonly #nextNumber: () => number;
-  readonly #onOffered: (offered: CommunicatorKeeper) => void;
+  readonly #onOffered: (offered: GroupCommunicator) => void;
   #number: number;
   #held: (Communicator & CreatedCommunicator) | null = null;
   #isNeeded = true;
   #isOffered = false;
 
   constructor(
-    members: readonly RankMember[],
+    ranks: readonly ReadyRank[],
     nextNumber: () => number,
-    onOffered: (offered: CommunicatorKeeper) => void,
+    onOffered: (offered: GroupCommunicator) => void,
   ) {
-    this.#ranks = new Set(members.map(({ rank }) => rank));
+    this.#ranks = new Set(ranks.map(({ rank }) => rank));
     this.#nextNumber = nextNumber;
     this.#onOffered = onOffered;
     this.#number = nextNumber();
@@ -74,36 +68,35 @@ export class CommunicatorKeeper {
     return this.#ranks.has(rank);
   }
 
-  /**
-   * What a rank has to create before `members` can open a communicator; null while there is one to use again, and for a
-   * rank that is alone, which needs none.
-   */
-  missing(members: readonly RankMember[]): NewCommunicator | null {
-    this.#isNeeded = members.length > 1;
+  /** What a rank of the group has to create; null if there is one to reuse, or the rank is alone and needs none. */
+  missing(ranks: readonly ReadyRank[]): CommunicatorRequest | null {
+    this.#isNeeded = ranks.length > 1;
     if (this.#held !== null || !this.#isNeeded) return null;
     return {
       number: this.#number,
-      hosts: new Set(members.map(({ host }) => host)).size,
-      sharesDevices: new Set(members.map(({ deviceUuid }) => deviceUuid)).size < members.length,
+      hosts: new Set(ranks.map(({ host }) => host)).size,
+      sharesDevices: new Set(ranks.map(({ deviceUuid }) => deviceUuid)).size < ranks.length,
     };
   }
 
-  /** What the rank that was asked has made; null if there was one to use again. */
+  /** Stores what the rank has created; null if there was one to reuse. Throws `ProtocolError` if the rank owes one. */
   hold(created: CreatedCommunicator | null): void {
     if (created !== null) this.#held = { number: this.#number, ...created };
-    if (this.#isNeeded && this.#held === null)
-      throw new ProtocolError('a rank was asked for a communicator and created none');
+    if (this.#isNeeded && this.#held === null) {
+      throw new ProtocolError('a rank was asked to create a communicator and created none');
+    }
   }
 
-  /** Of buckets that it carries well. */
+  /** Smaller buckets take as long to broadcast as buckets of this size. */
   get leastBucketBytes(): number {
     return this.#held?.leastBucketBytes ?? 0;
   }
 
-  /** What ranks are told to open; null for one that is alone. Throws `PeerLostError` if a member has gone meanwhile. */
+  /** For the group's ranks to open; null for a rank that is alone. Throws `PeerLostError` if a rank has ended meanwhile. */
   offer(): Communicator | null {
     if (!this.#isNeeded) return null;
-    if (this.#held === null) throw new PeerLostError('a rank that a communicator was created for is gone');
+    if (this.#held === null)
+      throw new PeerLostError('a rank of a new communicator ended before it was opened');
     this.#isOffered = true;
     this.#onOffered(this);
     const { number, id } = this.#held;
@@ -111,15 +104,14 @@ export class CommunicatorKeeper {
   }
 
   /**
-   * An update has failed, or a member was told to open another communicator. What nobody was told to open is kept: its
-   * creator waits for the members as long as it lives.
+   * An update has failed, or one of its ranks opens another communicator. One that was never offered is kept: the rank
+   * that created it waits for the others as long as it lives.
    */
   invalidate(): void {
-    if (this.#isOffered) this.lose();
+    if (this.#isOffered) this.drop();
   }
 
-  /** A member is gone. */
-  lose(): void {
+  drop(): void {
     this.#number = this.#nextNumber();
     this.#held = null;
     this.#isOffered = false;

@@ -3,116 +3,123 @@ import { AbortedError, asFailure, EngineError, type WeightcastError } from '../.
 import type { ActorRef, AskOptions, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
+import type { Registered, Segment } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { SwarmMessage } from '../protocol/swarm.ts';
-import type { Registered, UpdateOptions } from '../protocol/values.ts';
-import type { SupervisorInbox } from '../supervisor/inbox.ts';
-import type { RankMember } from '../supervisor/rank-registry.ts';
-import type { CommunicatorKeepers } from './communicators.ts';
+import type { UpdateRequest } from '../protocol/update-values.ts';
+import type { CommunicatorRegistry } from './communicators.ts';
 
-/** An instance that is updated, through its bridge and the ranks on its devices. */
-export interface InstanceMember {
+/** An instance that is updated. */
+export interface UpdateTarget {
   readonly name: string;
   readonly bridge: ActorRef<BridgeMessage>;
   readonly ranks: readonly number[];
-  /** It holds parts of several versions, and is paused for that if it can be. */
+  /** It holds parts of several versions, and stays paused for that if it can be paused. */
   readonly isMixed: boolean;
   /** How to pause it during the update; null: not at all. */
   readonly pause: PauseMode | null;
   readonly resetCache: boolean;
-  readonly hasDraftModel: boolean;
 }
 
-export interface UpdateOrder {
+/** What one update installs where, and what it works with. */
+export interface UpdateSpec {
+  /** For messages: `updating engine-0 to step-7`. */
+  readonly what: string;
   readonly checkpoint: Registered;
-  readonly options: UpdateOptions;
-  /** How often every engine worker takes everything. */
+  readonly options: UpdateRequest;
+  /** How many times each engine worker receives the checkpoint. */
   readonly exchanges: number;
-  readonly ranks: readonly RankMember[];
-  readonly instances: readonly InstanceMember[];
+  /** The ranks of the targets. */
+  readonly ranks: readonly ReadyRank[];
+  readonly targets: readonly UpdateTarget[];
   readonly planner: ActorRef<PlannerMessage>;
   readonly swarm: ActorRef<SwarmMessage>;
-  readonly communicators: CommunicatorKeepers;
-  /** All ranks of the cluster that are ready at the moment: any of them can be read from. */
-  readonly readyRanks: () => readonly RankMember[];
-  /** When it has to be over, by the clock of actors. */
+  readonly communicators: CommunicatorRegistry;
+  /** All ranks of the cluster that are ready now: any of them can be read from. */
+  readonly readyRanks: () => readonly ReadyRank[];
+  /** The update's deadline, by the clock of actors. */
   readonly endsAt: number;
-  /** Numbers that only grow; each attempt takes a new one. */
+  /** Each call returns a larger epoch than the one before. */
   readonly nextEpoch: () => number;
-  /** Called in the moment before engines may change. */
+  /** Called just before the engines' weights may change. */
   readonly onEnginesTouched: () => void;
-  /** What ranks have received is of no more use. */
-  readonly onMirrorsUnused: (mirrors: readonly { readonly path: string; readonly host: string }[]) => void;
+  /** Copies that ranks have received are no longer needed. */
+  readonly onMirrorsUnused: (mirrors: readonly Segment[]) => void;
 }
 
-/** What the steps of one update share: the order, and how they wait and give up. */
-export class UpdateScope {
-  readonly context: Context<SupervisorInbox>;
-  readonly order: UpdateOrder;
-  /** All that ranks were told to receive, in any attempt. */
-  readonly mirrors: { readonly path: string; readonly host: string }[] = [];
+/** What the steps of an update may do of what an actor may: all but change the actor. */
+export type UpdateActor = Pick<Context<never>, 'ask' | 'tell' | 'clock' | 'log'>;
+
+/** What the steps of one update share: its spec, how long they may wait, and how they release what they took. */
+export class UpdateContext {
+  readonly context: UpdateActor;
+  readonly spec: UpdateSpec;
+  /** Every copy that a rank was asked to receive, in any epoch of this update. */
+  readonly mirrors: Segment[] = [];
   readonly #signal: AbortSignal;
-  /** Ends the asks that are still open once the update has failed. */
+  /** Cancels the asks that are still open once an epoch was aborted. */
   readonly #ended = new AbortController();
   #hasFailed = false;
 
-  constructor(context: Context<SupervisorInbox>, order: UpdateOrder, signal: AbortSignal) {
+  constructor(context: UpdateActor, spec: UpdateSpec, signal: AbortSignal) {
     this.context = context;
-    this.order = order;
+    this.spec = spec;
     this.#signal = signal;
   }
 
-  /** It gives back what it took; that has deadlines of its own. */
+  /** It only releases what it took, which has deadlines of its own. */
   get hasFailed(): boolean {
     return this.#hasFailed;
   }
 
-  /** Milliseconds that a step may take: those that are left of the whole update, and `most` of them. */
+  /** Milliseconds until the update's deadline, at most `most` and at least 1. */
   left(most = Number.POSITIVE_INFINITY): number {
-    return Math.max(1, Math.min(most, Math.ceil(this.order.endsAt - this.context.clock.now())));
+    return Math.max(1, Math.min(most, Math.ceil(this.spec.endsAt - this.context.clock.now())));
   }
 
   within(deadlineMilliseconds: number): AskOptions {
     return { deadlineMilliseconds, signal: AbortSignal.any([this.#signal, this.#ended.signal]) };
   }
 
-  /** Waits for all; if one fails, what epoch `epoch` took is given back before the failure goes on. */
-  async allOrAbandon<T>(epoch: number, work: readonly Promise<T>[]): Promise<T[]> {
+  /** Waits for all; if one fails, aborts the epoch, and rejects with what caused the failure after that. */
+  async allOrAbort<T>(epoch: number, work: readonly Promise<T>[]): Promise<T[]> {
     try {
       return await Promise.all(work);
     } catch (thrown) {
       this.#hasFailed = true;
-      await this.abandon(epoch, asFailure(thrown).message);
-      this.#ended.abort(new AbortedError(`epoch ${epoch} was abandoned`));
+      await this.abort(epoch, asFailure(thrown).message);
+      this.#ended.abort(new AbortedError(`epoch ${epoch} was aborted`));
       throw rootCause(asFailure(thrown), await Promise.allSettled(work));
     }
   }
 
-  /** Everyone who can still be reached gives back what epoch `epoch` took. Never rejects. */
-  async abandon(epoch: number, reason: string): Promise<void> {
+  /** Has all ranks and bridges release what they took for the epoch. Never rejects. */
+  async abort(epoch: number, reason: string): Promise<void> {
     const options = { deadlineMilliseconds: deadlines.abort };
-    const ranks = this.order.ranks.map(({ ref }) =>
+    const aborts = this.spec.ranks.map(({ ref }) =>
       ask(this.context, ref, toRank.abort, { epoch, reason }, options),
     );
-    for (const outcome of await Promise.allSettled([...this.abandonBridges(reason), ...ranks])) {
+    for (const outcome of await Promise.allSettled([...this.abandonCalls(reason), ...aborts])) {
       if (outcome.status === 'fulfilled') continue;
-      this.context.log.warn({ epoch, error: asFailure(outcome.reason).message }, 'not given back in time');
+      this.context.log.warn({ epoch, error: asFailure(outcome.reason).message }, 'cleanup timed out');
     }
   }
 
-  abandonBridges(reason: string): Promise<unknown>[] {
+  /** Aborts the engines' HTTP requests. */
+  abandonCalls(reason: string): Promise<unknown>[] {
     const options = { deadlineMilliseconds: deadlines.abort };
-    return this.order.instances.map(({ bridge }) =>
+    return this.spec.targets.map(({ bridge }) =>
       ask(this.context, bridge, toBridge.abandon, { reason }, options),
     );
   }
 }
 
 /**
- * One failure makes others: peers of a rank that failed are aborted, and engines repeat what ranks told their workers.
- * Either may answer before the one who knows.
+ * One failure causes others: peers of a rank that failed are aborted, and engines repeat what ranks sent their workers.
+ * Any of these may arrive before the cause does.
  */
 function rootCause(
   first: WeightcastError,

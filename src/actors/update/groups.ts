@@ -1,12 +1,12 @@
-import type { RankMember } from '../supervisor/rank-registry.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
 
 /**
- * The ranks that broadcast to each other: all of them where their collectives reach other hosts, otherwise those of a
- * host. Each group gets every bucket; what lies on no host of the group it reads from other hosts.
+ * The ranks that broadcast to each other: all of them if their collectives reach other hosts, otherwise those of each
+ * host. Each group gets every bucket, and reads what no host of the group holds from other hosts.
  */
-export function groupsOf(ranks: readonly RankMember[]): RankMember[][] {
-  if (ranks.every(({ reach }) => reach === 'cluster')) return [[...ranks]];
-  const groups = new Map<string, RankMember[]>();
+export function groupsOf(ranks: readonly ReadyRank[]): ReadyRank[][] {
+  if (ranks.every(({ collectiveScope }) => collectiveScope === 'cluster')) return [[...ranks]];
+  const groups = new Map<string, ReadyRank[]>();
   for (const rank of ranks) {
     const group = groups.get(rank.host);
     if (group === undefined) groups.set(rank.host, [rank]);

@@ -3,205 +3,234 @@ import type { Plan } from '../../plan/plan.ts';
 import type { Copy } from '../../plan/reception.ts';
 import type { Sources } from '../join/leased-sources.ts';
 import { ask } from '../protocol/ask.ts';
+import type { Registered } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
+import type { ReceptionRequest } from '../protocol/join-values.ts';
+import type { Planned } from '../protocol/plan-values.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
-import type { Opened, Planned, ReceptionOrder, Registered } from '../protocol/values.ts';
-import type { RankMember } from '../supervisor/rank-registry.ts';
-import type { CommunicatorKeeper } from './communicators.ts';
-import type { UpdateScope } from './context.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
+import type { Opened } from '../protocol/update-values.ts';
+import type { GroupCommunicator } from './communicators.ts';
+import type { UpdateContext } from './context.ts';
 import { groupsOf } from './groups.ts';
 
-/** Ranks that broadcast to each other, and their plan. */
-export interface OpenGroup {
-  readonly ranks: readonly RankMember[];
-  readonly plan: Plan;
-  /** What they are about to receive from other hosts, and where it will be. */
-  readonly mirrors: readonly Copy[];
+/** Ranks that broadcast to each other, before anything is asked of them. */
+interface Group {
+  readonly ranks: readonly ReadyRank[];
+  readonly communicator: GroupCommunicator;
 }
 
-export interface Opening {
-  readonly epoch: number;
-  readonly groups: readonly OpenGroup[];
-  /** Rank to the address of its worker link. */
-  readonly links: ReadonlyMap<number, string>;
+/** With what each of its ranks answered to `prepare`. */
+interface PreparedGroup extends Group {
+  readonly prepared: readonly Prepared[];
 }
 
 interface Prepared {
-  readonly member: RankMember;
+  readonly ready: ReadyRank;
   readonly freeBytes: number;
   readonly bucketBytes: number;
   readonly layouts: readonly string[];
   readonly planDigests: readonly string[];
 }
 
-interface Group {
-  readonly ranks: readonly RankMember[];
-  readonly keeper: CommunicatorKeeper;
-}
-
-interface PreparedGroup extends Group {
-  readonly prepared: readonly Prepared[];
-}
-
 interface PlannedGroup extends PreparedGroup {
   readonly planned: Planned;
 }
 
-/** An epoch in which nothing is taken yet. */
-export interface Planning {
+/** An epoch that is planned; its ranks have allocated nothing yet. */
+export interface PlannedEpoch {
   readonly epoch: number;
   readonly groups: readonly PlannedGroup[];
 }
 
-/** A rank that refuses even after this many smaller plans is not short of memory for a moment. */
-const planningAttempts = 4;
+/** An epoch whose ranks hold their slots and worker links. No engine is touched yet. */
+export interface OpenEpoch {
+  readonly epoch: number;
+  readonly groups: readonly OpenGroup[];
+  /** Rank to the address of its worker link. */
+  readonly links: ReadonlyMap<number, string>;
+}
 
-/** The beginning of an update, in which no engine is touched: prepare, plan, open. */
-export class Opener {
-  readonly #scope: UpdateScope;
-  readonly #sources: Sources;
-  /** What ranks that refused their slots may be planned with. */
-  readonly #ceilings = new Map<number, number>();
+export interface OpenGroup {
+  readonly ranks: readonly ReadyRank[];
+  readonly plan: Plan;
+  /** The copies that its ranks receive from other hosts. */
+  readonly mirrors: readonly Copy[];
+}
 
-  constructor(scope: UpdateScope, sources: Sources) {
-    this.#scope = scope;
-    this.#sources = sources;
+/** Ranks to the free device memory to plan with, in bytes: those that refused their slots have less than they report. */
+type Ceilings = Map<number, number>;
+
+/** A rank that refuses this many plans, each smaller than the one before, is not short of memory only for a moment. */
+const openLimit = 4;
+
+/** Begins an epoch, and plans for the device memory that is free. Ranks allocate nothing. */
+export async function planEpoch(
+  update: UpdateContext,
+  ceilings: ReadonlyMap<number, number> = new Map(),
+): Promise<PlannedEpoch> {
+  const { ranks, communicators, nextEpoch } = update.spec;
+  const epoch = nextEpoch();
+  const groups = groupsOf(ranks).map((group) => ({ ranks: group, communicator: communicators.of(group) }));
+  const prepared = await Promise.all(
+    groups.map(async (group) => ({ ...group, prepared: await prepare(update, epoch, group, ceilings) })),
+  );
+  const planned = await Promise.all(
+    prepared.map(async (group) => ({ ...group, planned: await plan(update, epoch, group) })),
+  );
+  return { epoch, groups: planned };
+}
+
+/**
+ * Opens the planned epoch, or plans one now if `planned` is null. When an allocation fails all the same, plans again for
+ * less memory. Rejects with `MemoryError` if that does not help.
+ */
+export async function openEpoch(
+  update: UpdateContext,
+  sources: Sources,
+  planned: PlannedEpoch | null,
+): Promise<OpenEpoch> {
+  const ceilings: Ceilings = new Map();
+  let next = planned;
+  for (let attempt = 1; attempt <= openLimit; attempt += 1) {
+    const opened = await tryOpen(update, sources, next ?? (await planEpoch(update, ceilings)), ceilings);
+    if (opened !== null) return opened;
+    next = null;
   }
+  const refusing = [...ceilings.keys()].join(', ');
+  throw new MemoryError(`rank ${refusing} refused its slots ${openLimit} times; free device memory there`);
+}
 
-  /** Begins an epoch and plans for the memory there is. Takes nothing. */
-  async plan(): Promise<Planning> {
-    const { order } = this.#scope;
-    const epoch = order.nextEpoch();
-    const groups = groupsOf(order.ranks).map((ranks) => ({ ranks, keeper: order.communicators.of(ranks) }));
-    const prepared = await Promise.all(
-      groups.map(async (group) => ({ ...group, prepared: await this.#prepare(epoch, group) })),
-    );
-    const planned = await Promise.all(
-      prepared.map(async (group) => ({ ...group, planned: await this.#plan(epoch, group) })),
-    );
-    return { epoch, groups: planned };
+/** Returns null, and lowers `ceilings`, after memory pressure. */
+async function tryOpen(
+  update: UpdateContext,
+  sources: Sources,
+  { epoch, groups }: PlannedEpoch,
+  ceilings: Ceilings,
+): Promise<OpenEpoch | null> {
+  const open = groups.map(({ ranks, planned }) => {
+    return { ranks, plan: planned.plan, mirrors: mirrorsOf(planned, ranks) };
+  });
+  for (const { mirrors } of open) update.mirrors.push(...mirrors);
+  await sources.lend(
+    epoch,
+    groups.map(({ planned }) => planned),
+  );
+  const opens = groups.map((group) => openGroup(update, sources, epoch, group));
+  const answers = await update.allOrAbort(epoch, opens);
+  const links = new Map<number, string>();
+  for (const [index, { prepared }] of groups.entries())
+    noteAnswers(prepared, answers[index]!, links, ceilings);
+  if (links.size < update.spec.ranks.length) {
+    await update.abort(epoch, 'planning again after memory pressure');
+    return null;
   }
+  await update.allOrAbort(epoch, [sources.announce(answers.flat())]);
+  return { epoch, groups: open, links };
+}
 
-  /**
-   * Opens what was planned, or plans now if `planning` is null; an allocation that fails all the same is answered with
-   * a smaller plan.
-   */
-  async open(planning: Planning | null): Promise<Opening> {
-    let next = planning;
-    for (let attempt = 1; attempt <= planningAttempts; attempt += 1) {
-      const opening = await this.#attempt(next ?? (await this.plan()));
-      if (opening !== null) return opening;
-      next = null;
-    }
-    const refusing = [...this.#ceilings.keys()].join(', ');
-    throw new MemoryError(
-      `rank ${refusing} refused its slots ${planningAttempts} times; free device memory there`,
-    );
-  }
+/** Asks each rank of a group for what a plan depends on, and the first one for a communicator if there is none to reuse. */
+async function prepare(
+  update: UpdateContext,
+  epoch: number,
+  { ranks, communicator }: Group,
+  ceilings: ReadonlyMap<number, number>,
+): Promise<Prepared[]> {
+  const missing = communicator.missing(ranks);
+  const answers = await Promise.all(
+    ranks.map(({ ref }, index) => {
+      const question = { epoch, createCommunicator: index === 0 ? missing : null };
+      return ask(update.context, ref, toRank.prepare, question, update.within(deadlines.control));
+    }),
+  );
+  communicator.hold(answers[0]!.createdCommunicator);
+  return answers.map(({ freeBytes, ...answer }, index) => {
+    const ready = ranks[index]!;
+    const ceiling = ceilings.get(ready.rank) ?? Number.POSITIVE_INFINITY;
+    return { ...answer, ready, freeBytes: Math.min(freeBytes, ceiling) };
+  });
+}
 
-  /** Null after pressure. */
-  async #attempt({ epoch, groups }: Planning): Promise<Opening | null> {
-    const opened = groups.map(({ ranks, planned }) => {
-      return { ranks, plan: planned.plan, mirrors: mirrorsOf(planned, ranks) };
-    });
-    for (const { mirrors } of opened) this.#scope.mirrors.push(...mirrors);
-    const plans = groups.map(({ planned }) => planned);
-    await this.#sources.lend(epoch, plans);
-    const opens = groups.map((group) => this.#openGroup(epoch, group));
-    const answers = await this.#scope.allOrAbandon(epoch, opens);
-    const links = new Map<number, string>();
-    for (const [index, { prepared }] of groups.entries()) this.#note(prepared, answers[index]!, links);
-    if (links.size < this.#scope.order.ranks.length) {
-      await this.#scope.abandon(epoch, 'planning again after memory pressure');
-      return null;
-    }
-    await this.#scope.allOrAbandon(epoch, [this.#sources.announce(answers.flat())]);
-    return { epoch, groups: opened, links };
-  }
+function plan(
+  update: UpdateContext,
+  epoch: number,
+  { prepared, communicator }: PreparedGroup,
+): Promise<Planned> {
+  const { checkpoint, options, planner, readyRanks } = update.spec;
+  const usualBucketBytes = [communicator.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes)];
+  const question = {
+    layout: checkpoint.layout,
+    ranks: prepared.map(({ ready, freeBytes }) => ({ ...asFabricRank(ready), freeBytes })),
+    sources: [...readyRanks().map(asFabricRank), ...foreignRanks(checkpoint)],
+    copies: [...checkpoint.copies],
+    lost: [...checkpoint.lost],
+    mirrorName: `mirror-${epoch}-`,
+    memoryFraction: options.memoryFraction,
+    bucketBytes: options.bucketBytes ?? Math.max(...usualBucketBytes),
+  };
+  return ask(update.context, planner, toPlanner.plan, question, update.within(deadlines.plan));
+}
 
-  /** Asks a group for what a plan depends on, and one of it for a communicator if there is none to use again. */
-  async #prepare(epoch: number, { ranks, keeper }: Group): Promise<Prepared[]> {
-    const { context } = this.#scope;
-    const missing = keeper.missing(ranks);
-    const answers = await Promise.all(
-      ranks.map(({ ref }, index) => {
-        const question = { epoch, createCommunicator: index === 0 ? missing : null };
-        return ask(context, ref, toRank.prepare, question, this.#scope.within(deadlines.control));
-      }),
-    );
-    keeper.hold(answers[0]!.createdCommunicator);
-    return answers.map(({ freeBytes, ...answer }, index) => {
-      const member = ranks[index]!;
-      const ceiling = this.#ceilings.get(member.rank) ?? Number.POSITIVE_INFINITY;
-      return { ...answer, member, freeBytes: Math.min(freeBytes, ceiling) };
-    });
-  }
-
-  #plan(epoch: number, { prepared, keeper }: PreparedGroup): Promise<Planned> {
-    const { context, order } = this.#scope;
-    const { checkpoint, options, planner } = order;
-    const usualBucketBytes = [keeper.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes)];
+function openGroup(
+  update: UpdateContext,
+  sources: Sources,
+  epoch: number,
+  { communicator: group, prepared, planned }: PlannedGroup,
+): Promise<Opened[]> {
+  const { checkpoint, options, exchanges, swarm } = update.spec;
+  const { plan, reception, manifest } = planned;
+  const communicator = group.offer();
+  const opens = prepared.map(({ ready, freeBytes, layouts, planDigests }) => {
     const question = {
-      layout: checkpoint.layout,
-      ranks: prepared.map(({ member, freeBytes }) => ({ ...asFabricRank(member), freeBytes })),
-      sources: [...order.readyRanks().map(asFabricRank), ...foreignRanks(checkpoint)],
-      copies: [...checkpoint.copies],
-      lost: [...checkpoint.lost],
-      mirrorName: `mirror-${epoch}-`,
-      memoryFraction: options.memoryFraction,
-      bucketBytes: options.bucketBytes ?? Math.max(...usualBucketBytes),
+      epoch,
+      version: versionOf(checkpoint),
+      verify: options.verify,
+      exchanges,
+      communicator,
+      planDigest: plan.digest,
+      layout: plan.layout,
+      plan: planDigests.includes(plan.digest) ? null : plan,
+      manifest: layouts.includes(plan.layout) ? null : (manifest ?? checkpoint.manifest),
+      reception: receptionOf(ready.rank, reception, sources.swarm, swarm),
+      // Half of what the plan left free.
+      reserveBytes: (freeBytes * (1 - options.memoryFraction)) / 2,
     };
-    return ask(context, planner, toPlanner.plan, question, this.#scope.within(deadlines.plan));
-  }
+    return ask(update.context, ready.ref, toRank.open, question, update.within(deadlines.open));
+  });
+  return Promise.all(opens);
+}
 
-  async #openGroup(epoch: number, { keeper, prepared, planned }: PlannedGroup): Promise<Opened[]> {
-    const { context, order } = this.#scope;
-    const { checkpoint, options } = order;
-    const { plan } = planned;
-    const communicator = keeper.offer();
-    const opens = prepared.map(({ member, freeBytes, layouts, planDigests }) => {
-      const question = {
-        epoch,
-        version: versionOf(checkpoint),
-        verify: options.verify,
-        exchanges: order.exchanges,
-        communicator,
-        planDigest: plan.digest,
-        layout: plan.layout,
-        plan: planDigests.includes(plan.digest) ? null : plan,
-        manifest: layouts.includes(plan.layout) ? null : (planned.manifest ?? checkpoint.manifest),
-        reception: this.#receptionOf(member, planned),
-        // Half of what the plan left alone.
-        reserveBytes: (freeBytes * (1 - options.memoryFraction)) / 2,
-      };
-      return ask(context, member.ref, toRank.open, question, this.#scope.within(deadlines.open));
-    });
-    return Promise.all(opens);
-  }
+function receptionOf(
+  rank: number,
+  reception: Planned['reception'],
+  swarm: string,
+  ref: ReceptionRequest['ref'],
+): ReceptionRequest | null {
+  const mirrors = reception?.mirrors.filter(({ receiver }) => receiver === rank) ?? [];
+  if (reception === null || mirrors.length === 0) return null;
+  return { swarm, ref, sliceBytes: reception.sliceBytes, mirrors };
+}
 
-  #receptionOf({ rank }: RankMember, { reception }: Planned): ReceptionOrder | null {
-    const mirrors = reception?.mirrors.filter(({ receiver }) => receiver === rank) ?? [];
-    if (reception === null || mirrors.length === 0) return null;
-    const { swarm: ref } = this.#scope.order;
-    return { swarm: this.#sources.swarm, ref, sliceBytes: reception.sliceBytes, mirrors };
-  }
-
-  #note(group: readonly Prepared[], answers: readonly Opened[], links: Map<number, string>): void {
-    for (const [index, answer] of answers.entries()) {
-      const { member, freeBytes } = group[index]!;
-      if (answer.outcome === 'open') links.set(member.rank, answer.linkAddress);
-      // Enough was free and still the allocation failed: someone else took it meanwhile, or it is in pieces.
-      else
-        this.#ceilings.set(
-          member.rank,
-          answer.freeBytes < answer.wantedBytes ? answer.freeBytes : freeBytes / 2,
-        );
+function noteAnswers(
+  group: readonly Prepared[],
+  answers: readonly Opened[],
+  links: Map<number, string>,
+  ceilings: Ceilings,
+): void {
+  for (const [index, answer] of answers.entries()) {
+    const { ready, freeBytes } = group[index]!;
+    if (answer.outcome === 'open') {
+      links.set(ready.rank, answer.linkAddress);
+      continue;
     }
+    // With enough free memory, another process took it meanwhile, or it is fragmented.
+    const isShort = answer.freeBytes < answer.wantedBytes;
+    ceilings.set(ready.rank, isShort ? answer.freeBytes : freeBytes / 2);
   }
 }
 
-function asFabricRank({ rank, host, directory, nics }: RankMember) {
+function asFabricRank({ rank, host, directory, nics }: ReadyRank) {
   return { rank, host, directory, nics: [...nics] };
 }
 
@@ -214,13 +243,14 @@ function foreignRanks({ foreign }: Registered) {
   }));
 }
 
-function mirrorsOf({ reception }: Planned, ranks: readonly RankMember[]): OpenGroup['mirrors'] {
+function mirrorsOf({ reception }: Planned, ranks: readonly ReadyRank[]): Copy[] {
   const hostOf = new Map(ranks.map(({ rank, host }) => [rank, host]));
   return (reception?.mirrors ?? []).map(({ slice, path, receiver }) => {
     return { slice, path, rank: receiver, host: hostOf.get(receiver)! };
   });
 }
 
+/** `checkpoint@digest`. */
 export function versionOf({ status }: Registered): string {
   return `${status.checkpoint}@${status.digest}`;
 }

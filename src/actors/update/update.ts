@@ -1,154 +1,138 @@
 import type { PauseMode } from '../../engines/engine-client.ts';
-import { asFailure } from '../../errors.ts';
+import { asFailure, DeadlineError } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
 import { Sources } from '../join/leased-sources.ts';
-import type { Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
-import type { RankTimeline, Received, Streamed, UpdateReport } from '../protocol/values.ts';
-import type { SupervisorInbox } from '../supervisor/inbox.ts';
-import { type InstanceMember, type UpdateOrder, UpdateScope } from './context.ts';
-import { Opener, type Opening, versionOf } from './open.ts';
+import type { Streamed, UpdateReport } from '../protocol/update-values.ts';
+import { type UpdateActor, UpdateContext, type UpdateSpec, type UpdateTarget } from './context.ts';
+import { type OpenEpoch, openEpoch, planEpoch, versionOf } from './open.ts';
+import { reportOf } from './report.ts';
 
 export interface UpdateOutcome {
   readonly report: UpdateReport;
-  /** What the ranks have received from other hosts, and keep. */
+  /** What hosts have received from other hosts, and keep. */
   readonly copies: readonly Copy[];
 }
 
-/** Of the report that goes to whoever asked for the update; a message may have four times as much. */
-const timelineBytes = 4 * 2 ** 20;
-/** What engines are given to go on, though the time of the update is over. */
+/** Engines get at least this long to resume, even after the update's deadline. */
 const leastResumeMilliseconds = 5_000;
 
 /**
- * Engines that take longer to say that they are ready may have started meanwhile and taken device memory: what was
- * planned before is out of date. Less than what lies between two questions to an engine.
+ * Engines that take longer to report ready may have allocated device memory while starting, which makes an earlier plan
+ * stale. Shorter than the interval between two requests to an engine's health route.
  */
 const readyMilliseconds = 100;
 
+/** A step that reaches the update's deadline reports it in better words, if it gets this long to do so. */
+const graceMilliseconds = 500;
+
 /**
- * One update from prepare to verify, told in order. It holds no state that outlives it: the supervisor commits what
- * it returns. Whatever fails, every rank has given back what it took before this rejects.
+ * One update, in order: prepare, plan, open, pause, stream, verify, resume. It changes none of the supervisor's ledgers:
+ * the supervisor commits what it resolves with. When it rejects, every rank that could be reached has released what it
+ * took.
  */
 export class Update {
-  readonly #scope: UpdateScope;
+  readonly #update: UpdateContext;
   readonly #sources: Sources;
-  #awaited: string | null = null;
+  readonly #abort: AbortController;
+  /** For timeout messages; null during cleanup, which must not time out. */
+  #currentStep: string | null = null;
 
-  constructor(context: Context<SupervisorInbox>, order: UpdateOrder, signal: AbortSignal) {
-    this.#scope = new UpdateScope(context, order, signal);
-    this.#sources = new Sources(this.#scope);
+  /** `abort` aborts the update, from outside or at its deadline. */
+  constructor(context: UpdateActor, spec: UpdateSpec, abort: AbortController) {
+    this.#update = new UpdateContext(context, spec, abort.signal);
+    this.#sources = new Sources(this.#update);
+    this.#abort = abort;
   }
 
-  /** What it waits for, in words; null while it does what is done however late it is: engines go on, memory is given back. */
-  get awaited(): string | null {
-    return this.#scope.hasFailed ? null : this.#awaited;
+  /** A rank has ended. If it was read from, another one of its host is, where there is one. */
+  rankLost(rank: number, reason: string, returns: boolean): void {
+    if (!this.#takesPart(rank)) this.#sources.lost(rank, reason, returns);
   }
 
-  /** A rank that does not take part is gone: others are read from in its place. */
-  sourceLost(rank: number, reason: string, returns: boolean): void {
-    this.#sources.lost(rank, reason, returns);
-  }
-
-  /** A rank that does not take part has come. */
-  sourceReady(rank: number): void {
-    this.#sources.ready(rank);
+  /** A rank is ready to be read from. */
+  rankReady(rank: number): void {
+    if (!this.#takesPart(rank)) this.#sources.ready(rank);
   }
 
   async run(): Promise<UpdateOutcome> {
-    const startedAt = this.#scope.context.clock.now();
+    const { context, spec, mirrors } = this.#update;
+    const startedAt = context.clock.now();
+    const cancelDeadline = this.#startDeadline();
     try {
-      const opening = await this.#open();
-      this.#awaited = 'engines to pause';
-      await this.#pauseEngines(opening);
-      this.#awaited = 'engines to install it';
-      const streamed = await this.#streamIntoEngines(opening);
-      this.#awaited = 'its verification';
-      const verified = await this.#verify(opening, streamed);
-      this.#awaited = null;
+      const epoch = await this.#open();
+      this.#currentStep = 'engines to pause';
+      await this.#pauseEngines(epoch);
+      this.#currentStep = 'engines to install it';
+      const streamed = await this.#streamIntoEngines(epoch);
+      this.#currentStep = 'its verification';
+      const verified = await this.#verify(epoch, streamed);
+      this.#currentStep = null;
       await this.#resumeEngines(this.#pausable());
-      this.#sources.release(this.#scope.order.options.keepCopy);
-      const seconds = (this.#scope.context.clock.now() - startedAt) / 1000;
-      return {
-        report: this.#report(opening, streamed, verified, seconds),
-        copies: this.#keepMirrors(opening),
-      };
+      this.#sources.release(spec.options.keepCopy);
+      const seconds = (context.clock.now() - startedAt) / 1000;
+      const report = reportOf(spec, epoch, streamed, { verified, seconds });
+      return { report, copies: this.#keepMirrors(epoch) };
     } catch (error) {
       this.#sources.release(false);
-      this.#scope.order.onMirrorsUnused(this.#scope.mirrors);
+      spec.onMirrorsUnused(mirrors);
       throw error;
+    } finally {
+      cancelDeadline();
     }
   }
 
-  #report(
-    { epoch, groups }: Opening,
-    streamed: readonly Streamed[],
-    verified: true | null,
-    seconds: number,
-  ): UpdateReport {
-    const { checkpoint, ranks } = this.#scope.order;
-    const plans = groups.map(({ plan }) => plan);
-    const received = receivedFrom(streamed);
-    return {
-      epoch,
-      checkpoint: checkpoint.status.checkpoint,
-      digest: checkpoint.status.digest,
-      mode: plans.some(({ mode }) => mode === 'serial') ? 'serial' : 'pipelined',
-      ranks: ranks.length,
-      tensors: checkpoint.status.tensors,
-      bytes: checkpoint.status.bytes,
-      receivedBytes: received.reduce((sum, { bytes }) => sum + bytes, 0),
-      received,
-      buckets: Math.max(...plans.map(({ owners }) => owners.length)),
-      slots: Math.max(...plans.map(({ slots }) => slots)),
-      slotBytes: Math.max(...plans.map(({ slotBytes }) => slotBytes)),
-      seconds,
-      streamSeconds: streamSeconds(streamed),
-      verified,
-      timelines: firstTimelines(streamed),
-    };
+  #takesPart(rank: number): boolean {
+    return this.#update.spec.ranks.some((one) => one.rank === rank);
   }
 
-  /** What was received stays as copies, unless it is not wanted. */
-  #keepMirrors({ groups }: Opening): Copy[] {
-    const { options, onMirrorsUnused } = this.#scope.order;
-    const copies = groups.flatMap(({ mirrors }) => mirrors);
-    if (options.keepCopy) return copies;
-    onMirrorsUnused(copies);
-    return [];
+  /** Steps have deadlines of their own; this one is for what has none. */
+  #startDeadline(): () => void {
+    const { context, spec } = this.#update;
+    return context.clock.after(this.#update.left() + graceMilliseconds, () => {
+      if (this.#currentStep === null || this.#update.hasFailed) return;
+      const { timeoutMilliseconds } = spec.options;
+      const waiting = `waiting for ${this.#currentStep}`;
+      this.#abort.abort(
+        new DeadlineError(`${spec.what} took longer than ${timeoutMilliseconds} ms, ${waiting}`),
+      );
+    });
   }
 
-  /** Ranks prepare while engines are asked whether they are ready; nothing is taken before all of them are. */
-  async #open(): Promise<Opening> {
-    const { clock } = this.#scope.context;
-    const opener = new Opener(this.#scope, this.#sources);
-    this.#awaited = 'engines to be ready';
-    const planning = opener.plan();
+  // ── prepare, plan, open ──────────────────────────────────────────────────────────────────────────────────────
+
+  /** Plans while engines are asked whether they are ready. Ranks allocate nothing before all engines are. */
+  async #open(): Promise<OpenEpoch> {
+    const { clock } = this.#update.context;
+    this.#currentStep = 'engines to be ready';
+    const planning = planEpoch(this.#update);
     // Its failure counts only if engines were ready all the time.
     planning.catch(() => {});
     const askedAt = clock.now();
     try {
       await this.#awaitEngines();
     } catch (thrown) {
-      await Promise.allSettled([...this.#scope.abandonBridges(asFailure(thrown).message), planning]);
+      await Promise.allSettled([...this.#update.abandonCalls(asFailure(thrown).message), planning]);
       throw thrown;
     }
-    this.#awaited = 'ranks to prepare';
-    if (clock.now() - askedAt <= readyMilliseconds) return opener.open(await planning);
+    this.#currentStep = 'ranks to prepare';
+    if (clock.now() - askedAt <= readyMilliseconds) {
+      return openEpoch(this.#update, this.#sources, await planning);
+    }
     await Promise.allSettled([planning]);
-    return opener.open(null);
+    return openEpoch(this.#update, this.#sources, null);
   }
 
   async #awaitEngines(): Promise<void> {
-    const timeoutMilliseconds = this.#scope.left(deadlines.engineHealthy);
-    // As with every call of a bridge: it ends in time by itself, and says so in better words.
-    const within = this.#scope.within(timeoutMilliseconds + deadlines.control);
-    const asks = this.#scope.order.instances.map(({ bridge }) =>
-      ask(this.#scope.context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within),
+    const timeoutMilliseconds = this.#update.left(deadlines.engineHealthy);
+    // The bridge answers within the timeout, and in better words than a missed deadline.
+    const within = this.#update.within(timeoutMilliseconds + deadlines.control);
+    const asks = this.#update.spec.targets.map(({ bridge }) =>
+      ask(this.#update.context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within),
     );
     await Promise.all(asks);
   }
@@ -156,113 +140,91 @@ export class Update {
   // ── pause, resume ────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * From here until {@link #resumeEngines} they generate nothing. If one cannot be paused, none stays so but those that
-   * hold parts of several versions.
+   * From here until {@link #resumeEngines} the engines generate nothing. If one cannot be paused, all of them resume but
+   * those that are mixed.
    */
-  async #pauseEngines({ epoch }: Opening): Promise<void> {
-    const timeoutMilliseconds = this.#scope.left();
-    const within = this.#scope.within(timeoutMilliseconds + deadlines.control);
-    const pauses = this.#pausable().map(({ bridge, pause: mode }) => {
-      const order = { mode, timeoutMilliseconds };
-      return ask(this.#scope.context, bridge, toBridge.pause, order, within);
-    });
+  async #pauseEngines({ epoch }: OpenEpoch): Promise<void> {
+    const { context } = this.#update;
+    const timeoutMilliseconds = this.#update.left();
+    const within = this.#update.within(timeoutMilliseconds + deadlines.control);
+    const pauses = this.#pausable().map(({ bridge, pause: mode }) =>
+      ask(context, bridge, toBridge.pause, { mode, timeoutMilliseconds }, within),
+    );
     try {
-      await this.#scope.allOrAbandon(epoch, pauses);
+      await this.#update.allOrAbort(epoch, pauses);
     } catch (error) {
       const whole = this.#pausable().filter(({ isMixed }) => !isMixed);
       await this.#resumeEngines(whole).catch((thrown) => {
-        this.#scope.context.log.warn(
-          { epoch, error: asFailure(thrown).message },
-          'an engine may have stayed paused',
-        );
+        context.log.warn({ epoch, error: asFailure(thrown).message }, 'an engine may still be paused');
       });
       throw error;
     }
   }
 
-  /** Late or not: an engine that stays paused serves nobody. */
-  async #resumeEngines(instances: readonly InstanceMember[]): Promise<void> {
-    const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#scope.left(deadlines.engineResume));
+  /** Also after the deadline: a paused engine serves no requests. */
+  async #resumeEngines(targets: readonly UpdateTarget[]): Promise<void> {
+    const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.engineResume));
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
-    const resumes = instances.map(({ bridge }) =>
-      ask(this.#scope.context, bridge, toBridge.resume, { timeoutMilliseconds }, options),
+    const resumes = targets.map(({ bridge }) =>
+      ask(this.#update.context, bridge, toBridge.resume, { timeoutMilliseconds }, options),
     );
     const failed = (await Promise.allSettled(resumes)).find((outcome) => outcome.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
   }
 
-  #pausable(): (InstanceMember & { readonly pause: PauseMode })[] {
-    return this.#scope.order.instances.flatMap((instance) => {
-      const { pause } = instance;
-      return pause === null ? [] : [{ ...instance, pause }];
+  #pausable(): (UpdateTarget & { readonly pause: PauseMode })[] {
+    return this.#update.spec.targets.flatMap((target) => {
+      const { pause } = target;
+      return pause === null ? [] : [{ ...target, pause }];
     });
   }
 
-  // ── trigger, stream ──────────────────────────────────────────────────────────────────────────────────────────
+  // ── stream, verify ───────────────────────────────────────────────────────────────────────────────────────────
 
-  /** The engines' HTTP answers and the ranks' streams race: whichever fails first ends the wait for all. */
-  async #streamIntoEngines({ epoch, links }: Opening): Promise<Streamed[]> {
-    const { ranks, instances, checkpoint } = this.#scope.order;
-    const version = versionOf(checkpoint);
-    const timeoutMilliseconds = this.#scope.left();
-    const within = this.#scope.within(timeoutMilliseconds + deadlines.control);
-    const deviceOf = new Map(ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
-    this.#scope.order.onEnginesTouched();
-    // Ranks first: the first upload need not wait until the HTTP requests are made.
-    const streams = ranks.map(({ ref }) => ask(this.#scope.context, ref, toRank.stream, { epoch }, within));
-    const triggers = instances.map(({ bridge, ranks: members, resetCache }) => {
-      const own = Object.fromEntries(members.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
-      const order = { epoch, links: own, version, resetCache, timeoutMilliseconds };
-      return ask(this.#scope.context, bridge, toBridge.trigger, order, within);
+  /** The engines' HTTP answers and the ranks' streams race: the first failure ends the wait for all of them. */
+  async #streamIntoEngines({ epoch, links }: OpenEpoch): Promise<Streamed[]> {
+    const { context, spec } = this.#update;
+    const version = versionOf(spec.checkpoint);
+    const timeoutMilliseconds = this.#update.left();
+    const within = this.#update.within(timeoutMilliseconds + deadlines.control);
+    const deviceOf = new Map(spec.ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
+    spec.onEnginesTouched();
+    // Ranks first: the first upload need not wait for the HTTP requests to be sent.
+    const streams = spec.ranks.map(({ ref }) => ask(context, ref, toRank.stream, { epoch }, within));
+    const triggers = spec.targets.map(({ bridge, ranks, resetCache }) => {
+      const own = Object.fromEntries(ranks.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
+      const question = { epoch, links: own, version, resetCache, timeoutMilliseconds };
+      return ask(context, bridge, toBridge.trigger, question, within);
     });
-    await this.#scope.allOrAbandon<unknown>(epoch, [...triggers, ...streams]);
+    await this.#update.allOrAbort<unknown>(epoch, [...triggers, ...streams]);
     return Promise.all(streams);
   }
 
-  async #verify({ groups }: Opening, streamed: readonly Streamed[]): Promise<true | null> {
-    const { options, instances, ranks, planner, checkpoint } = this.#scope.order;
+  /** Null if not asked for, or not all workers report digests. Rejects with `VerificationError`. */
+  async #verify({ groups }: OpenEpoch, streamed: readonly Streamed[]): Promise<true | null> {
+    const { options, targets, ranks, planner, checkpoint } = this.#update.spec;
     if (!options.verify || streamed.some(({ installed }) => installed === null)) return null;
     const installedOf = new Map(ranks.map(({ rank }, index) => [rank, streamed[index]!.installed!]));
     const planOf = new Map(
       groups.flatMap(({ plan, ranks: members }) => members.map(({ rank }) => [rank, plan])),
     );
-    for (const { name, ranks: members } of instances) {
+    for (const { name, ranks: members } of targets) {
       const reports = members.map((rank) => {
         return { rank, plan: planOf.get(rank)!, installed: installedOf.get(rank)! };
       });
       const question = { layout: checkpoint.layout, instance: name, reports };
-      await ask(this.#scope.context, planner, toPlanner.verify, question, this.#scope.within(deadlines.plan));
+      const within = this.#update.within(deadlines.plan);
+      await ask(this.#update.context, planner, toPlanner.verify, question, within);
     }
     return true;
   }
-}
 
-function receivedFrom(streamed: readonly Streamed[]): Received[] {
-  const bytesOf = new Map<number, number>();
-  for (const { from, bytes } of streamed.flatMap(({ received }) => received)) {
-    bytesOf.set(from, (bytesOf.get(from) ?? 0) + bytes);
+  /** Received copies are kept for other hosts and later updates, unless the request says otherwise. */
+  #keepMirrors({ groups }: OpenEpoch): Copy[] {
+    const { options, onMirrorsUnused } = this.#update.spec;
+    const copies = groups.flatMap(({ mirrors }) => mirrors);
+    if (options.keepCopy) return copies;
+    onMirrorsUnused(copies);
+    return [];
   }
-  return [...bytesOf].map(([from, bytes]) => ({ from, bytes })).sort((one, other) => one.from - other.from);
-}
-
-function firstTimelines(streamed: readonly Streamed[]): RankTimeline[] {
-  let bytes = 0;
-  const timelines: RankTimeline[] = [];
-  for (const { timeline } of streamed) {
-    const { read, h2d, broadcast, reload } = timeline;
-    for (const column of [read, h2d, broadcast, reload]) bytes += column.byteLength;
-    if (bytes > timelineBytes) break;
-    timelines.push(timeline);
-  }
-  return timelines;
-}
-
-function streamSeconds(streamed: readonly Streamed[]): number {
-  let start = Number.POSITIVE_INFINITY;
-  let end = 0;
-  for (const { timeline } of streamed) {
-    for (let at = 0; at < timeline.h2d.length; at += 3) start = Math.min(start, timeline.h2d[at + 1]!);
-    for (let at = 0; at < timeline.reload.length; at += 3) end = Math.max(end, timeline.reload[at + 2]!);
-  }
-  return end > start ? (end - start) / 1000 : 0;
 }

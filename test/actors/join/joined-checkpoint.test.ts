@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { JoinedCheckpoint } from '../../../src/actors/join/joined-checkpoint.ts';
-import type { FabricSource } from '../../../src/actors/protocol/values.ts';
+import type { FabricSource } from '../../../src/actors/protocol/join-values.ts';
 
 /** Two slices of one piece each: piece 0 is slice 0, piece 1 is slice 1. */
 const sliceBytes = Float64Array.of(1, 1);

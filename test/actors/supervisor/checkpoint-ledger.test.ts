@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Registered, Segment } from '../../../src/actors/protocol/values.ts';
-import { CheckpointShelf, type SegmentSet } from '../../../src/actors/supervisor/checkpoint-ledger.ts';
+import type { Registered, Segment } from '../../../src/actors/protocol/checkpoint-values.ts';
+import { CheckpointLedger, type SegmentSet } from '../../../src/actors/supervisor/checkpoint-ledger.ts';
 
 const nothing = { segments: [], layouts: [] };
 
@@ -19,159 +19,159 @@ function registered(checkpoint: string, layout: string, segments: readonly Segme
   return { status, layout, manifest: new Uint8Array(), segments: held, copies: [], lost: [], foreign: null };
 }
 
-/** As a registration does it. */
-function put(shelf: CheckpointShelf, name: string, layout: string, set: SegmentSet) {
-  shelf.take(set);
-  return shelf.register(registered(name, layout, set), set);
+/** Registers a checkpoint in a set, as a registration does. */
+function put(ledger: CheckpointLedger, name: string, layout: string, set: SegmentSet) {
+  ledger.take(set);
+  return ledger.register(registered(name, layout, set), set);
 }
 
-test('what is replaced becomes spare, and is used again under its layout', () => {
-  const shelf = new CheckpointShelf(2);
+test('the set of a replaced checkpoint becomes spare and is reused', () => {
+  const ledger = new CheckpointLedger(2);
   const [one, other] = [setOf('one'), setOf('other')];
-  assert.deepEqual(put(shelf, 'a', 'L1', one), nothing);
-  assert.deepEqual(put(shelf, 'a', 'L2', other), nothing);
-  assert.deepEqual(shelf.spareSets, [one]);
-  assert.equal(shelf.spareBytes, 200);
+  assert.deepEqual(put(ledger, 'a', 'L1', one), nothing);
+  assert.deepEqual(put(ledger, 'a', 'L2', other), nothing);
+  assert.deepEqual(ledger.spareSets, [one]);
+  assert.equal(ledger.spareBytes, 200);
   for (let round = 0; round < 3; round += 1) {
-    assert.deepEqual(put(shelf, 'a', 'L1', one), nothing);
-    assert.deepEqual(put(shelf, 'a', 'L2', other), nothing);
+    assert.deepEqual(put(ledger, 'a', 'L1', one), nothing);
+    assert.deepEqual(put(ledger, 'a', 'L2', other), nothing);
   }
-  assert.equal(shelf.get('a').layout, 'L2');
-  assert.ok(shelf.holds({ path: one[0]!.path, host: 'h' }));
-  assert.ok(!shelf.holds({ path: one[0]!.path, host: 'other' }));
+  assert.equal(ledger.get('a').layout, 'L2');
+  assert.ok(ledger.holds({ path: one[0]!.path, host: 'h' }));
+  assert.ok(!ledger.holds({ path: one[0]!.path, host: 'other' }));
 });
 
-test('a layout goes when nothing is left that has it', () => {
-  const shelf = new CheckpointShelf(2);
+test('a layout is released with the last set that has it', () => {
+  const ledger = new CheckpointLedger(2);
   const [one, other] = [setOf('one'), setOf('other')];
-  put(shelf, 'a', 'L1', one);
-  put(shelf, 'a', 'L2', other);
+  put(ledger, 'a', 'L1', one);
+  put(ledger, 'a', 'L2', other);
   // Other tensors of the same size in all.
-  assert.deepEqual(put(shelf, 'a', 'L3', one), { segments: [], layouts: ['L1'] });
-  assert.deepEqual(shelf.releaseSpare(), { segments: placesOf(other), layouts: ['L2'] });
-  assert.deepEqual(shelf.unregister('a'), nothing);
-  assert.deepEqual(shelf.releaseSpare(), { segments: placesOf(one), layouts: ['L3'] });
-  assert.deepEqual(shelf.statuses(), []);
+  assert.deepEqual(put(ledger, 'a', 'L3', one), { segments: [], layouts: ['L1'] });
+  assert.deepEqual(ledger.releaseSpare(), { segments: placesOf(other), layouts: ['L2'] });
+  assert.deepEqual(ledger.unregister('a'), nothing);
+  assert.deepEqual(ledger.releaseSpare(), { segments: placesOf(one), layouts: ['L3'] });
+  assert.deepEqual(ledger.statuses(), []);
 });
 
-test('there is one spare set of the same sizes, the latest, and no more than the limit', () => {
-  const shelf = new CheckpointShelf(2);
+test('keeps the latest spare set of the same sizes, and at most the limit', () => {
+  const ledger = new CheckpointLedger(2);
   const sets = [setOf('a'), setOf('b'), setOf('c', 200), setOf('d', 300)];
-  for (const [index, set] of sets.entries()) put(shelf, `n${index}`, `L${index}`, set);
-  shelf.unregister('n0');
-  assert.deepEqual(shelf.unregister('n1'), { segments: placesOf(sets[0]!), layouts: ['L0'] });
-  assert.deepEqual(shelf.unregister('n2'), nothing);
-  assert.deepEqual(shelf.spareSets, [sets[2], sets[1]]);
-  assert.deepEqual(shelf.unregister('n3'), { segments: placesOf(sets[1]!), layouts: ['L1'] });
-  assert.deepEqual(shelf.spareSets, [sets[3], sets[2]]);
+  for (const [index, set] of sets.entries()) put(ledger, `n${index}`, `L${index}`, set);
+  ledger.unregister('n0');
+  assert.deepEqual(ledger.unregister('n1'), { segments: placesOf(sets[0]!), layouts: ['L0'] });
+  assert.deepEqual(ledger.unregister('n2'), nothing);
+  assert.deepEqual(ledger.spareSets, [sets[2], sets[1]]);
+  assert.deepEqual(ledger.unregister('n3'), { segments: placesOf(sets[1]!), layouts: ['L1'] });
+  assert.deepEqual(ledger.spareSets, [sets[3], sets[2]]);
 });
 
-test('a limit of none keeps nothing', () => {
-  const shelf = new CheckpointShelf(0);
-  put(shelf, 'a', 'L1', setOf('a'));
-  assert.deepEqual(shelf.unregister('a'), { segments: placesOf(setOf('a')), layouts: ['L1'] });
+test('with a limit of 0 nothing is spare', () => {
+  const ledger = new CheckpointLedger(0);
+  put(ledger, 'a', 'L1', setOf('a'));
+  assert.deepEqual(ledger.unregister('a'), { segments: placesOf(setOf('a')), layouts: ['L1'] });
 });
 
-test('what somebody reads is neither unregistered nor spare until the last one has ended', () => {
-  const shelf = new CheckpointShelf(2);
+test('a checkpoint that is read cannot be unregistered, and its set is not spare before the last reader ends', () => {
+  const ledger = new CheckpointLedger(2);
   const [one, other] = [setOf('one'), setOf('other')];
-  put(shelf, 'a', 'L1', one);
-  const ends = [shelf.read('a'), shelf.read('a')];
-  assert.throws(() => shelf.unregister('a'), { name: 'UsageError', message: /a is being read/ });
-  // Replaced all the same: who reads goes on with the old one.
-  assert.deepEqual(put(shelf, 'a', 'L2', other), nothing);
-  assert.deepEqual(shelf.spareSets, []);
-  assert.ok(shelf.holds(one[0]!));
+  put(ledger, 'a', 'L1', one);
+  const ends = [ledger.read('a'), ledger.read('a')];
+  assert.throws(() => ledger.unregister('a'), { name: 'UsageError', message: /a is being read/ });
+  // It can be replaced: its readers keep the old one.
+  assert.deepEqual(put(ledger, 'a', 'L2', other), nothing);
+  assert.deepEqual(ledger.spareSets, []);
+  assert.ok(ledger.holds(one[0]!));
   assert.deepEqual(ends[0]!(), nothing);
-  assert.deepEqual(shelf.spareSets, []);
+  assert.deepEqual(ledger.spareSets, []);
   assert.deepEqual(ends[1]!(), nothing);
-  assert.deepEqual(shelf.spareSets, [one]);
+  assert.deepEqual(ledger.spareSets, [one]);
 });
 
-test('what another cluster was told of is never written over: it goes with its checkpoint', () => {
-  const shelf = new CheckpointShelf(2);
+test('the set of an exported checkpoint is released with it, and never reused', () => {
+  const ledger = new CheckpointLedger(2);
   const [one, other, third] = [setOf('one'), setOf('other'), setOf('third')];
-  put(shelf, 'a', 'L1', one);
-  assert.equal(shelf.export('a').layout, 'L1');
-  assert.deepEqual(put(shelf, 'a', 'L2', other), { segments: placesOf(one), layouts: ['L1'] });
-  assert.deepEqual(shelf.spareSets, []);
-  // What comes after it is as spare as ever.
-  assert.deepEqual(put(shelf, 'a', 'L3', third), nothing);
-  assert.deepEqual(shelf.spareSets, [other]);
-  assert.throws(() => shelf.export('b'), { name: 'UsageError', message: /no checkpoint b/ });
+  put(ledger, 'a', 'L1', one);
+  assert.equal(ledger.export('a').layout, 'L1');
+  assert.deepEqual(put(ledger, 'a', 'L2', other), { segments: placesOf(one), layouts: ['L1'] });
+  assert.deepEqual(ledger.spareSets, []);
+  // The set of the checkpoint that replaced it is spare as usual.
+  assert.deepEqual(put(ledger, 'a', 'L3', third), nothing);
+  assert.deepEqual(ledger.spareSets, [other]);
+  assert.throws(() => ledger.export('b'), { name: 'UsageError', message: /no checkpoint b/ });
 });
 
-test('what other hosts have received of a checkpoint goes with it, when nobody reads it any more', () => {
-  const shelf = new CheckpointShelf(2);
+test('copies on other hosts are released with their checkpoint, after its last reader', () => {
+  const ledger = new CheckpointLedger(2);
   const copies = [{ slice: 0, path: '/dev/shm/w/mirror-7-0', host: 'far', rank: 9 }];
   const [one, other] = [setOf('one'), setOf('other')];
-  put(shelf, 'a', 'L1', one);
-  const end = shelf.read('a');
-  shelf.addCopies('a', copies);
-  assert.deepEqual(shelf.get('a').copies, copies);
-  assert.deepEqual(put(shelf, 'a', 'L2', other), nothing);
+  put(ledger, 'a', 'L1', one);
+  const end = ledger.read('a');
+  ledger.addCopies('a', copies);
+  assert.deepEqual(ledger.get('a').copies, copies);
+  assert.deepEqual(put(ledger, 'a', 'L2', other), nothing);
   assert.deepEqual(end(), { segments: placesOf(copies), layouts: [] });
-  assert.deepEqual([shelf.spareSets, shelf.get('a').copies], [[one], []]);
+  assert.deepEqual([ledger.spareSets, ledger.get('a').copies], [[one], []]);
 });
 
-test('a file that was adopted goes with the last checkpoint that is in it', () => {
-  const shelf = new CheckpointShelf(2);
+test('a file used in place is released with the last checkpoint that uses it', () => {
+  const ledger = new CheckpointLedger(2);
   const file = [{ path: '/dev/shm/model.safetensors', host: 'h' }];
   const set = setOf('one');
-  shelf.register(registered('a', 'L1', file), null);
-  shelf.take(set);
-  shelf.register(registered('b', 'L2', [...file, ...set]), set);
-  assert.deepEqual(shelf.unregister('a'), { segments: [], layouts: ['L1'] });
-  assert.deepEqual(shelf.unregister('b'), { segments: file, layouts: [] });
-  assert.deepEqual(shelf.spareSets, [set], 'and is not spare');
-  // The same files with other weights.
-  shelf.register(registered('c', 'L1', file), null);
-  assert.deepEqual(shelf.register(registered('c', 'L1', file), null), nothing);
+  ledger.register(registered('a', 'L1', file), null);
+  ledger.take(set);
+  ledger.register(registered('b', 'L2', [...file, ...set]), set);
+  assert.deepEqual(ledger.unregister('a'), { segments: [], layouts: ['L1'] });
+  assert.deepEqual(ledger.unregister('b'), { segments: file, layouts: [] });
+  assert.deepEqual(ledger.spareSets, [set], 'the file is not spare');
+  // The same file with other weights.
+  ledger.register(registered('c', 'L1', file), null);
+  assert.deepEqual(ledger.register(registered('c', 'L1', file), null), nothing);
 });
 
-test('a set that was taken goes back as it was, or is gone', () => {
-  const shelf = new CheckpointShelf(2);
+test('a set that was taken is put back or discarded', () => {
+  const ledger = new CheckpointLedger(2);
   const set = setOf('one');
-  put(shelf, 'a', 'L1', set);
-  shelf.unregister('a');
-  shelf.take(set);
-  assert.ok(!shelf.isSpare(set));
-  assert.deepEqual(shelf.putBack(set), nothing);
-  assert.deepEqual(shelf.spareSets, [set]);
-  shelf.take(set);
-  assert.deepEqual(shelf.releaseSpare(), nothing);
-  assert.deepEqual(shelf.discard(set), { segments: placesOf(set), layouts: ['L1'] });
-  assert.throws(() => shelf.discard(set));
-  assert.equal(shelf.takenSets, 0);
+  put(ledger, 'a', 'L1', set);
+  ledger.unregister('a');
+  ledger.take(set);
+  assert.ok(!ledger.isSpare(set));
+  assert.deepEqual(ledger.putBack(set), nothing);
+  assert.deepEqual(ledger.spareSets, [set]);
+  ledger.take(set);
+  assert.deepEqual(ledger.releaseSpare(), nothing);
+  assert.deepEqual(ledger.discard(set), { segments: placesOf(set), layouts: ['L1'] });
+  assert.throws(() => ledger.discard(set));
+  assert.equal(ledger.takenSets, 0);
 });
 
-test('the number of checkpoints and of sets being filled is limited', () => {
-  const shelf = new CheckpointShelf(2);
+test('limits the checkpoints, and the sets being filled', () => {
+  const ledger = new CheckpointLedger(2);
   for (let number = 0; number < 16; number += 1) {
-    shelf.checkRoom(`n${number}`);
-    put(shelf, `n${number}`, 'L', setOf(`n${number}`));
+    ledger.checkRoom(`n${number}`);
+    put(ledger, `n${number}`, 'L', setOf(`n${number}`));
   }
-  shelf.checkRoom('n3');
-  assert.throws(() => shelf.checkRoom('more'), {
+  ledger.checkRoom('n3');
+  assert.throws(() => ledger.checkRoom('more'), {
     name: 'UsageError',
-    message: /16 checkpoints .* no room for more/,
+    message: /16 checkpoints are registered, the maximum; .* before more/,
   });
   assert.throws(() => {
-    for (let number = 0; number < 100; number += 1) shelf.take(setOf(`t${number}`));
+    for (let number = 0; number < 100; number += 1) ledger.take(setOf(`t${number}`));
   }, /8 checkpoints are being loaded/);
 });
 
-test('sets whose host has lost its memory are filled no more', () => {
-  const shelf = new CheckpointShelf(2);
+test('sets of a host that lost its memory are not reused', () => {
+  const ledger = new CheckpointLedger(2);
   const [held, spare, elsewhere] = [setOf('held'), setOf('spare', 200), setOf('elsewhere', 300)];
   const away = elsewhere.map((segment) => ({ ...segment, host: 'other' }));
-  for (const [name, set] of Object.entries({ held, spare, away })) put(shelf, name, name, set);
-  shelf.unregister('spare');
-  shelf.unregister('away');
-  assert.deepEqual(shelf.memoryLost('h'), { segments: placesOf(spare), layouts: ['spare'] });
-  assert.deepEqual(shelf.spareSets, [away]);
-  assert.deepEqual(shelf.get('held').lost, placesOf(held));
-  // It may lie on other hosts too.
-  assert.equal(shelf.get('held').layout, 'held');
-  assert.deepEqual(shelf.unregister('held'), { segments: placesOf(held), layouts: ['held'] });
+  for (const [name, set] of Object.entries({ held, spare, away })) put(ledger, name, name, set);
+  ledger.unregister('spare');
+  ledger.unregister('away');
+  assert.deepEqual(ledger.memoryLost('h'), { segments: placesOf(spare), layouts: ['spare'] });
+  assert.deepEqual(ledger.spareSets, [away]);
+  assert.deepEqual(ledger.get('held').lost, placesOf(held));
+  // Other hosts may have parts of it.
+  assert.equal(ledger.get('held').layout, 'held');
+  assert.deepEqual(ledger.unregister('held'), { segments: placesOf(held), layouts: ['held'] });
 });

@@ -1,17 +1,17 @@
-import type { Progress } from '../actors/protocol/values.ts';
+import type { Progress } from '../actors/protocol/status-values.ts';
 import { ProgressBar, ProgressSum } from '../observe/progress-bar.ts';
 import { formatBytes } from '../units.ts';
 import type { Summary } from './summary.ts';
 
 const labels = { load: 'loading', receive: 'receiving', update: 'updating' } as const;
 
-/** What a command says while it works and when it is done. */
-export class Narrator {
+/** Prints the progress of a command and its result. */
+export class Reporter {
   #isComplete = false;
   #current: { activity: Progress['activity']; bar: ProgressBar; sum: ProgressSum } | null = null;
 
   progress(progress: Progress): void {
-    // Some ranks may still receive while others are past it.
+    // One bar at a time: some ranks still receive while others update already.
     if (progress.activity === 'update' && this.#current?.activity === 'receive' && !this.#isComplete) return;
     if (this.#current?.activity !== progress.activity) {
       this.end();
@@ -23,7 +23,7 @@ export class Narrator {
     this.#current!.bar.update(doneBytes, totalBytes);
   }
 
-  /** Ends the bar that is being drawn. */
+  /** Ends the bar that is drawn. */
   end(): void {
     this.#current?.bar.end();
     this.#current = null;
@@ -39,9 +39,12 @@ export class Narrator {
       ...(summary.receivedBytes > 0
         ? [['received', `${formatBytes(summary.receivedBytes)} from other hosts`] as const]
         : []),
-      ['time', `${summary.seconds.toFixed(2)} s, streaming at ${summary.gbps.toFixed(2)} GB/s to each rank`],
+      [
+        'time',
+        `${summary.seconds.toFixed(2)} s; ${summary.gbps.toFixed(2)} GB/s to each rank while streaming`,
+      ],
       ['stages', stagesText(summary)],
-      ['overlap', `${Math.round(summary.overlap * 100)} % of the time two stages or more were at work`],
+      ['overlap', `two or more stages busy ${Math.round(summary.overlap * 100)} % of the time`],
       ['verified', verifiedText(summary.verified)],
     ]);
   }
@@ -58,7 +61,6 @@ function stagesText({ stages }: Summary): string {
     .join(', ');
 }
 
-function verifiedText(verified: boolean | null): string {
-  if (verified === null) return 'not asked, or the engine cannot say';
-  return verified ? 'every worker holds the checkpoint, by digest' : 'NO';
+function verifiedText(verified: true | null): string {
+  return verified ? 'digests of what every worker received match' : 'skipped, or not supported by the engine';
 }

@@ -1,0 +1,51 @@
+import { z } from 'zod';
+import { binary, bytes, doubles, rank, words } from './values.ts';
+
+/** Plans as messages carry them. */
+
+/** `Plan` of plan/buckets.ts. */
+export const plan = z.object({
+  digest: z.string(),
+  layout: z.string(),
+  mode: z.enum(['pipelined', 'serial']),
+  slots: z.int(),
+  slotBytes: bytes,
+  ranks: words,
+  owners: words,
+  tensorStarts: words,
+  tensorOrder: words,
+  tensorOffsets: doubles,
+  bucketBytes: doubles,
+});
+
+/** `FabricRank` of plan/reception.ts. */
+export const fabricRank = z.object({
+  rank,
+  host: z.string(),
+  directory: z.string(),
+  nics: z.array(z.string()),
+});
+
+/** `Copy` of plan/reception.ts. */
+export const copy = z.object({ slice: z.int().nonnegative(), path: z.string(), host: z.string(), rank });
+
+export const planned = z.object({
+  plan,
+  /** The checkpoint with the group's mirrors as segments; null if the group has no mirrors. */
+  manifest: binary.nullable(),
+  /** What the group reads from other hosts; null if nothing. */
+  reception: z
+    .object({
+      sliceBytes: doubles,
+      mirrors: z.array(z.object({ slice: z.int().nonnegative(), receiver: rank, path: z.string(), bytes })),
+      served: z.array(
+        z.object({
+          rank,
+          host: z.string(),
+          slices: z.array(z.object({ slice: z.int().nonnegative(), path: z.string(), offset: bytes })),
+        }),
+      ),
+    })
+    .nullable(),
+});
+export type Planned = z.infer<typeof planned>;

@@ -1,0 +1,40 @@
+import { z } from 'zod';
+import { checkpointStatus } from './checkpoint-values.ts';
+import { bytes, name, rank } from './values.ts';
+
+/** Status and progress of a cluster. */
+
+export const progress = z.object({
+  activity: z.enum(['load', 'receive', 'update']),
+  rank,
+  doneBytes: bytes,
+  totalBytes: bytes,
+});
+export type Progress = z.infer<typeof progress>;
+
+export const status = z.object({
+  epoch: z.int().nonnegative(),
+  ranks: z.array(
+    z.object({
+      rank,
+      state: z.enum(['starting', 'ready', 'down']),
+      deviceUuid: z.string().nullable(),
+      host: z.string().nullable(),
+      pid: z.int().nullable(),
+    }),
+  ),
+  instances: z.array(
+    z.object({
+      name,
+      endpoint: z.string(),
+      ranks: z.array(rank),
+      state: z.enum(['unknown', 'updating', 'serving', 'mixed']),
+      /** The version whose every bucket all its workers acknowledged in one epoch; null when unknown or mixed. */
+      version: z.object({ checkpoint: name, digest: z.string() }).nullable(),
+    }),
+  ),
+  checkpoints: z.array(checkpointStatus),
+  /** Host memory of released checkpoints that is kept for later ones. */
+  spareBytes: bytes,
+});
+export type ClusterStatus = z.infer<typeof status>;

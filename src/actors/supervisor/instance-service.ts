@@ -1,0 +1,80 @@
+import { asFailure, UsageError } from '../../errors.ts';
+import type { Context } from '../kernel/index.ts';
+import type { InstanceOptions } from '../protocol/instance-options.ts';
+import type { MessageOf, SupervisorInbox } from './inbox.ts';
+import type { InstanceRegistry } from './instance-registry.ts';
+import type { Jobs } from './jobs.ts';
+import type { SupervisorPorts } from './ports.ts';
+import type { RankProcesses } from './rank-processes.ts';
+import { VllmBridgeActor } from './vllm-bridge.ts';
+import type { WaitingCallers } from './waiting-callers.ts';
+
+/** Adds and removes instances: their entry in the registry, their bridge and their rank processes. */
+export class InstanceService {
+  readonly #instances: InstanceRegistry;
+  readonly #processes: RankProcesses;
+  readonly #jobs: Jobs;
+  readonly #callers: WaitingCallers;
+  readonly #ports: SupervisorPorts;
+  #bridges = 0;
+
+  constructor(
+    instances: InstanceRegistry,
+    processes: RankProcesses,
+    jobs: Jobs,
+    callers: WaitingCallers,
+    ports: SupervisorPorts,
+  ) {
+    this.#instances = instances;
+    this.#processes = processes;
+    this.#jobs = jobs;
+    this.#callers = callers;
+    this.#ports = ports;
+  }
+
+  /** Throws `UsageError`; then the cluster is as before. */
+  join(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
+    this.#instances.checkNew(instance.name);
+    this.#processes.checkNew(instance.ranks);
+    const client = this.#ports.engineClient(instance);
+    this.#bridges += 1;
+    // Numbered, because the bridge of a removed instance of that name may still be ending.
+    const name = `bridge-${this.#bridges}-${instance.name}`;
+    const bridge = context.spawn(name, () => new VllmBridgeActor(client));
+    this.#instances.add(instance, bridge);
+    try {
+      this.#processes.add(instance, context);
+    } catch (thrown) {
+      void this.#dismiss(instance, context);
+      throw thrown;
+    }
+  }
+
+  /** Answers when the ranks of the instance are ready. */
+  add(message: MessageOf<'add-instance'>, context: Context<SupervisorInbox>): void {
+    const { instance } = message;
+    try {
+      this.join(instance, context);
+    } catch (thrown) {
+      context.fail(asFailure(thrown));
+      return;
+    }
+    const onFailure = () => void this.#dismiss(instance, context);
+    this.#callers.add({ instances: [instance.name], reply: context.deferReply(message), onFailure });
+  }
+
+  /** Resolves when its rank processes have ended. Rejects with `UsageError`. */
+  async remove(name: string, context: Context<SupervisorInbox>): Promise<void> {
+    const instance = this.#instances.options(name);
+    if (this.#jobs.isBusy(name)) throw new UsageError(`instance ${name} is being updated`);
+    const dismissed = this.#dismiss(instance, context);
+    this.#callers.removed(name);
+    await dismissed;
+  }
+
+  #dismiss(instance: InstanceOptions, context: Context<SupervisorInbox>): Promise<void> {
+    const bridge = this.#instances.remove(instance.name);
+    if (bridge !== null) void context.stop(bridge);
+    return this.#processes.remove(instance);
+  }
+}

@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { type ActorRef, ActorSystem } from '../../../src/actors/kernel/index.ts';
+import { ask, type Question } from '../../../src/actors/protocol/ask.ts';
+import type { InstanceOptions } from '../../../src/actors/protocol/instance-options.ts';
+import type { RankMessage } from '../../../src/actors/protocol/rank.ts';
+import { type SupervisorExchange, toSupervisor } from '../../../src/actors/protocol/supervisor.ts';
+import { type SupervisorInbox, supervisorSpawnOptions } from '../../../src/actors/supervisor/inbox.ts';
+import type { LaunchedRank, SupervisorPorts } from '../../../src/actors/supervisor/ports.ts';
+import { SupervisorActor } from '../../../src/actors/supervisor/supervisor.ts';
+import type { EngineClient } from '../../../src/engines/engine-client.ts';
+import { CheckpointError, UsageError } from '../../../src/errors.ts';
+import { systemClock } from '../../../src/native-bridge/clock.ts';
+import { silentLog } from '../kernel/harness.ts';
+
+const deadlineMilliseconds = 5_000;
+const instance = (name: string, rank: number): InstanceOptions => {
+  return { name, endpoint: `http://${name}`, ranks: [rank] };
+};
+
+/** A supervisor alone with ranks that do nothing. */
+function startSupervisor(test: TestContext, ports: Partial<SupervisorPorts> = {}) {
+  const system = ActorSystem.create({ clock: systemClock, random: { next: Math.random }, log: silentLog });
+  test.after(() => system.stop(10_000));
+  const supervisor = system.spawn<SupervisorInbox>(
+    'supervisor',
+    () => new SupervisorActor({ instances: [], spareCheckpoints: 0 }, { ...idlePorts(), ...ports }),
+    supervisorSpawnOptions,
+  );
+  const question = <E extends SupervisorExchange>(exchange: E, fields: Parameters<typeof ask<E>>[3]) =>
+    ask(system, supervisor as ActorRef<Question<E>>, exchange, fields, { deadlineMilliseconds });
+  const ready = (rank: number) => {
+    const ref = system.spawn<RankMessage>(`rank-${rank}-${performance.now()}`, () => ({ receive() {} }));
+    const place = {
+      deviceUuid: `GPU-${rank}`,
+      host: 'h',
+      directory: '/d',
+      directoryId: '1',
+      nics: [],
+      pid: 1,
+    };
+    const scope = { collectiveScope: 'host', lastEpoch: 0 } as const;
+    system.tell(supervisor, { type: 'rank-ready', rank, ref, ...place, ...scope });
+  };
+  return { system, supervisor, question, ready };
+}
+
+function idlePorts(): SupervisorPorts {
+  return {
+    launchRank: () => launched(),
+    engineClient: ({ endpoint }) => idleClient(endpoint),
+    segmentName: (set) => `checkpoint-${set}-`,
+    openCheckpoint: async () => {
+      throw new CheckpointError('no such checkpoint');
+    },
+  };
+}
+
+/** Runs until it is stopped. */
+function launched(): LaunchedRank {
+  let exit!: (reason: string) => void;
+  const exited = new Promise<string>((resolve) => {
+    exit = resolve;
+  });
+  return { exited, stop: async () => exit('exit code 0') };
+}
+
+function idleClient(endpoint: string, close: () => Promise<void> = async () => {}): EngineClient {
+  const idle = async () => {};
+  return { endpoint, ready: idle, pause: idle, resume: idle, update: idle, close };
+}
+
+test('a job that ends while the mailbox is full is answered, and the next one can start', async (t) => {
+  const progress = { activity: 'load', rank: 0, doneBytes: 0, totalBytes: 1 } as const;
+  const { system, supervisor, question, ready } = startSupervisor(t, {
+    openCheckpoint: async () => {
+      for (let count = 0; count < 20_000; count += 1) system.tell(supervisor, { type: 'progress', progress });
+      throw new CheckpointError('broken');
+    },
+  });
+  const added = question(toSupervisor.addInstance, { instance: instance('a', 0) });
+  ready(0);
+  await added;
+  const source = { kind: 'path', path: '/models/a' } as const;
+  for (const checkpoint of ['one', 'two']) {
+    const registered = question(toSupervisor.register, { checkpoint, source });
+    await assert.rejects(registered, { name: 'CheckpointError', message: 'broken' });
+    // The mailbox was full, and has room again after this.
+    await question(toSupervisor.status, {}).catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  assert.ok(system.counters.refusedByMailbox > 0, 'the mailbox was full');
+});
+
+test('an instance with an invalid endpoint is refused, and nothing of it is left', async (t) => {
+  const { question, ready } = startSupervisor(t, {
+    engineClient: ({ name, endpoint }) => {
+      if (name === 'bad') throw new UsageError('invalid endpoint');
+      return idleClient(endpoint);
+    },
+  });
+  const refused = question(toSupervisor.addInstance, { instance: instance('bad', 0) });
+  await assert.rejects(refused, { name: 'UsageError', message: 'invalid endpoint' });
+  assert.deepEqual((await question(toSupervisor.status, {})).instances, []);
+  const added = question(toSupervisor.addInstance, { instance: instance('good', 0) });
+  ready(0);
+  assert.equal((await added).instances[0]!.name, 'good');
+});
+
+test('an instance can join again under its name while its former bridge is still ending', async (t) => {
+  let closed = false;
+  const { question, ready } = startSupervisor(t, {
+    engineClient: ({ endpoint }) =>
+      idleClient(endpoint, async () => {
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        closed = true;
+      }),
+  });
+  for (let round = 0; round < 2; round += 1) {
+    const added = question(toSupervisor.addInstance, { instance: instance('a', 0) });
+    ready(0);
+    await added;
+    assert.equal(closed, false);
+    if (round === 0) await question(toSupervisor.removeInstance, { instance: 'a' });
+  }
+});
+
+test('an instance that is removed while it joins fails the call that added it', async (t) => {
+  const { question } = startSupervisor(t);
+  const added = question(toSupervisor.addInstance, { instance: instance('a', 0) });
+  const removed = question(toSupervisor.removeInstance, { instance: 'a' });
+  await assert.rejects(added, { name: 'AbortedError', message: 'instance a was removed' });
+  await removed;
+});
