@@ -22,7 +22,7 @@ export type WorkerMethod = keyof WorkerMethods;
 export type CallOf<M extends WorkerMethod> = Parameters<WorkerMethods[M]>[0];
 export type ResultOf<M extends WorkerMethod> = ReturnType<WorkerMethods[M]>;
 
-/** A row for each tensor of the model, as `InstalledReport`; digests in hexadecimal. */
+/** A row for each tensor of the model, as `ArrivedDigests`; digests in hexadecimal. */
 export interface HeldWeights {
   readonly names: readonly string[];
   readonly digests: readonly string[];

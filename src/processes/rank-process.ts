@@ -13,17 +13,17 @@ import { SharedDirectory, ThreadPool } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
 import type { Logger } from '../ports.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
-import { Communicators, collectiveWish } from './communicators.ts';
+import { Communicators, collectivePreference } from './communicators.ts';
 import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
 import { divideThreads, openDevice } from './devices.ts';
 import { RankFabric } from './fabric.ts';
 import { takeLifeline } from './lifeline.ts';
 
-/** The process of one rank: the only holder of its device. It ends when the process that started it lets go. */
+/** The process of one rank, the only user of its device. It ends when its standard input is closed. */
 
 const stopMilliseconds = 20_000;
 
-function openPorts(configuration: RankConfiguration, memory: string, log: Logger): RankPorts {
+function openPorts(configuration: RankConfiguration, directoryId: string, log: Logger): RankPorts {
   const { rank, host, link } = configuration;
   const device = openDevice(host.devices, rank, host.threads);
   const pool = new ThreadPool(divideThreads(host.devices, host.threads).bulk);
@@ -31,7 +31,7 @@ function openPorts(configuration: RankConfiguration, memory: string, log: Logger
     device,
     directory: host.directory,
     rank,
-    wish: collectiveWish(process.env.WEIGHTCAST_COLLECTIVE),
+    preference: collectivePreference(process.env.WEIGHTCAST_COLLECTIVE),
     timeoutMilliseconds: deadlines.communicator,
     log,
   });
@@ -41,12 +41,12 @@ function openPorts(configuration: RankConfiguration, memory: string, log: Logger
     rank,
     host: host.name,
     directory: host.directory,
-    memory,
+    directoryId,
     pid: process.pid,
     device,
     segments,
     nics: fabric.nics,
-    reach: communicators.reach,
+    collectiveScope: communicators.scope,
     fabric: (secret) => fabric.open(secret),
     close: () => {
       fabric.close();

@@ -16,7 +16,7 @@ import { planReception, servedBy, withoutLost } from '../../plan/reception.ts';
 import { cutSlices, type Slices } from '../../plan/slices.ts';
 import type { Actor, Context } from '../kernel/index.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
-import type { Installed, Merged, Planned } from '../protocol/values.ts';
+import type { ArrivedDigests, Merged, Planned } from '../protocol/values.ts';
 
 type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
 
@@ -148,7 +148,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
   #verify({ layout, instance, reports }: MessageOf<'verify'>): void {
     const manifest = this.#manifest(layout);
     const verdict = combineParts(
-      reports.map(({ rank, plan, installed }) => ({ rank, ...inManifestOrder(installed, plan) })),
+      reports.map(({ rank, plan, arrivedDigests }) => ({ rank, ...inManifestOrder(arrivedDigests, plan) })),
       manifest.digests,
     );
     if (verdict.ok) return;
@@ -166,7 +166,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 }
 
-function inManifestOrder({ digests, part, parts }: Installed, { tensorOrder }: Plan): Installed {
+function inManifestOrder({ digests, part, parts }: ArrivedDigests, { tensorOrder }: Plan): ArrivedDigests {
   const rows = tensorOrder.length;
   // What is of another length is for combineParts to refuse.
   if (digests.length !== rows || part.length !== rows || parts.length !== rows)

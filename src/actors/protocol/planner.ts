@@ -1,11 +1,11 @@
 import { z } from 'zod';
 import { type MessageIn, notice, request } from './table.ts';
 import {
+  arrivedDigests,
   binary,
   bytes,
   copy,
   fabricRank,
-  installed,
   loadable,
   loadOrder,
   longs,
@@ -65,7 +65,7 @@ export const toPlanner = {
       layout: z.string(),
       instance: name,
       /** Each with the plan by which the rank announced tensors to its worker. */
-      reports: z.array(z.object({ rank, plan, installed })),
+      reports: z.array(z.object({ rank, plan, arrivedDigests })),
     },
     nothing,
   ),

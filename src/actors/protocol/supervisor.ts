@@ -63,14 +63,13 @@ export const toSupervisor = {
     host: z.string(),
     /** Where its host's segments lie. */
     directory: z.string(),
-    /** Identity of that directory: another one once all that lay there is gone. */
-    memory: z.string(),
+    /** Changes when the directory was removed and created again. */
+    directoryId: z.string(),
     /** The RDMA ports that it uses; none where it has none. */
     nics: z.array(z.string()),
-    /** Whether its collective also joins ranks of other hosts. */
-    reach: z.enum(['host', 'cluster']),
+    /** Whether its collective also joins ranks of other hosts (`cluster`), or only those of its own (`host`). */
+    collectiveScope: z.enum(['host', 'cluster']),
     pid: z.int(),
-    lastEpoch: z.int().nonnegative(),
   }),
   /** The rank cannot start, and starting it again would not help. */
   rankFailed: notice('rank-failed', { rank, error: z.object({ code: z.string(), message: z.string() }) }),

@@ -88,13 +88,13 @@ export const plan = z.object({
   bucketBytes: doubles,
 });
 
-/** `InstalledReport` of engines/worker-link: what an engine worker says it holds. */
-export const installed = z.object({
+/** `ArrivedDigests` of engines/worker-link: digests of the bytes that an engine worker received. */
+export const arrivedDigests = z.object({
   digests: longs,
   part: shorts,
   parts: shorts,
 });
-export type Installed = z.infer<typeof installed>;
+export type ArrivedDigests = z.infer<typeof arrivedDigests>;
 
 /** What one rank did when. Three numbers a span: bucket, start, end; milliseconds of the host's monotonic clock. */
 const timeline = z.object({
@@ -294,7 +294,11 @@ export type CreatedCommunicator = z.infer<typeof createdCommunicator>;
 export const communicator = z.object({ number: z.int().positive(), id: binary });
 export type Communicator = z.infer<typeof communicator>;
 
-export const streamed = z.object({ timeline, installed: installed.nullable(), received: z.array(received) });
+export const streamed = z.object({
+  timeline,
+  arrivedDigests: arrivedDigests.nullable(),
+  received: z.array(received),
+});
 export type Streamed = z.infer<typeof streamed>;
 
 export const piece = z.int().nonnegative();

@@ -83,10 +83,7 @@ export class RankProcesses {
     context.pipe(process.exited, exited, (error) => exited(error.message));
   }
 
-  ready(
-    { type: _, lastEpoch: __, ...member }: MessageOf<'rank-ready'>,
-    context: Context<SupervisorInbox>,
-  ): void {
+  ready({ type: _, ...member }: MessageOf<'rank-ready'>, context: Context<SupervisorInbox>): void {
     const { rank, ref, host } = member;
     if (!this.#members.has(rank)) return;
     if (this.#members.ready(member)) this.#news.onMemoryLost(host, context);

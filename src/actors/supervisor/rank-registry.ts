@@ -13,10 +13,10 @@ export interface RankMember {
   readonly deviceUuid: string;
   /** Where its host's segments lie. */
   readonly directory: string;
-  /** Identity of that directory: another one once all that lay there is gone. */
-  readonly memory: string;
+  /** Changes when the directory was removed and created again. */
+  readonly directoryId: string;
   readonly nics: readonly string[];
-  readonly reach: 'host' | 'cluster';
+  readonly collectiveScope: 'host' | 'cluster';
   readonly pid: number;
 }
 
@@ -69,8 +69,8 @@ export class Members {
     entry.state = 'ready';
     entry.member = member;
     const known = this.#memoryOf.get(member.host);
-    this.#memoryOf.set(member.host, member.memory);
-    return known !== undefined && known !== member.memory;
+    this.#memoryOf.set(member.host, member.directoryId);
+    return known !== undefined && known !== member.directoryId;
   }
 
   /** False when the news is about an earlier life of the rank, or one that is not of the cluster any more. */

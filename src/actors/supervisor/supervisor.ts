@@ -149,7 +149,6 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       case 'launch-rank':
         return this.#processes.startAgain(message.rank, context);
       case 'rank-ready':
-        this.#epoch = Math.max(this.#epoch, message.lastEpoch);
         return this.#processes.ready(message, context);
       case 'rank-failed':
         return this.#giveUp(message.rank, fromWire(message.error));

@@ -5,7 +5,7 @@ import type { RankMember } from '../supervisor/rank-registry.ts';
  * host. Each group gets every bucket; what lies on no host of the group it reads from other hosts.
  */
 export function groupsOf(ranks: readonly RankMember[]): RankMember[][] {
-  if (ranks.every(({ reach }) => reach === 'cluster')) return [[...ranks]];
+  if (ranks.every(({ collectiveScope }) => collectiveScope === 'cluster')) return [[...ranks]];
   const groups = new Map<string, RankMember[]>();
   for (const rank of ranks) {
     const group = groups.get(rank.host);

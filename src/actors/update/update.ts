@@ -221,14 +221,14 @@ export class Update {
 
   async #verify({ groups }: Opening, streamed: readonly Streamed[]): Promise<true | null> {
     const { options, instances, ranks, planner, checkpoint } = this.#scope.order;
-    if (!options.verify || streamed.some(({ installed }) => installed === null)) return null;
-    const installedOf = new Map(ranks.map(({ rank }, index) => [rank, streamed[index]!.installed!]));
+    if (!options.verify || streamed.some(({ arrivedDigests }) => arrivedDigests === null)) return null;
+    const digestsOf = new Map(ranks.map(({ rank }, index) => [rank, streamed[index]!.arrivedDigests!]));
     const planOf = new Map(
       groups.flatMap(({ plan, ranks: members }) => members.map(({ rank }) => [rank, plan])),
     );
     for (const { name, ranks: members } of instances) {
       const reports = members.map((rank) => {
-        return { rank, plan: planOf.get(rank)!, installed: installedOf.get(rank)! };
+        return { rank, plan: planOf.get(rank)!, arrivedDigests: digestsOf.get(rank)! };
       });
       const question = { layout: checkpoint.layout, instance: name, reports };
       await ask(this.#scope.context, planner, toPlanner.verify, question, this.#scope.within(deadlines.plan));

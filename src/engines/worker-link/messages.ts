@@ -1,7 +1,7 @@
 import { decode, encode } from '@msgpack/msgpack';
 import { z } from 'zod';
 import { describe, ProtocolError } from '../../errors.ts';
-import type { InstalledReport } from './worker-link.ts';
+import type { ArrivedDigests } from './worker-link.ts';
 
 /**
  * What rank and engine worker say to each other on our own worker link. Each message is one ZeroMQ frame holding
@@ -71,7 +71,7 @@ const wireReply = z.discriminatedUnion('ok', [
 ]);
 
 export type LinkReply =
-  | { readonly ok: true; readonly report?: InstalledReport | null }
+  | { readonly ok: true; readonly report?: ArrivedDigests | null }
   | { readonly ok: false; readonly error: string };
 
 export function encodeRequest(request: LinkRequest): Uint8Array {
@@ -99,7 +99,7 @@ export function decodeReply(frame: Uint8Array): LinkReply {
   return { ok: true, report: reply.report === null ? null : decodeReport(reply.report) };
 }
 
-function decodeReport(wire: z.infer<typeof wireReport>): InstalledReport {
+function decodeReport(wire: z.infer<typeof wireReport>): ArrivedDigests {
   const rows = wire.digests.byteLength / 8;
   if (!Number.isInteger(rows) || wire.part.byteLength !== rows * 2 || wire.parts.byteLength !== rows * 2) {
     const lengths = `${wire.digests.byteLength}, ${wire.part.byteLength} and ${wire.parts.byteLength}`;

@@ -8,7 +8,7 @@ import {
   type Step,
   tellingLine,
 } from './rank-socket.ts';
-import type { InstalledReport, LinkBuffer, LinkTensor, WorkerLink } from './worker-link.ts';
+import type { ArrivedDigests, LinkBuffer, LinkTensor, WorkerLink } from './worker-link.ts';
 
 export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
   readonly epoch: number;
@@ -57,7 +57,7 @@ export class MessagePackWorkerLink implements WorkerLink {
     await this.#ask({ type: 'release' });
   }
 
-  async finish(): Promise<InstalledReport | null> {
+  async finish(): Promise<ArrivedDigests | null> {
     const reply = await this.#ask({ type: 'finish' });
     this.#socket.finish();
     return reply.report ?? null;

@@ -21,7 +21,7 @@ export interface WorkerLink {
   /** Makes the worker drop the buffer; only after this may its memory be freed. */
   release(): Promise<void>;
   /** Makes the worker run its post-hook; resolves with what it says it installed, or null if it cannot say. */
-  finish(): Promise<InstalledReport | null>;
+  finish(): Promise<ArrivedDigests | null>;
   /** Ends the exchange from this side: the worker is told why if it still listens. Never rejects. */
   abort(reason: string): Promise<void>;
   /** Closes the socket. May be called twice. */
@@ -48,7 +48,7 @@ export interface LinkTensor {
  * tensor whole (`parts` 1), one of several parts of it, or nothing of it (`parts` 0); the digests of a tensor's
  * parts add up to the tensor's digest (native/memory/digest.h).
  */
-export interface InstalledReport {
+export interface ArrivedDigests {
   readonly digests: BigUint64Array;
   readonly part: Uint16Array;
   readonly parts: Uint16Array;

@@ -17,7 +17,7 @@ import {
   type OpenRequest,
   protocolVersion,
 } from './messages.ts';
-import type { InstalledReport, LinkTensor } from './worker-link.ts';
+import type { ArrivedDigests, LinkTensor } from './worker-link.ts';
 
 /** The rank listens before the engine is asked to update: an address where nobody listens is one it has left. */
 const connectMilliseconds = 2_000;
@@ -33,7 +33,7 @@ export interface WeightReceiver {
   /** Drops the link buffer. Called exactly once after `open` succeeded, also when the exchange fails. */
   release(): void | Promise<void>;
   /** The post-hook; what is installed counts if the rank wants to know it. */
-  finish(): Promise<InstalledReport | null>;
+  finish(): Promise<ArrivedDigests | null>;
 }
 
 /** The link buffer, and what is about to come through it. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { HeldLayouts } from '../../../src/actors/rank/layout-cache.ts';
+import { LayoutCache } from '../../../src/actors/rank/layout-cache.ts';
 import { encodeManifest } from '../../../src/checkpoint/manifest.ts';
 import type { Plan } from '../../../src/plan/plan.ts';
 import { manifestOf, segmentOf } from '../../plan/random-manifests.ts';
@@ -11,7 +11,7 @@ const manifest = encodeManifest(
 const planOf = (digest: string) => ({ digest }) as Plan;
 
 test('what was sent is held, the last few of it, and what is used stays longest', () => {
-  const held = new HeldLayouts();
+  const held = new LayoutCache();
   const sent = (name: string) =>
     held.use({ layout: `L${name}`, manifest, planDigest: `P${name}`, plan: planOf(`P${name}`) });
   for (const name of ['1', '2', '3', '4']) assert.equal(sent(name).plan?.digest, `P${name}`);
@@ -24,7 +24,7 @@ test('what was sent is held, the last few of it, and what is used stays longest'
 });
 
 test('what is not held, or is not what it is said to be, is not given out', () => {
-  const held = new HeldLayouts();
+  const held = new LayoutCache();
   const unknown = held.use({ layout: 'L', manifest: null, planDigest: 'P', plan: null });
   assert.deepEqual(unknown, { manifest: undefined, plan: undefined });
   assert.equal(held.use({ layout: 'L', manifest, planDigest: 'P', plan: planOf('Q') }).plan, undefined);

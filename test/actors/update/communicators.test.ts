@@ -8,9 +8,9 @@ const member = (rank: number, host: string, deviceUuid: string) => ({
   host,
   deviceUuid,
   directory: '/shm',
-  memory: '1',
+  directoryId: '1',
   nics: [],
-  reach: 'host' as const,
+  collectiveScope: 'host' as const,
   pid: 1,
 });
 const apart = [member(0, 'a', 'GPU-1'), member(1, 'b', 'GPU-2')];
