@@ -154,7 +154,7 @@ export class Receiver {
     if (!verify) return;
     const bad = await segments.check(manifest, new Set([...this.#mirrorOf.values()].map(({ path }) => path)));
     if (bad !== null)
-      throw new VerificationError(`tensor ${bad} was read from another host and does not match its digest`);
+      throw new VerificationError(`tensor ${bad} arrived with other bytes than its digest says`);
   }
 
   /** Ends all reads and removes the mirrors. Never rejects. */

@@ -52,6 +52,8 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   started(context: Context<RankInbox>): void {
+    // The slots end before `stopping` runs, and each waits for its bucket: end those buckets first.
+    context.signal.addEventListener('abort', () => this.#abandon(this.#stoppingError()), { once: true });
     const spawnSlots = (length: number, kind: string) =>
       Array.from({ length }, (_, slot) =>
         context.spawn<SlotJob>(`${kind}-slot-${slot}`, () => new BucketActor(context.self)),
@@ -116,8 +118,7 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   async stopping(): Promise<void> {
-    const reason = new AbortedError(`rank ${this.#ports.rank} is stopping`);
-    await this.#abandon(reason);
+    await this.#abandon(this.#stoppingError());
     this.#communicator.close();
     this.#ports.close();
   }
@@ -307,6 +308,10 @@ export class RankActor implements Actor<RankInbox> {
     await transfer.abort(error.message);
     this.#transfer = null;
     this.#pipeline = null;
+  }
+
+  #stoppingError(): AbortedError {
+    return new AbortedError(`rank ${this.#ports.rank} is stopping`);
   }
 
   #stale(message: { readonly type: string; readonly epoch: number }): WeightcastError {

@@ -58,6 +58,8 @@ export class RankTransfer {
   #slots: DeviceSlots;
   #steps = newSteps();
   #aborted: AbortedError | null = null;
+  /** Settles when an abort is complete. */
+  #ending: Promise<void> | null = null;
   #exchangesLeft: number;
   #arrivedDigests: ArrivedDigests | null = null;
 
@@ -276,9 +278,14 @@ export class RankTransfer {
     this.#steps = newSteps();
   }
 
-  /** Ends the transfer early, from any state. Nothing begins from here on. Never rejects. */
-  async abort(reason: string): Promise<void> {
-    this.#aborted ??= new AbortedError(reason);
+  /** Ends the transfer early, from any state. Nothing begins from here on. May be called twice. Never rejects. */
+  abort(reason: string): Promise<void> {
+    this.#ending ??= this.#abort(reason);
+    return this.#ending;
+  }
+
+  async #abort(reason: string): Promise<void> {
+    this.#aborted = new AbortedError(reason);
     for (const step of Object.values(this.#steps)) step.abort(this.#aborted);
     await Promise.all([this.#options.receiver?.discard(reason), this.#worker.abort(reason)]);
     // Copies of this rank still run, and the worker may copy out of the slots until it has read the abort.
