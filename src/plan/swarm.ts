@@ -94,12 +94,12 @@ export class Swarm {
     for (const { avoided } of this.#receivers.values()) avoided.delete(source);
   }
 
-  /** The receiver reads nothing from the source until {@link forgive}. */
-  avoid(receiver: number, source: number): void {
+  /** The receiver reads nothing from the source until {@link retrySource}. */
+  backOffFrom(receiver: number, source: number): void {
     if (this.#sources.has(source)) this.#receiver(receiver).avoided.add(source);
   }
 
-  forgive(receiver: number, source: number): void {
+  retrySource(receiver: number, source: number): void {
     this.#receivers.get(receiver)?.avoided.delete(source);
   }
 
@@ -166,7 +166,7 @@ export class Swarm {
   }
 
   /** The sources that the receiver leaves alone for now. */
-  avoidedBy(receiver: number): ReadonlySet<number> {
+  backedOffFrom(receiver: number): ReadonlySet<number> {
     return this.#receiver(receiver).avoided;
   }
 

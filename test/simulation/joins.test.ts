@@ -140,7 +140,7 @@ test('an instance that leaves while it is read takes with it what nobody else ho
     const joining = join(stage, 1);
     await reading(stage, 1);
     await succeeds(user.removeInstance('engine-0'));
-    await fails(joining, 'WEIGHTCAST_PEER_LOST', /nobody is left who holds slice \d+ of the checkpoint/);
+    await fails(joining, 'WEIGHTCAST_PEER_LOST', /no source is left for slice \d+ of the checkpoint/);
     assert.deepEqual(versionsOf(await status()), [null, null]);
     assert.deepEqual(mirrorsOn(stage, 1), []);
   });

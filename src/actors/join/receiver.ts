@@ -95,7 +95,7 @@ export class Receiver {
       await options.segments.create(mirrors);
       await options.leases.expose(mirrors.map(({ path }) => path));
     } catch (error) {
-      await options.leases.forget(mirrors.map(({ path }) => path));
+      await options.leases.release(mirrors.map(({ path }) => path));
       throw error;
     }
     return receiver;
@@ -161,7 +161,7 @@ export class Receiver {
   async discard(reason: string): Promise<void> {
     this.#fail(new AbortedError(reason));
     await this.close();
-    await this.#options.leases.forget([...this.#mirrorOf.values()].map(({ path }) => path));
+    await this.#options.leases.release([...this.#mirrorOf.values()].map(({ path }) => path));
   }
 
   /** Disconnects from the peers; the mirrors stay. Never rejects. */

@@ -2,19 +2,19 @@ import { z } from 'zod';
 import { type MessageIn, notice, request } from './table.ts';
 import { doubles, epoch, fabricSource, nextReads, nothing, piece, rank, words } from './values.ts';
 
-/** `swarm` names the checkpoint: all who join it at a time exchange its pieces. */
+/** Name of the checkpoint: ranks that receive the same one at the same time exchange its pieces. */
 const swarm = z.string();
 
 export const toSwarm = {
   openSwarm: request('open-swarm', { swarm, epoch, sliceBytes: doubles }, nothing),
   closeSwarm: notice('close-swarm', { swarm, epoch }),
-  /** `isComplete`: it holds all of its slices now; otherwise it is about to receive them. */
+  /** `isComplete`: it holds every byte of its slices already; otherwise it is about to receive them. */
   addSource: request('add-source', { swarm, source: fabricSource, isComplete: z.boolean() }, nothing),
-  /** `returns`: it is being started anew. */
-  removeSource: notice('remove-source', { swarm, rank, reason: z.string(), returns: z.boolean() }),
-  /** It is there, and holds these no more. */
+  /** `isExpectedBack`: the rank restarts, or another one of its host takes over. */
+  removeSource: notice('remove-source', { swarm, rank, reason: z.string(), isExpectedBack: z.boolean() }),
+  /** The source is alive but has released these slices. */
   reduceSource: notice('reduce-source', { swarm, rank, slices: z.array(z.int().nonnegative()) }),
-  /** A rank that is a source lacks these pieces, in the order in which it wants them. */
+  /** `pieces`: those that the rank, itself a source, lacks, in the order in which it needs them. */
   joinSwarm: request('join-swarm', { swarm, rank, pieces: words }, nothing),
   nextReads: request(
     'next-reads',

@@ -90,7 +90,7 @@ export class RankActor implements Actor<RankInbox> {
       case 'expose':
         return this.#expose(message, context);
       case 'return-lease':
-        return this.#leases.release(message.epoch);
+        return this.#leases.returnLease(message.epoch);
       case 'prepare':
         return await this.#prepare(message, context);
       case 'open':
@@ -127,7 +127,7 @@ export class RankActor implements Actor<RankInbox> {
 
   #startLoad(message: MessageOf<'load'>, context: Context<RankInbox>): void {
     const { order } = message;
-    if (order.segment !== null && this.#leases.isLent(order.segment)) {
+    if (order.segment !== null && this.#leases.isLeased(order.segment)) {
       const why = `rank ${this.#ports.rank} cannot overwrite ${order.segment}: another host has a lease on it`;
       context.fail(new WeightcastError(why));
       return;
@@ -138,7 +138,7 @@ export class RankActor implements Actor<RankInbox> {
 
   #forget(message: MessageOf<'forget'>, context: Context<RankInbox>): void {
     const reply = context.deferReply(message);
-    this.#leases.forget(message.segments).then(
+    this.#leases.release(message.segments).then(
       () => reply.succeed({}),
       (error) => reply.fail(asFailure(error)),
     );
@@ -147,7 +147,7 @@ export class RankActor implements Actor<RankInbox> {
   // ── leases for other hosts ───────────────────────────────────────────────────────────────────────────────────
 
   #lease(message: MessageOf<'lease'>, context: Context<RankInbox>): void {
-    this.#answerExposed(context.deferReply(message), this.#leases.lend(message.epoch, message.segments));
+    this.#answerExposed(context.deferReply(message), this.#leases.lease(message.epoch, message.segments));
   }
 
   #expose(message: MessageOf<'expose'>, context: Context<RankInbox>): void {

@@ -1,7 +1,7 @@
 import { MemoryError } from '../../errors.ts';
 import type { Plan } from '../../plan/plan.ts';
 import type { Copy } from '../../plan/reception.ts';
-import type { Sources } from '../join/leased-sources.ts';
+import type { LeasedSources } from '../join/leased-sources.ts';
 import { ask } from '../protocol/ask.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { toPlanner } from '../protocol/planner.ts';
@@ -60,11 +60,11 @@ const planningAttempts = 4;
 /** The beginning of an update, in which no engine is touched: prepare, plan, open. */
 export class Opener {
   readonly #scope: UpdateScope;
-  readonly #sources: Sources;
+  readonly #sources: LeasedSources;
   /** What ranks that refused their slots may be planned with. */
   readonly #ceilings = new Map<number, number>();
 
-  constructor(scope: UpdateScope, sources: Sources) {
+  constructor(scope: UpdateScope, sources: LeasedSources) {
     this.#scope = scope;
     this.#sources = sources;
   }
@@ -107,7 +107,7 @@ export class Opener {
     });
     for (const { mirrors } of opened) this.#scope.mirrors.push(...mirrors);
     const plans = groups.map(({ planned }) => planned);
-    await this.#sources.lend(epoch, plans);
+    await this.#sources.lease(epoch, plans);
     const opens = groups.map((group) => this.#openGroup(epoch, group));
     const answers = await this.#scope.allOrAbandon(epoch, opens);
     const links = new Map<number, string>();

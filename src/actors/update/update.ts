@@ -1,7 +1,7 @@
 import type { PauseMode } from '../../engines/engine-client.ts';
 import { asFailure } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
-import { Sources } from '../join/leased-sources.ts';
+import { LeasedSources } from '../join/leased-sources.ts';
 import type { Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
@@ -36,12 +36,12 @@ const readyMilliseconds = 100;
  */
 export class Update {
   readonly #scope: UpdateScope;
-  readonly #sources: Sources;
+  readonly #sources: LeasedSources;
   #awaited: string | null = null;
 
   constructor(context: Context<SupervisorInbox>, order: UpdateOrder, signal: AbortSignal) {
     this.#scope = new UpdateScope(context, order, signal);
-    this.#sources = new Sources(this.#scope);
+    this.#sources = new LeasedSources(this.#scope);
   }
 
   /** What it waits for, in words; null while it does what is done however late it is: engines go on, memory is given back. */
