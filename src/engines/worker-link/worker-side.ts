@@ -100,7 +100,7 @@ class Exchange {
     this.#socket = new LinkSocket(
       socket,
       clock,
-      () => new PeerLostError(`the rank at ${address} closed the connection`),
+      () => new PeerLostError(`the rank at ${address} has vanished`),
     );
     this.#cancelConnecting = clock.after(connectMilliseconds, () => {
       if (!this.#socket.connected) this.#socket.end(new PeerLostError(`no rank listens at ${address}`));
