@@ -103,11 +103,11 @@ export class Receiver {
 
   /** This rank as a source for other receivers. */
   async source(): Promise<FabricSource> {
-    const { order, rank, leases, fabric } = this.#options;
-    const exposed = await leases.expose(order.mirrors.map(({ path }) => path));
+    const { order, rank, leases } = this.#options;
+    const { address, exposed } = await leases.expose(order.mirrors.map(({ path }) => path));
     const tokenOf = new Map(exposed.map(({ path, token }) => [path, token]));
     const slices = order.mirrors.map(({ slice, path }) => ({ slice, token: tokenOf.get(path)!, offset: 0 }));
-    return { rank, address: fabric(null).address, secret: null, slices };
+    return { rank, address, secret: null, slices };
   }
 
   /** The pieces this rank lacks, in the order in which its buckets need them. */

@@ -1,10 +1,10 @@
 import type { SegmentStore } from '../../checkpoint/segment-store.ts';
 import type { Exposure, Fabric } from '../../native-bridge/fabric.ts';
 
-/** A segment that peers may read, and the token they read it with. */
+/** Segments that peers may read: the fabric's address, and the token to read each one with. */
 export interface Exposed {
-  readonly path: string;
-  readonly token: Uint8Array;
+  readonly address: Uint8Array;
+  readonly exposed: { readonly path: string; readonly token: Uint8Array }[];
 }
 
 /**
@@ -26,22 +26,15 @@ export class Leases {
   }
 
   /** Rejects with `NativeError`. */
-  async expose(paths: readonly string[]): Promise<Exposed[]> {
-    return Promise.all(
-      paths.map(async (path) => {
-        let exposure = this.#exposures.get(path);
-        if (exposure === undefined) {
-          exposure = this.#fabric().expose(this.#segments.attach(path));
-          this.#exposures.set(path, exposure);
-          exposure.catch(() => this.#exposures.delete(path));
-        }
-        return { path, token: (await exposure).token };
-      }),
+  async expose(paths: readonly string[]): Promise<Exposed> {
+    const exposed = await Promise.all(
+      paths.map(async (path) => ({ path, token: (await this.#exposure(path)).token })),
     );
+    return { address: this.#fabric().address, exposed };
   }
 
   /** Exposes segments under a lease, until {@link returnLease}. On a rejection (`NativeError`) there is no lease. */
-  async lease(epoch: number, paths: readonly string[]): Promise<Exposed[]> {
+  async lease(epoch: number, paths: readonly string[]): Promise<Exposed> {
     this.#leased.set(epoch, new Set([...(this.#leased.get(epoch) ?? []), ...paths]));
     try {
       return await this.expose(paths);
@@ -67,6 +60,16 @@ export class Leases {
   /** Whether any epoch has a lease on it. */
   isLeased(path: string): boolean {
     return [...this.#leased.values()].some((paths) => paths.has(path));
+  }
+
+  #exposure(path: string): Promise<Exposure> {
+    let exposure = this.#exposures.get(path);
+    if (exposure === undefined) {
+      exposure = this.#fabric().expose(this.#segments.attach(path));
+      this.#exposures.set(path, exposure);
+      exposure.catch(() => this.#exposures.delete(path));
+    }
+    return exposure;
   }
 
   async #end(paths: readonly string[]): Promise<void> {

@@ -6,7 +6,7 @@ import type { CreatedCommunicator, Progress, Streamed } from '../protocol/values
 import { BucketActor, type SlotJob } from './bucket.ts';
 import type { RankInbox } from './inbox.ts';
 import { LayoutCache } from './layout-cache.ts';
-import { type Exposed, Leases } from './leases.ts';
+import { Leases } from './leases.ts';
 import { Loading } from './loading.ts';
 import { openTransfer } from './open.ts';
 import { Pipeline, type Slots } from './pipeline.ts';
@@ -84,11 +84,13 @@ export class RankActor implements Actor<RankInbox> {
         this.#reportProgress(context);
         return this.#loading.end(message.job, message.result);
       case 'forget':
-        return this.#forget(message, context);
-      case 'lease':
-        return this.#lease(message, context);
+        return this.#replyLater(context.deferReply(message), this.#releaseSegments(message));
+      case 'lease': {
+        const { epoch, segments } = message;
+        return this.#replyLater(context.deferReply(message), this.#leases.lease(epoch, segments));
+      }
       case 'expose':
-        return this.#expose(message, context);
+        return this.#replyLater(context.deferReply(message), this.#leases.expose(message.segments));
       case 'return-lease':
         return this.#leases.returnLease(message.epoch);
       case 'prepare':
@@ -123,7 +125,7 @@ export class RankActor implements Actor<RankInbox> {
     this.#ports.close();
   }
 
-  // ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── segments ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   #startLoad(message: MessageOf<'load'>, context: Context<RankInbox>): void {
     const { order } = message;
@@ -136,27 +138,15 @@ export class RankActor implements Actor<RankInbox> {
     this.#tick(context);
   }
 
-  #forget(message: MessageOf<'forget'>, context: Context<RankInbox>): void {
-    const reply = context.deferReply(message);
-    this.#leases.release(message.segments).then(
-      () => reply.succeed({}),
-      (error) => reply.fail(asFailure(error)),
-    );
+  async #releaseSegments({ segments }: MessageOf<'forget'>): Promise<Record<string, never>> {
+    await this.#leases.release(segments);
+    return {};
   }
 
-  // ── leases for other hosts ───────────────────────────────────────────────────────────────────────────────────
-
-  #lease(message: MessageOf<'lease'>, context: Context<RankInbox>): void {
-    this.#answerExposed(context.deferReply(message), this.#leases.lease(message.epoch, message.segments));
-  }
-
-  #expose(message: MessageOf<'expose'>, context: Context<RankInbox>): void {
-    this.#answerExposed(context.deferReply(message), this.#leases.expose(message.segments));
-  }
-
-  #answerExposed(reply: Reply<{ address: Uint8Array; exposed: Exposed[] }>, work: Promise<Exposed[]>): void {
+  /** Replies when the work is done: the mailbox does not wait for it. */
+  #replyLater<R>(reply: Reply<R>, work: Promise<R>): void {
     work.then(
-      (exposed) => reply.succeed({ address: this.#ports.fabric(null).address, exposed }),
+      (answer) => reply.succeed(answer),
       (error) => reply.fail(asFailure(error)),
     );
   }
