@@ -12,7 +12,7 @@ import {
 } from '../../errors.ts';
 import type { Fabric, FabricPeer } from '../../native-bridge/fabric.ts';
 import { Pieces } from '../../plan/pieces.ts';
-import type { Plan } from '../../plan/plan.ts';
+import { bucketTensors, type Plan } from '../../plan/plan.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { FabricSource, NextReads, Received, ReceptionOrder } from '../protocol/values.ts';
 import type { Leases } from '../rank/leases.ts';
@@ -218,10 +218,7 @@ export class Receiver {
     const { segment: slice, offset, bytes } = this.#pieces.at(piece);
     const held = source?.slices.find((entry) => entry.slice === slice);
     const mirror = this.#mirrorOf.get(slice);
-    assert(
-      held !== undefined && mirror !== undefined,
-      `piece ${piece} is to be read from rank ${sourceRank}`,
-    );
+    assert(held !== undefined && mirror !== undefined, `rank ${sourceRank} has no piece ${piece}`);
     const peer = this.#peer(source!);
     try {
       const { startedAt, endedAt } = await (await peer).read(
@@ -286,7 +283,7 @@ function piecesOfBuckets(
   const sliceOfPath = new Map([...mirrors].map(({ slice, path }) => [path, slice]));
   const bucketsOf = new Map<number, number[]>();
   for (const bucket of plan.owners.keys()) {
-    for (const row of plan.tensorOrder.subarray(plan.tensorStarts[bucket], plan.tensorStarts[bucket + 1])) {
+    for (const row of bucketTensors(plan, bucket).rows) {
       const slice = sliceOfPath.get(manifest.segments[manifest.segmentOf[row]!]!.path);
       if (slice === undefined) continue;
       const { first, end } = pieces.covering(slice, manifest.offsets[row]!, manifest.bytes[row]!);

@@ -29,12 +29,11 @@ export type SlotReport =
   | { readonly type: 'bucket-failed'; readonly epoch: number; readonly error: WeightcastError };
 
 /**
- * One slot, for as long as its rank lives. It takes one bucket at a time, and is free again when it says so: nobody may
- * write to the slot in between.
+ * One slot, for the lifetime of its rank. A job takes one bucket through the slot; until the actor reports that the slot is
+ * free, the slot holds that bucket and nothing else is written to it.
  *
- * The actor of a staging slot owns it while the bucket is uploaded, waits for its broadcast, and is broadcast. That of a
- * link slot owns it while the bucket is uploaded in place or still elsewhere, is broadcast, and is copied by the engine
- * worker, until the worker has answered.
+ * A staging slot: free, uploading, staged, broadcasting, free. A link slot: free, uploading (if the bucket is uploaded in
+ * place), broadcasting, reloading, free.
  */
 export class BucketActor implements Actor<SlotJob> {
   readonly #rank: ActorRef<SlotReport>;

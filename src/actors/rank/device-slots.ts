@@ -1,29 +1,30 @@
 import { strict as assert } from 'node:assert';
 import type { DevicePlace } from '../../native-bridge/collective.ts';
 import type { Device, DeviceBuffer } from '../../native-bridge/device.ts';
-import { linkSlotCount, type Plan, stagingSlotCount } from '../../plan/plan.ts';
+import type { SlotMap } from './slot-map.ts';
 
 /**
- * The device memory of one exchange. Link slots lie in one buffer, which the engine worker reads from; a rank that is
- * not alone stages its own buckets in a second one.
+ * The device memory of one exchange. The link slots are one buffer, which the engine worker reads from; the staging
+ * slots, where there are any, are another one.
  */
 export class DeviceSlots {
   readonly link: DeviceBuffer;
-  readonly #plan: Plan;
+  readonly #map: SlotMap;
   #staging: DeviceBuffer | null;
 
-  private constructor(plan: Plan, link: DeviceBuffer, staging: DeviceBuffer | null) {
-    this.#plan = plan;
+  private constructor(map: SlotMap, link: DeviceBuffer, staging: DeviceBuffer | null) {
+    this.#map = map;
     this.link = link;
     this.#staging = staging;
   }
 
-  /** `owned`: how many buckets this rank uploads. On a throw (`OutOfDeviceMemoryError`) nothing stays allocated. */
-  static allocate(plan: Plan, owned: number, device: Device): DeviceSlots {
-    const link = device.allocate(linkSlotCount(plan) * plan.slotBytes);
+  /** On a throw (`OutOfDeviceMemoryError`) nothing stays allocated. */
+  static allocate(map: SlotMap, device: Device): DeviceSlots {
+    const { linkSlots, stagingSlots, plan } = map;
+    const link = device.allocate(linkSlots * plan.slotBytes);
     try {
-      const slots = Math.min(stagingSlotCount(plan), owned);
-      return new DeviceSlots(plan, link, slots > 0 ? device.allocate(slots * plan.slotBytes) : null);
+      const staging = stagingSlots > 0 ? device.allocate(stagingSlots * plan.slotBytes) : null;
+      return new DeviceSlots(map, link, staging);
     } catch (error) {
       link.free();
       throw error;
@@ -31,17 +32,17 @@ export class DeviceSlots {
   }
 
   /** 0 once they have been released. */
-  get stagingCount(): number {
-    return this.#staging === null ? 0 : stagingSlotCount(this.#plan);
+  get stagingSlots(): number {
+    return this.#staging === null ? 0 : this.#map.stagingSlots;
   }
 
-  linkPlace(slot: number): DevicePlace {
-    return { buffer: this.link, offset: slot * this.#plan.slotBytes };
+  linkPlace(bucket: number): DevicePlace {
+    return { buffer: this.link, offset: this.#map.linkSlot(bucket) * this.#map.plan.slotBytes };
   }
 
-  stagingPlace(slot: number): DevicePlace {
+  stagingPlace(bucket: number): DevicePlace {
     assert(this.#staging !== null, 'the staging slots have been released');
-    return { buffer: this.#staging, offset: slot * this.#plan.slotBytes };
+    return { buffer: this.#staging, offset: this.#map.stagingSlot(bucket) * this.#map.plan.slotBytes };
   }
 
   /** Frees the staging slots alone. May be called twice. */

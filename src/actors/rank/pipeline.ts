@@ -1,5 +1,6 @@
 import type { ActorRef } from '../kernel/index.ts';
 import type { SlotJob, SlotReport } from './bucket.ts';
+import type { SlotMap } from './slot-map.ts';
 import type { BucketOrigin, RankTransfer } from './transfer.ts';
 
 /** The slots of a rank, each with its actor. */
@@ -23,6 +24,7 @@ interface Staged {
  */
 export class Pipeline {
   readonly transfer: RankTransfer;
+  readonly #map: SlotMap;
   readonly #slots: Slots;
   readonly #tell: (slot: ActorRef<SlotJob>, job: SlotJob) => void;
   readonly #owned: readonly number[];
@@ -44,13 +46,14 @@ export class Pipeline {
     this.transfer = transfer;
     this.#slots = slots;
     this.#tell = tell;
-    this.#owned = transfer.owned;
-    this.#linkTaken = new Array(transfer.linkSlots).fill(false);
+    this.#map = transfer.map;
+    this.#owned = this.#map.owned;
+    this.#linkTaken = new Array(this.#map.linkSlots).fill(false);
   }
 
   /** The engine worker has copied every bucket, and all slots are free. */
   get isDone(): boolean {
-    return this.#reloaded === this.transfer.bucketCount && this.#staged.length === 0;
+    return this.#reloaded === this.#map.buckets && this.#staged.length === 0;
   }
 
   get reloadedBytes(): number {
@@ -65,9 +68,9 @@ export class Pipeline {
     if (job === 'stage') {
       this.#staged = this.#staged.filter((staged) => staged.bucket !== bucket);
     } else {
-      this.#linkTaken[this.transfer.linkSlot(bucket)] = false;
+      this.#linkTaken[this.#map.linkSlot(bucket)] = false;
       this.#reloaded += 1;
-      this.#reloadedBytes += this.transfer.plan.bucketBytes[bucket]!;
+      this.#reloadedBytes += this.#map.plan.bucketBytes[bucket]!;
     }
     this.#fillSlots();
   }
@@ -101,22 +104,22 @@ export class Pipeline {
     this.#nextStage += 1;
     this.#staged.push({ bucket, isForwarded: false });
     const { transfer } = this;
-    this.#tell(this.#slots.staging[transfer.stagingSlot(bucket)]!, { type: 'stage', transfer, bucket });
+    this.#tell(this.#slots.staging[this.#map.stagingSlot(bucket)]!, { type: 'stage', transfer, bucket });
   }
 
   /** The next bucket's link slot must be free, and the bucket staged if it goes through a staging slot. */
   #mayForward(): boolean {
     const bucket = this.#nextForward;
-    const { transfer } = this;
-    if (bucket === transfer.bucketCount || this.#linkTaken[transfer.linkSlot(bucket)]) return false;
-    return !transfer.owns(bucket) || transfer.stagingSlots === 0 || this.#stagedAs(bucket) !== undefined;
+    if (bucket === this.#map.buckets || this.#linkTaken[this.#map.linkSlot(bucket)]) return false;
+    const isStagedAhead = this.#map.owns(bucket) && this.transfer.stagingSlots > 0;
+    return !isStagedAhead || this.#stagedAs(bucket) !== undefined;
   }
 
   #forwardNext(): void {
     const bucket = this.#nextForward;
     this.#nextForward += 1;
     const { transfer } = this;
-    const slot = transfer.linkSlot(bucket);
+    const slot = this.#map.linkSlot(bucket);
     this.#linkTaken[slot] = true;
     const staged = this.#stagedAs(bucket);
     const releaseAfter = this.#isLastOfMemory(bucket, staged);
@@ -124,7 +127,7 @@ export class Pipeline {
       staged.isForwarded = true;
       this.#isStagingClosed = releaseAfter;
     }
-    const inPlace: BucketOrigin = transfer.owns(bucket) ? 'host' : 'peer';
+    const inPlace: BucketOrigin = this.#map.owns(bucket) ? 'host' : 'peer';
     const origin = staged === undefined ? inPlace : 'staging';
     this.#tell(this.#slots.links[slot]!, { type: 'forward', transfer, bucket, origin, releaseAfter });
   }

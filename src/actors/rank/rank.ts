@@ -330,7 +330,7 @@ export class RankActor implements Actor<RankInbox> {
     const { transfer, reloadedBytes } = this.#pipeline;
     const { receiving } = transfer;
     if (receiving.doneBytes < receiving.totalBytes) return { activity: 'receive', rank, ...receiving };
-    const totalBytes = transfer.plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
+    const totalBytes = transfer.map.plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
     return { activity: 'update', rank, doneBytes: reloadedBytes, totalBytes };
   }
 }

@@ -4,7 +4,7 @@ import type { Manifest } from '../../checkpoint/manifest.ts';
 import { AbortedError, VerificationError } from '../../errors.ts';
 import type { Interval } from '../../native-bridge/addon.ts';
 import type { Collective, DevicePlace } from '../../native-bridge/collective.ts';
-import { bucketCount, bucketTensors, linkSlotCount, type Plan, stagingSlotCount } from '../../plan/plan.ts';
+import { bucketTensors, type Plan } from '../../plan/plan.ts';
 import { transfersOf } from '../../plan/transfers.ts';
 import type { Clock } from '../../ports.ts';
 import type { Receiver } from '../join/receiver.ts';
@@ -13,6 +13,7 @@ import type { ArrivedDigests, RankTimeline, Received } from '../protocol/values.
 import { BucketStep } from './bucket-step.ts';
 import { DeviceSlots } from './device-slots.ts';
 import type { RankPorts } from './ports.ts';
+import { SlotMap } from './slot-map.ts';
 import { Spans } from './spans.ts';
 import { WorkerQueue } from './worker-queue.ts';
 
@@ -48,11 +49,9 @@ export interface BroadcastRequest {
  */
 export class RankTransfer {
   readonly epoch: number;
-  readonly plan: Plan;
+  readonly map: SlotMap;
   readonly #options: TransferOptions;
   readonly #worker: WorkerQueue;
-  /** This rank's buckets, each with its position among them. */
-  readonly #owned: ReadonlyMap<number, number>;
   readonly #spans = new Spans();
   readonly #inFlight = new Set<Promise<unknown>>();
   #slots: DeviceSlots;
@@ -63,15 +62,13 @@ export class RankTransfer {
   #exchangesLeft: number;
   #arrivedDigests: ArrivedDigests | null = null;
 
-  private constructor(options: TransferOptions, worker: WorkerQueue, slots: DeviceSlots) {
-    const { epoch, plan, exchanges, ports } = options;
-    this.epoch = epoch;
-    this.plan = plan;
+  private constructor(options: TransferOptions, map: SlotMap, worker: WorkerQueue, slots: DeviceSlots) {
+    this.epoch = options.epoch;
+    this.map = map;
     this.#options = options;
     this.#worker = worker;
     this.#slots = slots;
-    this.#owned = ownedBuckets(ports.rank, plan);
-    this.#exchangesLeft = exchanges;
+    this.#exchangesLeft = options.exchanges;
   }
 
   /**
@@ -80,13 +77,14 @@ export class RankTransfer {
    */
   static async open(options: TransferOptions): Promise<RankTransfer> {
     const { epoch, version, verify, plan, manifest, ports, clock } = options;
-    const slots = DeviceSlots.allocate(plan, ownedBuckets(ports.rank, plan).size, ports.device);
+    const map = new SlotMap(ports.rank, plan);
+    const slots = DeviceSlots.allocate(map, ports.device);
     let worker: WorkerQueue | null = null;
     try {
       const link = await ports.bindWorkerLink(epoch, version, verify);
-      worker = new WorkerQueue(link, plan, manifest, clock);
+      worker = new WorkerQueue(link, map, manifest, clock);
       worker.check();
-      const transfer = new RankTransfer(options, worker, slots);
+      const transfer = new RankTransfer(options, map, worker, slots);
       await ports.segments.ready(transfer.#ownSegments());
       return transfer;
     } catch (error) {
@@ -102,38 +100,12 @@ export class RankTransfer {
 
   /** 0 once they have been released. */
   get stagingSlots(): number {
-    return this.#slots.stagingCount;
-  }
-
-  get linkSlots(): number {
-    return linkSlotCount(this.plan);
+    return this.#slots.stagingSlots;
   }
 
   /** No other rank takes part: nothing is broadcast. */
   get isAlone(): boolean {
-    return this.plan.ranks.length === 1;
-  }
-
-  get bucketCount(): number {
-    return bucketCount(this.plan);
-  }
-
-  /** This rank's buckets, in the plan's order. */
-  get owned(): number[] {
-    return [...this.#owned.keys()];
-  }
-
-  owns(bucket: number): boolean {
-    return this.#owned.has(bucket);
-  }
-
-  linkSlot(bucket: number): number {
-    return bucket % this.linkSlots;
-  }
-
-  /** For a bucket of this rank. */
-  stagingSlot(bucket: number): number {
-    return this.#owned.get(bucket)! % stagingSlotCount(this.plan);
+    return this.#options.plan.ranks.length === 1;
   }
 
   /** Starts reading from other hosts. A failed read fails the uploads that need it. */
@@ -151,7 +123,7 @@ export class RankTransfer {
 
   /** H2D into the bucket's staging slot. */
   async stage(bucket: number): Promise<void> {
-    await this.#upload(bucket, this.#slots.stagingPlace(this.stagingSlot(bucket)));
+    await this.#upload(bucket, this.#slots.stagingPlace(bucket));
     this.#steps.staged.complete(bucket);
   }
 
@@ -162,7 +134,7 @@ export class RankTransfer {
 
   /** H2D straight into the bucket's link slot. */
   uploadInPlace(bucket: number): Promise<void> {
-    return this.#upload(bucket, this.#slots.linkPlace(this.linkSlot(bucket)));
+    return this.#upload(bucket, this.#slots.linkPlace(bucket));
   }
 
   /**
@@ -187,27 +159,27 @@ export class RankTransfer {
   }
 
   #issueBroadcast(bucket: number, { origin, releaseAfter }: BroadcastRequest): Promise<Interval> {
-    const { collective } = this.#options;
+    const { collective, plan } = this.#options;
     assert(collective !== null, 'ranks that are not alone have a collective');
-    const destination = this.#slots.linkPlace(this.linkSlot(bucket));
+    const destination = this.#slots.linkPlace(bucket);
     const sources = {
-      staging: () => this.#slots.stagingPlace(this.stagingSlot(bucket)),
+      staging: () => this.#slots.stagingPlace(bucket),
       host: () => destination,
       peer: () => null,
     };
     return collective.broadcast({
-      root: this.plan.ranks.indexOf(this.plan.owners[bucket]!),
+      root: plan.ranks.indexOf(plan.owners[bucket]!),
       source: sources[origin](),
       destination,
-      bytes: this.plan.bucketBytes[bucket]!,
+      bytes: plan.bucketBytes[bucket]!,
       letsGo: releaseAfter,
       timeoutMilliseconds: deadlines.broadcast,
     });
   }
 
   async #upload(bucket: number, { buffer, offset }: DevicePlace): Promise<void> {
-    const { manifest, receiver, ports } = this.#options;
-    const transfers = transfersOf(this.plan, manifest, bucket, offset).map(({ segment, rectangles }) => ({
+    const { plan, manifest, receiver, ports } = this.#options;
+    const transfers = transfersOf(plan, manifest, bucket, offset).map(({ segment, rectangles }) => ({
       segment: ports.segments.attach(manifest.segments[segment]!.path),
       rectangles,
     }));
@@ -274,7 +246,7 @@ export class RankTransfer {
 
   /** Allocates device memory for the next exchange, on the same address. Throws `OutOfDeviceMemoryError`. */
   reopen(): void {
-    this.#slots = DeviceSlots.allocate(this.plan, this.#owned.size, this.#options.ports.device);
+    this.#slots = DeviceSlots.allocate(this.map, this.#options.ports.device);
     this.#steps = newSteps();
   }
 
@@ -296,10 +268,11 @@ export class RankTransfer {
 
   /** Paths of the segments that this rank uploads from. */
   #ownSegments(): Set<string> {
-    const { segments, segmentOf } = this.#options.manifest;
+    const { plan, manifest } = this.#options;
+    const { segments, segmentOf } = manifest;
     const paths = new Set<string>();
-    for (const bucket of this.#owned.keys()) {
-      for (const row of bucketTensors(this.plan, bucket).rows) paths.add(segments[segmentOf[row]!]!.path);
+    for (const bucket of this.map.owned) {
+      for (const row of bucketTensors(plan, bucket).rows) paths.add(segments[segmentOf[row]!]!.path);
     }
     return paths;
   }
@@ -327,10 +300,4 @@ function newSteps() {
     /** Its reload has been requested, and may still be running. */
     requested: new BucketStep(),
   };
-}
-
-function ownedBuckets(rank: number, { owners }: Plan): ReadonlyMap<number, number> {
-  const owned = new Map<number, number>();
-  for (const [bucket, owner] of owners.entries()) if (owner === rank) owned.set(bucket, owned.size);
-  return owned;
 }

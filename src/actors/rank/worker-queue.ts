@@ -1,9 +1,10 @@
 import { dtypeName, type Manifest, shapeOf } from '../../checkpoint/manifest.ts';
 import type { LinkBuffer, LinkTensor, WorkerLink } from '../../engines/worker-link/worker-link.ts';
 import type { Interval } from '../../native-bridge/addon.ts';
-import { bucketCount, bucketTensors, linkSlotCount, type Plan } from '../../plan/plan.ts';
+import { bucketTensors } from '../../plan/plan.ts';
 import type { Clock } from '../../ports.ts';
 import type { ArrivedDigests } from '../protocol/values.ts';
+import type { SlotMap } from './slot-map.ts';
 
 /**
  * Requests to the engine worker of one rank. A worker answers one request at a time, so requests wait for the answers to
@@ -11,14 +12,14 @@ import type { ArrivedDigests } from '../protocol/values.ts';
  */
 export class WorkerQueue {
   readonly #link: WorkerLink;
-  readonly #plan: Plan;
+  readonly #map: SlotMap;
   readonly #manifest: Manifest;
   readonly #clock: Clock;
   #last: Promise<unknown> = Promise.resolve();
 
-  constructor(link: WorkerLink, plan: Plan, manifest: Manifest, clock: Clock) {
+  constructor(link: WorkerLink, map: SlotMap, manifest: Manifest, clock: Clock) {
     this.#link = link;
-    this.#plan = plan;
+    this.#map = map;
     this.#manifest = manifest;
     this.#clock = clock;
   }
@@ -78,12 +79,13 @@ export class WorkerQueue {
   }
 
   *#allTensors(): Iterable<LinkTensor> {
-    for (let bucket = 0; bucket < bucketCount(this.#plan); bucket += 1) yield* this.#tensorsOf(bucket);
+    for (let bucket = 0; bucket < this.#map.buckets; bucket += 1) yield* this.#tensorsOf(bucket);
   }
 
   #tensorsOf(bucket: number): LinkTensor[] {
-    const { rows, offsets } = bucketTensors(this.#plan, bucket);
-    const slotOffset = (bucket % linkSlotCount(this.#plan)) * this.#plan.slotBytes;
+    const { plan } = this.#map;
+    const { rows, offsets } = bucketTensors(plan, bucket);
+    const slotOffset = this.#map.linkSlot(bucket) * plan.slotBytes;
     return Array.from(rows, (row, index) => ({
       name: this.#manifest.names[row]!,
       dtype: dtypeName(this.#manifest, row),
