@@ -1,6 +1,6 @@
 import { strict as assert } from 'node:assert';
 import type {
-  InstalledReport,
+  ArrivedDigests,
   LinkBuffer,
   LinkTensor,
   WorkerLink,
@@ -29,7 +29,7 @@ export type LinkRequest =
 /** The engine worker at the other end. */
 export interface LinkPeer {
   /** Rejects with the traceback that the worker sends; never settles if the worker does not answer. */
-  serve(request: LinkRequest): Promise<InstalledReport | null>;
+  serve(request: LinkRequest): Promise<ArrivedDigests | null>;
   /** The rank reports that the update has failed. Resolves when the worker has disconnected. */
   abort(reason: string): Promise<void>;
   /** The rank's end is closed, or its process is gone. */
@@ -132,7 +132,7 @@ export class SimulatedLink implements WorkerLink {
     await this.#ask({ type: 'release' });
   }
 
-  async finish(): Promise<InstalledReport | null> {
+  async finish(): Promise<ArrivedDigests | null> {
     const report = await this.#ask({ type: 'finish' });
     this.#finished = true;
     return report;
@@ -170,7 +170,7 @@ export class SimulatedLink implements WorkerLink {
     if (peer !== null) this.#world.after(hopMilliseconds, () => peer.vanished());
   }
 
-  #ask(request: LinkRequest): Promise<InstalledReport | null> {
+  #ask(request: LinkRequest): Promise<ArrivedDigests | null> {
     assert(this.#rejectRequest === null, 'a worker link takes one request at a time');
     if (this.#ended !== null) return Promise.reject(this.#ended);
     return new Promise((resolve, reject) => {
@@ -187,7 +187,7 @@ export class SimulatedLink implements WorkerLink {
         reject(error);
       };
       this.#rejectRequest = fail;
-      const answered = (report: InstalledReport | null) => {
+      const answered = (report: ArrivedDigests | null) => {
         if (this.#rejectRequest !== fail) return;
         settle();
         resolve(report);
@@ -203,7 +203,7 @@ export class SimulatedLink implements WorkerLink {
 
   #exchange(
     request: LinkRequest,
-    answered: (report: InstalledReport | null) => void,
+    answered: (report: ArrivedDigests | null) => void,
     refused: (error: Error) => void,
   ): void {
     const peer = this.#peer!;

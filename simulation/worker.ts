@@ -1,5 +1,5 @@
 import { bytesOf, DTYPES, dtypeIndex } from '../src/checkpoint/dtype.ts';
-import type { InstalledReport, LinkTensor } from '../src/engines/worker-link/worker-link.ts';
+import type { ArrivedDigests, LinkTensor } from '../src/engines/worker-link/worker-link.ts';
 import { AbortedError, DeadlineError, PeerLostError, WorkerLinkError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import { elapse } from './clock.ts';
@@ -128,7 +128,7 @@ class Exchange implements LinkPeer {
     this.#awaitNext();
   }
 
-  serve(request: LinkRequest): Promise<InstalledReport | null> {
+  serve(request: LinkRequest): Promise<ArrivedDigests | null> {
     this.#cancelSilence();
     const served = this.#serve(request);
     this.#serving = served.catch(() => {});
@@ -171,7 +171,7 @@ class Exchange implements LinkPeer {
     );
   }
 
-  async #serve(request: LinkRequest): Promise<InstalledReport | null> {
+  async #serve(request: LinkRequest): Promise<ArrivedDigests | null> {
     if (this.#over) return new Promise(() => {});
     switch (request.type) {
       case 'open':
@@ -236,7 +236,7 @@ class Exchange implements LinkPeer {
     return fault;
   }
 
-  async #finish(): Promise<InstalledReport | null> {
+  async #finish(): Promise<ArrivedDigests | null> {
     const { clock, device, onFinished, reports } = this.#worker.options;
     await elapse(clock, postHookMilliseconds * device.slowness);
     const received = this.#received;

@@ -1,5 +1,5 @@
 import { strict as assert } from 'node:assert';
-import type { InstalledReport, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
+import type { ArrivedDigests, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
 import type { OpenedBuffer, WeightReceiver } from '../../src/engines/worker-link/worker-side.ts';
 import { openDeviceMemory } from '../../src/native-bridge/host-device.ts';
 import type { Mapping } from '../../src/native-bridge/memory.ts';
@@ -32,7 +32,7 @@ export class WeightsInstaller implements WeightReceiver {
     this.#link = null;
   }
 
-  async finish(): Promise<InstalledReport | null> {
+  async finish(): Promise<ArrivedDigests | null> {
     return this.#report ? this.#parameters.digest(this.#names) : null;
   }
 }

@@ -1,5 +1,5 @@
 import { shapeText } from '../../src/checkpoint/dtype.ts';
-import type { InstalledReport, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
+import type { ArrivedDigests, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
 import { EngineError, MemoryError, OutOfDeviceMemoryError } from '../../src/errors.ts';
 import type { HostDevice, HostDeviceBuffer } from '../../src/native-bridge/host-device.ts';
 import { digestPart, type Mapping, type ThreadPool } from '../../src/native-bridge/memory.ts';
@@ -53,7 +53,7 @@ export class WorkerParameters {
   }
 
   /** Digests of this worker's parts of the tensors, computed from the parameters' memory. */
-  async digest(names: readonly string[]): Promise<InstalledReport> {
+  async digest(names: readonly string[]): Promise<ArrivedDigests> {
     const places = new Float64Array(names.length * 7);
     const part = new Uint16Array(names.length);
     const parts = new Uint16Array(names.length);

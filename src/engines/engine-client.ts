@@ -1,19 +1,19 @@
 /**
- * The port to one inference engine's HTTP face. One instance has one client; nobody else calls the engine's update
- * route. All methods reject with `EngineError` (the engine's own words in it), `DeadlineError` or `AbortedError`.
+ * The port to one inference engine's HTTP API. An instance has one client, the only caller of the engine's update route. All
+ * methods reject with `EngineError` (with the engine's own message), `DeadlineError` or `AbortedError`.
  */
 export interface EngineClient {
-  /** For messages to people: the endpoint. */
+  /** For error messages and status. */
   readonly endpoint: string;
-  /** Resolves when the engine answers its health route; asks again until the deadline. */
+  /** Polls the engine's health route until it succeeds or the deadline passes. */
   ready(options: CallOptions): Promise<void>;
-  /** Stops generating; what becomes of requests in flight is the mode. May be asked of an engine that is paused. */
+  /** Stops generation; the mode decides about requests in flight. Allowed while the engine is paused already. */
   pause(mode: PauseMode, options: CallOptions): Promise<void>;
-  /** Goes on generating. */
+  /** Resumes generation. */
   resume(options: CallOptions): Promise<void>;
   /**
-   * Asks the engine's workers to connect to their worker links; resolves when all of them have installed the
-   * weights and run their post-hook, and the engine has dropped its prefix cache if it was asked to.
+   * Has the engine's workers connect to their worker links. Resolves when all of them have loaded the weights and run their
+   * post-hooks, and the engine has reset its prefix cache if requested.
    */
   update(order: EngineUpdate, options: CallOptions): Promise<void>;
   close(): Promise<void>;
@@ -22,9 +22,9 @@ export interface EngineClient {
 export interface EngineUpdate {
   /** Device uuid to the address of that device's worker link. */
   readonly links: Readonly<Record<string, string>>;
-  /** `checkpoint@digest`, for engines that say what they serve. */
+  /** `checkpoint@digest`, for engines that report their weight version. */
   readonly version: string;
-  /** What was computed with the old weights must not be used with the new ones. */
+  /** Reset the prefix cache, which was computed with the old weights. */
   readonly resetCache: boolean;
 }
 
@@ -34,9 +34,8 @@ export interface CallOptions {
 }
 
 /**
- * What becomes of requests in flight while an engine is paused. vLLM: `abort` ends them, `wait` lets them end, `keep`
- * goes on with them afterwards. SGLang: `abort` ends them, `retract` computes them anew afterwards, `in_place` goes
- * on with them.
+ * What a pause does with requests in flight. vLLM: `abort` aborts them, `wait` lets them finish first, `keep` continues
+ * them after the pause. SGLang: `abort` aborts them, `retract` recomputes them after the pause, `in_place` continues them.
  */
 export const pauseModes = {
   vllm: ['abort', 'wait', 'keep'],
@@ -48,6 +47,6 @@ export type PauseMode = (typeof pauseModes)[EngineKind][number];
 export const engineKinds = ['vllm', 'sglang'] as const satisfies readonly EngineKind[];
 export const allPauseModes = ['abort', 'wait', 'keep', 'retract', 'in_place'] as const satisfies PauseMode[];
 
-/** What the engine's workers speak: weightcast's own worker link, or that of checkpoint-engine's extension. */
+/** Protocol of the engine's workers: weightcast's own, or that of checkpoint-engine's extension. */
 export const linkKinds = ['weightcast', 'checkpoint-engine'] as const;
 export type LinkKind = (typeof linkKinds)[number];

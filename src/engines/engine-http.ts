@@ -10,18 +10,18 @@ import {
 import type { Clock } from '../ports.ts';
 import type { CallOptions } from './engine-client.ts';
 
-/** Between two questions whether the engine is ready. */
+/** Between two polls of the health route. */
 const pollMilliseconds = 200;
-/** One question: an engine that hangs is asked again. */
+/** Timeout of one poll: an engine that hangs is polled again. */
 const readyMilliseconds = 5_000;
-/** An answer is an error message or a short list; whatever else a server sends is not kept. */
+/** Answers are error messages or short lists; the rest of a longer one is discarded. */
 const maxAnswerBytes = 1 << 20;
 
 export interface EngineHttpOptions {
   /** `http://host:port`, `https://…`, or `unix:/path/of/socket`. */
   readonly endpoint: string;
   readonly clock: Clock;
-  /** Sent as a bearer token, as OpenAI's clients do. */
+  /** Sent as a bearer token. */
   readonly apiKey?: string;
 }
 
@@ -30,10 +30,7 @@ interface Answer {
   readonly text: string;
 }
 
-/**
- * An engine's HTTP face, whichever engine it is: one call at a time with a time limit, and whatever goes wrong told in
- * one line with the engine's own words.
- */
+/** HTTP calls to an engine of either kind, each with a timeout. Errors are one line, with the engine's own message. */
 export class EngineHttp {
   readonly endpoint: string;
   readonly #clock: Clock;
@@ -41,7 +38,7 @@ export class EngineHttp {
   readonly #agent: Agent;
   readonly #headers: Readonly<Record<string, string>>;
 
-  /** Throws `UsageError` if the endpoint is none. */
+  /** Throws `UsageError` for an invalid endpoint or API key. */
   constructor({ endpoint, clock, apiKey }: EngineHttpOptions) {
     this.endpoint = endpoint;
     this.#clock = clock;
@@ -49,8 +46,8 @@ export class EngineHttp {
     this.#origin = socketPath === null ? originOf(endpoint) : 'http://localhost';
     this.#headers = apiKey === undefined ? {} : { authorization: bearer(apiKey) };
     this.#agent = new Agent({
-      // Every limit comes from the caller. No connection is used twice: the next request comes an update later, when
-      // the engine may have just closed it.
+      // The caller sets the timeout. Connections are not reused: by the next request, an update later, the engine may
+      // just be closing them.
       headersTimeout: 0,
       bodyTimeout: 0,
       pipelining: 0,
@@ -58,7 +55,7 @@ export class EngineHttp {
     });
   }
 
-  /** Resolves when the engine answers `GET path` with success; asks again until the deadline. */
+  /** Polls `GET path` until it succeeds or the deadline passes. */
   async ready(path: string, options: CallOptions): Promise<void> {
     const deadline = this.#clock.now() + options.timeoutMilliseconds;
     let last: string | null = null;
@@ -67,7 +64,7 @@ export class EngineHttp {
       if (left <= 0) {
         const waited = `${options.timeoutMilliseconds} ms`;
         throw new DeadlineError(
-          `engine ${this.endpoint} is not ready after ${waited}: ${last ?? 'it was never asked'}`,
+          `engine ${this.endpoint} is not ready after ${waited}: ${last ?? 'there was no time to ask'}`,
         );
       }
       const timeoutMilliseconds = Math.min(left, readyMilliseconds);
@@ -76,7 +73,7 @@ export class EngineHttp {
         return;
       } catch (error) {
         if (error instanceof AbortedError) throw error;
-        // That the last question was cut short says less than what an earlier one was answered.
+        // A last poll that the deadline cut short says less than the error of an earlier one.
         const cutShort = error instanceof DeadlineError && timeoutMilliseconds < readyMilliseconds;
         if (last === null || !cutShort) last = describe(error);
       }
@@ -85,8 +82,8 @@ export class EngineHttp {
   }
 
   /**
-   * Resolves when the engine answered 200, and has not said `"success": false` all the same. Rejects with
-   * `EngineError` (all of the engine's words are its cause), `DeadlineError` or `AbortedError`.
+   * Resolves when the engine answers 200 without `"success": false`. Rejects with `EngineError` (its cause is the whole
+   * answer of the engine), `DeadlineError` or `AbortedError`.
    */
   async call(method: 'GET' | 'POST', path: string, body: object | null, options: CallOptions): Promise<void> {
     const what = `${method} ${path}`;
@@ -100,13 +97,13 @@ export class EngineHttp {
     try {
       if (signal.aborted) onAbort();
       const answer = await this.#exchange(method, path, body, controller.signal);
-      if (answer.status !== 200 || saysFailure(answer.text)) {
+      if (answer.status !== 200 || reportsFailure(answer.text)) {
         throw refusal(`engine ${this.endpoint} answered ${what} with`, answer);
       }
     } catch (error) {
       if (controller.signal.aborted) throw controller.signal.reason;
       if (error instanceof EngineError) throw error;
-      throw new EngineError(`engine ${this.endpoint} does not answer ${what}: ${describe(error)}`, {
+      throw new EngineError(`engine ${this.endpoint} did not answer ${what}: ${describe(error)}`, {
         cause: error,
       });
     } finally {
@@ -162,31 +159,31 @@ export class EngineHttp {
 function originOf(endpoint: string): string {
   const url = URL.canParse(endpoint) ? new URL(endpoint) : null;
   if (url !== null && /^https?:$/.test(url.protocol) && url.pathname === '/') return url.origin;
-  throw new UsageError(`"${endpoint}" is not an engine's endpoint: use http://host:port or unix:/path`);
+  throw new UsageError(`invalid endpoint "${endpoint}": use http://host:port or unix:/path`);
 }
 
 function bearer(apiKey: string): string {
-  // What a header can carry; the key itself is no part of a message.
+  // The characters that a header can carry. The error must not contain the key.
   if (/^[\x21-\x7e]+$/.test(apiKey)) return `Bearer ${apiKey}`;
-  throw new UsageError('an API key is printable ASCII without spaces; the one that was given is not');
+  throw new UsageError('the API key contains characters other than printable ASCII without spaces');
 }
 
-/** One line of the engine's own words; all of them are its cause. */
+/** An error with one line of the engine's answer; its cause is the whole answer. */
 function refusal(what: string, answer: Answer): EngineError {
-  const words = messageIn(answer.text).trim();
-  const lines = words.split('\n').filter((line) => line.trim() !== '');
-  // Python ends a traceback with the line that says what went wrong.
-  const line = words.startsWith('Traceback') ? lines.at(-1) : lines[0];
+  const message = messageIn(answer.text).trim();
+  const lines = message.split('\n').filter((line) => line.trim() !== '');
+  // Python's traceback ends with the error message.
+  const line = message.startsWith('Traceback') ? lines.at(-1) : lines[0];
   const detail = line === undefined ? '' : `: ${line.trim().slice(0, 500)}`;
-  return new EngineError(`${what} ${answer.status}${detail}`, { cause: words });
+  return new EngineError(`${what} ${answer.status}${detail}`, { cause: message });
 }
 
-/** SGLang's answers carry `success`, and vLLM's to a cache reset that it could not do is 200. */
-function saysFailure(text: string): boolean {
+/** SGLang's answers have `success`, as does vLLM's to a failed cache reset, which is a 200 too. */
+function reportsFailure(text: string): boolean {
   return parseObject(text)?.success === false;
 }
 
-/** vLLM's `{error: {message}}`, older builds' and SGLang's `{message}`, FastAPI's `{detail}`, or the text as it is. */
+/** vLLM's `{error: {message}}`, older builds' and SGLang's `{message}`, FastAPI's `{detail}`, otherwise the text. */
 function messageIn(text: string): string {
   const body = parseObject(text);
   const error = body?.error as Record<string, unknown> | string | null | undefined;

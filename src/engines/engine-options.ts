@@ -18,26 +18,25 @@ export interface EngineOptions {
   readonly endpoint: string;
   /** Default: `vllm`. */
   readonly engine?: EngineKind;
-  /** What the engine's workers speak; see python/README.md. Default: `weightcast`. */
+  /** Protocol of the engine's workers; see python/README.md. Default: `weightcast`. */
   readonly link?: LinkKind;
   /** Sent as a bearer token. */
   readonly apiKey?: string;
   /**
-   * Pause the engine while it is updated, and how. Default: it is not asked to. After an update that failed once
-   * engines may have changed, it stays paused rather than serve weights of two versions; a later update that succeeds
-   * resumes it.
+   * How to pause the engine during an update. Default: it is not paused. If an update fails after engines may have changed,
+   * the engine stays paused rather than serve weights of two versions; the next successful update resumes it.
    */
   readonly pause?: PauseMode;
-  /** Drop the prefix cache, which the old weights computed. Default: false. */
+  /** Reset the prefix cache after an update, because the old weights computed it. Default: false. */
   readonly resetCache?: boolean;
   /**
-   * The engine speculates with a draft model whose workers take the weights in an exchange of their own, after the target
-   * model: SGLang's do. Default: false.
+   * The engine has a draft model for speculative decoding that takes the weights in a second exchange, after the target
+   * model, as in SGLang. Default: false.
    */
   readonly hasDraftModel?: boolean;
 }
 
-/** Throws a UsageError that names the instance and the option. */
+/** Throws a `UsageError` that names the instance and the option. */
 export function checkEngineOptions(name: string, options: EngineOptions): void {
   const { engine = 'vllm', link = 'weightcast', pause, resetCache = false } = options;
   const refuse = (what: string) => new UsageError(`instance ${name}: ${what}`);
@@ -50,12 +49,12 @@ export function checkEngineOptions(name: string, options: EngineOptions): void {
   oneOf(`pause of ${engine}`, pause, pauseModes[engine]);
   if (resetCache && (pause === 'keep' || pause === 'in_place')) {
     throw refuse(
-      `resetCache cannot go with pause "${pause}": the requests that are kept hold on to the cache`,
+      `resetCache cannot be combined with pause "${pause}": the requests that are kept use the cache`,
     );
   }
 }
 
-/** Throws `UsageError` if the endpoint is none. */
+/** Throws `UsageError` for an invalid endpoint or API key. */
 export function createEngineClient(options: EngineOptions, clock: Clock): EngineClient {
   const { endpoint, engine = 'vllm', link = 'weightcast', apiKey } = options;
   const http = { endpoint, clock, ...(apiKey !== undefined && { apiKey }) };

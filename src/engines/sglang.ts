@@ -2,13 +2,13 @@ import type { CallOptions, EngineClient, EngineUpdate, PauseMode } from './engin
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
 
 /**
- * SGLang's routes. Which worker link its workers speak is up to how it was started: by itself it takes
- * checkpoint-engine's, started by `python -m weightcast.sglang` it takes weightcast's.
+ * SGLang's routes. Its workers speak checkpoint-engine's link, or weightcast's if it was started by
+ * `python -m weightcast.sglang`.
  */
 export class SglangClient implements EngineClient {
   readonly #http: EngineHttp;
 
-  /** Throws `UsageError` if the endpoint is none. */
+  /** Throws `UsageError` for an invalid endpoint. */
   constructor(options: EngineHttpOptions) {
     this.#http = new EngineHttp(options);
   }
@@ -17,7 +17,7 @@ export class SglangClient implements EngineClient {
     return this.#http.endpoint;
   }
 
-  /** `/health` may generate a token, and so fails while the engine is paused or updates. */
+  /** Not `/health`: it may generate a token, and so fails while the engine is paused or updates. */
   ready(options: CallOptions): Promise<void> {
     return this.#http.ready('/ping', options);
   }
@@ -30,7 +30,7 @@ export class SglangClient implements EngineClient {
     return this.#http.call('POST', '/continue_generation', {}, options);
   }
 
-  /** The cache goes in the same call: only there no request is running for certain. */
+  /** Flushes the cache within the update call: only there it is certain that no request runs. */
   update({ links, version, resetCache }: EngineUpdate, options: CallOptions): Promise<void> {
     const body = { zmq_handles: links, flush_cache: resetCache, weight_version: version };
     return this.#http.call('POST', '/update_weights_from_ipc', body, options);

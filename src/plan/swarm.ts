@@ -166,7 +166,7 @@ export class Swarm {
   }
 
   /** The sources that the receiver leaves alone for now. */
-  avoidedBy(receiver: number): ReadonlySet<number> {
+  backedOffFrom(receiver: number): ReadonlySet<number> {
     return this.#receiver(receiver).avoided;
   }
 

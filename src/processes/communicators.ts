@@ -11,55 +11,55 @@ import type { Device } from '../native-bridge/device.ts';
 import { NcclCollective, probeNccl } from '../native-bridge/nccl-collective.ts';
 import type { Logger } from '../ports.ts';
 
-/** The first byte of a communicator's id, which says what the rest of it is. */
+/** First byte of a communicator's id; it determines the meaning of the rest. */
 const kinds = { shm: 0, nccl: 1, ncclOnSharedDevices: 2 } as const;
 
 /**
- * Processes take turns on a GPU, of some milliseconds each, and a kernel of NCCL that waits for another rank's uses its
- * turn up. Ranks that share a GPU therefore need few broadcasts, and buffers that a whole one fits into: with these four
- * ranks take 8.9 GB in 0.3 s, without them in 0.9 s (bench/results/collective.md).
+ * Processes on one GPU are time-sliced, some milliseconds each, and an NCCL kernel that waits for another rank's kernel
+ * wastes its whole slice. Ranks that share a GPU therefore need few broadcasts, and NCCL buffers that hold a whole one:
+ * with these values four ranks receive 8.9 GB in 0.3 s, without them in 0.9 s (bench/results/collective.md).
  */
 const sharedDevices = { bucketBytes: 512 * 2 ** 20, ncclBufferBytes: 16 * 2 ** 20 } as const;
 
 export type CollectiveKind = 'nccl' | 'copies';
 
-/** Creates and opens the communicators in which a rank process takes part. */
+/** Creates and opens the communicators of a rank process. */
 export class Communicators {
   readonly #device: Device;
   readonly #directory: string;
   readonly #rank: number;
-  readonly #wish: CollectiveKind | null;
+  readonly #preference: CollectiveKind | null;
   readonly #timeoutMilliseconds: number;
   readonly #log: Logger;
 
   constructor(options: {
     readonly device: Device;
-    /** Shared by the processes of this host; ends with the last of them. */
+    /** Shared by the processes of this host; removed when the last of them exits. */
     readonly directory: string;
     readonly rank: number;
-    /** Which way CUDA devices are to be joined where either would do; null for the better one. */
-    readonly wish: CollectiveKind | null;
-    /** How long members wait for each other. */
+    /** The collective for CUDA devices where both would work; null for the faster one. */
+    readonly preference: CollectiveKind | null;
+    /** How long members wait for each other to join. */
     readonly timeoutMilliseconds: number;
     readonly log: Logger;
   }) {
     this.#device = options.device;
     this.#directory = options.directory;
     this.#rank = options.rank;
-    this.#wish = options.wish;
+    this.#preference = options.preference;
     this.#timeoutMilliseconds = options.timeoutMilliseconds;
     this.#log = options.log;
   }
 
-  /** Whether ranks of several hosts can be joined. */
+  /** Whether a collective can join ranks of several hosts (`cluster`), or only those of one (`host`). */
   get scope(): 'host' | 'cluster' {
-    return this.#device instanceof CudaDevice && whyNotNccl(false) === null ? 'cluster' : 'host';
+    return this.#device instanceof CudaDevice && ncclObstacle(false) === null ? 'cluster' : 'host';
   }
 
   /**
-   * A new communicator. CUDA devices are joined by NCCL; without one that will do, ranks of one host copy from
-   * each other. Ranks that share a device always do if they are on one host: NCCL's kernels would take turns on it, and
-   * its buffers take 2 GiB a rank. Throws `NativeError` where NCCL is needed and missing.
+   * Creates a communicator. CUDA devices use NCCL; without a usable NCCL, ranks of one host copy from each other. Ranks
+   * that share a device copy by default if they are on one host, because NCCL's kernels would be time-sliced on it, and
+   * its buffers take 2 GiB per rank. Throws `NativeError` where NCCL is needed and missing.
    */
   create(order: CommunicatorRequest): CreatedCommunicator {
     if (this.#device instanceof CudaDevice && this.#usesNccl(order)) {
@@ -84,7 +84,7 @@ export class Communicators {
         `rank ${this.#rank} on device ${this.#device.uuid} cannot open a communicator of kind ${id[0]}`,
       );
     }
-    // NCCL reads it once a process, when it opens its first communicator. An existing value is the user's.
+    // NCCL reads this once per process, with its first communicator. A value that is already set is the user's.
     if (id[0] === kinds.ncclOnSharedDevices) {
       process.env.NCCL_BUFFSIZE ??= String(sharedDevices.ncclBufferBytes);
     }
@@ -97,12 +97,12 @@ export class Communicators {
   }
 
   #usesNccl({ hosts, sharesDevices }: CommunicatorRequest): boolean {
-    const wish = this.#wish ?? (hosts === 1 && sharesDevices ? 'copies' : null);
-    if (wish === 'copies' && hosts === 1) return false;
-    const reason = whyNotNccl(sharesDevices);
+    const preference = this.#preference ?? (hosts === 1 && sharesDevices ? 'copies' : null);
+    if (preference === 'copies' && hosts === 1) return false;
+    const reason = ncclObstacle(sharesDevices);
     if (reason === null) return true;
     if (hosts > 1) throw new NativeError(`ranks on ${hosts} hosts need NCCL: ${reason}`);
-    if (wish === 'nccl') throw new NativeError(`ranks cannot be joined by NCCL: ${reason}`);
+    if (preference === 'nccl') throw new NativeError(`NCCL cannot connect the ranks: ${reason}`);
     this.#log.warn({ reason }, 'ranks copy from each other instead of broadcasting through NCCL');
     return false;
   }
@@ -112,14 +112,14 @@ export class Communicators {
   }
 }
 
-/** What WEIGHTCAST_COLLECTIVE says. Throws `UsageError`. */
-export function collectiveWish(value: string | undefined): CollectiveKind | null {
+/** Parses WEIGHTCAST_COLLECTIVE; null if it is not set. Throws `UsageError`. */
+export function collectivePreference(value: string | undefined): CollectiveKind | null {
   if (value === undefined || value === 'nccl' || value === 'copies') return value ?? null;
   throw new UsageError(`WEIGHTCAST_COLLECTIVE must be "nccl" or "copies", not ${JSON.stringify(value)}`);
 }
 
-/** Why NCCL cannot join the ranks, or null if it can. */
-function whyNotNccl(sharesDevices: boolean): string | null {
+/** Why NCCL cannot connect the ranks, or null if it can. */
+function ncclObstacle(sharesDevices: boolean): string | null {
   try {
     const { version, allowsSharedDevices } = probeNccl();
     if (allowsSharedDevices || !sharesDevices) return null;

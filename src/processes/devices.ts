@@ -5,13 +5,13 @@ import type { Device } from '../native-bridge/device.ts';
 import { HostDevice } from '../native-bridge/host-device.ts';
 import { probeCuda } from '../native-bridge/probe.ts';
 
-/** More threads than this do not pin memory faster: the driver does most of it one after the other. */
+/** More threads do not pin memory faster: the driver serialises most of the work. */
 const mostPinThreads = 4;
 
 /**
- * How many threads of a rank process pin segments, and how many load, digest and copy them. Both go on at once while a
- * checkpoint is registered, and together they are no more than the process's share of the host's cores, unless that is 1:
- * the threads that pin have the most to do, and would wait for a core behind those that digest.
+ * How many threads of a rank process pin segments, and how many load, digest and copy them. Both pools run at once while
+ * a checkpoint is registered. Together they have no more threads than the process's share of the host's cores, unless that
+ * is 1: pinning takes longest, and must not wait for a core behind digests.
  */
 export function divideThreads({ kind }: DeviceOptions, threads: number): { pin: number; bulk: number } {
   if (kind === 'host') return { pin: 0, bulk: threads };
@@ -21,37 +21,37 @@ export function divideThreads({ kind }: DeviceOptions, threads: number): { pin: 
 
 export const cudaDevices = z.object({
   kind: z.literal('cuda'),
-  /** Index of each rank's GPU among those that CUDA_VISIBLE_DEVICES leaves; by default rank n has GPU n. */
+  /** Index of each rank's GPU among those in CUDA_VISIBLE_DEVICES. Default: rank n uses GPU n. */
   indices: z.array(z.int().min(0)).readonly().exactOptional(),
 });
 
 export const hostDevices = z.object({
   kind: z.literal('host'),
-  /** Host devices of one namespace are shared by all processes of a machine that name it. Default: `default`. */
+  /** All processes of a machine that use the same namespace share its host devices. Default: `default`. */
   namespace: z.string().exactOptional(),
-  /** Bytes of each device; by default what the first process to open it said. */
+  /** Bytes of each device. Default: the capacity that the process that created it gave. */
   capacity: z.int().min(0).exactOptional(),
-  /** Device of rank 0; rank n sits n further. Default: 0. */
+  /** Device index of rank 0; rank n uses `first + n`. Default: 0. */
   first: z.int().min(0).exactOptional(),
 });
 
 export const deviceOptions = z.discriminatedUnion('kind', [cudaDevices, hostDevices]);
 
-/** What ranks own: the GPUs of this machine, or devices emulated in shared memory. */
+/** The devices of the ranks: GPUs of this machine, or devices emulated in shared memory. */
 export type DeviceOptions = z.infer<typeof deviceOptions>;
 
-/** GPUs where the CUDA driver sees any, otherwise host devices. */
+/** GPUs if the CUDA driver finds any, otherwise host devices. */
 export function defaultDevices(): DeviceOptions {
   try {
     if (probeCuda().devices.length > 0) return { kind: 'cuda' };
   } catch (error) {
-    // No driver, or no GPU.
+    // No usable driver, or no GPU.
     if (!(error instanceof NativeError)) throw error;
   }
   return { kind: 'host' };
 }
 
-/** Throws `UsageError` for options that are none, or that do not give every rank a device. */
+/** Throws `UsageError` for invalid options, and for options that do not give every rank a device. */
 export function checkDevices(options: DeviceOptions, ranks: number): void {
   const parsed = deviceOptions.safeParse(options);
   if (!parsed.success) {
@@ -75,7 +75,7 @@ export function openDevice(options: DeviceOptions, rank: number, threads: number
   } catch (error) {
     const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
     if (capacity > 0 || code !== 'ENOENT') throw error;
-    // Whoever opens a device without a capacity expects an engine to have made it.
+    // Without a capacity the device must exist already: the engine creates it.
     throw new UsageError(
       `rank ${rank} finds no engine on host device ${namespace}-${first + rank}; start the engine first, or name its devices (host:NAMESPACE)`,
     );

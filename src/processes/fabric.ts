@@ -6,8 +6,8 @@ import type { RankConfiguration } from './configuration.ts';
 const fabricKinds = ['shm', 'verbs', 'tcp'] as const satisfies readonly FabricKind[];
 
 /**
- * The fabrics of one rank process: its own cluster's, and one for each other cluster that it reads from. They are opened
- * only when they are needed.
+ * The fabrics of one rank process: that of its own cluster, and one for each other cluster that it reads from. Each is
+ * opened on first use.
  */
 export class RankFabric {
   readonly #configuration: RankConfiguration;
@@ -19,7 +19,7 @@ export class RankFabric {
     this.#pool = pool;
   }
 
-  /** The RDMA ports that this rank uses, `mlx5_0:1`; none too where {@link open} would throw. */
+  /** The RDMA ports that this rank uses, such as `mlx5_0:1`; empty where {@link open} would throw. */
   get nics(): string[] {
     try {
       return this.#rdmaOptions().rdmaPorts.map(({ device, port }) => `${device}:${port}`);
@@ -29,8 +29,8 @@ export class RankFabric {
   }
 
   /**
-   * That of the cluster that has this secret, null for the own one. Throws `NativeError`, and `UsageError` if the
-   * environment chooses NICs that do not fit.
+   * The fabric of the cluster with this secret; null: this cluster. Throws `NativeError`, and `UsageError` for invalid
+   * environment variables.
    */
   open(secret: string | null): Fabric {
     const key = secret ?? this.#configuration.fabricSecret;
@@ -48,7 +48,7 @@ export class RankFabric {
 
   #open(secret: string): Fabric {
     const { host } = this.#configuration;
-    const kind = fabricWish(process.env.WEIGHTCAST_FABRIC);
+    const kind = fabricPreference(process.env.WEIGHTCAST_FABRIC);
     const fabric = HostFabric.open({
       secret: Buffer.from(secret, 'hex'),
       pool: this.#pool,
@@ -70,8 +70,8 @@ export class RankFabric {
   }
 }
 
-/** What WEIGHTCAST_FABRIC says; null for the fastest that a pair of ranks has. Throws `UsageError`. */
-export function fabricWish(value: string | undefined): FabricKind | null {
+/** Parses WEIGHTCAST_FABRIC; null if it is not set: each pair of ranks uses its fastest. Throws `UsageError`. */
+export function fabricPreference(value: string | undefined): FabricKind | null {
   const kind = fabricKinds.find((candidate) => candidate === value);
   if (kind !== undefined || value === undefined) return kind ?? null;
   throw new UsageError(

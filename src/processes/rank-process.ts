@@ -13,13 +13,13 @@ import { SharedDirectory, ThreadPool } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
 import type { Logger } from '../ports.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
-import { Communicators, collectiveWish } from './communicators.ts';
+import { Communicators, collectivePreference } from './communicators.ts';
 import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
 import { divideThreads, openDevice } from './devices.ts';
 import { RankFabric } from './fabric.ts';
 import { takeLifeline } from './lifeline.ts';
 
-/** The process of one rank: the only holder of its device. It ends when the process that started it lets go. */
+/** The process of one rank, the only user of its device. It ends when its standard input is closed. */
 
 const stopMilliseconds = 20_000;
 
@@ -31,7 +31,7 @@ function openPorts(configuration: RankConfiguration, directoryId: string, log: L
     device,
     directory: host.directory,
     rank,
-    wish: collectiveWish(process.env.WEIGHTCAST_COLLECTIVE),
+    preference: collectivePreference(process.env.WEIGHTCAST_COLLECTIVE),
     timeoutMilliseconds: deadlines.communicator,
     log,
   });

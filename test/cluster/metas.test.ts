@@ -61,7 +61,7 @@ test('a metas file of a stopped cluster fails with one line, and an invalid one 
       await cluster.register('one', { metas: file });
       await assert.rejects(cluster.update('one'), {
         name: 'PeerLostError',
-        message: /nobody is left who holds slice 0/,
+        message: /no source is left for slice 0/,
       });
       const [instance] = (await cluster.status()).instances;
       assert.notEqual(instance?.state, 'serving');

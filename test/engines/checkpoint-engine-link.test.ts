@@ -23,7 +23,7 @@ async function failure(request: Promise<unknown>): Promise<WorkerLinkError> {
   return error;
 }
 
-test('an exchange is a handle, buckets, and two times None, each answered in turn', async (t) => {
+test('an exchange is a handle, buckets, and None twice, each with a reply', async (t) => {
   const link = await bindCheckpointEngineLink(t);
   assert.match(link.address, /^ipc:\/\/@checkpoint-engine-GPU-test-7\d{6}\.sock$/);
   const worker = new ScriptedWorker(t, link.address);
@@ -51,7 +51,7 @@ const doing = {
   finish: 'running its post-hook',
 };
 for (const [turn, step] of steps.entries()) {
-  test(`a traceback in answer to request ${turn + 1}, ${step}, fails it and all later ones`, async (t) => {
+  test(`a traceback in reply to request ${turn + 1}, ${step}, fails it and all later ones`, async (t) => {
     const link = await bindCheckpointEngineLink(t);
     const worker = new ScriptedWorker(t, link.address);
     const requests = [
@@ -104,7 +104,7 @@ test('a worker that never connects ends the first request at its deadline', asyn
   );
 });
 
-test('a worker that comes after the end of its exchange is told so, and need not wait for ever', async (t) => {
+test('a worker that connects after its exchange was aborted gets the abort', async (t) => {
   const link = await bindCheckpointEngineLink(t, { latecomerMilliseconds: 10_000 });
   const opening = link.open(buffer);
   opening.catch(() => {});
@@ -136,7 +136,7 @@ test('a worker that dies ends the request at once', async (t) => {
   assert.equal(await failure(link.release()), error);
 });
 
-test('a post-hook that throws closes the connection without an answer, and fails the exchange', async (t) => {
+test('a post-hook that throws closes the connection without a reply, which fails the exchange', async (t) => {
   const link = await bindCheckpointEngineLink(t);
   const worker = new ScriptedWorker(t, link.address);
   const served = worker.serve(2);
@@ -162,7 +162,7 @@ test('a post-hook that never ends fails the exchange at its deadline', async (t)
   );
 });
 
-test('an abort overtakes an answer that is due, and reaches the worker when it has answered', async (t) => {
+test('an abort while a reply is due reaches the worker after its reply', async (t) => {
   const link = await bindCheckpointEngineLink(t);
   const worker = new ScriptedWorker(t, link.address);
   const served = worker.serve(1);
@@ -179,7 +179,7 @@ test('an abort overtakes an answer that is due, and reaches the worker when it h
   await aborted;
 });
 
-test('an answer that is not text is passed on as far as it can be read', async (t) => {
+test('the readable part of a reply that is not valid UTF-8 is in the error', async (t) => {
   const link = await bindCheckpointEngineLink(t);
   const worker = new ScriptedWorker(t, link.address);
   const answered = worker.asked().then(() => worker.answer([Buffer.from([0xff, 0x1b]), Buffer.from('[2J')]));
@@ -188,7 +188,7 @@ test('an answer that is not text is passed on as far as it can be read', async (
   assert.match(error.message, /failed opening the link buffer: \ufffd\\u001b\[2J$/);
 });
 
-test('for a draft model the exchange runs again on the same address, with a worker of its own', async (t) => {
+test('a second exchange, for a draft model, runs on the same address with another worker', async (t) => {
   const link = await bindCheckpointEngineLink(t);
   const exchange = async (worker: ScriptedWorker) => {
     const served = worker.serve(4);
@@ -211,7 +211,7 @@ test('for a draft model the exchange runs again on the same address, with a work
   }
 });
 
-test('a second worker that never comes, or a first one that never leaves, fails the second exchange', async (t) => {
+test('a second worker that never connects, or a first one that never disconnects, fails the second exchange', async (t) => {
   for (const leaves of [true, false]) {
     const link = await bindCheckpointEngineLink(t, { timeoutMilliseconds: 1_000 });
     const worker = new ScriptedWorker(t, link.address);
@@ -226,7 +226,7 @@ test('a second worker that never comes, or a first one that never leaves, fails 
   }
 });
 
-test('a draft worker that comes after the second exchange was aborted is told so', async (t) => {
+test('a draft worker that connects after the second exchange was aborted gets the abort', async (t) => {
   const link = await bindCheckpointEngineLink(t, { latecomerMilliseconds: 10_000 });
   const worker = new ScriptedWorker(t, link.address);
   const served = worker.serve(3);
@@ -242,7 +242,7 @@ test('a draft worker that comes after the second exchange was aborted is told so
   assert.deepEqual(await draft.asked(), told('rank 3 died'));
 });
 
-test('after its end an exchange can neither be aborted nor go on', async (t) => {
+test('a complete exchange can neither be aborted nor continued', async (t) => {
   const link = await bindCheckpointEngineLink(t);
   const worker = new ScriptedWorker(t, link.address);
   const served = worker.serve(3);

@@ -45,7 +45,7 @@ const refusals: [string, number, string, string, string][] = [
   ['one that says null', 404, 'null', ' 404: null', 'null'],
 ];
 for (const [who, code, body, line, cause] of refusals) {
-  test(`the error of ${who} is passed on in its own words`, async (t) => {
+  test(`the error has the message of ${who}`, async (t) => {
     const { endpoint } = await fakeEngine(t, status(code, body));
     await assert.rejects(clientOf(t, endpoint).update(order, patient()), (error) => {
       assert.ok(error instanceof EngineError);
@@ -56,7 +56,7 @@ for (const [who, code, body, line, cause] of refusals) {
   });
 }
 
-test('an endless error message is cut', async (t) => {
+test('an endless error message is truncated', async (t) => {
   const { endpoint } = await fakeEngine(t, status(500, 'x'.repeat(5 << 20)));
   await assert.rejects(clientOf(t, endpoint).update(order, patient()), (error: Error) => {
     assert.ok(error.message.length < 1_000);
@@ -65,7 +65,7 @@ test('an endless error message is cut', async (t) => {
   });
 });
 
-test('an engine that does not answer ends the call at its deadline, whether it is silent or stops half way', async (t) => {
+test('a call to an engine that is silent, or stops in the middle of its answer, ends at its deadline', async (t) => {
   for (const answer of [() => {}, (_, response) => void response.writeHead(200).write('{')] as Answer[]) {
     const { endpoint } = await fakeEngine(t, answer);
     await assert.rejects(clientOf(t, endpoint).update(order, hasty()), {
@@ -75,7 +75,7 @@ test('an engine that does not answer ends the call at its deadline, whether it i
   }
 });
 
-test('aborting ends the call at once and hangs up', async (t) => {
+test('an abort ends the call at once and closes the connection', async (t) => {
   const asked = gate();
   const hungUp = gate();
   const { endpoint } = await fakeEngine(t, (request) => {
@@ -94,7 +94,7 @@ test('aborting ends the call at once and hangs up', async (t) => {
   await hungUp.opened;
 });
 
-test('a call that is aborted before it starts asks nothing', async (t) => {
+test('a call that is aborted before it starts sends nothing', async (t) => {
   const { asked, endpoint } = await fakeEngine(t, status(200));
   const options = { timeoutMilliseconds: never, signal: AbortSignal.abort('too late') };
   await assert.rejects(clientOf(t, endpoint).update(order, options), {
@@ -105,23 +105,23 @@ test('a call that is aborted before it starts asks nothing', async (t) => {
   assert.deepEqual(asked, []);
 });
 
-test('an engine that hangs up or is not there is named', async (t) => {
+test('the error names an engine that closes the connection or does not listen', async (t) => {
   const { endpoint, server } = await fakeEngine(t, (request) => request.socket.destroy());
   const client = clientOf(t, endpoint);
   const name = 'EngineError';
   await assert.rejects(client.update(order, patient()), {
     name,
-    message: /does not answer POST .*: other side closed/,
+    message: /did not answer POST .*: other side closed/,
   });
   server.close();
   await once(server, 'close');
   await assert.rejects(client.update(order, patient()), {
     name,
-    message: /does not answer POST .*ECONNREFUSED/,
+    message: /did not answer POST .*ECONNREFUSED/,
   });
 });
 
-test('each call has a connection of its own, so that one the engine has closed meanwhile does no harm', async (t) => {
+test('each call opens its own connection, so an idle one that the engine closed cannot fail it', async (t) => {
   const ports = new Set<number>();
   const { endpoint } = await fakeEngine(t, (request, response) => {
     ports.add(request.socket.remotePort!);
@@ -142,7 +142,7 @@ test('an engine is ready once it answers its health route with 200', async (t) =
   assert.deepEqual(asked, Array(3).fill({ route: 'GET /health', body: '' }));
 });
 
-test('an engine that is not up yet is asked again until it listens', async (t) => {
+test('an engine that is not up yet is polled until it listens', async (t) => {
   const first = await fakeEngine(t, status(200));
   const { port } = first.server.address() as AddressInfo;
   first.server.close();
@@ -153,7 +153,7 @@ test('an engine that is not up yet is asked again until it listens', async (t) =
   await ready;
 });
 
-test('an engine that does not become ready: the deadline names its last answer', async (t) => {
+test('the deadline error of an engine that does not become ready has its last answer', async (t) => {
   const { endpoint } = await fakeEngine(t, status(503, '{"error":{"message":"loading"}}'));
   await assert.rejects(clientOf(t, endpoint).ready(hasty()), {
     name: 'DeadlineError',
@@ -172,7 +172,7 @@ test('an engine can be reached by a unix socket', async (t) => {
   );
 });
 
-test('an API key goes along as a bearer token, with every call', async (t) => {
+test('every call has the API key as its bearer token', async (t) => {
   const { asked, endpoint } = await fakeEngine(t, status(200));
   const client = clientOf(t, endpoint, 'sk-1234');
   await client.ready(patient());
@@ -184,7 +184,7 @@ test('an API key goes along as a bearer token, with every call', async (t) => {
   );
 });
 
-test('an API key that no header can carry is refused, and not shown', (t) => {
+test('an API key that no header can carry is refused, and not part of the error', (t) => {
   for (const key of ['two words', 'schlüssel', 'line\nbreak']) {
     assert.throws(
       () => clientOf(t, 'http://127.0.0.1:1', key),
@@ -193,7 +193,7 @@ test('an API key that no header can carry is refused, and not shown', (t) => {
   }
 });
 
-test('an answer that says it failed has failed, whatever its status', async (t) => {
+test('an answer with success: false is a failure, whatever its status', async (t) => {
   const answer = '{"success": false, "message": "requests are running"}';
   const { endpoint } = await fakeEngine(t, status(200, answer));
   await assert.rejects(clientOf(t, endpoint).update(order, patient()), {
@@ -202,9 +202,9 @@ test('an answer that says it failed has failed, whatever its status', async (t) 
   });
 });
 
-test('an endpoint that is none is refused', () => {
+test('an invalid endpoint is refused', () => {
   for (const endpoint of ['', 'localhost:8000', 'ftp://host', 'http://host/v1', 'unix:', 'http://']) {
     const make = () => new VllmClient({ endpoint, clock: systemClock });
-    assert.throws(make, { name: 'UsageError', message: /is not an engine's endpoint/ }, endpoint);
+    assert.throws(make, { name: 'UsageError', message: /^invalid endpoint "/ }, endpoint);
   }
 });

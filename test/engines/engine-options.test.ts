@@ -34,15 +34,15 @@ const refused: [object, string][] = [
   [{ engine: 'sglang', pause: 'wait' }, 'pause of sglang is "wait"; it is one of abort, retract, in_place'],
   [
     { pause: 'keep', resetCache: true },
-    'resetCache cannot go with pause "keep": the requests that are kept hold on to the cache',
+    'resetCache cannot be combined with pause "keep": the requests that are kept use the cache',
   ],
   [
     { engine: 'sglang', pause: 'in_place', resetCache: true },
-    'resetCache cannot go with pause "in_place": the requests that are kept hold on to the cache',
+    'resetCache cannot be combined with pause "in_place": the requests that are kept use the cache',
   ],
 ];
 for (const [options, message] of refused) {
-  test(`refused by the instance's name: ${JSON.stringify(options)}`, () => {
+  test(`refused with the instance's name: ${JSON.stringify(options)}`, () => {
     assert.throws(() => checkEngineOptions('blue', { endpoint, ...options } as EngineOptions), {
       name: 'UsageError',
       message: `instance blue: ${message}`,

@@ -32,11 +32,11 @@ const requests: LinkRequest[] = [
   { type: 'abort', reason: 'rank 3 died' },
 ];
 
-test('requests arrive as they were sent', () => {
+test('requests survive encoding and decoding', () => {
   for (const request of requests) assert.deepEqual(decodeRequest(encodeRequest(request)), request);
 });
 
-test('a report arrives as it was sent, wherever it lies in a network buffer', () => {
+test('a report survives encoding and decoding, at any offset in a network buffer', () => {
   const report = {
     digests: BigUint64Array.of(0n, 2n ** 64n - 1n, 0x0123456789abcdefn),
     part: Uint16Array.of(0, 1, 65_535),
@@ -52,7 +52,7 @@ test('a report arrives as it was sent, wherever it lies in a network buffer', ()
   assert.deepEqual(decodeReply(encodeReply({ ok: true })), { ok: true });
 });
 
-test('on the wire a report is three byte strings of little-endian words, parts of a longer array included', () => {
+test('on the wire a report is three byte strings of little-endian words, also if its columns are views of longer arrays', () => {
   const longer = BigUint64Array.of(9n, 0x0102030405060708n, 9n);
   const report = {
     digests: longer.subarray(1, 2),
@@ -70,7 +70,7 @@ test('on the wire a report is three byte strings of little-endian words, parts o
   });
 });
 
-test('keys that a receiver does not know are ignored', () => {
+test('unknown keys are ignored', () => {
   const request = { type: 'abort', reason: 'stop', since: 5 } as LinkRequest;
   assert.deepEqual(decodeRequest(encodeRequest(request)), { type: 'abort', reason: 'stop' });
 });

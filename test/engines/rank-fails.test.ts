@@ -15,7 +15,7 @@ test('a rank that is killed ends the exchange at once, and the buffer is release
   assert.deepEqual(calls, ['open', 'load', 'release']);
 });
 
-test('a rank that vanishes during a copy: the exchange ends when the copy has, and not before', async (t) => {
+test('a rank that vanishes during a copy ends the exchange only after the copy', async (t) => {
   const rank = new Fixture(t, 'link-rank');
   const { address } = await rank.next<{ address: string }>();
   const copying = gate();
@@ -39,7 +39,7 @@ test('a rank that vanishes during a copy: the exchange ends when the copy has, a
   assert.deepEqual(order, ['copied', 'released', 'ended']);
 });
 
-test('an address where no rank listens is given up', async () => {
+test('connecting to an address where no rank listens fails soon', async () => {
   const { calls, received } = receive('ipc://@weightcast-nobody.sock');
   await assert.rejects(received, {
     name: 'PeerLostError',
@@ -48,7 +48,7 @@ test('an address where no rank listens is given up', async () => {
   assert.deepEqual(calls, []);
 });
 
-test('a rank that falls silent ends the exchange at its deadline', async (t) => {
+test('a silent rank ends the exchange at its deadline', async (t) => {
   const link = await bindLink(t);
   const { calls, received } = receive(link.address, {}, { timeoutMilliseconds: soon });
   await link.open(buffer);
@@ -107,7 +107,7 @@ const refused: [string, unknown[], RegExp, string[]][] = [
   ],
 ];
 for (const [name, requests, message, expectedCalls] of refused) {
-  test(`a rank that breaks the protocol is told so: ${name}`, async (t) => {
+  test(`a rank that breaks the protocol gets an error: ${name}`, async (t) => {
     const rank = await rawRank(t);
     const { calls, received } = receive(rank.address);
     for (const [turn, request] of requests.entries()) {
@@ -128,7 +128,7 @@ const thrownIn = {
   finish: ['open', 'load', 'release', 'finish'],
 } as const;
 for (const [step, expectedCalls] of Object.entries(thrownIn)) {
-  test(`what a receiver throws in ${step} reaches the rank, and a buffer is released once`, async (t) => {
+  test(`an error of the receiver in ${step} reaches the rank, and the buffer is released once`, async (t) => {
     const link = await bindLink(t);
     const fault = () => {
       throw new RangeError(`no ${step} today`);

@@ -12,7 +12,7 @@ function clientOf(t: TestContext, endpoint: string, apiKey?: string): SglangClie
 
 const success = status(200, '{"success":true,"message":"IPC weight update completed successfully"}');
 
-test('an update is one call with links and version, which flushes the cache if it is asked to', async (t) => {
+test('an update is one call with links and version, which also flushes the cache if requested', async (t) => {
   const { asked, endpoint } = await fakeEngine(t, success);
   const client = clientOf(t, endpoint);
   for (const resetCache of [false, true]) await client.update({ ...order, resetCache }, patient());
@@ -43,7 +43,7 @@ const refusals: [string, number, string, string][] = [
   ['a scheduler that died', 500, 'Internal Server Error', '500: Internal Server Error'],
 ];
 for (const [what, code, body, line] of refusals) {
-  test(`the error of ${what} is passed on in its own words`, async (t) => {
+  test(`the error has the message of ${what}`, async (t) => {
     const { endpoint } = await fakeEngine(t, status(code, body));
     await assert.rejects(clientOf(t, endpoint).update(order, patient()), {
       name: 'EngineError',
@@ -63,7 +63,7 @@ test('an engine is ready once it answers a ping, whatever its health route says'
   assert.deepEqual(asked, Array(3).fill({ route: 'GET /ping', body: '' }));
 });
 
-test('an engine is paused in the way that is asked for, and resumed', async (t) => {
+test('an engine is paused in the requested mode, and resumed', async (t) => {
   const { asked, endpoint } = await fakeEngine(t, status(200, '{"message":"ok","status":"ok"}'));
   const client = clientOf(t, endpoint);
   for (const mode of ['abort', 'retract', 'in_place'] as const) await client.pause(mode, patient());

@@ -4,7 +4,7 @@ import { bindLink, buffer, gate, receive, tensors } from './harness.ts';
 
 const told = { name: 'AbortedError', message: 'the rank aborted the update: rank 3 died' };
 
-test('a worker that waits for the next bucket is told why the update ended', async (t) => {
+test('a worker that waits for the next bucket gets the reason of an abort', async (t) => {
   const link = await bindLink(t);
   const { calls, received } = receive(link.address);
   await link.open(buffer);
@@ -14,7 +14,7 @@ test('a worker that waits for the next bucket is told why the update ended', asy
   await assert.rejects(link.load(tensors), { name: 'AbortedError', message: 'rank 3 died' });
 });
 
-test('an abort overtakes an answer that is due: the request ends at once, the abort when the copy has ended', async (t) => {
+test('an abort while a reply is due rejects the request at once, and resolves when the copy has ended', async (t) => {
   const link = await bindLink(t);
   const copying = gate();
   const copied = gate();
@@ -37,7 +37,7 @@ test('an abort overtakes an answer that is due: the request ends at once, the ab
   await assert.rejects(received, told);
 });
 
-test('an abort does not wait for ever for a worker that hangs', async (t) => {
+test('an abort stops waiting for a worker that hangs', async (t) => {
   const link = await bindLink(t);
   const copied = gate();
   const { received } = receive(link.address, { load: () => copied.opened });
@@ -67,7 +67,7 @@ test('an abort before any worker has connected, after the end, and a second one 
   await received;
 });
 
-test('closing ends a request in progress and the exchange of the worker', async (t) => {
+test('close ends the request in progress and the exchange of the worker', async (t) => {
   const link = await bindLink(t);
   const loading = gate();
   const copied = gate();

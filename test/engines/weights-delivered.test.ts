@@ -5,7 +5,7 @@ import { digestTensors, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { TestHost } from '../native/harness.ts';
 import { bindLink, buffer, Fixture, receive, tensors, version } from './harness.ts';
 
-test('an engine worker in another process copies bucket after bucket out of device memory and proves what it holds', async (t) => {
+test('an engine worker in another process copies every bucket out of device memory and reports its digests', async (t) => {
   const host = new TestHost(t);
   const device = host.device({ capacity: 1 << 22 });
   const slots = device.allocate(2_048);
@@ -50,7 +50,7 @@ test('an engine worker in another process copies bucket after bucket out of devi
   assert.deepEqual(report, { digests, part: new Uint16Array(9), parts: new Uint16Array(9).fill(1) });
 });
 
-test('a worker that cannot tell what it installed answers null', async (t) => {
+test('a worker that computes no digests answers null', async (t) => {
   const link = await bindLink(t);
   const { calls, received } = receive(link.address);
   await link.open(buffer);
@@ -60,7 +60,7 @@ test('a worker that cannot tell what it installed answers null', async (t) => {
   assert.deepEqual(calls, ['open', 'release', 'finish']);
 });
 
-test('for a draft model the exchange runs again on the same address', async (t) => {
+test('a second exchange, for a draft model, runs on the same address', async (t) => {
   const link = await bindLink(t);
   for (let round = 0; round < 3; round += 1) {
     const { calls, received } = receive(link.address);

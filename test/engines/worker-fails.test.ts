@@ -47,7 +47,7 @@ test('a worker that is killed while it loads ends the request at once, and all l
   assert.equal(await failure(link.release()), error);
 });
 
-test('a worker that is killed between two requests fails the next one without a wait', async (t) => {
+test('a worker that is killed between two requests fails the next one at once', async (t) => {
   const { link, worker, uuid } = await atSecondBucket(t, 'copy');
   await worker.kill();
   const error = await failure(link.load(tensors));
@@ -65,7 +65,7 @@ test('a worker that connects and then hangs ends the request at its deadline', a
   );
 });
 
-test("a worker's exception arrives as one line with the traceback as its cause, and the worker ends", async (t) => {
+test("a worker's exception is an error of one line with the traceback as its cause, and ends the worker", async (t) => {
   const { link, worker, uuid } = await atSecondBucket(t, 'throw');
   const error = await failure(link.load(tensors));
   const line = `the engine worker on device ${uuid} failed loading a bucket`;
@@ -78,7 +78,7 @@ test("a worker's exception arrives as one line with the traceback as its cause, 
   assert.deepEqual(end, { ended: 'TypeError', message: 'cannot convert the second bucket\nand more of it' });
 });
 
-test('the last line of a Python traceback is the message', async (t) => {
+test('the error message is the last line of a Python traceback', async (t) => {
   const link = await bindLink(t);
   const traceback = 'Traceback (most recent call last):\n  File "worker.py", line 3\nKeyError: "lm_head"\n';
   await withReply(t, link.address, encode({ ok: false, error: traceback }));
@@ -109,7 +109,7 @@ function report(digests: number, part: number, parts: number): object {
   return { ok: true, report: { digests: column(digests), part: column(part), parts: column(parts) } };
 }
 
-test('an answer that a worker sends just before it leaves still counts', async (t) => {
+test('a reply that a worker sends just before it disconnects counts', async (t) => {
   for (let round = 0; round < 20; round += 1) {
     const link = await bindLink(t);
     const { received } = receive(link.address);

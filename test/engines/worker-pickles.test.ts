@@ -42,12 +42,12 @@ function encode(example: Example): Uint8Array {
 }
 
 for (const [index, example] of examples.entries()) {
-  test(`the pickle of example ${index}, ${example.what}, is the one that torch decodes`, () => {
+  test(`example ${index}, ${example.what}, is pickled exactly as torch decodes it`, () => {
     assert.equal(hex(encode(example)), example.pickle);
   });
 }
 
-test('whole numbers take the fewest bytes that keep their sign', () => {
+test('integers are written in the fewest bytes that keep their sign', () => {
   const pickles: [number, string][] = [
     [0, '4b00'],
     [255, '4bff'],
@@ -65,7 +65,7 @@ test('whole numbers take the fewest bytes that keep their sign', () => {
   }
 });
 
-test('long names and long handles are written whole', () => {
+test('long names and long handles are not truncated', () => {
   const long = 'ü'.repeat(70_000);
   const text = hex(new PickleWriter().text(long).end());
   assert.equal(text, `800458${'e0220200'}${Buffer.from(long).toString('hex')}2e`);
@@ -79,7 +79,7 @@ const refused: [string, string, number[], RegExp][] = [
   ['pairs that begin in one row and end in the next', 'F4', [2, 3], /"layers\.0\.w" .*shape \[2, 3\]/],
 ];
 for (const [what, dtype, shape, message] of refused) {
-  test(`a tensor that torch cannot have is refused by name: ${what}`, () => {
+  test(`a tensor that torch cannot represent is refused with its name: ${what}`, () => {
     const tensors = [{ name: 'layers.0.w', dtype, shape, offset: 0 }];
     assert.throws(() => encodeBucket(tensors), { name: 'CheckpointError', message });
   });

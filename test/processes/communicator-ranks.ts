@@ -18,7 +18,7 @@ export function rankOn(
   device: Device,
   directory: string,
   rank: number,
-  wish: CollectiveKind | null = null,
+  preference: CollectiveKind | null = null,
 ): Rank {
   t.after(() => device.close());
   const warnings: string[] = [];
@@ -30,7 +30,14 @@ export function rankOn(
     warn: (fields: object, message: string) => warnings.push(`${message}: ${JSON.stringify(fields)}`),
   };
   return {
-    communicators: new Communicators({ device, directory, rank, wish, timeoutMilliseconds: 5_000, log }),
+    communicators: new Communicators({
+      device,
+      directory,
+      rank,
+      preference,
+      timeoutMilliseconds: 5_000,
+      log,
+    }),
     warnings,
   };
 }
@@ -41,9 +48,11 @@ export function directoryOf(t: TestContext): string {
   return directory;
 }
 
-export function cudaRanks(t: TestContext, wish: CollectiveKind | null = null): Rank[] {
+export function cudaRanks(t: TestContext, preference: CollectiveKind | null = null): Rank[] {
   const directory = directoryOf(t);
-  return ranks.map((rank) => rankOn(t, CudaDevice.open({ index: 0, pinThreads: 1 }), directory, rank, wish));
+  return ranks.map((rank) =>
+    rankOn(t, CudaDevice.open({ index: 0, pinThreads: 1 }), directory, rank, preference),
+  );
 }
 
 export async function openAll(t: TestContext, all: readonly Rank[], id: Uint8Array): Promise<Collective[]> {

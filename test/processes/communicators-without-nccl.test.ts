@@ -21,16 +21,16 @@ test('without NCCL, ranks of one host copy from each other, and a warning says w
   assert.match(warnings[0]!, /ranks copy from each other.*cannot load NCCL/);
 });
 
-test('if NCCL is needed or requested, the error says why it is missing', (t) => {
+test('where NCCL is required or preferred, the error says why it cannot be used', (t) => {
   const [{ communicators }] = cudaRanks(t) as [Rank];
   assert.throws(() => communicators.create(two!), {
     name: 'NativeError',
     message: /^ranks on 2 hosts need NCCL: cannot load NCCL/,
   });
-  const [{ communicators: wishing }] = cudaRanks(t, 'nccl') as [Rank];
-  assert.throws(() => wishing.create(one!), {
+  const [{ communicators: preferring }] = cudaRanks(t, 'nccl') as [Rank];
+  assert.throws(() => preferring.create(one!), {
     name: 'NativeError',
-    message: /^ranks cannot be joined by NCCL: cannot load NCCL/,
+    message: /^NCCL cannot connect the ranks: cannot load NCCL/,
   });
 });
 

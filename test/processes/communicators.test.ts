@@ -3,23 +3,48 @@ import { test } from 'node:test';
 import { ShmCollective } from '../../src/native-bridge/collective.ts';
 import { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { NcclCollective } from '../../src/native-bridge/nccl-collective.ts';
-import { collectiveWish } from '../../src/processes/communicators.ts';
+import { collectivePreference } from '../../src/processes/communicators.ts';
 import { loadFakeNccl } from '../native/fake-nccl.ts';
 import { cudaRanks, directoryOf, openAll, rankOn, ranks } from './communicator-ranks.ts';
 
 loadFakeNccl();
 
-for (const { where, order, wish, Kind } of [
-  { where: 'of their own', order: { hosts: 1, sharesDevices: false }, wish: null, Kind: NcclCollective },
-  { where: 'of two hosts', order: { hosts: 2, sharesDevices: true }, wish: null, Kind: NcclCollective },
-  { where: 'that they share', order: { hosts: 1, sharesDevices: true }, wish: null, Kind: ShmCollective },
-  { where: 'that they share', order: { hosts: 1, sharesDevices: true }, wish: 'nccl', Kind: NcclCollective },
-  { where: 'of their own', order: { hosts: 1, sharesDevices: false }, wish: 'copies', Kind: ShmCollective },
-  { where: 'of two hosts', order: { hosts: 2, sharesDevices: false }, wish: 'copies', Kind: NcclCollective },
+for (const { where, order, preference, Kind } of [
+  {
+    where: 'of their own',
+    order: { hosts: 1, sharesDevices: false },
+    preference: null,
+    Kind: NcclCollective,
+  },
+  { where: 'of two hosts', order: { hosts: 2, sharesDevices: true }, preference: null, Kind: NcclCollective },
+  {
+    where: 'that they share',
+    order: { hosts: 1, sharesDevices: true },
+    preference: null,
+    Kind: ShmCollective,
+  },
+  {
+    where: 'that they share',
+    order: { hosts: 1, sharesDevices: true },
+    preference: 'nccl',
+    Kind: NcclCollective,
+  },
+  {
+    where: 'of their own',
+    order: { hosts: 1, sharesDevices: false },
+    preference: 'copies',
+    Kind: ShmCollective,
+  },
+  {
+    where: 'of two hosts',
+    order: { hosts: 2, sharesDevices: false },
+    preference: 'copies',
+    Kind: NcclCollective,
+  },
 ] as const) {
-  const wished = wish === null ? '' : ` where ${wish} is wished for`;
-  test(`ranks on CUDA devices ${where} are joined by a ${Kind.name}${wished}`, async (t) => {
-    const all = cudaRanks(t, wish);
+  const suffix = preference === null ? '' : ` where ${preference} is preferred`;
+  test(`ranks on CUDA devices ${where} are joined by a ${Kind.name}${suffix}`, async (t) => {
+    const all = cudaRanks(t, preference);
     const { id } = all[0]!.communicators.create({ number: 7, ...order });
     for (const collective of await openAll(t, all, id)) assert(collective instanceof Kind);
     assert.deepEqual(all[0]!.warnings, []);
@@ -45,9 +70,9 @@ test('NCCL among ranks that share a device gets large buckets and buffers, unles
   assert.deepEqual(await open(true), [512 << 20, '1048576']);
 });
 
-test('an unknown collective is refused', () => {
-  assert.equal(collectiveWish(undefined), null);
-  assert.throws(() => collectiveWish('gloo'), {
+test('an unknown collective in WEIGHTCAST_COLLECTIVE is refused', () => {
+  assert.equal(collectivePreference(undefined), null);
+  assert.throws(() => collectivePreference('gloo'), {
     name: 'UsageError',
     message: 'WEIGHTCAST_COLLECTIVE must be "nccl" or "copies", not "gloo"',
   });

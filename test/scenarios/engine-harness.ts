@@ -13,7 +13,7 @@ import {
   MessagePackWorkerLink,
   type MessagePackWorkerLinkOptions,
 } from '../../src/engines/worker-link/rank-side.ts';
-import type { InstalledReport, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
+import type { ArrivedDigests, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
@@ -108,7 +108,7 @@ export class TestEngine {
   }
 
   /** As {@link update}; fails unless it succeeds. */
-  async install(path: string, version: string, epoch = 1): Promise<InstalledReport[]> {
+  async install(path: string, version: string, epoch = 1): Promise<ArrivedDigests[]> {
     const { answer, sent } = await this.update(path, { version, epoch });
     const reports = (await sent).map(({ report, error }) => report ?? assert.fail(error!));
     assert.deepEqual(await answer, { status: 200, body: { results: reports.map(() => null) } });
@@ -129,7 +129,7 @@ export class TestEngine {
 
 /** What a worker said it installed, or why the exchange with it ended. */
 export type Sent =
-  | { readonly report: InstalledReport; readonly error: null }
+  | { readonly report: ArrivedDigests; readonly error: null }
   | { readonly report: null; readonly error: Error };
 
 /** One rank's part in an update: a buffer on the device that it shares with the worker, and the worker link. */

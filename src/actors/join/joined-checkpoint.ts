@@ -4,37 +4,37 @@ import { Pieces } from '../../plan/pieces.ts';
 import { Swarm } from '../../plan/swarm.ts';
 import type { FabricSource, NextReads } from '../protocol/join-values.ts';
 
-/** How long a receiver may go without anything to read, while sources are left alone that may be there all the same. */
+/** How long a receiver may have nothing to read while it backs off from sources that may still be alive. */
 const starvationMilliseconds = 4_000;
-/** The same while a source is being started anew. */
-const returnMilliseconds = 60_000;
-/** A receiver leaves a source alone for so long after a read that failed, and twice as long after the next. */
-const avoidMilliseconds = 500;
-const longestAvoidMilliseconds = 2_000;
+/** The same while a source is expected back. */
+const restartMilliseconds = 60_000;
+/** A receiver backs off from a source for this long after a failed read, and twice as long after the next. */
+const backoffMilliseconds = 500;
+const longestBackoffMilliseconds = 2_000;
 
 interface Receiver {
   /** Sources whose descriptions it has been sent. */
   readonly known: Set<number>;
-  /** Source to how often it was left alone since something came from it. */
+  /** Source to the number of back-offs since the last successful read from it. */
   readonly failures: Map<number, number>;
-  /** Since there was first nothing to read; null once something has arrived. */
+  /** When it first had nothing to read; null once something has arrived. */
   starvingSince: number | null;
 }
 
 export type FailedRead = Readonly<{ piece: number; source: number; reason: string }>;
 
-/** A checkpoint that is being joined: who can be read from and who receives; plan/swarm.ts chooses. Without any effect. */
+/** Sources and receivers of one checkpoint; plan/swarm.ts assigns the reads. Pure state: no effects, no clock. */
 export class JoinedCheckpoint {
-  /** Updates that use it. */
+  /** Epochs of the updates that use it. */
   readonly epochs = new Set<number>();
   readonly #pieces: Pieces;
   readonly #plan: Swarm;
   readonly #sources = new Map<number, FabricSource>();
   readonly #receivers = new Map<number, Receiver>();
-  /** Sources that are gone and are being started anew. */
-  readonly #returning = new Set<number>();
-  /** Of the source that failed last, for whoever lacks what it held. */
-  #lastLoss = 'nobody ever held it';
+  /** Sources that died and will return, or be replaced by another rank of their host. */
+  readonly #expectedBack = new Set<number>();
+  /** The last failure of a source, for error messages. */
+  #lastFailure = 'none was ever added';
 
   constructor(sliceBytes: Float64Array) {
     this.#pieces = new Pieces([...sliceBytes]);
@@ -43,35 +43,36 @@ export class JoinedCheckpoint {
 
   // ── sources ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** `isComplete`: it holds all of its slices now. */
+  /** `isComplete`: it holds every byte of its slices already. */
   addSource(source: FabricSource, isComplete: boolean): void {
     const { rank, address, slices } = source;
     const pieces = isComplete ? this.#piecesOf(slices.map(({ slice }) => slice)) : [];
     const known = this.#sources.get(rank);
     if (known !== undefined && Buffer.compare(known.address, address) === 0) {
-      // Another update knows it too; it may hold more by now.
+      // Another update has added this source before, perhaps with fewer slices.
       const more = slices.filter(({ slice }) => !known.slices.some((held) => held.slice === slice));
       if (more.length > 0) this.#describe({ ...known, slices: [...known.slices, ...more] });
       this.#plan.extendSource(rank, pieces);
     } else {
-      // A new life of a rank whose death was not noticed.
+      // The rank has restarted, and this is the first news of it.
       if (known !== undefined) this.#drop(rank);
       this.#describe(source);
       this.#plan.addSource(rank, pieces);
     }
-    this.#returning.delete(rank);
+    this.#expectedBack.delete(rank);
     for (const receiver of this.#receivers.values()) receiver.starvingSince = null;
   }
 
-  removeSource(rank: number, reason: string, returns: boolean): void {
-    if (returns) this.#returning.add(rank);
-    else this.#returning.delete(rank);
+  /** `isExpectedBack`: the rank restarts, or another one of its host takes over. */
+  removeSource(rank: number, reason: string, isExpectedBack: boolean): void {
+    if (isExpectedBack) this.#expectedBack.add(rank);
+    else this.#expectedBack.delete(rank);
     if (!this.#sources.has(rank)) return;
-    this.#lastLoss = `${rankName(rank)}: ${reason}`;
+    this.#lastFailure = `${rankName(rank)}: ${reason}`;
     this.#drop(rank);
   }
 
-  /** It is there, and holds these no more. */
+  /** The source is alive but has released these slices. */
   reduceSource(rank: number, slices: readonly number[]): void {
     const source = this.#sources.get(rank);
     if (source === undefined) return;
@@ -110,7 +111,7 @@ export class JoinedCheckpoint {
     return this.#receivers.has(rank);
   }
 
-  /** A source that lacks pieces, in the order in which it wants them. */
+  /** `pieces`: those that it lacks, in the order in which it needs them. */
   addReceiver(rank: number, pieces: Uint32Array): void {
     this.#plan.addReceiver(rank, [...pieces]);
     this.#receivers.set(rank, { known: new Set(), failures: new Map(), starvingSince: null });
@@ -129,47 +130,51 @@ export class JoinedCheckpoint {
   }
 
   /**
-   * The way between the two may be at fault, and not the source: only this receiver leaves it alone. Returns for how many
-   * milliseconds, until {@link forgive}; null if it does already.
+   * The path between the two may be at fault rather than the source, so only this receiver backs off. Returns for how many
+   * milliseconds, after which the caller calls {@link retrySource}; null if it backs off already.
    */
   failed(rank: number, { piece, source, reason }: FailedRead): number | null {
     this.#plan.failed(rank, piece);
-    this.#lastLoss = `${rankName(source)}: ${reason}`;
-    if (!this.#sources.has(source) || this.#plan.avoidedBy(rank).has(source)) return null;
+    this.#lastFailure = `${rankName(source)}: ${reason}`;
+    if (!this.#sources.has(source) || this.#plan.backedOffFrom(rank).has(source)) return null;
     const { failures } = this.#receivers.get(rank)!;
     const before = failures.get(source) ?? 0;
     failures.set(source, before + 1);
     this.#plan.backOffFrom(rank, source);
-    return Math.min(avoidMilliseconds * 2 ** before, longestAvoidMilliseconds);
+    return Math.min(backoffMilliseconds * 2 ** before, longestBackoffMilliseconds);
   }
 
-  forgive(rank: number, source: number): void {
+  /** The receiver may read from the source again. */
+  retrySource(rank: number, source: number): void {
     this.#plan.retrySource(rank, source);
   }
 
-  /** What to read now; null for a receiver that has nothing under way and nothing to begin. */
+  /** What to read next; null for a receiver with no read in flight and none to start. */
   next(rank: number): NextReads | null {
     const reads = this.#plan.next(rank);
     const isDone = this.#plan.isDone(rank);
     if (reads.length === 0 && !isDone && !this.#plan.isReading(rank)) return null;
-    return { reads, sources: this.#news(rank, reads), isDone };
+    return { reads, sources: this.#newSources(rank, reads), isDone };
   }
 
-  /** Why the receiver, which waits for something to read, waits in vain; null while it need not. */
-  starves(rank: number, now: number): PeerLostError | null {
+  /** The error for a receiver that waits for a piece which no source can supply; null while waiting may help. */
+  starvationError(rank: number, now: number): PeerLostError | null {
     const receiver = this.#receivers.get(rank)!;
     const piece = this.#plan.unobtainable(rank);
     if (piece === null) return null;
     receiver.starvingSince ??= now;
-    const isAvoiding = this.#plan.avoidedBy(rank).size > 0;
-    const patience = this.#returning.size > 0 ? returnMilliseconds : isAvoiding ? starvationMilliseconds : 0;
+    const isBackingOff = this.#plan.backedOffFrom(rank).size > 0;
+    const patience =
+      this.#expectedBack.size > 0 ? restartMilliseconds : isBackingOff ? starvationMilliseconds : 0;
     if (now - receiver.starvingSince < patience) return null;
     const { segment: slice } = this.#pieces.at(piece);
-    return new PeerLostError(`nobody is left who holds slice ${slice} of the checkpoint; ${this.#lastLoss}`);
+    return new PeerLostError(
+      `no source is left for slice ${slice} of the checkpoint (last error: ${this.#lastFailure})`,
+    );
   }
 
-  /** Descriptions of the sources that the receiver has not been told of. */
-  #news(rank: number, reads: NextReads['reads']): FabricSource[] {
+  /** Descriptions of sources in `reads` that the receiver does not have yet. */
+  #newSources(rank: number, reads: NextReads['reads']): FabricSource[] {
     const { known } = this.#receivers.get(rank)!;
     const unknown = new Set(reads.map(({ source }) => source).filter((source) => !known.has(source)));
     for (const source of unknown) known.add(source);

@@ -11,7 +11,7 @@ import { toSwarm } from '../protocol/swarm.ts';
 import type { Opened } from '../protocol/update-values.ts';
 import type { UpdateContext } from '../update/context.ts';
 
-/** What a rank serves, or did before it was gone. */
+/** What a rank serves, or served until it died. */
 interface Served {
   readonly rank: number;
   readonly host: string;
@@ -19,31 +19,31 @@ interface Served {
 }
 
 /**
- * The ranks that an update reads from: it takes leases on what they hold, tells the swarm of them, and finds another
- * rank of the same host when one is gone. An update that reads nothing has no sources.
+ * The ranks that an update reads from. Takes leases on their segments, announces them to the swarm, and has another rank
+ * of the same host take over when one dies. An update that reads nothing has none.
  */
-export class Sources {
+export class LeasedSources {
   readonly #scope: UpdateContext;
-  /** The epochs that leases were taken for. */
+  /** Epochs that leases were taken for. */
   #epochs: number[] = [];
   readonly #served = new Map<number, Served>();
-  /** What nobody serves, until another rank of its host does. */
-  #orphans: Served[] = [];
-  /** Ranks that were told to receive in the last epoch. */
+  /** Of dead ranks; waits for another rank of the same host. */
+  #unserved: Served[] = [];
+  /** Ranks that receive in the last epoch. */
   #receivers: readonly FabricSource[] = [];
 
   constructor(scope: UpdateContext) {
     this.#scope = scope;
   }
 
-  /** Of the checkpoint, for all updates to it at a time. */
+  /** One swarm for all updates that install the same checkpoint at the same time. */
   get swarm(): string {
     const { layout, status } = this.#scope.spec.checkpoint;
     return `${layout}/${status.digest}`;
   }
 
-  /** Takes leases on all that groups will read. Rejects when there is nobody left to read from. */
-  async lend(epoch: number, planned: readonly Planned[]): Promise<void> {
+  /** Takes leases on everything that the groups read. Rejects when no source is left. */
+  async lease(epoch: number, planned: readonly Planned[]): Promise<void> {
     const { reception } = planned.find((group) => group.reception !== null) ?? { reception: null };
     if (reception === null) return;
     const { context, spec } = this.#scope;
@@ -51,26 +51,26 @@ export class Sources {
     await ask(context, spec.swarm, toSwarm.openSwarm, question, this.#scope.within(deadlines.control));
     this.#epochs.push(epoch);
     const memberOf = new Map(spec.readyRanks().map((member) => [member.rank, member]));
-    const lent = await Promise.allSettled(
+    const leases = await Promise.allSettled(
       reception.served.map(async ({ rank, host, slices }) => {
         const foreign = spec.checkpoint.foreign?.sources.find((source) => source.rank === rank);
         if (foreign !== undefined) return this.#announceForeign(foreign, slices);
         const member = memberOf.get(rank);
-        if (member !== undefined) return this.#lendFrom(member, slices, epoch);
-        // It was there when the planner was asked.
+        if (member !== undefined) return this.#leaseFrom(member, slices, epoch);
+        // The rank has died since the plan was made.
         this.#served.set(rank, { rank, host, slices });
-        this.lost(rank, 'it is gone', true);
+        this.lost(rank, 'the rank died', true);
       }),
     );
-    const failed = lent.filter((outcome) => outcome.status === 'rejected');
+    const failed = leases.filter((outcome) => outcome.status === 'rejected');
     for (const { reason } of failed) {
-      context.log.warn({ epoch, error: asFailure(reason).message }, 'a source lends nothing');
+      context.log.warn({ epoch, error: asFailure(reason).message }, 'leasing from a source failed');
     }
-    if (failed.length === lent.length)
-      throw failed[0]?.reason ?? new PeerLostError('there is nobody to read from');
+    if (failed.length === leases.length)
+      throw failed[0]?.reason ?? new PeerLostError('no rank has the checkpoint to read it from');
   }
 
-  /** What ranks are about to receive they will serve on. */
+  /** Announces the ranks of this epoch that receive: others may read from them what has arrived. */
   async announce(answers: readonly Opened[]): Promise<void> {
     const { context, spec } = this.#scope;
     const receiving = answers.flatMap((answer) =>
@@ -85,38 +85,38 @@ export class Sources {
     );
   }
 
-  /** `returns`: it is started anew. */
-  lost(rank: number, reason: string, returns: boolean): void {
+  /** `restarts`: the rank process is started again. */
+  lost(rank: number, reason: string, restarts: boolean): void {
     const { context, spec } = this.#scope;
     if (this.#epochs.length === 0) return;
     const lost = this.#served.get(rank);
     this.#served.delete(rank);
-    const heir = spec.readyRanks().find((member) => member.host === lost?.host && member.rank !== rank);
-    // One that served nothing comes back with nothing.
-    const isMissed = lost !== undefined || this.#orphans.some((orphan) => orphan.rank === rank);
-    const isAwaited = (returns && isMissed) || heir !== undefined;
+    const standIn = spec.readyRanks().find((member) => member.host === lost?.host && member.rank !== rank);
+    // A rank that served nothing will serve nothing after its restart.
+    const hadServed = lost !== undefined || this.#unserved.some((served) => served.rank === rank);
+    const isExpectedBack = (restarts && hadServed) || standIn !== undefined;
     context.tell(spec.swarm, {
       type: 'remove-source',
       swarm: this.swarm,
       rank,
       reason,
-      returns: isAwaited,
+      isExpectedBack,
     });
-    if (lost !== undefined) this.#orphans.push(lost);
-    if (heir !== undefined) this.#adopt(heir);
+    if (lost !== undefined) this.#unserved.push(lost);
+    if (standIn !== undefined) this.#takeOver(standIn);
   }
 
   ready(rank: number): void {
     const member = this.#scope.spec.readyRanks().find((candidate) => candidate.rank === rank);
-    if (member !== undefined) this.#adopt(member);
+    if (member !== undefined) this.#takeOver(member);
   }
 
-  /** The update is over. Unless they keep what they received, its ranks can be read from no more. */
+  /** The update has ended. Unless its ranks keep what they received, they stop being sources. */
   release(isKept: boolean): void {
     const { context, spec } = this.#scope;
     for (const { rank, slices } of isKept ? [] : this.#receivers) {
       const { swarm } = this;
-      // One that died has not left by itself.
+      // A rank that died did not leave the swarm.
       context.tell(spec.swarm, { type: 'leave-swarm', swarm, rank });
       context.tell(spec.swarm, {
         type: 'reduce-source',
@@ -129,29 +129,29 @@ export class Sources {
       for (const { ref } of spec.readyRanks()) context.tell(ref, { type: 'return-lease', epoch });
       context.tell(spec.swarm, { type: 'close-swarm', swarm: this.swarm, epoch });
     }
-    // Who adopts from here on would lend for ever.
+    // A lease that is taken after this would never be returned.
     this.#epochs = [];
     this.#served.clear();
-    this.#orphans = [];
+    this.#unserved = [];
   }
 
-  /** A rank serves what others of its host served who are gone. */
-  #adopt(member: ReadyRank): void {
+  /** A rank serves what dead ranks of its host served. */
+  #takeOver(member: ReadyRank): void {
     const epoch = this.#epochs.at(-1);
-    const inherited = this.#orphans.filter(({ host }) => host === member.host);
-    if (epoch === undefined || inherited.length === 0) return;
-    this.#orphans = this.#orphans.filter(({ host }) => host !== member.host);
-    const slices = [...new Set(inherited.flatMap((orphan) => orphan.slices))];
-    this.#lendFrom(member, slices, epoch).catch((error) => {
+    const unserved = this.#unserved.filter(({ host }) => host === member.host);
+    if (epoch === undefined || unserved.length === 0) return;
+    this.#unserved = this.#unserved.filter(({ host }) => host !== member.host);
+    const slices = [...new Set(unserved.flatMap((served) => served.slices))];
+    this.#leaseFrom(member, slices, epoch).catch((error) => {
       this.#scope.context.log.warn(
         { rank: member.rank, error: asFailure(error).message },
-        'a source lends nothing',
+        'leasing from a source failed',
       );
-      this.#orphans.push({ rank: member.rank, host: member.host, slices });
+      this.#unserved.push({ rank: member.rank, host: member.host, slices });
     });
   }
 
-  async #lendFrom(
+  async #leaseFrom(
     { rank, ref, host }: ReadyRank,
     slices: readonly ServedSlice[],
     epoch: number,
@@ -170,7 +170,7 @@ export class Sources {
     await this.#announceComplete({ rank, address, secret: null }, exposed, slices);
   }
 
-  /** A rank of another cluster lends nothing: its segments can be read as long as it holds them. */
+  /** Segments of another cluster need no lease: they can be read as long as that cluster holds them. */
   #announceForeign(
     { rank, address, segments }: ForeignSource,
     slices: readonly ServedSlice[],

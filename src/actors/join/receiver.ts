@@ -12,36 +12,37 @@ import {
 } from '../../errors.ts';
 import type { Fabric, FabricPeer } from '../../native-bridge/fabric.ts';
 import { Pieces } from '../../plan/pieces.ts';
-import type { Plan } from '../../plan/plan.ts';
+import { bucketTensors, type Plan } from '../../plan/plan.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { FabricSource, NextReads, ReceptionRequest } from '../protocol/join-values.ts';
 import type { Received } from '../protocol/update-values.ts';
 import type { Leases } from '../rank/leases.ts';
 
-/** What became of reads. */
+/** The outcome of earlier reads. */
 export interface ReadReport {
   readonly arrived: number[];
   readonly failed: { readonly piece: number; readonly source: number; readonly reason: string }[];
 }
 
-/** The swarm, as one receiver has it. */
+/** The swarm actor, as one receiver calls it. */
 export interface SwarmClient {
   join(pieces: Uint32Array): Promise<void>;
-  /** Tells what became of earlier reads, and resolves with the next ones. */
+  /** Reports earlier reads, and resolves with the next ones. */
   next(report: ReadReport): Promise<NextReads>;
   leave(): void;
 }
 
-export interface ReceivingOptions {
+export interface ReceiverOptions {
   readonly order: ReceptionRequest;
   readonly rank: number;
   readonly plan: Plan;
-  /** Of which the plan speaks: slices that are received lie in mirrors. */
+  /** The manifest of the plan; its segments for received slices are mirrors. */
   readonly manifest: Manifest;
   readonly segments: SegmentStore;
   readonly leases: Leases;
-  /** Of this cluster, or to reach another one by its secret. */
+  /** This cluster's fabric for null, otherwise that of the cluster with this secret. */
   readonly fabric: (secret: string | null) => Fabric;
+  readonly swarm: SwarmClient;
 }
 
 interface Mirror {
@@ -50,31 +51,32 @@ interface Mirror {
 }
 
 /**
- * What one rank receives from other hosts in one epoch: it makes room for its slices, lets others read them, reads
- * pieces as the swarm says, and tells when a bucket is complete.
+ * Reads what one rank lacks from other hosts, in one epoch. It creates segments (mirrors) for its slices, exposes them so
+ * that other receivers can read from them, reads the pieces that the swarm assigns, and resolves when a bucket is
+ * complete.
  */
-export class Receiving {
-  readonly #options: ReceivingOptions;
+export class Receiver {
+  readonly #options: ReceiverOptions;
   readonly #pieces: Pieces;
   readonly #mirrorOf: ReadonlyMap<number, Mirror>;
   readonly #sources = new Map<number, FabricSource>();
   readonly #peers = new Map<number, Promise<FabricPeer>>();
   readonly #abort = new AbortController();
-  /** Buckets that wait for a piece. */
+  /** Piece to the buckets that need it. */
   readonly #bucketsOf: ReadonlyMap<number, readonly number[]>;
   readonly #missingOf = new Map<number, number>();
   readonly #waiting = new Map<number, { resolve(): void; reject(error: WeightcastError): void }>();
   readonly #reading = new Set<Promise<void>>();
   readonly #spans: number[] = [];
-  readonly #here = new Set<number>();
+  readonly #arrivedPieces = new Set<number>();
   readonly totalBytes: number;
   #report: ReadReport = { arrived: [], failed: [] };
   #failure: WeightcastError | null = null;
   #run: Promise<void> = Promise.resolve();
-  /** Rank to the bytes that came from it. */
-  readonly #givenBy = new Map<number, number>();
+  /** Source rank to the bytes that were read from it. */
+  readonly #bytesFrom = new Map<number, number>();
 
-  private constructor(options: ReceivingOptions) {
+  private constructor(options: ReceiverOptions) {
     const { order, plan, manifest } = options;
     this.#options = options;
     this.#pieces = new Pieces([...order.sliceBytes]);
@@ -86,40 +88,40 @@ export class Receiving {
     }
   }
 
-  /** Makes the mirrors and exposes them. Rejects with `NativeError` when there is no room; then none is left. */
-  static async open(options: ReceivingOptions): Promise<Receiving> {
+  /** Creates the mirrors and exposes them. Rejects with `NativeError` when host memory is short; then none is left. */
+  static async open(options: ReceiverOptions): Promise<Receiver> {
     const { mirrors } = options.order;
-    const receiving = new Receiving(options);
+    const receiver = new Receiver(options);
     try {
       await options.segments.create(mirrors);
       await options.leases.expose(mirrors.map(({ path }) => path));
     } catch (error) {
-      await options.leases.forget(mirrors.map(({ path }) => path));
+      await options.leases.release(mirrors.map(({ path }) => path));
       throw error;
     }
-    return receiving;
+    return receiver;
   }
 
-  /** Where others find what has arrived here. */
+  /** This rank as a source for other receivers. */
   async source(): Promise<FabricSource> {
-    const { order, rank, leases, fabric } = this.#options;
-    const exposed = await leases.expose(order.mirrors.map(({ path }) => path));
+    const { order, rank, leases } = this.#options;
+    const { address, exposed } = await leases.expose(order.mirrors.map(({ path }) => path));
     const tokenOf = new Map(exposed.map(({ path, token }) => [path, token]));
     const slices = order.mirrors.map(({ slice, path }) => ({ slice, token: tokenOf.get(path)!, offset: 0 }));
-    return { rank, address: fabric(null).address, secret: null, slices };
+    return { rank, address, secret: null, slices };
   }
 
-  /** The pieces this rank lacks, in the order in which its buckets want them. */
+  /** The pieces this rank lacks, in the order in which its buckets need them. */
   get wanted(): Uint32Array {
     return Uint32Array.from(this.#bucketsOf.keys());
   }
 
   get receivedBytes(): number {
-    return [...this.#givenBy.values()].reduce((sum, bytes) => sum + bytes, 0);
+    return [...this.#bytesFrom.values()].reduce((sum, bytes) => sum + bytes, 0);
   }
 
   get received(): Received[] {
-    return [...this.#givenBy].map(([from, bytes]) => ({ from, bytes }));
+    return [...this.#bytesFrom].map(([from, bytes]) => ({ from, bytes }));
   }
 
   /** Three numbers a piece: its number, start and end, in milliseconds of the host's monotonic clock. */
@@ -127,14 +129,15 @@ export class Receiving {
     return Float64Array.from(this.#spans);
   }
 
-  /** Begins to read. What goes wrong is told by {@link arrival} and {@link complete}. */
-  start(swarm: SwarmClient): void {
+  /** Starts reading. {@link arrival} and {@link complete} reject with what goes wrong. */
+  start(): void {
+    const { swarm } = this.#options;
     this.#run = this.#readAll(swarm)
       .catch((thrown) => this.#fail(asFailure(thrown)))
       .finally(() => swarm.leave());
   }
 
-  /** Resolves when all of a bucket is here; at once for a bucket that waits for nothing. */
+  /** Resolves when all pieces of a bucket have arrived; at once for a bucket that needs none. */
   arrival(bucket: number): Promise<void> {
     if (this.#failure !== null) return Promise.reject(this.#failure);
     if ((this.#missingOf.get(bucket) ?? 0) === 0) return Promise.resolve();
@@ -142,8 +145,8 @@ export class Receiving {
   }
 
   /**
-   * Resolves when everything has arrived and, if `verify`, is what its digests say. Rejects with `VerificationError`
-   * naming a tensor, or what the reads failed with.
+   * Resolves when everything has arrived and, if `verify`, matches its digests. Rejects with a `VerificationError` that
+   * names a tensor, or with the error of the reads.
    */
   async complete(verify: boolean): Promise<void> {
     await this.#run;
@@ -155,14 +158,14 @@ export class Receiving {
       throw new VerificationError(`tensor ${bad} arrived with other bytes than its digest says`);
   }
 
-  /** Ends all reads and gives the mirrors up. Never rejects. */
+  /** Ends all reads and removes the mirrors. Never rejects. */
   async discard(reason: string): Promise<void> {
     this.#fail(new AbortedError(reason));
     await this.close();
-    await this.#options.leases.forget([...this.#mirrorOf.values()].map(({ path }) => path));
+    await this.#options.leases.release([...this.#mirrorOf.values()].map(({ path }) => path));
   }
 
-  /** Lets go of the peers; the mirrors stay. Never rejects. */
+  /** Disconnects from the peers; the mirrors stay. Never rejects. */
   async close(): Promise<void> {
     this.#abort.abort(this.#failure ?? new AbortedError('the update is over'));
     await Promise.allSettled([this.#run, ...this.#reading]);
@@ -181,7 +184,7 @@ export class Receiving {
       if (isDone) return;
       for (const source of sources) this.#learn(source);
       for (const { piece, source } of reads) this.#begin(piece, source);
-      // Without a read under way the swarm itself waits before it answers.
+      // With no read in flight the swarm parks the next question, so this loop does not spin.
       if (this.#reading.size > 0) await Promise.race(this.#reading);
     }
   }
@@ -189,7 +192,7 @@ export class Receiving {
   #learn(source: FabricSource): void {
     const known = this.#sources.get(source.rank);
     this.#sources.set(source.rank, source);
-    // It may only hold more than it did.
+    // The same address: the source has more slices, or fewer. Another one: the rank has restarted.
     if (known !== undefined && Buffer.compare(known.address, source.address) !== 0) this.#drop(source.rank);
   }
 
@@ -216,10 +219,7 @@ export class Receiving {
     const { segment: slice, offset, bytes } = this.#pieces.at(piece);
     const held = source?.slices.find((entry) => entry.slice === slice);
     const mirror = this.#mirrorOf.get(slice);
-    assert(
-      held !== undefined && mirror !== undefined,
-      `piece ${piece} is to be read from rank ${sourceRank}`,
-    );
+    assert(held !== undefined && mirror !== undefined, `rank ${sourceRank} has no piece ${piece}`);
     const peer = this.#peer(source!);
     try {
       const { startedAt, endedAt } = await (await peer).read(
@@ -230,7 +230,7 @@ export class Receiving {
       );
       this.#spans.push(piece, startedAt, endedAt);
     } catch (error) {
-      // The next read connects anew.
+      // The next read connects again.
       if (error instanceof PeerLostError && this.#peers.get(sourceRank) === peer) this.#drop(sourceRank);
       throw error;
     }
@@ -253,10 +253,10 @@ export class Receiving {
 
   #arrived(piece: number, source: number): void {
     this.#report.arrived.push(piece);
-    // The swarm may have given a read up that came to its end all the same, and let the piece be read again.
-    if (this.#here.has(piece)) return;
-    this.#here.add(piece);
-    this.#givenBy.set(source, (this.#givenBy.get(source) ?? 0) + this.#pieces.at(piece).bytes);
+    // The swarm may have assigned the piece again while its first read was still running.
+    if (this.#arrivedPieces.has(piece)) return;
+    this.#arrivedPieces.add(piece);
+    this.#bytesFrom.set(source, (this.#bytesFrom.get(source) ?? 0) + this.#pieces.at(piece).bytes);
     for (const bucket of this.#bucketsOf.get(piece) ?? []) {
       const missing = this.#missingOf.get(bucket)! - 1;
       this.#missingOf.set(bucket, missing);
@@ -274,7 +274,7 @@ export class Receiving {
   }
 }
 
-/** Piece to the buckets that have bytes of it, in the order in which the buckets come. */
+/** Piece to the buckets that have bytes of it, in the plan's order. */
 function piecesOfBuckets(
   plan: Plan,
   manifest: Manifest,
@@ -284,7 +284,7 @@ function piecesOfBuckets(
   const sliceOfPath = new Map([...mirrors].map(({ slice, path }) => [path, slice]));
   const bucketsOf = new Map<number, number[]>();
   for (const bucket of plan.owners.keys()) {
-    for (const row of plan.tensorOrder.subarray(plan.tensorStarts[bucket], plan.tensorStarts[bucket + 1])) {
+    for (const row of bucketTensors(plan, bucket).rows) {
       const slice = sliceOfPath.get(manifest.segments[manifest.segmentOf[row]!]!.path);
       if (slice === undefined) continue;
       const { first, end } = pieces.covering(slice, manifest.offsets[row]!, manifest.bytes[row]!);

@@ -7,9 +7,9 @@ import { JoinedCheckpoint } from './joined-checkpoint.ts';
 
 type SwarmInbox =
   | SwarmMessage
-  /** A receiver without anything to read has waited long enough for an answer. */
+  /** A receiver with nothing to read is answered now, with nothing. */
   | { readonly type: 'park-timeout'; readonly swarm: string; readonly rank: number }
-  /** A receiver has left a source alone for long enough. */
+  /** A receiver may read from a source again. */
   | {
       readonly type: 'backoff-elapsed';
       readonly swarm: string;
@@ -21,7 +21,7 @@ export const swarmSpawnOptions: SpawnOptions<SwarmInbox> = { accepts: anyOf(toSw
 
 type MessageOf<T extends SwarmInbox['type']> = Extract<SwarmInbox, { type: T }>;
 
-/** How long a receiver without anything to read is kept waiting for an answer. */
+/** How long a receiver with nothing to read waits for an answer. */
 const parkMilliseconds = 1_000;
 
 interface Waiting {
@@ -29,15 +29,15 @@ interface Waiting {
   readonly cancel: () => void;
 }
 
-/** A checkpoint that is being joined, and the receivers of it that wait for something to read. */
+/** A checkpoint, and its receivers whose question is parked until there is something to read. */
 interface Joined {
   readonly checkpoint: JoinedCheckpoint;
   readonly waiting: Map<number, Waiting>;
 }
 
 /**
- * Tells ranks that receive a checkpoint which piece to read from whom. It knows who holds what, by the pieces that
- * receivers say have arrived.
+ * Assigns reads to the ranks that receive a checkpoint: which piece from which source. Receivers report the pieces that
+ * have arrived, and become sources of them.
  */
 export class SwarmActor implements Actor<SwarmInbox> {
   readonly #joined = new Map<string, Joined>();
@@ -62,11 +62,11 @@ export class SwarmActor implements Actor<SwarmInbox> {
     joined.checkpoint.epochs.add(epoch);
   }
 
-  /** All updates that used the swarm are over. */
+  /** All updates that used the swarm have ended. */
   #refuse(message: SwarmInbox, context: Context<SwarmInbox>): void {
     if (message.type === 'add-source') context.reply(message, {});
     if (message.type === 'join-swarm' || message.type === 'next-reads') {
-      context.fail(new PeerLostError(`the update that rank ${message.rank} was to receive for is over`));
+      context.fail(new PeerLostError(`the update that rank ${message.rank} receives for has ended`));
     }
   }
 
@@ -84,7 +84,7 @@ export class SwarmActor implements Actor<SwarmInbox> {
         context.reply(message, {});
         return this.#serve(joined);
       case 'remove-source':
-        checkpoint.removeSource(message.rank, message.reason, message.returns);
+        checkpoint.removeSource(message.rank, message.reason, message.isExpectedBack);
         this.#serve(joined);
         return this.#failStarving(joined, joined.waiting.keys(), context);
       case 'reduce-source':
@@ -103,7 +103,7 @@ export class SwarmActor implements Actor<SwarmInbox> {
         this.#take(message.rank, joined)?.succeed({ reads: [], sources: [], isDone: false });
         return;
       case 'backoff-elapsed':
-        checkpoint.forgive(message.rank, message.source);
+        checkpoint.retrySource(message.rank, message.source);
         return this.#serve(joined);
     }
   }
@@ -113,7 +113,7 @@ export class SwarmActor implements Actor<SwarmInbox> {
     if (checkpoint.epochs.size > 0) return;
     for (const { reply, cancel } of waiting.values()) {
       cancel();
-      reply.fail(new PeerLostError('the update is over'));
+      reply.fail(new PeerLostError('the update has ended'));
     }
     this.#joined.delete(swarm);
   }
@@ -141,7 +141,7 @@ export class SwarmActor implements Actor<SwarmInbox> {
       if (delay !== null)
         context.schedule(delay, { type: 'backoff-elapsed', swarm, rank, source: read.source });
     }
-    this.#take(rank, joined)?.fail(new PeerLostError('asked again'));
+    this.#take(rank, joined)?.fail(new PeerLostError(`rank ${rank} asked again before it was answered`));
     const reply = context.deferReply(message);
     const cancel = context.schedule(parkMilliseconds, { type: 'park-timeout', swarm, rank });
     waiting.set(rank, { reply, cancel });
@@ -149,7 +149,7 @@ export class SwarmActor implements Actor<SwarmInbox> {
     this.#failStarving(joined, [rank], context);
   }
 
-  /** Whoever waits gets what there is to read by now; who has reads under way, or all of them behind it, does not wait. */
+  /** Answers parked receivers that can read now, still have reads in flight, or are done. */
   #serve(joined: Joined): void {
     for (const rank of joined.waiting.keys()) {
       const next = joined.checkpoint.next(rank);
@@ -159,12 +159,12 @@ export class SwarmActor implements Actor<SwarmInbox> {
 
   #failStarving(joined: Joined, ranks: Iterable<number>, { clock }: Context<SwarmInbox>): void {
     for (const rank of ranks) {
-      const failure = joined.waiting.has(rank) ? joined.checkpoint.starves(rank, clock.now()) : null;
+      const failure = joined.waiting.has(rank) ? joined.checkpoint.starvationError(rank, clock.now()) : null;
       if (failure !== null) this.#take(rank, joined)?.fail(failure);
     }
   }
 
-  /** Whoever is answered waits no more. */
+  /** Removes a parked receiver, whose question the caller answers. */
   #take(rank: number, { waiting }: Joined): Reply<NextReads> | null {
     const { reply, cancel } = waiting.get(rank) ?? { reply: null, cancel: () => {} };
     waiting.delete(rank);

@@ -18,7 +18,7 @@ import type { Actor, Context } from '../kernel/index.ts';
 import type { Merged } from '../protocol/checkpoint-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
-import type { Installed } from '../protocol/update-values.ts';
+import type { ArrivedDigests } from '../protocol/update-values.ts';
 
 type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
 
@@ -150,7 +150,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
   #verify({ layout, instance, reports }: MessageOf<'verify'>): void {
     const manifest = this.#manifest(layout);
     const verdict = combineParts(
-      reports.map(({ rank, plan, installed }) => ({ rank, ...inManifestOrder(installed, plan) })),
+      reports.map(({ rank, plan, arrivedDigests }) => ({ rank, ...inManifestOrder(arrivedDigests, plan) })),
       manifest.digests,
     );
     if (verdict.ok) return;
@@ -168,7 +168,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 }
 
-function inManifestOrder({ digests, part, parts }: Installed, { tensorOrder }: Plan): Installed {
+function inManifestOrder({ digests, part, parts }: ArrivedDigests, { tensorOrder }: Plan): ArrivedDigests {
   const rows = tensorOrder.length;
   // combineParts rejects reports of another length.
   if (digests.length !== rows || part.length !== rows || parts.length !== rows)

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { loadable, loadRequest, merged, ownSegment, segment } from './checkpoint-values.ts';
 import { copy, fabricRank, plan, planned } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
-import { installed } from './update-values.ts';
+import { arrivedDigests } from './update-values.ts';
 import { binary, bytes, longs, name, nothing, rank } from './values.ts';
 
 export const toPlanner = {
@@ -51,7 +51,7 @@ export const toPlanner = {
       layout: z.string(),
       instance: name,
       /** With the plan by which each rank announced tensors to its worker. */
-      reports: z.array(z.object({ rank, plan, installed })),
+      reports: z.array(z.object({ rank, plan, arrivedDigests })),
     },
     nothing,
   ),

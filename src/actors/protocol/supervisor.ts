@@ -69,7 +69,7 @@ export const toSupervisor = {
   /** Answered when all instances are ready. */
   awaitReady: request('await-ready', {}, status),
   subscribe: request('subscribe', { observer: address }, nothing),
-  rankReady: notice('rank-ready', { ...readyRank.shape, lastEpoch: z.int().nonnegative() }),
+  rankReady: notice('rank-ready', readyRank.shape),
   /** The rank cannot start, and a restart would not help. */
   rankFailed: notice('rank-failed', { rank, error: z.object({ code: z.string(), message: z.string() }) }),
   progress: notice('progress', { progress }),

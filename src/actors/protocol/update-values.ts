@@ -50,13 +50,13 @@ export const opened = z.discriminatedUnion('outcome', [
 ]);
 export type Opened = z.infer<typeof opened>;
 
-/** `InstalledReport` of engines/worker-link: digests of what an engine worker has received. */
-export const installed = z.object({
+/** `ArrivedDigests` of engines/worker-link: digests of what an engine worker has received. */
+export const arrivedDigests = z.object({
   digests: longs,
   part: shorts,
   parts: shorts,
 });
-export type Installed = z.infer<typeof installed>;
+export type ArrivedDigests = z.infer<typeof arrivedDigests>;
 
 /** Spans of one rank's work, three numbers each: bucket, start, end, in milliseconds of its host's monotonic clock. */
 const timeline = z.object({
@@ -73,7 +73,11 @@ export type RankTimeline = z.infer<typeof timeline>;
 const received = z.object({ from: rank, bytes });
 export type Received = z.infer<typeof received>;
 
-export const streamed = z.object({ timeline, installed: installed.nullable(), received: z.array(received) });
+export const streamed = z.object({
+  timeline,
+  arrivedDigests: arrivedDigests.nullable(),
+  received: z.array(received),
+});
 export type Streamed = z.infer<typeof streamed>;
 
 export const updateReport = z.object({

@@ -1,73 +1,68 @@
 import { asFailure, type WeightcastError } from '../../errors.ts';
 import type { Actor, ActorRef, Context } from '../kernel/index.ts';
-import type { RankInbox } from './inbox.ts';
-import type { Attempt } from './transfer.ts';
+import type { BroadcastRequest, RankTransfer } from './transfer.ts';
 
-export type BucketMessage =
-  /** Upload a bucket that this rank owns into this slot. */
-  | { readonly type: 'stage'; readonly attempt: Attempt; readonly bucket: number }
-  /** Take a bucket through broadcast and reload. */
-  | ({ readonly type: 'carry'; readonly attempt: Attempt; readonly bucket: number } & Carriage);
+/** The next bucket of a slot: `stage` is for a staging slot, `forward` for a link slot. */
+export type SlotJob = StageJob | ForwardJob;
 
-export interface Carriage {
-  readonly from: CarryFrom;
-  /** Of this rank's buckets: the others let go of its memory, because some of it is freed then. */
-  readonly letsGo: boolean;
+interface StageJob {
+  readonly type: 'stage';
+  readonly transfer: RankTransfer;
+  /** One that this rank owns. */
+  readonly bucket: number;
 }
 
-/** Where a bucket comes from before its broadcast: a staging slot of this rank, its host memory, or another rank. */
-export type CarryFrom = 'staging' | 'host' | 'peer';
+interface ForwardJob extends BroadcastRequest {
+  readonly type: 'forward';
+  readonly transfer: RankTransfer;
+  readonly bucket: number;
+}
+
+/** What a slot tells its rank: exactly one for each job. */
+export type SlotReport =
+  | {
+      readonly type: 'slot-free';
+      readonly epoch: number;
+      readonly job: SlotJob['type'];
+      readonly bucket: number;
+    }
+  | { readonly type: 'bucket-failed'; readonly epoch: number; readonly error: WeightcastError };
 
 /**
- * A bucket actor lives as long as its rank and stands for one slot. A staging slot's takes the rank's own buckets
- * from host memory to the device; a link slot's takes any bucket through broadcast and reload. It works on one
- * bucket at a time, which is what makes a slot safe to reuse.
+ * One slot, for the lifetime of its rank. A job takes one bucket through the slot; until the actor reports that the slot is
+ * free, the slot holds that bucket and nothing else is written to it.
+ *
+ * A staging slot: free, uploading, staged, broadcasting, free. A link slot: free, uploading (if the bucket is uploaded in
+ * place), broadcasting, reloading, free.
  */
-export class BucketActor implements Actor<BucketMessage> {
-  readonly #rank: ActorRef<RankInbox>;
+export class BucketActor implements Actor<SlotJob> {
+  readonly #rank: ActorRef<SlotReport>;
 
-  constructor(rank: ActorRef<RankInbox>) {
+  constructor(rank: ActorRef<SlotReport>) {
     this.#rank = rank;
   }
 
-  async receive(message: BucketMessage, context: Context<BucketMessage>): Promise<void> {
-    const { attempt, bucket } = message;
+  async receive(job: SlotJob, context: Context<SlotJob>): Promise<void> {
+    const { type, bucket, transfer } = job;
+    const { epoch } = transfer;
     try {
-      if (message.type === 'stage') await this.#stage(attempt, bucket, context);
-      else await this.#carry(attempt, bucket, message, context);
+      if (type === 'stage') await stage(job);
+      else await forward(job);
+      context.tell(this.#rank, { type: 'slot-free', epoch, job: type, bucket });
     } catch (thrown) {
-      const error: WeightcastError = asFailure(thrown);
-      context.tell(this.#rank, { type: 'bucket-failed', epoch: attempt.epoch, error });
+      context.tell(this.#rank, { type: 'bucket-failed', epoch, error: asFailure(thrown) });
     }
   }
+}
 
-  async #stage(attempt: Attempt, bucket: number, context: Context<BucketMessage>): Promise<void> {
-    const h2d = await attempt.stage(bucket);
-    context.tell(this.#rank, { type: 'staged', epoch: attempt.epoch, bucket, h2d });
-  }
+async function stage({ transfer, bucket }: StageJob): Promise<void> {
+  await transfer.stage(bucket);
+  await transfer.broadcastDone(bucket);
+}
 
-  async #carry(
-    attempt: Attempt,
-    bucket: number,
-    { from, letsGo }: Carriage,
-    context: Context<BucketMessage>,
-  ): Promise<void> {
-    const { epoch } = attempt;
-    const upload = from === 'host' ? attempt.uploadInPlace(bucket) : null;
-    // A rank that is alone uploads several buckets at once, and any of them may be there first.
-    const reload = attempt.isAlone ? attempt.reload(bucket, upload!) : null;
-    if (upload !== null) {
-      context.tell(this.#rank, { type: 'uploaded-in-place', epoch, bucket, h2d: await upload });
-    }
-    if (reload !== null) {
-      context.tell(this.#rank, { type: 'reloaded', epoch, bucket, reload: await reload });
-      return;
-    }
-    const arrival = attempt.broadcast(bucket, { from, letsGo });
-    // Told before it is done: the next bucket's broadcast may queue up behind this one, in the plan's order.
-    context.tell(this.#rank, { type: 'broadcast-issued', epoch, bucket });
-    context.tell(this.#rank, { type: 'broadcast-done', epoch, bucket, broadcast: await arrival });
-    const afterwards = attempt.reload(bucket, arrival);
-    context.tell(this.#rank, { type: 'reloaded', epoch, bucket, reload: await afterwards });
-  }
+async function forward(job: ForwardJob): Promise<void> {
+  const { transfer, bucket } = job;
+  if (job.origin === 'host') await transfer.uploadInPlace(bucket);
+  await transfer.broadcast(bucket, job);
+  await transfer.reload(bucket);
 }

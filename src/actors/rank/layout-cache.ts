@@ -1,15 +1,15 @@
 import { decodeManifest, type Manifest } from '../../checkpoint/manifest.ts';
 import type { Plan } from '../../plan/plan.ts';
 
-/** Two sets of segments that checkpoints alternate between, and another checkpoint beside them. */
+/** Enough for two checkpoints that each alternate between two sets of segments. */
 const keptOfEach = 4;
 
 /**
- * Manifests and plans that a rank keeps from update to update, the last few it has used: what it holds is not sent again.
- * Of a kept manifest the digests may be those of an earlier checkpoint; everything else follows from the layout.
+ * The manifests and plans that a rank used last, so that they need not be sent again. The digests in a cached manifest
+ * may be those of an earlier checkpoint of the same layout; everything else follows from the layout.
  */
-export class HeldLayouts {
-  /** The longest unused first. */
+export class LayoutCache {
+  /** The least recently used first. */
   readonly #manifests = new Map<string, Manifest>();
   readonly #plans = new Map<string, Plan>();
 
@@ -21,14 +21,14 @@ export class HeldLayouts {
     return [...this.#plans.keys()];
   }
 
-  /** Takes what was sent, and marks what is asked for as used. Undefined for what is neither sent nor held. */
-  use(order: {
+  /** Stores what was sent, and returns what the request names. Undefined for what is neither sent nor cached. */
+  use(request: {
     readonly layout: string;
     readonly manifest: Uint8Array | null;
     readonly planDigest: string;
     readonly plan: Plan | null;
   }): { readonly manifest: Manifest | undefined; readonly plan: Plan | undefined } {
-    const { layout, manifest, planDigest, plan } = order;
+    const { layout, manifest, planDigest, plan } = request;
     return {
       manifest: touch(this.#manifests, layout, manifest === null ? undefined : decodeManifest(manifest)),
       plan: touch(this.#plans, planDigest, plan?.digest === planDigest ? plan : undefined),

@@ -1,23 +1,23 @@
 import type { SegmentStore } from '../../checkpoint/segment-store.ts';
 import type { Exposure, Fabric } from '../../native-bridge/fabric.ts';
 
-/** A segment that peers may read, by its token. */
+/** Segments that peers may read: the fabric's address, and the token to read each one with. */
 export interface Exposed {
-  readonly path: string;
-  readonly token: Uint8Array;
+  readonly address: Uint8Array;
+  readonly exposed: { readonly path: string; readonly token: Uint8Array }[];
 }
 
 /**
- * The segments of a rank that peers may read. A lease keeps its segments from being forgotten until it is returned;
- * what was exposed stays so until it is forgotten, since the next peer wants the same.
+ * The segments of a rank that peers may read. A lease defers the release of its segments until it is returned. A segment
+ * stays exposed until it is released, because the next peer reads the same ones.
  */
 export class Leases {
   readonly #segments: SegmentStore;
   readonly #fabric: () => Fabric;
   readonly #exposures = new Map<string, Promise<Exposure>>();
-  /** Epoch to the paths that are lent to it. */
-  readonly #lent = new Map<number, ReadonlySet<string>>();
-  /** Forgotten while they were lent. */
+  /** Epoch to the paths that it has a lease on. */
+  readonly #leased = new Map<number, ReadonlySet<string>>();
+  /** To be released when the last lease on them is returned. */
   readonly #due = new Set<string>();
 
   constructor(segments: SegmentStore, fabric: () => Fabric) {
@@ -26,47 +26,50 @@ export class Leases {
   }
 
   /** Rejects with `NativeError`. */
-  async expose(paths: readonly string[]): Promise<Exposed[]> {
-    return Promise.all(
-      paths.map(async (path) => {
-        let exposure = this.#exposures.get(path);
-        if (exposure === undefined) {
-          exposure = this.#fabric().expose(this.#segments.attach(path));
-          this.#exposures.set(path, exposure);
-          exposure.catch(() => this.#exposures.delete(path));
-        }
-        return { path, token: (await exposure).token };
-      }),
+  async expose(paths: readonly string[]): Promise<Exposed> {
+    const exposed = await Promise.all(
+      paths.map(async (path) => ({ path, token: (await this.#exposure(path)).token })),
     );
+    return { address: this.#fabric().address, exposed };
   }
 
-  /** Exposes segments, and keeps them until {@link release}. Rejects with `NativeError`; then nothing is lent. */
-  async lend(epoch: number, paths: readonly string[]): Promise<Exposed[]> {
-    this.#lent.set(epoch, new Set([...(this.#lent.get(epoch) ?? []), ...paths]));
+  /** Exposes segments under a lease, until {@link returnLease}. On a rejection (`NativeError`) there is no lease. */
+  async lease(epoch: number, paths: readonly string[]): Promise<Exposed> {
+    this.#leased.set(epoch, new Set([...(this.#leased.get(epoch) ?? []), ...paths]));
     try {
       return await this.expose(paths);
     } catch (error) {
-      await this.release(epoch);
+      await this.returnLease(epoch);
       throw error;
     }
   }
 
-  async release(epoch: number): Promise<void> {
-    if (!this.#lent.delete(epoch)) return;
-    const due = [...this.#due].filter((path) => !this.isLent(path));
+  async returnLease(epoch: number): Promise<void> {
+    if (!this.#leased.delete(epoch)) return;
+    const due = [...this.#due].filter((path) => !this.isLeased(path));
     for (const path of due) this.#due.delete(path);
     await this.#end(due);
   }
 
-  /** At once what nobody has under lease, the rest when it is returned. */
-  async forget(paths: readonly string[]): Promise<void> {
-    for (const path of paths) if (this.isLent(path)) this.#due.add(path);
-    await this.#end(paths.filter((path) => !this.isLent(path)));
+  /** Releases the memory of segments: those under lease when the last lease is returned, the others now. */
+  async release(paths: readonly string[]): Promise<void> {
+    for (const path of paths) if (this.isLeased(path)) this.#due.add(path);
+    await this.#end(paths.filter((path) => !this.isLeased(path)));
   }
 
-  /** Whether somebody has it under lease. */
-  isLent(path: string): boolean {
-    return [...this.#lent.values()].some((paths) => paths.has(path));
+  /** Whether any epoch has a lease on it. */
+  isLeased(path: string): boolean {
+    return [...this.#leased.values()].some((paths) => paths.has(path));
+  }
+
+  #exposure(path: string): Promise<Exposure> {
+    let exposure = this.#exposures.get(path);
+    if (exposure === undefined) {
+      exposure = this.#fabric().expose(this.#segments.attach(path));
+      this.#exposures.set(path, exposure);
+      exposure.catch(() => this.#exposures.delete(path));
+    }
+    return exposure;
   }
 
   async #end(paths: readonly string[]): Promise<void> {

@@ -5,7 +5,7 @@ import type { LoadRequest } from '../protocol/checkpoint-values.ts';
 import type { Progress } from '../protocol/status-values.ts';
 import type { RankInbox } from './inbox.ts';
 
-/** The load that a rank has under way: its share of a checkpoint. */
+/** The running load of a rank: its share of a checkpoint. */
 export class Loading {
   readonly #segments: SegmentStore;
   #running: { readonly job: LoadJob; readonly reply: Reply<{ digests: BigUint64Array }> } | null = null;
@@ -18,10 +18,10 @@ export class Loading {
     return this.#running !== null;
   }
 
-  /** The end arrives as `load-ended`. */
+  /** Sends the rank `load-ended` when the load is done. */
   start(order: LoadRequest, reply: Reply<{ digests: BigUint64Array }>, context: Context<RankInbox>): void {
-    // The supervisor runs one registration at a time, so that the load before this one is of no use any more.
-    this.#running?.reply.fail(new AbortedError('another registration has begun'));
+    // The supervisor runs one registration at a time: the one before has been aborted.
+    this.#running?.reply.fail(new AbortedError('replaced by the load of a newer registration'));
     const job = this.#segments.load(order);
     this.#running = { job, reply };
     context.pipe(
@@ -31,7 +31,7 @@ export class Loading {
     );
   }
 
-  /** Answers who asked for it, unless another one has begun since. */
+  /** Replies to the load request, unless a newer one has replaced it. */
   end(job: LoadJob, result: BigUint64Array | WeightcastError): void {
     const running = this.#running;
     if (running?.job !== job) return;
@@ -42,7 +42,7 @@ export class Loading {
 
   progress(rank: number): Progress | null {
     const job = this.#running?.job;
-    // What was written before has only to be made ready.
+    // Segments that were written in place need no bytes read: nothing to show.
     if (job === undefined || job.totalBytes === 0) return null;
     return { activity: 'load', rank, doneBytes: job.doneBytes(), totalBytes: job.totalBytes };
   }

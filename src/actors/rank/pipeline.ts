@@ -1,69 +1,59 @@
 import type { ActorRef } from '../kernel/index.ts';
-import type { BucketMessage } from './bucket.ts';
-import type { RankInbox } from './inbox.ts';
-import type { Attempt } from './transfer.ts';
+import type { SlotJob, SlotReport } from './bucket.ts';
+import type { SlotMap } from './slot-map.ts';
+import type { BucketOrigin, RankTransfer } from './transfer.ts';
 
-/** The slots of a rank, each with the actor that stands for it. */
+/** The slots of a rank, each with its actor. */
 export interface Slots {
-  readonly staging: readonly ActorRef<BucketMessage>[];
-  readonly links: readonly ActorRef<BucketMessage>[];
+  readonly staging: readonly ActorRef<SlotJob>[];
+  readonly links: readonly ActorRef<SlotJob>[];
 }
 
 interface Staged {
   readonly bucket: number;
-  /** It is there. */
-  isReady: boolean;
-  /** It has been sent on its way. */
-  isCarried: boolean;
+  /** A link slot has been given it. */
+  isForwarded: boolean;
 }
 
-type StreamMessage = Extract<
-  RankInbox,
-  { type: 'staged' | 'uploaded-in-place' | 'broadcast-issued' | 'broadcast-done' | 'reloaded' }
->;
-
 /**
- * Which bucket goes into which slot when, on one rank in one epoch.
+ * Which bucket goes into which slot when, on one rank in one exchange.
  *
- * Buckets go through the link slots in the plan's order, turn and turn about; a slot takes the next one when the
- * engine worker has copied the last. At most one `carry` is on its way to being issued, because every rank must
- * issue its broadcasts in the same order. The rank's own buckets are staged ahead of their turn. A rank that is alone
- * issues no broadcasts: it fills every link slot that is free.
+ * Every bucket goes through a link slot, in the plan's order and round-robin: a slot gets its next bucket when the
+ * engine worker has copied the last. The rank's own buckets are staged ahead, as many as there are staging slots. A rank
+ * without staging slots (it is alone, or in serial mode) uploads its buckets straight into their link slots.
  */
-export class Stream {
-  readonly attempt: Attempt;
+export class Pipeline {
+  readonly transfer: RankTransfer;
+  readonly #map: SlotMap;
   readonly #slots: Slots;
-  readonly #tell: (slot: ActorRef<BucketMessage>, message: BucketMessage) => void;
+  readonly #tell: (slot: ActorRef<SlotJob>, job: SlotJob) => void;
   readonly #owned: readonly number[];
 
-  #nextCarry = 0;
-  #issuing = false;
+  #nextForward = 0;
+  readonly #linkTaken: boolean[];
   #reloaded = 0;
   #reloadedBytes = 0;
-  readonly #slotTaken: boolean[];
 
   /** Index into `#owned` of the next bucket to stage. */
   #nextStage = 0;
   /** What the staging slots hold, in the plan's order. */
   #staged: Staged[] = [];
   #givingUpStaging = false;
-  /** The other ranks have been told to let go of the staging slots: nothing more is broadcast from there. */
-  #isStagingOver = false;
+  /** After the broadcast that was forwarded last out of a staging slot, peers have closed them: none may follow. */
+  #isStagingClosed = false;
 
-  constructor(
-    attempt: Attempt,
-    slots: Slots,
-    tell: (slot: ActorRef<BucketMessage>, message: BucketMessage) => void,
-  ) {
-    this.attempt = attempt;
+  constructor(transfer: RankTransfer, slots: Slots, tell: (slot: ActorRef<SlotJob>, job: SlotJob) => void) {
+    this.transfer = transfer;
     this.#slots = slots;
     this.#tell = tell;
-    this.#slotTaken = new Array(attempt.linkSlots).fill(false);
-    this.#owned = [...attempt.owned];
+    this.#map = transfer.map;
+    this.#owned = this.#map.owned;
+    this.#linkTaken = new Array(this.#map.linkSlots).fill(false);
   }
 
+  /** The engine worker has copied every bucket, and all slots are free. */
   get isDone(): boolean {
-    return this.#reloaded === this.attempt.bucketCount;
+    return this.#reloaded === this.#map.buckets && this.#staged.length === 0;
   }
 
   get reloadedBytes(): number {
@@ -71,89 +61,82 @@ export class Stream {
   }
 
   start(): void {
-    this.#advance();
+    this.#fillSlots();
   }
 
-  /** Device memory got short: the rest of the update does without staging slots. */
+  slotFree({ job, bucket }: Extract<SlotReport, { type: 'slot-free' }>): void {
+    if (job === 'stage') {
+      this.#staged = this.#staged.filter((staged) => staged.bucket !== bucket);
+    } else {
+      this.#linkTaken[this.#map.linkSlot(bucket)] = false;
+      this.#reloaded += 1;
+      this.#reloadedBytes += this.#map.plan.bucketBytes[bucket]!;
+    }
+    this.#fillSlots();
+  }
+
+  /** Device memory is short: the rest of the exchange runs in serial mode, once the staging slots are empty. */
   giveUpStaging(): void {
     this.#givingUpStaging = true;
-    this.#advance();
+    this.#fillSlots();
   }
 
-  handle(message: StreamMessage): void {
-    switch (message.type) {
-      case 'staged':
-        this.attempt.spans.add('h2d', message.bucket, message.h2d);
-        this.#staged.find(({ bucket }) => bucket === message.bucket)!.isReady = true;
-        break;
-      case 'uploaded-in-place':
-        this.attempt.spans.add('h2d', message.bucket, message.h2d);
-        break;
-      case 'broadcast-issued':
-        this.#issuing = false;
-        break;
-      case 'broadcast-done':
-        this.attempt.spans.add('broadcast', message.bucket, message.broadcast);
-        this.#staged = this.#staged.filter(({ bucket }) => bucket !== message.bucket);
-        break;
-      case 'reloaded':
-        this.attempt.spans.add('reload', message.bucket, message.reload);
-        this.#slotTaken[message.bucket % this.attempt.linkSlots] = false;
-        this.#reloaded += 1;
-        this.#reloadedBytes += this.attempt.plan.bucketBytes[message.bucket]!;
-        break;
+  #fillSlots(): void {
+    while (this.#mayStage()) this.#stageNext();
+    if (this.#givingUpStaging && this.#isStagingClosed && this.#staged.length === 0) {
+      this.transfer.releaseStaging();
     }
-    this.#advance();
+    while (this.#mayForward()) this.#forwardNext();
   }
 
-  #advance(): void {
-    this.#refillStaging();
-    while (!this.#issuing && this.#nextCarry < this.attempt.bucketCount) {
-      if (!this.#carryNext()) return;
-    }
-  }
-
-  #refillStaging(): void {
-    while (this.#staged.length < this.attempt.stagingSlots && this.#mayStage()) {
-      const bucket = this.#owned[this.#nextStage]!;
-      this.#nextStage += 1;
-      this.#staged.push({ bucket, isReady: false, isCarried: false });
-      const slot = this.#slots.staging[this.attempt.stagingSlot(bucket)]!;
-      this.#tell(slot, { type: 'stage', attempt: this.attempt, bucket });
-    }
-    if (this.#givingUpStaging && this.#isStagingOver && this.#staged.length === 0)
-      this.attempt.releaseStaging();
-  }
-
-  /** The others let go of the staging slots with a broadcast out of one: where they are given up, that needs one more. */
+  /**
+   * Peers close the staging slots with the last broadcast out of one. When the slots are given up after all that they
+   * hold was forwarded without that, one more bucket has to be staged.
+   */
   #mayStage(): boolean {
-    if (this.#isStagingOver || this.#nextStage === this.#owned.length) return false;
-    return !this.#givingUpStaging || this.#staged.every(({ isCarried }) => isCarried);
+    if (this.#isStagingClosed || this.#nextStage === this.#owned.length) return false;
+    if (this.#staged.length >= this.transfer.stagingSlots) return false;
+    return !this.#givingUpStaging || this.#staged.every(({ isForwarded }) => isForwarded);
   }
 
-  /** False if the next bucket has to wait. */
-  #carryNext(): boolean {
-    const bucket = this.#nextCarry;
-    const slot = bucket % this.attempt.linkSlots;
-    if (this.#slotTaken[slot]) return false;
-    const staged = this.#staged.find((one) => one.bucket === bucket);
-    if (staged?.isReady === false) return false;
-    // The staging slots may still hold earlier buckets that are being broadcast; this one's turn to be staged comes.
-    if (this.attempt.owns(bucket) && staged === undefined && this.attempt.stagingSlots > 0) return false;
-    this.#nextCarry += 1;
-    this.#issuing = !this.attempt.isAlone;
-    this.#slotTaken[slot] = true;
-    const letsGo = this.#isLastOfMemory(bucket, staged);
+  #stageNext(): void {
+    const bucket = this.#owned[this.#nextStage]!;
+    this.#nextStage += 1;
+    this.#staged.push({ bucket, isForwarded: false });
+    const { transfer } = this;
+    this.#tell(this.#slots.staging[this.#map.stagingSlot(bucket)]!, { type: 'stage', transfer, bucket });
+  }
+
+  /** The next bucket's link slot must be free, and the bucket staged if it goes through a staging slot. */
+  #mayForward(): boolean {
+    const bucket = this.#nextForward;
+    if (bucket === this.#map.buckets || this.#linkTaken[this.#map.linkSlot(bucket)]) return false;
+    const isStagedAhead = this.#map.owns(bucket) && this.transfer.stagingSlots > 0;
+    return !isStagedAhead || this.#stagedAs(bucket) !== undefined;
+  }
+
+  #forwardNext(): void {
+    const bucket = this.#nextForward;
+    this.#nextForward += 1;
+    const { transfer } = this;
+    const slot = this.#map.linkSlot(bucket);
+    this.#linkTaken[slot] = true;
+    const staged = this.#stagedAs(bucket);
+    const releaseAfter = this.#isLastOfMemory(bucket, staged);
     if (staged !== undefined) {
-      staged.isCarried = true;
-      this.#isStagingOver = letsGo;
+      staged.isForwarded = true;
+      this.#isStagingClosed = releaseAfter;
     }
-    const from = staged !== undefined ? 'staging' : this.attempt.owns(bucket) ? 'host' : 'peer';
-    this.#tell(this.#slots.links[slot]!, { type: 'carry', attempt: this.attempt, bucket, from, letsGo });
-    return true;
+    const inPlace: BucketOrigin = this.#map.owns(bucket) ? 'host' : 'peer';
+    const origin = staged === undefined ? inPlace : 'staging';
+    this.#tell(this.#slots.links[slot]!, { type: 'forward', transfer, bucket, origin, releaseAfter });
   }
 
-  /** Whether what this rank broadcasts from is given back after this bucket. */
+  #stagedAs(bucket: number): Staged | undefined {
+    return this.#staged.find((staged) => staged.bucket === bucket);
+  }
+
+  /** Whether the memory that this rank broadcasts from is freed after this bucket. */
   #isLastOfMemory(bucket: number, staged: Staged | undefined): boolean {
     if (bucket === this.#owned.at(-1)) return true;
     return this.#givingUpStaging && staged !== undefined && staged === this.#staged.at(-1);

@@ -5,11 +5,11 @@ import type { Device } from '../../native-bridge/device.ts';
 import type { Fabric } from '../../native-bridge/fabric.ts';
 import type { Communicator, CommunicatorRequest, CreatedCommunicator } from '../protocol/update-values.ts';
 
-/** What a rank may do to the world. */
+/** The effects of a rank: its device, segments, collectives, fabric and worker links. */
 export interface RankPorts {
   readonly rank: number;
   readonly host: string;
-  /** Where the host's segments lie. */
+  /** Directory of the host's segments. */
   readonly directory: string;
   /** Changes when the directory was removed and created again. */
   readonly directoryId: string;
@@ -21,16 +21,16 @@ export interface RankPorts {
   /** Whether its collective also joins ranks of other hosts (`cluster`), or only those of its own (`host`). */
   readonly collectiveScope: 'host' | 'cluster';
   /**
-   * One-sided reads from and by ranks of other hosts; opened when it is first needed. With a secret, to reach the cluster
-   * that has it. Throws `NativeError`.
+   * One-sided reads among ranks of different hosts, opened on first use. Null: this cluster's fabric; otherwise that of
+   * the cluster with this secret. Throws `NativeError`.
    */
   fabric(secret: string | null): Fabric;
-  /** A new communicator, which its members then open. Throws `NativeError` if nothing here can connect them. */
+  /** Creates a communicator for its members to open. Throws `NativeError` if no collective can connect them. */
   createCommunicator(order: CommunicatorRequest): CreatedCommunicator;
-  /** `ranks` are the members in their order; this rank is one of them. Resolves when all of them have come. */
+  /** `ranks`: all members in their order, this rank among them. Resolves when all of them have joined. */
   openCollective(communicator: Communicator, ranks: readonly number[]): Promise<Collective>;
-  /** Gives back all that these ports hold. */
+  /** Closes the fabrics, the segments and the device. */
   close(): void;
-  /** `report`: whether the engine worker is to say at the end what it holds. */
+  /** `report`: whether the engine worker is asked for the digests of what arrived. */
   bindWorkerLink(epoch: number, version: string, report: boolean): Promise<WorkerLink>;
 }

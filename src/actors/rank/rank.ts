@@ -1,74 +1,67 @@
-import type { Manifest } from '../../checkpoint/manifest.ts';
-import {
-  AbortedError,
-  asFailure,
-  DeviceLostError,
-  OutOfDeviceMemoryError,
-  WeightcastError,
-} from '../../errors.ts';
-import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS, type Plan } from '../../plan/plan.ts';
-import { Receiving, type SwarmClient } from '../join/receiver.ts';
-import { swarmClient } from '../join/swarm-client.ts';
+import { AbortedError, asFailure, DeviceLostError, WeightcastError } from '../../errors.ts';
+import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../../plan/plan.ts';
 import type { Actor, ActorRef, Context, Reply } from '../kernel/index.ts';
-import type { ReceptionRequest } from '../protocol/join-values.ts';
 import type { Progress } from '../protocol/status-values.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
-import type { CreatedCommunicator, Opened, Streamed } from '../protocol/update-values.ts';
-import type { BucketMessage } from './bucket.ts';
-import { BucketActor } from './bucket.ts';
-import { HeldCommunicator } from './communicator.ts';
+import type { CreatedCommunicator, Streamed } from '../protocol/update-values.ts';
+import { BucketActor, type SlotJob } from './bucket.ts';
 import type { RankInbox } from './inbox.ts';
-import { HeldLayouts } from './layout-cache.ts';
-import { type Exposed, Leases } from './leases.ts';
+import { LayoutCache } from './layout-cache.ts';
+import { Leases } from './leases.ts';
 import { Loading } from './loading.ts';
-import { type Slots, Stream } from './pipeline.ts';
+import { openTransfer } from './open.ts';
+import { Pipeline, type Slots } from './pipeline.ts';
 import type { RankPorts } from './ports.ts';
-import { Attempt } from './transfer.ts';
+import { RankCommunicator } from './rank-communicator.ts';
+import type { RankTransfer } from './transfer.ts';
 
 type MessageOf<T extends RankInbox['type']> = Extract<RankInbox, { type: T }>;
 
-/** Often enough for a progress bar, seldom enough to cost nothing. */
-const progressEveryMilliseconds = 100;
+/** Smooth enough for a progress bar. */
+const progressMilliseconds = 100;
 
 /**
- * The owner of one device. It loads its share of checkpoints, and takes part in one update at a time: `prepare`,
- * `open`, `stream`, and `abort` if anything fails anywhere. Messages of an epoch older than the newest it has seen
- * change nothing.
+ * The owner of one device. It loads its share of checkpoints, leases segments to ranks of other hosts, and takes part in
+ * one update at a time: `prepare`, `open`, `stream`, and `abort` if anything fails anywhere. Messages of an epoch older
+ * than the newest it has seen change nothing.
  */
 export class RankActor implements Actor<RankInbox> {
   readonly #ports: RankPorts;
   readonly #supervisor: ActorRef<SupervisorMessage>;
   #slots!: Slots;
   #epoch = 0;
-  /** The last epoch that was aborted. An abort overtakes the `open` it is about. */
+  /** The last epoch that was aborted. An abort may overtake the `open` of its epoch. */
   #abortedEpoch = 0;
-  #attempt: Attempt | null = null;
-  #reserveBytes = 0;
-  #stream: Stream | null = null;
+  /** From `open` to the end of the update. */
+  #transfer: RankTransfer | null = null;
+  /** From `stream` on; a new one for each exchange. */
+  #pipeline: Pipeline | null = null;
   #streamReply: Reply<Streamed> | null = null;
+  #reserveBytes = 0;
   #ticking = false;
-  readonly #held = new HeldLayouts();
-  readonly #communicator: HeldCommunicator;
+  readonly #layouts = new LayoutCache();
+  readonly #communicator: RankCommunicator;
   readonly #loading: Loading;
   readonly #leases: Leases;
-  /** What this rank receives in the running attempt, and from whom it hears what to read. */
-  #receiving: { receiving: Receiving; swarm: SwarmClient } | null = null;
 
   constructor(ports: RankPorts, supervisor: ActorRef<SupervisorMessage>) {
     this.#ports = ports;
     this.#supervisor = supervisor;
-    this.#communicator = new HeldCommunicator(ports);
+    this.#communicator = new RankCommunicator(ports);
     this.#loading = new Loading(ports.segments);
     this.#leases = new Leases(ports.segments, () => ports.fabric(null));
   }
 
   started(context: Context<RankInbox>): void {
-    const spawn = (name: string) => context.spawn<BucketMessage>(name, () => new BucketActor(context.self));
-    const several = (length: number, name: string) =>
-      Array.from({ length }, (_, slot) => spawn(`${name}-bucket-${slot}`));
+    // The slots end before `stopping` runs, and each waits for its bucket: end those buckets first.
+    context.signal.addEventListener('abort', () => this.#abandon(this.#stoppingError()), { once: true });
+    const spawnSlots = (length: number, kind: string) =>
+      Array.from({ length }, (_, slot) =>
+        context.spawn<SlotJob>(`${kind}-slot-${slot}`, () => new BucketActor(context.self)),
+      );
     this.#slots = {
-      staging: several(MOST_STAGING_SLOTS, 'staging'),
-      links: several(MOST_LINK_SLOTS, 'link'),
+      staging: spawnSlots(MOST_STAGING_SLOTS, 'staging'),
+      links: spawnSlots(MOST_LINK_SLOTS, 'link'),
     };
     context.tell(this.#supervisor, {
       type: 'rank-ready',
@@ -81,7 +74,6 @@ export class RankActor implements Actor<RankInbox> {
       nics: [...this.#ports.nics],
       collectiveScope: this.#ports.collectiveScope,
       pid: this.#ports.pid,
-      lastEpoch: this.#epoch,
     });
   }
 
@@ -93,32 +85,31 @@ export class RankActor implements Actor<RankInbox> {
         this.#reportProgress(context);
         return this.#loading.end(message.job, message.result);
       case 'release':
-        return this.#release(message, context);
-      case 'lease':
-        return this.#lease(message, context);
+        return this.#replyLater(context.deferReply(message), this.#releaseSegments(message));
+      case 'lease': {
+        const { epoch, segments } = message;
+        return this.#replyLater(context.deferReply(message), this.#leases.lease(epoch, segments));
+      }
       case 'expose':
-        return this.#expose(message, context);
+        return this.#replyLater(context.deferReply(message), this.#leases.expose(message.segments));
       case 'return-lease':
-        return this.#leases.release(message.epoch);
+        return this.#leases.returnLease(message.epoch);
       case 'prepare':
         return await this.#prepare(message, context);
       case 'open':
         return this.#open(message, context);
       case 'stream':
         return this.#startStream(message, context);
-      case 'staged':
-      case 'uploaded-in-place':
-      case 'broadcast-issued':
-      case 'broadcast-done':
-      case 'reloaded':
-        return this.#advance(message, context);
-      case 'stream-ended':
-        return this.#endStream(message, context);
+      case 'slot-free':
+        return this.#slotFree(message, context);
+      case 'connect-failed':
       case 'bucket-failed':
-        if (message.epoch === this.#attempt?.epoch) await this.#abandon(message.error);
-        // Nothing works on that device any more, in this process.
+        if (message.epoch === this.#transfer?.epoch) await this.#abandon(message.error);
+        // The device is lost to this process for good: only a new process can use it again.
         if (message.error instanceof DeviceLostError) throw message.error;
         return;
+      case 'exchange-ended':
+        return this.#endExchange(message, context);
       case 'abort':
         return this.#abort(message, context);
       case 'report-progress':
@@ -130,18 +121,17 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   async stopping(): Promise<void> {
-    const reason = new AbortedError(`rank ${this.#ports.rank} is stopping`);
-    await this.#abandon(reason);
+    await this.#abandon(this.#stoppingError());
     this.#communicator.close();
     this.#ports.close();
   }
 
-  // ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── segments ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   #startLoad(message: MessageOf<'load'>, context: Context<RankInbox>): void {
     const { order } = message;
-    if (order.segment !== null && this.#leases.isLent(order.segment)) {
-      const why = `${order.segment} is lent to another host, and cannot be written over`;
+    if (order.segment !== null && this.#leases.isLeased(order.segment)) {
+      const why = `rank ${this.#ports.rank} cannot overwrite ${order.segment}: another host has a lease on it`;
       context.fail(new WeightcastError(why));
       return;
     }
@@ -149,27 +139,15 @@ export class RankActor implements Actor<RankInbox> {
     this.#tick(context);
   }
 
-  #release(message: MessageOf<'release'>, context: Context<RankInbox>): void {
-    const reply = context.deferReply(message);
-    this.#leases.forget(message.segments).then(
-      () => reply.succeed({}),
-      (error) => reply.fail(asFailure(error)),
-    );
+  async #releaseSegments({ segments }: MessageOf<'release'>): Promise<Record<string, never>> {
+    await this.#leases.release(segments);
+    return {};
   }
 
-  // ── lending to other hosts ───────────────────────────────────────────────────────────────────────────────────
-
-  #lease(message: MessageOf<'lease'>, context: Context<RankInbox>): void {
-    this.#answerExposed(context.deferReply(message), this.#leases.lend(message.epoch, message.segments));
-  }
-
-  #expose(message: MessageOf<'expose'>, context: Context<RankInbox>): void {
-    this.#answerExposed(context.deferReply(message), this.#leases.expose(message.segments));
-  }
-
-  #answerExposed(reply: Reply<{ address: Uint8Array; exposed: Exposed[] }>, work: Promise<Exposed[]>): void {
+  /** Replies when the work is done: the mailbox does not wait for it. */
+  #replyLater<R>(reply: Reply<R>, work: Promise<R>): void {
     work.then(
-      (exposed) => reply.succeed({ address: this.#ports.fabric(null).address, exposed }),
+      (answer) => reply.succeed(answer),
       (error) => reply.fail(asFailure(error)),
     );
   }
@@ -196,138 +174,101 @@ export class RankActor implements Actor<RankInbox> {
     context.reply(message, {
       freeBytes: this.#ports.device.memory().free,
       bucketBytes: this.#ports.device.bucketBytes,
-      layouts: this.#held.layouts,
-      planDigests: this.#held.planDigests,
+      layouts: this.#layouts.layouts,
+      planDigests: this.#layouts.planDigests,
       createdCommunicator,
     });
   }
 
   async #open(message: MessageOf<'open'>, context: Context<RankInbox>): Promise<void> {
-    const isOver = message.epoch <= this.#abortedEpoch;
-    if (message.epoch !== this.#epoch || isOver || this.#attempt !== null) {
+    const isAborted = message.epoch <= this.#abortedEpoch;
+    if (message.epoch !== this.#epoch || isAborted || this.#transfer !== null) {
       context.fail(this.#stale(message));
       return;
     }
+    const holdings = {
+      ports: this.#ports,
+      layouts: this.#layouts,
+      communicator: this.#communicator,
+      leases: this.#leases,
+    };
     try {
-      context.reply(message, await this.#openAttempt(message, context));
+      const { transfer, answer } = await openTransfer(message, holdings, context);
+      this.#transfer = transfer;
+      this.#reserveBytes = message.reserveBytes;
+      context.reply(message, answer);
     } catch (error) {
       if (error instanceof DeviceLostError) throw error;
-      // It cost the update, and nothing was taken: no reason for the rank to crash.
+      // The update fails; nothing stays allocated, so the rank itself works on.
       context.fail(asFailure(error));
     }
   }
 
-  async #openAttempt(message: MessageOf<'open'>, context: Context<RankInbox>): Promise<Opened> {
-    const { plan, manifest } = this.#held.use(message);
-    if (plan === undefined || manifest === undefined)
-      throw new WeightcastError(`rank ${this.#ports.rank} does not hold plan ${message.planDigest}`);
-    this.#reserveBytes = message.reserveBytes;
-    const { epoch, version, verify, exchanges, communicator } = message;
-    const order = { epoch, version, verify, exchanges, plan, manifest };
-    let receiving: Receiving | null = null;
-    try {
-      const collective = communicator && (await this.#communicator.join(communicator, plan.ranks));
-      receiving = await this.#openReceiving(message.reception, plan, manifest, context);
-      this.#attempt = await Attempt.open(order, this.#ports, context.clock, collective, receiving);
-      const { linkAddress } = this.#attempt;
-      return { outcome: 'open', linkAddress, receiving: (await receiving?.source()) ?? null };
-    } catch (error) {
-      await receiving?.discard('the epoch was not opened');
-      if (!(error instanceof OutOfDeviceMemoryError)) throw error;
-      const wantedBytes = plan.slots * plan.slotBytes;
-      return { outcome: 'pressure', wantedBytes, freeBytes: this.#ports.device.memory().free };
-    }
-  }
-
-  async #openReceiving(
-    order: ReceptionRequest | null,
-    plan: Plan,
-    manifest: Manifest,
-    context: Context<RankInbox>,
-  ): Promise<Receiving | null> {
-    this.#receiving = null;
-    if (order === null) return null;
-    const { rank, segments } = this.#ports;
-    const fabric = (secret: string | null) => this.#ports.fabric(secret);
-    const receiving = await Receiving.open({
-      order,
-      rank,
-      plan,
-      manifest,
-      segments,
-      leases: this.#leases,
-      fabric,
-    });
-    this.#receiving = { receiving, swarm: swarmClient(order, rank, context) };
-    return receiving;
-  }
-
   #startStream(message: MessageOf<'stream'>, context: Context<RankInbox>): void {
-    const attempt = this.#attempt;
-    if (message.epoch !== attempt?.epoch || this.#stream !== null) {
+    const transfer = this.#transfer;
+    if (message.epoch !== transfer?.epoch || this.#pipeline !== null) {
       context.fail(this.#stale(message));
       return;
     }
     this.#streamReply = context.deferReply(message);
-    this.#receiving?.receiving.start(this.#receiving.swarm);
-    this.#beginExchange(attempt, context);
+    transfer.startReceiving();
+    this.#startExchange(transfer, context);
     this.#reportProgress(context);
     this.#tick(context);
   }
 
-  #beginExchange(attempt: Attempt, context: Context<RankInbox>): void {
-    attempt.connect().catch((error) => {
-      context.tell(context.self, { type: 'bucket-failed', epoch: attempt.epoch, error: asFailure(error) });
+  #startExchange(transfer: RankTransfer, context: Context<RankInbox>): void {
+    const { epoch } = transfer;
+    transfer.connect().catch((error) => {
+      context.tell(context.self, { type: 'connect-failed', epoch, error: asFailure(error) });
     });
-    this.#stream = new Stream(attempt, this.#slots, (slot, order) => context.tell(slot, order));
-    this.#stream.start();
+    this.#pipeline = new Pipeline(transfer, this.#slots, (slot, job) => context.tell(slot, job));
+    this.#pipeline.start();
   }
 
-  #advance(
-    message: MessageOf<'staged' | 'uploaded-in-place' | 'broadcast-issued' | 'broadcast-done' | 'reloaded'>,
-    context: Context<RankInbox>,
-  ): void {
-    const stream = this.#stream;
-    if (stream === null || message.epoch !== stream.attempt.epoch) return;
-    stream.handle(message);
-    if (message.type !== 'reloaded' || !stream.isDone) return;
+  #slotFree(message: MessageOf<'slot-free'>, context: Context<RankInbox>): void {
+    const pipeline = this.#pipeline;
     const { epoch } = message;
+    if (pipeline === null || epoch !== pipeline.transfer.epoch) return;
+    pipeline.slotFree(message);
+    if (!pipeline.isDone) return;
     context.pipe(
-      stream.attempt.finish(),
-      (installed) => ({ type: 'stream-ended', epoch, result: installed }),
-      (error) => ({ type: 'stream-ended', epoch, result: error }),
+      pipeline.transfer.finish(),
+      (result) => ({ type: 'exchange-ended', epoch, result }),
+      (error) => ({ type: 'exchange-ended', epoch, result: error }),
     );
   }
 
-  async #endStream({ epoch, result }: MessageOf<'stream-ended'>, context: Context<RankInbox>): Promise<void> {
-    if (this.#stream === null || epoch !== this.#stream.attempt.epoch) return;
-    if (result instanceof WeightcastError) {
-      await this.#abandon(result);
-      return;
-    }
+  async #endExchange(
+    { epoch, result }: MessageOf<'exchange-ended'>,
+    context: Context<RankInbox>,
+  ): Promise<void> {
+    const transfer = this.#transfer;
+    if (epoch !== transfer?.epoch) return;
+    if (result instanceof WeightcastError) return await this.#abandon(result);
     this.#reportProgress(context);
-    const { attempt } = this.#stream;
-    if (!attempt.isOver) return await this.#nextExchange(attempt, context);
-    this.#attempt = null;
-    this.#stream = null;
-    this.#streamReply?.succeed({ timeline: attempt.timeline, installed: result, received: attempt.received });
+    if (!transfer.isOver) return await this.#nextExchange(transfer, context);
+    this.#transfer = null;
+    this.#pipeline = null;
+    const { timeline, received } = transfer;
+    this.#streamReply?.succeed({ timeline, arrivedDigests: result, received });
     this.#streamReply = null;
   }
 
   /** The engine's draft model takes the same weights. */
-  async #nextExchange(attempt: Attempt, context: Context<RankInbox>): Promise<void> {
+  async #nextExchange(transfer: RankTransfer, context: Context<RankInbox>): Promise<void> {
     try {
-      attempt.reopen();
+      transfer.reopen();
     } catch (error) {
       return await this.#abandon(asFailure(error));
     }
-    this.#beginExchange(attempt, context);
+    this.#startExchange(transfer, context);
   }
 
-  /** Device memory that others took meanwhile: the staging slots are what the update can do without. */
+  /** Other processes have allocated device memory meanwhile: the update can go on without its staging slots. */
   #relieveMemory(): void {
-    if (this.#stream === null || this.#stream.attempt.stagingSlots === 0) return;
-    if (this.#ports.device.memory().free < this.#reserveBytes) this.#stream.giveUpStaging();
+    if (this.#pipeline === null || this.#pipeline.transfer.stagingSlots === 0) return;
+    if (this.#ports.device.memory().free < this.#reserveBytes) this.#pipeline.giveUpStaging();
   }
 
   // ── failure ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -344,38 +285,40 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   /**
-   * Answers whoever waits for the stream, and gives everything of the running attempt back. The answer comes first: the
-   * engine is about to fail with its own words for it. That all is back is told by the answer to `abort`.
+   * Fails the `stream` request, and releases everything that the running update holds. The reply comes first, so that the
+   * supervisor sees this error before the engine's own. The answer to `abort` says that the release is complete.
    */
   async #abandon(error: WeightcastError): Promise<void> {
-    const attempt = this.#attempt;
-    if (attempt === null) return;
+    const transfer = this.#transfer;
+    if (transfer === null) return;
     this.#streamReply?.fail(error);
     this.#streamReply = null;
-    // Peers that are inside a broadcast with this rank must not wait for its deadline. Without a stream there is none:
-    // when memory is short and the update is planned again, the communicator stays good. It also does for an update that
-    // does without.
-    if (this.#stream !== null && !attempt.isAlone) this.#communicator.abort();
-    await attempt.abort(error.message);
-    this.#attempt = null;
-    this.#stream = null;
+    // Otherwise peers inside a broadcast with this rank would wait for its deadline. Before `stream` there is none, and
+    // the communicator stays usable for the next plan.
+    if (this.#pipeline !== null && !transfer.isAlone) this.#communicator.abort();
+    await transfer.abort(error.message);
+    this.#transfer = null;
+    this.#pipeline = null;
+  }
+
+  #stoppingError(): AbortedError {
+    return new AbortedError(`rank ${this.#ports.rank} is stopping`);
   }
 
   #stale(message: { readonly type: string; readonly epoch: number }): WeightcastError {
     const { rank } = this.#ports;
     return new AbortedError(
-      `rank ${rank} is at epoch ${this.#epoch}; ${message.type} of epoch ${message.epoch} is late`,
+      `rank ${rank} is at epoch ${this.#epoch} and ignores ${message.type} of epoch ${message.epoch}`,
     );
   }
 
-  /** While something runs: a rank with nothing to do does not wake up. */
+  /** Reports progress again in a moment, as long as something runs: an idle rank does not wake up. */
   #tick(context: Context<RankInbox>): void {
-    if (this.#ticking || (!this.#loading.isRunning && this.#stream === null)) return;
+    if (this.#ticking || (!this.#loading.isRunning && this.#pipeline === null)) return;
     this.#ticking = true;
-    context.schedule(progressEveryMilliseconds, { type: 'report-progress' });
+    context.schedule(progressMilliseconds, { type: 'report-progress' });
   }
 
-  /** At first, now and then, and at the end: what is quick shows too, and a bar gets to its end. */
   #reportProgress(context: Context<RankInbox>): void {
     const progress = this.#progress();
     if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
@@ -384,13 +327,11 @@ export class RankActor implements Actor<RankInbox> {
   #progress(): Progress | null {
     const { rank } = this.#ports;
     if (this.#loading.isRunning) return this.#loading.progress(rank);
-    if (this.#stream === null) return null;
-    const { receivedBytes = 0, totalBytes: awaitedBytes = 0 } = this.#receiving?.receiving ?? {};
-    if (receivedBytes < awaitedBytes) {
-      return { activity: 'receive', rank, doneBytes: receivedBytes, totalBytes: awaitedBytes };
-    }
-    const { plan } = this.#stream.attempt;
-    const totalBytes = plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
-    return { activity: 'update', rank, doneBytes: this.#stream.reloadedBytes, totalBytes };
+    if (this.#pipeline === null) return null;
+    const { transfer, reloadedBytes } = this.#pipeline;
+    const { receiving } = transfer;
+    if (receiving.doneBytes < receiving.totalBytes) return { activity: 'receive', rank, ...receiving };
+    const totalBytes = transfer.map.plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
+    return { activity: 'update', rank, doneBytes: reloadedBytes, totalBytes };
   }
 }

@@ -3,7 +3,7 @@ import type { RankTimeline } from '../protocol/update-values.ts';
 
 type Stage = 'h2d' | 'broadcast' | 'reload';
 
-/** When one rank did what in one epoch, through all of its exchanges. */
+/** Start and end of each stage of each bucket, on one rank in one epoch, over all exchanges. */
 export class Spans {
   readonly #numbers: Record<Stage, number[]> = { h2d: [], broadcast: [], reload: [] };
 

@@ -1,348 +1,303 @@
 import { strict as assert } from 'node:assert';
 import { isDeepStrictEqual } from 'node:util';
-import { dtypeName, type Manifest, shapeOf } from '../../checkpoint/manifest.ts';
-import type { LinkTensor, WorkerLink } from '../../engines/worker-link/worker-link.ts';
-import { VerificationError } from '../../errors.ts';
+import type { Manifest } from '../../checkpoint/manifest.ts';
+import { AbortedError, VerificationError } from '../../errors.ts';
 import type { Interval } from '../../native-bridge/addon.ts';
-import type { Collective } from '../../native-bridge/collective.ts';
-import type { DeviceBuffer } from '../../native-bridge/device.ts';
-import { linkSlotCount, type Plan, stagingSlotCount } from '../../plan/plan.ts';
+import type { Collective, DevicePlace } from '../../native-bridge/collective.ts';
+import { bucketTensors, type Plan } from '../../plan/plan.ts';
 import { transfersOf } from '../../plan/transfers.ts';
 import type { Clock } from '../../ports.ts';
-import type { Receiving } from '../join/receiver.ts';
+import type { Receiver } from '../join/receiver.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import type { Installed, RankTimeline, Received } from '../protocol/update-values.ts';
-import type { Carriage } from './bucket.ts';
+import type { ArrivedDigests, RankTimeline, Received } from '../protocol/update-values.ts';
+import { BucketStep } from './bucket-step.ts';
+import { DeviceSlots } from './device-slots.ts';
 import type { RankPorts } from './ports.ts';
+import { SlotMap } from './slot-map.ts';
 import { Spans } from './spans.ts';
+import { WorkerQueue } from './worker-queue.ts';
 
-export interface AttemptOrder {
+export interface TransferOptions {
   readonly epoch: number;
   readonly version: string;
-  /** Have the engine worker say what it holds in the end. */
+  /** Have the engine worker report the digests of what arrived. */
   readonly verify: boolean;
-  /** How often the engine worker takes everything: twice where a draft model takes it too. */
+  /** How often the engine worker takes all buckets: twice if a draft model takes them too. */
   readonly exchanges: number;
   readonly plan: Plan;
   readonly manifest: Manifest;
+  readonly ports: RankPorts;
+  readonly clock: Clock;
+  /** Null for a rank that is alone. */
+  readonly collective: Collective | null;
+  /** Reads from other hosts; null if all bytes are in this host's memory. */
+  readonly receiver: Receiver | null;
 }
 
-interface SlotBuffers {
-  readonly link: DeviceBuffer;
-  readonly staging: DeviceBuffer | null;
+/** Where a bucket is before its broadcast: in a staging slot of this rank, in its host memory, or on another rank. */
+export type BucketOrigin = 'staging' | 'host' | 'peer';
+
+export interface BroadcastRequest {
+  readonly origin: BucketOrigin;
+  /** On the bucket's owner: peers close this rank's memory after the broadcast, because some of it is freed next. */
+  readonly releaseAfter: boolean;
 }
 
 /**
- * One rank's part in one epoch: its slots, its link to the engine worker, and the three things that happen to a
- * bucket. It decides nothing; the rank says when, the bucket actors carry out.
+ * Moves the bytes of one epoch on one rank: upload, broadcast and reload of each bucket. The pipeline says when, the
+ * bucket actors call. Broadcasts and reloads begin in the plan's order, in whatever order they are called.
  */
-export class Attempt {
+export class RankTransfer {
   readonly epoch: number;
-  readonly plan: Plan;
-  readonly spans = new Spans();
-  readonly #manifest: Manifest;
-  readonly #verify: boolean;
-  readonly #ports: RankPorts;
-  readonly #clock: Clock;
-  /** Null for a rank that is alone. */
-  readonly #collective: Collective | null;
-  /** What comes from other hosts; null if all is here. */
-  readonly #receiving: Receiving | null;
-  readonly #link: WorkerLink;
-  /** This rank's buckets, each with its turn among them. */
-  readonly #turns: ReadonlyMap<number, number>;
-  #linkBuffer: DeviceBuffer;
-  /** All staging slots. */
-  #staging: DeviceBuffer | null;
-  /** An engine worker answers one request at a time, so requests queue behind each other. */
-  #linkTurn: Promise<unknown> = Promise.resolve();
+  readonly map: SlotMap;
+  readonly #options: TransferOptions;
+  readonly #worker: WorkerQueue;
+  readonly #spans = new Spans();
   readonly #inFlight = new Set<Promise<unknown>>();
+  #slots: DeviceSlots;
+  #steps = newSteps();
+  #aborted: AbortedError | null = null;
+  /** Settles when an abort is complete. */
+  #ending: Promise<void> | null = null;
   #exchangesLeft: number;
-  #installed: Installed | null = null;
+  #arrivedDigests: ArrivedDigests | null = null;
 
-  private constructor(
-    order: AttemptOrder,
-    ports: RankPorts,
-    clock: Clock,
-    collective: Collective | null,
-    receiving: Receiving | null,
-    link: WorkerLink,
-    slots: SlotBuffers,
-  ) {
-    this.epoch = order.epoch;
-    this.plan = order.plan;
-    this.#manifest = order.manifest;
-    this.#verify = order.verify;
-    this.#ports = ports;
-    this.#clock = clock;
-    this.#collective = collective;
-    this.#receiving = receiving;
-    this.#link = link;
-    this.#turns = turnsOf(ports.rank, order.plan);
-    this.#linkBuffer = slots.link;
-    this.#staging = slots.staging;
-    this.#exchangesLeft = order.exchanges;
+  private constructor(options: TransferOptions, map: SlotMap, worker: WorkerQueue, slots: DeviceSlots) {
+    this.epoch = options.epoch;
+    this.map = map;
+    this.#options = options;
+    this.#worker = worker;
+    this.#slots = slots;
+    this.#exchangesLeft = options.exchanges;
   }
 
   /**
-   * Takes device memory and binds the worker link. On a throw (`OutOfDeviceMemoryError`, or `CheckpointError` for a
-   * tensor that the engine worker could not take) nothing is left taken.
+   * Allocates device memory and binds the worker link. On a throw (`OutOfDeviceMemoryError`, or `CheckpointError` for a
+   * tensor that the engine worker cannot take) nothing stays allocated.
    */
-  static async open(
-    order: AttemptOrder,
-    ports: RankPorts,
-    clock: Clock,
-    collective: Collective | null,
-    receiving: Receiving | null,
-  ): Promise<Attempt> {
-    const slots = takeSlots(order.plan, ports);
-    let socket: WorkerLink | null = null;
+  static async open(options: TransferOptions): Promise<RankTransfer> {
+    const { epoch, version, verify, plan, manifest, ports, clock } = options;
+    const map = new SlotMap(ports.rank, plan);
+    const slots = DeviceSlots.allocate(map, ports.device);
+    let worker: WorkerQueue | null = null;
     try {
-      socket = await ports.bindWorkerLink(order.epoch, order.version, order.verify);
-      const attempt = new Attempt(order, ports, clock, collective, receiving, socket, slots);
-      socket.check(attempt.#announceAll());
-      await ports.segments.ready(attempt.#ownSegments());
-      return attempt;
+      const link = await ports.bindWorkerLink(epoch, version, verify);
+      worker = new WorkerQueue(link, map, manifest, clock);
+      worker.check();
+      const transfer = new RankTransfer(options, map, worker, slots);
+      await ports.segments.ready(transfer.#ownSegments());
+      return transfer;
     } catch (error) {
-      socket?.close();
-      slots.staging?.free();
-      slots.link.free();
+      worker?.close();
+      slots.free();
       throw error;
     }
   }
 
   get linkAddress(): string {
-    return this.#link.address;
+    return this.#worker.address;
   }
 
-  /** None once they have been given up. */
+  /** 0 once they have been released. */
   get stagingSlots(): number {
-    return this.#staging === null ? 0 : stagingSlotCount(this.plan);
+    return this.#slots.stagingSlots;
   }
 
-  get linkSlots(): number {
-    return linkSlotCount(this.plan);
-  }
-
-  /** No other rank takes part, so there is no order of broadcasts to keep. */
+  /** No other rank takes part: nothing is broadcast. */
   get isAlone(): boolean {
-    return this.plan.ranks.length === 1;
+    return this.#options.plan.ranks.length === 1;
   }
 
-  get bucketCount(): number {
-    return this.plan.owners.length;
+  /** Starts reading from other hosts. A failed read fails the uploads that need it. */
+  startReceiving(): void {
+    this.#options.receiver?.start();
   }
 
-  /** This rank's buckets, in the order in which they come. */
-  get owned(): Iterable<number> {
-    return this.#turns.keys();
-  }
-
-  owns(bucket: number): boolean {
-    return this.#turns.has(bucket);
-  }
-
-  /** Which staging slot takes a bucket of this rank. */
-  stagingSlot(bucket: number): number {
-    return this.#turns.get(bucket)! % stagingSlotCount(this.plan);
-  }
-
-  /** Hands the engine worker the link buffer; the first reload waits for its answer. */
+  /** Hands the engine worker the link buffer; the first reload waits for the answer. */
   connect(): Promise<void> {
-    return this.#askWorker(() =>
-      this.#link.open({ handle: this.#linkBuffer.ipcHandle, bytes: this.#linkBuffer.bytes }),
-    );
+    const { ipcHandle: handle, bytes } = this.#slots.link;
+    return this.#track(() => this.#worker.open({ handle, bytes }));
   }
 
-  /** H2D into a staging slot. */
-  stage(bucket: number): Promise<Interval> {
-    const { buffer, offset } = this.#stagingPlace(bucket);
-    return this.#upload(bucket, buffer, offset);
+  // ── one bucket ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** H2D into the bucket's staging slot. */
+  async stage(bucket: number): Promise<void> {
+    await this.#upload(bucket, this.#slots.stagingPlace(bucket));
+    this.#steps.staged.complete(bucket);
   }
 
-  /** H2D straight into the bucket's link slot: in serial mode, and for a rank that is alone. */
-  uploadInPlace(bucket: number): Promise<Interval> {
-    return this.#upload(bucket, this.#linkBuffer, this.#slotOffset(bucket));
+  /** Resolves when the bucket's broadcast is done: its staging slot may be overwritten. */
+  broadcastDone(bucket: number): Promise<void> {
+    return this.#steps.broadcast.completed(bucket);
   }
 
-  /** Every rank calls this for the same buckets in the same order; one that is alone has nobody to broadcast to. */
-  broadcast(bucket: number, { from, letsGo }: Carriage): Promise<Interval> {
-    assert(this.#collective !== null, 'a rank that is alone issues no broadcasts');
-    const destination = { buffer: this.#linkBuffer, offset: this.#slotOffset(bucket) };
-    const own = from === 'staging' ? this.#stagingPlace(bucket) : destination;
-    return this.#track(
-      this.#collective.broadcast({
-        root: this.plan.ranks.indexOf(this.plan.owners[bucket]!),
-        source: from === 'peer' ? null : own,
-        destination,
-        bytes: this.plan.bucketBytes[bucket]!,
-        letsGo,
-        timeoutMilliseconds: deadlines.broadcast,
-      }),
-    );
+  /** H2D straight into the bucket's link slot. */
+  uploadInPlace(bucket: number): Promise<void> {
+    return this.#upload(bucket, this.#slots.linkPlace(bucket));
   }
 
   /**
-   * Lets the engine worker copy the bucket out of its slot, once it is there. Calls are served in their order: workers
-   * report what they installed in the order in which it was announced, which has to be the plan's. The interval starts
-   * when the worker is asked.
+   * Brings the bucket into the link slots of all ranks. Every rank calls this for every bucket. A rank that is alone has
+   * the bytes in place: for it only the order matters.
    */
-  reload(bucket: number, arrival: Promise<unknown>): Promise<Interval> {
-    return this.#askWorker(async () => {
-      await arrival;
-      const startedAt = this.#clock.now();
-      await this.#link.load(this.#announce(bucket));
-      return { startedAt, endedAt: this.#clock.now() };
+  async broadcast(bucket: number, request: BroadcastRequest): Promise<void> {
+    if (request.origin === 'staging') await this.#steps.staged.completed(bucket);
+    await this.#steps.issued.completed(bucket - 1);
+    const broadcast = this.isAlone ? null : this.#track(() => this.#issueBroadcast(bucket, request));
+    this.#steps.issued.complete(bucket);
+    if (broadcast !== null) this.#spans.add('broadcast', bucket, await broadcast);
+    this.#steps.broadcast.complete(bucket);
+  }
+
+  /** Resolves when the engine worker has copied the bucket out of its link slot, which may then be overwritten. */
+  async reload(bucket: number): Promise<void> {
+    await this.#steps.requested.completed(bucket - 1);
+    const reload = this.#track(() => this.#worker.reload(bucket));
+    this.#steps.requested.complete(bucket);
+    this.#spans.add('reload', bucket, await reload);
+  }
+
+  #issueBroadcast(bucket: number, { origin, releaseAfter }: BroadcastRequest): Promise<Interval> {
+    const { collective, plan } = this.#options;
+    assert(collective !== null, 'ranks that are not alone have a collective');
+    const destination = this.#slots.linkPlace(bucket);
+    const sources = {
+      staging: () => this.#slots.stagingPlace(bucket),
+      host: () => destination,
+      peer: () => null,
+    };
+    return collective.broadcast({
+      root: plan.ranks.indexOf(plan.owners[bucket]!),
+      source: sources[origin](),
+      destination,
+      bytes: plan.bucketBytes[bucket]!,
+      letsGo: releaseAfter,
+      timeoutMilliseconds: deadlines.broadcast,
     });
   }
 
+  async #upload(bucket: number, { buffer, offset }: DevicePlace): Promise<void> {
+    const { plan, manifest, receiver, ports } = this.#options;
+    const transfers = transfersOf(plan, manifest, bucket, offset).map(({ segment, rectangles }) => ({
+      segment: ports.segments.attach(manifest.segments[segment]!.path),
+      rectangles,
+    }));
+    const upload = this.#track(async () => {
+      await receiver?.arrival(bucket);
+      return await ports.device.upload(transfers, buffer);
+    });
+    this.#spans.add('h2d', bucket, await upload);
+  }
+
+  // ── memory pressure, and the end ─────────────────────────────────────────────────────────────────────────────
+
   /**
-   * Gives the staging slots back in the middle of an update. No bucket may be staged or on its way there, and the last
-   * one that was broadcast from there has to have had the other ranks let go.
+   * Frees the staging slots in the middle of an update. They must be empty, and the last broadcast out of them must have
+   * had `releaseAfter`: peers that still have the memory open could not be stopped from reading it.
    */
   releaseStaging(): void {
-    this.#staging?.free();
-    this.#staging = null;
+    this.#slots.releaseStaging();
   }
 
-  /** Of all exchanges so far, and of the pieces that came from other hosts. */
+  /** Bytes that were read from other hosts, and how many there are to read. */
+  get receiving(): { readonly doneBytes: number; readonly totalBytes: number } {
+    const { receivedBytes = 0, totalBytes = 0 } = this.#options.receiver ?? {};
+    return { doneBytes: receivedBytes, totalBytes };
+  }
+
+  /** Of all exchanges so far, and of the pieces that were read from other hosts. */
   get timeline(): RankTimeline {
-    return this.spans.timeline(this.#ports.rank, this.#receiving?.spans ?? new Float64Array());
+    const { ports, receiver } = this.#options;
+    return this.#spans.timeline(ports.rank, receiver?.spans ?? new Float64Array());
   }
 
-  /** What other hosts gave. */
+  /** Bytes read from other hosts, by source. */
   get received(): Received[] {
-    return this.#receiving?.received ?? [];
+    return this.#options.receiver?.received ?? [];
   }
 
-  /** Everything has been taken as often as it is to be. */
+  /** All exchanges are done. */
   get isOver(): boolean {
     return this.#exchangesLeft === 0;
   }
 
   /**
-   * Ends an exchange: the worker drops the buffer, the device memory goes back, and only then the post-hook runs. Rejects
-   * with `VerificationError` if it says other things than after the exchange before.
+   * Ends an exchange: the worker drops the link buffer, the slots are freed, and only then the post-hook runs. Rejects
+   * with `VerificationError` if the worker reports other digests than in the exchange before.
    */
-  async finish(): Promise<Installed | null> {
-    await this.#receiving?.complete(this.#verify);
-    await this.#receiving?.close();
-    await this.#askWorker(() => this.#link.release());
-    this.#freeSlots();
-    const installed = await this.#askWorker(() => this.#link.finish());
-    if (this.#installed !== null && !isDeepStrictEqual(installed, this.#installed)) {
+  async finish(): Promise<ArrivedDigests | null> {
+    const { receiver, verify, ports } = this.#options;
+    await receiver?.complete(verify);
+    await receiver?.close();
+    await this.#track(() => this.#worker.release());
+    this.#slots.free();
+    const digests = await this.#track(() => this.#worker.finish());
+    if (this.#arrivedDigests !== null && !isDeepStrictEqual(digests, this.#arrivedDigests)) {
       throw new VerificationError(
-        `the draft model on the device of rank ${this.#ports.rank} was given other weights than the target model`,
+        `the draft model on the device of rank ${ports.rank} got other weights than the target model`,
       );
     }
-    this.#installed = installed;
+    this.#arrivedDigests = digests;
     this.#exchangesLeft -= 1;
-    if (this.isOver) this.#link.close();
-    return installed;
+    if (this.isOver) this.#worker.close();
+    return digests;
   }
 
-  /** Takes device memory for the next exchange, on the same address. Throws `OutOfDeviceMemoryError`. */
+  /** Allocates device memory for the next exchange, on the same address. Throws `OutOfDeviceMemoryError`. */
   reopen(): void {
-    const slots = takeSlots(this.plan, this.#ports);
-    this.#linkBuffer = slots.link;
-    this.#staging = slots.staging;
+    this.#slots = DeviceSlots.allocate(this.map, this.#options.ports.device);
+    this.#steps = newSteps();
   }
 
-  /** Ends the attempt early, whatever it was doing. Never rejects. */
-  async abort(reason: string): Promise<void> {
-    await Promise.all([this.#receiving?.discard(reason), this.#link.abort(reason)]);
-    // The worker may still copy out of the slots until it has heard of the abort, and native copies of this rank
-    // must not run into freed memory.
+  /** Ends the transfer early, from any state. Nothing begins from here on. May be called twice. Never rejects. */
+  abort(reason: string): Promise<void> {
+    this.#ending ??= this.#abort(reason);
+    return this.#ending;
+  }
+
+  async #abort(reason: string): Promise<void> {
+    this.#aborted = new AbortedError(reason);
+    for (const step of Object.values(this.#steps)) step.abort(this.#aborted);
+    await Promise.all([this.#options.receiver?.discard(reason), this.#worker.abort(reason)]);
+    // Copies of this rank still run, and the worker may copy out of the slots until it has read the abort.
     await Promise.allSettled(this.#inFlight);
-    this.#link.close();
-    this.#freeSlots();
-  }
-
-  #freeSlots(): void {
-    this.releaseStaging();
-    this.#linkBuffer.free();
-  }
-
-  #stagingPlace(bucket: number): { readonly buffer: DeviceBuffer; readonly offset: number } {
-    assert(this.#staging !== null, 'there is no staging slot any more');
-    return { buffer: this.#staging, offset: this.stagingSlot(bucket) * this.plan.slotBytes };
-  }
-
-  #slotOffset(bucket: number): number {
-    return (bucket % this.linkSlots) * this.plan.slotBytes;
-  }
-
-  #upload(bucket: number, destination: DeviceBuffer, base: number): Promise<Interval> {
-    const transfers = transfersOf(this.plan, this.#manifest, bucket, base).map(({ segment, rectangles }) => ({
-      segment: this.#ports.segments.attach(this.#manifest.segments[segment]!.path),
-      rectangles,
-    }));
-    const { device } = this.#ports;
-    const arrival = this.#receiving?.arrival(bucket) ?? Promise.resolve();
-    return this.#track(arrival.then(() => device.upload(transfers, destination)));
+    this.#worker.close();
+    this.#slots.free();
   }
 
   /** Paths of the segments that this rank uploads from. */
   #ownSegments(): Set<string> {
-    const { tensorStarts, tensorOrder } = this.plan;
+    const { plan, manifest } = this.#options;
+    const { segments, segmentOf } = manifest;
     const paths = new Set<string>();
-    for (const bucket of this.owned) {
-      for (const row of tensorOrder.subarray(tensorStarts[bucket], tensorStarts[bucket + 1])) {
-        paths.add(this.#manifest.segments[this.#manifest.segmentOf[row]!]!.path);
-      }
+    for (const bucket of this.map.owned) {
+      for (const row of bucketTensors(plan, bucket).rows) paths.add(segments[segmentOf[row]!]!.path);
     }
     return paths;
   }
 
-  *#announceAll(): Iterable<LinkTensor> {
-    for (let bucket = 0; bucket < this.bucketCount; bucket += 1) yield* this.#announce(bucket);
-  }
-
-  #announce(bucket: number): LinkTensor[] {
-    const { tensorStarts, tensorOrder, tensorOffsets } = this.plan;
-    const tensors: LinkTensor[] = [];
-    for (let entry = tensorStarts[bucket]!; entry < tensorStarts[bucket + 1]!; entry += 1) {
-      const row = tensorOrder[entry]!;
-      tensors.push({
-        name: this.#manifest.names[row]!,
-        dtype: dtypeName(this.#manifest, row),
-        shape: shapeOf(this.#manifest, row),
-        offset: this.#slotOffset(bucket) + tensorOffsets[entry]!,
-      });
-    }
-    return tensors;
-  }
-
-  #askWorker<T>(request: () => Promise<T>): Promise<T> {
-    const answer = this.#linkTurn.then(request);
-    // A failure ends the attempt through whoever awaits `answer`; those queued behind it fail with it.
-    this.#linkTurn = answer;
-    answer.catch(() => {});
-    return this.#track(answer);
-  }
-
-  #track<T>(work: Promise<T>): Promise<T> {
+  async #track<T>(begin: () => Promise<T>): Promise<T> {
+    if (this.#aborted !== null) throw this.#aborted;
+    const work = begin();
     this.#inFlight.add(work);
-    const forget = () => this.#inFlight.delete(work);
-    work.then(forget, forget);
-    return work;
+    try {
+      return await work;
+    } finally {
+      this.#inFlight.delete(work);
+    }
   }
 }
 
-function turnsOf(rank: number, { owners }: Plan): ReadonlyMap<number, number> {
-  const turns = new Map<number, number>();
-  for (const [bucket, owner] of owners.entries()) if (owner === rank) turns.set(bucket, turns.size);
-  return turns;
-}
-
-/** On a throw nothing is left taken. */
-function takeSlots(plan: Plan, { device, rank }: RankPorts): SlotBuffers {
-  const link = device.allocate(linkSlotCount(plan) * plan.slotBytes);
-  try {
-    const slots = Math.min(stagingSlotCount(plan), turnsOf(rank, plan).size);
-    return { link, staging: slots > 0 ? device.allocate(slots * plan.slotBytes) : null };
-  } catch (error) {
-    link.free();
-    throw error;
-  }
+function newSteps() {
+  return {
+    /** Uploaded into its staging slot. */
+    staged: new BucketStep(),
+    /** Its broadcast has been issued, and may still be running. */
+    issued: new BucketStep(),
+    /** Its broadcast is done. */
+    broadcast: new BucketStep(),
+    /** Its reload has been requested, and may still be running. */
+    requested: new BucketStep(),
+  };
 }

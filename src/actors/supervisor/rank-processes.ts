@@ -91,10 +91,7 @@ export class RankProcesses {
     void process.exited.then((reason) => this.#exited(rank, process, reason, context));
   }
 
-  ready(
-    { type: _, lastEpoch: __, ...ready }: MessageOf<'rank-ready'>,
-    context: Context<SupervisorInbox>,
-  ): void {
+  ready({ type: _, ...ready }: MessageOf<'rank-ready'>, context: Context<SupervisorInbox>): void {
     const { rank, ref, host } = ready;
     if (!this.#ranks.has(rank)) return;
     const lost = this.#ranks.markReady(ready);

@@ -151,7 +151,6 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         }
         return;
       case 'rank-ready':
-        this.#epoch = Math.max(this.#epoch, message.lastEpoch);
         return this.#processes.ready(message, context);
       case 'rank-failed':
         return this.#failInstance(message.rank, fromWire(message.error));

@@ -1,7 +1,7 @@
 import { MemoryError } from '../../errors.ts';
 import type { Plan } from '../../plan/plan.ts';
 import type { Copy } from '../../plan/reception.ts';
-import type { Sources } from '../join/leased-sources.ts';
+import type { LeasedSources } from '../join/leased-sources.ts';
 import { ask } from '../protocol/ask.ts';
 import type { Registered } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
@@ -88,7 +88,7 @@ export async function planEpoch(
  */
 export async function openEpoch(
   update: UpdateContext,
-  sources: Sources,
+  sources: LeasedSources,
   planned: PlannedEpoch | null,
 ): Promise<OpenEpoch> {
   const ceilings: Ceilings = new Map();
@@ -105,7 +105,7 @@ export async function openEpoch(
 /** Returns null, and lowers `ceilings`, after memory pressure. */
 async function tryOpen(
   update: UpdateContext,
-  sources: Sources,
+  sources: LeasedSources,
   { epoch, groups }: PlannedEpoch,
   ceilings: Ceilings,
 ): Promise<OpenEpoch | null> {
@@ -113,7 +113,7 @@ async function tryOpen(
     return { ranks, plan: planned.plan, mirrors: mirrorsOf(planned, ranks) };
   });
   for (const { mirrors } of open) update.mirrors.push(...mirrors);
-  await sources.lend(
+  await sources.lease(
     epoch,
     groups.map(({ planned }) => planned),
   );
@@ -174,7 +174,7 @@ function plan(
 
 function openGroup(
   update: UpdateContext,
-  sources: Sources,
+  sources: LeasedSources,
   epoch: number,
   { communicator: group, prepared, planned }: PlannedGroup,
 ): Promise<Opened[]> {

@@ -1,7 +1,7 @@
 import type { PauseMode } from '../../engines/engine-client.ts';
 import { asFailure, DeadlineError } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
-import { Sources } from '../join/leased-sources.ts';
+import { LeasedSources } from '../join/leased-sources.ts';
 import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
@@ -37,7 +37,7 @@ const graceMilliseconds = 500;
  */
 export class Update {
   readonly #update: UpdateContext;
-  readonly #sources: Sources;
+  readonly #sources: LeasedSources;
   readonly #abort: AbortController;
   /** For timeout messages; null during cleanup, which must not time out. */
   #currentStep: string | null = null;
@@ -45,7 +45,7 @@ export class Update {
   /** `abort` aborts the update, from outside or at its deadline. */
   constructor(context: UpdateActor, spec: UpdateSpec, abort: AbortController) {
     this.#update = new UpdateContext(context, spec, abort.signal);
-    this.#sources = new Sources(this.#update);
+    this.#sources = new LeasedSources(this.#update);
     this.#abort = abort;
   }
 
@@ -203,14 +203,14 @@ export class Update {
   /** Null if not asked for, or not all workers report digests. Rejects with `VerificationError`. */
   async #verify({ groups }: OpenEpoch, streamed: readonly Streamed[]): Promise<true | null> {
     const { options, targets, ranks, planner, checkpoint } = this.#update.spec;
-    if (!options.verify || streamed.some(({ installed }) => installed === null)) return null;
-    const installedOf = new Map(ranks.map(({ rank }, index) => [rank, streamed[index]!.installed!]));
+    if (!options.verify || streamed.some(({ arrivedDigests }) => arrivedDigests === null)) return null;
+    const digestsOf = new Map(ranks.map(({ rank }, index) => [rank, streamed[index]!.arrivedDigests!]));
     const planOf = new Map(
       groups.flatMap(({ plan, ranks: members }) => members.map(({ rank }) => [rank, plan])),
     );
     for (const { name, ranks: members } of targets) {
       const reports = members.map((rank) => {
-        return { rank, plan: planOf.get(rank)!, installed: installedOf.get(rank)! };
+        return { rank, plan: planOf.get(rank)!, arrivedDigests: digestsOf.get(rank)! };
       });
       const question = { layout: checkpoint.layout, instance: name, reports };
       const within = this.#update.within(deadlines.plan);

@@ -3,8 +3,8 @@ import { torchForm } from './torch-form.ts';
 import type { LinkBuffer, LinkTensor } from './worker-link.ts';
 
 /**
- * What a rank says to a worker of checkpoint-engine (`checkpoint_engine/worker.py`, `update_weights_from_ipc`). Each
- * request is a pickle; each reply is raw bytes: none for success, else a UTF-8 traceback.
+ * The requests to a worker of checkpoint-engine (`checkpoint_engine/worker.py`, `update_weights_from_ipc`). Each request
+ * is a pickle; each reply is raw bytes: empty for success, otherwise a UTF-8 traceback.
  */
 
 /** A tensor as `torch.multiprocessing` sends it: the function that rebuilds it, and its fifteen arguments. */
@@ -12,16 +12,16 @@ export function encodeBuffer({ handle, bytes }: LinkBuffer): Uint8Array {
   const writer = new PickleWriter().global('torch.multiprocessing.reductions', 'rebuild_cuda_tensor');
   writer.mark();
   writer.global('torch', 'Tensor').count(bytes).tuple1().count(1).tuple1().count(0);
-  // The worker puts its own device index in place of the 0.
+  // The worker replaces the 0 by its own device index.
   writer.global('torch.storage', 'TypedStorage').global('torch', 'uint8').count(0);
   writer.bytes(handle).count(bytes).count(0).false();
-  // Neither a reference counter nor an event: this side keeps the memory until the worker has dropped it, and sends
-  // nothing before the bytes are there.
+  // No reference counter and no event: the rank keeps the memory until the worker has dropped it, and announces a bucket
+  // only when its bytes are in place.
   writer.bytes(new Uint8Array()).count(0).bytes(new Uint8Array()).false();
   return writer.tuple().tuple2().end();
 }
 
-/** Throws a CheckpointError that names the first tensor which torch has no dtype for. */
+/** Throws a `CheckpointError` that names the first tensor for which torch has no dtype. */
 export function encodeBucket(tensors: readonly LinkTensor[]): Uint8Array {
   const writer = new PickleWriter().list().mark();
   for (const tensor of tensors) {
@@ -38,7 +38,7 @@ export function encodeBucket(tensors: readonly LinkTensor[]): Uint8Array {
   return writer.appends().end();
 }
 
-/** The first makes the worker drop the buffer, the second run its post-hook. */
+/** Sent twice: the first one makes the worker drop the buffer, the second one run its post-hook. */
 export function encodeNone(): Uint8Array {
   return new PickleWriter().none().end();
 }

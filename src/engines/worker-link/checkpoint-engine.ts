@@ -6,12 +6,12 @@ import {
   RankSocket,
   type RankSocketOptions,
   type Step,
-  tellingLine,
+  tracebackSummary,
 } from './rank-socket.ts';
 import { torchForm } from './torch-form.ts';
 import type { LinkBuffer, LinkTensor, WorkerLink } from './worker-link.ts';
 
-/** A worker that comes after the end of its exchange is told so, for this long. */
+/** How long the address stays open for a worker that connects after an abort. */
 const latecomerMilliseconds = 30_000;
 
 export interface CheckpointEngineLinkOptions extends RankSocketOptions {
@@ -20,13 +20,11 @@ export interface CheckpointEngineLinkOptions extends RankSocketOptions {
 }
 
 /**
- * The rank's end of the worker link that checkpoint-engine's own workers speak, in vLLM and in SGLang
- * (checkpoint-engine-messages.ts). What goes wrong is told as {@link RankSocket} says. Such workers cannot say what
- * they hold, so `finish` resolves with null. Those before version 0.4.0 run their post-hook at the first `None` and
- * leave, which counts as dying: nothing tells them from one whose post-hook throws.
+ * The rank's end of checkpoint-engine's worker link, in vLLM and in SGLang (checkpoint-engine-messages.ts). For its errors
+ * see {@link RankSocket}. These workers compute no digests, so `finish` resolves with null. Versions before 0.4.0 run their
+ * post-hook at the first `None` and disconnect, which cannot be told from a post-hook that throws: the exchange fails.
  *
- * SGLang runs the whole exchange again for a draft model, on the same address: after `finish` the link takes another
- * `open`.
+ * SGLang repeats the whole exchange for a draft model, on the same address: after `finish` another `open` may follow.
  */
 export class CheckpointEngineWorkerLink implements WorkerLink {
   readonly #options: CheckpointEngineLinkOptions;
@@ -40,7 +38,7 @@ export class CheckpointEngineWorkerLink implements WorkerLink {
 
   /** Rejects with `WorkerLinkError` if the address cannot be bound. */
   static async bind(options: CheckpointEngineLinkOptions): Promise<CheckpointEngineWorkerLink> {
-    // Random digits, for a rank that was started anew with the same epoch while its old socket is still open.
+    // Random digits, because the socket of an earlier process of this rank may still be open with the same epoch.
     const number = `${options.epoch}${String(randomInt(1e6)).padStart(6, '0')}`;
     const address = `ipc://@checkpoint-engine-${options.deviceUuid}-${number}.sock`;
     return new CheckpointEngineWorkerLink(await RankSocket.bind(address, options), options);
@@ -75,32 +73,35 @@ export class CheckpointEngineWorkerLink implements WorkerLink {
   async abort(reason: string): Promise<void> {
     this.#socket.end(reason);
     const message = encodeAbort(`weightcast aborted the update: ${reason}`);
-    if (this.#socket.listening) await this.#socket.dismiss(message, abortMilliseconds);
-    if (this.#socket.awaitsWorker) this.#turnAwayLatecomer(message);
+    if (this.#socket.hasWorker) await this.#socket.drainPeer(message, abortMilliseconds);
+    if (this.#socket.awaitsWorker) this.#abortLatecomer(message);
     else this.#socket.close();
   }
 
-  /** An address where {@link abort} still awaits a worker stays open for it. */
+  /** Does nothing while {@link abort} still waits for a late worker; the socket closes after that. */
   close(): void {
     if (!this.#awaitsLatecomer) this.#socket.close();
   }
 
   /**
-   * The worker has no deadlines: one that comes to an address where nobody listens any more blocks its engine for
-   * ever. It takes an abort that comes first for a broken handle, answers with a traceback, and waits for one more
-   * message.
+   * These workers have no deadlines: one that connects to a closed address would block its engine for ever. A worker whose
+   * first message is an abort takes it for a broken handle, answers with a traceback, and waits for one more message.
    */
-  #turnAwayLatecomer(message: Uint8Array): void {
+  #abortLatecomer(message: Uint8Array): void {
     if (this.#awaitsLatecomer) return;
     this.#awaitsLatecomer = true;
     const milliseconds = this.#options.latecomerMilliseconds ?? latecomerMilliseconds;
-    this.#socket.dismiss(message, milliseconds).then(() => this.#socket.close());
+    this.#socket.drainPeer(message, milliseconds).then(() => this.#socket.close());
   }
 
   async #ask(step: Step, request: Uint8Array): Promise<void> {
     const reply = await this.#socket.ask(step, request);
     if (reply.byteLength === 0) return;
     const traceback = new TextDecoder().decode(reply);
-    throw this.#socket.fail('failed', { cause: traceback }, `: ${escapeControls(tellingLine(traceback))}`);
+    throw this.#socket.fail(
+      'failed',
+      { cause: traceback },
+      `: ${escapeControls(tracebackSummary(traceback))}`,
+    );
   }
 }

@@ -3,74 +3,75 @@ import { describe } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 
 /**
- * What the news of a disconnection is ahead of the connection's last effects on the socket: the two come by different
- * ways. A peer that answers and leaves must not count as lost, and nothing may be sent into a connection that is ending.
+ * ZeroMQ reports a disconnect on another channel than messages, and may do so before the connection's last message. For
+ * this long after a disconnect a reply may still arrive, and a send may still go into the old connection.
  */
-const trailingMilliseconds = 50;
+const disconnectGraceMilliseconds = 50;
 
-/** A peer's message has no business being larger: manifests of 70,000 tensors are 10 MB. */
+/** Largest message that is accepted from a peer. The manifest of 70,000 tensors has 10 MB. */
 export const maxMessageBytes = 256 * 2 ** 20;
 
 /**
- * One end of a worker link: a ZeroMQ socket with one peer at a time, whose waits end at a deadline, when the peer
- * vanishes, or when {@link end} is called. An exchange has one peer; after {@link completed} that one may leave and
- * the next may come.
+ * One end of a worker link: a ZeroMQ socket with one peer at a time. A wait ends at its deadline, when the peer
+ * disconnects, or when {@link end} is called. An exchange has one peer; after {@link completed} that peer may disconnect
+ * and the next one connect.
  */
 export class LinkSocket {
   readonly #socket: Request | Reply;
   readonly #clock: Clock;
   readonly #lost: () => Error;
-  /** Peers that came and peers that left, in all exchanges; in order, for there is one at a time. */
-  #arrivals = 0;
-  #departures = 0;
-  /** Exchanges before this one. */
+  /** Of peers, over all exchanges. One peer at a time, so they alternate. */
+  #connects = 0;
+  #disconnects = 0;
+  /** Exchanges that are complete. */
   #completed = 0;
-  /** The exchange whose peer is known to be the only one. */
-  #met = 0;
+  /** The exchange for which the connections of earlier peers are known to be closed. */
+  #settled = 0;
   /** Why no wait can succeed any more. */
   #ended: Error | null = null;
   #rejectWait: ((error: Error) => void) | null = null;
-  #comesOrGoes = new Signal();
+  readonly #peerChanged = new Notifier();
   #cancelLoss: () => void = () => {};
   #sending: Promise<void> = Promise.resolve();
   #receiving: Promise<Buffer[]> | null = null;
 
-  /** `lost` makes the error that waits end with when the peer's connection is gone. */
+  /** `lost` creates the error of waits that end because the peer disconnected. */
   constructor(socket: Request | Reply, clock: Clock, lost: () => Error) {
     this.#socket = socket;
     this.#clock = clock;
     this.#lost = lost;
     socket.events.on('handshake', () => {
-      this.#arrivals += 1;
-      this.#comesOrGoes.give();
+      this.#connects += 1;
+      this.#peerChanged.notify();
     });
     socket.events.on('disconnect', () => {
-      // A connection that never got through its handshake was not the peer's.
-      if (this.#departures === this.#arrivals) return;
-      this.#departures += 1;
-      this.#comesOrGoes.give();
-      if (this.disconnected) this.#cancelLoss = clock.after(trailingMilliseconds, () => this.end(lost()));
+      // A connection that failed before its handshake was not the peer's.
+      if (this.#disconnects === this.#connects) return;
+      this.#disconnects += 1;
+      this.#peerChanged.notify();
+      if (this.disconnected)
+        this.#cancelLoss = clock.after(disconnectGraceMilliseconds, () => this.end(lost()));
     });
   }
 
-  /** The peer of this exchange has connected, if only once. */
+  /** The peer of this exchange has connected; it may have disconnected since. */
   get connected(): boolean {
-    return this.#arrivals > this.#completed;
+    return this.#connects > this.#completed;
   }
 
   get disconnected(): boolean {
-    return this.#departures > this.#completed;
+    return this.#disconnects > this.#completed;
   }
 
-  /** The exchange is over and went well: from here its peer may leave, and another take its place. */
+  /** The exchange succeeded: its peer may disconnect now, and another one connect. */
   completed(): void {
     this.#completed += 1;
     this.#cancelLoss();
   }
 
   /**
-   * Waits for one step of the exchange, at most one at a time. Rejects with `late()` at the deadline; after that, as
-   * after a loss or {@link end}, every later wait rejects with the same error.
+   * Waits for one step of the exchange, at most one at a time. Rejects with `late()` at the deadline. After a deadline, a
+   * loss or {@link end}, every later wait rejects with the same error.
    */
   wait<T>(milliseconds: number, late: () => Error, step: () => Promise<T>): Promise<T> {
     if (this.#ended !== null) return Promise.reject(this.#ended);
@@ -95,17 +96,17 @@ export class LinkSocket {
     });
   }
 
-  /** Ends the wait in progress and all later ones. The first reason stays. */
+  /** Rejects the wait in progress and all later ones. Only the first call counts. */
   end(reason: Error): void {
     if (this.#ended !== null) return;
     this.#ended = reason;
     this.#rejectWait?.(reason);
   }
 
-  /** Sends a request once the peer of this exchange is there, and resolves with its reply. A step of a {@link wait}. */
+  /** Sends a request once the peer of this exchange is connected; resolves with its reply. A step of a {@link wait}. */
   async request(frame: Uint8Array): Promise<Uint8Array> {
-    await this.#peer();
-    // What is given to a socket without a peer waits in it, and cannot be taken back from there.
+    await this.#peerConnected();
+    // A frame that is sent without a peer is queued in the socket, and cannot be taken back.
     if (this.#ended !== null) throw this.#ended;
     await this.send(frame);
     return await this.receive();
@@ -113,7 +114,7 @@ export class LinkSocket {
 
   /** ZeroMQ sends large frames without a copy: `frame` must not change afterwards. */
   send(frame: Uint8Array): Promise<void> {
-    // A socket takes one send at a time, and an abort may come while one is still on its way.
+    // A socket allows one send at a time, and an abort may come while another one is pending.
     this.#sending = this.#sending.then(
       () => this.#socket.send(frame),
       () => this.#socket.send(frame),
@@ -121,9 +122,9 @@ export class LinkSocket {
     return this.#sending;
   }
 
-  /** A message of this protocol is one frame; what comes in several is handed on joined, and fails to decode. */
+  /** Messages of this protocol have one frame. A message of several is returned joined, and fails to decode. */
   async receive(): Promise<Uint8Array> {
-    // A socket takes one receive at a time, and an abort may come while one is still waiting.
+    // A socket allows one receive at a time, and an abort may come while another one is pending.
     this.#receiving ??= this.#socket.receive().finally(() => {
       this.#receiving = null;
     });
@@ -132,12 +133,12 @@ export class LinkSocket {
   }
 
   /**
-   * Sends the peer, if it comes, `frame` as often as it answers, until it leaves or the time is over. For the end of
-   * an exchange that has failed: {@link end} comes before.
+   * Answers every message of the peer with `frame` until it disconnects or the time is up; waits for a peer that has not
+   * connected yet. For an exchange that has failed: call {@link end} before.
    */
-  async dismiss(frame: Uint8Array, milliseconds: number): Promise<void> {
+  async drainPeer(frame: Uint8Array, milliseconds: number): Promise<void> {
     const repeat = async () => {
-      await this.#peer();
+      await this.#peerConnected();
       for (;;) {
         await this.send(frame);
         await this.receive();
@@ -147,7 +148,7 @@ export class LinkSocket {
     await this.#untilDisconnected(milliseconds);
   }
 
-  /** May be called twice. A frame that was sent just before still leaves, within the socket's linger. */
+  /** May be called twice. Frames already sent are still delivered, within the socket's linger. */
   close(): void {
     this.#cancelLoss();
     if (!this.#socket.closed) this.#socket.close();
@@ -156,46 +157,46 @@ export class LinkSocket {
   #untilDisconnected(milliseconds: number): Promise<void> {
     return new Promise((resolve) => {
       const cancel = this.#clock.after(milliseconds, resolve);
-      const look = () => {
-        if (!this.disconnected) return void this.#comesOrGoes.given.then(look);
+      const check = () => {
+        if (!this.disconnected) return void this.#peerChanged.next.then(check);
         cancel();
         resolve();
       };
-      look();
+      check();
     });
   }
 
-  /** Resolves when the peers of earlier exchanges have left and this one's has come: what is sent now goes to it. */
-  async #peer(): Promise<void> {
-    while (!this.connected || this.#departures < this.#completed) await this.#comesOrGoes.given;
-    if (this.#met === this.#completed) return;
-    // The connections of those that left take no more messages only now.
-    await new Promise<void>((resolve) => this.#clock.after(trailingMilliseconds, resolve));
-    this.#met = this.#completed;
+  /** Resolves when the peers of earlier exchanges have disconnected and this one's is connected: sends go to it. */
+  async #peerConnected(): Promise<void> {
+    while (!this.connected || this.#disconnects < this.#completed) await this.#peerChanged.next;
+    if (this.#settled === this.#completed) return;
+    // Until then a send could still go into the connection of an earlier peer.
+    await new Promise<void>((resolve) => this.#clock.after(disconnectGraceMilliseconds, resolve));
+    this.#settled = this.#completed;
   }
 
-  /** A step that fails ends the exchange: the turn that the two sockets are at is not known any more. */
+  /** A failed step ends the exchange: whose turn it is to send is unknown after it. */
   #reasonOf(error: unknown): Error {
-    // What a receive says when the connection it waits on goes away, before any event tells of it.
+    // A receive fails with this when its connection closes, possibly before the disconnect event.
     if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return this.#lost();
     return error instanceof Error ? error : new Error(describe(error));
   }
 }
 
-/** Something that happens again and again. */
-class Signal {
-  #give: () => void = () => {};
-  /** Resolves the next time. */
-  given = this.#next();
+/** An event that happens repeatedly. */
+class Notifier {
+  #resolve: () => void = () => {};
+  /** Resolves the next time that {@link notify} is called. */
+  next = this.#create();
 
-  give(): void {
-    this.#give();
-    this.given = this.#next();
+  notify(): void {
+    this.#resolve();
+    this.next = this.#create();
   }
 
-  #next(): Promise<void> {
+  #create(): Promise<void> {
     return new Promise((resolve) => {
-      this.#give = resolve;
+      this.#resolve = resolve;
     });
   }
 }

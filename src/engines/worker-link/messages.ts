@@ -1,30 +1,30 @@
 import { decode, encode } from '@msgpack/msgpack';
 import { z } from 'zod';
 import { describe, ProtocolError } from '../../errors.ts';
-import type { InstalledReport } from './worker-link.ts';
+import type { ArrivedDigests } from './worker-link.ts';
 
 /**
- * What rank and engine worker say to each other on our own worker link. Each message is one ZeroMQ frame holding
- * one MessagePack map. The rank binds a REQ socket, the worker connects a REP socket; they speak in turn:
+ * The messages of weightcast's own worker link. Each is one ZeroMQ frame that holds one MessagePack map. The rank binds a
+ * REQ socket, the worker connects a REP socket, and they alternate:
  *
  * | step | request of the rank | what it means |
  * |---|---|---|
- * | 1   | `{type: "open", protocol: 1, device: str, epoch: int, version: str, handle: bin, bytes: int, report: bool}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest`; `report` whether `finish` is to be answered with one |
+ * | 1   | `{type: "open", protocol: 1, device: str, epoch: int, version: str, handle: bin, bytes: int, report: bool}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest`; `report`: whether the reply to `finish` has one |
  * | 2…  | `{type: "load", tensors: [{name: str, dtype: str, shape: [int], offset: int}]}` | copy these out of the link buffer; dtype as safetensors names it, offset in bytes from the start of the buffer |
  * | n-1 | `{type: "release"}` | drop the link buffer; its memory is freed after the reply |
- * | n   | `{type: "finish"}` | run the post-hook and say what is installed |
+ * | n   | `{type: "finish"}` | run the post-hook and report the digests of what arrived |
  * | any | `{type: "abort", reason: str}` | the update has failed; takes the place of any request |
  *
  * | reply of the worker | to |
  * |---|---|
  * | `{ok: true}` | open, load, release |
- * | `{ok: true, report: {digests: bin, part: bin, parts: bin} \| nil}` | finish: little-endian u64, u16 and u16, one each for every tensor in the order they were announced; nil if none was wanted, or the worker cannot tell |
+ * | `{ok: true, report: {digests: bin, part: bin, parts: bin} \| nil}` | finish: little-endian u64, u16 and u16, one each for every tensor in the order they were announced; nil if none was requested, or the worker computes none |
  * | `{ok: false, error: str}` | any of them: a traceback. The worker then waits for `abort`, or for the rank to close |
  * | none; the worker closes its socket | abort, which the rank takes as the answer |
  *
- * An `abort` may come while a reply is due (the worker is still copying): the worker replies, reads the abort as its
- * next request, and the rank's socket drops the stale reply. Receivers ignore map keys they do not know; a change
- * they could not ignore raises `protocol`.
+ * An `abort` may arrive while a reply is due (the worker is still copying): the worker replies, then reads the abort as
+ * its next request, and the rank's socket drops the stale reply. Receivers ignore unknown map keys; a change that cannot be
+ * ignored increments `protocol`.
  */
 export const protocolVersion = 1;
 
@@ -71,7 +71,7 @@ const wireReply = z.discriminatedUnion('ok', [
 ]);
 
 export type LinkReply =
-  | { readonly ok: true; readonly report?: InstalledReport | null }
+  | { readonly ok: true; readonly report?: ArrivedDigests | null }
   | { readonly ok: false; readonly error: string };
 
 export function encodeRequest(request: LinkRequest): Uint8Array {
@@ -99,13 +99,13 @@ export function decodeReply(frame: Uint8Array): LinkReply {
   return { ok: true, report: reply.report === null ? null : decodeReport(reply.report) };
 }
 
-function decodeReport(wire: z.infer<typeof wireReport>): InstalledReport {
+function decodeReport(wire: z.infer<typeof wireReport>): ArrivedDigests {
   const rows = wire.digests.byteLength / 8;
   if (!Number.isInteger(rows) || wire.part.byteLength !== rows * 2 || wire.parts.byteLength !== rows * 2) {
     const lengths = `${wire.digests.byteLength}, ${wire.part.byteLength} and ${wire.parts.byteLength}`;
-    throw new ProtocolError(`the columns of a report do not fit together: ${lengths} bytes`);
+    throw new ProtocolError(`the columns of a report have inconsistent lengths: ${lengths} bytes`);
   }
-  // Copied, because a view of 64-bit words needs an aligned start, and not by `slice`, which on a Buffer is a view.
+  // Copied, because a view of 64-bit words needs an aligned start; `slice` of a Buffer would be a view again.
   return {
     digests: new BigUint64Array(new Uint8Array(wire.digests).buffer),
     part: new Uint16Array(new Uint8Array(wire.part).buffer),
@@ -113,7 +113,7 @@ function decodeReport(wire: z.infer<typeof wireReport>): InstalledReport {
   };
 }
 
-/** Every platform that Node runs on here is little-endian, as the wire is. */
+/** The wire is little-endian, as every platform that the addon is built for. */
 function toBytes(column: BigUint64Array | Uint16Array): Uint8Array {
   return new Uint8Array(column.buffer, column.byteOffset, column.byteLength);
 }

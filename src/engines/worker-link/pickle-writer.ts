@@ -1,6 +1,6 @@
 /**
- * Writes Python pickles of protocol 4: only the kinds of values that checkpoint-engine's workers are sent. Opcodes as
- * CPython's `Lib/pickletools.py` documents them. There is no reader, and there must be none: a pickle runs code.
+ * Writes Python pickles of protocol 4, with only the types that checkpoint-engine's workers receive. Opcodes: see
+ * CPython's `Lib/pickletools.py`. There is deliberately no reader: unpickling runs code.
  */
 export class PickleWriter {
   #bytes = Buffer.alloc(1 << 10);
@@ -24,7 +24,7 @@ export class PickleWriter {
     if (value < 2 ** 16) return this.#opcode(0x4d, value & 0xff, value >> 8);
     const digits: number[] = [];
     for (let rest = value; rest > 0; rest = Math.floor(rest / 256)) digits.push(rest % 256);
-    // The format's integers have a sign, in their topmost bit.
+    // Integers are signed: the top bit is the sign.
     if (digits.at(-1)! >= 0x80) digits.push(0);
     return this.#opcode(0x8a, digits.length, ...digits);
   }
@@ -39,27 +39,27 @@ export class PickleWriter {
     return this.#opcode(0x42).#length32(value.length).#append(value);
   }
 
-  /** Whatever Python finds at `module.name`. */
+  /** The object `module.name`. */
   global(module: string, name: string): this {
     return this.#opcode(0x63).#append(Buffer.from(`${module}\n${name}\n`, 'utf8'));
   }
 
-  /** Begins the items of {@link tuple}, {@link items} and {@link appends}. */
+  /** Starts the items of {@link tuple}, {@link items} and {@link appends}. */
   mark(): this {
     return this.#opcode(0x28);
   }
 
-  /** What was written since the mark becomes a tuple. */
+  /** Turns the values since the mark into a tuple. */
   tuple(): this {
     return this.#opcode(0x74);
   }
 
-  /** The last value becomes a tuple of one. */
+  /** Turns the last value into a tuple of one. */
   tuple1(): this {
     return this.#opcode(0x85);
   }
 
-  /** The last two values become a tuple. */
+  /** Turns the last two values into a tuple. */
   tuple2(): this {
     return this.#opcode(0x86);
   }
@@ -68,7 +68,7 @@ export class PickleWriter {
     return this.#opcode(0x5d);
   }
 
-  /** What was written since the mark goes into the list before it. */
+  /** Appends the values since the mark to the list before it. */
   appends(): this {
     return this.#opcode(0x65);
   }
@@ -77,17 +77,17 @@ export class PickleWriter {
     return this.#opcode(0x7d);
   }
 
-  /** What was written since the mark, key and value in turn, goes into the dict before it. */
+  /** Adds the keys and values since the mark, alternating, to the dict before it. */
   items(): this {
     return this.#opcode(0x75);
   }
 
-  /** Calls the value before the last with the last, a tuple, as its arguments. */
+  /** Calls the last value but one with the last, a tuple, as its arguments. */
   reduce(): this {
     return this.#opcode(0x52);
   }
 
-  /** Ends the pickle with the one value that is left. The writer is of no use afterwards. */
+  /** Ends the pickle, whose value is the one left on the stack. The writer must not be used again. */
   end(): Uint8Array {
     this.#opcode(0x2e);
     return this.#bytes.subarray(0, this.#length);

@@ -6,19 +6,19 @@ import {
   RankSocket,
   type RankSocketOptions,
   type Step,
-  tellingLine,
+  tracebackSummary,
 } from './rank-socket.ts';
-import type { InstalledReport, LinkBuffer, LinkTensor, WorkerLink } from './worker-link.ts';
+import type { ArrivedDigests, LinkBuffer, LinkTensor, WorkerLink } from './worker-link.ts';
 
 export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
   readonly epoch: number;
-  /** `checkpoint@digest`: what the worker is told it gets. */
+  /** `checkpoint@digest`, for the worker's records. */
   readonly version: string;
-  /** Whether the worker is to say at the end what it holds; true unless given. */
+  /** Whether the worker is asked for the digests of what arrived. Default: true. */
   readonly report?: boolean;
 }
 
-/** The rank's end of our own worker link (messages.ts). What goes wrong is told as {@link RankSocket} says. */
+/** The rank's end of weightcast's own worker link (messages.ts). For its errors see {@link RankSocket}. */
 export class MessagePackWorkerLink implements WorkerLink {
   readonly #options: MessagePackWorkerLinkOptions;
   readonly #socket: RankSocket;
@@ -30,8 +30,8 @@ export class MessagePackWorkerLink implements WorkerLink {
 
   /** Rejects with `WorkerLinkError` if the address cannot be bound. */
   static async bind(options: MessagePackWorkerLinkOptions): Promise<MessagePackWorkerLink> {
-    // The random part keeps an attempt that is still closing its socket, or a rank that was started anew with the
-    // same epoch, from standing in the way. The leading @ makes it an abstract socket: no file is left behind.
+    // Random digits, because an earlier socket of the same epoch may still be closing. The leading @ makes it an
+    // abstract socket, which leaves no file behind.
     const unique = randomBytes(4).toString('hex');
     const address = `ipc://@weightcast-${options.deviceUuid}-${options.epoch}-${unique}.sock`;
     return new MessagePackWorkerLink(await RankSocket.bind(address, options), options);
@@ -41,7 +41,7 @@ export class MessagePackWorkerLink implements WorkerLink {
     return this.#socket.address;
   }
 
-  /** Tensors are announced in the words of the safetensors format: there is none that could not be. */
+  /** This link carries every dtype of the safetensors format. */
   check(): void {}
 
   async open(buffer: LinkBuffer): Promise<void> {
@@ -57,7 +57,7 @@ export class MessagePackWorkerLink implements WorkerLink {
     await this.#ask({ type: 'release' });
   }
 
-  async finish(): Promise<InstalledReport | null> {
+  async finish(): Promise<ArrivedDigests | null> {
     const reply = await this.#ask({ type: 'finish' });
     this.#socket.finish();
     return reply.report ?? null;
@@ -65,8 +65,8 @@ export class MessagePackWorkerLink implements WorkerLink {
 
   async abort(reason: string): Promise<void> {
     this.#socket.end(reason);
-    if (this.#socket.listening) {
-      await this.#socket.dismiss(encodeRequest({ type: 'abort', reason }), abortMilliseconds);
+    if (this.#socket.hasWorker) {
+      await this.#socket.drainPeer(encodeRequest({ type: 'abort', reason }), abortMilliseconds);
     }
     this.#socket.close();
   }
@@ -78,7 +78,7 @@ export class MessagePackWorkerLink implements WorkerLink {
   async #ask(request: LinkRequest & { type: Step }): Promise<LinkReply & { ok: true }> {
     const reply = this.#read(await this.#socket.ask(request.type, encodeRequest(request)));
     if (reply.ok) return reply;
-    throw this.#socket.fail('failed', { cause: reply.error }, `: ${tellingLine(reply.error)}`);
+    throw this.#socket.fail('failed', { cause: reply.error }, `: ${tracebackSummary(reply.error)}`);
   }
 
   #read(frame: Uint8Array): LinkReply {

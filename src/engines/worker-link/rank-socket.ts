@@ -5,12 +5,12 @@ import type { Clock } from '../../ports.ts';
 import { LinkSocket, maxMessageBytes } from './link-socket.ts';
 
 /**
- * How long an abort waits for the worker to hang up. It may be in the middle of copying a bucket, and what it copies from
- * is freed afterwards.
+ * How long an abort waits for the worker to disconnect. The worker may still be copying out of the link buffer, which is
+ * freed afterwards.
  */
 export const abortMilliseconds = 5_000;
 
-/** For messages to people. */
+/** The steps as error messages name them. */
 const activity = {
   open: 'opening the link buffer',
   load: 'loading a bucket',
@@ -20,18 +20,18 @@ const activity = {
 export type Step = keyof typeof activity;
 
 export interface RankSocketOptions {
-  /** Of the device that the engine worker shares with this rank. */
+  /** The device that the engine worker shares with this rank. */
   readonly deviceUuid: string;
-  /** How long one request may take, its answer included. */
+  /** How long one request may take, including its answer. */
   readonly timeoutMilliseconds: number;
   readonly clock: Clock;
 }
 
 /**
- * The rank's end of a worker link, whatever language is spoken over it: the REQ socket that the engine worker connects
- * to. Whatever the worker does wrong — never connect, die, hang, answer with a traceback or with something else — the
- * request in progress rejects with a `WorkerLinkError` that names the device and the step, a death at once and the
- * others at the deadline; later requests reject with the same.
+ * The rank's end of a worker link, for either protocol: the REQ socket that the engine worker connects to. If the worker
+ * never connects, dies, hangs, or answers with a traceback or garbage, the request in progress rejects with a
+ * `WorkerLinkError` that names the device and the step: at once, or at the deadline for a worker that does not connect or
+ * hangs. Later requests reject with the same error.
  */
 export class RankSocket {
   readonly address: string;
@@ -39,7 +39,7 @@ export class RankSocket {
   readonly #socket: LinkSocket;
   #step: Step = 'open';
   #busy = false;
-  /** Whether the exchange in progress, or the last one, went well to its end. */
+  /** The last exchange succeeded, and no new one has begun. */
   #finished = false;
 
   private constructor(address: string, socket: Request, options: RankSocketOptions) {
@@ -50,7 +50,7 @@ export class RankSocket {
 
   /** Rejects with `WorkerLinkError` if the address cannot be bound. */
   static async bind(address: string, options: RankSocketOptions): Promise<RankSocket> {
-    // Relaxed and correlated, so that an abort may overtake a reply that is still due.
+    // Relaxed and correlated, so that an abort can be sent while a reply is due.
     const request = new Request({
       linger: 0,
       relaxed: true,
@@ -69,19 +69,19 @@ export class RankSocket {
     return socket;
   }
 
-  /** A worker takes part that has not hung up. */
-  get listening(): boolean {
+  /** A worker is connected. */
+  get hasWorker(): boolean {
     return this.#socket.connected && !this.#socket.disconnected;
   }
 
-  /** No worker has come for the exchange in progress. */
+  /** No worker has connected yet for the exchange in progress. */
   get awaitsWorker(): boolean {
     return !this.#finished && !this.#socket.connected;
   }
 
   /** Sends a request and resolves with its reply. The answer to `finish` ends the exchange. */
   async ask(step: Step, request: Uint8Array): Promise<Uint8Array> {
-    assert(!this.#busy, 'a worker link takes one request at a time');
+    assert(!this.#busy, 'a worker link handles one request at a time');
     assert(step === 'open' || !this.#finished, 'an exchange begins with opening a buffer');
     this.#busy = true;
     this.#step = step;
@@ -97,13 +97,13 @@ export class RankSocket {
     }
   }
 
-  /** The exchange has come to its good end: the worker may leave, and another one come for the next. */
+  /** The exchange succeeded: the worker may disconnect, and another one connect for the next exchange. */
   finish(): void {
     this.#finished = true;
     this.#socket.completed();
   }
 
-  /** Ends the exchange for what the worker said; returns the error that all requests reject with from here. */
+  /** Ends the exchange because of the worker's reply; returns the error that all later requests reject with. */
   fail(fault: string, options: ErrorOptions, detail = ''): WorkerLinkError {
     const failure = this.#failure(fault, options, detail);
     this.#socket.end(failure);
@@ -116,11 +116,11 @@ export class RankSocket {
   }
 
   /**
-   * Tells a worker that the exchange has ended, now or when it comes, and waits until it hangs up: until then it may
-   * still read the link buffer.
+   * Sends the worker `message`, an abort, now or when it connects, and waits until it disconnects: until then it may still
+   * read the link buffer.
    */
-  async dismiss(message: Uint8Array, milliseconds: number): Promise<void> {
-    await this.#socket.dismiss(message, milliseconds);
+  async drainPeer(message: Uint8Array, milliseconds: number): Promise<void> {
+    await this.#socket.drainPeer(message, milliseconds);
   }
 
   /** May be called twice. */
@@ -145,8 +145,8 @@ export class RankSocket {
   }
 }
 
-/** The line of a traceback that says what went wrong: Python's last one, JavaScript's first. */
-export function tellingLine(traceback: string): string {
+/** The line of a traceback that has the error message: Python's last, JavaScript's first. */
+export function tracebackSummary(traceback: string): string {
   const lines = traceback.split('\n').filter((line) => line.trim() !== '');
   const line = traceback.startsWith('Traceback') ? lines.at(-1) : lines[0];
   return line?.trim() ?? 'no reason given';

@@ -11,11 +11,11 @@ export interface TorchForm {
 }
 
 /**
- * How an engine worker, which knows only torch's dtypes, has to see a tensor of a safetensors file. torch has no
- * single four-bit element: `float4_e2m1fn_x2` is two of them, and the last dimension half of the file's, which is how
- * safetensors itself hands such tensors to torch.
+ * The dtype and shape under which an engine worker, which knows only torch's dtypes, gets a tensor of a safetensors file.
+ * torch packs four-bit elements in pairs (`float4_e2m1fn_x2`), so the last dimension is half of the file's, as in
+ * safetensors' own loader for torch.
  *
- * Throws a CheckpointError that names the tensor, if torch has no dtype for it.
+ * Throws a `CheckpointError` that names the tensor if torch has no dtype for it.
  */
 export function torchForm({ name, dtype, shape }: Omit<LinkTensor, 'offset'>): TorchForm {
   const known = DTYPES[dtypeIndex(dtype)];
@@ -27,7 +27,9 @@ export function torchForm({ name, dtype, shape }: Omit<LinkTensor, 'offset'>): T
   if (known.bits >= 8) return { dtype: torchName, shape };
   const last = shape.at(-1) ?? 1;
   if (last % 2 !== 0) {
-    throw refuse(`and shape ${shapeText(shape)} cannot go to an engine worker: torch keeps pairs in a row`);
+    throw refuse(
+      `and shape ${shapeText(shape)} cannot go to an engine worker: torch packs pairs of elements, and the last dimension is odd`,
+    );
   }
   return { dtype: torchName, shape: [...shape.slice(0, -1), last / 2] };
 }

@@ -17,37 +17,37 @@ import {
   type OpenRequest,
   protocolVersion,
 } from './messages.ts';
-import type { InstalledReport, LinkTensor } from './worker-link.ts';
+import type { ArrivedDigests, LinkTensor } from './worker-link.ts';
 
-/** The rank listens before the engine is asked to update: an address where nobody listens is one it has left. */
+/** The rank listens before the update is triggered, so an address that does not answer for this long is closed. */
 const connectMilliseconds = 2_000;
 
-/** How long the last reply may take to leave after the socket is closed. */
+/** How long the socket tries to send the last reply after it is closed. */
 const lingerMilliseconds = 1_000;
 
-/** What an engine worker does with the weights that come over the link. May throw anything at any time. */
+/** What an engine worker does with the weights. Any method may throw anything at any time. */
 export interface WeightReceiver {
   open(buffer: OpenedBuffer): void | Promise<void>;
   /** Resolves when these tensors are copied out of the link buffer. */
   load(tensors: readonly LinkTensor[]): Promise<void>;
-  /** Drops the link buffer. Called exactly once after `open` succeeded, also when the exchange fails. */
+  /** Drops the link buffer. Called exactly once after `open` succeeded, even if the exchange fails. */
   release(): void | Promise<void>;
-  /** The post-hook; what is installed counts if the rank wants to know it. */
-  finish(): Promise<InstalledReport | null>;
+  /** The post-hook. The digests of what arrived are sent if the rank asked for them. */
+  finish(): Promise<ArrivedDigests | null>;
 }
 
-/** The link buffer, and what is about to come through it. */
+/** The link buffer, and the update that uses it. */
 export interface OpenedBuffer {
   readonly handle: Uint8Array;
   readonly bytes: number;
   readonly epoch: number;
   /** `checkpoint@digest`. */
   readonly version: string;
-  /** Whether the rank wants to know what is installed. */
+  /** Whether the rank asks for the digests of what arrived. */
   readonly report: boolean;
 }
 
-/** What the rank said it sends. */
+/** What was received, as the rank announced it. */
 export interface ReceivedWeights {
   readonly epoch: number;
   readonly version: string;
@@ -55,19 +55,19 @@ export interface ReceivedWeights {
 
 export interface ReceiveOptions {
   readonly address: string;
-  /** Of the worker's own device; an exchange for another one is refused. */
+  /** The worker's own device; an exchange for another one is refused. */
   readonly deviceUuid: string;
-  /** How long the rank may be silent between two requests. */
+  /** Longest time between two requests, and longest run of one method of the receiver. */
   readonly timeoutMilliseconds: number;
   readonly clock: Clock;
 }
 
 /**
- * The engine worker's end of one exchange (messages.ts): connects to the rank, serves its requests, and resolves
- * with what was announced when the post-hook has run and the rank has been told so. Rejects with what the receiver
- * threw (once the rank has been told and has hung up), `AbortedError` when the rank aborts, `PeerLostError` at once
- * when it vanishes or was never there, `DeadlineError` when it falls silent, `ProtocolError` when it does not keep
- * to the protocol. When it settles no method of the receiver is running, unless one ignores the deadline.
+ * The engine worker's end of one exchange (messages.ts): connects to the rank, serves its requests, and resolves when the
+ * post-hook has run and the rank has its reply. Rejects with the receiver's own error (after the rank has read it and
+ * disconnected), `AbortedError` if the rank aborts, `PeerLostError` if the rank disconnects or does not listen,
+ * `DeadlineError` if it is silent, `ProtocolError` if it breaks the protocol. When the promise settles no method of the
+ * receiver is running, unless one has overrun the timeout.
  */
 export async function receiveWeights(
   options: ReceiveOptions,
@@ -183,14 +183,14 @@ class Exchange {
     this.#opened = true;
   }
 
-  /** Runs a method of the receiver; rejects early if the rank vanishes meanwhile. */
+  /** Runs a method of the receiver; rejects early if the rank disconnects. */
   async #work<T>(method: () => T | Promise<T>): Promise<T> {
     const { timeoutMilliseconds } = this.#options;
     const late = () =>
       new DeadlineError(`the engine worker was busy for more than ${timeoutMilliseconds} ms`);
     const work = (async () => method())();
     this.#working = work;
-    // What the receiver throws does not end the exchange: the rank must be told.
+    // The exchange outlives an error of the receiver: the rank must get it as the reply.
     const outcome = await this.#socket.wait(timeoutMilliseconds, late, () =>
       work.then(
         (value) => ({ ok: true, value }) as const,
@@ -201,7 +201,7 @@ class Exchange {
     throw outcome.thrown;
   }
 
-  /** What the receiver still copies would run into memory that its owner takes back. */
+  /** Waits for the receiver's running method, which may still copy from memory that is freed next. */
   async #settleWork(): Promise<void> {
     const { clock, timeoutMilliseconds } = this.#options;
     await new Promise<void>((resolve) => {
@@ -214,16 +214,16 @@ class Exchange {
     });
   }
 
-  /** Tells the rank why, and waits until it has heard: it aborts or hangs up. */
+  /** Sends the rank the error, and waits until it has read it: it aborts or disconnects. */
   async #refuse(error: unknown): Promise<void> {
     const traceback = error instanceof Error ? (error.stack ?? error.message) : describe(error);
     const { timeoutMilliseconds } = this.#options;
-    const late = () => new DeadlineError('the rank does not take the refusal');
-    const heard = async () => {
+    const late = () => new DeadlineError('the rank did not read the error');
+    const deliver = async () => {
       await this.#socket.send(encodeReply({ ok: false, error: traceback }));
       await this.#socket.receive();
     };
-    // How the wait ends does not matter; the error that is passed on is the receiver's.
-    await this.#socket.wait(timeoutMilliseconds, late, heard).catch(() => {});
+    // However the wait ends, the exchange rejects with the receiver's error.
+    await this.#socket.wait(timeoutMilliseconds, late, deliver).catch(() => {});
   }
 }

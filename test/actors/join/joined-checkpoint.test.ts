@@ -27,7 +27,7 @@ function joining(...sources: readonly FabricSource[]): JoinedCheckpoint {
 const readsOf = (joined: JoinedCheckpoint, rank = 9) =>
   (joined.next(rank)?.reads ?? []).map(({ piece, source: from }) => [piece, from]);
 
-test('a receiver whose read failed leaves that source alone; others go on reading from it', () => {
+test('a receiver backs off from a source after a failed read; other receivers go on reading from it', () => {
   const joined = joining(source(1));
   joined.addSource(source(8), false);
   joined.addReceiver(8, Uint32Array.of(0, 1));
@@ -36,17 +36,13 @@ test('a receiver whose read failed leaves that source alone; others go on readin
     [1, 1],
   ]);
   assert.equal(joined.failed(9, { piece: 0, source: 1, reason: 'reset' }), 500);
-  assert.equal(
-    joined.failed(9, { piece: 1, source: 1, reason: 'reset' }),
-    null,
-    'it leaves it alone already',
-  );
+  assert.equal(joined.failed(9, { piece: 1, source: 1, reason: 'reset' }), null, 'it backs off already');
   assert.equal(joined.next(9), null);
   assert.deepEqual(
     readsOf(joined, 8).map(([, from]) => from),
     [1, 1],
   );
-  joined.forgive(9, 1);
+  joined.retrySource(9, 1);
   assert.deepEqual(
     readsOf(joined).map(([, from]) => from),
     [1, 1],
@@ -54,39 +50,39 @@ test('a receiver whose read failed leaves that source alone; others go on readin
   assert.equal(joined.failed(9, { piece: 0, source: 1, reason: 'reset' }), 1_000, 'twice as long');
 });
 
-test('what a receiver lacks and only sources hold that it leaves alone is waited for, and not for ever', () => {
+test('a receiver waits for sources that it backs off from, but not for ever', () => {
   const joined = joining(source(1));
   joined.next(9);
   for (const piece of [0, 1]) joined.failed(9, { piece, source: 1, reason: 'connection reset' });
-  assert.equal(joined.starves(9, 1_000), null);
-  assert.equal(joined.starves(9, 4_900), null);
+  assert.equal(joined.starvationError(9, 1_000), null);
+  assert.equal(joined.starvationError(9, 4_900), null);
   assert.match(
-    joined.starves(9, 5_000)!.message,
-    /^nobody is left who holds slice \d of the checkpoint; rank 1: connection reset$/,
+    joined.starvationError(9, 5_000)!.message,
+    /^no source is left for slice \d of the checkpoint \(last error: rank 1: connection reset\)$/,
   );
 });
 
-test('a source that is gone for good is not waited for; one that is started anew is', () => {
+test('a receiver waits for a source that is expected back, and not for one that is gone for good', () => {
   const joined = joining(source(1), source(2));
   joined.removeSource(1, 'SIGKILL', true);
   joined.removeSource(2, 'instance b was removed', false);
-  assert.equal(joined.starves(9, 0), null);
-  assert.equal(joined.starves(9, 59_000), null);
+  assert.equal(joined.starvationError(9, 0), null);
+  assert.equal(joined.starvationError(9, 59_000), null);
   joined.addSource(source(1, 1), true);
-  assert.equal(joined.starves(9, 70_000), null);
+  assert.equal(joined.starvationError(9, 70_000), null);
   assert.deepEqual(
     readsOf(joined).map(([, from]) => from),
     [1, 1],
   );
   joined.removeSource(1, 'instance a was removed', false);
-  assert.match(joined.starves(9, 71_000)!.message, /rank 1: instance a was removed/);
+  assert.match(joined.starvationError(9, 71_000)!.message, /rank 1: instance a was removed/);
 });
 
-test('a source that gives slices up is read from no more for these, and keeps the others', () => {
+test('a source that releases some slices is still read from for the others', () => {
   const joined = joining(source(1));
   joined.next(9);
   joined.reduceSource(1, [1]);
-  assert.equal(joined.starves(9, 0)?.name, 'PeerLostError');
+  assert.equal(joined.starvationError(9, 0)?.name, 'PeerLostError');
   joined.arrived(9, 0);
   joined.addSource(source(2, 0, [1]), true);
   assert.deepEqual(readsOf(joined), [[1, 2]]);
@@ -94,7 +90,7 @@ test('a source that gives slices up is read from no more for these, and keeps th
   assert.equal(joined.next(9)?.isDone, true);
 });
 
-test('a read that had been given up and ends well all the same counts', () => {
+test('a piece counts as arrived even if its source was removed while it was read', () => {
   const joined = joining(source(1));
   joined.next(9);
   joined.removeSource(1, 'SIGKILL', false);

@@ -5,9 +5,9 @@ import type { SegmentStore } from '../../../src/checkpoint/segment-store.ts';
 import { NativeError } from '../../../src/errors.ts';
 import type { Exposure, Fabric } from '../../../src/native-bridge/fabric.ts';
 
-/** Leases on segments that are only names; `forgotten` and `closed` tell what became of them. */
+/** Leases on segments that are only names; `released` and `closed` list what was released and no longer exposed. */
 function fixture(unexposable?: string) {
-  const forgotten: string[] = [];
+  const released: string[] = [];
   const closed: string[] = [];
   const expose = async (path: string): Promise<Exposure> => {
     if (path === unexposable) throw new NativeError(`cannot register ${path}`);
@@ -15,28 +15,28 @@ function fixture(unexposable?: string) {
   };
   const segments = {
     attach: (path: string) => path,
-    forget: async (paths: readonly string[]) => void forgotten.push(...paths),
+    forget: async (paths: readonly string[]) => void released.push(...paths),
   } as unknown as SegmentStore;
   const leases = new Leases(segments, () => ({ expose }) as unknown as Fabric);
-  return { leases, forgotten, closed };
+  return { leases, released, closed };
 }
 
-test('what is forgotten under lease goes when the last lease is returned, and is no longer exposed then', async () => {
-  const { leases, forgotten, closed } = fixture();
-  await leases.lend(1, ['a', 'b']);
-  await leases.lend(2, ['b']);
+test('a leased segment is released, and no longer exposed, when its last lease is returned', async () => {
+  const { leases, released, closed } = fixture();
+  await leases.lease(1, ['a', 'b']);
+  await leases.lease(2, ['b']);
   assert.deepEqual(
-    ['a', 'b', 'c'].map((path) => leases.isLent(path)),
+    ['a', 'b', 'c'].map((path) => leases.isLeased(path)),
     [true, true, false],
   );
-  await leases.forget(['a', 'b', 'c']);
-  assert.deepEqual([forgotten, closed], [['c'], []]);
-  await leases.release(1);
-  assert.deepEqual([forgotten, closed], [['c', 'a'], ['a']]);
-  assert.deepEqual([leases.isLent('a'), leases.isLent('b')], [false, true]);
-  await leases.release(2);
+  await leases.release(['a', 'b', 'c']);
+  assert.deepEqual([released, closed], [['c'], []]);
+  await leases.returnLease(1);
+  assert.deepEqual([released, closed], [['c', 'a'], ['a']]);
+  assert.deepEqual([leases.isLeased('a'), leases.isLeased('b')], [false, true]);
+  await leases.returnLease(2);
   assert.deepEqual(
-    [forgotten, closed],
+    [released, closed],
     [
       ['c', 'a', 'b'],
       ['a', 'b'],
@@ -44,8 +44,8 @@ test('what is forgotten under lease goes when the last lease is returned, and is
   );
 });
 
-test('an epoch that could not be lent all of it has nothing under lease', async () => {
+test('an epoch that fails to lease one segment has a lease on none', async () => {
   const { leases } = fixture('bad');
-  await assert.rejects(leases.lend(1, ['good', 'bad']), /cannot register bad/);
-  assert.equal(leases.isLent('good'), false);
+  await assert.rejects(leases.lease(1, ['good', 'bad']), /cannot register bad/);
+  assert.equal(leases.isLeased('good'), false);
 });

@@ -39,7 +39,7 @@ function startSupervisor(test: TestContext, ports: Partial<SupervisorPorts> = {}
       nics: [],
       pid: 1,
     };
-    const scope = { collectiveScope: 'host', lastEpoch: 0 } as const;
+    const scope = { collectiveScope: 'host' } as const;
     system.tell(supervisor, { type: 'rank-ready', rank, ref, ...place, ...scope });
   };
   return { system, supervisor, question, ready };

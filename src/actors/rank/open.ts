@@ -1,0 +1,68 @@
+import type { Manifest } from '../../checkpoint/manifest.ts';
+import { OutOfDeviceMemoryError, WeightcastError } from '../../errors.ts';
+import type { Plan } from '../../plan/plan.ts';
+import { Receiver } from '../join/receiver.ts';
+import { swarmClient } from '../join/swarm-client.ts';
+import type { Context } from '../kernel/index.ts';
+import type { ReceptionRequest } from '../protocol/join-values.ts';
+import type { Opened } from '../protocol/update-values.ts';
+import type { RankInbox } from './inbox.ts';
+import type { LayoutCache } from './layout-cache.ts';
+import type { Leases } from './leases.ts';
+import type { RankPorts } from './ports.ts';
+import type { RankCommunicator } from './rank-communicator.ts';
+import { RankTransfer } from './transfer.ts';
+
+type OpenMessage = Extract<RankInbox, { type: 'open' }>;
+
+interface Holdings {
+  readonly ports: RankPorts;
+  readonly layouts: LayoutCache;
+  readonly communicator: RankCommunicator;
+  readonly leases: Leases;
+}
+
+/**
+ * Opens a rank's part in an update: joins the communicator, creates room for what comes from other hosts, allocates the
+ * slots and binds the worker link. The transfer is null if device memory is short. On a throw nothing stays allocated.
+ */
+export async function openTransfer(
+  message: OpenMessage,
+  holdings: Holdings,
+  context: Context<RankInbox>,
+): Promise<{ readonly transfer: RankTransfer | null; readonly answer: Opened }> {
+  const { ports, layouts, communicator } = holdings;
+  const { plan, manifest } = layouts.use(message);
+  if (plan === undefined || manifest === undefined)
+    throw new WeightcastError(`rank ${ports.rank} has no plan ${message.planDigest} in its cache`);
+  const { epoch, version, verify, exchanges, reception } = message;
+  let receiver: Receiver | null = null;
+  try {
+    const collective =
+      message.communicator === null ? null : await communicator.join(message.communicator, plan.ranks);
+    receiver = reception && (await openReceiver(reception, plan, manifest, holdings, context));
+    const receiving = (await receiver?.source()) ?? null;
+    const parts = { plan, manifest, ports, clock: context.clock, collective, receiver };
+    const transfer = await RankTransfer.open({ epoch, version, verify, exchanges, ...parts });
+    return { transfer, answer: { outcome: 'open', linkAddress: transfer.linkAddress, receiving } };
+  } catch (error) {
+    await receiver?.discard('the epoch was not opened');
+    if (!(error instanceof OutOfDeviceMemoryError)) throw error;
+    const wantedBytes = plan.slots * plan.slotBytes;
+    const freeBytes = ports.device.memory().free;
+    return { transfer: null, answer: { outcome: 'pressure', wantedBytes, freeBytes } };
+  }
+}
+
+function openReceiver(
+  order: ReceptionRequest,
+  plan: Plan,
+  manifest: Manifest,
+  { ports, leases }: Holdings,
+  context: Context<RankInbox>,
+): Promise<Receiver> {
+  const { rank, segments } = ports;
+  const fabric = (secret: string | null) => ports.fabric(secret);
+  const swarm = swarmClient(order, rank, context);
+  return Receiver.open({ order, rank, plan, manifest, segments, leases, fabric, swarm });
+}

@@ -1,0 +1,96 @@
+import { dtypeName, type Manifest, shapeOf } from '../../checkpoint/manifest.ts';
+import type { LinkBuffer, LinkTensor, WorkerLink } from '../../engines/worker-link/worker-link.ts';
+import type { Interval } from '../../native-bridge/addon.ts';
+import { bucketTensors } from '../../plan/plan.ts';
+import type { Clock } from '../../ports.ts';
+import type { ArrivedDigests } from '../protocol/update-values.ts';
+import type { SlotMap } from './slot-map.ts';
+
+/**
+ * Requests to the engine worker of one rank. A worker answers one request at a time, so requests wait for the answers to
+ * those before them; one that fails fails all that wait behind it.
+ */
+export class WorkerQueue {
+  readonly #link: WorkerLink;
+  readonly #map: SlotMap;
+  readonly #manifest: Manifest;
+  readonly #clock: Clock;
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(link: WorkerLink, map: SlotMap, manifest: Manifest, clock: Clock) {
+    this.#link = link;
+    this.#map = map;
+    this.#manifest = manifest;
+    this.#clock = clock;
+  }
+
+  get address(): string {
+    return this.#link.address;
+  }
+
+  /** Throws a `CheckpointError` that names the first tensor which workers of this link cannot take. */
+  check(): void {
+    this.#link.check(this.#allTensors());
+  }
+
+  /** Hands the worker the link buffer. */
+  open(buffer: LinkBuffer): Promise<void> {
+    return this.#ask(() => this.#link.open(buffer));
+  }
+
+  /**
+   * Has the worker copy a bucket out of its link slot. Workers report what arrived in the order of these calls, which has
+   * to be the plan's. The interval starts when the request is sent.
+   */
+  reload(bucket: number): Promise<Interval> {
+    return this.#ask(async () => {
+      const startedAt = this.#clock.now();
+      await this.#link.load(this.#tensorsOf(bucket));
+      return { startedAt, endedAt: this.#clock.now() };
+    });
+  }
+
+  /** Has the worker drop the link buffer. */
+  release(): Promise<void> {
+    return this.#ask(() => this.#link.release());
+  }
+
+  /** Has the worker run its post-hook. Null from a worker that cannot compute digests. */
+  finish(): Promise<ArrivedDigests | null> {
+    return this.#ask(() => this.#link.finish());
+  }
+
+  /** Ends the exchange from this side. Never rejects. */
+  abort(reason: string): Promise<void> {
+    return this.#link.abort(reason);
+  }
+
+  /** May be called twice. */
+  close(): void {
+    this.#link.close();
+  }
+
+  #ask<T>(request: () => Promise<T>): Promise<T> {
+    const answer = this.#last.then(request);
+    this.#last = answer;
+    // The caller handles its own failure.
+    answer.catch(() => {});
+    return answer;
+  }
+
+  *#allTensors(): Iterable<LinkTensor> {
+    for (let bucket = 0; bucket < this.#map.buckets; bucket += 1) yield* this.#tensorsOf(bucket);
+  }
+
+  #tensorsOf(bucket: number): LinkTensor[] {
+    const { plan } = this.#map;
+    const { rows, offsets } = bucketTensors(plan, bucket);
+    const slotOffset = this.#map.linkSlot(bucket) * plan.slotBytes;
+    return Array.from(rows, (row, index) => ({
+      name: this.#manifest.names[row]!,
+      dtype: dtypeName(this.#manifest, row),
+      shape: shapeOf(this.#manifest, row),
+      offset: slotOffset + offsets[index]!,
+    }));
+  }
+}
