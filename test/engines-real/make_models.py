@@ -1,18 +1,23 @@
 """Writes small models with random weights that vLLM serves: `make_models.py DIRECTORY`.
 
-`A` and `B` are of one family and differ in every weight; `tied` has one tensor for embedding and head. Their only
-tokens are the words w0 … w2047.
+`A` and `B` are of one family and differ in every weight; `tied` has one tensor for embedding and head. `begun` is what
+becomes of A when an update to B breaks off: it has B's weights in the modules that `BEGUN` fills. `short` is a B without
+the tensors in `SHORT`. The models' only tokens are the words w0 … w2047.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 
 VOCABULARY = 2_048
+BEGUN = ("model.embed_tokens.", "model.layers.0.", "model.layers.1.input_layernorm.")
+SHORT = ("model.layers.2.mlp.down_proj.weight", "model.norm.weight")
 
 
 def configuration(*, tied: bool) -> Qwen3Config:
@@ -50,7 +55,15 @@ def write_model(directory: str, seed: int, *, tied: bool = False) -> None:
     write_tokenizer(directory)
 
 
+def write_mixture(directory: str, source: str, tensors: dict[str, torch.Tensor]) -> None:
+    shutil.copytree(source, directory)
+    save_file(tensors, f"{directory}/model.safetensors", metadata={"format": "pt"})
+
+
 root = sys.argv[1]
 write_model(f"{root}/A", 1)
 write_model(f"{root}/B", 2)
 write_model(f"{root}/tied", 3, tied=True)
+old, new = (load_file(f"{root}/{name}/model.safetensors") for name in "AB")
+write_mixture(f"{root}/begun", f"{root}/A", old | {name: new[name] for name in new if name.startswith(BEGUN)})
+write_mixture(f"{root}/short", f"{root}/B", {name: new[name] for name in new if name not in SHORT})

@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { Cluster, type UpdateReport } from '../../src/index.ts';
+import { TestHost } from '../native/harness.ts';
+import { type Break, breakOff, readTensors } from './broken-update.ts';
+import { type Answer, model, skip, VllmServer } from './vllm-server.ts';
+
+/** The ways in which vLLM asks our worker for an update, and what it is started with for each. */
+const faces = {
+  'worker extension': ['--worker-extension-cls', 'weightcast.worker.VllmWorkerExtension'],
+  'weight-transfer engine': ['--weight-transfer-config', '{"backend": "weightcast"}'],
+} as const;
+
+/** Several buckets: the largest tensors have as many bytes, and most layers end within one. */
+const bucketBytes = 2 ** 21;
+
+let answersOfB: Promise<Answer[]> | null = null;
+
+/** What an engine answers that was started with B. */
+function freshB(): Promise<Answer[]> {
+  answersOfB ??= (async () => {
+    const ends: (() => unknown)[] = [];
+    try {
+      const server = await VllmServer.start({ after: (end) => ends.push(end) }, 'B');
+      return await server.answers();
+    } finally {
+      for (const end of ends) await end();
+    }
+  })();
+  return answersOfB;
+}
+
+async function startCluster(t: TestContext, server: VllmServer): Promise<Cluster> {
+  const cluster = await Cluster.start({
+    ranks: 1,
+    instances: [{ name: 'vllm', endpoint: server.endpoint, ranks: [0] }],
+    // Nobody but the rank makes the device: to vLLM on a CPU it is nothing but memory.
+    devices: { kind: 'host', namespace: new TestHost(t).namespace, capacity: 2 ** 26 },
+  });
+  t.after(() => cluster.stop());
+  return cluster;
+}
+
+async function update(cluster: Cluster, name: string): Promise<UpdateReport> {
+  await cluster.register(name, model(name));
+  try {
+    return await cluster.update(name, { bucketBytes });
+  } finally {
+    await cluster.unregister(name);
+  }
+}
+
+/** Of B, what `begun` has of it, and halves of two fused modules, which then are A's. */
+async function tensorsOfBegun() {
+  const begun = /^model\.(embed_tokens|layers\.0|layers\.1\.input_layernorm)\./;
+  const halves = /^model\.layers\.1\.(self_attn\.q_proj|mlp\.up_proj)\.weight$/;
+  return (await readTensors(model('B'))).filter(({ name }) => begun.test(name) || halves.test(name));
+}
+
+for (const [face, options] of Object.entries(faces)) {
+  test(`vLLM, by its ${face}`, { skip }, async (t) => {
+    const ofB = await freshB();
+    const server = await VllmServer.start(t, 'A', options);
+    const ofA = await server.answers();
+    assert.notDeepEqual(ofA, ofB);
+    const cluster = await startCluster(t, server);
+
+    await t.test(
+      'answers after each of several updates as one that was started with the weights',
+      async () => {
+        for (const [name, answers] of [
+          ['B', ofB],
+          ['A', ofA],
+          ['B', ofB],
+        ] as const) {
+          const report = await update(cluster, name);
+          assert.equal(report.verified, true);
+          assert.ok(report.buckets > 5);
+          assert.deepEqual(await server.answers(), answers);
+          if (face === 'weight-transfer engine') {
+            const { weight_version } = (await server.get('/weight_info')) as { weight_version: string };
+            assert.equal(weight_version, `${name}@${report.digest}`);
+          }
+        }
+        assert.match(server.log, /'reload': 'layerwise', 'coverage': 'complete'/);
+      },
+    );
+
+    await t.test(
+      'has whole layers after an update that broke off, old or new, and takes the next',
+      async (t) => {
+        await update(cluster, 'begun');
+        const ofBegun = await server.answers();
+        for (const how of ['abort', 'rank lost', 'load fails'] satisfies Break[]) {
+          await update(cluster, 'A');
+          const answer = await breakOff(t, server.endpoint, await tensorsOfBegun(), how);
+          assert.match(
+            answer,
+            {
+              abort: /aborted the update: the test breaks it off/,
+              'rank lost': /has vanished/,
+              'load fails': /answered POST .* with 500: /,
+            }[how],
+          );
+          assert.deepEqual(await server.answers(), ofBegun, how);
+        }
+        await update(cluster, 'B');
+        assert.deepEqual(await server.answers(), ofB);
+      },
+    );
+
+    await t.test('says which parameters a checkpoint lacks, and takes the next', async () => {
+      await assert.rejects(update(cluster, 'short'), {
+        message: /model\.layers\.2\.mlp\.down_proj\.weight, model\.norm\.weight$/,
+      });
+      assert.equal((await server.answers()).length, ofA.length);
+      await update(cluster, 'A');
+      assert.deepEqual(await server.answers(), ofA);
+    });
+
+    if (face === 'weight-transfer engine') {
+      await t.test('answers with the old weights between the start of a session and its update', async () => {
+        await server.post('/start_weight_update');
+        assert.deepEqual(await server.answers(), ofA);
+        // The session that nobody finished is in nobody's way.
+        await update(cluster, 'B');
+        assert.deepEqual(await server.answers(), ofB);
+      });
+    }
+  });
+}
+
+test('a vLLM whose tied head holds a copy of its own refuses an update, and is as it was', {
+  skip,
+}, async (t) => {
+  const server = await VllmServer.start(t, 'tied', faces['weight-transfer engine']);
+  const before = await server.answers();
+  const cluster = await startCluster(t, server);
+  await assert.rejects(update(cluster, 'tied'), {
+    message: /ties its word embeddings, but its lm_head holds a copy/,
+  });
+  assert.deepEqual(await server.answers(), before);
+});
