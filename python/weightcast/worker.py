@@ -11,6 +11,8 @@ SGLang, whose workers look for checkpoint-engine's function of the same name:
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +61,8 @@ def update_weights_from_ipc(
     """Stands where SGLang looks for `checkpoint_engine.worker.update_weights_from_ipc`.
 
     SGLang calls it once for the target model and, if it speculates with one, once more for the draft model, on the
-    same address. What `receive_weights` says of digests and errors holds here.
+    same address. What `receive_weights` says of digests and errors holds here, also of errors that SGLang's post-hook
+    catches and logs.
     """
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", device_id) if cuda else torch.device("cpu")
@@ -69,6 +72,33 @@ def update_weights_from_ipc(
         device=device,
         device_uuid=f"GPU-{torch.cuda.get_device_properties(device).uuid}" if cuda else None,
         load_weights=run,
-        post_hook=post_hook,
+        post_hook=None if post_hook is None else lambda: _run_hook(post_hook),
     )
 
+
+class _CaughtErrors(logging.Handler):
+    """Keeps the first exception that was being handled while something was logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.first: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.first is None:
+            self.first = sys.exc_info()[1]
+
+
+def _run_hook(post_hook: Callable[[], object]) -> None:
+    """SGLang's hook catches what goes wrong in it and logs a warning; the weights are not processed all the same."""
+    log = logging.getLogger(post_hook.__module__)
+    caught, level = _CaughtErrors(), log.level
+    log.addHandler(caught)
+    if not log.isEnabledFor(logging.WARNING):
+        log.setLevel(logging.WARNING)
+    try:
+        post_hook()
+    finally:
+        log.setLevel(level)
+        log.removeHandler(caught)
+    if caught.first is not None:
+        raise caught.first

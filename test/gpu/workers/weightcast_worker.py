@@ -9,6 +9,7 @@ uuid on a GPU by torch. `draft` is vLLM with a draft model beside the target.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import types
 from typing import Any
@@ -86,10 +87,17 @@ def main() -> None:
     if form == "sglang":
         context = zmq.Context()
 
+        def post_hook() -> None:
+            # As SGLang's does.
+            try:
+                model.post_hook()
+            except Exception as error:
+                logging.getLogger(__name__).warning("Post-hook processing failed: %s", error)
+
         def update(links: dict[str, str]) -> None:
             (address,) = links.values()
             update_weights_from_ipc(
-                context, address, device.index or 0, run=model.load_weights, post_hook=model.post_hook
+                context, address, device.index or 0, run=model.load_weights, post_hook=post_hook
             )
 
         serve(model, update)
