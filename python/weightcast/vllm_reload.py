@@ -55,6 +55,7 @@ class LayerwiseReload:
         self._under_way = False
         self._written: set[str] | None = set()
         self._check()
+        self._tied_head = _tied_head(target)
         self._expected = self._expected_parameters()
 
     def clear(self) -> None:
@@ -85,7 +86,7 @@ class LayerwiseReload:
             self._put_back()
             self._under_way = False
             return False
-        self._layerwise.finalize_layerwise_reload(self._target.model, self._target.model_config)
+        self._finalize()
         self._under_way = False
         if self._expected is not None and self._written is not None:
             check_coverage(self._target.which, self._expected, self._written)
@@ -109,12 +110,10 @@ class LayerwiseReload:
                 f"vLLM has no record of how the {self._target.which} model was created, so it cannot reload it "
                 "in place; start the engine with another --load-format"
             )
-        hf_config = getattr(self._target.model_config, "hf_text_config", None)
-        head = getattr(model, "lm_head", None)
-        if getattr(hf_config, "tie_word_embeddings", False) and _has_copy_of_its_own(model, head):
+        packed_once = next((layer for layer in self._layers if _is_packed_once(layer)), None)
+        if packed_once is not None:
             raise ModelNotReloadable(
-                f"the {self._target.which} model ties its word embeddings, but its lm_head holds a copy in another "
-                "form, which vLLM's reload leaves as it was"
+                f"vLLM packs the {self._target.which} model's experts for the CPU when it starts, and never again"
             )
 
     def _expected_parameters(self) -> set[str] | None:
@@ -128,6 +127,12 @@ class LayerwiseReload:
 
     def _took_any(self) -> bool:
         return any(not _is_under_way(info) or info.load_numel > 0 for info in self._own)
+
+    def _finalize(self) -> None:
+        self._layerwise.finalize_layerwise_reload(self._target.model, self._target.model_config)
+        # vLLM takes it for a layer without new weights, but on the CPU it holds a packed copy of the embedding's.
+        if self._tied_head is not None:
+            self._tied_head.quant_method.process_weights_after_loading(self._tied_head)
 
     def _own_what_is_held(self, link_buffer: set[int]) -> None:
         """Layers that are not whole hold on to what they were given; the link buffer is about to be overwritten."""
@@ -146,7 +151,7 @@ class LayerwiseReload:
         try:
             # Attention layers keep what they computed of their neighbours' weights.
             if has_new_layers:
-                self._layerwise.finalize_layerwise_reload(self._target.model, self._target.model_config)
+                self._finalize()
         except Exception:
             logger.exception("vLLM could not process the %s model after a failed update", self._target.which)
         self._put_back()
@@ -240,14 +245,27 @@ def _is_in(tensor: torch.Tensor, link_buffer: set[int]) -> bool:
     return not tensor.is_meta and tensor.untyped_storage().data_ptr() in link_buffer
 
 
-def _has_copy_of_its_own(model: Any, head: Any) -> bool:
-    """Whether the weight of a tied head is not the very parameter that the embedding has."""
+def _tied_head(target: Target) -> Any | None:
+    """A head that is a layer of its own around the embedding's weight. Raises ModelNotReloadable for one with its own."""
+    model = target.model
+    head = getattr(model, "lm_head", None)
     weight = getattr(head, "weight", None)
-    if weight is None:
+    is_tied = getattr(target.model_config.hf_text_config, "tie_word_embeddings", False)
+    is_embedding = [layer for _, layer in model.named_modules(remove_duplicate=False)].count(head) > 1
+    if weight is None or not is_tied or is_embedding:
+        return None
+    others = (layer for layer in model.modules() if layer is not head)
+    is_shared = any(weight is parameter for layer in others for parameter in layer._parameters.values())
+    if not is_shared or type(head.quant_method).__name__ != "UnquantizedEmbeddingMethod":
+        raise ModelNotReloadable(
+            f"the {target.which} model ties its word embeddings, but its lm_head holds a copy in a form of its own, "
+            "which vLLM's reload leaves as it was"
+        )
+    return head
+
+
+def _is_packed_once(layer: Any) -> bool:
+    """Experts on the CPU: their kernel keeps a packed copy, which a reload does not renew."""
+    if getattr(getattr(layer, "quant_method", None), "moe_kernel", None) is None:
         return False
-    return not any(
-        weight is parameter
-        for layer in model.modules()
-        if layer is not head
-        for parameter in layer._parameters.values()
-    )
+    return all(parameter.device.type == "cpu" for parameter in layer.parameters())

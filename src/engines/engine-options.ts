@@ -31,8 +31,8 @@ export interface EngineOptions {
   /** Drop the prefix cache, which the old weights computed. Default: false. */
   readonly resetCache?: boolean;
   /**
-   * The engine speculates with a draft model whose workers take the weights in an exchange of their own, after the target
-   * model: SGLang's do. Default: false.
+   * The engine speculates with a draft model that takes the weights in an exchange of its own, after the target model:
+   * SGLang's do, and vLLM's with weightcast as its weight-transfer engine. Default: false.
    */
   readonly hasDraftModel?: boolean;
 }
@@ -57,7 +57,7 @@ export function checkEngineOptions(name: string, options: EngineOptions): void {
 
 /** Throws `UsageError` if the endpoint is none. */
 export function createEngineClient(options: EngineOptions, clock: Clock): EngineClient {
-  const { endpoint, engine = 'vllm', link = 'weightcast', apiKey } = options;
+  const { endpoint, engine = 'vllm', link = 'weightcast', apiKey, hasDraftModel = false } = options;
   const http = { endpoint, clock, ...(apiKey !== undefined && { apiKey }) };
-  return engine === 'sglang' ? new SglangClient(http) : new VllmClient({ ...http, link });
+  return engine === 'sglang' ? new SglangClient(http) : new VllmClient({ ...http, link, hasDraftModel });
 }

@@ -171,14 +171,42 @@ class Updates(unittest.TestCase):
             INFO[layer].restore_metadata = ({}, {})
         with self.assertRaisesRegex(ModelNotReloadable, "no record of how the target model was created"):
             update_of(self.target)
-        tied = types.SimpleNamespace(
-            **{**vars(CONFIG), "hf_text_config": types.SimpleNamespace(tie_word_embeddings=True)}
-        )
-        model = Model(embedding=Layer("weight"), lm_head=Layer("weight"))
+        fake_vllm.install()
+        experts = Layer("a")
+        experts.quant_method = types.SimpleNamespace(moe_kernel=object())
+        with self.assertRaisesRegex(ModelNotReloadable, "experts for the CPU"):
+            update_of(Target("target", Model(experts=experts), CONFIG))
+
+    def tied(self, head: Layer, embedding: Layer) -> Target:
+        config = {**vars(CONFIG), "hf_text_config": types.SimpleNamespace(tie_word_embeddings=True)}
+        return Target("target", Model(embedding=embedding, lm_head=head), types.SimpleNamespace(**config))
+
+    def test_a_tied_head_packs_the_new_weight(self) -> None:
+        class UnquantizedEmbeddingMethod:
+            def process_weights_after_loading(self, layer: Layer) -> None:
+                packed.append(layer.weight.tolist())
+
+        packed: list[list[float]] = []
+        head, embedding = Layer("weight"), Layer("weight")
+        head.quant_method = UnquantizedEmbeddingMethod()
+        head.weight = embedding.weight
+        target = self.tied(head, embedding)
+        packed.clear()
+        with update_of(target) as update:
+            self.load(update, 2.0, "embedding.weight")
+            update.finish()
+        self.assertEqual(packed, [[-2.0] * 4])
+        with self.assertRaises(KeyError), update_of(target) as update:
+            self.load(update, 3.0, "embedding.weight")
+            raise KeyError
+        self.assertEqual(packed, [[-2.0] * 4, [-3.0] * 4])
+
+    def test_a_tied_head_with_a_weight_of_its_own_is_refused(self) -> None:
         with self.assertRaisesRegex(ModelNotReloadable, "its lm_head holds a copy"):
-            update_of(Target("target", model, tied))
-        model.lm_head.weight = model.embedding.weight
-        update_of(Target("target", model, tied))
+            update_of(self.tied(Layer("weight"), Layer("weight")))
+        # The embedding itself, under a second name.
+        embedding = Layer("weight")
+        update_of(self.tied(embedding, embedding))
 
     def test_weights_that_are_asleep_are_refused(self) -> None:
         def allocation(tag: str, **state: object) -> types.SimpleNamespace:
