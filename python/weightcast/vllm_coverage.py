@@ -30,7 +30,9 @@ def expected_parameters(
             continue
         created = set(info_of(layer).restore_metadata[0])
         # vLLM leaves biases where they are, and so has no record of them.
-        created |= {name for name, parameter in layer._parameters.items() if name == "bias" and parameter is not None}
+        created |= {
+            name for name, parameter in layer._parameters.items() if name == "bias" and parameter is not None
+        }
         expected |= {f"{prefix}.{name}" if prefix else name for name in created - set(never_loaded)}
     # Two names of one parameter, as with tied embeddings: the files have it once.
     return without_lora(expected - (every - unique))

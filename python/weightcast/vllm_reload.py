@@ -218,7 +218,9 @@ def reload_of(target: Target, device: torch.device) -> Reload:
     )
     lacking = [name for name in needed if not hasattr(layerwise, name)]
     if lacking:
-        raise ModelNotReloadable(f"this vLLM's layerwise reload is not one that weightcast knows: no {lacking[0]}")
+        raise ModelNotReloadable(
+            f"this vLLM's layerwise reload is not one that weightcast knows: no {lacking[0]}"
+        )
     return LayerwiseReload(layerwise, target)
 
 

@@ -13,6 +13,7 @@ engines the model lies in pieces from start to finish, and one request in betwee
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,9 @@ from .messages import PROTOCOL_VERSION
 from .receive import DEFAULT_SILENCE_SECONDS
 from .vllm_reload import Target
 from .vllm_update import install_weights, refuse_if_asleep
+
+
+logger = logging.getLogger("vllm.weightcast")
 
 
 @dataclass
@@ -52,6 +56,8 @@ class WeightcastTransferEngine(WeightTransferEngine[WeightcastInitInfo, Weightca
     def __init__(self, config: Any, vllm_config: Any, device: torch.device, model: torch.nn.Module) -> None:
         super().__init__(config, vllm_config, device, model)
         self._installed = False
+        if getattr(vllm_config.speculative_config, "draft_model_config", None) is not None:
+            logger.info("the draft model takes weights in a session of its own: hasDraftModel of the instance")
 
     def init_transfer_engine(self, init_info: WeightcastInitInfo) -> None:
         """Nothing is kept: addresses come with each update. Raises ProtocolError."""
@@ -80,7 +86,9 @@ class WeightcastTransferEngine(WeightTransferEngine[WeightcastInitInfo, Weightca
 
     def finish_weight_update(self) -> None:
         if not self._installed:
-            raise WeightcastError("no weights were installed since the update was started: POST /update_weights first")
+            raise WeightcastError(
+                "no weights were installed since the update was started: POST /update_weights first"
+            )
         self._installed = False
 
     def shutdown(self) -> None:

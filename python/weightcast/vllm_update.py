@@ -180,4 +180,3 @@ def _partial_loads() -> contextlib.AbstractContextManager[None]:
     except ImportError:
         return contextlib.nullcontext()
     return disable_mtp_completeness_check()
-

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
-import { Cluster, type UpdateReport } from '../../src/index.ts';
-import { TestHost } from '../native/harness.ts';
+import { Cluster, type InstanceOptions, type UpdateReport } from '../../src/index.ts';
 import { type Break, breakOff, readTensors } from './broken-update.ts';
 import { type Answer, model, skip, VllmServer } from './vllm-server.ts';
 
@@ -27,12 +27,16 @@ async function fresh(name: string): Promise<Answer[]> {
 
 const ofB = skip ? [] : await fresh('B');
 
-async function startCluster(t: TestContext, server: VllmServer): Promise<Cluster> {
+async function startCluster(
+  t: TestContext,
+  server: VllmServer,
+  options: Pick<InstanceOptions, 'hasDraftModel'> = {},
+): Promise<Cluster> {
   const cluster = await Cluster.start({
     ranks: 1,
-    instances: [{ name: 'vllm', endpoint: server.endpoint, ranks: [0] }],
+    instances: [{ name: 'vllm', endpoint: server.endpoint, ranks: [0], ...options }],
     // Nobody but the rank makes the device: to vLLM on a CPU it is nothing but memory.
-    devices: { kind: 'host', namespace: new TestHost(t).namespace, capacity: 2 ** 26 },
+    devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}`, capacity: 2 ** 26 },
   });
   t.after(() => cluster.stop());
   return cluster;
@@ -133,3 +137,33 @@ test('a vLLM whose tied head is packed for itself answers with the new weights',
   await update(await startCluster(t, server), 'tied-B');
   assert.deepEqual(await server.answers(), expected);
 });
+
+test('a draft model takes the weights in a session of its own, and drafts what the target accepts', {
+  skip,
+}, async (t) => {
+  // Drafting for itself, a model accepts every token, and next to none of one with other weights.
+  const speculation = { method: 'draft_model', model: model('A'), num_speculative_tokens: 3 };
+  const options = [...faces['weight-transfer engine'], '--speculative-config', JSON.stringify(speculation)];
+  const server = await VllmServer.start(t, 'A', options);
+  assert.equal(await acceptance(server), 1);
+  const cluster = await startCluster(t, server, { hasDraftModel: true });
+  for (const name of ['B', 'A']) {
+    await update(cluster, name);
+    assert.equal(await acceptance(server), 1, name);
+  }
+  await cluster.stop();
+  await update(await startCluster(t, server), 'B');
+  assert.deepEqual(await server.answers(), ofB);
+  assert.ok((await acceptance(server)) < 0.5);
+});
+
+/** The share of drafted tokens that the target accepts while it answers. */
+async function acceptance(server: VllmServer): Promise<number> {
+  const count = async (what: string) => {
+    const text = await (await fetch(`${server.endpoint}/metrics`)).text();
+    return Number(new RegExp(`^vllm:spec_decode_num_${what}_tokens_total{.*} (.*)$`, 'm').exec(text)?.[1]);
+  };
+  const before = [await count('accepted'), await count('draft')] as const;
+  await server.answers();
+  return ((await count('accepted')) - before[0]) / ((await count('draft')) - before[1]);
+}

@@ -68,7 +68,9 @@ class Updates(unittest.TestCase):
             report = self.load_all(value)
             self.assertEqual(report, {"models": ["target"], "reload": "layerwise", "coverage": "complete"})
             self.assertEqual(self.model.held(), all_new(value))
-        self.assertEqual(before, {name: parameter.data_ptr() for name, parameter in self.model.named_parameters()})
+        self.assertEqual(
+            before, {name: parameter.data_ptr() for name, parameter in self.model.named_parameters()}
+        )
         self.assertEqual(self.model.attention.sum, -16.0)
 
     def test_only_what_waits_for_its_layer_is_cloned(self) -> None:
@@ -94,7 +96,9 @@ class Updates(unittest.TestCase):
         with self.assertRaises(KeyboardInterrupt), update_of(self.target) as update:
             self.load(update, 2.0, "first.a", "first.b", "second.a")
             raise KeyboardInterrupt
-        self.assertEqual(self.model.held(), all_new(2.0, layers=("first",)) | all_new(1.0, layers=("second",)))
+        self.assertEqual(
+            self.model.held(), all_new(2.0, layers=("first",)) | all_new(1.0, layers=("second",))
+        )
         # What attention computed goes with the layer that is new.
         self.assertEqual(self.model.attention.sum, -16.0)
         self.assert_whole()
@@ -122,7 +126,9 @@ class Updates(unittest.TestCase):
         with self.assertRaises(ValueError), update_of(self.target) as update:
             self.load(update, 2.0, "first.a", "first.b", "second.a", "second.b")
         self.model.second.fails = False
-        self.assertEqual(self.model.held(), all_new(2.0, layers=("first",)) | all_new(1.0, layers=("second",)))
+        self.assertEqual(
+            self.model.held(), all_new(2.0, layers=("first",)) | all_new(1.0, layers=("second",))
+        )
         self.assert_whole()
 
     def test_nothing_is_touched_before_the_first_bucket(self) -> None:

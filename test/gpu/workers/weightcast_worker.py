@@ -30,7 +30,9 @@ def stand_in_for_vllm(models: list[RecordingModel], device: torch.device) -> Non
     def process_weights_after_loading(model: Any, model_config: Any, target_device: torch.device) -> None:
         assert current_configuration == [CONFIGURATION], "the engine's configuration is not set"
         index = [model is other for other in models].index(True)
-        assert model_config == ("model configuration", "draft configuration")[index] and target_device == device
+        assert (
+            model_config == ("model configuration", "draft configuration")[index] and target_device == device
+        )
         tell(processed=index)
         model.post_hook()
 
