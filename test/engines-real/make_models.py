@@ -1,8 +1,8 @@
 """Writes small models with random weights that vLLM serves: `make_models.py DIRECTORY`.
 
-`A` and `B` are of one family and differ in every weight, `tied-A` and `tied-B` likewise, which have one tensor for
-embedding and head. `begun` is what becomes of A when an update to B breaks off: it has B's weights in the modules that `BEGUN` fills. `short` is a B without
-the tensors in `SHORT`. The models' only tokens are the words w0 … w2047.
+`A` and `B` are of one family and differ in every weight; `tied` has one tensor for embedding and head. `begun` is what
+becomes of A when an update to B breaks off: it has B's weights in the modules that `BEGUN` fills. `short` is a B
+without the tensors in `SHORT`. The models' only tokens are the words w0 … w2047.
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ def write_mixture(directory: str, source: str, tensors: dict[str, torch.Tensor])
 root = sys.argv[1]
 write_model(f"{root}/A", 1)
 write_model(f"{root}/B", 2)
-write_model(f"{root}/tied-A", 3, tied=True)
-write_model(f"{root}/tied-B", 4, tied=True)
+write_model(f"{root}/tied", 3, tied=True)
 old, new = (load_file(f"{root}/{name}/model.safetensors") for name in "AB")
 write_mixture(f"{root}/begun", f"{root}/A", old | {name: new[name] for name in new if name.startswith(BEGUN)})
 write_mixture(f"{root}/short", f"{root}/B", {name: new[name] for name in new if name not in SHORT})
