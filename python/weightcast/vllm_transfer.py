@@ -57,7 +57,9 @@ class WeightcastTransferEngine(WeightTransferEngine[WeightcastInitInfo, Weightca
         super().__init__(config, vllm_config, device, model)
         self._installed = False
         if getattr(vllm_config.speculative_config, "draft_model_config", None) is not None:
-            logger.info("the draft model takes weights in a session of its own: hasDraftModel of the instance")
+            logger.info(
+                "the draft model takes weights in a session of its own: hasDraftModel of the instance"
+            )
 
     def init_transfer_engine(self, init_info: WeightcastInitInfo) -> None:
         """Nothing is kept: addresses come with each update. Raises ProtocolError."""
