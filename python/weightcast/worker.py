@@ -1,6 +1,7 @@
 """What an engine is started with, so that its workers take new weights from weightcast.
 
-vLLM, as worker extension (and with `VLLM_SERVER_DEV_MODE=1` in its environment):
+vLLM as worker extension, where weightcast is not its weight-transfer engine (and with `VLLM_SERVER_DEV_MODE=1` in its
+environment):
 
     vllm serve … --worker-extension-cls weightcast.worker.VllmWorkerExtension
 

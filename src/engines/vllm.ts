@@ -61,8 +61,10 @@ export class VllmClient implements EngineClient {
   async update({ links, version, resetCache }: EngineUpdate, options: CallOptions): Promise<void> {
     const post: Post = (path, body) => this.#http.call('POST', path, body, options);
     if (await this.#isTransferEngine(post)) {
-      await this.#session(post, '/start_weight_update', links, version);
-      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', links, version);
+      const finished = { weight_version: version };
+      // The version is the engine's once all of its models have the weights.
+      await this.#session(post, '/start_weight_update', links, this.#hasDraftModel ? {} : finished);
+      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', links, finished);
     } else {
       await this.#extension(post, links, options.timeoutMilliseconds);
     }
@@ -91,7 +93,7 @@ export class VllmClient implements EngineClient {
     this.#hasExtension = true;
   }
 
-  async #session(post: Post, start: string, links: EngineUpdate['links'], version: string): Promise<void> {
+  async #session(post: Post, start: string, links: EngineUpdate['links'], finished: object): Promise<void> {
     try {
       await post(start, null);
     } catch (error) {
@@ -101,7 +103,7 @@ export class VllmClient implements EngineClient {
       await post(start, null);
     }
     await post('/update_weights', { update_info: { links } });
-    await post('/finish_weight_update', { weight_version: version });
+    await post('/finish_weight_update', finished);
   }
 
   close(): Promise<void> {

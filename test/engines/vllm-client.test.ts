@@ -80,10 +80,16 @@ test('an engine whose weight-transfer engine is weightcast is updated in a sessi
 });
 
 test('a draft model takes the weights in a session of its own', async (t) => {
-  const { endpoint, routes } = await engineWithSessions(t);
+  const { asked, endpoint, routes } = await engineWithSessions(t);
   await clientOf(t, endpoint, { hasDraftModel: true }).update(order, patient());
   const draft = ['start_draft_weight_update', 'update_weights', 'finish_weight_update'];
   assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session, ...draft]);
+  // The engine gets the version when both models have the weights.
+  const finished = asked.filter(({ route }) => route === 'POST /finish_weight_update');
+  assert.deepEqual(
+    finished.map(({ body }) => JSON.parse(body)),
+    [{}, { weight_version: order.version }],
+  );
 });
 
 test('an engine whose weight-transfer engine is another, or none, is updated through its worker extension', async (t) => {
