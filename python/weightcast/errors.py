@@ -25,3 +25,15 @@ class RankSilent(WeightcastError):
 
 class BufferInUse(WeightcastError):
     """The model holds on to memory that the rank is about to take back."""
+
+
+class ParametersMissing(WeightcastError):
+    """The update ended without tensors for some of the model's parameters; the message names them."""
+
+
+class ModelNotReloadable(WeightcastError):
+    """This vLLM cannot change the weights of this model in place; nothing was touched."""
+
+
+class EngineAsleep(WeightcastError):
+    """The engine's weights are not in the device's memory (sleep mode); nothing was touched."""

@@ -31,7 +31,7 @@ export interface EngineOptions {
   readonly resetCache?: boolean;
   /**
    * The engine has a draft model for speculative decoding that takes the weights in a second exchange, after the target
-   * model, as in SGLang. Default: false.
+   * model: SGLang's do, and vLLM's with weightcast as its weight-transfer engine. Default: false.
    */
   readonly hasDraftModel?: boolean;
 }
@@ -56,7 +56,7 @@ export function checkEngineOptions(name: string, options: EngineOptions): void {
 
 /** Throws `UsageError` for an invalid endpoint or API key. */
 export function createEngineClient(options: EngineOptions, clock: Clock): EngineClient {
-  const { endpoint, engine = 'vllm', link = 'weightcast', apiKey } = options;
+  const { endpoint, engine = 'vllm', link = 'weightcast', apiKey, hasDraftModel = false } = options;
   const http = { endpoint, clock, ...(apiKey !== undefined && { apiKey }) };
-  return engine === 'sglang' ? new SglangClient(http) : new VllmClient({ ...http, link });
+  return engine === 'sglang' ? new SglangClient(http) : new VllmClient({ ...http, link, hasDraftModel });
 }

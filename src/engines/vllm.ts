@@ -1,5 +1,7 @@
+import { EngineError } from '../errors.ts';
 import type { CallOptions, EngineClient, EngineUpdate, LinkKind, PauseMode } from './engine-client.ts';
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
+import { protocolVersion } from './worker-link/messages.ts';
 
 /**
  * What an engine's own time limit is longer than ours. An engine that gives up first leaves replies of its workers in
@@ -16,19 +18,28 @@ const updateMethods = {
 } as const satisfies Record<LinkKind, string>;
 
 export interface VllmClientOptions extends EngineHttpOptions {
-  /** Which worker extension the engine was started with. Default: weightcast's own. */
+  /** What the engine's workers speak. Default: weightcast's own link. */
   readonly link?: LinkKind;
+  /** In a session of vLLM's own, the draft model takes the weights after the target model. Default: false. */
+  readonly hasDraftModel?: boolean;
 }
 
-/** vLLM's development routes (`VLLM_SERVER_DEV_MODE=1`). */
+/**
+ * vLLM's development routes (`VLLM_SERVER_DEV_MODE=1`). An engine that was started with weightcast as its
+ * weight-transfer engine is updated in a session of vLLM's own, any other through a worker extension.
+ */
 export class VllmClient implements EngineClient {
   readonly #http: EngineHttp;
-  readonly #updateMethod: string;
+  readonly #link: LinkKind;
+  readonly #hasDraftModel: boolean;
+  /** Whether the last update went through the worker extension, which is asked without another question then. */
+  #hasExtension = false;
 
   /** Throws `UsageError` if the endpoint is none. */
   constructor(options: VllmClientOptions) {
     this.#http = new EngineHttp(options);
-    this.#updateMethod = updateMethods[options.link ?? 'weightcast'];
+    this.#link = options.link ?? 'weightcast';
+    this.#hasDraftModel = options.hasDraftModel ?? false;
   }
 
   get endpoint(): string {
@@ -47,14 +58,62 @@ export class VllmClient implements EngineClient {
     return this.#http.call('POST', '/resume', null, options);
   }
 
-  async update({ links, resetCache }: EngineUpdate, options: CallOptions): Promise<void> {
-    const timeout = Math.ceil(options.timeoutMilliseconds / 1_000) + engineSlackSeconds;
-    const body = { method: this.#updateMethod, args: [links], timeout };
-    await this.#http.call('POST', '/collective_rpc', body, options);
-    if (resetCache) await this.#http.call('POST', '/reset_prefix_cache', null, options);
+  async update({ links, version, resetCache }: EngineUpdate, options: CallOptions): Promise<void> {
+    const post: Post = (path, body) => this.#http.call('POST', path, body, options);
+    if (await this.#isTransferEngine(post)) {
+      const finished = { weight_version: version };
+      // The version is the engine's once all of its models have the weights.
+      await this.#session(post, '/start_weight_update', links, this.#hasDraftModel ? {} : finished);
+      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', links, finished);
+    } else {
+      await this.#extension(post, links, options.timeoutMilliseconds);
+    }
+    if (resetCache) await post('/reset_prefix_cache', null);
+  }
+
+  /**
+   * Whether weightcast is the engine's weight-transfer engine. Asked by the one route that changes nothing in an engine that
+   * has another, or none.
+   */
+  async #isTransferEngine(post: Post): Promise<boolean> {
+    if (this.#link !== 'weightcast' || this.#hasExtension) return false;
+    try {
+      await post('/init_weight_transfer_engine', { init_info: { protocol: protocolVersion } });
+      return true;
+    } catch (error) {
+      if (!isAnswer(error) || /speaks version/.test(error.message)) throw error;
+      return false;
+    }
+  }
+
+  async #extension(post: Post, links: EngineUpdate['links'], milliseconds: number): Promise<void> {
+    this.#hasExtension = false;
+    const timeout = Math.ceil(milliseconds / 1_000) + engineSlackSeconds;
+    await post('/collective_rpc', { method: updateMethods[this.#link], args: [links], timeout });
+    this.#hasExtension = true;
+  }
+
+  async #session(post: Post, start: string, links: EngineUpdate['links'], finished: object): Promise<void> {
+    try {
+      await post(start, null);
+    } catch (error) {
+      if (!isAnswer(error) || !/already active/.test(error.message)) throw error;
+      // Whoever opened that session is gone, or it would not be our turn. An update that fails closes it.
+      await post('/update_weights', { update_info: { links: {} } }).catch(() => {});
+      await post(start, null);
+    }
+    await post('/update_weights', { update_info: { links } });
+    await post('/finish_weight_update', finished);
   }
 
   close(): Promise<void> {
     return this.#http.close();
   }
+}
+
+type Post = (path: string, body: object | null) => Promise<void>;
+
+/** That the engine has answered, if only to refuse. */
+function isAnswer(error: unknown): error is EngineError {
+  return error instanceof EngineError && / answered POST /.test(error.message);
 }

@@ -33,6 +33,8 @@ async function startEngine(t: TestContext, fault: () => Fault) {
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk as Buffer);
     const url = request.url!;
+    // It has a worker extension, and no weight-transfer engine.
+    if (url === '/init_weight_transfer_engine') return void response.writeHead(404).end();
     if (url !== '/health') asked.push(url);
     if (url.startsWith('/pause') && fault() === 'pause') return void response.writeHead(404).end();
     if (url !== '/collective_rpc') return void response.end('{}');

@@ -27,14 +27,17 @@ export interface FakeEngine {
   readonly endpoint: string;
 }
 
-/** An HTTP server in the engine's place. */
+/** An HTTP server in the engine's place. Unless `transferEngine` is given, a vLLM without weight-transfer engines. */
 export async function fakeEngine(
   t: TestContext,
   answer: Answer,
-  where: { path?: string; port?: number } = {},
+  where: { path?: string; port?: number; transferEngine?: true } = {},
 ): Promise<FakeEngine> {
   const asked: Asked[] = [];
   const server = createServer(async (request, response) => {
+    if (request.url === '/init_weight_transfer_engine' && !where.transferEngine) {
+      return status(404, '{"detail":"Not Found"}')(request, response);
+    }
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk as Buffer);
     const { authorization } = request.headers;

@@ -47,6 +47,109 @@ test('a cache that cannot be reset fails the update, and an update that fails re
   assert.equal(broken.asked.length, 1);
 });
 
+/** A vLLM with the routes of weight-transfer sessions; `answers` says what differs from 200, each once. */
+async function engineWithSessions(t: TestContext, answers: Record<string, Answer[]> = {}) {
+  const engine = await fakeEngine(
+    t,
+    (request, response) =>
+      (answers[request.url!]?.shift() ?? status(200, '{"message":"ok"}'))(request, response),
+    { transferEngine: true },
+  );
+  return {
+    ...engine,
+    routes: () => engine.asked.map(({ route }) => route.replace('POST /', '')),
+  };
+}
+
+const session = ['start_weight_update', 'update_weights', 'finish_weight_update'];
+
+test('an engine whose weight-transfer engine is weightcast is updated in a session, and learns the version', async (t) => {
+  const { asked, endpoint, routes } = await engineWithSessions(t);
+  await clientOf(t, endpoint).update({ ...order, resetCache: true }, patient());
+  assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session, 'reset_prefix_cache']);
+  assert.deepEqual(
+    asked.map(({ body }) => (body === '' ? null : JSON.parse(body))),
+    [
+      { init_info: { protocol: 1 } },
+      null,
+      { update_info: { links } },
+      { weight_version: order.version },
+      null,
+    ],
+  );
+});
+
+test('a draft model takes the weights in a session of its own', async (t) => {
+  const { asked, endpoint, routes } = await engineWithSessions(t);
+  await clientOf(t, endpoint, { hasDraftModel: true }).update(order, patient());
+  const draft = ['start_draft_weight_update', 'update_weights', 'finish_weight_update'];
+  assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session, ...draft]);
+  // The engine gets the version when both models have the weights.
+  const finished = asked.filter(({ route }) => route === 'POST /finish_weight_update');
+  assert.deepEqual(
+    finished.map(({ body }) => JSON.parse(body)),
+    [{}, { weight_version: order.version }],
+  );
+});
+
+test('an engine whose weight-transfer engine is another, or none, is updated through its worker extension', async (t) => {
+  for (const refusal of [
+    'Invalid init_info for NCCLWeightTransferEngine',
+    'Weight transfer not configured',
+  ]) {
+    const body = JSON.stringify({ error: { message: refusal } });
+    const { endpoint, routes } = await engineWithSessions(t, {
+      '/init_weight_transfer_engine': [status(500, body), status(500, body)],
+      '/collective_rpc': [status(200), status(500)],
+    });
+    const client = clientOf(t, endpoint);
+    await client.update(order, patient());
+    // The second time it is not asked, and after a failure it is: it may have been started again, and otherwise.
+    await assert.rejects(client.update(order, patient()));
+    await client.update(order, patient());
+    const asks = ['init_weight_transfer_engine', 'collective_rpc'];
+    assert.deepEqual(routes(), [...asks, 'collective_rpc', ...asks]);
+  }
+});
+
+test('an engine with workers of another protocol is not updated in another way', async (t) => {
+  const words = "Worker failed with error 'the sender speaks version 1 of the worker link, this worker 2'";
+  const { endpoint, routes } = await engineWithSessions(t, {
+    '/init_weight_transfer_engine': [status(500, JSON.stringify({ error: { message: words } }))],
+  });
+  await assert.rejects(clientOf(t, endpoint).update(order, patient()), { message: /speaks version 1/ });
+  assert.deepEqual(routes(), ['init_weight_transfer_engine']);
+});
+
+test('a session that nobody finished is closed by an update that fails', async (t) => {
+  const active = status(500, '{"error":{"message":"a weight update is already active"}}');
+  const { asked, endpoint } = await engineWithSessions(t, {
+    '/start_weight_update': [active],
+    '/update_weights': [status(500)],
+  });
+  await clientOf(t, endpoint).update(order, patient());
+  assert.deepEqual(
+    asked.slice(1).map(({ route, body }) => [route, body === '' ? null : JSON.parse(body)]),
+    [
+      ['POST /start_weight_update', null],
+      ['POST /update_weights', { update_info: { links: {} } }],
+      ['POST /start_weight_update', null],
+      ['POST /update_weights', { update_info: { links } }],
+      ['POST /finish_weight_update', { weight_version: order.version }],
+    ],
+  );
+});
+
+test('a session that fails is not finished', async (t) => {
+  const { endpoint, routes } = await engineWithSessions(t, {
+    '/update_weights': [status(500, '{"error":{"message":"rank 3 died"}}')],
+  });
+  await assert.rejects(clientOf(t, endpoint).update({ ...order, resetCache: true }, patient()), {
+    message: /answered POST \/update_weights with 500: rank 3 died$/,
+  });
+  assert.deepEqual(routes(), ['init_weight_transfer_engine', 'start_weight_update', 'update_weights']);
+});
+
 test('an engine is paused in the way that is asked for, and resumed', async (t) => {
   const { asked, endpoint } = await fakeEngine(t, status(200, '{"status":"paused"}'));
   const client = clientOf(t, endpoint);

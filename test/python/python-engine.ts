@@ -68,6 +68,8 @@ export class PythonEngine {
         this.times.health = systemClock.now();
         return void response.end();
       }
+      // It has a worker extension, and no weight-transfer engine.
+      if (request.url === '/init_weight_transfer_engine') return void response.writeHead(404).end();
       this.times.update = systemClock.now();
       this.asked.push([request.url, body.method, body.weight_version, body.flush_cache]);
       await this.#update(body.zmq_handles ?? body.args[0]).then(

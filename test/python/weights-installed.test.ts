@@ -56,7 +56,14 @@ for (const form of ['vllm', 'draft', 'sglang']) {
       const report = await deliver(link, device.allocate(2 * slotBytes), tensors);
       const { ended, result } = await worker.ended();
       assert.equal(ended, 'installed');
-      const expected = { epoch: 7, version, tensors: tensors.length };
+      const expected = {
+        epoch: 7,
+        version,
+        tensors: tensors.length,
+        models: form === 'draft' ? ['target', 'draft'] : ['target'],
+        reload: 'raw',
+        coverage: 'unknown',
+      };
       assert.deepEqual(result, form === 'sglang' ? null : expected);
       assert.deepEqual(await worker.compare(tensors), { equal: tensors.length, wrong: [] });
       assert.deepEqual(report, {
@@ -114,7 +121,17 @@ test('target and draft model are both processed once all weights are in them, in
     { asked: 'post-hook' },
     { processed: 1 },
     { asked: 'post-hook' },
-    { ended: 'installed', result: { epoch: 7, version, tensors: 1 } },
+    {
+      ended: 'installed',
+      result: {
+        epoch: 7,
+        version,
+        tensors: 1,
+        models: ['target', 'draft'],
+        reload: 'raw',
+        coverage: 'unknown',
+      },
+    },
   ]);
 });
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { bindCheckpointEngineLink } from '../engines/scripted-worker.ts';
 import { TestHost } from '../native/harness.ts';
+import { PythonWorker } from './engine-worker.ts';
 import {
   bind,
   connected,
@@ -103,6 +104,23 @@ for (const kind of ['weightcast', 'original'] as const) {
     },
   );
 }
+
+test('a post-hook of SGLang, which logs its error and goes on, fails the exchange', { skip }, async (t) => {
+  const device = new TestHost(t).device({ capacity: 2 ** 22 });
+  const buffer = device.allocate(1_024);
+  const worker = await PythonWorker.start(t, 'weightcast_worker.py', ['cpu', 'sglang', '60']);
+  const link = await bind(t, 'weightcast', device);
+  worker.command({ links: { [device.uuid]: link.address }, fault: { at: 'post-hook', does: 'raise' } });
+  await link.open({ handle: buffer.ipcHandle, bytes: buffer.bytes });
+  await link.load(tensors);
+  await link.release();
+  buffer.free();
+  const error = await failure(link.finish());
+  assert.match(error.message, /running its post-hook: KeyError: /);
+  await link.abort('the post-hook failed');
+  assert.equal((await worker.ended()).ended, 'KeyError');
+  await worksAgain(t, 'weightcast', worker, device);
+});
 
 test('a worker of checkpoint-engine that comes too late is sent away, and its process lives', {
   skip: skipOriginal,

@@ -9,6 +9,7 @@ uuid on a GPU by torch. `draft` is vLLM with a draft model beside the target.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import types
 from typing import Any
@@ -19,15 +20,20 @@ from engine_stub import RecordingModel, device_of, map_host_memory, serve, tell
 from weightcast import device_memory
 from weightcast.worker import VllmWorkerExtension, update_weights_from_ipc
 
-CONFIGURATION = object()
+CONFIGURATION = types.SimpleNamespace(
+    speculative_config=types.SimpleNamespace(method="mtp", draft_model_config="draft configuration")
+)
 current_configuration: list[object] = []
 
 
 def stand_in_for_vllm(models: list[RecordingModel], device: torch.device) -> None:
     def process_weights_after_loading(model: Any, model_config: Any, target_device: torch.device) -> None:
         assert current_configuration == [CONFIGURATION], "the engine's configuration is not set"
-        assert model_config == "model configuration" and target_device == device
-        tell(processed=[model is other for other in models].index(True))
+        index = [model is other for other in models].index(True)
+        assert (
+            model_config == ("model configuration", "draft configuration")[index] and target_device == device
+        )
+        tell(processed=index)
         model.post_hook()
 
     @contextlib.contextmanager
@@ -64,11 +70,14 @@ def vllm_worker(models: list[RecordingModel], device: torch.device) -> Any:
         model_config = "model configuration"
         vllm_config = CONFIGURATION
 
+        def get_model(self) -> RecordingModel:
+            return models[0]
+
+        def get_draft_model(self) -> RecordingModel | None:
+            return models[1] if len(models) > 1 else None
+
     worker = Worker()
     worker.device = device
-    worker.model_runner = types.SimpleNamespace(model=models[0])
-    if len(models) > 1:
-        worker.model_runner.drafter = types.SimpleNamespace(model=models[1])
     return worker
 
 
@@ -80,10 +89,17 @@ def main() -> None:
     if form == "sglang":
         context = zmq.Context()
 
+        def post_hook() -> None:
+            # As SGLang's does.
+            try:
+                model.post_hook()
+            except Exception as error:
+                logging.getLogger(__name__).warning("Post-hook processing failed: %s", error)
+
         def update(links: dict[str, str]) -> None:
             (address,) = links.values()
             update_weights_from_ipc(
-                context, address, device.index or 0, run=model.load_weights, post_hook=model.post_hook
+                context, address, device.index or 0, run=model.load_weights, post_hook=post_hook
             )
 
         serve(model, update)

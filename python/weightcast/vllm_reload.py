@@ -1,0 +1,273 @@
+"""How the weights of one live vLLM model are changed: by vLLM's own reload, layer by layer, where it has one.
+
+vLLM 0.17 and later record how each layer was created. A reload puts that form back, on the meta device, collects what
+`load_weights` is given until a layer is whole, and then loads and processes the layer as at the start of the engine and
+copies the result into the tensors that kernels and captured CUDA graphs read.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from dataclasses import dataclass
+from inspect import BoundArguments
+from typing import Any
+
+import torch
+
+from .errors import ModelNotReloadable, WeightcastError
+from .vllm_coverage import check_coverage, expected_parameters, without_lora
+
+# Below vLLM's own logger, so that it is printed as vLLM's lines are.
+logger = logging.getLogger("vllm.weightcast")
+
+Weights = list[tuple[str, torch.Tensor]]
+
+_LAYERWISE = "vllm.model_executor.model_loader.reload.layerwise"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model that an update writes."""
+
+    which: str
+    """`target` or `draft`, for messages."""
+    model: Any
+    model_config: Any
+    required: bool = True
+    """A draft model may have no tensors in the checkpoint; then it is left as it is."""
+
+
+class LayerwiseReload:
+    """One update of one model. Call `abandon` after any failure: it leaves each layer whole, with old or new weights."""
+
+    kind = "layerwise"
+
+    def __init__(self, layerwise: Any, target: Target) -> None:
+        self._layerwise = layerwise
+        self._target = target
+        self._layers = list(target.model.modules())
+        self._infos = [layerwise.get_layerwise_info(layer) for layer in self._layers]
+        # Without the layers that a draft model shares with its target, which are the target's to load.
+        self._own = self._infos
+        # By layer: how many of the tensors that it holds are known to be no part of the link buffer.
+        self._clean = [0] * len(self._infos)
+        self._under_way = False
+        self._written: set[str] | None = set()
+        self._check()
+        self._tied_head = _tied_head(target)
+        self._expected = self._expected_parameters()
+
+    def clear(self) -> None:
+        """Ends what an update by other means left half-way: vLLM would take it for a part of this one."""
+        if any(map(_is_under_way, self._infos)):
+            logger.warning("an earlier update left layers of the %s model half-way", self._target.which)
+            self._restore()
+
+    def begin(self) -> None:
+        self._own = [info for info in self._infos if not _is_under_way(info)]
+        self._under_way = True
+        self._layerwise.initialize_layerwise_reload(self._target.model)
+
+    def load(self, weights: Weights) -> None:
+        """Nothing reads the memory of `weights` any more once this has returned or raised."""
+        names = self._target.model.load_weights(weights)
+        if names is None:
+            self._written = None
+        elif self._written is not None:
+            self._written |= without_lora(names)
+        self._own_what_is_held({tensor.untyped_storage().data_ptr() for _, tensor in weights})
+
+    def finish(self) -> bool:
+        """Whether the model took any of the weights."""
+        if not self._took_any():
+            if self._target.required:
+                raise WeightcastError(f"the {self._target.which} model took none of the tensors")
+            self._put_back()
+            self._under_way = False
+            return False
+        self._finalize()
+        self._under_way = False
+        if self._expected is not None and self._written is not None:
+            check_coverage(self._target.which, self._expected, self._written)
+        return True
+
+    @property
+    def coverage(self) -> str:
+        """After `finish`: `complete`, or `unknown` where nobody knows what a checkpoint must have."""
+        return "unknown" if self._expected is None or self._written is None else "complete"
+
+    def abandon(self) -> None:
+        if self._under_way:
+            self._under_way = False
+            self._restore()
+
+    def _check(self) -> None:
+        model = self._target.model
+        recorded = any(any(info.restore_metadata) for info in self._infos)
+        if not recorded and next(model.parameters(), None) is not None:
+            raise ModelNotReloadable(
+                f"vLLM has no record of how the {self._target.which} model was created, so it cannot reload it "
+                "in place; start the engine with another --load-format"
+            )
+        packed_once = next((layer for layer in self._layers if _is_packed_once(layer)), None)
+        if packed_once is not None:
+            raise ModelNotReloadable(
+                f"vLLM packs the {self._target.which} model's experts for the CPU when it starts, and never again"
+            )
+
+    def _expected_parameters(self) -> set[str] | None:
+        # A draft model has its embeddings and its head from the target, and no more than some checkpoints have them.
+        if self._target.which != "target":
+            return None
+        meta = importlib.import_module(_LAYERWISE.replace(".layerwise", ".meta"))
+        never_loaded = getattr(meta, "SKIP_LOAD_TENSORS", ())
+        info_of = self._layerwise.get_layerwise_info
+        return expected_parameters(self._target.model, self._target.model_config, info_of, never_loaded)
+
+    def _took_any(self) -> bool:
+        return any(not _is_under_way(info) or info.load_numel > 0 for info in self._own)
+
+    def _finalize(self) -> None:
+        self._layerwise.finalize_layerwise_reload(self._target.model, self._target.model_config)
+        # vLLM takes it for a layer without new weights, but on the CPU it holds a packed copy of the embedding's.
+        if self._tied_head is not None:
+            self._tied_head.quant_method.process_weights_after_loading(self._tied_head)
+
+    def _own_what_is_held(self, link_buffer: set[int]) -> None:
+        """Layers that are not whole hold on to what they were given; the link buffer is about to be overwritten."""
+        for index, info in enumerate(self._infos):
+            if info.loaded_weights:
+                for _, arguments in info.loaded_weights[self._clean[index] :]:
+                    _clone_arguments(arguments, link_buffer)
+                self._clean[index] = len(info.loaded_weights)
+
+    def _restore(self) -> None:
+        """Drops what layers were given, so that vLLM takes those that are not whole for layers without new weights."""
+        has_new_layers = not all(map(_is_under_way, self._own))
+        for info in filter(_is_under_way, self._infos):
+            info.loaded_weights.clear()
+            info.load_numel = 0
+        try:
+            # Attention layers keep what they computed of their neighbours' weights.
+            if has_new_layers:
+                self._finalize()
+        except Exception:
+            logger.exception("vLLM could not process the %s model after a failed update", self._target.which)
+        self._put_back()
+
+    def _put_back(self) -> None:
+        """Gives every layer that is not whole its tensors from before the update."""
+        for layer, info in zip(self._layers, self._infos, strict=True):
+            if _is_under_way(info):
+                self._layerwise._place_kernel_tensors(layer, info)
+                info.reset()
+        model = self._target.model
+        if hasattr(model, "_original_do_torchao_reload"):
+            model._do_torchao_reload = model._original_do_torchao_reload
+
+
+class RawReload:
+    """For a vLLM without a reload of its own: right for models that kernels read as they lie in the files."""
+
+    kind = "raw"
+    coverage = "unknown"
+
+    def __init__(self, target: Target, device: torch.device) -> None:
+        self._target = target
+        self._device = device
+        self._took_any = False
+
+    def clear(self) -> None:
+        """Nothing of an earlier update is left to end."""
+
+    def begin(self) -> None:
+        logger.warning("this vLLM has no layerwise reload: models that it repacks or quantises end up wrong")
+
+    def load(self, weights: Weights) -> None:
+        names = self._target.model.load_weights(weights)
+        self._took_any = self._took_any or names is None or len(names) > 0
+
+    def finish(self) -> bool:
+        if self._took_any:
+            from vllm.model_executor.model_loader.utils import process_weights_after_loading
+
+            process_weights_after_loading(self._target.model, self._target.model_config, self._device)
+        elif self._target.required:
+            raise WeightcastError(f"the {self._target.which} model took none of the tensors")
+        return self._took_any
+
+    def abandon(self) -> None:
+        """What was loaded is in the model; there is nothing to go back to."""
+
+
+Reload = LayerwiseReload | RawReload
+
+
+def reload_of(target: Target, device: torch.device) -> Reload:
+    """Touches nothing. Raises ModelNotReloadable."""
+    try:
+        layerwise = importlib.import_module(_LAYERWISE)
+    except ImportError:
+        return RawReload(target, device)
+    needed = (
+        "initialize_layerwise_reload",
+        "finalize_layerwise_reload",
+        "get_layerwise_info",
+        "_place_kernel_tensors",
+    )
+    lacking = [name for name in needed if not hasattr(layerwise, name)]
+    if lacking:
+        raise ModelNotReloadable(
+            f"this vLLM's layerwise reload is not one that weightcast knows: no {lacking[0]}"
+        )
+    return LayerwiseReload(layerwise, target)
+
+
+def _is_under_way(info: Any) -> bool:
+    """Whether a layer waits for weights, and its tensors from before lie aside. One that is whole has been processed."""
+    return info.load_numel_total is not None and info.kernel_tensors is not None
+
+
+def _clone_arguments(arguments: BoundArguments, link_buffer: set[int]) -> None:
+    def owned(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.clone() if _is_in(value, link_buffer) else value
+        if type(value) in (tuple, list):
+            return type(value)(map(owned, value))
+        if type(value) is dict:
+            return {key: owned(entry) for key, entry in value.items()}
+        return value
+
+    for name, value in arguments.arguments.items():
+        arguments.arguments[name] = owned(value)
+
+
+def _is_in(tensor: torch.Tensor, link_buffer: set[int]) -> bool:
+    return not tensor.is_meta and tensor.untyped_storage().data_ptr() in link_buffer
+
+
+def _tied_head(target: Target) -> Any | None:
+    """A head that is a layer of its own around the embedding's weight. Raises ModelNotReloadable for one with its own."""
+    model = target.model
+    head = getattr(model, "lm_head", None)
+    weight = getattr(head, "weight", None)
+    is_tied = getattr(target.model_config.hf_text_config, "tie_word_embeddings", False)
+    is_embedding = [layer for _, layer in model.named_modules(remove_duplicate=False)].count(head) > 1
+    if weight is None or not is_tied or is_embedding:
+        return None
+    others = (layer for layer in model.modules() if layer is not head)
+    is_shared = any(weight is parameter for layer in others for parameter in layer._parameters.values())
+    if not is_shared or type(head.quant_method).__name__ != "UnquantizedEmbeddingMethod":
+        raise ModelNotReloadable(
+            f"the {target.which} model ties its word embeddings, but its lm_head holds a copy in a form of its own, "
+            "which vLLM's reload leaves as it was"
+        )
+    return head
+
+
+def _is_packed_once(layer: Any) -> bool:
+    """Experts on the CPU: their kernel keeps a packed copy, which a reload does not renew."""
+    if getattr(getattr(layer, "quant_method", None), "moe_kernel", None) is None:
+        return False
+    return all(parameter.device.type == "cpu" for parameter in layer.parameters())

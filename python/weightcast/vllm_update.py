@@ -1,0 +1,182 @@
+"""One update of the models of a vLLM worker, whichever way vLLM asked for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import zmq
+
+from .errors import EngineAsleep, WeightcastError
+from .receive import ReceivedWeights, receive_weights
+from .vllm_reload import Target, Weights, reload_of
+
+# Below vLLM's own logger, so that it is printed as vLLM's lines are.
+logger = logging.getLogger("vllm.weightcast")
+
+
+class ModelUpdate:
+    """Writes what a rank sends into models. As a context manager it leaves their layers whole, however it ends."""
+
+    def __init__(self, targets: Sequence[Target], vllm_config: Any, device: torch.device) -> None:
+        """Touches nothing. Raises EngineAsleep and ModelNotReloadable."""
+        refuse_if_asleep()
+        self._vllm_config = vllm_config
+        self._device = device
+        self._targets = targets
+        self._begun = False
+        self._took: list[bool] = []
+        self._reloads = [reload_of(target, device) for target in targets]
+
+    def __enter__(self) -> ModelUpdate:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._abandon()
+
+    def load(self, weights: Weights) -> None:
+        with self._undone_if_it_fails(), self._scope(), _partial_loads():
+            if not self._begun:
+                self._begun = True
+                for reload in self._reloads:
+                    reload.clear()
+                for reload in self._reloads:
+                    reload.begin()
+            for reload in self._reloads:
+                reload.load(weights)
+
+    def finish(self) -> None:
+        """Runs the post-hook. Raises ParametersMissing."""
+        if not self._begun:
+            return
+        with self._undone_if_it_fails(), self._scope():
+            self._took = [reload.finish() for reload in self._reloads]
+
+    def report(self) -> dict[str, Any]:
+        """After `finish`: which models took weights, how they were loaded, and what is known of their coverage."""
+        first = self._reloads[0]
+        updated = [target.which for target, took in zip(self._targets, self._took, strict=False) if took]
+        return {"models": updated, "reload": first.kind, "coverage": first.coverage}
+
+    @contextlib.contextmanager
+    def _undone_if_it_fails(self) -> Iterator[None]:
+        """At once, since layers that are under way hold on to the link buffer, which the rank gets back next."""
+        try:
+            yield
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        if not self._begun:
+            return
+        with self._scope(), torch.no_grad():
+            for reload in self._reloads:
+                reload.abandon()
+
+    @contextlib.contextmanager
+    def _scope(self) -> Iterator[None]:
+        """Layers ask for the engine's configuration, and make tensors on the default device, while they load."""
+        from vllm.config import set_current_vllm_config
+
+        with set_current_vllm_config(self._vllm_config), torch.device(self._device):
+            yield
+
+
+def install_weights(
+    links: dict[str, str],
+    targets: Sequence[Target],
+    *,
+    vllm_config: Any,
+    device: torch.device,
+    silence_seconds: float,
+) -> tuple[ReceivedWeights, dict[str, Any]]:
+    """Receives one set of weights over the link to this worker's device, and installs it in `targets`.
+
+    What `receive_weights` says of digests and errors holds here. Returns what came, and what became of it.
+    """
+    uuid = uuid_of_device(device, links)
+    if uuid not in links:
+        raise WeightcastError(f"no worker link for device {uuid}; there are links for {sorted(links)}")
+    with ModelUpdate(targets, vllm_config, device) as update:
+        received = receive_weights(
+            zmq.Context.instance(),
+            links[uuid],
+            device=device,
+            device_uuid=uuid,
+            load_weights=update.load,
+            post_hook=update.finish,
+            silence_seconds=silence_seconds,
+        )
+        report = update.report()
+    logger.info("%s is installed, %d tensors: %s", received.version, received.tensors, report)
+    return received, report
+
+
+def uuid_of_device(device: torch.device, links: dict[str, str]) -> str:
+    if device.type == "cuda":
+        from vllm.platforms import current_platform
+
+        return current_platform.get_device_uuid(device.index)
+    # A host device is nothing that an engine knows of.
+    named = os.environ.get("WEIGHTCAST_DEVICE_UUID")
+    if named is not None:
+        return named
+    if len(links) == 1:
+        return next(iter(links))
+    raise WeightcastError(
+        f"set WEIGHTCAST_DEVICE_UUID for this worker: it is on no GPU, and there are links for {sorted(links)}"
+    )
+
+
+def targets_of(worker: Any) -> list[Target]:
+    """The worker's model and, if it drafts with layers out of the same checkpoint (MTP), its draft model.
+
+    Any other draft model has a checkpoint of its own: it would refuse the target's names, or take them for its own.
+    """
+    targets = [Target("target", worker.get_model(), worker.model_config)]
+    draft = _draft_model_of(worker)
+    if draft is None:
+        return targets
+    speculation = worker.vllm_config.speculative_config
+    if speculation.method.endswith("mtp"):
+        return [*targets, Target("draft", draft, speculation.draft_model_config, required=False)]
+    logger.info("the draft model (%s) has a checkpoint of its own, and keeps its weights", speculation.method)
+    return targets
+
+
+def _draft_model_of(worker: Any) -> Any | None:
+    ask = getattr(worker, "get_draft_model", None)
+    if ask is not None:
+        return ask()
+    # Older than that: the second model runner's name, then the first one's.
+    for name in ("speculator", "drafter"):
+        model = getattr(getattr(worker.model_runner, name, None), "model", None)
+        if model is not None:
+            return model
+    return None
+
+
+def refuse_if_asleep() -> None:
+    """Raises EngineAsleep: writing to weights whose memory is unmapped ends the process."""
+    allocator = getattr(sys.modules.get("vllm.device_allocator.cumem"), "CuMemAllocator", None)
+    allocations = getattr(getattr(allocator, "instance", None), "pointer_to_data", {})
+    for allocation in allocations.values():
+        # Older versions leave no other trace than the copy that level 1 makes.
+        asleep = getattr(allocation, "is_asleep", allocation.cpu_backup_tensor is not None)
+        if allocation.tag == "weights" and asleep:
+            raise EngineAsleep("the engine's weights are asleep: wake them first, POST /wake_up?tags=weights")
+
+
+def _partial_loads() -> contextlib.AbstractContextManager[None]:
+    """MTP layers check that they are whole after each `load_weights`, but a bucket may end within one."""
+    try:
+        from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
+    except ImportError:
+        return contextlib.nullcontext()
+    return disable_mtp_completeness_check()

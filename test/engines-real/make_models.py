@@ -1,0 +1,69 @@
+"""Writes small models with random weights that vLLM serves: `make_models.py DIRECTORY`.
+
+`A` and `B` are of one family and differ in every weight; `tied` has one tensor for embedding and head. `begun` is what
+becomes of A when an update to B breaks off: it has B's weights in the modules that `BEGUN` fills. `short` is a B
+without the tensors in `SHORT`. The models' only tokens are the words w0 … w2047.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
+
+VOCABULARY = 2_048
+BEGUN = ("model.embed_tokens.", "model.layers.0.", "model.layers.1.input_layernorm.")
+SHORT = ("model.layers.2.mlp.down_proj.weight", "model.norm.weight")
+
+
+def configuration(*, tied: bool) -> Qwen3Config:
+    return Qwen3Config(
+        vocab_size=VOCABULARY,
+        hidden_size=512,
+        intermediate_size=1_024,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=128,
+        max_position_embeddings=1_024,
+        bos_token_id=3,
+        eos_token_id=1,
+        tie_word_embeddings=tied,
+    )
+
+
+def write_tokenizer(directory: str) -> None:
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="w0", eos_token="w1", pad_token="w2", bos_token="w3"
+    ).save_pretrained(directory)
+
+
+def write_model(directory: str, seed: int, *, tied: bool = False) -> None:
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(configuration(tied=tied), dtype=torch.bfloat16)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Norms near 1, and weights large enough that answers depend on all of them.
+            parameter.normal_(0, 0.05) if parameter.dim() > 1 else parameter.uniform_(0.5, 1.5)
+    model.save_pretrained(directory)
+    write_tokenizer(directory)
+
+
+def write_mixture(directory: str, source: str, tensors: dict[str, torch.Tensor]) -> None:
+    shutil.copytree(source, directory)
+    save_file(tensors, f"{directory}/model.safetensors", metadata={"format": "pt"})
+
+
+root = sys.argv[1]
+write_model(f"{root}/A", 1)
+write_model(f"{root}/B", 2)
+write_model(f"{root}/tied", 3, tied=True)
+old, new = (load_file(f"{root}/{name}/model.safetensors") for name in "AB")
+write_mixture(f"{root}/begun", f"{root}/A", old | {name: new[name] for name in new if name.startswith(BEGUN)})
+write_mixture(f"{root}/short", f"{root}/B", {name: new[name] for name in new if name not in SHORT})

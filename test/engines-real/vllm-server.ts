@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { setTimeout } from 'node:timers/promises';
+
+/** Python that has vLLM, weightcast as `pip install` leaves it, and the models of make_models.py. */
+const { WEIGHTCAST_VLLM_PYTHON, WEIGHTCAST_VLLM_PACKAGES, WEIGHTCAST_VLLM_MODELS } = process.env;
+
+/** Why there is no engine to test with, or false. */
+export const skip = WEIGHTCAST_VLLM_PYTHON === undefined && 'no vLLM: run scripts/test-engines.sh';
+
+/** An idle machine of two cores takes half a minute to start vLLM. */
+const startSeconds = 400;
+const stopSeconds = 30;
+const prompts = [
+  'w5 w6 w7 w8',
+  'w100 w200 w300',
+  'w9',
+  Array.from({ length: 80 }, (_, i) => `w${i + 40}`).join(' '),
+];
+
+export type Answer = readonly [text: string, logProbabilities: readonly number[]];
+
+export interface TestScope {
+  after(end: () => unknown): void;
+}
+
+export function model(name: string): string {
+  return `${WEIGHTCAST_VLLM_MODELS}/${name}`;
+}
+
+/** A real vLLM on the CPU, as its users start it, with development routes. */
+export class VllmServer {
+  readonly endpoint: string;
+  readonly #process: ChildProcess;
+  #log = '';
+
+  private constructor(process: ChildProcess, port: number) {
+    this.#process = process;
+    this.endpoint = `http://127.0.0.1:${port}`;
+    for (const stream of [process.stdout!, process.stderr!]) {
+      stream.on('data', (data) => {
+        this.#log += data;
+      });
+    }
+  }
+
+  /** Resolves when it serves `name`, one of make_models.py's. */
+  static async start(t: TestScope, name: string, options: readonly string[] = []): Promise<VllmServer> {
+    const port = await freePort();
+    const values = ['-m', 'vllm.entrypoints.cli.main', 'serve', model(name), '--served-model-name', 'm'];
+    const place = ['--host', '127.0.0.1', '--port', `${port}`];
+    const small = ['--max-model-len', '256', '--enforce-eager', ...options];
+    const child = spawn(WEIGHTCAST_VLLM_PYTHON!, [...values, ...place, ...small], {
+      // Its workers are in its process group, and end with it.
+      detached: true,
+      env: {
+        ...process.env,
+        PYTHONPATH: WEIGHTCAST_VLLM_PACKAGES,
+        VLLM_SERVER_DEV_MODE: '1',
+        VLLM_CPU_KVCACHE_SPACE: '1',
+        VLLM_CPU_OMP_THREADS_BIND: 'nobind',
+        VLLM_NO_USAGE_STATS: '1',
+      },
+    });
+    const server = new VllmServer(child, port);
+    t.after(() => server.stop());
+    await server.#untilHealthy();
+    return server;
+  }
+
+  /** What it has printed so far. */
+  get log(): string {
+    return this.#log;
+  }
+
+  /** Greedy completions and the log-probability of each token, by which two engines are told apart. */
+  async answers(): Promise<Answer[]> {
+    const answers: Answer[] = [];
+    for (const prompt of prompts) {
+      const asked = { model: 'm', prompt, max_tokens: 8, temperature: 0, logprobs: 1, ignore_eos: true };
+      const { choices } = (await this.post('/v1/completions', asked)) as {
+        choices: [{ text: string; logprobs: { token_logprobs: number[] } }];
+      };
+      const { text, logprobs } = choices[0];
+      answers.push([text, logprobs.token_logprobs.map((value) => Math.round(value * 100) / 100)]);
+    }
+    return answers;
+  }
+
+  post(path: string, body: object = {}): Promise<unknown> {
+    const init = {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    };
+    return this.#ask(path, init);
+  }
+
+  get(path: string): Promise<unknown> {
+    return this.#ask(path, {});
+  }
+
+  async stop(): Promise<void> {
+    const { pid, exitCode, signalCode } = this.#process;
+    if (exitCode !== null || signalCode !== null) return;
+    const exited = once(this.#process, 'exit');
+    this.#process.kill('SIGTERM');
+    await Promise.race([exited, setTimeout(stopSeconds * 1_000, null, { ref: false })]);
+    try {
+      process.kill(-pid!, 'SIGKILL');
+    } catch {
+      // All of the group have ended.
+    }
+    await exited;
+  }
+
+  async #ask(path: string, init: RequestInit): Promise<unknown> {
+    const response = await fetch(`${this.endpoint}${path}`, init);
+    const text = await response.text();
+    assert.equal(response.status, 200, `${path}: ${text}`);
+    return JSON.parse(text);
+  }
+
+  async #untilHealthy(): Promise<void> {
+    const end = performance.now() + startSeconds * 1_000;
+    for (;;) {
+      if (this.#process.exitCode !== null) assert.fail(`vLLM has ended: ${this.#log.slice(-5_000)}`);
+      const healthy = await fetch(`${this.endpoint}/health`).then(
+        ({ status }) => status === 200,
+        () => false,
+      );
+      if (healthy) return;
+      if (performance.now() > end) assert.fail(`vLLM is not up: ${this.#log.slice(-5_000)}`);
+      await setTimeout(500);
+    }
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  server.close();
+  await once(server, 'close');
+  return port;
+}

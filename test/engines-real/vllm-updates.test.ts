@@ -1,0 +1,172 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { type TestContext, test } from 'node:test';
+import { Cluster, type InstanceOptions, type UpdateReport } from '../../src/index.ts';
+import { type Break, breakOff, readTensors } from './broken-update.ts';
+import { type Answer, model, skip, VllmServer } from './vllm-server.ts';
+
+/** The ways in which vLLM asks our worker for an update, and what it is started with for each. */
+const faces = {
+  'worker extension': ['--worker-extension-cls', 'weightcast.worker.VllmWorkerExtension'],
+  'weight-transfer engine': ['--weight-transfer-config', '{"backend": "weightcast"}'],
+} as const;
+
+/** Several buckets: the largest tensors have as many bytes, and most layers end within one. */
+const bucketBytes = 2 ** 21;
+
+/** What an engine answers that was started with the weights. */
+async function fresh(name: string): Promise<Answer[]> {
+  const ends: (() => unknown)[] = [];
+  try {
+    const server = await VllmServer.start({ after: (end) => ends.push(end) }, name);
+    return await server.answers();
+  } finally {
+    for (const end of ends) await end();
+  }
+}
+
+const ofB = skip ? [] : await fresh('B');
+
+async function startCluster(
+  t: TestContext,
+  server: VllmServer,
+  options: Pick<InstanceOptions, 'hasDraftModel'> = {},
+): Promise<Cluster> {
+  const cluster = await Cluster.start({
+    ranks: 1,
+    instances: [{ name: 'vllm', endpoint: server.endpoint, ranks: [0], ...options }],
+    // Nobody but the rank makes the device: to vLLM on a CPU it is nothing but memory.
+    devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}`, capacity: 2 ** 26 },
+  });
+  t.after(() => cluster.stop());
+  return cluster;
+}
+
+async function update(cluster: Cluster, name: string): Promise<UpdateReport> {
+  await cluster.register(name, model(name));
+  try {
+    return await cluster.update(name, { bucketBytes });
+  } finally {
+    await cluster.unregister(name);
+  }
+}
+
+/** Of B, what `begun` has of it, and halves of two fused modules, which then are A's. */
+async function tensorsOfBegun() {
+  const begun = /^model\.(embed_tokens|layers\.0|layers\.1\.input_layernorm)\./;
+  const halves = /^model\.layers\.1\.(self_attn\.q_proj|mlp\.up_proj)\.weight$/;
+  return (await readTensors(model('B'))).filter(({ name }) => begun.test(name) || halves.test(name));
+}
+
+for (const [face, options] of Object.entries(faces)) {
+  test(`vLLM, by its ${face}`, { skip }, async (t) => {
+    const server = await VllmServer.start(t, 'A', options);
+    const ofA = await server.answers();
+    assert.notDeepEqual(ofA, ofB);
+    const cluster = await startCluster(t, server);
+
+    await t.test(
+      'answers after each of several updates as one that was started with the weights',
+      async () => {
+        for (const [name, answers] of [
+          ['B', ofB],
+          ['A', ofA],
+          ['B', ofB],
+        ] as const) {
+          const report = await update(cluster, name);
+          assert.equal(report.verified, true);
+          assert.ok(report.buckets > 5);
+          assert.deepEqual(await server.answers(), answers);
+          if (face === 'weight-transfer engine') {
+            const { weight_version } = (await server.get('/weight_info')) as { weight_version: string };
+            assert.equal(weight_version, `${name}@${report.digest}`);
+          }
+        }
+        assert.match(server.log, /'reload': 'layerwise', 'coverage': 'complete'/);
+      },
+    );
+
+    await t.test(
+      'has whole layers after an update that broke off, old or new, and takes the next',
+      async (t) => {
+        await update(cluster, 'begun');
+        const ofBegun = await server.answers();
+        for (const how of ['abort', 'rank lost', 'load fails'] satisfies Break[]) {
+          await update(cluster, 'A');
+          const answer = await breakOff(t, server.endpoint, await tensorsOfBegun(), how);
+          assert.match(
+            answer,
+            {
+              abort: /aborted the update: the test breaks it off/,
+              'rank lost': /has vanished/,
+              'load fails': /answered POST .* with 500: /,
+            }[how],
+          );
+          assert.deepEqual(await server.answers(), ofBegun, how);
+        }
+        await update(cluster, 'B');
+        assert.deepEqual(await server.answers(), ofB);
+      },
+    );
+
+    await t.test('says which parameters a checkpoint lacks, and takes the next', async () => {
+      await assert.rejects(update(cluster, 'short'), {
+        message: /model\.layers\.2\.mlp\.down_proj\.weight, model\.norm\.weight$/,
+      });
+      assert.equal((await server.answers()).length, ofA.length);
+      await update(cluster, 'A');
+      assert.deepEqual(await server.answers(), ofA);
+    });
+
+    if (face === 'weight-transfer engine') {
+      await t.test('answers with the old weights between the start of a session and its update', async () => {
+        await server.post('/start_weight_update');
+        assert.deepEqual(await server.answers(), ofA);
+        // The session that nobody finished is in nobody's way.
+        await update(cluster, 'B');
+        assert.deepEqual(await server.answers(), ofB);
+      });
+    }
+  });
+}
+
+test('a vLLM that started with dummy weights, and packs a tied head for itself, answers as a fresh one', {
+  skip,
+}, async (t) => {
+  const expected = await fresh('tied');
+  const options = [...faces['weight-transfer engine'], '--load-format', 'dummy'];
+  const server = await VllmServer.start(t, 'tied', options);
+  assert.notDeepEqual(await server.answers(), expected);
+  await update(await startCluster(t, server), 'tied');
+  assert.deepEqual(await server.answers(), expected);
+});
+
+test('a draft model takes the weights in a session of its own, and drafts what the target accepts', {
+  skip,
+}, async (t) => {
+  // Drafting for itself, a model accepts every token, and next to none of one with other weights.
+  const speculation = { method: 'draft_model', model: model('A'), num_speculative_tokens: 3 };
+  const options = [...faces['weight-transfer engine'], '--speculative-config', JSON.stringify(speculation)];
+  const server = await VllmServer.start(t, 'A', options);
+  assert.equal(await acceptance(server), 1);
+  const cluster = await startCluster(t, server, { hasDraftModel: true });
+  for (const name of ['B', 'A']) {
+    await update(cluster, name);
+    assert.equal(await acceptance(server), 1, name);
+  }
+  await cluster.stop();
+  await update(await startCluster(t, server), 'B');
+  assert.deepEqual(await server.answers(), ofB);
+  assert.ok((await acceptance(server)) < 0.5);
+});
+
+/** The share of drafted tokens that the target accepts while it answers. */
+async function acceptance(server: VllmServer): Promise<number> {
+  const count = async (what: string) => {
+    const text = await (await fetch(`${server.endpoint}/metrics`)).text();
+    return Number(new RegExp(`^vllm:spec_decode_num_${what}_tokens_total{.*} (.*)$`, 'm').exec(text)?.[1]);
+  };
+  const before = [await count('accepted'), await count('draft')] as const;
+  await server.answers();
+  return ((await count('accepted')) - before[0]) / ((await count('draft')) - before[1]);
+}

@@ -1,0 +1,219 @@
+"""As much of vLLM as an update of its models asks for, in modules of vLLM's names.
+
+The layerwise reload is a small one that keeps vLLM's promises: while it is under way parameters lie on the meta device,
+loaders keep what they are given, and a layer that has all of it loads, is processed, and has the result copied into the
+tensors that it had before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+configurations: list[Any] = []
+INFO: WeakKeyDictionary[nn.Module, Info] = WeakKeyDictionary()
+
+
+@dataclass
+class Info:
+    restore_metadata: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
+    load_numel: int = 0
+    load_numel_total: int | None = None
+    loaded_weights: list[tuple[str, inspect.BoundArguments]] = field(default_factory=list)
+    kernel_tensors: tuple[dict[str, Any], dict[str, Any]] | None = None
+
+    def reset(self) -> None:
+        self.__init__(self.restore_metadata)
+
+
+class Layer(nn.Module):
+    """Holds its weights negated for its kernel, and says how often it was processed."""
+
+    def __init__(self, *names: str, size: int = 4) -> None:
+        super().__init__()
+        self.processed = 0
+        self.fails = False
+        for name in names:
+            self.register_parameter(name, nn.Parameter(torch.zeros(size), requires_grad=False))
+
+    def process(self) -> None:
+        self.processed += 1
+        if self.fails:
+            raise ValueError("the layer cannot be processed")
+        for parameter in self._parameters.values():
+            parameter.neg_()
+
+
+class Attention(Layer):
+    """Keeps what it computes of its neighbour's weights."""
+
+    def __init__(self, neighbour: Layer) -> None:
+        super().__init__()
+        self.neighbour = [neighbour]
+        self.sum = 0.0
+
+    def process_weights_after_loading(self, _dtype: torch.dtype) -> None:
+        assert configurations, "the engine's configuration is not set"
+        self.processed += 1
+        self.sum = sum(float(parameter.sum()) for parameter in self.neighbour[0]._parameters.values())
+
+
+class Model(nn.Module):
+    """Layers by name. `load_weights` takes names such as `first.a`, and passes over foreign ones, or refuses them."""
+
+    def __init__(self, refuses_foreign: bool = False, **layers: nn.Module) -> None:
+        super().__init__()
+        self.refuses_foreign = refuses_foreign
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        for layer in self.modules():
+            INFO[layer] = Info(({name: p.to("meta") for name, p in layer._parameters.items()}, {}))
+        for layer in self.modules():
+            if isinstance(layer, Layer):
+                layer.process()
+                layer.processed = 0
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        assert configurations, "the engine's configuration is not set"
+        parameters = dict(self.named_parameters(remove_duplicate=False))
+        written = set()
+        for name, tensor in weights:
+            if name not in parameters:
+                if self.refuses_foreign:
+                    raise KeyError(name)
+                continue
+            loader = getattr(parameters[name], "weight_loader", load_whole)
+            loader(parameters[name], tensor)
+            written.add(name)
+        return written
+
+    def held(self) -> dict[str, list[float]]:
+        """Weights as the files have them."""
+        return {name: (-parameter).tolist() for name, parameter in self.named_parameters()}
+
+
+def load_whole(param: torch.Tensor, weight: torch.Tensor) -> None:
+    assert param.shape == weight.shape, f"{tuple(weight.shape)} is not {tuple(param.shape)}"
+    param.data.copy_(weight)
+
+
+def initialize_layerwise_reload(model: nn.Module) -> None:
+    for layer in model.modules():
+        info = INFO[layer]
+        if info.load_numel_total is not None:
+            continue
+        info.kernel_tensors = (dict(layer._parameters), {})
+        info.load_numel_total = sum(parameter.numel() for parameter in info.restore_metadata[0].values())
+        for name, meta in info.restore_metadata[0].items():
+            delattr(layer, name)
+            parameter = nn.Parameter(meta, requires_grad=False)
+            parameter.weight_loader = _collecting_loader(layer, name)
+            layer.register_parameter(name, parameter)
+
+
+def _collecting_loader(layer: nn.Module, name: str) -> Any:
+    info, signature = INFO[layer], inspect.signature(load_whole)
+
+    def load(*values: Any, **named: Any) -> None:
+        if info.load_numel_total is None:
+            return
+        arguments = signature.bind(*values, **named)
+        info.loaded_weights.append((name, arguments))
+        load_whole(*arguments.args)
+        info.load_numel += arguments.arguments["param"].numel()
+        if info.load_numel >= info.load_numel_total:
+            _load_and_process(layer)
+
+    return load
+
+
+def _load_and_process(layer: Any) -> None:
+    info = INFO[layer]
+    for name, meta in info.restore_metadata[0].items():
+        setattr(layer, name, nn.Parameter(torch.full(meta.shape, torch.nan), requires_grad=False))
+    for name, arguments in info.loaded_weights:
+        load_whole(getattr(layer, name), arguments.arguments["weight"])
+    layer.process()
+    for name, parameter in info.kernel_tensors[0].items():
+        parameter.copy_(getattr(layer, name))
+    _place_kernel_tensors(layer, info)
+    info.reset()
+
+
+def _place_kernel_tensors(layer: nn.Module, info: Info) -> None:
+    for name in list(layer._parameters):
+        delattr(layer, name)
+    for name, parameter in info.kernel_tensors[0].items():
+        layer.register_parameter(name, parameter)
+
+
+def finalize_layerwise_reload(model: nn.Module, model_config: Any) -> None:
+    for layer in model.modules():
+        info = INFO[layer]
+        if info.load_numel_total is None or isinstance(layer, Attention):
+            continue
+        if info.load_numel > 0:
+            _load_and_process(layer)
+        else:
+            _place_kernel_tensors(layer, info)
+            info.reset()
+    for layer in model.modules():
+        if isinstance(layer, Attention):
+            layer.process_weights_after_loading(model_config.dtype)
+            INFO[layer].reset()
+
+
+@contextlib.contextmanager
+def set_current_vllm_config(configuration: Any) -> Iterator[None]:
+    configurations.append(configuration)
+    try:
+        yield
+    finally:
+        configurations.pop()
+
+
+def _process_weights_after_loading(model: nn.Module, _model_config: Any, _device: torch.device) -> None:
+    for layer in model.modules():
+        if isinstance(layer, Layer):
+            layer.process()
+
+
+def install(*, layerwise: bool = True) -> None:
+    """Puts the modules where `import vllm…` finds them, an older vLLM's without `layerwise`."""
+    for name in [name for name in sys.modules if name == "vllm" or name.startswith("vllm.")]:
+        del sys.modules[name]
+    loader = "vllm.model_executor.model_loader"
+    contents: dict[str, dict[str, Any]] = {
+        "vllm": {},
+        "vllm.config": {"set_current_vllm_config": set_current_vllm_config},
+        "vllm.model_executor": {},
+        loader: {},
+        f"{loader}.utils": {"process_weights_after_loading": _process_weights_after_loading},
+    }
+    if layerwise:
+        contents[f"{loader}.reload"] = {}
+        contents[f"{loader}.reload.meta"] = {"SKIP_LOAD_TENSORS": {"expert_map"}}
+        contents[f"{loader}.reload.layerwise"] = {
+            "initialize_layerwise_reload": initialize_layerwise_reload,
+            "finalize_layerwise_reload": finalize_layerwise_reload,
+            "get_layerwise_info": INFO.__getitem__,
+            "_place_kernel_tensors": _place_kernel_tensors,
+        }
+    for name, members in contents.items():
+        put_module(name, **members)
+
+
+def put_module(name: str, **members: Any) -> None:
+    module = types.ModuleType(name)
+    module.__path__ = []
+    vars(module).update(members)
+    sys.modules[name] = module

@@ -1,0 +1,17 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { skip } from './exchanges.ts';
+
+test('updates of vLLM’s models: layers, drafts, coverage and what is refused', { skip }, () => {
+  const cases = fileURLToPath(new URL('vllm_update_cases.py', import.meta.url));
+  const packages = fileURLToPath(new URL('../../python', import.meta.url));
+  const { status, stderr } = spawnSync(process.env.WEIGHTCAST_PYTHON!, [cases], {
+    env: { ...process.env, PYTHONPATH: packages },
+    encoding: 'utf8',
+    timeout: 120_000,
+  });
+  assert.equal(status, 0, stderr);
+  assert.match(stderr, /^Ran [1-9]\d* tests/m);
+});

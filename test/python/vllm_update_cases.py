@@ -1,0 +1,343 @@
+"""Updates of models as vLLM has them, in one process, with the vLLM of fake_vllm.py: `python vllm_update_cases.py`."""
+
+from __future__ import annotations
+
+import types
+import unittest
+from typing import Any
+
+import fake_vllm
+import torch
+from fake_vllm import INFO, Attention, Layer, Model
+from torch.multiprocessing.reductions import StorageWeakRef
+from weightcast import vllm_plugin
+from weightcast.errors import EngineAsleep, ModelNotReloadable, ParametersMissing, WeightcastError
+from weightcast.vllm_reload import Target
+from weightcast.vllm_update import ModelUpdate, targets_of
+
+CPU = torch.device("cpu")
+CONFIG = types.SimpleNamespace(quantization=None, dtype=torch.float32, hf_text_config=types.SimpleNamespace())
+
+
+def model_of_two() -> Model:
+    first = Layer("a", "b")
+    return Model(first=first, attention=Attention(first), second=Layer("a", "b"))
+
+
+def new_weights(value: float, *names: str) -> tuple[torch.Tensor, list[tuple[str, torch.Tensor]]]:
+    """A link buffer, and tensors that are views of it."""
+    buffer = torch.full((len(names), 4), value)
+    return buffer, [(name, buffer[row]) for row, name in enumerate(names)]
+
+
+def update_of(*targets: Target, vllm_config: Any = None) -> ModelUpdate:
+    return ModelUpdate(targets, vllm_config, CPU)
+
+
+def all_new(value: float, *, layers: tuple[str, ...] = ("first", "second")) -> dict[str, list[float]]:
+    return {f"{layer}.{name}": [value] * 4 for layer in layers for name in "ab"}
+
+
+class Updates(unittest.TestCase):
+    def setUp(self) -> None:
+        fake_vllm.install()
+        self.model = model_of_two()
+        self.target = Target("target", self.model, CONFIG)
+
+    def load(self, update: ModelUpdate, value: float, *names: str) -> None:
+        """One bucket; the link buffer is overwritten as soon as it is answered."""
+        buffer, weights = new_weights(value, *names)
+        update.load(weights)
+        buffer.fill_(torch.nan)
+
+    def load_all(self, value: float) -> dict[str, Any]:
+        with update_of(self.target) as update:
+            self.load(update, value, "first.a", "second.a")
+            self.load(update, value, "first.b", "second.b")
+            update.finish()
+        return update.report()
+
+    def assert_whole(self) -> None:
+        for layer in self.model.modules():
+            self.assertIsNone(INFO[layer].load_numel_total)
+            self.assertFalse(any(parameter.is_meta for parameter in layer._parameters.values()))
+
+    def test_layers_that_end_in_another_bucket_are_right(self) -> None:
+        before = {name: parameter.data_ptr() for name, parameter in self.model.named_parameters()}
+        for value in (1.0, 2.0):
+            report = self.load_all(value)
+            self.assertEqual(report, {"models": ["target"], "reload": "layerwise", "coverage": "complete"})
+            self.assertEqual(self.model.held(), all_new(value))
+        self.assertEqual(
+            before, {name: parameter.data_ptr() for name, parameter in self.model.named_parameters()}
+        )
+        self.assertEqual(self.model.attention.sum, -16.0)
+
+    def test_only_what_waits_for_its_layer_is_cloned(self) -> None:
+        buffer, weights = new_weights(1.0, "first.a", "first.b", "second.a")
+        with update_of(self.target) as update:
+            update.load(weights)
+            held = [arguments.arguments["weight"] for _, arguments in INFO[self.model.second].loaded_weights]
+            self.assertEqual([tensor.tolist() for tensor in held], [[1.0] * 4])
+            self.assertNotEqual(held[0].untyped_storage().data_ptr(), buffer.untyped_storage().data_ptr())
+
+    def test_the_link_buffer_is_free_when_the_last_bucket_is_answered(self) -> None:
+        with update_of(self.target) as update:
+            self.load(update, 1.0, "first.a", "second.a")
+            buffer, weights = new_weights(1.0, "first.b", "second.b")
+            update.load(weights)
+            memory = StorageWeakRef(buffer.untyped_storage())
+            del buffer, weights
+            self.assertTrue(memory.expired())
+            update.finish()
+
+    def test_an_update_that_ends_between_buckets_leaves_whole_layers(self) -> None:
+        self.load_all(1.0)
+        with self.assertRaises(KeyboardInterrupt), update_of(self.target) as update:
+            self.load(update, 2.0, "first.a", "first.b", "second.a")
+            raise KeyboardInterrupt
+        self.assertEqual(
+            self.model.held(), all_new(2.0, layers=("first",)) | all_new(1.0, layers=("second",))
+        )
+        # What attention computed goes with the layer that is new.
+        self.assertEqual(self.model.attention.sum, -16.0)
+        self.assert_whole()
+        self.load_all(3.0)
+        self.assertEqual(self.model.held(), all_new(3.0))
+
+    def test_a_load_that_fails_holds_on_to_nothing(self) -> None:
+        self.load_all(1.0)
+        buffer, weights = new_weights(2.0, "first.a", "second.a")
+        with self.assertRaises(AssertionError), update_of(self.target) as update:
+            try:
+                update.load([*weights, ("second.b", torch.zeros(5))])
+            finally:
+                # When it has raised, before the rank is told: the link buffer goes next.
+                held = [tensor for info in INFO.values() for tensor in info.loaded_weights]
+        self.assertEqual(held, [])
+        self.assertEqual(self.model.held(), all_new(1.0))
+        self.assert_whole()
+        self.load_all(3.0)
+        self.assertEqual(self.model.held(), all_new(3.0))
+
+    def test_a_layer_that_cannot_be_processed_gets_its_tensors_back(self) -> None:
+        self.load_all(1.0)
+        self.model.second.fails = True
+        with self.assertRaises(ValueError), update_of(self.target) as update:
+            self.load(update, 2.0, "first.a", "first.b", "second.a", "second.b")
+        self.model.second.fails = False
+        self.assertEqual(
+            self.model.held(), all_new(2.0, layers=("first",)) | all_new(1.0, layers=("second",))
+        )
+        self.assert_whole()
+
+    def test_nothing_is_touched_before_the_first_bucket(self) -> None:
+        with update_of(self.target):
+            self.assert_whole()
+        self.assertEqual([layer.processed for layer in (self.model.first, self.model.attention)], [0, 0])
+
+    def test_what_another_update_left_is_not_taken_for_a_part_of_this_one(self) -> None:
+        self.load_all(1.0)
+        fake_vllm.initialize_layerwise_reload(self.model)
+        with fake_vllm.set_current_vllm_config(None):
+            self.model.load_weights(new_weights(9.0, "first.a", "second.b")[1])
+        self.load_all(2.0)
+        self.assertEqual(self.model.held(), all_new(2.0))
+
+    def test_missing_parameters_are_named(self) -> None:
+        with self.assertRaisesRegex(ParametersMissing, r"wrote 2 of 4 .* nothing for second\.a, second\.b$"):
+            with update_of(self.target) as update:
+                self.load(update, 2.0, "first.a", "first.b", "no.such.thing")
+                update.finish()
+        self.assert_whole()
+        with self.assertRaisesRegex(WeightcastError, "took none of the tensors"):
+            with update_of(self.target) as update:
+                self.load(update, 2.0, "no.such.thing")
+                update.finish()
+
+    def test_of_a_quantised_model_nobody_knows(self) -> None:
+        quantised = types.SimpleNamespace(**{**vars(CONFIG), "quantization": "fp8"})
+        with update_of(Target("target", self.model, quantised)) as update:
+            self.load(update, 2.0, "first.a", "first.b")
+            update.finish()
+        self.assertEqual(update.report()["coverage"], "unknown")
+
+    def test_a_tensor_with_two_names_is_missed_once(self) -> None:
+        head = Layer("a")
+        embedding = Layer("a")
+        head.a = embedding.a
+        model = Model(embedding=embedding, head=head)
+        with update_of(Target("target", model, CONFIG)) as update:
+            self.load(update, 2.0, "embedding.a")
+            update.finish()
+        self.assertEqual(update.report()["coverage"], "complete")
+
+    def test_models_that_cannot_be_reloaded_are_refused_untouched(self) -> None:
+        for layer in self.model.modules():
+            INFO[layer].restore_metadata = ({}, {})
+        with self.assertRaisesRegex(ModelNotReloadable, "no record of how the target model was created"):
+            update_of(self.target)
+        fake_vllm.install()
+        experts = Layer("a")
+        experts.quant_method = types.SimpleNamespace(moe_kernel=object())
+        with self.assertRaisesRegex(ModelNotReloadable, "experts for the CPU"):
+            update_of(Target("target", Model(experts=experts), CONFIG))
+
+    def tied(self, head: Layer, embedding: Layer) -> Target:
+        config = {**vars(CONFIG), "hf_text_config": types.SimpleNamespace(tie_word_embeddings=True)}
+        return Target("target", Model(embedding=embedding, lm_head=head), types.SimpleNamespace(**config))
+
+    def test_a_tied_head_packs_the_new_weight(self) -> None:
+        class UnquantizedEmbeddingMethod:
+            def process_weights_after_loading(self, layer: Layer) -> None:
+                packed.append(layer.weight.tolist())
+
+        packed: list[list[float]] = []
+        head, embedding = Layer("weight"), Layer("weight")
+        head.quant_method = UnquantizedEmbeddingMethod()
+        head.weight = embedding.weight
+        target = self.tied(head, embedding)
+        packed.clear()
+        with update_of(target) as update:
+            self.load(update, 2.0, "embedding.weight")
+            update.finish()
+        self.assertEqual(packed, [[-2.0] * 4])
+        with self.assertRaises(KeyError), update_of(target) as update:
+            self.load(update, 3.0, "embedding.weight")
+            raise KeyError
+        self.assertEqual(packed, [[-2.0] * 4, [-3.0] * 4])
+
+    def test_a_tied_head_with_a_weight_of_its_own_is_refused(self) -> None:
+        with self.assertRaisesRegex(ModelNotReloadable, "its lm_head holds a copy"):
+            update_of(self.tied(Layer("weight"), Layer("weight")))
+        # The embedding itself, under a second name.
+        embedding = Layer("weight")
+        update_of(self.tied(embedding, embedding))
+
+    def test_weights_that_are_asleep_are_refused(self) -> None:
+        def allocation(tag: str, **state: object) -> types.SimpleNamespace:
+            return types.SimpleNamespace(tag=tag, **state)
+
+        for data, asleep in (
+            (allocation("kv_cache", is_asleep=True, cpu_backup_tensor=None), False),
+            (allocation("weights", is_asleep=False, cpu_backup_tensor=None), False),
+            (allocation("weights", is_asleep=True, cpu_backup_tensor=None), True),
+            (allocation("weights", cpu_backup_tensor=torch.zeros(1)), True),
+        ):
+            allocator = types.SimpleNamespace(instance=types.SimpleNamespace(pointer_to_data={7: data}))
+            fake_vllm.put_module("vllm.device_allocator.cumem", CuMemAllocator=allocator)
+            if asleep:
+                with self.assertRaisesRegex(EngineAsleep, "wake them first"):
+                    update_of(self.target)
+            else:
+                update_of(self.target)
+
+    def test_an_older_vllm_loads_as_the_files_are(self) -> None:
+        fake_vllm.install(layerwise=False)
+        with self.assertLogs("vllm.weightcast", "WARNING"):
+            report = self.load_all(2.0)
+        self.assertEqual(report, {"models": ["target"], "reload": "raw", "coverage": "unknown"})
+        self.assertEqual(self.model.held(), all_new(2.0))
+
+
+class Drafts(unittest.TestCase):
+    def setUp(self) -> None:
+        fake_vllm.install()
+        self.model = model_of_two()
+        self.draft = Model(refuses_foreign=False, shared=self.model.first, head=Layer("a"))
+
+    def worker(self, method: str, **members: Any) -> Any:
+        speculation = types.SimpleNamespace(method=method, draft_model_config=CONFIG)
+        return types.SimpleNamespace(
+            get_model=lambda: self.model,
+            model_config=CONFIG,
+            vllm_config=types.SimpleNamespace(speculative_config=speculation),
+            **members,
+        )
+
+    def update(self, worker: Any, *names: str) -> list[str]:
+        with update_of(*targets_of(worker)) as update:
+            update.load(new_weights(2.0, *names)[1])
+            update.finish()
+        return update.report()["models"]
+
+    def test_a_draft_of_the_same_checkpoint_takes_what_it_has(self) -> None:
+        worker = self.worker("deepseek_mtp", get_draft_model=lambda: self.draft)
+        self.assertEqual(self.update(worker, *all_new(2.0), "head.a"), ["target", "draft"])
+        self.assertEqual(self.draft.held()["head.a"], [2.0] * 4)
+        # Once: a shared layer is the target's.
+        self.assertEqual([self.draft.head.processed, self.model.first.processed], [1, 1])
+
+    def test_a_draft_without_tensors_is_as_it_was(self) -> None:
+        worker = self.worker("mtp", get_draft_model=lambda: self.draft)
+        self.draft.attention = Attention(self.draft.head)
+        INFO[self.draft.attention] = fake_vllm.Info(({}, {}))
+        self.assertEqual(self.update(worker, *all_new(2.0)), ["target"])
+        self.assertEqual([self.draft.head.processed, self.draft.attention.processed], [0, 0])
+        self.assertIsNone(INFO[self.draft.head].load_numel_total)
+        self.assertFalse(self.draft.head.a.is_meta)
+
+    def test_a_draft_with_a_checkpoint_of_its_own_is_not_asked(self) -> None:
+        self.draft.refuses_foreign = True
+        worker = self.worker("eagle3", get_draft_model=lambda: self.draft)
+        self.assertEqual(self.update(worker, *all_new(2.0)), ["target"])
+
+    def test_drafts_of_older_workers_are_found(self) -> None:
+        for place in ("speculator", "drafter"):
+            proposer = types.SimpleNamespace(**{place: types.SimpleNamespace(model=self.draft)})
+            targets = targets_of(self.worker("mtp", model_runner=proposer))
+            self.assertEqual([target.model for target in targets], [self.model, self.draft])
+        nothing = types.SimpleNamespace(drafter=types.SimpleNamespace())
+        self.assertEqual(len(targets_of(self.worker("ngram", model_runner=nothing))), 1)
+
+    def test_each_call_may_have_a_part_of_an_mtp_layer(self) -> None:
+        said: list[str] = []
+
+        class Relaxed:
+            def __enter__(self) -> None:
+                said.append("relaxed")
+
+            def __exit__(self, *_error: object) -> None:
+                said.append("strict")
+
+        fake_vllm.put_module(
+            "vllm.model_executor.model_loader.mtp_validation", disable_mtp_completeness_check=Relaxed
+        )
+        with update_of(Target("target", self.model, CONFIG)) as update:
+            update.load(new_weights(2.0, *all_new(2.0))[1])
+            self.assertEqual(said, ["relaxed", "strict"])
+            update.finish()
+
+
+class Plugin(unittest.TestCase):
+    def register(self, **base: type) -> list[tuple[str, ...]]:
+        registered: list[tuple[str, ...]] = []
+
+        def register_engine(*values: str) -> None:
+            if values in registered:
+                raise ValueError("already registered")
+            registered.append(values)
+
+        fake_vllm.install()
+        fake_vllm.put_module("vllm.distributed")
+        fake_vllm.put_module("vllm.distributed.weight_transfer")
+        fake_vllm.put_module("vllm.distributed.weight_transfer.base", **base)
+        factory = types.SimpleNamespace(register_engine=register_engine)
+        fake_vllm.put_module("vllm.distributed.weight_transfer.factory", WeightTransferEngineFactory=factory)
+        vllm_plugin.register()
+        vllm_plugin.register()
+        return registered
+
+    def test_it_is_registered_where_engines_have_sessions(self) -> None:
+        engine = type("WeightTransferEngine", (), {"start_weight_update": None})
+        ours = ("weightcast", "weightcast.vllm_transfer", "WeightcastTransferEngine")
+        self.assertEqual(self.register(WeightTransferEngine=engine), [ours])
+
+    def test_it_is_silent_where_they_have_none(self) -> None:
+        self.assertEqual(self.register(WeightTransferEngine=type("WeightTransferEngine", (), {})), [])
+        fake_vllm.install()
+        vllm_plugin.register()
+
+
+if __name__ == "__main__":
+    unittest.main()
