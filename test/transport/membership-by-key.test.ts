@@ -39,7 +39,7 @@ test('a spoke does not talk to a hub that does not own the key it expects', asyn
   assert.deepEqual(atHub.events, []);
 });
 
-test('a client without encryption is not let in', async (t) => {
+test('a client without encryption is refused', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub();
   const atHub = listenTo(hub);
