@@ -108,8 +108,8 @@ export async function readMetas(path: string): Promise<Metas> {
 }
 
 /**
- * The same as seen by a cluster that loads it: hosts and ranks have names and numbers that are not its own, since a host
- * of the same name need not be the same, nor share its segments.
+ * The same as seen by a cluster that loads it: hosts and ranks have names and numbers that are not its own, since a
+ * host of the same name need not be the same, nor share its segments.
  */
 export function asForeign(metas: Metas): Metas {
   const rename = (host: string) => `${host}@${metas.secret.slice(0, 8)}`;

@@ -43,8 +43,8 @@ export interface LoadJob {
   readonly totalBytes: number;
   doneBytes(): number;
   /**
-   * One digest a tensor, in the manifest's order. Rejects with `NativeError`, or `OutOfHostMemoryError` if the segment
-   * could not be created; then it leaves no new segment behind, and the content of a reused one is undefined.
+   * One digest a tensor, in the manifest's order. Rejects with `NativeError`, or `OutOfHostMemoryError` if the
+   * segment could not be created; then it leaves no new segment behind, and the content of a reused one is undefined.
    */
   readonly digests: Promise<BigUint64Array>;
 }

@@ -31,10 +31,10 @@ interface Bucket {
 }
 
 /**
- * Plans one update. Adjacent tensors of a segment are packed together, so that a bucket is uploaded in few long copies.
- * Any rank of a host can feed what the host's segments hold, but has to pin what it feeds: each rank gets the segments
- * that it loaded where that is even to within one bucket, otherwise a contiguous run, even by bytes. Buckets then go
- * round-robin over their owners, so that uploads of several owners run at once.
+ * Plans one update. Adjacent tensors of a segment are packed together, so that a bucket is uploaded in few long
+ * copies. Any rank of a host can feed what the host's segments hold, but has to pin what it feeds: each rank gets the
+ * segments that it loaded where that is even to within one bucket, otherwise a contiguous run, even by bytes. Buckets
+ * then go round-robin over their owners, so that uploads of several owners run at once.
  *
  * Pure and deterministic. Throws a MemoryError (see {@link chooseMode}), or a CheckpointError that names a tensor
  * which lies on a host where no rank takes part.
@@ -126,7 +126,10 @@ function runsOf(manifest: Manifest, rows: readonly number[], limit: number): num
   return runs;
 }
 
-/** As few buckets as the limit allows, of about equal size: a short last bucket would cost the time that longer ones gain. */
+/**
+ * As few buckets as the limit allows, of about equal size: a short last bucket would cost the time that longer ones
+ * gain.
+ */
 function cutRun(manifest: Manifest, rows: readonly number[], limit: number): Bucket[] {
   const weights = new Float64Array(rows.length);
   for (const [index, row] of rows.entries()) weights[index] = alignUp(manifest.bytes[row]!);

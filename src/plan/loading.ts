@@ -21,8 +21,8 @@ export interface LoadShare {
 }
 
 /**
- * Distributes the tensors of an index over ranks: each gets a contiguous run of whole tensors, as even by bytes as such
- * runs can be. With fewer tensors than ranks some ranks get none.
+ * Distributes the tensors of an index over ranks: each gets a contiguous run of whole tensors, as even by bytes as
+ * such runs can be. With fewer tensors than ranks some ranks get none.
  */
 export function planLoading(index: CheckpointIndex, ranks: readonly number[]): LoadShare[] {
   const starts = contiguousShares(index.bytes, ranks.length);

@@ -48,8 +48,8 @@ export interface ModeChoice {
 }
 
 /**
- * How an update uses device memory. The budget is what the rank with least free memory may use; three slots if the largest tensor
- * fits in a third of it, four if that many of the size fit, two if it fits in half.
+ * How an update uses device memory. The budget is what the rank with least free memory may use; three slots if the
+ * largest tensor fits in a third of it, four if that many of the size fit, two if it fits in half.
  *
  * Throws a MemoryError that names the tensor, the rank and the bytes when even two slots do not fit, and a UsageError
  * for a fraction or a bucket size out of range.

@@ -46,8 +46,8 @@ export function bucketCount(plan: Plan): number {
 }
 
 /**
- * Slots of its own into which an owner uploads its buckets ahead, so that the uploads of several owners overlap. A rank
- * that is alone needs none: it uploads into one link slot while the worker reads another.
+ * Slots of its own into which an owner uploads its buckets ahead, so that the uploads of several owners overlap. A
+ * rank that is alone needs none: it uploads into one link slot while the worker reads another.
  */
 export function stagingSlotCount({ mode, slots, ranks }: Plan): number {
   return mode === 'pipelined' && ranks.length > 1 ? slots - leastLinkSlots : 0;

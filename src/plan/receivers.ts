@@ -19,10 +19,10 @@ export interface Assignment<B> {
 
 /**
  * Which receiver reads which bucket from its owner, in what order, so that the NICs of both sides are busy and none
- * serves two reads at a time. The contract is checkpoint-engine's (`_assign_receiver_ranks` in its ps.py): buckets are grouped by the NIC
- * of their owner, and the groups take turns. There is one receiver for each local NIC, its lowest rank, and no
- * more receivers than sender NICs. The result is a sequence of rounds; in a round each receiver gets at most one bucket
- * and each sender NIC serves at most one.
+ * serves two reads at a time. The contract is checkpoint-engine's (`_assign_receiver_ranks` in its ps.py): buckets
+ * are grouped by the NIC of their owner, and the groups take turns. There is one receiver for each local NIC, its
+ * lowest rank, and no more receivers than sender NICs. The result is a sequence of rounds; in a round each receiver
+ * gets at most one bucket and each sender NIC serves at most one.
  *
  * The difference: within a round the receiver with the fewest bytes so far gets the largest bucket. Buckets of equal
  * size are assigned exactly as by checkpoint-engine.

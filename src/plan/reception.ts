@@ -52,8 +52,8 @@ export function withLost(manifest: Manifest, lost: readonly Pick<SegmentInfo, 'p
 
 /**
  * Which slices a group of ranks has to receive, and which rank receives which: those that lie on no host of the group
- * and of which it has no copy. Receivers are chosen by `assignReceivers`, so that the NICs of both sides are busy. Null
- * when the group has everything.
+ * and of which it has no copy. Receivers are chosen by `assignReceivers`, so that the NICs of both sides are busy.
+ * Null when the group has everything.
  *
  * Throws a CheckpointError that names a tensor on a host of which no rank is among `sources`.
  */

@@ -22,8 +22,8 @@ export interface Slices {
 }
 
 /**
- * Cuts a checkpoint into slices. They follow from the manifest alone, so that a number means the same slice to all ranks.
- * A tensor is never cut.
+ * Cuts a checkpoint into slices. They follow from the manifest alone, so that a number means the same slice to all
+ * ranks. A tensor is never cut.
  */
 export function cutSlices(manifest: Manifest): Slices {
   const { names, segmentOf, offsets, bytes } = manifest;

@@ -8,8 +8,8 @@ import assert from 'node:assert/strict';
 export const READS_AT_A_TIME = 4;
 /**
  * Pieces that are considered for one read; considering all would cost more than the better choice gains. With fewer,
- * each receiver sees too little of what the others began with: eight hosts that join at once take 1.56 times as long as one
- * with 128, and 1.41 times with 256 (bench/join-storm-simulated.ts).
+ * each receiver sees too little of what the others began with: eight hosts that join at once take 1.56 times as long
+ * as one with 128, and 1.41 times with 256 (bench/join-storm-simulated.ts).
  */
 const CANDIDATES = 256;
 
@@ -34,11 +34,11 @@ interface Receiver {
 }
 
 /**
- * Which receiver reads which piece of a checkpoint from which source, while several join at once. Receivers serve what
- * they have received, so that many that join together take hardly longer than one.
+ * Which receiver reads which piece of a checkpoint from which source, while several join at once. Receivers serve
+ * what they have received, so that many that join together take hardly longer than one.
  *
- * A receiver reads the rarest of its missing pieces from the idlest source that holds it. Each receiver begins at
- * a different place, so that a few sources send different pieces to different receivers, which then exchange them; a
+ * A receiver reads the rarest of its missing pieces from the idlest source that holds it. Each receiver begins at a
+ * different place, so that a few sources send different pieces to different receivers, which then exchange them; a
  * receiver that joins alone gets its pieces in the order in which it wants them.
  *
  * Pure: it takes events and returns the reads to begin. Sources and receivers are numbers of the caller's choice.
@@ -120,7 +120,9 @@ export class Swarm {
     this.#receivers.delete(receiver);
   }
 
-  /** Reads for a receiver to begin now; none while it has enough, or sources are busy or hold nothing that it lacks. */
+  /**
+   * Reads for a receiver to begin now; none while it has enough, or sources are busy or hold nothing that it lacks.
+   */
   next(receiver: number): Read[] {
     const entry = this.#receiver(receiver);
     const reads: Read[] = [];
@@ -137,8 +139,8 @@ export class Swarm {
   }
 
   /**
-   * The receiver has the piece and serves it from now on. Returns the source that it was read from; null for a read that
-   * was cancelled.
+   * The receiver has the piece and serves it from now on. Returns the source that it was read from; null for a read
+   * that was cancelled.
    */
   arrived(receiver: number, piece: number): number | null {
     const { reading, missing } = this.#receiver(receiver);

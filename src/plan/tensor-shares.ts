@@ -10,7 +10,9 @@ export interface TensorShare {
   readonly bytes: number;
 }
 
-/** Distributes tensors of these sizes over ranks in contiguous runs, even by bytes. Ranks that get none are left out. */
+/**
+ * Distributes tensors of these sizes over ranks in contiguous runs, even by bytes. Ranks that get none are left out.
+ */
 export function shareTensors(bytes: Float64Array, ranks: readonly number[]): TensorShare[] {
   const starts = contiguousShares(bytes, ranks.length);
   return ranks.flatMap((rank, share) => {
