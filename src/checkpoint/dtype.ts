@@ -1,7 +1,7 @@
 /**
  * The element types of the safetensors format, as its specification names them, with their size in bits. Sizes are
  * bits because the format packs the sub-byte kinds (`F4`, `F6_…`): a tensor's bytes are
- * elements × bits ÷ 8, and must come out whole.
+ * elements × bits ÷ 8, and must be whole.
  */
 import { CheckpointError } from '../errors.ts';
 

@@ -18,9 +18,9 @@ export interface ListedFile {
 
 /**
  * The files that make up a checkpoint. In a directory the index decides, if there is one: only the files that it
- * names count, as vLLM and transformers have it (so `consolidated.safetensors` beside an index is not read a second
+ * names count, as in vLLM and transformers (so `consolidated.safetensors` beside an index is not read a second
  * time). Without an index it is `model.safetensors`, else all `*.safetensors` in the order of their names.
- * `metadata.total_size` of an index is ignored, as it is everywhere: writers get it wrong.
+ * `metadata.total_size` of an index is ignored, as by other readers: writers get it wrong.
  *
  * Rejects with a CheckpointError of one line.
  */

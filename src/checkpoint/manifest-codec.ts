@@ -6,7 +6,7 @@ import { DTYPES, shapeText } from './dtype.ts';
 import { type Manifest, shapeOf } from './manifest-table.ts';
 import { escapeControls, quoted } from './printable.ts';
 
-/** Raised when the form changes; a peer that speaks another one is refused. */
+/** Incremented when the form changes; other forms are refused. */
 const FORM = 1;
 
 const binary = z.instanceof(Uint8Array<ArrayBufferLike>);
@@ -53,8 +53,8 @@ export function encodeManifest(manifest: Manifest): Uint8Array {
 }
 
 /**
- * The manifest that {@link encodeManifest} encoded. Whatever else the bytes are ends in a ProtocolError of one line:
- * after this every index is in range, every size is right, and every tensor lies within its segment.
+ * The manifest that {@link encodeManifest} encoded. Throws a ProtocolError of one line for anything else: in
+ * the result every index is in range, every size is right, and every tensor lies within its segment.
  */
 export function decodeManifest(encoded: Uint8Array): Manifest {
   const parsed = encodedManifest.safeParse(decodeMessage(encoded));
@@ -80,7 +80,7 @@ export function decodeManifest(encoded: Uint8Array): Manifest {
     const fault = faultOf(manifest, row);
     if (fault !== null) reject(`tensor ${quoted(manifest.names[row]!)} ${fault}`);
   }
-  if (new Set(manifest.names).size !== manifest.names.length) reject('a name is there twice');
+  if (new Set(manifest.names).size !== manifest.names.length) reject('a name occurs twice');
   return manifest;
 }
 

@@ -46,7 +46,7 @@ function rowsByName(names: readonly string[]): Uint32Array {
   return Uint32Array.from(names, (_, row) => row).sort((a, b) => (names[a]! < names[b]! ? -1 : 1));
 }
 
-/** A hash that has taken the names with their lengths, so that no two lists of names read the same. */
+/** A hash of the names with their lengths, so that no two lists of names give the same input. */
 function startHash(purpose: string, names: readonly string[]) {
   const lengths = Uint32Array.from(names, (name) => name.length);
   return createHash('sha256')

@@ -14,11 +14,11 @@ import { firstForeignRank } from './rank-name.ts';
  * | `format` | `"weightcast-metas"` |
  * | `version` | 1; a change that older readers could not ignore raises it |
  * | `checkpoint`, `digest` | name and content digest: the version that engines are told they get |
- * | `secret` | hexadecimal: who knows it may read. The file is for its owner only (mode 0600) |
+ * | `secret` | hexadecimal: grants read access, so the file is for its owner only (mode 0600) |
  * | `manifest` | base64 of the manifest as checkpoint/manifest-codec.ts encodes it: names, dtypes, shapes, segments, digests |
  * | `sources` | `[{rank, host, nics: [str], address: base64, segments: {path: base64}}]`: the ranks that can be read from, their fabric's address, and by which token each segment is read |
  *
- * It is good for as long as the ranks live and the checkpoint stays registered with them.
+ * It is valid while the ranks live and the checkpoint stays registered with them.
  */
 export interface Metas {
   readonly checkpoint: string;
@@ -84,19 +84,19 @@ export async function readMetas(path: string): Promise<Metas> {
   try {
     value = JSON.parse(await readFile(path, 'utf8'));
   } catch (error) {
-    throw new CheckpointError(`${quoted(path)} is no metas file: ${describe(error)}`);
+    throw new CheckpointError(`${quoted(path)} is not a metas file: ${describe(error)}`);
   }
   const parsed = schema.safeParse(value);
   if (!parsed.success) {
     const [issue] = parsed.error.issues;
     const where = issue?.path.join('.') || 'its content';
-    throw new CheckpointError(`${quoted(path)} is no metas file: ${where}: ${issue?.message}`);
+    throw new CheckpointError(`${quoted(path)} is not a metas file: ${where}: ${issue?.message}`);
   }
   const { sources, ...metas } = parsed.data;
   try {
     decodeManifest(metas.manifest);
   } catch (error) {
-    throw new CheckpointError(`${quoted(path)} is no metas file: manifest: ${describe(error)}`);
+    throw new CheckpointError(`${quoted(path)} is not a metas file: manifest: ${describe(error)}`);
   }
   return {
     ...metas,
@@ -108,8 +108,8 @@ export async function readMetas(path: string): Promise<Metas> {
 }
 
 /**
- * The same as seen by a cluster that loads it: hosts and ranks have names and numbers that are not its own, since a host
- * of the same name need not be the same, nor share its segments.
+ * The same as seen by a cluster that loads it: hosts and ranks have names and numbers that are not its own, since a
+ * host of the same name need not be the same, nor share its segments.
  */
 export function asForeign(metas: Metas): Metas {
   const rename = (host: string) => `${host}@${metas.secret.slice(0, 8)}`;

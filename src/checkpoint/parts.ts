@@ -15,7 +15,7 @@ export interface PartReport {
 export interface BadTensor {
   /** Index into the agreed order. */
   readonly row: number;
-  /** What is wrong, to be put behind the tensor's name: "…is held by no worker". */
+  /** What is wrong, to follow the tensor's name: "…is held by no worker". */
   readonly reason: string;
 }
 

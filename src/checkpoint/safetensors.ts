@@ -35,7 +35,8 @@ interface Entry {
 
 /**
  * Reads the header of a safetensors file, and none of its data. Every way in which the file breaks the format or
- * cannot be read rejects with a CheckpointError of one line that names the file, and the tensor where one is at fault.
+ * cannot be read rejects with a CheckpointError of one line that names the file, and the tensor where one is at
+ * fault.
  */
 export async function readHeader(path: string): Promise<SafetensorsHeader> {
   const file = escapeControls(path);
@@ -110,8 +111,8 @@ export function headerLength(start: Uint8Array, file: string, fileBytes: number)
 }
 
 /**
- * Parses and validates the JSON header of a file of `fileBytes` bytes. It accepts what the reference reader accepts, so
- * also white space around the JSON and unknown fields of a tensor, and whole numbers spelled `1e3`. Throws a
+ * Parses and validates the JSON header of a file of `fileBytes` bytes. It accepts what the reference reader accepts,
+ * so also white space around the JSON and unknown fields of a tensor, and whole numbers spelled `1e3`. Throws a
  * CheckpointError of one line; `file` begins it.
  */
 export function parseHeader(header: Uint8Array, file: string, fileBytes: number): SafetensorsHeader {

@@ -11,7 +11,7 @@ export interface LoadOrder {
   readonly manifest: Uint8Array;
   /** Path of the segment to fill; null when all tensors lie in shared memory already. */
   readonly segment: string | null;
-  /** The segment is there already, of the right size; else it is made. */
+  /** The segment exists and has the right size; otherwise it is created. */
   readonly exists: boolean;
   readonly reads: readonly { readonly path: string; readonly ranges: Float64Array }[];
   /** False where the manifest has the digests. */
@@ -20,36 +20,36 @@ export interface LoadOrder {
 
 /** The named shared memory that a rank can reach. */
 export interface SegmentStore {
-  /** Maps segments of this host and readies them for uploads, each once. Rejects with `NativeError`. */
+  /** Maps segments of this host and pins them for uploads, each once. Rejects with `NativeError`. */
   ready(paths: Iterable<string>): Promise<void>;
-  /** A segment of this host; one that is not ready uploads slowly. */
+  /** A segment of this host; one that is not pinned uploads slowly. */
   attach(path: string): Mapping;
-  /** Makes segments without content. Rejects with `NativeError` or `OutOfHostMemoryError`; then none is left behind. */
+  /** Creates empty segments. Rejects with `NativeError` or `OutOfHostMemoryError`; then it leaves none behind. */
   create(segments: readonly { readonly path: string; readonly bytes: number }[]): Promise<void>;
-  /** The first tensor in these segments whose bytes are not what its digest says; null if all are. */
+  /** The first tensor in these segments whose bytes do not match its digest; null if all match. */
   check(manifest: Manifest, paths: ReadonlySet<string>): Promise<string | null>;
-  /** Fills this rank's segment from files, digests all its tensors and readies them for uploads. */
+  /** Fills this rank's segment from files, computes the digests of its tensors and pins it for uploads. */
   load(order: LoadOrder): LoadJob;
   /**
-   * Unmaps segments, and removes those that weightcast made; a user's files stay. Resolves when this process has given
-   * their memory back.
+   * Unmaps segments, and removes those that weightcast created; a user's files stay. Resolves when this process has
+   * released their memory.
    */
   forget(paths: readonly string[]): Promise<void>;
   close(): void;
 }
 
 export interface LoadJob {
-  /** What is made, read and digested; 0 where there is none of that. */
+  /** Bytes created, read and digested; 0 where there are none. */
   readonly totalBytes: number;
   doneBytes(): number;
   /**
-   * One digest a tensor, in the manifest's order. Rejects with `NativeError`, or `OutOfHostMemoryError` if the segment
-   * could not be made; then a new segment is not left behind, and what another one holds is undefined.
+   * One digest a tensor, in the manifest's order. Rejects with `NativeError`, or `OutOfHostMemoryError` if the
+   * segment could not be created; then it leaves no new segment behind, and the content of a reused one is undefined.
    */
   readonly digests: Promise<BigUint64Array>;
 }
 
-/** What a store asks of the device that its segments are uploaded to. */
+/** What a store needs of the device that its segments are uploaded to. */
 export type PinningDevice = Pick<Device, 'pin' | 'unpin' | 'numaNode'>;
 
 interface Loading {
@@ -68,7 +68,7 @@ export class SharedSegments implements SegmentStore {
   readonly #pool: ThreadPool;
   readonly #device: PinningDevice;
   readonly #attached = new Map<string, Attached>();
-  /** Loads under way, by the segment that they fill. */
+  /** Running loads, by the segment that they fill. */
   readonly #loading = new Map<string, Loading>();
 
   /**
@@ -138,7 +138,7 @@ export class SharedSegments implements SegmentStore {
       if (dirname(path) === this.#directory) rmSync(path, { force: true });
       const loading = this.#loading.get(path);
       if (loading !== undefined) loading.isForgotten = true;
-      // A load that is still under way keeps its segment mapped.
+      // A load that is still running keeps its segment mapped.
       return [this.#release(path), loading?.end];
     });
     await Promise.allSettled(ends);
@@ -160,7 +160,7 @@ export class SharedSegments implements SegmentStore {
     this.#attached.delete(path);
     const { mapping } = attached;
     const unpinned = this.#device.unpin(mapping);
-    // Nobody else gets at it from here on; what is pinned stays mapped until it no longer is.
+    // No one else uses it from here on; pinned memory stays mapped until it is unpinned.
     mapping.close();
     await unpinned;
   }
@@ -181,7 +181,7 @@ export class SharedSegments implements SegmentStore {
     progress: Float64Array,
   ): Promise<BigUint64Array> {
     try {
-      // Its pages have to be there before they are pinned: huge ones cannot be made of pinned ones.
+      // Its pages must exist before they are pinned: pinned pages cannot become huge pages.
       const segment = own === undefined ? undefined : await this.#segmentToFill(own, order.exists, progress);
       const [filled, pinned] = await Promise.allSettled([
         this.#fill(manifest, segment, order, progress),
@@ -204,11 +204,11 @@ export class SharedSegments implements SegmentStore {
       this.#add(path, made, true);
       if (!this.#loading.get(path)!.isForgotten) return made;
       await this.#release(path);
-      throw new AbortedError(`${path} was forgotten while it was made`);
+      throw new AbortedError(`${path} was released while it was created`);
     }
     let attached = this.#attached.get(path);
     if (attached?.isWritable !== true) {
-      // Another life of this rank has made it, or another rank.
+      // An earlier process of this rank has created it, or another rank.
       await this.#release(path);
       this.#add(path, Mapping.open(path, true), true);
       attached = this.#attached.get(path)!;
@@ -234,7 +234,7 @@ export class SharedSegments implements SegmentStore {
     const digests = new BigUint64Array(manifest.names.length);
     const rowsOf: number[][] = manifest.segments.map(() => []);
     for (const [row, segment] of manifest.segmentOf.entries()) rowsOf[segment]!.push(row);
-    // All at once: threads that find no more to do in one go on with the next.
+    // All at once: threads that finish one continue with the next.
     await Promise.all(
       manifest.segments.map(async ({ path }, index) => {
         const rows = rowsOf[index]!;

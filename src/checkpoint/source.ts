@@ -33,9 +33,9 @@ export interface CheckpointIndex {
 }
 
 /**
- * Opens a checkpoint: a safetensors file, a list of them, or a Hugging Face directory. Which files of a directory
- * count is told in file-list.ts; of those every tensor counts, also one that the index does not name, as vLLM and
- * transformers load them.
+ * Opens a checkpoint: a safetensors file, a list of them, or a Hugging Face directory. file-list.ts says which files
+ * of a directory count; of those every tensor counts, even if the index does not name it, as in vLLM and
+ * transformers.
  *
  * Reads headers only. Rejects with a CheckpointError of one line that names file and tensor.
  */

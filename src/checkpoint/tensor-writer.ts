@@ -3,7 +3,7 @@ import { Mapping, ThreadPool } from '../native-bridge/memory.ts';
 import { encodeManifest } from './manifest.ts';
 import { describeTensors, type NamedTensors, sizesOfTensors, type TensorSegment } from './named-tensors.ts';
 
-/** What one segment's share of a write has come to. */
+/** The progress of one segment's share of a write. */
 export interface WriteProgress {
   readonly rank: number;
   readonly doneBytes: number;
@@ -13,15 +13,15 @@ export interface WriteProgress {
 export interface WriteJob {
   progress(): WriteProgress[];
   /**
-   * The encoded manifest, with digests. Rejects with `OutOfHostMemoryError` or `NativeError`; then segments that were to
-   * be made are not left behind.
+   * The encoded manifest, with digests. Rejects with `OutOfHostMemoryError` or `NativeError`; then it leaves no new
+   * segments behind.
    */
   readonly manifest: Promise<Uint8Array>;
 }
 
 /**
  * Copies tensors of this process into segments, on all cores that it may use. Segments stay mapped until they are
- * forgotten, because mapping one anew costs more than filling it again.
+ * released, because mapping a segment again costs more than filling it again.
  */
 export class TensorWriter {
   readonly #threads: number;

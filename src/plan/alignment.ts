@@ -1,4 +1,4 @@
-/** Device copies are fastest, and engine workers require tensors, on multiples of so many bytes. */
+/** Bytes. Device copies are fastest on multiples of it, and engine workers require tensors to begin on them. */
 export const ALIGNMENT = 256;
 
 export function alignUp(bytes: number): number {

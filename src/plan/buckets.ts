@@ -19,7 +19,7 @@ export interface PlanInput {
   /** Part of the free device memory that an update may take, in (0, 1]. */
   readonly fraction: number;
   readonly bucketBytes: number;
-  /** Have every rank feed what it loaded itself, even or not: it may be still on its way, and only the rank knows. */
+  /** Every rank feeds what it loaded, even or not: parts may still be arriving, and only that rank knows which. */
   readonly ownersAreLoaders?: boolean;
 }
 
@@ -31,10 +31,10 @@ interface Bucket {
 }
 
 /**
- * Plans one update. Tensors that follow each other in a segment are packed together, so that a bucket is uploaded in few
- * long copies. Any rank of a host can feed what the host's segments hold, but has to pin what it feeds: each gets the
- * segments that it loaded itself where that is even but for a bucket, otherwise a contiguous run, even by bytes. Buckets then go
- * round-robin over their owners, so that uploads of several owners run at once.
+ * Plans one update. Adjacent tensors of a segment are packed together, so that a bucket is uploaded in few long
+ * copies. Any rank of a host can feed what the host's segments hold, but has to pin what it feeds: each rank gets the
+ * segments that it loaded where that is even to within one bucket, otherwise a contiguous run, even by bytes. Buckets
+ * then go round-robin over their owners, so that uploads of several owners run at once.
  *
  * Pure and deterministic. Throws a MemoryError (see {@link chooseMode}), or a CheckpointError that names a tensor
  * which lies on a host where no rank takes part.
@@ -57,7 +57,7 @@ export function planUpdate(input: PlanInput): Plan {
   return plan;
 }
 
-/** What a checkpoint asks of device memory. */
+/** The device memory that a checkpoint needs. */
 export function memoryNeeds(manifest: Manifest): MemoryNeeds {
   let totalBytes = 0;
   let largest = 0;
@@ -109,11 +109,11 @@ function packBuckets(manifest: Manifest, rows: readonly number[], { bucketBytes 
   return runsOf(manifest, rows, bucketBytes).flatMap((run) => cutRun(manifest, run, bucketBytes));
 }
 
-/** Tensors that follow each other and that one rank loaded; one larger than the limit is alone, but for empty ones. */
+/** Adjacent tensors that one rank loaded; a tensor larger than the limit is alone but for empty ones. */
 function runsOf(manifest: Manifest, rows: readonly number[], limit: number): number[][] {
   const isLarge = (row: number) => alignUp(manifest.bytes[row]!) > limit;
   const runs: number[][] = [[]];
-  /** The last one with bytes: one without never begins or ends a run. */
+  /** The last tensor with bytes: an empty one never begins or ends a run. */
   let last: number | null = null;
   for (const row of rows) {
     if (manifest.bytes[row]! > 0) {
@@ -126,7 +126,10 @@ function runsOf(manifest: Manifest, rows: readonly number[], limit: number): num
   return runs;
 }
 
-/** As few buckets as the limit allows, of about one size: a short one at the end costs as much time as a long one gains. */
+/**
+ * As few buckets as the limit allows, of about equal size: a short last bucket would cost the time that longer ones
+ * gain.
+ */
 function cutRun(manifest: Manifest, rows: readonly number[], limit: number): Bucket[] {
   const weights = new Float64Array(rows.length);
   for (const [index, row] of rows.entries()) weights[index] = alignUp(manifest.bytes[row]!);
@@ -176,7 +179,7 @@ function shareOut(buckets: readonly Bucket[], ranks: readonly number[], queues: 
   }
 }
 
-/** What each rank loaded itself, and what none of these did. */
+/** What each rank loaded, and what none of these ranks did. */
 function loadedShares(buckets: readonly Bucket[], manifest: Manifest, ranks: readonly number[]) {
   const shares = new Map(ranks.map((rank) => [rank, [] as Bucket[]]));
   const unowned: Bucket[] = [];
@@ -184,7 +187,7 @@ function loadedShares(buckets: readonly Bucket[], manifest: Manifest, ranks: rea
   return { shares, unowned };
 }
 
-/** But for one bucket. */
+/** To within one bucket. */
 function areEven(shares: ReadonlyMap<number, readonly Bucket[]>): boolean {
   const sums = [...shares.values()].map((share) => share.reduce((sum, { bytes }) => sum + bytes, 0));
   const total = sums.reduce((sum, bytes) => sum + bytes, 0);

@@ -1,18 +1,18 @@
 import assert from 'node:assert/strict';
 
 /**
- * Cuts a row of weights into contiguous shares as evenly as whole items allow: no other cut has a smaller largest
- * share, and within that the shares are near to each other. The largest is at most the average plus one item.
+ * Cuts a list of weights into contiguous shares as evenly as whole items allow: no other cut has a smaller largest
+ * share, and within that limit the shares are close to each other. The largest is at most the average plus one item.
  *
  * Weights are whole numbers ≥ 0 whose sum is below 2^53. Share `i` is items `starts[i]` up to `starts[i + 1]`; with
  * fewer items than shares some are empty.
  */
 export function contiguousShares(weights: Float64Array, shares: number): Uint32Array {
-  assert.ok(shares > 0, 'there is a share');
+  assert.ok(shares > 0, 'there is at least one share');
   return cut(weights, prefixSums(weights), shares);
 }
 
-/** The same with as few shares as can be of at most `limit` each, or of the largest weight if that is more. */
+/** The same with the fewest shares of at most `limit` each, or of the largest weight if that is more. */
 export function fewestShares(weights: Float64Array, limit: number): Uint32Array {
   const sums = prefixSums(weights);
   return cut(weights, sums, sharesNeeded(sums, Math.max(limit, largestOf(weights)))[0]!);
@@ -28,7 +28,7 @@ function cut(weights: Float64Array, sums: Float64Array, shares: number): Uint32A
     const sharesAfter = shares - share - 1;
     const from = sums[item]!;
     const target = (sums.at(-1)! - from) / (sharesAfter + 1);
-    // As long as what is left would not fit into the other shares, or the next item brings this one nearer.
+    // While the rest would not fit into the other shares, or the next item brings this share nearer to the target.
     while (item < weights.length && sums[item + 1]! - from <= limit) {
       const nearer = sums[item]! + weights[item]! / 2 - from <= target;
       if (needed[item]! <= sharesAfter && !nearer) break;

@@ -6,7 +6,7 @@ import { CheckpointError } from '../errors.ts';
 import { type LoadShare, planLoading } from './loading.ts';
 import { findSet } from './segment-sets.ts';
 
-/** A share as a rank gets it: what it will hold, and what it reads into its own segment. */
+/** What one rank will hold, and what it reads into its own segment. */
 export interface LoadAssignment {
   readonly rank: number;
   /** Its own segment, if it has one, comes first; after it come adopted files. */
@@ -17,19 +17,19 @@ export interface LoadAssignment {
 }
 
 export interface FileAssignments {
-  /** Those of ranks that get something; their digests are still 0. */
+  /** Of ranks that get something; digests are still 0. */
   readonly shares: readonly LoadAssignment[];
   /** The segments of all shares. */
   readonly segments: readonly SegmentInfo[];
-  /** Index of the spare set that these are; null if they are to be made. */
+  /** Index of the spare set that is reused; null for new segments. */
   readonly reused: number | null;
 }
 
-/** {@link planLoading}, told in manifests: into a spare set of segments if one has the sizes, else into new ones. */
+/** {@link planLoading} as manifests: into a spare set of segments if one has the right sizes, else into new ones. */
 export function assignFiles(order: {
   readonly checkpoint: string;
   readonly index: CheckpointIndex;
-  /** With the rank behind it, the name of each rank's own segment in its host's directory, if it is new. */
+  /** Followed by the rank: the name of each rank's own segment in its host's directory, if it is new. */
   readonly segmentName: string;
   readonly ranks: readonly { readonly rank: number; readonly host: string; readonly directory: string }[];
   readonly spare: readonly (readonly SegmentInfo[])[];
@@ -91,8 +91,8 @@ function shareManifest(
 }
 
 /**
- * Deals out what was written into segments, one for each rank: it gets what lies in its own. Throws a CheckpointError that
- * names a segment whose rank is gone.
+ * Assigns what was written into segments to their ranks, each its own segment. Throws a CheckpointError that names a
+ * segment whose rank is gone.
  */
 export function assignWritten(
   manifest: Manifest,
@@ -106,7 +106,7 @@ export function assignWritten(
   return [...rowsOf].map(([segment, rows]) => {
     const { rank, path } = segment;
     if (!present.has(rank)) {
-      throw new CheckpointError(`segment ${quoted(path)} was written for rank ${rank}, which is not there`);
+      throw new CheckpointError(`segment ${quoted(path)} was written for rank ${rank}, which is gone`);
     }
     const part = selectRows(manifest, Uint32Array.from(rows));
     const own = { ...part, segments: [segment], segmentOf: new Uint32Array(rows.length) };

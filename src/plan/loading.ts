@@ -21,8 +21,8 @@ export interface LoadShare {
 }
 
 /**
- * Deals the tensors of an index out to ranks: each gets a contiguous run of whole tensors, as even by bytes as such
- * runs can be. With fewer tensors than ranks some get none.
+ * Distributes the tensors of an index over ranks: each gets a contiguous run of whole tensors, as even by bytes as
+ * such runs can be. With fewer tensors than ranks some ranks get none.
  */
 export function planLoading(index: CheckpointIndex, ranks: readonly number[]): LoadShare[] {
   const starts = contiguousShares(index.bytes, ranks.length);
@@ -55,7 +55,7 @@ function layOut(index: CheckpointIndex, rank: number, start: number, end: number
     offsets[position] = segmentBytes;
     if (reads.at(-1)?.file !== file) reads.push({ file, ranges: [] });
     addRange(reads.at(-1)!.ranges, index.offsets[row]!, segmentBytes, bytes);
-    // A tensor without bytes still needs a segment to be in.
+    // A tensor without bytes still needs a place in a segment.
     segmentBytes += alignUp(Math.max(bytes, 1));
   }
   return {

@@ -7,28 +7,28 @@ import { ALIGNMENT, alignDown, alignUp } from './alignment.ts';
 /** `pipelined`: three slots or four, the three stages overlap. `serial`: two, for when device memory is short. */
 export type Mode = 'pipelined' | 'serial';
 
-/** The least. */
+/** At least. */
 export const SLOTS = { pipelined: 3, serial: 2 } as const;
 
 /**
- * One slot more lets an owner upload its next bucket while the last is broadcast. Where few ranks take turns that is what
- * keeps their links busy (bench/results/collective.md).
+ * One more slot lets an owner upload its next bucket while the last one is broadcast. With few ranks this keeps their
+ * links busy (bench/results/collective.md).
  */
 export const MOST_SLOTS = 4;
 
-/** What a checkpoint asks of device memory. */
+/** The device memory that a checkpoint needs. */
 export interface MemoryNeeds {
   readonly largestTensor: { readonly name: string; readonly bytes: number };
   /** All tensors, each rounded up to the alignment: no slot need be larger. */
   readonly totalBytes: number;
 }
 
-/** What the devices have. */
+/** The device memory that there is. */
 export interface MemorySupply {
   readonly ranks: readonly { readonly rank: number; readonly freeBytes: number }[];
   /** Part of the free memory that an update may take, in (0, 1]. */
   readonly fraction: number;
-  /** A bucket size asked for; the nearest one possible is taken. */
+  /** The requested bucket size; the nearest possible one is used. */
   readonly bucketBytes: number;
 }
 
@@ -48,8 +48,8 @@ export interface ModeChoice {
 }
 
 /**
- * How an update uses device memory. The budget is what the rank with least free memory may use; three slots if the largest tensor
- * fits in a third of it, four if that many of the size fit, two if it fits in half.
+ * How an update uses device memory. The budget is what the rank with least free memory may use; three slots if the
+ * largest tensor fits in a third of it, four if that many of the size fit, two if it fits in half.
  *
  * Throws a MemoryError that names the tensor, the rank and the bytes when even two slots do not fit, and a UsageError
  * for a fraction or a bucket size out of range.

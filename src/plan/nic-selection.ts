@@ -25,11 +25,11 @@ const mostPorts = 32;
 /**
  * Chooses among `ports`, of which the inactive are left out. A variable lists names with commas between; a name may
  * have a port, `mlx5_0:1`. By default a name stands for every device that begins with it; after `=` for that device
- * only; after `^` the list is of what is not to be used; `^=` is both. That is what NCCL makes of `NCCL_IB_HCA`, and
- * ports stay in the order in which they are found. In `PS_P2P_STORE_RDMA_DEVICES`, as in checkpoint-engine, the name of
- * a device is that device only and the order of the list counts, because ranks are dealt out by it.
+ * only; after `^` the list is of what is not to be used; `^=` is both. NCCL reads `NCCL_IB_HCA` the same way, and
+ * ports stay in the order in which they are found. In `PS_P2P_STORE_RDMA_DEVICES`, as in checkpoint-engine, the name
+ * of a device is that device only and the order of the list counts, because ranks are assigned by it.
  *
- * A name that fits no device is passed over, because hosts of one cluster differ. Throws `UsageError` if a list of what
+ * A name that fits no device is ignored, because hosts of one cluster differ. Throws `UsageError` if a list of what
  * to use leaves nothing.
  */
 export function selectNics<Port extends RdmaPort>(
@@ -61,9 +61,9 @@ export function selectNics<Port extends RdmaPort>(
 }
 
 /**
- * The ports of one rank, as checkpoint-engine deals them out: with fewer ports than ranks, neighbouring ranks share one;
- * with more, each rank has several of its own. Throws `UsageError`, naming the variable, where that does not come out
- * even.
+ * The ports of one rank, as checkpoint-engine assigns them: with fewer ports than ranks, neighbouring ranks share
+ * one; with more, each rank has several of its own. Throws a `UsageError` that names the variable when the numbers do
+ * not divide evenly.
  */
 export function nicsOfRank<Port extends RdmaPort>(
   { ports, variable }: NicSelection<Port>,
@@ -84,8 +84,8 @@ export function nicsOfRank<Port extends RdmaPort>(
 }
 
 /**
- * The index of the GID by which RoCE peers reach a port, if the environment sets one: `WEIGHTCAST_RDMA_GID_INDEX`, else
- * `NCCL_IB_GID_INDEX`, whose -1 means none. Throws `UsageError`.
+ * The index of the GID by which RoCE peers reach a port, if the environment sets one: `WEIGHTCAST_RDMA_GID_INDEX`,
+ * else `NCCL_IB_GID_INDEX`, whose -1 means none. Throws `UsageError`.
  */
 export function gidIndexOf(environment: Environment): number | null {
   const variable = ['WEIGHTCAST_RDMA_GID_INDEX', 'NCCL_IB_GID_INDEX'].find((name) =>

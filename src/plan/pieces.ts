@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
 
-/** Shorter ones would be more talk than reading. */
+/** Shorter pieces would cost more messages than reading. */
 export const LEAST_PIECE_BYTES = 2 ** 20;
-/** Long enough that the fastest link is busy with one, short enough that one that gets lost is soon read again. */
+/** Long enough to keep the fastest link busy, short enough that a lost piece is soon read again. */
 export const USUAL_PIECE_BYTES = 16 * 2 ** 20;
-/** Fewer pieces than this are shorter pieces: who joins passes on whole ones, and has to have some while others join. */
+/** Below this number pieces get shorter: joiners serve only whole pieces, and need some while others still join. */
 export const LEAST_PIECES = 256;
-/** More pieces than this are longer pieces: who has what is talked about piece by piece. */
+/** Above this number pieces get longer: holders are tracked piece by piece. */
 export const MOST_PIECES = 4096;
 
-/** Bytes of a segment that travel between hosts as one. */
+/** Bytes of a segment that are read from another host as one unit. */
 export interface Piece {
   readonly segment: number;
   /** In the segment. */
@@ -18,8 +18,8 @@ export interface Piece {
 }
 
 /**
- * The pieces of a checkpoint's segments, numbered through. They follow from the sizes of the segments alone, so that all
- * hosts that hold or get the checkpoint mean the same by a number.
+ * The pieces of a checkpoint's segments, numbered from 0. They follow from the sizes of the segments alone, so that a
+ * number means the same piece on all hosts that hold or receive the checkpoint.
  */
 export class Pieces {
   readonly count: number;
@@ -41,7 +41,7 @@ export class Pieces {
   }
 
   at(piece: number): Piece {
-    assert(piece >= 0 && piece < this.count, `there are ${this.count} pieces, and no piece ${piece}`);
+    assert(piece >= 0 && piece < this.count, `no piece ${piece}: there are ${this.count}`);
     const segment = this.#segmentOf(piece);
     const offset = (piece - this.#starts[segment]!) * this.#pieceBytes;
     return { segment, offset, bytes: Math.min(this.#pieceBytes, this.#segmentBytes[segment]! - offset) };

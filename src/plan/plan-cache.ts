@@ -10,10 +10,10 @@ interface CachedPlan {
 }
 
 /**
- * The last few plans, by layout, ranks and requested bucket size. Free memory differs a little from one update to the
- * next and must not make every plan a new one, so it is not part of the key. Instead a kept plan is used again if
- * the mode and the number of slots are still what would be chosen now, its slots still fit, and its buckets are at least
- * half as large as those of a new plan would be. Making that decision looks at the ranks, and at no tensor.
+ * The last few plans, by layout, ranks and requested bucket size. Free memory differs a little between updates and
+ * must not require a new plan each time, so it is not part of the key. Instead a kept plan is reused if the mode and
+ * the number of slots are still what would be chosen now, its slots still fit, and its buckets are at least half as
+ * large as those of a new plan. That decision looks at ranks only, not at tensors.
  */
 export class PlanCache {
   readonly #limit: number;

@@ -5,9 +5,9 @@ import { MOST_SLOTS, SLOTS } from './memory-budget.ts';
 import type { Plan, PlanRank } from './plan.ts';
 
 /**
- * What every plan promises, whatever it was made from: each tensor is in exactly one bucket; within a slot tensors are
+ * The invariants of every plan: each tensor is in exactly one bucket; within a slot tensors are
  * aligned and do not overlap; buckets fit in a slot; a bucket's owner can reach the segments of all its tensors.
- * A plan that breaks this would install wrong weights, so it is checked before it is used. Throws AssertionError.
+ * A plan that breaks them would install wrong weights, so each plan is checked before use. Throws AssertionError.
  */
 export function assertPlan(plan: Plan, manifest: Manifest, ranks: readonly PlanRank[]): void {
   const { mode, owners, tensorStarts, tensorOrder, bucketBytes, slots, slotBytes } = plan;

@@ -1,9 +1,9 @@
 import { MOST_SLOTS, type Mode, SLOTS } from './memory-budget.ts';
 
-/** One fills while the other is read; serial mode has no others. */
+/** One is filled while the other is read; serial mode has no others. */
 const leastLinkSlots = SLOTS.serial;
 export const MOST_STAGING_SLOTS = MOST_SLOTS - leastLinkSlots;
-/** Those of a rank that is alone. */
+/** Of a rank that is alone in its update. */
 export const MOST_LINK_SLOTS = SLOTS.pipelined;
 
 /**
@@ -13,14 +13,14 @@ export const MOST_LINK_SLOTS = SLOTS.pipelined;
 export interface Plan {
   /** SHA-256, in hex, of all the rest. */
   readonly digest: string;
-  /** `layoutDigest` of the manifest whose rows the plan speaks of. */
+  /** `layoutDigest` of the manifest whose rows the plan refers to. */
   readonly layout: string;
   readonly mode: Mode;
-  /** What a rank may take of device memory, in slots; it takes no more than it has buckets for. */
+  /** How many slots of device memory a rank may allocate; it allocates no more than there are buckets. */
   readonly slots: number;
   /** Of each slot, a multiple of 256. */
   readonly slotBytes: number;
-  /** All that take part, ascending. */
+  /** All ranks that take part, ascending. */
   readonly ranks: Uint32Array;
   /** The rank that uploads each bucket, in the order in which buckets are streamed. */
   readonly owners: Uint32Array;
@@ -46,8 +46,8 @@ export function bucketCount(plan: Plan): number {
 }
 
 /**
- * Slots of its own into which an owner uploads its buckets ahead, so that the uploads of several owners overlap. A rank
- * that is alone needs none: it uploads into one link slot while the worker reads another.
+ * Slots of its own into which an owner uploads its buckets ahead, so that the uploads of several owners overlap. A
+ * rank that is alone needs none: it uploads into one link slot while the worker reads another.
  */
 export function stagingSlotCount({ mode, slots, ranks }: Plan): number {
   return mode === 'pipelined' && ranks.length > 1 ? slots - leastLinkSlots : 0;

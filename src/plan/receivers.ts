@@ -1,10 +1,10 @@
 import { strict as assert } from 'node:assert';
 import { UsageError } from '../errors.ts';
 
-/** NIC to the ranks that use it. NICs count in the order of the map. */
+/** By NIC, the ranks that use it. The order of the map counts. */
 export type Topology = ReadonlyMap<string, readonly number[]>;
 
-/** What is dealt out: bytes that a remote rank holds. */
+/** What is assigned: bytes that a remote rank holds. */
 export interface OwnedBytes {
   /** A rank of the remote topology. */
   readonly owner: number;
@@ -18,14 +18,14 @@ export interface Assignment<B> {
 }
 
 /**
- * Who reads which bucket from its owner, in what order, so that the NICs of both sides are busy and none serves two at
- * a time. The contract is checkpoint-engine's (`_assign_receiver_ranks` in its ps.py): buckets are grouped by the NIC
- * of their owner, and the groups dealt out in turn. There is one receiver for each local NIC, its lowest rank, and no
- * more receivers than sender NICs. The result is a sequence of rounds; in a round each receiver gets at most one bucket
- * and each sender NIC gives at most one.
+ * Which receiver reads which bucket from its owner, in what order, so that the NICs of both sides are busy and none
+ * serves two reads at a time. The contract is checkpoint-engine's (`_assign_receiver_ranks` in its ps.py): buckets
+ * are grouped by the NIC of their owner, and the groups take turns. There is one receiver for each local NIC, its
+ * lowest rank, and no more receivers than sender NICs. The result is a sequence of rounds; in a round each receiver
+ * gets at most one bucket and each sender NIC serves at most one.
  *
- * What differs: within a round the receiver that has fewest bytes so far gets the largest bucket. Buckets of one size
- * come out as checkpoint-engine deals them.
+ * The difference: within a round the receiver with the fewest bytes so far gets the largest bucket. Buckets of equal
+ * size are assigned exactly as by checkpoint-engine.
  *
  * Throws UsageError when an owner has no NIC, or when there are buckets and no receiver.
  */
@@ -48,7 +48,7 @@ export function assignReceivers<B extends OwnedBytes>(
       assigned.push({ receiver, bucket });
     }
   }
-  assert.equal(assigned.length, buckets.length, 'every bucket is dealt out once');
+  assert.equal(assigned.length, buckets.length, 'every bucket is assigned once');
   return assigned;
 }
 
@@ -67,7 +67,7 @@ function groupBySenderNic<B extends OwnedBytes>(buckets: readonly B[], topology:
 
 function chooseReceivers(topology: Topology, senderNics: number): number[] {
   const groups = [...topology.values()].filter((ranks) => ranks.length > 0);
-  if (groups.length === 0) throw new UsageError('no rank of this side has a NIC to receive through');
+  if (groups.length === 0) throw new UsageError('no rank of this cluster has a NIC to receive through');
   return groups.slice(0, senderNics).map((ranks) => Math.min(...ranks));
 }
 
@@ -86,7 +86,7 @@ function inTurn<B>(queues: ReadonlyMap<string, readonly B[]>): FromNic<B>[] {
   return ordered;
 }
 
-/** Cuts the sequence where a round is full, or where a NIC would give its second. */
+/** Cuts the sequence where a round is full, or where a NIC would serve a second bucket. */
 function* rounds<B>(ordered: readonly FromNic<B>[], size: number): Generator<B[]> {
   let round: B[] = [];
   const busySenders = new Set<string>();

@@ -5,17 +5,17 @@ import { CheckpointError } from '../errors.ts';
 import { assignReceivers, type Topology } from './receivers.ts';
 import type { Slices } from './slices.ts';
 
-/** A rank as one that may give or receive. */
+/** A rank that may send or receive. */
 export interface FabricRank {
   readonly rank: number;
   readonly host: string;
   /** Where its host's segments lie. */
   readonly directory: string;
-  /** The NICs it uses, the first of which it is counted to. */
+  /** The NICs that it uses; the first one counts as its NIC. */
   readonly nics: readonly string[];
 }
 
-/** A slice that a rank has received earlier, and still holds. */
+/** A slice that a rank received earlier and still holds. */
 export interface Copy {
   readonly slice: number;
   readonly path: string;
@@ -23,10 +23,10 @@ export interface Copy {
   readonly rank: number;
 }
 
-/** A slice that is to be received. */
+/** A slice to receive. */
 export interface Mirror {
   readonly slice: number;
-  /** Who receives it. */
+  /** The rank that receives it. */
   readonly receiver: number;
   /** Where, on the receiver's host; of as many bytes as the slice, and at least one. */
   readonly path: string;
@@ -51,9 +51,9 @@ export function withLost(manifest: Manifest, lost: readonly Pick<SegmentInfo, 'p
 }
 
 /**
- * Which slices a group of ranks has to receive, and who receives which: what lies on no host of the group, and of which
- * none has a copy. Receivers are chosen by `assignReceivers`, so that the NICs of both sides are busy. Null when the
- * group has everything.
+ * Which slices a group of ranks has to receive, and which rank receives which: those that lie on no host of the group
+ * and of which it has no copy. Receivers are chosen by `assignReceivers`, so that the NICs of both sides are busy.
+ * Null when the group has everything.
  *
  * Throws a CheckpointError that names a tensor on a host of which no rank is among `sources`.
  */
@@ -65,7 +65,7 @@ export function planReception(order: {
   /** Ranks that can be read from; some of every host that holds segments of the registered manifest. */
   readonly sources: readonly FabricRank[];
   readonly copies: readonly Copy[];
-  /** With the slice's number behind it, what each mirror is called in its host's directory. */
+  /** Followed by the slice's number: the name of each mirror in its host's directory. */
   readonly mirrorName: string;
 }): Reception | null {
   const { manifest, slices, ranks, copies, mirrorName } = order;
@@ -120,7 +120,7 @@ function assign(
   return dealt.map(({ receiver, bucket }) => ({ slice: bucket.slice, receiver }));
 }
 
-/** Tells the rank through which a segment or copy is read: its own, or another of its host; null if there is none. */
+/** Finds the rank through which a segment or copy is read: its own, or another one of its host; null for none. */
 export function serversAmong(
   sources: readonly Pick<FabricRank, 'rank' | 'host'>[],
 ): (holder: Pick<SegmentInfo, 'rank' | 'host' | 'lost'>) => number | null {
@@ -166,7 +166,7 @@ export function servedBy(
   return served;
 }
 
-/** Ranks by their first NIC; NICs of the same name on different hosts are different ones. */
+/** Ranks by their first NIC; NICs of the same name on different hosts differ. */
 function topologyOf(ranks: readonly FabricRank[]): Topology {
   const topology = new Map<string, number[]>();
   for (const { rank, host, nics } of ranks) {

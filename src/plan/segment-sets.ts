@@ -1,9 +1,9 @@
 import type { SegmentInfo } from '../checkpoint/manifest.ts';
 
-/** What a checkpoint asks of host memory: a segment on a host, for the share of a rank. */
+/** The host memory that a checkpoint needs: a segment on a host, for the share of a rank. */
 export type SegmentNeed = Pick<SegmentInfo, 'host' | 'rank' | 'bytes'>;
 
-/** Index of the first set that has just the segments needed, whatever their order; null if there is none. */
+/** Index of the first set that has exactly the segments needed, in any order; null for none. */
 export function findSet(
   sets: readonly (readonly SegmentInfo[])[],
   needs: readonly SegmentNeed[],
@@ -13,7 +13,7 @@ export function findSet(
   return found < 0 ? null : found;
 }
 
-/** The same for two sets if and only if one can take the place of the other. */
+/** Equal for two sets if and only if one can replace the other. */
 export function sizesOf(set: readonly SegmentNeed[]): string {
   return set
     .map(({ host, rank, bytes }) => JSON.stringify([host, rank, bytes]))

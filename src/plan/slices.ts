@@ -1,12 +1,12 @@
 import type { Manifest } from '../checkpoint/manifest.ts';
 import { placementOrder } from '../checkpoint/manifest-rows.ts';
 
-/** A host that joins gets its slices through several ranks, so there are some for each, even of a small checkpoint. */
+/** A joining host receives through several ranks, so even a small checkpoint has slices for each of them. */
 const slicesWanted = 64;
 const leastBytes = 16 * 2 ** 20;
 const mostBytes = 2 ** 30;
 
-/** Whole tensors that lie one after the other in a segment: what one rank of another host receives as one. */
+/** Adjacent whole tensors of a segment, which one rank of another host receives as one unit. */
 export interface Slice {
   /** Index into the manifest's segments. */
   readonly segment: number;
@@ -22,8 +22,8 @@ export interface Slices {
 }
 
 /**
- * Cuts a checkpoint into slices. They follow from the manifest alone, so that all who hold it, or get it, mean the same
- * by a number. A tensor is never cut.
+ * Cuts a checkpoint into slices. They follow from the manifest alone, so that a number means the same slice to all
+ * ranks. A tensor is never cut.
  */
 export function cutSlices(manifest: Manifest): Slices {
   const { names, segmentOf, offsets, bytes } = manifest;

@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
 
 /**
- * Reads that one source serves, and that one receiver has under way, at a time: enough to keep a link busy while one of
- * them ends. With more of them receivers get pieces late that others wait for: sixty-four hosts that join at once take
+ * Concurrent reads that one source serves, and that one receiver has: enough to keep a link busy while one of them
+ * ends. With more, receivers get pieces late that others wait for: sixty-four hosts that join at once take
  * 1.5 times as long as one with 4, and 2.4 times with 8 (test/plan/swarm.test.ts).
  */
 export const READS_AT_A_TIME = 4;
 /**
- * Pieces that are looked at for one read; looking at all would cost more than the better choice gains. Among fewer each
- * receiver sees too little of what the others began with: eight hosts that join at once take 1.56 times as long as one
- * with 128, and 1.41 times with 256 (bench/join-storm-simulated.ts).
+ * Pieces that are considered for one read; considering all would cost more than the better choice gains. With fewer,
+ * each receiver sees too little of what the others began with: eight hosts that join at once take 1.56 times as long
+ * as one with 128, and 1.41 times with 256 (bench/join-storm-simulated.ts).
  */
 const CANDIDATES = 256;
 
@@ -25,23 +25,23 @@ interface Source {
 }
 
 interface Receiver {
-  /** Pieces that are neither here nor on their way, in the order in which they are wanted. */
+  /** Pieces neither received nor being read, in the order in which they are wanted. */
   readonly missing: number[];
   /** Piece to the source that it is read from. */
   readonly reading: Map<number, number>;
-  /** Sources that it does not read from for a while. */
+  /** Sources that it does not read from for now. */
   readonly avoided: Set<number>;
 }
 
 /**
- * Who reads which piece of a checkpoint from whom, while several join at once. Whoever joins serves what it
- * has received, so that many that join together take hardly longer than one.
+ * Which receiver reads which piece of a checkpoint from which source, while several join at once. Receivers serve
+ * what they have received, so that many that join together take hardly longer than one.
  *
- * A receiver reads the rarest of its missing pieces from the idlest source that holds it. Each receiver begins to look
- * at another place, so that a few sources give different pieces to different receivers, who then exchange them; one
- * that joins alone gets its pieces in the order in which it wants them.
+ * A receiver reads the rarest of its missing pieces from the idlest source that holds it. Each receiver begins at a
+ * different place, so that a few sources send different pieces to different receivers, which then exchange them; a
+ * receiver that joins alone gets its pieces in the order in which it wants them.
  *
- * Pure: it is told what happened, and says what to do next. Sources and receivers are numbers of the caller's choice.
+ * Pure: it takes events and returns the reads to begin. Sources and receivers are numbers of the caller's choice.
  */
 export class Swarm {
   readonly #pieceCount: number;
@@ -49,7 +49,7 @@ export class Swarm {
   readonly #receivers = new Map<number, Receiver>();
   /** How many sources hold each piece. */
   readonly #copies: Uint32Array;
-  /** Copies, and reads that are going to be copies: by these a piece is rare, or everyone would read the same one. */
+  /** Copies, and reads that will become copies. Rarity counts both, or all receivers would read the same piece. */
   readonly #spread: Uint32Array;
 
   constructor(pieceCount: number) {
@@ -58,9 +58,9 @@ export class Swarm {
     this.#spread = new Uint32Array(pieceCount);
   }
 
-  /** Someone who can be read from, and what they hold already. */
+  /** Adds a source and the pieces that it holds already. */
   addSource(source: number, pieces: Iterable<number>): void {
-    assert(!this.#sources.has(source), `source ${source} is there already`);
+    assert(!this.#sources.has(source), `source ${source} was added already`);
     this.#sources.set(source, { pieces: new Uint8Array(this.#pieceCount), reading: 0 });
     for (const piece of pieces) this.#gain(source, piece);
   }
@@ -70,7 +70,7 @@ export class Swarm {
     for (const piece of pieces) this.#gain(source, piece);
   }
 
-  /** A source does not hold these any more; what of them was being read from it is missing again. */
+  /** A source no longer holds these; those being read from it are missing again. */
   reduceSource(source: number, pieces: Iterable<number>): void {
     const entry = this.#sources.get(source);
     if (entry === undefined) return;
@@ -87,7 +87,7 @@ export class Swarm {
     }
   }
 
-  /** It is gone, and with it what was being read from it: that is missing again. */
+  /** A source is gone; pieces being read from it are missing again. */
   removeSource(source: number): void {
     this.reduceSource(source, Array(this.#pieceCount).keys());
     this.#sources.delete(source);
@@ -103,10 +103,10 @@ export class Swarm {
     this.#receivers.get(receiver)?.avoided.delete(source);
   }
 
-  /** Someone who lacks pieces, in the order in which they are wanted. It is a source of the same number as well. */
+  /** Adds a receiver and the pieces that it lacks, in the order in which it wants them. It must be a source too. */
   addReceiver(receiver: number, wanted: readonly number[]): void {
-    assert(!this.#receivers.has(receiver), `receiver ${receiver} is there already`);
-    assert(this.#sources.has(receiver), `receiver ${receiver} is no source`);
+    assert(!this.#receivers.has(receiver), `receiver ${receiver} was added already`);
+    assert(this.#sources.has(receiver), `receiver ${receiver} is not a source`);
     const turn =
       this.#receivers.size === 0 ? 0 : Math.floor(wanted.length * goldenTurn(this.#receivers.size));
     const missing = [...wanted.slice(turn), ...wanted.slice(0, turn)];
@@ -120,7 +120,9 @@ export class Swarm {
     this.#receivers.delete(receiver);
   }
 
-  /** Reads for a receiver to begin now; none while it has enough under way, or sources are busy or hold nothing it lacks. */
+  /**
+   * Reads for a receiver to begin now; none while it has enough, or sources are busy or hold nothing that it lacks.
+   */
   next(receiver: number): Read[] {
     const entry = this.#receiver(receiver);
     const reads: Read[] = [];
@@ -137,8 +139,8 @@ export class Swarm {
   }
 
   /**
-   * The piece is with the receiver, from where it may be read on. Returns the source that it came from; null for a read
-   * that had been given up.
+   * The receiver has the piece and serves it from now on. Returns the source that it was read from; null for a read
+   * that was cancelled.
    */
   arrived(receiver: number, piece: number): number | null {
     const { reading, missing } = this.#receiver(receiver);
@@ -150,13 +152,13 @@ export class Swarm {
     return source;
   }
 
-  /** The read came to nothing; the piece is missing again. */
+  /** The read failed; the piece is missing again. */
   failed(receiver: number, piece: number): void {
     const entry = this.#receiver(receiver);
     if (entry.reading.has(piece)) this.#giveUp(entry, piece);
   }
 
-  /** A piece that the receiver lacks and nobody holds but sources that it avoids; null if there is none. */
+  /** A piece that the receiver lacks and that only sources which it avoids hold, or none; null for none. */
   unobtainable(receiver: number): number | null {
     const { missing, avoided } = this.#receiver(receiver);
     const avoidedSources = [...avoided].map((source) => this.#sources.get(source)!);
@@ -165,8 +167,8 @@ export class Swarm {
     return missing.find((piece) => holders(piece) === 0) ?? null;
   }
 
-  /** The sources that the receiver leaves alone for now. */
-  backedOffFrom(receiver: number): ReadonlySet<number> {
+  /** The sources that the receiver does not read from for now. */
+  avoidedBy(receiver: number): ReadonlySet<number> {
     return this.#receiver(receiver).avoided;
   }
 
@@ -183,7 +185,7 @@ export class Swarm {
   /** The rarest of the first missing pieces that an idle source holds; of equally rare ones the first. */
   #choose({ missing, avoided }: Receiver): (Read & { readonly index: number }) | null {
     let best: (Read & { readonly index: number }) | null = null;
-    // When many join, few of them are.
+    // When many join, few are idle.
     const idle = [...this.#sources].filter(([source, { reading }]) => {
       return reading < READS_AT_A_TIME && !avoided.has(source);
     });
@@ -212,7 +214,7 @@ export class Swarm {
 
   #endRead({ reading }: Pick<Receiver, 'reading'>, piece: number): void {
     const source = this.#sources.get(reading.get(piece)!);
-    // It may have been removed.
+    // The source may have been removed.
     if (source !== undefined) source.reading -= 1;
     reading.delete(piece);
     this.#spread[piece]! -= 1;
@@ -220,12 +222,12 @@ export class Swarm {
 
   #receiver(receiver: number): Receiver {
     const entry = this.#receivers.get(receiver);
-    assert(entry !== undefined, `there is no receiver ${receiver}`);
+    assert(entry !== undefined, `receiver ${receiver} was not added`);
     return entry;
   }
 }
 
-/** Of equally idle ones the one that came last: the first ones alone hold the rarest pieces. */
+/** Of equally idle sources the one added last: the first ones alone hold the rarest pieces. */
 function idlest(sources: readonly (readonly [number, Source])[], piece: number): number | null {
   let idlest: number | null = null;
   let fewest = READS_AT_A_TIME - 1;
@@ -237,7 +239,7 @@ function idlest(sources: readonly (readonly [number, Source])[], piece: number):
   return idlest;
 }
 
-/** Where the n-th comer begins, in [0, 1): multiples of the golden ratio fall far from all earlier ones. */
+/** Where the n-th receiver begins, in [0, 1): multiples of the golden ratio are far from all earlier ones. */
 function goldenTurn(number: number): number {
   return (number * 0.6180339887498949) % 1;
 }

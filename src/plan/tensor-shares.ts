@@ -1,16 +1,18 @@
 import { alignUp } from './alignment.ts';
 import { contiguousShares } from './contiguous-shares.ts';
 
-/** A run of tensors that one rank's segment takes. */
+/** A run of tensors for one rank's segment. */
 export interface TensorShare {
   readonly rank: number;
-  /** How many; they come after those of the share before. */
+  /** How many; they follow those of the share before. */
   readonly tensors: number;
   /** Of the segment. */
   readonly bytes: number;
 }
 
-/** Deals tensors of these sizes out to ranks in contiguous runs, even by bytes. Ranks that get none are left out. */
+/**
+ * Distributes tensors of these sizes over ranks in contiguous runs, even by bytes. Ranks that get none are left out.
+ */
 export function shareTensors(bytes: Float64Array, ranks: readonly number[]): TensorShare[] {
   const starts = contiguousShares(bytes, ranks.length);
   return ranks.flatMap((rank, share) => {
@@ -25,7 +27,7 @@ export function placeTensors(bytes: Float64Array): { readonly offsets: Float64Ar
   let end = 0;
   for (const [row, size] of bytes.entries()) {
     offsets[row] = end;
-    // One without bytes needs a place too.
+    // A tensor without bytes needs a place too.
     end += alignUp(Math.max(size, 1));
   }
   return { offsets, end };

@@ -1,7 +1,7 @@
 import type { Manifest } from '../checkpoint/manifest.ts';
 import type { Plan } from './buckets.ts';
 
-/** What one segment gives to a bucket; rectangles are six numbers each, as the addon's `copy` takes them. */
+/** What is copied from one segment to a bucket; rectangles are six numbers each, as the addon's `copy` takes them. */
 export interface Transfer {
   /** Index into the manifest's segments. */
   readonly segment: number;

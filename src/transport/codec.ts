@@ -76,7 +76,8 @@ export function encode(value: unknown): Uint8Array {
  *
  * The peer is authenticated, so this protects from faults and not from attacks; the transport limits the size of a
  * message. Lengths of strings, binaries and extensions are checked against the bytes there are, maps grow as they are
- * read; but memory for an array is allocated as its header claims, so the claim has a limit: each element takes a byte.
+ * read; but memory for an array is allocated as its header claims, so the claim has a limit: each element takes a
+ * byte.
  */
 export function decode(bytes: Uint8Array): unknown {
   const { buffer, byteOffset, byteLength } = bytes;

@@ -111,8 +111,8 @@ export class HubTransport implements Transport {
   }
 
   /**
-   * Ends a node's session at once, for a supervisor that saw its process exit. The name is refused from now on, whether
-   * it was connected or not; if the process still lives, it gets notified.
+   * Ends a node's session at once, for a supervisor that saw its process exit. The name is refused from now on,
+   * whether it was connected or not; if the process still lives, it gets notified.
    */
   declareLost(node: string, reason: string): void {
     const session = this.#sessions.get(node);

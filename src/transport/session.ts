@@ -89,7 +89,9 @@ export class Session {
     void this.#pump();
   }
 
-  /** Handles a frame of this session; kinds may come in any order. Returns the ending if the frame ends the session. */
+  /**
+   * Handles a frame of this session; kinds may come in any order. Returns the ending if the frame ends the session.
+   */
   accept(frame: Frame): Ending | null {
     if (this.#over) return null;
     if (frame.kind === 'bye-ack') {
@@ -151,7 +153,9 @@ export class Session {
     });
   }
 
-  /** Ends the session and notifies the peer if it is connected: with a bye-ack after its bye, otherwise with a bye. */
+  /**
+   * Ends the session and notifies the peer if it is connected: with a bye-ack after its bye, otherwise with a bye.
+   */
   part(ending: Ending): void {
     const frame =
       ending.kind === 'bye'
@@ -172,8 +176,8 @@ export class Session {
   }
 
   /**
-   * The only sender of this session: it waits until ZeroMQ took a frame before it hands over the next. A refused frame
-   * stays first in the queue until the peer is heard or the next ping.
+   * The only sender of this session: it waits until ZeroMQ took a frame before it hands over the next. A refused
+   * frame stays first in the queue until the peer is heard or the next ping.
    */
   async #pump(): Promise<void> {
     if (this.#pumping) return;

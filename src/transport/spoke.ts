@@ -50,9 +50,9 @@ export interface SpokeOptions {
 }
 
 /**
- * A process connected to the hub, which is the only peer it reaches. When the hub is lost it looks for a new one at the
- * same endpoint until it is closed: a hub that restarts has a new name and is a new peer. Call `listen` soon after
- * `connect`: until then this process counts as silent.
+ * A process connected to the hub, which is the only peer it reaches. When the hub is lost it looks for a new one at
+ * the same endpoint until it is closed: a hub that restarts has a new name and is a new peer. Call `listen` soon
+ * after `connect`: until then this process counts as silent.
  */
 export class SpokeTransport implements Transport {
   readonly node: string;
@@ -73,8 +73,8 @@ export class SpokeTransport implements Transport {
   #closed: Promise<void> | null = null;
 
   /**
-   * Resolves when the hub has welcomed this node. Rejects with `PeerLostError` when it does not within the deadline or
-   * refuses, `ProtocolError` when it speaks another version, `UsageError` for a wrong option.
+   * Resolves when the hub has welcomed this node. Rejects with `PeerLostError` when it does not within the deadline
+   * or refuses, `ProtocolError` when it speaks another version, `UsageError` for a wrong option.
    */
   static async connect(options: SpokeOptions): Promise<SpokeTransport> {
     const transport = new SpokeTransport(options);

@@ -5,8 +5,8 @@ import { keyBytes } from './curve.ts';
 
 /**
  * The ZAP handler (RFC 27): ZeroMQ asks it whether a client that proved to own a CURVE key may connect. Without a
- * handler it admits any key. One handler serves all hubs of the process, which it tells apart by their ZAP domains; it runs
- * while there is a hub.
+ * handler it admits any key. One handler serves all hubs of the process, which it tells apart by their ZAP domains;
+ * it runs while there is a hub.
  */
 const endpoint = 'inproc://zeromq.zap.01';
 
@@ -23,9 +23,9 @@ const retryMilliseconds = 5;
 const retryForMilliseconds = 1_000;
 
 /**
- * From now on admits clients with this public key to sockets of this ZAP domain, and no others. The returned
- * function ends this and may be called twice; call it after the domain's sockets are closed.
- * Rejects with `UsageError` for a malformed key and `NativeError` when other code in this process handles ZAP already.
+ * From now on admits clients with this public key to sockets of this ZAP domain, and no others. The returned function
+ * ends this and may be called twice; call it after the domain's sockets are closed. Rejects with `UsageError` for a
+ * malformed key and `NativeError` when other code in this process handles ZAP already.
  */
 export async function admit(
   domain: string,

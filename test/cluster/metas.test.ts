@@ -71,10 +71,10 @@ test('a metas file of a stopped cluster fails with one line, and an invalid one 
         writeFileSync(file, typeof content === 'string' ? content : JSON.stringify(content));
         await assert.rejects(cluster.register('two', { metas: file }), { name: 'CheckpointError', message });
       };
-      await refused({ ...metas, version: 2 }, /metas\.json" is no metas file: version/);
+      await refused({ ...metas, version: 2 }, /metas\.json" is not a metas file: version/);
       await refused({ ...metas, sources: [] }, /sources/);
       await refused({ ...metas, manifest: 'AAAA' }, /manifest/);
-      await refused('', /is no metas file/);
+      await refused('', /is not a metas file/);
       await assert.rejects(cluster.register('two', { metas: `${file}.gone` }), {
         message: /metas\.json\.gone/,
       });

@@ -25,7 +25,7 @@ const rankLists = fc
   );
 const filled = indices.filter(({ names }) => names.length > 0);
 
-test('with fewer tensors than ranks some ranks get nothing, and are left out of the dealing', () => {
+test('with fewer tensors than ranks some ranks get nothing, and are left out', () => {
   const index = indexOf([{ tensors: [10, 10] }]);
   const ranks = [0, 1, 2, 3].map((rank) => ({ rank, host: 'a', directory: '/dev/shm/w' }));
   assert.equal(planLoading(index, [0, 1, 2, 3]).filter(({ rows }) => rows.length === 0).length, 2);
@@ -59,7 +59,7 @@ test('the shares of all ranks are manifests that travel and merge into one of th
   checkProperty(property, 200);
 });
 
-test('a checkpoint goes into the first spare set that has its sizes, and has the layout that was in there', () => {
+test('a checkpoint goes into the first spare set that has its sizes, and has the layout of what was there before', () => {
   const property = fc.property(filled, rankLists, fc.array(fc.nat(9)), (index, ranks, keys) => {
     const before = assignFiles({ ...fresh, index, ranks });
     fc.pre(before.segments.length > 0);
@@ -88,7 +88,7 @@ test('a checkpoint whose files are all adopted takes no spare set', () => {
   assert.deepEqual([segments, reused], [[], null]);
 });
 
-test('a set takes the place of another if hosts, ranks and sizes are the same', () => {
+test('a set can replace another if hosts, ranks and sizes are the same', () => {
   const set = [0, 1].map((rank) => ({ path: `p${rank}`, host: 'a', rank, bytes: 10 + rank }));
   assert.equal(findSet([set], [...set].reverse()), 0);
   for (const [index, change] of [{ host: 'b' }, { rank: 5 }, { bytes: 12 }].entries()) {
@@ -99,7 +99,7 @@ test('a set takes the place of another if hosts, ranks and sizes are the same', 
   assert.equal(findSet([set], [...set, set[0]!]), null);
 });
 
-test('tensors from memory are dealt out in runs, even by bytes, that begin where the format wants it', () => {
+test('tensors from memory are distributed in runs, even by bytes and aligned', () => {
   const bytes = Float64Array.of(1000, 0, 300, 256, 1, 900);
   const shares = shareTensors(bytes, [3, 7]);
   assert.deepEqual(shares, [
@@ -117,7 +117,7 @@ test('tensors from memory are dealt out in runs, even by bytes, that begin where
   );
 });
 
-test('what was written for ranks is dealt to those ranks, each with its own segment alone', () => {
+test('what was written for ranks is assigned to them, each its own segment', () => {
   const rows = [0, 1, 0, 1, 0, 1].map((segment, row) => ({
     name: `t${row}`,
     bytes: 256,
@@ -140,6 +140,6 @@ test('what was written for ranks is dealt to those ranks, each with its own segm
   assert.equal(layoutDigest(mergeManifests(shares.map((share) => share.manifest))).length, 64);
   assert.throws(() => assignWritten(manifest, [{ rank: 1 }]), {
     name: 'CheckpointError',
-    message: /was written for rank 0, which is not there/,
+    message: /was written for rank 0, which is gone/,
   });
 });

@@ -58,10 +58,10 @@ test('a checkpoint of terabytes has longer pieces, not more', () => {
   assert.ok(count <= MOST_PIECES + sizes.length, `${count}`);
   assert.equal(new Pieces([LEAST_PIECE_BYTES * 10]).count, 10);
   assert.equal(new Pieces([0]).count, 0);
-  assert.throws(() => new Pieces([0]).at(0), /no piece 0/);
+  assert.throws(() => new Pieces([0]).at(0), /no piece 0: there are 0/);
 });
 
-test('a small checkpoint has shorter pieces, so that who joins soon has some to pass on', () => {
+test('a small checkpoint has shorter pieces, so that joiners soon have some to serve', () => {
   assert.equal(new Pieces([LEAST_PIECES * LEAST_PIECE_BYTES * 4]).count, LEAST_PIECES);
   assert.equal(new Pieces([LEAST_PIECES * USUAL_PIECE_BYTES * 4]).at(0).bytes, USUAL_PIECE_BYTES);
 });

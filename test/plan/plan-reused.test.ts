@@ -37,7 +37,7 @@ test('where memory is tight, a kept plan serves as long as it fits and is at lea
   assert.notEqual(cache.plan(input(810_000)), plan, 'more than twice as much');
 });
 
-test('a plan whose slots no longer fit is made anew', () => {
+test('a plan whose slots no longer fit is replaced', () => {
   const cache = new PlanCache();
   const plan = cache.plan(input(400_000));
   const smaller = cache.plan(input(399_000));
@@ -45,7 +45,7 @@ test('a plan whose slots no longer fit is made anew', () => {
   assert.ok(smaller.slotBytes * 3 <= 399_000 * 0.9);
 });
 
-test('a plan in the wrong mode is made anew, in both directions', () => {
+test('a plan in the wrong mode is replaced, in both directions', () => {
   const cache = new PlanCache();
   const modes = [400_000, 30_000, 400_000].map((free) => cache.plan(input(free)).mode);
   assert.deepEqual(modes, ['pipelined', 'serial', 'pipelined']);
@@ -72,7 +72,7 @@ test('the cache does not grow: the plan not used for longest goes', () => {
   const c = of('c');
   assert.equal(of('a'), a);
   assert.equal(of('c'), c);
-  assert.notEqual(of('b'), b, 'it had to go, and is made anew');
+  assert.notEqual(of('b'), b, 'it was dropped, and is planned again');
 });
 
 test('a forgotten layout leaves no plan', () => {

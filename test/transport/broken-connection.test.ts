@@ -45,7 +45,7 @@ class Relay {
 
 const limits = { pingEveryMilliseconds: 500, lostAfterMilliseconds: 60_000 };
 
-test('a connection that breaks with nothing under way is taken up again, and nobody is down', async (t) => {
+test('a connection that breaks with nothing in flight is restored, and no node is down', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub({ limits });
   const atHub = listenTo(hub);
@@ -73,7 +73,7 @@ test('a connection that breaks with nothing under way is taken up again, and nob
   assert.deepEqual([atHub.events.length, atSpoke.events.length], [1, 1]);
 });
 
-test('a connection that takes messages with it ends the session rather than leave a gap', async (t) => {
+test('a broken connection that lost messages ends the session rather than leave a gap', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub({ limits });
   const atHub = listenTo(hub);
@@ -111,7 +111,7 @@ test('the loss of the very last message is noticed with the next ping', async (t
   assert.match(atSpoke.events[1]!.reason, /it has sent 1 messages but 0 arrived/);
 });
 
-test('a connection that stands but carries nothing is told by silence', async (t) => {
+test('a connection that is up but carries nothing is found by silence', async (t) => {
   const cluster = new TestCluster(t);
   const quick = { pingEveryMilliseconds: 100, lostAfterMilliseconds: 600 };
   const hub = await cluster.hub({ limits: quick });

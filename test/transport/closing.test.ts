@@ -13,7 +13,7 @@ import {
   tell,
 } from './harness.ts';
 
-test('processes that closed come to their end by themselves', async (t) => {
+test('processes that closed their transports exit on their own', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hubProcess('tcp://127.0.0.1:*');
   const spokes = await Promise.all(
@@ -37,7 +37,7 @@ test('a spoke process whose hub vanished closes and ends in time', async (t) => 
   assert.deepEqual(await exitOf(child), { code: 0, signal: null });
 });
 
-test('a process that could neither bind nor connect ends by itself', async (t) => {
+test('a process that could neither bind nor connect exits on its own', async (t) => {
   const cluster = new TestCluster(t);
   const { endpoint } = await cluster.hub();
   const child = startProcess(t, 'failing-process.ts', {
@@ -49,7 +49,7 @@ test('a process that could neither bind nor connect ends by itself', async (t) =
   assert.deepEqual(await exitOf(child), { code: 0, signal: null });
 });
 
-test('a hub whose spoke is stopped closes at its deadline, and the others hear bye before', async (t) => {
+test('a hub whose spoke is stopped closes at its deadline, and the others get bye before', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub();
   const atHub = listenTo(hub);
@@ -101,7 +101,7 @@ test('a hub that closes is down for its spokes at once, and they find the next o
   assert.equal(heard.events[2]!.node, second.node);
 });
 
-test('wrong options are refused by name, and an endpoint in use is named', async (t) => {
+test('a wrong option and an endpoint in use are named in the error', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub();
   await assert.rejects(

@@ -102,7 +102,7 @@ test('a decoded typed array may be changed without harm to the bytes it came fro
   assert.deepEqual(encoded, before);
 });
 
-test('what would not come back as it was is refused when it is sent', () => {
+test('what would not arrive as it was is refused when it is sent', () => {
   const cases: [unknown, RegExp][] = [
     [2n ** 64n, /beyond 64 bits/],
     [-(2n ** 63n) - 1n, /beyond 64 bits/],
@@ -138,7 +138,7 @@ test('a value of 64 levels is encoded, one level more is refused', () => {
   assert.throws(() => encode(nest(65)), ProtocolError);
 });
 
-test('bytes that are no value of ours are refused', () => {
+test('bytes that encode did not make are refused', () => {
   const cases: [number[], RegExp][] = [
     [[], /cannot be decoded/],
     [[0xc1], /0xc1/],
@@ -174,7 +174,7 @@ test('an array that claims more elements than there are bytes is refused before 
   assert.deepEqual(decode(new Uint8Array([0xdc, 0, 2, 1, 2])), [1, 2]);
 });
 
-test('every truncation of a message is refused, and random bytes do no harm', () => {
+test('every truncation of a message is refused, and random bytes cause no other error', () => {
   checkProperty(
     fc.property(values, fc.nat(), (value, cut) => {
       const encoded = encode([value, 'end', 2n ** 60n, new Float64Array(3), { a: [1.5] }]);

@@ -68,7 +68,7 @@ test('20,000 messages each way, between three nodes at once, arrive once each an
   for (const atSpoke of atSpokes) assert.deepEqual(indices(atSpoke.bodies()), expected);
 });
 
-test('a message is what it was when it was sent, whatever becomes of it later', async (t) => {
+test('a message arrives as it was when it was sent, even if it is changed later', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub();
   listenTo(hub);
@@ -118,7 +118,7 @@ test('a message that cannot be encoded or is too large throws ProtocolError and 
   assert.deepEqual(atSpoke.bodies(), ['before', 'after']);
 });
 
-test('what the hub sends before the spoke listens waits for it, after the news that the hub is up', async (t) => {
+test('what the hub sends before the spoke listens is delivered after the event that the hub is up', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub();
   const atHub = listenTo(hub);
@@ -135,7 +135,7 @@ test('what the hub sends before the spoke listens waits for it, after the news t
   assert.deepEqual(order, ['up', 'envelope']);
 });
 
-test('a listener that throws is logged and hears what comes next', async (t) => {
+test('a listener that throws is logged and gets later messages', async (t) => {
   const cluster = new TestCluster(t);
   const log = recordingLog();
   const hub = await cluster.hub({ log });

@@ -16,7 +16,7 @@ test('node names end with an incarnation that differs each time unless given', (
   assert.equal(isNodeName('rank-3'), false);
 });
 
-test('a new incarnation of a role comes up beside the old one and does not disturb it', async (t) => {
+test('a new incarnation of a role connects beside the old one and does not disturb it', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub();
   const atHub = listenTo(hub);

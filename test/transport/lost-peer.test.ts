@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { PeerLostError } from '../../src/errors.ts';
 import { eventually, listenTo, pause, recordingLog, TestCluster, tell } from './harness.ts';
 
-test('a spoke process that is killed is down long before silence would tell, and cannot be sent to', async (t) => {
+test('a spoke process that is killed is down long before the silence limit, and cannot be sent to', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub({ limits: { pingEveryMilliseconds: 100, lostAfterMilliseconds: 60_000 } });
   const atHub = listenTo(hub);
@@ -30,7 +30,7 @@ test('a hub process that is killed is down for its spoke', async (t) => {
   assert.throws(() => spoke.send(node, tell(1)), PeerLostError);
 });
 
-test('a spoke whose event loop is blocked is lost though its connection stands, and learns it afterwards', async (t) => {
+test('a spoke whose event loop is blocked is lost though its connection is up, and is notified afterwards', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub({ limits: { pingEveryMilliseconds: 100, lostAfterMilliseconds: 1_000 } });
   const atHub = listenTo(hub);
@@ -47,7 +47,7 @@ test('a spoke whose event loop is blocked is lost though its connection stands, 
   assert.match(reports.find(({ event }) => event?.state === 'down')!.event!.reason, /silent for 1000 ms/);
 });
 
-test('a hub that was blocked itself does not hold the silence against its spokes', async (t) => {
+test('a hub that was blocked itself does not declare its spokes lost', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub({ limits: { pingEveryMilliseconds: 100, lostAfterMilliseconds: 500 } });
   const atHub = listenTo(hub);
@@ -63,7 +63,7 @@ test('a hub that was blocked itself does not hold the silence against its spokes
   await eventually('the echo', () => atHub.envelopes.length === 1);
 });
 
-test('bye is heard at once, after all that was sent before', async (t) => {
+test('bye is received at once, after everything sent before', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub();
   const heard: unknown[] = [];
@@ -82,7 +82,7 @@ test('bye is heard at once, after all that was sent before', async (t) => {
   ]);
 });
 
-test('a node that the supervisor declares lost is down at once, learns it, and is refused for good', async (t) => {
+test('a node that the supervisor declares lost is down at once, is notified, and is refused for good', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub();
   const atHub = listenTo(hub);
@@ -109,7 +109,7 @@ test('a node that the supervisor declares lost is down at once, learns it, and i
   assert.equal(atHub.events.length, 2);
 });
 
-test('a hub that serves as many nodes as it may refuses the next with a reason', async (t) => {
+test('a hub at its limit of nodes refuses the next one with a reason', async (t) => {
   const cluster = new TestCluster(t);
   const log = recordingLog();
   const hub = await cluster.hub({ log, limits: { peers: 1 } });

@@ -67,7 +67,7 @@ const malformed: readonly Uint8Array[] = [
   changed(message, (view) => view.setFloat64(8, 0.5, true)),
 ];
 
-test('a hub drops and counts what is no frame, and goes on', async (t) => {
+test('a hub drops and counts bytes that are no frame, and continues', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub();
   const atHub = listenTo(hub);
@@ -160,7 +160,7 @@ test('a spoke rejects with ProtocolError when the hub speaks another version', a
   );
 });
 
-test('a spoke drops and counts what is no frame, and is welcomed by a hub that comes to its senses', async (t) => {
+test('a spoke drops and counts bytes that are no frame, and accepts a later welcome', async (t) => {
   const cluster = new TestCluster(t);
   const router = await rudeHub(t, cluster);
   const connecting = cluster.spoke(router.lastEndpoint!);
@@ -179,7 +179,7 @@ test('a spoke drops and counts what is no frame, and is welcomed by a hub that c
   assert.deepEqual([heard.bodies(), spoke.counters.stray], [['good'], 1]);
 });
 
-test('connecting to what does not answer as a hub rejects in time', async (t) => {
+test('connecting to something that is not a hub rejects in time', async (t) => {
   const cluster = new TestCluster(t);
   const router = await rudeHub(t, cluster);
   await assert.rejects(

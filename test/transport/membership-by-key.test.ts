@@ -26,7 +26,7 @@ test('a spoke with a key of its own, though it knows the public key of the hub, 
   );
   assert.ok(performance.now() - before < shortly + 5_000);
   assert.deepEqual(atHub.events, []);
-  assert.ok(log.lines.some(({ message }) => message.includes('not of this cluster')));
+  assert.ok(log.lines.some(({ message }) => message.includes('does not belong to this cluster')));
   await cluster.spoke(hub.endpoint);
 });
 
@@ -39,7 +39,7 @@ test('a spoke does not talk to a hub that does not own the key it expects', asyn
   assert.deepEqual(atHub.events, []);
 });
 
-test('a client without encryption is not let in', async (t) => {
+test('a client without encryption is refused', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub();
   const atHub = listenTo(hub);

@@ -13,7 +13,7 @@ const limits = {
   lostAfterMilliseconds: 60_000,
 };
 
-test('a peer that stops reading ends in OverloadedError, holds up nobody, and goes on in order without loss', async (t) => {
+test('sending to a peer that stopped reading throws OverloadedError, delays no other peer, and loses nothing later', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub({ limits });
   const atHub = listenTo(hub);
@@ -73,7 +73,7 @@ test('the queue is limited in bytes as well', async (t) => {
   await eventually('all echoes', () => atHub.envelopes.length === limits.windowMessages + 3);
 });
 
-test('what is on its way to a peer that stopped reading is limited in bytes as well', async (t) => {
+test('what is in flight to a peer that stopped reading is limited in bytes as well', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub({ limits: { ...limits, windowBytes: 1_000_000, queueBytes: 5_000_000 } });
   const atHub = listenTo(hub);
@@ -88,7 +88,7 @@ test('what is on its way to a peer that stopped reading is limited in bytes as w
   await eventually('all echoes', () => atHub.envelopes.length === 6);
 });
 
-test('a spoke whose hub stops reading is overloaded too, and loses nothing when the hub goes on', async (t) => {
+test('a spoke whose hub stops reading is overloaded too, and loses nothing when the hub continues', async (t) => {
   const cluster = new TestCluster(t);
   const { child, endpoint } = await cluster.hubProcess('tcp://127.0.0.1:*', { limits });
   const spoke = await cluster.spoke(endpoint, { limits });

@@ -28,7 +28,10 @@ export interface Context<M> {
   stop(child?: ActorRef<never>): Promise<void>;
 
   tell<T>(ref: ActorRef<T>, message: T): void;
-  /** Rejects with `DeadlineError`, `ActorStoppedError`, `PeerLostError`, `OverloadedError` or what the receiver failed with. */
+  /**
+   * Rejects with `DeadlineError`, `ActorStoppedError`, `PeerLostError`, `OverloadedError` or what the receiver failed
+   * with.
+   */
   ask<T, Q extends T & Request<unknown>>(
     ref: ActorRef<T>,
     message: Q,

@@ -134,7 +134,10 @@ export class ActorSystem implements Runtime, LocalActors {
     return ref.node === this.node ? this.#watchHere(ref, notify) : this.#peers.watch(ref, notify);
   }
 
-  /** Ends all actors, the last started first. Rejects with a `DeadlineError` that names those that did not end in time. */
+  /**
+   * Ends all actors, the last started first. Rejects with a `DeadlineError` that names those that did not end in
+   * time.
+   */
   async stop(deadlineMilliseconds: number): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;

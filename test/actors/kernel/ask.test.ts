@@ -103,7 +103,7 @@ test('a deferred answer may come later, and only once', async () => {
   assert.equal(await answer, 'first');
 });
 
-test('answers go to those who asked, however many ask at once', async () => {
+test('answers reach their askers when many ask at once', async () => {
   const { system } = makeSystem();
   const actor = system.spawn('echo', () => new Probe('echo', []));
   const values = Array.from({ length: 1_000 }, (_, index) => index);

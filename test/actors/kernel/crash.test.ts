@@ -12,7 +12,7 @@ const restart = {
   maximumBackoffMilliseconds: 150,
 } as const;
 
-test('a handler may throw anything: the asker hears of it and the process lives', async () => {
+test('a handler may throw anything: the asker gets an error and the process lives', async () => {
   const strange = [undefined, null, 'text', 7, Symbol('symbol'), Object.create(null), new Error('error')];
   for (const value of strange) {
     const { system } = makeSystem();

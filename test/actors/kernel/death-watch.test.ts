@@ -21,7 +21,7 @@ test('a watch fires once, with the reason', async () => {
   );
 });
 
-test('a watch on one that has ended, or never was, fires at once', async () => {
+test('a watch on an actor that has ended, or never existed, fires at once', async () => {
   const { system } = makeSystem();
   const actor = system.spawn('actor', () => new Probe('actor', []));
   await assert.rejects(system.ask(actor, { type: 'throw', value: new Error('end') }, soon));
@@ -50,7 +50,7 @@ async function twoNodes() {
   return { network, here, there, actor };
 }
 
-test('the end of an actor on another node is told across', async () => {
+test('the end of an actor fires a watch on another node', async () => {
   const { here, there, actor } = await twoNodes();
   const reasons: string[] = [];
   here.system.watch(actor, ({ reason }) => reasons.push(reason));
@@ -76,7 +76,7 @@ test('when a node is killed, all watches on it fire and all asks to it fail', as
   assert.match(reasons[2]!, /out of reach/);
 });
 
-test('a watch from another node that is gone is forgotten', async () => {
+test('a watch from a node that is gone is dropped', async () => {
   const { network, here, there, actor } = await twoNodes();
   here.system.watch(actor, () => assert.fail('this node is gone'));
   await settle();
@@ -86,7 +86,7 @@ test('a watch from another node that is gone is forgotten', async () => {
   await settle();
 });
 
-test('a remote watch on one who never was is answered', async () => {
+test('a remote watch on an actor that never existed fires', async () => {
   const { here } = await twoNodes();
   const reasons: string[] = [];
   here.system.watch({ node: 'there~1', name: 'nobody', generation: 99 }, ({ reason }) =>

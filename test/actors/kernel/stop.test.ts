@@ -48,7 +48,7 @@ test('a handler that throws while stopping keeps nobody else from ending', async
   assert.deepEqual(events, ['three stopping', 'two stopping', 'one stopping', 'parent stopping']);
 });
 
-test('a stopping that never ends is left behind after its deadline', async () => {
+test('a stopping that never ends is abandoned after its deadline', async () => {
   const events: string[] = [];
   const { system, clock } = makeSystem();
   class Endless extends Probe {
@@ -97,7 +97,7 @@ test('system.stop names the actors that do not end in time', async () => {
   await stopped;
 });
 
-test('messages left in the mailbox become dead letters, and those who asked hear of it', async () => {
+test('messages left in the mailbox become dead letters, and their askers get an error', async () => {
   const { system } = makeSystem();
   const actor = system.spawn('actor', () => new Probe('actor', []));
   let release: (value: unknown) => void = () => {};
