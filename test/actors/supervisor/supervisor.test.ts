@@ -125,6 +125,26 @@ test('an instance can join again under its name while its former bridge is still
   }
 });
 
+test('a rank that exits while the supervisor is ending is not restarted', async (t) => {
+  const launches: LaunchedRank[] = [];
+  const { system, question, ready } = startSupervisor(t, {
+    launchRank: () => {
+      launches.push(launched());
+      return launches.at(-1)!;
+    },
+    // The supervisor ends its bridges before it stops its rank processes.
+    engineClient: ({ endpoint }) =>
+      idleClient(endpoint, () => new Promise((resolve) => setTimeout(resolve, 1_000))),
+  });
+  const added = question(toSupervisor.addInstance, { instance: instance('a', 0) });
+  ready(0);
+  await added;
+  const stopped = system.stop(10_000);
+  await launches[0]!.stop();
+  await stopped;
+  assert.equal(launches.length, 1);
+});
+
 test('an instance that is removed while it joins fails the call that added it', async (t) => {
   const { question } = startSupervisor(t);
   const added = question(toSupervisor.addInstance, { instance: instance('a', 0) });
