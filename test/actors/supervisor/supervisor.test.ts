@@ -102,9 +102,9 @@ test('an instance with an invalid endpoint is refused, and nothing of it is left
   const refused = question(toSupervisor.addInstance, { instance: instance('bad', 0) });
   await assert.rejects(refused, { name: 'UsageError', message: 'invalid endpoint' });
   assert.deepEqual((await question(toSupervisor.status, {})).instances, []);
-  const added = question(toSupervisor.addInstance, { instance: instance('good', 0) });
+  const added = question(toSupervisor.addInstance, { instance: instance('node-2:8000 / ü', 0) });
   ready(0);
-  assert.equal((await added).instances[0]!.name, 'good');
+  assert.equal((await added).instances[0]!.name, 'node-2:8000 / ü');
 });
 
 test('an instance can join again under its name while its former bridge is still ending', async (t) => {
