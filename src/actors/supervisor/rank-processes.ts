@@ -38,7 +38,6 @@ export class RankProcesses {
   readonly #instanceOf = new Map<number, InstanceOptions>();
   /** Ranks that wait for their restart, each with what cancels it. */
   readonly #restarts = new Map<number, () => void>();
-  #isStopping = false;
 
   constructor(
     ranks: RankRegistry,
@@ -80,7 +79,6 @@ export class RankProcesses {
   }
 
   async stopAll(): Promise<void> {
-    this.#isStopping = true;
     for (const rank of [...this.#restarts.keys()]) this.#cancelRestart(rank);
     await Promise.allSettled(this.#ranks.processes().map((process) => process.stop()));
   }
@@ -110,7 +108,8 @@ export class RankProcesses {
   }
 
   #exited(rank: number, process: LaunchedRank, reason: string, context: Context<SupervisorInbox>): void {
-    if (this.#isStopping || this.#ranks.process(rank) !== process) return;
+    // A supervisor that is ending restarts nothing.
+    if (context.signal.aborted || this.#ranks.process(rank) !== process) return;
     this.#ranks.markDown(rank, null);
     if (this.#ranks.isLost(rank)) return;
     this.#listener.onLost(rank, reason, true);
@@ -134,6 +133,7 @@ export class RankProcesses {
   /** A process that cannot be started counts as one that exited. */
   #restart(rank: number, previous: LaunchedRank, context: Context<SupervisorInbox>): void {
     this.#restarts.delete(rank);
+    if (context.signal.aborted) return;
     try {
       this.#launch(rank, context);
     } catch (thrown) {

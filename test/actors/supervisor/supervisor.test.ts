@@ -102,9 +102,9 @@ test('an instance with an invalid endpoint is refused, and nothing of it is left
   const refused = question(toSupervisor.addInstance, { instance: instance('bad', 0) });
   await assert.rejects(refused, { name: 'UsageError', message: 'invalid endpoint' });
   assert.deepEqual((await question(toSupervisor.status, {})).instances, []);
-  const added = question(toSupervisor.addInstance, { instance: instance('good', 0) });
+  const added = question(toSupervisor.addInstance, { instance: instance('node-2:8000 / ü', 0) });
   ready(0);
-  assert.equal((await added).instances[0]!.name, 'good');
+  assert.equal((await added).instances[0]!.name, 'node-2:8000 / ü');
 });
 
 test('an instance can join again under its name while its former bridge is still ending', async (t) => {
@@ -123,6 +123,26 @@ test('an instance can join again under its name while its former bridge is still
     assert.equal(closed, false);
     if (round === 0) await question(toSupervisor.removeInstance, { instance: 'a' });
   }
+});
+
+test('a rank that exits while the supervisor is ending is not restarted', async (t) => {
+  const launches: LaunchedRank[] = [];
+  const { system, question, ready } = startSupervisor(t, {
+    launchRank: () => {
+      launches.push(launched());
+      return launches.at(-1)!;
+    },
+    // The supervisor ends its bridges before it stops its rank processes.
+    engineClient: ({ endpoint }) =>
+      idleClient(endpoint, () => new Promise((resolve) => setTimeout(resolve, 1_000))),
+  });
+  const added = question(toSupervisor.addInstance, { instance: instance('a', 0) });
+  ready(0);
+  await added;
+  const stopped = system.stop(10_000);
+  await launches[0]!.stop();
+  await stopped;
+  assert.equal(launches.length, 1);
 });
 
 test('an instance that is removed while it joins fails the call that added it', async (t) => {
