@@ -43,7 +43,8 @@ test('when the last source is gone while it is read the update fails with its na
       await cluster.register('one', { metas });
       const failed = assert.rejects(cluster.update('one'), {
         name: 'PeerLostError',
-        message: /no source is left for slice \d+ of the checkpoint \(last error: source 0 of the metas file: /,
+        message:
+          /no source is left for slice \d+ of the checkpoint \(last error: source 0 of the metas file: /,
       });
       await received;
       await old.cluster.stop();
