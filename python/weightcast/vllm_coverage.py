@@ -1,8 +1,8 @@
-"""Which parameters an update must write: those that vLLM fills from a checkpoint when it starts."""
+"""Whether an update has written every parameter that vLLM fills from a checkpoint when it starts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .errors import ParametersMissing
@@ -10,51 +10,63 @@ from .errors import ParametersMissing
 _NAMED_AT_MOST = 8
 
 
-def expected_parameters(
-    model: Any, model_config: Any, info_of: Callable[[Any], Any], never_loaded: Iterable[str]
-) -> set[str] | None:
-    """Names as `load_weights` returns them, or None where nobody knows which of them a checkpoint has.
+class Coverage:
+    """Goes by what reached each layer's loaders: the names that `load_weights` returns also have what it passed over.
 
-    That is a quantised model, whose scales and packed forms may or may not lie in the files. Of any other, every
+    Nobody knows which scales and packed forms the files of a quantised model have. Of any other model every
     parameter comes out of the files, but for those of a quantised key-value cache and those in `never_loaded`.
-
-    `info_of`: vLLM's record of a layer as it was created, before anything was fused or packed for the kernels.
     """
-    if model_config.quantization is not None:
-        return None
-    unique = {name for name, _ in model.named_parameters()}
-    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    expected = set()
-    for prefix, layer in model.named_modules():
-        if _is_of_cache(getattr(layer, "quant_method", None)):
-            continue
-        created = set(info_of(layer).restore_metadata[0])
-        # vLLM leaves biases where they are, and so has no record of them.
-        created |= {
-            name for name, parameter in layer._parameters.items() if name == "bias" and parameter is not None
-        }
-        expected |= {f"{prefix}.{name}" if prefix else name for name in created - set(never_loaded)}
-    # Two names of one parameter, as with tied embeddings: the files have it once.
-    return without_lora(expected - (every - unique))
+
+    def __init__(self, model: Any, info_of: Callable[[Any], Any], never_loaded: Iterable[str]) -> None:
+        """Of a model that lies as its kernels read it. `info_of`: vLLM's record of a layer, as it was created."""
+        self._info_of = info_of
+        # Two names of one parameter, as with tied embeddings: the files have it once.
+        unique = {name for name, _ in model.named_parameters()}
+        every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        aliases = every - unique
+        self._expected: list[tuple[str, Any, set[str]]] = []
+        for path, layer in model.named_modules():
+            if _is_of_cache(layer):
+                continue
+            prefix = f"{path}." if path else ""
+            created = set(info_of(layer).restore_metadata[0])
+            # vLLM leaves biases where they are, and so has no record of them.
+            if layer._parameters.get("bias") is not None:
+                created.add("bias")
+            names = {name for name in created - set(never_loaded) if prefix + name not in aliases}
+            self._expected.append((prefix, layer, names))
+
+    def missing(self) -> list[str]:
+        """Names of parameters that have no new weights, or not all. While layers that are not whole still wait."""
+        missing = []
+        for prefix, layer, expected in self._expected:
+            info = self._info_of(layer)
+            # A layer that has all of its weights has been processed, and waits for no more.
+            if info.load_numel_total is None:
+                continue
+            written = {name for name, _ in info.loaded_weights}
+            if expected <= written and _is_padded(layer):
+                continue
+            # Which one is short of weights when all have some, nobody counts.
+            missing += [prefix + name for name in (expected - written or expected)]
+        return sorted(missing)
 
 
-def without_lora(names: Iterable[str]) -> set[str]:
-    """A layer that is wrapped for LoRA is one level further down; the files, and `load_weights`, know nothing of it."""
-    return {name.replace(".base_layer.", ".") for name in names}
-
-
-def check_coverage(which: str, expected: set[str], written: set[str]) -> None:
-    """Raises ParametersMissing, which names what this update should have written and did not."""
-    missing = sorted(expected - written)
+def check_coverage(which: str, missing: Sequence[str]) -> None:
+    """Raises ParametersMissing if there are any."""
     if not missing:
         return
-    names = ", ".join(missing[:_NAMED_AT_MOST])
+    # A layer that is wrapped for LoRA is one level further down, which the files know nothing of.
+    names = ", ".join(name.replace(".base_layer.", ".") for name in missing[:_NAMED_AT_MOST])
     more = f" and {len(missing) - _NAMED_AT_MOST} more" if len(missing) > _NAMED_AT_MOST else ""
-    raise ParametersMissing(
-        f"the update wrote {len(expected) - len(missing)} of {len(expected)} parameters of the {which} model; "
-        f"the checkpoint has nothing for {names}{more}"
-    )
+    raise ParametersMissing(f"the checkpoint has not all weights of the {which} model: {names}{more}")
 
 
-def _is_of_cache(quant_method: object) -> bool:
-    return any(base.__name__ == "BaseKVCacheMethod" for base in type(quant_method).__mro__)
+def _is_padded(layer: Any) -> bool:
+    """Whether a layer may be larger than what the files have for it: linear layers without quantisation are not."""
+    return type(getattr(layer, "quant_method", None)).__name__ != "UnquantizedLinearMethod"
+
+
+def _is_of_cache(layer: Any) -> bool:
+    method = type(getattr(layer, "quant_method", None))
+    return any(base.__name__ == "BaseKVCacheMethod" for base in method.__mro__)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .errors import ModelNotReloadable, WeightcastError
-from .vllm_coverage import check_coverage, expected_parameters, without_lora
+from .vllm_coverage import Coverage, check_coverage
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
@@ -53,10 +53,9 @@ class LayerwiseReload:
         # By layer: how many of the tensors that it holds are known to be no part of the link buffer.
         self._clean = [0] * len(self._infos)
         self._under_way = False
-        self._written: set[str] | None = set()
         self._check()
         self._tied_head = _tied_head(target)
-        self._expected = self._expected_parameters()
+        self._coverage = self._coverage_to_check()
 
     def clear(self) -> None:
         """Ends what an update by other means left half-way: vLLM would take it for a part of this one."""
@@ -71,11 +70,7 @@ class LayerwiseReload:
 
     def load(self, weights: Weights) -> None:
         """Nothing reads the memory of `weights` any more once this has returned or raised."""
-        names = self._target.model.load_weights(weights)
-        if names is None:
-            self._written = None
-        elif self._written is not None:
-            self._written |= without_lora(names)
+        self._target.model.load_weights(weights)
         self._own_what_is_held({tensor.untyped_storage().data_ptr() for _, tensor in weights})
 
     def finish(self) -> bool:
@@ -86,16 +81,16 @@ class LayerwiseReload:
             self._put_back()
             self._under_way = False
             return False
+        missing = self._coverage.missing() if self._coverage is not None else []
         self._finalize()
         self._under_way = False
-        if self._expected is not None and self._written is not None:
-            check_coverage(self._target.which, self._expected, self._written)
+        check_coverage(self._target.which, missing)
         return True
 
     @property
     def coverage(self) -> str:
         """After `finish`: `complete`, or `unknown` where nobody knows what a checkpoint must have."""
-        return "unknown" if self._expected is None or self._written is None else "complete"
+        return "unknown" if self._coverage is None else "complete"
 
     def abandon(self) -> None:
         if self._under_way:
@@ -116,14 +111,13 @@ class LayerwiseReload:
                 f"vLLM packs the {self._target.which} model's experts for the CPU when it starts, and never again"
             )
 
-    def _expected_parameters(self) -> set[str] | None:
+    def _coverage_to_check(self) -> Coverage | None:
         # A draft model has its embeddings and its head from the target, and no more than some checkpoints have them.
-        if self._target.which != "target":
+        if self._target.which != "target" or self._target.model_config.quantization is not None:
             return None
         meta = importlib.import_module(_LAYERWISE.replace(".layerwise", ".meta"))
         never_loaded = getattr(meta, "SKIP_LOAD_TENSORS", ())
-        info_of = self._layerwise.get_layerwise_info
-        return expected_parameters(self._target.model, self._target.model_config, info_of, never_loaded)
+        return Coverage(self._target.model, self._layerwise.get_layerwise_info, never_loaded)
 
     def _took_any(self) -> bool:
         return any(not _is_under_way(info) or info.load_numel > 0 for info in self._own)

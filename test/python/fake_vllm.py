@@ -68,7 +68,10 @@ class Attention(Layer):
 
 
 class Model(nn.Module):
-    """Layers by name. `load_weights` takes names such as `first.a`, and passes over foreign ones, or refuses them."""
+    """Layers by name. `load_weights` takes names such as `first.a`, or `first.a:1` for the second half of that.
+
+    It passes over foreign names, or refuses them.
+    """
 
     def __init__(self, refuses_foreign: bool = False, **layers: nn.Module) -> None:
         super().__init__()
@@ -86,13 +89,14 @@ class Model(nn.Module):
         assert configurations, "the engine's configuration is not set"
         parameters = dict(self.named_parameters(remove_duplicate=False))
         written = set()
-        for name, tensor in weights:
+        for full_name, tensor in weights:
+            name, _, half = full_name.partition(":")
             if name not in parameters:
                 if self.refuses_foreign:
                     raise KeyError(name)
                 continue
             loader = getattr(parameters[name], "weight_loader", load_whole)
-            loader(parameters[name], tensor)
+            loader(parameters[name], tensor, *([int(half)] if half else []))
             written.add(name)
         return written
 
@@ -101,9 +105,10 @@ class Model(nn.Module):
         return {name: (-parameter).tolist() for name, parameter in self.named_parameters()}
 
 
-def load_whole(param: torch.Tensor, weight: torch.Tensor) -> None:
-    assert param.shape == weight.shape, f"{tuple(weight.shape)} is not {tuple(param.shape)}"
-    param.data.copy_(weight)
+def load_whole(param: torch.Tensor, weight: torch.Tensor, half: int | None = None) -> None:
+    part = param.data if half is None else param.data.chunk(2)[half]
+    assert part.shape == weight.shape, f"{tuple(weight.shape)} is not {tuple(part.shape)}"
+    part.copy_(weight)
 
 
 def initialize_layerwise_reload(model: nn.Module) -> None:
@@ -129,7 +134,7 @@ def _collecting_loader(layer: nn.Module, name: str) -> Any:
         arguments = signature.bind(*values, **named)
         info.loaded_weights.append((name, arguments))
         load_whole(*arguments.args)
-        info.load_numel += arguments.arguments["param"].numel()
+        info.load_numel += arguments.arguments["weight"].numel()
         if info.load_numel >= info.load_numel_total:
             _load_and_process(layer)
 
@@ -141,7 +146,8 @@ def _load_and_process(layer: Any) -> None:
     for name, meta in info.restore_metadata[0].items():
         setattr(layer, name, nn.Parameter(torch.full(meta.shape, torch.nan), requires_grad=False))
     for name, arguments in info.loaded_weights:
-        load_whole(getattr(layer, name), arguments.arguments["weight"])
+        arguments.arguments["param"] = getattr(layer, name)
+        load_whole(*arguments.args)
     layer.process()
     for name, parameter in info.kernel_tensors[0].items():
         parameter.copy_(getattr(layer, name))

@@ -145,7 +145,7 @@ class Updates(unittest.TestCase):
         self.assertEqual(self.model.held(), all_new(2.0))
 
     def test_missing_parameters_are_named(self) -> None:
-        with self.assertRaisesRegex(ParametersMissing, r"wrote 2 of 4 .* nothing for second\.a, second\.b$"):
+        with self.assertRaisesRegex(ParametersMissing, r"target model: second\.a, second\.b$"):
             with update_of(self.target) as update:
                 self.load(update, 2.0, "first.a", "first.b", "no.such.thing")
                 update.finish()
@@ -154,6 +154,36 @@ class Updates(unittest.TestCase):
             with update_of(self.target) as update:
                 self.load(update, 2.0, "no.such.thing")
                 update.finish()
+
+    def test_a_part_of_a_fused_parameter_is_missed(self) -> None:
+        self.model.first.quant_method = type("UnquantizedLinearMethod", (), {})()
+        for layer in ("first", "second"):
+            half = [(f"{layer}.b:0", torch.zeros(2))]
+            rest = [name for name in all_new(2.0) if name != f"{layer}.b"]
+            with update_of(self.target) as update:
+                update.load(new_weights(2.0, *rest)[1] + half)
+                if layer == "second":
+                    # What is larger than the files have it may be padded.
+                    update.finish()
+                    continue
+                with self.assertRaisesRegex(ParametersMissing, r"target model: first\.a, first\.b$"):
+                    update.finish()
+            self.assert_whole()
+
+    def test_what_a_model_passes_over_is_missed_whatever_it_says(self) -> None:
+        load_weights = self.model.load_weights
+
+        def says_all(weights: list[tuple[str, torch.Tensor]]) -> set[str]:
+            load_weights([pair for pair in weights if pair[0] != "second.a"])
+            return set(all_new(2.0))
+
+        self.model.load_weights = says_all
+        with (
+            self.assertRaisesRegex(ParametersMissing, r"target model: second\.a$"),
+            update_of(self.target) as update,
+        ):
+            self.load(update, 2.0, *all_new(2.0))
+            update.finish()
 
     def test_of_a_quantised_model_nobody_knows(self) -> None:
         quantised = types.SimpleNamespace(**{**vars(CONFIG), "quantization": "fp8"})
