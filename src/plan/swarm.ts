@@ -168,7 +168,7 @@ export class Swarm {
   }
 
   /** The sources that the receiver does not read from for now. */
-  avoidedBy(receiver: number): ReadonlySet<number> {
+  backedOffFrom(receiver: number): ReadonlySet<number> {
     return this.#receiver(receiver).avoided;
   }
 
