@@ -4,10 +4,10 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { Finding } from '../../src/doctor/finding.ts';
 
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
 function doctor(...options: string[]) {
-  return spawnSync(process.execPath, [...process.execArgv, main, 'doctor', ...options], { encoding: 'utf8' });
+  return spawnSync(process.execPath, [main, 'doctor', ...options], { encoding: 'utf8' });
 }
 
 test('the doctor tells people and scripts the same of this machine, and ends by whether all it needs is there', () => {

@@ -40,13 +40,13 @@ class Hosts {
   }
 
   #start(host: number, fixture: string): Program {
-    const path = fileURLToPath(new URL(`fixtures/${fixture}.ts`, import.meta.url));
+    const path = fileURLToPath(new URL(`fixtures/${fixture}.js`, import.meta.url));
     const values = [this.#cluster.host.namespace, this.#cluster.secret.toString('hex'), String(bytes)];
     const [command, ...words] = this.network.launcher(host);
     const program = new Program(
       fork(path, values, {
         execPath: command!,
-        execArgv: [...words, process.execPath, ...process.execArgv],
+        execArgv: [...words, process.execPath],
       }),
     );
     this.#test.after(() => program.kill());

@@ -19,8 +19,8 @@ class Command {
   errors = '';
 
   constructor(test: TestContext, name: string, ...options: string[]) {
-    const script = fileURLToPath(new URL(`../../scenarios/${name}.ts`, import.meta.url));
-    this.#child = spawn(process.execPath, [...process.execArgv, script, ...options], {
+    const script = fileURLToPath(new URL(`../../scenarios/${name}.js`, import.meta.url));
+    this.#child = spawn(process.execPath, [script, ...options], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let output = '';

@@ -94,7 +94,7 @@ async function startParent(t: TestContext) {
   const model = join(temporaryDirectory(t), 'model.safetensors');
   writeRandomModel(model, new SeededRandom(1));
   const namespace = `engine-${randomBytes(6).toString('hex')}`;
-  const path = fileURLToPath(new URL('fixtures/engine-parent.ts', import.meta.url));
+  const path = fileURLToPath(new URL('fixtures/engine-parent.js', import.meta.url));
   const parent = fork(path, [model, namespace]);
   t.after(() => parent.kill('SIGKILL'));
   const [engine] = (await once(parent, 'message', { signal: AbortSignal.timeout(20_000) })) as [

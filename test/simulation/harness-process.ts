@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-const script = fileURLToPath(new URL('../../scenarios/simulate.ts', import.meta.url));
+const script = fileURLToPath(new URL('../../scenarios/simulate.js', import.meta.url));
 
 export interface Ended {
   readonly code: number | null;
@@ -13,7 +13,7 @@ export interface Ended {
  * cost a simulation half as much again.
  */
 export function simulate(...options: readonly (string | number)[]): Promise<Ended> {
-  const child = spawn(process.execPath, ['--import', 'tsx', script, ...options.map(String)], {
+  const child = spawn(process.execPath, [script, ...options.map(String)], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   let output = '';

@@ -132,7 +132,7 @@ export class TestCluster {
   /** A real process with a spoke in it; fixtures/spoke-process.ts says what it does. */
   async spokeProcess(endpoint: string, options: { node?: string; limits?: Partial<TransportLimits> } = {}) {
     const node = options.node ?? nodeName('rank-0');
-    const child = startProcess(this.#test, 'spoke-process.ts', {
+    const child = startProcess(this.#test, 'spoke-process', {
       node,
       endpoint,
       keys: spokeKeys(this.keys),
@@ -144,7 +144,7 @@ export class TestCluster {
 
   async hubProcess(endpoint: string, options: { node?: string; limits?: Partial<TransportLimits> } = {}) {
     const node = options.node ?? nodeName('hub');
-    const child = startProcess(this.#test, 'hub-process.ts', {
+    const child = startProcess(this.#test, 'hub-process', {
       node,
       endpoint,
       keys: this.keys,
@@ -156,13 +156,9 @@ export class TestCluster {
 }
 
 export function startProcess(test: TestContext, fixture: string, options: object): ChildProcess {
-  const child = fork(
-    fileURLToPath(new URL(`fixtures/${fixture}`, import.meta.url)),
-    [JSON.stringify(options)],
-    {
-      execArgv: ['--import', 'tsx'],
-    },
-  );
+  const child = fork(fileURLToPath(new URL(`fixtures/${fixture}.js`, import.meta.url)), [
+    JSON.stringify(options),
+  ]);
   test.after(() => void child.kill('SIGKILL'));
   return child;
 }

@@ -1,0 +1,33 @@
+// The node:test reporter of one file's process: what test.mjs has to know of each test, a line of JSON each, at once.
+
+/** A test that holds others counts by them. */
+function isOwnFailure(details) {
+  return details.error?.failureType !== 'subtestsFailed';
+}
+
+function describe(error) {
+  const { cause, message } = error;
+  return String(cause?.stack ?? cause ?? message);
+}
+
+export default async function* recordReporter(source) {
+  for await (const { type, data } of source) {
+    const { name, file, line, nesting, details } = data ?? {};
+    const of = { name, file, line };
+    if (type === 'test:dequeue') yield record({ is: 'begun', ...of });
+    else if (type === 'test:diagnostic') yield record({ is: 'note', text: data.message });
+    else if ((type !== 'test:pass' && type !== 'test:fail') || details.type === 'suite') continue;
+    else {
+      const seconds = nesting === 0 ? details.duration_ms / 1_000 : 0;
+      if (type === 'test:fail') {
+        const report = isOwnFailure(details) ? describe(details.error) : null;
+        yield record({ is: 'fail', ...of, seconds, report });
+      } else if (data.skip === undefined) yield record({ is: 'pass', ...of, seconds });
+      else yield record({ is: 'skip', ...of, seconds, reason: data.skip === true ? '' : data.skip });
+    }
+  }
+}
+
+function record(entry) {
+  return `${JSON.stringify(entry)}\n`;
+}

@@ -1,0 +1,49 @@
+// One process with tests in it, run to its end.
+import { spawn } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+
+const reporter = new URL('./record-reporter.mjs', import.meta.url).href;
+
+/** What the process had to say of its tests; the last line is cut off where it was killed. */
+function recordsIn(path) {
+  if (!existsSync(path)) return [];
+  const lines = readFileSync(path, 'utf8').split('\n');
+  return lines.slice(0, -1).map((line) => JSON.parse(line));
+}
+
+/** Why the process failed as a whole, whatever its tests say; null if it did not. */
+function failureOf({ code, signal, isLate, timeoutMilliseconds, records }) {
+  const last = records.findLast(({ is }) => is === 'begun');
+  const during = last === undefined ? 'before its first test' : `in or after "${last.name}"`;
+  if (isLate) return `had not ended after ${timeoutMilliseconds / 1_000} s, ${during}`;
+  if (signal !== null) return `ended by ${signal}, ${during}`;
+  if (code === 0 || records.some(({ is }) => is === 'fail')) return null;
+  const notes = records.filter(({ is, text }) => is === 'note' && text.startsWith('Error'));
+  return [`ended with exit code ${code}, ${during}`, ...notes.map(({ text }) => text)].join('\n');
+}
+
+/**
+ * Runs a compiled file of tests. Resolves with what became of its tests (record-reporter.mjs), the seconds it took, and
+ * why it failed as a whole, if it did.
+ */
+export function runProgram(program, { options, timeoutMilliseconds, records: path }) {
+  const begun = performance.now();
+  const { NODE_TEST_CONTEXT, ...env } = process.env;
+  const words = [`--test-reporter=${reporter}`, `--test-reporter-destination=${path}`, ...options, program];
+  const child = spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'inherit'], env });
+  let isLate = false;
+  const timer = setTimeout(() => {
+    isLate = true;
+    child.kill('SIGKILL');
+  }, timeoutMilliseconds);
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', (code, signal) => {
+      clearTimeout(timer);
+      const records = recordsIn(path);
+      const failure = failureOf({ code, signal, isLate, timeoutMilliseconds, records });
+      const tests = records.filter(({ is }) => is !== 'begun' && is !== 'note');
+      resolve({ tests, failure, seconds: (performance.now() - begun) / 1_000 });
+    });
+  });
+}
