@@ -1,8 +1,7 @@
 // Puts the files that are started as processes in place as bundles, each one file with all that it imports: a process
 // that reads one file instead of four hundred begins its work in half the time. Nothing imports them, so the modules
-// they are made of stay beside them as they are. As a command: those of the package, in dist/.
+// they are made of stay beside them as they are.
 import { renameSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
@@ -43,5 +42,3 @@ export async function bundle(entries, tree) {
     renameSync(draft, path);
   }
 }
-
-if (process.argv[1] === fileURLToPath(import.meta.url)) await bundle(packageEntries, join(root, 'dist'));
