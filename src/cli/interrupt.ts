@@ -5,8 +5,8 @@ const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 type EndSignal = keyof typeof exitCodes;
 
 /**
- * Runs a command to its end and exits with its code: 0, or what its error says, with the error as one line on
- * standard error. On Ctrl-C the command's signal aborts, so that it can give everything back; a second one ends the
+ * Runs a command to its end and exits with its code: `process.exitCode` if it set that, or what its error says, with the
+ * error as one line on standard error; otherwise 0. On Ctrl-C the command's signal aborts, so that it can give everything back; a second one ends the
  * process at once.
  */
 export async function runCommand(command: (signal: AbortSignal) => Promise<void>): Promise<never> {
@@ -19,14 +19,13 @@ export async function runCommand(command: (signal: AbortSignal) => Promise<void>
       abort.abort(new AbortedError(`interrupted by ${name}`));
     });
   }
-  let code = 0;
   try {
     await command(abort.signal);
   } catch (thrown) {
-    code = interruptedBy === null ? exitCodeOf(thrown) : exitCodes[interruptedBy as EndSignal];
+    process.exitCode = interruptedBy === null ? exitCodeOf(thrown) : exitCodes[interruptedBy as EndSignal];
     process.stderr.write(`${nameOf(thrown)}: ${describe(thrown).split('\n').join(' ')}\n`);
   }
-  process.exit(code);
+  process.exit();
 }
 
 /** Rejects when the signal aborts, however long the work takes; the work itself is left to whoever cleans up. */
