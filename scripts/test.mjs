@@ -140,6 +140,6 @@ const workers = Array.from({ length: concurrency }, async (_, worker) => {
   }
 });
 await Promise.all(workers);
-writeFileSync(history, JSON.stringify({ ...past, ...outcome.seconds }));
+if (paths.length === 0) writeFileSync(history, JSON.stringify({ ...past, ...outcome.seconds }));
 outcome.summarise((performance.now() - begun) / 1_000);
 process.exitCode = outcome.counts.fail === 0 ? 0 : 1;
