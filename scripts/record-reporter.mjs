@@ -1,5 +1,8 @@
 // The node:test reporter of one file's process: what test.mjs has to know of each test, a line of JSON each, at once.
 
+// What tests fork would inherit the options of this runner.
+process.execArgv.splice(0);
+
 /** A test that holds others counts by them. */
 function isOwnFailure(details) {
   return details.error?.failureType !== 'subtestsFailed';

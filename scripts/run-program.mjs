@@ -1,6 +1,6 @@
 // One process with tests in it, run to its end.
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 
 const reporter = new URL('./record-reporter.mjs', import.meta.url).href;
 
@@ -15,11 +15,34 @@ function recordsIn(path) {
 function failureOf({ code, signal, isLate, timeoutMilliseconds, records }) {
   const last = records.findLast(({ is }) => is === 'begun');
   const during = last === undefined ? 'before its first test' : `in or after "${last.name}"`;
-  if (isLate) return `had not ended after ${timeoutMilliseconds / 1_000} s, ${during}`;
+  if (isLate) return `hangs: nothing happened for ${timeoutMilliseconds / 1_000} s, ${during}`;
   if (signal !== null) return `ended by ${signal}, ${during}`;
   if (code === 0 || records.some(({ is }) => is === 'fail')) return null;
   const notes = records.filter(({ is, text }) => is === 'note' && text.startsWith('Error'));
   return [`ended with exit code ${code}, ${during}`, ...notes.map(({ text }) => text)].join('\n');
+}
+
+const running = new Set();
+
+/** A runner that is ended leaves no tests behind that run on. */
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+  process.once(signal, () => {
+    for (const child of running) child.kill('SIGKILL');
+    process.exit(1);
+  });
+}
+
+/** Calls back when a process has reported nothing for that long: a slow machine is slow, but does not stand still. */
+function whenIdle(path, milliseconds, callback) {
+  let size = 0;
+  let since = performance.now();
+  const timer = setInterval(() => {
+    const now = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+    if (now !== size) since = performance.now();
+    else if (performance.now() - since > milliseconds) callback();
+    size = now;
+  }, 500);
+  return () => clearInterval(timer);
 }
 
 /**
@@ -31,15 +54,17 @@ export function runProgram(program, { options, timeoutMilliseconds, records: pat
   const { NODE_TEST_CONTEXT, ...env } = process.env;
   const words = [`--test-reporter=${reporter}`, `--test-reporter-destination=${path}`, ...options, program];
   const child = spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'inherit'], env });
+  running.add(child);
   let isLate = false;
-  const timer = setTimeout(() => {
+  const stopWatching = whenIdle(path, timeoutMilliseconds, () => {
     isLate = true;
     child.kill('SIGKILL');
-  }, timeoutMilliseconds);
+  });
   return new Promise((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', (code, signal) => {
-      clearTimeout(timer);
+      running.delete(child);
+      stopWatching();
       const records = recordsIn(path);
       const failure = failureOf({ code, signal, isLate, timeoutMilliseconds, records });
       const tests = records.filter(({ is }) => is !== 'begun' && is !== 'note');

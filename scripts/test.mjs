@@ -1,6 +1,6 @@
 // Runs compiled tests (compile-tests.mjs): all, or those of the files and folders that it is given. Arguments that begin
 // with a dash go to node, as --test-name-pattern=...; --test-concurrency says how many processes there are at once, and
-// --test-timeout how many milliseconds a process has. Quiet but for failures and the counts.
+// --test-timeout after how many milliseconds without a test that begins or ends a process hangs. Quiet but for failures and the counts.
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
@@ -14,14 +14,16 @@ const tree = join(root, 'build/test');
 /** These need hardware or tools that not every machine has, and have commands of their own. */
 const separate = ['test/gpu', 'test/rdma-vm', 'test/python'];
 
-/** Tests that only compute share one process: node takes longer to start than they take. */
-const computing = [
-  'test/plan',
-  'test/checkpoint',
-  'test/observe',
-  'test/actors',
-  'test/doctor/findings.test.ts',
+/**
+ * Tests that share a process with others, because node takes longer to start than most of them take: those that only
+ * compute, and those under virtual time.
+ */
+const shared = [
+  ['test/plan', 'test/checkpoint', 'test/observe', 'test/actors', 'test/doctor/findings.test.ts'],
+  ['test/simulation'],
 ];
+/** These take so long that they had better run at the same time. */
+const alone = ['seeds', 'scale', 'same-seed', 'command'].map((name) => `test/simulation/${name}.test.ts`);
 
 function testsIn(path) {
   if (statSync(join(root, path)).isFile()) return path.endsWith('.test.ts') ? [path] : [];
@@ -41,17 +43,24 @@ function compiled(path) {
 
 /** What runs in a process of its own: a file of tests, or one that imports several. */
 function jobsOf(files) {
-  const together = files.filter((file) => isInside(file, computing));
-  if (together.length < 2) return files.map((file) => ({ name: file, program: compiled(file) }));
-  const program = join(tree, `together-${process.pid}.js`);
-  const imports = together.map((file) => `import ${JSON.stringify(compiled(file))};\n`);
-  writeFileSync(program, imports.join(''));
-  process.on('exit', () => rmSync(program));
-  const apart = files.filter((file) => !together.includes(file));
+  const groups = shared.map((folders) =>
+    files.filter((file) => isInside(file, folders) && !alone.includes(file)),
+  );
+  const apart = files.filter((file) => !groups.flat().includes(file));
   return [
-    { name: `${together.length} files in one process`, program },
-    ...apart.map((file) => ({ name: file, program: compiled(file) })),
+    ...groups.filter((group) => group.length > 1).map(together),
+    ...[...apart, ...groups.filter(({ length }) => length === 1).flat()].map((file) => {
+      return { name: file, program: compiled(file) };
+    }),
   ];
+}
+
+function together(files) {
+  const name = `${files.length} files from ${files[0]} to ${files.at(-1)}`;
+  const program = join(tree, `together-${process.pid}-${files.length}.js`);
+  writeFileSync(program, files.map((file) => `import ${JSON.stringify(compiled(file))};\n`).join(''));
+  process.on('exit', () => rmSync(program));
+  return { name, program };
 }
 
 /** Seconds that each file took the last time: the longest begin first, so that none is left to run alone at the end. */

@@ -9,15 +9,27 @@ import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { Cluster } from '../../src/index.ts';
 import { eventually, isRunning, startBench } from './harness.ts';
 
-test('the death of a rank ends the update with its name; the others live, and the next update works', async (t) => {
-  let loaded = 0;
-  const { engine, cluster, makeModel } = await startBench(t, {
+let loaded = 0;
+/** Its engine hangs once. The first test kills a rank of it, the last one its supervisor. */
+const killed = await startBench(
+  { after },
+  {
     ranks: 2,
     faults: { hangAtBucket: 1, rank: 1, once: true },
     onProgress: ({ activity, rank, doneBytes }) => {
       if (activity === 'update' && rank === 1) loaded = doneBytes;
     },
-  });
+  },
+);
+
+/** Its engine fails once, and is well again after that; the last test stops it. */
+const mended = await startBench(
+  { after },
+  { ranks: 2, faults: { failLoadOfTensor: 'model.norm.weight', once: true } },
+);
+
+test('the death of a rank ends the update with its name; the others live, and the next update works', async () => {
+  const { engine, cluster, makeModel } = killed;
   const model = await makeModel(2);
   await cluster.register('v', model);
   const before = await cluster.status();
@@ -44,11 +56,29 @@ test('the death of a rank ends the update with its name; the others live, and th
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });
 
-/** Its engine fails once, and is well again after that; the last test stops it. */
-const mended = await startBench(
-  { after },
-  { ranks: 2, faults: { failLoadOfTensor: 'model.norm.weight', once: true } },
-);
+test('a second update while one runs is refused, and does not disturb it', async () => {
+  const { cluster, makeModel } = killed;
+  await cluster.register('v', await makeModel(7));
+  const first = cluster.update('v');
+  await assert.rejects(cluster.update('v'), { name: 'UsageError', message: /busy updating to v/ });
+  assert.equal((await first).verified, true);
+});
+
+test('when the supervisor is killed everything of the cluster goes, and the caller hears of it', async () => {
+  const { cluster, makeModel } = killed;
+  await cluster.register('v', await makeModel(8));
+  const { ranks } = await cluster.status();
+  const supervisor = await parentOf(ranks[0]!.pid!);
+  const update = assert.rejects(
+    (async () => {
+      for (;;) await cluster.update('v');
+    })(),
+    { name: 'PeerLostError', message: /supervisor process ended \(SIGKILL\)/ },
+  );
+  process.kill(supervisor, 'SIGKILL');
+  await update;
+  await eventually('the ranks end', () => ranks.every(({ pid }) => !isRunning(pid!)));
+});
 
 test("an engine worker's traceback is in the error, and a good checkpoint heals the instance", async () => {
   const { engine, cluster, makeModel } = mended;
@@ -62,14 +92,6 @@ test("an engine worker's traceback is in the error, and a good checkpoint heals 
   assert.equal((await cluster.status()).instances[0]?.state, 'mixed');
   assert.equal((await cluster.update('v')).verified, true);
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
-});
-
-test('a second update while one runs is refused, and does not disturb it', async () => {
-  const { cluster, makeModel } = mended;
-  await cluster.register('v', await makeModel(7));
-  const first = cluster.update('v');
-  await assert.rejects(cluster.update('v'), { name: 'UsageError', message: /busy updating to v/ });
-  assert.equal((await first).verified, true);
 });
 
 test('an update of an engine that does not run fails with its address', async () => {
@@ -91,7 +113,7 @@ test('an engine worker that dies ends the update at once', async (t) => {
   await assert.rejects(cluster.update('v', { bucketBytes: 2 ** 20 }), (error: Error) => {
     return ['WorkerLinkError', 'EngineError'].includes(error.name);
   });
-  assert.ok(performance.now() - startedAt < 20_000, 'it did not wait for a deadline');
+  assert.ok(performance.now() - startedAt < deadlines.workerLink / 2, 'it did not wait for a deadline');
 });
 
 test('an engine worker that hangs ends the update at its timeout', async (t) => {
@@ -119,22 +141,6 @@ test('a supervisor that cannot begin says why at once', async (t) => {
     message: `cannot listen on tcp://127.0.0.1:${port}: Address already in use`,
   });
   assert.ok(performance.now() - startedAt < deadlines.start / 2);
-});
-
-test('when the supervisor is killed everything of the cluster goes, and the caller hears of it', async (t) => {
-  const { cluster, makeModel } = await startBench(t, { ranks: 2 });
-  await cluster.register('v', await makeModel(8));
-  const { ranks } = await cluster.status();
-  const supervisor = await parentOf(ranks[0]!.pid!);
-  const update = assert.rejects(
-    (async () => {
-      for (;;) await cluster.update('v');
-    })(),
-    { name: 'PeerLostError', message: /supervisor process ended \(SIGKILL\)/ },
-  );
-  process.kill(supervisor, 'SIGKILL');
-  await update;
-  await eventually('the ranks end', () => ranks.every(({ pid }) => !isRunning(pid!)));
 });
 
 async function parentOf(pid: number): Promise<number> {

@@ -6,9 +6,7 @@ import { readdirSync, rmSync } from 'node:fs';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { HostDevice } from '../../src/native-bridge/host-device.ts';
-
-/** How long a test waits for what must come; generous, for a machine busy with other tests. */
-const patience = 20_000;
+import { patience } from '../patience.ts';
 
 /** The host devices, control files and processes of one test, under a namespace that no other test uses. */
 export class TestHost {

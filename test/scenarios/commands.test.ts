@@ -80,7 +80,7 @@ test('a wrong option ends a scenario in one line that names it', async (t) => {
 test('Ctrl-C ends a scenario with everything that it started', async (t) => {
   const before = scratches();
   const command = new Command(t, 'late-join', '--size', '8MiB', '--ranks', '1');
-  await eventually('requests run', () => command.errors.includes('updating both'), 60_000);
+  await eventually('requests run', () => command.errors.includes('updating both'));
   const [scratch] = scratches().filter((name) => !before.includes(name));
   command.interrupt();
   const { code, errors } = await command.ended;

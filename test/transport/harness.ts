@@ -10,6 +10,7 @@ import { HubTransport } from '../../src/transport/hub.ts';
 import type { TransportLimits } from '../../src/transport/limits.ts';
 import { nodeName } from '../../src/transport/node-name.ts';
 import { SpokeTransport } from '../../src/transport/spoke.ts';
+import { patience } from '../patience.ts';
 
 export const clock: Clock = {
   now: () => performance.now(),
@@ -19,11 +20,8 @@ export const clock: Clock = {
   },
 };
 
-/** Long enough for a machine that is busy with other tests. */
-export const patience = 15_000;
-
 /** Pings so often that a dead peer is found within a test, so rarely lost that a busy machine finds none. */
-export const hasty: Partial<TransportLimits> = { pingEveryMilliseconds: 100, lostAfterMilliseconds: 3_000 };
+export const hasty: Partial<TransportLimits> = { pingEveryMilliseconds: 100, lostAfterMilliseconds: 30_000 };
 
 export interface LogLine {
   readonly level: 'debug' | 'info' | 'warn' | 'error';
