@@ -1,6 +1,7 @@
 // One process with tests in it, run to its end.
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, statSync } from 'node:fs';
+import { availableParallelism, loadavg } from 'node:os';
 
 const reporter = new URL('./record-reporter.mjs', import.meta.url).href;
 
@@ -15,7 +16,7 @@ function recordsIn(path) {
 function failureOf({ code, signal, isLate, timeoutMilliseconds, records }) {
   const last = records.findLast(({ is }) => is === 'begun');
   const during = last === undefined ? 'before its first test' : `in or after "${last.name}"`;
-  if (isLate) return `hangs: nothing happened for ${timeoutMilliseconds / 1_000} s, ${during}`;
+  if (isLate) return `hangs: nothing happened for ${timeoutMilliseconds / 1_000} s or more, ${during}`;
   if (signal !== null) return `ended by ${signal}, ${during}`;
   if (code === 0 || records.some(({ is }) => is === 'fail')) return null;
   const notes = records.filter(({ is, text }) => is === 'note' && text.startsWith('Error'));
@@ -32,14 +33,19 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
   });
 }
 
-/** Calls back when a process has reported nothing for that long: a slow machine is slow, but does not stand still. */
+/** By how much longer things take than on an idle machine: the processes that want a processor, for each processor. */
+function slowness() {
+  return Math.max(1, loadavg()[0] / availableParallelism());
+}
+
+/** Calls back when a process has reported nothing for that long, or for longer where others use the machine. */
 function whenIdle(path, milliseconds, callback) {
   let size = 0;
   let since = performance.now();
   const timer = setInterval(() => {
     const now = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
     if (now !== size) since = performance.now();
-    else if (performance.now() - since > milliseconds) callback();
+    else if (performance.now() - since > milliseconds * slowness()) callback();
     size = now;
   }, 500);
   return () => clearInterval(timer);
@@ -52,8 +58,11 @@ function whenIdle(path, milliseconds, callback) {
 export function runProgram(program, { options, timeoutMilliseconds, records: path }) {
   const begun = performance.now();
   const { NODE_TEST_CONTEXT, ...env } = process.env;
-  const words = [`--test-reporter=${reporter}`, `--test-reporter-destination=${path}`, ...options, program];
-  const child = spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'inherit'], env });
+  const words = [`--test-reporter=${reporter}`, ...options, program];
+  const child = spawn(process.execPath, words, {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    env: { ...env, WEIGHTCAST_TEST_RECORDS: path },
+  });
   running.add(child);
   let isLate = false;
   const stopWatching = whenIdle(path, timeoutMilliseconds, () => {
