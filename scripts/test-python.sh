@@ -22,5 +22,6 @@ if [ -z "${WEIGHTCAST_PYTHON:-}" ]; then
   pip install --force-reinstall --no-deps ./python
   export WEIGHTCAST_PYTHON="$PWD/.venv/bin/python"
 fi
-if [ $# -eq 0 ]; then set -- test/python/*.test.ts; fi
-node --import tsx --test --test-concurrency=2 --test-timeout=300000 --test-reporter="$PWD/scripts/quiet-reporter.mjs" "$@"
+if [ $# -eq 0 ]; then set -- test/python; fi
+node scripts/compile-tests.mjs
+node scripts/test.mjs --test-concurrency=2 --test-timeout=300000 "$@"

@@ -3,11 +3,9 @@
 # first, because the emulated processor is slow.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-npx --no-install tsc -p test/rdma-vm/tsconfig.json
+node scripts/compile-tests.mjs
 # One after the other: some tests look at all that processes hold of the devices, or take a link down.
-exec scripts/rdma-vm.sh env \
-  WEIGHTCAST_ADDON="$PWD/build/Release/weightcast.node" WEIGHTCAST_TEST_FABRICS=verbs \
-  bash -euc 'cd build/rdma-vm/test
-    run() { node --test --test-concurrency=2 --test-reporter="$OLDPWD/scripts/quiet-reporter.mjs" "$@"; }
-    run native/fabric-{read,failures}.test.js rdma-vm/verbs.test.js
-    run rdma-vm/scenarios.test.js'
+exec scripts/rdma-vm.sh env WEIGHTCAST_TEST_FABRICS=verbs bash -euc '
+  run() { node scripts/test.mjs --test-concurrency=2 --test-timeout=600000 "$@"; }
+  run test/native/fabric-{read,failures}.test.ts test/rdma-vm/verbs.test.ts
+  run test/rdma-vm/scenarios.test.ts'

@@ -25,6 +25,8 @@ ln -sfn "$root/node_modules" "$tree/node_modules"
   node-gyp configure build >make.log 2>&1 || { cat make.log; exit 1; }
 )
 
+node scripts/compile-tests.mjs
+
 # Node is not built with sanitizers: their runtime has to be there before it, and what Node itself leaks is not ours.
 LD_PRELOAD=$(for runtime in "${runtimes[@]}"; do printf '%s:' "$(g++ -print-file-name="$runtime")"; done)
 export LD_PRELOAD=${LD_PRELOAD%:}

@@ -1,41 +1,154 @@
-// Runs the test suite: `npm test`, or `npm test -- test/plan` for a part of it. Quiet but for failures and the counts.
-import { spawnSync } from 'node:child_process';
-import { readdirSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+// Runs compiled tests (compile-tests.mjs): all, or those of the files and folders that it is given. Arguments that begin
+// with a dash go to node, as --test-name-pattern=...; --test-concurrency says how many processes there are at once, and
+// --test-timeout after how many milliseconds without a test that begins or ends a process hangs. Quiet but for failures and the counts.
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join, relative, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { runProgram } from './run-program.mjs';
+import { inSources, sourceOf, sourcePosition } from './source-position.mjs';
 
-// These need hardware or tools that not every machine has, and have commands of their own.
-const separate = ['test/gpu', 'test/rdma-vm', 'test/python'];
+const root = fileURLToPath(new URL('..', import.meta.url));
+const tree = join(root, 'build/test');
+
+/** These need hardware or tools that not every machine has, and have commands of their own. */
+const separate = ['test/gpu', 'test/rdma-vm', 'test/python', 'test/engines-real'];
+
+/**
+ * Tests that share a process with others, because node takes longer to start than most of them take: those that only
+ * compute, and those under virtual time.
+ */
+const shared = [
+  ['test/plan', 'test/checkpoint', 'test/observe', 'test/actors', 'test/doctor/findings.test.ts'],
+  ['test/simulation'],
+];
+/** These take so long that they had better run at the same time. */
+const alone = ['seeds', 'scale', 'same-seed', 'command'].map((name) => `test/simulation/${name}.test.ts`);
 
 function testsIn(path) {
-  if (statSync(path).isFile()) return path.endsWith('.test.ts') ? [path] : [];
-  return readdirSync(path).flatMap((name) => {
+  if (statSync(join(root, path)).isFile()) return path.endsWith('.test.ts') ? [path] : [];
+  return readdirSync(join(root, path)).flatMap((name) => {
     const child = join(path, name);
     return separate.includes(child) ? [] : testsIn(child);
   });
 }
 
-const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
-const options = process.argv.slice(2).filter((argument) => argument.startsWith('-'));
-const files = (wanted.length > 0 ? wanted : ['test']).flatMap((path) => testsIn(path.replace(/\/$/, '')));
+function isInside(path, folders) {
+  return folders.some((folder) => path === folder || path.startsWith(`${folder}/`));
+}
+
+function compiled(path) {
+  return join(tree, path.replace(/\.ts$/, '.js'));
+}
+
+/** What runs in a process of its own: a file of tests, or one that imports several. */
+function jobsOf(files) {
+  const groups = shared.map((folders) =>
+    files.filter((file) => isInside(file, folders) && !alone.includes(file)),
+  );
+  const apart = files.filter((file) => !groups.flat().includes(file));
+  return [
+    ...groups.filter((group) => group.length > 1).map(together),
+    ...[...apart, ...groups.filter(({ length }) => length === 1).flat()].map((file) => {
+      return { name: file, program: compiled(file) };
+    }),
+  ];
+}
+
+function together(files) {
+  const name = `${files.length} files from ${files[0]} to ${files.at(-1)}`;
+  const program = join(tree, `together-${process.pid}-${files.length}.js`);
+  writeFileSync(program, files.map((file) => `import ${JSON.stringify(compiled(file))};\n`).join(''));
+  process.on('exit', () => rmSync(program));
+  return { name, program };
+}
+
+/** Seconds that each file took the last time: the longest begin first, so that none is left to run alone at the end. */
+const history = join(tree, '.seconds.json');
+
+function lastSeconds() {
+  return existsSync(history) ? JSON.parse(readFileSync(history, 'utf8')) : {};
+}
+
+/** What came of all jobs; files are named by their sources. */
+class Outcome {
+  counts = { pass: 0, fail: 0, skip: 0 };
+  seconds = {};
+
+  add({ name }, { tests, failure, seconds }) {
+    for (const test of tests) {
+      this.counts[test.is] += 1;
+      this.#print(test);
+      if (test.file === undefined) continue;
+      const file = sourceOf(test.file);
+      this.seconds[file] = (this.seconds[file] ?? 0) + test.seconds;
+    }
+    // The start of its process counts too.
+    this.seconds[name] = seconds;
+    if (failure === null) return;
+    this.counts.fail += 1;
+    console.log(`FAIL ${name} ${inSources(failure)}\n`);
+  }
+
+  #print({ is, name, file, line, report, reason }) {
+    const where = file === undefined ? '' : `${sourcePosition(file, line)} `;
+    if (is === 'fail' && report !== null) console.log(`FAIL ${where}${name}\n${inSources(report)}\n`);
+    if (is === 'skip' && reason !== '') console.log(`SKIP ${where}${name}: ${reason}`);
+  }
+
+  summarise(seconds) {
+    const { pass, fail, skip } = this.counts;
+    const slowest = Object.entries(this.seconds)
+      .filter(([name]) => name.endsWith('.ts'))
+      .sort(([, one], [, other]) => other - one)
+      .slice(0, 5);
+    for (const [file, took] of slowest) console.log(`# slow: ${took.toFixed(1).padStart(5)} s ${file}`);
+    console.log(`# tests ${pass + fail + skip}\n# pass ${pass}\n# fail ${fail}\n# skipped ${skip}`);
+    console.log(`# seconds ${seconds.toFixed(1)}`);
+  }
+}
+
+/** What node is given, and what is for this program. */
+function parse(words) {
+  const settings = {
+    concurrency: 2 * availableParallelism(),
+    timeoutMilliseconds: 180_000,
+    options: [],
+    paths: [],
+  };
+  for (const word of words) {
+    const [, name, value] = /^--test-(concurrency|timeout)=(\d+)$/.exec(word) ?? [];
+    if (name === 'concurrency') settings.concurrency = Number(value);
+    else if (name === 'timeout') settings.timeoutMilliseconds = Number(value);
+    else if (word.startsWith('-')) settings.options.push(word);
+    else settings.paths.push(relative(root, resolve(word)));
+  }
+  return settings;
+}
+
+const { concurrency, timeoutMilliseconds, options, paths } = parse(process.argv.slice(2));
+const files = (paths.length > 0 ? paths : ['test']).flatMap(testsIn);
 if (files.length === 0) {
-  console.error(`no tests in ${wanted.join(', ')}`);
+  console.error(`no tests in ${paths.join(', ')}`);
   process.exit(2);
 }
-// A file that leaves something open never ends by itself.
-const fileTimeoutMilliseconds = 120_000;
-const reporter = new URL('./quiet-reporter.mjs', import.meta.url).href;
-const { status } = spawnSync(
-  process.execPath,
-  [
-    '--import',
-    'tsx',
-    '--test',
-    '--test-concurrency=4',
-    `--test-timeout=${fileTimeoutMilliseconds}`,
-    `--test-reporter=${reporter}`,
-    ...options,
-    ...files,
-  ],
-  { stdio: 'inherit' },
+const { sweepSharedMemory } = await import(join(tree, 'src/processes/sweep.js'));
+sweepSharedMemory();
+const begun = performance.now();
+const scratch = mkdtempSync(join(tmpdir(), 'weightcast-tests-'));
+process.on('exit', () => rmSync(scratch, { recursive: true }));
+const past = lastSeconds();
+const waiting = jobsOf(files).sort(
+  (one, other) => (past[other.name] ?? Number.MAX_VALUE) - (past[one.name] ?? Number.MAX_VALUE),
 );
-process.exit(status ?? 1);
+const outcome = new Outcome();
+const workers = Array.from({ length: concurrency }, async (_, worker) => {
+  for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {
+    const records = join(scratch, `${worker}-${waiting.length}`);
+    outcome.add(job, await runProgram(job.program, { options, timeoutMilliseconds, records }));
+  }
+});
+await Promise.all(workers);
+if (paths.length === 0) writeFileSync(history, JSON.stringify({ ...past, ...outcome.seconds }));
+outcome.summarise((performance.now() - begun) / 1_000);
+process.exitCode = outcome.counts.fail === 0 ? 0 : 1;

@@ -10,6 +10,9 @@ const tensorBytes = 32 * 2 ** 20;
 const mostInstances = 16;
 const ranksPerHost = 8;
 
+/** Timers that only look whether something still runs end meanwhile. */
+const quietMilliseconds = 1_000;
+
 export type Phase = 'start' | 'register' | 'update' | 'stop';
 
 export interface ScaleResult {
@@ -42,7 +45,7 @@ export async function updateAtScale(
     pauses: false,
     spareCheckpoints: 2,
   });
-  const { trace } = cluster.world;
+  const { trace, clock } = cluster.world;
   try {
     const user = cluster.user();
     await succeeds(cluster, user.awaitReady());
@@ -52,6 +55,7 @@ export async function updateAtScale(
     const report = await succeeds(cluster, user.update('large', { bucketBytes: tensorBytes }));
     onPhase('update');
     await succeeds(cluster, user.status());
+    await clock.advance(quietMilliseconds);
     checkIdle(cluster);
     await cluster.stop();
     onPhase('stop');

@@ -5,7 +5,8 @@ const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 type EndSignal = keyof typeof exitCodes;
 
 /**
- * Runs a command and exits: with code 0, or that of its error, which it prints as one line on standard error. Ctrl-C aborts
+ * Runs a command and exits: with `process.exitCode` if the command set it, with the code of its error, which it prints as
+ * one line on standard error, else with 0. Ctrl-C aborts
  * the command's signal, so that the command can clean up; a second Ctrl-C ends the process at once.
  */
 export async function runCommand(command: (signal: AbortSignal) => Promise<void>): Promise<never> {
@@ -18,14 +19,13 @@ export async function runCommand(command: (signal: AbortSignal) => Promise<void>
       abort.abort(new AbortedError(`interrupted by ${name}`));
     });
   }
-  let code = 0;
   try {
     await command(abort.signal);
   } catch (thrown) {
-    code = interruptedBy === null ? exitCodeOf(thrown) : exitCodes[interruptedBy as EndSignal];
+    process.exitCode = interruptedBy === null ? exitCodeOf(thrown) : exitCodes[interruptedBy as EndSignal];
     process.stderr.write(`${nameOf(thrown)}: ${describe(thrown).split('\n').join(' ')}\n`);
   }
-  process.exit(code);
+  process.exit();
 }
 
 /** Rejects as soon as the signal aborts. The work itself goes on: the caller has to end it. */

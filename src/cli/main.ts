@@ -1,22 +1,15 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { packageRoot } from '../package-root.ts';
 import { doctorCommand } from './doctor.ts';
 import { updateCommand } from './update.ts';
 
-/** package.json is one folder up from src/, two up from dist/src/. */
-function packageVersion(): string {
-  for (const path of ['../../package.json', '../../../package.json']) {
-    try {
-      return JSON.parse(readFileSync(new URL(path, import.meta.url), 'utf8')).version;
-    } catch {}
-  }
-  return 'unknown';
-}
+const { version } = JSON.parse(readFileSync(new URL('package.json', packageRoot), 'utf8'));
 
 const program = new Command('weightcast')
   .description('Change the weights of running LLM inference engines in place.')
-  .version(packageVersion())
+  .version(version)
   .addCommand(updateCommand())
   .addCommand(doctorCommand())
   .showHelpAfterError('(see --help)')

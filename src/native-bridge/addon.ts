@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
 import {
   AbortedError,
   DeadlineError,
@@ -10,6 +11,7 @@ import {
   PeerLostError,
   WeightcastError,
 } from '../errors.ts';
+import { packageRoot } from '../package-root.ts';
 
 /**
  * The one typed seam to the addon. Everything native is declared here and loaded here; the other files of this
@@ -387,17 +389,15 @@ function loadAddon(): NativeAddon {
   // For the job that tests a build with sanitizers.
   const given = process.env.WEIGHTCAST_ADDON;
   if (given !== undefined) return require(given) as NativeAddon;
-  // From a source tree the addon lies two folders up, from dist/ three.
-  const tried: string[] = [];
-  for (const base of ['../../', '../../../']) {
-    const path = `${base}build/Release/weightcast.node`;
-    try {
-      return require(path) as NativeAddon;
-    } catch (error) {
-      tried.push(`${path}: ${(error as Error).message.split('\n')[0]}`);
-    }
+  const path = fileURLToPath(new URL('build/Release/weightcast.node', packageRoot));
+  try {
+    return require(path) as NativeAddon;
+  } catch (error) {
+    const [reason] = (error as Error).message.split('\n');
+    throw new NativeError(
+      `the native addon cannot be loaded; run "npm run build:native" (${path}: ${reason})`,
+    );
   }
-  throw new NativeError(`the native addon is not built; run "npm run build:native" (${tried.join('; ')})`);
 }
 
 export const addon: NativeAddon = loadAddon();

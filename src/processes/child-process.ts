@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { inheritedOptions } from './inherited-options.ts';
 
 /** A process of ours that ends when its parent lets go (lifeline.ts). */
 export interface OwnedProcess {
@@ -30,7 +31,7 @@ export function startProcess(
 ): OwnedProcess {
   const ending = base.endsWith('.ts') ? '.ts' : '.js';
   const path = fileURLToPath(new URL(`${entry}${ending}`, base));
-  const [command, ...words] = [...launcher, process.execPath, ...process.execArgv, path];
+  const [command, ...words] = [...launcher, process.execPath, ...inheritedOptions(process.execArgv), path];
   const child = spawn(command!, words, {
     stdio: ['pipe', 'inherit', 'inherit', ...(onMessage === undefined ? [] : (['ipc'] as const))],
     detached: true,

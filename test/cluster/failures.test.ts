@@ -9,15 +9,27 @@ import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { Cluster } from '../../src/index.ts';
 import { eventually, isRunning, startBench } from './harness.ts';
 
-test('the death of a rank fails the update and is named; the other ranks live, and the next update succeeds', async (t) => {
-  let loaded = 0;
-  const { engine, cluster, makeModel } = await startBench(t, {
+let loaded = 0;
+/** Its engine hangs once. The first test kills a rank of it, the last one its supervisor. */
+const killed = await startBench(
+  { after },
+  {
     ranks: 2,
     faults: { hangAtBucket: 1, rank: 1, once: true },
     onProgress: ({ activity, rank, doneBytes }) => {
       if (activity === 'update' && rank === 1) loaded = doneBytes;
     },
-  });
+  },
+);
+
+/** Its engine fails once, and is well again after that; the last test stops it. */
+const mended = await startBench(
+  { after },
+  { ranks: 2, faults: { failLoadOfTensor: 'model.norm.weight', once: true } },
+);
+
+test('the death of a rank ends the update with its name; the others live, and the next update works', async () => {
+  const { engine, cluster, makeModel } = killed;
   const model = await makeModel(2);
   await cluster.register('v', model);
   const before = await cluster.status();
@@ -44,11 +56,29 @@ test('the death of a rank fails the update and is named; the other ranks live, a
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });
 
-/** Its engine fails once. The last test stops it. */
-const mended = await startBench(
-  { after },
-  { ranks: 2, faults: { failLoadOfTensor: 'model.norm.weight', once: true } },
-);
+test('a second update while one runs is refused, and does not disturb it', async () => {
+  const { cluster, makeModel } = killed;
+  await cluster.register('v', await makeModel(7));
+  const first = cluster.update('v');
+  await assert.rejects(cluster.update('v'), { name: 'UsageError', message: /busy updating to v/ });
+  assert.equal((await first).verified, true);
+});
+
+test('when the supervisor is killed everything of the cluster goes, and the caller hears of it', async () => {
+  const { cluster, makeModel } = killed;
+  await cluster.register('v', await makeModel(8));
+  const { ranks } = await cluster.status();
+  const supervisor = await parentOf(ranks[0]!.pid!);
+  const update = assert.rejects(
+    (async () => {
+      for (;;) await cluster.update('v');
+    })(),
+    { name: 'PeerLostError', message: /supervisor process ended \(SIGKILL\)/ },
+  );
+  process.kill(supervisor, 'SIGKILL');
+  await update;
+  await eventually('the ranks end', () => ranks.every(({ pid }) => !isRunning(pid!)));
+});
 
 test("the error has the engine worker's traceback, and the next update restores the instance", async () => {
   const { engine, cluster, makeModel } = mended;
@@ -64,15 +94,7 @@ test("the error has the engine worker's traceback, and the next update restores 
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });
 
-test('a second update of the same instance is refused and does not disturb the first', async () => {
-  const { cluster, makeModel } = mended;
-  await cluster.register('v', await makeModel(7));
-  const first = cluster.update('v');
-  await assert.rejects(cluster.update('v'), { name: 'UsageError', message: /busy updating to v/ });
-  assert.equal((await first).verified, true);
-});
-
-test('an update of an engine that is not running fails and names its address', async () => {
+test('an update of an engine that does not run fails with its address', async () => {
   const { engine, cluster, makeModel } = mended;
   await cluster.register('v', await makeModel(6));
   await engine.stop();
@@ -91,7 +113,7 @@ test('the death of an engine worker fails the update at once', async (t) => {
   await assert.rejects(cluster.update('v', { bucketBytes: 2 ** 20 }), (error: Error) => {
     return ['WorkerLinkError', 'EngineError'].includes(error.name);
   });
-  assert.ok(performance.now() - startedAt < 20_000, 'it did not wait for a deadline');
+  assert.ok(performance.now() - startedAt < deadlines.workerLink / 2, 'it did not wait for a deadline');
 });
 
 test('a hung engine worker fails the update at its deadline', async (t) => {
@@ -119,22 +141,6 @@ test('a supervisor that cannot start reports why at once', async (t) => {
     message: `cannot listen on tcp://127.0.0.1:${port}: Address already in use`,
   });
   assert.ok(performance.now() - startedAt < deadlines.start / 2);
-});
-
-test('when the supervisor is killed, ranks and shared memory go, and open calls reject', async (t) => {
-  const { cluster, makeModel } = await startBench(t, { ranks: 2 });
-  await cluster.register('v', await makeModel(8));
-  const { ranks } = await cluster.status();
-  const supervisor = await parentOf(ranks[0]!.pid!);
-  const update = assert.rejects(
-    (async () => {
-      for (;;) await cluster.update('v');
-    })(),
-    { name: 'PeerLostError', message: /supervisor process ended \(SIGKILL\)/ },
-  );
-  process.kill(supervisor, 'SIGKILL');
-  await update;
-  await eventually('the ranks have ended', () => ranks.every(({ pid }) => !isRunning(pid!)));
 });
 
 async function parentOf(pid: number): Promise<number> {

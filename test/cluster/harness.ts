@@ -7,6 +7,7 @@ import {
 } from '../../scenarios/reference-engine/index.ts';
 import { Cluster, type ClusterOptions } from '../../src/index.ts';
 import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
+import { patience } from '../patience.ts';
 
 /** A scratch directory, and an engine with dummy weights and a cluster on the same devices, all as real processes. */
 export interface Bench {
@@ -83,7 +84,7 @@ export function isRunning(pid: number): boolean {
 export async function eventually(
   what: string,
   holds: () => boolean | Promise<boolean>,
-  milliseconds = 15_000,
+  milliseconds = patience,
 ): Promise<void> {
   const end = performance.now() + milliseconds;
   while (!(await holds())) {

@@ -37,70 +37,70 @@ test('an instance joins, is updated alone and leaves, without effect on the othe
   });
 });
 
-test('different instances are updated at the same time; the same one is refused as busy', async () => {
-  await withFleet({ instances: { a: [0], b: [1] } }, async ({ cluster, engines, makeModel }) => {
-    const [one, two] = [await makeModel(2), await makeModel(3)];
-    await cluster.register('one', one);
-    await cluster.register('two', two);
-    const updates = [
-      cluster.update('one', { instances: ['a'] }),
-      cluster.update('two', { instances: ['b'] }),
-      cluster.update('two', { instances: ['b'] }),
-    ];
-    const outcomes = await Promise.allSettled(updates);
-    assert.deepEqual(
-      outcomes.map(({ status }) => status),
-      ['fulfilled', 'fulfilled', 'rejected'],
-    );
-    assert.match(String((outcomes[2] as PromiseRejectedResult).reason), /busy updating b to two/);
-    await verifyWeights(engines.get('a')!.endpoint, await openCheckpoint(one));
-    await verifyWeights(engines.get('b')!.endpoint, await openCheckpoint(two));
-  });
-});
-
-test('the death of an instance, engine and ranks, affects no other; one without an engine cannot join', async () => {
+test('two instances, of which one dies in the end', async (t) => {
   await withFleet({ instances: { a: [0], b: [1] } }, async ({ cluster, engines, startEngine, makeModel }) => {
-    const model = await makeModel(2);
-    await cluster.register('one', model);
-    const { ranks } = await cluster.status();
-    const { pids } = engines.get('b')!;
-    for (const pid of pids) process.kill(pid, 'SIGKILL');
-    await eventually('the engine is gone', () => !pids.some(isRunning));
-    process.kill(ranks[1]!.pid!, 'SIGKILL');
-    await eventually('rank 1 is lost', async () => {
-      // Its device, before it comes back to find it.
-      sweepSharedMemory();
-      const failed = await cluster.update('one', { instances: ['b'] }).catch((error: Error) => error);
-      return 'message' in failed && /rank 1 finds no engine on host device/.test(failed.message);
+    await t.test('what cannot join is refused by name, and changes nothing', async () => {
+      const { endpoint } = engines.get('a')!;
+      const refused = (instance: Parameters<typeof cluster.addInstance>[0], message: RegExp) =>
+        assert.rejects(cluster.addInstance(instance), { name: 'UsageError', message });
+      await refused({ name: 'a', endpoint, ranks: [2] }, /instance a already/);
+      await refused({ name: 'c', endpoint, ranks: [0] }, /rank 0 is in the cluster already/);
+      await refused(
+        { name: 'c', endpoint, ranks: [2], host: 'nowhere' },
+        /host nowhere, which is not among hosts/,
+      );
+      await assert.rejects(cluster.removeInstance('c'), /there is no instance c/);
+      assert.equal((await cluster.status()).instances.length, 2);
     });
-    await cluster.update('one', { instances: ['a'] });
-    await verifyWeights(engines.get('a')!.endpoint, await openCheckpoint(model));
 
-    const { endpoint } = engines.get('a')!;
-    await assert.rejects(cluster.addInstance({ name: 'c', endpoint, ranks: [2] }), {
-      message: /rank 2 finds no engine on host device/,
+    await t.test('different instances are updated at the same time; the same one is busy', async () => {
+      const [one, two] = [await makeModel(2), await makeModel(3)];
+      await cluster.register('one', one);
+      await cluster.register('two', two);
+      const updates = [
+        cluster.update('one', { instances: ['a'] }),
+        cluster.update('two', { instances: ['b'] }),
+        cluster.update('two', { instances: ['b'] }),
+      ];
+      const outcomes = await Promise.allSettled(updates);
+      assert.deepEqual(
+        outcomes.map(({ status }) => status),
+        ['fulfilled', 'fulfilled', 'rejected'],
+      );
+      assert.match(String((outcomes[2] as PromiseRejectedResult).reason), /busy updating b to two/);
+      await verifyWeights(engines.get('a')!.endpoint, await openCheckpoint(one));
+      await verifyWeights(engines.get('b')!.endpoint, await openCheckpoint(two));
     });
-    await cluster.addInstance(await startEngine('c', [2]));
-    await cluster.removeInstance('b');
-    const report = await cluster.update('one');
-    assert.equal(report.ranks, 2);
-    await cluster.register('two', model);
-  });
-});
 
-test('an invalid instance is refused by name, and changes nothing', async () => {
-  await withFleet({ instances: { a: [0] } }, async ({ cluster, engines }) => {
-    const { endpoint } = engines.get('a')!;
-    const refused = (instance: Parameters<typeof cluster.addInstance>[0], message: RegExp) =>
-      assert.rejects(cluster.addInstance(instance), { name: 'UsageError', message });
-    await refused({ name: 'a', endpoint, ranks: [1] }, /instance a already/);
-    await refused({ name: 'b', endpoint, ranks: [0] }, /rank 0 is in the cluster already/);
-    await refused(
-      { name: 'b', endpoint, ranks: [1], host: 'nowhere' },
-      /host nowhere, which the option hosts does not have/,
+    await t.test(
+      'an instance that dies, engine and ranks, takes nothing with it; one without an engine does not join',
+      async () => {
+        const model = await makeModel(2);
+        await cluster.register('one', model);
+        const { ranks } = await cluster.status();
+        const { pids } = engines.get('b')!;
+        for (const pid of pids) process.kill(pid, 'SIGKILL');
+        await eventually('the engine is gone', () => !pids.some(isRunning));
+        process.kill(ranks[1]!.pid!, 'SIGKILL');
+        await eventually('rank 1 is given up', async () => {
+          // Its device, before it comes back to find it.
+          sweepSharedMemory();
+          const failed = await cluster.update('one', { instances: ['b'] }).catch((error: Error) => error);
+          return 'message' in failed && /rank 1 finds no engine on host device/.test(failed.message);
+        });
+        await cluster.update('one', { instances: ['a'] });
+        await verifyWeights(engines.get('a')!.endpoint, await openCheckpoint(model));
+
+        const { endpoint } = engines.get('a')!;
+        await assert.rejects(cluster.addInstance({ name: 'c', endpoint, ranks: [2] }), {
+          message: /rank 2 finds no engine on host device/,
+        });
+        await cluster.addInstance(await startEngine('c', [2]));
+        await cluster.removeInstance('b');
+        const report = await cluster.update('one');
+        assert.equal(report.ranks, 2);
+        await cluster.register('two', model);
+      },
     );
-    await refused({ name: 'b', endpoint: 'http://127.0.0.1:1/v1', ranks: [1] }, /not an engine's endpoint/);
-    await assert.rejects(cluster.removeInstance('b'), /the cluster has no instance b/);
-    assert.equal((await cluster.status()).instances.length, 1);
   });
 });

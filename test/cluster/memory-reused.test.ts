@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
@@ -36,97 +36,21 @@ async function restart(cluster: Cluster, pids: readonly number[]): Promise<void>
   });
 }
 
-test('repeated registrations of tensors alternate between two sets of segments', async (t) => {
-  const progress: Progress[] = [];
-  const onProgress = (one: Progress) => progress.push(one);
-  const { engine, cluster, makeModel } = await startBench(t, { ranks: 2, onProgress });
-  const directory = await directoryOf(cluster);
-  const models = [await makeModel(2), await makeModel(3)];
-  const tensors = await Promise.all(models.map(readTensors));
-  const round = async (which: number) => {
-    const { digest, seconds } = await cluster.register('policy', { tensors: tensors[which]! });
-    assert(seconds > 0);
-    const report = await cluster.update('policy');
-    assert.equal(report.verified, true);
-    assert.equal(report.digest, digest);
-    await verifyWeights(engine.endpoint, await openCheckpoint(models[which]!));
-  };
-  await round(0);
-  await round(1);
-  const both = segmentsIn(directory);
-  assert.equal(Object.keys(both).length, 4, 'two for each rank');
-  for (const which of [0, 1, 1, 0]) {
-    await round(which);
-    assert.deepEqual(segmentsIn(directory), both);
-  }
-  const loads = progress.filter(({ activity }) => activity === 'load');
-  for (const rank of [0, 1]) assert(loads.some((one) => one.rank === rank && one.doneBytes > 0));
-  assert(loads.every(({ doneBytes, totalBytes }) => doneBytes <= totalBytes));
-  await cluster.stop();
-  assert(!existsSync(directory), 'nothing stays in shared memory');
-});
+/** Unregisters everything, and releases the memory of it. */
+async function empty(cluster: Cluster): Promise<void> {
+  for (const { checkpoint } of (await cluster.status()).checkpoints) await cluster.unregister(checkpoint);
+  await cluster.releaseSpareMemory();
+}
 
-test('files reuse spare memory; unregistering makes memory spare, releasing removes it', async (t) => {
-  const { engine, cluster, makeModel } = await startBench(t, { ranks: 1 });
-  const directory = await directoryOf(cluster);
-  const [one, two] = [await makeModel(4), await makeModel(5)];
-  const { bytes } = await cluster.register('one', one);
-  const first = segmentsIn(directory);
-  await cluster.unregister('one');
-  await assert.rejects(cluster.update('one'), { name: 'UsageError', message: /no checkpoint one/ });
-  await assert.rejects(cluster.unregister('one'), { name: 'UsageError', message: /no checkpoint one/ });
-  assert((await cluster.status()).spareBytes >= bytes);
-  await cluster.register('two', two);
-  assert.deepEqual(segmentsIn(directory), first);
-  assert.equal((await cluster.status()).spareBytes, 0);
-  assert.equal((await cluster.update('two')).verified, true);
-  await verifyWeights(engine.endpoint, await openCheckpoint(two));
-  await cluster.unregister('two');
-  const released = await cluster.releaseSpareMemory();
-  assert(released >= bytes);
-  assert.deepEqual(segmentsIn(directory), {});
-  assert.equal(await cluster.releaseSpareMemory(), 0);
-});
+const progress: Progress[] = [];
+/** The last of its tests stops the cluster. */
+const bench = await startBench({ after }, { ranks: 2, onProgress: (one) => progress.push(one) });
 
-test('a checkpoint cannot be unregistered while it is being installed', async (t) => {
-  const faults = { hangAtBucket: 1, rank: 0, once: true };
-  const { cluster, makeModel } = await startBench(t, { ranks: 1, faults });
-  await cluster.register('v', await makeModel(6));
-  const update = cluster.update('v', { bucketBytes: 2 ** 20, timeoutMilliseconds: 3_000 });
-  const failed = assert.rejects(update);
-  await eventually('the update touches the engine', async () => {
-    return (await cluster.status()).instances[0]?.state === 'updating';
-  });
-  await assert.rejects(cluster.unregister('v'), { name: 'UsageError', message: /busy updating to v/ });
-  await failed;
-  await cluster.unregister('v');
-});
+/** Its engine hangs in the first update. */
+const hangsOnce = await startBench({ after }, { ranks: 1, faults: { hangAtBucket: 1, rank: 0, once: true } });
 
-test('registered checkpoints survive the death of all rank processes', async (t) => {
-  const { engine, cluster, makeModel } = await startBench(t, { ranks: 2 });
-  const directory = await directoryOf(cluster);
-  const model = await makeModel(7);
-  await cluster.register('tensors', { tensors: await readTensors(model) });
-  await cluster.register('files', model);
-  const before = segmentsIn(directory);
-  await restart(
-    cluster,
-    (await cluster.status()).ranks.map(({ pid }) => pid!),
-  );
-  assert.deepEqual(segmentsIn(directory), before);
-  for (const name of ['tensors', 'files']) {
-    assert.equal((await cluster.update(name)).verified, true);
-    await verifyWeights(engine.endpoint, await openCheckpoint(model));
-  }
-  // The new processes fill segments that they have not created.
-  await cluster.unregister('files');
-  await cluster.register('files', model);
-  assert.deepEqual(segmentsIn(directory), before);
-  assert.equal((await cluster.update('files')).verified, true);
-});
-
-test('a rank that is killed while it fills spare memory leaves the registered checkpoint intact', async (t) => {
-  const { engine, cluster, makeModel } = await startBench(t, { ranks: 2 });
+test('a rank that is killed while spare memory is filled leaves the old checkpoint as it was', async () => {
+  const { engine, cluster, makeModel } = bench;
   const directory = await directoryOf(cluster);
   const [one, two] = [await makeModel(8), await makeModel(9)];
   await cluster.register('v', one);
@@ -158,8 +82,98 @@ test('a rank that is killed while it fills spare memory leaves the registered ch
   await verifyWeights(engine.endpoint, await openCheckpoint(one));
 });
 
-test('when memory is short spare memory is released; if that is not enough, the registration fails and harms nothing', (t) => {
-  const program = fileURLToPath(new URL('fixtures/small-memory.ts', import.meta.url));
+test('what is registered survives the processes of all ranks', async () => {
+  const { engine, cluster, makeModel } = bench;
+  await empty(cluster);
+  const directory = await directoryOf(cluster);
+  const model = await makeModel(7);
+  await cluster.register('tensors', { tensors: await readTensors(model) });
+  await cluster.register('files', model);
+  const before = segmentsIn(directory);
+  await restart(
+    cluster,
+    (await cluster.status()).ranks.map(({ pid }) => pid!),
+  );
+  assert.deepEqual(segmentsIn(directory), before);
+  for (const name of ['tensors', 'files']) {
+    assert.equal((await cluster.update(name)).verified, true);
+    await verifyWeights(engine.endpoint, await openCheckpoint(model));
+  }
+  // Ranks that have not made them fill them all the same.
+  await cluster.unregister('files');
+  await cluster.register('files', model);
+  assert.deepEqual(segmentsIn(directory), before);
+  assert.equal((await cluster.update('files')).verified, true);
+});
+
+test('tensors that come again and again go into the same two sets of segments, and arrive', async () => {
+  const { engine, cluster, makeModel } = bench;
+  await empty(cluster);
+  progress.length = 0;
+  const directory = await directoryOf(cluster);
+  const models = [await makeModel(2), await makeModel(3)];
+  const tensors = await Promise.all(models.map(readTensors));
+  const round = async (which: number) => {
+    const { digest, seconds } = await cluster.register('policy', { tensors: tensors[which]! });
+    assert(seconds > 0);
+    const report = await cluster.update('policy');
+    assert.equal(report.verified, true);
+    assert.equal(report.digest, digest);
+    await verifyWeights(engine.endpoint, await openCheckpoint(models[which]!));
+  };
+  await round(0);
+  await round(1);
+  const both = segmentsIn(directory);
+  assert.equal(Object.keys(both).length, 4, 'two for each rank');
+  for (const which of [0, 1, 1, 0]) {
+    await round(which);
+    assert.deepEqual(segmentsIn(directory), both);
+  }
+  const loads = progress.filter(({ activity }) => activity === 'load');
+  for (const rank of [0, 1]) assert(loads.some((one) => one.rank === rank && one.doneBytes > 0));
+  assert(loads.every(({ doneBytes, totalBytes }) => doneBytes <= totalBytes));
+  await cluster.stop();
+  assert(!existsSync(directory), 'nothing stays in shared memory');
+});
+
+test('a checkpoint is not unregistered while it is being installed', async () => {
+  const { cluster, makeModel } = hangsOnce;
+  await cluster.register('v', await makeModel(6));
+  const update = cluster.update('v', { bucketBytes: 2 ** 20, timeoutMilliseconds: 3_000 });
+  const failed = assert.rejects(update);
+  await eventually('the update touches the engine', async () => {
+    return (await cluster.status()).instances[0]?.state === 'updating';
+  });
+  await assert.rejects(cluster.unregister('v'), { name: 'UsageError', message: /busy updating to v/ });
+  await failed;
+  await cluster.unregister('v');
+});
+
+test('files go into spare memory too; what is unregistered is spare, what is released is gone', async () => {
+  const { engine, cluster, makeModel } = hangsOnce;
+  await empty(cluster);
+  const directory = await directoryOf(cluster);
+  const [one, two] = [await makeModel(4), await makeModel(5)];
+  const { bytes } = await cluster.register('one', one);
+  const first = segmentsIn(directory);
+  await cluster.unregister('one');
+  await assert.rejects(cluster.update('one'), { name: 'UsageError', message: /no checkpoint one/ });
+  await assert.rejects(cluster.unregister('one'), { name: 'UsageError', message: /no checkpoint one/ });
+  assert((await cluster.status()).spareBytes >= bytes);
+  await cluster.register('two', two);
+  assert.deepEqual(segmentsIn(directory), first);
+  assert.equal((await cluster.status()).spareBytes, 0);
+  assert.equal((await cluster.update('two')).verified, true);
+  await verifyWeights(engine.endpoint, await openCheckpoint(two));
+  await cluster.unregister('two');
+  const released = await cluster.releaseSpareMemory();
+  assert(released >= bytes);
+  assert.deepEqual(segmentsIn(directory), {});
+  assert.equal(await cluster.releaseSpareMemory(), 0);
+});
+
+test('memory that is short has spare memory given back, then is an error that harms nothing', (t) => {
+  const program = fileURLToPath(new URL('fixtures/small-memory.js', import.meta.url));
   const mounted = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"';
   if (spawnSync('unshare', ['-m', 'sh', '-c', 'mount -t tmpfs tmpfs /dev/shm']).status !== 0) {
     t.skip('no file system can be mounted here');
@@ -167,7 +181,7 @@ test('when memory is short spare memory is released; if that is not enough, the 
   }
   const { status, stdout, stderr } = spawnSync(
     'unshare',
-    ['-m', 'sh', '-c', mounted, 'sh', process.execPath, ...process.execArgv, program],
+    ['-m', 'sh', '-c', mounted, 'sh', process.execPath, program],
     { encoding: 'utf8', timeout: 120_000 },
   );
   assert.equal(status, 0, stderr);

@@ -28,56 +28,62 @@ test('a cluster reads a checkpoint from another one through a metas file, and th
   });
 });
 
-test('exported memory is not reused: another cluster reads the exported checkpoint or fails', async () => {
+test('two clusters, of which the first one goes in the end', async (t) => {
   await withFleet({ instances: { old: [0] } }, async (old) => {
-    const models = [await old.makeModel(2), await old.makeModel(3), await old.makeModel(4)];
-    const { bytes } = await old.cluster.register('one', models[0]!);
-    const file = join(old.scratch, 'metas.json');
-    await old.cluster.saveMetas('one', file);
     await withFleet({ instances: { new: [0] } }, async ({ cluster }) => {
-      await cluster.register('one', { metas: file });
-      await old.cluster.register('one', models[1]!);
-      assert.equal((await old.cluster.status()).spareBytes, 0);
-      // It has the same sizes, and must not reuse the segments of the first one.
-      await old.cluster.register('one', models[2]!);
-      assert.ok((await old.cluster.status()).spareBytes >= bytes, 'the second one was not exported');
-      // Without verification: nothing but the memory protects the reader.
-      await assert.rejects(cluster.update('one', { verify: false }), { name: 'PeerLostError' });
-    });
-  });
-});
+      const file = join(old.scratch, 'metas.json');
 
-test('a metas file of a stopped cluster fails with one line, and an invalid one names its fault', async () => {
-  await withFleet({ instances: { old: [0] } }, async (old) => {
-    await old.cluster.register('one', await old.makeModel(2));
-    const file = join(old.scratch, 'metas.json');
-    await old.cluster.saveMetas('one', file);
-    await assert.rejects(old.cluster.saveMetas('two', file), {
-      name: 'UsageError',
-      message: /no checkpoint two/,
-    });
-    await old.cluster.stop();
-    await withFleet({ instances: { new: [0] } }, async ({ cluster }) => {
-      await cluster.register('one', { metas: file });
-      await assert.rejects(cluster.update('one'), {
-        name: 'PeerLostError',
-        message: /no source is left for slice 0/,
-      });
-      const [instance] = (await cluster.status()).instances;
-      assert.notEqual(instance?.state, 'serving');
+      await t.test(
+        'memory that another cluster was told of is not used again: it gets the checkpoint, or none',
+        async () => {
+          const models = [await old.makeModel(2), await old.makeModel(3), await old.makeModel(4)];
+          const { bytes } = await old.cluster.register('one', models[0]!);
+          await old.cluster.saveMetas('one', file);
+          await cluster.register('one', { metas: file });
+          await old.cluster.register('one', models[1]!);
+          assert.equal((await old.cluster.status()).spareBytes, 0);
+          // Would go where the first one was, of the same sizes.
+          await old.cluster.register('one', models[2]!);
+          assert.ok((await old.cluster.status()).spareBytes >= bytes, 'the second one was not exported');
+          // Digests would find out; nothing but the memory itself guards an update without them.
+          await assert.rejects(cluster.update('one', { verify: false }), { name: 'PeerLostError' });
+        },
+      );
 
-      const metas = JSON.parse(readFileSync(file, 'utf8'));
-      const refused = async (content: unknown, message: RegExp) => {
-        writeFileSync(file, typeof content === 'string' ? content : JSON.stringify(content));
-        await assert.rejects(cluster.register('two', { metas: file }), { name: 'CheckpointError', message });
-      };
-      await refused({ ...metas, version: 2 }, /metas\.json" is not a metas file: version/);
-      await refused({ ...metas, sources: [] }, /sources/);
-      await refused({ ...metas, manifest: 'AAAA' }, /manifest/);
-      await refused('', /is not a metas file/);
-      await assert.rejects(cluster.register('two', { metas: `${file}.gone` }), {
-        message: /metas\.json\.gone/,
-      });
+      await t.test(
+        'a metas file whose cluster is gone ends in one line; one that is none names what is wrong',
+        async () => {
+          await old.cluster.saveMetas('one', file);
+          await assert.rejects(old.cluster.saveMetas('two', file), {
+            name: 'UsageError',
+            message: /no checkpoint two/,
+          });
+          await old.cluster.stop();
+          await cluster.register('one', { metas: file });
+          await assert.rejects(cluster.update('one'), {
+            name: 'PeerLostError',
+            message: /nobody is left who holds slice 0/,
+          });
+          const [instance] = (await cluster.status()).instances;
+          assert.notEqual(instance?.state, 'serving');
+
+          const metas = JSON.parse(readFileSync(file, 'utf8'));
+          const refused = async (content: unknown, message: RegExp) => {
+            writeFileSync(file, typeof content === 'string' ? content : JSON.stringify(content));
+            await assert.rejects(cluster.register('two', { metas: file }), {
+              name: 'CheckpointError',
+              message,
+            });
+          };
+          await refused({ ...metas, version: 2 }, /metas\.json" is no metas file: version/);
+          await refused({ ...metas, sources: [] }, /sources/);
+          await refused({ ...metas, manifest: 'AAAA' }, /manifest/);
+          await refused('', /is no metas file/);
+          await assert.rejects(cluster.register('two', { metas: `${file}.gone` }), {
+            message: /metas\.json\.gone/,
+          });
+        },
+      );
     });
   });
 });

@@ -4,10 +4,10 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { Finding } from '../../src/doctor/finding.ts';
 
-const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
 function doctor(...options: string[]) {
-  return spawnSync(process.execPath, [...process.execArgv, main, 'doctor', ...options], { encoding: 'utf8' });
+  return spawnSync(process.execPath, [main, 'doctor', ...options], { encoding: 'utf8' });
 }
 
 test('doctor prints the same findings as text and as JSON, and exits with 1 if something needed is missing', () => {

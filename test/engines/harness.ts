@@ -88,7 +88,7 @@ export class Fixture {
   #wake: () => void = () => {};
 
   constructor(t: TestContext, name: string, ...values: string[]) {
-    const path = fileURLToPath(new URL(`fixtures/${name}.ts`, import.meta.url));
+    const path = fileURLToPath(new URL(`fixtures/${name}.js`, import.meta.url));
     this.child = fork(path, values, { serialization: 'advanced' });
     this.#exited = once(this.child, 'exit');
     this.child.on('message', (message) => {

@@ -11,6 +11,7 @@ test('an engine worker in another process copies every bucket out of device memo
   const slots = device.allocate(2_048);
   const link = await bindLink(t, { deviceUuid: device.uuid });
   const worker = new Fixture(t, 'link-worker', link.address, host.namespace, 'copy');
+  assert.deepEqual(await worker.next(), { ready: true });
 
   await link.open({ handle: slots.ipcHandle, bytes: slots.bytes });
   assert.deepEqual(await worker.next(), { asked: 'open', bytes: 2_048, epoch: 7, version });

@@ -13,6 +13,7 @@ async function atSecondBucket(t: TestContext, behaviour: string, timeoutMillisec
   const slots = device.allocate(2_048);
   const link = await bindLink(t, { deviceUuid: device.uuid, timeoutMilliseconds });
   const worker = new Fixture(t, 'link-worker', link.address, host.namespace, behaviour);
+  assert.deepEqual(await worker.next(), { ready: true });
   await link.open({ handle: slots.ipcHandle, bytes: slots.bytes });
   await link.load(tensors);
   for (const asked of ['open', 'load']) assert.equal((await worker.next<{ asked: string }>()).asked, asked);

@@ -9,6 +9,7 @@ import {
   encodeNone,
 } from '../../src/engines/worker-link/checkpoint-engine-messages.ts';
 import { PickleWriter } from '../../src/engines/worker-link/pickle-writer.ts';
+import { packageRoot } from '../../src/package-root.ts';
 
 interface Example {
   readonly what: 'ipc handle' | 'bucket' | 'none' | 'abort';
@@ -19,7 +20,7 @@ interface Example {
   readonly tensors?: readonly { name: string; dtype: string; shape: number[]; offset: number }[];
 }
 
-const file = new URL('fixtures/worker-pickles.json', import.meta.url);
+const file = new URL('test/engines/fixtures/worker-pickles.json', packageRoot);
 const { examples } = JSON.parse(readFileSync(file, 'utf8')) as { examples: Example[] };
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
 

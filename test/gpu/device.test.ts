@@ -86,7 +86,7 @@ test('another process opens the memory and finds the same content', { skip }, as
   const buffer = device.allocate(bytes);
   await device.upload([{ segment, rectangles: Float64Array.from(run(0, 0, bytes)) }], buffer);
   const [own] = await device.digest(buffer, Float64Array.of(0, bytes, 1, bytes, 0, bytes, bytes));
-  const fixture = fileURLToPath(new URL('fixtures/opener.ts', import.meta.url));
+  const fixture = fileURLToPath(new URL('fixtures/opener.js', import.meta.url));
   const handle = Buffer.from(buffer.ipcHandle).toString('hex');
   const found = await new Program(fork(fixture, [handle, String(bytes)])).message();
   assert.deepEqual(found, { digest: String(own), bytes: 4 * mebibyte });
@@ -161,7 +161,7 @@ test('two devices in one process share the GPU, and closing one leaves the other
 test('a fault of the GPU is an error of its own class, in its process and no other', { skip }, async (t) => {
   const { device, segment } = withSegment(new GpuTest(t), mebibyte);
   const library = buildFaultLibrary(t);
-  const fixture = fileURLToPath(new URL('fixtures/faulter.ts', import.meta.url));
+  const fixture = fileURLToPath(new URL('fixtures/faulter.js', import.meta.url));
   const found = await new Program(fork(fixture, [library])).message<Record<string, string>>();
   assert.equal(found.upload, 'DeviceLostError', found.message);
   assert.match(found.message!, /^cannot upload to device GPU-.*: .* \(CUDA_ERROR_ILLEGAL_ADDRESS\)$/);

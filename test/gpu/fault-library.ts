@@ -4,12 +4,13 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../../src/package-root.ts';
 
 /** Builds a library that breaks the GPU context of the process that loads it (fixtures/fault.cc). */
 export function buildFaultLibrary(t: { after(end: () => unknown): void }): string {
   const folder = mkdtempSync(join(tmpdir(), 'weightcast-'));
   t.after(() => rmSync(folder, { recursive: true }));
-  const root = fileURLToPath(new URL('../..', import.meta.url));
+  const root = fileURLToPath(packageRoot);
   const sources = ['test/gpu/fixtures/fault.cc', 'native/device/cuda/driver.cc', 'native/system/failure.cc'];
   const library = join(folder, 'fault.so');
   const options = ['-shared', '-fPIC', '-std=c++17', '-Inative', '-o', library, ...sources, '-ldl'];

@@ -2,9 +2,9 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { fromWire, type WireError } from '../../src/errors.ts';
-import type { RankCalls } from './fixtures/collective-rank.ts';
+import type { RankCalls } from './fixtures/collective-rank.js';
 
-const program = fileURLToPath(new URL('fixtures/collective-rank.ts', import.meta.url));
+const program = fileURLToPath(new URL('fixtures/collective-rank.js', import.meta.url));
 const patience = 60_000;
 
 type Answer = { readonly value: unknown } | { readonly error: WireError };

@@ -5,6 +5,7 @@ import type { LinkKind } from '../../src/engines/engine-client.ts';
 import type { Cluster } from '../../src/index.ts';
 import { CudaDevice } from '../../src/native-bridge/cuda-device.ts';
 import { probeCuda } from '../../src/native-bridge/probe.ts';
+import { packageRoot } from '../../src/package-root.ts';
 import { eventually, isRunning } from '../cluster/harness.ts';
 import type { TestTensor } from '../python/engine-worker.ts';
 import { PythonEngine, startClusterOnOneGpu } from '../python/python-engine.ts';
@@ -35,7 +36,7 @@ const evenTensors = () =>
   Array.from({ length: 24 }, (_, layer) => tensorOf(`layers.${layer}`, 'BF16', [512, 1024]));
 const mebibyte = 2 ** 20;
 
-const hook = new URL('fixtures/fault-on-signal.mjs', import.meta.url).href;
+const hook = new URL('test/gpu/fixtures/fault-on-signal.mjs', packageRoot).href;
 
 /** What the driver takes and gives in the background. */
 const toleranceBytes = 4 * mebibyte;

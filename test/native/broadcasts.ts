@@ -3,10 +3,10 @@ import type { TestContext } from 'node:test';
 import type { Interval } from '../../src/native-bridge/addon.ts';
 import { type Collective, ShmCollective } from '../../src/native-bridge/collective.ts';
 import type { HostDevice, HostDeviceBuffer } from '../../src/native-bridge/host-device.ts';
+import { patience } from '../patience.ts';
 import type { TestHost } from './harness.ts';
 
 export const slotBytes = 300_001;
-const patience = 20_000;
 
 /** One rank's part of a collective: a staging buffer to broadcast from, a link buffer of two slots to receive in. */
 export class Member {

@@ -3,9 +3,10 @@ import { createHash, randomBytes, randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { digestPart, ThreadPool } from '../../src/native-bridge/memory.ts';
+import { packageRoot } from '../../src/package-root.ts';
 import { CudaTest, fake, run } from './cuda-harness.ts';
 
-const kernels = new URL('../../native/device/cuda/kernels/', import.meta.url);
+const kernels = new URL('native/device/cuda/kernels/', packageRoot);
 
 test('the kernel that addon and Python package carry was compiled from its source', () => {
   const source = readFileSync(new URL('digest.cu', kernels));
@@ -13,7 +14,7 @@ test('the kernel that addon and Python package carry was compiled from its sourc
   const carried = readFileSync(new URL('digest_ptx.h', kernels), 'utf8');
   assert(carried.includes(`SHA-256 of digest.cu: ${digest}`), 'run native/device/cuda/kernels/build.sh');
   const [, text] = /R"ptx\(([\s\S]*?)\)ptx"/.exec(carried)!;
-  assert.equal(readFileSync(new URL('../../python/weightcast/digest.ptx', import.meta.url), 'utf8'), text);
+  assert.equal(readFileSync(new URL('python/weightcast/digest.ptx', packageRoot), 'utf8'), text);
   // What later drivers than these bring would shut out the users of earlier ones.
   assert.match(carried, /\.version 6\.3\n\.target sm_70\n/);
 });

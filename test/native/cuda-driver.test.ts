@@ -5,10 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../../src/package-root.ts';
 import { buildFakeCuda } from './fake-cuda.ts';
 import { Program } from './harness.ts';
 
-const prober = fileURLToPath(new URL('fixtures/cuda-prober.ts', import.meta.url));
+const prober = fileURLToPath(new URL('fixtures/cuda-prober.js', import.meta.url));
 
 function probe(environment: NodeJS.ProcessEnv): Promise<{ devices?: number; error?: string; name?: string }> {
   return new Program(fork(prober, { env: { ...process.env, ...environment } })).message();
@@ -70,8 +71,8 @@ const include = headers.find((folder) => existsSync(join(folder, 'cuda.h')));
 test("what we declare of the driver agrees with NVIDIA's header", {
   skip: include === undefined ? 'needs cuda.h of a CUDA toolkit' : false,
 }, () => {
-  const source = fileURLToPath(new URL('fixtures/cuda-declarations.cc', import.meta.url));
-  const native = fileURLToPath(new URL('../../native', import.meta.url));
+  const source = fileURLToPath(new URL('test/native/fixtures/cuda-declarations.cc', packageRoot));
+  const native = fileURLToPath(new URL('native', packageRoot));
   const { status, stderr } = spawnSync(
     'g++',
     ['-std=c++17', '-fsyntax-only', '-I', native, '-I', include!, source],

@@ -3,8 +3,9 @@ import { randomInt } from 'node:crypto';
 import { test } from 'node:test';
 import { NativeError, OverloadedError } from '../../src/errors.ts';
 import { listRdmaPorts, rdmaOptionsOf } from '../../src/native-bridge/fabric.ts';
+import { patience } from '../patience.ts';
 import { kinds } from './fabric-kinds.ts';
-import { contentOf, patience, run, segmentBytes, TestCluster } from './fabrics.ts';
+import { contentOf, run, segmentBytes, TestCluster } from './fabrics.ts';
 
 const options = { timeoutMilliseconds: patience };
 

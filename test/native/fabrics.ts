@@ -9,10 +9,9 @@ import {
   rdmaOptionsOf,
 } from '../../src/native-bridge/fabric.ts';
 import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
+import { patience } from '../patience.ts';
 import { type Program, TestHost } from './harness.ts';
 
-/** Generous, for a machine busy with other tests. */
-export const patience = 20_000;
 /** Of the segment that a source of a test exposes. */
 export const segmentBytes = (8 << 20) + 12_345;
 

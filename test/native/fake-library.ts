@@ -2,8 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, renameSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../../src/package-root.ts';
 
-export const root = fileURLToPath(new URL('../..', import.meta.url));
+export const root = fileURLToPath(packageRoot);
 /** Of -fsanitize, where the addon is built with it: locks of code that is not would be unknown to it. */
 const sanitizers = process.env.WEIGHTCAST_TEST_SANITIZERS;
 

@@ -3,16 +3,10 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readdirSync, rmSync } from 'node:fs';
-import { extname } from 'node:path';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { HostDevice } from '../../src/native-bridge/host-device.ts';
-
-/** How long a test waits for what must come; generous, for a machine busy with other tests. */
-const patience = 20_000;
-
-/** Of the programs beside this one, which may have been compiled. */
-const extension = extname(fileURLToPath(import.meta.url));
+import { patience } from '../patience.ts';
 
 /** The host devices, control files and processes of one test, under a namespace that no other test uses. */
 export class TestHost {
@@ -41,7 +35,7 @@ export class TestHost {
 
   /** Runs a program of fixtures/ with the namespace as its first argument. */
   start(fixture: string, ...values: (string | number)[]): Program {
-    const path = fileURLToPath(new URL(`fixtures/${fixture}${extension}`, import.meta.url));
+    const path = fileURLToPath(new URL(`fixtures/${fixture}.js`, import.meta.url));
     const program = new Program(fork(path, [this.namespace, ...values.map(String)]));
     this.#test.after(() => program.kill());
     return program;

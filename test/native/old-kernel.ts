@@ -2,8 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, renameSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../../src/package-root.ts';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
+const root = fileURLToPath(packageRoot);
 const source = join(root, 'test/native/fixtures/old-kernel.cc');
 
 /** Programs that see a kernel without the newer kinds of madvise(2). */
@@ -24,7 +25,7 @@ export function buildOldKernel(): OldKernel {
     run(program, ...values) {
       // The runtime of a sanitizer has to come first.
       const preloaded = [process.env.LD_PRELOAD, library].filter(Boolean).join(':');
-      return spawnSync(process.execPath, [...process.execArgv, fileURLToPath(program), ...values], {
+      return spawnSync(process.execPath, [fileURLToPath(program), ...values], {
         encoding: 'utf8',
         env: { ...process.env, LD_PRELOAD: preloaded },
         timeout: 60_000,

@@ -114,7 +114,7 @@ test('a kernel that cannot bring pages into a page table reserves them in the fi
   const directory = join('/dev/shm', `${host.namespace}-old`);
   mkdirSync(directory);
   const { status, stdout, stderr } = buildOldKernel().run(
-    new URL('fixtures/reserver.ts', import.meta.url),
+    new URL('fixtures/reserver.js', import.meta.url),
     join(directory, 'file'),
     String(70 * mebibyte),
   );

@@ -6,7 +6,7 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { TestHost } from './harness.ts';
 
-const fixture = fileURLToPath(new URL('fixtures/unfinished-jobs.ts', import.meta.url));
+const fixture = fileURLToPath(new URL('fixtures/unfinished-jobs.js', import.meta.url));
 
 async function run(t: TestContext, host: TestHost, ending: string) {
   const child: ChildProcess = fork(fixture, [host.namespace, ending], { silent: true, timeout: 60_000 });

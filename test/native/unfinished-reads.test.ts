@@ -6,7 +6,7 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { TestCluster } from './fabrics.ts';
 
-const fixture = fileURLToPath(new URL('fixtures/unfinished-reads.ts', import.meta.url));
+const fixture = fileURLToPath(new URL('fixtures/unfinished-reads.js', import.meta.url));
 
 async function run(t: TestContext, ending: string) {
   const cluster = new TestCluster(t);

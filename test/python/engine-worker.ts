@@ -10,7 +10,7 @@ import { torchForm } from '../../src/engines/worker-link/torch-form.ts';
 import type { WorkerLink } from '../../src/engines/worker-link/worker-link.ts';
 import { runPython } from './python-interpreter.ts';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
+const root = fileURLToPath(packageRoot);
 
 /** A test, or whatever else ends what was started in it. */
 export interface TestScope {
@@ -169,6 +169,8 @@ spec = importlib.util.find_spec("checkpoint_engine")
 folder = spec.submodule_search_locations[0] if spec else None
 print(json.dumps(folder and os.path.join(folder, "worker.py")))
 `;
+
+import { packageRoot } from '../../src/package-root.ts';
 
 /**
  * The path of checkpoint-engine's `worker.py`, of version 0.4.0 or later, or null: what

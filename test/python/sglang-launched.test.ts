@@ -31,6 +31,8 @@ def run_scheduler(queue):
     queue.put([spec is not None, update_weights_from_ipc.__module__])
 `;
 
+import { packageRoot } from '../../src/package-root.ts';
+
 test('python -m weightcast.sglang starts SGLang with our function in the processes that it spawns', {
   skip,
 }, (t) => {
@@ -40,7 +42,7 @@ test('python -m weightcast.sglang starts SGLang with our function in the process
   writeFileSync(join(directory, 'sglang/__init__.py'), '');
   writeFileSync(join(directory, 'sglang/launch_server.py'), launchServer);
   writeFileSync(join(directory, 'sglang/scheduler.py'), scheduler);
-  const python = fileURLToPath(new URL('../../python', import.meta.url));
+  const python = fileURLToPath(new URL('python', packageRoot));
   const { stdout, stderr, status } = spawnSync(
     process.env.WEIGHTCAST_PYTHON!,
     ['-m', 'weightcast.sglang', '--model-path', 'qwen'],

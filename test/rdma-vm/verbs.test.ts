@@ -5,7 +5,8 @@ import { test } from 'node:test';
 import { HostFabric, listRdmaPorts } from '../../src/native-bridge/fabric.ts';
 import { ThreadPool } from '../../src/native-bridge/memory.ts';
 import { selectNics } from '../../src/plan/nic-selection.ts';
-import { contentOf, patience, rdmaPorts, run, segmentBytes, TestCluster, until } from '../native/fabrics.ts';
+import { contentOf, rdmaPorts, run, segmentBytes, TestCluster, until } from '../native/fabrics.ts';
+import { patience } from '../patience.ts';
 
 /** For a machine with the devices rxe0 and rxe1 on the interfaces rail0 and rail1, and this process its root. */
 

@@ -15,10 +15,10 @@ export class Command {
   output = '';
   errors = '';
 
-  /** `script`: path from the repository's root. */
+  /** `script`: path of the source from the repository's root; the tests run what it is compiled to. */
   constructor(test: TestContext, script: string, ...options: string[]) {
-    const path = fileURLToPath(new URL(`../../${script}`, import.meta.url));
-    this.#child = spawn(process.execPath, [...process.execArgv, path, ...options], {
+    const path = fileURLToPath(new URL(`../../${script.replace(/\.ts$/, '.js')}`, import.meta.url));
+    this.#child = spawn(process.execPath, [path, ...options], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child.stdout!.setEncoding('utf8').on('data', (text) => {

@@ -45,7 +45,7 @@ test('a wrong option ends a scenario with exit code 2 and one line that names it
 test('Ctrl-C stops a scenario and everything that it started', async (t) => {
   const before = scratchDirectories();
   const command = scenario(t, 'late-join', '--size', '8MiB', '--ranks', '1');
-  await eventually('the first update runs', () => command.errors.includes('updating both'), 60_000);
+  await eventually('the first update runs', () => command.errors.includes('updating both'));
   const [scratch] = scratchDirectories().filter((name) => !before.includes(name));
   command.interrupt();
   const { code, errors } = await command.ended;

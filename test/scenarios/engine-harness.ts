@@ -18,12 +18,11 @@ import { systemClock } from '../../src/native-bridge/clock.ts';
 import { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
+import { patience } from '../patience.ts';
 import { SeededRandom } from '../plan/seeded-random.ts';
 import { writeRandomModel } from './random-model.ts';
 
 export const deviceCapacity = 4 * 2 ** 20;
-/** Longer than anything takes that is not broken. */
-const patience = 20_000;
 
 export interface Answer {
   readonly status: number;

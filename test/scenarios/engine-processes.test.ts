@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { type ReferenceEngineOptions, startReferenceEngine } from '../../scenarios/reference-engine/index.ts';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { eventually, isRunning } from '../cluster/harness.ts';
+import { patience } from '../patience.ts';
 import { SeededRandom } from '../plan/seeded-random.ts';
 import { remains, TestEngine } from './engine-harness.ts';
 import { writeRandomModel } from './random-model.ts';
@@ -94,10 +95,10 @@ async function startParent(t: TestContext) {
   const model = join(temporaryDirectory(t), 'model.safetensors');
   writeRandomModel(model, new SeededRandom(1));
   const namespace = `engine-${randomBytes(6).toString('hex')}`;
-  const path = fileURLToPath(new URL('fixtures/engine-parent.ts', import.meta.url));
+  const path = fileURLToPath(new URL('fixtures/engine-parent.js', import.meta.url));
   const parent = fork(path, [model, namespace]);
   t.after(() => parent.kill('SIGKILL'));
-  const [engine] = (await once(parent, 'message', { signal: AbortSignal.timeout(20_000) })) as [
+  const [engine] = (await once(parent, 'message', { signal: AbortSignal.timeout(patience) })) as [
     { endpoint: string; pids: number[] },
   ];
   return { parent, namespace, engine };

@@ -40,7 +40,7 @@ test('a spoke process whose hub vanished closes and ends in time', async (t) => 
 test('a process that could neither bind nor connect exits on its own', async (t) => {
   const cluster = new TestCluster(t);
   const { endpoint } = await cluster.hub();
-  const child = startProcess(t, 'failing-process.ts', {
+  const child = startProcess(t, 'failing-process', {
     endpoint,
     silentEndpoint: 'tcp://127.0.0.1:1',
     keys: cluster.keys,

@@ -10,6 +10,7 @@ import { HubTransport } from '../../src/transport/hub.ts';
 import type { TransportLimits } from '../../src/transport/limits.ts';
 import { nodeName } from '../../src/transport/node-name.ts';
 import { SpokeTransport } from '../../src/transport/spoke.ts';
+import { patience } from '../patience.ts';
 
 export const clock: Clock = {
   now: () => performance.now(),
@@ -19,11 +20,8 @@ export const clock: Clock = {
   },
 };
 
-/** Long enough for a machine that is busy with other tests. */
-export const patience = 15_000;
-
 /** Pings so often that a dead peer is found within a test, so rarely lost that a busy machine finds none. */
-export const hasty: Partial<TransportLimits> = { pingEveryMilliseconds: 100, lostAfterMilliseconds: 3_000 };
+export const hasty: Partial<TransportLimits> = { pingEveryMilliseconds: 100, lostAfterMilliseconds: 30_000 };
 
 export interface LogLine {
   readonly level: 'debug' | 'info' | 'warn' | 'error';
@@ -132,7 +130,7 @@ export class TestCluster {
   /** A real process with a spoke in it; fixtures/spoke-process.ts says what it does. */
   async spokeProcess(endpoint: string, options: { node?: string; limits?: Partial<TransportLimits> } = {}) {
     const node = options.node ?? nodeName('rank-0');
-    const child = startProcess(this.#test, 'spoke-process.ts', {
+    const child = startProcess(this.#test, 'spoke-process', {
       node,
       endpoint,
       keys: spokeKeys(this.keys),
@@ -144,7 +142,7 @@ export class TestCluster {
 
   async hubProcess(endpoint: string, options: { node?: string; limits?: Partial<TransportLimits> } = {}) {
     const node = options.node ?? nodeName('hub');
-    const child = startProcess(this.#test, 'hub-process.ts', {
+    const child = startProcess(this.#test, 'hub-process', {
       node,
       endpoint,
       keys: this.keys,
@@ -156,13 +154,9 @@ export class TestCluster {
 }
 
 export function startProcess(test: TestContext, fixture: string, options: object): ChildProcess {
-  const child = fork(
-    fileURLToPath(new URL(`fixtures/${fixture}`, import.meta.url)),
-    [JSON.stringify(options)],
-    {
-      execArgv: ['--import', 'tsx'],
-    },
-  );
+  const child = fork(fileURLToPath(new URL(`fixtures/${fixture}.js`, import.meta.url)), [
+    JSON.stringify(options),
+  ]);
   test.after(() => void child.kill('SIGKILL'));
   return child;
 }

@@ -7,7 +7,8 @@ import { encode } from '../../src/transport/codec.ts';
 import { curveClientOptions } from '../../src/transport/curve.ts';
 import { controlFrame, messageFrame, parseFrame, protocolVersion } from '../../src/transport/frames.ts';
 import { admit } from '../../src/transport/zap.ts';
-import { clock, eventually, listenTo, patience, recordingLog, TestCluster, tell } from './harness.ts';
+import { patience } from '../patience.ts';
+import { clock, eventually, listenTo, recordingLog, TestCluster, tell } from './harness.ts';
 
 /** A member of the cluster that speaks ZeroMQ but does not keep to the protocol. */
 function rudeSpoke(
