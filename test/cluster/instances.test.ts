@@ -47,7 +47,7 @@ test('two instances, of which one dies in the end', async (t) => {
       await refused({ name: 'c', endpoint, ranks: [0] }, /rank 0 is in the cluster already/);
       await refused(
         { name: 'c', endpoint, ranks: [2], host: 'nowhere' },
-        /host nowhere, which is not among hosts/,
+        /host nowhere, which the option hosts does not have/,
       );
       await assert.rejects(cluster.removeInstance('c'), /there is no instance c/);
       assert.equal((await cluster.status()).instances.length, 2);

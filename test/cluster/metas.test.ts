@@ -62,7 +62,7 @@ test('two clusters, of which the first one goes in the end', async (t) => {
           await cluster.register('one', { metas: file });
           await assert.rejects(cluster.update('one'), {
             name: 'PeerLostError',
-            message: /nobody is left who holds slice 0/,
+            message: /no source is left for slice 0/,
           });
           const [instance] = (await cluster.status()).instances;
           assert.notEqual(instance?.state, 'serving');
