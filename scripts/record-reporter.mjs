@@ -1,6 +1,9 @@
 // The node:test reporter of one process: what run-program.mjs has to know of each test, a line of JSON each. They are
 // written at once into the file that WEIGHTCAST_TEST_RECORDS names, because the process may die next.
-import { appendFileSync } from 'node:fs';
+import { openSync, writeSync } from 'node:fs';
+
+// Open from the start: a test may have given up its rights.
+const records = openSync(process.env.WEIGHTCAST_TEST_RECORDS, 'a');
 
 // What tests fork would inherit the options of this runner.
 process.execArgv.splice(0);
@@ -35,5 +38,5 @@ export default async function* recordReporter(source) {
 }
 
 function record(entry) {
-  appendFileSync(process.env.WEIGHTCAST_TEST_RECORDS, `${JSON.stringify(entry)}\n`);
+  writeSync(records, `${JSON.stringify(entry)}\n`);
 }

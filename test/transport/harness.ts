@@ -21,7 +21,7 @@ export const clock: Clock = {
 };
 
 /** Pings so often that a dead peer is found within a test, so rarely lost that a busy machine finds none. */
-export const hasty: Partial<TransportLimits> = { pingEveryMilliseconds: 100, lostAfterMilliseconds: 30_000 };
+export const hasty: Partial<TransportLimits> = { pingEveryMilliseconds: 100, lostAfterMilliseconds: 9_000 };
 
 export interface LogLine {
   readonly level: 'debug' | 'info' | 'warn' | 'error';
