@@ -1,4 +1,4 @@
-import { AbortedError, type WeightcastError } from '../../errors.ts';
+import { UsageError, type WeightcastError } from '../../errors.ts';
 import type { Reply } from '../kernel/index.ts';
 import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
@@ -60,7 +60,8 @@ export class WaitingCallers {
     const isOver = ({ instances }: WaitingCaller) => instances.every((name) => name === instance);
     const failed = this.#callers.filter(isOver);
     this.#callers = this.#callers.filter((one) => !failed.includes(one));
-    for (const { reply } of failed) reply.fail(new AbortedError(`instance ${instance} was removed`));
+    for (const { reply } of failed)
+      reply.fail(new UsageError(`instance ${instance} was removed before it was ready`));
     this.answer();
   }
 }

@@ -172,7 +172,8 @@ function plan(
   return ask(update.context, planner, toPlanner.plan, question, update.within(deadlines.plan));
 }
 
-function openGroup(
+/** Async, so that a communicator that is gone rejects, and the other groups are waited for. */
+async function openGroup(
   update: UpdateContext,
   sources: LeasedSources,
   epoch: number,

@@ -149,6 +149,6 @@ test('an instance that is removed while it joins fails the call that added it', 
   const { question } = startSupervisor(t);
   const added = question(toSupervisor.addInstance, { instance: instance('a', 0) });
   const removed = question(toSupervisor.removeInstance, { instance: 'a' });
-  await assert.rejects(added, { name: 'AbortedError', message: 'instance a was removed' });
+  await assert.rejects(added, { name: 'UsageError', message: 'instance a was removed before it was ready' });
   await removed;
 });
