@@ -53,15 +53,11 @@ class LayerwiseReload:
         # By layer: how many of the tensors that it holds are known to be no part of the link buffer.
         self._clean = [0] * len(self._infos)
         self._under_way = False
+        self._tied_head: Any | None = None
+        self._end_what_is_under_way()
         self._check()
         self._tied_head = _tied_head(target)
         self._coverage = self._coverage_to_check()
-
-    def clear(self) -> None:
-        """Ends what an update by other means left half-way: vLLM would take it for a part of this one."""
-        if any(map(_is_under_way, self._infos)):
-            logger.warning("an earlier update left layers of the %s model half-way", self._target.which)
-            self._restore()
 
     def begin(self) -> None:
         self._own = [info for info in self._infos if not _is_under_way(info)]
@@ -95,6 +91,12 @@ class LayerwiseReload:
     def abandon(self) -> None:
         if self._under_way:
             self._under_way = False
+            self._restore()
+
+    def _end_what_is_under_way(self) -> None:
+        """What an update by other means left half-way, vLLM would take for a part of this one."""
+        if any(map(_is_under_way, self._infos)):
+            logger.warning("an earlier update left layers of the %s model half-way", self._target.which)
             self._restore()
 
     def _check(self) -> None:
@@ -172,9 +174,6 @@ class RawReload:
         self._device = device
         self._took_any = False
 
-    def clear(self) -> None:
-        """Nothing of an earlier update is left to end."""
-
     def begin(self) -> None:
         logger.warning("this vLLM has no layerwise reload: models that it repacks or quantises end up wrong")
 
@@ -199,7 +198,7 @@ Reload = LayerwiseReload | RawReload
 
 
 def reload_of(target: Target, device: torch.device) -> Reload:
-    """Touches nothing. Raises ModelNotReloadable."""
+    """Touches nothing but what another update left half-way. Raises ModelNotReloadable."""
     try:
         layerwise = importlib.import_module(_LAYERWISE)
     except ImportError:

@@ -24,14 +24,15 @@ class ModelUpdate:
     """Writes what a rank sends into models. As a context manager it leaves their layers whole, however it ends."""
 
     def __init__(self, targets: Sequence[Target], vllm_config: Any, device: torch.device) -> None:
-        """Touches nothing. Raises EngineAsleep and ModelNotReloadable."""
+        """Touches nothing but what another update left half-way. Raises EngineAsleep and ModelNotReloadable."""
         refuse_if_asleep()
         self._vllm_config = vllm_config
         self._device = device
         self._targets = targets
         self._begun = False
         self._took: list[bool] = []
-        self._reloads = [reload_of(target, device) for target in targets]
+        with self._scope(), torch.no_grad():
+            self._reloads = [reload_of(target, device) for target in targets]
 
     def __enter__(self) -> ModelUpdate:
         return self
@@ -43,8 +44,6 @@ class ModelUpdate:
         with self._undone_if_it_fails(), self._scope(), _partial_loads():
             if not self._begun:
                 self._begun = True
-                for reload in self._reloads:
-                    reload.clear()
                 for reload in self._reloads:
                     reload.begin()
             for reload in self._reloads:

@@ -140,8 +140,14 @@ class Updates(unittest.TestCase):
         self.load_all(1.0)
         fake_vllm.initialize_layerwise_reload(self.model)
         with fake_vllm.set_current_vllm_config(None):
-            self.model.load_weights(new_weights(9.0, "first.a", "second.b")[1])
-        self.load_all(2.0)
+            self.model.load_weights(new_weights(9.0, "first.a", "first.b", "second.b")[1])
+        with self.assertLogs("vllm.weightcast", "WARNING") as logs:
+            self.load_all(2.0)
+        # Nothing went wrong with that either.
+        self.assertEqual(
+            [record.getMessage() for record in logs.records],
+            ["an earlier update left layers of the target model half-way"],
+        )
         self.assertEqual(self.model.held(), all_new(2.0))
 
     def test_missing_parameters_are_named(self) -> None:
