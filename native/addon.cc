@@ -20,29 +20,38 @@
 /// ThreadPool, Lane, ShmCollective, NcclCollective, CallThread and EventLoop only, and joined before the environment that they
 /// report to ends, but for one that hangs inside a library.
 
+#include <dlfcn.h>
 #include <napi.h>
 
-#include "bridge/cuda_buffer_object.h"
-#include "bridge/cuda_device_object.h"
-#include "bridge/device_buffer_object.h"
-#include "bridge/environment.h"
-#include "bridge/exposure_object.h"
-#include "bridge/fabric_object.h"
-#include "bridge/fabric_peer_object.h"
-#include "bridge/host_device_object.h"
-#include "bridge/mapping_object.h"
-#include "bridge/nccl_collective_object.h"
-#include "bridge/probes.h"
-#include "bridge/shared_directory_object.h"
-#include "bridge/shm_collective_object.h"
-#include "bridge/thread_pool_object.h"
-#include "system/clock.h"
+#include <string>
+
+#include "bridge/arguments.h"
+#include "bridge/async.h"
+#include "bridge/collective_objects.h"
+#include "bridge/device_objects.h"
+#include "bridge/fabric_objects.h"
+#include "bridge/memory_objects.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {
 
 Napi::Value MonotonicMillisecondsValue(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), MonotonicMilliseconds());
+}
+
+/// Why the dynamic linker does not load a library of that name, in its own words; null if it does.
+Napi::Value WhyNotLoadedValue(const Napi::CallbackInfo& info) {
+  return Guarded(info.Env(), [&]() -> Napi::Value {
+    const std::string name = TextArgument(info[0], "library");
+    void* const library = dlopen(name.c_str(), RTLD_LAZY | RTLD_LOCAL);
+    if (library == nullptr) {
+      const char* const words = dlerror();
+      return Napi::String::New(info.Env(), words == nullptr ? "unknown reason" : words);
+    }
+    dlclose(library);
+    return info.Env().Null();
+  });
 }
 
 Napi::Object Initialise(Napi::Env env, Napi::Object exports) {

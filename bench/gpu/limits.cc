@@ -2,7 +2,7 @@
 /// numbers are ratios to. Prints one line for each, as "name value unit".
 ///
 ///   g++ -std=c++17 -O2 -I native -o limits bench/gpu/limits.cc native/device/cuda/driver.cc
-///       native/system/failure.cc -pthread -ldl; ./limits [GiB of shared memory] [folder, /dev/shm]
+///       native/system/base.cc -pthread -ldl; ./limits [GiB of shared memory] [folder, /dev/shm]
 
 #include <fcntl.h>
 #include <sys/mman.h>

@@ -1,14 +1,23 @@
 #include "bridge/arguments.h"
 
+#include <uv.h>
+
 #include <cmath>
 #include <cstring>
 
-#include "bridge/device_buffer_object.h"
-#include "bridge/mapping_object.h"
-#include "bridge/thread_pool_object.h"
-#include "system/failure.h"
+#include "bridge/device_objects.h"
+#include "bridge/memory_objects.h"
+#include "system/base.h"
 
 namespace weightcast {
+
+Napi::Error ErrorOf(Napi::Env env, const Failure& failure) {
+  Napi::Error error = Napi::Error::New(env, failure.what());
+  const bool is_system = failure.error_number() != 0;
+  error.Set("code", is_system ? std::string(uv_err_name(-failure.error_number())) : failure.code());
+  return error;
+}
+
 namespace {
 
 constexpr double kLargestWhole = 9007199254740991;  // 2^53 - 1
@@ -134,6 +143,19 @@ std::shared_ptr<Mapping> MappingArgument(const Napi::Value& value, const char* n
 std::shared_ptr<ThreadPool> ThreadPoolArgument(const Napi::Value& value, const char* name) {
   if (std::shared_ptr<ThreadPool> pool = ThreadPoolObject::From(value)) return pool;
   ThrowArgumentType(value.Env(), name, "a ThreadPool");
+}
+
+Napi::Value MemoryValue(Napi::Env env, const DeviceMemory& measured) {
+  Napi::Object memory = Napi::Object::New(env);
+  memory.Set("free", static_cast<double>(measured.free));
+  memory.Set("total", static_cast<double>(measured.total));
+  return memory;
+}
+
+Napi::Value DigestsValue(Napi::Env env, const std::vector<uint64_t>& digests) {
+  Napi::BigUint64Array array = Napi::BigUint64Array::New(env, digests.size());
+  for (size_t index = 0; index < digests.size(); index++) array.Data()[index] = digests[index];
+  return array;
 }
 
 }  // namespace weightcast

@@ -7,13 +7,28 @@
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
+#include "device/device_memory.h"
 #include "memory/mapping.h"
 #include "memory/thread_pool.h"
-#include "system/bytes.h"
+#include "system/base.h"
 
 namespace weightcast {
+
+/// The failure as a JavaScript Error with `code`.
+Napi::Error ErrorOf(Napi::Env env, const Failure& failure);
+
+/// Runs `body`, which native code may leave with a Failure; JavaScript then sees it as an Error with `code`.
+template <class Body>
+auto Guarded(Napi::Env env, Body&& body) {
+  try {
+    return std::forward<Body>(body)();
+  } catch (const Failure& failure) {
+    throw ErrorOf(env, failure);
+  }
+}
 
 /// Readers of arguments. `name` is what the argument is called in the error. They throw a TypeError
 /// (`ERR_INVALID_ARG_TYPE`) for a wrong type and OUT_OF_RANGE for a number that is no whole number below 2^53.
@@ -63,5 +78,13 @@ Array FixedBytes(const Napi::Value& value, const char* name) {
 /// The memory of a Mapping or a DeviceBuffer. Throws CLOSED if it has been closed or freed.
 std::shared_ptr<Mapping> MappingArgument(const Napi::Value& value, const char* name);
 std::shared_ptr<ThreadPool> ThreadPoolArgument(const Napi::Value& value, const char* name);
+
+/// What several classes return to JavaScript.
+
+/// { free, total }
+Napi::Value MemoryValue(Napi::Env env, const DeviceMemory& measured);
+
+/// A BigUint64Array.
+Napi::Value DigestsValue(Napi::Env env, const std::vector<uint64_t>& digests);
 
 }  // namespace weightcast

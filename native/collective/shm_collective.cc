@@ -4,7 +4,7 @@
 #include <exception>
 #include <utility>
 
-#include "system/native_thread.h"
+#include "system/threads.h"
 
 namespace weightcast {
 
@@ -120,7 +120,7 @@ void ShmCollective::Announce(const Broadcast& broadcast) {
   announcement.lets_go = broadcast.lets_go;
   broadcast.copy->Announce(announcement);
   announcement.sequence.store(operation_ + 1, std::memory_order_release);
-  membership_->page().announced.Ring();
+  membership_->page().announced.Notify();
 }
 
 void ShmCollective::Receive(const Broadcast& broadcast) {

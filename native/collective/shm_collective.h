@@ -9,10 +9,22 @@
 #include <string>
 #include <thread>
 
-#include "collective/broadcast.h"
+#include "collective/broadcast_copy.h"
 #include "collective/membership.h"
+#include "system/base.h"
 
 namespace weightcast {
+
+/// One broadcast, as one rank of a host sees it.
+struct Broadcast {
+  uint32_t root = 0;
+  /// In milliseconds of MonotonicMilliseconds().
+  double deadline = 0;
+  /// On the root: the others let go of its memory before they are done.
+  bool lets_go = false;
+  std::unique_ptr<BroadcastCopy> copy;
+  Done done;
+};
 
 /// Broadcast among ranks of one host, agreed upon through shared memory: the root announces where its source lies, each
 /// receiver opens that memory and copies from it. A BroadcastCopy does the opening and copying, so the same protocol

@@ -4,7 +4,7 @@
 
 #include "fabric/shm_carrier.h"
 #include "fabric/tcp_carrier.h"
-#include "system/clock.h"
+#include "system/base.h"
 
 namespace weightcast {
 

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "fabric/dialler.h"
-#include "fabric/fabric_address.h"
-#include "fabric/loops.h"
+#include "fabric/address.h"
+#include "fabric/handshake.h"
 #include "fabric/peer.h"
+#include "fabric/threads.h"
 #include "fabric/verbs/lane_setup.h"
 #include "memory/thread_pool.h"
 

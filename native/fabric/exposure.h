@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "memory/mapping.h"
-#include "system/unique_fd.h"
+#include "system/base.h"
 
 namespace weightcast {
 

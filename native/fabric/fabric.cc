@@ -3,8 +3,8 @@
 #include <future>
 #include <utility>
 
-#include "fabric/endpoint.h"
-#include "system/clock.h"
+#include "fabric/address.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {

@@ -10,12 +10,12 @@
 #include <string>
 #include <vector>
 
+#include "fabric/acceptor.h"
+#include "fabric/address.h"
 #include "fabric/connector.h"
 #include "fabric/exposure.h"
-#include "fabric/fabric_address.h"
-#include "fabric/loops.h"
 #include "fabric/peer.h"
-#include "fabric/service.h"
+#include "fabric/threads.h"
 #include "memory/thread_pool.h"
 
 namespace weightcast {

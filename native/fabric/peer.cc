@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "fabric/protocol.h"
+#include "fabric/control.h"
 
 namespace weightcast {
 

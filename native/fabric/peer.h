@@ -10,10 +10,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "fabric/carrier.h"
-#include "fabric/frame_socket.h"
+#include "fabric/control.h"
 #include "fabric/read.h"
-#include "fabric/loops.h"
+#include "fabric/threads.h"
 #include "system/event_loop.h"
 
 namespace weightcast {

@@ -4,8 +4,8 @@
 #include <string>
 #include <utility>
 
-#include "memory/progress_counter.h"
-#include "system/byte_size.h"
+#include "memory/thread_pool.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {
@@ -106,7 +106,7 @@ void Read::EndIfDue(std::unique_lock<std::mutex> lock) {
   const bool is_complete = begun_ && completed_ == bytes_;
   if (!done_ || taken_ > 0 || !(is_complete || outcome_.failure)) return;
   outcome_.interval.ended_at = MonotonicMilliseconds();
-  const Done done = std::exchange(done_, nullptr);
+  const Done done = std::exchange(done_, Done());
   const Outcome outcome = outcome_;
   lock.unlock();
   done(outcome);

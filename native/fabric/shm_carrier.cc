@@ -2,8 +2,8 @@
 
 #include <utility>
 
-#include "memory/stream_copy.h"
-#include "system/failure.h"
+#include "memory/copy.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {

@@ -12,8 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "system/clock.h"
-#include "system/failure.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {

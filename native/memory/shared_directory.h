@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "system/unique_fd.h"
+#include "system/base.h"
 
 namespace weightcast {
 

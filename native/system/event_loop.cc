@@ -8,9 +8,8 @@
 #include <cerrno>
 #include <cmath>
 
-#include "system/clock.h"
-#include "system/failure.h"
-#include "system/native_thread.h"
+#include "system/base.h"
+#include "system/threads.h"
 
 namespace weightcast {
 namespace {

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "system/unique_fd.h"
+#include "system/base.h"
 
 namespace weightcast {
 

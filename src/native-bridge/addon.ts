@@ -36,7 +36,7 @@ export interface NativeAddon {
   readonly Fabric: NativeFabricClass;
   /** What the CUDA driver sees, without making a context. Throws `CUDA` where there is no driver or no GPU. */
   probeCuda(): CudaProbe;
-  /** 10000 * major + 100 * minor + patch of the NCCL that this process would use. Throws `ENOENT`. */
+  /** 10000 * major + 100 * minor + patch of the NCCL that this process would use. Throws `NCCL`. */
   ncclVersion(): number;
   /** Why a library of that name is not loaded, in the linker's words; null if it is. */
   whyNotLoaded(library: string): string | null;

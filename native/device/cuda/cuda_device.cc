@@ -2,8 +2,8 @@
 
 #include <utility>
 
-#include "memory/numa.h"
-#include "system/failure.h"
+#include "memory/mapping.h"
+#include "system/base.h"
 
 namespace weightcast::cuda {
 namespace {

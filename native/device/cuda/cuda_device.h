@@ -6,10 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "device/cuda/context.h"
 #include "device/cuda/gpu_digest.h"
-#include "device/cuda/handles.h"
-#include "device/cuda/lane.h"
-#include "device/cuda/pinned_mappings.h"
+#include "device/cuda/stream_worker.h"
 #include "device/cuda/upload.h"
 #include "device/device_memory.h"
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "system/failure.h"
+#include "system/base.h"
 
 namespace weightcast::cuda {
 

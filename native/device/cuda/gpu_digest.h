@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "device/cuda/lane.h"
+#include "device/cuda/stream_worker.h"
 #include "memory/digest.h"
 
 namespace weightcast::cuda {

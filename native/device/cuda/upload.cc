@@ -1,11 +1,185 @@
 #include "device/cuda/upload.h"
 
-#include <algorithm>
-#include <utility>
+#include <sys/mman.h>
 
-#include "device/cuda/pinned_mappings.h"
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "system/base.h"
 
 namespace weightcast::cuda {
+namespace {
+
+/// MADV_POPULATE_READ, which older headers lack.
+constexpr int kPopulateRead = 22;
+
+/// The GPU only reads segments. Where it may say so, mappings for reading can be pinned at all, and all are pinned and
+/// unpinned faster, because the kernel need not expect that pages change.
+unsigned FlagsFor(const PrimaryContext& context) {
+  int supported = 0;
+  context.driver().cuDeviceGetAttribute(&supported, kAttributeReadOnlyHostRegister, context.device());
+  return supported != 0 ? kHostRegisterPortable | kHostRegisterReadOnly : kHostRegisterPortable;
+}
+
+}  // namespace
+
+/// Its parts are page-locked from Lock() until Unlock() or its end. Jobs on one file do not overlap, so that no two
+/// threads are ever in one part.
+class PinnedMappings::PinnedMapping {
+ public:
+  PinnedMapping(std::shared_ptr<const PrimaryContext> context, std::shared_ptr<Mapping> mapping,
+                std::shared_ptr<std::atomic<uint64_t>> total)
+      : context_(std::move(context)),
+        mapping_(std::move(mapping)),
+        total_(std::move(total)),
+        locked_((mapping_->bytes() + kPinnedPart - 1) / kPinnedPart) {}
+  ~PinnedMapping() { Unlock(); }
+  PinnedMapping(const PinnedMapping&) = delete;
+  PinnedMapping& operator=(const PinnedMapping&) = delete;
+
+  /// What orders the jobs on one file.
+  Span span() const { return {mapping_->file(), 0, mapping_->bytes(), true}; }
+  size_t parts() const { return locked_.size(); }
+
+  /// Does nothing to a part that is locked: its pages have their places already, and looking at each again would take as
+  /// long as a tenth of an update.
+  void Lock(size_t part) {
+    if (locked_[part]) return;
+    // The driver would put the pages into the process's page table by itself, one page fault after the other. Kernels
+    // before 5.14 leave that to it.
+    madvise(Start(part), BytesOf(part), kPopulateRead);
+    const Driver& driver = context_->driver();
+    const CurrentContext current(driver, context_->context());
+    const Result result = driver.cuMemHostRegister(Start(part), BytesOf(part), FlagsFor(*context_));
+    const std::string attempt = "cannot page-lock " + mapping_->path() + " (" + ByteSize(mapping_->bytes()) + ")";
+    // The host's memory: OUT_OF_DEVICE_MEMORY would make a planner take smaller slots.
+    if (result == kErrorOutOfMemory) {
+      throw Failure(code::kCuda, attempt + ": " + driver.Words(result) + "; that is memory of the host");
+    }
+    driver.Check(result, attempt);
+    locked_[part] = true;
+    *total_ += BytesOf(part);
+  }
+
+  /// May be called twice.
+  void Unlock() {
+    for (size_t part = 0; part < parts(); part++) {
+      if (!locked_[part]) continue;
+      context_->Quietly([&] { context_->driver().cuMemHostUnregister(Start(part)); });
+      locked_[part] = false;
+      *total_ -= BytesOf(part);
+    }
+  }
+
+ private:
+  uint8_t* Start(size_t part) const { return mapping_->data() + part * kPinnedPart; }
+  uint64_t BytesOf(size_t part) const { return std::min(kPinnedPart, mapping_->bytes() - part * kPinnedPart); }
+
+  const std::shared_ptr<const PrimaryContext> context_;
+  const std::shared_ptr<Mapping> mapping_;
+  const std::shared_ptr<std::atomic<uint64_t>> total_;
+  std::vector<std::atomic<bool>> locked_;
+};
+
+struct PinnedMappings::Table {
+  std::mutex mutex;
+  std::map<const Mapping*, std::shared_ptr<PinnedMapping>> mappings;
+  const std::shared_ptr<std::atomic<uint64_t>> total = std::make_shared<std::atomic<uint64_t>>(0);
+
+  std::shared_ptr<PinnedMapping> Remove(const Mapping* mapping) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = mappings.find(mapping);
+    if (found == mappings.end()) return nullptr;
+    std::shared_ptr<PinnedMapping> removed = std::move(found->second);
+    mappings.erase(found);
+    return removed;
+  }
+};
+
+/// Jobs on the same file run in the order they were given, because each says that it writes all of it.
+class PinnedMappings::PinJob : public Job {
+ public:
+  explicit PinJob(std::shared_ptr<PinnedMapping> mapping)
+      : mapping_(std::move(mapping)), spans_({mapping_->span()}) {}
+
+  size_t pieces() const override { return mapping_->parts(); }
+  const std::vector<Span>& spans() const override { return spans_; }
+  void Run(size_t piece) override { mapping_->Lock(piece); }
+
+ private:
+  const std::shared_ptr<PinnedMapping> mapping_;
+  const std::vector<Span> spans_;
+};
+
+class PinnedMappings::UnpinJob : public Job {
+ public:
+  explicit UnpinJob(std::shared_ptr<PinnedMapping> mapping)
+      : mapping_(std::move(mapping)), spans_({mapping_->span()}) {}
+
+  size_t pieces() const override { return 1; }
+  const std::vector<Span>& spans() const override { return spans_; }
+  void Run(size_t) override { mapping_->Unlock(); }
+
+ private:
+  const std::shared_ptr<PinnedMapping> mapping_;
+  const std::vector<Span> spans_;
+};
+
+PinnedMappings::PinnedMappings(std::shared_ptr<const PrimaryContext> context, unsigned threads)
+    : context_(std::move(context)), table_(std::make_shared<Table>()), threads_(threads) {}
+
+PinnedMappings::~PinnedMappings() {
+  Close();
+  Stop();
+}
+
+void PinnedMappings::Pin(std::shared_ptr<Mapping> mapping, Done done) {
+  if (!context_) throw Failure(code::kClosed, "the device is closed");
+  const Mapping* const key = mapping.get();
+  std::shared_ptr<PinnedMapping> pinned;
+  {
+    const std::lock_guard<std::mutex> lock(table_->mutex);
+    std::shared_ptr<PinnedMapping>& entry = table_->mappings[key];
+    if (!entry) entry = std::make_shared<PinnedMapping>(context_, std::move(mapping), table_->total);
+    pinned = entry;
+  }
+  auto finish = [table = table_, key, done = std::move(done)](const Outcome& outcome) {
+    // Unlocks what was locked before the failure. Without one nothing is held here: it would be held for too long.
+    if (outcome.failure) table->Remove(key);
+    done(outcome);
+  };
+  threads_.Give(std::make_shared<PinJob>(std::move(pinned)), std::move(finish));
+}
+
+void PinnedMappings::Unpin(const Mapping& mapping, Done done) {
+  std::shared_ptr<PinnedMapping> removed = table_->Remove(&mapping);
+  if (!removed) return done({});
+  GiveUnlock(std::move(removed), std::move(done));
+}
+
+uint64_t PinnedMappings::bytes() const { return *table_->total; }
+
+void PinnedMappings::Close() noexcept {
+  if (!context_) return;
+  std::map<const Mapping*, std::shared_ptr<PinnedMapping>> all;
+  {
+    const std::lock_guard<std::mutex> lock(table_->mutex);
+    all.swap(table_->mappings);
+  }
+  for (auto& [key, mapping] : all) GiveUnlock(std::move(mapping), [](const Outcome&) {});
+  threads_.Close();
+  context_.reset();
+}
+
+void PinnedMappings::GiveUnlock(std::shared_ptr<PinnedMapping> mapping, Done done) {
+  threads_.Give(std::make_shared<UnpinJob>(std::move(mapping)), std::move(done));
+}
+
 namespace {
 
 /// Copies do not overlap, so their order is free.

@@ -5,8 +5,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "fabric/protocol.h"
-#include "fabric/wire.h"
+#include "fabric/control.h"
 
 namespace weightcast {
 namespace {

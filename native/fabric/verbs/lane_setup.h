@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "fabric/fabric_address.h"
-#include "fabric/frame_socket.h"
+#include "fabric/address.h"
+#include "fabric/control.h"
 #include "fabric/verbs/verbs_carrier.h"
-#include "fabric/verbs/verbs_host.h"
+#include "fabric/verbs/verbs_device.h"
 
 namespace weightcast {
 

@@ -7,8 +7,8 @@
 #include <string>
 #include <utility>
 
-#include "fabric/authentication.h"
-#include "system/failure.h"
+#include "fabric/address.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {

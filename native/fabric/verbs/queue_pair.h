@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "fabric/control.h"
 #include "fabric/verbs/verbs_device.h"
-#include "fabric/wire.h"
 
 namespace weightcast {
 

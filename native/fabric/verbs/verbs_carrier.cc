@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "system/clock.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {

@@ -6,10 +6,10 @@
 #include <unordered_map>
 #include <vector>
 
-#include "fabric/carrier.h"
-#include "fabric/loops.h"
+#include "fabric/read.h"
+#include "fabric/threads.h"
 #include "fabric/verbs/queue_pair.h"
-#include "fabric/verbs/verbs_host.h"
+#include "fabric/verbs/verbs_device.h"
 
 namespace weightcast {
 
