@@ -5,8 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "bridge/device_objects.h"
-#include "bridge/memory_objects.h"
+#include "bridge/objects.h"
 #include "system/base.h"
 
 namespace weightcast {
@@ -16,6 +15,16 @@ Napi::Error ErrorOf(Napi::Env env, const Failure& failure) {
   const bool is_system = failure.error_number() != 0;
   error.Set("code", is_system ? std::string(uv_err_name(-failure.error_number())) : failure.code());
   return error;
+}
+
+Napi::Error CurrentError(Napi::Env env) {
+  try {
+    throw;
+  } catch (const Napi::Error& error) {
+    return error;
+  } catch (...) {
+    return ErrorOf(env, CurrentFailure());
+  }
 }
 
 namespace {
@@ -65,8 +74,8 @@ unsigned ThreadsArgument(const Napi::Value& value, const char* name) {
   constexpr uint64_t kMaxThreads = 256;
   const uint64_t threads = WholeArgument(value, name);
   if (threads == 0 || threads > kMaxThreads) {
-    throw Failure(code::kOutOfRange, "a thread pool has 1 to " + std::to_string(kMaxThreads) + " threads, not " +
-                                         std::to_string(threads));
+    throw Failure(code::kOutOfRange,
+                  "a thread pool has 1 to " + std::to_string(kMaxThreads) + " threads, not " + std::to_string(threads));
   }
   return static_cast<unsigned>(threads);
 }

@@ -20,14 +20,37 @@ namespace weightcast {
 /// The failure as a JavaScript Error with `code`.
 Napi::Error ErrorOf(Napi::Env env, const Failure& failure);
 
-/// Runs `body`, which native code may leave with a Failure; JavaScript then sees it as an Error with `code`.
+/// In a catch block: the exception in hand as a JavaScript Error, with `code` unless it is one already.
+Napi::Error CurrentError(Napi::Env env);
+
+/// Runs `body`, the native part of a function that JavaScript calls; what it throws is thrown in JavaScript.
 template <class Body>
 auto Guarded(Napi::Env env, Body&& body) {
   try {
     return std::forward<Body>(body)();
-  } catch (const Failure& failure) {
-    throw ErrorOf(env, failure);
+  } catch (...) {
+    throw CurrentError(env);
   }
+}
+
+/// Makes an object of a class that JavaScript cannot construct; its constructor gets `content` by TakeContent().
+template <class Content>
+Napi::Value NewObject(Napi::Env env, const Napi::FunctionReference& constructor, Content content,
+                      Napi::Value owner = {}) {
+  const auto external = Napi::External<Content>::New(env, &content);
+  return owner.IsEmpty() ? constructor.New({external}) : constructor.New({external, owner});
+}
+
+/// Throws a TypeError, which says what makes such an object, where JavaScript called the constructor.
+template <class Content>
+Content TakeContent(const Napi::CallbackInfo& info, const char* made_by) {
+  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), made_by);
+  return std::move(*info[0].As<Napi::External<Content>>().Data());
+}
+
+/// Whether the value is an object that its constructor has tagged so.
+inline bool HasTag(const Napi::Value& value, const napi_type_tag& tag) {
+  return value.IsObject() && value.As<Napi::Object>().CheckTypeTag(&tag);
 }
 
 /// Readers of arguments. `name` is what the argument is called in the error. They throw a TypeError

@@ -15,64 +15,64 @@
 
 namespace weightcast {
 
-/// What has to be done when the JavaScript environment ends with native objects still alive: threads joined, device
-/// memory given back, shared directories left. The garbage collector does not do it, because process.exit() and an
-/// uncaught error run no finalizers.
-class Endings : public std::enable_shared_from_this<Endings> {
+/// What has to be done when the JavaScript environment ends with native objects still alive: join threads, free device
+/// memory, leave shared directories. The garbage collector does not do it, because process.exit() and an uncaught error
+/// run no finalizers.
+class CleanupHooks : public std::enable_shared_from_this<CleanupHooks> {
  public:
-  /// `before` is called once before the first ending.
-  explicit Endings(std::function<void()> before) : before_(std::move(before)) {}
+  /// `before` is called once before the first hook.
+  explicit CleanupHooks(std::function<void()> before) : before_(std::move(before)) {}
 
-  /// Takes the ending back when destroyed.
+  /// Removes the hook when destroyed.
   class Registration {
    public:
     Registration() = default;
     Registration(Registration&& other) noexcept = default;
     Registration& operator=(Registration&& other) noexcept {
-      std::swap(endings_, other.endings_);
+      std::swap(hooks_, other.hooks_);
       std::swap(position_, other.position_);
       return *this;
     }
     ~Registration();
 
    private:
-    friend class Endings;
-    std::shared_ptr<Endings> endings_;
+    friend class CleanupHooks;
+    std::shared_ptr<CleanupHooks> hooks_;
     std::list<std::function<void()>>::iterator position_;
   };
 
-  /// `ending` is called at most once, on the JavaScript thread or in exit(3), and must not throw.
-  Registration Add(std::function<void()> ending);
-  /// Calls all endings, the youngest first.
-  void EndAll() noexcept;
+  /// `hook` is called at most once, on the JavaScript thread or in exit(3), and must not throw.
+  Registration Add(std::function<void()> hook);
+  /// Calls all hooks, the youngest first.
+  void RunAll() noexcept;
 
  private:
   std::mutex mutex_;
   std::function<void()> before_;
-  std::list<std::function<void()>> endings_;
+  std::list<std::function<void()>> hooks_;
 };
 
-/// Has `endings` run in exit(3), unless they are run or destroyed before.
-void EndAtExit(const std::shared_ptr<Endings>& endings);
+/// Runs the hooks in exit(3), unless they have run or were destroyed before.
+void RunAtExit(const std::shared_ptr<CleanupHooks>& hooks);
 
-/// Settles promises of one JavaScript environment from native threads. One thread-safe function serves all of them;
-/// it keeps the event loop alive while a promise is pending and not otherwise.
+/// The pending promises of one JavaScript environment, which native threads settle. One thread-safe function serves all
+/// of them; it keeps Node's event loop alive while a promise is pending and not otherwise.
 ///
-/// Made, used and destroyed on the JavaScript thread; only the Done that Begin() returns is called elsewhere.
-class Settler {
+/// Made, used and destroyed on the JavaScript thread; only the Done that Run() hands to `start` is called elsewhere.
+class PromiseTable {
  public:
-  /// Makes the value a promise resolves with, on the JavaScript thread, when the work went well.
+  /// Makes the value that a promise resolves with, on the JavaScript thread. A throw rejects the promise.
   using ToValue = std::function<Napi::Value(Napi::Env, const Outcome&)>;
   /// Starts native work that calls `done` when it ends.
   using Start = std::function<void(Done done)>;
 
-  explicit Settler(Napi::Env env);
+  explicit PromiseTable(Napi::Env env);
 
   /// Starts work and returns its promise. Objects in `kept` live until it settles. What `start` throws, an argument
   /// out of range for instance, rejects the promise: a function that returns a promise never throws.
   Napi::Promise Run(Napi::Env env, const Start& start, const std::vector<Napi::Value>& kept, ToValue to_value);
 
-  /// After a call of the returned function, which may outlive the settler, outcomes are dropped.
+  /// A function, which may outlive the table, that makes it drop all outcomes from then on.
   std::function<void()> Closer() const;
 
  private:
@@ -85,11 +85,11 @@ class Settler {
     uint64_t number;
     Outcome outcome;
   };
-  /// What native threads hold: it outlives the settler.
+  /// What native threads hold: it outlives the table.
   struct Channel;
 
-  static void OnMessage(Napi::Env env, Napi::Function, Settler* settler, Message* message);
-  using Function = Napi::TypedThreadSafeFunction<Settler, Message, OnMessage>;
+  static void OnMessage(Napi::Env env, Napi::Function, PromiseTable* table, Message* message);
+  using Function = Napi::TypedThreadSafeFunction<PromiseTable, Message, OnMessage>;
 
   void Settle(Napi::Env env, const Message& message);
   Pending Take(Napi::Env env, uint64_t number);
@@ -109,8 +109,8 @@ class Environment {
 
   static Environment& Of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 
-  Settler& settler() { return settler_; }
-  Endings& endings() { return *endings_; }
+  PromiseTable& promises() { return promises_; }
+  CleanupHooks& cleanup_hooks() { return *hooks_; }
 
   /// Constructors of the classes whose objects native code makes.
   Napi::FunctionReference mapping_class;
@@ -120,8 +120,8 @@ class Environment {
   Napi::FunctionReference fabric_peer_class;
 
  private:
-  Settler settler_;
-  const std::shared_ptr<Endings> endings_;
+  PromiseTable promises_;
+  const std::shared_ptr<CleanupHooks> hooks_;
 };
 
 }  // namespace weightcast

@@ -1,5 +1,3 @@
-#include "bridge/collective_objects.h"
-
 #include <cstring>
 #include <limits>
 #include <string>
@@ -7,7 +5,7 @@
 
 #include "bridge/arguments.h"
 #include "bridge/async.h"
-#include "bridge/device_objects.h"
+#include "bridge/objects.h"
 #include "collective/broadcast_copy.h"
 #include "system/base.h"
 
@@ -28,14 +26,15 @@ double DeadlineOption(const Napi::Object& options) {
 }
 
 /// The CudaBuffer in `source` and the offset in `sourceOffset`; without a block where `source` is null.
-cuda::DevicePlace SourceOption(const Napi::Object& options) {
+cuda::DeviceLocation SourceOption(const Napi::Object& options) {
   const Napi::Value buffer = options.Get("source");
   if (buffer.IsNull()) return {};
-  return {CudaBufferObject::BlockArgument(buffer, "source"), WholeArgument(options.Get("sourceOffset"), "sourceOffset")};
+  return {CudaBufferObject::BlockArgument(buffer, "source"),
+          WholeArgument(options.Get("sourceOffset"), "sourceOffset")};
 }
 
 /// The CudaBuffer in `destination` and the offset in `destinationOffset`.
-cuda::DevicePlace DestinationOption(const Napi::Object& options) {
+cuda::DeviceLocation DestinationOption(const Napi::Object& options) {
   return {CudaBufferObject::BlockArgument(options.Get("destination"), "destination"),
           WholeArgument(options.Get("destinationOffset"), "destinationOffset")};
 }
@@ -56,16 +55,16 @@ std::vector<Napi::Value> KeptForBroadcast(const Napi::CallbackInfo& info) {
 
 namespace {
 
-HostCopy::Places HostPlacesArgument(const Napi::Object& options) {
-  HostCopy::Places places;
+HostCopy::Locations HostLocationsArgument(const Napi::Object& options) {
+  HostCopy::Locations locations;
   if (const Napi::Value source = options.Get("source"); !source.IsNull()) {
-    places.source = MappingArgument(source, "source");
-    places.source_offset = WholeArgument(options.Get("sourceOffset"), "sourceOffset");
+    locations.source = MappingArgument(source, "source");
+    locations.source_offset = WholeArgument(options.Get("sourceOffset"), "sourceOffset");
   }
-  places.destination = MappingArgument(options.Get("destination"), "destination");
-  places.destination_offset = WholeArgument(options.Get("destinationOffset"), "destinationOffset");
-  places.bytes = WholeArgument(options.Get("bytes"), "bytes");
-  return places;
+  locations.destination = MappingArgument(options.Get("destination"), "destination");
+  locations.destination_offset = WholeArgument(options.Get("destinationOffset"), "destinationOffset");
+  locations.bytes = WholeArgument(options.Get("bytes"), "bytes");
+  return locations;
 }
 
 }  // namespace
@@ -79,8 +78,7 @@ Napi::Function ShmCollectiveObject::Define(Napi::Env env) {
                      });
 }
 
-ShmCollectiveObject::ShmCollectiveObject(const Napi::CallbackInfo& info)
-    : Napi::ObjectWrap<ShmCollectiveObject>(info) {
+ShmCollectiveObject::ShmCollectiveObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ShmCollectiveObject>(info) {
   Guarded(info.Env(), [&] {
     const Napi::Object options = ObjectArgument(info[0], "options");
     const std::string path = TextArgument(options.Get("path"), "path");
@@ -92,11 +90,11 @@ ShmCollectiveObject::ShmCollectiveObject(const Napi::CallbackInfo& info)
     if (is_on_cuda_) {
       opened = copier_ = std::make_shared<DeviceCopier>(CudaDeviceObject::ContextArgument(device, "device"));
     } else {
-      opened = sources_ = std::make_shared<SourceCache>();
+      opened = sources_ = std::make_shared<MappingCache>();
     }
     collective_ = std::make_unique<ShmCollective>(path, rank, world_size, std::move(opened));
   });
-  ending_ = Environment::Of(info.Env()).endings().Add([collective = collective_.get()] { collective->Close(); });
+  cleanup_ = Environment::Of(info.Env()).cleanup_hooks().Add([collective = collective_.get()] { collective->Close(); });
 }
 
 Napi::Value ShmCollectiveObject::Broadcast(const Napi::CallbackInfo& info) {
@@ -106,18 +104,18 @@ Napi::Value ShmCollectiveObject::Broadcast(const Napi::CallbackInfo& info) {
     broadcast.root = RankOption(options, "root");
     broadcast.copy = CopyArgument(options);
     broadcast.deadline = DeadlineOption(options);
-    broadcast.lets_go = FlagArgument(options.Get("letsGo"), "letsGo");
+    broadcast.close_opened = FlagArgument(options.Get("letsGo"), "letsGo");
     broadcast.done = std::move(done);
-    collective_->Give(std::move(broadcast));
+    collective_->Submit(std::move(broadcast));
   };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, KeptForBroadcast(info), IntervalValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, KeptForBroadcast(info), IntervalValue);
 }
 
 std::unique_ptr<BroadcastCopy> ShmCollectiveObject::CopyArgument(const Napi::Object& options) const {
-  if (!is_on_cuda_) return std::make_unique<HostCopy>(HostPlacesArgument(options), sources_);
-  DeviceCopy::Places places{SourceOption(options), DestinationOption(options),
-                            WholeArgument(options.Get("bytes"), "bytes")};
-  return std::make_unique<DeviceCopy>(std::move(places), copier_);
+  if (!is_on_cuda_) return std::make_unique<HostCopy>(HostLocationsArgument(options), sources_);
+  DeviceCopy::Locations locations{SourceOption(options), DestinationOption(options),
+                                  WholeArgument(options.Get("bytes"), "bytes")};
+  return std::make_unique<DeviceCopy>(std::move(locations), copier_);
 }
 
 void ShmCollectiveObject::Abort(const Napi::CallbackInfo&) { collective_->Abort(); }
@@ -173,25 +171,24 @@ NcclCollectiveObject::NcclCollectiveObject(const Napi::CallbackInfo& info)
         NcclCollective::Options{TextArgument(options.Get("path"), "path"), IdOption(options),
                                 RankOption(options, "rank"), RankOption(options, "worldSize")});
   });
-  ending_ = Environment::Of(info.Env()).endings().Add([collective = collective_.get()] {
-    collective->CloseAndWait();
-  });
+  cleanup_ =
+      Environment::Of(info.Env()).cleanup_hooks().Add([collective = collective_.get()] { collective->CloseAndWait(); });
 }
 
 Napi::Value NcclCollectiveObject::Open(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
     collective_->Open(DeadlineOption(ObjectArgument(info[0], "options")), std::move(done));
   };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, IntervalValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, {info.This()}, IntervalValue);
 }
 
 Napi::Value NcclCollectiveObject::Broadcast(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
     NcclBroadcast broadcast = BroadcastArgument(info[0]);
     broadcast.done = std::move(done);
-    collective_->Give(std::move(broadcast));
+    collective_->Submit(std::move(broadcast));
   };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, KeptForBroadcast(info), IntervalValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, KeptForBroadcast(info), IntervalValue);
 }
 
 void NcclCollectiveObject::Abort(const Napi::CallbackInfo&) { collective_->Abort(); }
@@ -203,7 +200,7 @@ Napi::Value NcclCollectiveObject::Close(const Napi::CallbackInfo& info) {
     collective->CloseAndWait();
     return env.Undefined();
   };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, to_value);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, {info.This()}, to_value);
 }
 
 Napi::Value ProbeNcclValue(const Napi::CallbackInfo& info) {

@@ -1,5 +1,3 @@
-#include "bridge/device_objects.h"
-
 #include <cstring>
 #include <limits>
 #include <string>
@@ -8,7 +6,7 @@
 
 #include "bridge/arguments.h"
 #include "bridge/async.h"
-#include "bridge/memory_objects.h"
+#include "bridge/objects.h"
 #include "system/base.h"
 
 namespace weightcast {
@@ -19,7 +17,6 @@ constexpr napi_type_tag kCudaDeviceTag = {0x35f1d8207ab94c6e, 0x9d42e6c18b7f053a
 constexpr napi_type_tag kCudaBufferTag = {0x7c02b94e61d84fd3, 0x8e5f30a7c9164b2d};
 
 }  // namespace
-
 
 Napi::Function HostDeviceObject::Define(Napi::Env env) {
   return DefineClass(env, "HostDevice",
@@ -36,7 +33,7 @@ HostDeviceObject::HostDeviceObject(const Napi::CallbackInfo& info) : Napi::Objec
     const std::string directory = TextArgument(info[0], "directory");
     device_ = std::make_shared<HostDevice>(directory, WholeArgument(info[1], "capacity"));
   });
-  ending_ = Environment::Of(info.Env()).endings().Add([device = device_] { device->Close(); });
+  cleanup_ = Environment::Of(info.Env()).cleanup_hooks().Add([device = device_] { device->Close(); });
 }
 
 Napi::Value HostDeviceObject::Directory(const Napi::CallbackInfo& info) {
@@ -44,9 +41,7 @@ Napi::Value HostDeviceObject::Directory(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value HostDeviceObject::Memory(const Napi::CallbackInfo& info) {
-  return Guarded(info.Env(), [&] {
-    return MemoryValue(info.Env(), device_->Measure());
-  });
+  return Guarded(info.Env(), [&] { return MemoryValue(info.Env(), device_->Measure()); });
 }
 
 Napi::Value HostDeviceObject::Allocate(const Napi::CallbackInfo& info) {
@@ -72,18 +67,11 @@ Napi::Function DeviceBufferObject::Define(Napi::Env env) {
 }
 
 Napi::Value DeviceBufferObject::Wrap(const Napi::Object& device, std::shared_ptr<DeviceAllocation> allocation) {
-  const Napi::Env env = device.Env();
-  // The constructor takes the pointer over from here.
-  const auto external = Napi::External<std::shared_ptr<DeviceAllocation>>::New(env, &allocation);
-  return Environment::Of(env).device_buffer_class.New({external, device});
+  return NewObject(device.Env(), Environment::Of(device.Env()).device_buffer_class, std::move(allocation), device);
 }
 
-DeviceBufferObject::DeviceBufferObject(const Napi::CallbackInfo& info)
-    : Napi::ObjectWrap<DeviceBufferObject>(info) {
-  if (!info[0].IsExternal()) {
-    throw Napi::TypeError::New(info.Env(), "a DeviceBuffer is made by HostDevice.allocate");
-  }
-  allocation_ = *info[0].As<Napi::External<std::shared_ptr<DeviceAllocation>>>().Data();
+DeviceBufferObject::DeviceBufferObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<DeviceBufferObject>(info) {
+  allocation_ = TakeContent<std::shared_ptr<DeviceAllocation>>(info, "a DeviceBuffer is made by HostDevice.allocate");
   device_ = Napi::Persistent(info[1].As<Napi::Object>());
   path_ = allocation_->mapping()->path();
   bytes_ = static_cast<double>(allocation_->mapping()->bytes());
@@ -91,7 +79,7 @@ DeviceBufferObject::DeviceBufferObject(const Napi::CallbackInfo& info)
 }
 
 const DeviceBufferObject* DeviceBufferObject::From(const Napi::Value& value) {
-  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kDeviceBufferTag)) return nullptr;
+  if (!HasTag(value, kDeviceBufferTag)) return nullptr;
   return Unwrap(value.As<Napi::Object>());
 }
 
@@ -100,13 +88,9 @@ const std::shared_ptr<Mapping>& DeviceBufferObject::Open() const {
   return allocation_->mapping();
 }
 
-Napi::Value DeviceBufferObject::Path(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), path_);
-}
+Napi::Value DeviceBufferObject::Path(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), path_); }
 
-Napi::Value DeviceBufferObject::Bytes(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), bytes_);
-}
+Napi::Value DeviceBufferObject::Bytes(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), bytes_); }
 
 Napi::Value DeviceBufferObject::Read(const Napi::CallbackInfo& info) {
   return Guarded(info.Env(), [&] { return ReadMapping(info, *Open()); });
@@ -134,8 +118,8 @@ std::vector<cuda::SegmentCopies> SegmentsArgument(const Napi::Value& mappings, c
   }
   std::vector<cuda::SegmentCopies> arguments;
   for (uint32_t index = 0; index < segments.Length(); index++) {
-    arguments.push_back({MappingArgument(segments.Get(index), "segment"),
-                         Structures<RectangleCopy>(copies.Get(index), "rectangles")});
+    arguments.push_back(
+        {MappingArgument(segments.Get(index), "segment"), Structures<RectangleCopy>(copies.Get(index), "rectangles")});
   }
   return arguments;
 }
@@ -172,13 +156,13 @@ CudaDeviceObject::CudaDeviceObject(const Napi::CallbackInfo& info) : Napi::Objec
     device_ = std::make_shared<cuda::CudaDevice>(static_cast<int>(index), pin_threads,
                                                  static_cast<double>(stall_milliseconds));
   });
-  ending_ = Environment::Of(info.Env()).endings().Add([device = device_] { device->Stop(); });
+  cleanup_ = Environment::Of(info.Env()).cleanup_hooks().Add([device = device_] { device->Stop(); });
   info.This().As<Napi::Object>().TypeTag(&kCudaDeviceTag);
 }
 
 std::shared_ptr<const cuda::PrimaryContext> CudaDeviceObject::ContextArgument(const Napi::Value& value,
                                                                               const char* name) {
-  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kCudaDeviceTag)) {
+  if (!HasTag(value, kCudaDeviceTag)) {
     ThrowArgumentType(value.Env(), name, "a CudaDevice");
   }
   return Unwrap(value.As<Napi::Object>())->device_->OpenContext();
@@ -222,7 +206,7 @@ Napi::Value CudaDeviceObject::OpenMemory(const Napi::CallbackInfo& info) {
 
 Napi::Value CudaDeviceObject::Pin(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) { device_->Pin(MappingArgument(info[0], "segment"), std::move(done)); };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, UndefinedValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, {info.This()}, UndefinedValue);
 }
 
 Napi::Value CudaDeviceObject::Unpin(const Napi::CallbackInfo& info) {
@@ -234,26 +218,26 @@ Napi::Value CudaDeviceObject::Unpin(const Napi::CallbackInfo& info) {
     if (!mapping) return done({});
     device_->Unpin(*mapping, std::move(done));
   };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, UndefinedValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, {info.This()}, UndefinedValue);
 }
 
 Napi::Value CudaDeviceObject::Upload(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
-    device_->GiveUpload(SegmentsArgument(info[0], info[1]), CudaBufferObject::BlockArgument(info[2], "destination"),
-                        std::move(done));
+    device_->SubmitUpload(SegmentsArgument(info[0], info[1]), CudaBufferObject::BlockArgument(info[2], "destination"),
+                          std::move(done));
   };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, IntervalValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, {info.This()}, IntervalValue);
 }
 
 Napi::Value CudaDeviceObject::Copy(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
-    const cuda::DevicePlace source{CudaBufferObject::BlockArgument(info[0], "source"),
-                                   WholeArgument(info[1], "sourceOffset")};
-    const cuda::DevicePlace destination{CudaBufferObject::BlockArgument(info[2], "destination"),
-                                        WholeArgument(info[3], "destinationOffset")};
-    device_->GiveCopy(source, destination, WholeArgument(info[4], "bytes"), std::move(done));
+    const cuda::DeviceLocation source{CudaBufferObject::BlockArgument(info[0], "source"),
+                                      WholeArgument(info[1], "sourceOffset")};
+    const cuda::DeviceLocation destination{CudaBufferObject::BlockArgument(info[2], "destination"),
+                                           WholeArgument(info[3], "destinationOffset")};
+    device_->SubmitCopy(source, destination, WholeArgument(info[4], "bytes"), std::move(done));
   };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, IntervalValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, {info.This()}, IntervalValue);
 }
 
 Napi::Value CudaDeviceObject::Read(const Napi::CallbackInfo& info) {
@@ -263,28 +247,29 @@ Napi::Value CudaDeviceObject::Read(const Napi::CallbackInfo& info) {
   };
   const auto result = std::make_shared<Result>();
   const auto start = [&](Done done) {
-    const cuda::DevicePlace source{CudaBufferObject::BlockArgument(info[0], "source"), WholeArgument(info[1], "offset")};
+    const cuda::DeviceLocation source{CudaBufferObject::BlockArgument(info[0], "source"),
+                                      WholeArgument(info[1], "offset")};
     result->bytes = WholeArgument(info[2], "bytes");
     if (result->bytes > kLargestRead) {
       throw Failure(code::kOutOfRange, "read copies at most " + ByteSize(kLargestRead) + ", not " +
                                            std::to_string(result->bytes) + " bytes");
     }
-    result->memory = device_->GiveRead(source, result->bytes, std::move(done));
+    result->memory = device_->SubmitRead(source, result->bytes, std::move(done));
   };
   const auto to_value = [result](Napi::Env env, const Outcome&) -> Napi::Value {
     return Napi::Buffer<uint8_t>::Copy(env, result->memory->data(), result->bytes);
   };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, to_value);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, {info.This()}, to_value);
 }
 
 Napi::Value CudaDeviceObject::Digest(const Napi::CallbackInfo& info) {
   const auto digests = std::make_shared<cuda::GpuDigest::Digests>();
   const auto start = [&](Done done) {
-    *digests = device_->GiveDigest(CudaBufferObject::BlockArgument(info[0], "buffer"),
-                                   Structures<TensorPart>(info[1], "parts"), std::move(done));
+    *digests = device_->SubmitDigest(CudaBufferObject::BlockArgument(info[0], "buffer"),
+                                     Structures<TensorPart>(info[1], "parts"), std::move(done));
   };
   const auto to_value = [digests](Napi::Env env, const Outcome&) { return DigestsValue(env, **digests); };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, to_value);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, {info.This()}, to_value);
 }
 
 void CudaDeviceObject::Close(const Napi::CallbackInfo&) { device_->Close(); }
@@ -299,24 +284,18 @@ Napi::Function CudaBufferObject::Define(Napi::Env env) {
 }
 
 Napi::Value CudaBufferObject::Wrap(const Napi::Object& device, std::shared_ptr<cuda::CudaMemory> memory) {
-  const Napi::Env env = device.Env();
-  // The constructor takes the pointer over from here.
-  const auto external = Napi::External<std::shared_ptr<cuda::CudaMemory>>::New(env, &memory);
-  return Environment::Of(env).cuda_buffer_class.New({external, device});
+  return NewObject(device.Env(), Environment::Of(device.Env()).cuda_buffer_class, std::move(memory), device);
 }
 
 CudaBufferObject::CudaBufferObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<CudaBufferObject>(info) {
-  if (!info[0].IsExternal()) {
-    throw Napi::TypeError::New(info.Env(), "a CudaBuffer is made by CudaDevice.allocate or CudaDevice.open");
-  }
-  memory_ = *info[0].As<Napi::External<std::shared_ptr<cuda::CudaMemory>>>().Data();
+  memory_ = TakeContent<std::shared_ptr<cuda::CudaMemory>>(info, "a CudaBuffer is made by CudaDevice.allocate or CudaDevice.open");
   device_ = Napi::Persistent(info[1].As<Napi::Object>());
   bytes_ = static_cast<double>(memory_->block()->bytes());
   info.This().As<Napi::Object>().TypeTag(&kCudaBufferTag);
 }
 
 std::shared_ptr<const cuda::DeviceBlock> CudaBufferObject::BlockArgument(const Napi::Value& value, const char* name) {
-  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kCudaBufferTag)) {
+  if (!HasTag(value, kCudaBufferTag)) {
     ThrowArgumentType(value.Env(), name, "a CudaBuffer");
   }
   const CudaBufferObject* const buffer = Unwrap(value.As<Napi::Object>());

@@ -1,10 +1,9 @@
-#include "bridge/fabric_objects.h"
-
 #include <utility>
 #include <vector>
 
 #include "bridge/arguments.h"
 #include "bridge/async.h"
+#include "bridge/objects.h"
 #include "system/base.h"
 
 namespace weightcast {
@@ -28,13 +27,22 @@ std::vector<std::pair<std::string, uint8_t>> RdmaPortsArgument(const Napi::Value
   return ports;
 }
 
+std::vector<std::string> AddressesArgument(const Napi::Object& options, const char* name) {
+  std::vector<std::string> addresses = TextsArgument(options.Get(name), name);
+  for (const std::string& address : addresses) {
+    if (IsNumericIp(address)) continue;
+    throw Failure("EINVAL", std::string(name) + " must be numeric IP addresses, not '" + address + "'");
+  }
+  return addresses;
+}
+
 FabricOptions OptionsArgument(const Napi::Object& options) {
   FabricOptions parsed;
   parsed.secret = CopiedBytes(options.Get("secret"), "secret");
-  parsed.listen_addresses = TextsArgument(options.Get("listenAddresses"), "listenAddresses");
+  parsed.listen_addresses = AddressesArgument(options, "listenAddresses");
   parsed.port = static_cast<uint16_t>(Within(options.Get("port"), "port", 0, 65535));
-  parsed.advertised_addresses = TextsArgument(options.Get("advertisedAddresses"), "advertisedAddresses");
-  parsed.movers = static_cast<unsigned>(Within(options.Get("threads"), "threads", 1, 64));
+  parsed.advertised_addresses = AddressesArgument(options, "advertisedAddresses");
+  parsed.data_threads = static_cast<unsigned>(Within(options.Get("threads"), "threads", 1, 64));
   parsed.streams = static_cast<unsigned>(Within(options.Get("streams"), "streams", 1, 64));
   parsed.rdma_ports = RdmaPortsArgument(options.Get("rdmaPorts"));
   if (const Napi::Value index = options.Get("gidIndex"); !index.IsNull()) {
@@ -93,7 +101,7 @@ FabricObject::FabricObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Fa
     fabric_ = std::make_shared<Fabric>(OptionsArgument(options));
     pool_ = Napi::Persistent(options.Get("pool").As<Napi::Object>());
   });
-  ending_ = Environment::Of(info.Env()).endings().Add([fabric = fabric_.get()] { fabric->Close(); });
+  cleanup_ = Environment::Of(info.Env()).cleanup_hooks().Add([fabric = fabric_.get()] { fabric->Close(); });
 }
 
 FabricObject::~FabricObject() {
@@ -137,7 +145,7 @@ Napi::Value FabricObject::Expose(const Napi::CallbackInfo& info) {
     return ExposureObject::Wrap(object->Value(), fabric, std::move(*result));
   };
   const std::vector<Napi::Value> kept{info.This(), info[0]};
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, to_value);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, to_value);
 }
 
 Napi::Value FabricObject::Connect(const Napi::CallbackInfo& info) {
@@ -154,7 +162,7 @@ Napi::Value FabricObject::Connect(const Napi::CallbackInfo& info) {
   const auto to_value = [result, object = SharedReference(info.This())](Napi::Env, const Outcome&) {
     return FabricPeerObject::Wrap(object->Value(), std::move(*result));
   };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, to_value);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, {info.This()}, to_value);
 }
 
 void FabricObject::CancelConnect(const Napi::CallbackInfo& info) {
@@ -176,16 +184,16 @@ std::vector<ReadRange> RangesArgument(const Napi::Value& value) {
   return ranges;
 }
 
-Peer::Order OrderArgument(const Napi::Object& options) {
-  Peer::Order order;
-  order.number = WholeArgument(options.Get("number"), "number");
-  order.token = FixedBytes<Token>(options.Get("token"), "token");
-  order.ranges = RangesArgument(options.Get("ranges"));
-  order.destination = MappingArgument(options.Get("destination"), "destination");
-  order.progress = ProgressArgument(options.Get("progress"));
+Peer::Request RequestArgument(const Napi::Object& options) {
+  Peer::Request request;
+  request.number = WholeArgument(options.Get("number"), "number");
+  request.token = FixedBytes<Token>(options.Get("token"), "token");
+  request.ranges = RangesArgument(options.Get("ranges"));
+  request.destination = MappingArgument(options.Get("destination"), "destination");
+  request.progress = ProgressArgument(options.Get("progress"));
   const Napi::Value timeout = options.Get("timeoutMilliseconds");
-  order.timeout_milliseconds = static_cast<double>(WholeArgument(timeout, "timeoutMilliseconds"));
-  return order;
+  request.timeout_milliseconds = static_cast<double>(WholeArgument(timeout, "timeoutMilliseconds"));
+  return request;
 }
 
 }  // namespace
@@ -201,15 +209,11 @@ Napi::Function FabricPeerObject::Define(Napi::Env env) {
 }
 
 Napi::Value FabricPeerObject::Wrap(const Napi::Object& fabric, std::shared_ptr<Peer> peer) {
-  const Napi::Env env = fabric.Env();
-  // The constructor takes the pointer over from here.
-  const auto external = Napi::External<std::shared_ptr<Peer>>::New(env, &peer);
-  return Environment::Of(env).fabric_peer_class.New({external, fabric});
+  return NewObject(fabric.Env(), Environment::Of(fabric.Env()).fabric_peer_class, std::move(peer), fabric);
 }
 
 FabricPeerObject::FabricPeerObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FabricPeerObject>(info) {
-  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "a FabricPeer is made by Fabric.connect");
-  peer_ = std::move(*info[0].As<Napi::External<std::shared_ptr<Peer>>>().Data());
+  peer_ = TakeContent<std::shared_ptr<Peer>>(info, "a FabricPeer is made by Fabric.connect");
   fabric_ = Napi::Persistent(info[1].As<Napi::Object>());
 }
 
@@ -229,11 +233,11 @@ Napi::Value FabricPeerObject::Read(const Napi::CallbackInfo& info) {
     if (object.IsObject()) kept.push_back(object);
   }
   const auto start = [&](Done done) {
-    Peer::Order order = OrderArgument(ObjectArgument(info[0], "options"));
-    order.done = std::move(done);
-    peer_->Give(std::move(order));
+    Peer::Request request = RequestArgument(ObjectArgument(info[0], "options"));
+    request.done = std::move(done);
+    peer_->Submit(std::move(request));
   };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, IntervalValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, IntervalValue);
 }
 
 void FabricPeerObject::Cancel(const Napi::CallbackInfo& info) {
@@ -254,14 +258,11 @@ Napi::Function ExposureObject::Define(Napi::Env env) {
 Napi::Value ExposureObject::Wrap(const Napi::Object& object, std::shared_ptr<Fabric> fabric,
                                  std::shared_ptr<Exposure> exposure) {
   Content content{std::move(fabric), std::move(exposure)};
-  const Napi::Env env = object.Env();
-  // The constructor takes the content over from here.
-  return Environment::Of(env).exposure_class.New({Napi::External<Content>::New(env, &content), object});
+  return NewObject(object.Env(), Environment::Of(object.Env()).exposure_class, std::move(content), object);
 }
 
 ExposureObject::ExposureObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ExposureObject>(info) {
-  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "an Exposure is made by Fabric.expose");
-  content_ = std::move(*info[0].As<Napi::External<Content>>().Data());
+  content_ = TakeContent<Content>(info, "an Exposure is made by Fabric.expose");
   token_ = content_.exposure->token();
   object_ = Napi::Persistent(info[1].As<Napi::Object>());
 }
@@ -280,7 +281,7 @@ Napi::Value ExposureObject::Close(const Napi::CallbackInfo& info) {
     if (!content_.exposure) return done({{now, now}, std::nullopt});
     content_.fabric->Withdraw(std::move(content_.exposure), done);
   };
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, {info.This()}, IntervalValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, {info.This()}, IntervalValue);
 }
 
 }  // namespace weightcast

@@ -1,11 +1,10 @@
-#include "bridge/memory_objects.h"
-
 #include <cstring>
 #include <utility>
 #include <vector>
 
 #include "bridge/arguments.h"
 #include "bridge/async.h"
+#include "bridge/objects.h"
 #include "memory/copy.h"
 #include "memory/digest.h"
 #include "memory/segment_jobs.h"
@@ -18,8 +17,7 @@ constexpr napi_type_tag kMappingTag = {0x5a1c6e0d8f3b4e27, 0x9d42b7c1f06e4a83};
 constexpr uint64_t kLargestRead = uint64_t{64} << 20;
 
 Napi::Value Wrap(Napi::Env env, std::shared_ptr<Mapping> mapping) {
-  // The constructor takes the pointer over from here.
-  return Environment::Of(env).mapping_class.New({Napi::External<std::shared_ptr<Mapping>>::New(env, &mapping)});
+  return NewObject(env, Environment::Of(env).mapping_class, std::move(mapping));
 }
 
 using Maker = std::shared_ptr<Mapping> (*)(const std::string& path, uint64_t bytes, int numa_node);
@@ -51,10 +49,7 @@ Napi::Function MappingObject::Define(Napi::Env env) {
 }
 
 MappingObject::MappingObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<MappingObject>(info) {
-  if (!info[0].IsExternal()) {
-    throw Napi::TypeError::New(info.Env(), "a Mapping is made by Mapping.create or Mapping.open");
-  }
-  mapping_ = *info[0].As<Napi::External<std::shared_ptr<Mapping>>>().Data();
+  mapping_ = TakeContent<std::shared_ptr<Mapping>>(info, "a Mapping is made by Mapping.create or Mapping.open");
   last_ = mapping_;
   path_ = mapping_->path();
   file_ = mapping_->file();
@@ -63,7 +58,7 @@ MappingObject::MappingObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
 }
 
 const MappingObject* MappingObject::From(const Napi::Value& value) {
-  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kMappingTag)) return nullptr;
+  if (!HasTag(value, kMappingTag)) return nullptr;
   return Unwrap(value.As<Napi::Object>());
 }
 
@@ -72,13 +67,9 @@ const std::shared_ptr<Mapping>& MappingObject::Open() const {
   return mapping_;
 }
 
-Napi::Value MappingObject::Create(const Napi::CallbackInfo& info) {
-  return MakeFile(info, Mapping::Create);
-}
+Napi::Value MappingObject::Create(const Napi::CallbackInfo& info) { return MakeFile(info, Mapping::Create); }
 
-Napi::Value MappingObject::CreateEmpty(const Napi::CallbackInfo& info) {
-  return MakeFile(info, Mapping::CreateEmpty);
-}
+Napi::Value MappingObject::CreateEmpty(const Napi::CallbackInfo& info) { return MakeFile(info, Mapping::CreateEmpty); }
 
 Napi::Value MappingObject::OpenFile(const Napi::CallbackInfo& info) {
   return Guarded(info.Env(), [&] {
@@ -109,8 +100,8 @@ Napi::Value ReadMapping(const Napi::CallbackInfo& info, const Mapping& mapping) 
   const uint64_t offset = WholeArgument(info[0], "offset");
   const uint64_t bytes = WholeArgument(info[1], "bytes");
   if (bytes > kLargestRead) {
-    throw Failure(code::kOutOfRange, "read copies at most " + ByteSize(kLargestRead) + ", not " +
-                                         std::to_string(bytes) + " bytes");
+    throw Failure(code::kOutOfRange,
+                  "read copies at most " + ByteSize(kLargestRead) + ", not " + std::to_string(bytes) + " bytes");
   }
   mapping.CheckRange(offset, bytes);
   return Napi::Buffer<uint8_t>::Copy(info.Env(), mapping.data() + offset, bytes);
@@ -135,9 +126,8 @@ Napi::Function SharedDirectoryObject::Define(Napi::Env env) {
 
 SharedDirectoryObject::SharedDirectoryObject(const Napi::CallbackInfo& info)
     : Napi::ObjectWrap<SharedDirectoryObject>(info) {
-  Guarded(info.Env(),
-          [&] { directory_ = std::make_unique<SharedDirectory>(TextArgument(info[0], "path")); });
-  ending_ = Environment::Of(info.Env()).endings().Add([directory = directory_.get()] { directory->Leave(); });
+  Guarded(info.Env(), [&] { directory_ = std::make_unique<SharedDirectory>(TextArgument(info[0], "path")); });
+  cleanup_ = Environment::Of(info.Env()).cleanup_hooks().Add([directory = directory_.get()] { directory->Leave(); });
 }
 
 Napi::Value SharedDirectoryObject::RemoveIfAbandoned(const Napi::CallbackInfo& info) {
@@ -193,12 +183,12 @@ Napi::Function ThreadPoolObject::Define(Napi::Env env) {
 
 ThreadPoolObject::ThreadPoolObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ThreadPoolObject>(info) {
   Guarded(info.Env(), [&] { pool_ = std::make_shared<ThreadPool>(ThreadsArgument(info[0], "threads")); });
-  ending_ = Environment::Of(info.Env()).endings().Add([pool = pool_.get()] { pool->Stop(); });
+  cleanup_ = Environment::Of(info.Env()).cleanup_hooks().Add([pool = pool_.get()] { pool->Stop(); });
   info.This().As<Napi::Object>().TypeTag(&kThreadPoolTag);
 }
 
 std::shared_ptr<ThreadPool> ThreadPoolObject::From(const Napi::Value& value) {
-  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kThreadPoolTag)) return nullptr;
+  if (!HasTag(value, kThreadPoolTag)) return nullptr;
   return Unwrap(value.As<Napi::Object>())->pool_;
 }
 
@@ -208,45 +198,45 @@ Napi::Value ThreadPoolObject::Threads(const Napi::CallbackInfo& info) {
 
 Napi::Value ThreadPoolObject::Copy(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
-    pool_->Give(std::make_shared<CopyJob>(MappingArgument(info[0], "source"), MappingArgument(info[1], "destination"),
-                                          Structures<RectangleCopy>(info[2], "rectangles"), pool_->threads()),
-                std::move(done));
+    pool_->Submit(std::make_shared<CopyJob>(MappingArgument(info[0], "source"), MappingArgument(info[1], "destination"),
+                                            Structures<RectangleCopy>(info[2], "rectangles"), pool_->threads()),
+                  std::move(done));
   };
   const std::vector<Napi::Value> kept{info.This(), info[0], info[1]};
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, IntervalValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, IntervalValue);
 }
 
 Napi::Value ThreadPoolObject::CopyIn(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
     const Napi::Uint8Array source = BytesArgument(info[0], "source");
     const std::shared_ptr<Mapping> destination = MappingArgument(info[1], "destination");
-    pool_->Give(std::make_shared<CopyInJob>(source.Data(), source.ByteLength(), destination,
-                                            WholeArgument(info[2], "offset"), pool_->threads()),
-                std::move(done));
+    pool_->Submit(std::make_shared<CopyInJob>(source.Data(), source.ByteLength(), destination,
+                                              WholeArgument(info[2], "offset"), pool_->threads()),
+                  std::move(done));
   };
   const std::vector<Napi::Value> kept{info.This(), info[0], info[1]};
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, IntervalValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, IntervalValue);
 }
 
 Napi::Value ThreadPoolObject::Load(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
     const std::string path = TextArgument(info[0], "path");
     const std::shared_ptr<Mapping> destination = MappingArgument(info[1], "destination");
-    pool_->Give(std::make_shared<LoadJob>(path, destination, Structures<FileRange>(info[2], "ranges"),
-                                          ProgressArgument(info[3]), pool_->threads()),
-                std::move(done));
+    pool_->Submit(std::make_shared<LoadJob>(path, destination, Structures<FileRange>(info[2], "ranges"),
+                                            ProgressArgument(info[3]), pool_->threads()),
+                  std::move(done));
   };
   const std::vector<Napi::Value> kept{info.This(), info[1], info[3]};
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, IntervalValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, IntervalValue);
 }
 
 Napi::Value ThreadPoolObject::Reserve(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
-    pool_->Give(std::make_shared<ReserveJob>(MappingArgument(info[0], "mapping"), ProgressArgument(info[1])),
-                std::move(done));
+    pool_->Submit(std::make_shared<ReserveJob>(MappingArgument(info[0], "mapping"), ProgressArgument(info[1])),
+                  std::move(done));
   };
   const std::vector<Napi::Value> kept{info.This(), info[0], info[1]};
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, IntervalValue);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, IntervalValue);
 }
 
 Napi::Value ThreadPoolObject::Write(const Napi::CallbackInfo& info) {
@@ -254,11 +244,11 @@ Napi::Value ThreadPoolObject::Write(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
     *job = std::make_shared<WriteJob>(TensorsArgument(info[0], info[2]), MappingArgument(info[1], "destination"),
                                       ProgressArgument(info[3]), pool_->threads());
-    pool_->Give(*job, std::move(done));
+    pool_->Submit(*job, std::move(done));
   };
   const auto to_value = [job](Napi::Env env, const Outcome&) { return DigestsValue(env, (*job)->Digests()); };
   const std::vector<Napi::Value> kept{info.This(), info[0], info[1], info[3]};
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, to_value);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, to_value);
 }
 
 Napi::Value ThreadPoolObject::Digest(const Napi::CallbackInfo& info) {
@@ -266,11 +256,11 @@ Napi::Value ThreadPoolObject::Digest(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
     *job = std::make_shared<DigestJob>(MappingArgument(info[0], "mapping"), Structures<TensorPart>(info[1], "parts"),
                                        ProgressArgument(info[2]), pool_->threads());
-    pool_->Give(*job, std::move(done));
+    pool_->Submit(*job, std::move(done));
   };
   const auto to_value = [job](Napi::Env env, const Outcome&) { return DigestsValue(env, (*job)->Result()); };
   const std::vector<Napi::Value> kept{info.This(), info[0], info[2]};
-  return Environment::Of(info.Env()).settler().Run(info.Env(), start, kept, to_value);
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, to_value);
 }
 
 void ThreadPoolObject::Close(const Napi::CallbackInfo&) { pool_->Close(); }

@@ -15,7 +15,7 @@
 
 namespace weightcast {
 
-std::shared_ptr<Mapping> SourceCache::Open(const std::string& path, const FileId& file) {
+std::shared_ptr<Mapping> MappingCache::Open(const std::string& path, const FileId& file) {
   const auto found = std::find_if(mappings_.begin(), mappings_.end(),
                                   [&file](const auto& mapping) { return mapping->file() == file; });
   if (found != mappings_.end()) {
@@ -42,46 +42,46 @@ void CheckPath(const std::string& path) {
 
 }  // namespace
 
-HostCopy::HostCopy(Places places, std::shared_ptr<SourceCache> sources)
-    : places_(std::move(places)), sources_(std::move(sources)) {
-  places_.destination->CheckRange(places_.destination_offset, places_.bytes);
-  places_.destination->CheckWritable();
-  if (!places_.source) return;
-  places_.source->CheckRange(places_.source_offset, places_.bytes);
-  CheckPath(places_.source->path());
+HostCopy::HostCopy(Locations locations, std::shared_ptr<MappingCache> sources)
+    : locations_(std::move(locations)), sources_(std::move(sources)) {
+  locations_.destination->CheckRange(locations_.destination_offset, locations_.bytes);
+  locations_.destination->CheckWritable();
+  if (!locations_.source) return;
+  locations_.source->CheckRange(locations_.source_offset, locations_.bytes);
+  CheckPath(locations_.source->path());
 }
 
 void HostCopy::Announce(Announcement& announcement) const {
-  announcement.identity[0] = places_.source->file().device;
-  announcement.identity[1] = places_.source->file().inode;
-  announcement.offset = places_.source_offset;
-  const std::string& path = places_.source->path();
+  announcement.identity[0] = locations_.source->file().device;
+  announcement.identity[1] = locations_.source->file().inode;
+  announcement.offset = locations_.source_offset;
+  const std::string& path = locations_.source->path();
   std::memcpy(announcement.name, path.c_str(), path.size() + 1);
 }
 
-void HostCopy::CopyOwn(const Check& check) { Copy(*places_.source, places_.source_offset, check); }
+void HostCopy::CopyOwn(const Check& check) { Copy(*locations_.source, locations_.source_offset, check); }
 
 void HostCopy::CopyAnnounced(const Announcement& announcement, const Check& check) {
   const FileId file{static_cast<dev_t>(announcement.identity[0]), static_cast<ino_t>(announcement.identity[1])};
   const std::shared_ptr<Mapping> source = sources_->Open(announcement.name, file);
-  source->CheckRange(announcement.offset, places_.bytes);
+  source->CheckRange(announcement.offset, locations_.bytes);
   Copy(*source, announcement.offset, check);
 }
 
 void HostCopy::Copy(const Mapping& source, uint64_t source_offset, const Check& check) {
-  const Mapping& destination = *places_.destination;
+  const Mapping& destination = *locations_.destination;
   if (source.file() == destination.file()) {
-    const uint64_t low = std::min(source_offset, places_.destination_offset);
-    const uint64_t high = std::max(source_offset, places_.destination_offset);
+    const uint64_t low = std::min(source_offset, locations_.destination_offset);
+    const uint64_t high = std::max(source_offset, locations_.destination_offset);
     if (low == high) return;
-    if (high - low < places_.bytes) {
+    if (high - low < locations_.bytes) {
       throw Failure("EINVAL", "source and destination of a broadcast overlap in " + source.path());
     }
   }
-  for (uint64_t copied = 0; copied < places_.bytes; copied += kCopyStep) {
+  for (uint64_t copied = 0; copied < locations_.bytes; copied += kCopyStep) {
     check();
-    StreamCopy(destination.data() + places_.destination_offset + copied, source.data() + source_offset + copied,
-               std::min(kCopyStep, places_.bytes - copied));
+    StreamCopy(destination.data() + locations_.destination_offset + copied, source.data() + source_offset + copied,
+               std::min(kCopyStep, locations_.bytes - copied));
   }
 }
 
@@ -127,43 +127,44 @@ void DeviceCopier::Copy(cuda::DevicePointer destination, cuda::DevicePointer sou
   }
 }
 
-DeviceCopy::DeviceCopy(Places places, std::shared_ptr<DeviceCopier> copier)
-    : places_(std::move(places)), copier_(std::move(copier)) {
-  const auto& [source, destination, bytes] = places_;
+DeviceCopy::DeviceCopy(Locations locations, std::shared_ptr<DeviceCopier> copier)
+    : locations_(std::move(locations)), copier_(std::move(copier)) {
+  const auto& [source, destination, bytes] = locations_;
   destination.block->CheckRange(destination.offset, bytes);
   if (!source.block) return;
   source.block->CheckRange(source.offset, bytes);
   const uint64_t distance = std::max(source.offset, destination.offset) - std::min(source.offset, destination.offset);
   if (source.block == destination.block && distance > 0 && distance < bytes) {
-    throw Failure("EINVAL", "source and destination of a broadcast overlap on device " + source.block->context().uuid());
+    throw Failure("EINVAL",
+                  "source and destination of a broadcast overlap on device " + source.block->context().uuid());
   }
 }
 
 void DeviceCopy::Announce(Announcement& announcement) const {
   static_assert(sizeof(cuda::IpcMemoryHandle) <= Announcement::kNameBytes);
-  const cuda::DeviceBlock& block = *places_.source.block;
+  const cuda::DeviceBlock& block = *locations_.source.block;
   announcement.identity[0] = static_cast<uint64_t>(getpid());
   announcement.identity[1] = block.number();
-  announcement.offset = places_.source.offset;
+  announcement.offset = locations_.source.offset;
   const cuda::IpcMemoryHandle handle = block.Handle();
   std::memcpy(announcement.name, handle.bytes, sizeof(handle.bytes));
 }
 
 void DeviceCopy::CopyOwn(const Check& check) {
   check();
-  const cuda::DevicePointer source = places_.source.block->pointer() + places_.source.offset;
-  const cuda::DevicePointer destination = places_.destination.block->pointer() + places_.destination.offset;
-  if (source != destination) copier_->Copy(destination, source, places_.bytes);
+  const cuda::DevicePointer source = locations_.source.block->pointer() + locations_.source.offset;
+  const cuda::DevicePointer destination = locations_.destination.block->pointer() + locations_.destination.offset;
+  if (source != destination) copier_->Copy(destination, source, locations_.bytes);
 }
 
 void DeviceCopy::CopyAnnounced(const Announcement& announcement, const Check& check) {
   cuda::IpcMemoryHandle handle{};
   std::memcpy(handle.bytes, announcement.name, sizeof(handle.bytes));
   const std::shared_ptr<const cuda::DeviceBlock> source = copier_->Open(announcement.identity, handle);
-  source->CheckRange(announcement.offset, places_.bytes);
+  source->CheckRange(announcement.offset, locations_.bytes);
   check();
-  copier_->Copy(places_.destination.block->pointer() + places_.destination.offset,
-                source->pointer() + announcement.offset, places_.bytes);
+  copier_->Copy(locations_.destination.block->pointer() + locations_.destination.offset,
+                source->pointer() + announcement.offset, locations_.bytes);
 }
 
 }  // namespace weightcast

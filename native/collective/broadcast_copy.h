@@ -16,7 +16,7 @@
 namespace weightcast {
 
 /// How the bytes of one broadcast move on one rank of a host: the part of ShmCollective that knows what kind of
-/// memory they lie in. Used on the collective's thread, but for construction.
+/// memory they lie in. Used on the collective's thread, except for construction.
 class BroadcastCopy {
  public:
   /// Called between pieces of a copy; throws once the collective has ended.
@@ -35,8 +35,8 @@ class BroadcastCopy {
   virtual void CopyAnnounced(const Announcement& announcement, const Check& check) = 0;
 };
 
-/// Memory of other ranks that a collective has open. Opening it takes about as long as copying some 100 MiB of it, so it
-/// stays open from one broadcast to the next. Used on the collective's thread.
+/// Memory of other ranks that a collective has open. Opening it takes about as long as copying some 100 MiB of it, so
+/// it stays open from one broadcast to the next. Used on the collective's thread.
 class OpenedMemory {
  public:
   virtual ~OpenedMemory() = default;
@@ -46,10 +46,10 @@ class OpenedMemory {
   virtual void CloseAll() = 0;
 };
 
-/// Mappings of files that other ranks broadcast from. Mapping a slot afresh for each bucket would cost as much in
+/// Mappings of files that other ranks broadcast from. Mapping a slot again for each bucket would cost as much in
 /// page faults as the copy itself. Keeps the eight used last; a file that its owner has removed keeps its memory
 /// until it drops out or the cache goes.
-class SourceCache : public OpenedMemory {
+class MappingCache : public OpenedMemory {
  public:
   /// The file at `path`, which must be the one that `file` identifies.
   std::shared_ptr<Mapping> Open(const std::string& path, const FileId& file);
@@ -67,7 +67,7 @@ class SourceCache : public OpenedMemory {
 /// from it.
 class HostCopy : public BroadcastCopy {
  public:
-  struct Places {
+  struct Locations {
     /// On the root only.
     std::shared_ptr<Mapping> source;
     uint64_t source_offset = 0;
@@ -77,10 +77,10 @@ class HostCopy : public BroadcastCopy {
   };
 
   /// `sources` are the files of other ranks that the collective has mapped. Throws OUT_OF_RANGE, EACCES or EINVAL.
-  HostCopy(Places places, std::shared_ptr<SourceCache> sources);
+  HostCopy(Locations locations, std::shared_ptr<MappingCache> sources);
 
-  bool has_source() const override { return places_.source != nullptr; }
-  uint64_t bytes() const override { return places_.bytes; }
+  bool has_source() const override { return locations_.source != nullptr; }
+  uint64_t bytes() const override { return locations_.bytes; }
   void Announce(Announcement& announcement) const override;
   void CopyOwn(const Check& check) override;
   void CopyAnnounced(const Announcement& announcement, const Check& check) override;
@@ -88,8 +88,8 @@ class HostCopy : public BroadcastCopy {
  private:
   void Copy(const Mapping& source, uint64_t source_offset, const Check& check);
 
-  const Places places_;
-  const std::shared_ptr<SourceCache> sources_;
+  const Locations locations_;
+  const std::shared_ptr<MappingCache> sources_;
 };
 
 /// Copies from the memory of other processes' CUDA devices into that of this rank's, for one collective.
@@ -99,7 +99,7 @@ class DeviceCopier : public OpenedMemory {
 
   /// Memory that another process shares; `identity` tells it from all other memory. Throws as DeviceBlock::Open.
   std::shared_ptr<const cuda::DeviceBlock> Open(const uint64_t (&identity)[2], const cuda::IpcMemoryHandle& handle);
-  /// What a process has open of another's memory, that one cannot give back.
+  /// Memory that another process has open is not freed when its owner frees it.
   void Close(const Announcement& announcement) override;
   void CloseAll() override { opened_.clear(); }
 
@@ -118,24 +118,24 @@ class DeviceCopier : public OpenedMemory {
 /// from it, over NVLink or PCIe, or within the device that both are on.
 class DeviceCopy : public BroadcastCopy {
  public:
-  struct Places {
+  struct Locations {
     /// Without a block but on the root.
-    cuda::DevicePlace source;
-    cuda::DevicePlace destination;
+    cuda::DeviceLocation source;
+    cuda::DeviceLocation destination;
     uint64_t bytes = 0;
   };
 
   /// Throws OUT_OF_RANGE.
-  DeviceCopy(Places places, std::shared_ptr<DeviceCopier> copier);
+  DeviceCopy(Locations locations, std::shared_ptr<DeviceCopier> copier);
 
-  bool has_source() const override { return places_.source.block != nullptr; }
-  uint64_t bytes() const override { return places_.bytes; }
+  bool has_source() const override { return locations_.source.block != nullptr; }
+  uint64_t bytes() const override { return locations_.bytes; }
   void Announce(Announcement& announcement) const override;
   void CopyOwn(const Check& check) override;
   void CopyAnnounced(const Announcement& announcement, const Check& check) override;
 
  private:
-  const Places places_;
+  const Locations locations_;
   const std::shared_ptr<DeviceCopier> copier_;
 };
 

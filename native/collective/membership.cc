@@ -35,8 +35,7 @@ ControlFile::ControlFile(const std::string& path, uint32_t world_size) : world_s
   mapping_->CheckRange(0, bytes);
   uint32_t agreed = 0;
   if (!page().world_size.compare_exchange_strong(agreed, world_size) && agreed != world_size) {
-    throw Failure("EINVAL", path + " is for " + std::to_string(agreed) + " ranks, not " +
-                                std::to_string(world_size));
+    throw Failure("EINVAL", path + " is for " + std::to_string(agreed) + " ranks, not " + std::to_string(world_size));
   }
 }
 
@@ -82,8 +81,8 @@ std::string RankName(uint32_t rank) { return "rank " + std::to_string(rank); }
 
 void CheckRoot(uint32_t root, uint32_t rank, uint32_t world_size, bool has_source) {
   if (root >= world_size) {
-    throw Failure(code::kOutOfRange, "root " + std::to_string(root) + " is not one of " + std::to_string(world_size) +
-                                         " ranks");
+    throw Failure(code::kOutOfRange,
+                  "root " + std::to_string(root) + " is not one of " + std::to_string(world_size) + " ranks");
   }
   if (has_source != (root == rank)) {
     throw Failure("EINVAL", "a source is given on the root and nowhere else; root " + std::to_string(root) + ", " +

@@ -44,7 +44,7 @@ struct alignas(64) RankState {
   ProcessIdentity Process() const { return {static_cast<pid_t>(pid), start_time}; }
 };
 
-/// What a root tells the others about one operation. Written by the root while nobody reads it, then `sequence`.
+/// A root's message to the others about one operation. Written by the root while no rank reads it, then `sequence`.
 struct alignas(64) Announcement {
   static constexpr size_t kNameBytes = 448;
   /// Number of the operation plus 1; 0 is none.
@@ -54,7 +54,7 @@ struct alignas(64) Announcement {
   uint64_t bytes;
   uint32_t root;
   /// Not 0 if members close what they have opened of the root's memory before they complete the operation.
-  uint32_t lets_go;
+  uint32_t close_opened;
   /// The memory in which the root's source lies, as a BroadcastCopy writes and reads it: what tells it from all other
   /// memory of this host, and what another process opens it with.
   uint64_t identity[2];
@@ -107,8 +107,8 @@ class ControlFile {
   std::shared_ptr<Mapping> mapping_;
 };
 
-/// One rank's place in a collective: how it waits for the others, learns that one of them is gone, and ends the
-/// collective for all whose ranks share its control file.
+/// One rank's place in a collective: how it waits for the others, notices that one of them has died or left, and ends
+/// the collective for all whose ranks share its control file.
 ///
 /// Only the collective's own thread may use it, but for End and WakeAll.
 class Membership {
@@ -205,7 +205,7 @@ void Membership::CheckPeers(Awaited awaited) {
 
 template <class Awaited>
 void Membership::ExpireDeadline(Awaited awaited) {
-  // Who has not even begun keeps the others waiting; this rank itself stands for nobody in particular.
+  // A rank that has not even begun keeps the others waiting; this rank itself stands for no particular one.
   uint32_t late = rank_;
   for (uint32_t rank = 0; rank < world_size() && late == rank_; rank++) {
     if (awaited(rank) && Begun(rank) <= operation_) late = rank;

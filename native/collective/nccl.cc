@@ -43,8 +43,8 @@ std::string LinkerError(const std::string& name) {
 void* Find(void* library, const std::string& name, const char* symbol) {
   void* const found = dlsym(library, symbol);
   if (found != nullptr) return found;
-  throw Failure(code::kNccl, name + " has no function " + symbol + "; it is not NCCL " + TextOf(kOldestVersion) +
-                                 " or newer");
+  throw Failure(code::kNccl,
+                name + " has no function " + symbol + "; it is not NCCL " + TextOf(kOldestVersion) + " or newer");
 }
 
 std::string OneLine(std::string text) {
@@ -67,8 +67,8 @@ Library::Library() {
   const std::string name = LibraryName();
   void* const library = Load(name);
   if (library == nullptr) {
-    throw Failure(code::kNccl, "cannot load NCCL (" + LinkerError(name) + "); install it, or set WEIGHTCAST_NCCL to its " +
-                                   "libnccl.so.2");
+    throw Failure(code::kNccl, "cannot load NCCL (" + LinkerError(name) +
+                                   "); install it, or set WEIGHTCAST_NCCL to its " + "libnccl.so.2");
   }
 #define WEIGHTCAST_FIND(result, function, parameters) \
   function = reinterpret_cast<decltype(function)>(Find(library, name, #function));
@@ -76,8 +76,8 @@ Library::Library() {
 #undef WEIGHTCAST_FIND
   Check(ncclGetVersion(&version_), "cannot ask NCCL its version");
   if (version_ < kOldestVersion) {
-    throw Failure(code::kNccl, name + " is NCCL " + TextOf(version_) + "; " + TextOf(kOldestVersion) +
-                                   " or newer is needed");
+    throw Failure(code::kNccl,
+                  name + " is NCCL " + TextOf(version_) + "; " + TextOf(kOldestVersion) + " or newer is needed");
   }
 }
 
@@ -129,7 +129,7 @@ void NcclCommunicator::Begin(Call call) {
       // NCCL takes the device of its caller's context.
       const cuda::CurrentContext current(state->context->driver(), state->context->context());
       *result = call(*state);
-    } catch (const Failure&) {
+    } catch (const std::exception&) {
       *result = nccl::kUnhandledCudaError;
     }
   });
@@ -156,8 +156,8 @@ void NcclCommunicator::Initialise(const nccl::UniqueId& id, uint32_t rank, uint3
   const auto call = [id, rank, ranks](State& state) {
     nccl::Config config;
     config.blocking = 0;
-    return state.nccl.ncclCommInitRankConfig(&state.communicator, static_cast<int>(ranks), id,
-                                             static_cast<int>(rank), &config);
+    return state.nccl.ncclCommInitRankConfig(&state.communicator, static_cast<int>(ranks), id, static_cast<int>(rank),
+                                             &config);
   };
   Run("NCCL cannot open a communicator", call, pause);
 }
@@ -185,7 +185,8 @@ bool NcclCommunicator::Close(double milliseconds) {
     std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(sleep));
   };
   try {
-    Run("NCCL cannot finalise", [](State& state) { return state.nccl.ncclCommFinalize(state.communicator); },
+    Run(
+        "NCCL cannot finalise", [](State& state) { return state.nccl.ncclCommFinalize(state.communicator); },
         until_deadline);
   } catch (const Failure&) {
     return Abort(milliseconds);

@@ -77,7 +77,7 @@ class Library {
   /// communicator time and device memory.
   static const Library& Get();
   /// The version of the library that Get() would load, also if that is too old for it: 10000 * major + 100 * minor +
-  /// patch. Throws NCCL with the linker's words where there is none.
+  /// patch. Throws NCCL with the linker's error text where there is none.
   static int InstalledVersion();
 
   /// "2.30.7".
@@ -89,7 +89,7 @@ class Library {
   void Check(Result result, const std::string& attempt) const {
     if (result != kSuccess) throw FailureOf(result, attempt);
   }
-  /// The attempt followed by NCCL's own words, on one line. PEER_LOST if NCCL blames another rank, or else NCCL.
+  /// The attempt followed by NCCL's error text, on one line. PEER_LOST if NCCL blames another rank, or else NCCL.
   Failure FailureOf(Result result, const std::string& attempt) const;
 
 #define WEIGHTCAST_DECLARE(result, name, parameters) result(*name) parameters = nullptr;
@@ -113,7 +113,7 @@ namespace weightcast {
 class NcclCommunicator {
  public:
   /// Called again and again while NCCL works; sleeps for at most so many milliseconds, and throws to give up. What was
-  /// given up goes on until Abort.
+  /// given up goes on until Abort().
   using Pause = std::function<void(double milliseconds)>;
 
   struct Operation {
@@ -134,7 +134,7 @@ class NcclCommunicator {
   /// Throws if something has gone wrong in the background.
   void CheckHealth() const;
 
-  /// Leaves once all that was given is done. False if the communicator could not be ended in the time: then NCCL
+  /// Leaves once all broadcasts are done. False if the communicator could not be ended in the time: then NCCL
   /// still holds device memory and a thread, for as long as the process lives.
   bool Close(double milliseconds);
   /// Ends at once what runs on the device, and leaves. False as for Close.

@@ -61,7 +61,7 @@ struct Ledger::Page {
   }
 };
 
-/// Holds the mutex. Nothing has to be mended after a holder died: sums are always taken afresh over the entries.
+/// Holds the mutex. Nothing has to be mended after a holder died: sums are always computed from the entries.
 class Ledger::Lock {
  public:
   Lock(Page& page, const std::string& directory) : page_(page) {
@@ -88,7 +88,7 @@ class Ledger::Lock {
 namespace {
 
 /// Makes the ledger's file in full under a name of its own and then gives it its name, which succeeds for one of
-/// several processes that do so at the same time: nobody ever sees a half-made ledger. Page is a private type of
+/// several processes that do so at the same time: no process ever sees a half-made ledger. Page is a private type of
 /// Ledger, hence the template.
 template <class Page>
 void Publish(const std::string& path, uint64_t capacity) {
@@ -123,14 +123,14 @@ Ledger::Ledger(std::string directory, uint64_t capacity) : directory_(std::move(
   }
   if (capacity != 0 && capacity != page_->capacity) {
     throw Failure("EINVAL", "device " + BaseName(directory_) + " has a capacity of " + ByteSize(page_->capacity) +
-                                " (" + std::to_string(page_->capacity) + " bytes), not " + ByteSize(capacity) +
-                                " (" + std::to_string(capacity) + " bytes)");
+                                " (" + std::to_string(page_->capacity) + " bytes), not " + ByteSize(capacity) + " (" +
+                                std::to_string(capacity) + " bytes)");
   }
 }
 
 DeviceMemory Ledger::Measure() {
   const Lock lock(*page_, directory_);
-  Reap(*page_);
+  RemoveDead(*page_);
   return MeasureLocked();
 }
 
@@ -142,10 +142,10 @@ DeviceMemory Ledger::MeasureLocked() const {
   return {page_->capacity - used, page_->capacity};
 }
 
-uint64_t Ledger::Book(uint64_t bytes) {
+uint64_t Ledger::Add(uint64_t bytes) {
   static const ProcessIdentity self = ProcessIdentity::Self();
   const Lock lock(*page_, directory_);
-  Reap(*page_);
+  RemoveDead(*page_);
   CheckFree(bytes);
   for (Entry& entry : page_->entries) {
     if (entry.number != 0) continue;
@@ -155,27 +155,27 @@ uint64_t Ledger::Book(uint64_t bytes) {
     entry.number = page_->next_number++;
     return entry.number;
   }
-  throw Failure(code::kOutOfDeviceMemory, "device " + BaseName(directory_) + " already has " +
-                                              std::to_string(kMaxAllocations) + " allocations");
+  throw Failure(code::kOutOfDeviceMemory,
+                "device " + BaseName(directory_) + " already has " + std::to_string(kMaxAllocations) + " allocations");
 }
 
-void Ledger::Strike(uint64_t number) {
+void Ledger::Remove(uint64_t number) {
   const Lock lock(*page_, directory_);
   for (Entry& entry : page_->entries) {
     if (entry.number == number) entry.number = 0;
   }
 }
 
-void Ledger::Keep(uint64_t number) {
+void Ledger::MarkFree(uint64_t number) {
   const Lock lock(*page_, directory_);
   for (Entry& entry : page_->entries) {
     if (entry.number == number) entry.bytes = 0;
   }
 }
 
-void Ledger::Rebook(uint64_t number, uint64_t bytes) {
+void Ledger::MarkUsed(uint64_t number, uint64_t bytes) {
   const Lock lock(*page_, directory_);
-  Reap(*page_);
+  RemoveDead(*page_);
   CheckFree(bytes);
   for (Entry& entry : page_->entries) {
     if (entry.number == number) entry.bytes = RoundUp(bytes);
@@ -189,7 +189,7 @@ void Ledger::CheckFree(uint64_t bytes) const {
                                               ByteSize(memory.free) + " of " + ByteSize(memory.total) + " free");
 }
 
-void Ledger::Reap(Page& page) {
+void Ledger::RemoveDead(Page& page) {
   std::map<int64_t, bool> alive_by_pid;
   for (Entry& entry : page.entries) {
     if (entry.number == 0) continue;
@@ -219,7 +219,7 @@ DeviceAllocation::~DeviceAllocation() {
 }
 
 void DeviceAllocation::Free() {
-  if (mapping_) device_->GiveBack(*this);
+  if (mapping_) device_->Release(*this);
 }
 
 namespace {
@@ -229,8 +229,8 @@ constexpr uint64_t kLeastKept = uint64_t{1} << 20;
 /// The slots of one update: a staging slot and a link buffer, twice.
 constexpr size_t kMostKept = 4;
 
-/// In huge pages where the kernel can make them: every update an engine worker maps the slots anew, which costs it a
-/// fault for each 64 KiB otherwise.
+/// In huge pages where the kernel can make them: an engine worker maps the slots again for every update, which costs it
+/// a fault for each 64 KiB otherwise.
 std::shared_ptr<Mapping> MakeMemory(const std::string& path, uint64_t bytes) {
   std::shared_ptr<Mapping> memory = Mapping::CreateEmpty(path, bytes);
   try {
@@ -244,7 +244,7 @@ std::shared_ptr<Mapping> MakeMemory(const std::string& path, uint64_t bytes) {
 }
 
 /// What processes left behind that were all killed is no device: its capacity must not bind the next one.
-const std::string& WithoutRemains(const std::string& directory) {
+const std::string& WithoutAbandoned(const std::string& directory) {
   SharedDirectory::RemoveIfAbandoned(directory);
   return directory;
 }
@@ -252,7 +252,7 @@ const std::string& WithoutRemains(const std::string& directory) {
 }  // namespace
 
 HostDevice::HostDevice(const std::string& directory, uint64_t capacity)
-    : directory_(WithoutRemains(directory)), ledger_(std::make_unique<Ledger>(directory, capacity)) {}
+    : directory_(WithoutAbandoned(directory)), ledger_(std::make_unique<Ledger>(directory, capacity)) {}
 
 HostDevice::~HostDevice() { Close(); }
 
@@ -278,14 +278,14 @@ std::optional<HostDevice::Block> HostDevice::TakeKept(uint64_t bytes) {
     return block.mapping->bytes() == bytes && block.mapping.use_count() == 1;
   });
   if (found == kept_.end()) return std::nullopt;
-  ledger_->Rebook(found->number, bytes);
+  ledger_->MarkUsed(found->number, bytes);
   Block block = std::move(*found);
   kept_.erase(found);
   return block;
 }
 
 HostDevice::Block HostDevice::MakeBlock(uint64_t bytes) {
-  const uint64_t number = ledger_->Book(bytes);
+  const uint64_t number = ledger_->Add(bytes);
   // Outside the ledger's lock: reserving gigabytes takes a while.
   const std::string path = ledger_->AllocationPath(number);
   try {
@@ -298,12 +298,12 @@ HostDevice::Block HostDevice::MakeBlock(uint64_t bytes) {
       return {number, MakeMemory(path, bytes)};
     }
   } catch (...) {
-    ledger_->Strike(number);
+    ledger_->Remove(number);
     throw;
   }
 }
 
-void HostDevice::GiveBack(DeviceAllocation& allocation) {
+void HostDevice::Release(DeviceAllocation& allocation) {
   Block block{allocation.number_, std::move(allocation.mapping_)};
   allocation.mapping_ = nullptr;
   allocations_.erase(block.number);
@@ -311,7 +311,7 @@ void HostDevice::GiveBack(DeviceAllocation& allocation) {
     Remove(block);
     return;
   }
-  ledger_->Keep(block.number);
+  ledger_->MarkFree(block.number);
   kept_.push_back(std::move(block));
   if (kept_.size() <= kMostKept) return;
   Remove(kept_.front());
@@ -320,7 +320,7 @@ void HostDevice::GiveBack(DeviceAllocation& allocation) {
 
 void HostDevice::Remove(const Block& block) {
   block.mapping->Unlink();
-  ledger_->Strike(block.number);
+  ledger_->Remove(block.number);
 }
 
 void HostDevice::RemoveKept() {
@@ -330,18 +330,15 @@ void HostDevice::RemoveKept() {
 
 void HostDevice::Close() noexcept {
   if (!ledger_) return;
-  while (!allocations_.empty()) {
+  // Where another process keeps the ledger locked, the entries go when this process ends.
+  const auto attempt = [](auto action) {
     try {
-      GiveBack(*allocations_.begin()->second);
+      action();
     } catch (const std::exception&) {
-      // The ledger stays locked by another process; the entry goes when this process ends.
     }
-  }
-  try {
-    RemoveKept();
-  } catch (const std::exception&) {
-    // As above.
-  }
+  };
+  while (!allocations_.empty()) attempt([&] { Release(*allocations_.begin()->second); });
+  attempt([&] { RemoveKept(); });
   ledger_.reset();
   directory_.Leave();
 }

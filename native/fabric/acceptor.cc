@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <exception>
 #include <utility>
 
 #include "fabric/address.h"
@@ -14,83 +15,83 @@
 namespace weightcast {
 namespace {
 
-constexpr size_t kMostStrangers = 64;
+constexpr size_t kMostPending = 64;
 constexpr double kHandshakeMilliseconds = 5000;
 constexpr int kAcceptAtOnce = 16;
 /// How long nothing is accepted when the process has no descriptors left.
-constexpr double kRestMilliseconds = 100;
+constexpr double kPauseMilliseconds = 100;
 
 }  // namespace
 
-Places::Place Places::Take(const std::shared_ptr<Places>& places) {
-  if (places->taken_.fetch_add(1) >= kCapacity) {
-    places->taken_.fetch_sub(1);
+ConnectionQuota::Slot ConnectionQuota::Take(const std::shared_ptr<ConnectionQuota>& quota) {
+  if (quota->taken_.fetch_add(1) >= kCapacity) {
+    quota->taken_.fetch_sub(1);
     return nullptr;
   }
-  return Place(places.get(), [places](void*) { places->taken_.fetch_sub(1); });
+  return Slot(quota.get(), [quota](void*) { quota->taken_.fetch_sub(1); });
 }
 
-Reception::Reception(EventLoop& loop, const Greeter::Credentials& credentials, OnGuest on_guest)
-    : loop_(loop), credentials_(credentials), on_guest_(std::move(on_guest)) {}
+Acceptor::Acceptor(EventLoop& loop, const Handshake::Credentials& credentials, OnAuthenticated on_authenticated)
+    : loop_(loop), credentials_(credentials), on_authenticated_(std::move(on_authenticated)) {}
 
-Reception::~Reception() {
-  for (Stranger& stranger : strangers_) stranger.greeter->Cancel();
+Acceptor::~Acceptor() {
+  for (PendingConnection& pending : pending_) pending.handshake->Cancel();
 }
 
-void Reception::ListenAt(UniqueFd socket, bool is_local) {
-  doors_.push_back({std::move(socket), is_local, {}});
-  Door& door = doors_.back();
-  door.watch = loop_.Watch(door.socket.get(), EPOLLIN, [this, &door](uint32_t) { Accept(door); });
+void Acceptor::ListenAt(UniqueFd socket, bool is_local) {
+  listeners_.push_back({std::move(socket), is_local, {}});
+  Listener& listener = listeners_.back();
+  listener.watch = loop_.Watch(listener.socket.get(), EPOLLIN, [this, &listener](uint32_t) { Accept(listener); });
 }
 
-void Reception::Accept(Door& door) {
+void Acceptor::Accept(Listener& listener) {
   for (int count = 0; count < kAcceptAtOnce; count++) {
-    UniqueFd socket(accept4(door.socket.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    UniqueFd socket(accept4(listener.socket.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!socket && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) {
       // What waits stays in the queue, and would make this spin.
-      return Rest(door);
+      return PauseAccepting(listener);
     }
     if (!socket) return;
-    Places::Place place = Places::Take(places_);
-    if (!place) continue;
+    ConnectionQuota::Slot slot = ConnectionQuota::Take(quota_);
+    if (!slot) continue;
     try {
-      Greet(std::move(socket), door.is_local, std::move(place));
-    } catch (const Failure&) {
-      // This one is not let in; the next may be.
+      Authenticate(std::move(socket), listener.is_local, std::move(slot));
+    } catch (const std::exception&) {
+      // This connection is closed; the next may be accepted.
     }
   }
 }
 
-void Reception::Rest(Door& door) {
-  door.watch = loop_.At(MonotonicMilliseconds() + kRestMilliseconds, [this, &door] {
+void Acceptor::PauseAccepting(Listener& listener) {
+  listener.watch = loop_.At(MonotonicMilliseconds() + kPauseMilliseconds, [this, &listener] {
     try {
-      door.watch = loop_.Watch(door.socket.get(), EPOLLIN, [this, &door](uint32_t) { Accept(door); });
+      listener.watch = loop_.Watch(listener.socket.get(), EPOLLIN, [this, &listener](uint32_t) { Accept(listener); });
     } catch (const Failure&) {
-      Rest(door);
+      PauseAccepting(listener);
     }
   });
 }
 
-void Reception::Greet(UniqueFd socket, bool is_local, Places::Place place) {
-  if (strangers_.size() >= kMostStrangers) {
-    strangers_.front().greeter->Cancel();
-    strangers_.pop_front();
+void Acceptor::Authenticate(UniqueFd socket, bool is_local, ConnectionQuota::Slot slot) {
+  if (pending_.size() >= kMostPending) {
+    pending_.front().handshake->Cancel();
+    pending_.pop_front();
   }
-  if (!is_local) BoundPatience(socket.get());
-  const auto stranger = strangers_.emplace(strangers_.end());
-  const auto on_greeted = [this, stranger, is_local, place](auto failure, Greeter::Greeted greeted) {
-    strangers_.erase(stranger);
-    if (!failure) on_guest_(std::move(greeted), is_local, place);
+  if (!is_local) DetectStalledReader(socket.get());
+  const auto pending = pending_.emplace(pending_.end());
+  const auto on_authenticated = [this, pending, is_local, slot](auto failure, Handshake::Authenticated authenticated) {
+    pending_.erase(pending);
+    if (!failure) on_authenticated_(std::move(authenticated), is_local, slot);
   };
   try {
-    stranger->greeter = Greeter::Answer(loop_, std::move(socket), credentials_, on_greeted);
+    pending->handshake = Handshake::Answer(loop_, std::move(socket), credentials_, on_authenticated);
   } catch (...) {
-    strangers_.erase(stranger);
+    pending_.erase(pending);
     throw;
   }
-  stranger->deadline = loop_.At(MonotonicMilliseconds() + kHandshakeMilliseconds, [this, stranger] {
-    stranger->greeter->Cancel();
-    strangers_.erase(stranger);
+  pending->deadline = loop_.At(MonotonicMilliseconds() + kHandshakeMilliseconds, [this, pending] {
+    pending->handshake->Cancel();
+    pending_.erase(pending);
   });
 }
 
@@ -100,11 +101,11 @@ constexpr size_t kMostAttached = 4096;
 
 }  // namespace
 
-ServedPeer::ServedPeer(EventLoop& loop, UniqueFd socket, bool is_local, Places::Place place,
+ServedPeer::ServedPeer(EventLoop& loop, UniqueFd socket, bool is_local, ConnectionQuota::Slot slot,
                        const ExposureTable& exposures, const VerbsHost* verbs, std::function<void()> on_end)
     : control_(loop, std::move(socket)),
       is_local_(is_local),
-      place_(std::move(place)),
+      slot_(std::move(slot)),
       exposures_(exposures),
       verbs_(verbs),
       on_end_(std::move(on_end)) {
@@ -150,9 +151,9 @@ void ServedPeer::Attach(const FrameSocket::Frame& frame) {
   const bool is_good = exposure && exposure->is_open() && (is_known || attached_.size() < kMostAttached);
   ByteWriter answer;
   answer.Put(number);
-  answer.Put(static_cast<uint8_t>(is_good                                      ? Verdict::kGood
+  answer.Put(static_cast<uint8_t>(is_good                                         ? Verdict::kGood
                                   : attached_.size() >= kMostAttached && exposure ? Verdict::kFull
-                                                                               : Verdict::kWithdrawn));
+                                                                                  : Verdict::kWithdrawn));
   answer.Put(is_good ? exposure->mapping().bytes() : uint64_t{0});
   if (is_good && lanes_.are_open() && exposure->regions()) {
     const std::vector<uint32_t>& keys = exposure->regions()->remote_keys();
@@ -168,46 +169,46 @@ void ServedPeer::Attach(const FrameSocket::Frame& frame) {
   attached_.emplace(token, std::move(exposure));
 }
 
-Service::Service(Loops& loops, const Greeter::Credentials& credentials, const ExposureTable& exposures,
-                 const VerbsHost* verbs)
-    : loops_(loops),
+Server::Server(FabricThreads& threads, const Handshake::Credentials& credentials, const ExposureTable& exposures,
+               const VerbsHost* verbs)
+    : threads_(threads),
       exposures_(exposures),
       verbs_(verbs),
-      reception_(loops.control, credentials,
-                 [this](Greeter::Greeted guest, bool is_local, Places::Place place) {
-                   Admit(std::move(guest), is_local, std::move(place));
-                 }) {}
+      acceptor_(threads.control, credentials,
+                [this](Handshake::Authenticated connection, bool is_local, ConnectionQuota::Slot slot) {
+                  Serve(std::move(connection), is_local, std::move(slot));
+                }) {}
 
-void Service::Admit(Greeter::Greeted guest, bool is_local, Places::Place place) {
-  if (guest.purpose == Purpose::kStream) {
-    EventLoop& mover = loops_.NextMover();
+void Server::Serve(Handshake::Authenticated connection, bool is_local, ConnectionQuota::Slot slot) {
+  if (connection.purpose == Purpose::kStream) {
+    EventLoop& data_loop = threads_.NextDataLoop();
     // A task is copied, and a descriptor is not.
-    const auto socket = std::make_shared<UniqueFd>(std::move(guest.socket));
-    mover.Post([&mover, socket, place = std::move(place), &exposures = exposures_] {
+    const auto socket = std::make_shared<UniqueFd>(std::move(connection.socket));
+    data_loop.Post([&data_loop, socket, slot = std::move(slot), &exposures = exposures_] {
       try {
-        ServedStream::Start(mover, std::move(*socket), place, exposures);
+        ServedStream::Start(data_loop, std::move(*socket), slot, exposures);
       } catch (const Failure&) {
-        // The connection ends, and the reader learns of it by that.
+        // The connection ends, and so the reader notices.
       }
     });
     return;
   }
   const auto at = peers_.emplace(peers_.end());
   try {
-    *at = std::make_unique<ServedPeer>(loops_.control, std::move(guest.socket), is_local, std::move(place), exposures_,
-                                       verbs_, [this, at] { peers_.erase(at); });
+    *at = std::make_unique<ServedPeer>(threads_.control, std::move(connection.socket), is_local, std::move(slot),
+                                       exposures_, verbs_, [this, at] { peers_.erase(at); });
   } catch (const Failure&) {
     peers_.erase(at);
   }
 }
 
-void Service::Withdraw(const Token& token) {
+void Server::Withdraw(const Token& token) {
   for (auto at = peers_.begin(); at != peers_.end();) {
     const auto peer = at++;
     try {
       (*peer)->Withdraw(token);
     } catch (const Failure&) {
-      // It takes no messages: it must not go on believing that the segment is there.
+      // It takes no messages: it must not go on believing that the segment may be read.
       peers_.erase(peer);
     }
   }

@@ -17,66 +17,67 @@
 
 namespace weightcast {
 
-/// Counts the connections that a fabric serves; a connection holds its place as long as it lives. Safe among threads.
-class Places {
+/// Limits how many connections a fabric serves; a connection holds its slot as long as it lives. Safe among threads.
+class ConnectionQuota {
  public:
   static constexpr int kCapacity = 4096;
-  using Place = std::shared_ptr<void>;
-  /// Null if there is none left.
-  static Place Take(const std::shared_ptr<Places>& places);
+  using Slot = std::shared_ptr<void>;
+  /// Null if none is left.
+  static Slot Take(const std::shared_ptr<ConnectionQuota>& quota);
 
  private:
   std::atomic<int> taken_{0};
 };
 
-/// Accepts connections and lets in who knows the cluster's secret. A stranger gets nothing but the handshake, and not
-/// long for that: of those still in it the oldest goes when there are too many.
+/// Accepts connections and authenticates them: only a peer that knows the cluster's secret is passed on. A pending
+/// connection gets nothing but the handshake and has five seconds for it; when too many are pending the oldest is
+/// closed.
 ///
 /// Used on its loop's thread.
-class Reception {
+class Acceptor {
  public:
-  using OnGuest = std::function<void(Greeter::Greeted, bool is_local, Places::Place)>;
+  using OnAuthenticated = std::function<void(Handshake::Authenticated, bool is_local, ConnectionQuota::Slot)>;
 
-  Reception(EventLoop& loop, const Greeter::Credentials& credentials, OnGuest on_guest);
-  ~Reception();
-  Reception(const Reception&) = delete;
-  Reception& operator=(const Reception&) = delete;
+  Acceptor(EventLoop& loop, const Handshake::Credentials& credentials, OnAuthenticated on_authenticated);
+  ~Acceptor();
+  Acceptor(const Acceptor&) = delete;
+  Acceptor& operator=(const Acceptor&) = delete;
 
   void ListenAt(UniqueFd socket, bool is_local);
 
  private:
-  struct Door {
+  struct Listener {
     UniqueFd socket;
     bool is_local;
     EventLoop::Handle watch;
   };
-  struct Stranger {
-    std::shared_ptr<Greeter> greeter;
+  struct PendingConnection {
+    std::shared_ptr<Handshake> handshake;
     EventLoop::Handle deadline;
   };
 
-  void Accept(Door& door);
-  /// Accepts nothing for a while.
-  void Rest(Door& door);
-  void Greet(UniqueFd socket, bool is_local, Places::Place place);
+  void Accept(Listener& listener);
+  /// Accepts nothing for a tenth of a second.
+  void PauseAccepting(Listener& listener);
+  void Authenticate(UniqueFd socket, bool is_local, ConnectionQuota::Slot slot);
 
   EventLoop& loop_;
-  const Greeter::Credentials& credentials_;
-  const OnGuest on_guest_;
-  const std::shared_ptr<Places> places_ = std::make_shared<Places>();
-  std::list<Door> doors_;
+  const Handshake::Credentials& credentials_;
+  const OnAuthenticated on_authenticated_;
+  const std::shared_ptr<ConnectionQuota> quota_ = std::make_shared<ConnectionQuota>();
+  std::list<Listener> listeners_;
   /// The oldest first.
-  std::list<Stranger> strangers_;
+  std::list<PendingConnection> pending_;
 };
 
-/// The source's side of a control connection: tells a reader where segments lie, and when they are withdrawn. Used on
+/// The source's side of a control connection: tells a reader where segments lie and when they are withdrawn. Used on
 /// the control loop's thread.
 class ServedPeer {
  public:
   /// `verbs` is null where there is no RDMA. `on_end` is called once when the connection has ended, and may destroy
   /// this.
-  ServedPeer(EventLoop& loop, UniqueFd socket, bool is_local, Places::Place place, const ExposureTable& exposures,
-             const VerbsHost* verbs, std::function<void()> on_end);
+  ServedPeer(EventLoop& loop, UniqueFd socket, bool is_local, ConnectionQuota::Slot slot,
+             const ExposureTable& exposures, const VerbsHost* verbs, std::function<void()> on_end);
   ~ServedPeer();
   ServedPeer(const ServedPeer&) = delete;
   ServedPeer& operator=(const ServedPeer&) = delete;
@@ -90,7 +91,7 @@ class ServedPeer {
 
   FrameSocket control_;
   const bool is_local_;
-  const Places::Place place_;
+  const ConnectionQuota::Slot slot_;
   const ExposureTable& exposures_;
   const VerbsHost* const verbs_;
   const std::function<void()> on_end_;
@@ -98,25 +99,25 @@ class ServedPeer {
   std::map<Token, std::shared_ptr<Exposure>> attached_;
 };
 
-/// All that a fabric does for those who read from it. Used on the control loop's thread.
-class Service {
+/// The source's side of a fabric: serves the peers that read from it. Used on the control loop's thread.
+class Server {
  public:
   /// `verbs` is null where there is no RDMA.
-  Service(Loops& loops, const Greeter::Credentials& credentials, const ExposureTable& exposures,
-          const VerbsHost* verbs);
+  Server(FabricThreads& threads, const Handshake::Credentials& credentials, const ExposureTable& exposures,
+         const VerbsHost* verbs);
 
-  void ListenAt(UniqueFd socket, bool is_local) { reception_.ListenAt(std::move(socket), is_local); }
-  /// Tells all readers that it is not to be read any more.
+  void ListenAt(UniqueFd socket, bool is_local) { acceptor_.ListenAt(std::move(socket), is_local); }
+  /// Notifies all readers that the exposure has ended.
   void Withdraw(const Token& token);
 
  private:
-  void Admit(Greeter::Greeted guest, bool is_local, Places::Place place);
+  void Serve(Handshake::Authenticated connection, bool is_local, ConnectionQuota::Slot slot);
 
-  Loops& loops_;
+  FabricThreads& threads_;
   const ExposureTable& exposures_;
   const VerbsHost* const verbs_;
   std::list<std::unique_ptr<ServedPeer>> peers_;
-  Reception reception_;
+  Acceptor acceptor_;
 };
 
 }  // namespace weightcast

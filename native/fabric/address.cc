@@ -70,6 +70,10 @@ FabricAddress FabricAddress::Decoded(const Bytes& bytes) {
   address.port = reader.Get<uint16_t>();
   for (uint8_t left = GetCount(reader, kMostAddresses); left > 0; left--) {
     address.addresses.push_back(reader.GetText());
+    if (!IsNumericIp(address.addresses.back())) {
+      throw Failure("EPROTO", "the address of a fabric names the host '" + address.addresses.back() +
+                                  "', which is not a numeric IP address");
+    }
   }
   for (uint8_t left = GetCount(reader, kMostRdmaPorts); left > 0; left--) {
     RdmaPortAddress each;
@@ -159,6 +163,11 @@ Endpoint Endpoint::Ip(const std::string& address, uint16_t port) {
   return endpoint;
 }
 
+bool IsNumericIp(const std::string& address) {
+  in6_addr bytes;
+  return inet_pton(AF_INET, address.c_str(), &bytes) == 1 || inet_pton(AF_INET6, address.c_str(), &bytes) == 1;
+}
+
 Endpoint Endpoint::Local(const FabricId& fabric) {
   Endpoint endpoint;
   auto& local = reinterpret_cast<sockaddr_un&>(endpoint.storage_);
@@ -231,7 +240,7 @@ std::vector<std::string> HostAddresses() {
   return addresses.empty() ? loopback : addresses;
 }
 
-void ProbePeer(int socket) {
+void DetectDeadPeer(int socket) {
   Set(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
   Set(socket, IPPROTO_TCP, TCP_KEEPIDLE, kProbeEvery);
   Set(socket, IPPROTO_TCP, TCP_KEEPINTVL, kProbeEvery);
@@ -240,7 +249,7 @@ void ProbePeer(int socket) {
   Set(socket, IPPROTO_TCP, TCP_NODELAY, 1);
 }
 
-void BoundPatience(int socket) {
+void DetectStalledReader(int socket) {
   Set(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
   Set(socket, IPPROTO_TCP, TCP_KEEPIDLE, kProbeEvery);
   Set(socket, IPPROTO_TCP, TCP_KEEPINTVL, kProbeEvery);

@@ -18,11 +18,9 @@ using Gid = std::array<uint8_t, 16>;
 
 /// One port of an RDMA device, as its peers have to know it.
 struct RdmaPortAddress {
-  static constexpr uint8_t kInfiniBand = 1;
-  static constexpr uint8_t kEthernet = 2;
-
   std::string device;
   uint8_t port = 0;
+  /// ibv::kLinkLayerInfiniBand or ibv::kLinkLayerEthernet.
   uint8_t link_layer = 0;
   /// enum ibv_mtu: 1 is 256 bytes, 5 is 4096.
   uint8_t mtu = 0;
@@ -40,7 +38,7 @@ struct FabricAddress {
   std::vector<RdmaPortAddress> rdma;
 
   Bytes Encoded() const;
-  /// Throws EPROTO.
+  /// Throws EPROTO, also for an address that is not a numeric IP address.
   static FabricAddress Decoded(const Bytes& bytes);
 };
 
@@ -63,8 +61,8 @@ class Endpoint {
   /// `address` is numeric IPv4 or IPv6. Throws EINVAL.
   static Endpoint Ip(const std::string& address, uint16_t port);
   /// The socket by which a fabric is reached on its own host. It lives in the kernel, in the network namespace of its
-  /// process, and goes with it: whoever gets an answer there is on the same host, and a killed process leaves
-  /// nothing behind.
+  /// process, and ends with it: a caller that gets an answer there is on the same host, and a killed process
+  /// leaves nothing behind.
   static Endpoint Local(const FabricId& fabric);
 
   bool is_local() const { return storage_.ss_family == AF_UNIX; }
@@ -82,6 +80,9 @@ class Endpoint {
   socklen_t length_ = 0;
 };
 
+/// Whether Endpoint::Ip() takes it: an IPv4 or IPv6 address in figures, not the name of a host.
+bool IsNumericIp(const std::string& address);
+
 /// The port that a listening socket got.
 uint16_t PortOf(const UniqueFd& socket);
 
@@ -91,9 +92,9 @@ std::vector<std::string> HostAddresses();
 
 /// For a connection over which this process waits for a peer: the kernel's probes end it within about four seconds of
 /// silence, so that a host that vanished is noticed without traffic.
-void ProbePeer(int socket);
-/// For a connection on which this process serves: ends it when a peer takes nothing for so long that it is as good as
-/// gone.
-void BoundPatience(int socket);
+void DetectDeadPeer(int socket);
+/// For a connection on which this process serves: ends it when a peer has taken nothing for 20
+/// seconds.
+void DetectStalledReader(int socket);
 
 }  // namespace weightcast

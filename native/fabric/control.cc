@@ -59,7 +59,8 @@ void FrameSocket::OnReady(uint32_t events) {
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) == 0) return;
     Receive();
     HandleFrames();
-  } catch (const Failure& failure) {
+  } catch (...) {
+    const Failure failure = CurrentFailure();
     if (!*alive) return;
     watch_.Reset();
     // Copied: the handler may destroy this.

@@ -93,7 +93,7 @@ class ByteReader {
 /// The control connection of a peer after the handshake: frames of up to 64 KiB both ways, over a Unix socket with
 /// descriptors. A frame is its length in four bytes, a byte for its type, and its fields.
 ///
-/// Used on its loop's thread. Whoever owns it is told of frames and of the end, and may destroy it in there.
+/// Used on its loop's thread. The callbacks for frames and for the end may destroy it.
 class FrameSocket {
  public:
   struct Frame {
@@ -101,7 +101,7 @@ class FrameSocket {
     Bytes fields;
   };
   using OnFrame = std::function<void(const Frame&)>;
-  /// The failure says why, in the system's words, without naming the peer.
+  /// The failure says why, with the system's error text, without naming the peer.
   using OnEnd = std::function<void(const Failure&)>;
 
   FrameSocket(EventLoop& loop, UniqueFd socket) : loop_(loop), socket_(std::move(socket)) {}
@@ -109,7 +109,7 @@ class FrameSocket {
   FrameSocket(const FrameSocket&) = delete;
   FrameSocket& operator=(const FrameSocket&) = delete;
 
-  /// Begins to take frames, or hands them to somebody else from now on. What `on_frame` throws ends the connection
+  /// Begins to receive frames, or changes who gets them. What `on_frame` throws ends the connection
   /// like a frame that has no right form.
   void Start(OnFrame on_frame, OnEnd on_end);
 
@@ -123,7 +123,7 @@ class FrameSocket {
   struct Outgoing {
     Bytes bytes;
     size_t sent = 0;
-    /// Copies of what was given.
+    /// Duplicates of those to send.
     std::vector<UniqueFd> descriptors;
   };
 
@@ -145,7 +145,7 @@ class FrameSocket {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
-/// What is said between two fabrics after the handshake.
+/// The messages between two fabrics after the handshake.
 
 /// Types of frames on a control connection, with their fields.
 namespace frame {
@@ -154,7 +154,7 @@ inline constexpr uint8_t kAttach = 1;
 /// Source: u32 request, u8 Verdict, u64 bytes. Over a Unix socket the file and the state file come with it. Where
 /// lanes are open, u64 address and for each RDMA port of the source its u32 rkey follow.
 inline constexpr uint8_t kAttached = 2;
-/// Source: Token. It will not be read any more.
+/// Source: Token. The segment can no longer be read.
 inline constexpr uint8_t kWithdrawn = 3;
 /// Reader: asks for queue pairs; see verbs_carrier.h.
 inline constexpr uint8_t kOpenLanes = 4;
@@ -186,7 +186,7 @@ struct StreamTrailer {
 };
 static_assert(sizeof(StreamTrailer) == 4, "the form on the wire");
 
-/// Of one piece, and so of what is in flight for one request.
+/// Bytes of the largest piece that one request may ask for.
 inline constexpr uint32_t kLargestPiece = 16 << 20;
 /// How many requests a source takes on a stream before the first is answered.
 inline constexpr size_t kMostRequests = 64;

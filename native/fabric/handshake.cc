@@ -79,52 +79,53 @@ bool SameProof(const Proof& one, const Proof& other) {
   return difference == 0;
 }
 
-std::shared_ptr<Greeter> Greeter::Dial(EventLoop& loop, UniqueFd socket, const Credentials& credentials,
-                                       const FabricId& target, Purpose purpose, std::string peer, Done done) {
-  std::shared_ptr<Greeter> greeter(
-      new Greeter(loop, std::move(socket), credentials, std::move(peer), std::move(done)));
-  greeter->hello_ = {purpose, target, RandomArray<Nonce>()};
-  greeter->Begin(Step::kConnecting);
-  return greeter;
+std::shared_ptr<Handshake> Handshake::Dial(EventLoop& loop, UniqueFd socket, const Credentials& credentials,
+                                           const FabricId& target, Purpose purpose, std::string peer, Done done) {
+  std::shared_ptr<Handshake> handshake(
+      new Handshake(loop, std::move(socket), credentials, std::move(peer), std::move(done)));
+  handshake->hello_ = {purpose, target, RandomArray<Nonce>()};
+  handshake->Begin(Step::kConnecting);
+  return handshake;
 }
 
-std::shared_ptr<Greeter> Greeter::Answer(EventLoop& loop, UniqueFd socket, const Credentials& credentials, Done done) {
-  std::shared_ptr<Greeter> greeter(
-      new Greeter(loop, std::move(socket), credentials, "a stranger", std::move(done)));
-  greeter->Begin(Step::kReceivingHello);
-  return greeter;
+std::shared_ptr<Handshake> Handshake::Answer(EventLoop& loop, UniqueFd socket, const Credentials& credentials,
+                                             Done done) {
+  std::shared_ptr<Handshake> handshake(
+      new Handshake(loop, std::move(socket), credentials, "a peer", std::move(done)));
+  handshake->Begin(Step::kReceivingHello);
+  return handshake;
 }
 
-Greeter::Greeter(EventLoop& loop, UniqueFd socket, const Credentials& credentials, std::string peer, Done done)
+Handshake::Handshake(EventLoop& loop, UniqueFd socket, const Credentials& credentials, std::string peer, Done done)
     : loop_(loop),
       socket_(std::move(socket)),
       credentials_(credentials),
       peer_(std::move(peer)),
       done_(std::move(done)) {}
 
-void Greeter::Begin(Step step) {
+void Handshake::Begin(Step step) {
   step_ = step;
   const uint32_t events = step == Step::kConnecting ? EPOLLOUT : EPOLLIN;
   watch_ = loop_.Watch(socket_.get(), events, [self = shared_from_this()](uint32_t) { self->OnReady(); });
 }
 
-void Greeter::Cancel() {
+void Handshake::Cancel() {
   done_ = nullptr;
   watch_.Reset();
   socket_ = UniqueFd();
 }
 
-void Greeter::OnReady() {
-  // Keeps itself: what is called below may let go of it.
+void Handshake::OnReady() {
+  // What is called below may drop the last reference to this.
   const auto self = shared_from_this();
   try {
-    GoOn();
-  } catch (const Failure& failure) {
-    Finish(failure);
+    Advance();
+  } catch (...) {
+    Finish(CurrentFailure());
   }
 }
 
-void Greeter::GoOn() {
+void Handshake::Advance() {
   if (step_ == Step::kConnecting) FinishConnecting();
   if (step_ == Step::kSending) {
     if (!Send()) return;
@@ -138,7 +139,7 @@ void Greeter::GoOn() {
   if (step_ == Step::kReceivingProof && Receive(sizeof(Proof))) CheckProof();
 }
 
-void Greeter::FinishConnecting() {
+void Handshake::FinishConnecting() {
   int error = 0;
   socklen_t length = sizeof(error);
   if (getsockopt(socket_.get(), SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
@@ -149,7 +150,7 @@ void Greeter::FinishConnecting() {
   after_sending_ = Step::kReceivingChallenge;
 }
 
-bool Greeter::Send() {
+bool Handshake::Send() {
   const ssize_t sent = send(socket_.get(), out_.data(), out_.size(), MSG_NOSIGNAL);
   if (sent < 0) {
     if (errno == EAGAIN || errno == EINTR) return false;
@@ -159,7 +160,7 @@ bool Greeter::Send() {
   return out_.empty();
 }
 
-bool Greeter::Receive(size_t count) {
+bool Handshake::Receive(size_t count) {
   const size_t before = in_.size();
   in_.resize(count);
   const ssize_t got = recv(socket_.get(), in_.data() + before, count - before, 0);
@@ -172,9 +173,9 @@ bool Greeter::Receive(size_t count) {
   return in_.size() == count;
 }
 
-void Greeter::AnswerHello() {
-  if (!Hello::Decode(in_.data(), &hello_)) throw Failure("EPROTO", "a stranger does not speak the fabric's protocol");
-  if (hello_.target != credentials_.self) throw Failure("EPROTO", "a stranger asks for another fabric");
+void Handshake::AnswerHello() {
+  if (!Hello::Decode(in_.data(), &hello_)) throw Failure("EPROTO", "a peer does not speak the fabric's protocol");
+  if (hello_.target != credentials_.self) throw Failure("EPROTO", "a peer asks for another fabric");
   challenge_.nonce = RandomArray<Nonce>();
   challenge_.proof = ListenerProof(credentials_.secret, hello_, challenge_.nonce);
   const auto challenge = challenge_.Encoded();
@@ -185,7 +186,7 @@ void Greeter::AnswerHello() {
   loop_.Change(watch_, EPOLLOUT);
 }
 
-void Greeter::AnswerChallenge() {
+void Handshake::AnswerChallenge() {
   challenge_ = Challenge::Decoded(in_.data());
   if (!SameProof(challenge_.proof, ListenerProof(credentials_.secret, hello_, challenge_.nonce))) {
     throw Failure(code::kUnauthenticated, peer_ + " does not know the secret of this cluster");
@@ -197,16 +198,16 @@ void Greeter::AnswerChallenge() {
   loop_.Change(watch_, EPOLLOUT);
 }
 
-void Greeter::CheckProof() {
+void Handshake::CheckProof() {
   Proof proof;
   std::copy(in_.begin(), in_.end(), proof.begin());
   if (!SameProof(proof, DiallerProof(credentials_.secret, hello_, challenge_))) {
-    throw Failure(code::kUnauthenticated, "a stranger does not know the secret of this cluster");
+    throw Failure(code::kUnauthenticated, "a peer does not know the secret of this cluster");
   }
   Finish(std::nullopt);
 }
 
-void Greeter::Finish(std::optional<Failure> failure) {
+void Handshake::Finish(std::optional<Failure> failure) {
   const Done done = std::exchange(done_, nullptr);
   watch_.Reset();
   UniqueFd socket = std::move(socket_);
@@ -220,14 +221,14 @@ constexpr double kHeadStartMilliseconds = 250;
 
 }  // namespace
 
-std::shared_ptr<Dialler> Dialler::Start(EventLoop& loop, const Greeter::Credentials& credentials, Call call,
+std::shared_ptr<Dialler> Dialler::Start(EventLoop& loop, const Handshake::Credentials& credentials, Call call,
                                         Done done) {
   std::shared_ptr<Dialler> dialler(new Dialler(loop, credentials, std::move(call), std::move(done)));
   dialler->TryNext();
   return dialler;
 }
 
-Dialler::Dialler(EventLoop& loop, const Greeter::Credentials& credentials, Call call, Done done)
+Dialler::Dialler(EventLoop& loop, const Handshake::Credentials& credentials, Call call, Done done)
     : loop_(loop), credentials_(credentials), call_(std::move(call)), done_(std::move(done)) {}
 
 void Dialler::Cancel() {
@@ -247,10 +248,11 @@ void Dialler::TryNext() {
   }
   const std::string peer = call_.peer + " at " + endpoint.Text();
   try {
-    attempts_.push_back(Greeter::Dial(loop_, endpoint.Connect(), credentials_, call_.target, call_.purpose, peer,
-                                      [self = shared_from_this(), &endpoint](auto failure, Greeter::Greeted greeted) {
-                                        self->OnAttempt(endpoint, std::move(failure), std::move(greeted.socket));
-                                      }));
+    attempts_.push_back(
+        Handshake::Dial(loop_, endpoint.Connect(), credentials_, call_.target, call_.purpose, peer,
+                        [self = shared_from_this(), &endpoint](auto failure, Handshake::Authenticated authenticated) {
+                          self->OnAttempt(endpoint, std::move(failure), std::move(authenticated.socket));
+                        }));
   } catch (const Failure& failure) {
     OnAttempt(endpoint, Failure::System(failure.error_number(), "cannot connect to " + peer), UniqueFd());
   }
@@ -264,8 +266,9 @@ void Dialler::OnAttempt(const Endpoint& endpoint, std::optional<Failure> failure
   // A process that answers with the wrong secret says more than one that does not answer.
   if (!worst_ || failure->code() == code::kUnauthenticated) worst_ = failure;
   if (failed_ == call_.endpoints.size()) {
-    const bool is_stranger = worst_->code() == code::kUnauthenticated;
-    return Finish(Failure(is_stranger ? code::kUnauthenticated : code::kPeerLost, failures_), UniqueFd(), endpoint);
+    const bool is_unauthenticated = worst_->code() == code::kUnauthenticated;
+    return Finish(Failure(is_unauthenticated ? code::kUnauthenticated : code::kPeerLost, failures_), UniqueFd(),
+                  endpoint);
   }
   if (failed_ == next_) TryNext();
 }

@@ -56,18 +56,18 @@ Proof DiallerProof(const Bytes& secret, const Hello& hello, const Challenge& cha
 /// Takes the same time wherever they differ.
 bool SameProof(const Proof& one, const Proof& other);
 
-/// Carries out the handshake of authentication.h on one new socket, either side of it, and then hands the socket on.
-/// Reads not one byte more than the handshake has.
+/// Carries out the handshake on one new socket, either side of it, and then hands the socket on.
+/// Reads not one byte beyond it.
 ///
-/// Used on its loop's thread. It keeps itself until it has called `done`, which it does exactly once unless it is
+/// Used on its loop's thread. It owns itself until it has called `done`, which it does exactly once unless it is
 /// cancelled.
-class Greeter : public std::enable_shared_from_this<Greeter> {
+class Handshake : public std::enable_shared_from_this<Handshake> {
  public:
-  struct Greeted {
+  struct Authenticated {
     UniqueFd socket;
     Purpose purpose;
   };
-  using Done = std::function<void(std::optional<Failure>, Greeted)>;
+  using Done = std::function<void(std::optional<Failure>, Authenticated)>;
 
   /// `self` is the fabric of this process. Those are the credentials of both sides.
   struct Credentials {
@@ -76,10 +76,10 @@ class Greeter : public std::enable_shared_from_this<Greeter> {
   };
 
   /// As the dialler, on a socket that may still be connecting. `peer` names it in failures.
-  static std::shared_ptr<Greeter> Dial(EventLoop& loop, UniqueFd socket, const Credentials& credentials,
-                                       const FabricId& target, Purpose purpose, std::string peer, Done done);
+  static std::shared_ptr<Handshake> Dial(EventLoop& loop, UniqueFd socket, const Credentials& credentials,
+                                         const FabricId& target, Purpose purpose, std::string peer, Done done);
   /// As the listener, on a socket just accepted.
-  static std::shared_ptr<Greeter> Answer(EventLoop& loop, UniqueFd socket, const Credentials& credentials, Done done);
+  static std::shared_ptr<Handshake> Answer(EventLoop& loop, UniqueFd socket, const Credentials& credentials, Done done);
 
   /// Closes the socket; `done` is not called any more.
   void Cancel();
@@ -87,12 +87,12 @@ class Greeter : public std::enable_shared_from_this<Greeter> {
  private:
   enum class Step { kConnecting, kSending, kReceivingHello, kReceivingChallenge, kReceivingProof };
 
-  Greeter(EventLoop& loop, UniqueFd socket, const Credentials& credentials, std::string peer, Done done);
+  Handshake(EventLoop& loop, UniqueFd socket, const Credentials& credentials, std::string peer, Done done);
   void Begin(Step step);
   void OnReady();
-  void GoOn();
+  void Advance();
   void FinishConnecting();
-  /// True when all of `out_` is gone.
+  /// True when all of `out_` is sent.
   bool Send();
   /// True when `count` bytes are in `in_`.
   bool Receive(size_t count);
@@ -117,11 +117,11 @@ class Greeter : public std::enable_shared_from_this<Greeter> {
   Bytes in_;
 };
 
-/// Reaches a fabric at one of several endpoints: each is given a quarter of a second before the next is tried beside
-/// it, and the first that proves to be the fabric wins. A host has addresses that lead nowhere from elsewhere, and
-/// some that lead to another host.
+/// Connects to a fabric at one of several endpoints, in the manner of "happy eyeballs": each has a quarter of a second
+/// before the next is tried beside it, and the first that proves to be the fabric wins. Some of a host's addresses lead
+/// nowhere from elsewhere, or to another host.
 ///
-/// Used on its loop's thread; keeps itself until it has called `done`, which it does exactly once unless cancelled.
+/// Used on its loop's thread; owns itself until it has called `done`, which it does exactly once unless cancelled.
 class Dialler : public std::enable_shared_from_this<Dialler> {
  public:
   /// `endpoint` is the one that answered.
@@ -135,24 +135,25 @@ class Dialler : public std::enable_shared_from_this<Dialler> {
     std::string peer;
   };
 
-  static std::shared_ptr<Dialler> Start(EventLoop& loop, const Greeter::Credentials& credentials, Call call, Done done);
+  static std::shared_ptr<Dialler> Start(EventLoop& loop, const Handshake::Credentials& credentials, Call call,
+                                        Done done);
   void Cancel();
 
  private:
-  Dialler(EventLoop& loop, const Greeter::Credentials& credentials, Call call, Done done);
+  Dialler(EventLoop& loop, const Handshake::Credentials& credentials, Call call, Done done);
   void TryNext();
   void OnAttempt(const Endpoint& endpoint, std::optional<Failure> failure, UniqueFd socket);
   void Finish(std::optional<Failure> failure, UniqueFd socket, const Endpoint& endpoint);
 
   EventLoop& loop_;
-  const Greeter::Credentials& credentials_;
+  const Handshake::Credentials& credentials_;
   const Call call_;
   Done done_;
   size_t next_ = 0;
   size_t failed_ = 0;
   std::string failures_;
   std::optional<Failure> worst_;
-  std::vector<std::shared_ptr<Greeter>> attempts_;
+  std::vector<std::shared_ptr<Handshake>> attempts_;
   EventLoop::Handle timer_;
 };
 

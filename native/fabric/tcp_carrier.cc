@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <exception>
 #include <cstring>
 #include <utility>
 
@@ -16,14 +17,13 @@ constexpr uint64_t kPiece = uint64_t{1} << 20;
 constexpr size_t kAhead = 4;
 /// How much one stream receives or sends before the others of its thread get their turn.
 constexpr uint64_t kTurn = uint64_t{4} << 20;
-/// For bytes that nobody wants any more.
+/// For bytes of dropped reads.
 constexpr size_t kScratch = size_t{256} << 10;
 static_assert(kPiece <= kLargestPiece && kAhead <= kMostRequests, "what a source accepts");
 
 }  // namespace
 
-ReadStream::ReadStream(EventLoop& loop, UniqueFd socket, std::string peer, std::shared_ptr<Queue> queue,
-                       OnLost on_lost)
+ReadStream::ReadStream(EventLoop& loop, UniqueFd socket, std::string peer, std::shared_ptr<Queue> queue, OnLost on_lost)
     : loop_(loop),
       socket_(std::move(socket)),
       peer_(std::move(peer)),
@@ -62,7 +62,7 @@ void ReadStream::Pump() {
 void ReadStream::SendRequests() {
   if (outgoing_.empty()) return;
   const ssize_t sent = send(socket_.get(), outgoing_.data(), outgoing_.size(), MSG_NOSIGNAL);
-  // An error shows again when receiving, with better words.
+  // An error shows again when receiving, with a better message.
   if (sent > 0) outgoing_.erase(outgoing_.begin(), outgoing_.begin() + sent);
   loop_.Change(watch_, EPOLLIN | (outgoing_.empty() ? 0u : EPOLLOUT));
 }
@@ -88,8 +88,8 @@ void ReadStream::OnReady(uint32_t events) {
   try {
     if ((events & EPOLLOUT) != 0) SendRequests();
     if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0) Receive();
-  } catch (const Failure& failure) {
-    Lose(failure.what());
+  } catch (...) {
+    Lose(CurrentFailure().what());
   }
 }
 
@@ -201,13 +201,13 @@ void TcpCarrier::End() {
   ForEachStream([](ReadStream& stream) { stream.End(); });
 }
 
-void ServedStream::Start(EventLoop& loop, UniqueFd socket, Places::Place place, const ExposureTable& exposures) {
-  std::shared_ptr<ServedStream> stream(new ServedStream(loop, std::move(socket), std::move(place), exposures));
+void ServedStream::Start(EventLoop& loop, UniqueFd socket, ConnectionQuota::Slot slot, const ExposureTable& exposures) {
+  std::shared_ptr<ServedStream> stream(new ServedStream(loop, std::move(socket), std::move(slot), exposures));
   stream->watch_ = loop.Watch(stream->socket_.get(), EPOLLIN, [stream](uint32_t events) { stream->OnReady(events); });
 }
 
-ServedStream::ServedStream(EventLoop& loop, UniqueFd socket, Places::Place place, const ExposureTable& exposures)
-    : loop_(loop), socket_(std::move(socket)), place_(std::move(place)), exposures_(exposures) {}
+ServedStream::ServedStream(EventLoop& loop, UniqueFd socket, ConnectionQuota::Slot slot, const ExposureTable& exposures)
+    : loop_(loop), socket_(std::move(socket)), slot_(std::move(slot)), exposures_(exposures) {}
 
 void ServedStream::OnReady(uint32_t events) {
   const auto self = shared_from_this();
@@ -215,7 +215,7 @@ void ServedStream::OnReady(uint32_t events) {
   try {
     if (((events & EPOLLIN) != 0 && !ReceiveRequests()) || !SendReplies()) return End();
     loop_.Change(watch_, EPOLLIN | (replies_.empty() ? 0u : EPOLLOUT));
-  } catch (const Failure&) {
+  } catch (const std::exception&) {
     End();
   }
 }
@@ -236,9 +236,7 @@ bool ServedStream::ReceiveRequests() {
 }
 
 ServedStream::Reply ServedStream::ReplyTo(const StreamRequest& request) const {
-  const auto refusal = [](Verdict verdict) {
-    return Reply{nullptr, {static_cast<uint32_t>(verdict), 0}, 0};
-  };
+  const auto refusal = [](Verdict verdict) { return Reply{nullptr, {static_cast<uint32_t>(verdict), 0}, 0}; };
   std::shared_ptr<Exposure> exposure = exposures_.Find(request.token);
   if (!exposure || !exposure->is_open()) return refusal(Verdict::kWithdrawn);
   const uint64_t size = exposure->mapping().bytes();

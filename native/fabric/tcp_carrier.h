@@ -20,16 +20,16 @@ namespace weightcast {
 class ReadStream : public std::enable_shared_from_this<ReadStream> {
  public:
   using Queue = ReadQueue<RemoteSegment>;
-  /// Called once, on the loop's thread, if the connection ends by itself.
+  /// Called once, on the loop's thread, if the connection ends without End().
   using OnLost = std::function<void(const std::string& how)>;
 
   ReadStream(EventLoop& loop, UniqueFd socket, std::string peer, std::shared_ptr<Queue> queue, OnLost on_lost);
 
   EventLoop& loop() { return loop_; }
   void Start();
-  /// The queue has got more.
+  /// The queue has more pieces.
   void Pump();
-  /// What comes for this read is thrown away from now on.
+  /// Discards what arrives for this read from now on.
   void Drop(const std::shared_ptr<Read>& read);
   void End();
 
@@ -97,13 +97,13 @@ class TcpCarrier : public Carrier {
 };
 
 /// The source's side of a stream: answers requests for pieces in the order they came, straight out of the mapping.
-/// Used on its loop's thread; keeps itself until the connection ends.
+/// Used on its loop's thread; owns itself until the connection ends.
 ///
 /// Without MSG_ZEROCOPY: the kernel would then read the memory after the send has returned, for a retransmission even
 /// much later, and the trailer could not vouch for the bytes before it.
 class ServedStream : public std::enable_shared_from_this<ServedStream> {
  public:
-  static void Start(EventLoop& loop, UniqueFd socket, Places::Place place, const ExposureTable& exposures);
+  static void Start(EventLoop& loop, UniqueFd socket, ConnectionQuota::Slot slot, const ExposureTable& exposures);
 
  private:
   struct Reply {
@@ -113,9 +113,9 @@ class ServedStream : public std::enable_shared_from_this<ServedStream> {
     uint64_t offset;
   };
 
-  ServedStream(EventLoop& loop, UniqueFd socket, Places::Place place, const ExposureTable& exposures);
+  ServedStream(EventLoop& loop, UniqueFd socket, ConnectionQuota::Slot slot, const ExposureTable& exposures);
   void OnReady(uint32_t events);
-  /// All three are false once the connection is at its end.
+  /// All three are false once the connection has ended.
   bool ReceiveRequests();
   bool SendReplies();
   bool SendPart(const void* bytes, size_t count, bool more_follows);
@@ -124,14 +124,14 @@ class ServedStream : public std::enable_shared_from_this<ServedStream> {
 
   EventLoop& loop_;
   UniqueFd socket_;
-  const Places::Place place_;
+  const ConnectionQuota::Slot slot_;
   const ExposureTable& exposures_;
   EventLoop::Handle watch_;
 
   uint8_t incoming_[sizeof(StreamRequest)];
   size_t received_ = 0;
   std::deque<Reply> replies_;
-  /// Bytes of the first reply that are gone, its header and trailer counted.
+  /// Bytes of the first reply that are sent, its header and trailer counted.
   uint64_t sent_ = 0;
   StreamTrailer trailer_{};
   bool blocked_ = false;

@@ -8,13 +8,17 @@
 
 namespace weightcast {
 
-/// The threads of a fabric: one on which connections are made, watched and talked over, those that move bytes, and one
-/// for what takes long.
-class Loops {
+/// The threads of a fabric: the control loop, on which connections are made, watched and talked over; data loops, which
+/// move bytes; and one for what takes long.
+class FabricThreads {
  public:
-  Loops(unsigned movers, bool with_registrar) : control("weightcast-fab") {
-    if (with_registrar) registrar = std::make_unique<EventLoop>("weightcast-reg");
-    while (movers_.size() < movers) movers_.push_back(std::make_unique<EventLoop>("weightcast-move"));
+  /// `on_error` is called on the loop that caught the failure, or on the thread that stopped it.
+  FabricThreads(unsigned data_threads, bool with_registrar, const EventLoop::OnError& on_error)
+      : control("weightcast-fab", on_error) {
+    if (with_registrar) registrar = std::make_unique<EventLoop>("weightcast-reg", on_error);
+    while (data_loops_.size() < data_threads) {
+      data_loops_.push_back(std::make_unique<EventLoop>("weightcast-move", on_error));
+    }
   }
 
   EventLoop control;
@@ -22,29 +26,30 @@ class Loops {
   std::unique_ptr<EventLoop> registrar;
 
   /// Each in turn. Called on the control loop.
-  EventLoop& NextMover() { return *movers_[next_++ % movers_.size()]; }
+  EventLoop& NextDataLoop() { return *data_loops_[next_++ % data_loops_.size()]; }
 
-  /// Ends all threads; the calling thread is then alone with what belonged to them.
+  /// Ends all threads; what belonged to them then belongs to the calling thread alone.
   void Stop() {
     control.Stop();
     if (registrar) registrar->Stop();
-    for (const auto& mover : movers_) mover->Stop();
+    for (const auto& loop : data_loops_) loop->Stop();
   }
-  void RunRest() {
+  /// After Stop(): runs the remaining tasks, and those that they post.
+  void RunPending() {
     for (bool any = true; any;) {
-      any = control.RunRest();
-      any = (registrar && registrar->RunRest()) || any;
-      for (const auto& mover : movers_) any = mover->RunRest() || any;
+      any = control.RunPending();
+      any = (registrar && registrar->RunPending()) || any;
+      for (const auto& loop : data_loops_) any = loop->RunPending() || any;
     }
   }
   void Clear() {
     control.Clear();
     if (registrar) registrar->Clear();
-    for (const auto& mover : movers_) mover->Clear();
+    for (const auto& loop : data_loops_) loop->Clear();
   }
 
  private:
-  std::vector<std::unique_ptr<EventLoop>> movers_;
+  std::vector<std::unique_ptr<EventLoop>> data_loops_;
   size_t next_ = 0;
 };
 

@@ -73,13 +73,13 @@ struct RectangleCopy {
 std::vector<RectangleCopy> CheckedCopies(std::vector<RectangleCopy> rectangles, uint64_t source_bytes,
                                          uint64_t destination_bytes);
 
-/// Copies rectangles from one mapping into another. The caller sees to it that no destination byte is also a source
+/// Copies rectangles from one mapping into another. The caller makes sure that no destination byte is also a source
 /// byte or the destination of another rectangle: which value it would get is not determined.
 class CopyJob : public Job {
  public:
   /// Throws OUT_OF_RANGE or EACCES.
-  CopyJob(std::shared_ptr<Mapping> source, std::shared_ptr<Mapping> destination,
-          std::vector<RectangleCopy> rectangles, unsigned threads);
+  CopyJob(std::shared_ptr<Mapping> source, std::shared_ptr<Mapping> destination, std::vector<RectangleCopy> rectangles,
+          unsigned threads);
 
   size_t pieces() const override { return partition_.pieces(); }
   const std::vector<Span>& spans() const override { return spans_; }

@@ -35,9 +35,7 @@ int Advise(uint8_t* start, uint64_t bytes, int advice) {
 }  // namespace
 
 ReserveJob::ReserveJob(std::shared_ptr<Mapping> mapping, double* progress)
-    : mapping_(std::move(mapping)),
-      progress_(progress),
-      spans_({Span{mapping_->file(), 0, mapping_->bytes(), true}}) {
+    : mapping_(std::move(mapping)), progress_(progress), spans_({Span{mapping_->file(), 0, mapping_->bytes(), true}}) {
   mapping_->CheckWritable();
 }
 
@@ -54,7 +52,7 @@ void ReserveJob::Run(size_t piece) {
 bool ReserveJob::ReserveHuge(uint64_t offset, uint64_t bytes) const {
   if (bytes == 0) return true;
   uint8_t* const start = mapping_->data() + offset;
-  // The kernel makes a huge page of what is there of one, be it a single small page, whatever the file system's own
+  // The kernel makes a huge page even of a single small page that is present, whatever the file system's own
   // setting is; and the rest of it is zeros.
   for (uint64_t page = 0; page < bytes; page += kHugePage) {
     if (Advise(start + page, 1, kPopulateWrite) != 0) return false;

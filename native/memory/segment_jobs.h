@@ -13,10 +13,10 @@
 
 namespace weightcast {
 
-/// Brings the pages of a mapping that Mapping::CreateEmpty() made. When it has succeeded they are all there, in this
-/// process's page table too; a file system that is full fails it with ENOSPC, and never ends in a signal.
+/// Allocates the pages of a mapping that Mapping::CreateEmpty() made. When it has succeeded all are present, in this
+/// process's page table too; a full file system fails it with ENOSPC, and never ends in a signal.
 ///
-/// Huge pages if they can be had: they come many times as fast as small ones, for which all threads compete for the
+/// Huge pages where possible: they are allocated many times as fast as small ones, for which all threads compete for the
 /// file's index, and are page-locked twice as fast.
 class ReserveJob : public Job {
  public:
@@ -29,7 +29,7 @@ class ReserveJob : public Job {
   void Run(size_t piece) override;
 
  private:
-  /// Puts huge pages under a range whose pages are not there yet. False if it has not got them for all of it.
+  /// Allocates huge pages for a range without pages. False if some of it has none.
   bool ReserveHuge(uint64_t offset, uint64_t bytes) const;
   void ReserveSmall(uint64_t offset, uint64_t bytes) const;
   /// For kernels before 5.14.
@@ -38,7 +38,7 @@ class ReserveJob : public Job {
   const std::shared_ptr<Mapping> mapping_;
   double* const progress_;
   const std::vector<Span> spans_;
-  /// Cleared by the first piece that gets none: memory is in pieces, or the kernel makes none of them.
+  /// Cleared by the first piece that gets none: memory is fragmented, or the kernel makes none.
   std::atomic<bool> huge_{true};
 };
 
@@ -92,8 +92,7 @@ class WriteJob : public Job {
  public:
   /// The caller keeps the sources alive and unchanged until the job is done or dropped, and `progress` too, which
   /// counts the bytes so far. Throws OUT_OF_RANGE or EACCES.
-  WriteJob(std::vector<TensorWrite> tensors, std::shared_ptr<Mapping> destination, double* progress,
-           unsigned threads);
+  WriteJob(std::vector<TensorWrite> tensors, std::shared_ptr<Mapping> destination, double* progress, unsigned threads);
 
   size_t pieces() const override { return partition_.pieces(); }
   const std::vector<Span>& spans() const override { return spans_; }

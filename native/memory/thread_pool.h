@@ -48,8 +48,8 @@ class Partition {
   size_t pieces_;
 };
 
-/// Adds to a double that JavaScript reads as an element of a Float64Array. Several threads add at once and none of
-/// the sums may get lost. Does nothing for null, where nobody wants to know.
+/// Adds to a progress counter: a double that JavaScript reads as an element of a Float64Array. Several threads may add
+/// at once. Does nothing for null.
 inline void AddTo(double* counter, uint64_t bytes) {
   if (counter == nullptr) return;
   static_assert(sizeof(double) == sizeof(uint64_t));
@@ -87,13 +87,13 @@ class Job {
 
 /// Threads that run one queue of jobs, each job on all of them.
 ///
-/// What is promised about order: jobs begin and end in the order they were given, and a job that touches bytes of a
-/// mapped file that an unfinished earlier one touches, where either writes, begins only after that one has ended.
-/// Otherwise threads that find no more pieces of a job go on to the next job while the others finish it. A file
-/// that a job reads by path counts as no mapped file here.
+/// Order: jobs begin in the order they were submitted and end as they are done. A job that touches bytes of a mapped
+/// file that an unfinished earlier one touches, where either writes, begins only after that one has been reported.
+/// Threads that find no more pieces of a job go on to the next job while the others finish it. A file that a job reads
+/// by path counts as no mapped file here.
 ///
-/// The pool has let go of a job when it calls its `done`: whoever hears of the end and then closes a mapping gives the
-/// memory back.
+/// The pool drops its reference to a job before it calls its `done`: a caller that then closes a mapping frees the
+/// memory.
 ///
 /// Safe among threads. `done` of a job is called under the pool's lock, and destroyed outside it.
 class ThreadPool {
@@ -107,23 +107,22 @@ class ThreadPool {
   unsigned threads() const { return static_cast<unsigned>(threads_.size()); }
 
   /// Throws CLOSED after Close().
-  void Give(std::shared_ptr<Job> job, Done done);
-  /// Takes no more jobs; the threads end after those already given. Does not wait.
+  void Submit(std::shared_ptr<Job> job, Done done);
+  /// Takes no more jobs; the threads end after those already submitted. Does not wait.
   void Close();
   /// Ends the threads after the pieces they are in, and waits for them. Jobs not finished by then are dropped.
   void Stop();
 
  private:
   struct Entry {
-    /// Null once it has ended.
     std::shared_ptr<Job> job;
+    /// Those of the job, which is destroyed before the entry leaves the queue.
+    std::vector<Span> spans;
     size_t pieces = 0;
     Done done;
     size_t next_piece = 0;
     size_t running = 0;
     Outcome outcome;
-    /// Ended, and its job destroyed.
-    bool is_finished = false;
 
     bool IsClaimed() const { return next_piece == pieces; }
     bool HasEnded() const { return IsClaimed() && running == 0; }
@@ -133,13 +132,12 @@ class ThreadPool {
   /// The entry whose next piece may run now; null if there is none. All of these expect the lock to be held.
   std::shared_ptr<Entry> NextEntry();
   bool MustWait(size_t index) const;
-  void FinishInOrder(std::vector<std::shared_ptr<Entry>>& finished);
   void RunPiece(Entry& entry, std::unique_lock<std::mutex>& lock);
-  void ReleaseJob(Entry& entry, std::unique_lock<std::mutex>& lock);
+  void Finish(std::shared_ptr<Entry> entry, std::unique_lock<std::mutex>& lock);
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  /// In the order given; the front is the oldest that has not been reported.
+  /// Those not reported yet, in the order they were submitted.
   std::deque<std::shared_ptr<Entry>> queue_;
   bool closed_ = false;
   bool stopped_ = false;

@@ -76,7 +76,7 @@ class Failure : public std::runtime_error {
  public:
   Failure(std::string code, const std::string& message);
 
-  /// A system call that failed: `attempt` ("cannot open /dev/shm/a") followed by the system's own words.
+  /// A system call that failed: `attempt` ("cannot open /dev/shm/a") followed by the system's error text.
   static Failure System(int error_number, const std::string& attempt);
 
   /// Empty when error_number() is set.
@@ -88,15 +88,18 @@ class Failure : public std::runtime_error {
   int error_number_ = 0;
 };
 
+/// In a catch block: the exception in hand, as one of code EIO if it is no Failure.
+Failure CurrentFailure();
+
 /// How work on a native thread ended.
 struct Outcome {
   Interval interval;
   std::optional<Failure> failure;
 };
 
-/// The callback of work on a native thread. Called exactly once, on the thread that ended the work; never if the work is
-/// dropped because the process or the JavaScript environment ends. It must not call back into the object that does the
-/// work, which may hold a lock. A throw ends the process: see addon.cc for what may throw where.
+/// The callback of work on a native thread. Called exactly once, on the thread that ended the work; never if the work
+/// is dropped because the process or the JavaScript environment ends. It must not call back into the object that does
+/// the work, which may hold a lock. A throw ends the process: see addon.cc for what may throw where.
 class Done {
  public:
   Done() = default;

@@ -7,8 +7,8 @@
 
 namespace weightcast {
 
-/// Identifies a process for as long as the host runs: the start time tells it from a later process with the same number.
-/// Valid among processes of one PID namespace.
+/// Identifies a process for as long as the host runs: the start time tells it from a later process with the same
+/// number. Valid among processes of one PID namespace.
 struct ProcessIdentity {
   pid_t pid = 0;
   /// Clock ticks after boot, from /proc/<pid>/stat.
@@ -16,9 +16,7 @@ struct ProcessIdentity {
 
   static ProcessIdentity Self();
 
-  bool operator==(const ProcessIdentity& other) const {
-    return pid == other.pid && start_time == other.start_time;
-  }
+  bool operator==(const ProcessIdentity& other) const { return pid == other.pid && start_time == other.start_time; }
 
   /// False once the process has ended, also while it is a zombie that nobody has waited for.
   bool IsAlive() const;

@@ -93,8 +93,8 @@ export interface NativeMapping {
 }
 
 /**
- * Native threads for bulk work off the JavaScript thread. Jobs run in the order they were given, each split over
- * all threads; the promise resolves when the last piece is done.
+ * Native threads for bulk work off the JavaScript thread. Jobs begin in the order they were given, each split over
+ * all threads; the promise resolves when the last piece is done, in the order of jobs only where two conflict.
  */
 export interface NativeThreadPool {
   readonly threads: number;

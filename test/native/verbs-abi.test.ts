@@ -4,9 +4,13 @@ import { existsSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-const skip = existsSync('/usr/include/infiniband/verbs.h') ? false : 'libibverbs-dev is not installed';
+// On a developer's machine the header may be missing; a run that decides what lands installs it.
+const mayBeMissing = process.env.CI !== 'true';
+const isMissing = !existsSync('/usr/include/infiniband/verbs.h');
+const skip = mayBeMissing && isMissing ? 'needs <infiniband/verbs.h>: install libibverbs-dev' : false;
 
 test('what is declared of libibverbs is what its own header declares', { skip }, () => {
+  assert(!isMissing, 'there is no <infiniband/verbs.h>: install libibverbs-dev');
   const fixture = fileURLToPath(new URL('fixtures/verbs-abi.cc', import.meta.url));
   const native = fileURLToPath(new URL('../../native', import.meta.url));
   const compiler = process.env.CXX ?? 'c++';

@@ -110,7 +110,7 @@ OwnedStream::OwnedStream(std::shared_ptr<const PrimaryContext> context) : contex
 }
 
 OwnedStream::~OwnedStream() {
-  context_->Quietly([this] { context_->driver().cuStreamDestroy(stream_); });
+  context_->TryInContext([this] { context_->driver().cuStreamDestroy(stream_); });
 }
 
 OwnedEvent::OwnedEvent(std::shared_ptr<const PrimaryContext> context, unsigned flags) : context_(std::move(context)) {
@@ -120,23 +120,22 @@ OwnedEvent::OwnedEvent(std::shared_ptr<const PrimaryContext> context, unsigned f
 
 OwnedEvent::~OwnedEvent() {
   if (event_ == nullptr) return;
-  context_->Quietly([this] { context_->driver().cuEventDestroy(event_); });
+  context_->TryInContext([this] { context_->driver().cuEventDestroy(event_); });
 }
 
-HostMemory::HostMemory(std::shared_ptr<const PrimaryContext> context, size_t bytes)
-    : context_(std::move(context)), bytes_(bytes) {
+HostMemory::HostMemory(std::shared_ptr<const PrimaryContext> context, size_t bytes) : context_(std::move(context)) {
   const CurrentContext current(context_->driver(), context_->context());
   const Result result = context_->driver().cuMemHostAlloc(&memory_, bytes, kHostAllocPortable);
   // Memory of the host: OUT_OF_DEVICE_MEMORY would make a planner take smaller slots.
   if (result == kErrorOutOfMemory) {
     throw Failure(code::kCuda, "cannot page-lock " + ByteSize(bytes) + " of host memory: " +
-                                   context_->driver().Words(result) + "; that is memory of the host");
+                                   context_->driver().ErrorText(result) + "; that is memory of the host");
   }
   context_->driver().Check(result, "cannot page-lock " + ByteSize(bytes) + " of host memory");
 }
 
 HostMemory::~HostMemory() {
-  context_->Quietly([this] { context_->driver().cuMemFreeHost(memory_); });
+  context_->TryInContext([this] { context_->driver().cuMemFreeHost(memory_); });
 }
 
 DeviceBlock::DeviceBlock(std::shared_ptr<const PrimaryContext> context, DevicePointer pointer, uint64_t bytes,
@@ -152,8 +151,8 @@ std::shared_ptr<const DeviceBlock> DeviceBlock::Allocate(std::shared_ptr<const P
   DevicePointer pointer = 0;
   const Result result = driver.cuMemAlloc(&pointer, rounded);
   if (result == kErrorOutOfMemory) {
-    throw Failure(code::kOutOfDeviceMemory, "device " + context->uuid() + ": " + Shortage(driver, bytes) + ": " +
-                                                driver.Words(result));
+    throw Failure(code::kOutOfDeviceMemory,
+                  "device " + context->uuid() + ": " + Shortage(driver, bytes) + ": " + driver.ErrorText(result));
   }
   driver.Check(result, "cannot allocate " + ByteSize(bytes) + " on device " + context->uuid());
   return std::shared_ptr<const DeviceBlock>(new DeviceBlock(std::move(context), pointer, bytes, false));
@@ -177,7 +176,7 @@ std::shared_ptr<const DeviceBlock> DeviceBlock::Open(std::shared_ptr<const Prima
 }
 
 DeviceBlock::~DeviceBlock() {
-  context_->Quietly([this] {
+  context_->TryInContext([this] {
     const Driver& driver = context_->driver();
     opened_ ? driver.cuIpcCloseMemHandle(pointer_) : driver.cuMemFree(pointer_);
   });

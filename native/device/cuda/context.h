@@ -46,7 +46,7 @@ class PrimaryContext {
 
   /// For destructors: calls `release` in the context, or not at all if that cannot be entered any more.
   template <class Release>
-  void Quietly(Release release) const noexcept {
+  void TryInContext(Release release) const noexcept {
     if (driver_.cuCtxPushCurrent(context_) != kSuccess) return;
     release();
     Context popped = nullptr;
@@ -119,11 +119,9 @@ class HostMemory {
   HostMemory& operator=(const HostMemory&) = delete;
 
   uint8_t* data() const { return static_cast<uint8_t*>(memory_); }
-  size_t bytes() const { return bytes_; }
 
  private:
   const std::shared_ptr<const PrimaryContext> context_;
-  const size_t bytes_;
   void* memory_ = nullptr;
 };
 
@@ -131,8 +129,8 @@ class HostMemory {
 /// holds the shared pointer, so that the GPU never touches memory that is gone.
 class DeviceBlock {
  public:
-  /// Takes whole steps of 2 MiB: the driver then makes the allocation by itself, and the handle opens nothing else.
-  /// Throws OUT_OF_DEVICE_MEMORY naming the wanted and the free bytes.
+  /// Takes whole steps of 2 MiB: the driver then puts nothing else into the allocation, so that the handle opens
+  /// nothing else. Throws OUT_OF_DEVICE_MEMORY naming the wanted and the free bytes.
   static std::shared_ptr<const DeviceBlock> Allocate(std::shared_ptr<const PrimaryContext> context, uint64_t bytes);
   /// The other process keeps the memory until all have closed it.
   static std::shared_ptr<const DeviceBlock> Open(std::shared_ptr<const PrimaryContext> context,

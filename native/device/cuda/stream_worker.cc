@@ -37,9 +37,10 @@ double GpuClock::Elapsed(const OwnedEvent& from, const OwnedEvent& to) const {
 
 namespace {
 
-constexpr size_t kMaxGiven = 4096;
+constexpr size_t kMaxSubmitted = 4096;
 constexpr std::chrono::milliseconds kStopLimit{10'000};
-/// How often a waiting thread looks for errors: after one that stays with the context the driver calls nobody back.
+/// How often a waiting thread looks for errors: after one that stays with the context the driver makes no more
+/// callbacks.
 constexpr std::chrono::milliseconds kLook{100};
 /// A thousandth of what a link does; copies out of memory that is not page-locked are slow.
 constexpr double kBytesAMillisecond = 1 << 20;
@@ -63,8 +64,8 @@ struct Signal {
 
 }  // namespace
 
-/// What the thread works on; outlives the lane where a hanging driver does not let the thread end.
-class Lane::Loop : public std::enable_shared_from_this<Lane::Loop> {
+/// What the thread works on; outlives the worker where a hanging driver does not let the thread end.
+class StreamWorker::Loop : public std::enable_shared_from_this<StreamWorker::Loop> {
  public:
   Loop(std::shared_ptr<const PrimaryContext> context, size_t depth, double stall_milliseconds)
       : context_(std::move(context)),
@@ -76,7 +77,7 @@ class Lane::Loop : public std::enable_shared_from_this<Lane::Loop> {
         stream_(context_),
         callbacks_(context_) {}
 
-  void Give(Operation operation);
+  void Submit(Operation operation);
   void Close();
   /// False if the thread is still in there at the end of the limit.
   bool WaitForEnd();
@@ -92,7 +93,7 @@ class Lane::Loop : public std::enable_shared_from_this<Lane::Loop> {
     std::optional<Failure> failure;
   };
 
-  /// False once the lane is closed and nothing is enqueued any more.
+  /// False once the worker is closed and nothing is enqueued any more.
   bool WaitForNews();
   std::optional<Operation> Take();
   void Enqueue(Operation operation);
@@ -111,7 +112,7 @@ class Lane::Loop : public std::enable_shared_from_this<Lane::Loop> {
   const std::shared_ptr<Signal> signal_;
 
   /// Under the signal's mutex.
-  std::deque<Operation> given_;
+  std::deque<Operation> submitted_;
   bool closed_ = false;
   bool ended_ = false;
   std::optional<Failure> lost_;
@@ -125,17 +126,17 @@ class Lane::Loop : public std::enable_shared_from_this<Lane::Loop> {
   double last_progress_at_ = 0;
 };
 
-Lane::Lane(std::shared_ptr<const PrimaryContext> context, const char* thread_name, size_t depth,
-           double stall_milliseconds)
+StreamWorker::StreamWorker(std::shared_ptr<const PrimaryContext> context, const char* thread_name, size_t depth,
+                           double stall_milliseconds)
     : loop_(std::make_shared<Loop>(std::move(context), depth, stall_milliseconds)) {
   thread_ = StartThread(thread_name, [loop = loop_] { loop->Run(); });
 }
 
-Lane::~Lane() { Stop(); }
+StreamWorker::~StreamWorker() { Stop(); }
 
-void Lane::Give(Operation operation) { loop_->Give(std::move(operation)); }
+void StreamWorker::Submit(Operation operation) { loop_->Submit(std::move(operation)); }
 
-void Lane::Stop() noexcept {
+void StreamWorker::Stop() noexcept {
   if (!thread_.joinable()) return;
   loop_->Close();
   if (loop_->WaitForEnd()) {
@@ -145,30 +146,30 @@ void Lane::Stop() noexcept {
   }
 }
 
-void Lane::Loop::Give(Operation operation) {
+void StreamWorker::Loop::Submit(Operation operation) {
   const Lock lock(signal_->mutex);
   if (closed_) throw Failure(code::kClosed, "device " + context_->uuid() + " is closed");
   if (lost_) throw *lost_;
-  if (given_.size() >= kMaxGiven) {
-    throw Failure(code::kOverloaded,
-                  "device " + context_->uuid() + " already has " + std::to_string(kMaxGiven) + " operations waiting");
+  if (submitted_.size() >= kMaxSubmitted) {
+    throw Failure(code::kOverloaded, "device " + context_->uuid() + " already has " + std::to_string(kMaxSubmitted) +
+                                         " operations waiting");
   }
-  given_.push_back(std::move(operation));
+  submitted_.push_back(std::move(operation));
   signal_->changed.notify_all();
 }
 
-void Lane::Loop::Close() {
+void StreamWorker::Loop::Close() {
   const Lock lock(signal_->mutex);
   closed_ = true;
   signal_->changed.notify_all();
 }
 
-bool Lane::Loop::WaitForEnd() {
+bool StreamWorker::Loop::WaitForEnd() {
   Lock lock(signal_->mutex);
   return signal_->changed.wait_for(lock, kStopLimit, [this] { return ended_; });
 }
 
-void Lane::Loop::Run() noexcept {
+void StreamWorker::Loop::Run() noexcept {
   try {
     const CurrentContext current(driver_, context_->context());
     while (WaitForNews()) {
@@ -187,11 +188,11 @@ void Lane::Loop::Run() noexcept {
   signal_->changed.notify_all();
 }
 
-bool Lane::Loop::WaitForNews() {
+bool StreamWorker::Loop::WaitForNews() {
   Lock lock(signal_->mutex);
   const auto has_news = [this] {
     if (closed_) return signal_->has_news || enqueued_.empty();
-    return signal_->has_news || (!given_.empty() && enqueued_.size() < depth_);
+    return signal_->has_news || (!submitted_.empty() && enqueued_.size() < depth_);
   };
   // Without work there is nothing that could go wrong, and no end to the wait.
   if (enqueued_.empty()) {
@@ -203,15 +204,15 @@ bool Lane::Loop::WaitForNews() {
   return !(closed_ && enqueued_.empty());
 }
 
-std::optional<Operation> Lane::Loop::Take() {
+std::optional<Operation> StreamWorker::Loop::Take() {
   const Lock lock(signal_->mutex);
-  if (closed_ || given_.empty() || enqueued_.size() >= depth_) return std::nullopt;
-  Operation operation = std::move(given_.front());
-  given_.pop_front();
+  if (closed_ || submitted_.empty() || enqueued_.size() >= depth_) return std::nullopt;
+  Operation operation = std::move(submitted_.front());
+  submitted_.pop_front();
   return operation;
 }
 
-void Lane::Loop::Enqueue(Operation operation) {
+void StreamWorker::Loop::Enqueue(Operation operation) {
   const bool found_idle = enqueued_.empty();
   enqueued_.emplace_back();
   // From here on the entry is answered, whatever throws.
@@ -226,11 +227,9 @@ void Lane::Loop::Enqueue(Operation operation) {
   driver_.Check(driver_.cuEventRecord(entry.started->get(), stream_.get()), attempt);
   try {
     entry.operation.enqueue(stream_.get());
-  } catch (const Failure& failure) {
-    if (failure.code() == code::kDeviceLost) throw;
-    entry.failure = failure;
-  } catch (const std::exception& thrown) {
-    entry.failure = Failure("EIO", attempt + ": " + thrown.what());
+  } catch (...) {
+    entry.failure = CurrentFailure();
+    if (entry.failure->code() == code::kDeviceLost) throw;
   }
   driver_.Check(driver_.cuEventRecord(entry.ended->get(), stream_.get()), attempt);
   driver_.Check(driver_.cuStreamWaitEvent(callbacks_.get(), entry.ended->get(), 0), attempt);
@@ -239,7 +238,7 @@ void Lane::Loop::Enqueue(Operation operation) {
   static_cast<void>(data.release());
 }
 
-void Lane::Loop::Settle() {
+void StreamWorker::Loop::Settle() {
   while (!enqueued_.empty()) {
     const Result result = driver_.cuEventQuery(enqueued_.front().ended->get());
     if (result == kErrorNotReady) return;
@@ -248,26 +247,26 @@ void Lane::Loop::Settle() {
   }
 }
 
-void Lane::Loop::SettleFront() {
+void StreamWorker::Loop::SettleFront() {
   last_progress_at_ = MonotonicMilliseconds();
   Entry& front = enqueued_.front();
   Outcome outcome;
-  std::optional<OwnedEvent> spare = clock_.Locate(
-      {*front.started, std::move(*front.ended), front.found_idle, front.enqueued_at, last_progress_at_},
-      &outcome.interval);
+  std::optional<OwnedEvent> spare =
+      clock_.Locate({*front.started, std::move(*front.ended), front.found_idle, front.enqueued_at, last_progress_at_},
+                    &outcome.interval);
   if (spare) spare_events_.push_back(std::move(*spare));
   spare_events_.push_back(std::move(*front.started));
   outcome.failure = front.failure;
   Operation operation = std::move(front.operation);
   enqueued_.pop_front();
   if (!outcome.failure && operation.collect) operation.collect();
-  // Whoever hears of the end counts on what was closed meanwhile to be given back.
+  // Freed before `done`: its receiver expects that what it closed meanwhile is free again.
   const Done done = std::move(operation.done);
   operation = Operation{};
   done(outcome);
 }
 
-void Lane::Loop::CheckProgress() const {
+void StreamWorker::Loop::CheckProgress() const {
   if (enqueued_.empty()) return;
   const Operation& oldest = enqueued_.front().operation;
   const double limit = stall_milliseconds_ + static_cast<double>(oldest.bytes) / kBytesAMillisecond;
@@ -276,7 +275,7 @@ void Lane::Loop::CheckProgress() const {
                                        std::to_string(static_cast<int64_t>(limit)) + " ms, so the GPU hangs");
 }
 
-void Lane::Loop::End(const Failure& failure) {
+void StreamWorker::Loop::End(const Failure& failure) {
   // Whatever it is, the order of the stream is unknown from here on.
   const Failure lost(code::kDeviceLost, failure.what());
   {
@@ -288,19 +287,19 @@ void Lane::Loop::End(const Failure& failure) {
   for (const Entry& entry : enqueued_) entry.operation.done({{}, lost});
 }
 
-void Lane::Loop::RefuseRest() {
+void StreamWorker::Loop::RefuseRest() {
   std::deque<Operation> rest;
   std::optional<Failure> lost;
   {
     const Lock lock(signal_->mutex);
-    rest.swap(given_);
+    rest.swap(submitted_);
     lost = lost_;
   }
   const Failure failure = lost ? *lost : Failure(code::kClosed, "device " + context_->uuid() + " is closed");
   for (const Operation& operation : rest) operation.done({{}, failure});
 }
 
-OwnedEvent Lane::Loop::TakeEvent() {
+OwnedEvent StreamWorker::Loop::TakeEvent() {
   if (spare_events_.empty()) return OwnedEvent(context_, 0);
   OwnedEvent event = std::move(spare_events_.back());
   spare_events_.pop_back();

@@ -26,11 +26,11 @@ class GpuClock {
     OwnedEvent end;
     bool found_idle;
     double enqueued_at;
-    /// A time at which the end was known to have come.
+    /// A time by which the end had been seen.
     double seen_at;
   };
 
-  /// Both events have come. Returns the event kept before, for reuse. Throws as Driver::Check.
+  /// Both events have happened. Returns the event kept before, for reuse. Throws as Driver::Check.
   std::optional<OwnedEvent> Locate(Work work, Interval* interval);
 
  private:
@@ -41,42 +41,43 @@ class GpuClock {
   double last_ended_at_ = 0;
 };
 
-/// What a lane does with its stream.
+/// One piece of work on a stream.
 struct Operation {
   /// "upload to device GPU-1234", for messages.
   std::string what;
   /// Moved or read by the operation: the more, the longer it may take.
   uint64_t bytes = 0;
-  /// Enqueues the work. On the lane's thread, in the context. What it throws is the operation's failure, reported
+  /// Enqueues the work. On the worker's thread, in the context. What it throws is the operation's failure, reported
   /// after all it had enqueued has ended.
   std::function<void(Stream)> enqueue;
   /// Called after the work has ended well, before `done`; may be empty. Frees nothing of the context.
   std::function<void()> collect;
-  /// On the lane's thread, when the others are destroyed with what they hold.
+  /// On the worker's thread, when the others are destroyed with what they hold.
   Done done;
 };
 
-/// A stream, and a thread that fills it and reports what has ended. Operations run in the order they were given; many
-/// are enqueued before the first has ended, so that the GPU goes from one to the next without waiting for the host.
-/// The thread sleeps meanwhile: a callback of the driver, on a stream beside so that nothing waits for it, wakes it.
+/// A stream, and a thread that fills it and reports what has ended. Operations run in the order they were submitted;
+/// many are enqueued before the first has ended, so that the GPU goes from one to the next without waiting for the
+/// host. The thread sleeps meanwhile: a callback of the driver, on a stream beside so that nothing waits for it, wakes
+/// it.
 ///
 /// An operation that makes no progress for `stall_milliseconds` and a millisecond for each MiB, or an error that stays
-/// with the context, ends the lane: this and all later operations fail with DEVICE_LOST. What they hold is then kept
+/// with the context, ends the worker: this and all later operations fail with DEVICE_LOST. What they hold is then kept
 /// for ever, because a copy that hangs may still go on.
 ///
-/// Give and Stop are called on one thread.
-class Lane {
+/// Submit and Stop are called on one thread.
+class StreamWorker {
  public:
   /// `thread_name` as for StartThread. At most `depth` operations are enqueued at a time.
-  Lane(std::shared_ptr<const PrimaryContext> context, const char* thread_name, size_t depth,
-       double stall_milliseconds);
+  StreamWorker(std::shared_ptr<const PrimaryContext> context, const char* thread_name, size_t depth,
+               double stall_milliseconds);
   /// As Stop().
-  ~Lane();
-  Lane(const Lane&) = delete;
-  Lane& operator=(const Lane&) = delete;
+  ~StreamWorker();
+  StreamWorker(const StreamWorker&) = delete;
+  StreamWorker& operator=(const StreamWorker&) = delete;
 
-  /// Throws CLOSED after Stop(), DEVICE_LOST once the lane has ended, and OVERLOADED at 4,096 operations.
-  void Give(Operation operation);
+  /// Throws CLOSED after Stop(), DEVICE_LOST once the worker has ended, and OVERLOADED at 4,096 operations.
+  void Submit(Operation operation);
   /// Waits for the operations that are enqueued, ten seconds at most; those behind them fail with CLOSED. May be called
   /// twice.
   void Stop() noexcept;

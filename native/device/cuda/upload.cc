@@ -42,15 +42,18 @@ class PinnedMappings::PinnedMapping {
   PinnedMapping(const PinnedMapping&) = delete;
   PinnedMapping& operator=(const PinnedMapping&) = delete;
 
+  /// How many Pin() have not ended. Under the table's mutex.
+  int pins = 0;
+
   /// What orders the jobs on one file.
   Span span() const { return {mapping_->file(), 0, mapping_->bytes(), true}; }
   size_t parts() const { return locked_.size(); }
 
-  /// Does nothing to a part that is locked: its pages have their places already, and looking at each again would take as
-  /// long as a tenth of an update.
+  /// Does nothing to a part that is locked: its pages have their places already, and looking at each again would take
+  /// as long as a tenth of an update.
   void Lock(size_t part) {
     if (locked_[part]) return;
-    // The driver would put the pages into the process's page table by itself, one page fault after the other. Kernels
+    // The driver would put the pages into the process's page table itself, one page fault after the other. Kernels
     // before 5.14 leave that to it.
     madvise(Start(part), BytesOf(part), kPopulateRead);
     const Driver& driver = context_->driver();
@@ -59,7 +62,7 @@ class PinnedMappings::PinnedMapping {
     const std::string attempt = "cannot page-lock " + mapping_->path() + " (" + ByteSize(mapping_->bytes()) + ")";
     // The host's memory: OUT_OF_DEVICE_MEMORY would make a planner take smaller slots.
     if (result == kErrorOutOfMemory) {
-      throw Failure(code::kCuda, attempt + ": " + driver.Words(result) + "; that is memory of the host");
+      throw Failure(code::kCuda, attempt + ": " + driver.ErrorText(result) + "; that is memory of the host");
     }
     driver.Check(result, attempt);
     locked_[part] = true;
@@ -70,7 +73,7 @@ class PinnedMappings::PinnedMapping {
   void Unlock() {
     for (size_t part = 0; part < parts(); part++) {
       if (!locked_[part]) continue;
-      context_->Quietly([&] { context_->driver().cuMemHostUnregister(Start(part)); });
+      context_->TryInContext([&] { context_->driver().cuMemHostUnregister(Start(part)); });
       locked_[part] = false;
       *total_ -= BytesOf(part);
     }
@@ -91,6 +94,19 @@ struct PinnedMappings::Table {
   std::map<const Mapping*, std::shared_ptr<PinnedMapping>> mappings;
   const std::shared_ptr<std::atomic<uint64_t>> total = std::make_shared<std::atomic<uint64_t>>(0);
 
+  /// One Pin() of the mapping has ended. A failure takes the mapping off the table, unless another Pin() of it follows,
+  /// which tries again.
+  std::shared_ptr<PinnedMapping> EndPin(const Mapping* mapping, const std::weak_ptr<PinnedMapping>& pinned,
+                                        bool failed) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = mappings.find(mapping);
+    if (found == mappings.end() || found->second != pinned.lock()) return nullptr;
+    if (--found->second->pins > 0 || !failed) return nullptr;
+    std::shared_ptr<PinnedMapping> removed = std::move(found->second);
+    mappings.erase(found);
+    return removed;
+  }
+
   std::shared_ptr<PinnedMapping> Remove(const Mapping* mapping) {
     const std::lock_guard<std::mutex> lock(mutex);
     const auto found = mappings.find(mapping);
@@ -101,11 +117,10 @@ struct PinnedMappings::Table {
   }
 };
 
-/// Jobs on the same file run in the order they were given, because each says that it writes all of it.
+/// Jobs on the same file run in the order they were submitted, because each says that it writes all of it.
 class PinnedMappings::PinJob : public Job {
  public:
-  explicit PinJob(std::shared_ptr<PinnedMapping> mapping)
-      : mapping_(std::move(mapping)), spans_({mapping_->span()}) {}
+  explicit PinJob(std::shared_ptr<PinnedMapping> mapping) : mapping_(std::move(mapping)), spans_({mapping_->span()}) {}
 
   size_t pieces() const override { return mapping_->parts(); }
   const std::vector<Span>& spans() const override { return spans_; }
@@ -146,20 +161,22 @@ void PinnedMappings::Pin(std::shared_ptr<Mapping> mapping, Done done) {
     const std::lock_guard<std::mutex> lock(table_->mutex);
     std::shared_ptr<PinnedMapping>& entry = table_->mappings[key];
     if (!entry) entry = std::make_shared<PinnedMapping>(context_, std::move(mapping), table_->total);
+    entry->pins++;
     pinned = entry;
   }
-  auto finish = [table = table_, key, done = std::move(done)](const Outcome& outcome) {
-    // Unlocks what was locked before the failure. Without one nothing is held here: it would be held for too long.
-    if (outcome.failure) table->Remove(key);
+  // Weak: what this holds is released after `done` only, when the caller may have unpinned and closed the mapping.
+  auto finish = [table = table_, key, pinned = std::weak_ptr(pinned), done = std::move(done)](const Outcome& outcome) {
+    // What was locked before a failure is unlocked here.
+    table->EndPin(key, pinned, outcome.failure.has_value());
     done(outcome);
   };
-  threads_.Give(std::make_shared<PinJob>(std::move(pinned)), std::move(finish));
+  threads_.Submit(std::make_shared<PinJob>(std::move(pinned)), std::move(finish));
 }
 
 void PinnedMappings::Unpin(const Mapping& mapping, Done done) {
   std::shared_ptr<PinnedMapping> removed = table_->Remove(&mapping);
   if (!removed) return done({});
-  GiveUnlock(std::move(removed), std::move(done));
+  SubmitUnlock(std::move(removed), std::move(done));
 }
 
 uint64_t PinnedMappings::bytes() const { return *table_->total; }
@@ -171,13 +188,13 @@ void PinnedMappings::Close() noexcept {
     const std::lock_guard<std::mutex> lock(table_->mutex);
     all.swap(table_->mappings);
   }
-  for (auto& [key, mapping] : all) GiveUnlock(std::move(mapping), [](const Outcome&) {});
+  for (auto& [key, mapping] : all) SubmitUnlock(std::move(mapping), [](const Outcome&) {});
   threads_.Close();
   context_.reset();
 }
 
-void PinnedMappings::GiveUnlock(std::shared_ptr<PinnedMapping> mapping, Done done) {
-  threads_.Give(std::make_shared<UnpinJob>(std::move(mapping)), std::move(done));
+void PinnedMappings::SubmitUnlock(std::shared_ptr<PinnedMapping> mapping, Done done) {
+  threads_.Submit(std::make_shared<UnpinJob>(std::move(mapping)), std::move(done));
 }
 
 namespace {
@@ -255,8 +272,8 @@ Upload::Upload(std::vector<SegmentCopies> segments, std::shared_ptr<const Device
                          "cannot ask a device its largest pitch");
   max_pitch_ = static_cast<size_t>(max_pitch);
   for (SegmentCopies& each : segments_) {
-    each.rectangles = CutAtParts(
-        Merge(CheckedCopies(std::move(each.rectangles), each.segment->bytes(), destination_->bytes())));
+    each.rectangles =
+        CutAtParts(Merge(CheckedCopies(std::move(each.rectangles), each.segment->bytes(), destination_->bytes())));
     for (const RectangleCopy& copy : each.rectangles) bytes_ += copy.row_bytes * copy.rows;
   }
 }
@@ -270,8 +287,8 @@ void Upload::Enqueue(Stream stream) const {
         EnqueueRows(source, copy, stream);
         continue;
       }
-      const Result result = driver.cuMemcpyHtoDAsync(destination_->pointer() + copy.destination_offset, source,
-                                                     copy.row_bytes, stream);
+      const Result result =
+          driver.cuMemcpyHtoDAsync(destination_->pointer() + copy.destination_offset, source, copy.row_bytes, stream);
       if (result != kSuccess) throw driver.FailureOf(result, "cannot upload from " + each.segment->path());
     }
   }
@@ -294,8 +311,8 @@ void Upload::EnqueueRows(const uint8_t* source, const RectangleCopy& copy, Strea
     return;
   }
   for (uint64_t row = 0; row < copy.rows; row++) {
-    driver.Check(driver.cuMemcpyHtoDAsync(destination + row * copy.destination_pitch,
-                                          source + row * copy.source_pitch, copy.row_bytes, stream),
+    driver.Check(driver.cuMemcpyHtoDAsync(destination + row * copy.destination_pitch, source + row * copy.source_pitch,
+                                          copy.row_bytes, stream),
                  "cannot upload a row");
   }
 }

@@ -15,8 +15,8 @@ namespace weightcast::cuda {
 /// The driver takes no copy that reaches from one part into the next.
 inline constexpr uint64_t kPinnedPart = uint64_t{128} << 20;
 
-/// Mappings that are page-locked, so that the GPU copies out of them by itself. A pinned mapping stays mapped until it
-/// is unpinned, also when its other users have let go of it.
+/// Mappings that are page-locked, so that the GPU copies out of them directly. A pinned mapping stays mapped until it
+/// is unpinned, also when its other users have released it.
 ///
 /// Used on one thread; the work is done on others.
 class PinnedMappings {
@@ -47,7 +47,7 @@ class PinnedMappings {
   /// Shared with the jobs.
   struct Table;
 
-  void GiveUnlock(std::shared_ptr<PinnedMapping> mapping, Done done);
+  void SubmitUnlock(std::shared_ptr<PinnedMapping> mapping, Done done);
 
   /// Null once closed.
   std::shared_ptr<const PrimaryContext> context_;
@@ -69,7 +69,7 @@ class Upload {
   Upload(std::vector<SegmentCopies> segments, std::shared_ptr<const DeviceBlock> destination);
 
   uint64_t bytes() const { return bytes_; }
-  /// In the context. From page-locked memory the GPU copies by itself; from other memory the driver's thread does.
+  /// In the context. From page-locked memory the GPU copies directly; from other memory the driver's thread does.
   void Enqueue(Stream stream) const;
 
  private:

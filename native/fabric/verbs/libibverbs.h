@@ -124,7 +124,7 @@ struct PortAttr {
   uint8_t link_layer;
   uint8_t flags;
   uint16_t port_cap_flags2;
-  /// Later versions have one more field here; room for it, whoever writes it.
+  /// Later versions of the library write one more field here: room for it.
   uint32_t active_speed_ex;
 };
 

@@ -30,7 +30,7 @@ class QueuePair {
   enum class Role {
     /// Its completions are announced on a descriptor.
     kReader,
-    /// Its host takes no part in the reads, and hears nothing of them.
+    /// Its host takes no part in the reads and is not notified of them.
     kSource,
   };
 

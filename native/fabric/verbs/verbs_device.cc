@@ -165,8 +165,8 @@ void VerbsDevice::ChooseGid(const ibv::PortAttr& port, std::optional<int> gid_in
   std::optional<int> index = gid_index;
   if (!index) index = is_roce ? RoceGidIndex(address_.device, address_.port, port.gid_tbl_len) : 0;
   if (!index) {
-    throw Failure("EADDRNOTAVAIL", "the RDMA port " + name() +
-                                       " has no RoCE v2 GID: is its network interface up, with an IP address?");
+    throw Failure("EADDRNOTAVAIL",
+                  "the RDMA port " + name() + " has no RoCE v2 GID: is its network interface up, with an IP address?");
   }
   gid_index_ = *index;
   const int error = library_.query_gid(context_, address_.port, gid_index_, address_.gid.data());
@@ -218,8 +218,8 @@ PrivatePage::PrivatePage() {
 
 PrivatePage::~PrivatePage() { munmap(words_, kBytes); }
 
-RegionSet::RegionSet(const std::vector<std::shared_ptr<VerbsDevice>>& devices, void* memory, uint64_t bytes,
-                     int access, const std::string& name)
+RegionSet::RegionSet(const std::vector<std::shared_ptr<VerbsDevice>>& devices, void* memory, uint64_t bytes, int access,
+                     const std::string& name)
     : address_(reinterpret_cast<uint64_t>(memory)) {
   for (const auto& device : devices) {
     regions_.push_back(std::make_unique<MemoryRegion>(device, memory, bytes, access, name));
@@ -236,15 +236,14 @@ void RegionSet::Release() {
 VerbsHost::VerbsHost(const std::vector<std::pair<std::string, uint8_t>>& ports, std::optional<int> gid_index)
     : devices_(OpenAll(ports, gid_index)) {
   *probe_page_.words() = kProbeWord;
-  probe_source_ = std::make_unique<RegionSet>(devices_, probe_page_.words(), PrivatePage::kBytes,
-                                              ibv::kAccessRemoteRead, "a page");
+  probe_source_ =
+      std::make_unique<RegionSet>(devices_, probe_page_.words(), PrivatePage::kBytes, ibv::kAccessRemoteRead, "a page");
 }
 
 VerbsHost::~VerbsHost() { Close(); }
 
 std::shared_ptr<RegionSet> VerbsHost::RegisterSource(const Mapping& mapping) const {
-  return std::make_shared<RegionSet>(devices_, mapping.data(), mapping.bytes(), ibv::kAccessRemoteRead,
-                                     mapping.path());
+  return std::make_shared<RegionSet>(devices_, mapping.data(), mapping.bytes(), ibv::kAccessRemoteRead, mapping.path());
 }
 
 std::shared_ptr<RegionSet> VerbsHost::RegisterDestination(const std::shared_ptr<Mapping>& mapping) {
@@ -254,8 +253,8 @@ std::shared_ptr<RegionSet> VerbsHost::RegisterDestination(const std::shared_ptr<
     at = at->second.expired() ? destinations_.erase(at) : std::next(at);
   }
   if (auto known = destinations_[mapping.get()].lock()) return known;
-  auto regions = std::make_shared<RegionSet>(devices_, mapping->data(), mapping->bytes(), ibv::kAccessLocalWrite,
-                                             mapping->path());
+  auto regions =
+      std::make_shared<RegionSet>(devices_, mapping->data(), mapping->bytes(), ibv::kAccessLocalWrite, mapping->path());
   mapping->Keep(regions);
   destinations_[mapping.get()] = regions;
   return regions;

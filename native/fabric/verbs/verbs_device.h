@@ -24,7 +24,7 @@ struct RdmaPort {
   bool is_infiniband;
 };
 
-/// All of them, in the order of the library; none if there is no library. `why` says why there are none.
+/// All of them, in the library's order; none if there is no library. `why` says why there are none.
 std::vector<RdmaPort> ListRdmaPorts(std::string* why);
 
 /// An open port of an RDMA device, with a protection domain.
@@ -77,7 +77,7 @@ class MemoryRegion {
   ibv::Mr* const region_;
 };
 
-/// A page of memory that shares it with nothing else, so that it may be registered.
+/// A page of memory that holds nothing else, so that it may be registered.
 class PrivatePage {
  public:
   PrivatePage();
@@ -115,7 +115,7 @@ class RegionSet {
 };
 
 /// The RDMA ports that a fabric uses, and the memory that it has registered with them. Registering takes a while for
-/// much memory; do it on a thread that nobody waits for. Safe among threads.
+/// much memory; do it on a thread that no caller waits for. Safe among threads.
 class VerbsHost {
  public:
   /// Device and number of each port. Throws as VerbsDevice.
@@ -130,7 +130,7 @@ class VerbsHost {
   std::shared_ptr<RegionSet> RegisterSource(const Mapping& mapping) const;
   /// For reads to write to; once a mapping, for as long as it is mapped.
   std::shared_ptr<RegionSet> RegisterDestination(const std::shared_ptr<Mapping>& mapping);
-  /// Ends all registrations and gives the devices up; nobody uses this in the meantime, or after. May be called twice.
+  /// Ends all registrations and closes the devices; nothing uses this meanwhile, or after. May be called twice.
   void Close();
 
   /// A word that peers read to find out whether a queue pair works.

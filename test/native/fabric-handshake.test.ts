@@ -66,7 +66,7 @@ function hello(fabric: Uint8Array, purpose: 'control' | 'stream', nonce = random
 const mac = (secret: Uint8Array, label: string, ...parts: Uint8Array[]) =>
   createHmac('sha256', secret).update(label).update(Buffer.concat(parts)).digest();
 
-/** The handshake as native/fabric/authentication.h describes it, by Node's crypto. */
+/** The handshake as native/fabric/handshake.h describes it, by Node's crypto. */
 async function authenticate(
   caller: Caller,
   secret: Uint8Array,
