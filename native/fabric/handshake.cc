@@ -18,6 +18,7 @@ namespace {
 /// The last byte is the version of the protocol.
 constexpr uint8_t kMagic[] = {'w', 'e', 'i', 'g', 'h', 't', 'c', 1};
 
+/// By Node's own OpenSSL: every Node.js exports it to addons, with its headers. This call has been the same since 0.9.
 template <class... Parts>
 Proof Mac(const Bytes& secret, const std::string& label, const Parts&... parts) {
   Bytes text(label.begin(), label.end());
