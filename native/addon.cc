@@ -1,48 +1,69 @@
-/// The addon of weightcast. What JavaScript sees of it is declared in src/native-bridge/addon.ts.
+/// The addon of weightcast. src/native-bridge/addon.ts declares what JavaScript sees of it.
 ///
-///   system/      what the rest stands on: failures, clock, descriptors, threads, event loops, process identity, futex,
-///                libraries
-///   memory/      files mapped as memory (SharedDirectory, Mapping) and bulk work on them: ThreadPool runs jobs
-///                (reserve, load, write, copy, digest), each cut into pieces
-///   device/      HostDevice: a GPU emulated in shared memory, its account kept in a Ledger
-///   device/cuda/ CudaDevice: a real one, through the Driver that is loaded at run time; each kind of work has a Lane,
-///                a stream with a thread that fills it and reports
-///   collective/  ShmCollective: broadcast among the ranks of a host, agreed upon through the ControlFile of their
-///                Membership, carried out by a HostCopy or a DeviceCopy; NcclCollective: broadcast among CUDA devices, by
-///                an NcclCommunicator that keeps an NcclPipeline filled
-///   fabric/      Fabric: one-sided reads between ranks. For those who read from here a Reception lets in who knows the
-///                secret, and a Service answers; towards others a Connector makes a Peer, whose Carrier brings the
-///                bytes of each Read: by shared memory, by TCP, or by RDMA (verbs/, with libibverbs if it is there)
-///   bridge/      the only part that knows of JavaScript: a class *_object for each class above, argument readers,
-///                the Settler (promises from native threads) and Endings (what is done when the process ends)
+/// The folders, each of which uses only those above it:
 ///
-/// Errors are C++ exceptions of class Failure up to the bridge, which gives them their `code`. Threads are made by
-/// ThreadPool, Lane, ShmCollective, NcclCollective, CallThread and EventLoop only, and joined before the environment that they
-/// report to ends, but for one that hangs inside a library.
+///   system/      base.h: bytes, descriptors, the clock, Failure, Done. Threads, event loops, other processes
+///   memory/      Files mapped as memory (SharedDirectory, Mapping), and a ThreadPool whose jobs work on them in
+///   pieces:
+///                copy.h, digest.h, segment_jobs.h (reserve, load, write)
+///   device/      HostDevice: a GPU emulated in shared memory
+///   device/cuda/ CudaDevice: a real one, through the Driver, which is loaded at run time. Each kind of work has a
+///                StreamWorker: a stream, and a thread that fills it and reports what has ended
+///   collective/  Broadcast. The ranks of a host share a control file (Membership). ShmCollective: each receiver copies
+///                from the root's memory (BroadcastCopy). NcclCollective: among CUDA devices, also of several hosts
+///   fabric/      One-sided reads between ranks. The source's side: Exposure, and a Server behind an Acceptor. The
+///                reader's side: a Connector makes a Peer, whose Carrier brings the bytes of each Read, by shared
+///                memory, by TCP, or by RDMA (verbs/, with libibverbs if that can be loaded)
+///   bridge/      The only part that knows of JavaScript: its classes, readers of arguments, and async.h: the
+///   PromiseTable,
+///                which native threads settle, and CleanupHooks, which run when the process ends
+///
+/// What may throw where:
+///
+///   - Native code throws Failure, or a std::exception that is none of ours, such as std::bad_alloc.
+///   - What JavaScript calls is wrapped in Guarded(), or runs in PromiseTable::Run(): the failure becomes an Error with
+///   a
+///     `code`, thrown or as a rejection.
+///   - A function that takes a Done either throws, and then never calls it, or returns, and then it is called once.
+///   Done is
+///     noexcept, as are destructors, cleanup hooks and the tasks of a CallThread: a throw there ends the process.
+///   - A thread's outermost loop lets nothing through. ThreadPool, StreamWorker and the collectives make it the failure
+///   of
+///     the job, the device or the collective. Tasks and handlers on an EventLoop end the connection that they work for;
+///     what still reaches the loop ends all connections of the fabric (Fabric::OnThreadError), never the process.
+///
+/// Threads are made by ThreadPool, StreamWorker, ShmCollective, NcclCollective, CallThread and EventLoop only, and
+/// joined before the environment that they report to ends, but for one that hangs inside a library.
 
+#include <dlfcn.h>
 #include <napi.h>
 
-#include "bridge/cuda_buffer_object.h"
-#include "bridge/cuda_device_object.h"
-#include "bridge/device_buffer_object.h"
-#include "bridge/environment.h"
-#include "bridge/exposure_object.h"
-#include "bridge/fabric_object.h"
-#include "bridge/fabric_peer_object.h"
-#include "bridge/host_device_object.h"
-#include "bridge/mapping_object.h"
-#include "bridge/nccl_collective_object.h"
-#include "bridge/probes.h"
-#include "bridge/shared_directory_object.h"
-#include "bridge/shm_collective_object.h"
-#include "bridge/thread_pool_object.h"
-#include "system/clock.h"
+#include <string>
+
+#include "bridge/arguments.h"
+#include "bridge/async.h"
+#include "bridge/objects.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {
 
 Napi::Value MonotonicMillisecondsValue(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), MonotonicMilliseconds());
+}
+
+/// Why the dynamic linker does not load a library of that name, in its error text; null if it does.
+Napi::Value WhyNotLoadedValue(const Napi::CallbackInfo& info) {
+  return Guarded(info.Env(), [&]() -> Napi::Value {
+    const std::string name = TextArgument(info[0], "library");
+    void* const library = dlopen(name.c_str(), RTLD_LAZY | RTLD_LOCAL);
+    if (library == nullptr) {
+      const char* const words = dlerror();
+      return Napi::String::New(info.Env(), words == nullptr ? "unknown reason" : words);
+    }
+    dlclose(library);
+    return info.Env().Null();
+  });
 }
 
 Napi::Object Initialise(Napi::Env env, Napi::Object exports) {
@@ -67,8 +88,7 @@ Napi::Object Initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("probeCuda", Napi::Function::New<ProbeCudaValue>(env, "probeCuda"));
   exports.Set("ncclVersion", Napi::Function::New<NcclVersionValue>(env, "ncclVersion"));
   exports.Set("whyNotLoaded", Napi::Function::New<WhyNotLoadedValue>(env, "whyNotLoaded"));
-  exports.Set("monotonicMilliseconds",
-              Napi::Function::New<MonotonicMillisecondsValue>(env, "monotonicMilliseconds"));
+  exports.Set("monotonicMilliseconds", Napi::Function::New<MonotonicMillisecondsValue>(env, "monotonicMilliseconds"));
   return exports;
 }
 

@@ -63,14 +63,15 @@ export class LayerFiles {
     for (let layer = 0; layer < layers; layer += 1) {
       const { header, totalBytes } = encodeHeader(layerTensors(layer, size));
       const mapping = Mapping.create(join(directory, `layer-${layer}.safetensors`), totalBytes);
+      const copies: Promise<unknown>[] = [pool.copyIn(header, mapping, 0)];
       // Each copy starts at a random offset in the block, so that no two tensors are equal.
       for (let at = header.length; at < totalBytes; ) {
         const from = (Math.floor(Math.random() * blockBytes) / 2) & ~7;
         const data = block.subarray(from, Math.min(blockBytes, from + totalBytes - at));
-        void pool.copyIn(data, mapping, at);
+        copies.push(pool.copyIn(data, mapping, at));
         at += data.length;
       }
-      await pool.copyIn(header, mapping, 0);
+      await Promise.all(copies);
       mappings.push(mapping);
     }
     return new LayerFiles(directory, mappings);

@@ -2,7 +2,7 @@
 /// numbers are ratios to. Prints one line for each, as "name value unit".
 ///
 ///   g++ -std=c++17 -O2 -I native -o limits bench/gpu/limits.cc native/device/cuda/driver.cc
-///       native/system/failure.cc -pthread -ldl; ./limits [GiB of shared memory] [folder, /dev/shm]
+///       native/system/base.cc -pthread -ldl; ./limits [GiB of shared memory] [folder, /dev/shm]
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -55,7 +55,9 @@ double GpuSeconds(Stream stream, const std::function<void()>& enqueue) {
     Must(driver->cuEventRecord(start, stream), "record");
     enqueue();
     Must(driver->cuEventRecord(end, stream), "record");
-    Must(driver->cuEventSynchronize(end), "wait");
+    Result result = kErrorNotReady;
+    while (result == kErrorNotReady) result = driver->cuEventQuery(end);
+    Must(result, "wait");
     float milliseconds = 0;
     Must(driver->cuEventElapsedTime(&milliseconds, start, end), "elapsed");
     best = std::min(best, milliseconds / 1e3);
@@ -160,7 +162,7 @@ void MeasurePinning(const SharedFile& file, Stream stream) {
     Result result = kSuccess;
     const double seconds = Seconds([&] { result = driver->cuMemHostRegister(host, bytes, flags); });
     if (result != kSuccess) {
-      std::printf("%-58s %s\n", name.c_str(), driver->Words(result).c_str());
+      std::printf("%-58s %s\n", name.c_str(), driver->ErrorText(result).c_str());
       return;
     }
     PrintRate(name, bytes, seconds);
@@ -185,7 +187,7 @@ void MeasurePinning(const SharedFile& file, Stream stream) {
       const Result across =
           driver->cuMemcpyHtoDAsync(target, touched + bytes / threads - 32 * kMiB, 64 * kMiB, stream);
       std::printf("%-58s %s\n", "copy across two pinned parts",
-                  across == kSuccess ? "works" : driver->Words(across).c_str());
+                  across == kSuccess ? "works" : driver->ErrorText(across).c_str());
       driver->cuStreamQuery(stream);
       sleep(1);
       driver->cuMemFree(target);

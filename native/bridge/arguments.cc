@@ -1,14 +1,32 @@
 #include "bridge/arguments.h"
 
+#include <uv.h>
+
 #include <cmath>
 #include <cstring>
 
-#include "bridge/device_buffer_object.h"
-#include "bridge/mapping_object.h"
-#include "bridge/thread_pool_object.h"
-#include "system/failure.h"
+#include "bridge/objects.h"
+#include "system/base.h"
 
 namespace weightcast {
+
+Napi::Error ErrorOf(Napi::Env env, const Failure& failure) {
+  Napi::Error error = Napi::Error::New(env, failure.what());
+  const bool is_system = failure.error_number() != 0;
+  error.Set("code", is_system ? std::string(uv_err_name(-failure.error_number())) : failure.code());
+  return error;
+}
+
+Napi::Error CurrentError(Napi::Env env) {
+  try {
+    throw;
+  } catch (const Napi::Error& error) {
+    return error;
+  } catch (...) {
+    return ErrorOf(env, CurrentFailure());
+  }
+}
+
 namespace {
 
 constexpr double kLargestWhole = 9007199254740991;  // 2^53 - 1
@@ -56,8 +74,8 @@ unsigned ThreadsArgument(const Napi::Value& value, const char* name) {
   constexpr uint64_t kMaxThreads = 256;
   const uint64_t threads = WholeArgument(value, name);
   if (threads == 0 || threads > kMaxThreads) {
-    throw Failure(code::kOutOfRange, "a thread pool has 1 to " + std::to_string(kMaxThreads) + " threads, not " +
-                                         std::to_string(threads));
+    throw Failure(code::kOutOfRange,
+                  "a thread pool has 1 to " + std::to_string(kMaxThreads) + " threads, not " + std::to_string(threads));
   }
   return static_cast<unsigned>(threads);
 }
@@ -134,6 +152,19 @@ std::shared_ptr<Mapping> MappingArgument(const Napi::Value& value, const char* n
 std::shared_ptr<ThreadPool> ThreadPoolArgument(const Napi::Value& value, const char* name) {
   if (std::shared_ptr<ThreadPool> pool = ThreadPoolObject::From(value)) return pool;
   ThrowArgumentType(value.Env(), name, "a ThreadPool");
+}
+
+Napi::Value MemoryValue(Napi::Env env, const DeviceMemory& measured) {
+  Napi::Object memory = Napi::Object::New(env);
+  memory.Set("free", static_cast<double>(measured.free));
+  memory.Set("total", static_cast<double>(measured.total));
+  return memory;
+}
+
+Napi::Value DigestsValue(Napi::Env env, const std::vector<uint64_t>& digests) {
+  Napi::BigUint64Array array = Napi::BigUint64Array::New(env, digests.size());
+  for (size_t index = 0; index < digests.size(); index++) array.Data()[index] = digests[index];
+  return array;
 }
 
 }  // namespace weightcast

@@ -7,13 +7,51 @@
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
+#include "device/device_memory.h"
 #include "memory/mapping.h"
 #include "memory/thread_pool.h"
-#include "system/bytes.h"
+#include "system/base.h"
 
 namespace weightcast {
+
+/// The failure as a JavaScript Error with `code`.
+Napi::Error ErrorOf(Napi::Env env, const Failure& failure);
+
+/// In a catch block: the exception in hand as a JavaScript Error, with `code` unless it is one already.
+Napi::Error CurrentError(Napi::Env env);
+
+/// Runs `body`, the native part of a function that JavaScript calls; what it throws is thrown in JavaScript.
+template <class Body>
+auto Guarded(Napi::Env env, Body&& body) {
+  try {
+    return std::forward<Body>(body)();
+  } catch (...) {
+    throw CurrentError(env);
+  }
+}
+
+/// Makes an object of a class that JavaScript cannot construct; its constructor gets `content` by TakeContent().
+template <class Content>
+Napi::Value NewObject(Napi::Env env, const Napi::FunctionReference& constructor, Content content,
+                      Napi::Value owner = {}) {
+  const auto external = Napi::External<Content>::New(env, &content);
+  return owner.IsEmpty() ? constructor.New({external}) : constructor.New({external, owner});
+}
+
+/// Throws a TypeError, which says what makes such an object, where JavaScript called the constructor.
+template <class Content>
+Content TakeContent(const Napi::CallbackInfo& info, const char* made_by) {
+  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), made_by);
+  return std::move(*info[0].As<Napi::External<Content>>().Data());
+}
+
+/// Whether the value is an object that its constructor has tagged so.
+inline bool HasTag(const Napi::Value& value, const napi_type_tag& tag) {
+  return value.IsObject() && value.As<Napi::Object>().CheckTypeTag(&tag);
+}
 
 /// Readers of arguments. `name` is what the argument is called in the error. They throw a TypeError
 /// (`ERR_INVALID_ARG_TYPE`) for a wrong type and OUT_OF_RANGE for a number that is no whole number below 2^53.
@@ -63,5 +101,13 @@ Array FixedBytes(const Napi::Value& value, const char* name) {
 /// The memory of a Mapping or a DeviceBuffer. Throws CLOSED if it has been closed or freed.
 std::shared_ptr<Mapping> MappingArgument(const Napi::Value& value, const char* name);
 std::shared_ptr<ThreadPool> ThreadPoolArgument(const Napi::Value& value, const char* name);
+
+/// What several classes return to JavaScript.
+
+/// { free, total }
+Napi::Value MemoryValue(Napi::Env env, const DeviceMemory& measured);
+
+/// A BigUint64Array.
+Napi::Value DigestsValue(Napi::Env env, const std::vector<uint64_t>& digests);
 
 }  // namespace weightcast

@@ -1,20 +1,110 @@
 #include "collective/nccl_collective.h"
 
+#include <algorithm>
 #include <chrono>
+#include <limits>
+#include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
 
-#include "system/backoff.h"
-#include "system/native_thread.h"
+#include "system/threads.h"
 
 namespace weightcast {
+namespace {
+
+constexpr char kBroken[] = "a broadcast failed on the device";
+constexpr double kMostDrainSleepMilliseconds = 2;
+
+cuda::DevicePointer PointerTo(const cuda::DeviceLocation& place) {
+  return place.block ? place.block->pointer() + place.offset : 0;
+}
+
+}  // namespace
+
+NcclPipeline::NcclPipeline(std::shared_ptr<const cuda::PrimaryContext> context)
+    : context_(std::move(context)), driver_(context_->driver()), stream_(context_), clock_(driver_) {}
+
+double NcclPipeline::Deadline() const {
+  double earliest = std::numeric_limits<double>::infinity();
+  for (const InFlight& each : in_flight_) earliest = std::min(earliest, each.broadcast.deadline);
+  return earliest;
+}
+
+void NcclPipeline::Issue(NcclCommunicator& communicator, NcclBroadcast broadcast,
+                         const NcclCommunicator::Pause& pause) {
+  const bool found_idle = IsEmpty();
+  // First of all, so that its `done` is called whatever throws below. Pauses may take broadcasts out at the front, but
+  // not this one: references into a deque stay valid.
+  in_flight_.emplace_back();
+  InFlight& own = in_flight_.back();
+  own.broadcast = std::move(broadcast);
+  own.started = TakeEvent();
+  own.ended = TakeEvent();
+  own.found_idle = found_idle;
+  own.enqueued_at = MonotonicMilliseconds();
+  driver_.Check(driver_.cuEventRecord(own.started->get(), stream_.get()), kBroken);
+  const NcclBroadcast& given = own.broadcast;
+  communicator.Broadcast({PointerTo(given.source), PointerTo(given.destination), given.bytes, given.root},
+                         stream_.get(), pause);
+  driver_.Check(driver_.cuEventRecord(own.ended->get(), stream_.get()), kBroken);
+  own.is_issued = true;
+}
+
+std::vector<NcclPipeline::Ended> NcclPipeline::TakeEnded() {
+  std::vector<Ended> all;
+  while (!in_flight_.empty() && in_flight_.front().is_issued) {
+    const cuda::Result result = driver_.cuEventQuery(in_flight_.front().ended->get());
+    if (result == cuda::kErrorNotReady) break;
+    driver_.Check(result, kBroken);
+    all.push_back(TakeFront());
+  }
+  return all;
+}
+
+NcclPipeline::Ended NcclPipeline::TakeFront() {
+  InFlight first = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  Ended ended{std::move(first.broadcast.done), {}};
+  std::optional<cuda::OwnedEvent> spare = clock_.Locate(
+      {*first.started, std::move(*first.ended), first.found_idle, first.enqueued_at, MonotonicMilliseconds()},
+      &ended.interval);
+  if (spare) spare_events_.push_back(std::move(*spare));
+  spare_events_.push_back(std::move(*first.started));
+  return ended;
+}
+
+bool NcclPipeline::Drain(double milliseconds) {
+  const double deadline = MonotonicMilliseconds() + milliseconds;
+  Backoff backoff(kMostDrainSleepMilliseconds);
+  while (driver_.cuStreamQuery(stream_.get()) == cuda::kErrorNotReady) {
+    if (MonotonicMilliseconds() >= deadline) return false;
+    std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(backoff.Next()));
+  }
+  // Also when the query failed: no kernel runs in a context that is lost.
+  return true;
+}
+
+std::vector<Done> NcclPipeline::Abandon() {
+  std::vector<Done> all;
+  for (InFlight& each : in_flight_) all.push_back(std::move(each.broadcast.done));
+  return all;
+}
+
+cuda::OwnedEvent NcclPipeline::TakeEvent() {
+  if (spare_events_.empty()) return cuda::OwnedEvent(context_, 0);
+  cuda::OwnedEvent event = std::move(spare_events_.back());
+  spare_events_.pop_back();
+  return event;
+}
+
 namespace {
 
 /// How long an abort may take: NCCL stops its kernels, its threads and its connections.
 constexpr double kAbortMilliseconds = 5000;
 /// How long a communicator that is idle may take to be taken down, before it is aborted.
 constexpr double kCloseMilliseconds = 3000;
-/// Between two looks at what is under way.
+/// Between two polls of the broadcasts in flight.
 constexpr double kMostSleepMilliseconds = 0.5;
 
 std::chrono::duration<double, std::milli> Milliseconds(double number) {
@@ -37,12 +127,11 @@ void NcclCollective::Open(double deadline, Done opened) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (closed_ || thread_.joinable()) throw Failure(code::kClosed, "the collective has been opened before");
   pending_ = 1;
-  thread_ = StartThread("weightcast-coll", [this, deadline, opened = std::move(opened)] {
-    RunThread(deadline, opened);
-  });
+  thread_ =
+      StartThread("weightcast-coll", [this, deadline, opened = std::move(opened)] { RunThread(deadline, opened); });
 }
 
-void NcclCollective::Give(NcclBroadcast broadcast) {
+void NcclCollective::Submit(NcclBroadcast broadcast) {
   CheckArguments(broadcast);
   const std::lock_guard<std::mutex> lock(mutex_);
   if (closed_ || !thread_.joinable()) throw Failure(code::kClosed, "the collective is closed");
@@ -54,7 +143,7 @@ void NcclCollective::Give(NcclBroadcast broadcast) {
 
 void NcclCollective::CheckArguments(const NcclBroadcast& broadcast) const {
   CheckRoot(broadcast.root, rank_, world_size_, broadcast.source.block != nullptr);
-  for (const cuda::DevicePlace& place : {broadcast.source, broadcast.destination}) {
+  for (const cuda::DeviceLocation& place : {broadcast.source, broadcast.destination}) {
     if (place.block) place.block->CheckRange(place.offset, broadcast.bytes);
   }
 }
@@ -84,8 +173,6 @@ void NcclCollective::CloseAndWait() {
   if (thread_.joinable()) thread_.join();
 }
 
-// ── the thread ──────────────────────────────────────────────────────────────────────────────────────────────────
-
 void NcclCollective::RunThread(double deadline, const Done& opened) {
   Outcome outcome;
   outcome.interval.started_at = MonotonicMilliseconds();
@@ -93,8 +180,8 @@ void NcclCollective::RunThread(double deadline, const Done& opened) {
   try {
     current.emplace(context_->driver(), context_->context());
     Initialise(deadline);
-  } catch (const Failure& failure) {
-    Fail(failure);
+  } catch (...) {
+    Fail(CurrentFailure());
   }
   outcome.failure = failure_;
   outcome.interval.ended_at = MonotonicMilliseconds();
@@ -108,7 +195,7 @@ void NcclCollective::Initialise(double deadline) {
   pipeline_ = std::make_unique<NcclPipeline>(context_);
   communicator_->Initialise(id_, rank_, world_size_, [this, deadline](double milliseconds) {
     std::this_thread::sleep_for(Milliseconds(milliseconds));
-    LookAfter(deadline);
+    CheckProgress(deadline);
   });
   membership_->Complete(0);
   issued_ = completed_ = 1;
@@ -123,9 +210,9 @@ void NcclCollective::Serve() {
       if (next) Issue(*std::exchange(next, std::nullopt));
       if (failure_ || pipeline_->IsEmpty()) continue;
       communicator_->CheckHealth();
-      LookAfter(pipeline_->Deadline());
-    } catch (const Failure& failure) {
-      Fail(failure);
+      CheckProgress(pipeline_->Deadline());
+    } catch (...) {
+      Fail(CurrentFailure());
     }
   }
 }
@@ -153,12 +240,12 @@ void NcclCollective::Issue(NcclBroadcast broadcast) {
   membership_->Begin(operation, "broadcast " + std::to_string(operation - 1));
   const auto pause = [this](double milliseconds) {
     std::this_thread::sleep_for(Milliseconds(milliseconds));
-    LookAfter(pipeline_->Deadline());
+    CheckProgress(pipeline_->Deadline());
   };
   pipeline_->Issue(*communicator_, std::move(broadcast), pause);
 }
 
-void NcclCollective::LookAfter(double deadline) {
+void NcclCollective::CheckProgress(double deadline) {
   membership_->ThrowIfEnded();
   SettleComplete();
   const double now = MonotonicMilliseconds();
@@ -174,9 +261,7 @@ void NcclCollective::LookAfter(double deadline) {
   }
 }
 
-bool NcclCollective::IsAwaited(uint32_t rank) {
-  return rank != rank_ && membership_->Completed(rank) <= completed_;
-}
+bool NcclCollective::IsAwaited(uint32_t rank) { return rank != rank_ && membership_->Completed(rank) <= completed_; }
 
 void NcclCollective::SettleComplete() {
   for (const NcclPipeline::Ended& ended : pipeline_->TakeEnded()) {
@@ -231,7 +316,7 @@ void NcclCollective::Leave() {
 
 void NcclCollective::Settle(const Done& done, const Outcome& outcome) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  // Together with `done`: whoever hears of the end may close the collective, and that must not be an abort then.
+  // Together with `done`, whose receiver may close the collective: that must not be an abort then.
   pending_--;
   done(outcome);
 }

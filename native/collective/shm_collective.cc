@@ -1,10 +1,9 @@
 #include "collective/shm_collective.h"
 
 #include <atomic>
-#include <exception>
 #include <utility>
 
-#include "system/native_thread.h"
+#include "system/threads.h"
 
 namespace weightcast {
 
@@ -20,13 +19,13 @@ ShmCollective::ShmCollective(const std::string& path, uint32_t rank, uint32_t wo
 
 ShmCollective::~ShmCollective() { Close(); }
 
-void ShmCollective::Give(Broadcast broadcast) {
+void ShmCollective::Submit(Broadcast broadcast) {
   CheckArguments(broadcast);
   const std::lock_guard<std::mutex> lock(mutex_);
   if (closed_) throw Failure(code::kClosed, "the collective is closed");
   CheckQueue(queue_.size());
   queue_.push_back(std::move(broadcast));
-  given_.notify_one();
+  submitted_.notify_one();
 }
 
 void ShmCollective::CheckArguments(const Broadcast& broadcast) const {
@@ -37,8 +36,8 @@ void ShmCollective::Abort() {
   if (!membership_) return;
   membership_->End(Cause::kAborted);
   const std::lock_guard<std::mutex> lock(mutex_);
-  lets_go_ = true;
-  given_.notify_one();
+  close_pending_ = true;
+  submitted_.notify_one();
 }
 
 void ShmCollective::Close() {
@@ -46,7 +45,7 @@ void ShmCollective::Close() {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (std::exchange(closed_, true)) return;
     if (executing_ || !queue_.empty()) membership_->End(Cause::kAborted);
-    given_.notify_one();
+    submitted_.notify_one();
   }
   thread_.join();
   opened_.reset();
@@ -61,7 +60,7 @@ void ShmCollective::RunThread() {
     outcome.interval.ended_at = MonotonicMilliseconds();
     operation_++;
     const std::lock_guard<std::mutex> lock(mutex_);
-    // Together with `done`: whoever hears of the end may close the collective, and that must not be an abort then.
+    // Together with `done`, whose receiver may close the collective: that must not be an abort then.
     executing_ = false;
     broadcast->done(outcome);
   }
@@ -70,8 +69,8 @@ void ShmCollective::RunThread() {
 std::optional<Broadcast> ShmCollective::Take() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (queue_.empty() && !closed_) {
-    if (std::exchange(lets_go_, false)) opened_->CloseAll();
-    given_.wait(lock, [this] { return closed_ || lets_go_ || !queue_.empty(); });
+    if (std::exchange(close_pending_, false)) opened_->CloseAll();
+    submitted_.wait(lock, [this] { return closed_ || close_pending_ || !queue_.empty(); });
   }
   if (queue_.empty()) return std::nullopt;
   std::optional<Broadcast> broadcast = std::move(queue_.front());
@@ -91,10 +90,8 @@ std::optional<Failure> ShmCollective::Execute(const Broadcast& broadcast) {
       Receive(broadcast);
     }
     return std::nullopt;
-  } catch (const Failure& thrown) {
-    failure = thrown;
-  } catch (const std::exception& thrown) {
-    failure = Failure("EIO", thrown.what());
+  } catch (...) {
+    failure = CurrentFailure();
   }
   // Does nothing if what was thrown is the end of the collective itself.
   membership_->End(Cause::kFailed);
@@ -117,10 +114,10 @@ void ShmCollective::Announce(const Broadcast& broadcast) {
   Announcement& announcement = membership_->page().ring[operation_ % ControlPage::kRing];
   announcement.bytes = broadcast.copy->bytes();
   announcement.root = rank_;
-  announcement.lets_go = broadcast.lets_go;
+  announcement.close_opened = broadcast.close_opened;
   broadcast.copy->Announce(announcement);
   announcement.sequence.store(operation_ + 1, std::memory_order_release);
-  membership_->page().announced.Ring();
+  membership_->page().announced.Notify();
 }
 
 void ShmCollective::Receive(const Broadcast& broadcast) {
@@ -139,8 +136,8 @@ void ShmCollective::Receive(const Broadcast& broadcast) {
   // After the last byte was read: once the collective has ended, the root may have changed its source.
   std::atomic_thread_fence(std::memory_order_acquire);
   membership_->ThrowIfEnded();
-  // Before the root hears that this rank is done: it may free its memory then.
-  if (announcement.lets_go != 0) opened_->Close(announcement);
+  // Before the root sees that this rank is done: it may free its memory then.
+  if (announcement.close_opened != 0) opened_->Close(announcement);
   membership_->Complete(operation_);
 }
 
@@ -148,7 +145,7 @@ void ShmCollective::CopyAnnounced(const Broadcast& broadcast, const Announcement
   try {
     broadcast.copy->CopyAnnounced(announcement, check_);
   } catch (const Failure&) {
-    // Memory of a dead root is removed by whoever next looks: then its death is what went wrong.
+    // The next process to look removes the memory of a dead root: then its death is the cause to report.
     membership_->CheckPeers([&](uint32_t rank) { return rank == announcement.root; });
     throw;
   }

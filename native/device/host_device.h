@@ -7,11 +7,54 @@
 #include <optional>
 #include <string>
 
-#include "device/ledger.h"
+#include "device/device_memory.h"
 #include "memory/mapping.h"
 #include "memory/shared_directory.h"
 
 namespace weightcast {
+
+/// Which process holds how much of a host device: one file, `<directory>/ledger`, mapped by all processes that use the
+/// device and guarded by a mutex in it that survives the death of its holder. Every operation first strikes out what
+/// dead processes held, and removes their files.
+///
+/// Safe among threads and processes.
+class Ledger {
+ public:
+  static constexpr size_t kMaxAllocations = 4096;
+  /// What an allocation takes is rounded up to this, as drivers do.
+  static constexpr uint64_t kGranularity = 512;
+
+  /// Opens the ledger of a directory that the caller holds; the first one makes it. `capacity` in bytes is the
+  /// first one's to choose; later ones give the same, or 0 for "what it is".
+  Ledger(std::string directory, uint64_t capacity);
+
+  DeviceMemory Measure();
+  /// Books `bytes` bytes for this process and returns the allocation's number. The caller makes its file then.
+  /// Throws OUT_OF_DEVICE_MEMORY.
+  uint64_t Add(uint64_t bytes);
+  /// Strikes out an allocation of this process; the caller has removed its file.
+  void Remove(uint64_t number);
+  /// Counts an allocation of this process as free, while its file stays for MarkUsed.
+  void MarkFree(uint64_t number);
+  /// Books a kept allocation again. Throws OUT_OF_DEVICE_MEMORY; it is kept on then.
+  void MarkUsed(uint64_t number, uint64_t bytes);
+
+  /// The file of an allocation.
+  std::string AllocationPath(uint64_t number) const;
+
+ private:
+  struct Page;
+  class Lock;
+
+  void RemoveDead(Page& page);
+  DeviceMemory MeasureLocked() const;
+  /// Throws OUT_OF_DEVICE_MEMORY unless so much is free.
+  void CheckFree(uint64_t bytes) const;
+
+  const std::string directory_;
+  std::shared_ptr<Mapping> mapping_;
+  Page* page_ = nullptr;
+};
 
 class HostDevice;
 
@@ -23,7 +66,7 @@ class DeviceAllocation {
   DeviceAllocation(const DeviceAllocation&) = delete;
   DeviceAllocation& operator=(const DeviceAllocation&) = delete;
 
-  /// Null once freed. Whoever still holds it may go on using the memory; only the device's account is settled.
+  /// Null once freed. Other holders may go on using the memory; only the device's ledger counts it as free.
   const std::shared_ptr<Mapping>& mapping() const { return mapping_; }
   /// May be called twice.
   void Free();
@@ -38,7 +81,7 @@ class DeviceAllocation {
 };
 
 /// A GPU emulated in named shared memory: a shared directory with a ledger, and a file for each allocation. What a
-/// process held when it died is given back when another one next looks; the last process to leave removes all.
+/// process held when it died is freed when another one next looks; the last process to leave removes all.
 ///
 /// Files of the large allocations freed last are kept for the next of their size, as a driver keeps pages: zeroing
 /// hundreds of megabytes for the slots of every update would take longer than the update.
@@ -70,7 +113,7 @@ class HostDevice : public std::enable_shared_from_this<HostDevice> {
   /// A kept block of this size, booked again; nothing if there is none that is out of use.
   std::optional<Block> TakeKept(uint64_t bytes);
   Block MakeBlock(uint64_t bytes);
-  void GiveBack(DeviceAllocation& allocation);
+  void Release(DeviceAllocation& allocation);
   void Remove(const Block& block);
   void RemoveKept();
   void CheckOpen() const;

@@ -4,25 +4,34 @@
 
 #include "fabric/shm_carrier.h"
 #include "fabric/tcp_carrier.h"
-#include "system/clock.h"
+#include "system/base.h"
 
 namespace weightcast {
 
 std::shared_ptr<Connector> Connector::Start(const ConnectContext& context, Call call, Done done) {
   std::shared_ptr<Connector> connector(new Connector(context, std::move(call), std::move(done)));
-  connector->Begin();
+  connector->Guarded([&] { connector->Begin(); });
   return connector;
 }
 
 Connector::Connector(const ConnectContext& context, Call call, Done done)
     : context_(context), call_(std::move(call)), done_(std::move(done)) {}
 
+template <class Step>
+void Connector::Guarded(Step step) {
+  try {
+    step();
+  } catch (...) {
+    Fail(CurrentFailure());
+  }
+}
+
 void Connector::Begin() {
   const double deadline = MonotonicMilliseconds() + call_.timeout_milliseconds;
-  deadline_ = context_.loops->control.At(deadline, [self = shared_from_this()] {
-    self->Fail(Failure(code::kDeadline,
-                       "connecting to " + self->call_.name + " took longer than " +
-                           std::to_string(static_cast<uint64_t>(self->call_.timeout_milliseconds)) + " ms"));
+  deadline_ = context_.threads->control.At(deadline, [self = shared_from_this()] {
+    self->Fail(Failure(code::kDeadline, "connecting to " + self->call_.name + " took longer than " +
+                                            std::to_string(static_cast<uint64_t>(self->call_.timeout_milliseconds)) +
+                                            " ms"));
   });
   const bool may_be_local = call_.address.boot == ThisBoot() && call_.address.boot != BootId{};
   const bool wants_local = call_.way == Way::kAny || call_.way == Way::kShm;
@@ -36,14 +45,10 @@ void Connector::Begin() {
 void Connector::Dial(Purpose purpose, std::vector<Endpoint> endpoints, Then then) {
   Dialler::Call call{call_.address.fabric, purpose, std::move(endpoints), call_.name};
   diallers_.push_back(Dialler::Start(
-      context_.loops->control, context_.credentials, std::move(call),
+      context_.threads->control, context_.credentials, std::move(call),
       [self = shared_from_this(), then](std::optional<Failure> failure, UniqueFd socket, const Endpoint& endpoint) {
         if (!self->done_) return;
-        try {
-          ((*self).*then)(std::move(failure), std::move(socket), endpoint);
-        } catch (const Failure& thrown) {
-          self->Fail(thrown);
-        }
+        self->Guarded([&] { ((*self).*then)(std::move(failure), std::move(socket), endpoint); });
       }));
 }
 
@@ -58,10 +63,10 @@ void Connector::DialHost() {
 
 void Connector::OnLocal(std::optional<Failure> failure, UniqueFd socket, const Endpoint&) {
   if (!failure) {
-    auto control = std::make_unique<FrameSocket>(context_.loops->control, std::move(socket));
+    auto control = std::make_unique<FrameSocket>(context_.threads->control, std::move(socket));
     auto carrier = std::make_unique<ShmCarrier>(context_.pool);
     return Finish(std::nullopt,
-                  std::make_shared<Peer>(context_.loops, call_.name, std::move(control), std::move(carrier)));
+                  std::make_shared<Peer>(context_.threads, call_.name, std::move(control), std::move(carrier)));
   }
   // The same kernel, but another network namespace, and so another host to us.
   if (call_.way == Way::kAny && failure->code() != code::kUnauthenticated) return DialHost();
@@ -70,8 +75,8 @@ void Connector::OnLocal(std::optional<Failure> failure, UniqueFd socket, const E
 
 void Connector::OnControl(std::optional<Failure> failure, UniqueFd socket, const Endpoint& endpoint) {
   if (failure) return Fail(*failure);
-  ProbePeer(socket.get());
-  control_ = std::make_unique<FrameSocket>(context_.loops->control, std::move(socket));
+  DetectDeadPeer(socket.get());
+  control_ = std::make_unique<FrameSocket>(context_.threads->control, std::move(socket));
   endpoint_ = endpoint;
   if (call_.way == Way::kTcp) return DialStreams();
   if (context_.verbs && LaneSetup::IsPossible(*context_.verbs, call_.address)) return SetUpLanes();
@@ -83,10 +88,11 @@ void Connector::OnControl(std::optional<Failure> failure, UniqueFd socket, const
 
 void Connector::SetUpLanes() {
   const auto done = [self = shared_from_this()](std::optional<Failure> failure, std::vector<VerbsLane> lanes) {
-    if (self->done_) self->OnLanes(std::move(failure), std::move(lanes));
+    if (!self->done_) return;
+    self->Guarded([&] { self->OnLanes(std::move(failure), std::move(lanes)); });
   };
   try {
-    lane_setup_ = LaneSetup::Start(context_.loops->control, context_.verbs, call_.address, *control_, done);
+    lane_setup_ = LaneSetup::Start(context_.threads->control, context_.verbs, call_.address, *control_, done);
   } catch (const Failure& failure) {
     OnLanes(failure, {});
   }
@@ -101,10 +107,11 @@ void Connector::OnLanes(std::optional<Failure> failure, std::vector<VerbsLane> l
   }
   const auto queue = std::make_shared<LaneSet::Queue>();
   const auto peer = std::make_shared<std::weak_ptr<Peer>>();
-  const auto set = std::make_shared<LaneSet>(context_.loops->NextMover(), call_.name, std::move(lanes), queue,
-                                             LossOf(peer));
-  auto carrier = std::make_unique<VerbsCarrier>(context_.loops, context_.verbs, call_.address.rdma.size(), queue, set);
-  auto made = std::make_shared<Peer>(context_.loops, call_.name, std::move(control_), std::move(carrier));
+  const auto set =
+      std::make_shared<LaneSet>(context_.threads->NextDataLoop(), call_.name, std::move(lanes), queue, LossOf(peer));
+  auto carrier =
+      std::make_unique<VerbsCarrier>(context_.threads, context_.verbs, call_.address.rdma.size(), queue, set);
+  auto made = std::make_shared<Peer>(context_.threads, call_.name, std::move(control_), std::move(carrier));
   *peer = made;
   set->loop().Post([set] { set->Start(); });
   Finish(std::nullopt, std::move(made));
@@ -118,7 +125,7 @@ void Connector::DialStreams() {
 
 void Connector::OnStream(std::optional<Failure> failure, UniqueFd socket, const Endpoint&) {
   if (failure) return Fail(*failure);
-  ProbePeer(socket.get());
+  DetectDeadPeer(socket.get());
   streams_.push_back(std::move(socket));
   if (streams_.size() == context_.streams) FinishTcp();
 }
@@ -128,10 +135,10 @@ void Connector::FinishTcp() {
   const auto peer = std::make_shared<std::weak_ptr<Peer>>();
   std::vector<std::shared_ptr<ReadStream>> streams;
   for (UniqueFd& socket : streams_) {
-    streams.push_back(std::make_shared<ReadStream>(context_.loops->NextMover(), std::move(socket), call_.name, queue,
-                                                   LossOf(peer)));
+    streams.push_back(std::make_shared<ReadStream>(context_.threads->NextDataLoop(), std::move(socket), call_.name,
+                                                   queue, LossOf(peer)));
   }
-  auto made = std::make_shared<Peer>(context_.loops, call_.name, std::move(control_),
+  auto made = std::make_shared<Peer>(context_.threads, call_.name, std::move(control_),
                                      std::make_unique<TcpCarrier>(queue, streams));
   *peer = made;
   for (const auto& stream : streams) stream->loop().Post([stream] { stream->Start(); });
@@ -139,9 +146,9 @@ void Connector::FinishTcp() {
 }
 
 LaneSet::OnLost Connector::LossOf(std::shared_ptr<std::weak_ptr<Peer>> peer) const {
-  // What carries bytes is there before the peer that it reports to; hence a pointer that is filled in later.
-  return [loops = context_.loops, peer = std::move(peer)](const std::string& how) {
-    loops->control.Post([peer, how] {
+  // The carrier is made before the peer that it reports to; hence a pointer that is filled in later.
+  return [threads = context_.threads, peer = std::move(peer)](const std::string& how) {
+    threads->control.Post([peer, how] {
       if (const auto found = peer->lock()) found->Lose(how);
     });
   };
@@ -161,9 +168,9 @@ void Connector::Finish(std::optional<Failure> failure, std::shared_ptr<Peer> pee
   streams_.clear();
   try {
     if (peer) peer->Start();
-  } catch (const Failure& thrown) {
-    failure = thrown;
-    peer->End(thrown);
+  } catch (...) {
+    failure = CurrentFailure();
+    peer->End(*failure);
     peer = nullptr;
   }
   done(std::move(failure), std::move(peer));

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "fabric/dialler.h"
-#include "fabric/fabric_address.h"
-#include "fabric/loops.h"
+#include "fabric/address.h"
+#include "fabric/handshake.h"
 #include "fabric/peer.h"
+#include "fabric/threads.h"
 #include "fabric/verbs/lane_setup.h"
 #include "memory/thread_pool.h"
 
@@ -20,8 +20,8 @@ enum class Way { kAny, kShm, kVerbs, kTcp };
 
 /// What all connections of a fabric start from.
 struct ConnectContext {
-  std::shared_ptr<Loops> loops;
-  Greeter::Credentials credentials;
+  std::shared_ptr<FabricThreads> threads;
+  Handshake::Credentials credentials;
   std::shared_ptr<ThreadPool> pool;
   /// Over TCP, to one peer.
   unsigned streams;
@@ -31,7 +31,7 @@ struct ConnectContext {
 
 /// Connects to one peer: over the Unix socket if that answers, which it does on the same host only; else over TCP,
 /// where bytes come by RDMA if both have it and it works, and otherwise by streams.
-/// Used on the control loop's thread. It keeps itself until it has called `done`, which it does exactly once.
+/// Used on the control loop's thread. It owns itself until it has called `done`, which it does exactly once.
 class Connector : public std::enable_shared_from_this<Connector> {
  public:
   struct Call {
@@ -44,7 +44,7 @@ class Connector : public std::enable_shared_from_this<Connector> {
   using Done = std::function<void(std::optional<Failure>, std::shared_ptr<Peer>)>;
 
   static std::shared_ptr<Connector> Start(const ConnectContext& context, Call call, Done done);
-  /// Gives up; does nothing once it is done.
+  /// Ends the attempt; does nothing once `done` was called.
   void Fail(const Failure& failure);
   void Cancel();
 
@@ -53,6 +53,9 @@ class Connector : public std::enable_shared_from_this<Connector> {
 
   Connector(const ConnectContext& context, Call call, Done done);
   void Begin();
+  /// Runs a step; what it throws is the end of the attempt.
+  template <class Step>
+  void Guarded(Step step);
   void Dial(Purpose purpose, std::vector<Endpoint> endpoints, Then then);
   void DialHost();
   void OnLocal(std::optional<Failure> failure, UniqueFd socket, const Endpoint& endpoint);

@@ -7,8 +7,8 @@
 #include <cerrno>
 #include <utility>
 
-#include "fabric/authentication.h"
-#include "system/failure.h"
+#include "fabric/address.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {
@@ -44,7 +44,8 @@ Exposure::Exposure(std::shared_ptr<Mapping> mapping, std::shared_ptr<RegionSet> 
   if (page == MAP_FAILED) throw Failure::System(errno, "cannot expose " + mapping_->path());
   state_ = static_cast<std::atomic<uint32_t>*>(page);
   state_->store(kOpen);
-  // Who is handed it cannot write. F_SEAL_FUTURE_WRITE is refused before Linux 5.1, which leaves peers trusted.
+  // A process that receives it cannot write. F_SEAL_FUTURE_WRITE is refused before Linux 5.1, which leaves peers
+  // trusted.
   fcntl(state_file_.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
 }
 
@@ -66,7 +67,7 @@ void Exposure::Withdraw() {
   std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
-OpenWord::OpenWord(const UniqueFd& state_file) {
+ExposureState::ExposureState(const UniqueFd& state_file) {
   struct stat found{};
   if (fstat(state_file.get(), &found) != 0 || found.st_size < static_cast<off_t>(kPage)) {
     throw Failure("EPROTO", "a peer handed over a state file that is none");
@@ -76,9 +77,9 @@ OpenWord::OpenWord(const UniqueFd& state_file) {
   word_ = static_cast<const std::atomic<uint32_t>*>(page);
 }
 
-OpenWord::~OpenWord() { munmap(const_cast<std::atomic<uint32_t>*>(word_), kPage); }
+ExposureState::~ExposureState() { munmap(const_cast<std::atomic<uint32_t>*>(word_), kPage); }
 
-bool OpenWord::IsOpen() const {
+bool ExposureState::IsOpen() const {
   std::atomic_thread_fence(std::memory_order_acquire);
   return word_->load() == kOpen;
 }

@@ -9,13 +9,13 @@
 #include <vector>
 
 #include "memory/mapping.h"
-#include "system/unique_fd.h"
+#include "system/base.h"
 
 namespace weightcast {
 
 class RegionSet;
 
-/// Names an exposure to peers; random, so that nobody reads what was not named to him.
+/// Names an exposure to peers; random, so that a peer can only read what was named to it.
 using Token = std::array<uint8_t, 16>;
 
 /// A mapping that peers may read. A read that succeeds has seen only what the memory held before Withdraw(): every
@@ -26,7 +26,7 @@ using Token = std::array<uint8_t, 16>;
 class Exposure {
  public:
   /// `regions` are of the mapping, null where there is no RDMA. Throws ESTALE if the file is no longer found under its
-  /// name: peers of the same host are handed it anew.
+  /// name: it is opened again for peers of the same host.
   explicit Exposure(std::shared_ptr<Mapping> mapping, std::shared_ptr<RegionSet> regions = nullptr);
   ~Exposure();
   Exposure(const Exposure&) = delete;
@@ -37,13 +37,13 @@ class Exposure {
   const std::shared_ptr<RegionSet>& regions() const { return regions_; }
   /// The file, open for reading only.
   int file() const { return file_.get(); }
-  /// A page of memory with an OpenWord in front, for peers of the same host.
+  /// A page of memory with an ExposureState in front, for peers of the same host.
   int state_file() const { return state_file_.get(); }
 
   bool is_open() const;
   void Withdraw();
 
-  /// How many peers have asked where it lies and are still there.
+  /// How many connected peers have attached to it.
   std::atomic<uint32_t> readers{0};
 
  private:
@@ -56,14 +56,14 @@ class Exposure {
 };
 
 /// The word at the start of a state file, mapped for reading.
-class OpenWord {
+class ExposureState {
  public:
-  explicit OpenWord(const UniqueFd& state_file);
-  ~OpenWord();
-  OpenWord(const OpenWord&) = delete;
-  OpenWord& operator=(const OpenWord&) = delete;
+  explicit ExposureState(const UniqueFd& state_file);
+  ~ExposureState();
+  ExposureState(const ExposureState&) = delete;
+  ExposureState& operator=(const ExposureState&) = delete;
 
-  /// To be asked after the bytes were read.
+  /// To be called after the bytes were read.
   bool IsOpen() const;
 
  private:

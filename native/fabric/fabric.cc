@@ -3,15 +3,15 @@
 #include <future>
 #include <utility>
 
-#include "fabric/endpoint.h"
-#include "system/clock.h"
+#include "fabric/address.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {
 
 constexpr size_t kShortestSecret = 16;
 
-Greeter::Credentials CredentialsOf(Bytes secret) {
+Handshake::Credentials CredentialsOf(Bytes secret) {
   if (secret.size() < kShortestSecret) {
     throw Failure(code::kOutOfRange, "a cluster's secret has at least " + std::to_string(kShortestSecret) +
                                          " bytes, not " + std::to_string(secret.size()));
@@ -32,13 +32,13 @@ UniqueFd ListenEverywhere(uint16_t port) {
 }  // namespace
 
 Fabric::Fabric(FabricOptions options)
-    : context_{std::make_shared<Loops>(options.movers, !options.rdma_ports.empty()),
-               CredentialsOf(std::move(options.secret)), options.pool, options.streams,
-               options.rdma_ports.empty() ? nullptr
-                                          : std::make_shared<VerbsHost>(options.rdma_ports, options.gid_index)} {
+    : context_{
+          std::make_shared<FabricThreads>(options.data_threads, !options.rdma_ports.empty(),
+                                          [this](const Failure& failure) { OnThreadError(failure); }),
+          CredentialsOf(std::move(options.secret)), options.pool, options.streams,
+          options.rdma_ports.empty() ? nullptr : std::make_shared<VerbsHost>(options.rdma_ports, options.gid_index)} {
   try {
-    service_ =
-        std::make_unique<Service>(*context_.loops, context_.credentials, exposures_, context_.verbs.get());
+    server_ = std::make_unique<Server>(*context_.threads, context_.credentials, exposures_, context_.verbs.get());
     Listen(options);
   } catch (...) {
     Close();
@@ -70,10 +70,10 @@ void Fabric::Listen(const FabricOptions& options) {
   address_ = address.Encoded();
   // On the loop's thread, to which all of this belongs from now on.
   std::promise<void> listening;
-  context_.loops->control.Post([&] {
+  context_.threads->control.Post([&] {
     try {
-      for (UniqueFd& socket : sockets) service_->ListenAt(std::move(socket), false);
-      service_->ListenAt(std::move(local), true);
+      for (UniqueFd& socket : sockets) server_->ListenAt(std::move(socket), false);
+      server_->ListenAt(std::move(local), true);
       listening.set_value();
     } catch (...) {
       listening.set_exception(std::current_exception());
@@ -93,14 +93,14 @@ void Fabric::Expose(std::shared_ptr<Mapping> mapping, const Exposed& exposed) {
     exposures_.Add(exposure);
     return exposed(std::nullopt, exposure);
   }
-  context_.loops->registrar->Post([this, mapping = std::move(mapping), exposed] {
+  context_.threads->registrar->Post([this, mapping = std::move(mapping), exposed] {
     try {
       CheckOpen();
       const auto exposure = std::make_shared<Exposure>(mapping, context_.verbs->RegisterSource(*mapping));
       exposures_.Add(exposure);
       exposed(std::nullopt, exposure);
-    } catch (const Failure& failure) {
-      exposed(failure, nullptr);
+    } catch (...) {
+      exposed(CurrentFailure(), nullptr);
     }
   });
 }
@@ -109,20 +109,20 @@ void Fabric::Withdraw(std::shared_ptr<Exposure> exposure, const Done& done) {
   const double started_at = MonotonicMilliseconds();
   exposure->Withdraw();
   exposures_.Remove(exposure->token());
-  context_.loops->control.Post([this, token = exposure->token()] {
-    if (service_) service_->Withdraw(token);
+  context_.threads->control.Post([this, token = exposure->token()] {
+    if (server_) server_->Withdraw(token);
   });
   const auto finish = [exposure = std::move(exposure), done, started_at] {
     if (exposure->regions()) exposure->regions()->Release();
     done({{started_at, MonotonicMilliseconds()}, std::nullopt});
   };
-  if (!context_.verbs || !context_.loops->registrar->Post(finish)) finish();
+  if (!context_.verbs || !context_.threads->registrar->Post(finish)) finish();
 }
 
 void Fabric::Connect(uint64_t number, Connector::Call call, Connector::Done done) {
   CheckOpen();
-  context_.loops->control.Post([this, number, call = std::move(call), done = std::move(done)]() mutable {
-    // One that ends in Start() has not been noted yet.
+  context_.threads->control.Post([this, number, call = std::move(call), done = std::move(done)]() mutable {
+    // A connector that ends within Start() is not in the map yet.
     const auto ended = std::make_shared<bool>(false);
     const auto connector = Connector::Start(
         context_, std::move(call),
@@ -141,8 +141,8 @@ void Fabric::Adopt(const std::shared_ptr<Peer>& peer) {
   peer->OnEnd([this, key = peer.get()] {
     for (auto at = peers_.begin(); at != peers_.end(); ++at) {
       if (at->get() != key) continue;
-      // Not at once: it is what called this.
-      context_.loops->control.Post([kept = *at] {});
+      // Later: the peer is what called this.
+      context_.threads->control.Post([kept = *at] {});
       peers_.erase(at);
       return;
     }
@@ -150,7 +150,7 @@ void Fabric::Adopt(const std::shared_ptr<Peer>& peer) {
 }
 
 void Fabric::CancelConnect(uint64_t number) {
-  context_.loops->control.Post([this, number] {
+  context_.threads->control.Post([this, number] {
     const auto found = connectors_.find(number);
     if (found == connectors_.end()) return;
     const auto connector = found->second;
@@ -158,24 +158,32 @@ void Fabric::CancelConnect(uint64_t number) {
   });
 }
 
+void Fabric::OnThreadError(const Failure& failure) {
+  const Failure ended("EIO", std::string("the fabric ended its connections after an error: ") + failure.what());
+  context_.threads->control.Post([this, ended] { EndConnections(ended); });
+}
+
+void Fabric::EndConnections(const Failure& failure) {
+  for (const auto& [number, connector] : std::map(connectors_)) connector->Fail(failure);
+  for (const auto& peer : std::set(peers_)) peer->End(failure);
+}
+
 void Fabric::Close() {
   if (closed_.exchange(true)) return;
-  context_.loops->Stop();
-  // From here on this thread is alone with what belonged to the loops.
+  context_.threads->Stop();
+  // From here on only this thread uses what belonged to the loops.
   const Failure closed(code::kAborted, "the fabric was closed");
   for (const auto& exposure : exposures_.TakeAll()) {
     exposure->Withdraw();
     if (exposure->regions()) exposure->regions()->Release();
   }
-  for (const auto& [number, connector] : std::map(connectors_)) connector->Fail(closed);
-  for (const auto& peer : std::set(peers_)) peer->End(closed);
-  // Reads and connections that were given but not begun yet.
-  context_.loops->RunRest();
-  for (const auto& [number, connector] : std::map(connectors_)) connector->Fail(closed);
-  for (const auto& peer : std::set(peers_)) peer->End(closed);
-  context_.loops->RunRest();
-  service_.reset();
-  context_.loops->Clear();
+  EndConnections(closed);
+  // Reads and connections that were submitted but not begun yet.
+  context_.threads->RunPending();
+  EndConnections(closed);
+  context_.threads->RunPending();
+  server_.reset();
+  context_.threads->Clear();
   if (context_.verbs) context_.verbs->Close();
 }
 

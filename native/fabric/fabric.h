@@ -10,12 +10,12 @@
 #include <string>
 #include <vector>
 
+#include "fabric/acceptor.h"
+#include "fabric/address.h"
 #include "fabric/connector.h"
 #include "fabric/exposure.h"
-#include "fabric/fabric_address.h"
-#include "fabric/loops.h"
 #include "fabric/peer.h"
-#include "fabric/service.h"
+#include "fabric/threads.h"
 #include "memory/thread_pool.h"
 
 namespace weightcast {
@@ -29,8 +29,8 @@ struct FabricOptions {
   uint16_t port = 0;
   /// Numeric addresses at which peers find this host; empty for those of its interfaces.
   std::vector<std::string> advertised_addresses;
-  /// Threads that move bytes over TCP.
-  unsigned movers = 1;
+  /// Threads that move bytes over TCP and RDMA.
+  unsigned data_threads = 1;
   /// To one peer.
   unsigned streams = 1;
   /// RDMA ports to use: device and number. None for no RDMA.
@@ -44,8 +44,8 @@ struct FabricOptions {
 /// One-sided reads between the memory of ranks: exposes mappings to peers, and connects to peers to read what they
 /// expose. Reads of this process's memory are served by native threads alone.
 ///
-/// Expose, Withdraw, Connect, CancelConnect and Close are called from one thread at a time. What is given to them to
-/// call back runs on a native thread, and must not call back into the fabric.
+/// Expose, Withdraw, Connect, CancelConnect and Close are called from one thread at a time. The callbacks given to them
+/// run on a native thread, and must not call back into the fabric.
 class Fabric {
  public:
   using Exposed = std::function<void(std::optional<Failure>, std::shared_ptr<Exposure>)>;
@@ -74,6 +74,9 @@ class Fabric {
   void Listen(const FabricOptions& options);
   void CheckOpen() const;
   void Adopt(const std::shared_ptr<Peer>& peer);
+  /// A failure that no connection handled itself: which one it was is not known, so all end.
+  void OnThreadError(const Failure& failure);
+  void EndConnections(const Failure& failure);
 
   std::atomic<bool> closed_{false};
   ConnectContext context_;
@@ -81,7 +84,7 @@ class Fabric {
   Bytes address_;
 
   /// The rest belongs to the control loop.
-  std::unique_ptr<Service> service_;
+  std::unique_ptr<Server> server_;
   std::map<uint64_t, std::shared_ptr<Connector>> connectors_;
   /// Keeps each peer until it has ended, so that it goes on this thread.
   std::set<std::shared_ptr<Peer>> peers_;

@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <utility>
 
-#include "fabric/protocol.h"
+#include "fabric/control.h"
 
 namespace weightcast {
 
-Peer::Peer(std::shared_ptr<Loops> loops, std::string name, std::unique_ptr<FrameSocket> control,
+Peer::Peer(std::shared_ptr<FabricThreads> threads, std::string name, std::unique_ptr<FrameSocket> control,
            std::unique_ptr<Carrier> carrier)
-    : loops_(std::move(loops)),
-      loop_(loops_->control),
+    : threads_(std::move(threads)),
+      loop_(threads_->control),
       name_(std::move(name)),
       control_(std::move(control)),
       carrier_(std::move(carrier)),
@@ -22,27 +22,27 @@ void Peer::Start() {
                   [this](const Failure& failure) { Lose(failure.what()); });
 }
 
-void Peer::Give(Order order) {
+void Peer::Submit(Request request) {
   if (reads_.fetch_add(1) >= kMostReads) {
     reads_.fetch_sub(1);
     throw Failure(code::kOverloaded, "more than " + std::to_string(kMostReads) + " reads of " + name_ + " at a time");
   }
   std::shared_ptr<Read> read;
-  const auto done = [self = shared_from_this(), number = order.number, done = std::move(order.done)](
-                        const Outcome& outcome) {
+  const auto done = [self = shared_from_this(), number = request.number,
+                     done = std::move(request.done)](const Outcome& outcome) {
     self->reads_.fetch_sub(1);
     done(outcome);
     self->loop_.Post([self, number] { self->running_.erase(number); });
   };
   try {
-    read = std::make_shared<Read>(std::move(order.ranges), std::move(order.destination), order.progress, done);
+    read = std::make_shared<Read>(std::move(request.ranges), std::move(request.destination), request.progress, done);
   } catch (...) {
     reads_.fetch_sub(1);
     throw;
   }
-  const bool posted = loop_.Post([self = shared_from_this(), number = order.number, token = order.token,
-                                  timeout = order.timeout_milliseconds,
-                                  read] { self->Run(number, token, timeout, read); });
+  const bool posted =
+      loop_.Post([self = shared_from_this(), number = request.number, token = request.token,
+                  timeout = request.timeout_milliseconds, read] { self->Run(number, token, timeout, read); });
   if (!posted) read->Fail(Failure(code::kClosed, "the fabric is closed"));
 }
 
@@ -68,7 +68,7 @@ void Peer::Run(uint64_t number, const Token& token, double timeout, const std::s
     if (found == running_.end()) return;
     Fail(number, Failure(code::kDeadline, "a read of " + name_ + " took longer than " +
                                               std::to_string(static_cast<uint64_t>(timeout)) + " ms; " +
-                                              found->second.read->Standing()));
+                                              found->second.read->ProgressText()));
   });
   Attachment& attachment = attachments_[token];
   if (attachment.segment) return Begin(read, attachment.segment);
@@ -161,13 +161,9 @@ void Peer::OnWithdrawn(const Token& token) {
   }
 }
 
-Failure Peer::WithdrawnFailure() const {
-  return Failure(code::kWithdrawn, name_ + " no longer exposes the segment");
-}
+Failure Peer::WithdrawnFailure() const { return Failure(code::kWithdrawn, name_ + " no longer exposes the segment"); }
 
-void Peer::Lose(const std::string& how) {
-  End(Failure(code::kPeerLost, name_ + " is lost: " + how));
-}
+void Peer::Lose(const std::string& how) { End(Failure(code::kPeerLost, name_ + " is lost: " + how)); }
 
 void Peer::End(const Failure& failure) {
   if (ended_) return;

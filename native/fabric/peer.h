@@ -10,10 +10,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "fabric/carrier.h"
-#include "fabric/frame_socket.h"
+#include "fabric/control.h"
 #include "fabric/read.h"
-#include "fabric/loops.h"
+#include "fabric/threads.h"
 #include "system/event_loop.h"
 
 namespace weightcast {
@@ -23,31 +22,31 @@ namespace weightcast {
 /// Read, Cancel and Close may be called from any thread; all else happens on the control loop.
 class Peer : public std::enable_shared_from_this<Peer> {
  public:
-  struct Order {
+  struct Request {
     /// Chosen by the caller; no other read of this peer has it.
     uint64_t number = 0;
     Token token{};
     std::vector<ReadRange> ranges;
     std::shared_ptr<Mapping> destination;
-    /// Null if nobody asks. The caller keeps it until `done`.
+    /// May be null; the caller keeps it alive until `done`.
     double* progress = nullptr;
     double timeout_milliseconds = 0;
     Done done;
   };
 
   /// `name` is what failures call it.
-  Peer(std::shared_ptr<Loops> loops, std::string name, std::unique_ptr<FrameSocket> control,
+  Peer(std::shared_ptr<FabricThreads> threads, std::string name, std::unique_ptr<FrameSocket> control,
        std::unique_ptr<Carrier> carrier);
-  /// Takes up the control connection. Called once, on the loop's thread.
+  /// Begins to receive on the control connection. Called once, on the loop's thread.
   void Start();
-  /// What to call, on the loop's thread, when it has ended.
+  /// Sets the callback for its end, on the loop's thread.
   void OnEnd(std::function<void()> on_end) { on_end_ = std::move(on_end); }
 
   const std::string& name() const { return name_; }
   const char* kind() const { return kind_; }
 
-  /// Throws OUT_OF_RANGE, EACCES or OVERLOADED, and then has given nothing.
-  void Give(Order order);
+  /// Throws OUT_OF_RANGE, EACCES or OVERLOADED, and then has submitted nothing.
+  void Submit(Request request);
   /// Fails a read with ABORTED; does nothing if it has ended.
   void Cancel(uint64_t number);
   /// Fails all reads with ABORTED and ends the connection.
@@ -81,7 +80,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   void OnWithdrawn(const Token& token);
   Failure WithdrawnFailure() const;
 
-  const std::shared_ptr<Loops> loops_;
+  const std::shared_ptr<FabricThreads> threads_;
   EventLoop& loop_;
   const std::string name_;
   std::unique_ptr<FrameSocket> control_;

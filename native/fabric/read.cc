@@ -4,8 +4,8 @@
 #include <string>
 #include <utility>
 
-#include "memory/progress_counter.h"
-#include "system/byte_size.h"
+#include "memory/thread_pool.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {
@@ -54,7 +54,7 @@ void Read::Begin() {
   std::unique_lock<std::mutex> lock(mutex_);
   outcome_.interval.started_at = MonotonicMilliseconds();
   begun_ = true;
-  EndIfDue(std::move(lock));
+  FinishIfComplete(std::move(lock));
 }
 
 std::optional<ReadRange> Read::Take(uint64_t most) {
@@ -77,19 +77,19 @@ void Read::Complete(const ReadRange& piece) {
   completed_ += piece.bytes;
   if (progress_ != nullptr) AddTo(progress_, piece.bytes);
   taken_--;
-  EndIfDue(std::move(lock));
+  FinishIfComplete(std::move(lock));
 }
 
 void Read::Release() {
   std::unique_lock<std::mutex> lock(mutex_);
   taken_--;
-  EndIfDue(std::move(lock));
+  FinishIfComplete(std::move(lock));
 }
 
 void Read::Fail(const Failure& failure) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (!outcome_.failure) outcome_.failure = failure;
-  EndIfDue(std::move(lock));
+  FinishIfComplete(std::move(lock));
 }
 
 bool Read::has_failed() const {
@@ -97,16 +97,16 @@ bool Read::has_failed() const {
   return outcome_.failure.has_value();
 }
 
-std::string Read::Standing() const {
+std::string Read::ProgressText() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return ByteSize(completed_) + " of " + ByteSize(bytes_) + " had come";
+  return ByteSize(completed_) + " of " + ByteSize(bytes_) + " had arrived";
 }
 
-void Read::EndIfDue(std::unique_lock<std::mutex> lock) {
+void Read::FinishIfComplete(std::unique_lock<std::mutex> lock) {
   const bool is_complete = begun_ && completed_ == bytes_;
   if (!done_ || taken_ > 0 || !(is_complete || outcome_.failure)) return;
   outcome_.interval.ended_at = MonotonicMilliseconds();
-  const Done done = std::exchange(done_, nullptr);
+  const Done done = std::exchange(done_, Done());
   const Outcome outcome = outcome_;
   lock.unlock();
   done(outcome);

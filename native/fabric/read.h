@@ -8,8 +8,10 @@
 #include <optional>
 #include <vector>
 
+#include "fabric/control.h"
+#include "fabric/exposure.h"
 #include "memory/mapping.h"
-#include "system/outcome.h"
+#include "system/base.h"
 
 namespace weightcast {
 
@@ -20,14 +22,14 @@ struct ReadRange {
   uint64_t bytes;
 };
 
-/// One read of a peer's segment into a mapping, dealt out in pieces to whatever carries bytes. It ends when all pieces
-/// are there; or, once it has failed, when every piece that was taken has come back: from then on nothing writes to
-/// the destination.
+/// One read of a peer's segment into a mapping, handed out in pieces to the peer's carrier. It ends when all pieces
+/// are complete; or, once it has failed, when every piece that was taken has been released: from then on nothing writes
+/// to the destination.
 ///
 /// Safe among threads. `done` runs on the thread that ends the read.
 class Read {
  public:
-  /// `progress` counts the bytes that have arrived; null if nobody asks. Throws OUT_OF_RANGE or EACCES for the
+  /// `progress` counts the bytes that have arrived; may be null. Throws OUT_OF_RANGE or EACCES for the
   /// destination.
   Read(std::vector<ReadRange> ranges, std::shared_ptr<Mapping> destination, double* progress, Done done);
 
@@ -47,15 +49,15 @@ class Read {
   /// The read has failed and this piece will not be written to any more.
   void Release();
 
-  /// No more pieces are given out. The first failure is the one that is told.
+  /// Hands out no more pieces. The first failure is the one that is reported.
   void Fail(const Failure& failure);
   bool has_failed() const;
-  /// "3.1 of 16 MiB had come": for messages.
-  std::string Standing() const;
+  /// "3.1 MiB of 16 MiB had arrived": for messages.
+  std::string ProgressText() const;
 
  private:
   /// Ends the read if nothing is missing. Unlocks.
-  void EndIfDue(std::unique_lock<std::mutex> lock);
+  void FinishIfComplete(std::unique_lock<std::mutex> lock);
 
   const std::shared_ptr<Mapping> destination_;
   double* const progress_;
@@ -73,7 +75,7 @@ class Read {
   Outcome outcome_;
 };
 
-/// The reads of one peer in the order they were given: what carries bytes takes pieces of the oldest that has any.
+/// The reads of one peer in the order they were submitted: the carrier takes pieces of the oldest that has any.
 /// Safe among threads.
 template <class Segment>
 class ReadQueue {
@@ -106,6 +108,35 @@ class ReadQueue {
   };
   std::mutex mutex_;
   std::deque<Queued> reads_;
+};
+
+/// A mapping that a peer exposes, as a reader knows it.
+struct RemoteSegment {
+  Token token{};
+  uint64_t bytes = 0;
+  /// Over shared memory: the same file, mapped here, and whether it is still exposed.
+  std::shared_ptr<Mapping> mapping;
+  std::shared_ptr<ExposureState> exposure_state;
+  /// Over verbs: where it lies in the peer's memory, and the key of each of the peer's RDMA ports.
+  uint64_t address = 0;
+  std::vector<uint32_t> keys;
+};
+
+/// One way for bytes to come from a peer. Called on the control loop's thread.
+class Carrier {
+ public:
+  virtual ~Carrier() = default;
+
+  /// "shm", "verbs" or "tcp".
+  virtual const char* kind() const = 0;
+  /// Reads what only this carrier needs from the peer's answer. Throws.
+  virtual void Complete(RemoteSegment& segment, ByteReader& fields, FrameSocket& control) = 0;
+  /// Begins to fill the read's destination. Throws, or fails the read later.
+  virtual void Begin(std::shared_ptr<Read> read, std::shared_ptr<RemoteSegment> segment) = 0;
+  /// The read has failed: releases its pieces soon, whatever happens.
+  virtual void Drop(const std::shared_ptr<Read>& read) = 0;
+  /// The peer is lost or closed, and all reads have failed: releases all pieces and resources.
+  virtual void End() = 0;
 };
 
 }  // namespace weightcast

@@ -2,8 +2,8 @@
 
 #include <utility>
 
-#include "memory/stream_copy.h"
-#include "system/failure.h"
+#include "memory/copy.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {
@@ -26,7 +26,7 @@ class ShmReadJob : public Job {
     while (const auto piece = read_->Take(kPiece)) {
       StreamCopy(read_->destination()->data() + piece->destination_offset,
                  segment_->mapping->data() + piece->source_offset, piece->bytes);
-      if (!segment_->open_word->IsOpen()) {
+      if (!segment_->exposure_state->IsOpen()) {
         read_->Fail(Failure(code::kWithdrawn, "the peer no longer exposes the segment"));
       }
       read_->Complete(*piece);
@@ -50,7 +50,7 @@ void ShmCarrier::Complete(RemoteSegment& segment, ByteReader& fields, FrameSocke
   if (segment.mapping->bytes() < segment.bytes) {
     throw Failure("EPROTO", "the segment of a peer is shorter than it says");
   }
-  segment.open_word = std::make_shared<OpenWord>(state);
+  segment.exposure_state = std::make_shared<ExposureState>(state);
 }
 
 void ShmCarrier::Begin(std::shared_ptr<Read> read, std::shared_ptr<RemoteSegment> segment) {
@@ -60,7 +60,7 @@ void ShmCarrier::Begin(std::shared_ptr<Read> read, std::shared_ptr<RemoteSegment
   read->Begin();
   const auto job = std::make_shared<ShmReadJob>(std::move(read), std::move(segment), pool_->threads());
   // The read tells its own end; the job has nothing to add.
-  pool_->Give(job, [](const Outcome&) {});
+  pool_->Submit(job, [](const Outcome&) {});
 }
 
 }  // namespace weightcast

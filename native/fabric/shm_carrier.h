@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "fabric/carrier.h"
+#include "fabric/read.h"
 #include "memory/thread_pool.h"
 
 namespace weightcast {

@@ -1,11 +1,111 @@
 #include "memory/copy.h"
 
 #include <algorithm>
+#include <cstring>
+#include <string>
 #include <utility>
 
-#include "memory/stream_copy.h"
+#include "system/base.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace weightcast {
+
+#if defined(__x86_64__)
+namespace {
+
+/// Below this a copy may well be read again from the cache.
+constexpr size_t kLong = size_t{256} << 10;
+/// Below this the ends of a row, which are not whole lines, cost more than streaming the rest of it gains.
+constexpr size_t kLongRow = 1024;
+constexpr size_t kLine = 64;
+
+/// Whole lines to an aligned destination.
+void StreamLines(uint8_t* destination, const uint8_t* source, size_t bytes) {
+  for (size_t done = 0; done < bytes; done += kLine) {
+    const auto* const from = reinterpret_cast<const __m128i*>(source + done);
+    auto* const to = reinterpret_cast<__m128i*>(destination + done);
+    const __m128i first = _mm_loadu_si128(from);
+    const __m128i second = _mm_loadu_si128(from + 1);
+    const __m128i third = _mm_loadu_si128(from + 2);
+    const __m128i fourth = _mm_loadu_si128(from + 3);
+    _mm_stream_si128(to, first);
+    _mm_stream_si128(to + 1, second);
+    _mm_stream_si128(to + 2, third);
+    _mm_stream_si128(to + 3, fourth);
+  }
+}
+
+/// A line with one load and one store, which is 5 to 10% faster. Chosen at run time, so the build needs no flags.
+__attribute__((target("avx512f"))) void StreamLinesAvx512(uint8_t* destination, const uint8_t* source, size_t bytes) {
+  for (size_t done = 0; done < bytes; done += kLine) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(destination + done), _mm512_loadu_si512(source + done));
+  }
+}
+
+using LinesCopy = void (*)(uint8_t*, const uint8_t*, size_t);
+
+LinesCopy FastestStreamLines() { return __builtin_cpu_supports("avx512f") ? StreamLinesAvx512 : StreamLines; }
+
+}  // namespace
+
+void StreamRow(uint8_t* destination, const uint8_t* source, size_t bytes, size_t whole) {
+  if (whole < kLong || bytes < kLongRow) {
+    std::memcpy(destination, source, bytes);
+    return;
+  }
+  static const LinesCopy stream_lines = FastestStreamLines();
+  const size_t head = (kLine - reinterpret_cast<uintptr_t>(destination) % kLine) % kLine;
+  const size_t lines = (bytes - head) / kLine * kLine;
+  std::memcpy(destination, source, head);
+  stream_lines(destination + head, source + head, lines);
+  std::memcpy(destination + head + lines, source + head + lines, bytes - head - lines);
+}
+
+void StreamFence() { _mm_sfence(); }
+#else
+void StreamRow(uint8_t* destination, const uint8_t* source, size_t bytes, size_t) {
+  std::memcpy(destination, source, bytes);
+}
+
+void StreamFence() {}
+#endif
+
+void StreamCopy(uint8_t* destination, const uint8_t* source, size_t bytes) {
+  StreamRow(destination, source, bytes, bytes);
+  StreamFence();
+}
+
+namespace {
+
+/// False if the rectangle's end does not fit into 64 bits.
+bool EndOf(const Rectangle& rectangle, uint64_t* end) {
+  uint64_t content;
+  if (__builtin_mul_overflow(rectangle.row_bytes, rectangle.rows, &content)) return false;
+  *end = rectangle.offset;
+  if (content == 0) return true;
+  uint64_t before_last_row;
+  return !__builtin_mul_overflow(rectangle.rows - 1, rectangle.pitch, &before_last_row) &&
+         !__builtin_add_overflow(*end, before_last_row, end) && !__builtin_add_overflow(*end, rectangle.row_bytes, end);
+}
+
+}  // namespace
+
+void CheckRectangle(const Rectangle& rectangle, uint64_t size, const char* what, size_t number) {
+  uint64_t end;
+  const bool inside = EndOf(rectangle, &end) && end <= size;
+  const bool apart = rectangle.rows <= 1 || rectangle.pitch >= rectangle.row_bytes;
+  if (inside && apart) return;
+  const std::string name = std::string(what) + " of rectangle " + std::to_string(number) + " (offset " +
+                           std::to_string(rectangle.offset) + ", " + std::to_string(rectangle.rows) + " rows of " +
+                           std::to_string(rectangle.row_bytes) + " bytes, pitch " + std::to_string(rectangle.pitch) +
+                           ")";
+  if (!apart) throw Failure(code::kOutOfRange, name + " has a pitch smaller than its rows");
+  throw Failure(code::kOutOfRange, name + " lies outside " + std::to_string(size) + " bytes");
+}
+
 namespace {
 
 /// Rows without gaps on either side become one row: fewer and longer copies.

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <utility>
 
-#include "memory/progress_counter.h"
+#include "memory/thread_pool.h"
 
 namespace weightcast {
 namespace {

@@ -5,9 +5,8 @@
 #include <memory>
 #include <vector>
 
+#include "memory/copy.h"
 #include "memory/mapping.h"
-#include "memory/partition.h"
-#include "memory/rectangle.h"
 #include "memory/thread_pool.h"
 
 namespace weightcast {

@@ -1,23 +1,52 @@
 #include "memory/mapping.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <linux/mempolicy.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
+#include <cstring>
+#include <memory>
 #include <utility>
 
-#include "memory/numa.h"
-#include "system/byte_size.h"
-#include "system/unique_fd.h"
+#include "system/base.h"
 
 namespace weightcast {
+
+int NumaNodes() {
+  const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir("/sys/devices/system/node"), closedir);
+  int nodes = 0;
+  while (const dirent* entry = directory ? readdir(directory.get()) : nullptr) {
+    const bool is_node = std::strncmp(entry->d_name, "node", 4) == 0 && std::isdigit(entry->d_name[4]);
+    if (is_node) nodes++;
+  }
+  return nodes > 1 ? nodes : 1;
+}
+
+bool PreferNumaNode(int descriptor, uint64_t bytes, int node) {
+  constexpr int kMaxNode = 1024;
+  constexpr int kBits = 8 * sizeof(unsigned long);
+  if (node < 0 || node >= kMaxNode || ftruncate(descriptor, static_cast<off_t>(bytes)) != 0) return false;
+  void* const memory = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, descriptor, 0);
+  if (memory == MAP_FAILED) return false;
+  unsigned long mask[kMaxNode / kBits] = {};
+  mask[node / kBits] = 1UL << (node % kBits);
+  // Of shared memory the kernel keeps the policy with the file, beyond this mapping.
+  const bool accepted = syscall(SYS_mbind, memory, bytes, MPOL_PREFERRED, mask, kMaxNode, 0) == 0;
+  munmap(memory, bytes);
+  return accepted;
+}
+
 namespace {
 
-/// A signal ends posix_fallocate with EINTR, and tmpfs then gives back what it had reserved in that call: small
+/// A signal ends posix_fallocate with EINTR, and tmpfs then frees what it had reserved in that call: small
 /// steps make sure that it gets on.
 constexpr uint64_t kReserveStep = uint64_t{256} << 20;
 
@@ -55,8 +84,7 @@ void* MapAligned(uint64_t bytes, int protection, int descriptor) {
   if (reserved == MAP_FAILED) return nullptr;
   const auto begin = reinterpret_cast<uintptr_t>(reserved);
   const uintptr_t start = (begin + kHugePage - 1) / kHugePage * kHugePage;
-  void* const address =
-      mmap(reinterpret_cast<void*>(start), bytes, protection, MAP_SHARED | MAP_FIXED, descriptor, 0);
+  void* const address = mmap(reinterpret_cast<void*>(start), bytes, protection, MAP_SHARED | MAP_FIXED, descriptor, 0);
   const int error = errno;
   if (address == MAP_FAILED) {
     munmap(reserved, room);
@@ -80,7 +108,7 @@ UniqueFd CreateFile(const std::string& path, uint64_t bytes, int numa_node) {
     unlink(path.c_str());
     throw;
   }
-  // Before the pages are there: where they lie is decided when they come.
+  // Before any page exists: the node is chosen when a page is allocated.
   if (numa_node >= 0 && NumaNodes() > 1) PreferNumaNode(file.get(), bytes, numa_node);
   return file;
 }
@@ -118,7 +146,7 @@ std::shared_ptr<Mapping> Mapping::CreateEmpty(const std::string& path, uint64_t 
   try {
     if (ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) throw ReserveFailure(errno, path, bytes);
     std::shared_ptr<Mapping> mapping(new Mapping(path, bytes, file.get(), true));
-    // Where the file system gives huge pages to those who ask.
+    // For file systems that give huge pages on request.
     madvise(mapping->data(), bytes, MADV_HUGEPAGE);
     return mapping;
   } catch (...) {
@@ -143,8 +171,7 @@ std::shared_ptr<Mapping> Mapping::Map(const std::string& path, int descriptor, b
   if (fstat(descriptor, &found) != 0) throw Failure::System(errno, "cannot examine " + path);
   if (!S_ISREG(found.st_mode)) throw Failure("EINVAL", "cannot map " + path + ": not a regular file");
   if (found.st_size == 0) throw Failure("EINVAL", "cannot map " + path + ": the file is empty");
-  return std::shared_ptr<Mapping>(
-      new Mapping(path, static_cast<uint64_t>(found.st_size), descriptor, writable));
+  return std::shared_ptr<Mapping>(new Mapping(path, static_cast<uint64_t>(found.st_size), descriptor, writable));
 }
 
 Mapping::Mapping(std::string path, uint64_t bytes, int descriptor, bool writable)

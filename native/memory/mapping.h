@@ -8,9 +8,17 @@
 #include <string>
 #include <vector>
 
-#include "system/failure.h"
+#include "system/base.h"
 
 namespace weightcast {
+
+/// How many nodes of memory the host has: 1 where all memory is equally far from everything.
+int NumaNodes();
+
+/// Asks that the pages of a file in shared memory, which is made `bytes` long, come from a node as far as it has any.
+/// Holds for pages that are not there yet, whichever process first touches them. False if the kernel will not: in a
+/// container it often refuses.
+bool PreferNumaNode(int descriptor, uint64_t bytes, int node);
 
 /// Which file: the same for every name and every mapping of it.
 struct FileId {
@@ -23,7 +31,7 @@ struct FileId {
 /// Removes the name if it leads to this file; does nothing otherwise.
 void UnlinkFile(const std::string& path, const FileId& file);
 
-/// What a refusal to reserve pages is told as: how much was wanted and how much is free.
+/// The failure to reserve pages; the message says how much was wanted and how much is free.
 Failure ReserveFailure(int error_number, const std::string& path, uint64_t bytes);
 
 /// A whole file mapped with MAP_SHARED, at an address where huge pages can be mapped as such. Work that runs on other
@@ -35,10 +43,10 @@ class Mapping {
   /// error here and never a signal later, and maps it for writing. The pages come from NUMA node `numa_node` as far as
   /// it has any and the kernel allows it; -1 for any node. Leaves no file behind when it fails.
   static std::shared_ptr<Mapping> Create(const std::string& path, uint64_t bytes, int numa_node = -1);
-  /// The same without the pages, which a ReserveJob brings: before it has, touching the memory may end in a signal.
-  /// What is hopeless is refused here all the same.
+  /// The same without the pages, which a ReserveJob allocates: until it has, touching the memory may end in a signal.
+  /// What cannot fit is refused here all the same.
   static std::shared_ptr<Mapping> CreateEmpty(const std::string& path, uint64_t bytes, int numa_node = -1);
-  /// Maps an existing regular file of at least one byte. The caller sees to it that the file is not truncated
+  /// Maps an existing regular file of at least one byte. The caller makes sure that the file is not truncated
   /// while it is mapped.
   static std::shared_ptr<Mapping> Open(const std::string& path, bool writable);
   /// Maps an open regular file for reading, as Open() does. `path` is what it is called in failures.
@@ -58,7 +66,8 @@ class Mapping {
   /// Throws EACCES if the file is mapped for reading only.
   void CheckWritable() const;
 
-  /// Keeps something that stands on this memory, a registration for instance: it is destroyed before the memory goes.
+  /// Keeps something that depends on this memory, a registration for instance: it is destroyed before the memory is
+  /// unmapped.
   void Keep(std::shared_ptr<void> dependent);
 
   /// Removes the file's name if it still leads to this file; other names and all mappings stay.

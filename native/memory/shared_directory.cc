@@ -12,8 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "system/clock.h"
-#include "system/failure.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {
@@ -75,8 +74,8 @@ std::vector<std::string> EntriesOf(DIR* directory) {
 }
 
 /// The caller holds the exclusive lock of the current lock file, so there is no other holder. The lock file goes
-/// last: whoever dies in here leaves a directory that can still be recognised as abandoned. A joiner that slips in
-/// after that makes a lock file of its own, and rmdir fails: the directory is then its, and empty.
+/// last: a process that dies in here leaves a directory that can still be recognised as abandoned. A joiner that slips
+/// in after that makes a lock file of its own, and rmdir fails: the directory is then its, and empty.
 bool RemoveHeld(const std::string& path) {
   std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path.c_str()), closedir);
   if (!directory) return false;

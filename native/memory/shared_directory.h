@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "system/unique_fd.h"
+#include "system/base.h"
 
 namespace weightcast {
 
@@ -22,7 +22,7 @@ class SharedDirectory {
 
   const std::string& path() const { return path_; }
 
-  /// Gives up the hold. The last holder removes the directory with all files in it: true if this one did. Files
+  /// Releases the hold. The last holder removes the directory with all files in it: true if this one did. Files
   /// still mapped stay valid as memory. Does nothing when called again.
   bool Leave() noexcept;
 

@@ -1,21 +1,37 @@
 #include "memory/thread_pool.h"
 
-#include <exception>
+#include <algorithm>
 #include <utility>
 
-#include "system/native_thread.h"
+#include "system/threads.h"
 
 namespace weightcast {
 namespace {
 
-bool Conflict(const Span& left, const Span& right) {
-  return (left.written || right.written) && left.file == right.file && left.begin < right.end &&
-         right.begin < left.end;
+constexpr uint64_t kSmallestPiece = uint64_t{256} << 10;
+constexpr uint64_t kLargestPiece = uint64_t{4} << 20;
+constexpr uint64_t kPage = 4096;
+
+}  // namespace
+
+Partition::Partition(const std::vector<uint64_t>& sizes, unsigned threads) {
+  ends_.reserve(sizes.size());
+  uint64_t end = 0;
+  for (const uint64_t size : sizes) ends_.push_back(end += size);
+  const uint64_t wanted = std::clamp(end / (uint64_t{4} * threads), kSmallestPiece, kLargestPiece);
+  piece_bytes_ = (wanted + kPage - 1) / kPage * kPage;
+  pieces_ = std::max<uint64_t>(1, (end + piece_bytes_ - 1) / piece_bytes_);
 }
 
-bool Conflict(const Job& left, const Job& right) {
-  for (const Span& one : left.spans()) {
-    for (const Span& other : right.spans()) {
+namespace {
+
+bool Conflict(const Span& left, const Span& right) {
+  return (left.written || right.written) && left.file == right.file && left.begin < right.end && right.begin < left.end;
+}
+
+bool Conflict(const std::vector<Span>& left, const std::vector<Span>& right) {
+  for (const Span& one : left) {
+    for (const Span& other : right) {
       if (Conflict(one, other)) return true;
     }
   }
@@ -38,9 +54,10 @@ ThreadPool::ThreadPool(unsigned threads) {
 
 ThreadPool::~ThreadPool() { Stop(); }
 
-void ThreadPool::Give(std::shared_ptr<Job> job, Done done) {
+void ThreadPool::Submit(std::shared_ptr<Job> job, Done done) {
   auto entry = std::make_shared<Entry>();
   entry->pieces = job->pieces();
+  entry->spans = job->spans();
   entry->job = std::move(job);
   entry->done = std::move(done);
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -71,29 +88,18 @@ void ThreadPool::Stop() {
 void ThreadPool::RunThread() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (!stopped_ && !(closed_ && queue_.empty())) {
-    const std::shared_ptr<Entry> entry = NextEntry();
+    std::shared_ptr<Entry> entry = NextEntry();
     if (!entry) {
       changed_.wait(lock);
       continue;
     }
     RunPiece(*entry, lock);
-    if (!entry->HasEnded() || stopped_) continue;
-    entry->outcome.interval.ended_at = MonotonicMilliseconds();
-    // For those that waited for its bytes.
-    changed_.notify_all();
-    ReleaseJob(*entry, lock);
-    if (stopped_) continue;
-    std::vector<std::shared_ptr<Entry>> finished;
-    FinishInOrder(finished);
-    changed_.notify_all();
-    lock.unlock();
-    finished.clear();
-    lock.lock();
+    if (entry->HasEnded() && !stopped_) Finish(std::move(entry), lock);
   }
 }
 
 std::shared_ptr<ThreadPool::Entry> ThreadPool::NextEntry() {
-  // Every claimed entry that is not finished has a thread in it, so this looks at few.
+  // Every claimed entry has a thread in it, so this looks at few.
   for (size_t index = 0; index < queue_.size(); index++) {
     if (queue_[index]->IsClaimed()) continue;
     return MustWait(index) ? nullptr : queue_[index];
@@ -103,7 +109,7 @@ std::shared_ptr<ThreadPool::Entry> ThreadPool::NextEntry() {
 
 bool ThreadPool::MustWait(size_t index) const {
   for (size_t earlier = 0; earlier < index; earlier++) {
-    if (!queue_[earlier]->HasEnded() && Conflict(*queue_[earlier]->job, *queue_[index]->job)) return true;
+    if (Conflict(queue_[earlier]->spans, queue_[index]->spans)) return true;
   }
   return false;
 }
@@ -116,10 +122,8 @@ void ThreadPool::RunPiece(Entry& entry, std::unique_lock<std::mutex>& lock) {
   std::optional<Failure> failure;
   try {
     entry.job->Run(piece);
-  } catch (const Failure& thrown) {
-    failure = thrown;
-  } catch (const std::exception& thrown) {
-    failure = Failure("EIO", thrown.what());
+  } catch (...) {
+    failure = CurrentFailure();
   }
   lock.lock();
   entry.running--;
@@ -128,21 +132,20 @@ void ThreadPool::RunPiece(Entry& entry, std::unique_lock<std::mutex>& lock) {
   entry.next_piece = entry.pieces;
 }
 
-void ThreadPool::ReleaseJob(Entry& entry, std::unique_lock<std::mutex>& lock) {
-  std::shared_ptr<Job> job = std::move(entry.job);
+void ThreadPool::Finish(std::shared_ptr<Entry> entry, std::unique_lock<std::mutex>& lock) {
+  entry->outcome.interval.ended_at = MonotonicMilliseconds();
+  std::shared_ptr<Job> job = std::move(entry->job);
   // It may hold the last reference to a mapping, and unmapping takes long: not under the lock.
   lock.unlock();
   job.reset();
   lock.lock();
-  entry.is_finished = true;
-}
-
-void ThreadPool::FinishInOrder(std::vector<std::shared_ptr<Entry>>& finished) {
-  while (!queue_.empty() && queue_.front()->is_finished) {
-    queue_.front()->done(queue_.front()->outcome);
-    finished.push_back(std::move(queue_.front()));
-    queue_.pop_front();
-  }
+  if (stopped_) return;
+  entry->done(entry->outcome);
+  queue_.erase(std::find(queue_.begin(), queue_.end(), entry));
+  changed_.notify_all();
+  lock.unlock();
+  entry.reset();
+  lock.lock();
 }
 
 }  // namespace weightcast

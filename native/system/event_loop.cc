@@ -8,9 +8,8 @@
 #include <cerrno>
 #include <cmath>
 
-#include "system/clock.h"
-#include "system/failure.h"
-#include "system/native_thread.h"
+#include "system/base.h"
+#include "system/threads.h"
 
 namespace weightcast {
 namespace {
@@ -25,8 +24,10 @@ void EventLoop::Handle::Reset() {
   if (EventLoop* const loop = std::exchange(loop_, nullptr)) loop->Remove(number_);
 }
 
-EventLoop::EventLoop(const char* name)
-    : epoll_(epoll_create1(EPOLL_CLOEXEC)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+EventLoop::EventLoop(const char* name, OnError on_error)
+    : on_error_(std::move(on_error)),
+      epoll_(epoll_create1(EPOLL_CLOEXEC)),
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (!epoll_ || !wake_) throw Failure::System(errno, "cannot make an event loop");
   epoll_event event{};
   event.events = EPOLLIN;
@@ -59,9 +60,9 @@ void EventLoop::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-bool EventLoop::RunRest() {
+bool EventLoop::RunPending() {
   const std::vector<std::function<void()>> tasks = TakeTasks();
-  for (const std::function<void()>& task : tasks) task();
+  for (const std::function<void()>& task : tasks) Guarded(0, task);
   return !tasks.empty();
 }
 
@@ -70,7 +71,7 @@ void EventLoop::Clear() {
     const std::lock_guard<std::mutex> lock(mutex_);
     cleared_ = true;
   }
-  // What is destroyed may take back its handles and post; so nothing is destroyed in place.
+  // What is destroyed may reset its handles and post; so nothing is destroyed in place.
   for (;;) {
     const auto watched = std::exchange(watched_, {});
     const auto timers = std::exchange(timers_, {});
@@ -128,6 +129,18 @@ void EventLoop::Remove(uint64_t number) {
   timers_.erase(timer);
 }
 
+template <class Call>
+void EventLoop::Guarded(uint64_t watch, Call call) {
+  try {
+    call();
+  } catch (...) {
+    const Failure failure = CurrentFailure();
+    // It would be called again at once, and throw again.
+    if (watch != 0) Remove(watch);
+    on_error_(failure);
+  }
+}
+
 void EventLoop::RunThread() {
   epoll_event events[kEventsAtOnce];
   while (!stopped_) {
@@ -135,11 +148,11 @@ void EventLoop::RunThread() {
     for (int index = 0; index < count && !stopped_; index++) {
       const uint64_t number = events[index].data.u64;
       if (number == kWake) continue;
-      // An earlier handler may have taken this one back.
+      // An earlier handler may have ended this watch.
       const auto found = watched_.find(number);
       if (found == watched_.end()) continue;
       const auto ready = found->second.ready;
-      (*ready)(events[index].events);
+      Guarded(number, [&] { (*ready)(events[index].events); });
     }
     RunTimers();
     RunTasks();
@@ -151,7 +164,7 @@ void EventLoop::RunTasks() {
   eventfd_read(wake_.get(), &count);
   std::vector<std::function<void()>> tasks = TakeTasks();
   for (std::function<void()>& task : tasks) {
-    task();
+    Guarded(0, task);
     task = nullptr;
   }
 }
@@ -167,7 +180,7 @@ void EventLoop::RunTimers() {
     const Timer timer = std::move(first->second);
     timer_times_.erase(timer.number);
     timers_.erase(first);
-    timer.due();
+    Guarded(0, timer.due);
   }
 }
 

@@ -11,17 +11,24 @@
 #include <utility>
 #include <vector>
 
-#include "system/unique_fd.h"
+#include "system/base.h"
 
 namespace weightcast {
 
 /// One thread that waits for descriptors, points in time and tasks, over epoll(7). What belongs to a loop is used on
 /// its thread only and so needs no locks.
 ///
-/// Post and Stop may be called from any thread; the rest on the loop's thread, or after Stop() by whoever stopped it.
+/// Tasks and handlers ought to end the connection that they work for themselves when something fails. A throw that
+/// reaches the loop goes to `on_error`; the loop runs on, without the watch whose handler threw.
+///
+/// Post and Stop may be called from any thread; the rest on the loop's thread, or after Stop() by the thread that
+/// stopped it.
 class EventLoop {
  public:
-  /// Takes back what it stands for when destroyed: a watched descriptor or a timer.
+  /// Called where the throw was caught, as CurrentFailure() gives it.
+  using OnError = std::function<void(const Failure&)>;
+
+  /// Ends what it stands for when destroyed: a watched descriptor or a timer.
   class Handle {
    public:
     Handle() = default;
@@ -34,7 +41,7 @@ class EventLoop {
     ~Handle() { Reset(); }
 
     explicit operator bool() const { return loop_ != nullptr; }
-    /// May be called from the handler that it takes back.
+    /// May be called from the handler that it ends.
     void Reset();
 
    private:
@@ -46,18 +53,18 @@ class EventLoop {
   };
 
   /// `name` as for StartThread.
-  explicit EventLoop(const char* name);
+  EventLoop(const char* name, OnError on_error);
   /// As Stop() and Clear().
   ~EventLoop();
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
-  /// Runs a task on the loop's thread; tasks run in the order given. False after Clear(): then it is thrown away.
+  /// Runs a task on the loop's thread; tasks run in the order given. False after Clear(): the task is dropped.
   bool Post(std::function<void()> task);
   /// Ends the thread after the handler it is in, and waits for it.
   void Stop();
-  /// After Stop(): runs the tasks that are left on the calling thread. True if there were any.
-  bool RunRest();
+  /// After Stop(): runs the remaining tasks on the calling thread. True if there were any.
+  bool RunPending();
   /// After Stop(): destroys all tasks and handlers, with what they hold.
   void Clear();
 
@@ -73,7 +80,7 @@ class EventLoop {
   struct Watched {
     int descriptor;
     uint32_t events;
-    /// Shared, so that a handler may take itself back.
+    /// Shared, so that a handler may end its own watch.
     std::shared_ptr<std::function<void(uint32_t)>> ready;
   };
   struct Timer {
@@ -82,12 +89,16 @@ class EventLoop {
   };
 
   void RunThread();
+  /// Calls `call`, which belongs to the watch of that number if it is not 0.
+  template <class Call>
+  void Guarded(uint64_t watch, Call call);
   std::vector<std::function<void()>> TakeTasks();
   void RunTasks();
   void RunTimers();
   int TimeoutMilliseconds() const;
   void Remove(uint64_t number);
 
+  const OnError on_error_;
   UniqueFd epoll_;
   UniqueFd wake_;
   uint64_t last_number_ = 0;

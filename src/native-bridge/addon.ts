@@ -38,7 +38,7 @@ export interface NativeAddon {
   readonly Fabric: NativeFabricClass;
   /** What the CUDA driver sees, without making a context. Throws `CUDA` where there is no driver or no GPU. */
   probeCuda(): CudaProbe;
-  /** 10000 * major + 100 * minor + patch of the NCCL that this process would use. Throws `ENOENT`. */
+  /** 10000 * major + 100 * minor + patch of the NCCL that this process would use. Throws `NCCL`. */
   ncclVersion(): number;
   /** Why a library of that name is not loaded, in the linker's words; null if it is. */
   whyNotLoaded(library: string): string | null;
@@ -95,8 +95,8 @@ export interface NativeMapping {
 }
 
 /**
- * Native threads for bulk work off the JavaScript thread. Jobs run in the order they were given, each split over
- * all threads; the promise resolves when the last piece is done.
+ * Native threads for bulk work off the JavaScript thread. Jobs begin in the order they were given, each split over
+ * all threads; the promise resolves when the last piece is done, in the order of jobs only where two conflict.
  */
 export interface NativeThreadPool {
   readonly threads: number;

@@ -128,9 +128,9 @@ export class Mapping {
 }
 
 /**
- * Native threads for bulk work off the JavaScript thread. Jobs begin and end in the order they were given; two that
- * touch the same bytes of a mapped file, where one writes, never overlap. All promises reject with `NativeError`, and
- * only after the last thread has let go of the memory.
+ * Native threads for bulk work off the JavaScript thread. Jobs begin in the order they were given and settle as they are
+ * done; two that touch the same bytes of a mapped file, where one writes, run and settle one after the other. All
+ * promises reject with `NativeError`, and only after the last thread has released the memory.
  */
 export class ThreadPool {
   /** For the other files of this folder. */

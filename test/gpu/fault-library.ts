@@ -11,7 +11,7 @@ export function buildFaultLibrary(t: { after(end: () => unknown): void }): strin
   const folder = mkdtempSync(join(tmpdir(), 'weightcast-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const root = fileURLToPath(packageRoot);
-  const sources = ['test/gpu/fixtures/fault.cc', 'native/device/cuda/driver.cc', 'native/system/failure.cc'];
+  const sources = ['test/gpu/fixtures/fault.cc', 'native/device/cuda/driver.cc', 'native/system/base.cc'];
   const library = join(folder, 'fault.so');
   const options = ['-shared', '-fPIC', '-std=c++17', '-Inative', '-o', library, ...sources, '-ldl'];
   const built = spawnSync('g++', options, { cwd: root, encoding: 'utf8' });

@@ -78,6 +78,19 @@ test('a refusal names the file and its size, keeps nothing, and may be tried aga
   assert.equal(device.pinnedBytes, mebibyte);
 });
 
+test('a segment that is asked for twice stays pinned when the first attempt fails', async (t) => {
+  const cuda = new CudaTest(t);
+  const device = cuda.device();
+  const segment = cuda.segment(Buffer.alloc(mebibyte));
+  fake.failNext('cuMemHostRegister_v2', outOfMemory, 0, 0);
+  const [first, second] = await Promise.allSettled([device.pin(segment), device.pin(segment)]);
+  assert.equal(first.status, 'rejected');
+  assert.equal(second.status, 'fulfilled');
+  assert.equal(device.pinnedBytes, mebibyte);
+  await device.unpin(segment);
+  assert.equal(fake.census().pinnedBytes, 0);
+});
+
 test('a segment unpinned while it is being pinned ends up unpinned', async (t) => {
   const cuda = new CudaTest(t);
   const device = cuda.device();

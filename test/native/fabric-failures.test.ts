@@ -95,7 +95,7 @@ for (const kind of kinds) {
     await assert.rejects(read, {
       name: 'DeadlineError',
       message: new RegExp(
-        `^a read of rank 7 took longer than ${timeoutMilliseconds} ms; [\\d.]+ [KMG]iB of 78.2 GiB had come$`,
+        `^a read of rank 7 took longer than ${timeoutMilliseconds} ms; [\\d.]+ [KMG]iB of 78.2 GiB had arrived$`,
       ),
     });
     assert(performance.now() - began < timeoutMilliseconds + 1_500);

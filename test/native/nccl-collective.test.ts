@@ -15,6 +15,7 @@ process.env.LD_LIBRARY_PATH = buildFakeCuda();
 
 const slotBytes = 10_007;
 const timeoutMilliseconds = 20_000;
+const outOfMemory = 2;
 /** More than are ever on a stream at a time. */
 const many = 30;
 
@@ -171,6 +172,17 @@ test('a rank that leaves without its part of a broadcast is lost to the others',
   leaver!.collective.close();
   await assert.rejects(waiting, { name: 'PeerLostError', message: /rank 1 is gone/ });
 });
+
+for (const which of ['first', 'second'] as const) {
+  test(`a broadcast whose ${which} event the driver refuses fails, and so do later ones`, async (t) => {
+    const host = new TestHost(t);
+    const [member] = await joinAll(t, host, openDevice(t), 1);
+    cuda.failNext('cuEventCreate', outOfMemory, which === 'first' ? 0 : 1, 0);
+    const failure = { name: 'OutOfDeviceMemoryError', message: /^cannot make an event: out of memory/ };
+    await assert.rejects(member!.broadcast(0, 0), failure);
+    await assert.rejects(member!.broadcast(1, 0), failure);
+  });
+}
 
 test('places outside their buffers are refused and disturb nobody', async (t) => {
   const host = new TestHost(t);

@@ -5,9 +5,13 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { packageRoot } from '../../src/package-root.ts';
 
-const skip = existsSync('/usr/include/infiniband/verbs.h') ? false : 'libibverbs-dev is not installed';
+// On a developer's machine the header may be missing; a run that decides what lands installs it.
+const mayBeMissing = process.env.CI !== 'true';
+const isMissing = !existsSync('/usr/include/infiniband/verbs.h');
+const skip = mayBeMissing && isMissing ? 'needs <infiniband/verbs.h>: install libibverbs-dev' : false;
 
 test('what is declared of libibverbs is what its own header declares', { skip }, () => {
+  assert(!isMissing, 'there is no <infiniband/verbs.h>: install libibverbs-dev');
   const fixture = fileURLToPath(new URL('test/native/fixtures/verbs-abi.cc', packageRoot));
   const native = fileURLToPath(new URL('native', packageRoot));
   const compiler = process.env.CXX ?? 'c++';

@@ -2,8 +2,8 @@
 
 #include <utility>
 
-#include "memory/numa.h"
-#include "system/failure.h"
+#include "memory/mapping.h"
+#include "system/base.h"
 
 namespace weightcast::cuda {
 namespace {
@@ -29,12 +29,11 @@ CudaDevice::CudaDevice(int index, unsigned pin_threads, double stall_millisecond
 
 CudaDevice::CudaDevice(std::shared_ptr<const PrimaryContext> context, unsigned pin_threads, double stall_milliseconds)
     : uuid_(context->uuid()),
-      pci_address_(PciAddress(context->driver(), context->device())),
-      numa_node_(NumaNodes() > 1 ? NumaNode(pci_address_) : -1),
+      numa_node_(NumaNodes() > 1 ? NumaNode(PciAddress(context->driver(), context->device())) : -1),
       pinned_(std::make_unique<PinnedMappings>(context, pin_threads)),
       context_(std::move(context)),
-      uploads_(std::make_unique<Lane>(context_, "weightcast-h2d", kDepth, stall_milliseconds)),
-      copies_(std::make_unique<Lane>(context_, "weightcast-d2d", kDepth, stall_milliseconds)),
+      uploads_(std::make_unique<StreamWorker>(context_, "weightcast-h2d", kDepth, stall_milliseconds)),
+      copies_(std::make_unique<StreamWorker>(context_, "weightcast-d2d", kDepth, stall_milliseconds)),
       digests_(std::make_unique<GpuDigest>(context_, stall_milliseconds)) {}
 
 CudaDevice::~CudaDevice() { Stop(); }
@@ -63,8 +62,8 @@ void CudaDevice::Pin(std::shared_ptr<Mapping> mapping, Done done) {
 
 void CudaDevice::Unpin(const Mapping& mapping, Done done) { pinned_->Unpin(mapping, std::move(done)); }
 
-void CudaDevice::GiveUpload(std::vector<SegmentCopies> segments, std::shared_ptr<const DeviceBlock> destination,
-                            Done done) {
+void CudaDevice::SubmitUpload(std::vector<SegmentCopies> segments, std::shared_ptr<const DeviceBlock> destination,
+                              Done done) {
   OpenContext();
   const auto upload = std::make_shared<Upload>(std::move(segments), std::move(destination));
   Operation operation;
@@ -72,10 +71,11 @@ void CudaDevice::GiveUpload(std::vector<SegmentCopies> segments, std::shared_ptr
   operation.bytes = upload->bytes();
   operation.enqueue = [upload](Stream stream) { upload->Enqueue(stream); };
   operation.done = std::move(done);
-  uploads_->Give(std::move(operation));
+  uploads_->Submit(std::move(operation));
 }
 
-void CudaDevice::GiveCopy(const DevicePlace& source, const DevicePlace& destination, uint64_t bytes, Done done) {
+void CudaDevice::SubmitCopy(const DeviceLocation& source, const DeviceLocation& destination, uint64_t bytes,
+                            Done done) {
   const Driver& driver = OpenContext()->driver();
   source.block->CheckRange(source.offset, bytes);
   destination.block->CheckRange(destination.offset, bytes);
@@ -89,10 +89,10 @@ void CudaDevice::GiveCopy(const DevicePlace& source, const DevicePlace& destinat
                  "cannot copy on the device");
   };
   operation.done = std::move(done);
-  copies_->Give(std::move(operation));
+  copies_->Submit(std::move(operation));
 }
 
-std::shared_ptr<const HostMemory> CudaDevice::GiveRead(const DevicePlace& source, uint64_t bytes, Done done) {
+std::shared_ptr<const HostMemory> CudaDevice::SubmitRead(const DeviceLocation& source, uint64_t bytes, Done done) {
   const Driver& driver = OpenContext()->driver();
   source.block->CheckRange(source.offset, bytes);
   const auto memory = std::make_shared<const HostMemory>(context_, bytes == 0 ? 1 : bytes);
@@ -105,14 +105,14 @@ std::shared_ptr<const HostMemory> CudaDevice::GiveRead(const DevicePlace& source
                  "cannot read from the device");
   };
   operation.done = std::move(done);
-  copies_->Give(std::move(operation));
+  copies_->Submit(std::move(operation));
   return memory;
 }
 
-GpuDigest::Digests CudaDevice::GiveDigest(std::shared_ptr<const DeviceBlock> block, std::vector<TensorPart> parts,
-                                          Done done) {
+GpuDigest::Digests CudaDevice::SubmitDigest(std::shared_ptr<const DeviceBlock> block, std::vector<TensorPart> parts,
+                                            Done done) {
   OpenContext();
-  return digests_->Give(std::move(block), std::move(parts), std::move(done));
+  return digests_->Submit(std::move(block), std::move(parts), std::move(done));
 }
 
 void CudaDevice::Close() noexcept {

@@ -6,10 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "device/cuda/context.h"
 #include "device/cuda/gpu_digest.h"
-#include "device/cuda/handles.h"
-#include "device/cuda/lane.h"
-#include "device/cuda/pinned_mappings.h"
+#include "device/cuda/stream_worker.h"
 #include "device/cuda/upload.h"
 #include "device/device_memory.h"
 
@@ -17,8 +16,8 @@ namespace weightcast::cuda {
 
 class CudaDevice;
 
-/// Device memory that this process holds: allocated here, or opened from another process's handle. Given back when it
-/// is freed or destroyed. Used on one thread, the same as its device.
+/// Device memory that this process holds: allocated here, or opened from another process's handle. Released when
+/// it is freed or destroyed. Used on one thread, the same as its device.
 class CudaMemory {
  public:
   ~CudaMemory();
@@ -39,33 +38,32 @@ class CudaMemory {
 };
 
 /// A place in device memory.
-struct DevicePlace {
+struct DeviceLocation {
   std::shared_ptr<const DeviceBlock> block;
   uint64_t offset = 0;
 };
 
 /// One GPU, through its primary context.
 ///
-/// Uploads run on a stream of their own in the order they were given; so do copies, and digests. Nothing orders the
-/// three among each other: who needs that waits for the one before it gives the other.
+/// Uploads run on a stream of their own in the order they were submitted; so do copies, and digests. Nothing orders the
+/// three among each other: a caller that needs an order waits for one before it submits the next.
 ///
 /// Used on one thread. `done` is called on others.
 class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
  public:
-  /// `index` as for PrimaryContext, `pin_threads` for PinnedMappings, `stall_milliseconds` as for Lane.
+  /// `index` as for PrimaryContext, `pin_threads` for PinnedMappings, `stall_milliseconds` as for StreamWorker.
   CudaDevice(int index, unsigned pin_threads, double stall_milliseconds);
   /// As Stop().
   ~CudaDevice();
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
 
-  /// These three stay valid when the device is closed.
+  /// These two stay valid when the device is closed.
   const std::string& uuid() const { return uuid_; }
-  const std::string& pci_address() const { return pci_address_; }
   /// Of the host's memory next to the device; -1 if there is no choice or the host does not say.
   int numa_node() const { return numa_node_; }
 
-  /// Throws CLOSED once the device is closed; whoever has the pointer keeps the context.
+  /// Throws CLOSED once the device is closed; a holder of the pointer keeps the context alive.
   const std::shared_ptr<const PrimaryContext>& OpenContext() const;
 
   DeviceMemory Measure() const;
@@ -78,14 +76,14 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
   void Pin(std::shared_ptr<Mapping> mapping, Done done);
   void Unpin(const Mapping& mapping, Done done);
 
-  void GiveUpload(std::vector<SegmentCopies> segments, std::shared_ptr<const DeviceBlock> destination, Done done);
+  void SubmitUpload(std::vector<SegmentCopies> segments, std::shared_ptr<const DeviceBlock> destination, Done done);
   /// Within the device, or between it and one whose memory was opened.
-  void GiveCopy(const DevicePlace& source, const DevicePlace& destination, uint64_t bytes, Done done);
+  void SubmitCopy(const DeviceLocation& source, const DeviceLocation& destination, uint64_t bytes, Done done);
   /// Reads device memory into page-locked memory that is returned at once and filled when `done` is called.
-  std::shared_ptr<const HostMemory> GiveRead(const DevicePlace& source, uint64_t bytes, Done done);
-  GpuDigest::Digests GiveDigest(std::shared_ptr<const DeviceBlock> block, std::vector<TensorPart> parts, Done done);
+  std::shared_ptr<const HostMemory> SubmitRead(const DeviceLocation& source, uint64_t bytes, Done done);
+  GpuDigest::Digests SubmitDigest(std::shared_ptr<const DeviceBlock> block, std::vector<TensorPart> parts, Done done);
 
-  /// Gives back all that is held through this object, after work in flight has ended; what has not begun fails with
+  /// Releases all that is held through this object, after work in flight has ended; what has not begun fails with
   /// CLOSED. May be called twice.
   void Close() noexcept;
   /// As Close(), and waits for all threads.
@@ -98,13 +96,12 @@ class CudaDevice : public std::enable_shared_from_this<CudaDevice> {
   std::shared_ptr<CudaMemory> Hold(std::shared_ptr<const DeviceBlock> block);
 
   const std::string uuid_;
-  const std::string pci_address_;
   const int numa_node_;
   std::unique_ptr<PinnedMappings> pinned_;
   /// Null once closed, as what follows.
   std::shared_ptr<const PrimaryContext> context_;
-  std::unique_ptr<Lane> uploads_;
-  std::unique_ptr<Lane> copies_;
+  std::unique_ptr<StreamWorker> uploads_;
+  std::unique_ptr<StreamWorker> copies_;
   std::unique_ptr<GpuDigest> digests_;
   std::set<CudaMemory*> held_;
 };

@@ -22,8 +22,7 @@ void* Load() {
 }
 
 [[noreturn]] void ThrowTooOld(const std::string& what) {
-  throw Failure(code::kCuda,
-                "the NVIDIA driver " + what + "; update it to one for " + kOldestDriver + " or newer");
+  throw Failure(code::kCuda, "the NVIDIA driver " + what + "; update it to one for " + kOldestDriver + " or newer");
 }
 
 void* Find(void* library, const char* symbol) {
@@ -63,7 +62,7 @@ Driver::Driver() {
   }
   if (result != kSuccess) {
     // Never DEVICE_LOST: there is no device yet.
-    throw Failure(code::kCuda, "cannot start the NVIDIA driver: " + Words(result) + "; check with nvidia-smi");
+    throw Failure(code::kCuda, "cannot start the NVIDIA driver: " + ErrorText(result) + "; check with nvidia-smi");
   }
 }
 
@@ -71,10 +70,10 @@ Failure Driver::FailureOf(Result result, const std::string& attempt) const {
   const char* code = code::kCuda;
   if (result == kErrorOutOfMemory) code = code::kOutOfDeviceMemory;
   if (IsSticky(result)) code = code::kDeviceLost;
-  return Failure(code, attempt + ": " + Words(result));
+  return Failure(code, attempt + ": " + ErrorText(result));
 }
 
-std::string Driver::Words(Result result) const {
+std::string Driver::ErrorText(Result result) const {
   const char* name = nullptr;
   const char* text = nullptr;
   // Both leave the pointer null for a number that they do not know.

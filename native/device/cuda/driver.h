@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "system/failure.h"
+#include "system/base.h"
 
 namespace weightcast::cuda {
 
@@ -28,9 +28,6 @@ struct Uuid {
   unsigned char bytes[16];
 };
 struct IpcMemoryHandle {
-  unsigned char bytes[64];
-};
-struct IpcEventHandle {
   unsigned char bytes[64];
 };
 
@@ -58,17 +55,11 @@ inline constexpr Result kSuccess = 0;
 inline constexpr Result kErrorOutOfMemory = 2;
 inline constexpr Result kErrorDeinitialized = 4;
 inline constexpr Result kErrorNoDevice = 100;
-inline constexpr Result kErrorInvalidDevice = 101;
 inline constexpr Result kErrorNotReady = 600;
-inline constexpr Result kErrorPeerAccessAlreadyEnabled = 704;
-inline constexpr Result kErrorPrimaryContextActive = 708;
 
 inline constexpr unsigned kContextBlockingSync = 0x4;
 inline constexpr unsigned kStreamNonBlocking = 0x1;
-inline constexpr unsigned kEventBlockingSync = 0x1;
 inline constexpr unsigned kEventDisableTiming = 0x2;
-/// Needs kEventDisableTiming.
-inline constexpr unsigned kEventInterprocess = 0x4;
 inline constexpr unsigned kIpcLazyEnablePeerAccess = 0x1;
 inline constexpr unsigned kHostRegisterPortable = 0x1;
 inline constexpr unsigned kHostRegisterReadOnly = 0x8;
@@ -93,13 +84,11 @@ inline constexpr int kAttributeReadOnlyHostRegister = 113;
   FUNCTION(cuDeviceTotalMem, "cuDeviceTotalMem_v2", (size_t* bytes, DeviceHandle device))                             \
   FUNCTION(cuDeviceGetPCIBusId, "cuDeviceGetPCIBusId", (char* id, int bytes, DeviceHandle device))                    \
   FUNCTION(cuDeviceGetAttribute, "cuDeviceGetAttribute", (int* value, int attribute, DeviceHandle device))            \
-  FUNCTION(cuDeviceCanAccessPeer, "cuDeviceCanAccessPeer", (int* can, DeviceHandle device, DeviceHandle peer))        \
   FUNCTION(cuDevicePrimaryCtxSetFlags, "cuDevicePrimaryCtxSetFlags_v2", (DeviceHandle device, unsigned flags))        \
   FUNCTION(cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (Context * context, DeviceHandle device))            \
   FUNCTION(cuDevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (DeviceHandle device))                          \
   FUNCTION(cuCtxPushCurrent, "cuCtxPushCurrent_v2", (Context context))                                                \
   FUNCTION(cuCtxPopCurrent, "cuCtxPopCurrent_v2", (Context * context))                                                \
-  FUNCTION(cuCtxEnablePeerAccess, "cuCtxEnablePeerAccess", (Context peer, unsigned flags))                            \
   FUNCTION(cuMemGetInfo, "cuMemGetInfo_v2", (size_t * free, size_t * total))                                          \
   FUNCTION(cuMemAlloc, "cuMemAlloc_v2", (DevicePointer * pointer, size_t bytes))                                      \
   FUNCTION(cuMemFree, "cuMemFree_v2", (DevicePointer pointer))                                                        \
@@ -120,8 +109,6 @@ inline constexpr int kAttributeReadOnlyHostRegister = 113;
   FUNCTION(cuIpcOpenMemHandle, "cuIpcOpenMemHandle_v2",                                                               \
            (DevicePointer * pointer, IpcMemoryHandle handle, unsigned flags))                                         \
   FUNCTION(cuIpcCloseMemHandle, "cuIpcCloseMemHandle", (DevicePointer pointer))                                       \
-  FUNCTION(cuIpcGetEventHandle, "cuIpcGetEventHandle", (IpcEventHandle * handle, Event event))                        \
-  FUNCTION(cuIpcOpenEventHandle, "cuIpcOpenEventHandle", (Event * event, IpcEventHandle handle))                      \
   FUNCTION(cuStreamCreate, "cuStreamCreate", (Stream * stream, unsigned flags))                                       \
   FUNCTION(cuStreamDestroy, "cuStreamDestroy_v2", (Stream stream))                                                    \
   FUNCTION(cuStreamQuery, "cuStreamQuery", (Stream stream))                                                           \
@@ -131,7 +118,6 @@ inline constexpr int kAttributeReadOnlyHostRegister = 113;
   FUNCTION(cuEventDestroy, "cuEventDestroy_v2", (Event event))                                                        \
   FUNCTION(cuEventRecord, "cuEventRecord", (Event event, Stream stream))                                              \
   FUNCTION(cuEventQuery, "cuEventQuery", (Event event))                                                               \
-  FUNCTION(cuEventSynchronize, "cuEventSynchronize", (Event event))                                                   \
   FUNCTION(cuEventElapsedTime, "cuEventElapsedTime", (float* milliseconds, Event start, Event end))                   \
   FUNCTION(cuModuleLoadData, "cuModuleLoadData", (Module * module, const void* image))                                \
   FUNCTION(cuModuleUnload, "cuModuleUnload", (Module module))                                                         \
@@ -160,12 +146,12 @@ class Driver {
     if (result != kSuccess) throw FailureOf(result, attempt);
   }
 
-  /// The attempt followed by the driver's own words. DEVICE_LOST if no call on the device can succeed any more,
+  /// The attempt followed by the driver's error text. DEVICE_LOST if no call on the device can succeed any more,
   /// OUT_OF_DEVICE_MEMORY, or else CUDA.
   Failure FailureOf(Result result, const std::string& attempt) const;
 
   /// "an illegal memory access was encountered (CUDA_ERROR_ILLEGAL_ADDRESS)".
-  std::string Words(Result result) const;
+  std::string ErrorText(Result result) const;
 
   /// Whether the error stays with the context: every later call fails too, and only a new process gets a sound one.
   static bool IsSticky(Result result);

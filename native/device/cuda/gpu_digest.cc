@@ -45,7 +45,7 @@ class GpuDigest::Kernel {
  public:
   explicit Kernel(std::shared_ptr<const PrimaryContext> context) : context_(std::move(context)) {}
   ~Kernel() {
-    if (module_ != nullptr) context_->Quietly([this] { context_->driver().cuModuleUnload(module_); });
+    if (module_ != nullptr) context_->TryInContext([this] { context_->driver().cuModuleUnload(module_); });
   }
   Kernel(const Kernel&) = delete;
   Kernel& operator=(const Kernel&) = delete;
@@ -89,8 +89,13 @@ class GpuDigest::Kernel {
     for (size_t index = 0; index < count; index++) {
       const TensorPart& part = run.parts[first + index];
       sums[index] = DigestStart(part);
-      parts[index] = {run.block->pointer() + part.offset, part.row_bytes,    part.rows, part.pitch,
-                      part.tensor_offset,                 part.tensor_pitch, slices};
+      parts[index] = {run.block->pointer() + part.offset,
+                      part.row_bytes,
+                      part.rows,
+                      part.pitch,
+                      part.tensor_offset,
+                      part.tensor_pitch,
+                      slices};
       slices += (part.row_bytes * part.rows + kSliceBytes - 1) / kSliceBytes;
     }
     return slices;
@@ -120,10 +125,10 @@ GpuDigest::GpuDigest(std::shared_ptr<const PrimaryContext> context, double stall
     : context_(std::move(context)),
       kernel_(std::make_shared<Kernel>(context_)),
       // One at a time, because all use the same tables.
-      lane_(context_, "weightcast-dig", 1, stall_milliseconds) {}
+      worker_(context_, "weightcast-dig", 1, stall_milliseconds) {}
 
-GpuDigest::Digests GpuDigest::Give(std::shared_ptr<const DeviceBlock> block, std::vector<TensorPart> parts,
-                                   Done done) {
+GpuDigest::Digests GpuDigest::Submit(std::shared_ptr<const DeviceBlock> block, std::vector<TensorPart> parts,
+                                     Done done) {
   const auto run = std::make_shared<Run>();
   run->parts = CheckedParts(std::move(parts), block->bytes());
   run->block = std::move(block);
@@ -132,7 +137,7 @@ GpuDigest::Digests GpuDigest::Give(std::shared_ptr<const DeviceBlock> block, std
   for (size_t first = 0;; first += kMaxParts) {
     const size_t count = std::min(kMaxParts, run->parts.size() - first);
     const bool is_last = first + count == run->parts.size();
-    lane_.Give(Step(run, first, count, is_last));
+    worker_.Submit(Step(run, first, count, is_last));
     if (is_last) return run->digests;
   }
 }
@@ -140,9 +145,7 @@ GpuDigest::Digests GpuDigest::Give(std::shared_ptr<const DeviceBlock> block, std
 Operation GpuDigest::Step(const std::shared_ptr<Run>& run, size_t first, size_t count, bool is_last) const {
   Operation step;
   step.what = "digest memory of device " + context_->uuid();
-  step.enqueue = [kernel = kernel_, run, first, count](Stream stream) {
-    kernel->Enqueue(*run, first, count, stream);
-  };
+  step.enqueue = [kernel = kernel_, run, first, count](Stream stream) { kernel->Enqueue(*run, first, count, stream); };
   step.collect = [kernel = kernel_, run, first, count] {
     if (count > 0) std::copy_n(kernel->Sums(), count, run->digests->begin() + static_cast<ptrdiff_t>(first));
   };

@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "device/cuda/lane.h"
+#include "device/cuda/stream_worker.h"
 #include "memory/digest.h"
 
 namespace weightcast::cuda {
@@ -20,9 +20,9 @@ class GpuDigest {
 
   GpuDigest(std::shared_ptr<const PrimaryContext> context, double stall_milliseconds);
 
-  /// Throws OUT_OF_RANGE, and what Lane::Give throws.
-  Digests Give(std::shared_ptr<const DeviceBlock> block, std::vector<TensorPart> parts, Done done);
-  void Stop() noexcept { lane_.Stop(); }
+  /// Throws OUT_OF_RANGE, and what StreamWorker::Submit throws.
+  Digests Submit(std::shared_ptr<const DeviceBlock> block, std::vector<TensorPart> parts, Done done);
+  void Stop() noexcept { worker_.Stop(); }
 
  private:
   class Kernel;
@@ -31,9 +31,9 @@ class GpuDigest {
   Operation Step(const std::shared_ptr<Run>& run, size_t first, size_t count, bool is_last) const;
 
   const std::shared_ptr<const PrimaryContext> context_;
-  /// Only the lane's thread touches what is in it.
+  /// Only the worker's thread touches what is in it.
   const std::shared_ptr<Kernel> kernel_;
-  Lane lane_;
+  StreamWorker worker_;
 };
 
 }  // namespace weightcast::cuda

@@ -1,11 +1,202 @@
 #include "device/cuda/upload.h"
 
-#include <algorithm>
-#include <utility>
+#include <sys/mman.h>
 
-#include "device/cuda/pinned_mappings.h"
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "system/base.h"
 
 namespace weightcast::cuda {
+namespace {
+
+/// MADV_POPULATE_READ, which older headers lack.
+constexpr int kPopulateRead = 22;
+
+/// The GPU only reads segments. Where it may say so, mappings for reading can be pinned at all, and all are pinned and
+/// unpinned faster, because the kernel need not expect that pages change.
+unsigned FlagsFor(const PrimaryContext& context) {
+  int supported = 0;
+  context.driver().cuDeviceGetAttribute(&supported, kAttributeReadOnlyHostRegister, context.device());
+  return supported != 0 ? kHostRegisterPortable | kHostRegisterReadOnly : kHostRegisterPortable;
+}
+
+}  // namespace
+
+/// Its parts are page-locked from Lock() until Unlock() or its end. Jobs on one file do not overlap, so that no two
+/// threads are ever in one part.
+class PinnedMappings::PinnedMapping {
+ public:
+  PinnedMapping(std::shared_ptr<const PrimaryContext> context, std::shared_ptr<Mapping> mapping,
+                std::shared_ptr<std::atomic<uint64_t>> total)
+      : context_(std::move(context)),
+        mapping_(std::move(mapping)),
+        total_(std::move(total)),
+        locked_((mapping_->bytes() + kPinnedPart - 1) / kPinnedPart) {}
+  ~PinnedMapping() { Unlock(); }
+  PinnedMapping(const PinnedMapping&) = delete;
+  PinnedMapping& operator=(const PinnedMapping&) = delete;
+
+  /// How many Pin() have not ended. Under the table's mutex.
+  int pins = 0;
+
+  /// What orders the jobs on one file.
+  Span span() const { return {mapping_->file(), 0, mapping_->bytes(), true}; }
+  size_t parts() const { return locked_.size(); }
+
+  /// Does nothing to a part that is locked: its pages have their places already, and looking at each again would take
+  /// as long as a tenth of an update.
+  void Lock(size_t part) {
+    if (locked_[part]) return;
+    // The driver would put the pages into the process's page table itself, one page fault after the other. Kernels
+    // before 5.14 leave that to it.
+    madvise(Start(part), BytesOf(part), kPopulateRead);
+    const Driver& driver = context_->driver();
+    const CurrentContext current(driver, context_->context());
+    const Result result = driver.cuMemHostRegister(Start(part), BytesOf(part), FlagsFor(*context_));
+    const std::string attempt = "cannot page-lock " + mapping_->path() + " (" + ByteSize(mapping_->bytes()) + ")";
+    // The host's memory: OUT_OF_DEVICE_MEMORY would make a planner take smaller slots.
+    if (result == kErrorOutOfMemory) {
+      throw Failure(code::kCuda, attempt + ": " + driver.ErrorText(result) + "; that is memory of the host");
+    }
+    driver.Check(result, attempt);
+    locked_[part] = true;
+    *total_ += BytesOf(part);
+  }
+
+  /// May be called twice.
+  void Unlock() {
+    for (size_t part = 0; part < parts(); part++) {
+      if (!locked_[part]) continue;
+      context_->TryInContext([&] { context_->driver().cuMemHostUnregister(Start(part)); });
+      locked_[part] = false;
+      *total_ -= BytesOf(part);
+    }
+  }
+
+ private:
+  uint8_t* Start(size_t part) const { return mapping_->data() + part * kPinnedPart; }
+  uint64_t BytesOf(size_t part) const { return std::min(kPinnedPart, mapping_->bytes() - part * kPinnedPart); }
+
+  const std::shared_ptr<const PrimaryContext> context_;
+  const std::shared_ptr<Mapping> mapping_;
+  const std::shared_ptr<std::atomic<uint64_t>> total_;
+  std::vector<std::atomic<bool>> locked_;
+};
+
+struct PinnedMappings::Table {
+  std::mutex mutex;
+  std::map<const Mapping*, std::shared_ptr<PinnedMapping>> mappings;
+  const std::shared_ptr<std::atomic<uint64_t>> total = std::make_shared<std::atomic<uint64_t>>(0);
+
+  /// One Pin() of the mapping has ended. A failure takes the mapping off the table, unless another Pin() of it follows,
+  /// which tries again.
+  std::shared_ptr<PinnedMapping> EndPin(const Mapping* mapping, const std::weak_ptr<PinnedMapping>& pinned,
+                                        bool failed) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = mappings.find(mapping);
+    if (found == mappings.end() || found->second != pinned.lock()) return nullptr;
+    if (--found->second->pins > 0 || !failed) return nullptr;
+    std::shared_ptr<PinnedMapping> removed = std::move(found->second);
+    mappings.erase(found);
+    return removed;
+  }
+
+  std::shared_ptr<PinnedMapping> Remove(const Mapping* mapping) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = mappings.find(mapping);
+    if (found == mappings.end()) return nullptr;
+    std::shared_ptr<PinnedMapping> removed = std::move(found->second);
+    mappings.erase(found);
+    return removed;
+  }
+};
+
+/// Jobs on the same file run in the order they were submitted, because each says that it writes all of it.
+class PinnedMappings::PinJob : public Job {
+ public:
+  explicit PinJob(std::shared_ptr<PinnedMapping> mapping) : mapping_(std::move(mapping)), spans_({mapping_->span()}) {}
+
+  size_t pieces() const override { return mapping_->parts(); }
+  const std::vector<Span>& spans() const override { return spans_; }
+  void Run(size_t piece) override { mapping_->Lock(piece); }
+
+ private:
+  const std::shared_ptr<PinnedMapping> mapping_;
+  const std::vector<Span> spans_;
+};
+
+class PinnedMappings::UnpinJob : public Job {
+ public:
+  explicit UnpinJob(std::shared_ptr<PinnedMapping> mapping)
+      : mapping_(std::move(mapping)), spans_({mapping_->span()}) {}
+
+  size_t pieces() const override { return 1; }
+  const std::vector<Span>& spans() const override { return spans_; }
+  void Run(size_t) override { mapping_->Unlock(); }
+
+ private:
+  const std::shared_ptr<PinnedMapping> mapping_;
+  const std::vector<Span> spans_;
+};
+
+PinnedMappings::PinnedMappings(std::shared_ptr<const PrimaryContext> context, unsigned threads)
+    : context_(std::move(context)), table_(std::make_shared<Table>()), threads_(threads) {}
+
+PinnedMappings::~PinnedMappings() {
+  Close();
+  Stop();
+}
+
+void PinnedMappings::Pin(std::shared_ptr<Mapping> mapping, Done done) {
+  if (!context_) throw Failure(code::kClosed, "the device is closed");
+  const Mapping* const key = mapping.get();
+  std::shared_ptr<PinnedMapping> pinned;
+  {
+    const std::lock_guard<std::mutex> lock(table_->mutex);
+    std::shared_ptr<PinnedMapping>& entry = table_->mappings[key];
+    if (!entry) entry = std::make_shared<PinnedMapping>(context_, std::move(mapping), table_->total);
+    entry->pins++;
+    pinned = entry;
+  }
+  // Weak: what this holds is released after `done` only, when the caller may have unpinned and closed the mapping.
+  auto finish = [table = table_, key, pinned = std::weak_ptr(pinned), done = std::move(done)](const Outcome& outcome) {
+    // What was locked before a failure is unlocked here.
+    table->EndPin(key, pinned, outcome.failure.has_value());
+    done(outcome);
+  };
+  threads_.Submit(std::make_shared<PinJob>(std::move(pinned)), std::move(finish));
+}
+
+void PinnedMappings::Unpin(const Mapping& mapping, Done done) {
+  std::shared_ptr<PinnedMapping> removed = table_->Remove(&mapping);
+  if (!removed) return done({});
+  SubmitUnlock(std::move(removed), std::move(done));
+}
+
+uint64_t PinnedMappings::bytes() const { return *table_->total; }
+
+void PinnedMappings::Close() noexcept {
+  if (!context_) return;
+  std::map<const Mapping*, std::shared_ptr<PinnedMapping>> all;
+  {
+    const std::lock_guard<std::mutex> lock(table_->mutex);
+    all.swap(table_->mappings);
+  }
+  for (auto& [key, mapping] : all) SubmitUnlock(std::move(mapping), [](const Outcome&) {});
+  threads_.Close();
+  context_.reset();
+}
+
+void PinnedMappings::SubmitUnlock(std::shared_ptr<PinnedMapping> mapping, Done done) {
+  threads_.Submit(std::make_shared<UnpinJob>(std::move(mapping)), std::move(done));
+}
+
 namespace {
 
 /// Copies do not overlap, so their order is free.
@@ -81,8 +272,8 @@ Upload::Upload(std::vector<SegmentCopies> segments, std::shared_ptr<const Device
                          "cannot ask a device its largest pitch");
   max_pitch_ = static_cast<size_t>(max_pitch);
   for (SegmentCopies& each : segments_) {
-    each.rectangles = CutAtParts(
-        Merge(CheckedCopies(std::move(each.rectangles), each.segment->bytes(), destination_->bytes())));
+    each.rectangles =
+        CutAtParts(Merge(CheckedCopies(std::move(each.rectangles), each.segment->bytes(), destination_->bytes())));
     for (const RectangleCopy& copy : each.rectangles) bytes_ += copy.row_bytes * copy.rows;
   }
 }
@@ -96,8 +287,8 @@ void Upload::Enqueue(Stream stream) const {
         EnqueueRows(source, copy, stream);
         continue;
       }
-      const Result result = driver.cuMemcpyHtoDAsync(destination_->pointer() + copy.destination_offset, source,
-                                                     copy.row_bytes, stream);
+      const Result result =
+          driver.cuMemcpyHtoDAsync(destination_->pointer() + copy.destination_offset, source, copy.row_bytes, stream);
       if (result != kSuccess) throw driver.FailureOf(result, "cannot upload from " + each.segment->path());
     }
   }
@@ -120,8 +311,8 @@ void Upload::EnqueueRows(const uint8_t* source, const RectangleCopy& copy, Strea
     return;
   }
   for (uint64_t row = 0; row < copy.rows; row++) {
-    driver.Check(driver.cuMemcpyHtoDAsync(destination + row * copy.destination_pitch,
-                                          source + row * copy.source_pitch, copy.row_bytes, stream),
+    driver.Check(driver.cuMemcpyHtoDAsync(destination + row * copy.destination_pitch, source + row * copy.source_pitch,
+                                          copy.row_bytes, stream),
                  "cannot upload a row");
   }
 }

@@ -5,8 +5,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "fabric/protocol.h"
-#include "fabric/wire.h"
+#include "fabric/control.h"
 
 namespace weightcast {
 namespace {
@@ -35,10 +34,9 @@ bool LaneSetup::IsPossible(const VerbsHost& host, const FabricAddress& peer) {
   return !PairedPorts(host, peer).empty();
 }
 
-std::shared_ptr<LaneSetup> LaneSetup::Start(EventLoop& loop, std::shared_ptr<VerbsHost> host,
-                                            const FabricAddress& peer, FrameSocket& control, Done done) {
-  std::shared_ptr<LaneSetup> setup(
-      new LaneSetup(loop, std::move(host), peer.rdma.size(), control, std::move(done)));
+std::shared_ptr<LaneSetup> LaneSetup::Start(EventLoop& loop, std::shared_ptr<VerbsHost> host, const FabricAddress& peer,
+                                            FrameSocket& control, Done done) {
+  std::shared_ptr<LaneSetup> setup(new LaneSetup(loop, std::move(host), peer.rdma.size(), control, std::move(done)));
   for (const Ports& ports : PairedPorts(*setup->host_, peer)) {
     auto pair = std::make_unique<QueuePair>(setup->host_->devices()[ports.local], QueuePair::Role::kReader);
     setup->lanes_.push_back({std::move(pair), ports.local, ports.remote});
@@ -105,8 +103,7 @@ void LaneSetup::Probe(ByteReader& fields) {
                                   [self = shared_from_this(), index](uint32_t) { self->OnProbed(index); });
     lane.pair->Rearm();
     lane.pair->PostRead(index, reinterpret_cast<uint8_t*>(page_.words() + index),
-                        page_regions_.local_keys()[lane.local_port], address, keys[lane.remote_port],
-                        sizeof(uint64_t));
+                        page_regions_.local_keys()[lane.local_port], address, keys[lane.remote_port], sizeof(uint64_t));
   }
 }
 

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "fabric/fabric_address.h"
-#include "fabric/frame_socket.h"
+#include "fabric/address.h"
+#include "fabric/control.h"
 #include "fabric/verbs/verbs_carrier.h"
-#include "fabric/verbs/verbs_host.h"
+#include "fabric/verbs/verbs_device.h"
 
 namespace weightcast {
 
@@ -21,7 +21,7 @@ namespace weightcast {
 /// frame::kLanesOpen: u8 count, then a QueuePairEnd for each, u64 address of the word, u8 count of ports, u32 key for
 /// each; or zero and why, as text.
 ///
-/// Used on the control loop's thread. It keeps itself until it has called `done`, which it does once unless cancelled.
+/// Used on the control loop's thread. It owns itself until it has called `done`, which it does once unless cancelled.
 class LaneSetup : public std::enable_shared_from_this<LaneSetup> {
  public:
   static constexpr size_t kMostLanes = 16;

@@ -7,8 +7,8 @@
 #include <string>
 #include <utility>
 
-#include "fabric/authentication.h"
-#include "system/failure.h"
+#include "fabric/address.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {
@@ -52,10 +52,7 @@ QueuePairEnd QueuePairEnd::Get(ByteReader& reader) {
 }
 
 QueuePair::QueuePair(std::shared_ptr<VerbsDevice> device, Role role)
-    : device_(std::move(device)),
-      library_(device_->library()),
-      role_(role),
-      first_packet_(RandomPacketNumber()) {
+    : device_(std::move(device)), library_(device_->library()), role_(role), first_packet_(RandomPacketNumber()) {
   try {
     if (role_ == Role::kReader) {
       channel_ = library_.create_comp_channel(device_->context());
@@ -101,7 +98,7 @@ QueuePairEnd QueuePair::End() const {
 }
 
 ibv::AhAttr QueuePair::PathTo(const QueuePairEnd& other) const {
-  const bool is_roce = device_->address().link_layer == RdmaPortAddress::kEthernet;
+  const bool is_roce = device_->address().link_layer == ibv::kLinkLayerEthernet;
   const bool same_subnet = std::equal(other.gid.begin(), other.gid.begin() + 8, device_->address().gid.begin());
   ibv::AhAttr path{};
   path.port_num = device_->address().port;
@@ -136,8 +133,7 @@ void QueuePair::Connect(const QueuePairEnd& other) {
   sending.sq_psn = first_packet_;
   sending.max_rd_atomic = role_ == Role::kReader ? reads : 1;
   Modify(sending,
-         ibv::kQpState | ibv::kQpTimeout | ibv::kQpRetryCnt | ibv::kQpRnrRetry | ibv::kQpSqPsn |
-             ibv::kQpMaxQpRdAtomic,
+         ibv::kQpState | ibv::kQpTimeout | ibv::kQpRetryCnt | ibv::kQpRnrRetry | ibv::kQpSqPsn | ibv::kQpMaxQpRdAtomic,
          "connect");
 }
 

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "fabric/control.h"
 #include "fabric/verbs/verbs_device.h"
-#include "fabric/wire.h"
 
 namespace weightcast {
 
@@ -30,7 +30,7 @@ class QueuePair {
   enum class Role {
     /// Its completions are announced on a descriptor.
     kReader,
-    /// Its host takes no part in the reads, and hears nothing of them.
+    /// Its host takes no part in the reads and is not notified of them.
     kSource,
   };
 

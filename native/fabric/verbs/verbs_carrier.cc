@@ -5,14 +5,14 @@
 #include <algorithm>
 #include <utility>
 
-#include "system/clock.h"
+#include "system/base.h"
 
 namespace weightcast {
 namespace {
 
-/// Small enough for many to be under way, large enough for posting them to cost nothing beside.
+/// Small enough for many to be in flight, large enough for posting them to cost nothing beside.
 constexpr uint64_t kPiece = uint64_t{512} << 10;
-/// How long the pieces of a failed read may stay under way: longer than a queue pair takes to give up.
+/// How long the pieces of a failed read may stay in flight: longer than a queue pair takes to give up.
 constexpr double kGraceMilliseconds = 1000;
 
 }  // namespace
@@ -101,11 +101,12 @@ bool LaneSet::HasPieces(const std::shared_ptr<Read>& read) const {
 
 void LaneSet::Drop(const std::shared_ptr<Read>& read) {
   if (!HasPieces(read)) return;
-  const uint64_t number = ++last_patience_;
-  patience_[number] = loop_.At(MonotonicMilliseconds() + kGraceMilliseconds, [self = shared_from_this(), number, read] {
-    self->patience_.erase(number);
-    if (self->HasPieces(read)) self->Lose("its memory does not answer");
-  });
+  const uint64_t number = ++last_drop_timer_;
+  drop_timers_[number] =
+      loop_.At(MonotonicMilliseconds() + kGraceMilliseconds, [self = shared_from_this(), number, read] {
+        self->drop_timers_.erase(number);
+        if (self->HasPieces(read)) self->Lose("its memory does not answer");
+      });
 }
 
 void LaneSet::Lose(const std::string& how) {
@@ -120,7 +121,7 @@ void LaneSet::Lose(const std::string& how) {
 }
 
 void LaneSet::End() {
-  patience_.clear();
+  drop_timers_.clear();
   for (Active& active : std::exchange(lanes_, {})) {
     active.watch.Reset();
     // From here on the card writes no more.
@@ -138,19 +139,19 @@ void VerbsCarrier::Complete(RemoteSegment& segment, ByteReader& fields, FrameSoc
 
 void VerbsCarrier::Begin(std::shared_ptr<Read> read, std::shared_ptr<RemoteSegment> segment) {
   // Pinning much memory takes long, and this thread has other peers to look after.
-  loops_->registrar->Post([host = host_, queue = queue_, lanes = lanes_, read = std::move(read),
-                           segment = std::move(segment)]() mutable {
-    LaneSet::Segment target;
-    try {
-      target.destination = host->RegisterDestination(read->destination());
-    } catch (const Failure& failure) {
-      return read->Fail(failure);
-    }
-    target.remote = std::move(segment);
-    read->Begin();
-    queue->Add(std::move(read), std::make_shared<LaneSet::Segment>(std::move(target)));
-    lanes->loop().Post([lanes] { lanes->Pump(); });
-  });
+  threads_->registrar->Post(
+      [host = host_, queue = queue_, lanes = lanes_, read = std::move(read), segment = std::move(segment)]() mutable {
+        LaneSet::Segment target;
+        try {
+          target.destination = host->RegisterDestination(read->destination());
+        } catch (...) {
+          return read->Fail(CurrentFailure());
+        }
+        target.remote = std::move(segment);
+        read->Begin();
+        queue->Add(std::move(read), std::make_shared<LaneSet::Segment>(std::move(target)));
+        lanes->loop().Post([lanes] { lanes->Pump(); });
+      });
 }
 
 void VerbsCarrier::Drop(const std::shared_ptr<Read>& read) {

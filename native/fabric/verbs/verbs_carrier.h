@@ -6,10 +6,10 @@
 #include <unordered_map>
 #include <vector>
 
-#include "fabric/carrier.h"
-#include "fabric/loops.h"
+#include "fabric/read.h"
+#include "fabric/threads.h"
 #include "fabric/verbs/queue_pair.h"
-#include "fabric/verbs/verbs_host.h"
+#include "fabric/verbs/verbs_device.h"
 
 namespace weightcast {
 
@@ -64,17 +64,17 @@ class LaneSet : public std::enable_shared_from_this<LaneSet> {
   const OnLost on_lost_;
   std::vector<Active> lanes_;
   /// Of reads that were dropped, by numbers of their own.
-  std::unordered_map<uint64_t, EventLoop::Handle> patience_;
-  uint64_t last_patience_ = 0;
+  std::unordered_map<uint64_t, EventLoop::Handle> drop_timers_;
+  uint64_t last_drop_timer_ = 0;
 };
 
 /// Over RDMA: the cards read the peer's memory, and its processor takes no part.
 class VerbsCarrier : public Carrier {
  public:
   /// `remote_ports` is how many RDMA ports the peer has.
-  VerbsCarrier(std::shared_ptr<Loops> loops, std::shared_ptr<VerbsHost> host, size_t remote_ports,
+  VerbsCarrier(std::shared_ptr<FabricThreads> threads, std::shared_ptr<VerbsHost> host, size_t remote_ports,
                std::shared_ptr<LaneSet::Queue> queue, std::shared_ptr<LaneSet> lanes)
-      : loops_(std::move(loops)),
+      : threads_(std::move(threads)),
         host_(std::move(host)),
         remote_ports_(remote_ports),
         queue_(std::move(queue)),
@@ -87,7 +87,7 @@ class VerbsCarrier : public Carrier {
   void End() override;
 
  private:
-  const std::shared_ptr<Loops> loops_;
+  const std::shared_ptr<FabricThreads> threads_;
   const std::shared_ptr<VerbsHost> host_;
   const size_t remote_ports_;
   const std::shared_ptr<LaneSet::Queue> queue_;

@@ -1,16 +1,57 @@
 #include "fabric/verbs/verbs_device.h"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <fstream>
+#include <optional>
+#include <string>
 #include <utility>
 
-#include "fabric/verbs/gid_table.h"
-#include "system/byte_size.h"
-#include "system/failure.h"
+#include "system/base.h"
 
 namespace weightcast {
+namespace {
+
+/// The first line of a file; empty if it cannot be read, as for an unused entry.
+std::string LineOf(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+/// The higher, the better; 0 for what cannot be used.
+int RankOf(const std::string& type, const std::string& gid) {
+  if (type != "RoCE v2" || gid.empty()) return 0;
+  if (gid == "0000:0000:0000:0000:0000:0000:0000:0000") return 0;
+  if (gid.rfind("0000:0000:0000:0000:0000:ffff:", 0) == 0) return 3;
+  return gid.rfind("fe80:", 0) == 0 ? 1 : 2;
+}
+
+/// The index in the port's table of the GID by which RoCE peers reach it: RoCE v2 with an IPv4 address if there is one,
+/// else with a global IPv6 address, else with a link-local one; the lowest of the best. Nothing if there is none: its
+/// network interface is down or has no address. Read from sysfs, the only place that tells v1 from v2 to every version
+/// of the library.
+std::optional<int> RoceGidIndex(const std::string& device, int port, int table_length) {
+  const std::string base = "/sys/class/infiniband/" + device + "/ports/" + std::to_string(port);
+  int best_rank = 0;
+  std::optional<int> best;
+  for (int index = 0; index < table_length; index++) {
+    const std::string type = LineOf(base + "/gid_attrs/types/" + std::to_string(index));
+    if (type.empty()) continue;
+    const int rank = RankOf(type, LineOf(base + "/gids/" + std::to_string(index)));
+    if (rank <= best_rank) continue;
+    best_rank = rank;
+    best = index;
+  }
+  return best;
+}
+
+}  // namespace
+
 namespace {
 
 /// More than that does not make reads faster, and queue pairs larger.
@@ -124,8 +165,8 @@ void VerbsDevice::ChooseGid(const ibv::PortAttr& port, std::optional<int> gid_in
   std::optional<int> index = gid_index;
   if (!index) index = is_roce ? RoceGidIndex(address_.device, address_.port, port.gid_tbl_len) : 0;
   if (!index) {
-    throw Failure("EADDRNOTAVAIL", "the RDMA port " + name() +
-                                       " has no RoCE v2 GID: is its network interface up, with an IP address?");
+    throw Failure("EADDRNOTAVAIL",
+                  "the RDMA port " + name() + " has no RoCE v2 GID: is its network interface up, with an IP address?");
   }
   gid_index_ = *index;
   const int error = library_.query_gid(context_, address_.port, gid_index_, address_.gid.data());
@@ -157,5 +198,76 @@ MemoryRegion::MemoryRegion(std::shared_ptr<VerbsDevice> device, void* memory, ui
     : device_(std::move(device)), region_(Register(*device_, memory, bytes, access, name)) {}
 
 MemoryRegion::~MemoryRegion() { device_->library().dereg_mr(region_); }
+
+namespace {
+
+std::vector<std::shared_ptr<VerbsDevice>> OpenAll(const std::vector<std::pair<std::string, uint8_t>>& ports,
+                                                  std::optional<int> gid_index) {
+  std::vector<std::shared_ptr<VerbsDevice>> devices;
+  for (const auto& [device, port] : ports) devices.push_back(std::make_shared<VerbsDevice>(device, port, gid_index));
+  return devices;
+}
+
+}  // namespace
+
+PrivatePage::PrivatePage() {
+  void* const page = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) throw Failure::System(errno, "cannot get a page of memory");
+  words_ = static_cast<uint64_t*>(page);
+}
+
+PrivatePage::~PrivatePage() { munmap(words_, kBytes); }
+
+RegionSet::RegionSet(const std::vector<std::shared_ptr<VerbsDevice>>& devices, void* memory, uint64_t bytes, int access,
+                     const std::string& name)
+    : address_(reinterpret_cast<uint64_t>(memory)) {
+  for (const auto& device : devices) {
+    regions_.push_back(std::make_unique<MemoryRegion>(device, memory, bytes, access, name));
+    local_keys_.push_back(regions_.back()->local_key());
+    remote_keys_.push_back(regions_.back()->remote_key());
+  }
+}
+
+void RegionSet::Release() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  regions_.clear();
+}
+
+VerbsHost::VerbsHost(const std::vector<std::pair<std::string, uint8_t>>& ports, std::optional<int> gid_index)
+    : devices_(OpenAll(ports, gid_index)) {
+  *probe_page_.words() = kProbeWord;
+  probe_source_ =
+      std::make_unique<RegionSet>(devices_, probe_page_.words(), PrivatePage::kBytes, ibv::kAccessRemoteRead, "a page");
+}
+
+VerbsHost::~VerbsHost() { Close(); }
+
+std::shared_ptr<RegionSet> VerbsHost::RegisterSource(const Mapping& mapping) const {
+  return std::make_shared<RegionSet>(devices_, mapping.data(), mapping.bytes(), ibv::kAccessRemoteRead, mapping.path());
+}
+
+std::shared_ptr<RegionSet> VerbsHost::RegisterDestination(const std::shared_ptr<Mapping>& mapping) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  // A set that is gone went with its mapping, and another one may lie at the same address now.
+  for (auto at = destinations_.begin(); at != destinations_.end();) {
+    at = at->second.expired() ? destinations_.erase(at) : std::next(at);
+  }
+  if (auto known = destinations_[mapping.get()].lock()) return known;
+  auto regions =
+      std::make_shared<RegionSet>(devices_, mapping->data(), mapping->bytes(), ibv::kAccessLocalWrite, mapping->path());
+  mapping->Keep(regions);
+  destinations_[mapping.get()] = regions;
+  return regions;
+}
+
+void VerbsHost::Close() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& [mapping, regions] : destinations_) {
+    if (const auto found = regions.lock()) found->Release();
+  }
+  destinations_.clear();
+  probe_source_.reset();
+  devices_.clear();
+}
 
 }  // namespace weightcast

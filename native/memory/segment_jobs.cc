@@ -1,0 +1,205 @@
+#include "memory/segment_jobs.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "memory/copy.h"
+#include "memory/digest.h"
+#include "memory/thread_pool.h"
+#include "system/base.h"
+
+namespace weightcast {
+namespace {
+
+/// Whole huge pages. Large, because every call that makes some makes all processors empty their lists of pages.
+constexpr uint64_t kPieceBytes = uint64_t{64} << 20;
+constexpr uint64_t kHugePage = uint64_t{2} << 20;
+/// MADV_POPULATE_WRITE (Linux 5.14) and MADV_COLLAPSE (6.1), which older headers lack.
+constexpr int kPopulateWrite = 23;
+constexpr int kCollapse = 25;
+
+/// 0 or what went wrong.
+int Advise(uint8_t* start, uint64_t bytes, int advice) {
+  while (madvise(start, bytes, advice) != 0) {
+    if (errno != EINTR) return errno;
+  }
+  return 0;
+}
+
+}  // namespace
+
+ReserveJob::ReserveJob(std::shared_ptr<Mapping> mapping, double* progress)
+    : mapping_(std::move(mapping)), progress_(progress), spans_({Span{mapping_->file(), 0, mapping_->bytes(), true}}) {
+  mapping_->CheckWritable();
+}
+
+size_t ReserveJob::pieces() const { return (mapping_->bytes() + kPieceBytes - 1) / kPieceBytes; }
+
+void ReserveJob::Run(size_t piece) {
+  const uint64_t offset = piece * kPieceBytes;
+  const uint64_t bytes = std::min(kPieceBytes, mapping_->bytes() - offset);
+  if (huge_ && !ReserveHuge(offset, bytes / kHugePage * kHugePage)) huge_ = false;
+  ReserveSmall(offset, bytes);
+  AddTo(progress_, bytes);
+}
+
+bool ReserveJob::ReserveHuge(uint64_t offset, uint64_t bytes) const {
+  if (bytes == 0) return true;
+  uint8_t* const start = mapping_->data() + offset;
+  // The kernel makes a huge page even of a single small page that is present, whatever the file system's own
+  // setting is; and the rest of it is zeros.
+  for (uint64_t page = 0; page < bytes; page += kHugePage) {
+    if (Advise(start + page, 1, kPopulateWrite) != 0) return false;
+  }
+  return Advise(start, bytes, kCollapse) == 0;
+}
+
+void ReserveJob::ReserveSmall(uint64_t offset, uint64_t bytes) const {
+  const int error = Advise(mapping_->data() + offset, bytes, kPopulateWrite);
+  if (error == 0) return;
+  if (error == EINVAL) return ReserveInFile(offset, bytes);
+  // EFAULT: touching the page would have been a bus error, because the file system has none to give.
+  throw ReserveFailure(error == EFAULT ? ENOSPC : error, mapping_->path(), mapping_->bytes());
+}
+
+void ReserveJob::ReserveInFile(uint64_t offset, uint64_t bytes) const {
+  const UniqueFd file(open(mapping_->path().c_str(), O_RDWR | O_CLOEXEC));
+  if (!file) throw Failure::System(errno, "cannot open " + mapping_->path());
+  int error = EINTR;
+  while (error == EINTR) error = posix_fallocate(file.get(), static_cast<off_t>(offset), static_cast<off_t>(bytes));
+  if (error != 0) throw ReserveFailure(error, mapping_->path(), mapping_->bytes());
+}
+
+namespace {
+
+std::vector<uint64_t> SizesOf(const std::vector<FileRange>& ranges) {
+  std::vector<uint64_t> sizes;
+  sizes.reserve(ranges.size());
+  for (const FileRange& range : ranges) sizes.push_back(range.bytes);
+  return sizes;
+}
+
+}  // namespace
+
+LoadJob::LoadJob(std::string path, std::shared_ptr<Mapping> destination, std::vector<FileRange> ranges,
+                 double* progress, unsigned threads)
+    : path_(std::move(path)),
+      destination_(std::move(destination)),
+      ranges_(std::move(ranges)),
+      progress_(progress),
+      partition_(SizesOf(ranges_), threads) {
+  destination_->CheckWritable();
+  Span written{destination_->file(), UINT64_MAX, 0, true};
+  for (const FileRange& range : ranges_) {
+    destination_->CheckRange(range.destination_offset, range.bytes);
+    if (range.bytes == 0) continue;
+    written.begin = std::min(written.begin, range.destination_offset);
+    written.end = std::max(written.end, range.destination_offset + range.bytes);
+  }
+  spans_ = {written};
+}
+
+void LoadJob::Run(size_t piece) {
+  EnsureOpen();
+  partition_.ForEachItem(piece, [this](size_t item, uint64_t offset, uint64_t bytes) {
+    const FileRange& range = ranges_[item];
+    Read(range.file_offset + offset, destination_->data() + range.destination_offset + offset, bytes);
+  });
+}
+
+void LoadJob::EnsureOpen() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (file_) return;
+  // O_NONBLOCK: opening a FIFO must not wait for its other end.
+  UniqueFd file(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file) throw Failure::System(errno, "cannot open " + path_);
+  struct stat found{};
+  if (fstat(file.get(), &found) != 0) throw Failure::System(errno, "cannot examine " + path_);
+  if (!S_ISREG(found.st_mode)) throw Failure("EINVAL", "cannot load " + path_ + ": not a regular file");
+  const auto size = static_cast<uint64_t>(found.st_size);
+  for (const FileRange& range : ranges_) {
+    if (range.bytes == 0 || range.file_offset + range.bytes <= size) continue;
+    throw Failure(code::kFileEnded, path_ + " has " + std::to_string(size) + " bytes, but the bytes " +
+                                        std::to_string(range.file_offset) + " to " +
+                                        std::to_string(range.file_offset + range.bytes) + " are asked for");
+  }
+  posix_fadvise(file.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
+  file_ = std::move(file);
+}
+
+void LoadJob::Fail(int error, uint64_t file_offset) const {
+  const std::string place = path_ + " at offset " + std::to_string(file_offset);
+  if (error == 0) throw Failure(code::kFileEnded, "file ended early: " + place);
+  throw Failure::System(error, "cannot read " + place);
+}
+
+void LoadJob::Read(uint64_t file_offset, uint8_t* destination, uint64_t bytes) {
+  while (bytes > 0) {
+    const ssize_t count = pread(file_.get(), destination, bytes, static_cast<off_t>(file_offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) Fail(count == 0 ? 0 : errno, file_offset);
+    const auto read = static_cast<uint64_t>(count);
+    AddTo(progress_, read);
+    file_offset += read;
+    destination += read;
+    bytes -= read;
+  }
+}
+
+namespace {
+
+/// Fits into the cache of a core, and is long enough for StreamCopy() to write around that.
+constexpr uint64_t kBlockBytes = uint64_t{256} << 10;
+
+std::vector<uint64_t> SizesOf(const std::vector<TensorWrite>& tensors) {
+  std::vector<uint64_t> sizes;
+  sizes.reserve(tensors.size());
+  for (const TensorWrite& tensor : tensors) sizes.push_back(tensor.bytes);
+  return sizes;
+}
+
+}  // namespace
+
+WriteJob::WriteJob(std::vector<TensorWrite> tensors, std::shared_ptr<Mapping> destination, double* progress,
+                   unsigned threads)
+    : tensors_(std::move(tensors)),
+      destination_(std::move(destination)),
+      progress_(progress),
+      partition_(SizesOf(tensors_), threads),
+      digests_(tensors_.size()) {
+  destination_->CheckWritable();
+  Span written{destination_->file(), UINT64_MAX, 0, true};
+  for (size_t index = 0; index < tensors_.size(); index++) {
+    const TensorWrite& tensor = tensors_[index];
+    destination_->CheckRange(tensor.offset, tensor.bytes);
+    digests_[index] = DigestPadding(tensor.bytes);
+    if (tensor.bytes == 0) continue;
+    written.begin = std::min(written.begin, tensor.offset);
+    written.end = std::max(written.end, tensor.offset + tensor.bytes);
+  }
+  spans_ = {written};
+}
+
+void WriteJob::Run(size_t piece) {
+  partition_.ForEachItem(piece, [this](size_t index, uint64_t offset, uint64_t bytes) {
+    const TensorWrite& tensor = tensors_[index];
+    const uint8_t* const source = tensor.source + offset;
+    uint8_t* const destination = destination_->data() + tensor.offset + offset;
+    uint64_t sum = 0;
+    for (uint64_t done = 0; done < bytes; done += kBlockBytes) {
+      const uint64_t block = std::min(kBlockBytes, bytes - done);
+      sum += DigestBytes(source + done, block, offset + done);
+      StreamCopy(destination + done, source + done, block);
+    }
+    digests_[index].fetch_add(sum, std::memory_order_relaxed);
+    AddTo(progress_, bytes);
+  });
+}
+
+}  // namespace weightcast
