@@ -1,16 +1,7 @@
+// Length: the one typed seam to the addon; every native class and function is declared here, together.
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import {
-  AbortedError,
-  DeadlineError,
-  DeviceLostError,
-  NativeError,
-  OutOfDeviceMemoryError,
-  OutOfHostMemoryError,
-  OverloadedError,
-  PeerLostError,
-  WeightcastError,
-} from '../errors.ts';
+import { NativeError } from '../errors.ts';
 import { packageRoot } from '../package-root.ts';
 
 /**
@@ -401,38 +392,3 @@ function loadAddon(): NativeAddon {
 }
 
 export const addon: NativeAddon = loadAddon();
-
-const classOfCode = new Map<unknown, new (message: string, options: ErrorOptions) => WeightcastError>([
-  ['OUT_OF_DEVICE_MEMORY', OutOfDeviceMemoryError],
-  ['ENOSPC', OutOfHostMemoryError],
-  ['DEVICE_LOST', DeviceLostError],
-  ['ABORTED', AbortedError],
-  ['DEADLINE', DeadlineError],
-  ['PEER_LOST', PeerLostError],
-  ['OVERLOADED', OverloadedError],
-]);
-
-/** Gives an error of the addon its class, `NativeError` if no other fits; other values pass unchanged. */
-export function asWeightcastError(error: unknown): unknown {
-  if (error instanceof WeightcastError || !(error instanceof Error) || !('code' in error)) return error;
-  const Class = classOfCode.get(error.code) ?? NativeError;
-  return new Class(error.message, { cause: error });
-}
-
-/** Calls native code; an error has its class. */
-export function attempt<T>(call: () => T): T {
-  try {
-    return call();
-  } catch (error) {
-    throw asWeightcastError(error);
-  }
-}
-
-/** As {@link attempt}, for a promise of native code. */
-export async function settle<T>(promise: Promise<T>): Promise<T> {
-  try {
-    return await promise;
-  } catch (error) {
-    throw asWeightcastError(error);
-  }
-}

@@ -1,13 +1,12 @@
 import { rmSync } from 'node:fs';
 import {
   addon,
-  attempt,
   type Interval,
   type NativeCudaBuffer,
   type NativeMapping,
   type NativeShmCollective,
-  settle,
 } from './addon.ts';
+import { awaitNative, callNative } from './call.ts';
 import { asCudaBuffer, CudaDevice } from './cuda-device.ts';
 import type { Device, DeviceBuffer } from './device.ts';
 import { asHostBuffer } from './host-device.ts';
@@ -88,14 +87,14 @@ export class ShmCollective implements Collective {
   static async open({ id, device, rank, worldSize }: Membership): Promise<ShmCollective> {
     const path = new TextDecoder().decode(id);
     const cudaDevice = device instanceof CudaDevice ? device.native : null;
-    const native = attempt(() => new addon.ShmCollective({ path, device: cudaDevice, rank, worldSize }));
+    const native = callNative(() => new addon.ShmCollective({ path, device: cudaDevice, rank, worldSize }));
     return new ShmCollective(device, native, path);
   }
 
   /** On the root it resolves when every member has its copy. */
   async broadcast(options: BroadcastOptions): Promise<Interval> {
     const { root, source, destination, bytes, letsGo, timeoutMilliseconds } = options;
-    return settle(
+    return awaitNative(
       this.#native.broadcast({
         root,
         source: source === null ? null : this.#memoryOf(source.buffer),

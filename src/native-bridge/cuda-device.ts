@@ -1,13 +1,7 @@
 import { strict as assert } from 'node:assert';
-import {
-  addon,
-  attempt,
-  type Interval,
-  type NativeCudaBuffer,
-  type NativeCudaDevice,
-  settle,
-} from './addon.ts';
+import { addon, type Interval, type NativeCudaBuffer, type NativeCudaDevice } from './addon.ts';
 import { checkWhole } from './arguments.ts';
+import { awaitNative, callNative } from './call.ts';
 import type { Device, DeviceBuffer, Transfer } from './device.ts';
 import type { Mapping } from './memory.ts';
 
@@ -49,11 +43,11 @@ export class CudaDevice implements Device {
     checkWhole('device index', index, 0);
     checkWhole('pin threads', pinThreads, 1);
     checkWhole('stall milliseconds', stallMilliseconds, 1);
-    return new CudaDevice(attempt(() => new addon.CudaDevice(index, pinThreads, stallMilliseconds)));
+    return new CudaDevice(callNative(() => new addon.CudaDevice(index, pinThreads, stallMilliseconds)));
   }
 
   memory(): { readonly free: number; readonly total: number } {
-    return attempt(() => this.native.memory());
+    return callNative(() => this.native.memory());
   }
 
   /** Bytes of segments that are pinned through this object now; what was unpinned goes a moment later. */
@@ -62,26 +56,26 @@ export class CudaDevice implements Device {
   }
 
   allocate(bytes: number): CudaDeviceBuffer {
-    return new CudaDeviceBuffer(attempt(() => this.native.allocate(bytes)));
+    return new CudaDeviceBuffer(callNative(() => this.native.allocate(bytes)));
   }
 
   /** Memory that another process allocated, by its `ipcHandle`. Its `bytes` may be more than were asked for there. */
   openMemory(ipcHandle: Uint8Array): CudaDeviceBuffer {
-    return new CudaDeviceBuffer(attempt(() => this.native.open(ipcHandle)));
+    return new CudaDeviceBuffer(callNative(() => this.native.open(ipcHandle)));
   }
 
   pin(segment: Mapping): Promise<void> {
-    return settle(this.native.pin(segment.native));
+    return awaitNative(this.native.pin(segment.native));
   }
 
   unpin(segment: Mapping): Promise<void> {
-    return settle(this.native.unpin(segment.native));
+    return awaitNative(this.native.unpin(segment.native));
   }
 
   upload(transfers: readonly Transfer[], destination: DeviceBuffer): Promise<Interval> {
     const segments = transfers.map(({ segment }) => segment.native);
     const rectangles = transfers.map((transfer) => transfer.rectangles);
-    return settle(this.native.upload(segments, rectangles, asCudaBuffer(destination).native));
+    return awaitNative(this.native.upload(segments, rectangles, asCudaBuffer(destination).native));
   }
 
   /** D2D, within the device or from and to memory that was opened. */
@@ -91,17 +85,17 @@ export class CudaDevice implements Device {
     bytes: number,
   ): Promise<Interval> {
     const [from, to] = [asCudaBuffer(source.buffer), asCudaBuffer(destination.buffer)];
-    return settle(this.native.copy(from.native, source.offset, to.native, destination.offset, bytes));
+    return awaitNative(this.native.copy(from.native, source.offset, to.native, destination.offset, bytes));
   }
 
   /** D2H, at most 64 MiB: for tests. */
   read(source: DeviceBuffer, offset: number, bytes: number): Promise<Buffer> {
-    return settle(this.native.read(asCudaBuffer(source).native, offset, bytes));
+    return awaitNative(this.native.read(asCudaBuffer(source).native, offset, bytes));
   }
 
   /** The first one takes some 0.2 seconds more: the driver compiles the kernel. */
   digest(buffer: DeviceBuffer, parts: Float64Array): Promise<BigUint64Array> {
-    return settle(this.native.digest(asCudaBuffer(buffer).native, parts));
+    return awaitNative(this.native.digest(asCudaBuffer(buffer).native, parts));
   }
 
   /** Work that is under way ends first; what has not begun fails with `NativeError`. */
@@ -123,7 +117,7 @@ export class CudaDeviceBuffer implements DeviceBuffer {
 
   /** Throws `NativeError` where the driver does not share memory among processes. */
   get ipcHandle(): Uint8Array {
-    return attempt(() => this.native.ipcHandle);
+    return callNative(() => this.native.ipcHandle);
   }
 
   free(): void {

@@ -2,13 +2,13 @@ import { AbortedError, UsageError } from '../errors.ts';
 import { type Environment, gidIndexOf, nicsOfRank, selectNics } from '../plan/nic-selection.ts';
 import {
   addon,
-  asWeightcastError,
   type Interval,
   type NativeExposure,
   type NativeFabric,
   type NativeFabricPeer,
   type NativeRdmaPort,
 } from './addon.ts';
+import { asWeightcastError } from './call.ts';
 import type { Mapping, ThreadPool } from './memory.ts';
 
 /** How bytes come from a peer: mapped memory of the same host, RDMA, or streams over any network. */

@@ -1,13 +1,8 @@
 import { strict as assert } from 'node:assert';
 import { NativeError, UsageError } from '../errors.ts';
-import {
-  addon,
-  asWeightcastError,
-  type Interval,
-  type NativeDeviceBuffer,
-  type NativeHostDevice,
-} from './addon.ts';
+import { addon, type Interval, type NativeDeviceBuffer, type NativeHostDevice } from './addon.ts';
 import { checkWhole } from './arguments.ts';
+import { asWeightcastError } from './call.ts';
 import type { Device, DeviceBuffer, Transfer } from './device.ts';
 import { Mapping, ThreadPool } from './memory.ts';
 

@@ -3,13 +3,12 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   addon,
-  attempt,
   type Interval,
   type NativeMapping,
   type NativeSharedDirectory,
   type NativeThreadPool,
-  settle,
 } from './addon.ts';
+import { awaitNative, callNative } from './call.ts';
 
 /**
  * A directory in /dev/shm that lives as long as the last process that has it open, however that process ends. The
@@ -20,12 +19,12 @@ export class SharedDirectory {
 
   /** Makes the directory (mode 0700) if it is missing, and joins it. Throws `NativeError`. */
   constructor(path: string) {
-    this.#native = attempt(() => new addon.SharedDirectory(path));
+    this.#native = callNative(() => new addon.SharedDirectory(path));
   }
 
   /** Removes the directory and its files if no live process holds it. True if it was removed. */
   static removeIfAbandoned(path: string): boolean {
-    return attempt(() => addon.SharedDirectory.removeIfAbandoned(path));
+    return callNative(() => addon.SharedDirectory.removeIfAbandoned(path));
   }
 
   get path(): string {
@@ -75,7 +74,7 @@ export class Mapping {
    * signal later. They come from NUMA node `numaNode`, as far as it has any and the kernel allows it; null for any.
    */
   static create(path: string, bytes: number, numaNode: number | null = null): Mapping {
-    return new Mapping(attempt(() => addon.Mapping.create(path, bytes, numaNode ?? -1)));
+    return new Mapping(callNative(() => addon.Mapping.create(path, bytes, numaNode ?? -1)));
   }
 
   /**
@@ -87,9 +86,9 @@ export class Mapping {
     bytes: number,
     { pool, numaNode = null, progress = null }: ReserveOptions,
   ): Promise<Mapping> {
-    const mapping = new Mapping(attempt(() => addon.Mapping.createEmpty(path, bytes, numaNode ?? -1)));
+    const mapping = new Mapping(callNative(() => addon.Mapping.createEmpty(path, bytes, numaNode ?? -1)));
     try {
-      await settle(pool.native.reserve(mapping.native, progress));
+      await awaitNative(pool.native.reserve(mapping.native, progress));
       return mapping;
     } catch (error) {
       mapping.unlink();
@@ -100,7 +99,7 @@ export class Mapping {
 
   /** Maps an existing file whole. The caller sees to it that nobody truncates the file while it is mapped. */
   static open(path: string, writable: boolean): Mapping {
-    return new Mapping(attempt(() => addon.Mapping.open(path, writable)));
+    return new Mapping(callNative(() => addon.Mapping.open(path, writable)));
   }
 
   static of(native: NativeMapping): Mapping {
@@ -109,11 +108,11 @@ export class Mapping {
 
   /** A copy of at most 64 MiB, for headers and tests; bulk goes through a {@link ThreadPool}. */
   read(offset: number, bytes: number): Buffer {
-    return attempt(() => this.native.read(offset, bytes));
+    return callNative(() => this.native.read(offset, bytes));
   }
 
   write(offset: number, data: Uint8Array): void {
-    attempt(() => this.native.write(offset, data));
+    callNative(() => this.native.write(offset, data));
   }
 
   /** Unmaps. Work in flight keeps the memory until it ends. May be called twice. */
@@ -123,7 +122,7 @@ export class Mapping {
 
   /** Removes the file's name, if it still leads to this file; mappings stay valid. May be called twice. */
   unlink(): void {
-    attempt(() => this.native.unlink());
+    callNative(() => this.native.unlink());
   }
 }
 
@@ -139,7 +138,7 @@ export class ThreadPool {
 
   /** 1 to 256 threads. */
   constructor(threads: number) {
-    this.native = attempt(() => new addon.ThreadPool(threads));
+    this.native = callNative(() => new addon.ThreadPool(threads));
     this.threads = this.native.threads;
   }
 
@@ -148,12 +147,12 @@ export class ThreadPool {
    * a row, rows, source pitch, destination pitch. No destination byte is also a source byte or in another rectangle.
    */
   copy(source: Mapping, destination: Mapping, rectangles: Float64Array): Promise<Interval> {
-    return settle(this.native.copy(source.native, destination.native, rectangles));
+    return awaitNative(this.native.copy(source.native, destination.native, rectangles));
   }
 
   /** Copies a buffer into a mapping. The caller leaves `source` untouched until the promise settles. */
   copyIn(source: Uint8Array, destination: Mapping, offset: number): Promise<Interval> {
-    return settle(this.native.copyIn(source, destination.native, offset));
+    return awaitNative(this.native.copyIn(source, destination.native, offset));
   }
 
   /**
@@ -161,7 +160,7 @@ export class ThreadPool {
    * counts up by the bytes read, while threads read them. A file that is too short is an error naming its size.
    */
   load(path: string, destination: Mapping, ranges: Float64Array, progress: Float64Array): Promise<Interval> {
-    return settle(this.native.load(path, destination.native, ranges, progress));
+    return awaitNative(this.native.load(path, destination.native, ranges, progress));
   }
 
   /**
@@ -175,7 +174,7 @@ export class ThreadPool {
     offsets: Float64Array,
     progress: Float64Array | null = null,
   ): Promise<BigUint64Array> {
-    return settle(this.native.write(sources, destination.native, offsets, progress));
+    return awaitNative(this.native.write(sources, destination.native, offsets, progress));
   }
 
   /**
@@ -187,7 +186,7 @@ export class ThreadPool {
     parts: Float64Array,
     progress: Float64Array | null = null,
   ): Promise<BigUint64Array> {
-    return settle(this.native.digest(mapping.native, parts, progress));
+    return awaitNative(this.native.digest(mapping.native, parts, progress));
   }
 
   /** Ends the threads after the jobs already given, whose promises still settle. May be called twice. */

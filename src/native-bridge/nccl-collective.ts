@@ -1,5 +1,6 @@
 import { rmSync } from 'node:fs';
-import { addon, attempt, type Interval, type NativeNcclCollective, type NcclProbe, settle } from './addon.ts';
+import { addon, type Interval, type NativeNcclCollective, type NcclProbe } from './addon.ts';
+import { awaitNative, callNative } from './call.ts';
 import type { BroadcastOptions, Collective, Membership } from './collective.ts';
 import { asCudaBuffer, type CudaDevice } from './cuda-device.ts';
 
@@ -8,7 +9,7 @@ import { asCudaBuffer, type CudaDevice } from './cuda-device.ts';
  * where there is none or an old one.
  */
 export function probeNccl(): NcclProbe {
-  return attempt(() => addon.probeNccl());
+  return callNative(() => addon.probeNccl());
 }
 
 /**
@@ -36,7 +37,7 @@ export class NcclCollective implements Collective {
    * waits for the members, until all have come.
    */
   static uniqueId(): Uint8Array {
-    return attempt(() => addon.ncclUniqueId());
+    return callNative(() => addon.ncclUniqueId());
   }
 
   /**
@@ -52,12 +53,12 @@ export class NcclCollective implements Collective {
     },
   ): Promise<NcclCollective> {
     const { device, id, controlPath: path, rank, worldSize, timeoutMilliseconds } = options;
-    const native = attempt(
+    const native = callNative(
       () => new addon.NcclCollective({ device: device.native, id, path, rank, worldSize }),
     );
     const collective = new NcclCollective(native, path);
     try {
-      await settle(native.open({ timeoutMilliseconds }));
+      await awaitNative(native.open({ timeoutMilliseconds }));
     } catch (error) {
       // What NCCL holds is given back before anyone hears of it; that it was not is what `error` then says.
       await collective.closed().catch(() => {});
@@ -69,7 +70,7 @@ export class NcclCollective implements Collective {
   /** On the root it resolves when the source may change, which is before the last member has its copy. */
   broadcast(options: BroadcastOptions): Promise<Interval> {
     const { root, source, destination, bytes, timeoutMilliseconds } = options;
-    return settle(
+    return awaitNative(
       this.#native.broadcast({
         root,
         source: source === null ? null : asCudaBuffer(source.buffer).native,
@@ -92,7 +93,7 @@ export class NcclCollective implements Collective {
 
   /** Closes. Resolves when everything is given back to the device; rejects with `DeviceLostError` if that fails. */
   closed(): Promise<void> {
-    this.#closed ??= settle(this.#native.close()).finally(() => rmSync(this.#path, { force: true }));
+    this.#closed ??= awaitNative(this.#native.close()).finally(() => rmSync(this.#path, { force: true }));
     return this.#closed;
   }
 }

@@ -1,4 +1,5 @@
-import { addon, attempt, type CudaProbe } from './addon.ts';
+import { addon, type CudaProbe } from './addon.ts';
+import { callNative } from './call.ts';
 
 /** What this machine has, asked without taking any of it. */
 
@@ -7,7 +8,7 @@ import { addon, attempt, type CudaProbe } from './addon.ts';
  * there is no driver, an old one, or no GPU.
  */
 export function probeCuda(): CudaProbe {
-  return attempt(() => addon.probeCuda());
+  return callNative(() => addon.probeCuda());
 }
 
 /**
@@ -15,10 +16,10 @@ export function probeCuda(): CudaProbe {
  * numbers it: 10000 * major + 100 * minor + patch. Throws `NativeError` with the linker's words.
  */
 export function ncclVersion(): number {
-  return attempt(() => addon.ncclVersion());
+  return callNative(() => addon.ncclVersion());
 }
 
 /** Why a shared library is not loaded, in the dynamic linker's words; null if it is. */
 export function whyNotLoaded(library: string): string | null {
-  return attempt(() => addon.whyNotLoaded(library));
+  return callNative(() => addon.whyNotLoaded(library));
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { contentOf, patience, run, segmentBytes, TestCluster } from './fabrics.ts';
+import { patience } from '../patience.ts';
+import { contentOf, run, segmentBytes, TestCluster } from './fabrics.ts';
 
 // Names are the business of whoever makes an address: no process looks one up in the middle of an update.
 

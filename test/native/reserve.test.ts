@@ -4,7 +4,8 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, statfsSync, statSync } from
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { addon, settle } from '../../src/native-bridge/addon.ts';
+import { addon } from '../../src/native-bridge/addon.ts';
+import { awaitNative } from '../../src/native-bridge/call.ts';
 import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { TestHost } from './harness.ts';
 import { buildOldKernel } from './old-kernel.ts';
@@ -79,8 +80,8 @@ test('a file system that is filled up meanwhile is an error with wanted and free
   const [one, other] = ['one', 'other'].map((name) =>
     addon.Mapping.createEmpty(join(directory, name), 16 * mebibyte, -1),
   );
-  await settle(pool.native.reserve(one!, null));
-  await assert.rejects(settle(pool.native.reserve(other!, null)), {
+  await awaitNative(pool.native.reserve(one!, null));
+  await assert.rejects(awaitNative(pool.native.reserve(other!, null)), {
     name: 'OutOfHostMemoryError',
     message: /^cannot reserve .*\/other \(16 MiB wanted, .* free\): No space left on device$/,
   });
