@@ -39,7 +39,7 @@ test('an instance joins, is updated alone and leaves, without effect on the othe
 
 test('two instances, of which one dies in the end', async (t) => {
   await withFleet({ instances: { a: [0], b: [1] } }, async ({ cluster, engines, startEngine, makeModel }) => {
-    await t.test('what cannot join is refused by name, and changes nothing', async () => {
+    await t.test('an invalid instance is refused by name, and changes nothing', async () => {
       const { endpoint } = engines.get('a')!;
       const refused = (instance: Parameters<typeof cluster.addInstance>[0], message: RegExp) =>
         assert.rejects(cluster.addInstance(instance), { name: 'UsageError', message });
@@ -49,7 +49,11 @@ test('two instances, of which one dies in the end', async (t) => {
         { name: 'c', endpoint, ranks: [2], host: 'nowhere' },
         /host nowhere, which the option hosts does not have/,
       );
-      await assert.rejects(cluster.removeInstance('c'), /there is no instance c/);
+      await refused(
+        { name: 'c', endpoint: 'http://127.0.0.1:1/v1', ranks: [2] },
+        /invalid endpoint "http:.*v1"/,
+      );
+      await assert.rejects(cluster.removeInstance('c'), /the cluster has no instance c/);
       assert.equal((await cluster.status()).instances.length, 2);
     });
 
