@@ -58,6 +58,7 @@ function whenIdle(path, milliseconds, callback) {
 export function runProgram(program, { options, timeoutMilliseconds, records: path }) {
   const begun = performance.now();
   const { NODE_TEST_CONTEXT, ...env } = process.env;
+  env.WEIGHTCAST_TEST_RUNNER = String(process.pid);
   const words = [`--test-reporter=${reporter}`, ...options, program];
   const child = spawn(process.execPath, words, {
     stdio: ['ignore', 'ignore', 'inherit'],

@@ -7,6 +7,7 @@ import { join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { runProgram } from './run-program.mjs';
 import { inSources, sourceOf, sourcePosition } from './source-position.mjs';
+import { sweepTests } from './sweep-tests.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const tree = join(root, 'build/test');
@@ -134,6 +135,7 @@ if (files.length === 0) {
 }
 const { sweepSharedMemory } = await import(join(tree, 'src/processes/sweep.js'));
 sweepSharedMemory();
+sweepTests();
 const begun = performance.now();
 const scratch = mkdtempSync(join(tmpdir(), 'weightcast-tests-'));
 process.on('exit', () => rmSync(scratch, { recursive: true }));

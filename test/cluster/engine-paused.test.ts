@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -7,6 +6,7 @@ import { type TestContext, test } from 'node:test';
 import { receiveWeights } from '../../src/engines/worker-link/worker-side.ts';
 import { Cluster, type InstanceOptions } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
+import { sharedMemoryName } from '../shared-memory-name.ts';
 
 type Fault = 'none' | 'load' | 'pause';
 
@@ -56,7 +56,7 @@ async function startCluster(t: TestContext, instances: InstanceOptions[]): Promi
   const cluster = await Cluster.start({
     ranks: instances.length,
     instances,
-    devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}`, capacity: 2 ** 24 },
+    devices: { kind: 'host', namespace: sharedMemoryName(), capacity: 2 ** 24 },
   });
   t.after(() => cluster.stop());
   await cluster.register('a', { tensors: { w: { dtype: 'F32', shape: [4], data: new Uint8Array(16) } } });

@@ -75,10 +75,10 @@ test('two clusters, of which the first one goes in the end', async (t) => {
               message,
             });
           };
-          await refused({ ...metas, version: 2 }, /metas\.json" is no metas file: version/);
+          await refused({ ...metas, version: 2 }, /metas\.json" is not a metas file: version/);
           await refused({ ...metas, sources: [] }, /sources/);
           await refused({ ...metas, manifest: 'AAAA' }, /manifest/);
-          await refused('', /is no metas file/);
+          await refused('', /is not a metas file/);
           await assert.rejects(cluster.register('two', { metas: `${file}.gone` }), {
             message: /metas\.json\.gone/,
           });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { readdirSync, rmSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
+import { sharedMemoryName } from '../shared-memory-name.ts';
 import type { BroadcastsOptions, OpenOptions } from './fixtures/collective-rank.ts';
 import { RankProcess } from './rank-process.ts';
 
@@ -27,7 +27,7 @@ class Group {
   readonly ranks: readonly RankProcess[];
   readonly #kind: OpenOptions['kind'];
   readonly #bytes: number;
-  readonly #prefix = `weightcast-test-${randomBytes(6).toString('hex')}`;
+  readonly #prefix = sharedMemoryName();
   #communicators = 0;
 
   constructor({ kind, bytes }: SuiteOptions, ranks: readonly RankProcess[]) {

@@ -4,6 +4,7 @@ import { describe } from '../../src/errors.ts';
 import { CudaDevice } from '../../src/native-bridge/cuda-device.ts';
 import { Mapping } from '../../src/native-bridge/memory.ts';
 import { probeCuda } from '../../src/native-bridge/probe.ts';
+import { sharedMemoryName } from '../shared-memory-name.ts';
 
 /** Why the tests of this folder cannot run here, or false. */
 export const skip: string | false = (() => {
@@ -30,7 +31,7 @@ export class GpuTest {
 
   /** A segment full of random bytes, of which large ones repeat those of a mebibyte and so differ in their places. */
   segment(bytes: number): Mapping {
-    const path = `/dev/shm/weightcast-gpu-test-${randomBytes(6).toString('hex')}`;
+    const path = `/dev/shm/${sharedMemoryName()}`;
     const segment = Mapping.create(path, bytes);
     this.#test.after(() => segment.unlink());
     const content = randomBytes(Math.min(bytes, mebibyte + 8));

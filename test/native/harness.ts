@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, fork } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readdirSync, rmSync } from 'node:fs';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { patience } from '../patience.ts';
+import { sharedMemoryName } from '../shared-memory-name.ts';
 
 /** The host devices, control files and processes of one test, under a namespace that no other test uses. */
 export class TestHost {
-  readonly namespace = `test-${randomBytes(6).toString('hex')}`;
+  readonly namespace = sharedMemoryName();
   readonly #test: TestContext;
 
   constructor(test: TestContext) {

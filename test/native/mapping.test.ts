@@ -5,13 +5,14 @@ import { type TestContext, test } from 'node:test';
 import { OutOfHostMemoryError } from '../../src/errors.ts';
 import { addon } from '../../src/native-bridge/addon.ts';
 import { Mapping } from '../../src/native-bridge/memory.ts';
+import { sharedMemoryName } from '../shared-memory-name.ts';
 import { TestHost } from './harness.ts';
 
 const freshPath = (t: TestContext) => `/dev/shm/${new TestHost(t).namespace}`;
 
 test('memory that should lie on a NUMA node is as good as any, also where there is no such node', (t) => {
   for (const node of [0, 1, 1023, 5000]) {
-    const path = `/dev/shm/weightcast-test-${process.pid}-node-${node}`;
+    const path = `/dev/shm/${sharedMemoryName()}-node-${node}`;
     const mapping = Mapping.create(path, 10_000, node);
     t.after(() => mapping.unlink());
     mapping.write(9_999, Uint8Array.of(7));

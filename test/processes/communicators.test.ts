@@ -5,6 +5,7 @@ import { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { NcclCollective } from '../../src/native-bridge/nccl-collective.ts';
 import { collectivePreference } from '../../src/processes/communicators.ts';
 import { loadFakeNccl } from '../native/fake-nccl.ts';
+import { sharedMemoryName } from '../shared-memory-name.ts';
 import { cudaRanks, directoryOf, openAll, rankOn, ranks } from './communicator-ranks.ts';
 
 loadFakeNccl();
@@ -81,7 +82,7 @@ test('an unknown collective in WEIGHTCAST_COLLECTIVE is refused', () => {
 test('ranks on host devices are joined through shared memory', async (t) => {
   const directory = directoryOf(t);
   const all = ranks.map((rank) => {
-    const namespace = `test-communicators-${process.pid}`;
+    const namespace = sharedMemoryName();
     const device = HostDevice.open({ namespace, index: rank, capacity: 1 << 20, uploadThreads: 1 });
     return rankOn(t, device, directory, rank);
   });

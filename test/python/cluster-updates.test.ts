@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import type { LinkKind } from '../../src/engines/engine-client.ts';
 import { Cluster, type InstanceOptions, type UpdateReport } from '../../src/index.ts';
+import { sharedMemoryName } from '../shared-memory-name.ts';
 import type { TestTensor } from './engine-worker.ts';
 import { original, skip, skipOriginal } from './exchanges.ts';
 import { PythonEngine, type PythonEngineOptions } from './python-engine.ts';
@@ -17,7 +17,7 @@ async function startEngine(
   link: LinkKind,
   kind: Pick<PythonEngineOptions, 'form' | 'draftModel'> = {},
 ) {
-  const namespace = `test-${randomBytes(6).toString('hex')}`;
+  const namespace = sharedMemoryName();
   const places = ranks.map((rank) => ({ uuid: `HOST-${namespace}-${rank}`, device: 'cpu' }));
   return Object.assign(await PythonEngine.start(t, { link, places, original, ...kind }), { namespace });
 }

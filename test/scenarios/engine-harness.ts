@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -20,6 +19,7 @@ import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { patience } from '../patience.ts';
 import { SeededRandom } from '../plan/seeded-random.ts';
+import { sharedMemoryName } from '../shared-memory-name.ts';
 import { writeRandomModel } from './random-model.ts';
 
 export const deviceCapacity = 4 * 2 ** 20;
@@ -44,7 +44,7 @@ export class TestEngine {
   }
 
   static async start(test: Scope, options: Partial<ReferenceEngineOptions> = {}): Promise<TestEngine> {
-    const namespace = `engine-${randomBytes(6).toString('hex')}`;
+    const namespace = sharedMemoryName();
     const directory = temporaryDirectory(test);
     const model = writeModel(directory, 0);
     const running = await startReferenceEngine({
