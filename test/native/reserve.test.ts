@@ -67,7 +67,7 @@ test('a file that exists already is not taken over, and what is hopeless is refu
   await assert.rejects(Mapping.reserve(`${path}-huge`, 2 ** 50, { pool }), {
     name: 'OutOfHostMemoryError',
     message:
-      /^cannot reserve \/dev\/shm\/test-\w+-reserved-huge \(1 PiB wanted, [\d.]+ [KMGT]iB free\): No space left on device$/,
+      /^cannot reserve \/dev\/shm\/test-[\w-]+-reserved-huge \(1 PiB wanted, [\d.]+ [KMGT]iB free\): No space left on device$/,
   });
   assert(!existsSync(`${path}-huge`));
 });
