@@ -28,7 +28,8 @@ class VllmWorkerExtension:
     """vLLM mixes this class into its worker class, so it has no state and no more names than it must."""
 
     # What vLLM's worker has.
-    device: torch.device
+    device: torch.device | None
+    model_runner: Any
     vllm_config: Any
 
     def update_weights_from_weightcast(
@@ -45,7 +46,8 @@ class VllmWorkerExtension:
             links,
             targets_of(self),
             vllm_config=self.vllm_config,
-            device=self.device,
+            # Older workers on a CPU leave it to their model runner.
+            device=self.device or self.model_runner.device,
             silence_seconds=silence_seconds,
         )
         return {"epoch": received.epoch, "version": received.version, "tensors": received.tensors, **report}
