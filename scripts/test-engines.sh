@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests with a real vLLM on the CPU: engines that we updated answer as engines that were started with the weights. The
-# first time it installs vLLM into the user's cache, 9 GB (test/engines-real/install-vllm.sh). Arguments: test files, by
-# default all. Ends with 77 if there is no vLLM to test with.
+# first time it installs vLLM into the user's cache, 9 GB (test/engines-real/install-vllm.sh). Arguments: test files and
+# options of scripts/test.mjs. Ends with 77 if there is no vLLM to test with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 WEIGHTCAST_VLLM_PYTHON=$(bash test/engines-real/install-vllm.sh)
@@ -12,6 +12,6 @@ export WEIGHTCAST_VLLM_PYTHON WEIGHTCAST_VLLM_PACKAGES=$scratch/packages WEIGHTC
 "$WEIGHTCAST_VLLM_PYTHON" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation \
   --target "$WEIGHTCAST_VLLM_PACKAGES" ./python
 "$WEIGHTCAST_VLLM_PYTHON" test/engines-real/make_models.py "$WEIGHTCAST_VLLM_MODELS" 2>/dev/null
-if [ $# -eq 0 ]; then set -- test/engines-real/*.test.ts; fi
-nice -n 10 node --import tsx --test --test-concurrency=1 --test-timeout=1800000 \
-  --test-reporter="$PWD/scripts/quiet-reporter.mjs" "$@"
+node scripts/compile-tests.mjs
+if [ $# -eq 0 ]; then set -- test/engines-real; fi
+nice -n 10 node scripts/test.mjs --test-concurrency=1 --test-timeout=1800000 "$@"
