@@ -1,6 +1,6 @@
 import { renameSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { CheckpointIndex } from '../../src/checkpoint/source.ts';
 import { EngineError } from '../../src/errors.ts';
 import { Mapping } from '../../src/native-bridge/memory.ts';

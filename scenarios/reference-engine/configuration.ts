@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 /** Injected failures for tests of the whole system. Buckets are counted from 0 in each update. */
 const faults = z.object({

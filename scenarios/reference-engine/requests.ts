@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { RefusedRequest } from './http-errors.ts';
 
 /** The requests of vLLM's API; fields that make no difference to this engine are ignored. */

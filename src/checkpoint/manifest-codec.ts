@@ -1,5 +1,5 @@
 import { decode, encode } from '@msgpack/msgpack';
-import { z } from 'zod';
+import * as z from 'zod';
 import { describe, ProtocolError } from '../errors.ts';
 import { bytesOfColumn } from './columns.ts';
 import { DTYPES, shapeText } from './dtype.ts';

@@ -1,5 +1,5 @@
 import { readFile, writeFile } from 'node:fs/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { CheckpointError, describe } from '../errors.ts';
 import { decodeManifest, encodeManifest, type Manifest } from './manifest.ts';
 import { quoted } from './printable.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { instanceOptions } from '../actors/protocol/instance-options.ts';
 import { linkKinds } from '../engines/engine-client.ts';
 import { UsageError } from '../errors.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { NativeError, UsageError } from '../errors.ts';
 import { CudaDevice } from '../native-bridge/cuda-device.ts';
 import type { Device } from '../native-bridge/device.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Envelope } from '../actors/kernel/transport.ts';
 import { ProtocolError } from '../errors.ts';
 

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { ProtocolError } from '../errors.ts';
 import { decode, encode } from './codec.ts';
 

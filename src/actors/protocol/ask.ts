@@ -1,4 +1,4 @@
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { ProtocolError } from '../../errors.ts';
 import type { ActorRef, AskOptions, Context, Request } from '../kernel/index.ts';
 

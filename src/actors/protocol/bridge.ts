@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { allPauseModes } from '../../engines/engine-client.ts';
 import { type MessageIn, request } from './table.ts';
 import { epoch, milliseconds, nothing } from './values.ts';

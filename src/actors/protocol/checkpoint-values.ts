@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Copy } from '../../plan/reception.ts';
 import { binary, bytes, doubles, name, rank } from './values.ts';
 

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { allPauseModes, engineKinds, linkKinds } from '../../engines/engine-client.ts';
 import type { EngineOptions } from '../../engines/engine-options.ts';
 

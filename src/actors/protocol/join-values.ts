@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { address, binary, bytes, doubles, rank } from './values.ts';
 
 /** Reads from other hosts, as messages carry them. */

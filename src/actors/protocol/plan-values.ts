@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { binary, bytes, doubles, rank, words } from './values.ts';
 
 /** Plans as messages carry them. */

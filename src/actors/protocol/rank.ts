@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { exposedSegment, loadRequest } from './checkpoint-values.ts';
 import { receptionRequest } from './join-values.ts';
 import { plan } from './plan-values.ts';

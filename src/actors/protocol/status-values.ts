@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { checkpointStatus } from './checkpoint-values.ts';
 import { bytes, name, rank } from './values.ts';
 

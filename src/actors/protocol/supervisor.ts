@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { ActorRef } from '../kernel/index.ts';
 import { checkpointStatus, foreignSource, ownSegment, source } from './checkpoint-values.ts';
 import { instanceOptions } from './instance-options.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { fabricSource, nextReads, piece } from './join-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import { doubles, epoch, nothing, rank, words } from './values.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { fabricSource } from './join-values.ts';
 import { plan } from './plan-values.ts';
 import { binary, bytes, doubles, epoch, longs, milliseconds, name, rank, shorts } from './values.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import { settle } from '../../../simulation/clock.ts';
 import { SimulatedNetwork } from '../../../simulation/network.ts';
 import type { Down } from '../../../src/actors/kernel/index.ts';
