@@ -112,7 +112,7 @@ class Outcome {
 /** What node is given, and what is for this program. */
 function parse(words) {
   const settings = {
-    concurrency: 2 * availableParallelism(),
+    concurrency: 3 * availableParallelism(),
     timeoutMilliseconds: 180_000,
     options: [],
     paths: [],
