@@ -3,9 +3,8 @@
 /// The folders, each of which uses only those above it:
 ///
 ///   system/      base.h: bytes, descriptors, the clock, Failure, Done. Threads, event loops, other processes
-///   memory/      Files mapped as memory (SharedDirectory, Mapping), and a ThreadPool whose jobs work on them in
-///   pieces:
-///                copy.h, digest.h, segment_jobs.h (reserve, load, write)
+///   memory/      Files mapped as memory (SharedDirectory, Mapping), and a ThreadPool whose jobs work on them
+///                in pieces: copy.h, digest.h, segment_jobs.h (reserve, load, write)
 ///   device/      HostDevice: a GPU emulated in shared memory
 ///   device/cuda/ CudaDevice: a real one, through the Driver, which is loaded at run time. Each kind of work has a
 ///                StreamWorker: a stream, and a thread that fills it and reports what has ended
@@ -14,23 +13,22 @@
 ///   fabric/      One-sided reads between ranks. The source's side: Exposure, and a Server behind an Acceptor. The
 ///                reader's side: a Connector makes a Peer, whose Carrier brings the bytes of each Read, by shared
 ///                memory, by TCP, or by RDMA (verbs/, with libibverbs if that can be loaded)
-///   bridge/      The only part that knows of JavaScript: its classes, readers of arguments, and async.h: the
-///   PromiseTable,
-///                which native threads settle, and CleanupHooks, which run when the process ends
+///   bridge/      The only part that knows of JavaScript: its classes, readers of arguments, and async.h with
+///                the PromiseTable, which native threads settle, and CleanupHooks, which run when the process
+///                ends
 ///
 /// What may throw where:
 ///
 ///   - Native code throws Failure, or a std::exception that is none of ours, such as std::bad_alloc.
-///   - What JavaScript calls is wrapped in Guarded(), or runs in PromiseTable::Run(): the failure becomes an Error with
-///   a
-///     `code`, thrown or as a rejection.
-///   - A function that takes a Done either throws, and then never calls it, or returns, and then it is called once.
-///   Done is
-///     noexcept, as are destructors, cleanup hooks and the tasks of a CallThread: a throw there ends the process.
-///   - A thread's outermost loop lets nothing through. ThreadPool, StreamWorker and the collectives make it the failure
-///   of
-///     the job, the device or the collective. Tasks and handlers on an EventLoop end the connection that they work for;
-///     what still reaches the loop ends all connections of the fabric (Fabric::OnThreadError), never the process.
+///   - What JavaScript calls is wrapped in Guarded(), or runs in PromiseTable::Run(): the failure becomes an
+///     Error with a `code`, thrown or as a rejection.
+///   - A function that takes a Done either throws, and then never calls it, or returns, and then it is called
+///     once. Done is noexcept, as are destructors, cleanup hooks and the tasks of a CallThread: a throw there
+///     ends the process.
+///   - A thread's outermost loop lets nothing through. ThreadPool, StreamWorker and the collectives make it the
+///     failure of the job, the device or the collective. Tasks and handlers on an EventLoop end the connection
+///     that they work for; what still reaches the loop ends all connections of the fabric
+///     (Fabric::OnThreadError), never the process.
 ///
 /// Threads are made by ThreadPool, StreamWorker, ShmCollective, NcclCollective, CallThread and EventLoop only, and
 /// joined before the environment that they report to ends, but for one that hangs inside a library.
