@@ -80,7 +80,7 @@ export class RankActor implements Actor<RankInbox> {
   async receive(message: RankInbox, context: Context<RankInbox>): Promise<void> {
     switch (message.type) {
       case 'examine':
-        return this.#replyLater(context.deferReply(message), this.#examine(message));
+        return this.#replyLater(context.deferReply(message), this.#loading.examine(message.files));
       case 'load':
         return this.#startLoad(message, context);
       case 'load-ended':
@@ -129,10 +129,6 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   // ── segments ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-  async #examine({ files }: MessageOf<'examine'>) {
-    return { files: await this.#ports.segments.examine(files) };
-  }
 
   #startLoad(message: MessageOf<'load'>, context: Context<RankInbox>): void {
     const { order } = message;
