@@ -140,8 +140,8 @@ export class SharedSegments implements SegmentStore {
 
   async forget(paths: readonly string[]): Promise<void> {
     const ends = paths.flatMap((path) => {
-      // Every rank of the host does so; the first one succeeds.
-      if (dirname(path) === this.#directory) rmSync(path, { force: true });
+      // Every rank of the host does so; the first one succeeds. A user may have put a file there.
+      if (adoptedFile(path) === null && dirname(path) === this.#directory) rmSync(path, { force: true });
       const loading = this.#loading.get(path);
       if (loading !== undefined) loading.isForgotten = true;
       // A load that is still running keeps its segment mapped.

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, readdirSync, truncateSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
@@ -41,6 +42,14 @@ for (const kind of ['no file', 'another file'] as const) {
         assert.equal(report.receivedBytes, report.bytes, 'host b has read none of it from its files');
         for (const { endpoint } of engines.values())
           await verifyWeights(endpoint, await openCheckpoint(path));
+        await assert.rejects(cluster.register('step', path, { hosts: [hostname(), 'b'] }), {
+          name: 'CheckpointError',
+          message: kind === 'no file' ? /does not exist on host b$/ : /^host b has another file under \S+$/,
+        });
+        await assert.rejects(cluster.register('step', path, { hosts: ['c'] }), {
+          name: 'UsageError',
+          message: 'host c has no rank that could load step',
+        });
       },
     );
   });
@@ -58,6 +67,15 @@ test('hosts that see the same files all load a part', async (t) => {
       receivedBytes > 0.9 * bytes && receivedBytes < 1.1 * bytes,
       'each host reads what the other loaded',
     );
+    const { bytes: size } = await cluster.register('step', await makeModel(3), { hosts: ['b'] });
+    const { received } = await cluster.update('step');
+    assert.deepEqual(
+      received.map(({ from }) => from),
+      [1],
+      'only host b has loaded',
+    );
+    assert.ok(received[0]!.bytes >= size);
+    await cluster.register('step', await makeModel(4));
     const timelines = (await cluster.update('step')).timelines.filter(({ h2d }) => h2d.length > 0);
     assert.equal(timelines.length, 2);
   });

@@ -1,4 +1,4 @@
-import { asFailure, fromWire, type WeightcastError } from '../../errors.ts';
+import { asFailure, CheckpointError, fromWire, UsageError, type WeightcastError } from '../../errors.ts';
 import { chooseLoadingHosts } from '../../plan/loading-hosts.ts';
 import type { ActorRef, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
@@ -6,7 +6,6 @@ import type {
   CheckpointSource,
   FileSource,
   Loadable,
-  LoadRequest,
   Merged,
   OwnSegment,
   Registered,
@@ -19,6 +18,8 @@ import type { ReadyRank } from '../protocol/supervisor.ts';
 export interface RegistrationSpec {
   readonly checkpoint: string;
   readonly source: CheckpointSource;
+  /** Those that have to load the files; undefined for all that see the same files. */
+  readonly hosts: readonly string[] | undefined;
   /** Name of new segments in their host's directory, to which each rank's number is appended. */
   readonly segmentName: string;
   /** Sets of segments that may be reused, the preferred one first. */
@@ -56,8 +57,19 @@ export async function registerCheckpoint(
     (await planLoading(asker, spec, loadable, spec.spare, signal)) ??
     (await planLoading(asker, spec, loadable, [], signal));
   const memberOf = new Map(ranks.map((ready) => [ready.rank, ready]));
+  const isAlone = new Set(ranks.map(({ host }) => host)).size === 1;
   const parts = await Promise.all(
-    shares!.map((share) => loadShare(asker, memberOf.get(share.rank)!, share, signal)),
+    shares!.map(async (share) => {
+      const { rank, host, ref } = memberOf.get(share.rank)!;
+      const options = { deadlineMilliseconds: deadlines.load, signal };
+      try {
+        const { digests } = await ask(asker, ref, toRank.load, { order: share }, options);
+        return { manifest: share.manifest, digests };
+      } catch (thrown) {
+        const error = asFailure(thrown);
+        throw isAlone ? error : onHost(error, rank, host);
+      }
+    }),
   );
   const options = { deadlineMilliseconds: deadlines.plan, signal };
   const merged = await ask(asker, planner, toPlanner.merge, { parts }, options);
@@ -65,22 +77,7 @@ export async function registerCheckpoint(
   return { ...asRegistered(spec.checkpoint, merged, seconds), foreign: null, segments: merged.segments };
 }
 
-/** Has one rank load its share. Rejects with an error that names the rank and its host. */
-async function loadShare(
-  asker: Asker,
-  { rank, host, ref }: ReadyRank,
-  share: LoadRequest,
-  signal: AbortSignal,
-) {
-  const options = { deadlineMilliseconds: deadlines.load, signal };
-  try {
-    const { digests } = await ask(asker, ref, toRank.load, { order: share }, options);
-    return { manifest: share.manifest, digests };
-  } catch (thrown) {
-    throw onHost(asFailure(thrown), rank, host);
-  }
-}
-
+/** The same error, with the host where it happened. */
 function onHost(error: WeightcastError, rank: number, host: string): WeightcastError {
   if (error.message.includes(`host ${host}`)) return error;
   return fromWire({ code: error.code, message: `rank ${rank} on host ${host}: ${error.message}` });
@@ -89,23 +86,26 @@ function onHost(error: WeightcastError, rank: number, host: string): WeightcastE
 /** Opens a checkpoint's files, and finds the hosts that load them. */
 async function openFiles(
   asker: Asker,
-  { checkpoint, ranks, planner }: RegistrationSpec,
+  { checkpoint, hosts: chosen, ranks, planner }: RegistrationSpec,
   source: FileSource,
   signal: AbortSignal,
 ): Promise<Loadable> {
+  const idle = chosen?.find((host) => !ranks.some((ready) => ready.host === host));
+  if (idle !== undefined) throw new UsageError(`host ${idle} has no rank that could load ${checkpoint}`);
   const options = { deadlineMilliseconds: deadlines.plan, signal };
   const { number, files } = await ask(asker, planner, toPlanner.openFiles, { source }, options);
   const question = { files: files.map(({ path, identity }) => ({ path, known: identity })) };
   const firstOfHost = new Map([...ranks].reverse().map((ready) => [ready.host, ready]));
   const views = await Promise.all(
     ranks
-      .filter((ready) => firstOfHost.get(ready.host) === ready)
+      .filter((ready) => firstOfHost.get(ready.host) === ready && (chosen?.includes(ready.host) ?? true))
       .map(async ({ host, ref }) => ({
         host,
         files: (await ask(asker, ref, toRank.examine, question, options)).files,
       })),
   );
   const { hosts, others } = chooseLoadingHosts(files, views);
+  if (chosen !== undefined && others.length > 0) throw new CheckpointError(others[0]!.reason);
   for (const { host, reason } of others) {
     asker.log.warn({ host, reason }, `the host does not load ${checkpoint}; it gets it from other hosts`);
   }
