@@ -10,7 +10,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { adoptedSegment, encodeIdentity, identityOf } from '../../src/checkpoint/file-identity.ts';
+import { adoptedSegment } from '../../src/checkpoint/file-identity.ts';
 import { encodeManifest, type Manifest } from '../../src/checkpoint/manifest.ts';
 import { readHeader, readIdentity } from '../../src/checkpoint/safetensors.ts';
 import type { LoadOrder } from '../../src/checkpoint/segment-store.ts';
@@ -195,16 +195,10 @@ test('examining a file says its identity as it is now, or why there is none', as
   ]);
 });
 
-test('a file that is written right after its header was read has another identity', async (t) => {
+test('the identity of a new file is taken when a further write is bound to leave another time stamp', async (t) => {
   const file = join(temporaryDirectory(t), 'model.safetensors');
   write(file, 0);
-  const content = readFileSync(file);
-  for (let round = 0; round < 20; round += 1) {
-    writeFileSync(file, content);
-    const before = await readIdentity(file);
-    writeFileSync(file, content);
-    assert.notEqual(encodeIdentity(identityOf(statSync(file, { bigint: true }), '')), withoutHeader(before));
-  }
+  await readIdentity(file);
+  const age = Date.now() - statSync(file).ctimeMs;
+  assert.ok(age >= 19, `the file was ${age} ms old`);
 });
-
-const withoutHeader = (identity: string) => identity.slice(0, identity.lastIndexOf(':') + 1);

@@ -99,6 +99,19 @@ test('a file that replaces another under its path is registered, and the other i
   assert.ok(descriptors.every((open) => open < 200));
 });
 
+test('a rank that has not mapped a file before it was replaced says so', async () => {
+  const live = await liveModel('restarted', 30);
+  await cluster.register('restarted', live);
+  replaceFiles(live, await makeModel(31));
+  const [first] = await pids();
+  process.kill(first!, 'SIGKILL');
+  await eventually('the rank is started again', async () => {
+    const [rank] = (await cluster.status()).ranks;
+    return rank!.state === 'ready' && rank!.pid !== first;
+  });
+  await assertRefused('restarted', live, /was replaced by another file since it was registered/);
+});
+
 test('a file of another size under the same path is registered as it is', async () => {
   const live = await liveModel('grown', 23);
   const [name] = weightsIn(live) as [string];
