@@ -1,4 +1,5 @@
 import { bytesOf, DTYPES, dtypeIndex } from '../src/checkpoint/dtype.ts';
+import { encodeIdentity } from '../src/checkpoint/file-identity.ts';
 import { contentDigest, type Manifest } from '../src/checkpoint/manifest.ts';
 import type { CheckpointIndex } from '../src/checkpoint/source.ts';
 import { digestOf } from './contents.ts';
@@ -46,8 +47,10 @@ export function checkpointAt(
     offsets[row] = end;
     end += size;
   }
+  const stamps = { modified: '0', changed: '0' };
+  const identity = encodeIdentity({ device: '0', inode: path, bytes: end, ...stamps, header: path });
   const index: CheckpointIndex = {
-    files: [{ path, bytes: end, inSharedMemory }],
+    files: [{ path, bytes: end, inSharedMemory, identity }],
     names: model.map(({ name }) => name),
     dtypes: Uint8Array.from(model, ({ dtype }) => dtypeIndex(dtype)),
     shapeStarts: Uint32Array.from({ length: model.length + 1 }, (_, row) => row),

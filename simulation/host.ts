@@ -1,5 +1,7 @@
+import { adoptedSegment } from '../src/checkpoint/file-identity.ts';
 import { decodeManifest, type Manifest } from '../src/checkpoint/manifest.ts';
 import type { LoadJob, LoadOrder, SegmentStore } from '../src/checkpoint/segment-store.ts';
+import type { SourceFile } from '../src/checkpoint/source.ts';
 import { NativeError, OutOfHostMemoryError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import { elapse } from './clock.ts';
@@ -60,8 +62,10 @@ export class SimulatedHost {
   }
 
   /** Creates a user's file in shared memory. */
-  addFile(path: string, bytes: number): void {
-    this.#create(path, bytes).contents.write(0, bytes, [{ start: 0, end: bytes, source: path, from: 0 }]);
+  addFile({ path, identity, bytes }: SourceFile): void {
+    this.#create(adoptedSegment(path, identity), bytes).contents.write(0, bytes, [
+      { start: 0, end: bytes, source: path, from: 0 },
+    ]);
   }
 
   /** The host's shared memory as one process sees it; `onUnmapped` is called with every path that it unmaps. */
@@ -72,6 +76,9 @@ export class SimulatedHost {
       create: async (segments) => {
         for (const { path, bytes } of segments) this.#create(path, bytes);
       },
+      // Nobody replaces a file.
+      examine: async (files) => files.map(({ known }) => ({ identity: known, problem: null })),
+      confirm: async () => {},
       check: async (manifest, paths) => this.#check(manifest, paths),
       load: (order) => this.#load(order, clock),
       forget: async (paths) => {

@@ -97,7 +97,7 @@ export class SimulatedWorld {
     );
     for (const { index } of options.checkpoints) {
       const [file] = index.files;
-      if (file!.inSharedMemory) for (const host of this.hosts) host.addFile(file!.path, file!.bytes);
+      if (file!.inSharedMemory) for (const host of this.hosts) host.addFile(file!);
     }
     this.devices = Array.from(
       { length: worldSize },

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { CheckpointError } from '../errors.ts';
+import { segmentFile } from './file-identity.ts';
 import { emptyManifest, placementOrder, selectRows } from './manifest-rows.ts';
 import type { Manifest, SegmentInfo } from './manifest-table.ts';
 import { quoted } from './printable.ts';
@@ -38,7 +39,7 @@ function mergeSegments(parts: readonly Manifest[]) {
     const known = byPlace.get(key);
     if (known !== undefined && known.bytes !== segment.bytes) {
       throw new CheckpointError(
-        `ranks ${known.rank} and ${segment.rank} disagree about the size of ${quoted(segment.path)}: ${known.bytes} and ${segment.bytes} bytes`,
+        `ranks ${known.rank} and ${segment.rank} disagree about the size of ${quoted(segmentFile(segment.path))}: ${known.bytes} and ${segment.bytes} bytes`,
       );
     }
     // The lowest rank that holds it counts as its loader.
@@ -99,7 +100,7 @@ function checkNamesUnique(manifest: Manifest): void {
     }
     const [a, b] = [segments[segmentOf[other]!]!, segments[segmentOf[row]!]!];
     throw new CheckpointError(
-      `tensor ${quoted(name)} is held twice: by rank ${a.rank} in ${quoted(a.path)} and by rank ${b.rank} in ${quoted(b.path)}`,
+      `tensor ${quoted(name)} is held twice: by rank ${a.rank} in ${quoted(segmentFile(a.path))} and by rank ${b.rank} in ${quoted(segmentFile(b.path))}`,
     );
   }
 }

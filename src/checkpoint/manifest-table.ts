@@ -24,6 +24,7 @@ export interface Manifest {
 
 /** One named shared-memory region on one host. Any rank of that host can read it. */
 export interface SegmentInfo {
+  /** Of a segment that weightcast created; for a user's file the name that `adoptedSegment` of file-identity.ts makes. */
   readonly path: string;
   readonly bytes: number;
   readonly host: string;

@@ -1,7 +1,10 @@
-import { constants } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { type BigIntStats, constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { CheckpointError } from '../errors.ts';
 import { bytesOf, DTYPES, dtypeIndex, shapeText } from './dtype.ts';
+import { encodeIdentity, identityOf } from './file-identity.ts';
 import { escapeControls, quoted } from './printable.ts';
 import { isObject, parseJsonObject } from './strict-json.ts';
 
@@ -9,6 +12,8 @@ import { isObject, parseJsonObject } from './strict-json.ts';
 const LARGEST_HEADER = 100_000_000;
 /** Eight bytes in front of the header say how long it is. */
 const LENGTH_BYTES = 8;
+/** Two writes within one tick of a file system's clock leave the same time stamp; ticks are at most this long. */
+const TICK_MILLISECONDS = 20;
 
 /** The tensors of one safetensors file, in columns, in the order in which their data lies in the file. */
 export interface SafetensorsHeader {
@@ -25,6 +30,12 @@ export interface SafetensorsHeader {
   readonly fileBytes: number;
 }
 
+/** A header as it was read from a file. */
+export interface FileHeader extends SafetensorsHeader {
+  /** Of the file, encoded. */
+  readonly identity: string;
+}
+
 interface Entry {
   readonly name: string;
   readonly dtype: number;
@@ -34,27 +45,58 @@ interface Entry {
 }
 
 /**
- * Reads the header of a safetensors file, and none of its data. Every way in which the file breaks the format or
- * cannot be read rejects with a CheckpointError of one line that names the file, and the tensor where one is at
- * fault.
+ * Reads the header of a safetensors file, and none of its data. Every way in which the file breaks the format, cannot be
+ * read, or changes while it is read rejects with a CheckpointError of one line that names the file, and the tensor where
+ * one is at fault.
  */
-export async function readHeader(path: string): Promise<SafetensorsHeader> {
+export async function readHeader(path: string): Promise<FileHeader> {
+  const file = escapeControls(path);
+  return await withHeader(path, (header, stats) => ({
+    ...parseHeader(header, file, Number(stats.size)),
+    identity: encodeIdentity(identityOf(stats, headerDigest(header))),
+  }));
+}
+
+/** The identity of a safetensors file, encoded. Rejects as {@link readHeader} does; tensors are not looked at. */
+export function readIdentity(path: string): Promise<string> {
+  return withHeader(path, (header, stats) => encodeIdentity(identityOf(stats, headerDigest(header))));
+}
+
+function headerDigest(header: Uint8Array): string {
+  return createHash('sha256').update(header).digest('hex');
+}
+
+async function withHeader<T>(path: string, use: (header: Uint8Array, stats: BigIntStats) => T): Promise<T> {
   const file = escapeControls(path);
   let handle: FileHandle | undefined;
   try {
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
     handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    const stats = await handle.stat();
+    const stats = await settledStats(handle);
     if (stats.isDirectory()) throw new CheckpointError(`${file} is a directory, not a safetensors file`);
     if (!stats.isFile()) throw new CheckpointError(`${file} is not a regular file`);
-    const length = await readExactly(handle, 0, Math.min(LENGTH_BYTES, stats.size), file);
-    const header = await readExactly(handle, LENGTH_BYTES, headerLength(length, file, stats.size), file);
-    return parseHeader(header, file, stats.size);
+    const size = Number(stats.size);
+    const length = await readExactly(handle, 0, Math.min(LENGTH_BYTES, size), file);
+    const header = await readExactly(handle, LENGTH_BYTES, headerLength(length, file, size), file);
+    const { size: endSize, mtimeNs, ctimeNs } = await handle.stat({ bigint: true });
+    if (endSize !== stats.size || mtimeNs !== stats.mtimeNs || ctimeNs !== stats.ctimeNs) {
+      throw new CheckpointError(`${file} was changed while it was read`);
+    }
+    return use(header, stats);
   } catch (error) {
     throw asCheckpointError(error, file);
   } finally {
     await handle?.close();
   }
+}
+
+/** Of a file that was written a moment ago once another write would leave another time stamp. */
+async function settledStats(handle: FileHandle): Promise<BigIntStats> {
+  const stats = await handle.stat({ bigint: true });
+  const age = Date.now() - Number(stats.ctimeMs);
+  if (!stats.isFile() || age < 0 || age > TICK_MILLISECONDS) return stats;
+  await sleep(TICK_MILLISECONDS);
+  return await handle.stat({ bigint: true });
 }
 
 /** Words for the system errors that opening and reading meet; `file` begins the message. */

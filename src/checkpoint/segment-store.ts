@@ -1,10 +1,5 @@
-import { rmSync } from 'node:fs';
-import { dirname } from 'node:path';
-import { AbortedError, NativeError } from '../errors.ts';
-import type { Device } from '../native-bridge/device.ts';
-import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
-import { decodeManifest, type Manifest, type SegmentInfo } from './manifest.ts';
-import { selectRows } from './manifest-rows.ts';
+import type { Mapping } from '../native-bridge/memory.ts';
+import type { Manifest } from './manifest.ts';
 
 /** What to load; `ranges` are three numbers each, as the addon's `load` takes them. */
 export interface LoadOrder {
@@ -13,17 +8,38 @@ export interface LoadOrder {
   readonly segment: string | null;
   /** The segment exists and has the right size; otherwise it is created. */
   readonly exists: boolean;
-  readonly reads: readonly { readonly path: string; readonly ranges: Float64Array }[];
+  /** `identity`: of the file, which must be the same before and after it is read. */
+  readonly reads: readonly {
+    readonly path: string;
+    readonly identity: string;
+    readonly ranges: Float64Array;
+  }[];
   /** False where the manifest has the digests. */
   readonly digest: boolean;
 }
 
-/** The named shared memory that a rank can reach. */
+/** A file as this host sees it. */
+export interface ExaminedFile {
+  /** Encoded; null if the file cannot be read here. */
+  readonly identity: string | null;
+  /** Why it cannot be read. */
+  readonly problem: string | null;
+}
+
+/**
+ * The named shared memory that a rank can reach. A segment is named by its path, an adopted file by its path and identity
+ * (file-identity.ts). Whatever reads an adopted file throws a `CheckpointError` that names file and host if it is not as it
+ * was when it was registered.
+ */
 export interface SegmentStore {
   /** Maps segments of this host and pins them for uploads, each once. Rejects with `NativeError`. */
   ready(paths: Iterable<string>): Promise<void>;
   /** A segment of this host; one that is not pinned uploads slowly. */
   attach(path: string): Mapping;
+  /** Looks at safetensors files. `known`: an identity that saves reading the header if the file still has it. */
+  examine(files: readonly { readonly path: string; readonly known: string }[]): Promise<ExaminedFile[]>;
+  /** Makes sure that these segments, as far as they are adopted files, still hold what the manifest says. */
+  confirm(manifest: Manifest, paths: ReadonlySet<string>): Promise<void>;
   /** Creates empty segments. Rejects with `NativeError` or `OutOfHostMemoryError`; then it leaves none behind. */
   create(segments: readonly { readonly path: string; readonly bytes: number }[]): Promise<void>;
   /** The first tensor in these segments whose bytes do not match its digest; null if all match. */
@@ -43,214 +59,8 @@ export interface LoadJob {
   readonly totalBytes: number;
   doneBytes(): number;
   /**
-   * One digest a tensor, in the manifest's order. Rejects with `NativeError`, or `OutOfHostMemoryError` if the
-   * segment could not be created; then it leaves no new segment behind, and the content of a reused one is undefined.
+   * One digest a tensor, in the manifest's order. Rejects with `NativeError`, `CheckpointError` for a file that changed,
+   * or `OutOfHostMemoryError` if the segment could not be created; then it leaves no new segment behind, and the content of a reused one is undefined.
    */
   readonly digests: Promise<BigUint64Array>;
-}
-
-/** What a store needs of the device that its segments are uploaded to. */
-export type PinningDevice = Pick<Device, 'pin' | 'unpin' | 'numaNode'>;
-
-interface Loading {
-  readonly end: Promise<unknown>;
-  isForgotten: boolean;
-}
-
-interface Attached {
-  readonly mapping: Mapping;
-  readonly isWritable: boolean;
-}
-
-/** The segments of one rank, in shared memory: its own, and those of other ranks of the host that it has mapped. */
-export class SharedSegments implements SegmentStore {
-  readonly #directory: string;
-  readonly #pool: ThreadPool;
-  readonly #device: PinningDevice;
-  readonly #attached = new Map<string, Attached>();
-  /** Running loads, by the segment that they fill. */
-  readonly #loading = new Map<string, Loading>();
-
-  /**
-   * Segments in `directory` are weightcast's own to remove; all others are a user's files. `device` is what they are
-   * uploaded to.
-   */
-  constructor(directory: string, pool: ThreadPool, device: PinningDevice) {
-    this.#directory = directory;
-    this.#pool = pool;
-    this.#device = device;
-  }
-
-  async ready(paths: Iterable<string>): Promise<void> {
-    await Promise.all([...new Set(paths)].map((path) => this.#device.pin(this.attach(path))));
-  }
-
-  attach(path: string): Mapping {
-    const attached = this.#attached.get(path);
-    return attached === undefined ? this.#add(path, Mapping.open(path, false), false) : attached.mapping;
-  }
-
-  async create(segments: readonly { readonly path: string; readonly bytes: number }[]): Promise<void> {
-    const paths = segments.map(({ path }) => path);
-    const { numaNode } = this.#device;
-    try {
-      for (const { path, bytes } of segments) {
-        this.#add(path, await Mapping.reserve(path, bytes, { pool: this.#pool, numaNode }), true);
-      }
-      await this.ready(paths);
-    } catch (error) {
-      await this.forget(paths);
-      throw error;
-    }
-  }
-
-  async check(manifest: Manifest, paths: ReadonlySet<string>): Promise<string | null> {
-    const wanted = (row: number) => paths.has(manifest.segments[manifest.segmentOf[row]!]!.path);
-    const rows = Uint32Array.from([...manifest.names.keys()].filter(wanted));
-    const part = selectRows(manifest, rows);
-    const digests = await this.#digest(part, new Float64Array(1));
-    const bad = digests.findIndex((digest, at) => digest !== part.digests[at]);
-    return bad < 0 ? null : part.names[bad]!;
-  }
-
-  load(order: LoadOrder): LoadJob {
-    const manifest = decodeManifest(order.manifest);
-    const own = manifest.segments.find(({ path }) => path === order.segment);
-    const sizes = {
-      made: own === undefined || order.exists ? 0 : own.bytes,
-      read: order.reads.reduce((sum, { ranges }) => sum + bytesIn(ranges), 0),
-      digested: order.digest ? manifest.bytes.reduce((sum, bytes) => sum + bytes, 0) : 0,
-    };
-    // The jobs of the pool each count for themselves, into one number.
-    const progress = new Float64Array(1);
-    const digests = this.#load(manifest, own, order, progress);
-    if (own !== undefined) this.#noteLoading(own.path, digests);
-    return {
-      totalBytes: sizes.made + sizes.read + sizes.digested,
-      doneBytes: () => progress[0]!,
-      digests,
-    };
-  }
-
-  async forget(paths: readonly string[]): Promise<void> {
-    const ends = paths.flatMap((path) => {
-      // Every rank of the host does so; the first one succeeds.
-      if (dirname(path) === this.#directory) rmSync(path, { force: true });
-      const loading = this.#loading.get(path);
-      if (loading !== undefined) loading.isForgotten = true;
-      // A load that is still running keeps its segment mapped.
-      return [this.#release(path), loading?.end];
-    });
-    await Promise.allSettled(ends);
-  }
-
-  close(): void {
-    for (const path of this.#attached.keys()) void this.#release(path);
-    this.#pool.close();
-  }
-
-  #add(path: string, mapping: Mapping, isWritable: boolean): Mapping {
-    this.#attached.set(path, { mapping, isWritable });
-    return mapping;
-  }
-
-  async #release(path: string): Promise<void> {
-    const attached = this.#attached.get(path);
-    if (attached === undefined) return;
-    this.#attached.delete(path);
-    const { mapping } = attached;
-    const unpinned = this.#device.unpin(mapping);
-    // No one else uses it from here on; pinned memory stays mapped until it is unpinned.
-    mapping.close();
-    await unpinned;
-  }
-
-  #noteLoading(path: string, load: Promise<unknown>): void {
-    const loading = { end: load, isForgotten: false };
-    const end = () => {
-      if (this.#loading.get(path) === loading) this.#loading.delete(path);
-    };
-    this.#loading.set(path, loading);
-    load.then(end, end);
-  }
-
-  async #load(
-    manifest: Manifest,
-    own: SegmentInfo | undefined,
-    order: LoadOrder,
-    progress: Float64Array,
-  ): Promise<BigUint64Array> {
-    try {
-      // Its pages must exist before they are pinned: pinned pages cannot become huge pages.
-      const segment = own === undefined ? undefined : await this.#segmentToFill(own, order.exists, progress);
-      const [filled, pinned] = await Promise.allSettled([
-        this.#fill(manifest, segment, order, progress),
-        this.ready(manifest.segments.map(({ path }) => path)),
-      ]);
-      if (filled.status === 'rejected') throw filled.reason;
-      if (pinned.status === 'rejected') throw pinned.reason;
-      return filled.value;
-    } catch (error) {
-      if (own !== undefined && !order.exists) void this.forget([own.path]);
-      throw error;
-    }
-  }
-
-  async #segmentToFill(own: SegmentInfo, exists: boolean, progress: Float64Array): Promise<Mapping> {
-    const { path, bytes } = own;
-    const { numaNode } = this.#device;
-    if (!exists) {
-      const made = await Mapping.reserve(path, bytes, { pool: this.#pool, numaNode, progress });
-      this.#add(path, made, true);
-      if (!this.#loading.get(path)!.isForgotten) return made;
-      await this.#release(path);
-      throw new AbortedError(`${path} was released while it was created`);
-    }
-    let attached = this.#attached.get(path);
-    if (attached?.isWritable !== true) {
-      // An earlier process of this rank has created it, or another rank.
-      await this.#release(path);
-      this.#add(path, Mapping.open(path, true), true);
-      attached = this.#attached.get(path)!;
-    }
-    const { mapping } = attached;
-    if (mapping.bytes !== bytes) throw new NativeError(`${path} has ${mapping.bytes} bytes, not ${bytes}`);
-    return mapping;
-  }
-
-  async #fill(
-    manifest: Manifest,
-    segment: Mapping | undefined,
-    { reads, digest }: LoadOrder,
-    progress: Float64Array,
-  ): Promise<BigUint64Array> {
-    if (segment !== undefined) {
-      await Promise.all(reads.map(({ path, ranges }) => this.#pool.load(path, segment, ranges, progress)));
-    }
-    return digest ? this.#digest(manifest, progress) : manifest.digests;
-  }
-
-  async #digest(manifest: Manifest, progress: Float64Array): Promise<BigUint64Array> {
-    const digests = new BigUint64Array(manifest.names.length);
-    const rowsOf: number[][] = manifest.segments.map(() => []);
-    for (const [row, segment] of manifest.segmentOf.entries()) rowsOf[segment]!.push(row);
-    // All at once: threads that finish one continue with the next.
-    await Promise.all(
-      manifest.segments.map(async ({ path }, index) => {
-        const rows = rowsOf[index]!;
-        if (rows.length === 0) return;
-        const bytes = Float64Array.from(rows, (row) => manifest.bytes[row]!);
-        const offsets = Float64Array.from(rows, (row) => manifest.offsets[row]!);
-        const found = await digestTensors(this.#pool, this.attach(path), offsets, bytes, progress);
-        for (const [at, row] of rows.entries()) digests[row] = found[at]!;
-      }),
-    );
-    return digests;
-  }
-}
-
-function bytesIn(ranges: Float64Array): number {
-  let bytes = 0;
-  for (let at = 2; at < ranges.length; at += 3) bytes += ranges[at]!;
-  return bytes;
 }

@@ -3,7 +3,7 @@ import { CheckpointError } from '../errors.ts';
 import { mapBounded } from './bounded-concurrency.ts';
 import { INDEX, type ListedFile, listFiles } from './file-list.ts';
 import { escapeControls, quoted } from './printable.ts';
-import { asCheckpointError, readHeader, type SafetensorsHeader } from './safetensors.ts';
+import { asCheckpointError, type FileHeader, readHeader } from './safetensors.ts';
 
 /** Headers read at once: enough to hide the latency of a network file system, far from any limit on open files. */
 const PARALLEL_READS = 16;
@@ -14,6 +14,8 @@ export interface SourceFile {
   readonly bytes: number;
   /** Lies in /dev/shm: its tensors can be used where they are. */
   readonly inSharedMemory: boolean;
+  /** Of checkpoint/file-identity.ts, encoded: the file whose header was read. */
+  readonly identity: string;
 }
 
 /** The tensors of a checkpoint on disk, in columns, ordered by file and in a file by offset. */
@@ -55,7 +57,7 @@ function sourceText(source: string | readonly string[]): string {
 
 interface Opened {
   readonly file: SourceFile;
-  readonly header: SafetensorsHeader;
+  readonly header: FileHeader;
 }
 
 async function openFile({ path }: ListedFile): Promise<Opened> {
@@ -65,7 +67,12 @@ async function openFile({ path }: ListedFile): Promise<Opened> {
   });
   return {
     header,
-    file: { path: resolved, bytes: header.fileBytes, inSharedMemory: resolved.startsWith('/dev/shm/') },
+    file: {
+      path: resolved,
+      bytes: header.fileBytes,
+      inSharedMemory: resolved.startsWith('/dev/shm/'),
+      identity: header.identity,
+    },
   };
 }
 

@@ -24,6 +24,14 @@ export type Source =
   | { readonly tensors: NamedTensors }
   | { readonly metas: string };
 
+export interface RegisterOptions {
+  /**
+   * The hosts whose ranks load the files; all of them must see the same ones, as on a shared file system. Default: all
+   * hosts that see the files whose headers this host reads; other hosts get the weights through the network. For files only.
+   */
+  readonly hosts?: readonly string[];
+}
+
 export interface UpdateOptions {
   /** Names of the instances to update. Default: all. */
   readonly instances?: readonly string[];
@@ -90,10 +98,13 @@ export class Cluster {
 
   /**
    * Loads a checkpoint into host memory, shared out over the ranks. A checkpoint of the same name is replaced once the new
-   * one is complete. Tensors from memory must not change before this resolves. Rejects with `CheckpointError` naming the
-   * file and the tensor, and with `UsageError` while another registration runs.
+   * one is complete. Tensors from memory must not change before this resolves. A file in /dev/shm is used in place: it may be
+   * replaced by another one under its path, but must not be written, until the checkpoint is unregistered or replaced.
+   *
+   * Rejects with `CheckpointError` naming file, host and tensor, also for a file that changes meanwhile, and with
+   * `UsageError` while another registration runs.
    */
-  async register(name: string, source: Source): Promise<CheckpointStatus> {
+  async register(name: string, source: Source, options: RegisterOptions = {}): Promise<CheckpointStatus> {
     if (typeof source === 'object' && 'tensors' in source)
       return this.#tensors.register(name, source.tensors);
     if (typeof source === 'object' && 'metas' in source) return this.#registerMetas(name, source.metas);
@@ -101,7 +112,8 @@ export class Cluster {
       typeof source === 'string'
         ? ({ kind: 'path', path: resolve(source) } as const)
         : ({ kind: 'files', files: source.map((file) => resolve(file)) } as const);
-    return this.#connection.ask(toSupervisor.register, { checkpoint: name, source: value }, deadlines.load);
+    const question = { checkpoint: name, source: value, hosts: options.hosts && [...options.hosts] };
+    return this.#connection.ask(toSupervisor.register, question, deadlines.load);
   }
 
   /**

@@ -1,3 +1,4 @@
+import { adoptedSegment } from '../checkpoint/file-identity.ts';
 import type { Manifest, SegmentInfo } from '../checkpoint/manifest.ts';
 import { placementOrder, selectRows } from '../checkpoint/manifest-rows.ts';
 import { quoted } from '../checkpoint/printable.ts';
@@ -13,7 +14,11 @@ export interface LoadAssignment {
   readonly manifest: Manifest;
   /** Path of its own segment. */
   readonly segment: string | null;
-  readonly reads: readonly { readonly path: string; readonly ranges: Float64Array }[];
+  readonly reads: readonly {
+    readonly path: string;
+    readonly identity: string;
+    readonly ranges: Float64Array;
+  }[];
 }
 
 export interface FileAssignments {
@@ -29,12 +34,14 @@ export interface FileAssignments {
 export function assignFiles(order: {
   readonly checkpoint: string;
   readonly index: CheckpointIndex;
+  /** The identities of the index's files on each host that has ranks. */
+  readonly identitiesOf: ReadonlyMap<string, readonly string[]>;
   /** Followed by the rank: the name of each rank's own segment in its host's directory, if it is new. */
   readonly segmentName: string;
   readonly ranks: readonly { readonly rank: number; readonly host: string; readonly directory: string }[];
   readonly spare: readonly (readonly SegmentInfo[])[];
 }): FileAssignments {
-  const { checkpoint, index, segmentName, ranks, spare } = order;
+  const { checkpoint, index, identitiesOf, segmentName, ranks, spare } = order;
   const memberOf = new Map(ranks.map((member) => [member.rank, member]));
   const shares = planLoading(
     index,
@@ -50,11 +57,15 @@ export function assignFiles(order: {
   const dealt = shares.map((share) => {
     const { rank, reads } = share;
     const own = segmentOf.get(rank) ?? null;
+    const { host } = memberOf.get(rank)!;
+    const identities = identitiesOf.get(host)!;
     return {
       rank,
-      manifest: shareManifest(checkpoint, index, share, memberOf.get(rank)!.host, own),
+      manifest: shareManifest(checkpoint, index, share, { host, identities, segment: own }),
       segment: own?.path ?? null,
-      reads: reads.map(({ file, ranges }) => ({ path: index.files[file]!.path, ranges })),
+      reads: reads.map(({ file, ranges }) => {
+        return { path: index.files[file]!.path, identity: identities[file]!, ranges };
+      }),
     };
   });
   return { shares: dealt, segments, reused };
@@ -64,12 +75,19 @@ function shareManifest(
   checkpoint: string,
   index: CheckpointIndex,
   { rank, rows, placeOf, offsets, adopted }: LoadShare,
-  host: string,
-  segment: SegmentInfo | null,
+  {
+    host,
+    identities,
+    segment,
+  }: {
+    readonly host: string;
+    readonly identities: readonly string[];
+    readonly segment: SegmentInfo | null;
+  },
 ): Manifest {
   const own = segment === null ? [] : [segment];
   const files = adopted.map((file) => ({
-    path: index.files[file]!.path,
+    path: adoptedSegment(index.files[file]!.path, identities[file]!),
     bytes: index.files[file]!.bytes,
     host,
     rank,

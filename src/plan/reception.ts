@@ -1,4 +1,5 @@
 import { strict as assert } from 'node:assert';
+import { segmentFile } from '../checkpoint/file-identity.ts';
 import type { Manifest, SegmentInfo } from '../checkpoint/manifest.ts';
 import { quoted } from '../checkpoint/printable.ts';
 import { CheckpointError } from '../errors.ts';
@@ -113,7 +114,7 @@ function assign(
     const { host, path, lost } = manifest.segments[segment]!;
     const why = lost ? 'which lost its memory' : 'where no rank can be read from';
     throw new CheckpointError(
-      `tensor ${quoted(name)} lies in ${quoted(path)} on host ${quoted(host)}, ${why}, and no other host has a copy`,
+      `tensor ${quoted(name)} lies in ${quoted(segmentFile(path))} on host ${quoted(host)}, ${why}, and no other host has a copy`,
     );
   });
   const dealt = assignReceivers(buckets, topologyOf(ranks), topologyOf(sources));

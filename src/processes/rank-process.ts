@@ -4,7 +4,7 @@ import type { SupervisorMessage } from '../actors/protocol/supervisor.ts';
 import { rankSpawnOptions } from '../actors/rank/inbox.ts';
 import type { RankPorts } from '../actors/rank/ports.ts';
 import { RankActor } from '../actors/rank/rank.ts';
-import { SharedSegments } from '../checkpoint/segment-store.ts';
+import { SharedSegments } from '../checkpoint/shared-segments.ts';
 import { CheckpointEngineWorkerLink } from '../engines/worker-link/checkpoint-engine.ts';
 import { MessagePackWorkerLink } from '../engines/worker-link/rank-side.ts';
 import { asFailure, toWire } from '../errors.ts';
@@ -35,7 +35,7 @@ function openPorts(configuration: RankConfiguration, directoryId: string, log: L
     timeoutMilliseconds: deadlines.communicator,
     log,
   });
-  const segments = new SharedSegments(host.directory, pool, device);
+  const segments = new SharedSegments({ directory: host.directory, host: host.name }, pool, device);
   const fabric = new RankFabric(configuration, pool);
   return {
     rank,

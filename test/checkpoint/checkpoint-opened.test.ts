@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdirSync, readFileSync, realpathSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { test } from 'node:test';
-import { openCheckpoint } from '../../src/checkpoint/source.ts';
+import { openCheckpoint, type SourceFile } from '../../src/checkpoint/source.ts';
 import { f32, temporaryDirectory, writeSafetensors } from './safetensors-files.ts';
 
 function writeIndex(directory: string, weightMap: object, metadata?: object): void {
@@ -20,9 +21,11 @@ test('a single file is opened, and its columns agree', async (context) => {
   assert.deepEqual(index.shapeStarts, Uint32Array.of(0, 2, 3, 4));
   assert.deepEqual(index.dimensions, Float64Array.of(2, 3, 0, 5));
   assert.equal(index.offsets[1], index.offsets[0]! + 24);
-  assert.deepEqual(index.files, [
-    { path: realpathSync(path), bytes: index.offsets[2]! + 10, inSharedMemory: false },
-  ]);
+  const [{ identity, ...file }] = index.files as [SourceFile];
+  assert.deepEqual(file, { path: realpathSync(path), bytes: index.offsets[2]! + 10, inSharedMemory: false });
+  const { dev, ino, size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });
+  const header = createHash('sha256').update(readFileSync(path).subarray(8, index.offsets[0])).digest('hex');
+  assert.equal(identity, [dev, ino, size, mtimeNs, ctimeNs, header].join(':'));
 });
 
 test('a directory with an index gives the files it names, in the order of their names', async (context) => {

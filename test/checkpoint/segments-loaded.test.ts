@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
+import { encodeIdentity, identityOf } from '../../src/checkpoint/file-identity.ts';
 import { encodeManifest, type Manifest } from '../../src/checkpoint/manifest.ts';
-import { type LoadOrder, SharedSegments } from '../../src/checkpoint/segment-store.ts';
+import type { LoadOrder } from '../../src/checkpoint/segment-store.ts';
+import { SharedSegments } from '../../src/checkpoint/shared-segments.ts';
 import { digestTensors, Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { CudaTest, fake, pinned } from '../native/cuda-harness.ts';
 
@@ -19,7 +21,7 @@ function setUp(t: TestContext) {
   const content = randomBytes(bytes);
   writeFileSync(source, content);
   const store = () => {
-    const made = new SharedSegments(directory, new ThreadPool(2), cuda.device());
+    const made = new SharedSegments({ directory, host: 'h' }, new ThreadPool(2), cuda.device());
     t.after(() => made.close());
     return made;
   };
@@ -27,7 +29,7 @@ function setUp(t: TestContext) {
     manifest: encodeManifest(manifestOf(segment)),
     segment,
     exists,
-    reads: [{ path: source, ranges: Float64Array.of(0, 0, bytes) }],
+    reads: [{ path: source, identity: identityNow(source), ranges: Float64Array.of(0, 0, bytes) }],
     digest: true,
   });
   return { store, order, segment, source, content };
@@ -57,6 +59,7 @@ async function digestsOf(path: string): Promise<BigUint64Array> {
   return digests;
 }
 
+const identityNow = (path: string) => encodeIdentity(identityOf(statSync(path, { bigint: true }), ''));
 const inode = (path: string) => statSync(path).ino;
 const isMapped = (path: string) => readFileSync('/proc/self/maps', 'utf8').includes(path);
 

@@ -55,17 +55,18 @@ test('a rank that is killed while spare memory is filled leaves the old checkpoi
   const [one, two] = [await makeModel(8), await makeModel(9)];
   await cluster.register('v', one);
   const spare = segmentsIn(directory);
-  const content = () => readFileSync(join(directory, 'checkpoint-1-1'));
+  const content = () => readFileSync(join(directory, 'checkpoint-1-0'));
   const held = content();
   const { digest } = await cluster.register('v', two);
   const { ranks } = await cluster.status();
-  process.kill(ranks[0]!.pid!, 'SIGSTOP');
+  // Rank 0 looks at the files first.
+  process.kill(ranks[1]!.pid!, 'SIGSTOP');
   const refused = assert.rejects(cluster.register('v', two), {
     name: 'PeerLostError',
-    message: /rank 0 died/,
+    message: /rank 1 died/,
   });
-  await eventually('rank 1 has filled its part', () => !content().equals(held));
-  await Promise.all([refused, restart(cluster, [ranks[0]!.pid!])]);
+  await eventually('rank 0 has filled its part', () => !content().equals(held));
+  await Promise.all([refused, restart(cluster, [ranks[1]!.pid!])]);
   await eventually('the incomplete segments are removed', () => {
     return Object.keys(segmentsIn(directory)).every((name) => !(name in spare));
   });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { adoptedFile, adoptedSegment, segmentFile } from '../../src/checkpoint/file-identity.ts';
 import {
   decodeManifest,
   encodeManifest,
@@ -15,7 +16,17 @@ import { checkProperty } from '../check-property.ts';
 import { indexOf, indices } from './indices.ts';
 import { manifestOf, reordered, segmentOf } from './manifests.ts';
 
-const fresh = { checkpoint: 'c', segmentName: 's', spare: [] };
+const fresh = {
+  checkpoint: 'c',
+  segmentName: 's',
+  spare: [],
+  identitiesOf: new Map(['a', 'h0', 'h1'].map((host) => [host, identitiesOn(host)])),
+};
+
+/** Of as many files as an index has at most. */
+function identitiesOn(host: string): string[] {
+  return Array.from({ length: 5 }, (_, file) => `${host}:${file}:0:0:0:header`);
+}
 
 /** One to six, on two hosts. */
 const rankLists = fc
@@ -49,6 +60,12 @@ test('the shares of all ranks are manifests that travel and merge into one of th
     assert.deepEqual(new Map(merged.names.map((name, row) => [name, merged.bytes[row]])), sizes);
     for (const { rank, manifest, reads } of shares) {
       if (reads.length > 0) assert.equal(manifest.segments[0]!.path, `/dev/shm/w/s${rank}`);
+      const identities = identitiesOn(`h${rank % 2}`);
+      const found = new Map(index.files.map(({ path }, file) => [path, identities[file]]));
+      for (const { path, identity } of reads) assert.equal(identity, found.get(path));
+      for (const { path } of manifest.segments.filter((one) => adoptedFile(one.path) !== null)) {
+        assert.equal(path, adoptedSegment(segmentFile(path), found.get(segmentFile(path))!));
+      }
       const own = manifest.segments.filter(({ path }) => path.startsWith('/dev/shm/w/'));
       assert.deepEqual(
         segments.filter((segment) => segment.rank === rank),

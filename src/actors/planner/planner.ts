@@ -1,3 +1,4 @@
+import { adoptedFile, segmentFile } from '../../checkpoint/file-identity.ts';
 import {
   contentDigest,
   decodeManifest,
@@ -39,6 +40,9 @@ export class PlannerActor implements Actor<PlannerMessage> {
   /** Of the checkpoint that was planned last. */
   #slices: { readonly layout: string; readonly value: Slices } | null = null;
 
+  /** The files that were opened last: one registration runs at a time. */
+  #opened: { readonly number: number; readonly index: CheckpointIndex } | null = null;
+
   constructor(ports: PlannerPorts) {
     this.#ports = ports;
   }
@@ -46,8 +50,10 @@ export class PlannerActor implements Actor<PlannerMessage> {
   async receive(message: PlannerMessage, context: Context<PlannerMessage>): Promise<void> {
     try {
       switch (message.type) {
+        case 'open-files':
+          return context.reply(message, await this.#openFiles(message));
         case 'plan-loading':
-          return context.reply(message, await this.#planLoading(message));
+          return context.reply(message, this.#planLoading(message));
         case 'merge':
           return context.reply(message, this.#merge(message));
         case 'adopt':
@@ -68,8 +74,15 @@ export class PlannerActor implements Actor<PlannerMessage> {
     }
   }
 
-  async #planLoading(message: MessageOf<'plan-loading'>) {
-    const { shares, segments, reused } = await this.#deal(message);
+  async #openFiles({ source }: MessageOf<'open-files'>) {
+    const index = await this.#ports.openCheckpoint(source.kind === 'path' ? source.path : source.files);
+    this.#opened = { number: (this.#opened?.number ?? 0) + 1, index };
+    const files = index.files.map(({ path, identity }) => ({ path, identity }));
+    return { number: this.#opened.number, files };
+  }
+
+  #planLoading(message: MessageOf<'plan-loading'>) {
+    const { shares, segments, reused } = this.#deal(message);
     const orders = shares.map(({ rank, manifest, segment, reads }) => ({
       rank,
       manifest: encodeManifest(manifest),
@@ -81,19 +94,18 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return { orders, reused, segments: [...segments] };
   }
 
-  async #deal({
-    checkpoint,
-    source,
-    segmentName,
-    ranks,
-    spare,
-  }: MessageOf<'plan-loading'>): Promise<FileAssignments> {
+  #deal({ checkpoint, source, segmentName, ranks, spare }: MessageOf<'plan-loading'>): FileAssignments {
     if (source.kind === 'written') {
       const shares = assignWritten(decodeManifest(source.manifest), ranks);
       return { shares, segments: [], reused: null };
     }
-    const index = await this.#ports.openCheckpoint(source.kind === 'path' ? source.path : source.files);
-    return assignFiles({ checkpoint, index, segmentName, ranks, spare });
+    if (this.#opened?.number !== source.number) {
+      throw new UsageError(`the files of ${checkpoint} are no longer open: others were opened since`);
+    }
+    const { index } = this.#opened;
+    const identitiesOf = new Map(source.hosts.map(({ host, identities }) => [host, identities]));
+    const loading = ranks.filter(({ host }) => identitiesOf.has(host));
+    return assignFiles({ checkpoint, index, identitiesOf, segmentName, ranks: loading, spare });
   }
 
   #merge({ parts }: MessageOf<'merge'>): Merged {
@@ -157,7 +169,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
     const [{ row, reason }] = verdict.bad as [BadTensor];
     const others = verdict.badCount > 1 ? ` (and ${verdict.badCount - 1} more tensors)` : '';
     throw new VerificationError(
-      `instance ${instance} does not hold the checkpoint: tensor ${manifest.names[row]} ${reason}${others}`,
+      `instance ${instance} does not hold the checkpoint: tensor ${manifest.names[row]} ${reason}${others}${whence(manifest, row)}`,
     );
   }
 
@@ -166,6 +178,13 @@ export class PlannerActor implements Actor<PlannerMessage> {
     if (manifest === undefined) throw new UsageError(`no registered checkpoint has the layout ${layout}`);
     return manifest;
   }
+}
+
+/** The file of a tensor that lies in one, for errors: stores through a mapping of it change no time stamp. */
+function whence({ segments, segmentOf }: Manifest, row: number): string {
+  const { path, host } = segments[segmentOf[row]!]!;
+  if (adoptedFile(path) === null) return '';
+  return `; it lies in ${segmentFile(path)} on host ${host}, which must not be written while it is registered`;
 }
 
 function inManifestOrder({ digests, part, parts }: ArrivedDigests, { tensorOrder }: Plan): ArrivedDigests {

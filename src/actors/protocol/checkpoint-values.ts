@@ -16,15 +16,17 @@ export const foreignSource = z.object({
 });
 export type ForeignSource = z.infer<typeof foreignSource>;
 
-/** Sources that ranks load from. `written`: tensors in reserved segments, with a manifest that has their digests. */
-export const loadable = [
+/** Safetensors files. */
+export const fileSource = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('path'), path: z.string().min(1) }),
   z.object({ kind: z.literal('files'), files: z.array(z.string().min(1)).min(1) }),
-  z.object({ kind: z.literal('written'), reservation: z.int(), manifest: binary }),
-] as const;
+]);
+export type FileSource = z.infer<typeof fileSource>;
 
 export const source = z.discriminatedUnion('kind', [
-  ...loadable,
+  ...fileSource.options,
+  /** Tensors in reserved segments, with a manifest that has their digests. */
+  z.object({ kind: z.literal('written'), reservation: z.int(), manifest: binary }),
   /** The memory of another cluster; `secret` is that of its fabric. */
   z.object({
     kind: z.literal('metas'),
@@ -35,6 +37,23 @@ export const source = z.discriminatedUnion('kind', [
 ]);
 export type CheckpointSource = z.infer<typeof source>;
 
+/** A file whose header was read, with its identity (checkpoint/file-identity.ts). */
+export const openedFile = z.object({ path: z.string(), identity: z.string() });
+
+/** The identities of a checkpoint's files, in their order, on a host whose ranks load it. */
+export const loadingHost = z.object({ host: z.string(), identities: z.array(z.string()) });
+export type LoadingHost = z.infer<typeof loadingHost>;
+
+/** What a planner deals out to ranks. `opened`: the files that it opened under this number. */
+export const loadable = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('opened'), number: z.int(), hosts: z.array(loadingHost) }),
+  z.object({ kind: z.literal('written'), manifest: binary }),
+]);
+export type Loadable = z.infer<typeof loadable>;
+
+/** `ExaminedFile` of checkpoint/segment-store.ts. */
+export const examinedFile = z.object({ identity: z.string().nullable(), problem: z.string().nullable() });
+
 /** One rank's share of a registration: the manifest of its tensors, and what to read into its segment. */
 export const loadRequest = z.object({
   rank,
@@ -42,13 +61,13 @@ export const loadRequest = z.object({
   segment: z.string().nullable(),
   /** The segment exists, has the right size, and is overwritten. */
   exists: z.boolean(),
-  reads: z.array(z.object({ path: z.string(), ranges: doubles })),
+  reads: z.array(z.object({ path: z.string(), identity: z.string(), ranges: doubles })),
   /** The manifest's digests are blank: the rank computes them. */
   digest: z.boolean(),
 });
 export type LoadRequest = z.infer<typeof loadRequest>;
 
-/** Shared memory of a host, by its path. */
+/** Shared memory of a host, by its path; a user's file by `adoptedSegment` of checkpoint/file-identity.ts. */
 export const segment = z.object({ path: z.string(), host: z.string() });
 export type Segment = z.infer<typeof segment>;
 

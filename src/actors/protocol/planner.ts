@@ -1,16 +1,30 @@
 import * as z from 'zod';
-import { loadable, loadRequest, merged, ownSegment, segment } from './checkpoint-values.ts';
+import {
+  fileSource,
+  loadable,
+  loadRequest,
+  merged,
+  openedFile,
+  ownSegment,
+  segment,
+} from './checkpoint-values.ts';
 import { copy, fabricRank, plan, planned } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import { arrivedDigests } from './update-values.ts';
 import { binary, bytes, longs, name, nothing, rank } from './values.ts';
 
 export const toPlanner = {
+  /** Reads the headers of a checkpoint's files, and keeps them under a number until others are opened. */
+  openFiles: request(
+    'open-files',
+    { source: fileSource },
+    z.object({ number: z.int(), files: z.array(openedFile) }),
+  ),
   planLoading: request(
     'plan-loading',
     {
       checkpoint: name,
-      source: z.discriminatedUnion('kind', loadable),
+      source: loadable,
       segmentName: z.string(),
       ranks: z.array(z.object({ rank, host: z.string(), directory: z.string() })),
       /** Sets of segments that may be reused. */

@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { exposedSegment, loadRequest } from './checkpoint-values.ts';
+import { examinedFile, exposedSegment, loadRequest } from './checkpoint-values.ts';
 import { receptionRequest } from './join-values.ts';
 import { plan } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
@@ -7,6 +7,12 @@ import { communicator, communicatorRequest, createdCommunicator, opened, streame
 import { binary, bytes, epoch, longs, nothing } from './values.ts';
 
 export const toRank = {
+  /** Looks at files on the rank's host. `known`: an identity that they are expected to have. */
+  examine: request(
+    'examine',
+    { files: z.array(z.object({ path: z.string(), known: z.string() })) },
+    z.object({ files: z.array(examinedFile) }),
+  ),
   load: request('load', { order: loadRequest }, z.object({ digests: longs })),
   /** Answered when the memory is released, or will be with the last lease on it. */
   release: request('release', { segments: z.array(z.string()) }, nothing),

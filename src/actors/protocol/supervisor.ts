@@ -30,7 +30,16 @@ export interface ReadyRank extends Readonly<Omit<z.infer<typeof readyRank>, 'ref
 }
 
 export const toSupervisor = {
-  register: request('register', { checkpoint: name, source }, checkpointStatus),
+  register: request(
+    'register',
+    {
+      checkpoint: name,
+      source,
+      /** Those whose ranks load the files. Default: all that see the same files. */
+      hosts: z.array(z.string()).min(1).optional(),
+    },
+    checkpointStatus,
+  ),
   /** Rejected while the checkpoint is being installed, replaced, or read by another host. */
   unregister: request('unregister', { checkpoint: name }, nothing),
   /**

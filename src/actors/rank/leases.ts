@@ -1,5 +1,6 @@
 import type { SegmentStore } from '../../checkpoint/segment-store.ts';
 import type { Exposure, Fabric } from '../../native-bridge/fabric.ts';
+import type { Mapping } from '../../native-bridge/memory.ts';
 
 /** Segments that peers may read: the fabric's address, and the token to read each one with. */
 export interface Exposed {
@@ -25,15 +26,18 @@ export class Leases {
     this.#fabric = fabric;
   }
 
-  /** Rejects with `NativeError`. */
+  /** Rejects with `NativeError`, and with `CheckpointError` for an adopted file that changed. */
   async expose(paths: readonly string[]): Promise<Exposed> {
     const exposed = await Promise.all(
-      paths.map(async (path) => ({ path, token: (await this.#exposure(path)).token })),
+      paths.map(async (path) => {
+        const segment = this.#segments.attach(path);
+        return { path, token: (await this.#exposure(path, segment)).token };
+      }),
     );
     return { address: this.#fabric().address, exposed };
   }
 
-  /** Exposes segments under a lease, until {@link returnLease}. On a rejection (`NativeError`) there is no lease. */
+  /** Exposes segments under a lease, until {@link returnLease}. On a rejection there is no lease. */
   async lease(epoch: number, paths: readonly string[]): Promise<Exposed> {
     this.#leased.set(epoch, new Set([...(this.#leased.get(epoch) ?? []), ...paths]));
     try {
@@ -62,10 +66,10 @@ export class Leases {
     return [...this.#leased.values()].some((paths) => paths.has(path));
   }
 
-  #exposure(path: string): Promise<Exposure> {
+  #exposure(path: string, segment: Mapping): Promise<Exposure> {
     let exposure = this.#exposures.get(path);
     if (exposure === undefined) {
-      exposure = this.#fabric().expose(this.#segments.attach(path));
+      exposure = this.#fabric().expose(segment);
       this.#exposures.set(path, exposure);
       exposure.catch(() => this.#exposures.delete(path));
     }

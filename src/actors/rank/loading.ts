@@ -1,4 +1,4 @@
-import type { LoadJob, SegmentStore } from '../../checkpoint/segment-store.ts';
+import type { ExaminedFile, LoadJob, SegmentStore } from '../../checkpoint/segment-store.ts';
 import { AbortedError, WeightcastError } from '../../errors.ts';
 import type { Context, Reply } from '../kernel/index.ts';
 import type { LoadRequest } from '../protocol/checkpoint-values.ts';
@@ -16,6 +16,11 @@ export class Loading {
 
   get isRunning(): boolean {
     return this.#running !== null;
+  }
+
+  /** How this host sees files, before it is chosen to load them. */
+  async examine(files: Parameters<SegmentStore['examine']>[0]): Promise<{ files: ExaminedFile[] }> {
+    return { files: await this.#segments.examine(files) };
   }
 
   /** Sends the rank `load-ended` when the load is done. */

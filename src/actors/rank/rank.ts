@@ -79,6 +79,8 @@ export class RankActor implements Actor<RankInbox> {
 
   async receive(message: RankInbox, context: Context<RankInbox>): Promise<void> {
     switch (message.type) {
+      case 'examine':
+        return this.#replyLater(context.deferReply(message), this.#loading.examine(message.files));
       case 'load':
         return this.#startLoad(message, context);
       case 'load-ended':

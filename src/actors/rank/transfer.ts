@@ -73,7 +73,7 @@ export class RankTransfer {
 
   /**
    * Allocates device memory and binds the worker link. On a throw (`OutOfDeviceMemoryError`, or `CheckpointError` for a
-   * tensor that the engine worker cannot take) nothing stays allocated.
+   * tensor that the engine worker cannot take, or a file that changed) nothing stays allocated.
    */
   static async open(options: TransferOptions): Promise<RankTransfer> {
     const { epoch, version, verify, plan, manifest, ports, clock } = options;
@@ -85,7 +85,10 @@ export class RankTransfer {
       worker = new WorkerQueue(link, map, manifest, clock);
       worker.check();
       const transfer = new RankTransfer(options, map, worker, slots);
-      await ports.segments.ready(transfer.#ownSegments());
+      const own = transfer.#ownSegments();
+      // Before any engine is touched.
+      await ports.segments.confirm(manifest, own);
+      await ports.segments.ready(own);
       return transfer;
     } catch (error) {
       worker?.close();
@@ -179,13 +182,15 @@ export class RankTransfer {
 
   async #upload(bucket: number, { buffer, offset }: DevicePlace): Promise<void> {
     const { plan, manifest, receiver, ports } = this.#options;
-    const transfers = transfersOf(plan, manifest, bucket, offset).map(({ segment, rectangles }) => ({
-      segment: ports.segments.attach(manifest.segments[segment]!.path),
-      rectangles,
-    }));
+    const wanted = transfersOf(plan, manifest, bucket, offset);
+    const attach = () => wanted.map(({ segment }) => ports.segments.attach(manifest.segments[segment]!.path));
     const upload = this.#track(async () => {
       await receiver?.arrival(bucket);
-      return await ports.device.upload(transfers, buffer);
+      const transfers = attach().map((segment, at) => ({ segment, rectangles: wanted[at]!.rectangles }));
+      const interval = await ports.device.upload(transfers, buffer);
+      // A file that was written meanwhile is an error.
+      attach();
+      return interval;
     });
     this.#spans.add('h2d', bucket, await upload);
   }

@@ -74,7 +74,7 @@ export class CheckpointService {
   }
 
   async #load(
-    { checkpoint, source }: MessageOf<'register'>,
+    { checkpoint, source, hosts }: MessageOf<'register'>,
     ranks: readonly ReadyRank[],
     context: Context<SupervisorInbox>,
     signal: AbortSignal,
@@ -94,7 +94,7 @@ export class CheckpointService {
     };
     const load = async () => {
       const memory = { segmentName: this.#newSegmentName(), spare: this.#ledger.spareSets, claim };
-      const spec = { checkpoint, source, ranks, startedAt, planner: this.#planner, ...memory };
+      const spec = { checkpoint, source, hosts, ranks, startedAt, planner: this.#planner, ...memory };
       try {
         return await registerCheckpoint(context, spec, signal);
       } catch (error) {

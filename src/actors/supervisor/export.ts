@@ -1,3 +1,4 @@
+import { segmentFile } from '../../checkpoint/file-identity.ts';
 import { CheckpointError, UsageError } from '../../errors.ts';
 import { serversAmong } from '../../plan/reception.ts';
 import type { Context } from '../kernel/index.ts';
@@ -27,7 +28,9 @@ export async function exposeCheckpoint(
   for (const segment of segments) {
     const server = serverOf(segment);
     if (server === null) {
-      throw new CheckpointError(`no rank is ready on host ${segment.host}, which has ${segment.path}`);
+      throw new CheckpointError(
+        `no rank is ready on host ${segment.host}, which has ${segmentFile(segment.path)}`,
+      );
     }
     pathsOf.set(server, [...(pathsOf.get(server) ?? []), segment.path]);
   }

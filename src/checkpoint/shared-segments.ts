@@ -1,0 +1,292 @@
+import { rmSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { AbortedError, CheckpointError, describe, NativeError } from '../errors.ts';
+import type { Device } from '../native-bridge/device.ts';
+import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
+import { AdoptedFile, checkUntouched } from './adopted-file.ts';
+import { mapBounded } from './bounded-concurrency.ts';
+import { adoptedFile, decodeIdentity, identityOf, isUntouched, segmentFile } from './file-identity.ts';
+import { decodeManifest, type Manifest, type SegmentInfo } from './manifest.ts';
+import { selectRows } from './manifest-rows.ts';
+import { escapeControls, quoted } from './printable.ts';
+import { asCheckpointError, readIdentity } from './safetensors.ts';
+import type { ExaminedFile, LoadJob, LoadOrder, SegmentStore } from './segment-store.ts';
+
+/** Enough to hide the latency of a network file system. */
+const parallelExaminations = 16;
+
+/** What a store needs of the device that its segments are uploaded to. */
+export type PinningDevice = Pick<Device, 'pin' | 'unpin' | 'numaNode'>;
+
+interface Loading {
+  readonly end: Promise<unknown>;
+  isForgotten: boolean;
+}
+
+interface Attached {
+  readonly mapping: Mapping;
+  readonly isWritable: boolean;
+  /** Null for a segment that weightcast created. */
+  readonly file: AdoptedFile | null;
+}
+
+/** The segments of one rank, in shared memory: its own, and those of other ranks of the host that it has mapped. */
+export class SharedSegments implements SegmentStore {
+  readonly #directory: string;
+  readonly #host: string;
+  readonly #pool: ThreadPool;
+  readonly #device: PinningDevice;
+  readonly #attached = new Map<string, Attached>();
+  /** Running loads, by the segment that they fill. */
+  readonly #loading = new Map<string, Loading>();
+
+  /**
+   * Segments in `directory` are weightcast's own to remove; all others are a user's files. `host` is its name in errors,
+   * `device` what segments are uploaded to.
+   */
+  constructor(
+    { directory, host }: { readonly directory: string; readonly host: string },
+    pool: ThreadPool,
+    device: PinningDevice,
+  ) {
+    this.#directory = directory;
+    this.#host = host;
+    this.#pool = pool;
+    this.#device = device;
+  }
+
+  async ready(paths: Iterable<string>): Promise<void> {
+    await Promise.all([...new Set(paths)].map((path) => this.#device.pin(this.attach(path))));
+  }
+
+  attach(path: string): Mapping {
+    const { mapping, file } = this.#attached.get(path) ?? this.#open(path);
+    file?.check();
+    return mapping;
+  }
+
+  examine(files: readonly { readonly path: string; readonly known: string }[]): Promise<ExaminedFile[]> {
+    return mapBounded(files, parallelExaminations, async ({ path, known }) => {
+      try {
+        const stats = await stat(path, { bigint: true });
+        const isKnown = isUntouched(identityOf(stats, ''), decodeIdentity(known));
+        return { identity: isKnown ? known : await readIdentity(path), problem: null };
+      } catch (error) {
+        return { identity: null, problem: describe(asCheckpointError(error, escapeControls(path))) };
+      }
+    });
+  }
+
+  async confirm(manifest: Manifest, paths: ReadonlySet<string>): Promise<void> {
+    for (const path of paths) {
+      if (adoptedFile(path) === null) continue;
+      this.attach(path);
+      const { file } = this.#attached.get(path)!;
+      const changed = file!.unconfirmed;
+      if (changed === null) continue;
+      const bad = await this.check(manifest, new Set([path]));
+      if (bad !== null) {
+        const where = `${escapeControls(segmentFile(path))} on host ${this.#host}`;
+        throw new CheckpointError(
+          `${where} was changed since it was registered: tensor ${quoted(bad)} differs`,
+        );
+      }
+      file!.confirm(changed);
+    }
+  }
+
+  async create(segments: readonly { readonly path: string; readonly bytes: number }[]): Promise<void> {
+    const paths = segments.map(({ path }) => path);
+    const { numaNode } = this.#device;
+    try {
+      for (const { path, bytes } of segments) {
+        this.#add(path, await Mapping.reserve(path, bytes, { pool: this.#pool, numaNode }));
+      }
+      await this.ready(paths);
+    } catch (error) {
+      await this.forget(paths);
+      throw error;
+    }
+  }
+
+  async check(manifest: Manifest, paths: ReadonlySet<string>): Promise<string | null> {
+    const wanted = (row: number) => paths.has(manifest.segments[manifest.segmentOf[row]!]!.path);
+    const rows = Uint32Array.from([...manifest.names.keys()].filter(wanted));
+    const part = selectRows(manifest, rows);
+    const digests = await this.#digest(part, new Float64Array(1));
+    const bad = digests.findIndex((digest, at) => digest !== part.digests[at]);
+    return bad < 0 ? null : part.names[bad]!;
+  }
+
+  load(order: LoadOrder): LoadJob {
+    const manifest = decodeManifest(order.manifest);
+    const own = manifest.segments.find(({ path }) => path === order.segment);
+    const sizes = {
+      made: own === undefined || order.exists ? 0 : own.bytes,
+      read: order.reads.reduce((sum, { ranges }) => sum + bytesIn(ranges), 0),
+      digested: order.digest ? manifest.bytes.reduce((sum, bytes) => sum + bytes, 0) : 0,
+    };
+    // The jobs of the pool each count for themselves, into one number.
+    const progress = new Float64Array(1);
+    const digests = this.#load(manifest, own, order, progress);
+    if (own !== undefined) this.#noteLoading(own.path, digests);
+    return {
+      totalBytes: sizes.made + sizes.read + sizes.digested,
+      doneBytes: () => progress[0]!,
+      digests,
+    };
+  }
+
+  async forget(paths: readonly string[]): Promise<void> {
+    const ends = paths.flatMap((path) => {
+      // Every rank of the host does so; the first one succeeds. A user may have put a file there.
+      if (adoptedFile(path) === null && dirname(path) === this.#directory) rmSync(path, { force: true });
+      const loading = this.#loading.get(path);
+      if (loading !== undefined) loading.isForgotten = true;
+      // A load that is still running keeps its segment mapped.
+      return [this.#release(path), loading?.end];
+    });
+    await Promise.allSettled(ends);
+  }
+
+  close(): void {
+    for (const path of this.#attached.keys()) void this.#release(path);
+    this.#pool.close();
+  }
+
+  /** A segment that this process may write. */
+  #add(path: string, mapping: Mapping): Mapping {
+    this.#attached.set(path, { mapping, isWritable: true, file: null });
+    return mapping;
+  }
+
+  #open(path: string): Attached {
+    const file = adoptedFile(path) === null ? null : AdoptedFile.open(path, this.#host);
+    const mapping = file?.mapping ?? Mapping.open(path, false);
+    const attached = { mapping, isWritable: false, file };
+    this.#attached.set(path, attached);
+    return attached;
+  }
+
+  async #release(path: string): Promise<void> {
+    const attached = this.#attached.get(path);
+    if (attached === undefined) return;
+    this.#attached.delete(path);
+    const { mapping, file } = attached;
+    const unpinned = this.#device.unpin(mapping);
+    // No one else uses it from here on; pinned memory stays mapped until it is unpinned.
+    mapping.close();
+    file?.close();
+    await unpinned;
+  }
+
+  #noteLoading(path: string, load: Promise<unknown>): void {
+    const loading = { end: load, isForgotten: false };
+    const end = () => {
+      if (this.#loading.get(path) === loading) this.#loading.delete(path);
+    };
+    this.#loading.set(path, loading);
+    load.then(end, end);
+  }
+
+  async #load(
+    manifest: Manifest,
+    own: SegmentInfo | undefined,
+    order: LoadOrder,
+    progress: Float64Array,
+  ): Promise<BigUint64Array> {
+    try {
+      // Its pages must exist before they are pinned: pinned pages cannot become huge pages.
+      const segment = own === undefined ? undefined : await this.#segmentToFill(own, order.exists, progress);
+      const [filled, pinned] = await Promise.allSettled([
+        this.#fill(manifest, segment, order, progress),
+        this.ready(manifest.segments.map(({ path }) => path)),
+      ]);
+      if (filled.status === 'rejected') throw filled.reason;
+      if (pinned.status === 'rejected') throw pinned.reason;
+      return filled.value;
+    } catch (error) {
+      if (own !== undefined && !order.exists) void this.forget([own.path]);
+      throw error;
+    }
+  }
+
+  async #segmentToFill(own: SegmentInfo, exists: boolean, progress: Float64Array): Promise<Mapping> {
+    const { path, bytes } = own;
+    const { numaNode } = this.#device;
+    if (!exists) {
+      const made = await Mapping.reserve(path, bytes, { pool: this.#pool, numaNode, progress });
+      this.#add(path, made);
+      if (!this.#loading.get(path)!.isForgotten) return made;
+      await this.#release(path);
+      throw new AbortedError(`${path} was released while it was created`);
+    }
+    let attached = this.#attached.get(path);
+    if (attached?.isWritable !== true) {
+      // An earlier process of this rank has created it, or another rank.
+      await this.#release(path);
+      this.#add(path, Mapping.open(path, true));
+      attached = this.#attached.get(path)!;
+    }
+    const { mapping } = attached;
+    if (mapping.bytes !== bytes) throw new NativeError(`${path} has ${mapping.bytes} bytes, not ${bytes}`);
+    return mapping;
+  }
+
+  async #fill(
+    manifest: Manifest,
+    segment: Mapping | undefined,
+    { reads, digest }: LoadOrder,
+    progress: Float64Array,
+  ): Promise<BigUint64Array> {
+    if (segment !== undefined) {
+      await Promise.all(
+        reads.map(async ({ path, identity: encoded, ranges }) => {
+          const identity = decodeIdentity(encoded);
+          await checkUntouched(path, identity, this.#host);
+          await this.#pool.load(path, segment, ranges, progress);
+          await checkUntouched(path, identity, this.#host);
+        }),
+      );
+    }
+    return digest ? this.#digestLoaded(manifest, progress) : manifest.digests;
+  }
+
+  /** Digests of the files as they are at one moment: one that changes meanwhile is an error. */
+  async #digestLoaded(manifest: Manifest, progress: Float64Array): Promise<BigUint64Array> {
+    const adopted = manifest.segments.flatMap(({ path }) => {
+      if (adoptedFile(path) === null) return [];
+      this.attach(path);
+      const { file } = this.#attached.get(path)!;
+      return [{ path, file: file!, changed: file!.changed }];
+    });
+    const digests = await this.#digest(manifest, progress);
+    for (const { file, changed } of adopted) file.confirm(changed);
+    return digests;
+  }
+
+  async #digest(manifest: Manifest, progress: Float64Array): Promise<BigUint64Array> {
+    const digests = new BigUint64Array(manifest.names.length);
+    const rowsOf: number[][] = manifest.segments.map(() => []);
+    for (const [row, segment] of manifest.segmentOf.entries()) rowsOf[segment]!.push(row);
+    // All at once: threads that finish one continue with the next.
+    await Promise.all(
+      manifest.segments.map(async ({ path }, index) => {
+        const rows = rowsOf[index]!;
+        if (rows.length === 0) return;
+        const bytes = Float64Array.from(rows, (row) => manifest.bytes[row]!);
+        const offsets = Float64Array.from(rows, (row) => manifest.offsets[row]!);
+        const found = await digestTensors(this.#pool, this.attach(path), offsets, bytes, progress);
+        for (const [at, row] of rows.entries()) digests[row] = found[at]!;
+      }),
+    );
+    return digests;
+  }
+}
+
+function bytesIn(ranges: Float64Array): number {
+  let bytes = 0;
+  for (let at = 2; at < ranges.length; at += 3) bytes += ranges[at]!;
+  return bytes;
+}
