@@ -122,7 +122,7 @@ test('a group without any of it receives all, through as many ranks as both side
     ranks: ranks.map(({ rank, host }) => ({ rank, host, freeBytes: 2 ** 30 })),
     fraction: 1,
     bucketBytes: 32 * mebibyte,
-    ownersAreLoaders: true,
+    arriving: new Set(reception.mirrors.map(({ path }) => path)),
   });
   const receiverOf = new Map(reception.mirrors.map(({ slice, receiver }) => [slice, receiver]));
   for (const [bucket, owner] of plan.owners.entries()) {

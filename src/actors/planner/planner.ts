@@ -127,7 +127,8 @@ export class PlannerActor implements Actor<PlannerMessage> {
     }
     const { manifest, mirrors } = reception;
     // Each update has mirrors of its own, and so a plan of its own: caching it is no use.
-    const plan = planUpdate({ manifest, ranks, fraction, bucketBytes, ownersAreLoaders: true });
+    const arriving = new Set(mirrors.map(({ path }) => path));
+    const plan = planUpdate({ manifest, ranks, fraction, bucketBytes, arriving });
     const served = [...servedBy(registered, slices, copies, sources)];
     const hostOf = new Map(sources.map(({ rank, host }) => [rank, host]));
     return {
