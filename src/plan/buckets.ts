@@ -7,7 +7,7 @@ import { CheckpointError } from '../errors.ts';
 import { alignUp } from './alignment.ts';
 import { type FusedModules, type FusedUnits, fusedUnits } from './fused-tensors.ts';
 import { chooseMode, type MemoryNeeds, type ModeChoice } from './memory-budget.ts';
-import { type Feed, keepWithLoaders, type OwnedBucket, shareOut, takeTurns } from './owners.ts';
+import { type Feed, fedBy, keepWithLoaders, type OwnedBuckets, shareOut, takeTurns } from './owners.ts';
 import { packRows } from './packing.ts';
 import type { Plan, PlanRank } from './plan.ts';
 import { assertPlan } from './plan-invariants.ts';
@@ -72,11 +72,7 @@ function planFeeds({ manifest, ranks, arriving }: PlanInput, units: FusedUnits, 
   const homes = homesOfUnits(manifest, units, arriving);
   return [...rowsByLoader(manifest, ranksOfHost, units, homes)].flatMap(([host, rowsOf]) => {
     const members = ranksOfHost.get(host)!;
-    if (members.length === 1) {
-      const [owner] = members as [number];
-      const buckets = pack([...rowsOf.values()].flat()).map((bucket) => ({ ...bucket, owner }));
-      return [{ width: 1, buckets }];
-    }
+    if (members.length === 1) return [fedBy(members[0]!, pack([...rowsOf.values()].flat()))];
     const packed = new Map([...rowsOf].map(([loader, rows]) => [loader, pack(rows)]));
     return arriving === undefined ? shareOut(packed, members) : keepWithLoaders(packed, members);
   });
@@ -180,18 +176,18 @@ function rowsByLoader(
   return rowsOfHost;
 }
 
-function toColumns(buckets: readonly OwnedBucket[]) {
+function toColumns({ buckets, owners }: OwnedBuckets) {
   const tensorStarts = new Uint32Array(buckets.length + 1);
-  for (const [index, { rows }] of buckets.entries())
-    tensorStarts[index + 1] = tensorStarts[index]! + rows.length;
+  for (let bucket = 0; bucket < buckets.length; bucket += 1)
+    tensorStarts[bucket + 1] = tensorStarts[bucket]! + buckets[bucket]!.rows.length;
   const tensorOrder = new Uint32Array(tensorStarts.at(-1)!);
   const tensorOffsets = new Float64Array(tensorStarts.at(-1)!);
-  for (const [index, { rows, offsets }] of buckets.entries()) {
-    tensorOrder.set(rows, tensorStarts[index]!);
-    tensorOffsets.set(offsets, tensorStarts[index]!);
+  for (let bucket = 0; bucket < buckets.length; bucket += 1) {
+    tensorOrder.set(buckets[bucket]!.rows, tensorStarts[bucket]!);
+    tensorOffsets.set(buckets[bucket]!.offsets, tensorStarts[bucket]!);
   }
   return {
-    owners: Uint32Array.from(buckets, ({ owner }) => owner),
+    owners: Uint32Array.from(owners),
     tensorStarts,
     tensorOrder,
     tensorOffsets,

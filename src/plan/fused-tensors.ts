@@ -37,7 +37,8 @@ export function fusedUnits({ names }: Pick<Manifest, 'names'>, others: readonly 
   const unitOf = new Int32Array(names.length).fill(-1);
   const units: number[][] = [];
   const unitAt = new Map<string, number>();
-  for (const [row, name] of names.entries()) {
+  for (let row = 0; row < names.length; row += 1) {
+    const name = names[row]!;
     const match = pattern.exec(name);
     if (match === null) continue;
     const key = `${groupOf.get(match[1]!)} ${name.slice(0, match.index)}`;
@@ -74,6 +75,7 @@ export function isSameGatedProjection(before: string, name: string): boolean {
 
 /** Length of the parent's path; -1 for other tensors. */
 function gatedEnd(name: string): number {
-  const gate = name.indexOf('.gate_proj.');
-  return gate > 0 ? gate : name.indexOf('.up_proj.');
+  const suffix = name.lastIndexOf('_proj.');
+  if (name.startsWith('.gate', suffix - 5)) return suffix - 5;
+  return name.startsWith('.up', suffix - 3) ? suffix - 3 : -1;
 }

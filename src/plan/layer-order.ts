@@ -13,8 +13,8 @@ export function byLayer(names: readonly string[], rows: readonly number[]): read
   let path: string | null = null;
   let key = -1;
   let isOrdered = true;
-  for (const [position, row] of rows.entries()) {
-    const name = names[row]!;
+  for (let position = 0; position < rows.length; position += 1) {
+    const name = names[rows[position]!]!;
     if (path === null || !name.startsWith(path)) {
       const match = LAYER.exec(name);
       if (match !== null) {

@@ -1,15 +1,15 @@
 import { contiguousShares } from './contiguous-shares.ts';
 import type { Bucket } from './packing.ts';
 
-export interface OwnedBucket extends Bucket {
-  /** The rank that uploads it. */
-  readonly owner: number;
+/** Buckets in order, with the ranks that upload them; the two go together. */
+export interface OwnedBuckets {
+  readonly buckets: readonly Bucket[];
+  readonly owners: readonly number[];
 }
 
-/** Buckets in order, in rounds of `width`: in each round every rank of the feed has one. The last may be shorter. */
-export interface Feed {
+/** Comes in rounds of `width`: in each round every rank of the feed has one bucket. The last may be shorter. */
+export interface Feed extends OwnedBuckets {
   readonly width: number;
-  readonly buckets: readonly OwnedBucket[];
 }
 
 /**
@@ -30,7 +30,7 @@ export function keepWithLoaders(
   const unowned = [...packed].flatMap(([loader, buckets]) => (ranks.includes(loader) ? [] : buckets));
   return contiguousFeeds(unowned, ranks).map(({ buckets }, index) => {
     const rank = ranks[index]!;
-    return { width: 1, buckets: [...buckets, ...ownedBy(packed.get(rank) ?? [], rank)] };
+    return fedBy(rank, [...buckets, ...(packed.get(rank) ?? [])]);
   });
 }
 
@@ -58,9 +58,9 @@ function ranksOfLoaders(
  */
 function deal(buckets: readonly Bucket[], ranks: readonly number[]): Feed {
   const width = ranks.length;
-  if (width === 1) return { width, buckets: ownedBy(buckets, ranks[0]!) };
+  if (width === 1) return fedBy(ranks[0]!, buckets);
   const loads = new Map(ranks.map((rank) => [rank, 0]));
-  const dealt: OwnedBucket[] = [];
+  const owners: number[] = [];
   for (let start = 0; width > 0 && start < buckets.length; start += width) {
     const round = buckets.slice(start, start + width);
     const least = [...ranks].sort((a, b) => loads.get(a)! - loads.get(b)! || a - b);
@@ -69,10 +69,10 @@ function deal(buckets: readonly Bucket[], ranks: readonly number[]): Feed {
     for (const [position, bucket] of round.entries()) {
       const owner = ownerOf.get(position)!;
       loads.set(owner, loads.get(owner)! + bucket.bytes);
-      dealt.push({ ...bucket, owner });
+      owners.push(owner);
     }
   }
-  return { width, buckets: dealt };
+  return { width, buckets, owners };
 }
 
 function contiguousFeeds(buckets: readonly Bucket[], ranks: readonly number[]): Feed[] {
@@ -80,14 +80,12 @@ function contiguousFeeds(buckets: readonly Bucket[], ranks: readonly number[]): 
     Float64Array.from(buckets, ({ bytes }) => bytes),
     ranks.length,
   );
-  return ranks.map((rank, index) => {
-    const share = buckets.slice(starts[index]!, starts[index + 1]!);
-    return { width: 1, buckets: ownedBy(share, rank) };
-  });
+  return ranks.map((rank, index) => fedBy(rank, buckets.slice(starts[index]!, starts[index + 1]!)));
 }
 
-function ownedBy(buckets: readonly Bucket[], owner: number): OwnedBucket[] {
-  return buckets.map((bucket) => ({ ...bucket, owner }));
+/** By one rank alone. */
+export function fedBy(rank: number, buckets: readonly Bucket[]): Feed {
+  return { width: 1, buckets, owners: new Array<number>(buckets.length).fill(rank) };
 }
 
 /** Everything is dealt, and to within one bucket every rank has the same. */
@@ -96,18 +94,18 @@ function areEven(
   packed: ReadonlyMap<number, readonly Bucket[]>,
   ranks: readonly number[],
 ): boolean {
+  if (feeds.some(({ width }) => width === 0)) return false;
   const loads = new Map(ranks.map((rank) => [rank, 0]));
-  let [total, largest, dealt] = [0, 0, 0];
-  for (const { buckets } of feeds) {
-    dealt += buckets.length;
-    for (const { owner, bytes } of buckets) {
-      loads.set(owner, loads.get(owner)! + bytes);
-      total += bytes;
+  let largest = 0;
+  for (const { buckets, owners } of feeds) {
+    for (let bucket = 0; bucket < buckets.length; bucket += 1) {
+      const { bytes } = buckets[bucket]!;
+      loads.set(owners[bucket]!, loads.get(owners[bucket]!)! + bytes);
       largest = Math.max(largest, bytes);
     }
   }
-  const count = [...packed.values()].reduce((sum, buckets) => sum + buckets.length, 0);
-  return dealt === count && Math.max(...loads.values()) <= total / ranks.length + largest;
+  const total = [...packed.values()].reduce((sum, buckets) => sum + bytesOf(buckets), 0);
+  return Math.max(...loads.values()) <= total / ranks.length + largest;
 }
 
 function bytesOf(buckets: readonly Bucket[]): number {
@@ -115,13 +113,16 @@ function bytesOf(buckets: readonly Bucket[]): number {
 }
 
 /** First the first round of every feed, then the second of every feed that has one, and so on. */
-export function takeTurns(feeds: readonly Feed[]): OwnedBucket[] {
+export function takeTurns(feeds: readonly Feed[]): OwnedBuckets {
   const rounds = Math.max(0, ...feeds.map(({ width, buckets }) => Math.ceil(buckets.length / width)));
-  const ordered: OwnedBucket[] = [];
+  const ordered = { buckets: [] as Bucket[], owners: [] as number[] };
   for (let round = 0; round < rounds; round += 1) {
-    for (const { width, buckets } of feeds) {
+    for (const { width, buckets, owners } of feeds) {
       const end = Math.min((round + 1) * width, buckets.length);
-      for (let bucket = round * width; bucket < end; bucket += 1) ordered.push(buckets[bucket]!);
+      for (let bucket = round * width; bucket < end; bucket += 1) {
+        ordered.buckets.push(buckets[bucket]!);
+        ordered.owners.push(owners[bucket]!);
+      }
     }
   }
   return ordered;
