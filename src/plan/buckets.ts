@@ -6,8 +6,17 @@ import { quoted } from '../checkpoint/printable.ts';
 import { CheckpointError } from '../errors.ts';
 import { alignUp } from './alignment.ts';
 import { type FusedModules, type FusedUnits, fusedUnits } from './fused-tensors.ts';
+import { byLayer, type Direction, directionsOf, layerKeys } from './layer-order.ts';
 import { chooseMode, type MemoryNeeds, type ModeChoice } from './memory-budget.ts';
-import { type Feed, fedBy, keepWithLoaders, type OwnedBuckets, shareOut, takeTurns } from './owners.ts';
+import {
+  type Feed,
+  fedBy,
+  keepWithLoaders,
+  type OwnedBuckets,
+  shareByLoaders,
+  shareOut,
+  takeTurns,
+} from './owners.ts';
 import { packRows } from './packing.ts';
 import type { Plan, PlanRank } from './plan.ts';
 import { assertPlan } from './plan-invariants.ts';
@@ -39,7 +48,7 @@ export interface PlannedUpdate {
 }
 
 /**
- * Plans one update. Tensors are packed layer by layer, and those that a model fuses share a bucket (packing.ts). Any
+ * Plans one update. Tensors are packed layer by layer (layer-order.ts), and those that a model fuses share a bucket (packing.ts). Any
  * rank of a host can feed what the host's segments hold, but has to pin what it feeds (owners.ts); owners take turns,
  * so that uploads of several owners run at once.
  *
@@ -67,14 +76,19 @@ export function planWithNeeds(input: PlanInput): PlannedUpdate {
 }
 
 function planFeeds({ manifest, ranks, arriving }: PlanInput, units: FusedUnits, choice: ModeChoice): Feed[] {
-  const pack = (rows: readonly number[]) => packRows(manifest, units, rows, choice.bucketBytes);
+  const keys = layerKeys(manifest.names);
+  const pack = (rows: readonly number[], direction?: Direction) =>
+    packRows(manifest, units, byLayer(keys, rows, direction), choice.bucketBytes);
   const ranksOfHost = groupRanks(ranks);
   const homes = homesOfUnits(manifest, units, arriving);
   return [...rowsByLoader(manifest, ranksOfHost, units, homes)].flatMap(([host, rowsOf]) => {
     const members = ranksOfHost.get(host)!;
     if (members.length === 1) return [fedBy(members[0]!, pack([...rowsOf.values()].flat()))];
-    const packed = new Map([...rowsOf].map(([loader, rows]) => [loader, pack(rows)]));
-    return arriving === undefined ? shareOut(packed, members) : keepWithLoaders(packed, members);
+    const forward = () => new Map([...rowsOf].map(([loader, rows]) => [loader, pack(rows)]));
+    if (arriving !== undefined) return keepWithLoaders(forward(), members);
+    const directions = directionsOf(keys, [...rowsOf.values()]);
+    const packed = new Map([...rowsOf].map(([loader, rows], part) => [loader, pack(rows, directions[part])]));
+    return shareByLoaders(packed, members) ?? shareOut([...forward().values()].flat(), members);
   });
 }
 

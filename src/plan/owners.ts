@@ -14,12 +14,14 @@ export interface Feed extends OwnedBuckets {
 
 /**
  * Gives the buckets of one host to its ranks. A rank has to pin every segment that it uploads from, so each loader's
- * buckets go to that rank, or to a group of ranks that take turns; where that isn't even to within one bucket, each
- * rank gets a contiguous run.
+ * buckets go to that rank, or to a group of ranks that take turns. Null where that isn't even to within one bucket.
  */
-export function shareOut(packed: ReadonlyMap<number, readonly Bucket[]>, ranks: readonly number[]): Feed[] {
+export function shareByLoaders(
+  packed: ReadonlyMap<number, readonly Bucket[]>,
+  ranks: readonly number[],
+): Feed[] | null {
   const feeds = [...ranksOfLoaders(packed, ranks)].map(([loader, group]) => deal(packed.get(loader)!, group));
-  return areEven(feeds, packed, ranks) ? feeds : contiguousFeeds([...packed.values()].flat(), ranks);
+  return areEven(feeds, packed, ranks) ? feeds : null;
 }
 
 /** Each rank feeds what it loaded, even or not; what none of these ranks loaded is shared out. */
@@ -28,7 +30,7 @@ export function keepWithLoaders(
   ranks: readonly number[],
 ): Feed[] {
   const unowned = [...packed].flatMap(([loader, buckets]) => (ranks.includes(loader) ? [] : buckets));
-  return contiguousFeeds(unowned, ranks).map(({ buckets }, index) => {
+  return shareOut(unowned, ranks).map(({ buckets }, index) => {
     const rank = ranks[index]!;
     return fedBy(rank, [...buckets, ...(packed.get(rank) ?? [])]);
   });
@@ -75,7 +77,8 @@ function deal(buckets: readonly Bucket[], ranks: readonly number[]): Feed {
   return { width, buckets, owners };
 }
 
-function contiguousFeeds(buckets: readonly Bucket[], ranks: readonly number[]): Feed[] {
+/** A contiguous run for each rank, even by bytes. */
+export function shareOut(buckets: readonly Bucket[], ranks: readonly number[]): Feed[] {
   const starts = contiguousShares(
     Float64Array.from(buckets, ({ bytes }) => bytes),
     ranks.length,

@@ -2,7 +2,6 @@ import type { Manifest } from '../checkpoint/manifest.ts';
 import { alignUp } from './alignment.ts';
 import { fewestShares } from './contiguous-shares.ts';
 import { type FusedUnits, isSameGatedProjection } from './fused-tensors.ts';
-import { byLayer } from './layer-order.ts';
 
 /** Whole tensors that move as one unit; `rows` and `offsets` go together. */
 export interface Bucket {
@@ -19,7 +18,7 @@ interface Items {
 }
 
 /**
- * Packs rows into buckets, layer by layer. Of fused tensors either all or none are among `rows`: they share a bucket,
+ * Packs rows into buckets, in their order. Of fused tensors either all or none are among `rows`: they share a bucket,
  * whatever lies between them. An item larger than the limit is alone but for tensors without bytes.
  */
 export function packRows(
@@ -28,7 +27,7 @@ export function packRows(
   rows: readonly number[],
   limit: number,
 ): Bucket[] {
-  const items = itemsOf(manifest, { unitOf, units }, byLayer(manifest.names, rows), limit);
+  const items = itemsOf(manifest, { unitOf, units }, rows, limit);
   return runsOf(items, limit).flatMap(([start, end]) => cutRun(manifest, items, start, end, limit));
 }
 
