@@ -1,4 +1,5 @@
 import type { Manifest } from '../checkpoint/manifest.ts';
+import { UsageError } from '../errors.ts';
 
 /** Names of modules, each the last part of its path. */
 export type FusedModules = readonly string[];
@@ -28,9 +29,10 @@ export interface FusedUnits {
 
 /**
  * Finds the tensors that a model fuses: weights, scales and all else of modules that {@link KNOWN} or `others` list
- * together and that have the same parent.
+ * together and that have the same parent. Throws a UsageError for a module without a name.
  */
 export function fusedUnits({ names }: Pick<Manifest, 'names'>, others: readonly FusedModules[]): FusedUnits {
+  if (others.flat().includes('')) throw new UsageError('fusedModules has a module without a name');
   const groupOf = groupsOf([...KNOWN, ...others]);
   const members = [...groupOf.keys()].map((member) => member.replace(/[^\w]/g, '\\$&'));
   const pattern = new RegExp(`(?:^|\\.)(${members.join('|')})(?:\\.|$)`);

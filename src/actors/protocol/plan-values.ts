@@ -19,7 +19,7 @@ export const plan = z.object({
 });
 
 /** Lists of `FusedModules` of plan/fused-tensors.ts. */
-export const fusedModules = z.array(z.array(z.string().min(1)));
+export const fusedModules = z.array(z.array(z.string()));
 
 /** `FabricRank` of plan/reception.ts. */
 export const fabricRank = z.object({
