@@ -1,6 +1,9 @@
 /** The path of a stack of layers, and the number of the layer: the first part of the name that is a number. */
 const LAYER = /^(.*?\.)(\d+)\./;
 
+/** Of neighbouring parts that count as runs: the one at the border, and another where files are not in its order. */
+const mostSharedLayers = 2;
+
 /** In which direction layers are sent. */
 export type Direction = 'forward' | 'backward';
 
@@ -50,23 +53,24 @@ export function byLayer(
 }
 
 /**
- * Directions for parts of a checkpoint that are sent at the same time. Where each part follows the one before, as when
- * every rank loaded a run of layers, every other part goes backward: a layer that two parts share then comes from both
- * at the same time, at the start or at the end, and isn't held for the whole of the update.
+ * Directions for parts of a checkpoint that are sent at the same time. Where neighbours share few layers, as when every
+ * rank loaded a run of tensors, every other part goes backward: a layer that two parts share then comes from both at
+ * about the same time, at the start or at the end, and isn't held for the whole of the update.
  */
 export function directionsOf(keys: Float64Array, parts: readonly (readonly number[])[]): Direction[] {
-  let end = -1;
-  let areRuns = true;
+  const layers = new Set<number>();
+  let layersOfParts = 0;
   for (const rows of parts) {
-    let [least, most] = [Number.POSITIVE_INFINITY, end];
+    const own = new Set<number>();
+    let last = Number.NaN;
     for (const row of rows) {
-      const key = keys[row]!;
-      if (key < 0) continue;
-      if (key < least) least = key;
-      if (key > most) most = key;
+      if (keys[row] === last) continue;
+      last = keys[row]!;
+      own.add(last);
+      layers.add(last);
     }
-    areRuns &&= least >= end;
-    end = most;
+    layersOfParts += own.size;
   }
+  const areRuns = layersOfParts <= layers.size + mostSharedLayers * (parts.length - 1);
   return parts.map((_, index) => (areRuns && index % 2 === 1 ? 'backward' : 'forward'));
 }
