@@ -72,7 +72,8 @@ function runsOf({ weights }: Items, limit: number): [start: number, end: number]
   let start = 0;
   /** The last item with bytes: an empty one never begins or ends a run. */
   let last = 0;
-  for (const [item, weight] of weights.entries()) {
+  for (let item = 0; item < weights.length; item += 1) {
+    const weight = weights[item]!;
     if (weight === 0) continue;
     if (last > 0 && (weight > limit || last > limit)) {
       runs.push([start, item]);
@@ -95,7 +96,7 @@ function cutRun(
   end: number,
   limit: number,
 ): Bucket[] {
-  const cuts = fewestShares(Float64Array.from(weights.slice(start, end)), limit);
+  const cuts = fewestShares(new Float64Array(weights.slice(start, end)), limit);
   return Array.from({ length: cuts.length - 1 }, (_, bucket) =>
     bucketOf(manifest, order.slice(starts[start + cuts[bucket]!]!, starts[start + cuts[bucket + 1]!]!)),
   );
