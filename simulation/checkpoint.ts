@@ -15,13 +15,22 @@ export interface TensorShape {
   readonly shape: readonly number[];
 }
 
-/** A realistic mix of tensors: a few large ones, many small ones, now and then an empty one. */
+/** The modules of a layer, as names are sorted; the engine fuses the first with the last. */
+const modules = ['kv_a_proj_with_mqa', 'o_proj', 'mlp', 'q_a_proj'];
+
+/**
+ * A realistic mix of tensors: a few large ones, many small ones, now and then an empty one. What the engine fuses is
+ * together no larger than the largest.
+ */
 export function randomModel(random: SeededRandom, tensors: number, largestBytes: number): TensorShape[] {
   return Array.from({ length: tensors }, (_, number) => {
     const dtype = random.pick(dtypes);
     const most = (largestBytes * 8) / DTYPES[dtypeIndex(dtype)]!.bits;
-    const elements = random.chance(0.05) ? 0 : random.whole(1, most / random.pick([1, 4, 64]));
-    return { name: `layers.${number}.weight`, dtype, shape: [elements] };
+    const module = modules[number % modules.length]!;
+    const share = module.includes('_a_proj') ? 2 : 1;
+    const elements = random.chance(0.05) ? 0 : random.whole(1, most / share / random.pick([1, 4, 64]));
+    const layer = Math.floor(number / modules.length);
+    return { name: `layers.${layer}.${module}.weight`, dtype, shape: [elements] };
   });
 }
 

@@ -114,6 +114,9 @@ class Exchange implements LinkPeer {
   readonly #link: SimulatedLink;
   readonly #settle: (error: Error | null) => void;
   readonly #order: string[] = [];
+  /** Tensor to the number of the call that it came in. */
+  readonly #callOf = new Map<string, number>();
+  #calls = 0;
   #received: Received | null = null;
   #buffer: SimulatedBuffer | null = null;
   /** Settles when the current request is served, which never happens in a worker that hangs. */
@@ -206,6 +209,8 @@ class Exchange implements LinkPeer {
     }
     const fault = await this.#applyFault();
     onTouched(received);
+    this.#calls += 1;
+    for (const { name } of tensors) this.#callOf.set(name, this.#calls);
     const places = tensors.map(({ name, dtype, shape, offset }) => {
       const bytes = bytesOf(DTYPES[dtypeIndex(dtype)]!, shape);
       return { name, offset, bytes, pieces: buffer.contents.read(offset, bytes) };
@@ -225,6 +230,14 @@ class Exchange implements LinkPeer {
     this.#worker.note(`loaded ${tensors.length} tensors of epoch ${received.epoch}`);
   }
 
+  /** As SGLang, the engine loses a half of a fused tensor whose other half comes in another call. */
+  #checkFused(): void {
+    for (const [name, call] of this.#callOf) {
+      const other = this.#callOf.get(name.replace('q_a_proj', 'kv_a_proj_with_mqa')) ?? call;
+      if (other !== call) this.#worker.options.trace.violated(`${name} came without what it is fused with`);
+    }
+  }
+
   async #applyFault(): Promise<LoadFault | null> {
     const fault = this.#worker.nextLoad;
     this.#worker.nextLoad = null;
@@ -242,6 +255,7 @@ class Exchange implements LinkPeer {
     const received = this.#received;
     if (this.#over || received === null) return new Promise(() => {});
     received.finished = true;
+    this.#checkFused();
     onFinished(received);
     if (!reports) return null;
     const flippedBit = received.corrupted ? 1n : 0n;

@@ -27,6 +27,7 @@ interface Options {
   readonly devices?: string;
   readonly firstDevice: string;
   readonly bucket?: string;
+  readonly fused?: readonly string[];
   readonly memoryFraction: string;
   readonly timeout: string;
   readonly verify: boolean;
@@ -71,6 +72,10 @@ export function updateCommand(): Command {
     .option(
       '--bucket <bytes>',
       'bucket size, for example 64MiB (default: the smallest that keeps the link busy)',
+    )
+    .option(
+      '--fused <modules...>',
+      'modules that the engine fuses within one call, comma-separated, for example a_proj,b_proj (DeepSeek, Kimi and GLM are known)',
     )
     .option('--memory-fraction <part>', 'part of the free device memory to use, above 0 and up to 1', '0.9')
     .option('--timeout <seconds>', 'time limit of the update', '600')
@@ -168,6 +173,7 @@ function updateOptionsOf(options: Options): UpdateOptions {
     verify: options.verify,
     timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
     ...(options.bucket === undefined ? {} : { bucketBytes: parseBytes(options.bucket, '--bucket') }),
+    ...(options.fused && { fusedModules: options.fused.map((modules) => modules.split(',')) }),
   };
 }
 

@@ -37,6 +37,11 @@ export interface UpdateOptions {
   readonly instances?: readonly string[];
   /** Bucket size in bytes. Default: the smallest that keeps the link busy. */
   readonly bucketBytes?: number;
+  /**
+   * Names of modules whose tensors the engine fuses within one call, and which therefore share a bucket if they have the
+   * same parent: `[['b_proj', 'a_proj']]`. Those of DeepSeek, Kimi and GLM are known. Default: none further.
+   */
+  readonly fusedModules?: readonly (readonly string[])[];
   /** Part of the free device memory that the update may use, above 0 and up to 1. Default: 0.9. */
   readonly memoryFraction?: number;
   /**
@@ -148,6 +153,7 @@ export class Cluster {
     const request = {
       instances: options.instances === undefined ? undefined : [...options.instances],
       bucketBytes: options.bucketBytes,
+      fusedModules: options.fusedModules?.map((modules) => [...modules]),
       memoryFraction: options.memoryFraction ?? 0.9,
       verify: options.verify ?? true,
       keepCopy: options.keepCopy ?? true,

@@ -18,7 +18,8 @@ export const MOST_SLOTS = 4;
 
 /** The device memory that a checkpoint needs. */
 export interface MemoryNeeds {
-  readonly largestTensor: { readonly name: string; readonly bytes: number };
+  /** A tensor, or several that share a bucket: names, and aligned bytes of all. */
+  readonly largest: { readonly tensors: readonly string[]; readonly bytes: number };
   /** All tensors, each rounded up to the alignment: no slot need be larger. */
   readonly totalBytes: number;
 }
@@ -34,7 +35,7 @@ export interface MemorySupply {
 
 export interface ModeChoice {
   readonly mode: Mode;
-  /** Of each slot, a multiple of 256; the largest tensor fits. */
+  /** Of each slot, a multiple of 256; the largest tensor, with what it is fused with, fits. */
   readonly slotBytes: number;
   /**
    * Up to which small tensors are packed together. Less than `slotBytes` where one large tensor makes the slots
@@ -57,7 +58,7 @@ export interface ModeChoice {
 export function chooseMode(needs: MemoryNeeds, supply: MemorySupply): ModeChoice {
   const tightestRank = findTightestRank(supply);
   const budget = Math.floor(tightestRank.freeBytes * supply.fraction);
-  const largest = Math.max(alignUp(needs.largestTensor.bytes), ALIGNMENT);
+  const largest = Math.max(alignUp(needs.largest.bytes), ALIGNMENT);
   for (const mode of ['pipelined', 'serial'] as const) {
     const slotLimit = alignDown(budget / SLOTS[mode]);
     if (largest > slotLimit) continue;
@@ -83,13 +84,16 @@ function findTightestRank({ ranks, fraction, bucketBytes }: MemorySupply) {
 }
 
 function tooLarge(
-  { largestTensor: { name, bytes } }: MemoryNeeds,
+  { largest: { tensors, bytes } }: MemoryNeeds,
   { rank, freeBytes }: { readonly rank: number; readonly freeBytes: number },
   budget: number,
   largest: number,
 ): MemoryError {
+  const names = tensors.map((name) => quoted(name)).join(', ');
+  const what =
+    tensors.length === 1 ? `tensor ${names} takes` : `tensors ${names}, which share a bucket, take`;
   return new MemoryError(
-    `tensor ${quoted(name)} takes ${formatExactBytes(bytes)}, and an update needs at least two slots for it, ` +
+    `${what} ${formatExactBytes(bytes)}, and an update needs at least two slots for that, ` +
       `${formatExactBytes(largest * SLOTS.serial)}; rank ${rank} has ${formatExactBytes(freeBytes)} of free device memory, ` +
       `of which an update may take ${formatExactBytes(budget)}`,
   );

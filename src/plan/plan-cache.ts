@@ -1,16 +1,13 @@
-import { memoryNeeds, type PlanInput, planUpdate } from './buckets.ts';
-import { chooseMode, type MemoryNeeds, type ModeChoice } from './memory-budget.ts';
+import { type PlanInput, type PlannedUpdate, planWithNeeds } from './buckets.ts';
+import { chooseMode, type ModeChoice } from './memory-budget.ts';
 import type { Plan } from './plan.ts';
 
-interface CachedPlan {
+interface CachedPlan extends PlannedUpdate {
   readonly layout: string;
-  readonly needs: MemoryNeeds;
-  readonly choice: ModeChoice;
-  readonly plan: Plan;
 }
 
 /**
- * The last few plans, by layout, ranks and requested bucket size. Free memory differs a little between updates and
+ * The last few plans, by layout, ranks, requested bucket size and fused modules. Free memory differs a little between updates and
  * must not require a new plan each time, so it is not part of the key. Instead a kept plan is reused if the mode and
  * the number of slots are still what would be chosen now, its slots still fit, and its buckets are at least half as
  * large as those of a new plan. That decision looks at ranks only, not at tensors.
@@ -29,7 +26,7 @@ export class PlanCache {
     const key = keyOf(input);
     const cached = this.#plans.get(key);
     const usable = cached !== undefined && isGoodEnough(cached, chooseMode(cached.needs, input));
-    const entry = usable ? cached : makePlan(input);
+    const entry = usable ? cached : { layout: input.layout, ...planWithNeeds(input) };
     this.#plans.delete(key);
     this.#plans.set(key, entry);
     if (this.#plans.size > this.#limit) this.#plans.delete(this.#plans.keys().next().value!);
@@ -42,11 +39,6 @@ export class PlanCache {
   }
 }
 
-function makePlan(input: PlanInput & { readonly layout: string }): CachedPlan {
-  const needs = memoryNeeds(input.manifest);
-  return { layout: input.layout, needs, choice: chooseMode(needs, input), plan: planUpdate(input) };
-}
-
 function isGoodEnough({ choice: kept }: CachedPlan, now: ModeChoice): boolean {
   const fits = kept.slots * kept.slotBytes <= now.budget;
   return (
@@ -54,7 +46,7 @@ function isGoodEnough({ choice: kept }: CachedPlan, now: ModeChoice): boolean {
   );
 }
 
-function keyOf({ layout, ranks, bucketBytes }: PlanInput): string {
+function keyOf({ layout, ranks, bucketBytes, fused = [] }: PlanInput): string {
   const members = [...ranks].sort((a, b) => a.rank - b.rank).map(({ rank, host }) => [rank, host]);
-  return JSON.stringify([layout, bucketBytes, members]);
+  return JSON.stringify([layout, bucketBytes, fused, members]);
 }

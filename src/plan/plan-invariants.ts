@@ -1,15 +1,22 @@
 import assert from 'node:assert/strict';
 import type { Manifest } from '../checkpoint/manifest.ts';
 import { ALIGNMENT } from './alignment.ts';
+import type { FusedUnits } from './fused-tensors.ts';
 import { MOST_SLOTS, SLOTS } from './memory-budget.ts';
 import type { Plan, PlanRank } from './plan.ts';
 
 /**
  * The invariants of every plan: each tensor is in exactly one bucket; within a slot tensors are
- * aligned and do not overlap; buckets fit in a slot; a bucket's owner can reach the segments of all its tensors.
+ * aligned and do not overlap; buckets fit in a slot; a bucket's owner can reach the segments of all its tensors; fused
+ * tensors share a bucket.
  * A plan that breaks them would install wrong weights, so each plan is checked before use. Throws AssertionError.
  */
-export function assertPlan(plan: Plan, manifest: Manifest, ranks: readonly PlanRank[]): void {
+export function assertPlan(
+  plan: Plan,
+  manifest: Manifest,
+  ranks: readonly PlanRank[],
+  { units }: FusedUnits,
+): void {
   const { mode, owners, tensorStarts, tensorOrder, bucketBytes, slots, slotBytes } = plan;
   const hostOfRank = new Map(ranks.map(({ rank, host }) => [rank, host]));
   assert.equal(hostOfRank.size, ranks.length, 'a rank is given twice');
@@ -19,9 +26,13 @@ export function assertPlan(plan: Plan, manifest: Manifest, ranks: readonly PlanR
   assert.equal(bucketBytes.length, owners.length);
   assert.equal(tensorOrder.length, manifest.names.length, 'every tensor is planned');
   assert.equal(plan.tensorOffsets.length, tensorOrder.length);
-  const planned = new Uint8Array(tensorOrder.length);
+  const bucketOf = new Int32Array(tensorOrder.length).fill(-1);
   for (let bucket = 0; bucket < owners.length; bucket += 1) {
-    assertBucket(plan, manifest, bucket, hostOfRank.get(owners[bucket]!), planned);
+    assertBucket(plan, manifest, bucket, hostOfRank.get(owners[bucket]!), bucketOf);
+  }
+  for (const rows of units) {
+    const isWhole = rows.every((row) => bucketOf[row] === bucketOf[rows[0]!]);
+    if (!isWhole) assert.fail(`${manifest.names[rows[0]!]} is not in one bucket with what it is fused with`);
   }
 }
 
@@ -30,7 +41,7 @@ function assertBucket(
   manifest: Manifest,
   bucket: number,
   host: string | undefined,
-  planned: Uint8Array,
+  bucketOf: Int32Array,
 ): void {
   const { tensorStarts, tensorOrder, tensorOffsets, bucketBytes, slotBytes } = plan;
   assert.ok(tensorStarts[bucket]! < tensorStarts[bucket + 1]!, 'a bucket holds a tensor');
@@ -39,11 +50,11 @@ function assertBucket(
     const row = tensorOrder[entry]!;
     const offset = tensorOffsets[entry]!;
     // Plain comparisons, and messages only made when they fail: this runs for every tensor.
-    if (planned[row] !== 0) assert.fail(`row ${row} is planned twice, or is no row`);
+    if (bucketOf[row] !== -1) assert.fail(`row ${row} is planned twice, or is no row`);
     if (offset % ALIGNMENT !== 0 || offset < end) assert.fail(`row ${row} overlaps or is not aligned`);
     if (manifest.segments[manifest.segmentOf[row]!]!.host !== host)
       assert.fail(`row ${row} is out of its owner's reach`);
-    planned[row] = 1;
+    bucketOf[row] = bucket;
     if (manifest.bytes[row]! > 0) end = offset + manifest.bytes[row]!;
   }
   assert.equal(end, bucketBytes[bucket], 'a bucket ends with its last tensor');

@@ -3,6 +3,8 @@ import { segmentFile } from '../checkpoint/file-identity.ts';
 import type { Manifest, SegmentInfo } from '../checkpoint/manifest.ts';
 import { quoted } from '../checkpoint/printable.ts';
 import { CheckpointError } from '../errors.ts';
+import { fusedSlices } from './fused-slices.ts';
+import type { FusedUnits } from './fused-tensors.ts';
 import { assignReceivers, type Topology } from './receivers.ts';
 import type { Slices } from './slices.ts';
 
@@ -51,16 +53,11 @@ export function withLost(manifest: Manifest, lost: readonly Pick<SegmentInfo, 'p
   return { ...manifest, segments };
 }
 
-/**
- * Which slices a group of ranks has to receive, and which rank receives which: those that lie on no host of the group
- * and of which it has no copy. Receivers are chosen by `assignReceivers`, so that the NICs of both sides are busy.
- * Null when the group has everything.
- *
- * Throws a CheckpointError that names a tensor on a host of which no rank is among `sources`.
- */
-export function planReception(order: {
+interface ReceptionOrder {
   readonly manifest: Manifest;
   readonly slices: Slices;
+  /** Tensors that have to be in one bucket, and so within reach of one rank. */
+  readonly units: FusedUnits;
   /** The group. */
   readonly ranks: readonly FabricRank[];
   /** Ranks that can be read from; some of every host that holds segments of the registered manifest. */
@@ -68,57 +65,113 @@ export function planReception(order: {
   readonly copies: readonly Copy[];
   /** Followed by the slice's number: the name of each mirror in its host's directory. */
   readonly mirrorName: string;
-}): Reception | null {
+}
+
+/** Slices that one rank receives, of this host if one is named. */
+interface Parcel {
+  readonly slices: readonly number[];
+  readonly host: string | null;
+}
+
+/**
+ * Which slices a group of ranks has to receive, and which rank receives which: those that lie on no host of the group
+ * and of which it has no copy, and those that lie on another host of the group than what their tensors are fused with.
+ * Receivers are chosen by `assignReceivers`, so that the NICs of both sides are busy. Null when the group has
+ * everything.
+ *
+ * Throws a CheckpointError that names a tensor on a host of which no rank is among `sources`.
+ */
+export function planReception(order: ReceptionOrder): Reception | null {
   const { manifest, slices, ranks, copies, mirrorName } = order;
   const hosts = new Set(ranks.map(({ host }) => host));
   const copyOf = new Map(copies.filter(({ host }) => hosts.has(host)).map((copy) => [copy.slice, copy]));
-  const isElsewhere = slices.slices.map(({ segment }) => {
+  const hostOfSlice = slices.slices.map(({ segment }) => {
     const { host, lost } = manifest.segments[segment]!;
-    return lost === true || !hosts.has(host);
+    return lost !== true && hosts.has(host) ? host : null;
   });
-  if (!isElsewhere.includes(true)) return null;
-  const wanted = [...slices.slices.keys()].filter((slice) => isElsewhere[slice] && !copyOf.has(slice));
+  if (parcelsOf(order, hostOfSlice).length === 0) return null;
+  const parcels = parcelsOf(
+    order,
+    hostOfSlice.map((host, slice) => copyOf.get(slice)?.host ?? host),
+  );
   const hostOf = new Map(ranks.map(({ rank, host }) => [rank, host]));
   const directoryOf = new Map(ranks.map(({ rank, directory }) => [rank, directory]));
-  const mirrors = assign(wanted, order).map(({ slice, receiver }) => ({
+  const mirrors = assign(parcels, order).map(({ slice, receiver }) => ({
     slice,
     receiver,
     path: `${directoryOf.get(receiver)!}/${mirrorName}${slice}`,
     bytes: Math.max(1, slices.slices[slice]!.bytes),
   }));
   const places = new Map<number, SegmentInfo>();
-  for (const { slice, receiver, path, bytes } of mirrors) {
-    places.set(slice, { path, bytes, host: hostOf.get(receiver)!, rank: receiver });
-  }
   for (const [slice, { path, host, rank }] of copyOf) {
     places.set(slice, { path, bytes: Math.max(1, slices.slices[slice]!.bytes), host, rank });
+  }
+  for (const { slice, receiver, path, bytes } of mirrors) {
+    places.set(slice, { path, bytes, host: hostOf.get(receiver)!, rank: receiver });
   }
   return { manifest: moveSlices(manifest, slices, places), mirrors };
 }
 
-function assign(
-  wanted: readonly number[],
-  { manifest, slices, ranks, sources, copies }: Parameters<typeof planReception>[0],
-): { slice: number; receiver: number }[] {
+/** `hostOfSlice`: where in the group each slice lies, null for nowhere. */
+function parcelsOf({ slices, units }: ReceptionOrder, hostOfSlice: readonly (string | null)[]): Parcel[] {
+  const sets = fusedSlices(slices, units);
+  const inSets = new Set(sets.flat());
+  const alone = [...hostOfSlice.keys()].filter((slice) => hostOfSlice[slice] === null && !inSets.has(slice));
+  const together = sets.flatMap((set) => {
+    const bytesOn = new Map<string, number>();
+    for (const slice of set) {
+      const host = hostOfSlice[slice]!;
+      if (host !== null) bytesOn.set(host, (bytesOn.get(host) ?? 0) + slices.slices[slice]!.bytes);
+    }
+    const [host = null] = [...bytesOn.keys()].sort((a, b) => bytesOn.get(b)! - bytesOn.get(a)!);
+    const missing = set.filter((slice) => host === null || hostOfSlice[slice] !== host);
+    return missing.length === 0 ? [] : [{ slices: missing, host }];
+  });
+  return [...alone.map((slice) => ({ slices: [slice], host: null })), ...together];
+}
+
+function assign(parcels: readonly Parcel[], order: ReceptionOrder): { slice: number; receiver: number }[] {
+  const { slices, ranks, sources } = order;
+  const serverOf = serversOfSlices(order);
+  const weighed = parcels.map((parcel) => ({
+    ...parcel,
+    owner: parcel.slices.map(serverOf)[0]!,
+    bytes: parcel.slices.reduce((sum, slice) => sum + slices.slices[slice]!.bytes, 0),
+  }));
+  const free = weighed.filter(({ host }) => host === null);
+  const dealt = assignReceivers(free, topologyOf(ranks), topologyOf(sources));
+  const received = new Map(ranks.map(({ rank }) => [rank, 0]));
+  for (const { receiver, bucket } of dealt) received.set(receiver, received.get(receiver)! + bucket.bytes);
+  for (const bucket of weighed.filter(({ host }) => host !== null)) {
+    const near = ranks.filter(({ host }) => host === bucket.host).map(({ rank }) => rank);
+    const receiver = near.reduce((least, rank) =>
+      received.get(rank)! < received.get(least)! ? rank : least,
+    );
+    received.set(receiver, received.get(receiver)! + bucket.bytes);
+    dealt.push({ receiver, bucket });
+  }
+  return dealt.flatMap(({ receiver, bucket }) => bucket.slices.map((slice) => ({ slice, receiver })));
+}
+
+/** Finds the rank that a slice is read from; throws a CheckpointError that names a tensor if there is none. */
+function serversOfSlices({ manifest, slices, sources, copies }: ReceptionOrder): (slice: number) => number {
   const serverOf = serversAmong(sources);
   const copiedBy = new Map<number, number>();
   for (const copy of copies) {
     const server = serverOf(copy);
     if (server !== null && !copiedBy.has(copy.slice)) copiedBy.set(copy.slice, server);
   }
-  const buckets = wanted.map((slice) => {
-    const { segment, bytes } = slices.slices[slice]!;
+  return (slice) => {
+    const { segment } = slices.slices[slice]!;
     const owner = serverOf(manifest.segments[segment]!) ?? copiedBy.get(slice);
-    if (owner !== undefined) return { slice, owner, bytes };
+    if (owner !== undefined) return owner;
     const name = manifest.names[slices.sliceOf.indexOf(slice)]!;
     const { host, path, lost } = manifest.segments[segment]!;
     const why = lost ? 'which lost its memory' : 'where no rank can be read from';
     throw new CheckpointError(
       `tensor ${quoted(name)} lies in ${quoted(segmentFile(path))} on host ${quoted(host)}, ${why}, and no other host has a copy`,
     );
-  });
-  const dealt = assignReceivers(buckets, topologyOf(ranks), topologyOf(sources));
-  return dealt.map(({ receiver, bucket }) => ({ slice: bucket.slice, receiver }));
+  };
 }
 
 /** Finds the rank through which a segment or copy is read: its own, or another one of its host; null for none. */

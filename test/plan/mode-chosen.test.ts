@@ -6,7 +6,7 @@ import { chooseMode } from '../../src/plan/memory-budget.ts';
 const usualBucketBytes = 32 * 2 ** 20;
 
 const needs = (bytes: number, totalBytes = 2 ** 40) => ({
-  largestTensor: { name: 'lm_head.weight', bytes },
+  largest: { tensors: ['lm_head.weight'], bytes },
   totalBytes,
 });
 const supply = (freeBytes: number, bucketBytes = usualBucketBytes, fraction = 1) => ({

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CheckpointError, MemoryError } from '../../src/errors.ts';
 import { planUpdate } from '../../src/plan/buckets.ts';
+import { fusedUnits } from '../../src/plan/fused-tensors.ts';
 import { assertPlan } from '../../src/plan/plan-invariants.ts';
 import { manifestOf, segmentOf } from './manifests.ts';
 
@@ -31,7 +32,7 @@ test('too little memory on any rank is a MemoryError', () => {
 test('a plan that breaks a promise is caught before it is used', () => {
   const ranks = [here, there];
   const plan = planUpdate({ manifest, ranks, ...spending });
-  assertPlan(plan, manifest, ranks);
+  assertPlan(plan, manifest, ranks, fusedUnits(manifest, []));
   const broken = [
     { ...plan, tensorOrder: Uint32Array.of(0, 0) },
     { ...plan, tensorOrder: Uint32Array.of(0, 2) },
@@ -43,7 +44,11 @@ test('a plan that breaks a promise is caught before it is used', () => {
     { ...plan, bucketBytes: Float64Array.of(1000, 999) },
   ];
   for (const [index, wrong] of broken.entries()) {
-    assert.throws(() => assertPlan(wrong, manifest, ranks), { name: 'AssertionError' }, `case ${index}`);
+    assert.throws(
+      () => assertPlan(wrong, manifest, ranks, fusedUnits(manifest, [])),
+      { name: 'AssertionError' },
+      `case ${index}`,
+    );
   }
 });
 
@@ -52,7 +57,7 @@ test('tensors that overlap in a slot are caught', () => {
   const plan = planUpdate({ manifest: two, ranks: [here], ...spending });
   assert.deepEqual(plan.tensorOffsets, Float64Array.of(0, 1024));
   const wrong = { ...plan, tensorOffsets: Float64Array.of(0, 768), bucketBytes: Float64Array.of(1768) };
-  assert.throws(() => assertPlan(wrong, two, [here]), /overlaps/);
+  assert.throws(() => assertPlan(wrong, two, [here], fusedUnits(two, [])), /overlaps/);
 });
 
 test('a rank given twice is a mistake of the caller', () => {

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { CheckpointError } from '../../src/errors.ts';
 import { planUpdate } from '../../src/plan/buckets.ts';
+import { fusedUnits } from '../../src/plan/fused-tensors.ts';
 import { type FabricRank, planReception, withLost } from '../../src/plan/reception.ts';
 import { cutSlices } from '../../src/plan/slices.ts';
 import { checkProperty } from '../check-property.ts';
@@ -65,7 +66,13 @@ test('a small checkpoint still has slices for several receivers', () => {
 
 test('a group that has everything receives nothing', () => {
   const manifest = heldByTwo();
-  const order = { manifest, slices: cutSlices(manifest), copies: [], mirrorName: 'm-' };
+  const order = {
+    manifest,
+    slices: cutSlices(manifest),
+    units: fusedUnits(manifest, []),
+    copies: [],
+    mirrorName: 'm-',
+  };
   assert.equal(planReception({ ...order, ranks: group('a', 4, 5), sources: group('a', 0, 1) }), null);
 });
 
@@ -76,6 +83,7 @@ test('what a host has lost its ranks receive from those that have a copy', () =>
   const order = {
     manifest: withLost(manifest, lost),
     slices,
+    units: fusedUnits(manifest, []),
     ranks: group('a', 0, 1),
     sources: [...group('a', 0, 1), ...group('b', 4)],
     mirrorName: 'm-',
@@ -98,7 +106,15 @@ test('a group without any of it receives all, through as many ranks as both side
   const slices = cutSlices(manifest);
   const ranks = group('b', 4, 5, 6);
   const sources = group('a', 0, 1);
-  const reception = planReception({ manifest, slices, ranks, sources, copies: [], mirrorName: 'm-' })!;
+  const reception = planReception({
+    manifest,
+    slices,
+    units: fusedUnits(manifest, []),
+    ranks,
+    sources,
+    copies: [],
+    mirrorName: 'm-',
+  })!;
   assert.deepEqual(
     reception.mirrors.map(({ slice }) => slice).sort((a, b) => a - b),
     [...slices.slices.keys()],
@@ -122,7 +138,7 @@ test('a group without any of it receives all, through as many ranks as both side
     ranks: ranks.map(({ rank, host }) => ({ rank, host, freeBytes: 2 ** 30 })),
     fraction: 1,
     bucketBytes: 32 * mebibyte,
-    ownersAreLoaders: true,
+    arriving: new Set(reception.mirrors.map(({ path }) => path)),
   });
   const receiverOf = new Map(reception.mirrors.map(({ slice, receiver }) => [slice, receiver]));
   for (const [bucket, owner] of plan.owners.entries()) {
@@ -142,7 +158,14 @@ test('what lies on the own host stays, and what was received earlier is not rece
     [segmentOf(0, 'a'), segmentOf(1, 'b')],
   );
   const slices = cutSlices(manifest);
-  const order = { manifest, slices, ranks: group('a', 0), sources: group('b', 1), mirrorName: 'm-' };
+  const order = {
+    manifest,
+    slices,
+    units: fusedUnits(manifest, []),
+    ranks: group('a', 0),
+    sources: group('b', 1),
+    mirrorName: 'm-',
+  };
   const copies = [{ slice: 1, path: '/kept', host: 'a', rank: 0 }];
   const reception = planReception({ ...order, copies })!;
   assert.deepEqual(reception.mirrors, [{ slice: 2, receiver: 0, path: '/shm/m-2', bytes: 20 * mebibyte }]);
@@ -163,6 +186,7 @@ test('when the owner of a segment is gone another rank of its host is read from;
   const order = {
     manifest,
     slices: cutSlices(manifest),
+    units: fusedUnits(manifest, []),
     ranks: group('b', 4),
     copies: [],
     mirrorName: 'm-',

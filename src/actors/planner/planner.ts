@@ -11,6 +11,7 @@ import { type BadTensor, combineParts } from '../../checkpoint/parts.ts';
 import type { CheckpointIndex } from '../../checkpoint/source.ts';
 import { asFailure, UsageError, VerificationError } from '../../errors.ts';
 import { type Plan, planUpdate } from '../../plan/buckets.ts';
+import { type FusedModules, type FusedUnits, fusedUnits } from '../../plan/fused-tensors.ts';
 import { assignFiles, assignWritten, type FileAssignments } from '../../plan/load-assignment.ts';
 import { PlanCache } from '../../plan/plan-cache.ts';
 import { planReception, servedBy, withLost } from '../../plan/reception.ts';
@@ -38,7 +39,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
   readonly #manifests = new Map<string, Manifest>();
   readonly #plans = new PlanCache();
   /** Of the checkpoint that was planned last. */
-  #slices: { readonly layout: string; readonly value: Slices } | null = null;
+  #parts: { readonly key: string; readonly slices: Slices; readonly units: FusedUnits } | null = null;
 
   /** The files that were opened last: one registration runs at a time. */
   #opened: { readonly number: number; readonly index: CheckpointIndex } | null = null;
@@ -130,16 +131,25 @@ export class PlannerActor implements Actor<PlannerMessage> {
 
   #plan({ layout, ranks, sources, copies, lost, mirrorName, ...limits }: MessageOf<'plan'>): Planned {
     const registered = withLost(this.#manifest(layout), lost);
-    const { memoryFraction: fraction, bucketBytes } = limits;
-    const slices = this.#slicesOf(layout, registered);
-    const reception = planReception({ manifest: registered, slices, ranks, sources, copies, mirrorName });
+    const { memoryFraction: fraction, bucketBytes, fused } = limits;
+    const { slices, units } = this.#partsOf(layout, registered, fused);
+    const reception = planReception({
+      manifest: registered,
+      slices,
+      units,
+      ranks,
+      sources,
+      copies,
+      mirrorName,
+    });
     if (reception === null) {
-      const plan = this.#plans.plan({ layout, manifest: registered, ranks, fraction, bucketBytes });
+      const plan = this.#plans.plan({ layout, manifest: registered, ranks, fraction, bucketBytes, fused });
       return { plan, manifest: null, reception };
     }
     const { manifest, mirrors } = reception;
     // Each update has mirrors of its own, and so a plan of its own: caching it is no use.
-    const plan = planUpdate({ manifest, ranks, fraction, bucketBytes, ownersAreLoaders: true });
+    const arriving = new Set(mirrors.map(({ path }) => path));
+    const plan = planUpdate({ manifest, ranks, fraction, bucketBytes, fused, arriving });
     const served = [...servedBy(registered, slices, copies, sources)];
     const hostOf = new Map(sources.map(({ rank, host }) => [rank, host]));
     return {
@@ -153,9 +163,12 @@ export class PlannerActor implements Actor<PlannerMessage> {
     };
   }
 
-  #slicesOf(layout: string, manifest: Manifest): Slices {
-    if (this.#slices?.layout !== layout) this.#slices = { layout, value: cutSlices(manifest) };
-    return this.#slices.value;
+  #partsOf(layout: string, manifest: Manifest, fused: readonly FusedModules[]) {
+    const key = JSON.stringify([layout, fused]);
+    if (this.#parts?.key !== key) {
+      this.#parts = { key, slices: cutSlices(manifest), units: fusedUnits(manifest, fused) };
+    }
+    return this.#parts;
   }
 
   /** Engine workers report tensors in the order in which they were announced: that of their rank's plan. */

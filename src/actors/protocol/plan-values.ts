@@ -18,6 +18,9 @@ export const plan = z.object({
   bucketBytes: doubles,
 });
 
+/** Lists of `FusedModules` of plan/fused-tensors.ts. */
+export const fusedModules = z.array(z.array(z.string()));
+
 /** `FabricRank` of plan/reception.ts. */
 export const fabricRank = z.object({
   rank,

@@ -8,7 +8,7 @@ import {
   ownSegment,
   segment,
 } from './checkpoint-values.ts';
-import { copy, fabricRank, plan, planned } from './plan-values.ts';
+import { copy, fabricRank, fusedModules, plan, planned } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import { arrivedDigests } from './update-values.ts';
 import { binary, bytes, longs, name, nothing, rank } from './values.ts';
@@ -56,6 +56,7 @@ export const toPlanner = {
       mirrorName: z.string(),
       memoryFraction: z.number(),
       bucketBytes: bytes,
+      fused: fusedModules,
     },
     planned,
   ),

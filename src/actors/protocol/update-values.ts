@@ -1,6 +1,6 @@
 import * as z from 'zod';
 import { fabricSource } from './join-values.ts';
-import { plan } from './plan-values.ts';
+import { fusedModules, plan } from './plan-values.ts';
 import { binary, bytes, doubles, epoch, longs, milliseconds, name, rank, shorts } from './values.ts';
 
 /** Updates as messages carry them: the request, communicators, answers of ranks, the report. */
@@ -9,6 +9,8 @@ export const updateRequest = z.object({
   /** Names of the instances to update. Default: all. */
   instances: z.array(name).min(1).optional(),
   bucketBytes: bytes.optional(),
+  /** `FusedModules` of plan/fused-tensors.ts, beside those that it knows. */
+  fusedModules: fusedModules.optional(),
   /** Part of the free device memory that an update may take, in (0, 1]. */
   memoryFraction: z.number().gt(0).lte(1),
   verify: z.boolean(),

@@ -168,6 +168,7 @@ function plan(
     mirrorName: `mirror-${epoch}-`,
     memoryFraction: options.memoryFraction,
     bucketBytes: options.bucketBytes ?? Math.max(...usualBucketBytes),
+    fused: options.fusedModules ?? [],
   };
   return ask(update.context, planner, toPlanner.plan, question, update.within(deadlines.plan));
 }
