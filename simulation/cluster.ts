@@ -1,3 +1,4 @@
+import type { Envelope } from '../src/actors/kernel/index.ts';
 import type { CheckpointStatus } from '../src/actors/protocol/checkpoint-values.ts';
 import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
 import type { ClusterStatus } from '../src/actors/protocol/status-values.ts';
@@ -11,7 +12,7 @@ import type { EngineClient } from '../src/engines/engine-client.ts';
 import { CheckpointError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import { elapse } from './clock.ts';
-import { type ClusterView, checkReportedVersions, checkUpdatedVersion } from './invariants.ts';
+import { type ClusterView, checkReportedVersions, checkResumed, checkUpdatedVersion } from './invariants.ts';
 import type { InFlight } from './network.ts';
 import { PendingRequests } from './pending-requests.ts';
 import type { SimulatedProcess } from './process.ts';
@@ -36,6 +37,8 @@ export class SimulatedCluster implements ClusterView {
   /** By checkpoint name, the file that was registered last. */
   readonly #registered = new Map<string, string>();
   readonly #pending = new PendingRequests();
+  /** Engines that an update has asked to pause, until that update is answered. */
+  readonly #asked = new Set<string>();
   #status: ClusterStatus | null = null;
 
   constructor(options: WorldOptions) {
@@ -146,6 +149,7 @@ export class SimulatedCluster implements ClusterView {
       ...client,
       pause: (mode, options) => {
         check('pause');
+        this.#asked.add(name);
         return client.pause(mode, options);
       },
       resume: (options) => {
@@ -162,6 +166,7 @@ export class SimulatedCluster implements ClusterView {
   #sent(message: InFlight): void {
     const request = this.#pending.observe(message);
     const { from, envelope } = message;
+    if (request?.type === 'update') this.#checkResumed(request.options.instances, envelope);
     if (from !== this.world.supervisorNode || envelope.kind !== 'reply') return;
     checkReportedVersions(this.world, envelope);
     const body = (envelope.body ?? {}) as Partial<ClusterStatus & UpdateReport & CheckpointStatus>;
@@ -180,6 +185,15 @@ export class SimulatedCluster implements ClusterView {
     } else {
       checkUpdatedVersion(this.world, checkpoint, this.#registered.get(checkpoint)!, body as UpdateReport);
     }
+  }
+
+  #checkResumed(names: readonly string[] | undefined, envelope: Envelope): void {
+    // What another update has paused is that one's to resume.
+    const paused = new Set(
+      [...this.#asked].filter((name) => (names?.includes(name) ?? true) && !this.#pending.includeInstance(name)),
+    );
+    for (const name of paused) this.#asked.delete(name);
+    checkResumed(this.world, paused, envelope.kind === 'failure' ? envelope.error.message : null);
   }
 
   #launch(rank: number): SimulatedRankProcess {

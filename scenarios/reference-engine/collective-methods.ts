@@ -11,7 +11,7 @@ import { type Call, settled } from './worker-handle.ts';
 /** The version of an engine that was never updated. */
 export const dummyVersion = 'dummy';
 /** The version of an engine whose last update failed: it may hold parts of several. */
-export const mixedVersion = 'mixed';
+export const brokenVersion = 'broken';
 
 /** How long a rank may be silent during an update, because it sometimes waits for other ranks. */
 const silenceMilliseconds = 120_000;
@@ -44,7 +44,7 @@ function updateWeights(state: EngineState, args: readonly unknown[], timeout: nu
   for (const { deviceUuid } of state.workers.workers) {
     if (!Object.hasOwn(addressOf, deviceUuid)) throw new EngineError(`KeyError: '${deviceUuid}'`);
   }
-  state.version = mixedVersion;
+  state.version = brokenVersion;
   const { result, done } = state.workers.callAll(
     'receiveWeights',
     ({ deviceUuid }) => ({

@@ -63,7 +63,7 @@ test('a worker that refuses a bucket fails the update with its traceback, and th
     world.engines[0]!.workers[1]!.nextLoad = 'refuse';
     await fails(user.update('a', { bucketBytes }), workerFailure, /shape mismatch/);
     assert.deepEqual(versionsOf(await status()), [null, null]);
-    assert.ok((await status()).instances.every(({ state }) => state === 'mixed'));
+    assert.ok((await status()).instances.every(({ state }) => state === 'broken'));
     await succeeds(user.update('a'));
   });
 });
@@ -98,7 +98,8 @@ test('verification detects a worker that installed other bytes, and its instance
     world.engines[1]!.workers[1]!.nextLoad = 'corrupt';
     const update = user.update('a', { bucketBytes });
     await fails(update, 'WEIGHTCAST_VERIFICATION', /engine-1 does not hold the checkpoint: tensor layers\./);
-    assert.deepEqual(versionsOf(await status()), [null, null]);
+    // The other instance holds it, whole.
+    assert.deepEqual(versionsOf(await status()), ['a', null]);
     assert.equal((await succeeds(user.update('a'))).verified, true);
   });
 });
@@ -143,18 +144,18 @@ test('an update of workers that cannot report what they installed is unverified'
   });
 });
 
-test('an instance removed with parts of several versions is still mixed and paused when it is added again', async () => {
+test('an instance removed with parts of several versions is still broken and paused when it is added again', async () => {
   await withCluster({ pauses: true }, async ({ cluster, world, user, succeeds, fails, until, status }) => {
     const [engine, other] = world.engines;
     const update = user.update('a', { bucketBytes });
-    await until('a bucket is installed', () => engine!.isMixed);
+    await until('a bucket is installed', () => engine!.isBroken);
     await succeeds(user.cancel('no longer wanted'));
     await fails(update, 'WEIGHTCAST_ABORTED', /no longer wanted/);
     await succeeds(user.removeInstance('engine-0'));
     await succeeds(user.addInstance(cluster.instance(0)));
     assert.deepEqual(
       (await status()).instances.map(({ state }) => state),
-      ['mixed', 'mixed'],
+      ['broken', 'broken'],
     );
     other!.nextPause = 'error';
     await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /no such method/);

@@ -36,8 +36,9 @@ export class Jobs {
     try {
       return await work(job.abort);
     } catch (error) {
-      // Whatever failed after the abort failed because of it.
-      throw signal.aborted ? signal.reason : error;
+      // Whatever failed after the abort failed because of it; an error whose cause it is says more about it.
+      const isExplained = error instanceof Error && error.cause === signal.reason;
+      throw signal.aborted && !isExplained ? signal.reason : error;
     } finally {
       this.#running.delete(job);
     }

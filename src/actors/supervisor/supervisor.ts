@@ -195,25 +195,26 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     const names = message.options.instances ?? this.#instances.names;
     const spec = this.#updateSpec(message, names, context);
     const { what, ranks } = spec;
-    return this.#jobs.run({ kind: 'update', what, checkpoint, ranks, instances: names }, async (abort) => {
+    const facts = { kind: 'update', what, checkpoint, ranks, instances: names } as const;
+    const { report, stuck } = await this.#jobs.run(facts, async (abort) => {
       const endReading = this.#checkpoints.read(checkpoint, context);
       try {
         // Ranks that receive the checkpoint from other hosts need host memory for it.
-        const { report, copies } = await this.#checkpoints.withSpareMemory(
+        const outcome = await this.#checkpoints.withSpareMemory(
           () => this.#run(new Update(context, spec, abort)),
           context,
         );
-        this.#checkpoints.addCopies(checkpoint, copies);
-        this.#instances.commit(names, { checkpoint, digest: report.digest });
-        return report;
+        this.#checkpoints.addCopies(checkpoint, outcome.copies);
+        return outcome;
       } catch (error) {
-        this.#instances.updateFailed(names);
         for (const group of groupsOf(ranks)) this.#communicators.of(group).invalidate();
         throw error;
       } finally {
         endReading();
       }
     });
+    if (stuck !== null) throw stuck;
+    return report;
   }
 
   /** While an update runs, it is notified of ranks that others are read from. */
@@ -253,7 +254,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         this.#epoch += 1;
         return this.#epoch;
       },
-      onEnginesTouched: () => this.#instances.touched(names),
+      instances: this.#instances,
       onMirrorsUnused: (mirrors) => void this.#checkpoints.release(mirrors, context),
     };
   }

@@ -62,6 +62,9 @@ export interface OpenGroup {
 /** Ranks to the free device memory to plan with, in bytes: those that refused their slots have less than they report. */
 type Ceilings = Map<number, number>;
 
+/** A worker may copy, quantise and pack as slowly as this: 1 GB in a second. */
+const workerLinkBytesPerMillisecond = 1e6;
+
 /** A rank that refuses this many plans, each smaller than the one before, is not short of memory only for a moment. */
 const openLimit = 4;
 
@@ -187,6 +190,7 @@ function openGroup(
       version: versionOf(checkpoint),
       verify: options.verify,
       exchanges,
+      stepTimeoutMilliseconds: options.stepTimeoutMilliseconds ?? stepTimeoutOf(checkpoint),
       communicator,
       planDigest: plan.digest,
       layout: plan.layout,
@@ -248,6 +252,11 @@ function mirrorsOf({ reception }: Planned, ranks: readonly ReadyRank[]): Copy[] 
   return (reception?.mirrors ?? []).map(({ slice, path, receiver }) => {
     return { slice, path, rank: receiver, host: hostOf.get(receiver)! };
   });
+}
+
+/** Post-hooks take longer the more there is to quantise or to pack. */
+function stepTimeoutOf({ status }: Registered): number {
+  return deadlines.workerLink + Math.ceil(status.bytes / workerLinkBytesPerMillisecond);
 }
 
 /** `checkpoint@digest`. */
