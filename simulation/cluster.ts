@@ -190,7 +190,9 @@ export class SimulatedCluster implements ClusterView {
   #checkResumed(names: readonly string[] | undefined, envelope: Envelope): void {
     // What another update has paused is that one's to resume.
     const paused = new Set(
-      [...this.#asked].filter((name) => (names?.includes(name) ?? true) && !this.#pending.includeInstance(name)),
+      [...this.#asked].filter(
+        (name) => (names?.includes(name) ?? true) && !this.#pending.includeInstance(name),
+      ),
     );
     for (const name of paused) this.#asked.delete(name);
     checkResumed(this.world, paused, envelope.kind === 'failure' ? envelope.error.message : null);

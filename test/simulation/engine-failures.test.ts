@@ -138,6 +138,98 @@ test('an engine that cannot be paused fails the update before any engine is touc
   });
 });
 
+test('an engine that refuses the call keeps its version and is resumed', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status, until }) => {
+    await succeeds(user.update('a'));
+    await succeeds(user.register('b', '/models/b'));
+    world.engines[1]!.nextCall = 'error';
+    await fails(user.update('b'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500: there is no such method$/);
+    assert.deepEqual(versionsOf(await status()), ['a', 'a']);
+    assert.ok(world.engines.every(({ isPaused }) => !isPaused));
+
+    // The other one has loaded a part by the time of the failure.
+    world.engines[1]!.nextCall = 'silence';
+    const update = user.update('b', { bucketBytes });
+    await until('a bucket is installed', () => world.engines[0]!.isBroken);
+    await succeeds(user.cancel('no longer wanted'));
+    await fails(
+      update,
+      'WEIGHTCAST_ABORTED',
+      /^no longer wanted; instance engine-0 is broken and stays paused/,
+    );
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
+    assert.deepEqual(
+      (await status()).instances.map(({ state, isPaused }) => [state, isPaused]),
+      [
+        ['broken', true],
+        ['serving', false],
+      ],
+    );
+    assert.deepEqual(
+      world.engines.map(({ isPaused }) => isPaused),
+      [true, false],
+    );
+    await succeeds(user.update('b'));
+  });
+});
+
+test('an engine that does not resume holds the new version, and the next update resumes it', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+    world.engines[0]!.nextResume = 'error';
+    const message =
+      /^updating to a succeeded, but instance engine-0 is still paused \(engine engine-0 answered 500/;
+    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', message);
+    assert.deepEqual(versionsOf(await status()), ['a', 'a']);
+    const [first, second] = (await status()).instances;
+    assert.ok(first!.isPaused && world.engines[0]!.isPaused);
+    assert.ok(!second!.isPaused && !world.engines[1]!.isPaused);
+    await succeeds(user.update('a'));
+    assert.ok(!(await status()).instances[0]!.isPaused && !world.engines[0]!.isPaused);
+  });
+});
+
+test('an engine that is asleep, or was paused by someone else, is refused and left alone', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+    const [engine] = world.engines;
+    await succeeds(user.update('a'));
+    engine!.isSleeping = true;
+    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /^instance engine-0 \(engine-0\) is asleep/);
+    engine!.isSleeping = false;
+    engine!.setPaused(true);
+    await fails(
+      user.update('a'),
+      'WEIGHTCAST_ENGINE',
+      /^instance engine-0 \(engine-0\) was paused by someone else/,
+    );
+    assert.ok(engine!.isPaused);
+    engine!.setPaused(false);
+    assert.deepEqual(versionsOf(await status()), ['a', 'a']);
+  });
+});
+
+test('an engine that was down at the next contact has no known version', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+    await succeeds(user.update('a'));
+    world.engines[0]!.kill();
+    await fails(
+      user.update('a', { timeoutMilliseconds: 1_000 }),
+      'WEIGHTCAST_DEADLINE',
+      /engine-0 is not ready/,
+    );
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
+    assert.equal((await status()).instances[0]!.state, 'unknown');
+    world.engines[0]!.restart();
+
+    // One that was restarted without a word, but was seen to be down.
+    await succeeds(user.update('a'));
+    world.engines[0]!.kill();
+    world.clock.after(300, () => world.engines[0]!.restart());
+    world.engines[1]!.nextPause = 'error';
+    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500/);
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
+  });
+});
+
 test('an update of workers that cannot report what they installed is unverified', async () => {
   await withCluster({ reports: false }, async ({ user, succeeds }) => {
     assert.equal((await succeeds(user.update('a'))).verified, null);

@@ -176,6 +176,33 @@ test('an engine that resumes although it is broken is detected', async () => {
   });
 });
 
+test('an engine that an update has paused and left paused is detected', async () => {
+  await expectViolation(/engine-0 was left paused by an update/, { pauses: true }, async (fixture) => {
+    const { world, user, succeeds, until } = fixture;
+    const update = user.update('a');
+    const [engine] = world.engines;
+    await until('the engine is paused', () => engine!.isPaused);
+    await until('it is resumed', () => !engine!.isPaused);
+    engine!.setPaused(true);
+    await succeeds(update);
+  });
+});
+
+test('an update that changes the weights of an engine that sleeps is detected', async () => {
+  await expectViolation(
+    /engine-0 changed while it was asleep/,
+    {},
+    async ({ world, user, succeeds, until }) => {
+      const update = user.update('a', { bucketBytes });
+      const [engine] = world.engines;
+      await until('an engine worker receives', () => engine!.workers.some(({ isBusy }) => isBusy));
+      engine!.isSleeping = true;
+      await succeeds(update);
+      engine!.isSleeping = false;
+    },
+  );
+});
+
 // ── leaks ──────────────────────────────────────────────────────────────────────────────────────────────
 
 const leaks: readonly (readonly [violation: RegExp, leak: (fixture: Fixture) => unknown])[] = [
