@@ -1,7 +1,9 @@
 import type { Envelope } from '../src/actors/kernel/index.ts';
+import { ask, type Question } from '../src/actors/protocol/ask.ts';
 import type { CheckpointStatus } from '../src/actors/protocol/checkpoint-values.ts';
 import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
 import type { ClusterStatus } from '../src/actors/protocol/status-values.ts';
+import { toSupervisor } from '../src/actors/protocol/supervisor.ts';
 import type { UpdateReport } from '../src/actors/protocol/update-values.ts';
 import { CheckpointLedger } from '../src/actors/supervisor/checkpoint-ledger.ts';
 import { supervisorSpawnOptions } from '../src/actors/supervisor/inbox.ts';
@@ -20,6 +22,8 @@ import { SimulatedRankProcess } from './rank-process.ts';
 import { SimulatedUser } from './user.ts';
 import { SimulatedWorld, type WorldOptions } from './world.ts';
 
+/** How long its jobs may take to end before that, as in processes/supervisor-process.ts. */
+const drainMilliseconds = 15_000;
 /** How long the supervisor's process may take to stop. */
 const stopMilliseconds = 30_000;
 
@@ -106,8 +110,17 @@ export class SimulatedCluster implements ClusterView {
     return work;
   }
 
+  /** Ends all jobs, as the supervisor's process does before it ends. */
+  async drain(): Promise<void> {
+    const { system } = this.supervisor;
+    const supervisor = system.wellKnown<Question<typeof toSupervisor.drain>>(system.node, 'supervisor');
+    const options = { deadlineMilliseconds: drainMilliseconds };
+    await ask(system, supervisor, toSupervisor.drain, {}, options);
+  }
+
   /** Shuts down all processes. */
   async stop(): Promise<void> {
+    await this.complete(this.drain().catch(() => {}));
     await this.complete(this.supervisor.stop(stopMilliseconds));
     for (const { process } of this.#users) await this.complete(process.stop(1_000));
   }

@@ -7,7 +7,7 @@ import { receiveWeights } from '../../src/engines/worker-link/worker-side.ts';
 import { Cluster, type InstanceOptions } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 
-export type Fault = 'none' | 'load' | 'pause' | 'trigger' | 'resume' | 'reset';
+export type Fault = 'none' | 'load' | 'pause' | 'trigger' | 'resume' | 'reset' | 'silence' | 'slow load';
 
 /** What the engine says of itself, where it has the route. */
 export interface Said {
@@ -26,7 +26,8 @@ const faultOf = {
 
 /**
  * An engine's HTTP face with workers that take no bytes, in this process; `asked` is what it was asked, in order, without
- * what changes nothing. A fault is a route that answers 404, or a load that fails.
+ * what changes nothing. A fault is a route that answers 404, a load that fails or does not end, or an update call that no
+ * worker hears of (`silence`).
  */
 export async function startEngine(t: TestContext, fault: () => Fault, said: Said = {}) {
   const asked: string[] = [];
@@ -34,6 +35,7 @@ export async function startEngine(t: TestContext, fault: () => Fault, said: Said
     open: () => {},
     async load() {
       asked.push('load');
+      if (fault() === 'slow load') await new Promise(() => {});
       if (fault() === 'load') throw new RangeError('no such tensor');
     },
     release: () => {},
@@ -61,6 +63,7 @@ export async function startEngine(t: TestContext, fault: () => Fault, said: Said
       said.weight_version = JSON.parse(String(Buffer.concat(chunks))).new_version;
     if (path === '/pause' && said.is_paused !== undefined) said.is_paused = true;
     if (path === '/resume' && said.is_paused !== undefined) said.is_paused = false;
+    if (path === '/collective_rpc' && fault() === 'silence') return;
     if (path !== '/collective_rpc') return void response.end('{}');
     await update(Buffer.concat(chunks).toString()).then(
       () => response.end('{"results":[null]}'),

@@ -230,6 +230,24 @@ test('an engine that was down at the next contact has no known version', async (
   });
 });
 
+test('a cluster that stops resumes the engines that it has paused, unless they are broken', async () => {
+  await withCluster({ pauses: true }, async ({ cluster, world, user, fails, until }) => {
+    const [broken, whole] = world.engines;
+    whole!.nextCall = 'silence';
+    const update = user.update('a', { bucketBytes });
+    await until('a bucket is installed', () => broken!.isBroken);
+    assert.ok(broken!.isPaused && whole!.isPaused);
+    const drained = cluster.drain();
+    await fails(
+      update,
+      'WEIGHTCAST_ABORTED',
+      /^the cluster is stopping; instance engine-0 is broken and stays paused/,
+    );
+    await cluster.complete(drained);
+    assert.ok(broken!.isPaused && !whole!.isPaused);
+  });
+});
+
 test('an update of workers that cannot report what they installed is unverified', async () => {
   await withCluster({ reports: false }, async ({ user, succeeds }) => {
     assert.equal((await succeeds(user.update('a'))).verified, null);

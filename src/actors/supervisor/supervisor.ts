@@ -127,13 +127,14 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       case 'add-instance':
         return this.#instanceService.add(message, context);
       case 'remove-instance':
-        return this.#answer(message, context, async () => {
-          await this.#instanceService.remove(message.instance, context);
-          return {};
-        });
+        return this.#answer(message, context, () =>
+          done(this.#instanceService.remove(message.instance, context)),
+        );
       case 'cancel':
         this.#jobs.abortAll(new AbortedError(message.reason));
         return context.reply(message, {});
+      case 'drain':
+        return this.#answer(message, context, () => done(this.#jobs.drain(stopping())));
       case 'status':
         return context.reply(message, this.#status());
       case 'await-ready':
@@ -160,7 +161,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   }
 
   async stopping(): Promise<void> {
-    this.#jobs.abortAll(new AbortedError('the cluster is stopping'));
+    this.#jobs.abortAll(stopping());
     await this.#processes.stopAll();
   }
 
@@ -290,4 +291,14 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#rankLost(rank, error.message, false);
     this.#callers.answer();
   }
+}
+
+function stopping(): AbortedError {
+  return new AbortedError('the cluster is stopping');
+}
+
+/** The answer to a request that asks for nothing back. */
+async function done(work: Promise<unknown>): Promise<Record<string, never>> {
+  await work;
+  return {};
 }
