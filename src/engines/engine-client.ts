@@ -26,6 +26,8 @@ export interface EngineUpdate {
   readonly links: Readonly<Record<string, string>>;
   /** `checkpoint@digest`, for engines that report their weight version. */
   readonly version: string;
+  /** How long a rank may keep an engine worker waiting, because another worker of the update takes that long. */
+  readonly stepTimeoutMilliseconds: number;
   /** Drop the caches that were computed with the old weights. */
   readonly resetCache: boolean;
 }

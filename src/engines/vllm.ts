@@ -17,6 +17,9 @@ import { protocolVersion } from './worker-link/messages.ts';
  */
 const engineSlackSeconds = 60;
 
+/** How long workers wait for their rank unless they are given another time: `DEFAULT_SILENCE_SECONDS` in python/. */
+const usualSilenceSeconds = 600;
+
 /** How long a session that was cut short may take to close. */
 const closeMilliseconds = 10_000;
 
@@ -85,15 +88,16 @@ export class VllmClient implements EngineClient {
     return this.#http.call('POST', '/resume', null, options);
   }
 
-  async update({ links, version, resetCache }: EngineUpdate, options: CallOptions): Promise<void> {
+  async update(update: EngineUpdate, options: CallOptions): Promise<void> {
+    const { version, resetCache } = update;
     const post: Post = (path, body) => this.#http.call('POST', path, body, options);
     if (await this.#isTransferEngine(post)) {
       const finished = { weight_version: version };
       // The version is the engine's once all of its models have the weights.
-      await this.#session(post, '/start_weight_update', links, this.#hasDraftModel ? {} : finished);
-      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', links, finished);
+      await this.#session(post, '/start_weight_update', update, this.#hasDraftModel ? {} : finished);
+      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', update, finished);
     } else {
-      await this.#extension(post, links, options.timeoutMilliseconds);
+      await this.#extension(post, update, options.timeoutMilliseconds);
       await this.#http.tryCall('POST', '/update_weight_version', { new_version: version }, options);
     }
     if (resetCache) await this.#resetCaches(options);
@@ -129,28 +133,25 @@ export class VllmClient implements EngineClient {
     }
   }
 
-  async #extension(post: Post, links: EngineUpdate['links'], milliseconds: number): Promise<void> {
+  async #extension(post: Post, update: EngineUpdate, milliseconds: number): Promise<void> {
     this.#hasExtension = false;
     const timeout = Math.ceil(milliseconds / 1_000) + engineSlackSeconds;
-    await post('/collective_rpc', { method: updateMethods[this.#link], args: [links], timeout });
+    const silence = this.#link === 'weightcast' ? silenceOf(update) : null;
+    const args = silence === null ? [update.links] : [update.links, silence];
+    await post('/collective_rpc', { method: updateMethods[this.#link], args, timeout });
     this.#hasExtension = true;
   }
 
-  async #session(post: Post, start: string, links: EngineUpdate['links'], finished: object): Promise<void> {
+  async #session(post: Post, start: string, update: EngineUpdate, finished: object): Promise<void> {
     try {
-      await this.#runSession(post, start, links, finished);
+      await this.#runSession(post, start, update, finished);
     } catch (error) {
       if (!isAnswer(error)) await this.#closeSession();
       throw error;
     }
   }
 
-  async #runSession(
-    post: Post,
-    start: string,
-    links: EngineUpdate['links'],
-    finished: object,
-  ): Promise<void> {
+  async #runSession(post: Post, start: string, update: EngineUpdate, finished: object): Promise<void> {
     try {
       await post(start, null);
     } catch (error) {
@@ -159,7 +160,9 @@ export class VllmClient implements EngineClient {
       await post('/update_weights', noLinks).catch(() => {});
       await post(start, null);
     }
-    await post('/update_weights', { update_info: { links } });
+    const silence = silenceOf(update);
+    const limit = silence === null ? {} : { silence_seconds: silence };
+    await post('/update_weights', { update_info: { links: update.links, ...limit } });
     await post('/finish_weight_update', finished);
   }
 
@@ -172,6 +175,12 @@ export class VllmClient implements EngineClient {
   close(): Promise<void> {
     return this.#http.close();
   }
+}
+
+/** How long workers must wait for their rank, in seconds, if that is longer than they do anyway; otherwise null. */
+function silenceOf({ stepTimeoutMilliseconds }: EngineUpdate): number | null {
+  const seconds = Math.ceil(stepTimeoutMilliseconds / 1_000) + engineSlackSeconds;
+  return seconds > usualSilenceSeconds ? seconds : null;
 }
 
 type Post = (path: string, body: object | null) => Promise<void>;

@@ -31,11 +31,12 @@ const faultOf = {
  */
 export async function startEngine(t: TestContext, fault: () => Fault, said: Said = {}) {
   const asked: string[] = [];
+  const ended = new Promise<void>((resolve) => t.after(() => resolve()));
   const receiver = {
     open: () => {},
     async load() {
       asked.push('load');
-      if (fault() === 'slow load') await new Promise(() => {});
+      if (fault() === 'slow load') await ended;
       if (fault() === 'load') throw new RangeError('no such tensor');
     },
     release: () => {},

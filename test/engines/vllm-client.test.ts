@@ -180,6 +180,20 @@ test('a session that is cut short is closed: an engine that gets a request in an
   }
 });
 
+test('workers wait longer for their rank where one answer of another worker may take longer', async (t) => {
+  const slow = { ...order, stepTimeoutMilliseconds: 900_000 };
+  const inSession = await engineWithSessions(t);
+  await clientOf(t, inSession.endpoint).update(slow, patient());
+  const { body } = inSession.asked.find(({ route }) => route === 'POST /update_weights')!;
+  assert.deepEqual(JSON.parse(body), { update_info: { links, silence_seconds: 960 } });
+  for (const link of ['weightcast', 'checkpoint-engine'] as const) {
+    const { asked, endpoint } = await fakeEngine(t, status(200));
+    await clientOf(t, endpoint, { link }).update(slow, patient());
+    const { args } = JSON.parse(asked[0]!.body);
+    assert.deepEqual(args, link === 'weightcast' ? [links, 960] : [links]);
+  }
+});
+
 test('an engine learns the version of weights that came through its worker extension', async (t) => {
   const { asked, endpoint } = await engineWithSessions(t, {
     '/init_weight_transfer_engine': [status(500, '{"error":{"message":"Weight transfer not configured"}}')],

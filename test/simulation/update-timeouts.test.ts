@@ -149,6 +149,25 @@ for (const { what, options, before, hang, undo, code, message, unreachable } of 
   });
 }
 
+for (const [given, milliseconds] of [
+  [{ stepTimeoutMilliseconds: 2_500 }, 2_500],
+  // Two minutes, and a second for each GB of 16 tensors of 4 MiB.
+  [{}, 120_068],
+] as const) {
+  test(`a worker that hangs fails an update with more time after ${milliseconds} ms`, async () => {
+    await withCluster({}, async ({ world, user, fails, succeeds }) => {
+      world.engines[0]!.workers[0]!.nextLoad = 'hang';
+      const startedAt = world.clock.now();
+      const update = user.update('a', { timeoutMilliseconds: 600_000, bucketBytes, ...given });
+      const message = new RegExp(`SIM-0 did not answer load within ${milliseconds} ms`);
+      await fails(update, 'WEIGHTCAST_WORKER_LINK', message);
+      assert.ok(world.clock.now() - startedAt < milliseconds + 2 * slack, 'only cleanup follows');
+      world.engines[0]!.restart();
+      await succeeds(user.update('a'));
+    });
+  });
+}
+
 const joins = {
   instances: [
     [0, 1],

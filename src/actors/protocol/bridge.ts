@@ -26,6 +26,7 @@ export const toBridge = {
       /** `checkpoint@digest`. */
       version: z.string(),
       resetCache: z.boolean(),
+      stepTimeoutMilliseconds: milliseconds,
       timeoutMilliseconds: milliseconds,
     },
     nothing,

@@ -39,9 +39,9 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
           return {};
         });
       case 'trigger': {
-        const { links, version, resetCache } = message;
+        const { links, version, resetCache, stepTimeoutMilliseconds } = message;
         return this.#call(message, context.deferReply(message), async (options) => {
-          await this.#client.update({ links, version, resetCache }, options);
+          await this.#client.update({ links, version, resetCache, stepTimeoutMilliseconds }, options);
           return {};
         });
       }

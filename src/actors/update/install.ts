@@ -6,7 +6,7 @@ import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { Streamed } from '../protocol/update-values.ts';
 import type { InstanceOutcome, UpdateContext, UpdateTarget } from './context.ts';
-import { type OpenEpoch, versionOf } from './open.ts';
+import { type OpenEpoch, stepTimeoutOf, versionOf } from './open.ts';
 
 /**
  * How long an engine whose workers have all acknowledged everything may take to answer its HTTP request, when the update
@@ -100,7 +100,9 @@ export class Installing {
     const own = Object.fromEntries(target.ranks.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
     const version = versionOf(spec.checkpoint);
     const { resetCache } = target;
-    const question = { epoch, links: own, version, resetCache, timeoutMilliseconds };
+    const stepTimeoutMilliseconds = stepTimeoutOf(spec);
+    const limits = { stepTimeoutMilliseconds, timeoutMilliseconds };
+    const question = { epoch, links: own, version, resetCache, ...limits };
     const options = this.#update.untilEnded(timeoutMilliseconds + deadlines.control);
     await ask(context, target.bridge, toBridge.trigger, question, options);
     this.#answered.add(target);

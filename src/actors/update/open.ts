@@ -12,7 +12,7 @@ import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { Opened } from '../protocol/update-values.ts';
 import type { GroupCommunicator } from './communicators.ts';
-import type { UpdateContext } from './context.ts';
+import type { UpdateContext, UpdateSpec } from './context.ts';
 import { groupsOf } from './groups.ts';
 
 /** Ranks that broadcast to each other, before anything is asked of them. */
@@ -190,7 +190,7 @@ function openGroup(
       version: versionOf(checkpoint),
       verify: options.verify,
       exchanges,
-      stepTimeoutMilliseconds: options.stepTimeoutMilliseconds ?? stepTimeoutOf(checkpoint),
+      stepTimeoutMilliseconds: stepTimeoutOf(update.spec),
       communicator,
       planDigest: plan.digest,
       layout: plan.layout,
@@ -254,9 +254,10 @@ function mirrorsOf({ reception }: Planned, ranks: readonly ReadyRank[]): Copy[] 
   });
 }
 
-/** Post-hooks take longer the more there is to quantise or to pack. */
-function stepTimeoutOf({ status }: Registered): number {
-  return deadlines.workerLink + Math.ceil(status.bytes / workerLinkBytesPerMillisecond);
+/** How long one answer of an engine worker may take: post-hooks take longer the more there is to quantise or to pack. */
+export function stepTimeoutOf({ checkpoint, options }: UpdateSpec): number {
+  const usual = deadlines.workerLink + Math.ceil(checkpoint.status.bytes / workerLinkBytesPerMillisecond);
+  return options.stepTimeoutMilliseconds ?? usual;
 }
 
 /** `checkpoint@digest`. */
