@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { patience } from '../patience.ts';
 import { startCluster, startEngine, statesOf } from './fake-instance.ts';
+import { startBench } from './harness.ts';
 
 test('an engine that is asleep is refused by name and not touched', async (t) => {
   const { asked, said, endpoint } = await startEngine(t, () => 'none', { is_sleeping: true });
@@ -55,4 +57,19 @@ test('an engine with weights of another version than it was given is unknown fro
   said.weight_version = 'default';
   await assert.rejects(cluster.update('a'), /with 404/);
   assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);
+});
+
+test('an engine without the worker extension that is asked for answers again after the refused update', async (t) => {
+  // As checkpoint-engine's extension, which the reference engine does not have.
+  const instance = { link: 'checkpoint-engine', pause: 'wait' } as const;
+  const { engine, cluster, makeModel } = await startBench(t, { ranks: 2, instance });
+  await cluster.register('v', await makeModel(2));
+  await assert.rejects(cluster.update('v'), /Method 'update_weights_from_ipc' is not implemented\.$/);
+  assert.deepEqual(await statesOf(cluster), [['engine', 'unknown', null, false]]);
+  const paused = await fetch(`${engine.endpoint}/is_paused`);
+  assert.deepEqual(await paused.json(), { is_paused: false });
+  const body = JSON.stringify({ prompt: 'x', max_tokens: 1 });
+  const signal = AbortSignal.timeout(patience);
+  const answer = await fetch(`${engine.endpoint}/v1/completions`, { method: 'POST', body, signal });
+  assert.equal(answer.status, 200);
 });
