@@ -1,6 +1,9 @@
+import type { Envelope } from '../src/actors/kernel/index.ts';
+import { ask, type Question } from '../src/actors/protocol/ask.ts';
 import type { CheckpointStatus } from '../src/actors/protocol/checkpoint-values.ts';
 import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
 import type { ClusterStatus } from '../src/actors/protocol/status-values.ts';
+import { toSupervisor } from '../src/actors/protocol/supervisor.ts';
 import type { UpdateReport } from '../src/actors/protocol/update-values.ts';
 import { CheckpointLedger } from '../src/actors/supervisor/checkpoint-ledger.ts';
 import { supervisorSpawnOptions } from '../src/actors/supervisor/inbox.ts';
@@ -11,7 +14,7 @@ import type { EngineClient } from '../src/engines/engine-client.ts';
 import { CheckpointError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import { elapse } from './clock.ts';
-import { type ClusterView, checkReportedVersions, checkUpdatedVersion } from './invariants.ts';
+import { type ClusterView, checkReportedVersions, checkResumed, checkUpdatedVersion } from './invariants.ts';
 import type { InFlight } from './network.ts';
 import { PendingRequests } from './pending-requests.ts';
 import type { SimulatedProcess } from './process.ts';
@@ -19,6 +22,8 @@ import { SimulatedRankProcess } from './rank-process.ts';
 import { SimulatedUser } from './user.ts';
 import { SimulatedWorld, type WorldOptions } from './world.ts';
 
+/** How long its jobs may take to end before that, as in processes/supervisor-process.ts. */
+const drainMilliseconds = 15_000;
 /** How long the supervisor's process may take to stop. */
 const stopMilliseconds = 30_000;
 
@@ -36,6 +41,8 @@ export class SimulatedCluster implements ClusterView {
   /** By checkpoint name, the file that was registered last. */
   readonly #registered = new Map<string, string>();
   readonly #pending = new PendingRequests();
+  /** Engines that an update has asked to pause, until that update is answered. */
+  readonly #asked = new Set<string>();
   #status: ClusterStatus | null = null;
 
   constructor(options: WorldOptions) {
@@ -103,8 +110,17 @@ export class SimulatedCluster implements ClusterView {
     return work;
   }
 
+  /** Ends all jobs, as the supervisor's process does before it ends. */
+  async drain(): Promise<void> {
+    const { system } = this.supervisor;
+    const supervisor = system.wellKnown<Question<typeof toSupervisor.drain>>(system.node, 'supervisor');
+    const options = { deadlineMilliseconds: drainMilliseconds };
+    await ask(system, supervisor, toSupervisor.drain, {}, options);
+  }
+
   /** Shuts down all processes. */
   async stop(): Promise<void> {
+    await this.complete(this.drain().catch(() => {}));
     await this.complete(this.supervisor.stop(stopMilliseconds));
     for (const { process } of this.#users) await this.complete(process.stop(1_000));
   }
@@ -146,6 +162,7 @@ export class SimulatedCluster implements ClusterView {
       ...client,
       pause: (mode, options) => {
         check('pause');
+        this.#asked.add(name);
         return client.pause(mode, options);
       },
       resume: (options) => {
@@ -162,6 +179,7 @@ export class SimulatedCluster implements ClusterView {
   #sent(message: InFlight): void {
     const request = this.#pending.observe(message);
     const { from, envelope } = message;
+    if (request?.type === 'update') this.#checkResumed(request.options.instances, envelope);
     if (from !== this.world.supervisorNode || envelope.kind !== 'reply') return;
     checkReportedVersions(this.world, envelope);
     const body = (envelope.body ?? {}) as Partial<ClusterStatus & UpdateReport & CheckpointStatus>;
@@ -180,6 +198,17 @@ export class SimulatedCluster implements ClusterView {
     } else {
       checkUpdatedVersion(this.world, checkpoint, this.#registered.get(checkpoint)!, body as UpdateReport);
     }
+  }
+
+  #checkResumed(names: readonly string[] | undefined, envelope: Envelope): void {
+    // What another update has paused is that one's to resume.
+    const paused = new Set(
+      [...this.#asked].filter(
+        (name) => (names?.includes(name) ?? true) && !this.#pending.includeInstance(name),
+      ),
+    );
+    for (const name of paused) this.#asked.delete(name);
+    checkResumed(this.world, paused, envelope.kind === 'failure' ? envelope.error.message : null);
   }
 
   #launch(rank: number): SimulatedRankProcess {

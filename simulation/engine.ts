@@ -1,4 +1,4 @@
-import type { CallOptions, EngineClient, EngineUpdate } from '../src/engines/engine-client.ts';
+import type { CallOptions, EngineClient, EngineUpdate, Readiness } from '../src/engines/engine-client.ts';
 import { AbortedError, DeadlineError, describe, EngineError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import type { SimulatedDevice } from './device.ts';
@@ -40,9 +40,11 @@ export class SimulatedEngine {
   readonly #received = new Map<string, Received>();
   #acknowledged: string | null = null;
   #up = true;
+  /** Its weights are not in memory: whoever loads into them ends it. */
+  isSleeping = false;
   #paused = false;
-  /** As {@link isMixed}; reset when the processes are restarted. */
-  #mixed = false;
+  /** As {@link isBroken}; reset when the processes are restarted. */
+  #broken = false;
 
   constructor(options: EngineOptions) {
     this.name = options.name;
@@ -56,6 +58,11 @@ export class SimulatedEngine {
 
   get isPaused(): boolean {
     return this.#paused;
+  }
+
+  /** Someone pauses or resumes it who is not the cluster. */
+  setPaused(isPaused: boolean): void {
+    this.#paused = isPaused;
   }
 
   get isUp(): boolean {
@@ -77,8 +84,8 @@ export class SimulatedEngine {
   }
 
   /** Whether its workers received part of a version and never the rest of it. */
-  get isMixed(): boolean {
-    return this.#mixed;
+  get isBroken(): boolean {
+    return this.#broken;
   }
 
   get deviceCount(): number {
@@ -102,7 +109,8 @@ export class SimulatedEngine {
     this.#options.trace.add(this.name, 'restarts');
     this.#up = true;
     this.#paused = false;
-    this.#mixed = false;
+    this.#broken = false;
+    this.isSleeping = false;
     this.nextCall = null;
     this.nextPause = null;
     this.nextResume = null;
@@ -113,6 +121,7 @@ export class SimulatedEngine {
     return {
       endpoint: this.name,
       ready: (options) => this.#ready(clock, options),
+      state: async () => ({ isPaused: this.#paused, isSleeping: this.isSleeping, version: null }),
       pause: (_mode, options) => this.#call(clock, options, () => this.#pause()),
       resume: (options) => this.#call(clock, options, () => this.#resume()),
       update: (order, options) => this.#call(clock, options, () => this.#update(order)),
@@ -141,8 +150,9 @@ export class SimulatedEngine {
     if (this.#received.get(uuid) === received) return;
     this.#received.set(uuid, received);
     this.#acknowledged = null;
-    this.#mixed = true;
+    this.#broken = true;
     const { pauses, trace } = this.#options;
+    if (this.isSleeping) trace.violated(`the weights of ${this.name} changed while it was asleep`);
     if (pauses && !this.#paused) trace.violated(`the weights of ${this.name} changed while it was serving`);
   }
 
@@ -154,7 +164,7 @@ export class SimulatedEngine {
     if (!all.every((received) => received.epoch === epoch && received.finished)) return;
     if (!all.every(({ loaded }) => isComplete(version, loaded))) return;
     this.#acknowledged = version;
-    this.#mixed = false;
+    this.#broken = false;
   }
 
   async #pause(): Promise<void> {
@@ -171,7 +181,7 @@ export class SimulatedEngine {
     await this.#failIf(fault);
     this.#paused = false;
     this.#options.trace.add(this.name, 'resumes');
-    if (this.#mixed) this.#options.trace.violated(`${this.name} resumes with parts of different versions`);
+    if (this.#broken) this.#options.trace.violated(`${this.name} resumes although it is broken`);
   }
 
   /** Throws or never resolves, as the fault says; throws too while the engine is down. */
@@ -181,11 +191,13 @@ export class SimulatedEngine {
     return fault === 'silence' ? new Promise(() => {}) : Promise.resolve();
   }
 
-  async #ready(clock: Clock, { timeoutMilliseconds, signal }: CallOptions): Promise<void> {
+  async #ready(clock: Clock, { timeoutMilliseconds, signal }: CallOptions): Promise<Readiness> {
+    let wasDown = false;
     const deadline = clock.now() + timeoutMilliseconds;
     for (;;) {
       await sleep(clock, httpMilliseconds, signal);
-      if (this.#up) return;
+      if (this.#up) return { wasDown };
+      wasDown = true;
       if (clock.now() >= deadline) {
         throw new DeadlineError(`engine ${this.name} is not ready after ${timeoutMilliseconds} ms`);
       }

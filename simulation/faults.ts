@@ -22,6 +22,7 @@ export const faultKinds = [
   'engine answers with an error',
   'engine never answers',
   'engine refuses to pause',
+  'engine refuses to resume',
   'worker refuses a bucket',
   'worker hangs on a bucket',
   'worker dies on a bucket',
@@ -68,6 +69,9 @@ export class FaultInjector {
     },
     'engine refuses to pause': ({ engine, random }) => {
       engine.nextPause = random.pick(['error', 'silence']);
+    },
+    'engine refuses to resume': ({ engine, random }) => {
+      engine.nextResume = random.pick(['error', 'silence']);
     },
     'worker refuses a bucket': ({ engine, random }) => failNextLoad(engine, 'refuse', random),
     'worker hangs on a bucket': ({ engine, random }) => {
@@ -139,6 +143,7 @@ export class FaultInjector {
       if (isUnwell) engine.restart();
       engine.nextCall = null;
       engine.nextPause = null;
+      engine.nextResume = null;
     }
   }
 

@@ -74,6 +74,7 @@ export class Forger {
       manifest: null,
       reception: null,
       exchanges: 1,
+      stepTimeoutMilliseconds: 1,
       reserveBytes: 0,
     };
     return { kind: 'ask', to: { node: to, name: 'rank', generation: 0 }, from: null, id: this.#asked, body };

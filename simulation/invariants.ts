@@ -39,6 +39,19 @@ export function checkReportedVersions(world: SimulatedWorld, envelope: Envelope)
   }
 }
 
+/**
+ * An engine that an update has paused is resumed when it has ended, unless its weights may be broken or it did not resume:
+ * then the error names it.
+ */
+export function checkResumed(world: SimulatedWorld, paused: ReadonlySet<string>, error: string | null): void {
+  for (const engine of world.engines) {
+    if (!paused.has(engine.name) || !engine.isPaused || !engine.isUp) continue;
+    if (error?.includes(`instance ${engine.name} is broken and stays paused`)) continue;
+    if (error?.includes(`instance ${engine.name} is still paused`)) continue;
+    world.trace.violated(`${engine.name} was left paused by an update that does not say so: ${error}`);
+  }
+}
+
 /** An update installs what was last registered under the requested name. */
 export function checkUpdatedVersion(
   { options, trace }: SimulatedWorld,

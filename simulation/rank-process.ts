@@ -11,7 +11,7 @@ import type { Place } from './fabric-place.ts';
 import { type SimulatedHost, segmentDirectory } from './host.ts';
 import type { SimulatedProcess } from './process.ts';
 import type { SeededRandom } from './random.ts';
-import type { SimulatedLink } from './worker-link.ts';
+import type { LinkOptions, SimulatedLink } from './worker-link.ts';
 import type { SimulatedWorld } from './world.ts';
 
 /** How long a process takes from its launch to its first message. */
@@ -22,8 +22,6 @@ const exitMilliseconds = 5;
 const stopMilliseconds = 20_000;
 const graceMilliseconds = 25_000;
 const bindMilliseconds = 0.1;
-/** How long a rank waits for each answer of its engine worker. */
-const linkTimeout = 120_000;
 
 /** The process of one rank, from its launch until its parent notices that it is gone. */
 export class SimulatedRankProcess implements LaunchedRank {
@@ -137,7 +135,8 @@ export class SimulatedRankProcess implements LaunchedRank {
         process.whenGone(() => member.vanish());
         return member;
       },
-      bindWorkerLink: (epoch, version) => this.#bindWorkerLink(process, device.uuid, epoch, version),
+      bindWorkerLink: (epoch, version, _report, timeoutMilliseconds) =>
+        this.#bindWorkerLink(process, { deviceUuid: device.uuid, epoch, version, timeoutMilliseconds }),
     };
   }
 
@@ -149,18 +148,16 @@ export class SimulatedRankProcess implements LaunchedRank {
 
   async #bindWorkerLink(
     process: SimulatedProcess,
-    deviceUuid: string,
-    epoch: number,
-    version: string,
+    order: Omit<LinkOptions, 'clock'>,
   ): Promise<SimulatedLink> {
     const { links } = this.#world;
     const { clock } = process;
     await elapse(clock, bindMilliseconds);
     if (links.bindFailures > 0) {
       links.bindFailures -= 1;
-      throw new WorkerLinkError(`cannot bind a worker link for ${deviceUuid}: address in use`);
+      throw new WorkerLinkError(`cannot bind a worker link for ${order.deviceUuid}: address in use`);
     }
-    const link = links.bind({ deviceUuid, epoch, version, timeoutMilliseconds: linkTimeout, clock });
+    const link = links.bind({ ...order, clock });
     process.whenGone(() => link.vanish());
     return link;
   }

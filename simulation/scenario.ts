@@ -118,7 +118,7 @@ export class Scenario {
   /** A failure must name its cause, not a consequence such as the abort that followed. */
   #checkReason({ code, message }: WeightcastError): void {
     // Callers that wait for an instance which another caller removes hear of that.
-    const isCause = message === cancelReason || /^instance \S+ was removed$/.test(message);
+    const isCause = message.startsWith(cancelReason) || /^instance \S+ was removed$/.test(message);
     const isConsequence = code === 'WEIGHTCAST_ABORTED' && !isCause;
     if (!isConsequence && code !== 'WEIGHTCAST_INTERNAL') return;
     this.#cluster.world.trace.violated(`a failure does not name its cause: ${code} ${message}`);

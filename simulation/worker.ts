@@ -18,7 +18,7 @@ const postHookMilliseconds = 5;
 const connectMilliseconds = 0.2;
 /** How long it tries to connect to a rank, and how long the rank may be silent. */
 const connectTimeoutMilliseconds = 2_000;
-const silenceMilliseconds = 120_000;
+const silenceMilliseconds = 600_000;
 
 /** How a worker fails on its next bucket. */
 export type LoadFault = 'refuse' | 'hang' | 'die' | 'corrupt';

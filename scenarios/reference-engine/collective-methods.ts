@@ -11,10 +11,10 @@ import { type Call, settled } from './worker-handle.ts';
 /** The version of an engine that was never updated. */
 export const dummyVersion = 'dummy';
 /** The version of an engine whose last update failed: it may hold parts of several. */
-export const mixedVersion = 'mixed';
+export const brokenVersion = 'broken';
 
 /** How long a rank may be silent during an update, because it sometimes waits for other ranks. */
-const silenceMilliseconds = 120_000;
+const usualSilenceSeconds = 600;
 
 /** The state on which the methods operate. */
 export interface EngineState {
@@ -35,21 +35,29 @@ export const collectiveMethods: ReadonlyMap<string, CollectiveMethod> = new Map<
   ['dump_weights', dumpWeights],
 ]);
 
-const links = z.tuple([z.record(z.string(), z.string())]);
+/** With the links, how long ranks may be silent, in seconds. */
+const links = z.union([
+  z.tuple([z.record(z.string(), z.string())]),
+  z.tuple([z.record(z.string(), z.string()), z.number().positive()]),
+]);
 const path = z.tuple([z.string().min(1)]);
 
 function updateWeights(state: EngineState, args: readonly unknown[], timeout: number): Call<null[]> {
-  const [addressOf] = parseArguments(links, args, '{device uuid: link address}');
+  const [addressOf, silenceSeconds = usualSilenceSeconds] = parseArguments(
+    links,
+    args,
+    '{device uuid: link address}',
+  );
   // In vLLM each worker looks up its own device, and the others wait in vain for their rank. Here no worker starts.
   for (const { deviceUuid } of state.workers.workers) {
     if (!Object.hasOwn(addressOf, deviceUuid)) throw new EngineError(`KeyError: '${deviceUuid}'`);
   }
-  state.version = mixedVersion;
+  state.version = brokenVersion;
   const { result, done } = state.workers.callAll(
     'receiveWeights',
     ({ deviceUuid }) => ({
       address: addressOf[deviceUuid]!,
-      timeoutMilliseconds: Math.min(timeout, silenceMilliseconds),
+      timeoutMilliseconds: Math.min(timeout, silenceSeconds * 1_000),
     }),
     timeout,
   );

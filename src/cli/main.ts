@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { packageRoot } from '../package-root.ts';
 import { doctorCommand } from './doctor.ts';
+import { resumeCommand } from './resume.ts';
 import { updateCommand } from './update.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('package.json', packageRoot), 'utf8'));
@@ -11,6 +12,7 @@ const program = new Command('weightcast')
   .description('Change the weights of running LLM inference engines in place.')
   .version(version)
   .addCommand(updateCommand())
+  .addCommand(resumeCommand())
   .addCommand(doctorCommand())
   .showHelpAfterError('(see --help)')
   .configureOutput({ outputError: (text, write) => write(text) });

@@ -2,12 +2,14 @@ import { writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { Command } from 'commander';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { readMetas } from '../checkpoint/metas.ts';
 import { Cluster, type Source, type UpdateOptions } from '../cluster/cluster.ts';
-import { UsageError } from '../errors.ts';
+import { AbortedError, describe, UsageError } from '../errors.ts';
 import { chromeTrace } from '../observe/timeline.ts';
 import { type DeviceOptions, defaultDevices } from '../processes/devices.ts';
 import { parseBytes, parseCount } from '../units.ts';
+import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { interruptible, runCommand } from './interrupt.ts';
 import { Reporter } from './reporter.ts';
 import { summarize } from './summary.ts';
@@ -30,6 +32,7 @@ interface Options {
   readonly fused?: readonly string[];
   readonly memoryFraction: string;
   readonly timeout: string;
+  readonly stepTimeout?: string;
   readonly verify: boolean;
   readonly json?: string;
   readonly timeline?: string;
@@ -59,10 +62,10 @@ export function updateCommand(): Command {
     )
     .option(
       '--pause <mode>',
-      'pause the engine during the update: abort, wait or keep for vLLM; abort, retract or in_place for SGLang',
+      'pause the engine during the update: abort, wait or keep for vLLM; abort, retract or in_place for SGLang; caller if you pause and resume it',
     )
     .option('--draft-model', 'the engine has a draft model that receives the weights too, as in SGLang')
-    .option('--reset-cache', "drop the engine's prefix cache, which is of the old weights")
+    .option('--reset-cache', "drop the engine's caches, which are of the old weights")
     .option('--name <name>', 'name of the checkpoint (default: its file name, or its name in the metas file)')
     .option(
       '--devices <kind>',
@@ -79,6 +82,10 @@ export function updateCommand(): Command {
     )
     .option('--memory-fraction <part>', 'part of the free device memory to use, above 0 and up to 1', '0.9')
     .option('--timeout <seconds>', 'time limit of the update', '600')
+    .option(
+      '--step-timeout <seconds>',
+      'time limit of one answer of an engine worker, which copies a bucket or processes the weights (default: 120, and one more per GB)',
+    )
     .option('--no-verify', 'do not compare digests of what the engine received')
     .option('--json <file>', 'write the result as JSON to this file')
     .option('--timeline <file>', 'write a Chrome trace of the three stages to this file, for Perfetto')
@@ -98,7 +105,7 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
   });
   try {
     await interruptible(cluster.register(name, source), signal);
-    const report = await interruptible(cluster.update(name, updateOptions), signal);
+    const report = await updated(cluster, () => cluster.update(name, updateOptions), signal);
     reporter.end();
     const summary = summarize(report);
     reporter.table(summary);
@@ -109,6 +116,26 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
   } finally {
     reporter.end();
     await cluster.stop();
+  }
+}
+
+/** After Ctrl-C, stops the cluster, and rejects with what became of the engine. */
+async function updated(
+  cluster: Cluster,
+  update: () => Promise<UpdateReport>,
+  signal: AbortSignal,
+): Promise<UpdateReport> {
+  const report = update();
+  try {
+    return await interruptible(report, signal);
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    await cluster.stop();
+    const outcome = await report.then(
+      () => 'the update succeeded before that',
+      (failure) => describe(failure),
+    );
+    throw new AbortedError(`${describe(error)}: ${outcome}`);
   }
 }
 
@@ -148,7 +175,6 @@ function devicesOf({ devices, firstDevice }: Options, ranks: number): DeviceOpti
 /** `Cluster.start` rejects invalid values of `engine`, `link` and `pause`. */
 function instanceOf(options: Options, ranks: number): InstanceOptions {
   const { engine, link, pause, resetCache, draftModel } = options;
-  const apiKey = process.env.WEIGHTCAST_ENGINE_API_KEY;
   const words = { engine, link, ...(pause !== undefined && { pause }) };
   return {
     name: 'engine',
@@ -157,7 +183,7 @@ function instanceOf(options: Options, ranks: number): InstanceOptions {
     ...(words as Pick<InstanceOptions, 'engine' | 'link' | 'pause'>),
     ...(resetCache && { resetCache }),
     ...(draftModel && { hasDraftModel: draftModel }),
-    ...(apiKey && { apiKey }),
+    ...apiKeyOf(),
   };
 }
 
@@ -172,14 +198,10 @@ function updateOptionsOf(options: Options): UpdateOptions {
     memoryFraction,
     verify: options.verify,
     timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
+    ...(options.stepTimeout !== undefined && {
+      stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,
+    }),
     ...(options.bucket === undefined ? {} : { bucketBytes: parseBytes(options.bucket, '--bucket') }),
     ...(options.fused && { fusedModules: options.fused.map((modules) => modules.split(',')) }),
   };
-}
-
-function endpointOf(text: string): string {
-  if (!URL.canParse(text) || !['http:', 'https:', 'unix:'].includes(new URL(text).protocol)) {
-    throw new UsageError(`--endpoint is "${text}"; it must be a URL, for example http://127.0.0.1:8000`);
-  }
-  return text.replace(/\/+$/, '');
 }

@@ -59,6 +59,11 @@ export interface UpdateOptions {
    * resume. Default: 600,000 (ten minutes).
    */
   readonly timeoutMilliseconds?: number;
+  /**
+   * How long one answer of an engine worker may take, which copies a bucket, or quantises and packs the weights at the end.
+   * Default: 120,000, and 1,000 more for each GB of the checkpoint.
+   */
+  readonly stepTimeoutMilliseconds?: number;
 }
 
 /**
@@ -146,7 +151,9 @@ export class Cluster {
   /**
    * Installs a registered checkpoint in all instances, or in those that `options` names. Resolves when all their engine
    * workers have acknowledged it. On a failure it rejects, ranks release what the update allocated, and {@link status}
-   * tells what each instance holds. Updates of different instances may run at the same time.
+   * tells what each instance holds: the new version if all of its workers have it, the version before if none of them was
+   * sent anything, and otherwise it is `broken`. Engines that it paused are resumed, except broken ones; the error names
+   * those that stay paused, and rejects an update that succeeded but for that, too. Updates of different instances may run at the same time.
    */
   async update(name: string, options: UpdateOptions = {}): Promise<UpdateReport> {
     const timeoutMilliseconds = options.timeoutMilliseconds ?? 600_000;
@@ -158,6 +165,7 @@ export class Cluster {
       verify: options.verify ?? true,
       keepCopy: options.keepCopy ?? true,
       timeoutMilliseconds,
+      stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,
     };
     // The supervisor answers within the timeout and the time that cleanup takes.
     const deadline = timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;
@@ -196,7 +204,7 @@ export class Cluster {
     return this.#connection.ask(toSupervisor.status, {}, deadlines.control);
   }
 
-  /** Aborts running work and ends all processes. May be called at any time, and more than once. */
+  /** Aborts running work, resumes the engines that it paused unless they are broken, and ends all processes. May be called at any time, and more than once. */
   stop(): Promise<void> {
     this.#stopped ??= this.#stop();
     return this.#stopped;

@@ -17,7 +17,8 @@ import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import type { ClusterOptions } from './options.ts';
 
-const shutdownMilliseconds = 40_000;
+/** Longer than the supervisor takes to end its jobs, resume engines, and end the ranks. */
+const shutdownMilliseconds = 55_000;
 /** Enough for two models that are trained together, each alternating between two sets of segments. */
 const defaultSpareCheckpoints = 2;
 

@@ -6,14 +6,16 @@ export interface EngineClient {
   /** For error messages and status. */
   readonly endpoint: string;
   /** Polls the engine's health route until it succeeds or the deadline passes. */
-  ready(options: CallOptions): Promise<void>;
+  ready(options: CallOptions): Promise<Readiness>;
+  /** What the engine says of itself. */
+  state(options: CallOptions): Promise<ReportedState>;
   /** Stops generation; the mode decides about requests in flight. Allowed while the engine is paused already. */
   pause(mode: PauseMode, options: CallOptions): Promise<void>;
   /** Resumes generation. */
   resume(options: CallOptions): Promise<void>;
   /**
    * Has the engine's workers connect to their worker links. Resolves when all of them have loaded the weights and run their
-   * post-hooks, and the engine has reset its prefix cache if requested.
+   * post-hooks, and the engine has dropped its caches if requested.
    */
   update(order: EngineUpdate, options: CallOptions): Promise<void>;
   close(): Promise<void>;
@@ -24,8 +26,23 @@ export interface EngineUpdate {
   readonly links: Readonly<Record<string, string>>;
   /** `checkpoint@digest`, for engines that report their weight version. */
   readonly version: string;
-  /** Reset the prefix cache, which was computed with the old weights. */
+  /** How long a rank may keep an engine worker waiting, because another worker of the update takes that long. */
+  readonly stepTimeoutMilliseconds: number;
+  /** Drop the caches that were computed with the old weights. */
   readonly resetCache: boolean;
+}
+
+export interface Readiness {
+  /** The engine did not run, or was not healthy, when it was asked first. */
+  readonly wasDown: boolean;
+}
+
+/** Null is what the engine has no route for. */
+export interface ReportedState {
+  readonly isPaused: boolean | null;
+  readonly isSleeping: boolean | null;
+  /** The version of its weights that it was given last. */
+  readonly version: string | null;
 }
 
 export interface CallOptions {
@@ -46,6 +63,10 @@ export type PauseMode = (typeof pauseModes)[EngineKind][number];
 
 export const engineKinds = ['vllm', 'sglang'] as const satisfies readonly EngineKind[];
 export const allPauseModes = ['abort', 'wait', 'keep', 'retract', 'in_place'] as const satisfies PauseMode[];
+
+/** How an engine is paused for an update: in one of these ways by us, or by the caller, who resumes it too. */
+export const pauseOptions = [...allPauseModes, 'caller'] as const;
+export type PauseOption = (typeof pauseOptions)[number];
 
 /** Protocol of the engine's workers: weightcast's own, or that of checkpoint-engine's extension. */
 export const linkKinds = ['weightcast', 'checkpoint-engine'] as const;

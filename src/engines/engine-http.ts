@@ -8,7 +8,7 @@ import {
   type WeightcastError,
 } from '../errors.ts';
 import type { Clock } from '../ports.ts';
-import type { CallOptions } from './engine-client.ts';
+import type { CallOptions, Readiness } from './engine-client.ts';
 
 /** Between two polls of the health route. */
 const pollMilliseconds = 200;
@@ -24,6 +24,8 @@ export interface EngineHttpOptions {
   /** Sent as a bearer token. */
   readonly apiKey?: string;
 }
+
+type Method = 'GET' | 'POST';
 
 interface Answer {
   readonly status: number;
@@ -56,7 +58,8 @@ export class EngineHttp {
   }
 
   /** Polls `GET path` until it succeeds or the deadline passes. */
-  async ready(path: string, options: CallOptions): Promise<void> {
+  async ready(path: string, options: CallOptions): Promise<Readiness> {
+    let wasDown = false;
     const deadline = this.#clock.now() + options.timeoutMilliseconds;
     let last: string | null = null;
     for (;;) {
@@ -70,9 +73,11 @@ export class EngineHttp {
       const timeoutMilliseconds = Math.min(left, readyMilliseconds);
       try {
         await this.call('GET', path, null, { timeoutMilliseconds, signal: options.signal });
-        return;
+        return { wasDown };
       } catch (error) {
         if (error instanceof AbortedError) throw error;
+        // One that is only slow has not ended.
+        wasDown ||= error instanceof EngineError;
         // A last poll that the deadline cut short says less than the error of an earlier one.
         const cutShort = error instanceof DeadlineError && timeoutMilliseconds < readyMilliseconds;
         if (last === null || !cutShort) last = describe(error);
@@ -85,7 +90,28 @@ export class EngineHttp {
    * Resolves when the engine answers 200 without `"success": false`. Rejects with `EngineError` (its cause is the whole
    * answer of the engine), `DeadlineError` or `AbortedError`.
    */
-  async call(method: 'GET' | 'POST', path: string, body: object | null, options: CallOptions): Promise<void> {
+  async call(method: Method, path: string, body: object | null, options: CallOptions): Promise<void> {
+    const answer = await this.#ask(method, path, body, options);
+    if (answer.status !== 200 || reportsFailure(answer.text)) throw this.#refusal(method, path, answer);
+  }
+
+  /** The same for a route that older engines do not have: resolves with false if this one does not. */
+  async tryCall(method: Method, path: string, body: object | null, options: CallOptions): Promise<boolean> {
+    const answer = await this.#ask(method, path, body, options);
+    if (answer.status === 404) return false;
+    if (answer.status !== 200 || reportsFailure(answer.text)) throw this.#refusal(method, path, answer);
+    return true;
+  }
+
+  /** One value of a JSON answer; null if the engine has no such route, or answers without this value. */
+  async valueOf(path: string, key: string, options: CallOptions): Promise<unknown> {
+    const answer = await this.#ask('GET', path, null, options);
+    if (answer.status === 404) return null;
+    if (answer.status !== 200) throw this.#refusal('GET', path, answer);
+    return parseObject(answer.text)?.[key] ?? null;
+  }
+
+  async #ask(method: Method, path: string, body: object | null, options: CallOptions): Promise<Answer> {
     const what = `${method} ${path}`;
     const { timeoutMilliseconds, signal } = options;
     const controller = new AbortController();
@@ -96,13 +122,9 @@ export class EngineHttp {
     signal.addEventListener('abort', onAbort);
     try {
       if (signal.aborted) onAbort();
-      const answer = await this.#exchange(method, path, body, controller.signal);
-      if (answer.status !== 200 || reportsFailure(answer.text)) {
-        throw refusal(`engine ${this.endpoint} answered ${what} with`, answer);
-      }
+      return await this.#exchange(method, path, body, controller.signal);
     } catch (error) {
       if (controller.signal.aborted) throw controller.signal.reason;
-      if (error instanceof EngineError) throw error;
       throw new EngineError(`engine ${this.endpoint} did not answer ${what}: ${describe(error)}`, {
         cause: error,
       });
@@ -112,16 +134,15 @@ export class EngineHttp {
     }
   }
 
+  #refusal(method: Method, path: string, answer: Answer): EngineError {
+    return refusal(`engine ${this.endpoint} answered ${method} ${path} with`, answer);
+  }
+
   async close(): Promise<void> {
     await this.#agent.destroy();
   }
 
-  async #exchange(
-    method: 'GET' | 'POST',
-    path: string,
-    body: object | null,
-    signal: AbortSignal,
-  ): Promise<Answer> {
+  async #exchange(method: Method, path: string, body: object | null, signal: AbortSignal): Promise<Answer> {
     const headers = { ...this.#headers, ...(body !== null && { 'content-type': 'application/json' }) };
     const request: Dispatcher.RequestOptions = { origin: this.#origin, path, method, headers, signal };
     if (body !== null) request.body = JSON.stringify(body);

@@ -6,7 +6,7 @@ import {
   engineKinds,
   type LinkKind,
   linkKinds,
-  type PauseMode,
+  type PauseOption,
   pauseModes,
 } from './engine-client.ts';
 import { SglangClient } from './sglang.ts';
@@ -23,11 +23,15 @@ export interface EngineOptions {
   /** Sent as a bearer token. */
   readonly apiKey?: string;
   /**
-   * How to pause the engine during an update. Default: it is not paused. If an update fails after engines may have changed,
-   * the engine stays paused rather than serve weights of two versions; the next successful update resumes it.
+   * How to pause the engine during an update. Default: it is not paused. It is resumed when the update has ended, unless
+   * it failed after the weights had changed: then the engine stays paused rather than serve weights of two versions, and
+   * the next successful update resumes it. `caller`: the caller pauses and resumes it; an update demands that it is paused.
    */
-  readonly pause?: PauseMode;
-  /** Reset the prefix cache after an update, because the old weights computed it. Default: false. */
+  readonly pause?: PauseOption;
+  /**
+   * Drop the caches after an update, because the old weights computed them: of prefixes, also in external stores, and of
+   * multimodal inputs. Default: false.
+   */
   readonly resetCache?: boolean;
   /**
    * The engine has a draft model for speculative decoding that takes the weights in a second exchange, after the target
@@ -46,11 +50,13 @@ export function checkEngineOptions(name: string, options: EngineOptions): void {
   oneOf('engine', engine, engineKinds);
   oneOf('link', link, linkKinds);
   if (pause === undefined) return;
-  oneOf(`pause of ${engine}`, pause, pauseModes[engine]);
-  if (resetCache && (pause === 'keep' || pause === 'in_place')) {
-    throw refuse(
-      `resetCache cannot be combined with pause "${pause}": the requests that are kept use the cache`,
-    );
+  oneOf(`pause of ${engine}`, pause, [...pauseModes[engine], 'caller']);
+  if (resetCache && (pause === 'keep' || pause === 'in_place' || pause === 'retract')) {
+    const why =
+      pause === 'retract'
+        ? 'SGLang flushes its cache only when no request waits, and the retracted ones do'
+        : 'the requests that are kept use the cache';
+    throw refuse(`resetCache cannot be combined with pause "${pause}": ${why}`);
   }
 }
 

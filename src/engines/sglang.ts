@@ -1,4 +1,11 @@
-import type { CallOptions, EngineClient, EngineUpdate, PauseMode } from './engine-client.ts';
+import type {
+  CallOptions,
+  EngineClient,
+  EngineUpdate,
+  PauseMode,
+  Readiness,
+  ReportedState,
+} from './engine-client.ts';
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
 
 /**
@@ -18,8 +25,14 @@ export class SglangClient implements EngineClient {
   }
 
   /** Not `/health`: it may generate a token, and so fails while the engine is paused or updates. */
-  ready(options: CallOptions): Promise<void> {
+  ready(options: CallOptions): Promise<Readiness> {
     return this.#http.ready('/ping', options);
+  }
+
+  /** It has no route that says whether it is paused or asleep. */
+  async state(options: CallOptions): Promise<ReportedState> {
+    const version = await this.#http.valueOf('/model_info', 'weight_version', options);
+    return { isPaused: null, isSleeping: null, version: typeof version === 'string' ? version : null };
   }
 
   pause(mode: PauseMode, options: CallOptions): Promise<void> {

@@ -1,5 +1,13 @@
 import { EngineError } from '../errors.ts';
-import type { CallOptions, EngineClient, EngineUpdate, LinkKind, PauseMode } from './engine-client.ts';
+import type {
+  CallOptions,
+  EngineClient,
+  EngineUpdate,
+  LinkKind,
+  PauseMode,
+  Readiness,
+  ReportedState,
+} from './engine-client.ts';
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
 import { protocolVersion } from './worker-link/messages.ts';
 
@@ -8,6 +16,15 @@ import { protocolVersion } from './worker-link/messages.ts';
  * a queue where the next call finds them.
  */
 const engineSlackSeconds = 60;
+
+/** How long workers wait for their rank unless they are given another time: `DEFAULT_SILENCE_SECONDS` in python/. */
+const usualSilenceSeconds = 600;
+
+/** How long a session that was cut short may take to close. */
+const closeMilliseconds = 10_000;
+
+/** Workers without a link fail, which ends the session. */
+const noLinks = { update_info: { links: {} } };
 
 /** The method of the worker extension, `--worker-extension-cls`. */
 const updateMethods = {
@@ -46,8 +63,21 @@ export class VllmClient implements EngineClient {
     return this.#http.endpoint;
   }
 
-  ready(options: CallOptions): Promise<void> {
+  ready(options: CallOptions): Promise<Readiness> {
     return this.#http.ready('/health', options);
+  }
+
+  async state(options: CallOptions): Promise<ReportedState> {
+    const [isPaused, isSleeping, version] = await Promise.all([
+      this.#http.valueOf('/is_paused', 'is_paused', options),
+      this.#http.valueOf('/is_sleeping', 'is_sleeping', options),
+      this.#http.valueOf('/weight_info', 'weight_version', options),
+    ]);
+    return {
+      isPaused: typeof isPaused === 'boolean' ? isPaused : null,
+      isSleeping: typeof isSleeping === 'boolean' ? isSleeping : null,
+      version: typeof version === 'string' ? version : null,
+    };
   }
 
   pause(mode: PauseMode, options: CallOptions): Promise<void> {
@@ -58,17 +88,34 @@ export class VllmClient implements EngineClient {
     return this.#http.call('POST', '/resume', null, options);
   }
 
-  async update({ links, version, resetCache }: EngineUpdate, options: CallOptions): Promise<void> {
+  async update(update: EngineUpdate, options: CallOptions): Promise<void> {
+    const { version, resetCache } = update;
     const post: Post = (path, body) => this.#http.call('POST', path, body, options);
     if (await this.#isTransferEngine(post)) {
       const finished = { weight_version: version };
       // The version is the engine's once all of its models have the weights.
-      await this.#session(post, '/start_weight_update', links, this.#hasDraftModel ? {} : finished);
-      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', links, finished);
+      await this.#session(post, '/start_weight_update', update, this.#hasDraftModel ? {} : finished);
+      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', update, finished);
     } else {
-      await this.#extension(post, links, options.timeoutMilliseconds);
+      await this.#extension(post, update, options.timeoutMilliseconds);
+      await this.#http.tryCall('POST', '/update_weight_version', { new_version: version }, options);
     }
-    if (resetCache) await post('/reset_prefix_cache', null);
+    if (resetCache) await this.#resetCaches(options);
+  }
+
+  /**
+   * Older engines do not have the caches of multimodal inputs, and ignore the question about external stores. One without
+   * such a store answers it as it does a failure, so it is then asked without.
+   */
+  async #resetCaches(options: CallOptions): Promise<void> {
+    try {
+      await this.#http.call('POST', '/reset_prefix_cache?reset_external=true', null, options);
+    } catch (error) {
+      if (!isAnswer(error)) throw error;
+      await this.#http.call('POST', '/reset_prefix_cache', null, options);
+    }
+    await this.#http.tryCall('POST', '/reset_mm_cache', null, options);
+    await this.#http.tryCall('POST', '/reset_encoder_cache', null, options);
   }
 
   /**
@@ -86,29 +133,54 @@ export class VllmClient implements EngineClient {
     }
   }
 
-  async #extension(post: Post, links: EngineUpdate['links'], milliseconds: number): Promise<void> {
+  async #extension(post: Post, update: EngineUpdate, milliseconds: number): Promise<void> {
     this.#hasExtension = false;
     const timeout = Math.ceil(milliseconds / 1_000) + engineSlackSeconds;
-    await post('/collective_rpc', { method: updateMethods[this.#link], args: [links], timeout });
+    const silence = this.#link === 'weightcast' ? silenceOf(update) : null;
+    const args = silence === null ? [update.links] : [update.links, silence];
+    await post('/collective_rpc', { method: updateMethods[this.#link], args, timeout });
     this.#hasExtension = true;
   }
 
-  async #session(post: Post, start: string, links: EngineUpdate['links'], finished: object): Promise<void> {
+  async #session(post: Post, start: string, update: EngineUpdate, finished: object): Promise<void> {
+    try {
+      await this.#runSession(post, start, update, finished);
+    } catch (error) {
+      if (!isAnswer(error)) await this.#closeSession();
+      throw error;
+    }
+  }
+
+  async #runSession(post: Post, start: string, update: EngineUpdate, finished: object): Promise<void> {
     try {
       await post(start, null);
     } catch (error) {
       if (!isAnswer(error) || !/already active/.test(error.message)) throw error;
       // Whoever opened that session is gone, or it would not be our turn. An update that fails closes it.
-      await post('/update_weights', { update_info: { links: {} } }).catch(() => {});
+      await post('/update_weights', noLinks).catch(() => {});
       await post(start, null);
     }
-    await post('/update_weights', { update_info: { links } });
+    const silence = silenceOf(update);
+    const limit = silence === null ? {} : { silence_seconds: silence };
+    await post('/update_weights', { update_info: { links: update.links, ...limit } });
     await post('/finish_weight_update', finished);
+  }
+
+  /** An engine that gets requests in an open session dies: a failed update leaves none, whatever it was cut short in. */
+  async #closeSession(): Promise<void> {
+    const options = { timeoutMilliseconds: closeMilliseconds, signal: new AbortController().signal };
+    await this.#http.call('POST', '/update_weights', noLinks, options).catch(() => {});
   }
 
   close(): Promise<void> {
     return this.#http.close();
   }
+}
+
+/** How long workers must wait for their rank, in seconds, if that is longer than they do anyway; otherwise null. */
+function silenceOf({ stepTimeoutMilliseconds }: EngineUpdate): number | null {
+  const seconds = Math.ceil(stepTimeoutMilliseconds / 1_000) + engineSlackSeconds;
+  return seconds > usualSilenceSeconds ? seconds : null;
 }
 
 type Post = (path: string, body: object | null) => Promise<void>;

@@ -55,13 +55,8 @@ function openPorts(configuration: RankConfiguration, directoryId: string, log: L
     },
     createCommunicator: (order) => communicators.create(order),
     openCollective: (communicator, ranks) => communicators.open(communicator, ranks),
-    bindWorkerLink: (epoch, version, report) => {
-      const options = {
-        deviceUuid: device.uuid,
-        epoch,
-        timeoutMilliseconds: deadlines.workerLink,
-        clock: systemClock,
-      };
+    bindWorkerLink: (epoch, version, report, timeoutMilliseconds) => {
+      const options = { deviceUuid: device.uuid, epoch, timeoutMilliseconds, clock: systemClock };
       return link === 'weightcast'
         ? MessagePackWorkerLink.bind({ ...options, version, report })
         : CheckpointEngineWorkerLink.bind(options);

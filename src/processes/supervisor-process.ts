@@ -1,5 +1,7 @@
 import { ActorSystem } from '../actors/kernel/index.ts';
+import { ask } from '../actors/protocol/ask.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { supervisorSpawnOptions } from '../actors/supervisor/inbox.ts';
 import type { SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
@@ -25,6 +27,8 @@ import { takeLifeline } from './lifeline.ts';
 /** Longer than a rank takes to release everything. */
 const rankGraceMilliseconds = 25_000;
 const stopMilliseconds = 30_000;
+/** Jobs that were aborted may take this long to end, and the engines that they paused to be resumed. */
+const drainMilliseconds = 15_000;
 
 function createPorts(configuration: SupervisorConfiguration, hub: HubTransport): SupervisorPorts {
   const { node, keys, fabricSecret } = configuration;
@@ -92,8 +96,12 @@ async function main(): Promise<void> {
   });
   const ports = createPorts(configuration, hub);
   const create = () => new SupervisorActor({ instances, spareCheckpoints }, ports);
-  system.spawn('supervisor', create, supervisorSpawnOptions);
+  const supervisor = system.spawn('supervisor', create, supervisorSpawnOptions);
   const error = await Promise.race([lifeline.released, failure]);
+  const options = { deadlineMilliseconds: drainMilliseconds };
+  await ask(system, supervisor, toSupervisor.drain, {}, options).catch((thrown) => {
+    log.warn({ error: asFailure(thrown).message }, 'engines may be left paused');
+  });
   await system.stop(stopMilliseconds);
   await hub.close(1_000);
   directory.close();

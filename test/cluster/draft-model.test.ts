@@ -26,5 +26,5 @@ test('an undeclared draft model fails the update before its deadline', async (t)
   await assert.rejects(cluster.update('v', { timeoutMilliseconds: 1_500 }), (error: Error) => {
     return ['EngineError', 'DeadlineError', 'WorkerLinkError'].includes(error.name);
   });
-  assert.equal((await cluster.status()).instances[0]?.state, 'mixed');
+  assert.equal((await cluster.status()).instances[0]?.state, 'broken');
 });

@@ -1,86 +1,89 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { type TestContext, test } from 'node:test';
-import { receiveWeights } from '../../src/engines/worker-link/worker-side.ts';
-import { Cluster, type InstanceOptions } from '../../src/index.ts';
-import { systemClock } from '../../src/native-bridge/clock.ts';
-import { sharedMemoryName } from '../shared-memory-name.ts';
+import { test } from 'node:test';
+import { type Fault, startCluster, startEngine, statesOf } from './fake-instance.ts';
 
-type Fault = 'none' | 'load' | 'pause';
-
-/** An engine's HTTP face with workers that take no bytes, in this process; `asked` is what it was asked, in order. */
-async function startEngine(t: TestContext, fault: () => Fault) {
-  const asked: string[] = [];
-  const receiver = {
-    open: () => {},
-    async load() {
-      asked.push('load');
-      if (fault() === 'load') throw new RangeError('no such tensor');
-    },
-    release: () => {},
-    finish: async () => null,
-  };
-  async function update(body: string): Promise<void> {
-    const [links] = JSON.parse(body).args as [Record<string, string>];
-    const workers = Object.entries(links).map(([deviceUuid, address]) =>
-      receiveWeights({ address, deviceUuid, timeoutMilliseconds: 30_000, clock: systemClock }, receiver),
-    );
-    await Promise.all(workers);
-  }
-  const server = createServer(async (request, response) => {
-    const chunks: Buffer[] = [];
-    for await (const chunk of request) chunks.push(chunk as Buffer);
-    const url = request.url!;
-    // It has a worker extension, and no weight-transfer engine.
-    if (url === '/init_weight_transfer_engine') return void response.writeHead(404).end();
-    if (url !== '/health') asked.push(url);
-    if (url.startsWith('/pause') && fault() === 'pause') return void response.writeHead(404).end();
-    if (url !== '/collective_rpc') return void response.end('{}');
-    await update(Buffer.concat(chunks).toString()).then(
-      () => response.end('{"results":[null]}'),
-      (error: Error) => response.writeHead(500).end(error.message),
-    );
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return { asked, endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
-}
-
-async function startCluster(t: TestContext, instances: InstanceOptions[]): Promise<Cluster> {
-  const cluster = await Cluster.start({
-    ranks: instances.length,
-    instances,
-    devices: { kind: 'host', namespace: sharedMemoryName(), capacity: 2 ** 24 },
-  });
-  t.after(() => cluster.stop());
-  await cluster.register('a', { tensors: { w: { dtype: 'F32', shape: [4], data: new Uint8Array(16) } } });
-  return cluster;
-}
+const resets = ['/reset_prefix_cache?reset_external=true', '/reset_mm_cache', '/reset_encoder_cache'];
+const installed = ['/collective_rpc', 'load', '/update_weight_version'];
 
 test('an engine is paused before its weights change and resumed after all instances are updated', async (t) => {
-  const engine = await startEngine(t, () => 'none');
-  const { asked, endpoint } = engine;
+  const { asked, endpoint } = await startEngine(t, () => 'none');
   const instance = { name: 'blue', endpoint, ranks: [0], pause: 'abort', resetCache: true } as const;
   const cluster = await startCluster(t, [instance]);
   await cluster.update('a');
-  assert.deepEqual(asked, ['/pause?mode=abort', '/collective_rpc', 'load', '/reset_prefix_cache', '/resume']);
+  assert.deepEqual(asked, ['/pause?mode=abort', ...installed, ...resets, '/resume']);
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
 });
 
-test('an engine whose update failed stays paused, and the next update resumes it', async (t) => {
+test('an engine whose weights are half new stays paused, which is said, and the next update resumes it', async (t) => {
   let fault: Fault = 'load';
-  const { asked, endpoint } = await startEngine(t, () => fault);
+  const { asked, endpoint } = await startEngine(t, () => fault, { is_paused: false });
   const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'wait' }]);
-  await assert.rejects(cluster.update('a'), /no such tensor/);
+  await assert.rejects(cluster.update('a'), (error: Error) => {
+    assert.match(error.message, /no such tensor/);
+    assert.match(error.message, /; instance blue is broken and stays paused: update it again/);
+    assert.ok(error.message.includes(`weightcast resume --endpoint ${endpoint}`), error.message);
+    return true;
+  });
   assert.deepEqual(asked, ['/pause?mode=wait', '/collective_rpc', 'load']);
+  assert.deepEqual(await statesOf(cluster), [['blue', 'broken', null, true]]);
+  fault = 'none';
+  // That it is paused is our own doing, so it does not stand in the way.
+  await cluster.update('a');
+  assert.deepEqual(asked.slice(3), ['/pause?mode=wait', ...installed, '/resume']);
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
+});
+
+test('an engine in which nothing was installed is resumed and keeps its version', async (t) => {
+  let fault: Fault = 'none';
+  const { asked, endpoint } = await startEngine(t, () => fault);
+  const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'abort' }]);
+  fault = 'trigger';
+  await assert.rejects(cluster.update('a'), /POST \/collective_rpc with 404$/);
+  assert.deepEqual(asked, ['/pause?mode=abort', '/collective_rpc', '/resume']);
+  assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);
+
   fault = 'none';
   await cluster.update('a');
-  assert.deepEqual(asked.slice(3), ['/pause?mode=wait', '/collective_rpc', 'load', '/resume']);
+  fault = 'trigger';
+  await assert.rejects(cluster.update('a'), /POST \/collective_rpc with 404$/);
+  assert.equal(asked.at(-1), '/resume');
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
+});
+
+test('an instance whose weights are whole is neither broken nor left paused by another one that fails', async (t) => {
+  const whole = await startEngine(t, () => 'none');
+  const failing = await startEngine(t, () => 'reset');
+  const options = { pause: 'abort', resetCache: true } as const;
+  const cluster = await startCluster(t, [
+    { name: 'blue', endpoint: whole.endpoint, ranks: [0], ...options },
+    { name: 'green', endpoint: failing.endpoint, ranks: [1], ...options },
+  ]);
+  await assert.rejects(cluster.update('a'), (error: Error) => {
+    assert.match(error.message, /reset_prefix_cache with 404; instance green is broken and stays paused/);
+    assert.match(error.message, /; the update succeeded in blue$/);
+    return true;
+  });
+  assert.equal(whole.asked.at(-1), '/resume');
+  assert.ok(!failing.asked.includes('/resume'));
+  assert.deepEqual(await statesOf(cluster), [
+    ['blue', 'serving', 'a', false],
+    ['green', 'broken', null, true],
+  ]);
+});
+
+test('an engine that does not resume has the new version all the same', async (t) => {
+  let fault: Fault = 'resume';
+  const { asked, endpoint } = await startEngine(t, () => fault, { is_paused: false });
+  const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'abort' }]);
+  await assert.rejects(cluster.update('a'), {
+    name: 'EngineError',
+    message: `updating to a succeeded, but instance blue is still paused (engine ${endpoint} answered POST /resume with 404): weightcast resume --endpoint ${endpoint}`,
+  });
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', true]]);
+  fault = 'none';
+  await cluster.update('a');
+  assert.equal(asked.at(-1), '/resume');
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
 });
 
 test('if one engine cannot be paused, all engines resume and none is updated', async (t) => {
@@ -96,11 +99,10 @@ test('if one engine cannot be paused, all engines resume and none is updated', a
   });
   assert.equal(good.asked.at(-1), '/resume');
   assert.ok([...good.asked, ...bad.asked].every((asked) => asked !== '/collective_rpc'));
-  const { instances } = await cluster.status();
-  assert.deepEqual(
-    instances.map(({ state }) => state),
-    ['unknown', 'unknown'],
-  );
+  assert.deepEqual(await statesOf(cluster), [
+    ['blue', 'unknown', null, false],
+    ['green', 'unknown', null, false],
+  ]);
 });
 
 test('a tensor that an engine worker cannot receive is refused before any engine is called', async (t) => {

@@ -43,7 +43,7 @@ test('the death of a rank ends the update with its name; the others live, and th
   await update;
 
   const failed = await cluster.status();
-  assert.equal(failed.instances[0]?.state, 'mixed');
+  assert.equal(failed.instances[0]?.state, 'broken');
   assert.equal(failed.instances[0]?.version, null);
   assert.equal(failed.ranks[1]?.pid, before.ranks[1]?.pid, 'the other rank was not touched');
   for (const pid of engine.pids) assert.ok(isRunning(pid), 'the engine lives');
@@ -89,7 +89,7 @@ test("the error has the engine worker's traceback, and the next update restores 
     assert.match(error.message, /model\.norm\.weight/);
     return true;
   });
-  assert.equal((await cluster.status()).instances[0]?.state, 'mixed');
+  assert.equal((await cluster.status()).instances[0]?.state, 'broken');
   assert.equal((await cluster.update('v')).verified, true);
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });

@@ -5,7 +5,7 @@ import {
   type RunningEngine,
   startReferenceEngine,
 } from '../../scenarios/reference-engine/index.ts';
-import { Cluster, type ClusterOptions } from '../../src/index.ts';
+import { Cluster, type ClusterOptions, type InstanceOptions } from '../../src/index.ts';
 import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { patience } from '../patience.ts';
 
@@ -27,10 +27,20 @@ export interface BenchOptions {
   /** Whether the engine has a draft model, and whether the cluster's options declare one. */
   readonly draftModel?: { readonly exists: boolean; readonly isDeclared: boolean };
   readonly onProgress?: ClusterOptions['onProgress'];
+  /** Further options of the instance. */
+  readonly instance?: Partial<InstanceOptions>;
 }
 
 export async function startBench(test: Scope, options: BenchOptions): Promise<Bench> {
-  const { ranks, bytes = 8 * 2 ** 20, deviceCapacity = 2 ** 27, faults, onProgress, draftModel } = options;
+  const {
+    ranks,
+    bytes = 8 * 2 ** 20,
+    deviceCapacity = 2 ** 27,
+    faults,
+    onProgress,
+    draftModel,
+    instance,
+  } = options;
   const ends: (() => Promise<unknown>)[] = [];
   test.after(async () => {
     for (const end of ends.reverse()) await end();
@@ -61,6 +71,7 @@ export async function startBench(test: Scope, options: BenchOptions): Promise<Be
         endpoint: engine.endpoint,
         ranks: [...Array(ranks).keys()],
         hasDraftModel: draftModel?.isDeclared ?? false,
+        ...instance,
       },
     ],
     devices: { kind: 'host', namespace: deviceNamespace },

@@ -15,7 +15,10 @@ const accepted: Omit<EngineOptions, 'endpoint'>[] = [
   {},
   { engine: 'vllm', link: 'checkpoint-engine', pause: 'keep' },
   { engine: 'vllm', pause: 'wait', resetCache: true },
-  { engine: 'sglang', link: 'checkpoint-engine', pause: 'retract', resetCache: true },
+  { engine: 'sglang', link: 'checkpoint-engine', pause: 'retract' },
+  { engine: 'sglang', pause: 'abort', resetCache: true },
+  { engine: 'sglang', pause: 'caller', resetCache: true },
+  { engine: 'vllm', pause: 'caller' },
   { engine: 'sglang', pause: 'in_place', resetCache: false },
 ];
 for (const options of accepted) {
@@ -30,8 +33,15 @@ for (const options of accepted) {
 const refused: [object, string][] = [
   [{ engine: 'tgi' }, 'engine is "tgi"; it is one of vllm, sglang'],
   [{ link: 'pickle' }, 'link is "pickle"; it is one of weightcast, checkpoint-engine'],
-  [{ pause: 'retract' }, 'pause of vllm is "retract"; it is one of abort, wait, keep'],
-  [{ engine: 'sglang', pause: 'wait' }, 'pause of sglang is "wait"; it is one of abort, retract, in_place'],
+  [{ pause: 'retract' }, 'pause of vllm is "retract"; it is one of abort, wait, keep, caller'],
+  [
+    { engine: 'sglang', pause: 'wait' },
+    'pause of sglang is "wait"; it is one of abort, retract, in_place, caller',
+  ],
+  [
+    { engine: 'sglang', pause: 'retract', resetCache: true },
+    'resetCache cannot be combined with pause "retract": SGLang flushes its cache only when no request waits, and the retracted ones do',
+  ],
   [
     { pause: 'keep', resetCache: true },
     'resetCache cannot be combined with pause "keep": the requests that are kept use the cache',

@@ -27,6 +27,9 @@ export interface FakeEngine {
   readonly endpoint: string;
 }
 
+/** What a vLLM from before weight-transfer engines does not have. */
+const newRoutes = ['/init_weight_transfer_engine', '/update_weight_version'];
+
 /** An HTTP server in the engine's place. Unless `transferEngine` is given, a vLLM without weight-transfer engines. */
 export async function fakeEngine(
   t: TestContext,
@@ -35,7 +38,7 @@ export async function fakeEngine(
 ): Promise<FakeEngine> {
   const asked: Asked[] = [];
   const server = createServer(async (request, response) => {
-    if (request.url === '/init_weight_transfer_engine' && !where.transferEngine) {
+    if (newRoutes.includes(request.url!) && !where.transferEngine) {
       return status(404, '{"detail":"Not Found"}')(request, response);
     }
     const chunks: Buffer[] = [];
@@ -75,4 +78,4 @@ export const patient = () => ({ timeoutMilliseconds: never, signal: new AbortCon
 export const hasty = () => ({ timeoutMilliseconds: soon, signal: new AbortController().signal });
 
 export const links = { 'GPU-1': 'ipc://@a.sock', 'GPU-2': 'ipc://@b.sock' };
-export const order = { links, version: 'qwen@00ff', resetCache: false };
+export const order = { links, version: 'qwen@00ff', resetCache: false, stepTimeoutMilliseconds: 120_000 };

@@ -23,18 +23,33 @@ test('an update is one collective_rpc call with the links as its argument and a 
   }
 });
 
-test('the prefix cache is reset after the update, if it is asked for', async (t) => {
+const resets = ['/reset_prefix_cache?reset_external=true', '/reset_mm_cache', '/reset_encoder_cache'];
+
+test('everything that old weights computed is dropped after the update, if it is asked for', async (t) => {
   const { asked, endpoint } = await fakeEngine(t, status(200));
   await clientOf(t, endpoint).update({ ...order, resetCache: true }, patient());
   assert.deepEqual(
     asked.map(({ route }) => route),
-    ['POST /collective_rpc', 'POST /reset_prefix_cache'],
+    ['POST /collective_rpc', ...resets.map((route) => `POST ${route}`)],
   );
+});
+
+test('an engine without multimodal caches or an external store drops what it has', async (t) => {
+  const { asked, endpoint } = await fakeEngine(t, (request, response) => {
+    if (/mm_cache|encoder/.test(request.url!)) return status(404)(request, response);
+    // As vLLM answers without a connector to such a store.
+    status(200, `{"success":${!request.url!.includes('external')}}`)(request, response);
+  });
+  await clientOf(t, endpoint).update({ ...order, resetCache: true }, patient());
+  const routes = asked.map(({ route }) => route.replace('POST ', ''));
+  assert.deepEqual(routes, ['/collective_rpc', resets[0], '/reset_prefix_cache', ...resets.slice(1)]);
 });
 
 test('a cache that cannot be reset fails the update, and an update that fails resets nothing', async (t) => {
   const failing = (route: string, answer: Answer) =>
-    fakeEngine(t, (request, response) => (request.url === route ? answer : status(200))(request, response));
+    fakeEngine(t, (request, response) =>
+      (request.url!.startsWith(route) ? answer : status(200))(request, response),
+    );
   const busy = await failing('/reset_prefix_cache', status(200, '{"success":false}'));
   await assert.rejects(clientOf(t, busy.endpoint).update({ ...order, resetCache: true }, patient()), {
     name: 'EngineError',
@@ -61,12 +76,13 @@ async function engineWithSessions(t: TestContext, answers: Record<string, Answer
   };
 }
 
+const resetting = resets.map((route) => route.slice(1));
 const session = ['start_weight_update', 'update_weights', 'finish_weight_update'];
 
 test('an engine whose weight-transfer engine is weightcast is updated in a session, and learns the version', async (t) => {
   const { asked, endpoint, routes } = await engineWithSessions(t);
   await clientOf(t, endpoint).update({ ...order, resetCache: true }, patient());
-  assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session, 'reset_prefix_cache']);
+  assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session, ...resetting]);
   assert.deepEqual(
     asked.map(({ body }) => (body === '' ? null : JSON.parse(body))),
     [
@@ -74,6 +90,8 @@ test('an engine whose weight-transfer engine is weightcast is updated in a sessi
       null,
       { update_info: { links } },
       { weight_version: order.version },
+      null,
+      null,
       null,
     ],
   );
@@ -107,7 +125,7 @@ test('an engine whose weight-transfer engine is another, or none, is updated thr
     // The second time it is not asked, and after a failure it is: it may have been started again, and otherwise.
     await assert.rejects(client.update(order, patient()));
     await client.update(order, patient());
-    const asks = ['init_weight_transfer_engine', 'collective_rpc'];
+    const asks = ['init_weight_transfer_engine', 'collective_rpc', 'update_weight_version'];
     assert.deepEqual(routes(), [...asks, 'collective_rpc', ...asks]);
   }
 });
@@ -148,6 +166,71 @@ test('a session that fails is not finished', async (t) => {
     message: /answered POST \/update_weights with 500: rank 3 died$/,
   });
   assert.deepEqual(routes(), ['init_weight_transfer_engine', 'start_weight_update', 'update_weights']);
+});
+
+test('a session that is cut short is closed: an engine that gets a request in an open one dies', async (t) => {
+  for (const cut of ['/start_weight_update', '/update_weights']) {
+    const abort = new AbortController();
+    const hang: Answer = () => abort.abort();
+    const { asked, endpoint } = await engineWithSessions(t, { [cut]: [hang] });
+    const update = clientOf(t, endpoint).update(order, { ...patient(), signal: abort.signal });
+    await assert.rejects(update, { name: 'AbortedError' });
+    const last = asked.at(-1)!;
+    assert.deepEqual([last.route, last.body], ['POST /update_weights', '{"update_info":{"links":{}}}']);
+  }
+});
+
+test('workers wait longer for their rank where one answer of another worker may take longer', async (t) => {
+  const slow = { ...order, stepTimeoutMilliseconds: 900_000 };
+  const inSession = await engineWithSessions(t);
+  await clientOf(t, inSession.endpoint).update(slow, patient());
+  const { body } = inSession.asked.find(({ route }) => route === 'POST /update_weights')!;
+  assert.deepEqual(JSON.parse(body), { update_info: { links, silence_seconds: 960 } });
+  for (const link of ['weightcast', 'checkpoint-engine'] as const) {
+    const { asked, endpoint } = await fakeEngine(t, status(200));
+    await clientOf(t, endpoint, { link }).update(slow, patient());
+    const { args } = JSON.parse(asked[0]!.body);
+    assert.deepEqual(args, link === 'weightcast' ? [links, 960] : [links]);
+  }
+});
+
+test('an engine learns the version of weights that came through its worker extension', async (t) => {
+  const { asked, endpoint } = await engineWithSessions(t, {
+    '/init_weight_transfer_engine': [status(500, '{"error":{"message":"Weight transfer not configured"}}')],
+  });
+  await clientOf(t, endpoint).update(order, patient());
+  const { route, body } = asked.at(-1)!;
+  assert.deepEqual(
+    [route, JSON.parse(body)],
+    ['POST /update_weight_version', { new_version: order.version }],
+  );
+});
+
+test('an engine says whether it is paused, asleep, and of which version; an older one does not', async (t) => {
+  const answers: Record<string, Answer> = {
+    '/is_paused': status(200, '{"is_paused":true}'),
+    '/is_sleeping': status(200, '{"is_sleeping":false}'),
+    '/weight_info': status(200, '{"weight_version":"qwen@00ff"}'),
+  };
+  const newer = await fakeEngine(t, (request, response) => answers[request.url!]!(request, response));
+  const said = await clientOf(t, newer.endpoint).state(patient());
+  assert.deepEqual(said, { isPaused: true, isSleeping: false, version: 'qwen@00ff' });
+  const older = await fakeEngine(t, status(404, '{"detail":"Not Found"}'));
+  const unsaid = await clientOf(t, older.endpoint).state(patient());
+  assert.deepEqual(unsaid, { isPaused: null, isSleeping: null, version: null });
+  const ill = await fakeEngine(t, status(500));
+  await assert.rejects(clientOf(t, ill.endpoint).state(patient()), { name: 'EngineError' });
+});
+
+test('an engine that is down when it is asked first says so', async (t) => {
+  let failures = 1;
+  const { endpoint } = await fakeEngine(t, (request, response) => {
+    failures -= 1;
+    status(failures < 0 ? 200 : 503)(request, response);
+  });
+  const client = clientOf(t, endpoint);
+  assert.deepEqual(await client.ready(patient()), { wasDown: true });
+  assert.deepEqual(await client.ready(patient()), { wasDown: false });
 });
 
 test('an engine is paused in the way that is asked for, and resumed', async (t) => {

@@ -33,8 +33,8 @@ export class Command {
     test.after(() => this.#child.kill('SIGKILL'));
   }
 
-  /** Sends SIGINT, as Ctrl-C does. */
-  interrupt(): void {
-    this.#child.kill('SIGINT');
+  /** Sends SIGINT, as Ctrl-C does, or another signal. */
+  interrupt(signal: NodeJS.Signals = 'SIGINT'): void {
+    this.#child.kill(signal);
   }
 }

@@ -90,7 +90,7 @@ test('an update from ranks that do not listen fails, and the engine stays health
   assert.equal((await engine.complete('x')).version, 'v@5');
 });
 
-test('after a partly failed update the engine reports version mixed until the next update succeeds', async (t) => {
+test('after a partly failed update the engine reports version broken until the next update succeeds', async (t) => {
   const faults = { failLoadOfTensor: 'lm_head.weight', rank: 1, once: true };
   const engine = await TestEngine.start(t, { faults });
   const path = engine.makeModel(6);
@@ -100,7 +100,7 @@ test('after a partly failed update the engine reports version mixed until the ne
   assert.match(body.error.message, /lm_head\.weight is refused on purpose/);
   assert.match((await sent)[1]!.error!.message, /lm_head\.weight is refused on purpose/);
   assert.equal((await engine.get('/health')).status, 200);
-  assert.equal((await engine.complete('x')).version, 'mixed');
+  assert.equal((await engine.complete('x')).version, 'broken');
   await engine.install(path, 'v@6', 2);
   await verifyWeights(engine.running.endpoint, await openCheckpoint(path));
   assert.equal((await engine.complete('x')).version, 'v@6');

@@ -63,7 +63,7 @@ test('a worker that refuses a bucket fails the update with its traceback, and th
     world.engines[0]!.workers[1]!.nextLoad = 'refuse';
     await fails(user.update('a', { bucketBytes }), workerFailure, /shape mismatch/);
     assert.deepEqual(versionsOf(await status()), [null, null]);
-    assert.ok((await status()).instances.every(({ state }) => state === 'mixed'));
+    assert.ok((await status()).instances.every(({ state }) => state === 'broken'));
     await succeeds(user.update('a'));
   });
 });
@@ -98,7 +98,8 @@ test('verification detects a worker that installed other bytes, and its instance
     world.engines[1]!.workers[1]!.nextLoad = 'corrupt';
     const update = user.update('a', { bucketBytes });
     await fails(update, 'WEIGHTCAST_VERIFICATION', /engine-1 does not hold the checkpoint: tensor layers\./);
-    assert.deepEqual(versionsOf(await status()), [null, null]);
+    // The other instance holds it, whole.
+    assert.deepEqual(versionsOf(await status()), ['a', null]);
     assert.equal((await succeeds(user.update('a'))).verified, true);
   });
 });
@@ -137,24 +138,134 @@ test('an engine that cannot be paused fails the update before any engine is touc
   });
 });
 
+test('an engine that refuses the call keeps its version and is resumed', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status, until }) => {
+    await succeeds(user.update('a'));
+    await succeeds(user.register('b', '/models/b'));
+    world.engines[1]!.nextCall = 'error';
+    await fails(user.update('b'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500: there is no such method$/);
+    assert.deepEqual(versionsOf(await status()), ['a', 'a']);
+    assert.ok(world.engines.every(({ isPaused }) => !isPaused));
+
+    // The other one has loaded a part by the time of the failure.
+    world.engines[1]!.nextCall = 'silence';
+    const update = user.update('b', { bucketBytes });
+    await until('a bucket is installed', () => world.engines[0]!.isBroken);
+    await succeeds(user.cancel('no longer wanted'));
+    await fails(
+      update,
+      'WEIGHTCAST_ABORTED',
+      /^no longer wanted; instance engine-0 is broken and stays paused/,
+    );
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
+    assert.deepEqual(
+      (await status()).instances.map(({ state, isPaused }) => [state, isPaused]),
+      [
+        ['broken', true],
+        ['serving', false],
+      ],
+    );
+    assert.deepEqual(
+      world.engines.map(({ isPaused }) => isPaused),
+      [true, false],
+    );
+    await succeeds(user.update('b'));
+  });
+});
+
+test('an engine that does not resume holds the new version, and the next update resumes it', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+    world.engines[0]!.nextResume = 'error';
+    const message =
+      /^updating to a succeeded, but instance engine-0 is still paused \(engine engine-0 answered 500/;
+    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', message);
+    assert.deepEqual(versionsOf(await status()), ['a', 'a']);
+    const [first, second] = (await status()).instances;
+    assert.ok(first!.isPaused && world.engines[0]!.isPaused);
+    assert.ok(!second!.isPaused && !world.engines[1]!.isPaused);
+    await succeeds(user.update('a'));
+    assert.ok(!(await status()).instances[0]!.isPaused && !world.engines[0]!.isPaused);
+  });
+});
+
+test('an engine that is asleep, or was paused by someone else, is refused and left alone', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+    const [engine] = world.engines;
+    await succeeds(user.update('a'));
+    engine!.isSleeping = true;
+    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /^instance engine-0 \(engine-0\) is asleep/);
+    engine!.isSleeping = false;
+    engine!.setPaused(true);
+    await fails(
+      user.update('a'),
+      'WEIGHTCAST_ENGINE',
+      /^instance engine-0 \(engine-0\) was paused by someone else/,
+    );
+    assert.ok(engine!.isPaused);
+    engine!.setPaused(false);
+    assert.deepEqual(versionsOf(await status()), ['a', 'a']);
+  });
+});
+
+test('an engine that was down at the next contact has no known version', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+    await succeeds(user.update('a'));
+    world.engines[0]!.kill();
+    await fails(
+      user.update('a', { timeoutMilliseconds: 1_000 }),
+      'WEIGHTCAST_DEADLINE',
+      /engine-0 is not ready/,
+    );
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
+    assert.equal((await status()).instances[0]!.state, 'unknown');
+    world.engines[0]!.restart();
+
+    // One that was restarted without a word, but was seen to be down.
+    await succeeds(user.update('a'));
+    world.engines[0]!.kill();
+    world.clock.after(300, () => world.engines[0]!.restart());
+    world.engines[1]!.nextPause = 'error';
+    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500/);
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
+  });
+});
+
+test('a cluster that stops resumes the engines that it has paused, unless they are broken', async () => {
+  await withCluster({ pauses: true }, async ({ cluster, world, user, fails, until }) => {
+    const [broken, whole] = world.engines;
+    whole!.nextCall = 'silence';
+    const update = user.update('a', { bucketBytes });
+    await until('a bucket is installed', () => broken!.isBroken);
+    assert.ok(broken!.isPaused && whole!.isPaused);
+    const drained = cluster.drain();
+    await fails(
+      update,
+      'WEIGHTCAST_ABORTED',
+      /^the cluster is stopping; instance engine-0 is broken and stays paused/,
+    );
+    await cluster.complete(drained);
+    assert.ok(broken!.isPaused && !whole!.isPaused);
+  });
+});
+
 test('an update of workers that cannot report what they installed is unverified', async () => {
   await withCluster({ reports: false }, async ({ user, succeeds }) => {
     assert.equal((await succeeds(user.update('a'))).verified, null);
   });
 });
 
-test('an instance removed with parts of several versions is still mixed and paused when it is added again', async () => {
+test('an instance removed with parts of several versions is still broken and paused when it is added again', async () => {
   await withCluster({ pauses: true }, async ({ cluster, world, user, succeeds, fails, until, status }) => {
     const [engine, other] = world.engines;
     const update = user.update('a', { bucketBytes });
-    await until('a bucket is installed', () => engine!.isMixed);
+    await until('a bucket is installed', () => engine!.isBroken);
     await succeeds(user.cancel('no longer wanted'));
     await fails(update, 'WEIGHTCAST_ABORTED', /no longer wanted/);
     await succeeds(user.removeInstance('engine-0'));
     await succeeds(user.addInstance(cluster.instance(0)));
     assert.deepEqual(
       (await status()).instances.map(({ state }) => state),
-      ['mixed', 'mixed'],
+      ['broken', 'broken'],
     );
     other!.nextPause = 'error';
     await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /no such method/);

@@ -164,16 +164,43 @@ test('an engine that resumes during an update is detected', async () => {
   });
 });
 
-test('an engine that resumes with parts of different versions is detected', async () => {
-  await expectViolation(/resumes with parts of different versions/, { pauses: true }, async (fixture) => {
+test('an engine that resumes although it is broken is detected', async () => {
+  await expectViolation(/resumes although it is broken/, { pauses: true }, async (fixture) => {
     const { cluster, world, user, succeeds, fails, until, wait } = fixture;
     const update = user.update('a', { bucketBytes });
-    await until('a bucket is installed', () => world.engines[0]!.isMixed);
+    await until('a bucket is installed', () => world.engines[0]!.isBroken);
     await succeeds(user.cancel('no longer wanted'));
     await fails(update, 'WEIGHTCAST_ABORTED', /no longer wanted/);
     void cluster.engineClient('engine-0', world.clock).resume(call);
     await wait(10);
   });
+});
+
+test('an engine that an update has paused and left paused is detected', async () => {
+  await expectViolation(/engine-0 was left paused by an update/, { pauses: true }, async (fixture) => {
+    const { world, user, succeeds, until } = fixture;
+    const update = user.update('a');
+    const [engine] = world.engines;
+    await until('the engine is paused', () => engine!.isPaused);
+    await until('it is resumed', () => !engine!.isPaused);
+    engine!.setPaused(true);
+    await succeeds(update);
+  });
+});
+
+test('an update that changes the weights of an engine that sleeps is detected', async () => {
+  await expectViolation(
+    /engine-0 changed while it was asleep/,
+    {},
+    async ({ world, user, succeeds, until }) => {
+      const update = user.update('a', { bucketBytes });
+      const [engine] = world.engines;
+      await until('an engine worker receives', () => engine!.workers.some(({ isBusy }) => isBusy));
+      engine!.isSleeping = true;
+      await succeeds(update);
+      engine!.isSleeping = false;
+    },
+  );
 });
 
 // ── leaks ──────────────────────────────────────────────────────────────────────────────────────────────

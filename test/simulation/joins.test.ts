@@ -166,7 +166,11 @@ test('a joiner that dies fails its join by name, serving instances are unaffecte
     const joining = join(fixture, 1);
     await reading(fixture, 1);
     cluster.ranks.get(3)!.kill();
-    await fails(joining, 'WEIGHTCAST_PEER_LOST', /^rank 3 died \(SIGKILL\) while updating engine-1 to a$/);
+    await fails(
+      joining,
+      'WEIGHTCAST_PEER_LOST',
+      /^rank 3 died \(SIGKILL\) while updating engine-1 to a; instance engine-1 is broken:/,
+    );
     assert.deepEqual(versionsOf(await status()), ['a', null]);
     await ready();
     assert.equal((await succeeds(join(fixture, 1))).verified, true);
@@ -210,7 +214,7 @@ test('a cancelled join fails with the reason, and nothing is left behind', async
     const joining = join(fixture, 1);
     await reading(fixture, 1);
     await succeeds(user.cancel('no longer wanted'));
-    await fails(joining, 'WEIGHTCAST_ABORTED', /^no longer wanted$/);
+    await fails(joining, 'WEIGHTCAST_ABORTED', /^no longer wanted; instance engine-1 is broken:/);
     assert.deepEqual(mirrorsOn(fixture, 1), []);
     await succeeds(join(fixture, 1));
   });

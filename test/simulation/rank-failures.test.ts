@@ -7,7 +7,11 @@ test('a rank that dies during an update fails it, restarts, and the next update 
     const update = user.update('a', { bucketBytes });
     await until('an engine worker receives', () => world.engines[1]!.workers.some(({ isBusy }) => isBusy));
     cluster.ranks.get(2)!.kill();
-    await fails(update, 'WEIGHTCAST_PEER_LOST', /^rank 2 died \(SIGKILL\) while updating to a$/);
+    await fails(
+      update,
+      'WEIGHTCAST_PEER_LOST',
+      /^rank 2 died \(SIGKILL\) while updating to a; instance engine-1 is broken:/,
+    );
     assert.deepEqual(versionsOf(await status()), [null, null]);
     await ready();
     assert.equal((await succeeds(user.update('a'))).verified, true);

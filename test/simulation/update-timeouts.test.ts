@@ -18,6 +18,8 @@ interface Hang {
   /** Called right after the update has been requested. */
   readonly hang: (fixture: Fixture) => unknown;
   readonly undo?: (fixture: Fixture) => unknown;
+  /** Default: that of a deadline. */
+  readonly code?: string;
   readonly message: RegExp;
   /** Whether ranks are unreachable, so that the update also waits for their cleanup until `deadlines.abort`. */
   readonly unreachable?: true;
@@ -41,13 +43,13 @@ const hangs: readonly Hang[] = [
   {
     what: 'ranks do not receive prepare',
     hang: delayMessages('prepare'),
-    message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare$/,
+    message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare/,
     unreachable: true,
   },
   {
     what: 'ranks do not receive open',
     hang: delayMessages('open'),
-    message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare$/,
+    message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare/,
     unreachable: true,
   },
   {
@@ -57,7 +59,7 @@ const hangs: readonly Hang[] = [
       void user.register('b', '/models/b');
     },
     hang: () => {},
-    message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare$/,
+    message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare/,
   },
   {
     what: 'an engine does not answer the pause call',
@@ -65,19 +67,19 @@ const hangs: readonly Hang[] = [
     hang: ({ world }) => {
       world.engines[0]!.nextPause = 'silence';
     },
-    message: /^engine engine-0 did not answer within \d+ ms$/,
+    message: /^engine engine-0 did not answer within \d+ ms/,
   },
   {
     what: 'an engine does not answer the update call',
     hang: ({ world }) => {
       world.engines[0]!.nextCall = 'silence';
     },
-    message: /^engine engine-0 did not answer within \d+ ms$/,
+    message: /^engine engine-0 did not answer within \d+ ms/,
   },
   {
     what: 'ranks do not receive stream',
     hang: delayMessages('stream'),
-    message: /^engine engine-\d did not answer within \d+ ms$/,
+    message: /^engine engine-\d did not answer within \d+ ms/,
     unreachable: true,
   },
   {
@@ -86,7 +88,7 @@ const hangs: readonly Hang[] = [
       world.engines[0]!.workers[0]!.nextLoad = 'hang';
     },
     undo: ({ world }) => world.engines[0]!.restart(),
-    message: /^engine engine-0 did not answer within \d+ ms$/,
+    message: /^engine engine-0 did not answer within \d+ ms/,
   },
   {
     what: 'an upload takes a minute',
@@ -96,14 +98,14 @@ const hangs: readonly Hang[] = [
     undo: ({ world }) => {
       world.devices[0]!.slowdown = 1;
     },
-    message: /^engine engine-\d did not answer within \d+ ms$/,
+    message: /^engine engine-\d did not answer within \d+ ms/,
     unreachable: true,
   },
   {
     what: 'a post-hook takes minutes',
     hang: async ({ world, until }) => {
       const [engine] = world.engines;
-      await until('engine-0 receives', () => engine!.isMixed);
+      await until('engine-0 receives', () => engine!.isBroken);
       await until('the slots of its ranks are released', () =>
         [0, 1].every((rank) => world.devices[rank]!.used === 0),
       );
@@ -113,7 +115,7 @@ const hangs: readonly Hang[] = [
       for (const device of world.devices) device.slowdown = 1;
       world.engines[0]!.restart();
     },
-    message: /^engine engine-0 did not answer within \d+ ms$/,
+    message: /^engine engine-0 did not answer within \d+ ms/,
   },
   {
     what: 'an engine does not answer the resume call',
@@ -122,11 +124,13 @@ const hangs: readonly Hang[] = [
       world.engines[0]!.nextResume = 'silence';
     },
     undo: ({ world }) => world.engines[0]!.restart(),
-    message: /^engine engine-0 did not answer within \d+ ms$/,
+    code: 'WEIGHTCAST_ENGINE',
+    message:
+      /^updating to a succeeded, but instance engine-0 is still paused \(engine engine-0 did not answer/,
   },
 ];
 
-for (const { what, options, before, hang, undo, message, unreachable } of hangs) {
+for (const { what, options, before, hang, undo, code, message, unreachable } of hangs) {
   test(`an update ends in time although ${what}`, async () => {
     await withCluster(options ?? {}, async (fixture) => {
       const { world, user, fails, succeeds, wait } = fixture;
@@ -134,13 +138,32 @@ for (const { what, options, before, hang, undo, message, unreachable } of hangs)
       const startedAt = world.clock.now();
       const update = user.update('a', { timeoutMilliseconds, bucketBytes });
       await hang(fixture);
-      await fails(update, 'WEIGHTCAST_DEADLINE', message);
+      await fails(update, code ?? 'WEIGHTCAST_DEADLINE', message);
       const most = timeoutMilliseconds + slack + (unreachable ? deadlines.abort : 0);
       assert.ok(world.clock.now() - startedAt < most, `${world.clock.now() - startedAt} ms`);
       world.extraDelay = () => 0;
       await undo?.(fixture);
       await wait(60_000);
       assert.equal((await succeeds(user.update('a'))).verified, true);
+    });
+  });
+}
+
+for (const [given, milliseconds] of [
+  [{ stepTimeoutMilliseconds: 2_500 }, 2_500],
+  // Two minutes, and a second for each GB of 16 tensors of 4 MiB.
+  [{}, 120_068],
+] as const) {
+  test(`a worker that hangs fails an update with more time after ${milliseconds} ms`, async () => {
+    await withCluster({}, async ({ world, user, fails, succeeds }) => {
+      world.engines[0]!.workers[0]!.nextLoad = 'hang';
+      const startedAt = world.clock.now();
+      const update = user.update('a', { timeoutMilliseconds: 600_000, bucketBytes, ...given });
+      const message = new RegExp(`SIM-0 did not answer load within ${milliseconds} ms`);
+      await fails(update, 'WEIGHTCAST_WORKER_LINK', message);
+      assert.ok(world.clock.now() - startedAt < milliseconds + 2 * slack, 'only cleanup follows');
+      world.engines[0]!.restart();
+      await succeeds(user.update('a'));
     });
   });
 }

@@ -3,11 +3,20 @@ import { allPauseModes } from '../../engines/engine-client.ts';
 import { type MessageIn, request } from './table.ts';
 import { epoch, milliseconds, nothing } from './values.ts';
 
-const pauseMode = z.enum(allPauseModes);
+export const engineState = z.object({
+  /** It was down when it was asked first: what runs now was started after that. */
+  wasDown: z.boolean(),
+  /** These three are null where the engine cannot be asked. */
+  isPaused: z.boolean().nullable(),
+  isSleeping: z.boolean().nullable(),
+  /** The version of its weights that it was given last. */
+  version: z.string().nullable(),
+});
+export type EngineState = z.infer<typeof engineState>;
 
 export const toBridge = {
-  awaitHealthy: request('await-healthy', { timeoutMilliseconds: milliseconds }, nothing),
-  pause: request('pause', { mode: pauseMode, timeoutMilliseconds: milliseconds }, nothing),
+  awaitHealthy: request('await-healthy', { timeoutMilliseconds: milliseconds }, engineState),
+  pause: request('pause', { mode: z.enum(allPauseModes), timeoutMilliseconds: milliseconds }, nothing),
   resume: request('resume', { timeoutMilliseconds: milliseconds }, nothing),
   trigger: request(
     'trigger',
@@ -17,6 +26,7 @@ export const toBridge = {
       /** `checkpoint@digest`. */
       version: z.string(),
       resetCache: z.boolean(),
+      stepTimeoutMilliseconds: milliseconds,
       timeoutMilliseconds: milliseconds,
     },
     nothing,

@@ -25,8 +25,11 @@ export const deadlines = {
   connect: 10_000,
   /** Reading one piece from another host, over a slow network that many share. */
   read: 60_000,
-  /** One answer of an engine worker: it copies a bucket, or runs a post-hook that quantises. */
+  /**
+   * One answer of an engine worker, which copies a bucket or runs a post-hook that quantises: this much, and a second for
+   * each GB of the checkpoint. Users can set it.
+   */
   workerLink: 120_000,
-  /** One broadcast: over the slowest link, to a peer whose slot is not free before its worker has answered. */
-  broadcast: 150_000,
+  /** A broadcast goes to peers whose slots are free only when their workers have answered: this much longer than that. */
+  broadcastBeyondWorkerLink: 30_000,
 } as const;

@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { allPauseModes, engineKinds, linkKinds } from '../../engines/engine-client.ts';
+import { engineKinds, linkKinds, pauseOptions } from '../../engines/engine-client.ts';
 import type { EngineOptions } from '../../engines/engine-options.ts';
 
 /** One inference server and the ranks on its devices. */
@@ -20,7 +20,7 @@ export const instanceOptions = z.object({
   engine: z.enum(engineKinds).exactOptional(),
   link: z.enum(linkKinds).exactOptional(),
   apiKey: z.string().exactOptional(),
-  pause: z.enum(allPauseModes).exactOptional(),
+  pause: z.enum(pauseOptions).exactOptional(),
   resetCache: z.boolean().exactOptional(),
   hasDraftModel: z.boolean().exactOptional(),
 });

@@ -4,7 +4,7 @@ import { receptionRequest } from './join-values.ts';
 import { plan } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import { communicator, communicatorRequest, createdCommunicator, opened, streamed } from './update-values.ts';
-import { binary, bytes, epoch, longs, nothing } from './values.ts';
+import { binary, bytes, epoch, longs, milliseconds, nothing } from './values.ts';
 
 export const toRank = {
   /** Looks at files on the rank's host. `known`: an identity that they are expected to have. */
@@ -56,6 +56,8 @@ export const toRank = {
       verify: z.boolean(),
       /** How many times the engine worker receives the checkpoint: twice with a draft model. */
       exchanges: z.int().min(1).max(2),
+      /** How long one answer of the engine worker may take. */
+      stepTimeoutMilliseconds: milliseconds,
       /** Changes after a failure, and with the group's ranks. */
       communicator: communicator.nullable(),
       planDigest: z.string(),
@@ -71,7 +73,8 @@ export const toRank = {
     opened,
   ),
   stream: request('stream', { epoch }, streamed),
-  abort: request('abort', { epoch, reason: z.string() }, nothing),
+  /** `loads`: how many buckets of that epoch the engine worker was asked to load; with 0 its weights are as before. */
+  abort: request('abort', { epoch, reason: z.string() }, z.object({ loads: z.int().nonnegative() })),
 };
 
 export type RankMessage = MessageIn<typeof toRank>;

@@ -68,6 +68,11 @@ export const toSupervisor = {
   removeInstance: request('remove-instance', { instance: name }, nothing),
   /** Aborts all registrations and updates. */
   cancel: request('cancel', { reason: z.string() }, nothing),
+  /**
+   * Aborts all jobs and refuses further ones, as the cluster is about to stop. Answered when the jobs have ended, and the
+   * engines that they paused are resumed.
+   */
+  drain: request('drain', {}, nothing),
   /** How other clusters read a checkpoint of this one: `Metas` of checkpoint/metas.ts without the secret. */
   exportMetas: request(
     'export-metas',

@@ -17,6 +17,8 @@ export const updateRequest = z.object({
   /** Hosts keep what they receive from other hosts, and serve it to others. */
   keepCopy: z.boolean(),
   timeoutMilliseconds: milliseconds,
+  /** How long one answer of an engine worker may take. Default: longer for a larger checkpoint. */
+  stepTimeoutMilliseconds: milliseconds.optional(),
 });
 export type UpdateRequest = z.infer<typeof updateRequest>;
 

@@ -35,14 +35,22 @@ export async function openTransfer(
   const { plan, manifest } = layouts.use(message);
   if (plan === undefined || manifest === undefined)
     throw new WeightcastError(`rank ${ports.rank} has no plan ${message.planDigest} in its cache`);
-  const { epoch, version, verify, exchanges, reception } = message;
+  const { epoch, version, verify, exchanges, stepTimeoutMilliseconds, reception } = message;
   let receiver: Receiver | null = null;
   try {
     const collective =
       message.communicator === null ? null : await communicator.join(message.communicator, plan.ranks);
     receiver = reception && (await openReceiver(reception, plan, manifest, holdings, context));
     const receiving = (await receiver?.source()) ?? null;
-    const parts = { plan, manifest, ports, clock: context.clock, collective, receiver };
+    const parts = {
+      plan,
+      manifest,
+      ports,
+      clock: context.clock,
+      collective,
+      receiver,
+      stepTimeoutMilliseconds,
+    };
     const transfer = await RankTransfer.open({ epoch, version, verify, exchanges, ...parts });
     return { transfer, answer: { outcome: 'open', linkAddress: transfer.linkAddress, receiving } };
   } catch (error) {

@@ -31,6 +31,11 @@ export interface RankPorts {
   openCollective(communicator: Communicator, ranks: readonly number[]): Promise<Collective>;
   /** Closes the fabrics, the segments and the device. */
   close(): void;
-  /** `report`: whether the engine worker is asked for the digests of what arrived. */
-  bindWorkerLink(epoch: number, version: string, report: boolean): Promise<WorkerLink>;
+  /** `report`: whether the engine worker is asked for the digests of what arrived. The timeout is that of one answer. */
+  bindWorkerLink(
+    epoch: number,
+    version: string,
+    report: boolean,
+    timeoutMilliseconds: number,
+  ): Promise<WorkerLink>;
 }

@@ -37,6 +37,8 @@ export class RankActor implements Actor<RankInbox> {
   /** From `stream` on; a new one for each exchange. */
   #pipeline: Pipeline | null = null;
   #streamReply: Reply<Streamed> | null = null;
+  /** The last transfer that ended, for the answer to `abort`. */
+  #ended = { epoch: 0, loads: 0 };
   #reserveBytes = 0;
   #ticking = false;
   readonly #layouts = new LayoutCache();
@@ -250,8 +252,7 @@ export class RankActor implements Actor<RankInbox> {
     if (result instanceof WeightcastError) return await this.#abandon(result);
     this.#reportProgress(context);
     if (!transfer.isOver) return await this.#nextExchange(transfer, context);
-    this.#transfer = null;
-    this.#pipeline = null;
+    this.#forget(transfer);
     const { timeline, received } = transfer;
     this.#streamReply?.succeed({ timeline, arrivedDigests: result, received });
     this.#streamReply = null;
@@ -283,7 +284,8 @@ export class RankActor implements Actor<RankInbox> {
     this.#epoch = message.epoch;
     this.#abortedEpoch = message.epoch;
     await this.#abandon(new AbortedError(message.reason));
-    context.reply(message, {});
+    const { epoch, loads } = this.#ended;
+    context.reply(message, { loads: epoch === message.epoch ? loads : 0 });
   }
 
   /**
@@ -299,6 +301,11 @@ export class RankActor implements Actor<RankInbox> {
     // the communicator stays usable for the next plan.
     if (this.#pipeline !== null && !transfer.isAlone) this.#communicator.abort();
     await transfer.abort(error.message);
+    this.#forget(transfer);
+  }
+
+  #forget({ epoch, loads }: RankTransfer): void {
+    this.#ended = { epoch, loads };
     this.#transfer = null;
     this.#pipeline = null;
   }

@@ -24,6 +24,7 @@ export interface TransferOptions {
   readonly verify: boolean;
   /** How often the engine worker takes all buckets: twice if a draft model takes them too. */
   readonly exchanges: number;
+  readonly stepTimeoutMilliseconds: number;
   readonly plan: Plan;
   readonly manifest: Manifest;
   readonly ports: RankPorts;
@@ -76,12 +77,12 @@ export class RankTransfer {
    * tensor that the engine worker cannot take, or a file that changed) nothing stays allocated.
    */
   static async open(options: TransferOptions): Promise<RankTransfer> {
-    const { epoch, version, verify, plan, manifest, ports, clock } = options;
+    const { epoch, version, verify, plan, manifest, ports, clock, stepTimeoutMilliseconds } = options;
     const map = new SlotMap(ports.rank, plan);
     const slots = DeviceSlots.allocate(map, ports.device);
     let worker: WorkerQueue | null = null;
     try {
-      const link = await ports.bindWorkerLink(epoch, version, verify);
+      const link = await ports.bindWorkerLink(epoch, version, verify, stepTimeoutMilliseconds);
       worker = new WorkerQueue(link, map, manifest, clock);
       worker.check();
       const transfer = new RankTransfer(options, map, worker, slots);
@@ -162,7 +163,7 @@ export class RankTransfer {
   }
 
   #issueBroadcast(bucket: number, { origin, releaseAfter }: BroadcastRequest): Promise<Interval> {
-    const { collective, plan } = this.#options;
+    const { collective, plan, stepTimeoutMilliseconds } = this.#options;
     assert(collective !== null, 'ranks that are not alone have a collective');
     const destination = this.#slots.linkPlace(bucket);
     const sources = {
@@ -176,7 +177,7 @@ export class RankTransfer {
       destination,
       bytes: plan.bucketBytes[bucket]!,
       letsGo: releaseAfter,
-      timeoutMilliseconds: deadlines.broadcast,
+      timeoutMilliseconds: stepTimeoutMilliseconds + deadlines.broadcastBeyondWorkerLink,
     });
   }
 
@@ -220,6 +221,11 @@ export class RankTransfer {
   /** Bytes read from other hosts, by source. */
   get received(): Received[] {
     return this.#options.receiver?.received ?? [];
+  }
+
+  /** How many buckets the engine worker was asked to load, in all exchanges. */
+  get loads(): number {
+    return this.#worker.loads;
   }
 
   /** All exchanges are done. */

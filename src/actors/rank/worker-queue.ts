@@ -16,12 +16,18 @@ export class WorkerQueue {
   readonly #manifest: Manifest;
   readonly #clock: Clock;
   #last: Promise<unknown> = Promise.resolve();
+  #loads = 0;
 
   constructor(link: WorkerLink, map: SlotMap, manifest: Manifest, clock: Clock) {
     this.#link = link;
     this.#map = map;
     this.#manifest = manifest;
     this.#clock = clock;
+  }
+
+  /** How many buckets the worker was asked to load. */
+  get loads(): number {
+    return this.#loads;
   }
 
   get address(): string {
@@ -45,6 +51,7 @@ export class WorkerQueue {
   reload(bucket: number): Promise<Interval> {
     return this.#ask(async () => {
       const startedAt = this.#clock.now();
+      this.#loads += 1;
       await this.#link.load(this.#tensorsOf(bucket));
       return { startedAt, endedAt: this.#clock.now() };
     });

@@ -19,5 +19,6 @@ export type MessageOf<T extends SupervisorInbox['type']> = Extract<SupervisorInb
 
 export const supervisorSpawnOptions: SpawnOptions<SupervisorInbox> = {
   accepts: anyOf(toSupervisor),
-  isSignal: ({ type }) => type === 'rank-down' || type === 'writer-down' || type === 'cancel',
+  isSignal: ({ type }) =>
+    type === 'rank-down' || type === 'writer-down' || type === 'cancel' || type === 'drain',
 };

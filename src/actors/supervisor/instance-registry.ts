@@ -3,7 +3,7 @@ import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
 import type { ClusterStatus } from '../protocol/status-values.ts';
-import type { UpdateTarget } from '../update/context.ts';
+import type { InstanceLedger, InstanceOutcome, UpdateTarget } from '../update/context.ts';
 
 type Status = ClusterStatus['instances'][number];
 
@@ -12,18 +12,29 @@ interface Entry {
   readonly bridge: ActorRef<BridgeMessage>;
   /** Why it cannot be updated any more: one of its ranks was given up. */
   failure: WeightcastError | null;
-  state: Status['state'];
-  version: Status['version'];
+  held: Held;
+  /** What it held before the running update; null while none runs. */
+  before: Held | null;
+  isPaused: boolean;
 }
 
-/** Names of mixed instances that were removed; the oldest is dropped first. */
-const removedMixedLimit = 1_024;
+interface Held {
+  readonly state: Status['state'];
+  readonly version: Status['version'];
+}
+
+const unknown: Held = { state: 'unknown', version: null };
+const updating: Held = { state: 'updating', version: null };
+const broken: Held = { state: 'broken', version: null };
+
+/** Removed instances whose engines are still broken or paused; the oldest is dropped first. */
+const removedLimit = 1_024;
 
 /** The ledger of the cluster's engine instances and of what each serves. It has no effects. */
-export class InstanceRegistry {
+export class InstanceRegistry implements InstanceLedger {
   readonly #entries = new Map<string, Entry>();
-  /** Their engines may still be paused, and are mixed when they join again. */
-  readonly #removedMixed = new Set<string>();
+  /** Their engines are as they were when they join again. */
+  readonly #removed = new Map<string, Pick<Entry, 'held' | 'isPaused'>>();
 
   /** Throws `UsageError` if the name is taken. */
   checkNew(name: string): void {
@@ -33,22 +44,19 @@ export class InstanceRegistry {
   /** Throws `UsageError` if the name is taken. */
   add(options: InstanceOptions, bridge: ActorRef<BridgeMessage>): void {
     this.checkNew(options.name);
-    this.#entries.set(options.name, {
-      options,
-      bridge,
-      failure: null,
-      state: this.#removedMixed.delete(options.name) ? 'mixed' : 'unknown',
-      version: null,
-    });
+    const { held = unknown, isPaused = false } = this.#removed.get(options.name) ?? {};
+    this.#removed.delete(options.name);
+    this.#entries.set(options.name, { options, bridge, failure: null, held, before: null, isPaused });
   }
 
   /** Returns its bridge, if there is such an instance. */
   remove(name: string): ActorRef<BridgeMessage> | null {
     const entry = this.#entries.get(name);
-    if (entry?.state === 'mixed') this.#removedMixed.add(name);
-    if (this.#removedMixed.size > removedMixedLimit) {
-      this.#removedMixed.delete(this.#removedMixed.keys().next().value!);
+    if (entry !== undefined && (entry.held.state === 'broken' || entry.isPaused)) {
+      const held = entry.held.state === 'broken' ? broken : unknown;
+      this.#removed.set(name, { held, isPaused: entry.isPaused });
     }
+    if (this.#removed.size > removedLimit) this.#removed.delete(this.#removed.keys().next().value!);
     this.#entries.delete(name);
     return entry?.bridge ?? null;
   }
@@ -79,12 +87,16 @@ export class InstanceRegistry {
   /** Throws `UsageError` if there is no such instance. */
   targets(names: readonly string[]): UpdateTarget[] {
     return names.map((name) => {
-      const { options, bridge, state } = this.#entry(name);
+      const { options, bridge, held, isPaused } = this.#entry(name);
+      const { state, version } = held;
       return {
         name,
         bridge,
+        endpoint: options.endpoint,
         ranks: options.ranks,
-        isMixed: state === 'mixed',
+        isBroken: state === 'broken',
+        isPaused,
+        version: version === null ? null : `${version.checkpoint}@${version.digest}`,
         pause: options.pause ?? null,
         resetCache: options.resetCache ?? false,
       };
@@ -105,32 +117,37 @@ export class InstanceRegistry {
     );
   }
 
-  /** From here until {@link commit} they hold neither the old version nor the new one for certain. */
+  versionLost(name: string): void {
+    for (const entry of this.#select([name])) if (entry.held.state === 'serving') entry.held = unknown;
+  }
+
+  paused(name: string, isPaused: boolean): void {
+    for (const entry of this.#select([name])) entry.isPaused = isPaused;
+  }
+
   touched(names: readonly string[]): void {
     for (const entry of this.#select(names)) {
-      entry.state = 'updating';
-      entry.version = null;
+      entry.before = entry.held;
+      entry.held = updating;
     }
   }
 
-  updateFailed(names: readonly string[]): void {
-    for (const entry of this.#select(names)) if (entry.state === 'updating') entry.state = 'mixed';
-  }
-
-  commit(names: readonly string[], version: NonNullable<Status['version']>): void {
-    for (const entry of this.#select(names)) {
-      entry.state = 'serving';
-      entry.version = version;
+  ended(name: string, outcome: InstanceOutcome, version: NonNullable<Status['version']>): void {
+    const { checkpoint, digest } = version;
+    for (const entry of this.#select([name])) {
+      const installed: Held = { state: 'serving', version: { checkpoint, digest } };
+      entry.held = { installed, untouched: entry.before ?? unknown, broken }[outcome];
+      entry.before = null;
     }
   }
 
   status(): Status[] {
-    return [...this.#entries.values()].map(({ options, state, version }) => ({
+    return [...this.#entries.values()].map(({ options, held, isPaused }) => ({
       name: options.name,
       endpoint: options.endpoint,
       ranks: [...options.ranks],
-      state,
-      version,
+      ...held,
+      isPaused,
     }));
   }
 

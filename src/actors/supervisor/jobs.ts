@@ -14,6 +14,8 @@ export interface JobFacts {
 
 interface Job extends JobFacts {
   readonly abort: AbortController;
+  /** Resolves when it has ended. */
+  readonly ended: Promise<void>;
 }
 
 /**
@@ -22,24 +24,32 @@ interface Job extends JobFacts {
  */
 export class Jobs {
   readonly #running = new Set<Job>();
+  #closedBy: WeightcastError | null = null;
 
   /**
    * Runs `work` as a job, from this call until its promise settles. Throws `UsageError`, before `work` is called, when it
    * conflicts with a running job. After an abort it rejects with the reason of the abort.
    */
   async run<T>(facts: JobFacts, work: (abort: AbortController) => Promise<T>): Promise<T> {
+    if (this.#closedBy !== null) throw this.#closedBy;
     if (facts.kind === 'registration') this.checkRegistration(facts.checkpoint);
     else this.#checkUpdate(facts);
-    const job = { ...facts, abort: new AbortController() };
+    let end = () => {};
+    const ended = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    const job = { ...facts, abort: new AbortController(), ended };
     this.#running.add(job);
     const { signal } = job.abort;
     try {
       return await work(job.abort);
     } catch (error) {
-      // Whatever failed after the abort failed because of it.
-      throw signal.aborted ? signal.reason : error;
+      // Whatever failed after the abort failed because of it; an error whose cause it is says more about it.
+      const isExplained = error instanceof Error && error.cause === signal.reason;
+      throw signal.aborted && !isExplained ? signal.reason : error;
     } finally {
       this.#running.delete(job);
+      end();
     }
   }
 
@@ -70,6 +80,13 @@ export class Jobs {
     for (const job of this.#running) {
       if (conflicts(job)) throw new UsageError(`the cluster is busy ${job.what}`);
     }
+  }
+
+  /** Aborts all jobs and refuses further ones. Resolves when they have ended. */
+  async drain(reason: WeightcastError): Promise<void> {
+    this.#closedBy = reason;
+    this.abortAll(reason);
+    await Promise.all([...this.#running].map(({ ended }) => ended));
   }
 
   abortAll(reason: WeightcastError): void {

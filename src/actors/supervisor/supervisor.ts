@@ -127,13 +127,14 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       case 'add-instance':
         return this.#instanceService.add(message, context);
       case 'remove-instance':
-        return this.#answer(message, context, async () => {
-          await this.#instanceService.remove(message.instance, context);
-          return {};
-        });
+        return this.#answer(message, context, () =>
+          done(this.#instanceService.remove(message.instance, context)),
+        );
       case 'cancel':
         this.#jobs.abortAll(new AbortedError(message.reason));
         return context.reply(message, {});
+      case 'drain':
+        return this.#answer(message, context, () => done(this.#jobs.drain(stopping())));
       case 'status':
         return context.reply(message, this.#status());
       case 'await-ready':
@@ -160,7 +161,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   }
 
   async stopping(): Promise<void> {
-    this.#jobs.abortAll(new AbortedError('the cluster is stopping'));
+    this.#jobs.abortAll(stopping());
     await this.#processes.stopAll();
   }
 
@@ -195,25 +196,26 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     const names = message.options.instances ?? this.#instances.names;
     const spec = this.#updateSpec(message, names, context);
     const { what, ranks } = spec;
-    return this.#jobs.run({ kind: 'update', what, checkpoint, ranks, instances: names }, async (abort) => {
+    const facts = { kind: 'update', what, checkpoint, ranks, instances: names } as const;
+    const { report, stuck } = await this.#jobs.run(facts, async (abort) => {
       const endReading = this.#checkpoints.read(checkpoint, context);
       try {
         // Ranks that receive the checkpoint from other hosts need host memory for it.
-        const { report, copies } = await this.#checkpoints.withSpareMemory(
+        const outcome = await this.#checkpoints.withSpareMemory(
           () => this.#run(new Update(context, spec, abort)),
           context,
         );
-        this.#checkpoints.addCopies(checkpoint, copies);
-        this.#instances.commit(names, { checkpoint, digest: report.digest });
-        return report;
+        this.#checkpoints.addCopies(checkpoint, outcome.copies);
+        return outcome;
       } catch (error) {
-        this.#instances.updateFailed(names);
         for (const group of groupsOf(ranks)) this.#communicators.of(group).invalidate();
         throw error;
       } finally {
         endReading();
       }
     });
+    if (stuck !== null) throw stuck;
+    return report;
   }
 
   /** While an update runs, it is notified of ranks that others are read from. */
@@ -253,7 +255,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         this.#epoch += 1;
         return this.#epoch;
       },
-      onEnginesTouched: () => this.#instances.touched(names),
+      instances: this.#instances,
       onMirrorsUnused: (mirrors) => void this.#checkpoints.release(mirrors, context),
     };
   }
@@ -289,4 +291,14 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#rankLost(rank, error.message, false);
     this.#callers.answer();
   }
+}
+
+function stopping(): AbortedError {
+  return new AbortedError('the cluster is stopping');
+}
+
+/** The answer to a request that asks for nothing back. */
+async function done(work: Promise<unknown>): Promise<Record<string, never>> {
+  await work;
+  return {};
 }

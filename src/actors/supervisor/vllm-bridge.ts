@@ -1,11 +1,11 @@
 import type { CallOptions, EngineClient } from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, type WeightcastError } from '../../errors.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
-import type { BridgeMessage } from '../protocol/bridge.ts';
+import type { BridgeMessage, EngineState } from '../protocol/bridge.ts';
 
 interface Call {
   readonly abort: AbortController;
-  readonly reply: Reply<object>;
+  readonly end: (error: WeightcastError) => void;
 }
 
 /**
@@ -17,6 +17,8 @@ interface Call {
 export class VllmBridgeActor implements Actor<BridgeMessage> {
   readonly #client: EngineClient;
   #running: Call | null = null;
+  /** Settles when the client is done with the calls so far: one that was aborted may still leave the engine as it should. */
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(client: EngineClient) {
     this.#client = client;
@@ -25,15 +27,23 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
   receive(message: BridgeMessage, context: Context<BridgeMessage>): void {
     switch (message.type) {
       case 'await-healthy':
-        return this.#call(message, context, (options) => this.#client.ready(options));
+        return this.#call(message, context.deferReply(message), (options) => this.#awaitHealthy(options));
       case 'pause':
-        return this.#call(message, context, (options) => this.#client.pause(message.mode, options));
+        return this.#call(message, context.deferReply(message), async (options) => {
+          await this.#client.pause(message.mode, options);
+          return {};
+        });
       case 'resume':
-        return this.#call(message, context, (options) => this.#client.resume(options));
+        return this.#call(message, context.deferReply(message), async (options) => {
+          await this.#client.resume(options);
+          return {};
+        });
       case 'trigger': {
-        const { links, version, resetCache } = message;
-        const update = { links, version, resetCache };
-        return this.#call(message, context, (options) => this.#client.update(update, options));
+        const { links, version, resetCache, stepTimeoutMilliseconds } = message;
+        return this.#call(message, context.deferReply(message), async (options) => {
+          await this.#client.update({ links, version, resetCache, stepTimeoutMilliseconds }, options);
+          return {};
+        });
       }
       case 'abandon':
         this.#abort(new AbortedError(message.reason));
@@ -46,33 +56,34 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     await this.#client.close();
   }
 
-  #call(
-    message: Exclude<BridgeMessage, { type: 'abandon' }>,
-    context: Context<BridgeMessage>,
-    send: (options: CallOptions) => Promise<void>,
+  async #awaitHealthy(options: CallOptions): Promise<EngineState> {
+    const { wasDown } = await this.#client.ready(options);
+    return { wasDown, ...(await this.#client.state(options)) };
+  }
+
+  #call<T>(
+    { timeoutMilliseconds }: { readonly timeoutMilliseconds: number },
+    reply: Reply<T>,
+    send: (options: CallOptions) => Promise<T>,
   ): void {
     this.#abort(new AbortedError(`a later call to ${this.#client.endpoint} replaced this one`));
-    const call = { abort: new AbortController(), reply: context.deferReply(message) };
+    const abort = new AbortController();
+    const call: Call = { abort, end: (error) => reply.fail(error) };
     this.#running = call;
-    const { timeoutMilliseconds } = message;
-    send({ timeoutMilliseconds, signal: call.abort.signal }).then(
-      () => this.#end(call, null),
-      (error) => this.#end(call, asFailure(error)),
+    const sent = this.#last.then(() => send({ timeoutMilliseconds, signal: abort.signal }));
+    // Whether or not the call was aborted: the second of two answers to a message is ignored.
+    this.#last = sent.then(
+      (answer) => reply.succeed(answer),
+      (error) => reply.fail(asFailure(error)),
     );
+    this.#last.then(() => {
+      if (this.#running === call) this.#running = null;
+    });
   }
 
   #abort(reason: WeightcastError): void {
-    const call = this.#running;
-    if (call === null) return;
-    this.#end(call, reason);
-    call.abort.abort();
-  }
-
-  /** Does nothing for a call that was aborted. */
-  #end(call: Call, error: WeightcastError | null): void {
-    if (this.#running !== call) return;
+    this.#running?.end(reason);
+    this.#running?.abort.abort();
     this.#running = null;
-    if (error === null) call.reply.succeed({});
-    else call.reply.fail(error);
   }
 }

@@ -1,4 +1,4 @@
-import type { PauseMode } from '../../engines/engine-client.ts';
+import type { PauseOption } from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, EngineError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef, AskOptions, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
@@ -16,12 +16,30 @@ import type { CommunicatorRegistry } from './communicators.ts';
 export interface UpdateTarget {
   readonly name: string;
   readonly bridge: ActorRef<BridgeMessage>;
+  readonly endpoint: string;
   readonly ranks: readonly number[];
-  /** It holds parts of several versions, and stays paused for that if it can be paused. */
-  readonly isMixed: boolean;
+  /** Its weights are not those of one version, or not right: it must not be resumed before an update succeeds. */
+  readonly isBroken: boolean;
+  /** An earlier update has paused it, and has not resumed it. */
+  readonly isPaused: boolean;
+  /** The version that it serves, as far as is known: `checkpoint@digest`. */
+  readonly version: string | null;
   /** How to pause it during the update; null: not at all. */
-  readonly pause: PauseMode | null;
+  readonly pause: PauseOption | null;
   readonly resetCache: boolean;
+}
+
+/** What an update has made of an instance: it holds the new version, what it held before, or neither. */
+export type InstanceOutcome = 'installed' | 'untouched' | 'broken';
+
+/** Where an update notes what it does to instances, at the moment when it is so. */
+export interface InstanceLedger {
+  /** What it serves is not what it was last given: its engine was restarted, or cannot be reached. */
+  versionLost(name: string): void;
+  paused(name: string, isPaused: boolean): void;
+  /** From here until `ended` it holds neither the old version nor the new one for certain. */
+  touched(names: readonly string[]): void;
+  ended(name: string, outcome: InstanceOutcome, version: Registered['status']): void;
 }
 
 /** What one update installs where, and what it works with. */
@@ -44,8 +62,7 @@ export interface UpdateSpec {
   readonly endsAt: number;
   /** Each call returns a larger epoch than the one before. */
   readonly nextEpoch: () => number;
-  /** Called just before the engines' weights may change. */
-  readonly onEnginesTouched: () => void;
+  readonly instances: InstanceLedger;
   /** Copies that ranks have received are no longer needed. */
   readonly onMirrorsUnused: (mirrors: readonly Segment[]) => void;
 }
@@ -84,36 +101,71 @@ export class UpdateContext {
     return { deadlineMilliseconds, signal: AbortSignal.any([this.#signal, this.#ended.signal]) };
   }
 
+  /** The same for what an abort of the update from outside does not end. */
+  untilEnded(deadlineMilliseconds: number): AskOptions {
+    return { deadlineMilliseconds, signal: this.#ended.signal };
+  }
+
+  /** Rejects when the update is aborted from outside. */
+  get aborted(): Promise<never> {
+    return new Promise((_, reject) => {
+      if (this.#signal.aborted) return reject(this.#signal.reason);
+      this.#signal.addEventListener('abort', () => reject(this.#signal.reason), { once: true });
+    });
+  }
+
+  /** Why the update failed: whatever failed after an abort from outside failed because of that. */
+  causeOf(thrown: unknown): WeightcastError {
+    return this.#signal.aborted ? asFailure(this.#signal.reason) : asFailure(thrown);
+  }
+
   /** Waits for all; if one fails, aborts the epoch, and rejects with what caused the failure after that. */
   async allOrAbort<T>(epoch: number, work: readonly Promise<T>[]): Promise<T[]> {
     try {
       return await Promise.all(work);
     } catch (thrown) {
-      this.#hasFailed = true;
       await this.abort(epoch, asFailure(thrown).message);
-      this.#ended.abort(new AbortedError(`epoch ${epoch} was aborted`));
-      throw rootCause(asFailure(thrown), await Promise.allSettled(work));
+      throw await this.failureOf(epoch, thrown, work);
     }
   }
 
-  /** Has all ranks and bridges release what they took for the epoch. Never rejects. */
-  async abort(epoch: number, reason: string): Promise<void> {
+  /** Cancels what is still open of an epoch that was aborted. Resolves with what caused the failure. */
+  async failureOf(
+    epoch: number,
+    first: unknown,
+    work: readonly Promise<unknown>[],
+  ): Promise<WeightcastError> {
+    this.#ended.abort(new AbortedError(`epoch ${epoch} was aborted`));
+    return rootCause(asFailure(first), await Promise.allSettled(work));
+  }
+
+  /**
+   * Has all ranks, and the bridges to all instances but those spared, release what they took for the epoch. Resolves with
+   * how many buckets each rank's worker was asked to load in it; ranks that did not answer are left out. Never rejects.
+   */
+  async abort(
+    epoch: number,
+    reason: string,
+    spared: ReadonlySet<UpdateTarget> = new Set(),
+  ): Promise<ReadonlyMap<number, number>> {
+    this.#hasFailed = true;
     const options = { deadlineMilliseconds: deadlines.abort };
-    const aborts = this.spec.ranks.map(({ ref }) =>
-      ask(this.context, ref, toRank.abort, { epoch, reason }, options),
-    );
-    for (const outcome of await Promise.allSettled([...this.abandonCalls(reason), ...aborts])) {
+    const loadsOf = new Map<number, number>();
+    const aborts = this.spec.ranks.map(async ({ rank, ref }) => {
+      loadsOf.set(rank, (await ask(this.context, ref, toRank.abort, { epoch, reason }, options)).loads);
+    });
+    const abandoned = this.spec.targets.filter((target) => !spared.has(target));
+    for (const outcome of await Promise.allSettled([...this.abandonCalls(reason, abandoned), ...aborts])) {
       if (outcome.status === 'fulfilled') continue;
       this.context.log.warn({ epoch, error: asFailure(outcome.reason).message }, 'cleanup timed out');
     }
+    return loadsOf;
   }
 
   /** Aborts the engines' HTTP requests. */
-  abandonCalls(reason: string): Promise<unknown>[] {
+  abandonCalls(reason: string, targets = this.spec.targets): Promise<unknown>[] {
     const options = { deadlineMilliseconds: deadlines.abort };
-    return this.spec.targets.map(({ bridge }) =>
-      ask(this.context, bridge, toBridge.abandon, { reason }, options),
-    );
+    return targets.map(({ bridge }) => ask(this.context, bridge, toBridge.abandon, { reason }, options));
   }
 }
 

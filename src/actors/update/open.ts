@@ -12,7 +12,7 @@ import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { Opened } from '../protocol/update-values.ts';
 import type { GroupCommunicator } from './communicators.ts';
-import type { UpdateContext } from './context.ts';
+import type { UpdateContext, UpdateSpec } from './context.ts';
 import { groupsOf } from './groups.ts';
 
 /** Ranks that broadcast to each other, before anything is asked of them. */
@@ -61,6 +61,9 @@ export interface OpenGroup {
 
 /** Ranks to the free device memory to plan with, in bytes: those that refused their slots have less than they report. */
 type Ceilings = Map<number, number>;
+
+/** A worker may copy, quantise and pack as slowly as this: 1 GB in a second. */
+const workerLinkBytesPerMillisecond = 1e6;
 
 /** A rank that refuses this many plans, each smaller than the one before, is not short of memory only for a moment. */
 const openLimit = 4;
@@ -189,6 +192,7 @@ async function openGroup(
       version: versionOf(checkpoint),
       verify: options.verify,
       exchanges,
+      stepTimeoutMilliseconds: stepTimeoutOf(update.spec),
       communicator,
       planDigest: plan.digest,
       layout: plan.layout,
@@ -250,6 +254,12 @@ function mirrorsOf({ reception }: Planned, ranks: readonly ReadyRank[]): Copy[] 
   return (reception?.mirrors ?? []).map(({ slice, path, receiver }) => {
     return { slice, path, rank: receiver, host: hostOf.get(receiver)! };
   });
+}
+
+/** How long one answer of an engine worker may take: post-hooks take longer the more there is to quantise or to pack. */
+export function stepTimeoutOf({ checkpoint, options }: UpdateSpec): number {
+  const usual = deadlines.workerLink + Math.ceil(checkpoint.status.bytes / workerLinkBytesPerMillisecond);
+  return options.stepTimeoutMilliseconds ?? usual;
 }
 
 /** `checkpoint@digest`. */

@@ -1,25 +1,24 @@
-import type { PauseMode } from '../../engines/engine-client.ts';
-import { asFailure, DeadlineError } from '../../errors.ts';
+import { asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
 import { LeasedSources } from '../join/leased-sources.ts';
-import { ask } from '../protocol/ask.ts';
-import { toBridge } from '../protocol/bridge.ts';
-import { deadlines } from '../protocol/deadlines.ts';
-import { toPlanner } from '../protocol/planner.ts';
-import { toRank } from '../protocol/rank.ts';
-import type { Streamed, UpdateReport } from '../protocol/update-values.ts';
-import { type UpdateActor, UpdateContext, type UpdateSpec, type UpdateTarget } from './context.ts';
-import { type OpenEpoch, openEpoch, planEpoch, versionOf } from './open.ts';
+import type { UpdateReport } from '../protocol/update-values.ts';
+import { type UpdateActor, UpdateContext, type UpdateSpec } from './context.ts';
+import { awaitEngines } from './engine-states.ts';
+import { type Installation, Installing } from './install.ts';
+import { type OpenEpoch, openEpoch, planEpoch } from './open.ts';
+import { type FailedResume, Pauses } from './pauses.ts';
 import { reportOf } from './report.ts';
+import { brokenWords, explained, stuckError, stuckWords } from './words.ts';
 
 export interface UpdateOutcome {
   readonly report: UpdateReport;
   /** What hosts have received from other hosts, and keep. */
   readonly copies: readonly Copy[];
+  /** All instances hold the new version, but some are still paused; null if none is. */
+  readonly stuck: WeightcastError | null;
 }
 
-/** Engines get at least this long to resume, even after the update's deadline. */
-const leastResumeMilliseconds = 5_000;
+type UpdateEnd = Installation & { readonly stuck: readonly FailedResume[] };
 
 /**
  * Engines that take longer to report ready may have allocated device memory while starting, which makes an earlier plan
@@ -31,14 +30,15 @@ const readyMilliseconds = 100;
 const graceMilliseconds = 500;
 
 /**
- * One update, in order: prepare, plan, open, pause, stream, verify, resume. It changes none of the supervisor's ledgers:
- * the supervisor commits what it resolves with. When it rejects, every rank that could be reached has released what it
- * took.
+ * One update, in order: prepare, plan, open, pause, stream, verify, resume. It notes in the ledger of instances what each
+ * of them holds; the other ledgers are the supervisor's, which commits what it resolves with. When it rejects, every rank
+ * that could be reached has released what it took, and every engine that it paused is resumed unless it is broken.
  */
 export class Update {
   readonly #update: UpdateContext;
   readonly #sources: LeasedSources;
   readonly #abort: AbortController;
+  readonly #pauses: Pauses;
   /** For timeout messages; null during cleanup, which must not time out. */
   #currentStep: string | null = null;
 
@@ -46,6 +46,7 @@ export class Update {
   constructor(context: UpdateActor, spec: UpdateSpec, abort: AbortController) {
     this.#update = new UpdateContext(context, spec, abort.signal);
     this.#sources = new LeasedSources(this.#update);
+    this.#pauses = new Pauses(this.#update);
     this.#abort = abort;
   }
 
@@ -68,15 +69,12 @@ export class Update {
       this.#currentStep = 'engines to pause';
       await this.#pauseEngines(epoch);
       this.#currentStep = 'engines to install it';
-      const streamed = await this.#streamIntoEngines(epoch);
-      this.#currentStep = 'its verification';
-      const verified = await this.#verify(epoch, streamed);
-      this.#currentStep = null;
-      await this.#resumeEngines(this.#pausable());
+      const { streamed, verified, failure, outcomes, stuck } = await this.#install(epoch);
+      if (failure !== null) throw this.#explain(failure, { outcomes, stuck });
       this.#sources.release(spec.options.keepCopy);
       const seconds = (context.clock.now() - startedAt) / 1000;
       const report = reportOf(spec, epoch, streamed, { verified, seconds });
-      return { report, copies: this.#keepMirrors(epoch) };
+      return { report, copies: this.#keepMirrors(epoch), stuck: stuckError(spec.what, stuck) };
     } catch (error) {
       this.#sources.release(false);
       spec.onMirrorsUnused(mirrors);
@@ -114,7 +112,7 @@ export class Update {
     planning.catch(() => {});
     const askedAt = clock.now();
     try {
-      await this.#awaitEngines();
+      await awaitEngines(this.#update);
     } catch (thrown) {
       await Promise.allSettled([...this.#update.abandonCalls(asFailure(thrown).message), planning]);
       throw thrown;
@@ -127,96 +125,48 @@ export class Update {
     return openEpoch(this.#update, this.#sources, null);
   }
 
-  async #awaitEngines(): Promise<void> {
-    const timeoutMilliseconds = this.#update.left(deadlines.engineHealthy);
-    // The bridge answers within the timeout, and in better words than a missed deadline.
-    const within = this.#update.within(timeoutMilliseconds + deadlines.control);
-    const asks = this.#update.spec.targets.map(({ bridge }) =>
-      ask(this.#update.context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within),
-    );
-    await Promise.all(asks);
-  }
+  // ── pause, install, resume ───────────────────────────────────────────────────────────────────────────────────
 
-  // ── pause, resume ────────────────────────────────────────────────────────────────────────────────────────────
-
-  /**
-   * From here until {@link #resumeEngines} the engines generate nothing. If one cannot be paused, all of them resume but
-   * those that are mixed.
-   */
+  /** If one engine cannot be paused, all of them resume but those that are broken. */
   async #pauseEngines({ epoch }: OpenEpoch): Promise<void> {
-    const { context } = this.#update;
-    const timeoutMilliseconds = this.#update.left();
-    const within = this.#update.within(timeoutMilliseconds + deadlines.control);
-    const pauses = this.#pausable().map(({ bridge, pause: mode }) =>
-      ask(context, bridge, toBridge.pause, { mode, timeoutMilliseconds }, within),
-    );
     try {
-      await this.#update.allOrAbort(epoch, pauses);
-    } catch (error) {
-      const whole = this.#pausable().filter(({ isMixed }) => !isMixed);
-      await this.#resumeEngines(whole).catch((thrown) => {
-        context.log.warn({ epoch, error: asFailure(thrown).message }, 'an engine may still be paused');
-      });
-      throw error;
+      await this.#pauses.pause(epoch);
+    } catch (thrown) {
+      const stuck = await this.#pauses.resume(this.#update.spec.targets.filter(({ isBroken }) => !isBroken));
+      const paused = this.#update.spec.targets.filter((one) => one.isBroken && this.#pauses.isPaused(one));
+      const words = paused.map((target) => brokenWords(target, true));
+      throw explained(this.#update.causeOf(thrown), [...words, ...stuck.map(stuckWords)]);
     }
   }
 
-  /** Also after the deadline: a paused engine serves no requests. */
-  async #resumeEngines(targets: readonly UpdateTarget[]): Promise<void> {
-    const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.engineResume));
-    const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
-    const resumes = targets.map(({ bridge }) =>
-      ask(this.#update.context, bridge, toBridge.resume, { timeoutMilliseconds }, options),
-    );
-    const failed = (await Promise.allSettled(resumes)).find((outcome) => outcome.status === 'rejected');
-    if (failed !== undefined) throw failed.reason;
-  }
-
-  #pausable(): (UpdateTarget & { readonly pause: PauseMode })[] {
-    return this.#update.spec.targets.flatMap((target) => {
-      const { pause } = target;
-      return pause === null ? [] : [{ ...target, pause }];
+  /** Notes what became of each instance before it resumes those that are whole. */
+  async #install(epoch: OpenEpoch): Promise<UpdateEnd> {
+    const { targets, instances, checkpoint } = this.#update.spec;
+    instances.touched(targets.map(({ name }) => name));
+    const installation = await new Installing(this.#update, epoch).run(() => {
+      this.#currentStep = null;
     });
-  }
-
-  // ── stream, verify ───────────────────────────────────────────────────────────────────────────────────────────
-
-  /** The engines' HTTP answers and the ranks' streams race: the first failure ends the wait for all of them. */
-  async #streamIntoEngines({ epoch, links }: OpenEpoch): Promise<Streamed[]> {
-    const { context, spec } = this.#update;
-    const version = versionOf(spec.checkpoint);
-    const timeoutMilliseconds = this.#update.left();
-    const within = this.#update.within(timeoutMilliseconds + deadlines.control);
-    const deviceOf = new Map(spec.ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
-    spec.onEnginesTouched();
-    // Ranks first: the first upload need not wait for the HTTP requests to be sent.
-    const streams = spec.ranks.map(({ ref }) => ask(context, ref, toRank.stream, { epoch }, within));
-    const triggers = spec.targets.map(({ bridge, ranks, resetCache }) => {
-      const own = Object.fromEntries(ranks.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
-      const question = { epoch, links: own, version, resetCache, timeoutMilliseconds };
-      return ask(context, bridge, toBridge.trigger, question, within);
+    const { outcomes } = installation;
+    for (const [{ name }, outcome] of outcomes) instances.ended(name, outcome, checkpoint.status);
+    const whole = targets.filter((target) => {
+      const outcome = outcomes.get(target)!;
+      return outcome === 'installed' || (outcome === 'untouched' && !target.isBroken);
     });
-    await this.#update.allOrAbort<unknown>(epoch, [...triggers, ...streams]);
-    return Promise.all(streams);
+    return { ...installation, stuck: await this.#pauses.resume(whole) };
   }
 
-  /** Null if not asked for, or not all workers report digests. Rejects with `VerificationError`. */
-  async #verify({ groups }: OpenEpoch, streamed: readonly Streamed[]): Promise<true | null> {
-    const { options, targets, ranks, planner, checkpoint } = this.#update.spec;
-    if (!options.verify || streamed.some(({ arrivedDigests }) => arrivedDigests === null)) return null;
-    const digestsOf = new Map(ranks.map(({ rank }, index) => [rank, streamed[index]!.arrivedDigests!]));
-    const planOf = new Map(
-      groups.flatMap(({ plan, ranks: members }) => members.map(({ rank }) => [rank, plan])),
-    );
-    for (const { name, ranks: members } of targets) {
-      const reports = members.map((rank) => {
-        return { rank, plan: planOf.get(rank)!, arrivedDigests: digestsOf.get(rank)! };
-      });
-      const question = { layout: checkpoint.layout, instance: name, reports };
-      const within = this.#update.within(deadlines.plan);
-      await ask(this.#update.context, planner, toPlanner.verify, question, within);
-    }
-    return true;
+  /** The failure of an update, and the state that it has left instances in. */
+  #explain(
+    failure: WeightcastError,
+    { outcomes, stuck }: Pick<UpdateEnd, 'outcomes' | 'stuck'>,
+  ): WeightcastError {
+    const broken = [...outcomes].filter(([target, outcome]) => {
+      return outcome === 'broken' || (outcome === 'untouched' && target.isBroken);
+    });
+    const words = broken.map(([target]) => brokenWords(target, this.#pauses.isPaused(target)));
+    const updated = [...outcomes].flatMap(([{ name }, outcome]) => (outcome === 'installed' ? [name] : []));
+    if (updated.length > 0) words.push(`the update succeeded in ${updated.join(', ')}`);
+    return explained(this.#update.causeOf(failure), [...words, ...stuck.map(stuckWords)]);
   }
 
   /** Received copies are kept for other hosts and later updates, unless the request says otherwise. */

@@ -7,7 +7,7 @@ test('a rank that is stopped in the middle of an update frees its device memory 
     const device = world.devices[1]!;
     const update = user.update('a', { bucketBytes });
     await until('rank 1 has slots', () => device.used > 0);
-    await until('the first bucket is installed', () => world.engines[0]!.isMixed);
+    await until('the first bucket is installed', () => world.engines[0]!.isBroken);
     const stoppedAt = world.clock.now();
     void cluster.ranks.get(1)!.stop();
     await until('its device memory is free', () => device.used === 0);

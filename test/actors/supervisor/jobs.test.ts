@@ -43,6 +43,37 @@ test('a job is running from the call of run until its promise has settled', asyn
   assert.ok(!jobs.isBusy('one'));
 });
 
+test('drain aborts what runs, resolves when that has ended, and refuses what comes after', async () => {
+  const jobs = new Jobs();
+  const { outcome } = running(jobs, update('a', 'one'));
+  const reason = new AbortedError('the cluster is stopping');
+  let rejected = false;
+  outcome.catch(() => {
+    rejected = true;
+  });
+  await jobs.drain(reason);
+  assert.ok(!jobs.isBusy('one'));
+  await assert.rejects(outcome, (error) => error === reason);
+  assert.ok(rejected);
+  await assert.rejects(
+    jobs.run(update('a', 'two'), async () => {}),
+    (error) => error === reason,
+  );
+});
+
+test('after an abort a job fails with its reason, or with an error that says more about it', async () => {
+  const jobs = new Jobs();
+  const reason = new PeerLostError('rank 0 died');
+  const fail = (error: Error) =>
+    jobs.run(update('a', 'one'), async (abort) => {
+      abort.abort(reason);
+      throw error;
+    });
+  await assert.rejects(fail(new Error('a consequence')), (error) => error === reason);
+  const more = new PeerLostError('rank 0 died; instance one is broken', { cause: reason });
+  await assert.rejects(fail(more), (error) => error === more);
+});
+
 test('a job that conflicts with a running one is refused before it starts', async () => {
   const conflicts: [JobFacts, JobFacts, boolean][] = [
     [registration('a'), registration('b'), true],

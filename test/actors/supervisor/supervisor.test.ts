@@ -67,7 +67,9 @@ function launched(): LaunchedRank {
 
 function idleClient(endpoint: string, close: () => Promise<void> = async () => {}): EngineClient {
   const idle = async () => {};
-  return { endpoint, ready: idle, pause: idle, resume: idle, update: idle, close };
+  const ready = async () => ({ wasDown: false });
+  const state = async () => ({ isPaused: null, isSleeping: null, version: null });
+  return { endpoint, ready, state, pause: idle, resume: idle, update: idle, close };
 }
 
 test('a job that ends while the mailbox is full is answered, and the next one can start', async (t) => {

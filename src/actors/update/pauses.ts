@@ -1,0 +1,75 @@
+import type { PauseMode } from '../../engines/engine-client.ts';
+import { asFailure, EngineError, type WeightcastError } from '../../errors.ts';
+import { ask } from '../protocol/ask.ts';
+import { toBridge } from '../protocol/bridge.ts';
+import { deadlines } from '../protocol/deadlines.ts';
+import type { UpdateContext, UpdateTarget } from './context.ts';
+
+/** Engines get at least this long to resume, even after the update's deadline. */
+const leastResumeMilliseconds = 5_000;
+
+export interface FailedResume {
+  readonly target: UpdateTarget;
+  readonly error: WeightcastError;
+}
+
+/** The engines that one update has paused, and those that an earlier one has left paused: they are ours to resume. */
+export class Pauses {
+  readonly #update: UpdateContext;
+  readonly #paused: Set<UpdateTarget>;
+  /** Engines that refused to pause: that they do not resume either says nothing. */
+  readonly #refused = new Set<UpdateTarget>();
+
+  constructor(update: UpdateContext) {
+    this.#update = update;
+    this.#paused = new Set(
+      update.spec.targets.filter(({ isPaused, pause }) => isPaused && pause !== 'caller'),
+    );
+  }
+
+  /** From here until they are resumed the engines generate nothing. Rejects if one cannot be paused. */
+  async pause(epoch: number): Promise<void> {
+    const { context, spec } = this.#update;
+    const timeoutMilliseconds = this.#update.left();
+    const within = this.#update.within(timeoutMilliseconds + deadlines.control);
+    const pauses = spec.targets.flatMap((target) => {
+      const { name, bridge, pause } = target;
+      if (pause === null || pause === 'caller') return [];
+      const mode: PauseMode = pause;
+      this.#paused.add(target);
+      spec.instances.paused(name, true);
+      const paused = ask(context, bridge, toBridge.pause, { mode, timeoutMilliseconds }, within);
+      return [
+        paused.catch((error) => {
+          if (error instanceof EngineError && !target.isPaused) this.#refused.add(target);
+          throw error;
+        }),
+      ];
+    });
+    await this.#update.allOrAbort(epoch, pauses);
+  }
+
+  isPaused(target: UpdateTarget): boolean {
+    return this.#paused.has(target);
+  }
+
+  /** Also after the deadline: a paused engine serves no requests. Resolves with what did not resume. Never rejects. */
+  async resume(targets: readonly UpdateTarget[]): Promise<FailedResume[]> {
+    const { context, spec } = this.#update;
+    const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.engineResume));
+    const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
+    const resumes = targets
+      .filter((target) => this.#paused.has(target))
+      .map(async (target): Promise<FailedResume[]> => {
+        try {
+          await ask(context, target.bridge, toBridge.resume, { timeoutMilliseconds }, options);
+        } catch (thrown) {
+          if (!this.#refused.has(target)) return [{ target, error: asFailure(thrown) }];
+        }
+        this.#paused.delete(target);
+        spec.instances.paused(target.name, false);
+        return [];
+      });
+    return (await Promise.all(resumes)).flat();
+  }
+}

@@ -1,0 +1,74 @@
+/** What the command leaves of an engine that it has paused, however the command ends. */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { HostDevice } from '../../src/native-bridge/host-device.ts';
+import { f32, temporaryDirectory, writeSafetensors } from '../checkpoint/safetensors-files.ts';
+import { Command } from '../scenarios/command.ts';
+import { type Fault, startEngine } from './fake-instance.ts';
+import { eventually } from './harness.ts';
+
+/** Starts the command `update` and resolves when the engine has got as far as `reached`. */
+async function startUpdate(t: TestContext, fault: Fault, reached: string, ...options: string[]) {
+  const engine = await startEngine(t, () => fault, { is_paused: false });
+  const model = join(temporaryDirectory(t), 'model.safetensors');
+  writeSafetensors(model, [f32('w', 4)]);
+  const namespace = `test-${randomBytes(6).toString('hex')}`;
+  // As the workers of an engine have.
+  const device = HostDevice.open({ namespace, index: 0, capacity: 2 ** 24, uploadThreads: 1 });
+  t.after(() => device.close());
+  const target = [
+    '--endpoint',
+    engine.endpoint,
+    '--ranks',
+    '1',
+    '--devices',
+    `host:${namespace}`,
+    ...options,
+  ];
+  const command = new Command(t, 'src/cli/main.ts', 'update', '--checkpoint', model, ...target);
+  await eventually(`the engine is asked ${reached}`, () => engine.asked.includes(reached), 20_000);
+  return { ...engine, command };
+}
+
+const pausing = ['--pause', 'wait'];
+
+for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+  test(`a command that gets ${signal} before anything is installed leaves the engine resumed`, async (t) => {
+    const { asked, said, command } = await startUpdate(t, 'silence', '/collective_rpc', ...pausing);
+    assert.equal(said.is_paused, true);
+    command.interrupt(signal);
+    await eventually('the engine is resumed', () => asked.at(-1) === '/resume');
+    const { errors } = await command.ended;
+    if (signal === 'SIGTERM') assert.match(errors, /interrupted by SIGTERM: the cluster is stopping\n$/);
+  });
+}
+
+test('a command that is interrupted amid an installation says that the engine stays paused, and what to do', async (t) => {
+  const { said, endpoint, command } = await startUpdate(t, 'slow load', 'load', ...pausing);
+  command.interrupt();
+  const { code, errors } = await command.ended;
+  assert.equal(code, 130);
+  assert.match(
+    errors,
+    /interrupted by SIGINT: the cluster is stopping; instance engine is broken and stays paused/,
+  );
+  assert.ok(errors.includes(`weightcast resume --endpoint ${endpoint}`), errors);
+  assert.equal(said.is_paused, true);
+
+  const resumed = await new Command(t, 'src/cli/main.ts', 'resume', '--endpoint', endpoint).ended;
+  assert.deepEqual(resumed, { code: 0, output: `engine ${endpoint} is resumed\n`, errors: '' });
+  assert.equal(said.is_paused, false);
+});
+
+test('resume says why an engine could not be resumed', async (t) => {
+  const { endpoint } = await startEngine(t, () => 'resume');
+  const { code, errors } = await new Command(t, 'src/cli/main.ts', 'resume', '--endpoint', endpoint).ended;
+  assert.equal(code, 1);
+  assert.equal(errors, `EngineError: engine ${endpoint} answered POST /resume with 404\n`);
+  const sglang = await startEngine(t, () => 'none');
+  const target = ['--endpoint', sglang.endpoint, '--engine', 'sglang'];
+  assert.equal((await new Command(t, 'src/cli/main.ts', 'resume', ...target).ended).code, 0);
+  assert.deepEqual(sglang.asked, ['/continue_generation']);
+});

@@ -1,0 +1,101 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { TestContext } from 'node:test';
+import { receiveWeights } from '../../src/engines/worker-link/worker-side.ts';
+import { Cluster, type InstanceOptions } from '../../src/index.ts';
+import { systemClock } from '../../src/native-bridge/clock.ts';
+import { sharedMemoryName } from '../shared-memory-name.ts';
+
+export type Fault = 'none' | 'load' | 'pause' | 'trigger' | 'resume' | 'reset' | 'silence' | 'slow load';
+
+/** What the engine says of itself, where it has the route. */
+export interface Said {
+  is_paused?: boolean;
+  is_sleeping?: boolean;
+  weight_version?: string;
+}
+
+const questions = ['/is_paused', '/is_sleeping', '/weight_info'];
+const faultOf = {
+  '/pause': 'pause',
+  '/collective_rpc': 'trigger',
+  '/resume': 'resume',
+  '/reset_prefix_cache': 'reset',
+};
+
+/**
+ * An engine's HTTP face with workers that take no bytes, in this process; `asked` is what it was asked, in order, without
+ * what changes nothing. A fault is a route that answers 404, a load that fails or does not end, or an update call that no
+ * worker hears of (`silence`).
+ */
+export async function startEngine(t: TestContext, fault: () => Fault, said: Said = {}) {
+  const asked: string[] = [];
+  const ended = new Promise<void>((resolve) => t.after(() => resolve()));
+  const receiver = {
+    open: () => {},
+    async load() {
+      asked.push('load');
+      if (fault() === 'slow load') await ended;
+      if (fault() === 'load') throw new RangeError('no such tensor');
+    },
+    release: () => {},
+    finish: async () => null,
+  };
+  async function update(body: string): Promise<void> {
+    const [links] = JSON.parse(body).args as [Record<string, string>];
+    const workers = Object.entries(links).map(([deviceUuid, address]) =>
+      receiveWeights({ address, deviceUuid, timeoutMilliseconds: 30_000, clock: systemClock }, receiver),
+    );
+    await Promise.all(workers);
+  }
+  const server = createServer(async (request, response) => {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk as Buffer);
+    const url = request.url!;
+    const path = url.replace(/\?.*/, '');
+    if (path === '/health') return void response.end();
+    if (questions.includes(path)) return void response.end(JSON.stringify(said));
+    // It has a worker extension, and no weight-transfer engine.
+    if (path === '/init_weight_transfer_engine') return void response.writeHead(404).end();
+    asked.push(url);
+    if (faultOf[path as keyof typeof faultOf] === fault()) return void response.writeHead(404).end();
+    if (path === '/update_weight_version')
+      said.weight_version = JSON.parse(String(Buffer.concat(chunks))).new_version;
+    if (path === '/pause' && said.is_paused !== undefined) said.is_paused = true;
+    if (path === '/resume' && said.is_paused !== undefined) said.is_paused = false;
+    if (path === '/collective_rpc' && fault() === 'silence') return;
+    if (path !== '/collective_rpc') return void response.end('{}');
+    await update(Buffer.concat(chunks).toString()).then(
+      () => response.end('{"results":[null]}'),
+      (error: Error) => response.writeHead(500).end(error.message),
+    );
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return { asked, said, endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+}
+
+/** A cluster that has registered a checkpoint `a` of one tensor. */
+export async function startCluster(t: TestContext, instances: InstanceOptions[]): Promise<Cluster> {
+  const cluster = await Cluster.start({
+    ranks: instances.length,
+    instances,
+    devices: { kind: 'host', namespace: sharedMemoryName(), capacity: 2 ** 24 },
+  });
+  t.after(() => cluster.stop());
+  await cluster.register('a', { tensors: { w: { dtype: 'F32', shape: [4], data: new Uint8Array(16) } } });
+  return cluster;
+}
+
+/** Name, state, checkpoint and whether it is paused, of each instance. */
+export async function statesOf(cluster: Cluster): Promise<[string, string, string | null, boolean][]> {
+  const { instances } = await cluster.status();
+  return instances.map(({ name, state, version, isPaused }) => {
+    return [name, state, version?.checkpoint ?? null, isPaused];
+  });
+}
