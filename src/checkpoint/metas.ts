@@ -1,4 +1,5 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { createHash, randomUUID } from 'node:crypto';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import * as z from 'zod';
 import { CheckpointError, describe } from '../errors.ts';
 import { decodeManifest, encodeManifest, type Manifest } from './manifest.ts';
@@ -75,7 +76,19 @@ export async function writeMetas(path: string, metas: Metas): Promise<void> {
     segments: Object.fromEntries(segments.map((segment) => [segment.path, text(segment.token)])),
   }));
   const content = { format, version, checkpoint, digest, secret, manifest: text(manifest), sources };
-  await writeFile(path, `${JSON.stringify(content, null, 1)}\n`, { mode: 0o600 });
+  await writeSecret(path, `${JSON.stringify(content, null, 1)}\n`);
+}
+
+/** Replaces `path` by a file that only its owner can read from its first byte, whatever was there and whoever could. */
+async function writeSecret(path: string, text: string): Promise<void> {
+  const draft = `${path}.${randomUUID()}`;
+  try {
+    await writeFile(draft, text, { mode: 0o600, flag: 'wx' });
+    await rename(draft, path);
+  } catch (error) {
+    await rm(draft, { force: true });
+    throw error;
+  }
 }
 
 /** Rejects with a CheckpointError that names the file and what is wrong with it. */
@@ -112,12 +125,14 @@ export async function readMetas(path: string): Promise<Metas> {
  * host of the same name need not be the same, nor share its segments.
  */
 export function asForeign(metas: Metas): Metas {
-  const rename = (host: string) => `${host}@${metas.secret.slice(0, 8)}`;
+  // Names go into logs, where nothing of the secret belongs.
+  const cluster = createHash('sha256').update(metas.secret).digest('hex').slice(0, 8);
+  const nameOf = (host: string) => `${host}@${cluster}`;
   const numberOf = new Map(metas.sources.map(({ rank }, index) => [rank, firstForeignRank + index]));
   const manifest = decodeManifest(metas.manifest);
   const segments = manifest.segments.map((segment) => ({
     ...segment,
-    host: rename(segment.host),
+    host: nameOf(segment.host),
     rank: numberOf.get(segment.rank) ?? firstForeignRank,
   }));
   const foreign: Manifest = { ...manifest, segments };
@@ -127,7 +142,7 @@ export function asForeign(metas: Metas): Metas {
     sources: metas.sources.map((source) => ({
       ...source,
       rank: numberOf.get(source.rank)!,
-      host: rename(source.host),
+      host: nameOf(source.host),
     })),
   };
 }

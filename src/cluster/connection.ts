@@ -5,7 +5,7 @@ import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
 import { ask, type Question } from '../actors/protocol/ask.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { SupervisorExchange, SupervisorMessage } from '../actors/protocol/supervisor.ts';
-import { fromWire, PeerLostError, type WireError } from '../errors.ts';
+import { fromWire, PeerLostError, UsageError, type WireError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
@@ -108,12 +108,16 @@ export class ClusterConnection {
     }
   }
 
-  /** Rejects with `PeerLostError` when the supervisor's process ends. */
-  ask<E extends SupervisorExchange>(
+  /**
+   * Rejects with `UsageError` for a value that the protocol does not allow, before anything is sent, and with
+   * `PeerLostError` when the supervisor's process ends.
+   */
+  async ask<E extends SupervisorExchange>(
     exchange: E,
     fields: Parameters<typeof ask<E>>[3],
     deadlineMilliseconds: number,
   ): ReturnType<typeof ask<E>> {
+    checkFields(exchange, fields);
     const signal = this.#lost;
     const supervisor = this.supervisor as ActorRef<Question<E>>;
     return ask(this.system, supervisor, exchange, fields, { deadlineMilliseconds, signal }).catch((error) => {
@@ -128,4 +132,13 @@ export class ClusterConnection {
     await this.#transport.close(1_000);
     this.#directory.close();
   }
+}
+
+/** Throws a UsageError that names the option: what a caller gives wrong is no fault of a process. */
+function checkFields(exchange: SupervisorExchange, fields: object): void {
+  const parsed = exchange.schema.safeParse({ type: exchange.type, ...fields });
+  if (parsed.success) return;
+  const [issue] = parsed.error.issues;
+  const option = issue?.path.filter((part) => part !== 'options').join('.') ?? '';
+  throw new UsageError(`${exchange.type}: invalid ${option}: ${issue?.message}`);
 }

@@ -131,3 +131,18 @@ test('an invalid checkpoint is refused with one line, and changes nothing', asyn
 async function freeMemory(endpoint: string): Promise<{ free: number; total: number }[]> {
   return (await collectiveRpc(endpoint, 'device_memory', [])) as { free: number; total: number }[];
 }
+
+test('an invalid value is refused by the name of its option, and is no fault of the cluster', async () => {
+  await cluster.register('v', await makeModel(3));
+  const refused = (work: Promise<unknown>, message: RegExp) =>
+    assert.rejects(work, { name: 'UsageError', message });
+  await refused(cluster.register('v', []), /^register: invalid source\.files: /);
+  await refused(cluster.register('', '/models/x'), /^register: invalid checkpoint: /);
+  await refused(cluster.update('v', { memoryFraction: 2 }), /^update: invalid memoryFraction: /);
+  await refused(
+    cluster.update('v', { timeoutMilliseconds: Infinity }),
+    /^update: invalid timeoutMilliseconds: /,
+  );
+  await refused(cluster.update('v', { instances: [] }), /^update: invalid instances: /);
+  assert.equal((await cluster.update('v')).verified, true);
+});
