@@ -14,7 +14,13 @@ import type { EngineClient } from '../src/engines/engine-client.ts';
 import { CheckpointError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import { elapse } from './clock.ts';
-import { type ClusterView, checkReportedVersions, checkResumed, checkUpdatedVersion } from './invariants.ts';
+import {
+  type ClusterView,
+  checkReportedVersions,
+  checkResumed,
+  checkUpdatedVersion,
+  saysPaused,
+} from './invariants.ts';
 import type { InFlight } from './network.ts';
 import { PendingRequests } from './pending-requests.ts';
 import type { SimulatedProcess } from './process.ts';
@@ -201,6 +207,9 @@ export class SimulatedCluster implements ClusterView {
   }
 
   #checkResumed(names: readonly string[] | undefined, envelope: Envelope): void {
+    const error = envelope.kind === 'failure' ? envelope.error.message : null;
+    // Said once is enough: a later update may be refused before it touches the engine.
+    for (const name of this.#asked) if (saysPaused(error, name)) this.#asked.delete(name);
     // What another update has paused is that one's to resume.
     const paused = new Set(
       [...this.#asked].filter(
@@ -208,7 +217,7 @@ export class SimulatedCluster implements ClusterView {
       ),
     );
     for (const name of paused) this.#asked.delete(name);
-    checkResumed(this.world, paused, envelope.kind === 'failure' ? envelope.error.message : null);
+    checkResumed(this.world, paused, error);
   }
 
   #launch(rank: number): SimulatedRankProcess {

@@ -39,6 +39,13 @@ export function checkReportedVersions(world: SimulatedWorld, envelope: Envelope)
   }
 }
 
+/** Whether the error of an update says of an instance that it is paused. */
+export function saysPaused(error: string | null, name: string): boolean {
+  return ['is broken and stays paused', 'is still paused'].some((what) =>
+    error?.includes(`instance ${name} ${what}`),
+  );
+}
+
 /**
  * An engine that an update has paused is resumed when it has ended, unless its weights may be broken or it did not resume:
  * then the error names it.
@@ -46,8 +53,7 @@ export function checkReportedVersions(world: SimulatedWorld, envelope: Envelope)
 export function checkResumed(world: SimulatedWorld, paused: ReadonlySet<string>, error: string | null): void {
   for (const engine of world.engines) {
     if (!paused.has(engine.name) || !engine.isPaused || !engine.isUp) continue;
-    if (error?.includes(`instance ${engine.name} is broken and stays paused`)) continue;
-    if (error?.includes(`instance ${engine.name} is still paused`)) continue;
+    if (saysPaused(error, engine.name)) continue;
     world.trace.violated(`${engine.name} was left paused by an update that does not say so: ${error}`);
   }
 }
