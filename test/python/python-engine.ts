@@ -23,6 +23,8 @@ export interface PythonEngineOptions {
   readonly draftModel?: boolean;
 }
 
+const routes = ['/health', '/ping', '/collective_rpc', '/update_weights_from_ipc'];
+
 /** An engine with workers in Python, behind the routes of vLLM and of SGLang. */
 export class PythonEngine {
   readonly workers: readonly PythonWorker[];
@@ -64,12 +66,12 @@ export class PythonEngine {
       const chunks: Buffer[] = [];
       for await (const chunk of request) chunks.push(chunk as Buffer);
       const body = chunks.length === 0 ? {} : JSON.parse(Buffer.concat(chunks).toString());
+      // An engine of few routes: it has a worker extension, no weight-transfer engine, and tells nothing of its state.
+      if (!routes.includes(request.url!)) return void response.writeHead(404).end();
       if (request.method === 'GET') {
         this.times.health = systemClock.now();
         return void response.end();
       }
-      // It has a worker extension, and no weight-transfer engine.
-      if (request.url === '/init_weight_transfer_engine') return void response.writeHead(404).end();
       this.times.update = systemClock.now();
       this.asked.push([request.url, body.method, body.weight_version, body.flush_cache]);
       await this.#update(body.zmq_handles ?? body.args[0]).then(

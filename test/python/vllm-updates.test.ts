@@ -2,11 +2,12 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../../src/package-root.ts';
 import { skip } from './exchanges.ts';
 
 test('updates of vLLM’s models: layers, drafts, coverage and what is refused', { skip }, () => {
-  const cases = fileURLToPath(new URL('vllm_update_cases.py', import.meta.url));
-  const packages = fileURLToPath(new URL('../../python', import.meta.url));
+  const cases = fileURLToPath(new URL('test/python/vllm_update_cases.py', packageRoot));
+  const packages = fileURLToPath(new URL('python', packageRoot));
   const { status, stderr } = spawnSync(process.env.WEIGHTCAST_PYTHON!, [cases], {
     env: { ...process.env, PYTHONPATH: packages },
     encoding: 'utf8',
