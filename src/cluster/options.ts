@@ -5,6 +5,7 @@ import { checkEngineOptions } from '../engines/engine-options.ts';
 import { UsageError } from '../errors.ts';
 import type { HostOptions } from '../processes/configuration.ts';
 import { checkDevices, type DeviceOptions } from '../processes/devices.ts';
+import { defaultLimits } from '../transport/limits.ts';
 
 export interface ClusterOptions {
   /** Number of rank processes to start, one per device. */
@@ -42,6 +43,11 @@ export function checkOptions({ ranks, instances, devices, hosts, spareCheckpoint
   if (!Number.isInteger(ranks) || ranks < 1)
     throw new UsageError(`ranks is ${ranks}; it must be a whole number, at least 1`);
   if (devices !== undefined) checkDevices(devices, ranks);
+  if (ranks >= defaultLimits.peers)
+    throw new UsageError(`ranks is ${ranks}; a cluster has at most ${defaultLimits.peers - 1}`);
+  const names = instances.map(({ name }) => name);
+  const repeated = names.find((name, index) => names.indexOf(name) < index);
+  if (repeated !== undefined) throw new UsageError(`two instances have the name ${repeated}`);
   const takenBy = new Map<number, string>();
   for (const instance of instances) {
     checkInstance(instance, hosts);
@@ -66,6 +72,7 @@ export function checkInstance(instance: InstanceOptions, hosts: ClusterOptions['
   const { name, host, ranks } = instance;
   checkEngineOptions(name, instance);
   if (ranks.length === 0) throw new UsageError(`instance ${name} has no ranks`);
+  if (new Set(ranks).size < ranks.length) throw new UsageError(`instance ${name} has a rank twice`);
   for (const rank of ranks) {
     if (!Number.isInteger(rank) || rank < 0 || rank >= firstForeignRank) {
       throw new UsageError(

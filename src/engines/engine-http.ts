@@ -42,11 +42,12 @@ export class EngineHttp {
 
   /** Throws `UsageError` for an invalid endpoint or API key. */
   constructor({ endpoint, clock, apiKey }: EngineHttpOptions) {
+    checkAddress(endpoint, apiKey);
     this.endpoint = endpoint;
     this.#clock = clock;
-    const socketPath = /^unix:(.+)$/.exec(endpoint)?.[1] ?? null;
-    this.#origin = socketPath === null ? originOf(endpoint) : 'http://localhost';
-    this.#headers = apiKey === undefined ? {} : { authorization: bearer(apiKey) };
+    const socketPath = socketPathOf(endpoint);
+    this.#origin = socketPath === null ? new URL(endpoint).origin : 'http://localhost';
+    this.#headers = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
     this.#agent = new Agent({
       // The caller sets the timeout. Connections are not reused: by the next request, an update later, the engine may
       // just be closing them.
@@ -177,16 +178,35 @@ export class EngineHttp {
   }
 }
 
-function originOf(endpoint: string): string {
-  const url = URL.canParse(endpoint) ? new URL(endpoint) : null;
-  if (url !== null && /^https?:$/.test(url.protocol) && url.pathname === '/') return url.origin;
-  throw new UsageError(`invalid endpoint "${endpoint}": use http://host:port or unix:/path`);
+function socketPathOf(endpoint: string): string | null {
+  return /^unix:(.+)$/.exec(endpoint)?.[1] ?? null;
 }
 
-function bearer(apiKey: string): string {
-  // The characters that a header can carry. The error must not contain the key.
-  if (/^[\x21-\x7e]+$/.test(apiKey)) return `Bearer ${apiKey}`;
-  throw new UsageError('the API key contains characters other than printable ASCII without spaces');
+/** Linux allows no longer path for a socket. */
+const longestSocketPath = 107;
+
+/** Throws a UsageError for an invalid endpoint or API key. Neither a password nor a key is in it. */
+export function checkAddress(endpoint: string, apiKey?: string): void {
+  const socketPath = socketPathOf(endpoint);
+  if (socketPath !== null) {
+    if (Buffer.byteLength(socketPath) <= longestSocketPath && !socketPath.includes('\0')) return;
+    throw new UsageError(`invalid endpoint: a socket's path has at most ${longestSocketPath} bytes`);
+  }
+  const url = URL.canParse(endpoint) ? new URL(endpoint) : null;
+  if (url !== null && (url.username !== '' || url.password !== ''))
+    throw new UsageError(
+      `invalid endpoint at ${url.host}: a user and a password in it are not sent; use apiKey`,
+    );
+  const isOrigin =
+    url !== null &&
+    /^https?:$/.test(url.protocol) &&
+    url.pathname === '/' &&
+    url.search === '' &&
+    url.hash === '';
+  if (!isOrigin) throw new UsageError(`invalid endpoint "${endpoint}": use http://host:port or unix:/path`);
+  // The characters that a header can carry.
+  if (apiKey !== undefined && !/^[\x21-\x7e]+$/.test(apiKey))
+    throw new UsageError('the API key contains characters other than printable ASCII without spaces');
 }
 
 /** An error with one line of the engine's answer; its cause is the whole answer. */

@@ -9,6 +9,7 @@ import {
   type PauseOption,
   pauseModes,
 } from './engine-client.ts';
+import { checkAddress } from './engine-http.ts';
 import { SglangClient } from './sglang.ts';
 import { VllmClient } from './vllm.ts';
 
@@ -49,6 +50,7 @@ export function checkEngineOptions(name: string, options: EngineOptions): void {
   };
   oneOf('engine', engine, engineKinds);
   oneOf('link', link, linkKinds);
+  checkAddress(options.endpoint, options.apiKey);
   if (pause === undefined) return;
   oneOf(`pause of ${engine}`, pause, [...pauseModes[engine], 'caller']);
   if (resetCache && (pause === 'keep' || pause === 'in_place' || pause === 'retract')) {

@@ -23,6 +23,9 @@ const usualSilenceSeconds = 600;
 /** How long a session that was cut short may take to close. */
 const closeMilliseconds = 10_000;
 
+/** How long an engine may take to note the name of its version. */
+const labelMilliseconds = 5_000;
+
 /** Workers without a link fail, which ends the session. */
 const noLinks = { update_info: { links: {} } };
 
@@ -98,9 +101,20 @@ export class VllmClient implements EngineClient {
       if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', update, finished);
     } else {
       await this.#extension(post, update, options.timeoutMilliseconds);
-      await this.#http.tryCall('POST', '/update_weight_version', { new_version: version }, options);
+      await this.#label(version, options);
     }
     if (resetCache) await this.#resetCaches(options);
+  }
+
+  /** The weights are in whatever the engine calls them: what it says of its version is compared before the next update. */
+  async #label(version: string, options: CallOptions): Promise<void> {
+    const soon = {
+      ...options,
+      timeoutMilliseconds: Math.min(options.timeoutMilliseconds, labelMilliseconds),
+    };
+    await this.#http
+      .tryCall('POST', '/update_weight_version', { new_version: version }, soon)
+      .catch(() => {});
   }
 
   /**

@@ -29,20 +29,25 @@ export interface FusedUnits {
 
 /**
  * Finds the tensors that a model fuses: weights, scales and all else of modules that {@link KNOWN} or `others` list
- * together and that have the same parent. Throws a UsageError for a module without a name.
+ * together and that have the same parent. Throws a UsageError for a list of fewer than two modules, and for a module of
+ * `others` that no tensor has.
  */
 export function fusedUnits({ names }: Pick<Manifest, 'names'>, others: readonly FusedModules[]): FusedUnits {
-  if (others.flat().includes('')) throw new UsageError('fusedModules has a module without a name');
+  const alone = others.find((list) => list.length < 2);
+  if (alone !== undefined)
+    throw new UsageError(`fusedModules: "${alone.join(',')}" is not two modules or more that are fused`);
   const groupOf = groupsOf([...KNOWN, ...others]);
   const members = [...groupOf.keys()].map((member) => member.replace(/[^\w]/g, '\\$&'));
   const pattern = new RegExp(`(?:^|\\.)(${members.join('|')})(?:\\.|$)`);
   const unitOf = new Int32Array(names.length).fill(-1);
   const units: number[][] = [];
   const unitAt = new Map<string, number>();
+  const found = new Set<string>();
   for (let row = 0; row < names.length; row += 1) {
     const name = names[row]!;
     const match = pattern.exec(name);
     if (match === null) continue;
+    found.add(match[1]!);
     const key = `${groupOf.get(match[1]!)} ${name.slice(0, match.index)}`;
     let unit = unitAt.get(key);
     if (unit === undefined) {
@@ -52,6 +57,8 @@ export function fusedUnits({ names }: Pick<Manifest, 'names'>, others: readonly 
     unitOf[row] = unit;
     units[unit]!.push(row);
   }
+  const unknown = others.flat().find((member) => !found.has(member));
+  if (unknown !== undefined) throw new UsageError(`fusedModules: no tensor is of a module "${unknown}"`);
   return { unitOf, units };
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { collectiveRpc, verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
-import type { Progress } from '../../src/index.ts';
+import { Cluster, type ClusterOptions, type Progress } from '../../src/index.ts';
 import { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { startBench } from './harness.ts';
@@ -145,4 +145,29 @@ test('an invalid value is refused by the name of its option, and is no fault of 
   );
   await refused(cluster.update('v', { instances: [] }), /^update: invalid instances: /);
   assert.equal((await cluster.update('v')).verified, true);
+});
+
+test('a cluster that could not work is refused before anything starts', async () => {
+  const instance = { name: 'a', endpoint: 'http://127.0.0.1:1', ranks: [0] };
+  const refused = (options: Partial<ClusterOptions>, message: RegExp) =>
+    assert.rejects(Cluster.start({ ranks: 1, instances: [instance], ...options }), {
+      name: 'UsageError',
+      message,
+    });
+  await refused(
+    { ranks: 2, instances: [instance, { ...instance, ranks: [1] }] },
+    /two instances have the name a/,
+  );
+  await refused({ instances: [{ ...instance, ranks: [0, 0] }] }, /instance a has a rank twice/);
+  await refused({ ranks: 5_000, instances: [instance] }, /a cluster has at most 1023/);
+  await refused(
+    { instances: [{ ...instance, endpoint: 'http://h:1/v1' }] },
+    /invalid endpoint "http:\/\/h:1\/v1"/,
+  );
+  await refused({ instances: [{ ...instance, endpoint: 'http://h:1?a=1' }] }, /invalid endpoint/);
+  await refused(
+    { instances: [{ ...instance, endpoint: 'http://u:secret@h:1' }] },
+    /at h:1: a user and a password/,
+  );
+  await refused({ instances: [{ ...instance, apiKey: 'key\n' }] }, /API key contains characters/);
 });

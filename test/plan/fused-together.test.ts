@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { CheckpointError, MemoryError, UsageError } from '../../src/errors.ts';
+import { CheckpointError, MemoryError } from '../../src/errors.ts';
 import { planUpdate } from '../../src/plan/buckets.ts';
 import type { Plan } from '../../src/plan/plan.ts';
 import { transfersOf } from '../../src/plan/transfers.ts';
@@ -158,11 +158,17 @@ test('the caller can name further modules that a model fuses', () => {
   assert.equal(together([['o_proj', 'kv_b_proj']]), true);
   assert.equal(
     together([
-      ['o_proj', 'q_b_proj'],
-      ['q_b_proj', 'kv_b_proj'],
+      ['o_proj', 'q_a_proj'],
+      ['q_a_proj', 'kv_b_proj'],
     ]),
     true,
     'lists with one in common are one',
   );
-  assert.throws(() => together([['o_proj', '']]), UsageError);
+  for (const [list, message] of [
+    [['o_proj', ''], /no tensor is of a module ""/],
+    [['o_proj', 'b_proj'], /no tensor is of a module "b_proj"/],
+    [['o_proj'], /"o_proj" is not two modules or more/],
+  ] as const) {
+    assert.throws(() => together([[...list]]), { name: 'UsageError', message });
+  }
 });

@@ -193,7 +193,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
 
   async #update(message: MessageOf<'update'>, context: Context<SupervisorInbox>): Promise<UpdateReport> {
     const { checkpoint } = message;
-    const names = message.options.instances ?? this.#instances.names;
+    const names = [...new Set(message.options.instances ?? this.#instances.names)];
     const spec = this.#updateSpec(message, names, context);
     const { what, ranks } = spec;
     const facts = { kind: 'update', what, checkpoint, ranks, instances: names } as const;

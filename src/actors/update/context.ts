@@ -87,7 +87,7 @@ export class UpdateContext {
     this.#signal = signal;
   }
 
-  /** It only releases what it took, which has deadlines of its own. */
+  /** From here on it only releases what it took, which has deadlines of its own. */
   get hasFailed(): boolean {
     return this.#hasFailed;
   }
@@ -124,7 +124,7 @@ export class UpdateContext {
     try {
       return await Promise.all(work);
     } catch (thrown) {
-      await this.abort(epoch, asFailure(thrown).message);
+      await this.fail(epoch, asFailure(thrown).message);
       throw await this.failureOf(epoch, thrown, work);
     }
   }
@@ -139,6 +139,16 @@ export class UpdateContext {
     return rootCause(asFailure(first), await Promise.allSettled(work));
   }
 
+  /** Aborts the epoch because the update has failed; without it, another epoch may follow. */
+  fail(
+    epoch: number,
+    reason: string,
+    spared?: ReadonlySet<UpdateTarget>,
+  ): Promise<ReadonlyMap<number, number>> {
+    this.#hasFailed = true;
+    return this.abort(epoch, reason, spared);
+  }
+
   /**
    * Has all ranks, and the bridges to all instances but those spared, release what they took for the epoch. Resolves with
    * how many buckets each rank's worker was asked to load in it; ranks that did not answer are left out. Never rejects.
@@ -148,7 +158,6 @@ export class UpdateContext {
     reason: string,
     spared: ReadonlySet<UpdateTarget> = new Set(),
   ): Promise<ReadonlyMap<number, number>> {
-    this.#hasFailed = true;
     const options = { deadlineMilliseconds: deadlines.abort };
     const loadsOf = new Map<number, number>();
     const aborts = this.spec.ranks.map(async ({ rank, ref }) => {

@@ -75,7 +75,7 @@ export class Installing {
     } catch (thrown) {
       const reason = asFailure(thrown).message;
       const acknowledged = new Set(spec.targets.filter((target) => this.#hasAcknowledged(target)));
-      this.#loadsOf = await this.#update.abort(epoch, reason, acknowledged);
+      this.#loadsOf = await this.#update.fail(epoch, reason, acknowledged);
       const answers = triggers.filter((_, index) => acknowledged.has(spec.targets[index]!));
       await this.#settledSoon(answers);
       await Promise.allSettled(this.#update.abandonCalls(reason));
