@@ -75,7 +75,7 @@ export class Pipeline {
     this.#fillSlots();
   }
 
-  /** Device memory is short: the rest of the exchange runs in serial mode, once the staging slots are empty. */
+  /** Device memory is short: the rest of the exchange does without staging slots, once they are empty. */
   giveUpStaging(): void {
     this.#givingUpStaging = true;
     this.#fillSlots();
