@@ -152,7 +152,12 @@ export class Row {
         python: this.#place.python,
         model: this.#model(letter),
         options: [...common, ...(this.#settings.options ?? []), ...options],
-        environment: { ...environment, PYTHONPATH: given === undefined ? packages : `${packages}:${given}` },
+        environment: {
+          ...environment,
+          // Engines that start at once would write the same files of compiled models.
+          VLLM_CACHE_ROOT: `${this.#place.models}/cache-${name}`,
+          PYTHONPATH: given === undefined ? packages : `${packages}:${given}`,
+        },
       },
     );
     const { WEIGHTCAST_BENCH_LOGS: logs } = process.env;

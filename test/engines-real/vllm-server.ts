@@ -121,8 +121,8 @@ export class VllmServer {
   }
 
   async stop(): Promise<void> {
-    const { pid, exitCode, signalCode } = this.#process;
-    if (exitCode !== null || signalCode !== null) return;
+    const { pid } = this.#process;
+    if (this.#hasEnded()) return;
     const exited = once(this.#process, 'exit');
     this.#process.kill('SIGTERM');
     await Promise.race([exited, setTimeout(stopSeconds * 1_000, null, { ref: false })]);
@@ -132,6 +132,10 @@ export class VllmServer {
       // All of the group have ended.
     }
     await exited;
+  }
+
+  #hasEnded(): boolean {
+    return this.#process.exitCode !== null || this.#process.signalCode !== null;
   }
 
   async #ask(path: string, init: RequestInit): Promise<unknown> {
@@ -144,7 +148,7 @@ export class VllmServer {
   async #untilHealthy(): Promise<void> {
     const end = performance.now() + startSeconds * 1_000;
     for (;;) {
-      if (this.#process.exitCode !== null) assert.fail(`vLLM has ended: ${this.#log.slice(-5_000)}`);
+      if (this.#hasEnded()) assert.fail(`vLLM has ended: ${this.#log.slice(-5_000)}`);
       const healthy = await fetch(`${this.endpoint}/health`).then(
         ({ status }) => status === 200,
         () => false,
