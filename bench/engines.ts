@@ -2,6 +2,7 @@
  * `npm run bench:engines -- --only NAME...`: whether a real vLLM on a GPU answers after updates as one that was started
  * with the weights, and how long the updates take. WEIGHTCAST_PYTHON names a Python with vLLM 0.17 or newer, msgpack and
  * pyzmq. Rows are added to those of earlier runs. `--parallel N`: rows at once, each with two engines; default 2.
+ * WEIGHTCAST_BENCH_LOGS names a folder for the engines' logs, WEIGHTCAST_COMMIT the commit where there is no repository.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -18,6 +19,9 @@ const { values } = parseArgs({
 });
 const python = process.env.WEIGHTCAST_PYTHON ?? 'python3';
 const wanted = rows.filter(({ name }) => values.only === undefined || values.only.includes(name));
+const unknown = values.only?.filter((name) => !rows.some((row) => row.name === name)) ?? [];
+if (unknown.length > 0)
+  throw new Error(`--only ${unknown[0]}: there are ${rows.map(({ name }) => name).join(', ')}`);
 const scratch = mkdtempSync(`${tmpdir()}/weightcast-engines-`);
 
 function writeModels(families: ReadonlySet<Family>): void {

@@ -11,10 +11,10 @@ const directory = new URL('bench/results/', packageRoot);
 const json = new URL('engines.json', directory);
 const method =
   'Of each kind of model a pair A and B with random weights, 4 layers. vLLM is started with A and with the worker ' +
-  'extension, and updated to B, to A and to B again; another is started with B. After each update four greedy answers ' +
-  'of 8 words are compared with those of the engine that was started with the weights: the same words, and ' +
-  'log-probabilities within 0.03. Seconds are those of the whole updates. The machine runs several engines at once, ' +
-  'so seconds say little. VLLM_USE_DEEP_GEMM=0, VLLM_USE_FLASHINFER_SAMPLER=0, --attention-backend TRITON_ATTN.';
+  'extension, and updated to B, to A and to B again, each time with resetCache; another is started with B. After each ' +
+  'update four greedy answers of 8 words are compared with those of the engine that was started with the weights: the ' +
+  'same words, and log-probabilities within 0.03. Seconds are those of the whole updates, while other engines start. ' +
+  'VLLM_USE_DEEP_GEMM=0, VLLM_USE_FLASHINFER_SAMPLER=0, --attention-backend TRITON_ATTN.';
 
 /** Adds a row to bench/results/engines.json, or replaces the one of its name, and writes engines.md again. */
 export function writeRow(outcome: Outcome, environment: readonly string[]): void {
