@@ -31,7 +31,7 @@ export interface Report {
  */
 export function writeReport(report: Report): void {
   const { appendix: _, ...facts } = report;
-  const measured = { date: new Date().toISOString(), ...machine(), ...facts };
+  const measured = { ...circumstances(), ...facts };
   const directory = new URL('results/', import.meta.url);
   mkdirSync(directory, { recursive: true });
   writeFileSync(new URL(`${report.name}.json`, directory), `${JSON.stringify(measured, null, 2)}\n`);
@@ -40,9 +40,11 @@ export function writeReport(report: Report): void {
   if (!report.figures.every(keepsBound)) process.exitCode = 1;
 }
 
-function machine() {
+/** When, where and on which commit something is measured now. */
+export function circumstances() {
   const processors = cpus();
   return {
+    date: new Date().toISOString(),
     machine: {
       processor: processors[0]?.model.trim() ?? 'unknown',
       cores: processors.length,
@@ -62,6 +64,9 @@ function commit(): string {
       encoding: 'utf8',
       stdio: 'pipe',
     }).trim();
+  // Where only the tree was copied to.
+  const given = process.env.WEIGHTCAST_COMMIT;
+  if (given !== undefined) return given;
   try {
     const hash = git('rev-parse', '--short=12', 'HEAD');
     // Results of earlier benchmarks are no change of what is measured.
@@ -101,20 +106,29 @@ function table(figures: readonly Figure[]): string {
     .join('\n');
 }
 
-function markdown(report: Report, measured: { readonly date: string } & ReturnType<typeof machine>): string {
-  const { processor, cores, memoryGiB, kernel } = measured.machine;
+/** How and where something was measured, as lines of Markdown. */
+export function heading(
+  { title, method, command, environment }: Pick<Report, 'title' | 'method' | 'command' | 'environment'>,
+  { date, machine, node, commit }: ReturnType<typeof circumstances>,
+): string[] {
   return [
-    `# ${report.title}`,
+    `# ${title}`,
     '',
-    report.method,
+    method,
     '',
-    `- command: \`${report.command}\``,
-    `- date: ${measured.date}`,
-    `- machine: ${processor}, ${cores} cores, ${memoryGiB} GiB, Linux ${kernel}`,
-    ...(report.environment ?? []).map((line) => `- ${line}`),
-    `- node: ${measured.node}`,
-    `- commit: ${measured.commit}`,
+    `- command: \`${command}\``,
+    `- date: ${date}`,
+    `- machine: ${machine.processor}, ${machine.cores} cores, ${machine.memoryGiB} GiB, Linux ${machine.kernel}`,
+    ...(environment ?? []).map((line) => `- ${line}`),
+    `- node: ${node}`,
+    `- commit: ${commit}`,
     '',
+  ];
+}
+
+function markdown(report: Report, measured: ReturnType<typeof circumstances>): string {
+  return [
+    ...heading(report, measured),
     '| figure | value | unit | bound |',
     '|---|---:|---|---|',
     ...rowsOf(report.figures).map((row) => `| ${row.join(' | ')} |`),

@@ -15,11 +15,17 @@ class Coverage:
 
     Nobody knows which scales and packed forms the files of a quantised model have. Of any other model every
     parameter comes out of the files, but for those of a quantised key-value cache and those in `never_loaded`.
+
+    Scales that the files lack, of a layer that they have, are missing from a quantised model too: at the start of the
+    engine they keep the value that vLLM created them with, but after a reload whatever lay in their memory.
     """
 
-    def __init__(self, model: Any, info_of: Callable[[Any], Any], never_loaded: Iterable[str]) -> None:
+    def __init__(
+        self, model: Any, info_of: Callable[[Any], Any], never_loaded: Iterable[str], *, quantised: bool
+    ) -> None:
         """Of a model that lies as its kernels read it. `info_of`: vLLM's record of a layer, as it was created."""
         self._info_of = info_of
+        self.is_complete = not quantised
         # Two names of one parameter, as with tied embeddings: the files have it once.
         unique = {name for name, _ in model.named_parameters()}
         every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
@@ -45,6 +51,10 @@ class Coverage:
             if info.load_numel_total is None:
                 continue
             written = {name for name, _ in info.loaded_weights}
+            if not self.is_complete:
+                scales = {name for name in expected if written and "scale" in name}
+                missing += [prefix + name for name in scales - written]
+                continue
             if expected <= written and _is_padded(layer):
                 continue
             # Which one is short of weights when all have some, nobody counts.

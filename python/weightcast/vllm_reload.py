@@ -86,7 +86,7 @@ class LayerwiseReload:
     @property
     def coverage(self) -> str:
         """After `finish`: `complete`, or `unknown` where nobody knows what a checkpoint must have."""
-        return "unknown" if self._coverage is None else "complete"
+        return "complete" if self._coverage is not None and self._coverage.is_complete else "unknown"
 
     def abandon(self) -> None:
         if self._under_way:
@@ -115,11 +115,16 @@ class LayerwiseReload:
 
     def _coverage_to_check(self) -> Coverage | None:
         # A draft model has its embeddings and its head from the target, and no more than some checkpoints have them.
-        if self._target.which != "target" or self._target.model_config.quantization is not None:
+        if self._target.which != "target":
             return None
         meta = importlib.import_module(_LAYERWISE.replace(".layerwise", ".meta"))
         never_loaded = getattr(meta, "SKIP_LOAD_TENSORS", ())
-        return Coverage(self._target.model, self._layerwise.get_layerwise_info, never_loaded)
+        return Coverage(
+            self._target.model,
+            self._layerwise.get_layerwise_info,
+            never_loaded,
+            quantised=self._target.model_config.quantization is not None,
+        )
 
     def _took_any(self) -> bool:
         return any(not _is_under_way(info) or info.load_numel > 0 for info in self._own)

@@ -30,7 +30,30 @@ export function model(name: string): string {
   return `${WEIGHTCAST_VLLM_MODELS}/${name}`;
 }
 
-/** A real vLLM on the CPU, as its users start it, with development routes. */
+export interface VllmOptions {
+  /** A Python that has vLLM. */
+  readonly python: string;
+  /** Directory of the model. */
+  readonly model: string;
+  readonly options: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+/** On the CPU, one of make_models.py's. */
+export function startOnCpu(t: TestScope, name: string, options: readonly string[] = []): Promise<VllmServer> {
+  return VllmServer.start(t, {
+    python: WEIGHTCAST_VLLM_PYTHON!,
+    model: model(name),
+    options: ['--enforce-eager', ...options],
+    environment: {
+      PYTHONPATH: WEIGHTCAST_VLLM_PACKAGES!,
+      VLLM_CPU_KVCACHE_SPACE: '1',
+      VLLM_CPU_OMP_THREADS_BIND: 'nobind',
+    },
+  });
+}
+
+/** A real vLLM, as its users start it, with development routes. */
 export class VllmServer {
   readonly endpoint: string;
   readonly #process: ChildProcess;
@@ -46,23 +69,18 @@ export class VllmServer {
     }
   }
 
-  /** Resolves when it serves `name`, one of make_models.py's. */
-  static async start(t: TestScope, name: string, options: readonly string[] = []): Promise<VllmServer> {
+  /** Resolves when it serves the model. */
+  static async start(
+    t: TestScope,
+    { python, model, options, environment }: VllmOptions,
+  ): Promise<VllmServer> {
     const port = await freePort();
-    const values = ['-m', 'vllm.entrypoints.cli.main', 'serve', model(name), '--served-model-name', 'm'];
+    const values = ['-m', 'vllm.entrypoints.cli.main', 'serve', model, '--served-model-name', 'm'];
     const place = ['--host', '127.0.0.1', '--port', `${port}`];
-    const small = ['--max-model-len', '256', '--enforce-eager', ...options];
-    const child = spawn(WEIGHTCAST_VLLM_PYTHON!, [...values, ...place, ...small], {
+    const child = spawn(python, [...values, ...place, '--max-model-len', '256', ...options], {
       // Its workers are in its process group, and end with it.
       detached: true,
-      env: {
-        ...process.env,
-        PYTHONPATH: WEIGHTCAST_VLLM_PACKAGES,
-        VLLM_SERVER_DEV_MODE: '1',
-        VLLM_CPU_KVCACHE_SPACE: '1',
-        VLLM_CPU_OMP_THREADS_BIND: 'nobind',
-        VLLM_NO_USAGE_STATS: '1',
-      },
+      env: { ...process.env, VLLM_SERVER_DEV_MODE: '1', VLLM_NO_USAGE_STATS: '1', ...environment },
     });
     const server = new VllmServer(child, port);
     t.after(() => server.stop());
@@ -103,8 +121,8 @@ export class VllmServer {
   }
 
   async stop(): Promise<void> {
-    const { pid, exitCode, signalCode } = this.#process;
-    if (exitCode !== null || signalCode !== null) return;
+    const { pid } = this.#process;
+    if (this.#hasEnded()) return;
     const exited = once(this.#process, 'exit');
     this.#process.kill('SIGTERM');
     await Promise.race([exited, setTimeout(stopSeconds * 1_000, null, { ref: false })]);
@@ -114,6 +132,10 @@ export class VllmServer {
       // All of the group have ended.
     }
     await exited;
+  }
+
+  #hasEnded(): boolean {
+    return this.#process.exitCode !== null || this.#process.signalCode !== null;
   }
 
   async #ask(path: string, init: RequestInit): Promise<unknown> {
@@ -126,7 +148,7 @@ export class VllmServer {
   async #untilHealthy(): Promise<void> {
     const end = performance.now() + startSeconds * 1_000;
     for (;;) {
-      if (this.#process.exitCode !== null) assert.fail(`vLLM has ended: ${this.#log.slice(-5_000)}`);
+      if (this.#hasEnded()) assert.fail(`vLLM has ended: ${this.#log.slice(-5_000)}`);
       const healthy = await fetch(`${this.endpoint}/health`).then(
         ({ status }) => status === 200,
         () => false,

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
 import { Cluster, type InstanceOptions, type UpdateReport } from '../../src/index.ts';
 import { type Break, breakOff, readTensors } from './broken-update.ts';
-import { type Answer, model, skip, VllmServer } from './vllm-server.ts';
+import { type Answer, model, skip, startOnCpu, type VllmServer } from './vllm-server.ts';
 
 /** The ways in which vLLM asks our worker for an update, and what it is started with for each. */
 const faces = {
@@ -18,7 +18,7 @@ const bucketBytes = 2 ** 21;
 async function fresh(name: string): Promise<Answer[]> {
   const ends: (() => unknown)[] = [];
   try {
-    const server = await VllmServer.start({ after: (end) => ends.push(end) }, name);
+    const server = await startOnCpu({ after: (end) => ends.push(end) }, name);
     return await server.answers();
   } finally {
     for (const end of ends) await end();
@@ -60,7 +60,7 @@ async function tensorsOfBegun() {
 
 for (const [face, options] of Object.entries(faces)) {
   test(`vLLM, by its ${face}`, { skip }, async (t) => {
-    const server = await VllmServer.start(t, 'A', options);
+    const server = await startOnCpu(t, 'A', options);
     const ofA = await server.answers();
     assert.notDeepEqual(ofA, ofB);
     const cluster = await startCluster(t, server);
@@ -135,7 +135,7 @@ test('a vLLM that started with dummy weights, and packs a tied head for itself, 
 }, async (t) => {
   const expected = await fresh('tied');
   const options = [...faces['weight-transfer engine'], '--load-format', 'dummy'];
-  const server = await VllmServer.start(t, 'tied', options);
+  const server = await startOnCpu(t, 'tied', options);
   assert.notDeepEqual(await server.answers(), expected);
   await update(await startCluster(t, server), 'tied');
   assert.deepEqual(await server.answers(), expected);
@@ -147,7 +147,7 @@ test('a draft model takes the weights in a session of its own, and drafts what t
   // Drafting for itself, a model accepts every token, and next to none of one with other weights.
   const speculation = { method: 'draft_model', model: model('A'), num_speculative_tokens: 3 };
   const options = [...faces['weight-transfer engine'], '--speculative-config', JSON.stringify(speculation)];
-  const server = await VllmServer.start(t, 'A', options);
+  const server = await startOnCpu(t, 'A', options);
   assert.equal(await acceptance(server), 1);
   const cluster = await startCluster(t, server, { hasDraftModel: true });
   for (const name of ['B', 'A']) {

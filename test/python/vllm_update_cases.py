@@ -198,6 +198,18 @@ class Updates(unittest.TestCase):
             update.finish()
         self.assertEqual(update.report()["coverage"], "unknown")
 
+    def test_scales_that_the_files_lack_are_missed_of_a_quantised_layer_that_they_have(self) -> None:
+        model = Model(
+            first=Layer("weight", "weight_scale"), second=Layer("weight", "weight_scale"), third=Layer("weight", "order")
+        )
+        quantised = types.SimpleNamespace(**{**vars(CONFIG), "quantization": "fp8"})
+        with (
+            self.assertRaisesRegex(ParametersMissing, r"target model: second\.weight_scale$"),
+            update_of(Target("target", model, quantised)) as update,
+        ):
+            self.load(update, 2.0, "first.weight", "first.weight_scale", "second.weight", "third.weight")
+            update.finish()
+
     def test_a_tensor_with_two_names_is_missed_once(self) -> None:
         head = Layer("a")
         embedding = Layer("a")

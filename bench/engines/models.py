@@ -1,0 +1,105 @@
+"""Writes small models with random weights for vLLM, in pairs A and B: `models.py DIRECTORY FAMILY...`.
+
+Families: `dense`, `tied` and `experts` in BF16, and `dense-fp8`, `experts-fp8` and `gate-without-scale-fp8`, whose
+projections are FP8 with a scale for each block of 128 x 128, as DeepSeek-V3 has them. The last one does not say that its
+experts' gate is in BF16, so vLLM takes that for FP8 whose scale the files lack. Tokens are the words w0 ... w2047.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3MoeConfig
+
+VOCABULARY = 2_048
+LAYERS = 4
+BLOCK = 128
+SEEDS = {"A": 1, "B": 2}
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 1_024,
+    "intermediate_size": 2_048,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "max_position_embeddings": 2_048,
+    "bos_token_id": 3,
+    "eos_token_id": 1,
+}
+EXPERTS = {
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 256,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+}
+GATES = [f"model.layers.{layer}.mlp.gate" for layer in range(LAYERS)]
+HEAD = ["lm_head"]
+
+
+def configuration(family: str) -> Qwen3Config | Qwen3MoeConfig:
+    if family in ("experts", "gate-without-scale"):
+        return Qwen3MoeConfig(**SIZES, **EXPERTS, tie_word_embeddings=False)
+    return Qwen3Config(**SIZES, tie_word_embeddings=family == "tied")
+
+
+def write_tokenizer(directory: str) -> None:
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="w0", eos_token="w1", pad_token="w2", bos_token="w3"
+    ).save_pretrained(directory)
+
+
+def write_model(directory: str, family: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(configuration(family), dtype=torch.bfloat16)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Norms near 1, and weights large enough that answers depend on all of them.
+            parameter.normal_(0, 0.05) if parameter.dim() > 1 else parameter.uniform_(0.5, 1.5)
+    model.cpu().save_pretrained(directory, max_shard_size="100GB")
+    write_tokenizer(directory)
+
+
+def quantise(directory: str, kept: list[str]) -> None:
+    """Rewrites a BF16 model's projections as FP8. `kept`: modules that the configuration names as not converted."""
+    tensors = {}
+    for name, tensor in load_file(f"{directory}/model.safetensors").items():
+        if not name.endswith("proj.weight"):
+            tensors[name] = tensor
+            continue
+        rows, columns = tensor.shape
+        blocks = tensor.float().view(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
+        scale = blocks.abs().amax((1, 3)) / torch.finfo(torch.float8_e4m3fn).max
+        tensors[name] = (blocks / scale[:, None, :, None]).view(rows, columns).to(torch.float8_e4m3fn)
+        tensors[f"{name}_scale_inv"] = scale
+    save_file(tensors, f"{directory}/model.safetensors", metadata={"format": "pt"})
+    with open(f"{directory}/config.json", encoding="utf-8") as file:
+        settings = json.load(file)
+    settings["quantization_config"] = {
+        "quant_method": "fp8",
+        "activation_scheme": "dynamic",
+        "fmt": "e4m3",
+        "weight_block_size": [BLOCK, BLOCK],
+        "modules_to_not_convert": kept,
+    }
+    with open(f"{directory}/config.json", "w", encoding="utf-8") as file:
+        json.dump(settings, file)
+
+
+root, *families = sys.argv[1:]
+for wanted in families:
+    base = wanted.removesuffix("-fp8")
+    for letter, first in SEEDS.items():
+        written = f"{root}/{wanted}-{letter}"
+        write_model(written, base, first)
+        if wanted != base:
+            quantise(written, HEAD + GATES if base == "experts" else HEAD)
