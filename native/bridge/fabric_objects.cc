@@ -136,8 +136,11 @@ Napi::Value FabricObject::Expose(const Napi::CallbackInfo& info) {
   const auto result = std::make_shared<std::shared_ptr<Exposure>>();
   const auto start = [&](Done done) {
     fabric_->Expose(MappingArgument(info[0], "segment"),
-                    [result, done = std::move(done)](std::optional<Failure> failure, std::shared_ptr<Exposure> made) {
+                    [result = result, done = std::move(done)](std::optional<Failure> failure,
+                                                              std::shared_ptr<Exposure> made) mutable {
                       *result = std::move(made);
+                      // From here on only the promise reads it, on its own thread.
+                      result.reset();
                       done(OutcomeOf(std::move(failure)));
                     });
   };
@@ -154,8 +157,10 @@ Napi::Value FabricObject::Connect(const Napi::CallbackInfo& info) {
     const Napi::Object options = ObjectArgument(info[0], "options");
     const uint64_t number = WholeArgument(options.Get("number"), "number");
     fabric_->Connect(number, CallArgument(options),
-                     [result, done = std::move(done)](std::optional<Failure> failure, std::shared_ptr<Peer> peer) {
+                     [result = result, done = std::move(done)](std::optional<Failure> failure,
+                                                               std::shared_ptr<Peer> peer) mutable {
                        *result = std::move(peer);
+                       result.reset();
                        done(OutcomeOf(std::move(failure)));
                      });
   };

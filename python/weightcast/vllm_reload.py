@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from dataclasses import dataclass
 from inspect import BoundArguments
 from typing import Any
@@ -24,6 +25,10 @@ logger = logging.getLogger("vllm.weightcast")
 Weights = list[tuple[str, torch.Tensor]]
 
 _LAYERWISE = "vllm.model_executor.model_loader.reload.layerwise"
+
+
+ACCEPT_UNPROVEN = "WEIGHTCAST_ACCEPT_UNPROVEN"
+"""Environment variable; `1`: reload also experts that are not known to compute with what was loaded."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,10 @@ class LayerwiseReload:
             raise ModelNotReloadable(
                 f"vLLM packs the {self._target.which} model's experts for the CPU when it starts, and never again"
             )
+
+        if os.environ.get(ACCEPT_UNPROVEN) != "1":
+            for layer in self._layers:
+                _check_experts(layer, self._target)
 
     def _coverage_to_check(self) -> Coverage | None:
         # A draft model has its embeddings and its head from the target, and no more than some checkpoints have them.
@@ -262,6 +271,22 @@ def _tied_head(target: Target) -> Any | None:
             "which vLLM's reload leaves as it was"
         )
     return head
+
+
+def _check_experts(layer: Any, target: Target) -> None:
+    """Experts whose reload gave a fresh start's answers on a real engine (bench/results/engines.md), and no others."""
+    method = getattr(layer, "quant_method", None)
+    if not any(base.__name__ == "FusedMoEMethodBase" for base in type(method).__mro__):
+        return
+    kind = type(method).__name__
+    is_eager = getattr(target.model_config, "enforce_eager", False)
+    if kind == "Fp8MoEMethod" or (kind == "UnquantizedFusedMoEMethod" and is_eager):
+        return
+    how = "eagerly" if is_eager else "with CUDA graphs"
+    raise ModelNotReloadable(
+        f"the {target.which} model has experts ({kind}, run {how}) which are not known to answer rightly after vLLM's "
+        f"reload; with {ACCEPT_UNPROVEN}=1 in the engine's environment they are reloaded all the same"
+    )
 
 
 def _is_packed_once(layer: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import unittest
+import unittest.mock
 from typing import Any
 
 import fake_vllm
@@ -230,6 +231,23 @@ class Updates(unittest.TestCase):
         experts.quant_method = types.SimpleNamespace(moe_kernel=object())
         with self.assertRaisesRegex(ModelNotReloadable, "experts for the CPU"):
             update_of(Target("target", Model(experts=experts), CONFIG))
+
+    def test_experts_that_are_not_known_to_be_right_are_refused_unless_they_are_accepted(self) -> None:
+        base = type("FusedMoEMethodBase", (), {})
+        eager = types.SimpleNamespace(**{**vars(CONFIG), "enforce_eager": True})
+
+        def reload(kind: str, config: types.SimpleNamespace) -> None:
+            experts = Layer("a")
+            experts.quant_method = type(kind, (base,), {})()
+            update_of(Target("target", Model(experts=experts), config))
+
+        reload("Fp8MoEMethod", CONFIG)
+        reload("UnquantizedFusedMoEMethod", eager)
+        for kind, config in (("UnquantizedFusedMoEMethod", CONFIG), ("Fp8OnlineMoEMethod", eager)):
+            with self.assertRaisesRegex(ModelNotReloadable, f"experts \\({kind}, run "):
+                reload(kind, config)
+            with unittest.mock.patch.dict("os.environ", {"WEIGHTCAST_ACCEPT_UNPROVEN": "1"}):
+                reload(kind, config)
 
     def tied(self, head: Layer, embedding: Layer) -> Target:
         config = {**vars(CONFIG), "hf_text_config": types.SimpleNamespace(tie_word_embeddings=True)}
