@@ -56,12 +56,22 @@ test('the death of a rank ends the update with its name; the others live, and th
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });
 
-test('a second update while one runs is refused, and does not disturb it', async () => {
+test('an update while another one runs is refused, and does not disturb it', async () => {
   const { cluster, makeModel } = killed;
   await cluster.register('v', await makeModel(7));
-  const first = cluster.update('v');
-  await assert.rejects(cluster.update('v'), { name: 'UsageError', message: /busy updating to v/ });
-  assert.equal((await first).verified, true);
+  // Several: on a busy machine one may be over before the next arrives.
+  const outcomes = await Promise.allSettled(Array.from({ length: 5 }, () => cluster.update('v')));
+  const refused = outcomes.filter((outcome) => outcome.status === 'rejected');
+  for (const { reason } of refused) {
+    assert.equal(reason.name, 'UsageError');
+    assert.match(reason.message, /busy updating to v/);
+  }
+  assert.ok(refused.length > 0, 'one was refused');
+  const reports = outcomes.filter((outcome) => outcome.status === 'fulfilled');
+  assert.ok(
+    reports.length > 0 && reports.every(({ value }) => value.verified === true),
+    'the others were made',
+  );
 });
 
 test('when the supervisor is killed everything of the cluster goes, and the caller hears of it', async () => {
