@@ -187,6 +187,9 @@ const longestSocketPath = 107;
 
 /** Throws a UsageError for an invalid endpoint or API key. Neither a password nor a key is in it. */
 export function checkAddress(endpoint: string, apiKey?: string): void {
+  // The characters that a header can carry.
+  if (apiKey !== undefined && !/^[\x21-\x7e]+$/.test(apiKey))
+    throw new UsageError('the API key contains characters other than printable ASCII without spaces');
   const socketPath = socketPathOf(endpoint);
   if (socketPath !== null) {
     if (Buffer.byteLength(socketPath) <= longestSocketPath && !socketPath.includes('\0')) return;
@@ -204,9 +207,6 @@ export function checkAddress(endpoint: string, apiKey?: string): void {
     url.search === '' &&
     url.hash === '';
   if (!isOrigin) throw new UsageError(`invalid endpoint "${endpoint}": use http://host:port or unix:/path`);
-  // The characters that a header can carry.
-  if (apiKey !== undefined && !/^[\x21-\x7e]+$/.test(apiKey))
-    throw new UsageError('the API key contains characters other than printable ASCII without spaces');
 }
 
 /** An error with one line of the engine's answer; its cause is the whole answer. */

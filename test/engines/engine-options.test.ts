@@ -59,3 +59,12 @@ for (const [options, message] of refused) {
     });
   });
 }
+
+test('an API key that no header can carry is refused, also for an engine on a Unix socket', () => {
+  for (const endpoint of ['http://127.0.0.1:8000', 'unix:/tmp/engine.sock']) {
+    assert.throws(() => checkEngineOptions('a', { endpoint, apiKey: 'key\n' }), {
+      name: 'UsageError',
+      message: /API key contains characters/,
+    });
+  }
+});
