@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { checkpointAt } from '../../simulation/checkpoint.ts';
 import { bucketBytes, checkpoints, versionsOf, withCluster } from './harness.ts';
 
 test('an update installs every tensor in every worker of every instance', async () => {
@@ -31,10 +32,32 @@ test('a device with room for only two slots is updated in serial mode', async ()
   });
 });
 
-test('a device without room for two slots fails the update, naming rank and tensor, before any engine is touched', async () => {
-  await withCluster({ deviceCapacity: 8 * 2 ** 20 }, async ({ user, fails, status }) => {
+test('a device with room for one tensor and two small buckets is updated too', async () => {
+  await withCluster({ deviceCapacity: 7 * 2 ** 20 }, async ({ user, succeeds }) => {
+    const { mode, slots, slotBytes, largeSlotBytes } = await succeeds(user.update('a'));
+    assert.deepEqual([mode, slots, largeSlotBytes], ['serial', 2, 4 * 2 ** 20]);
+    assert.ok(slotBytes < 2 ** 21);
+  });
+});
+
+test('a device without room for that fails the update, naming rank and tensor, before any engine is touched', async () => {
+  await withCluster({ deviceCapacity: 5 * 2 ** 20 }, async ({ user, fails, status }) => {
     await fails(user.update('a'), 'WEIGHTCAST_MEMORY', /layers\.\d+\.weight.*rank \d/);
     assert.ok((await status()).instances.every(({ state }) => state === 'unknown'));
+  });
+});
+
+test('a tensor far larger than a bucket costs its bytes once, and arrives among pipelined buckets', async () => {
+  const shapes = Array.from({ length: 41 }, (_, layer) => {
+    return { name: `layers.${layer}.weight`, dtype: 'BF16', shape: [layer === 20 ? 2 ** 22 : 2 ** 19] };
+  });
+  const checkpoints = [checkpointAt('/models/a', shapes, false)];
+  await withCluster({ checkpoints }, async ({ world, user, succeeds, until }) => {
+    const update = user.update('a', { bucketBytes: 2 ** 20 });
+    await until('worker links are bound', () => world.links.open === 4);
+    for (const { used } of world.devices) assert.equal(used, (4 + 8) * 2 ** 20);
+    const { mode, largeSlotBytes } = await succeeds(update);
+    assert.deepEqual([mode, largeSlotBytes], ['pipelined', 8 * 2 ** 20]);
   });
 });
 

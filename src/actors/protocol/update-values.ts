@@ -97,9 +97,10 @@ export const updateReport = z.object({
   /** The same by the rank they were read from. */
   received: z.array(received),
   buckets: z.int(),
-  /** Device memory of a rank, at most: `slots` of `slotBytes` each. */
+  /** Device memory of a rank, at most: `slots` of `slotBytes` each, and one of `largeSlotBytes` for larger tensors. */
   slots: z.int(),
   slotBytes: bytes,
+  largeSlotBytes: bytes,
   /** Duration of the update, from prepare to the resumption of engines. */
   seconds: z.number(),
   /** From the first upload to the last acknowledgement. */

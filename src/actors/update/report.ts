@@ -26,6 +26,7 @@ export function reportOf(
     buckets: Math.max(...plans.map(({ owners }) => owners.length)),
     slots: Math.max(...plans.map(({ slots }) => slots)),
     slotBytes: Math.max(...plans.map(({ slotBytes }) => slotBytes)),
+    largeSlotBytes: Math.max(...plans.map(({ largeSlotBytes }) => largeSlotBytes)),
     seconds,
     streamSeconds: streamSeconds(streamed),
     verified,
