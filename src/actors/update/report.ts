@@ -9,7 +9,7 @@ export function reportOf(
   { checkpoint: { status }, ranks }: UpdateSpec,
   { epoch, groups }: OpenEpoch,
   streamed: readonly Streamed[],
-  { verified, seconds }: Pick<UpdateReport, 'verified' | 'seconds'>,
+  { instances, seconds }: Pick<UpdateReport, 'instances' | 'seconds'>,
 ): UpdateReport {
   const plans = groups.map(({ plan }) => plan);
   const received = receivedFrom(streamed);
@@ -29,7 +29,7 @@ export function reportOf(
     largeSlotBytes: Math.max(...plans.map(({ largeSlotBytes }) => largeSlotBytes)),
     seconds,
     streamSeconds: streamSeconds(streamed),
-    verified,
+    instances: [...instances],
     timelines: firstTimelines(streamed),
   };
 }
