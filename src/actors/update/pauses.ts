@@ -1,5 +1,6 @@
 import type { PauseMode } from '../../engines/engine-client.ts';
 import { asFailure, EngineError, type WeightcastError } from '../../errors.ts';
+import type { AskOptions } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
@@ -18,8 +19,8 @@ export class Pauses {
   readonly #update: UpdateContext;
   /** Paused, or asked to. */
   readonly #paused: Set<UpdateTarget>;
-  /** Asked by this update. */
-  readonly #asked = new Set<UpdateTarget>();
+  /** Those that have answered to this update that they are paused. */
+  readonly #confirmed = new Set<UpdateTarget>();
   /** Those that did not answer that they are paused: they may be all the same, through a proxy that gave up. */
   readonly #doubtful = new Set<UpdateTarget>();
   /** Of these, those whose answer is still due: the pause may take effect after everything that is asked of them now. */
@@ -42,23 +43,34 @@ export class Pauses {
     const timeoutMilliseconds = Math.ceil(round.left() / share);
     const within = round.within(timeoutMilliseconds + deadlines.control);
     const pauses = round.spec.targets.flatMap((target) => {
-      const { name, bridge, pause } = target;
-      if (pause === null || pause === 'caller' || this.#asked.has(target)) return [];
+      const { name, pause } = target;
+      if (pause === null || pause === 'caller' || this.#confirmed.has(target)) return [];
       const mode: PauseMode = pause;
-      this.#asked.add(target);
       this.#paused.add(target);
       round.spec.instances.paused(name, true);
-      const paused = ask(round.context, bridge, toBridge.pause, { mode, timeoutMilliseconds }, within);
-      return [
-        paused.catch((error) => {
-          round.failures.ofEngine(target, asFailure(error));
-          this.#doubtful.add(target);
-          if (!(error instanceof EngineError)) this.#due.add(target);
-          throw error;
-        }),
-      ];
+      return [this.#askPause(round, target, { mode, timeoutMilliseconds }, within)];
     });
     await round.allOrAbort(epoch, pauses);
+  }
+
+  async #askPause(
+    round: UpdateContext,
+    target: UpdateTarget,
+    question: { readonly mode: PauseMode; readonly timeoutMilliseconds: number },
+    within: AskOptions,
+  ): Promise<void> {
+    try {
+      await ask(round.context, target.bridge, toBridge.pause, question, within);
+    } catch (thrown) {
+      const error = asFailure(thrown);
+      round.failures.ofEngine(target, error);
+      this.#doubtful.add(target);
+      if (!(error instanceof EngineError)) this.#due.add(target);
+      throw error;
+    }
+    this.#confirmed.add(target);
+    this.#doubtful.delete(target);
+    this.#due.delete(target);
   }
 
   isPaused(target: UpdateTarget): boolean {
