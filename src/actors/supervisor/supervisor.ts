@@ -17,9 +17,10 @@ import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { UpdateReport } from '../protocol/update-values.ts';
 import { CommunicatorRegistry } from '../update/communicators.ts';
 import type { UpdateSpec, UpdateTarget } from '../update/context.ts';
-import { Update, type UpdateOutcome } from '../update/update.ts';
+import { Update } from '../update/update.ts';
 import { CheckpointLedger } from './checkpoint-ledger.ts';
 import { CheckpointService } from './checkpoint-service.ts';
+import { Healing, type HealingGoal } from './healing.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import { InstanceRegistry } from './instance-registry.ts';
 import { InstanceService } from './instance-service.ts';
@@ -60,6 +61,11 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   readonly #callers = new WaitingCallers(this.#instances, this.#ranks, () => this.#status());
   readonly #instanceService: InstanceService;
   readonly #observers: ActorRef<ObserverMessage>[] = [];
+  readonly #healing = new Healing(
+    (name, goal, abort) => this.#heal(name, goal, abort),
+    () => this.#context,
+  );
+  #context!: Context<SupervisorInbox>;
   #planner!: ActorRef<PlannerMessage>;
   #swarm!: ActorRef<SwarmMessage>;
   #epoch = 0;
@@ -93,6 +99,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   }
 
   started(context: Context<SupervisorInbox>): void {
+    this.#context = context;
     this.#planner = context.spawn('planner', () => new PlannerActor(this.#ports));
     this.#checkpoints.started(this.#planner);
     this.#swarm = context.spawn('swarm', () => new SwarmActor(), swarmSpawnOptions);
@@ -126,13 +133,12 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       case 'add-instance':
         return this.#instanceService.add(message, context);
       case 'remove-instance':
-        return this.#answer(message, context, () =>
-          done(this.#instanceService.remove(message.instance, context)),
-        );
+        return this.#answer(message, context, () => done(this.#remove(message.instance, context)));
       case 'cancel':
         this.#jobs.abortAll(new AbortedError(message.reason));
         return context.reply(message, {});
       case 'drain':
+        this.#healing.close();
         return this.#answer(message, context, () => done(this.#jobs.drain(stopping())));
       case 'status':
         return context.reply(message, this.#status());
@@ -160,6 +166,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   }
 
   async stopping(): Promise<void> {
+    this.#healing.close();
     this.#jobs.abortAll(stopping());
     await this.#processes.stopAll();
   }
@@ -178,6 +185,11 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     );
   }
 
+  async #remove(instance: string, context: Context<SupervisorInbox>): Promise<void> {
+    await this.#healing.leave([instance], 'the instance is removed');
+    await this.#instanceService.remove(instance, context);
+  }
+
   #status(): ClusterStatus {
     return {
       epoch: this.#epoch,
@@ -191,37 +203,60 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   // ── updates ──────────────────────────────────────────────────────────────────────────────────────────────────
 
   async #update(message: MessageOf<'update'>, context: Context<SupervisorInbox>): Promise<UpdateReport> {
-    const { checkpoint } = message;
     const names = [...new Set(message.options.instances ?? this.#instances.names)];
-    const spec = this.#updateSpec(message, names, context);
+    // What is refused takes nothing over.
+    this.#updateSpec(message, names, context);
+    await this.#healing.leave(names, 'another update takes over');
+    const report = await this.#install(message, names, context, new AbortController());
+    const left = report.instances.filter(({ outcome }) => outcome !== 'updated').map(({ name }) => name);
+    const { checkpoint, options } = message;
+    if (options.heal) this.#healing.want(left, { checkpoint, digest: report.digest, options });
+    return report;
+  }
+
+  /** Another try to update an instance that was left behind. Resolves with false if there is nothing to bring it to. */
+  async #heal(name: string, { checkpoint, digest, options }: HealingGoal, abort: AbortController) {
+    const registered = this.#ledger.statuses().find((status) => status.checkpoint === checkpoint);
+    if (registered?.digest !== digest || !this.#instances.names.includes(name)) return false;
+    const request = { checkpoint, options: { ...options, instances: [name] } };
+    await this.#install(request, [name], this.#context, abort);
+    return true;
+  }
+
+  async #install(
+    request: Pick<MessageOf<'update'>, 'checkpoint' | 'options'>,
+    names: readonly string[],
+    context: Context<SupervisorInbox>,
+    abort: AbortController,
+  ): Promise<UpdateReport> {
+    const { checkpoint } = request;
+    const spec = this.#updateSpec(request, names, context);
     const { what } = spec;
     // An update goes on without the instances whose ranks are lost.
     const facts = { kind: 'update', what, checkpoint, ranks: [], instances: names } as const;
-    return await this.#jobs.run(facts, async (abort) => {
+    return await this.#jobs.run(facts, async (job) => {
       const endReading = this.#checkpoints.read(checkpoint, context);
+      const update = new Update(context, spec, job);
+      const onAbort = () => job.abort(abort.signal.reason);
+      abort.signal.addEventListener('abort', onAbort, { once: true });
+      if (abort.signal.aborted) onAbort();
       try {
-        const { report, copies } = await this.#run(new Update(context, spec, abort));
+        // While it runs, it is notified of ranks.
+        this.#updates.add(update);
+        const { report, copies } = await update.run();
         this.#checkpoints.addCopies(checkpoint, copies);
         return report;
       } finally {
+        this.#updates.delete(update);
+        abort.signal.removeEventListener('abort', onAbort);
         endReading();
       }
     });
   }
 
-  /** While an update runs, it is notified of ranks that others are read from. */
-  async #run(update: Update): Promise<UpdateOutcome> {
-    this.#updates.add(update);
-    try {
-      return await update.run();
-    } finally {
-      this.#updates.delete(update);
-    }
-  }
-
   /** Throws why these instances cannot be updated to the checkpoint. */
   #updateSpec(
-    { checkpoint, options }: MessageOf<'update'>,
+    { checkpoint, options }: Pick<MessageOf<'update'>, 'checkpoint' | 'options'>,
     names: readonly string[],
     context: Context<SupervisorInbox>,
   ): UpdateSpec {
@@ -278,6 +313,10 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     // Ranks that were ready before are in communicators with the previous process of this one.
     this.#communicators.rankLost(rank);
     for (const update of this.#updates) update.rankReady(rank);
+    const instance = this.#instances.withRank(rank);
+    if (instance !== null && this.#ranks.areReady(this.#instances.options(instance).ranks)) {
+      this.#healing.hurry(instance);
+    }
     this.#callers.answer();
   }
 
