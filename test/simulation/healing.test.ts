@@ -50,15 +50,24 @@ test('the next update takes over from healing, also in the middle of it', async 
   });
 });
 
-test('nothing is healed to a checkpoint that was replaced, and an instance that is being healed can be removed', async () => {
-  await withCluster({}, async (fixture) => {
-    const { cluster, user, succeeds, status, wait } = fixture;
-    await leaveBehind(fixture);
-    await succeeds(user.register('a', '/models/b')).catch(() => {});
-    await wait(10_000);
+test('healing keeps nobody from replacing the checkpoint, or from removing the instance', async () => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, spares, status, wait }) => {
+    const leaveEngine1 = async () => {
+      world.engines[1]!.workers[0]!.nextLoad = 'die';
+      await spares(user.update('a', { bucketBytes, heal: true }), 'engine-1', /./, /./);
+      await wait(1_500);
+    };
+    await leaveEngine1();
+    await succeeds(user.register('a', '/models/b'));
+    world.engines[1]!.restart();
+    await wait(100_000);
+    assert.deepEqual(versionsOf(await status()), ['a', null]);
+
+    await leaveEngine1();
     await succeeds(user.removeInstance('engine-1'));
     await wait(100_000);
     assert.deepEqual(versionsOf(await status()), ['a']);
     assert.equal(cluster.supervisor.timers, 0);
+    world.engines[1]!.restart();
   });
 });

@@ -69,6 +69,14 @@ export class Healing {
     await Promise.all(patients.map(({ running }) => running?.ended));
   }
 
+  /** The same for what is being brought to a checkpoint that changes; null if nothing is. */
+  leaveCheckpoint(checkpoint: string): Promise<void> | null {
+    const names = [...this.#patients].flatMap(([name, { goal }]) =>
+      goal.checkpoint === checkpoint ? [name] : [],
+    );
+    return names.length === 0 ? null : this.leave(names, `${checkpoint} changes`);
+  }
+
   /** The cluster stops. */
   close(): void {
     void this.leave([...this.#patients.keys()], 'the cluster is stopping');

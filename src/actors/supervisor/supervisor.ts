@@ -109,14 +109,14 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   receive(message: SupervisorInbox, context: Context<SupervisorInbox>): void {
     switch (message.type) {
       case 'register':
-        return this.#answer(message, context, () => this.#checkpoints.register(message, context));
+        return this.#change(message, context, () => this.#checkpoints.register(message, context));
       case 'unregister':
-        return this.#answer(message, context, () => {
+        return this.#change(message, context, async () => {
           this.#checkpoints.unregister(message.checkpoint, context);
           return {};
         });
       case 'reserve':
-        return this.#answer(message, context, () => this.#checkpoints.reserve(message, context));
+        return this.#change(message, context, async () => this.#checkpoints.reserve(message, context));
       case 'cancel-reservation':
         this.#checkpoints.cancelReservation(message.reservation, context);
         return context.reply(message, {});
@@ -183,6 +183,16 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       (answer) => reply.succeed(answer),
       (error) => reply.fail(asFailure(error)),
     );
+  }
+
+  /** The same for a request that changes a checkpoint, which healing must not keep busy. */
+  #change<Q extends SupervisorInbox & Request<unknown> & { readonly checkpoint: string }>(
+    message: Q,
+    context: Context<SupervisorInbox>,
+    work: () => Promise<ReplyOf<Q>>,
+  ): void {
+    const left = this.#healing.leaveCheckpoint(message.checkpoint);
+    this.#answer(message, context, left === null ? work : () => left.then(work));
   }
 
   async #remove(instance: string, context: Context<SupervisorInbox>): Promise<void> {
@@ -265,7 +275,8 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     const targets = this.#instances.targets(names);
     const unfit = this.#unfit(targets);
     const isVain = unfit.size === targets.length;
-    if (isVain) this.#checkAlive(names);
+    const failure = isVain ? this.#instances.failureAmong(names) : null;
+    if (failure !== null) throw failure;
     const fit = targets.filter((target) => isVain || !unfit.has(target));
     const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
     return {
@@ -299,12 +310,6 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       return [target, new UsageError(`a rank of instance ${target.name} is not ready`)] as const;
     });
     return new Map(reasons.flatMap(([target, reason]) => (reason === null ? [] : [[target, reason]])));
-  }
-
-  /** Throws why one of these instances cannot be updated any more. */
-  #checkAlive(names: readonly string[]): void {
-    const failure = this.#instances.failureAmong(names);
-    if (failure !== null) throw failure;
   }
 
   // ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────────
