@@ -3,6 +3,7 @@ import { type TestContext, test } from 'node:test';
 import { type ActorRef, ActorSystem } from '../../../src/actors/kernel/index.ts';
 import { ask, type Question } from '../../../src/actors/protocol/ask.ts';
 import type { InstanceOptions } from '../../../src/actors/protocol/instance-options.ts';
+import type { ObserverMessage } from '../../../src/actors/protocol/observer.ts';
 import type { RankMessage } from '../../../src/actors/protocol/rank.ts';
 import { type SupervisorExchange, toSupervisor } from '../../../src/actors/protocol/supervisor.ts';
 import { type SupervisorInbox, supervisorSpawnOptions } from '../../../src/actors/supervisor/inbox.ts';
@@ -11,9 +12,10 @@ import { SupervisorActor } from '../../../src/actors/supervisor/supervisor.ts';
 import type { EngineClient } from '../../../src/engines/engine-client.ts';
 import { CheckpointError, UsageError } from '../../../src/errors.ts';
 import { systemClock } from '../../../src/native-bridge/clock.ts';
+import { patience } from '../../patience.ts';
 import { silentLog } from '../kernel/harness.ts';
 
-const deadlineMilliseconds = 5_000;
+const deadlineMilliseconds = patience;
 const instance = (name: string, rank: number): InstanceOptions => {
   return { name, endpoint: `http://${name}`, ranks: [rank] };
 };
@@ -153,4 +155,19 @@ test('an instance that is removed while it joins fails the call that added it', 
   const removed = question(toSupervisor.removeInstance, { instance: 'a' });
   await assert.rejects(added, { name: 'UsageError', message: 'instance a was removed before it was ready' });
   await removed;
+});
+
+test('a message that the supervisor fails on fails alone', async (t) => {
+  const { system, supervisor, question, ready } = startSupervisor(t);
+  const added = question(toSupervisor.addInstance, { instance: instance('a', 0) });
+  ready(0);
+  await added;
+  const observer = system.spawn<ObserverMessage>('observer', () => ({ receive() {} }));
+  await question(toSupervisor.subscribe, { observer });
+  system.tell(supervisor, { type: 'progress' } as never);
+  const { ranks } = await question(toSupervisor.status, {});
+  assert.deepEqual(
+    ranks.map(({ state }) => state),
+    ['ready'],
+  );
 });
