@@ -87,7 +87,7 @@ function createPorts(
       const exited = child.exited.then(asSignal);
       exited.then((reason) => hub.declareLost(member, reason));
       const stop = (graceMilliseconds = grace) => children.stop(child, graceMilliseconds);
-      return { exited, stop };
+      return { exited, stop, hint: place.hint };
     },
     openCheckpoint,
     engineClient: (instance) => createEngineClient(instance, systemClock),
@@ -107,7 +107,8 @@ function placeOf(
   { host, hosts }: SupervisorConfiguration,
   hub: HubTransport,
 ) {
-  if (hostName === undefined) return { host, endpoint: hub.endpoint, launcher: [], isElsewhere: false };
+  if (hostName === undefined)
+    return { host, endpoint: hub.endpoint, launcher: [], isElsewhere: false, hint: undefined };
   const options = hosts[hostName];
   if (options === undefined)
     throw new UsageError(`instance ${name} is on host ${hostName}, which the option hosts does not have`);
@@ -119,6 +120,10 @@ function placeOf(
     endpoint: launcher.length > 0 ? (hub.remoteEndpoint ?? hub.endpoint) : hub.endpoint,
     launcher,
     isElsewhere: true,
+    hint:
+      launcher.length > 0 && hub.remoteEndpoint === null
+        ? `host ${hostName} may not reach ${hub.endpoint}: without the option listen only this machine does`
+        : undefined,
   };
 }
 

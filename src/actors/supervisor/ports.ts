@@ -16,6 +16,8 @@ export interface SupervisorPorts extends PlannerPorts {
 export interface LaunchedRank {
   /** Resolves when the process has ended, with how: `exit code 1`, `SIGKILL`. Never rejects. */
   readonly exited: Promise<string>;
+  /** What may keep it from becoming ready, for the error if it does not. */
+  readonly hint?: string | undefined;
   /**
    * Asks the process to end, and kills it if it does not within the grace time; without one, within the time that it may
    * need to release all it has. Called again, the shortest of the times counts.

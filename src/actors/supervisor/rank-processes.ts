@@ -160,7 +160,7 @@ export class RankProcesses {
     if (this.#ranks.process(rank) !== process) return;
     this.#timers.delete(rank);
     const seconds = this.#startMilliseconds / 1_000;
-    const error = `rank ${rank} was not ready ${seconds} s after its start (startTimeoutMilliseconds); it is killed and started again`;
+    const error = `rank ${rank} was not ready ${seconds} s after its start (startTimeoutMilliseconds); it is killed and started again${process.hint === undefined ? '' : `; ${process.hint}`}`;
     this.#listener.onTrouble(rank, new DeadlineError(error));
     void process.stop(lostGraceMilliseconds);
   }

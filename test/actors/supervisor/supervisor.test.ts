@@ -8,7 +8,7 @@ import type { RankMessage } from '../../../src/actors/protocol/rank.ts';
 import { type SupervisorExchange, toSupervisor } from '../../../src/actors/protocol/supervisor.ts';
 import { type SupervisorInbox, supervisorSpawnOptions } from '../../../src/actors/supervisor/inbox.ts';
 import type { LaunchedRank, SupervisorPorts } from '../../../src/actors/supervisor/ports.ts';
-import { SupervisorActor } from '../../../src/actors/supervisor/supervisor.ts';
+import { SupervisorActor, type SupervisorOptions } from '../../../src/actors/supervisor/supervisor.ts';
 import type { EngineClient } from '../../../src/engines/engine-client.ts';
 import { CheckpointError, UsageError } from '../../../src/errors.ts';
 import { systemClock } from '../../../src/native-bridge/clock.ts';
@@ -21,12 +21,17 @@ const instance = (name: string, rank: number): InstanceOptions => {
 };
 
 /** A supervisor alone with ranks that do nothing. */
-function startSupervisor(test: TestContext, ports: Partial<SupervisorPorts> = {}) {
+function startSupervisor(
+  test: TestContext,
+  ports: Partial<SupervisorPorts> = {},
+  options: Partial<SupervisorOptions> = {},
+) {
   const system = ActorSystem.create({ clock: systemClock, random: { next: Math.random }, log: silentLog });
   test.after(() => system.stop(10_000));
   const supervisor = system.spawn<SupervisorInbox>(
     'supervisor',
-    () => new SupervisorActor({ instances: [], spareCheckpoints: 0 }, { ...idlePorts(), ...ports }),
+    () =>
+      new SupervisorActor({ instances: [], spareCheckpoints: 0, ...options }, { ...idlePorts(), ...ports }),
     supervisorSpawnOptions,
   );
   const question = <E extends SupervisorExchange>(exchange: E, fields: Parameters<typeof ask<E>>[3]) =>
@@ -170,4 +175,19 @@ test('a message that the supervisor fails on fails alone', async (t) => {
     ranks.map(({ state }) => state),
     ['ready'],
   );
+});
+
+test('an instance whose rank does not start in time is refused with the rank and what may be the cause, and is gone', async (t) => {
+  const { question } = startSupervisor(
+    t,
+    { launchRank: () => ({ ...launched(), hint: 'host b may not reach it' }) },
+    { startTimeoutMilliseconds: 50 },
+  );
+  await assert.rejects(question(toSupervisor.addInstance, { instance: instance('a', 3) }), {
+    name: 'DeadlineError',
+    message:
+      'rank 3 was not ready 0.05 s after its start (startTimeoutMilliseconds); it is killed and started again; host b may not reach it',
+  });
+  const { instances, ranks } = await question(toSupervisor.status, {});
+  assert.deepEqual([instances, ranks], [[], []]);
 });
