@@ -1,43 +1,31 @@
-import {
-  AbortedError,
-  asFailure,
-  fromWire,
-  PeerLostError,
-  UsageError,
-  type WeightcastError,
-} from '../../errors.ts';
+import { AbortedError, asFailure, PeerLostError, type WeightcastError } from '../../errors.ts';
 import { SwarmActor, swarmSpawnOptions } from '../join/swarm.ts';
-import type { Actor, ActorRef, Context, ReplyOf, Request } from '../kernel/index.ts';
-import { PlannerActor } from '../planner/planner.ts';
+import type { Actor, Context, ReplyOf, Request } from '../kernel/index.ts';
+import { PlannerActor, plannerSpawnOptions } from '../planner/planner.ts';
+import { deadlines } from '../protocol/deadlines.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { ObserverMessage } from '../protocol/observer.ts';
-import type { PlannerMessage } from '../protocol/planner.ts';
 import type { ClusterStatus } from '../protocol/status-values.ts';
-import type { SwarmMessage } from '../protocol/swarm.ts';
-import type { UpdateReport } from '../protocol/update-values.ts';
-import { CommunicatorRegistry } from '../update/communicators.ts';
-import type { UpdateSpec, UpdateTarget } from '../update/context.ts';
-import { Update } from '../update/update.ts';
 import { CheckpointLedger } from './checkpoint-ledger.ts';
 import { CheckpointService } from './checkpoint-service.ts';
-import { Healing, type HealingGoal } from './healing.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import { InstanceRegistry } from './instance-registry.ts';
 import { InstanceService } from './instance-service.ts';
 import { Jobs } from './jobs.ts';
 import type { SupervisorPorts } from './ports.ts';
+import { ProgressRelay } from './progress-relay.ts';
 import { RankProcesses } from './rank-processes.ts';
 import { RankRegistry } from './rank-registry.ts';
 import { ReleasedSegments } from './released-segments.ts';
+import { UpdateService } from './update-service.ts';
 import { WaitingCallers } from './waiting-callers.ts';
 
 export interface SupervisorOptions {
   readonly instances: readonly InstanceOptions[];
   /** How many sets of released checkpoint memory to keep for later checkpoints of the same sizes. */
   readonly spareCheckpoints: number;
+  /** How long one start of a rank may take, until it owns its device. Default: `deadlines.start`. */
+  readonly startTimeoutMilliseconds?: number | undefined;
 }
-
-const observerLimit = 16;
 
 /**
  * The root of the cluster's actors. It keeps the ledgers of ranks, instances and checkpoints, and runs registrations and
@@ -53,22 +41,15 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   readonly #ranks = new RankRegistry();
   readonly #instances = new InstanceRegistry();
   readonly #jobs = new Jobs();
-  readonly #updates = new Set<Update>();
-  readonly #communicators = new CommunicatorRegistry();
   readonly #ledger: CheckpointLedger;
   readonly #checkpoints: CheckpointService;
   readonly #processes: RankProcesses;
-  readonly #callers = new WaitingCallers(this.#instances, this.#ranks, () => this.#status());
+  readonly #callers: WaitingCallers;
   readonly #instanceService: InstanceService;
-  readonly #observers: ActorRef<ObserverMessage>[] = [];
-  readonly #healing = new Healing(
-    (name, goal, abort) => this.#heal(name, goal, abort),
-    () => this.#context,
-  );
-  #context!: Context<SupervisorInbox>;
-  #planner!: ActorRef<PlannerMessage>;
-  #swarm!: ActorRef<SwarmMessage>;
-  #epoch = 0;
+  readonly #updates: UpdateService;
+  readonly #progress = new ProgressRelay();
+  /** Settles when all rank processes have ended; null until they are asked to. */
+  #ranksEnded: Promise<void> | null = null;
 
   /** `ledger`: for tests that look into it. */
   constructor(
@@ -83,11 +64,21 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#checkpoints = new CheckpointService(ledger, this.#ranks, released, this.#jobs, (set) =>
       ports.segmentName(set),
     );
-    this.#processes = new RankProcesses(this.#ranks, ports, released, {
+    const { startTimeoutMilliseconds: startMilliseconds = deadlines.start } = options;
+    this.#callers = new WaitingCallers(this.#instances, this.#ranks, startMilliseconds, () => this.#status());
+    this.#processes = new RankProcesses(this.#ranks, ports, released, startMilliseconds, {
       onLost: (rank, reason, returns) => this.#rankLost(rank, reason, returns),
       onReady: (rank) => this.#rankReady(rank),
       onHostMemoryLost: (host, context) => this.#checkpoints.hostMemoryLost(host, context),
-      onGivenUp: (rank, error) => this.#failInstance(rank, error),
+      onTrouble: (rank, error) => this.#rankTroubled(rank, error),
+    });
+    this.#updates = new UpdateService({
+      ledger,
+      checkpoints: this.#checkpoints,
+      instances: this.#instances,
+      ranks: this.#ranks,
+      processes: this.#processes,
+      jobs: this.#jobs,
     });
     this.#instanceService = new InstanceService(
       this.#instances,
@@ -99,14 +90,33 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   }
 
   started(context: Context<SupervisorInbox>): void {
-    this.#context = context;
-    this.#planner = context.spawn('planner', () => new PlannerActor(this.#ports));
-    this.#checkpoints.started(this.#planner);
-    this.#swarm = context.spawn('swarm', () => new SwarmActor(), swarmSpawnOptions);
+    // Ranks end beside the children, which may take their time.
+    context.signal.addEventListener('abort', () => void this.#endRanks(), { once: true });
+    const manifestOf = (layout: string) => this.#ledger.manifestOf(layout);
+    const createPlanner = () => new PlannerActor(this.#ports, manifestOf);
+    const planner = context.spawn('planner', createPlanner, plannerSpawnOptions);
+    this.#checkpoints.started(planner);
+    const swarm = context.spawn('swarm', () => new SwarmActor(), swarmSpawnOptions);
+    this.#updates.started(context, planner, swarm);
+    this.#processes.place(this.#options.instances);
     for (const instance of this.#options.instances) this.#instanceService.join(instance, context);
   }
 
+  /**
+   * A throw fails the one message: a restart would lose the ledgers, and with them what all engines and ranks are known to
+   * hold.
+   */
   receive(message: SupervisorInbox, context: Context<SupervisorInbox>): void {
+    try {
+      this.#handle(message, context);
+    } catch (thrown) {
+      const error = asFailure(thrown);
+      context.log.error({ type: message.type, error: error.message }, 'the supervisor failed on a message');
+      context.fail(error);
+    }
+  }
+
+  #handle(message: SupervisorInbox, context: Context<SupervisorInbox>): void {
     switch (message.type) {
       case 'register':
         return this.#change(message, context, () => this.#checkpoints.register(message, context));
@@ -129,7 +139,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
           this.#checkpoints.exportMetas(message.checkpoint, context),
         );
       case 'update':
-        return this.#answer(message, context, () => this.#update(message, context));
+        return this.#answer(message, context, () => this.#updates.update(message));
       case 'add-instance':
         return this.#instanceService.add(message, context);
       case 'remove-instance':
@@ -138,37 +148,46 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         this.#jobs.abortAll(new AbortedError(message.reason));
         return context.reply(message, {});
       case 'drain':
-        this.#healing.close();
+        this.#updates.healing.close();
         return this.#answer(message, context, () => done(this.#jobs.drain(stopping())));
       case 'status':
         return context.reply(message, this.#status());
       case 'await-ready':
-        return this.#callers.add({
-          instances: this.#instances.names,
-          reply: context.deferReply(message),
-          onFailure: () => {},
-        });
+        return this.#awaitReady(message, context);
       case 'subscribe':
-        if (this.#observers.length < observerLimit) this.#observers.push(message.observer);
+        this.#progress.add(message.observer);
         return context.reply(message, {});
       case 'progress':
-        for (const observer of this.#observers) {
-          context.tell(observer, { type: 'observe', progress: message.progress });
-        }
-        return;
+        return this.#progress.relay(message.progress, context);
+      case 'caller-late':
+        return this.#callers.late(message.caller);
       case 'rank-ready':
         return this.#processes.ready(message, context);
       case 'rank-failed':
-        return this.#failInstance(message.rank, fromWire(message.error));
+        return this.#processes.failed(message);
       case 'rank-down':
         return this.#processes.down(message);
+      case 'rank-late':
+        return this.#processes.late(message);
+      case 'restart-rank':
+        return this.#processes.restart(message, context);
     }
   }
 
   async stopping(): Promise<void> {
-    this.#healing.close();
+    await this.#endRanks();
+  }
+
+  #endRanks(): Promise<void> {
+    this.#updates.healing.close();
     this.#jobs.abortAll(stopping());
-    await this.#processes.stopAll();
+    this.#ranksEnded ??= this.#processes.stopAll();
+    return this.#ranksEnded;
+  }
+
+  #awaitReady(message: MessageOf<'await-ready'>, context: Context<SupervisorInbox>): void {
+    const reply = context.deferReply(message);
+    this.#callers.add({ instances: this.#instances.names, reply, onFailure: () => {} }, context);
   }
 
   /** Answers with what `work` returns or resolves with, or why it fails. */
@@ -191,18 +210,18 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     context: Context<SupervisorInbox>,
     work: () => Promise<ReplyOf<Q>>,
   ): void {
-    const left = this.#healing.leaveCheckpoint(message.checkpoint);
+    const left = this.#updates.healing.leaveCheckpoint(message.checkpoint);
     this.#answer(message, context, left === null ? work : () => left.then(work));
   }
 
   async #remove(instance: string, context: Context<SupervisorInbox>): Promise<void> {
-    await this.#healing.leave([instance], 'the instance is removed');
+    await this.#updates.healing.leave([instance], 'the instance is removed');
     await this.#instanceService.remove(instance, context);
   }
 
   #status(): ClusterStatus {
     return {
-      epoch: this.#epoch,
+      epoch: this.#updates.epoch,
       ranks: this.#ranks.status(),
       instances: this.#instances.status(),
       checkpoints: this.#ledger.statuses(),
@@ -210,136 +229,33 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     };
   }
 
-  // ── updates ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-  async #update(message: MessageOf<'update'>, context: Context<SupervisorInbox>): Promise<UpdateReport> {
-    const names = [...new Set(message.options.instances ?? this.#instances.names)];
-    // What is refused takes nothing over.
-    this.#updateSpec(message, names, context);
-    await this.#healing.leave(names, 'another update takes over');
-    const report = await this.#install(message, names, context, new AbortController());
-    const left = report.instances.filter(({ outcome }) => outcome !== 'updated').map(({ name }) => name);
-    const { checkpoint, options } = message;
-    if (options.heal) this.#healing.want(left, { checkpoint, digest: report.digest, options });
-    return report;
-  }
-
-  /** Another try to update an instance that was left behind. Resolves with false if there is nothing to bring it to. */
-  async #heal(name: string, { checkpoint, digest, options }: HealingGoal, abort: AbortController) {
-    const registered = this.#ledger.statuses().find((status) => status.checkpoint === checkpoint);
-    if (registered?.digest !== digest || !this.#instances.names.includes(name)) return false;
-    const request = { checkpoint, options: { ...options, instances: [name] } };
-    await this.#install(request, [name], this.#context, abort);
-    return true;
-  }
-
-  async #install(
-    request: Pick<MessageOf<'update'>, 'checkpoint' | 'options'>,
-    names: readonly string[],
-    context: Context<SupervisorInbox>,
-    abort: AbortController,
-  ): Promise<UpdateReport> {
-    const { checkpoint } = request;
-    const spec = this.#updateSpec(request, names, context);
-    const { what } = spec;
-    // An update goes on without the instances whose ranks are lost.
-    const facts = { kind: 'update', what, checkpoint, ranks: [], instances: names } as const;
-    return await this.#jobs.run(facts, async (job) => {
-      const endReading = this.#checkpoints.read(checkpoint, context);
-      const update = new Update(context, spec, job);
-      const onAbort = () => job.abort(abort.signal.reason);
-      abort.signal.addEventListener('abort', onAbort, { once: true });
-      if (abort.signal.aborted) onAbort();
-      try {
-        // While it runs, it is notified of ranks.
-        this.#updates.add(update);
-        const { report, copies } = await update.run();
-        this.#checkpoints.addCopies(checkpoint, copies);
-        return report;
-      } finally {
-        this.#updates.delete(update);
-        abort.signal.removeEventListener('abort', onAbort);
-        endReading();
-      }
-    });
-  }
-
-  /** Throws why these instances cannot be updated to the checkpoint. */
-  #updateSpec(
-    { checkpoint, options }: Pick<MessageOf<'update'>, 'checkpoint' | 'options'>,
-    names: readonly string[],
-    context: Context<SupervisorInbox>,
-  ): UpdateSpec {
-    const registered = this.#ledger.get(checkpoint);
-    if (names.length === 0) throw new UsageError('the cluster has no instance to update');
-    const targets = this.#instances.targets(names);
-    const unfit = this.#unfit(targets);
-    const isVain = unfit.size === targets.length;
-    const failure = isVain ? this.#instances.failureAmong(names) : null;
-    if (failure !== null) throw failure;
-    const fit = targets.filter((target) => isVain || !unfit.has(target));
-    const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
-    return {
-      what: `updating ${whom}to ${checkpoint}`,
-      checkpoint: registered,
-      options,
-      exchanges: this.#instances.exchanges(names),
-      ranks: this.#ranks.readyAmong(fit.flatMap(({ ranks }) => [...ranks])),
-      targets,
-      unfit,
-      planner: this.#planner,
-      swarm: this.#swarm,
-      communicators: this.#communicators,
-      readyRanks: () => this.#ranks.allReady(),
-      endsAt: context.clock.now() + options.timeoutMilliseconds,
-      nextEpoch: () => {
-        this.#epoch += 1;
-        return this.#epoch;
-      },
-      instances: this.#instances,
-      freeHostMemory: () => this.#checkpoints.freeSpare(context),
-      onMirrorsUnused: (mirrors) => void this.#checkpoints.release(mirrors, context),
-    };
-  }
-
-  /** Those that cannot be updated now, with why: others are updated without them. */
-  #unfit(targets: readonly UpdateTarget[]): ReadonlyMap<UpdateTarget, WeightcastError> {
-    const reasons = targets.map((target) => {
-      const failure = this.#instances.failureAmong([target.name]);
-      if (failure !== null || this.#ranks.areReady(target.ranks)) return [target, failure] as const;
-      return [target, new UsageError(`a rank of instance ${target.name} is not ready`)] as const;
-    });
-    return new Map(reasons.flatMap(([target, reason]) => (reason === null ? [] : [[target, reason]])));
-  }
-
   // ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #rankReady(rank: number): void {
-    // Ranks that were ready before are in communicators with the previous process of this one.
-    this.#communicators.rankLost(rank);
-    for (const update of this.#updates) update.rankReady(rank);
-    const instance = this.#instances.withRank(rank);
-    if (instance !== null && this.#ranks.areReady(this.#instances.options(instance).ranks)) {
-      this.#healing.hurry(instance);
-    }
+    this.#noteTrouble(rank);
+    this.#updates.rankReady(rank);
     this.#callers.answer();
   }
 
   #rankLost(rank: number, reason: string, returns: boolean, error?: WeightcastError): void {
-    this.#communicators.rankLost(rank);
     this.#jobs.abortWith(rank, (what) => new PeerLostError(`rank ${rank} died (${reason}) while ${what}`));
-    for (const update of this.#updates) update.rankLost(rank, { reason, returns, error });
+    this.#updates.rankLost(rank, { reason, returns, error });
   }
 
-  /** The rank is not restarted any more, so its instance cannot be updated. Other instances are not affected. */
-  #failInstance(rank: number, error: WeightcastError): void {
-    const instance = this.#instances.withRank(rank);
-    if (instance === null) return;
-    this.#instances.fail(instance, error);
-    this.#ranks.markLost(rank, error);
+  /** Until the rank is ready, its instance cannot be updated. Other instances are not affected. */
+  #rankTroubled(rank: number, error: WeightcastError): void {
+    this.#ranks.markTroubled(rank, error);
+    this.#noteTrouble(rank);
     this.#jobs.abortWith(rank, () => error);
     this.#rankLost(rank, error.message, false, error);
     this.#callers.answer();
+  }
+
+  #noteTrouble(rank: number): void {
+    const instance = this.#instances.withRank(rank);
+    if (instance === null) return;
+    const { ranks } = this.#instances.options(instance);
+    this.#instances.setFailure(instance, this.#ranks.troubleAmong(ranks));
   }
 }
 
