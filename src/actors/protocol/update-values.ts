@@ -18,6 +18,8 @@ export const updateRequest = z.object({
   /** Part of the free device memory that an update may take, in (0, 1]. */
   memoryFraction: z.number().gt(0).lte(1),
   verify: proofsAsked,
+  /** Reject when any instance fails, though others are updated. */
+  atomic: z.boolean(),
   /** Hosts keep what they receive from other hosts, and serve it to others. */
   keepCopy: z.boolean(),
   timeoutMilliseconds: milliseconds,
@@ -121,10 +123,12 @@ export const instanceReport = z.object({
 export type InstanceReport = z.infer<typeof instanceReport>;
 
 export const updateReport = z.object({
+  /** The last one that has updated an instance. */
   epoch,
   checkpoint: name,
   digest: z.string(),
   mode: plan.shape.mode,
+  /** Of the instances that were updated, as are the figures below. */
   ranks: z.int(),
   tensors: z.int(),
   bytes,
