@@ -10,7 +10,8 @@ import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { packageRoot } from '../src/package-root.ts';
-import { type Family, Row, rows } from './engines/row.ts';
+import { Row } from './engines/row.ts';
+import { type Family, rows } from './engines/rows.ts';
 import { writeRow } from './engines/table.ts';
 import { gpuEnvironment } from './gpu/environment.ts';
 

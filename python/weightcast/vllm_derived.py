@@ -26,7 +26,7 @@ class DerivedTensors:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
-        self._before = {path: tensor for path, _, _, tensor in _held(model)}
+        self._before = derived_tensors(model)
 
     def put_back(self) -> None:
         """Copies what was computed since into the memory from before, where it has the same form."""
@@ -36,6 +36,11 @@ class DerivedTensors:
                 continue
             before.data.copy_(tensor)
             owner[key] = before
+
+
+def derived_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """By the path to it: the layer's name, a colon, and the attributes from there."""
+    return {path: tensor for path, _, _, tensor in _held(model)}
 
 
 Held = tuple[str, Any, Any, torch.Tensor]

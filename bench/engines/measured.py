@@ -1,0 +1,39 @@
+"""weightcast's worker extension, and what the bench asks of a worker beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from weightcast.vllm_derived import derived_tensors
+from weightcast.vllm_update import targets_of
+from weightcast.worker import VllmWorkerExtension
+
+
+class MeasuredExtension(VllmWorkerExtension):
+    def start_measuring_memory(self) -> None:
+        torch.cuda.reset_peak_memory_stats()
+
+    def extra_memory(self) -> int:
+        """Bytes that this process had allocated at most since it was asked to measure, more than it has now."""
+        return torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+
+    def hashes(self) -> dict[str, str]:
+        """Of each parameter, each buffer and whatever else layers hold of a model and its draft."""
+        return {
+            f"{target.which} {name}": _hash(tensor)
+            for target in targets_of(self)
+            for name, tensor in _tensors(target.model).items()
+        }
+
+
+def _tensors(model: Any) -> dict[str, torch.Tensor]:
+    held = {path: tensor for path, tensor in derived_tensors(model).items() if "kv_cache" not in path}
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {name: tensor for name, tensor in (*named, *held.items()) if not tensor.is_meta}
+
+
+def _hash(tensor: torch.Tensor) -> str:
+    data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
+    return f"{hashlib.blake2b(data.tobytes(), digest_size=8).hexdigest()} {tensor.dtype} {list(tensor.shape)}"
