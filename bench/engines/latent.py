@@ -111,19 +111,21 @@ def _shapes() -> dict[str, tuple[int, ...]]:
 
 def write_latent(directory: str, seed: int) -> None:
     """In BF16, without a tokenizer."""
-    generator = torch.Generator().manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator(device).manual_seed(seed)
     tensors = {}
     for name, shape in _shapes().items():
         if name.endswith("e_score_correction_bias"):
-            tensors[name] = torch.rand(shape, generator=generator) / 10
+            tensors[name] = torch.rand(shape, generator=generator, device=device) / 10
         elif len(shape) == 1:
-            tensors[name] = (torch.rand(shape, generator=generator) + 0.5).bfloat16()
+            tensors[name] = (torch.rand(shape, generator=generator, device=device) + 0.5).bfloat16()
         else:
-            tensors[name] = (torch.randn(shape, generator=generator) * 0.05).bfloat16()
+            tensors[name] = (torch.randn(shape, generator=generator, device=device) * 0.05).bfloat16()
     # The draft's are the model's own, as in DeepSeek's files.
     tensors[f"model.layers.{LAYERS}.embed_tokens.weight"] = tensors["model.embed_tokens.weight"].clone()
     tensors[f"model.layers.{LAYERS}.shared_head.head.weight"] = tensors["lm_head.weight"].clone()
     os.makedirs(directory, exist_ok=True)
+    tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
     save_file(tensors, f"{directory}/model.safetensors", metadata={"format": "pt"})
     with open(f"{directory}/config.json", "w", encoding="utf-8") as file:
         json.dump(CONFIGURATION, file)

@@ -35,5 +35,7 @@ def _tensors(model: Any) -> dict[str, torch.Tensor]:
 
 
 def _hash(tensor: torch.Tensor) -> str:
-    data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
-    return f"{hashlib.blake2b(data.tobytes(), digest_size=8).hexdigest()} {tensor.dtype} {list(tensor.shape)}"
+    # Contiguous, whatever strides dimensions of one element have.
+    data = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu").copy_(tensor).flatten().view(torch.uint8)
+    digest = hashlib.blake2b(data.numpy().tobytes(), digest_size=8).hexdigest()
+    return f"{digest} {tensor.dtype} {list(tensor.shape)}"

@@ -19,7 +19,8 @@ const method =
   'Tensors are all parameters, buffers and what else layers hold, after the last update, by their hashes. Memory is what ' +
   "the engine allocated during the updates beyond what it held before them; the slots are the rank process's. Seconds " +
   'are those of the whole updates, while other engines start; those of the pause end when the engine has said that it ' +
-  'goes on. TORCHINDUCTOR_DETERMINISTIC=1, without which two engines started with the same weights answer differently; ' +
+  'goes on. Where it does not say torch.compile, CUDA graphs are those of --compilation-config {"backend": "eager"}: ' +
+  'compiled kernels are chosen by measuring them, and two engines started with the same weights answer differently. ' +
   'VLLM_USE_DEEP_GEMM=0, VLLM_USE_FLASHINFER_SAMPLER=0, --attention-backend TRITON_ATTN or TRITON_MLA, experts by Triton.';
 
 /** Adds a row to bench/results/engines.json, or replaces the one of its name, and writes engines.md again. */

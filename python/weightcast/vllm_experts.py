@@ -9,7 +9,7 @@ from .errors import ModelNotReloadable
 ACCEPT_UNPROVEN = "WEIGHTCAST_ACCEPT_UNPROVEN"
 """Environment variable; `1`: reload also experts that are not known to compute with what was loaded."""
 
-_PROVEN = {"UnquantizedFusedMoEMethod", "Fp8MoEMethod by blocks", "Fp8PerTensorOnlineMoEMethod"}
+_PROVEN = {"UnquantizedFusedMoEMethod", "Fp8MoEMethod by blocks", "Fp8OnlineMoEMethod"}
 """Ways with which a real engine answered after updates as a fresh start, eagerly and with CUDA graphs, each with
 vLLM's Triton kernels: bench/results/engines.md."""
 _PROVEN_KERNELS = "TRITON"

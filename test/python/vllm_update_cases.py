@@ -243,7 +243,7 @@ class Updates(unittest.TestCase):
         triton, cutlass = (types.SimpleNamespace(name=name) for name in ("TRITON", "FLASHINFER_CUTLASS"))
         reload("UnquantizedFusedMoEMethod", unquantized_backend=triton)
         reload("Fp8MoEMethod", fp8_backend=triton, block_quant=True)
-        reload("Fp8PerTensorOnlineMoEMethod", fp8_backend=triton, block_quant=False)
+        reload("Fp8OnlineMoEMethod", fp8_backend=triton, block_quant=False)
         for kind, members, why in (
             ("UnquantizedFusedMoEMethod", {"unquantized_backend": cutlass}, "FLASHINFER_CUTLASS.*--moe-backend triton"),
             ("Fp8MoEMethod", {"fp8_backend": triton, "block_quant": False}, "quantised in a way \\(Fp8MoEMethod\\)"),
