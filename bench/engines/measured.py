@@ -29,9 +29,8 @@ class MeasuredExtension(VllmWorkerExtension):
 
 
 def _tensors(model: Any) -> dict[str, torch.Tensor]:
-    held = {path: tensor for path, tensor in derived_tensors(model).items() if "kv_cache" not in path}
-    named = (*model.named_parameters(), *model.named_buffers())
-    return {name: tensor for name, tensor in (*named, *held.items()) if not tensor.is_meta}
+    named = (*model.named_parameters(), *model.named_buffers(), *derived_tensors(model).items())
+    return {name: tensor for name, tensor in named if not tensor.is_meta}
 
 
 def _hash(tensor: torch.Tensor) -> str:

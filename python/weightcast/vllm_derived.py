@@ -18,6 +18,9 @@ _DEEPEST = 6
 _WALKED = ("vllm.model_executor.", "vllm.v1.attention.")
 """Modules of the classes whose objects a layer has for itself: quantisation methods, kernels, attention backends."""
 
+_OF_REQUESTS = ("kv_cache", "metadata")
+"""In the names of what belongs to what the engine answers just now, not to the weights."""
+
 _OF_MODULE = frozenset(vars(torch.nn.Module()))
 
 
@@ -56,6 +59,8 @@ def _held(model: torch.nn.Module) -> Iterator[Held]:
 
 
 def _held_by(owner: Any, key: Any, path: str, depth: int, seen: set[int]) -> Iterator[Held]:
+    if isinstance(key, str) and any(word in key for word in _OF_REQUESTS):
+        return
     value = owner[key]
     if isinstance(value, torch.Tensor):
         if not value.is_meta and value.layout == torch.strided and value.numel() > 0:
