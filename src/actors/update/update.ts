@@ -1,5 +1,12 @@
-import { asFailure, DeadlineError, PeerLostError, type WeightcastError } from '../../errors.ts';
+import {
+  asFailure,
+  CheckpointError,
+  DeadlineError,
+  PeerLostError,
+  type WeightcastError,
+} from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
+import { deadlines } from '../protocol/deadlines.ts';
 import type { UpdateReport } from '../protocol/update-values.ts';
 import { type UpdateActor, UpdateContext, type UpdateSpec, type UpdateTarget } from './context.ts';
 import { awaitEngines } from './engine-states.ts';
@@ -51,6 +58,9 @@ export class Update {
   readonly #copies: Copy[] = [];
   /** Instances that have lost a rank since the update began: its next process takes no part. */
   readonly #lost = new Map<UpdateTarget, WeightcastError>();
+  /** Ranks that have died since the update began and are started again: the host memory that they fed is still there. */
+  readonly #returning = new Set<number>();
+  #onReturn = () => {};
   /** What it waits for before its first round. */
   #firstStep = 'engines to be ready';
   /** Null before the first one. */
@@ -67,18 +77,20 @@ export class Update {
 
   /** If it was read from, another rank of its host is, where there is one. */
   rankLost(rank: number, { reason, returns, error }: RankLoss): void {
+    if (returns) this.#returning.add(rank);
     const target = this.#ends.left.find(({ ranks }) => ranks.includes(rank));
     if (target === undefined) return this.#round?.round.sources.lost(rank, reason, returns);
     const lost = error ?? new PeerLostError(`rank ${rank} died (${reason}) while ${this.#update.spec.what}`);
     this.#lost.set(target, lost);
     if (this.#round !== null) return this.#round.update.rankLost(rank, lost);
     // Its engine is still waited for.
-    void this.#ends.failed(target, lost);
+    this.#ends.failed(target, lost);
     for (const abandoned of this.#update.abandonCalls(lost.message, [target])) abandoned.catch(() => {});
   }
 
   /** A rank is ready to be read from. */
   rankReady(rank: number): void {
+    if (this.#returning.delete(rank)) this.#onReturn();
     if (!this.#ends.left.some(({ ranks }) => ranks.includes(rank))) this.#round?.round.sources.ready(rank);
   }
 
@@ -87,6 +99,7 @@ export class Update {
     const startedAt = context.clock.now();
     const cancelDeadline = this.#startDeadline();
     try {
+      for (const [target, error] of spec.unfit) this.#ends.failed(target, error);
       let planned = await this.#awaitEngines();
       while (this.#ends.left.length > 0) {
         await this.#next(planned);
@@ -94,6 +107,7 @@ export class Update {
       }
     } finally {
       cancelDeadline();
+      await this.#ends.settled();
       this.#update.end('the update is over');
     }
     const { someFailed, allFailed } = this.#ends;
@@ -134,16 +148,17 @@ export class Update {
     // Its failure counts only if it fails again.
     const planning = planEpoch(this.#update).catch(() => null);
     const askedAt = clock.now();
-    await awaitEngines(this.#update, async (target, error) => this.#ends.failed(target, error));
+    const { left } = this.#ends;
+    await awaitEngines(this.#update, left, (target, error) => this.#ends.failed(target, error));
     this.#firstStep = 'ranks to prepare';
-    const isStale = clock.now() - askedAt > readyMilliseconds || this.#ends.someFailed;
+    const isStale = clock.now() - askedAt > readyMilliseconds || this.#ends.left.length < left.length;
     const planned = await planning;
     return isStale ? null : planned;
   }
 
   /** Another round over the instances that are left. At least one of them ends in it, or host memory is freed. */
   async #next(planned: PlannedEpoch | null): Promise<void> {
-    for (const [target, error] of this.#lost) await this.#ends.failed(target, error);
+    for (const [target, error] of this.#lost) this.#ends.failed(target, error);
     const targets = this.#ends.left;
     if (targets.length === 0) return;
     if (this.#update.isAborted) return this.#failAll(targets, asFailure(this.#abort.signal.reason));
@@ -176,11 +191,32 @@ export class Update {
     if (update.isAborted) return this.#failAll(left, asFailure(this.#abort.signal.reason));
     if (update.failures.outOfHostMemory && (await update.spec.freeHostMemory())) return;
     const blamed = update.failures.blamed(left);
-    if (blamed.size === 0) return this.#failAll(left, error);
-    await Promise.all([...blamed].map(([target, cause]) => this.#ends.failed(target, cause)));
+    if (blamed.size === 0) {
+      // No rank is there to read some bytes from now.
+      if (error instanceof CheckpointError && this.#returning.size > 0) return this.#rankReturns();
+      return this.#failAll(left, error);
+    }
+    for (const [target, cause] of blamed) this.#ends.failed(target, cause);
   }
 
-  async #failAll(targets: readonly UpdateTarget[], error: WeightcastError): Promise<void> {
-    await Promise.all(targets.map((target) => this.#ends.failed(target, error)));
+  /** Resolves when a rank is back, or too late for that. */
+  #rankReturns(): Promise<void> {
+    const { context, cancelled } = this.#update;
+    return new Promise((resolve) => {
+      const giveUp = () => {
+        this.#returning.clear();
+        this.#onReturn();
+      };
+      const cancel = context.clock.after(this.#update.left(deadlines.start), giveUp);
+      cancelled.catch(giveUp);
+      this.#onReturn = () => {
+        cancel();
+        resolve();
+      };
+    });
+  }
+
+  #failAll(targets: readonly UpdateTarget[], error: WeightcastError): void {
+    for (const target of targets) this.#ends.failed(target, error);
   }
 }
