@@ -148,7 +148,7 @@ export class VllmServer {
   async #untilHealthy(): Promise<void> {
     const end = performance.now() + startSeconds * 1_000;
     for (;;) {
-      if (this.#hasEnded()) assert.fail(`vLLM has ended: ${this.#log.slice(-5_000)}`);
+      if (this.#hasEnded()) assert.fail(`vLLM has ended: ${this.#log.slice(-30_000)}`);
       const healthy = await fetch(`${this.endpoint}/health`).then(
         ({ status }) => status === 200,
         () => false,
