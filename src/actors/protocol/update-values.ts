@@ -20,6 +20,8 @@ export const updateRequest = z.object({
   verify: proofsAsked,
   /** Reject when any instance fails, though others are updated. */
   atomic: z.boolean(),
+  /** Bring instances that fail to the version of the others when they are back. */
+  heal: z.boolean(),
   /** Hosts keep what they receive from other hosts, and serve it to others. */
   keepCopy: z.boolean(),
   timeoutMilliseconds: milliseconds,
