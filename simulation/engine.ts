@@ -1,6 +1,15 @@
-import type { CallOptions, EngineClient, EngineUpdate, Readiness } from '../src/engines/engine-client.ts';
+import type {
+  CallOptions,
+  EngineClient,
+  EngineUpdate,
+  Prompt,
+  RankAnswers,
+  Readiness,
+} from '../src/engines/engine-client.ts';
 import { AbortedError, DeadlineError, describe, EngineError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
+import { identityOf, logprobsOf } from './answers.ts';
+import { elapse } from './clock.ts';
 import type { SimulatedDevice } from './device.ts';
 import type { Trace } from './trace.ts';
 import { type Received, SimulatedWorker } from './worker.ts';
@@ -34,6 +43,8 @@ export class SimulatedEngine {
   nextCall: CallFault | null = null;
   nextPause: CallFault | null = null;
   nextResume: CallFault | null = null;
+  /** How it fails the next questions about prompts. */
+  nextAnswers: CallFault | null = null;
   readonly #options: EngineOptions;
   #workers: SimulatedWorker[] = [];
   /** By device, what its worker received last. */
@@ -43,6 +54,10 @@ export class SimulatedEngine {
   /** Its weights are not in memory: whoever loads into them ends it. */
   isSleeping = false;
   #paused = false;
+  /** Its processes were started, and nothing was loaded since. */
+  #hasDummyWeights = true;
+  /** What it was told that its weights are called. */
+  #label: string | null = null;
   /** As {@link isBroken}; reset when the processes are restarted. */
   #broken = false;
 
@@ -97,6 +112,17 @@ export class SimulatedEngine {
     return [...this.#received.values()].some(({ corrupted }) => corrupted);
   }
 
+  /** Whether a worker's model computes with other weights than it was given last. */
+  get isMisloaded(): boolean {
+    return [...this.#received.values()].some(({ misloaded }) => misloaded);
+  }
+
+  /** How probable it finds the tokens of each prompt, whether it is paused or not. */
+  answersTo(prompts: readonly Prompt[]): number[][] {
+    const identity = this.#hasDummyWeights ? 0n : identityOf([...this.#received.values()]);
+    return prompts.map((prompt) => logprobsOf(prompt, identity));
+  }
+
   /** Kills all its processes. */
   kill(): void {
     this.#up = false;
@@ -110,10 +136,13 @@ export class SimulatedEngine {
     this.#up = true;
     this.#paused = false;
     this.#broken = false;
+    this.#label = null;
+    this.#hasDummyWeights = true;
     this.isSleeping = false;
     this.nextCall = null;
     this.nextPause = null;
     this.nextResume = null;
+    this.nextAnswers = null;
     this.#startWorkers();
   }
 
@@ -121,10 +150,13 @@ export class SimulatedEngine {
     return {
       endpoint: this.name,
       ready: (options) => this.#ready(clock, options),
-      state: async () => ({ isPaused: this.#paused, isSleeping: this.isSleeping, version: null }),
+      state: async () => ({ isPaused: this.#paused, isSleeping: this.isSleeping, version: this.#label }),
       pause: (_mode, options) => this.#call(clock, options, () => this.#pause()),
       resume: (options) => this.#call(clock, options, () => this.#resume()),
       update: (order, options) => this.#call(clock, options, () => this.#update(order)),
+      resetCaches: (options) => this.#call(clock, options, async () => {}),
+      label: (version, options) => this.#call(clock, options, async () => this.#tell(version)),
+      answers: (prompts, options) => this.#call(clock, options, () => this.#answers(prompts)),
       close: async () => {},
     };
   }
@@ -149,6 +181,7 @@ export class SimulatedEngine {
   #touched(uuid: string, received: Received): void {
     if (this.#received.get(uuid) === received) return;
     this.#received.set(uuid, received);
+    this.#hasDummyWeights = false;
     this.#acknowledged = null;
     this.#broken = true;
     const { pauses, trace } = this.#options;
@@ -184,6 +217,27 @@ export class SimulatedEngine {
     if (this.#broken) this.#options.trace.violated(`${this.name} resumes although it is broken`);
   }
 
+  /** It is told only what is proved: that it holds this version. */
+  #tell(version: string): string {
+    const holds = this.#acknowledged ?? 'no version';
+    if (holds !== version)
+      this.#options.trace.violated(`${this.name} is told ${version}, and holds ${holds}`);
+    this.#label = version;
+    return version;
+  }
+
+  /** A paused engine only queues what it is asked. */
+  async #answers(prompts: readonly Prompt[]): Promise<RankAnswers[]> {
+    const fault = this.nextAnswers;
+    this.nextAnswers = null;
+    await this.#failIf(fault);
+    while (this.#paused) {
+      await elapse(this.#options.clock, httpMilliseconds);
+      await this.#failIf(null);
+    }
+    return [{ dataParallelRank: null, logprobs: this.answersTo(prompts) }];
+  }
+
   /** Throws or never resolves, as the fault says; throws too while the engine is down. */
   #failIf(fault: CallFault | null): Promise<void> {
     if (fault === 'error') throw new EngineError('there is no such method');
@@ -206,30 +260,26 @@ export class SimulatedEngine {
   }
 
   /** Resolves within the caller's timeout. If the caller gives up, the engine continues what it does. */
-  #call(
-    clock: Clock,
-    { timeoutMilliseconds, signal }: CallOptions,
-    call: () => Promise<void>,
-  ): Promise<void> {
+  #call<T>(clock: Clock, { timeoutMilliseconds, signal }: CallOptions, call: () => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      const settle = (error: Error | null) => {
+      const settle = (end: () => void) => {
         cancel();
         signal.removeEventListener('abort', onAbort);
-        if (error === null) resolve();
-        else reject(error);
+        end();
       };
-      const onAbort = () => settle(new AbortedError(`the call to engine ${this.name} was aborted`));
+      const fail = (error: Error) => settle(() => reject(error));
+      const onAbort = () => fail(new AbortedError(`the call to engine ${this.name} was aborted`));
       const cancel = clock.after(timeoutMilliseconds, () =>
-        settle(new DeadlineError(`engine ${this.name} did not answer within ${timeoutMilliseconds} ms`)),
+        fail(new DeadlineError(`engine ${this.name} did not answer within ${timeoutMilliseconds} ms`)),
       );
       if (signal.aborted) return onAbort();
       signal.addEventListener('abort', onAbort, { once: true });
       const afterHop = (then: () => void) => this.#options.clock.after(httpMilliseconds, then);
       afterHop(() =>
         call().then(
-          () => afterHop(() => settle(null)),
+          (answer) => afterHop(() => settle(() => resolve(answer))),
           (error) =>
-            afterHop(() => settle(new EngineError(`engine ${this.name} answered 500: ${describe(error)}`))),
+            afterHop(() => fail(new EngineError(`engine ${this.name} answered 500: ${describe(error)}`))),
         ),
       );
     });

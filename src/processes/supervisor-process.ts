@@ -11,6 +11,7 @@ import { asFailure, toWire, UsageError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
+import type { Logger } from '../ports.ts';
 import { spokeKeys } from '../transport/curve.ts';
 import { HubTransport } from '../transport/hub.ts';
 import { nodeName } from '../transport/node-name.ts';
@@ -30,7 +31,11 @@ const stopMilliseconds = 30_000;
 /** Jobs that were aborted may take this long to end, and the engines that they paused to be resumed. */
 const drainMilliseconds = 15_000;
 
-function createPorts(configuration: SupervisorConfiguration, hub: HubTransport): SupervisorPorts {
+function createPorts(
+  configuration: SupervisorConfiguration,
+  hub: HubTransport,
+  log: Logger,
+): SupervisorPorts {
   const { node, keys, fabricSecret } = configuration;
   return {
     launchRank: (rank, instance) => {
@@ -53,7 +58,7 @@ function createPorts(configuration: SupervisorConfiguration, hub: HubTransport):
       return { exited: child.exited, stop: () => child.stop(rankGraceMilliseconds) };
     },
     openCheckpoint,
-    engineClient: (instance) => createEngineClient(instance, systemClock),
+    engineClient: (instance) => createEngineClient(instance, systemClock, log),
     segmentName: (set) => `checkpoint-${set}-`,
   };
 }
@@ -94,7 +99,7 @@ async function main(): Promise<void> {
     transport: hub,
     onTopLevelCrash: (_ref, error) => failed(error),
   });
-  const ports = createPorts(configuration, hub);
+  const ports = createPorts(configuration, hub, log);
   const create = () => new SupervisorActor({ instances, spareCheckpoints }, ports);
   const supervisor = system.spawn('supervisor', create, supervisorSpawnOptions);
   const error = await Promise.race([lifeline.released, failure]);

@@ -7,7 +7,17 @@ import { Cluster, type InstanceOptions } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import { sharedMemoryName } from '../shared-memory-name.ts';
 
-export type Fault = 'none' | 'load' | 'pause' | 'trigger' | 'resume' | 'reset' | 'silence' | 'slow load';
+export type Fault =
+  | 'none'
+  | 'load'
+  | 'pause'
+  | 'trigger'
+  | 'resume'
+  | 'reset'
+  | 'label'
+  | 'answer'
+  | 'silence'
+  | 'slow load';
 
 /** What the engine says of itself, where it has the route. */
 export interface Said {
@@ -16,7 +26,7 @@ export interface Said {
   weight_version?: string;
 }
 
-const questions = ['/is_paused', '/is_sleeping', '/weight_info'];
+const questions = ['/is_paused', '/is_sleeping', '/weight_info', '/v1/models'];
 const faultOf = {
   '/pause': 'pause',
   '/collective_rpc': 'trigger',
@@ -27,7 +37,7 @@ const faultOf = {
 /**
  * An engine's HTTP face with workers that take no bytes, in this process; `asked` is what it was asked, in order, without
  * what changes nothing. A fault is a route that answers 404, a load that fails or does not end, or an update call that no
- * worker hears of (`silence`).
+ * worker hears of (`silence`), or that ends in an error although all loads went well (`answer`).
  */
 export async function startEngine(t: TestContext, fault: () => Fault, said: Said = {}) {
   const asked: string[] = [];
@@ -60,14 +70,14 @@ export async function startEngine(t: TestContext, fault: () => Fault, said: Said
     if (path === '/init_weight_transfer_engine') return void response.writeHead(404).end();
     asked.push(url);
     if (faultOf[path as keyof typeof faultOf] === fault()) return void response.writeHead(404).end();
-    if (path === '/update_weight_version')
+    if (path === '/update_weight_version' && fault() !== 'label')
       said.weight_version = JSON.parse(String(Buffer.concat(chunks))).new_version;
     if (path === '/pause' && said.is_paused !== undefined) said.is_paused = true;
     if (path === '/resume' && said.is_paused !== undefined) said.is_paused = false;
     if (path === '/collective_rpc' && fault() === 'silence') return;
     if (path !== '/collective_rpc') return void response.end('{}');
     await update(Buffer.concat(chunks).toString()).then(
-      () => response.end('{"results":[null]}'),
+      () => response.writeHead(fault() === 'answer' ? 500 : 200).end('{"results":[null]}'),
       (error: Error) => response.writeHead(500).end(error.message),
     );
   });

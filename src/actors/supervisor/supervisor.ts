@@ -18,7 +18,9 @@ import type { UpdateReport } from '../protocol/update-values.ts';
 import { CommunicatorRegistry } from '../update/communicators.ts';
 import type { UpdateSpec } from '../update/context.ts';
 import { groupsOf } from '../update/groups.ts';
+import { versionOf } from '../update/open.ts';
 import { Update, type UpdateOutcome } from '../update/update.ts';
+import { agreementOf } from './agreement.ts';
 import { CheckpointLedger } from './checkpoint-ledger.ts';
 import { CheckpointService } from './checkpoint-service.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
@@ -238,6 +240,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     if (names.length === 0) throw new UsageError('the cluster has no instance to update');
     this.#checkAlive(names);
     const targets = this.#instances.targets(names);
+    const { answers } = options.verify;
     const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
     return {
       what: `updating ${whom}to ${checkpoint}`,
@@ -246,6 +249,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       exchanges: this.#instances.exchanges(names),
       ranks: this.#ranks.readyAmong(targets.flatMap(({ ranks }) => [...ranks])),
       targets,
+      agreeWith: agreementOf(this.#instances, targets, answers, versionOf(registered)),
       planner: this.#planner,
       swarm: this.#swarm,
       communicators: this.#communicators,

@@ -39,6 +39,8 @@ export interface InstanceLedger {
   paused(name: string, isPaused: boolean): void;
   /** From here until `ended` it holds neither the old version nor the new one for certain. */
   touched(names: readonly string[]): void;
+  /** Its weights are whole and it serves, but whether it answers as it should is not known yet. */
+  verifying(name: string): void;
   ended(name: string, outcome: InstanceOutcome, version: Registered['status']): void;
 }
 
@@ -53,6 +55,8 @@ export interface UpdateSpec {
   /** The ranks of the targets. */
   readonly ranks: readonly ReadyRank[];
   readonly targets: readonly UpdateTarget[];
+  /** An instance that serves the version already, and with whose answers theirs have to agree. */
+  readonly agreeWith: Pick<UpdateTarget, 'name' | 'bridge'> | null;
   readonly planner: ActorRef<PlannerMessage>;
   readonly swarm: ActorRef<SwarmMessage>;
   readonly communicators: CommunicatorRegistry;

@@ -6,7 +6,7 @@ import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { Proofs, ProofsAsked, Streamed } from '../protocol/update-values.ts';
 import type { InstanceOutcome, UpdateContext, UpdateTarget } from './context.ts';
-import { type OpenEpoch, stepTimeoutOf, versionOf } from './open.ts';
+import { type OpenEpoch, stepTimeoutOf } from './open.ts';
 
 /**
  * How long an engine whose workers have all acknowledged everything may take to answer its HTTP request, when the update
@@ -99,11 +99,10 @@ export class Installing {
     const timeoutMilliseconds = this.#update.left();
     const deviceOf = new Map(spec.ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     const own = Object.fromEntries(target.ranks.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
-    const version = versionOf(spec.checkpoint);
     const { resetCache } = target;
     const stepTimeoutMilliseconds = stepTimeoutOf(spec);
     const limits = { stepTimeoutMilliseconds, timeoutMilliseconds };
-    const question = { epoch, links: own, version, resetCache, ...limits };
+    const question = { epoch, links: own, resetCache, ...limits };
     const options = this.#update.untilEnded(timeoutMilliseconds + deadlines.control);
     await ask(context, target.bridge, toBridge.trigger, question, options);
     this.#answered.add(target);

@@ -2,23 +2,23 @@ import { asFailure, DeadlineError, type WeightcastError } from '../../errors.ts'
 import type { Copy } from '../../plan/reception.ts';
 import { LeasedSources } from '../join/leased-sources.ts';
 import type { InstanceReport, UpdateReport } from '../protocol/update-values.ts';
+import { type Expectation, expectationsOf } from './answers.ts';
 import { type UpdateActor, UpdateContext, type UpdateSpec } from './context.ts';
 import { awaitEngines } from './engine-states.ts';
-import { type Installation, Installing } from './install.ts';
+import { Installing } from './install.ts';
 import { type OpenEpoch, openEpoch, planEpoch } from './open.ts';
-import { type FailedResume, Pauses } from './pauses.ts';
+import { Pauses } from './pauses.ts';
 import { reportOf } from './report.ts';
+import { type Served, Serving } from './serving.ts';
 import { brokenWords, explained, stuckError, stuckWords } from './words.ts';
 
 export interface UpdateOutcome {
   readonly report: UpdateReport;
   /** What hosts have received from other hosts, and keep. */
   readonly copies: readonly Copy[];
-  /** All instances hold the new version, but some are still paused; null if none is. */
+  /** All instances hold the new version, but some are still paused, or something else is amiss; null if nothing is. */
   readonly stuck: WeightcastError | null;
 }
-
-type UpdateEnd = Installation & { readonly stuck: readonly FailedResume[] };
 
 /**
  * Engines that take longer to report ready may have allocated device memory while starting, which makes an earlier plan
@@ -30,7 +30,7 @@ const readyMilliseconds = 100;
 const graceMilliseconds = 500;
 
 /**
- * One update, in order: prepare, plan, open, pause, stream, verify, resume. It notes in the ledger of instances what each
+ * One update, in order: prepare, plan, open, pause, stream, verify, resume, compare answers. It notes in the ledger of instances what each
  * of them holds; the other ledgers are the supervisor's, which commits what it resolves with. When it rejects, every rank
  * that could be reached has released what it took, and every engine that it paused is resumed unless it is broken.
  */
@@ -65,20 +65,22 @@ export class Update {
     const startedAt = context.clock.now();
     const cancelDeadline = this.#startDeadline();
     try {
+      this.#currentStep = 'the instance that others are to agree with';
+      const expectations = await expectationsOf(this.#update);
       const epoch = await this.#open();
       this.#currentStep = 'engines to pause';
       await this.#pauseEngines(epoch);
       this.#currentStep = 'engines to install it';
-      const installed = await this.#install(epoch);
-      const { streamed, failure, outcomes, stuck } = installed;
-      if (failure !== null) throw this.#explain(failure, { outcomes, stuck });
+      const installed = await this.#install(epoch, expectations);
+      const { streamed, failure, stuck, notes } = installed;
+      if (failure !== null) throw this.#explain(failure, installed);
       this.#sources.release(spec.options.keepCopy);
       const seconds = (context.clock.now() - startedAt) / 1000;
       const report = reportOf(spec, epoch, streamed, {
         seconds,
         instances: this.#instances(installed, seconds),
       });
-      return { report, copies: this.#keepMirrors(epoch), stuck: stuckError(spec.what, stuck) };
+      return { report, copies: this.#keepMirrors(epoch), stuck: stuckError(spec.what, stuck, notes) };
     } catch (error) {
       this.#sources.release(false);
       spec.onMirrorsUnused(mirrors);
@@ -143,26 +145,20 @@ export class Update {
     }
   }
 
-  /** Notes what became of each instance before it resumes those that are whole. */
-  async #install(epoch: OpenEpoch): Promise<UpdateEnd> {
-    const { targets, instances, checkpoint } = this.#update.spec;
+  /** Notes what became of each instance. */
+  async #install(epoch: OpenEpoch, expectations: readonly Expectation[] | null): Promise<Served> {
+    const { targets, instances } = this.#update.spec;
     instances.touched(targets.map(({ name }) => name));
     const installation = await new Installing(this.#update, epoch).run(() => {
       this.#currentStep = null;
     });
-    const { outcomes } = installation;
-    for (const [{ name }, outcome] of outcomes) instances.ended(name, outcome, checkpoint.status);
-    const whole = targets.filter((target) => {
-      const outcome = outcomes.get(target)!;
-      return outcome === 'updated' || (outcome === 'unchanged' && !target.isBroken);
-    });
-    return { ...installation, stuck: await this.#pauses.resume(whole) };
+    return new Serving(this.#update, this.#pauses, installation, expectations).run(installation);
   }
 
   /** The failure of an update, and the state that it has left instances in. */
   #explain(
     failure: WeightcastError,
-    { outcomes, stuck }: Pick<UpdateEnd, 'outcomes' | 'stuck'>,
+    { outcomes, stuck, notes }: Pick<Served, 'outcomes' | 'stuck' | 'notes'>,
   ): WeightcastError {
     const broken = [...outcomes].filter(([target, outcome]) => {
       return outcome === 'broken' || (outcome === 'unchanged' && target.isBroken);
@@ -170,10 +166,10 @@ export class Update {
     const words = broken.map(([target]) => brokenWords(target, this.#pauses.isPaused(target)));
     const updated = [...outcomes].flatMap(([{ name }, outcome]) => (outcome === 'updated' ? [name] : []));
     if (updated.length > 0) words.push(`the update succeeded in ${updated.join(', ')}`);
-    return explained(this.#update.causeOf(failure), [...words, ...stuck.map(stuckWords)]);
+    return explained(this.#update.causeOf(failure), [...words, ...stuck.map(stuckWords), ...notes]);
   }
 
-  #instances({ outcomes, proofs }: UpdateEnd, seconds: number): InstanceReport[] {
+  #instances({ outcomes, proofs }: Served, seconds: number): InstanceReport[] {
     return this.#update.spec.targets.map((target) => ({
       name: target.name,
       outcome: outcomes.get(target)!,

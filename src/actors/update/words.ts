@@ -14,12 +14,37 @@ export function stuckWords({ target: { name, endpoint }, error }: FailedResume):
   return `instance ${name} is still paused (${error.message}): weightcast resume --endpoint ${endpoint}`;
 }
 
-/** The error of an update after which every instance holds the new version; null if all of them serve it. */
-export function stuckError(what: string, stuck: readonly FailedResume[]): WeightcastError | null {
-  if (stuck.length === 0) return null;
-  return new EngineError(`${what} succeeded, but ${stuck.map(stuckWords).join('; ')}`, {
-    cause: stuck[0]!.error,
-  });
+export function staleWords({ name, endpoint }: UpdateTarget, { message }: WeightcastError): string {
+  const what = `POST /reset_prefix_cache to ${endpoint}, or update it again`;
+  return `instance ${name} may answer from caches that the old weights computed (${message}): ${what}`;
+}
+
+export function mislabelledWords({ name }: UpdateTarget, version: string, said: string): string {
+  return `instance ${name} was told that its weights are ${version}, and says that they are ${said}`;
+}
+
+/** `stillRuns`: why the engine could not be paused again. */
+export function answeredWords(
+  { name }: UpdateTarget,
+  seconds: number,
+  stillRuns: WeightcastError | null,
+): string {
+  const until = stillRuns === null ? '' : `, and still does (${stillRuns.message})`;
+  return `instance ${name} answered requests for ${seconds.toFixed(1)} s before that${until}`;
+}
+
+/**
+ * The error of an update after which every instance holds the new version, but not all serve it, or something else is amiss
+ * with one; null if there is nothing to say.
+ */
+export function stuckError(
+  what: string,
+  stuck: readonly FailedResume[],
+  notes: readonly string[],
+): WeightcastError | null {
+  const words = [...stuck.map(stuckWords), ...notes];
+  if (words.length === 0) return null;
+  return new EngineError(`${what} succeeded, but ${words.join('; ')}`, { cause: stuck[0]?.error });
 }
 
 /** An error of the same class that says more; its cause is the error. */
