@@ -49,7 +49,7 @@ export async function checkAnswers(
   const { context } = update;
   const stopped = new AbortController();
   let cancel = () => {};
-  update.aborted.catch((reason) => {
+  const forget = update.onAborted((reason) => {
     cancel = context.clock.after(leastAnswerMilliseconds, () => stopped.abort(reason));
   });
   const timeoutMilliseconds = Math.max(leastAnswerMilliseconds, update.left());
@@ -57,7 +57,10 @@ export async function checkAnswers(
   const { ranks } = await ask(context, target.bridge, toBridge.answers, question, {
     deadlineMilliseconds: timeoutMilliseconds + deadlines.control,
     signal: stopped.signal,
-  }).finally(() => cancel());
+  }).finally(() => {
+    forget();
+    cancel();
+  });
   const worst = worstOf(expectations, ranks);
   if (worst === null || worst.excess <= 1) return;
   throw new VerificationError(`instance ${target.name} does not answer as expected: ${worst.words}`);

@@ -1,6 +1,5 @@
-import { EngineError, fromWire, type WeightcastError } from '../../errors.ts';
+import { fromWire, type WeightcastError } from '../../errors.ts';
 import type { UpdateTarget } from './context.ts';
-import type { FailedResume } from './pauses.ts';
 
 /** What the errors of updates say of the instances that need someone's attention, and what to do about them. */
 
@@ -10,7 +9,7 @@ export function brokenWords({ name, endpoint }: UpdateTarget, isPaused: boolean)
   return `instance ${name} is broken and stays paused: update it again (${elsewhere})`;
 }
 
-export function stuckWords({ target: { name, endpoint }, error }: FailedResume): string {
+export function stuckWords({ name, endpoint }: UpdateTarget, error: WeightcastError): string {
   return `instance ${name} is still paused (${error.message}): weightcast resume --endpoint ${endpoint}`;
 }
 
@@ -31,20 +30,6 @@ export function answeredWords(
 ): string {
   const until = stillRuns === null ? '' : `, and still does (${stillRuns.message})`;
   return `instance ${name} answered requests for ${seconds.toFixed(1)} s before that${until}`;
-}
-
-/**
- * The error of an update after which every instance holds the new version, but not all serve it, or something else is amiss
- * with one; null if there is nothing to say.
- */
-export function stuckError(
-  what: string,
-  stuck: readonly FailedResume[],
-  notes: readonly string[],
-): WeightcastError | null {
-  const words = [...stuck.map(stuckWords), ...notes];
-  if (words.length === 0) return null;
-  return new EngineError(`${what} succeeded, but ${words.join('; ')}`, { cause: stuck[0]?.error });
 }
 
 /** An error of the same class that says more; its cause is the error. */
