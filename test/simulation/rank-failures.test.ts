@@ -16,6 +16,53 @@ test('a rank that dies during an update breaks its own instance, the others are 
   });
 });
 
+test('what a dead rank fed is fed by another rank of its host', async () => {
+  const onOneHost = { worldSize: 2, ranksPerHost: 2, instances: [[0], [1]] };
+  await withCluster(onOneHost, async ({ cluster, world, user, spares, until, status }) => {
+    const update = user.update('a', { bucketBytes });
+    await until('both engines receive', () => world.engines.every(({ isBroken }) => isBroken));
+    cluster.ranks.get(0)!.kill();
+    await spares(update, 'engine-0', 'WEIGHTCAST_PEER_LOST', /^rank 0 died/);
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
+  });
+});
+
+test('what only a dead host held is read from it when one of its ranks is back', async () => {
+  await withCluster({}, async ({ cluster, world, user, spares, until, status }) => {
+    const update = user.update('a', { bucketBytes });
+    await until('both engines receive', () => world.engines.every(({ isBroken }) => isBroken));
+    for (const rank of [0, 1]) cluster.ranks.get(rank)!.kill();
+    const report = await spares(update, 'engine-0', 'WEIGHTCAST_PEER_LOST', /^rank [01] died/);
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
+    assert.ok(report.seconds < 10);
+  });
+});
+
+test('instances fail one after the other, and the last one is updated all the same', async () => {
+  const three = { worldSize: 3, ranksPerHost: 3, instances: [[0], [1], [2]], pauses: true };
+  await withCluster(three, async ({ cluster, world, user, succeeds, until }) => {
+    const update = user.update('a', { bucketBytes });
+    await until('all engines receive', () => world.engines.every(({ isBroken }) => isBroken));
+    const killedAt = world.clock.now();
+    cluster.ranks.get(0)!.kill();
+    await until('the others begin again', () => world.engines[1]!.touchedAt > killedAt);
+    world.engines[1]!.workers[0]!.nextLoad = 'refuse';
+    const { instances } = await succeeds(update);
+    assert.deepEqual(
+      instances.map(({ outcome, paused, error }) => [outcome, paused, error?.code]),
+      [
+        ['broken', true, 'WEIGHTCAST_PEER_LOST'],
+        ['broken', true, 'WEIGHTCAST_WORKER_LINK'],
+        ['updated', false, undefined],
+      ],
+    );
+    assert.deepEqual(
+      world.engines.map(({ isPaused }) => isPaused),
+      [true, true, false],
+    );
+  });
+});
+
 test('a rank that dies while the cluster is idle fails no update', async () => {
   await withCluster({}, async ({ cluster, user, succeeds, wait, ready }) => {
     await succeeds(user.update('a'));
