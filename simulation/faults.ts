@@ -27,6 +27,8 @@ export const faultKinds = [
   'worker hangs on a bucket',
   'worker dies on a bucket',
   'worker installs wrong bytes',
+  'model loads right bytes wrongly',
+  'engine does not answer prompts',
   'slow device',
   'failing allocation',
   'memory pressure',
@@ -86,6 +88,10 @@ export class FaultInjector {
       // Only where verification can detect it.
       if (this.#cluster.world.options.reports) failNextLoad(engine, 'corrupt', random);
     },
+    'model loads right bytes wrongly': ({ engine, random }) => failNextLoad(engine, 'misload', random),
+    'engine does not answer prompts': ({ engine, random }) => {
+      engine.nextAnswers = random.pick(['error', 'silence']);
+    },
     'slow device': ({ device, random }) => this.#slowDown(device, random),
     'failing allocation': ({ device, random }) => {
       device.allocationFailures += random.whole(1, 3);
@@ -144,6 +150,7 @@ export class FaultInjector {
       engine.nextCall = null;
       engine.nextPause = null;
       engine.nextResume = null;
+      engine.nextAnswers = null;
     }
   }
 

@@ -28,6 +28,8 @@ export function agreementOf(
     );
   }
   const [other] = instances.targets([agreeWith]);
+  if (other!.isPaused)
+    throw new UsageError(`verify.answers.agreeWith: instance ${agreeWith} is paused, and answers nothing`);
   if (other!.version === version) return other!;
   throw new UsageError(
     `verify.answers.agreeWith: instance ${agreeWith} serves ${other!.version ?? 'no known version'}, not ${version}`,
