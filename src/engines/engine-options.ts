@@ -26,7 +26,8 @@ export interface EngineOptions {
   /**
    * How to pause the engine during an update. Default: it is not paused. It is resumed when the update has ended, unless
    * it failed after the weights had changed: then the engine stays paused rather than serve weights of two versions, and
-   * the next successful update resumes it. `caller`: the caller pauses and resumes it; an update demands that it is paused.
+   * the next successful update resumes it. One that answers otherwise than `verify.answers` expects is paused whatever this
+   * is. `caller`: the caller pauses and resumes it; an update demands that it is paused.
    */
   readonly pause?: PauseOption;
   /**

@@ -44,6 +44,18 @@ test('a caller that pauses and resumes has to have paused, and nothing is undone
   assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
 });
 
+test('a draft model that the workers would not take apart is refused before the engine is paused', async (t) => {
+  const { asked, endpoint } = await startEngine(t, () => 'none', { is_paused: false });
+  const instance = { name: 'blue', endpoint, ranks: [0], pause: 'abort', hasDraftModel: true } as const;
+  const cluster = await startCluster(t, [instance]);
+  await assert.rejects(cluster.update('a'), {
+    name: 'EngineError',
+    message: /^engine http:\S+ has a worker extension that loads target and draft model at once: leave hasDraftModel/,
+  });
+  assert.ok(!asked.some((route) => route.startsWith('/pause') || route === 'load'), asked.join());
+  assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);
+});
+
 test('an engine with weights of another version than it was given is unknown from the next contact on', async (t) => {
   let fault: 'none' | 'pause' = 'none';
   const { said, endpoint } = await startEngine(t, () => fault);
