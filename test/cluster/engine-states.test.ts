@@ -50,7 +50,8 @@ test('a draft model that the workers would not take apart is refused before the 
   const cluster = await startCluster(t, [instance]);
   await assert.rejects(cluster.update('a'), {
     name: 'EngineError',
-    message: /^engine http:\S+ has a worker extension that loads target and draft model at once: leave hasDraftModel/,
+    message:
+      /^engine http:\S+ has a worker extension that loads target and draft model at once: leave hasDraftModel/,
   });
   assert.ok(!asked.some((route) => route.startsWith('/pause') || route === 'load'), asked.join());
   assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);

@@ -63,6 +63,21 @@ test('instances fail one after the other, and the last one is updated all the sa
   });
 });
 
+test('an instance whose rank is not back is not updated, and others are', async () => {
+  await withCluster({}, async ({ cluster, user, succeeds, fails, spares, wait, ready }) => {
+    cluster.ranks.get(2)!.kill();
+    await wait(10);
+    const message = /^a rank of instance engine-1 is not ready$/;
+    const report = await spares(user.update('a'), 'engine-1', 'WEIGHTCAST_USAGE', message);
+    assert.equal(report.instances[1]!.outcome, 'unchanged');
+    await ready();
+    await succeeds(user.update('a'));
+    cluster.ranks.get(2)!.kill();
+    await wait(10);
+    await fails(user.update('a', { instances: ['engine-1'] }), 'WEIGHTCAST_USAGE', /rank 2 is not ready/);
+  });
+});
+
 test('a rank that dies while the cluster is idle fails no update', async () => {
   await withCluster({}, async ({ cluster, user, succeeds, wait, ready }) => {
     await succeeds(user.update('a'));
@@ -153,7 +168,7 @@ test('a worker link that cannot be bound fails the update and does not end the r
 });
 
 test('a rank that keeps dying is given up, and requests fail with that reason', async () => {
-  await withCluster({}, async ({ cluster, user, fails, until, wait }) => {
+  await withCluster({}, async ({ cluster, user, fails, spares, until, wait }) => {
     for (let death = 0; death < 4; death += 1) {
       await until('rank 1 runs', () => (cluster.ranks.get(1)?.process ?? null) !== null);
       cluster.ranks.get(1)!.kill();
@@ -161,6 +176,7 @@ test('a rank that keeps dying is given up, and requests fail with that reason', 
     }
     const reason = /^rank 1 .*SIGKILL/;
     await fails(user.awaitReady(), 'WEIGHTCAST_PEER_LOST', reason);
-    await fails(user.update('a'), 'WEIGHTCAST_PEER_LOST', reason);
+    await spares(user.update('a'), 'engine-0', 'WEIGHTCAST_PEER_LOST', reason);
+    await fails(user.update('a', { instances: ['engine-0'] }), 'WEIGHTCAST_PEER_LOST', reason);
   });
 });

@@ -104,6 +104,7 @@ export class Update {
     const cancelDeadline = this.#startDeadline();
     try {
       this.#serving = new Serving(this.#update, this.#pauses, this.#ends, await expectationsOf(this.#update));
+      for (const [target, error] of spec.unfit) await this.#ends.failed(target, error);
       let planned = await this.#awaitEngines();
       while (this.#ends.left.length > 0) {
         await this.#next(planned);
@@ -152,9 +153,10 @@ export class Update {
     // Its failure counts only if it fails again.
     const planning = planEpoch(this.#update).catch(() => null);
     const askedAt = clock.now();
-    await awaitEngines(this.#update, async (target, error) => this.#ends.failed(target, error));
+    const { left } = this.#ends;
+    await awaitEngines(this.#update, left, async (target, error) => this.#ends.failed(target, error));
     this.#firstStep = 'ranks to prepare';
-    const isStale = clock.now() - askedAt > readyMilliseconds || this.#ends.someFailed;
+    const isStale = clock.now() - askedAt > readyMilliseconds || this.#ends.left.length < left.length;
     const planned = await planning;
     return isStale ? null : planned;
   }
