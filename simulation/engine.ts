@@ -19,9 +19,12 @@ import type { SimulatedLinks } from './worker-link.ts';
 const httpMilliseconds = 2;
 /** Interval of health checks while the engine is down. */
 const pollMilliseconds = 200;
+/** From the request to a late pause. */
+const lateMilliseconds = 7_000;
 
-/** How the engine fails a call: with an error response, or without any response. */
+/** How the engine fails a call: with an error response, or without any response; a late pause takes effect all the same. */
 export type CallFault = 'error' | 'silence';
+export type PauseFault = CallFault | 'late';
 
 export interface EngineOptions {
   readonly name: string;
@@ -41,7 +44,7 @@ export class SimulatedEngine {
   readonly name: string;
   /** How the next update call, pause or resume fails. */
   nextCall: CallFault | null = null;
-  nextPause: CallFault | null = null;
+  nextPause: PauseFault | null = null;
   nextResume: CallFault | null = null;
   /** How it fails the next questions about prompts. */
   nextAnswers: CallFault | null = null;
@@ -59,6 +62,8 @@ export class SimulatedEngine {
   #hasDummyWeights = true;
   /** What it was told that its weights are called. */
   #label: string | null = null;
+  /** The workers of the processes that a late pause will pause. */
+  #pausing: readonly SimulatedWorker[] | null = null;
   /** As {@link isBroken}; reset when the processes are restarted. */
   #broken = false;
 
@@ -74,6 +79,11 @@ export class SimulatedEngine {
 
   get isPaused(): boolean {
     return this.#paused;
+  }
+
+  /** A late pause has not taken effect yet. */
+  get isPausing(): boolean {
+    return this.#up && this.#pausing === this.#workers;
   }
 
   /** Someone pauses or resumes it who is not the cluster. */
@@ -151,7 +161,7 @@ export class SimulatedEngine {
     return {
       endpoint: this.name,
       ready: (options) => this.#ready(clock, options),
-      state: async () => ({ isPaused: this.#paused, isSleeping: this.isSleeping, version: this.#label }),
+      state: async () => ({ ...this.#said(), version: this.#label }),
       pause: (_mode, options) => this.#call(clock, options, () => this.#pause()),
       resume: (options) => this.#call(clock, options, () => this.#resume()),
       update: (order, options) => this.#call(clock, options, () => this.#update(order)),
@@ -205,9 +215,24 @@ export class SimulatedEngine {
   async #pause(): Promise<void> {
     const fault = this.nextPause;
     this.nextPause = null;
+    if (fault === 'late') return this.#pauseLate();
     await this.#failIf(fault);
+    this.#pausing = null;
     this.#paused = true;
     this.#options.trace.add(this.name, 'pauses');
+  }
+
+  #pauseLate(): Promise<never> {
+    const workers = this.#workers;
+    this.#pausing = workers;
+    this.#options.clock.after(lateMilliseconds, () => {
+      if (this.#pausing !== workers) return;
+      this.#pausing = null;
+      if (!this.#up || this.#workers !== workers) return;
+      this.#paused = true;
+      this.#options.trace.add(this.name, 'pauses late');
+    });
+    return new Promise(() => {});
   }
 
   async #resume(): Promise<void> {
@@ -217,6 +242,12 @@ export class SimulatedEngine {
     this.#paused = false;
     this.#options.trace.add(this.name, 'resumes');
     if (this.#broken) this.#options.trace.violated(`${this.name} resumes although it is broken`);
+  }
+
+  /** As a vLLM does, which says of both that it is asleep and paused. */
+  #said() {
+    const isStill = this.#paused || this.isSleeping;
+    return { isPaused: isStill, isSleeping: isStill };
   }
 
   /** It is told only what is proved: that it holds this version. */

@@ -70,7 +70,7 @@ export class FaultInjector {
       engine.nextCall = 'silence';
     },
     'engine refuses to pause': ({ engine, random }) => {
-      engine.nextPause = random.pick(['error', 'silence']);
+      engine.nextPause = random.pick(['error', 'silence', 'late']);
     },
     'engine refuses to resume': ({ engine, random }) => {
       engine.nextResume = random.pick(['error', 'silence']);

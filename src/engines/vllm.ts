@@ -84,7 +84,9 @@ export class VllmClient implements EngineClient {
       this.#version(options),
       refuseOtherKind(this.#http, 'vllm', options),
     ]);
-    if (this.#hasDraftModel && isSleeping !== true) await this.#checkDraft(options);
+    // One that is paused says that it sleeps, too.
+    const isAsleep = isSleeping === true && isPaused !== true;
+    if (this.#hasDraftModel && !isAsleep) await this.#checkDraft(options);
     return {
       isPaused: typeof isPaused === 'boolean' ? isPaused : null,
       isSleeping: typeof isSleeping === 'boolean' ? isSleeping : null,

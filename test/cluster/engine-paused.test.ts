@@ -17,7 +17,7 @@ test('an engine is paused before its weights change and resumed after all instan
 
 test('an engine whose weights are half new stays paused, which is said, and the next update resumes it', async (t) => {
   let fault: Fault = 'load';
-  const { asked, endpoint } = await startEngine(t, () => fault, { is_paused: false });
+  const { asked, endpoint } = await startEngine(t, () => fault, { is_paused: false, is_sleeping: false });
   const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'wait' }]);
   await assert.rejects(cluster.update('a'), (error: Error) => {
     assert.match(error.message, /no such tensor/);

@@ -24,6 +24,12 @@ test('an engine that someone else has paused is refused by name and stays as it 
     name: 'EngineError',
     message: `instance blue (${endpoint}) was paused by someone else: resume it (weightcast resume --endpoint ${endpoint}), or use pause "caller"`,
   });
+  // As a vLLM says it that is paused, or asleep.
+  said.is_sleeping = true;
+  await assert.rejects(
+    cluster.update('a'),
+    /is asleep, or was paused by someone else: wake it up .* or resume it/,
+  );
   assert.deepEqual(asked, []);
   assert.equal(said.is_paused, true);
   assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);

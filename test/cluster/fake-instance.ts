@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { receiveWeights } from '../../src/engines/worker-link/worker-side.ts';
 import { Cluster, type InstanceOptions } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
@@ -17,7 +18,8 @@ export type Fault =
   | 'label'
   | 'answer'
   | 'silence'
-  | 'slow load';
+  | 'slow load'
+  | 'late pause';
 
 /** What the engine says of itself, where it has the route. */
 export interface Said {
@@ -25,6 +27,9 @@ export interface Said {
   is_sleeping?: boolean;
   weight_version?: string;
 }
+
+/** Less than an engine is watched for that has not answered. */
+const lateMilliseconds = 500;
 
 const questions = ['/is_paused', '/is_sleeping', '/weight_info', '/v1/models'];
 const faultOf = {
@@ -37,7 +42,8 @@ const faultOf = {
 /**
  * An engine's HTTP face with workers that take no bytes, in this process; `asked` is what it was asked, in order, without
  * what changes nothing. A fault is a route that answers 404, a load that fails or does not end, or an update call that no
- * worker hears of (`silence`), or that ends in an error although all loads went well (`answer`).
+ * worker hears of (`silence`), or that ends in an error although all loads went well (`answer`), or a pause that takes effect
+ * after the one who asked has gone (`late pause`).
  */
 export async function startEngine(t: TestContext, fault: () => Fault, said: Said = {}) {
   const asked: string[] = [];
@@ -72,8 +78,15 @@ export async function startEngine(t: TestContext, fault: () => Fault, said: Said
     if (faultOf[path as keyof typeof faultOf] === fault()) return void response.writeHead(404).end();
     if (path === '/update_weight_version' && fault() !== 'label')
       said.weight_version = JSON.parse(String(Buffer.concat(chunks))).new_version;
-    if (path === '/pause' && said.is_paused !== undefined) said.is_paused = true;
-    if (path === '/resume' && said.is_paused !== undefined) said.is_paused = false;
+    if (path === '/pause' && fault() === 'late pause') {
+      await once(response, 'close');
+      await setTimeout(lateMilliseconds);
+    }
+    if (path === '/pause' || path === '/resume') {
+      if (said.is_paused !== undefined) said.is_paused = path === '/pause';
+      // As a vLLM does that is paused.
+      if (said.is_sleeping !== undefined) said.is_sleeping = path === '/pause';
+    }
     if (path === '/collective_rpc' && fault() === 'silence') return;
     if (path !== '/collective_rpc') return void response.end('{}');
     await update(Buffer.concat(chunks).toString()).then(

@@ -1,4 +1,4 @@
-import { asFailure } from '../../errors.ts';
+import { asFailure, EngineError } from '../../errors.ts';
 import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
@@ -36,12 +36,12 @@ export class Serving {
     this.#expectations = expectations;
   }
 
-  /** Resolves when the instance has ended, one way or the other. Never rejects. */
+  /** Resolves when it is decided what becomes of the instance. Never rejects. */
   async serve(target: UpdateTarget, proofs: Proofs): Promise<void> {
     await this.#resetCaches(target);
     if (this.#expectations !== null) return this.#prove(target, proofs, this.#expectations);
     await this.#label(target);
-    await this.#ends.updated(target, proofs);
+    this.#ends.updated(target, proofs);
   }
 
   /** A paused engine only queues what it is asked. So it serves until it has answered wrongly, which is said. */
@@ -49,7 +49,7 @@ export class Serving {
     const { context, spec } = this.#update;
     spec.instances.verifying(target.name);
     const stuck = await this.#pauses.resume(target);
-    if (stuck !== null) return this.#ends.wrong(target, stuck);
+    if (stuck !== null) return this.#ends.wrong(target, new EngineError(`it answers nothing: ${stuck}`));
     const resumedAt = context.clock.now();
     try {
       await checkAnswers(this.#update, target, expectations);
@@ -63,7 +63,7 @@ export class Serving {
       return this.#ends.wrong(target, error);
     }
     await this.#label(target);
-    await this.#ends.updated(target, { ...proofs, answering: 'holds' });
+    this.#ends.updated(target, { ...proofs, answering: 'holds' });
   }
 
   async #resetCaches(target: UpdateTarget): Promise<void> {
