@@ -4,21 +4,19 @@ import type {
   EngineUpdate,
   Prompt,
   RankAnswers,
-  Readiness,
 } from '../src/engines/engine-client.ts';
-import { AbortedError, DeadlineError, describe, EngineError } from '../src/errors.ts';
+import { EngineError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import { identityOf, logprobsOf } from './answers.ts';
 import { elapse } from './clock.ts';
 import type { SimulatedDevice } from './device.ts';
+import { polledReady, simulatedCall } from './engine-http.ts';
 import type { Trace } from './trace.ts';
 import { type Received, SimulatedWorker } from './worker.ts';
 import type { SimulatedLinks } from './worker-link.ts';
 
-/** Time that one HTTP request or response takes. */
-const httpMilliseconds = 2;
-/** Interval of health checks while the engine is down. */
-const pollMilliseconds = 200;
+/** How often an engine that is paused looks whether it still is. */
+const queueMilliseconds = 50;
 /** From the request to a late pause. */
 const lateMilliseconds = 7_000;
 
@@ -158,16 +156,18 @@ export class SimulatedEngine {
   }
 
   client(clock: Clock): EngineClient {
+    const call = <T>(options: CallOptions, work: () => Promise<T>) =>
+      simulatedCall(this.name, this.#options.clock, clock, options, work);
     return {
       endpoint: this.name,
-      ready: (options) => this.#ready(clock, options),
+      ready: (options) => polledReady(this.name, () => this.#up, clock, options),
       state: async () => ({ ...this.#said(), version: this.#label }),
-      pause: (_mode, options) => this.#call(clock, options, () => this.#pause()),
-      resume: (options) => this.#call(clock, options, () => this.#resume()),
-      update: (order, options) => this.#call(clock, options, () => this.#update(order)),
-      resetCaches: (options) => this.#call(clock, options, async () => {}),
-      label: (version, options) => this.#call(clock, options, async () => this.#tell(version)),
-      answers: (prompts, options) => this.#call(clock, options, () => this.#answers(prompts)),
+      pause: (_mode, options) => call(options, () => this.#pause()),
+      resume: (options) => call(options, () => this.#resume()),
+      update: (order, options) => call(options, () => this.#update(order)),
+      resetCaches: (options) => call(options, async () => {}),
+      label: (version, options) => call(options, async () => this.#tell(version)),
+      answers: (prompts, options) => call(options, () => this.#answers(prompts)),
       close: async () => {},
     };
   }
@@ -265,7 +265,7 @@ export class SimulatedEngine {
     this.nextAnswers = null;
     await this.#failIf(fault);
     while (this.#paused) {
-      await elapse(this.#options.clock, httpMilliseconds);
+      await elapse(this.#options.clock, queueMilliseconds);
       await this.#failIf(null);
     }
     return [{ dataParallelRank: null, logprobs: this.answersTo(prompts) }];
@@ -276,46 +276,6 @@ export class SimulatedEngine {
     if (fault === 'error') throw new EngineError('there is no such method');
     if (!this.#up) throw new EngineError('connection refused');
     return fault === 'silence' ? new Promise(() => {}) : Promise.resolve();
-  }
-
-  async #ready(clock: Clock, { timeoutMilliseconds, signal }: CallOptions): Promise<Readiness> {
-    let wasDown = false;
-    const deadline = clock.now() + timeoutMilliseconds;
-    for (;;) {
-      await sleep(clock, httpMilliseconds, signal);
-      if (this.#up) return { wasDown };
-      wasDown = true;
-      if (clock.now() >= deadline) {
-        throw new DeadlineError(`engine ${this.name} is not ready after ${timeoutMilliseconds} ms`);
-      }
-      await sleep(clock, pollMilliseconds, signal);
-    }
-  }
-
-  /** Resolves within the caller's timeout. If the caller gives up, the engine continues what it does. */
-  #call<T>(clock: Clock, { timeoutMilliseconds, signal }: CallOptions, call: () => Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const settle = (end: () => void) => {
-        cancel();
-        signal.removeEventListener('abort', onAbort);
-        end();
-      };
-      const fail = (error: Error) => settle(() => reject(error));
-      const onAbort = () => fail(new AbortedError(`the call to engine ${this.name} was aborted`));
-      const cancel = clock.after(timeoutMilliseconds, () =>
-        fail(new DeadlineError(`engine ${this.name} did not answer within ${timeoutMilliseconds} ms`)),
-      );
-      if (signal.aborted) return onAbort();
-      signal.addEventListener('abort', onAbort, { once: true });
-      const afterHop = (then: () => void) => this.#options.clock.after(httpMilliseconds, then);
-      afterHop(() =>
-        call().then(
-          (answer) => afterHop(() => settle(() => resolve(answer))),
-          (error) =>
-            afterHop(() => fail(new EngineError(`engine ${this.name} answered 500: ${describe(error)}`))),
-        ),
-      );
-    });
   }
 
   async #update({ links }: EngineUpdate): Promise<void> {
@@ -332,19 +292,4 @@ export class SimulatedEngine {
       }),
     );
   }
-}
-
-function sleep(clock: Clock, milliseconds: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const settle = (aborted: boolean) => {
-      cancel();
-      signal.removeEventListener('abort', onAbort);
-      if (aborted) reject(new AbortedError('the call was aborted'));
-      else resolve();
-    };
-    const onAbort = () => settle(true);
-    const cancel = clock.after(milliseconds, () => settle(false));
-    if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true });
-  });
 }
