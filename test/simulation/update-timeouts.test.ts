@@ -58,15 +58,6 @@ const hangs: readonly Hang[] = [
     unreachable: true,
   },
   {
-    what: 'the planner waits for the file system',
-    before: ({ cluster, user }) => {
-      cluster.openMilliseconds = 30_000;
-      void user.register('b', '/models/b');
-    },
-    hang: () => {},
-    message: /^updating to a took longer than 5000 ms, waiting for ranks to prepare/,
-  },
-  {
     what: 'an engine does not answer the pause call',
     options: { pauses: true },
     hang: ({ world }) => {
