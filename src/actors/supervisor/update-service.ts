@@ -5,7 +5,9 @@ import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { UpdateReport } from '../protocol/update-values.ts';
 import { CommunicatorRegistry } from '../update/communicators.ts';
 import type { UpdateSpec } from '../update/context.ts';
+import { versionOf } from '../update/open.ts';
 import { type RankLoss, Update } from '../update/update.ts';
+import { agreementOf } from './agreement.ts';
 import type { CheckpointLedger } from './checkpoint-ledger.ts';
 import type { CheckpointService } from './checkpoint-service.ts';
 import { Healing, type HealingGoal } from './healing.ts';
@@ -151,6 +153,7 @@ export class UpdateService {
       exchanges: instances.exchanges(names),
       ranks: ranks.readyAmong(fit.flatMap((target) => [...target.ranks])),
       targets,
+      agreeWith: agreementOf(instances, targets, options.verify.answers, versionOf(registered)),
       unfit,
       planner: this.#planner,
       swarm: this.#swarm,
