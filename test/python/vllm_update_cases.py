@@ -13,6 +13,7 @@ from fake_vllm import INFO, Attention, Layer, Model
 from torch.multiprocessing.reductions import StorageWeakRef
 from weightcast import vllm_plugin
 from weightcast.errors import EngineAsleep, ModelNotReloadable, ParametersMissing, WeightcastError
+from weightcast.messages import Open
 from weightcast.vllm_reload import Target
 from weightcast.vllm_update import ModelUpdate, targets_of
 
@@ -33,6 +34,11 @@ def new_weights(value: float, *names: str) -> tuple[torch.Tensor, list[tuple[str
 
 def update_of(*targets: Target, vllm_config: Any = None) -> ModelUpdate:
     return ModelUpdate(targets, vllm_config, CPU)
+
+
+def opening(*, installed: bool = False, accept_unproven: bool = False) -> Open:
+    """The rank's first request."""
+    return Open(2, "GPU-0", 1, "a@b", b"", 0, False, installed, accept_unproven)
 
 
 def all_new(value: float, *, layers: tuple[str, ...] = ("first", "second")) -> dict[str, list[float]]:
@@ -236,18 +242,17 @@ class Updates(unittest.TestCase):
         base = type("FusedMoEMethodBase", (), {})
         eager = types.SimpleNamespace(**{**vars(CONFIG), "enforce_eager": True})
 
-        def reload(kind: str, config: types.SimpleNamespace) -> None:
+        def reload(kind: str, config: types.SimpleNamespace, accept_unproven: bool = False) -> None:
             experts = Layer("a")
             experts.quant_method = type(kind, (base,), {})()
-            update_of(Target("target", Model(experts=experts), config))
+            update = update_of(Target("target", Model(experts=experts), config))
+            update.begin(opening(accept_unproven=accept_unproven))
 
-        reload("Fp8MoEMethod", CONFIG)
         reload("UnquantizedFusedMoEMethod", eager)
-        for kind, config in (("UnquantizedFusedMoEMethod", CONFIG), ("Fp8OnlineMoEMethod", eager)):
+        for kind, config in (("UnquantizedFusedMoEMethod", CONFIG), ("Fp8MoEMethod", eager)):
             with self.assertRaisesRegex(ModelNotReloadable, f"experts \\({kind}, run "):
                 reload(kind, config)
-            with unittest.mock.patch.dict("os.environ", {"WEIGHTCAST_ACCEPT_UNPROVEN": "1"}):
-                reload(kind, config)
+            reload(kind, config, accept_unproven=True)
 
     def tied(self, head: Layer, embedding: Layer) -> Target:
         config = {**vars(CONFIG), "hf_text_config": types.SimpleNamespace(tie_word_embeddings=True)}
