@@ -9,7 +9,7 @@ export function reportOf(
   { checkpoint: { status }, ranks }: UpdateSpec,
   { epoch, groups }: OpenEpoch,
   streamed: readonly Streamed[],
-  { verified, seconds }: Pick<UpdateReport, 'verified' | 'seconds'>,
+  { instances, seconds }: Pick<UpdateReport, 'instances' | 'seconds'>,
 ): UpdateReport {
   const plans = groups.map(({ plan }) => plan);
   const received = receivedFrom(streamed);
@@ -26,9 +26,10 @@ export function reportOf(
     buckets: Math.max(...plans.map(({ owners }) => owners.length)),
     slots: Math.max(...plans.map(({ slots }) => slots)),
     slotBytes: Math.max(...plans.map(({ slotBytes }) => slotBytes)),
+    largeSlotBytes: Math.max(...plans.map(({ largeSlotBytes }) => largeSlotBytes)),
     seconds,
     streamSeconds: streamSeconds(streamed),
-    verified,
+    instances: [...instances],
     timelines: firstTimelines(streamed),
   };
 }
