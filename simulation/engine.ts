@@ -1,4 +1,5 @@
 import type { CallOptions, EngineClient, EngineUpdate, Readiness } from '../src/engines/engine-client.ts';
+import { protocolVersion } from '../src/engines/worker-link/messages.ts';
 import { AbortedError, DeadlineError, describe, EngineError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import type { SimulatedDevice } from './device.ts';
@@ -122,6 +123,10 @@ export class SimulatedEngine {
       endpoint: this.name,
       ready: (options) => this.#ready(clock, options),
       state: async () => ({ isPaused: this.#paused, isSleeping: this.isSleeping, version: null }),
+      linkProtocol: async () => protocolVersion,
+      survey: async () => {
+        throw new EngineError('simulated engines are not asked what they hold');
+      },
       pause: (_mode, options) => this.#call(clock, options, () => this.#pause()),
       resume: (options) => this.#call(clock, options, () => this.#resume()),
       update: (order, options) => this.#call(clock, options, () => this.#update(order)),

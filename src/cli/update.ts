@@ -5,6 +5,7 @@ import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { readMetas } from '../checkpoint/metas.ts';
 import { Cluster, type Source, type UpdateOptions } from '../cluster/cluster.ts';
+import type { ProofOptions } from '../cluster/proof-options.ts';
 import { AbortedError, describe, UsageError } from '../errors.ts';
 import { chromeTrace } from '../observe/timeline.ts';
 import { type DeviceOptions, defaultDevices } from '../processes/devices.ts';
@@ -34,6 +35,8 @@ interface Options {
   readonly timeout: string;
   readonly stepTimeout?: string;
   readonly verify: 'arrived' | 'installed' | false;
+  readonly baseline?: string;
+  readonly acceptUnproven?: true;
   readonly json?: string;
   readonly timeline?: string;
 }
@@ -88,6 +91,14 @@ export function updateCommand(): Command {
     )
     .addOption(verifyOption())
     .option('--no-verify', 'prove nothing')
+    .option(
+      '--baseline <file>',
+      'what the engine must hold after the update, as weightcast baseline wrote it',
+    )
+    .option(
+      '--accept-unproven',
+      'update also models that may answer wrongly after a reload, without a baseline',
+    )
     .option('--json <file>', 'write the result as JSON to this file')
     .option('--timeline <file>', 'write a Chrome trace of the three stages to this file, for Perfetto')
     .action((options: Options) => runCommand((signal) => update(options, signal)));
@@ -197,6 +208,14 @@ function instanceOf(options: Options, ranks: number): InstanceOptions {
   };
 }
 
+function verifyOf({ verify, baseline }: Options): boolean | ProofOptions {
+  if (baseline !== undefined && verify !== 'installed') {
+    throw new UsageError('--baseline is compared with what is installed: it needs --verify installed');
+  }
+  if (verify === 'arrived') return { installed: false };
+  return baseline === undefined ? verify !== false : { baseline };
+}
+
 function updateOptionsOf(options: Options): UpdateOptions {
   const memoryFraction = Number(options.memoryFraction);
   if (!(memoryFraction > 0 && memoryFraction <= 1)) {
@@ -206,7 +225,8 @@ function updateOptionsOf(options: Options): UpdateOptions {
   }
   return {
     memoryFraction,
-    verify: options.verify === 'arrived' ? { installed: false } : options.verify !== false,
+    verify: verifyOf(options),
+    ...(options.acceptUnproven && { acceptUnproven: true }),
     timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
     ...(options.stepTimeout !== undefined && {
       stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,

@@ -12,7 +12,7 @@ import { asForeign, type ForeignSource, readMetas, writeMetas } from '../checkpo
 import type { NamedTensors } from '../checkpoint/named-tensors.ts';
 import { ClusterConnection } from './connection.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './options.ts';
-import { type ProofOptions, proofsAsked } from './proof-options.ts';
+import { baselineOf, type ProofOptions, proofsAsked } from './proof-options.ts';
 import { ClusterTensors } from './tensors.ts';
 
 /**
@@ -50,6 +50,11 @@ export interface UpdateOptions {
    * that needs nothing else from you. An instance of which a proof fails is broken. Default: true.
    */
   readonly verify?: boolean | ProofOptions;
+  /**
+   * Update also models that are not known to answer rightly after their engine has reloaded them, as those with quantised
+   * experts, although there is no baseline to compare them with. Default: false.
+   */
+  readonly acceptUnproven?: boolean;
   /**
    * Keep what hosts receive from other hosts in their memory, for later updates and for further hosts to read.
    * Default: true.
@@ -164,6 +169,8 @@ export class Cluster {
       fusedModules: options.fusedModules?.map((modules) => [...modules]),
       memoryFraction: options.memoryFraction ?? 0.9,
       verify: proofsAsked(options.verify ?? true),
+      baseline: baselineOf(options.verify ?? true),
+      acceptUnproven: options.acceptUnproven ?? false,
       keepCopy: options.keepCopy ?? true,
       timeoutMilliseconds,
       stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,

@@ -96,6 +96,18 @@ export class EngineHttp {
     if (answer.status !== 200 || reportsFailure(answer.text)) throw this.#refusal(method, path, answer);
   }
 
+  /** The same, with the JSON object that the engine answers; null if it answers with something else. */
+  async answerOf(
+    method: Method,
+    path: string,
+    body: object | null,
+    options: CallOptions,
+  ): Promise<Record<string, unknown> | null> {
+    const answer = await this.#ask(method, path, body, options);
+    if (answer.status !== 200 || reportsFailure(answer.text)) throw this.#refusal(method, path, answer);
+    return parseObject(answer.text);
+  }
+
   /** The same for a route that older engines do not have: resolves with false if this one does not. */
   async tryCall(method: Method, path: string, body: object | null, options: CallOptions): Promise<boolean> {
     const answer = await this.#ask(method, path, body, options);

@@ -1,3 +1,4 @@
+import { EngineError } from '../errors.ts';
 import type {
   CallOptions,
   EngineClient,
@@ -33,6 +34,15 @@ export class SglangClient implements EngineClient {
   async state(options: CallOptions): Promise<ReportedState> {
     const version = await this.#http.valueOf('/model_info', 'weight_version', options);
     return { isPaused: null, isSleeping: null, version: typeof version === 'string' ? version : null };
+  }
+
+  /** Nor one that leads to its workers. */
+  async linkProtocol(): Promise<null> {
+    return null;
+  }
+
+  async survey(): Promise<never> {
+    throw new EngineError(`engine ${this.endpoint} is an SGLang, whose workers do not say what they hold`);
   }
 
   pause(mode: PauseMode, options: CallOptions): Promise<void> {

@@ -22,6 +22,7 @@ import { Update, type UpdateOutcome } from '../update/update.ts';
 import { CheckpointLedger } from './checkpoint-ledger.ts';
 import { CheckpointService } from './checkpoint-service.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
+import { Installs } from './install-ledger.ts';
 import { InstanceRegistry } from './instance-registry.ts';
 import { InstanceService } from './instance-service.ts';
 import { Jobs } from './jobs.ts';
@@ -52,6 +53,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   readonly #ports: SupervisorPorts;
   readonly #ranks = new RankRegistry();
   readonly #instances = new InstanceRegistry();
+  readonly #installs = new Installs();
   readonly #jobs = new Jobs();
   readonly #updates = new Set<Update>();
   readonly #communicators = new CommunicatorRegistry();
@@ -256,6 +258,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         return this.#epoch;
       },
       instances: this.#instances,
+      installs: this.#installs,
       onMirrorsUnused: (mirrors) => void this.#checkpoints.release(mirrors, context),
     };
   }

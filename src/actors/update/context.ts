@@ -1,5 +1,6 @@
 import type { PauseOption } from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, EngineError, type WeightcastError } from '../../errors.ts';
+import type { Held } from '../../plan/live-weights.ts';
 import type { ActorRef, AskOptions, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
@@ -42,6 +43,15 @@ export interface InstanceLedger {
   ended(name: string, outcome: InstanceOutcome, version: Registered['status']): void;
 }
 
+/** What engine workers held after updates of this cluster. */
+export interface InstallLedger {
+  /** Names of live tensors, by their layout. */
+  layouts(): ReadonlyMap<string, readonly string[]>;
+  /** What workers of a place held after an update to the version with this digest; null if there was none, or it is forgotten. */
+  earlier(version: string, key: string): Held | null;
+  note(version: string, held: Held): void;
+}
+
 /** What one update installs where, and what it works with. */
 export interface UpdateSpec {
   /** For messages: `updating engine-0 to step-7`. */
@@ -63,6 +73,7 @@ export interface UpdateSpec {
   /** Each call returns a larger epoch than the one before. */
   readonly nextEpoch: () => number;
   readonly instances: InstanceLedger;
+  readonly installs: InstallLedger;
   /** Copies that ranks have received are no longer needed. */
   readonly onMirrorsUnused: (mirrors: readonly Segment[]) => void;
 }
@@ -76,6 +87,10 @@ export class UpdateContext {
   readonly spec: UpdateSpec;
   /** Every copy that a rank was asked to receive, in any epoch of this update. */
   readonly mirrors: Segment[] = [];
+  /** By instance, the version of the worker link that its workers understand, where they have been asked. */
+  readonly linkProtocols = new Map<string, number>();
+  /** Layouts of live tensors whose names need not be sent. */
+  readonly liveLayouts: ReadonlyMap<string, readonly string[]>;
   readonly #signal: AbortSignal;
   /** Cancels the asks that are still open once an epoch was aborted. */
   readonly #ended = new AbortController();
@@ -84,6 +99,7 @@ export class UpdateContext {
   constructor(context: UpdateActor, spec: UpdateSpec, signal: AbortSignal) {
     this.context = context;
     this.spec = spec;
+    this.liveLayouts = spec.installs.layouts();
     this.#signal = signal;
   }
 

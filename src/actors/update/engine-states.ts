@@ -24,6 +24,7 @@ export async function awaitEngines(update: UpdateContext): Promise<void> {
         if (state.wasDown || isOfOtherVersion(target, state)) instances.versionLost(name);
         if (state.isPaused === false) instances.paused(name, false);
         refuseUnfit(target, state);
+        if (state.linkProtocol !== null) update.linkProtocols.set(name, state.linkProtocol);
       } catch (thrown) {
         const isUnreachable = !(asFailure(thrown) instanceof AbortedError) && !isRefusal(thrown);
         if (isUnreachable) instances.versionLost(name);

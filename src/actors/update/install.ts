@@ -6,6 +6,7 @@ import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { Proofs, ProofsAsked, Streamed } from '../protocol/update-values.ts';
 import type { InstanceOutcome, UpdateContext, UpdateTarget } from './context.ts';
+import { compareHeld } from './held-weights.ts';
 import { type OpenEpoch, stepTimeoutOf, versionOf } from './open.ts';
 
 /**
@@ -57,6 +58,7 @@ export class Installing {
         }
       }),
     );
+    failure ??= this.#compareHeld(outcomes, proofs);
     const streamed = ranks.flatMap(({ rank }) => this.#streamed.get(rank) ?? []);
     return { outcomes, proofs, streamed, failure };
   }
@@ -117,6 +119,23 @@ export class Installing {
     });
     await Promise.race([Promise.allSettled(work), late]);
     cancel();
+  }
+
+  /** Of what workers hold, where that was asked for. Returns why, if an instance fails. */
+  #compareHeld(
+    outcomes: Map<UpdateTarget, InstanceOutcome>,
+    proofs: Map<UpdateTarget, Proofs>,
+  ): WeightcastError | null {
+    const { options, targets } = this.#update.spec;
+    if (!options.verify.installed) return null;
+    const updated = targets.filter((target) => outcomes.get(target) === 'updated');
+    const compared = compareHeld(this.#update, updated, this.#streamed);
+    for (const target of updated) {
+      const installed = compared.proofs.get(target.name);
+      if (compared.failures.has(target.name)) outcomes.set(target, 'broken');
+      else if (installed !== undefined) proofs.set(target, { ...proofs.get(target)!, installed });
+    }
+    return compared.failures.values().next().value ?? null;
   }
 
   #hasAcknowledged({ ranks }: UpdateTarget): boolean {

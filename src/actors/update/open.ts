@@ -1,3 +1,4 @@
+import { oldestProtocol } from '../../engines/worker-link/messages.ts';
 import { MemoryError } from '../../errors.ts';
 import type { Plan } from '../../plan/plan.ts';
 import type { Copy } from '../../plan/reception.ts';
@@ -10,7 +11,7 @@ import type { Planned } from '../protocol/plan-values.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
-import type { Opened } from '../protocol/update-values.ts';
+import type { Opened, WorkerAsked } from '../protocol/update-values.ts';
 import type { GroupCommunicator } from './communicators.ts';
 import type { UpdateContext, UpdateSpec } from './context.ts';
 import { groupsOf } from './groups.ts';
@@ -190,7 +191,7 @@ async function openGroup(
     const question = {
       epoch,
       version: versionOf(checkpoint),
-      verify: options.verify.arrived,
+      worker: askedOf(ready.rank, update),
       exchanges,
       stepTimeoutMilliseconds: stepTimeoutOf(update.spec),
       communicator,
@@ -205,6 +206,18 @@ async function openGroup(
     return ask(update.context, ready.ref, toRank.open, question, update.within(deadlines.open));
   });
   return Promise.all(opens);
+}
+
+function askedOf(rank: number, { spec, linkProtocols, liveLayouts }: UpdateContext): WorkerAsked {
+  const { targets, options } = spec;
+  const instance = targets.find(({ ranks }) => ranks.includes(rank));
+  return {
+    report: options.verify.arrived,
+    liveLayouts: options.verify.installed ? [...liveLayouts.keys()] : null,
+    // With something to compare them with, they do not stay unproven.
+    acceptUnproven: options.acceptUnproven || options.baseline !== null,
+    protocol: linkProtocols.get(instance?.name ?? '') ?? oldestProtocol,
+  };
 }
 
 function receptionOf(

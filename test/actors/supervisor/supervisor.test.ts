@@ -69,7 +69,18 @@ function idleClient(endpoint: string, close: () => Promise<void> = async () => {
   const idle = async () => {};
   const ready = async () => ({ wasDown: false });
   const state = async () => ({ isPaused: null, isSleeping: null, version: null });
-  return { endpoint, ready, state, pause: idle, resume: idle, update: idle, close };
+  const linkProtocol = async () => null;
+  return {
+    endpoint,
+    ready,
+    state,
+    linkProtocol,
+    survey: idle,
+    pause: idle,
+    resume: idle,
+    update: idle,
+    close,
+  };
 }
 
 test('a job that ends while the mailbox is full is answered, and the next one can start', async (t) => {
