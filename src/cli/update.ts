@@ -91,14 +91,8 @@ export function updateCommand(): Command {
     )
     .addOption(verifyOption())
     .option('--no-verify', 'prove nothing')
-    .option(
-      '--baseline <file>',
-      'what the engine must hold after the update, as weightcast baseline wrote it',
-    )
-    .option(
-      '--accept-unproven',
-      'update also models that may answer wrongly after a reload, without a baseline',
-    )
+    .option('--baseline <file>', 'what the engine must hold afterwards, as weightcast baseline wrote it')
+    .option('--accept-unproven', 'update also models that may answer wrongly after a reload')
     .option('--json <file>', 'write the result as JSON to this file')
     .option('--timeline <file>', 'write a Chrome trace of the three stages to this file, for Perfetto')
     .action((options: Options) => runCommand((signal) => update(options, signal)));
