@@ -98,6 +98,11 @@ export class SimulatedEngine {
     return [...this.#received.values()].some(({ corrupted }) => corrupted);
   }
 
+  /** Whether the model of a worker made something else of what it received last. */
+  get isMisloaded(): boolean {
+    return [...this.#received.values()].some(({ misloaded }) => misloaded);
+  }
+
   /** Kills all its processes. */
   kill(): void {
     this.#up = false;

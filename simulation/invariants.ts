@@ -37,11 +37,13 @@ function checkReport(
   const updated = world.engines.filter((engine) => engine.wasUpdatedIn(epoch));
   const found = updated.reduce((sum, { deviceCount }) => sum + deviceCount, 0);
   if (found !== ranks) world.trace.violated(`${ranks} ranks are reported as updated, but ${found} were`);
-  for (const { name, isCorrupt } of updated) {
+  for (const { name, isCorrupt, isMisloaded } of updated) {
     checkVersion(world, name, `${checkpoint}@${digest}`);
     const proofs = instances.find((one) => one.name === name)?.proofs;
     if (proofs?.arrived === 'holds' && isCorrupt)
       world.trace.violated(`the bytes of ${name} are reported to have arrived, but it holds others`);
+    if (isMisloaded && (proofs?.installed === 'holds' || proofs?.installed === 'consistent'))
+      world.trace.violated(`${name} is reported to hold what others do, but its model holds something else`);
   }
 }
 

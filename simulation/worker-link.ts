@@ -139,9 +139,11 @@ export class SimulatedLink implements WorkerLink {
   }
 
   async finish(): Promise<ArrivedDigests | null> {
+    // It disconnects when it has answered.
+    const peer = this.#peer;
     const report = await this.#ask({ type: 'finish' });
+    this.#live = this.#options.liveLayouts === null ? null : (peer?.live() ?? null);
     this.#finished = true;
-    if (this.#options.liveLayouts !== null) this.#live = this.#peer?.live() ?? null;
     return report;
   }
 

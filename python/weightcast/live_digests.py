@@ -87,7 +87,7 @@ class LiveState:
         self.is_whole = True
         """Whether all that the models hold could be seen."""
         found = self._find()
-        self._before = [(name, tensor.data_ptr()) for name, tensor in found if tensor.is_cuda]
+        self._before = [(name, tensor.device.type, tensor.data_ptr()) for name, tensor in found]
         self._memory = _memory_of(models)
         self._notice_volatile(found)
 
@@ -96,13 +96,13 @@ class LiveState:
         self._memory.last = digests
         return digests.without(self._memory.volatile)
 
-    def moved(self) -> list[str]:
-        """Names of tensors on a GPU that lie elsewhere than before, and whose former memory the models hold no more."""
-        if not self._before:
-            return []
-        after = {name: tensor.data_ptr() for name, tensor in self._find()}
-        held = set(after.values())
-        return [name for name, address in self._before if address not in held]
+    def moved(self, device: str) -> list[str]:
+        """Names of tensors that lie elsewhere than before, and whose former memory the models hold no more.
+
+        `device`: of that type; others are not read by their addresses.
+        """
+        held = {tensor.data_ptr() for _, tensor in self._find()}
+        return [name for name, kind, address in self._before if kind == device and address not in held]
 
     def _find(self) -> list[tuple[str, torch.Tensor]]:
         found: list[tuple[str, torch.Tensor]] = []

@@ -42,7 +42,7 @@ class LiveModels:
         """Waits for the device. Raises TensorsMoved. `coverage`: what is known of it, `complete` or `unknown`."""
         assert self._state is not None, "nobody has asked"
         if captures_graphs(self._vllm_config, self._device):
-            _refuse_moved(self._state.moved())
+            _refuse_moved(self._state.moved(self._device.type))
         digests = self._state.take()
         first = self._targets[0]
         return Installed(

@@ -76,7 +76,10 @@ test('an engine of which no worker says what it holds, or of another kind, has n
 
 test('a file that is no baseline is refused by its name', async (t) => {
   const file = scratch(t);
-  assert.throws(() => Baseline.read(file), { name: 'UsageError', message: /cannot read the baseline .*ENOENT/ });
+  assert.throws(() => Baseline.read(file), {
+    name: 'UsageError',
+    message: /cannot read the baseline .*ENOENT/,
+  });
   (await Baseline.of([{ endpoint: await engine(t, [live([1n])]) }])).write(file);
   const text = readFileSync(file, 'utf8');
   for (const [from, to, what] of [

@@ -135,7 +135,9 @@ const refusing = (theirs: number) =>
   status(
     500,
     JSON.stringify({
-      error: { message: `failed with 'the sender speaks version 2 of the worker link, this worker ${theirs}'` },
+      error: {
+        message: `failed with 'the sender speaks version 2 of the worker link, this worker ${theirs}'`,
+      },
     }),
   );
 

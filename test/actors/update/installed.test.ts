@@ -108,6 +108,7 @@ test('installs are remembered by version and place, the oldest are forgotten, an
   for (let version = 0; version < 100; version += 1) installs.note(`later ${version}`, right);
   assert.equal(installs.earlier('v1', placeKey(right.place)), null);
   assert.notEqual(installs.earlier('later 99', placeKey(right.place)), null);
-  for (let layer = 0; layer < 50; layer += 1) installs.note('v3', held({ [`${layer}.${'x'.repeat(50)}`]: 1 }));
+  for (let layer = 0; layer < 50; layer += 1)
+    installs.note('v3', held({ [`${layer}.${'x'.repeat(50)}`]: 1 }));
   assert.ok(installs.layouts().size < 20);
 });
