@@ -77,6 +77,8 @@ def digests_of(found: Sequence[tuple[str, torch.Tensor]]) -> LiveDigests:
 class LiveState:
     """What one update finds in models before it, and leaves in them. Reads, and changes nothing.
 
+    Made before anything changes; call `settle` when all has changed, then the rest.
+
     Some tensors change while an engine serves, and no name says which. Those of a model that have changed between two
     updates, while its parameters have not, are left out from then on.
     """
@@ -88,11 +90,15 @@ class LiveState:
         """Whether all that the models hold could be seen."""
         found = self._find()
         self._before = [(name, tensor.device.type, tensor.data_ptr()) for name, tensor in found]
+        self._after: list[tuple[str, torch.Tensor]] = []
         self._memory = _memory_of(models)
         self._notice_volatile(found)
 
+    def settle(self) -> None:
+        self._after = self._find()
+
     def take(self) -> LiveDigests:
-        digests = digests_of(self._find())
+        digests = digests_of(self._after)
         self._memory.last = digests
         return digests.without(self._memory.volatile)
 
@@ -101,7 +107,7 @@ class LiveState:
 
         `device`: of that type; others are not read by their addresses.
         """
-        held = {tensor.data_ptr() for _, tensor in self._find()}
+        held = {tensor.data_ptr() for _, tensor in self._after}
         return [name for name, kind, address in self._before if kind == device and address not in held]
 
     def _find(self) -> list[tuple[str, torch.Tensor]]:

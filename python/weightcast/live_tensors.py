@@ -63,7 +63,7 @@ class LiveTensors:
 
     def _add_all(self, prefix: str, tensors: dict[str, torch.Tensor | None]) -> None:
         for name, tensor in tensors.items():
-            if tensor is not None and _SCRATCH.search(name) is None:
+            if tensor is not None and not _is_scratch(name):
                 self._add(prefix + name, tensor)
 
     def _add(self, name: str, tensor: torch.Tensor) -> None:
@@ -116,8 +116,18 @@ class LiveTensors:
             self._visit_named(prefix, name, value, depth)
 
     def _visit_named(self, prefix: str, name: str, value: Any, depth: int) -> None:
-        if _SCRATCH.search(name) is None:
+        if not _is_scratch(name):
             self._visit(prefix + name, value, depth + 1)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _is_foreign(module: str) -> bool:
+    return _FOREIGN.match(module) is not None
+
+
+@functools.lru_cache(maxsize=16_384)
+def _is_scratch(name: str) -> bool:
+    return _SCRATCH.search(name) is not None
 
 
 def is_parameter(name: str) -> bool:
@@ -137,14 +147,14 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, types.MethodType):
         yield from (("self", value.__self__), ("function", value.__func__))
     elif isinstance(value, types.FunctionType):
-        if _FOREIGN.match(value.__module__ or "") is None:
+        if not _is_foreign(value.__module__ or ""):
             yield from _closure(value)
     elif isinstance(value, torch.nn.Module):
         # Held, but no layer of the model: a copy of one, or one that is not to be seen.
         yield from _own_attributes(value)
         for kind in (value._parameters, value._buffers, value._modules):
             yield from list(kind.items())
-    elif _FOREIGN.match(type(value).__module__) is None:
+    elif not _is_foreign(type(value).__module__):
         yield from list(getattr(value, "__dict__", {}).items())
         for kind in type(value).__mro__:
             for name in _slots(kind):

@@ -41,6 +41,7 @@ class LiveModels:
     def installed(self, coverage: str) -> Installed:
         """Waits for the device. Raises TensorsMoved. `coverage`: what is known of it, `complete` or `unknown`."""
         assert self._state is not None, "nobody has asked"
+        self._state.settle()
         if captures_graphs(self._vllm_config, self._device):
             _refuse_moved(self._state.moved(self._device.type))
         digests = self._state.take()

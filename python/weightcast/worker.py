@@ -53,9 +53,12 @@ class VllmWorkerExtension:
         )
         return {"epoch": received.epoch, "version": received.version, "tensors": received.tensors, **report}
 
-    def weightcast_protocol(self) -> int:
-        """Version of the worker link. Asked before an engine is paused; workers of version 1 have no such method."""
-        return PROTOCOL_VERSION
+    def weightcast_protocol(self) -> dict[str, int]:
+        """Version of the worker link. Asked before an engine is paused; workers of version 1 have no such method.
+
+        vLLM's route makes strings of all but None, lists and dictionaries.
+        """
+        return {"protocol": PROTOCOL_VERSION}
 
     def weightcast_survey(self, address: str) -> None:
         """Says what the models hold to whoever listens at `address`. Changes nothing."""

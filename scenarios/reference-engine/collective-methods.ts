@@ -75,8 +75,8 @@ function updateWeights(state: EngineState, args: readonly unknown[], timeout: nu
   };
 }
 
-function sayProtocol({ workers }: EngineState): Call<number[]> {
-  const result = Promise.resolve(workers.workers.map(() => protocolVersion));
+function sayProtocol({ workers }: EngineState): Call<object[]> {
+  const result = Promise.resolve(workers.workers.map(() => ({ protocol: protocolVersion })));
   return { result, done: settled(result) };
 }
 

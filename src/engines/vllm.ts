@@ -187,8 +187,9 @@ export class VllmClient implements EngineClient {
       if (!isAnswer(error)) throw error;
       return 1;
     }
-    const versions = Array.isArray(answer?.results) ? answer.results : [];
-    const version: unknown = versions[0];
+    const results: unknown[] = Array.isArray(answer?.results) ? answer.results : [];
+    const versions = results.map((result) => (result as { protocol?: unknown } | null)?.protocol);
+    const [version] = versions;
     if (typeof version !== 'number' || versions.some((other) => other !== version)) return 1;
     this.#checkProtocol(version);
     return version;

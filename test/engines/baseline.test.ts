@@ -20,7 +20,7 @@ async function engine(t: TestContext, workers: readonly LiveDigests[]): Promise<
     if (method === 'weightcast_survey') {
       for (const worker of workers) await sendSurvey(args[0], 'GPU-0', [worker]);
     }
-    status(200, '{"results":[2]}')(request, response);
+    status(200, '{"results":[{"protocol":2}]}')(request, response);
   };
   const { asked, endpoint } = await fakeEngine(t, answer);
   return endpoint;

@@ -153,11 +153,11 @@ test('an engine says which version of the worker link its workers understand, be
   );
   const none = status(500, '{"error":{"message":"Weight transfer not configured"}}');
   for (const [answer, version] of [
-    [status(200, '{"results":[3,3]}'), 3],
-    [status(200, '{"results":[2,2]}'), 2],
+    [status(200, '{"results":[{"protocol":3},{"protocol":3}]}'), 3],
+    [status(200, '{"results":[{"protocol":2},{"protocol":2}]}'), 2],
     // Workers that have no answer, and those that give several, take what the first version has.
     [status(500, '{"error":{"message":"no attribute weightcast_protocol"}}'), 1],
-    [status(200, '{"results":[1,2]}'), 1],
+    [status(200, '{"results":[{"protocol":1},{"protocol":2}]}'), 1],
     [status(200, ''), 1],
   ] as const) {
     const extension = await engineWithSessions(t, {
@@ -176,7 +176,10 @@ test('an engine whose workers are further apart is refused, with what to do', as
   const none = status(500, '{"error":{"message":"Weight transfer not configured"}}');
   for (const answers of [
     { '/init_weight_transfer_engine': [refusing(4)] },
-    { '/init_weight_transfer_engine': [none], '/collective_rpc': [status(200, '{"results":[4]}')] },
+    {
+      '/init_weight_transfer_engine': [none],
+      '/collective_rpc': [status(200, '{"results":[{"protocol":4}]}')],
+    },
   ]) {
     const { endpoint } = await engineWithSessions(t, answers);
     await assert.rejects(clientOf(t, endpoint).linkProtocol(patient()), {

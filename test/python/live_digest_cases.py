@@ -139,6 +139,7 @@ class Digests(unittest.TestCase):
         def update() -> tuple[str, ...]:
             state = LiveState(whole, {})
             model[0].weight.data.add_(1)
+            state.settle()
             return state.take().names
 
         everything = update()
@@ -162,9 +163,11 @@ class Digests(unittest.TestCase):
         kept = layer.packed
         layer.packed = tensor(1)
         layer.reference = layer.weight.data
+        state.settle()
         self.assertEqual(state.moved("cpu"), ["0:packed", "0:reference"])
         self.assertEqual(state.moved("cuda"), [])
         layer.elsewhere = [kept]
+        state.settle()
         self.assertEqual(state.moved("cpu"), ["0:reference"])
 
 
