@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from .live_tensors import Probes
 from .messages import Installed
 from .vllm_place import captures_graphs, place_of
 from .vllm_reload import Target
+
+# Below vLLM's own logger, so that it is printed as vLLM's lines are.
+logger = logging.getLogger("vllm.weightcast")
 
 _NAMED_AT_MOST = 8
 _PROBE_ROWS = 2
@@ -33,18 +37,29 @@ class LiveModels:
 
     def begin(self, *, is_asked: bool) -> None:
         """`is_asked`: whether `installed` will be called."""
-        if is_asked:
-            self._state = LiveState(self._models, _probes(self._vllm_config))
-        else:
+        if not is_asked:
             forget(self._models)
+            return
+        try:
+            self._state = LiveState(self._models, _probes(self._vllm_config))
+        except Exception:
+            logger.exception("what the models hold cannot be seen, and is not reported")
 
-    def installed(self, coverage: str) -> Installed:
-        """Waits for the device. Raises TensorsMoved. `coverage`: what is known of it, `complete` or `unknown`."""
-        assert self._state is not None, "nobody has asked"
-        self._state.settle()
-        if captures_graphs(self._vllm_config, self._device):
-            _refuse_moved(self._state.moved(self._device.type))
-        digests = self._state.take()
+    def installed(self, coverage: str) -> Installed | None:
+        """Waits for the device. Raises TensorsMoved. None if it cannot be seen: models may hold anything.
+
+        `coverage`: what is known of it, `complete` or `unknown`.
+        """
+        if self._state is None:
+            return None
+        try:
+            self._state.settle()
+            moved = self._state.moved(self._device.type) if captures_graphs(self._vllm_config, self._device) else []
+            digests = self._state.take()
+        except Exception:
+            logger.exception("what the models hold cannot be seen, and is not reported")
+            return None
+        _refuse_moved(moved)
         first = self._targets[0]
         return Installed(
             place=place_of(first.which, first.model, self._vllm_config, self._device),

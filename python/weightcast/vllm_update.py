@@ -70,7 +70,7 @@ class ModelUpdate:
         with self._undone_if_it_fails(), self._scope():
             self._took = [reload.finish() for reload in self._reloads]
 
-    def installed(self) -> Installed:
+    def installed(self) -> Installed | None:
         """After `finish`, if the rank has asked for it. Raises TensorsMoved."""
         with self._scope():
             return self._live.installed(self._reloads[0].coverage)
@@ -147,6 +147,8 @@ def survey_models(address: str, targets: Sequence[Target], *, vllm_config: Any, 
         live = LiveModels(targets, vllm_config, device)
         live.begin(is_asked=True)
         installed = live.installed("unknown")
+    if installed is None:
+        raise WeightcastError("what the models hold cannot be seen; the engine's log says why")
     send_survey(zmq.Context.instance(), address, str(device), [installed])
 
 
