@@ -37,6 +37,7 @@ const defaultOptions: UpdateRequest = {
   verify: { arrived: true, installed: true },
   baseline: null,
   acceptUnproven: false,
+  atomic: false,
   keepCopy: true,
   timeoutMilliseconds: 60_000,
 };

@@ -56,6 +56,11 @@ export interface UpdateOptions {
    */
   readonly acceptUnproven?: boolean;
   /**
+   * Reject when any instance was not updated, or is still paused, with all outcomes in the error. The others are updated all
+   * the same. Default: false, reject only if that goes for all of them.
+   */
+  readonly atomic?: boolean;
+  /**
    * Keep what hosts receive from other hosts in their memory, for later updates and for further hosts to read.
    * Default: true.
    */
@@ -171,6 +176,7 @@ export class Cluster {
       verify: proofsAsked(options.verify ?? true),
       baseline: baselineOf(options.verify ?? true),
       acceptUnproven: options.acceptUnproven ?? false,
+      atomic: options.atomic ?? false,
       keepCopy: options.keepCopy ?? true,
       timeoutMilliseconds,
       stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,

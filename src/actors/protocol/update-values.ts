@@ -37,6 +37,8 @@ export const updateRequest = z.object({
   baseline: baseline.nullable(),
   /** Update also models that are not known to answer rightly after a reload. */
   acceptUnproven: z.boolean(),
+  /** Reject when any instance fails, though others are updated. */
+  atomic: z.boolean(),
   /** Hosts keep what they receive from other hosts, and serve it to others. */
   keepCopy: z.boolean(),
   timeoutMilliseconds: milliseconds,
@@ -166,10 +168,12 @@ export const instanceReport = z.object({
 export type InstanceReport = z.infer<typeof instanceReport>;
 
 export const updateReport = z.object({
+  /** The last one that has updated an instance. */
   epoch,
   checkpoint: name,
   digest: z.string(),
   mode: plan.shape.mode,
+  /** Of the instances that were updated, as are the figures below. */
   ranks: z.int(),
   tensors: z.int(),
   bytes,

@@ -8,7 +8,7 @@ const wordBytes = 8;
 /** What engine workers held after updates, by version and place. The least recently used is dropped first. */
 export class Installs implements InstallLedger {
   readonly #layouts = new Map<string, readonly string[]>();
-  readonly #held = new Map<string, Held>();
+  readonly #held = new Map<string, Held & { readonly isConfirmed: boolean }>();
   readonly #keptBytes: number;
 
   constructor(bytes = keptBytes) {
@@ -23,13 +23,19 @@ export class Installs implements InstallLedger {
     return this.#held.get(`${version} ${key}`) ?? null;
   }
 
-  note(version: string, held: Held): void {
+  note(version: string, held: Held, isConfirmed: boolean): void {
     this.#renew(this.#layouts, held.layout, this.#layouts.get(held.layout) ?? held.names);
     const key = `${version} ${placeKey(held.place)}`;
-    // Workers of one place hold the same.
     const names = this.#layouts.get(held.layout)!;
-    this.#renew(this.#held, key, this.#held.get(key) ?? { ...held, names });
+    // The first one stays: later ones were compared with it.
+    const before = this.#held.get(key) ?? { ...held, names, isConfirmed };
+    this.#renew(this.#held, key, { ...before, isConfirmed: isConfirmed || before.isConfirmed });
     this.#shrink();
+  }
+
+  doubt(version: string, key: string): void {
+    const known = `${version} ${key}`;
+    if (this.#held.get(known)?.isConfirmed === false) this.#held.delete(known);
   }
 
   #renew<T>(table: Map<string, T>, key: string, value: T): void {

@@ -1,5 +1,5 @@
 import { oldestProtocol } from '../../engines/worker-link/messages.ts';
-import { MemoryError } from '../../errors.ts';
+import { asFailure, MemoryError } from '../../errors.ts';
 import type { Plan } from '../../plan/plan.ts';
 import type { Copy } from '../../plan/reception.ts';
 import type { LeasedSources } from '../join/leased-sources.ts';
@@ -102,8 +102,12 @@ export async function openEpoch(
     if (opened !== null) return opened;
     next = null;
   }
-  const refusing = [...ceilings.keys()].join(', ');
-  throw new MemoryError(`rank ${refusing} refused its slots ${openLimit} times; free device memory there`);
+  const refusing = [...ceilings.keys()];
+  const error = new MemoryError(
+    `rank ${refusing.join(', ')} refused its slots ${openLimit} times; free device memory there`,
+  );
+  for (const rank of refusing) update.failures.ofRank(rank, error);
+  throw error;
 }
 
 /** Returns null, and lowers `ceilings`, after memory pressure. */
@@ -143,9 +147,10 @@ async function prepare(
 ): Promise<Prepared[]> {
   const missing = communicator.missing(ranks);
   const answers = await Promise.all(
-    ranks.map(({ ref }, index) => {
+    ranks.map(({ rank, ref }, index) => {
       const question = { epoch, createCommunicator: index === 0 ? missing : null };
-      return ask(update.context, ref, toRank.prepare, question, update.within(deadlines.control));
+      const answer = ask(update.context, ref, toRank.prepare, question, update.within(deadlines.control));
+      return update.answerOf(rank, answer);
     }),
   );
   communicator.hold(answers[0]!.createdCommunicator);
@@ -156,14 +161,40 @@ async function prepare(
   });
 }
 
-function plan(
+/** Rejects with `MemoryError`, for which it blames the instances that would have too little for themselves. */
+async function plan(
   update: UpdateContext,
   epoch: number,
-  { prepared, communicator }: PreparedGroup,
+  { ranks, prepared, communicator }: PreparedGroup,
 ): Promise<Planned> {
-  const { checkpoint, options, planner, readyRanks } = update.spec;
+  const { planner, targets } = update.spec;
+  const planFor = (members: readonly Prepared[]) => {
+    const question = planQuestion(update.spec, epoch, members, communicator);
+    return ask(update.context, planner, toPlanner.plan, question, update.within(deadlines.plan));
+  };
+  try {
+    return await planFor(prepared);
+  } catch (thrown) {
+    if (!(thrown instanceof MemoryError)) throw thrown;
+    const inGroup = new Set(ranks.map(({ rank }) => rank));
+    for (const { ranks: own } of targets.length > 1 ? targets : []) {
+      const members = prepared.filter(({ ready }) => own.includes(ready.rank) && inGroup.has(ready.rank));
+      if (members.length === 0) continue;
+      const { rank } = members[0]!.ready;
+      await planFor(members).catch((error) => update.failures.ofRank(rank, asFailure(error)));
+    }
+    throw thrown;
+  }
+}
+
+function planQuestion(
+  { checkpoint, options, readyRanks }: UpdateSpec,
+  epoch: number,
+  prepared: readonly Prepared[],
+  communicator: GroupCommunicator,
+) {
   const usualBucketBytes = [communicator.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes)];
-  const question = {
+  return {
     layout: checkpoint.layout,
     ranks: prepared.map(({ ready, freeBytes }) => ({ ...asFabricRank(ready), freeBytes })),
     sources: [...readyRanks().map(asFabricRank), ...foreignRanks(checkpoint)],
@@ -174,7 +205,6 @@ function plan(
     bucketBytes: options.bucketBytes ?? Math.max(...usualBucketBytes),
     fused: options.fusedModules ?? [],
   };
-  return ask(update.context, planner, toPlanner.plan, question, update.within(deadlines.plan));
 }
 
 /** Async, so that a communicator that is gone rejects, and the other groups are waited for. */
@@ -203,13 +233,14 @@ async function openGroup(
       // Half of what the plan left free.
       reserveBytes: (freeBytes * (1 - options.memoryFraction)) / 2,
     };
-    return ask(update.context, ready.ref, toRank.open, question, update.within(deadlines.open));
+    const answer = ask(update.context, ready.ref, toRank.open, question, update.within(deadlines.open));
+    return update.answerOf(ready.rank, answer);
   });
   return Promise.all(opens);
 }
 
-function askedOf(rank: number, { spec, linkProtocols, liveLayouts }: UpdateContext): WorkerAsked {
-  const { targets, options } = spec;
+function askedOf(rank: number, { spec, liveLayouts }: UpdateContext): WorkerAsked {
+  const { targets, options, linkProtocols } = spec;
   const instance = targets.find(({ ranks }) => ranks.includes(rank));
   return {
     report: options.verify.arrived,

@@ -99,16 +99,28 @@ test('parameters that only one of two has differ; what a layer makes when it is 
 
 test('installs are remembered by version and place, the oldest are forgotten, and names are kept once', () => {
   const installs = new Installs(2_000);
-  installs.note('v1', right);
-  assert.deepEqual(installs.earlier('v1', placeKey(right.place)), right);
-  assert.equal(installs.earlier('v2', placeKey(right.place)), null);
+  const key = placeKey(right.place);
+  installs.note('v1', right, true);
+  assert.deepEqual(installs.earlier('v1', key)?.digests, right.digests);
+  assert.equal(installs.earlier('v2', key), null);
   assert.deepEqual([...installs.layouts().keys()], [right.layout]);
-  // The first of a version stays: a later one was compared with it.
-  installs.note('v1', held({ 'a.weight': 1, 'a:packed': 2 }));
-  for (let version = 0; version < 100; version += 1) installs.note(`later ${version}`, right);
-  assert.equal(installs.earlier('v1', placeKey(right.place)), null);
-  assert.notEqual(installs.earlier('later 99', placeKey(right.place)), null);
-  for (let layer = 0; layer < 50; layer += 1)
-    installs.note('v3', held({ [`${layer}.${'x'.repeat(50)}`]: 1 }));
+  for (let version = 0; version < 100; version += 1) installs.note(`later ${version}`, right, true);
+  assert.equal(installs.earlier('v1', key), null);
+  assert.notEqual(installs.earlier('later 99', key), null);
+  for (let layer = 0; layer < 50; layer += 1) {
+    installs.note('v3', held({ [`${layer}.${'x'.repeat(50)}`]: 1 }), true);
+  }
   assert.ok(installs.layouts().size < 20);
+});
+
+test('an install that nobody has confirmed does not outlive one that differs', () => {
+  const installs = new Installs();
+  const key = placeKey(right.place);
+  installs.note('v1', right, false);
+  installs.doubt('v1', key);
+  assert.equal(installs.earlier('v1', key), null);
+  installs.note('v1', right, false);
+  installs.note('v1', right, true);
+  installs.doubt('v1', key);
+  assert.notEqual(installs.earlier('v1', key), null);
 });
