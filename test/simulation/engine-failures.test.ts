@@ -121,14 +121,14 @@ test('verification detects a worker that installed other bytes, and its instance
 });
 
 test('a worker whose model made something else of what arrived is found by comparison with its replicas', async () => {
-  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, spares, status }) => {
     const installed = async (update: ReturnType<typeof user.update>) =>
       (await succeeds(update)).instances.map(({ proofs }) => proofs.installed);
     world.engines[1]!.workers[1]!.nextLoad = 'misload';
     const update = user.update('a', { bucketBytes });
     const fault =
       /instance engine-1: the engine worker of rank 3 holds other weights than rank 0 of engine-0: /;
-    await fails(update, 'WEIGHTCAST_VERIFICATION', fault);
+    await spares(update, 'engine-1', 'WEIGHTCAST_VERIFICATION', fault);
     assert.deepEqual(versionsOf(await status()), ['a', null]);
     assert.ok(!world.engines[0]!.isPaused && world.engines[1]!.isPaused);
     assert.deepEqual(await installed(user.update('a')), ['consistent', 'consistent']);

@@ -56,6 +56,8 @@ export class ReplicaComparison {
     const { installs, options, checkpoint } = this.#update.spec;
     const version = checkpoint.status.digest;
     const earlier = (key: string) => installs.earlier(version, key);
+    // Not in the order in which they came: the same fault has the same words.
+    this.#workers.sort((one, other) => one.rank - other.rank);
     const outcome = proveInstalled(this.#workers, { earlier, baseline: options.baseline });
     for (const { instance, held } of this.#workers) {
       const proof = outcome.proofs.get(instance);
