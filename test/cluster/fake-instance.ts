@@ -64,8 +64,7 @@ export async function startEngine(t: TestContext, fault: () => Fault, said: Said
       return void response.end(JSON.stringify({ results: [{ protocol: protocolVersion }] }));
     asked.push(url);
     if (faultOf[path as keyof typeof faultOf] === fault()) return void response.writeHead(404).end();
-    if (path === '/update_weight_version')
-      said.weight_version = JSON.parse(body).new_version;
+    if (path === '/update_weight_version') said.weight_version = JSON.parse(body).new_version;
     if (path === '/pause' && said.is_paused !== undefined) said.is_paused = true;
     if (path === '/resume' && said.is_paused !== undefined) said.is_paused = false;
     if (path === '/collective_rpc' && fault() === 'silence') return;
