@@ -89,7 +89,7 @@ class LiveState:
         self.is_whole = True
         """Whether all that the models hold could be seen."""
         found = self._find()
-        self._before = [(name, tensor.device.type, tensor.data_ptr()) for name, tensor in found]
+        self._before = [(name, one.device.type, one.data_ptr()) for name, one in found if _stays(name, one)]
         self._after: list[tuple[str, torch.Tensor]] = []
         self._memory = _memory_of(models)
         self._notice_volatile(found)
@@ -103,7 +103,8 @@ class LiveState:
         return digests.without(self._memory.volatile)
 
     def moved(self, device: str) -> list[str]:
-        """Names of tensors that lie elsewhere than before, and whose former memory the models hold no more.
+        """Names of tensors that lie elsewhere than before, and whose former memory the models hold no more. Single
+        numbers that are no parameters are not among them.
 
         `device`: of that type; others are not read by their addresses.
         """
@@ -151,6 +152,12 @@ def _memory_of(models: Sequence[Model]) -> _Memory:
 def forget(models: Sequence[Model]) -> None:
     """An update that takes no digests: what the last one left says nothing any more."""
     _memory_of(models).last = None
+
+
+def _stays(name: str, tensor: torch.Tensor) -> bool:
+    """Whether captured graphs may read it where it lies. vLLM makes some single numbers anew in every reload, and
+    passes them to kernels as numbers."""
+    return is_parameter(name) or tensor.numel() > 1
 
 
 def _is_small(tensor: torch.Tensor) -> bool:

@@ -158,10 +158,11 @@ class Digests(unittest.TestCase):
     def test_a_tensor_whose_memory_is_gone_has_moved_and_one_whose_memory_is_held_has_not(self) -> None:
         layer = Layer("weight")
         layer.packed, layer.reference = tensor(1), tensor(2)
+        layer.number = torch.tensor(1.0)
         model = torch.nn.ModuleList([layer])
         state = LiveState([Whole("", model)], {})
         kept = layer.packed
-        layer.packed = tensor(1)
+        layer.packed, layer.number = tensor(1), torch.tensor(1.0)
         layer.reference = layer.weight.data
         state.settle()
         self.assertEqual(state.moved("cpu"), ["0:packed", "0:reference"])

@@ -2,8 +2,8 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { LinkKind } from '../../src/engines/engine-client.ts';
-import { Cluster } from '../../src/index.ts';
 import { protocolVersion } from '../../src/engines/worker-link/messages.ts';
+import { Cluster } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import { type Ended, PythonWorker, type TestScope, type WorkerFault } from './engine-worker.ts';
 
