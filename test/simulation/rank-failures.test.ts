@@ -66,14 +66,14 @@ test('instances fail one after the other, and the last one is updated all the sa
 test('an instance whose rank is not back is not updated, and others are', async () => {
   await withCluster({}, async ({ cluster, user, succeeds, fails, spares, wait, ready }) => {
     cluster.ranks.get(2)!.kill();
-    await wait(1);
+    await wait(10);
     const message = /^a rank of instance engine-1 is not ready$/;
     const report = await spares(user.update('a'), 'engine-1', 'WEIGHTCAST_USAGE', message);
     assert.equal(report.instances[1]!.outcome, 'unchanged');
     await ready();
     await succeeds(user.update('a'));
     cluster.ranks.get(2)!.kill();
-    await wait(1);
+    await wait(10);
     await fails(user.update('a', { instances: ['engine-1'] }), 'WEIGHTCAST_USAGE', /rank 2 is not ready/);
   });
 });
