@@ -18,7 +18,11 @@ MOST_TENSORS = 100_000
 
 _LAYOUT_BYTES = 16
 _WORD = 8
-_FORMS = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+_FORMS = {
+    dtype: str(dtype).removeprefix("torch.")
+    for dtype in vars(torch).values()
+    if isinstance(dtype, torch.dtype)
+}
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,9 @@ class LiveState:
             self.is_whole = self.is_whole and not live.opaque
             found += [(one.prefix + name, tensor) for name, tensor in live.by_name.items()]
         if len(found) > MOST_TENSORS:
-            raise WeightcastError(f"the model holds {len(found)} tensors; digests are taken of {MOST_TENSORS} at most")
+            raise WeightcastError(
+                f"the model holds {len(found)} tensors; digests are taken of {MOST_TENSORS} at most"
+            )
         return found
 
     def _notice_volatile(self, found: list[tuple[str, torch.Tensor]]) -> None:
@@ -127,7 +133,9 @@ class LiveState:
         if last is None:
             return
         was = last.word_of()
-        now = digests_of([entry for entry in found if not is_parameter(entry[0]) or _is_small(entry[1])]).word_of()
+        now = digests_of(
+            [entry for entry in found if not is_parameter(entry[0]) or _is_small(entry[1])]
+        ).word_of()
         changed = {name for name, word in now.items() if was.get(name, word) != word}
         # Someone else has updated the engine meanwhile.
         if not any(map(is_parameter, changed)):

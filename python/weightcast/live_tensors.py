@@ -18,16 +18,33 @@ import torch
 _DEEPEST = 12
 """Steps from a layer to a tensor. Kernels keep theirs within six."""
 
+_LONGEST = 10_000
+"""Entries of a container. Longer ones are vocabularies and the like."""
+
 _SCRATCH = re.compile(r"kv_?cache|work_?space|scratch|_buf(?:fer)?s?(?:_|$)")
 """Names of what an engine writes while it serves: it has no contents that belong to the weights."""
 
-_LEAVES = (type(None), bool, int, float, complex, str, bytes, range, type, enum.Enum, torch.dtype, torch.device)
+_LEAVES = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    range,
+    type,
+    enum.Enum,
+    torch.dtype,
+    torch.device,
+)
 _LEAVES += (torch.Size, types.ModuleType, types.BuiltinFunctionType, property, re.Pattern)
 
 _FOREIGN = re.compile(
     r"(?:torch|triton|numpy|transformers|pydantic|logging|threading|_thread|weakref|asyncio|concurrent|zmq|ctypes)\b"
     # The engine's configuration leads to every layer once more, and the rest holds what belongs to requests.
-    r"|vllm\.(?:config|distributed|compilation|forward_context|lora\.punica|v1\.(?:core|engine|executor|worker))\b"
+    r"|vllm\.(?:config|distributed|compilation|forward_context|lora\.punica|multimodal|tokenizers|transformers_utils)\b"
+    r"|vllm\.v1\.(?:core|engine|executor|worker)\b"
 )
 """Modules whose objects hold nothing of a layer's."""
 
@@ -102,6 +119,8 @@ class LiveTensors:
                 self.opaque.append(path)
             else:
                 self._add(path, standing)
+        elif isinstance(value, (dict, list, tuple)) and len(value) > _LONGEST:
+            return
         elif isinstance(value, dict):
             for index, (key, entry) in enumerate(value.items()):
                 self._visit_named(f"{path}.", key if isinstance(key, str) else f"[{index}]", entry, depth)

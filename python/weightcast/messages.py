@@ -111,14 +111,18 @@ def decode_request(frame: bytes) -> Request:
 def check_protocol(theirs: int) -> None:
     """Raises ProtocolError unless a sender of that version and this worker understand each other."""
     if abs(theirs - PROTOCOL_VERSION) > 1:
-        raise ProtocolError(f"the sender speaks version {theirs} of the worker link, this worker {PROTOCOL_VERSION}")
+        raise ProtocolError(
+            f"the sender speaks version {theirs} of the worker link, this worker {PROTOCOL_VERSION}"
+        )
 
 
 def encode_success() -> bytes:
     return msgpack.packb({"ok": True})
 
 
-def encode_report(digests: bytes | None, parts: int, installed: Installed | None, known: frozenset[bytes]) -> bytes:
+def encode_report(
+    digests: bytes | None, parts: int, installed: Installed | None, known: frozenset[bytes]
+) -> bytes:
     """The answer to `finish`: this worker received `parts` tensors, each of them whole.
 
     `digests`: a little-endian 64-bit word for each tensor, in the order in which they were announced; None if they were

@@ -54,7 +54,11 @@ class LiveModels:
             return None
         try:
             self._state.settle()
-            moved = self._state.moved(self._device.type) if captures_graphs(self._vllm_config, self._device) else []
+            moved = (
+                self._state.moved(self._device.type)
+                if captures_graphs(self._vllm_config, self._device)
+                else []
+            )
             digests = self._state.take()
         except Exception:
             logger.exception("what the models hold cannot be seen, and is not reported")

@@ -24,7 +24,9 @@ def place_of(which: str, model: torch.nn.Module, vllm_config: Any, device: torch
         "engine": "vllm",
         "version": _version("vllm"),
         "torch": str(torch.__version__),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu, {torch.get_num_threads()} threads",
         "model": type(model).__name__,
         "which": which,
         "dtype": str(getattr(model_config, "dtype", "")),

@@ -185,7 +185,9 @@ class Refusals(unittest.TestCase):
         def place(places: list[list[int]], holder: Any) -> None:
             experts.eplb_state = experts.router = None
             state = types.SimpleNamespace(logical_to_physical_map=torch.tensor(places))
-            setattr(experts, holder, state if holder == "eplb_state" else types.SimpleNamespace(eplb_state=state))
+            setattr(
+                experts, holder, state if holder == "eplb_state" else types.SimpleNamespace(eplb_state=state)
+            )
 
         for holder in ("eplb_state", "router"):
             # Three experts, of which the first has a copy.
@@ -200,7 +202,9 @@ class Refusals(unittest.TestCase):
         for theirs in (PROTOCOL_VERSION - 1, PROTOCOL_VERSION, PROTOCOL_VERSION + 1):
             check_protocol(theirs)
         for theirs in (PROTOCOL_VERSION - 2, PROTOCOL_VERSION + 2):
-            with self.assertRaisesRegex(ProtocolError, f"speaks version {theirs} of the worker link, this worker"):
+            with self.assertRaisesRegex(
+                ProtocolError, f"speaks version {theirs} of the worker link, this worker"
+            ):
                 check_protocol(theirs)
 
 
