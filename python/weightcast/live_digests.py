@@ -93,9 +93,11 @@ class LiveState:
         self.is_whole = True
         """Whether all that the models hold could be seen."""
         found = self._find()
-        self._before = [(name, one.device.type, one.data_ptr()) for name, one in found if _stays(name, one)]
         self._after: list[tuple[str, torch.Tensor]] = []
         self._memory = _memory_of(models)
+        if self._memory.captured is None:
+            places = ((name, one.device.type, one.data_ptr()) for name, one in found if _stays(name, one))
+            self._memory.captured = list(places)
         self._notice_volatile(found)
 
     def settle(self) -> None:
@@ -107,13 +109,14 @@ class LiveState:
         return digests.without(self._memory.volatile)
 
     def moved(self, device: str) -> list[str]:
-        """Names of tensors that lie elsewhere than before, and whose former memory the models hold no more. Single
+        """Names of tensors that lie elsewhere than before the first update, and whose memory the models hold no more. Single
         numbers that are no parameters are not among them.
 
         `device`: of that type; others are not read by their addresses.
         """
         held = {tensor.data_ptr() for _, tensor in self._after}
-        return [name for name, kind, address in self._before if kind == device and address not in held]
+        captured = self._memory.captured or []
+        return [name for name, kind, address in captured if kind == device and address not in held]
 
     def _find(self) -> list[tuple[str, torch.Tensor]]:
         found: list[tuple[str, torch.Tensor]] = []
@@ -148,6 +151,8 @@ class _Memory:
 
     volatile: set[str] = field(default_factory=set)
     last: LiveDigests | None = None
+    captured: list[tuple[str, str, int]] | None = None
+    """Where tensors lay when graphs were captured: name, type of device, address."""
 
 
 _memories: WeakKeyDictionary[torch.nn.Module, _Memory] = WeakKeyDictionary()
@@ -157,8 +162,10 @@ def _memory_of(models: Sequence[Model]) -> _Memory:
     return _memories.setdefault(models[0].model, _Memory())
 
 
-def forget(models: Sequence[Model]) -> None:
+def forget(models: Sequence[Model], probes: Probes) -> None:
     """An update that takes no digests: what the last one left says nothing any more."""
+    if _memory_of(models).captured is None:
+        LiveState(models, probes)
     _memory_of(models).last = None
 
 

@@ -37,11 +37,12 @@ class LiveModels:
 
     def begin(self, *, is_asked: bool) -> None:
         """`is_asked`: whether `installed` will be called."""
-        if not is_asked:
-            forget(self._models)
-            return
+        probes = _probes(self._vllm_config)
         try:
-            self._state = LiveState(self._models, _probes(self._vllm_config))
+            if is_asked:
+                self._state = LiveState(self._models, probes)
+            else:
+                forget(self._models, probes)
         except Exception:
             logger.exception("what the models hold cannot be seen, and is not reported")
 

@@ -151,7 +151,7 @@ class Digests(unittest.TestCase):
         model[0].scale.add_(1)
         self.assertEqual(len(update()), 9)
         # Nor does it after an update that did not ask.
-        forget(whole)
+        forget(whole, {})
         model[0].scale.add_(1)
         self.assertEqual(len(update()), 9)
 
@@ -160,16 +160,22 @@ class Digests(unittest.TestCase):
         layer.packed, layer.reference = tensor(1), tensor(2)
         layer.number = torch.tensor(1.0)
         model = torch.nn.ModuleList([layer])
-        state = LiveState([Whole("", model)], {})
+
+        def moved(device: str = "cpu") -> list[str]:
+            state = LiveState([Whole("", model)], {})
+            state.settle()
+            return state.moved(device)
+
+        self.assertEqual(moved(), [])
         kept = layer.packed
         layer.packed, layer.number = tensor(1), torch.tensor(1.0)
         layer.reference = layer.weight.data
-        state.settle()
-        self.assertEqual(state.moved("cpu"), ["0:packed", "0:reference"])
-        self.assertEqual(state.moved("cuda"), [])
+        self.assertEqual(moved(), ["0:packed", "0:reference"])
+        self.assertEqual(moved("cuda"), [])
+        # Graphs read what was there when they were captured, whatever an update has made since.
+        layer.packed = tensor(3)
         layer.elsewhere = [kept]
-        state.settle()
-        self.assertEqual(state.moved("cpu"), ["0:reference"])
+        self.assertEqual(moved(), ["0:reference"])
 
 
 class Refusals(unittest.TestCase):
