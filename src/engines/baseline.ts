@@ -28,7 +28,8 @@ export async function surveyEngines(
       places.set(key, before === undefined ? { ...held, differing: [] } : joined(before, held));
     }
   }
-  return [...places.values()];
+  // Workers answer in any order.
+  return [...places.keys()].sort().map((key) => places.get(key)!);
 }
 
 async function survey(engine: EngineOptions, clock: Clock, options: CallOptions): Promise<Held[]> {
