@@ -4,9 +4,9 @@ import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
-import type { Proofs, ProofsAsked, Streamed } from '../protocol/update-values.ts';
+import type { Streamed } from '../protocol/update-values.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
-import type { InstanceEnds } from './instance-ends.ts';
+import { type InstanceEnds, unproved } from './instance-ends.ts';
 import { type OpenEpoch, stepTimeoutOf, versionOf } from './open.ts';
 import { ReplicaComparison } from './replica-comparison.ts';
 
@@ -73,7 +73,7 @@ export class Installing {
   async #install(target: UpdateTarget, streams: readonly Promise<void>[]): Promise<void> {
     await Promise.all([this.#trigger(target), ...streams]);
     const { verify } = this.#update.spec.options;
-    let proofs: Proofs = unproved(verify);
+    let proofs = unproved(verify);
     try {
       if (this.#reportsArrival(target)) {
         await this.#verify(target);
@@ -84,9 +84,9 @@ export class Installing {
       }
     } catch (thrown) {
       this.#comparison.leave(target);
-      return await this.#ends.wrong(target, asFailure(thrown));
+      return this.#ends.wrong(target, asFailure(thrown));
     }
-    await this.#ends.updated(target, proofs);
+    this.#ends.updated(target, proofs);
   }
 
   async #stream({ rank, ref }: UpdateContext['spec']['ranks'][number]): Promise<void> {
@@ -128,7 +128,7 @@ export class Installing {
     const unanswered = targets.filter((target) => !this.#answered.has(target));
     await Promise.allSettled(this.#update.abandonCalls(reason, unanswered));
     this.#update.end(`epoch ${this.#open.epoch} was aborted`);
-    // Those that have answered are being verified and resumed, which has deadlines of its own.
+    // Those that have answered are being verified, which has a deadline of its own.
     await Promise.allSettled(installs);
     for (const target of this.#unfinished) {
       // A rank that has not answered may have sent its worker anything.
@@ -170,13 +170,4 @@ export class Installing {
     const deadlineMilliseconds = Math.max(answerMilliseconds, this.#update.left(deadlines.plan));
     await ask(context, spec.planner, toPlanner.verify, question, { deadlineMilliseconds });
   }
-}
-
-/** What is known of an instance before anything of it is compared. */
-function unproved({ arrived, installed }: ProofsAsked): Proofs {
-  return {
-    arrived: arrived ? 'unknown' : 'not asked',
-    installed: installed ? 'unknown' : 'not asked',
-    answering: 'not asked',
-  };
 }
