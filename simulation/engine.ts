@@ -5,6 +5,7 @@ import type {
   Prompt,
   RankAnswers,
 } from '../src/engines/engine-client.ts';
+import { protocolVersion } from '../src/engines/worker-link/messages.ts';
 import { EngineError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import { identityOf, logprobsOf } from './answers.ts';
@@ -162,6 +163,10 @@ export class SimulatedEngine {
       endpoint: this.name,
       ready: (options) => polledReady(this.name, () => this.#up, clock, options),
       state: async () => ({ ...this.#said(), version: this.#label }),
+      linkProtocol: async () => protocolVersion,
+      survey: async () => {
+        throw new EngineError('simulated engines are not asked what they hold');
+      },
       pause: (_mode, options) => call(options, () => this.#pause()),
       resume: (options) => call(options, () => this.#resume()),
       update: (order, options) => call(options, () => this.#update(order)),

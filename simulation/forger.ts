@@ -65,7 +65,7 @@ export class Forger {
       epoch,
       reason: 'forged',
       version: 'forged@0',
-      verify: true,
+      worker: { report: true, liveLayouts: [], acceptUnproven: false, protocol: 2 },
       createCommunicator: null,
       communicator: null,
       planDigest: '',

@@ -49,6 +49,8 @@ export function checkOutcomes(
       world.trace.violated(`the bytes of ${name} are reported to have arrived, but it holds others`);
     if (proofs.answering === 'holds' && (engine.isCorrupt || engine.isMisloaded))
       world.trace.violated(`${name} is reported to answer as it should, but cannot`);
+    if (engine.isMisloaded && (proofs.installed === 'holds' || proofs.installed === 'consistent'))
+      world.trace.violated(`${name} is reported to hold what others do, but its model holds something else`);
     if ((outcome !== 'updated' || paused) && error === null)
       world.trace.violated(`${name} is reported as ${outcome} without an error`);
   }

@@ -141,8 +141,7 @@ export class SimulatedRankProcess implements LaunchedRank {
         process.whenGone(() => member.vanish());
         return member;
       },
-      bindWorkerLink: (epoch, version, _report, timeoutMilliseconds) =>
-        this.#bindWorkerLink(process, { deviceUuid: device.uuid, epoch, version, timeoutMilliseconds }),
+      bindWorkerLink: (order) => this.#bindWorkerLink(process, { deviceUuid: device.uuid, ...order }),
     };
   }
 

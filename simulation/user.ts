@@ -35,6 +35,8 @@ export function resultOf<T>(outcome: Outcome<T>): T {
 const defaultOptions: UpdateRequest = {
   memoryFraction: 0.9,
   verify: { arrived: true, installed: true },
+  baseline: null,
+  acceptUnproven: false,
   atomic: false,
   heal: false,
   keepCopy: true,

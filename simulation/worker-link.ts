@@ -3,6 +3,7 @@ import type {
   ArrivedDigests,
   LinkBuffer,
   LinkTensor,
+  LiveDigests,
   WorkerLink,
 } from '../src/engines/worker-link/worker-link.ts';
 import { AbortedError, type WeightcastError, WorkerLinkError } from '../src/errors.ts';
@@ -32,6 +33,8 @@ export interface LinkPeer {
   serve(request: LinkRequest): Promise<ArrivedDigests | null>;
   /** The rank reports that the update has failed. Resolves when the worker has disconnected. */
   abort(reason: string): Promise<void>;
+  /** After `finish`: what it holds; null if it does not say. */
+  live(): LiveDigests | null;
   /** The rank's end is closed, or its process is gone. */
   vanished(): void;
 }
@@ -40,6 +43,8 @@ export interface LinkOptions {
   readonly deviceUuid: string;
   readonly epoch: number;
   readonly version: string;
+  /** Null: the worker is not asked what it holds. */
+  readonly liveLayouts: readonly string[] | null;
   readonly timeoutMilliseconds: number;
   /** The rank's clock; messages in flight use the world's. */
   readonly clock: Clock;
@@ -91,6 +96,7 @@ export class SimulatedLink implements WorkerLink {
   #rejectRequest: ((error: WeightcastError) => void) | null = null;
   #ended: WeightcastError | null = null;
   #finished = false;
+  #live: LiveDigests | null = null;
   #closed = false;
 
   constructor(address: string, options: LinkOptions, world: Clock, unbind: () => void) {
@@ -133,9 +139,16 @@ export class SimulatedLink implements WorkerLink {
   }
 
   async finish(): Promise<ArrivedDigests | null> {
+    // It disconnects when it has answered.
+    const peer = this.#peer;
     const report = await this.#ask({ type: 'finish' });
+    this.#live = this.#options.liveLayouts === null ? null : (peer?.live() ?? null);
     this.#finished = true;
     return report;
+  }
+
+  get live(): LiveDigests | null {
+    return this.#live;
   }
 
   async abort(reason: string): Promise<void> {

@@ -1,5 +1,6 @@
+import { createHash } from 'node:crypto';
 import { bytesOf, DTYPES, dtypeIndex } from '../src/checkpoint/dtype.ts';
-import type { ArrivedDigests, LinkTensor } from '../src/engines/worker-link/worker-link.ts';
+import type { ArrivedDigests, LinkTensor, LiveDigests } from '../src/engines/worker-link/worker-link.ts';
 import { AbortedError, DeadlineError, PeerLostError, WorkerLinkError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import { elapse } from './clock.ts';
@@ -160,6 +161,21 @@ class Exchange implements LinkPeer {
     this.#serving.then(() => this.end(new PeerLostError(`the rank at ${this.#link.address} has vanished`)));
   }
 
+  /** Its tensors as they arrived, in the order of their names: the simulated model repacks nothing. */
+  live(): LiveDigests | null {
+    const received = this.#received;
+    if (!this.#worker.options.reports || received === null) return null;
+    const names = [...received.loaded.keys()].sort();
+    const flippedBit = received.misloaded ? 1n : 0n;
+    return {
+      place: { engine: 'simulated' },
+      coverage: 'complete',
+      layout: createHash('sha256').update(names.join()).digest('hex'),
+      digests: BigUint64Array.from(names, (name) => received.loaded.get(name)! ^ flippedBit),
+      names,
+    };
+  }
+
   end(error: Error | null): void {
     if (this.#over) return;
     this.#over = true;
@@ -199,14 +215,8 @@ class Exchange implements LinkPeer {
     const { device } = this.#worker.options;
     this.#buffer = device.find(buffer.handle) ?? null;
     if (this.#buffer === null) throw new WorkerLinkError(`unknown memory handle on ${device.uuid}`);
-    this.#received = {
-      epoch,
-      version,
-      loaded: new Map(),
-      corrupted: false,
-      misloaded: false,
-      finished: false,
-    };
+    const faults = { corrupted: false, misloaded: false };
+    this.#received = { epoch, version, loaded: new Map(), ...faults, finished: false };
   }
 
   async #load(tensors: readonly LinkTensor[]): Promise<void> {

@@ -4,6 +4,7 @@ export type { ClusterStatus, Progress } from './actors/protocol/status-values.ts
 export type { InstanceReport, Proofs, RankTimeline, UpdateReport } from './actors/protocol/update-values.ts';
 export type { NamedTensor, NamedTensors } from './checkpoint/named-tensors.ts';
 export type { Agreement, AnswerOptions, ExpectedAnswer } from './cluster/answer-options.ts';
+export { Baseline, type BaselineOptions } from './cluster/baseline.ts';
 export {
   Cluster,
   type RegisterOptions,
@@ -13,6 +14,7 @@ export {
 } from './cluster/cluster.ts';
 export type { ClusterOptions } from './cluster/options.ts';
 export type { ProofOptions } from './cluster/proof-options.ts';
+export type { EngineOptions } from './engines/engine-options.ts';
 export * from './errors.ts';
 export type { HostOptions } from './processes/configuration.ts';
 export type { DeviceOptions } from './processes/devices.ts';

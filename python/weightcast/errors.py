@@ -37,3 +37,7 @@ class ModelNotReloadable(WeightcastError):
 
 class EngineAsleep(WeightcastError):
     """The engine's weights are not in the device's memory (sleep mode); nothing was touched."""
+
+
+class TensorsMoved(WeightcastError):
+    """After the update tensors lie elsewhere than captured CUDA graphs read them; the message names them."""

@@ -12,7 +12,8 @@ import msgpack
 
 from .errors import ProtocolError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+"""1 has no `installed`, `acceptUnproven` and `layouts`. Versions that are one apart understand each other."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Open:
     handle: bytes
     bytes: int
     report: bool
+    installed: bool = False
+    """Report digests of the live tensors too."""
+    accept_unproven: bool = False
+    """Reload also what is not known to compute with what was loaded."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,19 @@ class Release:
 
 @dataclass(frozen=True)
 class Finish:
-    pass
+    layouts: frozenset[bytes] = frozenset()
+    """Layouts of live tensors whose names the rank knows."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What a worker holds after an update: the engine's `LiveDigests`, and where they may be compared."""
+
+    place: dict[str, str | int]
+    coverage: str
+    layout: bytes
+    words: bytes
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,29 +93,63 @@ def decode_request(frame: bytes) -> Request:
             handle=_field(message, "handle", bytes),
             bytes=_count(message, "bytes"),
             report=_field(message, "report", bool),
+            installed=_option(message, "installed", bool, False),
+            accept_unproven=_option(message, "acceptUnproven", bool, False),
         )
     if kind == "load":
         return Load([_tensor(entry) for entry in _field(message, "tensors", list)])
     if kind == "release":
         return Release()
     if kind == "finish":
-        return Finish()
+        layouts = _option(message, "layouts", list, [])
+        return Finish(frozenset(layout for layout in layouts if type(layout) is bytes))
     if kind == "abort":
         return Abort(_field(message, "reason", str))
     raise ProtocolError(f"the rank asks for {kind!r}, which the worker link does not know")
+
+
+def check_protocol(theirs: int) -> None:
+    """Raises ProtocolError unless a sender of that version and this worker understand each other."""
+    if abs(theirs - PROTOCOL_VERSION) > 1:
+        raise ProtocolError(
+            f"the sender speaks version {theirs} of the worker link, this worker {PROTOCOL_VERSION}"
+        )
 
 
 def encode_success() -> bytes:
     return msgpack.packb({"ok": True})
 
 
-def encode_report(digests: bytes, parts: int) -> bytes:
+def encode_report(
+    digests: bytes | None, parts: int, installed: Installed | None, known: frozenset[bytes]
+) -> bytes:
     """The answer to `finish`: this worker received `parts` tensors, each of them whole.
 
-    `digests`: a little-endian 64-bit word for each tensor, in the order in which they were announced.
+    `digests`: a little-endian 64-bit word for each tensor, in the order in which they were announced; None if they were
+    not asked for. `known`: layouts that are sent without their names.
     """
-    report = {"digests": digests, "part": b"\0\0" * parts, "parts": b"\1\0" * parts}
-    return msgpack.packb({"ok": True, "report": report})
+    message: dict[str, Any] = {"ok": True}
+    if digests is not None:
+        message["report"] = {"digests": digests, "part": b"\0\0" * parts, "parts": b"\1\0" * parts}
+    if installed is not None:
+        message["installed"] = live_message(installed, with_names=installed.layout not in known)
+    return msgpack.packb(message)
+
+
+def live_message(installed: Installed, *, with_names: bool) -> dict[str, Any]:
+    return {
+        "place": installed.place,
+        "coverage": installed.coverage,
+        "layout": installed.layout,
+        "digests": installed.words,
+        "names": list(installed.names) if with_names else None,
+    }
+
+
+def encode_survey(device: str, installed: list[Installed]) -> bytes:
+    """What a worker holds that nobody has updated."""
+    models = [live_message(one, with_names=True) for one in installed]
+    return msgpack.packb({"protocol": PROTOCOL_VERSION, "device": device, "models": models})
 
 
 def encode_failure(traceback: str) -> bytes:
@@ -122,6 +173,11 @@ def _field(message: Any, key: str, kind: type) -> Any:
     if type(value) is not kind:
         raise ProtocolError(f"the rank's request has the wrong form: {key} is no {kind.__name__}")
     return value
+
+
+def _option(message: Any, key: str, kind: type, default: Any) -> Any:
+    """Senders of version 1 do not have these."""
+    return _field(message, key, kind) if isinstance(message, dict) and key in message else default
 
 
 def _count(message: Any, key: str) -> int:

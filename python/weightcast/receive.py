@@ -17,13 +17,14 @@ from .dtypes import view_of
 from .errors import ProtocolError, UpdateAborted, WeightcastError
 from .link import RankLink
 from .messages import (
-    PROTOCOL_VERSION,
     Abort,
     Finish,
+    Installed,
     Load,
     Open,
     Release,
     Request,
+    check_protocol,
     decode_request,
     encode_failure,
     encode_report,
@@ -33,6 +34,8 @@ from .messages import (
 logger = logging.getLogger(__name__)
 
 LoadWeights = Callable[[list[tuple[str, torch.Tensor]]], object]
+Begin = Callable[[Open], object]
+Installing = Callable[[], "Installed | None"]
 
 DEFAULT_SILENCE_SECONDS = 600.0
 
@@ -55,13 +58,16 @@ def receive_weights(
     device_uuid: str | None,
     load_weights: LoadWeights,
     post_hook: Callable[[], object] | None = None,
+    begin: Begin | None = None,
+    installed: Installing | None = None,
     silence_seconds: float = DEFAULT_SILENCE_SECONDS,
 ) -> ReceivedWeights:
     """Receives one set of weights from the rank that listens at `address`, and returns when all are installed.
 
     `load_weights` is called once for each bucket, with pairs of name and tensor, on `device`. The tensors lie in
     memory of the rank: it must copy what it wants to keep. `device_uuid`: an exchange for another device is refused;
-    None where the worker does not know its own.
+    None where the worker does not know its own. `begin` gets the rank's first request, and may refuse it: nothing has
+    changed then. `installed`, after the post-hook, says what the model holds, if the rank has asked for that.
 
     The rank is told a digest of every tensor, **taken of the bytes as they were received**, on the device, just
     before `load_weights` gets them. It proves that the checkpoint's bytes were in this worker's reach, whole and
@@ -74,7 +80,7 @@ def receive_weights(
     `silence_seconds`; ProtocolError when it does not keep to the protocol. The link buffer is dropped before.
     """
     link = RankLink(context, address, silence_seconds)
-    exchange = _Exchange(link, device, device_uuid, load_weights, post_hook)
+    exchange = _Exchange(link, device, device_uuid, load_weights, post_hook, begin, installed)
     try:
         return exchange.run()
     finally:
@@ -90,12 +96,16 @@ class _Exchange:
         device_uuid: str | None,
         load_weights: LoadWeights,
         post_hook: Callable[[], object] | None,
+        begin: Begin | None,
+        installed: Installing | None,
     ) -> None:
         self._link = link
         self._device = device
         self._device_uuid = device_uuid
         self._load_weights = load_weights
         self._post_hook = post_hook
+        self._begin = begin
+        self._installed = installed
         self._opened: Open | None = None
         self._buffer: LinkBuffer | None = None
         self._digester: Digester | None = None
@@ -130,7 +140,7 @@ class _Exchange:
             self._open(request)
             return encode_success()
         if isinstance(request, Finish):
-            return self._finish()
+            return self._finish(request)
         if self._buffer is None:
             raise ProtocolError("the rank asks to load or release before it has opened a link buffer")
         if isinstance(request, Load):
@@ -140,14 +150,13 @@ class _Exchange:
         return encode_success()
 
     def _open(self, request: Open) -> None:
-        if request.protocol != PROTOCOL_VERSION:
-            raise ProtocolError(
-                f"the rank speaks version {request.protocol} of the worker link, this worker {PROTOCOL_VERSION}"
-            )
+        check_protocol(request.protocol)
         if self._device_uuid not in (None, request.device):
             raise ProtocolError(f"the rank is on device {request.device}, this worker on {self._device_uuid}")
         if self._opened is not None:
             raise ProtocolError("the rank opened a second link buffer")
+        if self._begin is not None:
+            self._begin(request)
         self._opened = request
         self._buffer = LinkBuffer(request.handle, request.bytes, self._device)
 
@@ -165,16 +174,19 @@ class _Exchange:
         # The rank reuses the slot once it has our answer: by then nothing may read it any more.
         self._synchronize()
 
-    def _finish(self) -> bytes:
+    def _finish(self, request: Finish) -> bytes:
         if self._opened is None or self._buffer is not None:
             raise ProtocolError("the rank asks to finish before it has opened and released a link buffer")
         if self._post_hook is not None:
             with torch.no_grad():
                 self._post_hook()
+        installed = None
+        if self._opened.installed and self._installed is not None:
+            with torch.no_grad():
+                installed = self._installed()
         self._synchronize()
-        if not self._opened.report:
-            return encode_success()
-        return encode_report(self._digests, self._tensors)
+        digests = self._digests if self._opened.report else None
+        return encode_report(digests, self._tensors, installed, request.layouts)
 
     def _received(self) -> ReceivedWeights:
         assert self._opened is not None

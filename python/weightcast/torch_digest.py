@@ -25,6 +25,9 @@ class TorchDigester:
         return pack_words(torch.stack(self._digests).tolist()) if self._digests else b""
 
     def _digest(self, data: torch.Tensor) -> torch.Tensor:
+        if data.storage_offset() % 8 != 0:
+            # A view of words needs an aligned start.
+            data = data.clone()
         whole = data.numel() // 8
         words = data[: whole * 8].view(torch.int64)
         digest = torch.zeros((), dtype=torch.int64, device=self._device)

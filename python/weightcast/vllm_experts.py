@@ -6,13 +6,13 @@ from typing import Any
 
 from .errors import ModelNotReloadable
 
-ACCEPT_UNPROVEN = "WEIGHTCAST_ACCEPT_UNPROVEN"
-"""Environment variable; `1`: reload also experts that are not known to compute with what was loaded."""
-
-_PROVEN = {"UnquantizedFusedMoEMethod", "Fp8MoEMethod by blocks", "Fp8OnlineMoEMethod"}
-"""Ways with which a real engine answered after updates as a fresh start, eagerly and with CUDA graphs, each with
-vLLM's Triton kernels: bench/results/engines.md."""
+_PROVEN_METHOD = "UnquantizedFusedMoEMethod"
 _PROVEN_KERNELS = "TRITON"
+"""With these a real engine answered after updates as a fresh start, eagerly and with CUDA graphs
+(bench/results/engines.md). Quantised ones did, too, where they were tried; but others answered wrongly, the same way
+each time, and which kernels a vLLM takes for them differs between versions and GPUs."""
+
+_REMEDY = "give a baseline or answers to compare with, or accept what is unproven (acceptUnproven)"
 
 
 def check_experts(layer: Any, which: str) -> None:
@@ -20,23 +20,17 @@ def check_experts(layer: Any, which: str) -> None:
     method = getattr(layer, "quant_method", None)
     if not any(base.__name__ == "FusedMoEMethodBase" for base in type(method).__mro__):
         return
-    kind, kernels = _kind_of(method), _kernels_of(method)
-    if kind not in _PROVEN:
-        seen, remedy = f"experts quantised in a way ({kind})", ""
-    elif kernels != _PROVEN_KERNELS:
-        seen = f"experts ({kind}) with kernels ({kernels})"
-        remedy = "start the engine with --moe-backend triton, or "
-    else:
-        return
-    raise ModelNotReloadable(
-        f"the {which} model has {seen} of which nobody has seen that they answer after vLLM's reload as after a fresh "
-        f"start; {remedy}set {ACCEPT_UNPROVEN}=1 in the engine's environment to reload them all the same"
-    )
-
-
-def _kind_of(method: Any) -> str:
-    blocks = " by blocks" if getattr(method, "block_quant", False) else ""
-    return type(method).__name__ + blocks
+    kind, kernels = type(method).__name__, _kernels_of(method)
+    if kind != _PROVEN_METHOD:
+        raise ModelNotReloadable(
+            f"the {which} model has quantised experts ({kind}, kernels {kernels}), which are not known to answer rightly "
+            f"after vLLM's reload: {_REMEDY}"
+        )
+    if kernels != _PROVEN_KERNELS:
+        raise ModelNotReloadable(
+            f"the {which} model has experts with kernels ({kernels}) which are not known to answer rightly after vLLM's "
+            f"reload: start the engine with --moe-backend triton, or {_REMEDY}"
+        )
 
 
 def _kernels_of(method: Any) -> str:

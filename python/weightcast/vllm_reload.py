@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 from dataclasses import dataclass
 from inspect import BoundArguments
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 from .errors import ModelNotReloadable, WeightcastError
 from .vllm_coverage import Coverage, check_coverage
 from .vllm_derived import DerivedTensors
-from .vllm_experts import ACCEPT_UNPROVEN, check_experts
+from .vllm_experts import check_experts
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
@@ -117,9 +116,10 @@ class LayerwiseReload:
                 f"vLLM packs the {self._target.which} model's experts for the CPU when it starts, and never again"
             )
 
-        if os.environ.get(ACCEPT_UNPROVEN) != "1":
-            for layer in self._layers:
-                check_experts(layer, self._target.which)
+    def check_proven(self) -> None:
+        """Raises ModelNotReloadable."""
+        for layer in self._layers:
+            check_experts(layer, self._target.which)
 
     def _coverage_to_check(self) -> Coverage | None:
         # A draft model has its embeddings and its head from the target, and no more than some checkpoints have them.
@@ -190,6 +190,9 @@ class RawReload:
 
     def begin(self) -> None:
         logger.warning("this vLLM has no layerwise reload: models that it repacks or quantises end up wrong")
+
+    def check_proven(self) -> None:
+        """There is nothing else to choose from."""
 
     def load(self, weights: Weights) -> None:
         names = self._target.model.load_weights(weights)

@@ -25,11 +25,11 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 
-from .errors import ProtocolError, WeightcastError
-from .messages import PROTOCOL_VERSION
+from .errors import WeightcastError
+from .messages import check_protocol
 from .receive import DEFAULT_SILENCE_SECONDS
 from .vllm_reload import Target
-from .vllm_update import install_weights, refuse_if_asleep
+from .vllm_update import install_weights, refuse_if_asleep, survey_models
 
 
 logger = logging.getLogger("vllm.weightcast")
@@ -46,6 +46,8 @@ class WeightcastUpdateInfo(WeightTransferUpdateInfo):
     links: dict[str, str] = field(default_factory=dict)
     """Device uuid to the address of the worker link on that device."""
     silence_seconds: float = DEFAULT_SILENCE_SECONDS
+    survey: str | None = None
+    """In place of links: where to say what the model holds. Nothing changes."""
 
 
 class WeightcastTransferEngine(WeightTransferEngine[WeightcastInitInfo, WeightcastUpdateInfo]):
@@ -64,10 +66,7 @@ class WeightcastTransferEngine(WeightTransferEngine[WeightcastInitInfo, Weightca
 
     def init_transfer_engine(self, init_info: WeightcastInitInfo) -> None:
         """Nothing is kept: addresses come with each update. Raises ProtocolError."""
-        if init_info.protocol != PROTOCOL_VERSION:
-            raise ProtocolError(
-                f"the sender speaks version {init_info.protocol} of the worker link, this worker {PROTOCOL_VERSION}"
-            )
+        check_protocol(init_info.protocol)
 
     def start_weight_update(self) -> None:
         """Raises EngineAsleep."""
@@ -78,6 +77,10 @@ class WeightcastTransferEngine(WeightTransferEngine[WeightcastInitInfo, Weightca
         """Installs one set of weights whole. However it ends, each layer is whole, with old or with new weights."""
         is_draft = self.model is not self._default_model
         target = Target("draft" if is_draft else "target", self.model, self.model_config)
+        if update_info.survey is not None:
+            survey_models(update_info.survey, [target], vllm_config=self.vllm_config, device=self.device)
+            self._installed = True
+            return
         install_weights(
             update_info.links,
             [target],

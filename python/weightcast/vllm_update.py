@@ -13,7 +13,10 @@ import torch
 import zmq
 
 from .errors import EngineAsleep, WeightcastError
+from .messages import Installed, Open
 from .receive import ReceivedWeights, receive_weights
+from .survey import send_survey
+from .vllm_live import LiveModels, refuse_moved_experts
 from .vllm_reload import Target, Weights, reload_of
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
@@ -31,14 +34,25 @@ class ModelUpdate:
         self._targets = targets
         self._begun = False
         self._took: list[bool] = []
+        for target in targets:
+            refuse_moved_experts(target, vllm_config)
         with self._scope(), torch.no_grad():
             self._reloads = [reload_of(target, device) for target in targets]
+        self._live = LiveModels(targets, vllm_config, device)
 
     def __enter__(self) -> ModelUpdate:
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._abandon()
+
+    def begin(self, request: Open) -> None:
+        """Touches nothing. Raises ModelNotReloadable for what is not known to answer rightly after a reload."""
+        if not request.accept_unproven:
+            for reload in self._reloads:
+                reload.check_proven()
+        with self._scope():
+            self._live.begin(is_asked=request.installed)
 
     def load(self, weights: Weights) -> None:
         with self._undone_if_it_fails(), self._scope(), _partial_loads():
@@ -55,6 +69,11 @@ class ModelUpdate:
             return
         with self._undone_if_it_fails(), self._scope():
             self._took = [reload.finish() for reload in self._reloads]
+
+    def installed(self) -> Installed | None:
+        """After `finish`, if the rank has asked for it. Raises TensorsMoved."""
+        with self._scope():
+            return self._live.installed(self._reloads[0].coverage)
 
     def report(self) -> dict[str, Any]:
         """After `finish`: which models took weights, how they were loaded, and what is known of their coverage."""
@@ -110,11 +129,27 @@ def install_weights(
             device_uuid=uuid,
             load_weights=update.load,
             post_hook=update.finish,
+            begin=update.begin,
+            installed=update.installed,
             silence_seconds=silence_seconds,
         )
         report = update.report()
     logger.info("%s is installed, %d tensors: %s", received.version, received.tensors, report)
     return received, report
+
+
+def survey_models(address: str, targets: Sequence[Target], *, vllm_config: Any, device: torch.device) -> None:
+    """Tells whoever listens at `address` what the models hold. Changes nothing. Raises EngineAsleep and RankLost."""
+    refuse_if_asleep()
+    from vllm.config import set_current_vllm_config
+
+    with set_current_vllm_config(vllm_config), torch.device(device), torch.no_grad():
+        live = LiveModels(targets, vllm_config, device)
+        live.begin(is_asked=True)
+        installed = live.installed("unknown")
+    if installed is None:
+        raise WeightcastError("what the models hold cannot be seen; the engine's log says why")
+    send_survey(zmq.Context.instance(), address, str(device), [installed])
 
 
 def uuid_of_device(device: torch.device, links: dict[str, str]) -> str:

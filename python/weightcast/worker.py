@@ -20,8 +20,9 @@ from typing import Any
 import torch
 import zmq
 
+from .messages import PROTOCOL_VERSION
 from .receive import DEFAULT_SILENCE_SECONDS, LoadWeights, receive_weights
-from .vllm_update import install_weights, targets_of
+from .vllm_update import install_weights, survey_models, targets_of
 
 
 class VllmWorkerExtension:
@@ -51,6 +52,18 @@ class VllmWorkerExtension:
             silence_seconds=silence_seconds,
         )
         return {"epoch": received.epoch, "version": received.version, "tensors": received.tensors, **report}
+
+    def weightcast_protocol(self) -> dict[str, int]:
+        """Version of the worker link. Asked before an engine is paused; workers of version 1 have no such method.
+
+        vLLM's route makes strings of all but None, lists and dictionaries.
+        """
+        return {"protocol": PROTOCOL_VERSION}
+
+    def weightcast_survey(self, address: str) -> None:
+        """Says what the models hold to whoever listens at `address`. Changes nothing."""
+        device = self.device or self.model_runner.device
+        survey_models(address, targets_of(self), vllm_config=self.vllm_config, device=device)
 
 
 def update_weights_from_ipc(

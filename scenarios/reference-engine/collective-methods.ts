@@ -2,6 +2,7 @@ import { renameSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as z from 'zod';
 import type { CheckpointIndex } from '../../src/checkpoint/source.ts';
+import { protocolVersion } from '../../src/engines/worker-link/messages.ts';
 import { EngineError } from '../../src/errors.ts';
 import { Mapping } from '../../src/native-bridge/memory.ts';
 import { layOutDump } from './model-tensors.ts';
@@ -32,6 +33,8 @@ type CollectiveMethod = (state: EngineState, args: readonly unknown[], timeout: 
 export const collectiveMethods: ReadonlyMap<string, CollectiveMethod> = new Map<string, CollectiveMethod>([
   ['update_weights_from_weightcast', updateWeights],
   ['weightcast_exchanges', exchanges],
+  ['weightcast_protocol', sayProtocol],
+  ['weightcast_survey', survey],
   ['weight_digests', ({ workers }, args, timeout) => call(workers, 'digestWeights', args, timeout)],
   ['device_memory', ({ workers }, args, timeout) => call(workers, 'deviceMemory', args, timeout)],
   ['dump_weights', dumpWeights],
@@ -72,6 +75,16 @@ function updateWeights(state: EngineState, args: readonly unknown[], timeout: nu
       return received.map(() => null);
     }),
   };
+}
+
+function sayProtocol({ workers }: EngineState): Call<object[]> {
+  const result = Promise.resolve(workers.workers.map(() => ({ protocol: protocolVersion })));
+  return { result, done: settled(result) };
+}
+
+function survey({ workers }: EngineState, args: readonly unknown[], timeout: number): Call<unknown[]> {
+  const [address] = parseArguments(path, args, 'an address');
+  return workers.callAll('survey', () => ({ address }), timeout);
 }
 
 /** All workers write their parts into one safetensors file, which is renamed to its final name when it is complete. */

@@ -8,6 +8,8 @@ const faults = z.object({
   exitAtBucket: z.int().min(0).optional(),
   /** The worker leaves this bucket unanswered for some seconds, and then rejects it. */
   hangAtBucket: z.int().min(0).optional(),
+  /** The worker's model makes something else of this tensor than what arrived. */
+  misloadsTensor: z.string().optional(),
   /** The worker that fails. Default: all. */
   rank: z.int().min(0).optional(),
   /** Whether only the first update fails. */

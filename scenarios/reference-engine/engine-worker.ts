@@ -1,5 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { type CheckpointIndex, openCheckpoint } from '../../src/checkpoint/source.ts';
+import { sendSurvey } from '../../src/engines/worker-link/survey-socket.ts';
+import type { LiveDigests } from '../../src/engines/worker-link/worker-link.ts';
 import { receiveWeights } from '../../src/engines/worker-link/worker-side.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import type { HostDevice } from '../../src/native-bridge/host-device.ts';
@@ -22,6 +24,7 @@ export class EngineWorker {
   readonly #pool: ThreadPool;
   #faults: Faults | null;
   readonly #hasDraftModel: boolean;
+  readonly #shard: Pick<WorkerConfiguration, 'rank' | 'ranks'>;
 
   private constructor(
     device: HostDevice,
@@ -29,25 +32,26 @@ export class EngineWorker {
     parameters: WorkerParameters,
     pool: ThreadPool,
     faults: Faults | null,
-    hasDraftModel: boolean,
+    configuration: WorkerConfiguration,
   ) {
     this.#device = device;
     this.#index = index;
     this.#parameters = parameters;
     this.#pool = pool;
     this.#faults = faults;
-    this.#hasDraftModel = hasDraftModel;
+    this.#hasDraftModel = configuration.hasDraftModel;
+    this.#shard = configuration;
   }
 
   /** Reads the headers of the checkpoint and allocates its tensors. Throws `CheckpointError` or `MemoryError`. */
   static async start(configuration: WorkerConfiguration, device: HostDevice): Promise<EngineWorker> {
-    const { model, ranks, rank, faults, hasDraftModel } = configuration;
+    const { model, ranks, rank, faults } = configuration;
     const index = await openCheckpoint(model);
     const layout = layOutParameters(index, { ranks, rank, keyValueHeads: await readKeyValueHeads(model) });
     const pool = new ThreadPool(Math.max(1, Math.floor(availableParallelism() / ranks)));
     const parameters = await WorkerParameters.allocate({ layout, device, rank, pool });
     const fails = faults.rank === undefined || faults.rank === rank;
-    return new EngineWorker(device, index, parameters, pool, fails ? faults : null, hasDraftModel);
+    return new EngineWorker(device, index, parameters, pool, fails ? faults : null, configuration);
   }
 
   readonly methods: {
@@ -55,14 +59,20 @@ export class EngineWorker {
   } = {
     receiveWeights: async ({ address, timeoutMilliseconds }) => {
       const device = this.#device;
-      const installer = new WeightsInstaller(this.#parameters);
+      const installer = new WeightsInstaller(this.#parameters, this.#place('target'));
       const faults = this.#faults;
-      const handler = faults === null ? installer : new FaultyHandler(installer, faults);
+      const handler = faults === null ? installer : new FaultyHandler(installer, faults, this.#parameters);
       if (faults?.once === true) this.#faults = null;
       const options = { address, deviceUuid: device.uuid, timeoutMilliseconds, clock: systemClock };
       const received = await receiveWeights(options, handler);
-      if (this.#hasDraftModel) await receiveWeights(options, new WeightsInstaller(this.#parameters));
+      if (this.#hasDraftModel)
+        await receiveWeights(options, new WeightsInstaller(this.#parameters, this.#place('draft')));
       return received;
+    },
+
+    survey: async ({ address }) => {
+      await sendSurvey(address, this.#device.uuid, [await this.#parameters.live(this.#place('target'))]);
+      return null;
     },
 
     digestWeights: async () => {
@@ -90,6 +100,11 @@ export class EngineWorker {
 
     partialSums: (call) => partialSums(this.#parameters, call),
   };
+
+  #place(which: 'target' | 'draft'): LiveDigests['place'] {
+    const { rank, ranks } = this.#shard;
+    return { engine: 'reference', which, ...(ranks > 1 && { tp: `${rank} of ${ranks}` }) };
+  }
 
   /** Ends the threads; the memory is freed when the device is closed. */
   close(): void {

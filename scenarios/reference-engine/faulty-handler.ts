@@ -1,21 +1,25 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
+import type { LinkTensor, LiveDigests } from '../../src/engines/worker-link/worker-link.ts';
 import type { OpenedBuffer, WeightReceiver } from '../../src/engines/worker-link/worker-side.ts';
 import { EngineError } from '../../src/errors.ts';
 import type { Faults } from './configuration.ts';
+import type { WeightsInstaller } from './weights-installer.ts';
+import type { WorkerParameters } from './worker-parameters.ts';
 
 /** Longer than the timeouts of updates in tests. */
 const hangMilliseconds = 3_000;
 
 /** Forwards an update to another handler, with injected failures. */
 export class FaultyHandler implements WeightReceiver {
-  readonly #handler: WeightReceiver;
+  readonly #handler: WeightsInstaller;
   readonly #faults: Faults;
+  readonly #parameters: WorkerParameters;
   #buckets = 0;
 
-  constructor(handler: WeightReceiver, faults: Faults) {
+  constructor(handler: WeightsInstaller, faults: Faults, parameters: WorkerParameters) {
     this.#handler = handler;
     this.#faults = faults;
+    this.#parameters = parameters;
   }
 
   open(buffer: OpenedBuffer): void | Promise<void> {
@@ -42,5 +46,10 @@ export class FaultyHandler implements WeightReceiver {
 
   finish(): ReturnType<WeightReceiver['finish']> {
     return this.#handler.finish();
+  }
+
+  live(): Promise<LiveDigests> {
+    if (this.#faults.misloadsTensor !== undefined) this.#parameters.spoil(this.#faults.misloadsTensor);
+    return this.#handler.live();
   }
 }

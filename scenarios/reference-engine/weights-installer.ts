@@ -1,5 +1,5 @@
 import { strict as assert } from 'node:assert';
-import type { ArrivedDigests, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
+import type { ArrivedDigests, LinkTensor, LiveDigests } from '../../src/engines/worker-link/worker-link.ts';
 import type { OpenedBuffer, WeightReceiver } from '../../src/engines/worker-link/worker-side.ts';
 import { openDeviceMemory } from '../../src/native-bridge/host-device.ts';
 import type { Mapping } from '../../src/native-bridge/memory.ts';
@@ -8,12 +8,14 @@ import type { WorkerParameters } from './worker-parameters.ts';
 /** One update of a worker's parameters. */
 export class WeightsInstaller implements WeightReceiver {
   readonly #parameters: WorkerParameters;
+  readonly #place: LiveDigests['place'];
   readonly #names: string[] = [];
   #report = true;
   #link: Mapping | null = null;
 
-  constructor(parameters: WorkerParameters) {
+  constructor(parameters: WorkerParameters, place: LiveDigests['place']) {
     this.#parameters = parameters;
+    this.#place = place;
   }
 
   open({ handle, report }: OpenedBuffer): void {
@@ -34,5 +36,9 @@ export class WeightsInstaller implements WeightReceiver {
 
   async finish(): Promise<ArrivedDigests | null> {
     return this.#report ? this.#parameters.digest(this.#names) : null;
+  }
+
+  live(): Promise<LiveDigests> {
+    return this.#parameters.live(this.#place);
   }
 }

@@ -1,5 +1,6 @@
+import { createHash } from 'node:crypto';
 import { shapeText } from '../../src/checkpoint/dtype.ts';
-import type { ArrivedDigests, LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
+import type { ArrivedDigests, LinkTensor, LiveDigests } from '../../src/engines/worker-link/worker-link.ts';
 import { EngineError, MemoryError, OutOfDeviceMemoryError } from '../../src/errors.ts';
 import type { HostDevice, HostDeviceBuffer } from '../../src/native-bridge/host-device.ts';
 import { digestPart, type Mapping, type ThreadPool } from '../../src/native-bridge/memory.ts';
@@ -66,6 +67,22 @@ export class WorkerParameters {
       parts[row] = shard.parts;
     }
     return { digests: await this.#pool.digest(this.#buffer.mapping, places), part, parts };
+  }
+
+  /** What this worker holds, as it lies in its memory now. `place`: where it stands. */
+  async live(place: LiveDigests['place']): Promise<LiveDigests> {
+    const held = [...this.#layout.tensors.values()].filter(({ shard }) => shardBytes(shard) > 0);
+    const { digests } = await this.digest(held.map(({ name }) => name));
+    const names = held.map(({ name, dtype, shape }) => `${name} ${dtype}[${shape}]`);
+    const layout = createHash('sha256').update(names.join('\n')).digest('hex');
+    return { place, coverage: 'complete', layout, digests, names };
+  }
+
+  /** Changes the first byte of a tensor. */
+  spoil(name: string): void {
+    const { offset } = this.#layout.tensors.get(name)!;
+    const [byte] = this.#buffer.mapping.read(offset, 1);
+    this.#buffer.mapping.write(offset, Uint8Array.of(byte! ^ 1));
   }
 
   /**

@@ -7,6 +7,8 @@ import type { WireError } from '../../src/errors.ts';
 export interface WorkerMethods {
   /** Takes part in an update: connects to the rank at `address` and serves its requests until the update ends. */
   receiveWeights(call: { address: string; timeoutMilliseconds: number }): { epoch: number; version: string };
+  /** Says what the worker holds to a `SurveySocket`. */
+  survey(call: { address: string }): null;
   /** Digests of the worker's parameters. */
   digestWeights(call: object): HeldWeights;
   /** Bytes of the worker's device. */

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { packageRoot } from '../package-root.ts';
+import { baselineCommand } from './baseline.ts';
 import { doctorCommand } from './doctor.ts';
 import { resumeCommand } from './resume.ts';
 import { updateCommand } from './update.ts';
@@ -12,6 +13,7 @@ const program = new Command('weightcast')
   .description('Change the weights of running LLM inference engines in place.')
   .version(version)
   .addCommand(updateCommand())
+  .addCommand(baselineCommand())
   .addCommand(resumeCommand())
   .addCommand(doctorCommand())
   .showHelpAfterError('(see --help)')

@@ -38,6 +38,8 @@ interface Options {
   readonly stepTimeout?: string;
   readonly verify: 'arrived' | 'installed' | false;
   readonly answers?: string;
+  readonly baseline?: string;
+  readonly acceptUnproven?: true;
   readonly json?: string;
   readonly timeline?: string;
 }
@@ -94,6 +96,8 @@ export function updateCommand(): Command {
     .addOption(verifyOption())
     .addOption(answersOption())
     .option('--no-verify', 'prove nothing')
+    .option('--baseline <file>', 'what the engine must hold afterwards, as weightcast baseline wrote it')
+    .option('--accept-unproven', 'update also models that may answer wrongly after a reload')
     .option('--json <file>', 'write the result as JSON to this file')
     .option('--timeline <file>', 'write a Chrome trace of the three stages to this file, for Perfetto')
     .action((options: Options) => runCommand((signal) => update(options, signal)));
@@ -226,10 +230,17 @@ function instanceOf(options: Options, ranks: number): InstanceOptions {
   };
 }
 
-function verifyOf({ verify, answers }: Options): NonNullable<UpdateOptions['verify']> {
-  if (answers === undefined) return verify === 'arrived' ? { installed: false } : verify !== false;
-  if (verify === false) throw new UsageError('--answers asks for a proof, and --no-verify for none');
-  return { installed: verify === 'installed', answers: readAnswers(answers) };
+function verifyOf({ verify, answers, baseline }: Options): NonNullable<UpdateOptions['verify']> {
+  if (baseline !== undefined && verify !== 'installed')
+    throw new UsageError('--baseline is compared with what is installed: it needs --verify installed');
+  if (answers !== undefined && verify === false)
+    throw new UsageError('--answers asks for a proof, and --no-verify for none');
+  if (verify === false) return false;
+  return {
+    installed: verify === 'installed',
+    ...(baseline !== undefined && { baseline }),
+    ...(answers !== undefined && { answers: readAnswers(answers) }),
+  };
 }
 
 function updateOptionsOf(options: Options): UpdateOptions {
@@ -242,6 +253,7 @@ function updateOptionsOf(options: Options): UpdateOptions {
   return {
     memoryFraction,
     verify: verifyOf(options),
+    ...(options.acceptUnproven && { acceptUnproven: true }),
     timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
     ...(options.stepTimeout !== undefined && {
       stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,

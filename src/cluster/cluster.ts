@@ -15,7 +15,7 @@ import { UsageError } from '../errors.ts';
 import { ClusterConnection } from './connection.ts';
 import { checkForm, registerOptions, source as sourceForm, updateOptions } from './inputs.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './options.ts';
-import { type ProofOptions, proofsAsked } from './proof-options.ts';
+import { baselineOf, type ProofOptions, proofsAsked } from './proof-options.ts';
 import { ClusterTensors } from './tensors.ts';
 
 /**
@@ -53,6 +53,11 @@ export interface UpdateOptions {
    * that needs nothing else from you. An instance of which a proof fails is broken. Default: true.
    */
   readonly verify?: boolean | ProofOptions;
+  /**
+   * Update also models that are not known to answer rightly after their engine has reloaded them, as those with quantised
+   * experts, although there is no baseline to compare them with. Default: false.
+   */
+  readonly acceptUnproven?: boolean;
   /**
    * Reject when any instance was not updated, or is still paused, with all outcomes in the error. The others are updated all
    * the same. Default: false, reject only if that goes for all of them.
@@ -202,6 +207,8 @@ export class Cluster {
       fusedModules: options.fusedModules?.map((modules) => [...modules]),
       memoryFraction: options.memoryFraction ?? 0.9,
       verify: proofsAsked(options.verify ?? true),
+      baseline: baselineOf(options.verify ?? true),
+      acceptUnproven: options.acceptUnproven ?? false,
       atomic: options.atomic ?? false,
       heal: options.heal ?? false,
       keepCopy: options.keepCopy ?? true,

@@ -24,6 +24,7 @@ export const updateOptions = {
   fusedModules: z.array(strings).optional(),
   memoryFraction: z.number().optional(),
   verify: z.union([z.boolean(), z.looseObject({})], 'it must be true, false, or what to prove').optional(),
+  acceptUnproven: z.boolean().optional(),
   atomic: z.boolean().optional(),
   heal: z.boolean().optional(),
   keepCopy: z.boolean().optional(),

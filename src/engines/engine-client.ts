@@ -12,6 +12,16 @@ export interface EngineClient {
    * is an engine of another kind, or its workers take a draft model's weights in another way.
    */
   state(options: CallOptions): Promise<ReportedState>;
+  /**
+   * Version of the worker link in which ranks and this engine's workers understand each other; null if it cannot be asked.
+   * Rejects with `EngineError` if there is none.
+   */
+  linkProtocol(options: CallOptions): Promise<number | null>;
+  /**
+   * Has the engine's workers say what their models hold, at the address of a `SurveySocket`. Resolves when all have;
+   * nothing in the engine changes. Rejects with `EngineError` where engines of this kind have no such thing.
+   */
+  survey(address: string, options: CallOptions): Promise<void>;
   /** Stops generation; the mode decides about requests in flight. Allowed while the engine is paused already. */
   pause(mode: PauseMode, options: CallOptions): Promise<void>;
   /** Resumes generation. Rejects too if the engine says that it still is paused. */

@@ -1,3 +1,4 @@
+import { EngineError } from '../errors.ts';
 import type {
   CallOptions,
   EngineClient,
@@ -42,6 +43,15 @@ export class SglangClient implements EngineClient {
       refuseOtherKind(this.#http, 'sglang', options),
     ]);
     return { isPaused: null, isSleeping: null, version };
+  }
+
+  /** Nor one that leads to its workers. */
+  async linkProtocol(): Promise<null> {
+    return null;
+  }
+
+  async survey(): Promise<never> {
+    throw new EngineError(`engine ${this.endpoint} is an SGLang, whose workers do not say what they hold`);
   }
 
   pause(mode: PauseMode, options: CallOptions): Promise<void> {

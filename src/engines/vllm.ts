@@ -14,7 +14,7 @@ import type {
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
 import { refuseOtherKind } from './engine-identity.ts';
 import { vllmAnswers } from './vllm-answers.ts';
-import { protocolVersion } from './worker-link/messages.ts';
+import { protocolVersion, understands } from './worker-link/messages.ts';
 
 /**
  * What an engine's own time limit is longer than ours. An engine that gives up first leaves replies of its workers in
@@ -57,8 +57,8 @@ export class VllmClient implements EngineClient {
   readonly #http: EngineHttp;
   readonly #link: LinkKind;
   readonly #hasDraftModel: boolean;
-  /** Whether the last update went through the worker extension, which is asked without another question then. */
-  #hasExtension = false;
+  /** How the engine takes weights from weightcast's own link, as it said last. Null: it has to be asked. */
+  #face: 'session' | 'extension' | null = null;
 
   /** Throws `UsageError` if the endpoint is none. */
   constructor(options: VllmClientOptions) {
@@ -106,11 +106,12 @@ export class VllmClient implements EngineClient {
 
   async update(update: EngineUpdate, options: CallOptions): Promise<void> {
     const post: Post = (path, body) => this.#http.call('POST', path, body, options);
-    if (await this.#isTransferEngine(post)) {
-      await this.#session(post, '/start_weight_update', update);
-      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', update);
+    if (await this.#takesSessions(options)) {
+      const info = updateInfoOf(update);
+      await this.#session(post, '/start_weight_update', info);
+      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info);
     } else {
-      await this.#extension(post, update, options.timeoutMilliseconds);
+      await this.#extension(post, update, options);
     }
   }
 
@@ -139,10 +140,8 @@ export class VllmClient implements EngineClient {
 
   /** Rejects with `EngineError` if its workers do not take the weights a second time: a rank would wait in vain for them. */
   async #checkDraft(options: CallOptions): Promise<void> {
-    const post: Post = (path, body) => this.#http.call('POST', path, body, options);
-    if (await this.#isTransferEngine(post)) return;
-    const timeout = Math.ceil(options.timeoutMilliseconds / 1_000) + engineSlackSeconds;
-    const call = { method: exchangesMethod, args: [], timeout };
+    if (await this.#takesSessions(options)) return;
+    const call = { method: exchangesMethod, args: [], timeout: secondsOf(options) };
     const answer = await this.#http.object('POST', '/collective_rpc', call, options).catch((error) => {
       if (isAnswer(error)) return null;
       throw error;
@@ -169,40 +168,96 @@ export class VllmClient implements EngineClient {
     await this.#http.tryCall('POST', '/reset_encoder_cache', null, options);
   }
 
+  async linkProtocol(options: CallOptions): Promise<number | null> {
+    if (this.#link !== 'weightcast') return null;
+    const ofSessions = await this.#sessionProtocol(options);
+    this.#face = ofSessions === null ? 'extension' : 'session';
+    return ofSessions ?? (await this.#extensionProtocol(options));
+  }
+
+  async survey(address: string, options: CallOptions): Promise<void> {
+    const post: Post = (path, body) => this.#http.call('POST', path, body, options);
+    if (!(await this.#takesSessions(options))) {
+      const timeout = secondsOf(options);
+      return post('/collective_rpc', { method: 'weightcast_survey', args: [address], timeout });
+    }
+    const info = { survey: address };
+    await this.#session(post, '/start_weight_update', info);
+    if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info);
+  }
+
+  async #takesSessions(options: CallOptions): Promise<boolean> {
+    if (this.#link !== 'weightcast') return false;
+    this.#face ??= (await this.#sessionProtocol(options)) === null ? 'extension' : 'session';
+    return this.#face === 'session';
+  }
+
   /**
-   * Whether weightcast is the engine's weight-transfer engine. Asked by the one route that changes nothing in an engine that
-   * has another, or none.
+   * Null if weightcast is not the engine's weight-transfer engine. Asked by the one route that changes nothing in an engine
+   * that has another, or none.
    */
-  async #isTransferEngine(post: Post): Promise<boolean> {
-    if (this.#link !== 'weightcast' || this.#hasExtension) return false;
+  async #sessionProtocol(options: CallOptions): Promise<number | null> {
+    const ask = (protocol: number) =>
+      this.#http.call('POST', '/init_weight_transfer_engine', { init_info: { protocol } }, options);
     try {
-      await post('/init_weight_transfer_engine', { init_info: { protocol: protocolVersion } });
-      return true;
+      await ask(protocolVersion);
+      return protocolVersion;
     } catch (error) {
-      if (!isAnswer(error) || /speaks version/.test(error.message)) throw error;
-      return false;
+      if (!isAnswer(error)) throw error;
+      const theirs = /speaks version .* this worker (\d+)/.exec(error.message)?.[1];
+      if (theirs === undefined) return null;
+      this.#checkProtocol(Number(theirs));
+      await ask(Number(theirs));
+      return Number(theirs);
     }
   }
 
-  async #extension(post: Post, update: EngineUpdate, milliseconds: number): Promise<void> {
-    this.#hasExtension = false;
-    const timeout = Math.ceil(milliseconds / 1_000) + engineSlackSeconds;
+  /** Workers that have no answer speak the first version. */
+  async #extensionProtocol(options: CallOptions): Promise<number> {
+    const question = { method: 'weightcast_protocol', timeout: secondsOf(options) };
+    let answer: Record<string, unknown>;
+    try {
+      answer = await this.#http.object('POST', '/collective_rpc', question, options);
+    } catch (error) {
+      if (!isAnswer(error)) throw error;
+      return 1;
+    }
+    const results: unknown[] = Array.isArray(answer.results) ? answer.results : [];
+    const versions = results.map((result) => (result as { protocol?: unknown } | null)?.protocol);
+    const [version] = versions;
+    if (typeof version !== 'number' || versions.some((other) => other !== version)) return 1;
+    this.#checkProtocol(version);
+    return version;
+  }
+
+  /** Throws `EngineError`. */
+  #checkProtocol(theirs: number): void {
+    if (understands(theirs)) return;
+    const versions = `${theirs} of the worker link, this weightcast version ${protocolVersion}`;
+    throw new EngineError(
+      `the workers of engine ${this.endpoint} speak version ${versions}: install the same version of weightcast there`,
+    );
+  }
+
+  async #extension(post: Post, update: EngineUpdate, options: CallOptions): Promise<void> {
+    this.#face = null;
+    const timeout = secondsOf(options);
     const silence = this.#link === 'weightcast' ? silenceOf(update) : null;
     const args = silence === null ? [update.links] : [update.links, silence];
     await post('/collective_rpc', { method: updateMethods[this.#link], args, timeout });
-    this.#hasExtension = true;
+    this.#face = 'extension';
   }
 
-  async #session(post: Post, start: string, update: EngineUpdate): Promise<void> {
+  async #session(post: Post, start: string, info: object): Promise<void> {
     try {
-      await this.#runSession(post, start, update);
+      await this.#runSession(post, start, info);
     } catch (error) {
       if (!isAnswer(error)) await this.#closeSession();
       throw error;
     }
   }
 
-  async #runSession(post: Post, start: string, update: EngineUpdate): Promise<void> {
+  async #runSession(post: Post, start: string, info: object): Promise<void> {
     try {
       await post(start, null);
     } catch (error) {
@@ -211,9 +266,7 @@ export class VllmClient implements EngineClient {
       await post('/update_weights', noLinks).catch(() => {});
       await post(start, null);
     }
-    const silence = silenceOf(update);
-    const limit = silence === null ? {} : { silence_seconds: silence };
-    await post('/update_weights', { update_info: { links: update.links, ...limit } });
+    await post('/update_weights', { update_info: info });
     // Without a version: what the engine calls its weights is told when they are proved to be right.
     await post('/finish_weight_update', {});
   }
@@ -233,6 +286,16 @@ export class VllmClient implements EngineClient {
 function silenceOf({ stepTimeoutMilliseconds }: EngineUpdate): number | null {
   const seconds = Math.ceil(stepTimeoutMilliseconds / 1_000) + engineSlackSeconds;
   return seconds > usualSilenceSeconds ? seconds : null;
+}
+
+function updateInfoOf(update: EngineUpdate): object {
+  const silence = silenceOf(update);
+  return { links: update.links, ...(silence !== null && { silence_seconds: silence }) };
+}
+
+/** The engine's own time limit for a call to its workers. */
+function secondsOf({ timeoutMilliseconds }: CallOptions): number {
+  return Math.ceil(timeoutMilliseconds / 1_000) + engineSlackSeconds;
 }
 
 type Post = (path: string, body: object | null) => Promise<void>;

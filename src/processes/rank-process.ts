@@ -61,10 +61,10 @@ function openPorts(configuration: RankConfiguration, directoryId: string, log: L
     },
     createCommunicator: (order) => communicators.create(order),
     openCollective: (communicator, ranks) => communicators.open(communicator, ranks),
-    bindWorkerLink: (epoch, version, report, timeoutMilliseconds) => {
-      const options = { deviceUuid: device.uuid, epoch, timeoutMilliseconds, clock: systemClock };
+    bindWorkerLink: ({ liveLayouts, ...order }) => {
+      const options = { ...order, deviceUuid: device.uuid, clock: systemClock };
       return link === 'weightcast'
-        ? MessagePackWorkerLink.bind({ ...options, version, report })
+        ? MessagePackWorkerLink.bind({ ...options, ...(liveLayouts !== null && { liveLayouts }) })
         : CheckpointEngineWorkerLink.bind(options);
     },
   };

@@ -3,6 +3,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { protocolVersion } from '../../src/engines/worker-link/messages.ts';
 import { receiveWeights } from '../../src/engines/worker-link/worker-side.ts';
 import { Cluster, type InstanceOptions } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
@@ -74,10 +75,13 @@ export async function startEngine(t: TestContext, fault: () => Fault, said: Said
     if (questions.includes(path)) return void response.end(JSON.stringify(said));
     // It has a worker extension, and no weight-transfer engine.
     if (path === '/init_weight_transfer_engine') return void response.writeHead(404).end();
+    const body = String(Buffer.concat(chunks));
+    if (body.includes('weightcast_protocol'))
+      return void response.end(JSON.stringify({ results: [{ protocol: protocolVersion }] }));
     asked.push(url);
     if (faultOf[path as keyof typeof faultOf] === fault()) return void response.writeHead(404).end();
     if (path === '/update_weight_version' && fault() !== 'label')
-      said.weight_version = JSON.parse(String(Buffer.concat(chunks))).new_version;
+      said.weight_version = JSON.parse(body).new_version;
     if (path === '/pause' && fault() === 'late pause') {
       await once(response, 'close');
       await setTimeout(lateMilliseconds);
@@ -89,7 +93,7 @@ export async function startEngine(t: TestContext, fault: () => Fault, said: Said
     }
     if (path === '/collective_rpc' && fault() === 'silence') return;
     if (path !== '/collective_rpc') return void response.end('{}');
-    await update(Buffer.concat(chunks).toString()).then(
+    await update(body).then(
       () => response.writeHead(fault() === 'answer' ? 500 : 200).end('{"results":[null]}'),
       (error: Error) => response.writeHead(500).end(error.message),
     );

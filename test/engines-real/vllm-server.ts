@@ -3,7 +3,9 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import type { ExpectedAnswer } from '../../src/index.ts';
+import { packageRoot } from '../../src/package-root.ts';
 
 /** Python that has vLLM, weightcast as `pip install` leaves it, and the models of make_models.py. */
 const { WEIGHTCAST_VLLM_PYTHON, WEIGHTCAST_VLLM_PACKAGES, WEIGHTCAST_VLLM_MODELS } = process.env;
@@ -47,7 +49,8 @@ export function startOnCpu(t: TestScope, name: string, options: readonly string[
     model: model(name),
     options: ['--enforce-eager', ...options],
     environment: {
-      PYTHONPATH: WEIGHTCAST_VLLM_PACKAGES!,
+      // With what spoils updates on purpose (spoiler.py).
+      PYTHONPATH: `${WEIGHTCAST_VLLM_PACKAGES}:${fileURLToPath(new URL('test/engines-real', packageRoot))}`,
       VLLM_CPU_KVCACHE_SPACE: '1',
       VLLM_CPU_OMP_THREADS_BIND: 'nobind',
     },

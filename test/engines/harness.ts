@@ -3,7 +3,10 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { MessagePackWorkerLink } from '../../src/engines/worker-link/rank-side.ts';
+import {
+  MessagePackWorkerLink,
+  type MessagePackWorkerLinkOptions,
+} from '../../src/engines/worker-link/rank-side.ts';
 import {
   type ReceivedWeights,
   type ReceiveOptions,
@@ -21,7 +24,7 @@ export const version = 'qwen@0123456789abcdef';
 
 export async function bindLink(
   t: TestContext,
-  options: { deviceUuid?: string; timeoutMilliseconds?: number } = {},
+  options: Partial<MessagePackWorkerLinkOptions> = {},
 ): Promise<MessagePackWorkerLink> {
   const link = await MessagePackWorkerLink.bind({
     deviceUuid: 'HOST-test-0',
@@ -61,6 +64,7 @@ export function receive(
         calls.push('finish');
         return (await receiver.finish?.()) ?? null;
       },
+      ...(receiver.live && { live: () => receiver.live!() }),
     },
   );
   // A test may look at it only after other waits.

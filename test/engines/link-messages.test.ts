@@ -4,10 +4,13 @@ import { decode } from '@msgpack/msgpack';
 import {
   decodeReply,
   decodeRequest,
+  decodeSurvey,
   encodeReply,
   encodeRequest,
+  encodeSurvey,
   type LinkRequest,
 } from '../../src/engines/worker-link/messages.ts';
+import type { LiveDigests } from '../../src/engines/worker-link/worker-link.ts';
 
 const requests: LinkRequest[] = [
   {
@@ -21,6 +24,18 @@ const requests: LinkRequest[] = [
     report: true,
   },
   {
+    type: 'open',
+    protocol: 2,
+    device: 'GPU-1',
+    epoch: 1,
+    version: 'a@b',
+    handle: Uint8Array.of(),
+    bytes: 0,
+    report: false,
+    installed: true,
+    acceptUnproven: true,
+  },
+  {
     type: 'load',
     tensors: [
       { name: 'modèle.weight', dtype: 'F4', shape: [2, 0, 2 ** 40], offset: 2 ** 45 },
@@ -29,6 +44,7 @@ const requests: LinkRequest[] = [
   },
   { type: 'release' },
   { type: 'finish' },
+  { type: 'finish', layouts: [Uint8Array.of(1, 2), Uint8Array.of()] },
   { type: 'abort', reason: 'rank 3 died' },
 ];
 
@@ -67,6 +83,30 @@ test('on the wire a report is three byte strings of little-endian words, also if
       part: bytes(0x0b, 0x0a),
       parts: bytes(0x0d, 0x0c),
     },
+  });
+});
+
+const live: LiveDigests = {
+  place: { engine: 'vllm', tp: '0 of 2', graphs: 1 },
+  coverage: 'unknown',
+  layout: '00ff',
+  digests: BigUint64Array.of(0n, 2n ** 64n - 1n),
+  names: ['a.weight bfloat16[2](1)', 'a:cpu_linear.packed int8[4](1)'],
+};
+
+test('what a worker holds survives encoding and decoding, with the names and without', () => {
+  for (const installed of [live, { ...live, names: null }]) {
+    assert.deepEqual(decodeReply(encodeReply({ ok: true, report: null, installed })), {
+      ok: true,
+      report: null,
+      installed,
+    });
+  }
+  assert.deepEqual(decodeSurvey(encodeSurvey('GPU-1', [live, live])), [live, live]);
+  const short = { ...live, names: ['a.weight'] };
+  assert.throws(() => decodeReply(encodeReply({ ok: true, installed: short })), {
+    name: 'ProtocolError',
+    message: /16 bytes of digests for 1 tensors/,
   });
 });
 

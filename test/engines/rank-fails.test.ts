@@ -97,7 +97,7 @@ const refused: [string, unknown[], RegExp, string[]][] = [
     /opened a second link buffer/,
     ['open', 'release'],
   ],
-  ['a later protocol', [{ ...open, protocol: 2 }], /speaks version 2, this worker 1 of the worker link/, []],
+  ['a later protocol', [{ ...open, protocol: 4 }], /speaks version 4, this worker 2 of the worker link/, []],
   ['an unknown request', [{ type: 'sleep' }], /request has the wrong form: type/, []],
   [
     'a shape of fractions',

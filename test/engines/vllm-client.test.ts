@@ -88,7 +88,7 @@ test('an engine whose weight-transfer engine is weightcast is updated in a sessi
   assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session]);
   assert.deepEqual(
     asked.map(({ body }) => (body === '' ? null : JSON.parse(body))),
-    [{ init_info: { protocol: 1 } }, null, { update_info: { links } }, {}],
+    [{ init_info: { protocol: 2 } }, null, { update_info: { links } }, {}],
   );
 });
 
@@ -119,12 +119,88 @@ test('an engine whose weight-transfer engine is another, or none, is updated thr
   }
 });
 
+/** As workers refuse the sender's version. */
+const refusing = (theirs: number) =>
+  status(
+    500,
+    JSON.stringify({
+      error: {
+        message: `failed with 'the sender speaks version 2 of the worker link, this worker ${theirs}'`,
+      },
+    }),
+  );
+
+test('an engine says which version of the worker link its workers understand, before anything else is asked', async (t) => {
+  const session = await engineWithSessions(t);
+  assert.equal(await clientOf(t, session.endpoint).linkProtocol(patient()), 2);
+  // One version apart: ours is that version's then.
+  const older = await engineWithSessions(t, { '/init_weight_transfer_engine': [refusing(1)] });
+  assert.equal(await clientOf(t, older.endpoint).linkProtocol(patient()), 1);
+  assert.deepEqual(
+    older.asked.map(({ body }) => JSON.parse(body)),
+    [{ init_info: { protocol: 2 } }, { init_info: { protocol: 1 } }],
+  );
+  const none = status(500, '{"error":{"message":"Weight transfer not configured"}}');
+  for (const [answer, version] of [
+    [status(200, '{"results":[{"protocol":3},{"protocol":3}]}'), 3],
+    [status(200, '{"results":[{"protocol":2},{"protocol":2}]}'), 2],
+    // Workers that have no answer, and those that give several, take what the first version has.
+    [status(500, '{"error":{"message":"no attribute weightcast_protocol"}}'), 1],
+    [status(200, '{"results":[{"protocol":1},{"protocol":2}]}'), 1],
+    [status(200, ''), 1],
+  ] as const) {
+    const extension = await engineWithSessions(t, {
+      '/init_weight_transfer_engine': [none],
+      '/collective_rpc': [answer],
+    });
+    assert.equal(await clientOf(t, extension.endpoint).linkProtocol(patient()), version);
+  }
+  const foreign = await fakeEngine(t, status(200));
+  const options = { link: 'checkpoint-engine' } as const;
+  assert.equal(await clientOf(t, foreign.endpoint, options).linkProtocol(patient()), null);
+  assert.deepEqual(foreign.asked, []);
+});
+
+test('an engine whose workers are further apart is refused, with what to do', async (t) => {
+  const none = status(500, '{"error":{"message":"Weight transfer not configured"}}');
+  for (const answers of [
+    { '/init_weight_transfer_engine': [refusing(4)] },
+    {
+      '/init_weight_transfer_engine': [none],
+      '/collective_rpc': [status(200, '{"results":[{"protocol":4}]}')],
+    },
+  ]) {
+    const { endpoint } = await engineWithSessions(t, answers);
+    await assert.rejects(clientOf(t, endpoint).linkProtocol(patient()), {
+      name: 'EngineError',
+      message: /speak version 4 of the worker link, this weightcast version 2: install the same version/,
+    });
+  }
+});
+
+test('an engine is asked what it holds by the face that it has, and keeps the name of its version', async (t) => {
+  const { asked, endpoint, routes } = await engineWithSessions(t);
+  const client = clientOf(t, endpoint, { hasDraftModel: true });
+  await client.survey('ipc://@survey', patient());
+  const draft = ['start_draft_weight_update', 'update_weights', 'finish_weight_update'];
+  assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session, ...draft]);
+  const bodies = asked.map(({ body }) => body);
+  assert.deepEqual(
+    bodies.filter((body) => body.includes('survey')),
+    Array(2).fill('{"update_info":{"survey":"ipc://@survey"}}'),
+  );
+  assert.ok(bodies.every((body) => !body.includes('weight_version')));
+  const extension = await fakeEngine(t, status(200));
+  await clientOf(t, extension.endpoint).survey('ipc://@survey', patient());
+  const { method, args } = JSON.parse(extension.asked[0]!.body);
+  assert.deepEqual([method, args], ['weightcast_survey', ['ipc://@survey']]);
+});
+
 test('an engine with workers of another protocol is not updated in another way', async (t) => {
-  const words = "Worker failed with error 'the sender speaks version 1 of the worker link, this worker 2'";
   const { endpoint, routes } = await engineWithSessions(t, {
-    '/init_weight_transfer_engine': [status(500, JSON.stringify({ error: { message: words } }))],
+    '/init_weight_transfer_engine': [refusing(4)],
   });
-  await assert.rejects(clientOf(t, endpoint).update(order, patient()), { message: /speaks version 1/ });
+  await assert.rejects(clientOf(t, endpoint).update(order, patient()), { message: /speak version 4/ });
   assert.deepEqual(routes(), ['init_weight_transfer_engine']);
 });
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import type { LiveDigests } from '../../src/engines/worker-link/worker-link.ts';
 import { digestTensors, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { TestHost } from '../native/harness.ts';
 import { bindLink, buffer, Fixture, receive, tensors, version } from './harness.ts';
@@ -59,6 +60,36 @@ test('a worker that computes no digests answers null', async (t) => {
   assert.equal(await link.finish(), null);
   assert.deepEqual(await received, { epoch: 7, version });
   assert.deepEqual(calls, ['open', 'release', 'finish']);
+});
+
+test('a worker says what its model holds if it is asked, and names its tensors to those who do not know them', async (t) => {
+  const digests = BigUint64Array.of(7n, 8n);
+  const names = ['w bfloat16[4](1)', 'w:packed int8[4](1)'];
+  const live: LiveDigests = { place: { tp: '0 of 2' }, coverage: 'complete', layout: 'aa01', digests, names };
+  const receiver = { live: async () => live };
+  for (const [options, said] of [
+    [{}, null],
+    [{ liveLayouts: [] }, live],
+    [{ liveLayouts: ['ff', 'aa01'] }, { ...live, names: null }],
+    // A version apart, and understood.
+    [{ liveLayouts: [], protocol: 1 }, live],
+    [{ liveLayouts: [], protocol: 3 }, live],
+  ] as const) {
+    const link = await bindLink(t, options);
+    const { received } = receive(link.address, receiver);
+    await link.open(buffer);
+    await link.release();
+    assert.equal(await link.finish(), null);
+    assert.deepEqual(link.live, said);
+    await received;
+  }
+  const link = await bindLink(t, { liveLayouts: [] });
+  const { received } = receive(link.address);
+  await link.open(buffer);
+  await link.release();
+  await link.finish();
+  assert.equal(link.live, null, 'a worker that does not say');
+  await received;
 });
 
 test('a second exchange, for a draft model, runs on the same address', async (t) => {

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { LinkKind } from '../../src/engines/engine-client.ts';
+import { protocolVersion } from '../../src/engines/worker-link/messages.ts';
 import { Cluster } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import { type Ended, PythonWorker, type TestScope, type WorkerFault } from './engine-worker.ts';
@@ -72,6 +73,8 @@ export class PythonEngine {
         this.times.health = systemClock.now();
         return void response.end();
       }
+      if (body.method === 'weightcast_protocol')
+        return void response.end(JSON.stringify({ results: [{ protocol: protocolVersion }] }));
       this.times.update = systemClock.now();
       this.asked.push([request.url, body.method, body.flush_cache]);
       await this.#update(body.zmq_handles ?? body.args[0]).then(

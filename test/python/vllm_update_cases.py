@@ -13,6 +13,7 @@ from fake_vllm import INFO, Attention, Layer, Model
 from torch.multiprocessing.reductions import StorageWeakRef
 from weightcast import vllm_plugin
 from weightcast.errors import EngineAsleep, ModelNotReloadable, ParametersMissing, WeightcastError
+from weightcast.messages import Open
 from weightcast.vllm_reload import Target
 from weightcast.vllm_update import ModelUpdate, targets_of
 
@@ -33,6 +34,11 @@ def new_weights(value: float, *names: str) -> tuple[torch.Tensor, list[tuple[str
 
 def update_of(*targets: Target, vllm_config: Any = None) -> ModelUpdate:
     return ModelUpdate(targets, vllm_config, CPU)
+
+
+def opening(*, installed: bool = False, accept_unproven: bool = False) -> Open:
+    """The rank's first request."""
+    return Open(2, "GPU-0", 1, "a@b", b"", 0, False, installed, accept_unproven)
 
 
 def all_new(value: float, *, layers: tuple[str, ...] = ("first", "second")) -> dict[str, list[float]]:
@@ -235,24 +241,22 @@ class Updates(unittest.TestCase):
     def test_experts_that_are_not_known_to_be_right_are_refused_unless_they_are_accepted(self) -> None:
         base = type("FusedMoEMethodBase", (), {})
 
-        def reload(kind: str, **members: object) -> None:
+        def reload(kind: str, accept_unproven: bool = False, **members: object) -> None:
             experts = Layer("a")
             experts.quant_method = type(kind, (base,), members)()
-            update_of(Target("target", Model(experts=experts), CONFIG))
+            update = update_of(Target("target", Model(experts=experts), CONFIG))
+            update.begin(opening(accept_unproven=accept_unproven))
 
         triton, cutlass = (types.SimpleNamespace(name=name) for name in ("TRITON", "FLASHINFER_CUTLASS"))
         reload("UnquantizedFusedMoEMethod", unquantized_backend=triton)
-        reload("Fp8MoEMethod", fp8_backend=triton, block_quant=True)
-        reload("Fp8OnlineMoEMethod", fp8_backend=triton, block_quant=False)
         for kind, members, why in (
             ("UnquantizedFusedMoEMethod", {"unquantized_backend": cutlass}, "FLASHINFER_CUTLASS.*--moe-backend triton"),
-            ("Fp8MoEMethod", {"fp8_backend": triton, "block_quant": False}, "quantised in a way \\(Fp8MoEMethod\\)"),
-            ("GPTQMarlinMoEMethod", {}, "quantised in a way \\(GPTQMarlinMoEMethod\\)"),
+            ("Fp8MoEMethod", {"fp8_backend": triton}, "quantised experts \\(Fp8MoEMethod, kernels TRITON\\)"),
+            ("GPTQMarlinMoEMethod", {}, "quantised experts \\(GPTQMarlinMoEMethod"),
         ):
             with self.assertRaisesRegex(ModelNotReloadable, why):
                 reload(kind, **members)
-            with unittest.mock.patch.dict("os.environ", {"WEIGHTCAST_ACCEPT_UNPROVEN": "1"}):
-                reload(kind, **members)
+            reload(kind, accept_unproven=True, **members)
 
     def test_what_is_computed_of_weights_stays_where_graphs_read_it(self) -> None:
         class Kernel:

@@ -120,6 +120,37 @@ test('verification detects a worker that installed other bytes, and its instance
   });
 });
 
+test('a worker whose model made something else of what arrived is found by comparison with its replicas', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, spares, status }) => {
+    const installed = async (update: ReturnType<typeof user.update>) =>
+      (await succeeds(update)).instances.map(({ proofs }) => proofs.installed);
+    world.engines[1]!.workers[1]!.nextLoad = 'misload';
+    const update = user.update('a', { bucketBytes });
+    const fault =
+      /instance engine-1: the engine worker of rank 3 holds other weights than rank 0 of engine-0: /;
+    await spares(update, 'engine-1', 'WEIGHTCAST_VERIFICATION', fault);
+    assert.deepEqual(versionsOf(await status()), ['a', null]);
+    assert.ok(!world.engines[0]!.isPaused && world.engines[1]!.isPaused);
+    assert.deepEqual(await installed(user.update('a')), ['consistent', 'consistent']);
+    // Alone, it is compared with what the same version has left before.
+    world.engines[1]!.workers[0]!.nextLoad = 'misload';
+    world.engines[1]!.workers[1]!.nextLoad = 'misload';
+    const alone = { instances: ['engine-1'], bucketBytes };
+    await fails(user.update('a', alone), 'WEIGHTCAST_VERIFICATION', /than after an earlier update/);
+    assert.deepEqual(await installed(user.update('a', alone)), ['consistent']);
+    const unasked = { ...alone, verify: { arrived: true, installed: false } };
+    world.engines[1]!.workers[0]!.nextLoad = 'misload';
+    assert.deepEqual(await installed(user.update('a', unasked)), ['not asked']);
+  });
+});
+
+test('workers that do not say what they hold leave it unknown', async () => {
+  await withCluster({ reports: false }, async ({ user, succeeds }) => {
+    const { instances } = await succeeds(user.update('a'));
+    assert.ok(instances.every(({ proofs }) => proofs.installed === 'unknown'));
+  });
+});
+
 test('an engine is paused while its weights change, and stays paused while it holds parts of several versions', async () => {
   await withCluster({ pauses: true }, async ({ world, user, succeeds, spares, fails, until }) => {
     const [first, second] = world.engines;

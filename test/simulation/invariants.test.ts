@@ -237,7 +237,14 @@ const leaks: readonly (readonly [violation: RegExp, leak: (fixture: Fixture) => 
   [
     /worker links bound: 1/,
     ({ world: { clock, links } }) =>
-      links.bind({ deviceUuid: 'SIM-0', epoch: 99, version: '', timeoutMilliseconds: 1, clock }),
+      links.bind({
+        deviceUuid: 'SIM-0',
+        epoch: 99,
+        version: '',
+        liveLayouts: null,
+        timeoutMilliseconds: 1,
+        clock,
+      }),
   ],
   [/supervisor~1 holds 1 timers/, ({ cluster }) => cluster.supervisor.clock.after(1e9, () => {})],
   [/rank-0~1 holds 1 timers/, ({ cluster }) => cluster.ranks.get(0)!.process!.clock.after(1e9, () => {})],

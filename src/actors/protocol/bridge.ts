@@ -12,6 +12,8 @@ export const engineState = z.object({
   isSleeping: z.boolean().nullable(),
   /** The version of its weights that it was given last. */
   version: z.string().nullable(),
+  /** Of the worker link, in which this engine's workers and ranks understand each other. */
+  linkProtocol: z.int().nullable(),
 });
 export type EngineState = z.infer<typeof engineState>;
 

@@ -3,7 +3,14 @@ import { examinedFile, exposedSegment, loadRequest } from './checkpoint-values.t
 import { receptionRequest } from './join-values.ts';
 import { plan } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
-import { communicator, communicatorRequest, createdCommunicator, opened, streamed } from './update-values.ts';
+import {
+  communicator,
+  communicatorRequest,
+  createdCommunicator,
+  opened,
+  streamed,
+  workerAsked,
+} from './update-values.ts';
 import { binary, bytes, epoch, longs, milliseconds, nothing } from './values.ts';
 
 export const toRank = {
@@ -52,8 +59,7 @@ export const toRank = {
       epoch,
       /** `checkpoint@digest`, passed on to the engine worker. */
       version: z.string(),
-      /** Have the engine worker report digests of what it received. */
-      verify: z.boolean(),
+      worker: workerAsked,
       /** How many times the engine worker receives the checkpoint: twice with a draft model. */
       exchanges: z.int().min(1).max(2),
       /** How long one answer of the engine worker may take. */

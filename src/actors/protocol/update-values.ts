@@ -14,6 +14,21 @@ export const proofsAsked = z.object({
 });
 export type ProofsAsked = z.infer<typeof proofsAsked>;
 
+/**
+ * What engines hold that were started with a version, by the place of their workers. `differing`: names of tensors that differ
+ * between two such starts.
+ */
+export const baseline = z.array(
+  z.object({
+    place: z.record(z.string(), z.union([z.string(), z.number()])),
+    layout: z.string(),
+    names: z.array(z.string()),
+    digests: longs,
+    differing: z.array(z.string()),
+  }),
+);
+export type Baseline = z.infer<typeof baseline>;
+
 export const updateRequest = z.object({
   /** Names of the instances to update. Default: all. */
   instances: z.array(name).min(1).optional(),
@@ -23,6 +38,10 @@ export const updateRequest = z.object({
   /** Part of the free device memory that an update may take, in (0, 1]. */
   memoryFraction: z.number().gt(0).lte(1),
   verify: proofsAsked,
+  /** To compare with what the engines hold after the update; null: there is none. */
+  baseline: baseline.nullable(),
+  /** Update also models that are not known to answer rightly after a reload. */
+  acceptUnproven: z.boolean(),
   /** Reject when any instance fails, though others are updated. */
   atomic: z.boolean(),
   /** Bring instances that fail to the version of the others when they are back. */
@@ -75,6 +94,30 @@ export const arrivedDigests = z.object({
 });
 export type ArrivedDigests = z.infer<typeof arrivedDigests>;
 
+/** What an engine worker is asked beside loading the weights. */
+export const workerAsked = z.object({
+  /** Digests of what it received. */
+  report: z.boolean(),
+  /** Digests of what its model holds; these layouts of them are known by name. Null: not asked. */
+  liveLayouts: z.array(z.string()).nullable(),
+  /** To load also into models that are not known to compute with what is loaded. */
+  acceptUnproven: z.boolean(),
+  /** The version of the worker link that it understands. */
+  protocol: z.int(),
+});
+export type WorkerAsked = z.infer<typeof workerAsked>;
+
+/** `LiveDigests` of engines/worker-link: what an engine worker holds. */
+export const liveDigests = z.object({
+  place: z.record(z.string(), z.union([z.string(), z.number()])),
+  coverage: z.enum(['complete', 'unknown']),
+  layout: z.string(),
+  digests: longs,
+  /** In one string, between line feeds. Null if the supervisor knows those of the layout. */
+  names: z.string().nullable(),
+});
+export type LiveDigests = z.infer<typeof liveDigests>;
+
 /** Spans of one rank's work, three numbers each: bucket, start, end, in milliseconds of its host's monotonic clock. */
 const timeline = z.object({
   rank,
@@ -93,6 +136,8 @@ export type Received = z.infer<typeof received>;
 export const streamed = z.object({
   timeline,
   arrivedDigests: arrivedDigests.nullable(),
+  /** One for each exchange; none if its worker was not asked, or does not say. */
+  live: z.array(liveDigests),
   received: z.array(received),
 });
 export type Streamed = z.infer<typeof streamed>;

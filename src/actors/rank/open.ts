@@ -35,7 +35,7 @@ export async function openTransfer(
   const { plan, manifest } = layouts.use(message);
   if (plan === undefined || manifest === undefined)
     throw new WeightcastError(`rank ${ports.rank} has no plan ${message.planDigest} in its cache`);
-  const { epoch, version, verify, exchanges, stepTimeoutMilliseconds, reception } = message;
+  const { epoch, version, worker, exchanges, stepTimeoutMilliseconds, reception } = message;
   let receiver: Receiver | null = null;
   try {
     const collective =
@@ -51,7 +51,7 @@ export async function openTransfer(
       receiver,
       stepTimeoutMilliseconds,
     };
-    const transfer = await RankTransfer.open({ epoch, version, verify, exchanges, ...parts });
+    const transfer = await RankTransfer.open({ epoch, version, worker, exchanges, ...parts });
     return { transfer, answer: { outcome: 'open', linkAddress: transfer.linkAddress, receiving } };
   } catch (error) {
     await receiver?.discard('the epoch was not opened');

@@ -3,7 +3,12 @@ import type { WorkerLink } from '../../engines/worker-link/worker-link.ts';
 import type { Collective } from '../../native-bridge/collective.ts';
 import type { Device } from '../../native-bridge/device.ts';
 import type { Fabric } from '../../native-bridge/fabric.ts';
-import type { Communicator, CommunicatorRequest, CreatedCommunicator } from '../protocol/update-values.ts';
+import type {
+  Communicator,
+  CommunicatorRequest,
+  CreatedCommunicator,
+  WorkerAsked,
+} from '../protocol/update-values.ts';
 
 /** The effects of a rank: its device, segments, collectives, fabric and worker links. */
 export interface RankPorts {
@@ -31,11 +36,12 @@ export interface RankPorts {
   openCollective(communicator: Communicator, ranks: readonly number[]): Promise<Collective>;
   /** Closes the fabrics, the segments and the device. */
   close(): void;
-  /** `report`: whether the engine worker is asked for the digests of what arrived. The timeout is that of one answer. */
-  bindWorkerLink(
-    epoch: number,
-    version: string,
-    report: boolean,
-    timeoutMilliseconds: number,
-  ): Promise<WorkerLink>;
+  bindWorkerLink(order: WorkerLinkOrder): Promise<WorkerLink>;
+}
+
+export interface WorkerLinkOrder extends WorkerAsked {
+  readonly epoch: number;
+  readonly version: string;
+  /** How long one answer may take. */
+  readonly timeoutMilliseconds: number;
 }

@@ -253,8 +253,8 @@ export class RankActor implements Actor<RankInbox> {
     this.#reportProgress(context);
     if (!transfer.isOver) return await this.#nextExchange(transfer, context);
     this.#forget(transfer);
-    const { timeline, received } = transfer;
-    this.#streamReply?.succeed({ timeline, arrivedDigests: result, received });
+    const { timeline, received, live } = transfer;
+    this.#streamReply?.succeed({ timeline, arrivedDigests: result, live, received });
     this.#streamReply = null;
   }
 

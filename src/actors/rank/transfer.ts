@@ -9,7 +9,13 @@ import { transfersOf } from '../../plan/transfers.ts';
 import type { Clock } from '../../ports.ts';
 import type { Receiver } from '../join/receiver.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import type { ArrivedDigests, RankTimeline, Received } from '../protocol/update-values.ts';
+import type {
+  ArrivedDigests,
+  LiveDigests,
+  RankTimeline,
+  Received,
+  WorkerAsked,
+} from '../protocol/update-values.ts';
 import { BucketStep } from './bucket-step.ts';
 import { DeviceSlots } from './device-slots.ts';
 import type { RankPorts } from './ports.ts';
@@ -20,8 +26,7 @@ import { WorkerQueue } from './worker-queue.ts';
 export interface TransferOptions {
   readonly epoch: number;
   readonly version: string;
-  /** Have the engine worker report the digests of what arrived. */
-  readonly verify: boolean;
+  readonly worker: WorkerAsked;
   /** How often the engine worker takes all buckets: twice if a draft model takes them too. */
   readonly exchanges: number;
   readonly stepTimeoutMilliseconds: number;
@@ -62,6 +67,7 @@ export class RankTransfer {
   #ending: Promise<void> | null = null;
   #exchangesLeft: number;
   #arrivedDigests: ArrivedDigests | null = null;
+  readonly #live: LiveDigests[] = [];
 
   private constructor(options: TransferOptions, map: SlotMap, worker: WorkerQueue, slots: DeviceSlots) {
     this.epoch = options.epoch;
@@ -77,12 +83,17 @@ export class RankTransfer {
    * tensor that the engine worker cannot take, or a file that changed) nothing stays allocated.
    */
   static async open(options: TransferOptions): Promise<RankTransfer> {
-    const { epoch, version, verify, plan, manifest, ports, clock, stepTimeoutMilliseconds } = options;
+    const { epoch, version, plan, manifest, ports, clock, stepTimeoutMilliseconds } = options;
     const map = new SlotMap(ports.rank, plan);
     const slots = DeviceSlots.allocate(map, ports.device);
     let worker: WorkerQueue | null = null;
     try {
-      const link = await ports.bindWorkerLink(epoch, version, verify, stepTimeoutMilliseconds);
+      const link = await ports.bindWorkerLink({
+        ...options.worker,
+        epoch,
+        version,
+        timeoutMilliseconds: stepTimeoutMilliseconds,
+      });
       worker = new WorkerQueue(link, map, manifest, clock);
       worker.check();
       const transfer = new RankTransfer(options, map, worker, slots);
@@ -223,6 +234,11 @@ export class RankTransfer {
     return this.#options.receiver?.received ?? [];
   }
 
+  /** What the engine worker says that its models hold, one for each exchange that is over. */
+  get live(): LiveDigests[] {
+    return this.#live;
+  }
+
   /** How many buckets the engine worker was asked to load, in all exchanges. */
   get loads(): number {
     return this.#worker.loads;
@@ -238,8 +254,8 @@ export class RankTransfer {
    * with `VerificationError` if the worker reports other digests than in the exchange before.
    */
   async finish(): Promise<ArrivedDigests | null> {
-    const { receiver, verify, ports } = this.#options;
-    await receiver?.complete(verify);
+    const { receiver, worker, ports } = this.#options;
+    await receiver?.complete(worker.report);
     await receiver?.close();
     await this.#track(() => this.#worker.release());
     this.#slots.free();
@@ -250,6 +266,7 @@ export class RankTransfer {
       );
     }
     this.#arrivedDigests = digests;
+    if (this.#worker.live !== null) this.#live.push(this.#worker.live);
     this.#exchangesLeft -= 1;
     if (this.isOver) this.#worker.close();
     return digests;

@@ -3,7 +3,7 @@ import type { LinkBuffer, LinkTensor, WorkerLink } from '../../engines/worker-li
 import type { Interval } from '../../native-bridge/addon.ts';
 import { bucketTensors } from '../../plan/plan.ts';
 import type { Clock } from '../../ports.ts';
-import type { ArrivedDigests } from '../protocol/update-values.ts';
+import type { ArrivedDigests, LiveDigests } from '../protocol/update-values.ts';
 import type { SlotMap } from './slot-map.ts';
 
 /**
@@ -28,6 +28,12 @@ export class WorkerQueue {
   /** How many buckets the worker was asked to load. */
   get loads(): number {
     return this.#loads;
+  }
+
+  /** What the worker says that its model holds, since it has run its post-hook; null if it does not say. */
+  get live(): LiveDigests | null {
+    const { live } = this.#link;
+    return live && { ...live, place: { ...live.place }, names: live.names?.join('\n') ?? null };
   }
 
   get address(): string {

@@ -12,6 +12,7 @@ import type { CheckpointLedger } from './checkpoint-ledger.ts';
 import type { CheckpointService } from './checkpoint-service.ts';
 import { Healing, type HealingGoal } from './healing.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
+import { Installs } from './install-ledger.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
 import type { Jobs } from './jobs.ts';
 import type { RankProcesses } from './rank-processes.ts';
@@ -34,6 +35,7 @@ export class UpdateService {
   readonly #parts: UpdateParts;
   readonly #running = new Set<Update>();
   readonly #communicators = new CommunicatorRegistry();
+  readonly #installs = new Installs();
   readonly #healing = new Healing(
     (name, goal, abort) => this.#heal(name, goal, abort),
     () => this.#context,
@@ -165,6 +167,8 @@ export class UpdateService {
         return this.#epoch;
       },
       instances,
+      installs: this.#installs,
+      linkProtocols: new Map(),
       freeHostMemory: () => checkpoints.freeSpare(context),
       onMirrorsUnused: (mirrors) => void checkpoints.release(mirrors, context),
       onUnresponsive: (rank, reason) => processes.unresponsive(rank, reason),

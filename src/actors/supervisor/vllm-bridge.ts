@@ -71,7 +71,9 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
 
   async #awaitHealthy(options: CallOptions): Promise<EngineState> {
     const { wasDown } = await this.#client.ready(options);
-    return { wasDown, ...(await this.#client.state(options)) };
+    const state = await this.#client.state(options);
+    const linkProtocol = await this.#client.linkProtocol(options);
+    return { wasDown, ...state, linkProtocol };
   }
 
   async #question(

@@ -1,5 +1,6 @@
 import type { PauseOption } from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
+import type { Held } from '../../plan/live-weights.ts';
 import type { ActorRef, AskOptions, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
@@ -45,6 +46,18 @@ export interface InstanceLedger {
   ended(name: string, outcome: InstanceOutcome, version: Registered['status']): void;
 }
 
+/** What engine workers held after updates of this cluster. */
+export interface InstallLedger {
+  /** Names of live tensors, by their layout. */
+  layouts(): ReadonlyMap<string, readonly string[]>;
+  /** What workers of a place held after an update to the version with this digest; null if there was none, or it is forgotten. */
+  earlier(version: string, key: string): Held | null;
+  /** `isConfirmed`: others hold the same. */
+  note(version: string, held: Held, isConfirmed: boolean): void;
+  /** A worker of the place holds something else: what nobody has confirmed is as likely to be wrong, and is forgotten. */
+  doubt(version: string, key: string): void;
+}
+
 /** What one update installs where, and what it works with. */
 export interface UpdateSpec {
   /** For messages: `updating engine-0 to step-7`. */
@@ -70,6 +83,9 @@ export interface UpdateSpec {
   /** Each call returns a larger epoch than the one before. */
   readonly nextEpoch: () => number;
   readonly instances: InstanceLedger;
+  readonly installs: InstallLedger;
+  /** By instance, the version of the worker link that its workers understand, once they have been asked. */
+  readonly linkProtocols: Map<string, number>;
   /** Releases host memory that is kept for later checkpoints. Resolves with whether there was any. */
   readonly freeHostMemory: () => Promise<boolean>;
   /** Copies that ranks have received are no longer needed. */
@@ -91,6 +107,8 @@ export class UpdateContext {
   readonly failures = new Failures<UpdateTarget>();
   /** Every copy that a rank was asked to receive. */
   readonly mirrors: Segment[] = [];
+  /** Layouts of live tensors whose names need not be sent. */
+  readonly liveLayouts: ReadonlyMap<string, readonly string[]>;
   readonly #signal: AbortSignal;
   /** Cancels the asks that are still open once an epoch was aborted. */
   readonly #ended = new AbortController();
@@ -102,6 +120,7 @@ export class UpdateContext {
   constructor(context: UpdateActor, spec: UpdateSpec, signal: AbortSignal) {
     this.context = context;
     this.spec = spec;
+    this.liveLayouts = spec.installs.layouts();
     this.#signal = signal;
     this.#onAborted = () => this.#cancelled.abort(signal.reason);
     if (signal.aborted) this.#onAborted();

@@ -42,6 +42,7 @@ async function awaitEngine(
     if (state.wasDown || isOfOtherVersion(target, state)) spec.instances.versionLost(name);
     if (state.isPaused === false) spec.instances.paused(name, false);
     refuseUnfit(target, state);
+    if (state.linkProtocol !== null) spec.linkProtocols.set(name, state.linkProtocol);
   } catch (thrown) {
     const isUnreachable = !(asFailure(thrown) instanceof AbortedError) && !isRefusal(thrown);
     if (isUnreachable) spec.instances.versionLost(name);

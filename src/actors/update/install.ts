@@ -8,6 +8,7 @@ import type { Streamed } from '../protocol/update-values.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 import { type InstanceEnds, unproved } from './instance-ends.ts';
 import { type OpenEpoch, stepTimeoutOf } from './open.ts';
+import { ReplicaComparison } from './replica-comparison.ts';
 import type { Serving } from './serving.ts';
 
 /**
@@ -24,12 +25,14 @@ export class Installing {
   readonly #serving: Serving;
   readonly #streamed = new Map<number, Streamed>();
   readonly #answered = new Set<UpdateTarget>();
+  readonly #comparison: ReplicaComparison;
 
   constructor(update: UpdateContext, open: OpenEpoch, ends: InstanceEnds, serving: Serving) {
     this.#update = update;
     this.#open = open;
     this.#ends = ends;
     this.#serving = serving;
+    this.#comparison = new ReplicaComparison(update);
   }
 
   /** Of the ranks whose streams ended well. */
@@ -72,14 +75,21 @@ export class Installing {
 
   async #install(target: UpdateTarget, streams: readonly Promise<void>[]): Promise<void> {
     await Promise.all([this.#trigger(target), ...streams]);
-    const proofs = unproved(this.#update.spec.options.verify);
+    const { verify } = this.#update.spec.options;
+    let proofs = unproved(verify);
     try {
-      if (!this.#reportsArrival(target)) return await this.#serving.serve(target, proofs);
-      await this.#verify(target);
+      if (this.#reportsArrival(target)) {
+        await this.#verify(target);
+        proofs = { ...proofs, arrived: 'holds' };
+      }
+      if (verify.installed) {
+        proofs = { ...proofs, installed: await this.#comparison.compare(target, this.#streamed) };
+      }
     } catch (thrown) {
+      this.#comparison.leave(target);
       return this.#ends.wrong(target, asFailure(thrown));
     }
-    await this.#serving.serve(target, { ...proofs, arrived: 'holds' });
+    await this.#serving.serve(target, proofs);
   }
 
   async #stream({ rank, ref }: UpdateContext['spec']['ranks'][number]): Promise<void> {
@@ -114,6 +124,7 @@ export class Installing {
   async #abort(reason: string, installs: readonly Promise<void>[]): Promise<void> {
     const { targets } = this.#update.spec;
     const acknowledged = new Set(targets.filter((target) => this.#hasAcknowledged(target)));
+    this.#comparison.close();
     const loadsOf = await this.#update.fail(this.#open.epoch, reason, acknowledged);
     await this.#settledSoon(installs.filter((_, index) => acknowledged.has(targets[index]!)));
     const unanswered = targets.filter((target) => !this.#answered.has(target));

@@ -1,3 +1,4 @@
+import { oldestProtocol } from '../../engines/worker-link/messages.ts';
 import { asFailure, MemoryError } from '../../errors.ts';
 import type { Plan } from '../../plan/plan.ts';
 import type { Copy } from '../../plan/reception.ts';
@@ -10,7 +11,7 @@ import type { Planned } from '../protocol/plan-values.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
-import type { Opened } from '../protocol/update-values.ts';
+import type { Opened, WorkerAsked } from '../protocol/update-values.ts';
 import type { GroupCommunicator } from './communicators.ts';
 import type { UpdateContext, UpdateSpec } from './context.ts';
 import { groupsOf } from './groups.ts';
@@ -221,7 +222,7 @@ async function openGroup(
     const question = {
       epoch,
       version: versionOf(checkpoint),
-      verify: options.verify.arrived,
+      worker: askedOf(ready.rank, update),
       exchanges,
       stepTimeoutMilliseconds: stepTimeoutOf(update.spec),
       communicator,
@@ -237,6 +238,19 @@ async function openGroup(
     return update.answerOf(ready.rank, answer);
   });
   return Promise.all(opens);
+}
+
+function askedOf(rank: number, { spec, liveLayouts }: UpdateContext): WorkerAsked {
+  const { targets, options, linkProtocols } = spec;
+  const instance = targets.find(({ ranks }) => ranks.includes(rank));
+  return {
+    report: options.verify.arrived,
+    liveLayouts: options.verify.installed ? [...liveLayouts.keys()] : null,
+    // With something to compare them with, they do not stay unproven.
+    acceptUnproven:
+      options.acceptUnproven || options.baseline !== null || options.verify.answers !== undefined,
+    protocol: linkProtocols.get(instance?.name ?? '') ?? oldestProtocol,
+  };
 }
 
 function receptionOf(

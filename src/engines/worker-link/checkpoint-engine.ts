@@ -29,6 +29,8 @@ export interface CheckpointEngineLinkOptions extends RankSocketOptions {
 export class CheckpointEngineWorkerLink implements WorkerLink {
   readonly #options: CheckpointEngineLinkOptions;
   readonly #socket: RankSocket;
+  /** These workers do not say what they hold. */
+  readonly live = null;
   #awaitsLatecomer = false;
 
   private constructor(socket: RankSocket, options: CheckpointEngineLinkOptions) {

@@ -1,7 +1,7 @@
 import { decode, encode } from '@msgpack/msgpack';
 import * as z from 'zod';
 import { describe, ProtocolError } from '../../errors.ts';
-import type { ArrivedDigests } from './worker-link.ts';
+import type { ArrivedDigests, LiveDigests } from './worker-link.ts';
 
 /**
  * The messages of weightcast's own worker link. Each is one ZeroMQ frame that holds one MessagePack map. The rank binds a
@@ -9,24 +9,34 @@ import type { ArrivedDigests } from './worker-link.ts';
  *
  * | step | request of the rank | what it means |
  * |---|---|---|
- * | 1   | `{type: "open", protocol: 1, device: str, epoch: int, version: str, handle: bin, bytes: int, report: bool}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest`; `report`: whether the reply to `finish` has one |
+ * | 1   | `{type: "open", protocol: 2, device: str, epoch: int, version: str, handle: bin, bytes: int, report: bool, installed?: bool, acceptUnproven?: bool}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest`; `report`, `installed`: whether the reply to `finish` has one; `acceptUnproven`: load also into models that are not known to compute with what is loaded |
  * | 2…  | `{type: "load", tensors: [{name: str, dtype: str, shape: [int], offset: int}]}` | copy these out of the link buffer; dtype as safetensors names it, offset in bytes from the start of the buffer |
  * | n-1 | `{type: "release"}` | drop the link buffer; its memory is freed after the reply |
- * | n   | `{type: "finish"}` | run the post-hook and report the digests of what arrived |
+ * | n   | `{type: "finish", layouts?: [bin]}` | run the post-hook and report the digests of what arrived, and of what the model holds; `layouts`: those whose names the rank knows |
  * | any | `{type: "abort", reason: str}` | the update has failed; takes the place of any request |
  *
  * | reply of the worker | to |
  * |---|---|
  * | `{ok: true}` | open, load, release |
- * | `{ok: true, report: {digests: bin, part: bin, parts: bin} \| nil}` | finish: little-endian u64, u16 and u16, one each for every tensor in the order they were announced; nil if none was requested, or the worker computes none |
+ * | `{ok: true, report: {digests: bin, part: bin, parts: bin} \| nil, installed?: …}` | finish: little-endian u64, u16 and u16, one each for every tensor in the order they were announced; nil if none was requested, or the worker computes none |
+| `installed: {place: {str: str \| int}, coverage: str, layout: bin, digests: bin, names: [str] \| nil}` | of the live tensors: where the worker stands, `complete` or `unknown`, an id of the list of names, a u64 for each name, and the names unless the rank knows them |
  * | `{ok: false, error: str}` | any of them: a traceback. The worker then waits for `abort`, or for the rank to close |
  * | none; the worker closes its socket | abort, which the rank takes as the answer |
  *
  * An `abort` may arrive while a reply is due (the worker is still copying): the worker replies, then reads the abort as
- * its next request, and the rank's socket drops the stale reply. Receivers ignore unknown map keys; a change that cannot be
- * ignored increments `protocol`.
+ * its next request, and the rank's socket drops the stale reply. Receivers ignore unknown map keys. Versions that are one
+ * apart understand each other; version 1 has no `installed`, `acceptUnproven` and `layouts`, and its workers want to hear
+ * their own number.
  */
-export const protocolVersion = 1;
+export const protocolVersion = 2;
+
+/** Whether this end can talk to one of that version. */
+export function understands(version: number): boolean {
+  return Math.abs(version - protocolVersion) <= 1;
+}
+
+/** For workers that cannot be asked for theirs. */
+export const oldestProtocol = protocolVersion - 1;
 
 const byteCount = z.int().nonnegative();
 const binary = z.custom<Uint8Array>((value) => value instanceof Uint8Array, 'expected bytes');
@@ -40,6 +50,8 @@ const openRequest = z.object({
   handle: binary,
   bytes: byteCount,
   report: z.boolean(),
+  installed: z.boolean().optional(),
+  acceptUnproven: z.boolean().optional(),
 });
 const loadRequest = z.object({
   type: z.literal('load'),
@@ -58,20 +70,27 @@ const linkRequest = z.discriminatedUnion('type', [
   openRequest,
   loadRequest,
   z.object({ type: z.literal('release') }),
-  z.object({ type: z.literal('finish') }),
+  z.object({ type: z.literal('finish'), layouts: z.array(binary).readonly().optional() }),
   z.object({ type: z.literal('abort'), reason: z.string() }),
 ]);
 export type LinkRequest = z.infer<typeof linkRequest>;
 export type OpenRequest = z.infer<typeof openRequest>;
 
 const wireReport = z.object({ digests: binary, part: binary, parts: binary });
+const wireLive = z.object({
+  place: z.record(z.string(), z.union([z.string(), z.number()])),
+  coverage: z.enum(['complete', 'unknown']),
+  layout: binary,
+  digests: binary,
+  names: z.array(z.string()).readonly().nullish(),
+});
 const wireReply = z.discriminatedUnion('ok', [
-  z.object({ ok: z.literal(true), report: wireReport.nullish() }),
+  z.object({ ok: z.literal(true), report: wireReport.nullish(), installed: wireLive.nullish() }),
   z.object({ ok: z.literal(false), error: z.string() }),
 ]);
 
 export type LinkReply =
-  | { readonly ok: true; readonly report?: ArrivedDigests | null }
+  | { readonly ok: true; readonly report?: ArrivedDigests | null; readonly installed?: LiveDigests | null }
   | { readonly ok: false; readonly error: string };
 
 export function encodeRequest(request: LinkRequest): Uint8Array {
@@ -84,19 +103,59 @@ export function decodeRequest(frame: Uint8Array): LinkRequest {
 }
 
 export function encodeReply(reply: LinkReply): Uint8Array {
-  if (!reply.ok || reply.report === undefined || reply.report === null) return encode(reply);
-  const { digests, part, parts } = reply.report;
+  if (!reply.ok) return encode(reply);
+  const { report, installed } = reply;
   return encode({
     ok: true,
-    report: { digests: toBytes(digests), part: toBytes(part), parts: toBytes(parts) },
+    ...(report !== undefined && { report: report && encodedReport(report) }),
+    ...(installed !== undefined && { installed: installed && encodedLive(installed) }),
   });
+}
+
+function encodedReport({ digests, part, parts }: ArrivedDigests): object {
+  return { digests: toBytes(digests), part: toBytes(part), parts: toBytes(parts) };
+}
+
+function encodedLive({ layout, digests, ...live }: LiveDigests): object {
+  return { ...live, layout: Buffer.from(layout, 'hex'), digests: toBytes(digests) };
 }
 
 /** Throws `ProtocolError`. */
 export function decodeReply(frame: Uint8Array): LinkReply {
   const reply = parse(frame, wireReply, 'reply');
-  if (!reply.ok || reply.report === undefined) return reply.ok ? { ok: true } : reply;
-  return { ok: true, report: reply.report === null ? null : decodeReport(reply.report) };
+  if (!reply.ok) return reply;
+  const { report, installed } = reply;
+  return {
+    ok: true,
+    ...(report !== undefined && { report: report && decodeReport(report) }),
+    ...(installed !== undefined && { installed: installed && decodeLive(installed) }),
+  };
+}
+
+/** Throws `ProtocolError`. */
+export function decodeLive({ layout, digests, names, ...live }: z.infer<typeof wireLive>): LiveDigests {
+  const rows = digests.byteLength / 8;
+  if (!Number.isInteger(rows) || (names && names.length !== rows)) {
+    const lengths = `${digests.byteLength} bytes of digests for ${names?.length ?? 'unnamed'} tensors`;
+    throw new ProtocolError(`a report of live tensors has ${lengths}`);
+  }
+  return {
+    ...live,
+    layout: Buffer.from(layout).toString('hex'),
+    digests: new BigUint64Array(new Uint8Array(digests).buffer),
+    names: names ?? null,
+  };
+}
+
+const survey = z.object({ protocol: z.int(), device: z.string(), models: z.array(wireLive) });
+
+export function encodeSurvey(device: string, models: readonly LiveDigests[]): Uint8Array {
+  return encode({ protocol: protocolVersion, device, models: models.map(encodedLive) });
+}
+
+/** What a worker says that was asked what it holds: one map `{protocol, device, models}`. Throws `ProtocolError`. */
+export function decodeSurvey(frame: Uint8Array): LiveDigests[] {
+  return parse(frame, survey, 'survey').models.map(decodeLive);
 }
 
 function decodeReport(wire: z.infer<typeof wireReport>): ArrivedDigests {
@@ -118,7 +177,11 @@ function toBytes(column: BigUint64Array | Uint16Array): Uint8Array {
   return new Uint8Array(column.buffer, column.byteOffset, column.byteLength);
 }
 
-function parse<T extends z.ZodType>(frame: Uint8Array, schema: T, kind: 'request' | 'reply'): z.infer<T> {
+function parse<T extends z.ZodType>(
+  frame: Uint8Array,
+  schema: T,
+  kind: 'request' | 'reply' | 'survey',
+): z.infer<T> {
   let value: unknown;
   try {
     value = decode(frame);

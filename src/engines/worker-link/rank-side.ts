@@ -8,7 +8,7 @@ import {
   type Step,
   tracebackSummary,
 } from './rank-socket.ts';
-import type { ArrivedDigests, LinkBuffer, LinkTensor, WorkerLink } from './worker-link.ts';
+import type { ArrivedDigests, LinkBuffer, LinkTensor, LiveDigests, WorkerLink } from './worker-link.ts';
 
 export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
   readonly epoch: number;
@@ -16,12 +16,19 @@ export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
   readonly version: string;
   /** Whether the worker is asked for the digests of what arrived. Default: true. */
   readonly report?: boolean;
+  /** Layouts of live tensors whose names are known already, to have the worker say what it holds. Default: not asked. */
+  readonly liveLayouts?: readonly string[];
+  /** Default: false. */
+  readonly acceptUnproven?: boolean;
+  /** Version of the link that the worker speaks. Default: this end's. */
+  readonly protocol?: number;
 }
 
 /** The rank's end of weightcast's own worker link (messages.ts). For its errors see {@link RankSocket}. */
 export class MessagePackWorkerLink implements WorkerLink {
   readonly #options: MessagePackWorkerLinkOptions;
   readonly #socket: RankSocket;
+  #live: LiveDigests | null = null;
 
   private constructor(socket: RankSocket, options: MessagePackWorkerLinkOptions) {
     this.#socket = socket;
@@ -45,8 +52,10 @@ export class MessagePackWorkerLink implements WorkerLink {
   check(): void {}
 
   async open(buffer: LinkBuffer): Promise<void> {
-    const { deviceUuid: device, epoch, version, report = true } = this.#options;
-    await this.#ask({ type: 'open', protocol: protocolVersion, device, epoch, version, report, ...buffer });
+    const { deviceUuid: device, epoch, version, report = true, protocol = protocolVersion } = this.#options;
+    const { liveLayouts, acceptUnproven = false } = this.#options;
+    const asked = { report, installed: liveLayouts !== undefined, acceptUnproven };
+    await this.#ask({ type: 'open', protocol, device, epoch, version, ...asked, ...buffer });
   }
 
   async load(tensors: readonly LinkTensor[]): Promise<void> {
@@ -58,9 +67,15 @@ export class MessagePackWorkerLink implements WorkerLink {
   }
 
   async finish(): Promise<ArrivedDigests | null> {
-    const reply = await this.#ask({ type: 'finish' });
+    const layouts = (this.#options.liveLayouts ?? []).map((layout) => Buffer.from(layout, 'hex'));
+    const reply = await this.#ask({ type: 'finish', layouts });
+    this.#live = reply.installed ?? null;
     this.#socket.finish();
     return reply.report ?? null;
+  }
+
+  get live(): LiveDigests | null {
+    return this.#live;
   }
 
   async abort(reason: string): Promise<void> {

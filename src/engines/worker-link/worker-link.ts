@@ -22,6 +22,8 @@ export interface WorkerLink {
   release(): Promise<void>;
   /** Makes the worker run its post-hook; resolves with the digests of what arrived, or null if it computes none. */
   finish(): Promise<ArrivedDigests | null>;
+  /** After {@link finish}: what the worker says that its model holds now. Null if it was not asked, or does not say. */
+  readonly live: LiveDigests | null;
   /** Ends the exchange from this side, and sends the reason to a worker that is connected. Never rejects. */
   abort(reason: string): Promise<void>;
   /** Closes the socket. May be called twice. */
@@ -52,4 +54,21 @@ export interface ArrivedDigests {
   readonly digests: BigUint64Array;
   readonly part: Uint16Array;
   readonly parts: Uint16Array;
+}
+
+/**
+ * Digests of every tensor that an engine worker's model computes with, as they lie in its memory after an update: parameters,
+ * buffers, and packed copies that layers keep elsewhere. Comparable among workers of the same place.
+ */
+export interface LiveDigests {
+  /** What decides about what a worker holds: engine and version, GPU, kernels, its rank in each way of parallelism. */
+  readonly place: Readonly<Record<string, string | number>>;
+  /** Whether every parameter was written in the update, as far as the engine knows what a checkpoint has. */
+  readonly coverage: 'complete' | 'unknown';
+  /** The same for the same names, in hexadecimal. */
+  readonly layout: string;
+  /** One per name. */
+  readonly digests: BigUint64Array;
+  /** Each with its dtype, shape and strides. Null if whoever asked knows those of the layout. */
+  readonly names: readonly string[] | null;
 }

@@ -16,8 +16,9 @@ import {
   type LinkRequest,
   type OpenRequest,
   protocolVersion,
+  understands,
 } from './messages.ts';
-import type { ArrivedDigests, LinkTensor } from './worker-link.ts';
+import type { ArrivedDigests, LinkTensor, LiveDigests } from './worker-link.ts';
 
 /** The rank listens before the update is triggered, so an address that does not answer for this long is closed. */
 const connectMilliseconds = 2_000;
@@ -34,6 +35,8 @@ export interface WeightReceiver {
   release(): void | Promise<void>;
   /** The post-hook. The digests of what arrived are sent if the rank asked for them. */
   finish(): Promise<ArrivedDigests | null>;
+  /** After `finish`, if the rank has asked: what the model holds now. A receiver without it does not say. */
+  live?(): Promise<LiveDigests>;
 }
 
 /** The link buffer, and the update that uses it. */
@@ -90,6 +93,8 @@ class Exchange {
   readonly #cancelConnecting: () => void;
   #opened = false;
   #announced: ReceivedWeights | null = null;
+  /** The rank has asked what the model holds after the update. */
+  #tellsLive = false;
   /** The receiver's method in progress, or the last one. */
   #working: Promise<unknown> = Promise.resolve();
 
@@ -164,13 +169,23 @@ class Exchange {
         if (this.#announced === null || this.#opened) {
           throw new ProtocolError('the rank asked to finish before it opened and released a link buffer');
         }
-        return { ok: true, report: await this.#work(() => this.#receiver.finish()) };
+        return { ok: true, ...(await this.#finish(request.layouts ?? [])) };
     }
+  }
+
+  async #finish(
+    layouts: readonly Uint8Array[],
+  ): Promise<Pick<LinkReply & { ok: true }, 'report' | 'installed'>> {
+    const report = await this.#work(() => this.#receiver.finish());
+    if (!this.#tellsLive || this.#receiver.live === undefined) return { report };
+    const live = await this.#work(() => this.#receiver.live!());
+    const isKnown = layouts.some((layout) => Buffer.from(layout).toString('hex') === live.layout);
+    return { report, installed: isKnown ? { ...live, names: null } : live };
   }
 
   async #open(request: OpenRequest): Promise<void> {
     const { deviceUuid } = this.#options;
-    if (request.protocol !== protocolVersion) {
+    if (!understands(request.protocol)) {
       const versions = `${request.protocol}, this worker ${protocolVersion}`;
       throw new ProtocolError(`the rank speaks version ${versions} of the worker link`);
     }
@@ -179,6 +194,7 @@ class Exchange {
     }
     if (this.#announced !== null) throw new ProtocolError('the rank opened a second link buffer');
     this.#announced = { epoch: request.epoch, version: request.version };
+    this.#tellsLive = request.installed ?? false;
     await this.#work(() => this.#receiver.open(request));
     this.#opened = true;
   }

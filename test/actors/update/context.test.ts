@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { UpdateContext } from '../../../src/actors/update/context.ts';
 
 function emptyUpdate(): UpdateContext {
-  const spec = { ranks: [], targets: [] };
+  const spec = { ranks: [], targets: [], installs: { layouts: () => new Map() } };
   return new UpdateContext({} as never, spec as never, new AbortController().signal);
 }
 

@@ -1,0 +1,201 @@
+"""Every tensor that a model computes with, wherever its layers keep it.
+
+Checksums of named parameters are not enough: kernels read packed copies that lie in attributes, in closures of
+functions, or in objects of a layer's quantisation method, and a reload may leave those as they were.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+_DEEPEST = 12
+"""Steps from a layer to a tensor. Kernels keep theirs within six."""
+
+_LONGEST = 10_000
+"""Entries of a container. Longer ones are vocabularies and the like."""
+
+_SCRATCH = re.compile(r"kv_?cache|work_?space|scratch|_buf(?:fer)?s?(?:_|$)")
+"""Names of what an engine writes while it serves: it has no contents that belong to the weights."""
+
+_LEAVES = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    range,
+    type,
+    enum.Enum,
+    torch.dtype,
+    torch.device,
+)
+_LEAVES += (torch.Size, types.ModuleType, types.BuiltinFunctionType, property, re.Pattern)
+
+_FOREIGN = re.compile(
+    r"(?:torch|triton|numpy|transformers|pydantic|logging|threading|_thread|weakref|asyncio|concurrent|zmq|ctypes)\b"
+    # The engine's configuration leads to every layer once more, and the rest holds what belongs to requests.
+    r"|vllm\.(?:config|distributed|compilation|forward_context|lora\.punica|multimodal|tokenizers|transformers_utils)\b"
+    r"|vllm\.v1\.(?:core|engine|executor|worker)\b"
+)
+"""Modules whose objects hold nothing of a layer's."""
+
+
+Probes = Mapping[str, Callable[[str, Any], "torch.Tensor | None"]]
+"""By the name of a class: what stands for an object of it at a path, whose memory torch does not see."""
+
+
+class LiveTensors:
+    """Names to tensors, in an order and with names that are the same in every process that runs the same code.
+
+    Parameters have their names in the model, `layers.0.mlp.up_proj.weight`; whatever else a layer holds has a colon
+    after the layer's name, `lm_head:cpu_linear.packed_weight`. A tensor that is reached by several ways has the name
+    by which it was found first, parameters before all others.
+    """
+
+    def __init__(self, model: torch.nn.Module, probes: Probes) -> None:
+        self.by_name: dict[str, torch.Tensor] = {}
+        self.opaque: list[str] = []
+        """Names of what has weights in memory that torch does not see, and for which nothing can stand."""
+        self._probes = probes
+        self._seen: set[Any] = set()
+        # Keeps what was seen: another object could get its id.
+        self._held: list[Any] = []
+        layers = list(model.named_modules())
+        self._seen.update(id(layer) for _, layer in layers)
+        for path, layer in layers:
+            self._add_all(f"{path}." if path else "", layer._parameters)
+        for path, layer in layers:
+            self._add_all(f"{path}:", layer._buffers)
+        for path, layer in layers:
+            self._visit_members(f"{path}:", _own_attributes(layer), 0)
+
+    def _add_all(self, prefix: str, tensors: dict[str, torch.Tensor | None]) -> None:
+        for name, tensor in tensors.items():
+            if tensor is not None and not _is_scratch(name):
+                self._add(prefix + name, tensor)
+
+    def _add(self, name: str, tensor: torch.Tensor) -> None:
+        # A view of the same memory in another form is another tensor to a kernel.
+        if tensor.is_meta or type(tensor).__module__.startswith("torch._subclasses"):
+            return
+        if hasattr(tensor, "__tensor_flatten__"):
+            # It consists of others: packed weights and their scales.
+            for inner in tensor.__tensor_flatten__()[0]:
+                self._visit(f"{name}.{inner}", getattr(tensor, inner), 0)
+            return
+        if tensor.layout != torch.strided:
+            tensor = tensor.to_dense()
+        if tensor.numel() == 0:
+            return
+        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if place in self._seen:
+            return
+        self._seen.add(place)
+        self.by_name[name] = tensor
+
+    def _visit(self, path: str, value: Any, depth: int) -> None:
+        if isinstance(value, _LEAVES):
+            return
+        if isinstance(value, torch.Tensor):
+            self._add(path, value)
+            return
+        if id(value) in self._seen or depth > _DEEPEST:
+            return
+        self._seen.add(id(value))
+        self._held.append(value)
+        probe = self._probes.get(type(value).__name__)
+        if probe is not None:
+            standing = probe(path, value)
+            if standing is None:
+                self.opaque.append(path)
+            else:
+                self._add(path, standing)
+        elif isinstance(value, (dict, list, tuple)) and len(value) > _LONGEST:
+            return
+        elif isinstance(value, dict):
+            for index, (key, entry) in enumerate(value.items()):
+                self._visit_named(f"{path}.", key if isinstance(key, str) else f"[{index}]", entry, depth)
+        elif isinstance(value, (list, tuple)):
+            for index, entry in enumerate(value):
+                self._visit(f"{path}[{index}]", entry, depth + 1)
+        else:
+            self._visit_members(f"{path}.", _members(value), depth)
+
+    def _visit_members(self, prefix: str, members: Iterator[tuple[str, Any]], depth: int) -> None:
+        for name, value in members:
+            self._visit_named(prefix, name, value, depth)
+
+    def _visit_named(self, prefix: str, name: str, value: Any, depth: int) -> None:
+        if not _is_scratch(name):
+            self._visit(prefix + name, value, depth + 1)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _is_foreign(module: str) -> bool:
+    return _FOREIGN.match(module) is not None
+
+
+@functools.lru_cache(maxsize=16_384)
+def _is_scratch(name: str) -> bool:
+    return _SCRATCH.search(name) is not None
+
+
+def is_parameter(name: str) -> bool:
+    return ":" not in name
+
+
+def _own_attributes(layer: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    for name, value in list(vars(layer).items()):
+        if name not in _OF_MODULE:
+            yield name, value
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    """What a function has closed over, or an object holds."""
+    if isinstance(value, functools.partial):
+        yield from (("func", value.func), ("args", value.args), ("keywords", value.keywords))
+    elif isinstance(value, types.MethodType):
+        yield from (("self", value.__self__), ("function", value.__func__))
+    elif isinstance(value, types.FunctionType):
+        if not _is_foreign(value.__module__ or ""):
+            yield from _closure(value)
+    elif isinstance(value, torch.nn.Module):
+        # Held, but no layer of the model: a copy of one, or one that is not to be seen.
+        yield from _own_attributes(value)
+        for kind in (value._parameters, value._buffers, value._modules):
+            yield from list(kind.items())
+    elif not _is_foreign(type(value).__module__):
+        yield from list(getattr(value, "__dict__", {}).items())
+        for kind in type(value).__mro__:
+            for name in _slots(kind):
+                if hasattr(value, name):
+                    yield name, getattr(value, name)
+
+
+def _closure(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:
+            # Not assigned yet.
+            continue
+    yield from (("defaults", function.__defaults__), ("keywords", function.__kwdefaults__))
+    yield from list(vars(function).items())
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+
+
+_OF_MODULE = frozenset(vars(torch.nn.Module()))
