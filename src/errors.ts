@@ -26,6 +26,18 @@ export class CheckpointError extends WeightcastError {
   override readonly name = 'CheckpointError';
 }
 
+/** Another registration or update is using what this one needs: retry when that has ended. */
+export class BusyError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_BUSY';
+  override readonly name = 'BusyError';
+}
+
+/** A rank that this needs is starting, or is being started again: retry when the status says that it is ready. */
+export class NotReadyError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_NOT_READY';
+  override readonly name = 'NotReadyError';
+}
+
 /** A device has too little free memory, even for serial mode: names the rank, and the largest tensor if that does not fit. */
 export class MemoryError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_MEMORY';
@@ -114,6 +126,8 @@ export class VerificationError extends WeightcastError {
 const classes = [
   UsageError,
   CheckpointError,
+  BusyError,
+  NotReadyError,
   MemoryError,
   OutOfDeviceMemoryError,
   OutOfHostMemoryError,

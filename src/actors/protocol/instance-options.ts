@@ -1,6 +1,7 @@
 import * as z from 'zod';
 import { engineKinds, linkKinds, pauseOptions } from '../../engines/engine-client.ts';
 import type { EngineOptions } from '../../engines/engine-options.ts';
+import { name } from './values.ts';
 
 /** One inference server and the ranks on its devices. */
 export interface InstanceOptions extends EngineOptions {
@@ -12,8 +13,8 @@ export interface InstanceOptions extends EngineOptions {
 }
 
 /** The same as messages carry it. */
-export const instanceOptions = z.object({
-  name: z.string().min(1).max(256),
+export const instanceOptions = z.strictObject({
+  name,
   ranks: z.array(z.int().min(0)).min(1).readonly(),
   host: z.string().exactOptional(),
   endpoint: z.string(),

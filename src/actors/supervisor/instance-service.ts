@@ -1,5 +1,7 @@
-import { asFailure, UsageError } from '../../errors.ts';
-import type { Context } from '../kernel/index.ts';
+import type { EngineClient } from '../../engines/engine-client.ts';
+import { asFailure, BusyError } from '../../errors.ts';
+import { type Context, restartForEver, type SpawnOptions } from '../kernel/index.ts';
+import type { BridgeMessage } from '../protocol/bridge.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
@@ -8,6 +10,9 @@ import type { SupervisorPorts } from './ports.ts';
 import type { RankProcesses } from './rank-processes.ts';
 import { VllmBridgeActor } from './vllm-bridge.ts';
 import type { WaitingCallers } from './waiting-callers.ts';
+
+/** A bridge that crashes fails the call that it makes, and nothing else. It is started again for ever. */
+const bridgeSpawnOptions: SpawnOptions<BridgeMessage> = { supervision: restartForEver };
 
 /** Adds and removes instances: their entry in the registry, their bridge and their rank processes. */
 export class InstanceService {
@@ -36,11 +41,17 @@ export class InstanceService {
   join(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
     this.#instances.checkNew(instance.name);
     this.#processes.checkNew(instance.ranks);
-    const client = this.#ports.engineClient(instance);
+    let checked: EngineClient | null = this.#ports.engineClient(instance);
+    // The client of a bridge ends with it: each later life gets one of its own.
+    const create = () => {
+      const client = checked ?? this.#ports.engineClient(instance);
+      checked = null;
+      return new VllmBridgeActor(client);
+    };
     this.#bridges += 1;
     // Numbered, because the bridge of a removed instance of that name may still be ending.
     const name = `bridge-${this.#bridges}-${instance.name}`;
-    const bridge = context.spawn(name, () => new VllmBridgeActor(client));
+    const bridge = context.spawn(name, create, bridgeSpawnOptions);
     this.#instances.add(instance, bridge);
     try {
       this.#processes.add(instance, context);
@@ -60,13 +71,15 @@ export class InstanceService {
       return;
     }
     const onFailure = () => void this.#dismiss(instance, context);
-    this.#callers.add({ instances: [instance.name], reply: context.deferReply(message), onFailure });
+    const caller = { instances: [instance.name], reply: context.deferReply(message), onFailure };
+    this.#callers.add(caller, context);
   }
 
-  /** Resolves when its rank processes have ended. Rejects with `UsageError`. */
+  /** Resolves when its rank processes have ended. Rejects with `UsageError`, and `BusyError` while it is being updated. */
   async remove(name: string, context: Context<SupervisorInbox>): Promise<void> {
     const instance = this.#instances.options(name);
-    if (this.#jobs.isBusy(name)) throw new UsageError(`instance ${name} is being updated`);
+    if (this.#jobs.isBusy(name))
+      throw new BusyError(`instance ${name} is being updated; retry when that has ended`);
     const dismissed = this.#dismiss(instance, context);
     this.#callers.removed(name);
     await dismissed;

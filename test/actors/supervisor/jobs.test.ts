@@ -29,7 +29,7 @@ test('a job is running from the call of run until its promise has settled', asyn
   const jobs = new Jobs();
   const { outcome, end } = running(jobs, update('a', 'one'));
   assert.ok(jobs.isBusy('one'));
-  assert.throws(() => jobs.checkUnused('a'), { name: 'UsageError', message: /busy updating one to a/ });
+  assert.throws(() => jobs.checkUnused('a'), { name: 'BusyError', message: /busy updating one to a/ });
   end();
   await outcome;
   assert.ok(!jobs.isBusy('one'));
@@ -92,7 +92,12 @@ test('a job that conflicts with a running one is refused before it starts', asyn
       started = true;
     });
     const name = `${second.what} while ${first.what}`;
-    if (conflict) await assert.rejects(attempt, { message: `the cluster is busy ${first.what}` }, name);
+    if (conflict)
+      await assert.rejects(
+        attempt,
+        { message: `the cluster is busy ${first.what}; retry when that has ended` },
+        name,
+      );
     else await attempt;
     assert.equal(started, !conflict, name);
     end();
