@@ -10,6 +10,7 @@ import { AbortedError, describe, UsageError } from '../errors.ts';
 import { chromeTrace } from '../observe/timeline.ts';
 import { type DeviceOptions, defaultDevices } from '../processes/devices.ts';
 import { parseBytes, parseCount } from '../units.ts';
+import { readAnswers } from './answers-file.ts';
 import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { interruptible, runCommand } from './interrupt.ts';
 import { checkOutputFile } from './output-file.ts';
@@ -25,7 +26,7 @@ interface Options {
   readonly engine: string;
   readonly link: string;
   readonly pause?: string;
-  readonly resetCache?: true;
+  readonly resetCache?: boolean;
   readonly draftModel?: true;
   readonly name?: string;
   readonly devices?: string;
@@ -36,6 +37,7 @@ interface Options {
   readonly timeout: string;
   readonly stepTimeout?: string;
   readonly verify: 'arrived' | 'installed' | false;
+  readonly answers?: string;
   readonly json?: string;
   readonly timeline?: string;
 }
@@ -64,7 +66,11 @@ export function updateCommand(): Command {
     )
     .addOption(pauseOption())
     .option('--draft-model', 'the engine has a draft model that receives the weights too, as in SGLang')
-    .option('--reset-cache', "drop the engine's caches, which are of the old weights")
+    .option(
+      '--reset-cache',
+      "drop the engine's caches, which are of the old weights (default: with --pause abort or wait)",
+    )
+    .option('--no-reset-cache', "leave the engine's caches as they are")
     .option('--name <name>', 'name of the checkpoint (default: its file name, or its name in the metas file)')
     .option(
       '--devices <kind>',
@@ -86,6 +92,7 @@ export function updateCommand(): Command {
       'time limit of one answer of an engine worker, which copies a bucket or processes the weights (default: 120, and one more per GB)',
     )
     .addOption(verifyOption())
+    .addOption(answersOption())
     .option('--no-verify', 'prove nothing')
     .option('--json <file>', 'write the result as JSON to this file')
     .option('--timeline <file>', 'write a Chrome trace of the three stages to this file, for Perfetto')
@@ -106,6 +113,13 @@ function verifyOption(): Option {
   )
     .choices(['arrived', 'installed'])
     .default('installed');
+}
+
+function answersOption(): Option {
+  return new Option(
+    '--answers <file>',
+    'also prove that the engine answers as the trainer expects: a JSON file of prompts with the log-probabilities of their tokens (README)',
+  );
 }
 
 async function update(options: Options, signal: AbortSignal): Promise<void> {
@@ -206,10 +220,16 @@ function instanceOf(options: Options, ranks: number): InstanceOptions {
     endpoint: endpointOf(options.endpoint),
     ranks: [...Array(ranks).keys()],
     ...(words as Pick<InstanceOptions, 'engine' | 'link' | 'pause'>),
-    ...(resetCache && { resetCache }),
+    ...(resetCache !== undefined && { resetCache }),
     ...(draftModel && { hasDraftModel: draftModel }),
     ...apiKeyOf(),
   };
+}
+
+function verifyOf({ verify, answers }: Options): NonNullable<UpdateOptions['verify']> {
+  if (answers === undefined) return verify === 'arrived' ? { installed: false } : verify !== false;
+  if (verify === false) throw new UsageError('--answers asks for a proof, and --no-verify for none');
+  return { installed: verify === 'installed', answers: readAnswers(answers) };
 }
 
 function updateOptionsOf(options: Options): UpdateOptions {
@@ -221,7 +241,7 @@ function updateOptionsOf(options: Options): UpdateOptions {
   }
   return {
     memoryFraction,
-    verify: options.verify === 'arrived' ? { installed: false } : options.verify !== false,
+    verify: verifyOf(options),
     timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
     ...(options.stepTimeout !== undefined && {
       stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,

@@ -90,7 +90,7 @@ export abstract class EngineServer {
   async #untilHealthy(): Promise<void> {
     const end = performance.now() + startSeconds * 1_000;
     for (;;) {
-      if (this.#hasEnded()) assert.fail(`the engine has ended: ${this.#log.slice(-5_000)}`);
+      if (this.#hasEnded()) assert.fail(`the engine has ended: ${this.#log.slice(-30_000)}`);
       const healthy = await fetch(`${this.endpoint}/health`).then(
         ({ status }) => status === 200,
         () => false,

@@ -1,3 +1,4 @@
+import type { ExpectedAnswer } from '../../src/index.ts';
 import { EngineServer, type TestScope } from './engine-server.ts';
 
 /** Python that has vLLM, weightcast as `pip install` leaves it, and the models of make_models.py. */
@@ -65,6 +66,21 @@ export class VllmServer extends EngineServer {
       };
       const { text, logprobs } = choices[0];
       answers.push([text, logprobs.token_logprobs.map((value) => Math.round(value * 100) / 100)]);
+    }
+    return answers;
+  }
+
+  /** How probable it finds the tokens of prompts, as text and as numbers; what its cache holds counts too. */
+  async promptLogprobs(): Promise<ExpectedAnswer[]> {
+    const numbered = [5, 6, 7, 8, 9, 10, 11, 12];
+    const answers: ExpectedAnswer[] = [];
+    for (const prompt of [...prompts.filter((text) => text.includes(' ')), numbered]) {
+      const asked = { model: 'm', prompt, max_tokens: 1, temperature: 0, prompt_logprobs: 0 };
+      const { choices } = (await this.post('/v1/completions', asked)) as {
+        choices: [{ prompt_logprobs: (Record<string, { logprob: number }> | null)[] }];
+      };
+      const entries = choices[0].prompt_logprobs.slice(1);
+      answers.push({ prompt, logprobs: entries.map((entry) => Object.values(entry!)[0]!.logprob) });
     }
     return answers;
   }

@@ -28,8 +28,11 @@ export const status = z.object({
       name,
       endpoint: z.string(),
       ranks: z.array(rank),
-      /** `broken`: it holds parts of several versions, or weights that are not right, until an update succeeds. */
-      state: z.enum(['unknown', 'updating', 'serving', 'broken']),
+      /**
+       * `verifying`: its weights are whole, and its answers are being compared. `broken`: it holds parts of several versions,
+       * or weights that are not right, until an update succeeds.
+       */
+      state: z.enum(['unknown', 'updating', 'verifying', 'serving', 'broken']),
       /** An update has paused it, and has not resumed it: because it is broken, or did not resume. */
       isPaused: z.boolean(),
       /** The version whose every bucket all its workers acknowledged in one epoch; null when unknown or broken. */
