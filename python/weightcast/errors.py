@@ -32,11 +32,11 @@ class ParametersMissing(WeightcastError):
 
 
 class ModelNotReloadable(WeightcastError):
-    """This vLLM cannot change the weights of this model in place; nothing was touched."""
+    """This engine cannot change the weights of this model in place; nothing was touched."""
 
 
 class EngineAsleep(WeightcastError):
-    """The engine's weights are not in the device's memory (sleep mode); nothing was touched."""
+    """The engine's weights are not in the device's memory (asleep, released); nothing was touched."""
 
 
 class TensorsMoved(WeightcastError):

@@ -4,6 +4,8 @@ The arguments are those of `python -m sglang.launch_server`. SGLang's workers im
 `checkpoint_engine.worker.update_weights_from_ipc` when they are asked to update; they find ours. Processes that
 SGLang spawns run the main module of their parent once more, under the name `__mp_main__`, before anything else, so
 it is in place in all of them.
+
+A SGLang that has plug-ins needs none of this: `sglang_plugin.py`.
 """
 
 from __future__ import annotations

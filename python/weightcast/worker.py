@@ -5,7 +5,8 @@ environment):
 
     vllm serve … --worker-extension-cls weightcast.worker.VllmWorkerExtension
 
-SGLang, whose workers look for checkpoint-engine's function of the same name:
+SGLang without plug-ins (`sglang_plugin.py` is for those that have them), whose workers look for checkpoint-engine's
+function of the same name:
 
     python -m weightcast.sglang …
 """

@@ -2,7 +2,7 @@
 
 `A` and `B` are of one family and differ in every weight; `tied` has one tensor for embedding and head. `begun` is what
 becomes of A when an update to B breaks off: it has B's weights in the modules that `BEGUN` fills. `short` is a B
-without the tensors in `SHORT`. The models' only tokens are the words w0 … w2047.
+without the tensors in `SHORT`, `misshapen` an A in which one tensor fits no parameter. The models' only tokens are the words w0 … w2047.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Con
 
 VOCABULARY = 2_048
 BEGUN = ("model.embed_tokens.", "model.layers.0.", "model.layers.1.input_layernorm.")
+MISSHAPEN = "model.layers.1.self_attn.k_proj.weight"
 SHORT = ("model.layers.2.mlp.down_proj.weight", "model.norm.weight")
 
 
@@ -67,3 +68,4 @@ write_model(f"{root}/tied", 3, tied=True)
 old, new = (load_file(f"{root}/{name}/model.safetensors") for name in "AB")
 write_mixture(f"{root}/begun", f"{root}/A", old | {name: new[name] for name in new if name.startswith(BEGUN)})
 write_mixture(f"{root}/short", f"{root}/B", {name: new[name] for name in new if name not in SHORT})
+write_mixture(f"{root}/misshapen", f"{root}/A", old | {MISSHAPEN: torch.zeros(3, 5, dtype=torch.bfloat16)})

@@ -1,0 +1,172 @@
+"""One update of the models of an SGLang scheduler, as `POST /update_weights_from_ipc` asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import zmq
+
+from .errors import EngineAsleep, WeightcastError
+from .receive import receive_weights
+from .sglang_reload import SglangReload, check_reloadable
+from .vllm_update import uuid_of_device
+
+logger = logging.getLogger(__name__)
+
+_OUR_ADDRESSES = "ipc://@weightcast-"
+# SGLang imports it for each update, and needs checkpoint-engine for it.
+_EXTENSION = "sglang.srt.checkpoint_engine.checkpoint_engine_worker"
+_WEIGHTS = "weights"
+"""SGLang's tag of what /release_memory_occupation released."""
+
+
+def update_weights(original: Callable[..., Any], manager: Any, request: Any) -> Any:
+    """Stands around the method by which a scheduler updates its models: the target, then each draft model.
+
+    `request.zmq_handles`: device uuid to the address of the link on that device. An update over another link than ours
+    is SGLang's own affair. What goes wrong on any rank of the tensor-parallel group is the answer of all of them.
+    """
+    if not any(address.startswith(_OUR_ADDRESSES) for address in request.zmq_handles.values()):
+        return original(manager, request)
+    refusal = _refusal(manager)
+    willing, message = _of_all_ranks(manager.tp_cpu_group, refusal is None, refusal or "")
+    if not willing:
+        logger.error("the update is refused: %s", message)
+        return _answer(False, message)
+    with _extension() as reports:
+        output = original(manager, request)
+    message = f"weightcast: {'; '.join(reports)}" if output.success else output.message
+    return _answer(*_of_all_ranks(manager.tp_cpu_group, output.success, message))
+
+
+def _refusal(manager: Any) -> str | None:
+    """Why this rank's models cannot be updated. Touches nothing."""
+    try:
+        if _WEIGHTS in manager.offload_tags:
+            raise EngineAsleep(
+                "the engine's weights are released: POST /resume_memory_occupation with the tag weights first"
+            )
+        # SGLang raises this in the middle of an update, which ends the scheduler.
+        check_cache = getattr(manager, "_assert_weight_cache_inactive", None)
+        if check_cache is not None:
+            check_cache("update_weights_from_ipc")
+        for runner in _runners_of(manager):
+            check_reloadable(_which(runner), runner.model)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _runners_of(manager: Any) -> list[Any]:
+    """Of the target, and of the drafts as far as this version says what it updates."""
+    select = getattr(manager, "_select_runners", None)
+    if select is not None:
+        return [runner for _, runner in select()]
+    runners = [manager.tp_worker.model_runner]
+    if manager.draft_worker is None:
+        return runners
+    for name in ("draft_worker", "_draft_worker"):
+        inner = getattr(manager.draft_worker, name, None)
+        drafts = getattr(inner, "draft_runners", None) or getattr(inner, "draft_runner_list", None)
+        if drafts is not None:
+            return [*runners, *drafts]
+        if getattr(inner, "draft_runner", None) is not None:
+            return [*runners, inner.draft_runner]
+    return runners
+
+
+def _which(runner: Any) -> str:
+    return "draft" if runner.is_draft_worker else "target"
+
+
+def _answer(success: bool, message: str) -> Any:
+    from sglang.srt.managers.io_struct import UpdateWeightsFromIPCReqOutput
+
+    return UpdateWeightsFromIPCReqOutput(success=success, message=message)
+
+
+def _of_all_ranks(group: Any, success: bool, message: str) -> tuple[bool, str]:
+    """Only the first rank's answer reaches whoever asked."""
+    ranks = torch.distributed.get_world_size(group) if torch.distributed.is_initialized() else 1
+    if ranks == 1:
+        return success, message
+    outcomes: list[Any] = [None] * ranks
+    torch.distributed.all_gather_object(outcomes, (success, message), group=group)
+    failures = [f"rank {rank}: {said}" for rank, (succeeded, said) in enumerate(outcomes) if not succeeded]
+    return (False, "; ".join(failures)) if failures else (success, message)
+
+
+@contextlib.contextmanager
+def _extension() -> Iterator[list[str]]:
+    """SGLang finds our class where it looks for the one that needs checkpoint-engine. What was installed is listed."""
+    reports: list[str] = []
+
+    class WorkerExtension:
+        def __init__(self, runner: Any) -> None:
+            self._runner = runner
+
+        def update_weights_from_ipc(self, links: dict[str, str]) -> None:
+            try:
+                reports.append(install_weights(links, self._runner))
+            except Exception as error:
+                # SGLang answers with the text alone, and many an assertion has none.
+                raise WeightcastError(f"{type(error).__name__}: {error}") from error
+
+    module = types.ModuleType(_EXTENSION, "weightcast in the place of checkpoint-engine's half of SGLang.")
+    vars(module)["SGLangCheckpointEngineWorkerExtensionImpl"] = WorkerExtension
+    theirs = sys.modules.get(_EXTENSION)
+    sys.modules[_EXTENSION] = module
+    try:
+        yield reports
+    finally:
+        if theirs is not None:
+            sys.modules[_EXTENSION] = theirs
+        else:
+            del sys.modules[_EXTENSION]
+
+
+def install_weights(links: dict[str, str], runner: Any) -> str:
+    """Receives one set of weights for the model of an SGLang model runner, and installs it.
+
+    What `receive_weights` says of digests and errors holds here. Returns what came and what became of it, for people.
+    """
+    which = _which(runner)
+    device = torch.device(runner.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device())
+    uuid = _uuid_of(device, links)
+    if uuid not in links:
+        raise WeightcastError(f"no worker link for device {uuid}; there are links for {sorted(links)}")
+    reload = SglangReload(which, runner.model, runner.model_config.dtype, device)
+    took_any = False
+
+    def finish() -> None:
+        nonlocal took_any
+        took_any = reload.finish()
+
+    try:
+        received = receive_weights(
+            zmq.Context.instance(),
+            links[uuid],
+            device=device,
+            device_uuid=uuid,
+            load_weights=reload.load,
+            post_hook=finish,
+        )
+    finally:
+        reload.abandon()
+    what = f"coverage {reload.coverage}" if took_any else "took none of the tensors"
+    logger.info("%s is installed in the %s model, %d tensors: %s", received.version, which, received.tensors, what)
+    return f"{received.version} in the {which} model, {what}"
+
+
+def _uuid_of(device: torch.device, links: dict[str, str]) -> str:
+    if device.type == "cuda":
+        return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    return uuid_of_device(device, links)

@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { type TestContext, test } from 'node:test';
+import { allArrived } from '../../simulation/all-arrived.ts';
+import { Cluster, type InstanceOptions, type UpdateReport } from '../../src/index.ts';
+import { type Answer, model, SglangServer, skip } from './sglang-server.ts';
+
+/** Several buckets: the largest tensors have as many bytes, and most layers end within one. */
+const bucketBytes = 2 ** 21;
+
+/** What an engine answers that was started with the weights. */
+async function fresh(name: string): Promise<Answer[]> {
+  const ends: (() => unknown)[] = [];
+  try {
+    const server = await SglangServer.start({ after: (end) => ends.push(end) }, name);
+    return await server.answers();
+  } finally {
+    for (const end of ends) await end();
+  }
+}
+
+const ofB = skip ? [] : await fresh('B');
+
+async function startCluster(
+  t: TestContext,
+  server: SglangServer,
+  options: Pick<InstanceOptions, 'pause'> = { pause: 'abort' },
+): Promise<Cluster> {
+  const place = { name: 'sglang', endpoint: server.endpoint, ranks: [0], engine: 'sglang' } as const;
+  const cluster = await Cluster.start({
+    ranks: 1,
+    instances: [{ ...place, resetCache: true, ...options }],
+    // Nobody but the rank makes the device: to SGLang on a CPU it is nothing but memory.
+    devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}`, capacity: 2 ** 26 },
+  });
+  t.after(() => cluster.stop());
+  return cluster;
+}
+
+async function update(cluster: Cluster, name: string): Promise<UpdateReport> {
+  await cluster.register(name, model(name));
+  try {
+    return await cluster.update(name, { bucketBytes });
+  } finally {
+    await cluster.unregister(name);
+  }
+}
+
+test('SGLang, with the plug-in', { skip }, async (t) => {
+  const server = await SglangServer.start(t, 'A');
+  const ofA = await server.answers();
+  assert.notDeepEqual(ofA, ofB);
+  const cluster = await startCluster(t, server);
+
+  await t.test('answers after each of several updates as one that was started with the weights', async () => {
+    for (const [name, answers] of [
+      ['B', ofB],
+      ['A', ofA],
+      ['B', ofB],
+    ] as const) {
+      const report = await update(cluster, name);
+      assert.ok(allArrived(report));
+      assert.ok(report.buckets > 5);
+      assert.deepEqual(await server.answers(), answers);
+    }
+    assert.match(server.log, /is installed in the target model, 36 tensors: coverage complete/);
+  });
+
+  await t.test('says which parameters a checkpoint lacks, and takes the next', async () => {
+    await assert.rejects(update(cluster, 'short'), {
+      message: /ParametersMissing: .* model\.layers\.2\.mlp\.down_proj\.weight, model\.norm\.weight/,
+    });
+    await server.post('/continue_generation');
+    assert.equal((await server.answers()).length, ofA.length);
+    await update(cluster, 'A');
+    assert.deepEqual(await server.answers(), ofA);
+  });
+
+  await t.test('says what the model cannot load, and takes the next', async () => {
+    await assert.rejects(update(cluster, 'misshapen'), {
+      message: /AssertionError: .*loaded_weight\.shape=torch\.Size\(\[3, 5\]\)/,
+    });
+    await server.post('/continue_generation');
+    await update(cluster, 'B');
+    assert.deepEqual(await server.answers(), ofB);
+  });
+
+  await t.test('refuses while its weights are released', async () => {
+    const weights = { tags: ['weights'] };
+    await fetch(`${server.endpoint}/pause_generation`, post({ mode: 'abort' }));
+    await fetch(`${server.endpoint}/release_memory_occupation`, post(weights));
+    await assert.rejects(update(cluster, 'A'), { message: /weights are released/ });
+    await fetch(`${server.endpoint}/resume_memory_occupation`, post(weights));
+    await fetch(`${server.endpoint}/continue_generation`, post({}));
+    assert.deepEqual(await server.answers(), ofB);
+  });
+});
+
+test('a SGLang that started with dummy weights, by our launcher, answers as a fresh one', {
+  skip,
+}, async (t) => {
+  const server = await SglangServer.start(t, 'B', ['--load-format', 'dummy'], 'weightcast.sglang');
+  assert.notDeepEqual(await server.answers(), ofB);
+  await update(await startCluster(t, server), 'B');
+  assert.deepEqual(await server.answers(), ofB);
+  assert.match(server.log, /is installed in the target model, 36 tensors: coverage unknown/);
+});
+
+test('an Engine() in a program takes updates as a server does', { skip }, async (t) => {
+  const server = await SglangServer.start(t, 'A', [], 'sglang_in_program');
+  assert.notDeepEqual(await server.answers(), ofB);
+  await update(await startCluster(t, server, {}), 'B');
+  assert.deepEqual(await server.answers(), ofB);
+});
+
+function post(body: object): RequestInit {
+  return { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
+}

@@ -1,0 +1,252 @@
+"""Updates of models as SGLang has them, with the SGLang of fake_sglang.py: `python sglang_update_cases.py`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+import unittest
+import unittest.mock
+from collections.abc import Callable
+from typing import Any
+
+import fake_sglang
+import torch
+from fake_sglang import Deriving, Layer, Model, Negating, Norm, Packing, Restoring
+from weightcast.errors import BufferInUse, ModelNotReloadable, ParametersMissing, WeightcastError
+
+CPU = torch.device("cpu")
+ALL = ("first.a", "first.b", "norm.weight")
+
+
+def weights_of(value: float, *names: str, size: int = 4) -> list[tuple[str, torch.Tensor]]:
+    """Views of one link buffer."""
+    buffer = torch.full((len(names), 4), value)
+    return [(name, buffer[row][:size]) for row, name in enumerate(names)]
+
+
+class WithSglang(unittest.TestCase):
+    def install(self, **version: bool) -> None:
+        fake_sglang.install(**version)
+        # They have SGLang's modules as they were imported first.
+        for name in [name for name in sys.modules if name.startswith("weightcast.sglang")]:
+            del sys.modules[name]
+        importlib.import_module("weightcast.sglang_plugin").register()
+
+    def setUp(self) -> None:
+        self.install()
+
+    def started(self, layer: Layer | None = None, *, load_format: str = "auto") -> Model:
+        model = Model(first=layer or Layer("a", "b"), norm=Norm())
+        names = () if load_format == "dummy" else ALL
+        return fake_sglang.start(model, weights_of(1.0, *names), load_format)
+
+    def reload(self, model: Model, which: str = "target") -> Any:
+        from weightcast.sglang_reload import SglangReload
+
+        return SglangReload(which, model, torch.bfloat16, CPU)
+
+    def update(self, model: Model, value: float, *buckets: tuple[str, ...], which: str = "target") -> Any:
+        """Every link buffer is overwritten as soon as its bucket is answered."""
+        reload = self.reload(model, which)
+        for names in buckets:
+            bucket = weights_of(value, *names)
+            reload.load(bucket)
+            for _, tensor in bucket:
+                tensor.fill_(torch.nan)
+        reload.finish()
+        return reload
+
+    def held(self, model: Model) -> dict[str, list[float]]:
+        return {name: parameter.flatten().tolist() for name, parameter in model.named_parameters()}
+
+
+class Updates(WithSglang):
+    def test_layers_that_end_in_another_bucket_are_right_again_and_again(self) -> None:
+        model = self.started()
+        for value in (2.0, 3.0):
+            reload = self.update(model, value, ("first.a",), ("first.b", "norm.weight"))
+            self.assertEqual(self.held(model), {name: [value] * 4 for name in ALL})
+            self.assertEqual(reload.coverage, "complete")
+        self.assertEqual(model.first.processed, 3)
+        self.assertEqual(torch.get_default_dtype(), torch.float32)
+
+    def test_layers_are_loaded_under_the_type_of_the_model(self) -> None:
+        model, seen = self.started(), []
+        load = model.load_weights
+        model.load_weights = lambda weights: (seen.append(torch.get_default_dtype()), load(weights))
+        self.update(model, 2.0, ALL)
+        self.assertEqual(seen, [torch.bfloat16])
+
+    def test_what_a_layer_holds_of_a_bucket_is_cloned(self) -> None:
+        model = self.started(Layer("a", "b", keeps=True))
+        self.update(model, 2.0, ALL)
+        self.assertEqual(self.held(model), {name: [2.0] * 4 for name in ALL})
+
+    def test_a_model_that_hides_what_it_holds_is_an_error(self) -> None:
+        model, hidden = self.started(), []
+        model.load_weights = lambda weights: hidden.extend(weights)
+        with self.assertRaises(BufferInUse):
+            self.update(model, 2.0, ALL)
+
+    def test_what_lay_elsewhere_after_processing_is_where_it_was(self) -> None:
+        model = self.started(Layer("a", "b", method=Deriving()))
+        derived = model.first.derived
+        self.update(model, 2.0, ALL)
+        self.assertEqual(derived.tolist(), [4.0] * 4)
+        self.assertEqual(model.first.derived.data_ptr(), derived.data_ptr())
+
+    def test_an_error_of_post_processing_comes_out(self) -> None:
+        model = self.started()
+        model.first.fails = True
+        with self.assertRaisesRegex(ValueError, "the layer cannot be processed"):
+            self.update(model, 2.0, ALL)
+
+
+class Coverage(WithSglang):
+    def test_what_the_start_filled_and_the_update_did_not_is_named(self) -> None:
+        model = self.started()
+        with self.assertRaisesRegex(ParametersMissing, r"of the target model: first\.b, norm\.weight$"):
+            self.update(model, 2.0, ("first.a",))
+        # The model was processed all the same, and the next update is like any other.
+        self.assertEqual(model.first.processed, 2)
+        self.update(model, 3.0, ALL)
+
+    def test_half_of_a_parameter_is_not_all_of_it(self) -> None:
+        model = Model(first=Layer("a", "b"), norm=Norm())
+        halves = [(name, torch.ones(2)) for name in ("first.a:0", "first.a:1")]
+        fake_sglang.start(model, halves)
+        reload = self.reload(model)
+        reload.load(halves[:1])
+        with self.assertRaisesRegex(ParametersMissing, r"first\.a \(1\)$"):
+            reload.finish()
+
+    def test_it_is_unknown_after_a_start_with_dummy_weights_and_of_a_draft(self) -> None:
+        reload = self.update(self.started(load_format="dummy"), 2.0, ("first.a",))
+        self.assertEqual(reload.coverage, "unknown")
+        self.assertEqual(self.update(self.started(), 2.0, ("first.a",), which="draft").coverage, "unknown")
+
+    def test_a_target_that_takes_nothing_is_an_error(self) -> None:
+        with self.assertRaisesRegex(WeightcastError, "took none of the tensors"):
+            self.update(self.started(), 2.0, ("foreign",))
+        self.update(self.started(), 2.0, ("foreign",), which="draft")
+
+
+class Refusals(WithSglang):
+    def test_a_repacked_layer_is_refused_by_name(self) -> None:
+        model = self.started(Layer("a", "b", method=Packing()))
+        with self.assertRaisesRegex(ModelNotReloadable, r"first of the target model \(Packing\) .* undo it: a, b"):
+            self.reload(model)
+
+    def test_a_repacked_layer_that_sglang_restores_is_loaded(self) -> None:
+        model = self.started(Layer("a", "b", method=Restoring()))
+        for value in (2.0, 3.0):
+            reload = self.update(model, value, ALL)
+            self.assertEqual(self.held(model), {name: [value] * 4 for name in ALL})
+            self.assertEqual(model.first.a.shape, (2, 2))
+            self.assertEqual(reload.coverage, "complete")
+
+    def test_an_older_sglang_restores_nothing(self) -> None:
+        self.install(restores=False)
+        with self.assertRaises(ModelNotReloadable):
+            self.reload(self.started(Layer("a", "b", method=Restoring())))
+        self.update(self.started(), 2.0, ALL)
+
+    def test_a_layer_that_is_changed_in_place_is_refused_unless_that_is_accepted(self) -> None:
+        model = self.started(Layer("a", "b", method=Negating()))
+        with self.assertRaisesRegex(ModelNotReloadable, r"first of the target model \(Negating\) .*: a, b; with"):
+            self.reload(model)
+        with unittest.mock.patch.dict("os.environ", {"WEIGHTCAST_ACCEPT_UNPROVEN": "1"}):
+            self.update(model, 2.0, ALL)
+        self.assertEqual(self.held(model)["first.a"], [-2.0] * 4)
+
+    def test_a_model_whose_start_nobody_saw_is_refused(self) -> None:
+        with self.assertRaisesRegex(ModelNotReloadable, "has not seen its start"):
+            self.reload(Model(first=Layer("a")))
+
+    def test_a_layer_that_another_way_made_ready_is_refused(self) -> None:
+        model = self.started()
+        model.second = Layer("a")
+        with self.assertRaisesRegex(ModelNotReloadable, "has not seen"):
+            self.reload(model)
+
+
+class Requests(WithSglang):
+    ours = types.SimpleNamespace(zmq_handles={"HOST-0": "ipc://@weightcast-HOST-0-1.sock"})
+
+    def ask(self, manager: Any, request: Any = ours, send: Callable[..., None] | None = None) -> Any:
+        """`send`: what a rank does with the worker's functions that load and process."""
+        sglang_update = importlib.import_module("weightcast.sglang_update")
+
+        def receive(*_values: Any, load_weights: Any, post_hook: Any, **_named: Any) -> Any:
+            if send is not None:
+                send(load_weights)
+            post_hook()
+            return types.SimpleNamespace(version="step@1", tensors=3)
+
+        with unittest.mock.patch.object(sglang_update, "receive_weights", receive):
+            return manager.update_weights_from_ipc(request)
+
+    def manager(self, *models: Model) -> Any:
+        updater = sys.modules["sglang.srt.managers.scheduler_components.weight_updater"]
+        config = types.SimpleNamespace(dtype=torch.float32)
+        runners = [
+            types.SimpleNamespace(model=model, is_draft_worker=index > 0, device="cpu", model_config=config)
+            for index, model in enumerate(models)
+        ]
+        return updater.SchedulerWeightUpdaterManager(*runners)
+
+    def test_target_and_draft_are_updated_and_the_answer_says_so(self) -> None:
+        target, draft = self.started(), self.started()
+        answer = self.ask(self.manager(target, draft), send=lambda load: load(weights_of(2.0, *ALL)))
+        self.assertTrue(answer.success)
+        self.assertEqual(
+            answer.message,
+            "weightcast: step@1 in the target model, coverage complete; step@1 in the draft model, coverage unknown",
+        )
+        self.assertEqual(self.held(draft), self.held(target))
+
+    def test_an_error_is_the_answer(self) -> None:
+        model = self.started()
+        model.first.fails = True
+        answer = self.ask(self.manager(model), send=lambda load: load(weights_of(2.0, *ALL)))
+        self.assertEqual((answer.success, answer.message), (False, "ValueError: the layer cannot be processed"))
+        self.assertNotIn("sglang.srt.checkpoint_engine.checkpoint_engine_worker", sys.modules)
+
+    def test_a_draft_that_is_refused_leaves_the_target_as_it_is(self) -> None:
+        target = self.started()
+        manager = self.manager(target, self.started(Layer("a", method=Packing())))
+        answer = self.ask(manager, send=lambda load: load(weights_of(2.0, *ALL)))
+        self.assertIn("first of the draft model (Packing)", answer.message)
+        self.assertFalse(answer.success)
+        self.assertEqual(self.held(target), {name: [1.0] * 4 for name in ALL})
+
+    def test_released_weights_are_refused(self) -> None:
+        manager = self.manager(self.started())
+        manager.offload_tags.add("weights")
+        answer = self.ask(manager)
+        self.assertFalse(answer.success)
+        self.assertIn("weights are released", answer.message)
+
+    def test_the_link_of_checkpoint_engine_is_left_to_sglang(self) -> None:
+        theirs = types.SimpleNamespace(zmq_handles={"GPU-0": "ipc://@checkpoint-engine-GPU-0-1.sock"})
+        answer = self.ask(self.manager(self.started()), theirs)
+        self.assertIn("ImportError", answer.message)
+
+
+class Registering(WithSglang):
+    def test_a_process_without_models_is_left_alone(self) -> None:
+        before = fake_sglang.Manager.update_weights_from_ipc
+        self.install(schedules=False)
+        updater = sys.modules["sglang.srt.managers.scheduler_components.weight_updater"]
+        self.assertIs(updater.SchedulerWeightUpdaterManager.update_weights_from_ipc, before)
+
+    def test_an_sglang_that_has_no_update_we_know_starts_all_the_same(self) -> None:
+        fake_sglang.install()
+        del sys.modules["sglang.srt.managers.scheduler_components.weight_updater"]
+        with self.assertLogs("weightcast.sglang_plugin", "WARNING"):
+            importlib.import_module("weightcast.sglang_plugin").register()
+
+
+if __name__ == "__main__":
+    unittest.main()
