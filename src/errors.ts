@@ -19,6 +19,32 @@ export class UsageError extends WeightcastError {
   override readonly name = 'UsageError';
 }
 
+/** What was asked for conflicts with work that is running: try again when that has ended. */
+export class BusyError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_BUSY';
+  override readonly name = 'BusyError';
+}
+
+/** A daemon keeps no checkpoint, instance or update of this name. */
+export class NotFoundError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_NOT_FOUND';
+  override readonly exitCode = 2;
+  override readonly name = 'NotFoundError';
+}
+
+/** A daemon does not allow it: a wrong token, a file outside its roots, an engine that is not on its list. */
+export class AccessError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_ACCESS';
+  override readonly exitCode = 2;
+  override readonly name = 'AccessError';
+}
+
+/** A daemon cannot be reached, or is starting its cluster again: try again later. */
+export class NotReadyError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_NOT_READY';
+  override readonly name = 'NotReadyError';
+}
+
 /** A checkpoint cannot be read: names the file, and the tensor where one is at fault. */
 export class CheckpointError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_CHECKPOINT';
@@ -113,6 +139,10 @@ export class VerificationError extends WeightcastError {
 
 const classes = [
   UsageError,
+  BusyError,
+  NotFoundError,
+  AccessError,
+  NotReadyError,
   CheckpointError,
   MemoryError,
   OutOfDeviceMemoryError,

@@ -112,7 +112,7 @@ export class Cluster {
    * replaced by another one under its path, but must not be written, until the checkpoint is unregistered or replaced.
    *
    * Rejects with `CheckpointError` naming file, host and tensor, also for a file that changes meanwhile, and with
-   * `UsageError` while another registration runs.
+   * `BusyError` while another registration runs.
    */
   async register(name: string, source: Source, options: RegisterOptions = {}): Promise<CheckpointStatus> {
     if (typeof source === 'object' && 'tensors' in source)
@@ -128,7 +128,7 @@ export class Cluster {
 
   /**
    * Removes a checkpoint. Its host memory is kept for later checkpoints of the same sizes, as far as
-   * `ClusterOptions.spareCheckpoints` allows. Rejects with `UsageError` while the checkpoint is being installed or
+   * `ClusterOptions.spareCheckpoints` allows. Rejects with `BusyError` while the checkpoint is being installed or
    * replaced.
    */
   async unregister(name: string): Promise<void> {
@@ -181,9 +181,23 @@ export class Cluster {
     return this.#connection.ask(toSupervisor.addInstance, { instance }, deadlines.open);
   }
 
-  /** Ends the ranks of an instance. Its engine keeps running. Rejects with `UsageError` while it is being updated. */
+  /** Ends the ranks of an instance. Its engine keeps running. Rejects with `BusyError` while it is being updated. */
   async removeInstance(name: string): Promise<void> {
     await this.#connection.ask(toSupervisor.removeInstance, { instance: name }, deadlines.open);
+  }
+
+  /**
+   * Resumes the engine of an instance that an update has left paused, whatever weights it holds. Rejects with `BusyError`
+   * while it is being updated, and with `EngineError` if it cannot be resumed.
+   */
+  async resumeInstance(name: string): Promise<void> {
+    const deadline = deadlines.engineResume + 2 * deadlines.control;
+    await this.#connection.ask(toSupervisor.resumeInstance, { instance: name }, deadline);
+  }
+
+  /** Aborted when the supervisor's process has ended, with why: then everything else rejects, and only `stop` is left to call. */
+  get lost(): AbortSignal {
+    return this.#connection.lost;
   }
 
   /**

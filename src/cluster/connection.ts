@@ -31,7 +31,7 @@ export class ClusterConnection {
   readonly #transport: SpokeTransport;
   readonly #directory: SharedDirectory;
   /** Aborted when the supervisor's process has ended. */
-  readonly #lost: AbortSignal;
+  readonly lost: AbortSignal;
 
   private constructor(
     parts: Pick<ClusterConnection, 'system' | 'supervisor' | 'fabricSecret'>,
@@ -46,7 +46,7 @@ export class ClusterConnection {
     this.#process = process;
     this.#transport = transport;
     this.#directory = directory;
-    this.#lost = lost;
+    this.lost = lost;
   }
 
   /** Starts the supervisor, which starts the ranks. When it rejects, nothing is left running. */
@@ -80,7 +80,8 @@ export class ClusterConnection {
           directory: directory.path,
           fabricAddresses: options.fabricAddresses ?? [],
           devices: options.devices ?? defaultDevices(),
-          threads: Math.max(1, Math.floor(availableParallelism() / options.ranks)),
+          threads:
+            options.threads ?? Math.max(1, Math.floor(availableParallelism() / Math.max(1, options.ranks))),
         },
       },
       onFailure,
@@ -118,7 +119,7 @@ export class ClusterConnection {
     deadlineMilliseconds: number,
   ): ReturnType<typeof ask<E>> {
     checkFields(exchange, fields);
-    const signal = this.#lost;
+    const signal = this.lost;
     const supervisor = this.supervisor as ActorRef<Question<E>>;
     return ask(this.system, supervisor, exchange, fields, { deadlineMilliseconds, signal }).catch((error) => {
       throw signal.aborted ? signal.reason : error;

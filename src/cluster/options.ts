@@ -8,7 +8,7 @@ import { checkDevices, type DeviceOptions } from '../processes/devices.ts';
 import { defaultLimits } from '../transport/limits.ts';
 
 export interface ClusterOptions {
-  /** Number of rank processes to start, one per device. */
+  /** Number of rank processes to start, one per device; 0 without instances, which may join later. */
   readonly ranks: number;
   /** The engine instances. Every rank belongs to exactly one of them, and is on the device of one of its workers. */
   readonly instances: readonly InstanceOptions[];
@@ -25,14 +25,19 @@ export interface ClusterOptions {
    * registering those costs only the copy. Default: 2. With 0 it is released at once.
    */
   readonly spareCheckpoints?: number;
+  /** Native threads of each rank process. Default: the cores of this host, divided by `ranks`. */
+  readonly threads?: number;
   /** Called several times a second while checkpoints load and updates run. */
   readonly onProgress?: (progress: Progress) => void;
 }
 
 const mostSpareCheckpoints = 16;
+/** Of one native pool. */
+const mostThreads = 256;
 
 /** Throws a UsageError that names the option. */
-export function checkOptions({ ranks, instances, devices, hosts, spareCheckpoints }: ClusterOptions): void {
+export function checkOptions(options: ClusterOptions): void {
+  const { ranks, instances, devices, hosts, spareCheckpoints, threads } = options;
   const isCount =
     Number.isInteger(spareCheckpoints) && spareCheckpoints! >= 0 && spareCheckpoints! <= mostSpareCheckpoints;
   if (spareCheckpoints !== undefined && !isCount) {
@@ -40,8 +45,11 @@ export function checkOptions({ ranks, instances, devices, hosts, spareCheckpoint
       `spareCheckpoints is ${spareCheckpoints}; it must be a whole number from 0 to ${mostSpareCheckpoints}`,
     );
   }
-  if (!Number.isInteger(ranks) || ranks < 1)
-    throw new UsageError(`ranks is ${ranks}; it must be a whole number, at least 1`);
+  const least = instances.length > 0 ? 1 : 0;
+  if (!Number.isInteger(ranks) || ranks < least)
+    throw new UsageError(`ranks is ${ranks}; it must be a whole number, at least ${least}`);
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > mostThreads))
+    throw new UsageError(`threads is ${threads}; it must be a whole number from 1 to ${mostThreads}`);
   if (devices !== undefined) checkDevices(devices, ranks);
   if (ranks >= defaultLimits.peers)
     throw new UsageError(`ranks is ${ranks}; a cluster has at most ${defaultLimits.peers - 1}`);

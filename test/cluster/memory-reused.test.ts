@@ -145,7 +145,7 @@ test('a checkpoint is not unregistered while it is being installed', async () =>
   await eventually('the update touches the engine', async () => {
     return (await cluster.status()).instances[0]?.state === 'updating';
   });
-  await assert.rejects(cluster.unregister('v'), { name: 'UsageError', message: /busy updating to v/ });
+  await assert.rejects(cluster.unregister('v'), { name: 'BusyError', message: /busy updating to v/ });
   await failed;
   await cluster.unregister('v');
 });

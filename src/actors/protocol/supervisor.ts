@@ -66,6 +66,8 @@ export const toSupervisor = {
   addInstance: request('add-instance', { instance: instanceOptions }, status),
   /** Ends the ranks of an instance. */
   removeInstance: request('remove-instance', { instance: name }, nothing),
+  /** Resumes the engine of an instance that no update changes now. */
+  resumeInstance: request('resume-instance', { instance: name }, nothing),
   /** Aborts all registrations and updates. */
   cancel: request('cancel', { reason: z.string() }, nothing),
   /**

@@ -1,5 +1,8 @@
-import { asFailure, UsageError } from '../../errors.ts';
+import { asFailure, BusyError } from '../../errors.ts';
 import type { Context } from '../kernel/index.ts';
+import { ask } from '../protocol/ask.ts';
+import { toBridge } from '../protocol/bridge.ts';
+import { deadlines } from '../protocol/deadlines.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
@@ -63,13 +66,27 @@ export class InstanceService {
     this.#callers.add({ instances: [instance.name], reply: context.deferReply(message), onFailure });
   }
 
-  /** Resolves when its rank processes have ended. Rejects with `UsageError`. */
+  /** Resolves when its rank processes have ended. Rejects with `UsageError` and `BusyError`. */
   async remove(name: string, context: Context<SupervisorInbox>): Promise<void> {
     const instance = this.#instances.options(name);
-    if (this.#jobs.isBusy(name)) throw new UsageError(`instance ${name} is being updated`);
+    this.#checkIdle(name);
     const dismissed = this.#dismiss(instance, context);
     this.#callers.removed(name);
     await dismissed;
+  }
+
+  /** Resumes the engine of an instance, whatever weights it holds. Rejects with `UsageError`, `BusyError` and `EngineError`. */
+  async resume(name: string, context: Context<SupervisorInbox>): Promise<void> {
+    const [target] = this.#instances.targets([name]);
+    this.#checkIdle(name);
+    const timeoutMilliseconds = deadlines.engineResume;
+    const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
+    await ask(context, target!.bridge, toBridge.resume, { timeoutMilliseconds }, options);
+    this.#instances.paused(name, false);
+  }
+
+  #checkIdle(name: string): void {
+    if (this.#jobs.isBusy(name)) throw new BusyError(`instance ${name} is being updated`);
   }
 
   #dismiss(instance: InstanceOptions, context: Context<SupervisorInbox>): Promise<void> {

@@ -1,4 +1,4 @@
-import { UsageError, type WeightcastError } from '../../errors.ts';
+import { BusyError, type WeightcastError } from '../../errors.ts';
 
 /** A registration or an update: what it is about. */
 export interface JobFacts {
@@ -27,7 +27,7 @@ export class Jobs {
   #closedBy: WeightcastError | null = null;
 
   /**
-   * Runs `work` as a job, from this call until its promise settles. Throws `UsageError`, before `work` is called, when it
+   * Runs `work` as a job, from this call until its promise settles. Throws `BusyError`, before `work` is called, when it
    * conflicts with a running job. After an abort it rejects with the reason of the abort.
    */
   async run<T>(facts: JobFacts, work: (abort: AbortController) => Promise<T>): Promise<T> {
@@ -53,7 +53,7 @@ export class Jobs {
     }
   }
 
-  /** Throws `UsageError` if a registration of this checkpoint cannot start now. */
+  /** Throws `BusyError` if a registration of this checkpoint cannot start now. */
   checkRegistration(checkpoint: string): void {
     this.#refuseBeside((job) => job.kind === 'registration' || job.checkpoint === checkpoint);
   }
@@ -66,7 +66,7 @@ export class Jobs {
     );
   }
 
-  /** Throws `UsageError` while a job uses this checkpoint. */
+  /** Throws `BusyError` while a job uses this checkpoint. */
   checkUnused(checkpoint: string): void {
     this.#refuseBeside((job) => job.checkpoint === checkpoint);
   }
@@ -78,7 +78,7 @@ export class Jobs {
 
   #refuseBeside(conflicts: (job: Job) => boolean): void {
     for (const job of this.#running) {
-      if (conflicts(job)) throw new UsageError(`the cluster is busy ${job.what}`);
+      if (conflicts(job)) throw new BusyError(`the cluster is busy ${job.what}`);
     }
   }
 

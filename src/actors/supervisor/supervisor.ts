@@ -130,6 +130,10 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         return this.#answer(message, context, () =>
           done(this.#instanceService.remove(message.instance, context)),
         );
+      case 'resume-instance':
+        return this.#answer(message, context, () =>
+          done(this.#instanceService.resume(message.instance, context)),
+        );
       case 'cancel':
         this.#jobs.abortAll(new AbortedError(message.reason));
         return context.reply(message, {});

@@ -29,7 +29,7 @@ test('a job is running from the call of run until its promise has settled', asyn
   const jobs = new Jobs();
   const { outcome, end } = running(jobs, update('a', 'one'));
   assert.ok(jobs.isBusy('one'));
-  assert.throws(() => jobs.checkUnused('a'), { name: 'UsageError', message: /busy updating one to a/ });
+  assert.throws(() => jobs.checkUnused('a'), { name: 'BusyError', message: /busy updating one to a/ });
   end();
   await outcome;
   assert.ok(!jobs.isBusy('one'));
