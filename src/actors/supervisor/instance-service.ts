@@ -4,6 +4,7 @@ import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
+import type { KnownInstance } from '../protocol/status-values.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
 import type { Jobs } from './jobs.ts';
@@ -36,7 +37,7 @@ export class InstanceService {
   }
 
   /** Throws `UsageError`; then the cluster is as before. */
-  join(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
+  join(instance: InstanceOptions, context: Context<SupervisorInbox>, known?: KnownInstance): void {
     this.#instances.checkNew(instance.name);
     this.#processes.checkNew(instance.ranks);
     const client = this.#ports.engineClient(instance);
@@ -44,7 +45,7 @@ export class InstanceService {
     // Numbered, because the bridge of a removed instance of that name may still be ending.
     const name = `bridge-${this.#bridges}-${instance.name}`;
     const bridge = context.spawn(name, () => new VllmBridgeActor(client));
-    this.#instances.add(instance, bridge);
+    this.#instances.add(instance, bridge, known);
     try {
       this.#processes.add(instance, context);
     } catch (thrown) {
@@ -55,9 +56,9 @@ export class InstanceService {
 
   /** Answers when the ranks of the instance are ready. */
   add(message: MessageOf<'add-instance'>, context: Context<SupervisorInbox>): void {
-    const { instance } = message;
+    const { instance, known } = message;
     try {
-      this.join(instance, context);
+      this.join(instance, context, known);
     } catch (thrown) {
       context.fail(asFailure(thrown));
       return;
