@@ -1,5 +1,7 @@
 /** `npm run bench:join-storm:simulated`: how much longer many concurrent joins take than a single one. */
+
 import { qwen3Tensors } from '../scenarios/qwen3-model.ts';
+import { allArrived } from '../simulation/all-arrived.ts';
 import { joinStorm, type StormResult } from '../simulation/join-storm.ts';
 import { type Figure, writeReport } from './report.ts';
 
@@ -20,7 +22,8 @@ const model = qwen3Tensors(modelBytes).map(({ name, shape }) => {
 async function storm(seed: number, joiners: number, together: boolean): Promise<StormResult> {
   const result = await joinStorm({ seed, joiners, sources: sourceCount, model, together });
   if (result.violations.length > 0) throw new Error(`seed ${seed}: ${result.violations.join('\n')}`);
-  if (result.reports.some(({ verified }) => !verified)) throw new Error(`seed ${seed}: not verified`);
+  if (!result.reports.every(allArrived))
+    throw new Error(`seed ${seed}: not all bytes are proved to have arrived`);
   return result;
 }
 
@@ -61,7 +64,7 @@ writeReport({
     `${sourceCount} instances hold a checkpoint like Qwen3's of ${modelBytes / 1e9} GB, each on a host of two ranks and one ` +
     'network card of 100 Gbit/s each way, shared max-min fairly; the others join at the same time, each on a host like ' +
     'that. All actors and messages are real, devices and network are simulated. Times are virtual: from when the joiners ' +
-    'are added, including the start of their processes, until the last one serves, verified. Messages between processes ' +
+    'are added, including the start of their processes, until the last one serves, with a proof of what arrived. Messages between processes ' +
     'take half a millisecond at most, and what actors compute takes no time: what a supervisor needs for its part is not ' +
     `in these figures. The worst of seeds ${seeds.join(', ')}.`,
   figures,

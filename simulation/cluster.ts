@@ -189,7 +189,7 @@ export class SimulatedCluster implements ClusterView {
     if (from !== this.world.supervisorNode || envelope.kind !== 'reply') return;
     checkReportedVersions(this.world, envelope);
     const body = (envelope.body ?? {}) as Partial<ClusterStatus & UpdateReport & CheckpointStatus>;
-    if (body.instances !== undefined) this.#status = body as ClusterStatus;
+    if (body.spareBytes !== undefined) this.#status = body as ClusterStatus;
     const { digest } = body;
     if (request === null || digest === undefined) return;
     const { checkpoint } = request;

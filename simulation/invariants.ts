@@ -23,19 +23,25 @@ export interface ClusterView {
 /** An instance reports a version only if all its workers acknowledged every bucket of it in one epoch. */
 export function checkReportedVersions(world: SimulatedWorld, envelope: Envelope): void {
   if (envelope.kind !== 'reply') return;
-  const body = envelope.body as Partial<ClusterStatus & UpdateReport> | undefined;
-  for (const { name, version } of body?.instances ?? []) {
+  const body = (envelope.body ?? {}) as Partial<ClusterStatus> | UpdateReport;
+  if ('timelines' in body) return checkReport(world, body);
+  for (const { name, version } of body.instances ?? []) {
     if (version !== null) checkVersion(world, name, `${version.checkpoint}@${version.digest}`);
   }
-  if (body?.timelines === undefined) return;
-  const updated = world.engines.filter((engine) => engine.wasUpdatedIn(body.epoch!));
-  const ranks = updated.reduce((sum, { deviceCount }) => sum + deviceCount, 0);
-  if (ranks !== body.ranks)
-    world.trace.violated(`${body.ranks} ranks are reported as updated, but ${ranks} were`);
+}
+
+function checkReport(
+  world: SimulatedWorld,
+  { epoch, ranks, instances, checkpoint, digest }: UpdateReport,
+): void {
+  const updated = world.engines.filter((engine) => engine.wasUpdatedIn(epoch));
+  const found = updated.reduce((sum, { deviceCount }) => sum + deviceCount, 0);
+  if (found !== ranks) world.trace.violated(`${ranks} ranks are reported as updated, but ${found} were`);
   for (const { name, isCorrupt } of updated) {
-    checkVersion(world, name, `${body.checkpoint}@${body.digest}`);
-    if (body.verified && isCorrupt)
-      world.trace.violated(`${name} is reported as verified, but holds other bytes`);
+    checkVersion(world, name, `${checkpoint}@${digest}`);
+    const proofs = instances.find((one) => one.name === name)?.proofs;
+    if (proofs?.arrived === 'holds' && isCorrupt)
+      world.trace.violated(`the bytes of ${name} are reported to have arrived, but it holds others`);
   }
 }
 

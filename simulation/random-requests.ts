@@ -48,7 +48,7 @@ export class RandomRequests {
       ...(bucketBytes === undefined ? {} : { bucketBytes }),
       ...(instances === undefined ? {} : { instances }),
       keepCopy: this.#random.chance(0.7),
-      verify: this.#random.chance(0.8),
+      verify: { arrived: this.#random.chance(0.8), installed: false },
       timeoutMilliseconds: this.#random.pick([5_000, 60_000]),
     });
   }

@@ -34,7 +34,7 @@ export function resultOf<T>(outcome: Outcome<T>): T {
 
 const defaultOptions: UpdateRequest = {
   memoryFraction: 0.9,
-  verify: true,
+  verify: { arrived: true, installed: true },
   keepCopy: true,
   timeoutMilliseconds: 60_000,
 };

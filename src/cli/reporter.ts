@@ -1,4 +1,5 @@
 import type { Progress } from '../actors/protocol/status-values.ts';
+import type { InstanceReport } from '../actors/protocol/update-values.ts';
 import { ProgressBar, ProgressSum } from '../observe/progress-bar.ts';
 import { formatBytes } from '../units.ts';
 import type { Summary } from './summary.ts';
@@ -45,7 +46,7 @@ export class Reporter {
       ],
       ['stages', stagesText(summary)],
       ['overlap', `two or more stages busy ${Math.round(summary.overlap * 100)} % of the time`],
-      ['verified', verifiedText(summary.verified)],
+      ...summary.instances.map((one) => [one.name, instanceText(one)] as const),
     ]);
   }
 
@@ -61,6 +62,16 @@ function stagesText({ stages }: Summary): string {
     .join(', ');
 }
 
-function verifiedText(verified: true | null): string {
-  return verified ? 'digests of what every worker received match' : 'skipped, or not supported by the engine';
+const proofNames = ['arrived', 'installed', 'answering'] as const;
+
+/** An instance's outcome and its proofs, in one line. */
+function instanceText({ outcome, paused, proofs, error }: InstanceReport): string {
+  const asked = proofNames.filter((proof) => proofs[proof] !== 'not asked');
+  const proved = asked.map((proof) => `${proof} ${proofs[proof]}`).join(', ') || 'no proof asked for';
+  const parts = [
+    paused ? `${outcome}, paused` : outcome,
+    outcome === 'updated' ? proved : null,
+    error?.message,
+  ];
+  return parts.filter((part) => part).join('; ');
 }

@@ -1,4 +1,4 @@
-import type { UpdateReport } from '../actors/protocol/update-values.ts';
+import type { InstanceReport, UpdateReport } from '../actors/protocol/update-values.ts';
 import { overlap, stageSeconds } from '../observe/timeline.ts';
 
 /** The result of an update, for people and scripts. */
@@ -20,7 +20,7 @@ export interface Summary {
   readonly stages: Readonly<Record<'h2d' | 'broadcast' | 'reload', number>>;
   /** Part of the time in which at least two stages of a rank were busy. */
   readonly overlap: number;
-  readonly verified: true | null;
+  readonly instances: readonly InstanceReport[];
 }
 
 export function summarize(report: UpdateReport): Summary {
@@ -38,7 +38,7 @@ export function summarize(report: UpdateReport): Summary {
     gbps: report.streamSeconds > 0 ? round(report.bytes / report.streamSeconds / 1e9, 3) : 0,
     stages: { h2d: average(total.h2d), broadcast: average(total.broadcast), reload: average(total.reload) },
     overlap: round(overlap(report.timelines), 3),
-    verified: report.verified,
+    instances: report.instances.map((one) => ({ ...one, seconds: round(one.seconds, 3) })),
   };
 }
 

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { readMetas } from '../checkpoint/metas.ts';
@@ -33,7 +33,7 @@ interface Options {
   readonly memoryFraction: string;
   readonly timeout: string;
   readonly stepTimeout?: string;
-  readonly verify: boolean;
+  readonly verify: 'arrived' | 'installed' | false;
   readonly json?: string;
   readonly timeline?: string;
 }
@@ -86,10 +86,20 @@ export function updateCommand(): Command {
       '--step-timeout <seconds>',
       'time limit of one answer of an engine worker, which copies a bucket or processes the weights (default: 120, and one more per GB)',
     )
-    .option('--no-verify', 'do not compare digests of what the engine received')
+    .addOption(verifyOption())
+    .option('--no-verify', 'prove nothing')
     .option('--json <file>', 'write the result as JSON to this file')
     .option('--timeline <file>', 'write a Chrome trace of the three stages to this file, for Perfetto')
     .action((options: Options) => runCommand((signal) => update(options, signal)));
+}
+
+function verifyOption(): Option {
+  return new Option(
+    '--verify <proof>',
+    'what to prove: that the right bytes have arrived at the engine, or also that its model has installed them',
+  )
+    .choices(['arrived', 'installed'])
+    .default('installed');
 }
 
 async function update(options: Options, signal: AbortSignal): Promise<void> {
@@ -196,7 +206,7 @@ function updateOptionsOf(options: Options): UpdateOptions {
   }
   return {
     memoryFraction,
-    verify: options.verify,
+    verify: options.verify === 'arrived' ? { installed: false } : options.verify !== false,
     timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
     ...(options.stepTimeout !== undefined && {
       stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,

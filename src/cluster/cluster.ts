@@ -12,6 +12,7 @@ import { asForeign, type ForeignSource, readMetas, writeMetas } from '../checkpo
 import type { NamedTensors } from '../checkpoint/named-tensors.ts';
 import { ClusterConnection } from './connection.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './options.ts';
+import { type ProofOptions, proofsAsked } from './proof-options.ts';
 import { ClusterTensors } from './tensors.ts';
 
 /**
@@ -45,10 +46,10 @@ export interface UpdateOptions {
   /** Part of the free device memory that the update may use, above 0 and up to 1. Default: 0.9. */
   readonly memoryFraction?: number;
   /**
-   * Compare digests of what the engine workers received with the checkpoint's, if the workers report any.
-   * Default: true.
+   * What to prove of each instance, as far as its engine workers say: `InstanceReport.proofs` tells what holds. True: all
+   * that needs nothing else from you. An instance of which a proof fails is broken. Default: true.
    */
-  readonly verify?: boolean;
+  readonly verify?: boolean | ProofOptions;
   /**
    * Keep what hosts receive from other hosts in their memory, for later updates and for further hosts to read.
    * Default: true.
@@ -162,7 +163,7 @@ export class Cluster {
       bucketBytes: options.bucketBytes,
       fusedModules: options.fusedModules?.map((modules) => [...modules]),
       memoryFraction: options.memoryFraction ?? 0.9,
-      verify: options.verify ?? true,
+      verify: proofsAsked(options.verify ?? true),
       keepCopy: options.keepCopy ?? true,
       timeoutMilliseconds,
       stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,

@@ -3,8 +3,9 @@ import { cpSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { collectiveRpc, verifyWeights } from '../../scenarios/verify-weights.ts';
+import { allArrived } from '../../simulation/all-arrived.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
-import { Cluster, type ClusterOptions, type Progress } from '../../src/index.ts';
+import { Cluster, type ClusterOptions, type Progress, type UpdateOptions } from '../../src/index.ts';
 import { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { startBench } from './harness.ts';
@@ -21,7 +22,7 @@ test('a checkpoint reaches every engine worker bit for bit, and all resources ar
   const free = await freeMemory(engine.endpoint);
   const report = await cluster.update('step-1');
   assert.equal(report.mode, 'pipelined');
-  assert.equal(report.verified, true);
+  assert.ok(allArrived(report));
   assert.equal(report.tensors, registered.tensors);
   assert.equal(report.digest, registered.digest);
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
@@ -39,7 +40,12 @@ test('a checkpoint reaches every engine worker bit for bit, and all resources ar
     assert.ok(last !== undefined && last.totalBytes > 0, `progress of the ${activity} was reported`);
     assert.equal(last.doneBytes, last.totalBytes, `to its end`);
   }
-  assert.equal((await cluster.update('step-1', { verify: false })).verified, null, 'no worker was asked');
+  const proofs = async (verify: NonNullable<UpdateOptions['verify']>) =>
+    (await cluster.update('step-1', { verify })).instances.map((one) => [one.name, one.outcome, one.proofs]);
+  const asked = { arrived: 'holds', installed: 'not asked', answering: 'not asked' };
+  assert.deepEqual(await proofs({ installed: false }), [['engine', 'updated', asked]]);
+  const unasked = { ...asked, arrived: 'not asked' };
+  assert.deepEqual(await proofs(false), [['engine', 'updated', unasked]], 'no worker was asked');
 });
 
 test('consecutive updates: other weights, the same again, another name', async () => {
@@ -71,7 +77,7 @@ test('registers tensors from the memory of this process', async () => {
   const tensors = await readTensors(model);
   await cluster.register('from-memory', { tensors });
   const report = await cluster.update('from-memory');
-  assert.equal(report.verified, true);
+  assert.ok(allArrived(report));
   await verifyWeights(engine.endpoint, await openCheckpoint(model));
 });
 
@@ -125,7 +131,7 @@ test('an invalid checkpoint is refused with one line, and changes nothing', asyn
   });
   await assert.rejects(cluster.update('missing'), { name: 'UsageError', message: /missing/ });
   assert.deepEqual((await cluster.status()).checkpoints, checkpoints);
-  assert.equal((await cluster.update('good')).verified, true);
+  assert.ok(allArrived(await cluster.update('good')));
 });
 
 async function freeMemory(endpoint: string): Promise<{ free: number; total: number }[]> {
@@ -144,7 +150,7 @@ test('an invalid value is refused by the name of its option, and is no fault of 
     /^update: invalid timeoutMilliseconds: /,
   );
   await refused(cluster.update('v', { instances: [] }), /^update: invalid instances: /);
-  assert.equal((await cluster.update('v')).verified, true);
+  assert.ok(allArrived(await cluster.update('v')));
 });
 
 test('a cluster that could not work is refused before anything starts', async () => {

@@ -20,7 +20,7 @@ test('the replay of a run that broke an invariant fails, with what it broke at i
 test('an update at scale fails if it broke an invariant, however well it ended', async () => {
   const { code, output } = await simulateBroken('--ranks', 8, '--buckets', 1);
   assert.equal(code, 1, output);
-  assert.match(output, /^8 ranks, 1 buckets, .* verified; .*\n {2}broken on purpose$/m);
+  assert.match(output, /^8 ranks, 1 buckets, .* arrived; .*\n {2}broken on purpose$/m);
 });
 
 test('a run that broke none ends well', async () => {

@@ -30,7 +30,7 @@ const hosts = {
 /** Starts a join of the second instance; resolves when it reads. */
 async function startJoin({ cluster, user, succeeds, until, world }: Fixture, verify = true) {
   await succeeds(user.addInstance(cluster.instance(1)));
-  const done = user.update('a', { instances: ['engine-1'], verify });
+  const done = user.update('a', { instances: ['engine-1'], verify: { arrived: verify, installed: false } });
   await until('the joiner reads', () => world.fabrics.links.flows > 0);
   return { done };
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { allArrived } from '../../simulation/all-arrived.ts';
 import { checkpointAt } from '../../simulation/checkpoint.ts';
 import { SimulatedHost } from '../../simulation/host.ts';
 import type { SimulatedWorld } from '../../simulation/world.ts';
@@ -37,7 +38,7 @@ test('the segments of a replaced checkpoint are kept and reused by the next one'
     assert.equal((await status()).spareBytes, setBytes);
     for (const { path, digest } of [a, b, a, b, b]) {
       await succeeds(user.register('a', path));
-      assert.equal((await succeeds(user.update('a'))).verified, true);
+      assert.ok(allArrived(await succeeds(user.update('a'))));
       assert.equal((await status()).instances[0]!.version!.digest, digest);
     }
     await wait(100);
@@ -73,7 +74,7 @@ test('checkpoints under changing names reuse the same memory', async () => {
     await succeeds(user.unregister('a'));
     for (let step = 2; step < 8; step += 1) {
       await succeeds(user.register(`step-${step}`, step % 2 === 0 ? '/models/a' : '/models/b'));
-      assert.equal((await succeeds(user.update(`step-${step}`))).verified, true);
+      assert.ok(allArrived(await succeeds(user.update(`step-${step}`))));
       await succeeds(user.unregister(`step-${step - 1}`));
       await fails(user.update(`step-${step - 1}`), 'WEIGHTCAST_USAGE', /no checkpoint step-\d is registered/);
     }
@@ -102,7 +103,7 @@ test('spare sets are limited to one per size and to the configured number, and c
       assert.equal(segmentsOf(world).length, one);
       assert.equal((await status()).spareBytes, 0);
       assert.equal((await succeeds(user.releaseSpare())).bytes, 0);
-      assert.equal((await succeeds(user.update('a'))).verified, true);
+      assert.ok(allArrived(await succeeds(user.update('a'))));
     },
   );
 });
@@ -114,7 +115,7 @@ test('with spareCheckpoints: 0 a replaced checkpoint is removed at once', async 
     await wait(100);
     assert.equal(segmentsOf(world).length, before.length);
     assert.ok(segmentsOf(world).every((path) => !before.includes(path)));
-    assert.equal((await succeeds(user.update('a'))).verified, true);
+    assert.ok(allArrived(await succeeds(user.update('a'))));
   });
 });
 
@@ -139,9 +140,9 @@ test('a rank that dies while it fills spare memory loses that memory and no regi
       (await status()).checkpoints.map(({ digest }) => digest),
       [b.digest],
     );
-    assert.equal((await succeeds(user.update('a'))).verified, true);
+    assert.ok(allArrived(await succeeds(user.update('a'))));
     await succeeds(user.register('a', '/models/a'));
-    assert.equal((await succeeds(user.update('a'))).verified, true);
+    assert.ok(allArrived(await succeeds(user.update('a'))));
   });
 });
 
@@ -159,7 +160,7 @@ test('unregistering fails while the checkpoint is being installed or replaced, a
     const update = user.update('a', { bucketBytes });
     await until('worker links are bound', () => world.links.open === 4);
     await fails(user.unregister('a'), 'WEIGHTCAST_USAGE', /busy updating to a/);
-    assert.equal((await succeeds(update)).verified, true);
+    assert.ok(allArrived(await succeeds(update)));
     const registration = user.register('a', '/models/b');
     await fails(user.unregister('a'), 'WEIGHTCAST_USAGE', /busy registering a/);
     await succeeds(registration);
@@ -185,7 +186,7 @@ test('a registration that lacks host memory releases spare memory first and fail
       );
       await wait(100);
       assert.deepEqual(segmentsOf(world), before);
-      for (const name of ['a', 'small']) assert.equal((await succeeds(user.update(name))).verified, true);
+      for (const name of ['a', 'small']) assert.ok(allArrived(await succeeds(user.update(name))));
     },
   );
 });
@@ -197,7 +198,7 @@ test('tensors from memory fill one segment per rank of the host, and later ones 
     const round = async (checkpoint: typeof a) => {
       const { digest } = await succeeds(user.registerTensors('t', checkpoint));
       assert.equal(digest, checkpoint.digest);
-      assert.equal((await succeeds(user.update('t', { bucketBytes }))).verified, true);
+      assert.ok(allArrived(await succeeds(user.update('t', { bucketBytes }))));
     };
     await round(a);
     assert.equal(segmentsOf(world).length - before.length, 4);
@@ -232,7 +233,7 @@ test('segments of a refused registration are kept and reused by the next one', a
     assert.equal(spareBytes, 2 * setBytes);
     await succeeds(user.registerTensors('t', b));
     assert.deepEqual(segmentsOf(world), before);
-    assert.equal((await succeeds(user.update('t'))).verified, true);
+    assert.ok(allArrived(await succeeds(user.update('t'))));
   });
 });
 
@@ -247,6 +248,6 @@ test('a process that dies while it writes tensors leaves nothing behind', async 
     await wait(1_000);
     assert.deepEqual(segmentsOf(world), before);
     written.catch(() => {});
-    assert.equal((await succeeds(user.update('a'))).verified, true);
+    assert.ok(allArrived(await succeeds(user.update('a'))));
   });
 });

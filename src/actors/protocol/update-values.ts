@@ -5,6 +5,10 @@ import { binary, bytes, doubles, epoch, longs, milliseconds, name, rank, shorts 
 
 /** Updates as messages carry them: the request, communicators, answers of ranks, the report. */
 
+/** Which proofs an update is asked for. */
+export const proofsAsked = z.object({ arrived: z.boolean(), installed: z.boolean() });
+export type ProofsAsked = z.infer<typeof proofsAsked>;
+
 export const updateRequest = z.object({
   /** Names of the instances to update. Default: all. */
   instances: z.array(name).min(1).optional(),
@@ -13,7 +17,7 @@ export const updateRequest = z.object({
   fusedModules: fusedModules.optional(),
   /** Part of the free device memory that an update may take, in (0, 1]. */
   memoryFraction: z.number().gt(0).lte(1),
-  verify: z.boolean(),
+  verify: proofsAsked,
   /** Hosts keep what they receive from other hosts, and serve it to others. */
   keepCopy: z.boolean(),
   timeoutMilliseconds: milliseconds,
@@ -84,6 +88,38 @@ export const streamed = z.object({
 });
 export type Streamed = z.infer<typeof streamed>;
 
+/**
+ * What is proved of one instance, weakest first. `unknown`: asked for, but its engine workers do not say. A proof that
+ * fails makes the instance `broken`.
+ */
+export const proofs = z.object({
+  /** Digests of the bytes that every worker received equal the checkpoint's. Says nothing of what the model made of them. */
+  arrived: z.enum(['holds', 'unknown', 'not asked']),
+  /**
+   * `consistent`: all that should change was written, and digests of the live tensors are equal among replicas or to those
+   * of an earlier install. `holds`: they are equal to a baseline, too.
+   */
+  installed: z.enum(['holds', 'consistent', 'unknown', 'not asked']),
+  /** The engine's answers to a few prompts are as they should be. */
+  answering: z.enum(['holds', 'not asked']),
+});
+export type Proofs = z.infer<typeof proofs>;
+
+/** What one update has made of one instance. */
+export const instanceReport = z.object({
+  name,
+  /** `updated`: it holds the new version. `unchanged`: what it held before. `broken`: neither, until an update succeeds. */
+  outcome: z.enum(['updated', 'unchanged', 'broken']),
+  /** The update has paused it, and could not, or must not, resume it. */
+  paused: z.boolean(),
+  proofs,
+  /** From the start of the update until this instance was done with. */
+  seconds: z.number(),
+  /** Why it was not updated, or is still paused. */
+  error: z.object({ code: z.string(), message: z.string() }).nullable(),
+});
+export type InstanceReport = z.infer<typeof instanceReport>;
+
 export const updateReport = z.object({
   epoch,
   checkpoint: name,
@@ -104,8 +140,7 @@ export const updateReport = z.object({
   seconds: z.number(),
   /** From the first upload to the last acknowledgement. */
   streamSeconds: z.number(),
-  /** True: digests of what every worker received match the checkpoint. Null: not asked for, or not reported. */
-  verified: z.literal(true).nullable(),
+  instances: z.array(instanceReport),
   /** Of the first ranks, as many as fit into a message. */
   timelines: z.array(timeline),
 });

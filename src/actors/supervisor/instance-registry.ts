@@ -136,8 +136,8 @@ export class InstanceRegistry implements InstanceLedger {
   ended(name: string, outcome: InstanceOutcome, version: NonNullable<Status['version']>): void {
     const { checkpoint, digest } = version;
     for (const entry of this.#select([name])) {
-      const installed: Held = { state: 'serving', version: { checkpoint, digest } };
-      entry.held = { installed, untouched: entry.before ?? unknown, broken }[outcome];
+      const updated: Held = { state: 'serving', version: { checkpoint, digest } };
+      entry.held = { updated, unchanged: entry.before ?? unknown, broken }[outcome];
       entry.before = null;
     }
   }

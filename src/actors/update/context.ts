@@ -9,7 +9,7 @@ import type { PlannerMessage } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { SwarmMessage } from '../protocol/swarm.ts';
-import type { UpdateRequest } from '../protocol/update-values.ts';
+import type { InstanceReport, UpdateRequest } from '../protocol/update-values.ts';
 import type { CommunicatorRegistry } from './communicators.ts';
 
 /** An instance that is updated. */
@@ -30,7 +30,7 @@ export interface UpdateTarget {
 }
 
 /** What an update has made of an instance: it holds the new version, what it held before, or neither. */
-export type InstanceOutcome = 'installed' | 'untouched' | 'broken';
+export type InstanceOutcome = InstanceReport['outcome'];
 
 /** Where an update notes what it does to instances, at the moment when it is so. */
 export interface InstanceLedger {

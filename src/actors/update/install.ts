@@ -4,7 +4,7 @@ import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
-import type { Streamed } from '../protocol/update-values.ts';
+import type { Proofs, ProofsAsked, Streamed } from '../protocol/update-values.ts';
 import type { InstanceOutcome, UpdateContext, UpdateTarget } from './context.ts';
 import { type OpenEpoch, stepTimeoutOf, versionOf } from './open.ts';
 
@@ -19,8 +19,7 @@ export interface Installation {
   readonly outcomes: ReadonlyMap<UpdateTarget, InstanceOutcome>;
   /** Of the ranks whose streams ended well; all of them if there is no failure. */
   readonly streamed: readonly Streamed[];
-  /** Null if not asked for, or not all workers report digests. */
-  readonly verified: true | null;
+  readonly proofs: ReadonlyMap<UpdateTarget, Proofs>;
   readonly failure: WeightcastError | null;
 }
 
@@ -42,22 +41,24 @@ export class Installing {
     let failure = await this.#stream();
     onVerify();
     const outcomes = new Map<UpdateTarget, InstanceOutcome>();
+    const proofs = new Map<UpdateTarget, Proofs>();
     const { options, ranks, targets } = this.#update.spec;
-    const streamed = ranks.flatMap(({ rank }) => this.#streamed.get(rank) ?? []);
-    const verifies = options.verify && streamed.every(({ arrivedDigests }) => arrivedDigests !== null);
     await Promise.all(
       targets.map(async (target) => {
         outcomes.set(target, this.#outcomeOf(target));
-        if (!verifies || outcomes.get(target) !== 'installed') return;
+        proofs.set(target, unproved(options.verify));
+        if (!this.#reportsArrival(target) || outcomes.get(target) !== 'updated') return;
         try {
           await this.#verify(target);
+          proofs.set(target, { ...unproved(options.verify), arrived: 'holds' });
         } catch (thrown) {
           outcomes.set(target, 'broken');
           failure ??= asFailure(thrown);
         }
       }),
     );
-    return { outcomes, streamed, verified: verifies ? true : null, failure };
+    const streamed = ranks.flatMap(({ rank }) => this.#streamed.get(rank) ?? []);
+    return { outcomes, proofs, streamed, failure };
   }
 
   /** The engines' HTTP answers and the ranks' streams race: the first failure ends the wait. Null if there is none. */
@@ -123,9 +124,15 @@ export class Installing {
   }
 
   #outcomeOf(target: UpdateTarget): InstanceOutcome {
-    if (this.#hasAcknowledged(target) && this.#answered.has(target)) return 'installed';
+    if (this.#hasAcknowledged(target) && this.#answered.has(target)) return 'updated';
     // A rank that has not answered may have sent its worker anything.
-    return target.ranks.every((rank) => this.#loadsOf.get(rank) === 0) ? 'untouched' : 'broken';
+    return target.ranks.every((rank) => this.#loadsOf.get(rank) === 0) ? 'unchanged' : 'broken';
+  }
+
+  /** Whether digests of what arrived were asked for, and all workers of the instance have reported theirs. */
+  #reportsArrival({ ranks }: UpdateTarget): boolean {
+    if (!this.#update.spec.options.verify.arrived) return false;
+    return ranks.every((rank) => (this.#streamed.get(rank)?.arrivedDigests ?? null) !== null);
   }
 
   /** Rejects with `VerificationError`. */
@@ -142,4 +149,13 @@ export class Installing {
     const deadlineMilliseconds = Math.max(answerMilliseconds, this.#update.left(deadlines.plan));
     await ask(context, spec.planner, toPlanner.verify, question, { deadlineMilliseconds });
   }
+}
+
+/** What is known of an instance before anything of it is compared. */
+function unproved({ arrived, installed }: ProofsAsked): Proofs {
+  return {
+    arrived: arrived ? 'unknown' : 'not asked',
+    installed: installed ? 'unknown' : 'not asked',
+    answering: 'not asked',
+  };
 }

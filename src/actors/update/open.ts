@@ -190,7 +190,7 @@ async function openGroup(
     const question = {
       epoch,
       version: versionOf(checkpoint),
-      verify: options.verify,
+      verify: options.verify.arrived,
       exchanges,
       stepTimeoutMilliseconds: stepTimeoutOf(update.spec),
       communicator,

@@ -9,7 +9,7 @@ export function reportOf(
   { checkpoint: { status }, ranks }: UpdateSpec,
   { epoch, groups }: OpenEpoch,
   streamed: readonly Streamed[],
-  { verified, seconds }: Pick<UpdateReport, 'verified' | 'seconds'>,
+  { instances, seconds }: Pick<UpdateReport, 'instances' | 'seconds'>,
 ): UpdateReport {
   const plans = groups.map(({ plan }) => plan);
   const received = receivedFrom(streamed);
@@ -28,7 +28,7 @@ export function reportOf(
     slotBytes: Math.max(...plans.map(({ slotBytes }) => slotBytes)),
     seconds,
     streamSeconds: streamSeconds(streamed),
-    verified,
+    instances: [...instances],
     timelines: firstTimelines(streamed),
   };
 }

@@ -1,7 +1,7 @@
 import { asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
 import { LeasedSources } from '../join/leased-sources.ts';
-import type { UpdateReport } from '../protocol/update-values.ts';
+import type { InstanceReport, UpdateReport } from '../protocol/update-values.ts';
 import { type UpdateActor, UpdateContext, type UpdateSpec } from './context.ts';
 import { awaitEngines } from './engine-states.ts';
 import { type Installation, Installing } from './install.ts';
@@ -69,11 +69,15 @@ export class Update {
       this.#currentStep = 'engines to pause';
       await this.#pauseEngines(epoch);
       this.#currentStep = 'engines to install it';
-      const { streamed, verified, failure, outcomes, stuck } = await this.#install(epoch);
+      const installed = await this.#install(epoch);
+      const { streamed, failure, outcomes, stuck } = installed;
       if (failure !== null) throw this.#explain(failure, { outcomes, stuck });
       this.#sources.release(spec.options.keepCopy);
       const seconds = (context.clock.now() - startedAt) / 1000;
-      const report = reportOf(spec, epoch, streamed, { verified, seconds });
+      const report = reportOf(spec, epoch, streamed, {
+        seconds,
+        instances: this.#instances(installed, seconds),
+      });
       return { report, copies: this.#keepMirrors(epoch), stuck: stuckError(spec.what, stuck) };
     } catch (error) {
       this.#sources.release(false);
@@ -150,7 +154,7 @@ export class Update {
     for (const [{ name }, outcome] of outcomes) instances.ended(name, outcome, checkpoint.status);
     const whole = targets.filter((target) => {
       const outcome = outcomes.get(target)!;
-      return outcome === 'installed' || (outcome === 'untouched' && !target.isBroken);
+      return outcome === 'updated' || (outcome === 'unchanged' && !target.isBroken);
     });
     return { ...installation, stuck: await this.#pauses.resume(whole) };
   }
@@ -161,12 +165,23 @@ export class Update {
     { outcomes, stuck }: Pick<UpdateEnd, 'outcomes' | 'stuck'>,
   ): WeightcastError {
     const broken = [...outcomes].filter(([target, outcome]) => {
-      return outcome === 'broken' || (outcome === 'untouched' && target.isBroken);
+      return outcome === 'broken' || (outcome === 'unchanged' && target.isBroken);
     });
     const words = broken.map(([target]) => brokenWords(target, this.#pauses.isPaused(target)));
-    const updated = [...outcomes].flatMap(([{ name }, outcome]) => (outcome === 'installed' ? [name] : []));
+    const updated = [...outcomes].flatMap(([{ name }, outcome]) => (outcome === 'updated' ? [name] : []));
     if (updated.length > 0) words.push(`the update succeeded in ${updated.join(', ')}`);
     return explained(this.#update.causeOf(failure), [...words, ...stuck.map(stuckWords)]);
+  }
+
+  #instances({ outcomes, proofs }: UpdateEnd, seconds: number): InstanceReport[] {
+    return this.#update.spec.targets.map((target) => ({
+      name: target.name,
+      outcome: outcomes.get(target)!,
+      paused: this.#pauses.isPaused(target),
+      proofs: proofs.get(target)!,
+      seconds,
+      error: null,
+    }));
   }
 
   /** Received copies are kept for other hosts and later updates, unless the request says otherwise. */
