@@ -3,7 +3,13 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { packageRoot } from '../package-root.ts';
 import { doctorCommand } from './doctor.ts';
+import { addCommand, removeCommand } from './instances.ts';
+import { registerCommand } from './register.ts';
 import { resumeCommand } from './resume.ts';
+import { serveCommand } from './serve.ts';
+import { statusCommand } from './status.ts';
+import { stopCommand } from './stop.ts';
+import { unregisterCommand } from './unregister.ts';
 import { updateCommand } from './update.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('package.json', packageRoot), 'utf8'));
@@ -13,6 +19,13 @@ const program = new Command('weightcast')
   .version(version)
   .addCommand(updateCommand())
   .addCommand(resumeCommand())
+  .addCommand(serveCommand(version))
+  .addCommand(statusCommand())
+  .addCommand(registerCommand())
+  .addCommand(unregisterCommand())
+  .addCommand(addCommand())
+  .addCommand(removeCommand())
+  .addCommand(stopCommand())
   .addCommand(doctorCommand())
   .showHelpAfterError('(see --help)')
   .configureOutput({ outputError: (text, write) => write(text) });

@@ -68,22 +68,30 @@ export class InstanceService {
   }
 
   /** Resolves when its rank processes have ended. Rejects with `UsageError` and `BusyError`. */
-  async remove(name: string, context: Context<SupervisorInbox>): Promise<void> {
+  async remove(
+    { instance: name }: MessageOf<'remove-instance'>,
+    context: Context<SupervisorInbox>,
+  ): Promise<Record<string, never>> {
     const instance = this.#instances.options(name);
     this.#checkIdle(name);
     const dismissed = this.#dismiss(instance, context);
     this.#callers.removed(name);
     await dismissed;
+    return {};
   }
 
   /** Resumes the engine of an instance, whatever weights it holds. Rejects with `UsageError`, `BusyError` and `EngineError`. */
-  async resume(name: string, context: Context<SupervisorInbox>): Promise<void> {
+  async resume(
+    { instance: name }: MessageOf<'resume-instance'>,
+    context: Context<SupervisorInbox>,
+  ): Promise<Record<string, never>> {
     const [target] = this.#instances.targets([name]);
     this.#checkIdle(name);
     const timeoutMilliseconds = deadlines.engineResume;
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
     await ask(context, target!.bridge, toBridge.resume, { timeoutMilliseconds }, options);
     this.#instances.paused(name, false);
+    return {};
   }
 
   #checkIdle(name: string): void {

@@ -127,13 +127,9 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       case 'add-instance':
         return this.#instanceService.add(message, context);
       case 'remove-instance':
-        return this.#answer(message, context, () =>
-          done(this.#instanceService.remove(message.instance, context)),
-        );
+        return this.#answer(message, context, () => this.#instanceService.remove(message, context));
       case 'resume-instance':
-        return this.#answer(message, context, () =>
-          done(this.#instanceService.resume(message.instance, context)),
-        );
+        return this.#answer(message, context, () => this.#instanceService.resume(message, context));
       case 'cancel':
         this.#jobs.abortAll(new AbortedError(message.reason));
         return context.reply(message, {});
