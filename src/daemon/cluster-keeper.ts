@@ -60,10 +60,7 @@ export class ClusterKeeper {
    * meanwhile. Both say to try again.
    */
   async use<T>(work: (cluster: Cluster) => Promise<T>): Promise<T> {
-    const cluster = this.#cluster;
-    if (this.#state === 'stopping') throw new NotReadyError('the daemon is stopping');
-    if (this.#state !== 'ready' || cluster === null)
-      throw new NotReadyError('the daemon is starting its cluster again: try again');
+    const cluster = this.check();
     try {
       return await work(cluster);
     } catch (error) {
@@ -71,6 +68,14 @@ export class ClusterKeeper {
       if (this.#stopping.signal.aborted) throw new NotReadyError('the daemon is stopping');
       throw new PeerLostError(`${describe(cluster.lost.reason)}; the daemon starts another: try again`);
     }
+  }
+
+  /** Throws `NotReadyError` while there is no cluster. */
+  check(): Cluster {
+    if (this.#state === 'stopping') throw new NotReadyError('the daemon is stopping');
+    if (this.#state !== 'ready' || this.#cluster === null)
+      throw new NotReadyError('the daemon is starting its cluster again: try again');
+    return this.#cluster;
   }
 
   /** Ends the cluster, and starts no other one. */

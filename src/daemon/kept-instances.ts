@@ -1,5 +1,6 @@
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { ClusterStatus, KnownInstance } from '../actors/protocol/status-values.ts';
+import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import type { Cluster } from '../cluster/cluster.ts';
 import { describe, NotFoundError, UsageError } from '../errors.ts';
 import type { EngineList } from './access.ts';
@@ -107,6 +108,20 @@ export class KeptInstances {
     for (const name of names) this.#updating.set(name, this.#updating.get(name)! - 1);
   }
 
+  /** Notes what an update has made of its instances. */
+  updated({ checkpoint, digest, instances }: UpdateReport): void {
+    for (const { name, outcome, paused } of instances) {
+      const kept = this.#kept.get(name);
+      if (kept === undefined) continue;
+      const made = {
+        updated: { state: 'serving', version: { checkpoint, digest } },
+        unchanged: kept.known,
+        broken: { state: 'broken', version: null },
+      } as const;
+      kept.known = { ...made[outcome], isPaused: paused };
+    }
+  }
+
   /** Notes what a cluster says of its instances. */
   observe(status: ClusterStatus): void {
     for (const { name, state, version, isPaused } of status.instances) {
@@ -149,7 +164,8 @@ export class KeptInstances {
       const { endpoint, ranks } = options;
       const current = status?.instances.find((one) => one.name === name);
       if (current !== undefined) return { ...current, problem: null };
-      return { name, endpoint, ranks: [...ranks], ...known, state: 'absent', problem };
+      const state = problem === null ? known.state : 'absent';
+      return { name, endpoint, ranks: [...ranks], ...known, state, problem };
     });
   }
 }

@@ -1,11 +1,14 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { ClusterStatus } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
+import type { WireError } from '../errors.ts';
 import { stageSeconds } from '../observe/timeline.ts';
 import type { CheckpointView } from './kept-checkpoints.ts';
 import type { InstanceView } from './kept-instances.ts';
 
 const updateBuckets = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300];
+
+const refusals = new Set(['WEIGHTCAST_BUSY', 'WEIGHTCAST_USAGE', 'WEIGHTCAST_NOT_READY']);
 
 /** What gauges show, asked for when they are read. */
 export interface Gauged {
@@ -51,7 +54,7 @@ export class Metrics {
     'Host memory: checkpoints that are loaded, and spare memory that is kept for later ones.',
     ['kind'],
   );
-  readonly #restarts = this.#gauge(
+  readonly #restarts = this.#counter(
     'weightcast_restarts_total',
     'How often the supervisor process was started again.',
     [],
@@ -68,10 +71,11 @@ export class Metrics {
     return this.#registry.contentType;
   }
 
-  /** `report`: null if the update has failed. An update that left instances as they were is `partial`. */
-  updateEnded(report: UpdateReport | null, seconds: number): void {
+  /** An update that left instances as they were is `partial`; one that conflicts with what runs, or asks for what is not there, is `refused`. */
+  updateEnded(report: UpdateReport | null, error: WireError | null, seconds: number): void {
     const isWhole = report?.instances.every(({ outcome }) => outcome === 'updated');
-    const outcome = report === null ? 'failed' : isWhole ? 'succeeded' : 'partial';
+    const failed = refusals.has(error?.code ?? '') ? 'refused' : 'failed';
+    const outcome = report === null ? failed : isWhole ? 'succeeded' : 'partial';
     this.#updates.inc({ outcome });
     this.#updateSeconds.observe({ stage: 'total', outcome }, seconds);
     if (report === null) return;
@@ -103,7 +107,8 @@ export class Metrics {
       loaded.reduce((sum, { bytes }) => sum + bytes, 0),
     );
     this.#memory.set({ kind: 'spare' }, spareBytes);
-    this.#restarts.set(restarts);
+    this.#restarts.reset();
+    this.#restarts.inc(restarts);
   }
 
   #counter(name: string, help: string, labelNames: string[]): Counter {

@@ -72,10 +72,10 @@ export class Service {
     const engines = new EngineList([...options.allowEngines, ...endpoints]);
     this.checkpoints = new KeptCheckpoints(this.#keeper, roots, shared, this.events);
     this.instances = new KeptInstances(this.#keeper, engines, this.events);
-    this.metrics = new Metrics(options.version, () => this.status().then((status) => status));
+    this.metrics = new Metrics(options.version, () => this.status());
     const { checkpoints, instances } = this;
-    this.updates = new Updates(this.#keeper, checkpoints, instances, this.events, (report, seconds) =>
-      this.metrics.updateEnded(report, seconds),
+    this.updates = new Updates(this.#keeper, checkpoints, instances, this.events, (...ended) =>
+      this.metrics.updateEnded(...ended),
     );
   }
 

@@ -1,6 +1,6 @@
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
-import type { UpdateOptions } from '../cluster/cluster.ts';
+import type { Cluster, UpdateOptions } from '../cluster/cluster.ts';
 import { NotFoundError, toWire, type WireError } from '../errors.ts';
 import { ProgressSum } from '../observe/progress-bar.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
@@ -44,7 +44,7 @@ interface Job {
   error: WireError | null;
 }
 
-export type OnUpdateEnded = (report: UpdateReport | null, seconds: number) => void;
+export type OnUpdateEnded = (report: UpdateReport | null, error: WireError | null, seconds: number) => void;
 
 /** The updates of a daemon: those that run, and the last ones that have ended. */
 export class Updates {
@@ -72,11 +72,12 @@ export class Updates {
     this.#onEnded = onEnded;
   }
 
-  /** Throws `NotFoundError` and `CheckpointError`. `ended` rejects as `Cluster.update`. */
+  /** Throws `NotReadyError`, `NotFoundError` and `CheckpointError`. `ended` rejects as `Cluster.update`. */
   start(
     checkpoint: string,
     options: UpdateOptions,
   ): { readonly id: string; readonly ended: Promise<UpdateReport> } {
+    this.#keeper.check();
     this.#checkpoints.check(checkpoint);
     for (const name of options.instances ?? []) this.#instances.check(name);
     const instances = options.instances ?? this.#instances.names;
@@ -134,21 +135,24 @@ export class Updates {
   }
 
   async #run(instances: readonly string[], update: () => Promise<UpdateReport>): Promise<UpdateReport> {
+    // What the engines hold at the end is noted at once, for a cluster that may have to begin anew.
     this.#instances.updateBegins(instances);
     try {
-      return await update();
+      const report = await update();
+      this.#instances.updated(report);
+      return report;
+    } catch (error) {
+      const observe = async (cluster: Cluster) => this.#instances.observe(await cluster.status());
+      await this.#keeper.use(observe).catch(() => {});
+      throw error;
     } finally {
       this.#instances.updateEnded(instances);
-      // What the engines hold now, for a cluster that may have to begin anew.
-      await this.#keeper
-        .use(async (cluster) => this.#instances.observe(await cluster.status()))
-        .catch(() => {});
     }
   }
 
   #end(job: Job, report: UpdateReport | null, error: WireError | null): void {
     Object.assign(job, { report, error, endedAt: Date.now() });
-    this.#onEnded(report, (job.endedAt! - job.startedAt) / 1_000);
+    this.#onEnded(report, error, (job.endedAt! - job.startedAt) / 1_000);
     this.#tell(job);
     const ended = [...this.#jobs.values()].filter(({ endedAt }) => endedAt !== null);
     for (const { id } of ended.slice(0, -mostEnded)) this.#jobs.delete(id);
