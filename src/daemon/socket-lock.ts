@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { chmodSync, lstatSync, mkdirSync, realpathSync, unlinkSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync, mkdirSync, realpathSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { describe, UsageError } from '../errors.ts';
@@ -47,7 +47,7 @@ export class SocketLock {
 /** Made, if it is missing, for this user alone. In /tmp, where everybody may make one, it has to be this user's. */
 function openDirectory(directory: string): string {
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    if (!existsSync(directory)) mkdirSync(directory, { mode: 0o700 });
     const found = lstatSync(directory);
     if (dirname(directory) === '/tmp') {
       if (!found.isDirectory() || found.uid !== process.getuid!())
