@@ -16,6 +16,7 @@ import type { Clock } from '../src/ports.ts';
 import { elapse } from './clock.ts';
 import {
   type ClusterView,
+  checkOutcomes,
   checkReportedVersions,
   checkResumed,
   checkUpdatedVersion,
@@ -183,33 +184,34 @@ export class SimulatedCluster implements ClusterView {
   }
 
   #sent(message: InFlight): void {
-    const request = this.#pending.observe(message);
+    const request = this.#pending.observe(message, this.world.clock.now());
     const { from, envelope } = message;
-    if (request?.type === 'update') this.#checkResumed(request.options.instances, envelope);
+    if (request?.body.type === 'update') this.#checkResumed(request.body.options.instances, envelope);
     if (from !== this.world.supervisorNode || envelope.kind !== 'reply') return;
     checkReportedVersions(this.world, envelope);
     const body = (envelope.body ?? {}) as Partial<ClusterStatus & UpdateReport & CheckpointStatus>;
     if (body.spareBytes !== undefined) this.#status = body as ClusterStatus;
     const { digest } = body;
     if (request === null || digest === undefined) return;
-    const { checkpoint } = request;
-    if (request.type === 'register') {
+    const { body: asked, sentAt } = request;
+    const { checkpoint } = asked;
+    if (asked.type === 'register') {
       // Tensors from memory equal those of some file.
       const { checkpoints } = this.world.options;
       const file =
-        request.source.kind === 'path'
-          ? request.source.path
+        asked.source.kind === 'path'
+          ? asked.source.path
           : checkpoints.find((one) => one.digest === digest)?.path;
       this.#registered.set(checkpoint, file ?? '');
     } else {
+      checkOutcomes(this.world, body as UpdateReport, sentAt);
       checkUpdatedVersion(this.world, checkpoint, this.#registered.get(checkpoint)!, body as UpdateReport);
     }
   }
 
   #checkResumed(names: readonly string[] | undefined, envelope: Envelope): void {
-    const error = envelope.kind === 'failure' ? envelope.error.message : null;
     // Said once is enough: a later update may be refused before it touches the engine.
-    for (const name of this.#asked) if (saysPaused(error, name)) this.#asked.delete(name);
+    for (const name of this.#asked) if (saysPaused(envelope, name)) this.#asked.delete(name);
     // What another update has paused is that one's to resume.
     const paused = new Set(
       [...this.#asked].filter(
@@ -217,7 +219,7 @@ export class SimulatedCluster implements ClusterView {
       ),
     );
     for (const name of paused) this.#asked.delete(name);
-    checkResumed(this.world, paused, error);
+    checkResumed(this.world, paused, envelope);
   }
 
   #launch(rank: number): SimulatedRankProcess {

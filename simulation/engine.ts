@@ -38,6 +38,7 @@ export class SimulatedEngine {
   #workers: SimulatedWorker[] = [];
   /** By device, what its worker received last. */
   readonly #received = new Map<string, Received>();
+  #touchedAt = Number.NEGATIVE_INFINITY;
   #acknowledged: string | null = null;
   #up = true;
   /** Its weights are not in memory: whoever loads into them ends it. */
@@ -78,9 +79,9 @@ export class SimulatedEngine {
     return this.#acknowledged;
   }
 
-  /** Whether that epoch is the last in which a worker received anything. */
-  wasUpdatedIn(epoch: number): boolean {
-    return [...this.#received.values()].some((received) => received.epoch === epoch);
+  /** When a worker last began to receive; before all times if none has. */
+  get touchedAt(): number {
+    return this.#touchedAt;
   }
 
   /** Whether its workers received part of a version and never the rest of it. */
@@ -149,6 +150,7 @@ export class SimulatedEngine {
   #touched(uuid: string, received: Received): void {
     if (this.#received.get(uuid) === received) return;
     this.#received.set(uuid, received);
+    this.#touchedAt = this.#options.clock.now();
     this.#acknowledged = null;
     this.#broken = true;
     const { pauses, trace } = this.#options;

@@ -23,44 +23,58 @@ export interface ClusterView {
 /** An instance reports a version only if all its workers acknowledged every bucket of it in one epoch. */
 export function checkReportedVersions(world: SimulatedWorld, envelope: Envelope): void {
   if (envelope.kind !== 'reply') return;
-  const body = (envelope.body ?? {}) as Partial<ClusterStatus> | UpdateReport;
-  if ('timelines' in body) return checkReport(world, body);
+  const body = (envelope.body ?? {}) as Partial<ClusterStatus>;
+  if (body.spareBytes === undefined) return;
   for (const { name, version } of body.instances ?? []) {
     if (version !== null) checkVersion(world, name, `${version.checkpoint}@${version.digest}`);
   }
 }
 
-function checkReport(
+/** What an update that was requested at `since` says of each instance is what its engine holds. */
+export function checkOutcomes(
   world: SimulatedWorld,
-  { epoch, ranks, instances, checkpoint, digest }: UpdateReport,
+  { ranks, instances, checkpoint, digest }: UpdateReport,
+  since: number,
 ): void {
-  const updated = world.engines.filter((engine) => engine.wasUpdatedIn(epoch));
-  const found = updated.reduce((sum, { deviceCount }) => sum + deviceCount, 0);
-  if (found !== ranks) world.trace.violated(`${ranks} ranks are reported as updated, but ${found} were`);
-  for (const { name, isCorrupt } of updated) {
-    checkVersion(world, name, `${checkpoint}@${digest}`);
-    const proofs = instances.find((one) => one.name === name)?.proofs;
-    if (proofs?.arrived === 'holds' && isCorrupt)
+  let updated = 0;
+  for (const { name, outcome, paused, proofs, error } of instances) {
+    const engine = world.engines.find((candidate) => candidate.name === name)!;
+    if (outcome === 'updated') {
+      updated += engine.deviceCount;
+      checkVersion(world, name, `${checkpoint}@${digest}`);
+    }
+    if (outcome === 'unchanged' && engine.touchedAt >= since)
+      world.trace.violated(`${name} is reported as unchanged, but was touched`);
+    if (proofs.arrived === 'holds' && engine.isCorrupt)
       world.trace.violated(`the bytes of ${name} are reported to have arrived, but it holds others`);
+    if ((outcome !== 'updated' || paused) && error === null)
+      world.trace.violated(`${name} is reported as ${outcome} without an error`);
   }
+  if (updated !== ranks) world.trace.violated(`${ranks} ranks are reported as updated, but ${updated} were`);
 }
 
-/** Whether the error of an update says of an instance that it is paused. */
-export function saysPaused(error: string | null, name: string): boolean {
-  return ['is broken and stays paused', 'is still paused'].some((what) =>
-    error?.includes(`instance ${name} ${what}`),
-  );
+/** Whether the answer to an update says of an instance that it is paused. */
+export function saysPaused(answer: Envelope, name: string): boolean {
+  const says = (error: string | undefined) =>
+    ['is broken and stays paused', 'is still paused'].some((what) =>
+      error?.includes(`instance ${name} ${what}`),
+    );
+  if (answer.kind === 'failure') return says(answer.error.message);
+  if (answer.kind !== 'reply') return false;
+  const report = (answer.body as UpdateReport).instances.find((one) => one.name === name);
+  return report?.paused === true && says(report.error?.message);
 }
 
 /**
  * An engine that an update has paused is resumed when it has ended, unless its weights may be broken or it did not resume:
- * then the error names it.
+ * then the answer names it.
  */
-export function checkResumed(world: SimulatedWorld, paused: ReadonlySet<string>, error: string | null): void {
+export function checkResumed(world: SimulatedWorld, paused: ReadonlySet<string>, answer: Envelope): void {
   for (const engine of world.engines) {
     if (!paused.has(engine.name) || !engine.isPaused || !engine.isUp) continue;
-    if (saysPaused(error, engine.name)) continue;
-    world.trace.violated(`${engine.name} was left paused by an update that does not say so: ${error}`);
+    if (saysPaused(answer, engine.name)) continue;
+    const said = answer.kind === 'failure' ? answer.error.message : 'it succeeded';
+    world.trace.violated(`${engine.name} was left paused by an update that does not say so: ${said}`);
   }
 }
 

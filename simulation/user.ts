@@ -35,6 +35,7 @@ export function resultOf<T>(outcome: Outcome<T>): T {
 const defaultOptions: UpdateRequest = {
   memoryFraction: 0.9,
   verify: { arrived: true, installed: true },
+  atomic: false,
   keepCopy: true,
   timeoutMilliseconds: 60_000,
 };

@@ -47,7 +47,7 @@ export class GpuFigures {
     this.add(`${name}: streaming / pinned H2D`, streaming, '', bound);
     const whole = (one: MeasuredUpdate) => one.report.bytes / (one.total / 1_000) / one.limit;
     this.add(`${name}: whole update / pinned H2D`, medianOf(updates, whole), '');
-    const slots = report.slots * report.slotBytes;
+    const slots = report.slots * report.slotBytes + report.largeSlotBytes;
     this.add(`${name}: slots together`, slots / mebibyte, 'MiB', { atMost: 1024 });
     this.add(`${name}: buckets`, report.buckets, '');
     this.addPhases(name, updates);

@@ -51,6 +51,11 @@ export interface UpdateOptions {
    */
   readonly verify?: boolean | ProofOptions;
   /**
+   * Reject when any instance was not updated, or is still paused, with all outcomes in the error. The others are updated all
+   * the same. Default: false, reject only if that goes for all of them.
+   */
+  readonly atomic?: boolean;
+  /**
    * Keep what hosts receive from other hosts in their memory, for later updates and for further hosts to read.
    * Default: true.
    */
@@ -164,6 +169,7 @@ export class Cluster {
       fusedModules: options.fusedModules?.map((modules) => [...modules]),
       memoryFraction: options.memoryFraction ?? 0.9,
       verify: proofsAsked(options.verify ?? true),
+      atomic: options.atomic ?? false,
       keepCopy: options.keepCopy ?? true,
       timeoutMilliseconds,
       stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,

@@ -69,8 +69,8 @@ export function planWithNeeds(input: PlanInput): PlannedUpdate {
   const ranks = Uint32Array.from(input.ranks, ({ rank }) => rank).sort();
   const columns = toColumns(takeTurns(planFeeds(input, units, choice)));
   const layout = input.layout ?? layoutDigest(manifest);
-  const { mode, slots, slotBytes } = choice;
-  const facts = { layout, mode, slots, slotBytes, ranks, ...columns };
+  const { mode, slots, slotBytes, largeSlotBytes } = choice;
+  const facts = { layout, mode, slots, slotBytes, largeSlotBytes, ranks, ...columns };
   const plan = { digest: digestOf(facts), ...facts };
   assertPlan(plan, manifest, input.ranks, units);
   return { plan, needs, choice };
@@ -95,25 +95,31 @@ function planFeeds({ manifest, ranks, arriving }: PlanInput, units: FusedUnits, 
 
 /** The device memory that a checkpoint needs. */
 export function memoryNeeds(manifest: Manifest, { unitOf, units }: FusedUnits): MemoryNeeds {
+  const countOf = new Map<number, number>();
   let totalBytes = 0;
   let most = 0;
   let largest: readonly number[] = [];
   const consider = (rows: readonly number[], bytes: number) => {
+    totalBytes += bytes;
+    if (bytes === 0) return;
+    countOf.set(bytes, (countOf.get(bytes) ?? 0) + 1);
     if (bytes <= most) return;
     most = bytes;
     largest = rows;
   };
-  for (const [row, bytes] of manifest.bytes.entries()) {
-    totalBytes += alignUp(bytes);
-    if (unitOf[row]! < 0 && bytes > most) consider([row], bytes);
-  }
+  for (const [row, bytes] of manifest.bytes.entries()) if (unitOf[row]! < 0) consider([row], alignUp(bytes));
   for (const rows of units) {
     consider(
       rows,
       rows.reduce((sum, row) => sum + alignUp(manifest.bytes[row]!), 0),
     );
   }
-  return { totalBytes, largest: { tensors: largest.map((row) => manifest.names[row]!), bytes: most } };
+  const sizes = [...countOf]
+    .map(([bytes, count]) => ({ bytes, count }))
+    .sort((one, other) => other.bytes - one.bytes);
+  // One tensor is said to have its own bytes, not the aligned ones.
+  const bytes = largest.length === 1 ? manifest.bytes[largest[0]!]! : most;
+  return { totalBytes, sizes, largest: { tensors: largest.map((row) => manifest.names[row]!), bytes } };
 }
 
 /** Ascending ranks of each host. */
@@ -211,11 +217,11 @@ function toColumns({ buckets, owners }: OwnedBuckets) {
 }
 
 function digestOf(plan: Omit<Plan, 'digest'>): string {
-  const { layout, mode, slots, slotBytes, ranks, owners } = plan;
+  const { layout, mode, slots, slotBytes, largeSlotBytes, ranks, owners } = plan;
   const { tensorStarts, tensorOrder, tensorOffsets, bucketBytes } = plan;
   const counts = [ranks.length, owners.length, tensorOrder.length];
   const hash = createHash('sha256').update(
-    JSON.stringify(['weightcast plan 3', layout, mode, slots, slotBytes, ...counts]),
+    JSON.stringify(['weightcast plan 4', layout, mode, slots, slotBytes, largeSlotBytes, ...counts]),
   );
   for (const column of [ranks, owners, tensorStarts, tensorOrder, tensorOffsets, bucketBytes])
     hash.update(column);

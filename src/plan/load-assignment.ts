@@ -30,6 +30,15 @@ export interface FileAssignments {
   readonly reused: number | null;
 }
 
+/** Where a rank holds its share. */
+interface Home {
+  readonly host: string;
+  /** Of the index's files on that host. */
+  readonly identities: readonly string[];
+  /** The rank's own, if it has one. */
+  readonly segment: SegmentInfo | null;
+}
+
 /** {@link planLoading} as manifests: into a spare set of segments if one has the right sizes, else into new ones. */
 export function assignFiles(order: {
   readonly checkpoint: string;
@@ -54,6 +63,7 @@ export function assignFiles(order: {
   const reused = fresh.length === 0 ? null : findSet(spare, fresh);
   const segments = reused === null ? fresh : spare[reused]!;
   const segmentOf = new Map(segments.map((segment) => [segment.rank, segment]));
+  const table = asManifest(checkpoint, index);
   const dealt = shares.map((share) => {
     const { rank, reads } = share;
     const own = segmentOf.get(rank) ?? null;
@@ -61,7 +71,7 @@ export function assignFiles(order: {
     const identities = identitiesOf.get(host)!;
     return {
       rank,
-      manifest: shareManifest(checkpoint, index, share, { host, identities, segment: own }),
+      manifest: shareManifest(table, share, { host, identities, segment: own }),
       segment: own?.path ?? null,
       reads: reads.map(({ file, ranges }) => {
         return { path: index.files[file]!.path, identity: identities[file]!, ranges };
@@ -72,40 +82,31 @@ export function assignFiles(order: {
 }
 
 function shareManifest(
-  checkpoint: string,
-  index: CheckpointIndex,
+  index: Manifest,
   { rank, rows, placeOf, offsets, adopted }: LoadShare,
-  {
-    host,
-    identities,
-    segment,
-  }: {
-    readonly host: string;
-    readonly identities: readonly string[];
-    readonly segment: SegmentInfo | null;
-  },
+  { host, identities, segment }: Home,
 ): Manifest {
   const own = segment === null ? [] : [segment];
   const files = adopted.map((file) => ({
-    path: adoptedSegment(index.files[file]!.path, identities[file]!),
-    bytes: index.files[file]!.bytes,
+    path: adoptedSegment(index.segments[file]!.path, identities[file]!),
+    bytes: index.segments[file]!.bytes,
     host,
     rank,
   }));
-  const [start, end] = [rows[0]!, rows.at(-1)! + 1];
-  const firstDimension = index.shapeStarts[start]!;
   return {
-    checkpoint,
-    names: index.names.slice(start, end),
-    dtypes: index.dtypes.slice(start, end),
-    shapeStarts: index.shapeStarts.slice(start, end + 1).map((position) => position - firstDimension),
-    dimensions: index.dimensions.slice(firstDimension, index.shapeStarts[end]!),
-    bytes: index.bytes.slice(start, end),
+    ...selectRows(index, rows),
     segments: [...own, ...files],
     segmentOf: placeOf.map((place) => (place === 0 ? 0 : own.length + place - 1)),
     offsets,
-    digests: new BigUint64Array(rows.length),
   };
+}
+
+/** With its files for segments, and digests of 0. */
+function asManifest(checkpoint: string, index: CheckpointIndex): Manifest {
+  const { files, fileOf, ...columns } = index;
+  const segments = files.map(({ path, bytes }) => ({ path, bytes, host: '', rank: 0 }));
+  const digests = new BigUint64Array(index.names.length);
+  return { checkpoint, ...columns, segments, segmentOf: fileOf, digests };
 }
 
 /**

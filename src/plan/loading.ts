@@ -2,11 +2,21 @@ import assert from 'node:assert/strict';
 import type { CheckpointIndex } from '../checkpoint/source.ts';
 import { alignUp } from './alignment.ts';
 import { contiguousShares } from './contiguous-shares.ts';
+import { fusedUnits } from './fused-tensors.ts';
+import { byLayer, layerKeys } from './layer-order.ts';
+import { deal } from './owners.ts';
+import { packRows } from './packing.ts';
+
+/** A disk reads this much in one go as fast as more of it, and no bucket that ranks broadcast is usually smaller. */
+const MOST_STRIPE_BYTES = 32 * 2 ** 20;
+
+/** Of each rank, at least: they make its share as even as that. */
+const STRIPES = 32;
 
 /** What one rank loads of a checkpoint on disk. `rows`, `placeOf` and `offsets` go together. */
 export interface LoadShare {
   readonly rank: number;
-  /** Rows of the index: a contiguous run. */
+  /** Rows of the index. */
   readonly rows: Uint32Array;
   /** 0: in the rank's own segment. n: stays in file `adopted[n - 1]`. */
   readonly placeOf: Uint32Array;
@@ -21,12 +31,21 @@ export interface LoadShare {
 }
 
 /**
- * Distributes the tensors of an index over ranks: each gets a contiguous run of whole tensors, as even by bytes as
- * such runs can be. With fewer tensors than ranks some ranks get none.
+ * Distributes the tensors of an index over ranks, even by bytes. What is read from files goes to the ranks in stripes, in
+ * turns and layer by layer: when all ranks feed an update at once, in the order in which they loaded, each layer is whole
+ * soon after its first tensor has come. Files in shared memory are not torn apart like that, because a rank that feeds
+ * from one pins all of it: each rank gets a run of their tensors. With fewer tensors than ranks some ranks get none.
  */
 export function planLoading(index: CheckpointIndex, ranks: readonly number[]): LoadShare[] {
-  const starts = contiguousShares(index.bytes, ranks.length);
-  const shares = ranks.map((rank, share) => layOut(index, rank, starts[share]!, starts[share + 1]!));
+  const rows = [...index.names.keys()];
+  const isAdopted = (row: number) => index.files[index.fileOf[row]!]!.inSharedMemory;
+  const read = stripesOf(
+    index,
+    rows.filter((row) => !isAdopted(row)),
+    ranks,
+  );
+  const adopted = runsOf(index, rows.filter(isAdopted), ranks);
+  const shares = ranks.map((rank) => layOut(index, rank, [...read.get(rank)!, ...adopted.get(rank)!]));
   assert.equal(
     shares.reduce((sum, share) => sum + share.rows.length, 0),
     index.names.length,
@@ -35,17 +54,45 @@ export function planLoading(index: CheckpointIndex, ranks: readonly number[]): L
   return shares;
 }
 
-function layOut(index: CheckpointIndex, rank: number, start: number, end: number): LoadShare {
-  const rows = Uint32Array.from({ length: end - start }, (_, position) => start + position);
+/** Of each rank, the rows that it reads, in the order of layers; fused tensors go to one rank. */
+function stripesOf(
+  { names, bytes, fileOf, offsets }: CheckpointIndex,
+  rows: readonly number[],
+  ranks: readonly number[],
+): Map<number, number[]> {
+  const total = rows.reduce((sum, row) => sum + alignUp(bytes[row]!), 0);
+  const limit = Math.min(MOST_STRIPE_BYTES, Math.ceil(total / ranks.length / STRIPES));
+  const table = { names, bytes, offsets, segmentOf: fileOf };
+  const stripes = packRows(table, fusedUnits({ names }, []), byLayer(layerKeys(names), rows), limit);
+  const { owners } = deal(stripes, ranks);
+  const rowsOf = new Map<number, number[]>(ranks.map((rank) => [rank, []]));
+  for (const [stripe, owner] of owners.entries()) rowsOf.get(owner)!.push(...stripes[stripe]!.rows);
+  return rowsOf;
+}
+
+/** Of each rank, a contiguous run of these rows. */
+function runsOf(
+  { bytes }: CheckpointIndex,
+  rows: readonly number[],
+  ranks: readonly number[],
+): Map<number, number[]> {
+  const starts = contiguousShares(
+    Float64Array.from(rows, (row) => bytes[row]!),
+    ranks.length,
+  );
+  return new Map(ranks.map((rank, share) => [rank, rows.slice(starts[share]!, starts[share + 1]!)]));
+}
+
+/** What is read comes first among `rows`; what is adopted after it, file by file. */
+function layOut(index: CheckpointIndex, rank: number, rows: readonly number[]): LoadShare {
   const placeOf = new Uint32Array(rows.length);
   const offsets = new Float64Array(rows.length);
   const adopted: number[] = [];
-  const reads: { file: number; ranges: number[] }[] = [];
+  const rangesOf = new Map<number, number[]>();
   let segmentBytes = 0;
   for (const [position, row] of rows.entries()) {
     const file = index.fileOf[row]!;
     const bytes = index.bytes[row]!;
-    // Rows are ordered by file, so the file of the row before is always the last one seen.
     if (index.files[file]!.inSharedMemory) {
       if (adopted.at(-1) !== file) adopted.push(file);
       placeOf[position] = adopted.length;
@@ -53,22 +100,16 @@ function layOut(index: CheckpointIndex, rank: number, start: number, end: number
       continue;
     }
     offsets[position] = segmentBytes;
-    if (reads.at(-1)?.file !== file) reads.push({ file, ranges: [] });
-    addRange(reads.at(-1)!.ranges, index.offsets[row]!, segmentBytes, bytes);
+    const ranges = rangesOf.get(file) ?? [];
+    rangesOf.set(file, ranges);
+    addRange(ranges, index.offsets[row]!, segmentBytes, bytes);
     // A tensor without bytes still needs a place in a segment.
     segmentBytes += alignUp(Math.max(bytes, 1));
   }
-  return {
-    rank,
-    rows,
-    placeOf,
-    offsets,
-    segmentBytes,
-    adopted,
-    reads: reads
-      .filter(({ ranges }) => ranges.length > 0)
-      .map(({ file, ranges }) => ({ file, ranges: Float64Array.from(ranges) })),
-  };
+  const reads = [...rangesOf]
+    .filter(([, ranges]) => ranges.length > 0)
+    .map(([file, ranges]) => ({ file, ranges: Float64Array.from(ranges) }));
+  return { rank, rows: Uint32Array.from(rows), placeOf, offsets, segmentBytes, adopted, reads };
 }
 
 /** Lengthens the last range where file and segment both go on without a gap. */

@@ -58,7 +58,7 @@ function ranksOfLoaders(
  * In turns: each round gives every rank a bucket, the largest to the rank with the fewest bytes so far. So no two ranks
  * ever differ by more than one bucket. Without ranks nothing is dealt.
  */
-function deal(buckets: readonly Bucket[], ranks: readonly number[]): Feed {
+export function deal(buckets: readonly Bucket[], ranks: readonly number[]): Feed {
   const width = ranks.length;
   if (width === 1) return fedBy(ranks[0]!, buckets);
   const loads = new Map(ranks.map((rank) => [rank, 0]));

@@ -3,6 +3,9 @@ import { alignUp } from './alignment.ts';
 import { fewestShares } from './contiguous-shares.ts';
 import { type FusedUnits, isSameGatedProjection } from './fused-tensors.ts';
 
+/** What packing looks at in a manifest. */
+type Table = Pick<Manifest, 'names' | 'bytes' | 'segmentOf' | 'offsets'>;
+
 /** Whole tensors that move as one unit; `rows` and `offsets` go together. */
 export interface Bucket {
   readonly rows: readonly number[];
@@ -22,7 +25,7 @@ interface Items {
  * whatever lies between them. An item larger than the limit is alone but for tensors without bytes.
  */
 export function packRows(
-  manifest: Manifest,
+  manifest: Table,
   { unitOf, units }: FusedUnits,
   rows: readonly number[],
   limit: number,
@@ -32,7 +35,7 @@ export function packRows(
 }
 
 function itemsOf(
-  { names, bytes, segmentOf, offsets }: Manifest,
+  { names, bytes, segmentOf, offsets }: Table,
   { unitOf, units }: FusedUnits,
   rows: readonly number[],
   limit: number,
@@ -90,7 +93,7 @@ function runsOf({ weights }: Items, limit: number): [start: number, end: number]
  * gain.
  */
 function cutRun(
-  manifest: Manifest,
+  manifest: Table,
   { order, starts, weights }: Items,
   start: number,
   end: number,
@@ -102,7 +105,7 @@ function cutRun(
   );
 }
 
-function bucketOf(manifest: Manifest, rows: readonly number[]): Bucket {
+function bucketOf(manifest: Table, rows: readonly number[]): Bucket {
   let bytes = 0;
   const offsets = rows.map((row) => {
     const offset = alignUp(bytes);

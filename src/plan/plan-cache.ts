@@ -9,7 +9,7 @@ interface CachedPlan extends PlannedUpdate {
 /**
  * The last few plans, by layout, ranks, requested bucket size and fused modules. Free memory differs a little between updates and
  * must not require a new plan each time, so it is not part of the key. Instead a kept plan is reused if the mode and
- * the number of slots are still what would be chosen now, its slots still fit, and its buckets are at least half as
+ * the slots are still what would be chosen now, its slots still fit, and its buckets are at least half as
  * large as those of a new plan. That decision looks at ranks only, not at tensors.
  */
 export class PlanCache {
@@ -40,10 +40,10 @@ export class PlanCache {
 }
 
 function isGoodEnough({ choice: kept }: CachedPlan, now: ModeChoice): boolean {
-  const fits = kept.slots * kept.slotBytes <= now.budget;
-  return (
-    fits && kept.mode === now.mode && kept.slots === now.slots && kept.bucketBytes * 2 >= now.bucketBytes
-  );
+  if (kept.slots * kept.slotBytes + kept.largeSlotBytes > now.budget) return false;
+  const isAlike =
+    kept.mode === now.mode && kept.slots === now.slots && kept.largeSlotBytes > 0 === now.largeSlotBytes > 0;
+  return isAlike && kept.bucketBytes * 2 >= now.bucketBytes;
 }
 
 function keyOf({ layout, ranks, bucketBytes, fused = [] }: PlanInput): string {

@@ -7,7 +7,7 @@ import type { Plan, PlanRank } from './plan.ts';
 
 /**
  * The invariants of every plan: each tensor is in exactly one bucket; within a slot tensors are
- * aligned and do not overlap; buckets fit in a slot; a bucket's owner can reach the segments of all its tensors; fused
+ * aligned and do not overlap; buckets fit in a slot, or in the large one; a bucket's owner can reach the segments of all its tensors; fused
  * tensors share a bucket.
  * A plan that breaks them would install wrong weights, so each plan is checked before use. Throws AssertionError.
  */
@@ -17,10 +17,11 @@ export function assertPlan(
   ranks: readonly PlanRank[],
   { units }: FusedUnits,
 ): void {
-  const { mode, owners, tensorStarts, tensorOrder, bucketBytes, slots, slotBytes } = plan;
+  const { mode, owners, tensorStarts, tensorOrder, bucketBytes, slots, slotBytes, largeSlotBytes } = plan;
   const hostOfRank = new Map(ranks.map(({ rank, host }) => [rank, host]));
   assert.equal(hostOfRank.size, ranks.length, 'a rank is given twice');
   assert.equal(slotBytes % ALIGNMENT, 0, 'slots are aligned');
+  assert.equal(largeSlotBytes % ALIGNMENT, 0, 'the large slot is aligned');
   assert.ok(slots >= SLOTS[mode] && slots <= MOST_SLOTS, 'a mode has its slots');
   assert.equal(tensorStarts.length, owners.length + 1);
   assert.equal(bucketBytes.length, owners.length);
@@ -43,7 +44,7 @@ function assertBucket(
   host: string | undefined,
   bucketOf: Int32Array,
 ): void {
-  const { tensorStarts, tensorOrder, tensorOffsets, bucketBytes, slotBytes } = plan;
+  const { tensorStarts, tensorOrder, tensorOffsets, bucketBytes, slotBytes, largeSlotBytes } = plan;
   assert.ok(tensorStarts[bucket]! < tensorStarts[bucket + 1]!, 'a bucket holds a tensor');
   let end = 0;
   for (let entry = tensorStarts[bucket]!; entry < tensorStarts[bucket + 1]!; entry += 1) {
@@ -58,5 +59,5 @@ function assertBucket(
     if (manifest.bytes[row]! > 0) end = offset + manifest.bytes[row]!;
   }
   assert.equal(end, bucketBytes[bucket], 'a bucket ends with its last tensor');
-  assert.ok(end <= slotBytes, 'a bucket fits in a slot');
+  assert.ok(end <= Math.max(slotBytes, largeSlotBytes), 'a bucket fits in a slot');
 }

@@ -3,8 +3,8 @@ import { MOST_SLOTS, type Mode, SLOTS } from './memory-budget.ts';
 /** One is filled while the other is read; serial mode has no others. */
 const leastLinkSlots = SLOTS.serial;
 export const MOST_STAGING_SLOTS = MOST_SLOTS - leastLinkSlots;
-/** Of a rank that is alone in its update. */
-export const MOST_LINK_SLOTS = SLOTS.pipelined;
+/** Of a rank that is alone in its update, and the one for large buckets. */
+export const MOST_LINK_SLOTS = SLOTS.pipelined + 1;
 
 /**
  * Which bucket goes from which owner, in what order, in which mode; in columns, as a manifest. Bucket `b` is the
@@ -20,6 +20,8 @@ export interface Plan {
   readonly slots: number;
   /** Of each slot, a multiple of 256. */
   readonly slotBytes: number;
+  /** Of one more slot, for the buckets that are larger than `slotBytes`; 0 if none is. A multiple of 256. */
+  readonly largeSlotBytes: number;
   /** All ranks that take part, ascending. */
   readonly ranks: Uint32Array;
   /** The rank that uploads each bucket, in the order in which buckets are streamed. */
@@ -53,9 +55,24 @@ export function stagingSlotCount({ mode, slots, ranks }: Plan): number {
   return mode === 'pipelined' && ranks.length > 1 ? slots - leastLinkSlots : 0;
 }
 
-/** Slots that engine workers read from: no more than there are buckets, but one even for an empty plan. */
+/** A large bucket is a tensor, or several that are fused, with a slot of its own: it is not staged. */
+export function isLarge({ bucketBytes, slotBytes }: Plan, bucket: number): boolean {
+  return bucketBytes[bucket]! > slotBytes;
+}
+
+/**
+ * Slots that engine workers read from, without the one for large buckets: no more than there are buckets for them, but
+ * one even for an empty plan.
+ */
 export function linkSlotCount(plan: Plan): number {
-  return Math.min(plan.slots - stagingSlotCount(plan), Math.max(bucketCount(plan), 1));
+  const ordinary = plan.bucketBytes.reduce((count, bytes) => (bytes > plan.slotBytes ? count : count + 1), 0);
+  const least = plan.largeSlotBytes > 0 ? 0 : 1;
+  return Math.min(plan.slots - stagingSlotCount(plan), Math.max(ordinary, least));
+}
+
+/** Device memory that a rank allocates for all of its slots, at most. */
+export function slotMemory({ slots, slotBytes, largeSlotBytes }: Plan): number {
+  return slots * slotBytes + largeSlotBytes;
 }
 
 /** The manifest rows of one bucket and their offsets in its slot. */

@@ -132,7 +132,7 @@ test('halves on different hosts are named, with both hosts', () => {
 });
 
 test('fused tensors that no slot holds are a MemoryError that names all of them', () => {
-  const input = { manifest: halves('a'), ranks: ranksOf(2, 10_239), fraction: 1, bucketBytes: 2048 };
+  const input = { manifest: halves('a'), ranks: ranksOf(2, 9_215), fraction: 1, bucketBytes: 2048 };
   const larger = { ...input, fused: [['q_a_proj', 'o_proj']] };
   assert.throws(
     () => planUpdate(larger),

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { planUpdate } from '../../src/plan/buckets.ts';
 import { byLayer, layerKeys } from '../../src/plan/layer-order.ts';
 import type { Plan } from '../../src/plan/plan.ts';
-import { deepSeekV3, type Listed, loadedBy, mlaTensors } from './model-layouts.ts';
+import { deepSeekV3, type Listed, loadedBy, loadedFromFile, mlaTensors } from './model-layouts.ts';
 
 const small = {
   ...deepSeekV3,
@@ -122,4 +122,16 @@ test('where every rank loaded a part of each layer, layers come in order', () =>
   ).flat();
   const { manifest, plan } = planOf(stripes, { loaders: 4, count: 4 });
   assert.ok(mostOpenLayers(plan, manifest.names) <= 3);
+});
+
+test('what eight ranks loaded from files comes layer by layer, each feeding from its own memory alone', () => {
+  const manifest = loadedFromFile(alphabetical(mlaTensors({ ...small, layers: 23 })), 8);
+  const ranks = Array.from({ length: 8 }, (_, rank) => ({ rank, host: 'a', freeBytes: 2 ** 30 }));
+  const plan = planUpdate({ manifest, ranks, fraction: 1, bucketBytes: 2 ** 19 });
+  const most = mostOpenLayers(plan, manifest.names);
+  assert.ok(most <= 3, `${most} layers are held`);
+  for (const [bucket, owner] of plan.owners.entries()) {
+    for (const row of plan.tensorOrder.subarray(plan.tensorStarts[bucket], plan.tensorStarts[bucket + 1]))
+      assert.equal(manifest.segments[manifest.segmentOf[row]!]!.rank, owner);
+  }
 });

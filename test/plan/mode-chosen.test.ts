@@ -1,13 +1,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryError, UsageError } from '../../src/errors.ts';
+import { alignUp } from '../../src/plan/alignment.ts';
 import { chooseMode } from '../../src/plan/memory-budget.ts';
 
 const usualBucketBytes = 32 * 2 ** 20;
 
-const needs = (bytes: number, totalBytes = 2 ** 40) => ({
+/** Of a checkpoint with so many tensors of that size, and small ones. */
+const needs = (bytes: number, totalBytes = 2 ** 40, count = 1) => ({
   largest: { tensors: ['lm_head.weight'], bytes },
   totalBytes,
+  sizes: [
+    { bytes: alignUp(bytes), count },
+    { bytes: 256, count: 1 },
+  ],
 });
 const supply = (freeBytes: number, bucketBytes = usualBucketBytes, fraction = 1) => ({
   ranks: [
@@ -32,7 +38,7 @@ test('the largest tensor at half of the budget is still serial, one step more is
 
 test('a MemoryError names the tensor, its bytes, the rank with least free memory and how much that is, in one line', () => {
   assert.throws(
-    () => chooseMode(needs(3 * 2 ** 30), supply(5 * 2 ** 30, undefined, 0.9)),
+    () => chooseMode(needs(3 * 2 ** 30), supply(3 * 2 ** 30, undefined, 0.9)),
     (error) => {
       assert.ok(error instanceof MemoryError);
       assert.equal(error.exitCode, 2);
@@ -41,8 +47,7 @@ test('a MemoryError names the tensor, its bytes, the rank with least free memory
         '"lm_head.weight"',
         '3 GiB (3221225472 bytes)',
         'rank 7',
-        '5 GiB (5368709120 bytes)',
-        '4.5 GiB (4831838208 bytes)',
+        '2.7 GiB (2899102924 bytes)',
       ]) {
         assert.ok(error.message.includes(part), `"${error.message}" has ${part}`);
       }
@@ -58,9 +63,44 @@ test('only the given fraction of free memory is used', () => {
 
 test('with plenty of memory a slot is of the size asked for, or the largest tensor', () => {
   assert.equal(chooseMode(needs(1000), supply(2 ** 40)).slotBytes, usualBucketBytes);
-  const large = chooseMode(needs(2 ** 30 + 1), supply(2 ** 40));
-  assert.equal(large.slotBytes, 2 ** 30 + 256);
-  assert.equal(large.bucketBytes, usualBucketBytes);
+  const larger = chooseMode(needs(2 * usualBucketBytes - 1), supply(2 ** 40));
+  assert.equal(larger.slotBytes, 2 * usualBucketBytes);
+  assert.equal(larger.largeSlotBytes, 0);
+  assert.equal(larger.bucketBytes, usualBucketBytes);
+});
+
+test('a tensor far larger than a bucket has a slot of its own, and the others are as without it', () => {
+  const choice = chooseMode(needs(2 ** 30 + 1), supply(2 ** 40));
+  assert.deepEqual(
+    [choice.mode, choice.slots, choice.slotBytes, choice.largeSlotBytes],
+    ['pipelined', 4, usualBucketBytes, 2 ** 30 + 256],
+  );
+});
+
+test('where most bytes are in large tensors these are pipelined while memory lasts', () => {
+  const most = needs(2 ** 30, 100 * 2 ** 30, 100);
+  const choose = (budget: number) => {
+    const { mode, slotBytes, largeSlotBytes } = chooseMode(most, supply(budget));
+    return { mode, slotBytes, largeSlotBytes };
+  };
+  const apart = { slotBytes: usualBucketBytes, largeSlotBytes: 2 ** 30 };
+  assert.deepEqual(choose(3 * 2 ** 30), { mode: 'pipelined', slotBytes: 2 ** 30, largeSlotBytes: 0 });
+  assert.deepEqual(choose(3 * 2 ** 30 - 1), { mode: 'pipelined', ...apart });
+  assert.deepEqual(choose(2 ** 30 + 3 * 2 ** 20), {
+    mode: 'pipelined',
+    slotBytes: 2 ** 20,
+    largeSlotBytes: 2 ** 30,
+  });
+});
+
+test('a large tensor needs its own bytes and two buckets, and one byte less is a MemoryError that says so', () => {
+  const least = 2 ** 30 + 2 * 2 ** 20;
+  const { mode, slots, slotBytes, largeSlotBytes } = chooseMode(needs(2 ** 30), supply(least));
+  assert.deepEqual([mode, slots, slotBytes, largeSlotBytes], ['serial', 2, 2 ** 20, 2 ** 30]);
+  assert.throws(
+    () => chooseMode(needs(2 ** 30), supply(least - 1)),
+    (error) => error instanceof MemoryError && error.message.includes(`(${least} bytes)`),
+  );
 });
 
 test('ranks that take turns get a fourth slot where it fits, a rank that is alone never', () => {
@@ -84,8 +124,8 @@ test('a bucket size that does not fit shrinks to what does, in the same mode', (
   assert.deepEqual([choice.mode, choice.slotBytes, choice.bucketBytes], ['pipelined', 9984, 9984]);
 });
 
-test('slots never shrink below the largest tensor', () => {
-  assert.equal(chooseMode(needs(100_000), supply(2 ** 30, 1024)).slotBytes, 100_096);
+test('slots never shrink below the largest tensor, but for one that has its own', () => {
+  assert.equal(chooseMode(needs(100_000), supply(2 ** 30, 60_000)).slotBytes, 100_096);
 });
 
 test('slots are no larger than the checkpoint needs, and never empty', () => {
@@ -95,8 +135,11 @@ test('slots are no larger than the checkpoint needs, and never empty', () => {
 
 test('all slots together stay within the budget', () => {
   for (let free = 600; free < 60_000; free += 97) {
-    const { mode, slots, slotBytes, bucketBytes } = chooseMode(needs(200), supply(free, 15_000));
-    assert.ok(slotBytes * slots <= free);
+    const { mode, slots, slotBytes, largeSlotBytes, bucketBytes } = chooseMode(
+      needs(200),
+      supply(free, 15_000),
+    );
+    assert.ok(slotBytes * slots + largeSlotBytes <= free);
     assert.ok(mode === 'serial' ? slots === 2 : slots >= 3);
     assert.ok(bucketBytes <= slotBytes && slotBytes % 256 === 0);
   }

@@ -1,4 +1,7 @@
+import { type Manifest, mergeManifests } from '../../src/checkpoint/manifest.ts';
+import { assignFiles } from '../../src/plan/load-assignment.ts';
 import { shareTensors } from '../../src/plan/tensor-shares.ts';
+import { indexOf } from './indices.ts';
 import { manifestOf, type Row, segmentOf } from './manifests.ts';
 
 /** Names and bytes of a model's tensors, as their files list them. */
@@ -66,7 +69,24 @@ export function mlaTensors(shape: MlaShape): Listed {
   return listed;
 }
 
-/** Loaded by the ranks `0 …` of each host as loading does: a contiguous run of tensors each, even by bytes. */
+/** Loaded from one file by the ranks `0 …` of a host. */
+export function loadedFromFile(listed: Listed, ranks: number): Manifest {
+  const index = {
+    ...indexOf([{ tensors: listed.map(({ bytes }) => bytes) }]),
+    names: listed.map(({ name }) => name),
+  };
+  const { shares } = assignFiles({
+    checkpoint: 'c',
+    index,
+    identitiesOf: new Map([['a', ['1:0:0:0:0:header']]]),
+    segmentName: 's',
+    ranks: Array.from({ length: ranks }, (_, rank) => ({ rank, host: 'a', directory: '/dev/shm/w' })),
+    spare: [],
+  });
+  return mergeManifests(shares.map(({ manifest }) => manifest));
+}
+
+/** Written by the ranks `0 …` of each host as tensors in memory are: a contiguous run each, even by bytes. */
 export function loadedBy(listed: Listed, hostOfRank: readonly string[]) {
   const sizes = Float64Array.from(listed, ({ bytes }) => bytes);
   const rows: Row[] = [];

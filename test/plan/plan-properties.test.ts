@@ -64,10 +64,10 @@ test('tensors of a bucket are aligned, do not overlap, and end within the bucket
         assert.equal(offsets[index]! % 256, 0);
         assert.ok(offsets[index]! >= end);
         end = Math.max(end, offsets[index]! + manifest.bytes[row]!);
-        assert.ok(offsets[index]! <= plan.slotBytes);
+        assert.ok(offsets[index]! <= Math.max(plan.slotBytes, plan.largeSlotBytes));
       }
       assert.ok(manifest.bytes[rows.at(-1)!] === 0 || end === bytes);
-      assert.ok(bytes <= plan.slotBytes);
+      assert.ok(bytes <= Math.max(plan.slotBytes, plan.largeSlotBytes));
     }
   });
 });
@@ -213,19 +213,20 @@ test('the digest names the plan: it changes with the bucket size and with the ra
   assert.equal(new Set(digests).size, digests.length);
 });
 
-test('one large tensor makes slots large, but does not make the other buckets large', () => {
-  const rows = Array.from({ length: 65 }, (_, row) => ({
+test('one large tensor has a slot of its own, and makes neither slots nor the other buckets large', () => {
+  const rows = Array.from({ length: 401 }, (_, row) => ({
     name: `t${row}`,
-    bytes: row === 64 ? 10_000_000 : 100_000,
+    bytes: row === 400 ? 10_000_000 : 100_000,
     segment: 0,
     offset: row * 131_072,
   }));
   const manifest = manifestOf(rows, [segmentOf(0, 'a')]);
   const ranks = [{ rank: 0, host: 'a', freeBytes: 10 ** 9 }];
   const plan = planUpdate({ manifest, ranks, fraction: 1, bucketBytes: 800_000 });
-  assert.equal(plan.slotBytes, 10_000_128);
+  assert.equal(plan.slotBytes, 800_000);
+  assert.equal(plan.largeSlotBytes, 10_000_128);
   assert.equal(plan.bucketBytes.filter((bytes) => bytes > 800_000).length, 1);
-  assert.equal(bucketCount(plan), 11);
+  assert.equal(bucketCount(plan), 59);
 });
 
 test('a rank takes the slots of its mode, but no link slot that would never hold a bucket', () => {

@@ -12,11 +12,15 @@ test('an allocation that fails despite free memory leads to a new plan', async (
   });
 });
 
-test('a rank that refuses every plan fails the update by name, before any engine is touched', async () => {
-  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
+test('a rank that refuses every plan fails the update of its instance, before that is touched', async () => {
+  await withCluster({}, async ({ world, user, succeeds, spares, status }) => {
     world.devices[2]!.allocationFailures = 100;
-    await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_MEMORY', /rank 2 refused its slots 4 times/);
-    assert.ok((await status()).instances.every(({ state }) => state === 'unknown'));
+    const update = user.update('a', { bucketBytes });
+    await spares(update, 'engine-1', 'WEIGHTCAST_MEMORY', /rank 2 refused its slots 4 times/);
+    assert.deepEqual(
+      (await status()).instances.map(({ state }) => state),
+      ['serving', 'unknown'],
+    );
     world.devices[2]!.allocationFailures = 0;
     await succeeds(user.update('a'));
   });
@@ -60,11 +64,12 @@ test('a slow device slows the update down and has no other effect', async () => 
   });
 });
 
-test('a failed upload fails the update on all ranks with its error', async () => {
-  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
+test('a failed upload fails the update of its own instance with its error', async () => {
+  await withCluster({}, async ({ world, user, succeeds, spares, status }) => {
     world.devices[3]!.uploadFailures = 1;
-    await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_NATIVE', /an upload to SIM-3 failed/);
-    assert.deepEqual(versionsOf(await status()), [null, null]);
+    const update = user.update('a', { bucketBytes });
+    await spares(update, 'engine-1', 'WEIGHTCAST_NATIVE', /an upload to SIM-3 failed/);
+    assert.deepEqual(versionsOf(await status()), ['a', null]);
     await succeeds(user.update('a'));
   });
 });

@@ -6,11 +6,17 @@ import { bucketBytes, versionsOf, withCluster } from './harness.ts';
 /** A worker reports to its rank and to its engine; the first report to arrive is the error of the update. */
 const workerFailure = /^WEIGHTCAST_(WORKER_LINK|ENGINE)$/;
 
-test('an engine that refuses the call fails the update with its message, and the next update succeeds', async () => {
-  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
+test('an engine that refuses the call is left alone, and the others are updated', async () => {
+  await withCluster({}, async ({ world, user, succeeds, spares, fails, status }) => {
     world.engines[1]!.nextCall = 'error';
-    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500: there is no such method/);
-    assert.deepEqual(versionsOf(await status()), [null, null]);
+    const message = /engine-1 answered 500: there is no such method$/;
+    const report = await spares(user.update('a'), 'engine-1', 'WEIGHTCAST_ENGINE', message);
+    assert.deepEqual([report.ranks, report.instances[1]!.outcome], [2, 'unchanged']);
+    assert.deepEqual(versionsOf(await status()), ['a', null]);
+
+    world.engines[1]!.nextCall = 'error';
+    const all = /no such method; unchanged: engine-1; the update succeeded in engine-0$/;
+    await fails(user.update('a', { atomic: true }), 'WEIGHTCAST_ENGINE', all);
     await succeeds(user.update('a'));
     assert.deepEqual(versionsOf(await status()), ['a', 'a']);
   });
@@ -49,32 +55,40 @@ test('cancelling an update that waits for an engine stops the health checks', as
   });
 });
 
-test('an engine that stays down fails the update by name and is not touched', async () => {
-  await withCluster({}, async ({ world, user, fails, status }) => {
+test('an engine that stays down is not touched, and is waited for half of the time', async () => {
+  await withCluster({}, async ({ world, user, spares, status }) => {
     world.engines[0]!.kill();
-    await fails(user.update('a'), 'WEIGHTCAST_DEADLINE', /engine-0 is not ready after \d+ ms/);
-    assert.ok((await status()).instances.every(({ state }) => state === 'unknown'));
+    const report = await spares(
+      user.update('a'),
+      'engine-0',
+      'WEIGHTCAST_DEADLINE',
+      /is not ready after 30000 ms/,
+    );
+    assert.equal(report.instances[0]!.outcome, 'unchanged');
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
     world.engines[0]!.restart();
   });
 });
 
-test('a worker that refuses a bucket fails the update with its traceback, and the next update succeeds', async () => {
-  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
+test('a worker that refuses a bucket breaks its own engine, with its traceback, and the others are updated', async () => {
+  await withCluster({}, async ({ world, user, succeeds, spares, status }) => {
     await succeeds(user.update('a'));
     world.engines[0]!.workers[1]!.nextLoad = 'refuse';
-    await fails(user.update('a', { bucketBytes }), workerFailure, /shape mismatch/);
-    assert.deepEqual(versionsOf(await status()), [null, null]);
-    assert.ok((await status()).instances.every(({ state }) => state === 'broken'));
+    await spares(user.update('a', { bucketBytes }), 'engine-0', workerFailure, /shape mismatch/);
+    assert.deepEqual(
+      (await status()).instances.map(({ state }) => state),
+      ['broken', 'serving'],
+    );
     await succeeds(user.update('a'));
   });
 });
 
-test('a worker that dies on a bucket fails the update at once', async () => {
-  await withCluster({}, async ({ world, user, succeeds, fails }) => {
+test('a worker that dies on a bucket breaks its own engine at once', async () => {
+  await withCluster({}, async ({ world, user, succeeds, spares }) => {
     world.engines[1]!.workers[0]!.nextLoad = 'die';
     const startedAt = world.clock.now();
     const update = user.update('a', { bucketBytes });
-    await fails(update, workerFailure, /SIM-2 (died|closed the connection)/);
+    await spares(update, 'engine-1', workerFailure, /SIM-2 (died|closed the connection)/);
     assert.ok(world.clock.now() - startedAt < 5_000, 'no deadline was awaited');
     world.engines[1]!.restart();
     await succeeds(user.update('a'));
@@ -95,10 +109,11 @@ test('a worker that hangs on a bucket fails the update at its timeout and blocks
 });
 
 test('verification detects a worker that installed other bytes, and its instance reports no version', async () => {
-  await withCluster({}, async ({ world, user, succeeds, fails, status }) => {
+  await withCluster({}, async ({ world, user, succeeds, spares, status }) => {
     world.engines[1]!.workers[1]!.nextLoad = 'corrupt';
     const update = user.update('a', { bucketBytes });
-    await fails(update, 'WEIGHTCAST_VERIFICATION', /engine-1 does not hold the checkpoint: tensor layers\./);
+    const message = /engine-1 does not hold the checkpoint: tensor layers\./;
+    await spares(update, 'engine-1', 'WEIGHTCAST_VERIFICATION', message);
     // The other instance holds it, whole.
     assert.deepEqual(versionsOf(await status()), ['a', null]);
     assert.ok(allArrived(await succeeds(user.update('a'))));
@@ -106,7 +121,7 @@ test('verification detects a worker that installed other bytes, and its instance
 });
 
 test('an engine is paused while its weights change, and stays paused while it holds parts of several versions', async () => {
-  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, until }) => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, spares, fails, until }) => {
     const [first, second] = world.engines;
     const update = user.update('a', { bucketBytes });
     await until('an engine worker receives', () =>
@@ -117,35 +132,49 @@ test('an engine is paused while its weights change, and stays paused while it ho
     assert.ok(!first!.isPaused && !second!.isPaused);
 
     first!.workers[0]!.nextLoad = 'refuse';
-    await fails(user.update('a', { bucketBytes }), workerFailure, /shape mismatch/);
-    assert.ok(first!.isPaused && second!.isPaused);
+    const report = await spares(
+      user.update('a', { bucketBytes }),
+      'engine-0',
+      workerFailure,
+      /shape mismatch/,
+    );
+    assert.deepEqual(
+      report.instances.map(({ outcome, paused }) => [outcome, paused]),
+      [
+        ['broken', true],
+        ['updated', false],
+      ],
+    );
+    assert.ok(first!.isPaused && !second!.isPaused);
 
-    second!.nextPause = 'error';
-    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500/);
-    assert.ok(first!.isPaused && second!.isPaused);
+    first!.nextPause = 'error';
+    const stays = /engine-0 answered 500.*instance engine-0 is broken and stays paused/;
+    await fails(user.update('a', { instances: ['engine-0'] }), 'WEIGHTCAST_ENGINE', stays);
+    assert.ok(first!.isPaused);
 
     await succeeds(user.update('a'));
     assert.ok(!first!.isPaused && !second!.isPaused);
   });
 });
 
-test('an engine that cannot be paused fails the update before any engine is touched, and the others resume', async () => {
-  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+test('an engine that cannot be paused is not touched, and the others are updated', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, spares, status }) => {
     await succeeds(user.update('a'));
     world.engines[1]!.nextPause = 'error';
-    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500/);
-    assert.ok(!world.engines[0]!.isPaused);
+    await spares(user.update('a'), 'engine-1', 'WEIGHTCAST_ENGINE', /engine-1 answered 500/);
+    assert.ok(world.engines.every(({ isPaused }) => !isPaused));
     assert.deepEqual(versionsOf(await status()), ['a', 'a']);
   });
 });
 
 test('an engine that refuses the call keeps its version and is resumed', async () => {
-  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status, until }) => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, spares, fails, status, until }) => {
     await succeeds(user.update('a'));
     await succeeds(user.register('b', '/models/b'));
     world.engines[1]!.nextCall = 'error';
-    await fails(user.update('b'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500: there is no such method$/);
-    assert.deepEqual(versionsOf(await status()), ['a', 'a']);
+    const refused = /engine-1 answered 500: there is no such method$/;
+    await spares(user.update('b'), 'engine-1', 'WEIGHTCAST_ENGINE', refused);
+    assert.deepEqual(versionsOf(await status()), ['b', 'a']);
     assert.ok(world.engines.every(({ isPaused }) => !isPaused));
 
     // The other one has loaded a part by the time of the failure.
@@ -175,11 +204,18 @@ test('an engine that refuses the call keeps its version and is resumed', async (
 });
 
 test('an engine that does not resume holds the new version, and the next update resumes it', async () => {
-  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, spares, fails, status }) => {
     world.engines[0]!.nextResume = 'error';
-    const message =
-      /^updating to a succeeded, but instance engine-0 is still paused \(engine engine-0 answered 500/;
-    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', message);
+    const message = /instance engine-0 is still paused \(engine engine-0 answered 500/;
+    const report = await spares(user.update('a'), 'engine-0', 'WEIGHTCAST_ENGINE', message);
+    assert.deepEqual([report.instances[0]!.outcome, report.instances[0]!.paused], ['updated', true]);
+    world.engines[0]!.nextResume = 'error';
+    const alone = user.update('a', { instances: ['engine-0'] });
+    await fails(
+      alone,
+      'WEIGHTCAST_ENGINE',
+      /^updating engine-0 to a succeeded, but instance engine-0 is still/,
+    );
     assert.deepEqual(versionsOf(await status()), ['a', 'a']);
     const [first, second] = (await status()).instances;
     assert.ok(first!.isPaused && world.engines[0]!.isPaused);
@@ -190,18 +226,16 @@ test('an engine that does not resume holds the new version, and the next update 
 });
 
 test('an engine that is asleep, or was paused by someone else, is refused and left alone', async () => {
-  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, spares, status }) => {
     const [engine] = world.engines;
     await succeeds(user.update('a'));
     engine!.isSleeping = true;
-    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /^instance engine-0 \(engine-0\) is asleep/);
+    const asleep = /^instance engine-0 \(engine-0\) is asleep/;
+    await spares(user.update('a'), 'engine-0', 'WEIGHTCAST_ENGINE', asleep);
     engine!.isSleeping = false;
     engine!.setPaused(true);
-    await fails(
-      user.update('a'),
-      'WEIGHTCAST_ENGINE',
-      /^instance engine-0 \(engine-0\) was paused by someone else/,
-    );
+    const paused = /^instance engine-0 \(engine-0\) was paused by someone else/;
+    await spares(user.update('a'), 'engine-0', 'WEIGHTCAST_ENGINE', paused);
     assert.ok(engine!.isPaused);
     engine!.setPaused(false);
     assert.deepEqual(versionsOf(await status()), ['a', 'a']);
@@ -209,14 +243,11 @@ test('an engine that is asleep, or was paused by someone else, is refused and le
 });
 
 test('an engine that was down at the next contact has no known version', async () => {
-  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, spares, status }) => {
     await succeeds(user.update('a'));
     world.engines[0]!.kill();
-    await fails(
-      user.update('a', { timeoutMilliseconds: 1_000 }),
-      'WEIGHTCAST_DEADLINE',
-      /engine-0 is not ready/,
-    );
+    const update = user.update('a', { timeoutMilliseconds: 20_000 });
+    await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /engine-0 is not ready/);
     assert.deepEqual(versionsOf(await status()), [null, 'a']);
     assert.equal((await status()).instances[0]!.state, 'unknown');
     world.engines[0]!.restart();
@@ -225,8 +256,11 @@ test('an engine that was down at the next contact has no known version', async (
     await succeeds(user.update('a'));
     world.engines[0]!.kill();
     world.clock.after(300, () => world.engines[0]!.restart());
-    world.engines[1]!.nextPause = 'error';
-    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /engine-1 answered 500/);
+    const refused = user.update('a');
+    world.clock.after(301, () => {
+      world.engines[0]!.nextPause = 'error';
+    });
+    await spares(refused, 'engine-0', 'WEIGHTCAST_ENGINE', /engine-0 answered 500/);
     assert.deepEqual(versionsOf(await status()), [null, 'a']);
   });
 });
@@ -275,9 +309,9 @@ test('an instance removed with parts of several versions is still broken and pau
       (await status()).instances.map(({ state }) => state),
       ['broken', 'broken'],
     );
-    other!.nextPause = 'error';
-    await fails(user.update('a'), 'WEIGHTCAST_ENGINE', /no such method/);
-    assert.ok(engine!.isPaused);
+    engine!.nextPause = 'error';
+    await fails(user.update('a', { atomic: true }), 'WEIGHTCAST_ENGINE', /no such method/);
+    assert.ok(engine!.isPaused && !other!.isPaused);
     await succeeds(user.update('a'));
   });
 });

@@ -6,6 +6,7 @@ import type { Trace } from '../../simulation/trace.ts';
 import { type Outcome, resultOf, type SimulatedUser } from '../../simulation/user.ts';
 import type { SimulatedWorld, WorldOptions } from '../../simulation/world.ts';
 import type { ClusterStatus } from '../../src/actors/protocol/status-values.ts';
+import type { UpdateReport } from '../../src/actors/protocol/update-values.ts';
 
 /** Sixteen tensors of 4 MiB. */
 export const model: readonly TensorShape[] = Array.from({ length: 16 }, (_, layer) => ({
@@ -42,6 +43,16 @@ export interface Fixture {
   succeeds<T>(work: Promise<Outcome<T>>): Promise<T>;
   /** Lets virtual time pass until `work` is done, and asserts that it failed with that code and message. */
   fails(work: Promise<Outcome<unknown>>, code: string | RegExp, message: RegExp): Promise<void>;
+  /**
+   * Lets virtual time pass until an update is done, and asserts that it failed for that instance, with that code and message,
+   * and for no other.
+   */
+  spares(
+    update: Promise<Outcome<UpdateReport>>,
+    name: string,
+    code: string | RegExp,
+    message: RegExp,
+  ): Promise<UpdateReport>;
   status(): Promise<ClusterStatus>;
   /** Lets virtual time pass. */
   wait(milliseconds: number): Promise<void>;
@@ -91,6 +102,20 @@ async function runTest(options: Partial<WorldOptions>, test: Test): Promise<Trac
       assert.match(outcome.error.message, message);
       if (typeof code === 'string') assert.equal(outcome.error.code, code);
       else assert.match(outcome.error.code, code);
+    },
+    async spares(update, name, code, message) {
+      const report = resultOf(await cluster.complete(update));
+      const failed = report.instances.filter(({ error }) => error !== null);
+      assert.deepEqual(
+        failed.map((one) => one.name),
+        [name],
+      );
+      const { error } = failed[0]!;
+      assert.match(error!.message, message);
+      assert.match(error!.code, typeof code === 'string' ? new RegExp(`^${code}$`) : code);
+      const others = report.instances.filter((one) => one.name !== name);
+      assert.ok(others.every(({ outcome, paused }) => outcome === 'updated' && !paused));
+      return report;
     },
     status: () => fixture.succeeds(user.status()),
     wait: (milliseconds) => world.clock.advance(milliseconds),

@@ -5,7 +5,7 @@ import { checkpointAt } from '../../simulation/checkpoint.ts';
 import { asSegment, type SimulatedSegment } from '../../simulation/contents.ts';
 import type { SimulatedFabric } from '../../simulation/fabric.ts';
 import { segmentDirectory } from '../../simulation/host.ts';
-import { checkUpdatedVersion } from '../../simulation/invariants.ts';
+import { checkOutcomes, checkUpdatedVersion } from '../../simulation/invariants.ts';
 import { bucketBytes, expectViolation, type Fixture } from './harness.ts';
 
 /** Eight slices of 16 MiB, on the first of two hosts. */
@@ -201,6 +201,20 @@ test('an update that changes the weights of an engine that sleeps is detected', 
       engine!.isSleeping = false;
     },
   );
+});
+
+test('a report is compared with what the engines hold', async () => {
+  const claims = [
+    [/engine-0 is reported as unchanged, but was touched/, { outcome: 'unchanged' }],
+    [/engine-0 is reported as broken without an error/, { outcome: 'broken' }],
+    [/2 ranks are reported as updated, but 0 were/, { outcome: 'broken' }],
+  ] as const;
+  for (const [violation, claim] of claims) {
+    await expectViolation(violation, {}, async ({ world, user, succeeds }) => {
+      const report = await succeeds(user.update('a', { instances: ['engine-0'] }));
+      checkOutcomes(world, { ...report, instances: [{ ...report.instances[0]!, ...claim }] }, 0);
+    });
+  }
 });
 
 // ── leaks ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -95,8 +95,9 @@ test('joiners read from copies as well as from loaded segments', async () => {
     await succeeds(join(fixture, 1));
     await succeeds(join(fixture, 2));
     const shares = world.hosts.map((host) => world.fabrics.servedBy(host) / totalBytes);
-    assert.ok(shares[0]! > 1.3 && shares[0]! < 1.7, `${shares}`);
-    assert.ok(shares[1]! > 0.3 && shares[1]! < 0.7, `${shares}`);
+    // The second one reads from two ranks of host 0, and from the one of host 1 that received.
+    assert.ok(shares[0]! > 1.3 && shares[0]! < 1.8, `${shares}`);
+    assert.ok(shares[1]! > 0.2 && shares[1]! < 0.7, `${shares}`);
   });
 });
 

@@ -3,17 +3,14 @@ import { test } from 'node:test';
 import { allArrived } from '../../simulation/all-arrived.ts';
 import { bucketBytes, versionsOf, withCluster } from './harness.ts';
 
-test('a rank that dies during an update fails it, restarts, and the next update succeeds', async () => {
-  await withCluster({}, async ({ cluster, world, user, succeeds, fails, until, ready, status }) => {
+test('a rank that dies during an update breaks its own instance, the others are updated, and it restarts', async () => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, spares, until, ready, status }) => {
     const update = user.update('a', { bucketBytes });
     await until('an engine worker receives', () => world.engines[1]!.workers.some(({ isBusy }) => isBusy));
     cluster.ranks.get(2)!.kill();
-    await fails(
-      update,
-      'WEIGHTCAST_PEER_LOST',
-      /^rank 2 died \(SIGKILL\) while updating to a; instance engine-1 is broken:/,
-    );
-    assert.deepEqual(versionsOf(await status()), [null, null]);
+    const message = /^rank 2 died \(SIGKILL\) while updating to a; instance engine-1 is broken:/;
+    await spares(update, 'engine-1', 'WEIGHTCAST_PEER_LOST', message);
+    assert.deepEqual(versionsOf(await status()), ['a', null]);
     await ready();
     assert.ok(allArrived(await succeeds(user.update('a'))));
   });
@@ -64,12 +61,13 @@ for (const first of ['supervisor', 'rank'] as const) {
   });
 }
 
-test('a session lost during an update fails it and leaves nothing allocated', async () => {
-  await withCluster({}, async ({ cluster, world, user, succeeds, fails, until, wait, ready }) => {
+test('a session lost during an update fails its instance and leaves nothing allocated', async () => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, spares, until, wait, ready }) => {
     const update = user.update('a', { bucketBytes });
     await until('an engine worker receives', () => world.engines[0]!.workers.some(({ isBusy }) => isBusy));
     world.network.endSession(world.supervisorNode, cluster.ranks.get(0)!.node, 'silent for 10000 ms');
-    await fails(update, 'WEIGHTCAST_PEER_LOST', /rank 0 died \(silent for 10000 ms\)|is gone/);
+    const message = /rank 0 died \(silent for 10000 ms\)|is gone/;
+    await spares(update, 'engine-0', 'WEIGHTCAST_PEER_LOST', message);
     await wait(1_000);
     assert.ok(world.devices.every(({ used }) => used === 0));
     await ready();
@@ -98,7 +96,7 @@ test('a worker link that cannot be bound fails the update and does not end the r
   await withCluster({}, async ({ cluster, world, user, succeeds, fails }) => {
     const nodes = [...cluster.ranks.values()].map(({ node }) => node);
     world.links.bindFailures = 1;
-    await fails(user.update('a'), 'WEIGHTCAST_WORKER_LINK', /cannot bind a worker link/);
+    await fails(user.update('a', { atomic: true }), 'WEIGHTCAST_WORKER_LINK', /cannot bind a worker link/);
     await succeeds(user.update('a'));
     assert.deepEqual(
       [...cluster.ranks.values()].map(({ node }) => node),

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { allArrived } from '../../simulation/all-arrived.ts';
+import { checkpointAt } from '../../simulation/checkpoint.ts';
 import { bucketBytes, checkpoints, versionsOf, withCluster } from './harness.ts';
 
 test('an update installs every tensor in every worker of every instance', async () => {
@@ -32,10 +33,32 @@ test('a device with room for only two slots is updated in serial mode', async ()
   });
 });
 
-test('a device without room for two slots fails the update, naming rank and tensor, before any engine is touched', async () => {
-  await withCluster({ deviceCapacity: 8 * 2 ** 20 }, async ({ user, fails, status }) => {
+test('a device with room for one tensor and two small buckets is updated too', async () => {
+  await withCluster({ deviceCapacity: 7 * 2 ** 20 }, async ({ user, succeeds }) => {
+    const { mode, slots, slotBytes, largeSlotBytes } = await succeeds(user.update('a'));
+    assert.deepEqual([mode, slots, largeSlotBytes], ['serial', 2, 4 * 2 ** 20]);
+    assert.ok(slotBytes < 2 ** 21);
+  });
+});
+
+test('a device without room for that fails the update, naming rank and tensor, before any engine is touched', async () => {
+  await withCluster({ deviceCapacity: 5 * 2 ** 20 }, async ({ user, fails, status }) => {
     await fails(user.update('a'), 'WEIGHTCAST_MEMORY', /layers\.\d+\.weight.*rank \d/);
     assert.ok((await status()).instances.every(({ state }) => state === 'unknown'));
+  });
+});
+
+test('a tensor far larger than a bucket costs its bytes once, and arrives among pipelined buckets', async () => {
+  const shapes = Array.from({ length: 41 }, (_, layer) => {
+    return { name: `layers.${layer}.weight`, dtype: 'BF16', shape: [layer === 20 ? 2 ** 22 : 2 ** 19] };
+  });
+  const checkpoints = [checkpointAt('/models/a', shapes, false)];
+  await withCluster({ checkpoints }, async ({ world, user, succeeds, until }) => {
+    const update = user.update('a', { bucketBytes: 2 ** 20 });
+    await until('worker links are bound', () => world.links.open === 4);
+    for (const { used } of world.devices) assert.equal(used, (4 + 8) * 2 ** 20);
+    const { mode, largeSlotBytes } = await succeeds(update);
+    assert.deepEqual([mode, largeSlotBytes], ['pipelined', 8 * 2 ** 20]);
   });
 });
 
@@ -90,7 +113,7 @@ test('an update continues when the process that requested it is gone', async () 
 });
 
 test('no table grows over fifty updates of which every second one fails', async () => {
-  await withCluster({ deviceSlowness: 1 }, async ({ cluster, world, user, succeeds, fails, wait }) => {
+  await withCluster({ deviceSlowness: 1 }, async ({ cluster, world, user, succeeds, spares, wait }) => {
     const { supervisor, ranks } = cluster;
     const held = () =>
       [supervisor, ...[...ranks.values()].map(({ process }) => process!)].map(({ system, timers }) => {
@@ -98,7 +121,7 @@ test('no table grows over fifty updates of which every second one fails', async 
       });
     const failThenSucceed = async () => {
       world.engines[0]!.nextCall = 'error';
-      await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_ENGINE', /no such method/);
+      await spares(user.update('a', { bucketBytes }), 'engine-0', 'WEIGHTCAST_ENGINE', /no such method/);
       await succeeds(user.update('a', { bucketBytes }));
       await wait(70_000);
     };

@@ -10,6 +10,7 @@ export const plan = z.object({
   mode: z.enum(['pipelined', 'serial']),
   slots: z.int(),
   slotBytes: bytes,
+  largeSlotBytes: bytes,
   ranks: words,
   owners: words,
   tensorStarts: words,

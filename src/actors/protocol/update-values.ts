@@ -18,6 +18,8 @@ export const updateRequest = z.object({
   /** Part of the free device memory that an update may take, in (0, 1]. */
   memoryFraction: z.number().gt(0).lte(1),
   verify: proofsAsked,
+  /** Reject when any instance fails, though others are updated. */
+  atomic: z.boolean(),
   /** Hosts keep what they receive from other hosts, and serve it to others. */
   keepCopy: z.boolean(),
   timeoutMilliseconds: milliseconds,
@@ -121,10 +123,12 @@ export const instanceReport = z.object({
 export type InstanceReport = z.infer<typeof instanceReport>;
 
 export const updateReport = z.object({
+  /** The last one that has updated an instance. */
   epoch,
   checkpoint: name,
   digest: z.string(),
   mode: plan.shape.mode,
+  /** Of the instances that were updated, as are the figures below. */
   ranks: z.int(),
   tensors: z.int(),
   bytes,
@@ -133,9 +137,10 @@ export const updateReport = z.object({
   /** The same by the rank they were read from. */
   received: z.array(received),
   buckets: z.int(),
-  /** Device memory of a rank, at most: `slots` of `slotBytes` each. */
+  /** Device memory of a rank, at most: `slots` of `slotBytes` each, and one of `largeSlotBytes` for larger tensors. */
   slots: z.int(),
   slotBytes: bytes,
+  largeSlotBytes: bytes,
   /** Duration of the update, from prepare to the resumption of engines. */
   seconds: z.number(),
   /** From the first upload to the last acknowledgement. */

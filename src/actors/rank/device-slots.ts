@@ -4,8 +4,8 @@ import type { Device, DeviceBuffer } from '../../native-bridge/device.ts';
 import type { SlotMap } from './slot-map.ts';
 
 /**
- * The device memory of one exchange. The link slots are one buffer, which the engine worker reads from; the staging
- * slots, where there are any, are another one.
+ * The device memory of one exchange. The link slots are one buffer, which the engine worker reads from, the one for
+ * large buckets at its end; the staging slots, where there are any, are another one.
  */
 export class DeviceSlots {
   readonly link: DeviceBuffer;
@@ -21,7 +21,7 @@ export class DeviceSlots {
   /** On a throw (`OutOfDeviceMemoryError`) nothing stays allocated. */
   static allocate(map: SlotMap, device: Device): DeviceSlots {
     const { linkSlots, stagingSlots, plan } = map;
-    const link = device.allocate(linkSlots * plan.slotBytes);
+    const link = device.allocate(linkSlots * plan.slotBytes + plan.largeSlotBytes);
     try {
       const staging = stagingSlots > 0 ? device.allocate(stagingSlots * plan.slotBytes) : null;
       return new DeviceSlots(map, link, staging);

@@ -1,6 +1,6 @@
 import type { Manifest } from '../../checkpoint/manifest.ts';
 import { OutOfDeviceMemoryError, WeightcastError } from '../../errors.ts';
-import type { Plan } from '../../plan/plan.ts';
+import { type Plan, slotMemory } from '../../plan/plan.ts';
 import { Receiver } from '../join/receiver.ts';
 import { swarmClient } from '../join/swarm-client.ts';
 import type { Context } from '../kernel/index.ts';
@@ -56,7 +56,7 @@ export async function openTransfer(
   } catch (error) {
     await receiver?.discard('the epoch was not opened');
     if (!(error instanceof OutOfDeviceMemoryError)) throw error;
-    const wantedBytes = plan.slots * plan.slotBytes;
+    const wantedBytes = slotMemory(plan);
     const freeBytes = ports.device.memory().free;
     return { transfer: null, answer: { outcome: 'pressure', wantedBytes, freeBytes } };
   }

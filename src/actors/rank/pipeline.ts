@@ -20,21 +20,21 @@ interface Staged {
  *
  * Every bucket goes through a link slot, in the plan's order and round-robin: a slot gets its next bucket when the
  * engine worker has copied the last. The rank's own buckets are staged ahead, as many as there are staging slots. A rank
- * without staging slots (it is alone, or in serial mode) uploads its buckets straight into their link slots.
+ * without staging slots (it is alone, or in serial mode) uploads its buckets straight into their link slots; so does
+ * every rank with large buckets.
  */
 export class Pipeline {
   readonly transfer: RankTransfer;
   readonly #map: SlotMap;
   readonly #slots: Slots;
   readonly #tell: (slot: ActorRef<SlotJob>, job: SlotJob) => void;
-  readonly #owned: readonly number[];
 
   #nextForward = 0;
   readonly #linkTaken: boolean[];
   #reloaded = 0;
   #reloadedBytes = 0;
 
-  /** Index into `#owned` of the next bucket to stage. */
+  /** Index into the map's `staged` of the next bucket to stage. */
   #nextStage = 0;
   /** What the staging slots hold, in the plan's order. */
   #staged: Staged[] = [];
@@ -47,8 +47,7 @@ export class Pipeline {
     this.#slots = slots;
     this.#tell = tell;
     this.#map = transfer.map;
-    this.#owned = this.#map.owned;
-    this.#linkTaken = new Array(this.#map.linkSlots).fill(false);
+    this.#linkTaken = new Array(this.#map.linkSlots + 1).fill(false);
   }
 
   /** The engine worker has copied every bucket, and all slots are free. */
@@ -94,13 +93,13 @@ export class Pipeline {
    * hold was forwarded without that, one more bucket has to be staged.
    */
   #mayStage(): boolean {
-    if (this.#isStagingClosed || this.#nextStage === this.#owned.length) return false;
+    if (this.#isStagingClosed || this.#nextStage === this.#map.staged.length) return false;
     if (this.#staged.length >= this.transfer.stagingSlots) return false;
     return !this.#givingUpStaging || this.#staged.every(({ isForwarded }) => isForwarded);
   }
 
   #stageNext(): void {
-    const bucket = this.#owned[this.#nextStage]!;
+    const bucket = this.#map.staged[this.#nextStage]!;
     this.#nextStage += 1;
     this.#staged.push({ bucket, isForwarded: false });
     const { transfer } = this;
@@ -111,7 +110,7 @@ export class Pipeline {
   #mayForward(): boolean {
     const bucket = this.#nextForward;
     if (bucket === this.#map.buckets || this.#linkTaken[this.#map.linkSlot(bucket)]) return false;
-    const isStagedAhead = this.#map.owns(bucket) && this.transfer.stagingSlots > 0;
+    const isStagedAhead = this.#map.isStaged(bucket) && this.transfer.stagingSlots > 0;
     return !isStagedAhead || this.#stagedAs(bucket) !== undefined;
   }
 
@@ -138,7 +137,7 @@ export class Pipeline {
 
   /** Whether the memory that this rank broadcasts from is freed after this bucket. */
   #isLastOfMemory(bucket: number, staged: Staged | undefined): boolean {
-    if (bucket === this.#owned.at(-1)) return true;
+    if (bucket === this.#map.owned.at(-1)) return true;
     return this.#givingUpStaging && staged !== undefined && staged === this.#staged.at(-1);
   }
 }

@@ -232,11 +232,17 @@ export class CheckpointService {
     try {
       return await work();
     } catch (error) {
-      if (!(error instanceof OutOfHostMemoryError) || this.#ledger.spareBytes === 0) throw error;
-      context.log.info({ reason: error.message }, 'releasing spare host memory');
-      await this.releaseSpare(context);
+      if (!(error instanceof OutOfHostMemoryError) || !(await this.freeSpare(context))) throw error;
       return work();
     }
+  }
+
+  /** Releases spare host memory because other memory is short. Resolves with whether there was any. */
+  async freeSpare(context: Context<SupervisorInbox>): Promise<boolean> {
+    if (this.#ledger.spareBytes === 0) return false;
+    context.log.info({ bytes: this.#ledger.spareBytes }, 'releasing spare host memory');
+    await this.releaseSpare(context);
+    return true;
   }
 
   async #drop({ segments, layouts }: Released, context: Context<SupervisorInbox>): Promise<void> {

@@ -17,7 +17,6 @@ import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { UpdateReport } from '../protocol/update-values.ts';
 import { CommunicatorRegistry } from '../update/communicators.ts';
 import type { UpdateSpec } from '../update/context.ts';
-import { groupsOf } from '../update/groups.ts';
 import { Update, type UpdateOutcome } from '../update/update.ts';
 import { CheckpointLedger } from './checkpoint-ledger.ts';
 import { CheckpointService } from './checkpoint-service.ts';
@@ -195,27 +194,19 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     const { checkpoint } = message;
     const names = [...new Set(message.options.instances ?? this.#instances.names)];
     const spec = this.#updateSpec(message, names, context);
-    const { what, ranks } = spec;
-    const facts = { kind: 'update', what, checkpoint, ranks, instances: names } as const;
-    const { report, stuck } = await this.#jobs.run(facts, async (abort) => {
+    const { what } = spec;
+    // An update goes on without the instances whose ranks are lost.
+    const facts = { kind: 'update', what, checkpoint, ranks: [], instances: names } as const;
+    return await this.#jobs.run(facts, async (abort) => {
       const endReading = this.#checkpoints.read(checkpoint, context);
       try {
-        // Ranks that receive the checkpoint from other hosts need host memory for it.
-        const outcome = await this.#checkpoints.withSpareMemory(
-          () => this.#run(new Update(context, spec, abort)),
-          context,
-        );
-        this.#checkpoints.addCopies(checkpoint, outcome.copies);
-        return outcome;
-      } catch (error) {
-        for (const group of groupsOf(ranks)) this.#communicators.of(group).invalidate();
-        throw error;
+        const { report, copies } = await this.#run(new Update(context, spec, abort));
+        this.#checkpoints.addCopies(checkpoint, copies);
+        return report;
       } finally {
         endReading();
       }
     });
-    if (stuck !== null) throw stuck;
-    return report;
   }
 
   /** While an update runs, it is notified of ranks that others are read from. */
@@ -256,6 +247,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         return this.#epoch;
       },
       instances: this.#instances,
+      freeHostMemory: () => this.#checkpoints.freeSpare(context),
       onMirrorsUnused: (mirrors) => void this.#checkpoints.release(mirrors, context),
     };
   }
@@ -275,10 +267,10 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#callers.answer();
   }
 
-  #rankLost(rank: number, reason: string, returns: boolean): void {
+  #rankLost(rank: number, reason: string, returns: boolean, error?: WeightcastError): void {
     this.#communicators.rankLost(rank);
     this.#jobs.abortWith(rank, (what) => new PeerLostError(`rank ${rank} died (${reason}) while ${what}`));
-    for (const update of this.#updates) update.rankLost(rank, reason, returns);
+    for (const update of this.#updates) update.rankLost(rank, { reason, returns, error });
   }
 
   /** The rank is not restarted any more, so its instance cannot be updated. Other instances are not affected. */
@@ -288,7 +280,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#instances.fail(instance, error);
     this.#ranks.markLost(rank, error);
     this.#jobs.abortWith(rank, () => error);
-    this.#rankLost(rank, error.message, false);
+    this.#rankLost(rank, error.message, false, error);
     this.#callers.answer();
   }
 }

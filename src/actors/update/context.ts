@@ -1,5 +1,5 @@
 import type { PauseOption } from '../../engines/engine-client.ts';
-import { AbortedError, asFailure, EngineError, type WeightcastError } from '../../errors.ts';
+import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef, AskOptions, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
@@ -11,6 +11,7 @@ import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { InstanceReport, UpdateRequest } from '../protocol/update-values.ts';
 import type { CommunicatorRegistry } from './communicators.ts';
+import { Failures } from './failures.ts';
 
 /** An instance that is updated. */
 export interface UpdateTarget {
@@ -63,6 +64,8 @@ export interface UpdateSpec {
   /** Each call returns a larger epoch than the one before. */
   readonly nextEpoch: () => number;
   readonly instances: InstanceLedger;
+  /** Releases host memory that is kept for later checkpoints. Resolves with whether there was any. */
+  readonly freeHostMemory: () => Promise<boolean>;
   /** Copies that ranks have received are no longer needed. */
   readonly onMirrorsUnused: (mirrors: readonly Segment[]) => void;
 }
@@ -70,26 +73,36 @@ export interface UpdateSpec {
 /** What the steps of an update may do of what an actor may: all but change the actor. */
 export type UpdateActor = Pick<Context<never>, 'ask' | 'tell' | 'clock' | 'log'>;
 
-/** What the steps of one update share: its spec, how long they may wait, and how they release what they took. */
+/**
+ * What the steps of one epoch share, and of those that plan it anew after memory pressure: which instances it is about, how
+ * long they may wait, what failed, and how they release what they took.
+ */
 export class UpdateContext {
   readonly context: UpdateActor;
   readonly spec: UpdateSpec;
-  /** Every copy that a rank was asked to receive, in any epoch of this update. */
+  readonly failures = new Failures<UpdateTarget>();
+  /** Every copy that a rank was asked to receive. */
   readonly mirrors: Segment[] = [];
   readonly #signal: AbortSignal;
   /** Cancels the asks that are still open once an epoch was aborted. */
   readonly #ended = new AbortController();
-  #hasFailed = false;
+  /** Cancels them also when the update is aborted from outside, or a rank has ended. */
+  readonly #cancelled = new AbortController();
+  readonly #onAborted: () => void;
+  #isReleasing = false;
 
   constructor(context: UpdateActor, spec: UpdateSpec, signal: AbortSignal) {
     this.context = context;
     this.spec = spec;
     this.#signal = signal;
+    this.#onAborted = () => this.#cancelled.abort(signal.reason);
+    if (signal.aborted) this.#onAborted();
+    else signal.addEventListener('abort', this.#onAborted, { once: true });
   }
 
   /** From here on it only releases what it took, which has deadlines of its own. */
-  get hasFailed(): boolean {
-    return this.#hasFailed;
+  get isReleasing(): boolean {
+    return this.#isReleasing;
   }
 
   /** Milliseconds until the update's deadline, at most `most` and at least 1. */
@@ -98,7 +111,7 @@ export class UpdateContext {
   }
 
   within(deadlineMilliseconds: number): AskOptions {
-    return { deadlineMilliseconds, signal: AbortSignal.any([this.#signal, this.#ended.signal]) };
+    return { deadlineMilliseconds, signal: this.#cancelled.signal };
   }
 
   /** The same for what an abort of the update from outside does not end. */
@@ -106,46 +119,65 @@ export class UpdateContext {
     return { deadlineMilliseconds, signal: this.#ended.signal };
   }
 
-  /** Rejects when the update is aborted from outside. */
-  get aborted(): Promise<never> {
+  /** Rejects when the update is aborted from outside, or one of its ranks has ended. */
+  get cancelled(): Promise<never> {
+    const { signal } = this.#cancelled;
     return new Promise((_, reject) => {
-      if (this.#signal.aborted) return reject(this.#signal.reason);
-      this.#signal.addEventListener('abort', () => reject(this.#signal.reason), { once: true });
+      if (signal.aborted) return reject(signal.reason);
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true });
     });
   }
 
-  /** Why the update failed: whatever failed after an abort from outside failed because of that. */
-  causeOf(thrown: unknown): WeightcastError {
-    return this.#signal.aborted ? asFailure(this.#signal.reason) : asFailure(thrown);
+  /** Whether the update was aborted from outside. */
+  get isAborted(): boolean {
+    return this.#signal.aborted;
   }
 
-  /** Waits for all; if one fails, aborts the epoch, and rejects with what caused the failure after that. */
+  /** What a rank was asked; if it fails, that is noted as the rank's failure. */
+  async answerOf<T>(rank: number, answer: Promise<T>): Promise<T> {
+    try {
+      return await answer;
+    } catch (thrown) {
+      // Not to be answered any more is no failure of its own.
+      const isLate = this.#isReleasing && thrown instanceof DeadlineError;
+      if (!isLate) this.failures.ofRank(rank, asFailure(thrown));
+      throw thrown;
+    }
+  }
+
+  /** A rank of the epoch has ended, which ends the epoch. */
+  rankLost(rank: number, error: WeightcastError): void {
+    this.failures.rankLost(rank, error);
+    this.#cancelled.abort(error);
+  }
+
+  /** Waits for all; if one fails, aborts the epoch, and rejects with the first failure after that. */
   async allOrAbort<T>(epoch: number, work: readonly Promise<T>[]): Promise<T[]> {
     try {
       return await Promise.all(work);
     } catch (thrown) {
       await this.fail(epoch, asFailure(thrown).message);
-      throw await this.failureOf(epoch, thrown, work);
+      this.end(`epoch ${epoch} was aborted`);
+      await Promise.allSettled(work);
+      throw thrown;
     }
   }
 
-  /** Cancels what is still open of an epoch that was aborted. Resolves with what caused the failure. */
-  async failureOf(
-    epoch: number,
-    first: unknown,
-    work: readonly Promise<unknown>[],
-  ): Promise<WeightcastError> {
-    this.#ended.abort(new AbortedError(`epoch ${epoch} was aborted`));
-    return rootCause(asFailure(first), await Promise.allSettled(work));
+  /** Cancels what is still open. May be called twice. */
+  end(reason: string): void {
+    this.#signal.removeEventListener('abort', this.#onAborted);
+    const error = new AbortedError(reason);
+    this.#ended.abort(error);
+    this.#cancelled.abort(error);
   }
 
-  /** Aborts the epoch because the update has failed; without it, another epoch may follow. */
+  /** Aborts the epoch because it has failed; `abort` is for one that is planned again. */
   fail(
     epoch: number,
     reason: string,
     spared?: ReadonlySet<UpdateTarget>,
   ): Promise<ReadonlyMap<number, number>> {
-    this.#hasFailed = true;
+    this.#isReleasing = true;
     return this.abort(epoch, reason, spared);
   }
 
@@ -161,7 +193,13 @@ export class UpdateContext {
     const options = { deadlineMilliseconds: deadlines.abort };
     const loadsOf = new Map<number, number>();
     const aborts = this.spec.ranks.map(async ({ rank, ref }) => {
-      loadsOf.set(rank, (await ask(this.context, ref, toRank.abort, { epoch, reason }, options)).loads);
+      try {
+        loadsOf.set(rank, (await ask(this.context, ref, toRank.abort, { epoch, reason }, options)).loads);
+      } catch (thrown) {
+        // One that is in a later epoch has released this one.
+        if (!(thrown instanceof AbortedError)) this.failures.unresponsive(rank, asFailure(thrown));
+        throw thrown;
+      }
     });
     const abandoned = this.spec.targets.filter((target) => !spared.has(target));
     for (const outcome of await Promise.allSettled([...this.abandonCalls(reason, abandoned), ...aborts])) {
@@ -176,18 +214,4 @@ export class UpdateContext {
     const options = { deadlineMilliseconds: deadlines.abort };
     return targets.map(({ bridge }) => ask(this.context, bridge, toBridge.abandon, { reason }, options));
   }
-}
-
-/**
- * One failure causes others: peers of a rank that failed are aborted, and engines repeat what ranks sent their workers.
- * Any of these may arrive before the cause does.
- */
-function rootCause(
-  first: WeightcastError,
-  outcomes: readonly PromiseSettledResult<unknown>[],
-): WeightcastError {
-  const failures = outcomes.filter((outcome) => outcome.status === 'rejected');
-  const errors = [first, ...failures.map((outcome) => asFailure(outcome.reason))];
-  const causes = errors.filter((error) => !(error instanceof AbortedError));
-  return causes.find((error) => !(error instanceof EngineError)) ?? causes[0] ?? first;
 }

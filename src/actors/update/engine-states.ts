@@ -1,36 +1,52 @@
-import { AbortedError, asFailure, EngineError } from '../../errors.ts';
+import { AbortedError, asFailure, EngineError, type WeightcastError } from '../../errors.ts';
 import { ask } from '../protocol/ask.ts';
 import { type EngineState, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 
-/** Resolves when all engines are healthy. Rejects with an `EngineError` that names one whose state forbids an update. */
-export async function awaitEngines(update: UpdateContext): Promise<void> {
-  const timeoutMilliseconds = update.left(deadlines.engineHealthy);
-  // The bridge answers within the timeout, and in better words than a missed deadline.
-  const within = update.within(timeoutMilliseconds + deadlines.control);
-  const { targets, instances } = update.spec;
+/**
+ * Calls `onUnfit` for instances that must not be updated, with the reason. Resolves when all others are healthy: they wait
+ * for an engine that is down for at most half of the time that the update has left.
+ */
+export async function awaitEngines(
+  update: UpdateContext,
+  onUnfit: (target: UpdateTarget, error: WeightcastError) => Promise<void>,
+): Promise<void> {
+  const { targets } = update.spec;
+  const most = targets.length === 1 ? update.left() : update.left() / 2;
+  const timeoutMilliseconds = Math.ceil(Math.min(most, deadlines.engineHealthy));
   await Promise.all(
     targets.map(async (target) => {
-      const { name, bridge } = target;
       try {
-        const state = await ask(
-          update.context,
-          bridge,
-          toBridge.awaitHealthy,
-          { timeoutMilliseconds },
-          within,
-        );
-        if (state.wasDown || isOfOtherVersion(target, state)) instances.versionLost(name);
-        if (state.isPaused === false) instances.paused(name, false);
-        refuseUnfit(target, state);
+        await awaitEngine(update, target, timeoutMilliseconds);
       } catch (thrown) {
-        const isUnreachable = !(asFailure(thrown) instanceof AbortedError) && !isRefusal(thrown);
-        if (isUnreachable) instances.versionLost(name);
-        throw thrown;
+        const error = asFailure(thrown);
+        await Promise.allSettled(update.abandonCalls(error.message, [target]));
+        await onUnfit(target, error);
       }
     }),
   );
+}
+
+async function awaitEngine(
+  update: UpdateContext,
+  target: UpdateTarget,
+  timeoutMilliseconds: number,
+): Promise<void> {
+  const { context, spec } = update;
+  const { name, bridge } = target;
+  // The bridge answers within the timeout, and in better words than a missed deadline.
+  const within = update.within(timeoutMilliseconds + deadlines.control);
+  try {
+    const state = await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within);
+    if (state.wasDown || isOfOtherVersion(target, state)) spec.instances.versionLost(name);
+    if (state.isPaused === false) spec.instances.paused(name, false);
+    refuseUnfit(target, state);
+  } catch (thrown) {
+    const isUnreachable = !(asFailure(thrown) instanceof AbortedError) && !isRefusal(thrown);
+    if (isUnreachable) spec.instances.versionLost(name);
+    throw thrown;
+  }
 }
 
 /** Why an engine that is well must not be updated now. */

@@ -1,100 +1,91 @@
-import { asFailure, type WeightcastError } from '../../errors.ts';
+import { asFailure } from '../../errors.ts';
 import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { Proofs, ProofsAsked, Streamed } from '../protocol/update-values.ts';
-import type { InstanceOutcome, UpdateContext, UpdateTarget } from './context.ts';
+import type { UpdateContext, UpdateTarget } from './context.ts';
+import type { InstanceEnds } from './instance-ends.ts';
 import { type OpenEpoch, stepTimeoutOf, versionOf } from './open.ts';
 
 /**
- * How long an engine whose workers have all acknowledged everything may take to answer its HTTP request, when the update
- * has failed elsewhere; and how long its verification may.
+ * How long an engine whose workers have all acknowledged everything may take to answer its HTTP request, when the epoch
+ * has failed elsewhere; and how long its verification may, at least.
  */
 const answerMilliseconds = 5_000;
 
-/** What an epoch has made of each instance. */
-export interface Installation {
-  readonly outcomes: ReadonlyMap<UpdateTarget, InstanceOutcome>;
-  /** Of the ranks whose streams ended well; all of them if there is no failure. */
-  readonly streamed: readonly Streamed[];
-  readonly proofs: ReadonlyMap<UpdateTarget, Proofs>;
-  readonly failure: WeightcastError | null;
-}
-
-/** Streams an open epoch into the engines, and verifies it. Outcomes are those of instances: a failure spares the others. */
+/** Streams an open epoch into the engines. An instance that is whole is verified and ends at once, whatever others do. */
 export class Installing {
   readonly #update: UpdateContext;
   readonly #open: OpenEpoch;
+  readonly #ends: InstanceEnds;
   readonly #streamed = new Map<number, Streamed>();
   readonly #answered = new Set<UpdateTarget>();
-  #loadsOf: ReadonlyMap<number, number> = new Map();
 
-  constructor(update: UpdateContext, open: OpenEpoch) {
+  constructor(update: UpdateContext, open: OpenEpoch, ends: InstanceEnds) {
     this.#update = update;
     this.#open = open;
+    this.#ends = ends;
   }
 
-  /** Never rejects. `onVerify` is called between the two steps. */
-  async run(onVerify: () => void): Promise<Installation> {
-    let failure = await this.#stream();
-    onVerify();
-    const outcomes = new Map<UpdateTarget, InstanceOutcome>();
-    const proofs = new Map<UpdateTarget, Proofs>();
-    const { options, ranks, targets } = this.#update.spec;
-    await Promise.all(
-      targets.map(async (target) => {
-        outcomes.set(target, this.#outcomeOf(target));
-        proofs.set(target, unproved(options.verify));
-        if (!this.#reportsArrival(target) || outcomes.get(target) !== 'updated') return;
-        try {
-          await this.#verify(target);
-          proofs.set(target, { ...unproved(options.verify), arrived: 'holds' });
-        } catch (thrown) {
-          outcomes.set(target, 'broken');
-          failure ??= asFailure(thrown);
-        }
-      }),
-    );
-    const streamed = ranks.flatMap(({ rank }) => this.#streamed.get(rank) ?? []);
-    return { outcomes, proofs, streamed, failure };
+  /** Of the ranks whose streams ended well. */
+  get streamed(): ReadonlyMap<number, Streamed> {
+    return this.#streamed;
   }
 
-  /** The engines' HTTP answers and the ranks' streams race: the first failure ends the wait. Null if there is none. */
-  async #stream(): Promise<WeightcastError | null> {
-    const { epoch } = this.#open;
-    const { spec, aborted } = this.#update;
+  /** All engines have got everything, and have answered. */
+  get isDone(): boolean {
+    const { targets } = this.#update.spec;
+    return targets.every((target) => this.#answered.has(target) && this.#hasAcknowledged(target));
+  }
+
+  /**
+   * The engines' HTTP answers and the ranks' streams race: the first failure ends the wait. Rejects with it when the epoch
+   * is aborted; it is noted then which instances may hold parts of it, and those that were whole have ended.
+   */
+  async run(): Promise<void> {
+    const { spec, cancelled } = this.#update;
     // Ranks first: the first upload need not wait for the HTTP requests to be sent.
-    const streams = this.#streams();
-    const triggers = spec.targets.map((target) => this.#trigger(target));
-    const work = [...triggers, ...streams];
-    aborted.catch(() => {});
+    const streams = new Map(spec.ranks.map((ready) => [ready.rank, this.#stream(ready)]));
+    const installs = spec.targets.map((target) =>
+      this.#install(
+        target,
+        target.ranks.map((rank) => streams.get(rank)!),
+      ),
+    );
+    cancelled.catch(() => {});
     try {
-      await Promise.race([Promise.all(work), aborted]);
-      return null;
+      await Promise.race([Promise.all(installs), cancelled]);
     } catch (thrown) {
-      const reason = asFailure(thrown).message;
-      const acknowledged = new Set(spec.targets.filter((target) => this.#hasAcknowledged(target)));
-      this.#loadsOf = await this.#update.fail(epoch, reason, acknowledged);
-      const answers = triggers.filter((_, index) => acknowledged.has(spec.targets[index]!));
-      await this.#settledSoon(answers);
-      await Promise.allSettled(this.#update.abandonCalls(reason));
-      return this.#update.failureOf(epoch, thrown, work);
+      await this.#abort(asFailure(thrown).message, installs);
+      throw thrown;
     }
   }
 
-  #streams(): Promise<void>[] {
-    const { context, spec } = this.#update;
-    const within = this.#update.within(this.#update.left() + deadlines.control);
+  async #install(target: UpdateTarget, streams: readonly Promise<void>[]): Promise<void> {
+    await Promise.all([this.#trigger(target), ...streams]);
+    const { verify } = this.#update.spec.options;
+    const proofs: Proofs = unproved(verify);
+    try {
+      if (!this.#reportsArrival(target)) return await this.#ends.updated(target, proofs);
+      await this.#verify(target);
+    } catch (thrown) {
+      return await this.#ends.wrong(target, asFailure(thrown));
+    }
+    await this.#ends.updated(target, { ...proofs, arrived: 'holds' });
+  }
+
+  async #stream({ rank, ref }: UpdateContext['spec']['ranks'][number]): Promise<void> {
+    const { context } = this.#update;
     const { epoch } = this.#open;
-    return spec.ranks.map(async ({ rank, ref }) => {
-      this.#streamed.set(rank, await ask(context, ref, toRank.stream, { epoch }, within));
-    });
+    const within = this.#update.within(this.#update.left() + deadlines.control);
+    const streamed = ask(context, ref, toRank.stream, { epoch }, within);
+    this.#streamed.set(rank, await this.#update.answerOf(rank, streamed));
   }
 
   async #trigger(target: UpdateTarget): Promise<void> {
-    const { context, spec } = this.#update;
+    const { context, spec, failures } = this.#update;
     const { epoch, links } = this.#open;
     const timeoutMilliseconds = this.#update.left();
     const deviceOf = new Map(spec.ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
@@ -105,8 +96,30 @@ export class Installing {
     const limits = { stepTimeoutMilliseconds, timeoutMilliseconds };
     const question = { epoch, links: own, version, resetCache, ...limits };
     const options = this.#update.untilEnded(timeoutMilliseconds + deadlines.control);
-    await ask(context, target.bridge, toBridge.trigger, question, options);
+    try {
+      await ask(context, target.bridge, toBridge.trigger, question, options);
+    } catch (thrown) {
+      failures.ofEngine(target, asFailure(thrown));
+      throw thrown;
+    }
     this.#answered.add(target);
+  }
+
+  /** Engines whose workers have all acknowledged everything get the time to answer, all others are abandoned. */
+  async #abort(reason: string, installs: readonly Promise<void>[]): Promise<void> {
+    const { targets } = this.#update.spec;
+    const acknowledged = new Set(targets.filter((target) => this.#hasAcknowledged(target)));
+    const loadsOf = await this.#update.fail(this.#open.epoch, reason, acknowledged);
+    await this.#settledSoon(installs.filter((_, index) => acknowledged.has(targets[index]!)));
+    const unanswered = targets.filter((target) => !this.#answered.has(target));
+    await Promise.allSettled(this.#update.abandonCalls(reason, unanswered));
+    this.#update.end(`epoch ${this.#open.epoch} was aborted`);
+    // Those that have answered are being verified and resumed, which has deadlines of its own.
+    await Promise.allSettled(installs);
+    for (const target of unanswered) {
+      // A rank that has not answered may have sent its worker anything.
+      if (target.ranks.some((rank) => loadsOf.get(rank) !== 0)) this.#ends.loaded(target);
+    }
   }
 
   /** Waits until all have settled, but not for long. */
@@ -123,16 +136,10 @@ export class Installing {
     return ranks.every((rank) => this.#streamed.has(rank));
   }
 
-  #outcomeOf(target: UpdateTarget): InstanceOutcome {
-    if (this.#hasAcknowledged(target) && this.#answered.has(target)) return 'updated';
-    // A rank that has not answered may have sent its worker anything.
-    return target.ranks.every((rank) => this.#loadsOf.get(rank) === 0) ? 'unchanged' : 'broken';
-  }
-
   /** Whether digests of what arrived were asked for, and all workers of the instance have reported theirs. */
   #reportsArrival({ ranks }: UpdateTarget): boolean {
     if (!this.#update.spec.options.verify.arrived) return false;
-    return ranks.every((rank) => (this.#streamed.get(rank)?.arrivedDigests ?? null) !== null);
+    return ranks.every((rank) => this.#streamed.get(rank)!.arrivedDigests !== null);
   }
 
   /** Rejects with `VerificationError`. */

@@ -1,4 +1,4 @@
-import { MemoryError } from '../../errors.ts';
+import { asFailure, MemoryError } from '../../errors.ts';
 import type { Plan } from '../../plan/plan.ts';
 import type { Copy } from '../../plan/reception.ts';
 import type { LeasedSources } from '../join/leased-sources.ts';
@@ -101,8 +101,12 @@ export async function openEpoch(
     if (opened !== null) return opened;
     next = null;
   }
-  const refusing = [...ceilings.keys()].join(', ');
-  throw new MemoryError(`rank ${refusing} refused its slots ${openLimit} times; free device memory there`);
+  const refusing = [...ceilings.keys()];
+  const error = new MemoryError(
+    `rank ${refusing.join(', ')} refused its slots ${openLimit} times; free device memory there`,
+  );
+  for (const rank of refusing) update.failures.ofRank(rank, error);
+  throw error;
 }
 
 /** Returns null, and lowers `ceilings`, after memory pressure. */
@@ -142,9 +146,10 @@ async function prepare(
 ): Promise<Prepared[]> {
   const missing = communicator.missing(ranks);
   const answers = await Promise.all(
-    ranks.map(({ ref }, index) => {
+    ranks.map(({ rank, ref }, index) => {
       const question = { epoch, createCommunicator: index === 0 ? missing : null };
-      return ask(update.context, ref, toRank.prepare, question, update.within(deadlines.control));
+      const answer = ask(update.context, ref, toRank.prepare, question, update.within(deadlines.control));
+      return update.answerOf(rank, answer);
     }),
   );
   communicator.hold(answers[0]!.createdCommunicator);
@@ -155,14 +160,40 @@ async function prepare(
   });
 }
 
-function plan(
+/** Rejects with `MemoryError`, for which it blames the instances that would have too little for themselves. */
+async function plan(
   update: UpdateContext,
   epoch: number,
-  { prepared, communicator }: PreparedGroup,
+  { ranks, prepared, communicator }: PreparedGroup,
 ): Promise<Planned> {
-  const { checkpoint, options, planner, readyRanks } = update.spec;
+  const { planner, targets } = update.spec;
+  const planFor = (members: readonly Prepared[]) => {
+    const question = planQuestion(update.spec, epoch, members, communicator);
+    return ask(update.context, planner, toPlanner.plan, question, update.within(deadlines.plan));
+  };
+  try {
+    return await planFor(prepared);
+  } catch (thrown) {
+    if (!(thrown instanceof MemoryError)) throw thrown;
+    const inGroup = new Set(ranks.map(({ rank }) => rank));
+    for (const { ranks: own } of targets.length > 1 ? targets : []) {
+      const members = prepared.filter(({ ready }) => own.includes(ready.rank) && inGroup.has(ready.rank));
+      if (members.length === 0) continue;
+      const { rank } = members[0]!.ready;
+      await planFor(members).catch((error) => update.failures.ofRank(rank, asFailure(error)));
+    }
+    throw thrown;
+  }
+}
+
+function planQuestion(
+  { checkpoint, options, readyRanks }: UpdateSpec,
+  epoch: number,
+  prepared: readonly Prepared[],
+  communicator: GroupCommunicator,
+) {
   const usualBucketBytes = [communicator.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes)];
-  const question = {
+  return {
     layout: checkpoint.layout,
     ranks: prepared.map(({ ready, freeBytes }) => ({ ...asFabricRank(ready), freeBytes })),
     sources: [...readyRanks().map(asFabricRank), ...foreignRanks(checkpoint)],
@@ -173,7 +204,6 @@ function plan(
     bucketBytes: options.bucketBytes ?? Math.max(...usualBucketBytes),
     fused: options.fusedModules ?? [],
   };
-  return ask(update.context, planner, toPlanner.plan, question, update.within(deadlines.plan));
 }
 
 /** Async, so that a communicator that is gone rejects, and the other groups are waited for. */
@@ -202,7 +232,8 @@ async function openGroup(
       // Half of what the plan left free.
       reserveBytes: (freeBytes * (1 - options.memoryFraction)) / 2,
     };
-    return ask(update.context, ready.ref, toRank.open, question, update.within(deadlines.open));
+    const answer = ask(update.context, ready.ref, toRank.open, question, update.within(deadlines.open));
+    return update.answerOf(ready.rank, answer);
   });
   return Promise.all(opens);
 }

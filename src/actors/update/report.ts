@@ -1,24 +1,24 @@
 import type { RankTimeline, Received, Streamed, UpdateReport } from '../protocol/update-values.ts';
 import type { UpdateSpec } from './context.ts';
-import type { OpenEpoch } from './open.ts';
+import type { Installed } from './round.ts';
 
 /** Timelines are a part of the report, which is one message: these bytes of them are a quarter of what it may have. */
 const timelineBytes = 4 * 2 ** 20;
 
 export function reportOf(
-  { checkpoint: { status }, ranks }: UpdateSpec,
-  { epoch, groups }: OpenEpoch,
-  streamed: readonly Streamed[],
+  { checkpoint: { status } }: UpdateSpec,
+  installed: readonly Installed[],
   { instances, seconds }: Pick<UpdateReport, 'instances' | 'seconds'>,
 ): UpdateReport {
-  const plans = groups.map(({ plan }) => plan);
+  const plans = installed.flatMap(({ open }) => open.groups.map(({ plan }) => plan));
+  const streamed = installed.flatMap((one) => one.streamed);
   const received = receivedFrom(streamed);
   return {
-    epoch,
+    epoch: Math.max(...installed.map(({ open }) => open.epoch)),
     checkpoint: status.checkpoint,
     digest: status.digest,
     mode: plans.some(({ mode }) => mode === 'serial') ? 'serial' : 'pipelined',
-    ranks: ranks.length,
+    ranks: streamed.length,
     tensors: status.tensors,
     bytes: status.bytes,
     receivedBytes: received.reduce((sum, { bytes }) => sum + bytes, 0),
@@ -26,6 +26,7 @@ export function reportOf(
     buckets: Math.max(...plans.map(({ owners }) => owners.length)),
     slots: Math.max(...plans.map(({ slots }) => slots)),
     slotBytes: Math.max(...plans.map(({ slotBytes }) => slotBytes)),
+    largeSlotBytes: Math.max(...plans.map(({ largeSlotBytes }) => largeSlotBytes)),
     seconds,
     streamSeconds: streamSeconds(streamed),
     instances: [...instances],

@@ -1,24 +1,28 @@
-import { asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
+import { asFailure, DeadlineError, PeerLostError, type WeightcastError } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
-import { LeasedSources } from '../join/leased-sources.ts';
-import type { InstanceReport, UpdateReport } from '../protocol/update-values.ts';
-import { type UpdateActor, UpdateContext, type UpdateSpec } from './context.ts';
+import type { UpdateReport } from '../protocol/update-values.ts';
+import { type UpdateActor, UpdateContext, type UpdateSpec, type UpdateTarget } from './context.ts';
 import { awaitEngines } from './engine-states.ts';
-import { type Installation, Installing } from './install.ts';
-import { type OpenEpoch, openEpoch, planEpoch } from './open.ts';
-import { type FailedResume, Pauses } from './pauses.ts';
+import { InstanceEnds } from './instance-ends.ts';
+import { type PlannedEpoch, planEpoch } from './open.ts';
+import { Pauses } from './pauses.ts';
 import { reportOf } from './report.ts';
-import { brokenWords, explained, stuckError, stuckWords } from './words.ts';
+import { type Installed, Round } from './round.ts';
 
 export interface UpdateOutcome {
   readonly report: UpdateReport;
   /** What hosts have received from other hosts, and keep. */
   readonly copies: readonly Copy[];
-  /** All instances hold the new version, but some are still paused; null if none is. */
-  readonly stuck: WeightcastError | null;
 }
 
-type UpdateEnd = Installation & { readonly stuck: readonly FailedResume[] };
+/** How a rank has ended. */
+export interface RankLoss {
+  readonly reason: string;
+  /** Its process is started again. */
+  readonly returns: boolean;
+  /** Why it is not. */
+  readonly error?: WeightcastError | undefined;
+}
 
 /**
  * Engines that take longer to report ready may have allocated device memory while starting, which makes an earlier plan
@@ -30,166 +34,153 @@ const readyMilliseconds = 100;
 const graceMilliseconds = 500;
 
 /**
- * One update, in order: prepare, plan, open, pause, stream, verify, resume. It notes in the ledger of instances what each
- * of them holds; the other ledgers are the supervisor's, which commits what it resolves with. When it rejects, every rank
- * that could be reached has released what it took, and every engine that it paused is resumed unless it is broken.
+ * One update, in order: prepare, plan, open, pause, stream, verify, resume. When it fails, the instances that caused that
+ * end as they are, and the others go on in another round.
+ *
+ * It notes in the ledger of instances what each of them holds; the other ledgers are the supervisor's, which commits what it
+ * resolves with. It rejects if no instance is updated. When it has ended, every rank that could be reached has released what
+ * it took, and every engine that it paused is resumed unless it is broken.
  */
 export class Update {
   readonly #update: UpdateContext;
-  readonly #sources: LeasedSources;
+  readonly #context: UpdateActor;
   readonly #abort: AbortController;
   readonly #pauses: Pauses;
-  /** For timeout messages; null during cleanup, which must not time out. */
-  #currentStep: string | null = null;
+  readonly #ends: InstanceEnds;
+  readonly #installed: Installed[] = [];
+  readonly #copies: Copy[] = [];
+  /** Instances that have lost a rank since the update began: its next process takes no part. */
+  readonly #lost = new Map<UpdateTarget, WeightcastError>();
+  /** What it waits for before its first round. */
+  #firstStep = 'engines to be ready';
+  /** Null before the first one. */
+  #round: { readonly round: Round; readonly update: UpdateContext } | null = null;
 
   /** `abort` aborts the update, from outside or at its deadline. */
   constructor(context: UpdateActor, spec: UpdateSpec, abort: AbortController) {
+    this.#context = context;
     this.#update = new UpdateContext(context, spec, abort.signal);
-    this.#sources = new LeasedSources(this.#update);
     this.#pauses = new Pauses(this.#update);
+    this.#ends = new InstanceEnds(this.#update, this.#pauses);
     this.#abort = abort;
   }
 
-  /** A rank has ended. If it was read from, another one of its host is, where there is one. */
-  rankLost(rank: number, reason: string, returns: boolean): void {
-    if (!this.#takesPart(rank)) this.#sources.lost(rank, reason, returns);
+  /** If it was read from, another rank of its host is, where there is one. */
+  rankLost(rank: number, { reason, returns, error }: RankLoss): void {
+    const target = this.#ends.left.find(({ ranks }) => ranks.includes(rank));
+    if (target === undefined) return this.#round?.round.sources.lost(rank, reason, returns);
+    const lost = error ?? new PeerLostError(`rank ${rank} died (${reason}) while ${this.#update.spec.what}`);
+    this.#lost.set(target, lost);
+    if (this.#round !== null) return this.#round.update.rankLost(rank, lost);
+    // Its engine is still waited for.
+    void this.#ends.failed(target, lost);
+    for (const abandoned of this.#update.abandonCalls(lost.message, [target])) abandoned.catch(() => {});
   }
 
   /** A rank is ready to be read from. */
   rankReady(rank: number): void {
-    if (!this.#takesPart(rank)) this.#sources.ready(rank);
+    if (!this.#ends.left.some(({ ranks }) => ranks.includes(rank))) this.#round?.round.sources.ready(rank);
   }
 
   async run(): Promise<UpdateOutcome> {
-    const { context, spec, mirrors } = this.#update;
+    const { context, spec } = this.#update;
     const startedAt = context.clock.now();
     const cancelDeadline = this.#startDeadline();
     try {
-      const epoch = await this.#open();
-      this.#currentStep = 'engines to pause';
-      await this.#pauseEngines(epoch);
-      this.#currentStep = 'engines to install it';
-      const installed = await this.#install(epoch);
-      const { streamed, failure, outcomes, stuck } = installed;
-      if (failure !== null) throw this.#explain(failure, { outcomes, stuck });
-      this.#sources.release(spec.options.keepCopy);
-      const seconds = (context.clock.now() - startedAt) / 1000;
-      const report = reportOf(spec, epoch, streamed, {
-        seconds,
-        instances: this.#instances(installed, seconds),
-      });
-      return { report, copies: this.#keepMirrors(epoch), stuck: stuckError(spec.what, stuck) };
-    } catch (error) {
-      this.#sources.release(false);
-      spec.onMirrorsUnused(mirrors);
-      throw error;
+      let planned = await this.#awaitEngines();
+      while (this.#ends.left.length > 0) {
+        await this.#next(planned);
+        planned = null;
+      }
     } finally {
       cancelDeadline();
+      this.#update.end('the update is over');
     }
+    const { someFailed, allFailed } = this.#ends;
+    if (allFailed || (someFailed && spec.options.atomic)) {
+      spec.onMirrorsUnused(this.#copies);
+      throw this.#ends.failure(spec.what, this.#causeOfEnd());
+    }
+    const seconds = (context.clock.now() - startedAt) / 1000;
+    const report = reportOf(spec, this.#installed, { seconds, instances: this.#ends.reports() });
+    return { report, copies: this.#copies };
   }
 
-  #takesPart(rank: number): boolean {
-    return this.#update.spec.ranks.some((one) => one.rank === rank);
+  /** Why the whole update was ended; null if it was not. */
+  #causeOfEnd(): WeightcastError | null {
+    return this.#update.isAborted ? asFailure(this.#abort.signal.reason) : null;
   }
 
   /** Steps have deadlines of their own; this one is for what has none. */
   #startDeadline(): () => void {
-    const { context, spec } = this.#update;
+    const { context } = this.#update;
     return context.clock.after(this.#update.left() + graceMilliseconds, () => {
-      if (this.#currentStep === null || this.#update.hasFailed) return;
-      const { timeoutMilliseconds } = spec.options;
-      const waiting = `waiting for ${this.#currentStep}`;
-      this.#abort.abort(
-        new DeadlineError(`${spec.what} took longer than ${timeoutMilliseconds} ms, ${waiting}`),
-      );
+      const step = this.#round === null ? this.#firstStep : this.#round.round.step;
+      if (step !== null) this.#abort.abort(this.#lateError(`waiting for ${step}`));
     });
   }
 
-  // ── prepare, plan, open ──────────────────────────────────────────────────────────────────────────────────────
+  #lateError(when: string): DeadlineError {
+    const { what, options } = this.#update.spec;
+    return new DeadlineError(`${what} took longer than ${options.timeoutMilliseconds} ms, ${when}`);
+  }
 
-  /** Plans while engines are asked whether they are ready. Ranks allocate nothing before all engines are. */
-  async #open(): Promise<OpenEpoch> {
-    const { clock } = this.#update.context;
-    this.#currentStep = 'engines to be ready';
-    const planning = planEpoch(this.#update);
-    // Its failure counts only if engines were ready all the time.
-    planning.catch(() => {});
+  /**
+   * Plans while engines are asked whether they are ready; null if that was in vain. Ranks allocate nothing before all
+   * engines are.
+   */
+  async #awaitEngines(): Promise<PlannedEpoch | null> {
+    const { clock } = this.#context;
+    // Its failure counts only if it fails again.
+    const planning = planEpoch(this.#update).catch(() => null);
     const askedAt = clock.now();
+    await awaitEngines(this.#update, async (target, error) => this.#ends.failed(target, error));
+    this.#firstStep = 'ranks to prepare';
+    const isStale = clock.now() - askedAt > readyMilliseconds || this.#ends.someFailed;
+    const planned = await planning;
+    return isStale ? null : planned;
+  }
+
+  /** Another round over the instances that are left. At least one of them ends in it, or host memory is freed. */
+  async #next(planned: PlannedEpoch | null): Promise<void> {
+    for (const [target, error] of this.#lost) await this.#ends.failed(target, error);
+    const targets = this.#ends.left;
+    if (targets.length === 0) return;
+    if (this.#update.isAborted) return this.#failAll(targets, asFailure(this.#abort.signal.reason));
+    if (this.#context.clock.now() >= this.#update.spec.endsAt) {
+      return this.#failAll(targets, this.#lateError('after other instances had failed'));
+    }
+    const { spec } = this.#update;
+    const own = new Set(targets.flatMap(({ ranks }) => ranks));
+    const ranks = spec.ranks.filter(({ rank }) => own.has(rank));
+    const update = new UpdateContext(this.#context, { ...spec, targets, ranks }, this.#abort.signal);
+    const round = new Round(update, this.#pauses, this.#ends);
+    this.#round = { round, update };
+    let isComplete = false;
     try {
-      await awaitEngines(this.#update);
+      await round.run(planned);
+      isComplete =
+        this.#ends.updatedTargets.filter((target) => targets.includes(target)).length === targets.length;
     } catch (thrown) {
-      await Promise.allSettled([...this.#update.abandonCalls(asFailure(thrown).message), planning]);
-      throw thrown;
+      await this.#failed(update, asFailure(thrown));
     }
-    this.#currentStep = 'ranks to prepare';
-    if (clock.now() - askedAt <= readyMilliseconds) {
-      return openEpoch(this.#update, this.#sources, await planning);
-    }
-    await Promise.allSettled([planning]);
-    return openEpoch(this.#update, this.#sources, null);
+    const installed = round.end(this.#ends.updatedTargets, isComplete);
+    if (installed === null) return;
+    this.#installed.push(installed);
+    this.#copies.push(...installed.copies);
   }
 
-  // ── pause, install, resume ───────────────────────────────────────────────────────────────────────────────────
-
-  /** If one engine cannot be paused, all of them resume but those that are broken. */
-  async #pauseEngines({ epoch }: OpenEpoch): Promise<void> {
-    try {
-      await this.#pauses.pause(epoch);
-    } catch (thrown) {
-      const stuck = await this.#pauses.resume(this.#update.spec.targets.filter(({ isBroken }) => !isBroken));
-      const paused = this.#update.spec.targets.filter((one) => one.isBroken && this.#pauses.isPaused(one));
-      const words = paused.map((target) => brokenWords(target, true));
-      throw explained(this.#update.causeOf(thrown), [...words, ...stuck.map(stuckWords)]);
-    }
+  /** Ends the instances that a round failed for; all that are left, if none of them is to blame. */
+  async #failed(update: UpdateContext, error: WeightcastError): Promise<void> {
+    const { left } = this.#ends;
+    if (update.isAborted) return this.#failAll(left, asFailure(this.#abort.signal.reason));
+    if (update.failures.outOfHostMemory && (await update.spec.freeHostMemory())) return;
+    const blamed = update.failures.blamed(left);
+    if (blamed.size === 0) return this.#failAll(left, error);
+    await Promise.all([...blamed].map(([target, cause]) => this.#ends.failed(target, cause)));
   }
 
-  /** Notes what became of each instance before it resumes those that are whole. */
-  async #install(epoch: OpenEpoch): Promise<UpdateEnd> {
-    const { targets, instances, checkpoint } = this.#update.spec;
-    instances.touched(targets.map(({ name }) => name));
-    const installation = await new Installing(this.#update, epoch).run(() => {
-      this.#currentStep = null;
-    });
-    const { outcomes } = installation;
-    for (const [{ name }, outcome] of outcomes) instances.ended(name, outcome, checkpoint.status);
-    const whole = targets.filter((target) => {
-      const outcome = outcomes.get(target)!;
-      return outcome === 'updated' || (outcome === 'unchanged' && !target.isBroken);
-    });
-    return { ...installation, stuck: await this.#pauses.resume(whole) };
-  }
-
-  /** The failure of an update, and the state that it has left instances in. */
-  #explain(
-    failure: WeightcastError,
-    { outcomes, stuck }: Pick<UpdateEnd, 'outcomes' | 'stuck'>,
-  ): WeightcastError {
-    const broken = [...outcomes].filter(([target, outcome]) => {
-      return outcome === 'broken' || (outcome === 'unchanged' && target.isBroken);
-    });
-    const words = broken.map(([target]) => brokenWords(target, this.#pauses.isPaused(target)));
-    const updated = [...outcomes].flatMap(([{ name }, outcome]) => (outcome === 'updated' ? [name] : []));
-    if (updated.length > 0) words.push(`the update succeeded in ${updated.join(', ')}`);
-    return explained(this.#update.causeOf(failure), [...words, ...stuck.map(stuckWords)]);
-  }
-
-  #instances({ outcomes, proofs }: UpdateEnd, seconds: number): InstanceReport[] {
-    return this.#update.spec.targets.map((target) => ({
-      name: target.name,
-      outcome: outcomes.get(target)!,
-      paused: this.#pauses.isPaused(target),
-      proofs: proofs.get(target)!,
-      seconds,
-      error: null,
-    }));
-  }
-
-  /** Received copies are kept for other hosts and later updates, unless the request says otherwise. */
-  #keepMirrors({ groups }: OpenEpoch): Copy[] {
-    const { options, onMirrorsUnused } = this.#update.spec;
-    const copies = groups.flatMap(({ mirrors }) => mirrors);
-    if (options.keepCopy) return copies;
-    onMirrorsUnused(copies);
-    return [];
+  async #failAll(targets: readonly UpdateTarget[], error: WeightcastError): Promise<void> {
+    await Promise.all(targets.map((target) => this.#ends.failed(target, error)));
   }
 }

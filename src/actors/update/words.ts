@@ -1,6 +1,5 @@
-import { EngineError, fromWire, type WeightcastError } from '../../errors.ts';
+import { fromWire, type WeightcastError } from '../../errors.ts';
 import type { UpdateTarget } from './context.ts';
-import type { FailedResume } from './pauses.ts';
 
 /** What the errors of updates say of the instances that need someone's attention, and what to do about them. */
 
@@ -10,16 +9,8 @@ export function brokenWords({ name, endpoint }: UpdateTarget, isPaused: boolean)
   return `instance ${name} is broken and stays paused: update it again (${elsewhere})`;
 }
 
-export function stuckWords({ target: { name, endpoint }, error }: FailedResume): string {
+export function stuckWords({ name, endpoint }: UpdateTarget, error: WeightcastError): string {
   return `instance ${name} is still paused (${error.message}): weightcast resume --endpoint ${endpoint}`;
-}
-
-/** The error of an update after which every instance holds the new version; null if all of them serve it. */
-export function stuckError(what: string, stuck: readonly FailedResume[]): WeightcastError | null {
-  if (stuck.length === 0) return null;
-  return new EngineError(`${what} succeeded, but ${stuck.map(stuckWords).join('; ')}`, {
-    cause: stuck[0]!.error,
-  });
 }
 
 /** An error of the same class that says more; its cause is the error. */

@@ -10,11 +10,11 @@ function emptyUpdate(): UpdateContext {
 test('an epoch that is aborted to plan again is no failure: the deadline of the update still holds', async () => {
   const update = emptyUpdate();
   await update.abort(1, 'planning again after memory pressure');
-  assert.equal(update.hasFailed, false);
+  assert.equal(update.isReleasing, false);
 });
 
 test('an update that has failed only releases what it took, whatever its deadline', async () => {
   const update = emptyUpdate();
   await update.fail(1, 'a rank died');
-  assert.equal(update.hasFailed, true);
+  assert.equal(update.isReleasing, true);
 });

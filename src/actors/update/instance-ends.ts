@@ -1,0 +1,167 @@
+import { EngineError, toWire, type WeightcastError } from '../../errors.ts';
+import type { InstanceReport, Proofs } from '../protocol/update-values.ts';
+import type { InstanceOutcome, UpdateContext, UpdateTarget } from './context.ts';
+import type { Pauses } from './pauses.ts';
+import { brokenWords, explained, stuckWords } from './words.ts';
+
+interface End {
+  readonly target: UpdateTarget;
+  readonly outcome: InstanceOutcome;
+  readonly proofs: Proofs;
+  readonly seconds: number;
+  /** Null if it was updated. */
+  readonly error: WeightcastError | null;
+  /** What needs someone's attention: that it is broken, or still paused. */
+  readonly words: string | null;
+}
+
+/**
+ * What becomes of the instances of one update, each at its own time. Notes it in the ledger of instances, and resumes those
+ * that are whole.
+ */
+export class InstanceEnds {
+  readonly #update: UpdateContext;
+  readonly #pauses: Pauses;
+  readonly #startedAt: number;
+  /** Those whose ends are decided, in that order. */
+  readonly #decided = new Set<UpdateTarget>();
+  readonly #ended = new Map<UpdateTarget, End>();
+  readonly #touched = new Set<UpdateTarget>();
+  readonly #loaded = new Set<UpdateTarget>();
+
+  constructor(update: UpdateContext, pauses: Pauses) {
+    this.#update = update;
+    this.#pauses = pauses;
+    this.#startedAt = update.context.clock.now();
+  }
+
+  /** The instances that are still to be updated. */
+  get left(): UpdateTarget[] {
+    return this.#update.spec.targets.filter((target) => !this.#decided.has(target));
+  }
+
+  /** From here until they end, these hold neither the old version nor the new one for certain. */
+  touch(targets: readonly UpdateTarget[]): void {
+    const { instances } = this.#update.spec;
+    instances.touched(targets.filter((target) => !this.#touched.has(target)).map(({ name }) => name));
+    for (const target of targets) this.#touched.add(target);
+  }
+
+  /** It may hold a part of the new version: it is broken unless a later epoch updates it. */
+  loaded(target: UpdateTarget): void {
+    this.#loaded.add(target);
+  }
+
+  /** It holds the new version. Resolves when it is resumed, or cannot be. */
+  async updated(target: UpdateTarget, proofs: Proofs): Promise<void> {
+    await this.#end(target, 'updated', proofs, null);
+  }
+
+  /** What it holds is not the checkpoint. */
+  async wrong(target: UpdateTarget, error: WeightcastError): Promise<void> {
+    this.loaded(target);
+    await this.failed(target, error);
+  }
+
+  /** It is not updated. Resolves when it is resumed, if it is whole, or cannot be. */
+  async failed(target: UpdateTarget, error: WeightcastError): Promise<void> {
+    const { verify } = this.#update.spec.options;
+    const proofs: Proofs = {
+      arrived: verify.arrived ? 'unknown' : 'not asked',
+      installed: verify.installed ? 'unknown' : 'not asked',
+      answering: 'not asked',
+    };
+    await this.#end(target, this.#loaded.has(target) ? 'broken' : 'unchanged', proofs, error);
+  }
+
+  /** The first of several ends counts. */
+  async #end(
+    target: UpdateTarget,
+    outcome: InstanceOutcome,
+    proofs: Proofs,
+    error: WeightcastError | null,
+  ): Promise<void> {
+    if (this.#decided.has(target)) return;
+    this.#decided.add(target);
+    const { context, spec } = this.#update;
+    if (this.#touched.has(target)) spec.instances.ended(target.name, outcome, spec.checkpoint.status);
+    const isBroken = outcome === 'broken' || (outcome === 'unchanged' && target.isBroken);
+    const stuck = isBroken ? null : await this.#pauses.resume(target);
+    this.#ended.set(target, {
+      target,
+      outcome: isBroken ? 'broken' : outcome,
+      proofs,
+      seconds: (context.clock.now() - this.#startedAt) / 1000,
+      error,
+      words: isBroken
+        ? brokenWords(target, this.#pauses.isPaused(target))
+        : stuck && stuckWords(target, stuck),
+    });
+  }
+
+  /** In the order in which they were decided. */
+  get #ends(): End[] {
+    return [...this.#decided].flatMap((target) => this.#ended.get(target) ?? []);
+  }
+
+  /** Those that hold the new version. */
+  get updatedTargets(): UpdateTarget[] {
+    return this.#ends.filter(({ outcome }) => outcome === 'updated').map(({ target }) => target);
+  }
+
+  /** Whether an instance has failed, or is still paused. */
+  get someFailed(): boolean {
+    return this.#ends.some(isFailure);
+  }
+
+  get allFailed(): boolean {
+    return this.#ends.every(isFailure);
+  }
+
+  /** In the order of the request. */
+  reports(): InstanceReport[] {
+    return this.#update.spec.targets.map((target) => {
+      const { outcome, proofs, seconds, error, words } = this.#ended.get(target)!;
+      const said = error ?? (words === null ? null : new EngineError(words));
+      const wire = said && toWire(error === null || words === null ? said : explained(error, [words]));
+      return {
+        name: target.name,
+        outcome,
+        paused: this.#pauses.isPaused(target),
+        proofs,
+        seconds,
+        error: wire,
+      };
+    });
+  }
+
+  /** All failures in one error, of the class of the first; `cause`: why the whole update ended, if it did. */
+  failure(what: string, cause: WeightcastError | null): WeightcastError {
+    const errors = this.#ends.flatMap(({ target, error }) => (error === null ? [] : [{ target, error }]));
+    const words = this.#ends.flatMap((end) => end.words ?? []);
+    const first = cause ?? errors[0]?.error;
+    if (first === undefined) return new EngineError(`${what} succeeded, but ${words.join('; ')}`);
+    const others = new Map(
+      errors
+        .filter(({ error }) => error.message !== first.message && cause === null)
+        .map(({ target, error }) => [error.message, `instance ${target.name}: ${error.message}`]),
+    );
+    return explained(first, [...others.values(), ...words, ...this.#fine()]);
+  }
+
+  /** Beside instances that failed, which did not. */
+  #fine(): string[] {
+    const names = (wanted: InstanceOutcome) =>
+      this.#ends.filter(({ outcome }) => outcome === wanted).map(({ target }) => target.name);
+    const [updated, unchanged] = [names('updated'), names('unchanged')];
+    if (unchanged.length === this.#ends.length) return [];
+    return [
+      ...(unchanged.length > 0 ? [`unchanged: ${unchanged.join(', ')}`] : []),
+      ...(updated.length > 0 ? [`the update succeeded in ${updated.join(', ')}`] : []),
+    ];
+  }
+}
+
+function isFailure({ error, words }: End): boolean {
+  return error !== null || words !== null;
+}

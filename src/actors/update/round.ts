@@ -1,0 +1,85 @@
+import type { Copy } from '../../plan/reception.ts';
+import { LeasedSources } from '../join/leased-sources.ts';
+import type { Streamed } from '../protocol/update-values.ts';
+import type { UpdateContext, UpdateTarget } from './context.ts';
+import { groupsOf } from './groups.ts';
+import { Installing } from './install.ts';
+import type { InstanceEnds } from './instance-ends.ts';
+import { type OpenEpoch, openEpoch, type PlannedEpoch } from './open.ts';
+import type { Pauses } from './pauses.ts';
+
+/** What was installed in one round. */
+export interface Installed {
+  readonly open: OpenEpoch;
+  /** Of the ranks of the instances that it has updated. */
+  readonly streamed: readonly Streamed[];
+  /** What hosts have received from other hosts, and keep. */
+  readonly copies: readonly Copy[];
+}
+
+/** One try to update the instances that are left: one epoch, or several after memory pressure. */
+export class Round {
+  readonly #update: UpdateContext;
+  readonly #pauses: Pauses;
+  readonly #ends: InstanceEnds;
+  readonly #sources: LeasedSources;
+  #step: string | null = 'ranks to prepare';
+  #open: OpenEpoch | null = null;
+  #installing: Installing | null = null;
+
+  constructor(update: UpdateContext, pauses: Pauses, ends: InstanceEnds) {
+    this.#update = update;
+    this.#pauses = pauses;
+    this.#ends = ends;
+    this.#sources = new LeasedSources(update);
+  }
+
+  /** What it waits for; null while it only releases what it took. */
+  get step(): string | null {
+    // What is verified and resumed has deadlines of its own.
+    const isOver = this.#update.isReleasing || this.#installing?.isDone;
+    return isOver ? null : this.#step;
+  }
+
+  get sources(): LeasedSources {
+    return this.#sources;
+  }
+
+  /**
+   * Rejects with the first failure, when every rank that could be reached has released what it took. Instances that were
+   * whole before have ended all the same.
+   */
+  async run(planned: PlannedEpoch | null): Promise<void> {
+    const { targets, ranks, communicators } = this.#update.spec;
+    try {
+      this.#open = await openEpoch(this.#update, this.#sources, planned);
+      this.#step = 'engines to pause';
+      await this.#pauses.pause(this.#update, this.#open.epoch);
+      this.#step = 'engines to install it';
+      this.#ends.touch(targets);
+      this.#installing = new Installing(this.#update, this.#open, this.#ends);
+      await this.#installing.run();
+    } catch (thrown) {
+      for (const group of groupsOf(ranks)) communicators.of(group).invalidate();
+      throw thrown;
+    }
+  }
+
+  /**
+   * Ends its part in joins: `isComplete` if it has updated all its instances. Returns what it has installed; null if nothing.
+   */
+  end(updated: readonly UpdateTarget[], isComplete: boolean): Installed | null {
+    const { spec, mirrors } = this.#update;
+    const isKept = isComplete && spec.options.keepCopy;
+    this.#sources.release(isKept);
+    this.#update.end('the round is over');
+    const copies = isKept ? (this.#open?.groups.flatMap((group) => group.mirrors) ?? []) : [];
+    const kept = new Set(copies.map(({ path }) => path));
+    spec.onMirrorsUnused(mirrors.filter(({ path }) => !kept.has(path)));
+    const own = new Set(spec.targets);
+    const ranks = updated.filter((target) => own.has(target)).flatMap((target) => target.ranks);
+    if (this.#open === null || ranks.length === 0) return null;
+    const streamed = ranks.flatMap((rank) => this.#installing?.streamed.get(rank) ?? []);
+    return { open: this.#open, streamed, copies };
+  }
+}
