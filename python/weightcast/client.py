@@ -165,12 +165,14 @@ class Client:
         engine: Optional[str] = None,
         link: Optional[str] = None,
         host: Optional[str] = None,
+        first_device: Optional[int] = None,
         api_key: Optional[str] = None,
         pause: Optional[str] = None,
         reset_cache: Optional[bool] = None,
         has_draft_model: Optional[bool] = None,
     ) -> Status:
-        """Adds a running engine. `ranks`: of its workers, in their order; rank n is on device n.
+        """Adds a running engine. `ranks`: of its workers, in their order; rank n is on device n, unless
+        `first_device` says where the first one is.
 
         `engine`: "vllm" (default) or "sglang". `link`: "weightcast" (default) or "checkpoint-engine". `pause`: how to pause
         it during updates (vLLM: "abort", "wait", "keep"; SGLang: "abort", "retract", "in_place"; "caller": you do).
@@ -179,6 +181,7 @@ class Client:
             "engine": engine,
             "link": link,
             "host": host,
+            "first_device": first_device,
             "api_key": api_key,
             "pause": pause,
             "reset_cache": reset_cache,
@@ -210,12 +213,14 @@ class Client:
         bucket_bytes: Optional[int] = None,
         memory_fraction: Optional[float] = None,
         fused_modules: Optional[List[List[str]]] = None,
+        atomic: Optional[bool] = None,
         keep_copy: Optional[bool] = None,
     ) -> Update:
         """Installs a registered checkpoint in instances, by default in all. Returns with what became of each.
 
         With `wait=False` it returns at once; `update_status` and `events` tell of the rest. `timeout`: of the whole update,
-        in seconds, after which it fails; `step_timeout`: of one answer of an engine worker.
+        in seconds, after which it fails; `step_timeout`: of one answer of an engine worker. `atomic`: raise when any instance
+        fails, and not only when all do.
         """
         options = {
             "instances": None if instances is None else list(instances),
@@ -224,6 +229,7 @@ class Client:
             "bucket_bytes": bucket_bytes,
             "memory_fraction": memory_fraction,
             "fused_modules": fused_modules,
+            "atomic": atomic,
             "keep_copy": keep_copy,
         }
         body = {"checkpoint": checkpoint, "wait": wait, "timeout_seconds": timeout, **_given(options)}

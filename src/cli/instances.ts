@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { parseCount } from '../units.ts';
 import { type DaemonArguments, withDaemon, withDaemonOptions } from './daemon-arguments.ts';
 import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { runCommand } from './interrupt.ts';
@@ -9,6 +10,7 @@ interface AddOptions extends DaemonArguments {
   readonly endpoint: string;
   readonly ranks: string;
   readonly host?: string;
+  readonly firstDevice?: string;
   readonly engine?: string;
   readonly link?: string;
   readonly pause?: string;
@@ -32,6 +34,10 @@ export function addCommand(): Command {
       '--host <name>',
       "host of the ranks, one of the daemon's configuration (default: the daemon's host)",
     )
+    .option(
+      '--first-device <n>',
+      "number of the first worker's device on its host (default: the number of its rank)",
+    )
     .option('--engine <kind>', 'vllm or sglang (default: vllm)')
     .option(
       '--link <kind>',
@@ -52,7 +58,9 @@ async function add(options: AddOptions): Promise<void> {
   const name = options.name ?? endpoint;
   const ranks = ranksOf(options.ranks);
   const words = { host, engine, link, pause, resetCache, hasDraftModel: options.draftModel };
-  const body = { name, endpoint, ranks, ...words, ...apiKeyOf() };
+  const firstDevice =
+    options.firstDevice === undefined ? undefined : parseCount(options.firstDevice, '--first-device', 0);
+  const body = { name, endpoint, ranks, firstDevice, ...words, ...apiKeyOf() };
   await withDaemon(options, (client) => client.call('POST', '/v1/instances', body));
   process.stdout.write(`added ${name} with ${ranks.length === 1 ? 'rank' : 'ranks'} ${ranks.join(' ')}\n`);
 }

@@ -77,7 +77,7 @@ export function checkOptions(options: ClusterOptions): void {
 
 /** Throws a UsageError that names the instance and the option. */
 export function checkInstance(instance: InstanceOptions, hosts: ClusterOptions['hosts']): void {
-  const { name, host, ranks } = instance;
+  const { name, host, ranks, firstDevice } = instance;
   checkEngineOptions(name, instance);
   if (ranks.length === 0) throw new UsageError(`instance ${name} has no ranks`);
   if (new Set(ranks).size < ranks.length) throw new UsageError(`instance ${name} has a rank twice`);
@@ -88,6 +88,8 @@ export function checkInstance(instance: InstanceOptions, hosts: ClusterOptions['
       );
     }
   }
+  if (firstDevice !== undefined && (!Number.isInteger(firstDevice) || firstDevice < 0))
+    throw new UsageError(`instance ${name}: firstDevice is ${firstDevice}; it must be a whole number`);
   if (host !== undefined && hosts?.[host] === undefined) {
     throw new UsageError(`instance ${name} is on host ${host}, which the option hosts does not have`);
   }

@@ -52,6 +52,14 @@ export const instanceBody = z.strictObject({
     .max(256)
     .optional()
     .describe("A host of the daemon's configuration. Default: this one."),
+  first_device: z
+    .int()
+    .min(0)
+    .max(1_000)
+    .optional()
+    .describe(
+      "Device of the first worker on that host; those of the others follow it. Default: its rank's number.",
+    ),
   engine: z.enum(engineKinds).optional(),
   link: z.enum(linkKinds).optional().describe("Protocol of the engine's workers. Default: weightcast."),
   api_key: z
@@ -85,6 +93,12 @@ export const updateBody = z.strictObject({
     .union([z.boolean(), z.strictObject({ installed: z.boolean() })])
     .optional()
     .describe('What to prove of each instance. Default: true, all that needs nothing else.'),
+  atomic: z
+    .boolean()
+    .optional()
+    .describe(
+      'Fail when any instance fails. Default: only when all do; what became of each is in the report.',
+    ),
   keep_copy: z.boolean().optional(),
   timeout_seconds: seconds.optional().describe('Of the whole update. Default: 600.'),
   step_timeout_seconds: seconds.optional().describe('Of one answer of an engine worker.'),

@@ -63,21 +63,25 @@ export function checkDevices(options: DeviceOptions, ranks: number): void {
   }
 }
 
-/** Opens the device of a rank. `threads` are this process's share of the host's cores. Throws `NativeError`. */
-export function openDevice(options: DeviceOptions, rank: number, threads: number): Device {
+/**
+ * Opens the device of a rank. `threads` are this process's share of the host's cores; `chosen` is the device's index where
+ * the rank's instance has chosen it. Throws `NativeError`.
+ */
+export function openDevice(options: DeviceOptions, rank: number, threads: number, chosen?: number): Device {
   if (options.kind === 'cuda') {
     const { pin } = divideThreads(options, threads);
-    return CudaDevice.open({ index: options.indices?.[rank] ?? rank, pinThreads: pin });
+    return CudaDevice.open({ index: chosen ?? options.indices?.[rank] ?? rank, pinThreads: pin });
   }
   const { namespace = 'default', capacity = 0, first = 0 } = options;
+  const index = chosen ?? first + rank;
   try {
-    return HostDevice.open({ namespace, index: first + rank, capacity, uploadThreads: threads });
+    return HostDevice.open({ namespace, index, capacity, uploadThreads: threads });
   } catch (error) {
     const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
     if (capacity > 0 || code !== 'ENOENT') throw error;
     // Without a capacity the device must exist already: the engine creates it.
     throw new UsageError(
-      `rank ${rank} finds no engine on host device ${namespace}-${first + rank}; start the engine first, or name its devices (host:NAMESPACE)`,
+      `rank ${rank} finds no engine on host device ${namespace}-${index}; start the engine first, or name its devices (host:NAMESPACE)`,
     );
   }
 }

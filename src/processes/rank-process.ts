@@ -25,7 +25,7 @@ const stopMilliseconds = 20_000;
 
 function openPorts(configuration: RankConfiguration, directoryId: string, log: Logger): RankPorts {
   const { rank, host, link } = configuration;
-  const device = openDevice(host.devices, rank, host.threads);
+  const device = openDevice(host.devices, rank, host.threads, configuration.device);
   const pool = new ThreadPool(divideThreads(host.devices, host.threads).bulk);
   const communicators = new Communicators({
     device,

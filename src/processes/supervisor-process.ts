@@ -36,14 +36,16 @@ function createPorts(configuration: SupervisorConfiguration, hub: HubTransport):
     launchRank: (rank, instance) => {
       const member = nodeName(`rank-${rank}`);
       const place = placeOf(instance, configuration, hub);
+      const localRank = instance.ranks.indexOf(rank);
       const order = {
         rank,
+        ...(instance.firstDevice !== undefined && { device: instance.firstDevice + localRank }),
         node: member,
         endpoint: place.endpoint,
         hubNode: node,
         keys: spokeKeys(keys),
         host: place.host,
-        localRank: instance.ranks.indexOf(rank),
+        localRank,
         localRanks: instance.ranks.length,
         fabricSecret,
         link: instance.link ?? 'weightcast',

@@ -245,8 +245,12 @@ test('an instance that leaves takes the memory along; what was registered comes 
   assert.deepEqual([without.status, without.body.error.code], [400, 'WEIGHTCAST_USAGE']);
   const { body } = await bench.ask('GET', '/v1/status');
   assert.equal(body.checkpoints[0].state, 'waiting');
-  assert.equal((await bench.ask('POST', '/v1/instances', instance)).status, 200);
+  // Its ranks have other numbers now, on the same devices.
+  const moved = { ...instance, ranks: [8, 9], first_device: 0 };
+  const added = await bench.ask('POST', '/v1/instances', moved);
+  assert.equal(added.status, 200, added.text);
   assert.equal((await bench.ask('POST', '/v1/updates', { checkpoint: 'one' })).status, 200);
+  await verifyWeights(engine.endpoint, await openCheckpoint(one));
 });
 
 test('a daemon that is stopped leaves neither socket nor shared memory', async () => {

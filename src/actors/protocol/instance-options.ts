@@ -9,6 +9,11 @@ export interface InstanceOptions extends EngineOptions {
   readonly ranks: readonly number[];
   /** Host of its ranks: one of `ClusterOptions.hosts`. Default: this host. */
   readonly host?: string;
+  /**
+   * Index of the first worker's device on that host; those of the others follow it. Default: what `ClusterOptions.devices` says,
+   * where rank n is on device n.
+   */
+  readonly firstDevice?: number;
 }
 
 /** The same as messages carry it. */
@@ -16,6 +21,7 @@ export const instanceOptions = z.object({
   name: z.string().min(1).max(256),
   ranks: z.array(z.int().min(0)).min(1).readonly(),
   host: z.string().exactOptional(),
+  firstDevice: z.int().min(0).exactOptional(),
   endpoint: z.string(),
   engine: z.enum(engineKinds).exactOptional(),
   link: z.enum(linkKinds).exactOptional(),
