@@ -9,7 +9,7 @@ import ctypes
 import json
 import os
 import secrets
-from typing import Any, List, Mapping, Tuple
+from typing import Any, Callable, List, Mapping, NamedTuple
 
 from .client_errors import HostMemoryError, UsageError
 
@@ -40,29 +40,38 @@ _ALIGNMENT = 256
 #: One write takes at most 2 GiB.
 _PIECE = 1 << 30
 
-#: dtype of the safetensors format, shape, bytes
-Raw = Tuple[str, List[int], memoryview]
+
+
+class _Source(NamedTuple):
+    """A tensor, before its bytes are asked for: those of a GPU are copied one after the other."""
+
+    #: Of the safetensors format.
+    dtype: str
+    shape: List[int]
+    nbytes: int
+    read: Callable[[], memoryview]
 
 
 def write_tensors(directory: str, tensors: Mapping[str, Any]) -> str:
     """Writes a new file, which only this user may read, and returns its path. On an error nothing is left behind.
 
-    Raises `UsageError` that names the tensor, `HostMemoryError` when shared memory is full, and `FileNotFoundError` for a
-    directory that is gone.
+    Raises `UsageError` that names the tensor, `HostMemoryError` when shared memory is full, and `FileNotFoundError` or
+    `PermissionError` for a directory that is gone, or not this user's.
     """
-    raws = {name: _raw(name, tensor) for name, tensor in tensors.items()}
-    if not raws:
+    sources = {name: _named(name, lambda tensor=tensor: _source(tensor)) for name, tensor in tensors.items()}
+    if not sources:
         raise UsageError("there are no tensors to register")
-    header = _header(raws)
-    total = len(header) + sum(data.nbytes for _, _, data in raws.values())
+    header = _header(sources)
+    total = len(header) + sum(source.nbytes for source in sources.values())
     path = os.path.join(directory, f"{os.getpid()}-{secrets.token_hex(8)}.safetensors")
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
             # Now, because a write into full memory would leave half a file.
             os.posix_fallocate(file, 0, total)
-            for piece in (memoryview(header), *(data for _, _, data in raws.values())):
-                _write_all(file, piece)
+            _write_all(file, memoryview(header))
+            for name, source in sources.items():
+                _write_all(file, _named(name, source.read))
         finally:
             os.close(file)
     except OSError as error:
@@ -74,12 +83,12 @@ def write_tensors(directory: str, tensors: Mapping[str, Any]) -> str:
     return path
 
 
-def _header(raws: Mapping[str, Raw]) -> bytes:
+def _header(sources: Mapping[str, _Source]) -> bytes:
     entries = {}
     offset = 0
-    for name, (dtype, shape, data) in raws.items():
-        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + data.nbytes]}
-        offset += data.nbytes
+    for name, (dtype, shape, nbytes, _) in sources.items():
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + nbytes]}
+        offset += nbytes
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
@@ -91,43 +100,51 @@ def _write_all(file: int, data: memoryview) -> None:
         done += os.write(file, data[done : done + _PIECE])
 
 
-def _raw(name: str, tensor: Any) -> Raw:
+def _named(name: str, work: Callable[[], Any]) -> Any:
+    """What `work` returns; its error with the tensor's name."""
     if not isinstance(name, str) or name in ("", "__metadata__"):
         raise UsageError(f"{name!r} is no name of a tensor")
     try:
-        if isinstance(tensor, tuple):
-            dtype, shape, data = tensor
-            return dtype, [int(size) for size in shape], memoryview(data).cast("B")
-        if hasattr(tensor, "data_ptr"):
-            return _of_torch(tensor)
-        if hasattr(tensor, "__array_interface__"):
-            return _of_numpy(tensor)
-    except (TypeError, ValueError, KeyError) as error:
-        raise UsageError(f"tensor {name}: {error}") from error
-    raise UsageError(f"tensor {name} is a {type(tensor).__name__}; give a tensor of torch or numpy, or (dtype, shape, bytes)")
+        return work()
+    except KeyError as error:
+        raise UsageError(f"tensor {name}: the safetensors format has no dtype {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"tensor {name}: {' '.join(str(error).split())}") from error
 
 
-def _of_torch(tensor: Any) -> Raw:
+def _source(tensor: Any) -> _Source:
+    if isinstance(tensor, tuple):
+        dtype, shape, data = tensor
+        view = memoryview(data).cast("B")
+        return _Source(dtype, [int(size) for size in shape], view.nbytes, lambda: view)
+    if hasattr(tensor, "data_ptr"):
+        dtype = _DTYPES[str(tensor.dtype).rpartition(".")[2]]
+        nbytes = tensor.numel() * tensor.element_size()
+        return _Source(dtype, list(tensor.shape), nbytes, lambda: _bytes_of_torch(tensor))
+    if hasattr(tensor, "__array_interface__"):
+        if tensor.dtype.byteorder == ">":
+            raise ValueError("it is big-endian")
+        shape = list(tensor.shape)
+        return _Source(_DTYPES[tensor.dtype.name], shape, tensor.nbytes, lambda: _bytes_of_numpy(tensor))
+    raise TypeError(f"it is a {type(tensor).__name__}; give a tensor of torch or numpy, or (dtype, shape, bytes)")
+
+
+def _bytes_of_torch(tensor: Any) -> memoryview:
     tensor = tensor.detach()
     if tensor.device.type != "cpu":
         tensor = tensor.cpu()
     tensor = tensor.contiguous()
-    dtype = _DTYPES[str(tensor.dtype).rpartition(".")[2]]
     count = tensor.numel() * tensor.element_size()
     if count == 0:
-        return dtype, list(tensor.shape), memoryview(b"")
+        return memoryview(b"")
     data = (ctypes.c_ubyte * count).from_address(tensor.data_ptr())
     # It holds the memory for as long as the view lives.
     data._tensor = tensor  # type: ignore[attr-defined]
-    return dtype, list(tensor.shape), memoryview(data).cast("B")
+    return memoryview(data).cast("B")
 
 
-def _of_numpy(array: Any) -> Raw:
-    if array.dtype.byteorder == ">":
-        raise ValueError("it is big-endian")
-    dtype = _DTYPES[array.dtype.name]
-    shape = list(array.shape)
+def _bytes_of_numpy(array: Any) -> memoryview:
     if array.size == 0:
-        return dtype, shape, memoryview(b"")
+        return memoryview(b"")
     flat = array.reshape(-1) if array.flags.c_contiguous else array.flatten()
-    return dtype, shape, memoryview(flat.view("uint8")).cast("B")
+    return memoryview(flat.view("uint8")).cast("B")

@@ -24,6 +24,11 @@ export function withDaemonOptions(command: Command): Command {
     .option('--token-file <file>', 'file with the token of --daemon');
 }
 
+/** Whether a daemon is named, or one serves where it is looked for. */
+export function isDaemonMeant({ socket, daemon }: DaemonArguments): boolean {
+  return socket !== undefined || daemon !== undefined || isSocketOfUser(defaultSocket());
+}
+
 /** Calls `work` with the daemon that is meant. Rejects with `NotReadyError` where there is none. */
 export async function withDaemon<T>(
   options: DaemonArguments,

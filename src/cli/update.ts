@@ -5,12 +5,13 @@ import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { readMetas } from '../checkpoint/metas.ts';
 import { Cluster, type Source, type UpdateOptions } from '../cluster/cluster.ts';
+import { defaultSocket } from '../daemon/default-socket.ts';
 import { AbortedError, describe, UsageError } from '../errors.ts';
 import { summarize } from '../observe/summary.ts';
 import { chromeTrace } from '../observe/timeline.ts';
 import type { DeviceOptions } from '../processes/devices.ts';
 import { parseBytes, parseCount } from '../units.ts';
-import { type DaemonArguments, withDaemonOptions } from './daemon-arguments.ts';
+import { type DaemonArguments, isDaemonMeant, withDaemonOptions } from './daemon-arguments.ts';
 import { updateByDaemon } from './daemon-update.ts';
 import { devicesOf as deviceKindOf } from './device-arguments.ts';
 import { apiKeyOf, endpointOf } from './engine-arguments.ts';
@@ -111,6 +112,10 @@ function verifyOption(): Option {
 async function update(options: Options, signal: AbortSignal): Promise<void> {
   const updateOptions = updateOptionsOf(options);
   const { endpoint } = options;
+  if (endpoint === undefined && !isDaemonMeant(options))
+    throw new UsageError(
+      `give --endpoint and --ranks, or start a daemon (weightcast serve): none serves on ${defaultSocket()}`,
+    );
   if (endpoint === undefined) return updateByDaemon(forDaemon(options), updateOptions, signal);
   if (options.ranks === undefined) throw new UsageError('--endpoint needs --ranks');
   for (const name of ['socket', 'daemon', 'instance'] as const)

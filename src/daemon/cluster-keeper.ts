@@ -132,6 +132,7 @@ export class ClusterKeeper {
   #wait(milliseconds: number): Promise<void> {
     const { signal } = this.#stopping;
     return new Promise((resolve) => {
+      if (signal.aborted) return resolve();
       const timer = setTimeout(resolve, milliseconds);
       signal.addEventListener(
         'abort',

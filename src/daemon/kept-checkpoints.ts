@@ -1,4 +1,6 @@
 import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
+import { deadlines } from '../actors/protocol/deadlines.ts';
+import type { Progress } from '../actors/protocol/status-values.ts';
 import { openCheckpoint } from '../checkpoint/source.ts';
 import type { Cluster, RegisterOptions } from '../cluster/cluster.ts';
 import {
@@ -9,6 +11,7 @@ import {
   OverloadedError,
   UsageError,
 } from '../errors.ts';
+import { ProgressSum } from '../observe/progress-bar.ts';
 import type { FileRoots } from './access.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
 import type { EventHub } from './event-hub.ts';
@@ -18,6 +21,9 @@ import type { SharedFiles } from './shared-files.ts';
 const mostCheckpoints = 1_024;
 /** Between two tries to load while a client registers something else. */
 const busyMilliseconds = 100;
+
+/** Between two events of progress. */
+const progressMilliseconds = 200;
 
 export interface Registration extends RegisterOptions {
   readonly name: string;
@@ -58,7 +64,9 @@ export class KeptCheckpoints {
   readonly #events: EventHub;
   readonly #kept = new Map<string, Kept>();
   /** What is loading now: a cluster loads one at a time. */
-  loading: string | null = null;
+  #loading: string | null = null;
+  #loaded = new ProgressSum();
+  #toldAt = 0;
 
   constructor(keeper: ClusterKeeper, roots: FileRoots, shared: SharedFiles, events: EventHub) {
     this.#keeper = keeper;
@@ -121,6 +129,14 @@ export class KeptCheckpoints {
     for (const kept of this.#kept.values()) kept.status = null;
   }
 
+  /** Notes the progress of a rank that loads. */
+  progress(progress: Progress): void {
+    const sum = this.#loaded.add(progress);
+    if (Date.now() - this.#toldAt < progressMilliseconds) return;
+    this.#toldAt = Date.now();
+    this.#events.tell({ type: 'progress', checkpoint: this.#loading, activity: 'load', ...sum });
+  }
+
   async #resolve(source: Registration['source']): Promise<Registration['source']> {
     if (typeof source === 'string') return this.#roots.resolve(source);
     return Promise.all(source.map((path) => this.#roots.resolve(path)));
@@ -142,23 +158,25 @@ export class KeptCheckpoints {
   }
 
   async #registerIn(cluster: Cluster, { name, source, hosts }: Registration): Promise<CheckpointStatus> {
-    const before = this.loading;
-    this.loading = name;
+    const before = this.#loading;
+    this.#loading = name;
+    this.#loaded = new ProgressSum();
     try {
       return await cluster.register(name, source, hosts === undefined ? {} : { hosts });
     } catch (error) {
       // Refused, because another one is loading.
-      if (error instanceof BusyError) this.loading = before;
+      if (error instanceof BusyError) this.#loading = before;
       throw error;
     } finally {
-      if (this.loading === name) this.loading = null;
+      if (this.#loading === name) this.#loading = null;
     }
   }
 
   async #loadAgain(kept: Kept, cluster: Cluster): Promise<void> {
     const { name } = kept.registration;
     try {
-      const status = await this.#untilIdle(() => this.#registerIn(cluster, kept.registration));
+      const status = await this.#untilIdle(kept, () => this.#registerIn(cluster, kept.registration));
+      if (status === null) return;
       if (kept.digest !== null && kept.digest !== status.digest) {
         await cluster.unregister(name);
         throw new CheckpointError(`its files hold ${status.digest} now, and held ${kept.digest}`);
@@ -171,12 +189,15 @@ export class KeptCheckpoints {
     this.#tell(kept);
   }
 
-  async #untilIdle<T>(work: () => Promise<T>): Promise<T> {
+  /** Waits while others load. Resolves with null if nothing is left to do: it was loaded, replaced or removed meanwhile. */
+  async #untilIdle<T>(kept: Kept, work: () => Promise<T>): Promise<T | null> {
+    const end = performance.now() + deadlines.load;
     for (;;) {
+      if (kept.status !== null || this.#kept.get(kept.registration.name) !== kept) return null;
       try {
         return await work();
       } catch (error) {
-        if (!(error instanceof BusyError)) throw error;
+        if (!(error instanceof BusyError) || performance.now() > end) throw error;
         await new Promise((wake) => setTimeout(wake, busyMilliseconds));
       }
     }

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { ClusterStatus, KnownInstance } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
@@ -69,12 +70,15 @@ export class KeptInstances {
     );
   }
 
-  /** Rejects with `AccessError`, and as `Cluster.addInstance`. */
+  /** Does nothing if it is there, with these options. Rejects with `AccessError`, and as `Cluster.addInstance`. */
   async add(options: InstanceOptions): Promise<void> {
     this.#engines.check(options.endpoint);
     const before = this.#kept.get(options.name);
-    if (before !== undefined && before.problem === null)
-      throw new UsageError(`the daemon has an instance ${options.name} already`);
+    if (before !== undefined && before.problem === null) {
+      // Who was told to try again has added it already.
+      if (isDeepStrictEqual(before.options, options)) return;
+      throw new UsageError(`the daemon has an instance ${options.name} already, with other options`);
+    }
     const known = before?.known ?? unknown;
     const status = await this.#keeper.use((cluster) => cluster.addInstance(options, known));
     this.#kept.set(options.name, { options, known, problem: null });

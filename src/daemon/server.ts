@@ -11,6 +11,8 @@ import { type Route, route } from './route.ts';
 
 /** A list of 10,000 files fits; nothing else is long. */
 const mostBodyBytes = 4 << 20;
+/** A request has to arrive within this time; its answer may take as long as it takes. */
+const requestMilliseconds = 60_000;
 /** Names of 256 characters, each up to twelve when it is encoded. */
 const longestParameter = 4_096;
 
@@ -27,6 +29,7 @@ export function createServer({ routes, version, tokenFor, log }: ServerOptions):
   const server = fastify({
     bodyLimit: mostBodyBytes,
     forceCloseConnections: true,
+    requestTimeout: requestMilliseconds,
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: longestParameter },
   });

@@ -51,8 +51,7 @@ export class Service {
     this.shared = shared;
     const tasks = {
       onProgress: (progress: Parameters<Updates['progress']>[0]) => {
-        if (progress.activity === 'load')
-          this.events.tell({ type: 'progress', checkpoint: this.checkpoints.loading, ...progress });
+        if (progress.activity === 'load') this.checkpoints.progress(progress);
         else this.updates.progress(progress);
       },
       onLost: () => this.instances.lost(),

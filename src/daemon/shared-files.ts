@@ -16,8 +16,11 @@ export class SharedFiles {
   /** Paths that are registered, or just being registered. */
   readonly #kept = new Set<string>();
 
+  readonly #onExit = () => this.close();
+  readonly #sweeping = setInterval(() => void this.sweep(), abandonedMilliseconds / 2).unref();
+
   constructor() {
-    process.on('exit', () => this.close());
+    process.on('exit', this.#onExit);
   }
 
   get path(): string {
@@ -52,6 +55,8 @@ export class SharedFiles {
 
   /** May be called twice. */
   close(): void {
+    clearInterval(this.#sweeping);
+    process.off('exit', this.#onExit);
     this.#directory.close();
   }
 }

@@ -53,6 +53,7 @@ class FakeArray:
         self.__array_interface__ = {}
         self.shape = (len(values),)
         self.size = len(values)
+        self.nbytes = 4 * len(values)
 
     def reshape(self, *_):
         return self
@@ -97,7 +98,7 @@ def mistakes(client, given):
         client.add_instance("b", "http://10.9.9.9:8000", [5])
     with raises(module.UsageError, "one of path, files and tensors"):
         client.register("x")
-    with raises(module.UsageError, "tensor w is a int"):
+    with raises(module.UsageError, "tensor w: it is a int"):
         client.register("x", tensors={"w": 3})
     with raises(module.CheckpointError, "w"):
         client.register("x", tensors={"w": ("F32", [3], b"\0" * 8)})
