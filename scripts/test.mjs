@@ -16,15 +16,48 @@ const tree = join(root, 'build/test');
 const separate = ['test/gpu', 'test/rdma-vm', 'test/python', 'test/engines-real'];
 
 /**
- * Tests that share a process with others, because node takes longer to start than most of them take: those that only
- * compute, and those under virtual time.
+ * Tests that share a process with others, because node takes longer to start and to import what is tested than most of
+ * them take. A group runs its tests one after the other, so that those that mostly wait are several groups. A file that
+ * keeps a cluster for all its tests stays alone: the tests of others, which may block the process, would end it.
  */
 const shared = [
   ['test/plan', 'test/checkpoint', 'test/observe', 'test/actors', 'test/doctor/findings.test.ts'],
   ['test/simulation'],
+  ['test/engines'],
+  ['test/transport'],
+  named(
+    'test/native',
+    'fabric-failures',
+    'fabric-handshake',
+    'fabric-network',
+    'fabric-read',
+    'fabric-addresses',
+  ),
+  named('test/native', 'broadcast-delivered', 'broadcast-failed', 'nccl-collective', 'nccl-faults'),
+  named(
+    'test/native',
+    'cuda-collectives',
+    'cuda-device',
+    'cuda-digest',
+    'cuda-driver',
+    'cuda-errors',
+    'cuda-pin',
+  ),
+  ['test/native'],
+  named('test/cluster', 'command-ends', 'engine-paused', 'engine-states', 'draft-model'),
+  named('test/cluster', 'files-on-hosts', 'metas', 'sources-gone'),
+  named('test/cluster', 'join', 'join-failures', 'instances'),
+  named('test/scenarios', 'engine-pauses', 'engine-processes', 'engine-routes', 'engine-updates', 'gate'),
 ];
-/** These take so long that they had better run at the same time. */
-const alone = ['seeds', 'scale', 'same-seed', 'command'].map((name) => `test/simulation/${name}.test.ts`);
+/** These take so long that they had better run at the same time, or need a process as it starts. */
+const alone = [
+  ...named('test/simulation', 'seeds', 'scale', 'same-seed', 'command'),
+  ...named('test/native', 'nccl-library', 'cuda-upload'),
+];
+
+function named(folder, ...names) {
+  return names.map((name) => `${folder}/${name}.test.ts`);
+}
 
 function testsIn(path) {
   if (statSync(join(root, path)).isFile()) return path.endsWith('.test.ts') ? [path] : [];
@@ -44,9 +77,12 @@ function compiled(path) {
 
 /** What runs in a process of its own: a file of tests, or one that imports several. */
 function jobsOf(files) {
-  const groups = shared.map((folders) =>
-    files.filter((file) => isInside(file, folders) && !alone.includes(file)),
-  );
+  const free = new Set(files.filter((file) => !alone.includes(file)));
+  const groups = shared.map((paths) => {
+    const group = [...free].filter((file) => isInside(file, paths));
+    for (const file of group) free.delete(file);
+    return group;
+  });
   const apart = files.filter((file) => !groups.flat().includes(file));
   return [
     ...groups.filter((group) => group.length > 1).map(together),
@@ -56,9 +92,12 @@ function jobsOf(files) {
   ];
 }
 
+let programs = 0;
+
 function together(files) {
   const name = `${files.length} files from ${files[0]} to ${files.at(-1)}`;
-  const program = join(tree, `together-${process.pid}-${files.length}.js`);
+  const program = join(tree, `together-${process.pid}-${programs}.js`);
+  programs += 1;
   writeFileSync(program, files.map((file) => `import ${JSON.stringify(compiled(file))};\n`).join(''));
   process.on('exit', () => rmSync(program));
   return { name, program };

@@ -155,11 +155,13 @@ export class Cluster {
   }
 
   /**
-   * Installs a registered checkpoint in all instances, or in those that `options` names. Resolves when all their engine
-   * workers have acknowledged it. On a failure it rejects, ranks release what the update allocated, and {@link status}
-   * tells what each instance holds: the new version if all of its workers have it, the version before if none of them was
-   * sent anything, and otherwise it is `broken`. Engines that it paused are resumed, except broken ones; the error names
-   * those that stay paused, and rejects an update that succeeded but for that, too. Updates of different instances may run at the same time.
+   * Installs a registered checkpoint in all instances, or in those that `options` names. Resolves when each of them has it,
+   * or has failed: `report.instances` tells their outcomes. One that fails, or whose ranks are not ready, does not keep the
+   * others from being updated. Engines that were paused for it are resumed, except broken ones.
+   *
+   * Rejects if no instance was updated, or with `atomic` if not all of them were, or are still paused; the error says so of
+   * each. In any case ranks release what the update allocated, and {@link status} tells what each instance holds. Updates of
+   * different instances may run at the same time.
    */
   async update(name: string, options: UpdateOptions = {}): Promise<UpdateReport> {
     const timeoutMilliseconds = options.timeoutMilliseconds ?? 600_000;

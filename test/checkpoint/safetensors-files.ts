@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { encodeHeader, type TensorDescription } from '../../src/checkpoint/safetensors-writer.ts';
 import { CheckpointError } from '../../src/errors.ts';
+import { sharedMemoryName } from '../shared-memory-name.ts';
 
 /** A test, or with node:test's own `after` all tests of a file: what it takes is given back when it is over. */
 export interface Scope {
@@ -12,7 +13,7 @@ export interface Scope {
 
 /** A directory that is gone after the test. */
 export function temporaryDirectory(test: Scope, parent = tmpdir()): string {
-  const directory = mkdtempSync(join(parent, 'weightcast-test-'));
+  const directory = mkdtempSync(join(parent, `${sharedMemoryName()}-`));
   test.after(() => rmSync(directory, { recursive: true, force: true }));
   return directory;
 }

@@ -58,11 +58,17 @@ test('an instance whose weights are whole is neither broken nor left paused by a
     { name: 'blue', endpoint: whole.endpoint, ranks: [0], ...options },
     { name: 'green', endpoint: failing.endpoint, ranks: [1], ...options },
   ]);
-  await assert.rejects(cluster.update('a'), (error: Error) => {
-    assert.match(error.message, /reset_prefix_cache with 404; instance green is broken and stays paused/);
-    assert.match(error.message, /; the update succeeded in blue$/);
-    return true;
-  });
+  const { instances } = await cluster.update('a');
+  assert.deepEqual(
+    instances.map(({ name, outcome, paused }) => [name, outcome, paused]),
+    [
+      ['blue', 'updated', false],
+      ['green', 'broken', true],
+    ],
+  );
+  const { code, message } = instances[1]!.error!;
+  assert.equal(code, 'WEIGHTCAST_ENGINE');
+  assert.match(message, /reset_prefix_cache with 404; instance green is broken and stays paused/);
   assert.equal(whole.asked.at(-1), '/resume');
   assert.ok(!failing.asked.includes('/resume'));
   assert.deepEqual(await statesOf(cluster), [
@@ -86,21 +92,21 @@ test('an engine that does not resume has the new version all the same', async (t
   assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
 });
 
-test('if one engine cannot be paused, all engines resume and none is updated', async (t) => {
+test('an engine that cannot be paused is left alone, the others are updated, and atomic says so', async (t) => {
   const good = await startEngine(t, () => 'none');
   const bad = await startEngine(t, () => 'pause');
   const cluster = await startCluster(t, [
     { name: 'blue', endpoint: good.endpoint, ranks: [0], pause: 'abort' },
     { name: 'green', endpoint: bad.endpoint, ranks: [1], pause: 'abort' },
   ]);
-  await assert.rejects(cluster.update('a'), {
+  await assert.rejects(cluster.update('a', { atomic: true }), {
     name: 'EngineError',
-    message: /POST \/pause\?mode=abort with 404/,
+    message: /POST \/pause\?mode=abort with 404; unchanged: green; the update succeeded in blue$/,
   });
   assert.equal(good.asked.at(-1), '/resume');
-  assert.ok([...good.asked, ...bad.asked].every((asked) => asked !== '/collective_rpc'));
+  assert.ok(!bad.asked.includes('/collective_rpc'));
   assert.deepEqual(await statesOf(cluster), [
-    ['blue', 'unknown', null, false],
+    ['blue', 'serving', 'a', false],
     ['green', 'unknown', null, false],
   ]);
 });

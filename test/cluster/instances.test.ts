@@ -77,6 +77,36 @@ test('two instances, of which one dies in the end', async (t) => {
     });
 
     await t.test(
+      'a rank that dies in the middle of an update breaks its instance, and no other one',
+      async () => {
+        const model = await makeModel(4);
+        await cluster.register('four', model);
+        const worker = engines.get('b')!.pids[1]!;
+        process.kill(worker, 'SIGSTOP');
+        const update = cluster.update('four');
+        await eventually('b is being updated', async () => {
+          return (await cluster.status()).instances[1]!.state === 'updating';
+        });
+        process.kill((await cluster.status()).ranks[1]!.pid!, 'SIGKILL');
+        process.kill(worker, 'SIGCONT');
+        const report = await update;
+        assert.deepEqual(
+          report.instances.map(({ name, outcome, error }) => [name, outcome, error?.code]),
+          [
+            ['a', 'updated', undefined],
+            ['b', 'broken', 'WEIGHTCAST_PEER_LOST'],
+          ],
+        );
+        await verifyWeights(engines.get('a')!.endpoint, await openCheckpoint(model));
+        await eventually('the rank is ready again', async () => {
+          return (await cluster.status()).ranks.every(({ state }) => state === 'ready');
+        });
+        await cluster.update('four');
+        await verifyWeights(engines.get('b')!.endpoint, await openCheckpoint(model));
+      },
+    );
+
+    await t.test(
       'an instance that dies, engine and ranks, takes nothing with it; one without an engine does not join',
       async () => {
         const model = await makeModel(2);

@@ -30,15 +30,24 @@ const pairs = [
   { parent: /\.compressor$/, halves: ['wkv', 'wgate'] },
 ] as const;
 
+/** Which pairs a module can be a half of. */
+const halfModules = new Map(
+  pairs
+    .flatMap(({ halves }) => halves)
+    .map((half) => [half as string, pairs.filter(({ halves }) => halves.some((one) => one === half))]),
+);
+
 /** Pairs of which two tensors are in different buckets. */
 function split(plan: Plan, names: readonly string[]): string[] {
   const bucketOf = bucketsByName(plan, names);
   const bucketOfPair = new Map<string, number>();
   const torn = new Set<string>();
   for (const name of names) {
-    const [module, parent] = [name.split('.').at(-2)!, name.split('.').slice(0, -2).join('.')];
-    if (!pairs.some((pair) => pair.parent.test(parent) && pair.halves.some((half) => half === module)))
-      continue;
+    const end = name.lastIndexOf('.');
+    const start = name.lastIndexOf('.', end - 1);
+    const matching = halfModules.get(name.slice(start + 1, end));
+    const parent = name.slice(0, Math.max(start, 0));
+    if (!matching?.some((pair) => pair.parent.test(parent))) continue;
     const first = bucketOfPair.get(parent) ?? bucketOf.get(name)!;
     bucketOfPair.set(parent, first);
     if (bucketOf.get(name) !== first) torn.add(parent);

@@ -4,6 +4,7 @@ import type { Collective } from '../../src/native-bridge/collective.ts';
 import { CudaDevice } from '../../src/native-bridge/cuda-device.ts';
 import type { Device } from '../../src/native-bridge/device.ts';
 import { type CollectiveKind, Communicators } from '../../src/processes/communicators.ts';
+import { sharedMemoryName } from '../shared-memory-name.ts';
 
 /** Those of the members. */
 export const ranks = [3, 5];
@@ -43,7 +44,7 @@ export function rankOn(
 }
 
 export function directoryOf(t: TestContext): string {
-  const directory = mkdtempSync('/dev/shm/weightcast-test-communicators-');
+  const directory = mkdtempSync(`/dev/shm/${sharedMemoryName()}-`);
   t.after(() => rmSync(directory, { recursive: true }));
   return directory;
 }

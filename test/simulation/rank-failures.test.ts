@@ -16,6 +16,68 @@ test('a rank that dies during an update breaks its own instance, the others are 
   });
 });
 
+test('what a dead rank fed is fed by another rank of its host', async () => {
+  const onOneHost = { worldSize: 2, ranksPerHost: 2, instances: [[0], [1]] };
+  await withCluster(onOneHost, async ({ cluster, world, user, spares, until, status }) => {
+    const update = user.update('a', { bucketBytes });
+    await until('both engines receive', () => world.engines.every(({ isBroken }) => isBroken));
+    cluster.ranks.get(0)!.kill();
+    await spares(update, 'engine-0', 'WEIGHTCAST_PEER_LOST', /^rank 0 died/);
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
+  });
+});
+
+test('what only a dead host held is read from it when one of its ranks is back', async () => {
+  await withCluster({}, async ({ cluster, world, user, spares, until, status }) => {
+    const update = user.update('a', { bucketBytes });
+    await until('both engines receive', () => world.engines.every(({ isBroken }) => isBroken));
+    for (const rank of [0, 1]) cluster.ranks.get(rank)!.kill();
+    const report = await spares(update, 'engine-0', 'WEIGHTCAST_PEER_LOST', /^rank [01] died/);
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
+    assert.ok(report.seconds < 10);
+  });
+});
+
+test('instances fail one after the other, and the last one is updated all the same', async () => {
+  const three = { worldSize: 3, ranksPerHost: 3, instances: [[0], [1], [2]], pauses: true };
+  await withCluster(three, async ({ cluster, world, user, succeeds, until }) => {
+    const update = user.update('a', { bucketBytes });
+    await until('all engines receive', () => world.engines.every(({ isBroken }) => isBroken));
+    const killedAt = world.clock.now();
+    cluster.ranks.get(0)!.kill();
+    await until('the others begin again', () => world.engines[1]!.touchedAt > killedAt);
+    world.engines[1]!.workers[0]!.nextLoad = 'refuse';
+    const { instances } = await succeeds(update);
+    assert.deepEqual(
+      instances.map(({ outcome, paused, error }) => [outcome, paused, error?.code]),
+      [
+        ['broken', true, 'WEIGHTCAST_PEER_LOST'],
+        ['broken', true, 'WEIGHTCAST_WORKER_LINK'],
+        ['updated', false, undefined],
+      ],
+    );
+    assert.deepEqual(
+      world.engines.map(({ isPaused }) => isPaused),
+      [true, true, false],
+    );
+  });
+});
+
+test('an instance whose rank is not back is not updated, and others are', async () => {
+  await withCluster({}, async ({ cluster, user, succeeds, fails, spares, wait, ready }) => {
+    cluster.ranks.get(2)!.kill();
+    await wait(10);
+    const message = /^a rank of instance engine-1 is not ready$/;
+    const report = await spares(user.update('a'), 'engine-1', 'WEIGHTCAST_USAGE', message);
+    assert.equal(report.instances[1]!.outcome, 'unchanged');
+    await ready();
+    await succeeds(user.update('a'));
+    cluster.ranks.get(2)!.kill();
+    await wait(10);
+    await fails(user.update('a', { instances: ['engine-1'] }), 'WEIGHTCAST_USAGE', /rank 2 is not ready/);
+  });
+});
+
 test('a rank that dies while the cluster is idle fails no update', async () => {
   await withCluster({}, async ({ cluster, user, succeeds, wait, ready }) => {
     await succeeds(user.update('a'));
@@ -106,7 +168,7 @@ test('a worker link that cannot be bound fails the update and does not end the r
 });
 
 test('a rank that keeps dying is given up, and requests fail with that reason', async () => {
-  await withCluster({}, async ({ cluster, user, fails, until, wait }) => {
+  await withCluster({}, async ({ cluster, user, fails, spares, until, wait }) => {
     for (let death = 0; death < 4; death += 1) {
       await until('rank 1 runs', () => (cluster.ranks.get(1)?.process ?? null) !== null);
       cluster.ranks.get(1)!.kill();
@@ -114,6 +176,7 @@ test('a rank that keeps dying is given up, and requests fail with that reason', 
     }
     const reason = /^rank 1 .*SIGKILL/;
     await fails(user.awaitReady(), 'WEIGHTCAST_PEER_LOST', reason);
-    await fails(user.update('a'), 'WEIGHTCAST_PEER_LOST', reason);
+    await spares(user.update('a'), 'engine-0', 'WEIGHTCAST_PEER_LOST', reason);
+    await fails(user.update('a', { instances: ['engine-0'] }), 'WEIGHTCAST_PEER_LOST', reason);
   });
 });

@@ -184,7 +184,12 @@ export class CheckpointLedger {
 
   /** Whether a segment belongs to a checkpoint, or to a set that is spare or being filled. */
   holds({ path, host }: Segment): boolean {
-    return this.#contents().segments.has(keyOf({ path, host }));
+    const isSame = (segment: Segment) => segment.path === path && segment.host === host;
+    const registered = [...this.#entries.values(), ...this.#retired].map((entry) => entry.registered);
+    return (
+      registered.some(({ segments, copies }) => segments.some(isSame) || copies.some(isSame)) ||
+      [...this.#spare.keys(), ...this.#taken.keys()].some((set) => set.some(isSame))
+    );
   }
 
   get takenSets(): number {

@@ -16,7 +16,7 @@ import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { UpdateReport } from '../protocol/update-values.ts';
 import { CommunicatorRegistry } from '../update/communicators.ts';
-import type { UpdateSpec } from '../update/context.ts';
+import type { UpdateSpec, UpdateTarget } from '../update/context.ts';
 import { Update, type UpdateOutcome } from '../update/update.ts';
 import { CheckpointLedger } from './checkpoint-ledger.ts';
 import { CheckpointService } from './checkpoint-service.ts';
@@ -227,16 +227,20 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   ): UpdateSpec {
     const registered = this.#ledger.get(checkpoint);
     if (names.length === 0) throw new UsageError('the cluster has no instance to update');
-    this.#checkAlive(names);
     const targets = this.#instances.targets(names);
+    const unfit = this.#unfit(targets);
+    const isVain = unfit.size === targets.length;
+    if (isVain) this.#checkAlive(names);
+    const fit = targets.filter((target) => isVain || !unfit.has(target));
     const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
     return {
       what: `updating ${whom}to ${checkpoint}`,
       checkpoint: registered,
       options,
       exchanges: this.#instances.exchanges(names),
-      ranks: this.#ranks.readyAmong(targets.flatMap(({ ranks }) => [...ranks])),
+      ranks: this.#ranks.readyAmong(fit.flatMap(({ ranks }) => [...ranks])),
       targets,
+      unfit,
       planner: this.#planner,
       swarm: this.#swarm,
       communicators: this.#communicators,
@@ -250,6 +254,16 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       freeHostMemory: () => this.#checkpoints.freeSpare(context),
       onMirrorsUnused: (mirrors) => void this.#checkpoints.release(mirrors, context),
     };
+  }
+
+  /** Those that cannot be updated now, with why: others are updated without them. */
+  #unfit(targets: readonly UpdateTarget[]): ReadonlyMap<UpdateTarget, WeightcastError> {
+    const reasons = targets.map((target) => {
+      const failure = this.#instances.failureAmong([target.name]);
+      if (failure !== null || this.#ranks.areReady(target.ranks)) return [target, failure] as const;
+      return [target, new UsageError(`a rank of instance ${target.name} is not ready`)] as const;
+    });
+    return new Map(reasons.flatMap(([target, reason]) => (reason === null ? [] : [[target, reason]])));
   }
 
   /** Throws why one of these instances cannot be updated any more. */

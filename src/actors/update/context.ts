@@ -51,9 +51,11 @@ export interface UpdateSpec {
   readonly options: UpdateRequest;
   /** How many times each engine worker receives the checkpoint. */
   readonly exchanges: number;
-  /** The ranks of the targets. */
+  /** The ranks of the targets but those that are unfit. */
   readonly ranks: readonly ReadyRank[];
   readonly targets: readonly UpdateTarget[];
+  /** Targets that cannot be updated now: why. */
+  readonly unfit: ReadonlyMap<UpdateTarget, WeightcastError>;
   readonly planner: ActorRef<PlannerMessage>;
   readonly swarm: ActorRef<SwarmMessage>;
   readonly communicators: CommunicatorRegistry;

@@ -5,14 +5,14 @@ import { deadlines } from '../protocol/deadlines.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 
 /**
- * Calls `onUnfit` for instances that must not be updated, with the reason. Resolves when all others are healthy: they wait
+ * Calls `onUnfit` for targets that must not be updated, with the reason. Resolves when all others are healthy: they wait
  * for an engine that is down for at most half of the time that the update has left.
  */
 export async function awaitEngines(
   update: UpdateContext,
+  targets: readonly UpdateTarget[],
   onUnfit: (target: UpdateTarget, error: WeightcastError) => Promise<void>,
 ): Promise<void> {
-  const { targets } = update.spec;
   const most = targets.length === 1 ? update.left() : update.left() / 2;
   const timeoutMilliseconds = Math.ceil(Math.min(most, deadlines.engineHealthy));
   await Promise.all(

@@ -36,8 +36,12 @@ export class Installing {
 
   /** All engines have got everything, and have answered. */
   get isDone(): boolean {
+    return this.#unfinished.length === 0;
+  }
+
+  get #unfinished(): UpdateTarget[] {
     const { targets } = this.#update.spec;
-    return targets.every((target) => this.#answered.has(target) && this.#hasAcknowledged(target));
+    return targets.filter((target) => !this.#answered.has(target) || !this.#hasAcknowledged(target));
   }
 
   /**
@@ -116,7 +120,7 @@ export class Installing {
     this.#update.end(`epoch ${this.#open.epoch} was aborted`);
     // Those that have answered are being verified and resumed, which has deadlines of its own.
     await Promise.allSettled(installs);
-    for (const target of unanswered) {
+    for (const target of this.#unfinished) {
       // A rank that has not answered may have sent its worker anything.
       if (target.ranks.some((rank) => loadsOf.get(rank) !== 0)) this.#ends.loaded(target);
     }

@@ -1,5 +1,12 @@
-import { asFailure, DeadlineError, PeerLostError, type WeightcastError } from '../../errors.ts';
+import {
+  asFailure,
+  CheckpointError,
+  DeadlineError,
+  PeerLostError,
+  type WeightcastError,
+} from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
+import { deadlines } from '../protocol/deadlines.ts';
 import type { UpdateReport } from '../protocol/update-values.ts';
 import { type UpdateActor, UpdateContext, type UpdateSpec, type UpdateTarget } from './context.ts';
 import { awaitEngines } from './engine-states.ts';
@@ -51,6 +58,9 @@ export class Update {
   readonly #copies: Copy[] = [];
   /** Instances that have lost a rank since the update began: its next process takes no part. */
   readonly #lost = new Map<UpdateTarget, WeightcastError>();
+  /** Ranks that have died since the update began and are started again: the host memory that they fed is still there. */
+  readonly #returning = new Set<number>();
+  #onReturn = () => {};
   /** What it waits for before its first round. */
   #firstStep = 'engines to be ready';
   /** Null before the first one. */
@@ -67,6 +77,7 @@ export class Update {
 
   /** If it was read from, another rank of its host is, where there is one. */
   rankLost(rank: number, { reason, returns, error }: RankLoss): void {
+    if (returns) this.#returning.add(rank);
     const target = this.#ends.left.find(({ ranks }) => ranks.includes(rank));
     if (target === undefined) return this.#round?.round.sources.lost(rank, reason, returns);
     const lost = error ?? new PeerLostError(`rank ${rank} died (${reason}) while ${this.#update.spec.what}`);
@@ -79,6 +90,7 @@ export class Update {
 
   /** A rank is ready to be read from. */
   rankReady(rank: number): void {
+    if (this.#returning.delete(rank)) this.#onReturn();
     if (!this.#ends.left.some(({ ranks }) => ranks.includes(rank))) this.#round?.round.sources.ready(rank);
   }
 
@@ -87,6 +99,7 @@ export class Update {
     const startedAt = context.clock.now();
     const cancelDeadline = this.#startDeadline();
     try {
+      for (const [target, error] of spec.unfit) await this.#ends.failed(target, error);
       let planned = await this.#awaitEngines();
       while (this.#ends.left.length > 0) {
         await this.#next(planned);
@@ -134,9 +147,10 @@ export class Update {
     // Its failure counts only if it fails again.
     const planning = planEpoch(this.#update).catch(() => null);
     const askedAt = clock.now();
-    await awaitEngines(this.#update, async (target, error) => this.#ends.failed(target, error));
+    const { left } = this.#ends;
+    await awaitEngines(this.#update, left, async (target, error) => this.#ends.failed(target, error));
     this.#firstStep = 'ranks to prepare';
-    const isStale = clock.now() - askedAt > readyMilliseconds || this.#ends.someFailed;
+    const isStale = clock.now() - askedAt > readyMilliseconds || this.#ends.left.length < left.length;
     const planned = await planning;
     return isStale ? null : planned;
   }
@@ -176,8 +190,29 @@ export class Update {
     if (update.isAborted) return this.#failAll(left, asFailure(this.#abort.signal.reason));
     if (update.failures.outOfHostMemory && (await update.spec.freeHostMemory())) return;
     const blamed = update.failures.blamed(left);
-    if (blamed.size === 0) return this.#failAll(left, error);
+    if (blamed.size === 0) {
+      // No rank is there to read some bytes from now.
+      if (error instanceof CheckpointError && this.#returning.size > 0) return this.#rankReturns();
+      return this.#failAll(left, error);
+    }
     await Promise.all([...blamed].map(([target, cause]) => this.#ends.failed(target, cause)));
+  }
+
+  /** Resolves when a rank is back, or too late for that. */
+  #rankReturns(): Promise<void> {
+    const { context, cancelled } = this.#update;
+    return new Promise((resolve) => {
+      const giveUp = () => {
+        this.#returning.clear();
+        this.#onReturn();
+      };
+      const cancel = context.clock.after(this.#update.left(deadlines.start), giveUp);
+      cancelled.catch(giveUp);
+      this.#onReturn = () => {
+        cancel();
+        resolve();
+      };
+    });
   }
 
   async #failAll(targets: readonly UpdateTarget[], error: WeightcastError): Promise<void> {
