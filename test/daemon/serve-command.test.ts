@@ -55,7 +55,7 @@ test('one daemon serves on a socket; its commands talk to it; a signal ends it a
   const commands: [string[], number, RegExp][] = [
     [['register', model, '--name', 'v'], 0, /^registered v \(1 tensors, 16 B\); it is loaded when the first/],
     [['status'], 0, /^checkpoint {2}v; waits for the first instance; 1 tensors; 16 B$/m],
-    [['update', '--name', 'v'], 2, /^NotFoundError: the daemon has no checkpoint v$/m],
+    [['update', '--name', 'w'], 2, /^NotFoundError: the daemon has no checkpoint w$/m],
     [
       ['add', '--endpoint', 'http://10.9.9.9:1', '--ranks', '0-1'],
       2,
