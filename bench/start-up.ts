@@ -54,8 +54,11 @@ async function startUp(program: string): Promise<number> {
       devices: { kind: 'host', namespace: name, capacity: 2 ** 20 },
       threads: 1,
     },
+    gpu: 0,
     localRank: 0,
     localRanks: 1,
+    startTimeoutMilliseconds: 60_000,
+    stopTimeoutMilliseconds: 60_000,
     fabricSecret: '00'.repeat(32),
     link: 'weightcast',
   };

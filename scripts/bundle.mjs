@@ -9,6 +9,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 export const packageEntries = [
   'src/cli/main.ts',
+  'src/processes/rank-guard.ts',
   'src/processes/rank-process.ts',
   'src/processes/supervisor-process.ts',
 ];

@@ -10,9 +10,12 @@ import type { SimulatedLinks } from './worker-link.ts';
 const httpMilliseconds = 2;
 /** Interval of health checks while the engine is down. */
 const pollMilliseconds = 200;
+/** From the request to a late pause. */
+const lateMilliseconds = 7_000;
 
-/** How the engine fails a call: with an error response, or without any response. */
+/** How the engine fails a call: with an error response, or without any response; a late pause takes effect all the same. */
 export type CallFault = 'error' | 'silence';
+export type PauseFault = CallFault | 'late';
 
 export interface EngineOptions {
   readonly name: string;
@@ -32,7 +35,7 @@ export class SimulatedEngine {
   readonly name: string;
   /** How the next update call, pause or resume fails. */
   nextCall: CallFault | null = null;
-  nextPause: CallFault | null = null;
+  nextPause: PauseFault | null = null;
   nextResume: CallFault | null = null;
   readonly #options: EngineOptions;
   #workers: SimulatedWorker[] = [];
@@ -44,6 +47,8 @@ export class SimulatedEngine {
   /** Its weights are not in memory: whoever loads into them ends it. */
   isSleeping = false;
   #paused = false;
+  /** The workers of the processes that a late pause will pause. */
+  #pausing: readonly SimulatedWorker[] | null = null;
   /** As {@link isBroken}; reset when the processes are restarted. */
   #broken = false;
 
@@ -59,6 +64,11 @@ export class SimulatedEngine {
 
   get isPaused(): boolean {
     return this.#paused;
+  }
+
+  /** A late pause has not taken effect yet. */
+  get isPausing(): boolean {
+    return this.#up && this.#pausing === this.#workers;
   }
 
   /** Someone pauses or resumes it who is not the cluster. */
@@ -172,9 +182,24 @@ export class SimulatedEngine {
   async #pause(): Promise<void> {
     const fault = this.nextPause;
     this.nextPause = null;
+    if (fault === 'late') return this.#pauseLate();
     await this.#failIf(fault);
+    this.#pausing = null;
     this.#paused = true;
     this.#options.trace.add(this.name, 'pauses');
+  }
+
+  #pauseLate(): Promise<never> {
+    const workers = this.#workers;
+    this.#pausing = workers;
+    this.#options.clock.after(lateMilliseconds, () => {
+      if (this.#pausing !== workers) return;
+      this.#pausing = null;
+      if (!this.#up || this.#workers !== workers) return;
+      this.#paused = true;
+      this.#options.trace.add(this.name, 'pauses late');
+    });
+    return new Promise(() => {});
   }
 
   async #resume(): Promise<void> {

@@ -36,6 +36,9 @@ export const faultKinds = [
   'silent network',
   'cancel',
   'forged messages',
+  'a rank hangs at its start',
+  'a rank hangs at its end',
+  'an actor of the supervisor crashes',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
@@ -68,7 +71,7 @@ export class FaultInjector {
       engine.nextCall = 'silence';
     },
     'engine refuses to pause': ({ engine, random }) => {
-      engine.nextPause = random.pick(['error', 'silence']);
+      engine.nextPause = random.pick(['error', 'silence', 'late']);
     },
     'engine refuses to resume': ({ engine, random }) => {
       engine.nextResume = random.pick(['error', 'silence']);
@@ -103,6 +106,15 @@ export class FaultInjector {
     'silent network': ({ random }) => this.#silenceHost(random),
     cancel: () => this.#cluster.users[0]?.cancel(cancelReason),
     'forged messages': ({ random }) => this.forger.forge(random),
+    'a rank hangs at its start': ({ random }) => {
+      this.#cluster.world.startHangs += 1;
+      this.#randomRank(random)?.kill();
+    },
+    'a rank hangs at its end': ({ random }) => {
+      const rank = this.#randomRank(random);
+      if (rank !== undefined) rank.hangsAtEnd = true;
+    },
+    'an actor of the supervisor crashes': ({ random }) => this.#crashActor(random),
   };
 
   constructor(cluster: SimulatedCluster) {
@@ -134,6 +146,7 @@ export class FaultInjector {
       device.allocationFailures = 0;
       device.uploadFailures = 0;
     }
+    world.startHangs = 0;
     world.links.bindFailures = 0;
     for (const host of world.hosts) host.loadFailures = 0;
     world.fabrics.links.restoreAll();
@@ -162,6 +175,13 @@ export class FaultInjector {
   #randomRank(random: SeededRandom) {
     const { ranks, world } = this.#cluster;
     return ranks.get(random.whole(0, world.devices.length - 1));
+  }
+
+  /** All but the supervisor itself: a bridge, the planner, the swarm. */
+  #crashActor(random: SeededRandom): void {
+    const { system } = this.#cluster.supervisor;
+    const names = system.names.filter((name) => name.startsWith('supervisor/'));
+    system.crash(random.pick(names), new Error('an injected crash'));
   }
 
   #killHost(random: SeededRandom): void {

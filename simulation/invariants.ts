@@ -56,7 +56,7 @@ export function checkOutcomes(
 /** Whether the answer to an update says of an instance that it is paused. */
 export function saysPaused(answer: Envelope, name: string): boolean {
   const says = (error: string | undefined) =>
-    ['is broken and stays paused', 'is still paused'].some((what) =>
+    ['is broken and stays paused', 'is still paused', 'may still pause'].some((what) =>
       error?.includes(`instance ${name} ${what}`),
     );
   if (answer.kind === 'failure') return says(answer.error.message);
@@ -71,7 +71,7 @@ export function saysPaused(answer: Envelope, name: string): boolean {
  */
 export function checkResumed(world: SimulatedWorld, paused: ReadonlySet<string>, answer: Envelope): void {
   for (const engine of world.engines) {
-    if (!paused.has(engine.name) || !engine.isPaused || !engine.isUp) continue;
+    if (!paused.has(engine.name) || !(engine.isPaused || engine.isPausing) || !engine.isUp) continue;
     if (saysPaused(answer, engine.name)) continue;
     const said = answer.kind === 'failure' ? answer.error.message : 'it succeeded';
     world.trace.violated(`${engine.name} was left paused by an update that does not say so: ${said}`);

@@ -36,6 +36,10 @@ export class SimulatedRankProcess implements LaunchedRank {
   #memory: ReturnType<SimulatedHost['join']> | null = null;
   #cancelStart: () => void = () => {};
   #exiting = false;
+  /** It never gets as far as its first message, and does not end when it is asked to. */
+  readonly hangsAtStart: boolean;
+  /** From now on it does not end when it is asked to. */
+  hangsAtEnd = false;
 
   constructor(world: SimulatedWorld, rank: number, life: number, onExit: () => void) {
     this.rank = rank;
@@ -43,12 +47,13 @@ export class SimulatedRankProcess implements LaunchedRank {
     this.#world = world;
     this.#random = world.random.stream(this.node);
     this.#onExit = onExit;
+    this.hangsAtStart = world.startHangs > 0;
+    if (this.hangsAtStart) world.startHangs -= 1;
     this.exited = new Promise((resolve) => {
       this.#resolveExited = resolve;
     });
-    this.#cancelStart = world.clock.after(this.#random.between(...startMilliseconds), () =>
-      this.#start(life),
-    );
+    const delay = this.#random.between(...startMilliseconds);
+    if (!this.hangsAtStart) this.#cancelStart = world.clock.after(delay, () => this.#start(life));
   }
 
   /** Null before it has started and after it has ended. */
@@ -64,9 +69,9 @@ export class SimulatedRankProcess implements LaunchedRank {
     this.#exit(reason);
   }
 
-  async stop(): Promise<void> {
-    if (this.#process === null) this.kill('exit code 0');
-    const cancel = this.#world.clock.after(graceMilliseconds, () => this.kill());
+  async stop(grace = graceMilliseconds): Promise<void> {
+    if (this.#process === null && !this.hangsAtStart) this.kill('exit code 0');
+    const cancel = this.#world.clock.after(grace, () => this.kill());
     await this.#end();
     await this.exited;
     cancel();
@@ -83,6 +88,7 @@ export class SimulatedRankProcess implements LaunchedRank {
   }
 
   async #end(): Promise<void> {
+    if (this.hangsAtStart || this.hangsAtEnd) return;
     await this.#process?.stop(stopMilliseconds);
     if (this.#exiting) return;
     this.#memory?.leave();

@@ -62,7 +62,7 @@ export class SimulatedUser {
   }
 
   awaitReady() {
-    return this.#ask(toSupervisor.awaitReady, {}, deadlines.open);
+    return this.#ask(toSupervisor.awaitReady, {}, deadlines.start + deadlines.control);
   }
 
   status() {
@@ -133,7 +133,7 @@ export class SimulatedUser {
   }
 
   addInstance(instance: InstanceOptions) {
-    return this.#ask(toSupervisor.addInstance, { instance }, deadlines.open);
+    return this.#ask(toSupervisor.addInstance, { instance }, deadlines.start + deadlines.control);
   }
 
   removeInstance(instance: string) {
@@ -157,7 +157,6 @@ export class SimulatedUser {
     deadlineMilliseconds: number,
   ): Promise<Outcome<z.infer<E['reply']>>> {
     const { trace } = this.#world;
-    const { awaitReady, addInstance } = toSupervisor;
     const { node, system } = this.process;
     trace.add(node, `asks ${exchange.type}`);
     try {
@@ -168,9 +167,7 @@ export class SimulatedUser {
     } catch (thrown) {
       const error = asFailure(thrown);
       trace.add(node, `${exchange.type} failed: ${error.code} ${error.message}`);
-      // The cluster may never become ready: these requests may run into their deadline.
-      const mayWait = ([awaitReady.type, addInstance.type] as string[]).includes(exchange.type);
-      if (!mayWait && error instanceof DeadlineError && error.message.startsWith('supervisor#'))
+      if (error instanceof DeadlineError && error.message.startsWith('supervisor#'))
         trace.violated(`${exchange.type} was not answered within ${deadlineMilliseconds} ms`);
       return { ok: false, error };
     }

@@ -68,6 +68,8 @@ export class SimulatedWorld {
   /** Listeners for every message that any process sends, and for every one that arrives. */
   readonly onSent: ((message: InFlight) => void)[] = [];
   readonly onArrived: ((message: InFlight) => void)[] = [];
+  /** How many of the rank processes that are launched next never start. */
+  startHangs = 0;
   /** Additional milliseconds by which tests delay a message. */
   extraDelay: (message: InFlight) => number = () => 0;
 

@@ -19,12 +19,6 @@ export class UsageError extends WeightcastError {
   override readonly name = 'UsageError';
 }
 
-/** What was asked for conflicts with work that is running: try again when that has ended. */
-export class BusyError extends WeightcastError {
-  override readonly code = 'WEIGHTCAST_BUSY';
-  override readonly name = 'BusyError';
-}
-
 /** A daemon keeps no checkpoint, instance or update of this name. */
 export class NotFoundError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_NOT_FOUND';
@@ -39,17 +33,26 @@ export class AccessError extends WeightcastError {
   override readonly name = 'AccessError';
 }
 
-/** A daemon cannot be reached, or is starting its cluster again: try again later. */
-export class NotReadyError extends WeightcastError {
-  override readonly code = 'WEIGHTCAST_NOT_READY';
-  override readonly name = 'NotReadyError';
-}
-
 /** A checkpoint cannot be read: names the file, and the tensor where one is at fault. */
 export class CheckpointError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_CHECKPOINT';
   override readonly exitCode = 2;
   override readonly name = 'CheckpointError';
+}
+
+/** Another registration or update is using what this one needs: retry when that has ended. */
+export class BusyError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_BUSY';
+  override readonly name = 'BusyError';
+}
+
+/**
+ * A rank that this needs is starting, or is being started again: retry when the status says that it is ready. Or a daemon
+ * cannot be reached, or is starting its cluster again.
+ */
+export class NotReadyError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_NOT_READY';
+  override readonly name = 'NotReadyError';
 }
 
 /** A device has too little free memory, even for serial mode: names the rank, and the largest tensor if that does not fit. */

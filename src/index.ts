@@ -3,7 +3,13 @@ export type { InstanceOptions } from './actors/protocol/instance-options.ts';
 export type { ClusterStatus, Progress } from './actors/protocol/status-values.ts';
 export type { InstanceReport, Proofs, RankTimeline, UpdateReport } from './actors/protocol/update-values.ts';
 export type { NamedTensor, NamedTensors } from './checkpoint/named-tensors.ts';
-export { Cluster, type RegisterOptions, type Source, type UpdateOptions } from './cluster/cluster.ts';
+export {
+  Cluster,
+  type RegisterOptions,
+  type Source,
+  type StopReport,
+  type UpdateOptions,
+} from './cluster/cluster.ts';
 export type { ClusterOptions } from './cluster/options.ts';
 export type { ProofOptions } from './cluster/proof-options.ts';
 export * from './errors.ts';

@@ -77,8 +77,13 @@ std::vector<std::string> EntriesOf(DIR* directory) {
 /// last: a process that dies in here leaves a directory that can still be recognised as abandoned. A joiner that slips
 /// in after that makes a lock file of its own, and rmdir fails: the directory is then its, and empty.
 bool RemoveHeld(const std::string& path) {
-  std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path.c_str()), closedir);
-  if (!directory) return false;
+  const int opened = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+  if (opened < 0) return false;
+  std::unique_ptr<DIR, int (*)(DIR*)> directory(fdopendir(opened), closedir);
+  if (!directory) {
+    close(opened);
+    return false;
+  }
   const int descriptor = dirfd(directory.get());
   for (const std::string& name : EntriesOf(directory.get())) unlinkat(descriptor, name.c_str(), 0);
   unlinkat(descriptor, kLockName, 0);
@@ -119,10 +124,21 @@ bool SharedDirectory::Leave() noexcept {
 }
 
 bool SharedDirectory::RemoveIfAbandoned(const std::string& path) {
-  const std::string lock_path = path + "/" + kLockName;
-  const UniqueFd lock(open(lock_path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+  // What the name leads to is what any local user may have put there: a link to somebody's files, or a directory of theirs
+  // with a link in it. Only a directory of this user is touched, and by its descriptor.
+  const UniqueFd directory(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+  if (!directory) {
+    if (errno == ENOENT) return false;
+    throw Failure::System(errno, "cannot open " + path);
+  }
+  struct stat found{};
+  if (fstat(directory.get(), &found) != 0) throw Failure::System(errno, "cannot look at " + path);
+  if (found.st_uid != geteuid()) {
+    throw Failure("EACCES", "cannot remove " + path + ": it belongs to user " + std::to_string(found.st_uid));
+  }
+  const UniqueFd lock(openat(directory.get(), kLockName, O_RDWR | O_CLOEXEC | O_NOFOLLOW));
   if (lock) return RemoveIfLast(path, lock.get());
-  if (errno != ENOENT && errno != ENOTDIR) throw Failure::System(errno, "cannot open " + lock_path);
+  if (errno != ENOENT) throw Failure::System(errno, "cannot open " + path + "/" + kLockName);
   // Its maker died before it made the lock, or its remover after it unlinked the lock: empty in both cases, and
   // rmdir refuses anything else.
   return rmdir(path.c_str()) == 0;

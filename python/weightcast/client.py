@@ -165,14 +165,14 @@ class Client:
         engine: Optional[str] = None,
         link: Optional[str] = None,
         host: Optional[str] = None,
-        first_device: Optional[int] = None,
+        devices: Optional[Iterable[int]] = None,
         api_key: Optional[str] = None,
         pause: Optional[str] = None,
         reset_cache: Optional[bool] = None,
         has_draft_model: Optional[bool] = None,
     ) -> Status:
         """Adds a running engine. `ranks`: of its workers, in their order; rank n is on device n, unless
-        `first_device` says where the first one is.
+        `devices` says where each is.
 
         `engine`: "vllm" (default) or "sglang". `link`: "weightcast" (default) or "checkpoint-engine". `pause`: how to pause
         it during updates (vLLM: "abort", "wait", "keep"; SGLang: "abort", "retract", "in_place"; "caller": you do).
@@ -181,7 +181,7 @@ class Client:
             "engine": engine,
             "link": link,
             "host": host,
-            "first_device": first_device,
+            "devices": None if devices is None else list(devices),
             "api_key": api_key,
             "pause": pause,
             "reset_cache": reset_cache,

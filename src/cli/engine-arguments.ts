@@ -1,4 +1,4 @@
-import { UsageError } from '../errors.ts';
+import { checkAddress } from '../engines/engine-http.ts';
 
 /** The API key of the engine, which is no argument because other users of the machine could read it. */
 export function apiKeyOf(): { readonly apiKey?: string } {
@@ -6,10 +6,9 @@ export function apiKeyOf(): { readonly apiKey?: string } {
   return apiKey ? { apiKey } : {};
 }
 
-/** Throws `UsageError` unless `--endpoint` is a URL. */
+/** An `--endpoint` without slashes at its end. Throws `UsageError` for one that no engine can have. */
 export function endpointOf(text: string): string {
-  if (!URL.canParse(text) || !['http:', 'https:', 'unix:'].includes(new URL(text).protocol)) {
-    throw new UsageError(`--endpoint is "${text}"; it must be a URL, for example http://127.0.0.1:8000`);
-  }
-  return text.replace(/\/+$/, '');
+  const endpoint = text.replace(/\/+$/, '');
+  checkAddress(endpoint);
+  return endpoint;
 }

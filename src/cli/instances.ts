@@ -58,9 +58,9 @@ async function add(options: AddOptions): Promise<void> {
   const name = options.name ?? endpoint;
   const ranks = ranksOf(options.ranks);
   const words = { host, engine, link, pause, resetCache, hasDraftModel: options.draftModel };
-  const firstDevice =
-    options.firstDevice === undefined ? undefined : parseCount(options.firstDevice, '--first-device', 0);
-  const body = { name, endpoint, ranks, firstDevice, ...words, ...apiKeyOf() };
+  const first = options.firstDevice && parseCount(options.firstDevice, '--first-device', 0);
+  const devices = typeof first === 'number' ? ranks.map((_, index) => first + index) : undefined;
+  const body = { name, endpoint, ranks, devices, ...words, ...apiKeyOf() };
   await withDaemon(options, (client) => client.call('POST', '/v1/instances', body));
   process.stdout.write(`added ${name} with ${ranks.length === 1 ? 'rank' : 'ranks'} ${ranks.join(' ')}\n`);
 }

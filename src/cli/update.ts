@@ -6,6 +6,7 @@ import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { readMetas } from '../checkpoint/metas.ts';
 import { Cluster, type Source, type UpdateOptions } from '../cluster/cluster.ts';
 import { defaultSocket } from '../daemon/default-socket.ts';
+import { engineKinds, pauseOptions } from '../engines/engine-client.ts';
 import { AbortedError, describe, UsageError } from '../errors.ts';
 import { summarize } from '../observe/summary.ts';
 import { chromeTrace } from '../observe/timeline.ts';
@@ -16,6 +17,7 @@ import { updateByDaemon } from './daemon-update.ts';
 import { devicesOf as deviceKindOf } from './device-arguments.ts';
 import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { interruptible, runCommand } from './interrupt.ts';
+import { checkOutputFile } from './output-file.ts';
 import { Reporter } from './reporter.ts';
 
 interface Options extends DaemonArguments {
@@ -61,16 +63,13 @@ export function updateCommand(): Command {
     )
     .option('--endpoint <url>', 'HTTP endpoint of the engine, for example http://127.0.0.1:8000')
     .option('--ranks <n>', 'number of devices of the engine; one rank process is started per device')
-    .option('--engine <kind>', 'vllm or sglang', 'vllm')
+    .addOption(new Option('--engine <kind>', 'vllm or sglang').choices([...engineKinds]).default('vllm'))
     .option(
       '--link <kind>',
       "protocol of the engine's workers: weightcast or checkpoint-engine",
       'weightcast',
     )
-    .option(
-      '--pause <mode>',
-      'pause the engine during the update: abort, wait or keep for vLLM; abort, retract or in_place for SGLang; caller if you pause and resume it',
-    )
+    .addOption(pauseOption())
     .option('--draft-model', 'the engine has a draft model that receives the weights too, as in SGLang')
     .option('--reset-cache', "drop the engine's caches, which are of the old weights")
     .option('--name <name>', 'name of the checkpoint (default: its file name, or its name in the metas file)')
@@ -100,6 +99,13 @@ export function updateCommand(): Command {
     .action((options: Options) => runCommand((signal) => update(options, signal)));
 }
 
+function pauseOption(): Option {
+  return new Option(
+    '--pause <mode>',
+    'pause the engine during the update: abort, wait or keep for vLLM; abort, retract or in_place for SGLang; caller if you pause and resume it',
+  ).choices([...pauseOptions]);
+}
+
 function verifyOption(): Option {
   return new Option(
     '--verify <proof>',
@@ -111,6 +117,7 @@ function verifyOption(): Option {
 
 async function update(options: Options, signal: AbortSignal): Promise<void> {
   const updateOptions = updateOptionsOf(options);
+  for (const [option, file] of outputsOf(options)) checkOutputFile(option, file);
   const { endpoint } = options;
   if (endpoint === undefined && !isDaemonMeant(options))
     throw new UsageError(
@@ -143,6 +150,14 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
     reporter.end();
     await cluster.stop();
   }
+}
+
+function outputsOf({ json, timeline, saveMetas }: Options) {
+  return [
+    ['--json', json],
+    ['--timeline', timeline],
+    ['--save-metas', saveMetas],
+  ] as const;
 }
 
 /** After Ctrl-C, stops the cluster, and rejects with what became of the engine. */

@@ -1,5 +1,6 @@
 import { availableParallelism, hostname } from 'node:os';
 import { resolve } from 'node:path';
+import * as z from 'zod';
 import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
@@ -10,7 +11,9 @@ import { anyOf } from '../actors/protocol/table.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { asForeign, type ForeignSource, readMetas, writeMetas } from '../checkpoint/metas.ts';
 import type { NamedTensors } from '../checkpoint/named-tensors.ts';
+import { UsageError } from '../errors.ts';
 import { ClusterConnection } from './connection.ts';
+import { checkForm, registerOptions, source as sourceForm, updateOptions } from './inputs.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './options.ts';
 import { type ProofOptions, proofsAsked } from './proof-options.ts';
 import { ClusterTensors } from './tensors.ts';
@@ -72,6 +75,15 @@ export interface UpdateOptions {
   readonly stepTimeoutMilliseconds?: number;
 }
 
+/** Each option has its form. */
+const updateForm = z.strictObject(updateOptions satisfies Record<keyof UpdateOptions, z.ZodType>);
+
+/** How a cluster has ended. */
+export interface StopReport {
+  /** Processes that did not end by themselves and had to be killed: `rank 3 on host node-2 (process 4711)`. */
+  readonly killed: readonly string[];
+}
+
 /**
  * A running weightcast cluster: a supervisor process, and one process per rank.
  *
@@ -88,9 +100,15 @@ export class Cluster {
   readonly #connection: ClusterConnection;
   readonly #tensors: ClusterTensors;
   readonly #hosts: ClusterOptions['hosts'];
-  #stopped: Promise<void> | null = null;
+  /** Ranks that are late say so before this. */
+  readonly #startMilliseconds: number;
+  #stopped: Promise<StopReport> | null = null;
 
-  private constructor(connection: ClusterConnection, { hosts }: ClusterOptions) {
+  private constructor(
+    connection: ClusterConnection,
+    { hosts, startTimeoutMilliseconds = deadlines.start }: ClusterOptions,
+  ) {
+    this.#startMilliseconds = startTimeoutMilliseconds + deadlines.control;
     this.#connection = connection;
     this.#tensors = new ClusterTensors(connection, hostname(), availableParallelism());
     this.#hosts = hosts;
@@ -107,7 +125,8 @@ export class Cluster {
       await cluster.#begin(options.onProgress);
       return cluster;
     } catch (error) {
-      await cluster.stop();
+      // How it ends is not what the caller has to hear.
+      await cluster.stop().catch(() => {});
       throw error;
     }
   }
@@ -121,6 +140,11 @@ export class Cluster {
    * `BusyError` while another registration runs.
    */
   async register(name: string, source: Source, options: RegisterOptions = {}): Promise<CheckpointStatus> {
+    checkForm('register', sourceForm, source);
+    checkForm('register', registerOptions, options);
+    const isOfFiles = typeof source === 'string' || Array.isArray(source);
+    if (options.hosts !== undefined && !isOfFiles)
+      throw new UsageError('register: hosts chooses which hosts load files; there are none');
     if (typeof source === 'object' && 'tensors' in source)
       return this.#tensors.register(name, source.tensors);
     if (typeof source === 'object' && 'metas' in source) return this.#registerMetas(name, source.metas);
@@ -164,6 +188,7 @@ export class Cluster {
    * different instances may run at the same time.
    */
   async update(name: string, options: UpdateOptions = {}): Promise<UpdateReport> {
+    checkForm('update', updateForm, options);
     const timeoutMilliseconds = options.timeoutMilliseconds ?? 600_000;
     const request = {
       instances: options.instances === undefined ? undefined : [...options.instances],
@@ -188,7 +213,7 @@ export class Cluster {
    */
   async addInstance(instance: InstanceOptions, known?: KnownInstance): Promise<ClusterStatus> {
     checkInstance(instance, this.#hosts);
-    return this.#connection.ask(toSupervisor.addInstance, { instance, known }, deadlines.open);
+    return this.#connection.ask(toSupervisor.addInstance, { instance, known }, this.#startMilliseconds);
   }
 
   /** Ends the ranks of an instance. Its engine keeps running. Rejects with `BusyError` while it is being updated. */
@@ -228,18 +253,27 @@ export class Cluster {
     return this.#connection.ask(toSupervisor.status, {}, deadlines.control);
   }
 
-  /** Aborts running work, resumes the engines that it paused unless they are broken, and ends all processes. May be called at any time, and more than once. */
-  stop(): Promise<void> {
+  /**
+   * Aborts running work, resumes the engines that it paused unless they are broken, and ends all processes, on all hosts:
+   * those that hang are killed. Takes at most `ClusterOptions.stopTimeoutMilliseconds` and some seconds. May be called at any
+   * time, and more than once.
+   */
+  stop(): Promise<StopReport> {
     this.#stopped ??= this.#stop();
     return this.#stopped;
   }
 
   async #begin(onProgress: ClusterOptions['onProgress']): Promise<void> {
-    await this.#connection.ask(toSupervisor.awaitReady, {}, deadlines.open);
+    await this.#connection.ask(toSupervisor.awaitReady, {}, this.#startMilliseconds);
     if (onProgress === undefined) return;
     const observer = this.#connection.system.spawn<ObserverMessage>(
       'observer',
-      () => ({ receive: ({ progress }) => onProgress(progress) }),
+      () => ({
+        receive: (message, context) => {
+          onProgress(message.progress);
+          context.reply(message, {});
+        },
+      }),
       {
         accepts: anyOf(toObserver),
         mailbox: { limit: 256, whenFull: 'drop-oldest' },
@@ -255,9 +289,12 @@ export class Cluster {
     return this.#connection.ask(toSupervisor.register, { checkpoint: name, source }, deadlines.load);
   }
 
-  async #stop(): Promise<void> {
-    await this.#connection.close();
-    this.#tensors.close();
+  async #stop(): Promise<StopReport> {
+    try {
+      return { killed: await this.#connection.close() };
+    } finally {
+      this.#tensors.close();
+    }
   }
 }
 

@@ -1,11 +1,16 @@
-import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import { isIP } from 'node:net';
+import { hostname } from 'node:os';
+import * as z from 'zod';
+import { type InstanceOptions, instanceOptions } from '../actors/protocol/instance-options.ts';
 import type { Progress } from '../actors/protocol/status-values.ts';
+import { escapeControls } from '../checkpoint/printable.ts';
 import { firstForeignRank } from '../checkpoint/rank-name.ts';
 import { checkEngineOptions } from '../engines/engine-options.ts';
 import { UsageError } from '../errors.ts';
-import type { HostOptions } from '../processes/configuration.ts';
+import { type HostOptions, hostOptions } from '../processes/configuration.ts';
 import { checkDevices, type DeviceOptions } from '../processes/devices.ts';
 import { defaultLimits } from '../transport/limits.ts';
+import { checkForm, wait } from './inputs.ts';
 
 export interface ClusterOptions {
   /** Number of rank processes to start, one per device; 0 without instances, which may join later. */
@@ -27,6 +32,13 @@ export interface ClusterOptions {
   readonly spareCheckpoints?: number;
   /** Native threads of each rank process. Default: the cores of this host, divided by `ranks`. */
   readonly threads?: number;
+  /**
+   * How long a rank may take from its start until it owns its device. One that takes longer is killed and started again.
+   * Default: 60,000.
+   */
+  readonly startTimeoutMilliseconds?: number;
+  /** How long `Cluster.stop` may take; what has not ended by then is killed. Default: 60,000. */
+  readonly stopTimeoutMilliseconds?: number;
   /** Called several times a second while checkpoints load and updates run. */
   readonly onProgress?: (progress: Progress) => void;
 }
@@ -35,30 +47,63 @@ const mostSpareCheckpoints = 16;
 /** Of one native pool. */
 const mostThreads = 256;
 
-/** Throws a UsageError that names the option. */
+/** What can be said of options one by one; of instances it is said with their names. */
+const form = z.strictObject({
+  ranks: z.int().min(0),
+  instances: z.array(z.unknown()),
+  devices: z.unknown().optional(),
+  hosts: z.record(z.string(), hostOptions).optional(),
+  listen: z
+    .string()
+    .regex(/^tcp:\/\/[^\s/]+:(\d{1,5}|\*)$/, 'it must be tcp://address:port, or port * for any free one')
+    .optional(),
+  fabricAddresses: z.array(z.string()).optional(),
+  threads: z.int().min(1).max(mostThreads).optional(),
+  spareCheckpoints: z.int().min(0).max(mostSpareCheckpoints).optional(),
+  startTimeoutMilliseconds: wait.int().optional(),
+  stopTimeoutMilliseconds: wait.int().min(1_000).optional(),
+  onProgress: z.custom((value) => typeof value === 'function', 'it must be a function').optional(),
+});
+
+/** Throws a UsageError that names the option. Nothing is started before. */
 export function checkOptions(options: ClusterOptions): void {
-  const { ranks, instances, devices, hosts, spareCheckpoints, threads } = options;
-  const isCount =
-    Number.isInteger(spareCheckpoints) && spareCheckpoints! >= 0 && spareCheckpoints! <= mostSpareCheckpoints;
-  if (spareCheckpoints !== undefined && !isCount) {
-    throw new UsageError(
-      `spareCheckpoints is ${spareCheckpoints}; it must be a whole number from 0 to ${mostSpareCheckpoints}`,
-    );
-  }
-  const least = instances.length > 0 ? 1 : 0;
-  if (!Number.isInteger(ranks) || ranks < least)
-    throw new UsageError(`ranks is ${ranks}; it must be a whole number, at least ${least}`);
-  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > mostThreads))
-    throw new UsageError(`threads is ${threads}; it must be a whole number from 1 to ${mostThreads}`);
+  checkForm('Cluster.start', form, options);
+  const { ranks, instances, devices, hosts = {}, fabricAddresses } = options;
+  if (ranks === 0 && instances.length > 0) throw new UsageError('ranks is 0; the instances have ranks');
   if (devices !== undefined) checkDevices(devices, ranks);
   if (ranks >= defaultLimits.peers)
     throw new UsageError(`ranks is ${ranks}; a cluster has at most ${defaultLimits.peers - 1}`);
+  for (const [name, host] of Object.entries(hosts)) checkHost(name, host);
+  checkAddresses('fabricAddresses', fabricAddresses);
+  for (const instance of instances) checkInstance(instance, hosts);
+  checkRanks(ranks, instances);
+}
+
+/** Its name is part of that of a directory, and of no other host's. */
+function checkHost(name: string, { fabricAddresses }: HostOptions): void {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name))
+    throw new UsageError(
+      `hosts: a host's name has letters, digits, dots, dashes and underscores, not "${escapeControls(name)}"`,
+    );
+  if (name === hostname())
+    throw new UsageError(
+      `hosts: ${name} is the host that the cluster starts on; instances without a host are there`,
+    );
+  checkAddresses(`hosts.${name}.fabricAddresses`, fabricAddresses);
+}
+
+function checkAddresses(option: string, addresses: readonly string[] = []): void {
+  const wrong = addresses.find((address) => isIP(address) === 0);
+  if (wrong !== undefined)
+    throw new UsageError(`${option}: "${escapeControls(wrong)}" is not a numeric address, such as 10.0.0.1`);
+}
+
+function checkRanks(ranks: number, instances: readonly InstanceOptions[]): void {
   const names = instances.map(({ name }) => name);
   const repeated = names.find((name, index) => names.indexOf(name) < index);
   if (repeated !== undefined) throw new UsageError(`two instances have the name ${repeated}`);
   const takenBy = new Map<number, string>();
   for (const instance of instances) {
-    checkInstance(instance, hosts);
     for (const rank of instance.ranks) {
       if (rank >= ranks) {
         throw new UsageError(`instance ${instance.name} has rank ${rank}; ranks are 0 to ${ranks - 1}`);
@@ -77,20 +122,31 @@ export function checkOptions(options: ClusterOptions): void {
 
 /** Throws a UsageError that names the instance and the option. */
 export function checkInstance(instance: InstanceOptions, hosts: ClusterOptions['hosts']): void {
-  const { name, host, ranks, firstDevice } = instance;
+  // The words of `checkEngineOptions` say what an option may be.
+  const words = z.object({
+    engine: z.string().optional(),
+    link: z.string().optional(),
+    pause: z.string().optional(),
+  });
+  checkForm(labelOf(instance), instanceOptions.extend(words.shape), instance);
+  const { name, host, ranks, devices } = instance;
   checkEngineOptions(name, instance);
-  if (ranks.length === 0) throw new UsageError(`instance ${name} has no ranks`);
   if (new Set(ranks).size < ranks.length) throw new UsageError(`instance ${name} has a rank twice`);
-  for (const rank of ranks) {
-    if (!Number.isInteger(rank) || rank < 0 || rank >= firstForeignRank) {
-      throw new UsageError(
-        `instance ${name} has rank ${rank}; ranks are whole numbers below ${firstForeignRank}`,
-      );
-    }
+  const foreign = ranks.find((rank) => rank >= firstForeignRank);
+  if (foreign !== undefined)
+    throw new UsageError(
+      `instance ${name} has rank ${foreign}; ranks are whole numbers below ${firstForeignRank}`,
+    );
+  if (devices !== undefined && devices.length !== ranks.length)
+    throw new UsageError(`instance ${name} has ${devices.length} devices for ${ranks.length} ranks`);
+  if (host !== undefined && !Object.hasOwn(hosts ?? {}, host)) {
+    throw new UsageError(
+      `instance ${name} is on host ${escapeControls(host)}, which the option hosts does not have`,
+    );
   }
-  if (firstDevice !== undefined && (!Number.isInteger(firstDevice) || firstDevice < 0))
-    throw new UsageError(`instance ${name}: firstDevice is ${firstDevice}; it must be a whole number`);
-  if (host !== undefined && hosts?.[host] === undefined) {
-    throw new UsageError(`instance ${name} is on host ${host}, which the option hosts does not have`);
-  }
+}
+
+function labelOf(instance: unknown): string {
+  const { name } = (instance ?? {}) as { name?: unknown };
+  return typeof name === 'string' ? `instance ${escapeControls(name)}` : 'an instance';
 }

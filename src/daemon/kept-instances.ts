@@ -71,7 +71,10 @@ export class KeptInstances {
   }
 
   /** Does nothing if it is there, with these options. Rejects with `AccessError`, and as `Cluster.addInstance`. */
-  async add(options: InstanceOptions): Promise<void> {
+  async add(given: InstanceOptions): Promise<void> {
+    // Which others have joined before has no say in it.
+    const isHere = given.host === undefined && given.devices === undefined;
+    const options = isHere ? { ...given, devices: given.ranks } : given;
     this.#engines.check(options.endpoint);
     const before = this.#kept.get(options.name);
     if (before !== undefined && before.problem === null) {

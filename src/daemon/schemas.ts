@@ -52,13 +52,13 @@ export const instanceBody = z.strictObject({
     .max(256)
     .optional()
     .describe("A host of the daemon's configuration. Default: this one."),
-  first_device: z
-    .int()
-    .min(0)
-    .max(1_000)
+  devices: z
+    .array(z.int().min(0).max(1_000))
+    .min(1)
+    .max(1_024)
     .optional()
     .describe(
-      "Device of the first worker on that host; those of the others follow it. Default: its rank's number.",
+      "Index of each worker's device on its host. Default: here those of the ranks' numbers, on another host 0, 1, …",
     ),
   engine: z.enum(engineKinds).optional(),
   link: z.enum(linkKinds).optional().describe("Protocol of the engine's workers. Default: weightcast."),

@@ -61,26 +61,17 @@ export function selectNics<Port extends RdmaPort>(
 }
 
 /**
- * The ports of one rank, as checkpoint-engine assigns them: with fewer ports than ranks, neighbouring ranks share
- * one; with more, each rank has several of its own. Throws a `UsageError` that names the variable when the numbers do
- * not divide evenly.
+ * The ports of one rank, as checkpoint-engine assigns them where the numbers divide evenly: with fewer ports than ranks,
+ * neighbouring ranks share one; with more, each rank has several of its own. Where they do not, some have one more.
  */
 export function nicsOfRank<Port extends RdmaPort>(
-  { ports, variable }: NicSelection<Port>,
+  { ports }: NicSelection<Port>,
   localRank: number,
   localRanks: number,
 ): readonly Port[] {
-  if (ports.length === 0) return [];
-  const [fewer, more] = [Math.min(ports.length, localRanks), Math.max(ports.length, localRanks)];
-  if (more % fewer !== 0) {
-    throw new UsageError(
-      `${localRanks} ranks cannot share ${ports.length} RDMA ports evenly: set ${variable ?? variables[0]} ` +
-        `to a number of ports that divides ${localRanks}, or is a multiple of it`,
-    );
-  }
-  const share = more / fewer;
-  if (ports.length <= localRanks) return [ports[Math.floor(localRank / share)]!];
-  return ports.slice(localRank * share, (localRank + 1) * share);
+  const first = Math.floor((localRank * ports.length) / localRanks);
+  if (ports.length <= localRanks) return ports.slice(first, first + 1);
+  return ports.slice(first, Math.floor(((localRank + 1) * ports.length) / localRanks));
 }
 
 /**

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { inheritedOptions } from './inherited-options.ts';
+import { inheritedEnvironment, inheritedOptions } from './inherited-options.ts';
 
 /** A process of ours that ends when its parent lets go (lifeline.ts). */
 export interface OwnedProcess {
@@ -9,15 +9,18 @@ export interface OwnedProcess {
   readonly exited: Promise<string>;
   /** Sends a message of JSON on the channel; one that cannot arrive is dropped, as `exited` tells of it. */
   send(message: object): void;
-  /** Lets go of it; kills it if it has not ended by itself after the grace time. Resolves when it is gone. */
-  stop(graceMilliseconds: number): Promise<void>;
+  /**
+   * Lets go of it, and kills it, with all of its process group, if it has not ended by itself after the grace time. Called
+   * again, the earliest of the times counts. Resolves when it is gone, with whether it had to be killed.
+   */
+  stop(graceMilliseconds: number): Promise<{ readonly wasKilled: boolean }>;
 }
 
 /**
  * Runs one of our entry files. `entry` is named without its ending, relative to `base`, since it ends in .ts in a
  * source tree and in .js in a package. With `onMessage` the child has a channel to this process, on which it sends
  * with `process.send`. With a `launcher`, words such as `ssh host`, the command is what that is to run; the child is
- * let go as others are, when its standard input ends.
+ * let go as others are, when its standard input ends. `environment`: further variables of its environment.
  *
  * The child gets a process group of its own: Ctrl-C in a terminal reaches the parent alone, which then stops its
  * children in order.
@@ -28,19 +31,26 @@ export function startProcess(
   configuration: object,
   onMessage?: (message: unknown) => void,
   launcher: readonly string[] = [],
+  environment: Readonly<Record<string, string>> = {},
 ): OwnedProcess {
-  const ending = base.endsWith('.ts') ? '.ts' : '.js';
-  const path = fileURLToPath(new URL(`${entry}${ending}`, base));
-  const [command, ...words] = [...launcher, process.execPath, ...inheritedOptions(process.execArgv), path];
+  const needsLoader = base.endsWith('.ts');
+  const path = fileURLToPath(new URL(`${entry}${needsLoader ? '.ts' : '.js'}`, base));
+  const options = inheritedOptions(process.execArgv, needsLoader);
+  const [command, ...words] = [...launcher, process.execPath, ...options, path];
   const child = spawn(command!, words, {
     stdio: ['pipe', 'inherit', 'inherit', ...(onMessage === undefined ? [] : (['ipc'] as const))],
     detached: true,
+    env: { ...inheritedEnvironment(process.env, needsLoader), ...environment },
   });
   const exited = exitOf(child);
   // A child that ended early makes the write fail; its exit is what gets reported.
   child.stdin!.on('error', () => {});
   child.stdin!.write(`${JSON.stringify(configuration)}\n`);
   if (onMessage !== undefined) child.on('message', onMessage);
+  let wasKilled = false;
+  const kill = () => {
+    wasKilled = killGroup(child) || wasKilled;
+  };
   return {
     pid: child.pid ?? 0,
     exited,
@@ -49,11 +59,23 @@ export function startProcess(
     },
     async stop(graceMilliseconds) {
       child.stdin!.end();
-      const timer = setTimeout(() => child.kill('SIGKILL'), graceMilliseconds);
+      const timer = setTimeout(kill, graceMilliseconds);
       await exited;
       clearTimeout(timer);
+      return { wasKilled };
     },
   };
+}
+
+/** Returns whether there was something to kill. */
+function killGroup(child: ChildProcess): boolean {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return false;
+  try {
+    return process.kill(-child.pid, 'SIGKILL');
+  } catch {
+    // It has just ended.
+    return false;
+  }
 }
 
 function exitOf(child: ChildProcess): Promise<string> {

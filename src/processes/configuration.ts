@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { instanceOptions } from '../actors/protocol/instance-options.ts';
 import { linkKinds } from '../engines/engine-client.ts';
 import { UsageError } from '../errors.ts';
-import { deviceOptions } from './devices.ts';
+import { type DeviceOptions, deviceOptions } from './devices.ts';
 
 /** What a parent process passes to its children, as one line of JSON on their standard input. */
 
@@ -19,11 +19,17 @@ export interface HostOptions {
   readonly launcher: readonly string[];
   /** Numeric addresses at which ranks of other hosts reach those of this one. Default: those of its interfaces. */
   readonly fabricAddresses?: readonly string[];
+  /**
+   * Devices of its ranks. `indices`: of its GPUs, in the order in which ranks come to this host, those that come together
+   * by their numbers. Default: those that the cluster's `devices` asks for; of GPUs, the first for the host's first rank.
+   */
+  readonly devices?: DeviceOptions;
 }
 
-const hostOptions = z.object({
+export const hostOptions = z.strictObject({
   launcher: z.array(z.string()).readonly(),
   fabricAddresses: z.array(z.string()).readonly().exactOptional(),
+  devices: deviceOptions.exactOptional(),
 });
 
 const host = z.object({
@@ -46,13 +52,17 @@ export const rankConfiguration = z.object({
   hubNode: z.string(),
   keys: z.object({ hub: publicKey, spoke: keyPair }),
   host,
-  /** Position of the rank among those of its instance, and their number. */
+  /** Index of its GPU on its host. */
+  gpu: z.int().min(0),
+  /** Position of the rank among those of its host, and their number. */
   localRank: z.int().min(0),
   localRanks: z.int().min(1),
   /** Hexadecimal; the ranks of a cluster share it, and give peers that know it access to their segments. */
   fabricSecret: z.string(),
   /** Protocol of the engine worker on this rank's device. */
   link: z.enum(linkKinds),
+  startTimeoutMilliseconds: z.int().positive(),
+  stopTimeoutMilliseconds: z.int().positive(),
 });
 export type RankConfiguration = z.infer<typeof rankConfiguration>;
 
@@ -68,8 +78,22 @@ export const supervisorConfiguration = z.object({
   /** Other hosts by name. */
   hosts: z.record(z.string(), hostOptions),
   fabricSecret: z.string(),
+  /** Node of the process that started the cluster. It may be busy for any time; its end ends standard input. */
+  ownerNode: z.string(),
+  /** How long a rank may take from its launch until it owns its device. */
+  startTimeoutMilliseconds: z.int().positive(),
+  /** How long all that ends with the cluster may take; processes/stop-times.ts divides it. */
+  stopTimeoutMilliseconds: z.int().positive(),
 });
 export type SupervisorConfiguration = z.infer<typeof supervisorConfiguration>;
+
+/** What the supervisor's process tells its parent before it ends. */
+export const supervisorReport = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('failed'), error: z.object({ code: z.string(), message: z.string() }) }),
+  /** What did not end by itself. */
+  z.object({ kind: z.literal('stopped'), killed: z.array(z.string()) }),
+]);
+export type SupervisorReport = z.infer<typeof supervisorReport>;
 
 export function parseConfiguration<T>(schema: z.ZodType<T>, value: unknown): T {
   const parsed = schema.safeParse(value);

@@ -21,7 +21,8 @@ export function divideThreads({ kind }: DeviceOptions, threads: number): { pin: 
 
 export const cudaDevices = z.object({
   kind: z.literal('cuda'),
-  /** Index of each rank's GPU among those in CUDA_VISIBLE_DEVICES. Default: rank n uses GPU n. */
+  /** Index of each rank's GPU among those in CUDA_VISIBLE_DEVICES. Default: rank n uses GPU n, if
+   * all ranks are on one host. */
   indices: z.array(z.int().min(0)).readonly().exactOptional(),
 });
 
@@ -64,13 +65,34 @@ export function checkDevices(options: DeviceOptions, ranks: number): void {
 }
 
 /**
- * Opens the device of a rank. `threads` are this process's share of the host's cores; `chosen` is the device's index where
- * the rank's instance has chosen it. Throws `NativeError`.
+ * Index of a rank's GPU on its host. `entry`: which of `indices` is its own. Throws `UsageError` if there are indices, but
+ * none for it.
  */
-export function openDevice(options: DeviceOptions, rank: number, threads: number, chosen?: number): Device {
+export function gpuOf(options: DeviceOptions, rank: number, entry: number, position: number): number {
+  if (options.kind !== 'cuda' || options.indices === undefined) return position;
+  const index = options.indices[entry];
+  if (index !== undefined) return index;
+  throw new UsageError(
+    `rank ${rank} has no GPU: devices.indices of its host has ${options.indices.length} entries`,
+  );
+}
+
+/**
+ * Opens the device of a rank; `gpu` is its index where it is one, `chosen` where its instance has chosen it. `threads` are this
+ * process's share of the host's cores. Throws `NativeError`.
+ */
+export function openDevice(
+  options: DeviceOptions,
+  rank: number,
+  {
+    gpu,
+    chosen,
+    threads,
+  }: { readonly gpu: number; readonly chosen?: number | undefined; readonly threads: number },
+): Device {
   if (options.kind === 'cuda') {
     const { pin } = divideThreads(options, threads);
-    return CudaDevice.open({ index: chosen ?? options.indices?.[rank] ?? rank, pinThreads: pin });
+    return CudaDevice.open({ index: chosen ?? gpu, pinThreads: pin });
   }
   const { namespace = 'default', capacity = 0, first = 0 } = options;
   const index = chosen ?? first + rank;

@@ -7,25 +7,32 @@ import { RankActor } from '../actors/rank/rank.ts';
 import { SharedSegments } from '../checkpoint/shared-segments.ts';
 import { CheckpointEngineWorkerLink } from '../engines/worker-link/checkpoint-engine.ts';
 import { MessagePackWorkerLink } from '../engines/worker-link/rank-side.ts';
-import { asFailure, toWire } from '../errors.ts';
+import { AbortedError, asFailure, toWire } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory, ThreadPool } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
 import type { Logger } from '../ports.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
+import { within } from '../within.ts';
 import { Communicators, collectivePreference } from './communicators.ts';
 import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
 import { divideThreads, openDevice } from './devices.ts';
 import { RankFabric } from './fabric.ts';
 import { takeLifeline } from './lifeline.ts';
+import { stopTimes } from './stop-times.ts';
 
-/** The process of one rank, the only user of its device. It ends when its standard input is closed. */
+/**
+ * The process of one rank, the only user of its device. It ends when its standard input is closed, and gives its device up when
+ * it is cut off from the supervisor, to which it is lost then for good.
+ */
 
-const stopMilliseconds = 20_000;
+/** How long a rank that is cut off keeps its host's memory for the one that takes its place when the network is back. */
+const keptMilliseconds = 60_000;
 
 function openPorts(configuration: RankConfiguration, directoryId: string, log: Logger): RankPorts {
-  const { rank, host, link } = configuration;
-  const device = openDevice(host.devices, rank, host.threads, configuration.device);
+  const { rank, gpu, host, link } = configuration;
+  const { threads } = host;
+  const device = openDevice(host.devices, rank, { gpu, chosen: configuration.device, threads });
   const pool = new ThreadPool(divideThreads(host.devices, host.threads).bulk);
   const communicators = new Communicators({
     device,
@@ -64,19 +71,32 @@ function openPorts(configuration: RankConfiguration, directoryId: string, log: L
   };
 }
 
+/** Before the rank connects, because a driver may block this process for longer than the hub waits for a silent one. */
+function tryOpenPorts(...parameters: Parameters<typeof openPorts>): RankPorts | { readonly error: unknown } {
+  try {
+    return openPorts(...parameters);
+  } catch (error) {
+    return { error };
+  }
+}
+
 async function main(): Promise<void> {
   const lifeline = await takeLifeline();
   const configuration = parseConfiguration(rankConfiguration, lifeline.configuration);
   const { rank } = configuration;
   const log = createLog(`rank-${rank}`);
   const directory = new SharedDirectory(configuration.host.directory);
+  const ports = tryOpenPorts(configuration, directory.identity, log);
+  const ended = new AbortController();
+  void lifeline.released.then(() => ended.abort(new AbortedError(`rank ${rank} is to end`)));
   const transport = await SpokeTransport.connect({
     node: configuration.node,
     endpoint: configuration.endpoint,
     keys: configuration.keys,
     clock: systemClock,
     log,
-    deadlineMilliseconds: deadlines.start,
+    deadlineMilliseconds: configuration.startTimeoutMilliseconds,
+    signal: ended.signal,
   });
   let failed: (error: unknown) => void = () => {};
   const failure = new Promise((resolve) => {
@@ -91,16 +111,28 @@ async function main(): Promise<void> {
     onTopLevelCrash: (_ref, error) => failed(error),
   });
   const supervisor = system.wellKnown<SupervisorMessage>(configuration.hubNode, 'supervisor');
-  try {
-    const ports = openPorts(configuration, directory.identity, log);
-    system.spawn('rank', () => new RankActor(ports, supervisor), rankSpawnOptions);
-    await Promise.race([lifeline.released, failure]);
-  } catch (error) {
-    system.tell(supervisor, { type: 'rank-failed', rank, error: toWire(error) });
+  let isCutOff = false;
+  const cutOff = new Promise<void>((resolve) => {
+    system.watch(supervisor, () => {
+      isCutOff = true;
+      resolve();
+    });
+  });
+  const stopMilliseconds = stopTimes(configuration.stopTimeoutMilliseconds).rank;
+  if ('error' in ports) {
+    system.tell(supervisor, { type: 'rank-failed', rank, error: toWire(ports.error) });
     await lifeline.released;
+  } else {
+    system.spawn('rank', () => new RankActor(ports, supervisor), rankSpawnOptions);
+    await Promise.race([
+      lifeline.released,
+      failure,
+      cutOff.then(() => log.warn({}, 'cut off from the supervisor')),
+    ]);
   }
   await system.stop(stopMilliseconds);
   await transport.close(1_000);
+  if (isCutOff) await within(systemClock, keptMilliseconds, lifeline.released);
   directory.close();
 }
 

@@ -23,6 +23,8 @@ export interface HubOptions {
   /** Where spokes on other hosts connect, `tcp://10.0.0.1:*` for example; nowhere unless given. */
   readonly remoteEndpoint?: string | undefined;
   readonly keys: HubKeys;
+  /** A node that is never lost for being silent, only with its connection: it may be busy, or stopped in a debugger. */
+  readonly patientWith?: string;
   readonly clock: Clock;
   readonly log: Logger;
   readonly limits?: Partial<TransportLimits>;
@@ -40,6 +42,7 @@ export class HubTransport implements Transport {
   /** The bound address for spokes on other hosts; null without `remoteEndpoint`. */
   readonly remoteEndpoint: string | null = null;
   readonly counters: TransportCounters = newCounters();
+  readonly #patientWith: string | null;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #limits: TransportLimits;
@@ -90,6 +93,7 @@ export class HubTransport implements Transport {
     this.node = options.node;
     this.endpoint = endpoint!;
     if (remoteEndpoint !== undefined) this.remoteEndpoint = remoteEndpoint;
+    this.#patientWith = options.patientWith ?? null;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#limits = limits;
@@ -202,6 +206,7 @@ export class HubTransport implements Transport {
       peer: node,
       id: randomInt(1, 2 ** 32),
       limits: this.#limits,
+      mayBeSilent: node === this.#patientWith,
       counters: this.counters,
       log: this.#log,
       transmit: (frame) => transmit(this.#socket, [node, frame], this.#log),

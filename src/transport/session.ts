@@ -17,6 +17,8 @@ export interface SessionOptions {
   readonly peer: string;
   readonly id: number;
   readonly limits: TransportLimits;
+  /** The peer is not lost for its silence alone. */
+  readonly mayBeSilent?: boolean;
   readonly counters: TransportCounters;
   readonly log: Logger;
   /** Hands a frame to ZeroMQ; false when there is no connection. Never rejects. */
@@ -135,7 +137,7 @@ export class Session {
     if (this.#isUnreachable) this.#unreachablePings += 1;
     if (this.#unreachablePings >= unreachablePings) return { kind: 'lost', reason: 'its connection is gone' };
     this.#silentPings += 1;
-    if (this.#silentPings * pingEveryMilliseconds >= lostAfterMilliseconds) {
+    if (!this.#options.mayBeSilent && this.#silentPings * pingEveryMilliseconds >= lostAfterMilliseconds) {
       return { kind: 'lost', reason: `silent for ${this.#silentPings * pingEveryMilliseconds} ms` };
     }
     this.#aliveDue = true;

@@ -45,6 +45,33 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
   });
 }
 
+test('a command that is interrupted while its engine pauses undoes a pause that takes effect after that', async (t) => {
+  const { asked, said, command } = await startUpdate(t, 'late pause', '/pause?mode=wait', ...pausing);
+  command.interrupt();
+  const { code, errors } = await command.ended;
+  assert.equal(code, 130);
+  assert.match(errors, /interrupted by SIGINT: the cluster is stopping\n$/);
+  assert.deepEqual(asked, ['/pause?mode=wait', '/resume', '/resume']);
+  assert.equal(said.is_paused, false);
+});
+
+test('what cannot work is refused before anything starts', async (t) => {
+  const refused = async (words: RegExp, ...options: string[]) => {
+    const given = ['--checkpoint', '/nowhere', '--endpoint', 'http://127.0.0.1:1', '--ranks', '1'];
+    const { code, errors } = await new Command(t, 'src/cli/main.ts', 'update', ...given, ...options).ended;
+    assert.match(errors, words);
+    assert.equal(code, 2);
+  };
+  await refused(/--json cannot be written: .*\/nowhere/, '--json', '/nowhere/result.json');
+  await refused(/--timeline is \/tmp, which is a directory/, '--timeline', '/tmp');
+  await refused(
+    /--pause.* 'foo' is invalid. Allowed choices are abort, wait, keep, retract/,
+    '--pause',
+    'foo',
+  );
+  await refused(/invalid endpoint "http:\/\/127.0.0.1:1\/v1"/, '--endpoint', 'http://127.0.0.1:1/v1');
+});
+
 test('a command that is interrupted amid an installation says that the engine stays paused, and what to do', async (t) => {
   const { said, endpoint, command } = await startUpdate(t, 'slow load', 'load', ...pausing);
   command.interrupt();

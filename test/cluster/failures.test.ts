@@ -66,7 +66,7 @@ test('an update while another one runs is refused, and does not disturb it', asy
   const first = cluster.update('v');
   try {
     const refused = () =>
-      assert.rejects(cluster.update('v'), { name: 'UsageError', message: /busy updating to v/ });
+      assert.rejects(cluster.update('v'), { name: 'BusyError', message: /busy updating to v/ });
     await Promise.all([refused(), refused(), refused()]);
   } finally {
     for (const pid of workers) process.kill(pid, 'SIGCONT');

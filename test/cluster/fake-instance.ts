@@ -2,12 +2,22 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { receiveWeights } from '../../src/engines/worker-link/worker-side.ts';
 import { Cluster, type InstanceOptions } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import { sharedMemoryName } from '../shared-memory-name.ts';
 
-export type Fault = 'none' | 'load' | 'pause' | 'trigger' | 'resume' | 'reset' | 'silence' | 'slow load';
+export type Fault =
+  | 'none'
+  | 'load'
+  | 'pause'
+  | 'trigger'
+  | 'resume'
+  | 'reset'
+  | 'silence'
+  | 'slow load'
+  | 'late pause';
 
 /** What the engine says of itself, where it has the route. */
 export interface Said {
@@ -15,6 +25,9 @@ export interface Said {
   is_sleeping?: boolean;
   weight_version?: string;
 }
+
+/** Less than an engine is watched for that has not answered. */
+const lateMilliseconds = 500;
 
 const questions = ['/is_paused', '/is_sleeping', '/weight_info'];
 const faultOf = {
@@ -27,7 +40,7 @@ const faultOf = {
 /**
  * An engine's HTTP face with workers that take no bytes, in this process; `asked` is what it was asked, in order, without
  * what changes nothing. A fault is a route that answers 404, a load that fails or does not end, or an update call that no
- * worker hears of (`silence`).
+ * worker hears of (`silence`), or a pause that takes effect after the one who asked has gone (`late pause`).
  */
 export async function startEngine(t: TestContext, fault: () => Fault, said: Said = {}) {
   const asked: string[] = [];
@@ -62,6 +75,10 @@ export async function startEngine(t: TestContext, fault: () => Fault, said: Said
     if (faultOf[path as keyof typeof faultOf] === fault()) return void response.writeHead(404).end();
     if (path === '/update_weight_version')
       said.weight_version = JSON.parse(String(Buffer.concat(chunks))).new_version;
+    if (path === '/pause' && fault() === 'late pause') {
+      await once(response, 'close');
+      await setTimeout(lateMilliseconds);
+    }
     if (path === '/pause' && said.is_paused !== undefined) said.is_paused = true;
     if (path === '/resume' && said.is_paused !== undefined) said.is_paused = false;
     if (path === '/collective_rpc' && fault() === 'silence') return;

@@ -103,7 +103,7 @@ async function hostReturns({ cluster, engines, index, moments }: Scene) {
   const joined = cluster.update('one', { instances: ['second'] });
   await received;
   await assert.rejects(cluster.unregister('one'), {
-    name: 'UsageError',
+    name: 'BusyError',
     message: /busy updating second to one/,
   });
   const report = await joined;

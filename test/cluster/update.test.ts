@@ -150,6 +150,18 @@ test('an invalid value is refused by the name of its option, and is no fault of 
     /^update: invalid timeoutMilliseconds: /,
   );
   await refused(cluster.update('v', { instances: [] }), /^update: invalid instances: /);
+  await refused(cluster.update('v', { instances: 'engine' as never }), /^update: invalid instances: /);
+  await refused(cluster.update('v', { pausing: true } as never), /^update: .*pausing/);
+  await refused(cluster.update('v', null as never), /^update: /);
+  await refused(cluster.register('v', null as never), /^register: expected a path/);
+  await refused(cluster.register('v', '/models/x', { hosts: 'vm' as never }), /^register: invalid hosts: /);
+  await refused(cluster.register('a\nb', '/models/x'), /^register: invalid checkpoint: it has characters/);
+  const tensors = { w: { dtype: 'U8', shape: [1], data: new Uint8Array(1) } };
+  await refused(
+    cluster.register('v', { tensors }, { hosts: ['vm'] }),
+    /hosts chooses which hosts load files/,
+  );
+  await refused(cluster.addInstance(null as never), /^an instance: /);
   assert.ok(allArrived(await cluster.update('v')));
 });
 

@@ -246,7 +246,7 @@ test('an instance that leaves takes the memory along; what was registered comes 
   const { body } = await bench.ask('GET', '/v1/status');
   assert.equal(body.checkpoints[0].state, 'waiting');
   // Its ranks have other numbers now, on the same devices.
-  const moved = { ...instance, ranks: [8, 9], first_device: 0 };
+  const moved = { ...instance, ranks: [8, 9], devices: [0, 1] };
   const added = await bench.ask('POST', '/v1/instances', moved);
   assert.equal(added.status, 200, added.text);
   assert.equal((await bench.ask('POST', '/v1/updates', { checkpoint: 'one' })).status, 200);

@@ -42,7 +42,14 @@ test('a supervisor that dies in an update fails it, and its engine is not taken 
   const busy = await bench.ask('POST', '/v1/updates', { checkpoint: 'one' });
   assert.deepEqual(
     [busy.status, busy.body.error],
-    [409, { code: 'WEIGHTCAST_BUSY', message: 'the cluster is busy updating to one', retry: true }],
+    [
+      409,
+      {
+        code: 'WEIGHTCAST_BUSY',
+        message: 'the cluster is busy updating to one; retry when that has ended',
+        retry: true,
+      },
+    ],
   );
 
   process.kill(supervisor((await status()).ranks), 'SIGKILL');

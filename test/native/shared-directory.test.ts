@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chownSync, existsSync, mkdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -112,4 +112,28 @@ test('a name that leads elsewhere is refused', (t) => {
     });
   }
   assert.throws(() => new SharedDirectory(`/dev/shm/${namespace}/too/deep`), NativeError);
+});
+
+test('a link that somebody put at the name of an abandoned directory is not followed', (t) => {
+  const host = new TestHost(t);
+  const path = `/dev/shm/${host.namespace}`;
+  const victim = `${path}-victim`;
+  mkdirSync(victim);
+  t.after(() => rmSync(victim, { recursive: true, force: true }));
+  for (const name of ['lock', 'precious']) writeFileSync(join(victim, name), 'content');
+  symlinkSync(victim, path);
+  t.after(() => rmSync(path, { force: true }));
+  assert.throws(() => SharedDirectory.removeIfAbandoned(path), NativeError);
+  assert(existsSync(join(victim, 'precious')));
+  assert(existsSync(join(victim, 'lock')));
+});
+
+test("another user's directory is not touched", { skip: process.getuid!() !== 0 && 'needs root' }, (t) => {
+  const path = `/dev/shm/${new TestHost(t).namespace}`;
+  mkdirSync(path);
+  t.after(() => rmSync(path, { recursive: true, force: true }));
+  for (const name of ['lock', 'precious']) writeFileSync(join(path, name), 'content');
+  chownSync(path, 65_534, 65_534);
+  assert.throws(() => SharedDirectory.removeIfAbandoned(path), /it belongs to user 65534/);
+  assert(existsSync(join(path, 'precious')));
 });

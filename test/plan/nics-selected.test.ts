@@ -104,29 +104,18 @@ test('ranks are spread over ports as checkpoint-engine does it', () => {
   assert.deepEqual(spread(0, 2), [[], []]);
 });
 
-test('every port is used and every rank served alike, whatever the numbers, as long as they come out even', () => {
+test('every port is used and every rank served, alike up to one port, whatever the numbers', () => {
   for (let ports = 1; ports <= 16; ports += 1) {
     for (let ranks = 1; ranks <= 16; ranks += 1) {
-      const isEven = ports % ranks === 0 || ranks % ports === 0;
-      if (!isEven) {
-        assert.throws(() => spread(ports, ranks), {
-          name: 'UsageError',
-          message: new RegExp(
-            `^${ranks} ranks cannot share ${ports} RDMA ports evenly: set WEIGHTCAST_RDMA_DEVICES`,
-          ),
-        });
-        continue;
-      }
       const dealt = spread(ports, ranks);
       assert.equal(new Set(dealt.flat()).size, ports);
-      assert.equal(new Set(dealt.map(({ length }) => length)).size, 1);
+      const counts = dealt.map(({ length }) => length);
+      assert.ok(Math.min(...counts) >= 1);
+      assert.ok(Math.max(...counts) - Math.min(...counts) <= 1);
+      const sharing = dealt.flat().map((port) => dealt.filter((own) => own.includes(port)).length);
+      assert.ok(Math.max(...sharing) - Math.min(...sharing) <= 1);
     }
   }
-});
-
-test('the error of an uneven spread names the variable that chose the ports', () => {
-  const selection = selectNics(machine, { NCCL_IB_HCA: '=mlx5_0,mlx5_1,mlx5_2' });
-  assert.throws(() => nicsOfRank(selection, 0, 8), /set NCCL_IB_HCA to a number of ports that divides 8/);
 });
 
 test('a GID index comes from our variable or that of NCCL', () => {

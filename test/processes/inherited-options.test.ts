@@ -3,15 +3,21 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { inheritedOptions } from '../../src/processes/inherited-options.ts';
+import { inheritedEnvironment, inheritedOptions } from '../../src/processes/inherited-options.ts';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 
-test('what changes how modules are found, or how much memory there is, goes on to children', () => {
+test('what changes memory, how modules are found, or whom TLS trusts, goes on to children', () => {
   const options = [
-    ...['--import', 'tsx', '--require=./before.cjs', '-r', 'other', '--loader', 'old', '-C', 'development'],
-    ...['--conditions=browser', '--max-old-space-size=8192', '--env-file=.env', '--enable-source-maps'],
+    ...['-C', 'development', '--conditions=browser', '--max-old-space-size=8192', '--enable-source-maps'],
+    ...['--use-openssl-ca', '--require', '/app/.pnp.cjs', '--loader=/app/.pnp.loader.mjs'],
   ];
-  assert.deepEqual(inheritedOptions(options), options);
+  assert.deepEqual(inheritedOptions(options, false), options);
+});
+
+test('modules that are loaded first go on to children only where these are written in TypeScript', () => {
+  const preloads = ['--import', 'tsx', '--require=./before.cjs', '-r', 'other', '--loader', 'old'];
+  assert.deepEqual(inheritedOptions(preloads, true), preloads);
+  assert.deepEqual(inheritedOptions(preloads, false), []);
 });
 
 test('what is for one process alone stays with it, with its value', () => {
@@ -20,7 +26,17 @@ test('what is for one process alone stays with it, with its value', () => {
     ...['--inspect', '--inspect-brk=9230', '--inspect-port', '0', '--watch', '--watch-path=src'],
     ...['--test', '--test-reporter', 'spec', '--test-only', '--cpu-prof', '--input-type=module'],
   ];
-  assert.deepEqual(inheritedOptions([...own, '--import', 'tsx', ...own]), ['--import', 'tsx']);
+  assert.deepEqual(inheritedOptions([...own, '--import', 'tsx', ...own], true), ['--import', 'tsx']);
+});
+
+test('NODE_OPTIONS goes on by the same rules, and what node --watch tells its child does not', () => {
+  const given = '--inspect-brk=0 --max-old-space-size=8192 --import ./app.mjs -C "with \\"quotes\\" in it"';
+  const environment = { HOME: '/root', NODE_OPTIONS: given, WATCH_REPORT_DEPENDENCIES: '1' };
+  assert.deepEqual(inheritedEnvironment(environment, false), {
+    HOME: '/root',
+    NODE_OPTIONS: '--max-old-space-size=8192 -C "with \\"quotes\\" in it"',
+  });
+  assert.deepEqual(inheritedEnvironment({ NODE_OPTIONS: '--inspect-brk' }, false), {});
 });
 
 test('a program that is given on the command line runs once, whatever processes it starts', (t) => {

@@ -167,6 +167,28 @@ test('an engine that cannot be paused is not touched, and the others are updated
   });
 });
 
+test('a pause that takes effect after it was given up is undone, or said', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status, wait }) => {
+    const [engine] = world.engines;
+    // It takes effect after seven seconds: within those that a late pause is waited for, and after them.
+    engine!.nextPause = 'late';
+    const update = user.update('a', { timeoutMilliseconds: 5_000, instances: ['engine-0'] });
+    await fails(update, 'WEIGHTCAST_DEADLINE', /^engine engine-0 did not answer within \d+ ms$/);
+    assert.ok(!engine!.isPaused && !engine!.isPausing);
+
+    engine!.nextPause = 'late';
+    const cancelled = user.update('a', { instances: ['engine-0'] });
+    await wait(100);
+    await succeeds(user.cancel('no longer wanted'));
+    await fails(cancelled, 'WEIGHTCAST_ABORTED', /^no longer wanted; instance engine-0 may still pause/);
+    assert.ok((await status()).instances[0]!.isPaused);
+    await wait(3_000);
+    assert.ok(engine!.isPaused);
+    await succeeds(user.update('a'));
+    assert.ok(!engine!.isPaused);
+  });
+});
+
 test('an engine that refuses the call keeps its version and is resumed', async () => {
   await withCluster({ pauses: true }, async ({ world, user, succeeds, spares, fails, status, until }) => {
     await succeeds(user.update('a'));

@@ -159,10 +159,10 @@ test('unregistering fails while the checkpoint is being installed or replaced, a
     await fails(user.unregister('b'), 'WEIGHTCAST_USAGE', /no checkpoint b is registered/);
     const update = user.update('a', { bucketBytes });
     await until('worker links are bound', () => world.links.open === 4);
-    await fails(user.unregister('a'), 'WEIGHTCAST_USAGE', /busy updating to a/);
+    await fails(user.unregister('a'), 'WEIGHTCAST_BUSY', /busy updating to a/);
     assert.ok(allArrived(await succeeds(update)));
     const registration = user.register('a', '/models/b');
-    await fails(user.unregister('a'), 'WEIGHTCAST_USAGE', /busy registering a/);
+    await fails(user.unregister('a'), 'WEIGHTCAST_BUSY', /busy registering a/);
     await succeeds(registration);
     await succeeds(user.unregister('a'));
     await fails(user.update('a'), 'WEIGHTCAST_USAGE', /no checkpoint a is registered/);
@@ -226,7 +226,7 @@ test('segments of a refused registration are kept and reused by the next one', a
       segmentsOf(world).some((path) => !path.includes('checkpoint-1-')),
     );
     const registration = user.register('a', '/models/b');
-    await fails(written, 'WEIGHTCAST_USAGE', /busy registering a/);
+    await fails(written, 'WEIGHTCAST_BUSY', /busy registering a/);
     await succeeds(registration);
     const { spareBytes } = await status();
     const before = segmentsOf(world);

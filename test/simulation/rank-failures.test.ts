@@ -67,14 +67,14 @@ test('an instance whose rank is not back is not updated, and others are', async 
   await withCluster({}, async ({ cluster, user, succeeds, fails, spares, wait, ready }) => {
     cluster.ranks.get(2)!.kill();
     await wait(10);
-    const message = /^a rank of instance engine-1 is not ready$/;
-    const report = await spares(user.update('a'), 'engine-1', 'WEIGHTCAST_USAGE', message);
+    const message = /^a rank of instance engine-1 is not ready; retry/;
+    const report = await spares(user.update('a'), 'engine-1', 'WEIGHTCAST_NOT_READY', message);
     assert.equal(report.instances[1]!.outcome, 'unchanged');
     await ready();
     await succeeds(user.update('a'));
     cluster.ranks.get(2)!.kill();
     await wait(10);
-    await fails(user.update('a', { instances: ['engine-1'] }), 'WEIGHTCAST_USAGE', /rank 2 is not ready/);
+    await fails(user.update('a', { instances: ['engine-1'] }), 'WEIGHTCAST_NOT_READY', /rank 2 is not ready/);
   });
 });
 
@@ -167,16 +167,83 @@ test('a worker link that cannot be bound fails the update and does not end the r
   });
 });
 
-test('a rank that keeps dying is given up, and requests fail with that reason', async () => {
-  await withCluster({}, async ({ cluster, user, fails, spares, until, wait }) => {
-    for (let death = 0; death < 4; death += 1) {
+test('a rank that keeps dying fails requests with that reason, is started more and more slowly, and heals', async () => {
+  await withCluster({}, async ({ cluster, user, succeeds, fails, spares, until, wait }) => {
+    for (let death = 0; death < 9; death += 1) {
       await until('rank 1 runs', () => (cluster.ranks.get(1)?.process ?? null) !== null);
       cluster.ranks.get(1)!.kill();
       await wait(10);
     }
-    const reason = /^rank 1 .*SIGKILL/;
+    const reason = /^rank 1 has ended 9 times \(SIGKILL\); it is started again in \d\d s$/;
     await fails(user.awaitReady(), 'WEIGHTCAST_PEER_LOST', reason);
     await spares(user.update('a'), 'engine-0', 'WEIGHTCAST_PEER_LOST', reason);
     await fails(user.update('a', { instances: ['engine-0'] }), 'WEIGHTCAST_PEER_LOST', reason);
+    await succeeds(user.register('b', '/models/b'));
+    await until('rank 1 runs', () => (cluster.ranks.get(1)?.process ?? null) !== null);
+    await wait(1_000);
+    await succeeds(user.awaitReady());
+    await succeeds(user.update('b'));
   });
 });
+
+test('a rank that hangs at its start is killed at its deadline, named, and started again', async () => {
+  await withCluster({}, async ({ cluster, world, user, succeeds, fails, until, wait }) => {
+    world.startHangs = 2;
+    cluster.ranks.get(3)!.kill();
+    await wait(10);
+    await fails(
+      user.awaitReady(),
+      'WEIGHTCAST_DEADLINE',
+      /^rank 3 was not ready 60 s after its start \(startTimeoutMilliseconds\); it is killed and started again$/,
+    );
+    await succeeds(user.update('a', { instances: ['engine-0'] }));
+    // It hangs once more, and is killed once more.
+    await until('it runs', () => (cluster.ranks.get(3)?.hangsAtStart ?? true) === true);
+    await wait(80_000);
+    await succeeds(user.awaitReady());
+    await succeeds(user.update('a'));
+  });
+});
+
+test('a rank that hangs at its end is killed: a stop leaves nothing', async () => {
+  await withCluster({}, async ({ cluster, user, succeeds, world, wait }) => {
+    await succeeds(user.update('a'));
+    cluster.ranks.get(2)!.hangsAtEnd = true;
+    await succeeds(user.removeInstance('engine-1'));
+    assert.equal(cluster.ranks.has(2), false);
+    cluster.ranks.get(0)!.hangsAtEnd = true;
+    const { node } = cluster.ranks.get(0)!;
+    // Its session is lost, and it does not end by itself.
+    world.network.endSession(world.supervisorNode, node, 'silent for 10000 ms');
+    await wait(6_000);
+    await succeeds(user.awaitReady());
+    assert.notEqual(cluster.ranks.get(0)!.node, node);
+    cluster.ranks.get(1)!.hangsAtEnd = true;
+  });
+});
+
+for (const [what, opened] of [
+  ['a prepare', 0],
+  ['an abort', 2],
+] as const) {
+  test(`a rank that does not answer ${what} in time is killed, and is back for the next update`, async () => {
+    await withCluster({}, async ({ cluster, world, user, succeeds, fails, until, wait }) => {
+      const { node } = cluster.ranks.get(3)!;
+      const hang = () => {
+        world.extraDelay = ({ from, envelope }) =>
+          from === node && envelope.kind === 'reply' ? 10_000_000 : 0;
+      };
+      if (opened === 0) hang();
+      const options = { bucketBytes, timeoutMilliseconds: 30_000, instances: ['engine-1'] };
+      const update = user.update('a', options);
+      await until('worker links are bound', () => world.links.open === opened);
+      hang();
+      await fails(update, /./, /./);
+      await until('it is killed', () => (cluster.ranks.get(3)?.node ?? node) !== node);
+      world.extraDelay = () => 0;
+      await wait(5_000);
+      await succeeds(user.awaitReady());
+      await succeeds(user.update('a'));
+    });
+  });
+}

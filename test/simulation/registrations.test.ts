@@ -71,3 +71,15 @@ test('tensors in shared memory are used in place', async () => {
     },
   );
 });
+
+test('an update does not wait for a registration whose files are on a file system that hangs', async () => {
+  await withCluster({}, async ({ cluster, user, world, succeeds, fails }) => {
+    cluster.openMilliseconds = 90_000;
+    const registered = user.register('b', '/models/b');
+    await cluster.world.clock.advance(1_000);
+    const begun = world.clock.now();
+    await succeeds(user.update('a'));
+    assert.ok(world.clock.now() - begun < 10_000);
+    await fails(registered, 'WEIGHTCAST_DEADLINE', /open-files/);
+  });
+});

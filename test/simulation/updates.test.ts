@@ -82,7 +82,7 @@ test('a second update of the same instances is refused and does not affect the f
   await withCluster({}, async ({ world, user, succeeds, fails, until }) => {
     const first = user.update('a', { bucketBytes });
     await until('worker links are bound', () => world.links.open === 4);
-    await fails(user.update('a'), 'WEIGHTCAST_USAGE', /busy updating to a/);
+    await fails(user.update('a'), 'WEIGHTCAST_BUSY', /busy updating to a/);
     assert.ok(allArrived(await succeeds(first)));
   });
 });

@@ -90,7 +90,13 @@ export class TestCluster {
   }
 
   async hub(
-    options: { node?: string; endpoint?: string; log?: Logger; limits?: Partial<TransportLimits> } = {},
+    options: {
+      node?: string;
+      endpoint?: string;
+      patientWith?: string;
+      log?: Logger;
+      limits?: Partial<TransportLimits>;
+    } = {},
   ) {
     const hub = await HubTransport.bind({
       node: nodeName('hub'),
@@ -112,6 +118,7 @@ export class TestCluster {
       limits?: Partial<TransportLimits>;
       keys?: ClusterKeys;
       deadline?: number;
+      isPatient?: boolean;
     } = {},
   ) {
     const spoke = await SpokeTransport.connect({
@@ -122,6 +129,7 @@ export class TestCluster {
       log: options.log ?? recordingLog(),
       deadlineMilliseconds: options.deadline ?? patience,
       limits: options.limits ?? hasty,
+      ...(options.isPatient && { isPatient: true }),
     });
     this.#test.after(() => spoke.close(0));
     return spoke;

@@ -47,6 +47,43 @@ test('a spoke whose event loop is blocked is lost though its connection is up, a
   assert.match(reports.find(({ event }) => event?.state === 'down')!.event!.reason, /silent for 1000 ms/);
 });
 
+test('a spoke that the hub is patient with may be busy or stopped for any time, and is lost when it is killed', async (t) => {
+  const cluster = new TestCluster(t);
+  const node = 'owner~a';
+  const limits = { pingEveryMilliseconds: 100, lostAfterMilliseconds: 500 };
+  const hub = await cluster.hub({ limits, patientWith: node });
+  const atHub = listenTo(hub);
+  const { child } = await cluster.spokeProcess(hub.endpoint, { node, limits });
+  const other = await cluster.spokeProcess(hub.endpoint, { node: 'rank-1~a', limits });
+  await eventually('both up', () => atHub.events.length === 2);
+  for (const one of [child, other.child]) one.kill('SIGSTOP');
+  await eventually('the other is down', () => atHub.events.length === 3);
+  await pause(500);
+  assert.equal(atHub.states().at(-1), 'rank-1 down');
+  assert.equal(atHub.events.length, 3);
+  hub.send(node, tell({ echo: 'still here' }));
+  child.kill('SIGCONT');
+  await eventually('the echo', () => atHub.bodies(node).includes('still here'));
+  child.kill('SIGKILL');
+  await eventually('down', () => atHub.states().at(-1) === 'owner down');
+});
+
+test('a hub that is stopped for any time is not lost to a spoke that is patient, and is when it is killed', async (t) => {
+  const cluster = new TestCluster(t);
+  const limits = { pingEveryMilliseconds: 100, lostAfterMilliseconds: 500 };
+  const hubLimits = { pingEveryMilliseconds: 100, lostAfterMilliseconds: 60_000 };
+  const { child, endpoint } = await cluster.hubProcess('tcp://127.0.0.1:*', { limits: hubLimits });
+  const patient = listenTo(await cluster.spoke(endpoint, { node: 'owner~a', limits, isPatient: true }));
+  const other = listenTo(await cluster.spoke(endpoint, { node: 'rank-1~a', limits }));
+  await eventually('both up', () => patient.events.length === 1 && other.events.length === 1);
+  child.kill('SIGSTOP');
+  await eventually('the other has lost it', () => other.events.length === 2);
+  await pause(500);
+  assert.equal(patient.events.length, 1);
+  child.kill('SIGKILL');
+  await eventually('lost', () => patient.events.length === 2);
+});
+
 test('a hub that was blocked itself does not declare its spokes lost', async (t) => {
   const cluster = new TestCluster(t);
   const hub = await cluster.hub({ limits: { pingEveryMilliseconds: 100, lostAfterMilliseconds: 500 } });

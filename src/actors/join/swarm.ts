@@ -1,5 +1,5 @@
 import { PeerLostError } from '../../errors.ts';
-import type { Actor, Context, Reply, SpawnOptions } from '../kernel/index.ts';
+import { type Actor, type Context, type Reply, restartForEver, type SpawnOptions } from '../kernel/index.ts';
 import type { NextReads } from '../protocol/join-values.ts';
 import { type SwarmMessage, toSwarm } from '../protocol/swarm.ts';
 import { anyOf } from '../protocol/table.ts';
@@ -17,7 +17,11 @@ type SwarmInbox =
       readonly source: number;
     };
 
-export const swarmSpawnOptions: SpawnOptions<SwarmInbox> = { accepts: anyOf(toSwarm) };
+/** A crash ends the joins that are under way; those after it find a new swarm. */
+export const swarmSpawnOptions: SpawnOptions<SwarmInbox> = {
+  accepts: anyOf(toSwarm),
+  supervision: restartForEver,
+};
 
 type MessageOf<T extends SwarmInbox['type']> = Extract<SwarmInbox, { type: T }>;
 
@@ -62,11 +66,13 @@ export class SwarmActor implements Actor<SwarmInbox> {
     joined.checkpoint.epochs.add(epoch);
   }
 
-  /** All updates that used the swarm have ended. */
+  /** All updates that used the swarm have ended, or this actor was restarted meanwhile. */
   #refuse(message: SwarmInbox, context: Context<SwarmInbox>): void {
     if (message.type === 'add-source') context.reply(message, {});
     if (message.type === 'join-swarm' || message.type === 'next-reads') {
-      context.fail(new PeerLostError(`the update that rank ${message.rank} receives for has ended`));
+      context.fail(
+        new PeerLostError(`the update that rank ${message.rank} receives for has ended, or lost its swarm`),
+      );
     }
   }
 

@@ -42,7 +42,10 @@ export interface Context<M> {
   reply<Q extends Request<unknown>>(request: Q, answer: ReplyOf<Q>): void;
   /** Answers the message being handled with an error. */
   fail(error: WeightcastError): void;
-  /** Lets the answer be given after the handler has returned, once. */
+  /**
+   * Lets the answer be given after the handler has returned, once. If this life of the actor ends before, the asker gets
+   * `ActorStoppedError` with the reason.
+   */
   deferReply<Q extends Request<unknown>>(request: Q): Reply<ReplyOf<Q>>;
 
   /** Puts `toMessage(down)` into this mailbox when `ref` ends: exactly once, also if it has ended already. */
@@ -91,9 +94,17 @@ export interface SpawnOptions<M> {
   readonly accepts?: MessageSchema<M>;
   /** Messages that enter a full mailbox and overtake others: stop orders, aborts, deaths. */
   readonly isSignal?: (message: M) => boolean;
+  /**
+   * How long a handler that runs, and `stopping`, may take while the actor ends; after that it ends without them.
+   * Default: 5,000.
+   */
+  readonly endingMilliseconds?: number;
 }
 
-/** `reject`: the sender of an ask gets `OverloadedError`, a tell becomes a dead letter. */
+/**
+ * `reject`: the sender of an ask gets `OverloadedError`, a tell becomes a dead letter. The limit is for what others send:
+ * what the actor itself has caused always enters, its timers, watches and piped work, and what its children tell it.
+ */
 export interface MailboxPolicy {
   readonly limit: number;
   readonly whenFull: 'reject' | 'drop-oldest';
@@ -102,7 +113,7 @@ export interface MailboxPolicy {
 /**
  * What happens to an actor that crashed. `restart` allows `restarts` of them within `withinMilliseconds`, waiting
  * `backoffMilliseconds` doubled each time up to `maximumBackoffMilliseconds`, with jitter; one more escalates:
- * the parent crashes.
+ * the parent crashes. `restarts` may be infinite: then it is restarted for ever, at the slow rate of the longest wait.
  */
 export type SupervisionPolicy =
   | { readonly onCrash: 'stop' }

@@ -22,8 +22,7 @@ export const childLimit = 4_096;
 const defaultMailbox = { limit: 10_000, whenFull: 'reject' } as const;
 const defaultSupervision: SupervisionPolicy = { onCrash: 'escalate' };
 
-/** How long a handler or `stopping` may take while its actor ends; after that the actor ends without it. */
-const endingDeadlineMilliseconds = 5_000;
+const defaultEndingMilliseconds = 5_000;
 
 type State = 'new' | 'running' | 'restarting' | 'ending' | 'ended';
 
@@ -96,7 +95,8 @@ export class Cell<M> implements LifeHost<M>, Child<M>, Parent {
       return;
     }
     const isSignal = this.#options.isSignal?.(delivery.message as M) ?? false;
-    const push = isSignal ? this.#mailbox.pushSignal(delivery) : this.#mailbox.push(delivery);
+    const { isOwn = false } = delivery;
+    const push = isSignal ? this.#mailbox.pushSignal(delivery, isOwn) : this.#mailbox.push(delivery, isOwn);
     const refused = push.accepted ? push.dropped : delivery;
     if (refused !== null)
       this.runtime.refused(this.ref, refused, new OverloadedError(`the mailbox of ${this.ref.name} is full`));
@@ -191,6 +191,8 @@ export class Cell<M> implements LifeHost<M>, Child<M>, Parent {
     if (this.#state === 'restarting' || this.#state === 'ending' || this.#state === 'ended') return;
     const error = asFailure(thrown);
     const reason = `crashed: ${error.message}`;
+    // At once: what its `stopping` would answer after a crash is no better than the crash.
+    this.#life?.failDeferred(reason);
     const delay = this.#intensity?.next() ?? null;
     if (delay !== null) {
       this.runtime.log.warn({ actor: this.ref.name, reason, delay }, 'actor restarts');
@@ -259,12 +261,10 @@ export class Cell<M> implements LifeHost<M>, Child<M>, Parent {
   }
 
   async #bounded(what: string, work: Promise<unknown>): Promise<void> {
+    const { endingMilliseconds = defaultEndingMilliseconds } = this.#options;
     try {
-      if (await within(this.runtime.clock, endingDeadlineMilliseconds, work)) return;
-      this.runtime.log.warn(
-        { actor: this.ref.name },
-        `${what} did not end in ${endingDeadlineMilliseconds} ms`,
-      );
+      if (await within(this.runtime.clock, endingMilliseconds, work)) return;
+      this.runtime.log.warn({ actor: this.ref.name }, `${what} did not end in ${endingMilliseconds} ms`);
     } catch (thrown) {
       this.runtime.log.warn(
         { actor: this.ref.name, error: describe(thrown) },

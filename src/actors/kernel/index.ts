@@ -11,7 +11,7 @@ export type {
 export type { ActorAddress, ActorRef, ReplyOf, Request } from './ref.ts';
 export { formatRef, sameActor } from './ref.ts';
 export type { SystemCounters } from './runtime.ts';
-export { RestartIntensity } from './supervision.ts';
+export { restartForEver } from './supervision.ts';
 export { ActorSystem, type SystemCensus } from './system.ts';
 export type { Envelope, PeerEvent, Transport } from './transport.ts';
 export type { TurnCount } from './turns.ts';

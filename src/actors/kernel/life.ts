@@ -1,5 +1,5 @@
 import { setMaxListeners } from 'node:events';
-import { AbortedError, asFailure, type WeightcastError } from '../../errors.ts';
+import { AbortedError, ActorStoppedError, asFailure, type WeightcastError } from '../../errors.ts';
 import type { Clock, Logger, Random } from '../../ports.ts';
 import type { Actor, AskOptions, Context, Down, Reply, SpawnOptions } from './actor.ts';
 import type { Answer } from './asks.ts';
@@ -30,7 +30,10 @@ export class Life<M> implements Context<M> {
   readonly #abort = new AbortController();
   readonly #watches = new Map<string, () => void>();
   readonly #timers = new Set<() => void>();
+  /** Answers that were deferred and not given yet. */
+  readonly #deferred = new Set<Answer>();
   #open = true;
+  #ending = 'ended';
   #answer: Answer | null = null;
 
   constructor(host: LifeHost<M>, behaviour: Actor<M>) {
@@ -73,6 +76,7 @@ export class Life<M> implements Context<M> {
 
   /** The life begins to end: aborts its signal and cancels its timers. */
   cancel(reason: string): void {
+    this.#ending = reason;
     this.#abort.abort(new AbortedError(`${this.self.name}: ${reason}`));
     for (const cancel of this.#timers) cancel();
     this.#timers.clear();
@@ -82,6 +86,13 @@ export class Life<M> implements Context<M> {
     this.#open = false;
     for (const unwatch of this.#watches.values()) unwatch();
     this.#watches.clear();
+    this.failDeferred(this.#ending);
+  }
+
+  /** Nobody who was told to wait for an answer waits for one that cannot come any more. */
+  failDeferred(reason: string): void {
+    for (const answer of this.#deferred) answer.fail(new ActorStoppedError(`${this.self.name} ${reason}`));
+    this.#deferred.clear();
   }
 
   // ── what the behaviour does ──────────────────────────────────────────────────────────────────────────────────
@@ -119,12 +130,10 @@ export class Life<M> implements Context<M> {
   }
 
   deferReply<Q extends Request<unknown>>(_request: Q): Reply<ReplyOf<Q>> {
-    let answer = this.#takeAnswer();
-    const take = () => {
-      const taken = answer;
-      answer = null;
-      return taken;
-    };
+    const answer = this.#takeAnswer();
+    if (answer === null) return { succeed: () => {}, fail: () => {} };
+    this.#deferred.add(answer);
+    const take = () => (this.#deferred.delete(answer) ? answer : null);
     return { succeed: (value) => take()?.succeed(value), fail: (error) => take()?.fail(error) };
   }
 
@@ -174,7 +183,7 @@ export class Life<M> implements Context<M> {
   #deliverToSelf(make: () => M): void {
     if (!this.#open || this.signal.aborted) return;
     try {
-      this.#host.deliver({ message: make(), answer: null });
+      this.#host.deliver({ message: make(), answer: null, isOwn: true });
     } catch (thrown) {
       this.#host.crash(thrown);
     }

@@ -9,6 +9,8 @@ import type { Turns } from './turns.ts';
 export interface Delivery {
   readonly message: unknown;
   readonly answer: Answer | null;
+  /** The receiver itself has caused it: no full mailbox refuses it. */
+  readonly isOwn?: boolean;
 }
 
 /** Failures of a system so far, for metrics and tests. */

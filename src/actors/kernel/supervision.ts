@@ -1,4 +1,5 @@
 import type { Clock, Random } from '../../ports.ts';
+import type { SupervisionPolicy } from './actor.ts';
 
 export interface RestartLimits {
   readonly restarts: number;
@@ -6,6 +7,15 @@ export interface RestartLimits {
   readonly backoffMilliseconds: number;
   readonly maximumBackoffMilliseconds: number;
 }
+
+/** For an actor whose crash must cost no more than what it was doing: it is started again, more and more slowly. */
+export const restartForEver: SupervisionPolicy = {
+  onCrash: 'restart',
+  restarts: Number.POSITIVE_INFINITY,
+  withinMilliseconds: 60_000,
+  backoffMilliseconds: 50,
+  maximumBackoffMilliseconds: 5_000,
+};
 
 /**
  * Restart intensity as in OTP: so many restarts within so much time, each after a longer wait. Waits have jitter

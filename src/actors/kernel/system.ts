@@ -104,7 +104,7 @@ export class ActorSystem implements Runtime, LocalActors {
 
   tell<T>(ref: ActorRef<T>, message: T, from: ActorAddress | null = null): void {
     if (ref.node === this.node) {
-      this.#deliverHere(ref, { message, answer: null });
+      this.#deliverHere(ref, { message, answer: null, isOwn: from !== null && isBelow(from, ref) });
       return;
     }
     try {
@@ -150,6 +150,16 @@ export class ActorSystem implements Runtime, LocalActors {
     this.halt();
     if (!inTime)
       throw new DeadlineError(`did not end in ${deadlineMilliseconds} ms: ${remaining.join(', ')}`);
+  }
+
+  /** Names of all actors that have not ended. */
+  get names(): string[] {
+    return [...this.#cells.keys()];
+  }
+
+  /** Injects a fault: the actor crashes as if a handler of it had thrown. Does nothing if there is no such actor. */
+  crash(name: string, error: unknown): void {
+    this.#cells.get(name)?.crash(error);
   }
 
   /** Ends everything at once: no actor takes another turn or is notified, as in a process that is killed. */
@@ -227,4 +237,9 @@ export class ActorSystem implements Runtime, LocalActors {
     cell.watch(key, notify);
     return () => cell.unwatch(key);
   }
+}
+
+/** Whether an actor is the other one itself or one of its children. */
+function isBelow(one: ActorAddress, other: ActorAddress): boolean {
+  return one.name === other.name || one.name.startsWith(`${other.name}/`);
 }

@@ -16,7 +16,14 @@ import { assignFiles, assignWritten, type FileAssignments } from '../../plan/loa
 import { PlanCache } from '../../plan/plan-cache.ts';
 import { planReception, servedBy, withLost } from '../../plan/reception.ts';
 import { cutSlices, type Slices } from '../../plan/slices.ts';
-import type { Actor, Context } from '../kernel/index.ts';
+import {
+  type Actor,
+  type Context,
+  type Reply,
+  type ReplyOf,
+  restartForEver,
+  type SpawnOptions,
+} from '../kernel/index.ts';
 import type { Merged } from '../protocol/checkpoint-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
@@ -30,12 +37,16 @@ export interface PlannerPorts {
   openCheckpoint(source: string | readonly string[]): Promise<CheckpointIndex>;
 }
 
+/** It keeps nothing that cannot be had again, so a crash costs the request that it was at. */
+export const plannerSpawnOptions: SpawnOptions<PlannerMessage> = { supervision: restartForEver };
+
 /**
  * Assigns the loading of checkpoints to ranks, merges and plans their manifests, and verifies engine workers' digests. The
  * computing is in `plan/`; the planner caches what is expensive: the manifests of registered checkpoints and recent plans.
  */
 export class PlannerActor implements Actor<PlannerMessage> {
   readonly #ports: PlannerPorts;
+  readonly #recall: (layout: string) => Uint8Array | null;
   readonly #manifests = new Map<string, Manifest>();
   readonly #plans = new PlanCache();
   /** Of the checkpoint that was planned last. */
@@ -44,15 +55,17 @@ export class PlannerActor implements Actor<PlannerMessage> {
   /** The files that were opened last: one registration runs at a time. */
   #opened: { readonly number: number; readonly index: CheckpointIndex } | null = null;
 
-  constructor(ports: PlannerPorts) {
+  /** `recall`: the encoded manifest of a registered checkpoint with that layout, for a planner that was restarted. */
+  constructor(ports: PlannerPorts, recall: (layout: string) => Uint8Array | null = () => null) {
     this.#ports = ports;
+    this.#recall = recall;
   }
 
-  async receive(message: PlannerMessage, context: Context<PlannerMessage>): Promise<void> {
+  receive(message: PlannerMessage, context: Context<PlannerMessage>): void {
     try {
       switch (message.type) {
         case 'open-files':
-          return context.reply(message, await this.#openFiles(message));
+          return this.#startOpening(message, context.deferReply(message));
         case 'plan-loading':
           return context.reply(message, this.#planLoading(message));
         case 'merge':
@@ -73,6 +86,14 @@ export class PlannerActor implements Actor<PlannerMessage> {
       // The request, the checkpoint or the memory is at fault, not the planner.
       context.fail(asFailure(thrown));
     }
+  }
+
+  /** Beside the mailbox: a file system that hangs stops no update. */
+  #startOpening(message: MessageOf<'open-files'>, reply: Reply<ReplyOf<typeof message>>): void {
+    this.#openFiles(message).then(
+      (opened) => reply.succeed(opened),
+      (error) => reply.fail(asFailure(error)),
+    );
   }
 
   async #openFiles({ source }: MessageOf<'open-files'>) {
@@ -187,8 +208,12 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 
   #manifest(layout: string): Manifest {
-    const manifest = this.#manifests.get(layout);
-    if (manifest === undefined) throw new UsageError(`no registered checkpoint has the layout ${layout}`);
+    const known = this.#manifests.get(layout);
+    if (known !== undefined) return known;
+    const encoded = this.#recall(layout);
+    if (encoded === null) throw new UsageError(`no registered checkpoint has the layout ${layout}`);
+    const manifest = decodeManifest(encoded);
+    this.#manifests.set(layout, manifest);
     return manifest;
   }
 }

@@ -5,8 +5,13 @@
 export const deadlines = {
   /** A control message to a process of the cluster, which may be busy encoding a large manifest. */
   control: 15_000,
-  /** Connecting to the hub, for one of many processes that start on a busy machine. */
+  /**
+   * A rank process becoming the owner of its device, and any process connecting to the hub, while many start on a busy
+   * machine. Users can set it.
+   */
   start: 60_000,
+  /** All rank processes ending, those that hang killed. Longer than the grace time of one of them. */
+  stopRanks: 28_000,
   /** Allocating slots and opening sockets; the host device zeroes the pages it allocates. */
   open: 60_000,
   /** Ranks of a communicator waiting for each other; the first one of a process loads NCCL. Less than `abort`. */

@@ -1,6 +1,7 @@
 import * as z from 'zod';
 import { engineKinds, linkKinds, pauseOptions } from '../../engines/engine-client.ts';
 import type { EngineOptions } from '../../engines/engine-options.ts';
+import { name } from './values.ts';
 
 /** One inference server and the ranks on its devices. */
 export interface InstanceOptions extends EngineOptions {
@@ -9,19 +10,16 @@ export interface InstanceOptions extends EngineOptions {
   readonly ranks: readonly number[];
   /** Host of its ranks: one of `ClusterOptions.hosts`. Default: this host. */
   readonly host?: string;
-  /**
-   * Index of the first worker's device on that host; those of the others follow it. Default: what `ClusterOptions.devices` says,
-   * where rank n is on device n.
-   */
-  readonly firstDevice?: number;
+  /** Index of each worker's device on that host, in the order of `ranks`. Default: what `ClusterOptions.devices` says. */
+  readonly devices?: readonly number[];
 }
 
 /** The same as messages carry it. */
-export const instanceOptions = z.object({
-  name: z.string().min(1).max(256),
+export const instanceOptions = z.strictObject({
+  name,
   ranks: z.array(z.int().min(0)).min(1).readonly(),
   host: z.string().exactOptional(),
-  firstDevice: z.int().min(0).exactOptional(),
+  devices: z.array(z.int().min(0)).readonly().exactOptional(),
   endpoint: z.string(),
   engine: z.enum(engineKinds).exactOptional(),
   link: z.enum(linkKinds).exactOptional(),

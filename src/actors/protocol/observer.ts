@@ -1,7 +1,9 @@
 import { progress } from './status-values.ts';
-import { type MessageIn, notice } from './table.ts';
+import { type MessageIn, request } from './table.ts';
+import { nothing } from './values.ts';
 
 /** Receives progress, in the process that started the cluster. */
-export const toObserver = { progress: notice('observe', { progress }) };
+/** Answered when it may get the next. */
+export const toObserver = { progress: request('observe', { progress }, nothing) };
 
 export type ObserverMessage = MessageIn<typeof toObserver>;

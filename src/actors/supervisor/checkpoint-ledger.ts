@@ -1,5 +1,5 @@
 import { strict as assert } from 'node:assert';
-import { UsageError } from '../../errors.ts';
+import { BusyError, UsageError } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
 import { sizesOf } from '../../plan/segment-sets.ts';
 import type { CheckpointStatus, OwnSegment, Registered, Segment } from '../protocol/checkpoint-values.ts';
@@ -61,6 +61,12 @@ export class CheckpointLedger {
     return this.#entry(name).registered;
   }
 
+  /** The encoded manifest of a checkpoint with that layout that is registered, or still read; null if there is none. */
+  manifestOf(layout: string): Uint8Array | null {
+    const entries = [...this.#entries.values(), ...this.#retired];
+    return entries.find(({ registered }) => registered.layout === layout)?.registered.manifest ?? null;
+  }
+
   statuses(): CheckpointStatus[] {
     return [...this.#entries.values()].map(({ registered }) => registered.status);
   }
@@ -90,10 +96,11 @@ export class CheckpointLedger {
     });
   }
 
-  /** Throws `UsageError` if no checkpoint of that name is registered, or it is being read. */
+  /** Throws `UsageError` if no checkpoint of that name is registered, and `BusyError` while it is being read. */
   unregister(name: string): Released {
     const entry = this.#entry(name);
-    if (entry.readers > 0) throw new UsageError(`checkpoint ${name} is being read by an update`);
+    if (entry.readers > 0)
+      throw new BusyError(`checkpoint ${name} is being read by an update; retry when that has ended`);
     return this.#change(() => {
       this.#entries.delete(name);
       this.#retire(entry);
@@ -135,10 +142,10 @@ export class CheckpointLedger {
     return this.spareSets.flat().reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
-  /** Takes a new set, or a spare one that is reused. Throws `UsageError` if too many are being filled. */
+  /** Takes a new set, or a spare one that is reused. Throws `BusyError` if too many are being filled. */
   take(set: SegmentSet): void {
     if (this.#taken.size >= takenLimit)
-      throw new UsageError(`${takenLimit} checkpoints are being loaded, the maximum; try again later`);
+      throw new BusyError(`${takenLimit} checkpoints are being loaded, the maximum; retry when one is done`);
     const layout = this.#spare.get(set) ?? null;
     this.#spare.delete(set);
     this.#taken.set(set, layout);

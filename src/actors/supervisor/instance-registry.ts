@@ -1,4 +1,4 @@
-import { UsageError, type WeightcastError } from '../../errors.ts';
+import { NotReadyError, UsageError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
@@ -10,7 +10,7 @@ type Status = ClusterStatus['instances'][number];
 interface Entry {
   readonly options: InstanceOptions;
   readonly bridge: ActorRef<BridgeMessage>;
-  /** Why it cannot be updated any more: one of its ranks was given up. */
+  /** Why it cannot be updated now: one of its ranks is in trouble. */
   failure: WeightcastError | null;
   held: Held;
   /** What it held before the running update; null while none runs. */
@@ -71,13 +71,29 @@ export class InstanceRegistry implements InstanceLedger {
     return this.names.find((name) => this.options(name).ranks.includes(rank)) ?? null;
   }
 
-  fail(name: string, error: WeightcastError): void {
-    for (const entry of this.#select([name])) entry.failure ??= error;
+  /** `failure`: why it cannot be updated now; null: it can. */
+  setFailure(name: string, failure: WeightcastError | null): void {
+    for (const entry of this.#select([name])) entry.failure = failure;
   }
 
-  /** Why one of these cannot be updated any more; null if all can. */
+  /** Why one of these cannot be updated now; null if all can. */
   failureAmong(names: readonly string[]): WeightcastError | null {
     return this.#select(names).find(({ failure }) => failure !== null)?.failure ?? null;
+  }
+
+  /** Those of the targets that cannot be updated now, with why: others are updated without them. */
+  unfit(
+    targets: readonly UpdateTarget[],
+    areReady: (ranks: readonly number[]) => boolean,
+  ): ReadonlyMap<UpdateTarget, WeightcastError> {
+    const unfit = new Map<UpdateTarget, WeightcastError>();
+    for (const target of targets) {
+      const failure = this.failureAmong([target.name]);
+      const words = `a rank of instance ${target.name} is not ready; retry when the status says so`;
+      if (failure !== null) unfit.set(target, failure);
+      else if (!areReady(target.ranks)) unfit.set(target, new NotReadyError(words));
+    }
+    return unfit;
   }
 
   /** Throws `UsageError` if there is no such instance. */

@@ -1,7 +1,8 @@
+import type { EngineClient } from '../../engines/engine-client.ts';
 import { asFailure, BusyError } from '../../errors.ts';
-import type { Context } from '../kernel/index.ts';
+import { type Context, restartForEver, type SpawnOptions } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
-import { toBridge } from '../protocol/bridge.ts';
+import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
 import type { KnownInstance } from '../protocol/status-values.ts';
@@ -12,6 +13,9 @@ import type { SupervisorPorts } from './ports.ts';
 import type { RankProcesses } from './rank-processes.ts';
 import { VllmBridgeActor } from './vllm-bridge.ts';
 import type { WaitingCallers } from './waiting-callers.ts';
+
+/** A bridge that crashes fails the call that it makes, and nothing else. It is started again for ever. */
+const bridgeSpawnOptions: SpawnOptions<BridgeMessage> = { supervision: restartForEver };
 
 /** Adds and removes instances: their entry in the registry, their bridge and their rank processes. */
 export class InstanceService {
@@ -40,11 +44,17 @@ export class InstanceService {
   join(instance: InstanceOptions, context: Context<SupervisorInbox>, known?: KnownInstance): void {
     this.#instances.checkNew(instance.name);
     this.#processes.checkNew(instance.ranks);
-    const client = this.#ports.engineClient(instance);
+    let checked: EngineClient | null = this.#ports.engineClient(instance);
+    // The client of a bridge ends with it: each later life gets one of its own.
+    const create = () => {
+      const client = checked ?? this.#ports.engineClient(instance);
+      checked = null;
+      return new VllmBridgeActor(client);
+    };
     this.#bridges += 1;
     // Numbered, because the bridge of a removed instance of that name may still be ending.
     const name = `bridge-${this.#bridges}-${instance.name}`;
-    const bridge = context.spawn(name, () => new VllmBridgeActor(client));
+    const bridge = context.spawn(name, create, bridgeSpawnOptions);
     this.#instances.add(instance, bridge, known);
     try {
       this.#processes.add(instance, context);
@@ -64,10 +74,11 @@ export class InstanceService {
       return;
     }
     const onFailure = () => void this.#dismiss(instance, context);
-    this.#callers.add({ instances: [instance.name], reply: context.deferReply(message), onFailure });
+    const caller = { instances: [instance.name], reply: context.deferReply(message), onFailure };
+    this.#callers.add(caller, context);
   }
 
-  /** Resolves when its rank processes have ended. Rejects with `UsageError` and `BusyError`. */
+  /** Resolves when its rank processes have ended. Rejects with `UsageError`, and `BusyError` while it is being updated. */
   async remove(
     { instance: name }: MessageOf<'remove-instance'>,
     context: Context<SupervisorInbox>,
@@ -95,7 +106,8 @@ export class InstanceService {
   }
 
   #checkIdle(name: string): void {
-    if (this.#jobs.isBusy(name)) throw new BusyError(`instance ${name} is being updated`);
+    if (this.#jobs.isBusy(name))
+      throw new BusyError(`instance ${name} is being updated; retry when that has ended`);
   }
 
   #dismiss(instance: InstanceOptions, context: Context<SupervisorInbox>): Promise<void> {

@@ -78,7 +78,7 @@ export class Jobs {
 
   #refuseBeside(conflicts: (job: Job) => boolean): void {
     for (const job of this.#running) {
-      if (conflicts(job)) throw new BusyError(`the cluster is busy ${job.what}`);
+      if (conflicts(job)) throw new BusyError(`the cluster is busy ${job.what}; retry when that has ended`);
     }
   }
 

@@ -1,11 +1,12 @@
 import type { EngineClient } from '../../engines/engine-client.ts';
 import type { PlannerPorts } from '../planner/planner.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
+import type { HostPosition } from './host-positions.ts';
 
 /** The supervisor's access to the world. */
 export interface SupervisorPorts extends PlannerPorts {
   /** Starts the process of one rank of an instance, which sends `rank-ready` when it owns its device. */
-  launchRank(rank: number, instance: InstanceOptions): LaunchedRank;
+  launchRank(rank: number, instance: InstanceOptions, position: HostPosition): LaunchedRank;
   /** Connects to nothing yet. Throws `UsageError` for an invalid endpoint or API key. */
   engineClient(instance: InstanceOptions): EngineClient;
   /** Name of the segments of set number `set`, to which each rank's number is appended. */
@@ -15,6 +16,11 @@ export interface SupervisorPorts extends PlannerPorts {
 export interface LaunchedRank {
   /** Resolves when the process has ended, with how: `exit code 1`, `SIGKILL`. Never rejects. */
   readonly exited: Promise<string>;
-  /** Asks the process to end, and kills it if it does not. */
-  stop(): Promise<void>;
+  /** What may keep it from becoming ready, for the error if it does not. */
+  readonly hint?: string | undefined;
+  /**
+   * Asks the process to end, and kills it if it does not within the grace time; without one, within the time that it may
+   * need to release all it has. Called again, the shortest of the times counts.
+   */
+  stop(graceMilliseconds?: number): Promise<void>;
 }

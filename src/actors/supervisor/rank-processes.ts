@@ -1,32 +1,41 @@
-import { describe, PeerLostError, UsageError, type WeightcastError } from '../../errors.ts';
+import {
+  DeadlineError,
+  describe,
+  fromWire,
+  PeerLostError,
+  UsageError,
+  type WeightcastError,
+} from '../../errors.ts';
 import type { Context } from '../kernel/index.ts';
-import { RestartIntensity } from '../kernel/index.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
+import { HostPositions } from './host-positions.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import type { LaunchedRank, SupervisorPorts } from './ports.ts';
 import type { RankRegistry } from './rank-registry.ts';
 import type { ReleasedSegments } from './released-segments.ts';
+import { RestartBackoff } from './restart-backoff.ts';
 
-/** A rank process that exits is restarted this often; with one more exit within the time its instance fails. */
-const restartLimits = {
-  restarts: 3,
-  withinMilliseconds: 60_000,
-  backoffMilliseconds: 200,
-  maximumBackoffMilliseconds: 5_000,
-};
+/** A rank that has ended this often in a row is in trouble, and nobody waits for it any more. */
+const endsInTrouble = 4;
+/**
+ * What a rank gets to end by itself that is lost to the cluster already: it may still be well. One that hangs is killed
+ * after it.
+ */
+const lostGraceMilliseconds = 5_000;
 
 /** What the rest of the supervisor learns about rank processes. */
 export interface RankListener {
   /**
-   * The rank's actor or process has ended; called at least once for each life of a rank. `returns`: it is going to be
-   * restarted.
+   * The rank's actor or process has ended; called at least once for each life of a rank. `returns`: it is expected back
+   * in a moment.
    */
   onLost(rank: number, reason: string, returns: boolean): void;
   onReady(rank: number): void;
   /** All ranks of a host had exited; its checkpoint memory is gone. */
   onHostMemoryLost(host: string, context: Context<SupervisorInbox>): void;
-  /** The rank is not restarted any more. */
-  onGivenUp(rank: number, error: WeightcastError): void;
+  /** It does not become ready, or keeps ending. It is started again all the same, and `onReady` says when that helped. */
+  onTrouble(rank: number, error: WeightcastError): void;
 }
 
 /** Starts, watches, restarts and ends rank processes, and keeps the registry of ranks up to date. */
@@ -35,19 +44,26 @@ export class RankProcesses {
   readonly #ports: SupervisorPorts;
   readonly #released: ReleasedSegments;
   readonly #listener: RankListener;
+  readonly #startMilliseconds: number;
   readonly #instanceOf = new Map<number, InstanceOptions>();
-  /** Ranks that wait for their restart, each with what cancels it. */
-  readonly #restarts = new Map<number, () => void>();
+  readonly #positions = new HostPositions();
+  /** Each with what it did not answer. */
+  readonly #unresponsive = new Map<ReadyRank, string>();
+  /** By rank, what cancels the timer of its start: the deadline of one that starts, or the wait before the next. */
+  readonly #timers = new Map<number, () => void>();
 
+  /** `startMilliseconds`: how long a rank may take from its launch until it owns its device. */
   constructor(
     ranks: RankRegistry,
     ports: SupervisorPorts,
     released: ReleasedSegments,
+    startMilliseconds: number,
     listener: RankListener,
   ) {
     this.#ranks = ranks;
     this.#ports = ports;
     this.#released = released;
+    this.#startMilliseconds = startMilliseconds;
     this.#listener = listener;
   }
 
@@ -57,10 +73,16 @@ export class RankProcesses {
     if (taken !== undefined) throw new UsageError(`rank ${taken} is in the cluster already`);
   }
 
+  /** Instances that are added together: their ranks take positions on their hosts in the order of their numbers. */
+  place(instances: readonly InstanceOptions[]): void {
+    this.#positions.assign(instances);
+  }
+
   add(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
+    this.place([instance]);
     for (const rank of instance.ranks) {
       this.#instanceOf.set(rank, instance);
-      this.#ranks.add(rank, new RestartIntensity(restartLimits, context.clock, context.random));
+      this.#ranks.add(rank, new RestartBackoff(context.clock, context.random));
       this.#launch(rank, context);
     }
   }
@@ -69,7 +91,8 @@ export class RankProcesses {
   async remove(instance: InstanceOptions): Promise<void> {
     const processes = instance.ranks.map((rank) => {
       this.#instanceOf.delete(rank);
-      this.#cancelRestart(rank);
+      this.#positions.release(rank);
+      this.#cancelTimer(rank);
       return this.#ranks.remove(rank);
     });
     // Only after all of them have left the registry: none may stand in for another.
@@ -79,19 +102,22 @@ export class RankProcesses {
   }
 
   async stopAll(): Promise<void> {
-    for (const rank of [...this.#restarts.keys()]) this.#cancelRestart(rank);
+    for (const rank of [...this.#timers.keys()]) this.#cancelTimer(rank);
     await Promise.allSettled(this.#ranks.processes().map((process) => process.stop()));
   }
 
   #launch(rank: number, context: Context<SupervisorInbox>): void {
-    const process = this.#ports.launchRank(rank, this.#instanceOf.get(rank)!);
+    const process = this.#ports.launchRank(rank, this.#instanceOf.get(rank)!, this.#positions.of(rank));
     this.#ranks.markLaunched(rank, process);
+    this.#setTimer(rank, this.#startMilliseconds, { type: 'rank-late', rank, process }, context);
+    // At once and not as a message: jobs hear of the death before they hear of its consequences.
     void process.exited.then((reason) => this.#exited(rank, process, reason, context));
   }
 
   ready({ type: _, ...ready }: MessageOf<'rank-ready'>, context: Context<SupervisorInbox>): void {
     const { rank, ref, host } = ready;
     if (!this.#ranks.has(rank)) return;
+    this.#cancelTimer(rank);
     const lost = this.#ranks.markReady(ready);
     if (lost !== null) this.#listener.onHostMemoryLost(lost.host, context);
     this.#listener.onReady(rank);
@@ -100,49 +126,84 @@ export class RankProcesses {
     context.watch(ref, ({ reason }) => ({ type: 'rank-down', rank, ref, reason }));
   }
 
+  /** The rank says why it cannot start. What it lacks may come back. */
+  failed({ rank, error }: MessageOf<'rank-failed'>): void {
+    if (!this.#ranks.has(rank)) return;
+    this.#cancelTimer(rank);
+    this.#listener.onTrouble(rank, fromWire(error));
+    void this.#ranks.process(rank)?.stop(lostGraceMilliseconds);
+  }
+
   down({ rank, ref, reason }: MessageOf<'rank-down'>): void {
     if (!this.#ranks.markDown(rank, ref)) return;
     this.#listener.onLost(rank, reason, true);
     // The process may still run without a connection; it has to end before the rank is restarted.
-    void this.#ranks.process(rank)?.stop();
+    void this.#ranks.process(rank)?.stop(lostGraceMilliseconds);
+  }
+
+  /** A rank has not answered in time what it must answer. It is killed when the update has said why it failed. */
+  unresponsive(rank: ReadyRank, reason: string): void {
+    this.#unresponsive.set(rank, reason);
+  }
+
+  /** They come back. */
+  killUnresponsive(): void {
+    for (const [{ rank, ref }, reason] of this.#unresponsive) {
+      if (!this.#ranks.markDown(rank, ref)) continue;
+      this.#listener.onLost(rank, reason, true);
+      void this.#ranks.process(rank)?.stop(0);
+    }
+    this.#unresponsive.clear();
+  }
+
+  late({ rank, process }: MessageOf<'rank-late'>): void {
+    if (this.#ranks.process(rank) !== process) return;
+    this.#timers.delete(rank);
+    const seconds = this.#startMilliseconds / 1_000;
+    const error = `rank ${rank} was not ready ${seconds} s after its start (startTimeoutMilliseconds); it is killed and started again${process.hint === undefined ? '' : `; ${process.hint}`}`;
+    this.#listener.onTrouble(rank, new DeadlineError(error));
+    void process.stop(lostGraceMilliseconds);
   }
 
   #exited(rank: number, process: LaunchedRank, reason: string, context: Context<SupervisorInbox>): void {
     // A supervisor that is ending restarts nothing.
     if (context.signal.aborted || this.#ranks.process(rank) !== process) return;
     this.#ranks.markDown(rank, null);
-    if (this.#ranks.isLost(rank)) return;
     this.#listener.onLost(rank, reason, true);
-    const delay = this.#ranks.restartDelay(rank);
-    if (delay === null) {
-      const { restarts, withinMilliseconds } = restartLimits;
-      const times = `${restarts + 1} times in ${withinMilliseconds / 1_000} s`;
-      this.#listener.onGivenUp(
-        rank,
-        new PeerLostError(`rank ${rank} exited ${times} (${reason}); giving up`),
-      );
-      return;
-    }
+    const { delay, ends } = this.#ranks.restartDelay(rank);
     context.log.warn({ rank, reason, delay }, 'rank process exited; restarting it');
-    this.#restarts.set(
+    this.#setTimer(rank, delay, { type: 'restart-rank', rank, process }, context);
+    if (ends < endsInTrouble) return;
+    const again = `it is started again in ${Math.ceil(delay / 1_000)} s`;
+    this.#listener.onTrouble(
       rank,
-      context.clock.after(delay, () => this.#restart(rank, process, context)),
+      new PeerLostError(`rank ${rank} has ended ${ends} times (${reason}); ${again}`),
     );
   }
 
   /** A process that cannot be started counts as one that exited. */
-  #restart(rank: number, previous: LaunchedRank, context: Context<SupervisorInbox>): void {
-    this.#restarts.delete(rank);
-    if (context.signal.aborted) return;
+  restart({ rank, process }: MessageOf<'restart-rank'>, context: Context<SupervisorInbox>): void {
+    if (this.#ranks.process(rank) !== process) return;
+    this.#timers.delete(rank);
     try {
       this.#launch(rank, context);
     } catch (thrown) {
-      this.#exited(rank, previous, describe(thrown), context);
+      this.#exited(rank, process, describe(thrown), context);
     }
   }
 
-  #cancelRestart(rank: number): void {
-    this.#restarts.get(rank)?.();
-    this.#restarts.delete(rank);
+  #setTimer(
+    rank: number,
+    milliseconds: number,
+    message: SupervisorInbox,
+    context: Context<SupervisorInbox>,
+  ): void {
+    this.#cancelTimer(rank);
+    this.#timers.set(rank, context.schedule(milliseconds, message));
+  }
+
+  #cancelTimer(rank: number): void {
+    this.#timers.get(rank)?.();
+    this.#timers.delete(rank);
   }
 }

@@ -1,20 +1,21 @@
-import { UsageError, type WeightcastError } from '../../errors.ts';
-import type { ActorRef, RestartIntensity } from '../kernel/index.ts';
+import { NotReadyError, UsageError, type WeightcastError } from '../../errors.ts';
+import type { ActorRef } from '../kernel/index.ts';
 import { sameActor } from '../kernel/index.ts';
 import type { RankMessage } from '../protocol/rank.ts';
 import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { LaunchedRank } from './ports.ts';
+import type { RestartBackoff } from './restart-backoff.ts';
 
 /** `joining` until it is ready for the first time. */
 type RankState = 'joining' | 'starting' | 'ready' | 'down';
 
 interface Entry {
   readonly rank: number;
-  readonly restarts: RestartIntensity;
+  readonly restarts: RestartBackoff;
   state: RankState;
-  /** Why it is not restarted any more; null while it is. */
-  failure: WeightcastError | null;
+  /** Why it does not become ready, as far as is known, until it does. */
+  trouble: WeightcastError | null;
   process: LaunchedRank | null;
   ready: ReadyRank | null;
 }
@@ -30,12 +31,12 @@ export class RankRegistry {
   /** By host: the identity of its segments' directory. */
   readonly #directoryIds = new Map<string, string>();
 
-  add(rank: number, restarts: RestartIntensity): void {
+  add(rank: number, restarts: RestartBackoff): void {
     this.#ranks.set(rank, {
       rank,
       restarts,
       state: 'joining',
-      failure: null,
+      trouble: null,
       process: null,
       ready: null,
     });
@@ -68,6 +69,8 @@ export class RankRegistry {
     const { rank, host, directoryId } = ready;
     const entry = this.#rank(rank);
     entry.state = 'ready';
+    entry.trouble = null;
+    entry.restarts.ready();
     entry.ready = ready;
     const known = this.#directoryIds.get(host) ?? directoryId;
     this.#directoryIds.set(host, directoryId);
@@ -84,21 +87,23 @@ export class RankRegistry {
     return true;
   }
 
-  /** It is not restarted any more. */
-  markLost(rank: number, failure: WeightcastError): void {
-    const entry = this.#rank(rank);
-    entry.state = 'down';
-    entry.failure ??= failure;
-    entry.ready = null;
+  markTroubled(rank: number, trouble: WeightcastError): void {
+    this.#rank(rank).trouble = trouble;
   }
 
-  isLost(rank: number): boolean {
-    return this.#rank(rank).failure !== null;
+  /** Why one of these ranks does not become ready; null if none is known to be in trouble. */
+  troubleAmong(ranks: Iterable<number>): WeightcastError | null {
+    for (const rank of ranks) {
+      const trouble = this.#ranks.get(rank)?.trouble ?? null;
+      if (trouble !== null) return trouble;
+    }
+    return null;
   }
 
-  /** Counts one more exit: milliseconds until the rank may be restarted, or null if it has exited too often. */
-  restartDelay(rank: number): number | null {
-    return this.#rank(rank).restarts.next();
+  /** Counts one more end in a row: how many there were, and milliseconds until the rank is to be restarted. */
+  restartDelay(rank: number): { readonly delay: number; readonly ends: number } {
+    const { restarts } = this.#rank(rank);
+    return { delay: restarts.next(), ends: restarts.ends };
   }
 
   process(rank: number): LaunchedRank | null {
@@ -109,23 +114,26 @@ export class RankRegistry {
     return [...this.#ranks.values()].flatMap(({ process }) => process ?? []);
   }
 
-  /** These ranks, by number. Throws `UsageError` naming those that are not ready. */
+  /** These ranks, by number. Throws `NotReadyError` naming those that are not ready. */
   readyAmong(ranks: Iterable<number>): ReadyRank[] {
     const wanted = [...ranks].sort((one, other) => one - other);
     const missing = wanted.filter((rank) => this.#ranks.get(rank)?.state !== 'ready');
-    if (missing.length > 0) throw new UsageError(`rank ${missing.join(', ')} is not ready`);
+    if (missing.length > 0)
+      throw new NotReadyError(`${rankWords(missing)} not ready; retry when the status says so`);
     return wanted.map((rank) => this.#rank(rank).ready!);
   }
 
   /**
-   * All ranks but those that are still joining or lost. Throws `UsageError` naming those that are not ready, and if there
-   * is no such rank, why.
+   * All ranks but those that are still joining or in trouble. Throws `NotReadyError` naming those that are not ready, and
+   * if there is no such rank, why.
    */
   allJoined(): ReadyRank[] {
     const entries = [...this.#ranks.values()];
-    const joined = entries.filter(({ state, failure }) => state !== 'joining' && failure === null);
+    const joined = entries.filter(({ state, trouble }) => state !== 'joining' && trouble === null);
     if (joined.length > 0) return this.readyAmong(joined.map(({ rank }) => rank));
-    throw entries.find(({ failure }) => failure !== null)?.failure ?? new UsageError('no rank is ready');
+    throw (
+      this.troubleAmong(this.numbers) ?? new NotReadyError('no rank is ready; retry when the status says so')
+    );
   }
 
   /** The ranks that are ready. */
@@ -155,4 +163,9 @@ export class RankRegistry {
     if (entry === undefined) throw new UsageError(`the cluster has no rank ${rank}`);
     return entry;
   }
+}
+
+/** `rank 3 is`, `rank 3, 4 are`. */
+export function rankWords(ranks: readonly number[]): string {
+  return `rank ${ranks.join(', ')} ${ranks.length > 1 ? 'are' : 'is'}`;
 }

@@ -1,22 +1,15 @@
-import {
-  AbortedError,
-  asFailure,
-  fromWire,
-  PeerLostError,
-  UsageError,
-  type WeightcastError,
-} from '../../errors.ts';
+import { AbortedError, asFailure, PeerLostError, UsageError, type WeightcastError } from '../../errors.ts';
 import { SwarmActor, swarmSpawnOptions } from '../join/swarm.ts';
 import type { Actor, ActorRef, Context, ReplyOf, Request } from '../kernel/index.ts';
-import { PlannerActor } from '../planner/planner.ts';
+import { PlannerActor, plannerSpawnOptions } from '../planner/planner.ts';
+import { deadlines } from '../protocol/deadlines.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { ObserverMessage } from '../protocol/observer.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
 import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { UpdateReport } from '../protocol/update-values.ts';
 import { CommunicatorRegistry } from '../update/communicators.ts';
-import type { UpdateSpec, UpdateTarget } from '../update/context.ts';
+import type { UpdateSpec } from '../update/context.ts';
 import { Update, type UpdateOutcome } from '../update/update.ts';
 import { CheckpointLedger } from './checkpoint-ledger.ts';
 import { CheckpointService } from './checkpoint-service.ts';
@@ -25,6 +18,7 @@ import { InstanceRegistry } from './instance-registry.ts';
 import { InstanceService } from './instance-service.ts';
 import { Jobs } from './jobs.ts';
 import type { SupervisorPorts } from './ports.ts';
+import { ProgressRelay } from './progress-relay.ts';
 import { RankProcesses } from './rank-processes.ts';
 import { RankRegistry } from './rank-registry.ts';
 import { ReleasedSegments } from './released-segments.ts';
@@ -34,9 +28,9 @@ export interface SupervisorOptions {
   readonly instances: readonly InstanceOptions[];
   /** How many sets of released checkpoint memory to keep for later checkpoints of the same sizes. */
   readonly spareCheckpoints: number;
+  /** How long one start of a rank may take, until it owns its device. Default: `deadlines.start`. */
+  readonly startTimeoutMilliseconds?: number | undefined;
 }
-
-const observerLimit = 16;
 
 /**
  * The root of the cluster's actors. It keeps the ledgers of ranks, instances and checkpoints, and runs registrations and
@@ -57,9 +51,11 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   readonly #ledger: CheckpointLedger;
   readonly #checkpoints: CheckpointService;
   readonly #processes: RankProcesses;
-  readonly #callers = new WaitingCallers(this.#instances, this.#ranks, () => this.#status());
+  readonly #callers: WaitingCallers;
   readonly #instanceService: InstanceService;
-  readonly #observers: ActorRef<ObserverMessage>[] = [];
+  readonly #progress = new ProgressRelay();
+  /** Settles when all rank processes have ended; null until they are asked to. */
+  #ranksEnded: Promise<void> | null = null;
   #planner!: ActorRef<PlannerMessage>;
   #swarm!: ActorRef<SwarmMessage>;
   #epoch = 0;
@@ -77,11 +73,13 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#checkpoints = new CheckpointService(ledger, this.#ranks, released, this.#jobs, (set) =>
       ports.segmentName(set),
     );
-    this.#processes = new RankProcesses(this.#ranks, ports, released, {
+    const { startTimeoutMilliseconds: startMilliseconds = deadlines.start } = options;
+    this.#callers = new WaitingCallers(this.#instances, this.#ranks, startMilliseconds, () => this.#status());
+    this.#processes = new RankProcesses(this.#ranks, ports, released, startMilliseconds, {
       onLost: (rank, reason, returns) => this.#rankLost(rank, reason, returns),
       onReady: (rank) => this.#rankReady(rank),
       onHostMemoryLost: (host, context) => this.#checkpoints.hostMemoryLost(host, context),
-      onGivenUp: (rank, error) => this.#failInstance(rank, error),
+      onTrouble: (rank, error) => this.#rankTroubled(rank, error),
     });
     this.#instanceService = new InstanceService(
       this.#instances,
@@ -93,13 +91,32 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   }
 
   started(context: Context<SupervisorInbox>): void {
-    this.#planner = context.spawn('planner', () => new PlannerActor(this.#ports));
+    // Ranks end beside the children, which may take their time.
+    context.signal.addEventListener('abort', () => void this.#endRanks(), { once: true });
+    const manifestOf = (layout: string) => this.#ledger.manifestOf(layout);
+    const createPlanner = () => new PlannerActor(this.#ports, manifestOf);
+    this.#planner = context.spawn('planner', createPlanner, plannerSpawnOptions);
     this.#checkpoints.started(this.#planner);
     this.#swarm = context.spawn('swarm', () => new SwarmActor(), swarmSpawnOptions);
+    this.#processes.place(this.#options.instances);
     for (const instance of this.#options.instances) this.#instanceService.join(instance, context);
   }
 
+  /**
+   * A throw fails the one message: a restart would lose the ledgers, and with them what all engines and ranks are known to
+   * hold.
+   */
   receive(message: SupervisorInbox, context: Context<SupervisorInbox>): void {
+    try {
+      this.#handle(message, context);
+    } catch (thrown) {
+      const error = asFailure(thrown);
+      context.log.error({ type: message.type, error: error.message }, 'the supervisor failed on a message');
+      context.fail(error);
+    }
+  }
+
+  #handle(message: SupervisorInbox, context: Context<SupervisorInbox>): void {
     switch (message.type) {
       case 'register':
         return this.#answer(message, context, () => this.#checkpoints.register(message, context));
@@ -137,31 +154,40 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       case 'status':
         return context.reply(message, this.#status());
       case 'await-ready':
-        return this.#callers.add({
-          instances: this.#instances.names,
-          reply: context.deferReply(message),
-          onFailure: () => {},
-        });
+        return this.#awaitReady(message, context);
       case 'subscribe':
-        if (this.#observers.length < observerLimit) this.#observers.push(message.observer);
+        this.#progress.add(message.observer);
         return context.reply(message, {});
       case 'progress':
-        for (const observer of this.#observers) {
-          context.tell(observer, { type: 'observe', progress: message.progress });
-        }
-        return;
+        return this.#progress.relay(message.progress, context);
+      case 'caller-late':
+        return this.#callers.late(message.caller);
       case 'rank-ready':
         return this.#processes.ready(message, context);
       case 'rank-failed':
-        return this.#failInstance(message.rank, fromWire(message.error));
+        return this.#processes.failed(message);
       case 'rank-down':
         return this.#processes.down(message);
+      case 'rank-late':
+        return this.#processes.late(message);
+      case 'restart-rank':
+        return this.#processes.restart(message, context);
     }
   }
 
   async stopping(): Promise<void> {
+    await this.#endRanks();
+  }
+
+  #endRanks(): Promise<void> {
     this.#jobs.abortAll(stopping());
-    await this.#processes.stopAll();
+    this.#ranksEnded ??= this.#processes.stopAll();
+    return this.#ranksEnded;
+  }
+
+  #awaitReady(message: MessageOf<'await-ready'>, context: Context<SupervisorInbox>): void {
+    const reply = context.deferReply(message);
+    this.#callers.add({ instances: this.#instances.names, reply, onFailure: () => {} }, context);
   }
 
   /** Answers with what `work` returns or resolves with, or why it fails. */
@@ -197,7 +223,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     const { what } = spec;
     // An update goes on without the instances whose ranks are lost.
     const facts = { kind: 'update', what, checkpoint, ranks: [], instances: names } as const;
-    return await this.#jobs.run(facts, async (abort) => {
+    const running = this.#jobs.run(facts, async (abort) => {
       const endReading = this.#checkpoints.read(checkpoint, context);
       try {
         const { report, copies } = await this.#run(new Update(context, spec, abort));
@@ -207,6 +233,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         endReading();
       }
     });
+    return await running.finally(() => this.#processes.killUnresponsive());
   }
 
   /** While an update runs, it is notified of ranks that others are read from. */
@@ -228,7 +255,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     const registered = this.#ledger.get(checkpoint);
     if (names.length === 0) throw new UsageError('the cluster has no instance to update');
     const targets = this.#instances.targets(names);
-    const unfit = this.#unfit(targets);
+    const unfit = this.#instances.unfit(targets, (ranks) => this.#ranks.areReady(ranks));
     const isVain = unfit.size === targets.length;
     if (isVain) this.#checkAlive(names);
     const fit = targets.filter((target) => isVain || !unfit.has(target));
@@ -253,20 +280,11 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       instances: this.#instances,
       freeHostMemory: () => this.#checkpoints.freeSpare(context),
       onMirrorsUnused: (mirrors) => void this.#checkpoints.release(mirrors, context),
+      onUnresponsive: (rank, reason) => this.#processes.unresponsive(rank, reason),
     };
   }
 
-  /** Those that cannot be updated now, with why: others are updated without them. */
-  #unfit(targets: readonly UpdateTarget[]): ReadonlyMap<UpdateTarget, WeightcastError> {
-    const reasons = targets.map((target) => {
-      const failure = this.#instances.failureAmong([target.name]);
-      if (failure !== null || this.#ranks.areReady(target.ranks)) return [target, failure] as const;
-      return [target, new UsageError(`a rank of instance ${target.name} is not ready`)] as const;
-    });
-    return new Map(reasons.flatMap(([target, reason]) => (reason === null ? [] : [[target, reason]])));
-  }
-
-  /** Throws why one of these instances cannot be updated any more. */
+  /** Throws why one of these instances cannot be updated now. */
   #checkAlive(names: readonly string[]): void {
     const failure = this.#instances.failureAmong(names);
     if (failure !== null) throw failure;
@@ -275,6 +293,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   // ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #rankReady(rank: number): void {
+    this.#noteTrouble(rank);
     // Ranks that were ready before are in communicators with the previous process of this one.
     this.#communicators.rankLost(rank);
     for (const update of this.#updates) update.rankReady(rank);
@@ -287,15 +306,20 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     for (const update of this.#updates) update.rankLost(rank, { reason, returns, error });
   }
 
-  /** The rank is not restarted any more, so its instance cannot be updated. Other instances are not affected. */
-  #failInstance(rank: number, error: WeightcastError): void {
-    const instance = this.#instances.withRank(rank);
-    if (instance === null) return;
-    this.#instances.fail(instance, error);
-    this.#ranks.markLost(rank, error);
+  /** Until the rank is ready, its instance cannot be updated. Other instances are not affected. */
+  #rankTroubled(rank: number, error: WeightcastError): void {
+    this.#ranks.markTroubled(rank, error);
+    this.#noteTrouble(rank);
     this.#jobs.abortWith(rank, () => error);
     this.#rankLost(rank, error.message, false, error);
     this.#callers.answer();
+  }
+
+  #noteTrouble(rank: number): void {
+    const instance = this.#instances.withRank(rank);
+    if (instance === null) return;
+    const { ranks } = this.#instances.options(instance);
+    this.#instances.setFailure(instance, this.#ranks.troubleAmong(ranks));
   }
 }
 

@@ -70,6 +70,8 @@ export interface UpdateSpec {
   readonly freeHostMemory: () => Promise<boolean>;
   /** Copies that ranks have received are no longer needed. */
   readonly onMirrorsUnused: (mirrors: readonly Segment[]) => void;
+  /** A rank has not answered in time what it answers at once, or not released what it took: it hangs. */
+  readonly onUnresponsive: (rank: ReadyRank, reason: string) => void;
 }
 
 /** What the steps of an update may do of what an actor may: all but change the actor. */
@@ -194,9 +196,11 @@ export class UpdateContext {
   ): Promise<ReadonlyMap<number, number>> {
     const options = { deadlineMilliseconds: deadlines.abort };
     const loadsOf = new Map<number, number>();
-    const aborts = this.spec.ranks.map(async ({ rank, ref }) => {
+    const aborts = this.spec.ranks.map(async (ready) => {
+      const { rank, ref } = ready;
       try {
-        loadsOf.set(rank, (await ask(this.context, ref, toRank.abort, { epoch, reason }, options)).loads);
+        const answer = ask(this.context, ref, toRank.abort, { epoch, reason }, options);
+        loadsOf.set(rank, (await this.orUnresponsive(ready, answer)).loads);
       } catch (thrown) {
         // One that is in a later epoch has released this one.
         if (!(thrown instanceof AbortedError)) this.failures.unresponsive(rank, asFailure(thrown));
@@ -209,6 +213,16 @@ export class UpdateContext {
       this.context.log.warn({ epoch, error: asFailure(outcome.reason).message }, 'cleanup timed out');
     }
     return loadsOf;
+  }
+
+  /** What a rank answers at once if it is well: one that misses the deadline hangs. */
+  async orUnresponsive<T>(ready: ReadyRank, answer: Promise<T>): Promise<T> {
+    try {
+      return await answer;
+    } catch (error) {
+      if (error instanceof DeadlineError) this.spec.onUnresponsive(ready, error.message);
+      throw error;
+    }
   }
 
   /** Aborts the engines' HTTP requests. */

@@ -11,7 +11,7 @@ import type { UpdateContext, UpdateTarget } from './context.ts';
 export async function awaitEngines(
   update: UpdateContext,
   targets: readonly UpdateTarget[],
-  onUnfit: (target: UpdateTarget, error: WeightcastError) => Promise<void>,
+  onUnfit: (target: UpdateTarget, error: WeightcastError) => void,
 ): Promise<void> {
   const most = targets.length === 1 ? update.left() : update.left() / 2;
   const timeoutMilliseconds = Math.ceil(Math.min(most, deadlines.engineHealthy));
@@ -22,7 +22,7 @@ export async function awaitEngines(
       } catch (thrown) {
         const error = asFailure(thrown);
         await Promise.allSettled(update.abandonCalls(error.message, [target]));
-        await onUnfit(target, error);
+        onUnfit(target, error);
       }
     }),
   );

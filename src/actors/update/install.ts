@@ -4,9 +4,9 @@ import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
-import type { Proofs, ProofsAsked, Streamed } from '../protocol/update-values.ts';
+import type { Streamed } from '../protocol/update-values.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
-import type { InstanceEnds } from './instance-ends.ts';
+import { type InstanceEnds, unproved } from './instance-ends.ts';
 import { type OpenEpoch, stepTimeoutOf, versionOf } from './open.ts';
 
 /**
@@ -69,15 +69,14 @@ export class Installing {
 
   async #install(target: UpdateTarget, streams: readonly Promise<void>[]): Promise<void> {
     await Promise.all([this.#trigger(target), ...streams]);
-    const { verify } = this.#update.spec.options;
-    const proofs: Proofs = unproved(verify);
+    const proofs = unproved(this.#update.spec.options.verify);
     try {
-      if (!this.#reportsArrival(target)) return await this.#ends.updated(target, proofs);
+      if (!this.#reportsArrival(target)) return this.#ends.updated(target, proofs);
       await this.#verify(target);
     } catch (thrown) {
-      return await this.#ends.wrong(target, asFailure(thrown));
+      return this.#ends.wrong(target, asFailure(thrown));
     }
-    await this.#ends.updated(target, { ...proofs, arrived: 'holds' });
+    this.#ends.updated(target, { ...proofs, arrived: 'holds' });
   }
 
   async #stream({ rank, ref }: UpdateContext['spec']['ranks'][number]): Promise<void> {
@@ -118,7 +117,7 @@ export class Installing {
     const unanswered = targets.filter((target) => !this.#answered.has(target));
     await Promise.allSettled(this.#update.abandonCalls(reason, unanswered));
     this.#update.end(`epoch ${this.#open.epoch} was aborted`);
-    // Those that have answered are being verified and resumed, which has deadlines of its own.
+    // Those that have answered are being verified, which has a deadline of its own.
     await Promise.allSettled(installs);
     for (const target of this.#unfinished) {
       // A rank that has not answered may have sent its worker anything.
@@ -160,13 +159,4 @@ export class Installing {
     const deadlineMilliseconds = Math.max(answerMilliseconds, this.#update.left(deadlines.plan));
     await ask(context, spec.planner, toPlanner.verify, question, { deadlineMilliseconds });
   }
-}
-
-/** What is known of an instance before anything of it is compared. */
-function unproved({ arrived, installed }: ProofsAsked): Proofs {
-  return {
-    arrived: arrived ? 'unknown' : 'not asked',
-    installed: installed ? 'unknown' : 'not asked',
-    answering: 'not asked',
-  };
 }

@@ -1,8 +1,8 @@
 import { EngineError, toWire, type WeightcastError } from '../../errors.ts';
-import type { InstanceReport, Proofs } from '../protocol/update-values.ts';
+import type { InstanceReport, Proofs, ProofsAsked } from '../protocol/update-values.ts';
 import type { InstanceOutcome, UpdateContext, UpdateTarget } from './context.ts';
 import type { Pauses } from './pauses.ts';
-import { brokenWords, explained, stuckWords } from './words.ts';
+import { brokenWords, explained } from './words.ts';
 
 interface End {
   readonly target: UpdateTarget;
@@ -23,8 +23,9 @@ export class InstanceEnds {
   readonly #update: UpdateContext;
   readonly #pauses: Pauses;
   readonly #startedAt: number;
-  /** Those whose ends are decided, in that order. */
-  readonly #decided = new Set<UpdateTarget>();
+  /** In the order of the decisions. */
+  readonly #decided = new Map<UpdateTarget, InstanceOutcome>();
+  readonly #ending: Promise<void>[] = [];
   readonly #ended = new Map<UpdateTarget, End>();
   readonly #touched = new Set<UpdateTarget>();
   readonly #loaded = new Set<UpdateTarget>();
@@ -52,61 +53,65 @@ export class InstanceEnds {
     this.#loaded.add(target);
   }
 
-  /** It holds the new version. Resolves when it is resumed, or cannot be. */
-  async updated(target: UpdateTarget, proofs: Proofs): Promise<void> {
-    await this.#end(target, 'updated', proofs, null);
+  /** It holds the new version. */
+  updated(target: UpdateTarget, proofs: Proofs): void {
+    this.#decide(target, 'updated', proofs, null);
   }
 
   /** What it holds is not the checkpoint. */
-  async wrong(target: UpdateTarget, error: WeightcastError): Promise<void> {
+  wrong(target: UpdateTarget, error: WeightcastError): void {
     this.loaded(target);
-    await this.failed(target, error);
+    this.failed(target, error);
   }
 
-  /** It is not updated. Resolves when it is resumed, if it is whole, or cannot be. */
-  async failed(target: UpdateTarget, error: WeightcastError): Promise<void> {
-    const { verify } = this.#update.spec.options;
-    const proofs: Proofs = {
-      arrived: verify.arrived ? 'unknown' : 'not asked',
-      installed: verify.installed ? 'unknown' : 'not asked',
-      answering: 'not asked',
-    };
-    await this.#end(target, this.#loaded.has(target) ? 'broken' : 'unchanged', proofs, error);
+  /** It is not updated. */
+  failed(target: UpdateTarget, error: WeightcastError): void {
+    const proofs = unproved(this.#update.spec.options.verify);
+    this.#decide(target, this.#loaded.has(target) ? 'broken' : 'unchanged', proofs, error);
   }
 
-  /** The first of several ends counts. */
-  async #end(
+  /** Resolves when all that have been decided are resumed, as far as they are whole, or cannot be. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#ending);
+  }
+
+  /** The first of several decisions counts. Nobody waits for the instance to be resumed: others go on meanwhile. */
+  #decide(
     target: UpdateTarget,
     outcome: InstanceOutcome,
     proofs: Proofs,
     error: WeightcastError | null,
-  ): Promise<void> {
+  ): void {
     if (this.#decided.has(target)) return;
-    this.#decided.add(target);
-    const { context, spec } = this.#update;
-    if (this.#touched.has(target)) spec.instances.ended(target.name, outcome, spec.checkpoint.status);
-    const isBroken = outcome === 'broken' || (outcome === 'unchanged' && target.isBroken);
+    this.#decided.set(target, outcome);
+    const { instances, checkpoint } = this.#update.spec;
+    if (this.#touched.has(target)) instances.ended(target.name, outcome, checkpoint.status);
+    this.#ending.push(this.#end(target, outcome, proofs, error));
+  }
+
+  async #end(
+    target: UpdateTarget,
+    decided: InstanceOutcome,
+    proofs: Proofs,
+    error: WeightcastError | null,
+  ): Promise<void> {
+    const { clock } = this.#update.context;
+    const isBroken = decided === 'broken' || (decided === 'unchanged' && target.isBroken);
     const stuck = isBroken ? null : await this.#pauses.resume(target);
-    this.#ended.set(target, {
-      target,
-      outcome: isBroken ? 'broken' : outcome,
-      proofs,
-      seconds: (context.clock.now() - this.#startedAt) / 1000,
-      error,
-      words: isBroken
-        ? brokenWords(target, this.#pauses.isPaused(target))
-        : stuck && stuckWords(target, stuck),
-    });
+    const words = isBroken ? brokenWords(target, this.#pauses.isPaused(target)) : stuck;
+    const seconds = (clock.now() - this.#startedAt) / 1000;
+    const outcome = isBroken ? 'broken' : decided;
+    this.#ended.set(target, { target, outcome, proofs, seconds, error, words });
   }
 
   /** In the order in which they were decided. */
   get #ends(): End[] {
-    return [...this.#decided].flatMap((target) => this.#ended.get(target) ?? []);
+    return [...this.#decided.keys()].flatMap((target) => this.#ended.get(target) ?? []);
   }
 
   /** Those that hold the new version. */
   get updatedTargets(): UpdateTarget[] {
-    return this.#ends.filter(({ outcome }) => outcome === 'updated').map(({ target }) => target);
+    return [...this.#decided].flatMap(([target, outcome]) => (outcome === 'updated' ? [target] : []));
   }
 
   /** Whether an instance has failed, or is still paused. */
@@ -164,4 +169,13 @@ export class InstanceEnds {
 
 function isFailure({ error, words }: End): boolean {
   return error !== null || words !== null;
+}
+
+/** What is known of an instance before anything of it is compared. */
+export function unproved({ arrived, installed }: ProofsAsked): Proofs {
+  return {
+    arrived: arrived ? 'unknown' : 'not asked',
+    installed: installed ? 'unknown' : 'not asked',
+    answering: 'not asked',
+  };
 }

@@ -146,10 +146,11 @@ async function prepare(
 ): Promise<Prepared[]> {
   const missing = communicator.missing(ranks);
   const answers = await Promise.all(
-    ranks.map(({ rank, ref }, index) => {
+    ranks.map((ready, index) => {
+      const { rank, ref } = ready;
       const question = { epoch, createCommunicator: index === 0 ? missing : null };
       const answer = ask(update.context, ref, toRank.prepare, question, update.within(deadlines.control));
-      return update.answerOf(rank, answer);
+      return update.answerOf(rank, update.orUnresponsive(ready, answer));
     }),
   );
   communicator.hold(answers[0]!.createdCommunicator);

@@ -1,22 +1,30 @@
 import type { PauseMode } from '../../engines/engine-client.ts';
 import { asFailure, EngineError, type WeightcastError } from '../../errors.ts';
+import type { AskOptions } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
+import { dueWords, stuckWords } from './words.ts';
 
 /** Engines get at least this long to resume, even after the update's deadline. */
 const leastResumeMilliseconds = 5_000;
+
+/** One question about its state, and the time between two of them. */
+const stateMilliseconds = 2_000;
+const pollMilliseconds = 500;
 
 /** The engines that one update has paused, and those that an earlier one has left paused: they are ours to resume. */
 export class Pauses {
   readonly #update: UpdateContext;
   /** Paused, or asked to. */
   readonly #paused: Set<UpdateTarget>;
-  /** Asked by this update. */
-  readonly #asked = new Set<UpdateTarget>();
-  /** Engines that refused to pause: that they do not resume either says nothing. */
-  readonly #refused = new Set<UpdateTarget>();
+  /** Those that have answered to this update that they are paused. */
+  readonly #confirmed = new Set<UpdateTarget>();
+  /** Those that did not answer that they are paused: they may be all the same, through a proxy that gave up. */
+  readonly #doubtful = new Set<UpdateTarget>();
+  /** Of these, those whose answer is still due: the pause may take effect after everything that is asked of them now. */
+  readonly #due = new Set<UpdateTarget>();
 
   constructor(update: UpdateContext) {
     this.#update = update;
@@ -30,44 +38,99 @@ export class Pauses {
    * yet. Rejects if one cannot be paused.
    */
   async pause(round: UpdateContext, epoch: number): Promise<void> {
-    const timeoutMilliseconds = round.left();
+    // Others wait for half of the time that is left.
+    const share = round.spec.targets.length === 1 ? 1 : 2;
+    const timeoutMilliseconds = Math.ceil(round.left() / share);
     const within = round.within(timeoutMilliseconds + deadlines.control);
     const pauses = round.spec.targets.flatMap((target) => {
-      const { name, bridge, pause } = target;
-      if (pause === null || pause === 'caller' || this.#asked.has(target)) return [];
+      const { name, pause } = target;
+      if (pause === null || pause === 'caller' || this.#confirmed.has(target)) return [];
       const mode: PauseMode = pause;
-      this.#asked.add(target);
       this.#paused.add(target);
       round.spec.instances.paused(name, true);
-      const paused = ask(round.context, bridge, toBridge.pause, { mode, timeoutMilliseconds }, within);
-      return [
-        paused.catch((error) => {
-          round.failures.ofEngine(target, asFailure(error));
-          if (error instanceof EngineError && !target.isPaused) this.#refused.add(target);
-          throw error;
-        }),
-      ];
+      return [this.#askPause(round, target, { mode, timeoutMilliseconds }, within)];
     });
     await round.allOrAbort(epoch, pauses);
+  }
+
+  async #askPause(
+    round: UpdateContext,
+    target: UpdateTarget,
+    question: { readonly mode: PauseMode; readonly timeoutMilliseconds: number },
+    within: AskOptions,
+  ): Promise<void> {
+    try {
+      await ask(round.context, target.bridge, toBridge.pause, question, within);
+    } catch (thrown) {
+      const error = asFailure(thrown);
+      round.failures.ofEngine(target, error);
+      this.#doubtful.add(target);
+      if (!(error instanceof EngineError)) this.#due.add(target);
+      throw error;
+    }
+    this.#confirmed.add(target);
+    this.#doubtful.delete(target);
+    this.#due.delete(target);
   }
 
   isPaused(target: UpdateTarget): boolean {
     return this.#paused.has(target);
   }
 
-  /** Also after the deadline: a paused engine serves no requests. Resolves with why it did not resume. Never rejects. */
-  async resume(target: UpdateTarget): Promise<WeightcastError | null> {
+  /**
+   * Also after the deadline: a paused engine serves no requests. Resolves with words about one that is not resumed for
+   * certain. Never rejects.
+   */
+  async resume(target: UpdateTarget): Promise<string | null> {
     if (!this.#paused.has(target)) return null;
-    const { context, spec } = this.#update;
+    const error = await this.#askResume(target);
+    // It has refused to pause, and then has nothing to resume.
+    const isRunning = error !== null && this.#doubtful.has(target) && (await this.#says(target)) === false;
+    if (error !== null && !isRunning) return stuckWords(target, error);
+    if (this.#doubtful.has(target)) {
+      const words = await this.#resumeLate(target);
+      if (words !== null) return words;
+    }
+    this.#paused.delete(target);
+    this.#update.spec.instances.paused(target.name, false);
+    return null;
+  }
+
+  async #askResume(target: UpdateTarget): Promise<WeightcastError | null> {
     const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.engineResume));
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
     try {
-      await ask(context, target.bridge, toBridge.resume, { timeoutMilliseconds }, options);
+      await ask(this.#update.context, target.bridge, toBridge.resume, { timeoutMilliseconds }, options);
+      return null;
     } catch (thrown) {
-      if (!this.#refused.has(target)) return asFailure(thrown);
+      return asFailure(thrown);
     }
-    this.#paused.delete(target);
-    spec.instances.paused(target.name, false);
-    return null;
+  }
+
+  /** Resumes an engine once more if it pauses after it was resumed. Waits for that while its answer is due, but not long. */
+  async #resumeLate(target: UpdateTarget): Promise<string | null> {
+    const { clock } = this.#update.context;
+    const end = clock.now() + (this.#due.has(target) ? leastResumeMilliseconds : 0);
+    for (;;) {
+      const isPaused = await this.#says(target);
+      if (isPaused === true) {
+        const error = await this.#askResume(target);
+        return error && stuckWords(target, error);
+      }
+      if (clock.now() >= end) return this.#due.has(target) ? dueWords(target) : null;
+      await new Promise<void>((resolve) => clock.after(pollMilliseconds, resolve));
+    }
+  }
+
+  /** Whether it says that it is paused; null if it cannot be asked, or does not answer. */
+  async #says({ bridge }: UpdateTarget): Promise<boolean | null> {
+    const timeoutMilliseconds = stateMilliseconds;
+    const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
+    try {
+      const { context } = this.#update;
+      return (await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, options)).isPaused;
+    } catch {
+      return null;
+    }
   }
 }

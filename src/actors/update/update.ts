@@ -84,7 +84,7 @@ export class Update {
     this.#lost.set(target, lost);
     if (this.#round !== null) return this.#round.update.rankLost(rank, lost);
     // Its engine is still waited for.
-    void this.#ends.failed(target, lost);
+    this.#ends.failed(target, lost);
     for (const abandoned of this.#update.abandonCalls(lost.message, [target])) abandoned.catch(() => {});
   }
 
@@ -99,7 +99,7 @@ export class Update {
     const startedAt = context.clock.now();
     const cancelDeadline = this.#startDeadline();
     try {
-      for (const [target, error] of spec.unfit) await this.#ends.failed(target, error);
+      for (const [target, error] of spec.unfit) this.#ends.failed(target, error);
       let planned = await this.#awaitEngines();
       while (this.#ends.left.length > 0) {
         await this.#next(planned);
@@ -107,6 +107,7 @@ export class Update {
       }
     } finally {
       cancelDeadline();
+      await this.#ends.settled();
       this.#update.end('the update is over');
     }
     const { someFailed, allFailed } = this.#ends;
@@ -148,7 +149,7 @@ export class Update {
     const planning = planEpoch(this.#update).catch(() => null);
     const askedAt = clock.now();
     const { left } = this.#ends;
-    await awaitEngines(this.#update, left, async (target, error) => this.#ends.failed(target, error));
+    await awaitEngines(this.#update, left, (target, error) => this.#ends.failed(target, error));
     this.#firstStep = 'ranks to prepare';
     const isStale = clock.now() - askedAt > readyMilliseconds || this.#ends.left.length < left.length;
     const planned = await planning;
@@ -157,7 +158,7 @@ export class Update {
 
   /** Another round over the instances that are left. At least one of them ends in it, or host memory is freed. */
   async #next(planned: PlannedEpoch | null): Promise<void> {
-    for (const [target, error] of this.#lost) await this.#ends.failed(target, error);
+    for (const [target, error] of this.#lost) this.#ends.failed(target, error);
     const targets = this.#ends.left;
     if (targets.length === 0) return;
     if (this.#update.isAborted) return this.#failAll(targets, asFailure(this.#abort.signal.reason));
@@ -195,7 +196,7 @@ export class Update {
       if (error instanceof CheckpointError && this.#returning.size > 0) return this.#rankReturns();
       return this.#failAll(left, error);
     }
-    await Promise.all([...blamed].map(([target, cause]) => this.#ends.failed(target, cause)));
+    for (const [target, cause] of blamed) this.#ends.failed(target, cause);
   }
 
   /** Resolves when a rank is back, or too late for that. */
@@ -215,7 +216,7 @@ export class Update {
     });
   }
 
-  async #failAll(targets: readonly UpdateTarget[], error: WeightcastError): Promise<void> {
-    await Promise.all(targets.map((target) => this.#ends.failed(target, error)));
+  #failAll(targets: readonly UpdateTarget[], error: WeightcastError): void {
+    for (const target of targets) this.#ends.failed(target, error);
   }
 }

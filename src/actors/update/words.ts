@@ -13,6 +13,10 @@ export function stuckWords({ name, endpoint }: UpdateTarget, error: WeightcastEr
   return `instance ${name} is still paused (${error.message}): weightcast resume --endpoint ${endpoint}`;
 }
 
+export function dueWords({ name, endpoint }: UpdateTarget): string {
+  return `instance ${name} may still pause, which it was asked to and has not answered: weightcast resume --endpoint ${endpoint}`;
+}
+
 /** An error of the same class that says more; its cause is the error. */
 export function explained(error: WeightcastError, words: readonly string[]): WeightcastError {
   if (words.length === 0) return error;

@@ -235,3 +235,36 @@ test('an end during the back-off of a restart ends it at once and leaves no time
   await clock.advance(1_000);
   assert.deepEqual(events, ['actor started', 'actor stopping']);
 });
+
+test('an asker whose answer was deferred hears of the crash at once', async () => {
+  const { system } = makeSystem();
+  class Deferring extends Probe {
+    override async receive(message: TestMessage, context: Context<TestMessage>): Promise<void> {
+      if (message.type === 'echo') context.deferReply(message);
+      else await super.receive(message, context);
+    }
+  }
+  for (const supervision of [restart, { onCrash: 'stop' }] as const) {
+    const name = `deferring-${supervision.onCrash}`;
+    const actor = system.spawn(name, () => new Deferring(name, []), { supervision });
+    const deferred = system.ask(actor, { type: 'echo', value: 1 }, { deadlineMilliseconds: 60_000 });
+    await settle();
+    system.crash(name, new Error('an injected crash'));
+    await assert.rejects(deferred, {
+      code: 'WEIGHTCAST_ACTOR_STOPPED',
+      message: `${name} crashed: an injected crash`,
+    });
+  }
+});
+
+test('an actor with restarts for ever is started again at the rate of its longest wait', async () => {
+  const { system, clock, crashes } = makeSystem();
+  const supervision = { ...restart, restarts: Number.POSITIVE_INFINITY };
+  const actor = system.spawn('actor', () => new Probe('actor', []), { supervision });
+  for (let crash = 0; crash < 100; crash += 1) {
+    system.crash('actor', new Error('again'));
+    await clock.advance(150);
+  }
+  assert.equal(await system.ask(actor, { type: 'echo', value: 'alive' }, soon), 'alive');
+  assert.deepEqual(crashes, []);
+});

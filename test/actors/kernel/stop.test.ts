@@ -144,3 +144,28 @@ test('nothing is left behind: no timer is set once the system has stopped', asyn
   await stopped;
   assert.equal(clock.pending, 0);
 });
+
+test('an actor whose end takes longer may say how long, and its parent waits for it', async () => {
+  const events: string[] = [];
+  const { system, clock } = makeSystem();
+  class Slow extends Probe {
+    override async stopping(context: Context<TestMessage>): Promise<void> {
+      await new Promise<void>((resolve) => void clock.after(20_000, resolve));
+      await super.stopping(context);
+    }
+  }
+  class Parent extends Probe {
+    override started(context: Context<TestMessage>): void {
+      context.spawn('slow', () => new Slow('slow', events), { endingMilliseconds: 30_000 });
+    }
+  }
+  system.spawn('parent', () => new Parent('parent', events));
+  await settle();
+  events.length = 0;
+  const stopped = system.stop(60_000);
+  await clock.advance(19_000);
+  assert.deepEqual(events, []);
+  await clock.advance(2_000);
+  await stopped;
+  assert.deepEqual(events, ['slow stopping', 'parent stopping']);
+});

@@ -77,7 +77,7 @@ test('a checkpoint that is read cannot be unregistered, and its set is not spare
   const [one, other] = [setOf('one'), setOf('other')];
   put(ledger, 'a', 'L1', one);
   const ends = [ledger.read('a'), ledger.read('a')];
-  assert.throws(() => ledger.unregister('a'), { name: 'UsageError', message: /a is being read/ });
+  assert.throws(() => ledger.unregister('a'), { name: 'BusyError', message: /a is being read/ });
   // It can be replaced: its readers keep the old one.
   assert.deepEqual(put(ledger, 'a', 'L2', other), nothing);
   assert.deepEqual(ledger.spareSets, []);

@@ -92,7 +92,12 @@ test('a job that conflicts with a running one is refused before it starts', asyn
       started = true;
     });
     const name = `${second.what} while ${first.what}`;
-    if (conflict) await assert.rejects(attempt, { message: `the cluster is busy ${first.what}` }, name);
+    if (conflict)
+      await assert.rejects(
+        attempt,
+        { message: `the cluster is busy ${first.what}; retry when that has ended` },
+        name,
+      );
     else await attempt;
     assert.equal(started, !conflict, name);
     end();

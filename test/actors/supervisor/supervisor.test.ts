@@ -3,28 +3,35 @@ import { type TestContext, test } from 'node:test';
 import { type ActorRef, ActorSystem } from '../../../src/actors/kernel/index.ts';
 import { ask, type Question } from '../../../src/actors/protocol/ask.ts';
 import type { InstanceOptions } from '../../../src/actors/protocol/instance-options.ts';
+import type { ObserverMessage } from '../../../src/actors/protocol/observer.ts';
 import type { RankMessage } from '../../../src/actors/protocol/rank.ts';
 import { type SupervisorExchange, toSupervisor } from '../../../src/actors/protocol/supervisor.ts';
 import { type SupervisorInbox, supervisorSpawnOptions } from '../../../src/actors/supervisor/inbox.ts';
 import type { LaunchedRank, SupervisorPorts } from '../../../src/actors/supervisor/ports.ts';
-import { SupervisorActor } from '../../../src/actors/supervisor/supervisor.ts';
+import { SupervisorActor, type SupervisorOptions } from '../../../src/actors/supervisor/supervisor.ts';
 import type { EngineClient } from '../../../src/engines/engine-client.ts';
 import { CheckpointError, UsageError } from '../../../src/errors.ts';
 import { systemClock } from '../../../src/native-bridge/clock.ts';
+import { patience } from '../../patience.ts';
 import { silentLog } from '../kernel/harness.ts';
 
-const deadlineMilliseconds = 5_000;
+const deadlineMilliseconds = patience;
 const instance = (name: string, rank: number): InstanceOptions => {
   return { name, endpoint: `http://${name}`, ranks: [rank] };
 };
 
 /** A supervisor alone with ranks that do nothing. */
-function startSupervisor(test: TestContext, ports: Partial<SupervisorPorts> = {}) {
+function startSupervisor(
+  test: TestContext,
+  ports: Partial<SupervisorPorts> = {},
+  options: Partial<SupervisorOptions> = {},
+) {
   const system = ActorSystem.create({ clock: systemClock, random: { next: Math.random }, log: silentLog });
   test.after(() => system.stop(10_000));
   const supervisor = system.spawn<SupervisorInbox>(
     'supervisor',
-    () => new SupervisorActor({ instances: [], spareCheckpoints: 0 }, { ...idlePorts(), ...ports }),
+    () =>
+      new SupervisorActor({ instances: [], spareCheckpoints: 0, ...options }, { ...idlePorts(), ...ports }),
     supervisorSpawnOptions,
   );
   const question = <E extends SupervisorExchange>(exchange: E, fields: Parameters<typeof ask<E>>[3]) =>
@@ -153,4 +160,34 @@ test('an instance that is removed while it joins fails the call that added it', 
   const removed = question(toSupervisor.removeInstance, { instance: 'a' });
   await assert.rejects(added, { name: 'UsageError', message: 'instance a was removed before it was ready' });
   await removed;
+});
+
+test('a message that the supervisor fails on fails alone', async (t) => {
+  const { system, supervisor, question, ready } = startSupervisor(t);
+  const added = question(toSupervisor.addInstance, { instance: instance('a', 0) });
+  ready(0);
+  await added;
+  const observer = system.spawn<ObserverMessage>('observer', () => ({ receive() {} }));
+  await question(toSupervisor.subscribe, { observer });
+  system.tell(supervisor, { type: 'progress' } as never);
+  const { ranks } = await question(toSupervisor.status, {});
+  assert.deepEqual(
+    ranks.map(({ state }) => state),
+    ['ready'],
+  );
+});
+
+test('an instance whose rank does not start in time is refused with the rank and what may be the cause, and is gone', async (t) => {
+  const { question } = startSupervisor(
+    t,
+    { launchRank: () => ({ ...launched(), hint: 'host b may not reach it' }) },
+    { startTimeoutMilliseconds: 50 },
+  );
+  await assert.rejects(question(toSupervisor.addInstance, { instance: instance('a', 3) }), {
+    name: 'DeadlineError',
+    message:
+      'rank 3 was not ready 0.05 s after its start (startTimeoutMilliseconds); it is killed and started again; host b may not reach it',
+  });
+  const { instances, ranks } = await question(toSupervisor.status, {});
+  assert.deepEqual([instances, ranks], [[], []]);
 });

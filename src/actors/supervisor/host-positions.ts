@@ -1,0 +1,42 @@
+import type { InstanceOptions } from '../protocol/instance-options.ts';
+
+/** Where a rank stands among those of its host. */
+export interface HostPosition {
+  /** From 0; stays the rank's as long as it is in the cluster. By default it is the index of its GPU. */
+  readonly position: number;
+  /** Its place among the host's ranks in that order, and their number: ranks share the host's NICs by these. */
+  readonly localRank: number;
+  readonly localRanks: number;
+}
+
+/** Numbers the ranks of each host, whatever instances they belong to. */
+export class HostPositions {
+  readonly #taken = new Map<number, { readonly host: string; readonly position: number }>();
+
+  /** Gives ranks without a position, in the order of their numbers, the lowest that are free on their hosts. */
+  assign(instances: readonly InstanceOptions[]): void {
+    const ranks = instances.flatMap(({ ranks, host = '' }) => ranks.map((rank) => ({ rank, host })));
+    for (const { rank, host } of ranks.sort((one, other) => one.rank - other.rank)) {
+      if (this.#taken.has(rank)) continue;
+      const positions = this.#positionsOn(host);
+      let position = 0;
+      while (positions.includes(position)) position += 1;
+      this.#taken.set(rank, { host, position });
+    }
+  }
+
+  release(rank: number): void {
+    this.#taken.delete(rank);
+  }
+
+  /** Of a rank that has one. */
+  of(rank: number): HostPosition {
+    const { host, position } = this.#taken.get(rank)!;
+    const positions = this.#positionsOn(host).sort((one, other) => one - other);
+    return { position, localRank: positions.indexOf(position), localRanks: positions.length };
+  }
+
+  #positionsOn(host: string): number[] {
+    return [...this.#taken.values()].filter((one) => one.host === host).map(({ position }) => position);
+  }
+}

@@ -1,0 +1,27 @@
+/** How long each part of a cluster's end may take, in milliseconds. */
+export interface StopTimes {
+  /** Jobs that were aborted ending, and engines that they paused being resumed. */
+  readonly drain: number;
+  /** A rank process releasing what it holds. */
+  readonly rank: number;
+  /** After that, what stands beside it on another host kills it. */
+  readonly guard: number;
+  /** And after that, the supervisor kills it. */
+  readonly grace: number;
+  /** The supervisor's actor ending all of its ranks. */
+  readonly ranks: number;
+  /** All actors of the supervisor's process. */
+  readonly supervisor: number;
+}
+
+/** Divides the time that `Cluster.stop` may take. */
+export function stopTimes(totalMilliseconds: number): StopTimes {
+  return {
+    drain: totalMilliseconds / 4,
+    rank: totalMilliseconds / 3,
+    guard: (totalMilliseconds * 23) / 60,
+    grace: (totalMilliseconds * 25) / 60,
+    ranks: (totalMilliseconds * 28) / 60,
+    supervisor: totalMilliseconds / 2,
+  };
+}

@@ -1,0 +1,80 @@
+/** Input is checked whole before anything is started. */
+import assert from 'node:assert/strict';
+import { hostname } from 'node:os';
+import { test } from 'node:test';
+import { checkInstance, checkOptions } from '../../src/cluster/options.ts';
+
+const endpoint = 'http://127.0.0.1:8000';
+const instance = { name: 'a', endpoint, ranks: [0] };
+const options = { ranks: 1, instances: [instance] };
+
+const wrongOptions: [unknown, RegExp][] = [
+  [null, /^Cluster.start: /],
+  [{ ...options, ranks: '1' }, /invalid ranks/],
+  [{ ...options, instances: 'a' }, /invalid instances/],
+  [{ ...options, instances: [null] }, /^an instance: /],
+  [{ ...options, hosts: 'vm' }, /invalid hosts/],
+  [{ ...options, hosts: { b: { launcher: 'ssh b' } } }, /invalid hosts\.b\.launcher/],
+  [
+    { ...options, hosts: { b: { launcher: [], fabricAddresses: ['node-2'] } } },
+    /hosts\.b\.fabricAddresses: "node-2"/,
+  ],
+  [{ ...options, hosts: { 'a/b': { launcher: [] } } }, /a host's name has .*not "a\/b"/],
+  [{ ...options, hosts: { [hostname()]: { launcher: [] } } }, /is the host that the cluster starts on/],
+  [{ ...options, listen: '10.0.0.1:7000' }, /invalid listen: it must be tcp/],
+  [{ ...options, fabricAddresses: ['node-1'] }, /fabricAddresses: "node-1" is not a numeric address/],
+  [{ ...options, fabricAddresses: '10.0.0.1' }, /invalid fabricAddresses/],
+  [{ ...options, spareCheckpoints: 17 }, /invalid spareCheckpoints/],
+  [{ ...options, startTimeoutMilliseconds: 0 }, /invalid startTimeoutMilliseconds/],
+  [{ ...options, stopTimeoutMilliseconds: 10 }, /invalid stopTimeoutMilliseconds/],
+  [{ ...options, onProgress: true }, /invalid onProgress: it must be a function/],
+  [{ ...options, device: { kind: 'host' } }, /device/],
+  [{ ...options, devices: { kind: 'tpu' } }, /devices/],
+  [{ ...options, devices: null }, /devices/],
+];
+
+const wrongInstances: [unknown, RegExp][] = [
+  [null, /^an instance: /],
+  ['a', /^an instance: /],
+  [{ ...instance, name: 'a\nb' }, /^instance a\\u000ab: invalid name: it has characters that end lines/],
+  [{ ...instance, name: 'a\u2028' }, /invalid name/],
+  [{ ...instance, name: '' }, /invalid name/],
+  [{ ...instance, name: 7 }, /^an instance: invalid name/],
+  [{ ...instance, endpoint: undefined }, /^instance a: invalid endpoint/],
+  [{ ...instance, endpoint: `${endpoint}/v1` }, /invalid endpoint/],
+  [{ ...instance, ranks: 0 }, /^instance a: invalid ranks/],
+  [{ ...instance, ranks: [] }, /^instance a: invalid ranks/],
+  [{ ...instance, ranks: [0.5] }, /^instance a: invalid ranks\.0/],
+  [{ ...instance, ranks: [0, 0] }, /a rank twice/],
+  [{ ...instance, apiKey: 7 }, /^instance a: invalid apiKey/],
+  [{ ...instance, apiKey: 'key\n' }, /API key/],
+  [{ ...instance, host: 'nowhere' }, /host nowhere, which the option hosts does not have/],
+  [{ ...instance, host: 'toString' }, /host toString, which the option hosts does not have/],
+  [{ ...instance, puase: 'wait' }, /^instance a: .*puase/],
+  [{ ...instance, pause: 'retract' }, /pause of vllm is "retract"/],
+  [{ ...instance, resetCache: 'yes' }, /^instance a: invalid resetCache/],
+];
+
+for (const [wrong, message] of wrongOptions) {
+  test(`refused: ${JSON.stringify(wrong)} as options of a cluster`, () => {
+    assert.throws(() => checkOptions(wrong as never), { name: 'UsageError', message });
+  });
+}
+
+for (const [wrong, message] of wrongInstances) {
+  test(`refused: ${JSON.stringify(wrong)} as an instance`, () => {
+    assert.throws(() => checkInstance(wrong as never, {}), { name: 'UsageError', message });
+  });
+}
+
+test('what is right is accepted, whatever its name', () => {
+  const hosts = { 'node-2': { launcher: ['ssh', 'node-2'], fabricAddresses: ['10.0.0.2', 'fe80::1'] } };
+  checkOptions({
+    ...options,
+    hosts,
+    listen: 'tcp://10.0.0.1:*',
+    fabricAddresses: ['10.0.0.1'],
+    onProgress: () => {},
+  });
+  checkInstance({ ...instance, name: 'node-2:8000 / ü', host: 'node-2', hasDraftModel: true }, hosts);
+});

@@ -1,0 +1,89 @@
+/** What a cluster's processes leave when they end, are asked to by a signal, or hang. */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { type TestContext, test } from 'node:test';
+import { Cluster, type ClusterOptions } from '../../src/index.ts';
+import { eventually, isRunning } from './harness.ts';
+
+/** One rank here, and one on a host whose launcher is a program of this machine. Their engines do not matter. */
+async function start(t: TestContext, options: Partial<ClusterOptions> = {}) {
+  const cluster = await Cluster.start({
+    ranks: 2,
+    devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}`, capacity: 2 ** 24 },
+    hosts: { b: { launcher: ['env'] } },
+    instances: [
+      { name: 'here', endpoint: 'http://127.0.0.1:9', ranks: [0] },
+      { name: 'there', endpoint: 'http://127.0.0.1:9', ranks: [1], host: 'b' },
+    ],
+    ...options,
+  });
+  t.after(() => cluster.stop());
+  const pids = (await cluster.status()).ranks.map(({ pid }) => pid!);
+  const own = pids.flatMap(directoriesOf);
+  assert.ok(own.length >= 4, own.join());
+  const left = () => own.filter((name) => existsSync(name));
+  return { cluster, pids, left };
+}
+
+/** Those in /dev/shm that a process holds. */
+function directoriesOf(pid: number): string[] {
+  const descriptors = readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`);
+    } catch {
+      return [];
+    }
+  });
+  return descriptors.flatMap((path) => /^(\/dev\/shm\/weightcast-[^/]+)\/lock$/.exec(path)?.[1] ?? []);
+}
+
+function parentOf(pid: number): number {
+  return Number(/^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
+}
+
+test('stop kills ranks that hang, here and beyond a launcher, says which, and leaves nothing', async (t) => {
+  const { cluster, pids, left } = await start(t, { stopTimeoutMilliseconds: 6_000 });
+  for (const pid of pids) process.kill(pid, 'SIGSTOP');
+  const { killed } = await cluster.stop();
+  assert.deepEqual(pids.filter(isRunning), []);
+  assert.match(
+    killed.toSorted().join(),
+    /^rank 0 on host \S+ \(process \d+\),rank 1 on host b \(process \d+\)$/,
+  );
+  assert.deepEqual(left(), []);
+});
+
+test('a signal that asks ranks and the supervisor to end leaves nothing behind', async (t) => {
+  const { cluster, pids, left } = await start(t);
+  const [rank] = pids as [number];
+  process.kill(rank, 'SIGTERM');
+  await eventually('another process is the rank', async () => {
+    const [now] = (await cluster.status()).ranks;
+    return now!.state === 'ready' && now!.pid !== rank;
+  });
+  const { ranks } = await cluster.status();
+  const supervisor = parentOf(ranks[0]!.pid!);
+  for (const pid of [supervisor, ...ranks.map(({ pid }) => pid!)]) process.kill(pid, 'SIGTERM');
+  await eventually('all have ended', () => ![supervisor, ...ranks.map(({ pid }) => pid!)].some(isRunning));
+  await assert.rejects(cluster.status(), {
+    name: 'PeerLostError',
+    message: /the supervisor process ended \(exit code 0\): .*register them again/,
+  });
+  assert.deepEqual((await cluster.stop()).killed, []);
+  assert.deepEqual(left(), []);
+});
+
+test('a cluster is not started within a process of a cluster', async (t) => {
+  process.env.WEIGHTCAST_PROCESS = 'supervisor';
+  t.after(() => {
+    delete process.env.WEIGHTCAST_PROCESS;
+  });
+  await assert.rejects(
+    Cluster.start({ ranks: 1, instances: [{ name: 'a', endpoint: 'http://h:1', ranks: [0] }] }),
+    {
+      name: 'UsageError',
+      message: /a process of a cluster cannot start a cluster/,
+    },
+  );
+});
