@@ -95,12 +95,16 @@ function jobsOf(files) {
 
 let programs = 0;
 
+/** One listener for all: node warns from the eleventh on. */
+const atExit = [];
+process.on('exit', () => atExit.forEach((end) => end()));
+
 function together(files) {
   const name = `${files.length} files from ${files[0]} to ${files.at(-1)}`;
   const program = join(tree, `together-${process.pid}-${programs}.js`);
   programs += 1;
   writeFileSync(program, files.map((file) => `import ${JSON.stringify(compiled(file))};\n`).join(''));
-  process.on('exit', () => rmSync(program));
+  atExit.push(() => rmSync(program));
   return { name, program };
 }
 
@@ -178,7 +182,7 @@ sweepSharedMemory();
 sweepTests();
 const begun = performance.now();
 const scratch = mkdtempSync(join(tmpdir(), 'weightcast-tests-'));
-process.on('exit', () => rmSync(scratch, { recursive: true }));
+atExit.push(() => rmSync(scratch, { recursive: true }));
 const past = lastSeconds();
 const waiting = jobsOf(files).sort(
   (one, other) => (past[other.name] ?? Number.MAX_VALUE) - (past[one.name] ?? Number.MAX_VALUE),

@@ -66,7 +66,7 @@ export class ClusterKeeper {
     } catch (error) {
       if (!cluster.lost.aborted) throw error;
       if (this.#stopping.signal.aborted) throw new NotReadyError('the daemon is stopping');
-      throw new PeerLostError(`${describe(cluster.lost.reason)}; the daemon starts another: try again`);
+      throw new PeerLostError(`${shortly(cluster.lost.reason)}; the daemon starts another: try again`);
     }
   }
 
@@ -98,8 +98,9 @@ export class ClusterKeeper {
       if (this.#stopping.signal.aborted) return;
       this.#state = 'restarting';
       this.#tasks.onLost();
-      this.#log.error({}, `${describe(cluster.lost.reason)}; starting another one`);
-      this.#events.tell({ type: 'cluster', state: 'restarting', error: describe(cluster.lost.reason) });
+      const how = shortly(cluster.lost.reason);
+      this.#log.error({}, `${how}; starting another one`);
+      this.#events.tell({ type: 'cluster', state: 'restarting', error: how });
       this.#restarting = this.#restart(cluster);
     };
     if (cluster.lost.aborted) onLost();
@@ -144,4 +145,9 @@ export class ClusterKeeper {
       );
     });
   }
+}
+
+/** How a cluster was lost, without what its caller is to do then: the daemon does it. */
+function shortly(reason: unknown): string {
+  return describe(reason).replace(/: its ranks end, .*$/s, '');
 }
