@@ -97,7 +97,9 @@ let programs = 0;
 
 /** One listener for all: node warns from the eleventh on. */
 const atExit = [];
-process.on('exit', () => atExit.forEach((end) => end()));
+process.on('exit', () => {
+  for (const end of atExit) end();
+});
 
 function together(files) {
   const name = `${files.length} files from ${files[0]} to ${files.at(-1)}`;
