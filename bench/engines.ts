@@ -1,7 +1,7 @@
 /**
  * `npm run bench:engines -- --only NAME...`: whether a real vLLM on a GPU answers after updates as one that was started
  * with the weights, and how long the updates take. WEIGHTCAST_PYTHON names a Python with vLLM 0.17 or newer, msgpack and
- * pyzmq. Rows are added to those of earlier runs. `--parallel N`: rows at once, each with two engines; default 2.
+ * pyzmq. Rows are added to those of earlier runs. `--parallel N`: rows at once, each with two engines, or three; default 2.
  * WEIGHTCAST_BENCH_LOGS names a folder for the engines' logs, WEIGHTCAST_COMMIT the commit where there is no repository.
  */
 import { execFileSync } from 'node:child_process';
@@ -10,7 +10,8 @@ import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { packageRoot } from '../src/package-root.ts';
-import { type Family, Row, rows } from './engines/row.ts';
+import { Row } from './engines/row.ts';
+import { type Family, rows } from './engines/rows.ts';
 import { writeRow } from './engines/table.ts';
 import { gpuEnvironment } from './gpu/environment.ts';
 

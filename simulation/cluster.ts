@@ -50,6 +50,8 @@ export class SimulatedCluster implements ClusterView {
   readonly #pending = new PendingRequests();
   /** Engines that an update has asked to pause, until that update is answered. */
   readonly #asked = new Set<string>();
+  /** Instances that an update may heal after its answer. */
+  readonly #healing = new Set<string>();
   #status: ClusterStatus | null = null;
 
   constructor(options: WorldOptions) {
@@ -162,7 +164,7 @@ export class SimulatedCluster implements ClusterView {
   engineClient(name: string, clock: Clock): EngineClient {
     const client = this.world.engines.find((engine) => engine.name === name)!.client(clock);
     const check = (call: string) => {
-      if (this.#pending.includeInstance(name)) return;
+      if (this.#pending.includeInstance(name) || this.#healing.has(name)) return;
       this.world.trace.violated(`${name} got a ${call} request, but no pending update includes it`);
     };
     return {
@@ -205,6 +207,9 @@ export class SimulatedCluster implements ClusterView {
       this.#registered.set(checkpoint, file ?? '');
     } else {
       checkOutcomes(this.world, body as UpdateReport, sentAt);
+      const { heal } = asked.options;
+      for (const one of heal ? (body as UpdateReport).instances : [])
+        if (one.outcome !== 'updated') this.#healing.add(one.name);
       checkUpdatedVersion(this.world, checkpoint, this.#registered.get(checkpoint)!, body as UpdateReport);
     }
   }

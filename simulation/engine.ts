@@ -1,15 +1,22 @@
-import type { CallOptions, EngineClient, EngineUpdate, Readiness } from '../src/engines/engine-client.ts';
-import { AbortedError, DeadlineError, describe, EngineError } from '../src/errors.ts';
+import type {
+  CallOptions,
+  EngineClient,
+  EngineUpdate,
+  Prompt,
+  RankAnswers,
+} from '../src/engines/engine-client.ts';
+import { EngineError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
+import { identityOf, logprobsOf } from './answers.ts';
+import { elapse } from './clock.ts';
 import type { SimulatedDevice } from './device.ts';
+import { polledReady, simulatedCall } from './engine-http.ts';
 import type { Trace } from './trace.ts';
 import { type Received, SimulatedWorker } from './worker.ts';
 import type { SimulatedLinks } from './worker-link.ts';
 
-/** Time that one HTTP request or response takes. */
-const httpMilliseconds = 2;
-/** Interval of health checks while the engine is down. */
-const pollMilliseconds = 200;
+/** How often an engine that is paused looks whether it still is. */
+const queueMilliseconds = 50;
 /** From the request to a late pause. */
 const lateMilliseconds = 7_000;
 
@@ -37,6 +44,8 @@ export class SimulatedEngine {
   nextCall: CallFault | null = null;
   nextPause: PauseFault | null = null;
   nextResume: CallFault | null = null;
+  /** How it fails the next questions about prompts. */
+  nextAnswers: CallFault | null = null;
   readonly #options: EngineOptions;
   #workers: SimulatedWorker[] = [];
   /** By device, what its worker received last. */
@@ -47,6 +56,10 @@ export class SimulatedEngine {
   /** Its weights are not in memory: whoever loads into them ends it. */
   isSleeping = false;
   #paused = false;
+  /** Its processes were started, and nothing was loaded since. */
+  #hasDummyWeights = true;
+  /** What it was told that its weights are called. */
+  #label: string | null = null;
   /** The workers of the processes that a late pause will pause. */
   #pausing: readonly SimulatedWorker[] | null = null;
   /** As {@link isBroken}; reset when the processes are restarted. */
@@ -108,6 +121,17 @@ export class SimulatedEngine {
     return [...this.#received.values()].some(({ corrupted }) => corrupted);
   }
 
+  /** Whether a worker's model computes with other weights than it was given last. */
+  get isMisloaded(): boolean {
+    return [...this.#received.values()].some(({ misloaded }) => misloaded);
+  }
+
+  /** How probable it finds the tokens of each prompt, whether it is paused or not. */
+  answersTo(prompts: readonly Prompt[]): number[][] {
+    const identity = this.#hasDummyWeights ? 0n : identityOf([...this.#received.values()]);
+    return prompts.map((prompt) => logprobsOf(prompt, identity));
+  }
+
   /** Kills all its processes. */
   kill(): void {
     this.#up = false;
@@ -121,21 +145,29 @@ export class SimulatedEngine {
     this.#up = true;
     this.#paused = false;
     this.#broken = false;
+    this.#label = null;
+    this.#hasDummyWeights = true;
     this.isSleeping = false;
     this.nextCall = null;
     this.nextPause = null;
     this.nextResume = null;
+    this.nextAnswers = null;
     this.#startWorkers();
   }
 
   client(clock: Clock): EngineClient {
+    const call = <T>(options: CallOptions, work: () => Promise<T>) =>
+      simulatedCall(this.name, this.#options.clock, clock, options, work);
     return {
       endpoint: this.name,
-      ready: (options) => this.#ready(clock, options),
-      state: async () => ({ isPaused: this.#paused, isSleeping: this.isSleeping, version: null }),
-      pause: (_mode, options) => this.#call(clock, options, () => this.#pause()),
-      resume: (options) => this.#call(clock, options, () => this.#resume()),
-      update: (order, options) => this.#call(clock, options, () => this.#update(order)),
+      ready: (options) => polledReady(this.name, () => this.#up, clock, options),
+      state: async () => ({ ...this.#said(), version: this.#label }),
+      pause: (_mode, options) => call(options, () => this.#pause()),
+      resume: (options) => call(options, () => this.#resume()),
+      update: (order, options) => call(options, () => this.#update(order)),
+      resetCaches: (options) => call(options, async () => {}),
+      label: (version, options) => call(options, async () => this.#tell(version)),
+      answers: (prompts, options) => call(options, () => this.#answers(prompts)),
       close: async () => {},
     };
   }
@@ -160,6 +192,7 @@ export class SimulatedEngine {
   #touched(uuid: string, received: Received): void {
     if (this.#received.get(uuid) === received) return;
     this.#received.set(uuid, received);
+    this.#hasDummyWeights = false;
     this.#touchedAt = this.#options.clock.now();
     this.#acknowledged = null;
     this.#broken = true;
@@ -211,55 +244,38 @@ export class SimulatedEngine {
     if (this.#broken) this.#options.trace.violated(`${this.name} resumes although it is broken`);
   }
 
+  /** As a vLLM does, which says of both that it is asleep and paused. */
+  #said() {
+    const isStill = this.#paused || this.isSleeping;
+    return { isPaused: isStill, isSleeping: isStill };
+  }
+
+  /** It is told only what is proved: that it holds this version. */
+  #tell(version: string): string {
+    const holds = this.#acknowledged ?? 'no version';
+    if (holds !== version)
+      this.#options.trace.violated(`${this.name} is told ${version}, and holds ${holds}`);
+    this.#label = version;
+    return version;
+  }
+
+  /** A paused engine only queues what it is asked. */
+  async #answers(prompts: readonly Prompt[]): Promise<RankAnswers[]> {
+    const fault = this.nextAnswers;
+    this.nextAnswers = null;
+    await this.#failIf(fault);
+    while (this.#paused) {
+      await elapse(this.#options.clock, queueMilliseconds);
+      await this.#failIf(null);
+    }
+    return [{ dataParallelRank: null, logprobs: this.answersTo(prompts) }];
+  }
+
   /** Throws or never resolves, as the fault says; throws too while the engine is down. */
   #failIf(fault: CallFault | null): Promise<void> {
     if (fault === 'error') throw new EngineError('there is no such method');
     if (!this.#up) throw new EngineError('connection refused');
     return fault === 'silence' ? new Promise(() => {}) : Promise.resolve();
-  }
-
-  async #ready(clock: Clock, { timeoutMilliseconds, signal }: CallOptions): Promise<Readiness> {
-    let wasDown = false;
-    const deadline = clock.now() + timeoutMilliseconds;
-    for (;;) {
-      await sleep(clock, httpMilliseconds, signal);
-      if (this.#up) return { wasDown };
-      wasDown = true;
-      if (clock.now() >= deadline) {
-        throw new DeadlineError(`engine ${this.name} is not ready after ${timeoutMilliseconds} ms`);
-      }
-      await sleep(clock, pollMilliseconds, signal);
-    }
-  }
-
-  /** Resolves within the caller's timeout. If the caller gives up, the engine continues what it does. */
-  #call(
-    clock: Clock,
-    { timeoutMilliseconds, signal }: CallOptions,
-    call: () => Promise<void>,
-  ): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const settle = (error: Error | null) => {
-        cancel();
-        signal.removeEventListener('abort', onAbort);
-        if (error === null) resolve();
-        else reject(error);
-      };
-      const onAbort = () => settle(new AbortedError(`the call to engine ${this.name} was aborted`));
-      const cancel = clock.after(timeoutMilliseconds, () =>
-        settle(new DeadlineError(`engine ${this.name} did not answer within ${timeoutMilliseconds} ms`)),
-      );
-      if (signal.aborted) return onAbort();
-      signal.addEventListener('abort', onAbort, { once: true });
-      const afterHop = (then: () => void) => this.#options.clock.after(httpMilliseconds, then);
-      afterHop(() =>
-        call().then(
-          () => afterHop(() => settle(null)),
-          (error) =>
-            afterHop(() => settle(new EngineError(`engine ${this.name} answered 500: ${describe(error)}`))),
-        ),
-      );
-    });
   }
 
   async #update({ links }: EngineUpdate): Promise<void> {
@@ -276,19 +292,4 @@ export class SimulatedEngine {
       }),
     );
   }
-}
-
-function sleep(clock: Clock, milliseconds: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const settle = (aborted: boolean) => {
-      cancel();
-      signal.removeEventListener('abort', onAbort);
-      if (aborted) reject(new AbortedError('the call was aborted'));
-      else resolve();
-    };
-    const onAbort = () => settle(true);
-    const cancel = clock.after(milliseconds, () => settle(false));
-    if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true });
-  });
 }

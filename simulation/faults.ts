@@ -27,6 +27,8 @@ export const faultKinds = [
   'worker hangs on a bucket',
   'worker dies on a bucket',
   'worker installs wrong bytes',
+  'model loads right bytes wrongly',
+  'engine does not answer prompts',
   'slow device',
   'failing allocation',
   'memory pressure',
@@ -88,6 +90,10 @@ export class FaultInjector {
     'worker installs wrong bytes': ({ engine, random }) => {
       // Only where verification can detect it.
       if (this.#cluster.world.options.reports) failNextLoad(engine, 'corrupt', random);
+    },
+    'model loads right bytes wrongly': ({ engine, random }) => failNextLoad(engine, 'misload', random),
+    'engine does not answer prompts': ({ engine, random }) => {
+      engine.nextAnswers = random.pick(['error', 'silence']);
     },
     'slow device': ({ device, random }) => this.#slowDown(device, random),
     'failing allocation': ({ device, random }) => {
@@ -157,6 +163,7 @@ export class FaultInjector {
       engine.nextCall = null;
       engine.nextPause = null;
       engine.nextResume = null;
+      engine.nextAnswers = null;
     }
   }
 

@@ -47,6 +47,8 @@ export function checkOutcomes(
       world.trace.violated(`${name} is reported as unchanged, but was touched`);
     if (proofs.arrived === 'holds' && engine.isCorrupt)
       world.trace.violated(`the bytes of ${name} are reported to have arrived, but it holds others`);
+    if (proofs.answering === 'holds' && (engine.isCorrupt || engine.isMisloaded))
+      world.trace.violated(`${name} is reported to answer as it should, but cannot`);
     if ((outcome !== 'updated' || paused) && error === null)
       world.trace.violated(`${name} is reported as ${outcome} without an error`);
   }

@@ -1,3 +1,4 @@
+import type { AnswersAsked } from '../src/actors/protocol/answers.ts';
 import type { SimulatedCluster } from './cluster.ts';
 import type { SeededRandom } from './random.ts';
 import type { Outcome, SimulatedUser } from './user.ts';
@@ -48,7 +49,11 @@ export class RandomRequests {
       ...(bucketBytes === undefined ? {} : { bucketBytes }),
       ...(instances === undefined ? {} : { instances }),
       keepCopy: this.#random.chance(0.7),
-      verify: { arrived: this.#random.chance(0.8), installed: false },
+      verify: {
+        arrived: this.#random.chance(0.8),
+        installed: false,
+        ...this.#agreement(some),
+      },
       timeoutMilliseconds: this.#random.pick([5_000, 60_000]),
     });
   }
@@ -78,6 +83,13 @@ export class RandomRequests {
     const present = this.present;
     if (!this.#leaving || present.length === 0) return this.#user.status();
     return this.#user.removeInstance(this.#random.pick(present));
+  }
+
+  /** Now and then, that they answer as one of the others, which may have another version, or be updated itself. */
+  #agreement(instances: readonly string[]): { readonly answers?: AnswersAsked } {
+    const others = this.present.filter((name) => !instances.includes(name));
+    if (others.length === 0 || this.#random.chance(0.5)) return {};
+    return { answers: { agreeWith: this.#random.pick(others), prompts: ['one two three', [4, 5]] } };
   }
 
   #someInstances(): string[] {

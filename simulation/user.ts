@@ -36,6 +36,7 @@ const defaultOptions: UpdateRequest = {
   memoryFraction: 0.9,
   verify: { arrived: true, installed: true },
   atomic: false,
+  heal: false,
   keepCopy: true,
   timeoutMilliseconds: 60_000,
 };

@@ -21,7 +21,7 @@ const connectTimeoutMilliseconds = 2_000;
 const silenceMilliseconds = 600_000;
 
 /** How a worker fails on its next bucket. */
-export type LoadFault = 'refuse' | 'hang' | 'die' | 'corrupt';
+export type LoadFault = 'refuse' | 'hang' | 'die' | 'corrupt' | 'misload';
 
 /** What a worker received in one exchange. */
 export interface Received {
@@ -32,6 +32,8 @@ export interface Received {
   readonly loaded: Map<string, bigint>;
   /** The worker installed other bytes than it received. */
   corrupted: boolean;
+  /** The model computes with other weights than those that it was given, which no digest of these says. */
+  misloaded: boolean;
   /** The post-hook has run. */
   finished: boolean;
 }
@@ -197,7 +199,14 @@ class Exchange implements LinkPeer {
     const { device } = this.#worker.options;
     this.#buffer = device.find(buffer.handle) ?? null;
     if (this.#buffer === null) throw new WorkerLinkError(`unknown memory handle on ${device.uuid}`);
-    this.#received = { epoch, version, loaded: new Map(), corrupted: false, finished: false };
+    this.#received = {
+      epoch,
+      version,
+      loaded: new Map(),
+      corrupted: false,
+      misloaded: false,
+      finished: false,
+    };
   }
 
   async #load(tensors: readonly LinkTensor[]): Promise<void> {
@@ -227,6 +236,7 @@ class Exchange implements LinkPeer {
       this.#order.push(name);
     }
     if (fault === 'corrupt') received.corrupted = true;
+    if (fault === 'misload') received.misloaded = true;
     this.#worker.note(`loaded ${tensors.length} tensors of epoch ${received.epoch}`);
   }
 

@@ -3,6 +3,7 @@ export type { InstanceOptions } from './actors/protocol/instance-options.ts';
 export type { ClusterStatus, Progress } from './actors/protocol/status-values.ts';
 export type { InstanceReport, Proofs, RankTimeline, UpdateReport } from './actors/protocol/update-values.ts';
 export type { NamedTensor, NamedTensors } from './checkpoint/named-tensors.ts';
+export type { Agreement, AnswerOptions, ExpectedAnswer } from './cluster/answer-options.ts';
 export {
   Cluster,
   type RegisterOptions,

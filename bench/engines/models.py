@@ -1,8 +1,10 @@
 """Writes small models with random weights for vLLM, in pairs A and B: `models.py DIRECTORY FAMILY...`.
 
-Families: `dense`, `tied` and `experts` in BF16, and `dense-fp8`, `experts-fp8` and `gate-without-scale-fp8`, whose
-projections are FP8 with a scale for each block of 128 x 128, as DeepSeek-V3 has them. The last one does not say that its
-experts' gate is in BF16, so vLLM takes that for FP8 whose scale the files lack. Tokens are the words w0 ... w2047.
+Families: `dense`, `tied`, `experts` and `latent` in BF16, and `dense-fp8`, `experts-fp8`, `latent-fp8` and
+`gate-without-scale-fp8`, whose projections are FP8 with a scale for each block of 128 x 128, as DeepSeek-V3 has them. The
+last one does not say that its experts' gate is in BF16, so vLLM takes that for FP8 whose scale the files lack. `latent` is
+a small DeepSeek-V3: latent attention (MLA), shared experts beside the others, and a layer that drafts (MTP). Tokens are
+the words w0 ... w2047.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import sys
 
 import torch
+from latent import write_latent
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3MoeConfig
@@ -73,13 +76,16 @@ def quantise(directory: str, kept: list[str]) -> None:
     """Rewrites a BF16 model's projections as FP8. `kept`: modules that the configuration names as not converted."""
     tensors = {}
     for name, tensor in load_file(f"{directory}/model.safetensors").items():
-        if not name.endswith("proj.weight"):
+        if not name.endswith(("proj.weight", "with_mqa.weight")) or name.endswith("eh_proj.weight"):
             tensors[name] = tensor
             continue
         rows, columns = tensor.shape
-        blocks = tensor.float().view(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
+        # A block at the edge may be smaller.
+        whole = torch.nn.functional.pad(tensor.float(), (0, -columns % BLOCK, 0, -rows % BLOCK))
+        blocks = whole.view(whole.shape[0] // BLOCK, BLOCK, whole.shape[1] // BLOCK, BLOCK)
         scale = blocks.abs().amax((1, 3)) / torch.finfo(torch.float8_e4m3fn).max
-        tensors[name] = (blocks / scale[:, None, :, None]).view(rows, columns).to(torch.float8_e4m3fn)
+        quantised = (blocks / scale[:, None, :, None]).view(whole.shape).to(torch.float8_e4m3fn)
+        tensors[name] = quantised[:rows, :columns].contiguous()
         tensors[f"{name}_scale_inv"] = scale
     save_file(tensors, f"{directory}/model.safetensors", metadata={"format": "pt"})
     with open(f"{directory}/config.json", encoding="utf-8") as file:
@@ -100,6 +106,10 @@ for wanted in families:
     base = wanted.removesuffix("-fp8")
     for letter, first in SEEDS.items():
         written = f"{root}/{wanted}-{letter}"
-        write_model(written, base, first)
+        if base == "latent":
+            write_latent(written, first)
+            write_tokenizer(written)
+        else:
+            write_model(written, base, first)
         if wanted != base:
             quantise(written, HEAD + GATES if base == "experts" else HEAD)

@@ -5,89 +5,45 @@ import { describe } from '../../src/errors.ts';
 import { Cluster } from '../../src/index.ts';
 import { packageRoot } from '../../src/package-root.ts';
 import { type Answer, VllmServer } from '../../test/engines-real/vllm-server.ts';
-
-/** Of models.py. */
-export type Family = 'dense' | 'tied' | 'experts' | 'dense-fp8' | 'experts-fp8' | 'gate-without-scale-fp8';
-
-export interface RowSettings {
-  readonly name: string;
-  readonly title: string;
-  readonly family: Family;
-  /** More of vLLM's options. */
-  readonly options?: readonly string[];
-}
-
-const eager = ['--enforce-eager'];
-
-export const rows: readonly RowSettings[] = [
-  { name: 'fp8-dense', title: 'FP8 blocks, dense, CUDA graphs', family: 'dense-fp8' },
-  { name: 'fp8-dense-eager', title: 'FP8 blocks, dense, eager', family: 'dense-fp8', options: eager },
-  { name: 'fp8-experts', title: 'FP8 blocks, experts, CUDA graphs', family: 'experts-fp8' },
-  { name: 'fp8-experts-eager', title: 'FP8 blocks, experts, eager', family: 'experts-fp8', options: eager },
-  {
-    name: 'online-fp8',
-    title: 'BF16 files, `--quantization fp8`, dense, CUDA graphs',
-    family: 'dense',
-    options: ['--quantization', 'fp8'],
-  },
-  {
-    name: 'online-fp8-experts',
-    title: 'BF16 files, `--quantization fp8`, experts, CUDA graphs',
-    family: 'experts',
-    options: ['--quantization', 'fp8'],
-  },
-  {
-    name: 'fp8-gate-without-scale',
-    title: 'FP8 blocks, experts, files without scales for the gate, eager',
-    family: 'gate-without-scale-fp8',
-    options: eager,
-  },
-  { name: 'bf16-dense', title: 'BF16, dense, CUDA graphs', family: 'dense' },
-  { name: 'bf16-experts', title: 'BF16, experts, CUDA graphs', family: 'experts' },
-  { name: 'bf16-tied', title: 'BF16, dense, tied embeddings, CUDA graphs', family: 'tied' },
-];
+import { count, same } from './answers.ts';
+import type { RowSettings } from './rows.ts';
+import { WatchedEndpoint } from './watched-endpoint.ts';
 
 export interface Outcome {
   readonly name: string;
   readonly title: string;
+  readonly face: string;
   /** What the engine answered after B, A and B again, or why it was not updated. */
   readonly result: string;
+  /** Of the tensors that the models hold after B, A and B again, which are not those of an engine started with B. */
+  readonly tensors: string | null;
   readonly coverage: string | null;
   /** Of each update. */
   readonly seconds: readonly number[];
-  /** The largest difference of a log-probability from those of a fresh start, in answers of the same words. */
-  readonly difference: number | null;
+  /** Of each update, for which the engine was paused. */
+  readonly pauseSeconds: readonly number[];
+  /** Memory that the engine's process needed for an update, at most. */
+  readonly extraMiB: number | null;
 }
+
+type Found = Pick<Outcome, 'result' | 'coverage' | 'tensors' | 'extraMiB'>;
+type Letter = 'A' | 'B';
 
 /** Backends that need no compiler of their own, memory for many engines beside each other, and no profiling of it. */
 const common = [
-  ['--attention-backend', 'TRITON_ATTN'],
   ['--gpu-memory-utilization', '0.06'],
   ['--kv-cache-memory-bytes', `${2 ** 29}`],
   ['--max-num-seqs', '16'],
   ['--max-num-batched-tokens', '512'],
 ].flat();
 const environment = { VLLM_USE_DEEP_GEMM: '0', VLLM_USE_FLASHINFER_SAMPLER: '0' };
-const extension = ['--worker-extension-cls', 'weightcast.worker.VllmWorkerExtension'];
-const packages = fileURLToPath(new URL('python', packageRoot));
+const extension = ['--worker-extension-cls', 'measured.MeasuredExtension'];
+const session = ['--weight-transfer-config', '{"backend": "weightcast"}'];
+const packages = ['python', 'bench/engines'].map((path) => fileURLToPath(new URL(path, packageRoot)));
 
-/** Log-probabilities that compiled kernels may differ by from one start to the next; other weights differ by more. */
-const tolerance = 0.03;
+const nothing = { coverage: null, tensors: null, extraMiB: null };
 const answerSeconds = 60;
-
-/** Of each answer the largest difference of a log-probability; infinite if the words differ. */
-export function differencesOf(some: readonly Answer[], others: readonly Answer[]): number[] {
-  return some.map(([text, probabilities], i) => {
-    const [otherText, otherProbabilities] = others[i]!;
-    if (text !== otherText) return Number.POSITIVE_INFINITY;
-    const largest = Math.max(...probabilities.map((value, k) => Math.abs(value - otherProbabilities[k]!)));
-    return Math.round(largest * 100) / 100;
-  });
-}
-
-function agreeing(some: readonly Answer[], others: readonly Answer[]): number {
-  return differencesOf(some, others).filter((difference) => difference <= tolerance).length;
-}
+const namedAtMost = 4;
 
 /** One kind of model: an engine that is updated from A to B, to A and to B again, beside one that is started with B. */
 export class Row {
@@ -95,6 +51,7 @@ export class Row {
   readonly #place: { readonly python: string; readonly models: string };
   readonly #ends: (() => unknown)[] = [];
   readonly #seconds: number[] = [];
+  #watched: WatchedEndpoint | undefined;
 
   constructor(settings: RowSettings, place: { readonly python: string; readonly models: string }) {
     this.#settings = settings;
@@ -103,67 +60,117 @@ export class Row {
 
   /** Never rejects. */
   async run(): Promise<Outcome> {
-    const { name, title } = this.#settings;
-    let found: Pick<Outcome, 'result' | 'coverage' | 'difference'>;
+    const { name, title, face = 'extension' } = this.#settings;
+    let found: Found;
     try {
       found = await this.#compare();
     } catch (error) {
-      found = { result: `not run: ${describe(error)}`, coverage: null, difference: null };
+      found = { result: `not run: ${causeOf(describe(error))}`, ...nothing };
     } finally {
-      await Promise.all(this.#ends.map((end) => end()));
+      // The cluster first, since it talks to engines to its end.
+      for (const end of this.#ends) await end();
     }
-    return { name, title, ...found, seconds: this.#seconds };
+    return {
+      name,
+      title,
+      face,
+      ...found,
+      seconds: this.#seconds,
+      pauseSeconds: this.#watched?.pauseSeconds ?? [],
+    };
   }
 
-  async #compare(): Promise<Pick<Outcome, 'result' | 'coverage' | 'difference'>> {
-    const [updated, fresh] = await Promise.all([this.#start('A', extension), this.#start('B', [])]);
+  async #compare(): Promise<Found> {
+    const [updated, fresh] = await Promise.all([this.#start('A', 'updated'), this.#start('B', 'fresh')]);
     const expected = { A: await updated.answers(), B: await fresh.answers() };
+    if (count(same(expected.A, expected.B)) > 0) throw new Error('A and B give an answer alike');
+    // An engine may answer otherwise each time: kernels that scale by what else is in a batch, padding too.
+    const [againA, againB] = [await again(updated), await again(fresh)];
+    const steadyB = same(expected.B, againB);
+    const steady = same(expected.A, againA).map((isSteady, i) => isSteady && steadyB[i]!);
+    const hashes = await this.#ask(fresh, 'hashes');
     await fresh.stop();
-    if (agreeing(expected.A, expected.B) > 0) throw new Error('A and B give an answer alike');
-    const cluster = await Cluster.start({
-      ranks: 1,
-      instances: [{ name: 'vllm', endpoint: updated.endpoint, ranks: [0], resetCache: true }],
-      devices: { kind: 'cuda', indices: [0] },
-    });
-    this.#ends.push(() => cluster.stop());
-    const differences: number[] = [];
-    const wrong: string[] = [];
-    for (const letter of ['A', 'B'] as const) await cluster.register(letter, this.#model(letter));
+    const cluster = await this.#cluster(updated);
+    await this.#ask(updated, 'start_measuring_memory');
+    const answers: [Letter, readonly Answer[]][] = [];
     for (const letter of ['B', 'A', 'B'] as const) {
       try {
         const report = await cluster.update(letter);
         this.#seconds.push(Math.round(report.seconds * 1_000) / 1_000);
       } catch (error) {
-        return { ...(await refusal(error, updated, expected)), coverage: null };
+        return { result: await refusal(error, updated, expected, steady), ...nothing };
       }
-      const answers = await updated.answers();
-      differences.push(...differencesOf(answers, expected[letter]).filter(Number.isFinite));
-      const right = agreeing(answers, expected[letter]);
-      if (right < answers.length) wrong.push(`${letter} (${right} of ${answers.length} right)`);
+      answers.push([letter, await updated.answers()]);
     }
-    const coverage = /'coverage': '(\w+)'/.exec(updated.log)?.[1] ?? null;
-    const result = wrong.length === 0 ? 'as a fresh start' : `WRONG after ${wrong.join(', ')}`;
-    return { result, coverage, difference: differences.length === 0 ? null : Math.max(...differences) };
+    const extraBytes = (await this.#ask(updated, 'extra_memory')) as number | null;
+    return {
+      result: await this.#judge(answers, expected, steady),
+      tensors: differing(await this.#ask(updated, 'hashes'), hashes),
+      coverage: /'coverage': '(\w+)'/.exec(updated.log)?.[1] ?? null,
+      extraMiB: extraBytes === null ? null : Math.round(extraBytes / 2 ** 20),
+    };
   }
 
-  #model(letter: 'A' | 'B'): string {
+  async #judge(
+    answers: readonly [Letter, readonly Answer[]][],
+    expected: Readonly<Record<Letter, readonly Answer[]>>,
+    steady: readonly boolean[],
+  ): Promise<string> {
+    const compared = count(steady);
+    if (compared === 0) return 'not comparable: the engine answers otherwise each time it is asked';
+    const among = compared === steady.length ? '' : ` in the ${compared} answers that are the same each time`;
+    const wrong = answers
+      .map(([letter, given]) => [letter, agreeing(given, expected[letter], steady)] as const)
+      .filter(([, right]) => right < compared)
+      .map(([letter, right]) => `${letter} (${right} of ${compared} right)`);
+    if (wrong.length === 0) return `as a fresh start${among}`;
+    const another = await this.#start('B', 'fresh-again');
+    const alike = agreeing(await another.answers(), expected.B, steady);
+    if (alike < compared) return `not comparable: two fresh starts agree in ${alike} of ${compared} answers`;
+    return `WRONG after ${wrong.join(', ')}`;
+  }
+
+  async #cluster(engine: VllmServer): Promise<Cluster> {
+    const watched = await WatchedEndpoint.before(engine.endpoint);
+    this.#watched = watched;
+    this.#ends.push(() => watched.close());
+    const cluster = await Cluster.start({
+      ranks: 1,
+      instances: [{ name: 'vllm', endpoint: watched.endpoint, ranks: [0], pause: 'wait', resetCache: true }],
+      devices: { kind: 'cuda', indices: [0] },
+    });
+    this.#ends.unshift(() => cluster.stop());
+    for (const letter of ['A', 'B'] as const) await cluster.register(letter, this.#model(letter));
+    return cluster;
+  }
+
+  /** What the worker says, or null where it has no such method. */
+  async #ask(engine: VllmServer, method: string): Promise<unknown> {
+    if (this.#settings.face === 'transfer engine') return null;
+    const { results } = (await engine.post('/collective_rpc', { method })) as { results: unknown[] };
+    return results[0];
+  }
+
+  #model(letter: Letter): string {
     return `${this.#place.models}/${this.#settings.family}-${letter}`;
   }
 
-  async #start(letter: 'A' | 'B', options: readonly string[]): Promise<VllmServer> {
-    const name = `${this.#settings.name}-${letter}`;
+  async #start(letter: Letter, role: string): Promise<VllmServer> {
+    const { family, face, options = [] } = this.#settings;
+    const name = `${this.#settings.name}-${role}`;
     const { PYTHONPATH: given } = process.env;
+    const attention = ['--attention-backend', family.startsWith('latent') ? 'TRITON_MLA' : 'TRITON_ATTN'];
     const server = await VllmServer.start(
       { after: (end) => this.#ends.push(end) },
       {
         python: this.#place.python,
         model: this.#model(letter),
-        options: [...common, ...(this.#settings.options ?? []), ...options],
+        options: [...common, ...attention, ...options, ...(face === 'transfer engine' ? session : extension)],
         environment: {
           ...environment,
           // Engines that start at once would write the same files of compiled models.
           VLLM_CACHE_ROOT: `${this.#place.models}/cache-${name}`,
-          PYTHONPATH: given === undefined ? packages : `${packages}:${given}`,
+          PYTHONPATH: [...packages, ...(given === undefined ? [] : [given])].join(':'),
         },
       },
     );
@@ -173,12 +180,37 @@ export class Row {
   }
 }
 
+/** Without what the first time has left in the prefix cache: fewer words at once are added up otherwise. */
+async function again(engine: VllmServer): Promise<Answer[]> {
+  await fetch(`${engine.endpoint}/reset_prefix_cache`, { method: 'POST' });
+  return engine.answers();
+}
+
+function agreeing(some: readonly Answer[], others: readonly Answer[], steady: readonly boolean[]): number {
+  return count(same(some, others).map((isSame, i) => isSame && steady[i]!));
+}
+
+/** Of hashes by the tensors' names. */
+function differing(updated: unknown, fresh: unknown): string | null {
+  if (updated === null || fresh === null) return null;
+  const [some, others] = [
+    new Map(Object.entries(updated as object)),
+    new Map(Object.entries(fresh as object)),
+  ];
+  const names = [...new Set([...some.keys(), ...others.keys()])];
+  const unequal = names.filter((name) => some.get(name) !== others.get(name));
+  if (unequal.length === 0) return `all ${names.length} equal`;
+  const more = unequal.length > namedAtMost ? ', …' : '';
+  return `${unequal.length} of ${names.length} differ: ${unequal.slice(0, namedAtMost).join(', ')}${more}`;
+}
+
 /** Why an update failed, and what the engine answers since. */
 async function refusal(
   error: unknown,
   engine: VllmServer,
-  expected: Readonly<Record<'A' | 'B', readonly Answer[]>>,
-): Promise<Pick<Outcome, 'result' | 'difference'>> {
+  expected: Readonly<Record<Letter, readonly Answer[]>>,
+  steady: readonly boolean[],
+): Promise<string> {
   const answers = await Promise.race([
     engine.answers().catch(() => null),
     setTimeout(answerSeconds * 1_000, null, { ref: false }),
@@ -186,8 +218,15 @@ async function refusal(
   const since =
     answers === null
       ? 'answers nothing'
-      : agreeing(answers, expected.A) === answers.length
+      : agreeing(answers, expected.A, steady) === count(steady)
         ? 'answers as before'
         : 'gives other answers';
-  return { result: `refused, then ${since}: ${describe(error)}`, difference: null };
+  return `refused, then ${since}: ${describe(error)}`;
+}
+
+/** A server that did not start has printed much. */
+function causeOf(text: string): string {
+  const errors = [...text.matchAll(/\b\w+Error: .+/g)].map(([line]) => line);
+  const cause = errors.findLast((line) => !line.includes('Engine core initialization failed'));
+  return (cause ?? text.trim().split('\n').at(-1)!).trim();
 }

@@ -1,7 +1,8 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { packageRoot } from '../../src/package-root.ts';
 import { circumstances, heading } from '../report.ts';
-import { type Outcome, rows } from './row.ts';
+import type { Outcome } from './row.ts';
+import { rows } from './rows.ts';
 
 interface Measured extends Outcome, ReturnType<typeof circumstances> {
   readonly environment: readonly string[];
@@ -10,11 +11,17 @@ interface Measured extends Outcome, ReturnType<typeof circumstances> {
 const directory = new URL('bench/results/', packageRoot);
 const json = new URL('engines.json', directory);
 const method =
-  'Of each kind of model a pair A and B with random weights, 4 layers. vLLM is started with A and with the worker ' +
-  'extension, and updated to B, to A and to B again, each time with resetCache; another is started with B. After each ' +
-  'update four greedy answers of 8 words are compared with those of the engine that was started with the weights: the ' +
-  'same words, and log-probabilities within 0.03. Seconds are those of the whole updates, while other engines start. ' +
-  'VLLM_USE_DEEP_GEMM=0, VLLM_USE_FLASHINFER_SAMPLER=0, --attention-backend TRITON_ATTN.';
+  'Of each kind of model a pair A and B with random weights, 4 layers. vLLM is started with A and updated to B, to A and ' +
+  'to B again, each time with pause "wait" and resetCache; another is started with B. After each update four greedy ' +
+  'answers of 8 words are compared with those of the engine that was started with the weights: the same words, and the ' +
+  'same log-probabilities to two digits. Answers that an engine gives otherwise when it is asked twice are not compared; ' +
+  'where some differ, a second engine is started with B, and if that differs from the first, so much is said and no more. ' +
+  'Tensors are all parameters, buffers and what else layers hold, after the last update, by their hashes. Memory is what ' +
+  "the engine allocated during the updates beyond what it held before them; the slots are the rank process's. Seconds " +
+  'are those of the whole updates, while other engines start; those of the pause end when the engine has said that it ' +
+  'goes on. Where it does not say torch.compile, CUDA graphs are those of --compilation-config {"backend": "eager"}: ' +
+  'compiled kernels are chosen by measuring them, and two engines started with the same weights answer differently. ' +
+  'VLLM_USE_DEEP_GEMM=0, VLLM_USE_FLASHINFER_SAMPLER=0, --attention-backend TRITON_ATTN or TRITON_MLA, experts by Triton.';
 
 /** Adds a row to bench/results/engines.json, or replaces the one of its name, and writes engines.md again. */
 export function writeRow(outcome: Outcome, environment: readonly string[]): void {
@@ -32,14 +39,18 @@ function markdown(all: readonly Measured[], last: Measured): string {
   const head = { title: 'Real engines', method, command: 'npm run bench:engines' };
   return [
     ...heading({ ...head, environment: last.environment }, last),
-    '| model | answers after updates | largest difference | coverage | seconds | commit |',
-    '|---|---|---:|---|---|---|',
-    ...all.map(
-      ({ title, result, difference, coverage, seconds, commit }) =>
-        `| ${[title, oneLine(result), difference ?? '', coverage ?? '', seconds.join(', '), commit].join(' | ')} |`,
-    ),
+    '| model | face | answers after updates | tensors | coverage | update, s | paused, s | memory, MiB | vLLM | commit |',
+    '|---|---|---|---|---|---|---|---:|---|---|',
+    ...all.map((row) => `| ${cells(row).join(' | ')} |`),
     '',
   ].join('\n');
+}
+
+function cells(row: Measured): (string | number)[] {
+  const engine = row.environment.find((line) => line.startsWith('vLLM: '))?.slice('vLLM: '.length) ?? '';
+  const times = [row.seconds.join(', '), row.pauseSeconds.join(', ')];
+  const held = [row.tensors ?? '', row.coverage ?? '', ...times, row.extraMiB ?? ''];
+  return [row.title, row.face, oneLine(row.result), ...held, engine, row.commit];
 }
 
 function oneLine(text: string): string {

@@ -209,7 +209,7 @@ class Client:
         wait: bool = True,
         timeout: float = 600.0,
         step_timeout: Optional[float] = None,
-        verify: Union[bool, Dict[str, bool], None] = None,
+        verify: Union[bool, Dict[str, Any], None] = None,
         bucket_bytes: Optional[int] = None,
         memory_fraction: Optional[float] = None,
         fused_modules: Optional[List[List[str]]] = None,

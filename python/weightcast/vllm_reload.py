@@ -18,6 +18,8 @@ import torch
 
 from .errors import ModelNotReloadable, WeightcastError
 from .vllm_coverage import Coverage, check_coverage
+from .vllm_derived import DerivedTensors
+from .vllm_experts import ACCEPT_UNPROVEN, check_experts
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
@@ -25,10 +27,6 @@ logger = logging.getLogger("vllm.weightcast")
 Weights = list[tuple[str, torch.Tensor]]
 
 _LAYERWISE = "vllm.model_executor.model_loader.reload.layerwise"
-
-
-ACCEPT_UNPROVEN = "WEIGHTCAST_ACCEPT_UNPROVEN"
-"""Environment variable; `1`: reload also experts that are not known to compute with what was loaded."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,7 @@ class LayerwiseReload:
         self._clean = [0] * len(self._infos)
         self._under_way = False
         self._tied_head: Any | None = None
+        self._derived = DerivedTensors(target.model)
         self._end_what_is_under_way()
         self._check()
         self._tied_head = _tied_head(target)
@@ -120,7 +119,7 @@ class LayerwiseReload:
 
         if os.environ.get(ACCEPT_UNPROVEN) != "1":
             for layer in self._layers:
-                _check_experts(layer, self._target)
+                check_experts(layer, self._target.which)
 
     def _coverage_to_check(self) -> Coverage | None:
         # A draft model has its embeddings and its head from the target, and no more than some checkpoints have them.
@@ -143,6 +142,7 @@ class LayerwiseReload:
         # vLLM takes it for a layer without new weights, but on the CPU it holds a packed copy of the embedding's.
         if self._tied_head is not None:
             self._tied_head.quant_method.process_weights_after_loading(self._tied_head)
+        self._derived.put_back()
 
     def _own_what_is_held(self, link_buffer: set[int]) -> None:
         """Layers that are not whole hold on to what they were given; the link buffer is about to be overwritten."""
@@ -271,22 +271,6 @@ def _tied_head(target: Target) -> Any | None:
             "which vLLM's reload leaves as it was"
         )
     return head
-
-
-def _check_experts(layer: Any, target: Target) -> None:
-    """Experts whose reload gave a fresh start's answers on a real engine (bench/results/engines.md), and no others."""
-    method = getattr(layer, "quant_method", None)
-    if not any(base.__name__ == "FusedMoEMethodBase" for base in type(method).__mro__):
-        return
-    kind = type(method).__name__
-    is_eager = getattr(target.model_config, "enforce_eager", False)
-    if kind == "Fp8MoEMethod" or (kind == "UnquantizedFusedMoEMethod" and is_eager):
-        return
-    how = "eagerly" if is_eager else "with CUDA graphs"
-    raise ModelNotReloadable(
-        f"the {target.which} model has experts ({kind}, run {how}) which are not known to answer rightly after vLLM's "
-        f"reload; with {ACCEPT_UNPROVEN}=1 in the engine's environment they are reloaded all the same"
-    )
 
 
 def _is_packed_once(layer: Any) -> bool:

@@ -5,7 +5,8 @@ One update is one session of vLLM's:
     POST /init_weight_transfer_engine  {"init_info": {"protocol": 1}}
     POST /start_weight_update, or /start_draft_weight_update
     POST /update_weights               {"update_info": {"links": {device uuid: address}}}
-    POST /finish_weight_update         {"weight_version": "checkpoint@digest"}
+    POST /finish_weight_update
+    POST /update_weight_version        {"new_version": "checkpoint@digest"}, once what was installed is proved
 
 All that changes the model happens within `update_weights`, during which vLLM generates nothing: with vLLM's own
 engines the model lies in pieces from start to finish, and one request in between ends the engine.

@@ -20,6 +20,7 @@ const usualSilenceSeconds = 600;
 export interface EngineState {
   readonly index: CheckpointIndex;
   readonly workers: WorkerGroup;
+  readonly hasDraftModel: boolean;
   /** `checkpoint@digest` of the weights that the workers hold, or one of the constants above. */
   version: string;
 }
@@ -30,6 +31,7 @@ type CollectiveMethod = (state: EngineState, args: readonly unknown[], timeout: 
 /** The methods of `/collective_rpc` by name: those of vLLM's workers together with a worker extension's. */
 export const collectiveMethods: ReadonlyMap<string, CollectiveMethod> = new Map<string, CollectiveMethod>([
   ['update_weights_from_weightcast', updateWeights],
+  ['weightcast_exchanges', exchanges],
   ['weight_digests', ({ workers }, args, timeout) => call(workers, 'digestWeights', args, timeout)],
   ['device_memory', ({ workers }, args, timeout) => call(workers, 'deviceMemory', args, timeout)],
   ['dump_weights', dumpWeights],
@@ -91,6 +93,13 @@ function dumpWeights(state: EngineState, args: readonly unknown[], timeout: numb
       file.close();
     });
   return { result: written, done: settled(written) };
+}
+
+/** How many times each worker takes the weights in an update. */
+function exchanges({ workers, hasDraftModel }: EngineState, args: readonly unknown[]): Call<number[]> {
+  parseArguments(z.tuple([]), args, 'no arguments');
+  const result = Promise.resolve(workers.workers.map(() => (hasDraftModel ? 2 : 1)));
+  return { result, done: settled(result) };
 }
 
 function call(

@@ -6,11 +6,22 @@ const vocabulary = (
 
 /** The word of each step, which is determined by the sum of all workers' partial sums. */
 export function pickWords(partialSums: readonly (readonly number[])[]): string[] {
+  return sumsOf(partialSums).map((sum) => vocabulary[scatter(sum) % vocabulary.length]!);
+}
+
+/** Natural logarithms of probabilities; the least probable token has e^-20. */
+const leastLogprob = -20;
+
+/** The log-probability of each token, which is determined by the sum of all workers' partial sums. */
+export function logprobsOf(partialSums: readonly (readonly number[])[]): number[] {
+  return sumsOf(partialSums).map((sum) => (leastLogprob * scatter(sum)) / 2 ** 32);
+}
+
+function sumsOf(partialSums: readonly (readonly number[])[]): number[] {
   const steps = partialSums[0]?.length ?? 0;
-  return Array.from({ length: steps }, (_, step) => {
-    const sum = partialSums.reduce((total, sums) => (total + sums[step]!) >>> 0, 0);
-    return vocabulary[scatter(sum) % vocabulary.length]!;
-  });
+  return Array.from({ length: steps }, (_, step) =>
+    partialSums.reduce((total, sums) => (total + sums[step]!) >>> 0, 0),
+  );
 }
 
 /** The finalizer of MurmurHash3: any change of the sum changes about half of the bits. */
@@ -21,8 +32,15 @@ function scatter(sum: number): number {
   return (mixed ^ (mixed >>> 16)) >>> 0;
 }
 
+/** Tokens of a prompt, and how probable the engine finds each of them but the first. */
+export interface PromptLogprobs {
+  readonly tokens: readonly number[];
+  readonly logprobs: readonly number[];
+}
+
 export interface Completion {
-  readonly prompt: string;
+  /** Its text, or what was asked of it. */
+  readonly prompt: string | PromptLogprobs;
   readonly words: readonly string[];
   /** Versions of the weights that produced it: more than one if an update happened while a pause kept it. */
   readonly versions: ReadonlySet<string>;
@@ -39,7 +57,7 @@ export function completionBody(options: {
   readonly created: number;
 }): object {
   const { id, model, completions, created } = options;
-  const promptTokens = completions.reduce((sum, { prompt }) => sum + countWords(prompt), 0);
+  const promptTokens = completions.reduce((sum, { prompt }) => sum + countTokens(prompt), 0);
   const versions = new Set(completions.flatMap((completion) => [...completion.versions]));
   const completionTokens = completions.reduce((sum, { words }) => sum + words.length, 0);
   return {
@@ -48,10 +66,11 @@ export function completionBody(options: {
     created,
     model,
     system_fingerprint: [...versions].join('+'),
-    choices: completions.map(({ words, finishReason }, index) => ({
+    choices: completions.map(({ prompt, words, finishReason }, index) => ({
       index,
       text: words.map((word) => ` ${word}`).join(''),
       logprobs: null,
+      prompt_logprobs: typeof prompt === 'string' ? null : logprobsBody(prompt),
       finish_reason: finishReason,
       stop_reason: null,
     })),
@@ -63,6 +82,15 @@ export function completionBody(options: {
   };
 }
 
-function countWords(text: string): number {
-  return text.match(/\S+/g)?.length ?? 0;
+/** One entry per token, by its number. */
+function logprobsBody({ tokens, logprobs }: PromptLogprobs): (object | null)[] {
+  const entries = logprobs.map((logprob, index) => {
+    const token = tokens[index + 1]!;
+    return { [token]: { logprob, rank: 1, decoded_token: ` ${token}` } };
+  });
+  return [null, ...entries];
+}
+
+function countTokens(prompt: Completion['prompt']): number {
+  return typeof prompt === 'string' ? (prompt.match(/\S+/g)?.length ?? 0) : prompt.tokens.length;
 }

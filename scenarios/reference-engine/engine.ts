@@ -1,7 +1,7 @@
 import type { CheckpointIndex } from '../../src/checkpoint/source.ts';
 import { AbortedError, EngineError } from '../../src/errors.ts';
 import { collectiveMethods, dummyVersion, type EngineState } from './collective-methods.ts';
-import { type Completion, pickWords } from './completions.ts';
+import { type Completion, logprobsOf, pickWords } from './completions.ts';
 import type { EngineConfiguration } from './configuration.ts';
 import { Gate } from './gate.ts';
 import { WorkerGroup } from './worker-group.ts';
@@ -41,7 +41,8 @@ export class ReferenceEngine {
   static async start(configuration: EngineConfiguration, index: CheckpointIndex): Promise<ReferenceEngine> {
     const gate = new Gate();
     const workers = await WorkerGroup.start(configuration, (error) => gate.refuseWaiting(error));
-    return new ReferenceEngine(gate, { index, workers, version: dummyVersion });
+    const { hasDraftModel } = configuration;
+    return new ReferenceEngine(gate, { index, workers, hasDraftModel, version: dummyVersion });
   }
 
   get workers(): WorkerGroup {
@@ -70,6 +71,18 @@ export class ReferenceEngine {
     } catch (error) {
       if (!(error instanceof AbortedError)) throw error;
       return { prompt, words, versions, finishReason: 'abort' };
+    }
+  }
+
+  /** How probable each token but the first is; waits while the engine is paused. Rejects with `PeerLostError`. */
+  async logprobs(tokens: readonly number[], signal: AbortSignal): Promise<number[]> {
+    await this.#gate.enter(signal);
+    try {
+      this.#throwIfLost();
+      const call = { prompt: `tokens ${tokens.join(' ')}`, from: 1, steps: tokens.length - 1 };
+      return logprobsOf(await this.workers.callAll('partialSums', () => call, stepMilliseconds).result);
+    } finally {
+      this.#gate.leave();
     }
   }
 

@@ -5,15 +5,26 @@ import { RefusedRequest } from './http-errors.ts';
 
 const mostPrompts = 256;
 const mostWords = 4096;
+const mostTokens = 32_768;
 
 const one = z.literal(1, 'this engine returns one completion per prompt');
 const never = z.literal(false, 'this engine does not stream');
 
+const tokens = z.array(z.int().min(0)).min(1).max(mostTokens);
+
 const completionRequest = z.object({
   model: z.string().nullish(),
-  prompt: z.union([z.string(), z.array(z.string()).min(1).max(mostPrompts)], {
-    error: `must be a string or 1 to ${mostPrompts} strings`,
-  }),
+  prompt: z.union(
+    [
+      z.string(),
+      tokens,
+      z.array(z.string()).min(1).max(mostPrompts),
+      z.array(tokens).min(1).max(mostPrompts),
+    ],
+    { error: `must be a string, token numbers, or 1 to ${mostPrompts} of these` },
+  ),
+  /** How many alternatives to each token of the prompt; there are none. */
+  prompt_logprobs: z.literal(0, 'this engine knows no alternatives to a token').nullish(),
   max_tokens: z.int().min(1).max(mostWords).nullish(),
   n: one.nullish(),
   best_of: one.nullish(),

@@ -5,6 +5,7 @@ import { AbortedError, describe, EngineError } from '../../src/errors.ts';
 import { completionBody } from './completions.ts';
 import type { ReferenceEngine } from './engine.ts';
 import { errorAnswer, RefusedRequest } from './http-errors.ts';
+import { promptsIn, textOf, tokensOf } from './prompts.ts';
 import { parseCollective, parseCompletion, parsePause } from './requests.ts';
 
 /** The default and the maximum timeout of a call. */
@@ -44,10 +45,16 @@ function addInferenceRoutes(server: FastifyInstance, engine: ReferenceEngine, mo
       const refusal = { status: 404, param: 'model' } as const;
       throw new RefusedRequest(`The model \`${wanted.model}\` does not exist.`, refusal);
     }
-    const prompts = typeof wanted.prompt === 'string' ? [wanted.prompt] : wanted.prompt;
     const length = wanted.max_tokens ?? defaultWords;
     const signal = disconnectSignal(reply);
-    const completions = await Promise.all(prompts.map((prompt) => engine.complete(prompt, length, signal)));
+    const completions = await Promise.all(
+      promptsIn(wanted.prompt).map(async (prompt) => {
+        const completion = await engine.complete(textOf(prompt), length, signal);
+        if (typeof wanted.prompt_logprobs !== 'number') return completion;
+        const tokens = typeof prompt === 'string' ? tokensOf(prompt) : prompt;
+        return { ...completion, prompt: { tokens, logprobs: await engine.logprobs(tokens, signal) } };
+      }),
+    );
     return completionBody({ id: randomUUID(), model, completions, created: nowInSeconds() });
   });
 }

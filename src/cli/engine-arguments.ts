@@ -1,4 +1,4 @@
-import { checkAddress } from '../engines/engine-http.ts';
+import { checkAddress } from '../engines/endpoint.ts';
 
 /** The API key of the engine, which is no argument because other users of the machine could read it. */
 export function apiKeyOf(): { readonly apiKey?: string } {

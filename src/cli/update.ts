@@ -12,6 +12,7 @@ import { summarize } from '../observe/summary.ts';
 import { chromeTrace } from '../observe/timeline.ts';
 import type { DeviceOptions } from '../processes/devices.ts';
 import { parseBytes, parseCount } from '../units.ts';
+import { readAnswers } from './answers-file.ts';
 import { type DaemonArguments, isDaemonMeant, withDaemonOptions } from './daemon-arguments.ts';
 import { updateByDaemon } from './daemon-update.ts';
 import { devicesOf as deviceKindOf } from './device-arguments.ts';
@@ -30,7 +31,7 @@ interface Options extends DaemonArguments {
   readonly engine: string;
   readonly link: string;
   readonly pause?: string;
-  readonly resetCache?: true;
+  readonly resetCache?: boolean;
   readonly draftModel?: true;
   readonly name?: string;
   readonly devices?: string;
@@ -41,6 +42,7 @@ interface Options extends DaemonArguments {
   readonly timeout: string;
   readonly stepTimeout?: string;
   readonly verify: 'arrived' | 'installed' | false;
+  readonly answers?: string;
   readonly json?: string;
   readonly timeline?: string;
 }
@@ -71,7 +73,11 @@ export function updateCommand(): Command {
     )
     .addOption(pauseOption())
     .option('--draft-model', 'the engine has a draft model that receives the weights too, as in SGLang')
-    .option('--reset-cache', "drop the engine's caches, which are of the old weights")
+    .option(
+      '--reset-cache',
+      "drop the engine's caches, which are of the old weights (default: with --pause abort or wait)",
+    )
+    .option('--no-reset-cache', "leave the engine's caches as they are")
     .option('--name <name>', 'name of the checkpoint (default: its file name, or its name in the metas file)')
     .option(
       '--devices <kind>',
@@ -93,6 +99,7 @@ export function updateCommand(): Command {
       'time limit of one answer of an engine worker, which copies a bucket or processes the weights (default: 120, and one more per GB)',
     )
     .addOption(verifyOption())
+    .addOption(answersOption())
     .option('--no-verify', 'prove nothing')
     .option('--json <file>', 'write the result as JSON to this file')
     .option('--timeline <file>', 'write a Chrome trace of the three stages to this file, for Perfetto')
@@ -113,6 +120,13 @@ function verifyOption(): Option {
   )
     .choices(['arrived', 'installed'])
     .default('installed');
+}
+
+function answersOption(): Option {
+  return new Option(
+    '--answers <file>',
+    'also prove that the engine answers as the trainer expects: a JSON file of prompts with the log-probabilities of their tokens (README)',
+  );
 }
 
 async function update(options: Options, signal: AbortSignal): Promise<void> {
@@ -231,10 +245,16 @@ function instanceOf(options: Options, endpoint: string, ranks: number): Instance
     endpoint: endpointOf(endpoint),
     ranks: [...Array(ranks).keys()],
     ...(words as Pick<InstanceOptions, 'engine' | 'link' | 'pause'>),
-    ...(resetCache && { resetCache }),
+    ...(resetCache !== undefined && { resetCache }),
     ...(draftModel && { hasDraftModel: draftModel }),
     ...apiKeyOf(),
   };
+}
+
+function verifyOf({ verify, answers }: Options): NonNullable<UpdateOptions['verify']> {
+  if (answers === undefined) return verify === 'arrived' ? { installed: false } : verify !== false;
+  if (verify === false) throw new UsageError('--answers asks for a proof, and --no-verify for none');
+  return { installed: verify === 'installed', answers: readAnswers(answers) };
 }
 
 function updateOptionsOf(options: Options): UpdateOptions {
@@ -246,7 +266,7 @@ function updateOptionsOf(options: Options): UpdateOptions {
   }
   return {
     memoryFraction,
-    verify: options.verify === 'arrived' ? { installed: false } : options.verify !== false,
+    verify: verifyOf(options),
     timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
     ...(options.stepTimeout !== undefined && {
       stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,

@@ -59,6 +59,12 @@ export interface UpdateOptions {
    */
   readonly atomic?: boolean;
   /**
+   * When this resolves, and some instances were not updated: update them too, later, as soon as their ranks and engines are
+   * back and for as long as the checkpoint is registered. {@link status} tells when that is done. The next update of such an
+   * instance takes over from it. Default: false.
+   */
+  readonly heal?: boolean;
+  /**
    * Keep what hosts receive from other hosts in their memory, for later updates and for further hosts to read.
    * Default: true.
    */
@@ -197,6 +203,7 @@ export class Cluster {
       memoryFraction: options.memoryFraction ?? 0.9,
       verify: proofsAsked(options.verify ?? true),
       atomic: options.atomic ?? false,
+      heal: options.heal ?? false,
       keepCopy: options.keepCopy ?? true,
       timeoutMilliseconds,
       stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,

@@ -25,6 +25,7 @@ export const updateOptions = {
   memoryFraction: z.number().optional(),
   verify: z.union([z.boolean(), z.looseObject({})], 'it must be true, false, or what to prove').optional(),
   atomic: z.boolean().optional(),
+  heal: z.boolean().optional(),
   keepCopy: z.boolean().optional(),
   timeoutMilliseconds: wait.optional(),
   stepTimeoutMilliseconds: wait.optional(),

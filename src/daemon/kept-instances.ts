@@ -133,7 +133,8 @@ export class KeptInstances {
   observe(status: ClusterStatus): void {
     for (const { name, state, version, isPaused } of status.instances) {
       const kept = this.#kept.get(name);
-      if (kept !== undefined && state !== 'updating') kept.known = { state, version, isPaused };
+      if (kept === undefined || state === 'updating' || state === 'verifying') continue;
+      kept.known = { state, version, isPaused };
     }
   }
 

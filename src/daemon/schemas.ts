@@ -76,6 +76,21 @@ export const instanceBody = z.strictObject({
   has_draft_model: z.boolean().optional(),
 });
 
+const prompt = z.union([z.string().max(1 << 20), z.array(z.int().nonnegative()).max(1 << 18)]);
+const tolerance = z.number().positive().optional();
+const proofs = z.strictObject({
+  installed: z.boolean().optional(),
+  answers: z
+    .union([
+      z.array(z.strictObject({ prompt, logprobs: z.array(z.number()).max(1 << 18), tolerance })).max(1_024),
+      z.strictObject({ agree_with: name, prompts: z.array(prompt).min(1).max(1_024), tolerance }),
+    ])
+    .optional()
+    .describe(
+      'How probable the engine finds the tokens of prompts: as the trainer says, or as another instance.',
+    ),
+});
+
 export const updateBody = z.strictObject({
   checkpoint: name,
   instances: z.array(name).min(1).max(1_024).optional().describe('Default: all.'),
@@ -90,7 +105,7 @@ export const updateBody = z.strictObject({
     .optional(),
   memory_fraction: z.number().gt(0).lte(1).optional(),
   verify: z
-    .union([z.boolean(), z.strictObject({ installed: z.boolean() })])
+    .union([z.boolean(), proofs])
     .optional()
     .describe('What to prove of each instance. Default: true, all that needs nothing else.'),
   atomic: z
@@ -144,7 +159,7 @@ export const instanceAnswer = z.object({
   name: z.string(),
   endpoint: z.string(),
   ranks: z.array(rank),
-  state: z.enum(['unknown', 'updating', 'serving', 'broken', 'absent']),
+  state: z.enum(['unknown', 'updating', 'verifying', 'serving', 'broken', 'absent']),
   is_paused: z.boolean(),
   version: version.nullable(),
   problem: nullableText,

@@ -7,29 +7,56 @@ export interface EngineClient {
   readonly endpoint: string;
   /** Polls the engine's health route until it succeeds or the deadline passes. */
   ready(options: CallOptions): Promise<Readiness>;
-  /** What the engine says of itself. */
+  /**
+   * What the engine says of itself. Rejects with `EngineError` too if it says that it cannot be updated as it is set up: it
+   * is an engine of another kind, or its workers take a draft model's weights in another way.
+   */
   state(options: CallOptions): Promise<ReportedState>;
   /** Stops generation; the mode decides about requests in flight. Allowed while the engine is paused already. */
   pause(mode: PauseMode, options: CallOptions): Promise<void>;
-  /** Resumes generation. */
+  /** Resumes generation. Rejects too if the engine says that it still is paused. */
   resume(options: CallOptions): Promise<void>;
   /**
    * Has the engine's workers connect to their worker links. Resolves when all of them have loaded the weights and run their
-   * post-hooks, and the engine has dropped its caches if requested.
+   * post-hooks.
    */
   update(order: EngineUpdate, options: CallOptions): Promise<void>;
+  /**
+   * Drops the caches that were computed with the old weights, in an engine that can do so at any time while it is paused;
+   * one that can do it only within an update has done so if its order says so.
+   */
+  resetCaches(options: CallOptions): Promise<void>;
+  /**
+   * Tells the engine what its weights are called, `checkpoint@digest`. Resolves with what it calls them from then on; null
+   * if it has no name for them, or does not say.
+   */
+  label(version: string, options: CallOptions): Promise<string | null>;
+  /**
+   * How probable the engine finds the tokens of prompts, computed by its model now and by nothing that it remembers. An
+   * engine that is paused answers when it is resumed. Each data-parallel rank is asked, where it can be addressed.
+   */
+  answers(prompts: readonly Prompt[], options: CallOptions): Promise<RankAnswers[]>;
   close(): Promise<void>;
 }
 
 export interface EngineUpdate {
   /** Device uuid to the address of that device's worker link. */
   readonly links: Readonly<Record<string, string>>;
-  /** `checkpoint@digest`, for engines that report their weight version. */
-  readonly version: string;
   /** How long a rank may keep an engine worker waiting, because another worker of the update takes that long. */
   readonly stepTimeoutMilliseconds: number;
-  /** Drop the caches that were computed with the old weights. */
+  /** The caches that were computed with the old weights will have to be dropped. */
   readonly resetCache: boolean;
+}
+
+/** Text, or the numbers of its tokens. */
+export type Prompt = string | readonly number[];
+
+/** What one data-parallel rank of an engine answered. */
+export interface RankAnswers {
+  /** Null where there is only one, or the engine does not say how many there are. */
+  readonly dataParallelRank: number | null;
+  /** By prompt: the log-probability of each of its tokens but the first, natural; NaN where the engine gave none. */
+  readonly logprobs: readonly (readonly number[])[];
 }
 
 export interface Readiness {
@@ -67,6 +94,15 @@ export const allPauseModes = ['abort', 'wait', 'keep', 'retract', 'in_place'] as
 /** How an engine is paused for an update: in one of these ways by us, or by the caller, who resumes it too. */
 export const pauseOptions = [...allPauseModes, 'caller'] as const;
 export type PauseOption = (typeof pauseOptions)[number];
+
+/** Whether an update drops the caches: unless someone says otherwise, where the pause lets no request live. */
+export function resetsCache(options: {
+  readonly pause?: PauseOption;
+  readonly resetCache?: boolean;
+}): boolean {
+  const { pause, resetCache } = options;
+  return resetCache ?? (pause === 'abort' || pause === 'wait');
+}
 
 /** Protocol of the engine's workers: weightcast's own, or that of checkpoint-engine's extension. */
 export const linkKinds = ['weightcast', 'checkpoint-engine'] as const;

@@ -1,21 +1,20 @@
 import { Agent, type Dispatcher } from 'undici';
-import {
-  AbortedError,
-  DeadlineError,
-  describe,
-  EngineError,
-  UsageError,
-  type WeightcastError,
-} from '../errors.ts';
-import type { Clock } from '../ports.ts';
+import { AbortedError, DeadlineError, describe, EngineError, type WeightcastError } from '../errors.ts';
+import type { Clock, Logger } from '../ports.ts';
+import { checkAddress, socketPathOf } from './endpoint.ts';
+import { type EngineAnswer, EngineRefusal, isSuccess, parseObject, refusalOf } from './engine-answer.ts';
 import type { CallOptions, Readiness } from './engine-client.ts';
 
 /** Between two polls of the health route. */
 const pollMilliseconds = 200;
 /** Timeout of one poll: an engine that hangs is polled again. */
 const readyMilliseconds = 5_000;
+/** An engine that does not say what it knows of itself within this time does not know it. */
+const questionMilliseconds = 5_000;
 /** Answers are error messages or short lists; the rest of a longer one is discarded. */
 const maxAnswerBytes = 1 << 20;
+/** Answers that are asked for because of what is in them: log-probabilities of a prompt. */
+const maxObjectBytes = 1 << 24;
 
 export interface EngineHttpOptions {
   /** `http://host:port`, `https://…`, or `unix:/path/of/socket`. */
@@ -23,13 +22,19 @@ export interface EngineHttpOptions {
   readonly clock: Clock;
   /** Sent as a bearer token. */
   readonly apiKey?: string;
+  /** Where it notes what an engine does not say of itself. */
+  readonly log?: Logger;
 }
 
 type Method = 'GET' | 'POST';
 
-interface Answer {
-  readonly status: number;
-  readonly text: string;
+interface Request {
+  readonly method: Method;
+  readonly path: string;
+  readonly body: object | null;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** How much of the answer is kept. */
+  readonly mostBytes: number;
 }
 
 /** HTTP calls to an engine of either kind, each with a timeout. Errors are one line, with the engine's own message. */
@@ -39,12 +44,14 @@ export class EngineHttp {
   readonly #origin: string;
   readonly #agent: Agent;
   readonly #headers: Readonly<Record<string, string>>;
+  readonly #log: Logger | null;
 
   /** Throws `UsageError` for an invalid endpoint or API key. */
-  constructor({ endpoint, clock, apiKey }: EngineHttpOptions) {
+  constructor({ endpoint, clock, apiKey, log }: EngineHttpOptions) {
     checkAddress(endpoint, apiKey);
     this.endpoint = endpoint;
     this.#clock = clock;
+    this.#log = log ?? null;
     const socketPath = socketPathOf(endpoint);
     this.#origin = socketPath === null ? new URL(endpoint).origin : 'http://localhost';
     this.#headers = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
@@ -58,8 +65,15 @@ export class EngineHttp {
     });
   }
 
-  /** Polls `GET path` until it succeeds or the deadline passes. */
-  async ready(path: string, options: CallOptions): Promise<Readiness> {
+  /**
+   * Polls `GET path` until it succeeds or the deadline passes. Where there is no such route, `onMissing` may reject with
+   * why there will be none.
+   */
+  async ready(
+    path: string,
+    options: CallOptions,
+    onMissing: (error: EngineRefusal) => Promise<void>,
+  ): Promise<Readiness> {
     let wasDown = false;
     const deadline = this.#clock.now() + options.timeoutMilliseconds;
     let last: string | null = null;
@@ -82,38 +96,76 @@ export class EngineHttp {
         // A last poll that the deadline cut short says less than the error of an earlier one.
         const cutShort = error instanceof DeadlineError && timeoutMilliseconds < readyMilliseconds;
         if (last === null || !cutShort) last = describe(error);
+        if (error instanceof EngineRefusal && error.status === 404) await onMissing(error);
       }
       await this.#pause(Math.min(pollMilliseconds, deadline - this.#clock.now()), options.signal);
     }
   }
 
   /**
-   * Resolves when the engine answers 200 without `"success": false`. Rejects with `EngineError` (its cause is the whole
-   * answer of the engine), `DeadlineError` or `AbortedError`.
+   * Resolves when the engine answers 200 without `"success": false`. Rejects with `EngineRefusal` (its cause is the whole
+   * answer of the engine), `EngineError` if there is no answer, `DeadlineError` or `AbortedError`.
    */
   async call(method: Method, path: string, body: object | null, options: CallOptions): Promise<void> {
-    const answer = await this.#ask(method, path, body, options);
-    if (answer.status !== 200 || reportsFailure(answer.text)) throw this.#refusal(method, path, answer);
+    const answer = await this.#ask({ method, path, body, mostBytes: maxAnswerBytes }, options);
+    if (!isSuccess(answer)) throw this.#refusal(method, path, answer);
   }
 
   /** The same for a route that older engines do not have: resolves with false if this one does not. */
   async tryCall(method: Method, path: string, body: object | null, options: CallOptions): Promise<boolean> {
-    const answer = await this.#ask(method, path, body, options);
+    const answer = await this.#ask({ method, path, body, mostBytes: maxAnswerBytes }, options);
     if (answer.status === 404) return false;
-    if (answer.status !== 200 || reportsFailure(answer.text)) throw this.#refusal(method, path, answer);
+    if (!isSuccess(answer)) throw this.#refusal(method, path, answer);
     return true;
   }
 
-  /** One value of a JSON answer; null if the engine has no such route, or answers without this value. */
-  async valueOf(path: string, key: string, options: CallOptions): Promise<unknown> {
-    const answer = await this.#ask('GET', path, null, options);
-    if (answer.status === 404) return null;
-    if (answer.status !== 200) throw this.#refusal('GET', path, answer);
-    return parseObject(answer.text)?.[key] ?? null;
+  /** Tells the engine what it may refuse; whether it did is asked after that. Resolves with false if it has no such route. */
+  async tell(path: string, body: object, options: CallOptions): Promise<boolean> {
+    try {
+      return await this.tryCall('POST', path, body, options);
+    } catch (error) {
+      if (!(error instanceof EngineRefusal)) throw error;
+      this.#log?.debug({ endpoint: this.endpoint, path, error: error.message }, 'the engine refuses');
+      return true;
+    }
   }
 
-  async #ask(method: Method, path: string, body: object | null, options: CallOptions): Promise<Answer> {
-    const what = `${method} ${path}`;
+  /** What the engine answers, a JSON object. Rejects as {@link call} does, and with `EngineRefusal` if it is none. */
+  async object(
+    method: Method,
+    path: string,
+    body: object | null,
+    options: CallOptions,
+    headers: Readonly<Record<string, string>> = {},
+  ): Promise<Record<string, unknown>> {
+    const answer = await this.#ask({ method, path, body, headers, mostBytes: maxObjectBytes }, options);
+    const object = isSuccess(answer) ? parseObject(answer.text) : null;
+    if (object === null) throw this.#refusal(method, path, answer);
+    return object;
+  }
+
+  /**
+   * What the engine says of itself: a JSON object, or null if it does not say, for whatever reason, within a few seconds.
+   * Rejects with `AbortedError` only.
+   */
+  async said(path: string, options: CallOptions): Promise<Record<string, unknown> | null> {
+    const timeoutMilliseconds = Math.min(options.timeoutMilliseconds, questionMilliseconds);
+    try {
+      return await this.object('GET', path, null, { ...options, timeoutMilliseconds });
+    } catch (error) {
+      if (error instanceof AbortedError) throw error;
+      this.#log?.debug({ endpoint: this.endpoint, path, error: describe(error) }, 'the engine does not say');
+      return null;
+    }
+  }
+
+  /** One value of that; null if the engine does not say. */
+  async valueOf(path: string, key: string, options: CallOptions): Promise<unknown> {
+    return (await this.said(path, options))?.[key] ?? null;
+  }
+
+  async #ask(request: Request, options: CallOptions): Promise<EngineAnswer> {
+    const what = `${request.method} ${request.path}`;
     const { timeoutMilliseconds, signal } = options;
     const controller = new AbortController();
     const end = (error: WeightcastError) => controller.abort(error);
@@ -123,7 +175,7 @@ export class EngineHttp {
     signal.addEventListener('abort', onAbort);
     try {
       if (signal.aborted) onAbort();
-      return await this.#exchange(method, path, body, controller.signal);
+      return await this.#exchange(request, controller.signal);
     } catch (error) {
       if (controller.signal.aborted) throw controller.signal.reason;
       throw new EngineError(`engine ${this.endpoint} did not answer ${what}: ${describe(error)}`, {
@@ -135,26 +187,34 @@ export class EngineHttp {
     }
   }
 
-  #refusal(method: Method, path: string, answer: Answer): EngineError {
-    return refusal(`engine ${this.endpoint} answered ${method} ${path} with`, answer);
+  #refusal(method: Method, path: string, answer: EngineAnswer): EngineRefusal {
+    return refusalOf(`engine ${this.endpoint} answered ${method} ${path} with`, answer);
   }
 
   async close(): Promise<void> {
     await this.#agent.destroy();
   }
 
-  async #exchange(method: Method, path: string, body: object | null, signal: AbortSignal): Promise<Answer> {
-    const headers = { ...this.#headers, ...(body !== null && { 'content-type': 'application/json' }) };
-    const request: Dispatcher.RequestOptions = { origin: this.#origin, path, method, headers, signal };
-    if (body !== null) request.body = JSON.stringify(body);
-    const response = await this.#agent.request(request);
+  async #exchange(request: Request, signal: AbortSignal): Promise<EngineAnswer> {
+    const { method, path, body, mostBytes } = request;
+    const headers = {
+      ...this.#headers,
+      ...(body !== null && { 'content-type': 'application/json' }),
+      ...request.headers,
+    };
+    const sent: Dispatcher.RequestOptions = { origin: this.#origin, path, method, headers, signal };
+    if (body !== null) sent.body = JSON.stringify(body);
+    const response = await this.#agent.request(sent);
     const chunks: Buffer[] = [];
     let bytes = 0;
     for await (const chunk of response.body as AsyncIterable<Buffer>) {
-      if (bytes < maxAnswerBytes) chunks.push(chunk.subarray(0, maxAnswerBytes - bytes));
+      if (bytes < mostBytes) chunks.push(chunk.subarray(0, mostBytes - bytes));
       bytes += chunk.byteLength;
     }
-    return { status: response.statusCode, text: Buffer.concat(chunks).toString('utf8') };
+    const type = String(response.headers['content-type'] ?? '')
+      .replace(/\s*;.*$/s, '')
+      .toLowerCase();
+    return { status: response.statusCode, type, text: Buffer.concat(chunks).toString('utf8') };
   }
 
   #pause(milliseconds: number, signal: AbortSignal): Promise<void> {
@@ -175,72 +235,5 @@ export class EngineHttp {
   #aborted(signal: AbortSignal): AbortedError {
     if (signal.reason instanceof AbortedError) return signal.reason;
     return new AbortedError(`the call to engine ${this.endpoint} was aborted: ${describe(signal.reason)}`);
-  }
-}
-
-function socketPathOf(endpoint: string): string | null {
-  return /^unix:(.+)$/.exec(endpoint)?.[1] ?? null;
-}
-
-/** Linux allows no longer path for a socket. */
-const longestSocketPath = 107;
-
-/** Throws a UsageError for an invalid endpoint or API key. Neither a password nor a key is in it. */
-export function checkAddress(endpoint: string, apiKey?: string): void {
-  // The characters that a header can carry.
-  if (apiKey !== undefined && !/^[\x21-\x7e]+$/.test(apiKey))
-    throw new UsageError('the API key contains characters other than printable ASCII without spaces');
-  const socketPath = socketPathOf(endpoint);
-  if (socketPath !== null) {
-    if (Buffer.byteLength(socketPath) <= longestSocketPath && !socketPath.includes('\0')) return;
-    throw new UsageError(`invalid endpoint: a socket's path has at most ${longestSocketPath} bytes`);
-  }
-  const url = URL.canParse(endpoint) ? new URL(endpoint) : null;
-  if (url !== null && (url.username !== '' || url.password !== ''))
-    throw new UsageError(
-      `invalid endpoint at ${url.host}: a user and a password in it are not sent; use apiKey`,
-    );
-  const isOrigin =
-    url !== null &&
-    /^https?:$/.test(url.protocol) &&
-    url.pathname === '/' &&
-    url.search === '' &&
-    url.hash === '';
-  if (!isOrigin) throw new UsageError(`invalid endpoint "${endpoint}": use http://host:port or unix:/path`);
-}
-
-/** An error with one line of the engine's answer; its cause is the whole answer. */
-function refusal(what: string, answer: Answer): EngineError {
-  const message = messageIn(answer.text).trim();
-  const lines = message.split('\n').filter((line) => line.trim() !== '');
-  // Python's traceback ends with the error message.
-  const line = message.startsWith('Traceback') ? lines.at(-1) : lines[0];
-  const detail = line === undefined ? '' : `: ${line.trim().slice(0, 500)}`;
-  return new EngineError(`${what} ${answer.status}${detail}`, { cause: message });
-}
-
-/** SGLang's answers have `success`, as does vLLM's to a failed cache reset, which is a 200 too. */
-function reportsFailure(text: string): boolean {
-  return parseObject(text)?.success === false;
-}
-
-/** vLLM's `{error: {message}}`, older builds' and SGLang's `{message}`, FastAPI's `{detail}`, otherwise the text. */
-function messageIn(text: string): string {
-  const body = parseObject(text);
-  const error = body?.error as Record<string, unknown> | string | null | undefined;
-  const nested = typeof error === 'object' ? error?.message : error;
-  for (const candidate of [nested, body?.message, body?.detail]) {
-    if (typeof candidate === 'string') return candidate;
-  }
-  return text;
-}
-
-/** Null unless the text is a JSON object. */
-function parseObject(text: string): Record<string, unknown> | null {
-  try {
-    const value = JSON.parse(text);
-    return typeof value === 'object' ? value : null;
-  } catch {
-    return null;
   }
 }

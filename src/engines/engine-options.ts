@@ -1,5 +1,6 @@
 import { UsageError } from '../errors.ts';
-import type { Clock } from '../ports.ts';
+import type { Clock, Logger } from '../ports.ts';
+import { checkAddress } from './endpoint.ts';
 import {
   type EngineClient,
   type EngineKind,
@@ -9,7 +10,6 @@ import {
   type PauseOption,
   pauseModes,
 } from './engine-client.ts';
-import { checkAddress } from './engine-http.ts';
 import { SglangClient } from './sglang.ts';
 import { VllmClient } from './vllm.ts';
 
@@ -26,17 +26,20 @@ export interface EngineOptions {
   /**
    * How to pause the engine during an update. Default: it is not paused. It is resumed when the update has ended, unless
    * it failed after the weights had changed: then the engine stays paused rather than serve weights of two versions, and
-   * the next successful update resumes it. `caller`: the caller pauses and resumes it; an update demands that it is paused.
+   * the next successful update resumes it. One that answers otherwise than `verify.answers` expects is paused whatever this
+   * is. `caller`: the caller pauses and resumes it; an update demands that it is paused.
    */
   readonly pause?: PauseOption;
   /**
    * Drop the caches after an update, because the old weights computed them: of prefixes, also in external stores, and of
-   * multimodal inputs. Default: false.
+   * multimodal inputs. Default: true with a pause that lets no request live (`abort`, `wait`); otherwise false, and then
+   * the engine may answer from the old weights' caches.
    */
   readonly resetCache?: boolean;
   /**
    * The engine has a draft model for speculative decoding that takes the weights in a second exchange, after the target
-   * model: SGLang's do, and vLLM's with weightcast as its weight-transfer engine. Default: false.
+   * model: SGLang's do, and vLLM's with weightcast as its weight-transfer engine. A vLLM with a worker extension, which
+   * loads both at once, is refused before it is paused. Default: false.
    */
   readonly hasDraftModel?: boolean;
 }
@@ -63,8 +66,13 @@ export function checkEngineOptions(name: string, options: EngineOptions): void {
 }
 
 /** Throws `UsageError` for an invalid endpoint or API key. */
-export function createEngineClient(options: EngineOptions, clock: Clock): EngineClient {
+export function createEngineClient(options: EngineOptions, clock: Clock, log?: Logger): EngineClient {
   const { endpoint, engine = 'vllm', link = 'weightcast', apiKey, hasDraftModel = false } = options;
-  const http = { endpoint, clock, ...(apiKey !== undefined && { apiKey }) };
+  const http = {
+    endpoint,
+    clock,
+    ...(apiKey !== undefined && { apiKey }),
+    ...(log !== undefined && { log }),
+  };
   return engine === 'sglang' ? new SglangClient(http) : new VllmClient({ ...http, link, hasDraftModel });
 }

@@ -3,10 +3,14 @@ import type {
   EngineClient,
   EngineUpdate,
   PauseMode,
+  Prompt,
+  RankAnswers,
   Readiness,
   ReportedState,
 } from './engine-client.ts';
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
+import { refuseOtherKind } from './engine-identity.ts';
+import { sglangAnswers } from './sglang-answers.ts';
 
 /**
  * SGLang's routes. Its workers speak checkpoint-engine's link, or weightcast's if it was started by
@@ -26,13 +30,18 @@ export class SglangClient implements EngineClient {
 
   /** Not `/health`: it may generate a token, and so fails while the engine is paused or updates. */
   ready(options: CallOptions): Promise<Readiness> {
-    return this.#http.ready('/ping', options);
+    return this.#http.ready('/ping', options, (missing) =>
+      refuseOtherKind(this.#http, 'sglang', options, missing),
+    );
   }
 
   /** It has no route that says whether it is paused or asleep. */
   async state(options: CallOptions): Promise<ReportedState> {
-    const version = await this.#http.valueOf('/model_info', 'weight_version', options);
-    return { isPaused: null, isSleeping: null, version: typeof version === 'string' ? version : null };
+    const [version] = await Promise.all([
+      this.#version(options),
+      refuseOtherKind(this.#http, 'sglang', options),
+    ]);
+    return { isPaused: null, isSleeping: null, version };
   }
 
   pause(mode: PauseMode, options: CallOptions): Promise<void> {
@@ -44,9 +53,30 @@ export class SglangClient implements EngineClient {
   }
 
   /** Flushes the cache within the update call: only there it is certain that no request runs. */
-  update({ links, version, resetCache }: EngineUpdate, options: CallOptions): Promise<void> {
-    const body = { zmq_handles: links, flush_cache: resetCache, weight_version: version };
+  update({ links, resetCache }: EngineUpdate, options: CallOptions): Promise<void> {
+    const body = { zmq_handles: links, flush_cache: resetCache };
     return this.#http.call('POST', '/update_weights_from_ipc', body, options);
+  }
+
+  async resetCaches(): Promise<void> {}
+
+  /** By its own route, which would abort all requests unless it is told not to. */
+  async label(version: string, options: CallOptions): Promise<string | null> {
+    const body = { new_version: version, abort_all_requests: false };
+    const hasRoute = await this.#http.tell('/update_weight_version', body, options);
+    return hasRoute ? this.#version(options) : null;
+  }
+
+  answers(prompts: readonly Prompt[], options: CallOptions): Promise<RankAnswers[]> {
+    return sglangAnswers(this.#http, prompts, options);
+  }
+
+  /** Older ones have the route under another name. */
+  async #version(options: CallOptions): Promise<string | null> {
+    const version =
+      (await this.#http.valueOf('/model_info', 'weight_version', options)) ??
+      (await this.#http.valueOf('/get_model_info', 'weight_version', options));
+    return typeof version === 'string' ? version : null;
   }
 
   close(): Promise<void> {

@@ -1,14 +1,19 @@
 import { EngineError } from '../errors.ts';
+import { EngineRefusal } from './engine-answer.ts';
 import type {
   CallOptions,
   EngineClient,
   EngineUpdate,
   LinkKind,
   PauseMode,
+  Prompt,
+  RankAnswers,
   Readiness,
   ReportedState,
 } from './engine-client.ts';
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
+import { refuseOtherKind } from './engine-identity.ts';
+import { vllmAnswers } from './vllm-answers.ts';
 import { protocolVersion } from './worker-link/messages.ts';
 
 /**
@@ -23,9 +28,6 @@ const usualSilenceSeconds = 600;
 /** How long a session that was cut short may take to close. */
 const closeMilliseconds = 10_000;
 
-/** How long an engine may take to note the name of its version. */
-const labelMilliseconds = 5_000;
-
 /** Workers without a link fail, which ends the session. */
 const noLinks = { update_info: { links: {} } };
 
@@ -36,6 +38,9 @@ const updateMethods = {
   /** `checkpoint_engine.worker.VllmColocateWorkerExtension`. */
   'checkpoint-engine': 'update_weights_from_ipc',
 } as const satisfies Record<LinkKind, string>;
+
+/** Of a worker extension that takes the weights more than once in an update: how many times. Ours takes them once. */
+const exchangesMethod = 'weightcast_exchanges';
 
 export interface VllmClientOptions extends EngineHttpOptions {
   /** What the engine's workers speak. Default: weightcast's own link. */
@@ -67,61 +72,93 @@ export class VllmClient implements EngineClient {
   }
 
   ready(options: CallOptions): Promise<Readiness> {
-    return this.#http.ready('/health', options);
+    return this.#http.ready('/health', options, (missing) =>
+      refuseOtherKind(this.#http, 'vllm', options, missing),
+    );
   }
 
   async state(options: CallOptions): Promise<ReportedState> {
     const [isPaused, isSleeping, version] = await Promise.all([
       this.#http.valueOf('/is_paused', 'is_paused', options),
       this.#http.valueOf('/is_sleeping', 'is_sleeping', options),
-      this.#http.valueOf('/weight_info', 'weight_version', options),
+      this.#version(options),
+      refuseOtherKind(this.#http, 'vllm', options),
     ]);
+    // One that is paused says that it sleeps, too.
+    const isAsleep = isSleeping === true && isPaused !== true;
+    if (this.#hasDraftModel && !isAsleep) await this.#checkDraft(options);
     return {
       isPaused: typeof isPaused === 'boolean' ? isPaused : null,
       isSleeping: typeof isSleeping === 'boolean' ? isSleeping : null,
-      version: typeof version === 'string' ? version : null,
+      version,
     };
   }
 
-  pause(mode: PauseMode, options: CallOptions): Promise<void> {
-    return this.#http.call('POST', `/pause?mode=${mode}`, null, options);
+  async pause(mode: PauseMode, options: CallOptions): Promise<void> {
+    await this.#http.call('POST', `/pause?mode=${mode}`, null, options);
+    await this.#checkPaused(true, 'pause', options);
   }
 
-  resume(options: CallOptions): Promise<void> {
-    return this.#http.call('POST', '/resume', null, options);
+  async resume(options: CallOptions): Promise<void> {
+    await this.#http.call('POST', '/resume', null, options);
+    await this.#checkPaused(false, 'resume', options);
   }
 
   async update(update: EngineUpdate, options: CallOptions): Promise<void> {
-    const { version, resetCache } = update;
     const post: Post = (path, body) => this.#http.call('POST', path, body, options);
     if (await this.#isTransferEngine(post)) {
-      const finished = { weight_version: version };
-      // The version is the engine's once all of its models have the weights.
-      await this.#session(post, '/start_weight_update', update, this.#hasDraftModel ? {} : finished);
-      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', update, finished);
+      await this.#session(post, '/start_weight_update', update);
+      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', update);
     } else {
       await this.#extension(post, update, options.timeoutMilliseconds);
-      await this.#label(version, options);
     }
-    if (resetCache) await this.#resetCaches(options);
   }
 
-  /** The weights are in whatever the engine calls them: what it says of its version is compared before the next update. */
-  async #label(version: string, options: CallOptions): Promise<void> {
-    const soon = {
-      ...options,
-      timeoutMilliseconds: Math.min(options.timeoutMilliseconds, labelMilliseconds),
-    };
-    await this.#http
-      .tryCall('POST', '/update_weight_version', { new_version: version }, soon)
-      .catch(() => {});
+  async label(version: string, options: CallOptions): Promise<string | null> {
+    const body = { new_version: version };
+    const hasRoute = await this.#http.tell('/update_weight_version', body, options);
+    return hasRoute ? this.#version(options) : null;
+  }
+
+  answers(prompts: readonly Prompt[], options: CallOptions): Promise<RankAnswers[]> {
+    return vllmAnswers(this.#http, prompts, options);
+  }
+
+  async #version(options: CallOptions): Promise<string | null> {
+    const version = await this.#http.valueOf('/weight_info', 'weight_version', options);
+    return typeof version === 'string' ? version : null;
+  }
+
+  /** What answers the request may be something between us and the engine. */
+  async #checkPaused(expected: boolean, route: string, options: CallOptions): Promise<void> {
+    const isPaused = await this.#http.valueOf('/is_paused', 'is_paused', options);
+    if (isPaused !== !expected) return;
+    const says = expected ? 'says that it is not paused' : 'says that it still is paused';
+    throw new EngineError(`engine ${this.endpoint} answered POST /${route} with 200, but ${says}`);
+  }
+
+  /** Rejects with `EngineError` if its workers do not take the weights a second time: a rank would wait in vain for them. */
+  async #checkDraft(options: CallOptions): Promise<void> {
+    const post: Post = (path, body) => this.#http.call('POST', path, body, options);
+    if (await this.#isTransferEngine(post)) return;
+    const timeout = Math.ceil(options.timeoutMilliseconds / 1_000) + engineSlackSeconds;
+    const call = { method: exchangesMethod, args: [], timeout };
+    const answer = await this.#http.object('POST', '/collective_rpc', call, options).catch((error) => {
+      if (isAnswer(error)) return null;
+      throw error;
+    });
+    const results = answer?.results;
+    if (Array.isArray(results) && results.length > 0 && results.every((times) => times === 2)) return;
+    throw new EngineError(
+      `engine ${this.endpoint} has a worker extension that loads target and draft model at once: leave hasDraftModel (--draft-model) out, or start it with --weight-transfer-config '{"backend": "weightcast"}'`,
+    );
   }
 
   /**
    * Older engines do not have the caches of multimodal inputs, and ignore the question about external stores. One without
    * such a store answers it as it does a failure, so it is then asked without.
    */
-  async #resetCaches(options: CallOptions): Promise<void> {
+  async resetCaches(options: CallOptions): Promise<void> {
     try {
       await this.#http.call('POST', '/reset_prefix_cache?reset_external=true', null, options);
     } catch (error) {
@@ -156,16 +193,16 @@ export class VllmClient implements EngineClient {
     this.#hasExtension = true;
   }
 
-  async #session(post: Post, start: string, update: EngineUpdate, finished: object): Promise<void> {
+  async #session(post: Post, start: string, update: EngineUpdate): Promise<void> {
     try {
-      await this.#runSession(post, start, update, finished);
+      await this.#runSession(post, start, update);
     } catch (error) {
       if (!isAnswer(error)) await this.#closeSession();
       throw error;
     }
   }
 
-  async #runSession(post: Post, start: string, update: EngineUpdate, finished: object): Promise<void> {
+  async #runSession(post: Post, start: string, update: EngineUpdate): Promise<void> {
     try {
       await post(start, null);
     } catch (error) {
@@ -177,7 +214,8 @@ export class VllmClient implements EngineClient {
     const silence = silenceOf(update);
     const limit = silence === null ? {} : { silence_seconds: silence };
     await post('/update_weights', { update_info: { links: update.links, ...limit } });
-    await post('/finish_weight_update', finished);
+    // Without a version: what the engine calls its weights is told when they are proved to be right.
+    await post('/finish_weight_update', {});
   }
 
   /** An engine that gets requests in an open session dies: a failed update leaves none, whatever it was cut short in. */
@@ -200,6 +238,6 @@ function silenceOf({ stepTimeoutMilliseconds }: EngineUpdate): number | null {
 type Post = (path: string, body: object | null) => Promise<void>;
 
 /** That the engine has answered, if only to refuse. */
-function isAnswer(error: unknown): error is EngineError {
-  return error instanceof EngineError && / answered POST /.test(error.message);
+function isAnswer(error: unknown): error is EngineRefusal {
+  return error instanceof EngineRefusal;
 }

@@ -58,6 +58,7 @@ function createPorts(
   configuration: SupervisorConfiguration,
   hub: HubTransport,
   children: Children,
+  log: Logger,
 ): SupervisorPorts {
   const { node, keys, fabricSecret, startTimeoutMilliseconds, stopTimeoutMilliseconds } = configuration;
   const { grace } = stopTimes(stopTimeoutMilliseconds);
@@ -92,7 +93,7 @@ function createPorts(
       return { exited, stop, hint: place.hint };
     },
     openCheckpoint,
-    engineClient: (instance) => createEngineClient(instance, systemClock),
+    engineClient: (instance) => createEngineClient(instance, systemClock, log),
     segmentName: (set) => `checkpoint-${set}-`,
   };
 }
@@ -152,7 +153,7 @@ async function main(): Promise<readonly string[]> {
   });
   const times = stopTimes(configuration.stopTimeoutMilliseconds);
   const children = new Children();
-  const ports = createPorts(configuration, hub, children);
+  const ports = createPorts(configuration, hub, children, log);
   const create = () => new SupervisorActor(configuration, ports);
   const spawnOptions = { ...supervisorSpawnOptions, endingMilliseconds: times.ranks };
   const supervisor = system.spawn('supervisor', create, spawnOptions);

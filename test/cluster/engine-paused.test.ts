@@ -3,20 +3,21 @@ import { test } from 'node:test';
 import { type Fault, startCluster, startEngine, statesOf } from './fake-instance.ts';
 
 const resets = ['/reset_prefix_cache?reset_external=true', '/reset_mm_cache', '/reset_encoder_cache'];
-const installed = ['/collective_rpc', 'load', '/update_weight_version'];
+const loaded = ['/collective_rpc', 'load'];
+const installed = [...loaded, ...resets, '/update_weight_version'];
 
 test('an engine is paused before its weights change and resumed after all instances are updated', async (t) => {
   const { asked, endpoint } = await startEngine(t, () => 'none');
-  const instance = { name: 'blue', endpoint, ranks: [0], pause: 'abort', resetCache: true } as const;
+  const instance = { name: 'blue', endpoint, ranks: [0], pause: 'abort' } as const;
   const cluster = await startCluster(t, [instance]);
   await cluster.update('a');
-  assert.deepEqual(asked, ['/pause?mode=abort', ...installed, ...resets, '/resume']);
+  assert.deepEqual(asked, ['/pause?mode=abort', ...installed, '/resume']);
   assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
 });
 
 test('an engine whose weights are half new stays paused, which is said, and the next update resumes it', async (t) => {
   let fault: Fault = 'load';
-  const { asked, endpoint } = await startEngine(t, () => fault, { is_paused: false });
+  const { asked, endpoint } = await startEngine(t, () => fault, { is_paused: false, is_sleeping: false });
   const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'wait' }]);
   await assert.rejects(cluster.update('a'), (error: Error) => {
     assert.match(error.message, /no such tensor/);
@@ -50,10 +51,36 @@ test('an engine in which nothing was installed is resumed and keeps its version'
   assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
 });
 
+test('an engine whose caches cannot be dropped holds the new version all the same, and is resumed', async (t) => {
+  let fault: Fault = 'reset';
+  const { asked, endpoint } = await startEngine(t, () => fault);
+  const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'wait' }]);
+  await assert.rejects(cluster.update('a'), {
+    name: 'EngineError',
+    message: `updating to a succeeded, but instance blue may answer from caches that the old weights computed (engine ${endpoint} answered POST /reset_prefix_cache with 404): POST /reset_prefix_cache to ${endpoint}, or update it again`,
+  });
+  assert.deepEqual(asked.slice(-2), ['/update_weight_version', '/resume']);
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
+  fault = 'none';
+  await cluster.update('a');
+});
+
+test('an engine that calls its weights otherwise than it was told is named, and resumed', async (t) => {
+  const { asked, endpoint } = await startEngine(t, () => 'label', { weight_version: 'default' });
+  const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'keep' }]);
+  await assert.rejects(
+    cluster.update('a'),
+    /^EngineError: updating to a succeeded, but instance blue was told that its weights are a@[0-9a-f]+, and says that they are default$/,
+  );
+  // With requests that are kept, their caches are.
+  assert.deepEqual(asked, ['/pause?mode=keep', ...loaded, '/update_weight_version', '/resume']);
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
+});
+
 test('an instance whose weights are whole is neither broken nor left paused by another one that fails', async (t) => {
   const whole = await startEngine(t, () => 'none');
-  const failing = await startEngine(t, () => 'reset');
-  const options = { pause: 'abort', resetCache: true } as const;
+  const failing = await startEngine(t, () => 'answer');
+  const options = { pause: 'abort' } as const;
   const cluster = await startCluster(t, [
     { name: 'blue', endpoint: whole.endpoint, ranks: [0], ...options },
     { name: 'green', endpoint: failing.endpoint, ranks: [1], ...options },
@@ -68,7 +95,7 @@ test('an instance whose weights are whole is neither broken nor left paused by a
   );
   const { code, message } = instances[1]!.error!;
   assert.equal(code, 'WEIGHTCAST_ENGINE');
-  assert.match(message, /reset_prefix_cache with 404; instance green is broken and stays paused/);
+  assert.match(message, /collective_rpc with 500.*; instance green is broken and stays paused/);
   assert.equal(whole.asked.at(-1), '/resume');
   assert.ok(!failing.asked.includes('/resume'));
   assert.deepEqual(await statesOf(cluster), [

@@ -24,6 +24,12 @@ test('an engine that someone else has paused is refused by name and stays as it 
     name: 'EngineError',
     message: `instance blue (${endpoint}) was paused by someone else: resume it (weightcast resume --endpoint ${endpoint}), or use pause "caller"`,
   });
+  // As a vLLM says it that is paused, or asleep.
+  said.is_sleeping = true;
+  await assert.rejects(
+    cluster.update('a'),
+    /is asleep, or was paused by someone else: wake it up .* or resume it/,
+  );
   assert.deepEqual(asked, []);
   assert.equal(said.is_paused, true);
   assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);
@@ -42,6 +48,19 @@ test('a caller that pauses and resumes has to have paused, and nothing is undone
   assert.deepEqual(asked, ['/collective_rpc', 'load', '/update_weight_version']);
   assert.equal(said.is_paused, true);
   assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
+});
+
+test('a draft model that the workers would not take apart is refused before the engine is paused', async (t) => {
+  const { asked, endpoint } = await startEngine(t, () => 'none', { is_paused: false });
+  const instance = { name: 'blue', endpoint, ranks: [0], pause: 'abort', hasDraftModel: true } as const;
+  const cluster = await startCluster(t, [instance]);
+  await assert.rejects(cluster.update('a'), {
+    name: 'EngineError',
+    message:
+      /^engine http:\S+ has a worker extension that loads target and draft model at once: leave hasDraftModel/,
+  });
+  assert.ok(!asked.some((route) => route.startsWith('/pause') || route === 'load'), asked.join());
+  assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);
 });
 
 test('an engine with weights of another version than it was given is unknown from the next contact on', async (t) => {

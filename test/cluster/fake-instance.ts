@@ -15,6 +15,8 @@ export type Fault =
   | 'trigger'
   | 'resume'
   | 'reset'
+  | 'label'
+  | 'answer'
   | 'silence'
   | 'slow load'
   | 'late pause';
@@ -29,7 +31,7 @@ export interface Said {
 /** Less than an engine is watched for that has not answered. */
 const lateMilliseconds = 500;
 
-const questions = ['/is_paused', '/is_sleeping', '/weight_info'];
+const questions = ['/is_paused', '/is_sleeping', '/weight_info', '/v1/models'];
 const faultOf = {
   '/pause': 'pause',
   '/collective_rpc': 'trigger',
@@ -40,7 +42,8 @@ const faultOf = {
 /**
  * An engine's HTTP face with workers that take no bytes, in this process; `asked` is what it was asked, in order, without
  * what changes nothing. A fault is a route that answers 404, a load that fails or does not end, or an update call that no
- * worker hears of (`silence`), or a pause that takes effect after the one who asked has gone (`late pause`).
+ * worker hears of (`silence`), or that ends in an error although all loads went well (`answer`), or a pause that takes effect
+ * after the one who asked has gone (`late pause`).
  */
 export async function startEngine(t: TestContext, fault: () => Fault, said: Said = {}) {
   const asked: string[] = [];
@@ -73,18 +76,21 @@ export async function startEngine(t: TestContext, fault: () => Fault, said: Said
     if (path === '/init_weight_transfer_engine') return void response.writeHead(404).end();
     asked.push(url);
     if (faultOf[path as keyof typeof faultOf] === fault()) return void response.writeHead(404).end();
-    if (path === '/update_weight_version')
+    if (path === '/update_weight_version' && fault() !== 'label')
       said.weight_version = JSON.parse(String(Buffer.concat(chunks))).new_version;
     if (path === '/pause' && fault() === 'late pause') {
       await once(response, 'close');
       await setTimeout(lateMilliseconds);
     }
-    if (path === '/pause' && said.is_paused !== undefined) said.is_paused = true;
-    if (path === '/resume' && said.is_paused !== undefined) said.is_paused = false;
+    if (path === '/pause' || path === '/resume') {
+      if (said.is_paused !== undefined) said.is_paused = path === '/pause';
+      // As a vLLM does that is paused.
+      if (said.is_sleeping !== undefined) said.is_sleeping = path === '/pause';
+    }
     if (path === '/collective_rpc' && fault() === 'silence') return;
     if (path !== '/collective_rpc') return void response.end('{}');
     await update(Buffer.concat(chunks).toString()).then(
-      () => response.end('{"results":[null]}'),
+      () => response.writeHead(fault() === 'answer' ? 500 : 200).end('{"results":[null]}'),
       (error: Error) => response.writeHead(500).end(error.message),
     );
   });

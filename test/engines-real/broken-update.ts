@@ -6,7 +6,7 @@ import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { VllmClient } from '../../src/engines/vllm.ts';
 import type { LinkTensor } from '../../src/engines/worker-link/worker-link.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
-import { bindLink, never, version } from '../engines/harness.ts';
+import { bindLink, never } from '../engines/harness.ts';
 import { TestHost } from '../native/harness.ts';
 import { sendBuckets, type TestTensor } from '../python/engine-worker.ts';
 
@@ -57,7 +57,6 @@ export async function breakOff(
   const client = new VllmClient({ endpoint, clock: systemClock });
   const order = {
     links: { [device.uuid]: link.address },
-    version,
     resetCache: false,
     stepTimeoutMilliseconds: 120_000,
   };

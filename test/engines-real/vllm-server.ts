@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
+import type { ExpectedAnswer } from '../../src/index.ts';
 
 /** Python that has vLLM, weightcast as `pip install` leaves it, and the models of make_models.py. */
 const { WEIGHTCAST_VLLM_PYTHON, WEIGHTCAST_VLLM_PACKAGES, WEIGHTCAST_VLLM_MODELS } = process.env;
@@ -107,6 +108,21 @@ export class VllmServer {
     return answers;
   }
 
+  /** How probable it finds the tokens of prompts, as text and as numbers; what its cache holds counts too. */
+  async promptLogprobs(): Promise<ExpectedAnswer[]> {
+    const numbered = [5, 6, 7, 8, 9, 10, 11, 12];
+    const answers: ExpectedAnswer[] = [];
+    for (const prompt of [...prompts.filter((text) => text.includes(' ')), numbered]) {
+      const asked = { model: 'm', prompt, max_tokens: 1, temperature: 0, prompt_logprobs: 0 };
+      const { choices } = (await this.post('/v1/completions', asked)) as {
+        choices: [{ prompt_logprobs: (Record<string, { logprob: number }> | null)[] }];
+      };
+      const entries = choices[0].prompt_logprobs.slice(1);
+      answers.push({ prompt, logprobs: entries.map((entry) => Object.values(entry!)[0]!.logprob) });
+    }
+    return answers;
+  }
+
   post(path: string, body: object = {}): Promise<unknown> {
     const init = {
       method: 'POST',
@@ -148,7 +164,7 @@ export class VllmServer {
   async #untilHealthy(): Promise<void> {
     const end = performance.now() + startSeconds * 1_000;
     for (;;) {
-      if (this.#hasEnded()) assert.fail(`vLLM has ended: ${this.#log.slice(-5_000)}`);
+      if (this.#hasEnded()) assert.fail(`vLLM has ended: ${this.#log.slice(-30_000)}`);
       const healthy = await fetch(`${this.endpoint}/health`).then(
         ({ status }) => status === 200,
         () => false,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
 import { allArrived } from '../../simulation/all-arrived.ts';
-import { Cluster, type InstanceOptions, type UpdateReport } from '../../src/index.ts';
+import { Cluster, type InstanceOptions, type ProofOptions, type UpdateReport } from '../../src/index.ts';
 import { type Break, breakOff, readTensors } from './broken-update.ts';
 import { type Answer, model, skip, startOnCpu, type VllmServer } from './vllm-server.ts';
 
@@ -43,10 +43,10 @@ async function startCluster(
   return cluster;
 }
 
-async function update(cluster: Cluster, name: string): Promise<UpdateReport> {
+async function update(cluster: Cluster, name: string, verify: ProofOptions = {}): Promise<UpdateReport> {
   await cluster.register(name, model(name));
   try {
-    return await cluster.update(name, { bucketBytes });
+    return await cluster.update(name, { bucketBytes, verify });
   } finally {
     await cluster.unregister(name);
   }
@@ -116,6 +116,22 @@ for (const [face, options] of Object.entries(faces)) {
       });
       assert.equal((await server.answers()).length, ofA.length);
       await update(cluster, 'A');
+      assert.deepEqual(await server.answers(), ofA);
+    });
+
+    await t.test('proves its answers, and is paused and broken if they are not those expected', async () => {
+      const answersA = await server.promptLogprobs();
+      const report = await update(cluster, 'A', { answers: answersA });
+      assert.equal(report.instances[0]?.proofs.answering, 'holds');
+      await assert.rejects(update(cluster, 'B', { answers: answersA }), {
+        name: 'VerificationError',
+        message: /^instance vllm does not answer as expected: prompt \d of \d .* is broken and stays paused/,
+      });
+      assert.deepEqual(await server.get('/is_paused'), { is_paused: true });
+      const [instance] = (await cluster.status()).instances;
+      assert.deepEqual([instance?.state, instance?.isPaused], ['broken', true]);
+      await update(cluster, 'A', { answers: answersA });
+      assert.deepEqual(await server.get('/is_paused'), { is_paused: false });
       assert.deepEqual(await server.answers(), ofA);
     });
 

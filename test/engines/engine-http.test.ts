@@ -180,7 +180,7 @@ test('every call has the API key as its bearer token', async (t) => {
   await client.update(order, patient());
   assert.deepEqual(
     asked.map(({ authorization }) => authorization),
-    Array(3).fill('Bearer sk-1234'),
+    Array(asked.length).fill('Bearer sk-1234'),
   );
 });
 
@@ -200,6 +200,20 @@ test('an answer with success: false is a failure, whatever its status', async (t
     name: 'EngineError',
     message: `engine ${endpoint} answered POST /collective_rpc with 200: requests are running`,
   });
+});
+
+test('a page that something else sends in the place of the engine is a failure', async (t) => {
+  const { endpoint } = await fakeEngine(t, status(200, '<html>Welcome</html>', 'text/html; charset=utf-8'));
+  const client = clientOf(t, endpoint);
+  for (const [call, route] of [
+    [client.resume(patient()), 'POST /resume'],
+    [client.update(order, patient()), 'POST /collective_rpc'],
+  ] as const) {
+    await assert.rejects(call, {
+      name: 'EngineError',
+      message: `engine ${endpoint} answered ${route} with 200: an HTML page, which no engine sends`,
+    });
+  }
 });
 
 test('an invalid endpoint is refused', () => {

@@ -78,4 +78,5 @@ export const patient = () => ({ timeoutMilliseconds: never, signal: new AbortCon
 export const hasty = () => ({ timeoutMilliseconds: soon, signal: new AbortController().signal });
 
 export const links = { 'GPU-1': 'ipc://@a.sock', 'GPU-2': 'ipc://@b.sock' };
-export const order = { links, version: 'qwen@00ff', resetCache: false, stepTimeoutMilliseconds: 120_000 };
+export const version = 'qwen@00ff';
+export const order = { links, resetCache: false, stepTimeoutMilliseconds: 120_000 };

@@ -3,7 +3,17 @@ import { type TestContext, test } from 'node:test';
 import { SglangClient } from '../../src/engines/sglang.ts';
 import { AbortedError } from '../../src/errors.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
-import { closing, fakeEngine, hasty, links, order, patient, socketPath, status } from './fake-engine.ts';
+import {
+  closing,
+  fakeEngine,
+  hasty,
+  links,
+  order,
+  patient,
+  socketPath,
+  status,
+  version,
+} from './fake-engine.ts';
 import { gate, never } from './harness.ts';
 
 function clientOf(t: TestContext, endpoint: string, apiKey?: string): SglangClient {
@@ -12,7 +22,7 @@ function clientOf(t: TestContext, endpoint: string, apiKey?: string): SglangClie
 
 const success = status(200, '{"success":true,"message":"IPC weight update completed successfully"}');
 
-test('an update is one call with links and version, which also flushes the cache if requested', async (t) => {
+test('an update is one call with the links, which also flushes the cache if requested', async (t) => {
   const { asked, endpoint } = await fakeEngine(t, success);
   const client = clientOf(t, endpoint);
   for (const resetCache of [false, true]) await client.update({ ...order, resetCache }, patient());
@@ -20,7 +30,7 @@ test('an update is one call with links and version, which also flushes the cache
     asked.map(({ route, body }) => [route, JSON.parse(body)]),
     [false, true].map((flush_cache) => [
       'POST /update_weights_from_ipc',
-      { zmq_handles: links, flush_cache, weight_version: 'qwen@00ff' },
+      { zmq_handles: links, flush_cache },
     ]),
   );
 });
@@ -61,6 +71,36 @@ test('an engine is ready once it answers a ping, whatever its health route says'
   });
   await clientOf(t, endpoint).ready(patient());
   assert.deepEqual(asked, Array(3).fill({ route: 'GET /ping', body: '' }));
+});
+
+test('an engine is told its version when that is proved, and that no request is to be ended for it', async (t) => {
+  const { asked, endpoint } = await fakeEngine(
+    t,
+    (request, response) => {
+      // As an older one.
+      if (request.url === '/model_info') return status(404)(request, response);
+      status(200, '{"success":true,"weight_version":"qwen@00ff"}')(request, response);
+    },
+    { transferEngine: true },
+  );
+  assert.equal(await clientOf(t, endpoint).label(version, patient()), version);
+  assert.deepEqual(JSON.parse(asked[0]!.body), { new_version: version, abort_all_requests: false });
+});
+
+test('a vLLM, or whatever else serves models without a ping, is refused as such at once', async (t) => {
+  for (const [owner, hasPing, message] of [
+    ['vllm', true, /is a vLLM, not an SGLang: set engine "vllm" \(--engine vllm\)$/],
+    ['vllm', false, /is a vLLM, not an SGLang/],
+    ['someone', false, /GET \/ping with 404.*owned by "someone": it is not an SGLang \(engine, --engine\)$/],
+  ] as const) {
+    const { endpoint } = await fakeEngine(t, (request, response) => {
+      if (request.url === '/ping' && !hasPing) return status(404)(request, response);
+      status(200, JSON.stringify({ data: [{ id: 'm', owned_by: owner }] }))(request, response);
+    });
+    const client = clientOf(t, endpoint);
+    const asked = hasPing ? client.state(patient()) : client.ready(patient());
+    await assert.rejects(asked, { name: 'EngineError', message });
+  }
 });
 
 test('an engine is paused in the requested mode, and resumed', async (t) => {

@@ -2,7 +2,17 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { VllmClient, type VllmClientOptions } from '../../src/engines/vllm.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
-import { type Answer, closing, fakeEngine, links, order, patient, status } from './fake-engine.ts';
+import {
+  type Answer,
+  closing,
+  fakeEngine,
+  hasty,
+  links,
+  order,
+  patient,
+  status,
+  version,
+} from './fake-engine.ts';
 
 function clientOf(t: TestContext, endpoint: string, options: Partial<VllmClientOptions> = {}): VllmClient {
   return closing(t, new VllmClient({ endpoint, clock: systemClock, ...options }));
@@ -25,12 +35,15 @@ test('an update is one collective_rpc call with the links as its argument and a 
 
 const resets = ['/reset_prefix_cache?reset_external=true', '/reset_mm_cache', '/reset_encoder_cache'];
 
-test('everything that old weights computed is dropped after the update, if it is asked for', async (t) => {
+test('everything that old weights computed is dropped, in a step of its own', async (t) => {
   const { asked, endpoint } = await fakeEngine(t, status(200));
-  await clientOf(t, endpoint).update({ ...order, resetCache: true }, patient());
+  const client = clientOf(t, endpoint);
+  await client.update({ ...order, resetCache: true }, patient());
+  assert.equal(asked.length, 1);
+  await client.resetCaches(patient());
   assert.deepEqual(
-    asked.map(({ route }) => route),
-    ['POST /collective_rpc', ...resets.map((route) => `POST ${route}`)],
+    asked.slice(1).map(({ route }) => route),
+    resets.map((route) => `POST ${route}`),
   );
 });
 
@@ -40,26 +53,17 @@ test('an engine without multimodal caches or an external store drops what it has
     // As vLLM answers without a connector to such a store.
     status(200, `{"success":${!request.url!.includes('external')}}`)(request, response);
   });
-  await clientOf(t, endpoint).update({ ...order, resetCache: true }, patient());
+  await clientOf(t, endpoint).resetCaches(patient());
   const routes = asked.map(({ route }) => route.replace('POST ', ''));
-  assert.deepEqual(routes, ['/collective_rpc', resets[0], '/reset_prefix_cache', ...resets.slice(1)]);
+  assert.deepEqual(routes, [resets[0], '/reset_prefix_cache', ...resets.slice(1)]);
 });
 
-test('a cache that cannot be reset fails the update, and an update that fails resets nothing', async (t) => {
-  const failing = (route: string, answer: Answer) =>
-    fakeEngine(t, (request, response) =>
-      (request.url!.startsWith(route) ? answer : status(200))(request, response),
-    );
-  const busy = await failing('/reset_prefix_cache', status(200, '{"success":false}'));
-  await assert.rejects(clientOf(t, busy.endpoint).update({ ...order, resetCache: true }, patient()), {
+test('a cache that cannot be reset is an error', async (t) => {
+  const { endpoint } = await fakeEngine(t, status(200, '{"success":false}'));
+  await assert.rejects(clientOf(t, endpoint).resetCaches(patient()), {
     name: 'EngineError',
     message: /answered POST \/reset_prefix_cache with 200: \{"success":false\}$/,
   });
-  const broken = await failing('/collective_rpc', status(500, '{"error":{"message":"KeyError: w"}}'));
-  await assert.rejects(clientOf(t, broken.endpoint).update({ ...order, resetCache: true }, patient()), {
-    message: /answered POST \/collective_rpc with 500: KeyError: w$/,
-  });
-  assert.equal(broken.asked.length, 1);
 });
 
 /** A vLLM with the routes of weight-transfer sessions; `answers` says what differs from 200, each once. */
@@ -76,38 +80,23 @@ async function engineWithSessions(t: TestContext, answers: Record<string, Answer
   };
 }
 
-const resetting = resets.map((route) => route.slice(1));
 const session = ['start_weight_update', 'update_weights', 'finish_weight_update'];
 
-test('an engine whose weight-transfer engine is weightcast is updated in a session, and learns the version', async (t) => {
+test('an engine whose weight-transfer engine is weightcast is updated in a session, and not told a version', async (t) => {
   const { asked, endpoint, routes } = await engineWithSessions(t);
-  await clientOf(t, endpoint).update({ ...order, resetCache: true }, patient());
-  assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session, ...resetting]);
+  await clientOf(t, endpoint).update(order, patient());
+  assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session]);
   assert.deepEqual(
     asked.map(({ body }) => (body === '' ? null : JSON.parse(body))),
-    [
-      { init_info: { protocol: 1 } },
-      null,
-      { update_info: { links } },
-      { weight_version: order.version },
-      null,
-      null,
-      null,
-    ],
+    [{ init_info: { protocol: 1 } }, null, { update_info: { links } }, {}],
   );
 });
 
 test('a draft model takes the weights in a session of its own', async (t) => {
-  const { asked, endpoint, routes } = await engineWithSessions(t);
+  const { endpoint, routes } = await engineWithSessions(t);
   await clientOf(t, endpoint, { hasDraftModel: true }).update(order, patient());
   const draft = ['start_draft_weight_update', 'update_weights', 'finish_weight_update'];
   assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session, ...draft]);
-  // The engine gets the version when both models have the weights.
-  const finished = asked.filter(({ route }) => route === 'POST /finish_weight_update');
-  assert.deepEqual(
-    finished.map(({ body }) => JSON.parse(body)),
-    [{}, { weight_version: order.version }],
-  );
 });
 
 test('an engine whose weight-transfer engine is another, or none, is updated through its worker extension', async (t) => {
@@ -125,7 +114,7 @@ test('an engine whose weight-transfer engine is another, or none, is updated thr
     // The second time it is not asked, and after a failure it is: it may have been started again, and otherwise.
     await assert.rejects(client.update(order, patient()));
     await client.update(order, patient());
-    const asks = ['init_weight_transfer_engine', 'collective_rpc', 'update_weight_version'];
+    const asks = ['init_weight_transfer_engine', 'collective_rpc'];
     assert.deepEqual(routes(), [...asks, 'collective_rpc', ...asks]);
   }
 });
@@ -153,7 +142,7 @@ test('a session that nobody finished is closed by an update that fails', async (
       ['POST /update_weights', { update_info: { links: {} } }],
       ['POST /start_weight_update', null],
       ['POST /update_weights', { update_info: { links } }],
-      ['POST /finish_weight_update', { weight_version: order.version }],
+      ['POST /finish_weight_update', {}],
     ],
   );
 });
@@ -162,7 +151,7 @@ test('a session that fails is not finished', async (t) => {
   const { endpoint, routes } = await engineWithSessions(t, {
     '/update_weights': [status(500, '{"error":{"message":"rank 3 died"}}')],
   });
-  await assert.rejects(clientOf(t, endpoint).update({ ...order, resetCache: true }, patient()), {
+  await assert.rejects(clientOf(t, endpoint).update(order, patient()), {
     message: /answered POST \/update_weights with 500: rank 3 died$/,
   });
   assert.deepEqual(routes(), ['init_weight_transfer_engine', 'start_weight_update', 'update_weights']);
@@ -194,32 +183,82 @@ test('workers wait longer for their rank where one answer of another worker may 
   }
 });
 
-test('an engine learns the version of weights that came through its worker extension', async (t) => {
-  const { asked, endpoint } = await engineWithSessions(t, {
-    '/init_weight_transfer_engine': [status(500, '{"error":{"message":"Weight transfer not configured"}}')],
-  });
-  await clientOf(t, endpoint).update(order, patient());
-  const { route, body } = asked.at(-1)!;
-  assert.deepEqual(
-    [route, JSON.parse(body)],
-    ['POST /update_weight_version', { new_version: order.version }],
-  );
+/** Answers by route; 404 for others. */
+const byRoute =
+  (answers: Record<string, Answer>): Answer =>
+  (request, response) =>
+    (answers[request.url!] ?? status(404, '{"detail":"Not Found"}'))(request, response);
+
+test('an engine is told what its weights are called, and asked what it calls them then', async (t) => {
+  const said = status(200, '{"weight_version":"qwen@00ff"}');
+  const told: [Record<string, Answer>, string | null][] = [
+    [{ '/update_weight_version': status(200, '{"success":true}'), '/weight_info': said }, 'qwen@00ff'],
+    // What it makes of a name that it refuses is what it says after that.
+    [{ '/update_weight_version': status(500), '/weight_info': said }, 'qwen@00ff'],
+    [{ '/update_weight_version': status(200), '/weight_info': status(500) }, null],
+    [{ '/weight_info': said }, null],
+  ];
+  for (const [answers, expected] of told) {
+    const { asked, endpoint } = await fakeEngine(t, byRoute(answers), { transferEngine: true });
+    assert.equal(await clientOf(t, endpoint).label(version, patient()), expected);
+    assert.deepEqual(JSON.parse(asked[0]!.body), { new_version: version });
+  }
 });
 
-test('an engine says whether it is paused, asleep, and of which version; an older one does not', async (t) => {
-  const answers: Record<string, Answer> = {
-    '/is_paused': status(200, '{"is_paused":true}'),
-    '/is_sleeping': status(200, '{"is_sleeping":false}'),
-    '/weight_info': status(200, '{"weight_version":"qwen@00ff"}'),
-  };
-  const newer = await fakeEngine(t, (request, response) => answers[request.url!]!(request, response));
+test('an engine says whether it is paused, asleep, and of which version; what it does not say is unknown', async (t) => {
+  const newer = await fakeEngine(
+    t,
+    byRoute({
+      '/is_paused': status(200, '{"is_paused":true}'),
+      '/is_sleeping': status(200, '{"is_sleeping":false}'),
+      '/weight_info': status(200, '{"weight_version":"qwen@00ff"}'),
+      '/v1/models': status(200, '{"data":[{"id":"m","owned_by":"vllm"}]}'),
+    }),
+  );
   const said = await clientOf(t, newer.endpoint).state(patient());
   assert.deepEqual(said, { isPaused: true, isSleeping: false, version: 'qwen@00ff' });
-  const older = await fakeEngine(t, status(404, '{"detail":"Not Found"}'));
-  const unsaid = await clientOf(t, older.endpoint).state(patient());
+  const page = status(200, '<html>', 'text/html; charset=utf-8');
+  for (const answer of [status(404, '{"detail":"Not Found"}'), status(500), status(200, '[]'), page]) {
+    const { endpoint } = await fakeEngine(t, answer);
+    const unsaid = await clientOf(t, endpoint).state(patient());
+    assert.deepEqual(unsaid, { isPaused: null, isSleeping: null, version: null });
+  }
+  const silent = await fakeEngine(t, () => {});
+  const unsaid = await clientOf(t, silent.endpoint).state(hasty());
   assert.deepEqual(unsaid, { isPaused: null, isSleeping: null, version: null });
-  const ill = await fakeEngine(t, status(500));
-  await assert.rejects(clientOf(t, ill.endpoint).state(patient()), { name: 'EngineError' });
+});
+
+test('an SGLang is refused as such, at once', async (t) => {
+  const models = status(200, '{"data":[{"id":"m","owned_by":"sglang"}]}');
+  const { endpoint } = await fakeEngine(t, byRoute({ '/v1/models': models }));
+  const message = `engine ${endpoint} is an SGLang, not a vLLM: set engine "sglang" (--engine sglang)`;
+  const client = clientOf(t, endpoint);
+  await assert.rejects(client.state(patient()), { name: 'EngineError', message });
+  // It has no health route here, and waiting would not change what it is.
+  await assert.rejects(client.ready(patient()), { name: 'EngineError', message });
+});
+
+test('a draft model is refused before anything is touched, if the workers load it together with the target', async (t) => {
+  const rpc = (results: string): Record<string, Answer> => ({ '/collective_rpc': status(200, results) });
+  const refused: Record<string, Answer>[] = [
+    { '/collective_rpc': status(500, '{"error":{"message":"no such method"}}') },
+    rpc('{"results":[1,2]}'),
+    rpc(''),
+  ];
+  for (const answers of refused) {
+    const { asked, endpoint } = await fakeEngine(t, byRoute(answers));
+    await assert.rejects(clientOf(t, endpoint, { hasDraftModel: true }).state(patient()), {
+      name: 'EngineError',
+      message: /has a worker extension that loads target and draft model at once: leave hasDraftModel/,
+    });
+    const { method } = JSON.parse(asked.find(({ route }) => route === 'POST /collective_rpc')!.body);
+    assert.equal(method, 'weightcast_exchanges');
+  }
+  const twice = await fakeEngine(t, byRoute(rpc('{"results":[2,2]}')));
+  await clientOf(t, twice.endpoint, { hasDraftModel: true }).state(patient());
+  const transfers = await engineWithSessions(t);
+  await clientOf(t, transfers.endpoint, { hasDraftModel: true }).state(patient());
+  assert.ok(!transfers.routes().includes('collective_rpc'));
 });
 
 test('an engine that is down when it is asked first says so', async (t) => {
@@ -234,16 +273,43 @@ test('an engine that is down when it is asked first says so', async (t) => {
 });
 
 test('an engine is paused in the way that is asked for, and resumed', async (t) => {
-  const { asked, endpoint } = await fakeEngine(t, status(200, '{"status":"paused"}'));
+  const { asked, endpoint } = await fakeEngine(t, byRoute(pauses('true', 'keep')));
   const client = clientOf(t, endpoint);
-  for (const mode of ['abort', 'wait', 'keep'] as const) await client.pause(mode, patient());
-  await client.resume(patient());
+  await client.pause('keep', patient());
   assert.deepEqual(asked, [
-    { route: 'POST /pause?mode=abort', body: '' },
-    { route: 'POST /pause?mode=wait', body: '' },
     { route: 'POST /pause?mode=keep', body: '' },
-    { route: 'POST /resume', body: '' },
+    { route: 'GET /is_paused', body: '' },
   ]);
+  const running = await fakeEngine(t, byRoute(pauses('false', 'keep')));
+  await clientOf(t, running.endpoint).resume(patient());
+  assert.deepEqual(running.asked[0], { route: 'POST /resume', body: '' });
+  // An older engine does not say.
+  const older = await fakeEngine(t, (request, response) =>
+    status(request.url === '/is_paused' ? 404 : 200)(request, response),
+  );
+  for (const mode of ['abort', 'wait', 'keep'] as const)
+    await clientOf(t, older.endpoint).pause(mode, patient());
+  await clientOf(t, older.endpoint).resume(patient());
+});
+
+function pauses(isPaused: string, mode: string): Record<string, Answer> {
+  return {
+    [`/pause?mode=${mode}`]: status(200, '{"status":"paused"}'),
+    '/resume': status(200, '{"status":"resumed"}'),
+    '/is_paused': status(200, `{"is_paused":${isPaused}}`),
+  };
+}
+
+test('an engine that is not paused or resumed, whatever was answered, is an error', async (t) => {
+  const paused = await fakeEngine(t, byRoute(pauses('true', 'wait')));
+  await assert.rejects(clientOf(t, paused.endpoint).resume(patient()), {
+    name: 'EngineError',
+    message: `engine ${paused.endpoint} answered POST /resume with 200, but says that it still is paused`,
+  });
+  const running = await fakeEngine(t, byRoute(pauses('false', 'wait')));
+  await assert.rejects(clientOf(t, running.endpoint).pause('wait', patient()), {
+    message: /POST \/pause with 200, but says that it is not paused$/,
+  });
 });
 
 test('an engine that has no such route says so', async (t) => {

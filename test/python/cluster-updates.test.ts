@@ -76,8 +76,8 @@ test('a cluster updates engines with checkpoint-engine’s own workers, by the r
   const engine = await startEngine(t, 'checkpoint-engine');
   const link = 'checkpoint-engine';
   const asked = {
-    vllm: ['/collective_rpc', 'update_weights_from_ipc', undefined, undefined],
-    sglang: ['/update_weights_from_ipc', undefined, 'a@', true],
+    vllm: ['/collective_rpc', 'update_weights_from_ipc', undefined],
+    sglang: ['/update_weights_from_ipc', undefined, true],
   };
   for (const kind of ['vllm', 'sglang'] as const) {
     const cluster = await startCluster(engine, { engine: kind, link, resetCache: kind === 'sglang' });
@@ -86,8 +86,7 @@ test('a cluster updates engines with checkpoint-engine’s own workers, by the r
       const report = await update(cluster, 'a', tensors);
       assert.equal(report.instances[0]?.proofs.arrived, 'unknown');
       await assertHeld(engine, tensors);
-      const [route, method, version, flush] = engine.asked.at(-1) as unknown[];
-      assert.deepEqual([route, method, version && String(version).slice(0, 2), flush], asked[kind]);
+      assert.deepEqual(engine.asked.at(-1), asked[kind]);
     } finally {
       await cluster.stop();
     }

@@ -73,7 +73,7 @@ export class PythonEngine {
         return void response.end();
       }
       this.times.update = systemClock.now();
-      this.asked.push([request.url, body.method, body.weight_version, body.flush_cache]);
+      this.asked.push([request.url, body.method, body.flush_cache]);
       await this.#update(body.zmq_handles ?? body.args[0]).then(
         () => response.end('{"success":true}'),
         (error: Error) => response.writeHead(500).end(error.message),

@@ -234,20 +234,54 @@ class Updates(unittest.TestCase):
 
     def test_experts_that_are_not_known_to_be_right_are_refused_unless_they_are_accepted(self) -> None:
         base = type("FusedMoEMethodBase", (), {})
-        eager = types.SimpleNamespace(**{**vars(CONFIG), "enforce_eager": True})
 
-        def reload(kind: str, config: types.SimpleNamespace) -> None:
+        def reload(kind: str, **members: object) -> None:
             experts = Layer("a")
-            experts.quant_method = type(kind, (base,), {})()
-            update_of(Target("target", Model(experts=experts), config))
+            experts.quant_method = type(kind, (base,), members)()
+            update_of(Target("target", Model(experts=experts), CONFIG))
 
-        reload("Fp8MoEMethod", CONFIG)
-        reload("UnquantizedFusedMoEMethod", eager)
-        for kind, config in (("UnquantizedFusedMoEMethod", CONFIG), ("Fp8OnlineMoEMethod", eager)):
-            with self.assertRaisesRegex(ModelNotReloadable, f"experts \\({kind}, run "):
-                reload(kind, config)
+        triton, cutlass = (types.SimpleNamespace(name=name) for name in ("TRITON", "FLASHINFER_CUTLASS"))
+        reload("UnquantizedFusedMoEMethod", unquantized_backend=triton)
+        reload("Fp8MoEMethod", fp8_backend=triton, block_quant=True)
+        reload("Fp8OnlineMoEMethod", fp8_backend=triton, block_quant=False)
+        for kind, members, why in (
+            ("UnquantizedFusedMoEMethod", {"unquantized_backend": cutlass}, "FLASHINFER_CUTLASS.*--moe-backend triton"),
+            ("Fp8MoEMethod", {"fp8_backend": triton, "block_quant": False}, "quantised in a way \\(Fp8MoEMethod\\)"),
+            ("GPTQMarlinMoEMethod", {}, "quantised in a way \\(GPTQMarlinMoEMethod\\)"),
+        ):
+            with self.assertRaisesRegex(ModelNotReloadable, why):
+                reload(kind, **members)
             with unittest.mock.patch.dict("os.environ", {"WEIGHTCAST_ACCEPT_UNPROVEN": "1"}):
-                reload(kind, config)
+                reload(kind, **members)
+
+    def test_what_is_computed_of_weights_stays_where_graphs_read_it(self) -> None:
+        class Kernel:
+            __module__ = "vllm.model_executor.layers.fused_moe"
+
+            def __init__(self, scale: torch.Tensor) -> None:
+                self.scales = [scale]
+
+        class Computing(Attention):
+            def process_weights_after_loading(self, dtype: torch.dtype) -> None:
+                super().process_weights_after_loading(dtype)
+                self.half = torch.full((2,), self.sum)
+                self.quant_method = Kernel(torch.full((1,), self.sum))
+
+        first = Layer("a", "b")
+        model = Model(first=first, attention=Computing(first), second=Layer("a", "b"))
+        self.target = Target("target", model, CONFIG)
+        self.load_all(1.0)
+        attention = model.attention
+        read = (attention.half, attention.quant_method.scales[0])
+        places = [tensor.data_ptr() for tensor in read]
+        self.load_all(2.0)
+        self.assertEqual([tensor.tolist() for tensor in read], [[-16.0] * 2, [-16.0]])
+        held = (attention.half, attention.quant_method.scales[0])
+        self.assertEqual([tensor.data_ptr() for tensor in held], places)
+        # A layer that computes another form has to have it where it is.
+        attention.half = torch.zeros(3)
+        self.load_all(3.0)
+        self.assertEqual(attention.half.tolist(), [-24.0] * 2)
 
     def tied(self, head: Layer, embedding: Layer) -> Target:
         config = {**vars(CONFIG), "hf_text_config": types.SimpleNamespace(tie_word_embeddings=True)}

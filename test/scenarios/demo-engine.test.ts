@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
@@ -34,6 +35,16 @@ test('a wrong option ends the demo engine with exit code 2 and one line that nam
   }
 });
 
+/** How probable the engine finds each token but the first. */
+async function logprobsOf(endpoint: string, prompt: number[]): Promise<number[]> {
+  const body = JSON.stringify({ prompt, max_tokens: 1, prompt_logprobs: 0 });
+  const answer = await fetch(`${endpoint}/v1/completions`, { method: 'POST', body });
+  const { choices } = (await answer.json()) as {
+    choices: [{ prompt_logprobs: (Record<string, { logprob: number }> | null)[] }];
+  };
+  return choices[0].prompt_logprobs.slice(1).map((entry) => Object.values(entry!)[0]!.logprob);
+}
+
 test('weightcast update updates the demo engine, and Ctrl-C stops it without leftovers', async (t) => {
   const directory = temporaryDirectory(t);
   const model = join(directory, 'model.safetensors');
@@ -55,6 +66,16 @@ test('weightcast update updates the demo engine, and Ctrl-C stops it without lef
   });
   const { system_fingerprint: version } = (await answer.json()) as { system_fingerprint: string };
   assert.ok(update.output.includes(version), `${version} serves, not ${update.output}`);
+
+  const answers = join(directory, 'answers.json');
+  writeFileSync(
+    answers,
+    JSON.stringify([{ prompt: [1, 2, 3], logprobs: await logprobsOf(endpoint!, [1, 2, 3]) }]),
+  );
+  const proving = [...target, '--answers', answers];
+  const proved = await new Command(t, 'src/cli/main.ts', 'update', '--checkpoint', model, ...proving).ended;
+  assert.equal(proved.code, 0, proved.errors);
+  assert.match(proved.output, /^engine +updated; .*answering holds$/m);
 
   assert.equal(remains(namespace).length, 2, 'each worker has memory on its device');
   engine.interrupt();

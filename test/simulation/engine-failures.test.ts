@@ -256,7 +256,7 @@ test('an engine that is asleep, or was paused by someone else, is refused and le
     await spares(user.update('a'), 'engine-0', 'WEIGHTCAST_ENGINE', asleep);
     engine!.isSleeping = false;
     engine!.setPaused(true);
-    const paused = /^instance engine-0 \(engine-0\) was paused by someone else/;
+    const paused = /^instance engine-0 \(engine-0\) is asleep, or was paused by someone else/;
     await spares(user.update('a'), 'engine-0', 'WEIGHTCAST_ENGINE', paused);
     assert.ok(engine!.isPaused);
     engine!.setPaused(false);

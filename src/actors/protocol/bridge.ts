@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { allPauseModes } from '../../engines/engine-client.ts';
+import { askedPrompts, rankAnswers } from './answers.ts';
 import { type MessageIn, request } from './table.ts';
 import { epoch, milliseconds, nothing } from './values.ts';
 
@@ -14,6 +15,10 @@ export const engineState = z.object({
 });
 export type EngineState = z.infer<typeof engineState>;
 
+/** What each data-parallel rank of an engine answered to prompts. */
+const questioned = z.object({ ranks: z.array(rankAnswers).min(1) });
+export type Questioned = z.infer<typeof questioned>;
+
 export const toBridge = {
   awaitHealthy: request('await-healthy', { timeoutMilliseconds: milliseconds }, engineState),
   pause: request('pause', { mode: z.enum(allPauseModes), timeoutMilliseconds: milliseconds }, nothing),
@@ -23,14 +28,22 @@ export const toBridge = {
     {
       epoch,
       links: z.record(z.string(), z.string()),
-      /** `checkpoint@digest`. */
-      version: z.string(),
       resetCache: z.boolean(),
       stepTimeoutMilliseconds: milliseconds,
       timeoutMilliseconds: milliseconds,
     },
     nothing,
   ),
+  /** Drops the caches that the old weights computed, if the update itself has not. */
+  resetCaches: request('reset-caches', { timeoutMilliseconds: milliseconds }, nothing),
+  /** `checkpoint@digest`. Answered with what the engine calls its weights then; null if it does not say. */
+  label: request(
+    'label',
+    { version: z.string(), timeoutMilliseconds: milliseconds },
+    z.object({ said: z.string().nullable() }),
+  ),
+  /** How probable the engine finds the tokens of the prompts. It may be asked beside the other calls. */
+  answers: request('answers', { prompts: askedPrompts, timeoutMilliseconds: milliseconds }, questioned),
   abandon: request('abandon', { reason: z.string() }, nothing),
 };
 

@@ -14,8 +14,11 @@ export type Progress = z.infer<typeof progress>;
 
 /** What is known of an engine. */
 const instanceState = z.object({
-  /** `broken`: it holds parts of several versions, or weights that are not right, until an update succeeds. */
-  state: z.enum(['unknown', 'updating', 'serving', 'broken']),
+  /**
+   * `verifying`: its weights are whole, and its answers are being compared. `broken`: it holds parts of several versions,
+   * or weights that are not right, until an update succeeds.
+   */
+  state: z.enum(['unknown', 'updating', 'verifying', 'serving', 'broken']),
   /** An update has paused it, and has not resumed it: because it is broken, or did not resume. */
   isPaused: z.boolean(),
   /** The version whose every bucket all its workers acknowledged in one epoch; null when unknown or broken. */
@@ -23,7 +26,9 @@ const instanceState = z.object({
 });
 
 /** What an earlier cluster knew of an engine, when an instance of it joins. */
-export const knownInstance = instanceState.extend({ state: instanceState.shape.state.exclude(['updating']) });
+export const knownInstance = instanceState.extend({
+  state: instanceState.shape.state.exclude(['updating', 'verifying']),
+});
 export type KnownInstance = z.infer<typeof knownInstance>;
 
 export const status = z.object({

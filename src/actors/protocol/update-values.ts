@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { answersAsked } from './answers.ts';
 import { fabricSource } from './join-values.ts';
 import { fusedModules, plan } from './plan-values.ts';
 import { binary, bytes, doubles, epoch, longs, milliseconds, name, rank, shorts } from './values.ts';
@@ -6,7 +7,11 @@ import { binary, bytes, doubles, epoch, longs, milliseconds, name, rank, shorts 
 /** Updates as messages carry them: the request, communicators, answers of ranks, the report. */
 
 /** Which proofs an update is asked for. */
-export const proofsAsked = z.object({ arrived: z.boolean(), installed: z.boolean() });
+export const proofsAsked = z.object({
+  arrived: z.boolean(),
+  installed: z.boolean(),
+  answers: answersAsked.optional(),
+});
 export type ProofsAsked = z.infer<typeof proofsAsked>;
 
 export const updateRequest = z.object({
@@ -20,6 +25,8 @@ export const updateRequest = z.object({
   verify: proofsAsked,
   /** Reject when any instance fails, though others are updated. */
   atomic: z.boolean(),
+  /** Bring instances that fail to the version of the others when they are back. */
+  heal: z.boolean(),
   /** Hosts keep what they receive from other hosts, and serve it to others. */
   keepCopy: z.boolean(),
   timeoutMilliseconds: milliseconds,

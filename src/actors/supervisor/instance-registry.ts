@@ -1,3 +1,4 @@
+import { resetsCache } from '../../engines/engine-client.ts';
 import { NotReadyError, UsageError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
@@ -25,6 +26,7 @@ interface Held {
 
 const unknown: Held = { state: 'unknown', version: null };
 const updating: Held = { state: 'updating', version: null };
+const verifying: Held = { state: 'verifying', version: null };
 const broken: Held = { state: 'broken', version: null };
 
 /** Removed instances whose engines are still broken or paused; the oldest is dropped first. */
@@ -115,7 +117,7 @@ export class InstanceRegistry implements InstanceLedger {
         isPaused,
         version: version === null ? null : `${version.checkpoint}@${version.digest}`,
         pause: options.pause ?? null,
-        resetCache: options.resetCache ?? false,
+        resetCache: resetsCache(options),
       };
     });
   }
@@ -147,6 +149,10 @@ export class InstanceRegistry implements InstanceLedger {
       entry.before = entry.held;
       entry.held = updating;
     }
+  }
+
+  verifying(name: string): void {
+    for (const entry of this.#select([name])) entry.held = verifying;
   }
 
   ended(name: string, outcome: InstanceOutcome, version: NonNullable<Status['version']>): void {

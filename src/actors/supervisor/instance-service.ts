@@ -79,16 +79,12 @@ export class InstanceService {
   }
 
   /** Resolves when its rank processes have ended. Rejects with `UsageError`, and `BusyError` while it is being updated. */
-  async remove(
-    { instance: name }: MessageOf<'remove-instance'>,
-    context: Context<SupervisorInbox>,
-  ): Promise<Record<string, never>> {
+  async remove(name: string, context: Context<SupervisorInbox>): Promise<void> {
     const instance = this.#instances.options(name);
     this.#checkIdle(name);
     const dismissed = this.#dismiss(instance, context);
     this.#callers.removed(name);
     await dismissed;
-    return {};
   }
 
   /** Resumes the engine of an instance, whatever weights it holds. Rejects with `UsageError`, `BusyError` and `EngineError`. */

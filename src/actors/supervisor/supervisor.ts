@@ -1,16 +1,10 @@
-import { AbortedError, asFailure, PeerLostError, UsageError, type WeightcastError } from '../../errors.ts';
+import { AbortedError, asFailure, PeerLostError, type WeightcastError } from '../../errors.ts';
 import { SwarmActor, swarmSpawnOptions } from '../join/swarm.ts';
-import type { Actor, ActorRef, Context, ReplyOf, Request } from '../kernel/index.ts';
+import type { Actor, Context, ReplyOf, Request } from '../kernel/index.ts';
 import { PlannerActor, plannerSpawnOptions } from '../planner/planner.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { PlannerMessage } from '../protocol/planner.ts';
 import type { ClusterStatus } from '../protocol/status-values.ts';
-import type { SwarmMessage } from '../protocol/swarm.ts';
-import type { UpdateReport } from '../protocol/update-values.ts';
-import { CommunicatorRegistry } from '../update/communicators.ts';
-import type { UpdateSpec } from '../update/context.ts';
-import { Update, type UpdateOutcome } from '../update/update.ts';
 import { CheckpointLedger } from './checkpoint-ledger.ts';
 import { CheckpointService } from './checkpoint-service.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
@@ -22,6 +16,7 @@ import { ProgressRelay } from './progress-relay.ts';
 import { RankProcesses } from './rank-processes.ts';
 import { RankRegistry } from './rank-registry.ts';
 import { ReleasedSegments } from './released-segments.ts';
+import { UpdateService } from './update-service.ts';
 import { WaitingCallers } from './waiting-callers.ts';
 
 export interface SupervisorOptions {
@@ -46,19 +41,15 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   readonly #ranks = new RankRegistry();
   readonly #instances = new InstanceRegistry();
   readonly #jobs = new Jobs();
-  readonly #updates = new Set<Update>();
-  readonly #communicators = new CommunicatorRegistry();
   readonly #ledger: CheckpointLedger;
   readonly #checkpoints: CheckpointService;
   readonly #processes: RankProcesses;
   readonly #callers: WaitingCallers;
   readonly #instanceService: InstanceService;
+  readonly #updates: UpdateService;
   readonly #progress = new ProgressRelay();
   /** Settles when all rank processes have ended; null until they are asked to. */
   #ranksEnded: Promise<void> | null = null;
-  #planner!: ActorRef<PlannerMessage>;
-  #swarm!: ActorRef<SwarmMessage>;
-  #epoch = 0;
 
   /** `ledger`: for tests that look into it. */
   constructor(
@@ -81,6 +72,14 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       onHostMemoryLost: (host, context) => this.#checkpoints.hostMemoryLost(host, context),
       onTrouble: (rank, error) => this.#rankTroubled(rank, error),
     });
+    this.#updates = new UpdateService({
+      ledger,
+      checkpoints: this.#checkpoints,
+      instances: this.#instances,
+      ranks: this.#ranks,
+      processes: this.#processes,
+      jobs: this.#jobs,
+    });
     this.#instanceService = new InstanceService(
       this.#instances,
       this.#processes,
@@ -95,9 +94,10 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     context.signal.addEventListener('abort', () => void this.#endRanks(), { once: true });
     const manifestOf = (layout: string) => this.#ledger.manifestOf(layout);
     const createPlanner = () => new PlannerActor(this.#ports, manifestOf);
-    this.#planner = context.spawn('planner', createPlanner, plannerSpawnOptions);
-    this.#checkpoints.started(this.#planner);
-    this.#swarm = context.spawn('swarm', () => new SwarmActor(), swarmSpawnOptions);
+    const planner = context.spawn('planner', createPlanner, plannerSpawnOptions);
+    this.#checkpoints.started(planner);
+    const swarm = context.spawn('swarm', () => new SwarmActor(), swarmSpawnOptions);
+    this.#updates.started(context, planner, swarm);
     this.#processes.place(this.#options.instances);
     for (const instance of this.#options.instances) this.#instanceService.join(instance, context);
   }
@@ -119,14 +119,14 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   #handle(message: SupervisorInbox, context: Context<SupervisorInbox>): void {
     switch (message.type) {
       case 'register':
-        return this.#answer(message, context, () => this.#checkpoints.register(message, context));
+        return this.#change(message, context, () => this.#checkpoints.register(message, context));
       case 'unregister':
-        return this.#answer(message, context, () => {
+        return this.#change(message, context, async () => {
           this.#checkpoints.unregister(message.checkpoint, context);
           return {};
         });
       case 'reserve':
-        return this.#answer(message, context, () => this.#checkpoints.reserve(message, context));
+        return this.#change(message, context, async () => this.#checkpoints.reserve(message, context));
       case 'cancel-reservation':
         this.#checkpoints.cancelReservation(message.reservation, context);
         return context.reply(message, {});
@@ -139,17 +139,18 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
           this.#checkpoints.exportMetas(message.checkpoint, context),
         );
       case 'update':
-        return this.#answer(message, context, () => this.#update(message, context));
+        return this.#answer(message, context, () => this.#updates.update(message));
       case 'add-instance':
         return this.#instanceService.add(message, context);
       case 'remove-instance':
-        return this.#answer(message, context, () => this.#instanceService.remove(message, context));
+        return this.#answer(message, context, () => done(this.#remove(message.instance, context)));
       case 'resume-instance':
         return this.#answer(message, context, () => this.#instanceService.resume(message, context));
       case 'cancel':
         this.#jobs.abortAll(new AbortedError(message.reason));
         return context.reply(message, {});
       case 'drain':
+        this.#updates.healing.close();
         return this.#answer(message, context, () => done(this.#jobs.drain(stopping())));
       case 'status':
         return context.reply(message, this.#status());
@@ -180,6 +181,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   }
 
   #endRanks(): Promise<void> {
+    this.#updates.healing.close();
     this.#jobs.abortAll(stopping());
     this.#ranksEnded ??= this.#processes.stopAll();
     return this.#ranksEnded;
@@ -204,9 +206,24 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     );
   }
 
+  /** The same for a request that changes a checkpoint, which healing must not keep busy. */
+  #change<Q extends SupervisorInbox & Request<unknown> & { readonly checkpoint: string }>(
+    message: Q,
+    context: Context<SupervisorInbox>,
+    work: () => Promise<ReplyOf<Q>>,
+  ): void {
+    const left = this.#updates.healing.leaveCheckpoint(message.checkpoint);
+    this.#answer(message, context, left === null ? work : () => left.then(work));
+  }
+
+  async #remove(instance: string, context: Context<SupervisorInbox>): Promise<void> {
+    await this.#updates.healing.leave([instance], 'the instance is removed');
+    await this.#instanceService.remove(instance, context);
+  }
+
   #status(): ClusterStatus {
     return {
-      epoch: this.#epoch,
+      epoch: this.#updates.epoch,
       ranks: this.#ranks.status(),
       instances: this.#instances.status(),
       checkpoints: this.#ledger.statuses(),
@@ -214,96 +231,17 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     };
   }
 
-  // ── updates ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-  async #update(message: MessageOf<'update'>, context: Context<SupervisorInbox>): Promise<UpdateReport> {
-    const { checkpoint } = message;
-    const names = [...new Set(message.options.instances ?? this.#instances.names)];
-    const spec = this.#updateSpec(message, names, context);
-    const { what } = spec;
-    // An update goes on without the instances whose ranks are lost.
-    const facts = { kind: 'update', what, checkpoint, ranks: [], instances: names } as const;
-    const running = this.#jobs.run(facts, async (abort) => {
-      const endReading = this.#checkpoints.read(checkpoint, context);
-      try {
-        const { report, copies } = await this.#run(new Update(context, spec, abort));
-        this.#checkpoints.addCopies(checkpoint, copies);
-        return report;
-      } finally {
-        endReading();
-      }
-    });
-    return await running.finally(() => this.#processes.killUnresponsive());
-  }
-
-  /** While an update runs, it is notified of ranks that others are read from. */
-  async #run(update: Update): Promise<UpdateOutcome> {
-    this.#updates.add(update);
-    try {
-      return await update.run();
-    } finally {
-      this.#updates.delete(update);
-    }
-  }
-
-  /** Throws why these instances cannot be updated to the checkpoint. */
-  #updateSpec(
-    { checkpoint, options }: MessageOf<'update'>,
-    names: readonly string[],
-    context: Context<SupervisorInbox>,
-  ): UpdateSpec {
-    const registered = this.#ledger.get(checkpoint);
-    if (names.length === 0) throw new UsageError('the cluster has no instance to update');
-    const targets = this.#instances.targets(names);
-    const unfit = this.#instances.unfit(targets, (ranks) => this.#ranks.areReady(ranks));
-    const isVain = unfit.size === targets.length;
-    if (isVain) this.#checkAlive(names);
-    const fit = targets.filter((target) => isVain || !unfit.has(target));
-    const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
-    return {
-      what: `updating ${whom}to ${checkpoint}`,
-      checkpoint: registered,
-      options,
-      exchanges: this.#instances.exchanges(names),
-      ranks: this.#ranks.readyAmong(fit.flatMap(({ ranks }) => [...ranks])),
-      targets,
-      unfit,
-      planner: this.#planner,
-      swarm: this.#swarm,
-      communicators: this.#communicators,
-      readyRanks: () => this.#ranks.allReady(),
-      endsAt: context.clock.now() + options.timeoutMilliseconds,
-      nextEpoch: () => {
-        this.#epoch += 1;
-        return this.#epoch;
-      },
-      instances: this.#instances,
-      freeHostMemory: () => this.#checkpoints.freeSpare(context),
-      onMirrorsUnused: (mirrors) => void this.#checkpoints.release(mirrors, context),
-      onUnresponsive: (rank, reason) => this.#processes.unresponsive(rank, reason),
-    };
-  }
-
-  /** Throws why one of these instances cannot be updated now. */
-  #checkAlive(names: readonly string[]): void {
-    const failure = this.#instances.failureAmong(names);
-    if (failure !== null) throw failure;
-  }
-
   // ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #rankReady(rank: number): void {
     this.#noteTrouble(rank);
-    // Ranks that were ready before are in communicators with the previous process of this one.
-    this.#communicators.rankLost(rank);
-    for (const update of this.#updates) update.rankReady(rank);
+    this.#updates.rankReady(rank);
     this.#callers.answer();
   }
 
   #rankLost(rank: number, reason: string, returns: boolean, error?: WeightcastError): void {
-    this.#communicators.rankLost(rank);
     this.#jobs.abortWith(rank, (what) => new PeerLostError(`rank ${rank} died (${reason}) while ${what}`));
-    for (const update of this.#updates) update.rankLost(rank, { reason, returns, error });
+    this.#updates.rankLost(rank, { reason, returns, error });
   }
 
   /** Until the rank is ready, its instance cannot be updated. Other instances are not affected. */

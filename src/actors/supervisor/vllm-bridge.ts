@@ -1,7 +1,7 @@
 import type { CallOptions, EngineClient } from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, type WeightcastError } from '../../errors.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
-import type { BridgeMessage, EngineState } from '../protocol/bridge.ts';
+import type { BridgeMessage, EngineState, Questioned } from '../protocol/bridge.ts';
 
 interface Call {
   readonly abort: AbortController;
@@ -12,11 +12,13 @@ interface Call {
  * The supervisor's half of the bridge to one engine instance, the only one that sends it HTTP requests. The other half,
  * the worker link, is in each rank.
  *
- * A call may take minutes, so it runs beside the mailbox, and `abandon` aborts it. There is one call at a time.
+ * A call may take minutes, so it runs beside the mailbox, and `abandon` aborts it. There is one call at a time, but for
+ * questions about prompts, which change nothing.
  */
 export class VllmBridgeActor implements Actor<BridgeMessage> {
   readonly #client: EngineClient;
   #running: Call | null = null;
+  readonly #questions = new Set<AbortController>();
   /** Settles when the client is done with the calls so far: one that was aborted may still leave the engine as it should. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -39,12 +41,23 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
           return {};
         });
       case 'trigger': {
-        const { links, version, resetCache, stepTimeoutMilliseconds } = message;
+        const { links, resetCache, stepTimeoutMilliseconds } = message;
         return this.#call(message, context.deferReply(message), async (options) => {
-          await this.#client.update({ links, version, resetCache, stepTimeoutMilliseconds }, options);
+          await this.#client.update({ links, resetCache, stepTimeoutMilliseconds }, options);
           return {};
         });
       }
+      case 'reset-caches':
+        return this.#call(message, context.deferReply(message), async (options) => {
+          await this.#client.resetCaches(options);
+          return {};
+        });
+      case 'label':
+        return this.#call(message, context.deferReply(message), async (options) => {
+          return { said: await this.#client.label(message.version, options) };
+        });
+      case 'answers':
+        return void this.#question(message, context.deferReply(message));
       case 'abandon':
         this.#abort(new AbortedError(message.reason));
         return context.reply(message, {});
@@ -61,12 +74,33 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     return { wasDown, ...(await this.#client.state(options)) };
   }
 
+  async #question(
+    { prompts, timeoutMilliseconds }: BridgeMessage & { type: 'answers' },
+    reply: Reply<Questioned>,
+  ): Promise<void> {
+    const abort = new AbortController();
+    this.#questions.add(abort);
+    try {
+      const ranks = await this.#client.answers(prompts, { timeoutMilliseconds, signal: abort.signal });
+      reply.succeed({
+        ranks: ranks.map(({ dataParallelRank, logprobs }) => ({
+          dataParallelRank,
+          logprobs: logprobs.map((row) => [...row]),
+        })),
+      });
+    } catch (error) {
+      reply.fail(asFailure(error));
+    } finally {
+      this.#questions.delete(abort);
+    }
+  }
+
   #call<T>(
     { timeoutMilliseconds }: { readonly timeoutMilliseconds: number },
     reply: Reply<T>,
     send: (options: CallOptions) => Promise<T>,
   ): void {
-    this.#abort(new AbortedError(`a later call to ${this.#client.endpoint} replaced this one`));
+    this.#abortCall(new AbortedError(`a later call to ${this.#client.endpoint} replaced this one`));
     const abort = new AbortController();
     const call: Call = { abort, end: (error) => reply.fail(error) };
     this.#running = call;
@@ -82,6 +116,11 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
   }
 
   #abort(reason: WeightcastError): void {
+    this.#abortCall(reason);
+    for (const question of this.#questions) question.abort(reason);
+  }
+
+  #abortCall(reason: WeightcastError): void {
     this.#running?.end(reason);
     this.#running?.abort.abort();
     this.#running = null;

@@ -40,6 +40,8 @@ export interface InstanceLedger {
   paused(name: string, isPaused: boolean): void;
   /** From here until `ended` it holds neither the old version nor the new one for certain. */
   touched(names: readonly string[]): void;
+  /** Its weights are whole and it serves, but whether it answers as it should is not known yet. */
+  verifying(name: string): void;
   ended(name: string, outcome: InstanceOutcome, version: Registered['status']): void;
 }
 
@@ -54,6 +56,8 @@ export interface UpdateSpec {
   /** The ranks of the targets but those that are unfit. */
   readonly ranks: readonly ReadyRank[];
   readonly targets: readonly UpdateTarget[];
+  /** An instance that serves the version already, and with whose answers theirs have to agree. */
+  readonly agreeWith: Pick<UpdateTarget, 'name' | 'bridge'> | null;
   /** Targets that cannot be updated now: why. */
   readonly unfit: ReadonlyMap<UpdateTarget, WeightcastError>;
   readonly planner: ActorRef<PlannerMessage>;
@@ -130,6 +134,14 @@ export class UpdateContext {
       if (signal.aborted) return reject(signal.reason);
       signal.addEventListener('abort', () => reject(signal.reason), { once: true });
     });
+  }
+
+  /** Calls back once the update is aborted from outside, also if it was before. The returned function prevents that. */
+  onAborted(callback: (reason: unknown) => void): () => void {
+    const listener = () => callback(this.#signal.reason);
+    if (this.#signal.aborted) listener();
+    else this.#signal.addEventListener('abort', listener, { once: true });
+    return () => this.#signal.removeEventListener('abort', listener);
   }
 
   /** Whether the update was aborted from outside. */

@@ -69,14 +69,18 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
     if (isPaused !== false || isSleeping === true) return;
     throw new Refusal(`${what} is not paused, and with pause "caller" it must be before an update`);
   }
-  if (isSleeping === true) {
+  // That an earlier update has left paused. Its workers refuse weights that are not in memory.
+  if (isPaused === true && target.isPaused) return;
+  const wake = 'wake it up before an update (POST /wake_up)';
+  const resume = `resume it (weightcast resume --endpoint ${endpoint})`;
+  // A vLLM that is paused says that it sleeps, too, and one that sleeps that it is paused.
+  if (isSleeping === true && isPaused === true) {
     throw new Refusal(
-      `${what} is asleep: wake it up before an update (POST /wake_up), or use pause "caller"`,
+      `${what} is asleep, or was paused by someone else: ${wake} or ${resume}, or use pause "caller"`,
     );
   }
-  if (isPaused === true && !target.isPaused) {
-    throw new Refusal(
-      `${what} was paused by someone else: resume it (weightcast resume --endpoint ${endpoint}), or use pause "caller"`,
-    );
+  if (isSleeping === true) throw new Refusal(`${what} is asleep: ${wake}, or use pause "caller"`);
+  if (isPaused === true) {
+    throw new Refusal(`${what} was paused by someone else: ${resume}, or use pause "caller"`);
   }
 }

@@ -7,7 +7,8 @@ import { toRank } from '../protocol/rank.ts';
 import type { Streamed } from '../protocol/update-values.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 import { type InstanceEnds, unproved } from './instance-ends.ts';
-import { type OpenEpoch, stepTimeoutOf, versionOf } from './open.ts';
+import { type OpenEpoch, stepTimeoutOf } from './open.ts';
+import type { Serving } from './serving.ts';
 
 /**
  * How long an engine whose workers have all acknowledged everything may take to answer its HTTP request, when the epoch
@@ -20,13 +21,15 @@ export class Installing {
   readonly #update: UpdateContext;
   readonly #open: OpenEpoch;
   readonly #ends: InstanceEnds;
+  readonly #serving: Serving;
   readonly #streamed = new Map<number, Streamed>();
   readonly #answered = new Set<UpdateTarget>();
 
-  constructor(update: UpdateContext, open: OpenEpoch, ends: InstanceEnds) {
+  constructor(update: UpdateContext, open: OpenEpoch, ends: InstanceEnds, serving: Serving) {
     this.#update = update;
     this.#open = open;
     this.#ends = ends;
+    this.#serving = serving;
   }
 
   /** Of the ranks whose streams ended well. */
@@ -71,12 +74,12 @@ export class Installing {
     await Promise.all([this.#trigger(target), ...streams]);
     const proofs = unproved(this.#update.spec.options.verify);
     try {
-      if (!this.#reportsArrival(target)) return this.#ends.updated(target, proofs);
+      if (!this.#reportsArrival(target)) return await this.#serving.serve(target, proofs);
       await this.#verify(target);
     } catch (thrown) {
       return this.#ends.wrong(target, asFailure(thrown));
     }
-    this.#ends.updated(target, { ...proofs, arrived: 'holds' });
+    await this.#serving.serve(target, { ...proofs, arrived: 'holds' });
   }
 
   async #stream({ rank, ref }: UpdateContext['spec']['ranks'][number]): Promise<void> {
@@ -93,11 +96,10 @@ export class Installing {
     const timeoutMilliseconds = this.#update.left();
     const deviceOf = new Map(spec.ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     const own = Object.fromEntries(target.ranks.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
-    const version = versionOf(spec.checkpoint);
     const { resetCache } = target;
     const stepTimeoutMilliseconds = stepTimeoutOf(spec);
     const limits = { stepTimeoutMilliseconds, timeoutMilliseconds };
-    const question = { epoch, links: own, version, resetCache, ...limits };
+    const question = { epoch, links: own, resetCache, ...limits };
     const options = this.#update.untilEnded(timeoutMilliseconds + deadlines.control);
     try {
       await ask(context, target.bridge, toBridge.trigger, question, options);

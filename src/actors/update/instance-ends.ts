@@ -11,7 +11,7 @@ interface End {
   readonly seconds: number;
   /** Null if it was updated. */
   readonly error: WeightcastError | null;
-  /** What needs someone's attention: that it is broken, or still paused. */
+  /** What needs someone's attention: that it is broken, still paused, or anything else. */
   readonly words: string | null;
 }
 
@@ -29,6 +29,7 @@ export class InstanceEnds {
   readonly #ended = new Map<UpdateTarget, End>();
   readonly #touched = new Set<UpdateTarget>();
   readonly #loaded = new Set<UpdateTarget>();
+  readonly #notes = new Map<UpdateTarget, string[]>();
 
   constructor(update: UpdateContext, pauses: Pauses) {
     this.#update = update;
@@ -51,6 +52,11 @@ export class InstanceEnds {
   /** It may hold a part of the new version: it is broken unless a later epoch updates it. */
   loaded(target: UpdateTarget): void {
     this.#loaded.add(target);
+  }
+
+  /** Something that needs someone's attention, whatever becomes of the instance. */
+  note(target: UpdateTarget, words: string): void {
+    this.#notes.set(target, [...(this.#notes.get(target) ?? []), words]);
   }
 
   /** It holds the new version. */
@@ -98,10 +104,12 @@ export class InstanceEnds {
     const { clock } = this.#update.context;
     const isBroken = decided === 'broken' || (decided === 'unchanged' && target.isBroken);
     const stuck = isBroken ? null : await this.#pauses.resume(target);
-    const words = isBroken ? brokenWords(target, this.#pauses.isPaused(target)) : stuck;
+    const state = isBroken ? brokenWords(target, this.#pauses.isPaused(target)) : stuck;
+    const words = [...(state === null ? [] : [state]), ...(this.#notes.get(target) ?? [])];
     const seconds = (clock.now() - this.#startedAt) / 1000;
     const outcome = isBroken ? 'broken' : decided;
-    this.#ended.set(target, { target, outcome, proofs, seconds, error, words });
+    const said = words.length > 0 ? words.join('; ') : null;
+    this.#ended.set(target, { target, outcome, proofs, seconds, error, words: said });
   }
 
   /** In the order in which they were decided. */
@@ -114,7 +122,7 @@ export class InstanceEnds {
     return [...this.#decided].flatMap(([target, outcome]) => (outcome === 'updated' ? [target] : []));
   }
 
-  /** Whether an instance has failed, or is still paused. */
+  /** Whether an instance has failed, or needs attention. */
   get someFailed(): boolean {
     return this.#ends.some(isFailure);
   }

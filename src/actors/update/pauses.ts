@@ -53,6 +53,25 @@ export class Pauses {
     await round.allOrAbort(epoch, pauses);
   }
 
+  /**
+   * Pauses an engine whose weights have turned out to be wrong. What it computes with them is of no use, so that requests
+   * are ended. Resolves with why it could not be paused; null if it is.
+   */
+  async pauseAgain(target: UpdateTarget): Promise<WeightcastError | null> {
+    const { context, spec } = this.#update;
+    const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.engineResume));
+    const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
+    const question = { mode: 'abort', timeoutMilliseconds } as const;
+    try {
+      await ask(context, target.bridge, toBridge.pause, question, options);
+    } catch (thrown) {
+      return asFailure(thrown);
+    }
+    this.#paused.add(target);
+    spec.instances.paused(target.name, true);
+    return null;
+  }
+
   async #askPause(
     round: UpdateContext,
     target: UpdateTarget,

@@ -7,6 +7,7 @@ import { Installing } from './install.ts';
 import type { InstanceEnds } from './instance-ends.ts';
 import { type OpenEpoch, openEpoch, type PlannedEpoch } from './open.ts';
 import type { Pauses } from './pauses.ts';
+import type { Serving } from './serving.ts';
 
 /** What was installed in one round. */
 export interface Installed {
@@ -22,15 +23,17 @@ export class Round {
   readonly #update: UpdateContext;
   readonly #pauses: Pauses;
   readonly #ends: InstanceEnds;
+  readonly #serving: Serving;
   readonly #sources: LeasedSources;
   #step: string | null = 'ranks to prepare';
   #open: OpenEpoch | null = null;
   #installing: Installing | null = null;
 
-  constructor(update: UpdateContext, pauses: Pauses, ends: InstanceEnds) {
+  constructor(update: UpdateContext, pauses: Pauses, ends: InstanceEnds, serving: Serving) {
     this.#update = update;
     this.#pauses = pauses;
     this.#ends = ends;
+    this.#serving = serving;
     this.#sources = new LeasedSources(update);
   }
 
@@ -57,7 +60,7 @@ export class Round {
       await this.#pauses.pause(this.#update, this.#open.epoch);
       this.#step = 'engines to install it';
       this.#ends.touch(targets);
-      this.#installing = new Installing(this.#update, this.#open, this.#ends);
+      this.#installing = new Installing(this.#update, this.#open, this.#ends, this.#serving);
       await this.#installing.run();
     } catch (thrown) {
       for (const group of groupsOf(ranks)) communicators.of(group).invalidate();

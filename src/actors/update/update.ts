@@ -8,6 +8,7 @@ import {
 import type { Copy } from '../../plan/reception.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { UpdateReport } from '../protocol/update-values.ts';
+import { expectationsOf } from './answers.ts';
 import { type UpdateActor, UpdateContext, type UpdateSpec, type UpdateTarget } from './context.ts';
 import { awaitEngines } from './engine-states.ts';
 import { InstanceEnds } from './instance-ends.ts';
@@ -15,6 +16,7 @@ import { type PlannedEpoch, planEpoch } from './open.ts';
 import { Pauses } from './pauses.ts';
 import { reportOf } from './report.ts';
 import { type Installed, Round } from './round.ts';
+import { Serving } from './serving.ts';
 
 export interface UpdateOutcome {
   readonly report: UpdateReport;
@@ -41,8 +43,8 @@ const readyMilliseconds = 100;
 const graceMilliseconds = 500;
 
 /**
- * One update, in order: prepare, plan, open, pause, stream, verify, resume. When it fails, the instances that caused that
- * end as they are, and the others go on in another round.
+ * One update, in order: prepare, plan, open, pause, stream, verify, resume, compare answers. When it fails, the instances
+ * that caused that end as they are, and the others go on in another round.
  *
  * It notes in the ledger of instances what each of them holds; the other ledgers are the supervisor's, which commits what it
  * resolves with. It rejects if no instance is updated. When it has ended, every rank that could be reached has released what
@@ -62,7 +64,9 @@ export class Update {
   readonly #returning = new Set<number>();
   #onReturn = () => {};
   /** What it waits for before its first round. */
-  #firstStep = 'engines to be ready';
+  #firstStep = 'the instance that others are to agree with';
+  /** Null until it is known what engines have to answer. */
+  #serving: Serving | null = null;
   /** Null before the first one. */
   #round: { readonly round: Round; readonly update: UpdateContext } | null = null;
 
@@ -99,6 +103,7 @@ export class Update {
     const startedAt = context.clock.now();
     const cancelDeadline = this.#startDeadline();
     try {
+      this.#serving = new Serving(this.#update, this.#pauses, this.#ends, await expectationsOf(this.#update));
       for (const [target, error] of spec.unfit) this.#ends.failed(target, error);
       let planned = await this.#awaitEngines();
       while (this.#ends.left.length > 0) {
@@ -145,6 +150,7 @@ export class Update {
    */
   async #awaitEngines(): Promise<PlannedEpoch | null> {
     const { clock } = this.#context;
+    this.#firstStep = 'engines to be ready';
     // Its failure counts only if it fails again.
     const planning = planEpoch(this.#update).catch(() => null);
     const askedAt = clock.now();
@@ -169,7 +175,7 @@ export class Update {
     const own = new Set(targets.flatMap(({ ranks }) => ranks));
     const ranks = spec.ranks.filter(({ rank }) => own.has(rank));
     const update = new UpdateContext(this.#context, { ...spec, targets, ranks }, this.#abort.signal);
-    const round = new Round(update, this.#pauses, this.#ends);
+    const round = new Round(update, this.#pauses, this.#ends, this.#serving!);
     this.#round = { round, update };
     let isComplete = false;
     try {

@@ -13,6 +13,25 @@ export function stuckWords({ name, endpoint }: UpdateTarget, error: WeightcastEr
   return `instance ${name} is still paused (${error.message}): weightcast resume --endpoint ${endpoint}`;
 }
 
+export function staleWords({ name, endpoint }: UpdateTarget, { message }: WeightcastError): string {
+  const what = `POST /reset_prefix_cache to ${endpoint}, or update it again`;
+  return `instance ${name} may answer from caches that the old weights computed (${message}): ${what}`;
+}
+
+export function mislabelledWords({ name }: UpdateTarget, version: string, said: string): string {
+  return `instance ${name} was told that its weights are ${version}, and says that they are ${said}`;
+}
+
+/** `stillRuns`: why the engine could not be paused again. */
+export function answeredWords(
+  { name }: UpdateTarget,
+  seconds: number,
+  stillRuns: WeightcastError | null,
+): string {
+  const until = stillRuns === null ? '' : `, and still does (${stillRuns.message})`;
+  return `instance ${name} answered requests for ${seconds.toFixed(1)} s before that${until}`;
+}
+
 export function dueWords({ name, endpoint }: UpdateTarget): string {
   return `instance ${name} may still pause, which it was asked to and has not answered: weightcast resume --endpoint ${endpoint}`;
 }

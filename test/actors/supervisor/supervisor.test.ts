@@ -76,7 +76,10 @@ function idleClient(endpoint: string, close: () => Promise<void> = async () => {
   const idle = async () => {};
   const ready = async () => ({ wasDown: false });
   const state = async () => ({ isPaused: null, isSleeping: null, version: null });
-  return { endpoint, ready, state, pause: idle, resume: idle, update: idle, close };
+  const label = async () => null;
+  const answers = async () => [];
+  const calls = { pause: idle, resume: idle, update: idle, resetCaches: idle };
+  return { endpoint, ready, state, ...calls, label, answers, close };
 }
 
 test('a job that ends while the mailbox is full is answered, and the next one can start', async (t) => {

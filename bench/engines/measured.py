@@ -1,0 +1,40 @@
+"""weightcast's worker extension, and what the bench asks of a worker beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from weightcast.vllm_derived import derived_tensors
+from weightcast.vllm_update import targets_of
+from weightcast.worker import VllmWorkerExtension
+
+
+class MeasuredExtension(VllmWorkerExtension):
+    def start_measuring_memory(self) -> None:
+        torch.cuda.reset_peak_memory_stats()
+
+    def extra_memory(self) -> int:
+        """Bytes that this process had allocated at most since it was asked to measure, more than it has now."""
+        return torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+
+    def hashes(self) -> dict[str, str]:
+        """Of each parameter, each buffer and whatever else layers hold of a model and its draft."""
+        return {
+            f"{target.which} {name}": _hash(tensor)
+            for target in targets_of(self)
+            for name, tensor in _tensors(target.model).items()
+        }
+
+
+def _tensors(model: Any) -> dict[str, torch.Tensor]:
+    named = (*model.named_parameters(), *model.named_buffers(), *derived_tensors(model).items())
+    return {name: tensor for name, tensor in named if not tensor.is_meta}
+
+
+def _hash(tensor: torch.Tensor) -> str:
+    # Contiguous, whatever strides dimensions of one element have.
+    data = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu").copy_(tensor).flatten().view(torch.uint8)
+    digest = hashlib.blake2b(data.numpy().tobytes(), digest_size=8).hexdigest()
+    return f"{digest} {tensor.dtype} {list(tensor.shape)}"

@@ -1,0 +1,173 @@
+import { UsageError } from '../../errors.ts';
+import type { ActorRef, Context } from '../kernel/index.ts';
+import type { PlannerMessage } from '../protocol/planner.ts';
+import type { SwarmMessage } from '../protocol/swarm.ts';
+import type { UpdateReport } from '../protocol/update-values.ts';
+import { CommunicatorRegistry } from '../update/communicators.ts';
+import type { UpdateSpec } from '../update/context.ts';
+import { versionOf } from '../update/open.ts';
+import { type RankLoss, Update } from '../update/update.ts';
+import { agreementOf } from './agreement.ts';
+import type { CheckpointLedger } from './checkpoint-ledger.ts';
+import type { CheckpointService } from './checkpoint-service.ts';
+import { Healing, type HealingGoal } from './healing.ts';
+import type { MessageOf, SupervisorInbox } from './inbox.ts';
+import type { InstanceRegistry } from './instance-registry.ts';
+import type { Jobs } from './jobs.ts';
+import type { RankProcesses } from './rank-processes.ts';
+import type { RankRegistry } from './rank-registry.ts';
+
+type UpdateOrder = Pick<MessageOf<'update'>, 'checkpoint' | 'options'>;
+
+/** What updates work with. */
+export interface UpdateParts {
+  readonly ledger: CheckpointLedger;
+  readonly checkpoints: CheckpointService;
+  readonly instances: InstanceRegistry;
+  readonly ranks: RankRegistry;
+  readonly processes: RankProcesses;
+  readonly jobs: Jobs;
+}
+
+/** Runs updates as jobs, those that are requested and those that heal instances which one of them has left behind. */
+export class UpdateService {
+  readonly #parts: UpdateParts;
+  readonly #running = new Set<Update>();
+  readonly #communicators = new CommunicatorRegistry();
+  readonly #healing = new Healing(
+    (name, goal, abort) => this.#heal(name, goal, abort),
+    () => this.#context,
+  );
+  #context!: Context<SupervisorInbox>;
+  #planner!: ActorRef<PlannerMessage>;
+  #swarm!: ActorRef<SwarmMessage>;
+  #epoch = 0;
+
+  constructor(parts: UpdateParts) {
+    this.#parts = parts;
+  }
+
+  started(
+    context: Context<SupervisorInbox>,
+    planner: ActorRef<PlannerMessage>,
+    swarm: ActorRef<SwarmMessage>,
+  ): void {
+    this.#context = context;
+    this.#planner = planner;
+    this.#swarm = swarm;
+  }
+
+  /** The last one that was begun. */
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  get healing(): Healing {
+    return this.#healing;
+  }
+
+  async update({ checkpoint, options }: UpdateOrder): Promise<UpdateReport> {
+    const names = [...new Set(options.instances ?? this.#parts.instances.names)];
+    // What is refused takes nothing over.
+    this.#spec({ checkpoint, options }, names);
+    await this.#healing.leave(names, 'another update takes over');
+    const report = await this.#install({ checkpoint, options }, names, new AbortController().signal);
+    const left = report.instances.filter(({ outcome }) => outcome !== 'updated').map(({ name }) => name);
+    if (options.heal) this.#healing.want(left, { checkpoint, digest: report.digest, options });
+    return report;
+  }
+
+  rankReady(rank: number): void {
+    // Ranks that were ready before are in communicators with the previous process of this one.
+    this.#communicators.rankLost(rank);
+    for (const update of this.#running) update.rankReady(rank);
+    const { instances, ranks } = this.#parts;
+    const instance = instances.withRank(rank);
+    if (instance !== null && ranks.areReady(instances.options(instance).ranks)) this.#healing.hurry(instance);
+  }
+
+  rankLost(rank: number, loss: RankLoss): void {
+    this.#communicators.rankLost(rank);
+    for (const update of this.#running) update.rankLost(rank, loss);
+  }
+
+  /** Another try to update an instance that was left behind. Resolves with false if there is nothing to bring it to. */
+  async #heal(
+    name: string,
+    { checkpoint, digest, options }: HealingGoal,
+    { signal }: AbortController,
+  ): Promise<boolean> {
+    const { ledger, instances } = this.#parts;
+    const registered = ledger.statuses().find((status) => status.checkpoint === checkpoint);
+    if (registered?.digest !== digest || !instances.names.includes(name)) return false;
+    await this.#install({ checkpoint, options: { ...options, instances: [name] } }, [name], signal);
+    return true;
+  }
+
+  /** `signal` aborts it. */
+  async #install(order: UpdateOrder, names: readonly string[], signal: AbortSignal): Promise<UpdateReport> {
+    const { checkpoint } = order;
+    const { jobs, checkpoints, processes } = this.#parts;
+    const context = this.#context;
+    const spec = this.#spec(order, names);
+    // An update goes on without the instances whose ranks are lost.
+    const facts = { kind: 'update', what: spec.what, checkpoint, ranks: [], instances: names } as const;
+    const running = jobs.run(facts, async (abort) => {
+      const endReading = checkpoints.read(checkpoint, context);
+      const update = new Update(context, spec, abort);
+      const onAbort = () => abort.abort(signal.reason);
+      signal.addEventListener('abort', onAbort, { once: true });
+      if (signal.aborted) onAbort();
+      // While it runs, it is notified of ranks.
+      this.#running.add(update);
+      try {
+        const { report, copies } = await update.run();
+        checkpoints.addCopies(checkpoint, copies);
+        return report;
+      } finally {
+        this.#running.delete(update);
+        signal.removeEventListener('abort', onAbort);
+        endReading();
+      }
+    });
+    return await running.finally(() => processes.killUnresponsive());
+  }
+
+  /** Throws why these instances cannot be updated to the checkpoint. */
+  #spec({ checkpoint, options }: UpdateOrder, names: readonly string[]): UpdateSpec {
+    const { ledger, instances, ranks, processes, checkpoints } = this.#parts;
+    const context = this.#context;
+    const registered = ledger.get(checkpoint);
+    if (names.length === 0) throw new UsageError('the cluster has no instance to update');
+    const targets = instances.targets(names);
+    const unfit = instances.unfit(targets, (own) => ranks.areReady(own));
+    const isVain = unfit.size === targets.length;
+    const failure = isVain ? instances.failureAmong(names) : null;
+    if (failure !== null) throw failure;
+    const fit = targets.filter((target) => isVain || !unfit.has(target));
+    const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
+    return {
+      what: `updating ${whom}to ${checkpoint}`,
+      checkpoint: registered,
+      options,
+      exchanges: instances.exchanges(names),
+      ranks: ranks.readyAmong(fit.flatMap((target) => [...target.ranks])),
+      targets,
+      agreeWith: agreementOf(instances, targets, options.verify.answers, versionOf(registered)),
+      unfit,
+      planner: this.#planner,
+      swarm: this.#swarm,
+      communicators: this.#communicators,
+      readyRanks: () => ranks.allReady(),
+      endsAt: context.clock.now() + options.timeoutMilliseconds,
+      nextEpoch: () => {
+        this.#epoch += 1;
+        return this.#epoch;
+      },
+      instances,
+      freeHostMemory: () => checkpoints.freeSpare(context),
+      onMirrorsUnused: (mirrors) => void checkpoints.release(mirrors, context),
+      onUnresponsive: (rank, reason) => processes.unresponsive(rank, reason),
+    };
+  }
+}

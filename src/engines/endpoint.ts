@@ -1,0 +1,33 @@
+import { UsageError } from '../errors.ts';
+
+/** Linux allows no longer path for a socket. */
+const longestSocketPath = 107;
+
+/** Null unless the endpoint is `unix:/path/of/socket`. */
+export function socketPathOf(endpoint: string): string | null {
+  return /^unix:(.+)$/.exec(endpoint)?.[1] ?? null;
+}
+
+/** Throws a UsageError for an invalid endpoint or API key. Neither a password nor a key is in it. */
+export function checkAddress(endpoint: string, apiKey?: string): void {
+  // The characters that a header can carry.
+  if (apiKey !== undefined && !/^[\x21-\x7e]+$/.test(apiKey))
+    throw new UsageError('the API key contains characters other than printable ASCII without spaces');
+  const socketPath = socketPathOf(endpoint);
+  if (socketPath !== null) {
+    if (Buffer.byteLength(socketPath) <= longestSocketPath && !socketPath.includes('\0')) return;
+    throw new UsageError(`invalid endpoint: a socket's path has at most ${longestSocketPath} bytes`);
+  }
+  const url = URL.canParse(endpoint) ? new URL(endpoint) : null;
+  if (url !== null && (url.username !== '' || url.password !== ''))
+    throw new UsageError(
+      `invalid endpoint at ${url.host}: a user and a password in it are not sent; use apiKey`,
+    );
+  const isOrigin =
+    url !== null &&
+    /^https?:$/.test(url.protocol) &&
+    url.pathname === '/' &&
+    url.search === '' &&
+    url.hash === '';
+  if (!isOrigin) throw new UsageError(`invalid endpoint "${endpoint}": use http://host:port or unix:/path`);
+}
