@@ -47,6 +47,7 @@ const shared = [
   named('test/cluster', 'command-ends', 'engine-paused', 'engine-states', 'draft-model'),
   named('test/cluster', 'files-on-hosts', 'metas', 'sources-gone'),
   named('test/cluster', 'join', 'join-failures', 'instances'),
+  named('test/daemon', 'access', 'configuration', 'serve-command'),
   named('test/scenarios', 'engine-pauses', 'engine-processes', 'engine-routes', 'engine-updates', 'gate'),
 ];
 /** These take so long that they had better run at the same time, or need a process as it starts. */
@@ -94,12 +95,18 @@ function jobsOf(files) {
 
 let programs = 0;
 
+/** One listener for all: node warns from the eleventh on. */
+const atExit = [];
+process.on('exit', () => {
+  for (const end of atExit) end();
+});
+
 function together(files) {
   const name = `${files.length} files from ${files[0]} to ${files.at(-1)}`;
   const program = join(tree, `together-${process.pid}-${programs}.js`);
   programs += 1;
   writeFileSync(program, files.map((file) => `import ${JSON.stringify(compiled(file))};\n`).join(''));
-  process.on('exit', () => rmSync(program));
+  atExit.push(() => rmSync(program));
   return { name, program };
 }
 
@@ -177,7 +184,7 @@ sweepSharedMemory();
 sweepTests();
 const begun = performance.now();
 const scratch = mkdtempSync(join(tmpdir(), 'weightcast-tests-'));
-process.on('exit', () => rmSync(scratch, { recursive: true }));
+atExit.push(() => rmSync(scratch, { recursive: true }));
 const past = lastSeconds();
 const waiting = jobsOf(files).sort(
   (one, other) => (past[other.name] ?? Number.MAX_VALUE) - (past[one.name] ?? Number.MAX_VALUE),

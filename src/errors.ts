@@ -19,6 +19,20 @@ export class UsageError extends WeightcastError {
   override readonly name = 'UsageError';
 }
 
+/** A daemon keeps no checkpoint, instance or update of this name. */
+export class NotFoundError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_NOT_FOUND';
+  override readonly exitCode = 2;
+  override readonly name = 'NotFoundError';
+}
+
+/** A daemon does not allow it: a wrong token, a file outside its roots, an engine that is not on its list. */
+export class AccessError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_ACCESS';
+  override readonly exitCode = 2;
+  override readonly name = 'AccessError';
+}
+
 /** A checkpoint cannot be read: names the file, and the tensor where one is at fault. */
 export class CheckpointError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_CHECKPOINT';
@@ -32,7 +46,10 @@ export class BusyError extends WeightcastError {
   override readonly name = 'BusyError';
 }
 
-/** A rank that this needs is starting, or is being started again: retry when the status says that it is ready. */
+/**
+ * A rank that this needs is starting, or is being started again: retry when the status says that it is ready. Or a daemon
+ * cannot be reached, or is starting its cluster again.
+ */
 export class NotReadyError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_NOT_READY';
   override readonly name = 'NotReadyError';
@@ -125,9 +142,11 @@ export class VerificationError extends WeightcastError {
 
 const classes = [
   UsageError,
-  CheckpointError,
   BusyError,
+  NotFoundError,
+  AccessError,
   NotReadyError,
+  CheckpointError,
   MemoryError,
   OutOfDeviceMemoryError,
   OutOfHostMemoryError,

@@ -59,6 +59,11 @@ const rules: readonly Rule[] = [
       !typeOnly,
   },
   {
+    why: 'the daemon stands on cluster/; only the command line starts it',
+    breaks: ({ file, target }) =>
+      within(target, 'daemon/') && file.startsWith('src/') && !within(file, 'daemon/', 'cli/'),
+  },
+  {
     why: 'the command line stands on cluster/',
     breaks: ({ file, target }) => within(target, 'cli/') && file.startsWith('src/') && !within(file, 'cli/'),
   },

@@ -4,7 +4,13 @@ import { Command } from 'commander';
 import { packageRoot } from '../package-root.ts';
 import { baselineCommand } from './baseline.ts';
 import { doctorCommand } from './doctor.ts';
+import { addCommand, removeCommand } from './instances.ts';
+import { registerCommand } from './register.ts';
 import { resumeCommand } from './resume.ts';
+import { serveCommand } from './serve.ts';
+import { statusCommand } from './status.ts';
+import { stopCommand } from './stop.ts';
+import { unregisterCommand } from './unregister.ts';
 import { updateCommand } from './update.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('package.json', packageRoot), 'utf8'));
@@ -15,6 +21,13 @@ const program = new Command('weightcast')
   .addCommand(updateCommand())
   .addCommand(baselineCommand())
   .addCommand(resumeCommand())
+  .addCommand(serveCommand(version))
+  .addCommand(statusCommand())
+  .addCommand(registerCommand())
+  .addCommand(unregisterCommand())
+  .addCommand(addCommand())
+  .addCommand(removeCommand())
+  .addCommand(stopCommand())
   .addCommand(doctorCommand())
   .showHelpAfterError('(see --help)')
   .configureOutput({ outputError: (text, write) => write(text) });

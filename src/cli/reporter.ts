@@ -1,8 +1,8 @@
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { InstanceReport } from '../actors/protocol/update-values.ts';
 import { ProgressBar, ProgressSum } from '../observe/progress-bar.ts';
+import type { Summary } from '../observe/summary.ts';
 import { formatBytes } from '../units.ts';
-import type { Summary } from './summary.ts';
 
 const labels = { load: 'loading', receive: 'receiving', update: 'updating' } as const;
 

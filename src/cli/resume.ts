@@ -1,29 +1,47 @@
 import { Command } from 'commander';
 import type { EngineOptions } from '../engines/engine-options.ts';
 import { checkEngineOptions, createEngineClient } from '../engines/engine-options.ts';
+import { UsageError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { parseCount } from '../units.ts';
+import { type DaemonArguments, withDaemon, withDaemonOptions } from './daemon-arguments.ts';
 import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { runCommand } from './interrupt.ts';
 
-interface Options {
-  readonly endpoint: string;
+interface Options extends DaemonArguments {
+  readonly endpoint?: string;
+  readonly instance?: string;
   readonly engine: string;
   readonly timeout: string;
 }
 
 export function resumeCommand(): Command {
-  return new Command('resume')
-    .description(
+  return withDaemonOptions(
+    new Command('resume').description(
       'Resume an engine that was left paused, whatever weights it holds. The environment variable WEIGHTCAST_ENGINE_API_KEY holds the API key of the engine, if it has one.',
-    )
-    .requiredOption('--endpoint <url>', 'HTTP endpoint of the engine, for example http://127.0.0.1:8000')
+    ),
+  )
+    .option('--endpoint <url>', 'HTTP endpoint of the engine, for example http://127.0.0.1:8000')
+    .option('--instance <name>', 'instead of --endpoint: an instance of a daemon')
     .option('--engine <kind>', 'vllm or sglang', 'vllm')
     .option('--timeout <seconds>', 'time limit', '30')
     .action((options: Options) => runCommand((signal) => resume(options, signal)));
 }
 
-async function resume({ endpoint, engine, timeout }: Options, signal: AbortSignal): Promise<void> {
+async function resume(options: Options, signal: AbortSignal): Promise<void> {
+  const { endpoint, instance } = options;
+  if ((endpoint === undefined) === (instance === undefined))
+    throw new UsageError('give either --endpoint or --instance');
+  if (endpoint !== undefined) return resumeEngine({ ...options, endpoint }, signal);
+  const path = `/v1/instances/${encodeURIComponent(instance!)}/resume`;
+  await withDaemon(options, (client) => client.call('POST', path));
+  process.stdout.write(`instance ${instance} is resumed\n`);
+}
+
+async function resumeEngine(
+  { endpoint, engine, timeout }: Options & { readonly endpoint: string },
+  signal: AbortSignal,
+): Promise<void> {
   const timeoutMilliseconds = parseCount(timeout, '--timeout') * 1000;
   const options = { endpoint: endpointOf(endpoint), ...apiKeyOf(), engine } as EngineOptions;
   checkEngineOptions('engine', options);

@@ -5,24 +5,29 @@ import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { readMetas } from '../checkpoint/metas.ts';
 import { Cluster, type Source, type UpdateOptions } from '../cluster/cluster.ts';
+import { defaultSocket } from '../daemon/default-socket.ts';
 import { engineKinds, pauseOptions } from '../engines/engine-client.ts';
 import { AbortedError, describe, UsageError } from '../errors.ts';
+import { summarize } from '../observe/summary.ts';
 import { chromeTrace } from '../observe/timeline.ts';
-import { type DeviceOptions, defaultDevices } from '../processes/devices.ts';
+import type { DeviceOptions } from '../processes/devices.ts';
 import { parseBytes, parseCount } from '../units.ts';
 import { readAnswers } from './answers-file.ts';
+import { type DaemonArguments, isDaemonMeant, withDaemonOptions } from './daemon-arguments.ts';
+import { updateByDaemon } from './daemon-update.ts';
+import { devicesOf as deviceKindOf } from './device-arguments.ts';
 import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { interruptible, runCommand } from './interrupt.ts';
 import { checkOutputFile } from './output-file.ts';
 import { Reporter } from './reporter.ts';
-import { summarize } from './summary.ts';
 
-interface Options {
+interface Options extends DaemonArguments {
   readonly checkpoint?: string;
   readonly loadMetas?: string;
   readonly saveMetas?: string;
-  readonly endpoint: string;
-  readonly ranks: string;
+  readonly endpoint?: string;
+  readonly ranks?: string;
+  readonly instance?: readonly string[];
   readonly engine: string;
   readonly link: string;
   readonly pause?: string;
@@ -45,10 +50,12 @@ interface Options {
 }
 
 export function updateCommand(): Command {
-  return new Command('update')
-    .description(
-      'Load a checkpoint and install it in a running engine. The environment variable WEIGHTCAST_ENGINE_API_KEY holds the API key of the engine, if it has one.',
-    )
+  return withDaemonOptions(
+    new Command('update').description(
+      'Load a checkpoint and install it in a running engine; without --endpoint, in the instances of a daemon (weightcast serve). The environment variable WEIGHTCAST_ENGINE_API_KEY holds the API key of the engine, if it has one.',
+    ),
+  )
+    .option('--instance <names...>', 'instances of the daemon to update (default: all)')
     .option('--checkpoint <path>', "a safetensors file or a model's directory")
     .option(
       '--load-metas <file>',
@@ -58,8 +65,8 @@ export function updateCommand(): Command {
       '--save-metas <file>',
       'write a file with which other clusters can read the checkpoint from memory, and keep running until Ctrl-C',
     )
-    .requiredOption('--endpoint <url>', 'HTTP endpoint of the engine, for example http://127.0.0.1:8000')
-    .requiredOption('--ranks <n>', 'number of devices of the engine; one rank process is started per device')
+    .option('--endpoint <url>', 'HTTP endpoint of the engine, for example http://127.0.0.1:8000')
+    .option('--ranks <n>', 'number of devices of the engine; one rank process is started per device')
     .addOption(new Option('--engine <kind>', 'vllm or sglang').choices([...engineKinds]).default('vllm'))
     .option(
       '--link <kind>',
@@ -127,14 +134,23 @@ function answersOption(): Option {
 }
 
 async function update(options: Options, signal: AbortSignal): Promise<void> {
-  const ranks = parseCount(options.ranks, '--ranks');
   const updateOptions = updateOptionsOf(options);
   for (const [option, file] of outputsOf(options)) checkOutputFile(option, file);
+  const { endpoint } = options;
+  if (endpoint === undefined && !isDaemonMeant(options))
+    throw new UsageError(
+      `give --endpoint and --ranks, or start a daemon (weightcast serve): none serves on ${defaultSocket()}`,
+    );
+  if (endpoint === undefined) return updateByDaemon(forDaemon(options), updateOptions, signal);
+  if (options.ranks === undefined) throw new UsageError('--endpoint needs --ranks');
+  for (const name of ['socket', 'daemon', 'instance'] as const)
+    if (options[name] !== undefined) throw new UsageError(`give either --endpoint or --${name}`);
+  const ranks = parseCount(options.ranks, '--ranks');
   const { source, name } = await sourceOf(options);
   const reporter = new Reporter();
   const cluster = await Cluster.start({
     ranks,
-    instances: [instanceOf(options, ranks)],
+    instances: [instanceOf(options, endpoint, ranks)],
     devices: devicesOf(options, ranks),
     onProgress: (progress) => reporter.progress(progress),
   });
@@ -204,24 +220,33 @@ async function sourceOf({ checkpoint, loadMetas, name }: Options): Promise<{ sou
   throw new UsageError('give either --checkpoint or --load-metas');
 }
 
+/** The options of an update by a daemon. Throws `UsageError` for those of which only a cluster of its own makes use. */
+function forDaemon(options: Options): Options {
+  const own = ['ranks', 'loadMetas', 'saveMetas', 'pause', 'resetCache', 'draftModel', 'devices', 'timeline'];
+  const given = own.find((name) => options[name as keyof Options] !== undefined);
+  if (given !== undefined) {
+    const option = given.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    throw new UsageError(
+      `--${option} needs --endpoint: the instances of a daemon have been added with their options`,
+    );
+  }
+  return options;
+}
+
 function devicesOf({ devices, firstDevice }: Options, ranks: number): DeviceOptions {
   const first = parseCount(firstDevice, '--first-device', 0);
-  const kind = devices ?? defaultDevices().kind;
-  const namespace = /^host(?::(.+))?$/.exec(kind)?.[1];
-  if (kind === 'cuda') return { kind, indices: Array.from({ length: ranks }, (_, rank) => first + rank) };
-  if (kind === 'host' || namespace !== undefined) {
-    return { kind: 'host', first, ...(namespace !== undefined && { namespace }) };
-  }
-  throw new UsageError(`--devices must be cuda, host or host:NAMESPACE, not "${kind}"`);
+  const kind = deviceKindOf(devices);
+  if (kind.kind === 'host') return { ...kind, first };
+  return { ...kind, indices: Array.from({ length: ranks }, (_, rank) => first + rank) };
 }
 
 /** `Cluster.start` rejects invalid values of `engine`, `link` and `pause`. */
-function instanceOf(options: Options, ranks: number): InstanceOptions {
+function instanceOf(options: Options, endpoint: string, ranks: number): InstanceOptions {
   const { engine, link, pause, resetCache, draftModel } = options;
   const words = { engine, link, ...(pause !== undefined && { pause }) };
   return {
     name: 'engine',
-    endpoint: endpointOf(options.endpoint),
+    endpoint: endpointOf(endpoint),
     ranks: [...Array(ranks).keys()],
     ...(words as Pick<InstanceOptions, 'engine' | 'link' | 'pause'>),
     ...(resetCache !== undefined && { resetCache }),

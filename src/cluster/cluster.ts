@@ -5,7 +5,7 @@ import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { type ObserverMessage, toObserver } from '../actors/protocol/observer.ts';
-import type { ClusterStatus } from '../actors/protocol/status-values.ts';
+import type { ClusterStatus, KnownInstance } from '../actors/protocol/status-values.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { anyOf } from '../actors/protocol/table.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
@@ -222,16 +222,31 @@ export class Cluster {
 
   /**
    * Starts the rank processes of one more instance, whose ranks no other instance may have. Resolves when they own their
-   * devices. {@link update} then installs a checkpoint in it, from the memory of the ranks that hold it.
+   * devices. {@link update} then installs a checkpoint in it, from the memory of the ranks that hold it. `known`: what an
+   * earlier cluster knew of its engine, which nobody has changed since.
    */
-  async addInstance(instance: InstanceOptions): Promise<ClusterStatus> {
+  async addInstance(instance: InstanceOptions, known?: KnownInstance): Promise<ClusterStatus> {
     checkInstance(instance, this.#hosts);
-    return this.#connection.ask(toSupervisor.addInstance, { instance }, this.#startMilliseconds);
+    return this.#connection.ask(toSupervisor.addInstance, { instance, known }, this.#startMilliseconds);
   }
 
   /** Ends the ranks of an instance. Its engine keeps running. Rejects with `BusyError` while it is being updated. */
   async removeInstance(name: string): Promise<void> {
     await this.#connection.ask(toSupervisor.removeInstance, { instance: name }, deadlines.open);
+  }
+
+  /**
+   * Resumes the engine of an instance that an update has left paused, whatever weights it holds. Rejects with `BusyError`
+   * while it is being updated, and with `EngineError` if it cannot be resumed.
+   */
+  async resumeInstance(name: string): Promise<void> {
+    const deadline = deadlines.engineResume + 2 * deadlines.control;
+    await this.#connection.ask(toSupervisor.resumeInstance, { instance: name }, deadline);
+  }
+
+  /** Aborted when the supervisor's process has ended, with why: then everything else rejects, and only `stop` is left to call. */
+  get lost(): AbortSignal {
+    return this.#connection.lost;
   }
 
   /**

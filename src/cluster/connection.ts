@@ -58,6 +58,11 @@ export class ClusterConnection {
     this.#stopMilliseconds = started.stopMilliseconds;
   }
 
+  /** Aborted when the supervisor's process has ended. */
+  get lost(): AbortSignal {
+    return this.#fate.lost;
+  }
+
   /** Starts the supervisor, which starts the ranks. When it rejects, nothing is left running. */
   static async open(options: ClusterOptions): Promise<ClusterConnection> {
     checkNotWithin();
@@ -161,7 +166,8 @@ function configurationOf(
       directory: directory.path,
       fabricAddresses: options.fabricAddresses ?? [],
       devices: options.devices ?? defaultDevices(),
-      threads: Math.max(1, Math.floor(availableParallelism() / options.ranks)),
+      threads:
+        options.threads ?? Math.max(1, Math.floor(availableParallelism() / Math.max(1, options.ranks))),
     },
   };
 }

@@ -13,7 +13,7 @@ import { defaultLimits } from '../transport/limits.ts';
 import { checkForm, wait } from './inputs.ts';
 
 export interface ClusterOptions {
-  /** Number of rank processes to start, one per device. */
+  /** Number of rank processes to start, one per device; 0 without instances, which may join later. */
   readonly ranks: number;
   /** The engine instances. Every rank belongs to exactly one of them, and is on the device of one of its workers. */
   readonly instances: readonly InstanceOptions[];
@@ -30,6 +30,8 @@ export interface ClusterOptions {
    * registering those costs only the copy. Default: 2. With 0 it is released at once.
    */
   readonly spareCheckpoints?: number;
+  /** Native threads of each rank process. Default: the cores of this host, divided by `ranks`. */
+  readonly threads?: number;
   /**
    * How long a rank may take from its start until it owns its device. One that takes longer is killed and started again.
    * Default: 60,000.
@@ -42,10 +44,12 @@ export interface ClusterOptions {
 }
 
 const mostSpareCheckpoints = 16;
+/** Of one native pool. */
+const mostThreads = 256;
 
 /** What can be said of options one by one; of instances it is said with their names. */
 const form = z.strictObject({
-  ranks: z.int().min(1),
+  ranks: z.int().min(0),
   instances: z.array(z.unknown()),
   devices: z.unknown().optional(),
   hosts: z.record(z.string(), hostOptions).optional(),
@@ -54,6 +58,7 @@ const form = z.strictObject({
     .regex(/^tcp:\/\/[^\s/]+:(\d{1,5}|\*)$/, 'it must be tcp://address:port, or port * for any free one')
     .optional(),
   fabricAddresses: z.array(z.string()).optional(),
+  threads: z.int().min(1).max(mostThreads).optional(),
   spareCheckpoints: z.int().min(0).max(mostSpareCheckpoints).optional(),
   startTimeoutMilliseconds: wait.int().optional(),
   stopTimeoutMilliseconds: wait.int().min(1_000).optional(),
@@ -64,6 +69,7 @@ const form = z.strictObject({
 export function checkOptions(options: ClusterOptions): void {
   checkForm('Cluster.start', form, options);
   const { ranks, instances, devices, hosts = {}, fabricAddresses } = options;
+  if (ranks === 0 && instances.length > 0) throw new UsageError('ranks is 0; the instances have ranks');
   if (devices !== undefined) checkDevices(devices, ranks);
   if (ranks >= defaultLimits.peers)
     throw new UsageError(`ranks is ${ranks}; a cluster has at most ${defaultLimits.peers - 1}`);
@@ -123,7 +129,7 @@ export function checkInstance(instance: InstanceOptions, hosts: ClusterOptions['
     pause: z.string().optional(),
   });
   checkForm(labelOf(instance), instanceOptions.extend(words.shape), instance);
-  const { name, host, ranks } = instance;
+  const { name, host, ranks, devices } = instance;
   checkEngineOptions(name, instance);
   if (new Set(ranks).size < ranks.length) throw new UsageError(`instance ${name} has a rank twice`);
   const foreign = ranks.find((rank) => rank >= firstForeignRank);
@@ -131,6 +137,8 @@ export function checkInstance(instance: InstanceOptions, hosts: ClusterOptions['
     throw new UsageError(
       `instance ${name} has rank ${foreign}; ranks are whole numbers below ${firstForeignRank}`,
     );
+  if (devices !== undefined && devices.length !== ranks.length)
+    throw new UsageError(`instance ${name} has ${devices.length} devices for ${ranks.length} ranks`);
   if (host !== undefined && !Object.hasOwn(hosts ?? {}, host)) {
     throw new UsageError(
       `instance ${name} is on host ${escapeControls(host)}, which the option hosts does not have`,

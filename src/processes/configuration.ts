@@ -45,6 +45,8 @@ const host = z.object({
 
 export const rankConfiguration = z.object({
   rank: z.int().min(0),
+  /** Index of its device. Default: what `host.devices` says. */
+  device: z.int().min(0).exactOptional(),
   node: z.string(),
   endpoint: z.string(),
   hubNode: z.string(),

@@ -78,23 +78,32 @@ export function gpuOf(options: DeviceOptions, rank: number, entry: number, posit
 }
 
 /**
- * Opens the device of a rank; `gpu` is its index where it is one. `threads` are this process's share of the host's cores.
- * Throws `NativeError`.
+ * Opens the device of a rank; `gpu` is its index where it is one, `chosen` where its instance has chosen it. `threads` are this
+ * process's share of the host's cores. Throws `NativeError`.
  */
-export function openDevice(options: DeviceOptions, rank: number, gpu: number, threads: number): Device {
+export function openDevice(
+  options: DeviceOptions,
+  rank: number,
+  {
+    gpu,
+    chosen,
+    threads,
+  }: { readonly gpu: number; readonly chosen?: number | undefined; readonly threads: number },
+): Device {
   if (options.kind === 'cuda') {
     const { pin } = divideThreads(options, threads);
-    return CudaDevice.open({ index: gpu, pinThreads: pin });
+    return CudaDevice.open({ index: chosen ?? gpu, pinThreads: pin });
   }
   const { namespace = 'default', capacity = 0, first = 0 } = options;
+  const index = chosen ?? first + rank;
   try {
-    return HostDevice.open({ namespace, index: first + rank, capacity, uploadThreads: threads });
+    return HostDevice.open({ namespace, index, capacity, uploadThreads: threads });
   } catch (error) {
     const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
     if (capacity > 0 || code !== 'ENOENT') throw error;
     // Without a capacity the device must exist already: the engine creates it.
     throw new UsageError(
-      `rank ${rank} finds no engine on host device ${namespace}-${first + rank}; start the engine first, or name its devices (host:NAMESPACE)`,
+      `rank ${rank} finds no engine on host device ${namespace}-${index}; start the engine first, or name its devices (host:NAMESPACE)`,
     );
   }
 }

@@ -31,7 +31,8 @@ const keptMilliseconds = 60_000;
 
 function openPorts(configuration: RankConfiguration, directoryId: string, log: Logger): RankPorts {
   const { rank, gpu, host, link } = configuration;
-  const device = openDevice(host.devices, rank, gpu, host.threads);
+  const { threads } = host;
+  const device = openDevice(host.devices, rank, { gpu, chosen: configuration.device, threads });
   const pool = new ThreadPool(divideThreads(host.devices, host.threads).bulk);
   const communicators = new Communicators({
     device,

@@ -66,8 +66,10 @@ function createPorts(
     launchRank: (rank, instance, { position, localRank, localRanks }) => {
       const member = nodeName(`rank-${rank}`);
       const place = placeOf(instance, configuration, hub);
+      const device = instance.devices?.[instance.ranks.indexOf(rank)];
       const order = {
         rank,
+        ...(device !== undefined && { device }),
         node: member,
         endpoint: place.endpoint,
         hubNode: node,

@@ -10,6 +10,8 @@ export interface InstanceOptions extends EngineOptions {
   readonly ranks: readonly number[];
   /** Host of its ranks: one of `ClusterOptions.hosts`. Default: this host. */
   readonly host?: string;
+  /** Index of each worker's device on that host, in the order of `ranks`. Default: what `ClusterOptions.devices` says. */
+  readonly devices?: readonly number[];
 }
 
 /** The same as messages carry it. */
@@ -17,6 +19,7 @@ export const instanceOptions = z.strictObject({
   name,
   ranks: z.array(z.int().min(0)).min(1).readonly(),
   host: z.string().exactOptional(),
+  devices: z.array(z.int().min(0)).readonly().exactOptional(),
   endpoint: z.string(),
   engine: z.enum(engineKinds).exactOptional(),
   link: z.enum(linkKinds).exactOptional(),

@@ -12,6 +12,25 @@ export const progress = z.object({
 });
 export type Progress = z.infer<typeof progress>;
 
+/** What is known of an engine. */
+const instanceState = z.object({
+  /**
+   * `verifying`: its weights are whole, and its answers are being compared. `broken`: it holds parts of several versions,
+   * or weights that are not right, until an update succeeds.
+   */
+  state: z.enum(['unknown', 'updating', 'verifying', 'serving', 'broken']),
+  /** An update has paused it, and has not resumed it: because it is broken, or did not resume. */
+  isPaused: z.boolean(),
+  /** The version whose every bucket all its workers acknowledged in one epoch; null when unknown or broken. */
+  version: z.object({ checkpoint: name, digest: z.string() }).nullable(),
+});
+
+/** What an earlier cluster knew of an engine, when an instance of it joins. */
+export const knownInstance = instanceState.extend({
+  state: instanceState.shape.state.exclude(['updating', 'verifying']),
+});
+export type KnownInstance = z.infer<typeof knownInstance>;
+
 export const status = z.object({
   epoch: z.int().nonnegative(),
   ranks: z.array(
@@ -28,15 +47,7 @@ export const status = z.object({
       name,
       endpoint: z.string(),
       ranks: z.array(rank),
-      /**
-       * `verifying`: its weights are whole, and its answers are being compared. `broken`: it holds parts of several versions,
-       * or weights that are not right, until an update succeeds.
-       */
-      state: z.enum(['unknown', 'updating', 'verifying', 'serving', 'broken']),
-      /** An update has paused it, and has not resumed it: because it is broken, or did not resume. */
-      isPaused: z.boolean(),
-      /** The version whose every bucket all its workers acknowledged in one epoch; null when unknown or broken. */
-      version: z.object({ checkpoint: name, digest: z.string() }).nullable(),
+      ...instanceState.shape,
     }),
   ),
   checkpoints: z.array(checkpointStatus),

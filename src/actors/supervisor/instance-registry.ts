@@ -3,7 +3,7 @@ import { NotReadyError, UsageError, type WeightcastError } from '../../errors.ts
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { ClusterStatus } from '../protocol/status-values.ts';
+import type { ClusterStatus, KnownInstance } from '../protocol/status-values.ts';
 import type { InstanceLedger, InstanceOutcome, UpdateTarget } from '../update/context.ts';
 
 type Status = ClusterStatus['instances'][number];
@@ -44,9 +44,10 @@ export class InstanceRegistry implements InstanceLedger {
   }
 
   /** Throws `UsageError` if the name is taken. */
-  add(options: InstanceOptions, bridge: ActorRef<BridgeMessage>): void {
+  add(options: InstanceOptions, bridge: ActorRef<BridgeMessage>, known?: KnownInstance): void {
     this.checkNew(options.name);
-    const { held = unknown, isPaused = false } = this.#removed.get(options.name) ?? {};
+    const before = known && { held: known, isPaused: known.isPaused };
+    const { held = unknown, isPaused = false } = this.#removed.get(options.name) ?? before ?? {};
     this.#removed.delete(options.name);
     this.#entries.set(options.name, { options, bridge, failure: null, held, before: null, isPaused });
   }
@@ -168,7 +169,8 @@ export class InstanceRegistry implements InstanceLedger {
       name: options.name,
       endpoint: options.endpoint,
       ranks: [...options.ranks],
-      ...held,
+      state: held.state,
+      version: held.version,
       isPaused,
     }));
   }

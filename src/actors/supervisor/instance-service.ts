@@ -1,8 +1,11 @@
 import type { EngineClient } from '../../engines/engine-client.ts';
 import { asFailure, BusyError } from '../../errors.ts';
 import { type Context, restartForEver, type SpawnOptions } from '../kernel/index.ts';
-import type { BridgeMessage } from '../protocol/bridge.ts';
+import { ask } from '../protocol/ask.ts';
+import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
+import { deadlines } from '../protocol/deadlines.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
+import type { KnownInstance } from '../protocol/status-values.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
 import type { Jobs } from './jobs.ts';
@@ -38,7 +41,7 @@ export class InstanceService {
   }
 
   /** Throws `UsageError`; then the cluster is as before. */
-  join(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
+  join(instance: InstanceOptions, context: Context<SupervisorInbox>, known?: KnownInstance): void {
     this.#instances.checkNew(instance.name);
     this.#processes.checkNew(instance.ranks);
     let checked: EngineClient | null = this.#ports.engineClient(instance);
@@ -52,7 +55,7 @@ export class InstanceService {
     // Numbered, because the bridge of a removed instance of that name may still be ending.
     const name = `bridge-${this.#bridges}-${instance.name}`;
     const bridge = context.spawn(name, create, bridgeSpawnOptions);
-    this.#instances.add(instance, bridge);
+    this.#instances.add(instance, bridge, known);
     try {
       this.#processes.add(instance, context);
     } catch (thrown) {
@@ -63,9 +66,9 @@ export class InstanceService {
 
   /** Answers when the ranks of the instance are ready. */
   add(message: MessageOf<'add-instance'>, context: Context<SupervisorInbox>): void {
-    const { instance } = message;
+    const { instance, known } = message;
     try {
-      this.join(instance, context);
+      this.join(instance, context, known);
     } catch (thrown) {
       context.fail(asFailure(thrown));
       return;
@@ -78,11 +81,29 @@ export class InstanceService {
   /** Resolves when its rank processes have ended. Rejects with `UsageError`, and `BusyError` while it is being updated. */
   async remove(name: string, context: Context<SupervisorInbox>): Promise<void> {
     const instance = this.#instances.options(name);
-    if (this.#jobs.isBusy(name))
-      throw new BusyError(`instance ${name} is being updated; retry when that has ended`);
+    this.#checkIdle(name);
     const dismissed = this.#dismiss(instance, context);
     this.#callers.removed(name);
     await dismissed;
+  }
+
+  /** Resumes the engine of an instance, whatever weights it holds. Rejects with `UsageError`, `BusyError` and `EngineError`. */
+  async resume(
+    { instance: name }: MessageOf<'resume-instance'>,
+    context: Context<SupervisorInbox>,
+  ): Promise<Record<string, never>> {
+    const [target] = this.#instances.targets([name]);
+    this.#checkIdle(name);
+    const timeoutMilliseconds = deadlines.engineResume;
+    const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
+    await ask(context, target!.bridge, toBridge.resume, { timeoutMilliseconds }, options);
+    this.#instances.paused(name, false);
+    return {};
+  }
+
+  #checkIdle(name: string): void {
+    if (this.#jobs.isBusy(name))
+      throw new BusyError(`instance ${name} is being updated; retry when that has ended`);
   }
 
   #dismiss(instance: InstanceOptions, context: Context<SupervisorInbox>): Promise<void> {

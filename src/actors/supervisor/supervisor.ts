@@ -144,6 +144,8 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         return this.#instanceService.add(message, context);
       case 'remove-instance':
         return this.#answer(message, context, () => done(this.#remove(message.instance, context)));
+      case 'resume-instance':
+        return this.#answer(message, context, () => this.#instanceService.resume(message, context));
       case 'cancel':
         this.#jobs.abortAll(new AbortedError(message.reason));
         return context.reply(message, {});

@@ -1,5 +1,5 @@
 import type { InstanceReport, UpdateReport } from '../actors/protocol/update-values.ts';
-import { overlap, stageSeconds } from '../observe/timeline.ts';
+import { overlap, stageSeconds } from './timeline.ts';
 
 /** The result of an update, for people and scripts. */
 export interface Summary {

@@ -1,0 +1,50 @@
+"""What bench/daemon.ts measures: steps of a trainer by weightcast.client. Prints JSON."""
+
+import json
+import os
+import sys
+import time
+
+from weightcast.client import Client
+
+given = json.loads(sys.argv[1])
+client = Client(socket=given["socket"])
+client.add_instance("a", given["endpoint"], range(given["ranks"]))
+
+
+def tensors(step):
+    return {name: ("BF16", dimensions, bytes([step % 251]) * nbytes) for name, dimensions, nbytes in given["layout"]}
+
+
+def processes(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [pid] + [one for child in file.read().split() for one in processes(int(child))]
+
+
+def held():
+    """Of the daemon and its processes: megabytes, open files; and files in their shared memory."""
+    memory = files = shared = 0
+    for pid in processes(given["pid"]):
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            lines = dict(line.split(":", 1) for line in file if ":" in line and not line.startswith(" "))
+        memory += sum(int(lines[name].split()[0]) for name in ("Private_Clean", "Private_Dirty")) / 1024
+        links = [os.readlink(f"/proc/{pid}/fd/{one}") for one in os.listdir(f"/proc/{pid}/fd")]
+        files += len(links)
+        locks = [link for link in links if link.startswith("/dev/shm/weightcast-") and link.endswith("/lock")]
+        shared += sum(len(os.listdir(os.path.dirname(lock))) for lock in locks if "device" not in lock)
+    return {"megabytes": memory, "files": files, "shared": shared}
+
+
+beyond, steps, before = [], [], None
+for step in range(given["warmup"] + given["steps"]):
+    begun = time.perf_counter()
+    client.register("policy", tensors=tensors(step))
+    registered = time.perf_counter()
+    report = client.update("policy").report
+    ended = time.perf_counter()
+    if step == given["warmup"]:
+        before = held()
+    if step >= given["warmup"]:
+        beyond.append(1000 * (ended - registered - report.seconds))
+        steps.append(1000 * (ended - begun))
+print(json.dumps({"beyond": beyond, "steps": steps, "before": before, "after": held()}))

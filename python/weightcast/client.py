@@ -1,0 +1,278 @@
+"""A client of the daemon that `weightcast serve` is, with nothing but the standard library (Python 3.9 or newer).
+
+    from weightcast.client import Client
+
+    client = Client()
+    client.add_instance("engine", "http://127.0.0.1:8000", ranks=range(8))
+    for step in range(steps):
+        train(model)
+        client.register("policy", tensors=model.state_dict())
+        report = client.update("policy").report
+
+Every method raises a `DaemonError` (client_errors.py): its `code` is stable, `retry` says that the same call may succeed a
+moment later, and its message is one line. A client may be used by several threads at once.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Union
+
+from .client_errors import (
+    AccessError,
+    BusyError,
+    CheckpointError,
+    DaemonError,
+    DeadlineError,
+    NotFoundError,
+    NotReadyError,
+    UsageError,
+)
+from .client_http import DaemonHttp, default_socket
+from .client_results import (
+    Checkpoint,
+    Event,
+    Instance,
+    InstanceOutcome,
+    Report,
+    Status,
+    Update,
+    Version,
+    checkpoint_of,
+    status_of,
+    update_of,
+)
+from .tensor_files import write_tensors
+
+__all__ = [
+    "AccessError",
+    "BusyError",
+    "Checkpoint",
+    "CheckpointError",
+    "Client",
+    "DaemonError",
+    "DeadlineError",
+    "Event",
+    "Instance",
+    "InstanceOutcome",
+    "NotFoundError",
+    "NotReadyError",
+    "Report",
+    "Status",
+    "Update",
+    "UsageError",
+    "Version",
+    "default_socket",
+]
+
+#: Beyond an update's own deadline the daemon cleans up, and resumes engines.
+_CLEANUP_SECONDS = 120.0
+
+
+class Client:
+    """Talks to a daemon on a Unix socket, by default this user's, or over TCP with a token."""
+
+    def __init__(
+        self,
+        socket: Optional[str] = None,
+        url: Optional[str] = None,
+        token: Optional[str] = None,
+        timeout: float = 120.0,
+    ) -> None:
+        """`timeout`: seconds that an answer may take; registrations and updates have deadlines of their own."""
+        self._http = DaemonHttp(socket, url, token)
+        self._timeout = timeout
+        self._shared_directory: Optional[str] = None
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is kept open between two calls."""
+
+    # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def register(
+        self,
+        name: str,
+        path: Optional[str] = None,
+        *,
+        files: Optional[Iterable[str]] = None,
+        tensors: Optional[Mapping[str, Any]] = None,
+        hosts: Optional[Iterable[str]] = None,
+        timeout: float = 3600.0,
+    ) -> Checkpoint:
+        """Registers a checkpoint; one of the same name is replaced once the new one is loaded.
+
+        Give one of `path`, a safetensors file or a model's directory; `files`, a list of them; `tensors`, by name: tensors
+        of torch (of the CPU or a GPU) or numpy, or `(dtype, shape, bytes)` with a dtype of the safetensors format. They are
+        written once, into shared memory of the daemon's host, which has to be this one; they may be changed when this
+        returns. `hosts`: whose ranks load the files. `timeout`: in seconds.
+        """
+        if sum(source is not None for source in (path, files, tensors)) != 1:
+            raise UsageError("give one of path, files and tensors")
+        body: Dict[str, Any] = {"name": name}
+        if hosts is not None:
+            body["hosts"] = list(hosts)
+        if tensors is not None:
+            return self._register_tensors(body, tensors, timeout)
+        if path is not None:
+            body["path"] = os.path.abspath(path)
+        else:
+            body["files"] = [os.path.abspath(file) for file in files or ()]
+        return checkpoint_of(self._call("POST", "/v1/checkpoints", body, timeout))
+
+    def unregister(self, name: str) -> None:
+        """Removes a checkpoint; its host memory is free for later ones."""
+        self._call("DELETE", f"/v1/checkpoints/{_quoted(name)}")
+
+    def _register_tensors(self, body: Dict[str, Any], tensors: Mapping[str, Any], timeout: float) -> Checkpoint:
+        file = self._write(tensors)
+        try:
+            return checkpoint_of(self._call("POST", "/v1/checkpoints", {**body, "path": file}, timeout))
+        except DaemonError as error:
+            # The daemon removes what it has refused; of what it may still be doing nobody knows.
+            if not isinstance(error, DeadlineError):
+                _remove(file)
+            raise
+
+    def _write(self, tensors: Mapping[str, Any]) -> str:
+        if self._shared_directory is not None:
+            try:
+                return write_tensors(self._shared_directory, tensors)
+            except FileNotFoundError:
+                # Another daemon has another one.
+                self._shared_directory = None
+        directory = self._call("GET", "/v1/status")["daemon"]["shared_directory"]
+        try:
+            file = write_tensors(directory, tensors)
+        except (FileNotFoundError, PermissionError) as error:
+            raise UsageError(
+                f"tensors go through {directory}, which is not here, or not this user's: write files, and give path"
+            ) from error
+        self._shared_directory = directory
+        return file
+
+    # ── instances ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def add_instance(
+        self,
+        name: str,
+        endpoint: str,
+        ranks: Iterable[int],
+        *,
+        engine: Optional[str] = None,
+        link: Optional[str] = None,
+        host: Optional[str] = None,
+        devices: Optional[Iterable[int]] = None,
+        api_key: Optional[str] = None,
+        pause: Optional[str] = None,
+        reset_cache: Optional[bool] = None,
+        has_draft_model: Optional[bool] = None,
+    ) -> Status:
+        """Adds a running engine. `ranks`: of its workers, in their order; rank n is on device n, unless
+        `devices` says where each is.
+
+        `engine`: "vllm" (default) or "sglang". `link`: "weightcast" (default) or "checkpoint-engine". `pause`: how to pause
+        it during updates (vLLM: "abort", "wait", "keep"; SGLang: "abort", "retract", "in_place"; "caller": you do).
+        """
+        options = {
+            "engine": engine,
+            "link": link,
+            "host": host,
+            "devices": None if devices is None else list(devices),
+            "api_key": api_key,
+            "pause": pause,
+            "reset_cache": reset_cache,
+            "has_draft_model": has_draft_model,
+        }
+        body = {"name": name, "endpoint": endpoint, "ranks": list(ranks), **_given(options)}
+        # It may have to load what was registered before there was an instance.
+        return status_of(self._call("POST", "/v1/instances", body, 3600.0))
+
+    def remove_instance(self, name: str) -> None:
+        """Ends the ranks of an instance. Its engine keeps running."""
+        self._call("DELETE", f"/v1/instances/{_quoted(name)}")
+
+    def resume(self, name: str) -> None:
+        """Resumes an engine that an update has left paused, whatever weights it holds."""
+        self._call("POST", f"/v1/instances/{_quoted(name)}/resume")
+
+    # ── updates ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def update(
+        self,
+        checkpoint: str,
+        instances: Optional[Iterable[str]] = None,
+        *,
+        wait: bool = True,
+        timeout: float = 600.0,
+        step_timeout: Optional[float] = None,
+        verify: Union[bool, Dict[str, Any], None] = None,
+        bucket_bytes: Optional[int] = None,
+        memory_fraction: Optional[float] = None,
+        fused_modules: Optional[List[List[str]]] = None,
+        atomic: Optional[bool] = None,
+        keep_copy: Optional[bool] = None,
+    ) -> Update:
+        """Installs a registered checkpoint in instances, by default in all. Returns with what became of each.
+
+        With `wait=False` it returns at once; `update_status` and `events` tell of the rest. `timeout`: of the whole update,
+        in seconds, after which it fails; `step_timeout`: of one answer of an engine worker. `atomic`: raise when any instance
+        fails, and not only when all do.
+        """
+        options = {
+            "instances": None if instances is None else list(instances),
+            "step_timeout_seconds": step_timeout,
+            "verify": verify,
+            "bucket_bytes": bucket_bytes,
+            "memory_fraction": memory_fraction,
+            "fused_modules": fused_modules,
+            "atomic": atomic,
+            "keep_copy": keep_copy,
+        }
+        body = {"checkpoint": checkpoint, "wait": wait, "timeout_seconds": timeout, **_given(options)}
+        return update_of(self._call("POST", "/v1/updates", body, timeout + _CLEANUP_SECONDS))
+
+    def update_status(self, update: str) -> Update:
+        """An update by its id: one that runs, or one of the last that have ended."""
+        return update_of(self._call("GET", f"/v1/updates/{_quoted(update)}"))
+
+    # ── the daemon ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def status(self) -> Status:
+        return status_of(self._call("GET", "/v1/status"))
+
+    def events(self, update: Optional[str] = None) -> Iterator[Event]:
+        """What happens from now on, until the daemon ends; of one update, until that has ended.
+
+        Raises `NotReadyError` if the connection breaks.
+        """
+        path = "/v1/events" if update is None else f"/v1/updates/{_quoted(update)}/events"
+        for kind, data in self._http.events(path):
+            yield Event(kind, data)
+
+    def stop(self) -> None:
+        """Ends the daemon, its ranks, and what it has in shared memory. Engines keep running."""
+        self._call("POST", "/v1/stop")
+
+    def _call(
+        self, method: str, path: str, body: Optional[Dict[str, Any]] = None, timeout: Optional[float] = None
+    ) -> Dict[str, Any]:
+        return self._http.call(method, path, body, self._timeout if timeout is None else timeout)
+
+
+def _quoted(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
+
+
+def _given(options: Dict[str, Any]) -> Dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

@@ -1,0 +1,128 @@
+"""HTTP to a daemon, over a Unix socket or TCP, with nothing but the standard library."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket as sockets
+import stat
+import urllib.parse
+from typing import Any, Dict, Iterator, Optional, Tuple
+
+from .client_errors import DaemonError, DeadlineError, NotReadyError, UsageError, error_of
+
+#: Of what clients and daemon say to each other; the daemon refuses clients that are more than one apart.
+API_VERSION = 1
+#: The daemon sends something on a stream of events every 15 seconds.
+_SILENCE_SECONDS = 60.0
+
+
+def default_socket() -> str:
+    """Where a daemon of this user serves unless told otherwise: the rule of `weightcast serve`."""
+    chosen, runtime = os.environ.get("WEIGHTCAST_SOCKET"), os.environ.get("XDG_RUNTIME_DIR")
+    if chosen:
+        return chosen
+    if runtime and os.path.isabs(runtime):
+        return os.path.join(runtime, "weightcast.sock")
+    return f"/tmp/weightcast-{os.getuid()}/weightcast.sock"
+
+
+class DaemonHttp:
+    """Requests to one daemon, each on a connection of its own, so that threads do not share any."""
+
+    def __init__(self, socket: Optional[str], url: Optional[str], token: Optional[str]) -> None:
+        if socket is not None and url is not None:
+            raise UsageError("give either socket or url")
+        parts = urllib.parse.urlsplit(url) if url is not None else None
+        if parts is not None and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise UsageError(f"url is {url!r}; it must be a URL such as http://10.0.0.1:7100")
+        self._url = parts
+        self._socket = None if parts is not None else socket or default_socket()
+        self._token = token
+        self._where = self._socket or str(url)
+
+    def call(self, method: str, path: str, body: Optional[Dict[str, Any]], seconds: float) -> Dict[str, Any]:
+        """The answer; raises what the daemon answers if it is an error."""
+        connection = self._connection(seconds)
+        try:
+            text = self._send(connection, method, path, body).read()
+        except sockets.timeout as error:
+            raise DeadlineError(
+                f"the daemon at {self._where} did not answer {method} {path} within {seconds:g} s"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise NotReadyError(
+                f"no daemon answers at {self._where} (weightcast serve): {why}", retry=True
+            ) from error
+        finally:
+            connection.close()
+        return json.loads(text)
+
+    def events(self, path: str) -> Iterator[Tuple[str, Dict[str, Any]]]:
+        """Server-sent events, each with its type. Raises `NotReadyError` if the connection breaks."""
+        connection = self._connection(_SILENCE_SECONDS)
+        try:
+            response = self._send(connection, "GET", path, None)
+            kind, data = "message", ""
+            for raw in response:
+                line = raw.decode().rstrip("\r\n")
+                if line.startswith("event: "):
+                    kind = line[7:]
+                elif line.startswith("data: "):
+                    data += line[6:]
+                elif line == "" and data:
+                    yield kind, json.loads(data)
+                    kind, data = "message", ""
+        except (OSError, http.client.HTTPException) as error:
+            raise NotReadyError(f"the daemon at {self._where} is gone: {error}", retry=True) from error
+        finally:
+            connection.close()
+
+    def _connection(self, seconds: float) -> http.client.HTTPConnection:
+        if self._url is None:
+            return _SocketConnection(str(self._socket), seconds)
+        secure = self._url.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        return kind(str(self._url.hostname), self._url.port, timeout=seconds)
+
+    def _send(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: Optional[Dict[str, Any]]
+    ) -> http.client.HTTPResponse:
+        """The response, whose body is still to be read."""
+        headers = {"weightcast-api": str(API_VERSION)}
+        if self._token is not None:
+            headers["authorization"] = f"Bearer {self._token}"
+        data = None
+        if body is not None:
+            headers["content-type"] = "application/json"
+            data = json.dumps(body).encode()
+        connection.request(method, path, data, headers)
+        response = connection.getresponse()
+        if response.status < 400:
+            return response
+        try:
+            error = json.loads(response.read())["error"]
+            code, message, retry = error["code"], error["message"], error["retry"]
+        except (ValueError, KeyError, TypeError):
+            raise DaemonError(
+                f"{self._where} answered {response.status} to {method} {path}; is it a daemon?",
+                status=response.status,
+            ) from None
+        raise error_of(code, message, retry=retry, status=response.status)
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        # Whoever made the socket is told our paths and keys.
+        found = os.lstat(self._path)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in (os.getuid(), 0):
+            raise OSError("it is no socket of this user")
+        self.sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)

@@ -1,0 +1,122 @@
+import { isIP } from 'node:net';
+import { availableParallelism } from 'node:os';
+import { Command } from 'commander';
+import { readConfiguration, readToken } from '../daemon/configuration.ts';
+import type { DaemonOptions } from '../daemon/daemon.ts';
+import { defaultSocket } from '../daemon/default-socket.ts';
+import { UsageError } from '../errors.ts';
+import { probeCuda } from '../native-bridge/probe.ts';
+import { devicesOf } from './device-arguments.ts';
+import { runCommand } from './interrupt.ts';
+
+interface Options {
+  readonly socket?: string;
+  readonly listen?: string;
+  readonly tokenFile?: string;
+  readonly root: readonly string[];
+  readonly allowEngine: readonly string[];
+  readonly config?: string;
+  readonly devices?: string;
+}
+
+/** Host devices are for machines without a GPU: as many ranks as that share the cores. */
+const hostDeviceRanks = 4;
+
+const collect = (value: string, before: readonly string[]) => [...before, value];
+
+export function serveCommand(version: string): Command {
+  return new Command('serve')
+    .description(
+      'Keep a cluster for trainers: a daemon that is asked over HTTP, on a socket that only this user may use. docs/daemon.md describes it.',
+    )
+    .option(
+      '--socket <path>',
+      'path of the socket (default: WEIGHTCAST_SOCKET, or weightcast.sock in XDG_RUNTIME_DIR or /tmp/weightcast-UID)',
+    )
+    .option('--listen <host:port>', 'listen on TCP too, for clients that have the token')
+    .option('--token-file <file>', 'file with the token for --listen')
+    .option(
+      '--root <directory>',
+      'files below it may be registered; may be given again (default: every file, or with --listen none)',
+      collect,
+      [],
+    )
+    .option(
+      '--allow-engine <address>',
+      'an engine that may be added: host, host:port, URL, network such as 10.0.0.0/8, or unix:/path; may be given again (always: loopback addresses, and engines in --config)',
+      collect,
+      [],
+    )
+    .option('--config <file>', 'JSON with instances, hosts and more')
+    .option(
+      '--devices <kind>',
+      'devices of the engines: cuda, host, or host:NAMESPACE; rank n is on device n (default: cuda if there are GPUs, otherwise host)',
+    )
+    .action((options: Options) => runCommand((signal) => serve(options, version, signal)));
+}
+
+async function serve(options: Options, version: string, signal: AbortSignal): Promise<void> {
+  const daemonOptions = daemonOptionsOf(options, version);
+  // Late, because it is half of what this program reads, and other commands need none of it.
+  const { Daemon } = await import('../daemon/daemon.ts');
+  const daemon = await Daemon.start(daemonOptions);
+  try {
+    const places = [daemon.socket, ...(daemon.url === null ? [] : [daemon.url])].join(' and ');
+    process.stdout.write(`weightcast ${version} serves on ${places}; press Ctrl-C to stop\n`);
+    // Its end by a signal is what it is asked for, and no failure.
+    const interrupted = new Promise<void>((resolve) => {
+      if (signal.aborted) resolve();
+      signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    await Promise.race([interrupted, daemon.stopRequested]);
+  } finally {
+    await daemon.stop();
+  }
+}
+
+function daemonOptionsOf(options: Options, version: string): DaemonOptions {
+  const config = options.config === undefined ? null : readConfiguration(options.config);
+  const roots = [...options.root, ...(config?.roots ?? [])];
+  const listen = listenOf(options);
+  const { clusterListen, fabricAddresses, spareCheckpoints } = config ?? {};
+  return {
+    version,
+    socket: options.socket ?? defaultSocket(),
+    ...(listen !== null && { listen }),
+    // Who may use the socket may read these files anyway.
+    roots: roots.length > 0 || listen !== null ? roots : ['/'],
+    allowEngines: [...options.allowEngine, ...(config?.allowEngines ?? [])],
+    instances: config?.instances ?? [],
+    cluster: {
+      ...devicesAndThreads(options.devices),
+      hosts: config?.hosts ?? {},
+      ...(clusterListen !== undefined && { listen: clusterListen }),
+      ...(fabricAddresses !== undefined && { fabricAddresses }),
+      ...(spareCheckpoints !== undefined && { spareCheckpoints }),
+    },
+  };
+}
+
+/** The cores are for as many ranks as there are devices; a cluster that begins without ranks cannot know. */
+function devicesAndThreads(option: string | undefined) {
+  const devices = devicesOf(option);
+  const ranks = devices.kind === 'cuda' ? probeCuda().devices.length : hostDeviceRanks;
+  return { devices, threads: Math.max(1, Math.floor(availableParallelism() / Math.max(1, ranks))) };
+}
+
+function listenOf({ listen, tokenFile }: Options): NonNullable<DaemonOptions['listen']> | null {
+  if (listen === undefined) {
+    if (tokenFile !== undefined) throw new UsageError('--token-file belongs to --listen');
+    return null;
+  }
+  if (tokenFile === undefined)
+    throw new UsageError('--listen needs --token-file: who has no token may not ask');
+  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(listen) ?? [];
+  const host = bracketed ?? plain;
+  const isHost = bracketed === undefined ? host !== undefined : isIP(bracketed) === 6;
+  if (!isHost || Number(port) > 65_535)
+    throw new UsageError(
+      `--listen is "${listen}"; give an address and a port, such as 127.0.0.1:7100 or [::1]:7100`,
+    );
+  return { host: host!, port: Number(port), token: readToken(tokenFile) };
+}

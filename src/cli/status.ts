@@ -1,0 +1,98 @@
+import { Command } from 'commander';
+import type * as z from 'zod';
+import type { DaemonClient } from '../daemon/client.ts';
+import type { statusAnswer } from '../daemon/schemas.ts';
+import { toWireNames } from '../daemon/wire-names.ts';
+import { formatBytes } from '../units.ts';
+import { type DaemonArguments, withDaemon, withDaemonOptions } from './daemon-arguments.ts';
+import { runCommand } from './interrupt.ts';
+
+interface Options extends DaemonArguments {
+  readonly watch?: true;
+  readonly json?: true;
+}
+
+type Status = z.infer<typeof statusAnswer>;
+
+const watchMilliseconds = 1_000;
+
+export function statusCommand(): Command {
+  return withDaemonOptions(
+    new Command('status').description(
+      'Show what a daemon keeps: instances and what they serve, checkpoints, updates.',
+    ),
+  )
+    .option('--watch', 'show it again each second, until Ctrl-C')
+    .option('--json', 'print it as JSON')
+    .action((options: Options) =>
+      runCommand((signal) => withDaemon(options, (client) => show(client, options, signal))),
+    );
+}
+
+async function show(client: DaemonClient, { watch, json }: Options, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    const status = toWireNames(await client.call('GET', '/v1/status')) as Status;
+    const text = json ? JSON.stringify(status, null, watch ? 0 : 2) : linesOf(status).join('\n');
+    const isDrawn = watch && !json && process.stdout.isTTY;
+    process.stdout.write(`${isDrawn ? '\x1b[H\x1b[J' : ''}${text}\n`);
+    if (!watch) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, watchMilliseconds);
+      signal.addEventListener('abort', () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+    // Ctrl-C is how it ends.
+    if (signal.aborted) return;
+  }
+}
+
+function linesOf(status: Status): string[] {
+  const { daemon, ready, reasons, instances, checkpoints, updates } = status;
+  const rows: [string, string][] = [
+    [
+      'daemon',
+      `${daemon.state}, weightcast ${daemon.version}, pid ${daemon.pid}, since ${daemon.started_at}`,
+    ],
+    ['ready', ready ? 'yes' : `no: ${reasons.join('; ')}`],
+    ...instances.map((one): [string, string] => ['instance', instanceText(one)]),
+    ...checkpoints.map((one): [string, string] => ['checkpoint', checkpointText(one)]),
+    ...updates.map((one): [string, string] => ['update', updateText(one)]),
+  ];
+  const width = Math.max(...rows.map(([label]) => label.length));
+  return rows.map(([label, value]) => `${label.padEnd(width)}  ${value}`);
+}
+
+function instanceText({
+  name,
+  state,
+  version,
+  is_paused,
+  endpoint,
+  ranks,
+  problem,
+}: Status['instances'][number]) {
+  const what = version === null ? state : `${state} ${version.checkpoint}@${version.digest}`;
+  const where = `${endpoint}, ${ranks.length === 1 ? 'rank' : 'ranks'} ${ranks.join(' ')}`;
+  return [name, `${what}${is_paused ? ', paused' : ''}`, where, problem].filter((part) => part).join('; ');
+}
+
+function checkpointText({
+  name,
+  state,
+  digest,
+  tensors,
+  bytes,
+  problem,
+}: Status['checkpoints'][number]): string {
+  const waits = state === 'waiting' ? 'waits for the first instance' : state;
+  const id = digest === null ? name : `${name}@${digest}`;
+  return [id, waits, `${tensors} tensors`, formatBytes(bytes), problem].filter((part) => part).join('; ');
+}
+
+function updateText({ id, checkpoint, instances, seconds, progress }: Status['updates'][number]): string {
+  const done =
+    progress === null ? 0 : Math.floor((100 * progress.done_bytes) / Math.max(progress.total_bytes, 1));
+  return `${id}; ${checkpoint} in ${instances.join(', ')}; ${progress?.activity ?? 'begins'} ${done} %, ${seconds.toFixed(1)} s`;
+}

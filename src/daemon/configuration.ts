@@ -1,0 +1,69 @@
+import { readFileSync } from 'node:fs';
+import * as z from 'zod';
+import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import { describe, UsageError } from '../errors.ts';
+import type { HostOptions } from '../processes/configuration.ts';
+import { instanceBody } from './schemas.ts';
+import { fromWireNames } from './wire-names.ts';
+
+/** The file of `weightcast serve --config`: JSON, with names as in the HTTP API. */
+const configuration = z.strictObject({
+  instances: z.array(instanceBody).default([]),
+  hosts: z
+    .record(
+      z.string(),
+      z.strictObject({ launcher: z.array(z.string()), fabric_addresses: z.array(z.string()).optional() }),
+    )
+    .default({}),
+  /** Address at which ranks of other hosts reach the supervisor. */
+  cluster_listen: z.string().optional(),
+  fabric_addresses: z.array(z.string()).optional(),
+  spare_checkpoints: z.int().optional(),
+  roots: z.array(z.string()).default([]),
+  allow_engines: z.array(z.string()).default([]),
+});
+
+export interface DaemonConfiguration {
+  readonly instances: readonly InstanceOptions[];
+  readonly hosts: Readonly<Record<string, HostOptions>>;
+  readonly clusterListen?: string;
+  readonly fabricAddresses?: readonly string[];
+  readonly spareCheckpoints?: number;
+  readonly roots: readonly string[];
+  readonly allowEngines: readonly string[];
+}
+
+/** Throws a `UsageError` that names the file and what is wrong in it. */
+export function readConfiguration(file: string): DaemonConfiguration {
+  let content: unknown;
+  try {
+    content = JSON.parse(readFileSync(file, 'utf8'));
+  } catch (error) {
+    // A parser quotes what it could not read, which may be a key.
+    const why = error instanceof SyntaxError ? 'it is not JSON' : describe(error);
+    throw new UsageError(`--config ${file}: ${why}`);
+  }
+  const parsed = configuration.safeParse(content);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    throw new UsageError(`--config ${file}: ${issue!.path.join('.')}: ${issue!.message}`);
+  }
+  const { hosts, ...rest } = parsed.data;
+  const named = Object.entries(hosts).map(([name, host]) => [name, fromWireNames(host)]);
+  return { ...(fromWireNames(rest) as object), hosts: Object.fromEntries(named) } as DaemonConfiguration;
+}
+
+/** The token in a file. Throws `UsageError` for one that is too short to be a secret, or that no header can carry. */
+export function readToken(file: string): string {
+  let token: string;
+  try {
+    token = readFileSync(file, 'utf8').trim();
+  } catch (error) {
+    throw new UsageError(`--token-file ${file}: ${describe(error)}`);
+  }
+  if (!/^[\x21-\x7e]{16,}$/.test(token))
+    throw new UsageError(
+      `--token-file ${file}: a token has at least 16 characters of printable ASCII, and no spaces`,
+    );
+  return token;
+}

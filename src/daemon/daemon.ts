@@ -1,0 +1,143 @@
+import { createServer as createHttpServer, type IncomingMessage, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { FastifyInstance } from 'fastify';
+import { describe, UsageError } from '../errors.ts';
+import { createLog } from '../observe/log.ts';
+import { checkpointEngineRoutes } from './checkpoint-engine-routes.ts';
+import { EventStreams } from './event-stream.ts';
+import { operatorRoutes } from './operator-routes.ts';
+import { serviceRoutes } from './routes.ts';
+import { createServer } from './server.ts';
+import { Service, type ServiceOptions } from './service.ts';
+import { SocketLock } from './socket-lock.ts';
+
+/** More clients at once are a mistake, or an attack. */
+const mostConnections = 512;
+
+export interface DaemonOptions extends ServiceOptions {
+  /** Path of the socket, which only this user may use. */
+  readonly socket: string;
+  /** Where to listen on TCP too; whoever comes there needs the token. */
+  readonly listen?: { readonly host: string; readonly port: number; readonly token: string };
+}
+
+/** A cluster that outlives its clients, and is asked over HTTP. */
+export class Daemon {
+  readonly socket: string;
+  /** `http://host:port`; null if it does not listen on TCP. */
+  readonly url: string | null;
+  /** Resolves when a client has asked it to stop. */
+  readonly stopRequested: Promise<void>;
+  readonly #end: () => Promise<void>;
+  #stopped: Promise<void> | null = null;
+
+  private constructor(
+    socket: string,
+    url: string | null,
+    stopRequested: Promise<void>,
+    end: () => Promise<void>,
+  ) {
+    this.socket = socket;
+    this.url = url;
+    this.stopRequested = stopRequested;
+    this.#end = end;
+  }
+
+  /** Rejects with `UsageError`, and with what makes the cluster not start; then nothing is left running. */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const log = createLog('daemon');
+    const lock = await SocketLock.take(options.socket);
+    const ends: (() => unknown)[] = [];
+    const end = async () => {
+      for (const one of ends.splice(0)) await one();
+      lock.release();
+    };
+    try {
+      const service = await Service.start(options, log);
+      // First: who waits for an update is told what became of it.
+      ends.push(() => service.stop());
+      let requestStop = () => {};
+      const stopRequested = new Promise<void>((resolve) => {
+        requestStop = resolve;
+      });
+      const streams = new EventStreams(service.events);
+      const facts = { version: options.version, startedAt: new Date().toISOString() };
+      const overTcp = new WeakSet<IncomingMessage>();
+      const app = createServer({
+        routes: [
+          ...serviceRoutes(service, facts),
+          ...operatorRoutes(service, facts, streams, requestStop),
+          ...checkpointEngineRoutes(service),
+        ],
+        version: options.version,
+        tokenFor: (request) => (overTcp.has(request) ? options.listen!.token : null),
+        log,
+      });
+      ends.push(
+        () => streams.close(),
+        () => app.close(),
+      );
+      await listenOnSocket(app, lock.path);
+      let url: string | null = null;
+      if (options.listen !== undefined) {
+        const tcp = await listenOnTcp(app, options.listen, overTcp);
+        ends.push(() => closed(tcp));
+        url = urlOf(tcp);
+      }
+      return new Daemon(lock.path, url, stopRequested, end);
+    } catch (error) {
+      await end();
+      throw error;
+    }
+  }
+
+  /** Aborts what runs, resumes engines that are whole, ends all processes, and removes what they had. May be called twice. */
+  stop(): Promise<void> {
+    this.#stopped ??= this.#end();
+    return this.#stopped;
+  }
+}
+
+/** Only this user may use the socket, from its first moment on; it is removed as the server closes. */
+async function listenOnSocket(app: FastifyInstance, path: string): Promise<void> {
+  const mask = process.umask(0o177);
+  try {
+    await app.listen({ path });
+  } catch (error) {
+    throw new UsageError(`cannot listen on ${path}: ${describe(error)}`);
+  } finally {
+    process.umask(mask);
+  }
+  app.server.maxConnections = mostConnections;
+}
+
+async function listenOnTcp(
+  app: FastifyInstance,
+  { host, port }: { readonly host: string; readonly port: number },
+  overTcp: WeakSet<IncomingMessage>,
+): Promise<Server> {
+  const server = createHttpServer((request, response) => {
+    overTcp.add(request);
+    app.routing(request, response);
+  });
+  server.maxConnections = mostConnections;
+  await new Promise<void>((resolve, reject) => {
+    const refuse = (error: Error) =>
+      reject(new UsageError(`cannot listen on ${host}, port ${port}: ${error.message}`));
+    server.once('error', refuse);
+    server.listen({ host, port }, resolve);
+  });
+  return server;
+}
+
+function urlOf(server: Server): string {
+  const { address, family, port } = server.address() as AddressInfo;
+  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
+}
+
+function closed(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}

@@ -1,0 +1,55 @@
+import { asFailure, UsageError, type WeightcastError } from '../errors.ts';
+
+/** By code; others are 500. Deadlines of engines, memory of devices and so on are nothing that the client did wrong. */
+const statuses: Readonly<Record<string, number>> = {
+  WEIGHTCAST_USAGE: 400,
+  WEIGHTCAST_CHECKPOINT: 400,
+  WEIGHTCAST_ACCESS: 403,
+  WEIGHTCAST_NOT_FOUND: 404,
+  WEIGHTCAST_BUSY: 409,
+  WEIGHTCAST_OVERLOADED: 429,
+  WEIGHTCAST_ENGINE: 502,
+  WEIGHTCAST_WORKER_LINK: 502,
+  WEIGHTCAST_NOT_READY: 503,
+  WEIGHTCAST_PEER_LOST: 503,
+  WEIGHTCAST_ABORTED: 503,
+  WEIGHTCAST_DEADLINE: 504,
+  WEIGHTCAST_MEMORY: 507,
+  WEIGHTCAST_OUT_OF_DEVICE_MEMORY: 507,
+  WEIGHTCAST_OUT_OF_HOST_MEMORY: 507,
+};
+
+/** What may succeed a moment later as it is. */
+const retried = new Set([
+  'WEIGHTCAST_BUSY',
+  'WEIGHTCAST_OVERLOADED',
+  'WEIGHTCAST_NOT_READY',
+  'WEIGHTCAST_PEER_LOST',
+]);
+
+export interface HttpFailure {
+  readonly status: number;
+  readonly body: {
+    readonly error: { readonly code: string; readonly message: string; readonly retry: boolean };
+  };
+}
+
+/** Any thrown value as an answer. */
+export function toHttp(thrown: unknown): HttpFailure {
+  const { error, status } = classified(thrown);
+  const { code } = error;
+  const message = error.message.split('\n').join(' ');
+  return { status, body: { error: { code, message, retry: retried.has(code) } } };
+}
+
+function classified(thrown: unknown): { readonly error: WeightcastError; readonly status: number } {
+  // What fastify refuses before a handler is called: no JSON, too large, another media type.
+  const { statusCode, code } = thrown as { statusCode?: unknown; code?: unknown };
+  const isRefusal = typeof code === 'string' && code.startsWith('FST_');
+  if (isRefusal && typeof statusCode === 'number' && statusCode < 500)
+    return { error: new UsageError((thrown as Error).message), status: statusCode };
+  if (thrown instanceof SyntaxError)
+    return { error: new UsageError(`the body is not JSON: ${thrown.message}`), status: 400 };
+  const error = asFailure(thrown);
+  return { error, status: statuses[error.code] ?? 500 };
+}

@@ -1,0 +1,229 @@
+import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
+import { deadlines } from '../actors/protocol/deadlines.ts';
+import type { Progress } from '../actors/protocol/status-values.ts';
+import { openCheckpoint } from '../checkpoint/source.ts';
+import type { Cluster, RegisterOptions } from '../cluster/cluster.ts';
+import {
+  BusyError,
+  CheckpointError,
+  describe,
+  NotFoundError,
+  OverloadedError,
+  UsageError,
+} from '../errors.ts';
+import { ProgressSum } from '../observe/progress-bar.ts';
+import type { FileRoots } from './access.ts';
+import type { ClusterKeeper } from './cluster-keeper.ts';
+import type { EventHub } from './event-hub.ts';
+import type { SharedFiles } from './shared-files.ts';
+
+/** More are a mistake: a trainer keeps two or three. */
+const mostCheckpoints = 1_024;
+/** Between two tries to load while a client registers something else. */
+const busyMilliseconds = 100;
+
+/** Between two events of progress. */
+const progressMilliseconds = 200;
+
+export interface Registration extends RegisterOptions {
+  readonly name: string;
+  /** A directory or file, or a list of files. */
+  readonly source: string | readonly string[];
+}
+
+/** A checkpoint as clients see it. `waiting`: it is loaded when the first instance joins, whose ranks hold it. */
+export interface CheckpointView {
+  readonly name: string;
+  readonly state: 'waiting' | 'loaded' | 'failed';
+  readonly digest: string | null;
+  readonly tensors: number;
+  readonly bytes: number;
+  readonly seconds: number | null;
+  /** Why it could not be loaded again; null in other states. */
+  readonly problem: string | null;
+}
+
+interface Kept {
+  readonly registration: Registration;
+  /** Those of its files that are the daemon's. */
+  readonly owned: readonly string[];
+  readonly tensors: number;
+  readonly bytes: number;
+  /** What it was the last time that it was loaded. */
+  digest: string | null;
+  /** Null while no rank holds it. */
+  status: CheckpointStatus | null;
+  problem: string | null;
+}
+
+/** The checkpoints of a daemon: what is loaded, and where from, so that it can be loaded again. */
+export class KeptCheckpoints {
+  readonly #keeper: ClusterKeeper;
+  readonly #roots: FileRoots;
+  readonly #shared: SharedFiles;
+  readonly #events: EventHub;
+  readonly #kept = new Map<string, Kept>();
+  /** What is loading now: a cluster loads one at a time. */
+  #loading: string | null = null;
+  #loaded = new ProgressSum();
+  #toldAt = 0;
+
+  constructor(keeper: ClusterKeeper, roots: FileRoots, shared: SharedFiles, events: EventHub) {
+    this.#keeper = keeper;
+    this.#roots = roots;
+    this.#shared = shared;
+    this.#events = events;
+  }
+
+  views(): CheckpointView[] {
+    return [...this.#kept.values()].map(viewOf);
+  }
+
+  /** Throws `NotFoundError`, and `CheckpointError` if it could not be loaded again. */
+  check(name: string): void {
+    const { problem } = this.#get(name);
+    if (problem !== null) throw new CheckpointError(`checkpoint ${name}: ${problem}; register it again`);
+  }
+
+  /** `hasRanks`: there are ranks to hold it; otherwise only its headers are read. Rejects as `Cluster.register`, and with `AccessError`. */
+  async register(wanted: Registration, hasRanks: boolean): Promise<CheckpointView> {
+    await this.#shared.sweep();
+    const { name } = wanted;
+    if (this.#kept.size >= mostCheckpoints && !this.#kept.has(name))
+      throw new OverloadedError(`the daemon keeps ${mostCheckpoints} checkpoints already; unregister some`);
+    const registration = { ...wanted, source: await this.#resolve(wanted.source) };
+    const owned = [registration.source].flat().filter((path) => this.#shared.owns(path));
+    this.#shared.keep(owned);
+    try {
+      const kept = hasRanks
+        ? await this.#load(registration, owned)
+        : await this.#examine(registration, owned);
+      const before = this.#kept.get(name);
+      this.#kept.set(name, kept);
+      await this.#shared.remove((before?.owned ?? []).filter((path) => !owned.includes(path)));
+      this.#tell(kept);
+      return viewOf(kept);
+    } catch (error) {
+      const used = [...this.#kept.values()].flatMap((kept) => kept.owned);
+      await this.#shared.remove(owned.filter((path) => !used.includes(path)));
+      throw error;
+    }
+  }
+
+  /** Rejects with `NotFoundError`, and as `Cluster.unregister`. */
+  async unregister(name: string): Promise<void> {
+    const kept = this.#get(name);
+    if (kept.status !== null) await this.#keeper.use((cluster) => cluster.unregister(name));
+    this.#kept.delete(name);
+    await this.#shared.remove(kept.owned);
+    this.#events.tell({ type: 'checkpoint', checkpoint: name, state: 'unregistered' });
+  }
+
+  /** Loads what no rank holds, now that there are ranks. A checkpoint that fails keeps its problem. */
+  async loadWaiting(cluster: Cluster): Promise<void> {
+    for (const kept of this.#kept.values()) if (kept.status === null) await this.#loadAgain(kept, cluster);
+  }
+
+  /** The ranks that held them are gone. */
+  released(): void {
+    for (const kept of this.#kept.values()) kept.status = null;
+  }
+
+  /** Notes the progress of a rank that loads. */
+  progress(progress: Progress): void {
+    const sum = this.#loaded.add(progress);
+    if (Date.now() - this.#toldAt < progressMilliseconds) return;
+    this.#toldAt = Date.now();
+    this.#events.tell({ type: 'progress', checkpoint: this.#loading, activity: 'load', ...sum });
+  }
+
+  async #resolve(source: Registration['source']): Promise<Registration['source']> {
+    if (typeof source === 'string') return this.#roots.resolve(source);
+    return Promise.all(source.map((path) => this.#roots.resolve(path)));
+  }
+
+  async #load(registration: Registration, owned: readonly string[]): Promise<Kept> {
+    const { name } = registration;
+    const status = await this.#keeper.use((cluster) => this.#registerIn(cluster, registration));
+    const { tensors, bytes, digest } = status;
+    if (status.checkpoint !== name) throw new UsageError(`${name} was registered as ${status.checkpoint}`);
+    return { registration, owned, tensors, bytes, digest, status, problem: null };
+  }
+
+  async #examine(registration: Registration, owned: readonly string[]): Promise<Kept> {
+    const { names, bytes } = await openCheckpoint(registration.source);
+    const total = bytes.reduce((sum, one) => sum + one, 0);
+    const facts = { tensors: names.length, bytes: total, digest: null, status: null, problem: null };
+    return { registration, owned, ...facts };
+  }
+
+  async #registerIn(cluster: Cluster, { name, source, hosts }: Registration): Promise<CheckpointStatus> {
+    const before = this.#loading;
+    this.#loading = name;
+    this.#loaded = new ProgressSum();
+    try {
+      return await cluster.register(name, source, hosts === undefined ? {} : { hosts });
+    } catch (error) {
+      // Refused, because another one is loading.
+      if (error instanceof BusyError) this.#loading = before;
+      throw error;
+    } finally {
+      if (this.#loading === name) this.#loading = null;
+    }
+  }
+
+  async #loadAgain(kept: Kept, cluster: Cluster): Promise<void> {
+    const { name } = kept.registration;
+    try {
+      const status = await this.#untilIdle(kept, () => this.#registerIn(cluster, kept.registration));
+      if (status === null) return;
+      if (kept.digest !== null && kept.digest !== status.digest) {
+        await cluster.unregister(name);
+        throw new CheckpointError(`its files hold ${status.digest} now, and held ${kept.digest}`);
+      }
+      Object.assign(kept, { status, digest: status.digest, problem: null });
+    } catch (error) {
+      if (cluster.lost.aborted) throw error;
+      kept.problem = describe(error);
+    }
+    this.#tell(kept);
+  }
+
+  /** Waits while others load. Resolves with null if nothing is left to do: it was loaded, replaced or removed meanwhile. */
+  async #untilIdle<T>(kept: Kept, work: () => Promise<T>): Promise<T | null> {
+    const end = performance.now() + deadlines.load;
+    for (;;) {
+      if (kept.status !== null || this.#kept.get(kept.registration.name) !== kept) return null;
+      try {
+        return await work();
+      } catch (error) {
+        if (!(error instanceof BusyError) || performance.now() > end) throw error;
+        await new Promise((wake) => setTimeout(wake, busyMilliseconds));
+      }
+    }
+  }
+
+  #tell(kept: Kept): void {
+    const { name, ...view } = viewOf(kept);
+    this.#events.tell({ type: 'checkpoint', checkpoint: name, ...view });
+  }
+
+  #get(name: string): Kept {
+    const kept = this.#kept.get(name);
+    if (kept === undefined) throw new NotFoundError(`the daemon has no checkpoint ${name}`);
+    return kept;
+  }
+}
+
+function viewOf({ registration, status, problem, digest, tensors, bytes }: Kept): CheckpointView {
+  const state = problem !== null ? 'failed' : status === null ? 'waiting' : 'loaded';
+  return {
+    name: registration.name,
+    state,
+    digest,
+    tensors,
+    bytes,
+    seconds: status?.seconds ?? null,
+    problem,
+  };
+}

@@ -1,0 +1,241 @@
+import * as z from 'zod';
+import { engineKinds, linkKinds, pauseOptions } from '../engines/engine-client.ts';
+
+/**
+ * What the daemon is asked and what it answers, in JSON. The bodies of requests are checked by these schemas, and the
+ * OpenAPI document is made of them. Unknown fields are refused, so that a misspelt option is not one that does nothing.
+ */
+
+const name = z
+  .string()
+  .min(1)
+  .max(256)
+  .describe('Without control characters.')
+  .regex(/^\P{Cc}+$/u);
+const path = z.string().min(1).max(4_096);
+const bytes = z.int().nonnegative();
+const seconds = z.number().positive().max(86_400);
+const rank = z.int().min(0).max(1_000_000);
+const nullableText = z.string().nullable();
+
+export const registerBody = z
+  .strictObject({
+    name: name.describe(
+      'Name of the checkpoint. One of the same name is replaced once the new one is loaded.',
+    ),
+    path: path.optional().describe("A safetensors file or a model's directory."),
+    files: z.array(path).min(1).max(10_000).optional().describe('In place of `path`: safetensors files.'),
+    hosts: z
+      .array(z.string().min(1).max(256))
+      .min(1)
+      .max(1_024)
+      .optional()
+      .describe('Hosts whose ranks load the files. Default: all that see the same files.'),
+  })
+  .refine(({ path, files }) => (path === undefined) !== (files === undefined), 'give either path or files');
+
+export const instanceBody = z.strictObject({
+  name,
+  endpoint: z
+    .string()
+    .min(1)
+    .max(2_048)
+    .describe('`http://host:port`, or `unix:/path`; on the list of engines.'),
+  ranks: z
+    .array(rank)
+    .min(1)
+    .max(1_024)
+    .describe("Ranks of the engine's workers, in their order; rank n is on device n."),
+  host: z
+    .string()
+    .min(1)
+    .max(256)
+    .optional()
+    .describe("A host of the daemon's configuration. Default: this one."),
+  devices: z
+    .array(z.int().min(0).max(1_000))
+    .min(1)
+    .max(1_024)
+    .optional()
+    .describe(
+      "Index of each worker's device on its host. Default: here those of the ranks' numbers, on another host 0, 1, …",
+    ),
+  engine: z.enum(engineKinds).optional(),
+  link: z.enum(linkKinds).optional().describe("Protocol of the engine's workers. Default: weightcast."),
+  api_key: z
+    .string()
+    .min(1)
+    .max(4_096)
+    .optional()
+    .describe('Sent to the engine as a bearer token; in no answer.'),
+  pause: z
+    .enum(pauseOptions)
+    .optional()
+    .describe('How to pause the engine during updates. Default: not at all.'),
+  reset_cache: z.boolean().optional(),
+  has_draft_model: z.boolean().optional(),
+});
+
+const prompt = z.union([z.string().max(1 << 20), z.array(z.int().nonnegative()).max(1 << 18)]);
+const tolerance = z.number().positive().optional();
+const proofs = z.strictObject({
+  installed: z.boolean().optional(),
+  answers: z
+    .union([
+      z.array(z.strictObject({ prompt, logprobs: z.array(z.number()).max(1 << 18), tolerance })).max(1_024),
+      z.strictObject({ agree_with: name, prompts: z.array(prompt).min(1).max(1_024), tolerance }),
+    ])
+    .optional()
+    .describe(
+      'How probable the engine finds the tokens of prompts: as the trainer says, or as another instance.',
+    ),
+});
+
+export const updateBody = z.strictObject({
+  checkpoint: name,
+  instances: z.array(name).min(1).max(1_024).optional().describe('Default: all.'),
+  wait: z
+    .boolean()
+    .default(true)
+    .describe('False: answer at once with the job; its progress comes by its events.'),
+  bucket_bytes: bytes.min(1).optional(),
+  fused_modules: z
+    .array(z.array(z.string().min(1)).min(2))
+    .max(1_024)
+    .optional(),
+  memory_fraction: z.number().gt(0).lte(1).optional(),
+  verify: z
+    .union([z.boolean(), proofs])
+    .optional()
+    .describe('What to prove of each instance. Default: true, all that needs nothing else.'),
+  atomic: z
+    .boolean()
+    .optional()
+    .describe(
+      'Fail when any instance fails. Default: only when all do; what became of each is in the report.',
+    ),
+  keep_copy: z.boolean().optional(),
+  timeout_seconds: seconds.optional().describe('Of the whole update. Default: 600.'),
+  step_timeout_seconds: seconds.optional().describe('Of one answer of an engine worker.'),
+});
+
+// ── checkpoint-engine ──────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Of checkpoint-engine 0.4 (`checkpoint_engine/api.py`), which ignores what it does not know. */
+export const checkpointEngineFiles = z.object({ files: z.array(path).min(1).max(10_000) });
+export const checkpointEngineUpdate = z.object({
+  ranks: z.array(rank).max(1_024).default([]),
+  update_url: z.string().min(1).max(2_048).nullable().default(null),
+  inference_group_ranks: z.array(rank).max(1_024).default([]),
+  timeout: seconds.default(300),
+  uds: path.nullable().default(null),
+});
+
+// ── answers ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export const errorAnswer = z.object({
+  error: z.object({
+    code: z.string().describe('Stable: WEIGHTCAST_USAGE, WEIGHTCAST_BUSY, …'),
+    message: z.string().describe('One line.'),
+    retry: z.boolean().describe('The same request may succeed a moment later.'),
+  }),
+});
+const jobError = errorAnswer.shape.error.omit({ retry: true }).nullable();
+const version = z.object({ checkpoint: z.string(), digest: z.string() });
+
+export const checkpointAnswer = z.object({
+  name: z.string(),
+  state: z
+    .enum(['waiting', 'loaded', 'failed'])
+    .describe('waiting: no rank holds it yet; it is loaded when the first instance is added.'),
+  digest: nullableText,
+  tensors: z.int(),
+  bytes,
+  seconds: z.number().nullable().describe('Duration of the registration.'),
+  problem: nullableText,
+});
+
+export const instanceAnswer = z.object({
+  name: z.string(),
+  endpoint: z.string(),
+  ranks: z.array(rank),
+  state: z.enum(['unknown', 'updating', 'verifying', 'serving', 'broken', 'absent']),
+  is_paused: z.boolean(),
+  version: version.nullable(),
+  problem: nullableText,
+});
+
+const instanceReport = z.object({
+  name: z.string(),
+  outcome: z.string().describe('updated, unchanged or broken'),
+  paused: z.boolean(),
+  proofs: z.record(z.string(), z.string()).describe('arrived, installed, answering: what holds of it'),
+  seconds: z.number(),
+  error: jobError,
+});
+
+const report = z.object({
+  checkpoint: z.string(),
+  digest: z.string(),
+  epoch: z.int(),
+  version: z.string().describe('`checkpoint@digest`'),
+  instances: z.array(instanceReport),
+  mode: z.enum(['pipelined', 'serial']),
+  ranks: z.int(),
+  tensors: z.int(),
+  bytes,
+  received_bytes: bytes,
+  buckets: z.int(),
+  seconds: z.number(),
+  gbps: z.number(),
+  stages: z.record(z.string(), z.number()),
+  overlap: z.number(),
+});
+
+export const updateAnswer = z.object({
+  id: z.string(),
+  checkpoint: z.string(),
+  instances: z.array(z.string()),
+  state: z.enum(['running', 'succeeded', 'failed']),
+  started_at: z.string(),
+  seconds: z.number(),
+  progress: z.object({ activity: z.string(), done_bytes: bytes, total_bytes: bytes }).nullable(),
+  report: report.nullable(),
+  error: jobError,
+});
+export const updatesAnswer = z.object({ updates: z.array(updateAnswer) });
+
+export const statusAnswer = z.object({
+  daemon: z.object({
+    version: z.string(),
+    api: z.int(),
+    pid: z.int(),
+    started_at: z.string(),
+    state: z.enum(['starting', 'ready', 'restarting', 'stopping']),
+    restarts: z.int(),
+    shared_directory: z
+      .string()
+      .describe(
+        'Where clients of this host write safetensors files that are registered without a copy; the daemon removes them.',
+      ),
+  }),
+  ready: z.boolean(),
+  reasons: z.array(z.string()).describe('Why it is not ready.'),
+  instances: z.array(instanceAnswer),
+  checkpoints: z.array(checkpointAnswer),
+  ranks: z.array(
+    z.object({
+      rank,
+      state: z.enum(['starting', 'ready', 'down']),
+      device_uuid: nullableText,
+      host: nullableText,
+      pid: z.int().nullable(),
+    }),
+  ),
+  spare_bytes: bytes,
+  updates: z.array(updateAnswer).describe('Those that run.'),
+});
+
+export const readyAnswer = z.object({ ready: z.boolean(), reasons: z.array(z.string()) });
+export const healthAnswer = z.object({ status: z.literal('ok'), version: z.string(), api: z.int() });
+export const doneAnswer = z.object({});

@@ -1,0 +1,132 @@
+import { createHash, timingSafeEqual } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
+import type * as z from 'zod';
+import { AccessError, NotFoundError, UsageError } from '../errors.ts';
+import type { Logger } from '../ports.ts';
+import { apiHeader, apiVersion, checkApiVersion } from './api-version.ts';
+import { toHttp } from './http-errors.ts';
+import { openApiOf } from './openapi.ts';
+import { type Route, route } from './route.ts';
+
+/** A list of 10,000 files fits; nothing else is long. */
+const mostBodyBytes = 4 << 20;
+/** A request has to arrive within this time; its answer may take as long as it takes. */
+const requestMilliseconds = 60_000;
+/** Names of 256 characters, each up to twelve when it is encoded. */
+const longestParameter = 4_096;
+
+export interface ServerOptions {
+  readonly routes: readonly Route[];
+  readonly version: string;
+  /** What a request has to bring: null for none. */
+  readonly tokenFor: (request: IncomingMessage) => string | null;
+  readonly log: Logger;
+}
+
+/** The routes as a server that does not listen yet. */
+export function createServer({ routes, version, tokenFor, log }: ServerOptions): FastifyInstance {
+  const server = fastify({
+    bodyLimit: mostBodyBytes,
+    forceCloseConnections: true,
+    requestTimeout: requestMilliseconds,
+    exposeHeadRoutes: false,
+    routerOptions: { maxParamLength: longestParameter },
+  });
+  const all: readonly Route[] = [...routes, documentRoute(() => openApiOf(all, version))];
+  const openPaths = new Set(all.filter(({ open }) => open).map(({ path }) => path));
+  server.setValidatorCompiler(
+    ({ schema }) =>
+      (data) =>
+        validated(schema as unknown as z.ZodType, data),
+  );
+  server.setErrorHandler((error, request, reply) => answerFailure(error, request, reply, log));
+  server.setNotFoundHandler((request, reply) =>
+    answerFailure(
+      new NotFoundError(`there is no route ${request.method} ${pathOf(request)}`),
+      request,
+      reply,
+      log,
+    ),
+  );
+  server.addHook('onRequest', async (request, reply) => {
+    reply.header(apiHeader, String(apiVersion));
+    const token = tokenFor(request.raw);
+    if (token !== null && !openPaths.has(pathOf(request)) && !isAuthorized(request, token)) {
+      reply.header('www-authenticate', 'Bearer');
+      await reply.code(401).send(toHttp(new AccessError('the request has no token, or a wrong one')).body);
+      return reply;
+    }
+    checkApiVersion(request.headers[apiHeader]);
+    return undefined;
+  });
+  for (const one of all) addRoute(server, one);
+  return server;
+}
+
+function addRoute(server: FastifyInstance, { method, path, body, status, answer, handle }: Route): void {
+  const streams = answer === 'text/event-stream';
+  server.route({
+    method,
+    url: path.replace(/\{(\w+)\}/g, ':$1'),
+    ...(body && { schema: { body } }),
+    handler: async (request, reply) => {
+      if (status !== undefined) reply.code(status);
+      const params = request.params as Record<string, string>;
+      const result = await handle({ body: request.body as never, params, request, reply });
+      if (streams) return reply.hijack();
+      return result;
+    },
+  });
+}
+
+function documentRoute(document: () => object): Route {
+  let text: string | null = null;
+  return route({
+    method: 'GET',
+    path: '/openapi.json',
+    summary: 'This document.',
+    answer: 'application/json',
+    handle: ({ reply }) => {
+      text ??= JSON.stringify(document());
+      reply.header('content-type', 'application/json');
+      return text;
+    },
+  });
+}
+
+/** One line that names the field. A body's values are not repeated: one of them may be a secret. */
+function validated(schema: z.ZodType, data: unknown): { value: unknown } | { error: Error } {
+  const parsed = schema.safeParse(data ?? {});
+  if (parsed.success) return { value: parsed.data };
+  const [issue] = parsed.error.issues;
+  const field = issue!.path.join('.');
+  return { error: new UsageError(field === '' ? issue!.message : `${field}: ${issue!.message}`) };
+}
+
+function answerFailure(
+  thrown: unknown,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  log: Logger,
+): FastifyReply {
+  const { status, body } = toHttp(thrown);
+  const { code, message } = body.error;
+  if (status >= 500) log.warn({ code, status }, `${request.method} ${pathOf(request)}: ${message}`);
+  if (status === 503 || status === 429) reply.header('retry-after', '1');
+  return reply.code(status).send(body);
+}
+
+function pathOf({ url }: FastifyRequest): string {
+  return url.split('?', 1)[0]!;
+}
+
+function isAuthorized({ headers }: FastifyRequest, token: string): boolean {
+  const given = /^Bearer (.+)$/i.exec(headers.authorization ?? '')?.[1] ?? '';
+  // Digests have one length, and their comparison takes one time.
+  return timingSafeEqual(digestOf(given), digestOf(token));
+}
+
+function digestOf(text: string): Buffer {
+  return createHash('sha256').update(text).digest();
+}

@@ -1,0 +1,172 @@
+import type { Progress } from '../actors/protocol/status-values.ts';
+import type { UpdateReport } from '../actors/protocol/update-values.ts';
+import type { Cluster, UpdateOptions } from '../cluster/cluster.ts';
+import { NotFoundError, toWire, type WireError } from '../errors.ts';
+import { ProgressSum } from '../observe/progress-bar.ts';
+import type { ClusterKeeper } from './cluster-keeper.ts';
+import type { EventHub } from './event-hub.ts';
+import type { KeptCheckpoints } from './kept-checkpoints.ts';
+import type { KeptInstances } from './kept-instances.ts';
+
+/** Ended updates that can still be asked for. */
+const mostEnded = 64;
+/** Between two events of progress of one update. */
+const progressMilliseconds = 200;
+
+export interface UpdateView {
+  readonly id: string;
+  readonly checkpoint: string;
+  readonly instances: readonly string[];
+  readonly state: 'running' | 'succeeded' | 'failed';
+  readonly startedAt: string;
+  /** So far, while it runs. */
+  readonly seconds: number;
+  readonly progress: {
+    readonly activity: string;
+    readonly doneBytes: number;
+    readonly totalBytes: number;
+  } | null;
+  readonly report: UpdateReport | null;
+  readonly error: WireError | null;
+}
+
+interface Job {
+  readonly id: string;
+  readonly checkpoint: string;
+  readonly instances: readonly string[];
+  readonly startedAt: number;
+  readonly ended: Promise<UpdateReport>;
+  sum: { readonly activity: Progress['activity']; readonly bytes: ProgressSum };
+  progress: UpdateView['progress'];
+  toldAt: number;
+  endedAt: number | null;
+  report: UpdateReport | null;
+  error: WireError | null;
+}
+
+export type OnUpdateEnded = (report: UpdateReport | null, error: WireError | null, seconds: number) => void;
+
+/** The updates of a daemon: those that run, and the last ones that have ended. */
+export class Updates {
+  readonly #keeper: ClusterKeeper;
+  readonly #checkpoints: KeptCheckpoints;
+  readonly #instances: KeptInstances;
+  readonly #events: EventHub;
+  readonly #onEnded: OnUpdateEnded;
+  readonly #jobs = new Map<string, Job>();
+  /** Ids of two daemons differ. */
+  readonly #prefix = Date.now().toString(36);
+  #count = 0;
+
+  constructor(
+    keeper: ClusterKeeper,
+    checkpoints: KeptCheckpoints,
+    instances: KeptInstances,
+    events: EventHub,
+    onEnded: OnUpdateEnded,
+  ) {
+    this.#keeper = keeper;
+    this.#checkpoints = checkpoints;
+    this.#instances = instances;
+    this.#events = events;
+    this.#onEnded = onEnded;
+  }
+
+  /** Throws `NotReadyError`, `NotFoundError` and `CheckpointError`. `ended` rejects as `Cluster.update`. */
+  start(
+    checkpoint: string,
+    options: UpdateOptions,
+  ): { readonly id: string; readonly ended: Promise<UpdateReport> } {
+    this.#keeper.check();
+    this.#checkpoints.check(checkpoint);
+    for (const name of options.instances ?? []) this.#instances.check(name);
+    const instances = options.instances ?? this.#instances.names;
+    this.#count += 1;
+    const id = `${this.#prefix}-${this.#count}`;
+    const ended = this.#run(instances, () =>
+      this.#keeper.use((cluster) => cluster.update(checkpoint, options)),
+    );
+    const job: Job = {
+      id,
+      checkpoint,
+      instances,
+      startedAt: Date.now(),
+      ended,
+      sum: { activity: 'update', bytes: new ProgressSum() },
+      progress: null,
+      toldAt: 0,
+      endedAt: null,
+      report: null,
+      error: null,
+    };
+    this.#jobs.set(id, job);
+    this.#tell(job);
+    ended.then(
+      (report) => this.#end(job, report, null),
+      (error) => this.#end(job, null, toWire(error)),
+    );
+    return { id, ended };
+  }
+
+  /** Throws `NotFoundError`. */
+  view(id: string): UpdateView {
+    const job = this.#jobs.get(id);
+    if (job === undefined) throw new NotFoundError(`the daemon has no update ${id}, or no longer`);
+    return viewOf(job);
+  }
+
+  views(): UpdateView[] {
+    return [...this.#jobs.values()].map(viewOf);
+  }
+
+  /** Notes the progress of a rank whose instance is updated. */
+  progress(progress: Progress): void {
+    const instance = this.#instances.withRank(progress.rank);
+    const job = [...this.#jobs.values()].find(
+      ({ endedAt, instances }) => endedAt === null && instance !== null && instances.includes(instance),
+    );
+    if (job === undefined) return;
+    const { activity } = progress;
+    if (job.sum.activity !== activity) job.sum = { activity, bytes: new ProgressSum() };
+    job.progress = { activity, ...job.sum.bytes.add(progress) };
+    if (Date.now() - job.toldAt < progressMilliseconds) return;
+    job.toldAt = Date.now();
+    this.#events.tell({ type: 'progress', update: job.id, checkpoint: job.checkpoint, ...job.progress });
+  }
+
+  async #run(instances: readonly string[], update: () => Promise<UpdateReport>): Promise<UpdateReport> {
+    // What the engines hold at the end is noted at once, for a cluster that may have to begin anew.
+    this.#instances.updateBegins(instances);
+    try {
+      const report = await update();
+      this.#instances.updated(report);
+      return report;
+    } catch (error) {
+      const observe = async (cluster: Cluster) => this.#instances.observe(await cluster.status());
+      await this.#keeper.use(observe).catch(() => {});
+      throw error;
+    } finally {
+      this.#instances.updateEnded(instances);
+    }
+  }
+
+  #end(job: Job, report: UpdateReport | null, error: WireError | null): void {
+    Object.assign(job, { report, error, endedAt: Date.now() });
+    this.#onEnded(report, error, (job.endedAt! - job.startedAt) / 1_000);
+    this.#tell(job);
+    const ended = [...this.#jobs.values()].filter(({ endedAt }) => endedAt !== null);
+    for (const { id } of ended.slice(0, -mostEnded)) this.#jobs.delete(id);
+  }
+
+  #tell(job: Job): void {
+    const { id, checkpoint, instances, state, seconds, error } = viewOf(job);
+    this.#events.tell({ type: 'update', update: id, checkpoint, instances, state, seconds, error });
+  }
+}
+
+function viewOf({ id, checkpoint, instances, startedAt, endedAt, progress, report, error }: Job): UpdateView {
+  const state = endedAt === null ? 'running' : error === null ? 'succeeded' : 'failed';
+  const seconds = ((endedAt ?? Date.now()) - startedAt) / 1_000;
+  const begun = new Date(startedAt).toISOString();
+  return { id, checkpoint, instances, state, startedAt: begun, seconds, progress, report, error };
+}

@@ -1,0 +1,261 @@
+/** A daemon from its start to its end, as clients see it. */
+import assert from 'node:assert/strict';
+import { existsSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { verifyWeights } from '../../scenarios/verify-weights.ts';
+import { openCheckpoint } from '../../src/checkpoint/source.ts';
+import { statusAnswer, updateAnswer } from '../../src/daemon/schemas.ts';
+import { ask } from './ask.ts';
+import { startDaemonBench } from './harness.ts';
+import { runPython, withoutPython } from './python.ts';
+
+const token = 'a-token-of-some-length';
+const bench = await startDaemonBench({ after }, { listen: { host: '127.0.0.1', port: 0, token } });
+const { daemon, scratch, engine, instance } = bench;
+const one = await bench.makeModel(2);
+
+test('nobody but its user may use the socket', () => {
+  assert.equal(statSync(daemon.socket).mode & 0o777, 0o600);
+});
+
+test('a checkpoint that is registered before there are ranks is loaded when they come', async () => {
+  const waiting = await bench.ask('POST', '/v1/checkpoints', { name: 'one', path: one });
+  assert.equal(waiting.status, 200, waiting.text);
+  assert.equal(waiting.body.state, 'waiting');
+  const early = await bench.ask('GET', '/readyz');
+  assert.deepEqual([early.status, early.body.reasons], [503, ['the daemon has no instance']]);
+
+  const added = await bench.ask('POST', '/v1/instances', { ...instance, api_key: 'the-secret-key' });
+  assert.equal(added.status, 200, added.text);
+  const status = statusAnswer.parse((await bench.ask('GET', '/v1/status')).body);
+  assert.deepEqual(
+    status.checkpoints.map(({ name, state }) => [name, state]),
+    [['one', 'loaded']],
+  );
+  assert.deepEqual(status.reasons, ['instance a is unknown']);
+});
+
+test('an update answers with what became of each instance, and what is proved', async () => {
+  const { status, body, text } = await bench.ask('POST', '/v1/updates', { checkpoint: 'one' });
+  assert.equal(status, 200, text);
+  const { report } = updateAnswer.parse(body);
+  assert.deepEqual(
+    report!.instances.map(({ name, outcome, proofs }) => [name, outcome, proofs.arrived]),
+    [['a', 'updated', 'holds']],
+  );
+  await verifyWeights(engine.endpoint, await openCheckpoint(one));
+  const ready = await bench.ask('GET', '/readyz');
+  assert.deepEqual([ready.status, ready.body], [200, { ready: true, reasons: [] }]);
+  const metrics = (await bench.ask('GET', '/metrics')).text;
+  for (const line of [
+    'weightcast_build_info{version="0.0.0-test"} 1',
+    'weightcast_updates_total{outcome="succeeded"} 1',
+    'weightcast_update_seconds_count{stage="total",outcome="succeeded"} 1',
+    `weightcast_instance_version_info{instance="a",version="one@${report!.digest}"} 1`,
+    'weightcast_instance_mixed{instance="a"} 0',
+    'weightcast_ranks{state="ready"} 2',
+    'weightcast_restarts_total 0',
+  ])
+    assert.ok(metrics.split('\n').includes(line), `${line} is in ${metrics}`);
+});
+
+test('an update that is not waited for tells of itself by events', async () => {
+  const job = await bench.ask('POST', '/v1/updates', { checkpoint: 'one', wait: false });
+  assert.deepEqual([job.status, job.body.state], [202, 'running']);
+  const { text, headers } = await bench.ask('GET', `/v1/updates/${job.body.id}/events`);
+  assert.equal(headers['content-type'], 'text/event-stream');
+  const last = text.trim().split('\n\n').at(-1)!;
+  assert.match(last, /^event: update$/m);
+  assert.equal(JSON.parse(/^data: (.*)$/m.exec(last)![1]!).state, 'succeeded');
+  const { body } = await bench.ask('GET', `/v1/updates/${job.body.id}`);
+  assert.equal(updateAnswer.parse(body).report!.instances[0]!.outcome, 'updated');
+});
+
+test("checkpoint-engine's routes take its bodies", async () => {
+  const two = await bench.makeModel(3);
+  const files = (await openCheckpoint(two)).files.map(({ path }) => path);
+  const route = (rest: string) => `/v1/checkpoints/${encodeURIComponent('Qwen/two')}${rest}`;
+  const steps: [string, string, unknown?][] = [
+    ['GET', '/v1/healthz'],
+    ['POST', route('/files'), { files }],
+    ['POST', route('/gather-metas')],
+    [
+      'POST',
+      route('/update'),
+      {
+        ranks: [],
+        update_url: `${engine.endpoint}/collective_rpc`,
+        inference_group_ranks: [0, 1],
+        timeout: 300.0,
+        uds: null,
+      },
+    ],
+  ];
+  for (const [method, path, body] of steps) {
+    const answer = await bench.ask(method, path, body);
+    assert.equal(answer.status, 200, `${path}: ${answer.text}`);
+  }
+  await verifyWeights(engine.endpoint, await openCheckpoint(two));
+  const all = await bench.ask('POST', route('/update'), {});
+  assert.equal(all.status, 200, all.text);
+  const some = await bench.ask('POST', route('/update'), { ranks: [0, 1, 2] });
+  assert.equal(some.status, 200, some.text);
+  const elsewhere = { update_url: 'http://10.9.9.9:8000/collective_rpc', inference_group_ranks: [4] };
+  const refused = await bench.ask('POST', route('/update'), elsewhere);
+  assert.deepEqual([refused.status, refused.body.error.code], [403, 'WEIGHTCAST_ACCESS']);
+  assert.equal((await bench.ask('DELETE', route(''))).status, 200);
+  assert.equal((await bench.ask('POST', route('/gather-metas'))).status, 404);
+});
+
+test('what is wrong with a request is one line with a code and a fitting status', async () => {
+  writeFileSync(join(scratch, 'bad.safetensors'), 'not a checkpoint');
+  const cases: [string, string, unknown, number, string, RegExp][] = [
+    [
+      'POST',
+      '/v1/checkpoints',
+      { name: 'x', path: '/etc/passwd' },
+      403,
+      'ACCESS',
+      /outside the daemon's roots/,
+    ],
+    ['POST', '/v1/checkpoints', { name: 'x', path: 'relative' }, 400, 'USAGE', /absolute/],
+    [
+      'POST',
+      '/v1/checkpoints',
+      { name: 'x', path: join(scratch, 'bad.safetensors') },
+      400,
+      'CHECKPOINT',
+      /bad/,
+    ],
+    ['POST', '/v1/checkpoints', { name: 'x', path: one, files: [one] }, 400, 'USAGE', /either path or files/],
+    ['POST', '/v1/checkpoints', { name: 'a\u0000b', path: one }, 400, 'USAGE', /name/],
+    ['POST', '/v1/checkpoints', { name: 'n'.repeat(257), path: one }, 400, 'USAGE', /name/],
+    ['POST', '/v1/checkpoints', '{"name":', 400, 'USAGE', /JSON/],
+    ['POST', '/v1/checkpoints', `"${'x'.repeat(5 << 20)}"`, 413, 'USAGE', /large/],
+    ['POST', '/v1/checkpoints', '{"__proto__": {"name": "x"}}', 400, 'USAGE', /./],
+    ['POST', '/v1/updates', { checkpoint: 'one', bucketBytes: 1 }, 400, 'USAGE', /bucketBytes/],
+    ['POST', '/v1/updates', { checkpoint: 'one', memory_fraction: 2 }, 400, 'USAGE', /memory_fraction/],
+    ['POST', '/v1/updates', { checkpoint: 'none' }, 404, 'NOT_FOUND', /no checkpoint none/],
+    ['POST', '/v1/updates', { checkpoint: 'one', instances: ['b'] }, 404, 'NOT_FOUND', /no instance b/],
+    ['POST', '/v1/instances', instance, 400, 'USAGE', /instance a already/],
+    ['POST', '/v1/instances', { ...instance, name: 'b' }, 400, 'USAGE', /rank 0 is in the cluster/],
+    [
+      'POST',
+      '/v1/instances',
+      { name: 'b', endpoint: 'http://10.9.9.9:80', ranks: [3] },
+      403,
+      'ACCESS',
+      /--allow-engine/,
+    ],
+    ['POST', '/v1/instances', { ...instance, name: 'b', ranks: [-1] }, 400, 'USAGE', /ranks.0/],
+    ['DELETE', '/v1/instances/b', undefined, 404, 'NOT_FOUND', /no instance b/],
+    ['POST', '/v1/instances/b/resume', undefined, 404, 'NOT_FOUND', /no instance b/],
+    ['DELETE', '/v1/checkpoints/none', undefined, 404, 'NOT_FOUND', /no checkpoint none/],
+    ['GET', '/v1/updates/none', undefined, 404, 'NOT_FOUND', /no update none/],
+    ['GET', '/v1/updates/none/events', undefined, 404, 'NOT_FOUND', /no update none/],
+    ['GET', '/nowhere', undefined, 404, 'NOT_FOUND', /no route GET \/nowhere/],
+    ['GET', '/v1/checkpoints/%2e%2e%2f%00/files', undefined, 404, 'NOT_FOUND', /no route/],
+  ];
+  for (const [method, path, body, status, code, message] of cases) {
+    const answer = await bench.ask(method, path, body);
+    const name = `${method} ${path} ${JSON.stringify(body)?.slice(0, 80)}: ${answer.text.slice(0, 300)}`;
+    assert.deepEqual([answer.status, answer.body.error.code], [status, `WEIGHTCAST_${code}`], name);
+    assert.match(answer.body.error.message, message, name);
+    assert.doesNotMatch(answer.body.error.message, /\n/);
+  }
+  const tooNew = await ask(daemon.socket, 'GET', '/v1/status', undefined, { 'weightcast-api': '3' });
+  assert.deepEqual([tooNew.status, tooNew.body.error.code], [400, 'WEIGHTCAST_USAGE']);
+  for (const version of ['0', '2'])
+    assert.equal(
+      (await ask(daemon.socket, 'GET', '/v1/status', undefined, { 'weightcast-api': version })).status,
+      200,
+    );
+});
+
+test('no answer has the key of an engine, and a refusal does not repeat it', async () => {
+  const secret = 'the-secret-key';
+  const wrong = { ...instance, name: 'b', ranks: [7], api_key: `${secret} with spaces` };
+  const answers = [
+    await bench.ask('POST', '/v1/instances', wrong),
+    await bench.ask('GET', '/v1/status'),
+    await bench.ask('GET', '/metrics'),
+    await bench.ask('GET', '/v1/updates'),
+  ];
+  assert.equal(answers[0]!.status, 400);
+  for (const { text } of answers) assert.ok(!text.includes(secret), text);
+});
+
+test('over TCP nothing but health and readiness is told to who has no token', async () => {
+  const url = daemon.url!;
+  const asked = (path: string, headers = {}) => ask(url, 'GET', path, undefined, headers);
+  for (const headers of [{}, { authorization: 'Bearer wrong' }, { authorization: token }])
+    for (const path of [
+      '/v1/status',
+      '/metrics',
+      '/openapi.json',
+      '/nowhere',
+      '/v1/events',
+      '/healthz/',
+      '//healthz',
+    ]) {
+      const { status, body } = await asked(path, headers);
+      assert.deepEqual([status, body.error.code], [401, 'WEIGHTCAST_ACCESS'], path);
+    }
+  assert.equal((await asked('/healthz')).status, 200);
+  assert.equal((await asked('/readyz')).status, 200);
+  assert.equal((await asked('/v1/status', { authorization: `Bearer ${token}` })).status, 200);
+});
+
+test('the OpenAPI document has every route, and the schemas of bodies', async () => {
+  const { body } = await bench.ask('GET', '/openapi.json');
+  assert.equal(body.openapi, '3.1.0');
+  assert.deepEqual(
+    Object.keys(body.paths)
+      .filter((path) => path.startsWith('/v1/updates'))
+      .sort(),
+    ['/v1/updates', '/v1/updates/{id}', '/v1/updates/{id}/events'],
+  );
+  const schema = body.paths['/v1/updates'].post.requestBody.content['application/json'].schema;
+  assert.deepEqual(schema.required, ['checkpoint']);
+  assert.equal(schema.additionalProperties, false);
+  for (const path of Object.keys(body.paths))
+    for (const method of Object.keys(body.paths[path])) {
+      if (path === '/v1/stop' || path === '/v1/events') continue;
+      const answer = await bench.ask(method.toUpperCase(), path.replace(/\{\w+\}/g, 'none'));
+      assert.doesNotMatch(answer.text, /no route/, `${method} ${path}`);
+    }
+});
+
+test('a Python client does all of it', { skip: withoutPython() }, async () => {
+  const { status, output } = await runPython('test/daemon/client_cases.py', {
+    socket: daemon.socket,
+    url: daemon.url,
+    token,
+    model: one,
+    instance,
+  });
+  assert.equal(status, 0, output);
+  await verifyWeights(engine.endpoint, await openCheckpoint(one));
+});
+
+test('an instance that leaves takes the memory along; what was registered comes back with the next', async () => {
+  assert.equal((await bench.ask('DELETE', '/v1/instances/a')).status, 200);
+  const without = await bench.ask('POST', '/v1/updates', { checkpoint: 'one' });
+  assert.deepEqual([without.status, without.body.error.code], [400, 'WEIGHTCAST_USAGE']);
+  const { body } = await bench.ask('GET', '/v1/status');
+  assert.equal(body.checkpoints[0].state, 'waiting');
+  // Its ranks have other numbers now, on the same devices.
+  const moved = { ...instance, ranks: [8, 9], devices: [0, 1] };
+  const added = await bench.ask('POST', '/v1/instances', moved);
+  assert.equal(added.status, 200, added.text);
+  assert.equal((await bench.ask('POST', '/v1/updates', { checkpoint: 'one' })).status, 200);
+  await verifyWeights(engine.endpoint, await openCheckpoint(one));
+});
+
+test('a daemon that is stopped leaves neither socket nor shared memory', async () => {
+  const { shared_directory: shared } = (await bench.ask('GET', '/v1/status')).body.daemon;
+  assert.ok(existsSync(shared));
+  await daemon.stop();
+  assert.deepEqual([existsSync(shared), existsSync(daemon.socket)], [false, false]);
+});

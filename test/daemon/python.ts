@@ -1,0 +1,28 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../../src/package-root.ts';
+
+/** The client needs nothing but the standard library. */
+const python = process.env.WEIGHTCAST_PYTHON ?? 'python3';
+
+/** Why tests that need Python 3.9 cannot run here, or false. */
+export function withoutPython(): string | false {
+  const { status } = spawnSync(python, ['-c', 'import sys; sys.exit(sys.version_info < (3, 9))']);
+  return status === 0 ? false : `${python} is not there, or older than 3.9`;
+}
+
+/** Runs a program of this repository with an argument of JSON. */
+export function runPython(
+  program: string,
+  argument: unknown,
+): Promise<{ status: number | null; output: string }> {
+  const path = fileURLToPath(new URL(program, packageRoot));
+  const environment = { ...process.env, PYTHONPATH: fileURLToPath(new URL('python', packageRoot)) };
+  const child = spawn(python, ['-W', 'error', path, JSON.stringify(argument)], { env: environment });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', (text) => {
+      output += text;
+    });
+  return new Promise((resolve) => child.once('close', (status) => resolve({ status, output })));
+}

@@ -1,0 +1,112 @@
+/** `weightcast serve` and the commands that talk to it, as processes. */
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readlinkSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { f32, temporaryDirectory, writeSafetensors } from '../checkpoint/safetensors-files.ts';
+import { eventually, isRunning } from '../cluster/harness.ts';
+import { Command } from '../scenarios/command.ts';
+import { ask } from './ask.ts';
+
+const run = (t: TestContext, ...words: string[]) => new Command(t, 'src/cli/main.ts', ...words);
+
+async function serve(t: TestContext, socket: string, ...options: string[]) {
+  const command = run(t, 'serve', '--socket', socket, '--devices', 'host:serve-command', ...options);
+  await eventually('it serves', () => {
+    assert.equal(command.errors, '');
+    return command.output.includes('press Ctrl-C');
+  });
+  const { daemon } = (await ask(socket, 'GET', '/v1/status')).body;
+  return { command, pid: daemon.pid as number, shared: daemon.shared_directory as string };
+}
+
+/** Directories in shared memory that a process has open. */
+function sharedOf(pid: number): string[] {
+  const paths = readdirSync(`/proc/${pid}/fd`).flatMap((descriptor) => {
+    try {
+      return [readlinkSync(`/proc/${pid}/fd/${descriptor}`)];
+    } catch {
+      return [];
+    }
+  });
+  return [
+    ...new Set(paths.flatMap((path) => /^(\/dev\/shm\/weightcast-[^/]+)\/lock$/.exec(path)?.[1] ?? [])),
+  ];
+}
+
+test('one daemon serves on a socket; its commands talk to it; a signal ends it and leaves nothing', async (t) => {
+  const scratch = temporaryDirectory(t);
+  const socket = join(scratch, 'd.sock');
+  const model = join(scratch, 'm.safetensors');
+  writeSafetensors(model, [f32('w', 4)]);
+  const { command, pid, shared } = await serve(t, socket);
+  assert.equal(statSync(socket).mode & 0o777, 0o600);
+  const directories = sharedOf(pid);
+  assert.ok(directories.includes(shared) && directories.length === 2, String(directories));
+
+  const second = await run(t, 'serve', '--socket', socket).ended;
+  assert.equal(second.code, 2);
+  assert.match(
+    second.errors,
+    new RegExp(`^UsageError: another daemon serves on ${socket}: pid ${pid}, since 20`),
+  );
+  assert.ok(existsSync(socket), 'the refused one has left the socket alone');
+
+  const commands: [string[], number, RegExp][] = [
+    [['register', model, '--name', 'v'], 0, /^registered v \(1 tensors, 16 B\); it is loaded when the first/],
+    [['status'], 0, /^checkpoint {2}v; waits for the first instance; 1 tensors; 16 B$/m],
+    [['update', '--name', 'w'], 2, /^NotFoundError: the daemon has no checkpoint w$/m],
+    [
+      ['add', '--endpoint', 'http://10.9.9.9:1', '--ranks', '0-1'],
+      2,
+      /^AccessError: engine http:\/\/10.9.9.9:1 is not/,
+    ],
+  ];
+  for (const [words, code, text] of commands) {
+    const ended = await run(t, ...words, '--socket', socket).ended;
+    assert.equal(ended.code, code, `${words}: ${ended.output}${ended.errors}`);
+    assert.match(ended.output + ended.errors, text);
+  }
+
+  command.interrupt('SIGHUP');
+  const { code, errors } = await command.ended;
+  assert.deepEqual([code, errors], [0, '']);
+  for (const path of [socket, ...directories]) assert.ok(!existsSync(path), path);
+  const gone = await run(t, 'status', '--socket', socket).ended;
+  assert.equal(gone.code, 1);
+  assert.match(
+    gone.errors,
+    /^NotReadyError: no daemon of this user serves on .*; start one with weightcast serve\n$/,
+  );
+});
+
+test('the socket of a daemon that was killed is taken over; stop ends it', async (t) => {
+  const scratch = temporaryDirectory(t);
+  const socket = join(scratch, 'd.sock');
+  const first = await serve(t, socket);
+  first.command.interrupt('SIGKILL');
+  await first.command.ended;
+  assert.ok(existsSync(socket), 'nobody has removed it');
+  const second = await serve(t, socket);
+  assert.notEqual(second.pid, first.pid);
+  await eventually('what the first one had is swept', () => !existsSync(first.shared));
+  const { code, output } = await run(t, 'stop', '--socket', socket).ended;
+  assert.deepEqual([code, output], [0, 'the daemon is stopping\n']);
+  assert.equal((await second.command.ended).code, 0);
+  assert.ok(!isRunning(second.pid) && !existsSync(socket) && !existsSync(second.shared));
+});
+
+test('what a daemon cannot serve with is refused in one line, before anything starts', async (t) => {
+  const socket = join(temporaryDirectory(t), 'd.sock');
+  const refused = async (...options: string[]) => {
+    const { code, errors } = await run(t, 'serve', '--socket', socket, '--devices', 'host', ...options).ended;
+    assert.equal(code, 2, errors);
+    return errors;
+  };
+  assert.equal(
+    await refused('--listen', '127.0.0.1:0'),
+    'UsageError: --listen needs --token-file: who has no token may not ask\n',
+  );
+  assert.equal(await refused('--root', '/nowhere'), 'UsageError: root /nowhere is not a directory\n');
+  assert.ok(!existsSync(socket));
+});

@@ -1,0 +1,111 @@
+/** A daemon outlives its supervisor's process, and says so to those who ask meanwhile. */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { verifyWeights } from '../../scenarios/verify-weights.ts';
+import { openCheckpoint } from '../../src/checkpoint/source.ts';
+import { eventually } from '../cluster/harness.ts';
+import { startDaemonBench } from './harness.ts';
+
+/** Its engine hangs in the first update. */
+const bench = await startDaemonBench({ after }, {}, { hangAtBucket: 1, rank: 0, once: true });
+const { engine } = bench;
+const [one, two] = [await bench.makeModel(2), await bench.makeModel(3)];
+
+/** The supervisor is the only child of this process that has children, beside the engine. */
+function supervisor(ranks: readonly { readonly pid: number | null }[]): number {
+  const stat = readFileSync(`/proc/${ranks[0]!.pid}/stat`, 'utf8');
+  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+}
+
+/** Until the daemon has started another cluster. */
+async function restarted(times: number): Promise<void> {
+  await eventually('the daemon is ready again', async () => {
+    const { daemon } = (await bench.ask('GET', '/v1/status')).body;
+    return daemon.restarts === times && daemon.state === 'ready';
+  });
+}
+
+test('a supervisor that dies in an update fails it, and its engine is not taken for whole', async () => {
+  const instance = { ...bench.instance, pause: 'abort' };
+  assert.equal((await bench.ask('POST', '/v1/instances', instance)).status, 200);
+  assert.equal((await bench.ask('POST', '/v1/checkpoints', { name: 'one', path: one })).status, 200);
+  const update = bench.ask('POST', '/v1/updates', { checkpoint: 'one', bucket_bytes: 2 ** 20 });
+  const status = async () => (await bench.ask('GET', '/v1/status')).body;
+  await eventually('the update touches the engine', async () => {
+    const { instances, updates } = await status();
+    return instances[0].state === 'updating' && updates[0].progress !== null;
+  });
+  assert.equal((await bench.ask('GET', '/healthz')).status, 200);
+  assert.equal((await bench.ask('GET', '/readyz')).status, 503);
+  const busy = await bench.ask('POST', '/v1/updates', { checkpoint: 'one' });
+  assert.deepEqual(
+    [busy.status, busy.body.error],
+    [
+      409,
+      {
+        code: 'WEIGHTCAST_BUSY',
+        message: 'the cluster is busy updating to one; retry when that has ended',
+        retry: true,
+      },
+    ],
+  );
+
+  process.kill(supervisor((await status()).ranks), 'SIGKILL');
+  const failed = await update;
+  assert.equal(failed.status, 503);
+  assert.deepEqual(failed.body.error, {
+    code: 'WEIGHTCAST_PEER_LOST',
+    message: 'the supervisor process ended (SIGKILL); the daemon starts another: try again',
+    retry: true,
+  });
+  assert.equal(failed.headers['retry-after'], '1');
+  await restarted(1);
+  const { instances, reasons } = await status();
+  assert.deepEqual([instances[0].state, instances[0].is_paused], ['broken', true]);
+  assert.deepEqual(reasons, ['instance a is broken', 'instance a is paused']);
+
+  // What it had is there again; the engine, which it had paused, is updated and resumed.
+  const again = await bench.ask('POST', '/v1/updates', { checkpoint: 'one' });
+  assert.equal(again.status, 200, again.text);
+  await verifyWeights(engine.endpoint, await openCheckpoint(one));
+  assert.equal((await bench.ask('GET', '/readyz')).status, 200);
+});
+
+test('between updates its death changes nothing but that memory is filled again', async () => {
+  const { shared_directory: shared } = (await bench.ask('GET', '/v1/status')).body.daemon;
+  const [file] = (await openCheckpoint(two)).files;
+  const published = join(shared, 'published.safetensors');
+  writeFileSync(published, readFileSync(file!.path));
+  const answer = await bench.ask('POST', '/v1/checkpoints', { name: 'part', path: published });
+  assert.equal(answer.status, 200, answer.text);
+  const changing = join(bench.scratch, 'changing.safetensors');
+  writeFileSync(changing, readFileSync(file!.path));
+  assert.equal(
+    (await bench.ask('POST', '/v1/checkpoints', { name: 'changing', path: changing })).status,
+    200,
+  );
+  const before = (await bench.ask('GET', '/v1/status')).body;
+  // The file is another one by the time that it is loaded again.
+  writeFileSync(changing, readFileSync((await openCheckpoint(one)).files[0]!.path));
+
+  process.kill(supervisor(before.ranks), 'SIGKILL');
+  await restarted(2);
+  const { instances, checkpoints, ready } = (await bench.ask('GET', '/v1/status')).body;
+  assert.deepEqual([instances, ready], [before.instances, true]);
+  const digests = (list: typeof checkpoints) =>
+    list
+      .filter(({ name }: { name: string }) => name !== 'changing')
+      .map(({ digest }: { digest: string }) => digest);
+  assert.deepEqual(digests(checkpoints), digests(before.checkpoints));
+  const changed = checkpoints.find(({ name }: { name: string }) => name === 'changing');
+  assert.equal(changed.state, 'failed');
+  assert.match(changed.problem, /its files hold \w+ now, and held \w+/);
+  const refused = await bench.ask('POST', '/v1/updates', { checkpoint: 'changing' });
+  assert.deepEqual([refused.status, refused.body.error.code], [400, 'WEIGHTCAST_CHECKPOINT']);
+
+  // A file of the daemon's goes with its checkpoint.
+  assert.equal((await bench.ask('DELETE', '/v1/checkpoints/part')).status, 200);
+  assert.deepEqual(readdirSync(shared), ['lock']);
+});
