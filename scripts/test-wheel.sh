@@ -39,6 +39,6 @@ endpoint=$(grep -o 'http://[^ ]*' "$scratch/engine")
 alone weightcast update --checkpoint "$scratch/model" --endpoint "$endpoint" --ranks 2 --devices "host:wheel-$$" --json "$scratch/report.json"
 node -e '
   const { version, ranks } = JSON.parse(require("node:fs").readFileSync(process.argv[1], "utf8"));
-  if (!/^model@[0-9a-f]{12}$/.test(version) || ranks !== 2) throw new Error(`not what was asked for: ${version}`);
+  if (!/^model@[0-9a-f]{64}$/.test(version) || ranks !== 2) throw new Error(`not what was asked for: ${version}`);
 ' "$scratch/report.json"
 echo "the installed command has updated an engine"
