@@ -1,4 +1,5 @@
 {
+  "variables": {"static_runtime%": "false"},
   "targets": [
     {
       "target_name": "weightcast",
@@ -57,6 +58,10 @@
       "cflags_cc!": ["-std=gnu++17", "-std=gnu++20", "-fno-rtti"],
       "cflags_cc": ["-std=c++17", "-O2", "-Wall", "-Wextra", "-pthread", "-fvisibility=hidden"],
       "ldflags": ["-pthread"],
+      # For machines with an older libstdc++ than that of the compiler; what is not used of it would ask for a newer glibc.
+      "conditions": [
+        ["static_runtime=='true'", {"ldflags": ["-static-libstdc++", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections"]}]
+      ],
       # dlopen(3), which has a library of its own before glibc 2.34.
       "libraries": ["-ldl"]
     }

@@ -10,7 +10,6 @@
 #include <exception>
 #include <map>
 #include <new>
-#include <random>
 #include <utility>
 
 #include "memory/segment_jobs.h"
@@ -92,7 +91,10 @@ namespace {
 /// Ledger, hence the template.
 template <class Page>
 void Publish(const std::string& path, uint64_t capacity) {
-  const std::string draft = path + "." + std::to_string(getpid()) + "." + std::to_string(std::random_device{}());
+  // Processes that share the directory may have the same number in PID namespaces of their own.
+  uint32_t unique = 0;
+  FillRandom(reinterpret_cast<uint8_t*>(&unique), sizeof unique);
+  const std::string draft = path + "." + std::to_string(getpid()) + "." + std::to_string(unique);
   const std::shared_ptr<Mapping> mapping = Mapping::Create(draft, sizeof(Page));
   int error = 0;
   try {

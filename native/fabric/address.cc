@@ -5,7 +5,6 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sys/random.h>
 #include <sys/un.h>
 
 #include <algorithm>
@@ -102,16 +101,6 @@ BootId ThisBoot() {
     digits++;
   }
   return boot;
-}
-
-void FillRandom(uint8_t* bytes, size_t count) {
-  while (count > 0) {
-    const ssize_t got = getrandom(bytes, count, 0);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw Failure::System(errno, "cannot get random bytes");
-    bytes += got;
-    count -= static_cast<size_t>(got);
-  }
 }
 
 namespace {

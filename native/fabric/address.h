@@ -45,9 +45,6 @@ struct FabricAddress {
 /// Of the running kernel; zero bytes if /proc does not tell.
 BootId ThisBoot();
 
-/// Fills bytes from the kernel's random source.
-void FillRandom(uint8_t* bytes, size_t count);
-
 template <class Array>
 Array RandomArray() {
   Array array;

@@ -1,5 +1,8 @@
 #include "system/base.h"
 
+#include <sys/random.h>
+
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <ctime>
@@ -47,6 +50,16 @@ double MonotonicMilliseconds() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
+}
+
+void FillRandom(uint8_t* bytes, size_t count) {
+  while (count > 0) {
+    const ssize_t got = getrandom(bytes, count, 0);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw Failure::System(errno, "cannot get random bytes");
+    bytes += got;
+    count -= static_cast<size_t>(got);
+  }
 }
 
 }  // namespace weightcast

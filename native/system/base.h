@@ -44,6 +44,9 @@ std::string ByteSize(uint64_t bytes);
 /// CLOCK_MONOTONIC in milliseconds: one time for all processes of a host.
 double MonotonicMilliseconds();
 
+/// Fills bytes from the kernel's random source.
+void FillRandom(uint8_t* bytes, size_t count);
+
 /// When an operation ran, in milliseconds of MonotonicMilliseconds().
 struct Interval {
   double started_at = 0;

