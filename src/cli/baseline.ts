@@ -51,5 +51,5 @@ function describePlace(place: Readonly<Record<string, string | number>>): string
   const ranks = ['tp', 'pp', 'ep', 'dcp'].flatMap((group) => {
     return place[group] === undefined ? [] : [`${group} ${place[group]}`];
   });
-  return [place['which'], place['model'], place['device'], ...ranks].filter(Boolean).join(', ');
+  return [place.which, place.model, place.device, ...ranks].filter(Boolean).join(', ');
 }

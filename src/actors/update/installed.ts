@@ -151,5 +151,5 @@ function byPlace(workers: readonly HeldByWorker[]): HeldByWorker[][] {
 
 /** Of a draft model that takes the weights in an exchange of its own, nobody knows how many of them it has. */
 function isDraft({ place }: Held): boolean {
-  return place['which'] === 'draft';
+  return place.which === 'draft';
 }

@@ -54,8 +54,8 @@ test('what an earlier update to the same version has left decides, if there is o
   const earlier = (key: string) => (key === placeKey(right.place) ? right : null);
   assert.deepEqual(proved([worker('a', right)], { earlier }).proofs, { a: 'consistent' });
   const { failures } = proved([worker('a', wrong), worker('b', wrong, 1)], { earlier });
-  assert.match(failures['a']!, /than after an earlier update to the same version: a:packed$/);
-  assert.match(failures['b']!, /rank 1 .* a:packed$/);
+  assert.match(failures.a!, /than after an earlier update to the same version: a:packed$/);
+  assert.match(failures.b!, /rank 1 .* a:packed$/);
 });
 
 test('an engine that holds what the baseline has is right, whatever the files lack; others fail', () => {
@@ -65,7 +65,7 @@ test('an engine that holds what the baseline has is right, whatever the files la
   // Also where all replicas are wrong alike.
   const { proofs, failures } = proved([worker('a', wrong), worker('b', wrong, 1)], { baseline });
   assert.deepEqual(proofs, {});
-  assert.match(failures['b']!, /rank 1 holds other weights than the baseline: a:packed$/);
+  assert.match(failures.b!, /rank 1 holds other weights than the baseline: a:packed$/);
   const differing = [`a:packed ${form}`];
   assert.deepEqual(proved([worker('a', wrong)], { baseline: [{ ...baseline[0]!, differing }] }).proofs, {
     a: 'holds',
@@ -94,7 +94,7 @@ test('parameters that only one of two has differ; what a layer makes when it is 
   });
   const another = held({ 'a.weight': 1, 'a:packed': 2, 'b.weight': 3 });
   const { failures } = proved([worker('a', right), worker('b', another, 1)]);
-  assert.match(failures['a']!, /: b\.weight$/);
+  assert.match(failures.a!, /: b\.weight$/);
 });
 
 test('installs are remembered by version and place, the oldest are forgotten, and names are kept once', () => {
