@@ -33,11 +33,7 @@ function buildAddon() {
   mkdirSync(tree);
   for (const name of ['binding.gyp', 'package.json']) cpSync(join(root, name), join(tree, name));
   for (const name of ['native', 'node_modules']) symlinkSync(join(root, name), join(tree, name));
-  run(
-    'node-gyp',
-    ['rebuild', '--loglevel=error', '-j', 'max', '--', '-Dstatic_runtime=true'],
-    { cwd: tree },
-  );
+  run('node-gyp', ['rebuild', '--loglevel=error', '-j', 'max', '--', '-Dstatic_runtime=true'], { cwd: tree });
   const addon = join(tree, 'build/Release/weightcast.node');
   run('strip', ['--strip-unneeded', addon]);
   return addon;
