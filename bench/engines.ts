@@ -2,7 +2,7 @@
  * `npm run bench:engines -- --only NAME...`: whether a real vLLM on a GPU answers after updates as one that was started
  * with the weights, and how long the updates take. WEIGHTCAST_PYTHON names a Python with vLLM 0.17 or newer, msgpack and
  * pyzmq. Rows are added to those of earlier runs. `--parallel N`: rows at once, each with two engines, or three; default 2.
- * WEIGHTCAST_BENCH_LOGS names a folder for the engines' logs, WEIGHTCAST_COMMIT the commit where there is no repository.
+ * WEIGHTCAST_BENCH_LOGS names a folder for what engines log and hold, WEIGHTCAST_COMMIT the commit where there is no repository.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';

@@ -6,6 +6,8 @@ import hashlib
 from typing import Any
 
 import torch
+from weightcast.live_digests import digests_of
+from weightcast.live_tensors import LiveTensors
 from weightcast.vllm_derived import derived_tensors
 from weightcast.vllm_update import targets_of
 from weightcast.worker import VllmWorkerExtension
@@ -25,6 +27,19 @@ class MeasuredExtension(VllmWorkerExtension):
             f"{target.which} {name}": _hash(tensor)
             for target in targets_of(self)
             for name, tensor in _tensors(target.model).items()
+        }
+
+    def held(self) -> dict[str, str]:
+        """Of each live tensor, as updates look for them: digest and address."""
+        found = [
+            (f"{target.which} {name}", tensor)
+            for target in targets_of(self)
+            for name, tensor in LiveTensors(target.model, {}).by_name.items()
+        ]
+        words = digests_of(found).word_of()
+        return {
+            name: f"{word.hex()} {tensor.data_ptr():x}"
+            for (name, word), (_, tensor) in zip(words.items(), found, strict=True)
         }
 
 

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { describe } from '../../src/errors.ts';
-import { Cluster } from '../../src/index.ts';
+import { Baseline, Cluster } from '../../src/index.ts';
 import { packageRoot } from '../../src/package-root.ts';
 import { type Answer, VllmServer } from '../../test/engines-real/vllm-server.ts';
 import { count, same } from './answers.ts';
@@ -13,11 +13,13 @@ export interface Outcome {
   readonly name: string;
   readonly title: string;
   readonly face: string;
-  /** What the engine answered after B, A and B again, or why it was not updated. */
+  /** What the engine answered after B, A, B and B again, or why it was not updated. */
   readonly result: string;
-  /** Of the tensors that the models hold after B, A and B again, which are not those of an engine started with B. */
+  /** Of the tensors that the models hold after the last update, which are not those of an engine started with B. */
   readonly tensors: string | null;
   readonly coverage: string | null;
+  /** Of each update, what is proved of what the model holds. The last is compared with an engine started with B. */
+  readonly proofs: readonly string[];
   /** Of each update. */
   readonly seconds: readonly number[];
   /** Of each update, for which the engine was paused. */
@@ -41,16 +43,20 @@ const extension = ['--worker-extension-cls', 'measured.MeasuredExtension'];
 const session = ['--weight-transfer-config', '{"backend": "weightcast"}'];
 const packages = ['python', 'bench/engines'].map((path) => fileURLToPath(new URL(path, packageRoot)));
 
+const { WEIGHTCAST_BENCH_LOGS: logs } = process.env;
+
 const nothing = { coverage: null, tensors: null, extraMiB: null };
 const answerSeconds = 60;
 const namedAtMost = 4;
 
-/** One kind of model: an engine that is updated from A to B, to A and to B again, beside one that is started with B. */
+/** One kind of model: an engine that is updated from A to B, to A and to B twice, beside one that is started with B. */
 export class Row {
   readonly #settings: RowSettings;
   readonly #place: { readonly python: string; readonly models: string };
   readonly #ends: (() => unknown)[] = [];
   readonly #seconds: number[] = [];
+  readonly #proofs: string[] = [];
+  readonly #held: Record<string, unknown> = {};
   #watched: WatchedEndpoint | undefined;
 
   constructor(settings: RowSettings, place: { readonly python: string; readonly models: string }) {
@@ -69,12 +75,14 @@ export class Row {
     } finally {
       // The cluster first, since it talks to engines to its end.
       for (const end of this.#ends) await end();
+      if (logs !== undefined) writeFileSync(`${logs}/${name}-held.json`, JSON.stringify(this.#held));
     }
     return {
       name,
       title,
       face,
       ...found,
+      proofs: this.#proofs,
       seconds: this.#seconds,
       pauseSeconds: this.#watched?.pauseSeconds ?? [],
     };
@@ -89,18 +97,23 @@ export class Row {
     const steadyB = same(expected.B, againB);
     const steady = same(expected.A, againA).map((isSteady, i) => isSteady && steadyB[i]!);
     const hashes = await this.#ask(fresh, 'hashes');
+    await this.#noteHeld('fresh', fresh);
+    const isExtension = this.#settings.face !== 'transfer engine';
+    const baseline = isExtension ? await Baseline.of([{ endpoint: fresh.endpoint }]) : undefined;
     await fresh.stop();
     const cluster = await this.#cluster(updated);
     await this.#ask(updated, 'start_measuring_memory');
+    await this.#noteHeld('updated, before', updated);
     const answers: [Letter, readonly Answer[]][] = [];
-    for (const letter of ['B', 'A', 'B'] as const) {
+    for (const [letter, verify] of [['B'], ['A'], ['B'], ['B', baseline && { baseline }]] as const) {
       try {
-        const report = await cluster.update(letter);
-        this.#seconds.push(Math.round(report.seconds * 1_000) / 1_000);
+        await this.#update(cluster, letter, verify ?? true);
       } catch (error) {
+        await this.#noteHeld(`refused ${letter}`, updated);
         return { result: await refusal(error, updated, expected, steady), ...nothing };
       }
       answers.push([letter, await updated.answers()]);
+      await this.#noteHeld(`${answers.length}, ${letter}`, updated);
     }
     const extraBytes = (await this.#ask(updated, 'extra_memory')) as number | null;
     return {
@@ -109,6 +122,13 @@ export class Row {
       coverage: /'coverage': '(\w+)'/.exec(updated.log)?.[1] ?? null,
       extraMiB: extraBytes === null ? null : Math.round(extraBytes / 2 ** 20),
     };
+  }
+
+  async #update(cluster: Cluster, letter: Letter, verify: true | { baseline: Baseline }): Promise<void> {
+    const { acceptUnproven = false } = this.#settings;
+    const report = await cluster.update(letter, { verify, acceptUnproven });
+    this.#seconds.push(Math.round(report.seconds * 1_000) / 1_000);
+    this.#proofs.push(report.instances[0]!.proofs.installed);
   }
 
   async #judge(
@@ -151,6 +171,11 @@ export class Row {
     return results[0];
   }
 
+  /** For who wants to see it among the logs. */
+  async #noteHeld(when: string, engine: VllmServer): Promise<void> {
+    if (logs !== undefined) this.#held[when] = await this.#ask(engine, 'held').catch(describe);
+  }
+
   #model(letter: Letter): string {
     return `${this.#place.models}/${this.#settings.family}-${letter}`;
   }
@@ -174,7 +199,6 @@ export class Row {
         },
       },
     );
-    const { WEIGHTCAST_BENCH_LOGS: logs } = process.env;
     if (logs !== undefined) this.#ends.push(() => writeFileSync(`${logs}/${name}.log`, server.log));
     return server;
   }

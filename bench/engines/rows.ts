@@ -17,6 +17,8 @@ export interface RowSettings {
   readonly options?: readonly string[];
   /** How the engine takes weights. Default: `extension`. */
   readonly face?: 'extension' | 'transfer engine';
+  /** Updated although quantised experts are not known to answer rightly, and no baseline is given. Default: false. */
+  readonly acceptUnproven?: boolean;
 }
 
 const eager = ['--enforce-eager'];
@@ -46,18 +48,21 @@ const everyWay = ['eager', 'graphs', 'compiled'] as const;
 
 export const rows: readonly RowSettings[] = [
   ...ways({ name: 'fp8-dense', title: 'FP8 blocks, dense', family: 'dense-fp8' }, everyWay),
-  ...ways({ name: 'fp8-experts', title: 'FP8 blocks, experts', family: 'experts-fp8' }, everyWay),
-  ...ways({ name: 'fp8-latent', title: `FP8 blocks, ${deepseek}`, family: 'latent-fp8' }, [
-    'eager',
-    'graphs',
-  ]),
+  ...ways(
+    { name: 'fp8-experts', title: 'FP8 blocks, experts', family: 'experts-fp8', acceptUnproven: true },
+    everyWay,
+  ),
+  ...ways(
+    { name: 'fp8-latent', title: `FP8 blocks, ${deepseek}`, family: 'latent-fp8', acceptUnproven: true },
+    ['eager', 'graphs'],
+  ),
   ...ways(
     { name: 'online-fp8', title: `${bf16Files}, dense`, family: 'dense' },
     ['graphs', 'compiled'],
     onlineFp8,
   ),
   ...ways(
-    { name: 'online-fp8-experts', title: `${bf16Files}, experts`, family: 'experts' },
+    { name: 'online-fp8-experts', title: `${bf16Files}, experts`, family: 'experts', acceptUnproven: true },
     ['eager', 'graphs'],
     onlineFp8,
   ),
@@ -66,6 +71,7 @@ export const rows: readonly RowSettings[] = [
       name: 'fp8-gate-without-scale',
       title: 'FP8 blocks, experts, files without scales for the gate',
       family: 'gate-without-scale-fp8',
+      acceptUnproven: true,
     },
     ['eager'],
   ),

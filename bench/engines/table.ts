@@ -4,7 +4,11 @@ import { circumstances, heading } from '../report.ts';
 import type { Outcome } from './row.ts';
 import { rows } from './rows.ts';
 
-interface Measured extends Outcome, ReturnType<typeof circumstances> {
+/** Of earlier commits some lack `proofs`. */
+interface Measured
+  extends Omit<Outcome, 'proofs'>,
+    Partial<Pick<Outcome, 'proofs'>>,
+    ReturnType<typeof circumstances> {
   readonly environment: readonly string[];
 }
 
@@ -12,7 +16,8 @@ const directory = new URL('bench/results/', packageRoot);
 const json = new URL('engines.json', directory);
 const method =
   'Of each kind of model a pair A and B with random weights, 4 layers. vLLM is started with A and updated to B, to A and ' +
-  'to B again, each time with pause "wait" and resetCache; another is started with B. After each update four greedy ' +
+  'to B twice, each time with pause "wait", resetCache and what is verified by default, the last time against a baseline ' +
+  'taken of another that is started with B: what is proved of what it holds is under "installed". After each update four greedy ' +
   'answers of 8 words are compared with those of the engine that was started with the weights: the same words, and the ' +
   'same log-probabilities to two digits. Answers that an engine gives otherwise when it is asked twice are not compared; ' +
   'where some differ, a second engine is started with B, and if that differs from the first, so much is said and no more. ' +
@@ -39,8 +44,8 @@ function markdown(all: readonly Measured[], last: Measured): string {
   const head = { title: 'Real engines', method, command: 'npm run bench:engines' };
   return [
     ...heading({ ...head, environment: last.environment }, last),
-    '| model | face | answers after updates | tensors | coverage | update, s | paused, s | memory, MiB | vLLM | commit |',
-    '|---|---|---|---|---|---|---|---:|---|---|',
+    '| model | face | answers after updates | tensors | coverage | installed | update, s | paused, s | memory, MiB | vLLM | commit |',
+    '|---|---|---|---|---|---|---|---|---:|---|---|',
     ...all.map((row) => `| ${cells(row).join(' | ')} |`),
     '',
   ].join('\n');
@@ -49,7 +54,13 @@ function markdown(all: readonly Measured[], last: Measured): string {
 function cells(row: Measured): (string | number)[] {
   const engine = row.environment.find((line) => line.startsWith('vLLM: '))?.slice('vLLM: '.length) ?? '';
   const times = [row.seconds.join(', '), row.pauseSeconds.join(', ')];
-  const held = [row.tensors ?? '', row.coverage ?? '', ...times, row.extraMiB ?? ''];
+  const held = [
+    row.tensors ?? '',
+    row.coverage ?? '',
+    (row.proofs ?? []).join(', '),
+    ...times,
+    row.extraMiB ?? '',
+  ];
   return [row.title, row.face, oneLine(row.result), ...held, engine, row.commit];
 }
 

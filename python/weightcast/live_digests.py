@@ -84,7 +84,7 @@ class LiveState:
     Made before anything changes; call `settle` when all has changed, then the rest.
 
     Some tensors change while an engine serves, and no name says which. Those of a model that have changed between two
-    updates, while its parameters have not, are left out from then on.
+    updates, while its parameters have not, are left out from then on; captured graphs read none that have moved.
     """
 
     def __init__(self, models: Sequence[Model], probes: Probes) -> None:
@@ -106,6 +106,7 @@ class LiveState:
     def take(self) -> LiveDigests:
         digests = digests_of(self._after)
         self._memory.last = digests
+        self._memory.left = _addresses(self._after)
         return digests.without(self._memory.volatile)
 
     def moved(self, device: str) -> list[str]:
@@ -114,7 +115,7 @@ class LiveState:
 
         `device`: of that type; others are not read by their addresses.
         """
-        held = {tensor.data_ptr() for _, tensor in self._after}
+        held = _addresses(self._after)
         captured = self._memory.captured or []
         return [name for name, kind, address in captured if kind == device and address not in held]
 
@@ -141,8 +142,11 @@ class LiveState:
         ).word_of()
         changed = {name for name, word in now.items() if was.get(name, word) != word}
         # Someone else has updated the engine meanwhile.
-        if not any(map(is_parameter, changed)):
-            self._memory.volatile |= changed
+        if any(map(is_parameter, changed)):
+            return
+        self._memory.volatile |= changed
+        gone = self._memory.left - _addresses(found)
+        self._memory.captured = [place for place in self._memory.captured or [] if place[2] not in gone]
 
 
 @dataclass
@@ -151,6 +155,8 @@ class _Memory:
 
     volatile: set[str] = field(default_factory=set)
     last: LiveDigests | None = None
+    left: set[int] = field(default_factory=set)
+    """Where tensors lay after the last update."""
     captured: list[tuple[str, str, int]] | None = None
     """Where tensors lay when graphs were captured: name, type of device, address."""
 
@@ -167,6 +173,10 @@ def forget(models: Sequence[Model], probes: Probes) -> None:
     if _memory_of(models).captured is None:
         LiveState(models, probes)
     _memory_of(models).last = None
+
+
+def _addresses(found: Sequence[tuple[str, torch.Tensor]]) -> set[int]:
+    return {tensor.data_ptr() for _, tensor in found}
 
 
 def _stays(name: str, tensor: torch.Tensor) -> bool:

@@ -21,8 +21,11 @@ _DEEPEST = 12
 _LONGEST = 10_000
 """Entries of a container. Longer ones are vocabularies and the like."""
 
-_SCRATCH = re.compile(r"kv_?cache|work_?space|scratch|_buf(?:fer)?s?(?:_|$)")
-"""Names of what an engine writes while it serves: it has no contents that belong to the weights."""
+_SCRATCH = re.compile(
+    r"kv_?cache|work_?space|scratch|_buf(?:fer)?s?(?:_|$)|(?:^|_)(?:metadata|block_tables?|slot_mappings?)$"
+)
+"""Names of what an engine writes while it serves: it has no contents that belong to the weights. An attention backend
+of vLLM's keeps the last request's metadata."""
 
 _LEAVES = (
     type(None),

@@ -94,6 +94,10 @@ class Finding(unittest.TestCase):
         layer = Layer("weight")
         layer.kv_cache = [tensor(1)]
         layer.moe_workspace, layer.topk_indices_buffer, layer.scratch = tensor(1), tensor(1), tensor(1)
+        # As MLA's prefill does, that of the last request.
+        layer.prefill = QuantMethod(Kernel(tensor(1)))
+        layer.prefill._prefill_metadata = Scales(tensor(1))
+        layer.prefill.kernel.packed, layer.block_table = layer.weight.data, tensor(1)
         config = type("VllmConfig", (), {"__module__": "vllm.config.vllm"})()
         config.layers = [tensor(1)]
         layer.vllm_config = config
@@ -176,6 +180,32 @@ class Digests(unittest.TestCase):
         layer.packed = tensor(3)
         layer.elsewhere = [kept]
         self.assertEqual(moved(), ["0:reference"])
+
+    def test_a_tensor_that_has_moved_while_the_engine_served_is_not_taken_for_one_that_an_update_has_moved(
+        self,
+    ) -> None:
+        layer = Layer("weight")
+        layer.last_request, layer.packed = tensor(1), tensor(2)
+        whole = [Whole("", torch.nn.ModuleList([layer]))]
+
+        def update(*, moves: bool = False) -> list[str]:
+            state = LiveState(whole, {})
+            layer.weight.data.add_(1)
+            if moves:
+                layer.packed = tensor(3)
+            state.settle()
+            moved = state.moved("cpu")
+            state.take()
+            return moved
+
+        self.assertEqual(update(), [])
+        # Held, so that another cannot come to lie where it lay.
+        kept = [layer.last_request, layer.packed]
+        layer.last_request = tensor(4)
+        self.assertEqual(update(), [])
+        self.assertEqual(update(moves=True), ["0:packed"])
+        self.assertEqual(update(), ["0:packed"])
+        self.assertEqual(len(kept), 2)
 
 
 class Refusals(unittest.TestCase):
