@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
+import { packageRoot } from '../src/package-root.ts';
 
 /** One measured number and the bound that it must keep, if any. */
 export interface Figure {
@@ -32,7 +33,7 @@ export interface Report {
 export function writeReport(report: Report): void {
   const { appendix: _, ...facts } = report;
   const measured = { ...circumstances(), ...facts };
-  const directory = new URL('results/', import.meta.url);
+  const directory = new URL('bench/results/', packageRoot);
   mkdirSync(directory, { recursive: true });
   writeFileSync(new URL(`${report.name}.json`, directory), `${JSON.stringify(measured, null, 2)}\n`);
   writeFileSync(new URL(`${report.name}.md`, directory), markdown(report, measured));
@@ -60,7 +61,7 @@ export function circumstances() {
 function commit(): string {
   const git = (...words: string[]) =>
     execFileSync('git', words, {
-      cwd: new URL('..', import.meta.url),
+      cwd: packageRoot,
       encoding: 'utf8',
       stdio: 'pipe',
     }).trim();

@@ -17,7 +17,8 @@ const json = new URL('engines.json', directory);
 const method =
   'Of each kind of model a pair A and B with random weights, 4 layers. vLLM is started with A and updated to B, to A and ' +
   'to B twice, each time with pause "wait", resetCache and what is verified by default, the last time against a baseline ' +
-  'taken of another that is started with B: what is proved of what it holds is under "installed". After each update four greedy ' +
+  'taken of another that is started with B: what is proved of what it holds is under "installed". ' +
+  'Rows with nothing there are of earlier commits, updated to B only once at the end. After each update four greedy ' +
   'answers of 8 words are compared with those of the engine that was started with the weights: the same words, and the ' +
   'same log-probabilities to two digits. Answers that an engine gives otherwise when it is asked twice are not compared; ' +
   'where some differ, a second engine is started with B, and if that differs from the first, so much is said and no more. ' +

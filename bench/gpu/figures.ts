@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import type { UpdateReport } from '../../src/index.ts';
 import { chromeTrace, drawTimeline, overlap } from '../../src/observe/timeline.ts';
+import { packageRoot } from '../../src/package-root.ts';
 import { median } from '../median.ts';
 import type { Figure } from '../report.ts';
 import type { MeasuredUpdate } from './measured-update.ts';
@@ -62,7 +63,7 @@ export class GpuFigures {
 
   /** Writes the Chrome trace of an update to bench/results, and adds its timeline to the notes. */
   keepTimeline(name: string, { timelines }: UpdateReport): void {
-    const trace = new URL(`../results/gpu-${name}.trace.json`, import.meta.url);
+    const trace = new URL(`bench/results/gpu-${name}.trace.json`, packageRoot);
     writeFileSync(trace, `${JSON.stringify(chromeTrace(timelines))}\n`);
     const picture = drawTimeline(timelines, 100);
     const shared = (overlap(timelines) * 100).toFixed(0);
