@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
 import { allArrived } from '../../simulation/all-arrived.ts';
 import type { LinkKind } from '../../src/engines/engine-client.ts';
