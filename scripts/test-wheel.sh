@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 scratch=$(mktemp -d)
-engine=
-trap 'if [ -n "$engine" ]; then kill "$engine" 2>/dev/null || true; wait "$engine" 2>/dev/null || true; fi; rm -rf "$scratch"' EXIT
+started=()
+trap 'if [ ${#started[@]} -gt 0 ]; then kill "${started[@]}" 2>/dev/null || true; wait; fi; rm -rf "$scratch"' EXIT
 
 wheel=$(npm run --silent build:wheel -- "$scratch/wheel")
 echo "$(basename "$wheel"): $(stat -c %s "$wheel") bytes"
@@ -34,6 +34,7 @@ node --input-type=module -e '
 ' "$root/build/test/scenarios/qwen3-model.js" "$scratch/model"
 node build/test/scenarios/serve-demo-engine.js --model "$scratch/model" --ranks 2 --port 0 --devices "wheel-$$" >"$scratch/engine" &
 engine=$!
+started+=("$engine")
 until grep -q 'http://' "$scratch/engine"; do kill -0 "$engine"; sleep 0.2; done
 endpoint=$(grep -o 'http://[^ ]*' "$scratch/engine")
 alone weightcast update --checkpoint "$scratch/model" --endpoint "$endpoint" --ranks 2 --devices "host:wheel-$$" --json "$scratch/report.json"
@@ -42,3 +43,24 @@ node -e '
   if (!/^model@[0-9a-f]{64}$/.test(version) || ranks !== 2) throw new Error(`not what was asked for: ${version}`);
 ' "$scratch/report.json"
 echo "the installed command has updated an engine"
+
+# The installed daemon, asked by the installed client.
+alone weightcast serve --socket "$scratch/socket" --devices "host:wheel-$$" >"$scratch/daemon" 2>&1 &
+daemon=$!
+started+=("$daemon")
+until [ -S "$scratch/socket" ]; do kill -0 "$daemon" || { cat "$scratch/daemon"; exit 1; }; sleep 0.2; done
+alone python - "$scratch" "$endpoint" <<'PYTHON'
+import sys
+from weightcast.client import Client
+
+scratch, endpoint = sys.argv[1:]
+client = Client(socket=f"{scratch}/socket")
+client.add_instance("demo", endpoint, ranks=range(2))
+client.register("policy", f"{scratch}/model")
+(demo,) = client.update("policy").report.instances
+assert demo.outcome == "updated", demo
+PYTHON
+alone weightcast status --socket "$scratch/socket"
+alone weightcast stop --socket "$scratch/socket"
+wait "$daemon"
+echo "so has the installed daemon"

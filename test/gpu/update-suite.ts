@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
 import { allArrived } from '../../simulation/all-arrived.ts';
 import type { LinkKind } from '../../src/engines/engine-client.ts';
@@ -37,7 +38,7 @@ const evenTensors = () =>
   Array.from({ length: 24 }, (_, layer) => tensorOf(`layers.${layer}`, 'BF16', [512, 1024]));
 const mebibyte = 2 ** 20;
 
-const hook = new URL('test/gpu/fixtures/fault-on-signal.mjs', packageRoot).href;
+const hook = fileURLToPath(new URL('test/gpu/fixtures/fault-on-signal.cjs', packageRoot));
 
 /** What the driver takes and gives in the background. */
 const toleranceBytes = 4 * mebibyte;
@@ -213,7 +214,7 @@ export function testUpdates(options: UpdateSuiteOptions): void {
     const [before, pids] = [freeBytes(), await stage.allPids()];
     const [victim, other, ...others] = pids as [number, number, ...number[]];
     stage.engines[1]!.fault = { at: 3, does: 'wait' };
-    const failed = assert.rejects(stage.cluster.update('even', { bucketBytes: mebibyte }), {
+    const failed = assert.rejects(stage.cluster.update('even', { bucketBytes: mebibyte, atomic: true }), {
       name: 'PeerLostError',
       message: /rank 0 died \(SIGKILL\)/,
     });
@@ -232,10 +233,10 @@ export function testUpdates(options: UpdateSuiteOptions): void {
 
   test('a rank whose GPU context breaks says so and ends; the next update works', { skip }, async (t) => {
     process.env.WEIGHTCAST_TEST_FAULT = options.faultLibrary(t);
-    process.env.NODE_OPTIONS = `--import ${hook}`;
+    process.env.WEIGHTCAST_ADDON = hook;
     t.after(() => {
       delete process.env.WEIGHTCAST_TEST_FAULT;
-      delete process.env.NODE_OPTIONS;
+      delete process.env.WEIGHTCAST_ADDON;
     });
     const stage = await Stage.set(t, options, 1);
     const tensors = evenTensors();

@@ -73,8 +73,8 @@ const refused: [string, Uint8Array, RegExp][] = [
   ['a request without a type', encode([1]), /type is no str/],
   [
     'a later protocol',
-    encode({ ...open, protocol: 2 }),
-    /speaks version 2 of the worker link, this worker 1/,
+    encode({ ...open, protocol: 4 }),
+    /speaks version 4 of the worker link, this worker 2/,
   ],
   ['another device', encode({ ...open, device: 'HOST-y-0' }), /on device HOST-y-0, this worker on HOST-x-0/],
   [

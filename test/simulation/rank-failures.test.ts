@@ -16,6 +16,25 @@ test('a rank that dies during an update breaks its own instance, the others are 
   });
 });
 
+test('a rank that dies at any moment before its slots are allocated leaves none allocated on the ranks beside it', async () => {
+  for (let delay = 0; delay < 12; delay += 0.5) {
+    await withCluster({ seed: 1 + 2 * delay }, async ({ cluster, world, user, wait, until }) => {
+      let isOver = false;
+      void user.update('a', { bucketBytes }).then(() => {
+        isOver = true;
+      });
+      await wait(delay);
+      cluster.ranks.get(2)!.kill();
+      await until('the update is over', () => isOver);
+      assert.deepEqual(
+        world.devices.map(({ used }) => used),
+        [0, 0, 0, 0],
+        `it died after ${delay} ms`,
+      );
+    });
+  }
+});
+
 test('what a dead rank fed is fed by another rank of its host', async () => {
   const onOneHost = { worldSize: 2, ranksPerHost: 2, instances: [[0], [1]] };
   await withCluster(onOneHost, async ({ cluster, world, user, spares, until, status }) => {

@@ -179,7 +179,8 @@ export class Update {
     this.#round = { round, update };
     let isComplete = false;
     try {
-      await round.run(planned);
+      // A plan for ranks that take no part any more would have them open what nobody aborts.
+      await round.run(ranks.length === spec.ranks.length ? planned : null);
       isComplete =
         this.#ends.updatedTargets.filter((target) => targets.includes(target)).length === targets.length;
     } catch (thrown) {
