@@ -41,6 +41,17 @@ class DerivedTensors:
             owner[key] = before
 
 
+def renew_combined_gates(model: torch.nn.Module) -> None:
+    """Renews, in place, what vLLM's MoE runners join of two gates at their first forward pass, and never again.
+
+    Without that a model that fuses the gate of its shared experts (Qwen3-Next) would route by its old gates.
+    """
+    for layer in model.modules():
+        combined = getattr(layer, "_combined_gate_weight", None)
+        if combined is not None:
+            combined.data.copy_(torch.cat([layer.gate.weight, layer.shared_expert_gate.weight], dim=0))
+
+
 def derived_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """By the path to it: the layer's name, a colon, and the attributes from there."""
     return {path: tensor for path, _, _, tensor in _held(model)}

@@ -17,7 +17,7 @@ import torch
 
 from .errors import ModelNotReloadable, WeightcastError
 from .vllm_coverage import Coverage, check_coverage
-from .vllm_derived import DerivedTensors
+from .vllm_derived import DerivedTensors, renew_combined_gates
 from .vllm_experts import check_experts
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
@@ -142,6 +142,7 @@ class LayerwiseReload:
         # vLLM takes it for a layer without new weights, but on the CPU it holds a packed copy of the embedding's.
         if self._tied_head is not None:
             self._tied_head.quant_method.process_weights_after_loading(self._tied_head)
+        renew_combined_gates(self._target.model)
         self._derived.put_back()
 
     def _own_what_is_held(self, link_buffer: set[int]) -> None:

@@ -14,6 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from weightcast import vllm_plugin
 from weightcast.errors import EngineAsleep, ModelNotReloadable, ParametersMissing, WeightcastError
 from weightcast.messages import Open
+from weightcast.vllm_derived import renew_combined_gates
 from weightcast.vllm_reload import Target
 from weightcast.vllm_update import ModelUpdate, targets_of
 
@@ -286,6 +287,21 @@ class Updates(unittest.TestCase):
         attention.half = torch.zeros(3)
         self.load_all(3.0)
         self.assertEqual(attention.half.tolist(), [-24.0] * 2)
+
+    def test_gates_that_were_joined_at_the_first_forward_pass_are_joined_again(self) -> None:
+        class Runner(Layer):
+            def __init__(self) -> None:
+                super().__init__("own")
+                self.gate = torch.nn.Linear(4, 2, bias=False)
+                self.shared_expert_gate = torch.nn.Linear(4, 1, bias=False)
+                self._combined_gate_weight = torch.zeros(3, 4)
+
+        runner = Runner()
+        place = runner._combined_gate_weight.data_ptr()
+        renew_combined_gates(torch.nn.ModuleList([runner]))
+        joined = torch.cat([runner.gate.weight, runner.shared_expert_gate.weight])
+        self.assertTrue(torch.equal(runner._combined_gate_weight, joined))
+        self.assertEqual(runner._combined_gate_weight.data_ptr(), place)
 
     def tied(self, head: Layer, embedding: Layer) -> Target:
         config = {**vars(CONFIG), "hf_text_config": types.SimpleNamespace(tie_word_embeddings=True)}
