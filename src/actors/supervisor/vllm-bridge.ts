@@ -8,6 +8,9 @@ interface Call {
   readonly end: (error: WeightcastError) => void;
 }
 
+/** What ranks and the engine's workers have agreed on. */
+type Agreed = Pick<EngineState, 'linkProtocol'>;
+
 /**
  * The supervisor's half of the bridge to one engine instance, the only one that sends it HTTP requests. The other half,
  * the worker link, is in each rank.
@@ -18,6 +21,8 @@ interface Call {
 export class VllmBridgeActor implements Actor<BridgeMessage> {
   readonly #client: EngineClient;
   #running: Call | null = null;
+  /** Null: the engine has to be asked, because nothing says that it is the one that was asked before. */
+  #agreed: Agreed | null = null;
   readonly #questions = new Set<AbortController>();
   /** Settles when the client is done with the calls so far: one that was aborted may still leave the engine as it should. */
   #last: Promise<unknown> = Promise.resolve();
@@ -43,7 +48,10 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
       case 'trigger': {
         const { links, resetCache, stepTimeoutMilliseconds } = message;
         return this.#call(message, context.deferReply(message), async (options) => {
+          const agreed = this.#agreed;
+          this.#agreed = null;
           await this.#client.update({ links, resetCache, stepTimeoutMilliseconds }, options);
+          this.#agreed = agreed;
           return {};
         });
       }
@@ -71,9 +79,15 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
 
   async #awaitHealthy(options: CallOptions): Promise<EngineState> {
     const { wasDown } = await this.#client.ready(options);
-    const state = await this.#client.state(options);
-    const linkProtocol = await this.#client.linkProtocol(options);
+    if (wasDown) this.#agreed = null;
+    const [state, { linkProtocol }] = await Promise.all([this.#client.state(options), this.#agree(options)]);
     return { wasDown, ...state, linkProtocol };
+  }
+
+  /** The engine is asked until an update has succeeded, and again after one that has failed. */
+  async #agree(options: CallOptions): Promise<Agreed> {
+    this.#agreed ??= { linkProtocol: await this.#client.linkProtocol(options) };
+    return this.#agreed;
   }
 
   async #question(
