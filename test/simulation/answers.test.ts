@@ -108,6 +108,22 @@ test('a rank that dies while answers are compared changes nothing: it has done i
   });
 });
 
+test('an instance whose answers others are compared with is neither updated nor removed meanwhile', async () => {
+  await withCluster({ pauses: true }, async (fixture) => {
+    const { world, user, succeeds, fails, until } = fixture;
+    await succeeds(user.update('a', { instances: ['engine-0'] }));
+    const update = updateOne(fixture, { agreeWith: 'engine-0', prompts });
+    await until('the engine is paused', () => world.engines[1]!.isPaused);
+    await fails(user.removeInstance('engine-0'), 'WEIGHTCAST_BUSY', /engine-0 is being updated/);
+    await fails(
+      user.update('a', { instances: ['engine-0'] }),
+      'WEIGHTCAST_BUSY',
+      /the cluster is busy updating/,
+    );
+    assert.equal((await succeeds(update)).instances[0]?.proofs.answering, 'holds');
+  });
+});
+
 test('an engine that cannot be asked at all is refused, and so is an agreement with another version', async () => {
   await withCluster({ pauses: true }, async (fixture) => {
     const { world, user, succeeds, fails, status } = fixture;

@@ -58,28 +58,29 @@ export class Healing {
     this.#start(name, patient);
   }
 
-  /** Something else decides about these from now on. Resolves when those that are being healed have ended. */
-  async leave(names: readonly string[], why: string): Promise<void> {
+  /** Something else decides about these from now on. Resolves when those that are being healed have ended; null if none is. */
+  leave(names: readonly string[], why: string): Promise<unknown> | null {
     const patients = names.flatMap((name) => this.#patients.get(name) ?? []);
     for (const name of names) this.#patients.delete(name);
     for (const { cancel, running } of patients) {
       cancel();
       running?.abort.abort(new AbortedError(why));
     }
-    await Promise.all(patients.map(({ running }) => running?.ended));
+    const ends = patients.flatMap(({ running }) => running?.ended ?? []);
+    return ends.length === 0 ? null : Promise.all(ends);
   }
 
   /** The same for what is being brought to a checkpoint that changes; null if nothing is. */
-  leaveCheckpoint(checkpoint: string): Promise<void> | null {
+  leaveCheckpoint(checkpoint: string): Promise<unknown> | null {
     const names = [...this.#patients].flatMap(([name, { goal }]) =>
       goal.checkpoint === checkpoint ? [name] : [],
     );
-    return names.length === 0 ? null : this.leave(names, `${checkpoint} changes`);
+    return this.leave(names, `${checkpoint} changes`);
   }
 
   /** The cluster stops. */
   close(): void {
-    void this.leave([...this.#patients.keys()], 'the cluster is stopping');
+    this.leave([...this.#patients.keys()], 'the cluster is stopping');
   }
 
   #tryLater(name: string, patient: Patient): void {

@@ -217,7 +217,8 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   }
 
   async #remove(instance: string, context: Context<SupervisorInbox>): Promise<void> {
-    await this.#updates.healing.leave([instance], 'the instance is removed');
+    const left = this.#updates.healing.leave([instance], 'the instance is removed');
+    if (left !== null) await left;
     await this.#instanceService.remove(instance, context);
   }
 

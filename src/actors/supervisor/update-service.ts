@@ -72,10 +72,12 @@ export class UpdateService {
     const names = [...new Set(options.instances ?? this.#parts.instances.names)];
     // What is refused takes nothing over.
     this.#spec({ checkpoint, options }, names);
-    await this.#healing.leave(names, 'another update takes over');
+    const left = this.#healing.leave(names, 'another update takes over');
+    // Without a wait nothing else that was asked for comes first.
+    if (left !== null) await left;
     const report = await this.#install({ checkpoint, options }, names, new AbortController().signal);
-    const left = report.instances.filter(({ outcome }) => outcome !== 'updated').map(({ name }) => name);
-    if (options.heal) this.#healing.want(left, { checkpoint, digest: report.digest, options });
+    const failed = report.instances.filter(({ outcome }) => outcome !== 'updated').map(({ name }) => name);
+    if (options.heal) this.#healing.want(failed, { checkpoint, digest: report.digest, options });
     return report;
   }
 
@@ -112,8 +114,10 @@ export class UpdateService {
     const { jobs, checkpoints, processes } = this.#parts;
     const context = this.#context;
     const spec = this.#spec(order, names);
+    // Another one, whose answers are compared with theirs, stays as it is meanwhile.
+    const instances = [...names, ...(spec.agreeWith === null ? [] : [spec.agreeWith.name])];
     // An update goes on without the instances whose ranks are lost.
-    const facts = { kind: 'update', what: spec.what, checkpoint, ranks: [], instances: names } as const;
+    const facts = { kind: 'update', what: spec.what, checkpoint, ranks: [], instances } as const;
     const running = jobs.run(facts, async (abort) => {
       const endReading = checkpoints.read(checkpoint, context);
       const update = new Update(context, spec, abort);

@@ -14,13 +14,16 @@ const leastResumeMilliseconds = 5_000;
 const stateMilliseconds = 2_000;
 const pollMilliseconds = 500;
 
+/** An engine that was paused longer ago may have been restarted meanwhile, and is paused again: that changes nothing if not. */
+const freshMilliseconds = 1_000;
+
 /** The engines that one update has paused, and those that an earlier one has left paused: they are ours to resume. */
 export class Pauses {
   readonly #update: UpdateContext;
   /** Paused, or asked to. */
   readonly #paused: Set<UpdateTarget>;
-  /** Those that have answered to this update that they are paused. */
-  readonly #confirmed = new Set<UpdateTarget>();
+  /** Those that have answered to this update that they are paused, and when. */
+  readonly #confirmed = new Map<UpdateTarget, number>();
   /** Those that did not answer that they are paused: they may be all the same, through a proxy that gave up. */
   readonly #doubtful = new Set<UpdateTarget>();
   /** Of these, those whose answer is still due: the pause may take effect after everything that is asked of them now. */
@@ -38,19 +41,30 @@ export class Pauses {
    * yet. Rejects if one cannot be paused.
    */
   async pause(round: UpdateContext, epoch: number): Promise<void> {
+    await this.#pauseStale(round, epoch);
+    // Some may have waited long for others.
+    await this.#pauseStale(round, epoch);
+  }
+
+  async #pauseStale(round: UpdateContext, epoch: number): Promise<void> {
     // Others wait for half of the time that is left.
     const share = round.spec.targets.length === 1 ? 1 : 2;
     const timeoutMilliseconds = Math.ceil(round.left() / share);
     const within = round.within(timeoutMilliseconds + deadlines.control);
     const pauses = round.spec.targets.flatMap((target) => {
       const { name, pause } = target;
-      if (pause === null || pause === 'caller' || this.#confirmed.has(target)) return [];
+      if (pause === null || pause === 'caller' || this.#isFresh(target)) return [];
       const mode: PauseMode = pause;
       this.#paused.add(target);
       round.spec.instances.paused(name, true);
       return [this.#askPause(round, target, { mode, timeoutMilliseconds }, within)];
     });
     await round.allOrAbort(epoch, pauses);
+  }
+
+  #isFresh(target: UpdateTarget): boolean {
+    const confirmedAt = this.#confirmed.get(target) ?? Number.NEGATIVE_INFINITY;
+    return this.#update.context.clock.now() - confirmedAt <= freshMilliseconds;
   }
 
   /**
@@ -87,7 +101,7 @@ export class Pauses {
       if (!(error instanceof EngineError)) this.#due.add(target);
       throw error;
     }
-    this.#confirmed.add(target);
+    this.#confirmed.set(target, round.context.clock.now());
     this.#doubtful.delete(target);
     this.#due.delete(target);
   }
