@@ -220,6 +220,21 @@ test('a pause that takes effect after it was given up is undone, or said', async
   });
 });
 
+test('an engine that is restarted while another one is waited for is paused again before weights come', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, spares, until, status }) => {
+    const [first, second] = world.engines;
+    first!.nextPause = 'late';
+    const update = user.update('a', { timeoutMilliseconds: 20_000 });
+    await until('the second engine is paused', () => second!.isPaused);
+    second!.kill();
+    second!.restart();
+    assert.ok(!second!.isPaused);
+    // That the weights of an engine change while it serves would be a violation.
+    await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /^engine engine-0 did not answer/);
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
+  });
+});
+
 test('an engine that refuses the call keeps its version and is resumed', async () => {
   await withCluster({ pauses: true }, async ({ world, user, succeeds, spares, fails, status, until }) => {
     await succeeds(user.update('a'));
