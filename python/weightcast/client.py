@@ -215,12 +215,15 @@ class Client:
         fused_modules: Optional[List[List[str]]] = None,
         atomic: Optional[bool] = None,
         keep_copy: Optional[bool] = None,
+        heal: Optional[bool] = None,
+        accept_unproven: Optional[bool] = None,
     ) -> Update:
         """Installs a registered checkpoint in instances, by default in all. Returns with what became of each.
 
         With `wait=False` it returns at once; `update_status` and `events` tell of the rest. `timeout`: of the whole update,
         in seconds, after which it fails; `step_timeout`: of one answer of an engine worker. `atomic`: raise when any instance
-        fails, and not only when all do.
+        fails, and not only when all do. `verify`: true, false, or a dict with `installed`, `baseline` (a file of
+        `weightcast baseline`) and `answers`. `heal`: update instances that failed when they are back.
         """
         options = {
             "instances": None if instances is None else list(instances),
@@ -231,6 +234,8 @@ class Client:
             "fused_modules": fused_modules,
             "atomic": atomic,
             "keep_copy": keep_copy,
+            "heal": heal,
+            "accept_unproven": accept_unproven,
         }
         body = {"checkpoint": checkpoint, "wait": wait, "timeout_seconds": timeout, **_given(options)}
         return update_of(self._call("POST", "/v1/updates", body, timeout + _CLEANUP_SECONDS))

@@ -3,7 +3,7 @@ import { basename, resolve } from 'node:path';
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { UpdateOptions } from '../cluster/cluster.ts';
 import type { DaemonClient } from '../daemon/client.ts';
-import { fromWire, PeerLostError, UsageError, type WireError } from '../errors.ts';
+import { AbortedError, describe, fromWire, PeerLostError, UsageError, type WireError } from '../errors.ts';
 import type { Summary } from '../observe/summary.ts';
 import { type DaemonArguments, withDaemon } from './daemon-arguments.ts';
 import { interruptible } from './interrupt.ts';
@@ -48,7 +48,10 @@ export async function updateByDaemon(
     if (path !== null)
       await interruptible(client.call('POST', '/v1/checkpoints', { name: checkpoint, path }), signal);
     const { id } = (await client.call('POST', '/v1/updates', body)) as Job;
-    const report = await interruptible(followed(client, id), signal);
+    const report = await interruptible(followed(client, id), signal).catch((error) => {
+      if (!signal.aborted) throw error;
+      throw new AbortedError(`${describe(error)}; update ${id} goes on in the daemon (weightcast status)`);
+    });
     const reporter = new Reporter();
     reporter.table(report);
     if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`);

@@ -263,7 +263,7 @@ function verifyOf({ verify, answers, baseline }: Options): NonNullable<UpdateOpt
   if (verify === false) return false;
   return {
     installed: verify === 'installed',
-    ...(baseline !== undefined && { baseline }),
+    ...(baseline !== undefined && { baseline: resolve(baseline) }),
     ...(answers !== undefined && { answers: readAnswers(answers) }),
   };
 }

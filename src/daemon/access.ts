@@ -41,6 +41,14 @@ export class FileRoots {
     return resolved;
   }
 
+  /** The same for one file that is not a checkpoint's. */
+  async file(path: string): Promise<string> {
+    const resolved = await this.#inside(path);
+    if (!(await stat(resolved)).isFile())
+      throw new UsageError(`${escapeControls(path)} is not a regular file`);
+    return resolved;
+  }
+
   async #inside(path: string): Promise<string> {
     if (!isAbsolute(path) || path.includes('\0'))
       throw new UsageError(`${escapeControls(path)} is not an absolute path`);

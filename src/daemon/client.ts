@@ -1,6 +1,13 @@
 import { lstatSync } from 'node:fs';
 import { Agent, type Dispatcher } from 'undici';
-import { describe, fromWire, NotReadyError, ProtocolError, type WireError } from '../errors.ts';
+import {
+  describe,
+  fromWire,
+  NotReadyError,
+  PeerLostError,
+  ProtocolError,
+  type WireError,
+} from '../errors.ts';
 import { apiHeader, apiVersion } from './api-version.ts';
 import { fromWireNames, toWireNames } from './wire-names.ts';
 
@@ -47,13 +54,21 @@ export class DaemonClient {
     if (statusCode !== 200) throw fromWire(((await body.json()) as { error: WireError }).error);
     let text = '';
     body.setEncoding('utf8');
-    for await (const chunk of body as AsyncIterable<string>) {
+    for await (const chunk of this.#unbroken(body as AsyncIterable<string>)) {
       const parts = (text + chunk).split('\n\n');
       text = parts.pop()!;
       for (const part of parts) {
         const data = /^data: (.*)$/m.exec(part)?.[1];
         if (data !== undefined) yield fromWireNames(JSON.parse(data)) as Record<string, unknown>;
       }
+    }
+  }
+
+  async *#unbroken(body: AsyncIterable<string>): AsyncGenerator<string> {
+    try {
+      yield* body;
+    } catch (error) {
+      throw new PeerLostError(`the daemon at ${this.#where} has ended: ${describe(error)}`);
     }
   }
 

@@ -89,7 +89,7 @@ function updateRoutes(service: Service): Route[] {
       answer: schemas.updateAnswer,
       handle: async ({ body, reply }) => {
         const { checkpoint, wait } = body;
-        const { id, ended } = service.updates.start(checkpoint, updateOptionsOf(body));
+        const { id, ended } = service.updates.start(checkpoint, await updateOptionsOf(body, service));
         if (wait) await ended;
         else reply.code(202);
         return updateAnswerOf(service.updates.view(id));
@@ -120,8 +120,14 @@ function instanceOf(body: z.infer<typeof schemas.instanceBody>): InstanceOptions
   return fromWireNames(body) as InstanceOptions;
 }
 
-function updateOptionsOf(body: z.infer<typeof schemas.updateBody>): UpdateOptions {
+async function updateOptionsOf(
+  body: z.infer<typeof schemas.updateBody>,
+  { roots }: Service,
+): Promise<UpdateOptions> {
   const { checkpoint: _, wait: __, timeout_seconds, step_timeout_seconds, ...options } = body;
+  const { verify } = options;
+  if (typeof verify === 'object' && verify.baseline !== undefined)
+    options.verify = { ...verify, baseline: await roots.file(verify.baseline) };
   return {
     ...(fromWireNames(options) as UpdateOptions),
     ...(timeout_seconds !== undefined && { timeoutMilliseconds: timeout_seconds * 1_000 }),

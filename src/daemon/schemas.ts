@@ -80,6 +80,9 @@ const prompt = z.union([z.string().max(1 << 20), z.array(z.int().nonnegative()).
 const tolerance = z.number().positive().optional();
 const proofs = z.strictObject({
   installed: z.boolean().optional(),
+  baseline: path
+    .optional()
+    .describe('File below a root, of `weightcast baseline`: what the engine must hold afterwards.'),
   answers: z
     .union([
       z.array(z.strictObject({ prompt, logprobs: z.array(z.number()).max(1 << 18), tolerance })).max(1_024),
@@ -114,6 +117,14 @@ export const updateBody = z.strictObject({
     .describe(
       'Fail when any instance fails. Default: only when all do; what became of each is in the report.',
     ),
+  heal: z
+    .boolean()
+    .optional()
+    .describe('Update instances that failed as soon as their ranks and engines are back.'),
+  accept_unproven: z
+    .boolean()
+    .optional()
+    .describe('Update also models that may answer wrongly after a reload.'),
   keep_copy: z.boolean().optional(),
   timeout_seconds: seconds.optional().describe('Of the whole update. Default: 600.'),
   step_timeout_seconds: seconds.optional().describe('Of one answer of an engine worker.'),

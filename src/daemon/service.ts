@@ -43,12 +43,14 @@ export class Service {
   readonly updates: Updates;
   readonly metrics: Metrics;
   readonly shared: SharedFiles;
+  readonly roots: FileRoots;
   readonly #keeper: ClusterKeeper;
   readonly #log: Logger;
 
   private constructor(options: ServiceOptions, roots: FileRoots, shared: SharedFiles, log: Logger) {
     this.#log = log;
     this.shared = shared;
+    this.roots = roots;
     const tasks = {
       onProgress: (progress: Parameters<Updates['progress']>[0]) => {
         if (progress.activity === 'load') this.checkpoints.progress(progress);

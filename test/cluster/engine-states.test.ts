@@ -22,7 +22,7 @@ test('an engine that someone else has paused is refused by name and stays as it 
   const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'abort' }]);
   await assert.rejects(cluster.update('a'), {
     name: 'EngineError',
-    message: `instance blue (${endpoint}) was paused by someone else: resume it (weightcast resume --endpoint ${endpoint}), or use pause "caller"`,
+    message: `instance blue (${endpoint}) was paused by someone else: resume it (weightcast resume --endpoint ${endpoint}), or use pause "caller"; if an update that failed has left it so, it may hold parts of two versions: update it with pause "caller" first`,
   });
   // As a vLLM says it that is paused, or asleep.
   said.is_sleeping = true;

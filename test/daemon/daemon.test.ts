@@ -6,6 +6,7 @@ import { after, test } from 'node:test';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { statusAnswer, updateAnswer } from '../../src/daemon/schemas.ts';
+import { Baseline } from '../../src/index.ts';
 import { ask } from './ask.ts';
 import { startDaemonBench } from './harness.ts';
 import { runPython, withoutPython } from './python.ts';
@@ -58,6 +59,18 @@ test('an update answers with what became of each instance, and what is proved', 
     'weightcast_restarts_total 0',
   ])
     assert.ok(metrics.split('\n').includes(line), `${line} is in ${metrics}`);
+});
+
+test('what an engine must hold is a file below a root', async () => {
+  const baseline = join(scratch, 'baseline.json');
+  const update = (path: string) =>
+    bench.ask('POST', '/v1/updates', { checkpoint: 'one', verify: { baseline: path } });
+  const missing = await update(baseline);
+  assert.deepEqual([missing.status, missing.body.error.code], [400, 'WEIGHTCAST_CHECKPOINT'], missing.text);
+  assert.equal((await update('/etc/passwd')).body.error.code, 'WEIGHTCAST_ACCESS');
+  (await Baseline.of([{ endpoint: engine.endpoint }])).write(baseline);
+  const { body, text } = await update(baseline);
+  assert.equal(updateAnswer.parse(body).report!.instances[0]!.proofs.installed, 'holds', text);
 });
 
 test('an update that is not waited for tells of itself by events', async () => {

@@ -91,7 +91,7 @@ test('the socket of a daemon that was killed is taken over; stop ends it', async
   assert.notEqual(second.pid, first.pid);
   await eventually('what the first one had is swept', () => !existsSync(first.shared));
   const { code, output } = await run(t, 'stop', '--socket', socket).ended;
-  assert.deepEqual([code, output], [0, 'the daemon is stopping\n']);
+  assert.deepEqual([code, output], [0, 'the daemon has ended\n']);
   assert.equal((await second.command.ended).code, 0);
   assert.ok(!isRunning(second.pid) && !existsSync(socket) && !existsSync(second.shared));
 });

@@ -82,6 +82,8 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
   }
   if (isSleeping === true) throw new Refusal(`${what} is asleep: ${wake}, or use pause "caller"`);
   if (isPaused === true) {
-    throw new Refusal(`${what} was paused by someone else: ${resume}, or use pause "caller"`);
+    const mixed =
+      'if an update that failed has left it so, it may hold parts of two versions: update it with pause "caller" first';
+    throw new Refusal(`${what} was paused by someone else: ${resume}, or use pause "caller"; ${mixed}`);
   }
 }

@@ -169,7 +169,10 @@ export class Update {
     if (targets.length === 0) return;
     if (this.#update.isAborted) return this.#failAll(targets, asFailure(this.#abort.signal.reason));
     if (this.#context.clock.now() >= this.#update.spec.endsAt) {
-      return this.#failAll(targets, this.#lateError('after other instances had failed'));
+      const when = this.#ends.someFailed
+        ? 'after other instances had failed'
+        : 'waiting for engines to be ready';
+      return this.#failAll(targets, this.#lateError(when));
     }
     const { spec } = this.#update;
     const own = new Set(targets.flatMap(({ ranks }) => ranks));
