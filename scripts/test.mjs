@@ -93,20 +93,17 @@ function jobsOf(files) {
   ];
 }
 
-let programs = 0;
+/** What this run writes: the tree may be read-only, as in the virtual machine. */
+const scratch = mkdtempSync(join(tmpdir(), 'weightcast-tests-'));
+process.on('exit', () => rmSync(scratch, { recursive: true }));
 
-/** One listener for all: node warns from the eleventh on. */
-const atExit = [];
-process.on('exit', () => {
-  for (const end of atExit) end();
-});
+let programs = 0;
 
 function together(files) {
   const name = `${files.length} files from ${files[0]} to ${files.at(-1)}`;
-  const program = join(tree, `together-${process.pid}-${programs}.js`);
+  const program = join(scratch, `together-${programs}.mjs`);
   programs += 1;
   writeFileSync(program, files.map((file) => `import ${JSON.stringify(compiled(file))};\n`).join(''));
-  atExit.push(() => rmSync(program));
   return { name, program };
 }
 
@@ -183,8 +180,6 @@ const { sweepSharedMemory } = await import(join(tree, 'src/processes/sweep.js'))
 sweepSharedMemory();
 sweepTests();
 const begun = performance.now();
-const scratch = mkdtempSync(join(tmpdir(), 'weightcast-tests-'));
-atExit.push(() => rmSync(scratch, { recursive: true }));
 const past = lastSeconds();
 const waiting = jobsOf(files).sort(
   (one, other) => (past[other.name] ?? Number.MAX_VALUE) - (past[one.name] ?? Number.MAX_VALUE),
