@@ -8,9 +8,6 @@ interface Call {
   readonly end: (error: WeightcastError) => void;
 }
 
-/** What ranks and the engine's workers have agreed on. */
-type Agreed = Pick<EngineState, 'linkProtocol'>;
-
 /**
  * The supervisor's half of the bridge to one engine instance, the only one that sends it HTTP requests. The other half,
  * the worker link, is in each rank.
@@ -21,8 +18,10 @@ type Agreed = Pick<EngineState, 'linkProtocol'>;
 export class VllmBridgeActor implements Actor<BridgeMessage> {
   readonly #client: EngineClient;
   #running: Call | null = null;
-  /** Null: the engine has to be asked, because nothing says that it is the one that was asked before. */
-  #agreed: Agreed | null = null;
+  /** What ranks and the engine's workers have agreed on, when the engine was asked last. */
+  #linkProtocol: number | null = null;
+  /** The version that it was told since then: an engine that still says it is the same one. Null: none. */
+  #told: string | null = null;
   readonly #questions = new Set<AbortController>();
   /** Settles when the client is done with the calls so far: one that was aborted may still leave the engine as it should. */
   #last: Promise<unknown> = Promise.resolve();
@@ -48,10 +47,8 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
       case 'trigger': {
         const { links, resetCache, stepTimeoutMilliseconds } = message;
         return this.#call(message, context.deferReply(message), async (options) => {
-          const agreed = this.#agreed;
-          this.#agreed = null;
+          this.#told = null;
           await this.#client.update({ links, resetCache, stepTimeoutMilliseconds }, options);
-          this.#agreed = agreed;
           return {};
         });
       }
@@ -62,7 +59,8 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
         });
       case 'label':
         return this.#call(message, context.deferReply(message), async (options) => {
-          return { said: await this.#client.label(message.version, options) };
+          this.#told = await this.#client.label(message.version, options);
+          return { said: this.#told };
         });
       case 'answers':
         return void this.#question(message, context.deferReply(message));
@@ -79,15 +77,10 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
 
   async #awaitHealthy(options: CallOptions): Promise<EngineState> {
     const { wasDown } = await this.#client.ready(options);
-    if (wasDown) this.#agreed = null;
-    const [state, { linkProtocol }] = await Promise.all([this.#client.state(options), this.#agree(options)]);
-    return { wasDown, ...state, linkProtocol };
-  }
-
-  /** The engine is asked until an update has succeeded, and again after one that has failed. */
-  async #agree(options: CallOptions): Promise<Agreed> {
-    this.#agreed ??= { linkProtocol: await this.#client.linkProtocol(options) };
-    return this.#agreed;
+    const state = await this.#client.state(options);
+    if (wasDown || this.#told === null || state.version !== this.#told)
+      this.#linkProtocol = await this.#client.linkProtocol(options);
+    return { wasDown, ...state, linkProtocol: this.#linkProtocol };
   }
 
   async #question(
