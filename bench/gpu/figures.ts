@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import type { UpdateReport } from '../../src/index.ts';
 import { chromeTrace, drawTimeline, overlap } from '../../src/observe/timeline.ts';
 import { packageRoot } from '../../src/package-root.ts';
+import { slotMemory } from '../../src/plan/plan.ts';
 import { median } from '../median.ts';
 import type { Figure } from '../report.ts';
 import type { MeasuredUpdate } from './measured-update.ts';
@@ -48,7 +49,7 @@ export class GpuFigures {
     this.add(`${name}: streaming / pinned H2D`, streaming, '', bound);
     const whole = (one: MeasuredUpdate) => one.report.bytes / (one.total / 1_000) / one.limit;
     this.add(`${name}: whole update / pinned H2D`, medianOf(updates, whole), '');
-    const slots = report.slots * report.slotBytes + report.largeSlotBytes;
+    const slots = slotMemory(report);
     this.add(`${name}: slots together`, slots / mebibyte, 'MiB', { atMost: 1024 });
     this.add(`${name}: buckets`, report.buckets, '');
     this.addPhases(name, updates);

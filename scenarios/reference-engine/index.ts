@@ -1,5 +1,6 @@
 import { DeadlineError, fromWire, PeerLostError, WeightcastError } from '../../src/errors.ts';
 import { startProcess } from '../../src/processes/child-process.ts';
+import { isRunning } from '../../src/processes/is-running.ts';
 import { sweepSharedMemory } from '../../src/processes/sweep.ts';
 import type { EngineConfiguration, Faults } from './configuration.ts';
 import type { ServerMessage } from './worker-protocol.ts';
@@ -106,14 +107,5 @@ async function waitForExit(pids: readonly number[]): Promise<void> {
   const end = performance.now() + orphanMilliseconds;
   while (pids.some(isRunning) && performance.now() < end) {
     await new Promise((resolve) => setTimeout(resolve, pollMilliseconds));
-  }
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
   }
 }

@@ -1,6 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { Command } from 'commander';
 import { DeadlineError } from '../errors.ts';
+import { isRunning } from '../processes/is-running.ts';
 import { type DaemonArguments, withDaemon, withDaemonOptions } from './daemon-arguments.ts';
 import { runCommand } from './interrupt.ts';
 
@@ -33,14 +34,5 @@ async function ended(pid: number): Promise<void> {
     if (performance.now() > end)
       throw new DeadlineError(`the daemon (process ${pid}) has not ended within ${stopMilliseconds} ms`);
     await setTimeout(pollMilliseconds);
-  }
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
   }
 }

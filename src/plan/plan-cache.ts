@@ -1,6 +1,6 @@
 import { type PlanInput, type PlannedUpdate, planWithNeeds } from './buckets.ts';
 import { chooseMode, type ModeChoice } from './memory-budget.ts';
-import type { Plan } from './plan.ts';
+import { type Plan, slotMemory } from './plan.ts';
 
 interface CachedPlan extends PlannedUpdate {
   readonly layout: string;
@@ -40,7 +40,7 @@ export class PlanCache {
 }
 
 function isGoodEnough({ choice: kept }: CachedPlan, now: ModeChoice): boolean {
-  if (kept.slots * kept.slotBytes + kept.largeSlotBytes > now.budget) return false;
+  if (slotMemory(kept) > now.budget) return false;
   const isAlike =
     kept.mode === now.mode && kept.slots === now.slots && kept.largeSlotBytes > 0 === now.largeSlotBytes > 0;
   return isAlike && kept.bucketBytes * 2 >= now.bucketBytes;

@@ -65,13 +65,15 @@ export function isLarge({ bucketBytes, slotBytes }: Plan, bucket: number): boole
  * one even for an empty plan.
  */
 export function linkSlotCount(plan: Plan): number {
-  const ordinary = plan.bucketBytes.reduce((count, bytes) => (bytes > plan.slotBytes ? count : count + 1), 0);
+  const ordinary = [...plan.owners.keys()].filter((bucket) => !isLarge(plan, bucket)).length;
   const least = plan.largeSlotBytes > 0 ? 0 : 1;
   return Math.min(plan.slots - stagingSlotCount(plan), Math.max(ordinary, least));
 }
 
+type SlotSizes = Pick<Plan, 'slots' | 'slotBytes' | 'largeSlotBytes'>;
+
 /** Device memory that a rank allocates for all of its slots, at most. */
-export function slotMemory({ slots, slotBytes, largeSlotBytes }: Plan): number {
+export function slotMemory({ slots, slotBytes, largeSlotBytes }: SlotSizes): number {
   return slots * slotBytes + largeSlotBytes;
 }
 

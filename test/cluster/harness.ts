@@ -9,6 +9,8 @@ import { Cluster, type ClusterOptions, type InstanceOptions } from '../../src/in
 import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { patience } from '../patience.ts';
 
+export { isRunning } from '../../src/processes/is-running.ts';
+
 /** A scratch directory, and an engine with dummy weights and a cluster on the same devices, all as real processes. */
 export interface Bench {
   readonly scratch: string;
@@ -79,16 +81,6 @@ export async function startBench(test: Scope, options: BenchOptions): Promise<Be
   });
   ends.push(() => cluster.stop());
   return { scratch, deviceNamespace, engine, cluster, makeModel };
-}
-
-/** True while a process exists. */
-export function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Waits until `holds` returns true. Throws after the deadline, naming `what`. */
