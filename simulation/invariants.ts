@@ -170,6 +170,7 @@ function checkLeftSegments({ world, ranks, shelf }: ClusterView): void {
 export function checkSupervisorIdle({ world, supervisor, ranks, users, status }: ClusterView): void {
   const { trace, engines, devices } = world;
   const instances = status?.instances.length ?? engines.length;
+  if (!supervisor.isAlive) return;
   const running = [...ranks.values()].filter(({ process }) => process !== null).length;
   expectAtMost(trace, supervisor, {
     ...none,

@@ -90,11 +90,12 @@ function createPorts(
       const exited = child.exited.then(asSignal);
       exited.then((reason) => hub.declareLost(member, reason));
       const stop = (graceMilliseconds = grace) => children.stop(child, graceMilliseconds);
-      return { exited, stop, hint: place.hint };
+      return { exited, stop, isSurvivor: false, hint: place.hint };
     },
     openCheckpoint,
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
     segmentName: (set) => `checkpoint-${set}-`,
+    memory: { incarnation: 0, recall: () => new Map(), write() {}, remove() {} },
   };
 }
 

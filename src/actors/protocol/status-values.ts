@@ -13,7 +13,7 @@ export const progress = z.object({
 export type Progress = z.infer<typeof progress>;
 
 /** What is known of an engine. */
-const instanceState = z.object({
+export const instanceState = z.object({
   /**
    * `verifying`: its weights are whole, and its answers are being compared. `broken`: it holds parts of several versions,
    * or weights that are not right, until an update succeeds.

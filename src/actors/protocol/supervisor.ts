@@ -22,6 +22,12 @@ const readyRank = z.object({
   /** Whether its collective also joins ranks of other hosts (`cluster`), or only those of its own (`host`). */
   collectiveScope: z.enum(['host', 'cluster']),
   pid: z.int(),
+  /** The first and the last epoch that its process has seen, and the last one in which its worker loaded something; 0: none. */
+  epochs: z.object({
+    first: z.int().nonnegative(),
+    last: z.int().nonnegative(),
+    loaded: z.int().nonnegative(),
+  }),
 });
 
 /** A rank that owns its device, as it introduces itself. */

@@ -1,7 +1,6 @@
 import { AbortedError, asFailure, DeviceLostError, WeightcastError } from '../../errors.ts';
 import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../../plan/plan.ts';
 import type { Actor, ActorRef, Context, Reply } from '../kernel/index.ts';
-import type { Progress } from '../protocol/status-values.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
 import type { CreatedCommunicator, Streamed } from '../protocol/update-values.ts';
 import { BucketActor, type SlotJob } from './bucket.ts';
@@ -12,6 +11,7 @@ import { Loading } from './loading.ts';
 import { openTransfer } from './open.ts';
 import { Pipeline, type Slots } from './pipeline.ts';
 import type { RankPorts } from './ports.ts';
+import { progressOf } from './progress.ts';
 import { RankCommunicator } from './rank-communicator.ts';
 import type { RankTransfer } from './transfer.ts';
 
@@ -27,9 +27,12 @@ const progressMilliseconds = 100;
  */
 export class RankActor implements Actor<RankInbox> {
   readonly #ports: RankPorts;
-  readonly #supervisor: ActorRef<SupervisorMessage>;
+  #supervisor: ActorRef<SupervisorMessage>;
   #slots!: Slots;
   #epoch = 0;
+  /** The first epoch of this process, and the last one in which its worker loaded something; 0 before. */
+  #firstEpoch = 0;
+  #loadedEpoch = 0;
   /** The last epoch that was aborted. An abort may overtake the `open` of its epoch. */
   #abortedEpoch = 0;
   /** From `open` to the end of the update. */
@@ -65,6 +68,10 @@ export class RankActor implements Actor<RankInbox> {
       staging: spawnSlots(MOST_STAGING_SLOTS, 'staging'),
       links: spawnSlots(MOST_LINK_SLOTS, 'link'),
     };
+    this.#introduce(context);
+  }
+
+  #introduce(context: Context<RankInbox>): void {
     context.tell(this.#supervisor, {
       type: 'rank-ready',
       rank: this.#ports.rank,
@@ -76,6 +83,7 @@ export class RankActor implements Actor<RankInbox> {
       nics: [...this.#ports.nics],
       collectiveScope: this.#ports.collectiveScope,
       pid: this.#ports.pid,
+      epochs: { first: this.#firstEpoch, last: this.#epoch, loaded: this.#loadedEpoch },
     });
   }
 
@@ -89,13 +97,18 @@ export class RankActor implements Actor<RankInbox> {
         this.#reportProgress(context);
         return this.#loading.end(message.job, message.result);
       case 'release':
-        return this.#replyLater(context.deferReply(message), this.#releaseSegments(message));
+        return this.#replyLater(
+          context.deferReply(message),
+          this.#leases.release(message.segments).then(nothing),
+        );
       case 'lease': {
         const { epoch, segments } = message;
         return this.#replyLater(context.deferReply(message), this.#leases.lease(epoch, segments));
       }
       case 'expose':
         return this.#replyLater(context.deferReply(message), this.#leases.expose(message.segments));
+      case 'sweep':
+        return void this.#leases.sweep(message);
       case 'return-lease':
         return this.#leases.returnLease(message.epoch);
       case 'prepare':
@@ -116,6 +129,13 @@ export class RankActor implements Actor<RankInbox> {
         return this.#endExchange(message, context);
       case 'abort':
         return this.#abort(message, context);
+      case 'supervisor-died':
+        return this.#supervisorDied();
+      case 'supervisor-found':
+        this.#supervisor = message.supervisor;
+        // Questions of the one before may have waited in the mailbox.
+        await this.#supervisorDied();
+        return this.#introduce(context);
       case 'report-progress':
         this.#ticking = false;
         this.#relieveMemory();
@@ -143,11 +163,6 @@ export class RankActor implements Actor<RankInbox> {
     this.#tick(context);
   }
 
-  async #releaseSegments({ segments }: MessageOf<'release'>): Promise<Record<string, never>> {
-    await this.#leases.release(segments);
-    return {};
-  }
-
   /** Replies when the work is done: the mailbox does not wait for it. */
   #replyLater<R>(reply: Reply<R>, work: Promise<R>): void {
     work.then(
@@ -164,6 +179,7 @@ export class RankActor implements Actor<RankInbox> {
       return;
     }
     this.#epoch = message.epoch;
+    this.#firstEpoch ||= message.epoch;
     await this.#abandon(new AbortedError(`epoch ${message.epoch} begins`));
     const { createCommunicator } = message;
     let createdCommunicator: CreatedCommunicator | null = null;
@@ -304,8 +320,17 @@ export class RankActor implements Actor<RankInbox> {
     this.#forget(transfer);
   }
 
+  /** Nobody would end what it has begun. What it holds it keeps for the next supervisor. */
+  async #supervisorDied(): Promise<void> {
+    this.#abortedEpoch = this.#epoch;
+    await this.#abandon(new AbortedError('the supervisor has died'));
+    this.#communicator.close();
+    await this.#leases.returnAll();
+  }
+
   #forget({ epoch, loads }: RankTransfer): void {
     this.#ended = { epoch, loads };
+    if (loads > 0) this.#loadedEpoch = epoch;
     this.#transfer = null;
     this.#pipeline = null;
   }
@@ -329,18 +354,11 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   #reportProgress(context: Context<RankInbox>): void {
-    const progress = this.#progress();
+    const progress = progressOf(this.#ports.rank, this.#loading, this.#pipeline);
     if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
   }
+}
 
-  #progress(): Progress | null {
-    const { rank } = this.#ports;
-    if (this.#loading.isRunning) return this.#loading.progress(rank);
-    if (this.#pipeline === null) return null;
-    const { transfer, reloadedBytes } = this.#pipeline;
-    const { receiving } = transfer;
-    if (receiving.doneBytes < receiving.totalBytes) return { activity: 'receive', rank, ...receiving };
-    const totalBytes = transfer.map.plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
-    return { activity: 'update', rank, doneBytes: reloadedBytes, totalBytes };
-  }
+function nothing(): Record<string, never> {
+  return {};
 }

@@ -3,6 +3,7 @@ import { NotReadyError, UsageError, type WeightcastError } from '../../errors.ts
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
+import type { RememberedInstance } from '../protocol/remembered-values.ts';
 import type { ClusterStatus, KnownInstance } from '../protocol/status-values.ts';
 import type { InstanceLedger, InstanceOutcome, UpdateTarget } from '../update/context.ts';
 
@@ -14,14 +15,20 @@ interface Entry {
   /** Why it cannot be updated now: one of its ranks is in trouble. */
   failure: WeightcastError | null;
   held: Held;
-  /** What it held before the running update; null while none runs. */
-  before: Held | null;
+  /** What it held before the running update, and the first of its epochs that may change that; null while none runs. */
+  touched: Touched | null;
   isPaused: boolean;
 }
 
 interface Held {
   readonly state: Status['state'];
   readonly version: Status['version'];
+}
+
+/** An update that changes an instance. */
+export interface Touched {
+  readonly before: Held;
+  readonly epoch: number;
 }
 
 const unknown: Held = { state: 'unknown', version: null };
@@ -37,6 +44,34 @@ export class InstanceRegistry implements InstanceLedger {
   readonly #entries = new Map<string, Entry>();
   /** Their engines are as they were when they join again. */
   readonly #removed = new Map<string, Pick<Entry, 'held' | 'isPaused'>>();
+  readonly #onChange: (instances: RememberedInstance[]) => void;
+
+  /** `onChange` gets what another supervisor has to know. */
+  constructor(onChange: (instances: RememberedInstance[]) => void = () => {}) {
+    this.#onChange = onChange;
+  }
+
+  /**
+   * Takes over what an earlier supervisor knew of instances that are yet to be added, or were removed. Returns those that an
+   * update was changing when it died, which count as broken until {@link untouched} is called.
+   */
+  recall(instances: readonly RememberedInstance[]): ReadonlyMap<string, Touched> {
+    const undecided = new Map<string, Touched>();
+    for (const { name, held, isPaused, touched } of instances) {
+      if (held.state === 'updating' && touched !== null) undecided.set(name, touched);
+      // The weights of one that was being verified are whole.
+      const state = { updating: broken, verifying: unknown }[held.state as string] ?? held;
+      this.#removed.set(name, { held: state, isPaused });
+    }
+    return undecided;
+  }
+
+  /** The update that an earlier supervisor died in has changed nothing: it holds what it held before. */
+  untouched(name: string, { before }: Touched): void {
+    this.#set([name], (entry) => {
+      if (entry.held === broken) entry.held = before;
+    });
+  }
 
   /** Throws `UsageError` if the name is taken. */
   checkNew(name: string): void {
@@ -49,7 +84,8 @@ export class InstanceRegistry implements InstanceLedger {
     const before = known && { held: known, isPaused: known.isPaused };
     const { held = unknown, isPaused = false } = this.#removed.get(options.name) ?? before ?? {};
     this.#removed.delete(options.name);
-    this.#entries.set(options.name, { options, bridge, failure: null, held, before: null, isPaused });
+    this.#entries.set(options.name, { options, bridge, failure: null, held, touched: null, isPaused });
+    this.#changed();
   }
 
   /** Returns its bridge, if there is such an instance. */
@@ -61,6 +97,7 @@ export class InstanceRegistry implements InstanceLedger {
     }
     if (this.#removed.size > removedLimit) this.#removed.delete(this.#removed.keys().next().value!);
     this.#entries.delete(name);
+    this.#changed();
     return entry?.bridge ?? null;
   }
 
@@ -96,6 +133,12 @@ export class InstanceRegistry implements InstanceLedger {
       else if (!areReady(target.ranks)) unfit.set(target, new NotReadyError(words));
     }
     return unfit;
+  }
+
+  /** An update has paused its engine and not resumed it, although it may be: its weights are whole. */
+  isLeftPaused(name: string): boolean {
+    const entry = this.#entries.get(name);
+    return entry?.isPaused === true && entry.options.pause !== 'caller' && entry.held.state !== 'broken';
   }
 
   /** Throws `UsageError` if there is no such instance. */
@@ -137,31 +180,37 @@ export class InstanceRegistry implements InstanceLedger {
   }
 
   versionLost(name: string): void {
-    for (const entry of this.#select([name])) if (entry.held.state === 'serving') entry.held = unknown;
+    this.#set([name], (entry) => {
+      if (entry.held.state === 'serving') entry.held = unknown;
+    });
   }
 
   paused(name: string, isPaused: boolean): void {
-    for (const entry of this.#select([name])) entry.isPaused = isPaused;
+    this.#set([name], (entry) => {
+      entry.isPaused = isPaused;
+    });
   }
 
-  touched(names: readonly string[]): void {
-    for (const entry of this.#select(names)) {
-      entry.before = entry.held;
+  touched(names: readonly string[], epoch: number): void {
+    this.#set(names, (entry) => {
+      entry.touched = { before: entry.held, epoch };
       entry.held = updating;
-    }
+    });
   }
 
   verifying(name: string): void {
-    for (const entry of this.#select([name])) entry.held = verifying;
+    this.#set([name], (entry) => {
+      entry.held = verifying;
+    });
   }
 
   ended(name: string, outcome: InstanceOutcome, version: NonNullable<Status['version']>): void {
     const { checkpoint, digest } = version;
-    for (const entry of this.#select([name])) {
+    this.#set([name], (entry) => {
       const updated: Held = { state: 'serving', version: { checkpoint, digest } };
-      entry.held = { updated, unchanged: entry.before ?? unknown, broken }[outcome];
-      entry.before = null;
-    }
+      entry.held = { updated, unchanged: entry.touched?.before ?? unknown, broken }[outcome];
+      entry.touched = null;
+    });
   }
 
   status(): Status[] {
@@ -179,6 +228,31 @@ export class InstanceRegistry implements InstanceLedger {
     const entry = this.#entries.get(name);
     if (entry === undefined) throw new UsageError(`the cluster has no instance ${name}`);
     return entry;
+  }
+
+  /** Nobody hears of the change before a later supervisor would know it. */
+  #set(names: readonly string[], change: (entry: Entry) => void): void {
+    for (const entry of this.#select(names)) change(entry);
+    this.#changed();
+  }
+
+  #changed(): void {
+    const present = [...this.#entries].map(([name, entry]) => ({ name, ...entry, isRemoved: false }));
+    const removed = [...this.#removed].map(([name, one]) => ({
+      name,
+      ...one,
+      touched: null,
+      isRemoved: true,
+    }));
+    this.#onChange(
+      [...present, ...removed].map(({ name, held, isPaused, touched, isRemoved }) => ({
+        name,
+        held: { state: held.state, version: held.version },
+        isPaused,
+        touched: touched && { epoch: touched.epoch, before: { ...touched.before } },
+        isRemoved,
+      })),
+    );
   }
 
   #select(names: readonly string[]): Entry[] {

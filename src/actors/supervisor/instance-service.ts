@@ -6,6 +6,7 @@ import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
 import type { KnownInstance } from '../protocol/status-values.ts';
+import type { UpdateTarget } from '../update/context.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
 import type { Jobs } from './jobs.ts';
@@ -94,11 +95,43 @@ export class InstanceService {
   ): Promise<Record<string, never>> {
     const [target] = this.#instances.targets([name]);
     this.#checkIdle(name);
+    await this.#resume(target!, context);
+    return {};
+  }
+
+  /**
+   * Resumes the engine of an instance that an earlier supervisor has left paused, and once more if it pauses after that,
+   * because its answer was still due. No update changes the instance meanwhile. Rejects with `BusyError` and `EngineError`.
+   */
+  async resumeLeft(
+    name: string,
+    afterMilliseconds: number,
+    context: Context<SupervisorInbox>,
+  ): Promise<void> {
+    const [target] = this.#instances.targets([name]);
+    const facts = {
+      kind: 'update',
+      what: `resuming ${name}`,
+      checkpoint: '',
+      ranks: [],
+      instances: [name],
+    } as const;
+    const resume = () => this.#jobs.run(facts, async () => void (await this.#resume(target!, context)));
+    await resume();
+    await new Promise<void>((done) => context.clock.after(afterMilliseconds, done));
+    if (this.#jobs.isBusy(name) || !this.#instances.names.includes(name)) return;
+    const timeoutMilliseconds = deadlines.control;
+    const options = { deadlineMilliseconds: 2 * timeoutMilliseconds };
+    const asked = ask(context, target!.bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, options);
+    const isPaused = await asked.then((state) => state.isPaused).catch(() => null);
+    if (isPaused === true && !this.#jobs.isBusy(name)) await resume();
+  }
+
+  async #resume({ name, bridge }: UpdateTarget, context: Context<SupervisorInbox>): Promise<void> {
     const timeoutMilliseconds = deadlines.engineResume;
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
-    await ask(context, target!.bridge, toBridge.resume, { timeoutMilliseconds }, options);
+    await ask(context, bridge, toBridge.resume, { timeoutMilliseconds }, options);
     this.#instances.paused(name, false);
-    return {};
   }
 
   #checkIdle(name: string): void {

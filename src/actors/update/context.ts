@@ -39,8 +39,11 @@ export interface InstanceLedger {
   /** What it serves is not what it was last given: its engine was restarted, or cannot be reached. */
   versionLost(name: string): void;
   paused(name: string, isPaused: boolean): void;
-  /** From here until `ended` it holds neither the old version nor the new one for certain. */
-  touched(names: readonly string[]): void;
+  /**
+   * From here until `ended` it holds neither the old version nor the new one for certain. `epoch`: none before it has changed
+   * anything.
+   */
+  touched(names: readonly string[], epoch: number): void;
   /** Its weights are whole and it serves, but whether it answers as it should is not known yet. */
   verifying(name: string): void;
   ended(name: string, outcome: InstanceOutcome, version: Registered['status']): void;
