@@ -180,6 +180,7 @@ export class SimulatedRankProcess implements LaunchedRank {
       nics: [nic],
       collectiveScope: options.reach ?? 'cluster',
       fabric: openFabric,
+      end: () => void this.#end(),
       close: () => fabric?.close(),
       createCommunicator: () => ({ id: new Uint8Array(), leastBucketBytes: 0 }),
       openCollective: async ({ number: communicator }, ranks) => {

@@ -37,13 +37,12 @@ class Instance:
     name: str
     endpoint: str
     ranks: List[int]
-    #: `unknown`, `updating`, `serving`, `broken`, or `absent`: it could not join again; `problem` says why.
+    #: `unknown`, `updating`, `verifying`, `serving` or `broken`.
     state: str
     #: An update has left it paused.
     is_paused: bool
     #: What it serves; None while that is unknown, or no one version.
     version: Optional[Version]
-    problem: Optional[str]
 
 
 @dataclass(frozen=True)

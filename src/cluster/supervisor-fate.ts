@@ -1,20 +1,32 @@
 import { setMaxListeners } from 'node:events';
-import { fromWire, PeerLostError } from '../errors.ts';
+import { fromWire, PeerLostError, type WeightcastError } from '../errors.ts';
 import { supervisorReport } from '../processes/configuration.ts';
 
-/** What becomes of the supervisor's process, as it says itself and as its parent sees. */
+/** What becomes of a cluster's supervisor. */
+export type SupervisorEvent =
+  | { readonly state: 'lost'; readonly reason: WeightcastError }
+  | { readonly state: 'replaced' };
+
+/** What becomes of one supervisor's process, as it says itself and as its parent sees. */
 export class SupervisorFate {
   readonly #lost = new AbortController();
   #killed: readonly string[] = [];
+  #remoteEndpoint: string | null = null;
+  #failure: WeightcastError | null = null;
 
   constructor() {
     // Every open question listens to it, and Node warns from the eleventh listener on.
     setMaxListeners(0, this.lost);
   }
 
-  /** Aborted, with the reason, when the process has failed or ended. */
+  /** Aborted, with a reason that says to try again, when the process has failed or ended. */
   get lost(): AbortSignal {
     return this.#lost.signal;
+  }
+
+  /** Why it has ended, in its own words; null if it has said nothing. */
+  get failure(): WeightcastError | null {
+    return this.#failure;
   }
 
   /** The rank processes that it had to kill at its end. */
@@ -22,19 +34,28 @@ export class SupervisorFate {
     return this.#killed;
   }
 
+  /** Where it listens for ranks of other hosts; null if nowhere. */
+  get remoteEndpoint(): string | null {
+    return this.#remoteEndpoint;
+  }
+
   /** A message from the process. Others than ours, such as those of node itself, say nothing about it. */
   heard(message: unknown): void {
-    const parsed = supervisorReport.safeParse(message);
-    if (!parsed.success) return;
-    if (parsed.data.kind === 'failed') this.#lost.abort(fromWire(parsed.data.error));
-    else this.#killed = parsed.data.killed;
+    const { data } = supervisorReport.safeParse(message);
+    if (data?.kind === 'listening') this.#remoteEndpoint = data.remoteEndpoint;
+    if (data?.kind === 'stopped') this.#killed = data.killed;
+    if (data?.kind !== 'failed') return;
+    this.#failure = fromWire(data.error);
+    this.#lose(`the supervisor has failed (${this.#failure.message})`);
   }
 
   /** `how`: `exit code 0`, `SIGKILL`. */
   ended(how: string): void {
-    const consequence = 'its ranks end, and the checkpoints that were registered are gone from host memory';
-    const whatToDo = 'stop this cluster, start a new one and register them again';
-    this.#lost.abort(new PeerLostError(`the supervisor process ended (${how}): ${consequence}; ${whatToDo}`));
+    this.#lose(`the supervisor process ended (${how})`);
+  }
+
+  #lose(what: string): void {
+    this.#lost.abort(new PeerLostError(`${what}; another one takes its place: try again`));
   }
 
   /** Resolves when it is known why the process is lost, at the latest after that time. */

@@ -1,38 +1,25 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
-import type { ClusterStatus, KnownInstance } from '../actors/protocol/status-values.ts';
-import type { UpdateReport } from '../actors/protocol/update-values.ts';
-import type { Cluster } from '../cluster/cluster.ts';
-import { describe, NotFoundError, UsageError } from '../errors.ts';
+import type { ClusterStatus } from '../actors/protocol/status-values.ts';
+import { NotFoundError, UsageError } from '../errors.ts';
 import type { EngineList } from './access.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
 import type { EventHub } from './event-hub.ts';
 
 type InstanceStatus = ClusterStatus['instances'][number];
 
-/** An instance as clients see it. `absent`: it could not join again after the supervisor's death; `problem` says why. */
-export interface InstanceView extends Omit<InstanceStatus, 'state'> {
-  readonly state: InstanceStatus['state'] | 'absent';
-  readonly problem: string | null;
-}
+/** An instance as clients see it. */
+export type InstanceView = InstanceStatus;
 
-interface Kept {
-  readonly options: InstanceOptions;
-  /** What its engine holds, as of the last time that the cluster said so. */
-  known: KnownInstance;
-  problem: string | null;
-}
+/** While nobody can be asked. */
+const unknown = { state: 'unknown', version: null, isPaused: false } as const;
 
-const unknown: KnownInstance = { state: 'unknown', version: null, isPaused: false };
-
-/** The instances of a daemon: how they joined, and what is known of their engines, so that they can join again. */
+/** The instances of a daemon, and how they joined. */
 export class KeptInstances {
   readonly #keeper: ClusterKeeper;
   readonly #engines: EngineList;
   readonly #events: EventHub;
-  readonly #kept = new Map<string, Kept>();
-  /** By instance, how many updates of it run. */
-  readonly #updating = new Map<string, number>();
+  readonly #kept = new Map<string, InstanceOptions>();
 
   constructor(keeper: ClusterKeeper, engines: EngineList, events: EventHub) {
     this.#keeper = keeper;
@@ -46,7 +33,7 @@ export class KeptInstances {
 
   /** Whether there are ranks, which hold checkpoints. */
   get hasRanks(): boolean {
-    return [...this.#kept.values()].some(({ problem }) => problem === null);
+    return this.#kept.size > 0;
   }
 
   /** Throws `NotFoundError`. */
@@ -55,19 +42,17 @@ export class KeptInstances {
   }
 
   withRank(rank: number): string | null {
-    return this.names.find((name) => this.#kept.get(name)!.options.ranks.includes(rank)) ?? null;
+    return this.names.find((name) => this.#kept.get(name)!.ranks.includes(rank)) ?? null;
   }
 
   /** The instance with this engine. */
   withEndpoint(endpoint: string): string | null {
-    return this.names.find((name) => this.#kept.get(name)!.options.endpoint === endpoint) ?? null;
+    return this.names.find((name) => this.#kept.get(name)!.endpoint === endpoint) ?? null;
   }
 
   /** Instances all of whose ranks are among these. */
   within(ranks: readonly number[]): string[] {
-    return this.names.filter((name) =>
-      this.#kept.get(name)!.options.ranks.every((rank) => ranks.includes(rank)),
-    );
+    return this.names.filter((name) => this.#kept.get(name)!.ranks.every((rank) => ranks.includes(rank)));
   }
 
   /** Does nothing if it is there, with these options. Rejects with `AccessError`, and as `Cluster.addInstance`. */
@@ -77,23 +62,20 @@ export class KeptInstances {
     const options = isHere ? { ...given, devices: given.ranks } : given;
     this.#engines.check(options.endpoint);
     const before = this.#kept.get(options.name);
-    if (before !== undefined && before.problem === null) {
+    if (before !== undefined) {
       // Who was told to try again has added it already.
-      if (isDeepStrictEqual(before.options, options)) return;
+      if (isDeepStrictEqual(before, options)) return;
       throw new UsageError(`the daemon has an instance ${options.name} already, with other options`);
     }
-    const known = before?.known ?? unknown;
-    const status = await this.#keeper.use((cluster) => cluster.addInstance(options, known));
-    this.#kept.set(options.name, { options, known, problem: null });
-    this.observe(status);
+    await this.#keeper.use((cluster) => cluster.addInstance(options));
+    this.#kept.set(options.name, options);
     this.#events.tell({ type: 'instance', instance: options.name, state: 'added' });
   }
 
   /** Rejects with `NotFoundError`, and as `Cluster.removeInstance`. */
   async remove(name: string): Promise<void> {
     this.check(name);
-    if (this.#kept.get(name)!.problem === null)
-      await this.#keeper.use((cluster) => cluster.removeInstance(name));
+    await this.#keeper.use((cluster) => cluster.removeInstance(name));
     this.#kept.delete(name);
     this.#events.tell({ type: 'instance', instance: name, state: 'removed' });
   }
@@ -102,78 +84,14 @@ export class KeptInstances {
   async resume(name: string): Promise<void> {
     this.check(name);
     await this.#keeper.use((cluster) => cluster.resumeInstance(name));
-    const kept = this.#kept.get(name);
-    if (kept !== undefined) kept.known = { ...kept.known, isPaused: false };
     this.#events.tell({ type: 'instance', instance: name, state: 'resumed' });
-  }
-
-  updateBegins(names: readonly string[]): void {
-    for (const name of names) this.#updating.set(name, (this.#updating.get(name) ?? 0) + 1);
-  }
-
-  updateEnded(names: readonly string[]): void {
-    for (const name of names) this.#updating.set(name, this.#updating.get(name)! - 1);
-  }
-
-  /** Notes what an update has made of its instances. */
-  updated({ checkpoint, digest, instances }: UpdateReport): void {
-    for (const { name, outcome, paused } of instances) {
-      const kept = this.#kept.get(name);
-      if (kept === undefined) continue;
-      const made = {
-        updated: { state: 'serving', version: { checkpoint, digest } },
-        unchanged: kept.known,
-        broken: { state: 'broken', version: null },
-      } as const;
-      kept.known = { ...made[outcome], isPaused: paused };
-    }
-  }
-
-  /** Notes what a cluster says of its instances. */
-  observe(status: ClusterStatus): void {
-    for (const { name, state, version, isPaused } of status.instances) {
-      const kept = this.#kept.get(name);
-      if (kept === undefined || state === 'updating' || state === 'verifying') continue;
-      kept.known = { state, version, isPaused };
-    }
-  }
-
-  /**
-   * The supervisor's process has died. Nobody knows what an update that was running has done: its instances count as broken,
-   * and as paused if it pauses them, so that they are neither served from nor resumed before an update has succeeded.
-   */
-  lost(): void {
-    for (const [name, kept] of this.#kept) {
-      if ((this.#updating.get(name) ?? 0) === 0) continue;
-      const { pause } = kept.options;
-      const isPaused = kept.known.isPaused || (pause !== undefined && pause !== 'caller');
-      kept.known = { state: 'broken', version: null, isPaused };
-    }
-  }
-
-  /** Lets all join a new cluster. Rejects only if that is lost too. */
-  async restore(cluster: Cluster): Promise<void> {
-    const joins = [...this.#kept].map(async ([name, kept]) => {
-      try {
-        await cluster.addInstance(kept.options, kept.known);
-        kept.problem = null;
-      } catch (error) {
-        if (cluster.lost.aborted) throw error;
-        kept.problem = describe(error);
-        this.#events.tell({ type: 'instance', instance: name, state: 'absent', problem: kept.problem });
-      }
-    });
-    await Promise.all(joins);
   }
 
   /** `status`: of the cluster, null while there is none. */
   views(status: ClusterStatus | null): InstanceView[] {
-    return [...this.#kept].map(([name, { options, known, problem }]) => {
-      const { endpoint, ranks } = options;
+    return [...this.#kept.values()].map(({ name, endpoint, ranks }) => {
       const current = status?.instances.find((one) => one.name === name);
-      if (current !== undefined) return { ...current, problem: null };
-      const state = problem === null ? known.state : 'absent';
-      return { name, endpoint, ranks: [...ranks], ...known, state, problem };
+      return current ?? { name, endpoint, ranks: [...ranks], ...unknown };
     });
   }
 }

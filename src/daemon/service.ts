@@ -1,5 +1,5 @@
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
-import type { ClusterStatus } from '../actors/protocol/status-values.ts';
+import type { ClusterStatus, Progress } from '../actors/protocol/status-values.ts';
 import type { ClusterOptions } from '../cluster/options.ts';
 import { describe } from '../errors.ts';
 import type { Logger } from '../ports.ts';
@@ -51,21 +51,12 @@ export class Service {
     this.#log = log;
     this.shared = shared;
     this.roots = roots;
-    const tasks = {
-      onProgress: (progress: Parameters<Updates['progress']>[0]) => {
-        if (progress.activity === 'load') this.checkpoints.progress(progress);
-        else this.updates.progress(progress);
-      },
-      onLost: () => this.instances.lost(),
-      restore: async (cluster: Parameters<KeptInstances['restore']>[0]) => {
-        await this.instances.restore(cluster);
-        this.checkpoints.released();
-        if (this.instances.hasRanks) await this.checkpoints.loadWaiting(cluster);
-      },
+    const onProgress = (progress: Progress) => {
+      if (progress.activity === 'load') this.checkpoints.progress(progress);
+      else this.updates.progress(progress);
     };
     this.#keeper = new ClusterKeeper(
-      { ...options.cluster, ranks: 0, instances: [] },
-      tasks,
+      { ...options.cluster, ranks: 0, instances: [], onProgress },
       this.events,
       log,
     );
@@ -123,7 +114,6 @@ export class Service {
         this.#log.debug({}, `no status of the cluster: ${describe(error)}`);
         return null;
       });
-    if (cluster !== null) this.instances.observe(cluster);
     const instances = this.instances.views(cluster);
     const { state, restarts } = this.#keeper;
     return {

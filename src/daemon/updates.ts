@@ -1,6 +1,6 @@
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
-import type { Cluster, UpdateOptions } from '../cluster/cluster.ts';
+import type { UpdateOptions } from '../cluster/cluster.ts';
 import { NotFoundError, toWire, type WireError } from '../errors.ts';
 import { ProgressSum } from '../observe/progress-bar.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
@@ -83,9 +83,7 @@ export class Updates {
     const instances = options.instances ?? this.#instances.names;
     this.#count += 1;
     const id = `${this.#prefix}-${this.#count}`;
-    const ended = this.#run(instances, () =>
-      this.#keeper.use((cluster) => cluster.update(checkpoint, options)),
-    );
+    const ended = this.#keeper.use((cluster) => cluster.update(checkpoint, options));
     const job: Job = {
       id,
       checkpoint,
@@ -132,22 +130,6 @@ export class Updates {
     if (Date.now() - job.toldAt < progressMilliseconds) return;
     job.toldAt = Date.now();
     this.#events.tell({ type: 'progress', update: job.id, checkpoint: job.checkpoint, ...job.progress });
-  }
-
-  async #run(instances: readonly string[], update: () => Promise<UpdateReport>): Promise<UpdateReport> {
-    // What the engines hold at the end is noted at once, for a cluster that may have to begin anew.
-    this.#instances.updateBegins(instances);
-    try {
-      const report = await update();
-      this.#instances.updated(report);
-      return report;
-    } catch (error) {
-      const observe = async (cluster: Cluster) => this.#instances.observe(await cluster.status());
-      await this.#keeper.use(observe).catch(() => {});
-      throw error;
-    } finally {
-      this.#instances.updateEnded(instances);
-    }
   }
 
   #end(job: Job, report: UpdateReport | null, error: WireError | null): void {

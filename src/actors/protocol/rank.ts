@@ -32,6 +32,8 @@ export const toRank = {
     epoch: z.int().nonnegative(),
     kept: z.array(z.string()),
   }),
+  /** Its process is to end: it has outlived the one that could have told it so. */
+  end: notice('end', {}),
   /** Lets ranks of other hosts read segments, which are kept until the lease is returned. */
   lease: request(
     'lease',

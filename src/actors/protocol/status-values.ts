@@ -25,12 +25,6 @@ export const instanceState = z.object({
   version: z.object({ checkpoint: name, digest: z.string() }).nullable(),
 });
 
-/** What an earlier cluster knew of an engine, when an instance of it joins. */
-export const knownInstance = instanceState.extend({
-  state: instanceState.shape.state.exclude(['updating', 'verifying']),
-});
-export type KnownInstance = z.infer<typeof knownInstance>;
-
 export const status = z.object({
   epoch: z.int().nonnegative(),
   ranks: z.array(

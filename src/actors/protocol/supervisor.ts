@@ -3,7 +3,7 @@ import type { ActorRef } from '../kernel/index.ts';
 import { checkpointStatus, foreignSource, ownSegment, source } from './checkpoint-values.ts';
 import { instanceOptions } from './instance-options.ts';
 import type { RankMessage } from './rank.ts';
-import { knownInstance, progress, status } from './status-values.ts';
+import { progress, status } from './status-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import { updateReport, updateRequest } from './update-values.ts';
 import { address, binary, bytes, doubles, name, nothing, rank } from './values.ts';
@@ -69,11 +69,7 @@ export const toSupervisor = {
   releaseSpare: request('release-spare', {}, z.object({ bytes })),
   update: request('update', { checkpoint: name, options: updateRequest }, updateReport),
   /** Starts the rank processes of a new instance. Answered when all of its ranks are ready. */
-  addInstance: request(
-    'add-instance',
-    { instance: instanceOptions, known: knownInstance.optional() },
-    status,
-  ),
+  addInstance: request('add-instance', { instance: instanceOptions }, status),
   /** Ends the ranks of an instance. */
   removeInstance: request('remove-instance', { instance: name }, nothing),
   /** Resumes the engine of an instance that no update changes now. */

@@ -5,6 +5,7 @@ import type { SupervisorMessage } from '../protocol/supervisor.ts';
 import type { CreatedCommunicator, Streamed } from '../protocol/update-values.ts';
 import { BucketActor, type SlotJob } from './bucket.ts';
 import type { RankInbox } from './inbox.ts';
+import { introductionOf } from './introduction.ts';
 import { LayoutCache } from './layout-cache.ts';
 import { Leases } from './leases.ts';
 import { Loading } from './loading.ts';
@@ -68,23 +69,13 @@ export class RankActor implements Actor<RankInbox> {
       staging: spawnSlots(MOST_STAGING_SLOTS, 'staging'),
       links: spawnSlots(MOST_LINK_SLOTS, 'link'),
     };
-    this.#introduce(context);
+    this.#introduce(context, this.#supervisor);
   }
 
-  #introduce(context: Context<RankInbox>): void {
-    context.tell(this.#supervisor, {
-      type: 'rank-ready',
-      rank: this.#ports.rank,
-      ref: context.self,
-      deviceUuid: this.#ports.device.uuid,
-      host: this.#ports.host,
-      directory: this.#ports.directory,
-      directoryId: this.#ports.directoryId,
-      nics: [...this.#ports.nics],
-      collectiveScope: this.#ports.collectiveScope,
-      pid: this.#ports.pid,
-      epochs: { first: this.#firstEpoch, last: this.#epoch, loaded: this.#loadedEpoch },
-    });
+  #introduce(context: Context<RankInbox>, supervisor: ActorRef<SupervisorMessage>): void {
+    this.#supervisor = supervisor;
+    const epochs = { first: this.#firstEpoch, last: this.#epoch, loaded: this.#loadedEpoch };
+    context.tell(supervisor, introductionOf(this.#ports, context.self, epochs));
   }
 
   async receive(message: RankInbox, context: Context<RankInbox>): Promise<void> {
@@ -99,7 +90,7 @@ export class RankActor implements Actor<RankInbox> {
       case 'release':
         return this.#replyLater(
           context.deferReply(message),
-          this.#leases.release(message.segments).then(nothing),
+          this.#leases.release(message.segments).then(() => ({})),
         );
       case 'lease': {
         const { epoch, segments } = message;
@@ -129,13 +120,14 @@ export class RankActor implements Actor<RankInbox> {
         return this.#endExchange(message, context);
       case 'abort':
         return this.#abort(message, context);
+      case 'end':
+        return this.#ports.end();
       case 'supervisor-died':
         return this.#supervisorDied();
       case 'supervisor-found':
-        this.#supervisor = message.supervisor;
         // Questions of the one before may have waited in the mailbox.
         await this.#supervisorDied();
-        return this.#introduce(context);
+        return this.#introduce(context, message.supervisor);
       case 'report-progress':
         this.#ticking = false;
         this.#relieveMemory();
@@ -340,9 +332,8 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   #stale(message: { readonly type: string; readonly epoch: number }): WeightcastError {
-    const { rank } = this.#ports;
     return new AbortedError(
-      `rank ${rank} is at epoch ${this.#epoch} and ignores ${message.type} of epoch ${message.epoch}`,
+      `rank ${this.#ports.rank} is at epoch ${this.#epoch} and ignores ${message.type} of epoch ${message.epoch}`,
     );
   }
 
@@ -357,8 +348,4 @@ export class RankActor implements Actor<RankInbox> {
     const progress = progressOf(this.#ports.rank, this.#loading, this.#pipeline);
     if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
   }
-}
-
-function nothing(): Record<string, never> {
-  return {};
 }

@@ -4,7 +4,7 @@ import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
 import type { RememberedInstance } from '../protocol/remembered-values.ts';
-import type { ClusterStatus, KnownInstance } from '../protocol/status-values.ts';
+import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { InstanceLedger, InstanceOutcome, UpdateTarget } from '../update/context.ts';
 
 type Status = ClusterStatus['instances'][number];
@@ -79,10 +79,9 @@ export class InstanceRegistry implements InstanceLedger {
   }
 
   /** Throws `UsageError` if the name is taken. */
-  add(options: InstanceOptions, bridge: ActorRef<BridgeMessage>, known?: KnownInstance): void {
+  add(options: InstanceOptions, bridge: ActorRef<BridgeMessage>): void {
     this.checkNew(options.name);
-    const before = known && { held: known, isPaused: known.isPaused };
-    const { held = unknown, isPaused = false } = this.#removed.get(options.name) ?? before ?? {};
+    const { held = unknown, isPaused = false } = this.#removed.get(options.name) ?? {};
     this.#removed.delete(options.name);
     this.#entries.set(options.name, { options, bridge, failure: null, held, touched: null, isPaused });
     this.#changed();

@@ -5,7 +5,6 @@ import { ask } from '../protocol/ask.ts';
 import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { KnownInstance } from '../protocol/status-values.ts';
 import type { UpdateTarget } from '../update/context.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
@@ -42,7 +41,7 @@ export class InstanceService {
   }
 
   /** Throws `UsageError`; then the cluster is as before. */
-  join(instance: InstanceOptions, context: Context<SupervisorInbox>, known?: KnownInstance): void {
+  join(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
     this.#instances.checkNew(instance.name);
     this.#processes.checkNew(instance.ranks);
     let checked: EngineClient | null = this.#ports.engineClient(instance);
@@ -56,7 +55,7 @@ export class InstanceService {
     // Numbered, because the bridge of a removed instance of that name may still be ending.
     const name = `bridge-${this.#bridges}-${instance.name}`;
     const bridge = context.spawn(name, create, bridgeSpawnOptions);
-    this.#instances.add(instance, bridge, known);
+    this.#instances.add(instance, bridge);
     try {
       this.#processes.add(instance, context);
     } catch (thrown) {
@@ -67,9 +66,9 @@ export class InstanceService {
 
   /** Answers when the ranks of the instance are ready. */
   add(message: MessageOf<'add-instance'>, context: Context<SupervisorInbox>): void {
-    const { instance, known } = message;
+    const { instance } = message;
     try {
-      this.join(instance, context, known);
+      this.join(instance, context);
     } catch (thrown) {
       context.fail(asFailure(thrown));
       return;
