@@ -219,7 +219,11 @@ export class ClusterConnection {
         life.fate.lost.throwIfAborted();
         break;
       } catch (thrown) {
-        createLog('cluster').error({ error: asFailure(thrown).message }, 'another supervisor did not start');
+        if (!signal.aborted)
+          createLog('cluster').error(
+            { error: asFailure(thrown).message },
+            'another supervisor did not start',
+          );
         await life.process.stop(0);
       }
     }

@@ -62,7 +62,8 @@ export function startProcess(
     },
     orphan: () => void child.stdin!.end(),
     async stop(graceMilliseconds) {
-      if (!child.stdin!.writableEnded) child.stdin!.end(`${farewell}\n`);
+      if (child.stdin!.writableEnded) child.kill();
+      else child.stdin!.end(`${farewell}\n`);
       const timer = setTimeout(kill, graceMilliseconds);
       await exited;
       clearTimeout(timer);

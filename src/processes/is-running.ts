@@ -1,13 +1,8 @@
 import { readFileSync } from 'node:fs';
 
-/** True while a process of this user exists. */
+/** False for a process that has ended, also before its parent has asked how. */
 export function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
+  return startTimeOf(pid) !== null;
 }
 
 /** When a process was started, in ticks of the kernel's clock: another one with its number has another time. Null if it has ended. */

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { writeQwen3Model } from '../../scenarios/qwen3-model.ts';
 import {
@@ -10,6 +11,14 @@ import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.
 import { patience } from '../patience.ts';
 
 export { isRunning } from '../../src/processes/is-running.ts';
+
+/** The process of the supervisor of this process's only cluster. Ranks that have outlived one are no children of theirs. */
+export function supervisorPid(): number {
+  const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim().split(' ');
+  const isSupervisor = (pid: string) =>
+    /supervisor-process/.test(readFileSync(`/proc/${pid}/cmdline`, 'utf8'));
+  return Number(children.find(isSupervisor));
+}
 
 /** A scratch directory, and an engine with dummy weights and a cluster on the same devices, all as real processes. */
 export interface Bench {

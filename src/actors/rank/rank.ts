@@ -327,9 +327,7 @@ export class RankActor implements Actor<RankInbox> {
     this.#pipeline = null;
   }
 
-  #stoppingError(): AbortedError {
-    return new AbortedError(`rank ${this.#ports.rank} is stopping`);
-  }
+  #stoppingError = () => new AbortedError(`rank ${this.#ports.rank} is stopping`);
 
   #stale(message: { readonly type: string; readonly epoch: number }): WeightcastError {
     return new AbortedError(

@@ -25,7 +25,7 @@ const endsInTrouble = 4;
  */
 const lostGraceMilliseconds = 5_000;
 /** A rank that has outlived its supervisor looks for another one every second. */
-const survivorMilliseconds = 10_000;
+const survivorMilliseconds = 6_000;
 
 /** What the rest of the supervisor learns about rank processes. */
 export interface RankListener {
@@ -181,7 +181,7 @@ export class RankProcesses {
       ? `rank ${rank} did not introduce itself to another supervisor; it is killed and started again`
       : `rank ${rank} was not ready ${this.#startMilliseconds / 1_000} s after its start (startTimeoutMilliseconds); it is killed and started again${process.hint === undefined ? '' : `; ${process.hint}`}`;
     this.#listener.onTrouble(rank, new DeadlineError(error));
-    void process.stop(lostGraceMilliseconds);
+    void process.stop(process.isSurvivor ? 0 : lostGraceMilliseconds);
   }
 
   #exited(rank: number, process: LaunchedRank, reason: string, context: Context<SupervisorInbox>): void {
