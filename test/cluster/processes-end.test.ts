@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { Cluster, type ClusterOptions } from '../../src/index.ts';
-import { eventually, isRunning } from './harness.ts';
+import { afterSupervisor, eventually, isRunning } from './harness.ts';
 
 /** One rank here, and one on a host whose launcher is a program of this machine. Their engines do not matter. */
 async function start(t: TestContext, options: Partial<ClusterOptions> = {}) {
@@ -67,7 +67,7 @@ test('a signal that asks ranks and the supervisor to end leaves nothing behind',
   for (const pid of [supervisor, ...ranks.map(({ pid }) => pid!)]) process.kill(pid, 'SIGTERM');
   await eventually('all have ended', () => ![supervisor, ...ranks.map(({ pid }) => pid!)].some(isRunning));
   // Whoever has sent them did not ask the owner, which starts others.
-  const others = (await cluster.status()).ranks.map(({ pid }) => pid!);
+  const others = (await afterSupervisor(cluster)).ranks.map(({ pid }) => pid!);
   assert.deepEqual(
     others.filter((pid) => ranks.some((rank) => rank.pid === pid)),
     [],
