@@ -132,6 +132,8 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         return context.reply(message, {});
       case 'release-spare':
         return this.#answer(message, context, () => this.#checkpoints.releaseSpare(context));
+      case 'released':
+        return this.#answer(message, context, () => this.#checkpoints.released());
       case 'writer-down':
         return this.#checkpoints.writerDown(message.writer, context);
       case 'export-metas':
@@ -140,6 +142,8 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         );
       case 'update':
         return this.#answer(message, context, () => this.#updates.update(message));
+      case 'cancel-update':
+        return context.reply(message, { running: this.#updates.cancel(message.ticket, message.reason) });
       case 'add-instance':
         return this.#instanceService.add(message, context);
       case 'remove-instance':
