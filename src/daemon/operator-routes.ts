@@ -51,15 +51,7 @@ export function operatorRoutes(
         return service.metrics.text();
       },
     }),
-    ...eventRoutes(service, streams),
-    route({
-      method: 'GET',
-      path: '/v1/session',
-      summary:
-        'Held open by a client that writes the same files in shared memory again and again: their names begin with `session-ID-`, and they go with it unless they are registered.',
-      answer: eventStream,
-      handle: ({ reply }) => sessions.serve(reply.raw),
-    }),
+    ...eventRoutes(service, streams, sessions),
     route({
       method: 'POST',
       path: '/v1/stop',
@@ -75,8 +67,16 @@ export function operatorRoutes(
   ];
 }
 
-function eventRoutes(service: Service, streams: EventStreams): Route[] {
+function eventRoutes(service: Service, streams: EventStreams, sessions: Sessions): Route[] {
   return [
+    route({
+      method: 'GET',
+      path: '/v1/session',
+      summary:
+        'Held open by a client that writes the same files in shared memory again and again: their names begin with `session-ID-`, and they go with it unless they are registered.',
+      answer: eventStream,
+      handle: ({ reply }) => sessions.serve(reply.raw),
+    }),
     route({
       method: 'GET',
       path: '/v1/events',
