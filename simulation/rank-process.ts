@@ -124,7 +124,9 @@ export class SimulatedRankProcess implements LaunchedRank {
 
   #peerChanged({ node, state }: PeerEvent): void {
     const process = this.process;
-    if (state !== 'up' || process === null || this.#supervisor !== null) return;
+    // A real rank has connections to nobody else.
+    if (state !== 'up' || node !== this.#world.supervisorNode) return;
+    if (process === null || this.#supervisor !== null) return;
     this.#supervisor = node;
     this.#cancelOrphan();
     const supervisor = process.system.wellKnown<SupervisorMessage>(node, 'supervisor');

@@ -58,7 +58,7 @@ export interface SegmentStore {
    * released their memory.
    */
   forget(paths: readonly string[]): Promise<void>;
-  /** Paths of segments that weightcast has created, of sets up to that number and epochs up to that one. */
+  /** Paths of segments that weightcast has created, of sets up to that number and epochs up to that one, and of adopted files. */
   leftBefore(last: { readonly set: number; readonly epoch: number }): string[];
   close(): void;
 }

@@ -6,7 +6,14 @@ import type { Device } from '../native-bridge/device.ts';
 import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
 import { AdoptedFile, checkUntouched } from './adopted-file.ts';
 import { mapBounded } from './bounded-concurrency.ts';
-import { adoptedFile, decodeIdentity, identityOf, isUntouched, segmentFile } from './file-identity.ts';
+import {
+  adoptedFile,
+  decodeIdentity,
+  identityOf,
+  isUntouched,
+  reusedFile,
+  segmentFile,
+} from './file-identity.ts';
 import { decodeManifest, type Manifest, type SegmentInfo } from './manifest.ts';
 import { selectRows } from './manifest-rows.ts';
 import { escapeControls, quoted } from './printable.ts';
@@ -18,6 +25,7 @@ import {
   type LoadOrder,
   type SegmentStore,
 } from './segment-store.ts';
+import { SpareMappings } from './spare-mappings.ts';
 
 /** Enough to hide the latency of a network file system. */
 const parallelExaminations = 16;
@@ -44,6 +52,7 @@ export class SharedSegments implements SegmentStore {
   readonly #pool: ThreadPool;
   readonly #device: PinningDevice;
   readonly #attached = new Map<string, Attached>();
+  readonly #spare = new SpareMappings((mapping) => void this.#unmap(mapping));
   /** Running loads, by the segment that they fill. */
   readonly #loading = new Map<string, Loading>();
 
@@ -160,11 +169,12 @@ export class SharedSegments implements SegmentStore {
     const files = readdirSync(this.#directory).map((name) => join(this.#directory, name));
     // Another rank may have removed the file of what this one has mapped.
     const known = new Set([...files, ...this.#attached.keys()]);
-    return [...known].filter((path) => dirname(path) === this.#directory && isBefore(path, last));
+    return [...known].filter((path) => dirname(path) !== this.#directory || isBefore(path, last));
   }
 
   close(): void {
     for (const path of this.#attached.keys()) void this.#release(path);
+    this.#spare.close();
     this.#pool.close();
   }
 
@@ -175,11 +185,22 @@ export class SharedSegments implements SegmentStore {
   }
 
   #open(path: string): Attached {
-    const file = adoptedFile(path) === null ? null : AdoptedFile.open(path, this.#host);
+    const file = adoptedFile(path) === null ? null : this.#adopt(path);
     const mapping = file?.mapping ?? Mapping.open(path, false);
     const attached = { mapping, isWritable: false, file };
     this.#attached.set(path, attached);
     return attached;
+  }
+
+  #adopt(path: string): AdoptedFile {
+    const key = reusedFile(path);
+    const kept = key === null ? null : this.#spare.take(key);
+    try {
+      return AdoptedFile.open(path, this.#host, kept);
+    } catch (error) {
+      if (kept !== null) this.#spare.keep(key!, kept);
+      throw error;
+    }
   }
 
   async #release(path: string): Promise<void> {
@@ -187,10 +208,16 @@ export class SharedSegments implements SegmentStore {
     if (attached === undefined) return;
     this.#attached.delete(path);
     const { mapping, file } = attached;
+    file?.close();
+    const key = reusedFile(path);
+    if (key === null) await this.#unmap(mapping);
+    else this.#spare.keep(key, mapping);
+  }
+
+  async #unmap(mapping: Mapping): Promise<void> {
     const unpinned = this.#device.unpin(mapping);
     // No one else uses it from here on; pinned memory stays mapped until it is unpinned.
     mapping.close();
-    file?.close();
     await unpinned;
   }
 

@@ -12,6 +12,7 @@ import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory, ThreadPool } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
 import type { Logger } from '../ports.ts';
+import { limitsOf } from '../transport/limits.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import { within } from '../within.ts';
 import { Allegiance } from './allegiance.ts';
@@ -114,13 +115,13 @@ async function main(): Promise<void> {
     keys: configuration.keys,
     clock: systemClock,
     log,
+    limits: limitsOf(process.env),
     deadlineMilliseconds: configuration.startTimeoutMilliseconds,
     signal: ended.signal,
   });
-  const random = { next: Math.random };
   const system: ActorSystem = ActorSystem.create({
     clock: systemClock,
-    random,
+    random: { next: Math.random },
     log,
     transport,
     onTopLevelCrash: () => allegiance.end(),
