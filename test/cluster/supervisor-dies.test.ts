@@ -82,6 +82,8 @@ function startTwo(orphanTimeoutMilliseconds: number): Promise<Cluster> {
   return Cluster.start({
     ranks: 2,
     orphanTimeoutMilliseconds,
+    // Another supervisor has to be where ranks of other hosts look for it.
+    listen: 'tcp://127.0.0.1:*',
     devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}`, capacity: 2 ** 24 },
     hosts: { b: { launcher: ['env'] } },
     instances: [
