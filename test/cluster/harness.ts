@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { writeQwen3Model } from '../../scenarios/qwen3-model.ts';
 import {
@@ -16,15 +15,8 @@ import {
 import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { patience } from '../patience.ts';
 
+export { supervisorPid } from '../../scenarios/supervisor-pid.ts';
 export { isRunning } from '../../src/processes/is-running.ts';
-
-/** The process of the supervisor of this process's only cluster. Ranks that have outlived one are no children of theirs. */
-export function supervisorPid(): number {
-  const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim().split(' ');
-  const isSupervisor = (pid: string) =>
-    /supervisor-process/.test(readFileSync(`/proc/${pid}/cmdline`, 'utf8'));
-  return Number(children.find(isSupervisor));
-}
 
 /** Resolves with the status that another supervisor gives after the last one has died. */
 export async function afterSupervisor(cluster: Cluster): Promise<ClusterStatus> {
