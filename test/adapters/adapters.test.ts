@@ -1,0 +1,41 @@
+/** Adapters for trainers: the real packages drive ours through a daemon, and an engine holds what they sent. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../../src/package-root.ts';
+import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
+import { startDaemonBench } from '../daemon/harness.ts';
+import { runProgram } from './python.ts';
+
+const bench = await startDaemonBench({ after });
+const model = await bench.makeModel(1);
+
+/** Why a test has no packages to run with, or false. `scripts/test-adapters.sh` installs them. */
+function without(name: string): string | false {
+  return pythonOf(name) === undefined && `WEIGHTCAST_${name.toUpperCase()}_PYTHON names no Python`;
+}
+
+function pythonOf(name: string): string | undefined {
+  return process.env[`WEIGHTCAST_${name.toUpperCase()}_PYTHON`];
+}
+
+async function runCase(t: TestContext, framework: string, program: string): Promise<void> {
+  const given = {
+    socket: bench.daemon.socket,
+    endpoint: bench.engine.endpoint,
+    model,
+    scratch: temporaryDirectory(t),
+  };
+  const path = join(fileURLToPath(packageRoot), 'test/adapters', program);
+  const { status, output } = await runProgram(pythonOf(framework)!, path, given);
+  assert.equal(status, 0, output);
+}
+
+test("vLLM's factory builds our trainer, which sends two versions", { skip: without('vllm') }, (t) =>
+  runCase(t, 'vllm', 'vllm_trainer_case.py'),
+);
+
+test("TRL's trainer sends its weights before training and after each step", { skip: without('trl') }, (t) =>
+  runCase(t, 'trl', 'trl_case.py'),
+);
