@@ -13,10 +13,9 @@ Written to miles' published interface of autumn 2026; importing this needs nothi
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, Dict, Optional
 
-from .client_errors import UsageError
+from .client_errors import AbortedError, UsageError
 from .trainers import ensure_instances, update_options
 
 
@@ -81,9 +80,8 @@ class Sender:
         self._update = known.pop("update", None)
         self._connection = {"checkpoint": "policy", **known}
         self._publisher: Any = None
-        self._instances: list = []
-        self._open = contextlib.ExitStack()
         self._version: Any = None
+        self._names: Dict[str, str] = {}
 
     def connect(self, engines: Any, counts: Any, offsets: Any) -> None:
         """Called again when engines were replaced. Raises `UsageError`, `DaemonError`."""
@@ -91,54 +89,45 @@ class Sender:
 
         if self._publisher is None:
             self._publisher = weightcast.connect(**self._connection)
-        client = self._publisher.client
-        known = client.status().instances
-        urls = [_url(engine) for engine in engines]
+        client, urls = self._publisher.client, [_url(engine) for engine in engines]
         if not urls:
             raise UsageError("miles has no rollout engines to update")
-        free = 1 + max((rank for one in known for rank in one.ranks), default=-1)
-        wanted = []
+        for gone in self._names.keys() - set(urls):
+            # Its devices are needed by those that take its place.
+            client.remove_instance(self._names.pop(gone))
         for number, url in enumerate(urls):
             options = {**self._instance, "endpoint": url}
-            if counts is not None and "ranks" not in options:
-                options["ranks"] = range(free, free + counts[number])
-                free += counts[number]
+            if counts is not None:
+                options.setdefault("workers", counts[number])
                 if offsets is not None:
                     options.setdefault("devices", range(offsets[number], offsets[number] + counts[number]))
-            wanted.append(options)
-        self._instances = ensure_instances(client, wanted)
+            (self._names[url],) = ensure_instances(client, [options])
 
     def begin(self, weight_version: int) -> None:
-        # What an earlier round left, which failed, is abandoned.
-        self._abandon()
-        version = self._publisher.version(f"step-{weight_version}")
-        self._version = self._open.enter_context(version)
+        if self._version is not None:
+            # A round before has failed on its way.
+            self._end(AbortedError("miles has begun another round"))
+        self._version = self._publisher.version(f"step-{weight_version}").__enter__()
 
     def put(self, bucket: Any) -> None:
         self._version.put_all(bucket)
 
     def finish(self) -> Dict[str, float]:
-        """Installs what was put. Raises `DaemonError`."""
-        self._open.close()
-        update = self._publisher.update(**update_options(self._update, self._instances))
+        """Installs what was put, and returns metrics. Raises `DaemonError`."""
+        self._end(None)
+        update = self._publisher.update(**update_options(self._update, list(self._names.values())))
         return {"perf/weightcast_update_seconds": update.report.seconds}
 
-    def _abandon(self) -> None:
-        left, self._open = self._open, contextlib.ExitStack()
-        with contextlib.suppress(_Abandoned):
-            with left:
-                raise _Abandoned
-
-
-class _Abandoned(Exception):
-    """Ends a version without completing it."""
+    def _end(self, error: Optional[AbortedError]) -> None:
+        version, self._version = self._version, None
+        version.__exit__(error and type(error), error, None)
 
 
 def _url(engine: Any) -> str:
     url = getattr(engine, "server_url", None)
     if not isinstance(url, str):
         raise UsageError(f"a rollout engine of miles is a {type(engine).__name__} without server_url")
-    return url
+    return url.rstrip("/")
 
 
 def _rank() -> int:

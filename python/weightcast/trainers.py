@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 from .client import Client
 from .client_errors import EngineError, UsageError
 
-#: The URL of an engine, or what `Client.add_instance` takes: `endpoint`, and whatever differs from its defaults.
+#: The URL of an engine, or a dict of what `Client.add_instance` takes: `endpoint`, and whatever differs from its defaults.
 Engine = Union[str, Mapping[str, Any]]
 
 #: An engine that loads its model may take a while to answer, but this route is there before it is ready.
@@ -22,24 +22,25 @@ _ANSWER_SECONDS = 30.0
 def ensure_instances(client: Client, engines: Iterable[Engine]) -> List[str]:
     """The names of the daemon's instances at these engines. Those that it does not have are added.
 
-    An added one is named by its host and port. Its `ranks` are the lowest free numbers, as many as vLLM says that it has
-    workers; rank n is on device n, so give `ranks` or `devices` where the trainer uses the first devices itself. Raises
-    `UsageError`, `EngineError` if an engine does not say how many workers it has, and what `add_instance` raises.
+    An added one is named by its host and port. Its `ranks` are the lowest free numbers, as many as it has workers: `workers`
+    of its dict, or what vLLM says. Rank n is on device n, so give `devices` where the trainer uses the first ones itself.
+    Raises `UsageError`, `EngineError` if an engine does not say how many workers it has, and what `add_instance` raises.
     """
     names: List[str] = []
     for engine in engines:
         options = {"endpoint": engine} if isinstance(engine, str) else dict(engine)
-        endpoint = str(options.pop("endpoint", "")).rstrip("/")
-        if urllib.parse.urlsplit(endpoint).scheme not in ("http", "https", "unix"):
+        endpoint, workers = str(options.pop("endpoint", "")).rstrip("/"), options.pop("workers", None)
+        parts = urllib.parse.urlsplit(endpoint)
+        if parts.scheme not in ("http", "https", "unix"):
             raise UsageError(f"engine {engine!r}: its endpoint must be a URL such as http://10.0.0.1:8000")
         known = client.status().instances
         name = next((one.name for one in known if one.endpoint.rstrip("/") == endpoint), None)
         if name is None:
-            name = options.pop("name", None) or urllib.parse.urlsplit(endpoint).netloc or endpoint
+            name = options.pop("name", None) or parts.netloc or endpoint
             ranks = options.pop("ranks", None)
             if ranks is None:
                 first = 1 + max((rank for one in known for rank in one.ranks), default=-1)
-                ranks = range(first, first + _workers_of(endpoint, options))
+                ranks = range(first, first + (workers or _workers_of(endpoint, options)))
             client.add_instance(name, endpoint, ranks, **options)
         names.append(name)
     return names
@@ -47,7 +48,7 @@ def ensure_instances(client: Client, engines: Iterable[Engine]) -> List[str]:
 
 def _workers_of(endpoint: str, options: Mapping[str, Any]) -> int:
     if options.get("engine", "vllm") != "vllm" or endpoint.startswith("unix"):
-        raise UsageError(f"engine {endpoint}: give its ranks; only vLLM is asked how many workers it has")
+        raise UsageError(f"engine {endpoint}: give workers or ranks; only vLLM is asked how many there are")
     request = urllib.request.Request(f"{endpoint}/get_world_size")
     if options.get("api_key"):
         request.add_header("authorization", f"Bearer {options['api_key']}")
@@ -60,7 +61,7 @@ def _workers_of(endpoint: str, options: Mapping[str, Any]) -> int:
         why = f"{error.code} {error.reason}" if isinstance(error, urllib.error.HTTPError) else error
         raise EngineError(
             f"engine {endpoint} does not say how many workers it has ({why}): start it with VLLM_SERVER_DEV_MODE=1, "
-            "or give its ranks"
+            "or give workers or ranks"
         ) from error
 
 

@@ -1,10 +1,10 @@
 /** Adapters for trainers: the real packages drive ours through a daemon, and an engine holds what they sent. */
 import assert from 'node:assert/strict';
+import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, type TestContext, test } from 'node:test';
+import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { packageRoot } from '../../src/package-root.ts';
-import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { startDaemonBench } from '../daemon/harness.ts';
 import { runProgram } from './python.ts';
 
@@ -20,22 +20,31 @@ function pythonOf(name: string): string | undefined {
   return process.env[`WEIGHTCAST_${name.toUpperCase()}_PYTHON`];
 }
 
-async function runCase(t: TestContext, framework: string, program: string): Promise<void> {
+async function runCase(framework: string, program: string): Promise<void> {
   const given = {
     socket: bench.daemon.socket,
     endpoint: bench.engine.endpoint,
     model,
-    scratch: temporaryDirectory(t),
+    // A root of the daemon's.
+    scratch: mkdtempSync(join(bench.scratch, 'case-')),
   };
   const path = join(fileURLToPath(packageRoot), 'test/adapters', program);
   const { status, output } = await runProgram(pythonOf(framework)!, path, given);
   assert.equal(status, 0, output);
 }
 
-test("vLLM's factory builds our trainer, which sends two versions", { skip: without('vllm') }, (t) =>
-  runCase(t, 'vllm', 'vllm_trainer_case.py'),
+test("vLLM's factory builds our trainer, which sends two versions", { skip: without('vllm') }, () =>
+  runCase('vllm', 'vllm_trainer_case.py'),
 );
 
-test("TRL's trainer sends its weights before training and after each step", { skip: without('trl') }, (t) =>
-  runCase(t, 'trl', 'trl_case.py'),
+test("TRL's trainer sends its weights before training and after each step", { skip: without('trl') }, () =>
+  runCase('trl', 'trl_case.py'),
+);
+
+test("miles' rounds, by its published interface, send two versions", { skip: without('vllm') }, () =>
+  runCase('vllm', 'miles_case.py'),
+);
+
+test("slime's hook hands over two directories", { skip: without('vllm') }, () =>
+  runCase('vllm', 'slime_case.py'),
 );
