@@ -48,3 +48,7 @@ test("miles' rounds, by its published interface, send two versions", { skip: wit
 test("slime's hook hands over two directories", { skip: without('vllm') }, () =>
   runCase('vllm', 'slime_case.py'),
 );
+
+test("verl's manager moves two versions from actors to rollout workers", { skip: without('verl') }, () =>
+  runCase('verl', 'verl_case.py'),
+);
