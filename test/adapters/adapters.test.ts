@@ -20,7 +20,9 @@ function pythonOf(name: string): string | undefined {
   return process.env[`WEIGHTCAST_${name.toUpperCase()}_PYTHON`];
 }
 
-async function runCase(framework: string, program: string): Promise<void> {
+const runCase = (framework: string, program: string) => run(pythonOf(framework)!, program);
+
+async function run(python: string, program: string): Promise<void> {
   const given = {
     socket: bench.daemon.socket,
     endpoint: bench.engine.endpoint,
@@ -29,12 +31,16 @@ async function runCase(framework: string, program: string): Promise<void> {
     scratch: mkdtempSync(join(bench.scratch, 'case-')),
   };
   const path = join(fileURLToPath(packageRoot), 'test/adapters', program);
-  const { status, output } = await runProgram(pythonOf(framework)!, path, given);
+  const { status, output } = await runProgram(python, path, given);
   assert.equal(status, 0, output);
 }
 
 test("vLLM's factory builds our trainer, which sends two versions", { skip: without('vllm') }, () =>
   runCase('vllm', 'vllm_trainer_case.py'),
+);
+
+test("vLLM's trainer side has several ranks, each with its share", { skip: without('vllm') }, () =>
+  runCase('vllm', 'vllm_ranks_case.py'),
 );
 
 test("TRL's trainer sends its weights before training and after each step", { skip: without('trl') }, () =>
@@ -51,4 +57,8 @@ test("slime's hook hands over two directories", { skip: without('vllm') }, () =>
 
 test("verl's manager moves two versions from actors to rollout workers", { skip: without('verl') }, () =>
   runCase('verl', 'verl_case.py'),
+);
+
+test('what frameworks import by name needs none of them', { skip: without('vllm') }, () =>
+  run('python3', 'late_case.py'),
 );

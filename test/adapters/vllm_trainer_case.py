@@ -11,7 +11,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.plugins import load_general_plugins
 
 from held import check_held
-from weightcast.client import UsageError
+from weightcast.client import EngineError, UsageError
 
 
 def registered():
@@ -22,10 +22,10 @@ def registered():
     assert "weightcast.vllm_trainer" not in sys.modules, "it is imported when it is used"
 
 
-def refused(info, client, source, words):
+def refused(info, client, source, words, kind=UsageError):
     try:
         WeightTransferTrainerFactory.trainer_init(info, client=client, source=source)
-    except UsageError as error:
+    except kind as error:
         assert words in str(error) and "\n" not in str(error), error
     else:
         raise AssertionError(f"not refused: {words}")
@@ -41,6 +41,8 @@ def main(given):
     info = WeightcastTrainerInitInfo(rank=0, connection=connection, update={"timeout": 100.0})
     refused(info, client, None, "WeightSource")
     refused(info, RayVLLMWeightSyncClient([]), source, "RayVLLMWeightSyncClient has no URL")
+    refused(info, HTTPVLLMWeightSyncClient("http://127.0.0.1:1"), source, "how many workers", EngineError)
+    refused(info, HTTPVLLMWeightSyncClient("localhost:8000"), source, "must be a URL")
     refused(WeightcastTrainerInitInfo(rank=0, world_size=2), client, source, "default group")
 
     trainer = WeightTransferTrainerFactory.trainer_init(info, client=client, source=source)
