@@ -11,7 +11,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.plugins import load_general_plugins
 
 from held import check_held
-from weightcast.client import EngineError, UsageError
+from weightcast.client_errors import EngineError, UsageError
 
 
 def registered():
