@@ -81,15 +81,6 @@ def share_of(rank: int, memories: Sequence[str]) -> Optional[Tuple[int, int]]:
     return (publishing.index(rank), len(publishing)) if rank in publishing else None
 
 
-def connect_rank(share: Tuple[int, int], connection: Mapping[str, Any]) -> Any:
-    """A publisher of one of the ranks that publish together: `share_of` says which. `connection`: of `weightcast.connect`."""
-    import weightcast
-
-    index, count = share
-    ranks = {"rank": index, "world_size": count} if count > 1 else {}
-    return weightcast.connect(**ranks, **connection)
-
-
 def update_options(update: Optional[Mapping[str, Any]], instances: Optional[List[str]]) -> Dict[str, Any]:
     """Arguments of `Publisher.update`. `update` is the user's; `instances`: None for all that the daemon has."""
     return {"instances": instances, **(update or {})}

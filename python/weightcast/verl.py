@@ -22,7 +22,7 @@ from verl.checkpoint_engine.base import CheckpointEngine, CheckpointEngineRegist
 from verl.workers.rollout.utils import ensure_async_iterator
 
 from .client_errors import UsageError
-from .trainers import Engine, connect_rank, ensure_instances, memory_of_this_process, share_of, update_options
+from .trainers import Engine, ensure_instances, memory_of_this_process, share_of, update_options
 
 
 @CheckpointEngineRegistry.register("weightcast")
@@ -122,7 +122,10 @@ class WeightcastCheckpointEngine(CheckpointEngine):
 
     def _connect(self) -> Any:
         if self._publisher is None:
-            self._publisher = connect_rank(self._share or (0, 1), self._connection)
+            import weightcast
+
+            index, count = self._share or (0, 1)
+            self._publisher = weightcast.connect(rank=index, world_size=count, **self._connection)
         return self._publisher
 
     def _close(self) -> None:

@@ -31,7 +31,7 @@ from vllm.distributed.weight_transfer.base import (
 from . import vllm_plugin
 from .client_errors import UsageError
 from .client_results import Update
-from .trainers import Engine, connect_rank, ensure_instances, memory_of_this_process, share_of, update_options
+from .trainers import Engine, ensure_instances, memory_of_this_process, share_of, update_options
 
 # A trainer does not load vLLM's plug-ins, and has to import this one for its init info.
 vllm_plugin.register()
@@ -77,6 +77,8 @@ class WeightcastTrainer(TrainerWeightTransferEngine[WeightcastTrainerInitInfo]):
     def __init__(
         self, init_info: WeightcastTrainerInitInfo, client: VLLMWeightSyncClient, source: WeightSource
     ) -> None:
+        import weightcast
+
         super().__init__(client=client, source=source, is_sender=init_info.is_sender)
         self._update_options = init_info.update
         self._sent = 0
@@ -87,8 +89,9 @@ class WeightcastTrainer(TrainerWeightTransferEngine[WeightcastTrainerInitInfo]):
         self._mine = _tensors_of(init_info.rank, ranks, source)
         self._publisher: Any = None
         if share is not None:
-            connection = {"checkpoint": init_info.checkpoint, **init_info.connection}
-            self._publisher = connect_rank(share, connection)
+            index, count = share
+            options = {"checkpoint": init_info.checkpoint, **init_info.connection}
+            self._publisher = weightcast.connect(rank=index, world_size=count, **options)
         self._instances = self._find_instances(init_info) if self.is_sender else None
 
     def send_weights(self, version: str | None = None) -> None:
