@@ -12,6 +12,8 @@ are not verl's, such as those that serve or evaluate, are updated by the daemon:
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket as sockets
 import time
 import uuid
@@ -37,14 +39,17 @@ class WeightcastCheckpointEngine(CheckpointEngine):
         engines: list[Engine] | None = None,
         instances: list[str] | None = None,
         update: Mapping[str, Any] | None = None,
+        publish_timeout: float = 3600.0,
         **connection: Any,
     ) -> None:
         """`engines`: URLs of further engines, or dicts of `Client.add_instance`; `instances`: further instances that the
-        daemon has. Both are updated before the round ends. `update`: arguments of `Publisher.update`. `connection`: of
-        `weightcast.connect`, such as `socket`. `bucket_size` and `is_master` are verl's, and not needed.
+        daemon has. Both are updated before the round ends. `update`: arguments of `Publisher.update`. `publish_timeout`:
+        until all of a version is there, in seconds. `connection`: of `weightcast.connect`, such as `socket`. `bucket_size`
+        and `is_master` are verl's, and not needed.
         """
         self._connection = {"checkpoint": checkpoint, **connection}
         self._engines, self._instances, self._update = engines or [], instances or [], update
+        self._publish_timeout = publish_timeout
         self._publisher: Any = None
         self._share: tuple[int, int] | None = None
         self._round = ""
@@ -94,7 +99,7 @@ class WeightcastCheckpointEngine(CheckpointEngine):
                 pass
             return {}
         publisher, (index, count) = self._connect(), self._share
-        with publisher.version(self._version(global_steps)) as version:
+        with publisher.version(self._version(global_steps), timeout=self._publish_timeout) as version:
             number = 0
             async for name, tensor in ensure_async_iterator(weights):
                 if number % count == index:
@@ -113,8 +118,15 @@ class WeightcastCheckpointEngine(CheckpointEngine):
         self, global_steps: int | None = None
     ) -> AsyncGenerator[tuple[str, torch.Tensor], None]:
         """CPU tensors in shared memory, each valid until the next one is asked for."""
-        for name, tensor in self._connect().receive(self._version(global_steps)):
-            yield name, tensor
+        tensors = self._connect().receive(self._version(global_steps), timeout=self._publish_timeout)
+        try:
+            # In a thread: the actor may still be gathering, and the worker has other things to answer.
+            while (item := await asyncio.to_thread(next, tensors, None)) is not None:
+                yield item
+        finally:
+            # Who reads a version keeps the next ones from being written. One that waits in its thread ends by itself.
+            with contextlib.suppress(ValueError):
+                tensors.close()
 
     def _version(self, global_steps: int | None) -> str:
         # A step may be sent twice, as after a resume; its rounds are different versions.

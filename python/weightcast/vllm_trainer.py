@@ -52,6 +52,8 @@ class WeightcastTrainerInitInfo(TrainerInitInfo):
     checkpoint: str = "policy"
     update: dict[str, Any] = field(default_factory=dict)
     """Arguments of `Publisher.update`, such as `timeout` in seconds and `verify`."""
+    publish_timeout: float = 3600.0
+    """Until all ranks have given their shares of a version, in seconds."""
     connection: dict[str, Any] = field(default_factory=dict)
     """Arguments of `weightcast.connect`, such as `socket`."""
 
@@ -80,7 +82,7 @@ class WeightcastTrainer(TrainerWeightTransferEngine[WeightcastTrainerInitInfo]):
         import weightcast
 
         super().__init__(client=client, source=source, is_sender=init_info.is_sender)
-        self._update_options = init_info.update
+        self._update_options, self._publish_timeout = init_info.update, init_info.publish_timeout
         self._sent = 0
         self.last_update: Update | None = None
         """On rank 0: what became of the last update, with outcomes and proofs of each server."""
@@ -105,7 +107,7 @@ class WeightcastTrainer(TrainerWeightTransferEngine[WeightcastTrainerInitInfo]):
             for _ in self.source:
                 pass
             return
-        with self._publisher.version(name) as parts:
+        with self._publisher.version(name, timeout=self._publish_timeout) as parts:
             for tensor_name, tensor in self.source:
                 if self._mine is None or tensor_name in self._mine:
                     parts.put(tensor_name, tensor)

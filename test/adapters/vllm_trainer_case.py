@@ -31,6 +31,14 @@ def refused(info, client, source, words, kind=UsageError):
         raise AssertionError(f"not refused: {words}")
 
 
+def holds_others(endpoint, tensors):
+    try:
+        check_held(endpoint, tensors)
+    except AssertionError:
+        return
+    raise AssertionError("the engine has weights that nobody has sent")
+
+
 def main(given):
     registered()
     from weightcast.vllm_trainer import WeightcastTrainer, WeightcastTrainerInitInfo
@@ -51,6 +59,7 @@ def main(given):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
+        holds_others(given["endpoint"], dict(model.named_parameters()))
         trainer.send_weights()
         (outcome,) = trainer.last_update.report.instances
         assert (outcome.outcome, outcome.proofs["arrived"]) == ("updated", "holds"), outcome
