@@ -82,5 +82,8 @@ def share_of(rank: int, memories: Sequence[str]) -> Optional[Tuple[int, int]]:
 
 
 def update_options(update: Optional[Mapping[str, Any]], instances: Optional[List[str]]) -> Dict[str, Any]:
-    """Arguments of `Publisher.update`. `update` is the user's; `instances`: None for all that the daemon has."""
-    return {"instances": instances, **(update or {})}
+    """Arguments of `Publisher.update`. `update` is the user's; `instances`: None for all that the daemon has.
+
+    One that was not updated is an error, as with the frameworks' own transports: nobody would look at the report.
+    """
+    return {"instances": instances, "atomic": True, **(update or {})}
