@@ -16,4 +16,4 @@ export WEIGHTCAST_VLLM_PYTHON WEIGHTCAST_TRL_PYTHON WEIGHTCAST_VERL_PYTHON
 export WEIGHTCAST_ADAPTERS_PACKAGES=$scratch/packages
 node scripts/compile-tests.mjs
 if [ $# -eq 0 ]; then set -- test/adapters; fi
-nice -n 10 node scripts/test.mjs --test-concurrency=1 --test-timeout=300000 "$@"
+nice -n 10 node scripts/test.mjs --test-concurrency=1 --test-timeout=600000 "$@"

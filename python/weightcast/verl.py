@@ -21,6 +21,7 @@ from typing import Any, AsyncGenerator, Mapping
 
 import torch
 from verl.checkpoint_engine.base import CheckpointEngine, CheckpointEngineRegistry
+from verl.utils.device import get_device_name, get_torch_device
 from verl.workers.rollout.utils import ensure_async_iterator
 
 from .client_errors import UsageError
@@ -44,12 +45,12 @@ class WeightcastCheckpointEngine(CheckpointEngine):
     ) -> None:
         """`engines`: URLs of further engines, or dicts of `Client.add_instance`; `instances`: further instances that the
         daemon has. Both are updated before the round ends. `update`: arguments of `Publisher.update`. `publish_timeout`:
-        until all of a version is there, in seconds. `connection`: of `weightcast.connect`, such as `socket`. `bucket_size`
-        and `is_master` are verl's, and not needed.
+        until all of a version is there, in seconds. `connection`: of `weightcast.connect`, such as `socket`.
+        `bucket_size`: of verl's server adapters, in bytes. `is_master` is not needed.
         """
         self._connection = {"checkpoint": checkpoint, **connection}
         self._engines, self._instances, self._update = engines or [], instances or [], update
-        self._publish_timeout = publish_timeout
+        self._publish_timeout, self._bucket_size = publish_timeout, bucket_size
         self._publisher: Any = None
         self._share: tuple[int, int] | None = None
         self._round = ""
@@ -117,12 +118,16 @@ class WeightcastCheckpointEngine(CheckpointEngine):
     async def receive_weights(
         self, global_steps: int | None = None
     ) -> AsyncGenerator[tuple[str, torch.Tensor], None]:
-        """CPU tensors in shared memory, each valid until the next one is asked for."""
+        """Tensors in shared memory; those that are larger than a bucket of verl's on the device, where there is one."""
         tensors = self._connect().receive(self._version(global_steps), timeout=self._publish_timeout)
         try:
             # In a thread: the actor may still be gathering, and the worker has other things to answer.
             while (item := await asyncio.to_thread(next, tensors, None)) is not None:
-                yield item
+                name, tensor = item
+                if tensor.nbytes > self._bucket_size and get_torch_device().is_available():
+                    # These verl hands to vLLM whole, by handles that only memory of a device has.
+                    tensor = tensor.to(get_device_name())
+                yield name, tensor
         finally:
             # Who reads a version keeps the next ones from being written. One that waits in its thread ends by itself.
             with contextlib.suppress(ValueError):

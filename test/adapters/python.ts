@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 
 /** Of one program, with the imports of its packages on a busy machine. */
-const longestMilliseconds = 240_000;
+const longestMilliseconds = 540_000;
 
 /** Runs a Python program with an argument of JSON; resolves when it has ended, or was killed, with what it said last. */
 export function runProgram(

@@ -76,7 +76,7 @@ async def main(given):
     config = CheckpointEngineConfig(
         backend="weightcast",
         custom_backend_module="weightcast.verl",
-        update_weights_bucket_megabytes=16,
+        update_weights_bucket_megabytes=1,
         engine_kwargs={
             "weightcast": {
                 "socket": given["socket"],
