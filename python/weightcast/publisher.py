@@ -49,28 +49,36 @@ def connect(
     rank: int = 0,
     world_size: int = 1,
     serve_options: Sequence[str] = (),
+    copy_threads: Optional[int] = None,
     timeout: float = 60.0,
 ) -> "Publisher":
     """A publisher by the daemon at `socket` (by default this user's), or at `url` with its `token`; it has to be of this host.
 
     `start`: start `weightcast serve` with `serve_options` if there is none; it ends `linger` seconds after its last client.
     `checkpoint`: the name under which versions are registered. `rank`, `world_size`: of a distributed trainer on this host,
-    each of whose ranks gives its share from a process of its own; rank 0 completes versions and updates. `timeout`: until the
-    daemon and rank 0 answer, in seconds.
+    each of whose ranks gives its share from a process of its own; rank 0 completes versions and updates. `copy_threads`: that
+    copy a large tensor together; by default as many as there are cores for this process, at most 8. `timeout`: until the daemon
+    and rank 0 answer, in seconds.
     """
     if not 0 <= rank < world_size:
         raise UsageError(f"rank is {rank}, and world_size {world_size}; ranks are 0 to world_size - 1")
     client = Client(socket, url, token)
     if url is None:
         started(client, socket, linger if start else None, rank, serve_options, timeout)
-    return Publisher(client, checkpoint, rank, world_size, timeout)
+    return Publisher(client, checkpoint, rank, world_size, timeout, copy_threads)
 
 
 class Publisher:
     """Made by `connect`. Of one thread."""
 
     def __init__(
-        self, client: Client, checkpoint: str, rank: int = 0, world_size: int = 1, timeout: float = 60.0
+        self,
+        client: Client,
+        checkpoint: str,
+        rank: int = 0,
+        world_size: int = 1,
+        timeout: float = 60.0,
+        copy_threads: Optional[int] = None,
     ) -> None:
         #: What adds instances, tells the status, and so on.
         self.client = client
@@ -79,7 +87,7 @@ class Publisher:
         self.world_size = world_size
         self.add_instance = client.add_instance
         self._timeout = timeout
-        self._copier = Copier()
+        self._copier = Copier(copy_threads)
         self._group: Optional[Group] = self._join()
         self._open: Optional[Version] = None
         self._is_registered = False
