@@ -19,7 +19,7 @@ import time
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
 from .client import Client, Update
-from .client_errors import BusyError, DaemonError, DeadlineError, UsageError
+from .client_errors import BusyError, DaemonError, DeadlineError, NotReadyError, UsageError
 from .client_results import Progress
 from .publisher_buffers import Buffers
 from .publisher_copy import Copier
@@ -63,9 +63,12 @@ def connect(
     if not 0 <= rank < world_size:
         raise UsageError(f"rank is {rank}, and world_size {world_size}; ranks are 0 to world_size - 1")
     client = Client(socket, url, token)
-    if url is None:
-        started(client, socket, linger if start else None, rank, serve_options, timeout)
-    return Publisher(client, checkpoint, rank, world_size, timeout, copy_threads)
+
+    def find() -> None:
+        if url is None:
+            started(client, socket, linger if start else None, rank, serve_options, timeout)
+
+    return Publisher(client, checkpoint, rank, world_size, timeout, copy_threads, find)
 
 
 class Publisher:
@@ -79,7 +82,9 @@ class Publisher:
         world_size: int = 1,
         timeout: float = 60.0,
         copy_threads: Optional[int] = None,
+        find: Callable[[], None] = lambda: None,
     ) -> None:
+        """`find`: returns when there is a daemon, or raises."""
         #: What adds instances, tells the status, and so on.
         self.client = client
         self.checkpoint = checkpoint
@@ -87,10 +92,10 @@ class Publisher:
         self.world_size = world_size
         self.add_instance = client.add_instance
         self._timeout = timeout
+        self._find = find
         self._copier = Copier(copy_threads)
         self._group: Optional[Group] = self._join()
         self._open: Optional[Version] = None
-        self._is_registered = False
 
     def __enter__(self) -> "Publisher":
         return self
@@ -109,9 +114,8 @@ class Publisher:
         if self._group is None:
             raise UsageError("the publisher is closed")
         if not self._group.buffers.is_alive:
-            # A daemon that has been started again has neither the memory nor the checkpoint.
+            # The one that comes after has other memory.
             self._group.close()
-            self._is_registered = False
             self._group = self._join()
         end = time.monotonic() + timeout
         with named(name, self.rank):
@@ -172,7 +176,15 @@ class Publisher:
         self._group = None
 
     def _join(self) -> Group:
-        buffers = Buffers(self.client, self._copier.forget)
+        self._find()
+        # Of an earlier trainer, or of an earlier daemon.
+        self._is_registered = self.client.checkpoint_files(self.checkpoint) is not None
+        try:
+            buffers = Buffers(self.client, self._copier.forget)
+        except NotReadyError:
+            # It has just ended, after its last client.
+            self._find()
+            buffers = Buffers(self.client, self._copier.forget)
         try:
             if self.world_size == 1:
                 return Group(buffers, Layout())
