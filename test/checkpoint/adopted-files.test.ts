@@ -125,7 +125,7 @@ test('the file of a session stays pinned from one content to the next, and until
   const { segments, directory } = setUp(t);
   const shared = directory.replace('/dev/shm/', '/dev/shm/weightcast-');
   mkdirSync(shared);
-  t.after(() => rmSync(shared, { recursive: true }));
+  t.after(() => rmSync(shared, { recursive: true, force: true }));
   const file = join(shared, 'session-1-0.safetensors');
   write(file, 1);
   const { size } = statSync(file);
