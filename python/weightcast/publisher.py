@@ -34,8 +34,9 @@ from .publisher_version import Version, named
 
 __all__ = ["Publisher", "Version", "connect"]
 
-#: Between two tries to register while an update reads the version before.
-_BUSY_SECONDS = 0.01
+#: Between two tries to register while an update reads the version before: the first, doubled up to the most.
+_FIRST_BUSY_SECONDS = 0.005
+_MOST_BUSY_SECONDS = 0.1
 
 
 def connect(
@@ -225,6 +226,7 @@ class Publisher:
         given.check({name: place.shape for name, place in group.layout.places.items()})
         paths = version.files.finish(group.layout)
         version.files.unlock()
+        pause = _FIRST_BUSY_SECONDS
         while True:
             seconds = max(1.0, end - time.monotonic())
             try:
@@ -238,6 +240,7 @@ class Publisher:
                 if isinstance(error, DeadlineError) or error.retry:
                     group.buffers.forget(version.files)
                 raise
-            time.sleep(_BUSY_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, _MOST_BUSY_SECONDS)
         group.layout.is_fixed = True
         group.buffers.registered(version.files)

@@ -250,17 +250,23 @@ def cancelled(given):
         version.put_all(model.items())
     done = []
 
+    def publish(name):
+        with publisher.version(name) as version:
+            version.put_all((name, (dtype, shape, bytes(len(data)))) for name, (dtype, shape, data) in model.items())
+
     async def main():
         update = await publisher.update_async(progress=done.append, timeout=100)
         assert update.state == "succeeded"
         for pid in given["workers"]:
             os.kill(pid, signal.SIGSTOP)
-        with publisher.version("two") as version:
-            version.put_all((name, (dtype, shape, bytes(len(data)))) for name, (dtype, shape, data) in model.items())
+        publish("two")
         task = asyncio.ensure_future(publisher.update_async(timeout=100))
         while not publisher.client.status().updates:
             await asyncio.sleep(0.01)
         (running,) = publisher.client.status().updates
+        publishing = asyncio.get_running_loop().run_in_executor(None, publish, "three")
+        await asyncio.sleep(0.3)
+        assert not publishing.done(), "the version that an update reads is not replaced"
         task.cancel()
         try:
             await task
@@ -270,6 +276,8 @@ def cancelled(given):
             raise AssertionError("the task was cancelled")
         ended = publisher.client.update_status(running.id)
         assert (ended.state, ended.error.code) == ("failed", "WEIGHTCAST_ABORTED"), ended
+        await publishing
+        assert publisher.client.checkpoint_files("policy")["version"] == "three"
         for pid in given["workers"]:
             os.kill(pid, signal.SIGCONT)
 
