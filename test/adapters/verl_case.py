@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 from types import SimpleNamespace
 
 import ray
@@ -72,7 +73,6 @@ def group(kind, count, *arguments, **named):
 
 
 async def main(given):
-    ray.init(num_cpus=ACTORS + ROLLOUTS, include_dashboard=False, log_to_driver=False)
     config = CheckpointEngineConfig(
         backend="weightcast",
         custom_backend_module="weightcast.verl",
@@ -115,4 +115,10 @@ async def main(given):
 
 # On a machine that is busy a node of Ray takes longer than it thinks.
 os.environ["RAY_raylet_start_wait_time_s"] = "120"
-asyncio.run(main(json.loads(sys.argv[1])))
+# Of a short name, since Ray's sockets are in it.
+with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as directory:
+    ray.init(num_cpus=ACTORS + ROLLOUTS, include_dashboard=False, log_to_driver=False, _temp_dir=directory)
+    try:
+        asyncio.run(main(json.loads(sys.argv[1])))
+    finally:
+        ray.shutdown()
