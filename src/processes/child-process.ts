@@ -50,6 +50,7 @@ export function startProcess(
   child.stdin!.on('error', () => {});
   child.stdin!.write(`${JSON.stringify(configuration)}\n`);
   if (onMessage !== undefined) child.on('message', onMessage);
+  let isOrphan = false;
   let wasKilled = false;
   const kill = () => {
     wasKilled = killGroup(child) || wasKilled;
@@ -60,10 +61,13 @@ export function startProcess(
     send: (message) => {
       if (child.connected) child.send(message, () => {});
     },
-    orphan: () => void child.stdin!.end(),
+    orphan: () => {
+      isOrphan = true;
+      child.stdin!.end();
+    },
     async stop(graceMilliseconds) {
-      if (child.stdin!.writableEnded) child.kill();
-      else child.stdin!.end(`${farewell}\n`);
+      if (isOrphan) child.kill();
+      else if (!child.stdin!.writableEnded) child.stdin!.end(`${farewell}\n`);
       const timer = setTimeout(kill, graceMilliseconds);
       await exited;
       clearTimeout(timer);

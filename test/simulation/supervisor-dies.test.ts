@@ -67,6 +67,19 @@ test('engines that were paused for an update of which nothing was loaded are res
   });
 });
 
+test('an update that is asked for while an engine is being resumed waits for that', async () => {
+  await withCluster({ pauses: true }, async (fixture) => {
+    const { user, succeeds, until, world } = fixture;
+    void user.update('a', { bucketBytes });
+    await until('engines are paused', () => world.engines.every(({ isPaused }) => isPaused));
+    // It answers a resume slowly.
+    for (const device of world.devices) device.slowdown = 10;
+    await replaceSupervisor(fixture);
+    await succeeds(user.update('a'));
+    for (const device of world.devices) device.slowdown = 1;
+  });
+});
+
 test('an engine that was paused and holds a part of an update stays paused, and is said to', async () => {
   await withCluster({ pauses: true }, async (fixture) => {
     const { user, succeeds, status, until, world } = fixture;

@@ -14,9 +14,10 @@ export interface HostPosition {
 export class HostPositions {
   readonly #taken = new Map<number, { readonly host: string; readonly position: number }>();
 
-  /** `all`: those of an earlier supervisor. */
-  recall(all: Remembered['positions']): void {
-    for (const { rank, host, position } of all) this.#taken.set(rank, { host, position });
+  /** Takes over what these ranks had under an earlier supervisor. */
+  recall(ranks: readonly number[], all: Remembered['positions']): void {
+    for (const { rank, host, position } of all)
+      if (ranks.includes(rank)) this.#taken.set(rank, { host, position });
   }
 
   get all(): Remembered['positions'] {

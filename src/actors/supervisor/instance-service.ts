@@ -99,31 +99,25 @@ export class InstanceService {
   }
 
   /**
-   * Resumes the engine of an instance that an earlier supervisor has left paused, and once more if it pauses after that,
-   * because its answer was still due. No update changes the instance meanwhile. Rejects with `BusyError` and `EngineError`.
+   * Resumes the engine of an instance that an earlier supervisor has left paused; no update changes the instance meanwhile.
+   * Rejects with `BusyError` and `EngineError`.
    */
-  async resumeLeft(
-    name: string,
-    afterMilliseconds: number,
-    context: Context<SupervisorInbox>,
-  ): Promise<void> {
+  async resumeLeft(name: string, context: Context<SupervisorInbox>): Promise<void> {
     const [target] = this.#instances.targets([name]);
-    const facts = {
-      kind: 'update',
-      what: `resuming ${name}`,
-      checkpoint: '',
-      ranks: [],
-      instances: [name],
-    } as const;
-    const resume = () => this.#jobs.run(facts, async () => void (await this.#resume(target!, context)));
-    await resume();
-    await new Promise<void>((done) => context.clock.after(afterMilliseconds, done));
+    const what = `resuming ${name}`;
+    const facts = { kind: 'update', what, checkpoint: '', ranks: [], instances: [name] } as const;
+    await this.#jobs.run(facts, () => this.#resume(target!, context));
+  }
+
+  /** The same once more for an engine that has paused after that, because its answer was still due. */
+  async resumeLate(name: string, context: Context<SupervisorInbox>): Promise<void> {
     if (this.#jobs.isBusy(name) || !this.#instances.names.includes(name)) return;
+    const [target] = this.#instances.targets([name]);
     const timeoutMilliseconds = deadlines.control;
     const options = { deadlineMilliseconds: 2 * timeoutMilliseconds };
     const asked = ask(context, target!.bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, options);
     const isPaused = await asked.then((state) => state.isPaused).catch(() => null);
-    if (isPaused === true && !this.#jobs.isBusy(name)) await resume();
+    if (isPaused === true && !this.#jobs.isBusy(name)) await this.resumeLeft(name, context);
   }
 
   async #resume({ name, bridge }: UpdateTarget, context: Context<SupervisorInbox>): Promise<void> {

@@ -68,7 +68,6 @@ export class RankProcesses {
     listener: RankListener,
   ) {
     this.#memory = memory;
-    this.#positions.recall(memory.recalled.positions);
     this.#ranks = ranks;
     this.#ports = ports;
     this.#released = released;
@@ -80,6 +79,12 @@ export class RankProcesses {
   checkNew(ranks: readonly number[]): void {
     const taken = ranks.find((rank) => this.#ranks.has(rank));
     if (taken !== undefined) throw new UsageError(`rank ${taken} is in the cluster already`);
+  }
+
+  /** Instances of an earlier supervisor keep their positions. */
+  recall(instances: readonly InstanceOptions[]): void {
+    const ranks = instances.flatMap((instance) => [...instance.ranks]);
+    this.#positions.recall(ranks, this.#memory.recalled.positions);
   }
 
   /** Instances that are added together: their ranks take positions on their hosts in the order of their numbers. */

@@ -114,6 +114,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#checkpoints.started(planner);
     const swarm = context.spawn('swarm', () => new SwarmActor(), swarmSpawnOptions);
     this.#updates.started(context, planner, swarm);
+    this.#processes.recall(this.#options.instances);
     this.#processes.place(this.#options.instances);
     for (const instance of this.#options.instances) this.#instanceService.join(instance, context);
     this.#takeover.started(context);
@@ -158,7 +159,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
           this.#checkpoints.exportMetas(message.checkpoint, context),
         );
       case 'update':
-        return this.#answer(message, context, () => this.#updates.update(message));
+        return this.#answer(message, context, () => this.#update(message));
       case 'cancel-update':
         return context.reply(message, { running: this.#updates.cancel(message.ticket, message.reason) });
       case 'add-instance':
@@ -245,6 +246,13 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   ): void {
     const left = this.#updates.healing.leaveCheckpoint(message.checkpoint);
     this.#answer(message, context, left === null ? work : () => left.then(work));
+  }
+
+  /** After engines that an earlier supervisor has left paused were resumed. */
+  #update(message: MessageOf<'update'>): ReturnType<UpdateService['update']> {
+    const resumed = this.#takeover.resumed(message.options.instances ?? this.#instances.names);
+    const update = () => this.#updates.update(message);
+    return resumed === null ? update() : resumed.then(update);
   }
 
   async #remove(instance: string, context: Context<SupervisorInbox>): Promise<void> {

@@ -20,6 +20,8 @@ export class Takeover {
   readonly #ranks: RankRegistry;
   readonly #service: InstanceService;
   readonly #undecided: Map<string, Touched>;
+  /** By instance, what ends when its engine was resumed, or could not be. */
+  readonly #resuming = new Map<string, Promise<void>>();
   #context!: Context<SupervisorInbox>;
 
   /** `undecided`: instances that the update may have changed. */
@@ -58,13 +60,26 @@ export class Takeover {
     void this.#resume(name);
   }
 
+  /** Resolves when the engines of these instances are not being resumed any more; null if none is. */
+  resumed(names: readonly string[]): Promise<unknown> | null {
+    const running = names.flatMap((name) => this.#resuming.get(name) ?? []);
+    return running.length === 0 ? null : Promise.all(running);
+  }
+
   /** Once more after a while, because the request to pause it may reach it late. */
   async #resume(name: string): Promise<void> {
     const { clock, log, signal } = this.#context;
     for (let tries = 0; tries < mostTries && this.#instances.isLeftPaused(name); tries += 1) {
       if (signal.aborted) return;
       try {
-        await this.#service.resumeLeft(name, againMilliseconds, this.#context);
+        const resuming = this.#service.resumeLeft(name, this.#context);
+        this.#resuming.set(
+          name,
+          resuming.catch(() => {}),
+        );
+        await resuming.finally(() => this.#resuming.delete(name));
+        await new Promise<void>((resolve) => clock.after(againMilliseconds, resolve));
+        await this.#service.resumeLate(name, this.#context);
         log.info({ instance: name }, 'an engine that was left paused is resumed');
       } catch (thrown) {
         log.warn({ instance: name, error: asFailure(thrown).message }, 'an engine is left paused');
