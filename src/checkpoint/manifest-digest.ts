@@ -42,6 +42,11 @@ export function contentDigest(manifest: Manifest): string {
   return hash.digest('hex');
 }
 
+/** SHA-256, in hex, of digests of all tensors, in the order of a manifest's rows. */
+export function arrivalDigest(digests: BigUint64Array): string {
+  return createHash('sha256').update(bytesOfColumn(digests)).digest('hex');
+}
+
 function rowsByName(names: readonly string[]): Uint32Array {
   return Uint32Array.from(names, (_, row) => row).sort((a, b) => (names[a]! < names[b]! ? -1 : 1));
 }

@@ -1,5 +1,6 @@
 import { adoptedFile, segmentFile } from '../../checkpoint/file-identity.ts';
 import {
+  arrivalDigest,
   contentDigest,
   decodeManifest,
   encodeManifest,
@@ -7,9 +8,11 @@ import {
   type Manifest,
   mergeManifests,
 } from '../../checkpoint/manifest.ts';
-import { type BadTensor, combineParts } from '../../checkpoint/parts.ts';
+import { checkManifestSize } from '../../checkpoint/manifest-size.ts';
+import { type BadTensor, combineParts, type PartReport } from '../../checkpoint/parts.ts';
 import type { CheckpointIndex } from '../../checkpoint/source.ts';
 import { asFailure, UsageError, VerificationError } from '../../errors.ts';
+import { inManifestOrder } from '../../plan/arrived-order.ts';
 import { type Plan, planUpdate } from '../../plan/buckets.ts';
 import { type FusedModules, type FusedUnits, fusedUnits } from '../../plan/fused-tensors.ts';
 import { assignFiles, assignWritten, type FileAssignments } from '../../plan/load-assignment.ts';
@@ -27,7 +30,7 @@ import {
 import type { Merged } from '../protocol/checkpoint-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
-import type { ArrivedDigests } from '../protocol/update-values.ts';
+import type { Arrived } from '../protocol/update-values.ts';
 
 type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
 
@@ -49,6 +52,8 @@ export class PlannerActor implements Actor<PlannerMessage> {
   readonly #recall: (layout: string) => Uint8Array | null;
   readonly #manifests = new Map<string, Manifest>();
   readonly #plans = new PlanCache();
+  /** `arrivalDigest` of manifests. */
+  readonly #expected = new WeakMap<Manifest, string>();
   /** Of the checkpoint that was planned last. */
   #parts: { readonly key: string; readonly slices: Slices; readonly units: FusedUnits } | null = null;
 
@@ -125,6 +130,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
       throw new UsageError(`the files of ${checkpoint} are no longer open: others were opened since`);
     }
     const { index } = this.#opened;
+    checkManifestSize(checkpoint, index.names);
     const identitiesOf = new Map(source.hosts.map(({ host, identities }) => [host, identities]));
     const loading = ranks.filter(({ host }) => identitiesOf.has(host));
     return assignFiles({ checkpoint, index, identitiesOf, segmentName, ranks: loading, spare });
@@ -137,7 +143,9 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return this.#keep(manifest);
   }
 
+  /** Throws a `CheckpointError` for what could not be planned, or would not fit into messages. */
   #keep(manifest: Manifest): Merged {
+    checkManifestSize(manifest.checkpoint, manifest.names);
     const layout = layoutDigest(manifest);
     this.#manifests.set(layout, manifest);
     return {
@@ -151,7 +159,9 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 
   #plan({ layout, ranks, sources, copies, lost, mirrorName, ...limits }: MessageOf<'plan'>): Planned {
-    const registered = withLost(this.#manifest(layout), lost);
+    const known = this.#manifest(layout);
+    const registered = withLost(known, lost);
+    const expected = this.#expectedOf(known);
     const { memoryFraction: fraction, bucketBytes, fused } = limits;
     const { slices, units } = this.#partsOf(layout, registered, fused);
     const reception = planReception({
@@ -165,7 +175,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
     });
     if (reception === null) {
       const plan = this.#plans.plan({ layout, manifest: registered, ranks, fraction, bucketBytes, fused });
-      return { plan, manifest: null, reception };
+      return { plan, expected, manifest: null, reception };
     }
     const { manifest, mirrors } = reception;
     // Each update has mirrors of its own, and so a plan of its own: caching it is no use.
@@ -175,6 +185,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
     const hostOf = new Map(sources.map(({ rank, host }) => [rank, host]));
     return {
       plan,
+      expected,
       manifest: encodeManifest(manifest),
       reception: {
         sliceBytes: Float64Array.from(slices.slices, ({ bytes }) => bytes),
@@ -192,11 +203,16 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return this.#parts;
   }
 
-  /** Engine workers report tensors in the order in which they were announced: that of their rank's plan. */
+  #expectedOf(manifest: Manifest): string {
+    const expected = this.#expected.get(manifest) ?? arrivalDigest(manifest.digests);
+    this.#expected.set(manifest, expected);
+    return expected;
+  }
+
   #verify({ layout, instance, reports }: MessageOf<'verify'>): void {
     const manifest = this.#manifest(layout);
     const verdict = combineParts(
-      reports.map(({ rank, plan, arrivedDigests }) => ({ rank, ...inManifestOrder(arrivedDigests, plan) })),
+      reports.map(({ rank, plan, arrived }) => ({ rank, ...columnsOf(arrived, plan, manifest) })),
       manifest.digests,
     );
     if (verdict.ok) return;
@@ -225,20 +241,9 @@ function whence({ segments, segmentOf }: Manifest, row: number): string {
   return `; it lies in ${segmentFile(path)} on host ${host}, which must not be written while it is registered`;
 }
 
-function inManifestOrder({ digests, part, parts }: ArrivedDigests, { tensorOrder }: Plan): ArrivedDigests {
-  const rows = tensorOrder.length;
-  // combineParts rejects reports of another length.
-  if (digests.length !== rows || part.length !== rows || parts.length !== rows)
-    return { digests, part, parts };
-  const ordered = {
-    digests: new BigUint64Array(rows),
-    part: new Uint16Array(rows),
-    parts: new Uint16Array(rows),
-  };
-  for (const [entry, row] of tensorOrder.entries()) {
-    ordered.digests[row] = digests[entry]!;
-    ordered.part[row] = part[entry]!;
-    ordered.parts[row] = parts[entry]!;
-  }
-  return ordered;
+/** Engine workers report tensors in the order in which they were announced: that of their rank's plan. */
+function columnsOf(arrived: Arrived, plan: Plan, { digests }: Manifest): Omit<PartReport, 'rank'> {
+  if (arrived !== 'as registered') return inManifestOrder(arrived, plan);
+  const rows = digests.length;
+  return { digests, part: new Uint16Array(rows), parts: new Uint16Array(rows).fill(1) };
 }

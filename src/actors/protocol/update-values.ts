@@ -94,6 +94,10 @@ export const arrivedDigests = z.object({
 });
 export type ArrivedDigests = z.infer<typeof arrivedDigests>;
 
+/** `as registered`: of every tensor the whole, with the checkpoint's digest. */
+export const arrived = z.union([z.literal('as registered'), arrivedDigests]);
+export type Arrived = z.infer<typeof arrived>;
+
 /** What an engine worker is asked beside loading the weights. */
 export const workerAsked = z.object({
   /** Digests of what it received. */
@@ -134,8 +138,13 @@ const received = z.object({ from: rank, bytes });
 export type Received = z.infer<typeof received>;
 
 export const streamed = z.object({
-  timeline,
-  arrivedDigests: arrivedDigests.nullable(),
+  /** The start of its first upload and the end of its last reload, as in the timeline; null if it had none. */
+  startedAt: z.number().nullable(),
+  endedAt: z.number().nullable(),
+  /** Null if it was not asked for. */
+  timeline: timeline.nullable(),
+  /** Null if its worker was not asked, or does not say. */
+  arrived: arrived.nullable(),
   /** One for each exchange; none if its worker was not asked, or does not say. */
   live: z.array(liveDigests),
   received: z.array(received),
@@ -198,7 +207,7 @@ export const updateReport = z.object({
   /** From the first upload to the last acknowledgement. */
   streamSeconds: z.number(),
   instances: z.array(instanceReport),
-  /** Of the first ranks, as many as fit into a message. */
+  /** Of the first ranks: as many as take 4 MiB, and at least of one. */
   timelines: z.array(timeline),
 });
 export type UpdateReport = z.infer<typeof updateReport>;

@@ -32,10 +32,14 @@ export async function openTransfer(
   context: Context<RankInbox>,
 ): Promise<{ readonly transfer: RankTransfer | null; readonly answer: Opened }> {
   const { ports, layouts, communicator } = holdings;
-  const { plan, manifest } = layouts.use(message);
+  const { layout, planDigest } = message;
+  const [sentPlan, sentManifest] = await Promise.all(
+    [message.plan, message.manifest].map((sent) => sent && ports.documents.read(sent)),
+  );
+  const { plan, manifest } = layouts.use({ layout, planDigest, plan: sentPlan!, manifest: sentManifest! });
   if (plan === undefined || manifest === undefined)
-    throw new WeightcastError(`rank ${ports.rank} has no plan ${message.planDigest} in its cache`);
-  const { epoch, version, worker, exchanges, stepTimeoutMilliseconds, reception } = message;
+    throw new WeightcastError(`rank ${ports.rank} has no plan ${planDigest} in its cache`);
+  const { epoch, version, worker, exchanges, expected, stepTimeoutMilliseconds, reception } = message;
   let receiver: Receiver | null = null;
   try {
     const collective =
@@ -45,6 +49,7 @@ export async function openTransfer(
     const parts = {
       plan,
       manifest,
+      expected,
       ports,
       clock: context.clock,
       collective,
