@@ -1,4 +1,4 @@
-/** A plan or a manifest in a file of a host's directory, from which all ranks of the host read it; released as a segment. */
+/** A plan or a manifest, packed (document-codec.ts), in a file of a host's directory, from which all ranks of the host read it; released as a segment. */
 export interface HostDocument {
   readonly path: string;
   /** SHA-256 of its bytes, in hex. */

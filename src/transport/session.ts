@@ -1,7 +1,7 @@
 import type { Envelope } from '../actors/kernel/transport.ts';
 import { OverloadedError, ProtocolError } from '../errors.ts';
 import type { Logger } from '../ports.ts';
-import { decode, encode } from './codec.ts';
+import { decode, encodeShared } from './codec.ts';
 import type { TransportCounters } from './counters.ts';
 import { parseEnvelope } from './envelope-schema.ts';
 import { controlFrame, type Frame, headerBytes, messageFrames, parsePayload } from './frames.ts';
@@ -75,7 +75,8 @@ export class Session {
 
   /** Throws `OverloadedError` when the queue is full and `ProtocolError` for what cannot be encoded. */
   send(envelope: Envelope): void {
-    const payload = encode(envelope);
+    // Copied into frames at once.
+    const payload = encodeShared(envelope);
     if (payload.byteLength > this.#limits.messageBytes) {
       throw new ProtocolError(
         `a message of ${payload.byteLength} bytes to ${this.peer} exceeds ${this.#limits.messageBytes} bytes`,
@@ -228,6 +229,7 @@ export class Session {
     this.#sent.bytes += frame.byteLength;
     const isTaken = await this.#options.transmit(frame);
     if (isTaken) this.#options.counters.sent += 1;
+    if (isTaken) this.#options.counters.sentBytes += frame.byteLength;
     else if (!this.#over) {
       this.#queue.unshift(frame);
       this.#queuedBytes += frame.byteLength;

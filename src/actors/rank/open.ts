@@ -1,3 +1,4 @@
+import { unpackDocument } from '../../checkpoint/document-codec.ts';
 import type { Manifest } from '../../checkpoint/manifest.ts';
 import { OutOfDeviceMemoryError, WeightcastError } from '../../errors.ts';
 import { type Plan, slotMemory } from '../../plan/plan.ts';
@@ -34,7 +35,9 @@ export async function openTransfer(
   const { ports, layouts, communicator } = holdings;
   const { layout, planDigest } = message;
   const [sentPlan, sentManifest] = await Promise.all(
-    [message.plan, message.manifest].map((sent) => sent && ports.documents.read(sent)),
+    [message.plan, message.manifest].map(async (sent) => {
+      return sent && unpackDocument(await ports.documents.read(sent));
+    }),
   );
   const { plan, manifest } = layouts.use({ layout, planDigest, plan: sentPlan!, manifest: sentManifest! });
   if (plan === undefined || manifest === undefined)

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { packDocument } from '../../checkpoint/document-codec.ts';
 import type { HostDocument } from '../../checkpoint/host-documents.ts';
 import type { Plan } from '../../plan/plan.ts';
 import { encodePlan } from '../../plan/plan-codec.ts';
@@ -12,7 +13,7 @@ import type { UpdateContext } from './context.ts';
 /** A piece waits for the answer to the one before, so this is all that is on its way to a host. */
 const pieceBytes = 2 ** 20;
 /** Hosts that are written to at once: what is on its way to all of them stays far below the supervisor's memory. */
-const hostsAtOnce = 32;
+const hostsAtOnce = 8;
 
 /** A rank, with the manifests, by layout, and the plans, by digest, that it has cached. */
 interface Reader {
@@ -69,7 +70,8 @@ export class EpochDocuments {
     return missing;
   }
 
-  #add(content: Uint8Array): Content {
+  #add(plain: Uint8Array): Content {
+    const content = packDocument(plain);
     const digest = createHash('sha256').update(content).digest('hex');
     this.#contents.set(digest, content);
     return { digest, bytes: content.byteLength };
