@@ -11,6 +11,8 @@ export interface Host {
   list(path: string): string[];
   /** Size of the file system that contains a path, in bytes; null if the path does not exist. */
   space(path: string): { readonly total: number; readonly free: number } | null;
+  /** The variables of this process. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
   /** These three as in `native-bridge/probe.ts`. */
   probeCuda(): CudaProbe;
   ncclVersion(): number;
@@ -45,7 +47,13 @@ export function hostFiles(root: string): Pick<Host, 'read' | 'list' | 'space'> {
   };
 }
 
-export const thisHost: Host = { ...hostFiles(''), probeCuda, ncclVersion, loadError: whyNotLoaded };
+export const thisHost: Host = {
+  ...hostFiles(''),
+  environment: process.env,
+  probeCuda,
+  ncclVersion,
+  loadError: whyNotLoaded,
+};
 
 /** The NUMA nodes of the host. */
 export function numaNodes(host: Host): string[] {

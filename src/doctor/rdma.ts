@@ -1,3 +1,5 @@
+import { describe } from '../errors.ts';
+import { verbsParametersOf, verbsVariables } from '../plan/verbs-parameters.ts';
 import { formatBytes } from '../units.ts';
 import { type Finding, missing, ok, slow } from './finding.ts';
 import type { Host } from './host.ts';
@@ -12,7 +14,7 @@ export function examineRdma(host: Host): Finding[] {
   const ports = devices.flatMap((device) =>
     host.list(`/sys/class/infiniband/${device}/ports`).map((port) => examinePort(host, device, port)),
   );
-  return [...ports, examineVerbs(host), examineLockLimit(host, true)];
+  return [...ports, examineVerbs(host), examineParameters(host), examineLockLimit(host, true)];
 }
 
 function examinePort(host: Host, device: string, port: string): Finding {
@@ -43,6 +45,20 @@ function examineVerbs(host: Host): Finding {
     return missing(subject, 'no /dev/infiniband/uverbs*', advice);
   }
   return ok(subject, 'libibverbs and device nodes found');
+}
+
+/** What the variables that NCCL reads say of RDMA connections. */
+function examineParameters({ environment }: Host): Finding {
+  const subject = 'RDMA parameters';
+  const set = verbsVariables.filter((name) => environment[name]?.trim());
+  try {
+    verbsParametersOf(environment);
+  } catch (error) {
+    return missing(subject, describe(error), 'no rank that reads from another host starts with it');
+  }
+  if (set.length === 0)
+    return ok(subject, 'defaults; set NCCL_IB_TC and others where the network needs them');
+  return ok(subject, set.map((name) => `${name}=${environment[name]!.trim()}`).join(' '));
 }
 
 function examineLockLimit(host: Host, hasRdma: boolean): Finding {

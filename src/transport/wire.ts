@@ -21,6 +21,8 @@ export function socketOptions(limits: TransportLimits) {
   const highWaterMark = limits.windowMessages + controlFrames;
   return {
     linger: 0,
+    // And IPv4, as before.
+    ipv6: true,
     sendTimeout: 0,
     sendHighWaterMark: highWaterMark,
     receiveHighWaterMark: highWaterMark,

@@ -188,7 +188,7 @@ test('more reads at a time than a peer takes are refused at once, and those befo
 
 test('without RDMA a list of devices is an error that names the variable, and no list is none', (t) => {
   if (listRdmaPorts().ports.length > 0) return t.skip('this host has RDMA devices');
-  assert.deepEqual(rdmaOptionsOf({}, 3, 8), { rdmaPorts: [], gidIndex: null });
+  assert.deepEqual(rdmaOptionsOf({}, 3, 8).rdmaPorts, []);
   assert.throws(() => rdmaOptionsOf({ WEIGHTCAST_RDMA_DEVICES: 'mlx5_0' }, 3, 8), {
     name: 'UsageError',
     message:

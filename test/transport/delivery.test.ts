@@ -188,3 +188,13 @@ test('a message of many frames arrives whole and in order; the queue is full mea
   assert.deepEqual([before, after], ['before', 'after']);
   assert.equal(Buffer.compare(arrived as Uint8Array, large), 0);
 });
+
+test('a hub is reached over IPv6', async (t) => {
+  const cluster = new TestCluster(t);
+  const hub = await cluster.hub({ endpoint: 'tcp://[::1]:*' });
+  listenTo(hub);
+  assert.match(hub.endpoint, /^tcp:\/\/\[::1\]:\d+$/);
+  const spoke = await cluster.spoke(hub.endpoint);
+  const atSpoke = listenTo(spoke);
+  await eventually('up', () => atSpoke.states().join() === 'hub up');
+});

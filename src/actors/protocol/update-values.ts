@@ -133,8 +133,16 @@ const timeline = z.object({
 });
 export type RankTimeline = z.infer<typeof timeline>;
 
-/** Bytes read over the fabric from one rank; a rank of another cluster has a number that no rank of this one has. */
-const received = z.object({ from: rank, bytes });
+/**
+ * Bytes read over the fabric from one rank; a rank of another cluster has a number that no rank of this one has. `over`: mapped
+ * memory of the same host, RDMA (`verbs`) or TCP; `whyNotRdma`: why it was TCP, if that was not asked for.
+ */
+const received = z.object({
+  from: rank,
+  bytes,
+  over: z.enum(['shm', 'verbs', 'tcp']),
+  whyNotRdma: z.string().nullable(),
+});
 export type Received = z.infer<typeof received>;
 
 export const streamed = z.object({
@@ -195,7 +203,7 @@ export const updateReport = z.object({
   bytes,
   /** Bytes that were read from other hosts. */
   receivedBytes: bytes,
-  /** The same by the rank they were read from. */
+  /** The same by the rank they were read from, and the way. */
   received: z.array(received),
   buckets: z.int(),
   /** Device memory of a rank, at most: `slots` of `slotBytes` each, and one of `largeSlotBytes` for larger tensors. */

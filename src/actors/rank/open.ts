@@ -1,5 +1,6 @@
 import { unpackDocument } from '../../checkpoint/document-codec.ts';
 import type { Manifest } from '../../checkpoint/manifest.ts';
+import { rankName } from '../../checkpoint/rank-name.ts';
 import { OutOfDeviceMemoryError, WeightcastError } from '../../errors.ts';
 import { type Plan, slotMemory } from '../../plan/plan.ts';
 import { Receiver } from '../join/receiver.ts';
@@ -80,5 +81,11 @@ function openReceiver(
   const { rank, segments } = ports;
   const fabric = (secret: string | null) => ports.fabric(secret);
   const swarm = swarmClient(order, rank, context);
-  return Receiver.open({ order, rank, plan, manifest, segments, leases, fabric, swarm });
+  const { log } = context;
+  const onTcp = (from: number, reason: string) => {
+    // Where there is no RDMA nothing else was to be expected.
+    const level = ports.nics.length > 0 ? 'warn' : 'info';
+    log[level]({ peer: rankName(from), reason }, `rank ${rank} reads over TCP and not over RDMA`);
+  };
+  return Receiver.open({ order, rank, plan, manifest, segments, leases, fabric, swarm, onTcp });
 }

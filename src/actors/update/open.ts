@@ -5,7 +5,7 @@ import type { Copy } from '../../plan/reception.ts';
 import type { LeasedSources } from '../join/leased-sources.ts';
 import { ask } from '../protocol/ask.ts';
 import type { Registered } from '../protocol/checkpoint-values.ts';
-import { deadlines } from '../protocol/deadlines.ts';
+import { deadlines, growing } from '../protocol/deadlines.ts';
 import type { ReceptionRequest } from '../protocol/join-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
 import { toPlanner } from '../protocol/planner.ts';
@@ -238,10 +238,17 @@ async function openGroup(
       // Half of what the plan left free.
       reserveBytes: (freeBytes * (1 - options.memoryFraction)) / 2,
     };
-    const answer = ask(update.context, ready.ref, toRank.open, question, update.within(deadlines.open));
+    const within = update.within(openMilliseconds(checkpoint, prepared.length, question.reception));
+    const answer = ask(update.context, ready.ref, toRank.open, question, within);
     return update.answerOf(ready.rank, answer);
   });
   return Promise.all(opens);
+}
+
+/** A rank reserves, pins and registers what it receives, and pins what it has not fed before. */
+function openMilliseconds({ status }: Registered, ranks: number, reception: ReceptionRequest | null): number {
+  const received = reception?.mirrors.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0;
+  return growing(deadlines.open, received + status.bytes / ranks, 'memory');
 }
 
 function askedOf(rank: number, { spec, liveLayouts }: UpdateContext): WorkerAsked {

@@ -32,11 +32,13 @@ export function reportOf(
 }
 
 function receivedFrom(streamed: readonly Streamed[]): Received[] {
-  const bytesOf = new Map<number, number>();
-  for (const { from, bytes } of streamed.flatMap(({ received }) => received)) {
-    bytesOf.set(from, (bytesOf.get(from) ?? 0) + bytes);
+  const sums = new Map<string, Received>();
+  for (const one of streamed.flatMap(({ received }) => received)) {
+    const key = `${one.from} ${one.over}`;
+    const known = sums.get(key);
+    sums.set(key, { ...(known ?? one), bytes: (known?.bytes ?? 0) + one.bytes });
   }
-  return [...bytesOf].map(([from, bytes]) => ({ from, bytes })).sort((one, other) => one.from - other.from);
+  return [...sums.values()].sort((one, other) => one.from - other.from);
 }
 
 /** From the first upload to the last acknowledgement. */
