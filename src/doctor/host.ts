@@ -5,6 +5,8 @@ import { ncclVersion, probeCuda, whyNotLoaded } from '../native-bridge/probe.ts'
 
 /** The machine that is examined. */
 export interface Host {
+  /** The folder that its paths lie in; empty for this machine. */
+  readonly root: string;
   /** The trimmed text of a file such as `/sys/module/nvidia/version`; null if it cannot be read. */
   read(path: string): string | null;
   /** The sorted names in a directory; empty if it cannot be read. */
@@ -20,8 +22,9 @@ export interface Host {
 }
 
 /** The files of a machine whose paths start with `root`; empty for this machine. */
-export function hostFiles(root: string): Pick<Host, 'read' | 'list' | 'space'> {
+export function hostFiles(root: string): Pick<Host, 'root' | 'read' | 'list' | 'space'> {
   return {
+    root,
     read(path) {
       try {
         return readFileSync(join(root, path), 'utf8').trim();

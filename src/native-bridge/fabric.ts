@@ -1,4 +1,5 @@
 import { AbortedError, UsageError } from '../errors.ts';
+import { nicsOfGpu, withoutOthers } from '../plan/nic-distance.ts';
 import { type Environment, nicsOfRank, selectNics } from '../plan/nic-selection.ts';
 import { type VerbsParameters, verbsParametersOf } from '../plan/verbs-parameters.ts';
 import {
@@ -11,6 +12,7 @@ import {
 } from './addon.ts';
 import { asWeightcastError } from './call.ts';
 import type { Mapping, ThreadPool } from './memory.ts';
+import { listPciGpus, placeOfRdmaDevice, rateOfRdmaPort } from './pci.ts';
 
 /** How bytes come from a peer: mapped memory of the same host, RDMA, or streams over any network. */
 export type FabricKind = 'shm' | 'verbs' | 'tcp';
@@ -118,18 +120,46 @@ export function listRdmaPorts(): { readonly ports: readonly HostRdmaPort[]; read
   return addon.Fabric.rdmaPorts();
 }
 
+/** Of which of its host's devices a rank's RDMA ports are to be near. */
+export interface RdmaPosition {
+  /** PCI address of its GPU; null if it has none. */
+  readonly gpu: string | null;
+  /** Its place among the ranks of its host, and their number. */
+  readonly localRank: number;
+  readonly localRanks: number;
+}
+
 /**
- * The RDMA ports of one of the `localRanks` ranks of this host, chosen by the environment's variables and spread as
- * plan/nic-selection.ts says; none on a host that has none. Throws `UsageError`, naming the variable.
+ * The RDMA ports of one rank: of those that the environment's variables choose, or of all that look as if they carried
+ * weights (plan/nic-distance.ts), the ones that are nearest to its GPU. Without a GPU, and in the order of
+ * `PS_P2P_STORE_RDMA_DEVICES`, by which checkpoint-engine assigns them, its share. None on a host that has none. Throws
+ * `UsageError`, naming the variable. `root`: of the files of another machine, for tests.
  */
 export function rdmaOptionsOf(
   environment: Environment,
-  localRank: number,
-  localRanks: number,
+  { gpu, localRank, localRanks }: RdmaPosition,
+  { ports, why } = listRdmaPorts(),
+  root = '',
 ): Required<Pick<FabricOptions, 'rdmaPorts' | 'verbs'>> {
-  const { ports, why } = listRdmaPorts();
   try {
-    const rdmaPorts = nicsOfRank(selectNics(ports, environment), localRank, localRanks);
+    const selection = selectNics(ports, environment);
+    const gpus = listPciGpus(root);
+    const index = gpus.findIndex(({ address }) => address === gpu);
+    if (index < 0 || selection.variable === 'PS_P2P_STORE_RDMA_DEVICES') {
+      const rdmaPorts = nicsOfRank(selection, localRank, localRanks);
+      return { rdmaPorts, verbs: verbsParametersOf(environment) };
+    }
+    const placed = selection.ports.map((port) => ({
+      ...port,
+      place: placeOfRdmaDevice(port.device, root),
+      rate: rateOfRdmaPort(port.device, port.port, root),
+    }));
+    const wanted = selection.variable === null ? withoutOthers(placed) : placed;
+    const rdmaPorts = nicsOfGpu(
+      wanted,
+      gpus.map(({ place }) => place),
+      index,
+    );
     return { rdmaPorts, verbs: verbsParametersOf(environment) };
   } catch (error) {
     // That a library is missing explains more than that no device of a name was found.

@@ -19,6 +19,7 @@ test('a healthy machine has one ok line per finding', (t) => {
     'ok       GPU 0               NVIDIA H100 80GB HBM3, GPU-27f19e7d-086d-a026-49b5-397c7a67c812, 79.2 GiB, NUMA node 0, PCIe 5 x16',
     'ok       NCCL                2.30.7',
     'ok       RDMA mlx5_0 port 1  ACTIVE, InfiniBand, 400 Gb/sec (4X NDR), NUMA node 0',
+    'ok       RDMA of GPU 0       mlx5_0:1',
     'ok       RDMA verbs          libibverbs and device nodes found',
     'ok       RDMA parameters     defaults; set NCCL_IB_TC and others where the network needs them',
     'ok       memlock             unlimited',
@@ -152,6 +153,7 @@ test('shared memory without huge pages is slow', (t) => {
 test('a machine of which nothing can be read still gets findings', (t) => {
   const host: Host = {
     environment: {},
+    root: '/nowhere',
     read: () => null,
     list: () => [],
     space: () => null,
