@@ -12,7 +12,7 @@ namespace {
 
 /// A path that carries a word takes microseconds. One that does not may be tried by the card for a minute, as the
 /// environment's variables say; meanwhile there is TCP.
-constexpr double kProbeMilliseconds = 3000;
+constexpr double kProbeMilliseconds = 5000;
 
 struct Ports {
   size_t local;
