@@ -1,5 +1,6 @@
 /** One measurement for bench/supervisor.ts: `once.ts <ranks> <tensors, or 0>`, the process of the supervisor. */
 import { fork } from 'node:child_process';
+import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type ActorRef, ActorSystem } from '../../src/actors/kernel/index.ts';
 import { ask, type Question } from '../../src/actors/protocol/ask.ts';
@@ -72,6 +73,7 @@ async function measure(ranks: number, count: number): Promise<SupervisorMeasurem
     launchRank: () => ({ exited: new Promise<string>(() => {}), stop: async () => {} }),
     engineClient: () => idleClient,
     segmentName: (set: number) => `checkpoint-${set}-`,
+    breathe: () => setImmediate(),
     openCheckpoint: async () => indexOf(largeModel(count === 0 ? null : count)),
   };
   const supervisor = system.spawn<SupervisorInbox>(

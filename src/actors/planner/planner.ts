@@ -19,14 +19,7 @@ import { assignFiles, assignWritten, type FileAssignments } from '../../plan/loa
 import { PlanCache } from '../../plan/plan-cache.ts';
 import { planReception, servedBy, withLost } from '../../plan/reception.ts';
 import { cutSlices, type Slices } from '../../plan/slices.ts';
-import {
-  type Actor,
-  type Context,
-  type Reply,
-  type ReplyOf,
-  restartForEver,
-  type SpawnOptions,
-} from '../kernel/index.ts';
+import { type Actor, type Context, type Reply, restartForEver, type SpawnOptions } from '../kernel/index.ts';
 import type { Merged } from '../protocol/checkpoint-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
@@ -38,6 +31,8 @@ type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { typ
 export interface PlannerPorts {
   /** Reads the headers of a checkpoint's files. Rejects with `CheckpointError`. */
   openCheckpoint(source: string | readonly string[]): Promise<CheckpointIndex>;
+  /** Resolves when the event loop has done what else was due: whoever waits for this process must not take it for dead. */
+  breathe(): Promise<void>;
 }
 
 /** It keeps nothing that cannot be had again, so a crash costs the request that it was at. */
@@ -70,13 +65,13 @@ export class PlannerActor implements Actor<PlannerMessage> {
     try {
       switch (message.type) {
         case 'open-files':
-          return this.#startOpening(message, context.deferReply(message));
+          return this.#replyLater(this.#openFiles(message), context.deferReply(message));
         case 'plan-loading':
           return context.reply(message, this.#planLoading(message));
         case 'merge':
-          return context.reply(message, this.#merge(message));
+          return this.#replyLater(this.#merge(message), context.deferReply(message));
         case 'adopt':
-          return context.reply(message, this.#keep(decodeManifest(message.manifest)));
+          return this.#replyLater(this.#keep(decodeManifest(message.manifest)), context.deferReply(message));
         case 'plan':
           return context.reply(message, this.#plan(message));
         case 'verify':
@@ -93,10 +88,10 @@ export class PlannerActor implements Actor<PlannerMessage> {
     }
   }
 
-  /** Beside the mailbox: a file system that hangs stops no update. */
-  #startOpening(message: MessageOf<'open-files'>, reply: Reply<ReplyOf<typeof message>>): void {
-    this.#openFiles(message).then(
-      (opened) => reply.succeed(opened),
+  /** Beside the mailbox: a file system that hangs, or a million tensors, stops no update. */
+  #replyLater<R>(work: Promise<R>, reply: Reply<R>): void {
+    work.then(
+      (answer) => reply.succeed(answer),
       (error) => reply.fail(asFailure(error)),
     );
   }
@@ -136,21 +131,27 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return assignFiles({ checkpoint, index, identitiesOf, segmentName, ranks: loading, spare });
   }
 
-  #merge({ parts }: MessageOf<'merge'>): Merged {
-    const manifest = mergeManifests(
-      parts.map(({ manifest: encoded, digests }) => ({ ...decodeManifest(encoded), digests })),
-    );
-    return this.#keep(manifest);
+  async #merge({ parts }: MessageOf<'merge'>): Promise<Merged> {
+    const decoded: Manifest[] = [];
+    for (const { manifest, digests } of parts) {
+      decoded.push({ ...decodeManifest(manifest), digests });
+      await this.#ports.breathe();
+    }
+    return this.#keep(mergeManifests(decoded));
   }
 
   /** Throws a `CheckpointError` for what could not be planned, or would not fit into messages. */
-  #keep(manifest: Manifest): Merged {
+  async #keep(manifest: Manifest): Promise<Merged> {
     checkManifestSize(manifest.checkpoint, manifest.names);
+    await this.#ports.breathe();
     const layout = layoutDigest(manifest);
+    await this.#ports.breathe();
+    const digest = contentDigest(manifest);
+    await this.#ports.breathe();
     this.#manifests.set(layout, manifest);
     return {
       layout,
-      digest: contentDigest(manifest),
+      digest,
       tensors: manifest.names.length,
       bytes: manifest.bytes.reduce((sum, bytes) => sum + bytes, 0),
       manifest: encodeManifest(manifest),
