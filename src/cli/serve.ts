@@ -17,10 +17,15 @@ interface Options {
   readonly allowEngine: readonly string[];
   readonly config?: string;
   readonly devices?: string;
+  readonly linger?: string;
+  readonly keepVersions?: string;
 }
 
 /** Host devices are for machines without a GPU: as many ranks as that share the cores. */
 const hostDeviceRanks = 4;
+
+/** A day. */
+const longestSeconds = 86_400;
 
 const collect = (value: string, before: readonly string[]) => [...before, value];
 
@@ -48,6 +53,11 @@ export function serveCommand(version: string): Command {
       [],
     )
     .option('--config <file>', 'JSON with instances, hosts and more')
+    .option('--linger <seconds>', 'end so long after the last client (default: stay)')
+    .option(
+      '--keep-versions <seconds>',
+      'if it is killed, complete versions stay so long in shared memory, for the next daemon on the socket (default: 600)',
+    )
     .option(
       '--devices <kind>',
       'devices of the engines: cuda, host, or host:NAMESPACE; rank n is on device n (default: cuda if there are GPUs, otherwise host)',
@@ -78,11 +88,14 @@ function daemonOptionsOf(options: Options, version: string): DaemonOptions {
   const config = options.config === undefined ? null : readConfiguration(options.config);
   const roots = [...options.root, ...(config?.roots ?? [])];
   const listen = listenOf(options);
+  const { linger, keepVersions } = options;
   const { clusterListen, fabricAddresses, spareCheckpoints } = config ?? {};
   return {
     version,
     socket: options.socket ?? defaultSocket(),
     ...(listen !== null && { listen }),
+    ...(linger !== undefined && { linger: secondsOf('--linger', linger) }),
+    ...(keepVersions !== undefined && { keepVersions: secondsOf('--keep-versions', keepVersions) }),
     // Who may use the socket may read these files anyway.
     roots: roots.length > 0 || listen !== null ? roots : ['/'],
     allowEngines: [...options.allowEngine, ...(config?.allowEngines ?? [])],
@@ -102,6 +115,13 @@ function devicesAndThreads(option: string | undefined) {
   const devices = devicesOf(option);
   const ranks = devices.kind === 'cuda' ? probeCuda().devices.length : hostDeviceRanks;
   return { devices, threads: Math.max(1, Math.floor(availableParallelism() / Math.max(1, ranks))) };
+}
+
+function secondsOf(name: string, option: string): number {
+  const seconds = Number(option);
+  if (option.trim() === '' || !(seconds >= 0 && seconds <= longestSeconds))
+    throw new UsageError(`${name} is "${option}"; it is a number of seconds, at most ${longestSeconds}`);
+  return seconds;
 }
 
 function listenOf({ listen, tokenFile }: Options): NonNullable<DaemonOptions['listen']> | null {

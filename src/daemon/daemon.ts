@@ -5,10 +5,12 @@ import { describe, UsageError } from '../errors.ts';
 import { createLog } from '../observe/log.ts';
 import { checkpointEngineRoutes } from './checkpoint-engine-routes.ts';
 import { EventStreams } from './event-stream.ts';
+import { Linger } from './linger.ts';
 import { operatorRoutes } from './operator-routes.ts';
 import { serviceRoutes } from './routes.ts';
 import { createServer } from './server.ts';
 import { Service, type ServiceOptions } from './service.ts';
+import { Sessions } from './sessions.ts';
 import { SocketLock } from './socket-lock.ts';
 
 /** More clients at once are a mistake, or an attack. */
@@ -19,14 +21,20 @@ export interface DaemonOptions extends ServiceOptions {
   readonly socket: string;
   /** Where to listen on TCP too; whoever comes there needs the token. */
   readonly listen?: { readonly host: string; readonly port: number; readonly token: string };
+  /** Seconds after its last client that it asks to be stopped. Default: it stays. */
+  readonly linger?: number;
+  /** Seconds that complete versions in shared memory stay for the next daemon if this one is killed. Default: 600. */
+  readonly keepVersions?: number;
 }
+
+const defaultKeepSeconds = 600;
 
 /** A cluster that outlives its clients, and is asked over HTTP. */
 export class Daemon {
   readonly socket: string;
   /** `http://host:port`; null if it does not listen on TCP. */
   readonly url: string | null;
-  /** Resolves when a client has asked it to stop. */
+  /** Resolves when a client has asked it to stop, or none is left to stay for. */
   readonly stopRequested: Promise<void>;
   readonly #end: () => Promise<void>;
   #stopped: Promise<void> | null = null;
@@ -53,7 +61,8 @@ export class Daemon {
       lock.release();
     };
     try {
-      const service = await Service.start(options, log);
+      const keep = { socket: lock.path, seconds: options.keepVersions ?? defaultKeepSeconds };
+      const service = await Service.start({ ...options, keep }, log);
       // First: who waits for an update is told what became of it.
       ends.push(() => service.stop());
       let requestStop = () => {};
@@ -61,12 +70,13 @@ export class Daemon {
         requestStop = resolve;
       });
       const streams = new EventStreams(service.events);
+      const sessions = new Sessions(service.shared);
       const facts = { version: options.version, startedAt: new Date().toISOString() };
       const overTcp = new WeakSet<IncomingMessage>();
       const app = createServer({
         routes: [
           ...serviceRoutes(service, facts),
-          ...operatorRoutes(service, facts, streams, requestStop),
+          ...operatorRoutes(service, facts, streams, sessions, requestStop),
           ...checkpointEngineRoutes(service),
         ],
         version: options.version,
@@ -75,12 +85,20 @@ export class Daemon {
       });
       ends.push(
         () => streams.close(),
+        () => sessions.close(),
         () => app.close(),
       );
       await listenOnSocket(app, lock.path);
+      const linger =
+        options.linger === undefined
+          ? null
+          : new Linger(options.linger, () => service.updates.areRunning, requestStop);
+      linger?.watch(app.server);
+      ends.unshift(() => linger?.close());
       let url: string | null = null;
       if (options.listen !== undefined) {
         const tcp = await listenOnTcp(app, options.listen, overTcp);
+        linger?.watch(tcp);
         ends.push(() => closed(tcp));
         url = urlOf(tcp);
       }

@@ -1,10 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { readdir, stat, unlink } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { SharedDirectory } from '../native-bridge/memory.ts';
+import { leftRecord } from '../processes/sweep.ts';
+import { adoptVersions, keepUntil, type LeftVersion, noteVersions } from './left-versions.ts';
 
 /** A client that has not written to a file for so long, nor registered it, is gone. */
 const abandonedMilliseconds = 600_000;
+
+/** How often a living daemon says so. */
+const noteMilliseconds = 30_000;
 
 /**
  * A directory in shared memory into which clients write tensors, as safetensors files, to be registered without a copy.
@@ -15,12 +20,43 @@ export class SharedFiles {
   readonly #directory = new SharedDirectory(`/dev/shm/weightcast-${randomBytes(6).toString('hex')}`);
   /** Paths that are registered, or just being registered. */
   readonly #kept = new Set<string>();
+  /** Clients that are there, and write their files again. */
+  readonly #sessions = new Set<string>();
 
+  readonly #socket: string | null;
+  readonly #keepMilliseconds: number;
+  /** Whether there is something for the next daemon. */
+  #isNoted = false;
   readonly #onExit = () => this.close();
+  readonly #noting = setInterval(() => this.#keep(), noteMilliseconds).unref();
   readonly #sweeping = setInterval(() => void this.sweep(), abandonedMilliseconds / 2).unref();
 
-  constructor() {
+  /** `keep`: if this process is killed, complete versions stay for so long, for the next daemon on the socket. */
+  constructor(keep: { readonly socket: string; readonly seconds: number } | null = null) {
+    this.#socket = keep?.socket ?? null;
+    this.#keepMilliseconds = (keep?.seconds ?? 0) * 1_000;
     process.on('exit', this.#onExit);
+  }
+
+  /** What a daemon that was killed has left: names, versions and paths. */
+  adopt(): { readonly name: string; readonly version?: string; readonly source: readonly string[] }[] {
+    if (this.#socket === null) return [];
+    return adoptVersions(this.#socket, this.path).map(({ name, version, files }) => {
+      const source = files.map((file) => join(this.path, file));
+      return { name, ...(version !== undefined && { version }), source };
+    });
+  }
+
+  /** These are complete; their files are the daemon's. */
+  note(versions: readonly (Omit<LeftVersion, 'files'> & { readonly owned: readonly string[] })[]): void {
+    if (this.#socket === null || this.#keepMilliseconds === 0) return;
+    const own = versions.filter(({ owned }) => owned.length > 0);
+    if (own.length === 0 && !this.#isNoted) return;
+    this.#isNoted = true;
+    const left = own.map(({ name, version, owned }) => {
+      return { name, ...(version !== undefined && { version }), files: owned.map((path) => basename(path)) };
+    });
+    noteVersions(this.path, this.#socket, left, Date.now() + this.#keepMilliseconds);
   }
 
   get path(): string {
@@ -35,6 +71,32 @@ export class SharedFiles {
     for (const path of paths) this.#kept.add(path);
   }
 
+  /** Its files are called `session-ID-…`. */
+  openSession(): string {
+    const id = randomBytes(6).toString('hex');
+    this.#sessions.add(id);
+    return id;
+  }
+
+  /** Removes its files but those that are registered, which go when they are not any more. */
+  async closeSession(id: string): Promise<void> {
+    this.#sessions.delete(id);
+    const names = await readdir(this.path).catch(() => []);
+    const files = names.filter((name) => sessionOf(name) === id).map((name) => join(this.path, name));
+    await this.remove(files.filter((path) => !this.#kept.has(path)));
+  }
+
+  /** Whether a client that is there writes it again. */
+  isInSession(path: string): boolean {
+    return this.owns(path) && this.#sessions.has(sessionOf(basename(path)) ?? '');
+  }
+
+  /** They are not registered any more, and nobody reads them: a session may write its own again. */
+  async release(paths: readonly string[]): Promise<void> {
+    for (const path of paths) this.#kept.delete(path);
+    await this.remove(paths.filter((path) => !this.isInSession(path)));
+  }
+
   async remove(paths: readonly string[]): Promise<void> {
     for (const path of paths) {
       this.#kept.delete(path);
@@ -47,16 +109,26 @@ export class SharedFiles {
     const names = await readdir(this.path).catch(() => []);
     for (const name of names) {
       const path = join(this.path, name);
-      if (name === 'lock' || this.#kept.has(path)) continue;
+      if (name === 'lock' || name === leftRecord || this.#kept.has(path) || this.isInSession(path)) continue;
       const found = await stat(path).catch(() => null);
       if (found !== null && now - found.mtimeMs > abandonedMilliseconds) await this.remove([path]);
     }
   }
 
+  #keep(): void {
+    if (this.#isNoted) keepUntil(this.path, Date.now() + this.#keepMilliseconds);
+  }
+
   /** May be called twice. */
   close(): void {
     clearInterval(this.#sweeping);
+    clearInterval(this.#noting);
     process.off('exit', this.#onExit);
     this.#directory.close();
   }
+}
+
+/** The session that a file belongs to, by its name. */
+function sessionOf(name: string): string | null {
+  return /^session-([0-9a-f]+)-/.exec(name)?.[1] ?? null;
 }

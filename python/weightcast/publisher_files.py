@@ -1,0 +1,147 @@
+"""The files of one version in shared memory, mapped for writing."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+import time
+from typing import Callable, List
+
+from .client_errors import HostMemoryError
+from .publisher_layout import HEADER_ROOM, Layout, Place
+
+#: Mappings begin on multiples of it.
+_PAGE = mmap.ALLOCATIONGRANULARITY
+
+
+class VersionFiles:
+    """Files of one prefix. They grow with their layout; when it is whole all of it stays mapped, to be written again."""
+
+    def __init__(self, prefix: str, number: int) -> None:
+        """`prefix`: path of the files, without their numbers. They are made when they are first needed."""
+        #: Of these files among those of their publisher.
+        self.number = number
+        self._prefix = prefix
+        self._descriptors: List[int] = []
+        self._mappings: List[mmap.mmap] = []
+
+    @property
+    def paths(self) -> List[str]:
+        return [self._path(index) for index in range(len(self._descriptors))]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether they have headers and are mapped."""
+        return len(self._mappings) > 0
+
+    @property
+    def are_gone(self) -> bool:
+        """Whether the daemon has removed them: it is not sure that nobody reads them."""
+        return any(os.fstat(descriptor).st_nlink == 0 for descriptor in self._descriptors)
+
+    def try_lock(self) -> bool:
+        """Whether nobody receives from them; until `unlock` nobody does."""
+        try:
+            for descriptor in self._descriptors:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.unlock()
+            return False
+        return True
+
+    def unlock(self) -> None:
+        for descriptor in self._descriptors:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def reserve(self, place: Place) -> None:
+        """Makes sure of a new tensor's memory. Raises `HostMemoryError`."""
+        descriptor = self._descriptor(place.file)
+        if place.nbytes > 0:
+            self._allocate(descriptor, place.offset, place.nbytes)
+
+    def memory(self, place: Place) -> memoryview:
+        """The bytes of a tensor that has its memory, to be written."""
+        if place.nbytes == 0:
+            return memoryview(bytearray())
+        if place.file < len(self._mappings):
+            return memoryview(self._mappings[place.file])[place.offset : place.offset + place.nbytes]
+        begin = place.offset // _PAGE * _PAGE
+        length = place.offset + place.nbytes - begin
+        mapping = mmap.mmap(self._descriptor(place.file), length, offset=begin)
+        return memoryview(mapping)[place.offset - begin :]
+
+    def finish(self, layout: Layout) -> List[str]:
+        """Writes headers, stamps the files with the time, and returns their paths."""
+        if not self.is_whole:
+            for index in range(len(layout.file_bytes)):
+                descriptor = self._descriptor(index)
+                self._allocate(descriptor, 0, HEADER_ROOM)
+                os.pwrite(descriptor, layout.header(index), 0)
+            self.map(layout)
+        self.stamp()
+        return self.paths
+
+    def map(self, layout: Layout) -> None:
+        """Once they are whole."""
+        if not self.is_whole:
+            self._mappings = [
+                mmap.mmap(self._descriptor(index), size) for index, size in enumerate(layout.file_bytes)
+            ]
+
+    def stamp(self) -> None:
+        """Says that the content changes, or has changed: writes to mapped memory leave no trace in a file's times."""
+        for descriptor in self._descriptors:
+            now = time.time_ns()
+            os.utime(descriptor, ns=(now, now))
+
+    def each_mapping(self, use: Callable[[memoryview], None]) -> None:
+        for mapping in self._mappings:
+            use(memoryview(mapping))
+
+    def close(self) -> None:
+        """Lets go of the files. May be called twice."""
+        for mapping in self._mappings:
+            try:
+                mapping.close()
+            except BufferError:
+                # Somebody still holds a view; it goes with that.
+                pass
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._mappings, self._descriptors = [], []
+
+    def remove(self) -> None:
+        """Closes, and removes the files."""
+        paths = self.paths
+        self.close()
+        for path in paths:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
+
+    def _path(self, index: int) -> str:
+        return f"{self._prefix}-{index}.safetensors"
+
+    def _descriptor(self, index: int) -> int:
+        while len(self._descriptors) <= index:
+            path = self._path(len(self._descriptors))
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptors.append(os.open(path, flags, 0o600))
+        return self._descriptors[index]
+
+    def _allocate(self, descriptor: int, offset: int, nbytes: int) -> None:
+        try:
+            # Now, because a write to a mapping of full memory would end the process.
+            os.posix_fallocate(descriptor, offset, nbytes)
+        except OSError as error:
+            raise HostMemoryError(
+                f"shared memory cannot take {nbytes} bytes more ({self._prefix}): {error.strerror}"
+            ) from error
+
+
+def address_of(memory: memoryview) -> int:
+    """Of writable memory; its owner has to keep it alive."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
