@@ -70,7 +70,7 @@ function figuresOf({ name, bounds }: Case, runs: readonly SupervisorMeasurement[
       bounds.planUnchanged,
     ),
     figure(
-      'plan and manifest to all hosts, and open',
+      'sending plan and manifest to all hosts, and open',
       'ms',
       of((run) => run.distribute),
     ),
@@ -108,6 +108,6 @@ writeReport({
   method:
     'The supervisor, with its planner, in a process of its own; its messages pass through ZeroMQ to hosts of eight ranks, all in one ' +
     'other process, which answer at once. The tensors are those of Kimi-K2 with experts in INT4, once or as often as ' +
-    `it takes. Cold is a registered checkpoint that no rank has planned. Median of ${repetitions} runs, each in a fresh process.`,
+    `it takes. Times are processor time of the supervisor's process. Cold is a registered checkpoint that no rank has planned. Median of ${repetitions} runs, each in a fresh process.`,
   figures,
 });

@@ -6,8 +6,8 @@ import type { SupervisorMessage } from '../../src/actors/protocol/supervisor.ts'
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import type { SpokeKeys } from '../../src/transport/curve.ts';
 import { SpokeTransport } from '../../src/transport/spoke.ts';
+import { limits, log } from './circumstances.ts';
 import { FakeRank, fakeRankOptions } from './fake-rank.ts';
-import { log } from './log.ts';
 
 export interface HostsOrder {
   readonly hub: string;
@@ -22,7 +22,15 @@ const deadlineMilliseconds = 60_000;
 async function startHost(number: number, { hub, endpoint, keys, ranksPerHost }: HostsOrder): Promise<void> {
   const node = `host-${number}~1`;
   const clock = systemClock;
-  const transport = await SpokeTransport.connect({ node, endpoint, keys, clock, log, deadlineMilliseconds });
+  const transport = await SpokeTransport.connect({
+    node,
+    endpoint,
+    keys,
+    clock,
+    log,
+    limits,
+    deadlineMilliseconds,
+  });
   const system = ActorSystem.create({ clock, random: { next: () => 0.5 }, log, transport });
   const supervisor = system.wellKnown<SupervisorMessage>(hub, 'supervisor');
   for (let local = 0; local < ranksPerHost; local += 1) {

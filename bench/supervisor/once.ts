@@ -11,9 +11,10 @@ import type { EngineClient } from '../../src/engines/engine-client.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import { createClusterKeys, spokeKeys } from '../../src/transport/curve.ts';
 import { HubTransport } from '../../src/transport/hub.ts';
+import { processorTime } from '../processor-time.ts';
+import { limits, log } from './circumstances.ts';
 import type { HostsOrder } from './hosts.ts';
 import { indexOf, largeModel } from './large-checkpoint.ts';
-import { log } from './log.ts';
 import { WatchedTransport } from './watch.ts';
 
 const ranksPerHost = 8;
@@ -24,7 +25,7 @@ export interface SupervisorMeasurement {
   readonly tensors: number;
   /** Bytes of the manifest that is sent. */
   readonly manifest: number;
-  /** Milliseconds, from request to answer. */
+  /** Milliseconds of processor time of this process, from request to answer. */
   readonly register: number;
   readonly cold: number;
   readonly unchanged: number;
@@ -66,7 +67,7 @@ function optionsOf(ranks: number) {
 
 async function measure(ranks: number, count: number): Promise<SupervisorMeasurement> {
   const keys = createClusterKeys();
-  const hub = await HubTransport.bind({ node: 'hub~1', keys: keys, clock: systemClock, log });
+  const hub = await HubTransport.bind({ node: 'hub~1', keys: keys, clock: systemClock, log, limits });
   const transport = new WatchedTransport(hub);
   const system = ActorSystem.create({ clock: systemClock, random: { next: () => 0.5 }, log, transport });
   const ports = {
@@ -89,9 +90,9 @@ async function measure(ranks: number, count: number): Promise<SupervisorMeasurem
   await request(toSupervisor.awaitReady, {});
   const timed = async (work: () => Promise<unknown>) => {
     transport.begin();
-    const startedAt = performance.now();
+    const startedAt = processorTime();
     await work();
-    return performance.now() - startedAt;
+    return processorTime() - startedAt;
   };
   const source = { kind: 'path', path: '/models/large' } as const;
   const register = await timed(() => request(toSupervisor.register, { checkpoint: 'large', source }));

@@ -1,7 +1,8 @@
 import type { Envelope, PeerEvent, Transport } from '../../src/actors/kernel/index.ts';
 import type { HostDocument } from '../../src/checkpoint/host-documents.ts';
+import { processorTime } from '../processor-time.ts';
 
-/** What a process sends and receives through its transport, and when: of each kind of message the first and the last. */
+/** What a process sends and receives through its transport, and when, in processor time: of each kind of message the first and the last. */
 export class WatchedTransport implements Transport {
   readonly node: string;
   readonly #transport: Transport;
@@ -42,12 +43,12 @@ export class WatchedTransport implements Transport {
     this.#last = new Map();
   }
 
-  /** Milliseconds from the last message of one kind to the first of another. */
+  /** Milliseconds of processor time from the last message of one kind to the first of another. */
   betweenKinds(before: string, after: string): number {
     return this.#first.get(after)! - this.#last.get(before)!;
   }
 
-  /** Milliseconds from the first message of one kind to the last of another. */
+  /** The same from the first message of one kind to the last of another. */
   overKinds(from: string, to: string): number {
     return this.#last.get(to)! - this.#first.get(from)!;
   }
@@ -58,7 +59,7 @@ export class WatchedTransport implements Transport {
   }
 
   #note(kind: string): void {
-    const now = performance.now();
+    const now = processorTime();
     if (!this.#first.has(kind)) this.#first.set(kind, now);
     this.#last.set(kind, now);
   }

@@ -20,7 +20,7 @@ import { PlanCache } from '../../plan/plan-cache.ts';
 import { planReception, servedBy, withLost } from '../../plan/reception.ts';
 import { cutSlices, type Slices } from '../../plan/slices.ts';
 import { type Actor, type Context, type Reply, restartForEver, type SpawnOptions } from '../kernel/index.ts';
-import type { Merged } from '../protocol/checkpoint-values.ts';
+import type { LoadRequest, Merged } from '../protocol/checkpoint-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
 import type { Arrived } from '../protocol/update-values.ts';
@@ -67,7 +67,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
         case 'open-files':
           return this.#replyLater(this.#openFiles(message), context.deferReply(message));
         case 'plan-loading':
-          return context.reply(message, this.#planLoading(message));
+          return this.#replyLater(this.#planLoading(message), context.deferReply(message));
         case 'merge':
           return this.#replyLater(this.#merge(message), context.deferReply(message));
         case 'adopt':
@@ -103,16 +103,20 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return { number: this.#opened.number, files };
   }
 
-  #planLoading(message: MessageOf<'plan-loading'>) {
+  async #planLoading(message: MessageOf<'plan-loading'>) {
     const { shares, segments, reused } = this.#deal(message);
-    const orders = shares.map(({ rank, manifest, segment, reads }) => ({
-      rank,
-      manifest: encodeManifest(manifest),
-      segment,
-      exists: reused !== null,
-      reads: [...reads],
-      digest: message.source.kind !== 'written',
-    }));
+    const orders: LoadRequest[] = [];
+    for (const { rank, manifest, segment, reads } of shares) {
+      await this.#ports.breathe();
+      orders.push({
+        rank,
+        manifest: encodeManifest(manifest),
+        segment,
+        exists: reused !== null,
+        reads: [...reads],
+        digest: message.source.kind !== 'written',
+      });
+    }
     return { orders, reused, segments: [...segments] };
   }
 
