@@ -29,9 +29,9 @@ export interface SupervisorMeasurement {
   readonly register: number;
   readonly cold: number;
   readonly unchanged: number;
-  /** From the last answer to `prepare` to the first byte of the plan. */
+  /** From the first answer to `prepare`, of all ranks, to the first byte of the plan; twice if engines were slow meanwhile. */
   readonly plan: number;
-  /** The same with the cached plan: to the first `open`. */
+  /** From the last answer to `prepare` to the first `open`, with the cached plan. */
   readonly planUnchanged: number;
   /** From there to the last answer to `open`. */
   readonly distribute: number;
@@ -110,7 +110,7 @@ async function measure(ranks: number, count: number): Promise<SupervisorMeasurem
   const sentBefore = hub.counters.sentBytes;
   const cold = await timed(update);
   const hostBytes = (hub.counters.sentBytes - sentBefore) / (ranks / ranksPerHost);
-  const plan = transport.betweenKinds('prepare answered', 'write-document');
+  const plan = transport.fromFirst('prepare answered', 'write-document');
   const distribute = transport.overKinds('write-document', 'open answered');
   const unchanged = await timed(update);
   const planUnchanged = transport.betweenKinds('prepare answered', 'open');

@@ -48,6 +48,11 @@ export class WatchedTransport implements Transport {
     return this.#first.get(after)! - this.#last.get(before)!;
   }
 
+  /** The same from the first message of one kind to the first of another. */
+  fromFirst(before: string, after: string): number {
+    return this.#first.get(after)! - this.#first.get(before)!;
+  }
+
   /** The same from the first message of one kind to the last of another. */
   overKinds(from: string, to: string): number {
     return this.#last.get(to)! - this.#first.get(from)!;
