@@ -103,7 +103,7 @@ export function openDevice(
     if (capacity > 0 || code !== 'ENOENT') throw error;
     // Without a capacity the device must exist already: the engine creates it.
     throw new UsageError(
-      `rank ${rank} finds no engine on host device ${namespace}-${index}; start the engine first, or name its devices (host:NAMESPACE)`,
+      `rank ${rank} finds no engine on host device ${namespace}-${index}; start the engine first, or name its devices (host:NAMESPACE; host:NAMESPACE:1GiB for an engine that makes none)`,
     );
   }
 }
