@@ -37,6 +37,14 @@ export function serviceRoutes(service: Service, facts: DaemonFacts): Route[] {
         return {};
       },
     }),
+    route({
+      method: 'GET',
+      path: '/v1/checkpoints/{name}/metas',
+      summary:
+        'With what other clusters read a checkpoint from the memory of this one, as long as it stays registered here.',
+      answer: schemas.metasAnswer,
+      handle: async ({ params }) => ({ metas: await service.checkpoints.metas(params.name!) }),
+    }),
     ...instanceRoutes(service, status),
     ...updateRoutes(service),
   ];
@@ -112,8 +120,9 @@ function updateRoutes(service: Service): Route[] {
   ];
 }
 
-function registrationOf({ name, path, files, hosts }: z.infer<typeof schemas.registerBody>) {
-  return { name, source: path ?? files!, ...(hosts !== undefined && { hosts }) };
+function registrationOf({ name, path, files, metas, hosts }: z.infer<typeof schemas.registerBody>) {
+  const source = path ?? files ?? { metas: metas! };
+  return { name, source, ...(hosts !== undefined && { hosts }) };
 }
 
 function instanceOf(body: z.infer<typeof schemas.instanceBody>): InstanceOptions {
