@@ -1,6 +1,8 @@
 import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { Progress } from '../actors/protocol/status-values.ts';
+import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
+import { readMetas } from '../checkpoint/metas.ts';
 import { openCheckpoint } from '../checkpoint/source.ts';
 import type { Cluster, RegisterOptions } from '../cluster/cluster.ts';
 import {

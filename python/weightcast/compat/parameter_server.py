@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -20,29 +20,19 @@ import torch
 import torch.distributed
 
 from ..client import Client
-from ..client_errors import DaemonError, UsageError, error_of
+from ..client_errors import DaemonError, UsageError
 from ..tensor_files import write_tensors
 from .caller_engine import CallerEngine
+from .orders import Orders, RequestFunction
 from .rank_group import RankGroup
-from .sender import Engine, Limits, Sender
+from .sender import Engine, Sender
+from .settings import environment, limits_of
 
 logger = logging.getLogger(__name__)
-
-SocketPaths = list[tuple[str, str]]
-RequestFunction = Callable[[SocketPaths], Any]
 
 _INSTANCE = "parameter-server"
 #: That ranks may take to register their shares, or to come to a barrier.
 _GATHER_SECONDS = 3_600.0
-#: Beyond an update's own deadline the daemon cleans up.
-_CLEANUP_SECONDS = 150.0
-_GIB = 1 << 30
-
-
-class CallerError(DaemonError):
-    """`req_func` has raised, on the rank that the message names."""
-
-    code = "WEIGHTCAST_ENGINE"
 
 
 class ParameterServer:
@@ -68,13 +58,13 @@ class ParameterServer:
         this host; rank n is on device n modulo that. `mem_fraction`: of a device's free memory that an update may take.
         PS_MAX_BUCKET_SIZE_GB limits a bucket (in GiB; default: as weightcast chooses).
         """
-        self._rank = int(_environment("RANK")) if rank is None else rank
-        self._world_size = int(_environment("WORLD_SIZE")) if world_size is None else world_size
+        self._rank = int(environment("RANK")) if rank is None else rank
+        self._world_size = int(environment("WORLD_SIZE")) if world_size is None else world_size
         self._auto_pg = auto_pg
         self._gpu_count = gpu_count or torch.cuda.device_count() or self._world_size
-        self._limits = _limits_of(mem_fraction)
-        address = master_addr or _environment("MASTER_ADDR")
-        port = int(_environment("MASTER_PORT")) + 1 if master_port is None else master_port
+        self._limits = limits_of(mem_fraction)
+        address = master_addr or environment("MASTER_ADDR")
+        port = int(environment("MASTER_PORT")) + 1 if master_port is None else master_port
         self._group = RankGroup(self._rank, self._world_size, address, port)
         self._process_groups = 0
         self._sender: Sender | None = None
@@ -85,8 +75,9 @@ class ParameterServer:
         self._current: str | None = None
         #: The content of a metas file, to be registered by the next update.
         self._foreign: str | None = None
-        self._orders = 0
-        self._asked: tuple[RequestFunction, list[int], float] | None = None
+        #: On rank 0, where the caller asks the engines.
+        self._caller: CallerEngine | None = None
+        self._orders: Orders | None = None
         self._begin()
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -137,9 +128,10 @@ class ParameterServer:
             return
 
         def register() -> None:
-            self._of_rank_0().register(checkpoint_name, range(self._world_size), files=paths)
+            assert self._sender is not None
+            self._sender.register(checkpoint_name, range(self._world_size), files=paths)
 
-        self._by_rank_0(register)
+        self._group.by_first(register, _GATHER_SECONDS)
         self._gathered.add(checkpoint_name)
 
     def get_metas(self) -> dict[int, Any]:
@@ -188,11 +180,11 @@ class ParameterServer:
         end = time.monotonic() + timeout.total_seconds()
         self._ensure_process_group(timeout)
         try:
-            self._asked = (req_func, chosen, end)
+            self._orders = Orders(self._group, req_func, chosen, end)
             if self._sender is None:
-                self._follow(req_func, chosen, end)
+                self._orders.follow()
             else:
-                self._lead(self._sender, checkpoint_name, chosen, end)
+                self._lead(self._sender, self._orders, checkpoint_name, chosen)
             self.store_based_barrier()
         finally:
             if self._auto_pg and torch.distributed.is_initialized():
@@ -222,26 +214,21 @@ class ParameterServer:
 
     def _begin(self) -> None:
         """Rank 0 finds the daemon or starts one, and tells the others of it."""
-        facts = None
-        error: DaemonError | None = None
-        if self._rank == 0:
-            try:
-                self._sender = Sender(self._engine(), self._gpu_count, self._limits)
-                atexit.register(self._end)
-                facts = [self._sender.socket, self._sender.client.shared_directory()]
-            except DaemonError as failure:
-                error = failure
-        said = self._group.gather([socket.gethostname(), facts, _wire(error)], _GATHER_SECONDS)
-        host, facts, failure = said[0]
-        _raise(error, failure)
-        elsewhere = sorted({str(other) for other, _, _ in said} - {host})
+        path, self._directory = self._group.by_first(self._start_sender, _GATHER_SECONDS)
+        self._client = Client(path)
+        host, *others = self._group.gather(socket.gethostname(), _GATHER_SECONDS)
+        elsewhere = sorted(set(others) - {host})
         if elsewhere:
             raise UsageError(
                 f"ranks are on {', '.join(elsewhere)}, rank 0 is on {host}: this group has to be on one host; "
                 "for several start `weightcast serve` with their hosts (docs/daemon.md)"
             )
-        self._client = Client(facts[0])
-        self._directory = facts[1]
+
+    def _start_sender(self) -> tuple[str, str]:
+        """The daemon's socket, and where tensors are written for it."""
+        self._sender = Sender(self._engine(), self._gpu_count, self._limits)
+        atexit.register(self._end)
+        return self._sender.socket, self._sender.client.shared_directory()
 
     def _end(self) -> None:
         """The daemon may have been there before, and stay."""
@@ -257,36 +244,22 @@ class ParameterServer:
         if self._auto_pg and not torch.distributed.is_initialized():
             self.init_process_group(timeout=timeout)
 
-    def _of_rank_0(self) -> Sender:
-        assert self._sender is not None
-        return self._sender
-
-    def _by_rank_0(self, work: Callable[[], None]) -> None:
-        """Returns on all ranks when rank 0 has done it, and raises on all what it raised."""
-        error: DaemonError | None = None
-        if self._rank == 0:
-            try:
-                work()
-            except DaemonError as failure:
-                error = failure
-        _raise(error, self._group.gather(_wire(error), _GATHER_SECONDS)[0])
-
-    def _lead(self, sender: Sender, name: str, ranks: Sequence[int], end: float) -> None:
+    def _lead(self, sender: Sender, orders: Orders, name: str, ranks: list[int]) -> None:
         """On rank 0: updates, and tells the others when it has ended."""
-        self._orders = 0
         error: BaseException | None = None
         try:
             if self._foreign is not None:
                 self._register_foreign(sender, name, ranks)
-            sender.update(name, ranks, max(1.0, end - time.monotonic()))
+            sender.update(name, ranks, orders.seconds_left)
         except BaseException as failure:
             error = failure
             raise
         finally:
-            self._caller.settle(max(0.0, end - time.monotonic()))
-            self._group.say(f"order/{self._orders}", {"ended": _wire(error)})
+            if self._caller is not None:
+                self._caller.settle(orders.seconds_left)
+            orders.ended(error)
 
-    def _register_foreign(self, sender: Sender, name: str, ranks: Sequence[int]) -> None:
+    def _register_foreign(self, sender: Sender, name: str, ranks: list[int]) -> None:
         """The daemon reads a file, and removes it in the end."""
         path = os.path.join(self._directory, f"{os.getpid()}-metas-{time.time_ns()}.json")
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -296,83 +269,8 @@ class ParameterServer:
         self._gathered.add(name)
 
     def _order(self, links: dict[str, str]) -> None:
-        """Called when weightcast's ranks listen: has every rank call its `req_func`."""
-        assert self._asked is not None
-        req_func, ranks, end = self._asked
-        by_rank = dict(zip(ranks, links.items(), strict=True))
-        paths = [by_rank.get(rank, (f"rank-{rank}", "")) for rank in range(self._world_size)]
-        order = self._orders
-        self._orders += 1
-        self._group.say(f"order/{order}", {"paths": paths})
-        failures = [_tried(req_func, paths, 0)] if 0 in ranks else []
-        failures += [self._group.hear(f"done/{order}", rank, end) for rank in ranks if rank != 0]
-        failed = next((failure for failure in failures if failure is not None), None)
-        if failed is not None:
-            raise CallerError(failed)
-
-    def _follow(self, req_func: RequestFunction, ranks: Sequence[int], end: float) -> None:
-        """On every other rank: does as rank 0 says, until the update has ended."""
-        order = 0
-        while True:
-            said = self._group.hear(f"order/{order}", 0, end + _CLEANUP_SECONDS)
-            if "ended" in said:
-                return _raise(None, said["ended"])
-            if self._rank in ranks:
-                paths = [(uuid, address) for uuid, address in said["paths"]]
-                self._group.say(f"done/{order}", _tried(req_func, paths, self._rank))
-            order += 1
-
-
-def _tried(req_func: RequestFunction, paths: SocketPaths, rank: int) -> str | None:
-    """Calls it; what it raised, in one line."""
-    try:
-        req_func(paths)
-        return None
-    except Exception as error:
-        logger.exception("req_func has failed on rank %d", rank)
-        return " ".join(f"req_func failed on rank {rank}: {type(error).__name__}: {error}".split())
-
-
-def _wire(error: BaseException | None) -> list[str] | None:
-    if error is None:
-        return None
-    code = error.code if isinstance(error, DaemonError) else DaemonError.code
-    return [code, str(error) or type(error).__name__]
-
-
-def _raise(error: BaseException | None, said: list[str] | None) -> None:
-    """Raises what rank 0 raised: its own error there, the same elsewhere."""
-    if error is not None:
-        raise error
-    if said is not None:
-        raise error_of(said[0], said[1])
-
-
-def _environment(name: str) -> str:
-    value = os.environ.get(name)
-    if not value:
-        raise UsageError(f"{name} is not set: start this with torchrun, or give it as an argument")
-    return value
-
-
-def _limits_of(mem_fraction: float | None) -> Limits:
-    fraction = _number("PS_MEM_FRACTION", 0.9) if mem_fraction is None else mem_fraction
-    if not 0 < fraction <= 1:
-        raise UsageError(f"mem_fraction (PS_MEM_FRACTION) is {fraction:g}; it must be above 0, and at most 1")
-    gib = _number("PS_MAX_BUCKET_SIZE_GB", None)
-    if gib is not None and not gib > 0:
-        raise UsageError(f"PS_MAX_BUCKET_SIZE_GB is {gib:g}; it must be above 0")
-    return Limits(None if gib is None else int(gib * _GIB), fraction)
-
-
-def _number(name: str, usual: float | None) -> Any:
-    text = os.environ.get(name)
-    if not text:
-        return usual
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"{name} is {text!r}, which is no number") from None
+        assert self._orders is not None
+        self._orders.order(links)
 
 
 def _remove(path: str) -> None:

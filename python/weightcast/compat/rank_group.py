@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed
 
-from ..client_errors import DeadlineError, PeerLostError
+from ..client_errors import DaemonError, DeadlineError, PeerLostError, error_of
 
 #: That rank 0 may take to be there.
 _MEET_SECONDS = 600.0
@@ -49,6 +50,20 @@ class RankGroup:
             self._store.delete_key(key)
         return values
 
+    def by_first(self, work: Callable[[], Any], seconds: float) -> Any:
+        """What `work` returns on rank 0, on all ranks; they raise what it raised there."""
+        value, error = None, None
+        if self.rank == 0:
+            try:
+                value = work()
+            except DaemonError as failure:
+                error = failure
+        value, said = self.gather([value, said_of(error)], seconds)[0]
+        if error is not None:
+            raise error
+        raise_said(said)
+        return value
+
     def say(self, what: str, value: Any) -> None:
         """For any rank that hears it before the next gather."""
         self._set(f"say/{self._rounds}/{what}/{self.rank}", value)
@@ -77,3 +92,16 @@ class RankGroup:
             raise DeadlineError(f"rank {self.rank} did not hear from {who} within {seconds:.0f} s") from error
         except torch.distributed.DistError as error:
             raise PeerLostError(f"rank {self.rank} has lost rank 0, which holds the group together") from error
+
+
+def said_of(error: BaseException | None) -> list[str] | None:
+    """An error as other ranks are told of it."""
+    if error is None:
+        return None
+    code = error.code if isinstance(error, DaemonError) else DaemonError.code
+    return [code, str(error) or type(error).__name__]
+
+
+def raise_said(said: list[str] | None) -> None:
+    if said is not None:
+        raise error_of(said[0], said[1])

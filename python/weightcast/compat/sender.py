@@ -16,6 +16,7 @@ from ..client_errors import BusyError, DaemonError, NotFoundError
 from ..client_http import default_socket
 from ..client_results import Instance, Update
 from ..publisher_start import started
+from .settings import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +37,6 @@ class Engine:
     engine: str = "vllm"
     link: str = "checkpoint-engine"
     api_key: str | None = None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Of memory, in updates. None: as weightcast chooses."""
-
-    bucket_bytes: int | None
-    #: Of the free memory of a device.
-    memory_fraction: float
 
 
 class Sender:
