@@ -12,7 +12,9 @@ export function devicesOf(option: string | undefined): Devices {
   if (kind === 'cuda') return { kind };
   const [isHost, namespace, size] = /^host(?::([^:]+)(?::(.+))?)?$/.exec(kind) ?? [];
   if (isHost === undefined)
-    throw new UsageError(`--devices must be cuda, host, host:NAMESPACE or host:NAMESPACE:SIZE, not "${kind}"`);
+    throw new UsageError(
+      `--devices must be cuda, host, host:NAMESPACE or host:NAMESPACE:SIZE, not "${kind}"`,
+    );
   return {
     kind: 'host',
     ...(namespace !== undefined && { namespace }),

@@ -9,7 +9,14 @@ import type { ClusterStatus, KnownInstance } from '../actors/protocol/status-val
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { anyOf } from '../actors/protocol/table.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
-import { asForeign, type ForeignSource, type Metas, metasText, readMetas, writeMetas } from '../checkpoint/metas.ts';
+import {
+  asForeign,
+  type ForeignSource,
+  type Metas,
+  metasText,
+  readMetas,
+  writeMetas,
+} from '../checkpoint/metas.ts';
 import type { NamedTensors } from '../checkpoint/named-tensors.ts';
 import { UsageError } from '../errors.ts';
 import { ClusterConnection } from './connection.ts';

@@ -175,7 +175,9 @@ export const checkpointAnswer = z.object({
 export const metasAnswer = z.object({
   metas: z
     .string()
-    .describe('Content of a metas file, JSON. It grants access to the checkpoint: keep it in a file of mode 0600.'),
+    .describe(
+      'Content of a metas file, JSON. It grants access to the checkpoint: keep it in a file of mode 0600.',
+    ),
 });
 
 export const instanceAnswer = z.object({

@@ -18,12 +18,10 @@ import { missingPython } from './python-interpreter.ts';
 import { oddTensors } from './tensors.ts';
 import { type Torchrun, torchrun } from './torchrun.ts';
 
-/** Of checkpoint-engine's source distribution, which scripts/test-python.sh unpacks. */
-const example = fileURLToPath(
-  new URL(
-    'examples/update.py',
-    new URL(`${process.env.WEIGHTCAST_CHECKPOINT_ENGINE_SOURCE ?? '.venv/checkpoint-engine'}/`, packageRoot),
-  ),
+/** Of a checkout of checkpoint-engine, or of its source distribution, as scripts/test-python.sh unpacks it. */
+const example = join(
+  process.env.WEIGHTCAST_CHECKPOINT_ENGINE ?? fileURLToPath(new URL('.venv/checkpoint-engine', packageRoot)),
+  'examples/update.py',
 );
 const skipExample =
   skipOriginal ||
@@ -186,4 +184,28 @@ test('weightcast.update takes the options of that example, and asks the engine w
     assert.equal(statSync(metas).mode & 0o777, 0o600);
     await assertHeld(stage);
   }
+});
+
+test('each rank may ask an engine of its own, all or some; what one of them raises all do; a daemon comes and goes with them', {
+  skip: skipOriginal,
+}, async (t) => {
+  const scratch = temporaryDirectory(t);
+  const namespace = sharedMemoryName();
+  const link = 'checkpoint-engine';
+  const start = (rank: number) =>
+    PythonEngine.start(t, { link, places: [{ uuid: `HOST-${namespace}-${rank}`, device: 'cpu' }], original });
+  const engines = await Promise.all([0, 1].map(start));
+  const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+  const command = join(scratch, 'weightcast');
+  const options = `"$@" --devices host:${namespace}:16MiB`;
+  writeFileSync(command, `#!/bin/sh\nexec '${process.execPath}' '${main}' ${options}\n`, { mode: 0o755 });
+  const socket = join(scratch, 'd.sock');
+  const cases = fileURLToPath(new URL('test/python/parameter_server_cases.py', packageRoot));
+  const words = [cases, ...engines.map(({ endpoint }) => endpoint)];
+  await succeeded(await torchrun(t, 2, words, { WEIGHTCAST_SOCKET: socket, WEIGHTCAST_COMMAND: command }));
+  await eventually('the daemon has ended', () => !existsSync(socket));
+  assert.deepEqual(
+    engines.map(({ asked }) => asked.length),
+    [3, 3],
+  );
 });

@@ -30,7 +30,6 @@ export async function torchrun(
   const packages = [fileURLToPath(new URL('python', packageRoot)), process.env.PYTHONPATH].filter(Boolean);
   const child = spawn(process.env.WEIGHTCAST_PYTHON!, ['-m', 'torch.distributed.run', ...options, ...words], {
     env: { ...process.env, PYTHONPATH: packages.join(delimiter), OMP_NUM_THREADS: '1', ...environment },
-    detached: true,
   });
   let output = '';
   for (const stream of [child.stdout, child.stderr])
@@ -38,12 +37,10 @@ export async function torchrun(
       output += text;
     });
   const ended = once(child, 'close').then(([status]) => ({ status: status as number | null, output }));
-  t.after(() => {
-    try {
-      process.kill(-child.pid!, 'SIGKILL');
-    } catch {
-      // It has ended.
-    }
+  // It ends its workers, which lead sessions of their own.
+  t.after(async () => {
+    child.kill('SIGTERM');
+    await ended;
   });
   return { output: () => output, ended };
 }

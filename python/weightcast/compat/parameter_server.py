@@ -180,6 +180,9 @@ class ParameterServer:
         end = time.monotonic() + timeout.total_seconds()
         self._ensure_process_group(timeout)
         try:
+            wanted = [checkpoint_name, chosen]
+            if any(other != wanted for other in self._group.gather(wanted, timeout.total_seconds())):
+                raise UsageError("not all ranks ask for an update of the same checkpoint and the same ranks")
             self._orders = Orders(self._group, req_func, chosen, end)
             if self._sender is None:
                 self._orders.follow()

@@ -19,7 +19,7 @@ _MEET_SECONDS = 600.0
 class RankGroup:
     """All ranks make the same calls in the same order, but for those between `say` and `hear`. Values are those of JSON.
 
-    Raises `DeadlineError` that names the rank that said nothing, and `PeerLostError` when rank 0 is gone.
+    A store serves one thread at a time, also while that waits. Raises `DeadlineError` that names the rank that said nothing, and `PeerLostError` when rank 0 is gone.
     """
 
     def __init__(self, rank: int, size: int, address: str, port: int) -> None:
@@ -71,6 +71,18 @@ class RankGroup:
     def hear(self, what: str, rank: int, end: float) -> Any:
         """What a rank says, now or until `end`, by time.monotonic()."""
         return self._get(f"say/{self._rounds}/{what}/{rank}", rank, end)
+
+    def hear_now(self, what: str, rank: int) -> Any:
+        """What a rank has said; None if it has said nothing."""
+        key = f"say/{self._rounds}/{what}/{rank}"
+        return json.loads(self._store.get(key)) if self._store.check([key]) else None
+
+    def tally(self, what: str, by: int = 1) -> int:
+        """Adds to what all ranks have counted since the last gather; the sum."""
+        key = f"tally/{self._rounds}/{what}"
+        if self.rank == 0 and key not in self._said:
+            self._said.append(key)
+        return self._store.add(key, by)
 
     def _set(self, key: str, value: Any) -> None:
         self._store.set(key, json.dumps(value))
