@@ -55,7 +55,7 @@ export function serveCommand(version: string): Command {
     .option('--linger <seconds>', 'end so long after the last client (default: stay)')
     .option(
       '--devices <kind>',
-      'devices of the engines: cuda, host, host:NAMESPACE, or host:NAMESPACE:SIZE for engines that make none themselves; rank n is on device n (default: cuda if there are GPUs, otherwise host)',
+      'devices of the engines: cuda, host, or host:NAMESPACE; rank n is on device n (default: cuda if there are GPUs, otherwise host)',
     )
     .action((options: Options) => runCommand((signal) => serve(options, version, signal)));
 }

@@ -83,7 +83,7 @@ export function updateCommand(): Command {
     .option('--name <name>', 'name of the checkpoint (default: its file name, or its name in the metas file)')
     .option(
       '--devices <kind>',
-      'devices of the engine: cuda, host, host:NAMESPACE, or host:NAMESPACE:SIZE for one that makes none itself (default: cuda if there are GPUs, otherwise host)',
+      'devices of the engine: cuda, host, or host:NAMESPACE (default: cuda if there are GPUs, otherwise host)',
     )
     .option('--first-device <n>', "number of the first worker's device; those of the others follow it", '0')
     .option(

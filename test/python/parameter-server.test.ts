@@ -197,7 +197,7 @@ test('each rank may ask an engine of its own, all or some; what one of them rais
   const engines = await Promise.all([0, 1].map(start));
   const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
   const command = join(scratch, 'weightcast');
-  const options = `"$@" --devices host:${namespace}:16MiB`;
+  const options = `"$@" --devices host:${namespace}`;
   writeFileSync(command, `#!/bin/sh\nexec '${process.execPath}' '${main}' ${options}\n`, { mode: 0o755 });
   const socket = join(scratch, 'd.sock');
   const cases = fileURLToPath(new URL('test/python/parameter_server_cases.py', packageRoot));

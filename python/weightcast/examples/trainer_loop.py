@@ -29,7 +29,6 @@ from weightcast.errors import WeightcastError
 _INSTANCE = "trainer-loop"
 #: Natural log-probabilities in BF16 differ by hundredths from those in float32.
 _TOLERANCE = 0.2
-_DEVICE_BYTES = 64 << 20
 #: That an engine may take to answer.
 _ANSWER_SECONDS = 120.0
 
@@ -133,7 +132,7 @@ def _instance(publisher: Any, endpoint: str) -> Iterator[None]:
 def _own_daemon() -> Iterator[Any]:
     """A daemon beside the user's: the engine's device is memory of the host, whatever GPUs there are."""
     with tempfile.TemporaryDirectory() as directory:
-        devices = f"host:{_INSTANCE}-{os.getpid()}:{_DEVICE_BYTES}"
+        devices = f"host:{_INSTANCE}-{os.getpid()}"
         publisher = weightcast.connect(
             f"{directory}/daemon.sock", checkpoint=_INSTANCE, linger=5.0, serve_options=["--devices", devices]
         )
