@@ -46,7 +46,7 @@ export async function torchrun(
 }
 
 /** Torchrun has the first for itself; a `ParameterServer` takes the next. */
-async function pairOfFreePorts(): Promise<number> {
+export async function pairOfFreePorts(): Promise<number> {
   for (;;) {
     const first = await listening(0);
     const { port } = first.address() as AddressInfo;
