@@ -9,7 +9,7 @@ import ctypes
 import json
 import os
 import secrets
-from typing import Any, Callable, List, Mapping, NamedTuple, Tuple
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 from .client_errors import HostMemoryError, UsageError
 
@@ -35,6 +35,7 @@ _DTYPES = {
     "int64": "I64",
     "uint64": "U64",
 }
+_TORCH_NAMES = {safetensors: name for name, safetensors in _DTYPES.items()}
 #: Of the first tensor in the file.
 _ALIGNMENT = 256
 #: One write takes at most 2 GiB.
@@ -136,6 +137,11 @@ def _form_of_torch(dtype: str, shape: List[int]) -> Tuple[str, List[int]]:
     if not shape:
         raise ValueError("a pair of four-bit elements needs a dimension")
     return "F4", [*shape[:-1], 2 * shape[-1]]
+
+
+def torch_name(dtype: str) -> Optional[str]:
+    """What torch calls a dtype of the safetensors format; None if it has none."""
+    return _TORCH_NAMES.get(dtype)
 
 
 def _bytes_of_torch(tensor: Any) -> memoryview:

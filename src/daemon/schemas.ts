@@ -28,6 +28,7 @@ export const registerBody = z
     metas: path
       .optional()
       .describe('In place of `path`: a metas file, by which it is read from the memory of another cluster.'),
+    version: name.optional().describe('What its client calls this content; it is told to who asks for it.'),
     hosts: z
       .array(z.string().min(1).max(256))
       .min(1)
@@ -162,6 +163,7 @@ const version = z.object({ checkpoint: z.string(), digest: z.string() });
 
 export const checkpointAnswer = z.object({
   name: z.string(),
+  version: nullableText,
   state: z
     .enum(['waiting', 'loaded', 'failed'])
     .describe('waiting: no rank holds it yet; it is loaded when the first instance is added.'),
@@ -178,6 +180,10 @@ export const metasAnswer = z.object({
     .describe(
       'Content of a metas file, JSON. It grants access to the checkpoint: keep it in a file of mode 0600.',
     ),
+});
+
+export const checkpointFilesAnswer = checkpointAnswer.extend({
+  files: z.array(z.string()).describe('Paths, on the host of the daemon.'),
 });
 
 export const instanceAnswer = z.object({
