@@ -65,9 +65,13 @@ alone weightcast stop --socket "$scratch/socket"
 wait "$daemon"
 echo "so has the installed daemon"
 
-# The example: a trainer, its engine and its daemon, of the wheel alone.
-torch() { pip install 'torch==2.13.0' --index-url https://download.pytorch.org/whl/cpu || pip install 'torch==2.13.0'; }
-if ! torch 2>/dev/null; then echo "torch cannot be had: the example has not been run"; exit 0; fi
+# The example: a trainer, its engine and its daemon, of the wheel; torch is that of scripts/test-python.sh, if it is there.
+site() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
+if .venv/bin/python -c 'import torch' 2>/dev/null; then
+  site "$root/.venv/bin/python" >"$(site "$scratch/venv/bin/python")/torch.pth"
+else
+  pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu 2>/dev/null || pip install torch==2.13.0
+fi || { echo "torch cannot be had" >&2; exit 77; }
 mkdir "$scratch/empty-folder"
 (cd "$scratch/empty-folder" && alone python -m weightcast.examples.trainer_loop --json "$scratch/steps.json" >/dev/null)
 node -e '

@@ -231,7 +231,7 @@ class ParameterServer:
         """The daemon's socket, and where tensors are written for it."""
         self._sender = Sender(self._engine(), self._gpu_count, self._limits)
         atexit.register(self._end)
-        return self._sender.socket, self._sender.client.shared_directory()
+        return self._sender.socket, self._sender.directory
 
     def _end(self) -> None:
         """The daemon may have been there before, and stay."""

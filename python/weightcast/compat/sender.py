@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
@@ -12,13 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..client import Client
-from ..client_errors import BusyError, DaemonError, NotFoundError
+from ..client_errors import BusyError, NotFoundError, NotReadyError
 from ..client_http import default_socket
 from ..client_results import Instance, Update
 from ..publisher_start import started
 from .settings import Limits
-
-logger = logging.getLogger(__name__)
 
 #: A daemon that was started for a group ends so long after it.
 _LINGER_SECONDS = 2.0
@@ -52,9 +48,11 @@ class Sender:
         self._name: str | None = None
         self.socket = default_socket()
         self.client = Client(self.socket)
-        started(self.client, self.socket, _LINGER_SECONDS, _serve_options(engine), _START_SECONDS)
+        started(self.client, self.socket, _LINGER_SECONDS, 0, _serve_options(engine), _START_SECONDS)
         # As long as it is open, a daemon that was started for somebody stays.
-        threading.Thread(target=self._listen, name="weightcast-events", daemon=True).start()
+        self._held = self.client.hold_session()
+        #: Where tensors are written that the daemon is to register without a copy.
+        self.directory: str = self._held.first["shared_directory"]
 
     def register(self, checkpoint: str, ranks: Sequence[int], **source: Any) -> None:
         """Has the engine's ranks load a checkpoint. `source`: `files` or `metas`, as `Client.register` takes them."""
@@ -62,6 +60,8 @@ class Sender:
         self.client.register(checkpoint, **source)
 
     def update(self, checkpoint: str, ranks: Sequence[int], seconds: float) -> Update:
+        if not self._held.is_alive:
+            raise NotReadyError(f"the daemon at {self.socket} is gone, and with it what was registered")
         self._use(ranks)
         return self.client.update(
             checkpoint,
@@ -121,13 +121,6 @@ class Sender:
                 f"instance {known.name} has the engine {known.endpoint} with {len(known.ranks)} ranks, not {count}"
             )
         self._name = known.name
-
-    def _listen(self) -> None:
-        try:
-            for event in self.client.events():
-                logger.debug("%s %s", event.type, event.data)
-        except (DaemonError, ValueError) as error:
-            logger.debug("no events: %s", error)
 
 
 def _serve_options(engine: Engine) -> list[str]:
