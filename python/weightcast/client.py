@@ -111,7 +111,7 @@ class Client:
         of torch (of the CPU or a GPU) or numpy, or `(dtype, shape, bytes)` with a dtype of the safetensors format. They are
         written once, into shared memory of the daemon's host, which has to be this one; they may be changed when this
         returns. Or `metas`, a file with what `metas` of another daemon says, from whose memory it is read. `hosts`: whose
-        ranks load the files. `version`: what this content is called, for `Checkpoint.version`. `timeout`: in seconds.
+        ranks load the files. `version`: what this content is called. `timeout`: in seconds.
         """
         if sum(source is not None for source in (path, files, tensors, metas)) != 1:
             raise UsageError("give one of path, files, tensors and metas")
