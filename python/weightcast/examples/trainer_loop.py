@@ -31,6 +31,8 @@ _INSTANCE = "trainer-loop"
 _TOLERANCE = 0.2
 #: That an engine may take to answer.
 _ANSWER_SECONDS = 120.0
+#: That the daemon may take to end.
+_STOP_SECONDS = 60.0
 
 
 class AnswerError(WeightcastError):
@@ -131,16 +133,20 @@ def _instance(publisher: Any, endpoint: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _own_daemon() -> Iterator[Any]:
     """A daemon beside the user's: the engine's device is memory of the host, whatever GPUs there are."""
-    with tempfile.TemporaryDirectory() as directory:
-        devices = f"host:{_INSTANCE}-{os.getpid()}"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        socket, devices = f"{directory}/daemon.sock", f"host:{_INSTANCE}-{os.getpid()}"
         publisher = weightcast.connect(
-            f"{directory}/daemon.sock", checkpoint=_INSTANCE, linger=5.0, serve_options=["--devices", devices]
+            socket, checkpoint=_INSTANCE, linger=5.0, serve_options=["--devices", devices]
         )
         try:
             with publisher:
                 yield publisher
         finally:
             publisher.client.stop()
+            end = time.monotonic() + _STOP_SECONDS
+            # It goes last.
+            while os.path.exists(socket) and time.monotonic() < end:
+                time.sleep(0.05)
 
 
 @contextlib.contextmanager
