@@ -219,6 +219,7 @@ export class SimulatedCluster implements ClusterView {
       },
       engineClient: ({ name }) => this.engineClient(name, clock),
       segmentName: (set) => `checkpoint-${set}-`,
+      breathe: async () => {},
       openCheckpoint: async (source) => {
         await elapse(clock, this.openMilliseconds);
         return this.#open(String(source));

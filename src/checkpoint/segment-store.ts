@@ -18,11 +18,11 @@ export interface LoadOrder {
   readonly digest: boolean;
 }
 
-/** Whether a segment has a number up to the last one of its kind: of a set (`checkpoint-7-0`), or an epoch (`mirror-3-1`). */
+/** Whether a segment has a number up to the last one of its kind: of a set (`checkpoint-7-0`), or an epoch (`mirror-3-1`, `document-3-…`). */
 export function isBefore(path: string, last: { readonly set: number; readonly epoch: number }): boolean {
-  const [, kind, number] = /\/(checkpoint|mirror)-(\d+)-[^/]*$/.exec(path) ?? [];
+  const [, kind, number] = /\/(checkpoint|mirror|document)-(\d+)-[^/]*$/.exec(path) ?? [];
   if (kind === undefined) return false;
-  return Number(number) <= (kind === 'mirror' ? last.epoch : last.set);
+  return Number(number) <= (kind === 'checkpoint' ? last.set : last.epoch);
 }
 
 /** A file as this host sees it. */

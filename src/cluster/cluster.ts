@@ -9,15 +9,25 @@ import type { ClusterStatus } from '../actors/protocol/status-values.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { anyOf } from '../actors/protocol/table.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
-import { asForeign, type ForeignSource, readMetas, writeMetas } from '../checkpoint/metas.ts';
+import {
+  asForeign,
+  type ForeignSource,
+  type Metas,
+  metasText,
+  readMetas,
+  writeMetas,
+} from '../checkpoint/metas.ts';
 import type { NamedTensors } from '../checkpoint/named-tensors.ts';
 import { UsageError } from '../errors.ts';
 import { askUpdate } from './ask-update.ts';
 import { ClusterConnection } from './connection.ts';
 import { checkForm, registerOptions, source as sourceForm, updateOptions } from './inputs.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './options.ts';
-import { baselineOf, type ProofOptions, proofsAsked } from './proof-options.ts';
+import { baselineOf, proofsAsked } from './proof-options.ts';
 import { ClusterTensors } from './tensors.ts';
+import type { UpdateOptions } from './update-options.ts';
+
+export type { UpdateOptions };
 
 /**
  * A safetensors file, a model's directory, a list of files, tensors from memory, or a metas file that another cluster has
@@ -35,58 +45,6 @@ export interface RegisterOptions {
    * hosts that see the files whose headers this host reads; other hosts get the weights through the network. For files only.
    */
   readonly hosts?: readonly string[];
-}
-
-export interface UpdateOptions {
-  /** Names of the instances to update. Default: all. */
-  readonly instances?: readonly string[];
-  /** Bucket size in bytes. Default: the smallest that keeps the link busy. */
-  readonly bucketBytes?: number;
-  /**
-   * Names of modules whose tensors the engine fuses within one call, and which therefore share a bucket if they have the
-   * same parent: `[['b_proj', 'a_proj']]`. Those of DeepSeek, Kimi and GLM are known. Default: none further.
-   */
-  readonly fusedModules?: readonly (readonly string[])[];
-  /** Part of the free device memory that the update may use, above 0 and up to 1. Default: 0.9. */
-  readonly memoryFraction?: number;
-  /**
-   * What to prove of each instance, as far as its engine workers say: `InstanceReport.proofs` tells what holds. True: all
-   * that needs nothing else from you. An instance of which a proof fails is broken. Default: true.
-   */
-  readonly verify?: boolean | ProofOptions;
-  /**
-   * Update also models that are not known to answer rightly after their engine has reloaded them, as those with quantised
-   * experts, although there is no baseline to compare them with. Default: false.
-   */
-  readonly acceptUnproven?: boolean;
-  /**
-   * Reject when any instance was not updated, or is still paused, with all outcomes in the error. The others are updated all
-   * the same. Default: false, reject only if that goes for all of them.
-   */
-  readonly atomic?: boolean;
-  /**
-   * When this resolves, and some instances were not updated: update them too, later, as soon as their ranks and engines are
-   * back and for as long as the checkpoint is registered. {@link status} tells when that is done. The next update of such an
-   * instance takes over from it. Default: false.
-   */
-  readonly heal?: boolean;
-  /**
-   * Keep what hosts receive from other hosts in their memory, for later updates and for further hosts to read.
-   * Default: true.
-   */
-  readonly keepCopy?: boolean;
-  /**
-   * The whole update fails when it takes longer. Cleanup may take another 30 s; paused engines get at least 5 s to
-   * resume. Default: 600,000 (ten minutes).
-   */
-  readonly timeoutMilliseconds?: number;
-  /**
-   * How long one answer of an engine worker may take, which copies a bucket, or quantises and packs the weights at the end.
-   * Default: 120,000, and 1,000 more for each GB of the checkpoint.
-   */
-  readonly stepTimeoutMilliseconds?: number;
-  /** Aborts the update: it rejects with `AbortedError`, and engines that are whole are resumed. */
-  readonly signal?: AbortSignal;
 }
 
 /** Each option has its form. */
@@ -275,12 +233,12 @@ export class Cluster {
    * after that. The file holds a secret that gives access to the checkpoint: only its owner may read it.
    */
   async saveMetas(name: string, file: string): Promise<void> {
-    const exported = await this.#connection.ask(
-      toSupervisor.exportMetas,
-      { checkpoint: name },
-      deadlines.open,
-    );
-    await writeMetas(resolve(file), { ...exported, checkpoint: name, secret: this.#connection.fabricSecret });
+    await writeMetas(resolve(file), await this.#metas(name));
+  }
+
+  /** The content of such a file. */
+  async metas(name: string): Promise<string> {
+    return metasText(await this.#metas(name));
   }
 
   async status(): Promise<ClusterStatus> {
@@ -319,6 +277,15 @@ export class Cluster {
     };
     await subscribe();
     this.#connection.onReplaced(subscribe);
+  }
+
+  async #metas(name: string): Promise<Metas> {
+    const exported = await this.#connection.ask(
+      toSupervisor.exportMetas,
+      { checkpoint: name },
+      deadlines.open,
+    );
+    return { ...exported, checkpoint: name, secret: this.#connection.fabricSecret };
   }
 
   async #registerMetas(name: string, path: string): Promise<CheckpointStatus> {

@@ -22,6 +22,7 @@ import { createClusterKeys, spokeKeys } from '../transport/curve.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import { within } from '../within.ts';
+import { withNumericAddresses } from './addresses.ts';
 import { configurationOf, type Made } from './configuration.ts';
 import type { ClusterOptions } from './options.ts';
 import type { SupervisorEvent } from './supervisor-fate.ts';
@@ -65,8 +66,10 @@ export class ClusterConnection {
   }
 
   /** Starts the supervisor, which starts the ranks. When it rejects, nothing is left running. */
-  static async open(options: ClusterOptions): Promise<ClusterConnection> {
+  static async open(given: ClusterOptions): Promise<ClusterConnection> {
     checkNotWithin();
+    const timeout = given.startTimeoutMilliseconds ?? deadlines.start;
+    const options = await withNumericAddresses(given, timeout);
     const log = createLog('cluster');
     sweepSharedMemory();
     const id = randomBytes(6).toString('hex');

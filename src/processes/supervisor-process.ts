@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
 import { ask } from '../actors/protocol/ask.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
@@ -47,6 +48,7 @@ function createPorts(
   return {
     launchRank: (rank, instance, position) => launchRank(launch, rank, instance, position),
     openCheckpoint,
+    breathe: () => setImmediate(),
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
     segmentName: (set) => `checkpoint-${set}-`,
     memory: supervisorMemory(configuration.host.directory, configuration.incarnation, log),

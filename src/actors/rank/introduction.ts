@@ -1,3 +1,4 @@
+import { AbortedError } from '../../errors.ts';
 import type { ActorRef } from '../kernel/index.ts';
 import type { RankMessage } from '../protocol/rank.ts';
 import type { ReadyRank, SupervisorMessage } from '../protocol/supervisor.ts';
@@ -13,4 +14,15 @@ export function introductionOf(
   const { uuid: deviceUuid } = device;
   const place = { deviceUuid, host, directory, directoryId, nics: [...nics], collectiveScope, pid };
   return { type: 'rank-ready', rank, ref, ...place, epochs };
+}
+
+/** How it refuses a message of an epoch that is over for it. */
+export function staleError(
+  rank: number,
+  epoch: number,
+  message: { readonly type: string; readonly epoch: number },
+): AbortedError {
+  return new AbortedError(
+    `rank ${rank} is at epoch ${epoch} and ignores ${message.type} of epoch ${message.epoch}`,
+  );
 }

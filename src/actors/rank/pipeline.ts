@@ -1,5 +1,7 @@
-import type { ActorRef } from '../kernel/index.ts';
-import type { SlotJob, SlotReport } from './bucket.ts';
+import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../../plan/plan.ts';
+import type { ActorRef, Context } from '../kernel/index.ts';
+import type { Progress } from '../protocol/status-values.ts';
+import { BucketActor, type SlotJob, type SlotReport } from './bucket.ts';
 import type { SlotMap } from './slot-map.ts';
 import type { BucketOrigin, RankTransfer } from './transfer.ts';
 
@@ -7,6 +9,15 @@ import type { BucketOrigin, RankTransfer } from './transfer.ts';
 export interface Slots {
   readonly staging: readonly ActorRef<SlotJob>[];
   readonly links: readonly ActorRef<SlotJob>[];
+}
+
+/** The actors of all slots that a rank may have, as its children. */
+export function spawnSlots(context: Context<SlotReport>): Slots {
+  const spawn = (length: number, kind: string) =>
+    Array.from({ length }, (_, slot) =>
+      context.spawn<SlotJob>(`${kind}-slot-${slot}`, () => new BucketActor(context.self)),
+    );
+  return { staging: spawn(MOST_STAGING_SLOTS, 'staging'), links: spawn(MOST_LINK_SLOTS, 'link') };
 }
 
 interface Staged {
@@ -140,4 +151,13 @@ export class Pipeline {
     if (bucket === this.#map.owned.at(-1)) return true;
     return this.#givingUpStaging && staged !== undefined && staged === this.#staged.at(-1);
   }
+}
+
+/** Of an update; null if none runs. */
+export function progressOf(rank: number, pipeline: Pipeline | null): Progress | null {
+  if (pipeline === null) return null;
+  const { receiving, map } = pipeline.transfer;
+  if (receiving.doneBytes < receiving.totalBytes) return { activity: 'receive', rank, ...receiving };
+  const totalBytes = map.plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
+  return { activity: 'update', rank, doneBytes: pipeline.reloadedBytes, totalBytes };
 }

@@ -1,18 +1,15 @@
 import { AbortedError, asFailure, DeviceLostError, WeightcastError } from '../../errors.ts';
-import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../../plan/plan.ts';
 import type { Actor, ActorRef, Context, Reply } from '../kernel/index.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
 import type { CreatedCommunicator, Streamed } from '../protocol/update-values.ts';
-import { BucketActor, type SlotJob } from './bucket.ts';
 import type { RankInbox } from './inbox.ts';
-import { introductionOf } from './introduction.ts';
+import { introductionOf, staleError } from './introduction.ts';
 import { LayoutCache } from './layout-cache.ts';
 import { Leases } from './leases.ts';
 import { Loading } from './loading.ts';
 import { openTransfer } from './open.ts';
-import { Pipeline, type Slots } from './pipeline.ts';
+import { Pipeline, progressOf, type Slots, spawnSlots } from './pipeline.ts';
 import type { RankPorts } from './ports.ts';
-import { progressOf } from './progress.ts';
 import { RankCommunicator } from './rank-communicator.ts';
 import type { RankTransfer } from './transfer.ts';
 
@@ -41,6 +38,7 @@ export class RankActor implements Actor<RankInbox> {
   /** From `stream` on; a new one for each exchange. */
   #pipeline: Pipeline | null = null;
   #streamReply: Reply<Streamed> | null = null;
+  #isTimed = false;
   /** The last transfer that ended, for the answer to `abort`. */
   #ended = { epoch: 0, loads: 0 };
   #reserveBytes = 0;
@@ -61,14 +59,7 @@ export class RankActor implements Actor<RankInbox> {
   started(context: Context<RankInbox>): void {
     // The slots end before `stopping` runs, and each waits for its bucket: end those buckets first.
     context.signal.addEventListener('abort', () => this.#abandon(this.#stoppingError()), { once: true });
-    const spawnSlots = (length: number, kind: string) =>
-      Array.from({ length }, (_, slot) =>
-        context.spawn<SlotJob>(`${kind}-slot-${slot}`, () => new BucketActor(context.self)),
-      );
-    this.#slots = {
-      staging: spawnSlots(MOST_STAGING_SLOTS, 'staging'),
-      links: spawnSlots(MOST_LINK_SLOTS, 'link'),
-    };
+    this.#slots = spawnSlots(context);
     this.#introduce(context, this.#supervisor);
   }
 
@@ -102,6 +93,8 @@ export class RankActor implements Actor<RankInbox> {
         return void this.#leases.sweep(message);
       case 'return-lease':
         return this.#leases.returnLease(message.epoch);
+      case 'write-document':
+        return this.#replyLater(context.deferReply(message), this.#writeDocument(message));
       case 'prepare':
         return await this.#prepare(message, context);
       case 'open':
@@ -153,6 +146,11 @@ export class RankActor implements Actor<RankInbox> {
     }
     this.#loading.start(order, context.deferReply(message), context);
     this.#tick(context);
+  }
+
+  async #writeDocument({ document, offset, piece }: MessageOf<'write-document'>) {
+    this.#ports.documents.write(document, offset, piece);
+    return {};
   }
 
   /** Replies when the work is done: the mailbox does not wait for it. */
@@ -223,6 +221,7 @@ export class RankActor implements Actor<RankInbox> {
       return;
     }
     this.#streamReply = context.deferReply(message);
+    this.#isTimed = message.timeline;
     transfer.startReceiving();
     this.#startExchange(transfer, context);
     this.#reportProgress(context);
@@ -261,8 +260,7 @@ export class RankActor implements Actor<RankInbox> {
     this.#reportProgress(context);
     if (!transfer.isOver) return await this.#nextExchange(transfer, context);
     this.#forget(transfer);
-    const { timeline, received, live } = transfer;
-    this.#streamReply?.succeed({ timeline, arrivedDigests: result, live, received });
+    this.#streamReply?.succeed(transfer.outcome(result, this.#isTimed));
     this.#streamReply = null;
   }
 
@@ -330,9 +328,7 @@ export class RankActor implements Actor<RankInbox> {
   #stoppingError = () => new AbortedError(`rank ${this.#ports.rank} is stopping`);
 
   #stale(message: { readonly type: string; readonly epoch: number }): WeightcastError {
-    return new AbortedError(
-      `rank ${this.#ports.rank} is at epoch ${this.#epoch} and ignores ${message.type} of epoch ${message.epoch}`,
-    );
+    return staleError(this.#ports.rank, this.#epoch, message);
   }
 
   /** Reports progress again in a moment, as long as something runs: an idle rank does not wake up. */
@@ -343,7 +339,10 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   #reportProgress(context: Context<RankInbox>): void {
-    const progress = progressOf(this.#ports.rank, this.#loading, this.#pipeline);
+    const { rank } = this.#ports;
+    const progress = this.#loading.isRunning
+      ? this.#loading.progress(rank)
+      : progressOf(rank, this.#pipeline);
     if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
   }
 }

@@ -12,6 +12,7 @@ import { type InstanceEnds, unproved } from './instance-ends.ts';
 import { type OpenEpoch, stepTimeoutOf } from './open.ts';
 import { ReplicaComparison } from './replica-comparison.ts';
 import type { Serving } from './serving.ts';
+import { timedRanks } from './timed-ranks.ts';
 
 /**
  * How long an engine whose workers have all acknowledged everything may take to answer its HTTP request, when the epoch
@@ -32,6 +33,8 @@ export class Installing {
   readonly #answered = new Set<UpdateTarget>();
   readonly #comparison: ReplicaComparison;
   readonly #parts: readonly UpdateContext[];
+  /** Ranks whose timelines the report will show. */
+  readonly #timed: ReadonlySet<number>;
 
   constructor(update: UpdateContext, open: OpenEpoch, ends: InstanceEnds, serving: Serving) {
     this.#update = update;
@@ -40,6 +43,7 @@ export class Installing {
     this.#serving = serving;
     this.#comparison = new ReplicaComparison(update);
     this.#parts = update.divide(partsOf(update.spec.targets, open.groups));
+    this.#timed = timedRanks(open, update.spec.exchanges);
   }
 
   /** Of the ranks whose streams ended well. */
@@ -125,7 +129,8 @@ export class Installing {
   async #stream(part: UpdateContext, { rank, ref }: ReadyRank): Promise<void> {
     const { epoch } = this.#open;
     const within = part.within(part.left() + deadlines.control);
-    const streamed = ask(part.context, ref, toRank.stream, { epoch }, within);
+    const question = { epoch, timeline: this.#timed.has(rank) };
+    const streamed = ask(part.context, ref, toRank.stream, question, within);
     this.#streamed.set(rank, await part.answerOf(rank, streamed));
   }
 
@@ -184,7 +189,7 @@ export class Installing {
   /** Whether digests of what arrived were asked for, and all workers of the instance have reported theirs. */
   #reportsArrival({ ranks }: UpdateTarget): boolean {
     if (!this.#update.spec.options.verify.arrived) return false;
-    return ranks.every((rank) => this.#streamed.get(rank)!.arrivedDigests !== null);
+    return ranks.every((rank) => this.#streamed.get(rank)!.arrived !== null);
   }
 
   /** Rejects with `VerificationError`. */
@@ -194,9 +199,9 @@ export class Installing {
       this.#open.groups.flatMap(({ plan, ranks: members }) => members.map(({ rank }) => [rank, plan])),
     );
     const reports = ranks.map((rank) => {
-      const arrivedDigests = this.#streamed.get(rank)!.arrivedDigests!;
-      return { rank, plan: planOf.get(rank)!, arrivedDigests };
+      return { rank, plan: planOf.get(rank)!, arrived: this.#streamed.get(rank)!.arrived! };
     });
+    if (reports.every(({ arrived }) => arrived === 'as registered')) return;
     const question = { layout: spec.checkpoint.layout, instance: name, reports };
     const deadlineMilliseconds = Math.max(answerMilliseconds, this.#update.left(deadlines.plan));
     await ask(context, spec.planner, toPlanner.verify, question, { deadlineMilliseconds });
