@@ -235,7 +235,7 @@ class Publisher:
             except BusyError as error:
                 if time.monotonic() > end:
                     raise DeadlineError(str(error)) from error
-            except (DeadlineError, DaemonError) as error:
+            except DaemonError as error:
                 # Of what the daemon may still be doing nobody knows.
                 if isinstance(error, DeadlineError) or error.retry:
                     group.buffers.forget(version.files)
