@@ -18,6 +18,13 @@ if [ -z "${WEIGHTCAST_PYTHON:-}" ]; then
     make_environment || { echo "torch, pyzmq, msgpack, safetensors or numpy cannot be installed here" >&2; exit 77; }
     pip install --no-deps 'checkpoint-engine>=0.4' 2>/dev/null || true
   fi
+  # Its example is in its source distribution, and imports all of it.
+  if [ ! -d .venv/checkpoint-engine ]; then
+    pip install httpx fastapi loguru pydantic 2>/dev/null &&
+      pip download --no-deps --no-binary :all: --dest .venv/download 'checkpoint-engine>=0.4' 2>/dev/null &&
+      mkdir .venv/checkpoint-engine &&
+      tar xzf .venv/download/checkpoint_engine-*.tar.gz -C .venv/checkpoint-engine --strip-components 1 || true
+  fi
   # The tests run from the source; this shows that it can be installed.
   pip install --force-reinstall --no-deps ./python
   export WEIGHTCAST_PYTHON="$PWD/.venv/bin/python"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it where there is neither Node.js nor a compiler, and updates an engine with it. Ends with 77
-# where no package index can be reached.
+# Builds the wheel, installs it where there is neither Node.js nor a compiler, updates an engine with it, and runs its example.
+# Ends with 77 where no package index can be reached.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -64,3 +64,18 @@ alone weightcast status --socket "$scratch/socket"
 alone weightcast stop --socket "$scratch/socket"
 wait "$daemon"
 echo "so has the installed daemon"
+
+# The example: a trainer, its engine and its daemon, of the wheel; torch is that of scripts/test-python.sh, if it is there.
+site() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
+if .venv/bin/python -c 'import torch' 2>/dev/null; then
+  site "$root/.venv/bin/python" >"$(site "$scratch/venv/bin/python")/torch.pth"
+else
+  pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu 2>/dev/null || pip install torch==2.13.0
+fi || { echo "torch cannot be had" >&2; exit 77; }
+mkdir "$scratch/empty-folder"
+(cd "$scratch/empty-folder" && alone python -m weightcast.examples.trainer_loop --json "$scratch/steps.json" >/dev/null)
+node -e '
+  const { steps } = JSON.parse(require("node:fs").readFileSync(process.argv[1], "utf8"));
+  if (steps.length !== 20) throw new Error(`${steps.length} steps`);
+' "$scratch/steps.json"
+echo "a trainer has published 20 steps with the wheel alone"

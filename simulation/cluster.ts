@@ -147,6 +147,7 @@ export class SimulatedCluster implements ClusterView {
       launchRank: (rank) => this.#launch(rank),
       engineClient: ({ name }) => this.engineClient(name, clock),
       segmentName: (set) => `checkpoint-${set}-`,
+      breathe: async () => {},
       openCheckpoint: async (source) => {
         await elapse(clock, this.openMilliseconds);
         return this.#open(String(source));

@@ -100,6 +100,7 @@ class Client:
         *,
         files: Optional[Iterable[str]] = None,
         tensors: Optional[Mapping[str, Any]] = None,
+        metas: Optional[str] = None,
         hosts: Optional[Iterable[str]] = None,
         version: Optional[str] = None,
         timeout: float = 3600.0,
@@ -109,18 +110,27 @@ class Client:
         Give one of `path`, a safetensors file or a model's directory; `files`, a list of them; `tensors`, by name: tensors
         of torch (of the CPU or a GPU) or numpy, or `(dtype, shape, bytes)` with a dtype of the safetensors format. They are
         written once, into shared memory of the daemon's host, which has to be this one; they may be changed when this
-        returns. `hosts`: whose ranks load the files. `version`: what this content is called. `timeout`: in seconds.
+        returns. Or `metas`, a file with what `metas` of another daemon says, from whose memory it is read. `hosts`: whose
+        ranks load the files. `version`: what this content is called. `timeout`: in seconds.
         """
-        if sum(source is not None for source in (path, files, tensors)) != 1:
-            raise UsageError("give one of path, files and tensors")
+        if sum(source is not None for source in (path, files, tensors, metas)) != 1:
+            raise UsageError("give one of path, files, tensors and metas")
         body: Dict[str, Any] = {"name": name, **_given({"hosts": _listed("hosts", hosts), "version": version})}
         if tensors is not None:
             return self._register_tensors(body, tensors, timeout)
         if path is not None:
             body["path"] = _absolute("path", path)
+        elif metas is not None:
+            body["metas"] = _absolute("metas", metas)
         else:
             body["files"] = [_absolute("files", file) for file in _listed("files", files) or ()]
         return checkpoint_of(self._call("POST", "/v1/checkpoints", body, timeout))
+
+    def metas(self, name: str) -> str:
+        """The content of a metas file, with which other clusters read a checkpoint from this one's memory, as long as it is
+        registered here. It grants access to the checkpoint.
+        """
+        return self._call("GET", f"/v1/checkpoints/{_quoted(name)}/metas", timeout=3600.0)["metas"]
 
     def unregister(self, name: str) -> None:
         """Removes a checkpoint; its host memory is free for later ones."""

@@ -9,7 +9,7 @@ import ctypes
 import json
 import os
 import secrets
-from typing import Any, Callable, List, Mapping, NamedTuple, Optional
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 from .client_errors import HostMemoryError, UsageError
 
@@ -119,15 +119,24 @@ def source_of(tensor: Any) -> Source:
         view = memoryview(data).cast("B")
         return Source(dtype, [int(size) for size in shape], view.nbytes, lambda: view)
     if hasattr(tensor, "data_ptr"):
-        dtype = _DTYPES[str(tensor.dtype).rpartition(".")[2]]
         nbytes = tensor.numel() * tensor.element_size()
-        return Source(dtype, list(tensor.shape), nbytes, lambda: _bytes_of_torch(tensor))
+        dtype, shape = _form_of_torch(str(tensor.dtype).rpartition(".")[2], list(tensor.shape))
+        return Source(dtype, shape, nbytes, lambda: _bytes_of_torch(tensor))
     if hasattr(tensor, "__array_interface__"):
         if tensor.dtype.byteorder == ">":
             raise ValueError("it is big-endian")
         shape = list(tensor.shape)
         return Source(_DTYPES[tensor.dtype.name], shape, tensor.nbytes, lambda: _bytes_of_numpy(tensor))
     raise TypeError(f"it is a {type(tensor).__name__}; give a tensor of torch or numpy, or (dtype, shape, bytes)")
+
+
+def _form_of_torch(dtype: str, shape: List[int]) -> Tuple[str, List[int]]:
+    """As the safetensors format has it, which counts the four-bit elements that torch packs in pairs."""
+    if dtype != "float4_e2m1fn_x2":
+        return _DTYPES[dtype], shape
+    if not shape:
+        raise ValueError("a pair of four-bit elements needs a dimension")
+    return "F4", [*shape[:-1], 2 * shape[-1]]
 
 
 def torch_name(dtype: str) -> Optional[str]:

@@ -65,7 +65,12 @@ const schema = z.object({
 });
 
 /** Replaces the file if there is one. Rejects with the system's own error. */
-export async function writeMetas(path: string, metas: Metas): Promise<void> {
+export function writeMetas(path: string, metas: Metas): Promise<void> {
+  return writeSecret(path, metasText(metas));
+}
+
+/** What is in the file. */
+export function metasText(metas: Metas): string {
   const text = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64');
   const { checkpoint, digest, secret, manifest } = metas;
   const sources = metas.sources.map(({ rank, host, nics, address, segments }) => ({
@@ -76,7 +81,7 @@ export async function writeMetas(path: string, metas: Metas): Promise<void> {
     segments: Object.fromEntries(segments.map((segment) => [segment.path, text(segment.token)])),
   }));
   const content = { format, version, checkpoint, digest, secret, manifest: text(manifest), sources };
-  await writeSecret(path, `${JSON.stringify(content, null, 1)}\n`);
+  return `${JSON.stringify(content, null, 1)}\n`;
 }
 
 /** Replaces `path` by a file that only its owner can read from its first byte, whatever was there and whoever could. */

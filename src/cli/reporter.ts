@@ -1,5 +1,6 @@
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { InstanceReport } from '../actors/protocol/update-values.ts';
+import { rankName } from '../checkpoint/rank-name.ts';
 import { ProgressBar, ProgressSum } from '../observe/progress-bar.ts';
 import type { Summary } from '../observe/summary.ts';
 import { formatBytes } from '../units.ts';
@@ -37,9 +38,7 @@ export class Reporter {
       ['ranks', String(summary.ranks)],
       ['tensors', `${summary.tensors} in ${summary.buckets} buckets`],
       ['size', formatBytes(summary.bytes)],
-      ...(summary.receivedBytes > 0
-        ? [['received', `${formatBytes(summary.receivedBytes)} from other hosts`] as const]
-        : []),
+      ...(summary.receivedBytes > 0 ? [['received', receivedText(summary)] as const] : []),
       [
         'time',
         `${summary.seconds.toFixed(2)} s; ${summary.gbps.toFixed(2)} GB/s to each rank while streaming`,
@@ -54,6 +53,14 @@ export class Reporter {
     const width = Math.max(...rows.map(([label]) => label.length));
     for (const [label, value] of rows) process.stdout.write(`${label.padEnd(width)}  ${value}\n`);
   }
+}
+
+function receivedText({ receivedBytes, overTcp }: Summary): string {
+  const all = `${formatBytes(receivedBytes)} from other hosts`;
+  if (overTcp === null) return all;
+  const part = overTcp.bytes === receivedBytes ? '' : `${formatBytes(overTcp.bytes)} of it `;
+  const reason = overTcp.why === null ? '' : `: ${rankName(overTcp.from)}: ${overTcp.why}`;
+  return `${all}, ${part}over TCP${reason}`;
 }
 
 function stagesText({ stages }: Summary): string {

@@ -9,7 +9,14 @@ import type { ClusterStatus, KnownInstance } from '../actors/protocol/status-val
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { anyOf } from '../actors/protocol/table.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
-import { asForeign, type ForeignSource, readMetas, writeMetas } from '../checkpoint/metas.ts';
+import {
+  asForeign,
+  type ForeignSource,
+  type Metas,
+  metasText,
+  readMetas,
+  writeMetas,
+} from '../checkpoint/metas.ts';
 import type { NamedTensors } from '../checkpoint/named-tensors.ts';
 import { UsageError } from '../errors.ts';
 import { askUpdate } from './ask-update.ts';
@@ -272,12 +279,12 @@ export class Cluster {
    * after that. The file holds a secret that gives access to the checkpoint: only its owner may read it.
    */
   async saveMetas(name: string, file: string): Promise<void> {
-    const exported = await this.#connection.ask(
-      toSupervisor.exportMetas,
-      { checkpoint: name },
-      deadlines.open,
-    );
-    await writeMetas(resolve(file), { ...exported, checkpoint: name, secret: this.#connection.fabricSecret });
+    await writeMetas(resolve(file), await this.#metas(name));
+  }
+
+  /** The content of such a file. */
+  async metas(name: string): Promise<string> {
+    return metasText(await this.#metas(name));
   }
 
   async status(): Promise<ClusterStatus> {
@@ -312,6 +319,15 @@ export class Cluster {
       },
     );
     await this.#connection.ask(toSupervisor.subscribe, { observer }, deadlines.control);
+  }
+
+  async #metas(name: string): Promise<Metas> {
+    const exported = await this.#connection.ask(
+      toSupervisor.exportMetas,
+      { checkpoint: name },
+      deadlines.open,
+    );
+    return { ...exported, checkpoint: name, secret: this.#connection.fabricSecret };
   }
 
   async #registerMetas(name: string, path: string): Promise<CheckpointStatus> {

@@ -15,6 +15,7 @@ import { sweepSharedMemory } from '../processes/sweep.ts';
 import { createClusterKeys, spokeKeys } from '../transport/curve.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
+import { withNumericAddresses } from './addresses.ts';
 import type { ClusterOptions } from './options.ts';
 import { SupervisorFate } from './supervisor-fate.ts';
 
@@ -64,8 +65,10 @@ export class ClusterConnection {
   }
 
   /** Starts the supervisor, which starts the ranks. When it rejects, nothing is left running. */
-  static async open(options: ClusterOptions): Promise<ClusterConnection> {
+  static async open(given: ClusterOptions): Promise<ClusterConnection> {
     checkNotWithin();
+    const timeout = given.startTimeoutMilliseconds ?? deadlines.start;
+    const options = await withNumericAddresses(given, timeout);
     const log = createLog('cluster');
     sweepSharedMemory();
     const id = randomBytes(6).toString('hex');

@@ -1,6 +1,8 @@
 import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { Progress } from '../actors/protocol/status-values.ts';
+import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
+import { readMetas } from '../checkpoint/metas.ts';
 import { openCheckpoint } from '../checkpoint/source.ts';
 import type { Cluster, RegisterOptions } from '../cluster/cluster.ts';
 import {
@@ -27,8 +29,8 @@ const progressMilliseconds = 200;
 
 export interface Registration extends RegisterOptions {
   readonly name: string;
-  /** A directory or file, or a list of files. */
-  readonly source: string | readonly string[];
+  /** A directory or file, a list of files, or a metas file. */
+  readonly source: string | readonly string[] | { readonly metas: string };
   /** What its client calls this content. */
   readonly version?: string;
   /** What it was for the daemon before this one, and has to be. */
@@ -87,7 +89,7 @@ export class KeptCheckpoints {
   /** One of them, and its files. Throws `NotFoundError`. */
   view(name: string): CheckpointView & { readonly files: readonly string[] } {
     const kept = this.#get(name);
-    return { ...viewOf(kept), files: [kept.registration.source].flat() };
+    return { ...viewOf(kept), files: pathsOf(kept.registration.source) };
   }
 
   /** Throws `NotFoundError`, and `CheckpointError` if it could not be loaded again. */
@@ -103,7 +105,7 @@ export class KeptCheckpoints {
     if (this.#kept.size >= mostCheckpoints && !this.#kept.has(name))
       throw new OverloadedError(`the daemon keeps ${mostCheckpoints} checkpoints already; unregister some`);
     const registration = { ...wanted, source: await this.#resolve(wanted.source) };
-    const owned = [registration.source].flat().filter((path) => this.#shared.owns(path));
+    const owned = pathsOf(registration.source).filter((path) => this.#shared.owns(path));
     this.#shared.keep(owned);
     try {
       const kept = hasRanks
@@ -130,6 +132,12 @@ export class KeptCheckpoints {
     this.#note();
     await this.#giveBack(kept.owned);
     this.#events.tell({ type: 'checkpoint', checkpoint: name, state: 'unregistered' });
+  }
+
+  /** The content of a metas file. Rejects with `NotFoundError`, and as `Cluster.metas`. */
+  async metas(name: string): Promise<string> {
+    this.check(name);
+    return this.#keeper.use((cluster) => cluster.metas(name));
   }
 
   /** Loads what no rank holds, now that there are ranks. A checkpoint that fails keeps its problem. */
@@ -169,6 +177,7 @@ export class KeptCheckpoints {
 
   async #resolve(source: Registration['source']): Promise<Registration['source']> {
     if (typeof source === 'string') return this.#roots.resolve(source);
+    if ('metas' in source) return { metas: await this.#roots.file(source.metas) };
     return Promise.all(source.map((path) => this.#roots.resolve(path)));
   }
 
@@ -181,7 +190,10 @@ export class KeptCheckpoints {
   }
 
   async #examine(registration: Registration, owned: readonly string[]): Promise<Kept> {
-    const { names, bytes } = await openCheckpoint(registration.source);
+    const { source } = registration;
+    const { names, bytes } = await (typeof source === 'object' && 'metas' in source
+      ? manifestOf(source.metas)
+      : openCheckpoint(source));
     const total = bytes.reduce((sum, one) => sum + one, 0);
     const { digest = null } = registration;
     const facts = { tensors: names.length, bytes: total, digest, status: null, problem: null };
@@ -245,6 +257,15 @@ export class KeptCheckpoints {
     if (kept === undefined) throw new NotFoundError(`the daemon has no checkpoint ${name}`);
     return kept;
   }
+}
+
+function pathsOf(source: Registration['source']): readonly string[] {
+  if (typeof source === 'string') return [source];
+  return 'metas' in source ? [source.metas] : source;
+}
+
+async function manifestOf(metas: string): Promise<Manifest> {
+  return decodeManifest((await readMetas(metas)).manifest);
 }
 
 function viewOf({ registration, status, problem, digest, tensors, bytes }: Kept): CheckpointView {

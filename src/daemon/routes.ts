@@ -44,6 +44,14 @@ export function serviceRoutes(service: Service, facts: DaemonFacts): Route[] {
         return {};
       },
     }),
+    route({
+      method: 'GET',
+      path: '/v1/checkpoints/{name}/metas',
+      summary:
+        'With what other clusters read a checkpoint from the memory of this one, as long as it stays registered here.',
+      answer: schemas.metasAnswer,
+      handle: async ({ params }) => ({ metas: await service.checkpoints.metas(params.name!) }),
+    }),
     ...instanceRoutes(service, status),
     ...updateRoutes(service),
   ];
@@ -126,10 +134,10 @@ function updateRoutes(service: Service): Route[] {
   ];
 }
 
-function registrationOf({ name, path, files, hosts, version }: z.infer<typeof schemas.registerBody>) {
+function registrationOf({ name, path, files, metas, hosts, version }: z.infer<typeof schemas.registerBody>) {
   return {
     name,
-    source: path ?? files!,
+    source: path ?? files ?? { metas: metas! },
     ...(hosts !== undefined && { hosts }),
     ...(version !== undefined && { version }),
   };

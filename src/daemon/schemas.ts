@@ -25,6 +25,9 @@ export const registerBody = z
     ),
     path: path.optional().describe("A safetensors file or a model's directory."),
     files: z.array(path).min(1).max(10_000).optional().describe('In place of `path`: safetensors files.'),
+    metas: path
+      .optional()
+      .describe('In place of `path`: a metas file, by which it is read from the memory of another cluster.'),
     version: name.optional().describe('What its client calls this content; it is told to who asks for it.'),
     hosts: z
       .array(z.string().min(1).max(256))
@@ -33,7 +36,10 @@ export const registerBody = z
       .optional()
       .describe('Hosts whose ranks load the files. Default: all that see the same files.'),
   })
-  .refine(({ path, files }) => (path === undefined) !== (files === undefined), 'give either path or files');
+  .refine(
+    ({ path, files, metas }) => [path, files, metas].filter((source) => source !== undefined).length === 1,
+    'give one of path, files and metas',
+  );
 
 export const instanceBody = z.strictObject({
   name,
@@ -166,6 +172,14 @@ export const checkpointAnswer = z.object({
   bytes,
   seconds: z.number().nullable().describe('Duration of the registration.'),
   problem: nullableText,
+});
+
+export const metasAnswer = z.object({
+  metas: z
+    .string()
+    .describe(
+      'Content of a metas file, JSON. It grants access to the checkpoint: keep it in a file of mode 0600.',
+    ),
 });
 
 export const checkpointFilesAnswer = checkpointAnswer.extend({

@@ -17,7 +17,10 @@ export interface HostOptions {
    * paths there as here. Empty: the host is this machine under another name.
    */
   readonly launcher: readonly string[];
-  /** Numeric addresses at which ranks of other hosts reach those of this one. Default: those of its interfaces. */
+  /**
+   * Addresses, or the host's name, at which ranks of other hosts reach those of this one. Names are resolved where the
+   * cluster is started. Default: those of its interfaces.
+   */
   readonly fabricAddresses?: readonly string[];
   /**
    * Devices of its ranks. `indices`: of its GPUs, in the order in which ranks come to this host, those that come together
@@ -37,6 +40,7 @@ const host = z.object({
   name: z.string(),
   /** Directory of the cluster's segments in /dev/shm; the last process that uses it removes it. */
   directory: z.string(),
+  /** Numeric. */
   fabricAddresses: z.array(z.string()).readonly(),
   devices: deviceOptions,
   /** Native threads of each rank process. */

@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import { setImmediate } from 'node:timers/promises';
 import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
 import { ask } from '../actors/protocol/ask.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
@@ -94,6 +95,7 @@ function createPorts(
       return { exited, stop, hint: place.hint };
     },
     openCheckpoint,
+    breathe: () => setImmediate(),
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
     segmentName: (set) => `checkpoint-${set}-`,
   };

@@ -97,7 +97,7 @@ def mistakes(client, given):
         client.add_instance("b", given["instance"]["endpoint"], [0])
     with raises(module.AccessError, "--allow-engine"):
         client.add_instance("b", "http://10.9.9.9:8000", [5])
-    with raises(module.UsageError, "one of path, files and tensors"):
+    with raises(module.UsageError, "one of path, files, tensors and metas"):
         client.register("x")
     with raises(module.UsageError, "tensor w: it is a int"):
         client.register("x", tensors={"w": 3})

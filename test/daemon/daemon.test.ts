@@ -61,6 +61,26 @@ test('an update answers with what became of each instance, and what is proved', 
     assert.ok(metrics.split('\n').includes(line), `${line} is in ${metrics}`);
 });
 
+test('metas say where a checkpoint lies in memory, and a checkpoint is registered by them', async () => {
+  const { status, body, text } = await bench.ask('GET', '/v1/checkpoints/one/metas');
+  assert.equal(status, 200, text);
+  assert.equal(JSON.parse(body.metas).format, 'weightcast-metas');
+  const metas = join(scratch, 'metas.json');
+  writeFileSync(metas, body.metas, { mode: 0o600 });
+  const copy = await bench.ask('POST', '/v1/checkpoints', { name: 'copy', metas });
+  assert.equal(copy.status, 200, copy.text);
+  const [original] = (await bench.ask('GET', '/v1/status')).body.checkpoints;
+  for (const key of ['digest', 'tensors', 'bytes']) assert.equal(copy.body[key], original[key], key);
+  assert.equal((await bench.ask('DELETE', '/v1/checkpoints/copy')).status, 200);
+
+  assert.equal((await bench.ask('GET', '/v1/checkpoints/none/metas')).status, 404);
+  const two = await bench.ask('POST', '/v1/checkpoints', { name: 'copy', metas, path: one });
+  assert.match(two.text, /give one of path, files and metas/);
+  writeFileSync(metas, '{}');
+  const wrong = await bench.ask('POST', '/v1/checkpoints', { name: 'copy', metas });
+  assert.deepEqual([wrong.status, wrong.body.error.code], [400, 'WEIGHTCAST_CHECKPOINT'], wrong.text);
+});
+
 test('what an engine must hold is a file below a root', async () => {
   const baseline = join(scratch, 'baseline.json');
   const update = (path: string) =>
@@ -141,7 +161,14 @@ test('what is wrong with a request is one line with a code and a fitting status'
       'CHECKPOINT',
       /bad/,
     ],
-    ['POST', '/v1/checkpoints', { name: 'x', path: one, files: [one] }, 400, 'USAGE', /either path or files/],
+    [
+      'POST',
+      '/v1/checkpoints',
+      { name: 'x', path: one, files: [one] },
+      400,
+      'USAGE',
+      /one of path, files and metas/,
+    ],
     ['POST', '/v1/checkpoints', { name: 'a\u0000b', path: one }, 400, 'USAGE', /name/],
     ['POST', '/v1/checkpoints', { name: 'n'.repeat(257), path: one }, 400, 'USAGE', /name/],
     ['POST', '/v1/checkpoints', '{"name":', 400, 'USAGE', /JSON/],

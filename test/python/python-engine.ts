@@ -73,8 +73,10 @@ export class PythonEngine {
         this.times.health = systemClock.now();
         return void response.end();
       }
-      if (body.method === 'weightcast_protocol')
+      if (body.method === 'weightcast_protocol') {
+        if (this.#options.link !== 'weightcast') return void response.writeHead(500).end();
         return void response.end(JSON.stringify({ results: [{ protocol: protocolVersion }] }));
+      }
       this.times.update = systemClock.now();
       this.asked.push([request.url, body.method, body.flush_cache]);
       await this.#update(body.zmq_handles ?? body.args[0]).then(

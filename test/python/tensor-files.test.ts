@@ -21,6 +21,7 @@ torches = {
     for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.int64, torch.uint8, torch.bool)
 }
 torches["fp8"] = torch.arange(8).to(torch.float8_e4m3fn)
+torches["fp4"] = torch.arange(8, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
 torches["transposed"] = torch.arange(12.0).reshape(3, 4).T
 torches["sliced"] = torch.arange(12.0)[::3]
 torches["parameter"] = torch.nn.Parameter(torch.ones(2, 2))

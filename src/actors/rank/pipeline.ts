@@ -1,4 +1,5 @@
 import type { ActorRef } from '../kernel/index.ts';
+import type { Progress } from '../protocol/status-values.ts';
 import type { SlotJob, SlotReport } from './bucket.ts';
 import type { SlotMap } from './slot-map.ts';
 import type { BucketOrigin, RankTransfer } from './transfer.ts';
@@ -140,4 +141,13 @@ export class Pipeline {
     if (bucket === this.#map.owned.at(-1)) return true;
     return this.#givingUpStaging && staged !== undefined && staged === this.#staged.at(-1);
   }
+}
+
+/** Of an update; null if none runs. */
+export function progressOf(rank: number, pipeline: Pipeline | null): Progress | null {
+  if (pipeline === null) return null;
+  const { receiving, map } = pipeline.transfer;
+  if (receiving.doneBytes < receiving.totalBytes) return { activity: 'receive', rank, ...receiving };
+  const totalBytes = map.plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
+  return { activity: 'update', rank, doneBytes: pipeline.reloadedBytes, totalBytes };
 }

@@ -10,12 +10,13 @@ import type { Clock } from '../../ports.ts';
 import type { Receiver } from '../join/receiver.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type {
+  Arrived,
   ArrivedDigests,
   LiveDigests,
-  RankTimeline,
-  Received,
+  Streamed,
   WorkerAsked,
 } from '../protocol/update-values.ts';
+import { arrivedAnswer } from './arrived.ts';
 import { BucketStep } from './bucket-step.ts';
 import { DeviceSlots } from './device-slots.ts';
 import type { RankPorts } from './ports.ts';
@@ -32,6 +33,8 @@ export interface TransferOptions {
   readonly stepTimeoutMilliseconds: number;
   readonly plan: Plan;
   readonly manifest: Manifest;
+  /** `arrivalDigest` of the checkpoint: the manifest may have the digests of an earlier one. */
+  readonly expected: string;
   readonly ports: RankPorts;
   readonly clock: Clock;
   /** Null for a rank that is alone. */
@@ -223,20 +226,12 @@ export class RankTransfer {
     return { doneBytes: receivedBytes, totalBytes };
   }
 
-  /** Of all exchanges so far, and of the pieces that were read from other hosts. */
-  get timeline(): RankTimeline {
+  /** What there is to say of all exchanges, and of what was read from other hosts. */
+  outcome(arrived: Arrived | null, isTimed: boolean): Streamed {
     const { ports, receiver } = this.#options;
-    return this.#spans.timeline(ports.rank, receiver?.spans ?? new Float64Array());
-  }
-
-  /** Bytes read from other hosts, by source. */
-  get received(): Received[] {
-    return this.#options.receiver?.received ?? [];
-  }
-
-  /** What the engine worker says that its models hold, one for each exchange that is over. */
-  get live(): LiveDigests[] {
-    return this.#live;
+    const { startedAt, endedAt } = this.#spans;
+    const timeline = isTimed ? this.#spans.timeline(ports.rank, receiver?.spans ?? new Float64Array()) : null;
+    return { startedAt, endedAt, timeline, arrived, live: this.#live, received: receiver?.received ?? [] };
   }
 
   /** How many buckets the engine worker was asked to load, in all exchanges. */
@@ -253,8 +248,8 @@ export class RankTransfer {
    * Ends an exchange: the worker drops the link buffer, the slots are freed, and only then the post-hook runs. Rejects
    * with `VerificationError` if the worker reports other digests than in the exchange before.
    */
-  async finish(): Promise<ArrivedDigests | null> {
-    const { receiver, worker, ports } = this.#options;
+  async finish(): Promise<Arrived | null> {
+    const { receiver, worker, ports, plan, expected } = this.#options;
     await receiver?.complete(worker.report);
     await receiver?.close();
     await this.#track(() => this.#worker.release());
@@ -269,7 +264,7 @@ export class RankTransfer {
     if (this.#worker.live !== null) this.#live.push(this.#worker.live);
     this.#exchangesLeft -= 1;
     if (this.isOver) this.#worker.close();
-    return digests;
+    return arrivedAnswer(digests, plan, expected);
   }
 
   /** Allocates device memory for the next exchange, on the same address. Throws `OutOfDeviceMemoryError`. */

@@ -88,8 +88,8 @@ export interface UpdateSpec {
   readonly linkProtocols: Map<string, number>;
   /** Releases host memory that is kept for later checkpoints. Resolves with whether there was any. */
   readonly freeHostMemory: () => Promise<boolean>;
-  /** Copies that ranks have received are no longer needed. */
-  readonly onMirrorsUnused: (mirrors: readonly Segment[]) => void;
+  /** What was made for the update in hosts' memory is no longer needed. */
+  readonly onUnneeded: (segments: readonly Segment[]) => void;
   /** A rank has not answered in time what it answers at once, or not released what it took: it hangs. */
   readonly onUnresponsive: (rank: ReadyRank, reason: string) => void;
 }

@@ -57,6 +57,7 @@ function idlePorts(): SupervisorPorts {
     launchRank: () => launched(),
     engineClient: ({ endpoint }) => idleClient(endpoint),
     segmentName: (set) => `checkpoint-${set}-`,
+    breathe: async () => {},
     openCheckpoint: async () => {
       throw new CheckpointError('no such checkpoint');
     },
@@ -194,4 +195,15 @@ test('an instance whose rank does not start in time is refused with the rank and
   });
   const { instances, ranks } = await question(toSupervisor.status, {});
   assert.deepEqual([instances, ranks], [[], []]);
+});
+
+test('memory for more tensors than can be registered is not reserved', async (t) => {
+  const { question } = startSupervisor(t);
+  const writer = { node: 'a~1', name: 'writer', generation: 1 };
+  const bytes = new Float64Array(2_000_001);
+  const reservation = question(toSupervisor.reserve, { checkpoint: 'policy', host: 'h', bytes, writer });
+  await assert.rejects(reservation, {
+    name: 'CheckpointError',
+    message: 'checkpoint "policy" has 2000001 tensors; at most 2000000 can be registered',
+  });
 });

@@ -1,0 +1,83 @@
+"""What an engine says of itself before it is updated."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+import urllib.parse
+from typing import Any
+
+from ..client_errors import DeadlineError, UsageError
+from ..messages import PROTOCOL_VERSION
+
+_ANSWER_SECONDS = 30.0
+#: Between two looks whether it is healthy.
+_PAUSE_SECONDS = 2.0
+
+
+class EngineProbe:
+    def __init__(self, endpoint: str, uds: str | None, api_key: str | None) -> None:
+        """`uds`: path of a Unix socket, in place of the endpoint's address."""
+        parts = urllib.parse.urlsplit(endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"--endpoint is {endpoint!r}; it must be a URL such as http://127.0.0.1:8000")
+        self._parts = parts
+        self._uds = uds
+        self._headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+        #: As `Client.add_instance` takes it.
+        self.endpoint = f"unix:{uds}" if uds is not None else f"{parts.scheme}://{parts.netloc}"
+
+    def until_healthy(self, seconds: float) -> None:
+        """Raises `DeadlineError` if it is not by then."""
+        end = time.monotonic() + seconds
+        told = False
+        while self._status("GET", "/health") != 200:
+            if time.monotonic() > end:
+                raise DeadlineError(f"engine {self.endpoint} is not healthy after {seconds:g} s (--ready-timeout)")
+            if not told:
+                print(f"waiting for {self.endpoint} to be healthy", flush=True)
+                told = True
+            time.sleep(_PAUSE_SECONDS)
+
+    def link(self) -> str:
+        """What its workers speak: whether a vLLM has weightcast's worker extension or transfer engine."""
+        protocol = {"init_info": {"protocol": PROTOCOL_VERSION}}
+        extension = {"method": "weightcast_protocol", "timeout": _ANSWER_SECONDS}
+        ours = (
+            self._status("POST", "/init_weight_transfer_engine", protocol) == 200
+            or self._status("POST", "/collective_rpc", extension) == 200
+        )
+        return "weightcast" if ours else "checkpoint-engine"
+
+    def _status(self, method: str, path: str, body: Any = None) -> int | None:
+        """None if there is no answer."""
+        connection = self._connection()
+        try:
+            headers = {**self._headers, "content-type": "application/json"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            response.read()
+            return response.status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._uds is not None:
+            return _UnixConnection(self._uds)
+        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
+        return kind(str(self._parts.hostname), self._parts.port, timeout=_ANSWER_SECONDS)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_ANSWER_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)

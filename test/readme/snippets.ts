@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../../src/package-root.ts';
+
+/** A fenced block of README.md that is a program. */
+export interface Snippet {
+  readonly language: 'python' | 'sh' | 'ts';
+  readonly text: string;
+}
+
+const readme = readFileSync(new URL('README.md', packageRoot), 'utf8');
+
+/** Blocks without a language are what programs print. */
+export const snippets: readonly Snippet[] = [
+  ...readme.matchAll(/^```(?<language>python|sh|ts)\n(?<text>.*?)^```$/gms),
+].map(({ groups }) => groups as unknown as Snippet);
+
+/** The one snippet with these words. */
+export function snippetWith(words: string): Snippet {
+  const found = snippets.filter(({ text }) => text.includes(words));
+  assert.equal(found.length, 1, `one snippet has ${words}`);
+  return found[0]!;
+}
+
+/** Words of a snippet, and what stands for them on this machine. Each has to be there. */
+export type Replacements = readonly (readonly [words: string, by: string])[];
+
+export function replaced({ text }: Snippet, replacements: Replacements): string {
+  return replacements.reduce((before, [words, by]) => {
+    assert.ok(before.includes(words), `README.md says ${words}`);
+    return before.replaceAll(words, by);
+  }, text);
+}
+
+/** Puts a command into a directory for `PATH`. `body`: of a shell script. */
+export function writeCommand(directory: string, name: string, body: string): void {
+  const path = join(directory, name);
+  writeFileSync(path, `#!/bin/sh\n${body}\n`);
+  chmodSync(path, 0o755);
+}
+
+/** Runs a program; rejects with all that it says unless it ends with 0. */
+export async function runText(
+  command: string,
+  words: readonly string[],
+  environment: Readonly<Record<string, string>>,
+): Promise<string> {
+  const packages = [fileURLToPath(new URL('python', packageRoot)), process.env.PYTHONPATH].filter(Boolean);
+  const env = { ...process.env, PYTHONPATH: packages.join(delimiter), ...environment };
+  const child = spawn(command, words, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', (text) => {
+      output += text;
+    });
+  const status = await new Promise((resolve) => child.once('close', resolve));
+  assert.equal(status, 0, output);
+  return output;
+}
