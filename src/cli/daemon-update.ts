@@ -27,7 +27,7 @@ interface Job {
 /** `weightcast update` by a daemon. Ctrl-C ends the command; the update goes on. */
 export async function updateByDaemon(
   options: DaemonUpdate,
-  { timeoutMilliseconds, stepTimeoutMilliseconds, ...rest }: UpdateOptions,
+  { timeoutMilliseconds, stepTimeoutMilliseconds, connectTimeoutMilliseconds, ...rest }: UpdateOptions,
   signal: AbortSignal,
 ): Promise<void> {
   const path = options.checkpoint === undefined ? null : resolve(options.checkpoint);
@@ -43,6 +43,9 @@ export async function updateByDaemon(
     ...rest,
     ...(timeoutMilliseconds !== undefined && { timeoutSeconds: timeoutMilliseconds / 1_000 }),
     ...(stepTimeoutMilliseconds !== undefined && { stepTimeoutSeconds: stepTimeoutMilliseconds / 1_000 }),
+    ...(connectTimeoutMilliseconds !== undefined && {
+      connectTimeoutSeconds: connectTimeoutMilliseconds / 1_000,
+    }),
   };
   await withDaemon(options, async (client) => {
     if (path !== null)

@@ -41,6 +41,7 @@ interface Options extends DaemonArguments {
   readonly memoryFraction: string;
   readonly timeout: string;
   readonly stepTimeout?: string;
+  readonly connectTimeout?: string;
   readonly verify: 'arrived' | 'installed' | false;
   readonly answers?: string;
   readonly baseline?: string;
@@ -96,10 +97,8 @@ export function updateCommand(): Command {
     )
     .option('--memory-fraction <part>', 'part of the free device memory to use, above 0 and up to 1', '0.9')
     .option('--timeout <seconds>', 'time limit of the update', '600')
-    .option(
-      '--step-timeout <seconds>',
-      'time limit of one answer of an engine worker, which copies a bucket or processes the weights (default: 120, and one more per GB)',
-    )
+    .addOption(stepTimeoutOption())
+    .addOption(connectTimeoutOption())
     .addOption(verifyOption())
     .addOption(answersOption())
     .option('--no-verify', 'prove nothing')
@@ -115,6 +114,20 @@ function pauseOption(): Option {
     '--pause <mode>',
     'pause the engine during the update: abort, wait or keep for vLLM; abort, retract or in_place for SGLang; caller if you pause and resume it',
   ).choices([...pauseOptions]);
+}
+
+function stepTimeoutOption(): Option {
+  return new Option(
+    '--step-timeout <seconds>',
+    'time limit of one answer of an engine worker, which copies a bucket or processes the weights (default: 120, and one more per GB)',
+  );
+}
+
+function connectTimeoutOption(): Option {
+  return new Option(
+    '--connect-timeout <seconds>',
+    'when one engine worker has connected to its rank, time limit of the others (default: 60)',
+  );
 }
 
 function verifyOption(): Option {
@@ -282,6 +295,9 @@ function updateOptionsOf(options: Options): UpdateOptions {
     timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
     ...(options.stepTimeout !== undefined && {
       stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,
+    }),
+    ...(options.connectTimeout !== undefined && {
+      connectTimeoutMilliseconds: parseCount(options.connectTimeout, '--connect-timeout') * 1000,
     }),
     ...(options.bucket === undefined ? {} : { bucketBytes: parseBytes(options.bucket, '--bucket') }),
     ...(options.fused && { fusedModules: options.fused.map((modules) => modules.split(',')) }),

@@ -84,6 +84,11 @@ export interface UpdateOptions {
    * Default: 120,000, and 1,000 more for each GB of the checkpoint.
    */
   readonly stepTimeoutMilliseconds?: number;
+  /**
+   * When one worker of an engine has connected to its rank, how long the others may take to connect to theirs. Then the
+   * instance fails, unchanged: no worker gets weights before all are there. Default: 60,000.
+   */
+  readonly connectTimeoutMilliseconds?: number;
 }
 
 /** Each option has its form. */
@@ -214,6 +219,7 @@ export class Cluster {
       keepCopy: options.keepCopy ?? true,
       timeoutMilliseconds,
       stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,
+      connectTimeoutMilliseconds: options.connectTimeoutMilliseconds,
     };
     // The supervisor answers within the timeout and the time that cleanup takes.
     const deadline = timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;

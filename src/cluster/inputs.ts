@@ -30,6 +30,7 @@ export const updateOptions = {
   keepCopy: z.boolean().optional(),
   timeoutMilliseconds: wait.optional(),
   stepTimeoutMilliseconds: wait.optional(),
+  connectTimeoutMilliseconds: wait.optional(),
 };
 
 export const registerOptions = z.strictObject({ hosts: strings.min(1).optional() });

@@ -124,7 +124,14 @@ async function updateOptionsOf(
   body: z.infer<typeof schemas.updateBody>,
   { roots }: Service,
 ): Promise<UpdateOptions> {
-  const { checkpoint: _, wait: __, timeout_seconds, step_timeout_seconds, ...options } = body;
+  const {
+    checkpoint: _,
+    wait: __,
+    timeout_seconds,
+    step_timeout_seconds,
+    connect_timeout_seconds,
+    ...options
+  } = body;
   const { verify } = options;
   if (typeof verify === 'object' && verify.baseline !== undefined)
     options.verify = { ...verify, baseline: await roots.file(verify.baseline) };
@@ -132,5 +139,8 @@ async function updateOptionsOf(
     ...(fromWireNames(options) as UpdateOptions),
     ...(timeout_seconds !== undefined && { timeoutMilliseconds: timeout_seconds * 1_000 }),
     ...(step_timeout_seconds !== undefined && { stepTimeoutMilliseconds: step_timeout_seconds * 1_000 }),
+    ...(connect_timeout_seconds !== undefined && {
+      connectTimeoutMilliseconds: connect_timeout_seconds * 1_000,
+    }),
   };
 }

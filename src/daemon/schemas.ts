@@ -128,6 +128,9 @@ export const updateBody = z.strictObject({
   keep_copy: z.boolean().optional(),
   timeout_seconds: seconds.optional().describe('Of the whole update. Default: 600.'),
   step_timeout_seconds: seconds.optional().describe('Of one answer of an engine worker.'),
+  connect_timeout_seconds: seconds
+    .optional()
+    .describe('When one engine worker has connected to its rank, of the others. Default: 60.'),
 });
 
 // ── checkpoint-engine ──────────────────────────────────────────────────────────────────────────────────────────────

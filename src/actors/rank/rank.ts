@@ -1,7 +1,6 @@
 import { AbortedError, asFailure, DeviceLostError, WeightcastError } from '../../errors.ts';
 import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../../plan/plan.ts';
 import type { Actor, ActorRef, Context, Reply } from '../kernel/index.ts';
-import type { Progress } from '../protocol/status-values.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
 import type { CreatedCommunicator, Streamed } from '../protocol/update-values.ts';
 import { BucketActor, type SlotJob } from './bucket.ts';
@@ -104,6 +103,11 @@ export class RankActor implements Actor<RankInbox> {
         return this.#open(message, context);
       case 'stream':
         return this.#startStream(message, context);
+      case 'connected':
+        return this.#replyLater(context.deferReply(message), this.#connected(message));
+      case 'start-loading':
+        if (message.epoch === this.#transfer?.epoch) this.#transfer.startLoading();
+        return;
       case 'slot-free':
         return this.#slotFree(message, context);
       case 'connect-failed':
@@ -221,6 +225,13 @@ export class RankActor implements Actor<RankInbox> {
     this.#tick(context);
   }
 
+  async #connected(message: MessageOf<'connected'>): Promise<Record<string, never>> {
+    if (message.epoch !== this.#transfer?.epoch || this.#transfer.connected === null)
+      throw this.#stale(message);
+    await this.#transfer.connected;
+    return {};
+  }
+
   #startExchange(transfer: RankTransfer, context: Context<RankInbox>): void {
     const { epoch } = transfer;
     transfer.connect().catch((error) => {
@@ -329,18 +340,10 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   #reportProgress(context: Context<RankInbox>): void {
-    const progress = this.#progress();
-    if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
-  }
-
-  #progress(): Progress | null {
     const { rank } = this.#ports;
-    if (this.#loading.isRunning) return this.#loading.progress(rank);
-    if (this.#pipeline === null) return null;
-    const { transfer, reloadedBytes } = this.#pipeline;
-    const { receiving } = transfer;
-    if (receiving.doneBytes < receiving.totalBytes) return { activity: 'receive', rank, ...receiving };
-    const totalBytes = transfer.map.plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
-    return { activity: 'update', rank, doneBytes: reloadedBytes, totalBytes };
+    const progress = this.#loading.isRunning
+      ? this.#loading.progress(rank)
+      : (this.#pipeline?.progress(rank) ?? null);
+    if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
   }
 }

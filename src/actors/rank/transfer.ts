@@ -62,6 +62,9 @@ export class RankTransfer {
   readonly #inFlight = new Set<Promise<unknown>>();
   #slots: DeviceSlots;
   #steps = newSteps();
+  /** Taken by bucket 0 when the engine worker may be given the first bucket. */
+  readonly #loading = new BucketStep();
+  #connecting: Promise<void> | null = null;
   #aborted: AbortedError | null = null;
   /** Settles when an abort is complete. */
   #ending: Promise<void> | null = null;
@@ -131,7 +134,19 @@ export class RankTransfer {
   /** Hands the engine worker the link buffer; the first reload waits for the answer. */
   connect(): Promise<void> {
     const { ipcHandle: handle, bytes } = this.#slots.link;
-    return this.#track(() => this.#worker.open({ handle, bytes }));
+    const connecting = this.#track(() => this.#worker.open({ handle, bytes }));
+    this.#connecting ??= connecting;
+    return connecting;
+  }
+
+  /** Resolves when the engine worker has opened the link buffer of the first exchange. Null before {@link connect}. */
+  get connected(): Promise<void> | null {
+    return this.#connecting;
+  }
+
+  /** All workers of the instance are there: until now its weights are as before. */
+  startLoading(): void {
+    this.#loading.complete(0);
   }
 
   // ── one bucket ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,6 +183,7 @@ export class RankTransfer {
   /** Resolves when the engine worker has copied the bucket out of its link slot, which may then be overwritten. */
   async reload(bucket: number): Promise<void> {
     await this.#steps.requested.completed(bucket - 1);
+    await this.#loading.completed(0);
     const reload = this.#track(() => this.#worker.reload(bucket));
     this.#steps.requested.complete(bucket);
     this.#spans.add('reload', bucket, await reload);
@@ -286,7 +302,7 @@ export class RankTransfer {
 
   async #abort(reason: string): Promise<void> {
     this.#aborted = new AbortedError(reason);
-    for (const step of Object.values(this.#steps)) step.abort(this.#aborted);
+    for (const step of [...Object.values(this.#steps), this.#loading]) step.abort(this.#aborted);
     await Promise.all([this.#options.receiver?.discard(reason), this.#worker.abort(reason)]);
     // Copies of this rank still run, and the worker may copy out of the slots until it has read the abort.
     await Promise.allSettled(this.#inFlight);

@@ -42,6 +42,7 @@ async function awaitEngine(
     if (state.wasDown || isOfOtherVersion(target, state)) spec.instances.versionLost(name);
     if (state.isPaused === false) spec.instances.paused(name, false);
     refuseUnfit(target, state);
+    refuseOtherSize(target, state);
     if (state.linkProtocol !== null) spec.linkProtocols.set(name, state.linkProtocol);
   } catch (thrown) {
     const isUnreachable = !(asFailure(thrown) instanceof AbortedError) && !isRefusal(thrown);
@@ -86,4 +87,17 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
       'if an update that failed has left it so, it may hold parts of two versions: update it with pause "caller" first';
     throw new Refusal(`${what} was paused by someone else: ${resume}, or use pause "caller"; ${mixed}`);
   }
+}
+
+/** A rank without a worker would wait in vain for one, and a worker without a rank for that. */
+function refuseOtherSize({ name, endpoint, ranks }: UpdateTarget, { worldSize }: EngineState): void {
+  if (worldSize === null) return;
+  const { replica, total } = worldSize;
+  if (ranks.length <= total && ranks.length % replica === 0) return;
+  const has = `${total} ${total === 1 ? 'worker' : 'workers'}`;
+  const parts = replica < total ? `, ${replica} in each replica` : '';
+  const given = ranks.length === 1 ? `rank ${ranks[0]}` : `ranks ${ranks.join(', ')}`;
+  throw new Refusal(
+    `instance ${name} (${endpoint}) has ${given}, and its engine has ${has}${parts}: give it one rank for each worker`,
+  );
 }
