@@ -146,6 +146,7 @@ export class SimulatedCluster implements ClusterView {
     return {
       launchRank: (rank) => this.#launch(rank),
       engineClient: ({ name }) => this.engineClient(name, clock),
+      noteInstance: () => {},
       segmentName: (set) => `checkpoint-${set}-`,
       openCheckpoint: async (source) => {
         await elapse(clock, this.openMilliseconds);

@@ -1,4 +1,3 @@
-import { writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { UpdateOptions } from '../cluster/cluster.ts';
@@ -8,6 +7,7 @@ import type { Summary } from '../observe/summary.ts';
 import { type DaemonArguments, withDaemon } from './daemon-arguments.ts';
 import { interruptible } from './interrupt.ts';
 import { Reporter } from './reporter.ts';
+import { writeResult } from './result-file.ts';
 
 export interface DaemonUpdate extends DaemonArguments {
   /** Registered first, if it is given. */
@@ -57,7 +57,7 @@ export async function updateByDaemon(
     });
     const reporter = new Reporter();
     reporter.table(report);
-    if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`);
+    writeResult(options.json, report);
   });
 }
 

@@ -7,7 +7,7 @@ import { readMetas } from '../checkpoint/metas.ts';
 import { Cluster, type Source, type UpdateOptions } from '../cluster/cluster.ts';
 import { defaultSocket } from '../daemon/default-socket.ts';
 import { engineKinds, pauseOptions } from '../engines/engine-client.ts';
-import { AbortedError, describe, UsageError } from '../errors.ts';
+import { AbortedError, asFailure, describe, UsageError } from '../errors.ts';
 import { summarize } from '../observe/summary.ts';
 import { chromeTrace } from '../observe/timeline.ts';
 import type { DeviceOptions } from '../processes/devices.ts';
@@ -20,6 +20,7 @@ import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { interruptible, runCommand } from './interrupt.ts';
 import { checkOutputFile } from './output-file.ts';
 import { Reporter } from './reporter.ts';
+import { reworded, withFailureWritten, writeResult } from './result-file.ts';
 
 interface Options extends DaemonArguments {
   readonly checkpoint?: string;
@@ -154,7 +155,19 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
     throw new UsageError(
       `give --endpoint and --ranks, or start a daemon (weightcast serve): none serves on ${defaultSocket()}`,
     );
-  if (endpoint === undefined) return updateByDaemon(forDaemon(options), updateOptions, signal);
+  const work = () =>
+    endpoint === undefined
+      ? updateByDaemon(forDaemon(options), updateOptions, signal)
+      : updateAlone({ ...options, endpoint }, updateOptions, signal);
+  await withFailureWritten(options.json, work);
+}
+
+/** By a cluster that ends with the command. */
+async function updateAlone(
+  options: Options & { readonly endpoint: string },
+  updateOptions: UpdateOptions,
+  signal: AbortSignal,
+): Promise<void> {
   if (options.ranks === undefined) throw new UsageError('--endpoint needs --ranks');
   for (const name of ['socket', 'daemon', 'instance'] as const)
     if (options[name] !== undefined) throw new UsageError(`give either --endpoint or --${name}`);
@@ -163,7 +176,7 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
   const reporter = new Reporter();
   const cluster = await Cluster.start({
     ranks,
-    instances: [instanceOf(options, endpoint, ranks)],
+    instances: [instanceOf(options, options.endpoint, ranks)],
     devices: devicesOf(options, ranks),
     onProgress: (progress) => reporter.progress(progress),
   });
@@ -173,7 +186,7 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
     reporter.end();
     const summary = summarize(report);
     reporter.table(summary);
-    if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(summary, null, 2)}\n`);
+    writeResult(options.json, summary);
     if (options.timeline !== undefined)
       writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
     if (options.saveMetas !== undefined) await stayReadable(cluster, name, options.saveMetas, signal);
@@ -203,11 +216,12 @@ async function updated(
   } catch (error) {
     if (!signal.aborted) throw error;
     await cluster.stop();
-    const outcome = await report.then(
-      () => 'the update succeeded before that',
-      (failure) => describe(failure),
+    const failure = await report.then(
+      () => null,
+      (thrown) => asFailure(thrown),
     );
-    throw new AbortedError(`${describe(error)}: ${outcome}`);
+    const outcome = failure === null ? 'the update succeeded before that' : failure.message;
+    throw reworded(new AbortedError(`${describe(error)}: ${outcome}`), failure ?? {});
   }
 }
 

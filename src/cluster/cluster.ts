@@ -233,12 +233,14 @@ export class Cluster {
    */
   async addInstance(instance: InstanceOptions, known?: KnownInstance): Promise<ClusterStatus> {
     checkInstance(instance, this.#hosts);
+    this.#connection.engines.joins(instance);
     return this.#connection.ask(toSupervisor.addInstance, { instance, known }, this.#startMilliseconds);
   }
 
   /** Ends the ranks of an instance. Its engine keeps running. Rejects with `BusyError` while it is being updated. */
   async removeInstance(name: string): Promise<void> {
     await this.#connection.ask(toSupervisor.removeInstance, { instance: name }, deadlines.open);
+    this.#connection.engines.left(name);
   }
 
   /**
@@ -253,6 +255,11 @@ export class Cluster {
   /** Aborted when the supervisor's process has ended, with why: then everything else rejects, and only `stop` is left to call. */
   get lost(): AbortSignal {
     return this.#connection.lost;
+  }
+
+  /** By name, what is known of the engines: when the cluster is lost, for another one that they join. */
+  get known(): ReadonlyMap<string, KnownInstance> {
+    return this.#connection.engines.known;
   }
 
   /**

@@ -1,4 +1,4 @@
-import { asFailure, UsageError, type WeightcastError } from '../errors.ts';
+import { asFailure, toWire, UsageError, type WeightcastError, type WireError } from '../errors.ts';
 
 /** By code; others are 500. Deadlines of engines, memory of devices and so on are nothing that the client did wrong. */
 const statuses: Readonly<Record<string, number>> = {
@@ -30,16 +30,18 @@ const retried = new Set([
 export interface HttpFailure {
   readonly status: number;
   readonly body: {
-    readonly error: { readonly code: string; readonly message: string; readonly retry: boolean };
+    readonly error: WireError & { readonly retry: boolean };
   };
 }
 
 /** Any thrown value as an answer. */
 export function toHttp(thrown: unknown): HttpFailure {
   const { error, status } = classified(thrown);
-  const { code } = error;
+  const { code, instances } = toWire(error);
   const message = error.message.split('\n').join(' ');
-  return { status, body: { error: { code, message, retry: retried.has(code) } } };
+  const retry = retried.has(code);
+  // Names of fields are those of TypeScript only where they have one word.
+  return { status, body: { error: { code, message, retry, ...(instances && { instances }) } } };
 }
 
 function classified(thrown: unknown): { readonly error: WeightcastError; readonly status: number } {

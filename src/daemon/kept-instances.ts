@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
-import type { ClusterStatus, KnownInstance } from '../actors/protocol/status-values.ts';
+import type { ClusterStatus, InstanceStatus, KnownInstance } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import type { Cluster } from '../cluster/cluster.ts';
 import { describe, NotFoundError, UsageError } from '../errors.ts';
@@ -8,22 +8,20 @@ import type { EngineList } from './access.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
 import type { EventHub } from './event-hub.ts';
 
-type InstanceStatus = ClusterStatus['instances'][number];
-
 /** An instance as clients see it. `absent`: it could not join again after the supervisor's death; `problem` says why. */
 export interface InstanceView extends Omit<InstanceStatus, 'state'> {
   readonly state: InstanceStatus['state'] | 'absent';
-  readonly problem: string | null;
 }
 
 interface Kept {
   readonly options: InstanceOptions;
   /** What its engine holds, as of the last time that the cluster said so. */
   known: KnownInstance;
+  /** Why it could not join again. */
   problem: string | null;
 }
 
-const unknown: KnownInstance = { state: 'unknown', version: null, isPaused: false };
+const unknown: KnownInstance = { state: 'unknown', version: null, isPaused: false, problem: null };
 
 /** The instances of a daemon: how they joined, and what is known of their engines, so that they can join again. */
 export class KeptInstances {
@@ -31,8 +29,6 @@ export class KeptInstances {
   readonly #engines: EngineList;
   readonly #events: EventHub;
   readonly #kept = new Map<string, Kept>();
-  /** By instance, how many updates of it run. */
-  readonly #updating = new Map<string, number>();
 
   constructor(keeper: ClusterKeeper, engines: EngineList, events: EventHub) {
     this.#keeper = keeper;
@@ -107,17 +103,9 @@ export class KeptInstances {
     this.#events.tell({ type: 'instance', instance: name, state: 'resumed' });
   }
 
-  updateBegins(names: readonly string[]): void {
-    for (const name of names) this.#updating.set(name, (this.#updating.get(name) ?? 0) + 1);
-  }
-
-  updateEnded(names: readonly string[]): void {
-    for (const name of names) this.#updating.set(name, this.#updating.get(name)! - 1);
-  }
-
   /** Notes what an update has made of its instances. */
   updated({ checkpoint, digest, instances }: UpdateReport): void {
-    for (const { name, outcome, paused } of instances) {
+    for (const { name, outcome, paused, error } of instances) {
       const kept = this.#kept.get(name);
       if (kept === undefined) continue;
       const made = {
@@ -125,30 +113,26 @@ export class KeptInstances {
         unchanged: kept.known,
         broken: { state: 'broken', version: null },
       } as const;
-      kept.known = { ...made[outcome], isPaused: paused };
+      const problem = outcome === 'broken' || paused ? (error?.message ?? null) : null;
+      kept.known = { ...made[outcome], isPaused: paused, problem };
     }
   }
 
   /** Notes what a cluster says of its instances. */
   observe(status: ClusterStatus): void {
-    for (const { name, state, version, isPaused } of status.instances) {
+    for (const { name, state, version, isPaused, problem } of status.instances) {
       const kept = this.#kept.get(name);
       if (kept === undefined || state === 'updating' || state === 'verifying') continue;
-      kept.known = { state, version, isPaused };
+      kept.known = { state, version, isPaused, problem };
     }
   }
 
   /**
-   * The supervisor's process has died. Nobody knows what an update that was running has done: its instances count as broken,
-   * and as paused if it pauses them, so that they are neither served from nor resumed before an update has succeeded.
+   * The supervisor's process has died. Nobody knows what its engines got of an update that was installing something: they
+   * count as broken, so that they are neither served from nor resumed before an update has succeeded.
    */
-  lost(): void {
-    for (const [name, kept] of this.#kept) {
-      if ((this.#updating.get(name) ?? 0) === 0) continue;
-      const { pause } = kept.options;
-      const isPaused = kept.known.isPaused || (pause !== undefined && pause !== 'caller');
-      kept.known = { state: 'broken', version: null, isPaused };
-    }
+  lost({ known }: Cluster): void {
+    for (const [name, kept] of this.#kept) kept.known = known.get(name) ?? kept.known;
   }
 
   /** Lets all join a new cluster. Rejects only if that is lost too. */
@@ -171,9 +155,9 @@ export class KeptInstances {
     return [...this.#kept].map(([name, { options, known, problem }]) => {
       const { endpoint, ranks } = options;
       const current = status?.instances.find((one) => one.name === name);
-      if (current !== undefined) return { ...current, problem: null };
+      if (current !== undefined) return current;
       const state = problem === null ? known.state : 'absent';
-      return { name, endpoint, ranks: [...ranks], ...known, state, problem };
+      return { name, endpoint, ranks: [...ranks], ...known, state, problem: problem ?? known.problem };
     });
   }
 }

@@ -147,14 +147,30 @@ export const checkpointEngineUpdate = z.object({
 
 // ── answers ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+const errorFields = {
+  code: z.string().describe('Stable: WEIGHTCAST_USAGE, WEIGHTCAST_BUSY, …'),
+  message: z.string().describe('One line.'),
+};
+const instanceReport = z.object({
+  name: z.string(),
+  outcome: z.string().describe('updated, unchanged or broken'),
+  paused: z.boolean(),
+  proofs: z.record(z.string(), z.string()).describe('arrived, installed, answering: what holds of it'),
+  seconds: z.number(),
+  error: z.object(errorFields).nullable(),
+});
+const outcomes = z
+  .array(instanceReport)
+  .optional()
+  .describe('Of an update that has failed: what became of each instance.');
 export const errorAnswer = z.object({
   error: z.object({
-    code: z.string().describe('Stable: WEIGHTCAST_USAGE, WEIGHTCAST_BUSY, …'),
-    message: z.string().describe('One line.'),
+    ...errorFields,
     retry: z.boolean().describe('The same request may succeed a moment later.'),
+    instances: outcomes,
   }),
 });
-const jobError = errorAnswer.shape.error.omit({ retry: true }).nullable();
+const jobError = z.object({ ...errorFields, instances: outcomes }).nullable();
 const version = z.object({ checkpoint: z.string(), digest: z.string() });
 
 export const checkpointAnswer = z.object({
@@ -177,15 +193,6 @@ export const instanceAnswer = z.object({
   is_paused: z.boolean(),
   version: version.nullable(),
   problem: nullableText,
-});
-
-const instanceReport = z.object({
-  name: z.string(),
-  outcome: z.string().describe('updated, unchanged or broken'),
-  paused: z.boolean(),
-  proofs: z.record(z.string(), z.string()).describe('arrived, installed, answering: what holds of it'),
-  seconds: z.number(),
-  error: jobError,
 });
 
 const report = z.object({

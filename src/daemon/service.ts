@@ -1,5 +1,6 @@
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { ClusterStatus } from '../actors/protocol/status-values.ts';
+import type { Cluster } from '../cluster/cluster.ts';
 import type { ClusterOptions } from '../cluster/options.ts';
 import { describe } from '../errors.ts';
 import type { Logger } from '../ports.ts';
@@ -56,7 +57,7 @@ export class Service {
         if (progress.activity === 'load') this.checkpoints.progress(progress);
         else this.updates.progress(progress);
       },
-      onLost: () => this.instances.lost(),
+      onLost: (cluster: Cluster) => this.instances.lost(cluster),
       restore: async (cluster: Parameters<KeptInstances['restore']>[0]) => {
         await this.instances.restore(cluster);
         this.checkpoints.released();

@@ -83,9 +83,7 @@ export class Updates {
     const instances = options.instances ?? this.#instances.names;
     this.#count += 1;
     const id = `${this.#prefix}-${this.#count}`;
-    const ended = this.#run(instances, () =>
-      this.#keeper.use((cluster) => cluster.update(checkpoint, options)),
-    );
+    const ended = this.#run(() => this.#keeper.use((cluster) => cluster.update(checkpoint, options)));
     const job: Job = {
       id,
       checkpoint,
@@ -134,9 +132,8 @@ export class Updates {
     this.#events.tell({ type: 'progress', update: job.id, checkpoint: job.checkpoint, ...job.progress });
   }
 
-  async #run(instances: readonly string[], update: () => Promise<UpdateReport>): Promise<UpdateReport> {
+  async #run(update: () => Promise<UpdateReport>): Promise<UpdateReport> {
     // What the engines hold at the end is noted at once, for a cluster that may have to begin anew.
-    this.#instances.updateBegins(instances);
     try {
       const report = await update();
       this.#instances.updated(report);
@@ -145,8 +142,6 @@ export class Updates {
       const observe = async (cluster: Cluster) => this.#instances.observe(await cluster.status());
       await this.#keeper.use(observe).catch(() => {});
       throw error;
-    } finally {
-      this.#instances.updateEnded(instances);
     }
   }
 

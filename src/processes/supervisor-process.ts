@@ -94,6 +94,7 @@ function createPorts(
     },
     openCheckpoint,
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
+    noteInstance: (instance) => tell({ kind: 'instance', instance }),
     segmentName: (set) => `checkpoint-${set}-`,
   };
 }
@@ -185,8 +186,13 @@ async function end(
 }
 
 function report(what: SupervisorReport, exitCode: number): void {
-  if (process.send === undefined) process.exit(exitCode);
-  process.send(what, () => process.exit(exitCode));
+  tell(what, () => process.exit(exitCode));
+}
+
+/** Its parent hears of it even if this process is killed right after that. */
+function tell(what: SupervisorReport, then: () => void = () => {}): void {
+  if (process.send === undefined || !process.connected) then();
+  else process.send(what, then);
 }
 
 main().then(

@@ -56,6 +56,7 @@ function idlePorts(): SupervisorPorts {
   return {
     launchRank: () => launched(),
     engineClient: ({ endpoint }) => idleClient(endpoint),
+    noteInstance: () => {},
     segmentName: (set) => `checkpoint-${set}-`,
     openCheckpoint: async () => {
       throw new CheckpointError('no such checkpoint');
