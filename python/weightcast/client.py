@@ -137,6 +137,13 @@ class Client:
                 _remove(file)
             raise
 
+    def shared_directory(self) -> str:
+        """Where tensors are written to be registered without a copy. Raises `UsageError` if it is not on this host."""
+        directory = self._call("GET", "/v1/status")["daemon"]["shared_directory"]
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise _not_here(directory)
+        return directory
+
     def _write(self, tensors: Mapping[str, Any]) -> str:
         if self._shared_directory is not None:
             try:
@@ -144,13 +151,11 @@ class Client:
             except FileNotFoundError:
                 # Another daemon has another one.
                 self._shared_directory = None
-        directory = self._call("GET", "/v1/status")["daemon"]["shared_directory"]
+        directory = self.shared_directory()
         try:
             file = write_tensors(directory, tensors)
         except (FileNotFoundError, PermissionError) as error:
-            raise UsageError(
-                f"tensors go through {directory}, which is not here, or not this user's: write files, and give path"
-            ) from error
+            raise _not_here(directory) from error
         self._shared_directory = directory
         return file
 
@@ -268,6 +273,12 @@ class Client:
         self, method: str, path: str, body: Optional[Dict[str, Any]] = None, timeout: Optional[float] = None
     ) -> Dict[str, Any]:
         return self._http.call(method, path, body, self._timeout if timeout is None else timeout)
+
+
+def _not_here(directory: str) -> UsageError:
+    return UsageError(
+        f"tensors go through {directory}, which is not here, or not this user's: write files, and give path"
+    )
 
 
 def _quoted(name: str) -> str:

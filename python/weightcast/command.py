@@ -22,11 +22,16 @@ class CommandError(Exception):
 def main() -> None:
     """Becomes the program: arguments, standard streams, signals and exit code are its own."""
     try:
-        entry = _entry()
-        node = _node()
+        command = program()
     except CommandError as error:
         sys.exit(f"weightcast: {error}")
-    os.execv(node, [node, str(entry), *sys.argv[1:]])
+    os.execv(command[0], [*command, *sys.argv[1:]])
+
+
+def program() -> list[str]:
+    """How to start it. Raises `CommandError`."""
+    entry = _entry()
+    return [_node(), str(entry)]
 
 
 def _entry() -> Path:

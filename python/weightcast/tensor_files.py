@@ -41,8 +41,7 @@ _ALIGNMENT = 256
 _PIECE = 1 << 30
 
 
-
-class _Source(NamedTuple):
+class Source(NamedTuple):
     """A tensor, before its bytes are asked for: those of a GPU are copied one after the other."""
 
     #: Of the safetensors format.
@@ -58,7 +57,7 @@ def write_tensors(directory: str, tensors: Mapping[str, Any]) -> str:
     Raises `UsageError` that names the tensor, `HostMemoryError` when shared memory is full, and `FileNotFoundError` or
     `PermissionError` for a directory that is gone, or not this user's.
     """
-    sources = {name: _named(name, lambda tensor=tensor: _source(tensor)) for name, tensor in tensors.items()}
+    sources = {name: with_name(name, lambda tensor=tensor: source_of(tensor)) for name, tensor in tensors.items()}
     if not sources:
         raise UsageError("there are no tensors to register")
     header = _header(sources)
@@ -71,7 +70,7 @@ def write_tensors(directory: str, tensors: Mapping[str, Any]) -> str:
             os.posix_fallocate(file, 0, total)
             _write_all(file, memoryview(header))
             for name, source in sources.items():
-                _write_all(file, _named(name, source.read))
+                _write_all(file, with_name(name, source.read))
         finally:
             os.close(file)
     except OSError as error:
@@ -83,7 +82,7 @@ def write_tensors(directory: str, tensors: Mapping[str, Any]) -> str:
     return path
 
 
-def _header(sources: Mapping[str, _Source]) -> bytes:
+def _header(sources: Mapping[str, Source]) -> bytes:
     entries = {}
     offset = 0
     for name, (dtype, shape, nbytes, _) in sources.items():
@@ -100,7 +99,7 @@ def _write_all(file: int, data: memoryview) -> None:
         done += os.write(file, data[done : done + _PIECE])
 
 
-def _named(name: str, work: Callable[[], Any]) -> Any:
+def with_name(name: str, work: Callable[[], Any]) -> Any:
     """What `work` returns; its error with the tensor's name."""
     if not isinstance(name, str) or name in ("", "__metadata__"):
         raise UsageError(f"{name!r} is no name of a tensor")
@@ -112,20 +111,21 @@ def _named(name: str, work: Callable[[], Any]) -> Any:
         raise UsageError(f"tensor {name}: {' '.join(str(error).split())}") from error
 
 
-def _source(tensor: Any) -> _Source:
+def source_of(tensor: Any) -> Source:
+    """Raises what `with_name` turns into a `UsageError`."""
     if isinstance(tensor, tuple):
         dtype, shape, data = tensor
         view = memoryview(data).cast("B")
-        return _Source(dtype, [int(size) for size in shape], view.nbytes, lambda: view)
+        return Source(dtype, [int(size) for size in shape], view.nbytes, lambda: view)
     if hasattr(tensor, "data_ptr"):
         dtype = _DTYPES[str(tensor.dtype).rpartition(".")[2]]
         nbytes = tensor.numel() * tensor.element_size()
-        return _Source(dtype, list(tensor.shape), nbytes, lambda: _bytes_of_torch(tensor))
+        return Source(dtype, list(tensor.shape), nbytes, lambda: _bytes_of_torch(tensor))
     if hasattr(tensor, "__array_interface__"):
         if tensor.dtype.byteorder == ">":
             raise ValueError("it is big-endian")
         shape = list(tensor.shape)
-        return _Source(_DTYPES[tensor.dtype.name], shape, tensor.nbytes, lambda: _bytes_of_numpy(tensor))
+        return Source(_DTYPES[tensor.dtype.name], shape, tensor.nbytes, lambda: _bytes_of_numpy(tensor))
     raise TypeError(f"it is a {type(tensor).__name__}; give a tensor of torch or numpy, or (dtype, shape, bytes)")
 
 

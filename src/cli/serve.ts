@@ -17,10 +17,14 @@ interface Options {
   readonly allowEngine: readonly string[];
   readonly config?: string;
   readonly devices?: string;
+  readonly linger?: string;
 }
 
 /** Host devices are for machines without a GPU: as many ranks as that share the cores. */
 const hostDeviceRanks = 4;
+
+/** A day; who wants it to stay longer gives none. */
+const longestLinger = 86_400;
 
 const collect = (value: string, before: readonly string[]) => [...before, value];
 
@@ -48,6 +52,7 @@ export function serveCommand(version: string): Command {
       [],
     )
     .option('--config <file>', 'JSON with instances, hosts and more')
+    .option('--linger <seconds>', 'end so long after the last client (default: stay)')
     .option(
       '--devices <kind>',
       'devices of the engines: cuda, host, or host:NAMESPACE; rank n is on device n (default: cuda if there are GPUs, otherwise host)',
@@ -83,6 +88,7 @@ function daemonOptionsOf(options: Options, version: string): DaemonOptions {
     version,
     socket: options.socket ?? defaultSocket(),
     ...(listen !== null && { listen }),
+    ...(options.linger !== undefined && { linger: lingerOf(options.linger) }),
     // Who may use the socket may read these files anyway.
     roots: roots.length > 0 || listen !== null ? roots : ['/'],
     allowEngines: [...options.allowEngine, ...(config?.allowEngines ?? [])],
@@ -102,6 +108,13 @@ function devicesAndThreads(option: string | undefined) {
   const devices = devicesOf(option);
   const ranks = devices.kind === 'cuda' ? probeCuda().devices.length : hostDeviceRanks;
   return { devices, threads: Math.max(1, Math.floor(availableParallelism() / Math.max(1, ranks))) };
+}
+
+function lingerOf(option: string): number {
+  const seconds = Number(option);
+  if (option.trim() === '' || !(seconds >= 0 && seconds <= longestLinger))
+    throw new UsageError(`--linger is "${option}"; it is a number of seconds, at most ${longestLinger}`);
+  return seconds;
 }
 
 function listenOf({ listen, tokenFile }: Options): NonNullable<DaemonOptions['listen']> | null {

@@ -5,6 +5,7 @@ import { describe, UsageError } from '../errors.ts';
 import { createLog } from '../observe/log.ts';
 import { checkpointEngineRoutes } from './checkpoint-engine-routes.ts';
 import { EventStreams } from './event-stream.ts';
+import { Linger } from './linger.ts';
 import { operatorRoutes } from './operator-routes.ts';
 import { serviceRoutes } from './routes.ts';
 import { createServer } from './server.ts';
@@ -19,6 +20,8 @@ export interface DaemonOptions extends ServiceOptions {
   readonly socket: string;
   /** Where to listen on TCP too; whoever comes there needs the token. */
   readonly listen?: { readonly host: string; readonly port: number; readonly token: string };
+  /** Seconds after its last client that it asks to be stopped. Default: it stays. */
+  readonly linger?: number;
 }
 
 /** A cluster that outlives its clients, and is asked over HTTP. */
@@ -26,7 +29,7 @@ export class Daemon {
   readonly socket: string;
   /** `http://host:port`; null if it does not listen on TCP. */
   readonly url: string | null;
-  /** Resolves when a client has asked it to stop. */
+  /** Resolves when a client has asked it to stop, or none is left to stay for. */
   readonly stopRequested: Promise<void>;
   readonly #end: () => Promise<void>;
   #stopped: Promise<void> | null = null;
@@ -78,9 +81,16 @@ export class Daemon {
         () => app.close(),
       );
       await listenOnSocket(app, lock.path);
+      const linger =
+        options.linger === undefined
+          ? null
+          : new Linger(options.linger, () => service.updates.areRunning, requestStop);
+      linger?.watch(app.server);
+      ends.unshift(() => linger?.close());
       let url: string | null = null;
       if (options.listen !== undefined) {
         const tcp = await listenOnTcp(app, options.listen, overTcp);
+        linger?.watch(tcp);
         ends.push(() => closed(tcp));
         url = urlOf(tcp);
       }

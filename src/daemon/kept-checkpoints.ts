@@ -104,6 +104,8 @@ export class KeptCheckpoints {
       this.#tell(kept);
       return viewOf(kept);
     } catch (error) {
+      // Its client tries again.
+      if (error instanceof BusyError) throw error;
       const used = [...this.#kept.values()].flatMap((kept) => kept.owned);
       await this.#shared.remove(owned.filter((path) => !used.includes(path)));
       throw error;

@@ -72,6 +72,10 @@ export class Updates {
     this.#onEnded = onEnded;
   }
 
+  get areRunning(): boolean {
+    return [...this.#jobs.values()].some(({ endedAt }) => endedAt === null);
+  }
+
   /** Throws `NotReadyError`, `NotFoundError` and `CheckpointError`. `ended` rejects as `Cluster.update`. */
   start(
     checkpoint: string,

@@ -133,4 +133,5 @@ def main(given):
     assert not [name for name in os.listdir(directory) if name.endswith(".safetensors")]
 
 
-main(json.loads(sys.argv[1]))
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

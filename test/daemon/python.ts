@@ -15,9 +15,11 @@ export function withoutPython(): string | false {
 export function runPython(
   program: string,
   argument: unknown,
+  variables: Readonly<Record<string, string>> = {},
 ): Promise<{ status: number | null; output: string }> {
   const path = fileURLToPath(new URL(program, packageRoot));
-  const environment = { ...process.env, PYTHONPATH: fileURLToPath(new URL('python', packageRoot)) };
+  const PYTHONPATH = fileURLToPath(new URL('python', packageRoot));
+  const environment = { ...process.env, ...variables, PYTHONPATH };
   const child = spawn(python, ['-W', 'error', path, JSON.stringify(argument)], { env: environment });
   let output = '';
   for (const stream of [child.stdout, child.stderr])

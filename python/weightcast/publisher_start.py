@@ -1,0 +1,85 @@
+"""Finds the daemon, or starts one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from typing import List, Sequence
+
+from .client import Client
+from .client_errors import DeadlineError, NotReadyError
+from .client_http import default_socket
+
+#: Between two looks whether it serves.
+_PAUSE_SECONDS = 0.05
+
+
+def started(client: Client, socket: str | None, linger: float, options: Sequence[str], timeout: float) -> None:
+    """Returns once a daemon answers `client`. If none does, it starts one, which ends `linger` seconds after its last client.
+
+    Raises `NotReadyError` with the reason if it cannot be started, and `DeadlineError`.
+    """
+    if is_there(client):
+        return
+    path = socket or default_socket()
+    os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+    log = f"{path}.log"
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as output:
+        daemon = subprocess.Popen(
+            [*_command(), "serve", "--socket", path, "--linger", f"{linger:g}", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # It is nobody's child: a signal to the trainer's terminal is none to the daemon.
+            start_new_session=True,
+        )
+    _wait(client, daemon, log, timeout)
+
+
+def is_there(client: Client) -> bool:
+    """Whether a daemon answers."""
+    try:
+        client.status()
+    except NotReadyError:
+        return False
+    return True
+
+
+def _wait(client: Client, daemon: subprocess.Popen[bytes], log: str, timeout: float) -> None:
+    end = time.monotonic() + timeout
+    while not is_there(client):
+        if daemon.poll() is not None and not is_there(client):
+            why = _last_line(log)
+            # Somebody else starts one at the same time.
+            if "another daemon serves" not in why:
+                raise NotReadyError(f"weightcast serve ended with {daemon.returncode}: {why}")
+        if time.monotonic() > end:
+            raise DeadlineError(f"weightcast serve does not answer after {timeout:g} s; {log} has what it says")
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _command() -> List[str]:
+    """WEIGHTCAST_COMMAND, else the program that lies in this package, else the command on the path."""
+    from .command import CommandError, program
+
+    chosen = os.environ.get("WEIGHTCAST_COMMAND")
+    if chosen:
+        return [chosen]
+    try:
+        return program()
+    except CommandError as error:
+        found = shutil.which("weightcast")
+        if found is None:
+            raise NotReadyError(f"no daemon serves, and none can be started: {error}") from error
+        return [found]
+
+
+def _last_line(log: str) -> str:
+    try:
+        with open(log, errors="replace") as file:
+            lines = file.read().strip().splitlines()
+    except OSError as error:
+        return str(error)
+    return lines[-1] if lines else "it says nothing"
