@@ -58,7 +58,7 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
   checkOutputFile('--json', options.json);
   checkOutputFile('--timeline', options.timeline);
   const scratch = mkdtempSync(join(tmpdir(), 'weightcast-demo-'));
-  const reporter = new Reporter();
+  const reporter = new Reporter(ranks);
   const stops: (() => Promise<unknown>)[] = [];
   try {
     const model =

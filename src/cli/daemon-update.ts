@@ -49,7 +49,10 @@ export async function updateByDaemon(
   };
   await withDaemon(options, async (client) => {
     if (path !== null)
-      await interruptible(client.call('POST', '/v1/checkpoints', { name: checkpoint, path }), signal);
+      await interruptible(
+        client.call('POST', '/v1/checkpoints', { name: checkpoint, path, temporary: true }),
+        signal,
+      );
     const { id } = (await client.call('POST', '/v1/updates', body)) as Job;
     const report = await interruptible(followed(client, id), signal).catch((error) => {
       if (!signal.aborted) throw error;

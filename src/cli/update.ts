@@ -173,7 +173,7 @@ async function updateAlone(
     if (options[name] !== undefined) throw new UsageError(`give either --endpoint or --${name}`);
   const ranks = parseCount(options.ranks, '--ranks');
   const { source, name } = await sourceOf(options);
-  const reporter = new Reporter();
+  const reporter = new Reporter(ranks);
   const cluster = await Cluster.start({
     ranks,
     instances: [instanceOf(options, options.endpoint, ranks)],
@@ -314,6 +314,13 @@ function updateOptionsOf(options: Options): UpdateOptions {
       connectTimeoutMilliseconds: parseCount(options.connectTimeout, '--connect-timeout') * 1000,
     }),
     ...(options.bucket === undefined ? {} : { bucketBytes: parseBytes(options.bucket, '--bucket') }),
-    ...(options.fused && { fusedModules: options.fused.map((modules) => modules.split(',')) }),
+    ...(options.fused && { fusedModules: options.fused.map(fusedOf) }),
   };
+}
+
+function fusedOf(option: string): string[] {
+  const modules = option.split(',');
+  if (modules.length < 2 || modules.includes(''))
+    throw new UsageError(`--fused is "${option}"; name two modules or more, as in a_proj,b_proj`);
+  return modules;
 }

@@ -12,6 +12,7 @@ import { type OwnedProcess, startProcess } from '../processes/child-process.ts';
 import type { SupervisorConfiguration } from '../processes/configuration.ts';
 import { defaultDevices } from '../processes/devices.ts';
 import { sweepSharedMemory } from '../processes/sweep.ts';
+import { issueOf } from '../schema-issue.ts';
 import { createClusterKeys, spokeKeys } from '../transport/curve.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
@@ -189,7 +190,7 @@ function checkNotWithin(): void {
 function checkFields(exchange: SupervisorExchange, fields: object): void {
   const parsed = exchange.schema.safeParse({ type: exchange.type, ...fields });
   if (parsed.success) return;
-  const [issue] = parsed.error.issues;
-  const option = issue?.path.filter((part) => part !== 'options').join('.') ?? '';
-  throw new UsageError(`${exchange.type}: invalid ${option}: ${issue?.message}`);
+  const { path, message } = issueOf(parsed.error);
+  const option = path.filter((part) => part !== 'options').join('.');
+  throw new UsageError(`${exchange.type}: invalid ${option}: ${message}`);
 }

@@ -6,6 +6,7 @@ import type { Cluster } from '../cluster/cluster.ts';
 import { describe, NotFoundError, UsageError } from '../errors.ts';
 import type { EngineList } from './access.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
+import type { EngineWatch } from './engine-watch.ts';
 import type { EventHub } from './event-hub.ts';
 
 /** An instance as clients see it. `absent`: it could not join again after the supervisor's death; `problem` says why. */
@@ -19,6 +20,8 @@ interface Kept {
   known: KnownInstance;
   /** Why it could not join again. */
   problem: string | null;
+  /** Why nothing is known of its engine, which did not run when it was added. */
+  unasked: string | null;
 }
 
 const unknown: KnownInstance = { state: 'unknown', version: null, isPaused: false, problem: null };
@@ -28,12 +31,14 @@ export class KeptInstances {
   readonly #keeper: ClusterKeeper;
   readonly #engines: EngineList;
   readonly #events: EventHub;
+  readonly #watch: EngineWatch;
   readonly #kept = new Map<string, Kept>();
 
-  constructor(keeper: ClusterKeeper, engines: EngineList, events: EventHub) {
+  constructor(keeper: ClusterKeeper, engines: EngineList, events: EventHub, watch: EngineWatch) {
     this.#keeper = keeper;
     this.#engines = engines;
     this.#events = events;
+    this.#watch = watch;
   }
 
   get names(): string[] {
@@ -45,6 +50,11 @@ export class KeptInstances {
     return [...this.#kept.values()].some(({ problem }) => problem === null);
   }
 
+  /** Names of the checkpoints that they serve. */
+  get served(): string[] {
+    return [...this.#kept.values()].flatMap(({ known }) => known.version?.checkpoint ?? []);
+  }
+
   /** Throws `NotFoundError`. */
   check(name: string): void {
     if (!this.#kept.has(name)) throw new NotFoundError(`the daemon has no instance ${name}`);
@@ -52,6 +62,11 @@ export class KeptInstances {
 
   withRank(rank: number): string | null {
     return this.names.find((name) => this.#kept.get(name)!.options.ranks.includes(rank)) ?? null;
+  }
+
+  /** How many ranks they have. */
+  ranksOf(names: readonly string[]): number {
+    return names.reduce((sum, name) => sum + (this.#kept.get(name)?.options.ranks.length ?? 0), 0);
   }
 
   /** The instance with this engine. */
@@ -66,7 +81,10 @@ export class KeptInstances {
     );
   }
 
-  /** Does nothing if it is there, with these options. Rejects with `AccessError`, and as `Cluster.addInstance`. */
+  /**
+   * Does nothing if it is there, with these options. An engine that does not run yet is asked in the first update. Rejects
+   * with `AccessError`, and as `EngineWatch.check` and `Cluster.addInstance`.
+   */
   async add(given: InstanceOptions): Promise<void> {
     // Which others have joined before has no say in it.
     const isHere = given.host === undefined && given.devices === undefined;
@@ -79,8 +97,9 @@ export class KeptInstances {
       throw new UsageError(`the daemon has an instance ${options.name} already, with other options`);
     }
     const known = before?.known ?? unknown;
+    const unasked = await this.#watch.check(options);
     const status = await this.#keeper.use((cluster) => cluster.addInstance(options, known));
-    this.#kept.set(options.name, { options, known, problem: null });
+    this.#kept.set(options.name, { options, known, problem: null, unasked });
     this.observe(status);
     this.#events.tell({ type: 'instance', instance: options.name, state: 'added' });
   }
@@ -91,6 +110,7 @@ export class KeptInstances {
     if (this.#kept.get(name)!.problem === null)
       await this.#keeper.use((cluster) => cluster.removeInstance(name));
     this.#kept.delete(name);
+    this.#watch.forget(name);
     this.#events.tell({ type: 'instance', instance: name, state: 'removed' });
   }
 
@@ -100,6 +120,7 @@ export class KeptInstances {
     await this.#keeper.use((cluster) => cluster.resumeInstance(name));
     const kept = this.#kept.get(name);
     if (kept !== undefined) kept.known = { ...kept.known, isPaused: false };
+    this.#watch.forget(name);
     this.#events.tell({ type: 'instance', instance: name, state: 'resumed' });
   }
 
@@ -115,6 +136,8 @@ export class KeptInstances {
       } as const;
       const problem = outcome === 'broken' || paused ? (error?.message ?? null) : null;
       kept.known = { ...made[outcome], isPaused: paused, problem };
+      if (outcome === 'updated') kept.unasked = null;
+      this.#watch.forget(name);
     }
   }
 
@@ -150,12 +173,27 @@ export class KeptInstances {
     await Promise.all(joins);
   }
 
-  /** `status`: of the cluster, null while there is none. */
-  views(status: ClusterStatus | null): InstanceView[] {
-    return [...this.#kept].map(([name, { options, known, problem }]) => {
+  /** What engines say themselves, and not as the cluster has it, by instance. */
+  async contradictions(status: ClusterStatus): Promise<ReadonlyMap<string, string>> {
+    const asked = status.instances.map(async ({ name, state, isPaused, version }) => {
+      const kept = this.#kept.get(name);
+      if (kept === undefined || state !== 'serving' || isPaused || version === null) return [];
+      const problem = await this.#watch.problem(kept.options, `${version.checkpoint}@${version.digest}`);
+      return problem === null ? [] : [[name, problem] as const];
+    });
+    return new Map((await Promise.all(asked)).flat());
+  }
+
+  /** `status`: of the cluster, null while there is none. `contradicted`: what their engines deny. */
+  views(status: ClusterStatus | null, contradicted: ReadonlyMap<string, string>): InstanceView[] {
+    return [...this.#kept].map(([name, { options, known, problem, unasked }]) => {
       const { endpoint, ranks } = options;
       const current = status?.instances.find((one) => one.name === name);
-      if (current !== undefined) return current;
+      const denied = contradicted.get(name);
+      if (current !== undefined && denied !== undefined)
+        return { ...current, state: 'unknown', version: null, problem: denied };
+      if (current !== undefined)
+        return { ...current, problem: current.problem ?? (current.state === 'unknown' ? unasked : null) };
       const state = problem === null ? known.state : 'absent';
       return { name, endpoint, ranks: [...ranks], ...known, state, problem: problem ?? known.problem };
     });

@@ -69,6 +69,7 @@ function instanceRoutes(service: Service, status: () => Promise<unknown>): Route
       method: 'POST',
       path: '/v1/instances/{name}/resume',
       summary: 'Resume an engine that an update has left paused, whatever weights it holds.',
+      body: schemas.emptyBody,
       answer: schemas.doneAnswer,
       handle: async ({ params }) => {
         await service.instances.resume(params.name!);
@@ -112,8 +113,14 @@ function updateRoutes(service: Service): Route[] {
   ];
 }
 
-function registrationOf({ name, path, files, hosts }: z.infer<typeof schemas.registerBody>) {
-  return { name, source: path ?? files!, ...(hosts !== undefined && { hosts }) };
+function registrationOf({
+  name,
+  path,
+  files,
+  hosts,
+  temporary = false,
+}: z.infer<typeof schemas.registerBody>) {
+  return { name, source: path ?? files!, temporary, ...(hosts !== undefined && { hosts }) };
 }
 
 function instanceOf(body: z.infer<typeof schemas.instanceBody>): InstanceOptions {

@@ -31,8 +31,17 @@ export const registerBody = z
       .max(1_024)
       .optional()
       .describe('Hosts whose ranks load the files. Default: all that see the same files.'),
+    temporary: z
+      .boolean()
+      .optional()
+      .describe(
+        'Unregister it when another temporary one comes, unless an instance serves it, or when none serves it any more.',
+      ),
   })
   .refine(({ path, files }) => (path === undefined) !== (files === undefined), 'give either path or files');
+
+/** Of requests that have nothing to say. */
+export const emptyBody = z.strictObject({});
 
 export const instanceBody = z.strictObject({
   name,
@@ -78,7 +87,7 @@ export const instanceBody = z.strictObject({
 
 const prompt = z.union([z.string().max(1 << 20), z.array(z.int().nonnegative()).max(1 << 18)]);
 const tolerance = z.number().positive().optional();
-const proofs = z.strictObject({
+export const proofs = z.strictObject({
   installed: z.boolean().optional(),
   baseline: path
     .optional()

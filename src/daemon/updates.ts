@@ -36,7 +36,7 @@ interface Job {
   readonly instances: readonly string[];
   readonly startedAt: number;
   readonly ended: Promise<UpdateReport>;
-  sum: { readonly activity: Progress['activity']; readonly bytes: ProgressSum };
+  sum: ProgressSum;
   progress: UpdateView['progress'];
   toldAt: number;
   endedAt: number | null;
@@ -94,7 +94,7 @@ export class Updates {
       instances,
       startedAt: Date.now(),
       ended,
-      sum: { activity: 'update', bytes: new ProgressSum() },
+      sum: new ProgressSum(),
       progress: null,
       toldAt: 0,
       endedAt: null,
@@ -129,8 +129,10 @@ export class Updates {
     );
     if (job === undefined) return;
     const { activity } = progress;
-    if (job.sum.activity !== activity) job.sum = { activity, bytes: new ProgressSum() };
-    job.progress = { activity, ...job.sum.bytes.add(progress) };
+    // Every rank takes the whole checkpoint; what each of them receives from other hosts differs.
+    const ranks = activity === 'update' ? this.#instances.ranksOf(job.instances) : 0;
+    if (job.progress?.activity !== activity) job.sum = new ProgressSum(ranks);
+    job.progress = { activity, ...job.sum.add(progress) };
     if (Date.now() - job.toldAt < progressMilliseconds) return;
     job.toldAt = Date.now();
     this.#events.tell({ type: 'progress', update: job.id, checkpoint: job.checkpoint, ...job.progress });
@@ -141,6 +143,7 @@ export class Updates {
     try {
       const report = await update();
       this.#instances.updated(report);
+      await this.#checkpoints.dropTemporary([report.checkpoint, ...this.#instances.served]);
       return report;
     } catch (error) {
       const observe = async (cluster: Cluster) => this.#instances.observe(await cluster.status());

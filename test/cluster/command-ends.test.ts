@@ -107,6 +107,8 @@ test('what cannot work is refused before anything starts', async (t) => {
   };
   await refused(/--json cannot be written: .*\/nowhere/, '--json', '/nowhere/result.json');
   await refused(/--json cannot be written: .*\/proc\/x/, '--json', '/proc/x');
+  await refused(/--fused is "q_proj"; name two modules/, '--fused', 'q_proj');
+  await refused(/; use WEIGHTCAST_ENGINE_API_KEY\n$/, '--endpoint', 'http://u:p@127.0.0.1:1');
   await refused(/--timeline is \/tmp, which is a directory/, '--timeline', '/tmp');
   await refused(
     /--pause.* 'foo' is invalid. Allowed choices are abort, wait, keep, retract/,

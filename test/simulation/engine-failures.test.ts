@@ -104,7 +104,12 @@ test('a worker that refuses a bucket breaks its own engine, with its traceback, 
       (await status()).instances.map(({ state }) => state),
       ['broken', 'serving'],
     );
+    const problems = async () => (await status()).instances.map(({ problem }) => problem);
+    const [why, none] = await problems();
+    assert.match(why!, /shape mismatch/);
+    assert.equal(none, null);
     await succeeds(user.update('a'));
+    assert.deepEqual(await problems(), [null, null]);
   });
 });
 

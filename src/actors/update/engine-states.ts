@@ -1,3 +1,4 @@
+import { sizeRefusal } from '../../engines/world-size.ts';
 import { AbortedError, asFailure, EngineError, type WeightcastError } from '../../errors.ts';
 import { ask } from '../protocol/ask.ts';
 import { type EngineState, toBridge } from '../protocol/bridge.ts';
@@ -89,15 +90,7 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
   }
 }
 
-/** A rank without a worker would wait in vain for one, and a worker without a rank for that. */
 function refuseOtherSize({ name, endpoint, ranks }: UpdateTarget, { worldSize }: EngineState): void {
-  if (worldSize === null) return;
-  const { replica, total } = worldSize;
-  if (ranks.length <= total && ranks.length % replica === 0) return;
-  const has = `${total} ${total === 1 ? 'worker' : 'workers'}`;
-  const parts = replica < total ? `, ${replica} in each replica` : '';
-  const given = ranks.length === 1 ? `rank ${ranks[0]}` : `ranks ${ranks.join(', ')}`;
-  throw new Refusal(
-    `instance ${name} (${endpoint}) has ${given}, and its engine has ${has}${parts}: give it one rank for each worker`,
-  );
+  const refusal = worldSize && sizeRefusal(`instance ${name} (${endpoint})`, ranks, worldSize);
+  if (refusal !== null) throw new Refusal(refusal);
 }
