@@ -9,7 +9,7 @@ import { checkEngineOptions } from '../engines/engine-options.ts';
 import { UsageError } from '../errors.ts';
 import { type HostOptions, hostOptions } from '../processes/configuration.ts';
 import { checkDevices, type DeviceOptions } from '../processes/devices.ts';
-import { defaultLimits } from '../transport/limits.ts';
+import { defaultLimits, limitsOf } from '../transport/limits.ts';
 import { checkForm, wait } from './inputs.ts';
 
 export interface ClusterOptions {
@@ -77,6 +77,8 @@ export function checkOptions(options: ClusterOptions): void {
   checkAddresses('fabricAddresses', fabricAddresses);
   for (const instance of instances) checkInstance(instance, hosts);
   checkRanks(ranks, instances);
+  // What its processes would end of.
+  limitsOf(process.env);
 }
 
 /** Its name is part of that of a directory, and of no other host's. */

@@ -12,6 +12,7 @@ import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory, ThreadPool } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
 import type { Logger } from '../ports.ts';
+import { limitsOf } from '../transport/limits.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import { within } from '../within.ts';
 import { Communicators, collectivePreference } from './communicators.ts';
@@ -95,6 +96,7 @@ async function main(): Promise<void> {
     keys: configuration.keys,
     clock: systemClock,
     log,
+    limits: limitsOf(process.env),
     deadlineMilliseconds: configuration.startTimeoutMilliseconds,
     signal: ended.signal,
   });

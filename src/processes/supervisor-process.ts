@@ -15,6 +15,7 @@ import { createLog } from '../observe/log.ts';
 import type { Logger } from '../ports.ts';
 import { spokeKeys } from '../transport/curve.ts';
 import { HubTransport } from '../transport/hub.ts';
+import { limitsOf } from '../transport/limits.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { type OwnedProcess, startProcess } from './child-process.ts';
 import {
@@ -139,7 +140,17 @@ async function main(): Promise<readonly string[]> {
   const directory = new SharedDirectory(configuration.host.directory);
   const { node, endpoint, remoteEndpoint, keys, ownerNode: patientWith } = configuration;
   const clock = systemClock;
-  const hub = await HubTransport.bind({ node, endpoint, remoteEndpoint, patientWith, keys, clock, log });
+  const limits = limitsOf(process.env);
+  const hub = await HubTransport.bind({
+    node,
+    endpoint,
+    remoteEndpoint,
+    patientWith,
+    keys,
+    clock,
+    log,
+    limits,
+  });
   let failed: (error: unknown) => void = () => {};
   const failure = new Promise<unknown>((resolve) => {
     failed = resolve;

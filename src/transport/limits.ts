@@ -47,3 +47,18 @@ export function completeLimits(given: Partial<TransportLimits> = {}): TransportL
   }
   return limits;
 }
+
+/**
+ * What the environment says of limits: `WEIGHTCAST_SILENCE_SECONDS` for `lostAfterMilliseconds`, where processes may be
+ * stopped or starved of a processor for longer than 10 s. Throws `UsageError`.
+ */
+export function limitsOf(environment: NodeJS.ProcessEnv): Partial<TransportLimits> {
+  const value = environment.WEIGHTCAST_SILENCE_SECONDS;
+  if (value === undefined) return {};
+  const seconds = Number(value);
+  if (!Number.isSafeInteger(seconds) || seconds < 2 || seconds > 86_400)
+    throw new UsageError(
+      `WEIGHTCAST_SILENCE_SECONDS is ${JSON.stringify(value)}: expected whole seconds from 2 to 86400`,
+    );
+  return { lostAfterMilliseconds: 1_000 * seconds };
+}

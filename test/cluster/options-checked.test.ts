@@ -33,6 +33,19 @@ const wrongOptions: [unknown, RegExp][] = [
   [{ ...options, devices: null }, /devices/],
 ];
 
+test('refused: a WEIGHTCAST_SILENCE_SECONDS that is no number of seconds', (t) => {
+  t.after(() => delete process.env.WEIGHTCAST_SILENCE_SECONDS);
+  for (const value of ['', '1', 'ten', '-5', '1e9']) {
+    process.env.WEIGHTCAST_SILENCE_SECONDS = value;
+    assert.throws(() => checkOptions(options), {
+      name: 'UsageError',
+      message: /^WEIGHTCAST_SILENCE_SECONDS is /,
+    });
+  }
+  process.env.WEIGHTCAST_SILENCE_SECONDS = '60';
+  checkOptions(options);
+});
+
 const wrongInstances: [unknown, RegExp][] = [
   [null, /^an instance: /],
   ['a', /^an instance: /],
