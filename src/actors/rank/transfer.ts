@@ -1,7 +1,7 @@
 import { strict as assert } from 'node:assert';
 import { isDeepStrictEqual } from 'node:util';
 import type { Manifest } from '../../checkpoint/manifest.ts';
-import { AbortedError, VerificationError } from '../../errors.ts';
+import { AbortedError, CheckpointError, VerificationError } from '../../errors.ts';
 import type { Interval } from '../../native-bridge/addon.ts';
 import type { Collective, DevicePlace } from '../../native-bridge/collective.ts';
 import { bucketTensors, type Plan } from '../../plan/plan.ts';
@@ -64,7 +64,8 @@ export class RankTransfer {
   #steps = newSteps();
   /** Taken by bucket 0 when the engine worker may be given the first bucket. */
   readonly #loading = new BucketStep();
-  #connecting: Promise<void> | null = null;
+  /** Resolves when the engine worker has opened the link buffer of the first exchange. Null before {@link connect}. */
+  connected: Promise<void> | null = null;
   #aborted: AbortedError | null = null;
   /** Settles when an abort is complete. */
   #ending: Promise<void> | null = null;
@@ -135,13 +136,8 @@ export class RankTransfer {
   connect(): Promise<void> {
     const { ipcHandle: handle, bytes } = this.#slots.link;
     const connecting = this.#track(() => this.#worker.open({ handle, bytes }));
-    this.#connecting ??= connecting;
+    this.connected ??= connecting;
     return connecting;
-  }
-
-  /** Resolves when the engine worker has opened the link buffer of the first exchange. Null before {@link connect}. */
-  get connected(): Promise<void> | null {
-    return this.#connecting;
   }
 
   /** All workers of the instance are there: until now its weights are as before. */
@@ -215,7 +211,11 @@ export class RankTransfer {
     const upload = this.#track(async () => {
       await receiver?.arrival(bucket);
       const transfers = attach().map((segment, at) => ({ segment, rectangles: wanted[at]!.rectangles }));
-      const interval = await ports.device.upload(transfers, buffer);
+      const interval = await ports.device.upload(transfers, buffer).catch((error) => {
+        // What has become of a file says more than what its reader met with.
+        if (error instanceof CheckpointError) attach();
+        throw error;
+      });
       // A file that was written meanwhile is an error.
       attach();
       return interval;
