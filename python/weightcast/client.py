@@ -29,7 +29,7 @@ from .client_errors import (
     NotReadyError,
     UsageError,
 )
-from .client_http import DaemonHttp, default_socket
+from .client_http import DaemonHttp, HeldConnection, default_socket
 from .client_results import (
     Checkpoint,
     Event,
@@ -101,6 +101,7 @@ class Client:
         files: Optional[Iterable[str]] = None,
         tensors: Optional[Mapping[str, Any]] = None,
         hosts: Optional[Iterable[str]] = None,
+        version: Optional[str] = None,
         timeout: float = 3600.0,
     ) -> Checkpoint:
         """Registers a checkpoint; one of the same name is replaced once the new one is loaded.
@@ -108,19 +109,18 @@ class Client:
         Give one of `path`, a safetensors file or a model's directory; `files`, a list of them; `tensors`, by name: tensors
         of torch (of the CPU or a GPU) or numpy, or `(dtype, shape, bytes)` with a dtype of the safetensors format. They are
         written once, into shared memory of the daemon's host, which has to be this one; they may be changed when this
-        returns. `hosts`: whose ranks load the files. `timeout`: in seconds.
+        returns. `hosts`: whose ranks load the files. `version`: what this content is called, for `Checkpoint.version`. `timeout`: in
+        seconds.
         """
         if sum(source is not None for source in (path, files, tensors)) != 1:
             raise UsageError("give one of path, files and tensors")
-        body: Dict[str, Any] = {"name": name}
-        if hosts is not None:
-            body["hosts"] = list(hosts)
+        body: Dict[str, Any] = {"name": name, **_given({"hosts": _listed("hosts", hosts), "version": version})}
         if tensors is not None:
             return self._register_tensors(body, tensors, timeout)
         if path is not None:
-            body["path"] = os.path.abspath(path)
+            body["path"] = _absolute("path", path)
         else:
-            body["files"] = [os.path.abspath(file) for file in files or ()]
+            body["files"] = [_absolute("files", file) for file in _listed("files", files) or ()]
         return checkpoint_of(self._call("POST", "/v1/checkpoints", body, timeout))
 
     def unregister(self, name: str) -> None:
@@ -137,12 +137,16 @@ class Client:
                 _remove(file)
             raise
 
-    def shared_directory(self) -> str:
-        """Where tensors are written to be registered without a copy. Raises `UsageError` if it is not on this host."""
-        directory = self._call("GET", "/v1/status")["daemon"]["shared_directory"]
-        if not os.access(directory, os.W_OK | os.X_OK):
-            raise _not_here(directory)
-        return directory
+    def checkpoint_files(self, name: str) -> Optional[Dict[str, Any]]:
+        """What the daemon knows of a checkpoint, with `files`, their paths on its host; None if it has none of this name."""
+        try:
+            return self._call("GET", f"/v1/checkpoints/{_quoted(name)}")
+        except NotFoundError:
+            return None
+
+    def hold_session(self) -> HeldConnection:
+        """Files of shared memory whose names begin with `session-ID-` go when this is closed, unless they are registered."""
+        return self._http.hold("/v1/session", self._timeout)
 
     def _write(self, tensors: Mapping[str, Any]) -> str:
         if self._shared_directory is not None:
@@ -151,11 +155,13 @@ class Client:
             except FileNotFoundError:
                 # Another daemon has another one.
                 self._shared_directory = None
-        directory = self.shared_directory()
+        directory = self._call("GET", "/v1/status")["daemon"]["shared_directory"]
         try:
             file = write_tensors(directory, tensors)
         except (FileNotFoundError, PermissionError) as error:
-            raise _not_here(directory) from error
+            raise UsageError(
+                f"tensors go through {directory}, which is not here, or not this user's: write files, and give path"
+            ) from error
         self._shared_directory = directory
         return file
 
@@ -186,13 +192,13 @@ class Client:
             "engine": engine,
             "link": link,
             "host": host,
-            "devices": None if devices is None else list(devices),
+            "devices": _listed("devices", devices),
             "api_key": api_key,
             "pause": pause,
             "reset_cache": reset_cache,
             "has_draft_model": has_draft_model,
         }
-        body = {"name": name, "endpoint": endpoint, "ranks": list(ranks), **_given(options)}
+        body = {"name": name, "endpoint": endpoint, "ranks": _listed("ranks", ranks), **_given(options)}
         # It may have to load what was registered before there was an instance.
         return status_of(self._call("POST", "/v1/instances", body, 3600.0))
 
@@ -232,7 +238,7 @@ class Client:
         `weightcast baseline`) and `answers`. `heal`: update instances that failed when they are back.
         """
         options = {
-            "instances": None if instances is None else list(instances),
+            "instances": _listed("instances", instances),
             "step_timeout_seconds": step_timeout,
             "connect_timeout_seconds": connect_timeout,
             "verify": verify,
@@ -250,6 +256,10 @@ class Client:
     def update_status(self, update: str) -> Update:
         """An update by its id: one that runs, or one of the last that have ended."""
         return update_of(self._call("GET", f"/v1/updates/{_quoted(update)}"))
+
+    def cancel_update(self, update: str) -> Update:
+        """Cancels one that runs. Returns when it has ended: engines that are whole are resumed."""
+        return update_of(self._call("DELETE", f"/v1/updates/{_quoted(update)}"))
 
     # ── the daemon ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -275,10 +285,20 @@ class Client:
         return self._http.call(method, path, body, self._timeout if timeout is None else timeout)
 
 
-def _not_here(directory: str) -> UsageError:
-    return UsageError(
-        f"tensors go through {directory}, which is not here, or not this user's: write files, and give path"
-    )
+def _listed(option: str, values: Optional[Iterable[Any]]) -> Optional[List[Any]]:
+    """What was given as one, or as one word, is a mistake: a word would be a list of its letters."""
+    if values is None:
+        return None
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise UsageError(f"{option} is {values!r}; give a list, such as [{values!r}]")
+    return list(values)
+
+
+def _absolute(option: str, path: Any) -> str:
+    try:
+        return os.path.abspath(os.fspath(path))
+    except TypeError as error:
+        raise UsageError(f"{option}: {path!r} is no path") from error
 
 
 def _quoted(name: str) -> str:

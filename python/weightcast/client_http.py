@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket as sockets
+import ssl
 import stat
 import urllib.parse
 from typing import Any, Dict, Iterator, Optional, Tuple
@@ -80,6 +81,19 @@ class DaemonHttp:
         finally:
             connection.close()
 
+    def hold(self, path: str, seconds: float) -> "HeldConnection":
+        """A connection that stays open until it is closed, or its other side is gone. Raises as `call`."""
+        connection = self._connection(seconds)
+        try:
+            connection.connect()
+            return HeldConnection(connection, connection.sock, self._send(connection, "GET", path, None))
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise NotReadyError(f"no daemon answers at {self._where}: {error}", retry=True) from error
+        except BaseException:
+            connection.close()
+            raise
+
     def _connection(self, seconds: float) -> http.client.HTTPConnection:
         if self._url is None:
             return _SocketConnection(str(self._socket), seconds)
@@ -97,7 +111,10 @@ class DaemonHttp:
         data = None
         if body is not None:
             headers["content-type"] = "application/json"
-            data = json.dumps(body).encode()
+            try:
+                data = json.dumps(body).encode()
+            except (TypeError, ValueError) as error:
+                raise UsageError(f"{method} {path}: {error}") from error
         connection.request(method, path, data, headers)
         response = connection.getresponse()
         if response.status < 400:
@@ -112,6 +129,49 @@ class DaemonHttp:
                 status=response.status,
             ) from None
         raise error_of(code, message, retry=retry, status=response.status, instances=instances)
+
+
+class HeldConnection:
+    """A stream of events of which only the first one is read: it says by its being open that this process lives."""
+
+    def __init__(
+        self,
+        connection: http.client.HTTPConnection,
+        socket: sockets.socket,
+        response: http.client.HTTPResponse,
+    ) -> None:
+        self._connection = connection
+        self._socket = socket
+        self._response = response
+        self.first = _first_event(response)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the daemon is there. Reads what it has sent meanwhile."""
+        try:
+            self._socket.setblocking(False)
+            while self._socket.recv(1 << 16):
+                pass
+            return False
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._response.close()
+        self._connection.close()
+        self._socket.close()
+
+
+def _first_event(response: http.client.HTTPResponse) -> Dict[str, Any]:
+    while True:
+        line = response.readline().decode()
+        if line == "":
+            raise http.client.HTTPException("it has closed the connection")
+        if line.startswith("data: "):
+            return json.loads(line[6:])
 
 
 class _SocketConnection(http.client.HTTPConnection):

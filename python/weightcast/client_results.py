@@ -21,6 +21,8 @@ class Version:
 @dataclass(frozen=True)
 class Checkpoint:
     name: str
+    #: What its publisher calls this content; None if it was given no name.
+    version: Optional[str]
     #: `waiting`: it is loaded when the first instance is added. `loaded`. `failed`: `problem` says why.
     state: str
     #: None while it waits.

@@ -15,17 +15,21 @@ Needs the standard library of Python 3.9, and whatever the tensors are of. Error
 
 from __future__ import annotations
 
-import asyncio
-import os
-import secrets
 import time
-from typing import Any, Callable, Iterable, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
 from .client import Client, Update
-from .client_errors import BusyError, DeadlineError, UsageError
-from .publisher_files import VersionFiles
+from .client_errors import BusyError, DaemonError, DeadlineError, UsageError
+from .client_results import Progress
+from .publisher_buffers import Buffers
+from .publisher_copy import Copier
+from .publisher_group import Group
 from .publisher_layout import Layout
+from .publisher_parts import Given
+from .publisher_ranks import RankGroup
+from .publisher_receive import receive
 from .publisher_start import started
+from .publisher_update import followed_update, update_in_thread
 from .publisher_version import Version, named
 
 __all__ = ["Publisher", "Version", "connect"]
@@ -42,33 +46,43 @@ def connect(
     start: bool = True,
     linger: float = 60.0,
     checkpoint: str = "policy",
+    rank: int = 0,
+    world_size: int = 1,
     serve_options: Sequence[str] = (),
     timeout: float = 60.0,
 ) -> "Publisher":
     """A publisher by the daemon at `socket` (by default this user's), or at `url` with its `token`; it has to be of this host.
 
     `start`: start `weightcast serve` with `serve_options` if there is none; it ends `linger` seconds after its last client.
-    `checkpoint`: the name under which versions are registered. `timeout`: until the daemon answers, in seconds.
+    `checkpoint`: the name under which versions are registered. `rank`, `world_size`: of a distributed trainer on this host,
+    each of whose ranks gives its share from a process of its own; rank 0 completes versions and updates. `timeout`: until the
+    daemon and rank 0 answer, in seconds.
     """
+    if not 0 <= rank < world_size:
+        raise UsageError(f"rank is {rank}, and world_size {world_size}; ranks are 0 to world_size - 1")
     client = Client(socket, url, token)
-    if start and url is None:
-        started(client, socket, linger, serve_options, timeout)
-    return Publisher(client, checkpoint)
+    if url is None:
+        started(client, socket, linger if start else None, rank, serve_options, timeout)
+    return Publisher(client, checkpoint, rank, world_size, timeout)
 
 
 class Publisher:
     """Made by `connect`. Of one thread."""
 
-    def __init__(self, client: Client, checkpoint: str) -> None:
+    def __init__(
+        self, client: Client, checkpoint: str, rank: int = 0, world_size: int = 1, timeout: float = 60.0
+    ) -> None:
         #: What adds instances, tells the status, and so on.
         self.client = client
         self.checkpoint = checkpoint
+        self.rank = rank
+        self.world_size = world_size
         self.add_instance = client.add_instance
-        self._directory = client.shared_directory()
-        self._layout = Layout()
+        self._timeout = timeout
+        self._copier = Copier()
+        self._group: Optional[Group] = self._join()
         self._open: Optional[Version] = None
-        self._registered = False
-        self._files: Optional[VersionFiles] = None
+        self._is_registered = False
 
     def __enter__(self) -> "Publisher":
         return self
@@ -76,73 +90,134 @@ class Publisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def version(self, name: str) -> Version:
-        """A new version, to be completed before the next one is begun. `name`: for messages."""
+    def version(self, name: str, *, refuse_nan: bool = False, timeout: float = 3600.0) -> Version:
+        """A new version, to be completed before the next one is begun; all ranks begin the same ones in the same order.
+
+        `name`: for messages, and for `receive`. `refuse_nan`: of every tensor, unless `put` says otherwise. `timeout`: until
+        other ranks have begun and given theirs and the daemon has registered it, in seconds.
+        """
         if self._open is not None:
             raise UsageError(f"version {self._open.name} is not completed yet; versions are published one by one")
-        prefix = os.path.join(self._directory, f"{os.getpid()}-{secrets.token_hex(8)}")
-        self._open = Version(name, 0, self._layout, VersionFiles(prefix), self._complete, self._abandon)
+        if self._group is None:
+            raise UsageError("the publisher is closed")
+        if not self._group.buffers.is_alive:
+            # A daemon that has been started again has neither the memory nor the checkpoint.
+            self._group.close()
+            self._is_registered = False
+            self._group = self._join()
+        end = time.monotonic() + timeout
+        with named(name, self.rank):
+            files = self._group.begin(name, end)
+        self._copier.begin(files)
+
+        def ended(version: Version, error: Optional[BaseException]) -> None:
+            self._end(version, error, end)
+
+        self._open = Version(name, self.rank, self._group, files, self._copier, refuse_nan, ended)
         return self._open
 
     def update(
         self,
         instances: Optional[Iterable[str]] = None,
-        progress: Optional[Callable[..., None]] = None,
+        progress: Optional[Callable[[Progress], None]] = None,
         timeout: float = 600.0,
         **options: Any,
     ) -> Update:
         """Installs the last completed version in instances, by default in all, and returns with what became of each.
 
-        `timeout`: of the whole, in seconds. `options`: those of `Client.update`.
+        `progress`: is called several times a second with bytes done and in all. `timeout`: of the whole, in seconds.
+        `options`: those of `Client.update`. Only rank 0 updates.
         """
-        if not self._registered:
-            raise UsageError("no version is complete yet")
+        self._check_update()
+        if progress is not None:
+            return followed_update(self.client, self.checkpoint, progress, instances, timeout, options)
         return self.client.update(self.checkpoint, instances, timeout=timeout, **options)
 
-    async def update_async(self, *arguments: Any, **options: Any) -> Update:
-        """`update`, while other tasks run."""
-        return await asyncio.get_running_loop().run_in_executor(None, lambda: self.update(*arguments, **options))
+    async def update_async(
+        self,
+        instances: Optional[Iterable[str]] = None,
+        progress: Optional[Callable[[Progress], None]] = None,
+        timeout: float = 600.0,
+        **options: Any,
+    ) -> Update:
+        """`update`, while other tasks run. Cancelling its task cancels the update: engines that are whole are resumed, and none
+        is updated further; the task ends when that is done. `progress` is called in the thread of the event loop."""
+        self._check_update()
+        return await update_in_thread(self.client, self.checkpoint, progress, instances, timeout, options)
+
+    def receive(self, version: Optional[str] = None, timeout: float = 600.0) -> Iterator[Tuple[str, Any]]:
+        """The tensors of a completed version, by default of the last one, each with its name, for frameworks that load
+        themselves; in any process of this host. Waits for the version until `timeout`, in seconds.
+
+        They are tensors of torch, on the CPU, in shared memory: not to be written, and valid until the next one is asked for.
+        Without torch, `(dtype, shape, bytes)`. Raises `DeadlineError`, also for a version that was replaced before.
+        """
+        return receive(self.client, self.checkpoint, version, timeout)
 
     def close(self) -> None:
-        """Gives back the memory of a version that is not complete. Complete ones stay. May be called twice."""
+        """Gives back memory, but for that of the last completed version, which stays with the daemon. May be called twice."""
         if self._open is not None:
-            self._open.__exit__(BaseException)
-        if self._files is not None:
-            self._files.close()
-        self._files = None
+            self._open.abandon("the publisher was closed")
+        self._copier.close()
+        if self._group is not None:
+            self._group.close()
+        self._group = None
 
-    def _complete(self, version: Version, timeout: float = 3600.0) -> None:
+    def _join(self) -> Group:
+        buffers = Buffers(self.client, self._copier.forget)
         try:
-            version.check()
-            self._register(version, time.monotonic() + timeout)
-        except BaseException as error:
-            # Of what the daemon may still be doing nobody knows.
-            self._abandon(version, isinstance(error, DeadlineError))
+            if self.world_size == 1:
+                return Group(buffers, Layout())
+            end = time.monotonic() + self._timeout
+            return RankGroup(buffers, Layout(), self.checkpoint, self.rank, self.world_size, end)
+        except BaseException:
+            buffers.close()
             raise
-        self._open = None
-        self._registered = True
-        self._layout.is_fixed = True
-        if self._files is not None:
-            self._files.close()
-        self._files = version.files
 
-    def _register(self, version: Version, end: float) -> None:
-        paths = version.files.seal(self._layout)
-        while True:
-            try:
-                with named(version.name):
-                    self.client.register(self.checkpoint, files=paths, timeout=max(1.0, end - time.monotonic()))
+    def _check_update(self) -> None:
+        if self.rank != 0:
+            raise UsageError(f"rank {self.rank} cannot update; rank 0 does")
+        if not self._is_registered:
+            raise UsageError("no version is complete yet")
+
+    def _end(self, version: Version, error: Optional[BaseException], end: float) -> None:
+        self._open = None
+        group = self._group
+        assert group is not None
+        try:
+            self._copier.finish()
+            if error is None:
+                with named(version.name, self.rank):
+                    group.complete(version.given, lambda given: self._register(version, given, end), end)
+                self._is_registered = True
                 return
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            if error is not None:
+                group.abandon(error)
+            version.files.unlock()
+
+    def _register(self, version: Version, given: Given, end: float) -> None:
+        group = self._group
+        assert group is not None
+        given.check({name: place.shape for name, place in group.layout.places.items()})
+        paths = version.files.finish(group.layout)
+        version.files.unlock()
+        while True:
+            seconds = max(1.0, end - time.monotonic())
+            try:
+                self.client.register(self.checkpoint, files=paths, version=version.name, timeout=seconds)
+                break
             except BusyError as error:
                 if time.monotonic() > end:
                     raise DeadlineError(str(error)) from error
+            except (DeadlineError, DaemonError) as error:
+                # Of what the daemon may still be doing nobody knows.
+                if isinstance(error, DeadlineError) or error.retry:
+                    group.buffers.forget(version.files)
+                raise
             time.sleep(_BUSY_SECONDS)
-
-    def _abandon(self, version: Version, keep: bool = False) -> None:
-        self._open = None
-        if keep:
-            version.files.close()
-        else:
-            version.files.remove()
-        if not self._layout.is_fixed:
-            self._layout = Layout()
+        group.layout.is_fixed = True
+        group.buffers.registered(version.files)

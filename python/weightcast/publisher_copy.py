@@ -4,15 +4,57 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from typing import Sequence
+from typing import Any, Optional, Sequence
 
-from .publisher_files import address_of
+from .publisher_cuda import CudaCopier
+from .publisher_files import VersionFiles, address_of
 from .publisher_layout import ITEM_BYTES
 from .publisher_parts import Part, runs
 from .tensor_files import Source
 
 #: From here on torch's threads copy faster than one thread does.
 _LARGE = 1 << 22
+
+
+class Copier:
+    """Copies parts of tensors, those of a GPU by its own stream (publisher_cuda.py)."""
+
+    def __init__(self) -> None:
+        self._cuda: Optional[CudaCopier] = None
+        self._files: VersionFiles
+
+    def begin(self, files: VersionFiles) -> None:
+        """What is written from here on lies in these files."""
+        if self._cuda is not None:
+            self._cuda.pin(files)
+        self._files = files
+
+    def copy(self, tensor: Any, source: Source, memory: memoryview, shape: Sequence[int], part: Part) -> None:
+        """As `copy_part`; of a GPU it returns before the bytes have arrived."""
+        device = getattr(tensor, "device", None)
+        if getattr(device, "type", None) == "cuda" and part.lengths == tuple(shape) and self._files.is_whole:
+            if self._cuda is None:
+                self._cuda = CudaCopier()
+                self._cuda.pin(self._files)
+            self._cuda.copy(tensor, memory)
+        else:
+            copy_part(source, memory, shape, part)
+
+    def forget(self, number: int) -> None:
+        """The files of that number are about to be unmapped."""
+        if self._cuda is not None:
+            self._cuda.unpin(number)
+
+    def finish(self) -> None:
+        """Returns when all bytes have arrived."""
+        if self._cuda is not None:
+            self._cuda.finish()
+
+    def close(self) -> None:
+        """May be called twice."""
+        if self._cuda is not None:
+            self._cuda.close()
+        self._cuda = None
 
 
 def copy_part(source: Source, memory: memoryview, shape: Sequence[int], part: Part) -> None:

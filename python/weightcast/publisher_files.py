@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 import time
-from typing import List
+from typing import Callable, List
 
 from .client_errors import HostMemoryError
 from .publisher_layout import HEADER_ROOM, Layout, Place
@@ -16,10 +17,12 @@ _PAGE = mmap.ALLOCATIONGRANULARITY
 
 
 class VersionFiles:
-    """Grows with its layout; once it is complete all of it stays mapped, to be written again."""
+    """Files of one prefix. They grow with their layout; when it is whole all of it stays mapped, to be written again."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, number: int) -> None:
         """`prefix`: path of the files, without their numbers. They are made when they are first needed."""
+        #: Of these files among those of their publisher.
+        self.number = number
         self._prefix = prefix
         self._descriptors: List[int] = []
         self._mappings: List[mmap.mmap] = []
@@ -28,36 +31,74 @@ class VersionFiles:
     def paths(self) -> List[str]:
         return [self._path(index) for index in range(len(self._descriptors))]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether they have headers and are mapped."""
+        return len(self._mappings) > 0
+
+    @property
+    def are_gone(self) -> bool:
+        """Whether the daemon has removed them: it is not sure that nobody reads them."""
+        return any(os.fstat(descriptor).st_nlink == 0 for descriptor in self._descriptors)
+
+    def try_lock(self) -> bool:
+        """Whether nobody receives from them; until `unlock` nobody does."""
+        try:
+            for descriptor in self._descriptors:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.unlock()
+            return False
+        return True
+
+    def unlock(self) -> None:
+        for descriptor in self._descriptors:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def reserve(self, place: Place) -> None:
+        """Makes sure of a new tensor's memory. Raises `HostMemoryError`, and `FileNotFoundError` for a directory that is gone."""
+        descriptor = self._descriptor(place.file)
+        if place.nbytes > 0:
+            self._allocate(descriptor, place.offset, place.nbytes)
+
     def memory(self, place: Place) -> memoryview:
-        """The bytes of a tensor, to be written. Raises `HostMemoryError`, and `FileNotFoundError` for a directory that is gone."""
+        """The bytes of a tensor that has its memory, to be written."""
         if place.nbytes == 0:
-            # Its file has to exist all the same.
-            self._descriptor(place.file)
             return memoryview(bytearray())
         if place.file < len(self._mappings):
             return memoryview(self._mappings[place.file])[place.offset : place.offset + place.nbytes]
-        descriptor = self._descriptor(place.file)
-        self._reserve(descriptor, place.offset, place.nbytes)
         begin = place.offset // _PAGE * _PAGE
-        mapping = mmap.mmap(descriptor, place.offset + place.nbytes - begin, offset=begin)
+        length = place.offset + place.nbytes - begin
+        mapping = mmap.mmap(self._descriptor(place.file), length, offset=begin)
         return memoryview(mapping)[place.offset - begin :]
 
-    def seal(self, layout: Layout) -> List[str]:
-        """Writes what is missing but the tensors, stamps the files with the time, and returns their paths."""
-        for index, size in enumerate(layout.file_bytes):
-            descriptor = self._descriptor(index)
-            if index == len(self._mappings):
-                self._reserve(descriptor, 0, HEADER_ROOM)
+    def finish(self, layout: Layout) -> List[str]:
+        """Writes headers, stamps the files with the time, and returns their paths."""
+        if not self.is_whole:
+            for index in range(len(layout.file_bytes)):
+                descriptor = self._descriptor(index)
+                self._allocate(descriptor, 0, HEADER_ROOM)
                 os.pwrite(descriptor, layout.header(index), 0)
-                self._mappings.append(mmap.mmap(descriptor, size))
+            self.map(layout)
         self.stamp()
         return self.paths
 
+    def map(self, layout: Layout) -> None:
+        """Once they are whole."""
+        if not self.is_whole:
+            self._mappings = [
+                mmap.mmap(self._descriptor(index), size) for index, size in enumerate(layout.file_bytes)
+            ]
+
     def stamp(self) -> None:
-        """Says that the content has changed: writes to mapped memory leave no trace in a file's times."""
+        """Says that the content changes, or has changed: writes to mapped memory leave no trace in a file's times."""
         for descriptor in self._descriptors:
             now = time.time_ns()
             os.utime(descriptor, ns=(now, now))
+
+    def each_mapping(self, use: Callable[[memoryview], None]) -> None:
+        for mapping in self._mappings:
+            use(memoryview(mapping))
 
     def close(self) -> None:
         """Lets go of the files. May be called twice."""
@@ -87,11 +128,11 @@ class VersionFiles:
     def _descriptor(self, index: int) -> int:
         while len(self._descriptors) <= index:
             path = self._path(len(self._descriptors))
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptors.append(os.open(path, flags, 0o600))
         return self._descriptors[index]
 
-    def _reserve(self, descriptor: int, offset: int, nbytes: int) -> None:
+    def _allocate(self, descriptor: int, offset: int, nbytes: int) -> None:
         try:
             # Now, because a write to a mapping of full memory would end the process.
             os.posix_fallocate(descriptor, offset, nbytes)
@@ -102,5 +143,5 @@ class VersionFiles:
 
 
 def address_of(memory: memoryview) -> int:
-    """Of writable memory; it has to be kept alive by its owner."""
+    """Of writable memory; its owner has to keep it alive."""
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))

@@ -55,6 +55,11 @@ class Layout:
         #: From the first completed version on no tensor is added.
         self.is_fixed = False
 
+    def clear(self) -> None:
+        """What was placed for a version that was abandoned, before any was complete."""
+        self.places.clear()
+        self._files.clear()
+
     @property
     def file_bytes(self) -> List[int]:
         return [file.end for file in self._files]

@@ -75,6 +75,8 @@ class Given:
 
     def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Raises `CheckpointError` that names a tensor of which something is missing, or given in two ways."""
+        if not shapes:
+            raise CheckpointError("it has no tensors")
         for name, shape in shapes.items():
             parts = self._parts.get(name)
             if parts is None:

@@ -16,12 +16,25 @@ from .client_http import default_socket
 _PAUSE_SECONDS = 0.05
 
 
-def started(client: Client, socket: str | None, linger: float, options: Sequence[str], timeout: float) -> None:
-    """Returns once a daemon answers `client`. If none does, it starts one, which ends `linger` seconds after its last client.
+def started(
+    client: Client,
+    socket: str | None,
+    linger: float | None,
+    rank: int,
+    options: Sequence[str],
+    timeout: float,
+) -> None:
+    """Returns once a daemon answers `client`. If none does, rank 0 starts one, which ends `linger` seconds after its last
+    client; with None nobody does, and it raises.
 
     Raises `NotReadyError` with the reason if it cannot be started, and `DeadlineError`.
     """
+    if linger is None:
+        client.status()
     if is_there(client):
+        return
+    if rank != 0:
+        _wait(client, None, "", timeout)
         return
     path = socket or default_socket()
     os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
@@ -47,16 +60,17 @@ def is_there(client: Client) -> bool:
     return True
 
 
-def _wait(client: Client, daemon: subprocess.Popen[bytes], log: str, timeout: float) -> None:
+def _wait(client: Client, daemon: subprocess.Popen[bytes] | None, log: str, timeout: float) -> None:
     end = time.monotonic() + timeout
     while not is_there(client):
-        if daemon.poll() is not None and not is_there(client):
+        if daemon is not None and daemon.poll() is not None and not is_there(client):
             why = _last_line(log)
             # Somebody else starts one at the same time.
             if "another daemon serves" not in why:
                 raise NotReadyError(f"weightcast serve ended with {daemon.returncode}: {why}")
         if time.monotonic() > end:
-            raise DeadlineError(f"weightcast serve does not answer after {timeout:g} s; {log} has what it says")
+            what = f"{log} has what it says" if log else "rank 0 has not started it"
+            raise DeadlineError(f"weightcast serve does not answer after {timeout:g} s; {what}")
         time.sleep(_PAUSE_SECONDS)
 
 

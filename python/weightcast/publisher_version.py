@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Callable, Iterable, Iterator, Optional, Tuple
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
 from .client_errors import CheckpointError, DaemonError, UsageError
-from .publisher_copy import copy_part
+from .publisher_copy import Copier
+from .publisher_dtensor import is_dtensor, local_part
 from .publisher_files import VersionFiles
-from .publisher_layout import Layout
-from .publisher_parts import Given, equal_part
+from .publisher_group import Group
+from .publisher_nan import refuse_nan_in
+from .publisher_parts import Given, Part, equal_part
 from .tensor_files import source_of, with_name
 
 
@@ -23,31 +25,34 @@ class Version:
         self,
         name: str,
         rank: int,
-        layout: Layout,
+        group: Group,
         files: VersionFiles,
-        complete: Callable[["Version"], None],
-        abandon: Callable[["Version"], None],
+        copier: Copier,
+        refuse_nan: bool,
+        end: Callable[["Version", Optional[BaseException]], None],
     ) -> None:
         self.name = name
-        self.layout = layout
         self.files = files
         self.given = Given()
         self._rank = rank
-        self._complete = complete
-        self._abandon = abandon
+        self._group = group
+        self._copier = copier
+        self._refuse_nan = refuse_nan
+        self._end = end
         self._is_open = True
 
     def __enter__(self) -> "Version":
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, kind: object, error: Optional[BaseException], *_: object) -> None:
         if not self._is_open:
             return
         self._is_open = False
-        if kind is None:
-            self._complete(self)
-        else:
-            self._abandon(self)
+        self._end(self, error)
+
+    def abandon(self, reason: str = "it was abandoned") -> None:
+        """Gives it up; its memory is used for the next one."""
+        self.__exit__(None, CheckpointError(reason))
 
     def put(
         self,
@@ -57,49 +62,91 @@ class Version:
         dim: Optional[int] = None,
         index: Optional[int] = None,
         count: Optional[int] = None,
+        refuse_nan: Optional[bool] = None,
+        quantize: Optional[str] = None,
     ) -> None:
-        """Copies a tensor into the version; it may be overwritten when this returns.
+        """Copies a tensor into the version; it may be overwritten when this returns (one of a GPU by what comes later on its
+        current stream).
 
         `tensor`: of torch (of the CPU or a GPU) or numpy, or `(dtype, shape, bytes)` with a dtype of the safetensors format and
-        row-major little-endian bytes. With `dim`, `index` and `count` it is one of `count` equal shards along dimension `dim`
-        of the tensor of this name; any rank may give it.
+        row-major little-endian bytes. A DTensor stands for this rank's shard of it; what is replicated is given by the first
+        rank that has it. With `dim`, `index` and `count` it is one of `count` equal shards along dimension `dim` of the tensor
+        of this name; any rank may give it.
 
-        Raises `CheckpointError` for another shape or dtype than in the versions before, and for what was given already;
-        `UsageError` for what is no tensor; `HostMemoryError`. All name the tensor.
+        `refuse_nan`: raise if it has one; by default as the version says. `quantize`: "fp8_block" gives float8_e4m3fn in its
+        place, and `NAME_scale_inv`, float32, with one scale for each block of 128 x 128 (quantize.py); a shard has to be cut at
+        multiples of 128.
+
+        Raises `CheckpointError` for another shape or dtype than in the versions before, for what was given already, and for a
+        NaN; `UsageError` for what is no tensor; `HostMemoryError`. All name version, rank and tensor.
         """
         if not self._is_open:
             raise UsageError(f"version {self.name} is over: tensor {name} comes too late")
-        with named(self.name):
-            self._put(name, tensor, dim, index, count)
+        refuse = self._refuse_nan if refuse_nan is None else refuse_nan
+        with named(self.name, self._rank):
+            shape, part, given = with_name(name, lambda: _part_of(tensor, dim, index, count))
+            if part is None:
+                return  # Another rank gives it.
+            if refuse:
+                with_name(name, lambda: refuse_nan_in(name, given, source_of(given)))
+            if quantize is None:
+                self._put(name, given, shape, part)
+                return
+            for one in with_name(name, lambda: [*_quantized(quantize, name, given, shape, part)]):
+                self._put(*one)
 
-    def _put(
-        self, name: str, tensor: Any, dim: Optional[int], index: Optional[int], count: Optional[int]
-    ) -> None:
+    def put_all(self, tensors: Iterable[Tuple[str, Any]], **options: Any) -> None:
+        """`put` for each (name, tensor) of an iterator, which may make each one as it is asked for. `options`: those of `put`."""
+        for name, tensor in tensors:
+            self.put(name, tensor, **options)
+
+    def _put(self, name: str, tensor: Any, shape: Sequence[int], part: Part) -> None:
         source = with_name(name, lambda: source_of(tensor))
-        shape, part = with_name(name, lambda: equal_part(source.shape, dim, index, count))
-        place = self.layout.place(name, source.dtype, shape)
+        place = self._group.place(self.files, name, source.dtype, shape)
         self.given.add(name, part, self._rank)
         memory = self.files.memory(place)
-        with_name(name, lambda: copy_part(source, memory, shape, part))
+        with_name(name, lambda: self._copier.copy(tensor, source, memory, shape, part))
 
-    def put_all(self, tensors: Iterable[Tuple[str, Any]]) -> None:
-        """`put` for each (name, tensor) of an iterator, which may make each one as it is asked for."""
-        for name, tensor in tensors:
-            self.put(name, tensor)
 
-    def check(self) -> None:
-        """Raises `CheckpointError` that names the version and what is missing of it."""
-        if not self.layout.places:
-            raise CheckpointError(f"version {self.name} has no tensors")
-        with named(self.name):
-            self.given.check({name: place.shape for name, place in self.layout.places.items()})
+def _part_of(
+    tensor: Any, dim: Optional[int], index: Optional[int], count: Optional[int]
+) -> Tuple[Tuple[int, ...], Optional[Part], Any]:
+    """The whole shape, the part that is given (None: by another rank), and it."""
+    if not is_dtensor(tensor):
+        return (*equal_part(source_of(tensor).shape, dim, index, count), tensor)
+    if dim is not None or index is not None or count is not None:
+        raise ValueError("a DTensor knows its shard; give no dim, index and count")
+    return local_part(tensor)
+
+
+def _quantized(
+    scheme: str, name: str, tensor: Any, shape: Sequence[int], part: Part
+) -> Iterator[Tuple[str, Any, Sequence[int], Part]]:
+    """The tensors that take the place of one, each with its whole shape and the part of it."""
+    from .quantize import BLOCK, quantized
+
+    if not hasattr(tensor, "data_ptr"):
+        raise ValueError("only tensors of torch are quantised")
+    last = range(max(0, len(shape) - 2), len(shape))
+    for dim in last:
+        end = part.starts[dim] + part.lengths[dim]
+        if part.starts[dim] % BLOCK != 0 or (end % BLOCK != 0 and end != shape[dim]):
+            raise ValueError(f"a shard from {part.starts[dim]} to {end} along dimension {dim} cuts blocks of {BLOCK}")
+    (_, values), (scales_name, scales) = quantized(scheme, name, tensor.detach())
+    yield name, values, shape, part
+    of_blocks = [-(-size // BLOCK) if dim in last else size for dim, size in enumerate(shape)]
+    starts = tuple(start // BLOCK if dim in last else start for dim, start in enumerate(part.starts))
+    yield scales_name, scales, of_blocks, Part(starts, tuple(scales.shape))
 
 
 @contextmanager
-def named(version: str) -> Iterator[None]:
-    """Errors with the version's name."""
+def named(version: str, rank: int) -> Iterator[None]:
+    """Errors with the version's name, and the rank's in a trainer of several."""
     try:
         yield
     except DaemonError as error:
-        text = f"version {version}: {error}"
+        where = f"version {version}" if rank == 0 else f"version {version}, rank {rank}"
+        if str(error).startswith(f"version {version}"):
+            raise
+        text = f"{where}: {error}"
         raise type(error)(text, code=error.code, retry=error.retry, status=error.status) from error

@@ -27,7 +27,7 @@ SCHEMES = ("fp8_block",)
 _LARGEST = 448.0
 _SMALLEST_SCALE = 2.0**-126
 #: Elements that are FP32 at a time.
-_STRIP = 1 << 22
+_STRIP = 1 << 20
 
 
 class Shard(NamedTuple):
@@ -100,8 +100,11 @@ def _quantise(weights: "torch.Tensor", values: "torch.Tensor", scales: "torch.Te
 
     rows, columns = weights.shape
     tall, wide = scales.shape
-    padded = weights.new_zeros((tall * BLOCK, wide * BLOCK), dtype=torch.float32)
-    padded[:rows, :columns] = weights
+    if (rows, columns) == (tall * BLOCK, wide * BLOCK):
+        padded = weights.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    else:
+        padded = weights.new_zeros((tall * BLOCK, wide * BLOCK), dtype=torch.float32)
+        padded[:rows, :columns] = weights
     blocks = padded.view(tall, BLOCK, wide, BLOCK)
     largest = blocks.abs().amax(dim=(1, 3))
     if not bool(torch.isfinite(largest).all()):

@@ -9,7 +9,7 @@ import ctypes
 import json
 import os
 import secrets
-from typing import Any, Callable, List, Mapping, NamedTuple
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional
 
 from .client_errors import HostMemoryError, UsageError
 
@@ -35,6 +35,7 @@ _DTYPES = {
     "int64": "I64",
     "uint64": "U64",
 }
+_TORCH_NAMES = {safetensors: name for name, safetensors in _DTYPES.items()}
 #: Of the first tensor in the file.
 _ALIGNMENT = 256
 #: One write takes at most 2 GiB.
@@ -127,6 +128,11 @@ def source_of(tensor: Any) -> Source:
         shape = list(tensor.shape)
         return Source(_DTYPES[tensor.dtype.name], shape, tensor.nbytes, lambda: _bytes_of_numpy(tensor))
     raise TypeError(f"it is a {type(tensor).__name__}; give a tensor of torch or numpy, or (dtype, shape, bytes)")
+
+
+def torch_name(dtype: str) -> Optional[str]:
+    """What torch calls a dtype of the safetensors format; None if it has none."""
+    return _TORCH_NAMES.get(dtype)
 
 
 def _bytes_of_torch(tensor: Any) -> memoryview:

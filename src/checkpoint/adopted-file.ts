@@ -30,9 +30,9 @@ export class AdoptedFile {
 
   /**
    * `segment` is the name of an adopted segment. Throws a `CheckpointError` that names file and host if its path leads to
-   * another file now, or if the file was written since it was registered.
+   * another file now, or if the file was written since it was registered. `kept`: a mapping of that very file.
    */
-  static open(segment: string, host: string): AdoptedFile {
+  static open(segment: string, host: string, kept: Mapping | null = null): AdoptedFile {
     const { path, identity } = adoptedFile(segment)!;
     const name = nameOf(path, host);
     let descriptor: number | null = null;
@@ -42,12 +42,12 @@ export class AdoptedFile {
       descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
       const before = statsOf(descriptor);
       checkUnwritten(name, before, identity);
-      mapping = Mapping.open(path, false);
+      mapping = kept ?? Mapping.open(path, false);
       // Only if the path led to this file all the while is it the one that was mapped.
       if (!isUntouched(identityOf(statSync(path, { bigint: true }), ''), before)) throw replaced(name);
       return new AdoptedFile(name, identity, descriptor, mapping);
     } catch (error) {
-      mapping?.close();
+      if (kept === null) mapping?.close();
       if (descriptor !== null) closeSync(descriptor);
       throw asCheckpointError(error, name);
     }

@@ -81,6 +81,20 @@ export function adoptedSegment(path: string, identity: string): string {
   return path + separator + identity;
 }
 
+/**
+ * Files that a publisher writes again, one version after the other, in a directory of weightcast's own. Their names say so:
+ * docs/daemon.md.
+ */
+const reused = /^\/dev\/shm\/weightcast-[^/]+\/session-[^/]+$/;
+
+/** What stays the same of a file that is written again: null for a segment that is none. */
+export function reusedFile(segment: string): string | null {
+  const file = adoptedFile(segment);
+  if (file === null || !reused.test(file.path)) return null;
+  const { device, inode, bytes } = file.identity;
+  return [device, inode, bytes].join(':');
+}
+
 /** The file of a segment, for errors. */
 export function segmentFile(segment: string): string {
   return segment.split(separator, 1)[0]!;

@@ -6,12 +6,20 @@ import type { Device } from '../native-bridge/device.ts';
 import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
 import { AdoptedFile, checkUntouched } from './adopted-file.ts';
 import { mapBounded } from './bounded-concurrency.ts';
-import { adoptedFile, decodeIdentity, identityOf, isUntouched, segmentFile } from './file-identity.ts';
+import {
+  adoptedFile,
+  decodeIdentity,
+  identityOf,
+  isUntouched,
+  reusedFile,
+  segmentFile,
+} from './file-identity.ts';
 import { decodeManifest, type Manifest, type SegmentInfo } from './manifest.ts';
 import { selectRows } from './manifest-rows.ts';
 import { escapeControls, quoted } from './printable.ts';
 import { asCheckpointError, readIdentity } from './safetensors.ts';
 import type { ExaminedFile, LoadJob, LoadOrder, SegmentStore } from './segment-store.ts';
+import { SpareMappings } from './spare-mappings.ts';
 
 /** Enough to hide the latency of a network file system. */
 const parallelExaminations = 16;
@@ -38,6 +46,7 @@ export class SharedSegments implements SegmentStore {
   readonly #pool: ThreadPool;
   readonly #device: PinningDevice;
   readonly #attached = new Map<string, Attached>();
+  readonly #spare = new SpareMappings((mapping) => void this.#unmap(mapping));
   /** Running loads, by the segment that they fill. */
   readonly #loading = new Map<string, Loading>();
 
@@ -152,6 +161,7 @@ export class SharedSegments implements SegmentStore {
 
   close(): void {
     for (const path of this.#attached.keys()) void this.#release(path);
+    this.#spare.close();
     this.#pool.close();
   }
 
@@ -162,11 +172,22 @@ export class SharedSegments implements SegmentStore {
   }
 
   #open(path: string): Attached {
-    const file = adoptedFile(path) === null ? null : AdoptedFile.open(path, this.#host);
+    const file = adoptedFile(path) === null ? null : this.#adopt(path);
     const mapping = file?.mapping ?? Mapping.open(path, false);
     const attached = { mapping, isWritable: false, file };
     this.#attached.set(path, attached);
     return attached;
+  }
+
+  #adopt(path: string): AdoptedFile {
+    const key = reusedFile(path);
+    const kept = key === null ? null : this.#spare.take(key);
+    try {
+      return AdoptedFile.open(path, this.#host, kept);
+    } catch (error) {
+      if (kept !== null) this.#spare.keep(key!, kept);
+      throw error;
+    }
   }
 
   async #release(path: string): Promise<void> {
@@ -174,10 +195,16 @@ export class SharedSegments implements SegmentStore {
     if (attached === undefined) return;
     this.#attached.delete(path);
     const { mapping, file } = attached;
+    file?.close();
+    const key = reusedFile(path);
+    if (key === null) await this.#unmap(mapping);
+    else this.#spare.keep(key, mapping);
+  }
+
+  async #unmap(mapping: Mapping): Promise<void> {
     const unpinned = this.#device.unpin(mapping);
     // No one else uses it from here on; pinned memory stays mapped until it is unpinned.
     mapping.close();
-    file?.close();
     await unpinned;
   }
 

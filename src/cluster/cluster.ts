@@ -12,6 +12,7 @@ import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { asForeign, type ForeignSource, readMetas, writeMetas } from '../checkpoint/metas.ts';
 import type { NamedTensors } from '../checkpoint/named-tensors.ts';
 import { UsageError } from '../errors.ts';
+import { askUpdate } from './ask-update.ts';
 import { ClusterConnection } from './connection.ts';
 import { checkForm, registerOptions, source as sourceForm, updateOptions } from './inputs.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './options.ts';
@@ -89,6 +90,8 @@ export interface UpdateOptions {
    * instance fails, unchanged: no worker gets weights before all are there. Default: 60,000.
    */
   readonly connectTimeoutMilliseconds?: number;
+  /** Aborts the update: it rejects with `AbortedError`, and engines that are whole are resumed. */
+  readonly signal?: AbortSignal;
 }
 
 /** Each option has its form. */
@@ -223,7 +226,21 @@ export class Cluster {
     };
     // The supervisor answers within the timeout and the time that cleanup takes.
     const deadline = timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;
-    return this.#connection.ask(toSupervisor.update, { checkpoint: name, options: request }, deadline);
+    const question = { checkpoint: name, options: request };
+    return askUpdate(this.#connection, question, deadline, options.signal);
+  }
+
+  /**
+   * Resolves when ranks have let go of the memory of all checkpoints that were replaced or unregistered before: with false if
+   * one of them has not answered.
+   */
+  async released(): Promise<boolean> {
+    const { all } = await this.#connection.ask(
+      toSupervisor.released,
+      {},
+      deadlines.abort + deadlines.control,
+    );
+    return all;
   }
 
   /**

@@ -32,6 +32,7 @@ export const updateOptions = {
   timeoutMilliseconds: wait.optional(),
   stepTimeoutMilliseconds: wait.optional(),
   connectTimeoutMilliseconds: wait.optional(),
+  signal: z.instanceof(AbortSignal).optional(),
 };
 
 export const registerOptions = z.strictObject({ hosts: strings.min(1).optional() });

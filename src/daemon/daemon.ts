@@ -10,6 +10,7 @@ import { operatorRoutes } from './operator-routes.ts';
 import { serviceRoutes } from './routes.ts';
 import { createServer } from './server.ts';
 import { Service, type ServiceOptions } from './service.ts';
+import { Sessions } from './sessions.ts';
 import { SocketLock } from './socket-lock.ts';
 
 /** More clients at once are a mistake, or an attack. */
@@ -64,12 +65,13 @@ export class Daemon {
         requestStop = resolve;
       });
       const streams = new EventStreams(service.events);
+      const sessions = new Sessions(service.shared);
       const facts = { version: options.version, startedAt: new Date().toISOString() };
       const overTcp = new WeakSet<IncomingMessage>();
       const app = createServer({
         routes: [
           ...serviceRoutes(service, facts),
-          ...operatorRoutes(service, facts, streams, requestStop),
+          ...operatorRoutes(service, facts, streams, sessions, requestStop),
           ...checkpointEngineRoutes(service),
         ],
         version: options.version,
@@ -78,6 +80,7 @@ export class Daemon {
       });
       ends.push(
         () => streams.close(),
+        () => sessions.close(),
         () => app.close(),
       );
       await listenOnSocket(app, lock.path);

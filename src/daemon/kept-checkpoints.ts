@@ -31,11 +31,14 @@ export interface Registration extends RegisterOptions {
   readonly source: string | readonly string[];
   /** Nobody comes back to it: it goes when another one comes that is so too, unless an instance serves it. */
   readonly temporary?: boolean;
+  /** What its client calls this content. */
+  readonly version?: string;
 }
 
 /** A checkpoint as clients see it. `waiting`: it is loaded when the first instance joins, whose ranks hold it. */
 export interface CheckpointView {
   readonly name: string;
+  readonly version: string | null;
   readonly state: 'waiting' | 'loaded' | 'failed';
   readonly digest: string | null;
   readonly tensors: number;
@@ -81,6 +84,12 @@ export class KeptCheckpoints {
     return [...this.#kept.values()].map(viewOf);
   }
 
+  /** One of them, and its files. Throws `NotFoundError`. */
+  view(name: string): CheckpointView & { readonly files: readonly string[] } {
+    const kept = this.#get(name);
+    return { ...viewOf(kept), files: [kept.registration.source].flat() };
+  }
+
   /** Throws `NotFoundError`, and `CheckpointError` if it could not be loaded again. */
   check(name: string): void {
     const { problem } = this.#get(name);
@@ -102,14 +111,14 @@ export class KeptCheckpoints {
         : await this.#examine(registration, owned);
       const before = this.#kept.get(name);
       this.#kept.set(name, kept);
-      await this.#shared.remove((before?.owned ?? []).filter((path) => !owned.includes(path)));
+      await this.#giveBack((before?.owned ?? []).filter((path) => !owned.includes(path)));
       this.#tell(kept);
       return viewOf(kept);
     } catch (error) {
       // Its client tries again.
       if (error instanceof BusyError) throw error;
       const used = [...this.#kept.values()].flatMap((kept) => kept.owned);
-      await this.#shared.remove(owned.filter((path) => !used.includes(path)));
+      await this.#shared.release(owned.filter((path) => !used.includes(path)));
       throw error;
     }
   }
@@ -119,7 +128,7 @@ export class KeptCheckpoints {
     const kept = this.#get(name);
     if (kept.status !== null) await this.#keeper.use((cluster) => cluster.unregister(name));
     this.#kept.delete(name);
-    await this.#shared.remove(kept.owned);
+    await this.#giveBack(kept.owned);
     this.#events.tell({ type: 'checkpoint', checkpoint: name, state: 'unregistered' });
   }
 
@@ -146,6 +155,16 @@ export class KeptCheckpoints {
     if (Date.now() - this.#toldAt < progressMilliseconds) return;
     this.#toldAt = Date.now();
     this.#events.tell({ type: 'progress', checkpoint: this.#loading, activity: 'load', ...sum });
+  }
+
+  /** Files that were replaced or unregistered: their client may write them again if it is sure that no rank reads them. */
+  async #giveBack(paths: readonly string[]): Promise<void> {
+    const used = new Set([...this.#kept.values()].flatMap(({ owned }) => owned));
+    const unused = paths.filter((path) => !used.has(path));
+    if (!unused.some((path) => this.#shared.isInSession(path))) return this.#shared.remove(unused);
+    const isFree = await this.#keeper.use((cluster) => cluster.released()).catch(() => false);
+    if (isFree) await this.#shared.release(unused);
+    else await this.#shared.remove(unused);
   }
 
   async #resolve(source: Registration['source']): Promise<Registration['source']> {
@@ -232,6 +251,7 @@ function viewOf({ registration, status, problem, digest, tensors, bytes }: Kept)
   const state = problem !== null ? 'failed' : status === null ? 'waiting' : 'loaded';
   return {
     name: registration.name,
+    version: registration.version ?? null,
     state,
     digest,
     tensors,

@@ -4,6 +4,7 @@ import type { EventStreams } from './event-stream.ts';
 import { type Route, route } from './route.ts';
 import * as schemas from './schemas.ts';
 import type { Service } from './service.ts';
+import type { Sessions } from './sessions.ts';
 
 const eventStream = 'text/event-stream';
 
@@ -12,6 +13,7 @@ export function operatorRoutes(
   service: Service,
   facts: DaemonFacts,
   streams: EventStreams,
+  sessions: Sessions,
   stop: () => void,
 ): Route[] {
   const health = async () => ({ status: 'ok', version: facts.version, api: apiVersion });
@@ -49,7 +51,7 @@ export function operatorRoutes(
         return service.metrics.text();
       },
     }),
-    ...eventRoutes(service, streams),
+    ...eventRoutes(service, streams, sessions),
     route({
       method: 'POST',
       path: '/v1/stop',
@@ -66,8 +68,16 @@ export function operatorRoutes(
   ];
 }
 
-function eventRoutes(service: Service, streams: EventStreams): Route[] {
+function eventRoutes(service: Service, streams: EventStreams, sessions: Sessions): Route[] {
   return [
+    route({
+      method: 'GET',
+      path: '/v1/session',
+      summary:
+        'Held open by a client that writes the same files in shared memory again and again: their names begin with `session-ID-`, and they go with it unless they are registered.',
+      answer: eventStream,
+      handle: ({ reply }) => sessions.serve(reply.raw),
+    }),
     route({
       method: 'GET',
       path: '/v1/events',

@@ -28,6 +28,13 @@ export function serviceRoutes(service: Service, facts: DaemonFacts): Route[] {
       handle: async ({ body }) => toWireNames(await service.register(registrationOf(body))),
     }),
     route({
+      method: 'GET',
+      path: '/v1/checkpoints/{name}',
+      summary: 'One checkpoint, with its files.',
+      answer: schemas.checkpointFilesAnswer,
+      handle: async ({ params }) => toWireNames(service.checkpoints.view(params.name!)),
+    }),
+    route({
       method: 'DELETE',
       path: '/v1/checkpoints/{name}',
       summary: 'Unregister a checkpoint. Also a route of checkpoint-engine.',
@@ -110,17 +117,25 @@ function updateRoutes(service: Service): Route[] {
       answer: schemas.updateAnswer,
       handle: async ({ params }) => updateAnswerOf(service.updates.view(params.id!)),
     }),
+    route({
+      method: 'DELETE',
+      path: '/v1/updates/{id}',
+      summary: 'Cancel an update that runs. Answers when it has ended; engines that are whole are resumed.',
+      answer: schemas.updateAnswer,
+      handle: async ({ params }) => updateAnswerOf(await service.updates.cancel(params.id!)),
+    }),
   ];
 }
 
-function registrationOf({
-  name,
-  path,
-  files,
-  hosts,
-  temporary = false,
-}: z.infer<typeof schemas.registerBody>) {
-  return { name, source: path ?? files!, temporary, ...(hosts !== undefined && { hosts }) };
+function registrationOf(body: z.infer<typeof schemas.registerBody>) {
+  const { name, path, files, hosts, version, temporary = false } = body;
+  return {
+    name,
+    source: path ?? files!,
+    temporary,
+    ...(hosts !== undefined && { hosts }),
+    ...(version !== undefined && { version }),
+  };
 }
 
 function instanceOf(body: z.infer<typeof schemas.instanceBody>): InstanceOptions {

@@ -25,6 +25,7 @@ export const registerBody = z
     ),
     path: path.optional().describe("A safetensors file or a model's directory."),
     files: z.array(path).min(1).max(10_000).optional().describe('In place of `path`: safetensors files.'),
+    version: name.optional().describe('What its client calls this content; it is told to who asks for it.'),
     hosts: z
       .array(z.string().min(1).max(256))
       .min(1)
@@ -184,6 +185,7 @@ const version = z.object({ checkpoint: z.string(), digest: z.string() });
 
 export const checkpointAnswer = z.object({
   name: z.string(),
+  version: nullableText,
   state: z
     .enum(['waiting', 'loaded', 'failed'])
     .describe('waiting: no rank holds it yet; it is loaded when the first instance is added.'),
@@ -192,6 +194,10 @@ export const checkpointAnswer = z.object({
   bytes,
   seconds: z.number().nullable().describe('Duration of the registration.'),
   problem: nullableText,
+});
+
+export const checkpointFilesAnswer = checkpointAnswer.extend({
+  files: z.array(z.string()).describe('Paths, on the host of the daemon.'),
 });
 
 export const instanceAnswer = z.object({

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { readdir, stat, unlink } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 
 /** A client that has not written to a file for so long, nor registered it, is gone. */
@@ -15,6 +15,8 @@ export class SharedFiles {
   readonly #directory = new SharedDirectory(`/dev/shm/weightcast-${randomBytes(6).toString('hex')}`);
   /** Paths that are registered, or just being registered. */
   readonly #kept = new Set<string>();
+  /** Clients that are there, and write their files again. */
+  readonly #sessions = new Set<string>();
 
   readonly #onExit = () => this.close();
   readonly #sweeping = setInterval(() => void this.sweep(), abandonedMilliseconds / 2).unref();
@@ -35,6 +37,32 @@ export class SharedFiles {
     for (const path of paths) this.#kept.add(path);
   }
 
+  /** Its files are called `session-ID-…`. */
+  openSession(): string {
+    const id = randomBytes(6).toString('hex');
+    this.#sessions.add(id);
+    return id;
+  }
+
+  /** Removes its files but those that are registered, which go when they are not any more. */
+  async closeSession(id: string): Promise<void> {
+    this.#sessions.delete(id);
+    const names = await readdir(this.path).catch(() => []);
+    const files = names.filter((name) => sessionOf(name) === id).map((name) => join(this.path, name));
+    await this.remove(files.filter((path) => !this.#kept.has(path)));
+  }
+
+  /** Whether a client that is there writes it again. */
+  isInSession(path: string): boolean {
+    return this.owns(path) && this.#sessions.has(sessionOf(basename(path)) ?? '');
+  }
+
+  /** They are not registered any more, and nobody reads them: a session may write its own again. */
+  async release(paths: readonly string[]): Promise<void> {
+    for (const path of paths) this.#kept.delete(path);
+    await this.remove(paths.filter((path) => !this.isInSession(path)));
+  }
+
   async remove(paths: readonly string[]): Promise<void> {
     for (const path of paths) {
       this.#kept.delete(path);
@@ -47,7 +75,7 @@ export class SharedFiles {
     const names = await readdir(this.path).catch(() => []);
     for (const name of names) {
       const path = join(this.path, name);
-      if (name === 'lock' || this.#kept.has(path)) continue;
+      if (name === 'lock' || this.#kept.has(path) || this.isInSession(path)) continue;
       const found = await stat(path).catch(() => null);
       if (found !== null && now - found.mtimeMs > abandonedMilliseconds) await this.remove([path]);
     }
@@ -59,4 +87,9 @@ export class SharedFiles {
     process.off('exit', this.#onExit);
     this.#directory.close();
   }
+}
+
+/** The session that a file belongs to, by its name. */
+function sessionOf(name: string): string | null {
+  return /^session-([0-9a-f]+)-/.exec(name)?.[1] ?? null;
 }

@@ -1,7 +1,7 @@
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import type { Cluster, UpdateOptions } from '../cluster/cluster.ts';
-import { NotFoundError, toWire, type WireError } from '../errors.ts';
+import { AbortedError, NotFoundError, toWire, type WireError } from '../errors.ts';
 import { ProgressSum } from '../observe/progress-bar.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
 import type { EventHub } from './event-hub.ts';
@@ -36,6 +36,7 @@ interface Job {
   readonly instances: readonly string[];
   readonly startedAt: number;
   readonly ended: Promise<UpdateReport>;
+  readonly abort: AbortController;
   sum: ProgressSum;
   progress: UpdateView['progress'];
   toldAt: number;
@@ -72,6 +73,14 @@ export class Updates {
     this.#onEnded = onEnded;
   }
 
+  /** Resolves when it has ended, as it may have before. Throws `NotFoundError`. */
+  async cancel(id: string): Promise<UpdateView> {
+    const job = this.#get(id);
+    job.abort.abort(new AbortedError('cancelled by its client'));
+    await job.ended.catch(() => {});
+    return viewOf(job);
+  }
+
   get areRunning(): boolean {
     return [...this.#jobs.values()].some(({ endedAt }) => endedAt === null);
   }
@@ -87,13 +96,18 @@ export class Updates {
     const instances = options.instances ?? this.#instances.names;
     this.#count += 1;
     const id = `${this.#prefix}-${this.#count}`;
-    const ended = this.#run(() => this.#keeper.use((cluster) => cluster.update(checkpoint, options)));
+    const abort = new AbortController();
+    const { signal } = abort;
+    const ended = this.#run(() =>
+      this.#keeper.use((cluster) => cluster.update(checkpoint, { ...options, signal })),
+    );
     const job: Job = {
       id,
       checkpoint,
       instances,
       startedAt: Date.now(),
       ended,
+      abort,
       sum: new ProgressSum(),
       progress: null,
       toldAt: 0,
@@ -112,9 +126,7 @@ export class Updates {
 
   /** Throws `NotFoundError`. */
   view(id: string): UpdateView {
-    const job = this.#jobs.get(id);
-    if (job === undefined) throw new NotFoundError(`the daemon has no update ${id}, or no longer`);
-    return viewOf(job);
+    return viewOf(this.#get(id));
   }
 
   views(): UpdateView[] {
@@ -150,6 +162,12 @@ export class Updates {
       await this.#keeper.use(observe).catch(() => {});
       throw error;
     }
+  }
+
+  #get(id: string): Job {
+    const job = this.#jobs.get(id);
+    if (job === undefined) throw new NotFoundError(`the daemon has no update ${id}, or no longer`);
+    return job;
   }
 
   #end(job: Job, report: UpdateReport | null, error: WireError | null): void {

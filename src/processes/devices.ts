@@ -1,3 +1,4 @@
+import { statfsSync } from 'node:fs';
 import * as z from 'zod';
 import { NativeError, UsageError } from '../errors.ts';
 import { CudaDevice } from '../native-bridge/cuda-device.ts';
@@ -31,7 +32,7 @@ export const hostDevices = z.object({
   kind: z.literal('host'),
   /** All processes of a machine that use the same namespace share its host devices. Default: `default`. */
   namespace: z.string().exactOptional(),
-  /** Bytes of each device. Default: the capacity that the process that created it gave. */
+  /** Bytes of each device. Default: what the process gave that made it; half of the free shared memory if there is none yet. */
   capacity: z.int().min(0).exactOptional(),
   /** Device index of rank 0; rank n uses `first + n`. Default: 0. */
   first: z.int().min(0).exactOptional(),
@@ -96,15 +97,40 @@ export function openDevice(
     return CudaDevice.open({ index: chosen ?? gpu, pinThreads: pin });
   }
   const { namespace = 'default', capacity = 0, first = 0 } = options;
-  const index = chosen ?? first + rank;
+  const device = { namespace, index: chosen ?? first + rank, uploadThreads: threads };
+  if (capacity > 0) return HostDevice.open({ ...device, capacity });
+  return openExisting(device) ?? makeDevice(device);
+}
+
+type NamedHostDevice = Omit<Parameters<typeof HostDevice.open>[0], 'capacity'>;
+
+function openExisting(device: NamedHostDevice): HostDevice | null {
   try {
-    return HostDevice.open({ namespace, index, capacity, uploadThreads: threads });
+    return HostDevice.open({ ...device, capacity: 0 });
   } catch (error) {
-    const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
-    if (capacity > 0 || code !== 'ENOENT') throw error;
-    // Without a capacity the device must exist already: the engine creates it.
-    throw new UsageError(
-      `rank ${rank} finds no engine on host device ${namespace}-${index}; start the engine first, or name its devices (host:NAMESPACE)`,
-    );
+    if (causeOf(error) === 'ENOENT') return null;
+    throw error;
   }
+}
+
+/** For an engine that has no host device of its own, as every real one: it maps what its rank gives it. */
+function makeDevice(device: NamedHostDevice): HostDevice {
+  try {
+    return HostDevice.open({ ...device, capacity: madeCapacity() });
+  } catch (error) {
+    // Another process was faster, and chose.
+    if (causeOf(error) === 'EINVAL') return HostDevice.open({ ...device, capacity: 0 });
+    throw error;
+  }
+}
+
+function causeOf(error: unknown): string | undefined {
+  return ((error as Error).cause as NodeJS.ErrnoException | undefined)?.code;
+}
+
+/** Half of what shared memory still takes, in whole pages of 2 MiB: the checkpoint lies there too. */
+function madeCapacity(): number {
+  const { bavail, bsize } = statfsSync('/dev/shm');
+  const page = 2 ** 21;
+  return Math.max(page, Math.floor((bavail * bsize) / 2 / page) * page);
 }

@@ -1,6 +1,6 @@
 /** The trainer's side in Python, against a daemon and the reference engine. */
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -10,7 +10,7 @@ import { startDaemonBench } from './harness.ts';
 import { runPython, withoutPython } from './python.ts';
 
 const bench = await startDaemonBench({ after });
-const { daemon, instance } = bench;
+const { daemon, engine, instance } = bench;
 const skip = withoutPython();
 
 async function runCase(name: string, given: object, environment: Record<string, string> = {}) {
@@ -31,6 +31,39 @@ function commandOf(t: TestContext): string {
 test('a trainer publishes versions, and engines serve them', { skip }, async () => {
   const models = [await bench.makeModel(2), await bench.makeModel(3)];
   await runCase('steps', { instance, models });
+});
+
+test('versions take turns in the same memory', { skip }, async () => {
+  await runCase('reused', { models: [await bench.makeModel(4)] });
+});
+
+test('what is received is not written meanwhile', { skip }, async () => {
+  await runCase('receiver_keeps', {});
+});
+
+test('a trainer that is killed leaves what was complete, and nothing else', { skip }, async () => {
+  const shared = (await bench.ask('GET', '/v1/status')).body.daemon.shared_directory;
+  const argument = { case: 'trainer_dies', socket: daemon.socket };
+  const { status, output } = await runPython('test/daemon/publisher_cases.py', argument);
+  assert.equal(status, null, output);
+  const files = () => readdirSync(shared).filter((name) => name !== 'lock');
+  await eventually('one file is left', () => files().length === 1);
+  const { body } = await bench.ask('GET', '/v1/checkpoints/orphan');
+  assert.deepEqual([body.version, body.files], ['complete', [join(shared, files()[0]!)]]);
+  assert.equal((await bench.ask('DELETE', '/v1/checkpoints/orphan')).status, 200);
+  assert.deepEqual(files(), []);
+});
+
+test('the ranks of a trainer write a version together', { skip }, async () => {
+  await runCase('ranks', {});
+});
+
+test('an update is cancelled with its task', { skip }, async () => {
+  await runCase('cancelled', { models: [await bench.makeModel(5)], workers: engine.workerPids });
+});
+
+test('a word in place of a list is refused by name', { skip }, async () => {
+  await runCase('words', {});
 });
 
 test('what is wrong with a version is one line that names it', { skip }, async () => {

@@ -1,7 +1,11 @@
 """Drives weightcast.publisher: `publisher_cases.py '{"case": …, "socket": …}'`."""
 
+import asyncio
 import json
+import os
+import signal
 import struct
+import subprocess
 import sys
 
 import weightcast
@@ -45,7 +49,7 @@ def mistakes(given):
         publish(("w", w, {**half, "index": 1}))
     with raises(errors.CheckpointError, "tensor w", "rank 0 twice"):
         publish(("w", w, {**half, "index": 1}), ("w", w, {**half, "index": 1}))
-    with raises(errors.CheckpointError, "version empty has no tensors"):
+    with raises(errors.CheckpointError, "version empty: it has no tensors"):
         publish(name="empty")
     with raises(errors.UsageError, "tensor w: index is 2, and count 2"):
         publish(("w", w, {**half, "index": 2}))
@@ -81,6 +85,174 @@ def started(given):
     pid = publisher.client._call("GET", "/v1/status")["daemon"]["pid"]
     publisher.close()
     print(pid)
+
+
+def shared_files(publisher):
+    directory = publisher.client._call("GET", "/v1/status")["daemon"]["shared_directory"]
+    return {name: os.stat(os.path.join(directory, name)) for name in os.listdir(directory) if name != "lock"}
+
+
+def reused(given):
+    """The memory of a version is that of the one before the last: no file is made after the second."""
+    model = tensors_of(given["models"][0])
+    names = sorted(model)
+    with weightcast.connect(given["socket"], start=False) as publisher:
+        seen = []
+        for step in range(6):
+            with publisher.version(f"step-{step}", refuse_nan=False) as version:
+                for name in names:
+                    dtype, shape, data = model[name]
+                    version.put(name, (dtype, shape, bytes(data[step:]) + bytes(data[:step])))
+            (outcome,) = publisher.update(timeout=100).report.instances
+            assert (outcome.outcome, outcome.proofs["arrived"]) == ("updated", "holds"), outcome
+            seen.append({name: file.st_ino for name, file in shared_files(publisher).items()})
+        assert seen[1] == seen[-1] and len(seen[1]) == 2, seen
+        with publisher.version("given-up") as version:
+            version.put(names[0], model[names[0]])
+            version.abandon()
+        assert seen[1] == {name: file.st_ino for name, file in shared_files(publisher).items()}
+        with publisher.version("after") as version:
+            version.put_all(model.items())
+        registered = publisher.client.checkpoint_files("policy")
+        assert registered["version"] == "after"
+        assert publisher.client.register("files", given["models"][0]).digest == registered["digest"]
+        received = {name: (*form, bytes(data)) for name, (*form, data) in publisher.receive("after")}
+        assert received == {name: (dtype, shape, data) for name, (dtype, shape, data) in model.items()}
+        with raises(errors.DeadlineError, "version never is not there; the daemon has after"):
+            list(publisher.receive("never", timeout=0.1))
+    (left,) = [name for name in shared_files(publisher) if name.startswith("session-")]
+    assert os.path.basename(registered["files"][0]) == left, "what is registered stays, the rest goes"
+    publisher.client.unregister("policy")
+    assert not shared_files(publisher)
+
+
+def receiver_keeps(given):
+    """What somebody receives is not written meanwhile."""
+    with weightcast.connect(given["socket"], start=False, checkpoint="kept") as publisher:
+        for step in range(5):
+            with publisher.version(f"{step}") as version:
+                version.put("w", floats(step, step))
+            if step == 1:
+                receiving = publisher.receive("1")
+                name, (_, _, data) = next(receiving)
+        assert (name, bytes(data)) == ("w", floats(1, 1)[2])
+        assert len(shared_files(publisher)) == 3
+        del data
+        assert list(receiving) == []
+    publisher.client.unregister("kept")
+
+
+def trainer_dies(given):
+    """What a trainer had not completed goes with it, what it had completed stays."""
+    publisher = weightcast.connect(given["socket"], start=False, checkpoint="orphan")
+    publisher.version("complete").__enter__()
+    publisher._open.put("w", floats(1, 2))
+    publisher._open.__exit__(None, None)
+    publisher.version("partial").__enter__().put("w", floats(3, 4))
+    assert len(shared_files(publisher)) == 2
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def rank_main(given):
+    """One rank of three: each gives a third of `w`, and rank 1 gives `b`. `fault`: what goes wrong."""
+    rank, fault = given["rank"], given["fault"]
+    with weightcast.connect(given["socket"], start=False, checkpoint="ranks", rank=rank, world_size=3) as publisher:
+        for step in range(given["steps"]):
+            with publisher.version(f"step-{step}", timeout=60) as version:
+                if fault == "dies" and rank == 2 and step == 1:
+                    os._exit(9)
+                version.put("w", floats(step, 10 * rank), dim=0, index=0 if fault == "twice" and step == 1 else rank, count=3)
+                if rank == 1:
+                    version.put("b", floats(*[step] * 300))
+        if rank > 0 and not fault:
+            with raises(errors.UsageError, f"rank {rank} cannot update"):
+                publisher.update()
+
+
+def ranks(given):
+    """Ranks in processes of their own write one version; what is wrong is an error in each that waits for it."""
+
+    def run(fault, steps):
+        argument = {**given, "case": "rank_main", "fault": fault, "steps": steps}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-W", "error", __file__, json.dumps({**argument, "rank": rank})],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in (2, 1, 0)
+        ]
+        ends = [process.communicate(timeout=100)[1] for process in processes]
+        return [(process.returncode, end.strip().splitlines()[-1:]) for process, end in zip(processes, ends)]
+
+    client = errors.Client(given["socket"])
+    ended = run(None, 4)
+    assert ended == [(0, [])] * 3, ended
+    w = floats(3, 0, 3, 10, 3, 20)
+    digest = client.checkpoint_files("ranks")["digest"]
+    assert digest == client.register("same", tensors={"w": w, "b": floats(*[3] * 300)}).digest
+    for code, (line,) in run("twice", 2):
+        assert code == 1 and "version step-1" in line and "tensor w" in line and "both rank" in line, line
+    (died, _), *others = run("dies", 2)
+    assert died == 9
+    for code, (line,) in others:
+        assert code == 1 and "PeerLostError" in line and "rank 2 has ended before it had given its share" in line, line
+    assert client.checkpoint_files("ranks")["version"] == "step-0", "one that is not complete is never registered"
+    client.unregister("ranks")
+    client.unregister("same")
+
+
+def cancelled(given):
+    """Cancelling the task of an update cancels the update; progress is told meanwhile."""
+    model = tensors_of(given["models"][0])
+    publisher = weightcast.connect(given["socket"], start=False)
+    with publisher.version("one") as version:
+        version.put_all(model.items())
+    done = []
+
+    async def main():
+        update = await publisher.update_async(progress=done.append, timeout=100)
+        assert update.state == "succeeded"
+        for pid in given["workers"]:
+            os.kill(pid, signal.SIGSTOP)
+        with publisher.version("two") as version:
+            version.put_all((name, (dtype, shape, bytes(len(data)))) for name, (dtype, shape, data) in model.items())
+        task = asyncio.ensure_future(publisher.update_async(timeout=100))
+        while not publisher.client.status().updates:
+            await asyncio.sleep(0.01)
+        (running,) = publisher.client.status().updates
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass
+        else:
+            raise AssertionError("the task was cancelled")
+        ended = publisher.client.update_status(running.id)
+        assert (ended.state, ended.error.code) == ("failed", "WEIGHTCAST_ABORTED"), ended
+        for pid in given["workers"]:
+            os.kill(pid, signal.SIGCONT)
+
+    asyncio.run(main())
+    publisher.close()
+
+
+def words(given):
+    """A word, or a number, where a list belongs."""
+    client = errors.Client(given["socket"])
+    for call in (
+        lambda: client.register("x", files="/x"),
+        lambda: client.register("x", "/x", hosts="h"),
+        lambda: client.update("x", instances="h"),
+        lambda: client.add_instance("x", "http://127.0.0.1:1", ranks=2),
+        lambda: client.add_instance("x", "http://127.0.0.1:1", [1], devices="0"),
+    ):
+        with raises(errors.UsageError, "give a list, such as ["):
+            call()
+    with raises(errors.UsageError, "3 is no path"):
+        client.register("x", files=[3])
+    with raises(errors.UsageError, "POST /v1/instances", "not JSON serializable"):
+        client.add_instance("x", "http://127.0.0.1:1", [object()])
 
 
 given = json.loads(sys.argv[1])

@@ -11,7 +11,7 @@ async function startCluster(t: TestContext, server: VllmServer): Promise<Cluster
   const cluster = await Cluster.start({
     ranks: 1,
     instances: [{ name: 'vllm', endpoint: server.endpoint, ranks: [0] }],
-    devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}`, capacity: 2 ** 26 },
+    devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}` },
   });
   t.after(() => cluster.stop());
   for (const name of ['A', 'B']) await cluster.register(name, model(name));

@@ -61,7 +61,20 @@ export const toSupervisor = {
   cancelReservation: request('cancel-reservation', { reservation: z.int() }, nothing),
   /** Releases the host memory that is kept for later checkpoints. */
   releaseSpare: request('release-spare', {}, z.object({ bytes })),
-  update: request('update', { checkpoint: name, options: updateRequest }, updateReport),
+  /** Answered when ranks have let go of all memory that was released before: with false if one of them has not. */
+  released: request('released', {}, z.object({ all: z.boolean() })),
+  /** `ticket`: of the caller's choice, to cancel it by. */
+  update: request(
+    'update',
+    { checkpoint: name, options: updateRequest, ticket: z.string().optional() },
+    updateReport,
+  ),
+  /** Aborts that update; answered at once. `running`: there is one with this ticket. */
+  cancelUpdate: request(
+    'cancel-update',
+    { ticket: z.string(), reason: z.string() },
+    z.object({ running: z.boolean() }),
+  ),
   /** Starts the rank processes of a new instance. Answered when all of its ranks are ready. */
   addInstance: request(
     'add-instance',

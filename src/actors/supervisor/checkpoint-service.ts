@@ -32,6 +32,8 @@ export class CheckpointService {
   readonly #reservations = new Reservations();
   #planner!: ActorRef<PlannerMessage>;
   #sets = 0;
+  /** What ranks are letting go of; false from one that does not. */
+  readonly #releasing = new Set<Promise<boolean>>();
 
   constructor(
     ledger: CheckpointLedger,
@@ -227,6 +229,12 @@ export class CheckpointService {
     void this.#drop(this.#ledger.memoryLost(host), context);
   }
 
+  /** Resolves when ranks have let go of all that was released before this call. */
+  async released(): Promise<{ all: boolean }> {
+    const outcomes = await Promise.all(this.#releasing);
+    return { all: outcomes.every((isReleased) => isReleased) };
+  }
+
   /** Runs `work`; if host memory is full and some of it is spare, releases that and runs `work` once more. */
   async withSpareMemory<T>(work: () => Promise<T>, context: Context<SupervisorInbox>): Promise<T> {
     try {
@@ -247,27 +255,33 @@ export class CheckpointService {
 
   async #drop({ segments, layouts }: Released, context: Context<SupervisorInbox>): Promise<void> {
     for (const layout of layouts) context.tell(this.#planner, { type: 'release-layout', layout });
-    if (segments.length > 0) await this.release(segments, context);
+    if (segments.length === 0) return;
+    const releasing = this.release(segments, context);
+    this.#releasing.add(releasing);
+    await releasing;
+    this.#releasing.delete(releasing);
   }
 
   /**
    * Resolves when all ready ranks and writers of the hosts have released the segments, or keep them only while other
-   * ranks read them. Never rejects.
+   * ranks read them; with false if one does not answer. Never rejects.
    */
-  async release(segments: readonly Segment[], context: Context<SupervisorInbox>): Promise<void> {
+  async release(segments: readonly Segment[], context: Context<SupervisorInbox>): Promise<boolean> {
     const pathsOf = this.#released.add(segments);
     const holders: readonly Writer[] = [...this.#ranks.allReady(), ...this.#reservations.writers];
     const options = { deadlineMilliseconds: deadlines.abort };
     const releases = holders.map(async ({ ref, host }) => {
       const paths = pathsOf.get(host);
-      if (paths === undefined) return;
+      if (paths === undefined) return true;
       try {
         await ask(context, ref, toRank.release, { segments: [...paths] }, options);
+        return true;
       } catch (thrown) {
         const error = asFailure(thrown).message;
         context.log.warn({ host, actor: ref.name, error }, 'segments were not released');
+        return false;
       }
     });
-    await Promise.all(releases);
+    return (await Promise.all(releases)).every((isReleased) => isReleased);
   }
 }

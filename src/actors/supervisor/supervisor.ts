@@ -19,6 +19,8 @@ import { ReleasedSegments } from './released-segments.ts';
 import { UpdateService } from './update-service.ts';
 import { WaitingCallers } from './waiting-callers.ts';
 
+type RankNews = 'rank-ready' | 'rank-failed' | 'rank-down' | 'rank-late' | 'restart-rank';
+
 export interface SupervisorOptions {
   readonly instances: readonly InstanceOptions[];
   /** How many sets of released checkpoint memory to keep for later checkpoints of the same sizes. */
@@ -133,6 +135,8 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         return context.reply(message, {});
       case 'release-spare':
         return this.#answer(message, context, () => this.#checkpoints.releaseSpare(context));
+      case 'released':
+        return this.#answer(message, context, () => this.#checkpoints.released());
       case 'writer-down':
         return this.#checkpoints.writerDown(message.writer, context);
       case 'export-metas':
@@ -141,6 +145,8 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         );
       case 'update':
         return this.#answer(message, context, () => this.#updates.update(message));
+      case 'cancel-update':
+        return context.reply(message, { running: this.#updates.cancel(message.ticket, message.reason) });
       case 'add-instance':
         return this.#instanceService.add(message, context);
       case 'remove-instance':
@@ -164,6 +170,16 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         return this.#progress.relay(message.progress, context);
       case 'caller-late':
         return this.#callers.late(message.caller);
+      default:
+        return this.#handleRank(message, context);
+    }
+  }
+
+  #handleRank(
+    message: Extract<SupervisorInbox, { readonly type: RankNews }>,
+    context: Context<SupervisorInbox>,
+  ): void {
+    switch (message.type) {
       case 'rank-ready':
         return this.#processes.ready(message, context);
       case 'rank-failed':

@@ -1,4 +1,4 @@
-import { UsageError } from '../../errors.ts';
+import { AbortedError, UsageError } from '../../errors.ts';
 import type { ActorRef, Context } from '../kernel/index.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
 import type { SwarmMessage } from '../protocol/swarm.ts';
@@ -18,7 +18,7 @@ import type { Jobs } from './jobs.ts';
 import type { RankProcesses } from './rank-processes.ts';
 import type { RankRegistry } from './rank-registry.ts';
 
-type UpdateOrder = Pick<MessageOf<'update'>, 'checkpoint' | 'options'>;
+type UpdateOrder = Pick<MessageOf<'update'>, 'checkpoint' | 'options' | 'ticket'>;
 
 /** What updates work with. */
 export interface UpdateParts {
@@ -36,6 +36,8 @@ export class UpdateService {
   readonly #running = new Set<Update>();
   readonly #communicators = new CommunicatorRegistry();
   readonly #installs = new Installs();
+  /** By the ticket of whoever may cancel them. */
+  readonly #cancellable = new Map<string, AbortController>();
   readonly #healing = new Healing(
     (name, goal, abort) => this.#heal(name, goal, abort),
     () => this.#context,
@@ -68,14 +70,31 @@ export class UpdateService {
     return this.#healing;
   }
 
-  async update({ checkpoint, options }: UpdateOrder): Promise<UpdateReport> {
+  /** Returns whether one with this ticket runs. */
+  cancel(ticket: string, reason: string): boolean {
+    const abort = this.#cancellable.get(ticket);
+    abort?.abort(new AbortedError(reason));
+    return abort !== undefined;
+  }
+
+  async update({ ticket, ...order }: UpdateOrder): Promise<UpdateReport> {
+    const abort = new AbortController();
+    if (ticket !== undefined) this.#cancellable.set(ticket, abort);
+    try {
+      return await this.#update(order, abort.signal);
+    } finally {
+      if (ticket !== undefined) this.#cancellable.delete(ticket);
+    }
+  }
+
+  async #update({ checkpoint, options }: UpdateOrder, signal: AbortSignal): Promise<UpdateReport> {
     const names = [...new Set(options.instances ?? this.#parts.instances.names)];
     // What is refused takes nothing over.
     this.#spec({ checkpoint, options }, names);
     const left = this.#healing.leave(names, 'another update takes over');
     // Without a wait nothing else that was asked for comes first.
     if (left !== null) await left;
-    const report = await this.#install({ checkpoint, options }, names, new AbortController().signal);
+    const report = await this.#install({ checkpoint, options }, names, signal);
     const failed = report.instances.filter(({ outcome }) => outcome !== 'updated').map(({ name }) => name);
     if (options.heal) this.#healing.want(failed, { checkpoint, digest: report.digest, options });
     return report;

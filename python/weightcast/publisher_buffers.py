@@ -1,0 +1,91 @@
+"""The memory of a publisher: the files of the version that is registered, and those of earlier ones that are written again."""
+
+from __future__ import annotations
+
+import os
+from typing import Callable, Dict
+
+from .client import Client
+from .client_errors import NotReadyError, UsageError
+from .client_http import HeldConnection
+from .publisher_files import VersionFiles
+
+
+class Buffers:
+    """Of one session with a daemon: it removes what is not registered when the session ends, however this process does."""
+
+    def __init__(self, client: Client, on_drop: Callable[[int], None]) -> None:
+        """`on_drop`: is told the number of files before they are unmapped."""
+        self._on_drop = on_drop
+        self._connection: HeldConnection = client.hold_session()
+        self.session: str = self._connection.first["session"]
+        self.directory: str = self._connection.first["shared_directory"]
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            self._connection.close()
+            raise UsageError(f"a publisher writes to {self.directory}, which is not here, or not this user's")
+        self._files: Dict[int, VersionFiles] = {}
+        self._registered: int | None = None
+        self._last = 0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the daemon that has the memory is there."""
+        return self._connection.is_alive
+
+    def path(self, name: str) -> str:
+        """Of a file that goes with the session."""
+        return os.path.join(self.directory, f"session-{self.session}-{name}")
+
+    def take(self) -> VersionFiles:
+        """Files to write a version to: those of an earlier one that nobody reads any more, or new ones."""
+        if not self.is_alive:
+            raise NotReadyError("the daemon is gone", retry=True)
+        for files in [*self._files.values()]:
+            if files.number == self._registered:
+                continue
+            if files.are_gone or not files.is_whole:
+                self.drop(files)
+            elif files.try_lock():
+                files.stamp()
+                return files
+        self._last += 1
+        return self.make(self._last)
+
+    def make(self, number: int, session: str | None = None) -> VersionFiles:
+        """Those of a number: of this process's session, or of another one's, whose files it writes with others."""
+        files = self._files.get(number)
+        if files is None:
+            prefix = os.path.join(self.directory, f"session-{session or self.session}-{number}")
+            files = self._files[number] = VersionFiles(prefix, number)
+        return files
+
+    def registered(self, files: VersionFiles) -> None:
+        """The daemon has these now; those before are free."""
+        self._registered = files.number
+
+    def drop(self, files: VersionFiles) -> None:
+        """They are not written again."""
+        self._on_drop(files.number)
+        self._files.pop(files.number, None)
+        if files.number == self._registered:
+            files.close()
+        else:
+            files.remove()
+
+    def forget(self, files: VersionFiles) -> None:
+        """As `drop`, but the daemon may have them: it removes them when it does not."""
+        self._on_drop(files.number)
+        self._files.pop(files.number, None)
+        files.close()
+
+    def forget_gone(self) -> None:
+        """What another rank has dropped."""
+        for files in [*self._files.values()]:
+            if files.are_gone:
+                self.forget(files)
+
+    def close(self) -> None:
+        """What is registered stays with the daemon, which removes the rest. May be called twice."""
+        for files in [*self._files.values()]:
+            self.forget(files)
+        self._connection.close()

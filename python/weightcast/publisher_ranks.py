@@ -1,0 +1,210 @@
+"""The ranks of a distributed trainer, on one host, each in a process of its own, that write one version together.
+
+Rank 0 says where a version is written, learns what each rank has given, and completes it. All is said in a table
+(publisher_table.py) in the daemon's shared memory, which goes with rank 0; each other rank has a file that goes with it.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import time
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+from .client_errors import CheckpointError, DaemonError, DeadlineError, PeerLostError, UsageError, error_of
+from .publisher_buffers import Buffers
+from .publisher_files import VersionFiles
+from .publisher_group import Group, Share
+from .publisher_layout import Layout, Place
+from .publisher_parts import Given, Part
+from .publisher_table import Record, Table
+
+_PAUSE_SECONDS = 0.02
+
+
+class RankGroup(Group):
+    """One rank of several. Raises `UsageError` if another trainer publishes this checkpoint."""
+
+    def __init__(
+        self, buffers: Buffers, layout: Layout, checkpoint: str, rank: int, world_size: int, end: float
+    ) -> None:
+        super().__init__(buffers, layout)
+        self._rank = rank
+        self._world_size = world_size
+        self._key = hashlib.sha256(checkpoint.encode()).hexdigest()[:12]
+        self._number = 0
+        self._begun: Dict[int, Record] = {}
+        self._shares: Dict[int, Share] = {}
+        self._given: Dict[int, Share] = {}
+        self._failed: Optional[Tuple[int, str]] = None
+        self._ended: Dict[int, Record] = {}
+        self._members: Dict[int, str] = {}
+        self._files: Optional[VersionFiles] = None
+        self._table = self._found(checkpoint, end)
+        self._table.look()
+        self._member = buffers.path(f"rank-{self._key}-{rank}")
+        os.close(os.open(self._member, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._table.tell({"join": rank, "world_size": world_size, "member": self._member})
+
+    def begin(self, version: str, end: float) -> VersionFiles:
+        self._number += 1
+        self._given = {}
+        self._failed = None
+        if self._rank == 0:
+            files = self.buffers.take()
+            session = self.buffers.session
+            self._table.tell(
+                {
+                    "begin": self._number,
+                    "version": version,
+                    "session": session,
+                    "files": files.number,
+                    "whole": files.is_whole,
+                }
+            )
+        else:
+            files = self._begun_by_other(version, end)
+        self._files = files
+        return files
+
+    def place(self, files: VersionFiles, name: str, dtype: str, shape: Sequence[int]) -> Place:
+        if name in self.layout.places and files.is_whole:
+            return self.layout.place(name, dtype, shape)
+        with self._table.locked():
+            known = name in self.layout.places
+            place = self.layout.place(name, dtype, shape)
+            # Files that are not whole are new for each tensor of each version.
+            files.reserve(place)
+            if not known:
+                self._table.append({"place": name, "at": list(place)})
+        return place
+
+    def complete(self, given: Given, finish: Callable[[Given], None], end: float) -> None:
+        share = given.of_rank(self._rank)
+        if self._rank != 0:
+            is_same = self._shares.get(self._rank) == share
+            self._table.tell({"share": self._number, "rank": self._rank, **({} if is_same else {"parts": share})})
+            self._await_end(end)
+            return
+        self._await_shares(end)
+        for rank, others in self._given.items():
+            for name, part in others:
+                given.add(name, part, rank)
+        finish(given)
+        self._table.tell({"end": self._number, "error": None})
+
+    def abandon(self, error: BaseException) -> None:
+        if self._number in self._ended:
+            return
+        code = error.code if isinstance(error, DaemonError) else CheckpointError.code
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if self._rank == 0:
+            if self._files is not None:
+                # Other ranks may write to them for a while.
+                self.buffers.drop(self._files)
+            reset = not self.layout.is_fixed
+            self._table.tell({"end": self._number, "error": [code, reason], "reset": reset})
+        else:
+            self._table.tell({"failed": self._number, "rank": self._rank, "error": reason})
+
+    def close(self) -> None:
+        self._table.close()
+        super().close()
+
+    # ── what others say ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _heard(self, record: Record) -> None:
+        if "join" in record:
+            self._members[record["join"]] = record["member"]
+            if record["world_size"] != self._world_size:
+                raise UsageError(
+                    f"rank {record['join']} has a world_size of {record['world_size']}, rank {self._rank} one of "
+                    f"{self._world_size}"
+                )
+        elif "begin" in record:
+            self._begun = {record["begin"]: record}
+        elif "place" in record:
+            if record["place"] not in self.layout.places:
+                dtype, shape, *where = record["at"]
+                self.layout.add(record["place"], Place(dtype, tuple(shape), *where))
+        elif "share" in record:
+            rank = record["rank"]
+            if "parts" in record:
+                self._shares[rank] = [(name, Part(tuple(at), tuple(size))) for name, (at, size) in record["parts"]]
+            if record["share"] == self._number:
+                self._given[rank] = self._shares[rank]
+        elif "failed" in record:
+            if record["failed"] == self._number:
+                self._failed = (record["rank"], record["error"])
+        elif "end" in record:
+            self._ended = {record["end"]: record}
+            self.layout.is_fixed = self.layout.is_fixed or record["error"] is None
+            if record.get("reset"):
+                self.layout.clear()
+
+    def _begun_by_other(self, version: str, end: float) -> VersionFiles:
+        number = self._number
+        self._table.wait(
+            lambda: number in self._begun, end, lambda: f"rank 0 has not begun its version {number} in time"
+        )
+        begun = self._begun[number]
+        if begun["version"] != version:
+            raise UsageError(f"rank 0 publishes version {begun['version']} now")
+        self.buffers.forget_gone()
+        files = self.buffers.make(begun["files"], begun["session"])
+        if begun["whole"]:
+            files.map(self.layout)
+        return files
+
+    def _await_end(self, end: float) -> None:
+        number = self._number
+        self._table.wait(
+            lambda: number in self._ended, end, lambda: f"rank 0 has not completed version {number} in time"
+        )
+        error = self._ended[number]["error"]
+        if error is not None:
+            raise error_of(*error)
+        assert self._files is not None
+        self._files.map(self.layout)
+
+    def _await_shares(self, end: float) -> None:
+        others = range(1, self._world_size)
+
+        def is_there() -> bool:
+            if self._failed is not None:
+                raise CheckpointError("rank {} has abandoned it: {}".format(*self._failed))
+            missing = [rank for rank in others if rank not in self._given]
+            for rank in missing:
+                member = self._members.get(rank)
+                if member is not None and not os.path.exists(member):
+                    raise PeerLostError(f"rank {rank} has ended before it had given its share", retry=True)
+            return not missing
+
+        def words() -> str:
+            missing = [str(rank) for rank in others if rank not in self._given]
+            return f"the share of rank {', '.join(missing)} has not come in time"
+
+        self._table.wait(is_there, end, words)
+
+    # ── where they meet ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _found(self, checkpoint: str, end: float) -> Table:
+        """Rank 0 makes the table, the others wait for it. That of a trainer that has ended goes in a moment."""
+        while True:
+            tables = self._tables()
+            if self._rank == 0 and not tables:
+                return Table(self.buffers.path(f"table-{self._key}"), self._heard)
+            if self._rank > 0 and len(tables) == 1:
+                table = Table(tables[0], self._heard)
+                if not table.is_gone:
+                    return table
+            if time.monotonic() > end:
+                if self._rank == 0:
+                    raise UsageError(f"another trainer of several ranks publishes {checkpoint}; choose another name")
+                raise DeadlineError(f"rank 0 does not publish {checkpoint}")
+            time.sleep(_PAUSE_SECONDS)
+
+    def _tables(self) -> List[str]:
+        directory = glob.escape(self.buffers.directory)
+        return sorted(glob.glob(os.path.join(directory, f"session-*-table-{self._key}")))

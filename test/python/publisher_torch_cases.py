@@ -1,0 +1,152 @@
+"""Tensors of torch through weightcast.publisher: `publisher_torch_cases.py '{"socket": …, "case": …}'`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy
+import torch
+import weightcast
+from weightcast.client_errors import CheckpointError, UsageError
+from weightcast.quantize import quantized
+
+MESH = 2
+
+
+def raises(kind: type, words: str, work) -> None:
+    try:
+        work()
+    except kind as error:
+        assert words in str(error) and "\n" not in str(error), error
+    else:
+        raise AssertionError(f"no {kind.__name__} with: {words}")
+
+
+def same(publisher, version: str, expected: dict[str, torch.Tensor]) -> None:
+    names = set()
+    for name, tensor in publisher.receive(version, timeout=20):
+        names.add(name)
+        other = expected[name]
+        assert tensor.dtype == other.dtype and tensor.shape == other.shape, name
+        assert torch.equal(tensor.reshape(-1).view(torch.uint8), other.contiguous().reshape(-1).view(torch.uint8)), name
+    assert names == set(expected), names ^ set(expected)
+
+
+def kinds(given: dict) -> None:
+    """Every dtype and form of a tensor arrives bit for bit."""
+    torch.manual_seed(1)
+    matrix = torch.randn(6, 40)
+    dtypes = (torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.int64)
+    tensors = {str(dtype): matrix.to(dtype) for dtype in dtypes}
+    tensors.update(
+        bool=matrix > 0,
+        odd=torch.arange(3, dtype=torch.uint8),
+        after_odd=torch.arange(5, dtype=torch.float64),
+        transposed=matrix.t(),
+        scalar=torch.tensor(3.5),
+        empty=torch.empty(0, 4),
+        large=torch.randn(1200, 1200),
+        grown=torch.nn.Parameter(torch.randn(4, 4)),
+    )
+    array = numpy.arange(12, dtype="float32").reshape(3, 4)
+    with weightcast.connect(given["socket"], start=False, checkpoint="kinds") as publisher:
+        for version in ("one", "two", "three"):
+            with publisher.version(version) as open_version:
+                open_version.put_all(tensors.items())
+                open_version.put("array", array.T)
+                for index in range(4):
+                    open_version.put("columns", matrix[:, 10 * index : 10 * index + 10], dim=-1, index=index, count=4)
+                    open_version.put("flat", bytes_of(matrix, index), dim=1, index=index, count=4)
+            same(publisher, version, {**tensors, "array": torch.from_numpy(array.T), "columns": matrix, "flat": matrix})
+        publisher.client.unregister("kinds")
+
+
+def bytes_of(matrix: torch.Tensor, index: int) -> tuple[str, list[int], bytes]:
+    return "F32", [6, 10], matrix[:, 10 * index : 10 * index + 10].contiguous().numpy().tobytes()
+
+
+def refused(given: dict) -> None:
+    """What cannot be taken is refused by name."""
+    matrix = torch.randn(256, 128, dtype=torch.bfloat16)
+    broken = matrix.clone()
+    broken[7, 9] = float("nan")
+    with weightcast.connect(given["socket"], start=False, checkpoint="refused") as publisher:
+
+        def put(*arguments, version_options=None, **options):
+            with publisher.version("v", **(version_options or {})) as version:
+                version.put("w", *arguments, **options)
+
+        raises(CheckpointError, "version v: tensor w has a NaN", lambda: put(broken, refuse_nan=True))
+        raises(CheckpointError, "tensor w has a NaN", lambda: put(broken, version_options={"refuse_nan": True}))
+        fp8 = broken.to(torch.float8_e4m3fn)
+        raises(CheckpointError, "tensor w has a NaN", lambda: put(fp8, refuse_nan=True))
+        raw = ("BF16", [256, 128], broken.view(torch.uint8).numpy().tobytes())
+        raises(CheckpointError, "tensor w has a NaN", lambda: put(raw, refuse_nan=True))
+        raises(UsageError, "tensor w: a shard from 0 to 64 along dimension 0 cuts blocks of 128", lambda: put(
+            matrix[:64], dim=0, index=0, count=4, quantize="fp8_block"))
+        raises(UsageError, 'tensor w: quantize is "fp4"', lambda: put(matrix, quantize="fp4"))
+        put(broken)
+        infinite = matrix.clone()
+        infinite[0, 0] = float("inf")
+        put(infinite, refuse_nan=True)
+        publisher.client.unregister("refused")
+    with weightcast.connect(given["socket"], start=False, checkpoint="quantized") as publisher:
+        with publisher.version("v") as version:
+            for index in range(2):
+                shard = matrix[128 * index : 128 * index + 128]
+                version.put("w", shard, dim=0, index=index, count=2, quantize="fp8_block")
+        same(publisher, "v", dict(quantized("fp8_block", "w", matrix)))
+        publisher.client.unregister("quantized")
+
+
+def model() -> torch.nn.Module:
+    torch.manual_seed(5)
+    # Sizes that do not come out even, and one that leaves the last rank nothing.
+    return torch.nn.Sequential(torch.nn.Linear(7, 13), torch.nn.Linear(13, 5), torch.nn.LayerNorm(1))
+
+
+def fsdp_rank(given: dict) -> None:
+    """One rank of a trainer that shards its model by FSDP2 on the CPU."""
+    from torch.distributed import destroy_process_group, init_process_group
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import Replicate, distribute_tensor
+
+    rank = given["rank"]
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(given["port"]), RANK=str(rank), WORLD_SIZE=str(MESH))
+    init_process_group("gloo")
+    mesh = init_device_mesh("cpu", (MESH,))
+    sharded = fully_shard(model(), mesh=mesh)
+    replica = distribute_tensor(torch.arange(6.0), mesh, [Replicate()])
+    with weightcast.connect(
+        given["socket"], start=False, checkpoint="fsdp", rank=rank, world_size=MESH
+    ) as publisher:
+        for step in range(3):
+            with torch.no_grad():
+                for parameter in sharded.parameters():
+                    parameter.add_(1.0)
+            with publisher.version(f"step-{step}", timeout=100) as version:
+                version.put_all(sharded.state_dict().items())
+                version.put("replica", replica)
+    destroy_process_group()
+
+
+def fsdp(given: dict) -> None:
+    """The shards of an FSDP2 model make the whole model."""
+    processes = [
+        subprocess.Popen([sys.executable, __file__, json.dumps({**given, "case": "fsdp_rank", "rank": rank})])
+        for rank in range(MESH)
+    ]
+    assert [process.wait(timeout=200) for process in processes] == [0] * MESH
+    whole = {name: tensor + 1 + 1 + 1 for name, tensor in model().state_dict().items()}
+    with weightcast.connect(given["socket"], start=False) as publisher:
+        publisher.checkpoint = "fsdp"
+        same(publisher, "step-2", {**whole, "replica": torch.arange(6.0)})
+        publisher.client.unregister("fsdp")
+
+
+given = json.loads(sys.argv[1])
+globals()[given["case"]](given)
