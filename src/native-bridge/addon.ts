@@ -1,4 +1,5 @@
 // Length: the one typed seam to the addon; every native class and function is declared here, together.
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { NativeError } from '../errors.ts';
@@ -375,18 +376,23 @@ export interface NativeFabricPeer {
 }
 
 const require = createRequire(import.meta.url);
+/** What a package has where it was not compiled, by the name under which node-gyp-build finds it. */
+const prebuiltPath = `prebuilds/linux-${process.arch}/weightcast.glibc.node`;
 
 function loadAddon(): NativeAddon {
   // For the job that tests a build with sanitizers.
   const given = process.env.WEIGHTCAST_ADDON;
   if (given !== undefined) return require(given) as NativeAddon;
-  const path = fileURLToPath(new URL('build/Release/weightcast.node', packageRoot));
+  const [compiled, prebuilt] = ['build/Release/weightcast.node', prebuiltPath].map((path) =>
+    fileURLToPath(new URL(path, packageRoot)),
+  );
+  const path = existsSync(compiled!) ? compiled! : prebuilt!;
   try {
     return require(path) as NativeAddon;
   } catch (error) {
     const [reason] = (error as Error).message.split('\n');
     throw new NativeError(
-      `the native addon cannot be loaded; run "npm run build:native" (${path}: ${reason})`,
+      `the native addon cannot be loaded; run "npm rebuild weightcast", or in a checkout "npm run build:native" (${path}: ${reason})`,
     );
   }
 }
