@@ -26,10 +26,12 @@ interface Watched {
 /** Asks engines beside the cluster, which hears of them in updates only: others may restart, pause or update them as well. */
 export class EngineWatch {
   readonly #log: Logger;
+  readonly #freshMilliseconds: number;
   readonly #watched = new Map<string, Watched>();
 
-  constructor(log: Logger) {
+  constructor(log: Logger, fresh = freshMilliseconds) {
     this.#log = log;
+    this.#freshMilliseconds = fresh;
   }
 
   /**
@@ -94,7 +96,8 @@ export class EngineWatch {
       asking: null,
     };
     this.#watched.set(name, watched);
-    if (performance.now() - watched.askedAt > freshMilliseconds) watched.asking ??= this.#update(watched);
+    if (performance.now() - watched.askedAt > this.#freshMilliseconds)
+      watched.asking ??= this.#update(watched);
     await watched.asking;
     return watched.said;
   }
