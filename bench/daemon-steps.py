@@ -1,15 +1,15 @@
-"""What bench/daemon.ts measures: steps of a trainer by weightcast.client. Prints JSON."""
+"""What bench/daemon.ts measures: steps of a trainer by its publisher. Prints JSON."""
 
 import json
 import os
 import sys
 import time
 
-from weightcast.client import Client
+import weightcast
 
 given = json.loads(sys.argv[1])
-client = Client(socket=given["socket"])
-client.add_instance("a", given["endpoint"], range(given["ranks"]))
+publisher = weightcast.connect(given["socket"], start=False)
+publisher.add_instance("a", given["endpoint"], range(given["ranks"]))
 
 
 def tensors(step):
@@ -38,9 +38,10 @@ def held():
 beyond, steps, before = [], [], None
 for step in range(given["warmup"] + given["steps"]):
     begun = time.perf_counter()
-    client.register("policy", tensors=tensors(step))
+    with publisher.version(f"step-{step}") as version:
+        version.put_all(tensors(step).items())
     registered = time.perf_counter()
-    report = client.update("policy").report
+    report = publisher.update().report
     ended = time.perf_counter()
     if step == given["warmup"]:
         before = held()

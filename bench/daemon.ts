@@ -95,14 +95,14 @@ writeReport({
   title: 'Steps of a trainer by the daemon',
   command: 'npm run bench:daemon',
   method:
-    `A model of 16 MiB in the layout of Qwen3 and the reference engine with ${ranks} workers. The Python client registers ` +
-    `tensors and updates, ${STEPS} times after ${WARMUP} that do not count. Beyond the update: from the call of update() to ` +
+    `A model of 16 MiB in the layout of Qwen3 and the reference engine with ${ranks} workers. The publisher in Python ` +
+    `publishes a version and updates, ${STEPS} times after ${WARMUP} that do not count. Beyond the update: from the call of update() to ` +
     'its return, less the duration in its report. Growth: of the private memory and open files of the daemon, its supervisor ' +
     "and ranks, and of the files in their shared memory. Idle: the daemon's own process in " +
     `${IDLE_SECONDS} s without a request.`,
   figures: [
     { name: 'beyond the update, median', value: median(beyond), unit: 'ms', atMost: 10 },
-    { name: 'register and update, median', value: median(steps), unit: 'ms' },
+    { name: 'publish and update, median', value: median(steps), unit: 'ms' },
     { name: 'growth of memory', value: after.megabytes - before.megabytes, unit: 'MiB', atMost: 150 },
     { name: 'growth of open files', value: after.files - before.files, unit: '', atMost: 0 },
     { name: 'growth of files in shared memory', value: after.shared - before.shared, unit: '', atMost: 0 },

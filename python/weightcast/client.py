@@ -109,8 +109,7 @@ class Client:
         Give one of `path`, a safetensors file or a model's directory; `files`, a list of them; `tensors`, by name: tensors
         of torch (of the CPU or a GPU) or numpy, or `(dtype, shape, bytes)` with a dtype of the safetensors format. They are
         written once, into shared memory of the daemon's host, which has to be this one; they may be changed when this
-        returns. `hosts`: whose ranks load the files. `version`: what this content is called, for `Checkpoint.version`. `timeout`: in
-        seconds.
+        returns. `hosts`: whose ranks load the files. `version`: what this content is called. `timeout`: in seconds.
         """
         if sum(source is not None for source in (path, files, tensors)) != 1:
             raise UsageError("give one of path, files and tensors")

@@ -19,7 +19,7 @@ import time
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
 from .client import Client, Update
-from .client_errors import BusyError, DaemonError, DeadlineError, UsageError
+from .client_errors import BusyError, DaemonError, DeadlineError, NotReadyError, UsageError
 from .client_results import Progress
 from .publisher_buffers import Buffers
 from .publisher_copy import Copier
@@ -34,8 +34,9 @@ from .publisher_version import Version, named
 
 __all__ = ["Publisher", "Version", "connect"]
 
-#: Between two tries to register while an update reads the version before.
-_BUSY_SECONDS = 0.01
+#: Between two tries to register while an update reads the version before: the first, doubled up to the most.
+_FIRST_BUSY_SECONDS = 0.005
+_MOST_BUSY_SECONDS = 0.1
 
 
 def connect(
@@ -49,29 +50,42 @@ def connect(
     rank: int = 0,
     world_size: int = 1,
     serve_options: Sequence[str] = (),
+    copy_threads: Optional[int] = None,
     timeout: float = 60.0,
 ) -> "Publisher":
     """A publisher by the daemon at `socket` (by default this user's), or at `url` with its `token`; it has to be of this host.
 
     `start`: start `weightcast serve` with `serve_options` if there is none; it ends `linger` seconds after its last client.
     `checkpoint`: the name under which versions are registered. `rank`, `world_size`: of a distributed trainer on this host,
-    each of whose ranks gives its share from a process of its own; rank 0 completes versions and updates. `timeout`: until the
-    daemon and rank 0 answer, in seconds.
+    each of whose ranks gives its share from a process of its own; rank 0 completes versions and updates. `copy_threads`: that
+    copy a large tensor together; by default as many as there are cores for this process, at most 8. `timeout`: until the daemon
+    and rank 0 answer, in seconds.
     """
     if not 0 <= rank < world_size:
         raise UsageError(f"rank is {rank}, and world_size {world_size}; ranks are 0 to world_size - 1")
     client = Client(socket, url, token)
-    if url is None:
-        started(client, socket, linger if start else None, rank, serve_options, timeout)
-    return Publisher(client, checkpoint, rank, world_size, timeout)
+
+    def find() -> None:
+        if url is None:
+            started(client, socket, linger if start else None, rank, serve_options, timeout)
+
+    return Publisher(client, checkpoint, rank, world_size, timeout, copy_threads, find)
 
 
 class Publisher:
     """Made by `connect`. Of one thread."""
 
     def __init__(
-        self, client: Client, checkpoint: str, rank: int = 0, world_size: int = 1, timeout: float = 60.0
+        self,
+        client: Client,
+        checkpoint: str,
+        rank: int = 0,
+        world_size: int = 1,
+        timeout: float = 60.0,
+        copy_threads: Optional[int] = None,
+        find: Callable[[], None] = lambda: None,
     ) -> None:
+        """`find`: returns when there is a daemon, or raises."""
         #: What adds instances, tells the status, and so on.
         self.client = client
         self.checkpoint = checkpoint
@@ -79,10 +93,10 @@ class Publisher:
         self.world_size = world_size
         self.add_instance = client.add_instance
         self._timeout = timeout
-        self._copier = Copier()
+        self._find = find
+        self._copier = Copier(copy_threads)
         self._group: Optional[Group] = self._join()
         self._open: Optional[Version] = None
-        self._is_registered = False
 
     def __enter__(self) -> "Publisher":
         return self
@@ -101,9 +115,8 @@ class Publisher:
         if self._group is None:
             raise UsageError("the publisher is closed")
         if not self._group.buffers.is_alive:
-            # A daemon that has been started again has neither the memory nor the checkpoint.
+            # The one that comes after has other memory.
             self._group.close()
-            self._is_registered = False
             self._group = self._join()
         end = time.monotonic() + timeout
         with named(name, self.rank):
@@ -164,7 +177,15 @@ class Publisher:
         self._group = None
 
     def _join(self) -> Group:
-        buffers = Buffers(self.client, self._copier.forget)
+        self._find()
+        # Of an earlier trainer, or of an earlier daemon.
+        self._is_registered = self.client.checkpoint_files(self.checkpoint) is not None
+        try:
+            buffers = Buffers(self.client, self._copier.forget)
+        except NotReadyError:
+            # It has just ended, after its last client.
+            self._find()
+            buffers = Buffers(self.client, self._copier.forget)
         try:
             if self.world_size == 1:
                 return Group(buffers, Layout())
@@ -205,6 +226,7 @@ class Publisher:
         given.check({name: place.shape for name, place in group.layout.places.items()})
         paths = version.files.finish(group.layout)
         version.files.unlock()
+        pause = _FIRST_BUSY_SECONDS
         while True:
             seconds = max(1.0, end - time.monotonic())
             try:
@@ -218,6 +240,7 @@ class Publisher:
                 if isinstance(error, DeadlineError) or error.retry:
                     group.buffers.forget(version.files)
                 raise
-            time.sleep(_BUSY_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, _MOST_BUSY_SECONDS)
         group.layout.is_fixed = True
         group.buffers.registered(version.files)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import sys
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Optional, Sequence
 
 from .publisher_cuda import CudaCopier
@@ -12,14 +13,18 @@ from .publisher_layout import ITEM_BYTES
 from .publisher_parts import Part, runs
 from .tensor_files import Source
 
-#: From here on torch's threads copy faster than one thread does.
+#: What is larger is copied by several threads, in pieces of at least so many bytes.
 _LARGE = 1 << 22
+_MOST_THREADS = 8
 
 
 class Copier:
     """Copies parts of tensors, those of a GPU by its own stream (publisher_cuda.py)."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: Optional[int] = None) -> None:
+        """`threads`: that copy a large piece together. Default: as many as there are cores for this process, at most 8."""
+        self._threads = threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+        self._pool: Optional[ThreadPoolExecutor] = None
         self._cuda: Optional[CudaCopier] = None
         self._files: VersionFiles
 
@@ -30,7 +35,11 @@ class Copier:
         self._files = files
 
     def copy(self, tensor: Any, source: Source, memory: memoryview, shape: Sequence[int], part: Part) -> None:
-        """As `copy_part`; of a GPU it returns before the bytes have arrived."""
+        """Writes a part of a tensor, row-major, to where it lies in the whole tensor of `shape`, whose bytes `memory` is; of a
+        GPU it returns before the bytes have arrived.
+
+        Raises `ValueError` if the data has another size than dtype and shape make.
+        """
         device = getattr(tensor, "device", None)
         if getattr(device, "type", None) == "cuda" and part.lengths == tuple(shape) and self._files.is_whole:
             if self._cuda is None:
@@ -38,7 +47,7 @@ class Copier:
                 self._cuda.pin(self._files)
             self._cuda.copy(tensor, memory)
         else:
-            copy_part(source, memory, shape, part)
+            self._copy_part(source, memory, shape, part)
 
     def forget(self, number: int) -> None:
         """The files of that number are about to be unmapped."""
@@ -55,38 +64,41 @@ class Copier:
         if self._cuda is not None:
             self._cuda.close()
         self._cuda = None
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool = None
 
+    def _copy_part(self, source: Source, memory: memoryview, shape: Sequence[int], part: Part) -> None:
+        starts, run = runs(shape, part)
+        item = ITEM_BYTES[source.dtype]
+        length = run * item
+        if part.elements == 0:
+            return
+        data = source.read()
+        if data.nbytes != part.elements * item:
+            raise ValueError(
+                f"{source.dtype} {list(part.lengths)} is {part.elements * item} bytes, the data has {data.nbytes}"
+            )
+        if data.readonly:
+            for number, start in enumerate(starts):
+                piece = data[number * length : (number + 1) * length]
+                memory[start * item : start * item + length] = piece
+            return
+        target, origin = address_of(memory), address_of(data)
+        for number, start in enumerate(starts):
+            self._copy_run(target + start * item, origin + number * length, length)
 
-def copy_part(source: Source, memory: memoryview, shape: Sequence[int], part: Part) -> None:
-    """Writes a part of a tensor, row-major, to where it lies in the whole tensor of `shape`, whose bytes `memory` is.
-
-    Raises `ValueError` if the data has another size than dtype and shape make.
-    """
-    starts, run = runs(shape, part)
-    item = ITEM_BYTES[source.dtype]
-    length = run * item
-    if part.elements == 0:
-        return
-    data = source.read()
-    if data.nbytes != part.elements * item:
-        raise ValueError(
-            f"{source.dtype} {list(part.lengths)} is {part.elements * item} bytes, the data has {data.nbytes}"
-        )
-    if length == data.nbytes:
-        (start,) = starts
-        copy_bytes(data, memory[start * item : start * item + length])
-        return
-    for number, start in enumerate(starts):
-        piece = data[number * length : (number + 1) * length]
-        copy_bytes(piece, memory[start * item : start * item + length])
-
-
-def copy_bytes(data: memoryview, memory: memoryview) -> None:
-    """Both of one length. Other threads of Python run meanwhile, unless `data` may only be read."""
-    torch = sys.modules.get("torch")
-    if data.readonly:
-        memory[:] = data
-    elif torch is not None and data.nbytes >= _LARGE:
-        torch.frombuffer(memory, dtype=torch.uint8).copy_(torch.frombuffer(data, dtype=torch.uint8))
-    else:
-        ctypes.memmove(address_of(memory), address_of(data), data.nbytes)
+    def _copy_run(self, target: int, origin: int, length: int) -> None:
+        """Addresses, and bytes. Other threads of Python run meanwhile."""
+        if length < _LARGE or self._threads == 1:
+            ctypes.memmove(target, origin, length)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, "weightcast-copy")
+        step = max(_LARGE, -(-length // self._threads))
+        pieces = [
+            self._pool.submit(ctypes.memmove, target + begin, origin + begin, min(step, length - begin))
+            for begin in range(0, length, step)
+        ]
+        for piece in pieces:
+            piece.result()

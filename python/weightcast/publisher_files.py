@@ -56,7 +56,7 @@ class VersionFiles:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def reserve(self, place: Place) -> None:
-        """Makes sure of a new tensor's memory. Raises `HostMemoryError`, and `FileNotFoundError` for a directory that is gone."""
+        """Makes sure of a new tensor's memory. Raises `HostMemoryError`."""
         descriptor = self._descriptor(place.file)
         if place.nbytes > 0:
             self._allocate(descriptor, place.offset, place.nbytes)

@@ -41,13 +41,15 @@ class RankGroup(Group):
         self._ended: Dict[int, Record] = {}
         self._members: Dict[int, str] = {}
         self._files: Optional[VersionFiles] = None
-        self._table = self._found(checkpoint, end)
-        self._table.look()
+        self._checkpoint = checkpoint
         self._member = buffers.path(f"rank-{self._key}-{rank}")
         os.close(os.open(self._member, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._table.tell({"join": rank, "world_size": world_size, "member": self._member})
+        self._table = self._joined(end)
 
     def begin(self, version: str, end: float) -> VersionFiles:
+        # Others may be ahead, or behind.
+        self._begun.pop(self._number, None)
+        self._ended.pop(self._number, None)
         self._number += 1
         self._given = {}
         self._failed = None
@@ -64,7 +66,15 @@ class RankGroup(Group):
                 }
             )
         else:
-            files = self._begun_by_other(version, end)
+            try:
+                files = self._begun_by_other(version, end)
+            except PeerLostError:
+                if self._number > 1:
+                    raise
+                # That of a trainer before, which was just going.
+                self._table.close()
+                self._table = self._joined(end)
+                files = self._begun_by_other(version, end)
         self._files = files
         return files
 
@@ -123,7 +133,7 @@ class RankGroup(Group):
                     f"{self._world_size}"
                 )
         elif "begin" in record:
-            self._begun = {record["begin"]: record}
+            self._begun[record["begin"]] = record
         elif "place" in record:
             if record["place"] not in self.layout.places:
                 dtype, shape, *where = record["at"]
@@ -138,7 +148,7 @@ class RankGroup(Group):
             if record["failed"] == self._number:
                 self._failed = (record["rank"], record["error"])
         elif "end" in record:
-            self._ended = {record["end"]: record}
+            self._ended[record["end"]] = record
             self.layout.is_fixed = self.layout.is_fixed or record["error"] is None
             if record.get("reset"):
                 self.layout.clear()
@@ -189,7 +199,13 @@ class RankGroup(Group):
 
     # ── where they meet ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _found(self, checkpoint: str, end: float) -> Table:
+    def _joined(self, end: float) -> Table:
+        table = self._found(end)
+        table.look()
+        table.tell({"join": self._rank, "world_size": self._world_size, "member": self._member})
+        return table
+
+    def _found(self, end: float) -> Table:
         """Rank 0 makes the table, the others wait for it. That of a trainer that has ended goes in a moment."""
         while True:
             tables = self._tables()
@@ -201,8 +217,10 @@ class RankGroup(Group):
                     return table
             if time.monotonic() > end:
                 if self._rank == 0:
-                    raise UsageError(f"another trainer of several ranks publishes {checkpoint}; choose another name")
-                raise DeadlineError(f"rank 0 does not publish {checkpoint}")
+                    raise UsageError(
+                        f"another trainer of several ranks publishes {self._checkpoint}; choose another name"
+                    )
+                raise DeadlineError(f"rank 0 does not publish {self._checkpoint}")
             time.sleep(_PAUSE_SECONDS)
 
     def _tables(self) -> List[str]:

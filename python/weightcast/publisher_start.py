@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 import time
 from typing import List, Sequence
 
@@ -48,6 +49,8 @@ def started(
             # It is nobody's child: a signal to the trainer's terminal is none to the daemon.
             start_new_session=True,
         )
+    # Its end is noticed whenever it comes, so that no zombie stays.
+    threading.Thread(target=daemon.wait, name="weightcast-serve", daemon=True).start()
     _wait(client, daemon, log, timeout)
 
 

@@ -96,7 +96,7 @@ class Version:
                 self._put(*one)
 
     def put_all(self, tensors: Iterable[Tuple[str, Any]], **options: Any) -> None:
-        """`put` for each (name, tensor) of an iterator, which may make each one as it is asked for. `options`: those of `put`."""
+        """`put`, with its options, for each (name, tensor) of an iterator, which may make each one as it is asked for."""
         for name, tensor in tensors:
             self.put(name, tensor, **options)
 

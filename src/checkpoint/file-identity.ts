@@ -87,6 +87,11 @@ export function adoptedSegment(path: string, identity: string): string {
  */
 const reused = /^\/dev\/shm\/weightcast-[^/]+\/session-[^/]+$/;
 
+/** Two writes leave different times, however close: their writer sets them itself, in nanoseconds. */
+export function isStampedByWriter(path: string): boolean {
+  return reused.test(path);
+}
+
 /** What stays the same of a file that is written again: null for a segment that is none. */
 export function reusedFile(segment: string): string | null {
   const file = adoptedFile(segment);

@@ -4,7 +4,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CheckpointError } from '../errors.ts';
 import { bytesOf, DTYPES, dtypeIndex, shapeText } from './dtype.ts';
-import { encodeIdentity, identityOf } from './file-identity.ts';
+import { encodeIdentity, identityOf, isStampedByWriter } from './file-identity.ts';
 import { escapeControls, quoted } from './printable.ts';
 import { isObject, parseJsonObject } from './strict-json.ts';
 
@@ -72,7 +72,7 @@ async function withHeader<T>(path: string, use: (header: Uint8Array, stats: BigI
   try {
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
     handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    const stats = await settledStats(handle);
+    const stats = isStampedByWriter(path) ? await handle.stat({ bigint: true }) : await settledStats(handle);
     if (stats.isDirectory()) throw new CheckpointError(`${file} is a directory, not a safetensors file`);
     if (!stats.isFile()) throw new CheckpointError(`${file} is not a regular file`);
     const size = Number(stats.size);

@@ -18,13 +18,14 @@ interface Options {
   readonly config?: string;
   readonly devices?: string;
   readonly linger?: string;
+  readonly keepVersions?: string;
 }
 
 /** Host devices are for machines without a GPU: as many ranks as that share the cores. */
 const hostDeviceRanks = 4;
 
-/** A day; who wants it to stay longer gives none. */
-const longestLinger = 86_400;
+/** A day. */
+const longestSeconds = 86_400;
 
 const collect = (value: string, before: readonly string[]) => [...before, value];
 
@@ -53,6 +54,10 @@ export function serveCommand(version: string): Command {
     )
     .option('--config <file>', 'JSON with instances, hosts and more')
     .option('--linger <seconds>', 'end so long after the last client (default: stay)')
+    .option(
+      '--keep-versions <seconds>',
+      'if it is killed, complete versions stay so long in shared memory, for the next daemon on the socket (default: 600)',
+    )
     .option(
       '--devices <kind>',
       'devices of the engines: cuda, host, or host:NAMESPACE; rank n is on device n (default: cuda if there are GPUs, otherwise host)',
@@ -83,12 +88,14 @@ function daemonOptionsOf(options: Options, version: string): DaemonOptions {
   const config = options.config === undefined ? null : readConfiguration(options.config);
   const roots = [...options.root, ...(config?.roots ?? [])];
   const listen = listenOf(options);
+  const { linger, keepVersions } = options;
   const { clusterListen, fabricAddresses, spareCheckpoints } = config ?? {};
   return {
     version,
     socket: options.socket ?? defaultSocket(),
     ...(listen !== null && { listen }),
-    ...(options.linger !== undefined && { linger: lingerOf(options.linger) }),
+    ...(linger !== undefined && { linger: secondsOf('--linger', linger) }),
+    ...(keepVersions !== undefined && { keepVersions: secondsOf('--keep-versions', keepVersions) }),
     // Who may use the socket may read these files anyway.
     roots: roots.length > 0 || listen !== null ? roots : ['/'],
     allowEngines: [...options.allowEngine, ...(config?.allowEngines ?? [])],
@@ -110,10 +117,10 @@ function devicesAndThreads(option: string | undefined) {
   return { devices, threads: Math.max(1, Math.floor(availableParallelism() / Math.max(1, ranks))) };
 }
 
-function lingerOf(option: string): number {
+function secondsOf(name: string, option: string): number {
   const seconds = Number(option);
-  if (option.trim() === '' || !(seconds >= 0 && seconds <= longestLinger))
-    throw new UsageError(`--linger is "${option}"; it is a number of seconds, at most ${longestLinger}`);
+  if (option.trim() === '' || !(seconds >= 0 && seconds <= longestSeconds))
+    throw new UsageError(`${name} is "${option}"; it is a number of seconds, at most ${longestSeconds}`);
   return seconds;
 }
 

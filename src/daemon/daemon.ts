@@ -23,7 +23,11 @@ export interface DaemonOptions extends ServiceOptions {
   readonly listen?: { readonly host: string; readonly port: number; readonly token: string };
   /** Seconds after its last client that it asks to be stopped. Default: it stays. */
   readonly linger?: number;
+  /** Seconds that complete versions in shared memory stay for the next daemon if this one is killed. Default: 600. */
+  readonly keepVersions?: number;
 }
+
+const defaultKeepSeconds = 600;
 
 /** A cluster that outlives its clients, and is asked over HTTP. */
 export class Daemon {
@@ -57,7 +61,8 @@ export class Daemon {
       lock.release();
     };
     try {
-      const service = await Service.start(options, log);
+      const keep = { socket: lock.path, seconds: options.keepVersions ?? defaultKeepSeconds };
+      const service = await Service.start({ ...options, keep }, log);
       // First: who waits for an update is told what became of it.
       ends.push(() => service.stop());
       let requestStop = () => {};

@@ -111,12 +111,11 @@ export class KeptCheckpoints {
         : await this.#examine(registration, owned);
       const before = this.#kept.get(name);
       this.#kept.set(name, kept);
+      this.#note();
       await this.#giveBack((before?.owned ?? []).filter((path) => !owned.includes(path)));
       this.#tell(kept);
       return viewOf(kept);
     } catch (error) {
-      // Its client tries again.
-      if (error instanceof BusyError) throw error;
       const used = [...this.#kept.values()].flatMap((kept) => kept.owned);
       await this.#shared.release(owned.filter((path) => !used.includes(path)));
       throw error;
@@ -128,6 +127,7 @@ export class KeptCheckpoints {
     const kept = this.#get(name);
     if (kept.status !== null) await this.#keeper.use((cluster) => cluster.unregister(name));
     this.#kept.delete(name);
+    this.#note();
     await this.#giveBack(kept.owned);
     this.#events.tell({ type: 'checkpoint', checkpoint: name, state: 'unregistered' });
   }
@@ -155,6 +155,13 @@ export class KeptCheckpoints {
     if (Date.now() - this.#toldAt < progressMilliseconds) return;
     this.#toldAt = Date.now();
     this.#events.tell({ type: 'progress', checkpoint: this.#loading, activity: 'load', ...sum });
+  }
+
+  #note(): void {
+    const noted = [...this.#kept.values()].map(({ registration: { name, version }, owned }) => {
+      return { name, ...(version !== undefined && { version }), owned };
+    });
+    this.#shared.note(noted);
   }
 
   /** Files that were replaced or unregistered: their client may write them again if it is sure that no rank reads them. */

@@ -24,6 +24,8 @@ export interface ServiceOptions {
   readonly allowEngines: readonly string[];
   /** They join at the start. */
   readonly instances: readonly InstanceOptions[];
+  /** If it is killed, complete versions in shared memory stay for so long, for the next daemon on the same socket. */
+  readonly keep?: { readonly socket: string; readonly seconds: number };
   /** Of the cluster, which begins without instances. */
   readonly cluster: Omit<ClusterOptions, 'ranks' | 'instances' | 'onProgress'>;
 }
@@ -87,12 +89,13 @@ export class Service {
 
   /** Starts a cluster, which the configured instances join. Rejects with `UsageError`, and if one of them cannot join. */
   static async start(options: ServiceOptions, log: Logger): Promise<Service> {
-    const shared = new SharedFiles();
+    const shared = new SharedFiles(options.keep);
     try {
       const roots = await FileRoots.open([...options.roots, shared.path]);
       const service = new Service(options, roots, shared, log);
       await service.#keeper.start();
       try {
+        await service.#adopt();
         await Promise.all(options.instances.map((instance) => service.add(instance)));
         return service;
       } catch (error) {
@@ -102,6 +105,21 @@ export class Service {
     } catch (error) {
       shared.close();
       throw error;
+    }
+  }
+
+  /** What a daemon of this socket had, that was killed, waits for the first instance. */
+  async #adopt(): Promise<void> {
+    for (const left of this.shared.adopt()) {
+      try {
+        await this.register(left);
+        this.#log.info({ checkpoint: left.name }, 'it was complete when the daemon before was killed');
+      } catch (error) {
+        this.#log.warn(
+          { checkpoint: left.name },
+          `what the daemon before left is not used: ${describe(error)}`,
+        );
+      }
     }
   }
 

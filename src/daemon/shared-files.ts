@@ -2,9 +2,14 @@ import { randomBytes } from 'node:crypto';
 import { readdir, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { SharedDirectory } from '../native-bridge/memory.ts';
+import { leftRecord } from '../processes/sweep.ts';
+import { adoptVersions, keepUntil, type LeftVersion, noteVersions } from './left-versions.ts';
 
 /** A client that has not written to a file for so long, nor registered it, is gone. */
 const abandonedMilliseconds = 600_000;
+
+/** How often a living daemon says so. */
+const noteMilliseconds = 30_000;
 
 /**
  * A directory in shared memory into which clients write tensors, as safetensors files, to be registered without a copy.
@@ -18,11 +23,40 @@ export class SharedFiles {
   /** Clients that are there, and write their files again. */
   readonly #sessions = new Set<string>();
 
+  readonly #socket: string | null;
+  readonly #keepMilliseconds: number;
+  /** Whether there is something for the next daemon. */
+  #isNoted = false;
   readonly #onExit = () => this.close();
+  readonly #noting = setInterval(() => this.#keep(), noteMilliseconds).unref();
   readonly #sweeping = setInterval(() => void this.sweep(), abandonedMilliseconds / 2).unref();
 
-  constructor() {
+  /** `keep`: if this process is killed, complete versions stay for so long, for the next daemon on the socket. */
+  constructor(keep: { readonly socket: string; readonly seconds: number } | null = null) {
+    this.#socket = keep?.socket ?? null;
+    this.#keepMilliseconds = (keep?.seconds ?? 0) * 1_000;
     process.on('exit', this.#onExit);
+  }
+
+  /** What a daemon that was killed has left: names, versions and paths. */
+  adopt(): { readonly name: string; readonly version?: string; readonly source: readonly string[] }[] {
+    if (this.#socket === null) return [];
+    return adoptVersions(this.#socket, this.path).map(({ name, version, files }) => {
+      const source = files.map((file) => join(this.path, file));
+      return { name, ...(version !== undefined && { version }), source };
+    });
+  }
+
+  /** These are complete; their files are the daemon's. */
+  note(versions: readonly (Omit<LeftVersion, 'files'> & { readonly owned: readonly string[] })[]): void {
+    if (this.#socket === null || this.#keepMilliseconds === 0) return;
+    const own = versions.filter(({ owned }) => owned.length > 0);
+    if (own.length === 0 && !this.#isNoted) return;
+    this.#isNoted = true;
+    const left = own.map(({ name, version, owned }) => {
+      return { name, ...(version !== undefined && { version }), files: owned.map((path) => basename(path)) };
+    });
+    noteVersions(this.path, this.#socket, left, Date.now() + this.#keepMilliseconds);
   }
 
   get path(): string {
@@ -75,15 +109,20 @@ export class SharedFiles {
     const names = await readdir(this.path).catch(() => []);
     for (const name of names) {
       const path = join(this.path, name);
-      if (name === 'lock' || this.#kept.has(path) || this.isInSession(path)) continue;
+      if (name === 'lock' || name === leftRecord || this.#kept.has(path) || this.isInSession(path)) continue;
       const found = await stat(path).catch(() => null);
       if (found !== null && now - found.mtimeMs > abandonedMilliseconds) await this.remove([path]);
     }
   }
 
+  #keep(): void {
+    if (this.#isNoted) keepUntil(this.path, Date.now() + this.#keepMilliseconds);
+  }
+
   /** May be called twice. */
   close(): void {
     clearInterval(this.#sweeping);
+    clearInterval(this.#noting);
     process.off('exit', this.#onExit);
     this.#directory.close();
   }

@@ -3,6 +3,7 @@ import {
   mkdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   truncateSync,
   unlinkSync,
@@ -118,6 +119,30 @@ test('a file that is rewritten in place is pinned again under its new identity, 
   const [other] = await segments.load(await adopting(second, file)).digests;
   assert.notEqual(one, other);
   assert.equal(fake.census().pinnedBytes, 2 * size, 'the pages that the GPU reads are the new ones');
+});
+
+test('the file of a session stays pinned from one content to the next, and until it is removed', async (t) => {
+  const { segments, directory } = setUp(t);
+  const shared = directory.replace('/dev/shm/', '/dev/shm/weightcast-');
+  mkdirSync(shared);
+  t.after(() => rmSync(shared, { recursive: true, force: true }));
+  const file = join(shared, 'session-1-0.safetensors');
+  write(file, 1);
+  const { size } = statSync(file);
+  const first = await nameOf(file);
+  const [one] = await segments.load(await adopting(first, file)).digests;
+  await segments.forget([first]);
+  assert.equal(fake.census().pinnedBytes, size);
+  write(file, 2);
+  assert.throws(() => segments.attach(first), { name: 'CheckpointError' }, 'its old content is gone');
+  const second = await nameOf(file);
+  const [other] = await segments.load(await adopting(second, file)).digests;
+  assert.notEqual(one, other);
+  assert.equal(segments.attach(second).read(size - 1, 1)[0], 2);
+  assert.equal(fake.census().pinnedBytes, size, 'the same pages');
+  unlinkSync(file);
+  await segments.forget([second]);
+  await pinned(0);
 });
 
 test('a truncated file, and one that is gone, are errors that name it, before anything touches its memory', async (t) => {

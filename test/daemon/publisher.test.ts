@@ -46,12 +46,18 @@ test('a trainer that is killed leaves what was complete, and nothing else', { sk
   const argument = { case: 'trainer_dies', socket: daemon.socket };
   const { status, output } = await runPython('test/daemon/publisher_cases.py', argument);
   assert.equal(status, null, output);
-  const files = () => readdirSync(shared).filter((name) => name !== 'lock');
+  const files = () => readdirSync(shared).filter((name) => name.startsWith('session-'));
   await eventually('one file is left', () => files().length === 1);
   const { body } = await bench.ask('GET', '/v1/checkpoints/orphan');
   assert.deepEqual([body.version, body.files], ['complete', [join(shared, files()[0]!)]]);
   assert.equal((await bench.ask('DELETE', '/v1/checkpoints/orphan')).status, 200);
   assert.deepEqual(files(), []);
+});
+
+test('a daemon that is killed leaves what was complete to the next one', { skip }, async (t) => {
+  const socket = join(temporaryDirectory(t), 'killed.sock');
+  const given = { socket, serve_options: ['--devices', 'host:killed-under-publisher'] };
+  await runCase('daemon_dies', given, { WEIGHTCAST_COMMAND: commandOf(t) });
 });
 
 test('the ranks of a trainer write a version together', { skip }, async () => {

@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 
 import weightcast
 from client_cases import raises, tensors_of
@@ -87,9 +88,16 @@ def started(given):
     print(pid)
 
 
+def eventually(what, is_so):
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end, what
+        time.sleep(0.01)
+
+
 def shared_files(publisher):
     directory = publisher.client._call("GET", "/v1/status")["daemon"]["shared_directory"]
-    return {name: os.stat(os.path.join(directory, name)) for name in os.listdir(directory) if name != "lock"}
+    return {name: os.stat(os.path.join(directory, name)) for name in os.listdir(directory) if name not in ("lock", "versions.json")}
 
 
 def reused(given):
@@ -120,8 +128,8 @@ def reused(given):
         assert received == {name: (dtype, shape, data) for name, (dtype, shape, data) in model.items()}
         with raises(errors.DeadlineError, "version never is not there; the daemon has after"):
             list(publisher.receive("never", timeout=0.1))
-    (left,) = [name for name in shared_files(publisher) if name.startswith("session-")]
-    assert os.path.basename(registered["files"][0]) == left, "what is registered stays, the rest goes"
+    kept = [os.path.basename(path) for path in registered["files"]]
+    eventually("what is registered stays, the rest goes", lambda: [*shared_files(publisher)] == kept)
     publisher.client.unregister("policy")
     assert not shared_files(publisher)
 
@@ -169,6 +177,38 @@ def rank_main(given):
                 publisher.update()
 
 
+def daemon_dies(given):
+    """What was complete when the daemon was killed is there with the next one; the publisher goes on."""
+    publisher = weightcast.connect(given["socket"], serve_options=given["serve_options"])
+
+    def pid():
+        return publisher.client._call("GET", "/v1/status")["daemon"]["pid"]
+
+    with publisher.version("one") as version:
+        version.put("w", floats(1, 2))
+    killed = pid()
+    partial = publisher.version("partial")
+    partial.put("w", floats(9, 9))
+    os.kill(killed, signal.SIGKILL)
+    with raises(errors.NotReadyError, "version partial"):
+        partial.__exit__(None, None)
+    with publisher.version("two") as version:
+        assert pid() != killed
+        ((name, (_, _, data)),) = publisher.receive(timeout=1)
+        assert (name, bytes(data)) == ("w", floats(1, 2)[2]), "the one that was complete was adopted"
+        assert publisher.client.checkpoint_files("policy")["version"] == "one"
+        version.put("w", floats(3, 4))
+    assert publisher.client.checkpoint_files("policy")["version"] == "two"
+    assert len(shared_files(publisher)) == 1
+    directory = publisher.client._call("GET", "/v1/status")["daemon"]["shared_directory"]
+    publisher.client.stop()
+    eventually("a daemon that is stopped leaves nothing", lambda: not os.path.exists(directory))
+    publisher.close()
+    with weightcast.connect(given["socket"], linger=0.1, serve_options=given["serve_options"]) as other:
+        with raises(errors.UsageError, "no version is complete yet"):
+            other.update()
+
+
 def ranks(given):
     """Ranks in processes of their own write one version; what is wrong is an error in each that waits for it."""
 
@@ -210,17 +250,23 @@ def cancelled(given):
         version.put_all(model.items())
     done = []
 
+    def publish(name):
+        with publisher.version(name) as version:
+            version.put_all((name, (dtype, shape, bytes(len(data)))) for name, (dtype, shape, data) in model.items())
+
     async def main():
         update = await publisher.update_async(progress=done.append, timeout=100)
         assert update.state == "succeeded"
         for pid in given["workers"]:
             os.kill(pid, signal.SIGSTOP)
-        with publisher.version("two") as version:
-            version.put_all((name, (dtype, shape, bytes(len(data)))) for name, (dtype, shape, data) in model.items())
+        publish("two")
         task = asyncio.ensure_future(publisher.update_async(timeout=100))
         while not publisher.client.status().updates:
             await asyncio.sleep(0.01)
         (running,) = publisher.client.status().updates
+        publishing = asyncio.get_running_loop().run_in_executor(None, publish, "three")
+        await asyncio.sleep(0.3)
+        assert not publishing.done(), "the version that an update reads is not replaced"
         task.cancel()
         try:
             await task
@@ -230,6 +276,8 @@ def cancelled(given):
             raise AssertionError("the task was cancelled")
         ended = publisher.client.update_status(running.id)
         assert (ended.state, ended.error.code) == ("failed", "WEIGHTCAST_ABORTED"), ended
+        await publishing
+        assert publisher.client.checkpoint_files("policy")["version"] == "three"
         for pid in given["workers"]:
             os.kill(pid, signal.SIGCONT)
 
