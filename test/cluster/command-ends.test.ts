@@ -42,6 +42,7 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
     command.interrupt(signal);
     await eventually('the engine is resumed', () => asked.at(-1) === '/resume');
     const { errors } = await command.ended;
+    assert.doesNotMatch(errors, /"level":50/, 'an end that was asked for is no error of a process');
     if (signal === 'SIGTERM') assert.match(errors, /interrupted by SIGTERM: the cluster is stopping\n$/);
   });
 }
