@@ -13,7 +13,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const tree = join(root, 'build/test');
 
 /** These need hardware or tools that not every machine has, and have commands of their own. */
-const separate = ['test/gpu', 'test/rdma-vm', 'test/python', 'test/engines-real'];
+const separate = ['test/gpu', 'test/rdma-vm', 'test/python', 'test/engines-real', 'test/adapters'];
 
 /**
  * Tests that share a process with others, because node takes longer to start and to import what is tested than most of

@@ -1,6 +1,7 @@
-"""What vLLM finds by the entry point `vllm.general_plugins` in each of its processes: a name for our engine.
+"""What vLLM finds by the entry point `vllm.general_plugins` in each of its processes: names for our two sides of its weight
+transfer, the engine's and the trainer's.
 
-It costs nothing but a dictionary entry, unless the engine was started with
+It costs nothing but two dictionary entries, unless the engine was started with
 
     --weight-transfer-config '{"backend": "weightcast"}'
 """
@@ -20,14 +21,19 @@ def register() -> None:
         from vllm.distributed.weight_transfer import base, factory
     except ImportError:
         return
-    engines = getattr(factory, "WeightTransferEngineFactory", None)
-    if not hasattr(getattr(base, "WeightTransferEngine", None), "start_weight_update"):
+    if hasattr(getattr(base, "WeightTransferEngine", None), "start_weight_update"):
+        _register(factory, "WeightTransferEngineFactory", "weightcast.vllm_transfer", "WeightcastTransferEngine")
+    else:
         logger.debug("this vLLM's weight-transfer engines have no sessions; weightcast is not one of them")
-        return
+    if hasattr(base, "TrainerInitInfo"):
+        _register(factory, "WeightTransferTrainerFactory", "weightcast.vllm_trainer", "WeightcastTrainer")
+
+
+def _register(factory: object, name: str, module: str, kind: str) -> None:
     try:
-        engines.register_engine(BACKEND, "weightcast.vllm_transfer", "WeightcastTransferEngine")
+        getattr(factory, name).register_engine(BACKEND, module, kind)
     except ValueError:
         # It is registered already.
         return
     except Exception:
-        logger.exception("weightcast is not registered as a weight-transfer engine")
+        logger.exception("weightcast is not registered in vLLM's %s", name)
