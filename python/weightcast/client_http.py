@@ -123,12 +123,13 @@ class DaemonHttp:
         try:
             error = json.loads(response.read())["error"]
             code, message, retry = error["code"], error["message"], error["retry"]
+            instances = error.get("instances") or ()
         except (ValueError, KeyError, TypeError):
             raise DaemonError(
                 f"{self._where} answered {response.status} to {method} {path}; is it a daemon?",
                 status=response.status,
             ) from None
-        raise error_of(code, message, retry=retry, status=response.status)
+        raise error_of(code, message, retry=retry, status=response.status, instances=instances)
 
 
 class HeldConnection:

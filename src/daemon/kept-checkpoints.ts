@@ -31,6 +31,8 @@ export interface Registration extends RegisterOptions {
   readonly name: string;
   /** A directory or file, a list of files, or a metas file. */
   readonly source: string | readonly string[] | { readonly metas: string };
+  /** Nobody comes back to it: it goes when another one comes that is so too, unless an instance serves it. */
+  readonly temporary?: boolean;
   /** What its client calls this content. */
   readonly version?: string;
   /** What it was for the daemon before this one, and has to be. */
@@ -140,6 +142,13 @@ export class KeptCheckpoints {
     return this.#keeper.use((cluster) => cluster.metas(name));
   }
 
+  /** Unregisters those that are temporary, but for these and those that are being installed. Never rejects. */
+  async dropTemporary(except: readonly string[]): Promise<void> {
+    const temporary = [...this.#kept.values()].filter(({ registration }) => registration.temporary);
+    for (const { registration } of temporary)
+      if (!except.includes(registration.name)) await this.unregister(registration.name).catch(() => {});
+  }
+
   /** Loads what no rank holds, now that there are ranks. A checkpoint that fails keeps its problem. */
   async loadWaiting(cluster: Cluster): Promise<void> {
     for (const kept of this.#kept.values()) if (kept.status === null) await this.#loadAgain(kept, cluster);
@@ -204,6 +213,8 @@ export class KeptCheckpoints {
     const before = this.#loading;
     this.#loading = name;
     this.#loaded = new ProgressSum();
+    // Until then all ranks have said how much they load.
+    this.#toldAt = Date.now();
     try {
       return await cluster.register(name, source, hosts === undefined ? {} : { hosts });
     } catch (error) {

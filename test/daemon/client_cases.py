@@ -94,7 +94,7 @@ def mistakes(client, given):
     with raises(module.AccessError, "outside the daemon's roots"):
         client.register("x", "/etc/hostname")
     with raises(module.UsageError, "rank 0 is in the cluster already"):
-        client.add_instance("b", given["instance"]["endpoint"], [0])
+        client.add_instance("b", given["instance"]["endpoint"], [0, 1])
     with raises(module.AccessError, "--allow-engine"):
         client.add_instance("b", "http://10.9.9.9:8000", [5])
     with raises(module.UsageError, "one of path, files, tensors and metas"):
