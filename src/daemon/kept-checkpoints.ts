@@ -35,6 +35,8 @@ export interface Registration extends RegisterOptions {
   readonly temporary?: boolean;
   /** What its client calls this content. */
   readonly version?: string;
+  /** What it was for the daemon before this one, and has to be. */
+  readonly digest?: string | null;
 }
 
 /** A checkpoint as clients see it. `waiting`: it is loaded when the first instance joins, whose ranks hold it. */
@@ -166,8 +168,8 @@ export class KeptCheckpoints {
   }
 
   #note(): void {
-    const noted = [...this.#kept.values()].map(({ registration: { name, version }, owned }) => {
-      return { name, ...(version !== undefined && { version }), owned };
+    const noted = [...this.#kept.values()].map(({ registration: { name, version }, digest, owned }) => {
+      return { name, digest, ...(version !== undefined && { version }), owned };
     });
     this.#shared.note(noted);
   }
@@ -202,7 +204,8 @@ export class KeptCheckpoints {
       ? manifestOf(source.metas)
       : openCheckpoint(source));
     const total = bytes.reduce((sum, one) => sum + one, 0);
-    const facts = { tensors: names.length, bytes: total, digest: null, status: null, problem: null };
+    const { digest = null } = registration;
+    const facts = { tensors: names.length, bytes: total, digest, status: null, problem: null };
     return { registration, owned, ...facts };
   }
 
@@ -233,6 +236,7 @@ export class KeptCheckpoints {
         throw new CheckpointError(`its files hold ${status.digest} now, and held ${kept.digest}`);
       }
       Object.assign(kept, { status, digest: status.digest, problem: null });
+      this.#note();
     } catch (error) {
       if (cluster.lost.aborted) throw error;
       kept.problem = describe(error);

@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import contextmanager
 
+import weightcast
 from weightcast import client as module
 from weightcast.client import Client, DaemonError, Event
 
@@ -118,6 +119,11 @@ def mistakes(client, given):
 
 def main(given):
     client = Client(socket=given["socket"])
+    with weightcast.connect(url=given["url"], token=given["token"], checkpoint="over-tcp") as publisher:
+        with publisher.version("v") as version:
+            version.put("w", FakeArray([1.0, 2.0]))
+        assert client.checkpoint_files("over-tcp")["version"] == "v"
+    client.unregister("over-tcp")
     a_step(client, given["model"])
     followed(client)
     mistakes(client, given)
