@@ -218,6 +218,7 @@ export class SimulatedCluster implements ClusterView {
         remove: (name) => change(() => this.#documents.delete(name)),
       },
       engineClient: ({ name }) => this.engineClient(name, clock),
+      noteInstance: () => {},
       segmentName: (set) => `checkpoint-${set}-`,
       breathe: async () => {},
       openCheckpoint: async (source) => {

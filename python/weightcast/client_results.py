@@ -39,12 +39,13 @@ class Instance:
     name: str
     endpoint: str
     ranks: List[int]
-    #: `unknown`, `updating`, `verifying`, `serving` or `broken`.
+    #: `unknown`, `updating`, `verifying`, `serving` or `broken`; `problem` says why.
     state: str
     #: An update has left it paused.
     is_paused: bool
     #: What it serves; None while that is unknown, or no one version.
     version: Optional[Version]
+    problem: Optional[str]
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _known(result: Any, answer: Dict[str, Any], **others: Any) -> Any:
 
 
 def _error(answer: Optional[Dict[str, Any]]) -> Optional[DaemonError]:
-    return None if answer is None else error_of(answer["code"], answer["message"])
+    return None if answer is None else error_of(answer["code"], answer["message"], instances=answer.get("instances") or ())
 
 
 def checkpoint_of(answer: Dict[str, Any]) -> Checkpoint:

@@ -64,10 +64,18 @@ function linesOf(status: Status): string[] {
   return rows.map(([label, value]) => `${label.padEnd(width)}  ${value}`);
 }
 
-function instanceText({ name, state, version, is_paused, endpoint, ranks }: Status['instances'][number]) {
+function instanceText({
+  name,
+  state,
+  version,
+  is_paused,
+  endpoint,
+  ranks,
+  problem,
+}: Status['instances'][number]) {
   const what = version === null ? state : `${state} ${version.checkpoint}@${version.digest}`;
   const where = `${endpoint}, ${ranks.length === 1 ? 'rank' : 'ranks'} ${ranks.join(' ')}`;
-  return [name, `${what}${is_paused ? ', paused' : ''}`, where].join('; ');
+  return [name, `${what}${is_paused ? ', paused' : ''}`, where, problem].filter((part) => part).join('; ');
 }
 
 function checkpointText({

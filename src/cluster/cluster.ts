@@ -177,6 +177,7 @@ export class Cluster {
       keepCopy: options.keepCopy ?? true,
       timeoutMilliseconds,
       stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,
+      connectTimeoutMilliseconds: options.connectTimeoutMilliseconds,
     };
     // The supervisor answers within the timeout and the time that cleanup takes.
     const deadline = timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;

@@ -18,12 +18,14 @@ import type { SupervisorConfiguration } from '../processes/configuration.ts';
 import { stopTimes } from '../processes/stop-times.ts';
 import { endSurvivors } from '../processes/survivor.ts';
 import { sweepSharedMemory } from '../processes/sweep.ts';
+import { issueOf } from '../schema-issue.ts';
 import { createClusterKeys, spokeKeys } from '../transport/curve.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import { within } from '../within.ts';
 import { withNumericAddresses } from './addresses.ts';
 import { configurationOf, type Made } from './configuration.ts';
+import { LeftEngines } from './left-engines.ts';
 import type { ClusterOptions } from './options.ts';
 import type { SupervisorEvent } from './supervisor-fate.ts';
 import { type AnswerTo, type FieldsOf, processVariable, SupervisorLife } from './supervisor-life.ts';
@@ -43,6 +45,7 @@ export class ClusterConnection {
   readonly #directory: SharedDirectory;
   /** Instances of the cluster, by name: another supervisor is told of them. */
   readonly #instances: Map<string, InstanceOptions>;
+  readonly #engines: LeftEngines;
   readonly #onEvent: (event: SupervisorEvent) => void;
   readonly #onReplaced: (() => Promise<void>)[] = [];
   readonly #closing = new AbortController();
@@ -61,6 +64,7 @@ export class ClusterConnection {
     this.#directory = made.directory;
     this.#configuration = configurationOf(options, made);
     this.#instances = new Map(options.instances.map((instance) => [instance.name, instance]));
+    this.#engines = new LeftEngines(options.instances);
     this.#onEvent = options.onSupervisor ?? (() => {});
     this.#life = this.#startSupervisor();
   }
@@ -108,10 +112,12 @@ export class ClusterConnection {
   /** From now on the instance is in the cluster, or no longer. */
   joined(instance: InstanceOptions): void {
     this.#instances.set(instance.name, instance);
+    this.#engines.joins(instance);
   }
 
   left(name: string): void {
     this.#instances.delete(name);
+    this.#engines.left(name);
   }
 
   /**
@@ -144,7 +150,11 @@ export class ClusterConnection {
     await this.#replacing?.catch(() => {});
     const { stopTimeoutMilliseconds: milliseconds } = this.#configuration;
     const { process, fate } = this.#life;
+    // Otherwise it resumes them itself.
+    const isLost = fate.lost.aborted;
     const { wasKilled } = await process.stop(milliseconds);
+    if (isLost || wasKilled)
+      for (const words of await this.#engines.settle()) createLog('cluster').error({}, words);
     // Ranks that no supervisor has ended.
     const survivors = await endSurvivors(this.#directory.path, stopTimes(milliseconds).grace);
     try {
@@ -179,16 +189,16 @@ export class ClusterConnection {
   }
 
   #startSupervisor(): SupervisorLife {
-    const life = new SupervisorLife({
+    const configuration: SupervisorConfiguration = {
       ...this.#configuration,
       // Ranks of other hosts look for it where the last one was.
       ...(this.#remoteEndpoint !== null && { remoteEndpoint: this.#remoteEndpoint }),
       node: nodeName('supervisor'),
       incarnation: this.#incarnation,
       instances: [...this.#instances.values()],
-    });
+    };
     this.#incarnation += 1;
-    return life;
+    return new SupervisorLife(configuration, this.#engines);
   }
 
   /** When the supervisor dies, another one is started. */
@@ -274,7 +284,7 @@ function checkNotWithin(): void {
 function checkFields(exchange: SupervisorExchange, fields: object): void {
   const parsed = exchange.schema.safeParse({ type: exchange.type, ...fields });
   if (parsed.success) return;
-  const [issue] = parsed.error.issues;
-  const option = issue?.path.filter((part) => part !== 'options').join('.') ?? '';
-  throw new UsageError(`${exchange.type}: invalid ${option}: ${issue?.message}`);
+  const { path, message } = issueOf(parsed.error);
+  const option = path.filter((part) => part !== 'options').join('.');
+  throw new UsageError(`${exchange.type}: invalid ${option}: ${message}`);
 }

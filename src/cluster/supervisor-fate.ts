@@ -1,6 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import { fromWire, PeerLostError, type WeightcastError } from '../errors.ts';
 import { supervisorReport } from '../processes/configuration.ts';
+import type { LeftEngines } from './left-engines.ts';
 
 /** What becomes of a cluster's supervisor. */
 export type SupervisorEvent =
@@ -10,11 +11,13 @@ export type SupervisorEvent =
 /** What becomes of one supervisor's process, as it says itself and as its parent sees. */
 export class SupervisorFate {
   readonly #lost = new AbortController();
+  readonly #engines: LeftEngines;
   #killed: readonly string[] = [];
   #remoteEndpoint: string | null = null;
   #failure: WeightcastError | null = null;
 
-  constructor() {
+  constructor(engines: LeftEngines) {
+    this.#engines = engines;
     // Every open question listens to it, and Node warns from the eleventh listener on.
     setMaxListeners(0, this.lost);
   }
@@ -43,6 +46,7 @@ export class SupervisorFate {
   heard(message: unknown): void {
     const { data } = supervisorReport.safeParse(message);
     if (data?.kind === 'listening') this.#remoteEndpoint = data.remoteEndpoint;
+    if (data?.kind === 'instance') this.#engines.note(data.instance);
     if (data?.kind === 'stopped') this.#killed = data.killed;
     if (data?.kind !== 'failed') return;
     this.#failure = fromWire(data.error);

@@ -5,6 +5,7 @@ import type { SupervisorExchange, SupervisorMessage } from '../actors/protocol/s
 import { PeerLostError } from '../errors.ts';
 import { type OwnedProcess, startProcess } from '../processes/child-process.ts';
 import type { SupervisorConfiguration } from '../processes/configuration.ts';
+import type { LeftEngines } from './left-engines.ts';
 import { SupervisorFate } from './supervisor-fate.ts';
 
 /** After the hub of a supervisor that ends has gone, its process says why, or how it ended. */
@@ -20,9 +21,10 @@ export type AnswerTo<E extends SupervisorExchange> = z.infer<E['reply']>;
 export class SupervisorLife {
   readonly ref: ActorRef<SupervisorMessage>;
   readonly process: OwnedProcess;
-  readonly fate = new SupervisorFate();
+  readonly fate: SupervisorFate;
 
-  constructor(configuration: SupervisorConfiguration) {
+  constructor(configuration: SupervisorConfiguration, engines: LeftEngines) {
+    this.fate = new SupervisorFate(engines);
     this.ref = { node: configuration.node, name: 'supervisor', generation: 0 };
     const heard = (message: unknown) => this.fate.heard(message);
     const entry = '../processes/supervisor-process';

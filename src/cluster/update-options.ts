@@ -48,6 +48,11 @@ export interface UpdateOptions {
    * Default: 120,000, and 1,000 more for each GB of the checkpoint.
    */
   readonly stepTimeoutMilliseconds?: number;
+  /**
+   * When one worker of an engine has connected to its rank, how long the others may take to connect to theirs. Then the
+   * instance fails, unchanged: no worker gets weights before all are there. Default: 60,000.
+   */
+  readonly connectTimeoutMilliseconds?: number;
   /** Aborts the update: it rejects with `AbortedError`, and engines that are whole are resumed. */
   readonly signal?: AbortSignal;
 }

@@ -1,30 +1,40 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
-import type { ClusterStatus } from '../actors/protocol/status-values.ts';
+import type { ClusterStatus, InstanceStatus } from '../actors/protocol/status-values.ts';
+import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { NotFoundError, UsageError } from '../errors.ts';
 import type { EngineList } from './access.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
+import type { EngineWatch } from './engine-watch.ts';
 import type { EventHub } from './event-hub.ts';
-
-type InstanceStatus = ClusterStatus['instances'][number];
 
 /** An instance as clients see it. */
 export type InstanceView = InstanceStatus;
 
+interface Kept {
+  readonly options: InstanceOptions;
+  /** Name of the checkpoint that it serves, as of the last time that the cluster said so. */
+  served: string | null;
+  /** Why nothing is known of its engine, which did not run when it was added. */
+  unasked: string | null;
+}
+
 /** While nobody can be asked. */
-const unknown = { state: 'unknown', version: null, isPaused: false } as const;
+const unknown = { state: 'unknown', version: null, isPaused: false, problem: null } as const;
 
 /** The instances of a daemon, and how they joined. */
 export class KeptInstances {
   readonly #keeper: ClusterKeeper;
   readonly #engines: EngineList;
   readonly #events: EventHub;
-  readonly #kept = new Map<string, InstanceOptions>();
+  readonly #watch: EngineWatch;
+  readonly #kept = new Map<string, Kept>();
 
-  constructor(keeper: ClusterKeeper, engines: EngineList, events: EventHub) {
+  constructor(keeper: ClusterKeeper, engines: EngineList, events: EventHub, watch: EngineWatch) {
     this.#keeper = keeper;
     this.#engines = engines;
     this.#events = events;
+    this.#watch = watch;
   }
 
   get names(): string[] {
@@ -36,26 +46,41 @@ export class KeptInstances {
     return this.#kept.size > 0;
   }
 
+  /** Names of the checkpoints that they serve. */
+  get served(): string[] {
+    return [...this.#kept.values()].flatMap(({ served }) => served ?? []);
+  }
+
   /** Throws `NotFoundError`. */
   check(name: string): void {
     if (!this.#kept.has(name)) throw new NotFoundError(`the daemon has no instance ${name}`);
   }
 
   withRank(rank: number): string | null {
-    return this.names.find((name) => this.#kept.get(name)!.ranks.includes(rank)) ?? null;
+    return this.names.find((name) => this.#kept.get(name)!.options.ranks.includes(rank)) ?? null;
+  }
+
+  /** How many ranks they have. */
+  ranksOf(names: readonly string[]): number {
+    return names.reduce((sum, name) => sum + (this.#kept.get(name)?.options.ranks.length ?? 0), 0);
   }
 
   /** The instance with this engine. */
   withEndpoint(endpoint: string): string | null {
-    return this.names.find((name) => this.#kept.get(name)!.endpoint === endpoint) ?? null;
+    return this.names.find((name) => this.#kept.get(name)!.options.endpoint === endpoint) ?? null;
   }
 
   /** Instances all of whose ranks are among these. */
   within(ranks: readonly number[]): string[] {
-    return this.names.filter((name) => this.#kept.get(name)!.ranks.every((rank) => ranks.includes(rank)));
+    return this.names.filter((name) =>
+      this.#kept.get(name)!.options.ranks.every((rank) => ranks.includes(rank)),
+    );
   }
 
-  /** Does nothing if it is there, with these options. Rejects with `AccessError`, and as `Cluster.addInstance`. */
+  /**
+   * Does nothing if it is there, with these options. An engine that does not run yet is asked in the first update. Rejects
+   * with `AccessError`, and as `EngineWatch.check` and `Cluster.addInstance`.
+   */
   async add(given: InstanceOptions): Promise<void> {
     // Which others have joined before has no say in it.
     const isHere = given.host === undefined && given.devices === undefined;
@@ -64,11 +89,13 @@ export class KeptInstances {
     const before = this.#kept.get(options.name);
     if (before !== undefined) {
       // Who was told to try again has added it already.
-      if (isDeepStrictEqual(before, options)) return;
+      if (isDeepStrictEqual(before.options, options)) return;
       throw new UsageError(`the daemon has an instance ${options.name} already, with other options`);
     }
-    await this.#keeper.use((cluster) => cluster.addInstance(options));
-    this.#kept.set(options.name, options);
+    const unasked = await this.#watch.check(options);
+    const status = await this.#keeper.use((cluster) => cluster.addInstance(options));
+    this.#kept.set(options.name, { options, served: null, unasked });
+    this.observe(status);
     this.#events.tell({ type: 'instance', instance: options.name, state: 'added' });
   }
 
@@ -77,6 +104,7 @@ export class KeptInstances {
     this.check(name);
     await this.#keeper.use((cluster) => cluster.removeInstance(name));
     this.#kept.delete(name);
+    this.#watch.forget(name);
     this.#events.tell({ type: 'instance', instance: name, state: 'removed' });
   }
 
@@ -84,14 +112,50 @@ export class KeptInstances {
   async resume(name: string): Promise<void> {
     this.check(name);
     await this.#keeper.use((cluster) => cluster.resumeInstance(name));
+    this.#watch.forget(name);
     this.#events.tell({ type: 'instance', instance: name, state: 'resumed' });
   }
 
-  /** `status`: of the cluster, null while there is none. */
-  views(status: ClusterStatus | null): InstanceView[] {
-    return [...this.#kept.values()].map(({ name, endpoint, ranks }) => {
+  /** Notes what an update has made of its instances. */
+  updated({ checkpoint, instances }: UpdateReport): void {
+    for (const { name, outcome } of instances) {
+      const kept = this.#kept.get(name);
+      if (kept === undefined) continue;
+      if (outcome === 'updated') Object.assign(kept, { served: checkpoint, unasked: null });
+      if (outcome === 'broken') kept.served = null;
+      this.#watch.forget(name);
+    }
+  }
+
+  /** Notes what a cluster says of its instances. */
+  observe(status: ClusterStatus): void {
+    for (const { name, state, version } of status.instances) {
+      const kept = this.#kept.get(name);
+      if (kept === undefined || state === 'updating' || state === 'verifying') continue;
+      kept.served = version?.checkpoint ?? null;
+    }
+  }
+
+  /** What engines say themselves, and not as the cluster has it, by instance. */
+  async contradictions(status: ClusterStatus): Promise<ReadonlyMap<string, string>> {
+    const asked = status.instances.map(async ({ name, state, isPaused, version }) => {
+      const kept = this.#kept.get(name);
+      if (kept === undefined || state !== 'serving' || isPaused || version === null) return [];
+      const problem = await this.#watch.problem(kept.options, `${version.checkpoint}@${version.digest}`);
+      return problem === null ? [] : [[name, problem] as const];
+    });
+    return new Map((await Promise.all(asked)).flat());
+  }
+
+  /** `status`: of the cluster, null while there is none. `contradicted`: what their engines deny. */
+  views(status: ClusterStatus | null, contradicted: ReadonlyMap<string, string>): InstanceView[] {
+    return [...this.#kept].map(([name, { options, unasked }]) => {
+      const { endpoint, ranks } = options;
       const current = status?.instances.find((one) => one.name === name);
-      return current ?? { name, endpoint, ranks: [...ranks], ...unknown };
+      const denied = contradicted.get(name);
+      if (current === undefined) return { name, endpoint, ranks: [...ranks], ...unknown };
+      if (denied !== undefined) return { ...current, state: 'unknown', version: null, problem: denied };
+      return { ...current, problem: current.problem ?? (current.state === 'unknown' ? unasked : null) };
     });
   }
 }

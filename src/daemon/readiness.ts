@@ -5,8 +5,10 @@ import type { InstanceView } from './kept-instances.ts';
 export function reasonsNotReady(state: KeeperState, instances: readonly InstanceView[]): string[] {
   if (state !== 'ready') return [`the daemon is ${state}`];
   if (instances.length === 0) return ['the daemon has no instance'];
-  const reasons = instances.flatMap(({ name, state, isPaused }) => [
-    ...(state === 'serving' ? [] : [`instance ${name} is ${state}`]),
+  const reasons = instances.flatMap(({ name, state, isPaused, problem }) => [
+    ...(state === 'serving'
+      ? []
+      : [`instance ${name} is ${state}${problem === null ? '' : ` (${problem})`}`]),
     ...(isPaused ? [`instance ${name} is paused`] : []),
   ]);
   const versions = new Set(

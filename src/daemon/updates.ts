@@ -1,6 +1,6 @@
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
-import type { UpdateOptions } from '../cluster/cluster.ts';
+import type { Cluster, UpdateOptions } from '../cluster/cluster.ts';
 import { AbortedError, NotFoundError, toWire, type WireError } from '../errors.ts';
 import { ProgressSum } from '../observe/progress-bar.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
@@ -37,7 +37,7 @@ interface Job {
   readonly startedAt: number;
   readonly ended: Promise<UpdateReport>;
   readonly abort: AbortController;
-  sum: { readonly activity: Progress['activity']; readonly bytes: ProgressSum };
+  sum: ProgressSum;
   progress: UpdateView['progress'];
   toldAt: number;
   endedAt: number | null;
@@ -98,7 +98,9 @@ export class Updates {
     const id = `${this.#prefix}-${this.#count}`;
     const abort = new AbortController();
     const { signal } = abort;
-    const ended = this.#keeper.use((cluster) => cluster.update(checkpoint, { ...options, signal }));
+    const ended = this.#run(() =>
+      this.#keeper.use((cluster) => cluster.update(checkpoint, { ...options, signal })),
+    );
     const job: Job = {
       id,
       checkpoint,
@@ -106,7 +108,7 @@ export class Updates {
       startedAt: Date.now(),
       ended,
       abort,
-      sum: { activity: 'update', bytes: new ProgressSum() },
+      sum: new ProgressSum(),
       progress: null,
       toldAt: 0,
       endedAt: null,
@@ -139,11 +141,26 @@ export class Updates {
     );
     if (job === undefined) return;
     const { activity } = progress;
-    if (job.sum.activity !== activity) job.sum = { activity, bytes: new ProgressSum() };
-    job.progress = { activity, ...job.sum.bytes.add(progress) };
+    // Every rank takes the whole checkpoint; what each of them receives from other hosts differs.
+    const ranks = activity === 'update' ? this.#instances.ranksOf(job.instances) : 0;
+    if (job.progress?.activity !== activity) job.sum = new ProgressSum(ranks);
+    job.progress = { activity, ...job.sum.add(progress) };
     if (Date.now() - job.toldAt < progressMilliseconds) return;
     job.toldAt = Date.now();
     this.#events.tell({ type: 'progress', update: job.id, checkpoint: job.checkpoint, ...job.progress });
+  }
+
+  async #run(update: () => Promise<UpdateReport>): Promise<UpdateReport> {
+    try {
+      const report = await update();
+      this.#instances.updated(report);
+      await this.#checkpoints.dropTemporary([report.checkpoint, ...this.#instances.served]);
+      return report;
+    } catch (error) {
+      const observe = async (cluster: Cluster) => this.#instances.observe(await cluster.status());
+      await this.#keeper.use(observe).catch(() => {});
+      throw error;
+    }
   }
 
   #get(id: string): Job {

@@ -1,5 +1,5 @@
 import { createInterface } from 'node:readline';
-import { DeadlineError, UsageError } from '../errors.ts';
+import { AbortedError, DeadlineError, UsageError } from '../errors.ts';
 
 /**
  * How a process was let go: its parent said so, or has died without a word, or a signal asked it to end. All but ranks, which
@@ -55,7 +55,7 @@ export function takeLifeline(): Promise<Lifeline> {
       }
     });
     released.then(() =>
-      reject(new UsageError('standard input ended, or a signal came, before a configuration')),
+      reject(new AbortedError('standard input ended, or a signal came, before a configuration')),
     );
   });
 }

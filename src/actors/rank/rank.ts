@@ -1,3 +1,4 @@
+// Length: one mailbox, whose handlers share the transfer that runs; what they do is in the other files of this folder.
 import { AbortedError, asFailure, DeviceLostError, WeightcastError } from '../../errors.ts';
 import type { Actor, ActorRef, Context, Reply } from '../kernel/index.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
@@ -5,10 +6,10 @@ import type { CreatedCommunicator, Streamed } from '../protocol/update-values.ts
 import type { RankInbox } from './inbox.ts';
 import { introductionOf, staleError } from './introduction.ts';
 import { LayoutCache } from './layout-cache.ts';
-import { Leases } from './leases.ts';
+import { type Exposed, Leases } from './leases.ts';
 import { Loading } from './loading.ts';
 import { openTransfer } from './open.ts';
-import { Pipeline, progressOf, type Slots, spawnSlots } from './pipeline.ts';
+import { Pipeline, type Slots, spawnSlots } from './pipeline.ts';
 import type { RankPorts } from './ports.ts';
 import { RankCommunicator } from './rank-communicator.ts';
 import type { RankTransfer } from './transfer.ts';
@@ -79,14 +80,9 @@ export class RankActor implements Actor<RankInbox> {
         this.#reportProgress(context);
         return this.#loading.end(message.job, message.result);
       case 'release':
-        return this.#replyLater(
-          context.deferReply(message),
-          this.#leases.release(message.segments).then(() => ({})),
-        );
-      case 'lease': {
-        const { epoch, segments } = message;
-        return this.#replyLater(context.deferReply(message), this.#leases.lease(epoch, segments));
-      }
+        return this.#replyLater(context.deferReply(message), this.#release(message.segments));
+      case 'lease':
+        return this.#replyLater(context.deferReply(message), this.#lease(message));
       case 'expose':
         return this.#replyLater(context.deferReply(message), this.#leases.expose(message.segments));
       case 'sweep':
@@ -101,6 +97,11 @@ export class RankActor implements Actor<RankInbox> {
         return this.#open(message, context);
       case 'stream':
         return this.#startStream(message, context);
+      case 'connected':
+        return this.#replyLater(context.deferReply(message), this.#connected(message));
+      case 'start-loading':
+        if (message.epoch === this.#transfer?.epoch) this.#transfer.startLoading();
+        return;
       case 'slot-free':
         return this.#slotFree(message, context);
       case 'connect-failed':
@@ -118,9 +119,7 @@ export class RankActor implements Actor<RankInbox> {
       case 'supervisor-died':
         return this.#supervisorDied();
       case 'supervisor-found':
-        // Questions of the one before may have waited in the mailbox.
-        await this.#supervisorDied();
-        return this.#introduce(context, message.supervisor);
+        return this.#supervisorFound(message, context);
       case 'report-progress':
         this.#ticking = false;
         this.#relieveMemory();
@@ -146,6 +145,15 @@ export class RankActor implements Actor<RankInbox> {
     }
     this.#loading.start(order, context.deferReply(message), context);
     this.#tick(context);
+  }
+
+  #lease({ epoch, segments }: MessageOf<'lease'>): Promise<Exposed> {
+    return this.#leases.lease(epoch, segments);
+  }
+
+  async #release(segments: readonly string[]): Promise<Record<string, never>> {
+    await this.#leases.release(segments);
+    return {};
   }
 
   async #writeDocument({ document, offset, piece }: MessageOf<'write-document'>) {
@@ -226,6 +234,13 @@ export class RankActor implements Actor<RankInbox> {
     this.#startExchange(transfer, context);
     this.#reportProgress(context);
     this.#tick(context);
+  }
+
+  async #connected(message: MessageOf<'connected'>): Promise<Record<string, never>> {
+    if (message.epoch !== this.#transfer?.epoch || this.#transfer.connected === null)
+      throw this.#stale(message);
+    await this.#transfer.connected;
+    return {};
   }
 
   #startExchange(transfer: RankTransfer, context: Context<RankInbox>): void {
@@ -310,6 +325,15 @@ export class RankActor implements Actor<RankInbox> {
     this.#forget(transfer);
   }
 
+  async #supervisorFound(
+    { supervisor }: MessageOf<'supervisor-found'>,
+    context: Context<RankInbox>,
+  ): Promise<void> {
+    // Questions of the one before may have waited in the mailbox.
+    await this.#supervisorDied();
+    this.#introduce(context, supervisor);
+  }
+
   /** Nobody would end what it has begun. What it holds it keeps for the next supervisor. */
   async #supervisorDied(): Promise<void> {
     this.#abortedEpoch = this.#epoch;
@@ -342,7 +366,7 @@ export class RankActor implements Actor<RankInbox> {
     const { rank } = this.#ports;
     const progress = this.#loading.isRunning
       ? this.#loading.progress(rank)
-      : progressOf(rank, this.#pipeline);
+      : (this.#pipeline?.progress(rank) ?? null);
     if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
   }
 }

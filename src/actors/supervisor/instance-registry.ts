@@ -4,10 +4,8 @@ import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
 import type { RememberedInstance } from '../protocol/remembered-values.ts';
-import type { ClusterStatus } from '../protocol/status-values.ts';
+import type { InstanceStatus } from '../protocol/status-values.ts';
 import type { InstanceLedger, InstanceOutcome, UpdateTarget } from '../update/context.ts';
-
-type Status = ClusterStatus['instances'][number];
 
 interface Entry {
   readonly options: InstanceOptions;
@@ -18,11 +16,13 @@ interface Entry {
   /** What it held before the running update, and the first of its epochs that may change that; null while none runs. */
   touched: Touched | null;
   isPaused: boolean;
+  /** Why it was broken or paused when that was said last. */
+  problem: string | null;
 }
 
 interface Held {
-  readonly state: Status['state'];
-  readonly version: Status['version'];
+  readonly state: InstanceStatus['state'];
+  readonly version: InstanceStatus['version'];
 }
 
 /** An update that changes an instance. */
@@ -30,6 +30,8 @@ export interface Touched {
   readonly before: Held;
   readonly epoch: number;
 }
+
+const diedWhileUpdating = "the supervisor's process died while it was being updated";
 
 const unknown: Held = { state: 'unknown', version: null };
 const updating: Held = { state: 'updating', version: null };
@@ -43,11 +45,16 @@ const removedLimit = 1_024;
 export class InstanceRegistry implements InstanceLedger {
   readonly #entries = new Map<string, Entry>();
   /** Their engines are as they were when they join again. */
-  readonly #removed = new Map<string, Pick<Entry, 'held' | 'isPaused'>>();
-  readonly #onChange: (instances: RememberedInstance[]) => void;
+  readonly #removed = new Map<string, Pick<Entry, 'held' | 'isPaused' | 'problem'>>();
+  readonly #remember: (instances: RememberedInstance[]) => void;
+  readonly #onChange: (instance: InstanceStatus) => void;
 
-  /** `onChange` gets what another supervisor has to know. */
-  constructor(onChange: (instances: RememberedInstance[]) => void = () => {}) {
+  /** `remember` gets what another supervisor has to know; both are called before an engine can have heard of what has changed. */
+  constructor(
+    remember: (instances: RememberedInstance[]) => void = () => {},
+    onChange: (instance: InstanceStatus) => void = () => {},
+  ) {
+    this.#remember = remember;
     this.#onChange = onChange;
   }
 
@@ -57,19 +64,22 @@ export class InstanceRegistry implements InstanceLedger {
    */
   recall(instances: readonly RememberedInstance[]): ReadonlyMap<string, Touched> {
     const undecided = new Map<string, Touched>();
-    for (const { name, held, isPaused, touched } of instances) {
+    for (const { name, held, isPaused, problem, touched } of instances) {
       if (held.state === 'updating' && touched !== null) undecided.set(name, touched);
       // The weights of one that was being verified are whole.
       const state = { updating: broken, verifying: unknown }[held.state as string] ?? held;
-      this.#removed.set(name, { held: state, isPaused });
+      const why = held.state === 'updating' ? diedWhileUpdating : problem;
+      this.#removed.set(name, { held: state, isPaused, problem: why });
     }
     return undecided;
   }
 
   /** The update that an earlier supervisor died in has changed nothing: it holds what it held before. */
   untouched(name: string, { before }: Touched): void {
-    this.#set([name], (entry) => {
-      if (entry.held === broken) entry.held = before;
+    this.#change([name], (entry) => {
+      if (entry.held !== broken) return;
+      entry.held = before;
+      entry.problem = null;
     });
   }
 
@@ -81,10 +91,12 @@ export class InstanceRegistry implements InstanceLedger {
   /** Throws `UsageError` if the name is taken. */
   add(options: InstanceOptions, bridge: ActorRef<BridgeMessage>): void {
     this.checkNew(options.name);
-    const { held = unknown, isPaused = false } = this.#removed.get(options.name) ?? {};
+    const { held = unknown, isPaused = false, problem = null } = this.#removed.get(options.name) ?? {};
     this.#removed.delete(options.name);
-    this.#entries.set(options.name, { options, bridge, failure: null, held, touched: null, isPaused });
+    const entry = { options, bridge, failure: null, held, touched: null, isPaused, problem };
+    this.#entries.set(options.name, entry);
     this.#changed();
+    this.#onChange(statusOf(entry));
   }
 
   /** Returns its bridge, if there is such an instance. */
@@ -92,7 +104,7 @@ export class InstanceRegistry implements InstanceLedger {
     const entry = this.#entries.get(name);
     if (entry !== undefined && (entry.held.state === 'broken' || entry.isPaused)) {
       const held = entry.held.state === 'broken' ? broken : unknown;
-      this.#removed.set(name, { held, isPaused: entry.isPaused });
+      this.#removed.set(name, { held, isPaused: entry.isPaused, problem: entry.problem });
     }
     if (this.#removed.size > removedLimit) this.#removed.delete(this.#removed.keys().next().value!);
     this.#entries.delete(name);
@@ -179,48 +191,47 @@ export class InstanceRegistry implements InstanceLedger {
   }
 
   versionLost(name: string): void {
-    this.#set([name], (entry) => {
+    this.#change([name], (entry) => {
       if (entry.held.state === 'serving') entry.held = unknown;
     });
   }
 
   paused(name: string, isPaused: boolean): void {
-    this.#set([name], (entry) => {
+    this.#change([name], (entry) => {
       entry.isPaused = isPaused;
     });
   }
 
   touched(names: readonly string[], epoch: number): void {
-    this.#set(names, (entry) => {
+    this.#change(names, (entry) => {
       entry.touched = { before: entry.held, epoch };
       entry.held = updating;
     });
   }
 
   verifying(name: string): void {
-    this.#set([name], (entry) => {
+    this.#change([name], (entry) => {
       entry.held = verifying;
     });
   }
 
-  ended(name: string, outcome: InstanceOutcome, version: NonNullable<Status['version']>): void {
+  ended(name: string, outcome: InstanceOutcome, version: NonNullable<InstanceStatus['version']>): void {
     const { checkpoint, digest } = version;
-    this.#set([name], (entry) => {
+    this.#change([name], (entry) => {
       const updated: Held = { state: 'serving', version: { checkpoint, digest } };
       entry.held = { updated, unchanged: entry.touched?.before ?? unknown, broken }[outcome];
       entry.touched = null;
     });
   }
 
-  status(): Status[] {
-    return [...this.#entries.values()].map(({ options, held, isPaused }) => ({
-      name: options.name,
-      endpoint: options.endpoint,
-      ranks: [...options.ranks],
-      state: held.state,
-      version: held.version,
-      isPaused,
-    }));
+  explain(name: string, problem: string | null): void {
+    this.#change([name], (entry) => {
+      entry.problem = problem;
+    });
+  }
+
+  status(): InstanceStatus[] {
+    return [...this.#entries.values()].map(statusOf);
   }
 
   #entry(name: string): Entry {
@@ -230,9 +241,11 @@ export class InstanceRegistry implements InstanceLedger {
   }
 
   /** Nobody hears of the change before a later supervisor would know it. */
-  #set(names: readonly string[], change: (entry: Entry) => void): void {
-    for (const entry of this.#select(names)) change(entry);
+  #change(names: readonly string[], change: (entry: Entry) => void): void {
+    const entries = this.#select(names);
+    for (const entry of entries) change(entry);
     this.#changed();
+    for (const entry of entries) this.#onChange(statusOf(entry));
   }
 
   #changed(): void {
@@ -243,11 +256,12 @@ export class InstanceRegistry implements InstanceLedger {
       touched: null,
       isRemoved: true,
     }));
-    this.#onChange(
-      [...present, ...removed].map(({ name, held, isPaused, touched, isRemoved }) => ({
+    this.#remember(
+      [...present, ...removed].map(({ name, held, isPaused, problem, touched, isRemoved }) => ({
         name,
         held: { state: held.state, version: held.version },
         isPaused,
+        problem,
         touched: touched && { epoch: touched.epoch, before: { ...touched.before } },
         isRemoved,
       })),
@@ -257,4 +271,16 @@ export class InstanceRegistry implements InstanceLedger {
   #select(names: readonly string[]): Entry[] {
     return names.flatMap((name) => this.#entries.get(name) ?? []);
   }
+}
+
+function statusOf({ options, held, isPaused, problem }: Entry): InstanceStatus {
+  return {
+    name: options.name,
+    endpoint: options.endpoint,
+    ranks: [...options.ranks],
+    state: held.state,
+    version: held.version,
+    isPaused,
+    problem: held.state === 'broken' || isPaused ? problem : null,
+  };
 }

@@ -71,7 +71,10 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     const { recalled } = memory;
     this.#memory = memory;
     this.#ranks = new RankRegistry(recalled.directories);
-    this.#instances = new InstanceRegistry((instances) => memory.write('instances', instances));
+    this.#instances = new InstanceRegistry(
+      (instances) => memory.write('instances', instances),
+      (instance) => ports.noteInstance(instance),
+    );
     const undecided = this.#instances.recall(recalled.instances);
     const released = new ReleasedSegments();
     const segmentName = (set: number) => ports.segmentName(set);

@@ -6,6 +6,7 @@ import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { Streamed } from '../protocol/update-values.ts';
+import { Arrival } from './arrival.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 import { partsOf } from './groups.ts';
 import { type InstanceEnds, unproved } from './instance-ends.ts';
@@ -104,7 +105,7 @@ export class Installing {
     streams: readonly Promise<void>[],
   ): Promise<void> {
     try {
-      await Promise.all([this.#trigger(part, target), ...streams]);
+      await Promise.all([this.#trigger(part, target), this.#startLoading(part, target), ...streams]);
     } catch (thrown) {
       this.#comparison.leave(target);
       throw thrown;
@@ -132,6 +133,25 @@ export class Installing {
     const question = { epoch, timeline: this.#timed.has(rank) };
     const streamed = ask(part.context, ref, toRank.stream, question, within);
     this.#streamed.set(rank, await part.answerOf(rank, streamed));
+  }
+
+  /** No worker gets a bucket before all have connected, so that an engine which has too few of them is left as it was. */
+  async #startLoading(part: UpdateContext, target: UpdateTarget): Promise<void> {
+    const { context, spec } = part;
+    const { epoch } = this.#open;
+    const ranks = spec.ranks.filter(({ rank }) => target.ranks.includes(rank));
+    const arrival = new Arrival(part, target);
+    const arrivals = ranks.map(async ({ rank, ref }) => {
+      const within = part.within(part.left() + deadlines.control);
+      await part.answerOf(rank, ask(context, ref, toRank.connected, { epoch }, within));
+      arrival.arrived(rank);
+    });
+    try {
+      await Promise.race([Promise.all(arrivals), arrival.late]);
+    } finally {
+      arrival.end();
+    }
+    for (const { ref } of ranks) context.tell(ref, { type: 'start-loading', epoch });
   }
 
   async #trigger(part: UpdateContext, target: UpdateTarget): Promise<void> {
