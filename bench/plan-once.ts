@@ -13,6 +13,7 @@ import {
 import { alignUp } from '../src/plan/alignment.ts';
 import { contiguousShares } from '../src/plan/contiguous-shares.ts';
 import { PlanCache } from '../src/plan/plan-cache.ts';
+import { processorTime } from './processor-time.ts';
 import { bytesOfTensor, type ListedTensor, type ModelName, tensorList } from './tensor-lists.ts';
 
 export const rankCount = 256;
@@ -23,7 +24,7 @@ export interface PlanMeasurement {
   readonly checkpointBytes: number;
   readonly buckets: number;
   readonly encodedBytes: number;
-  /** Milliseconds. */
+  /** Milliseconds of processor time, garbage collection in other threads included. */
   readonly encode: number;
   readonly gather: number;
   readonly merge: number;
@@ -73,9 +74,9 @@ function rankManifests(tensors: readonly ListedTensor[]): Manifest[] {
 }
 
 function timed<T>(work: () => T): [result: T, milliseconds: number] {
-  const startedAt = performance.now();
+  const startedAt = processorTime();
   const result = work();
-  return [result, performance.now() - startedAt];
+  return [result, processorTime() - startedAt];
 }
 
 function heldBytes(): number {

@@ -23,9 +23,16 @@ interface ModelConfig {
   readonly expertIntermediate: number;
   readonly experts: number;
   readonly multiTokenPrediction: boolean;
-  /** Whether weights are F8_E4M3 with an F32 scale per 128 × 128 block; otherwise BF16. */
-  readonly blockScaled: boolean;
+  /** Of linear layers: F8_E4M3 with an F32 scale per 128 × 128 block, or BF16. */
+  readonly weights: 'fp8' | 'bf16';
+  /**
+   * Of routed experts, where they differ: compressed-tensors' packed INT4, eight weights an I32, with a BF16 scale for each 32
+   * of a row and the shape beside it.
+   */
+  readonly expertWeights?: 'int4';
 }
+
+type Weights = ModelConfig['weights'] | 'int4';
 
 const deepSeekV31: ModelConfig = {
   layers: 61,
@@ -42,7 +49,7 @@ const deepSeekV31: ModelConfig = {
   expertIntermediate: 2048,
   experts: 256,
   multiTokenPrediction: true,
-  blockScaled: true,
+  weights: 'fp8',
 };
 
 const kimiK2: ModelConfig = {
@@ -57,14 +64,15 @@ const kimiK2: ModelConfig = {
 export type ModelName = keyof typeof models;
 
 /**
- * Kimi-K2 in two forms: as published, in FP8 with a scale for each weight, and in BF16 with the same parameters, as a
- * trainer holds them, which is the list of about 70,000 tensors.
+ * Kimi-K2 in three forms: as published, in FP8 with a scale for each weight; in BF16 with the same parameters, as a trainer
+ * holds them, which is the list of about 70,000 tensors; and with experts in INT4, as Kimi-K2-Thinking: 208,000 tensors.
  */
 const models = {
-  'kimi-k2-bf16': { ...kimiK2, blockScaled: false },
+  'kimi-k2-bf16': { ...kimiK2, weights: 'bf16' },
   'kimi-k2-fp8': kimiK2,
   'deepseek-v3.1-fp8': deepSeekV31,
-};
+  'kimi-k2-int4': { ...kimiK2, weights: 'bf16', expertWeights: 'int4' },
+} satisfies Record<string, ModelConfig>;
 
 export const modelNames = Object.keys(models) as ModelName[];
 
@@ -107,7 +115,7 @@ class TensorList {
     this.#plain(`${prefix}.mlp.gate.weight`, [experts, hidden]);
     this.#plain(`${prefix}.mlp.gate.e_score_correction_bias`, [experts], 'F32');
     for (let expert = 0; expert < experts; expert += 1) {
-      this.#feedForward(`${prefix}.mlp.experts.${expert}`, expertIntermediate);
+      this.#feedForward(`${prefix}.mlp.experts.${expert}`, expertIntermediate, this.#config.expertWeights);
     }
     this.#feedForward(`${prefix}.mlp.shared_experts`, expertIntermediate);
   }
@@ -135,17 +143,23 @@ class TensorList {
     this.#linear(`${prefix}.o_proj`, [hidden, heads * valueHead]);
   }
 
-  #feedForward(prefix: string, intermediate: number): void {
+  #feedForward(prefix: string, intermediate: number, weights: Weights = this.#config.weights): void {
     const { hidden } = this.#config;
-    this.#linear(`${prefix}.gate_proj`, [intermediate, hidden]);
-    this.#linear(`${prefix}.up_proj`, [intermediate, hidden]);
-    this.#linear(`${prefix}.down_proj`, [hidden, intermediate]);
+    this.#linear(`${prefix}.gate_proj`, [intermediate, hidden], weights);
+    this.#linear(`${prefix}.up_proj`, [intermediate, hidden], weights);
+    this.#linear(`${prefix}.down_proj`, [hidden, intermediate], weights);
   }
 
-  #linear(prefix: string, shape: readonly [number, number]): void {
-    const { blockScaled } = this.#config;
-    this.#plain(`${prefix}.weight`, shape, blockScaled ? 'F8_E4M3' : 'BF16');
-    if (!blockScaled) return;
+  #linear(prefix: string, shape: readonly [number, number], weights: Weights = this.#config.weights): void {
+    if (weights === 'int4') {
+      const [rows, columns] = shape;
+      this.#plain(`${prefix}.weight_packed`, [rows, columns / 8], 'I32');
+      this.#plain(`${prefix}.weight_scale`, [rows, columns / 32]);
+      this.#plain(`${prefix}.weight_shape`, [2], 'I32');
+      return;
+    }
+    this.#plain(`${prefix}.weight`, shape, weights === 'fp8' ? 'F8_E4M3' : 'BF16');
+    if (weights === 'bf16') return;
     const blocks = shape.map((size) => Math.ceil(size / 128));
     this.#plain(`${prefix}.weight_scale_inv`, blocks, 'F32');
   }

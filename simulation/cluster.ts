@@ -146,7 +146,9 @@ export class SimulatedCluster implements ClusterView {
     return {
       launchRank: (rank) => this.#launch(rank),
       engineClient: ({ name }) => this.engineClient(name, clock),
+      noteInstance: () => {},
       segmentName: (set) => `checkpoint-${set}-`,
+      breathe: async () => {},
       openCheckpoint: async (source) => {
         await elapse(clock, this.openMilliseconds);
         return this.#open(String(source));

@@ -83,6 +83,7 @@ interface Read {
 
 /** The reader's end of a connection. */
 export class SimulatedPeer implements FabricPeer {
+  readonly whyNotRdma = null;
   readonly kind: FabricKind;
   readonly #reader: FabricEnd;
   readonly source: FabricEnd;

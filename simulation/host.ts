@@ -1,4 +1,6 @@
+import { createHash } from 'node:crypto';
 import { adoptedSegment } from '../src/checkpoint/file-identity.ts';
+import type { HostDocuments } from '../src/checkpoint/host-documents.ts';
 import { decodeManifest, type Manifest } from '../src/checkpoint/manifest.ts';
 import type { LoadJob, LoadOrder, SegmentStore } from '../src/checkpoint/segment-store.ts';
 import type { SourceFile } from '../src/checkpoint/source.ts';
@@ -18,9 +20,12 @@ export class SimulatedHost {
   readonly name: string;
   /** How many of the next loads fail. */
   loadFailures = 0;
+  /** How many of the next documents cannot be written. */
+  documentFailures = 0;
   /** Bytes of shared memory that segments may take. */
   capacity = Number.POSITIVE_INFINITY;
   readonly #segments = new Map<string, SimulatedSegment>();
+  readonly #documents = new Map<string, Uint8Array>();
   readonly #hasSupervisor: boolean;
   #holders = 0;
   /** Segments that were removed with the last process of the host. */
@@ -53,6 +58,7 @@ export class SimulatedHost {
       vanish();
       if (this.#holders > 0 || this.#hasSupervisor) return;
       this.#incarnation += 1;
+      this.#documents.clear();
       for (const path of this.segments) {
         this.#segments.delete(path);
         this.#abandoned.add(path);
@@ -66,6 +72,32 @@ export class SimulatedHost {
     this.#create(adoptedSegment(path, identity), bytes).contents.write(0, bytes, [
       { start: 0, end: bytes, source: path, from: 0 },
     ]);
+  }
+
+  /** How many documents lie in its directory. */
+  get documentCount(): number {
+    return this.#documents.size;
+  }
+
+  get documents(): HostDocuments {
+    return {
+      write: ({ path, bytes }, offset, piece) => {
+        if (this.documentFailures > 0) {
+          this.documentFailures -= 1;
+          throw new NativeError(`cannot write ${path}: no space left on ${this.name}`);
+        }
+        const content = offset === 0 ? new Uint8Array(bytes) : this.#documents.get(path);
+        if (content === undefined) throw new NativeError(`${path} is gone while it is written`);
+        content.set(piece, offset);
+        this.#documents.set(path, content);
+      },
+      read: async ({ path, digest }) => {
+        const content = this.#documents.get(path);
+        if (content !== undefined && createHash('sha256').update(content).digest('hex') === digest)
+          return content;
+        throw new NativeError(`${path} is not there, or not whole`);
+      },
+    };
   }
 
   /** The host's shared memory as one process sees it; `onUnmapped` is called with every path that it unmaps. */
@@ -85,6 +117,7 @@ export class SimulatedHost {
         for (const path of paths) {
           onUnmapped(path);
           if (path.startsWith(segmentDirectory)) this.#segments.delete(path);
+          this.#documents.delete(path);
         }
       },
       close: () => {},

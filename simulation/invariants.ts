@@ -160,6 +160,7 @@ function checkLeftSegments({ world, ranks, shelf }: ClusterView): void {
   for (const host of world.hosts) {
     // On a host without ranks, segments are removed when the next rank starts or the cluster stops.
     if (!occupied.has(host)) continue;
+    if (host.documentCount > 0) world.trace.violated(`documents are left on ${host.name}`);
     for (const path of host.segments) {
       if (!shelf.holds({ path, host: host.name })) world.trace.violated(`${path} is left on ${host.name}`);
     }

@@ -92,7 +92,7 @@ export class SimulatedNetwork {
     const bytes = encoded.byteLength;
     if (bytes > defaultLimits.messageBytes)
       throw new ProtocolError(`a message of ${bytes} bytes to ${to} exceeds ${defaultLimits.messageBytes}`);
-    if (lane.messages >= from.queueLimit || lane.bytes + bytes > defaultLimits.queueBytes)
+    if (lane.messages >= from.queueLimit || lane.bytes >= defaultLimits.queueBytes)
       throw new OverloadedError(`the queue to ${to} is full: ${lane.messages} messages, ${lane.bytes} bytes`);
     lane.messages += 1;
     lane.bytes += bytes;

@@ -130,6 +130,7 @@ export class SimulatedRankProcess implements LaunchedRank {
       pid: life,
       device,
       segments: host.open(clock, (path) => fabric?.unmapped(path)),
+      documents: host.documents,
       nics: [nic],
       collectiveScope: options.reach ?? 'cluster',
       fabric: openFabric,

@@ -1,3 +1,4 @@
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -36,6 +37,26 @@ std::vector<std::string> AddressesArgument(const Napi::Object& options, const ch
   return addresses;
 }
 
+VerbsParameters VerbsArgument(const Napi::Object& options) {
+  VerbsParameters parsed;
+  if (const Napi::Value index = options.Get("gidIndex"); !index.IsNull()) {
+    parsed.gid_index = static_cast<int>(Within(index, "gidIndex", 0, 255));
+  }
+  const auto set = [&](const char* name, auto& field, uint64_t most) {
+    const Napi::Value value = options.Get(name);
+    if (!value.IsNull()) field = static_cast<std::decay_t<decltype(field)>>(Within(value, name, 0, most));
+  };
+  set("trafficClass", parsed.traffic_class, 255);
+  set("serviceLevel", parsed.service_level, 15);
+  set("pkeyIndex", parsed.pkey_index, 65535);
+  set("timeout", parsed.timeout, 31);
+  set("retries", parsed.retries, 7);
+  if (const Napi::Value relaxed = options.Get("relaxedOrdering"); !relaxed.IsNull()) {
+    parsed.relaxed_ordering = relaxed.ToBoolean();
+  }
+  return parsed;
+}
+
 FabricOptions OptionsArgument(const Napi::Object& options) {
   FabricOptions parsed;
   parsed.secret = CopiedBytes(options.Get("secret"), "secret");
@@ -45,9 +66,7 @@ FabricOptions OptionsArgument(const Napi::Object& options) {
   parsed.data_threads = static_cast<unsigned>(Within(options.Get("threads"), "threads", 1, 64));
   parsed.streams = static_cast<unsigned>(Within(options.Get("streams"), "streams", 1, 64));
   parsed.rdma_ports = RdmaPortsArgument(options.Get("rdmaPorts"));
-  if (const Napi::Value index = options.Get("gidIndex"); !index.IsNull()) {
-    parsed.gid_index = static_cast<int>(Within(index, "gidIndex", 0, 255));
-  }
+  parsed.verbs = VerbsArgument(ObjectArgument(options.Get("verbs"), "verbs"));
   parsed.pool = ThreadPoolArgument(options.Get("pool"), "pool");
   return parsed;
 }
@@ -207,6 +226,7 @@ Napi::Function FabricPeerObject::Define(Napi::Env env) {
   return DefineClass(env, "FabricPeer",
                      {
                          InstanceAccessor<&FabricPeerObject::Kind>("kind"),
+                         InstanceAccessor<&FabricPeerObject::WhyNotRdma>("whyNotRdma"),
                          InstanceMethod<&FabricPeerObject::Read>("read"),
                          InstanceMethod<&FabricPeerObject::Cancel>("cancel"),
                          InstanceMethod<&FabricPeerObject::Close>("close"),
@@ -228,6 +248,11 @@ FabricPeerObject::~FabricPeerObject() {
 
 Napi::Value FabricPeerObject::Kind(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), peer_->kind());
+}
+
+Napi::Value FabricPeerObject::WhyNotRdma(const Napi::CallbackInfo& info) {
+  const std::string& why = peer_->why_not_rdma();
+  return why.empty() ? info.Env().Null() : Napi::String::New(info.Env(), why);
 }
 
 Napi::Value FabricPeerObject::Read(const Napi::CallbackInfo& info) {

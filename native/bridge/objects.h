@@ -278,6 +278,7 @@ class FabricPeerObject : public Napi::ObjectWrap<FabricPeerObject> {
 
  private:
   Napi::Value Kind(const Napi::CallbackInfo& info);
+  Napi::Value WhyNotRdma(const Napi::CallbackInfo& info);
   Napi::Value Read(const Napi::CallbackInfo& info);
   void Cancel(const Napi::CallbackInfo& info);
   void Close(const Napi::CallbackInfo& info);

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 
@@ -115,13 +116,38 @@ constexpr unsigned kStalledReaderMilliseconds = 20000;
 /// Options are wishes: a kernel that does not grant one still carries the bytes.
 void Set(int socket, int level, int name, int value) { setsockopt(socket, level, name, &value, sizeof(value)); }
 
+/// "fe80::1%eth0" is an address that means something on one link only, and the interface to that link.
+struct ScopedIp {
+  std::string address;
+  std::string scope;
+};
+
+ScopedIp SplitScope(const std::string& text) {
+  const size_t percent = text.find('%');
+  if (percent == std::string::npos) return {text, ""};
+  return {text.substr(0, percent), text.substr(percent + 1)};
+}
+
+/// `scope` is the name of an interface of this host, or its number.
+uint32_t ScopeNumber(const std::string& scope, const std::string& address) {
+  if (const unsigned number = if_nametoindex(scope.c_str()); number != 0) return number;
+  char* end = nullptr;
+  const unsigned long number = std::strtoul(scope.c_str(), &end, 10);
+  if (*end == '\0' && number > 0 && number <= UINT32_MAX) return static_cast<uint32_t>(number);
+  throw Failure("ENODEV", "this host has no network interface " + scope + ", which the address " + address + " names");
+}
+
 std::string AddressText(const sockaddr* address) {
   char text[INET6_ADDRSTRLEN] = "";
   const void* const bytes = address->sa_family == AF_INET
                                 ? static_cast<const void*>(&reinterpret_cast<const sockaddr_in*>(address)->sin_addr)
                                 : &reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr;
   inet_ntop(address->sa_family, bytes, text, sizeof(text));
-  return text;
+  if (address->sa_family == AF_INET) return text;
+  const uint32_t scope = reinterpret_cast<const sockaddr_in6*>(address)->sin6_scope_id;
+  char interface[IF_NAMESIZE] = "";
+  if (scope == 0) return text;
+  return std::string(text) + "%" + (if_indextoname(scope, interface) ? interface : std::to_string(scope));
 }
 
 bool IsWanted(const ifaddrs& interface) {
@@ -142,9 +168,11 @@ Endpoint Endpoint::Ip(const std::string& address, uint16_t port) {
     four.sin_family = AF_INET;
     four.sin_port = htons(port);
     endpoint.length_ = sizeof(four);
-  } else if (inet_pton(AF_INET6, address.c_str(), &six.sin6_addr) == 1) {
+  } else if (const ScopedIp scoped = SplitScope(address);
+             inet_pton(AF_INET6, scoped.address.c_str(), &six.sin6_addr) == 1) {
     six.sin6_family = AF_INET6;
     six.sin6_port = htons(port);
+    if (!scoped.scope.empty()) six.sin6_scope_id = ScopeNumber(scoped.scope, address);
     endpoint.length_ = sizeof(six);
   } else {
     throw Failure("EINVAL", "not a numeric IP address: " + address);
@@ -154,7 +182,10 @@ Endpoint Endpoint::Ip(const std::string& address, uint16_t port) {
 
 bool IsNumericIp(const std::string& address) {
   in6_addr bytes;
-  return inet_pton(AF_INET, address.c_str(), &bytes) == 1 || inet_pton(AF_INET6, address.c_str(), &bytes) == 1;
+  if (inet_pton(AF_INET, address.c_str(), &bytes) == 1) return true;
+  const ScopedIp scoped = SplitScope(address);
+  const bool has_scope = scoped.address != address;
+  return inet_pton(AF_INET6, scoped.address.c_str(), &bytes) == 1 && has_scope == !scoped.scope.empty();
 }
 
 Endpoint Endpoint::Local(const FabricId& fabric) {

@@ -55,7 +55,8 @@ Array RandomArray() {
 /// Where a stream socket listens: an IP address with a port, or an abstract Unix socket.
 class Endpoint {
  public:
-  /// `address` is numeric IPv4 or IPv6. Throws EINVAL.
+  /// `address` is numeric IPv4 or IPv6, a link-local one with its interface: "fe80::1%eth0". Throws EINVAL, or ENODEV
+  /// for an interface that this host does not have.
   static Endpoint Ip(const std::string& address, uint16_t port);
   /// The socket by which a fabric is reached on its own host. It lives in the kernel, in the network namespace of its
   /// process, and ends with it: a caller that gets an answer there is on the same host, and a killed process
@@ -77,7 +78,7 @@ class Endpoint {
   socklen_t length_ = 0;
 };
 
-/// Whether Endpoint::Ip() takes it: an IPv4 or IPv6 address in figures, not the name of a host.
+/// An IPv4 or IPv6 address in figures, with or without an interface, not the name of a host.
 bool IsNumericIp(const std::string& address);
 
 /// The port that a listening socket got.

@@ -80,10 +80,16 @@ void Connector::OnControl(std::optional<Failure> failure, UniqueFd socket, const
   endpoint_ = endpoint;
   if (call_.way == Way::kTcp) return DialStreams();
   if (context_.verbs && LaneSetup::IsPossible(*context_.verbs, call_.address)) return SetUpLanes();
-  if (call_.way == Way::kAny) return DialStreams();
-  Fail(Failure("ENODEV", std::string("there is no RDMA to ") + call_.name + ": " +
-                             (context_.verbs ? "it has no RDMA port for the same kind of network"
-                                             : "this fabric uses no RDMA port")));
+  const std::string why = !context_.verbs                ? "this process uses no RDMA port"
+                          : call_.address.rdma.empty() ? "it uses no RDMA port"
+                                                       : "it has no RDMA port for the same kind of network";
+  if (call_.way == Way::kAny) return TakeTcp(why);
+  Fail(Failure("ENODEV", "there is no RDMA to " + call_.name + ": " + why));
+}
+
+void Connector::TakeTcp(std::string why) {
+  why_not_rdma_ = std::move(why);
+  DialStreams();
 }
 
 void Connector::SetUpLanes() {
@@ -101,7 +107,7 @@ void Connector::SetUpLanes() {
 void Connector::OnLanes(std::optional<Failure> failure, std::vector<VerbsLane> lanes) {
   if (failure) {
     // An error of the connection itself shows again when the streams are dialled.
-    if (call_.way == Way::kAny) return DialStreams();
+    if (call_.way == Way::kAny) return TakeTcp(failure->what());
     return Fail(Failure(failure->code().empty() ? "EHOSTUNREACH" : failure->code(),
                         "there is no RDMA to " + call_.name + ": " + failure->what()));
   }
@@ -139,7 +145,7 @@ void Connector::FinishTcp() {
                                                    queue, LossOf(peer)));
   }
   auto made = std::make_shared<Peer>(context_.threads, call_.name, std::move(control_),
-                                     std::make_unique<TcpCarrier>(queue, streams));
+                                     std::make_unique<TcpCarrier>(queue, streams), why_not_rdma_);
   *peer = made;
   for (const auto& stream : streams) stream->loop().Post([stream] { stream->Start(); });
   Finish(std::nullopt, std::move(made));

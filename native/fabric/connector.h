@@ -62,6 +62,8 @@ class Connector : public std::enable_shared_from_this<Connector> {
   void OnControl(std::optional<Failure> failure, UniqueFd socket, const Endpoint& endpoint);
   void SetUpLanes();
   void OnLanes(std::optional<Failure> failure, std::vector<VerbsLane> lanes);
+  /// `why` there is no RDMA.
+  void TakeTcp(std::string why);
   void DialStreams();
   void OnStream(std::optional<Failure> failure, UniqueFd socket, const Endpoint& endpoint);
   void FinishTcp();
@@ -79,6 +81,8 @@ class Connector : public std::enable_shared_from_this<Connector> {
   /// Where the control connection was made.
   std::optional<Endpoint> endpoint_;
   std::vector<UniqueFd> streams_;
+  /// Why bytes do not come over RDMA; empty where that was not tried.
+  std::string why_not_rdma_;
 };
 
 }  // namespace weightcast

@@ -36,7 +36,7 @@ Fabric::Fabric(FabricOptions options)
           std::make_shared<FabricThreads>(options.data_threads, !options.rdma_ports.empty(),
                                           [this](const Failure& failure) { OnThreadError(failure); }),
           CredentialsOf(std::move(options.secret)), options.pool, options.streams,
-          options.rdma_ports.empty() ? nullptr : std::make_shared<VerbsHost>(options.rdma_ports, options.gid_index)} {
+          options.rdma_ports.empty() ? nullptr : std::make_shared<VerbsHost>(options.rdma_ports, options.verbs)} {
   try {
     server_ = std::make_unique<Server>(*context_.threads, context_.credentials, exposures_, context_.verbs.get());
     Listen(options);

@@ -35,8 +35,7 @@ struct FabricOptions {
   unsigned streams = 1;
   /// RDMA ports to use: device and number. None for no RDMA.
   std::vector<std::pair<std::string, uint8_t>> rdma_ports;
-  /// As NCCL_IB_GID_INDEX.
-  std::optional<int> gid_index;
+  VerbsParameters verbs;
   /// Copies what peers of the same host expose.
   std::shared_ptr<ThreadPool> pool;
 };

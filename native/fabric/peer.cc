@@ -8,13 +8,14 @@
 namespace weightcast {
 
 Peer::Peer(std::shared_ptr<FabricThreads> threads, std::string name, std::unique_ptr<FrameSocket> control,
-           std::unique_ptr<Carrier> carrier)
+           std::unique_ptr<Carrier> carrier, std::string why_not_rdma)
     : threads_(std::move(threads)),
       loop_(threads_->control),
       name_(std::move(name)),
       control_(std::move(control)),
       carrier_(std::move(carrier)),
-      kind_(carrier_->kind()) {}
+      kind_(carrier_->kind()),
+      why_not_rdma_(std::move(why_not_rdma)) {}
 
 void Peer::Start() {
   // The socket goes with this, or before it.

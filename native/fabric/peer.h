@@ -34,9 +34,9 @@ class Peer : public std::enable_shared_from_this<Peer> {
     Done done;
   };
 
-  /// `name` is what failures call it.
+  /// `name` is what failures call it; `why_not_rdma` says why a faster way was not taken.
   Peer(std::shared_ptr<FabricThreads> threads, std::string name, std::unique_ptr<FrameSocket> control,
-       std::unique_ptr<Carrier> carrier);
+       std::unique_ptr<Carrier> carrier, std::string why_not_rdma = "");
   /// Begins to receive on the control connection. Called once, on the loop's thread.
   void Start();
   /// Sets the callback for its end, on the loop's thread.
@@ -44,6 +44,8 @@ class Peer : public std::enable_shared_from_this<Peer> {
 
   const std::string& name() const { return name_; }
   const char* kind() const { return kind_; }
+  /// Empty unless bytes come over TCP though any way was welcome.
+  const std::string& why_not_rdma() const { return why_not_rdma_; }
 
   /// Throws OUT_OF_RANGE, EACCES or OVERLOADED, and then has submitted nothing.
   void Submit(Request request);
@@ -86,6 +88,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   std::unique_ptr<FrameSocket> control_;
   const std::unique_ptr<Carrier> carrier_;
   const char* const kind_;
+  const std::string why_not_rdma_;
   std::atomic<int> reads_{0};
   std::function<void()> on_end_;
 

@@ -21,6 +21,7 @@ const computing = new Set([
   'node:events',
   'node:path',
   'node:util',
+  'node:zlib',
   '@msgpack/msgpack',
   'nact',
   'zod',

@@ -42,8 +42,15 @@ export function contentDigest(manifest: Manifest): string {
   return hash.digest('hex');
 }
 
+/** SHA-256, in hex, of digests of all tensors, in the order of a manifest's rows. */
+export function arrivalDigest(digests: BigUint64Array): string {
+  return createHash('sha256').update(bytesOfColumn(digests)).digest('hex');
+}
+
+/** By UTF-16 units. Sorted as names and not as rows: a comparison in JavaScript for each pair takes several times as long. */
 function rowsByName(names: readonly string[]): Uint32Array {
-  return Uint32Array.from(names, (_, row) => row).sort((a, b) => (names[a]! < names[b]! ? -1 : 1));
+  const rowOf = new Map(names.map((name, row) => [name, row]));
+  return Uint32Array.from([...names].sort(), (name) => rowOf.get(name)!);
 }
 
 /** A hash of the names with their lengths, so that no two lists of names give the same input. */

@@ -1,5 +1,6 @@
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { InstanceReport } from '../actors/protocol/update-values.ts';
+import { rankName } from '../checkpoint/rank-name.ts';
 import { ProgressBar, ProgressSum } from '../observe/progress-bar.ts';
 import type { Summary } from '../observe/summary.ts';
 import { formatBytes } from '../units.ts';
@@ -9,7 +10,13 @@ const labels = { load: 'loading', receive: 'receiving', update: 'updating' } as 
 /** Prints the progress of a command and its result. */
 export class Reporter {
   #isComplete = false;
+  readonly #ranks: number;
   #current: { activity: Progress['activity']; bar: ProgressBar; sum: ProgressSum } | null = null;
+
+  /** `ranks`: how many are updated, where each of them reports for itself. */
+  constructor(ranks = 0) {
+    this.#ranks = ranks;
+  }
 
   progress(progress: Progress): void {
     // One bar at a time: some ranks still receive while others update already.
@@ -17,7 +24,8 @@ export class Reporter {
     if (this.#current?.activity !== progress.activity) {
       this.end();
       const { activity } = progress;
-      this.#current = { activity, bar: new ProgressBar(labels[activity]), sum: new ProgressSum() };
+      const ranks = activity === 'update' ? this.#ranks : 0;
+      this.#current = { activity, bar: new ProgressBar(labels[activity]), sum: new ProgressSum(ranks) };
     }
     const { doneBytes, totalBytes } = this.#current!.sum.add(progress);
     this.#isComplete = doneBytes >= totalBytes;
@@ -37,9 +45,7 @@ export class Reporter {
       ['ranks', String(summary.ranks)],
       ['tensors', `${summary.tensors} in ${summary.buckets} buckets`],
       ['size', formatBytes(summary.bytes)],
-      ...(summary.receivedBytes > 0
-        ? [['received', `${formatBytes(summary.receivedBytes)} from other hosts`] as const]
-        : []),
+      ...(summary.receivedBytes > 0 ? [['received', receivedText(summary)] as const] : []),
       [
         'time',
         `${summary.seconds.toFixed(2)} s; ${summary.gbps.toFixed(2)} GB/s to each rank while streaming`,
@@ -54,6 +60,14 @@ export class Reporter {
     const width = Math.max(...rows.map(([label]) => label.length));
     for (const [label, value] of rows) process.stdout.write(`${label.padEnd(width)}  ${value}\n`);
   }
+}
+
+function receivedText({ receivedBytes, overTcp }: Summary): string {
+  const all = `${formatBytes(receivedBytes)} from other hosts`;
+  if (overTcp === null) return all;
+  const part = overTcp.bytes === receivedBytes ? '' : `${formatBytes(overTcp.bytes)} of it `;
+  const reason = overTcp.why === null ? '' : `: ${rankName(overTcp.from)}: ${overTcp.why}`;
+  return `${all}, ${part}over TCP${reason}`;
 }
 
 function stagesText({ stages }: Summary): string {

@@ -1,4 +1,3 @@
-import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import * as z from 'zod';
 import { type InstanceOptions, instanceOptions } from '../actors/protocol/instance-options.ts';
@@ -10,6 +9,7 @@ import { UsageError } from '../errors.ts';
 import { type HostOptions, hostOptions } from '../processes/configuration.ts';
 import { checkDevices, type DeviceOptions } from '../processes/devices.ts';
 import { defaultLimits, limitsOf } from '../transport/limits.ts';
+import { isAddress } from './addresses.ts';
 import { checkForm, wait } from './inputs.ts';
 
 export interface ClusterOptions {
@@ -21,9 +21,14 @@ export interface ClusterOptions {
   readonly devices?: DeviceOptions;
   /** Other hosts, by the name that instances refer to. Their launchers start ranks on them. */
   readonly hosts?: Readonly<Record<string, HostOptions>>;
-  /** Address at which ranks on other hosts reach the supervisor: `tcp://10.0.0.1:7000`, or port `*` for any free one. */
+  /**
+   * Address at which ranks on other hosts reach the supervisor: `tcp://10.0.0.1:7000`, `tcp://[fd00::1]:7000` or
+   * `tcp://node-1:7000`; port `*` for any free one.
+   */
   readonly listen?: string;
-  /** Numeric addresses at which ranks of other hosts reach those of this one. Default: those of its interfaces. */
+  /**
+   * Addresses, or a host's name, at which ranks of other hosts reach those of this one. Default: those of its interfaces.
+   */
   readonly fabricAddresses?: readonly string[];
   /**
    * How many replaced or unregistered checkpoints' host memory to keep, pinned, for later checkpoints of the same sizes:
@@ -95,9 +100,11 @@ function checkHost(name: string, { fabricAddresses }: HostOptions): void {
 }
 
 function checkAddresses(option: string, addresses: readonly string[] = []): void {
-  const wrong = addresses.find((address) => isIP(address) === 0);
+  const wrong = addresses.find((address) => !isAddress(address));
   if (wrong !== undefined)
-    throw new UsageError(`${option}: "${escapeControls(wrong)}" is not a numeric address, such as 10.0.0.1`);
+    throw new UsageError(
+      `${option}: "${escapeControls(wrong)}" is neither an address, such as 10.0.0.1, nor the name of a host`,
+    );
 }
 
 function checkRanks(ranks: number, instances: readonly InstanceOptions[]): void {

@@ -5,12 +5,16 @@ import { ncclVersion, probeCuda, whyNotLoaded } from '../native-bridge/probe.ts'
 
 /** The machine that is examined. */
 export interface Host {
+  /** The folder that its paths lie in; empty for this machine. */
+  readonly root: string;
   /** The trimmed text of a file such as `/sys/module/nvidia/version`; null if it cannot be read. */
   read(path: string): string | null;
   /** The sorted names in a directory; empty if it cannot be read. */
   list(path: string): string[];
   /** Size of the file system that contains a path, in bytes; null if the path does not exist. */
   space(path: string): { readonly total: number; readonly free: number } | null;
+  /** The variables of this process. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
   /** These three as in `native-bridge/probe.ts`. */
   probeCuda(): CudaProbe;
   ncclVersion(): number;
@@ -18,8 +22,9 @@ export interface Host {
 }
 
 /** The files of a machine whose paths start with `root`; empty for this machine. */
-export function hostFiles(root: string): Pick<Host, 'read' | 'list' | 'space'> {
+export function hostFiles(root: string): Pick<Host, 'root' | 'read' | 'list' | 'space'> {
   return {
+    root,
     read(path) {
       try {
         return readFileSync(join(root, path), 'utf8').trim();
@@ -45,7 +50,13 @@ export function hostFiles(root: string): Pick<Host, 'read' | 'list' | 'space'> {
   };
 }
 
-export const thisHost: Host = { ...hostFiles(''), probeCuda, ncclVersion, loadError: whyNotLoaded };
+export const thisHost: Host = {
+  ...hostFiles(''),
+  environment: process.env,
+  probeCuda,
+  ncclVersion,
+  loadError: whyNotLoaded,
+};
 
 /** The NUMA nodes of the host. */
 export function numaNodes(host: Host): string[] {

@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { NativeError } from '../errors.ts';
 import { packageRoot } from '../package-root.ts';
+import type { VerbsParameters } from '../plan/verbs-parameters.ts';
 
 /**
  * The one typed seam to the addon. Everything native is declared here and loaded here; the other files of this
@@ -310,8 +311,7 @@ export interface NativeFabricOptions {
   readonly pool: NativeThreadPool;
   /** To be opened; none for no RDMA. */
   readonly rdmaPorts: readonly { readonly device: string; readonly port: number }[];
-  /** As `NCCL_IB_GID_INDEX`; null to have it chosen. */
-  readonly gidIndex: number | null;
+  readonly verbs: VerbsParameters;
 }
 
 export interface NativeFabricClass {
@@ -357,6 +357,8 @@ export interface NativeExposure {
 
 export interface NativeFabricPeer {
   readonly kind: 'shm' | 'verbs' | 'tcp';
+  /** In words, why bytes come over TCP though any way was welcome; null if they do not, or it was not. */
+  readonly whyNotRdma: string | null;
   /**
    * Three numbers a range: offset in the peer's segment, offset in the destination, bytes. `progress[0]`, unless it is
    * null, counts the bytes that have arrived. Rejects with `PEER_LOST`, `DEADLINE`, `ABORTED`, `WITHDRAWN`,

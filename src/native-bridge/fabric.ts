@@ -1,5 +1,7 @@
 import { AbortedError, UsageError } from '../errors.ts';
-import { type Environment, gidIndexOf, nicsOfRank, selectNics } from '../plan/nic-selection.ts';
+import { nicsOfGpu, withoutOthers } from '../plan/nic-distance.ts';
+import { type Environment, nicsOfRank, selectNics } from '../plan/nic-selection.ts';
+import { type VerbsParameters, verbsParametersOf } from '../plan/verbs-parameters.ts';
 import {
   addon,
   type Interval,
@@ -10,6 +12,7 @@ import {
 } from './addon.ts';
 import { asWeightcastError } from './call.ts';
 import type { Mapping, ThreadPool } from './memory.ts';
+import { listPciGpus, placeOfRdmaDevice, rateOfRdmaPort } from './pci.ts';
 
 /** How bytes come from a peer: mapped memory of the same host, RDMA, or streams over any network. */
 export type FabricKind = 'shm' | 'verbs' | 'tcp';
@@ -68,6 +71,8 @@ export interface Exposure {
 /** A connected peer. Its end, noticed within a second of its process's, fails all reads. */
 export interface FabricPeer {
   readonly kind: FabricKind;
+  /** In words, why it is TCP and not RDMA; null if it is not TCP, or TCP was asked for. */
+  readonly whyNotRdma: string | null;
   /**
    * Reads ranges of the peer's mapping that `token` names: three numbers each, in bytes, offset there, offset in
    * `destination`, and how many. Reads run in the order they were given, overlapping; at most 1,024 at a time.
@@ -91,7 +96,7 @@ export interface FabricOptions {
   readonly secret: Uint8Array;
   /** Copies from peers of the same host; the owner closes it after the fabric. */
   readonly pool: ThreadPool;
-  /** Numeric addresses to listen at; all by default. */
+  /** Numeric addresses to listen at, link-local ones with their interface (`fe80::1%eth0`); all by default. */
   readonly listenAddresses?: readonly string[];
   /** Any by default. */
   readonly port?: number;
@@ -103,8 +108,8 @@ export interface FabricOptions {
   readonly streams?: number;
   /** RDMA ports to open, as plan/nic-selection.ts chooses them; none for no RDMA. */
   readonly rdmaPorts?: readonly { readonly device: string; readonly port: number }[];
-  /** As `NCCL_IB_GID_INDEX`; otherwise the best RoCE v2 GID of each port is taken. */
-  readonly gidIndex?: number | null;
+  /** By default the best RoCE v2 GID of each port is taken, and of the rest what native/fabric/verbs/verbs_device.h says. */
+  readonly verbs?: Partial<VerbsParameters>;
 }
 
 /** A port of an RDMA device of this host. */
@@ -115,19 +120,47 @@ export function listRdmaPorts(): { readonly ports: readonly HostRdmaPort[]; read
   return addon.Fabric.rdmaPorts();
 }
 
+/** Of which of its host's devices a rank's RDMA ports are to be near. */
+export interface RdmaPosition {
+  /** PCI address of its GPU; null if it has none. */
+  readonly gpu: string | null;
+  /** Its place among the ranks of its host, and their number. */
+  readonly localRank: number;
+  readonly localRanks: number;
+}
+
 /**
- * The RDMA ports of one of the `localRanks` ranks of this host, chosen by the environment's variables and spread as
- * plan/nic-selection.ts says; none on a host that has none. Throws `UsageError`, naming the variable.
+ * The RDMA ports of one rank: of those that the environment's variables choose, or of all that look as if they carried
+ * weights (plan/nic-distance.ts), the ones that are nearest to its GPU. Without a GPU, and in the order of
+ * `PS_P2P_STORE_RDMA_DEVICES`, by which checkpoint-engine assigns them, its share. None on a host that has none. Throws
+ * `UsageError`, naming the variable. `root`: of the files of another machine, for tests.
  */
 export function rdmaOptionsOf(
   environment: Environment,
-  localRank: number,
-  localRanks: number,
-): Required<Pick<FabricOptions, 'rdmaPorts' | 'gidIndex'>> {
-  const { ports, why } = listRdmaPorts();
+  { gpu, localRank, localRanks }: RdmaPosition,
+  { ports, why } = listRdmaPorts(),
+  root = '',
+): Required<Pick<FabricOptions, 'rdmaPorts' | 'verbs'>> {
   try {
-    const rdmaPorts = nicsOfRank(selectNics(ports, environment), localRank, localRanks);
-    return { rdmaPorts, gidIndex: gidIndexOf(environment) };
+    const selection = selectNics(ports, environment);
+    const gpus = listPciGpus(root);
+    const index = gpus.findIndex(({ address }) => address === gpu);
+    if (index < 0 || selection.variable === 'PS_P2P_STORE_RDMA_DEVICES') {
+      const rdmaPorts = nicsOfRank(selection, localRank, localRanks);
+      return { rdmaPorts, verbs: verbsParametersOf(environment) };
+    }
+    const placed = selection.ports.map((port) => ({
+      ...port,
+      place: placeOfRdmaDevice(port.device, root),
+      rate: rateOfRdmaPort(port.device, port.port, root),
+    }));
+    const wanted = selection.variable === null ? withoutOthers(placed) : placed;
+    const rdmaPorts = nicsOfGpu(
+      wanted,
+      gpus.map(({ place }) => place),
+      index,
+    );
+    return { rdmaPorts, verbs: verbsParametersOf(environment) };
   } catch (error) {
     // That a library is missing explains more than that no device of a name was found.
     if (why === '' || !(error instanceof UsageError)) throw error;
@@ -139,6 +172,9 @@ export function rdmaOptionsOf(
 const defaultStreams = 4;
 /** A thread for each stream of a peer, so that they are not slower than bare sockets; idle they cost nothing. */
 const defaultThreads = defaultStreams;
+
+/** What native code has chosen. */
+const defaultVerbs = verbsParametersOf({});
 
 /** The fabric of this process, over the addon. */
 export class HostFabric implements Fabric {
@@ -167,7 +203,7 @@ export class HostFabric implements Fabric {
           threads: options.threads ?? defaultThreads,
           streams: options.streams ?? defaultStreams,
           rdmaPorts: options.rdmaPorts ?? [],
-          gidIndex: options.gidIndex ?? null,
+          verbs: { ...defaultVerbs, ...options.verbs },
         }),
       );
     } catch (error) {
@@ -225,12 +261,14 @@ class HostExposure implements Exposure {
 
 class HostPeer implements FabricPeer {
   readonly kind: FabricKind;
+  readonly whyNotRdma: string | null;
   readonly #native: NativeFabricPeer;
   #lastNumber = 0;
 
   constructor(native: NativeFabricPeer) {
     this.#native = native;
     this.kind = native.kind;
+    this.whyNotRdma = native.whyNotRdma;
   }
 
   read(

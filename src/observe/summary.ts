@@ -11,6 +11,8 @@ export interface Summary {
   readonly bytes: number;
   /** Bytes that ranks received from other hosts. */
   readonly receivedBytes: number;
+  /** Of these, over TCP, and why not over RDMA: of the rank from which most came so. Null if none came so. */
+  readonly overTcp: { readonly bytes: number; readonly from: number; readonly why: string | null } | null;
   readonly buckets: number;
   /** Duration of the update. */
   readonly seconds: number;
@@ -33,6 +35,7 @@ export function summarize(report: UpdateReport): Summary {
     tensors: report.tensors,
     bytes: report.bytes,
     receivedBytes: report.receivedBytes,
+    overTcp: overTcp(report),
     buckets: report.buckets,
     seconds: round(report.seconds, 3),
     gbps: report.streamSeconds > 0 ? round(report.bytes / report.streamSeconds / 1e9, 3) : 0,
@@ -40,6 +43,14 @@ export function summarize(report: UpdateReport): Summary {
     overlap: round(overlap(report.timelines), 3),
     instances: report.instances.map((one) => ({ ...one, seconds: round(one.seconds, 3) })),
   };
+}
+
+function overTcp({ received }: UpdateReport): Summary['overTcp'] {
+  const slow = received.filter(({ over }) => over === 'tcp').sort((one, other) => other.bytes - one.bytes);
+  const [most] = slow;
+  if (most === undefined) return null;
+  const bytes = slow.reduce((sum, one) => sum + one.bytes, 0);
+  return { bytes, from: most.from, why: most.whyNotRdma };
 }
 
 function round(value: number, digits: number): number {

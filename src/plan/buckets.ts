@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { segmentFile } from '../checkpoint/file-identity.ts';
 import { layoutDigest, type Manifest } from '../checkpoint/manifest.ts';
 import { placementOrder } from '../checkpoint/manifest-rows.ts';
@@ -20,6 +19,7 @@ import {
 } from './owners.ts';
 import { packRows } from './packing.ts';
 import type { Plan, PlanRank } from './plan.ts';
+import { planDigest } from './plan-digest.ts';
 import { assertPlan } from './plan-invariants.ts';
 
 export type { Plan, PlanRank } from './plan.ts';
@@ -71,7 +71,7 @@ export function planWithNeeds(input: PlanInput): PlannedUpdate {
   const layout = input.layout ?? layoutDigest(manifest);
   const { mode, slots, slotBytes, largeSlotBytes } = choice;
   const facts = { layout, mode, slots, slotBytes, largeSlotBytes, ranks, ...columns };
-  const plan = { digest: digestOf(facts), ...facts };
+  const plan = { digest: planDigest(facts), ...facts };
   assertPlan(plan, manifest, input.ranks, units);
   return { plan, needs, choice };
 }
@@ -214,16 +214,4 @@ function toColumns({ buckets, owners }: OwnedBuckets) {
     tensorOffsets,
     bucketBytes: Float64Array.from(buckets, ({ bytes }) => bytes),
   };
-}
-
-function digestOf(plan: Omit<Plan, 'digest'>): string {
-  const { layout, mode, slots, slotBytes, largeSlotBytes, ranks, owners } = plan;
-  const { tensorStarts, tensorOrder, tensorOffsets, bucketBytes } = plan;
-  const counts = [ranks.length, owners.length, tensorOrder.length];
-  const hash = createHash('sha256').update(
-    JSON.stringify(['weightcast plan 4', layout, mode, slots, slotBytes, largeSlotBytes, ...counts]),
-  );
-  for (const column of [ranks, owners, tensorStarts, tensorOrder, tensorOffsets, bucketBytes])
-    hash.update(column);
-  return hash.digest('hex');
 }

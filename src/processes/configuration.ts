@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { instanceOptions } from '../actors/protocol/instance-options.ts';
+import { instanceStatus } from '../actors/protocol/status-values.ts';
 import { linkKinds } from '../engines/engine-client.ts';
 import { UsageError } from '../errors.ts';
 import { type DeviceOptions, deviceOptions } from './devices.ts';
@@ -17,7 +18,10 @@ export interface HostOptions {
    * paths there as here. Empty: the host is this machine under another name.
    */
   readonly launcher: readonly string[];
-  /** Numeric addresses at which ranks of other hosts reach those of this one. Default: those of its interfaces. */
+  /**
+   * Addresses, or the host's name, at which ranks of other hosts reach those of this one. Names are resolved where the
+   * cluster is started. Default: those of its interfaces.
+   */
   readonly fabricAddresses?: readonly string[];
   /**
    * Devices of its ranks. `indices`: of its GPUs, in the order in which ranks come to this host, those that come together
@@ -37,6 +41,7 @@ const host = z.object({
   name: z.string(),
   /** Directory of the cluster's segments in /dev/shm; the last process that uses it removes it. */
   directory: z.string(),
+  /** Numeric. */
   fabricAddresses: z.array(z.string()).readonly(),
   devices: deviceOptions,
   /** Native threads of each rank process. */
@@ -87,9 +92,11 @@ export const supervisorConfiguration = z.object({
 });
 export type SupervisorConfiguration = z.infer<typeof supervisorConfiguration>;
 
-/** What the supervisor's process tells its parent before it ends. */
+/** What the supervisor's process tells its parent, before it ends or all the time. */
 export const supervisorReport = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('failed'), error: z.object({ code: z.string(), message: z.string() }) }),
+  /** What has become of an instance. */
+  z.object({ kind: z.literal('instance'), instance: instanceStatus }),
   /** What did not end by itself. */
   z.object({ kind: z.literal('stopped'), killed: z.array(z.string()) }),
 ]);

@@ -1,6 +1,7 @@
 import { UsageError } from '../errors.ts';
 import { type Fabric, type FabricKind, HostFabric, rdmaOptionsOf } from '../native-bridge/fabric.ts';
 import type { ThreadPool } from '../native-bridge/memory.ts';
+import { probeCuda } from '../native-bridge/probe.ts';
 import type { RankConfiguration } from './configuration.ts';
 
 const fabricKinds = ['shm', 'verbs', 'tcp'] as const satisfies readonly FabricKind[];
@@ -12,9 +13,12 @@ const fabricKinds = ['shm', 'verbs', 'tcp'] as const satisfies readonly FabricKi
 export class RankFabric {
   readonly #configuration: RankConfiguration;
   readonly #pool: ThreadPool;
+  /** PCI address of the rank's GPU; null without one. */
+  readonly #gpu: string | null;
   readonly #fabrics = new Map<string, Fabric>();
 
   constructor(configuration: RankConfiguration, pool: ThreadPool) {
+    this.#gpu = pciAddressOf(configuration);
     this.#configuration = configuration;
     this.#pool = pool;
   }
@@ -66,8 +70,13 @@ export class RankFabric {
 
   #rdmaOptions() {
     const { localRank, localRanks } = this.#configuration;
-    return rdmaOptionsOf(process.env, localRank, localRanks);
+    return rdmaOptionsOf(process.env, { gpu: this.#gpu, localRank, localRanks });
   }
+}
+
+function pciAddressOf({ host, device, gpu }: RankConfiguration): string | null {
+  if (host.devices.kind !== 'cuda') return null;
+  return probeCuda().devices[device ?? gpu]?.pciAddress ?? null;
 }
 
 /** Parses WEIGHTCAST_FABRIC; null if it is not set: each pair of ranks uses its fastest. Throws `UsageError`. */

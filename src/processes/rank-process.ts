@@ -4,6 +4,7 @@ import type { SupervisorMessage } from '../actors/protocol/supervisor.ts';
 import { rankSpawnOptions } from '../actors/rank/inbox.ts';
 import type { RankPorts } from '../actors/rank/ports.ts';
 import { RankActor } from '../actors/rank/rank.ts';
+import { SharedDocuments } from '../checkpoint/shared-documents.ts';
 import { SharedSegments } from '../checkpoint/shared-segments.ts';
 import { CheckpointEngineWorkerLink } from '../engines/worker-link/checkpoint-engine.ts';
 import { MessagePackWorkerLink } from '../engines/worker-link/rank-side.ts';
@@ -53,6 +54,7 @@ function openPorts(configuration: RankConfiguration, directoryId: string, log: L
     pid: process.pid,
     device,
     segments,
+    documents: new SharedDocuments(host.directory),
     nics: fabric.nics,
     collectiveScope: communicators.scope,
     fabric: (secret) => fabric.open(secret),
@@ -141,7 +143,10 @@ async function main(): Promise<void> {
 main().then(
   () => process.exit(0),
   (error) => {
-    createLog('rank').error({ code: asFailure(error).code }, asFailure(error).message);
-    process.exit(1);
+    const { code, message } = asFailure(error);
+    // An end that was asked for, while it still started.
+    const isAsked = error instanceof AbortedError;
+    createLog('rank')[isAsked ? 'info' : 'error']({ code }, message);
+    process.exit(isAsked ? 0 : 1);
   },
 );

@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import { setImmediate } from 'node:timers/promises';
 import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
 import { ask } from '../actors/protocol/ask.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
@@ -94,7 +95,9 @@ function createPorts(
       return { exited, stop, hint: place.hint };
     },
     openCheckpoint,
+    breathe: () => setImmediate(),
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
+    noteInstance: (instance) => tell({ kind: 'instance', instance }),
     segmentName: (set) => `checkpoint-${set}-`,
   };
 }
@@ -196,8 +199,13 @@ async function end(
 }
 
 function report(what: SupervisorReport, exitCode: number): void {
-  if (process.send === undefined) process.exit(exitCode);
-  process.send(what, () => process.exit(exitCode));
+  tell(what, () => process.exit(exitCode));
+}
+
+/** Its parent hears of it even if this process is killed right after that. */
+function tell(what: SupervisorReport, then: () => void = () => {}): void {
+  if (process.send === undefined || !process.connected) then();
+  else process.send(what, then);
 }
 
 main().then(

@@ -55,19 +55,45 @@ const maxDepth = 64;
 
 const encoding = { extensionCodec: extensions, ignoreUndefined: true, maxDepth };
 
+/** Of an envelope, its body and what lies in that: where bulk is. */
+const bulkDepth = 3;
+/** For all but the bulk of a message. */
+const ordinaryBytes = 2_048;
+
+/** Its memory is that of the longest message so far, up to this. */
+const keptBytes = 2 ** 22;
+let encoder = new Encoder(encoding);
+
 /**
  * Encodes a value into memory of its own: later changes of `value` do not show in the result.
  * Properties that are `undefined` are left out. Throws `ProtocolError` for what would arrive as something else:
  * functions, class instances, bigints beyond 64 bits.
  */
 export function encode(value: unknown): Uint8Array {
+  return encodeShared(value).slice();
+}
+
+/** The same into memory that the next call overwrites. */
+export function encodeShared(value: unknown): Uint8Array {
   try {
-    // A new encoder each time, since it would keep the memory of the largest message it has seen.
-    return new Encoder(encoding).encodeSharedRef(value === undefined ? null : value);
+    const bulk = bulkBytes(value, bulkDepth);
+    // Room for the bulk at once, since it would double its memory, and copy it, until it has.
+    if (bulk > keptBytes)
+      return new Encoder({ ...encoding, initialBufferSize: bulk + ordinaryBytes }).encodeSharedRef(value);
+    const encoded = encoder.encodeSharedRef(value === undefined ? null : value);
+    if (encoded.byteLength > keptBytes) encoder = new Encoder(encoding);
+    return encoded;
   } catch (error) {
     if (error instanceof ProtocolError) throw error;
     throw new ProtocolError(`a message cannot be encoded: ${describe(error)}`, { cause: error });
   }
+}
+
+/** Bytes of the binaries and typed arrays that lie in plain objects, so many of them within each other. */
+function bulkBytes(value: unknown, depth: number): number {
+  if (ArrayBuffer.isView(value)) return value.byteLength;
+  if (depth === 0 || typeof value !== 'object' || value === null || Array.isArray(value)) return 0;
+  return Object.values(value).reduce<number>((sum, part) => sum + bulkBytes(part, depth - 1), 0);
 }
 
 /**

@@ -2,6 +2,8 @@
 export interface TransportCounters {
   /** Envelopes handed to ZeroMQ. */
   sent: number;
+  /** Of these, encoded. */
+  sentBytes: number;
   /** Envelopes given to the listener. */
   received: number;
   /** Frames or envelopes that could not be parsed. */
@@ -11,5 +13,5 @@ export interface TransportCounters {
 }
 
 export function newCounters(): TransportCounters {
-  return { sent: 0, received: 0, malformed: 0, stray: 0 };
+  return { sent: 0, sentBytes: 0, received: 0, malformed: 0, stray: 0 };
 }

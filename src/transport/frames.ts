@@ -18,16 +18,17 @@ import { decode, encode } from './codec.ts';
  * Bytes 0 to 3 and the payload of `refusal` are the same in every version. All numbers are little-endian.
  *
  * A spoke says `hello` and the hub answers `welcome`: a session has begun. In it both send `message` and, every so
- * often and after so many messages received, `alive`, which acknowledges. Positions show gaps: when a broken connection
+ * often and after so many messages received, `alive`, which acknowledges. A message that is longer than a frame may be
+ * comes in several frames, all but the last of the kind `part`; each counts as a message. Positions show gaps: when a broken connection
  * has lost messages, the session ends rather than continue without them. `bye` ends a session in order, and `bye-ack`
  * confirms that everything before it has arrived. With a `refusal` the hub answers a hello it does not accept and an
  * `alive` of a session it does not know.
  */
-export const protocolVersion = 1;
+export const protocolVersion = 2;
 export const headerBytes = 16;
 const firstByte = 0x57;
 
-const kinds = ['hello', 'welcome', 'refusal', 'message', 'alive', 'bye', 'bye-ack'] as const;
+const kinds = ['hello', 'welcome', 'refusal', 'message', 'alive', 'bye', 'bye-ack', 'part'] as const;
 export type FrameKind = (typeof kinds)[number];
 
 export interface Frame {
@@ -40,7 +41,7 @@ export interface Frame {
 const text = z.string();
 const count = z.int().nonnegative();
 
-/** The payloads of all kinds but `message`, whose payload is an envelope. */
+/** The payloads of all kinds but `message` and `part`, whose payload is an envelope or a piece of one. */
 const payloads = {
   hello: z.object({}),
   welcome: z.object({ node: text }),
@@ -52,7 +53,7 @@ const payloads = {
 type ControlKind = keyof typeof payloads;
 export type Payload<K extends ControlKind> = z.infer<(typeof payloads)[K]>;
 
-/** A frame of any kind but `message`. */
+/** A frame of any kind but `message` and `part`. */
 export function controlFrame<K extends ControlKind>(
   kind: K,
   session: number,
@@ -62,9 +63,20 @@ export function controlFrame<K extends ControlKind>(
   return assemble(kind, session, position, encode(payload));
 }
 
-/** A frame that carries an encoded envelope. */
-export function messageFrame(session: number, position: number, envelope: Uint8Array): Uint8Array {
-  return assemble('message', session, position, envelope);
+/** The frames that carry an encoded envelope, `frameBytes` of it each; `position` is that of the first. */
+export function messageFrames(
+  session: number,
+  position: number,
+  envelope: Uint8Array,
+  frameBytes: number,
+): Uint8Array[] {
+  const frames: Uint8Array[] = [];
+  for (let start = 0; start === 0 || start < envelope.byteLength; start += frameBytes) {
+    const piece = envelope.subarray(start, start + frameBytes);
+    const kind = start + frameBytes < envelope.byteLength ? 'part' : 'message';
+    frames.push(assemble(kind, session, position + frames.length, piece));
+  }
+  return frames;
 }
 
 function assemble(kind: FrameKind, session: number, position: number, payload: Uint8Array): Uint8Array {

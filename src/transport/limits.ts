@@ -3,15 +3,19 @@ import { UsageError } from '../errors.ts';
 /**
  * Limits of a transport, per peer unless stated otherwise. A message first waits in the queue; at most a window of
  * messages is in flight, handed to ZeroMQ and not yet acknowledged by the peer. So a peer that stops reading delays
- * no other peer, and costs at most queue, window and one message.
+ * no other peer, and costs at most queue, window and one message. A long message travels in frames, so that neither pings
+ * nor other peers wait for it.
  */
 export interface TransportLimits {
   readonly queueMessages: number;
+  /** With more than this waiting nothing more is taken. */
   readonly queueBytes: number;
   readonly windowMessages: number;
   readonly windowBytes: number;
-  /** Bytes of one message, encoded. */
+  /** Bytes of one message, encoded: more than the manifest of the largest checkpoint has. */
   readonly messageBytes: number;
+  /** Bytes of a message that travel at once. */
+  readonly frameBytes: number;
   /** Spokes that a hub serves at once. */
   readonly peers: number;
   /** How often each side shows the other that its event loop runs. */
@@ -28,7 +32,8 @@ export const defaultLimits: TransportLimits = {
   queueBytes: 64 * 1024 * 1024,
   windowMessages: 1_024,
   windowBytes: 16 * 1024 * 1024,
-  messageBytes: 16 * 1024 * 1024,
+  messageBytes: 512 * 1024 * 1024,
+  frameBytes: 1024 * 1024,
   peers: 1_024,
   pingEveryMilliseconds: 1_000,
   lostAfterMilliseconds: 10_000,

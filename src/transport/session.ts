@@ -1,10 +1,10 @@
 import type { Envelope } from '../actors/kernel/transport.ts';
 import { OverloadedError, ProtocolError } from '../errors.ts';
 import type { Logger } from '../ports.ts';
-import { decode, encode } from './codec.ts';
+import { decode, encodeShared } from './codec.ts';
 import type { TransportCounters } from './counters.ts';
 import { parseEnvelope } from './envelope-schema.ts';
-import { controlFrame, type Frame, headerBytes, messageFrame, parsePayload } from './frames.ts';
+import { controlFrame, type Frame, headerBytes, messageFrames, parsePayload } from './frames.ts';
 import type { TransportLimits } from './limits.ts';
 
 /** The part of a window after which the receiver acknowledges at once; less waits for the next ping. */
@@ -52,6 +52,8 @@ export class Session {
   readonly #sent = { messages: 0, bytes: 0 };
   #acknowledged = { messages: 0, bytes: 0 };
   readonly #received = { messages: 0, bytes: 0 };
+  /** Of a message that has not arrived whole. */
+  readonly #parts: Uint8Array[] = [];
   #announced = { messages: 0, bytes: 0 };
 
   #pumping = false;
@@ -73,21 +75,24 @@ export class Session {
 
   /** Throws `OverloadedError` when the queue is full and `ProtocolError` for what cannot be encoded. */
   send(envelope: Envelope): void {
-    const payload = encode(envelope);
+    // Copied into frames at once.
+    const payload = encodeShared(envelope);
     if (payload.byteLength > this.#limits.messageBytes) {
       throw new ProtocolError(
         `a message of ${payload.byteLength} bytes to ${this.peer} exceeds ${this.#limits.messageBytes} bytes`,
       );
     }
-    const frame = messageFrame(this.id, this.#sent.messages + this.#queue.length, payload);
-    const { queueMessages, queueBytes } = this.#limits;
-    if (this.#queue.length >= queueMessages || this.#queuedBytes + frame.byteLength > queueBytes) {
+    const { queueMessages, queueBytes, frameBytes } = this.#limits;
+    if (this.#queue.length >= queueMessages || this.#queuedBytes >= queueBytes) {
       throw new OverloadedError(
         `the queue to ${this.peer} is full: ${this.#queue.length} messages, ${this.#queuedBytes} bytes wait`,
       );
     }
-    this.#queue.push(frame);
-    this.#queuedBytes += frame.byteLength;
+    const position = this.#sent.messages + this.#queue.length;
+    for (const frame of messageFrames(this.id, position, payload, frameBytes)) {
+      this.#queue.push(frame);
+      this.#queuedBytes += frame.byteLength;
+    }
     void this.#pump();
   }
 
@@ -104,6 +109,7 @@ export class Session {
     this.heard();
     try {
       switch (frame.kind) {
+        case 'part':
         case 'message':
           this.#acceptMessage(frame);
           return null;
@@ -173,6 +179,7 @@ export class Session {
   end(): void {
     this.#over = true;
     this.#queue.length = 0;
+    this.#parts.length = 0;
     this.#queuedBytes = 0;
     for (const resolve of this.#whenOver.splice(0)) resolve();
   }
@@ -222,6 +229,7 @@ export class Session {
     this.#sent.bytes += frame.byteLength;
     const isTaken = await this.#options.transmit(frame);
     if (isTaken) this.#options.counters.sent += 1;
+    if (isTaken) this.#options.counters.sentBytes += frame.byteLength;
     else if (!this.#over) {
       this.#queue.unshift(frame);
       this.#queuedBytes += frame.byteLength;
@@ -269,9 +277,23 @@ export class Session {
       this.#aliveDue = true;
       void this.#pump();
     }
-    const envelope = parseEnvelope(decode(frame.payload));
+    const payload = this.#whole(frame);
+    if (payload === null) return;
+    const envelope = parseEnvelope(decode(payload));
     this.#options.counters.received += 1;
     this.#options.deliver(envelope);
+  }
+
+  /** The message that ends with this frame; null for one that goes on. */
+  #whole({ kind, payload }: Frame): Uint8Array | null {
+    if (kind === 'message' && this.#parts.length === 0) return payload;
+    const bytes = this.#parts.reduce((sum, part) => sum + part.byteLength, payload.byteLength);
+    if (bytes > this.#limits.messageBytes) {
+      this.#parts.length = 0;
+      throw new ProtocolError(`a message of ${bytes} bytes exceeds ${this.#limits.messageBytes} bytes`);
+    }
+    this.#parts.push(payload);
+    return kind === 'part' ? null : Buffer.concat(this.#parts.splice(0));
   }
 
   #acceptAlive(frame: Frame): void {

@@ -8,6 +8,8 @@ import type { TransportLimits } from './limits.ts';
 const longestLinger = 200;
 /** Frames in addition to a window of messages: pings, answers, byes. */
 const controlFrames = 256;
+/** ZeroMQ counts what CURVE adds to a message: a name, a nonce, flags and a MAC, 33 bytes. */
+const curveBytes = 64;
 /** What `send` rejects with when the peer's connection is gone or full. */
 const notTaken = new Set(['EAGAIN', 'EHOSTUNREACH']);
 
@@ -19,10 +21,12 @@ export function socketOptions(limits: TransportLimits) {
   const highWaterMark = limits.windowMessages + controlFrames;
   return {
     linger: 0,
+    // And IPv4, as before.
+    ipv6: true,
     sendTimeout: 0,
     sendHighWaterMark: highWaterMark,
     receiveHighWaterMark: highWaterMark,
-    maxMessageSize: limits.messageBytes + headerBytes,
+    maxMessageSize: limits.frameBytes + headerBytes + curveBytes,
   };
 }
 

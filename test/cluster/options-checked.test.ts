@@ -16,13 +16,13 @@ const wrongOptions: [unknown, RegExp][] = [
   [{ ...options, hosts: 'vm' }, /invalid hosts/],
   [{ ...options, hosts: { b: { launcher: 'ssh b' } } }, /invalid hosts\.b\.launcher/],
   [
-    { ...options, hosts: { b: { launcher: [], fabricAddresses: ['node-2'] } } },
-    /hosts\.b\.fabricAddresses: "node-2"/,
+    { ...options, hosts: { b: { launcher: [], fabricAddresses: ['node 2'] } } },
+    /hosts\.b\.fabricAddresses: "node 2"/,
   ],
   [{ ...options, hosts: { 'a/b': { launcher: [] } } }, /a host's name has .*not "a\/b"/],
   [{ ...options, hosts: { [hostname()]: { launcher: [] } } }, /is the host that the cluster starts on/],
   [{ ...options, listen: '10.0.0.1:7000' }, /invalid listen: it must be tcp/],
-  [{ ...options, fabricAddresses: ['node-1'] }, /fabricAddresses: "node-1" is not a numeric address/],
+  [{ ...options, fabricAddresses: ['10.0.0.256'] }, /fabricAddresses: "10.0.0.256" is neither an address/],
   [{ ...options, fabricAddresses: '10.0.0.1' }, /invalid fabricAddresses/],
   [{ ...options, spareCheckpoints: 17 }, /invalid spareCheckpoints/],
   [{ ...options, startTimeoutMilliseconds: 0 }, /invalid startTimeoutMilliseconds/],
@@ -81,12 +81,12 @@ for (const [wrong, message] of wrongInstances) {
 }
 
 test('what is right is accepted, whatever its name', () => {
-  const hosts = { 'node-2': { launcher: ['ssh', 'node-2'], fabricAddresses: ['10.0.0.2', 'fe80::1'] } };
+  const hosts = { 'node-2': { launcher: ['ssh', 'node-2'], fabricAddresses: ['10.0.0.2', 'node-2'] } };
   checkOptions({
     ...options,
     hosts,
-    listen: 'tcp://10.0.0.1:*',
-    fabricAddresses: ['10.0.0.1'],
+    listen: 'tcp://[fd00::1]:*',
+    fabricAddresses: ['10.0.0.1', 'fe80::1%eth0'],
     onProgress: () => {},
   });
   checkInstance({ ...instance, name: 'node-2:8000 / ü', host: 'node-2', hasDraftModel: true }, hosts);

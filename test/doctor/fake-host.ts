@@ -63,6 +63,7 @@ export function fakeHost(
   }
   return {
     ...hostFiles(root),
+    environment: {},
     space: () => ({ total: 8 * gibibyte, free: 6 * gibibyte }),
     probeCuda: () => ({
       version: '13.0',

@@ -19,7 +19,9 @@ test('a healthy machine has one ok line per finding', (t) => {
     'ok       GPU 0               NVIDIA H100 80GB HBM3, GPU-27f19e7d-086d-a026-49b5-397c7a67c812, 79.2 GiB, NUMA node 0, PCIe 5 x16',
     'ok       NCCL                2.30.7',
     'ok       RDMA mlx5_0 port 1  ACTIVE, InfiniBand, 400 Gb/sec (4X NDR), NUMA node 0',
+    'ok       RDMA of GPU 0       mlx5_0:1',
     'ok       RDMA verbs          libibverbs and device nodes found',
+    'ok       RDMA parameters     defaults; set NCCL_IB_TC and others where the network needs them',
     'ok       memlock             unlimited',
     'ok       /dev/shm            8 GiB, 6 GiB free',
     'ok       huge pages          used for /dev/shm (huge=within_size)',
@@ -98,6 +100,20 @@ test('an RDMA port that is down, a missing library and missing device nodes are 
   assert.match(noNodes.get('RDMA verbs')!.advice!, /--device=\/dev\/infiniband/);
 });
 
+test('the variables that RDMA connections are set up by are shown, and a wrong one is missing', (t) => {
+  const parameters = (environment: Record<string, string>) =>
+    findings(t, {}, { environment }).get('RDMA parameters')!;
+  assert.equal(
+    parameters({ NCCL_IB_TC: '106', NCCL_IB_GID_INDEX: '3' }).what,
+    'NCCL_IB_GID_INDEX=3 NCCL_IB_TC=106',
+  );
+  const wrong = parameters({ NCCL_IB_TIMEOUT: '99' });
+  assert.deepEqual(
+    [wrong.verdict, wrong.what],
+    ['missing', 'NCCL_IB_TIMEOUT must be a whole number from 1 to 31, not 99'],
+  );
+});
+
 test('the limit of locked memory matters only with RDMA', (t) => {
   const limited = { '/proc/self/limits': limits('8388608') };
   const withRdma = findings(t, limited).get('memlock')!;
@@ -136,6 +152,8 @@ test('shared memory without huge pages is slow', (t) => {
 
 test('a machine of which nothing can be read still gets findings', (t) => {
   const host: Host = {
+    environment: {},
+    root: '/nowhere',
     read: () => null,
     list: () => [],
     space: () => null,

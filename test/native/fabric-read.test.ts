@@ -188,8 +188,9 @@ test('more reads at a time than a peer takes are refused at once, and those befo
 
 test('without RDMA a list of devices is an error that names the variable, and no list is none', (t) => {
   if (listRdmaPorts().ports.length > 0) return t.skip('this host has RDMA devices');
-  assert.deepEqual(rdmaOptionsOf({}, 3, 8), { rdmaPorts: [], gidIndex: null });
-  assert.throws(() => rdmaOptionsOf({ WEIGHTCAST_RDMA_DEVICES: 'mlx5_0' }, 3, 8), {
+  assert.deepEqual(rdmaOptionsOf({}, { gpu: null, localRank: 0, localRanks: 8 }).rdmaPorts, []);
+  const position = { gpu: null, localRank: 3, localRanks: 8 };
+  assert.throws(() => rdmaOptionsOf({ WEIGHTCAST_RDMA_DEVICES: 'mlx5_0' }, position), {
     name: 'UsageError',
     message:
       /^WEIGHTCAST_RDMA_DEVICES=mlx5_0 names no RDMA device of this host \(found: none\); .*libibverbs/,

@@ -38,7 +38,8 @@ export function contentOf(seed: number, bytes: number): Buffer {
 }
 
 /** Those that the environment chooses of the host's, if it has any. */
-export const rdmaPorts = () => rdmaOptionsOf(process.env, 0, 1).rdmaPorts;
+export const rdmaPorts = () =>
+  rdmaOptionsOf(process.env, { gpu: null, localRank: 0, localRanks: 1 }).rdmaPorts;
 
 /** The fabrics, segments and processes of one test, all of one cluster. */
 export class TestCluster {

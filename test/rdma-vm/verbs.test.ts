@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { HostFabric, listRdmaPorts } from '../../src/native-bridge/fabric.ts';
+import { type FabricOptions, HostFabric, listRdmaPorts } from '../../src/native-bridge/fabric.ts';
 import { ThreadPool } from '../../src/native-bridge/memory.ts';
 import { selectNics } from '../../src/plan/nic-selection.ts';
 import { contentOf, rdmaPorts, run, segmentBytes, TestCluster, until } from '../native/fabrics.ts';
@@ -33,7 +33,38 @@ test('between hosts that have RDMA it is chosen by itself', async (t) => {
   const cluster = new TestCluster(t);
   const source = await cluster.source();
   const peer = await cluster.connect(cluster.fabric(), elsewhere(source.address));
-  assert.equal(peer.kind, 'verbs');
+  assert.deepEqual([peer.kind, peer.whyNotRdma], ['verbs', null]);
+});
+
+test('connections with all of their parameters set carry the bytes', async (t) => {
+  const cluster = new TestCluster(t);
+  const verbs = {
+    trafficClass: 106,
+    serviceLevel: 3,
+    pkeyIndex: 0,
+    timeout: 15,
+    retries: 3,
+    relaxedOrdering: true,
+  };
+  const [source, reader] = [cluster.fabric({ verbs }), cluster.fabric({ verbs })];
+  const exposure = await source.expose(cluster.segment(6));
+  const destination = cluster.memory();
+  const peer = await cluster.connect(reader, source.address, { kind: 'verbs' });
+  await peer.read(exposure.token, run(segmentBytes), destination, options);
+  assert(destination.read(0, segmentBytes).equals(contentOf(6, segmentBytes)));
+});
+
+test('a path that does not answer is given up for TCP long before the card gives it up', async (t) => {
+  const cluster = new TestCluster(t);
+  const verbs = { timeout: 22, retries: 7 };
+  const source = cluster.fabric({ rdmaPorts: [port('rxe0')], verbs });
+  const reader = cluster.fabric({ rdmaPorts: [port('rxe1')], verbs });
+  const peer = await cluster.connect(reader, elsewhere(source.address), { timeoutMilliseconds: 60_000 });
+  assert.equal(peer.kind, 'tcp');
+  assert.match(
+    peer.whyNotRdma!,
+    /^its memory cannot be read over RDMA: a read of one word took longer than 5000 ms$/,
+  );
 });
 
 test('one read goes over both devices, and every byte is right', async (t) => {
@@ -86,11 +117,15 @@ test('devices that do not reach each other are found out, and streams carry the 
     {
       name: 'NativeError',
       message:
-        /^there is no RDMA to rank 7: its memory cannot be read over RDMA: rxe1:1 reports: transport retry counter exceeded/,
+        /^there is no RDMA to rank 7: its memory cannot be read over RDMA: (rxe1:1 reports: transport retry counter exceeded|a read of one word took longer)/,
     },
   );
   const peer = await cluster.connect(reader, elsewhere(source.address));
   assert.equal(peer.kind, 'tcp');
+  assert.match(
+    peer.whyNotRdma!,
+    /^its memory cannot be read over RDMA: (rxe1:1 reports: transport retry counter|a read of one word took longer)/,
+  );
   const destination = cluster.memory();
   await peer.read(exposure.token, run(segmentBytes), destination, options);
   assert(destination.read(0, segmentBytes).equals(contentOf(4, segmentBytes)));
@@ -143,10 +178,15 @@ test('a port whose link is down is passed over, and refused by its name', async 
   );
   const pool = new ThreadPool(1);
   t.after(() => pool.close());
-  const open = (device: string, gidIndex: number | null = null) =>
-    HostFabric.open({ secret: Buffer.alloc(32), pool, rdmaPorts: [port(device)], gidIndex });
+  const open = (device: string, verbs: FabricOptions['verbs'] = {}) =>
+    HostFabric.open({ secret: Buffer.alloc(32), pool, rdmaPorts: [port(device)], verbs });
   assert.throws(() => open('rxe1'), { name: 'NativeError', message: 'the RDMA port rxe1:1 is not active' });
   assert.throws(() => open('mlx5_0'), { message: 'there is no RDMA device mlx5_0' });
-  assert.throws(() => open('rxe0', 200), { message: 'GID 200 of the RDMA port rxe0:1 is not set' });
+  assert.throws(() => open('rxe0', { gidIndex: 200 }), {
+    message: 'GID 200 of the RDMA port rxe0:1 is not set',
+  });
+  assert.throws(() => open('rxe0', { pkeyIndex: 9 }), {
+    message: 'the RDMA port rxe0:1 has 1 partition keys, none at index 9',
+  });
   assert.equal(rdmaPorts().length, 1);
 });

@@ -147,3 +147,37 @@ test('the second update of a layout sends neither plan nor manifest', async () =
     assert.deepEqual(sent, [true, true, true, true, false, false, false, false]);
   });
 });
+
+test('what grows with the tensors is sent to each host once, and an unchanged layout again to none', async () => {
+  await withCluster({ worldSize: 8, ranksPerHost: 4, instances: [[0, 1, 2, 3, 4, 5, 6, 7]] }, async (one) => {
+    const { world, user } = one;
+    const sent: { readonly type: string; readonly to: string; readonly bytes: number }[] = [];
+    world.onSent.push(({ envelope, to, bytes }) => {
+      if (envelope.kind === 'ask') sent.push({ type: (envelope.body as { type: string }).type, to, bytes });
+    });
+    const documents = () => sent.filter(({ type }) => type === 'write-document').map(({ to }) => to);
+    await one.succeeds(user.update('a', { bucketBytes }));
+    // A plan and a manifest, to one rank of each host.
+    assert.equal(documents().length, 4);
+    assert.equal(new Set(documents()).size, 2);
+    await one.succeeds(user.update('a', { bucketBytes }));
+    assert.equal(documents().length, 4);
+    const opens = sent.filter(({ type }) => type === 'open');
+    assert.equal(opens.length, 16);
+    assert.ok(opens.every(({ bytes }) => bytes < 1_500));
+  });
+});
+
+test('a document that a host cannot hold fails the update, and the next one succeeds', async () => {
+  await withCluster({}, async (one) => {
+    const { world, user } = one;
+    world.hosts[1]!.documentFailures = 1;
+    const report = await one.succeeds(user.update('a', { bucketBytes, heal: false }));
+    assert.deepEqual(
+      report.instances.map(({ outcome }) => outcome),
+      ['updated', 'unchanged'],
+    );
+    assert.match(report.instances[1]!.error!.message, /no space/);
+    await one.succeeds(user.update('a', { bucketBytes }));
+  });
+});

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { PeerLostError, ProtocolError, UsageError } from '../../src/errors.ts';
+import { OverloadedError, PeerLostError, ProtocolError, UsageError } from '../../src/errors.ts';
 import { eventually, listenTo, pause, recordingLog, TestCluster, tell } from './harness.ts';
 
 test('hub and spoke report each other as up and exchange every kind of envelope', async (t) => {
@@ -165,4 +165,36 @@ test('a listener that throws is logged and gets later messages', async (t) => {
       ),
     UsageError,
   );
+});
+
+test('a message of many frames arrives whole and in order; the queue is full meanwhile', async (t) => {
+  const cluster = new TestCluster(t);
+  const hub = await cluster.hub();
+  const atHub = listenTo(hub);
+  const spoke = await cluster.spoke(hub.endpoint);
+  const atSpoke = listenTo(spoke);
+  await eventually('up', () => atSpoke.events.length === 1);
+  // More than a window, and than a queue.
+  const large = new Uint8Array(96 * 2 ** 20);
+  for (let at = 0; at < large.byteLength; at += 4096) large[at] = at / 4096;
+  hub.send(spoke.node, tell('before'));
+  hub.send(spoke.node, tell(large));
+  assert.throws(() => hub.send(spoke.node, tell('while it waits')), OverloadedError);
+  spoke.send(hub.node, tell('the other way'));
+  await eventually('all', () => atSpoke.envelopes.length === 2 && atHub.envelopes.length === 1);
+  hub.send(spoke.node, tell('after'));
+  await eventually('the last', () => atSpoke.envelopes.length === 3);
+  const [before, arrived, after] = atSpoke.bodies();
+  assert.deepEqual([before, after], ['before', 'after']);
+  assert.equal(Buffer.compare(arrived as Uint8Array, large), 0);
+});
+
+test('a hub is reached over IPv6', async (t) => {
+  const cluster = new TestCluster(t);
+  const hub = await cluster.hub({ endpoint: 'tcp://[::1]:*' });
+  listenTo(hub);
+  assert.match(hub.endpoint, /^tcp:\/\/\[::1\]:\d+$/);
+  const spoke = await cluster.spoke(hub.endpoint);
+  const atSpoke = listenTo(spoke);
+  await eventually('up', () => atSpoke.states().join() === 'hub up');
 });

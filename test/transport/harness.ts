@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import type { Envelope, PeerEvent, Transport } from '../../src/actors/kernel/transport.ts';
 import type { Clock, Logger } from '../../src/ports.ts';
 import { type ClusterKeys, createClusterKeys, spokeKeys } from '../../src/transport/curve.ts';
+import { messageFrames } from '../../src/transport/frames.ts';
 import { HubTransport } from '../../src/transport/hub.ts';
 import type { TransportLimits } from '../../src/transport/limits.ts';
 import { nodeName } from '../../src/transport/node-name.ts';
@@ -32,6 +33,11 @@ export function recordingLog(): Logger & { readonly lines: LogLine[] } {
   const lines: LogLine[] = [];
   const at = (level: LogLine['level']) => (_: object, message: string) => void lines.push({ level, message });
   return { lines, debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
+}
+
+/** The frame of an envelope that fits into one. */
+export function messageFrame(session: number, position: number, envelope: Uint8Array): Uint8Array {
+  return messageFrames(session, position, envelope, 2 ** 20)[0]!;
 }
 
 /** All that a transport told its listener. */

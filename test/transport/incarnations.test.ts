@@ -4,9 +4,8 @@ import { Dealer } from 'zeromq';
 import { PeerLostError, UsageError } from '../../src/errors.ts';
 import { encode } from '../../src/transport/codec.ts';
 import { curveClientOptions } from '../../src/transport/curve.ts';
-import { messageFrame } from '../../src/transport/frames.ts';
 import { isNodeName, nodeName } from '../../src/transport/node-name.ts';
-import { eventually, exitOf, listenTo, TestCluster, tell } from './harness.ts';
+import { eventually, exitOf, listenTo, messageFrame, TestCluster, tell } from './harness.ts';
 
 test('node names end with an incarnation that differs each time unless given', () => {
   assert.match(nodeName('rank-3'), /^rank-3~[a-z0-9]{6}$/);

@@ -5,10 +5,10 @@ import { Dealer, Router } from 'zeromq';
 import { PeerLostError, ProtocolError } from '../../src/errors.ts';
 import { encode } from '../../src/transport/codec.ts';
 import { curveClientOptions } from '../../src/transport/curve.ts';
-import { controlFrame, messageFrame, parseFrame, protocolVersion } from '../../src/transport/frames.ts';
+import { controlFrame, parseFrame, protocolVersion } from '../../src/transport/frames.ts';
 import { admit } from '../../src/transport/zap.ts';
 import { patience } from '../patience.ts';
-import { clock, eventually, listenTo, recordingLog, TestCluster, tell } from './harness.ts';
+import { clock, eventually, listenTo, messageFrame, recordingLog, TestCluster, tell } from './harness.ts';
 
 /** A member of the cluster that speaks ZeroMQ but does not keep to the protocol. */
 function rudeSpoke(

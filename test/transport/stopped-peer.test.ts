@@ -67,10 +67,10 @@ test('the queue is limited in bytes as well', async (t) => {
     hub.send(node, tell(body));
     await pause(0);
   }
-  for (let waiting = 0; waiting < 3; waiting += 1) hub.send(node, tell(body));
-  assert.throws(() => hub.send(node, tell(body)), /is full: 3 messages, 90\d{4} bytes wait/);
+  for (let waiting = 0; waiting < 4; waiting += 1) hub.send(node, tell(body));
+  assert.throws(() => hub.send(node, tell(body)), /is full: 4 messages, 120\d{4} bytes wait/);
   child.kill('SIGCONT');
-  await eventually('all echoes', () => atHub.envelopes.length === limits.windowMessages + 3);
+  await eventually('all echoes', () => atHub.envelopes.length === limits.windowMessages + 4);
 });
 
 test('what is in flight to a peer that stopped reading is limited in bytes as well', async (t) => {

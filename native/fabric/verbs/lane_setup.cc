@@ -10,6 +10,10 @@
 namespace weightcast {
 namespace {
 
+/// A path that carries a word takes microseconds. One that does not may be tried by the card for a minute, as the
+/// environment's variables say; meanwhile there is TCP.
+constexpr double kProbeMilliseconds = 5000;
+
 struct Ports {
   size_t local;
   size_t remote;
@@ -56,6 +60,7 @@ LaneSetup::LaneSetup(EventLoop& loop, std::shared_ptr<VerbsHost> host, size_t re
 
 void LaneSetup::Cancel() {
   done_ = nullptr;
+  deadline_.Reset();
   watches_.clear();
   lanes_.clear();
 }
@@ -94,9 +99,12 @@ void LaneSetup::Probe(ByteReader& fields) {
   std::vector<uint32_t> keys;
   while (keys.size() < remote_ports_) keys.push_back(fields.Get<uint32_t>());
   fields.ExpectEnd();
+  ended_.assign(lanes_.size(), false);
   works_.assign(lanes_.size(), false);
   watches_.resize(lanes_.size());
   probing_ = lanes_.size();
+  deadline_ = loop_.At(MonotonicMilliseconds() + kProbeMilliseconds,
+                       [self = shared_from_this()] { self->EndLateProbes(); });
   for (size_t index = 0; index < lanes_.size(); index++) {
     const VerbsLane& lane = lanes_[index];
     watches_[index] = loop_.Watch(lane.pair->completion_descriptor(), EPOLLIN,
@@ -126,6 +134,7 @@ void LaneSetup::OnProbed(size_t index) {
 
 void LaneSetup::EndProbe(size_t index, bool works) {
   watches_[index].Reset();
+  ended_[index] = true;
   works_[index] = works;
   probing_--;
   if (probing_ > 0) return;
@@ -138,9 +147,19 @@ void LaneSetup::EndProbe(size_t index, bool works) {
   Finish(std::nullopt);
 }
 
+void LaneSetup::EndLateProbes() {
+  const auto self = shared_from_this();
+  why_ = "a read of one word took longer than " + std::to_string(static_cast<int>(kProbeMilliseconds)) + " ms";
+  const std::vector<bool> ended = ended_;
+  for (size_t index = 0; index < ended.size() && done_; index++) {
+    if (!ended[index]) EndProbe(index, false);
+  }
+}
+
 void LaneSetup::Finish(std::optional<Failure> failure) {
   if (!done_) return;
   const Done done = std::exchange(done_, nullptr);
+  deadline_.Reset();
   watches_.clear();
   std::vector<VerbsLane> lanes = std::exchange(lanes_, {});
   if (failure) lanes.clear();

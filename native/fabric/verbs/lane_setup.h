@@ -40,6 +40,7 @@ class LaneSetup : public std::enable_shared_from_this<LaneSetup> {
   void Probe(ByteReader& fields);
   void OnProbed(size_t index);
   void EndProbe(size_t index, bool works);
+  void EndLateProbes();
   void Finish(std::optional<Failure> failure);
 
   EventLoop& loop_;
@@ -51,7 +52,9 @@ class LaneSetup : public std::enable_shared_from_this<LaneSetup> {
   PrivatePage page_;
   RegionSet page_regions_;
   std::vector<EventLoop::Handle> watches_;
+  std::vector<bool> ended_;
   std::vector<bool> works_;
+  EventLoop::Handle deadline_;
   size_t probing_ = 0;
   std::string why_;
 };

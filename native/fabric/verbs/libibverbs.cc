@@ -46,6 +46,7 @@ Loaded LoadOnce() {
       find("ibv_modify_qp", found.modify_qp) && find("ibv_destroy_qp", found.destroy_qp) &&
       find("ibv_wc_status_str", found.wc_status_str);
   if (!is_whole) return loaded;
+  found.reg_mr_iova2 = reinterpret_cast<decltype(found.reg_mr_iova2)>(dlvsym(handle, "ibv_reg_mr_iova2", "IBVERBS_1.8"));
   // Node starts child processes: between fork and exec a child must not take pages from under the card. A kernel that
   // sees to it itself makes this a call without effect.
   fork_init();

@@ -236,6 +236,7 @@ inline constexpr uint8_t kLinkLayerEthernet = 2;
 
 inline constexpr int kAccessLocalWrite = 1 << 0;
 inline constexpr int kAccessRemoteRead = 1 << 2;
+inline constexpr unsigned kAccessRelaxedOrdering = 1u << 20;
 
 inline constexpr int kQptRc = 2;
 inline constexpr int kQpsInit = 1;
@@ -282,6 +283,8 @@ struct VerbsLibrary {
   ibv::Pd* (*alloc_pd)(ibv::Context*);
   int (*dealloc_pd)(ibv::Pd*);
   ibv::Mr* (*reg_mr)(ibv::Pd*, void* address, size_t length, int access);
+  /// As reg_mr, but leaves out of `access` what may be left out and the kernel does not know. Null before rdma-core 28.
+  ibv::Mr* (*reg_mr_iova2)(ibv::Pd*, void* address, size_t length, uint64_t iova, unsigned access);
   int (*dereg_mr)(ibv::Mr*);
   ibv::CompChannel* (*create_comp_channel)(ibv::Context*);
   int (*destroy_comp_channel)(ibv::CompChannel*);

@@ -13,10 +13,6 @@
 namespace weightcast {
 namespace {
 
-/// A packet is sent again after 4.096 µs * 2^14 = 67 ms without an answer, six times: silence is an error after half a
-/// second, and a network may lose a packet now and then. Seven would mean for ever to some devices.
-constexpr uint8_t kTimeout = 14;
-constexpr uint8_t kRetries = 6;
 /// 0.64 ms; there are no receives that could be missing.
 constexpr uint8_t kReceiverNotReadyTimer = 12;
 constexpr uint8_t kReceiverNotReadyRetries = 7;
@@ -74,6 +70,7 @@ QueuePair::QueuePair(std::shared_ptr<VerbsDevice> device, Role role)
     ibv::QpAttr initial{};
     initial.qp_state = ibv::kQpsInit;
     initial.port_num = device_->address().port;
+    initial.pkey_index = device_->parameters().pkey_index;
     initial.qp_access_flags = role_ == Role::kSource ? ibv::kAccessRemoteRead : 0;
     Modify(initial, ibv::kQpState | ibv::kQpPkeyIndex | ibv::kQpPort | ibv::kQpAccessFlags, "initialise");
   } catch (...) {
@@ -107,6 +104,8 @@ ibv::AhAttr QueuePair::PathTo(const QueuePairEnd& other) const {
   std::copy(other.gid.begin(), other.gid.end(), path.grh.dgid);
   path.grh.sgid_index = static_cast<uint8_t>(device_->gid_index());
   path.grh.hop_limit = kHopLimit;
+  path.grh.traffic_class = device_->parameters().traffic_class;
+  path.sl = device_->parameters().service_level;
   return path;
 }
 
@@ -127,8 +126,8 @@ void QueuePair::Connect(const QueuePairEnd& other) {
   const uint8_t reads = std::clamp<uint8_t>(other.reads_answered, 1, device_->reads_in_flight());
   ibv::QpAttr sending{};
   sending.qp_state = ibv::kQpsRts;
-  sending.timeout = kTimeout;
-  sending.retry_cnt = kRetries;
+  sending.timeout = device_->parameters().timeout;
+  sending.retry_cnt = device_->parameters().retries;
   sending.rnr_retry = kReceiverNotReadyRetries;
   sending.sq_psn = first_packet_;
   sending.max_rd_atomic = role_ == Role::kReader ? reads : 1;

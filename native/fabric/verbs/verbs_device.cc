@@ -118,8 +118,8 @@ std::vector<RdmaPort> ListRdmaPorts(std::string* why) {
   return ports;
 }
 
-VerbsDevice::VerbsDevice(const std::string& device, uint8_t port, std::optional<int> gid_index)
-    : library_(LoadedLibrary()) {
+VerbsDevice::VerbsDevice(const std::string& device, uint8_t port, const VerbsParameters& parameters)
+    : library_(LoadedLibrary()), parameters_(parameters) {
   address_.device = device;
   address_.port = port;
   Open();
@@ -136,7 +136,11 @@ VerbsDevice::VerbsDevice(const std::string& device, uint8_t port, std::optional<
     address_.link_layer = found.link_layer;
     reads_answered_ = ReadsOf(attributes.max_qp_rd_atom);
     reads_in_flight_ = ReadsOf(attributes.max_qp_init_rd_atom);
-    ChooseGid(found, gid_index);
+    ChooseGid(found, parameters.gid_index);
+    if (parameters.pkey_index >= found.pkey_tbl_len) {
+      throw Failure("EINVAL", "the RDMA port " + name() + " has " + std::to_string(found.pkey_tbl_len) +
+                                  " partition keys, none at index " + std::to_string(parameters.pkey_index));
+    }
     domain_ = library_.alloc_pd(context_);
     if (domain_ == nullptr) throw Failure::System(errno, "cannot use " + name());
   } catch (...) {
@@ -179,7 +183,14 @@ void VerbsDevice::ChooseGid(const ibv::PortAttr& port, std::optional<int> gid_in
 namespace {
 
 ibv::Mr* Register(const VerbsDevice& device, void* memory, uint64_t bytes, int access, const std::string& name) {
-  ibv::Mr* const region = device.library().reg_mr(device.domain(), memory, bytes, access);
+  const VerbsLibrary& library = device.library();
+  // The plain call passes on what the kernel may not know; this one leaves it out there.
+  const bool is_relaxed = device.parameters().relaxed_ordering && library.reg_mr_iova2 != nullptr;
+  const auto address = reinterpret_cast<uint64_t>(memory);
+  ibv::Mr* const region =
+      is_relaxed ? library.reg_mr_iova2(device.domain(), memory, bytes, address,
+                                        static_cast<unsigned>(access) | ibv::kAccessRelaxedOrdering)
+                 : library.reg_mr(device.domain(), memory, bytes, access);
   if (region != nullptr) return region;
   const int error = errno;
   std::string attempt = "cannot register " + name + " (" + ByteSize(bytes) + ") with " + device.name();
@@ -202,9 +213,9 @@ MemoryRegion::~MemoryRegion() { device_->library().dereg_mr(region_); }
 namespace {
 
 std::vector<std::shared_ptr<VerbsDevice>> OpenAll(const std::vector<std::pair<std::string, uint8_t>>& ports,
-                                                  std::optional<int> gid_index) {
+                                                  const VerbsParameters& parameters) {
   std::vector<std::shared_ptr<VerbsDevice>> devices;
-  for (const auto& [device, port] : ports) devices.push_back(std::make_shared<VerbsDevice>(device, port, gid_index));
+  for (const auto& [device, port] : ports) devices.push_back(std::make_shared<VerbsDevice>(device, port, parameters));
   return devices;
 }
 
@@ -233,8 +244,8 @@ void RegionSet::Release() {
   regions_.clear();
 }
 
-VerbsHost::VerbsHost(const std::vector<std::pair<std::string, uint8_t>>& ports, std::optional<int> gid_index)
-    : devices_(OpenAll(ports, gid_index)) {
+VerbsHost::VerbsHost(const std::vector<std::pair<std::string, uint8_t>>& ports, const VerbsParameters& parameters)
+    : devices_(OpenAll(ports, parameters)) {
   *probe_page_.words() = kProbeWord;
   probe_source_ =
       std::make_unique<RegionSet>(devices_, probe_page_.words(), PrivatePage::kBytes, ibv::kAccessRemoteRead, "a page");

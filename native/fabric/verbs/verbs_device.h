@@ -24,14 +24,34 @@ struct RdmaPort {
   bool is_infiniband;
 };
 
+/// How queue pairs are set up, as NCCL's variables of these names say for its own.
+struct VerbsParameters {
+  /// NCCL_IB_GID_INDEX: which GID of a port; none to have it chosen.
+  std::optional<int> gid_index;
+  /// NCCL_IB_TC: of all packets, on RoCE and on routed InfiniBand. Its upper six bits are the DSCP.
+  uint8_t traffic_class = 0;
+  /// NCCL_IB_SL.
+  uint8_t service_level = 0;
+  /// NCCL_IB_PKEY: index in the port's table of partition keys.
+  uint16_t pkey_index = 0;
+  /// NCCL_IB_TIMEOUT: a packet is sent again after 4.096 µs * 2^timeout without an answer. 16 is 0.27 s.
+  uint8_t timeout = 16;
+  /// NCCL_IB_RETRY_CNT: so often. Peers that die are noticed by their control connection, so this may outlast a link
+  /// that is down for two seconds.
+  uint8_t retries = 7;
+  /// NCCL_IB_PCI_RELAXED_ORDERING: the card may reorder what it writes to memory, which some processors and virtual
+  /// machines need for full speed. Completions still come after the bytes. Devices without it ignore it.
+  bool relaxed_ordering = true;
+};
+
 /// All of them, in the library's order; none if there is no library. `why` says why there are none.
 std::vector<RdmaPort> ListRdmaPorts(std::string* why);
 
 /// An open port of an RDMA device, with a protection domain.
 class VerbsDevice {
  public:
-  /// `gid_index` as NCCL_IB_GID_INDEX. Throws ENODEV, or the system's error.
-  VerbsDevice(const std::string& device, uint8_t port, std::optional<int> gid_index);
+  /// Throws ENODEV, or the system's error.
+  VerbsDevice(const std::string& device, uint8_t port, const VerbsParameters& parameters);
   ~VerbsDevice();
   VerbsDevice(const VerbsDevice&) = delete;
   VerbsDevice& operator=(const VerbsDevice&) = delete;
@@ -41,6 +61,7 @@ class VerbsDevice {
   ibv::Pd* domain() const { return domain_; }
   const RdmaPortAddress& address() const { return address_; }
   int gid_index() const { return gid_index_; }
+  const VerbsParameters& parameters() const { return parameters_; }
   /// How many reads of its memory it answers at the same time on one queue pair, and how many it has in flight itself.
   uint8_t reads_answered() const { return reads_answered_; }
   uint8_t reads_in_flight() const { return reads_in_flight_; }
@@ -52,6 +73,7 @@ class VerbsDevice {
   void ChooseGid(const ibv::PortAttr& port, std::optional<int> gid_index);
 
   const VerbsLibrary& library_;
+  const VerbsParameters parameters_;
   RdmaPortAddress address_;
   ibv::Context* context_ = nullptr;
   ibv::Pd* domain_ = nullptr;
@@ -119,7 +141,7 @@ class RegionSet {
 class VerbsHost {
  public:
   /// Device and number of each port. Throws as VerbsDevice.
-  VerbsHost(const std::vector<std::pair<std::string, uint8_t>>& ports, std::optional<int> gid_index);
+  VerbsHost(const std::vector<std::pair<std::string, uint8_t>>& ports, const VerbsParameters& parameters);
   ~VerbsHost();
   VerbsHost(const VerbsHost&) = delete;
   VerbsHost& operator=(const VerbsHost&) = delete;

@@ -2,7 +2,7 @@ import { asFailure, PeerLostError } from '../../errors.ts';
 import type { ServedSlice } from '../../plan/reception.ts';
 import { ask } from '../protocol/ask.ts';
 import type { ForeignSource } from '../protocol/checkpoint-values.ts';
-import { deadlines } from '../protocol/deadlines.ts';
+import { deadlines, growing } from '../protocol/deadlines.ts';
 import type { FabricSource } from '../protocol/join-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
 import { toRank } from '../protocol/rank.ts';
@@ -156,7 +156,7 @@ export class LeasedSources {
     slices: readonly ServedSlice[],
     epoch: number,
   ): Promise<void> {
-    const { context } = this.#scope;
+    const { context, spec } = this.#scope;
     const known = this.#served.get(rank)?.slices ?? [];
     this.#served.set(rank, { rank, host, slices: [...known, ...slices] });
     const question = { epoch, segments: [...new Set(slices.map(({ path }) => path))] };
@@ -165,7 +165,8 @@ export class LeasedSources {
       ref,
       toRank.lease,
       question,
-      this.#scope.within(deadlines.open),
+      // It registers the segments with its network cards: at most all of the checkpoint.
+      this.#scope.within(growing(deadlines.open, spec.checkpoint.status.bytes, 'memory')),
     );
     await this.#announceComplete({ rank, address, secret: null }, exposed, slices);
   }

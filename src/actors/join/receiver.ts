@@ -13,7 +13,7 @@ import {
 import type { Fabric, FabricPeer } from '../../native-bridge/fabric.ts';
 import { Pieces } from '../../plan/pieces.ts';
 import { bucketTensors, type Plan } from '../../plan/plan.ts';
-import { deadlines } from '../protocol/deadlines.ts';
+import { deadlines, growing } from '../protocol/deadlines.ts';
 import type { FabricSource, NextReads, ReceptionRequest } from '../protocol/join-values.ts';
 import type { Received } from '../protocol/update-values.ts';
 import type { Leases } from '../rank/leases.ts';
@@ -43,7 +43,11 @@ export interface ReceiverOptions {
   /** This cluster's fabric for null, otherwise that of the cluster with this secret. */
   readonly fabric: (secret: string | null) => Fabric;
   readonly swarm: SwarmClient;
+  /** A rank is read over TCP though any way was welcome: why. */
+  readonly onTcp: (rank: number, why: string) => void;
 }
+
+type Way = Pick<Received, 'over' | 'whyNotRdma'>;
 
 interface Mirror {
   readonly slice: number;
@@ -73,8 +77,8 @@ export class Receiver {
   #report: ReadReport = { arrived: [], failed: [] };
   #failure: WeightcastError | null = null;
   #run: Promise<void> = Promise.resolve();
-  /** Source rank to the bytes that were read from it. */
-  readonly #bytesFrom = new Map<number, number>();
+  /** What was read, by source rank and way. */
+  readonly #received = new Map<string, Received>();
 
   private constructor(options: ReceiverOptions) {
     const { order, plan, manifest } = options;
@@ -117,11 +121,11 @@ export class Receiver {
   }
 
   get receivedBytes(): number {
-    return [...this.#bytesFrom.values()].reduce((sum, bytes) => sum + bytes, 0);
+    return this.received.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   get received(): Received[] {
-    return [...this.#bytesFrom].map(([from, bytes]) => ({ from, bytes }));
+    return [...this.#received.values()];
   }
 
   /** Three numbers a piece: its number, start and end, in milliseconds of the host's monotonic clock. */
@@ -205,7 +209,7 @@ export class Receiver {
   #begin(piece: number, source: number): void {
     const read = this.#read(piece, source)
       .then(
-        () => this.#arrived(piece, source),
+        (way) => this.#arrived(piece, source, way),
         (error) => {
           this.#report.failed.push({ piece, source, reason: describe(error) });
         },
@@ -214,7 +218,8 @@ export class Receiver {
     this.#reading.add(read);
   }
 
-  async #read(piece: number, sourceRank: number): Promise<void> {
+  /** Resolves with how it came. */
+  async #read(piece: number, sourceRank: number): Promise<Way> {
     const source = this.#sources.get(sourceRank);
     const { segment: slice, offset, bytes } = this.#pieces.at(piece);
     const held = source?.slices.find((entry) => entry.slice === slice);
@@ -222,13 +227,15 @@ export class Receiver {
     assert(held !== undefined && mirror !== undefined, `rank ${sourceRank} has no piece ${piece}`);
     const peer = this.#peer(source!);
     try {
+      const { kind, whyNotRdma } = await peer;
       const { startedAt, endedAt } = await (await peer).read(
         held.token,
         Float64Array.of(held.offset + offset, offset, bytes),
         this.#options.segments.attach(mirror.path),
-        { timeoutMilliseconds: deadlines.read, signal: this.#abort.signal },
+        { timeoutMilliseconds: growing(deadlines.read, bytes, 'network'), signal: this.#abort.signal },
       );
       this.#spans.push(piece, startedAt, endedAt);
+      return { over: kind, whyNotRdma };
     } catch (error) {
       // The next read connects again.
       if (error instanceof PeerLostError && this.#peers.get(sourceRank) === peer) this.#drop(sourceRank);
@@ -243,20 +250,25 @@ export class Receiver {
       const options = { name: rankName(rank), timeoutMilliseconds: deadlines.connect, signal };
       const connecting = this.#options.fabric(secret).connect(address, options);
       this.#peers.set(rank, connecting);
-      connecting.catch(() => {
-        if (this.#peers.get(rank) === connecting) this.#peers.delete(rank);
-      });
+      connecting.then(
+        ({ whyNotRdma }) => whyNotRdma !== null && this.#options.onTcp(rank, whyNotRdma),
+        () => {
+          if (this.#peers.get(rank) === connecting) this.#peers.delete(rank);
+        },
+      );
       peer = connecting;
     }
     return peer;
   }
 
-  #arrived(piece: number, source: number): void {
+  #arrived(piece: number, source: number, way: Way): void {
     this.#report.arrived.push(piece);
     // The swarm may have assigned the piece again while its first read was still running.
     if (this.#arrivedPieces.has(piece)) return;
     this.#arrivedPieces.add(piece);
-    this.#bytesFrom.set(source, (this.#bytesFrom.get(source) ?? 0) + this.#pieces.at(piece).bytes);
+    const key = `${source} ${way.over}`;
+    const before = this.#received.get(key)?.bytes ?? 0;
+    this.#received.set(key, { from: source, bytes: before + this.#pieces.at(piece).bytes, ...way });
     for (const bucket of this.#bucketsOf.get(piece) ?? []) {
       const missing = this.#missingOf.get(bucket)! - 1;
       this.#missingOf.set(bucket, missing);

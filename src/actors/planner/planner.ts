@@ -1,5 +1,6 @@
 import { adoptedFile, segmentFile } from '../../checkpoint/file-identity.ts';
 import {
+  arrivalDigest,
   contentDigest,
   decodeManifest,
   encodeManifest,
@@ -7,27 +8,22 @@ import {
   type Manifest,
   mergeManifests,
 } from '../../checkpoint/manifest.ts';
-import { type BadTensor, combineParts } from '../../checkpoint/parts.ts';
+import { checkManifestSize } from '../../checkpoint/manifest-size.ts';
+import { type BadTensor, combineParts, type PartReport } from '../../checkpoint/parts.ts';
 import type { CheckpointIndex } from '../../checkpoint/source.ts';
 import { asFailure, UsageError, VerificationError } from '../../errors.ts';
+import { inManifestOrder } from '../../plan/arrived-order.ts';
 import { type Plan, planUpdate } from '../../plan/buckets.ts';
 import { type FusedModules, type FusedUnits, fusedUnits } from '../../plan/fused-tensors.ts';
 import { assignFiles, assignWritten, type FileAssignments } from '../../plan/load-assignment.ts';
 import { PlanCache } from '../../plan/plan-cache.ts';
 import { planReception, servedBy, withLost } from '../../plan/reception.ts';
 import { cutSlices, type Slices } from '../../plan/slices.ts';
-import {
-  type Actor,
-  type Context,
-  type Reply,
-  type ReplyOf,
-  restartForEver,
-  type SpawnOptions,
-} from '../kernel/index.ts';
-import type { Merged } from '../protocol/checkpoint-values.ts';
+import { type Actor, type Context, type Reply, restartForEver, type SpawnOptions } from '../kernel/index.ts';
+import type { LoadRequest, Merged } from '../protocol/checkpoint-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
-import type { ArrivedDigests } from '../protocol/update-values.ts';
+import type { Arrived } from '../protocol/update-values.ts';
 
 type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
 
@@ -35,6 +31,8 @@ type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { typ
 export interface PlannerPorts {
   /** Reads the headers of a checkpoint's files. Rejects with `CheckpointError`. */
   openCheckpoint(source: string | readonly string[]): Promise<CheckpointIndex>;
+  /** Resolves when the event loop has done what else was due: whoever waits for this process must not take it for dead. */
+  breathe(): Promise<void>;
 }
 
 /** It keeps nothing that cannot be had again, so a crash costs the request that it was at. */
@@ -49,6 +47,8 @@ export class PlannerActor implements Actor<PlannerMessage> {
   readonly #recall: (layout: string) => Uint8Array | null;
   readonly #manifests = new Map<string, Manifest>();
   readonly #plans = new PlanCache();
+  /** `arrivalDigest` of manifests. */
+  readonly #expected = new WeakMap<Manifest, string>();
   /** Of the checkpoint that was planned last. */
   #parts: { readonly key: string; readonly slices: Slices; readonly units: FusedUnits } | null = null;
 
@@ -65,13 +65,13 @@ export class PlannerActor implements Actor<PlannerMessage> {
     try {
       switch (message.type) {
         case 'open-files':
-          return this.#startOpening(message, context.deferReply(message));
+          return this.#replyLater(this.#openFiles(message), context.deferReply(message));
         case 'plan-loading':
-          return context.reply(message, this.#planLoading(message));
+          return this.#replyLater(this.#planLoading(message), context.deferReply(message));
         case 'merge':
-          return context.reply(message, this.#merge(message));
+          return this.#replyLater(this.#merge(message), context.deferReply(message));
         case 'adopt':
-          return context.reply(message, this.#keep(decodeManifest(message.manifest)));
+          return this.#replyLater(this.#keep(decodeManifest(message.manifest)), context.deferReply(message));
         case 'plan':
           return context.reply(message, this.#plan(message));
         case 'verify':
@@ -88,10 +88,10 @@ export class PlannerActor implements Actor<PlannerMessage> {
     }
   }
 
-  /** Beside the mailbox: a file system that hangs stops no update. */
-  #startOpening(message: MessageOf<'open-files'>, reply: Reply<ReplyOf<typeof message>>): void {
-    this.#openFiles(message).then(
-      (opened) => reply.succeed(opened),
+  /** Beside the mailbox: a file system that hangs, or a million tensors, stops no update. */
+  #replyLater<R>(work: Promise<R>, reply: Reply<R>): void {
+    work.then(
+      (answer) => reply.succeed(answer),
       (error) => reply.fail(asFailure(error)),
     );
   }
@@ -103,16 +103,20 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return { number: this.#opened.number, files };
   }
 
-  #planLoading(message: MessageOf<'plan-loading'>) {
+  async #planLoading(message: MessageOf<'plan-loading'>) {
     const { shares, segments, reused } = this.#deal(message);
-    const orders = shares.map(({ rank, manifest, segment, reads }) => ({
-      rank,
-      manifest: encodeManifest(manifest),
-      segment,
-      exists: reused !== null,
-      reads: [...reads],
-      digest: message.source.kind !== 'written',
-    }));
+    const orders: LoadRequest[] = [];
+    for (const { rank, manifest, segment, reads } of shares) {
+      await this.#ports.breathe();
+      orders.push({
+        rank,
+        manifest: encodeManifest(manifest),
+        segment,
+        exists: reused !== null,
+        reads: [...reads],
+        digest: message.source.kind !== 'written',
+      });
+    }
     return { orders, reused, segments: [...segments] };
   }
 
@@ -125,24 +129,33 @@ export class PlannerActor implements Actor<PlannerMessage> {
       throw new UsageError(`the files of ${checkpoint} are no longer open: others were opened since`);
     }
     const { index } = this.#opened;
+    checkManifestSize(checkpoint, index.names);
     const identitiesOf = new Map(source.hosts.map(({ host, identities }) => [host, identities]));
     const loading = ranks.filter(({ host }) => identitiesOf.has(host));
     return assignFiles({ checkpoint, index, identitiesOf, segmentName, ranks: loading, spare });
   }
 
-  #merge({ parts }: MessageOf<'merge'>): Merged {
-    const manifest = mergeManifests(
-      parts.map(({ manifest: encoded, digests }) => ({ ...decodeManifest(encoded), digests })),
-    );
-    return this.#keep(manifest);
+  async #merge({ parts }: MessageOf<'merge'>): Promise<Merged> {
+    const decoded: Manifest[] = [];
+    for (const { manifest, digests } of parts) {
+      decoded.push({ ...decodeManifest(manifest), digests });
+      await this.#ports.breathe();
+    }
+    return this.#keep(mergeManifests(decoded));
   }
 
-  #keep(manifest: Manifest): Merged {
+  /** Throws a `CheckpointError` for what could not be planned, or would not fit into messages. */
+  async #keep(manifest: Manifest): Promise<Merged> {
+    checkManifestSize(manifest.checkpoint, manifest.names);
+    await this.#ports.breathe();
     const layout = layoutDigest(manifest);
+    await this.#ports.breathe();
+    const digest = contentDigest(manifest);
+    await this.#ports.breathe();
     this.#manifests.set(layout, manifest);
     return {
       layout,
-      digest: contentDigest(manifest),
+      digest,
       tensors: manifest.names.length,
       bytes: manifest.bytes.reduce((sum, bytes) => sum + bytes, 0),
       manifest: encodeManifest(manifest),
@@ -151,7 +164,9 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 
   #plan({ layout, ranks, sources, copies, lost, mirrorName, ...limits }: MessageOf<'plan'>): Planned {
-    const registered = withLost(this.#manifest(layout), lost);
+    const known = this.#manifest(layout);
+    const registered = withLost(known, lost);
+    const expected = this.#expectedOf(known);
     const { memoryFraction: fraction, bucketBytes, fused } = limits;
     const { slices, units } = this.#partsOf(layout, registered, fused);
     const reception = planReception({
@@ -165,7 +180,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
     });
     if (reception === null) {
       const plan = this.#plans.plan({ layout, manifest: registered, ranks, fraction, bucketBytes, fused });
-      return { plan, manifest: null, reception };
+      return { plan, expected, manifest: null, reception };
     }
     const { manifest, mirrors } = reception;
     // Each update has mirrors of its own, and so a plan of its own: caching it is no use.
@@ -175,6 +190,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
     const hostOf = new Map(sources.map(({ rank, host }) => [rank, host]));
     return {
       plan,
+      expected,
       manifest: encodeManifest(manifest),
       reception: {
         sliceBytes: Float64Array.from(slices.slices, ({ bytes }) => bytes),
@@ -192,11 +208,16 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return this.#parts;
   }
 
-  /** Engine workers report tensors in the order in which they were announced: that of their rank's plan. */
+  #expectedOf(manifest: Manifest): string {
+    const expected = this.#expected.get(manifest) ?? arrivalDigest(manifest.digests);
+    this.#expected.set(manifest, expected);
+    return expected;
+  }
+
   #verify({ layout, instance, reports }: MessageOf<'verify'>): void {
     const manifest = this.#manifest(layout);
     const verdict = combineParts(
-      reports.map(({ rank, plan, arrivedDigests }) => ({ rank, ...inManifestOrder(arrivedDigests, plan) })),
+      reports.map(({ rank, plan, arrived }) => ({ rank, ...columnsOf(arrived, plan, manifest) })),
       manifest.digests,
     );
     if (verdict.ok) return;
@@ -225,20 +246,9 @@ function whence({ segments, segmentOf }: Manifest, row: number): string {
   return `; it lies in ${segmentFile(path)} on host ${host}, which must not be written while it is registered`;
 }
 
-function inManifestOrder({ digests, part, parts }: ArrivedDigests, { tensorOrder }: Plan): ArrivedDigests {
-  const rows = tensorOrder.length;
-  // combineParts rejects reports of another length.
-  if (digests.length !== rows || part.length !== rows || parts.length !== rows)
-    return { digests, part, parts };
-  const ordered = {
-    digests: new BigUint64Array(rows),
-    part: new Uint16Array(rows),
-    parts: new Uint16Array(rows),
-  };
-  for (const [entry, row] of tensorOrder.entries()) {
-    ordered.digests[row] = digests[entry]!;
-    ordered.part[row] = part[entry]!;
-    ordered.parts[row] = parts[entry]!;
-  }
-  return ordered;
+/** Engine workers report tensors in the order in which they were announced: that of their rank's plan. */
+function columnsOf(arrived: Arrived, plan: Plan, { digests }: Manifest): Omit<PartReport, 'rank'> {
+  if (arrived !== 'as registered') return inManifestOrder(arrived, plan);
+  const rows = digests.length;
+  return { digests, part: new Uint16Array(rows), parts: new Uint16Array(rows).fill(1) };
 }

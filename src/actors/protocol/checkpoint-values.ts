@@ -16,6 +16,9 @@ export const foreignSource = z.object({
 });
 export type ForeignSource = z.infer<typeof foreignSource>;
 
+/** `HostDocument` of checkpoint/host-documents.ts. */
+export const document = z.object({ path: z.string(), digest: z.string(), bytes });
+
 /** Safetensors files. */
 export const fileSource = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('path'), path: z.string().min(1) }),

@@ -12,7 +12,10 @@ export const deadlines = {
   start: 60_000,
   /** All rank processes ending, those that hang killed. Longer than the grace time of one of them. */
   stopRanks: 28_000,
-  /** Allocating slots and opening sockets; the host device zeroes the pages it allocates. */
+  /**
+   * Allocating slots and opening sockets; the host device zeroes the pages it allocates. Longer where segments are
+   * reserved, pinned and registered: see {@link growing}.
+   */
   open: 60_000,
   /** Ranks of a communicator waiting for each other; the first one of a process loads NCCL. Less than `abort`. */
   communicator: 20_000,
@@ -35,6 +38,23 @@ export const deadlines = {
    * each GB of the checkpoint. Users can set it.
    */
   workerLink: 120_000,
+  /**
+   * From the first worker of an engine that has connected to its rank to the last one: all are called at the same time. Users
+   * can set it.
+   */
+  connectWorkers: 60_000,
   /** A broadcast goes to peers whose slots are free only when their workers have answered: this much longer than that. */
   broadcastBeyondWorkerLink: 30_000,
 } as const;
+
+/** Bytes per millisecond that even a slow machine manages; many share the network. */
+const slowest = {
+  /** Reserving, page-locking and registering host memory. */
+  memory: 5e5,
+  network: 1e4,
+} as const;
+
+/** A deadline for a step whose work grows with the bytes. */
+export function growing(milliseconds: number, bytes: number, what: keyof typeof slowest): number {
+  return milliseconds + Math.ceil(bytes / slowest[what]);
+}

@@ -35,6 +35,8 @@ export const copy = z.object({ slice: z.int().nonnegative(), path: z.string(), h
 
 export const planned = z.object({
   plan,
+  /** `arrivalDigest` of the checkpoint. */
+  expected: z.string(),
   /** The checkpoint with the group's mirrors as segments; null if the group has no mirrors. */
   manifest: binary.nullable(),
   /** What the group reads from other hosts; null if nothing. */

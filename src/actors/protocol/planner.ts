@@ -10,7 +10,7 @@ import {
 } from './checkpoint-values.ts';
 import { copy, fabricRank, fusedModules, plan, planned } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
-import { arrivedDigests } from './update-values.ts';
+import { arrived } from './update-values.ts';
 import { binary, bytes, longs, name, nothing, rank } from './values.ts';
 
 export const toPlanner = {
@@ -66,7 +66,7 @@ export const toPlanner = {
       layout: z.string(),
       instance: name,
       /** With the plan by which each rank announced tensors to its worker. */
-      reports: z.array(z.object({ rank, plan, arrivedDigests })),
+      reports: z.array(z.object({ rank, plan, arrived })),
     },
     nothing,
   ),

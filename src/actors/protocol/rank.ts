@@ -1,7 +1,6 @@
 import * as z from 'zod';
-import { examinedFile, exposedSegment, loadRequest } from './checkpoint-values.ts';
+import { document, examinedFile, exposedSegment, loadRequest } from './checkpoint-values.ts';
 import { receptionRequest } from './join-values.ts';
-import { plan } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import {
   communicator,
@@ -36,6 +35,8 @@ export const toRank = {
     z.object({ address: binary, exposed: z.array(exposedSegment) }),
   ),
   returnLease: notice('return-lease', { epoch }),
+  /** Writes a piece of a document into the host's directory, for all ranks of the host. It is released as a segment. */
+  writeDocument: request('write-document', { document, offset: bytes, piece: binary }, nothing),
   prepare: request(
     'prepare',
     {
@@ -68,9 +69,11 @@ export const toRank = {
       communicator: communicator.nullable(),
       planDigest: z.string(),
       layout: z.string(),
-      /** Null if the rank has them cached. */
-      plan: plan.nullable(),
-      manifest: binary.nullable(),
+      /** In the host's directory; null if the rank has them cached. */
+      plan: document.nullable(),
+      manifest: document.nullable(),
+      /** `arrivalDigest` of the checkpoint. */
+      expected: z.string(),
       /** What to receive from other hosts; null if nothing. */
       reception: receptionRequest.nullable(),
       /** With less free device memory than this during the update, the rank gives up its staging slot. */
@@ -78,7 +81,14 @@ export const toRank = {
     },
     opened,
   ),
-  stream: request('stream', { epoch }, streamed),
+  /**
+   * The engine worker gets no bucket before `start-loading`. `timeline`: whether the answer has the rank's, whose size grows
+   * with the number of buckets.
+   */
+  stream: request('stream', { epoch, timeline: z.boolean() }, streamed),
+  /** While it streams. Answered when the engine worker has connected and opened the link buffer. */
+  connected: request('connected', { epoch }, nothing),
+  startLoading: notice('start-loading', { epoch }),
   /** `loads`: how many buckets of that epoch the engine worker was asked to load; with 0 its weights are as before. */
   abort: request('abort', { epoch, reason: z.string() }, z.object({ loads: z.int().nonnegative() })),
 };

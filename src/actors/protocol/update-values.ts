@@ -51,6 +51,8 @@ export const updateRequest = z.object({
   timeoutMilliseconds: milliseconds,
   /** How long one answer of an engine worker may take. Default: longer for a larger checkpoint. */
   stepTimeoutMilliseconds: milliseconds.optional(),
+  /** From the first worker of an instance that has connected to the last one. */
+  connectTimeoutMilliseconds: milliseconds.optional(),
 });
 export type UpdateRequest = z.infer<typeof updateRequest>;
 
@@ -94,6 +96,10 @@ export const arrivedDigests = z.object({
 });
 export type ArrivedDigests = z.infer<typeof arrivedDigests>;
 
+/** `as registered`: of every tensor the whole, with the checkpoint's digest. */
+export const arrived = z.union([z.literal('as registered'), arrivedDigests]);
+export type Arrived = z.infer<typeof arrived>;
+
 /** What an engine worker is asked beside loading the weights. */
 export const workerAsked = z.object({
   /** Digests of what it received. */
@@ -129,13 +135,26 @@ const timeline = z.object({
 });
 export type RankTimeline = z.infer<typeof timeline>;
 
-/** Bytes read over the fabric from one rank; a rank of another cluster has a number that no rank of this one has. */
-const received = z.object({ from: rank, bytes });
+/**
+ * Bytes read over the fabric from one rank; a rank of another cluster has a number that no rank of this one has. `over`: mapped
+ * memory of the same host, RDMA (`verbs`) or TCP; `whyNotRdma`: why it was TCP, if that was not asked for.
+ */
+const received = z.object({
+  from: rank,
+  bytes,
+  over: z.enum(['shm', 'verbs', 'tcp']),
+  whyNotRdma: z.string().nullable(),
+});
 export type Received = z.infer<typeof received>;
 
 export const streamed = z.object({
-  timeline,
-  arrivedDigests: arrivedDigests.nullable(),
+  /** The start of its first upload and the end of its last reload, as in the timeline; null if it had none. */
+  startedAt: z.number().nullable(),
+  endedAt: z.number().nullable(),
+  /** Null if it was not asked for. */
+  timeline: timeline.nullable(),
+  /** Null if its worker was not asked, or does not say. */
+  arrived: arrived.nullable(),
   /** One for each exchange; none if its worker was not asked, or does not say. */
   live: z.array(liveDigests),
   received: z.array(received),
@@ -186,7 +205,7 @@ export const updateReport = z.object({
   bytes,
   /** Bytes that were read from other hosts. */
   receivedBytes: bytes,
-  /** The same by the rank they were read from. */
+  /** The same by the rank they were read from, and the way. */
   received: z.array(received),
   buckets: z.int(),
   /** Device memory of a rank, at most: `slots` of `slotBytes` each, and one of `largeSlotBytes` for larger tensors. */
@@ -198,7 +217,7 @@ export const updateReport = z.object({
   /** From the first upload to the last acknowledgement. */
   streamSeconds: z.number(),
   instances: z.array(instanceReport),
-  /** Of the first ranks, as many as fit into a message. */
+  /** Of the first ranks: as many as take 4 MiB, and at least of one. */
   timelines: z.array(timeline),
 });
 export type UpdateReport = z.infer<typeof updateReport>;

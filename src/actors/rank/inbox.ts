@@ -3,7 +3,7 @@ import type { WeightcastError } from '../../errors.ts';
 import type { SpawnOptions } from '../kernel/index.ts';
 import { type RankMessage, toRank } from '../protocol/rank.ts';
 import { anyOf } from '../protocol/table.ts';
-import type { ArrivedDigests } from '../protocol/update-values.ts';
+import type { Arrived } from '../protocol/update-values.ts';
 import type { SlotReport } from './bucket.ts';
 
 /** Everything that reaches a rank's mailbox: its protocol, and what it and its slots send to it. */
@@ -16,7 +16,7 @@ export type RankInbox =
   | {
       readonly type: 'exchange-ended';
       readonly epoch: number;
-      readonly result: ArrivedDigests | null | WeightcastError;
+      readonly result: Arrived | null | WeightcastError;
     }
   | { readonly type: 'report-progress' };
 

@@ -1,5 +1,6 @@
 import { decodeManifest, type Manifest } from '../../checkpoint/manifest.ts';
 import type { Plan } from '../../plan/plan.ts';
+import { decodePlan } from '../../plan/plan-codec.ts';
 
 /** Enough for two checkpoints that each alternate between two sets of segments. */
 const keptOfEach = 4;
@@ -21,17 +22,18 @@ export class LayoutCache {
     return [...this.#plans.keys()];
   }
 
-  /** Stores what was sent, and returns what the request names. Undefined for what is neither sent nor cached. */
+  /** Stores what was sent, encoded, and returns what the request names. Undefined for what is neither sent nor cached. */
   use(request: {
     readonly layout: string;
     readonly manifest: Uint8Array | null;
     readonly planDigest: string;
-    readonly plan: Plan | null;
+    readonly plan: Uint8Array | null;
   }): { readonly manifest: Manifest | undefined; readonly plan: Plan | undefined } {
     const { layout, manifest, planDigest, plan } = request;
+    const sent = plan === null ? undefined : decodePlan(plan);
     return {
       manifest: touch(this.#manifests, layout, manifest === null ? undefined : decodeManifest(manifest)),
-      plan: touch(this.#plans, planDigest, plan?.digest === planDigest ? plan : undefined),
+      plan: touch(this.#plans, planDigest, sent?.digest === planDigest ? sent : undefined),
     };
   }
 }

@@ -1,4 +1,6 @@
+import { unpackDocument } from '../../checkpoint/document-codec.ts';
 import type { Manifest } from '../../checkpoint/manifest.ts';
+import { rankName } from '../../checkpoint/rank-name.ts';
 import { OutOfDeviceMemoryError, WeightcastError } from '../../errors.ts';
 import { type Plan, slotMemory } from '../../plan/plan.ts';
 import { Receiver } from '../join/receiver.ts';
@@ -32,10 +34,16 @@ export async function openTransfer(
   context: Context<RankInbox>,
 ): Promise<{ readonly transfer: RankTransfer | null; readonly answer: Opened }> {
   const { ports, layouts, communicator } = holdings;
-  const { plan, manifest } = layouts.use(message);
+  const { layout, planDigest } = message;
+  const [sentPlan, sentManifest] = await Promise.all(
+    [message.plan, message.manifest].map(async (sent) => {
+      return sent && unpackDocument(await ports.documents.read(sent));
+    }),
+  );
+  const { plan, manifest } = layouts.use({ layout, planDigest, plan: sentPlan!, manifest: sentManifest! });
   if (plan === undefined || manifest === undefined)
-    throw new WeightcastError(`rank ${ports.rank} has no plan ${message.planDigest} in its cache`);
-  const { epoch, version, worker, exchanges, stepTimeoutMilliseconds, reception } = message;
+    throw new WeightcastError(`rank ${ports.rank} has no plan ${planDigest} in its cache`);
+  const { epoch, version, worker, exchanges, expected, stepTimeoutMilliseconds, reception } = message;
   let receiver: Receiver | null = null;
   try {
     const collective =
@@ -45,6 +53,7 @@ export async function openTransfer(
     const parts = {
       plan,
       manifest,
+      expected,
       ports,
       clock: context.clock,
       collective,
@@ -72,5 +81,11 @@ function openReceiver(
   const { rank, segments } = ports;
   const fabric = (secret: string | null) => ports.fabric(secret);
   const swarm = swarmClient(order, rank, context);
-  return Receiver.open({ order, rank, plan, manifest, segments, leases, fabric, swarm });
+  const { log } = context;
+  const onTcp = (from: number, reason: string) => {
+    // Where there is no RDMA nothing else was to be expected.
+    const level = ports.nics.length > 0 ? 'warn' : 'info';
+    log[level]({ peer: rankName(from), reason }, `rank ${rank} reads over TCP and not over RDMA`);
+  };
+  return Receiver.open({ order, rank, plan, manifest, segments, leases, fabric, swarm, onTcp });
 }

@@ -1,4 +1,5 @@
 import type { ActorRef } from '../kernel/index.ts';
+import type { Progress } from '../protocol/status-values.ts';
 import type { SlotJob, SlotReport } from './bucket.ts';
 import type { SlotMap } from './slot-map.ts';
 import type { BucketOrigin, RankTransfer } from './transfer.ts';
@@ -55,8 +56,11 @@ export class Pipeline {
     return this.#reloaded === this.#map.buckets && this.#staged.length === 0;
   }
 
-  get reloadedBytes(): number {
-    return this.#reloadedBytes;
+  progress(rank: number): Progress {
+    const { receiving } = this.transfer;
+    if (receiving.doneBytes < receiving.totalBytes) return { activity: 'receive', rank, ...receiving };
+    const totalBytes = this.#map.plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
+    return { activity: 'update', rank, doneBytes: this.#reloadedBytes, totalBytes };
   }
 
   start(): void {

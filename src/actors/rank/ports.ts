@@ -1,3 +1,4 @@
+import type { HostDocuments } from '../../checkpoint/host-documents.ts';
 import type { SegmentStore } from '../../checkpoint/segment-store.ts';
 import type { WorkerLink } from '../../engines/worker-link/worker-link.ts';
 import type { Collective } from '../../native-bridge/collective.ts';
@@ -21,6 +22,7 @@ export interface RankPorts {
   readonly pid: number;
   readonly device: Device;
   readonly segments: SegmentStore;
+  readonly documents: HostDocuments;
   /** The RDMA ports that this rank uses; none where it has none. */
   readonly nics: readonly string[];
   /** Whether its collective also joins ranks of other hosts (`cluster`), or only those of its own (`host`). */

@@ -1,7 +1,6 @@
 import { AbortedError, asFailure, DeviceLostError, WeightcastError } from '../../errors.ts';
 import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../../plan/plan.ts';
 import type { Actor, ActorRef, Context, Reply } from '../kernel/index.ts';
-import type { Progress } from '../protocol/status-values.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
 import type { CreatedCommunicator, Streamed } from '../protocol/update-values.ts';
 import { BucketActor, type SlotJob } from './bucket.ts';
@@ -37,6 +36,7 @@ export class RankActor implements Actor<RankInbox> {
   /** From `stream` on; a new one for each exchange. */
   #pipeline: Pipeline | null = null;
   #streamReply: Reply<Streamed> | null = null;
+  #isTimed = false;
   /** The last transfer that ended, for the answer to `abort`. */
   #ended = { epoch: 0, loads: 0 };
   #reserveBytes = 0;
@@ -89,7 +89,10 @@ export class RankActor implements Actor<RankInbox> {
         this.#reportProgress(context);
         return this.#loading.end(message.job, message.result);
       case 'release':
-        return this.#replyLater(context.deferReply(message), this.#releaseSegments(message));
+        return this.#replyLater(
+          context.deferReply(message),
+          this.#leases.release(message.segments).then(() => ({})),
+        );
       case 'lease': {
         const { epoch, segments } = message;
         return this.#replyLater(context.deferReply(message), this.#leases.lease(epoch, segments));
@@ -98,12 +101,19 @@ export class RankActor implements Actor<RankInbox> {
         return this.#replyLater(context.deferReply(message), this.#leases.expose(message.segments));
       case 'return-lease':
         return this.#leases.returnLease(message.epoch);
+      case 'write-document':
+        return this.#writeDocument(message, context);
       case 'prepare':
         return await this.#prepare(message, context);
       case 'open':
         return this.#open(message, context);
       case 'stream':
         return this.#startStream(message, context);
+      case 'connected':
+        return this.#replyLater(context.deferReply(message), this.#connected(message));
+      case 'start-loading':
+        if (message.epoch === this.#transfer?.epoch) this.#transfer.startLoading();
+        return;
       case 'slot-free':
         return this.#slotFree(message, context);
       case 'connect-failed':
@@ -143,9 +153,13 @@ export class RankActor implements Actor<RankInbox> {
     this.#tick(context);
   }
 
-  async #releaseSegments({ segments }: MessageOf<'release'>): Promise<Record<string, never>> {
-    await this.#leases.release(segments);
-    return {};
+  #writeDocument(message: MessageOf<'write-document'>, context: Context<RankInbox>): void {
+    try {
+      this.#ports.documents.write(message.document, message.offset, message.piece);
+      context.reply(message, {});
+    } catch (error) {
+      context.fail(asFailure(error));
+    }
   }
 
   /** Replies when the work is done: the mailbox does not wait for it. */
@@ -215,10 +229,18 @@ export class RankActor implements Actor<RankInbox> {
       return;
     }
     this.#streamReply = context.deferReply(message);
+    this.#isTimed = message.timeline;
     transfer.startReceiving();
     this.#startExchange(transfer, context);
     this.#reportProgress(context);
     this.#tick(context);
+  }
+
+  async #connected(message: MessageOf<'connected'>): Promise<Record<string, never>> {
+    if (message.epoch !== this.#transfer?.epoch || this.#transfer.connected === null)
+      throw this.#stale(message);
+    await this.#transfer.connected;
+    return {};
   }
 
   #startExchange(transfer: RankTransfer, context: Context<RankInbox>): void {
@@ -253,8 +275,7 @@ export class RankActor implements Actor<RankInbox> {
     this.#reportProgress(context);
     if (!transfer.isOver) return await this.#nextExchange(transfer, context);
     this.#forget(transfer);
-    const { timeline, received, live } = transfer;
-    this.#streamReply?.succeed({ timeline, arrivedDigests: result, live, received });
+    this.#streamReply?.succeed(transfer.outcome(result, this.#isTimed));
     this.#streamReply = null;
   }
 
@@ -329,18 +350,10 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   #reportProgress(context: Context<RankInbox>): void {
-    const progress = this.#progress();
-    if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
-  }
-
-  #progress(): Progress | null {
     const { rank } = this.#ports;
-    if (this.#loading.isRunning) return this.#loading.progress(rank);
-    if (this.#pipeline === null) return null;
-    const { transfer, reloadedBytes } = this.#pipeline;
-    const { receiving } = transfer;
-    if (receiving.doneBytes < receiving.totalBytes) return { activity: 'receive', rank, ...receiving };
-    const totalBytes = transfer.map.plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
-    return { activity: 'update', rank, doneBytes: reloadedBytes, totalBytes };
+    const progress = this.#loading.isRunning
+      ? this.#loading.progress(rank)
+      : (this.#pipeline?.progress(rank) ?? null);
+    if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
   }
 }

@@ -11,6 +11,20 @@ export class Spans {
     this.#numbers[stage].push(bucket, startedAt, endedAt);
   }
 
+  /** The start of the first upload; null before that. */
+  get startedAt(): number | null {
+    const { h2d } = this.#numbers;
+    const starts = h2d.filter((_, at) => at % 3 === 1);
+    return starts.length === 0 ? null : starts.reduce((least, start) => Math.min(least, start));
+  }
+
+  /** The end of the last reload; null before that. */
+  get endedAt(): number | null {
+    const { reload } = this.#numbers;
+    const ends = reload.filter((_, at) => at % 3 === 2);
+    return ends.length === 0 ? null : ends.reduce((most, end) => Math.max(most, end));
+  }
+
   timeline(rank: number, read: Float64Array): RankTimeline {
     const { h2d, broadcast, reload } = this.#numbers;
     return {

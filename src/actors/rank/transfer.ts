@@ -1,7 +1,7 @@
 import { strict as assert } from 'node:assert';
 import { isDeepStrictEqual } from 'node:util';
 import type { Manifest } from '../../checkpoint/manifest.ts';
-import { AbortedError, VerificationError } from '../../errors.ts';
+import { AbortedError, CheckpointError, VerificationError } from '../../errors.ts';
 import type { Interval } from '../../native-bridge/addon.ts';
 import type { Collective, DevicePlace } from '../../native-bridge/collective.ts';
 import { bucketTensors, type Plan } from '../../plan/plan.ts';
@@ -10,12 +10,13 @@ import type { Clock } from '../../ports.ts';
 import type { Receiver } from '../join/receiver.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type {
+  Arrived,
   ArrivedDigests,
   LiveDigests,
-  RankTimeline,
-  Received,
+  Streamed,
   WorkerAsked,
 } from '../protocol/update-values.ts';
+import { arrivedAnswer } from './arrived.ts';
 import { BucketStep } from './bucket-step.ts';
 import { DeviceSlots } from './device-slots.ts';
 import type { RankPorts } from './ports.ts';
@@ -32,6 +33,8 @@ export interface TransferOptions {
   readonly stepTimeoutMilliseconds: number;
   readonly plan: Plan;
   readonly manifest: Manifest;
+  /** `arrivalDigest` of the checkpoint: the manifest may have the digests of an earlier one. */
+  readonly expected: string;
   readonly ports: RankPorts;
   readonly clock: Clock;
   /** Null for a rank that is alone. */
@@ -62,6 +65,10 @@ export class RankTransfer {
   readonly #inFlight = new Set<Promise<unknown>>();
   #slots: DeviceSlots;
   #steps = newSteps();
+  /** Taken by bucket 0 when the engine worker may be given the first bucket. */
+  readonly #loading = new BucketStep();
+  /** Resolves when the engine worker has opened the link buffer of the first exchange. Null before {@link connect}. */
+  connected: Promise<void> | null = null;
   #aborted: AbortedError | null = null;
   /** Settles when an abort is complete. */
   #ending: Promise<void> | null = null;
@@ -131,7 +138,14 @@ export class RankTransfer {
   /** Hands the engine worker the link buffer; the first reload waits for the answer. */
   connect(): Promise<void> {
     const { ipcHandle: handle, bytes } = this.#slots.link;
-    return this.#track(() => this.#worker.open({ handle, bytes }));
+    const connecting = this.#track(() => this.#worker.open({ handle, bytes }));
+    this.connected ??= connecting;
+    return connecting;
+  }
+
+  /** All workers of the instance are there: until now its weights are as before. */
+  startLoading(): void {
+    this.#loading.complete(0);
   }
 
   // ── one bucket ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,6 +182,7 @@ export class RankTransfer {
   /** Resolves when the engine worker has copied the bucket out of its link slot, which may then be overwritten. */
   async reload(bucket: number): Promise<void> {
     await this.#steps.requested.completed(bucket - 1);
+    await this.#loading.completed(0);
     const reload = this.#track(() => this.#worker.reload(bucket));
     this.#steps.requested.complete(bucket);
     this.#spans.add('reload', bucket, await reload);
@@ -199,7 +214,11 @@ export class RankTransfer {
     const upload = this.#track(async () => {
       await receiver?.arrival(bucket);
       const transfers = attach().map((segment, at) => ({ segment, rectangles: wanted[at]!.rectangles }));
-      const interval = await ports.device.upload(transfers, buffer);
+      const interval = await ports.device.upload(transfers, buffer).catch((error) => {
+        // What has become of a file says more than what its reader met with.
+        if (error instanceof CheckpointError) attach();
+        throw error;
+      });
       // A file that was written meanwhile is an error.
       attach();
       return interval;
@@ -223,20 +242,12 @@ export class RankTransfer {
     return { doneBytes: receivedBytes, totalBytes };
   }
 
-  /** Of all exchanges so far, and of the pieces that were read from other hosts. */
-  get timeline(): RankTimeline {
+  /** What there is to say of all exchanges, and of what was read from other hosts. */
+  outcome(arrived: Arrived | null, isTimed: boolean): Streamed {
     const { ports, receiver } = this.#options;
-    return this.#spans.timeline(ports.rank, receiver?.spans ?? new Float64Array());
-  }
-
-  /** Bytes read from other hosts, by source. */
-  get received(): Received[] {
-    return this.#options.receiver?.received ?? [];
-  }
-
-  /** What the engine worker says that its models hold, one for each exchange that is over. */
-  get live(): LiveDigests[] {
-    return this.#live;
+    const { startedAt, endedAt } = this.#spans;
+    const timeline = isTimed ? this.#spans.timeline(ports.rank, receiver?.spans ?? new Float64Array()) : null;
+    return { startedAt, endedAt, timeline, arrived, live: this.#live, received: receiver?.received ?? [] };
   }
 
   /** How many buckets the engine worker was asked to load, in all exchanges. */
@@ -253,8 +264,8 @@ export class RankTransfer {
    * Ends an exchange: the worker drops the link buffer, the slots are freed, and only then the post-hook runs. Rejects
    * with `VerificationError` if the worker reports other digests than in the exchange before.
    */
-  async finish(): Promise<ArrivedDigests | null> {
-    const { receiver, worker, ports } = this.#options;
+  async finish(): Promise<Arrived | null> {
+    const { receiver, worker, ports, plan, expected } = this.#options;
     await receiver?.complete(worker.report);
     await receiver?.close();
     await this.#track(() => this.#worker.release());
@@ -269,7 +280,7 @@ export class RankTransfer {
     if (this.#worker.live !== null) this.#live.push(this.#worker.live);
     this.#exchangesLeft -= 1;
     if (this.isOver) this.#worker.close();
-    return digests;
+    return arrivedAnswer(digests, plan, expected);
   }
 
   /** Allocates device memory for the next exchange, on the same address. Throws `OutOfDeviceMemoryError`. */
@@ -286,7 +297,7 @@ export class RankTransfer {
 
   async #abort(reason: string): Promise<void> {
     this.#aborted = new AbortedError(reason);
-    for (const step of Object.values(this.#steps)) step.abort(this.#aborted);
+    for (const step of [...Object.values(this.#steps), this.#loading]) step.abort(this.#aborted);
     await Promise.all([this.#options.receiver?.discard(reason), this.#worker.abort(reason)]);
     // Copies of this rank still run, and the worker may copy out of the slots until it has read the abort.
     await Promise.allSettled(this.#inFlight);

@@ -1,3 +1,4 @@
+import { checkTensorCount } from '../../checkpoint/manifest-size.ts';
 import { asFailure, OutOfHostMemoryError, UsageError } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
 import { findSet } from '../../plan/segment-sets.ts';
@@ -154,6 +155,7 @@ export class CheckpointService {
   ): ReplyOf<MessageOf<'reserve'>> {
     // Nothing should be written that could not be registered now.
     this.#jobs.checkRegistration(checkpoint);
+    checkTensorCount(checkpoint, bytes.length);
     this.#ledger.checkRoom(checkpoint);
     const ranks = this.#ranks.allJoined().filter((ready) => ready.host === host);
     if (ranks.length === 0) throw new UsageError(`host ${host} has no rank that could hold ${checkpoint}`);

@@ -193,7 +193,7 @@ export class UpdateService {
       installs: this.#installs,
       linkProtocols: new Map(),
       freeHostMemory: () => checkpoints.freeSpare(context),
-      onMirrorsUnused: (mirrors) => void checkpoints.release(mirrors, context),
+      onUnneeded: (segments) => void checkpoints.release(segments, context),
       onUnresponsive: (rank, reason) => processes.unresponsive(rank, reason),
     };
   }

@@ -44,6 +44,8 @@ export interface InstanceLedger {
   /** Its weights are whole and it serves, but whether it answers as it should is not known yet. */
   verifying(name: string): void;
   ended(name: string, outcome: InstanceOutcome, version: Registered['status']): void;
+  /** Why it is broken or paused; null if it is neither. */
+  explain(name: string, problem: string | null): void;
 }
 
 /** What engine workers held after updates of this cluster. */
@@ -88,8 +90,8 @@ export interface UpdateSpec {
   readonly linkProtocols: Map<string, number>;
   /** Releases host memory that is kept for later checkpoints. Resolves with whether there was any. */
   readonly freeHostMemory: () => Promise<boolean>;
-  /** Copies that ranks have received are no longer needed. */
-  readonly onMirrorsUnused: (mirrors: readonly Segment[]) => void;
+  /** What was made for the update in hosts' memory is no longer needed. */
+  readonly onUnneeded: (segments: readonly Segment[]) => void;
   /** A rank has not answered in time what it answers at once, or not released what it took: it hangs. */
   readonly onUnresponsive: (rank: ReadyRank, reason: string) => void;
 }

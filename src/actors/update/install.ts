@@ -5,11 +5,13 @@ import { deadlines } from '../protocol/deadlines.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { Streamed } from '../protocol/update-values.ts';
+import { Arrival } from './arrival.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 import { type InstanceEnds, unproved } from './instance-ends.ts';
 import { type OpenEpoch, stepTimeoutOf } from './open.ts';
 import { ReplicaComparison } from './replica-comparison.ts';
 import type { Serving } from './serving.ts';
+import { timedRanks } from './timed-ranks.ts';
 
 /**
  * How long an engine whose workers have all acknowledged everything may take to answer its HTTP request, when the epoch
@@ -26,6 +28,8 @@ export class Installing {
   readonly #streamed = new Map<number, Streamed>();
   readonly #answered = new Set<UpdateTarget>();
   readonly #comparison: ReplicaComparison;
+  /** Ranks whose timelines the report will show. */
+  readonly #timed: ReadonlySet<number>;
 
   constructor(update: UpdateContext, open: OpenEpoch, ends: InstanceEnds, serving: Serving) {
     this.#update = update;
@@ -33,6 +37,7 @@ export class Installing {
     this.#ends = ends;
     this.#serving = serving;
     this.#comparison = new ReplicaComparison(update);
+    this.#timed = timedRanks(open, update.spec.exchanges);
   }
 
   /** Of the ranks whose streams ended well. */
@@ -74,7 +79,7 @@ export class Installing {
   }
 
   async #install(target: UpdateTarget, streams: readonly Promise<void>[]): Promise<void> {
-    await Promise.all([this.#trigger(target), ...streams]);
+    await Promise.all([this.#trigger(target), this.#startLoading(target), ...streams]);
     const { verify } = this.#update.spec.options;
     let proofs = unproved(verify);
     try {
@@ -96,8 +101,28 @@ export class Installing {
     const { context } = this.#update;
     const { epoch } = this.#open;
     const within = this.#update.within(this.#update.left() + deadlines.control);
-    const streamed = ask(context, ref, toRank.stream, { epoch }, within);
+    const question = { epoch, timeline: this.#timed.has(rank) };
+    const streamed = ask(context, ref, toRank.stream, question, within);
     this.#streamed.set(rank, await this.#update.answerOf(rank, streamed));
+  }
+
+  /** No worker gets a bucket before all have connected, so that an engine which has too few of them is left as it was. */
+  async #startLoading(target: UpdateTarget): Promise<void> {
+    const { context, spec } = this.#update;
+    const { epoch } = this.#open;
+    const ranks = spec.ranks.filter(({ rank }) => target.ranks.includes(rank));
+    const arrival = new Arrival(this.#update, target);
+    const arrivals = ranks.map(async ({ rank, ref }) => {
+      const within = this.#update.within(this.#update.left() + deadlines.control);
+      await this.#update.answerOf(rank, ask(context, ref, toRank.connected, { epoch }, within));
+      arrival.arrived(rank);
+    });
+    try {
+      await Promise.race([Promise.all(arrivals), arrival.late]);
+    } finally {
+      arrival.end();
+    }
+    for (const { ref } of ranks) context.tell(ref, { type: 'start-loading', epoch });
   }
 
   async #trigger(target: UpdateTarget): Promise<void> {
@@ -155,7 +180,7 @@ export class Installing {
   /** Whether digests of what arrived were asked for, and all workers of the instance have reported theirs. */
   #reportsArrival({ ranks }: UpdateTarget): boolean {
     if (!this.#update.spec.options.verify.arrived) return false;
-    return ranks.every((rank) => this.#streamed.get(rank)!.arrivedDigests !== null);
+    return ranks.every((rank) => this.#streamed.get(rank)!.arrived !== null);
   }
 
   /** Rejects with `VerificationError`. */
@@ -165,9 +190,9 @@ export class Installing {
       this.#open.groups.flatMap(({ plan, ranks: members }) => members.map(({ rank }) => [rank, plan])),
     );
     const reports = ranks.map((rank) => {
-      const arrivedDigests = this.#streamed.get(rank)!.arrivedDigests!;
-      return { rank, plan: planOf.get(rank)!, arrivedDigests };
+      return { rank, plan: planOf.get(rank)!, arrived: this.#streamed.get(rank)!.arrived! };
     });
+    if (reports.every(({ arrived }) => arrived === 'as registered')) return;
     const question = { layout: spec.checkpoint.layout, instance: name, reports };
     const deadlineMilliseconds = Math.max(answerMilliseconds, this.#update.left(deadlines.plan));
     await ask(context, spec.planner, toPlanner.verify, question, { deadlineMilliseconds });

@@ -5,7 +5,7 @@ import type { Copy } from '../../plan/reception.ts';
 import type { LeasedSources } from '../join/leased-sources.ts';
 import { ask } from '../protocol/ask.ts';
 import type { Registered } from '../protocol/checkpoint-values.ts';
-import { deadlines } from '../protocol/deadlines.ts';
+import { deadlines, growing } from '../protocol/deadlines.ts';
 import type { ReceptionRequest } from '../protocol/join-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
 import { toPlanner } from '../protocol/planner.ts';
@@ -14,6 +14,7 @@ import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { Opened, WorkerAsked } from '../protocol/update-values.ts';
 import type { GroupCommunicator } from './communicators.ts';
 import type { UpdateContext, UpdateSpec } from './context.ts';
+import { EpochDocuments } from './documents.ts';
 import { groupsOf } from './groups.ts';
 
 /** Ranks that broadcast to each other, before anything is asked of them. */
@@ -125,8 +126,9 @@ async function tryOpen(
     epoch,
     groups.map(({ planned }) => planned),
   );
-  const opens = groups.map((group) => openGroup(update, sources, epoch, group));
-  const answers = await update.allOrAbort(epoch, opens);
+  const documents = new EpochDocuments(update, epoch);
+  const opens = groups.map((group) => openGroup(update, sources, { epoch, documents }, group));
+  const answers = await update.allOrAbort(epoch, opens).finally(() => documents.release());
   const links = new Map<number, string>();
   for (const [index, { prepared }] of groups.entries())
     noteAnswers(prepared, answers[index]!, links, ceilings);
@@ -212,13 +214,15 @@ function planQuestion(
 async function openGroup(
   update: UpdateContext,
   sources: LeasedSources,
-  epoch: number,
+  { epoch, documents }: { readonly epoch: number; readonly documents: EpochDocuments },
   { communicator: group, prepared, planned }: PlannedGroup,
 ): Promise<Opened[]> {
   const { checkpoint, options, exchanges, swarm } = update.spec;
-  const { plan, reception, manifest } = planned;
+  const { plan, reception } = planned;
   const communicator = group.offer();
-  const opens = prepared.map(({ ready, freeBytes, layouts, planDigests }) => {
+  const missing = await documents.bringMissing(plan, planned.manifest ?? checkpoint.manifest, prepared);
+  const opens = prepared.map((member) => {
+    const { ready, freeBytes } = member;
     const question = {
       epoch,
       version: versionOf(checkpoint),
@@ -228,16 +232,23 @@ async function openGroup(
       communicator,
       planDigest: plan.digest,
       layout: plan.layout,
-      plan: planDigests.includes(plan.digest) ? null : plan,
-      manifest: layouts.includes(plan.layout) ? null : (manifest ?? checkpoint.manifest),
+      ...missing(member),
+      expected: planned.expected,
       reception: receptionOf(ready.rank, reception, sources.swarm, swarm),
       // Half of what the plan left free.
       reserveBytes: (freeBytes * (1 - options.memoryFraction)) / 2,
     };
-    const answer = ask(update.context, ready.ref, toRank.open, question, update.within(deadlines.open));
+    const within = update.within(openMilliseconds(checkpoint, prepared.length, question.reception));
+    const answer = ask(update.context, ready.ref, toRank.open, question, within);
     return update.answerOf(ready.rank, answer);
   });
   return Promise.all(opens);
+}
+
+/** A rank reserves, pins and registers what it receives, and pins what it has not fed before. */
+function openMilliseconds({ status }: Registered, ranks: number, reception: ReceptionRequest | null): number {
+  const received = reception?.mirrors.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0;
+  return growing(deadlines.open, received + status.bytes / ranks, 'memory');
 }
 
 function askedOf(rank: number, { spec, liveLayouts }: UpdateContext): WorkerAsked {

@@ -1,9 +1,6 @@
-import type { RankTimeline, Received, Streamed, UpdateReport } from '../protocol/update-values.ts';
+import type { Received, Streamed, UpdateReport } from '../protocol/update-values.ts';
 import type { UpdateSpec } from './context.ts';
 import type { Installed } from './round.ts';
-
-/** Timelines are a part of the report, which is one message: these bytes of them are a quarter of what it may have. */
-const timelineBytes = 4 * 2 ** 20;
 
 export function reportOf(
   { checkpoint: { status } }: UpdateSpec,
@@ -30,37 +27,24 @@ export function reportOf(
     seconds,
     streamSeconds: streamSeconds(streamed),
     instances: [...instances],
-    timelines: firstTimelines(streamed),
+    timelines: streamed.flatMap(({ timeline }) => timeline ?? []),
   };
 }
 
 function receivedFrom(streamed: readonly Streamed[]): Received[] {
-  const bytesOf = new Map<number, number>();
-  for (const { from, bytes } of streamed.flatMap(({ received }) => received)) {
-    bytesOf.set(from, (bytesOf.get(from) ?? 0) + bytes);
+  const sums = new Map<string, Received>();
+  for (const one of streamed.flatMap(({ received }) => received)) {
+    const key = `${one.from} ${one.over}`;
+    const known = sums.get(key);
+    sums.set(key, { ...(known ?? one), bytes: (known?.bytes ?? 0) + one.bytes });
   }
-  return [...bytesOf].map(([from, bytes]) => ({ from, bytes })).sort((one, other) => one.from - other.from);
-}
-
-function firstTimelines(streamed: readonly Streamed[]): RankTimeline[] {
-  let bytes = 0;
-  const timelines: RankTimeline[] = [];
-  for (const { timeline } of streamed) {
-    const { read, h2d, broadcast, reload } = timeline;
-    for (const column of [read, h2d, broadcast, reload]) bytes += column.byteLength;
-    if (bytes > timelineBytes) break;
-    timelines.push(timeline);
-  }
-  return timelines;
+  return [...sums.values()].sort((one, other) => one.from - other.from);
 }
 
 /** From the first upload to the last acknowledgement. */
 function streamSeconds(streamed: readonly Streamed[]): number {
-  let start = Number.POSITIVE_INFINITY;
-  let end = 0;
-  for (const { timeline } of streamed) {
-    for (let at = 0; at < timeline.h2d.length; at += 3) start = Math.min(start, timeline.h2d[at + 1]!);
-    for (let at = 0; at < timeline.reload.length; at += 3) end = Math.max(end, timeline.reload[at + 2]!);
-  }
-  return end > start ? (end - start) / 1000 : 0;
+  const starts = streamed.flatMap(({ startedAt }) => startedAt ?? []);
+  const ends = streamed.flatMap(({ endedAt }) => endedAt ?? []);
+  if (starts.length === 0 || ends.length === 0) return 0;
+  return Math.max(0, Math.max(...ends) - Math.min(...starts)) / 1000;
 }

@@ -78,7 +78,7 @@ export class Round {
     this.#update.end('the round is over');
     const copies = isKept ? (this.#open?.groups.flatMap((group) => group.mirrors) ?? []) : [];
     const kept = new Set(copies.map(({ path }) => path));
-    spec.onMirrorsUnused(mirrors.filter(({ path }) => !kept.has(path)));
+    spec.onUnneeded(mirrors.filter(({ path }) => !kept.has(path)));
     const own = new Set(spec.targets);
     const ranks = updated.filter((target) => own.has(target)).flatMap((target) => target.ranks);
     if (this.#open === null || ranks.length === 0) return null;

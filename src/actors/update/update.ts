@@ -117,7 +117,7 @@ export class Update {
     }
     const { someFailed, allFailed } = this.#ends;
     if (allFailed || (someFailed && spec.options.atomic)) {
-      spec.onMirrorsUnused(this.#copies);
+      spec.onUnneeded(this.#copies);
       throw this.#ends.failure(spec.what, this.#causeOfEnd());
     }
     const seconds = (context.clock.now() - startedAt) / 1000;

@@ -2,31 +2,45 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { LayoutCache } from '../../../src/actors/rank/layout-cache.ts';
 import { encodeManifest } from '../../../src/checkpoint/manifest.ts';
-import type { Plan } from '../../../src/plan/plan.ts';
+import { planUpdate } from '../../../src/plan/buckets.ts';
+import { encodePlan } from '../../../src/plan/plan-codec.ts';
 import { manifestOf, segmentOf } from '../../plan/manifests.ts';
 
-const manifest = encodeManifest(
-  manifestOf([{ name: 't', bytes: 8, segment: 0, offset: 0 }], [segmentOf(0, 'a')]),
-);
-const planOf = (digest: string) => ({ digest }) as Plan;
+const registered = manifestOf([{ name: 't', bytes: 8, segment: 0, offset: 0 }], [segmentOf(0, 'a')]);
+const manifest = encodeManifest(registered);
+const ranks = [{ rank: 0, host: 'a', freeBytes: 2 ** 30 }];
+/** Of the same tensors, with different layouts. */
+const planOf = (layout: string) =>
+  planUpdate({ manifest: registered, layout, ranks, fraction: 1, bucketBytes: 256 });
+const digestOf = (layout: string) => planOf(layout).digest;
 
 test('the least recently used manifest and plan are evicted', () => {
   const cache = new LayoutCache();
-  const sent = (name: string) =>
-    cache.use({ layout: `L${name}`, manifest, planDigest: `P${name}`, plan: planOf(`P${name}`) });
-  for (const name of ['1', '2', '3', '4']) assert.equal(sent(name).plan?.digest, `P${name}`);
-  const again = cache.use({ layout: 'L1', manifest: null, planDigest: 'P1', plan: null });
+  const sent = (layout: string) =>
+    cache.use({ layout, manifest, planDigest: digestOf(layout), plan: encodePlan(planOf(layout)) });
+  for (const layout of ['L1', 'L2', 'L3', 'L4']) assert.deepEqual(sent(layout).plan, planOf(layout));
+  const again = cache.use({ layout: 'L1', manifest: null, planDigest: digestOf('L1'), plan: null });
   assert.equal(again.manifest?.names[0], 't');
-  assert.equal(again.plan?.digest, 'P1');
-  sent('5');
-  assert.deepEqual(cache.layouts.sort(), ['L1', 'L3', 'L4', 'L5']);
-  assert.deepEqual(cache.planDigests.sort(), ['P1', 'P3', 'P4', 'P5']);
+  assert.equal(again.plan?.layout, 'L1');
+  sent('L5');
+  const kept = ['L1', 'L3', 'L4', 'L5'];
+  assert.deepEqual(cache.layouts.sort(), kept);
+  assert.deepEqual(cache.planDigests.sort(), kept.map(digestOf).sort());
 });
 
 test('a plan that is not cached, or has another digest than announced, is not returned', () => {
   const cache = new LayoutCache();
   const unknown = cache.use({ layout: 'L', manifest: null, planDigest: 'P', plan: null });
   assert.deepEqual(unknown, { manifest: undefined, plan: undefined });
-  assert.equal(cache.use({ layout: 'L', manifest, planDigest: 'P', plan: planOf('Q') }).plan, undefined);
+  const other = encodePlan(planOf('Q'));
+  assert.equal(cache.use({ layout: 'L', manifest, planDigest: 'P', plan: other }).plan, undefined);
   assert.deepEqual(cache.planDigests, []);
+});
+
+test('a plan of which a byte has changed is refused', () => {
+  const encoded = encodePlan(planOf('L'));
+  const last = encoded.byteLength - 1;
+  encoded[last] = encoded[last]! ^ 1;
+  const request = { layout: 'L', manifest, planDigest: digestOf('L'), plan: encoded };
+  assert.throws(() => new LayoutCache().use(request), /not the plan/);
 });

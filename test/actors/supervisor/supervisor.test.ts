@@ -56,7 +56,9 @@ function idlePorts(): SupervisorPorts {
   return {
     launchRank: () => launched(),
     engineClient: ({ endpoint }) => idleClient(endpoint),
+    noteInstance: () => {},
     segmentName: (set) => `checkpoint-${set}-`,
+    breathe: async () => {},
     openCheckpoint: async () => {
       throw new CheckpointError('no such checkpoint');
     },
@@ -78,9 +80,9 @@ function idleClient(endpoint: string, close: () => Promise<void> = async () => {
   const state = async () => ({ isPaused: null, isSleeping: null, version: null });
   const label = async () => null;
   const answers = async () => [];
-  const linkProtocol = async () => null;
+  const unsaid = { linkProtocol: async () => null, worldSize: async () => null };
   const calls = { pause: idle, resume: idle, update: idle, resetCaches: idle, survey: idle };
-  return { endpoint, ready, state, ...calls, linkProtocol, label, answers, close };
+  return { endpoint, ready, state, ...calls, ...unsaid, label, answers, close };
 }
 
 test('a job that ends while the mailbox is full is answered, and the next one can start', async (t) => {
@@ -194,4 +196,15 @@ test('an instance whose rank does not start in time is refused with the rank and
   });
   const { instances, ranks } = await question(toSupervisor.status, {});
   assert.deepEqual([instances, ranks], [[], []]);
+});
+
+test('memory for more tensors than can be registered is not reserved', async (t) => {
+  const { question } = startSupervisor(t);
+  const writer = { node: 'a~1', name: 'writer', generation: 1 };
+  const bytes = new Float64Array(2_000_001);
+  const reservation = question(toSupervisor.reserve, { checkpoint: 'policy', host: 'h', bytes, writer });
+  await assert.rejects(reservation, {
+    name: 'CheckpointError',
+    message: 'checkpoint "policy" has 2000001 tensors; at most 2000000 can be registered',
+  });
 });

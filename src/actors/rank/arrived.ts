@@ -1,0 +1,15 @@
+import { arrivalDigest } from '../../checkpoint/manifest.ts';
+import { inManifestOrder } from '../../plan/arrived-order.ts';
+import type { Plan } from '../../plan/plan.ts';
+import type { Arrived, ArrivedDigests } from '../protocol/update-values.ts';
+
+/**
+ * What a rank says of what its worker has received: nearly always that it is as registered, instead of twelve bytes for
+ * each tensor. `expected`: `arrivalDigest` of the checkpoint.
+ */
+export function arrivedAnswer(report: ArrivedDigests | null, plan: Plan, expected: string): Arrived | null {
+  if (report === null || report.digests.length !== plan.tensorOrder.length) return report;
+  const isWhole = report.parts.every((parts) => parts === 1) && report.part.every((part) => part === 0);
+  if (!isWhole) return report;
+  return arrivalDigest(inManifestOrder(report, plan).digests) === expected ? 'as registered' : report;
+}
