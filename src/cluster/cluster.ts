@@ -9,18 +9,12 @@ import type { ClusterStatus, KnownInstance } from '../actors/protocol/status-val
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { anyOf } from '../actors/protocol/table.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
-import {
-  asForeign,
-  type ForeignSource,
-  type Metas,
-  metasText,
-  readMetas,
-  writeMetas,
-} from '../checkpoint/metas.ts';
+import { metasText, writeMetas } from '../checkpoint/metas.ts';
 import type { NamedTensors } from '../checkpoint/named-tensors.ts';
 import { UsageError } from '../errors.ts';
 import { askUpdate } from './ask-update.ts';
 import { ClusterConnection } from './connection.ts';
+import { askMetas, registerMetas } from './foreign-checkpoints.ts';
 import { checkForm, registerOptions, source as sourceForm, updateOptions } from './inputs.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './options.ts';
 import { baselineOf, type ProofOptions, proofsAsked } from './proof-options.ts';
@@ -173,7 +167,8 @@ export class Cluster {
       throw new UsageError('register: hosts chooses which hosts load files; there are none');
     if (typeof source === 'object' && 'tensors' in source)
       return this.#tensors.register(name, source.tensors);
-    if (typeof source === 'object' && 'metas' in source) return this.#registerMetas(name, source.metas);
+    if (typeof source === 'object' && 'metas' in source)
+      return registerMetas(this.#connection, name, source.metas);
     const value =
       typeof source === 'string'
         ? ({ kind: 'path', path: resolve(source) } as const)
@@ -292,12 +287,12 @@ export class Cluster {
    * after that. The file holds a secret that gives access to the checkpoint: only its owner may read it.
    */
   async saveMetas(name: string, file: string): Promise<void> {
-    await writeMetas(resolve(file), await this.#metas(name));
+    await writeMetas(resolve(file), await askMetas(this.#connection, name));
   }
 
   /** The content of such a file. */
   async metas(name: string): Promise<string> {
-    return metasText(await this.#metas(name));
+    return metasText(await askMetas(this.#connection, name));
   }
 
   async status(): Promise<ClusterStatus> {
@@ -334,21 +329,6 @@ export class Cluster {
     await this.#connection.ask(toSupervisor.subscribe, { observer }, deadlines.control);
   }
 
-  async #metas(name: string): Promise<Metas> {
-    const exported = await this.#connection.ask(
-      toSupervisor.exportMetas,
-      { checkpoint: name },
-      deadlines.open,
-    );
-    return { ...exported, checkpoint: name, secret: this.#connection.fabricSecret };
-  }
-
-  async #registerMetas(name: string, path: string): Promise<CheckpointStatus> {
-    const { manifest, secret, sources } = asForeign(await readMetas(path));
-    const source = { kind: 'metas' as const, manifest, secret, sources: sources.map(toMessage) };
-    return this.#connection.ask(toSupervisor.register, { checkpoint: name, source }, deadlines.load);
-  }
-
   async #stop(): Promise<StopReport> {
     try {
       return { killed: await this.#connection.close() };
@@ -356,8 +336,4 @@ export class Cluster {
       this.#tensors.close();
     }
   }
-}
-
-function toMessage({ nics, segments, ...source }: ForeignSource) {
-  return { ...source, nics: [...nics], segments: [...segments] };
 }
