@@ -217,7 +217,7 @@ writeReport({
     '',
     'Seconds. `gather`: the shares of all ranks become one manifest with its digests; `plan`: of a first update; both measured ' +
       'here, in processor time. `update`: whole tensors to every GPU, with the fixed part of an update of one host, without post-hooks and pauses of the ' +
-      'engines. `join`: one more instance, without a byte of the checkpoint, from all others; most of it is reserving and pinning ' +
+      'engines. `join`: one more instance, without a byte of the checkpoint, from all others; half of it or more is reserving and pinning ' +
       'its host memory. Floors: what the links alone would need; of parts: if each GPU got only what it keeps, which weightcast does ' +
       "not do. checkpoint-engine's figures are its README's, from its own machines, with vLLM's real loader and post-hook: what " +
       'vLLM does with a tensor is 26 µs here, a stub of a model, and more there.',
