@@ -41,6 +41,7 @@
         "native/fabric/verbs/verbs_device.cc",
         "native/memory/copy.cc",
         "native/memory/digest.cc",
+        "native/memory/mapped_access.cc",
         "native/memory/mapping.cc",
         "native/memory/segment_jobs.cc",
         "native/memory/shared_directory.cc",

@@ -4,6 +4,7 @@ import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { type CheckpointIndex, openCheckpoint } from '../src/checkpoint/source.ts';
 import { interruptible, runCommand } from '../src/cli/interrupt.ts';
+import { checkOutputFile } from '../src/cli/output-file.ts';
 import { Reporter } from '../src/cli/reporter.ts';
 import { Cluster, type UpdateReport } from '../src/index.ts';
 import { summarize } from '../src/observe/summary.ts';
@@ -54,8 +55,10 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
   const ranks = parseCount(options.ranks, '--ranks');
   const bytes = parseBytes(options.size, '--size');
   const bucketBytes = parseBytes(options.bucket, '--bucket');
+  checkOutputFile('--json', options.json);
+  checkOutputFile('--timeline', options.timeline);
   const scratch = mkdtempSync(join(tmpdir(), 'weightcast-demo-'));
-  const reporter = new Reporter();
+  const reporter = new Reporter(ranks);
   const stops: (() => Promise<unknown>)[] = [];
   try {
     const model =

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { openCheckpoint } from '../src/checkpoint/source.ts';
 import { interruptible, runCommand } from '../src/cli/interrupt.ts';
+import { checkOutputFile } from '../src/cli/output-file.ts';
 import { EngineError } from '../src/errors.ts';
 import type { InstanceOptions, UpdateReport } from '../src/index.ts';
 import { formatBytes } from '../src/units.ts';
@@ -30,6 +31,7 @@ export function scenario<T extends { readonly json?: string }>(
     .action((options: T) =>
       runCommand(async (signal) => {
         preferNetwork();
+        checkOutputFile('--json', options.json);
         const result = { scenario: name, ...(await run(options, signal)) };
         if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(result, null, 2)}\n`);
       }),

@@ -146,6 +146,7 @@ export class SimulatedCluster implements ClusterView {
     return {
       launchRank: (rank) => this.#launch(rank),
       engineClient: ({ name }) => this.engineClient(name, clock),
+      noteInstance: () => {},
       segmentName: (set) => `checkpoint-${set}-`,
       breathe: async () => {},
       openCheckpoint: async (source) => {

@@ -164,6 +164,7 @@ export class SimulatedEngine {
       ready: (options) => polledReady(this.name, () => this.#up, clock, options),
       state: async () => ({ ...this.#said(), version: this.#label }),
       linkProtocol: async () => protocolVersion,
+      worldSize: async () => null,
       survey: async () => {
         throw new EngineError('simulated engines are not asked what they hold');
       },
@@ -291,6 +292,7 @@ export class SimulatedEngine {
     // As in vLLM's executor, the first failure is the response, whatever the other workers still do.
     await Promise.all(
       this.#workers.map((worker) => {
+        if (worker.isMissing) return null;
         const address = links[worker.options.device.uuid];
         if (address === undefined) throw new EngineError(`no link for ${worker.options.device.uuid}`);
         return worker.update(address);

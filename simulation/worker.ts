@@ -56,6 +56,8 @@ export interface WorkerOptions {
 export class SimulatedWorker {
   readonly options: WorkerOptions;
   nextLoad: LoadFault | null = null;
+  /** The engine has no such worker, as it may when its rank's device is not one of its own. */
+  isMissing = false;
   #turn: Promise<unknown> = Promise.resolve();
   #exchange: Exchange | null = null;
   #alive = true;

@@ -1,3 +1,5 @@
+import type { InstanceReport } from './actors/protocol/update-values.ts';
+
 /**
  * Every failure weightcast reports has one class and one stable `code`.
  *
@@ -10,6 +12,8 @@ export class WeightcastError extends Error {
   /** Exit code of the command line when this error ends it. */
   readonly exitCode: number = 1;
   override readonly name: string = 'WeightcastError';
+  /** Of an update that has failed: what became of each instance. */
+  declare readonly instances?: readonly InstanceReport[];
 }
 
 /** An option or an argument of the API or of the command line is wrong. */
@@ -168,16 +172,22 @@ const classOfCode = new Map(classes.map((type) => [new type('').code as string, 
 export interface WireError {
   readonly code: string;
   readonly message: string;
+  /** As {@link WeightcastError.instances}. */
+  readonly instances?: readonly InstanceReport[] | undefined;
 }
 
 export function toWire(error: unknown): WireError {
-  if (error instanceof WeightcastError) return { code: error.code, message: error.message };
+  if (error instanceof WeightcastError) {
+    const { code, message, instances } = error;
+    return { code, message, ...(instances !== undefined && { instances }) };
+  }
   return { code: 'WEIGHTCAST_INTERNAL', message: describe(error) };
 }
 
 export function fromWire(wire: WireError): WeightcastError {
   const type = classOfCode.get(wire.code) ?? WeightcastError;
-  return new type(wire.message);
+  const error = new type(wire.message);
+  return wire.instances === undefined ? error : Object.assign(error, { instances: wire.instances });
 }
 
 /** Any thrown value as a `WeightcastError`: itself if it is one. */

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import torch
 from latent import write_latent
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3MoeConfig
+from transformers import Qwen3Config, Qwen3MoeConfig
 
-VOCABULARY = 2_048
+sys.path.append(str(Path(__file__).parents[2] / "test/engines-real"))
+from random_models import VOCABULARY, write_random_model, write_tokenizer  # noqa: E402
+
 LAYERS = 4
 BLOCK = 128
 SEEDS = {"A": 1, "B": 2}
@@ -50,26 +52,6 @@ def configuration(family: str) -> Qwen3Config | Qwen3MoeConfig:
     if family in ("experts", "gate-without-scale"):
         return Qwen3MoeConfig(**SIZES, **EXPERTS, tie_word_embeddings=False)
     return Qwen3Config(**SIZES, tie_word_embeddings=family == "tied")
-
-
-def write_tokenizer(directory: str) -> None:
-    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="w0", eos_token="w1", pad_token="w2", bos_token="w3"
-    ).save_pretrained(directory)
-
-
-def write_model(directory: str, family: str, seed: int) -> None:
-    torch.manual_seed(seed)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForCausalLM.from_config(configuration(family), dtype=torch.bfloat16)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Norms near 1, and weights large enough that answers depend on all of them.
-            parameter.normal_(0, 0.05) if parameter.dim() > 1 else parameter.uniform_(0.5, 1.5)
-    model.cpu().save_pretrained(directory, max_shard_size="100GB")
-    write_tokenizer(directory)
 
 
 def quantise(directory: str, kept: list[str]) -> None:
@@ -110,6 +92,6 @@ for wanted in families:
             write_latent(written, first)
             write_tokenizer(written)
         else:
-            write_model(written, base, first)
+            write_random_model(written, configuration(base), first)
         if wanted != base:
             quantise(written, HEAD + GATES if base == "experts" else HEAD)

@@ -46,6 +46,7 @@ const idleClient: EngineClient = {
   ready: async () => ({ wasDown: false }),
   state: async () => ({ isPaused: null, isSleeping: null, version: null }),
   linkProtocol: async () => 2,
+  worldSize: async () => null,
   survey: async () => {},
   pause: async () => {},
   resume: async () => {},
@@ -73,6 +74,7 @@ async function measure(ranks: number, count: number): Promise<SupervisorMeasurem
   const ports = {
     launchRank: () => ({ exited: new Promise<string>(() => {}), stop: async () => {} }),
     engineClient: () => idleClient,
+    noteInstance: () => {},
     segmentName: (set: number) => `checkpoint-${set}-`,
     breathe: () => setImmediate(),
     openCheckpoint: async () => indexOf(largeModel(count === 0 ? null : count)),

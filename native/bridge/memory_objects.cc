@@ -7,6 +7,7 @@
 #include "bridge/objects.h"
 #include "memory/copy.h"
 #include "memory/digest.h"
+#include "memory/mapped_access.h"
 #include "memory/segment_jobs.h"
 #include "system/base.h"
 
@@ -104,7 +105,10 @@ Napi::Value ReadMapping(const Napi::CallbackInfo& info, const Mapping& mapping) 
                   "read copies at most " + ByteSize(kLargestRead) + ", not " + std::to_string(bytes) + " bytes");
   }
   mapping.CheckRange(offset, bytes);
-  return Napi::Buffer<uint8_t>::Copy(info.Env(), mapping.data() + offset, bytes);
+  const MappedAccess reading(mapping);
+  const Napi::Value copy = Napi::Buffer<uint8_t>::Copy(info.Env(), mapping.data() + offset, bytes);
+  reading.Finish();
+  return copy;
 }
 
 void WriteMapping(const Napi::CallbackInfo& info, const Mapping& mapping) {
@@ -112,7 +116,9 @@ void WriteMapping(const Napi::CallbackInfo& info, const Mapping& mapping) {
   const Napi::Uint8Array data = BytesArgument(info[1], "data");
   mapping.CheckWritable();
   mapping.CheckRange(offset, data.ByteLength());
+  const MappedAccess writing(mapping);
   if (data.ByteLength() > 0) std::memcpy(mapping.data() + offset, data.Data(), data.ByteLength());
+  writing.Finish();
 }
 
 Napi::Function SharedDirectoryObject::Define(Napi::Env env) {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "memory/copy.h"
+#include "memory/mapped_access.h"
 #include "system/base.h"
 
 namespace weightcast {
@@ -23,17 +24,28 @@ class ShmReadJob : public Job {
   size_t pieces() const override { return threads_; }
   const std::vector<Span>& spans() const override { return spans_; }
   void Run(size_t) override {
+    const MappedAccess reading(*segment_->mapping);
+    const MappedAccess writing(*read_->destination());
     while (const auto piece = read_->Take(kPiece)) {
       StreamCopy(read_->destination()->data() + piece->destination_offset,
                  segment_->mapping->data() + piece->source_offset, piece->bytes);
       if (!segment_->exposure_state->IsOpen()) {
         read_->Fail(Failure(code::kWithdrawn, "the peer no longer exposes the segment"));
       }
+      for (const MappedAccess* each : {&reading, &writing}) FailIfEnded(*each);
       read_->Complete(*piece);
     }
   }
 
  private:
+  void FailIfEnded(const MappedAccess& access) {
+    try {
+      access.Finish();
+    } catch (const Failure& failure) {
+      read_->Fail(failure);
+    }
+  }
+
   const std::shared_ptr<Read> read_;
   const std::shared_ptr<RemoteSegment> segment_;
   const unsigned threads_;

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "memory/mapped_access.h"
 #include "system/base.h"
 
 #if defined(__x86_64__)
@@ -159,6 +160,8 @@ CopyJob::CopyJob(std::shared_ptr<Mapping> source, std::shared_ptr<Mapping> desti
 }
 
 void CopyJob::Run(size_t piece) {
+  const MappedAccess reading(*source_);
+  const MappedAccess writing(*destination_);
   partition_.ForEachItem(piece, [this](size_t item, uint64_t offset, uint64_t bytes) {
     const RectangleCopy& rectangle = rectangles_[item];
     const uint8_t* const source = source_->data() + rectangle.source_offset;
@@ -170,6 +173,8 @@ void CopyJob::Run(size_t piece) {
     });
   });
   StreamFence();
+  reading.Finish();
+  writing.Finish();
 }
 
 CopyInJob::CopyInJob(const uint8_t* source, uint64_t bytes, std::shared_ptr<Mapping> destination, uint64_t offset,
@@ -184,9 +189,11 @@ CopyInJob::CopyInJob(const uint8_t* source, uint64_t bytes, std::shared_ptr<Mapp
 }
 
 void CopyInJob::Run(size_t piece) {
+  const MappedAccess writing(*destination_);
   partition_.ForEachItem(piece, [this](size_t, uint64_t offset, uint64_t bytes) {
     StreamCopy(destination_->data() + offset_ + offset, source_ + offset, bytes);
   });
+  writing.Finish();
 }
 
 }  // namespace weightcast

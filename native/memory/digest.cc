@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "memory/mapped_access.h"
 #include "memory/thread_pool.h"
 
 namespace weightcast {
@@ -151,6 +152,7 @@ DigestJob::DigestJob(std::shared_ptr<Mapping> mapping, std::vector<TensorPart> p
 }
 
 void DigestJob::Run(size_t piece) {
+  const MappedAccess reading(*mapping_);
   partition_.ForEachItem(piece, [this](size_t number, uint64_t offset, uint64_t bytes) {
     const TensorPart& part = parts_[number];
     uint64_t sum = 0;
@@ -161,6 +163,7 @@ void DigestJob::Run(size_t piece) {
     digests_[number].fetch_add(sum, std::memory_order_relaxed);
     AddTo(progress_, bytes);
   });
+  reading.Finish();
 }
 
 std::vector<uint64_t> DigestJob::Result() const { return {digests_.begin(), digests_.end()}; }

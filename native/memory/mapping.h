@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -46,8 +47,7 @@ class Mapping {
   /// The same without the pages, which a ReserveJob allocates: until it has, touching the memory may end in a signal.
   /// What cannot fit is refused here all the same.
   static std::shared_ptr<Mapping> CreateEmpty(const std::string& path, uint64_t bytes, int numa_node = -1);
-  /// Maps an existing regular file of at least one byte. The caller makes sure that the file is not truncated
-  /// while it is mapped.
+  /// Maps an existing regular file of at least one byte. Others may truncate it: see mapped_access.h.
   static std::shared_ptr<Mapping> Open(const std::string& path, bool writable);
   /// Maps an open regular file for reading, as Open() does. `path` is what it is called in failures.
   static std::shared_ptr<Mapping> OfDescriptor(const std::string& path, int descriptor);
@@ -60,6 +60,10 @@ class Mapping {
   uint8_t* data() const { return data_; }
   bool writable() const { return writable_; }
   FileId file() const { return file_; }
+  /// Pages of the file were missing, and there are zeros in their place (mapped_access.h).
+  bool has_holes() const { return has_holes_.load(std::memory_order_relaxed); }
+  /// May be called in the handler of a signal.
+  void MarkHoles() const { has_holes_.store(true, std::memory_order_relaxed); }
 
   /// Throws OUT_OF_RANGE unless `offset .. offset + bytes` lies in the mapping.
   void CheckRange(uint64_t offset, uint64_t bytes) const;
@@ -82,6 +86,7 @@ class Mapping {
   const bool writable_;
   uint8_t* data_ = nullptr;
   FileId file_;
+  mutable std::atomic<bool> has_holes_{false};
   std::mutex mutex_;
   std::vector<std::shared_ptr<void>> dependents_;
 };

@@ -11,6 +11,7 @@
 
 #include "memory/copy.h"
 #include "memory/digest.h"
+#include "memory/mapped_access.h"
 #include "memory/thread_pool.h"
 #include "system/base.h"
 
@@ -187,6 +188,7 @@ WriteJob::WriteJob(std::vector<TensorWrite> tensors, std::shared_ptr<Mapping> de
 }
 
 void WriteJob::Run(size_t piece) {
+  const MappedAccess writing(*destination_);
   partition_.ForEachItem(piece, [this](size_t index, uint64_t offset, uint64_t bytes) {
     const TensorWrite& tensor = tensors_[index];
     const uint8_t* const source = tensor.source + offset;
@@ -200,6 +202,7 @@ void WriteJob::Run(size_t piece) {
     digests_[index].fetch_add(sum, std::memory_order_relaxed);
     AddTo(progress_, bytes);
   });
+  writing.Finish();
 }
 
 }  // namespace weightcast

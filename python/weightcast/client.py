@@ -229,6 +229,7 @@ class Client:
         wait: bool = True,
         timeout: float = 600.0,
         step_timeout: Optional[float] = None,
+        connect_timeout: Optional[float] = None,
         verify: Union[bool, Dict[str, Any], None] = None,
         bucket_bytes: Optional[int] = None,
         memory_fraction: Optional[float] = None,
@@ -241,13 +242,14 @@ class Client:
         """Installs a registered checkpoint in instances, by default in all. Returns with what became of each.
 
         With `wait=False` it returns at once; `update_status` and `events` tell of the rest. `timeout`: of the whole update,
-        in seconds, after which it fails; `step_timeout`: of one answer of an engine worker. `atomic`: raise when any instance
-        fails, and not only when all do. `verify`: true, false, or a dict with `installed`, `baseline` (a file of
+        in seconds, after which it fails; `step_timeout`: of one answer of an engine worker; `connect_timeout`: when one engine
+        worker has connected to its rank, of the others. `atomic`: raise when any instance fails, and not only when all do. `verify`: true, false, or a dict with `installed`, `baseline` (a file of
         `weightcast baseline`) and `answers`. `heal`: update instances that failed when they are back.
         """
         options = {
             "instances": _listed("instances", instances),
             "step_timeout_seconds": step_timeout,
+            "connect_timeout_seconds": connect_timeout,
             "verify": verify,
             "bucket_bytes": bucket_bytes,
             "memory_fraction": memory_fraction,

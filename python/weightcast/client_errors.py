@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Optional, Type
+from typing import Any, Dict, Optional, Sequence, Type
 
 from .errors import WeightcastError
 
@@ -14,7 +14,13 @@ class DaemonError(WeightcastError):
     code = "WEIGHTCAST_INTERNAL"
 
     def __init__(
-        self, message: str, *, code: Optional[str] = None, retry: bool = False, status: Optional[int] = None
+        self,
+        message: str,
+        *,
+        code: Optional[str] = None,
+        retry: bool = False,
+        status: Optional[int] = None,
+        instances: Sequence[Dict[str, Any]] = (),
     ) -> None:
         super().__init__(message)
         if code is not None:
@@ -23,6 +29,8 @@ class DaemonError(WeightcastError):
         self.retry = retry
         #: HTTP status of the answer; None if there was none.
         self.status = status
+        #: Of an update that has failed: what became of each instance, as the daemon says it (`name`, `outcome`, `error`, …).
+        self.instances = instances
 
 
 class UsageError(DaemonError):
@@ -112,6 +120,6 @@ class VerificationError(DaemonError):
 _classes: Dict[str, Type[DaemonError]] = {one.code: one for one in DaemonError.__subclasses__()}
 
 
-def error_of(code: str, message: str, *, retry: bool = False, status: Optional[int] = None) -> DaemonError:
+def error_of(code: str, message: str, **facts: Any) -> DaemonError:
     """The error that a code stands for."""
-    return _classes.get(code, DaemonError)(message, code=code, retry=retry, status=status)
+    return _classes.get(code, DaemonError)(message, code=code, **facts)

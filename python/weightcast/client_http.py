@@ -9,6 +9,7 @@ import socket as sockets
 import ssl
 import stat
 import urllib.parse
+import weakref
 from typing import Any, Dict, Iterator, Optional, Tuple
 
 from .client_errors import DaemonError, DeadlineError, NotReadyError, UsageError, error_of
@@ -122,12 +123,13 @@ class DaemonHttp:
         try:
             error = json.loads(response.read())["error"]
             code, message, retry = error["code"], error["message"], error["retry"]
+            instances = error.get("instances") or ()
         except (ValueError, KeyError, TypeError):
             raise DaemonError(
                 f"{self._where} answered {response.status} to {method} {path}; is it a daemon?",
                 status=response.status,
             ) from None
-        raise error_of(code, message, retry=retry, status=response.status)
+        raise error_of(code, message, retry=retry, status=response.status, instances=instances)
 
 
 class HeldConnection:
@@ -143,6 +145,7 @@ class HeldConnection:
         self._socket = socket
         self._response = response
         self.first = _first_event(response)
+        _held.add(self)
 
     @property
     def is_alive(self) -> bool:
@@ -158,10 +161,22 @@ class HeldConnection:
             return False
 
     def close(self) -> None:
-        """May be called twice."""
+        """In this process; in one that it has forked the connection stays open. May be called twice."""
         self._response.close()
         self._connection.close()
         self._socket.close()
+
+
+_held: "weakref.WeakSet[HeldConnection]" = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    """A worker that a trainer has forked does not hold what is the trainer's: it goes with that, also when workers stay."""
+    for connection in [*_held]:
+        connection.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _first_event(response: http.client.HTTPResponse) -> Dict[str, Any]:

@@ -144,7 +144,7 @@ def _known(result: Any, answer: Dict[str, Any], **others: Any) -> Any:
 
 
 def _error(answer: Optional[Dict[str, Any]]) -> Optional[DaemonError]:
-    return None if answer is None else error_of(answer["code"], answer["message"])
+    return None if answer is None else error_of(answer["code"], answer["message"], instances=answer.get("instances") or ())
 
 
 def checkpoint_of(answer: Dict[str, Any]) -> Checkpoint:

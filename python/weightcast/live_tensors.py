@@ -79,7 +79,7 @@ class LiveTensors:
         for path, layer in layers:
             self._add_all(f"{path}:", layer._buffers)
         for path, layer in layers:
-            self._visit_members(f"{path}:", _own_attributes(layer), 0)
+            self._visit_members(f"{path}:", own_attributes(layer), 0)
 
     def _add_all(self, prefix: str, tensors: dict[str, torch.Tensor | None]) -> None:
         for name, tensor in tensors.items():
@@ -156,7 +156,8 @@ def is_parameter(name: str) -> bool:
     return ":" not in name
 
 
-def _own_attributes(layer: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+def own_attributes(layer: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """What its class or the engine has given a layer beside what every module has. It may change meanwhile."""
     for name, value in list(vars(layer).items()):
         if name not in _OF_MODULE:
             yield name, value
@@ -173,7 +174,7 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
             yield from _closure(value)
     elif isinstance(value, torch.nn.Module):
         # Held, but no layer of the model: a copy of one, or one that is not to be seen.
-        yield from _own_attributes(value)
+        yield from own_attributes(value)
         for kind in (value._parameters, value._buffers, value._modules):
             yield from list(kind.items())
     elif not _is_foreign(type(value).__module__):

@@ -19,7 +19,7 @@ import time
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
 from .client import Client, Update
-from .client_errors import BusyError, DaemonError, DeadlineError, NotReadyError, UsageError
+from .client_errors import BusyError, DeadlineError, NotReadyError, UsageError
 from .client_results import Progress
 from .publisher_buffers import Buffers
 from .publisher_copy import Copier
@@ -235,10 +235,9 @@ class Publisher:
             except BusyError as error:
                 if time.monotonic() > end:
                     raise DeadlineError(str(error)) from error
-            except (DeadlineError, DaemonError) as error:
+            except DeadlineError:
                 # Of what the daemon may still be doing nobody knows.
-                if isinstance(error, DeadlineError) or error.retry:
-                    group.buffers.forget(version.files)
+                group.buffers.forget(version.files)
                 raise
             time.sleep(pause)
             pause = min(2 * pause, _MOST_BUSY_SECONDS)

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from .live_tensors import own_attributes
+
 _DEEPEST = 6
 """Steps from a layer to a tensor that it holds."""
 
@@ -20,9 +22,6 @@ _WALKED = ("vllm.model_executor.", "vllm.v1.attention.")
 
 _OF_REQUESTS = ("kv_cache", "metadata")
 """In the names of what belongs to what the engine answers just now, not to the weights."""
-
-_OF_MODULE = frozenset(vars(torch.nn.Module()))
-
 
 class DerivedTensors:
     """Of one model, as they are when this is made."""
@@ -64,9 +63,8 @@ Held = tuple[str, Any, Any, torch.Tensor]
 def _held(model: torch.nn.Module) -> Iterator[Held]:
     seen: set[int] = set()
     for path, layer in model.named_modules():
-        attributes = vars(layer)
-        for name in [name for name in attributes if name not in _OF_MODULE]:
-            yield from _held_by(attributes, name, f"{path}:{name}", 0, seen)
+        for name, _ in own_attributes(layer):
+            yield from _held_by(vars(layer), name, f"{path}:{name}", 0, seen)
 
 
 def _held_by(owner: Any, key: Any, path: str, depth: int, seen: set[int]) -> Iterator[Held]:

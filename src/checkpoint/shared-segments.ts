@@ -304,7 +304,13 @@ export class SharedSegments implements SegmentStore {
         if (rows.length === 0) return;
         const bytes = Float64Array.from(rows, (row) => manifest.bytes[row]!);
         const offsets = Float64Array.from(rows, (row) => manifest.offsets[row]!);
-        const found = await digestTensors(this.#pool, this.attach(path), offsets, bytes, progress);
+        const found = await digestTensors(this.#pool, this.attach(path), offsets, bytes, progress).catch(
+          (error) => {
+            // What has become of a file says more than what its reader met with.
+            if (error instanceof CheckpointError) this.attach(path);
+            throw error;
+          },
+        );
         for (const [at, row] of rows.entries()) digests[row] = found[at]!;
       }),
     );

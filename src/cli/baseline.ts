@@ -4,6 +4,7 @@ import type { EngineOptions } from '../engines/engine-options.ts';
 import { parseCount } from '../units.ts';
 import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { runCommand } from './interrupt.ts';
+import { checkOutputFile } from './output-file.ts';
 
 interface Options {
   readonly endpoint: readonly string[];
@@ -32,6 +33,7 @@ async function baseline(
   signal: AbortSignal,
 ): Promise<void> {
   const timeoutMilliseconds = parseCount(timeout, '--timeout') * 1000;
+  checkOutputFile('--output', output);
   const engines = endpoint.map(
     (one): EngineOptions => ({
       endpoint: endpointOf(one),

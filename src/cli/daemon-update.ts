@@ -1,4 +1,3 @@
-import { writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { UpdateOptions } from '../cluster/cluster.ts';
@@ -8,6 +7,7 @@ import type { Summary } from '../observe/summary.ts';
 import { type DaemonArguments, withDaemon } from './daemon-arguments.ts';
 import { interruptible } from './interrupt.ts';
 import { Reporter } from './reporter.ts';
+import { writeResult } from './result-file.ts';
 
 export interface DaemonUpdate extends DaemonArguments {
   /** Registered first, if it is given. */
@@ -27,7 +27,7 @@ interface Job {
 /** `weightcast update` by a daemon. Ctrl-C ends the command; the update goes on. */
 export async function updateByDaemon(
   options: DaemonUpdate,
-  { timeoutMilliseconds, stepTimeoutMilliseconds, ...rest }: UpdateOptions,
+  { timeoutMilliseconds, stepTimeoutMilliseconds, connectTimeoutMilliseconds, ...rest }: UpdateOptions,
   signal: AbortSignal,
 ): Promise<void> {
   const path = options.checkpoint === undefined ? null : resolve(options.checkpoint);
@@ -43,10 +43,16 @@ export async function updateByDaemon(
     ...rest,
     ...(timeoutMilliseconds !== undefined && { timeoutSeconds: timeoutMilliseconds / 1_000 }),
     ...(stepTimeoutMilliseconds !== undefined && { stepTimeoutSeconds: stepTimeoutMilliseconds / 1_000 }),
+    ...(connectTimeoutMilliseconds !== undefined && {
+      connectTimeoutSeconds: connectTimeoutMilliseconds / 1_000,
+    }),
   };
   await withDaemon(options, async (client) => {
     if (path !== null)
-      await interruptible(client.call('POST', '/v1/checkpoints', { name: checkpoint, path }), signal);
+      await interruptible(
+        client.call('POST', '/v1/checkpoints', { name: checkpoint, path, temporary: true }),
+        signal,
+      );
     const { id } = (await client.call('POST', '/v1/updates', body)) as Job;
     const report = await interruptible(followed(client, id), signal).catch((error) => {
       if (!signal.aborted) throw error;
@@ -54,7 +60,7 @@ export async function updateByDaemon(
     });
     const reporter = new Reporter();
     reporter.table(report);
-    if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`);
+    writeResult(options.json, report);
   });
 }
 

@@ -1,4 +1,5 @@
-import { AbortedError, describe, WeightcastError } from '../errors.ts';
+import { AbortedError, describe, UsageError, WeightcastError } from '../errors.ts';
+import { withOptionNames } from './option-names.ts';
 
 /** By convention of shells: 128 plus the number of the signal. */
 const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
@@ -25,7 +26,7 @@ export async function runCommand(command: (signal: AbortSignal) => Promise<void>
     await command(abort.signal);
   } catch (thrown) {
     process.exitCode = interruptedBy === null ? exitCodeOf(thrown) : exitCodes[interruptedBy as EndSignal];
-    process.stderr.write(`${nameOf(thrown)}: ${describe(thrown).split('\n').join(' ')}\n`);
+    process.stderr.write(`${nameOf(thrown)}: ${textOf(thrown)}\n`);
   }
   process.exit();
 }
@@ -42,6 +43,11 @@ export function interruptible<T>(work: Promise<T>, signal: AbortSignal): Promise
 
 function exitCodeOf(thrown: unknown): number {
   return thrown instanceof WeightcastError ? thrown.exitCode : 1;
+}
+
+function textOf(thrown: unknown): string {
+  const line = describe(thrown).split('\n').join(' ');
+  return thrown instanceof UsageError ? withOptionNames(line) : line;
 }
 
 function nameOf(thrown: unknown): string {

@@ -10,7 +10,13 @@ const labels = { load: 'loading', receive: 'receiving', update: 'updating' } as 
 /** Prints the progress of a command and its result. */
 export class Reporter {
   #isComplete = false;
+  readonly #ranks: number;
   #current: { activity: Progress['activity']; bar: ProgressBar; sum: ProgressSum } | null = null;
+
+  /** `ranks`: how many are updated, where each of them reports for itself. */
+  constructor(ranks = 0) {
+    this.#ranks = ranks;
+  }
 
   progress(progress: Progress): void {
     // One bar at a time: some ranks still receive while others update already.
@@ -18,7 +24,8 @@ export class Reporter {
     if (this.#current?.activity !== progress.activity) {
       this.end();
       const { activity } = progress;
-      this.#current = { activity, bar: new ProgressBar(labels[activity]), sum: new ProgressSum() };
+      const ranks = activity === 'update' ? this.#ranks : 0;
+      this.#current = { activity, bar: new ProgressBar(labels[activity]), sum: new ProgressSum(ranks) };
     }
     const { doneBytes, totalBytes } = this.#current!.sum.add(progress);
     this.#isComplete = doneBytes >= totalBytes;

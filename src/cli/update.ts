@@ -7,7 +7,7 @@ import { readMetas } from '../checkpoint/metas.ts';
 import { Cluster, type Source, type UpdateOptions } from '../cluster/cluster.ts';
 import { defaultSocket } from '../daemon/default-socket.ts';
 import { engineKinds, pauseOptions } from '../engines/engine-client.ts';
-import { AbortedError, describe, UsageError } from '../errors.ts';
+import { AbortedError, asFailure, describe, UsageError } from '../errors.ts';
 import { summarize } from '../observe/summary.ts';
 import { chromeTrace } from '../observe/timeline.ts';
 import type { DeviceOptions } from '../processes/devices.ts';
@@ -20,6 +20,7 @@ import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { interruptible, runCommand } from './interrupt.ts';
 import { checkOutputFile } from './output-file.ts';
 import { Reporter } from './reporter.ts';
+import { reworded, withFailureWritten, writeResult } from './result-file.ts';
 
 interface Options extends DaemonArguments {
   readonly checkpoint?: string;
@@ -41,6 +42,7 @@ interface Options extends DaemonArguments {
   readonly memoryFraction: string;
   readonly timeout: string;
   readonly stepTimeout?: string;
+  readonly connectTimeout?: string;
   readonly verify: 'arrived' | 'installed' | false;
   readonly answers?: string;
   readonly baseline?: string;
@@ -96,10 +98,8 @@ export function updateCommand(): Command {
     )
     .option('--memory-fraction <part>', 'part of the free device memory to use, above 0 and up to 1', '0.9')
     .option('--timeout <seconds>', 'time limit of the update', '600')
-    .option(
-      '--step-timeout <seconds>',
-      'time limit of one answer of an engine worker, which copies a bucket or processes the weights (default: 120, and one more per GB)',
-    )
+    .addOption(stepTimeoutOption())
+    .addOption(connectTimeoutOption())
     .addOption(verifyOption())
     .addOption(answersOption())
     .option('--no-verify', 'prove nothing')
@@ -115,6 +115,20 @@ function pauseOption(): Option {
     '--pause <mode>',
     'pause the engine during the update: abort, wait or keep for vLLM; abort, retract or in_place for SGLang; caller if you pause and resume it',
   ).choices([...pauseOptions]);
+}
+
+function stepTimeoutOption(): Option {
+  return new Option(
+    '--step-timeout <seconds>',
+    'time limit of one answer of an engine worker, which copies a bucket or processes the weights (default: 120, and one more per GB)',
+  );
+}
+
+function connectTimeoutOption(): Option {
+  return new Option(
+    '--connect-timeout <seconds>',
+    'when one engine worker has connected to its rank, time limit of the others (default: 60)',
+  );
 }
 
 function verifyOption(): Option {
@@ -141,16 +155,28 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
     throw new UsageError(
       `give --endpoint and --ranks, or start a daemon (weightcast serve): none serves on ${defaultSocket()}`,
     );
-  if (endpoint === undefined) return updateByDaemon(forDaemon(options), updateOptions, signal);
+  const work = () =>
+    endpoint === undefined
+      ? updateByDaemon(forDaemon(options), updateOptions, signal)
+      : updateAlone({ ...options, endpoint }, updateOptions, signal);
+  await withFailureWritten(options.json, work);
+}
+
+/** By a cluster that ends with the command. */
+async function updateAlone(
+  options: Options & { readonly endpoint: string },
+  updateOptions: UpdateOptions,
+  signal: AbortSignal,
+): Promise<void> {
   if (options.ranks === undefined) throw new UsageError('--endpoint needs --ranks');
   for (const name of ['socket', 'daemon', 'instance'] as const)
     if (options[name] !== undefined) throw new UsageError(`give either --endpoint or --${name}`);
   const ranks = parseCount(options.ranks, '--ranks');
   const { source, name } = await sourceOf(options);
-  const reporter = new Reporter();
+  const reporter = new Reporter(ranks);
   const cluster = await Cluster.start({
     ranks,
-    instances: [instanceOf(options, endpoint, ranks)],
+    instances: [instanceOf(options, options.endpoint, ranks)],
     devices: devicesOf(options, ranks),
     onProgress: (progress) => reporter.progress(progress),
   });
@@ -160,7 +186,7 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
     reporter.end();
     const summary = summarize(report);
     reporter.table(summary);
-    if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(summary, null, 2)}\n`);
+    writeResult(options.json, summary);
     if (options.timeline !== undefined)
       writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
     if (options.saveMetas !== undefined) await stayReadable(cluster, name, options.saveMetas, signal);
@@ -190,11 +216,12 @@ async function updated(
   } catch (error) {
     if (!signal.aborted) throw error;
     await cluster.stop();
-    const outcome = await report.then(
-      () => 'the update succeeded before that',
-      (failure) => describe(failure),
+    const failure = await report.then(
+      () => null,
+      (thrown) => asFailure(thrown),
     );
-    throw new AbortedError(`${describe(error)}: ${outcome}`);
+    const outcome = failure === null ? 'the update succeeded before that' : failure.message;
+    throw reworded(new AbortedError(`${describe(error)}: ${outcome}`), failure ?? {});
   }
 }
 
@@ -283,7 +310,17 @@ function updateOptionsOf(options: Options): UpdateOptions {
     ...(options.stepTimeout !== undefined && {
       stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,
     }),
+    ...(options.connectTimeout !== undefined && {
+      connectTimeoutMilliseconds: parseCount(options.connectTimeout, '--connect-timeout') * 1000,
+    }),
     ...(options.bucket === undefined ? {} : { bucketBytes: parseBytes(options.bucket, '--bucket') }),
-    ...(options.fused && { fusedModules: options.fused.map((modules) => modules.split(',')) }),
+    ...(options.fused && { fusedModules: options.fused.map(fusedOf) }),
   };
+}
+
+function fusedOf(option: string): string[] {
+  const modules = option.split(',');
+  if (modules.length < 2 || modules.includes(''))
+    throw new UsageError(`--fused is "${option}"; name two modules or more, as in a_proj,b_proj`);
+  return modules;
 }

@@ -1,6 +1,7 @@
 import * as z from 'zod';
 import { type AnswersAsked, agreement, expectedAnswers } from '../actors/protocol/answers.ts';
 import { UsageError } from '../errors.ts';
+import { issueOf } from '../schema-issue.ts';
 
 /** A prompt, and how probable its tokens are. */
 export interface ExpectedAnswer {
@@ -33,7 +34,7 @@ export type AnswerOptions = readonly ExpectedAnswer[] | Agreement;
 export function answersAsked(answers: unknown, option: string): AnswersAsked {
   const parsed = z.safeParse(Array.isArray(answers) ? expectedAnswers : agreement, answers);
   if (parsed.success) return parsed.data;
-  const [issue] = parsed.error.issues;
-  const path = issue!.path.map((key) => (typeof key === 'number' ? `[${key}]` : `.${String(key)}`)).join('');
-  throw new UsageError(`${option}${path}: ${issue!.message}`);
+  const issue = issueOf(parsed.error);
+  const path = issue.path.map((key) => (typeof key === 'number' ? `[${key}]` : `.${String(key)}`)).join('');
+  throw new UsageError(`${option}${path}: ${issue.message}`);
 }

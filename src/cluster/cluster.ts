@@ -92,6 +92,11 @@ export interface UpdateOptions {
    * Default: 120,000, and 1,000 more for each GB of the checkpoint.
    */
   readonly stepTimeoutMilliseconds?: number;
+  /**
+   * When one worker of an engine has connected to its rank, how long the others may take to connect to theirs. Then the
+   * instance fails, unchanged: no worker gets weights before all are there. Default: 60,000.
+   */
+  readonly connectTimeoutMilliseconds?: number;
   /** Aborts the update: it rejects with `AbortedError`, and engines that are whole are resumed. */
   readonly signal?: AbortSignal;
 }
@@ -224,6 +229,7 @@ export class Cluster {
       keepCopy: options.keepCopy ?? true,
       timeoutMilliseconds,
       stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,
+      connectTimeoutMilliseconds: options.connectTimeoutMilliseconds,
     };
     // The supervisor answers within the timeout and the time that cleanup takes.
     const deadline = timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;
@@ -251,12 +257,14 @@ export class Cluster {
    */
   async addInstance(instance: InstanceOptions, known?: KnownInstance): Promise<ClusterStatus> {
     checkInstance(instance, this.#hosts);
+    this.#connection.engines.joins(instance);
     return this.#connection.ask(toSupervisor.addInstance, { instance, known }, this.#startMilliseconds);
   }
 
   /** Ends the ranks of an instance. Its engine keeps running. Rejects with `BusyError` while it is being updated. */
   async removeInstance(name: string): Promise<void> {
     await this.#connection.ask(toSupervisor.removeInstance, { instance: name }, deadlines.open);
+    this.#connection.engines.left(name);
   }
 
   /**
@@ -271,6 +279,11 @@ export class Cluster {
   /** Aborted when the supervisor's process has ended, with why: then everything else rejects, and only `stop` is left to call. */
   get lost(): AbortSignal {
     return this.#connection.lost;
+  }
+
+  /** By name, what is known of the engines: when the cluster is lost, for another one that they join. */
+  get known(): ReadonlyMap<string, KnownInstance> {
+    return this.#connection.engines.known;
   }
 
   /**

@@ -12,10 +12,12 @@ import { type OwnedProcess, startProcess } from '../processes/child-process.ts';
 import type { SupervisorConfiguration } from '../processes/configuration.ts';
 import { defaultDevices } from '../processes/devices.ts';
 import { sweepSharedMemory } from '../processes/sweep.ts';
+import { issueOf } from '../schema-issue.ts';
 import { createClusterKeys, spokeKeys } from '../transport/curve.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import { withNumericAddresses } from './addresses.ts';
+import { LeftEngines } from './left-engines.ts';
 import type { ClusterOptions } from './options.ts';
 import { SupervisorFate } from './supervisor-fate.ts';
 
@@ -33,6 +35,7 @@ export class ClusterConnection {
   readonly system: ActorSystem;
   readonly supervisor: ActorRef<SupervisorMessage>;
   readonly fabricSecret: string;
+  readonly engines: LeftEngines;
   readonly #process: OwnedProcess;
   readonly #fate: SupervisorFate;
   readonly #transport: SpokeTransport;
@@ -40,7 +43,7 @@ export class ClusterConnection {
   readonly #stopMilliseconds: number;
 
   private constructor(
-    parts: Pick<ClusterConnection, 'system' | 'supervisor' | 'fabricSecret'>,
+    parts: Pick<ClusterConnection, 'system' | 'supervisor' | 'fabricSecret' | 'engines'>,
     started: {
       readonly process: OwnedProcess;
       readonly fate: SupervisorFate;
@@ -52,6 +55,7 @@ export class ClusterConnection {
     this.system = parts.system;
     this.supervisor = parts.supervisor;
     this.fabricSecret = parts.fabricSecret;
+    this.engines = parts.engines;
     this.#process = started.process;
     this.#fate = started.fate;
     this.#transport = started.transport;
@@ -77,7 +81,8 @@ export class ClusterConnection {
     const secrets = { keys: createClusterKeys(), fabricSecret: randomBytes(32).toString('hex') };
     const configuration = configurationOf(options, { id, ownerNode: node, directory, ...secrets });
     const { stopTimeoutMilliseconds: stopMilliseconds, endpoint, node: supervisorNode } = configuration;
-    const fate = new SupervisorFate();
+    const engines = new LeftEngines(options.instances);
+    const fate = new SupervisorFate(engines);
     const heard = (message: unknown) => fate.heard(message);
     const entry = '../processes/supervisor-process';
     const variables = { [processVariable]: 'supervisor' };
@@ -98,7 +103,7 @@ export class ClusterConnection {
       const random = { next: Math.random };
       const system = ActorSystem.create({ clock: systemClock, random, log, transport });
       const supervisor = system.wellKnown<SupervisorMessage>(supervisorNode, 'supervisor');
-      const parts = { system, supervisor, fabricSecret: secrets.fabricSecret };
+      const parts = { system, supervisor, fabricSecret: secrets.fabricSecret, engines };
       return new ClusterConnection(parts, { process: child, fate, transport, directory, stopMilliseconds });
     } catch (error) {
       await child.stop(stopMilliseconds);
@@ -132,6 +137,7 @@ export class ClusterConnection {
   /** Aborts running work and ends all processes. Resolves with the names of those that had to be killed. */
   async close(): Promise<readonly string[]> {
     const { wasKilled } = await this.#process.stop(this.#stopMilliseconds);
+    await this.#fate.settled();
     try {
       await this.system.stop(5_000);
     } finally {
@@ -187,7 +193,7 @@ function checkNotWithin(): void {
 function checkFields(exchange: SupervisorExchange, fields: object): void {
   const parsed = exchange.schema.safeParse({ type: exchange.type, ...fields });
   if (parsed.success) return;
-  const [issue] = parsed.error.issues;
-  const option = issue?.path.filter((part) => part !== 'options').join('.') ?? '';
-  throw new UsageError(`${exchange.type}: invalid ${option}: ${issue?.message}`);
+  const { path, message } = issueOf(parsed.error);
+  const option = path.filter((part) => part !== 'options').join('.');
+  throw new UsageError(`${exchange.type}: invalid ${option}: ${message}`);
 }

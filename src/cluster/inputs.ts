@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { UsageError } from '../errors.ts';
+import { issueOf } from '../schema-issue.ts';
 
 /** The forms of what callers pass, who may write JavaScript or read options from a file. */
 
@@ -7,9 +8,9 @@ import { UsageError } from '../errors.ts';
 export function checkForm(what: string, schema: z.ZodType, value: unknown): void {
   const parsed = schema.safeParse(value);
   if (parsed.success) return;
-  const [issue] = parsed.error.issues;
-  const path = issue!.path.map(String).join('.');
-  throw new UsageError(`${what}: ${path === '' ? '' : `invalid ${path}: `}${issue!.message}`);
+  const issue = issueOf(parsed.error);
+  const path = issue.path.map(String).join('.');
+  throw new UsageError(`${what}: ${path === '' ? '' : `invalid ${path}: `}${issue.message}`);
 }
 
 /** Longer ones are none. */
@@ -30,6 +31,7 @@ export const updateOptions = {
   keepCopy: z.boolean().optional(),
   timeoutMilliseconds: wait.optional(),
   stepTimeoutMilliseconds: wait.optional(),
+  connectTimeoutMilliseconds: wait.optional(),
   signal: z.instanceof(AbortSignal).optional(),
 };
 

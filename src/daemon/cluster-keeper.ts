@@ -14,7 +14,7 @@ export type KeeperState = 'starting' | 'ready' | 'restarting' | 'stopping';
 export interface KeeperTasks {
   readonly onProgress: (progress: Progress) => void;
   /** Called at once when the cluster is lost: what was running in it has failed. */
-  readonly onLost: () => void;
+  readonly onLost: (cluster: Cluster) => void;
   /** Gives a new cluster what the lost one had. Rejects only if the new one is lost too. */
   readonly restore: (cluster: Cluster) => Promise<void>;
 }
@@ -97,7 +97,7 @@ export class ClusterKeeper {
     const onLost = () => {
       if (this.#stopping.signal.aborted) return;
       this.#state = 'restarting';
-      this.#tasks.onLost();
+      this.#tasks.onLost(cluster);
       const how = shortly(cluster.lost.reason);
       this.#log.error({}, `${how}; starting another one`);
       this.#events.tell({ type: 'cluster', state: 'restarting', error: how });

@@ -3,6 +3,7 @@ import * as z from 'zod';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { describe, UsageError } from '../errors.ts';
 import type { HostOptions } from '../processes/configuration.ts';
+import { issueOf } from '../schema-issue.ts';
 import { instanceBody } from './schemas.ts';
 import { fromWireNames } from './wire-names.ts';
 
@@ -45,8 +46,9 @@ export function readConfiguration(file: string): DaemonConfiguration {
   }
   const parsed = configuration.safeParse(content);
   if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new UsageError(`--config ${file}: ${issue!.path.join('.')}: ${issue!.message}`);
+    const { path, message } = issueOf(parsed.error);
+    const where = path.length === 0 ? '' : `${path.join('.')}: `;
+    throw new UsageError(`--config ${file}: ${where}${message}`);
   }
   const { hosts, ...rest } = parsed.data;
   const named = Object.entries(hosts).map(([name, host]) => [name, fromWireNames(host)]);

@@ -1,4 +1,6 @@
-import { asFailure, UsageError, type WeightcastError } from '../errors.ts';
+import { asFailure, toWire, UsageError, type WeightcastError, type WireError } from '../errors.ts';
+import { instanceBody, proofs, registerBody, updateBody } from './schemas.ts';
+import { fromWireName } from './wire-names.ts';
 
 /** By code; others are 500. Deadlines of engines, memory of devices and so on are nothing that the client did wrong. */
 const statuses: Readonly<Record<string, number>> = {
@@ -30,16 +32,21 @@ const retried = new Set([
 export interface HttpFailure {
   readonly status: number;
   readonly body: {
-    readonly error: { readonly code: string; readonly message: string; readonly retry: boolean };
+    readonly error: WireError & { readonly retry: boolean };
   };
 }
 
 /** Any thrown value as an answer. */
 export function toHttp(thrown: unknown): HttpFailure {
   const { error, status } = classified(thrown);
-  const { code } = error;
-  const message = error.message.split('\n').join(' ');
-  return { status, body: { error: { code, message, retry: retried.has(code) } } };
+  const { code, instances } = toWire(error);
+  const line = error.message.split('\n').join(' ');
+  // Of a body that has not the form of the API, the schema has named the fields.
+  const isOfForm = (thrown as { validationContext?: string }).validationContext !== undefined;
+  const message = isOfForm ? line : withFieldNames(line);
+  const retry = retried.has(code);
+  // Names of fields are those of TypeScript only where they have one word.
+  return { status, body: { error: { code, message, retry, ...(instances && { instances }) } } };
 }
 
 function classified(thrown: unknown): { readonly error: WeightcastError; readonly status: number } {
@@ -52,4 +59,19 @@ function classified(thrown: unknown): { readonly error: WeightcastError; readonl
     return { error: new UsageError(`the body is not JSON: ${thrown.message}`), status: 400 };
   const error = asFailure(thrown);
   return { error, status: statuses[error.code] ?? 500 };
+}
+
+/** The fields of bodies that have other names in TypeScript. */
+const fields = new Map(
+  [registerBody, instanceBody, updateBody, proofs].flatMap((body) =>
+    Object.keys(body.shape).flatMap((field) => {
+      const name = fromWireName(field).replace('Seconds', 'Milliseconds');
+      return name === field ? [] : [[name, field] as const];
+    }),
+  ),
+);
+
+/** A message of what lies below, which calls options by their names there, as the client knows them. */
+function withFieldNames(message: string): string {
+  return message.replace(/(?<![\w/.-])[a-z]+[A-Z]\w*(?![\w/-])/g, (word) => fields.get(word) ?? word);
 }

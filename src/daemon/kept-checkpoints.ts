@@ -31,8 +31,12 @@ export interface Registration extends RegisterOptions {
   readonly name: string;
   /** A directory or file, a list of files, or a metas file. */
   readonly source: string | readonly string[] | { readonly metas: string };
+  /** Nobody comes back to it: it goes when another one comes that is so too, unless an instance serves it. */
+  readonly temporary?: boolean;
   /** What its client calls this content. */
   readonly version?: string;
+  /** What it was for the daemon before this one, and has to be. */
+  readonly digest?: string | null;
 }
 
 /** A checkpoint as clients see it. `waiting`: it is loaded when the first instance joins, whose ranks hold it. */
@@ -138,6 +142,13 @@ export class KeptCheckpoints {
     return this.#keeper.use((cluster) => cluster.metas(name));
   }
 
+  /** Unregisters those that are temporary, but for these and those that are being installed. Never rejects. */
+  async dropTemporary(except: readonly string[]): Promise<void> {
+    const temporary = [...this.#kept.values()].filter(({ registration }) => registration.temporary);
+    for (const { registration } of temporary)
+      if (!except.includes(registration.name)) await this.unregister(registration.name).catch(() => {});
+  }
+
   /** Loads what no rank holds, now that there are ranks. A checkpoint that fails keeps its problem. */
   async loadWaiting(cluster: Cluster): Promise<void> {
     for (const kept of this.#kept.values()) if (kept.status === null) await this.#loadAgain(kept, cluster);
@@ -157,8 +168,8 @@ export class KeptCheckpoints {
   }
 
   #note(): void {
-    const noted = [...this.#kept.values()].map(({ registration: { name, version }, owned }) => {
-      return { name, ...(version !== undefined && { version }), owned };
+    const noted = [...this.#kept.values()].map(({ registration: { name, version }, digest, owned }) => {
+      return { name, digest, ...(version !== undefined && { version }), owned };
     });
     this.#shared.note(noted);
   }
@@ -193,7 +204,8 @@ export class KeptCheckpoints {
       ? manifestOf(source.metas)
       : openCheckpoint(source));
     const total = bytes.reduce((sum, one) => sum + one, 0);
-    const facts = { tensors: names.length, bytes: total, digest: null, status: null, problem: null };
+    const { digest = null } = registration;
+    const facts = { tensors: names.length, bytes: total, digest, status: null, problem: null };
     return { registration, owned, ...facts };
   }
 
@@ -201,6 +213,8 @@ export class KeptCheckpoints {
     const before = this.#loading;
     this.#loading = name;
     this.#loaded = new ProgressSum();
+    // Until then all ranks have said how much they load.
+    this.#toldAt = Date.now();
     try {
       return await cluster.register(name, source, hosts === undefined ? {} : { hosts });
     } catch (error) {
@@ -222,6 +236,7 @@ export class KeptCheckpoints {
         throw new CheckpointError(`its files hold ${status.digest} now, and held ${kept.digest}`);
       }
       Object.assign(kept, { status, digest: status.digest, problem: null });
+      this.#note();
     } catch (error) {
       if (cluster.lost.aborted) throw error;
       kept.problem = describe(error);

@@ -1,43 +1,44 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
-import type { ClusterStatus, KnownInstance } from '../actors/protocol/status-values.ts';
+import type { ClusterStatus, InstanceStatus, KnownInstance } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import type { Cluster } from '../cluster/cluster.ts';
 import { describe, NotFoundError, UsageError } from '../errors.ts';
 import type { EngineList } from './access.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
+import type { EngineWatch } from './engine-watch.ts';
 import type { EventHub } from './event-hub.ts';
-
-type InstanceStatus = ClusterStatus['instances'][number];
 
 /** An instance as clients see it. `absent`: it could not join again after the supervisor's death; `problem` says why. */
 export interface InstanceView extends Omit<InstanceStatus, 'state'> {
   readonly state: InstanceStatus['state'] | 'absent';
-  readonly problem: string | null;
 }
 
 interface Kept {
   readonly options: InstanceOptions;
   /** What its engine holds, as of the last time that the cluster said so. */
   known: KnownInstance;
+  /** Why it could not join again. */
   problem: string | null;
+  /** Why nothing is known of its engine, which did not run when it was added. */
+  unasked: string | null;
 }
 
-const unknown: KnownInstance = { state: 'unknown', version: null, isPaused: false };
+const unknown: KnownInstance = { state: 'unknown', version: null, isPaused: false, problem: null };
 
 /** The instances of a daemon: how they joined, and what is known of their engines, so that they can join again. */
 export class KeptInstances {
   readonly #keeper: ClusterKeeper;
   readonly #engines: EngineList;
   readonly #events: EventHub;
+  readonly #watch: EngineWatch;
   readonly #kept = new Map<string, Kept>();
-  /** By instance, how many updates of it run. */
-  readonly #updating = new Map<string, number>();
 
-  constructor(keeper: ClusterKeeper, engines: EngineList, events: EventHub) {
+  constructor(keeper: ClusterKeeper, engines: EngineList, events: EventHub, watch: EngineWatch) {
     this.#keeper = keeper;
     this.#engines = engines;
     this.#events = events;
+    this.#watch = watch;
   }
 
   get names(): string[] {
@@ -49,6 +50,11 @@ export class KeptInstances {
     return [...this.#kept.values()].some(({ problem }) => problem === null);
   }
 
+  /** Names of the checkpoints that they serve. */
+  get served(): string[] {
+    return [...this.#kept.values()].flatMap(({ known }) => known.version?.checkpoint ?? []);
+  }
+
   /** Throws `NotFoundError`. */
   check(name: string): void {
     if (!this.#kept.has(name)) throw new NotFoundError(`the daemon has no instance ${name}`);
@@ -56,6 +62,11 @@ export class KeptInstances {
 
   withRank(rank: number): string | null {
     return this.names.find((name) => this.#kept.get(name)!.options.ranks.includes(rank)) ?? null;
+  }
+
+  /** How many ranks they have. */
+  ranksOf(names: readonly string[]): number {
+    return names.reduce((sum, name) => sum + (this.#kept.get(name)?.options.ranks.length ?? 0), 0);
   }
 
   /** The instance with this engine. */
@@ -70,7 +81,10 @@ export class KeptInstances {
     );
   }
 
-  /** Does nothing if it is there, with these options. Rejects with `AccessError`, and as `Cluster.addInstance`. */
+  /**
+   * Does nothing if it is there, with these options. An engine that does not run yet is asked in the first update. Rejects
+   * with `AccessError`, and as `EngineWatch.check` and `Cluster.addInstance`.
+   */
   async add(given: InstanceOptions): Promise<void> {
     // Which others have joined before has no say in it.
     const isHere = given.host === undefined && given.devices === undefined;
@@ -83,8 +97,9 @@ export class KeptInstances {
       throw new UsageError(`the daemon has an instance ${options.name} already, with other options`);
     }
     const known = before?.known ?? unknown;
+    const unasked = await this.#watch.check(options);
     const status = await this.#keeper.use((cluster) => cluster.addInstance(options, known));
-    this.#kept.set(options.name, { options, known, problem: null });
+    this.#kept.set(options.name, { options, known, problem: null, unasked });
     this.observe(status);
     this.#events.tell({ type: 'instance', instance: options.name, state: 'added' });
   }
@@ -95,6 +110,7 @@ export class KeptInstances {
     if (this.#kept.get(name)!.problem === null)
       await this.#keeper.use((cluster) => cluster.removeInstance(name));
     this.#kept.delete(name);
+    this.#watch.forget(name);
     this.#events.tell({ type: 'instance', instance: name, state: 'removed' });
   }
 
@@ -104,20 +120,13 @@ export class KeptInstances {
     await this.#keeper.use((cluster) => cluster.resumeInstance(name));
     const kept = this.#kept.get(name);
     if (kept !== undefined) kept.known = { ...kept.known, isPaused: false };
+    this.#watch.forget(name);
     this.#events.tell({ type: 'instance', instance: name, state: 'resumed' });
-  }
-
-  updateBegins(names: readonly string[]): void {
-    for (const name of names) this.#updating.set(name, (this.#updating.get(name) ?? 0) + 1);
-  }
-
-  updateEnded(names: readonly string[]): void {
-    for (const name of names) this.#updating.set(name, this.#updating.get(name)! - 1);
   }
 
   /** Notes what an update has made of its instances. */
   updated({ checkpoint, digest, instances }: UpdateReport): void {
-    for (const { name, outcome, paused } of instances) {
+    for (const { name, outcome, paused, error } of instances) {
       const kept = this.#kept.get(name);
       if (kept === undefined) continue;
       const made = {
@@ -125,30 +134,28 @@ export class KeptInstances {
         unchanged: kept.known,
         broken: { state: 'broken', version: null },
       } as const;
-      kept.known = { ...made[outcome], isPaused: paused };
+      const problem = outcome === 'broken' || paused ? (error?.message ?? null) : null;
+      kept.known = { ...made[outcome], isPaused: paused, problem };
+      if (outcome === 'updated') kept.unasked = null;
+      this.#watch.forget(name);
     }
   }
 
   /** Notes what a cluster says of its instances. */
   observe(status: ClusterStatus): void {
-    for (const { name, state, version, isPaused } of status.instances) {
+    for (const { name, state, version, isPaused, problem } of status.instances) {
       const kept = this.#kept.get(name);
       if (kept === undefined || state === 'updating' || state === 'verifying') continue;
-      kept.known = { state, version, isPaused };
+      kept.known = { state, version, isPaused, problem };
     }
   }
 
   /**
-   * The supervisor's process has died. Nobody knows what an update that was running has done: its instances count as broken,
-   * and as paused if it pauses them, so that they are neither served from nor resumed before an update has succeeded.
+   * The supervisor's process has died. Nobody knows what its engines got of an update that was installing something: they
+   * count as broken, so that they are neither served from nor resumed before an update has succeeded.
    */
-  lost(): void {
-    for (const [name, kept] of this.#kept) {
-      if ((this.#updating.get(name) ?? 0) === 0) continue;
-      const { pause } = kept.options;
-      const isPaused = kept.known.isPaused || (pause !== undefined && pause !== 'caller');
-      kept.known = { state: 'broken', version: null, isPaused };
-    }
+  lost({ known }: Cluster): void {
+    for (const [name, kept] of this.#kept) kept.known = known.get(name) ?? kept.known;
   }
 
   /** Lets all join a new cluster. Rejects only if that is lost too. */
@@ -166,14 +173,29 @@ export class KeptInstances {
     await Promise.all(joins);
   }
 
-  /** `status`: of the cluster, null while there is none. */
-  views(status: ClusterStatus | null): InstanceView[] {
-    return [...this.#kept].map(([name, { options, known, problem }]) => {
+  /** What engines say themselves, and not as the cluster has it, by instance. */
+  async contradictions(status: ClusterStatus): Promise<ReadonlyMap<string, string>> {
+    const asked = status.instances.map(async ({ name, state, isPaused, version }) => {
+      const kept = this.#kept.get(name);
+      if (kept === undefined || state !== 'serving' || isPaused || version === null) return [];
+      const problem = await this.#watch.problem(kept.options, `${version.checkpoint}@${version.digest}`);
+      return problem === null ? [] : [[name, problem] as const];
+    });
+    return new Map((await Promise.all(asked)).flat());
+  }
+
+  /** `status`: of the cluster, null while there is none. `contradicted`: what their engines deny. */
+  views(status: ClusterStatus | null, contradicted: ReadonlyMap<string, string>): InstanceView[] {
+    return [...this.#kept].map(([name, { options, known, problem, unasked }]) => {
       const { endpoint, ranks } = options;
       const current = status?.instances.find((one) => one.name === name);
-      if (current !== undefined) return { ...current, problem: null };
+      const denied = contradicted.get(name);
+      if (current !== undefined && denied !== undefined)
+        return { ...current, state: 'unknown', version: null, problem: denied };
+      if (current !== undefined)
+        return { ...current, problem: current.problem ?? (current.state === 'unknown' ? unasked : null) };
       const state = problem === null ? known.state : 'absent';
-      return { name, endpoint, ranks: [...ranks], ...known, state, problem };
+      return { name, endpoint, ranks: [...ranks], ...known, state, problem: problem ?? known.problem };
     });
   }
 }

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, renameSync, utimesSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod';
 import { SharedDirectory } from '../native-bridge/memory.ts';
@@ -11,6 +11,8 @@ const record = z.object({
     z.object({
       name: z.string(),
       version: z.string().optional(),
+      /** Null while no rank has held it. */
+      digest: z.string().nullable(),
       files: z.array(z.string().regex(/^[^/]+$/)),
     }),
   ),
@@ -29,6 +31,11 @@ export function noteVersions(
   writeFileSync(`${path}.new`, JSON.stringify({ socket, versions }), { mode: 0o600 });
   setUntil(`${path}.new`, until);
   renameSync(`${path}.new`, path);
+}
+
+/** There is nothing for the next daemon. */
+export function dropNote(directory: string): void {
+  rmSync(join(directory, leftRecord), { force: true });
 }
 
 /** The daemon lives: the time begins anew. */

@@ -57,6 +57,7 @@ export function operatorRoutes(
       path: '/v1/stop',
       summary:
         'End the daemon, its ranks, and everything that it has in shared memory. Engines keep running.',
+      body: schemas.emptyBody,
       answer: schemas.doneAnswer,
       status: 202,
       handle: ({ reply }) => {

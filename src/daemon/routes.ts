@@ -84,6 +84,7 @@ function instanceRoutes(service: Service, status: () => Promise<unknown>): Route
       method: 'POST',
       path: '/v1/instances/{name}/resume',
       summary: 'Resume an engine that an update has left paused, whatever weights it holds.',
+      body: schemas.emptyBody,
       answer: schemas.doneAnswer,
       handle: async ({ params }) => {
         await service.instances.resume(params.name!);
@@ -134,10 +135,12 @@ function updateRoutes(service: Service): Route[] {
   ];
 }
 
-function registrationOf({ name, path, files, metas, hosts, version }: z.infer<typeof schemas.registerBody>) {
+function registrationOf(body: z.infer<typeof schemas.registerBody>) {
+  const { name, path, files, metas, hosts, version, temporary = false } = body;
   return {
     name,
     source: path ?? files ?? { metas: metas! },
+    temporary,
     ...(hosts !== undefined && { hosts }),
     ...(version !== undefined && { version }),
   };
@@ -151,7 +154,14 @@ async function updateOptionsOf(
   body: z.infer<typeof schemas.updateBody>,
   { roots }: Service,
 ): Promise<UpdateOptions> {
-  const { checkpoint: _, wait: __, timeout_seconds, step_timeout_seconds, ...options } = body;
+  const {
+    checkpoint: _,
+    wait: __,
+    timeout_seconds,
+    step_timeout_seconds,
+    connect_timeout_seconds,
+    ...options
+  } = body;
   const { verify } = options;
   if (typeof verify === 'object' && verify.baseline !== undefined)
     options.verify = { ...verify, baseline: await roots.file(verify.baseline) };
@@ -159,5 +169,8 @@ async function updateOptionsOf(
     ...(fromWireNames(options) as UpdateOptions),
     ...(timeout_seconds !== undefined && { timeoutMilliseconds: timeout_seconds * 1_000 }),
     ...(step_timeout_seconds !== undefined && { stepTimeoutMilliseconds: step_timeout_seconds * 1_000 }),
+    ...(connect_timeout_seconds !== undefined && {
+      connectTimeoutMilliseconds: connect_timeout_seconds * 1_000,
+    }),
   };
 }

@@ -35,11 +35,20 @@ export const registerBody = z
       .max(1_024)
       .optional()
       .describe('Hosts whose ranks load the files. Default: all that see the same files.'),
+    temporary: z
+      .boolean()
+      .optional()
+      .describe(
+        'Unregister it when another temporary one comes, unless an instance serves it, or when none serves it any more.',
+      ),
   })
   .refine(
     ({ path, files, metas }) => [path, files, metas].filter((source) => source !== undefined).length === 1,
     'give one of path, files and metas',
   );
+
+/** Of requests that have nothing to say. */
+export const emptyBody = z.strictObject({});
 
 export const instanceBody = z.strictObject({
   name,
@@ -85,7 +94,7 @@ export const instanceBody = z.strictObject({
 
 const prompt = z.union([z.string().max(1 << 20), z.array(z.int().nonnegative()).max(1 << 18)]);
 const tolerance = z.number().positive().optional();
-const proofs = z.strictObject({
+export const proofs = z.strictObject({
   installed: z.boolean().optional(),
   baseline: path
     .optional()
@@ -135,6 +144,9 @@ export const updateBody = z.strictObject({
   keep_copy: z.boolean().optional(),
   timeout_seconds: seconds.optional().describe('Of the whole update. Default: 600.'),
   step_timeout_seconds: seconds.optional().describe('Of one answer of an engine worker.'),
+  connect_timeout_seconds: seconds
+    .optional()
+    .describe('When one engine worker has connected to its rank, of the others. Default: 60.'),
 });
 
 // ── checkpoint-engine ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -151,14 +163,30 @@ export const checkpointEngineUpdate = z.object({
 
 // ── answers ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+const errorFields = {
+  code: z.string().describe('Stable: WEIGHTCAST_USAGE, WEIGHTCAST_BUSY, …'),
+  message: z.string().describe('One line.'),
+};
+const instanceReport = z.object({
+  name: z.string(),
+  outcome: z.string().describe('updated, unchanged or broken'),
+  paused: z.boolean(),
+  proofs: z.record(z.string(), z.string()).describe('arrived, installed, answering: what holds of it'),
+  seconds: z.number(),
+  error: z.object(errorFields).nullable(),
+});
+const outcomes = z
+  .array(instanceReport)
+  .optional()
+  .describe('Of an update that has failed: what became of each instance.');
 export const errorAnswer = z.object({
   error: z.object({
-    code: z.string().describe('Stable: WEIGHTCAST_USAGE, WEIGHTCAST_BUSY, …'),
-    message: z.string().describe('One line.'),
+    ...errorFields,
     retry: z.boolean().describe('The same request may succeed a moment later.'),
+    instances: outcomes,
   }),
 });
-const jobError = errorAnswer.shape.error.omit({ retry: true }).nullable();
+const jobError = z.object({ ...errorFields, instances: outcomes }).nullable();
 const version = z.object({ checkpoint: z.string(), digest: z.string() });
 
 export const checkpointAnswer = z.object({
@@ -194,15 +222,6 @@ export const instanceAnswer = z.object({
   is_paused: z.boolean(),
   version: version.nullable(),
   problem: nullableText,
-});
-
-const instanceReport = z.object({
-  name: z.string(),
-  outcome: z.string().describe('updated, unchanged or broken'),
-  paused: z.boolean(),
-  proofs: z.record(z.string(), z.string()).describe('arrived, installed, answering: what holds of it'),
-  seconds: z.number(),
-  error: jobError,
 });
 
 const report = z.object({

@@ -4,6 +4,7 @@ import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify }
 import type * as z from 'zod';
 import { AccessError, NotFoundError, UsageError } from '../errors.ts';
 import type { Logger } from '../ports.ts';
+import { issueOf } from '../schema-issue.ts';
 import { apiHeader, apiVersion, checkApiVersion } from './api-version.ts';
 import { toHttp } from './http-errors.ts';
 import { openApiOf } from './openapi.ts';
@@ -31,6 +32,8 @@ export function createServer({ routes, version, tokenFor, log }: ServerOptions):
     forceCloseConnections: true,
     requestTimeout: requestMilliseconds,
     exposeHeadRoutes: false,
+    // What is no URL comes to no route, and so past the hooks and the error handler of routes.
+    frameworkErrors: (error, request, reply) => void answerFailure(error, request, reply, log),
     routerOptions: { maxParamLength: longestParameter },
   });
   const all: readonly Route[] = [...routes, documentRoute(() => openApiOf(all, version))];
@@ -99,9 +102,8 @@ function documentRoute(document: () => object): Route {
 function validated(schema: z.ZodType, data: unknown): { value: unknown } | { error: Error } {
   const parsed = schema.safeParse(data ?? {});
   if (parsed.success) return { value: parsed.data };
-  const [issue] = parsed.error.issues;
-  const field = issue!.path.join('.');
-  return { error: new UsageError(field === '' ? issue!.message : `${field}: ${issue!.message}`) };
+  const { path, message } = issueOf(parsed.error);
+  return { error: new UsageError(path.length === 0 ? message : `${path.join('.')}: ${message}`) };
 }
 
 function answerFailure(

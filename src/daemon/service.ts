@@ -1,10 +1,13 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { ClusterStatus } from '../actors/protocol/status-values.ts';
+import type { Cluster } from '../cluster/cluster.ts';
 import type { ClusterOptions } from '../cluster/options.ts';
 import { describe } from '../errors.ts';
 import type { Logger } from '../ports.ts';
 import { EngineList, FileRoots } from './access.ts';
 import { ClusterKeeper, type KeeperState } from './cluster-keeper.ts';
+import { EngineWatch } from './engine-watch.ts';
 import { EventHub } from './event-hub.ts';
 import { type CheckpointView, KeptCheckpoints, type Registration } from './kept-checkpoints.ts';
 import { type InstanceView, KeptInstances } from './kept-instances.ts';
@@ -47,6 +50,7 @@ export class Service {
   readonly shared: SharedFiles;
   readonly roots: FileRoots;
   readonly #keeper: ClusterKeeper;
+  readonly #watch: EngineWatch;
   readonly #log: Logger;
 
   private constructor(options: ServiceOptions, roots: FileRoots, shared: SharedFiles, log: Logger) {
@@ -58,7 +62,7 @@ export class Service {
         if (progress.activity === 'load') this.checkpoints.progress(progress);
         else this.updates.progress(progress);
       },
-      onLost: () => this.instances.lost(),
+      onLost: (cluster: Cluster) => this.instances.lost(cluster),
       restore: async (cluster: Parameters<KeptInstances['restore']>[0]) => {
         await this.instances.restore(cluster);
         this.checkpoints.released();
@@ -74,7 +78,8 @@ export class Service {
     const endpoints = options.instances.map(({ endpoint }) => endpoint);
     const engines = new EngineList([...options.allowEngines, ...endpoints]);
     this.checkpoints = new KeptCheckpoints(this.#keeper, roots, shared, this.events);
-    this.instances = new KeptInstances(this.#keeper, engines, this.events);
+    this.#watch = new EngineWatch(log);
+    this.instances = new KeptInstances(this.#keeper, engines, this.events, this.#watch);
     this.metrics = new Metrics(options.version, () => this.status());
     const { checkpoints, instances } = this;
     this.updates = new Updates(this.#keeper, checkpoints, instances, this.events, (...ended) =>
@@ -118,7 +123,9 @@ export class Service {
     }
   }
 
-  register(registration: Registration): Promise<CheckpointView> {
+  async register(registration: Registration): Promise<CheckpointView> {
+    if (registration.temporary)
+      await this.checkpoints.dropTemporary([registration.name, ...this.instances.served]);
     return this.checkpoints.register(registration, this.instances.hasRanks);
   }
 
@@ -135,14 +142,8 @@ export class Service {
 
   /** Resolves also while there is no cluster. */
   async status(): Promise<ServiceStatus> {
-    const cluster = await this.#keeper
-      .use((one) => one.status())
-      .catch((error) => {
-        this.#log.debug({}, `no status of the cluster: ${describe(error)}`);
-        return null;
-      });
-    if (cluster !== null) this.instances.observe(cluster);
-    const instances = this.instances.views(cluster);
+    const [cluster, contradicted] = await this.#asked();
+    const instances = this.instances.views(cluster, contradicted);
     const { state, restarts } = this.#keeper;
     return {
       state,
@@ -155,8 +156,37 @@ export class Service {
     };
   }
 
+  /** What the cluster says of its instances, null if there is none, and what their engines deny of it. */
+  async #asked(): Promise<[ClusterStatus | null, ReadonlyMap<string, string>]> {
+    const first = await this.#clusterStatus();
+    if (first === null) return [null, new Map()];
+    const contradicted = await this.instances.contradictions(first);
+    if (contradicted.size === 0) return [first, contradicted];
+    // What has changed meanwhile, as in an update, is no contradiction.
+    const now = await this.#clusterStatus();
+    const isAsBefore = (name: string) =>
+      isDeepStrictEqual(instanceOf(first, name), now === null ? null : instanceOf(now, name));
+    return [now, new Map([...contradicted].filter(([name]) => isAsBefore(name)))];
+  }
+
+  async #clusterStatus(): Promise<ClusterStatus | null> {
+    try {
+      const status = await this.#keeper.use((cluster) => cluster.status());
+      this.instances.observe(status);
+      return status;
+    } catch (error) {
+      this.#log.debug({}, `no status of the cluster: ${describe(error)}`);
+      return null;
+    }
+  }
+
   async stop(): Promise<void> {
     await this.#keeper.stop();
+    this.#watch.close();
     this.shared.close();
   }
+}
+
+function instanceOf(status: ClusterStatus, name: string): object | null {
+  return status.instances.find((one) => one.name === name) ?? null;
 }

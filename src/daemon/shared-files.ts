@@ -3,7 +3,7 @@ import { readdir, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { leftRecord } from '../processes/sweep.ts';
-import { adoptVersions, keepUntil, type LeftVersion, noteVersions } from './left-versions.ts';
+import { adoptVersions, dropNote, keepUntil, type LeftVersion, noteVersions } from './left-versions.ts';
 
 /** A client that has not written to a file for so long, nor registered it, is gone. */
 const abandonedMilliseconds = 600_000;
@@ -39,11 +39,14 @@ export class SharedFiles {
   }
 
   /** What a daemon that was killed has left: names, versions and paths. */
-  adopt(): { readonly name: string; readonly version?: string; readonly source: readonly string[] }[] {
+  adopt(): (Pick<LeftVersion, 'name' | 'digest'> & {
+    readonly version?: string;
+    readonly source: readonly string[];
+  })[] {
     if (this.#socket === null) return [];
-    return adoptVersions(this.#socket, this.path).map(({ name, version, files }) => {
+    return adoptVersions(this.#socket, this.path).map(({ name, version, digest, files }) => {
       const source = files.map((file) => join(this.path, file));
-      return { name, ...(version !== undefined && { version }), source };
+      return { name, digest, ...(version !== undefined && { version }), source };
     });
   }
 
@@ -51,10 +54,11 @@ export class SharedFiles {
   note(versions: readonly (Omit<LeftVersion, 'files'> & { readonly owned: readonly string[] })[]): void {
     if (this.#socket === null || this.#keepMilliseconds === 0) return;
     const own = versions.filter(({ owned }) => owned.length > 0);
-    if (own.length === 0 && !this.#isNoted) return;
-    this.#isNoted = true;
-    const left = own.map(({ name, version, owned }) => {
-      return { name, ...(version !== undefined && { version }), files: owned.map((path) => basename(path)) };
+    this.#isNoted = own.length > 0;
+    if (!this.#isNoted) return dropNote(this.path);
+    const left = own.map(({ name, version, digest, owned }) => {
+      const files = owned.map((path) => basename(path));
+      return { name, digest, ...(version !== undefined && { version }), files };
     });
     noteVersions(this.path, this.#socket, left, Date.now() + this.#keepMilliseconds);
   }

@@ -37,7 +37,7 @@ interface Job {
   readonly startedAt: number;
   readonly ended: Promise<UpdateReport>;
   readonly abort: AbortController;
-  sum: { readonly activity: Progress['activity']; readonly bytes: ProgressSum };
+  sum: ProgressSum;
   progress: UpdateView['progress'];
   toldAt: number;
   endedAt: number | null;
@@ -98,7 +98,7 @@ export class Updates {
     const id = `${this.#prefix}-${this.#count}`;
     const abort = new AbortController();
     const { signal } = abort;
-    const ended = this.#run(instances, () =>
+    const ended = this.#run(() =>
       this.#keeper.use((cluster) => cluster.update(checkpoint, { ...options, signal })),
     );
     const job: Job = {
@@ -108,7 +108,7 @@ export class Updates {
       startedAt: Date.now(),
       ended,
       abort,
-      sum: { activity: 'update', bytes: new ProgressSum() },
+      sum: new ProgressSum(),
       progress: null,
       toldAt: 0,
       endedAt: null,
@@ -141,26 +141,26 @@ export class Updates {
     );
     if (job === undefined) return;
     const { activity } = progress;
-    if (job.sum.activity !== activity) job.sum = { activity, bytes: new ProgressSum() };
-    job.progress = { activity, ...job.sum.bytes.add(progress) };
+    // Every rank takes the whole checkpoint; what each of them receives from other hosts differs.
+    const ranks = activity === 'update' ? this.#instances.ranksOf(job.instances) : 0;
+    if (job.progress?.activity !== activity) job.sum = new ProgressSum(ranks);
+    job.progress = { activity, ...job.sum.add(progress) };
     if (Date.now() - job.toldAt < progressMilliseconds) return;
     job.toldAt = Date.now();
     this.#events.tell({ type: 'progress', update: job.id, checkpoint: job.checkpoint, ...job.progress });
   }
 
-  async #run(instances: readonly string[], update: () => Promise<UpdateReport>): Promise<UpdateReport> {
+  async #run(update: () => Promise<UpdateReport>): Promise<UpdateReport> {
     // What the engines hold at the end is noted at once, for a cluster that may have to begin anew.
-    this.#instances.updateBegins(instances);
     try {
       const report = await update();
       this.#instances.updated(report);
+      await this.#checkpoints.dropTemporary([report.checkpoint, ...this.#instances.served]);
       return report;
     } catch (error) {
       const observe = async (cluster: Cluster) => this.#instances.observe(await cluster.status());
       await this.#keeper.use(observe).catch(() => {});
       throw error;
-    } finally {
-      this.#instances.updateEnded(instances);
     }
   }
 

@@ -7,7 +7,11 @@ export function toWireNames(value: unknown): unknown {
 
 /** The reverse. */
 export function fromWireNames(value: unknown): unknown {
-  return renamed(value, (key) => key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()));
+  return renamed(value, fromWireName);
+}
+
+export function fromWireName(name: string): string {
+  return name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }
 
 function renamed(value: unknown, rename: (key: string) => string): unknown {

@@ -61,3 +61,7 @@ function messageIn(text: string): string {
   }
   return text;
 }
+
+export function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) > 0;
+}

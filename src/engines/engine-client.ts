@@ -17,6 +17,8 @@ export interface EngineClient {
    * Rejects with `EngineError` if there is none.
    */
   linkProtocol(options: CallOptions): Promise<number | null>;
+  /** How many workers the engine has; null if it does not say. Rejects with `AbortedError` only. */
+  worldSize(options: CallOptions): Promise<WorldSize | null>;
   /**
    * Has the engine's workers say what their models hold, at the address of a `SurveySocket`. Resolves when all have;
    * nothing in the engine changes. Rejects with `EngineError` where engines of this kind have no such thing.
@@ -72,6 +74,14 @@ export interface RankAnswers {
 export interface Readiness {
   /** The engine did not run, or was not healthy, when it was asked first. */
   readonly wasDown: boolean;
+}
+
+/** An engine behind several servers, of which this is one, may say how many workers all of them have. */
+export interface WorldSize {
+  /** Of one data-parallel replica. */
+  readonly replica: number;
+  /** Of all replicas. */
+  readonly total: number;
 }
 
 /** Null is what the engine has no route for. */

@@ -1,4 +1,5 @@
 import { EngineError } from '../errors.ts';
+import { isCount } from './engine-answer.ts';
 import type {
   CallOptions,
   EngineClient,
@@ -8,6 +9,7 @@ import type {
   RankAnswers,
   Readiness,
   ReportedState,
+  WorldSize,
 } from './engine-client.ts';
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
 import { refuseOtherKind } from './engine-identity.ts';
@@ -48,6 +50,17 @@ export class SglangClient implements EngineClient {
   /** Nor one that leads to its workers. */
   async linkProtocol(): Promise<null> {
     return null;
+  }
+
+  /** As it was started: with attention that is data-parallel, the replicas share the workers of tensor parallelism. */
+  async worldSize(options: CallOptions): Promise<WorldSize | null> {
+    const said =
+      (await this.#http.said('/server_info', options)) ??
+      (await this.#http.said('/get_server_info', options));
+    const { tp_size, pp_size, dp_size, enable_dp_attention } = said ?? {};
+    if (!isCount(tp_size) || !isCount(pp_size) || !isCount(dp_size)) return null;
+    const replica = tp_size * pp_size;
+    return { replica, total: enable_dp_attention === true ? replica : replica * dp_size };
   }
 
   async survey(): Promise<never> {

@@ -1,5 +1,5 @@
 import { EngineError } from '../errors.ts';
-import { EngineRefusal } from './engine-answer.ts';
+import { EngineRefusal, isCount } from './engine-answer.ts';
 import type {
   CallOptions,
   EngineClient,
@@ -10,6 +10,7 @@ import type {
   RankAnswers,
   Readiness,
   ReportedState,
+  WorldSize,
 } from './engine-client.ts';
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
 import { refuseOtherKind } from './engine-identity.ts';
@@ -173,6 +174,15 @@ export class VllmClient implements EngineClient {
     const ofSessions = await this.#sessionProtocol(options);
     this.#face = ofSessions === null ? 'extension' : 'session';
     return ofSessions ?? (await this.#extensionProtocol(options));
+  }
+
+  async worldSize(options: CallOptions): Promise<WorldSize | null> {
+    const [replica, total] = await Promise.all(
+      [false, true].map((all) =>
+        this.#http.valueOf(`/get_world_size?include_dp=${all}`, 'world_size', options),
+      ),
+    );
+    return isCount(replica) && isCount(total) ? { replica, total } : null;
   }
 
   async survey(address: string, options: CallOptions): Promise<void> {

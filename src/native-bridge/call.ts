@@ -1,5 +1,6 @@
 import {
   AbortedError,
+  CheckpointError,
   DeadlineError,
   DeviceLostError,
   NativeError,
@@ -18,6 +19,7 @@ const classOfCode = new Map<unknown, new (message: string, options: ErrorOptions
   ['DEADLINE', DeadlineError],
   ['PEER_LOST', PeerLostError],
   ['OVERLOADED', OverloadedError],
+  ['FILE_ENDED', CheckpointError],
 ]);
 
 /** Gives an error of the addon its class, `NativeError` if no other fits; other values pass unchanged. */

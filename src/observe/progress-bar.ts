@@ -41,9 +41,17 @@ export class ProgressBar {
   }
 }
 
-/** Sums up the progress that ranks report, each its own bytes. */
+/**
+ * Sums up the progress that ranks report, each its own bytes. `ranks`: how many will report as much each; until all have, the
+ * total is of as many.
+ */
 export class ProgressSum {
   readonly #byRank = new Map<number, Progress>();
+  readonly #ranks: number;
+
+  constructor(ranks = 0) {
+    this.#ranks = ranks;
+  }
 
   add(progress: Progress): { doneBytes: number; totalBytes: number } {
     this.#byRank.set(progress.rank, progress);
@@ -53,6 +61,7 @@ export class ProgressSum {
       doneBytes += one.doneBytes;
       totalBytes += one.totalBytes;
     }
-    return { doneBytes, totalBytes };
+    const missing = Math.max(0, this.#ranks - this.#byRank.size);
+    return { doneBytes, totalBytes: totalBytes + (missing * totalBytes) / this.#byRank.size };
   }
 }

@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { instanceOptions } from '../actors/protocol/instance-options.ts';
+import { instanceStatus } from '../actors/protocol/status-values.ts';
 import { linkKinds } from '../engines/engine-client.ts';
 import { UsageError } from '../errors.ts';
 import { type DeviceOptions, deviceOptions } from './devices.ts';
@@ -91,9 +92,11 @@ export const supervisorConfiguration = z.object({
 });
 export type SupervisorConfiguration = z.infer<typeof supervisorConfiguration>;
 
-/** What the supervisor's process tells its parent before it ends. */
+/** What the supervisor's process tells its parent, before it ends or all the time. */
 export const supervisorReport = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('failed'), error: z.object({ code: z.string(), message: z.string() }) }),
+  /** What has become of an instance. */
+  z.object({ kind: z.literal('instance'), instance: instanceStatus }),
   /** What did not end by itself. */
   z.object({ kind: z.literal('stopped'), killed: z.array(z.string()) }),
 ]);

@@ -5,6 +5,7 @@ import { CudaDevice } from '../native-bridge/cuda-device.ts';
 import type { Device } from '../native-bridge/device.ts';
 import { HostDevice } from '../native-bridge/host-device.ts';
 import { probeCuda } from '../native-bridge/probe.ts';
+import { issueOf } from '../schema-issue.ts';
 
 /** More threads do not pin memory faster: the driver serialises most of the work. */
 const mostPinThreads = 4;
@@ -57,8 +58,8 @@ export function defaultDevices(): DeviceOptions {
 export function checkDevices(options: DeviceOptions, ranks: number): void {
   const parsed = deviceOptions.safeParse(options);
   if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new UsageError(`devices.${issue?.path.join('.')}: ${issue?.message}`);
+    const { path, message } = issueOf(parsed.error);
+    throw new UsageError(`${['devices', ...path].join('.')}: ${message}`);
   }
   if (options.kind === 'cuda' && options.indices !== undefined && options.indices.length !== ranks) {
     throw new UsageError(`devices.indices has ${options.indices.length} entries for ${ranks} ranks`);

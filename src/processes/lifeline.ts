@@ -1,5 +1,5 @@
 import { createInterface } from 'node:readline';
-import { DeadlineError, UsageError } from '../errors.ts';
+import { AbortedError, DeadlineError, UsageError } from '../errors.ts';
 
 /**
  * A child process gets its configuration as the first line of standard input, and runs until that input ends: when the
@@ -40,7 +40,7 @@ export function takeLifeline(): Promise<Lifeline> {
       }
     });
     released.then(() =>
-      reject(new UsageError('standard input ended, or a signal came, before a configuration')),
+      reject(new AbortedError('standard input ended, or a signal came, before a configuration')),
     );
   });
 }

@@ -143,7 +143,10 @@ async function main(): Promise<void> {
 main().then(
   () => process.exit(0),
   (error) => {
-    createLog('rank').error({ code: asFailure(error).code }, asFailure(error).message);
-    process.exit(1);
+    const { code, message } = asFailure(error);
+    // An end that was asked for, while it still started.
+    const isAsked = error instanceof AbortedError;
+    createLog('rank')[isAsked ? 'info' : 'error']({ code }, message);
+    process.exit(isAsked ? 0 : 1);
   },
 );

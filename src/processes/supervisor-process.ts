@@ -97,6 +97,7 @@ function createPorts(
     openCheckpoint,
     breathe: () => setImmediate(),
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
+    noteInstance: (instance) => tell({ kind: 'instance', instance }),
     segmentName: (set) => `checkpoint-${set}-`,
   };
 }
@@ -198,8 +199,13 @@ async function end(
 }
 
 function report(what: SupervisorReport, exitCode: number): void {
-  if (process.send === undefined) process.exit(exitCode);
-  process.send(what, () => process.exit(exitCode));
+  tell(what, () => process.exit(exitCode));
+}
+
+/** Its parent hears of it even if this process is killed right after that. */
+function tell(what: SupervisorReport, then: () => void = () => {}): void {
+  if (process.send === undefined || !process.connected) then();
+  else process.send(what, then);
 }
 
 main().then(

@@ -11,12 +11,14 @@ const address = z.object({
 const id = z.int().nonnegative();
 /** Actors validate bodies. One that was `undefined` is not on the wire. */
 const body = z.unknown().optional();
+/** `instances` are reports, which nobody acts upon: they are for who asked for the update. */
+const error = z.object({ code: text, message: text, instances: z.array(z.custom<never>()).optional() });
 
 const schema = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('tell'), to: address, from: address.nullable(), body }),
   z.object({ kind: z.literal('ask'), to: address, from: address.nullable(), id, body }),
   z.object({ kind: z.literal('reply'), id, body }),
-  z.object({ kind: z.literal('failure'), id, error: z.object({ code: text, message: text }) }),
+  z.object({ kind: z.literal('failure'), id, error }),
   z.object({ kind: z.enum(['watch', 'unwatch']), target: address, watcher: address }),
   z.object({ kind: z.literal('down'), target: address, watcher: address, reason: text }),
 ]);

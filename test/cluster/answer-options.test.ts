@@ -22,7 +22,7 @@ test('answers that cannot be compared are refused by what is wrong with them', (
       /^verify\.answers\[1\]\.prompt: /,
     ],
     [[{ prompt: tokens, logprobs: [-1] }], /^verify\.answers\[0\]\.prompt: /],
-    [[{ prompt: [1.5, 2], logprobs: [-1] }], /^verify\.answers\[0\]\.prompt: /],
+    [[{ prompt: [1.5, 2], logprobs: [-1] }], /^verify\.answers\[0\]\.prompt\[0\]: /],
     [[{ prompt, logprobs: [-1, 0.5] }], /^verify\.answers\[0\]\.logprobs\[1\]: Too big/],
     [[{ prompt, logprobs: [-1, null] }], /^verify\.answers\[0\]\.logprobs\[1\]: Invalid input/],
     [

@@ -1,6 +1,7 @@
 /** What the command leaves of an engine that it has paused, however the command ends. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { HostDevice } from '../../src/native-bridge/host-device.ts';
@@ -41,6 +42,7 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
     command.interrupt(signal);
     await eventually('the engine is resumed', () => asked.at(-1) === '/resume');
     const { errors } = await command.ended;
+    assert.doesNotMatch(errors, /"level":50/, 'an end that was asked for is no error of a process');
     if (signal === 'SIGTERM') assert.match(errors, /interrupted by SIGTERM: the cluster is stopping\n$/);
   });
 }
@@ -55,6 +57,48 @@ test('a command that is interrupted while its engine pauses undoes a pause that 
   assert.equal(said.is_paused, false);
 });
 
+/** The supervisor is the only child of the command. */
+function killSupervisor({ pid }: Command): void {
+  const [supervisor] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').map(Number);
+  process.kill(supervisor!, 'SIGKILL');
+}
+
+test('a command whose supervisor is killed resumes the engine while its weights are whole, and says so', async (t) => {
+  const { asked, said, command } = await startUpdate(t, 'late pause', '/pause?mode=wait', ...pausing);
+  killSupervisor(command);
+  const { code, errors } = await command.ended;
+  assert.equal(code, 1);
+  assert.match(
+    errors,
+    /^PeerLostError: the supervisor process ended \(SIGKILL\): .*; instance engine was paused, and is resumed with the weights that it had; /,
+  );
+  assert.deepEqual(asked, ['/pause?mode=wait', '/resume', '/resume']);
+  assert.equal(said.is_paused, false);
+});
+
+test('a command whose supervisor is killed amid an installation names the engine that stays paused, and what to do', async (t) => {
+  const { said, endpoint, command } = await startUpdate(t, 'slow load', 'load', ...pausing);
+  killSupervisor(command);
+  const { code, errors } = await command.ended;
+  assert.equal(code, 1);
+  assert.match(errors, /ended \(SIGKILL\): .*; instance engine is broken and stays paused: update it again/);
+  assert.ok(errors.includes(`weightcast resume --endpoint ${endpoint}`), errors);
+  assert.equal(said.is_paused, true);
+});
+
+test('the file of --json says why an update failed, and what became of each instance', async (t) => {
+  const json = join(temporaryDirectory(t), 'result.json');
+  const { command } = await startUpdate(t, 'trigger', '/resume', ...pausing, '--json', json);
+  const { code, errors } = await command.ended;
+  assert.equal(code, 1);
+  const { error, instances } = JSON.parse(readFileSync(json, 'utf8'));
+  assert.equal(errors, `EngineError: ${error.message}\n`);
+  assert.equal(error.code, 'WEIGHTCAST_ENGINE');
+  const [{ name, outcome, paused, error: why }] = instances;
+  assert.deepEqual([name, outcome, paused, instances.length], ['engine', 'unchanged', false, 1]);
+  assert.equal(why.message, error.message);
+});
+
 test('what cannot work is refused before anything starts', async (t) => {
   const refused = async (words: RegExp, ...options: string[]) => {
     const given = ['--checkpoint', '/nowhere', '--endpoint', 'http://127.0.0.1:1', '--ranks', '1'];
@@ -63,6 +107,9 @@ test('what cannot work is refused before anything starts', async (t) => {
     assert.equal(code, 2);
   };
   await refused(/--json cannot be written: .*\/nowhere/, '--json', '/nowhere/result.json');
+  await refused(/--json cannot be written: .*\/proc\/x/, '--json', '/proc/x');
+  await refused(/--fused is "q_proj"; name two modules/, '--fused', 'q_proj');
+  await refused(/; use WEIGHTCAST_ENGINE_API_KEY\n$/, '--endpoint', 'http://u:p@127.0.0.1:1');
   await refused(/--timeline is \/tmp, which is a directory/, '--timeline', '/tmp');
   await refused(
     /--pause.* 'foo' is invalid. Allowed choices are abort, wait, keep, retract/,
@@ -70,6 +117,14 @@ test('what cannot work is refused before anything starts', async (t) => {
     'foo',
   );
   await refused(/invalid endpoint "http:\/\/127.0.0.1:1\/v1"/, '--endpoint', 'http://127.0.0.1:1/v1');
+});
+
+test('a baseline that could not be written is refused before the engine is asked', async (t) => {
+  const { asked, endpoint } = await startEngine(t, () => 'none');
+  const given = ['baseline', '--endpoint', endpoint, '--output', '/nowhere/baseline.json'];
+  const { code, errors } = await new Command(t, 'src/cli/main.ts', ...given).ended;
+  assert.deepEqual([code, asked], [2, []]);
+  assert.match(errors, /^UsageError: --output cannot be written: .*\/nowhere/);
 });
 
 test('a command that is interrupted amid an installation says that the engine stays paused, and what to do', async (t) => {

@@ -35,6 +35,20 @@ test('an engine that someone else has paused is refused by name and stays as it 
   assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);
 });
 
+test('an engine with more or fewer workers than ranks is refused by both numbers before it is paused', async (t) => {
+  const { asked, said, endpoint } = await startEngine(t, () => 'none', { world_size: 2 });
+  const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'abort' }]);
+  await assert.rejects(cluster.update('a'), {
+    name: 'EngineError',
+    message: `instance blue (${endpoint}) has rank 0, and its engine has 2 workers: give it one rank for each worker`,
+  });
+  assert.deepEqual(asked, []);
+  // It was started again.
+  said.world_size = 1;
+  await cluster.update('a');
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
+});
+
 test('a caller that pauses and resumes has to have paused, and nothing is undone', async (t) => {
   const { asked, said, endpoint } = await startEngine(t, () => 'none', { is_paused: false });
   const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'caller' }]);

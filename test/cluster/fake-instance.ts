@@ -27,12 +27,13 @@ export interface Said {
   is_paused?: boolean;
   is_sleeping?: boolean;
   weight_version?: string;
+  world_size?: number;
 }
 
 /** Less than an engine is watched for that has not answered. */
 const lateMilliseconds = 500;
 
-const questions = ['/is_paused', '/is_sleeping', '/weight_info', '/v1/models'];
+const questions = ['/is_paused', '/is_sleeping', '/weight_info', '/v1/models', '/get_world_size'];
 const faultOf = {
   '/pause': 'pause',
   '/collective_rpc': 'trigger',

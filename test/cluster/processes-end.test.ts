@@ -1,8 +1,10 @@
 /** What a cluster's processes leave when they end, are asked to by a signal, or hang. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { Cluster, type ClusterOptions } from '../../src/index.ts';
 import { eventually, isRunning } from './harness.ts';
 
@@ -86,4 +88,10 @@ test('a cluster is not started within a process of a cluster', async (t) => {
       message: /a process of a cluster cannot start a cluster/,
     },
   );
+});
+
+test('a rank that is let go before it has begun ends without an error', () => {
+  const entry = fileURLToPath(new URL('../../src/processes/rank-process.js', import.meta.url));
+  const { status, stderr } = spawnSync(process.execPath, [entry], { input: '', encoding: 'utf8' });
+  assert.deepEqual([status, stderr], [0, '']);
 });

@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import contextmanager
 
+import weightcast
 from weightcast import client as module
 from weightcast.client import Client, DaemonError, Event
 
@@ -93,7 +94,7 @@ def mistakes(client, given):
     with raises(module.AccessError, "outside the daemon's roots"):
         client.register("x", "/etc/hostname")
     with raises(module.UsageError, "rank 0 is in the cluster already"):
-        client.add_instance("b", given["instance"]["endpoint"], [0])
+        client.add_instance("b", given["instance"]["endpoint"], [0, 1])
     with raises(module.AccessError, "--allow-engine"):
         client.add_instance("b", "http://10.9.9.9:8000", [5])
     with raises(module.UsageError, "one of path, files, tensors and metas"):
@@ -118,6 +119,11 @@ def mistakes(client, given):
 
 def main(given):
     client = Client(socket=given["socket"])
+    with weightcast.connect(url=given["url"], token=given["token"], checkpoint="over-tcp") as publisher:
+        with publisher.version("v") as version:
+            version.put("w", FakeArray([1.0, 2.0]))
+        assert client.checkpoint_files("over-tcp")["version"] == "v"
+    client.unregister("over-tcp")
     a_step(client, given["model"])
     followed(client)
     mistakes(client, given)

@@ -47,7 +47,7 @@ test('a configuration has names as in the API; what is wrong with one does not r
       },
     );
   refused('{"api_key": "the-key",', /config.json: it is not JSON$/);
-  refused({ instance: [] }, /config.json: .*instance/);
+  refused({ instance: [] }, /config.json: instance: there is no such option$/);
   refused({ instances: [{ ...instance, ranks: [] }] }, /instances.0.ranks/);
   assert.throws(() => readConfiguration('/nowhere.json'), { name: 'UsageError', message: /ENOENT/ });
 });

@@ -196,6 +196,49 @@ test('what is wrong with a request is one line with a code and a fitting status'
     ['GET', '/v1/updates/none/events', undefined, 404, 'NOT_FOUND', /no update none/],
     ['GET', '/nowhere', undefined, 404, 'NOT_FOUND', /no route GET \/nowhere/],
     ['GET', '/v1/checkpoints/%2e%2e%2f%00/files', undefined, 404, 'NOT_FOUND', /no route/],
+    [
+      'POST',
+      '/v1/updates',
+      { checkpoint: 'one', verify: 3 },
+      400,
+      'USAGE',
+      /^verify: .*expected boolean or object$/,
+    ],
+    [
+      'POST',
+      '/v1/updates',
+      { checkpoint: 'one', verify: { instaled: true } },
+      400,
+      'USAGE',
+      /^verify.instaled: /,
+    ],
+    [
+      'POST',
+      '/v1/updates',
+      { checkpoint: 'one', fused_modules: [['nowhere_proj', 'o_proj']] },
+      400,
+      'USAGE',
+      /^fused_modules: no tensor is of a module "nowhere_proj"/,
+    ],
+    [
+      'POST',
+      '/v1/instances',
+      { ...instance, name: 'b', endpoint: 'http://u:p@127.0.0.1:1' },
+      400,
+      'USAGE',
+      /use api_key$/,
+    ],
+    ['GET', '/v1/updates/%zz', undefined, 400, 'USAGE', /'\/v1\/updates\/%zz' is not a valid url/],
+    ['POST', '/v1/stop', { when: 'later' }, 400, 'USAGE', /when/],
+    ['POST', '/v1/instances/a/resume', { pause: 'abort' }, 400, 'USAGE', /pause/],
+    [
+      'POST',
+      '/v1/instances',
+      { ...instance, name: 'b', ranks: [5] },
+      400,
+      'USAGE',
+      /b .* has rank 5, .* 2 workers/,
+    ],
   ];
   for (const [method, path, body, status, code, message] of cases) {
     const answer = await bench.ask(method, path, body);
@@ -211,6 +254,41 @@ test('what is wrong with a request is one line with a code and a fitting status'
       (await ask(daemon.socket, 'GET', '/v1/status', undefined, { 'weightcast-api': version })).status,
       200,
     );
+});
+
+test('an engine that does not run yet is added, and the status says that it was not asked', async () => {
+  const waiting = { name: 'later', endpoint: 'http://127.0.0.1:1', ranks: [5], devices: [0] };
+  const { status, body, text } = await bench.ask('POST', '/v1/instances', waiting);
+  assert.equal(status, 200, text);
+  const later = statusAnswer.parse(body).instances.find(({ name }) => name === 'later');
+  assert.equal(later!.state, 'unknown');
+  assert.match(later!.problem!, /^engine http:\/\/127.0.0.1:1 is not ready after 2000 ms: .*ECONNREFUSED/);
+  assert.equal((await bench.ask('DELETE', '/v1/instances/later')).status, 200);
+});
+
+test('an engine that someone else has paused makes the daemon not ready', async () => {
+  assert.equal((await bench.ask('POST', '/v1/updates', { checkpoint: 'one' })).status, 200);
+  await fetch(`${engine.endpoint}/pause`, { method: 'POST' });
+  const paused = await bench.ask('GET', '/readyz');
+  assert.equal(paused.status, 503);
+  assert.deepEqual(paused.body.reasons, ['instance a is unknown (its engine was paused by someone else)']);
+  assert.equal((await bench.ask('POST', '/v1/instances/a/resume')).status, 200);
+  assert.equal((await bench.ask('GET', '/readyz')).status, 200);
+});
+
+test('a temporary checkpoint goes when another one is served in its place', async () => {
+  const names = async () =>
+    (await bench.ask('GET', '/v1/status')).body.checkpoints.map(({ name }: { name: string }) => name);
+  for (const name of ['step-1', 'step-2']) {
+    const body = { name, path: one, temporary: true };
+    assert.equal((await bench.ask('POST', '/v1/checkpoints', body)).status, 200);
+    // The one that is served stays while the next one is loaded.
+    assert.deepEqual(await names(), name === 'step-1' ? ['one', 'step-1'] : ['one', 'step-1', 'step-2']);
+    assert.equal((await bench.ask('POST', '/v1/updates', { checkpoint: name })).status, 200);
+    assert.deepEqual(await names(), ['one', name]);
+  }
+  assert.equal((await bench.ask('POST', '/v1/updates', { checkpoint: 'one' })).status, 200);
+  assert.deepEqual(await names(), ['one']);
 });
 
 test('no answer has the key of an engine, and a refusal does not repeat it', async () => {

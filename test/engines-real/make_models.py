@@ -2,7 +2,7 @@
 
 `A` and `B` are of one family and differ in every weight; `tied` has one tensor for embedding and head. `begun` is what
 becomes of A when an update to B breaks off: it has B's weights in the modules that `BEGUN` fills. `short` is a B
-without the tensors in `SHORT`, `misshapen` an A in which one tensor fits no parameter. The models' only tokens are the words w0 … w2047.
+without the tensors in `SHORT`, `misshapen` an A in which one tensor fits no parameter.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import shutil
 import sys
 
 import torch
+from random_models import VOCABULARY, write_random_model
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
+from transformers import Qwen3Config
 
-VOCABULARY = 2_048
 BEGUN = ("model.embed_tokens.", "model.layers.0.", "model.layers.1.input_layernorm.")
 MISSHAPEN = "model.layers.1.self_attn.k_proj.weight"
 SHORT = ("model.layers.2.mlp.down_proj.weight", "model.norm.weight")
@@ -37,34 +36,14 @@ def configuration(*, tied: bool) -> Qwen3Config:
     )
 
 
-def write_tokenizer(directory: str) -> None:
-    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="w0", eos_token="w1", pad_token="w2", bos_token="w3"
-    ).save_pretrained(directory)
-
-
-def write_model(directory: str, seed: int, *, tied: bool = False) -> None:
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(configuration(tied=tied), dtype=torch.bfloat16)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Norms near 1, and weights large enough that answers depend on all of them.
-            parameter.normal_(0, 0.05) if parameter.dim() > 1 else parameter.uniform_(0.5, 1.5)
-    model.save_pretrained(directory)
-    write_tokenizer(directory)
-
-
 def write_mixture(directory: str, source: str, tensors: dict[str, torch.Tensor]) -> None:
     shutil.copytree(source, directory)
     save_file(tensors, f"{directory}/model.safetensors", metadata={"format": "pt"})
 
 
 root = sys.argv[1]
-write_model(f"{root}/A", 1)
-write_model(f"{root}/B", 2)
-write_model(f"{root}/tied", 3, tied=True)
+for name, seed, is_tied in (("A", 1, False), ("B", 2, False), ("tied", 3, True)):
+    write_random_model(f"{root}/{name}", configuration(tied=is_tied), seed)
 old, new = (load_file(f"{root}/{name}/model.safetensors") for name in "AB")
 write_mixture(f"{root}/begun", f"{root}/A", old | {name: new[name] for name in new if name.startswith(BEGUN)})
 write_mixture(f"{root}/short", f"{root}/B", {name: new[name] for name in new if name not in SHORT})

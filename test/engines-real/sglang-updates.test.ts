@@ -1,41 +1,20 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { allArrived } from '../../simulation/all-arrived.ts';
-import { Cluster, type InstanceOptions, type UpdateReport } from '../../src/index.ts';
-import { type Answer, model, SglangServer, skip } from './sglang-server.ts';
+import type { Cluster, InstanceOptions, UpdateReport } from '../../src/index.ts';
+import { freshAnswers, startCluster } from './one-engine.ts';
+import { model, SglangServer, skip } from './sglang-server.ts';
 
 /** Several buckets: the largest tensors have as many bytes, and most layers end within one. */
 const bucketBytes = 2 ** 21;
 
-/** What an engine answers that was started with the weights. */
-async function fresh(name: string): Promise<Answer[]> {
-  const ends: (() => unknown)[] = [];
-  try {
-    const server = await SglangServer.start({ after: (end) => ends.push(end) }, name);
-    return await server.answers();
-  } finally {
-    for (const end of ends) await end();
-  }
-}
+const ofB = skip ? [] : await freshAnswers((scope) => SglangServer.start(scope, 'B'));
 
-const ofB = skip ? [] : await fresh('B');
-
-async function startCluster(
-  t: TestContext,
-  server: SglangServer,
+/** How to talk to it, paused unless said otherwise. */
+const instanceOf = (
+  { endpoint }: SglangServer,
   options: Pick<InstanceOptions, 'pause'> = { pause: 'abort' },
-): Promise<Cluster> {
-  const place = { name: 'sglang', endpoint: server.endpoint, ranks: [0], engine: 'sglang' } as const;
-  const cluster = await Cluster.start({
-    ranks: 1,
-    instances: [{ ...place, resetCache: true, ...options }],
-    // Nobody but the rank makes the device: to SGLang on a CPU it is nothing but memory.
-    devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}`, capacity: 2 ** 26 },
-  });
-  t.after(() => cluster.stop());
-  return cluster;
-}
+) => ({ endpoint, engine: 'sglang', resetCache: true, ...options }) as const;
 
 async function update(cluster: Cluster, name: string): Promise<UpdateReport> {
   await cluster.register(name, model(name));
@@ -50,7 +29,7 @@ test('SGLang, with the plug-in', { skip }, async (t) => {
   const server = await SglangServer.start(t, 'A');
   const ofA = await server.answers();
   assert.notDeepEqual(ofA, ofB);
-  const cluster = await startCluster(t, server);
+  const cluster = await startCluster(t, instanceOf(server));
 
   await t.test('answers after each of several updates as one that was started with the weights', async () => {
     for (const [name, answers] of [
@@ -101,7 +80,7 @@ test('a SGLang that started with dummy weights, by our launcher, answers as a fr
 }, async (t) => {
   const server = await SglangServer.start(t, 'B', ['--load-format', 'dummy'], 'weightcast.sglang');
   assert.notDeepEqual(await server.answers(), ofB);
-  await update(await startCluster(t, server), 'B');
+  await update(await startCluster(t, instanceOf(server)), 'B');
   assert.deepEqual(await server.answers(), ofB);
   assert.match(server.log, /is installed in the target model, 36 tensors: coverage unknown/);
 });
@@ -109,7 +88,7 @@ test('a SGLang that started with dummy weights, by our launcher, answers as a fr
 test('an Engine() in a program takes updates as a server does', { skip }, async (t) => {
   const server = await SglangServer.start(t, 'A', [], 'sglang_in_program');
   assert.notDeepEqual(await server.answers(), ofB);
-  await update(await startCluster(t, server, {}), 'B');
+  await update(await startCluster(t, instanceOf(server, {})), 'B');
   assert.deepEqual(await server.answers(), ofB);
 });
 

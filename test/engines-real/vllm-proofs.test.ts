@@ -1,19 +1,14 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
-import { Baseline, Cluster, type InstanceReport, type UpdateOptions } from '../../src/index.ts';
+import { Baseline, type Cluster, type InstanceReport, type UpdateOptions } from '../../src/index.ts';
+import { startCluster } from './one-engine.ts';
 import { model, skip, startOnCpu, type VllmServer } from './vllm-server.ts';
 
 const spoiler = ['--worker-extension-cls', 'spoiler.Spoiler'];
 const transferEngine = ['--weight-transfer-config', '{"backend": "weightcast"}'];
 
-async function startCluster(t: TestContext, server: VllmServer): Promise<Cluster> {
-  const cluster = await Cluster.start({
-    ranks: 1,
-    instances: [{ name: 'vllm', endpoint: server.endpoint, ranks: [0] }],
-    devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}` },
-  });
-  t.after(() => cluster.stop());
+async function registered(t: TestContext, { endpoint }: VllmServer): Promise<Cluster> {
+  const cluster = await startCluster(t, { endpoint });
   for (const name of ['A', 'B']) await cluster.register(name, model(name));
   return cluster;
 }
@@ -31,14 +26,14 @@ async function spoiled(cluster: Cluster, server: VllmServer, how: 'scale' | 'sta
   assert.equal((await cluster.status()).instances[0]!.state, 'broken');
 }
 
-const stale = /rank 0 holds other weights than .*: lm_head:cpu_linear\S*; instance vllm is broken/;
+const stale = /rank 0 holds other weights than .*: lm_head:cpu_linear\S*; instance engine is broken/;
 
 test('what a vLLM holds after an update is compared with one that was started with the weights, and with itself', {
   skip,
 }, async (t) => {
   const fresh = await startOnCpu(t, 'B', spoiler);
   const server = await startOnCpu(t, 'A', [...transferEngine, ...spoiler]);
-  const cluster = await startCluster(t, server);
+  const cluster = await registered(t, server);
   const ofB = await fresh.answers();
   const baseline = await Baseline.of([{ endpoint: fresh.endpoint }]);
 
@@ -82,7 +77,7 @@ test('what a vLLM holds after an update is compared with one that was started wi
   });
 
   await t.test('the same by the worker extension', async (t) => {
-    const own = await startCluster(t, fresh);
+    const own = await registered(t, fresh);
     assert.equal(await installed(own, 'A'), 'unknown');
     assert.equal(await installed(own, 'B', { verify: { baseline } }), 'holds');
     assert.equal(await installed(own, 'A'), 'consistent');

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { allArrived } from '../../simulation/all-arrived.ts';
-import { Cluster, type InstanceOptions, type ProofOptions, type UpdateReport } from '../../src/index.ts';
+import type { Cluster, ProofOptions, UpdateReport } from '../../src/index.ts';
 import { type Break, breakOff, readTensors } from './broken-update.ts';
+import { freshAnswers, startCluster } from './one-engine.ts';
 import { type Answer, model, skip, startOnCpu, type VllmServer } from './vllm-server.ts';
 
 /** The ways in which vLLM asks our worker for an update, and what it is started with for each. */
@@ -15,33 +15,10 @@ const faces = {
 /** Several buckets: the largest tensors have as many bytes, and most layers end within one. */
 const bucketBytes = 2 ** 21;
 
-/** What an engine answers that was started with the weights. */
-async function fresh(name: string): Promise<Answer[]> {
-  const ends: (() => unknown)[] = [];
-  try {
-    const server = await startOnCpu({ after: (end) => ends.push(end) }, name);
-    return await server.answers();
-  } finally {
-    for (const end of ends) await end();
-  }
-}
+/** What a vLLM answers that was started with the weights. */
+const fresh = (name: string) => freshAnswers((scope) => startOnCpu(scope, name));
 
 const ofB = skip ? [] : await fresh('B');
-
-async function startCluster(
-  t: TestContext,
-  server: VllmServer,
-  options: Pick<InstanceOptions, 'hasDraftModel'> = {},
-): Promise<Cluster> {
-  const cluster = await Cluster.start({
-    ranks: 1,
-    instances: [{ name: 'vllm', endpoint: server.endpoint, ranks: [0], ...options }],
-    // Nobody but the rank makes the device: to vLLM on a CPU it is nothing but memory.
-    devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}`, capacity: 2 ** 26 },
-  });
-  t.after(() => cluster.stop());
-  return cluster;
-}
 
 async function update(cluster: Cluster, name: string, verify: ProofOptions = {}): Promise<UpdateReport> {
   await cluster.register(name, model(name));
@@ -64,7 +41,7 @@ for (const [face, options] of Object.entries(faces)) {
     const server = await startOnCpu(t, 'A', options);
     const ofA = await server.answers();
     assert.notDeepEqual(ofA, ofB);
-    const cluster = await startCluster(t, server);
+    const cluster = await startCluster(t, { endpoint: server.endpoint });
 
     await t.test(
       'answers after each of several updates as one that was started with the weights',
@@ -125,7 +102,8 @@ for (const [face, options] of Object.entries(faces)) {
       assert.equal(report.instances[0]?.proofs.answering, 'holds');
       await assert.rejects(update(cluster, 'B', { answers: answersA }), {
         name: 'VerificationError',
-        message: /^instance vllm does not answer as expected: prompt \d of \d .* is broken and stays paused/,
+        message:
+          /^instance engine does not answer as expected: prompt \d of \d .* is broken and stays paused/,
       });
       assert.deepEqual(await server.get('/is_paused'), { is_paused: true });
       const [instance] = (await cluster.status()).instances;
@@ -154,7 +132,7 @@ test('a vLLM that started with dummy weights, and packs a tied head for itself, 
   const options = [...faces['weight-transfer engine'], '--load-format', 'dummy'];
   const server = await startOnCpu(t, 'tied', options);
   assert.notDeepEqual(await server.answers(), expected);
-  await update(await startCluster(t, server), 'tied');
+  await update(await startCluster(t, { endpoint: server.endpoint }), 'tied');
   assert.deepEqual(await server.answers(), expected);
 });
 
@@ -166,13 +144,13 @@ test('a draft model takes the weights in a session of its own, and drafts what t
   const options = [...faces['weight-transfer engine'], '--speculative-config', JSON.stringify(speculation)];
   const server = await startOnCpu(t, 'A', options);
   assert.equal(await acceptance(server), 1);
-  const cluster = await startCluster(t, server, { hasDraftModel: true });
+  const cluster = await startCluster(t, { endpoint: server.endpoint, hasDraftModel: true });
   for (const name of ['B', 'A']) {
     await update(cluster, name);
     assert.equal(await acceptance(server), 1, name);
   }
   await cluster.stop();
-  await update(await startCluster(t, server), 'B');
+  await update(await startCluster(t, { endpoint: server.endpoint }), 'B');
   // Verified several at a time, tokens have the last digit of their probabilities otherwise.
   const texts = (answers: readonly Answer[]) => answers.map(([text]) => text);
   assert.deepEqual(texts(await server.answers()), texts(ofB));

@@ -73,6 +73,24 @@ test('an engine is ready once it answers a ping, whatever its health route says'
   assert.deepEqual(asked, Array(3).fill({ route: 'GET /ping', body: '' }));
 });
 
+test('an engine says how many workers it has, by what it was started with', async (t) => {
+  const sizes = { tp_size: 4, pp_size: 2, dp_size: 2 };
+  for (const [said, total] of [
+    [{ ...sizes, enable_dp_attention: false }, 16],
+    [{ ...sizes, enable_dp_attention: true }, 8],
+  ] as const) {
+    // The route's name in older ones and in newer ones.
+    for (const route of ['/get_server_info', '/server_info']) {
+      const { endpoint } = await fakeEngine(t, ({ url }, response) =>
+        status(url === route ? 200 : 404, JSON.stringify(said))({} as never, response),
+      );
+      assert.deepEqual(await clientOf(t, endpoint).worldSize(patient()), { replica: 8, total });
+    }
+  }
+  const { endpoint } = await fakeEngine(t, status(404));
+  assert.equal(await clientOf(t, endpoint).worldSize(patient()), null);
+});
+
 test('an engine is told its version when that is proved, and that no request is to be ended for it', async (t) => {
   const { asked, endpoint } = await fakeEngine(
     t,

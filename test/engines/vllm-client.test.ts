@@ -33,6 +33,16 @@ test('an update is one collective_rpc call with the links as its argument and a 
   }
 });
 
+test('an engine says how many workers it has, with those of other data-parallel replicas and without', async (t) => {
+  const { endpoint } = await fakeEngine(t, ({ url }, response) => {
+    const size = url === '/get_world_size?include_dp=true' ? 8 : 4;
+    status(url!.startsWith('/get_world_size') ? 200 : 404, `{"world_size":${size}}`)({} as never, response);
+  });
+  assert.deepEqual(await clientOf(t, endpoint).worldSize(patient()), { replica: 4, total: 8 });
+  const old = await fakeEngine(t, status(404));
+  assert.equal(await clientOf(t, old.endpoint).worldSize(patient()), null);
+});
+
 const resets = ['/reset_prefix_cache?reset_external=true', '/reset_mm_cache', '/reset_encoder_cache'];
 
 test('everything that old weights computed is dropped, in a step of its own', async (t) => {

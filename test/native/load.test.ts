@@ -53,7 +53,7 @@ test('a file that is shorter than a range is refused before anything is read, wi
   const { pool, path, destination, progress } = setUp(t, 1000);
   truncateSync(path, 900);
   await assert.rejects(pool.load(path, destination, Float64Array.of(0, 0, 500, 500, 500, 500), progress), {
-    name: 'NativeError',
+    name: 'CheckpointError',
     message: `${path} has 900 bytes, but the bytes 500 to 1000 are asked for`,
   });
   assert.equal(progress[0], 0);

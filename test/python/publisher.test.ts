@@ -6,6 +6,7 @@ import { after, test } from 'node:test';
 import { Daemon } from '../../src/daemon/daemon.ts';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { runPython } from '../daemon/python.ts';
+import { skip as withoutGpu } from '../gpu/harness.ts';
 import { skip } from './exchanges.ts';
 
 const scratch = temporaryDirectory({ after });
@@ -39,6 +40,12 @@ test('every kind of tensor is published bit for bit', { skip }, () => runCase('k
 
 test('NaNs where they are not wanted, and shards that cut blocks, are refused by name', { skip }, () =>
   runCase('refused'),
+);
+
+test('CUDA tensors go piece by piece through two buffers', { skip }, () => runCase('cuda_way', { scratch }));
+
+test('a CUDA tensor may be overwritten as soon as it was put', { skip: skip || withoutGpu }, () =>
+  runCase('cuda'),
 );
 
 test('the shards of an FSDP2 model make the whole model', { skip }, async () => {

@@ -102,6 +102,86 @@ def refused(given: dict) -> None:
         publisher.client.unregister("quantized")
 
 
+def cuda_way(given: dict) -> None:
+    """The way of CUDA tensors, with streams that do at once what they are given: pieces, their order, and what is pinned."""
+    from unittest import mock
+
+    from weightcast import publisher_cuda
+    from weightcast.publisher_files import VersionFiles
+    from weightcast.publisher_layout import Layout
+
+    said: list[tuple] = []
+
+    class Stream:
+        def __init__(self, name="own"):
+            self.name = name
+
+        def wait_event(self, event):
+            said.append((self.name, "waits for", event.number))
+
+        def wait_stream(self, other):
+            said.append((self.name, "waits for", other.name))
+
+        def synchronize(self):
+            said.append((self.name, "synchronize"))
+
+    class Event:
+        count = 0
+
+        def __init__(self):
+            self.number = Event.count
+            Event.count += 1
+
+        def record(self, stream):
+            said.append((stream.name, "records", self.number))
+
+    runtime = mock.Mock(**{"cudaHostRegister.return_value": 0})
+    current = Stream("current")
+    with mock.patch.multiple(
+        torch.cuda,
+        Stream=lambda device: Stream(),
+        Event=Event,
+        current_stream=lambda device: current,
+        stream=lambda stream: mock.MagicMock(),
+        device=lambda device: mock.MagicMock(),
+        cudart=lambda: runtime,
+    ), mock.patch.object(publisher_cuda, "_BUFFER_BYTES", 16):
+        layout = Layout()
+        place = layout.place("w", "I32", [10])
+        files = VersionFiles(os.path.join(given["scratch"], "version"), 1)
+        files.reserve(place)
+        files.finish(layout)
+        copier = publisher_cuda.CudaCopier()
+        copier.pin(files)
+        copier.pin(files)
+        copier.copy(torch.arange(10, dtype=torch.int32), files.memory(place))
+        copier.finish()
+        assert bytes(files.memory(place)) == torch.arange(10, dtype=torch.int32).numpy().tobytes()
+        piece = lambda event: [("current", "waits for", event), ("own", "waits for", "current"), ("own", "records", event)]
+        assert said == [*piece(0), *piece(1), *piece(0), ("own", "synchronize")], said
+        copier.close()
+        copier.close()
+        ((address, _, _), _) = runtime.cudaHostRegister.call_args
+        runtime.cudaHostRegister.assert_called_once()
+        runtime.cudaHostUnregister.assert_called_once_with(address)
+        files.remove()
+
+
+def cuda(given: dict) -> None:
+    """On a GPU: a tensor may be overwritten as soon as it was put."""
+    with weightcast.connect(given["socket"], start=False, checkpoint="cuda") as publisher:
+        for step in range(4):
+            wanted = {}
+            with publisher.version(f"step-{step}") as version:
+                for index in range(6):
+                    tensor = torch.full((60_000_000,), float(10 * step + index), device="cuda")
+                    wanted[f"w{index}"] = tensor.cpu()
+                    version.put(f"w{index}", tensor)
+                    tensor.fill_(-1.0)
+            same(publisher, f"step-{step}", wanted)
+        publisher.client.unregister("cuda")
+
+
 def model() -> torch.nn.Module:
     torch.manual_seed(5)
     # Sizes that do not come out even, and one that leaves the last rank nothing.

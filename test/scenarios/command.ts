@@ -33,6 +33,10 @@ export class Command {
     test.after(() => this.#child.kill('SIGKILL'));
   }
 
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
   /** Sends SIGINT, as Ctrl-C does, or another signal. */
   interrupt(signal: NodeJS.Signals = 'SIGINT'): void {
     this.#child.kill(signal);

@@ -22,6 +22,31 @@ test('an engine that refuses the call is left alone, and the others are updated'
   });
 });
 
+test('an engine with fewer workers than ranks is named early, got no byte and is resumed', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, spares, status }) => {
+    await succeeds(user.update('a'));
+    const [engine] = world.engines;
+    engine!.workers[1]!.isMissing = true;
+    for (const [given, milliseconds] of [
+      [{}, 60_000],
+      [{ connectTimeoutMilliseconds: 2_000 }, 2_000],
+    ] as const) {
+      const [startedAt, touchedAt] = [world.clock.now(), engine!.touchedAt];
+      const update = user.update('a', { timeoutMilliseconds: 600_000, ...given });
+      const message = new RegExp(
+        `^no worker of instance engine-0 \\(engine-0\\) has connected to rank 1 within ${milliseconds} ms of another one`,
+      );
+      const report = await spares(update, 'engine-0', 'WEIGHTCAST_WORKER_LINK', message);
+      assert.ok(world.clock.now() - startedAt < milliseconds + 2_000);
+      assert.deepEqual([report.instances[0]!.outcome, report.instances[0]!.paused], ['unchanged', false]);
+      assert.deepEqual([engine!.touchedAt, engine!.isPaused], [touchedAt, false]);
+      assert.deepEqual(versionsOf(await status()), ['a', 'a']);
+    }
+    engine!.workers[1]!.isMissing = false;
+    await succeeds(user.update('a'));
+  });
+});
+
 test('an engine that never answers fails the update at its timeout', async () => {
   await withCluster({}, async ({ world, user, succeeds, fails }) => {
     world.engines[0]!.nextCall = 'silence';
@@ -79,7 +104,12 @@ test('a worker that refuses a bucket breaks its own engine, with its traceback, 
       (await status()).instances.map(({ state }) => state),
       ['broken', 'serving'],
     );
+    const problems = async () => (await status()).instances.map(({ problem }) => problem);
+    const [why, none] = await problems();
+    assert.match(why!, /shape mismatch/);
+    assert.equal(none, null);
     await succeeds(user.update('a'));
+    assert.deepEqual(await problems(), [null, null]);
   });
 });
 

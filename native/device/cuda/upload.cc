@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "memory/mapped_access.h"
 #include "system/base.h"
 
 namespace weightcast::cuda {
@@ -281,6 +282,8 @@ Upload::Upload(std::vector<SegmentCopies> segments, std::shared_ptr<const Device
 void Upload::Enqueue(Stream stream) const {
   const Driver& driver = destination_->context().driver();
   for (const SegmentCopies& each : segments_) {
+    // From memory that is not pinned the driver copies here and now.
+    const MappedAccess reading(*each.segment);
     for (const RectangleCopy& copy : each.rectangles) {
       const uint8_t* const source = each.segment->data() + copy.source_offset;
       if (copy.rows > 1) {
@@ -291,6 +294,7 @@ void Upload::Enqueue(Stream stream) const {
           driver.cuMemcpyHtoDAsync(destination_->pointer() + copy.destination_offset, source, copy.row_bytes, stream);
       if (result != kSuccess) throw driver.FailureOf(result, "cannot upload from " + each.segment->path());
     }
+    reading.Finish();
   }
 }
 

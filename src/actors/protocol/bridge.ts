@@ -14,6 +14,8 @@ export const engineState = z.object({
   version: z.string().nullable(),
   /** Of the worker link, in which this engine's workers and ranks understand each other. */
   linkProtocol: z.int().nullable(),
+  /** How many workers it has: in one data-parallel replica, and in all. Null where it does not say. */
+  worldSize: z.object({ replica: z.int().positive(), total: z.int().positive() }).nullable(),
 });
 export type EngineState = z.infer<typeof engineState>;
 

@@ -38,6 +38,11 @@ export const deadlines = {
    * each GB of the checkpoint. Users can set it.
    */
   workerLink: 120_000,
+  /**
+   * From the first worker of an engine that has connected to its rank to the last one: all are called at the same time. Users
+   * can set it.
+   */
+  connectWorkers: 60_000,
   /** A broadcast goes to peers whose slots are free only when their workers have answered: this much longer than that. */
   broadcastBeyondWorkerLink: 30_000,
 } as const;

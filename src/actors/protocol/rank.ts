@@ -81,8 +81,14 @@ export const toRank = {
     },
     opened,
   ),
-  /** `timeline`: whether the answer has the rank's, whose size grows with the number of buckets. */
+  /**
+   * The engine worker gets no bucket before `start-loading`. `timeline`: whether the answer has the rank's, whose size grows
+   * with the number of buckets.
+   */
   stream: request('stream', { epoch, timeline: z.boolean() }, streamed),
+  /** While it streams. Answered when the engine worker has connected and opened the link buffer. */
+  connected: request('connected', { epoch }, nothing),
+  startLoading: notice('start-loading', { epoch }),
   /** `loads`: how many buckets of that epoch the engine worker was asked to load; with 0 its weights are as before. */
   abort: request('abort', { epoch, reason: z.string() }, z.object({ loads: z.int().nonnegative() })),
 };

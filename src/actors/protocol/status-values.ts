@@ -23,6 +23,8 @@ const instanceState = z.object({
   isPaused: z.boolean(),
   /** The version whose every bucket all its workers acknowledged in one epoch; null when unknown or broken. */
   version: z.object({ checkpoint: name, digest: z.string() }).nullable(),
+  /** Why it is broken or paused; null if it is neither, or nobody knows. */
+  problem: z.string().nullable(),
 });
 
 /** What an earlier cluster knew of an engine, when an instance of it joins. */
@@ -30,6 +32,14 @@ export const knownInstance = instanceState.extend({
   state: instanceState.shape.state.exclude(['updating', 'verifying']),
 });
 export type KnownInstance = z.infer<typeof knownInstance>;
+
+export const instanceStatus = z.object({
+  name,
+  endpoint: z.string(),
+  ranks: z.array(rank),
+  ...instanceState.shape,
+});
+export type InstanceStatus = z.infer<typeof instanceStatus>;
 
 export const status = z.object({
   epoch: z.int().nonnegative(),
@@ -42,14 +52,7 @@ export const status = z.object({
       pid: z.int().nullable(),
     }),
   ),
-  instances: z.array(
-    z.object({
-      name,
-      endpoint: z.string(),
-      ranks: z.array(rank),
-      ...instanceState.shape,
-    }),
-  ),
+  instances: z.array(instanceStatus),
   checkpoints: z.array(checkpointStatus),
   /** Host memory of released checkpoints that is kept for later ones. */
   spareBytes: bytes,

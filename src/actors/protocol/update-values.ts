@@ -51,6 +51,8 @@ export const updateRequest = z.object({
   timeoutMilliseconds: milliseconds,
   /** How long one answer of an engine worker may take. Default: longer for a larger checkpoint. */
   stepTimeoutMilliseconds: milliseconds.optional(),
+  /** From the first worker of an instance that has connected to the last one. */
+  connectTimeoutMilliseconds: milliseconds.optional(),
 });
 export type UpdateRequest = z.infer<typeof updateRequest>;
 

@@ -56,8 +56,11 @@ export class Pipeline {
     return this.#reloaded === this.#map.buckets && this.#staged.length === 0;
   }
 
-  get reloadedBytes(): number {
-    return this.#reloadedBytes;
+  progress(rank: number): Progress {
+    const { receiving } = this.transfer;
+    if (receiving.doneBytes < receiving.totalBytes) return { activity: 'receive', rank, ...receiving };
+    const totalBytes = this.#map.plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
+    return { activity: 'update', rank, doneBytes: this.#reloadedBytes, totalBytes };
   }
 
   start(): void {
@@ -141,13 +144,4 @@ export class Pipeline {
     if (bucket === this.#map.owned.at(-1)) return true;
     return this.#givingUpStaging && staged !== undefined && staged === this.#staged.at(-1);
   }
-}
-
-/** Of an update; null if none runs. */
-export function progressOf(rank: number, pipeline: Pipeline | null): Progress | null {
-  if (pipeline === null) return null;
-  const { receiving, map } = pipeline.transfer;
-  if (receiving.doneBytes < receiving.totalBytes) return { activity: 'receive', rank, ...receiving };
-  const totalBytes = map.plan.bucketBytes.reduce((sum, bytes) => sum + bytes, 0);
-  return { activity: 'update', rank, doneBytes: pipeline.reloadedBytes, totalBytes };
 }

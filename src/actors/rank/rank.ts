@@ -9,7 +9,7 @@ import { LayoutCache } from './layout-cache.ts';
 import { Leases } from './leases.ts';
 import { Loading } from './loading.ts';
 import { openTransfer } from './open.ts';
-import { Pipeline, progressOf, type Slots } from './pipeline.ts';
+import { Pipeline, type Slots } from './pipeline.ts';
 import type { RankPorts } from './ports.ts';
 import { RankCommunicator } from './rank-communicator.ts';
 import type { RankTransfer } from './transfer.ts';
@@ -109,6 +109,11 @@ export class RankActor implements Actor<RankInbox> {
         return this.#open(message, context);
       case 'stream':
         return this.#startStream(message, context);
+      case 'connected':
+        return this.#replyLater(context.deferReply(message), this.#connected(message));
+      case 'start-loading':
+        if (message.epoch === this.#transfer?.epoch) this.#transfer.startLoading();
+        return;
       case 'slot-free':
         return this.#slotFree(message, context);
       case 'connect-failed':
@@ -231,6 +236,13 @@ export class RankActor implements Actor<RankInbox> {
     this.#tick(context);
   }
 
+  async #connected(message: MessageOf<'connected'>): Promise<Record<string, never>> {
+    if (message.epoch !== this.#transfer?.epoch || this.#transfer.connected === null)
+      throw this.#stale(message);
+    await this.#transfer.connected;
+    return {};
+  }
+
   #startExchange(transfer: RankTransfer, context: Context<RankInbox>): void {
     const { epoch } = transfer;
     transfer.connect().catch((error) => {
@@ -341,7 +353,7 @@ export class RankActor implements Actor<RankInbox> {
     const { rank } = this.#ports;
     const progress = this.#loading.isRunning
       ? this.#loading.progress(rank)
-      : progressOf(rank, this.#pipeline);
+      : (this.#pipeline?.progress(rank) ?? null);
     if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
   }
 }

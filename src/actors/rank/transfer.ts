@@ -1,7 +1,7 @@
 import { strict as assert } from 'node:assert';
 import { isDeepStrictEqual } from 'node:util';
 import type { Manifest } from '../../checkpoint/manifest.ts';
-import { AbortedError, VerificationError } from '../../errors.ts';
+import { AbortedError, CheckpointError, VerificationError } from '../../errors.ts';
 import type { Interval } from '../../native-bridge/addon.ts';
 import type { Collective, DevicePlace } from '../../native-bridge/collective.ts';
 import { bucketTensors, type Plan } from '../../plan/plan.ts';
@@ -65,6 +65,10 @@ export class RankTransfer {
   readonly #inFlight = new Set<Promise<unknown>>();
   #slots: DeviceSlots;
   #steps = newSteps();
+  /** Taken by bucket 0 when the engine worker may be given the first bucket. */
+  readonly #loading = new BucketStep();
+  /** Resolves when the engine worker has opened the link buffer of the first exchange. Null before {@link connect}. */
+  connected: Promise<void> | null = null;
   #aborted: AbortedError | null = null;
   /** Settles when an abort is complete. */
   #ending: Promise<void> | null = null;
@@ -134,7 +138,14 @@ export class RankTransfer {
   /** Hands the engine worker the link buffer; the first reload waits for the answer. */
   connect(): Promise<void> {
     const { ipcHandle: handle, bytes } = this.#slots.link;
-    return this.#track(() => this.#worker.open({ handle, bytes }));
+    const connecting = this.#track(() => this.#worker.open({ handle, bytes }));
+    this.connected ??= connecting;
+    return connecting;
+  }
+
+  /** All workers of the instance are there: until now its weights are as before. */
+  startLoading(): void {
+    this.#loading.complete(0);
   }
 
   // ── one bucket ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -171,6 +182,7 @@ export class RankTransfer {
   /** Resolves when the engine worker has copied the bucket out of its link slot, which may then be overwritten. */
   async reload(bucket: number): Promise<void> {
     await this.#steps.requested.completed(bucket - 1);
+    await this.#loading.completed(0);
     const reload = this.#track(() => this.#worker.reload(bucket));
     this.#steps.requested.complete(bucket);
     this.#spans.add('reload', bucket, await reload);
@@ -202,7 +214,11 @@ export class RankTransfer {
     const upload = this.#track(async () => {
       await receiver?.arrival(bucket);
       const transfers = attach().map((segment, at) => ({ segment, rectangles: wanted[at]!.rectangles }));
-      const interval = await ports.device.upload(transfers, buffer);
+      const interval = await ports.device.upload(transfers, buffer).catch((error) => {
+        // What has become of a file says more than what its reader met with.
+        if (error instanceof CheckpointError) attach();
+        throw error;
+      });
       // A file that was written meanwhile is an error.
       attach();
       return interval;
@@ -281,7 +297,7 @@ export class RankTransfer {
 
   async #abort(reason: string): Promise<void> {
     this.#aborted = new AbortedError(reason);
-    for (const step of Object.values(this.#steps)) step.abort(this.#aborted);
+    for (const step of [...Object.values(this.#steps), this.#loading]) step.abort(this.#aborted);
     await Promise.all([this.#options.receiver?.discard(reason), this.#worker.abort(reason)]);
     // Copies of this rank still run, and the worker may copy out of the slots until it has read the abort.
     await Promise.allSettled(this.#inFlight);

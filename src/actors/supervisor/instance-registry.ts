@@ -3,10 +3,8 @@ import { NotReadyError, UsageError, type WeightcastError } from '../../errors.ts
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { ClusterStatus, KnownInstance } from '../protocol/status-values.ts';
+import type { InstanceStatus, KnownInstance } from '../protocol/status-values.ts';
 import type { InstanceLedger, InstanceOutcome, UpdateTarget } from '../update/context.ts';
-
-type Status = ClusterStatus['instances'][number];
 
 interface Entry {
   readonly options: InstanceOptions;
@@ -17,11 +15,13 @@ interface Entry {
   /** What it held before the running update; null while none runs. */
   before: Held | null;
   isPaused: boolean;
+  /** Why it was broken or paused when that was said last. */
+  problem: string | null;
 }
 
 interface Held {
-  readonly state: Status['state'];
-  readonly version: Status['version'];
+  readonly state: InstanceStatus['state'];
+  readonly version: InstanceStatus['version'];
 }
 
 const unknown: Held = { state: 'unknown', version: null };
@@ -36,7 +36,13 @@ const removedLimit = 1_024;
 export class InstanceRegistry implements InstanceLedger {
   readonly #entries = new Map<string, Entry>();
   /** Their engines are as they were when they join again. */
-  readonly #removed = new Map<string, Pick<Entry, 'held' | 'isPaused'>>();
+  readonly #removed = new Map<string, Pick<Entry, 'held' | 'isPaused' | 'problem'>>();
+  readonly #onChange: (instance: InstanceStatus) => void;
+
+  /** `onChange` is called before an engine can have heard of what has changed. */
+  constructor(onChange: (instance: InstanceStatus) => void = () => {}) {
+    this.#onChange = onChange;
+  }
 
   /** Throws `UsageError` if the name is taken. */
   checkNew(name: string): void {
@@ -46,10 +52,16 @@ export class InstanceRegistry implements InstanceLedger {
   /** Throws `UsageError` if the name is taken. */
   add(options: InstanceOptions, bridge: ActorRef<BridgeMessage>, known?: KnownInstance): void {
     this.checkNew(options.name);
-    const before = known && { held: known, isPaused: known.isPaused };
-    const { held = unknown, isPaused = false } = this.#removed.get(options.name) ?? before ?? {};
+    const before = known && { held: known, isPaused: known.isPaused, problem: known.problem };
+    const {
+      held = unknown,
+      isPaused = false,
+      problem = null,
+    } = this.#removed.get(options.name) ?? before ?? {};
     this.#removed.delete(options.name);
-    this.#entries.set(options.name, { options, bridge, failure: null, held, before: null, isPaused });
+    const entry = { options, bridge, failure: null, held, before: null, isPaused, problem };
+    this.#entries.set(options.name, entry);
+    this.#onChange(statusOf(entry));
   }
 
   /** Returns its bridge, if there is such an instance. */
@@ -57,7 +69,7 @@ export class InstanceRegistry implements InstanceLedger {
     const entry = this.#entries.get(name);
     if (entry !== undefined && (entry.held.state === 'broken' || entry.isPaused)) {
       const held = entry.held.state === 'broken' ? broken : unknown;
-      this.#removed.set(name, { held, isPaused: entry.isPaused });
+      this.#removed.set(name, { held, isPaused: entry.isPaused, problem: entry.problem });
     }
     if (this.#removed.size > removedLimit) this.#removed.delete(this.#removed.keys().next().value!);
     this.#entries.delete(name);
@@ -137,42 +149,54 @@ export class InstanceRegistry implements InstanceLedger {
   }
 
   versionLost(name: string): void {
-    for (const entry of this.#select([name])) if (entry.held.state === 'serving') entry.held = unknown;
+    this.#change([name], (entry) => {
+      if (entry.held.state === 'serving') entry.held = unknown;
+    });
   }
 
   paused(name: string, isPaused: boolean): void {
-    for (const entry of this.#select([name])) entry.isPaused = isPaused;
+    this.#change([name], (entry) => {
+      entry.isPaused = isPaused;
+    });
   }
 
   touched(names: readonly string[]): void {
-    for (const entry of this.#select(names)) {
+    this.#change(names, (entry) => {
       entry.before = entry.held;
       entry.held = updating;
-    }
+    });
   }
 
   verifying(name: string): void {
-    for (const entry of this.#select([name])) entry.held = verifying;
+    this.#change([name], (entry) => {
+      entry.held = verifying;
+    });
   }
 
-  ended(name: string, outcome: InstanceOutcome, version: NonNullable<Status['version']>): void {
+  ended(name: string, outcome: InstanceOutcome, version: NonNullable<InstanceStatus['version']>): void {
     const { checkpoint, digest } = version;
-    for (const entry of this.#select([name])) {
+    this.#change([name], (entry) => {
       const updated: Held = { state: 'serving', version: { checkpoint, digest } };
       entry.held = { updated, unchanged: entry.before ?? unknown, broken }[outcome];
       entry.before = null;
-    }
+    });
   }
 
-  status(): Status[] {
-    return [...this.#entries.values()].map(({ options, held, isPaused }) => ({
-      name: options.name,
-      endpoint: options.endpoint,
-      ranks: [...options.ranks],
-      state: held.state,
-      version: held.version,
-      isPaused,
-    }));
+  explain(name: string, problem: string | null): void {
+    this.#change([name], (entry) => {
+      entry.problem = problem;
+    });
+  }
+
+  status(): InstanceStatus[] {
+    return [...this.#entries.values()].map(statusOf);
+  }
+
+  #change(names: readonly string[], change: (entry: Entry) => void): void {
+    for (const entry of this.#select(names)) {
+      change(entry);
+      this.#onChange(statusOf(entry));
+    }
   }
 
   #entry(name: string): Entry {
@@ -184,4 +208,16 @@ export class InstanceRegistry implements InstanceLedger {
   #select(names: readonly string[]): Entry[] {
     return names.flatMap((name) => this.#entries.get(name) ?? []);
   }
+}
+
+function statusOf({ options, held, isPaused, problem }: Entry): InstanceStatus {
+  return {
+    name: options.name,
+    endpoint: options.endpoint,
+    ranks: [...options.ranks],
+    state: held.state,
+    version: held.version,
+    isPaused,
+    problem: held.state === 'broken' || isPaused ? problem : null,
+  };
 }

@@ -1,6 +1,7 @@
 import type { EngineClient } from '../../engines/engine-client.ts';
 import type { PlannerPorts } from '../planner/planner.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
+import type { InstanceStatus } from '../protocol/status-values.ts';
 import type { HostPosition } from './host-positions.ts';
 
 /** The supervisor's access to the world. */
@@ -9,6 +10,8 @@ export interface SupervisorPorts extends PlannerPorts {
   launchRank(rank: number, instance: InstanceOptions, position: HostPosition): LaunchedRank;
   /** Connects to nothing yet. Throws `UsageError` for an invalid endpoint or API key. */
   engineClient(instance: InstanceOptions): EngineClient;
+  /** What has become of an instance, before its engine can have heard of it. */
+  noteInstance(instance: InstanceStatus): void;
   /** Name of the segments of set number `set`, to which each rank's number is appended. */
   segmentName(set: number): string;
 }

@@ -41,7 +41,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   readonly #options: SupervisorOptions;
   readonly #ports: SupervisorPorts;
   readonly #ranks = new RankRegistry();
-  readonly #instances = new InstanceRegistry();
+  readonly #instances: InstanceRegistry;
   readonly #jobs = new Jobs();
   readonly #ledger: CheckpointLedger;
   readonly #checkpoints: CheckpointService;
@@ -62,6 +62,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#options = options;
     this.#ports = ports;
     this.#ledger = ledger;
+    this.#instances = new InstanceRegistry((instance) => ports.noteInstance(instance));
     const released = new ReleasedSegments();
     this.#checkpoints = new CheckpointService(ledger, this.#ranks, released, this.#jobs, (set) =>
       ports.segmentName(set),

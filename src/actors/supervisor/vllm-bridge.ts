@@ -1,4 +1,4 @@
-import type { CallOptions, EngineClient } from '../../engines/engine-client.ts';
+import type { CallOptions, EngineClient, WorldSize } from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, type WeightcastError } from '../../errors.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
 import type { BridgeMessage, EngineState, Questioned } from '../protocol/bridge.ts';
@@ -18,8 +18,9 @@ interface Call {
 export class VllmBridgeActor implements Actor<BridgeMessage> {
   readonly #client: EngineClient;
   #running: Call | null = null;
-  /** What ranks and the engine's workers have agreed on, when the engine was asked last. */
+  /** What ranks and the engine's workers have agreed on, and how many there are, when the engine was asked last. */
   #linkProtocol: number | null = null;
+  #worldSize: WorldSize | null = null;
   /** The version that it was told since then: an engine that still says it is the same one. Null: none. */
   #told: string | null = null;
   readonly #questions = new Set<AbortController>();
@@ -79,8 +80,11 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     const { wasDown } = await this.#client.ready(options);
     const state = await this.#client.state(options);
     if (wasDown || this.#told === null || state.version !== this.#told)
-      this.#linkProtocol = await this.#client.linkProtocol(options);
-    return { wasDown, ...state, linkProtocol: this.#linkProtocol };
+      [this.#linkProtocol, this.#worldSize] = await Promise.all([
+        this.#client.linkProtocol(options),
+        this.#client.worldSize(options),
+      ]);
+    return { wasDown, ...state, linkProtocol: this.#linkProtocol, worldSize: this.#worldSize };
   }
 
   async #question(

@@ -44,6 +44,8 @@ export interface InstanceLedger {
   /** Its weights are whole and it serves, but whether it answers as it should is not known yet. */
   verifying(name: string): void;
   ended(name: string, outcome: InstanceOutcome, version: Registered['status']): void;
+  /** Why it is broken or paused; null if it is neither. */
+  explain(name: string, problem: string | null): void;
 }
 
 /** What engine workers held after updates of this cluster. */

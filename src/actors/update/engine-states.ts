@@ -1,3 +1,4 @@
+import { sizeRefusal } from '../../engines/world-size.ts';
 import { AbortedError, asFailure, EngineError, type WeightcastError } from '../../errors.ts';
 import { ask } from '../protocol/ask.ts';
 import { type EngineState, toBridge } from '../protocol/bridge.ts';
@@ -42,6 +43,7 @@ async function awaitEngine(
     if (state.wasDown || isOfOtherVersion(target, state)) spec.instances.versionLost(name);
     if (state.isPaused === false) spec.instances.paused(name, false);
     refuseUnfit(target, state);
+    refuseOtherSize(target, state);
     if (state.linkProtocol !== null) spec.linkProtocols.set(name, state.linkProtocol);
   } catch (thrown) {
     const isUnreachable = !(asFailure(thrown) instanceof AbortedError) && !isRefusal(thrown);
@@ -86,4 +88,9 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
       'if an update that failed has left it so, it may hold parts of two versions: update it with pause "caller" first';
     throw new Refusal(`${what} was paused by someone else: ${resume}, or use pause "caller"; ${mixed}`);
   }
+}
+
+function refuseOtherSize({ name, endpoint, ranks }: UpdateTarget, { worldSize }: EngineState): void {
+  const refusal = worldSize && sizeRefusal(`instance ${name} (${endpoint})`, ranks, worldSize);
+  if (refusal !== null) throw new Refusal(refusal);
 }

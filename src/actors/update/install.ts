@@ -5,6 +5,7 @@ import { deadlines } from '../protocol/deadlines.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { Streamed } from '../protocol/update-values.ts';
+import { Arrival } from './arrival.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 import { type InstanceEnds, unproved } from './instance-ends.ts';
 import { type OpenEpoch, stepTimeoutOf } from './open.ts';
@@ -78,7 +79,7 @@ export class Installing {
   }
 
   async #install(target: UpdateTarget, streams: readonly Promise<void>[]): Promise<void> {
-    await Promise.all([this.#trigger(target), ...streams]);
+    await Promise.all([this.#trigger(target), this.#startLoading(target), ...streams]);
     const { verify } = this.#update.spec.options;
     let proofs = unproved(verify);
     try {
@@ -103,6 +104,25 @@ export class Installing {
     const question = { epoch, timeline: this.#timed.has(rank) };
     const streamed = ask(context, ref, toRank.stream, question, within);
     this.#streamed.set(rank, await this.#update.answerOf(rank, streamed));
+  }
+
+  /** No worker gets a bucket before all have connected, so that an engine which has too few of them is left as it was. */
+  async #startLoading(target: UpdateTarget): Promise<void> {
+    const { context, spec } = this.#update;
+    const { epoch } = this.#open;
+    const ranks = spec.ranks.filter(({ rank }) => target.ranks.includes(rank));
+    const arrival = new Arrival(this.#update, target);
+    const arrivals = ranks.map(async ({ rank, ref }) => {
+      const within = this.#update.within(this.#update.left() + deadlines.control);
+      await this.#update.answerOf(rank, ask(context, ref, toRank.connected, { epoch }, within));
+      arrival.arrived(rank);
+    });
+    try {
+      await Promise.race([Promise.all(arrivals), arrival.late]);
+    } finally {
+      arrival.end();
+    }
+    for (const { ref } of ranks) context.tell(ref, { type: 'start-loading', epoch });
   }
 
   async #trigger(target: UpdateTarget): Promise<void> {

@@ -1,4 +1,4 @@
-import { EngineError, toWire, type WeightcastError } from '../../errors.ts';
+import { EngineError, fromWire, toWire, type WeightcastError } from '../../errors.ts';
 import type { InstanceReport, Proofs, ProofsAsked } from '../protocol/update-values.ts';
 import type { InstanceOutcome, UpdateContext, UpdateTarget } from './context.ts';
 import type { Pauses } from './pauses.ts';
@@ -109,6 +109,8 @@ export class InstanceEnds {
     const seconds = (clock.now() - this.#startedAt) / 1000;
     const outcome = isBroken ? 'broken' : decided;
     const said = words.length > 0 ? words.join('; ') : null;
+    const needsCare = isBroken || this.#pauses.isPaused(target);
+    this.#update.spec.instances.explain(target.name, needsCare ? (error?.message ?? said) : null);
     this.#ended.set(target, { target, outcome, proofs, seconds, error, words: said });
   }
 
@@ -148,18 +150,23 @@ export class InstanceEnds {
     });
   }
 
-  /** All failures in one error, of the class of the first; `cause`: why the whole update ended, if it did. */
+  /** All failures in one error, of the class of the first, with what became of each instance; `cause`: why the whole update ended, if it did. */
   failure(what: string, cause: WeightcastError | null): WeightcastError {
     const errors = this.#ends.flatMap(({ target, error }) => (error === null ? [] : [{ target, error }]));
     const words = this.#ends.flatMap((end) => end.words ?? []);
     const first = cause ?? errors[0]?.error;
-    if (first === undefined) return new EngineError(`${what} succeeded, but ${words.join('; ')}`);
+    const instances = this.reports();
+    if (first === undefined) {
+      const error = new EngineError(`${what} succeeded, but ${words.join('; ')}`);
+      return Object.assign(error, { instances });
+    }
     const others = new Map(
       errors
         .filter(({ error }) => error.message !== first.message && cause === null)
         .map(({ target, error }) => [error.message, `instance ${target.name}: ${error.message}`]),
     );
-    return explained(first, [...others.values(), ...words, ...this.#fine()]);
+    const message = [first.message, ...others.values(), ...words, ...this.#fine()].join('; ');
+    return Object.assign(fromWire({ code: first.code, message, instances }), { cause: first });
   }
 
   /** Beside instances that failed, which did not. */

@@ -1,15 +1,17 @@
 import { fromWire, type WeightcastError } from '../../errors.ts';
 import type { UpdateTarget } from './context.ts';
 
+type Engine = Pick<UpdateTarget, 'name' | 'endpoint'>;
+
 /** What the errors of updates say of the instances that need someone's attention, and what to do about them. */
 
-export function brokenWords({ name, endpoint }: UpdateTarget, isPaused: boolean): string {
+export function brokenWords({ name, endpoint }: Engine, isPaused: boolean): string {
   if (!isPaused) return `instance ${name} is broken: update it again before it is used`;
   const elsewhere = `from another cluster: pause "caller", then weightcast resume --endpoint ${endpoint}`;
   return `instance ${name} is broken and stays paused: update it again (${elsewhere})`;
 }
 
-export function stuckWords({ name, endpoint }: UpdateTarget, error: WeightcastError): string {
+export function stuckWords({ name, endpoint }: Engine, error: WeightcastError): string {
   return `instance ${name} is still paused (${error.message}): weightcast resume --endpoint ${endpoint}`;
 }
 

@@ -56,6 +56,7 @@ function idlePorts(): SupervisorPorts {
   return {
     launchRank: () => launched(),
     engineClient: ({ endpoint }) => idleClient(endpoint),
+    noteInstance: () => {},
     segmentName: (set) => `checkpoint-${set}-`,
     breathe: async () => {},
     openCheckpoint: async () => {
@@ -79,9 +80,9 @@ function idleClient(endpoint: string, close: () => Promise<void> = async () => {
   const state = async () => ({ isPaused: null, isSleeping: null, version: null });
   const label = async () => null;
   const answers = async () => [];
-  const linkProtocol = async () => null;
+  const unsaid = { linkProtocol: async () => null, worldSize: async () => null };
   const calls = { pause: idle, resume: idle, update: idle, resetCaches: idle, survey: idle };
-  return { endpoint, ready, state, ...calls, linkProtocol, label, answers, close };
+  return { endpoint, ready, state, ...calls, ...unsaid, label, answers, close };
 }
 
 test('a job that ends while the mailbox is full is answered, and the next one can start', async (t) => {

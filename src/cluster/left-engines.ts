@@ -1,0 +1,100 @@
+import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import type { InstanceStatus, KnownInstance } from '../actors/protocol/status-values.ts';
+import { brokenWords, stuckWords } from '../actors/update/words.ts';
+import type { CallOptions, EngineClient } from '../engines/engine-client.ts';
+import { createEngineClient } from '../engines/engine-options.ts';
+import { asFailure } from '../errors.ts';
+import { systemClock } from '../native-bridge/clock.ts';
+
+/** Of each engine, for all that is tried. */
+const resumeMilliseconds = 10_000;
+/** A pause that the supervisor was still asking for may take effect after its death: for so long it is looked after. */
+const lateMilliseconds = 2_000;
+const pollMilliseconds = 500;
+
+/**
+ * What is known of the cluster's engines, as the supervisor says it before they can hear of it: enough to put them right
+ * when its process is killed amid an update.
+ */
+export class LeftEngines {
+  readonly #options = new Map<string, InstanceOptions>();
+  readonly #statuses = new Map<string, InstanceStatus>();
+
+  constructor(instances: readonly InstanceOptions[]) {
+    for (const instance of instances) this.joins(instance);
+  }
+
+  joins(instance: InstanceOptions): void {
+    this.#options.set(instance.name, instance);
+  }
+
+  note(instance: InstanceStatus): void {
+    this.#statuses.set(instance.name, instance);
+  }
+
+  /** It is no longer the cluster's, and so not to be resumed by it. */
+  left(name: string): void {
+    this.#options.delete(name);
+    this.#statuses.delete(name);
+  }
+
+  /** By name. Those that were being updated count as broken: nobody knows what their workers got. */
+  get known(): ReadonlyMap<string, KnownInstance> {
+    return new Map([...this.#statuses].map(([name, status]) => [name, knownOf(status)]));
+  }
+
+  /**
+   * Resumes engines that are paused and whole, when nobody else of the cluster is left to do it. Resolves with what is to be
+   * said of those that need attention, or have needed it. Never rejects.
+   */
+  async settle(): Promise<string[]> {
+    const words = [...this.#statuses.values()].map((status) => this.#settle(status));
+    return (await Promise.all(words)).flatMap((said) => said ?? []);
+  }
+
+  async #settle(status: InstanceStatus): Promise<string | null> {
+    const { name, isPaused } = status;
+    if (knownOf(status).state === 'broken') return brokenWords(status, isPaused);
+    const options = this.#options.get(name);
+    if (!isPaused || options === undefined) return null;
+    const client = createEngineClient(options, systemClock);
+    try {
+      await resume(client);
+      this.note({ ...status, isPaused: false });
+      return `instance ${name} was paused, and is resumed with the weights that it had`;
+    } catch (thrown) {
+      return stuckWords(status, asFailure(thrown));
+    } finally {
+      await client.close();
+    }
+  }
+}
+
+async function resume(client: EngineClient): Promise<void> {
+  const options = callOptions();
+  await client.resume(options);
+  for (let waited = 0; waited < lateMilliseconds; waited += pollMilliseconds) {
+    await new Promise((wake) => setTimeout(wake, pollMilliseconds));
+    const { isPaused } = await client.state(options);
+    // An engine that cannot be asked is resumed once more: that changes nothing if it runs.
+    if (isPaused !== false) await client.resume(options);
+    if (isPaused === null) return;
+  }
+}
+
+function callOptions(): CallOptions {
+  return { timeoutMilliseconds: resumeMilliseconds, signal: AbortSignal.timeout(resumeMilliseconds) };
+}
+
+function knownOf({ state, version, isPaused, problem }: InstanceStatus): KnownInstance {
+  if (state === 'updating')
+    return {
+      state: 'broken',
+      version: null,
+      isPaused,
+      problem: "the supervisor's process died while it was being updated",
+    };
+  // Whole, but nothing has been proved of it.
+  if (state === 'verifying') return { state: 'unknown', version: null, isPaused, problem };
+  return { state, version, isPaused, problem };
+}

@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { EngineWatch } from '../../src/daemon/engine-watch.ts';
+import { createLog } from '../../src/observe/log.ts';
+import { fakeEngine, status } from '../engines/fake-engine.ts';
+import { never } from '../engines/harness.ts';
+
+const version = 'policy@00ff';
+
+/** An engine that says of itself what `said` has, and a watch that has not asked it yet. */
+async function watched(t: TestContext, said: Record<string, unknown>) {
+  const engine = await fakeEngine(t, (request, response) => {
+    const isProtocol = request.url === '/collective_rpc';
+    const body = isProtocol ? { results: [{ protocol: said.protocol }] } : said;
+    status(200, JSON.stringify(body))(request, response);
+  });
+  const watch = new EngineWatch(createLog('test'), never);
+  t.after(() => watch.close());
+  return { ...engine, watch, instance: { name: 'a', endpoint: engine.endpoint, ranks: [0, 1] } };
+}
+
+test('an engine with other weights than it was told is found out, and not asked again for a while', async (t) => {
+  const said = { weight_version: version, is_paused: false };
+  const { asked, watch, instance } = await watched(t, said);
+  const problem = () => watch.problem(instance, version);
+  assert.deepEqual(await Promise.all([problem(), problem()]), [null, null]);
+  const { length } = asked;
+  // As after a restart.
+  said.weight_version = 'default';
+  assert.equal(await problem(), null);
+  assert.equal(asked.length, length);
+  watch.forget('a');
+  assert.match((await problem())!, /^its engine says that its weights are default, not policy@00ff: /);
+  // One that does not say what its weights are called may have any.
+  Object.assign(said, { weight_version: null, is_paused: true });
+  watch.forget('a');
+  assert.equal(await problem(), 'its engine was paused by someone else');
+});
+
+test('an engine that is gone is found out', async (t) => {
+  const { server, watch, instance } = await watched(t, {});
+  server.close();
+  assert.match((await watch.problem(instance, version))!, /is not ready after 2000 ms: .*ECONNREFUSED/);
+});
+
+test('an engine is asked for its workers and their version of the link when its instance is added', async (t) => {
+  const said = { world_size: 2, protocol: 2 };
+  const { watch, instance } = await watched(t, said);
+  assert.equal(await watch.check(instance), null);
+  said.world_size = 4;
+  await assert.rejects(watch.check(instance), {
+    name: 'UsageError',
+    message: `instance a (${instance.endpoint}) has ranks 0, 1, and its engine has 4 workers: give it one rank for each worker`,
+  });
+  Object.assign(said, { world_size: 2, protocol: 9 });
+  await assert.rejects(watch.check(instance), {
+    name: 'EngineError',
+    message: /speak version 9 .* install the same/,
+  });
+});

@@ -1,0 +1,31 @@
+import { randomBytes } from 'node:crypto';
+import { Cluster, type InstanceOptions } from '../../src/index.ts';
+import type { Scope } from '../checkpoint/safetensors-files.ts';
+
+/** What an engine answers that was started with the weights, and ends after that. */
+export async function freshAnswers<A>(
+  start: (scope: Scope) => Promise<{ answers(): Promise<A> }>,
+): Promise<A> {
+  const ends: (() => unknown)[] = [];
+  try {
+    const server = await start({ after: (end) => ends.push(end) });
+    return await server.answers();
+  } finally {
+    for (const end of ends) await end();
+  }
+}
+
+/** A cluster of one rank, for an engine on the CPU. */
+export async function startCluster(
+  scope: Scope,
+  instance: Omit<InstanceOptions, 'name' | 'ranks'>,
+): Promise<Cluster> {
+  const cluster = await Cluster.start({
+    ranks: 1,
+    instances: [{ name: 'engine', ranks: [0], ...instance }],
+    // Nobody but the rank makes the device: to an engine on a CPU it is nothing but memory.
+    devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}` },
+  });
+  scope.after(async () => void (await cluster.stop()));
+  return cluster;
+}
