@@ -5,6 +5,7 @@ import type { SupervisorMessage } from '../protocol/supervisor.ts';
 import type { CreatedCommunicator, Streamed } from '../protocol/update-values.ts';
 import { BucketActor, type SlotJob } from './bucket.ts';
 import type { RankInbox } from './inbox.ts';
+import { introductionOf } from './introduction.ts';
 import { LayoutCache } from './layout-cache.ts';
 import { Leases } from './leases.ts';
 import { Loading } from './loading.ts';
@@ -65,18 +66,7 @@ export class RankActor implements Actor<RankInbox> {
       staging: spawnSlots(MOST_STAGING_SLOTS, 'staging'),
       links: spawnSlots(MOST_LINK_SLOTS, 'link'),
     };
-    context.tell(this.#supervisor, {
-      type: 'rank-ready',
-      rank: this.#ports.rank,
-      ref: context.self,
-      deviceUuid: this.#ports.device.uuid,
-      host: this.#ports.host,
-      directory: this.#ports.directory,
-      directoryId: this.#ports.directoryId,
-      nics: [...this.#ports.nics],
-      collectiveScope: this.#ports.collectiveScope,
-      pid: this.#ports.pid,
-    });
+    context.tell(this.#supervisor, introductionOf(this.#ports, context.self));
   }
 
   async receive(message: RankInbox, context: Context<RankInbox>): Promise<void> {
