@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Envelope } from '../src/actors/kernel/index.ts';
 import { ask, type Question } from '../src/actors/protocol/ask.ts';
 import type { CheckpointStatus } from '../src/actors/protocol/checkpoint-values.ts';
@@ -13,6 +14,7 @@ import type { CheckpointIndex } from '../src/checkpoint/source.ts';
 import type { EngineClient } from '../src/engines/engine-client.ts';
 import { CheckpointError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
+import { decode, encode } from '../src/transport/codec.ts';
 import { elapse } from './clock.ts';
 import {
   type ClusterView,
@@ -25,6 +27,7 @@ import {
 import type { InFlight } from './network.ts';
 import { PendingRequests } from './pending-requests.ts';
 import type { SimulatedProcess } from './process.ts';
+import type { SeededRandom } from './random.ts';
 import { SimulatedRankProcess } from './rank-process.ts';
 import { SimulatedUser } from './user.ts';
 import { SimulatedWorld, type WorldOptions } from './world.ts';
@@ -33,18 +36,25 @@ import { SimulatedWorld, type WorldOptions } from './world.ts';
 const drainMilliseconds = 15_000;
 /** How long the supervisor's process may take to stop. */
 const stopMilliseconds = 30_000;
+/** The longest that its owner and its ranks need to notice that it is gone. */
+const exitMilliseconds = 5;
+/** How long its owner takes to start another one. */
+const restartMilliseconds = [200, 2_000] as const;
 
 /** A whole cluster in one process under virtual time. The actors are the real ones; everything around them is simulated. */
 export class SimulatedCluster implements ClusterView {
   readonly world: SimulatedWorld;
-  readonly supervisor: SimulatedProcess;
+  supervisor: SimulatedProcess;
   /** How long the supervisor takes to read the headers of a checkpoint's files. */
   openMilliseconds = 20;
   readonly #ranks = new Map<number, SimulatedRankProcess>();
   readonly #users: SimulatedUser[] = [];
   #launches = 0;
   /** The supervisor's ledger of checkpoints. */
-  readonly shelf: CheckpointLedger;
+  shelf: CheckpointLedger;
+  /** What outlives the supervisor: its documents, encoded. */
+  readonly #documents = new Map<string, Uint8Array>();
+  readonly #random: SeededRandom;
   /** By checkpoint name, the file that was registered last. */
   readonly #registered = new Map<string, string>();
   readonly #pending = new PendingRequests();
@@ -52,26 +62,80 @@ export class SimulatedCluster implements ClusterView {
   readonly #asked = new Set<string>();
   /** Instances that an update may heal after its answer. */
   readonly #healing = new Set<string>();
+  /** Instances whose engines a supervisor that died may have left paused. */
+  readonly #takenOver = new Set<string>();
   #status: ClusterStatus | null = null;
 
   constructor(options: WorldOptions) {
     this.world = new SimulatedWorld(options);
     const { world } = this;
     world.onSent.push((message) => this.#sent(message));
-    this.supervisor = world.startProcess(world.supervisorNode, [], (error) => {
+    this.#random = world.random.stream('owner');
+    for (const [number] of world.engines.entries()) {
+      if (number >= (options.firstInstances ?? world.engines.length)) break;
+      const instance = this.instance(number);
+      world.joined.set(instance.name, instance);
+    }
+    const { process, shelf } = this.#startSupervisor();
+    this.supervisor = process;
+    this.shelf = shelf;
+  }
+
+  #startSupervisor() {
+    const { world } = this;
+    const process = world.startProcess(world.supervisorNode, [], (error) => {
       world.trace.violated(`the supervisor crashed: ${error.message}`);
     });
-    const instances = world.engines
-      .map((_, number) => this.instance(number))
-      .slice(0, options.firstInstances);
-    const ports = this.#supervisorPorts();
-    const { spareCheckpoints } = options;
-    this.shelf = new CheckpointLedger(spareCheckpoints);
-    this.supervisor.system.spawn(
+    const ports = this.#supervisorPorts(process);
+    const { spareCheckpoints } = world.options;
+    const shelf = new CheckpointLedger(spareCheckpoints);
+    const instances = [...world.joined.values()];
+    // Nobody asks for these any more.
+    const wanted = new Set(instances.flatMap(({ ranks }) => [...ranks]));
+    for (const rank of this.#ranks.values()) if (!wanted.has(rank.rank)) void rank.stop();
+    process.system.spawn(
       'supervisor',
-      () => new SupervisorActor({ instances, spareCheckpoints }, ports, this.shelf),
+      () => new SupervisorActor({ instances, spareCheckpoints }, ports, shelf),
       supervisorSpawnOptions,
     );
+    return { process, shelf };
+  }
+
+  /** The supervisor dies as of SIGKILL; its owner starts another one, which knows what was registered, unless `forGood`. */
+  killSupervisor({ forGood = false } = {}): void {
+    const { world, supervisor } = this;
+    const { clock, network } = world;
+    if (!supervisor.isAlive) return;
+    const { node } = supervisor;
+    const registered = registeredIn(this.shelf);
+    supervisor.kill();
+    this.#pending.clear();
+    this.#asked.clear();
+    for (const { name } of world.engines) this.#takenOver.add(name);
+    for (const { process } of this.#users)
+      clock.after(this.#random.between(0, exitMilliseconds), () =>
+        network.endSession(process.node, node, 'SIGKILL'),
+      );
+    for (const rank of this.#ranks.values()) {
+      clock.after(this.#random.between(0, exitMilliseconds), () => {
+        if (rank.process !== null) network.endSession(rank.node, node, 'SIGKILL');
+        rank.supervisorDied();
+      });
+    }
+    if (forGood) return;
+    clock.after(exitMilliseconds + this.#random.between(...restartMilliseconds), () => {
+      world.incarnation += 1;
+      const next = this.#startSupervisor();
+      this.supervisor = next.process;
+      this.shelf = next.shelf;
+      // Its actor is there in the next turn, and before anybody has asked it for anything.
+      clock.after(0.01, () => {
+        if (!isDeepStrictEqual(registeredIn(next.shelf), registered))
+          world.trace.violated('another supervisor does not know what was registered');
+      });
+      for (const { process } of this.#users)
+        if (process.isAlive) network.connect(process.node, next.process.node);
+    });
   }
 
   /** The options with which that engine joins the cluster. */
@@ -129,7 +193,7 @@ export class SimulatedCluster implements ClusterView {
 
   /** Shuts down all processes. */
   async stop(): Promise<void> {
-    await this.complete(this.drain().catch(() => {}));
+    if (this.supervisor.isAlive) await this.complete(this.drain().catch(() => {}));
     await this.complete(this.supervisor.stop(stopMilliseconds));
     for (const { process } of this.#users) await this.complete(process.stop(1_000));
   }
@@ -141,10 +205,18 @@ export class SimulatedCluster implements ClusterView {
     this.supervisor.kill();
   }
 
-  #supervisorPorts(): SupervisorPorts {
-    const { clock } = this.supervisor;
+  #supervisorPorts(process: SimulatedProcess): SupervisorPorts {
+    const { clock } = process;
+    // Of a process that is dead nothing is written.
+    const change = (apply: () => void) => process.isAlive && apply();
     return {
       launchRank: (rank) => this.#launch(rank),
+      memory: {
+        incarnation: this.world.incarnation,
+        recall: () => new Map([...this.#documents].map(([name, bytes]) => [name, decode(bytes)])),
+        write: (name, document) => change(() => this.#documents.set(name, encode(document))),
+        remove: (name) => change(() => this.#documents.delete(name)),
+      },
       engineClient: ({ name }) => this.engineClient(name, clock),
       noteInstance: () => {},
       segmentName: (set) => `checkpoint-${set}-`,
@@ -167,6 +239,7 @@ export class SimulatedCluster implements ClusterView {
     const client = this.world.engines.find((engine) => engine.name === name)!.client(clock);
     const check = (call: string) => {
       if (this.#pending.includeInstance(name) || this.#healing.has(name)) return;
+      if (call === 'resume' && this.#takenOver.has(name)) return;
       this.world.trace.violated(`${name} got a ${call} request, but no pending update includes it`);
     };
     return {
@@ -230,6 +303,8 @@ export class SimulatedCluster implements ClusterView {
   }
 
   #launch(rank: number): SimulatedRankProcess {
+    const survivor = this.#ranks.get(rank);
+    if (survivor !== undefined) return survivor;
     this.#launches += 1;
     const process = new SimulatedRankProcess(this.world, rank, this.#launches, () => {
       if (this.#ranks.get(rank) === process) this.#ranks.delete(rank);
@@ -237,4 +312,9 @@ export class SimulatedCluster implements ClusterView {
     this.#ranks.set(rank, process);
     return process;
   }
+}
+
+/** What is registered, in the order of names. */
+function registeredIn(shelf: CheckpointLedger): CheckpointStatus[] {
+  return shelf.statuses().sort((one, other) => (one.checkpoint < other.checkpoint ? -1 : 1));
 }

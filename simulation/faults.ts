@@ -41,6 +41,7 @@ export const faultKinds = [
   'a rank hangs at its start',
   'a rank hangs at its end',
   'an actor of the supervisor crashes',
+  'the supervisor dies',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
@@ -121,6 +122,7 @@ export class FaultInjector {
       if (rank !== undefined) rank.hangsAtEnd = true;
     },
     'an actor of the supervisor crashes': ({ random }) => this.#crashActor(random),
+    'the supervisor dies': () => this.#cluster.killSupervisor(),
   };
 
   constructor(cluster: SimulatedCluster) {
@@ -188,7 +190,7 @@ export class FaultInjector {
   #crashActor(random: SeededRandom): void {
     const { system } = this.#cluster.supervisor;
     const names = system.names.filter((name) => name.startsWith('supervisor/'));
-    system.crash(random.pick(names), new Error('an injected crash'));
+    if (names.length > 0) system.crash(random.pick(names), new Error('an injected crash'));
   }
 
   #killHost(random: SeededRandom): void {
@@ -224,7 +226,7 @@ export class FaultInjector {
   #loseSession(random: SeededRandom): void {
     const { network, clock, supervisorNode } = this.#cluster.world;
     const node = this.#randomRank(random)?.process?.node;
-    if (node === undefined) return;
+    if (node === undefined || !network.isSession(node, supervisorNode)) return;
     const [first, second] = random.shuffled([
       { at: supervisorNode, of: node },
       { at: node, of: supervisorNode },

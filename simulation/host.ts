@@ -2,7 +2,12 @@ import { createHash } from 'node:crypto';
 import { adoptedSegment } from '../src/checkpoint/file-identity.ts';
 import type { HostDocuments } from '../src/checkpoint/host-documents.ts';
 import { decodeManifest, type Manifest } from '../src/checkpoint/manifest.ts';
-import type { LoadJob, LoadOrder, SegmentStore } from '../src/checkpoint/segment-store.ts';
+import {
+  isBefore,
+  type LoadJob,
+  type LoadOrder,
+  type SegmentStore,
+} from '../src/checkpoint/segment-store.ts';
 import type { SourceFile } from '../src/checkpoint/source.ts';
 import { NativeError, OutOfHostMemoryError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
@@ -120,6 +125,8 @@ export class SimulatedHost {
           this.#documents.delete(path);
         }
       },
+      leftBefore: (last) =>
+        [...this.segments, ...this.#documents.keys()].filter((path) => isBefore(path, last)),
       close: () => {},
     };
   }
@@ -149,6 +156,11 @@ export class SimulatedHost {
   /** Writes tensors from a process's memory into a segment, as `TensorWriter` does. */
   write(path: string, bytes: number, exists: boolean, write: (contents: Contents) => void): void {
     write((exists ? this.#attach(path) : this.#create(path, bytes)).contents);
+  }
+
+  /** As a process does that has created segments. */
+  remove(path: string): void {
+    this.#segments.delete(path);
   }
 
   #create(path: string, bytes: number): SimulatedSegment {

@@ -28,6 +28,11 @@ export class PendingRequests {
     return request;
   }
 
+  /** The supervisor has died: nobody answers them. */
+  clear(): void {
+    this.#pending.clear();
+  }
+
   /** Whether a pending update includes the instance. */
   includeInstance(instance: string): boolean {
     return [...this.#pending.values()].some(({ body }) => {

@@ -1,4 +1,4 @@
-import { ActorSystem } from '../src/actors/kernel/index.ts';
+import { ActorSystem, type PeerEvent } from '../src/actors/kernel/index.ts';
 import type { WeightcastError } from '../src/errors.ts';
 import type { Clock, Logger, Random } from '../src/ports.ts';
 import type { SimulatedClock } from './clock.ts';
@@ -53,6 +53,7 @@ export interface ProcessOptions {
   readonly log: Logger;
   /** A top-level actor has crashed and is not restarted. */
   readonly onCrash: (error: WeightcastError) => void;
+  readonly onPeer?: (event: PeerEvent) => void;
 }
 
 /** One process of a simulated cluster: an actor system with its own clock and transport. */
@@ -64,7 +65,7 @@ export class SimulatedProcess {
   readonly #cleanups: (() => void)[] = [];
   #alive = true;
 
-  constructor({ node, peers, clock, network, random, log, onCrash }: ProcessOptions) {
+  constructor({ node, peers, clock, network, random, log, onCrash, onPeer }: ProcessOptions) {
     this.node = node;
     this.#clock = new ProcessClock(clock);
     this.#network = network;
@@ -75,6 +76,7 @@ export class SimulatedProcess {
       transport: network.join(node, peers),
       turns,
       onTopLevelCrash: (_ref, error) => onCrash(error),
+      ...(onPeer && { onPeer }),
     });
   }
 

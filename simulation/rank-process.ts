@@ -1,5 +1,6 @@
+import type { PeerEvent } from '../src/actors/kernel/index.ts';
 import type { SupervisorMessage } from '../src/actors/protocol/supervisor.ts';
-import { rankSpawnOptions } from '../src/actors/rank/inbox.ts';
+import { type RankInbox, rankSpawnOptions } from '../src/actors/rank/inbox.ts';
 import type { RankPorts } from '../src/actors/rank/ports.ts';
 import { RankActor } from '../src/actors/rank/rank.ts';
 import type { LaunchedRank } from '../src/actors/supervisor/ports.ts';
@@ -22,6 +23,8 @@ const exitMilliseconds = 5;
 const stopMilliseconds = 20_000;
 const graceMilliseconds = 25_000;
 const bindMilliseconds = 0.1;
+/** How long it looks for another supervisor when its own has died. */
+const orphanMilliseconds = 30_000;
 
 /** The process of one rank, from its launch until its parent notices that it is gone. */
 export class SimulatedRankProcess implements LaunchedRank {
@@ -36,6 +39,11 @@ export class SimulatedRankProcess implements LaunchedRank {
   #memory: ReturnType<SimulatedHost['join']> | null = null;
   #cancelStart: () => void = () => {};
   #exiting = false;
+  /** The node that it takes its orders from; null while it looks for another supervisor. */
+  #supervisor: string | null = null;
+  #cancelOrphan: () => void = () => {};
+  /** It has started, and its supervisor has died since its launch. */
+  isSurvivor = false;
   /** It never gets as far as its first message, and does not end when it is asked to. */
   readonly hangsAtStart: boolean;
   /** From now on it does not end when it is asked to. */
@@ -79,15 +87,55 @@ export class SimulatedRankProcess implements LaunchedRank {
 
   #start(life: number): void {
     const world = this.#world;
-    this.#process = world.startProcess(this.node, [world.supervisorNode], () => this.#end());
+    const node = world.supervisorNode;
+    if (world.network.find(node) !== undefined) this.#supervisor = node;
+    const onPeer = (event: PeerEvent) => this.#peerChanged(event);
+    this.#process = world.startProcess(this.node, [node], () => this.#end(), onPeer);
     this.#memory = world.hostOf(this.rank).join();
     const { system } = this.#process;
-    const supervisor = system.wellKnown<SupervisorMessage>(world.supervisorNode, 'supervisor');
+    const supervisor = system.wellKnown<SupervisorMessage>(node, 'supervisor');
     const ports = this.#ports(this.#process, life);
     system.spawn('rank', () => new RankActor(ports, supervisor), rankSpawnOptions);
   }
 
+  /** Its standard input has ended, without a word. */
+  supervisorDied(): void {
+    const world = this.#world;
+    this.isSurvivor = true;
+    if (this.hangsAtStart || this.#exiting) return;
+    const isLooking = this.#supervisor === null && this.#process !== null;
+    this.#supervisor = null;
+    this.#cancelOrphan();
+    this.#cancelOrphan = world.clock.after(orphanMilliseconds, () => void this.#end());
+    const process = this.process;
+    process?.system.tell(process.system.wellKnown<RankInbox>(this.node, 'rank'), { type: 'supervisor-died' });
+    if (!isLooking) this.#findSupervisor();
+  }
+
+  /** It looks for one about every second. */
+  #findSupervisor(): void {
+    const { clock, network, supervisorNode } = this.#world;
+    clock.after(this.#random.between(0, 1_000), () => {
+      if (this.#exiting || this.#supervisor !== null) return;
+      if (this.process !== null) network.connect(this.node, supervisorNode);
+      this.#findSupervisor();
+    });
+  }
+
+  #peerChanged({ node, state }: PeerEvent): void {
+    const process = this.process;
+    // A real rank has connections to nobody else.
+    if (state !== 'up' || node !== this.#world.supervisorNode) return;
+    if (process === null || this.#supervisor !== null) return;
+    this.#supervisor = node;
+    this.#cancelOrphan();
+    const supervisor = process.system.wellKnown<SupervisorMessage>(node, 'supervisor');
+    const self = process.system.wellKnown<RankInbox>(this.node, 'rank');
+    process.system.tell(self, { type: 'supervisor-found', supervisor });
+  }
+
   async #end(): Promise<void> {
+    this.#cancelOrphan();
     if (this.hangsAtStart || this.hangsAtEnd) return;
     await this.#process?.stop(stopMilliseconds);
     if (this.#exiting) return;
@@ -102,7 +150,8 @@ export class SimulatedRankProcess implements LaunchedRank {
     world.trace.add(this.node, `exits: ${reason}`);
     world.clock.after(this.#random.between(0, exitMilliseconds), () => {
       this.#onExit();
-      world.network.endSession(world.supervisorNode, this.node, reason);
+      // Whichever supervisor it has.
+      for (const peer of world.network.nodes) world.network.endSession(peer, this.node, reason);
       this.#resolveExited(reason);
     });
   }
@@ -134,6 +183,7 @@ export class SimulatedRankProcess implements LaunchedRank {
       nics: [nic],
       collectiveScope: options.reach ?? 'cluster',
       fabric: openFabric,
+      end: () => void this.#end(),
       close: () => fabric?.close(),
       createCommunicator: () => ({ id: new Uint8Array(), leastBucketBytes: 0 }),
       openCollective: async ({ number: communicator }, ranks) => {

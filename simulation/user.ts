@@ -50,13 +50,15 @@ const writeRate = 2e6;
 export class SimulatedUser {
   readonly process: SimulatedProcess;
   readonly #world: SimulatedWorld;
-  readonly #supervisor: ActorRef<SupervisorMessage>;
   #writer: ActorRef<WriterMessage> | null = null;
 
   constructor(world: SimulatedWorld, node: string) {
     this.#world = world;
     this.process = world.startProcess(node, [world.supervisorNode], () => {});
-    this.#supervisor = this.process.system.wellKnown(world.supervisorNode, 'supervisor');
+  }
+
+  get #supervisor(): ActorRef<SupervisorMessage> {
+    return this.process.system.wellKnown(this.#world.supervisorNode, 'supervisor');
   }
 
   /** The actor that owns the memory of tensors which this process has registered; null before the first. */
@@ -87,6 +89,7 @@ export class SimulatedUser {
     const question = { checkpoint, host: host.name, bytes: index.bytes, writer: this.#startWriter() };
     const reserved = await this.#ask(toSupervisor.reserve, question, deadlines.plan);
     if (!reserved.ok) return reserved;
+    const { incarnation } = this.#world;
     const { reservation, segments, reused } = reserved.value;
     const tensors = Object.fromEntries(
       index.names.map((name, row) => [name, { dtype: dtypeName(index, row), shape: shapeOf(index, row) }]),
@@ -97,7 +100,11 @@ export class SimulatedUser {
     const encoded = encodeManifest({ ...manifest, digests: found });
     const source = { kind: 'written', reservation, manifest: encoded } as const;
     const registered = await this.#ask(toSupervisor.register, { checkpoint, source }, deadlines.load);
-    if (!registered.ok) await this.#ask(toSupervisor.cancelReservation, { reservation }, deadlines.control);
+    // Another supervisor has no such reservation, and may have looked before they were there.
+    if (!registered.ok && this.#world.incarnation !== incarnation)
+      for (const { path } of segments) host.remove(path);
+    else if (!registered.ok)
+      await this.#ask(toSupervisor.cancelReservation, { reservation }, deadlines.control);
     return registered;
   }
 
@@ -135,12 +142,17 @@ export class SimulatedUser {
     return this.#ask(toSupervisor.update, { checkpoint, options: all }, deadline);
   }
 
-  addInstance(instance: InstanceOptions) {
-    return this.#ask(toSupervisor.addInstance, { instance }, deadlines.start + deadlines.control);
+  async addInstance(instance: InstanceOptions) {
+    const fields = { instance };
+    const added = await this.#ask(toSupervisor.addInstance, fields, deadlines.start + deadlines.control);
+    if (added.ok) this.#world.joined.set(instance.name, instance);
+    return added;
   }
 
-  removeInstance(instance: string) {
-    return this.#ask(toSupervisor.removeInstance, { instance }, deadlines.open);
+  async removeInstance(instance: string) {
+    const removed = await this.#ask(toSupervisor.removeInstance, { instance }, deadlines.open);
+    if (removed.ok) this.#world.joined.delete(instance);
+    return removed;
   }
 
   cancel(reason: string) {

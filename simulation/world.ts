@@ -1,4 +1,5 @@
-import type { Envelope } from '../src/actors/kernel/index.ts';
+import type { Envelope, PeerEvent } from '../src/actors/kernel/index.ts';
+import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
 import type { WeightcastError } from '../src/errors.ts';
 import type { SimulatedCheckpoint } from './checkpoint.ts';
 import { SimulatedClock } from './clock.ts';
@@ -53,7 +54,10 @@ const networkRate = 1e6;
 /** Everything around the actors: time, network, hosts, devices and engines. All that happens follows from the seed. */
 export class SimulatedWorld {
   readonly options: WorldOptions;
-  readonly supervisorNode = 'supervisor~1';
+  /** How many supervisors there were before this one. */
+  incarnation = 0;
+  /** Instances of the cluster as its owner knows them, by name. */
+  readonly joined = new Map<string, InstanceOptions>();
   readonly clock = new SimulatedClock();
   readonly random: SeededRandom;
   readonly trace: Trace;
@@ -108,6 +112,10 @@ export class SimulatedWorld {
     this.engines = instances.map((ranks, number) => this.#createEngine(`engine-${number}`, ranks));
   }
 
+  get supervisorNode(): string {
+    return `supervisor~${this.incarnation + 1}`;
+  }
+
   hostOf(rank: number): SimulatedHost {
     return this.hosts[Math.floor(rank / this.options.ranksPerHost)]!;
   }
@@ -131,6 +139,7 @@ export class SimulatedWorld {
     node: string,
     peers: readonly string[],
     onCrash: (error: WeightcastError) => void,
+    onPeer?: (event: PeerEvent) => void,
   ): SimulatedProcess {
     const { clock, network, trace } = this;
     trace.add(node, 'starts');
@@ -142,6 +151,7 @@ export class SimulatedWorld {
       random: this.random.stream(`actors of ${node}`),
       log: trace.logger(node),
       onCrash,
+      ...(onPeer && { onPeer }),
     });
   }
 

@@ -14,6 +14,7 @@ export {
 } from './cluster/cluster.ts';
 export type { ClusterOptions } from './cluster/options.ts';
 export type { ProofOptions } from './cluster/proof-options.ts';
+export type { SupervisorEvent } from './cluster/supervisor-fate.ts';
 export type { EngineOptions } from './engines/engine-options.ts';
 export * from './errors.ts';
 export type { HostOptions } from './processes/configuration.ts';

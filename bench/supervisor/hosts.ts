@@ -47,6 +47,7 @@ async function startHost(number: number, { hub, endpoint, keys, ranksPerHost }: 
       nics: [],
       collectiveScope: 'cluster',
       pid: 1,
+      epochs: { first: 0, last: 0, loaded: 0 },
     });
   }
 }

@@ -72,11 +72,12 @@ async function measure(ranks: number, count: number): Promise<SupervisorMeasurem
   const transport = new WatchedTransport(hub);
   const system = ActorSystem.create({ clock: systemClock, random: { next: () => 0.5 }, log, transport });
   const ports = {
-    launchRank: () => ({ exited: new Promise<string>(() => {}), stop: async () => {} }),
+    launchRank: () => ({ exited: new Promise<string>(() => {}), isSurvivor: false, stop: async () => {} }),
     engineClient: () => idleClient,
     noteInstance: () => {},
     segmentName: (set: number) => `checkpoint-${set}-`,
     breathe: () => setImmediate(),
+    memory: { incarnation: 0, recall: () => new Map(), write() {}, remove() {} },
     openCheckpoint: async () => indexOf(largeModel(count === 0 ? null : count)),
   };
   const supervisor = system.spawn<SupervisorInbox>(

@@ -39,7 +39,7 @@ class Instance:
     name: str
     endpoint: str
     ranks: List[int]
-    #: `unknown`, `updating`, `serving`, `broken`, or `absent`: it could not join again; `problem` says why.
+    #: `unknown`, `updating`, `verifying`, `serving` or `broken`; `problem` says why.
     state: str
     #: An update has left it paused.
     is_paused: bool

@@ -52,7 +52,10 @@ async function serve(configuration: EngineConfiguration, released: Promise<void>
 async function main(): Promise<void> {
   const { configuration, released } = await takeLifeline();
   try {
-    await serve(parseConfiguration(engineConfiguration, configuration), released);
+    await serve(
+      parseConfiguration(engineConfiguration, configuration),
+      released.then(() => {}),
+    );
   } catch (error) {
     tell({ type: 'failed', error: toWire(error) });
     await released;

@@ -43,7 +43,10 @@ async function serve(configuration: unknown, released: Promise<void>): Promise<v
 async function main(): Promise<void> {
   const { configuration, released } = await takeLifeline();
   try {
-    await serve(configuration, released);
+    await serve(
+      configuration,
+      released.then(() => {}),
+    );
   } catch (error) {
     tell({ type: 'failed', error: toWire(error) });
     await released;

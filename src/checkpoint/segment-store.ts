@@ -18,6 +18,13 @@ export interface LoadOrder {
   readonly digest: boolean;
 }
 
+/** Whether a segment has a number up to the last one of its kind: of a set (`checkpoint-7-0`), or an epoch (`mirror-3-1`, `document-3-…`). */
+export function isBefore(path: string, last: { readonly set: number; readonly epoch: number }): boolean {
+  const [, kind, number] = /\/(checkpoint|mirror|document)-(\d+)-[^/]*$/.exec(path) ?? [];
+  if (kind === undefined) return false;
+  return Number(number) <= (kind === 'checkpoint' ? last.set : last.epoch);
+}
+
 /** A file as this host sees it. */
 export interface ExaminedFile {
   /** Encoded; null if the file cannot be read here. */
@@ -51,6 +58,8 @@ export interface SegmentStore {
    * released their memory.
    */
   forget(paths: readonly string[]): Promise<void>;
+  /** Paths of segments that weightcast has created, of sets up to that number and epochs up to that one, and of adopted files. */
+  leftBefore(last: { readonly set: number; readonly epoch: number }): string[];
   close(): void;
 }
 

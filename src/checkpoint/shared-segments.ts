@@ -1,6 +1,6 @@
-import { rmSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { AbortedError, CheckpointError, describe, NativeError } from '../errors.ts';
 import type { Device } from '../native-bridge/device.ts';
 import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
@@ -18,7 +18,13 @@ import { decodeManifest, type Manifest, type SegmentInfo } from './manifest.ts';
 import { selectRows } from './manifest-rows.ts';
 import { escapeControls, quoted } from './printable.ts';
 import { asCheckpointError, readIdentity } from './safetensors.ts';
-import type { ExaminedFile, LoadJob, LoadOrder, SegmentStore } from './segment-store.ts';
+import {
+  type ExaminedFile,
+  isBefore,
+  type LoadJob,
+  type LoadOrder,
+  type SegmentStore,
+} from './segment-store.ts';
 import { SpareMappings } from './spare-mappings.ts';
 
 /** Enough to hide the latency of a network file system. */
@@ -157,6 +163,13 @@ export class SharedSegments implements SegmentStore {
       return [this.#release(path), loading?.end];
     });
     await Promise.allSettled(ends);
+  }
+
+  leftBefore(last: Parameters<SegmentStore['leftBefore']>[0]): string[] {
+    const files = readdirSync(this.#directory).map((name) => join(this.#directory, name));
+    // Another rank may have removed the file of what this one has mapped.
+    const known = new Set([...files, ...this.#attached.keys()]);
+    return [...known].filter((path) => dirname(path) !== this.#directory || isBefore(path, last));
   }
 
   close(): void {

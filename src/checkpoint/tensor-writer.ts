@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { NativeError } from '../errors.ts';
 import { Mapping, ThreadPool } from '../native-bridge/memory.ts';
 import { encodeManifest } from './manifest.ts';
@@ -49,6 +50,12 @@ export class TensorWriter {
         })),
       manifest: this.#write(checkpoint, tensors, segments, exists, counters),
     };
+  }
+
+  /** Unmaps and removes segments that no rank knows of. */
+  remove(paths: readonly string[]): void {
+    this.forget(paths);
+    for (const path of paths) rmSync(path, { force: true });
   }
 
   /** Unmaps segments; they are removed by the ranks. */

@@ -5,7 +5,7 @@ import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { type ObserverMessage, toObserver } from '../actors/protocol/observer.ts';
-import type { ClusterStatus, KnownInstance } from '../actors/protocol/status-values.ts';
+import type { ClusterStatus } from '../actors/protocol/status-values.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { anyOf } from '../actors/protocol/table.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
@@ -59,7 +59,9 @@ export interface StopReport {
  * await cluster.stop();
  * ```
  *
- * Its processes end when the process that started it ends, even if that is killed.
+ * Its processes end when the process that started it ends, even if that is killed. When the supervisor's process dies, calls
+ * that are under way reject with `PeerLostError`, and another one is started: what is called then waits for it. It knows the
+ * instances and the checkpoints that were registered, whose memory ranks keep meanwhile.
  */
 export class Cluster {
   readonly #connection: ClusterConnection;
@@ -177,19 +179,23 @@ export class Cluster {
 
   /**
    * Starts the rank processes of one more instance, whose ranks no other instance may have. Resolves when they own their
-   * devices. {@link update} then installs a checkpoint in it, from the memory of the ranks that hold it. `known`: what an
-   * earlier cluster knew of its engine, which nobody has changed since.
+   * devices. {@link update} then installs a checkpoint in it, from the memory of the ranks that hold it.
    */
-  async addInstance(instance: InstanceOptions, known?: KnownInstance): Promise<ClusterStatus> {
+  async addInstance(instance: InstanceOptions): Promise<ClusterStatus> {
     checkInstance(instance, this.#hosts);
-    this.#connection.engines.joins(instance);
-    return this.#connection.ask(toSupervisor.addInstance, { instance, known }, this.#startMilliseconds);
+    const status = await this.#connection.ask(
+      toSupervisor.addInstance,
+      { instance },
+      this.#startMilliseconds,
+    );
+    this.#connection.joined(instance);
+    return status;
   }
 
   /** Ends the ranks of an instance. Its engine keeps running. Rejects with `BusyError` while it is being updated. */
   async removeInstance(name: string): Promise<void> {
     await this.#connection.ask(toSupervisor.removeInstance, { instance: name }, deadlines.open);
-    this.#connection.engines.left(name);
+    this.#connection.left(name);
   }
 
   /**
@@ -199,16 +205,6 @@ export class Cluster {
   async resumeInstance(name: string): Promise<void> {
     const deadline = deadlines.engineResume + 2 * deadlines.control;
     await this.#connection.ask(toSupervisor.resumeInstance, { instance: name }, deadline);
-  }
-
-  /** Aborted when the supervisor's process has ended, with why: then everything else rejects, and only `stop` is left to call. */
-  get lost(): AbortSignal {
-    return this.#connection.lost;
-  }
-
-  /** By name, what is known of the engines: when the cluster is lost, for another one that they join. */
-  get known(): ReadonlyMap<string, KnownInstance> {
-    return this.#connection.engines.known;
   }
 
   /**
@@ -256,7 +252,11 @@ export class Cluster {
         supervision: { onCrash: 'stop' },
       },
     );
-    await this.#connection.ask(toSupervisor.subscribe, { observer }, deadlines.control);
+    const subscribe = async () => {
+      await this.#connection.askNew(toSupervisor.subscribe, { observer }, deadlines.control);
+    };
+    await subscribe();
+    this.#connection.onReplaced(subscribe);
   }
 
   async #stop(): Promise<StopReport> {

@@ -1,71 +1,72 @@
 import { randomBytes } from 'node:crypto';
-import { availableParallelism, hostname } from 'node:os';
+import { setTimeout as wait } from 'node:timers/promises';
 import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
-import { ask, type Question } from '../actors/protocol/ask.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
-import type { SupervisorExchange, SupervisorMessage } from '../actors/protocol/supervisor.ts';
-import { PeerLostError, UsageError } from '../errors.ts';
+import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import {
+  type SupervisorExchange,
+  type SupervisorMessage,
+  toSupervisor,
+} from '../actors/protocol/supervisor.ts';
+import { RestartBackoff } from '../actors/supervisor/restart-backoff.ts';
+import { AbortedError, asFailure, DeadlineError, NotReadyError, UsageError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
-import { type OwnedProcess, startProcess } from '../processes/child-process.ts';
+import type { Logger } from '../ports.ts';
 import type { SupervisorConfiguration } from '../processes/configuration.ts';
-import { defaultDevices } from '../processes/devices.ts';
+import { stopTimes } from '../processes/stop-times.ts';
+import { endSurvivors } from '../processes/survivor.ts';
 import { sweepSharedMemory } from '../processes/sweep.ts';
 import { issueOf } from '../schema-issue.ts';
 import { createClusterKeys, spokeKeys } from '../transport/curve.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
+import { within } from '../within.ts';
 import { withNumericAddresses } from './addresses.ts';
+import { configurationOf, type Made } from './configuration.ts';
 import { LeftEngines } from './left-engines.ts';
 import type { ClusterOptions } from './options.ts';
-import { SupervisorFate } from './supervisor-fate.ts';
+import type { SupervisorEvent } from './supervisor-fate.ts';
+import { type AnswerTo, type FieldsOf, processVariable, SupervisorLife } from './supervisor-life.ts';
 
-/** All of the cluster's end: of its jobs, the engines that they paused, and its processes, those that hang killed. */
-const defaultStopMilliseconds = 60_000;
-/** After the hub of a supervisor that ends has gone, its process says why, or how it ended. */
-const reasonMilliseconds = 2_000;
-/** Set in the supervisor's environment, and so in that of its ranks. */
-const processVariable = 'WEIGHTCAST_PROCESS';
-/** Enough for two models that are trained together, each alternating between two sets of segments. */
-const defaultSpareCheckpoints = 2;
+/** What is asked while another supervisor starts waits for it this long at most. */
+const mostReplacingMilliseconds = 30_000;
+/** Ranks that have outlived their supervisor are ready in a second or two. */
+const readyMilliseconds = 10_000;
 
-/** The supervisor's process, which starts and ends the rank processes, and this process's connection to it. */
+/**
+ * The supervisor's process, which starts and ends the rank processes, and this process's connection to it. When it dies
+ * another one takes its place, to which the ranks go over, and which knows what was registered.
+ */
 export class ClusterConnection {
-  readonly system: ActorSystem;
-  readonly supervisor: ActorRef<SupervisorMessage>;
   readonly fabricSecret: string;
-  readonly engines: LeftEngines;
-  readonly #process: OwnedProcess;
-  readonly #fate: SupervisorFate;
-  readonly #transport: SpokeTransport;
+  readonly #configuration: SupervisorConfiguration;
   readonly #directory: SharedDirectory;
-  readonly #stopMilliseconds: number;
+  /** Instances of the cluster, by name: another supervisor is told of them. */
+  readonly #instances: Map<string, InstanceOptions>;
+  readonly #engines: LeftEngines;
+  readonly #onEvent: (event: SupervisorEvent) => void;
+  readonly #onReplaced: (() => Promise<void>)[] = [];
+  readonly #closing = new AbortController();
+  readonly #backoff = new RestartBackoff(systemClock, { next: Math.random });
+  #system!: ActorSystem;
+  #transport!: SpokeTransport;
+  #incarnation = 0;
+  #remoteEndpoint: string | null = null;
+  #life: SupervisorLife;
+  /** Settles when another supervisor has taken over; null while there is one. */
+  #replacing: Promise<void> | null = null;
+  #hubChanged = () => {};
 
-  private constructor(
-    parts: Pick<ClusterConnection, 'system' | 'supervisor' | 'fabricSecret' | 'engines'>,
-    started: {
-      readonly process: OwnedProcess;
-      readonly fate: SupervisorFate;
-      readonly transport: SpokeTransport;
-      readonly directory: SharedDirectory;
-      readonly stopMilliseconds: number;
-    },
-  ) {
-    this.system = parts.system;
-    this.supervisor = parts.supervisor;
-    this.fabricSecret = parts.fabricSecret;
-    this.engines = parts.engines;
-    this.#process = started.process;
-    this.#fate = started.fate;
-    this.#transport = started.transport;
-    this.#directory = started.directory;
-    this.#stopMilliseconds = started.stopMilliseconds;
-  }
-
-  /** Aborted when the supervisor's process has ended. */
-  get lost(): AbortSignal {
-    return this.#fate.lost;
+  private constructor(options: ClusterOptions, made: Made) {
+    this.fabricSecret = made.fabricSecret;
+    this.#directory = made.directory;
+    this.#configuration = configurationOf(options, made);
+    this.#instances = new Map(options.instances.map((instance) => [instance.name, instance]));
+    this.#engines = new LeftEngines(options.instances);
+    this.#onEvent = options.onSupervisor ?? (() => {});
+    this.#life = this.#startSupervisor();
   }
 
   /** Starts the supervisor, which starts the ranks. When it rejects, nothing is left running. */
@@ -77,67 +78,85 @@ export class ClusterConnection {
     sweepSharedMemory();
     const id = randomBytes(6).toString('hex');
     const directory = new SharedDirectory(`/dev/shm/weightcast-${id}`);
-    const node = nodeName('cluster');
     const secrets = { keys: createClusterKeys(), fabricSecret: randomBytes(32).toString('hex') };
-    const configuration = configurationOf(options, { id, ownerNode: node, directory, ...secrets });
-    const { stopTimeoutMilliseconds: stopMilliseconds, endpoint, node: supervisorNode } = configuration;
-    const engines = new LeftEngines(options.instances);
-    const fate = new SupervisorFate(engines);
-    const heard = (message: unknown) => fate.heard(message);
-    const entry = '../processes/supervisor-process';
-    const variables = { [processVariable]: 'supervisor' };
-    const child = startProcess(entry, import.meta.url, configuration, heard, [], variables);
-    child.exited.then((how) => fate.ended(how));
+    const connection = new ClusterConnection(options, {
+      id,
+      ownerNode: nodeName('cluster'),
+      directory,
+      ...secrets,
+    });
+    const { process, fate } = connection.#life;
     try {
-      const transport = await SpokeTransport.connect({
-        node,
-        endpoint,
-        keys: spokeKeys(secrets.keys),
-        clock: systemClock,
-        log,
-        deadlineMilliseconds: deadlines.start,
-        // Its process is this one's child: its end is seen, and one that is stopped may go on.
-        isPatient: true,
-        signal: fate.lost,
-      });
-      const random = { next: Math.random };
-      const system = ActorSystem.create({ clock: systemClock, random, log, transport });
-      const supervisor = system.wellKnown<SupervisorMessage>(supervisorNode, 'supervisor');
-      const parts = { system, supervisor, fabricSecret: secrets.fabricSecret, engines };
-      return new ClusterConnection(parts, { process: child, fate, transport, directory, stopMilliseconds });
+      await connection.#connect(log);
+      return connection;
     } catch (error) {
-      await child.stop(stopMilliseconds);
+      await process.stop(connection.#configuration.stopTimeoutMilliseconds);
       directory.close();
-      throw error;
+      throw fate.failure ?? error;
     }
   }
 
+  get system(): ActorSystem {
+    return this.#system;
+  }
+
+  get supervisor(): ActorRef<SupervisorMessage> {
+    return this.#life.ref;
+  }
+
+  /** `restore` is called whenever another supervisor has taken over, before anything else is asked of it. */
+  onReplaced(restore: () => Promise<void>): void {
+    this.#onReplaced.push(restore);
+  }
+
+  /** From now on the instance is in the cluster, or no longer. */
+  joined(instance: InstanceOptions): void {
+    this.#instances.set(instance.name, instance);
+    this.#engines.joins(instance);
+  }
+
+  left(name: string): void {
+    this.#instances.delete(name);
+    this.#engines.left(name);
+  }
+
   /**
-   * Rejects with `UsageError` for a value that the protocol does not allow, before anything is sent, and with
-   * `PeerLostError` when the supervisor's process ends.
+   * Waits for another supervisor first, if the last one has died. Rejects with `UsageError` for a value that the protocol does
+   * not allow, before anything is sent; with `PeerLostError` when the supervisor dies before it has answered, and with
+   * `NotReadyError` if no other one is there in time: then the same may be asked again.
    */
   async ask<E extends SupervisorExchange>(
     exchange: E,
-    fields: Parameters<typeof ask<E>>[3],
+    fields: FieldsOf<E>,
     deadlineMilliseconds: number,
-  ): ReturnType<typeof ask<E>> {
+  ): Promise<AnswerTo<E>> {
     checkFields(exchange, fields);
-    const signal = this.#fate.lost;
-    const supervisor = this.supervisor as ActorRef<Question<E>>;
-    return ask(this.system, supervisor, exchange, fields, { deadlineMilliseconds, signal }).catch(
-      async (error) => {
-        // Its connection may go before its process says why.
-        if (error instanceof PeerLostError && error.message.startsWith(supervisor.node))
-          await this.#fate.reason(reasonMilliseconds);
-        throw signal.aborted ? signal.reason : error;
-      },
-    ) as ReturnType<typeof ask<E>>;
+    await this.#present(Math.min(deadlineMilliseconds, mostReplacingMilliseconds));
+    return this.askNew(exchange, fields, deadlineMilliseconds);
+  }
+
+  /** The same of a supervisor that does not count as present yet: what another one has to be told. */
+  askNew<E extends SupervisorExchange>(
+    exchange: E,
+    fields: FieldsOf<E>,
+    deadlineMilliseconds: number,
+  ): Promise<AnswerTo<E>> {
+    return this.#life.ask(this.system, exchange, fields, deadlineMilliseconds);
   }
 
   /** Aborts running work and ends all processes. Resolves with the names of those that had to be killed. */
   async close(): Promise<readonly string[]> {
-    const { wasKilled } = await this.#process.stop(this.#stopMilliseconds);
-    await this.#fate.settled();
+    this.#closing.abort(new AbortedError('the cluster is stopping'));
+    await this.#replacing?.catch(() => {});
+    const { stopTimeoutMilliseconds: milliseconds } = this.#configuration;
+    const { process, fate } = this.#life;
+    // Otherwise it resumes them itself.
+    const isLost = fate.lost.aborted;
+    const { wasKilled } = await process.stop(milliseconds);
+    if (isLost || wasKilled)
+      for (const words of await this.#engines.settle()) createLog('cluster').error({}, words);
+    // Ranks that no supervisor has ended.
+    const survivors = await endSurvivors(this.#directory.path, stopTimes(milliseconds).grace);
     try {
       await this.system.stop(5_000);
     } finally {
@@ -146,39 +165,111 @@ export class ClusterConnection {
       // What killed ranks of this machine's other hosts have left.
       sweepSharedMemory();
     }
-    return wasKilled ? ['the supervisor', ...this.#fate.killed] : this.#fate.killed;
+    return [...(wasKilled ? ['the supervisor'] : []), ...fate.killed, ...survivors];
   }
-}
 
-function configurationOf(
-  options: ClusterOptions,
-  made: Pick<SupervisorConfiguration, 'ownerNode' | 'keys' | 'fabricSecret'> & {
-    readonly id: string;
-    readonly directory: SharedDirectory;
-  },
-): SupervisorConfiguration {
-  const { id, directory, ownerNode, keys, fabricSecret } = made;
-  return {
-    endpoint: `ipc://@weightcast-${id}`,
-    node: nodeName('supervisor'),
-    keys,
-    ...(options.listen !== undefined && { remoteEndpoint: options.listen }),
-    instances: [...options.instances],
-    spareCheckpoints: options.spareCheckpoints ?? defaultSpareCheckpoints,
-    hosts: { ...options.hosts },
-    fabricSecret,
-    ownerNode,
-    startTimeoutMilliseconds: options.startTimeoutMilliseconds ?? deadlines.start,
-    stopTimeoutMilliseconds: options.stopTimeoutMilliseconds ?? defaultStopMilliseconds,
-    host: {
-      name: hostname(),
-      directory: directory.path,
-      fabricAddresses: options.fabricAddresses ?? [],
-      devices: options.devices ?? defaultDevices(),
-      threads:
-        options.threads ?? Math.max(1, Math.floor(availableParallelism() / Math.max(1, options.ranks))),
-    },
-  };
+  async #connect(log: Logger): Promise<void> {
+    const { endpoint, keys, ownerNode: node } = this.#configuration;
+    this.#transport = await SpokeTransport.connect({
+      node,
+      endpoint,
+      keys: spokeKeys(keys),
+      clock: systemClock,
+      log,
+      deadlineMilliseconds: deadlines.start,
+      // Its process is this one's child: its end is seen, and one that is stopped may go on.
+      isPatient: true,
+      signal: this.#life.fate.lost,
+    });
+    const transport = this.#transport;
+    const random = { next: Math.random };
+    const onPeer = () => this.#hubChanged();
+    this.#system = ActorSystem.create({ clock: systemClock, random, log, transport, onPeer });
+    this.#watch();
+  }
+
+  #startSupervisor(): SupervisorLife {
+    const configuration: SupervisorConfiguration = {
+      ...this.#configuration,
+      // Ranks of other hosts look for it where the last one was.
+      ...(this.#remoteEndpoint !== null && { remoteEndpoint: this.#remoteEndpoint }),
+      node: nodeName('supervisor'),
+      incarnation: this.#incarnation,
+      instances: [...this.#instances.values()],
+    };
+    this.#incarnation += 1;
+    return new SupervisorLife(configuration, this.#engines);
+  }
+
+  /** When the supervisor dies, another one is started. */
+  #watch(): void {
+    const { fate, process } = this.#life;
+    const replace = () => {
+      if (this.#closing.signal.aborted) return;
+      this.#onEvent({ state: 'lost', reason: asFailure(fate.lost.reason) });
+      // One that has failed says so before it has ended.
+      this.#replacing = process.exited.then(() => this.#replace());
+      this.#replacing.catch(() => {});
+    };
+    if (fate.lost.aborted) replace();
+    else fate.lost.addEventListener('abort', replace, { once: true });
+  }
+
+  /** Tries for ever, at a slow rate in the end. Rejects only when the cluster is stopping. */
+  async #replace(): Promise<void> {
+    const { signal } = this.#closing;
+    for (;;) {
+      this.#remoteEndpoint = this.#life.fate.remoteEndpoint ?? this.#remoteEndpoint;
+      await wait(this.#backoff.next(), undefined, { signal });
+      this.#life = this.#startSupervisor();
+      const life = this.#life;
+      try {
+        await this.#untilConnected(life);
+        const ready = life.ask(this.system, toSupervisor.awaitReady, {}, readyMilliseconds);
+        // Ranks that are not ready by then may be for long; what is asked says so.
+        await ready.catch(() => {});
+        for (const restore of this.#onReplaced) await restore();
+        life.fate.lost.throwIfAborted();
+        break;
+      } catch (thrown) {
+        if (!signal.aborted)
+          createLog('cluster').error(
+            { error: asFailure(thrown).message },
+            'another supervisor did not start',
+          );
+        await life.process.stop(0);
+      }
+    }
+    signal.throwIfAborted();
+    this.#backoff.ready();
+    this.#replacing = null;
+    this.#onEvent({ state: 'replaced' });
+    this.#watch();
+  }
+
+  async #untilConnected({ ref, fate }: SupervisorLife): Promise<void> {
+    const connected = new Promise<void>((resolve, reject) => {
+      const check = () => this.#transport.hub === ref.node && resolve();
+      const fail = (signal: AbortSignal) => reject(signal.reason);
+      for (const signal of [fate.lost, this.#closing.signal])
+        signal.addEventListener('abort', () => fail(signal), { once: true });
+      this.#hubChanged = check;
+      check();
+    });
+    if (await within(systemClock, deadlines.start, connected)) return;
+    throw new DeadlineError(`${ref.node} is not to be reached after ${deadlines.start / 1_000} s`);
+  }
+
+  /** Resolves when there is a supervisor. */
+  async #present(milliseconds: number): Promise<void> {
+    const replacing = this.#replacing;
+    if (this.#closing.signal.aborted) throw this.#closing.signal.reason;
+    if (replacing === null || (await within(systemClock, milliseconds, replacing))) return;
+    const why = asFailure(this.#life.fate.failure ?? this.#life.fate.lost.reason).message;
+    throw new NotReadyError(
+      `no supervisor has started yet in place of the one that died (${why}); try again`,
+    );
+  }
 }
 
 /** A module that is loaded before every program of node, and starts a cluster, would start one in each of its processes. */

@@ -1,5 +1,5 @@
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
-import type { InstanceStatus, KnownInstance } from '../actors/protocol/status-values.ts';
+import type { InstanceStatus } from '../actors/protocol/status-values.ts';
 import { brokenWords, stuckWords } from '../actors/update/words.ts';
 import type { CallOptions, EngineClient } from '../engines/engine-client.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
@@ -38,11 +38,6 @@ export class LeftEngines {
     this.#statuses.delete(name);
   }
 
-  /** By name. Those that were being updated count as broken: nobody knows what their workers got. */
-  get known(): ReadonlyMap<string, KnownInstance> {
-    return new Map([...this.#statuses].map(([name, status]) => [name, knownOf(status)]));
-  }
-
   /**
    * Resumes engines that are paused and whole, when nobody else of the cluster is left to do it. Resolves with what is to be
    * said of those that need attention, or have needed it. Never rejects.
@@ -54,7 +49,8 @@ export class LeftEngines {
 
   async #settle(status: InstanceStatus): Promise<string | null> {
     const { name, isPaused } = status;
-    if (knownOf(status).state === 'broken') return brokenWords(status, isPaused);
+    // Nobody knows what the workers of one that was being updated got.
+    if (status.state === 'broken' || status.state === 'updating') return brokenWords(status, isPaused);
     const options = this.#options.get(name);
     if (!isPaused || options === undefined) return null;
     const client = createEngineClient(options, systemClock);
@@ -84,17 +80,4 @@ async function resume(client: EngineClient): Promise<void> {
 
 function callOptions(): CallOptions {
   return { timeoutMilliseconds: resumeMilliseconds, signal: AbortSignal.timeout(resumeMilliseconds) };
-}
-
-function knownOf({ state, version, isPaused, problem }: InstanceStatus): KnownInstance {
-  if (state === 'updating')
-    return {
-      state: 'broken',
-      version: null,
-      isPaused,
-      problem: "the supervisor's process died while it was being updated",
-    };
-  // Whole, but nothing has been proved of it.
-  if (state === 'verifying') return { state: 'unknown', version: null, isPaused, problem };
-  return { state, version, isPaused, problem };
 }

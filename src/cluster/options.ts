@@ -11,6 +11,7 @@ import { checkDevices, type DeviceOptions } from '../processes/devices.ts';
 import { defaultLimits, limitsOf } from '../transport/limits.ts';
 import { isAddress } from './addresses.ts';
 import { checkForm, wait } from './inputs.ts';
+import type { SupervisorEvent } from './supervisor-fate.ts';
 
 export interface ClusterOptions {
   /** Number of rank processes to start, one per device; 0 without instances, which may join later. */
@@ -44,6 +45,13 @@ export interface ClusterOptions {
   readonly startTimeoutMilliseconds?: number;
   /** How long `Cluster.stop` may take; what has not ended by then is killed. Default: 60,000. */
   readonly stopTimeoutMilliseconds?: number;
+  /**
+   * How long ranks whose supervisor's process has died keep what they hold for another one, which this process starts. Then
+   * they end. Default: 30,000.
+   */
+  readonly orphanTimeoutMilliseconds?: number;
+  /** Called when the supervisor's process has died, and when another one has taken its place. */
+  readonly onSupervisor?: (event: SupervisorEvent) => void;
   /** Called several times a second while checkpoints load and updates run. */
   readonly onProgress?: (progress: Progress) => void;
 }
@@ -67,6 +75,8 @@ const form = z.strictObject({
   spareCheckpoints: z.int().min(0).max(mostSpareCheckpoints).optional(),
   startTimeoutMilliseconds: wait.int().optional(),
   stopTimeoutMilliseconds: wait.int().min(1_000).optional(),
+  orphanTimeoutMilliseconds: wait.int().min(1_000).optional(),
+  onSupervisor: z.custom((value) => typeof value === 'function', 'it must be a function').optional(),
   onProgress: z.custom((value) => typeof value === 'function', 'it must be a function').optional(),
 });
 

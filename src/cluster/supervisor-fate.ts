@@ -1,14 +1,20 @@
 import { setMaxListeners } from 'node:events';
-import { fromWire, PeerLostError } from '../errors.ts';
+import { fromWire, PeerLostError, type WeightcastError } from '../errors.ts';
 import { supervisorReport } from '../processes/configuration.ts';
 import type { LeftEngines } from './left-engines.ts';
 
-/** What becomes of the supervisor's process, as it says itself and as its parent sees. */
+/** What becomes of a cluster's supervisor. */
+export type SupervisorEvent =
+  | { readonly state: 'lost'; readonly reason: WeightcastError }
+  | { readonly state: 'replaced' };
+
+/** What becomes of one supervisor's process, as it says itself and as its parent sees. */
 export class SupervisorFate {
   readonly #lost = new AbortController();
   readonly #engines: LeftEngines;
   #killed: readonly string[] = [];
-  #settled: Promise<void> | null = null;
+  #remoteEndpoint: string | null = null;
+  #failure: WeightcastError | null = null;
 
   constructor(engines: LeftEngines) {
     this.#engines = engines;
@@ -16,9 +22,14 @@ export class SupervisorFate {
     setMaxListeners(0, this.lost);
   }
 
-  /** Aborted, with the reason, when the process has failed or ended. */
+  /** Aborted, with a reason that says to try again, when the process has failed or ended. */
   get lost(): AbortSignal {
     return this.#lost.signal;
+  }
+
+  /** Why it has ended, in its own words; null if it has said nothing. */
+  get failure(): WeightcastError | null {
+    return this.#failure;
   }
 
   /** The rank processes that it had to kill at its end. */
@@ -26,46 +37,34 @@ export class SupervisorFate {
     return this.#killed;
   }
 
+  /** Where it listens for ranks of other hosts; null if nowhere. */
+  get remoteEndpoint(): string | null {
+    return this.#remoteEndpoint;
+  }
+
   /** A message from the process. Others than ours, such as those of node itself, say nothing about it. */
   heard(message: unknown): void {
-    const parsed = supervisorReport.safeParse(message);
-    if (!parsed.success) return;
-    switch (parsed.data.kind) {
-      case 'failed':
-        return this.#lost.abort(fromWire(parsed.data.error));
-      case 'instance':
-        return this.#engines.note(parsed.data.instance);
-      case 'stopped':
-        this.#killed = parsed.data.killed;
-    }
+    const { data } = supervisorReport.safeParse(message);
+    if (data?.kind === 'listening') this.#remoteEndpoint = data.remoteEndpoint;
+    if (data?.kind === 'instance') this.#engines.note(data.instance);
+    if (data?.kind === 'stopped') this.#killed = data.killed;
+    if (data?.kind !== 'failed') return;
+    this.#failure = fromWire(data.error);
+    this.#lose(`the supervisor has failed (${this.#failure.message})`);
   }
 
-  /** `how`: `exit code 0`, `SIGKILL`. Engines that it has left paused are resumed first, as far as they are whole. */
+  /** `how`: `exit code 0`, `SIGKILL`. */
   ended(how: string): void {
-    this.#settled ??= this.#settle(how);
+    this.#lose(`the supervisor process ended (${how})`);
   }
 
-  async #settle(how: string): Promise<void> {
-    const engines = await this.#engines.settle();
-    const consequence = 'its ranks end, and the checkpoints that were registered are gone from host memory';
-    const whatToDo = 'stop this cluster, start a new one and register them again';
-    const words = [consequence, ...engines, whatToDo].join('; ');
-    this.#lost.abort(new PeerLostError(`the supervisor process ended (${how}): ${words}`));
+  #lose(what: string): void {
+    this.#lost.abort(new PeerLostError(`${what}; another one takes its place: try again`));
   }
 
-  /** Resolves when the process has ended, and what it has left is put right. */
-  async settled(): Promise<void> {
-    await this.#settled;
-  }
-
-  /** Resolves when it is known why the process is lost, at the latest after that time if it has not ended by then. */
+  /** Resolves when it is known why the process is lost, at the latest after that time. */
   async reason(milliseconds: number): Promise<void> {
-    await this.#known(milliseconds);
-    await this.#settled;
-  }
-
-  async #known(milliseconds: number): Promise<void> {
-    if (this.lost.aborted || this.#settled !== null) return;
+    if (this.lost.aborted) return;
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, milliseconds);
       const known = () => {

@@ -1,4 +1,4 @@
-import type { ActorRef } from '../actors/kernel/index.ts';
+import { type ActorRef, sameActor } from '../actors/kernel/index.ts';
 import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
@@ -30,6 +30,8 @@ export class ClusterTensors {
       () => new WriterActor((segments) => writer.forget(segments)),
       { accepts: anyOf(toWriter) },
     );
+    // What is not registered the next supervisor does not know, and its ranks remove.
+    connection.onReplaced(async () => writer.close());
   }
 
   /** Rejects with `CheckpointError` naming the invalid tensor; then nothing is left in host memory. */
@@ -40,6 +42,7 @@ export class ClusterTensors {
       { checkpoint, host: this.#host, bytes, writer: this.#ref },
       deadlines.plan,
     );
+    const { supervisor } = this.#connection;
     const write = () => this.#reporting(this.#writer.write(checkpoint, tensors, segments, reused));
     try {
       const manifest = await write().catch(async (error) => {
@@ -49,8 +52,15 @@ export class ClusterTensors {
       const source = { kind: 'written', reservation, manifest } as const;
       return await this.#connection.ask(toSupervisor.register, { checkpoint, source }, deadlines.load);
     } catch (error) {
+      // Another supervisor has no such reservation, and may have looked before they were there.
+      if (!sameActor(this.#connection.supervisor, supervisor))
+        this.#writer.remove(segments.map(({ path }) => path));
       // Does nothing if the supervisor has taken it back already.
-      this.#connection.system.tell(this.#connection.supervisor, { type: 'cancel-reservation', reservation });
+      else
+        this.#connection.system.tell(this.#connection.supervisor, {
+          type: 'cancel-reservation',
+          reservation,
+        });
       throw error;
     }
   }

@@ -30,7 +30,7 @@ export interface UpdateOptions {
   readonly atomic?: boolean;
   /**
    * When this resolves, and some instances were not updated: update them too, later, as soon as their ranks and engines are
-   * back and for as long as the checkpoint is registered. {@link status} tells when that is done. The next update of such an
+   * back and for as long as the checkpoint is registered. `Cluster.status` tells when that is done. The next update of such an
    * instance takes over from it. Default: false.
    */
   readonly heal?: boolean;

@@ -10,7 +10,9 @@ import {
   CheckpointError,
   describe,
   NotFoundError,
+  NotReadyError,
   OverloadedError,
+  PeerLostError,
   UsageError,
 } from '../errors.ts';
 import { ProgressSum } from '../observe/progress-bar.ts';
@@ -238,13 +240,12 @@ export class KeptCheckpoints {
       Object.assign(kept, { status, digest: status.digest, problem: null });
       this.#note();
     } catch (error) {
-      if (cluster.lost.aborted) throw error;
       kept.problem = describe(error);
     }
     this.#tell(kept);
   }
 
-  /** Waits while others load. Resolves with null if nothing is left to do: it was loaded, replaced or removed meanwhile. */
+  /** Waits while others load, and while the supervisor is replaced. Resolves with null if nothing is left to do: it was loaded, replaced or removed meanwhile. */
   async #untilIdle<T>(kept: Kept, work: () => Promise<T>): Promise<T | null> {
     const end = performance.now() + deadlines.load;
     for (;;) {
@@ -252,7 +253,9 @@ export class KeptCheckpoints {
       try {
         return await work();
       } catch (error) {
-        if (!(error instanceof BusyError) || performance.now() > end) throw error;
+        const mayPass =
+          error instanceof BusyError || error instanceof NotReadyError || error instanceof PeerLostError;
+        if (!mayPass || performance.now() > end) throw error;
         await new Promise((wake) => setTimeout(wake, busyMilliseconds));
       }
     }

@@ -1,32 +1,28 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
-import type { ClusterStatus, InstanceStatus, KnownInstance } from '../actors/protocol/status-values.ts';
+import type { ClusterStatus, InstanceStatus } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
-import type { Cluster } from '../cluster/cluster.ts';
-import { describe, NotFoundError, UsageError } from '../errors.ts';
+import { NotFoundError, UsageError } from '../errors.ts';
 import type { EngineList } from './access.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
 import type { EngineWatch } from './engine-watch.ts';
 import type { EventHub } from './event-hub.ts';
 
-/** An instance as clients see it. `absent`: it could not join again after the supervisor's death; `problem` says why. */
-export interface InstanceView extends Omit<InstanceStatus, 'state'> {
-  readonly state: InstanceStatus['state'] | 'absent';
-}
+/** An instance as clients see it. */
+export type InstanceView = InstanceStatus;
 
 interface Kept {
   readonly options: InstanceOptions;
-  /** What its engine holds, as of the last time that the cluster said so. */
-  known: KnownInstance;
-  /** Why it could not join again. */
-  problem: string | null;
+  /** Name of the checkpoint that it serves, as of the last time that the cluster said so. */
+  served: string | null;
   /** Why nothing is known of its engine, which did not run when it was added. */
   unasked: string | null;
 }
 
-const unknown: KnownInstance = { state: 'unknown', version: null, isPaused: false, problem: null };
+/** While nobody can be asked. */
+const unknown = { state: 'unknown', version: null, isPaused: false, problem: null } as const;
 
-/** The instances of a daemon: how they joined, and what is known of their engines, so that they can join again. */
+/** The instances of a daemon, and how they joined. */
 export class KeptInstances {
   readonly #keeper: ClusterKeeper;
   readonly #engines: EngineList;
@@ -47,12 +43,12 @@ export class KeptInstances {
 
   /** Whether there are ranks, which hold checkpoints. */
   get hasRanks(): boolean {
-    return [...this.#kept.values()].some(({ problem }) => problem === null);
+    return this.#kept.size > 0;
   }
 
   /** Names of the checkpoints that they serve. */
   get served(): string[] {
-    return [...this.#kept.values()].flatMap(({ known }) => known.version?.checkpoint ?? []);
+    return [...this.#kept.values()].flatMap(({ served }) => served ?? []);
   }
 
   /** Throws `NotFoundError`. */
@@ -91,15 +87,14 @@ export class KeptInstances {
     const options = isHere ? { ...given, devices: given.ranks } : given;
     this.#engines.check(options.endpoint);
     const before = this.#kept.get(options.name);
-    if (before !== undefined && before.problem === null) {
+    if (before !== undefined) {
       // Who was told to try again has added it already.
       if (isDeepStrictEqual(before.options, options)) return;
       throw new UsageError(`the daemon has an instance ${options.name} already, with other options`);
     }
-    const known = before?.known ?? unknown;
     const unasked = await this.#watch.check(options);
-    const status = await this.#keeper.use((cluster) => cluster.addInstance(options, known));
-    this.#kept.set(options.name, { options, known, problem: null, unasked });
+    const status = await this.#keeper.use((cluster) => cluster.addInstance(options));
+    this.#kept.set(options.name, { options, served: null, unasked });
     this.observe(status);
     this.#events.tell({ type: 'instance', instance: options.name, state: 'added' });
   }
@@ -107,8 +102,7 @@ export class KeptInstances {
   /** Rejects with `NotFoundError`, and as `Cluster.removeInstance`. */
   async remove(name: string): Promise<void> {
     this.check(name);
-    if (this.#kept.get(name)!.problem === null)
-      await this.#keeper.use((cluster) => cluster.removeInstance(name));
+    await this.#keeper.use((cluster) => cluster.removeInstance(name));
     this.#kept.delete(name);
     this.#watch.forget(name);
     this.#events.tell({ type: 'instance', instance: name, state: 'removed' });
@@ -118,59 +112,28 @@ export class KeptInstances {
   async resume(name: string): Promise<void> {
     this.check(name);
     await this.#keeper.use((cluster) => cluster.resumeInstance(name));
-    const kept = this.#kept.get(name);
-    if (kept !== undefined) kept.known = { ...kept.known, isPaused: false };
     this.#watch.forget(name);
     this.#events.tell({ type: 'instance', instance: name, state: 'resumed' });
   }
 
   /** Notes what an update has made of its instances. */
-  updated({ checkpoint, digest, instances }: UpdateReport): void {
-    for (const { name, outcome, paused, error } of instances) {
+  updated({ checkpoint, instances }: UpdateReport): void {
+    for (const { name, outcome } of instances) {
       const kept = this.#kept.get(name);
       if (kept === undefined) continue;
-      const made = {
-        updated: { state: 'serving', version: { checkpoint, digest } },
-        unchanged: kept.known,
-        broken: { state: 'broken', version: null },
-      } as const;
-      const problem = outcome === 'broken' || paused ? (error?.message ?? null) : null;
-      kept.known = { ...made[outcome], isPaused: paused, problem };
-      if (outcome === 'updated') kept.unasked = null;
+      if (outcome === 'updated') Object.assign(kept, { served: checkpoint, unasked: null });
+      if (outcome === 'broken') kept.served = null;
       this.#watch.forget(name);
     }
   }
 
   /** Notes what a cluster says of its instances. */
   observe(status: ClusterStatus): void {
-    for (const { name, state, version, isPaused, problem } of status.instances) {
+    for (const { name, state, version } of status.instances) {
       const kept = this.#kept.get(name);
       if (kept === undefined || state === 'updating' || state === 'verifying') continue;
-      kept.known = { state, version, isPaused, problem };
+      kept.served = version?.checkpoint ?? null;
     }
-  }
-
-  /**
-   * The supervisor's process has died. Nobody knows what its engines got of an update that was installing something: they
-   * count as broken, so that they are neither served from nor resumed before an update has succeeded.
-   */
-  lost({ known }: Cluster): void {
-    for (const [name, kept] of this.#kept) kept.known = known.get(name) ?? kept.known;
-  }
-
-  /** Lets all join a new cluster. Rejects only if that is lost too. */
-  async restore(cluster: Cluster): Promise<void> {
-    const joins = [...this.#kept].map(async ([name, kept]) => {
-      try {
-        await cluster.addInstance(kept.options, kept.known);
-        kept.problem = null;
-      } catch (error) {
-        if (cluster.lost.aborted) throw error;
-        kept.problem = describe(error);
-        this.#events.tell({ type: 'instance', instance: name, state: 'absent', problem: kept.problem });
-      }
-    });
-    await Promise.all(joins);
   }
 
   /** What engines say themselves, and not as the cluster has it, by instance. */
@@ -186,16 +149,13 @@ export class KeptInstances {
 
   /** `status`: of the cluster, null while there is none. `contradicted`: what their engines deny. */
   views(status: ClusterStatus | null, contradicted: ReadonlyMap<string, string>): InstanceView[] {
-    return [...this.#kept].map(([name, { options, known, problem, unasked }]) => {
+    return [...this.#kept].map(([name, { options, unasked }]) => {
       const { endpoint, ranks } = options;
       const current = status?.instances.find((one) => one.name === name);
       const denied = contradicted.get(name);
-      if (current !== undefined && denied !== undefined)
-        return { ...current, state: 'unknown', version: null, problem: denied };
-      if (current !== undefined)
-        return { ...current, problem: current.problem ?? (current.state === 'unknown' ? unasked : null) };
-      const state = problem === null ? known.state : 'absent';
-      return { name, endpoint, ranks: [...ranks], ...known, state, problem: problem ?? known.problem };
+      if (current === undefined) return { name, endpoint, ranks: [...ranks], ...unknown };
+      if (denied !== undefined) return { ...current, state: 'unknown', version: null, problem: denied };
+      return { ...current, problem: current.problem ?? (current.state === 'unknown' ? unasked : null) };
     });
   }
 }

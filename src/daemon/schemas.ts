@@ -218,7 +218,7 @@ export const instanceAnswer = z.object({
   name: z.string(),
   endpoint: z.string(),
   ranks: z.array(rank),
-  state: z.enum(['unknown', 'updating', 'verifying', 'serving', 'broken', 'absent']),
+  state: z.enum(['unknown', 'updating', 'verifying', 'serving', 'broken']),
   is_paused: z.boolean(),
   version: version.nullable(),
   problem: nullableText,

@@ -1,7 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
-import type { ClusterStatus } from '../actors/protocol/status-values.ts';
-import type { Cluster } from '../cluster/cluster.ts';
+import type { ClusterStatus, Progress } from '../actors/protocol/status-values.ts';
 import type { ClusterOptions } from '../cluster/options.ts';
 import { describe } from '../errors.ts';
 import type { Logger } from '../ports.ts';
@@ -57,21 +56,12 @@ export class Service {
     this.#log = log;
     this.shared = shared;
     this.roots = roots;
-    const tasks = {
-      onProgress: (progress: Parameters<Updates['progress']>[0]) => {
-        if (progress.activity === 'load') this.checkpoints.progress(progress);
-        else this.updates.progress(progress);
-      },
-      onLost: (cluster: Cluster) => this.instances.lost(cluster),
-      restore: async (cluster: Parameters<KeptInstances['restore']>[0]) => {
-        await this.instances.restore(cluster);
-        this.checkpoints.released();
-        if (this.instances.hasRanks) await this.checkpoints.loadWaiting(cluster);
-      },
+    const onProgress = (progress: Progress) => {
+      if (progress.activity === 'load') this.checkpoints.progress(progress);
+      else this.updates.progress(progress);
     };
     this.#keeper = new ClusterKeeper(
-      { ...options.cluster, ranks: 0, instances: [] },
-      tasks,
+      { ...options.cluster, ranks: 0, instances: [], onProgress },
       this.events,
       log,
     );

@@ -151,7 +151,6 @@ export class Updates {
   }
 
   async #run(update: () => Promise<UpdateReport>): Promise<UpdateReport> {
-    // What the engines hold at the end is noted at once, for a cluster that may have to begin anew.
     try {
       const report = await update();
       this.#instances.updated(report);

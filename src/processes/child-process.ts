@@ -1,12 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { inheritedEnvironment, inheritedOptions } from './inherited-options.ts';
+import { farewell } from './lifeline.ts';
 
 /** A process of ours that ends when its parent lets go (lifeline.ts). */
 export interface OwnedProcess {
   readonly pid: number;
   /** Resolves when it is gone, with how it ended: `exit code 0`, `SIGKILL`. */
   readonly exited: Promise<string>;
+  /** Ends its standard input without a word, as if this process had died. */
+  orphan(): void;
   /** Sends a message of JSON on the channel; one that cannot arrive is dropped, as `exited` tells of it. */
   send(message: object): void;
   /**
@@ -47,6 +50,7 @@ export function startProcess(
   child.stdin!.on('error', () => {});
   child.stdin!.write(`${JSON.stringify(configuration)}\n`);
   if (onMessage !== undefined) child.on('message', onMessage);
+  let isOrphan = false;
   let wasKilled = false;
   const kill = () => {
     wasKilled = killGroup(child) || wasKilled;
@@ -57,8 +61,13 @@ export function startProcess(
     send: (message) => {
       if (child.connected) child.send(message, () => {});
     },
-    async stop(graceMilliseconds) {
+    orphan: () => {
+      isOrphan = true;
       child.stdin!.end();
+    },
+    async stop(graceMilliseconds) {
+      if (isOrphan) child.kill();
+      else if (!child.stdin!.writableEnded) child.stdin!.end(`${farewell}\n`);
       const timer = setTimeout(kill, graceMilliseconds);
       await exited;
       clearTimeout(timer);

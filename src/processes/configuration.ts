@@ -68,12 +68,15 @@ export const rankConfiguration = z.object({
   link: z.enum(linkKinds),
   startTimeoutMilliseconds: z.int().positive(),
   stopTimeoutMilliseconds: z.int().positive(),
+  orphanTimeoutMilliseconds: z.int().positive(),
 });
 export type RankConfiguration = z.infer<typeof rankConfiguration>;
 
 export const supervisorConfiguration = z.object({
   endpoint: z.string(),
   node: z.string(),
+  /** How many supervisors of the cluster have died before. */
+  incarnation: z.int().min(0),
   keys: z.object({ hub: keyPair, spoke: keyPair }),
   /** Address at which ranks of other hosts reach the supervisor. */
   remoteEndpoint: z.string().exactOptional(),
@@ -89,12 +92,16 @@ export const supervisorConfiguration = z.object({
   startTimeoutMilliseconds: z.int().positive(),
   /** How long all that ends with the cluster may take; processes/stop-times.ts divides it. */
   stopTimeoutMilliseconds: z.int().positive(),
+  /** How long a rank without a supervisor waits for another one. */
+  orphanTimeoutMilliseconds: z.int().positive(),
 });
 export type SupervisorConfiguration = z.infer<typeof supervisorConfiguration>;
 
 /** What the supervisor's process tells its parent, before it ends or all the time. */
 export const supervisorReport = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('failed'), error: z.object({ code: z.string(), message: z.string() }) }),
+  /** Where it listens for ranks of other hosts: the next supervisor has to be there too. */
+  z.object({ kind: z.literal('listening'), remoteEndpoint: z.string() }),
   /** What has become of an instance. */
   z.object({ kind: z.literal('instance'), instance: instanceStatus }),
   /** What did not end by itself. */

@@ -9,11 +9,14 @@ import { takeLifeline } from './lifeline.ts';
 import { stopTimes } from './stop-times.ts';
 import { sweepSharedMemory } from './sweep.ts';
 
-const { configuration, released } = await takeLifeline();
+const { configuration, released, signalled } = await takeLifeline();
 sweepSharedMemory();
 const { stopTimeoutMilliseconds } = configuration as { stopTimeoutMilliseconds: number };
 const rank = startProcess('./rank-process', import.meta.url, configuration as object);
-void released.then(() => rank.stop(stopTimes(stopTimeoutMilliseconds).guard));
+const stop = () => void rank.stop(stopTimes(stopTimeoutMilliseconds).guard);
+// A rank outlives its supervisor. It ends by itself if no other one comes.
+void released.then((how) => (how === 'orphaned' ? rank.orphan() : stop()));
+void signalled.then(stop);
 const how = await rank.exited;
 // What a rank that was killed has left.
 sweepSharedMemory();

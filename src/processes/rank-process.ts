@@ -16,6 +16,7 @@ import type { Logger } from '../ports.ts';
 import { limitsOf } from '../transport/limits.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import { within } from '../within.ts';
+import { Allegiance } from './allegiance.ts';
 import { Communicators, collectivePreference } from './communicators.ts';
 import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
 import { divideThreads, openDevice } from './devices.ts';
@@ -24,14 +25,20 @@ import { takeLifeline } from './lifeline.ts';
 import { stopTimes } from './stop-times.ts';
 
 /**
- * The process of one rank, the only user of its device. It ends when its standard input is closed, and gives its device up when
- * it is cut off from the supervisor, to which it is lost then for good.
+ * The process of one rank, the only user of its device. It outlives the supervisor: when its standard input ends without a
+ * word, it ends what was under way, keeps its device and segments, and introduces itself to the supervisor that takes over;
+ * it ends if none does. When it is cut off from a supervisor that lives, it is lost to that for good, and gives its device up.
  */
 
 /** How long a rank that is cut off keeps its host's memory for the one that takes its place when the network is back. */
 const keptMilliseconds = 60_000;
 
-function openPorts(configuration: RankConfiguration, directoryId: string, log: Logger): RankPorts {
+function openPorts(
+  configuration: RankConfiguration,
+  directoryId: string,
+  end: () => void,
+  log: Logger,
+): RankPorts {
   const { rank, gpu, host, link } = configuration;
   const { threads } = host;
   const device = openDevice(host.devices, rank, { gpu, chosen: configuration.device, threads });
@@ -58,6 +65,7 @@ function openPorts(configuration: RankConfiguration, directoryId: string, log: L
     nics: fabric.nics,
     collectiveScope: communicators.scope,
     fabric: (secret) => fabric.open(secret),
+    end,
     close: () => {
       fabric.close();
       segments.close();
@@ -75,11 +83,11 @@ function openPorts(configuration: RankConfiguration, directoryId: string, log: L
 }
 
 /** Before the rank connects, because a driver may block this process for longer than the hub waits for a silent one. */
-function tryOpenPorts(...parameters: Parameters<typeof openPorts>): RankPorts | { readonly error: unknown } {
+function tryOpenPorts(...parameters: Parameters<typeof openPorts>) {
   try {
-    return openPorts(...parameters);
-  } catch (error) {
-    return { error };
+    return { opened: openPorts(...parameters), failure: null };
+  } catch (failure) {
+    return { opened: null, failure };
   }
 }
 
@@ -89,9 +97,20 @@ async function main(): Promise<void> {
   const { rank } = configuration;
   const log = createLog(`rank-${rank}`);
   const directory = new SharedDirectory(configuration.host.directory);
-  const ports = tryOpenPorts(configuration, directory.identity, log);
+  const allegiance: Allegiance = new Allegiance(() => system, configuration.orphanTimeoutMilliseconds, log);
+  const { opened, failure: unopened } = tryOpenPorts(
+    configuration,
+    directory.identity,
+    () => allegiance.end(),
+    log,
+  );
   const ended = new AbortController();
-  void lifeline.released.then(() => ended.abort(new AbortedError(`rank ${rank} is to end`)));
+  const end = () => {
+    ended.abort(new AbortedError(`rank ${rank} is to end`));
+    allegiance.end();
+  };
+  void lifeline.released.then((how) => (how === 'orphaned' ? allegiance.parentDied() : end()));
+  void lifeline.signalled.then(end);
   const transport = await SpokeTransport.connect({
     node: configuration.node,
     endpoint: configuration.endpoint,
@@ -102,41 +121,34 @@ async function main(): Promise<void> {
     deadlineMilliseconds: configuration.startTimeoutMilliseconds,
     signal: ended.signal,
   });
-  let failed: (error: unknown) => void = () => {};
-  const failure = new Promise((resolve) => {
-    failed = resolve;
-  });
-  const random = { next: Math.random };
-  const system = ActorSystem.create({
+  const system: ActorSystem = ActorSystem.create({
     clock: systemClock,
-    random,
+    random: { next: Math.random },
     log,
     transport,
-    onTopLevelCrash: (_ref, error) => failed(error),
+    onTopLevelCrash: () => allegiance.end(),
+    onPeer: (event) => allegiance.peerChanged(event),
   });
-  const supervisor = system.wellKnown<SupervisorMessage>(configuration.hubNode, 'supervisor');
-  let isCutOff = false;
-  const cutOff = new Promise<void>((resolve) => {
-    system.watch(supervisor, () => {
-      isCutOff = true;
-      resolve();
-    });
-  });
+  // Another one than that which has started this process, if that has died meanwhile.
+  const supervisor = system.wellKnown<SupervisorMessage>(
+    transport.hub ?? configuration.hubNode,
+    'supervisor',
+  );
   const stopMilliseconds = stopTimes(configuration.stopTimeoutMilliseconds).rank;
-  if ('error' in ports) {
-    system.tell(supervisor, { type: 'rank-failed', rank, error: toWire(ports.error) });
+  let keepsMemory = false;
+  if (opened === null) {
+    system.tell(supervisor, { type: 'rank-failed', rank, error: toWire(unopened) });
     await lifeline.released;
   } else {
-    system.spawn('rank', () => new RankActor(ports, supervisor), rankSpawnOptions);
-    await Promise.race([
-      lifeline.released,
-      failure,
-      cutOff.then(() => log.warn({}, 'cut off from the supervisor')),
-    ]);
+    allegiance.started(
+      system.spawn('rank', () => new RankActor(opened, supervisor), rankSpawnOptions),
+      supervisor.node,
+    );
+    ({ keepsMemory } = await allegiance.over);
   }
   await system.stop(stopMilliseconds);
   await transport.close(1_000);
-  if (isCutOff) await within(systemClock, keptMilliseconds, lifeline.released);
+  if (keepsMemory) await within(systemClock, keptMilliseconds, lifeline.released);
   directory.close();
 }
 

@@ -1,11 +1,13 @@
-import { constants } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
 import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
 import { ask } from '../actors/protocol/ask.ts';
+import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import type { RankMessage } from '../actors/protocol/rank.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
+import type { HostPosition } from '../actors/supervisor/host-positions.ts';
 import { type SupervisorInbox, supervisorSpawnOptions } from '../actors/supervisor/inbox.ts';
-import type { SupervisorPorts } from '../actors/supervisor/ports.ts';
+import type { LaunchedRank, SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
 import { openCheckpoint } from '../checkpoint/source.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
@@ -18,9 +20,11 @@ import { spokeKeys } from '../transport/curve.ts';
 import { HubTransport } from '../transport/hub.ts';
 import { limitsOf } from '../transport/limits.ts';
 import { nodeName } from '../transport/node-name.ts';
-import { type OwnedProcess, startProcess } from './child-process.ts';
+import { startProcess } from './child-process.ts';
+import { asSignal, Children } from './children.ts';
 import {
   parseConfiguration,
+  type RankConfiguration,
   type SupervisorConfiguration,
   type SupervisorReport,
   supervisorConfiguration,
@@ -28,84 +32,83 @@ import {
 import { gpuOf } from './devices.ts';
 import { takeLifeline } from './lifeline.ts';
 import { type StopTimes, stopTimes } from './stop-times.ts';
+import { supervisorMemory } from './supervisor-memory.ts';
+import { Survivor } from './survivor.ts';
 
 /** The supervisor's process: the hub of the cluster's messages, and the parent of its rank processes. */
-
-/** The rank processes that this one has started, and those among them that it had to kill. */
-class Children {
-  readonly killed: string[] = [];
-  readonly #running = new Map<OwnedProcess, string>();
-
-  /** `name`: for the report. */
-  add(child: OwnedProcess, name: string): void {
-    this.#running.set(child, name);
-    void child.exited.then(() => this.#running.delete(child));
-  }
-
-  async stop(child: OwnedProcess, graceMilliseconds: number): Promise<void> {
-    const name = this.#running.get(child);
-    const { wasKilled } = await child.stop(graceMilliseconds);
-    // Or what stands beside it beyond a launcher has killed it.
-    const isDead = wasKilled || asSignal(await child.exited) === 'SIGKILL';
-    if (isDead && name !== undefined && !this.killed.includes(name)) this.killed.push(name);
-  }
-
-  /** Whatever became of the actors, nothing that was started is left. */
-  async killAll(): Promise<void> {
-    await Promise.all([...this.#running.keys()].map((child) => this.stop(child, 0)));
-  }
-}
 
 function createPorts(
   configuration: SupervisorConfiguration,
   hub: HubTransport,
   children: Children,
+  system: () => ActorSystem,
   log: Logger,
 ): SupervisorPorts {
-  const { node, keys, fabricSecret, startTimeoutMilliseconds, stopTimeoutMilliseconds } = configuration;
-  const { grace } = stopTimes(stopTimeoutMilliseconds);
+  const launch: Launch = { configuration, hub, children, system };
   return {
-    launchRank: (rank, instance, { position, localRank, localRanks }) => {
-      const member = nodeName(`rank-${rank}`);
-      const place = placeOf(instance, configuration, hub);
-      const device = instance.devices?.[instance.ranks.indexOf(rank)];
-      const order = {
-        rank,
-        ...(device !== undefined && { device }),
-        node: member,
-        endpoint: place.endpoint,
-        hubNode: node,
-        keys: spokeKeys(keys),
-        host: place.host,
-        gpu: gpuOf(place.host.devices, rank, place.isElsewhere ? position : rank, position),
-        localRank,
-        localRanks,
-        fabricSecret,
-        link: instance.link ?? 'weightcast',
-        startTimeoutMilliseconds,
-        stopTimeoutMilliseconds,
-      };
-      const { launcher } = place;
-      const entry = launcher.length > 0 ? './rank-guard' : './rank-process';
-      const child = startProcess(entry, import.meta.url, order, undefined, launcher);
-      children.add(child, `rank ${rank} on host ${place.host.name} (process ${child.pid})`);
-      const exited = child.exited.then(asSignal);
-      exited.then((reason) => hub.declareLost(member, reason));
-      const stop = (graceMilliseconds = grace) => children.stop(child, graceMilliseconds);
-      return { exited, stop, hint: place.hint };
-    },
+    launchRank: (rank, instance, position) => launchRank(launch, rank, instance, position),
     openCheckpoint,
     breathe: () => setImmediate(),
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
     noteInstance: (instance) => tell({ kind: 'instance', instance }),
     segmentName: (set) => `checkpoint-${set}-`,
+    memory: supervisorMemory(configuration.host.directory, configuration.incarnation, log),
   };
 }
 
-/** How a process has ended, with the signal's name where an exit code stands for one, as beyond a launcher. */
-function asSignal(how: string): string {
-  const number = Number(/^exit code (\d+)$/.exec(how)?.[1]) - 128;
-  return Object.entries(constants.signals).find(([, signal]) => signal === number)?.[0] ?? how;
+/** What launching ranks needs. */
+interface Launch {
+  readonly configuration: SupervisorConfiguration;
+  readonly hub: HubTransport;
+  readonly children: Children;
+  readonly system: () => ActorSystem;
+}
+
+/** Starts a rank's process, or takes over one that has outlived the supervisor which started it. */
+function launchRank(
+  { configuration, hub, children, system }: Launch,
+  rank: number,
+  instance: InstanceOptions,
+  { position, localRank, localRanks }: HostPosition,
+): LaunchedRank {
+  const { node: hubNode, keys, fabricSecret } = configuration;
+  const { startTimeoutMilliseconds, stopTimeoutMilliseconds, orphanTimeoutMilliseconds } = configuration;
+  const { host, endpoint, launcher, isElsewhere, hint } = placeOf(instance, configuration, hub);
+  const chosen = instance.devices?.[instance.ranks.indexOf(rank)];
+  const device = chosen === undefined ? {} : { device: chosen };
+  const gpu = gpuOf(host.devices, rank, isElsewhere ? position : rank, position);
+  const link = instance.link ?? 'weightcast';
+  const role = JSON.stringify({ device, gpu, link, host, launcher });
+  const survivor = children.survivor(rank, role);
+  const node = survivor?.node ?? nodeName(`rank-${rank}`);
+  const order: RankConfiguration = {
+    ...device,
+    rank,
+    node,
+    endpoint,
+    hubNode,
+    keys: spokeKeys(keys),
+    host,
+    gpu,
+    localRank,
+    localRanks,
+    fabricSecret,
+    link,
+    startTimeoutMilliseconds,
+    stopTimeoutMilliseconds,
+    orphanTimeoutMilliseconds,
+  };
+  const tellToEnd = () => system().tell(system().wellKnown<RankMessage>(node, 'rank'), { type: 'end' });
+  const entry = launcher.length > 0 ? './rank-guard' : './rank-process';
+  const child = survivor
+    ? new Survivor(survivor, launcher.length > 0 ? tellToEnd : undefined)
+    : startProcess(entry, import.meta.url, order, undefined, launcher);
+  children.add(child, { rank, node, name: `rank ${rank} on host ${host.name} (process ${child.pid})`, role });
+  const exited = child.exited.then(asSignal);
+  exited.then((reason) => hub.declareLost(node, reason));
+  const { grace } = stopTimes(stopTimeoutMilliseconds);
+  const stop = (graceMilliseconds = grace) => children.stop(child, graceMilliseconds);
+  return { exited, stop, isSurvivor: survivor !== null, hint };
 }
 
 /** The host of an instance's ranks, and how they reach the supervisor from there. Throws `UsageError`. */
@@ -166,12 +169,19 @@ async function main(): Promise<readonly string[]> {
     onTopLevelCrash: (_ref, error) => failed(error),
   });
   const times = stopTimes(configuration.stopTimeoutMilliseconds);
-  const children = new Children();
-  const ports = createPorts(configuration, hub, children, log);
+  const children = new Children(configuration.host.directory);
+  const ports = createPorts(configuration, hub, children, () => system, log);
+  if (hub.remoteEndpoint !== null)
+    process.send?.({ kind: 'listening', remoteEndpoint: hub.remoteEndpoint } satisfies SupervisorReport);
   const create = () => new SupervisorActor(configuration, ports);
   const spawnOptions = { ...supervisorSpawnOptions, endingMilliseconds: times.ranks };
   const supervisor = system.spawn('supervisor', create, spawnOptions);
-  const error = await Promise.race([lifeline.released, failure]);
+  // The actor that it has started asks for its ranks before it answers anything.
+  const options = { deadlineMilliseconds: deadlines.control };
+  void ask(system, supervisor, toSupervisor.status, {}, options)
+    .then(() => children.endOthers(times.grace))
+    .catch(() => {});
+  const error = await Promise.race([lifeline.released.then(() => undefined), failure]);
   try {
     await end(system, supervisor, times, log);
   } finally {

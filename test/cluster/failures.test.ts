@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import { after, test } from 'node:test';
@@ -11,7 +10,7 @@ import { Cluster } from '../../src/index.ts';
 import { eventually, isRunning, startBench } from './harness.ts';
 
 let loaded = 0;
-/** Its engine hangs once. The first test kills a rank of it, the last one its supervisor. */
+/** Its engine hangs once. The first test kills a rank of it. */
 const killed = await startBench(
   { after },
   {
@@ -72,22 +71,6 @@ test('an update while another one runs is refused, and does not disturb it', asy
     for (const pid of workers) process.kill(pid, 'SIGCONT');
   }
   assert.ok(allArrived(await first));
-});
-
-test('when the supervisor is killed everything of the cluster goes, and the caller hears of it', async () => {
-  const { cluster, makeModel } = killed;
-  await cluster.register('v', await makeModel(8));
-  const { ranks } = await cluster.status();
-  const supervisor = await parentOf(ranks[0]!.pid!);
-  const update = assert.rejects(
-    (async () => {
-      for (;;) await cluster.update('v');
-    })(),
-    { name: 'PeerLostError', message: /supervisor process ended \(SIGKILL\)/ },
-  );
-  process.kill(supervisor, 'SIGKILL');
-  await update;
-  await eventually('the ranks end', () => ranks.every(({ pid }) => !isRunning(pid!)));
 });
 
 test("the error has the engine worker's traceback, and the next update restores the instance", async () => {
@@ -152,10 +135,3 @@ test('a supervisor that cannot start reports why at once', async (t) => {
   });
   assert.ok(performance.now() - startedAt < deadlines.start / 2);
 });
-
-async function parentOf(pid: number): Promise<number> {
-  const child = spawn('ps', ['-o', 'ppid=', '-p', String(pid)]);
-  let text = '';
-  for await (const part of child.stdout) text += part;
-  return Number(text);
-}

@@ -5,11 +5,32 @@ import {
   type RunningEngine,
   startReferenceEngine,
 } from '../../scenarios/reference-engine/index.ts';
-import { Cluster, type ClusterOptions, type InstanceOptions } from '../../src/index.ts';
+import {
+  Cluster,
+  type ClusterOptions,
+  type ClusterStatus,
+  type InstanceOptions,
+  PeerLostError,
+} from '../../src/index.ts';
 import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { patience } from '../patience.ts';
 
+export { supervisorPid } from '../../scenarios/supervisor-pid.ts';
 export { isRunning } from '../../src/processes/is-running.ts';
+
+/** Resolves with the status that another supervisor gives after the last one has died. */
+export async function afterSupervisor(cluster: Cluster): Promise<ClusterStatus> {
+  let status: ClusterStatus | null = null;
+  await eventually('another supervisor answers', async () => {
+    status = await cluster.status().catch((error) => {
+      // What was asked before the death was noticed.
+      if (error instanceof PeerLostError) return null;
+      throw error;
+    });
+    return status !== null;
+  });
+  return status!;
+}
 
 /** A scratch directory, and an engine with dummy weights and a cluster on the same devices, all as real processes. */
 export interface Bench {

@@ -28,9 +28,16 @@ export class Peers {
   readonly #transport: Transport | null;
   readonly #asks: Asks;
   readonly #deathWatch = new DeathWatch();
+  readonly #onPeer: (event: PeerEvent) => void;
 
-  constructor(local: LocalActors, transport: Transport | null, asks: Asks) {
+  constructor(
+    local: LocalActors,
+    transport: Transport | null,
+    asks: Asks,
+    onPeer: (event: PeerEvent) => void = () => {},
+  ) {
     this.#local = local;
+    this.#onPeer = onPeer;
     this.#transport = transport;
     this.#asks = asks;
     transport?.listen(
@@ -140,10 +147,13 @@ export class Peers {
     if (this.#local.isWatchable(ref)) this.#deathWatch.addIncoming(node, watcher, target, end);
   }
 
-  #peerChanged({ node, state, reason }: PeerEvent): void {
-    if (state === 'up') return;
-    this.#asks.nodeLost(node, reason);
-    this.#deathWatch.nodeLost(node, reason);
+  #peerChanged(event: PeerEvent): void {
+    const { node, state, reason } = event;
+    if (state === 'down') {
+      this.#asks.nodeLost(node, reason);
+      this.#deathWatch.nodeLost(node, reason);
+    }
+    this.#onPeer(event);
   }
 }
 

@@ -13,7 +13,7 @@ import { Cell, childLimit } from './cell.ts';
 import { type LocalActors, Peers, toAddress } from './peers.ts';
 import { type ActorAddress, type ActorRef, formatRef, type ReplyOf, type Request } from './ref.ts';
 import { type Delivery, type Parent, type Runtime, type SystemCounters, typeOf } from './runtime.ts';
-import type { Transport } from './transport.ts';
+import type { PeerEvent, Transport } from './transport.ts';
 import { type TurnCount, Turns } from './turns.ts';
 
 export interface SystemOptions {
@@ -24,6 +24,8 @@ export interface SystemOptions {
   readonly transport?: Transport;
   /** An actor without a parent crashed and does not restart. By default this is only logged. */
   readonly onTopLevelCrash?: (ref: ActorRef<never>, error: WeightcastError) => void;
+  /** Another process was connected, or is lost; called after actors were notified. */
+  readonly onPeer?: (event: PeerEvent) => void;
   /** Kept up to date by the system; several may share one. */
   readonly turns?: TurnCount;
 }
@@ -63,7 +65,7 @@ export class ActorSystem implements Runtime, LocalActors {
   #stopped = false;
 
   private constructor(options: SystemOptions) {
-    const { clock, random, log, transport, onTopLevelCrash, turns } = options;
+    const { clock, random, log, transport, onTopLevelCrash, onPeer, turns } = options;
     this.node = transport?.node ?? 'local';
     this.clock = clock;
     this.random = random;
@@ -71,7 +73,7 @@ export class ActorSystem implements Runtime, LocalActors {
     this.turns = new Turns(turns ?? { due: 0 });
     this.#onTopLevelCrash = onTopLevelCrash;
     this.#asks = new Asks(clock);
-    this.#peers = new Peers(this, transport ?? null, this.#asks);
+    this.#peers = new Peers(this, transport ?? null, this.#asks, onPeer);
   }
 
   static create(options: SystemOptions): ActorSystem {

@@ -79,7 +79,7 @@ export const ownSegment = z.object({ ...segment.shape, rank, bytes });
 export type OwnSegment = z.infer<typeof ownSegment>;
 
 /** A segment with the rank that loaded it. */
-const heldSegment = segment.extend({ rank });
+export const heldSegment = segment.extend({ rank });
 export type HeldSegment = z.infer<typeof heldSegment>;
 
 export const merged = z.object({

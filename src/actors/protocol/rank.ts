@@ -22,6 +22,17 @@ export const toRank = {
   load: request('load', { order: loadRequest }, z.object({ digests: longs })),
   /** Answered when the memory is released, or will be with the last lease on it. */
   release: request('release', { segments: z.array(z.string()) }, nothing),
+  /**
+   * Releases what earlier supervisors have left: segments of sets up to number `set`, copies received in epochs up to `epoch`,
+   * but those kept.
+   */
+  sweep: notice('sweep', {
+    set: z.int().nonnegative(),
+    epoch: z.int().nonnegative(),
+    kept: z.array(z.string()),
+  }),
+  /** Its process is to end: it has outlived the one that could have told it so. */
+  end: notice('end', {}),
   /** Lets ranks of other hosts read segments, which are kept until the lease is returned. */
   lease: request(
     'lease',

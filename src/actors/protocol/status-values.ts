@@ -13,7 +13,7 @@ export const progress = z.object({
 export type Progress = z.infer<typeof progress>;
 
 /** What is known of an engine. */
-const instanceState = z.object({
+export const instanceState = z.object({
   /**
    * `verifying`: its weights are whole, and its answers are being compared. `broken`: it holds parts of several versions,
    * or weights that are not right, until an update succeeds.
@@ -26,12 +26,6 @@ const instanceState = z.object({
   /** Why it is broken or paused; null if it is neither, or nobody knows. */
   problem: z.string().nullable(),
 });
-
-/** What an earlier cluster knew of an engine, when an instance of it joins. */
-export const knownInstance = instanceState.extend({
-  state: instanceState.shape.state.exclude(['updating', 'verifying']),
-});
-export type KnownInstance = z.infer<typeof knownInstance>;
 
 export const instanceStatus = z.object({
   name,

@@ -3,7 +3,7 @@ import type { ActorRef } from '../kernel/index.ts';
 import { checkpointStatus, foreignSource, ownSegment, source } from './checkpoint-values.ts';
 import { instanceOptions } from './instance-options.ts';
 import type { RankMessage } from './rank.ts';
-import { knownInstance, progress, status } from './status-values.ts';
+import { progress, status } from './status-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import { updateReport, updateRequest } from './update-values.ts';
 import { address, binary, bytes, doubles, name, nothing, rank } from './values.ts';
@@ -22,6 +22,12 @@ const readyRank = z.object({
   /** Whether its collective also joins ranks of other hosts (`cluster`), or only those of its own (`host`). */
   collectiveScope: z.enum(['host', 'cluster']),
   pid: z.int(),
+  /** The first and the last epoch that its process has seen, and the last one in which its worker loaded something; 0: none. */
+  epochs: z.object({
+    first: z.int().nonnegative(),
+    last: z.int().nonnegative(),
+    loaded: z.int().nonnegative(),
+  }),
 });
 
 /** A rank that owns its device, as it introduces itself. */
@@ -76,11 +82,7 @@ export const toSupervisor = {
     z.object({ running: z.boolean() }),
   ),
   /** Starts the rank processes of a new instance. Answered when all of its ranks are ready. */
-  addInstance: request(
-    'add-instance',
-    { instance: instanceOptions, known: knownInstance.optional() },
-    status,
-  ),
+  addInstance: request('add-instance', { instance: instanceOptions }, status),
   /** Ends the ranks of an instance. */
   removeInstance: request('remove-instance', { instance: name }, nothing),
   /** Resumes the engine of an instance that no update changes now. */

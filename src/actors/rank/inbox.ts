@@ -1,7 +1,8 @@
 import type { LoadJob } from '../../checkpoint/segment-store.ts';
 import type { WeightcastError } from '../../errors.ts';
-import type { SpawnOptions } from '../kernel/index.ts';
+import type { ActorRef, SpawnOptions } from '../kernel/index.ts';
 import { type RankMessage, toRank } from '../protocol/rank.ts';
+import type { SupervisorMessage } from '../protocol/supervisor.ts';
 import { anyOf } from '../protocol/table.ts';
 import type { Arrived } from '../protocol/update-values.ts';
 import type { SlotReport } from './bucket.ts';
@@ -18,9 +19,13 @@ export type RankInbox =
       readonly epoch: number;
       readonly result: Arrived | null | WeightcastError;
     }
-  | { readonly type: 'report-progress' };
+  | { readonly type: 'report-progress' }
+  /** The supervisor's process has died. */
+  | { readonly type: 'supervisor-died' }
+  /** Another one has taken its place. */
+  | { readonly type: 'supervisor-found'; readonly supervisor: ActorRef<SupervisorMessage> };
 
 export const rankSpawnOptions: SpawnOptions<RankInbox> = {
   accepts: anyOf(toRank),
-  isSignal: ({ type }) => type === 'abort',
+  isSignal: ({ type }) => type === 'abort' || type === 'supervisor-died' || type === 'supervisor-found',
 };

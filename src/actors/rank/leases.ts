@@ -1,4 +1,4 @@
-import type { SegmentStore } from '../../checkpoint/segment-store.ts';
+import { isBefore, type SegmentStore } from '../../checkpoint/segment-store.ts';
 import type { Exposure, Fabric } from '../../native-bridge/fabric.ts';
 import type { Mapping } from '../../native-bridge/memory.ts';
 
@@ -53,6 +53,26 @@ export class Leases {
     const due = [...this.#due].filter((path) => !this.isLeased(path));
     for (const path of due) this.#due.delete(path);
     await this.#end(due);
+  }
+
+  /** Whoever has leases cannot return them any more. */
+  async returnAll(): Promise<void> {
+    for (const epoch of [...this.#leased.keys()]) await this.returnLease(epoch);
+  }
+
+  /** Releases what earlier supervisors have left, but for what is kept. */
+  sweep({
+    kept,
+    ...last
+  }: {
+    readonly set: number;
+    readonly epoch: number;
+    readonly kept: readonly string[];
+  }): Promise<void> {
+    // Another rank of the host may have removed them already.
+    const exposed = [...this.#exposures.keys()].filter((path) => isBefore(path, last));
+    const left = new Set([...this.#segments.leftBefore(last), ...exposed]);
+    return this.release([...left].filter((path) => !kept.includes(path)));
   }
 
   /** Releases the memory of segments: those under lease when the last lease is returned, the others now. */

@@ -1,6 +1,7 @@
-import type { ActorRef } from '../kernel/index.ts';
+import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../../plan/plan.ts';
+import type { ActorRef, Context } from '../kernel/index.ts';
 import type { Progress } from '../protocol/status-values.ts';
-import type { SlotJob, SlotReport } from './bucket.ts';
+import { BucketActor, type SlotJob, type SlotReport } from './bucket.ts';
 import type { SlotMap } from './slot-map.ts';
 import type { BucketOrigin, RankTransfer } from './transfer.ts';
 
@@ -8,6 +9,15 @@ import type { BucketOrigin, RankTransfer } from './transfer.ts';
 export interface Slots {
   readonly staging: readonly ActorRef<SlotJob>[];
   readonly links: readonly ActorRef<SlotJob>[];
+}
+
+/** The actors of all slots that a rank may have, as its children. */
+export function spawnSlots(context: Context<SlotReport>): Slots {
+  const spawn = (length: number, kind: string) =>
+    Array.from({ length }, (_, slot) =>
+      context.spawn<SlotJob>(`${kind}-slot-${slot}`, () => new BucketActor(context.self)),
+    );
+  return { staging: spawn(MOST_STAGING_SLOTS, 'staging'), links: spawn(MOST_LINK_SLOTS, 'link') };
 }
 
 interface Staged {

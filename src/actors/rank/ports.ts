@@ -36,6 +36,8 @@ export interface RankPorts {
   createCommunicator(order: CommunicatorRequest): CreatedCommunicator;
   /** `ranks`: all members in their order, this rank among them. Resolves when all of them have joined. */
   openCollective(communicator: Communicator, ranks: readonly number[]): Promise<Collective>;
+  /** Ends its process, after the actor. */
+  end(): void;
   /** Closes the fabrics, the segments and the device. */
   close(): void;
   bindWorkerLink(order: WorkerLinkOrder): Promise<WorkerLink>;

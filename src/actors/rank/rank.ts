@@ -1,16 +1,15 @@
+// Length: one mailbox, whose handlers share the transfer that runs; what they do is in the other files of this folder.
 import { AbortedError, asFailure, DeviceLostError, WeightcastError } from '../../errors.ts';
-import { MOST_LINK_SLOTS, MOST_STAGING_SLOTS } from '../../plan/plan.ts';
 import type { Actor, ActorRef, Context, Reply } from '../kernel/index.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
 import type { CreatedCommunicator, Streamed } from '../protocol/update-values.ts';
-import { BucketActor, type SlotJob } from './bucket.ts';
 import type { RankInbox } from './inbox.ts';
-import { introductionOf } from './introduction.ts';
+import { introductionOf, staleError } from './introduction.ts';
 import { LayoutCache } from './layout-cache.ts';
-import { Leases } from './leases.ts';
+import { type Exposed, Leases } from './leases.ts';
 import { Loading } from './loading.ts';
 import { openTransfer } from './open.ts';
-import { Pipeline, type Slots } from './pipeline.ts';
+import { Pipeline, type Slots, spawnSlots } from './pipeline.ts';
 import type { RankPorts } from './ports.ts';
 import { RankCommunicator } from './rank-communicator.ts';
 import type { RankTransfer } from './transfer.ts';
@@ -27,9 +26,12 @@ const progressMilliseconds = 100;
  */
 export class RankActor implements Actor<RankInbox> {
   readonly #ports: RankPorts;
-  readonly #supervisor: ActorRef<SupervisorMessage>;
+  #supervisor: ActorRef<SupervisorMessage>;
   #slots!: Slots;
   #epoch = 0;
+  /** The first epoch of this process, and the last one in which its worker loaded something; 0 before. */
+  #firstEpoch = 0;
+  #loadedEpoch = 0;
   /** The last epoch that was aborted. An abort may overtake the `open` of its epoch. */
   #abortedEpoch = 0;
   /** From `open` to the end of the update. */
@@ -58,15 +60,14 @@ export class RankActor implements Actor<RankInbox> {
   started(context: Context<RankInbox>): void {
     // The slots end before `stopping` runs, and each waits for its bucket: end those buckets first.
     context.signal.addEventListener('abort', () => this.#abandon(this.#stoppingError()), { once: true });
-    const spawnSlots = (length: number, kind: string) =>
-      Array.from({ length }, (_, slot) =>
-        context.spawn<SlotJob>(`${kind}-slot-${slot}`, () => new BucketActor(context.self)),
-      );
-    this.#slots = {
-      staging: spawnSlots(MOST_STAGING_SLOTS, 'staging'),
-      links: spawnSlots(MOST_LINK_SLOTS, 'link'),
-    };
-    context.tell(this.#supervisor, introductionOf(this.#ports, context.self));
+    this.#slots = spawnSlots(context);
+    this.#introduce(context, this.#supervisor);
+  }
+
+  #introduce(context: Context<RankInbox>, supervisor: ActorRef<SupervisorMessage>): void {
+    this.#supervisor = supervisor;
+    const epochs = { first: this.#firstEpoch, last: this.#epoch, loaded: this.#loadedEpoch };
+    context.tell(supervisor, introductionOf(this.#ports, context.self, epochs));
   }
 
   async receive(message: RankInbox, context: Context<RankInbox>): Promise<void> {
@@ -79,20 +80,17 @@ export class RankActor implements Actor<RankInbox> {
         this.#reportProgress(context);
         return this.#loading.end(message.job, message.result);
       case 'release':
-        return this.#replyLater(
-          context.deferReply(message),
-          this.#leases.release(message.segments).then(() => ({})),
-        );
-      case 'lease': {
-        const { epoch, segments } = message;
-        return this.#replyLater(context.deferReply(message), this.#leases.lease(epoch, segments));
-      }
+        return this.#replyLater(context.deferReply(message), this.#release(message.segments));
+      case 'lease':
+        return this.#replyLater(context.deferReply(message), this.#lease(message));
       case 'expose':
         return this.#replyLater(context.deferReply(message), this.#leases.expose(message.segments));
+      case 'sweep':
+        return void this.#leases.sweep(message);
       case 'return-lease':
         return this.#leases.returnLease(message.epoch);
       case 'write-document':
-        return this.#writeDocument(message, context);
+        return this.#replyLater(context.deferReply(message), this.#writeDocument(message));
       case 'prepare':
         return await this.#prepare(message, context);
       case 'open':
@@ -116,6 +114,12 @@ export class RankActor implements Actor<RankInbox> {
         return this.#endExchange(message, context);
       case 'abort':
         return this.#abort(message, context);
+      case 'end':
+        return this.#ports.end();
+      case 'supervisor-died':
+        return this.#supervisorDied();
+      case 'supervisor-found':
+        return this.#supervisorFound(message, context);
       case 'report-progress':
         this.#ticking = false;
         this.#relieveMemory();
@@ -143,13 +147,18 @@ export class RankActor implements Actor<RankInbox> {
     this.#tick(context);
   }
 
-  #writeDocument(message: MessageOf<'write-document'>, context: Context<RankInbox>): void {
-    try {
-      this.#ports.documents.write(message.document, message.offset, message.piece);
-      context.reply(message, {});
-    } catch (error) {
-      context.fail(asFailure(error));
-    }
+  #lease({ epoch, segments }: MessageOf<'lease'>): Promise<Exposed> {
+    return this.#leases.lease(epoch, segments);
+  }
+
+  async #release(segments: readonly string[]): Promise<Record<string, never>> {
+    await this.#leases.release(segments);
+    return {};
+  }
+
+  async #writeDocument({ document, offset, piece }: MessageOf<'write-document'>) {
+    this.#ports.documents.write(document, offset, piece);
+    return {};
   }
 
   /** Replies when the work is done: the mailbox does not wait for it. */
@@ -168,6 +177,7 @@ export class RankActor implements Actor<RankInbox> {
       return;
     }
     this.#epoch = message.epoch;
+    this.#firstEpoch ||= message.epoch;
     await this.#abandon(new AbortedError(`epoch ${message.epoch} begins`));
     const { createCommunicator } = message;
     let createdCommunicator: CreatedCommunicator | null = null;
@@ -315,21 +325,34 @@ export class RankActor implements Actor<RankInbox> {
     this.#forget(transfer);
   }
 
+  async #supervisorFound(
+    { supervisor }: MessageOf<'supervisor-found'>,
+    context: Context<RankInbox>,
+  ): Promise<void> {
+    // Questions of the one before may have waited in the mailbox.
+    await this.#supervisorDied();
+    this.#introduce(context, supervisor);
+  }
+
+  /** Nobody would end what it has begun. What it holds it keeps for the next supervisor. */
+  async #supervisorDied(): Promise<void> {
+    this.#abortedEpoch = this.#epoch;
+    await this.#abandon(new AbortedError('the supervisor has died'));
+    this.#communicator.close();
+    await this.#leases.returnAll();
+  }
+
   #forget({ epoch, loads }: RankTransfer): void {
     this.#ended = { epoch, loads };
+    if (loads > 0) this.#loadedEpoch = epoch;
     this.#transfer = null;
     this.#pipeline = null;
   }
 
-  #stoppingError(): AbortedError {
-    return new AbortedError(`rank ${this.#ports.rank} is stopping`);
-  }
+  #stoppingError = () => new AbortedError(`rank ${this.#ports.rank} is stopping`);
 
   #stale(message: { readonly type: string; readonly epoch: number }): WeightcastError {
-    const { rank } = this.#ports;
-    return new AbortedError(
-      `rank ${rank} is at epoch ${this.#epoch} and ignores ${message.type} of epoch ${message.epoch}`,
-    );
+    return staleError(this.#ports.rank, this.#epoch, message);
   }
 
   /** Reports progress again in a moment, as long as something runs: an idle rank does not wake up. */

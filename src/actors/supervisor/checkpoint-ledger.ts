@@ -3,6 +3,8 @@ import { BusyError, UsageError } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
 import { sizesOf } from '../../plan/segment-sets.ts';
 import type { CheckpointStatus, OwnSegment, Registered, Segment } from '../protocol/checkpoint-values.ts';
+import type { RememberedCheckpoint } from '../protocol/remembered-values.ts';
+import type { CheckpointRecord } from './lasting-memory.ts';
 
 /** Segments that weightcast created for one checkpoint. The object identifies the set, also for the checkpoints that reuse it. */
 export type SegmentSet = readonly OwnSegment[];
@@ -52,6 +54,35 @@ export class CheckpointLedger {
 
   constructor(spareLimit: number) {
     this.#spareLimit = spareLimit;
+  }
+
+  /** Takes over what an earlier supervisor had registered. */
+  recall(checkpoints: readonly RememberedCheckpoint[]): void {
+    for (const { registered, created, isReusable, isExported } of checkpoints) {
+      const reusable = isReusable ? created : null;
+      this.#entries.set(registered.status.checkpoint, {
+        registered,
+        created,
+        reusable,
+        readers: 0,
+        isExported,
+      });
+    }
+  }
+
+  /** What a later supervisor has to know of what is registered. */
+  get records(): CheckpointRecord[] {
+    return [...this.#entries.values()].map(({ registered, created, reusable, isExported }) => ({
+      registered,
+      created: [...created],
+      isReusable: reusable !== null,
+      isExported,
+    }));
+  }
+
+  /** Paths on a host of all segments that {@link holds} is true for. */
+  pathsOn(host: string): string[] {
+    return [...this.#contents().segments.values()].flatMap((one) => (one.host === host ? [one.path] : []));
   }
 
   // ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ import type { CheckpointLedger, Released, SegmentSet } from './checkpoint-ledger
 import { exposeCheckpoint } from './export.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import type { Jobs } from './jobs.ts';
+import type { LastingMemory } from './lasting-memory.ts';
 import type { RankRegistry } from './rank-registry.ts';
 import { registerCheckpoint } from './registration.ts';
 import type { ReleasedSegments } from './released-segments.ts';
@@ -30,9 +31,10 @@ export class CheckpointService {
   readonly #released: ReleasedSegments;
   readonly #jobs: Jobs;
   readonly #segmentName: (set: number) => string;
+  readonly #memory: LastingMemory;
   readonly #reservations = new Reservations();
   #planner!: ActorRef<PlannerMessage>;
-  #sets = 0;
+  #sets: number;
   /** What ranks are letting go of; false from one that does not. */
   readonly #releasing = new Set<Promise<boolean>>();
 
@@ -42,7 +44,11 @@ export class CheckpointService {
     released: ReleasedSegments,
     jobs: Jobs,
     segmentName: (set: number) => string,
+    memory: LastingMemory,
   ) {
+    this.#memory = memory;
+    this.#sets = memory.firstNumber;
+    ledger.recall(memory.checkpoints);
     this.#ledger = ledger;
     this.#ranks = ranks;
     this.#released = released;
@@ -124,7 +130,9 @@ export class CheckpointService {
 
   /** Copies of a checkpoint that hosts have received are released with it. */
   addCopies(checkpoint: string, copies: readonly Copy[]): void {
+    if (copies.length === 0) return;
     this.#ledger.addCopies(checkpoint, copies);
+    this.#memory.writeCheckpoints(this.#ledger.records);
   }
 
   /**
@@ -136,6 +144,7 @@ export class CheckpointService {
     context: Context<SupervisorInbox>,
   ): Promise<ReplyOf<MessageOf<'export-metas'>>> {
     const registered = this.#ledger.export(checkpoint);
+    this.#memory.writeCheckpoints(this.#ledger.records);
     const sources = await exposeCheckpoint(context, registered, this.#ranks.allReady());
     return { digest: registered.status.digest, manifest: registered.manifest, sources };
   }
@@ -256,6 +265,7 @@ export class CheckpointService {
   }
 
   async #drop({ segments, layouts }: Released, context: Context<SupervisorInbox>): Promise<void> {
+    this.#memory.writeCheckpoints(this.#ledger.records);
     for (const layout of layouts) context.tell(this.#planner, { type: 'release-layout', layout });
     if (segments.length === 0) return;
     const releasing = this.release(segments, context);

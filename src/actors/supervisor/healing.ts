@@ -1,5 +1,6 @@
 import { AbortedError, asFailure } from '../../errors.ts';
 import type { Context } from '../kernel/index.ts';
+import type { RememberedHealing } from '../protocol/remembered-values.ts';
 import type { UpdateRequest } from '../protocol/update-values.ts';
 
 /** Between two tries: the first, doubled from try to try, and the most. */
@@ -32,11 +33,15 @@ export class Healing {
   readonly #update: (name: string, goal: HealingGoal, abort: AbortController) => Promise<boolean>;
   readonly #context: () => Pick<Context<never>, 'clock' | 'log'>;
 
-  /** `update` resolves with false if there is no such goal any more, and rejects if another try may succeed. */
+  readonly #onChange: (patients: RememberedHealing[]) => void;
+
+  /** `onChange` gets what another supervisor has to know. `update` resolves with false if there is no such goal any more, and rejects if another try may succeed. */
   constructor(
     update: (name: string, goal: HealingGoal, abort: AbortController) => Promise<boolean>,
     context: () => Pick<Context<never>, 'clock' | 'log'>,
+    onChange: (patients: RememberedHealing[]) => void,
   ) {
+    this.#onChange = onChange;
     this.#update = update;
     this.#context = context;
   }
@@ -47,6 +52,7 @@ export class Healing {
       this.#patients.set(name, patient);
       this.#tryLater(name, patient);
     }
+    this.#changed();
   }
 
   /** Its ranks are back. */
@@ -62,6 +68,7 @@ export class Healing {
   leave(names: readonly string[], why: string): Promise<unknown> | null {
     const patients = names.flatMap((name) => this.#patients.get(name) ?? []);
     for (const name of names) this.#patients.delete(name);
+    if (patients.length > 0) this.#changed();
     for (const { cancel, running } of patients) {
       cancel();
       running?.abort.abort(new AbortedError(why));
@@ -104,7 +111,12 @@ export class Healing {
     }
     patient.running = null;
     if (this.#patients.get(name) !== patient) return;
-    if (isOver) this.#patients.delete(name);
-    else this.#tryLater(name, patient);
+    if (!isOver) return this.#tryLater(name, patient);
+    this.#patients.delete(name);
+    this.#changed();
+  }
+
+  #changed(): void {
+    this.#onChange([...this.#patients].map(([name, { goal }]) => ({ name, goal })));
   }
 }

@@ -1,4 +1,5 @@
 import type { InstanceOptions } from '../protocol/instance-options.ts';
+import type { Remembered } from '../protocol/remembered-values.ts';
 
 /** Where a rank stands among those of its host. */
 export interface HostPosition {
@@ -12,6 +13,16 @@ export interface HostPosition {
 /** Numbers the ranks of each host, whatever instances they belong to. */
 export class HostPositions {
   readonly #taken = new Map<number, { readonly host: string; readonly position: number }>();
+
+  /** Takes over what these ranks had under an earlier supervisor. */
+  recall(ranks: readonly number[], all: Remembered['positions']): void {
+    for (const { rank, host, position } of all)
+      if (ranks.includes(rank)) this.#taken.set(rank, { host, position });
+  }
+
+  get all(): Remembered['positions'] {
+    return [...this.#taken].map(([rank, { host, position }]) => ({ rank, host, position }));
+  }
 
   /** Gives ranks without a position, in the order of their numbers, the lowest that are free on their hosts. */
   assign(instances: readonly InstanceOptions[]): void {

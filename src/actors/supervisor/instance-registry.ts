@@ -3,7 +3,8 @@ import { NotReadyError, UsageError, type WeightcastError } from '../../errors.ts
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { InstanceStatus, KnownInstance } from '../protocol/status-values.ts';
+import type { RememberedInstance } from '../protocol/remembered-values.ts';
+import type { InstanceStatus } from '../protocol/status-values.ts';
 import type { InstanceLedger, InstanceOutcome, UpdateTarget } from '../update/context.ts';
 
 interface Entry {
@@ -12,8 +13,8 @@ interface Entry {
   /** Why it cannot be updated now: one of its ranks is in trouble. */
   failure: WeightcastError | null;
   held: Held;
-  /** What it held before the running update; null while none runs. */
-  before: Held | null;
+  /** What it held before the running update, and the first of its epochs that may change that; null while none runs. */
+  touched: Touched | null;
   isPaused: boolean;
   /** Why it was broken or paused when that was said last. */
   problem: string | null;
@@ -23,6 +24,14 @@ interface Held {
   readonly state: InstanceStatus['state'];
   readonly version: InstanceStatus['version'];
 }
+
+/** An update that changes an instance. */
+export interface Touched {
+  readonly before: Held;
+  readonly epoch: number;
+}
+
+const diedWhileUpdating = "the supervisor's process died while it was being updated";
 
 const unknown: Held = { state: 'unknown', version: null };
 const updating: Held = { state: 'updating', version: null };
@@ -37,11 +46,41 @@ export class InstanceRegistry implements InstanceLedger {
   readonly #entries = new Map<string, Entry>();
   /** Their engines are as they were when they join again. */
   readonly #removed = new Map<string, Pick<Entry, 'held' | 'isPaused' | 'problem'>>();
+  readonly #remember: (instances: RememberedInstance[]) => void;
   readonly #onChange: (instance: InstanceStatus) => void;
 
-  /** `onChange` is called before an engine can have heard of what has changed. */
-  constructor(onChange: (instance: InstanceStatus) => void = () => {}) {
+  /** `remember` gets what another supervisor has to know; both are called before an engine can have heard of what has changed. */
+  constructor(
+    remember: (instances: RememberedInstance[]) => void = () => {},
+    onChange: (instance: InstanceStatus) => void = () => {},
+  ) {
+    this.#remember = remember;
     this.#onChange = onChange;
+  }
+
+  /**
+   * Takes over what an earlier supervisor knew of instances that are yet to be added, or were removed. Returns those that an
+   * update was changing when it died, which count as broken until {@link untouched} is called.
+   */
+  recall(instances: readonly RememberedInstance[]): ReadonlyMap<string, Touched> {
+    const undecided = new Map<string, Touched>();
+    for (const { name, held, isPaused, problem, touched } of instances) {
+      if (held.state === 'updating' && touched !== null) undecided.set(name, touched);
+      // The weights of one that was being verified are whole.
+      const state = { updating: broken, verifying: unknown }[held.state as string] ?? held;
+      const why = held.state === 'updating' ? diedWhileUpdating : problem;
+      this.#removed.set(name, { held: state, isPaused, problem: why });
+    }
+    return undecided;
+  }
+
+  /** The update that an earlier supervisor died in has changed nothing: it holds what it held before. */
+  untouched(name: string, { before }: Touched): void {
+    this.#change([name], (entry) => {
+      if (entry.held !== broken) return;
+      entry.held = before;
+      entry.problem = null;
+    });
   }
 
   /** Throws `UsageError` if the name is taken. */
@@ -50,17 +89,13 @@ export class InstanceRegistry implements InstanceLedger {
   }
 
   /** Throws `UsageError` if the name is taken. */
-  add(options: InstanceOptions, bridge: ActorRef<BridgeMessage>, known?: KnownInstance): void {
+  add(options: InstanceOptions, bridge: ActorRef<BridgeMessage>): void {
     this.checkNew(options.name);
-    const before = known && { held: known, isPaused: known.isPaused, problem: known.problem };
-    const {
-      held = unknown,
-      isPaused = false,
-      problem = null,
-    } = this.#removed.get(options.name) ?? before ?? {};
+    const { held = unknown, isPaused = false, problem = null } = this.#removed.get(options.name) ?? {};
     this.#removed.delete(options.name);
-    const entry = { options, bridge, failure: null, held, before: null, isPaused, problem };
+    const entry = { options, bridge, failure: null, held, touched: null, isPaused, problem };
     this.#entries.set(options.name, entry);
+    this.#changed();
     this.#onChange(statusOf(entry));
   }
 
@@ -73,6 +108,7 @@ export class InstanceRegistry implements InstanceLedger {
     }
     if (this.#removed.size > removedLimit) this.#removed.delete(this.#removed.keys().next().value!);
     this.#entries.delete(name);
+    this.#changed();
     return entry?.bridge ?? null;
   }
 
@@ -108,6 +144,12 @@ export class InstanceRegistry implements InstanceLedger {
       else if (!areReady(target.ranks)) unfit.set(target, new NotReadyError(words));
     }
     return unfit;
+  }
+
+  /** An update has paused its engine and not resumed it, although it may be: its weights are whole. */
+  isLeftPaused(name: string): boolean {
+    const entry = this.#entries.get(name);
+    return entry?.isPaused === true && entry.options.pause !== 'caller' && entry.held.state !== 'broken';
   }
 
   /** Throws `UsageError` if there is no such instance. */
@@ -160,9 +202,9 @@ export class InstanceRegistry implements InstanceLedger {
     });
   }
 
-  touched(names: readonly string[]): void {
+  touched(names: readonly string[], epoch: number): void {
     this.#change(names, (entry) => {
-      entry.before = entry.held;
+      entry.touched = { before: entry.held, epoch };
       entry.held = updating;
     });
   }
@@ -177,8 +219,8 @@ export class InstanceRegistry implements InstanceLedger {
     const { checkpoint, digest } = version;
     this.#change([name], (entry) => {
       const updated: Held = { state: 'serving', version: { checkpoint, digest } };
-      entry.held = { updated, unchanged: entry.before ?? unknown, broken }[outcome];
-      entry.before = null;
+      entry.held = { updated, unchanged: entry.touched?.before ?? unknown, broken }[outcome];
+      entry.touched = null;
     });
   }
 
@@ -192,17 +234,38 @@ export class InstanceRegistry implements InstanceLedger {
     return [...this.#entries.values()].map(statusOf);
   }
 
-  #change(names: readonly string[], change: (entry: Entry) => void): void {
-    for (const entry of this.#select(names)) {
-      change(entry);
-      this.#onChange(statusOf(entry));
-    }
-  }
-
   #entry(name: string): Entry {
     const entry = this.#entries.get(name);
     if (entry === undefined) throw new UsageError(`the cluster has no instance ${name}`);
     return entry;
+  }
+
+  /** Nobody hears of the change before a later supervisor would know it. */
+  #change(names: readonly string[], change: (entry: Entry) => void): void {
+    const entries = this.#select(names);
+    for (const entry of entries) change(entry);
+    this.#changed();
+    for (const entry of entries) this.#onChange(statusOf(entry));
+  }
+
+  #changed(): void {
+    const present = [...this.#entries].map(([name, entry]) => ({ name, ...entry, isRemoved: false }));
+    const removed = [...this.#removed].map(([name, one]) => ({
+      name,
+      ...one,
+      touched: null,
+      isRemoved: true,
+    }));
+    this.#remember(
+      [...present, ...removed].map(({ name, held, isPaused, problem, touched, isRemoved }) => ({
+        name,
+        held: { state: held.state, version: held.version },
+        isPaused,
+        problem,
+        touched: touched && { epoch: touched.epoch, before: { ...touched.before } },
+        isRemoved,
+      })),
+    );
   }
 
   #select(names: readonly string[]): Entry[] {

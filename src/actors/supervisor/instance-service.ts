@@ -5,7 +5,7 @@ import { ask } from '../protocol/ask.ts';
 import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
-import type { KnownInstance } from '../protocol/status-values.ts';
+import type { UpdateTarget } from '../update/context.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
 import type { Jobs } from './jobs.ts';
@@ -41,7 +41,7 @@ export class InstanceService {
   }
 
   /** Throws `UsageError`; then the cluster is as before. */
-  join(instance: InstanceOptions, context: Context<SupervisorInbox>, known?: KnownInstance): void {
+  join(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
     this.#instances.checkNew(instance.name);
     this.#processes.checkNew(instance.ranks);
     let checked: EngineClient | null = this.#ports.engineClient(instance);
@@ -55,7 +55,7 @@ export class InstanceService {
     // Numbered, because the bridge of a removed instance of that name may still be ending.
     const name = `bridge-${this.#bridges}-${instance.name}`;
     const bridge = context.spawn(name, create, bridgeSpawnOptions);
-    this.#instances.add(instance, bridge, known);
+    this.#instances.add(instance, bridge);
     try {
       this.#processes.add(instance, context);
     } catch (thrown) {
@@ -66,9 +66,9 @@ export class InstanceService {
 
   /** Answers when the ranks of the instance are ready. */
   add(message: MessageOf<'add-instance'>, context: Context<SupervisorInbox>): void {
-    const { instance, known } = message;
+    const { instance } = message;
     try {
-      this.join(instance, context, known);
+      this.join(instance, context);
     } catch (thrown) {
       context.fail(asFailure(thrown));
       return;
@@ -94,11 +94,37 @@ export class InstanceService {
   ): Promise<Record<string, never>> {
     const [target] = this.#instances.targets([name]);
     this.#checkIdle(name);
+    await this.#resume(target!, context);
+    return {};
+  }
+
+  /**
+   * Resumes the engine of an instance that an earlier supervisor has left paused; no update changes the instance meanwhile.
+   * Rejects with `BusyError` and `EngineError`.
+   */
+  async resumeLeft(name: string, context: Context<SupervisorInbox>): Promise<void> {
+    const [target] = this.#instances.targets([name]);
+    const what = `resuming ${name}`;
+    const facts = { kind: 'update', what, checkpoint: '', ranks: [], instances: [name] } as const;
+    await this.#jobs.run(facts, () => this.#resume(target!, context));
+  }
+
+  /** The same once more for an engine that has paused after that, because its answer was still due. */
+  async resumeLate(name: string, context: Context<SupervisorInbox>): Promise<void> {
+    if (this.#jobs.isBusy(name) || !this.#instances.names.includes(name)) return;
+    const [target] = this.#instances.targets([name]);
+    const timeoutMilliseconds = deadlines.control;
+    const options = { deadlineMilliseconds: 2 * timeoutMilliseconds };
+    const asked = ask(context, target!.bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, options);
+    const isPaused = await asked.then((state) => state.isPaused).catch(() => null);
+    if (isPaused === true && !this.#jobs.isBusy(name)) await this.resumeLeft(name, context);
+  }
+
+  async #resume({ name, bridge }: UpdateTarget, context: Context<SupervisorInbox>): Promise<void> {
     const timeoutMilliseconds = deadlines.engineResume;
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
-    await ask(context, target!.bridge, toBridge.resume, { timeoutMilliseconds }, options);
+    await ask(context, bridge, toBridge.resume, { timeoutMilliseconds }, options);
     this.#instances.paused(name, false);
-    return {};
   }
 
   #checkIdle(name: string): void {

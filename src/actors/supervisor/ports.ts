@@ -6,7 +6,10 @@ import type { HostPosition } from './host-positions.ts';
 
 /** The supervisor's access to the world. */
 export interface SupervisorPorts extends PlannerPorts {
-  /** Starts the process of one rank of an instance, which sends `rank-ready` when it owns its device. */
+  /**
+   * Starts the process of one rank of an instance, which sends `rank-ready` when it owns its device. A process that has
+   * outlived the supervisor which started it is not started again: it introduces itself to this one.
+   */
   launchRank(rank: number, instance: InstanceOptions, position: HostPosition): LaunchedRank;
   /** Connects to nothing yet. Throws `UsageError` for an invalid endpoint or API key. */
   engineClient(instance: InstanceOptions): EngineClient;
@@ -14,11 +17,25 @@ export interface SupervisorPorts extends PlannerPorts {
   noteInstance(instance: InstanceStatus): void;
   /** Name of the segments of set number `set`, to which each rank's number is appended. */
   segmentName(set: number): string;
+  readonly memory: SupervisorMemory;
+}
+
+/** Documents that outlive the supervisor's process, for the one that takes its place. */
+export interface SupervisorMemory {
+  /** How many supervisors this cluster has had before. */
+  readonly incarnation: number;
+  /** What the last one has written and not removed, by name. */
+  recall(): ReadonlyMap<string, unknown>;
+  /** Writes all of a document or nothing. Throws if there is no room. */
+  write(name: string, document: unknown): void;
+  remove(name: string): void;
 }
 
 export interface LaunchedRank {
   /** Resolves when the process has ended, with how: `exit code 1`, `SIGKILL`. Never rejects. */
   readonly exited: Promise<string>;
+  /** It has outlived an earlier supervisor: it owns its device, and has only to say so. */
+  readonly isSurvivor: boolean;
   /** What may keep it from becoming ready, for the error if it does not. */
   readonly hint?: string | undefined;
   /**

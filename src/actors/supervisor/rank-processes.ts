@@ -11,6 +11,7 @@ import type { InstanceOptions } from '../protocol/instance-options.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import { HostPositions } from './host-positions.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
+import type { LastingMemory } from './lasting-memory.ts';
 import type { LaunchedRank, SupervisorPorts } from './ports.ts';
 import type { RankRegistry } from './rank-registry.ts';
 import type { ReleasedSegments } from './released-segments.ts';
@@ -23,6 +24,8 @@ const endsInTrouble = 4;
  * after it.
  */
 const lostGraceMilliseconds = 5_000;
+/** A rank that has outlived its supervisor looks for another one every second. */
+const survivorMilliseconds = 6_000;
 
 /** What the rest of the supervisor learns about rank processes. */
 export interface RankListener {
@@ -31,7 +34,9 @@ export interface RankListener {
    * in a moment.
    */
   onLost(rank: number, reason: string, returns: boolean): void;
-  onReady(rank: number): void;
+  onReady(ready: ReadyRank): void;
+  /** Paths of the segments on a host that are in use. */
+  kept(host: string): string[];
   /** All ranks of a host had exited; its checkpoint memory is gone. */
   onHostMemoryLost(host: string, context: Context<SupervisorInbox>): void;
   /** It does not become ready, or keeps ending. It is started again all the same, and `onReady` says when that helped. */
@@ -47,6 +52,7 @@ export class RankProcesses {
   readonly #startMilliseconds: number;
   readonly #instanceOf = new Map<number, InstanceOptions>();
   readonly #positions = new HostPositions();
+  readonly #memory: LastingMemory;
   /** Each with what it did not answer. */
   readonly #unresponsive = new Map<ReadyRank, string>();
   /** By rank, what cancels the timer of its start: the deadline of one that starts, or the wait before the next. */
@@ -58,8 +64,10 @@ export class RankProcesses {
     ports: SupervisorPorts,
     released: ReleasedSegments,
     startMilliseconds: number,
+    memory: LastingMemory,
     listener: RankListener,
   ) {
+    this.#memory = memory;
     this.#ranks = ranks;
     this.#ports = ports;
     this.#released = released;
@@ -73,9 +81,16 @@ export class RankProcesses {
     if (taken !== undefined) throw new UsageError(`rank ${taken} is in the cluster already`);
   }
 
+  /** Instances of an earlier supervisor keep their positions. */
+  recall(instances: readonly InstanceOptions[]): void {
+    const ranks = instances.flatMap((instance) => [...instance.ranks]);
+    this.#positions.recall(ranks, this.#memory.recalled.positions);
+  }
+
   /** Instances that are added together: their ranks take positions on their hosts in the order of their numbers. */
   place(instances: readonly InstanceOptions[]): void {
     this.#positions.assign(instances);
+    this.#memory.write('positions', this.#positions.all);
   }
 
   add(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
@@ -95,6 +110,7 @@ export class RankProcesses {
       this.#cancelTimer(rank);
       return this.#ranks.remove(rank);
     });
+    this.#memory.write('positions', this.#positions.all);
     // Only after all of them have left the registry: none may stand in for another.
     const reason = `instance ${instance.name} was removed`;
     for (const rank of instance.ranks) this.#listener.onLost(rank, reason, false);
@@ -109,7 +125,10 @@ export class RankProcesses {
   #launch(rank: number, context: Context<SupervisorInbox>): void {
     const process = this.#ports.launchRank(rank, this.#instanceOf.get(rank)!, this.#positions.of(rank));
     this.#ranks.markLaunched(rank, process);
-    this.#setTimer(rank, this.#startMilliseconds, { type: 'rank-late', rank, process }, context);
+    const milliseconds = process.isSurvivor
+      ? Math.min(survivorMilliseconds, this.#startMilliseconds)
+      : this.#startMilliseconds;
+    this.#setTimer(rank, milliseconds, { type: 'rank-late', rank, process }, context);
     // At once and not as a message: jobs hear of the death before they hear of its consequences.
     void process.exited.then((reason) => this.#exited(rank, process, reason, context));
   }
@@ -119,10 +138,14 @@ export class RankProcesses {
     if (!this.#ranks.has(rank)) return;
     this.#cancelTimer(rank);
     const lost = this.#ranks.markReady(ready);
+    this.#memory.write('directories', this.#ranks.directoryIds);
     if (lost !== null) this.#listener.onHostMemoryLost(lost.host, context);
-    this.#listener.onReady(rank);
+    this.#listener.onReady(ready);
     const released = this.#released.of(host);
     if (released.length > 0) context.tell(ref, { type: 'release', segments: [...released] });
+    const { isSuccessor, firstNumber: set, recalled } = this.#memory;
+    if (isSuccessor)
+      context.tell(ref, { type: 'sweep', set, epoch: recalled.epoch, kept: this.#listener.kept(host) });
     context.watch(ref, ({ reason }) => ({ type: 'rank-down', rank, ref, reason }));
   }
 
@@ -159,10 +182,11 @@ export class RankProcesses {
   late({ rank, process }: MessageOf<'rank-late'>): void {
     if (this.#ranks.process(rank) !== process) return;
     this.#timers.delete(rank);
-    const seconds = this.#startMilliseconds / 1_000;
-    const error = `rank ${rank} was not ready ${seconds} s after its start (startTimeoutMilliseconds); it is killed and started again${process.hint === undefined ? '' : `; ${process.hint}`}`;
+    const error = process.isSurvivor
+      ? `rank ${rank} did not introduce itself to another supervisor; it is killed and started again`
+      : `rank ${rank} was not ready ${this.#startMilliseconds / 1_000} s after its start (startTimeoutMilliseconds); it is killed and started again${process.hint === undefined ? '' : `; ${process.hint}`}`;
     this.#listener.onTrouble(rank, new DeadlineError(error));
-    void process.stop(lostGraceMilliseconds);
+    void process.stop(process.isSurvivor ? 0 : lostGraceMilliseconds);
   }
 
   #exited(rank: number, process: LaunchedRank, reason: string, context: Context<SupervisorInbox>): void {

@@ -29,7 +29,16 @@ export interface HostMemoryLost {
 export class RankRegistry {
   readonly #ranks = new Map<number, Entry>();
   /** By host: the identity of its segments' directory. */
-  readonly #directoryIds = new Map<string, string>();
+  readonly #directoryIds: Map<string, string>;
+
+  /** `directoryIds`: of hosts, as an earlier supervisor knew them. */
+  constructor(directoryIds: Readonly<Record<string, string>> = {}) {
+    this.#directoryIds = new Map(Object.entries(directoryIds));
+  }
+
+  get directoryIds(): Record<string, string> {
+    return Object.fromEntries(this.#directoryIds);
+  }
 
   add(rank: number, restarts: RestartBackoff): void {
     this.#ranks.set(rank, {

@@ -5,17 +5,20 @@ import { PlannerActor, plannerSpawnOptions } from '../planner/planner.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { InstanceOptions } from '../protocol/instance-options.ts';
 import type { ClusterStatus } from '../protocol/status-values.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
 import { CheckpointLedger } from './checkpoint-ledger.ts';
 import { CheckpointService } from './checkpoint-service.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import { InstanceRegistry } from './instance-registry.ts';
 import { InstanceService } from './instance-service.ts';
 import { Jobs } from './jobs.ts';
+import { LastingMemory } from './lasting-memory.ts';
 import type { SupervisorPorts } from './ports.ts';
 import { ProgressRelay } from './progress-relay.ts';
 import { RankProcesses } from './rank-processes.ts';
 import { RankRegistry } from './rank-registry.ts';
 import { ReleasedSegments } from './released-segments.ts';
+import { Takeover } from './takeover.ts';
 import { UpdateService } from './update-service.ts';
 import { WaitingCallers } from './waiting-callers.ts';
 
@@ -40,7 +43,8 @@ export interface SupervisorOptions {
 export class SupervisorActor implements Actor<SupervisorInbox> {
   readonly #options: SupervisorOptions;
   readonly #ports: SupervisorPorts;
-  readonly #ranks = new RankRegistry();
+  readonly #memory: LastingMemory;
+  readonly #ranks: RankRegistry;
   readonly #instances: InstanceRegistry;
   readonly #jobs = new Jobs();
   readonly #ledger: CheckpointLedger;
@@ -49,6 +53,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   readonly #callers: WaitingCallers;
   readonly #instanceService: InstanceService;
   readonly #updates: UpdateService;
+  readonly #takeover: Takeover;
   readonly #progress = new ProgressRelay();
   /** Settles when all rank processes have ended; null until they are asked to. */
   #ranksEnded: Promise<void> | null = null;
@@ -62,16 +67,24 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#options = options;
     this.#ports = ports;
     this.#ledger = ledger;
-    this.#instances = new InstanceRegistry((instance) => ports.noteInstance(instance));
-    const released = new ReleasedSegments();
-    this.#checkpoints = new CheckpointService(ledger, this.#ranks, released, this.#jobs, (set) =>
-      ports.segmentName(set),
+    const memory = new LastingMemory(ports.memory);
+    const { recalled } = memory;
+    this.#memory = memory;
+    this.#ranks = new RankRegistry(recalled.directories);
+    this.#instances = new InstanceRegistry(
+      (instances) => memory.write('instances', instances),
+      (instance) => ports.noteInstance(instance),
     );
+    const undecided = this.#instances.recall(recalled.instances);
+    const released = new ReleasedSegments();
+    const segmentName = (set: number) => ports.segmentName(set);
+    this.#checkpoints = new CheckpointService(ledger, this.#ranks, released, this.#jobs, segmentName, memory);
     const { startTimeoutMilliseconds: startMilliseconds = deadlines.start } = options;
     this.#callers = new WaitingCallers(this.#instances, this.#ranks, startMilliseconds, () => this.#status());
-    this.#processes = new RankProcesses(this.#ranks, ports, released, startMilliseconds, {
+    this.#processes = new RankProcesses(this.#ranks, ports, released, startMilliseconds, memory, {
       onLost: (rank, reason, returns) => this.#rankLost(rank, reason, returns),
-      onReady: (rank) => this.#rankReady(rank),
+      onReady: (ready) => this.#rankReady(ready),
+      kept: (host) => ledger.pathsOn(host),
       onHostMemoryLost: (host, context) => this.#checkpoints.hostMemoryLost(host, context),
       onTrouble: (rank, error) => this.#rankTroubled(rank, error),
     });
@@ -82,6 +95,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       ranks: this.#ranks,
       processes: this.#processes,
       jobs: this.#jobs,
+      memory,
     });
     this.#instanceService = new InstanceService(
       this.#instances,
@@ -90,9 +104,11 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       this.#callers,
       ports,
     );
+    this.#takeover = new Takeover(this.#instances, this.#ranks, this.#instanceService, undecided);
   }
 
   started(context: Context<SupervisorInbox>): void {
+    this.#memory.started(context.log);
     // Ranks end beside the children, which may take their time.
     context.signal.addEventListener('abort', () => void this.#endRanks(), { once: true });
     const manifestOf = (layout: string) => this.#ledger.manifestOf(layout);
@@ -101,8 +117,10 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#checkpoints.started(planner);
     const swarm = context.spawn('swarm', () => new SwarmActor(), swarmSpawnOptions);
     this.#updates.started(context, planner, swarm);
+    this.#processes.recall(this.#options.instances);
     this.#processes.place(this.#options.instances);
     for (const instance of this.#options.instances) this.#instanceService.join(instance, context);
+    this.#takeover.started(context);
   }
 
   /**
@@ -144,7 +162,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
           this.#checkpoints.exportMetas(message.checkpoint, context),
         );
       case 'update':
-        return this.#answer(message, context, () => this.#updates.update(message));
+        return this.#answer(message, context, () => this.#update(message));
       case 'cancel-update':
         return context.reply(message, { running: this.#updates.cancel(message.ticket, message.reason) });
       case 'add-instance':
@@ -233,6 +251,13 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#answer(message, context, left === null ? work : () => left.then(work));
   }
 
+  /** After engines that an earlier supervisor has left paused were resumed. */
+  #update(message: MessageOf<'update'>): ReturnType<UpdateService['update']> {
+    const resumed = this.#takeover.resumed(message.options.instances ?? this.#instances.names);
+    const update = () => this.#updates.update(message);
+    return resumed === null ? update() : resumed.then(update);
+  }
+
   async #remove(instance: string, context: Context<SupervisorInbox>): Promise<void> {
     const left = this.#updates.healing.leave([instance], 'the instance is removed');
     if (left !== null) await left;
@@ -251,8 +276,11 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
 
   // ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #rankReady(rank: number): void {
+  #rankReady(ready: ReadyRank): void {
+    const { rank, epochs } = ready;
     this.#noteTrouble(rank);
+    this.#updates.atLeast(epochs.last);
+    this.#takeover.rankReady(ready);
     this.#updates.rankReady(rank);
     this.#callers.answer();
   }

@@ -15,6 +15,7 @@ import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import { Installs } from './install-ledger.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
 import type { Jobs } from './jobs.ts';
+import type { LastingMemory } from './lasting-memory.ts';
 import type { RankProcesses } from './rank-processes.ts';
 import type { RankRegistry } from './rank-registry.ts';
 
@@ -28,27 +29,31 @@ export interface UpdateParts {
   readonly ranks: RankRegistry;
   readonly processes: RankProcesses;
   readonly jobs: Jobs;
+  readonly memory: LastingMemory;
 }
 
 /** Runs updates as jobs, those that are requested and those that heal instances which one of them has left behind. */
 export class UpdateService {
   readonly #parts: UpdateParts;
   readonly #running = new Set<Update>();
-  readonly #communicators = new CommunicatorRegistry();
+  readonly #communicators: CommunicatorRegistry;
   readonly #installs = new Installs();
   /** By the ticket of whoever may cancel them. */
   readonly #cancellable = new Map<string, AbortController>();
   readonly #healing = new Healing(
     (name, goal, abort) => this.#heal(name, goal, abort),
     () => this.#context,
+    (patients) => this.#parts.memory.write('healing', patients),
   );
   #context!: Context<SupervisorInbox>;
   #planner!: ActorRef<PlannerMessage>;
   #swarm!: ActorRef<SwarmMessage>;
-  #epoch = 0;
+  #epoch: number;
 
   constructor(parts: UpdateParts) {
     this.#parts = parts;
+    this.#epoch = parts.memory.recalled.epoch;
+    this.#communicators = new CommunicatorRegistry(parts.memory.firstNumber);
   }
 
   started(
@@ -59,6 +64,7 @@ export class UpdateService {
     this.#context = context;
     this.#planner = planner;
     this.#swarm = swarm;
+    for (const { name, goal } of this.#parts.memory.recalled.healing) this.#healing.want([name], goal);
   }
 
   /** The last one that was begun. */
@@ -98,6 +104,11 @@ export class UpdateService {
     const failed = report.instances.filter(({ outcome }) => outcome !== 'updated').map(({ name }) => name);
     if (options.heal) this.#healing.want(failed, { checkpoint, digest: report.digest, options });
     return report;
+  }
+
+  /** Epochs only grow, also beyond what a rank has seen of an earlier supervisor. */
+  atLeast(epoch: number): void {
+    this.#epoch = Math.max(this.#epoch, epoch);
   }
 
   rankReady(rank: number): void {
@@ -187,6 +198,7 @@ export class UpdateService {
       endsAt: context.clock.now() + options.timeoutMilliseconds,
       nextEpoch: () => {
         this.#epoch += 1;
+        this.#parts.memory.write('epoch', this.#epoch);
         return this.#epoch;
       },
       instances,

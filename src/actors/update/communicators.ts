@@ -9,7 +9,12 @@ const groupLimit = 1_024;
 export class CommunicatorRegistry {
   /** By the numbers of their ranks; least recently used first. */
   readonly #groups = new Map<string, GroupCommunicator>();
-  #lastNumber = 0;
+  #lastNumber: number;
+
+  /** `lastNumber`: that of the last communicator of an earlier supervisor, or above it. */
+  constructor(lastNumber = 0) {
+    this.#lastNumber = lastNumber;
+  }
 
   of(ranks: readonly ReadyRank[]): GroupCommunicator {
     const key = ranks.map(({ rank }) => rank).join();

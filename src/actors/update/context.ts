@@ -39,8 +39,11 @@ export interface InstanceLedger {
   /** What it serves is not what it was last given: its engine was restarted, or cannot be reached. */
   versionLost(name: string): void;
   paused(name: string, isPaused: boolean): void;
-  /** From here until `ended` it holds neither the old version nor the new one for certain. */
-  touched(names: readonly string[]): void;
+  /**
+   * From here until `ended` it holds neither the old version nor the new one for certain. `epoch`: none before it has changed
+   * anything.
+   */
+  touched(names: readonly string[], epoch: number): void;
   /** Its weights are whole and it serves, but whether it answers as it should is not known yet. */
   verifying(name: string): void;
   ended(name: string, outcome: InstanceOutcome, version: Registered['status']): void;
@@ -106,7 +109,7 @@ export type UpdateActor = Pick<Context<never>, 'ask' | 'tell' | 'clock' | 'log'>
 export class UpdateContext {
   readonly context: UpdateActor;
   readonly spec: UpdateSpec;
-  readonly failures = new Failures<UpdateTarget>();
+  readonly failures: Failures<UpdateTarget>;
   /** Every copy that a rank was asked to receive. */
   readonly mirrors: Segment[] = [];
   /** Layouts of live tensors whose names need not be sent. */
@@ -117,16 +120,35 @@ export class UpdateContext {
   /** Cancels them also when the update is aborted from outside, or a rank has ended. */
   readonly #cancelled = new AbortController();
   readonly #onAborted: () => void;
+  /** Its instances, divided into those that fail alone. */
+  #parts: readonly UpdateContext[] = [];
   #isReleasing = false;
 
-  constructor(context: UpdateActor, spec: UpdateSpec, signal: AbortSignal) {
+  /** `failures`: those of the epoch, of which this context may be a part. */
+  constructor(
+    context: UpdateActor,
+    spec: UpdateSpec,
+    signal: AbortSignal,
+    failures = new Failures<UpdateTarget>(),
+  ) {
     this.context = context;
     this.spec = spec;
+    this.failures = failures;
     this.liveLayouts = spec.installs.layouts();
     this.#signal = signal;
     this.#onAborted = () => this.#cancelled.abort(signal.reason);
     if (signal.aborted) this.#onAborted();
     else signal.addEventListener('abort', this.#onAborted, { once: true });
+  }
+
+  /** From here on what fails, or ends, does so for one of these parts alone. */
+  divide(parts: readonly (readonly UpdateTarget[])[]): readonly UpdateContext[] {
+    this.#parts = parts.map((targets) => {
+      const own = new Set(targets.flatMap((target) => target.ranks));
+      const ranks = this.spec.ranks.filter(({ rank }) => own.has(rank));
+      return new UpdateContext(this.context, { ...this.spec, targets, ranks }, this.#signal, this.failures);
+    });
+    return this.#parts;
   }
 
   /** From here on it only releases what it took, which has deadlines of its own. */
@@ -182,10 +204,12 @@ export class UpdateContext {
     }
   }
 
-  /** A rank of the epoch has ended, which ends the epoch. */
+  /** A rank has ended, and so has the epoch, or the part of it that it belongs to. Other ranks do not matter. */
   rankLost(rank: number, error: WeightcastError): void {
+    if (!this.spec.ranks.some((one) => one.rank === rank)) return;
     this.failures.rankLost(rank, error);
-    this.#cancelled.abort(error);
+    if (this.#parts.length === 0) this.#cancelled.abort(error);
+    for (const part of this.#parts) part.rankLost(rank, error);
   }
 
   /** Waits for all; if one fails, aborts the epoch, and rejects with the first failure after that. */
@@ -206,6 +230,7 @@ export class UpdateContext {
     const error = new AbortedError(reason);
     this.#ended.abort(error);
     this.#cancelled.abort(error);
+    for (const part of this.#parts) part.end(reason);
   }
 
   /** Aborts the epoch because it has failed; `abort` is for one that is planned again. */

@@ -1,12 +1,14 @@
-import { asFailure } from '../../errors.ts';
+import { asFailure, type WeightcastError } from '../../errors.ts';
 import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { Streamed } from '../protocol/update-values.ts';
 import { Arrival } from './arrival.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
+import { partsOf } from './groups.ts';
 import { type InstanceEnds, unproved } from './instance-ends.ts';
 import { type OpenEpoch, stepTimeoutOf } from './open.ts';
 import { ReplicaComparison } from './replica-comparison.ts';
@@ -19,7 +21,10 @@ import { timedRanks } from './timed-ranks.ts';
  */
 const answerMilliseconds = 5_000;
 
-/** Streams an open epoch into the engines. An instance that is whole is verified and ends at once, whatever others do. */
+/**
+ * Streams an open epoch into the engines. An instance that is whole is verified and ends at once, whatever others do; one that
+ * fails takes those down that it shares something with.
+ */
 export class Installing {
   readonly #update: UpdateContext;
   readonly #open: OpenEpoch;
@@ -28,6 +33,7 @@ export class Installing {
   readonly #streamed = new Map<number, Streamed>();
   readonly #answered = new Set<UpdateTarget>();
   readonly #comparison: ReplicaComparison;
+  readonly #parts: readonly UpdateContext[];
   /** Ranks whose timelines the report will show. */
   readonly #timed: ReadonlySet<number>;
 
@@ -37,6 +43,7 @@ export class Installing {
     this.#ends = ends;
     this.#serving = serving;
     this.#comparison = new ReplicaComparison(update);
+    this.#parts = update.divide(partsOf(update.spec.targets, open.groups));
     this.#timed = timedRanks(open, update.spec.exchanges);
   }
 
@@ -45,26 +52,40 @@ export class Installing {
     return this.#streamed;
   }
 
-  /** All engines have got everything, and have answered. */
-  get isDone(): boolean {
-    return this.#unfinished.length === 0;
+  /** All engines have got everything and have answered, but for parts that only release what they took. */
+  get isOver(): boolean {
+    return this.#parts.every((part) => part.isReleasing || this.#unfinished(part).length === 0);
   }
 
-  get #unfinished(): UpdateTarget[] {
-    const { targets } = this.#update.spec;
-    return targets.filter((target) => !this.#answered.has(target) || !this.#hasAcknowledged(target));
+  #unfinished({ spec }: UpdateContext): UpdateTarget[] {
+    return spec.targets.filter((target) => !this.#answered.has(target) || !this.#hasAcknowledged(target));
   }
 
   /**
-   * The engines' HTTP answers and the ranks' streams race: the first failure ends the wait. Rejects with it when the epoch
-   * is aborted; it is noted then which instances may hold parts of it, and those that were whole have ended.
+   * The engines' HTTP answers and the ranks' streams race: the first failure in a part ends the wait for it, and no other.
+   * Where there are several parts, `onFailed` then says what becomes of its instances. Rejects with the failure of the only
+   * part. In any case it is noted which instances may hold parts of the epoch, and those that were whole have ended.
    */
-  async run(): Promise<void> {
-    const { spec, cancelled } = this.#update;
+  async run(onFailed: (part: UpdateContext, error: WeightcastError) => Promise<void>): Promise<void> {
+    await Promise.all(
+      this.#parts.map(async (part) => {
+        try {
+          await this.#runPart(part);
+        } catch (thrown) {
+          if (this.#parts.length === 1) throw thrown;
+          await onFailed(part, asFailure(thrown));
+        }
+      }),
+    );
+  }
+
+  async #runPart(part: UpdateContext): Promise<void> {
+    const { spec, cancelled } = part;
     // Ranks first: the first upload need not wait for the HTTP requests to be sent.
-    const streams = new Map(spec.ranks.map((ready) => [ready.rank, this.#stream(ready)]));
+    const streams = new Map(spec.ranks.map((ready) => [ready.rank, this.#stream(part, ready)]));
     const installs = spec.targets.map((target) =>
       this.#install(
+        part,
         target,
         target.ranks.map((rank) => streams.get(rank)!),
       ),
@@ -73,13 +94,22 @@ export class Installing {
     try {
       await Promise.race([Promise.all(installs), cancelled]);
     } catch (thrown) {
-      await this.#abort(asFailure(thrown).message, installs);
+      await this.#abort(part, asFailure(thrown).message, installs);
       throw thrown;
     }
   }
 
-  async #install(target: UpdateTarget, streams: readonly Promise<void>[]): Promise<void> {
-    await Promise.all([this.#trigger(target), this.#startLoading(target), ...streams]);
+  async #install(
+    part: UpdateContext,
+    target: UpdateTarget,
+    streams: readonly Promise<void>[],
+  ): Promise<void> {
+    try {
+      await Promise.all([this.#trigger(part, target), this.#startLoading(part, target), ...streams]);
+    } catch (thrown) {
+      this.#comparison.leave(target);
+      throw thrown;
+    }
     const { verify } = this.#update.spec.options;
     let proofs = unproved(verify);
     try {
@@ -97,24 +127,23 @@ export class Installing {
     await this.#serving.serve(target, proofs);
   }
 
-  async #stream({ rank, ref }: UpdateContext['spec']['ranks'][number]): Promise<void> {
-    const { context } = this.#update;
+  async #stream(part: UpdateContext, { rank, ref }: ReadyRank): Promise<void> {
     const { epoch } = this.#open;
-    const within = this.#update.within(this.#update.left() + deadlines.control);
+    const within = part.within(part.left() + deadlines.control);
     const question = { epoch, timeline: this.#timed.has(rank) };
-    const streamed = ask(context, ref, toRank.stream, question, within);
-    this.#streamed.set(rank, await this.#update.answerOf(rank, streamed));
+    const streamed = ask(part.context, ref, toRank.stream, question, within);
+    this.#streamed.set(rank, await part.answerOf(rank, streamed));
   }
 
   /** No worker gets a bucket before all have connected, so that an engine which has too few of them is left as it was. */
-  async #startLoading(target: UpdateTarget): Promise<void> {
-    const { context, spec } = this.#update;
+  async #startLoading(part: UpdateContext, target: UpdateTarget): Promise<void> {
+    const { context, spec } = part;
     const { epoch } = this.#open;
     const ranks = spec.ranks.filter(({ rank }) => target.ranks.includes(rank));
-    const arrival = new Arrival(this.#update, target);
+    const arrival = new Arrival(part, target);
     const arrivals = ranks.map(async ({ rank, ref }) => {
-      const within = this.#update.within(this.#update.left() + deadlines.control);
-      await this.#update.answerOf(rank, ask(context, ref, toRank.connected, { epoch }, within));
+      const within = part.within(part.left() + deadlines.control);
+      await part.answerOf(rank, ask(context, ref, toRank.connected, { epoch }, within));
       arrival.arrived(rank);
     });
     try {
@@ -125,17 +154,17 @@ export class Installing {
     for (const { ref } of ranks) context.tell(ref, { type: 'start-loading', epoch });
   }
 
-  async #trigger(target: UpdateTarget): Promise<void> {
-    const { context, spec, failures } = this.#update;
+  async #trigger(part: UpdateContext, target: UpdateTarget): Promise<void> {
+    const { context, spec, failures } = part;
     const { epoch, links } = this.#open;
-    const timeoutMilliseconds = this.#update.left();
+    const timeoutMilliseconds = part.left();
     const deviceOf = new Map(spec.ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     const own = Object.fromEntries(target.ranks.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
     const { resetCache } = target;
     const stepTimeoutMilliseconds = stepTimeoutOf(spec);
     const limits = { stepTimeoutMilliseconds, timeoutMilliseconds };
     const question = { epoch, links: own, resetCache, ...limits };
-    const options = this.#update.untilEnded(timeoutMilliseconds + deadlines.control);
+    const options = part.untilEnded(timeoutMilliseconds + deadlines.control);
     try {
       await ask(context, target.bridge, toBridge.trigger, question, options);
     } catch (thrown) {
@@ -146,18 +175,18 @@ export class Installing {
   }
 
   /** Engines whose workers have all acknowledged everything get the time to answer, all others are abandoned. */
-  async #abort(reason: string, installs: readonly Promise<void>[]): Promise<void> {
-    const { targets } = this.#update.spec;
+  async #abort(part: UpdateContext, reason: string, installs: readonly Promise<void>[]): Promise<void> {
+    const { targets } = part.spec;
     const acknowledged = new Set(targets.filter((target) => this.#hasAcknowledged(target)));
-    this.#comparison.close();
-    const loadsOf = await this.#update.fail(this.#open.epoch, reason, acknowledged);
+    for (const target of targets) if (!acknowledged.has(target)) this.#comparison.leave(target);
+    const loadsOf = await part.fail(this.#open.epoch, reason, acknowledged);
     await this.#settledSoon(installs.filter((_, index) => acknowledged.has(targets[index]!)));
     const unanswered = targets.filter((target) => !this.#answered.has(target));
-    await Promise.allSettled(this.#update.abandonCalls(reason, unanswered));
-    this.#update.end(`epoch ${this.#open.epoch} was aborted`);
+    await Promise.allSettled(part.abandonCalls(reason, unanswered));
+    part.end(`epoch ${this.#open.epoch} was aborted`);
     // Those that have answered are being verified, which has a deadline of its own.
     await Promise.allSettled(installs);
-    for (const target of this.#unfinished) {
+    for (const target of this.#unfinished(part)) {
       // A rank that has not answered may have sent its worker anything.
       if (target.ranks.some((rank) => loadsOf.get(rank) !== 0)) this.#ends.loaded(target);
     }

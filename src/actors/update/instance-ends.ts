@@ -43,9 +43,10 @@ export class InstanceEnds {
   }
 
   /** From here until they end, these hold neither the old version nor the new one for certain. */
-  touch(targets: readonly UpdateTarget[]): void {
+  touch(targets: readonly UpdateTarget[], epoch: number): void {
     const { instances } = this.#update.spec;
-    instances.touched(targets.filter((target) => !this.#touched.has(target)).map(({ name }) => name));
+    const names = targets.filter((target) => !this.#touched.has(target)).map(({ name }) => name);
+    instances.touched(names, epoch);
     for (const target of targets) this.#touched.add(target);
   }
 

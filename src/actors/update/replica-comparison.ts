@@ -42,12 +42,7 @@ export class ReplicaComparison {
   /** Nobody waits for this instance any more. */
   leave(target: UpdateTarget): void {
     this.#awaited.delete(target);
-    if (this.#awaited.size === 0) this.close();
-  }
-
-  /** The round has failed: those that are done are compared without the others. */
-  close(): void {
-    if (this.#isClosed) return;
+    if (this.#awaited.size > 0 || this.#isClosed) return;
     this.#isClosed = true;
     this.#resolve(this.#prove());
   }

@@ -1,3 +1,4 @@
+import type { WeightcastError } from '../../errors.ts';
 import type { Copy } from '../../plan/reception.ts';
 import { LeasedSources } from '../join/leased-sources.ts';
 import type { Streamed } from '../protocol/update-values.ts';
@@ -28,6 +29,8 @@ export class Round {
   #step: string | null = 'ranks to prepare';
   #open: OpenEpoch | null = null;
   #installing: Installing | null = null;
+  /** Instances that have failed in it without being whole: what becomes of them is not this round's work. */
+  readonly #failed = new Set<UpdateTarget>();
 
   constructor(update: UpdateContext, pauses: Pauses, ends: InstanceEnds, serving: Serving) {
     this.#update = update;
@@ -40,7 +43,7 @@ export class Round {
   /** What it waits for; null while it only releases what it took. */
   get step(): string | null {
     // What is verified and resumed has deadlines of its own.
-    const isOver = this.#update.isReleasing || this.#installing?.isDone;
+    const isOver = this.#update.isReleasing || this.#installing?.isOver;
     return isOver ? null : this.#step;
   }
 
@@ -50,20 +53,29 @@ export class Round {
 
   /**
    * Rejects with the first failure, when every rank that could be reached has released what it took. Instances that were
-   * whole before have ended all the same.
+   * whole before have ended all the same. A failure that touches only a part of the instances is given to `onFailed` instead,
+   * while the others go on.
    */
-  async run(planned: PlannedEpoch | null): Promise<void> {
-    const { targets, ranks, communicators } = this.#update.spec;
+  async run(
+    planned: PlannedEpoch | null,
+    onFailed: (part: UpdateContext, error: WeightcastError) => Promise<void>,
+  ): Promise<void> {
+    const { targets } = this.#update.spec;
     try {
       this.#open = await openEpoch(this.#update, this.#sources, planned);
       this.#step = 'engines to pause';
       await this.#pauses.pause(this.#update, this.#open.epoch);
       this.#step = 'engines to install it';
-      this.#ends.touch(targets);
+      this.#ends.touch(targets, this.#open.epoch);
       this.#installing = new Installing(this.#update, this.#open, this.#ends, this.#serving);
-      await this.#installing.run();
+      await this.#installing.run((part, error) => {
+        invalidateCommunicators(part);
+        const { left } = this.#ends;
+        for (const target of part.spec.targets) if (left.includes(target)) this.#failed.add(target);
+        return onFailed(part, error);
+      });
     } catch (thrown) {
-      for (const group of groupsOf(ranks)) communicators.of(group).invalidate();
+      invalidateCommunicators(this.#update);
       throw thrown;
     }
   }
@@ -73,16 +85,20 @@ export class Round {
    */
   end(updated: readonly UpdateTarget[], isComplete: boolean): Installed | null {
     const { spec, mirrors } = this.#update;
-    const isKept = isComplete && spec.options.keepCopy;
+    const isKept = isComplete && this.#failed.size === 0 && spec.options.keepCopy;
     this.#sources.release(isKept);
     this.#update.end('the round is over');
     const copies = isKept ? (this.#open?.groups.flatMap((group) => group.mirrors) ?? []) : [];
     const kept = new Set(copies.map(({ path }) => path));
     spec.onUnneeded(mirrors.filter(({ path }) => !kept.has(path)));
-    const own = new Set(spec.targets);
+    const own = new Set(spec.targets.filter((target) => !this.#failed.has(target)));
     const ranks = updated.filter((target) => own.has(target)).flatMap((target) => target.ranks);
     if (this.#open === null || ranks.length === 0) return null;
     const streamed = ranks.flatMap((rank) => this.#installing?.streamed.get(rank) ?? []);
     return { open: this.#open, streamed, copies };
   }
+}
+
+function invalidateCommunicators({ spec: { ranks, communicators } }: UpdateContext): void {
+  for (const group of groupsOf(ranks)) communicators.of(group).invalidate();
 }

@@ -62,13 +62,15 @@ export class Update {
   readonly #lost = new Map<UpdateTarget, WeightcastError>();
   /** Ranks that have died since the update began and are started again: the host memory that they fed is still there. */
   readonly #returning = new Set<number>();
-  #onReturn = () => {};
+  /** Rounds that wait for one of these. */
+  readonly #onReturn = new Set<() => void>();
   /** What it waits for before its first round. */
   #firstStep = 'the instance that others are to agree with';
   /** Null until it is known what engines have to answer. */
   #serving: Serving | null = null;
-  /** Null before the first one. */
-  #round: { readonly round: Round; readonly update: UpdateContext } | null = null;
+  /** Those that run: where a failure touches only some instances, these go on in another one beside the others. */
+  readonly #rounds = new Set<{ readonly round: Round; readonly update: UpdateContext }>();
+  #hasBegun = false;
 
   /** `abort` aborts the update, from outside or at its deadline. */
   constructor(context: UpdateActor, spec: UpdateSpec, abort: AbortController) {
@@ -83,10 +85,13 @@ export class Update {
   rankLost(rank: number, { reason, returns, error }: RankLoss): void {
     if (returns) this.#returning.add(rank);
     const target = this.#ends.left.find(({ ranks }) => ranks.includes(rank));
-    if (target === undefined) return this.#round?.round.sources.lost(rank, reason, returns);
+    // It may be a source of others, whatever becomes of its own instance.
+    for (const { round } of this.#rounds) round.sources.lost(rank, reason, returns);
+    if (target === undefined) return;
     const lost = error ?? new PeerLostError(`rank ${rank} died (${reason}) while ${this.#update.spec.what}`);
     this.#lost.set(target, lost);
-    if (this.#round !== null) return this.#round.update.rankLost(rank, lost);
+    for (const { update } of this.#rounds) update.rankLost(rank, lost);
+    if (this.#hasBegun) return;
     // Its engine is still waited for.
     this.#ends.failed(target, lost);
     for (const abandoned of this.#update.abandonCalls(lost.message, [target])) abandoned.catch(() => {});
@@ -94,8 +99,9 @@ export class Update {
 
   /** A rank is ready to be read from. */
   rankReady(rank: number): void {
-    if (this.#returning.delete(rank)) this.#onReturn();
-    if (!this.#ends.left.some(({ ranks }) => ranks.includes(rank))) this.#round?.round.sources.ready(rank);
+    if (this.#returning.delete(rank)) for (const onReturn of this.#onReturn) onReturn();
+    if (this.#ends.left.some(({ ranks }) => ranks.includes(rank))) return;
+    for (const { round } of this.#rounds) round.sources.ready(rank);
   }
 
   async run(): Promise<UpdateOutcome> {
@@ -105,11 +111,7 @@ export class Update {
     try {
       this.#serving = new Serving(this.#update, this.#pauses, this.#ends, await expectationsOf(this.#update));
       for (const [target, error] of spec.unfit) this.#ends.failed(target, error);
-      let planned = await this.#awaitEngines();
-      while (this.#ends.left.length > 0) {
-        await this.#next(planned);
-        planned = null;
-      }
+      await this.#install(spec.targets, await this.#awaitEngines());
     } finally {
       cancelDeadline();
       await this.#ends.settled();
@@ -134,7 +136,8 @@ export class Update {
   #startDeadline(): () => void {
     const { context } = this.#update;
     return context.clock.after(this.#update.left() + graceMilliseconds, () => {
-      const step = this.#round === null ? this.#firstStep : this.#round.round.step;
+      const steps = [...this.#rounds].map(({ round }) => round.step);
+      const step = this.#hasBegun ? (steps.find((one) => one !== null) ?? null) : this.#firstStep;
       if (step !== null) this.#abort.abort(this.#lateError(`waiting for ${step}`));
     });
   }
@@ -162,10 +165,24 @@ export class Update {
     return isStale ? null : planned;
   }
 
-  /** Another round over the instances that are left. At least one of them ends in it, or host memory is freed. */
-  async #next(planned: PlannedEpoch | null): Promise<void> {
+  /** In rounds, until all of these have ended. */
+  async #install(targets: readonly UpdateTarget[], planned: PlannedEpoch | null): Promise<void> {
+    this.#hasBegun = true;
+    let next = planned;
+    while (this.#leftOf(targets).length > 0) {
+      await this.#next(targets, next);
+      next = null;
+    }
+  }
+
+  #leftOf(targets: readonly UpdateTarget[]): UpdateTarget[] {
+    return this.#ends.left.filter((target) => targets.includes(target));
+  }
+
+  /** A round over those of the instances that are left. At least one of them ends in it, or host memory is freed. */
+  async #next(wanted: readonly UpdateTarget[], planned: PlannedEpoch | null): Promise<void> {
     for (const [target, error] of this.#lost) this.#ends.failed(target, error);
-    const targets = this.#ends.left;
+    const targets = this.#leftOf(wanted);
     if (targets.length === 0) return;
     if (this.#update.isAborted) return this.#failAll(targets, asFailure(this.#abort.signal.reason));
     if (this.#context.clock.now() >= this.#update.spec.endsAt) {
@@ -179,25 +196,30 @@ export class Update {
     const ranks = spec.ranks.filter(({ rank }) => own.has(rank));
     const update = new UpdateContext(this.#context, { ...spec, targets, ranks }, this.#abort.signal);
     const round = new Round(update, this.#pauses, this.#ends, this.#serving!);
-    this.#round = { round, update };
+    const running = { round, update };
+    this.#rounds.add(running);
     let isComplete = false;
     try {
       // A plan for ranks that take no part any more would have them open what nobody aborts.
-      await round.run(ranks.length === spec.ranks.length ? planned : null);
+      await round.run(ranks.length === spec.ranks.length ? planned : null, async (part, error) => {
+        await this.#failed(part, error);
+        await this.#install(part.spec.targets, null);
+      });
       isComplete =
         this.#ends.updatedTargets.filter((target) => targets.includes(target)).length === targets.length;
     } catch (thrown) {
       await this.#failed(update, asFailure(thrown));
     }
+    this.#rounds.delete(running);
     const installed = round.end(this.#ends.updatedTargets, isComplete);
     if (installed === null) return;
     this.#installed.push(installed);
     this.#copies.push(...installed.copies);
   }
 
-  /** Ends the instances that a round failed for; all that are left, if none of them is to blame. */
+  /** Ends the instances that a round, or a part of it, failed for; all of its that are left, if none is to blame. */
   async #failed(update: UpdateContext, error: WeightcastError): Promise<void> {
-    const { left } = this.#ends;
+    const left = this.#leftOf(update.spec.targets);
     if (update.isAborted) return this.#failAll(left, asFailure(this.#abort.signal.reason));
     if (update.failures.outOfHostMemory && (await update.spec.freeHostMemory())) return;
     const blamed = update.failures.blamed(left);
@@ -215,14 +237,16 @@ export class Update {
     return new Promise((resolve) => {
       const giveUp = () => {
         this.#returning.clear();
-        this.#onReturn();
+        onReturn();
       };
       const cancel = context.clock.after(this.#update.left(deadlines.start), giveUp);
-      cancelled.catch(giveUp);
-      this.#onReturn = () => {
+      const onReturn = () => {
+        this.#onReturn.delete(onReturn);
         cancel();
         resolve();
       };
+      this.#onReturn.add(onReturn);
+      cancelled.catch(giveUp);
     });
   }
 

@@ -45,6 +45,7 @@ function startSupervisor(
       directoryId: '1',
       nics: [],
       pid: 1,
+      epochs: { first: 0, last: 0, loaded: 0 },
     };
     const scope = { collectiveScope: 'host' } as const;
     system.tell(supervisor, { type: 'rank-ready', rank, ref, ...place, ...scope });
@@ -58,6 +59,7 @@ function idlePorts(): SupervisorPorts {
     engineClient: ({ endpoint }) => idleClient(endpoint),
     noteInstance: () => {},
     segmentName: (set) => `checkpoint-${set}-`,
+    memory: { incarnation: 0, recall: () => new Map(), write() {}, remove() {} },
     breathe: async () => {},
     openCheckpoint: async () => {
       throw new CheckpointError('no such checkpoint');
@@ -71,7 +73,7 @@ function launched(): LaunchedRank {
   const exited = new Promise<string>((resolve) => {
     exit = resolve;
   });
-  return { exited, stop: async () => exit('exit code 0') };
+  return { exited, isSurvivor: false, stop: async () => exit('exit code 0') };
 }
 
 function idleClient(endpoint: string, close: () => Promise<void> = async () => {}): EngineClient {

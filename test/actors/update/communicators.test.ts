@@ -12,6 +12,7 @@ const readyRank = (rank: number, host: string, deviceUuid: string) => ({
   nics: [],
   collectiveScope: 'host' as const,
   pid: 1,
+  epochs: { first: 0, last: 0, loaded: 0 },
 });
 const apart = [readyRank(0, 'a', 'GPU-1'), readyRank(1, 'b', 'GPU-2')];
 const id = Uint8Array.of(1, 2, 3);

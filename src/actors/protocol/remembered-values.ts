@@ -1,0 +1,59 @@
+import * as z from 'zod';
+import { checkpointStatus, foreignSource, heldSegment, ownSegment, segment } from './checkpoint-values.ts';
+import { copy } from './plan-values.ts';
+import { instanceState } from './status-values.ts';
+import { updateRequest } from './update-values.ts';
+import { binary, name, rank } from './values.ts';
+
+/** What a supervisor leaves to the one that takes its place, as documents in memory that outlives its process. */
+
+/** A registered checkpoint. */
+export const rememberedCheckpoint = z.object({
+  registered: z.object({
+    status: checkpointStatus,
+    layout: z.string(),
+    manifest: binary,
+    segments: z.array(heldSegment),
+    lost: z.array(segment),
+    copies: z.array(copy),
+    foreign: z.object({ secret: z.string(), sources: z.array(foreignSource) }).nullable(),
+  }),
+  /** The segments created for it. */
+  created: z.array(ownSegment),
+  isReusable: z.boolean(),
+  isExported: z.boolean(),
+});
+export type RememberedCheckpoint = z.infer<typeof rememberedCheckpoint>;
+
+const held = z.object({ state: instanceState.shape.state, version: instanceState.shape.version });
+
+/** An instance, and what its engine holds. */
+export const rememberedInstance = z.object({
+  name,
+  held,
+  isPaused: z.boolean(),
+  problem: z.string().nullable(),
+  /** The update that changes it now: the first of its epochs that may have, and what the engine held before. */
+  touched: z.object({ epoch: z.int().nonnegative(), before: held }).nullable(),
+  /** It has left the cluster. */
+  isRemoved: z.boolean(),
+});
+export type RememberedInstance = z.infer<typeof rememberedInstance>;
+
+/** An instance that is to be updated when its ranks and its engine are back. */
+export const rememberedHealing = z.object({
+  name,
+  goal: z.object({ checkpoint: name, digest: z.string(), options: updateRequest }),
+});
+export type RememberedHealing = z.infer<typeof rememberedHealing>;
+
+export const remembered = {
+  instances: z.array(rememberedInstance),
+  healing: z.array(rememberedHealing),
+  /** The last epoch that was begun. */
+  epoch: z.int().nonnegative(),
+  /** By host, the identity of its segments' directory. */
+  directories: z.record(z.string(), z.string()),
+  positions: z.array(z.object({ rank, host: z.string(), position: z.int().nonnegative() })),
+};
+export type Remembered = { readonly [K in keyof typeof remembered]: z.infer<(typeof remembered)[K]> };
