@@ -207,8 +207,8 @@ writeReport({
   command: 'npm run bench:table',
   method:
     'No GPU takes part. Names, dtypes and shapes of all tensors come from the published architectures (bench/tensor-lists.ts, ' +
-    'bench/table/grouped-query-models.ts); the planner itself deals them out and plans, on this machine, whose time for gathering ' +
-    'and planning is measured. Uploads, broadcasts and workers are simulated bucket by bucket and rank by rank ' +
+    'bench/table/grouped-query-models.ts); the planner itself deals them out and plans, on this machine, whose processor time for ' +
+    'gathering and planning is measured. Uploads, broadcasts and workers are simulated bucket by bucket and rank by rank ' +
     '(bench/table/pipeline.ts), with what was measured on one and two GPUs (bench/table/speeds.ts) and with the links ' +
     'below, which are assumed. First the error of the model against the runs that exist.',
   figures,
@@ -216,8 +216,8 @@ writeReport({
     '## The table',
     '',
     'Seconds. `gather`: the shares of all ranks become one manifest with its digests; `plan`: of a first update; both measured ' +
-      'here. `update`: whole tensors to every GPU, with the fixed part of an update of one host, without post-hooks and pauses of the ' +
-      'engines. `join`: one more instance, without a byte of the checkpoint, from all others; most of it is reserving and pinning ' +
+      'here, in processor time. `update`: whole tensors to every GPU, with the fixed part of an update of one host, without post-hooks and pauses of the ' +
+      'engines. `join`: one more instance, without a byte of the checkpoint, from all others; half of it or more is reserving and pinning ' +
       'its host memory. Floors: what the links alone would need; of parts: if each GPU got only what it keeps, which weightcast does ' +
       "not do. checkpoint-engine's figures are its README's, from its own machines, with vLLM's real loader and post-hook: what " +
       'vLLM does with a tensor is 26 µs here, a stub of a model, and more there.',

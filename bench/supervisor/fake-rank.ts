@@ -53,8 +53,10 @@ export class FakeRank implements Actor<RankMessage> {
         });
       case 'abort':
         return context.reply(message, { loads: 0 });
+      case 'connected':
       case 'release':
         return context.reply(message, {});
+      case 'start-loading':
       case 'return-lease':
         return;
       default:

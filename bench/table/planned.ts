@@ -5,6 +5,7 @@ import { assignFiles } from '../../src/plan/load-assignment.ts';
 import type { Plan } from '../../src/plan/plan.ts';
 import { planReception } from '../../src/plan/reception.ts';
 import { cutSlices } from '../../src/plan/slices.ts';
+import { processorTime } from '../processor-time.ts';
 import { indexOf } from '../supervisor/large-checkpoint.ts';
 import type { ListedTensor } from '../tensor-lists.ts';
 
@@ -30,7 +31,7 @@ export function membersOf(ranks: number, perHost: number, first = 0): Member[] {
 export interface PlannedCluster {
   readonly manifest: Manifest;
   readonly plan: Plan;
-  /** Milliseconds that this machine takes: for the shares of all ranks to become one manifest with its digests; for the plan. */
+  /** Milliseconds of this machine's processor time: for the shares of all ranks to become one manifest with its digests; for the plan. */
   readonly gather: number;
   readonly planning: number;
 }
@@ -91,7 +92,7 @@ export function planJoin(
 }
 
 function timed<T>(work: () => T): [result: T, milliseconds: number] {
-  const startedAt = performance.now();
+  const startedAt = processorTime();
   const result = work();
-  return [result, performance.now() - startedAt];
+  return [result, processorTime() - startedAt];
 }

@@ -9,25 +9,18 @@ import type { ClusterStatus } from '../actors/protocol/status-values.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { anyOf } from '../actors/protocol/table.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
-import {
-  asForeign,
-  type ForeignSource,
-  type Metas,
-  metasText,
-  readMetas,
-  writeMetas,
-} from '../checkpoint/metas.ts';
+import { metasText, writeMetas } from '../checkpoint/metas.ts';
 import type { NamedTensors } from '../checkpoint/named-tensors.ts';
 import { UsageError } from '../errors.ts';
 import { askUpdate } from './ask-update.ts';
 import { ClusterConnection } from './connection.ts';
+import { askMetas, registerMetas } from './foreign-checkpoints.ts';
 import { checkForm, registerOptions, source as sourceForm, updateOptions } from './inputs.ts';
 import { type ClusterOptions, checkInstance, checkOptions } from './options.ts';
-import { baselineOf, proofsAsked } from './proof-options.ts';
 import { ClusterTensors } from './tensors.ts';
-import type { UpdateOptions } from './update-options.ts';
+import { type UpdateOptions, updateRequestOf } from './update-options.ts';
 
-export type { UpdateOptions };
+export type { UpdateOptions } from './update-options.ts';
 
 /**
  * A safetensors file, a model's directory, a list of files, tensors from memory, or a metas file that another cluster has
@@ -121,7 +114,8 @@ export class Cluster {
       throw new UsageError('register: hosts chooses which hosts load files; there are none');
     if (typeof source === 'object' && 'tensors' in source)
       return this.#tensors.register(name, source.tensors);
-    if (typeof source === 'object' && 'metas' in source) return this.#registerMetas(name, source.metas);
+    if (typeof source === 'object' && 'metas' in source)
+      return registerMetas(this.#connection, name, source.metas);
     const value =
       typeof source === 'string'
         ? ({ kind: 'path', path: resolve(source) } as const)
@@ -164,24 +158,9 @@ export class Cluster {
   async update(name: string, options: UpdateOptions = {}): Promise<UpdateReport> {
     checkForm('update', updateForm, options);
     const timeoutMilliseconds = options.timeoutMilliseconds ?? 600_000;
-    const request = {
-      instances: options.instances === undefined ? undefined : [...options.instances],
-      bucketBytes: options.bucketBytes,
-      fusedModules: options.fusedModules?.map((modules) => [...modules]),
-      memoryFraction: options.memoryFraction ?? 0.9,
-      verify: proofsAsked(options.verify ?? true),
-      baseline: baselineOf(options.verify ?? true),
-      acceptUnproven: options.acceptUnproven ?? false,
-      atomic: options.atomic ?? false,
-      heal: options.heal ?? false,
-      keepCopy: options.keepCopy ?? true,
-      timeoutMilliseconds,
-      stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,
-      connectTimeoutMilliseconds: options.connectTimeoutMilliseconds,
-    };
     // The supervisor answers within the timeout and the time that cleanup takes.
     const deadline = timeoutMilliseconds + deadlines.abort + deadlines.engineResume + deadlines.control;
-    const question = { checkpoint: name, options: request };
+    const question = { checkpoint: name, options: updateRequestOf(options, timeoutMilliseconds) };
     return askUpdate(this.#connection, question, deadline, options.signal);
   }
 
@@ -234,12 +213,12 @@ export class Cluster {
    * after that. The file holds a secret that gives access to the checkpoint: only its owner may read it.
    */
   async saveMetas(name: string, file: string): Promise<void> {
-    await writeMetas(resolve(file), await this.#metas(name));
+    await writeMetas(resolve(file), await askMetas(this.#connection, name));
   }
 
   /** The content of such a file. */
   async metas(name: string): Promise<string> {
-    return metasText(await this.#metas(name));
+    return metasText(await askMetas(this.#connection, name));
   }
 
   async status(): Promise<ClusterStatus> {
@@ -280,21 +259,6 @@ export class Cluster {
     this.#connection.onReplaced(subscribe);
   }
 
-  async #metas(name: string): Promise<Metas> {
-    const exported = await this.#connection.ask(
-      toSupervisor.exportMetas,
-      { checkpoint: name },
-      deadlines.open,
-    );
-    return { ...exported, checkpoint: name, secret: this.#connection.fabricSecret };
-  }
-
-  async #registerMetas(name: string, path: string): Promise<CheckpointStatus> {
-    const { manifest, secret, sources } = asForeign(await readMetas(path));
-    const source = { kind: 'metas' as const, manifest, secret, sources: sources.map(toMessage) };
-    return this.#connection.ask(toSupervisor.register, { checkpoint: name, source }, deadlines.load);
-  }
-
   async #stop(): Promise<StopReport> {
     try {
       return { killed: await this.#connection.close() };
@@ -302,8 +266,4 @@ export class Cluster {
       this.#tensors.close();
     }
   }
-}
-
-function toMessage({ nics, segments, ...source }: ForeignSource) {
-  return { ...source, nics: [...nics], segments: [...segments] };
 }

@@ -1,4 +1,5 @@
-import type { ProofOptions } from './proof-options.ts';
+import type { UpdateRequest } from '../actors/protocol/update-values.ts';
+import { baselineOf, type ProofOptions, proofsAsked } from './proof-options.ts';
 
 export interface UpdateOptions {
   /** Names of the instances to update. Default: all. */
@@ -55,4 +56,23 @@ export interface UpdateOptions {
   readonly connectTimeoutMilliseconds?: number;
   /** Aborts the update: it rejects with `AbortedError`, and engines that are whole are resumed. */
   readonly signal?: AbortSignal;
+}
+
+/** The same as messages carry it, with the defaults. */
+export function updateRequestOf(options: UpdateOptions, timeoutMilliseconds: number): UpdateRequest {
+  return {
+    instances: options.instances === undefined ? undefined : [...options.instances],
+    bucketBytes: options.bucketBytes,
+    fusedModules: options.fusedModules?.map((modules) => [...modules]),
+    memoryFraction: options.memoryFraction ?? 0.9,
+    verify: proofsAsked(options.verify ?? true),
+    baseline: baselineOf(options.verify ?? true),
+    acceptUnproven: options.acceptUnproven ?? false,
+    atomic: options.atomic ?? false,
+    heal: options.heal ?? false,
+    keepCopy: options.keepCopy ?? true,
+    timeoutMilliseconds,
+    stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,
+    connectTimeoutMilliseconds: options.connectTimeoutMilliseconds,
+  };
 }

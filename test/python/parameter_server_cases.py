@@ -21,8 +21,12 @@ asked: list[str] = []
 def ask(paths: list[tuple[str, str]]) -> None:
     uuid, address = paths[rank]
     asked.append(address)
-    body = json.dumps({"method": "update_weights_from_ipc", "args": [{uuid: address}]}).encode()
-    with urllib.request.urlopen(f"{endpoints[rank]}/collective_rpc", body, timeout=60) as answer:
+    body = json.dumps(
+        {"method": "update_weights_from_ipc", "args": [{uuid: address}]}
+    ).encode()
+    with urllib.request.urlopen(
+        f"{endpoints[rank]}/collective_rpc", body, timeout=60
+    ) as answer:
         answer.read()
 
 
@@ -43,7 +47,9 @@ def refused(kind: type[DaemonError], words: str, work: Any) -> None:
 
 server = ParameterServer()
 assert server.get_metas() == {}
-server.register_checkpoint("one", named_tensors={f"of rank {rank}": torch.full((3,), rank + 1.0)})
+server.register_checkpoint(
+    "one", named_tensors={f"of rank {rank}": torch.full((3,), rank + 1.0)}
+)
 refused(UsageError, "registered already", lambda: server.register_checkpoint("one"))
 server.gather_metas("one")
 
@@ -53,7 +59,11 @@ server.update("one", ask, ranks=[1])
 assert len(asked) == 1 + rank, asked
 refused(UsageError, "those from 0 to 1", lambda: server.update("one", ask, ranks=[2]))
 
-refused(EngineError, "req_func failed on rank 1: ValueError: rank 1 does not want to", lambda: server.update("one", fail_on_1))
+refused(
+    EngineError,
+    "req_func failed on rank 1: ValueError: rank 1 does not want to",
+    lambda: server.update("one", fail_on_1),
+)
 server.update("one", ask)
 
 server.unregister_checkpoint("one")

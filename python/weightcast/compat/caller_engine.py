@@ -19,14 +19,19 @@ _METHOD = "update_weights_from_ipc"
 
 class CallerEngine:
     def __init__(self, update: Callable[[dict[str, str]], None]) -> None:
-        """`update` gets device uuid to address of the worker link, in the order of the ranks. What it raises the daemon is told."""
+        """`update` gets device uuid to address of the worker link, in the order of the ranks.
+
+        What it raises the daemon is told.
+        """
         self.api_key = secrets.token_hex(16)
         self._update = update
         #: Held by an update, which may go on after the daemon has given it up.
         self._updating = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, name="weightcast-caller-engine", daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, name="weightcast-caller-engine", daemon=True
+        ).start()
 
     @property
     def endpoint(self) -> str:

@@ -35,7 +35,9 @@ class EngineProbe:
         told = False
         while self._status("GET", "/health") != 200:
             if time.monotonic() > end:
-                raise DeadlineError(f"engine {self.endpoint} is not healthy after {seconds:g} s (--ready-timeout)")
+                raise DeadlineError(
+                    f"engine {self.endpoint} is not healthy after {seconds:g} s (--ready-timeout)"
+                )
             if not told:
                 print(f"waiting for {self.endpoint} to be healthy", flush=True)
                 told = True

@@ -23,7 +23,7 @@ _PAUSE_SECONDS = 0.005
 
 
 class Orders:
-    """Of one update. Rank 0 passes on what weightcast asks for; the others do it until they hear that the update has ended."""
+    """Of one update. Rank 0 passes on what weightcast asks for; the others do it until they hear of its end."""
 
     def __init__(self, group: RankGroup, request: RequestFunction, ranks: Sequence[int], end: float) -> None:
         """`ranks`: whose `request` is called. `end`: of the update, by time.monotonic()."""

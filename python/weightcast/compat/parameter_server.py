@@ -151,9 +151,14 @@ class ParameterServer:
 
     def load_metas(self, metas: Mapping[int, Any]) -> None:
         """What the next updates install is read from the memory of the group whose `get_metas` this is."""
-        found = [one.get("p2p_store_addr") if isinstance(one, Mapping) else one.p2p_store_addr for one in metas.values()]
+        found = [
+            one.get("p2p_store_addr") if isinstance(one, Mapping) else one.p2p_store_addr
+            for one in metas.values()
+        ]
         if len(found) != 1 or not isinstance(found[0], str):
-            raise UsageError("these are no metas of weightcast; a group of checkpoint-engine cannot be read from")
+            raise UsageError(
+                "these are no metas of weightcast; a group of checkpoint-engine cannot be read from"
+            )
         self._foreign = found[0]
 
     # ── updates ──────────────────────────────────────────────────────────────────────────────────────────────────

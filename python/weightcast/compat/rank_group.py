@@ -19,7 +19,8 @@ _MEET_SECONDS = 600.0
 class RankGroup:
     """All ranks make the same calls in the same order, but for those between `say` and `hear`. Values are those of JSON.
 
-    A store serves one thread at a time, also while that waits. Raises `DeadlineError` that names the rank that said nothing, and `PeerLostError` when rank 0 is gone.
+    A store serves one thread at a time, also while that waits. Raises `DeadlineError` that names the rank that said
+    nothing, and `PeerLostError` when rank 0 is gone.
     """
 
     def __init__(self, rank: int, size: int, address: str, port: int) -> None:
@@ -103,7 +104,9 @@ class RankGroup:
         except torch.distributed.DistStoreError as error:
             raise DeadlineError(f"rank {self.rank} did not hear from {who} within {seconds:.0f} s") from error
         except torch.distributed.DistError as error:
-            raise PeerLostError(f"rank {self.rank} has lost rank 0, which holds the group together") from error
+            raise PeerLostError(
+                f"rank {self.rank} has lost rank 0, which holds the group together"
+            ) from error
 
 
 def said_of(error: BaseException | None) -> list[str] | None:

@@ -110,7 +110,9 @@ class Sender:
         left = next((one for one in instances if one.name == self._engine.name), None)
         if left is not None:
             if left.endpoint != self._engine.endpoint and _is_alive(left):
-                raise BusyError(f"another group updates its engines by the daemon at {self.socket}: {left.endpoint}")
+                raise BusyError(
+                    f"another group updates its engines by the daemon at {self.socket}: {left.endpoint}"
+                )
             self.client.remove_instance(left.name)
             return
         known = next((one for one in instances if one.endpoint == self._engine.endpoint), None)

@@ -119,7 +119,9 @@ class Engine:
         prompt = body["prompt"]
         most = body.get("max_tokens", 16)
         if not isinstance(prompt, list) or not 1 <= len(prompt) + most <= _MOST_TOKENS:
-            raise RequestError(f"prompt must be a list of tokens, at most {_MOST_TOKENS} with those that are asked for")
+            raise RequestError(
+                f"prompt must be a list of tokens, at most {_MOST_TOKENS} with those that are asked for"
+            )
         if not all(isinstance(token, int) and 0 <= token < VOCABULARY for token in prompt):
             raise RequestError(f"tokens are numbers below {VOCABULARY}")
         tokens, logprobs = self._worker.complete(prompt, most)
@@ -170,7 +172,9 @@ def _end_with_input() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m weightcast.examples.engine", description="A small engine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m weightcast.examples.engine", description="A small engine."
+    )
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port; default: 8000")
     parser.add_argument(
         "--end-with-input", action="store_true", help="end when standard input does, and so with a parent"

@@ -166,7 +166,13 @@ def _own_engine() -> Iterator[str]:
 def _ask(endpoint: str, prompt: list[int]) -> list[float]:
     """The log-probabilities of the prompt's tokens but the first, as vLLM answers them."""
     models = _call(f"{endpoint}/v1/models")["data"]
-    asked = {"model": models[0]["id"], "prompt": prompt, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+    asked = {
+        "model": models[0]["id"],
+        "prompt": prompt,
+        "max_tokens": 1,
+        "temperature": 0,
+        "prompt_logprobs": 0,
+    }
     entries = _call(f"{endpoint}/v1/completions", asked)["choices"][0]["prompt_logprobs"][1:]
     return [entry[str(token)]["logprob"] for entry, token in zip(entries, prompt[1:], strict=True)]
 
@@ -178,7 +184,9 @@ def _call(url: str, body: Any = None) -> Any:
         with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
-        raise AnswerError(f"{url} answered {error.code}: {error.read(500).decode(errors='replace')}") from error
+        raise AnswerError(
+            f"{url} answered {error.code}: {error.read(500).decode(errors='replace')}"
+        ) from error
 
 
 def _options() -> argparse.Namespace:
@@ -187,7 +195,9 @@ def _options() -> argparse.Namespace:
         description="Trains a small model, and publishes each step to an engine.",
     )
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--endpoint", help="of a running vLLM of one worker; default: a small engine of its own")
+    parser.add_argument(
+        "--endpoint", help="of a running vLLM of one worker; default: a small engine of its own"
+    )
     parser.add_argument("--model", help="with --endpoint: directory of the model that the engine serves")
     parser.add_argument("--json", help="write the result to this file too")
     options = parser.parse_args()

@@ -65,7 +65,11 @@ class TransformersTrainer(Trainer):
 
         model = AutoModelForCausalLM.from_pretrained(directory, dtype="auto")
         self._dtype = model.dtype
-        self._tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
+        self._tied = (
+            set(getattr(model, "_tied_weights_keys", None) or ())
+            if model.config.tie_word_embeddings
+            else set()
+        )
         super().__init__(model.float(), 64, 1e-3)
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
