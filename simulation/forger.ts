@@ -53,7 +53,7 @@ export class Forger {
       if (newest === undefined || newest < 2) continue;
       const epoch = random.whole(1, newest - 1);
       world.network.connect(node, process!.node);
-      for (const type of ['prepare', 'open', 'stream', 'abort'])
+      for (const type of ['prepare', 'open', 'stream', 'connected', 'abort'])
         this.#transport.send(process!.node, this.#message(process!.node, type, epoch));
     }
   }
@@ -72,10 +72,12 @@ export class Forger {
       layout: '',
       plan: null,
       manifest: null,
+      expected: '',
       reception: null,
       exchanges: 1,
       stepTimeoutMilliseconds: 1,
       reserveBytes: 0,
+      timeline: false,
     };
     return { kind: 'ask', to: { node: to, name: 'rank', generation: 0 }, from: null, id: this.#asked, body };
   }

@@ -90,8 +90,8 @@ export class SimulatedNetwork {
   carry(from: SimulatedTransport, to: string, envelope: Envelope, lane: Lane): void {
     const encoded = encode(envelope);
     const bytes = encoded.byteLength;
-    if (bytes > defaultLimits.messageBytes)
-      throw new ProtocolError(`a message of ${bytes} bytes to ${to} exceeds ${defaultLimits.messageBytes}`);
+    if (bytes > from.messageLimit)
+      throw new ProtocolError(`a message of ${bytes} bytes to ${to} exceeds ${from.messageLimit}`);
     if (lane.messages >= from.queueLimit || lane.bytes >= defaultLimits.queueBytes)
       throw new OverloadedError(`the queue to ${to} is full: ${lane.messages} messages, ${lane.bytes} bytes`);
     lane.messages += 1;
@@ -138,6 +138,8 @@ interface Lane {
 
 export class SimulatedTransport implements Transport {
   readonly node: string;
+  /** Bytes of one message. */
+  messageLimit = defaultLimits.messageBytes;
   /** How many envelopes to one node may be in flight before `send` rejects more, as with a full queue. */
   queueLimit = defaultLimits.queueMessages + defaultLimits.windowMessages;
   readonly #network: SimulatedNetwork;

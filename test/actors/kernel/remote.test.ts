@@ -15,13 +15,14 @@ async function twoNodes() {
   const network = new SimulatedNetwork();
   const transport = network.join('here~1');
   const here = makeSystem(transport).system;
-  const there = makeSystem(network.join('there~1')).system;
+  const otherTransport = network.join('there~1');
+  const there = makeSystem(otherTransport).system;
   const events: string[] = [];
   const actor = there.spawn('actor', () => new Probe('actor', events), { accepts });
   const closed = there.spawn('closed', () => new Probe('closed', events));
   await settle();
   events.length = 0;
-  return { transport, here, there, actor, closed, events };
+  return { transport, otherTransport, here, there, actor, closed, events };
 }
 
 test('local and remote refs look the same', async () => {
@@ -74,10 +75,11 @@ test('a peer whose queue is full fails the ask', async () => {
 });
 
 test('an answer that does not fit a message fails the ask at once', async () => {
-  const { here, there } = await twoNodes();
+  const { here, there, otherTransport } = await twoNodes();
+  otherTransport.messageLimit = 1_000;
   class Verbose extends Probe {
     override async receive(message: TestMessage, context: Context<TestMessage>): Promise<void> {
-      if (message.type === 'echo') context.reply(message, new Uint8Array(17 * 2 ** 20));
+      if (message.type === 'echo') context.reply(message, new Uint8Array(1_001));
     }
   }
   const verbose = there.spawn('verbose', () => new Verbose('verbose', []), { accepts });
