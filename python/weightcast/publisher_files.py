@@ -9,7 +9,7 @@ import os
 import time
 from typing import Callable, List
 
-from .client_errors import HostMemoryError
+from .client_errors import CheckpointError, HostMemoryError
 from .publisher_layout import HEADER_ROOM, Layout, Place
 
 #: Mappings begin on multiples of it.
@@ -66,7 +66,10 @@ class VersionFiles:
         if place.nbytes == 0:
             return memoryview(bytearray())
         if place.file < len(self._mappings):
-            return memoryview(self._mappings[place.file])[place.offset : place.offset + place.nbytes]
+            memory = memoryview(self._mappings[place.file])[place.offset : place.offset + place.nbytes]
+            if memory.nbytes != place.nbytes:
+                raise CheckpointError(f"{self._path(place.file)} ends before byte {place.offset + place.nbytes}")
+            return memory
         begin = place.offset // _PAGE * _PAGE
         length = place.offset + place.nbytes - begin
         mapping = mmap.mmap(self._descriptor(place.file), length, offset=begin)

@@ -40,7 +40,6 @@ class RankGroup(Group):
         self._failed: Optional[Tuple[int, str]] = None
         self._ended: Dict[int, Record] = {}
         self._members: Dict[int, str] = {}
-        self._files: Optional[VersionFiles] = None
         self._checkpoint = checkpoint
         self._member = buffers.path(f"rank-{self._key}-{rank}")
         os.close(os.open(self._member, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))

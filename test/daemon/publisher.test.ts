@@ -76,6 +76,10 @@ test('what is wrong with a version is one line that names it', { skip }, async (
   await runCase('mistakes', {});
 });
 
+test('a first version that is refused leaves nothing to the next one', { skip }, async () => {
+  await runCase('refused_first', {});
+});
+
 test('a daemon that was started for a publisher ends some time after it', { skip }, async (t) => {
   const socket = join(temporaryDirectory(t), 'started.sock');
   const given = { socket, serve_options: ['--devices', 'host:started-by-publisher'] };

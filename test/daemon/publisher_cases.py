@@ -8,6 +8,8 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from unittest import mock
 
 import weightcast
 from client_cases import raises, tensors_of
@@ -74,6 +76,35 @@ def mistakes(given):
         version.put_all([("w", w), ("b", w)])
     publisher.close()
     publisher.client.unregister("mistakes")
+
+
+@contextmanager
+def failing(publisher, error, after=False):
+    """Registrations end with that error, `after` the daemon has taken them or before."""
+    register = publisher.client.register
+
+    def refused(*arguments, **options):
+        if after:
+            register(*arguments, **options)
+        raise error
+
+    with mock.patch.object(publisher.client, "register", refused):
+        yield
+
+
+def refused_first(given):
+    """A first version that the daemon does not take leaves nothing to the next one, which may have other tensors."""
+    with weightcast.connect(given["socket"], start=False, checkpoint="refused-first") as publisher:
+        with raises(errors.NotReadyError, "not yet"), failing(publisher, errors.NotReadyError("not yet")):
+            with publisher.version("one") as version:
+                version.put("a", floats(1, 2))
+                version.put("b", floats(3, 4))
+        with publisher.version("two") as version:
+            version.put("b", floats(*range(9)))
+            version.put("a", floats(7))
+        received = {name: content(tensor) for name, tensor in publisher.receive("two")}
+        assert received == {"b": floats(*range(9))[2], "a": floats(7)[2]}, received
+    publisher.client.unregister("refused-first")
 
 
 def started(given):
