@@ -107,6 +107,41 @@ def refused_first(given):
     publisher.client.unregister("refused-first")
 
 
+class Unreadable:
+    """A tensor whose bytes cannot be had, as those of a GPU that fails."""
+
+    class dtype:
+        name = "float32"
+        byteorder = "<"
+
+    __array_interface__ = {}
+    shape, size, nbytes = (2,), 2, 8
+
+    @property
+    def flags(self):
+        raise RuntimeError("the device has failed")
+
+
+def failed_put(given):
+    """A tensor that could not be copied is not given: it is missing, until it is given once more."""
+    with weightcast.connect(given["socket"], start=False, checkpoint="failed-put") as publisher:
+        for step in range(3):
+            with publisher.version(str(step)) as version:
+                version.put("w", floats(step, step))
+        with raises(errors.CheckpointError, "version bad: tensor w is missing"):
+            with publisher.version("bad") as version:
+                with raises(errors.UsageError, "tensor w: the device has failed"):
+                    version.put("w", Unreadable())
+        with publisher.version("good") as version:
+            with raises(errors.UsageError, "tensor w: the device has failed"):
+                version.put("w", Unreadable())
+            version.put("w", floats(8, 9))
+        ((_, tensor),) = publisher.receive("good")
+        assert content(tensor) == floats(8, 9)[2]
+        del tensor
+    publisher.client.unregister("failed-put")
+
+
 def started(given):
     """A daemon that is started for the publisher, and ends after it."""
     with raises(errors.NotReadyError, "no daemon answers"):
