@@ -231,15 +231,15 @@ class Publisher:
             seconds = max(1.0, end - time.monotonic())
             try:
                 self.client.register(self.checkpoint, files=paths, version=version.name, timeout=seconds)
-                break
+                group.layout.is_fixed = True
+                group.buffers.registered(version.files, self.checkpoint)
+                return
             except BusyError as error:
                 if time.monotonic() > end:
                     raise DeadlineError(str(error)) from error
-            except DeadlineError:
-                # Of what the daemon may still be doing nobody knows.
+            except BaseException:
+                # Of what the daemon may have done, or still be doing, nobody knows: they are not written again.
                 group.buffers.forget(version.files)
                 raise
             time.sleep(pause)
             pause = min(2 * pause, _MOST_BUSY_SECONDS)
-        group.layout.is_fixed = True
-        group.buffers.registered(version.files)

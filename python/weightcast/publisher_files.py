@@ -120,10 +120,7 @@ class VersionFiles:
         paths = self.paths
         self.close()
         for path in paths:
-            try:
-                os.unlink(path)
-            except OSError:
-                pass
+            unlink(path)
 
     def _path(self, index: int) -> str:
         return f"{self._prefix}-{index}.safetensors"
@@ -143,6 +140,14 @@ class VersionFiles:
             raise HostMemoryError(
                 f"shared memory cannot take {nbytes} bytes more ({self._prefix}): {error.strerror}"
             ) from error
+
+
+def unlink(path: str) -> None:
+    """Also if it is gone already."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 def address_of(memory: memoryview) -> int:

@@ -14,6 +14,7 @@ from unittest import mock
 import weightcast
 from client_cases import raises, tensors_of
 from weightcast import client as errors
+from weightcast.client_errors import PeerLostError
 
 
 def floats(*values):
@@ -105,6 +106,39 @@ def refused_first(given):
         received = {name: content(tensor) for name, tensor in publisher.receive("two")}
         assert received == {"b": floats(*range(9))[2], "a": floats(7)[2]}, received
     publisher.client.unregister("refused-first")
+
+
+def unknown_outcome(given):
+    """Of a registration that was interrupted nobody knows how it has ended: its files are not written while they may be
+    registered, and go once others are."""
+    checkpoint = "unknown-outcome"
+    with weightcast.connect(given["socket"], start=False, checkpoint=checkpoint) as publisher:
+
+        def publish(step):
+            with publisher.version(str(step)) as version:
+                version.put("w", floats(step, step))
+
+        def registered():
+            ((_, tensor),) = publisher.receive(timeout=10)
+            return content(tensor)
+
+        publish(0)
+        publish(1)
+        for error, kind in ((KeyboardInterrupt("stop"), KeyboardInterrupt), (PeerLostError("it died"), PeerLostError)):
+            with raises(kind), failing(publisher, error, after=True):
+                publish(2)
+            for step in (3, 4):
+                writing = publisher.version(str(step))
+                writing.put("w", floats(step, step))
+                assert registered() == floats(2, 2)[2], "what the daemon has is not written"
+                writing.abandon()
+            publish(5)
+            assert registered() == floats(5, 5)[2]
+            publish(6)
+            publish(7)
+            ours = [name for name in shared_files(publisher.client) if f"-{publisher._group.buffers.session}-" in name]
+            assert len(ours) == 2, ours
+    publisher.client.unregister(checkpoint)
 
 
 class Unreadable:
