@@ -77,15 +77,15 @@ class Buffers:
                 unlink(path)
         self._forgotten.clear()
 
-    def drop(self, files: VersionFiles) -> None:
-        """They are not written again. Nothing happens if they were forgotten."""
+    def drop(self, files: VersionFiles, made: int = 0) -> None:
+        """They are not written again. Nothing happens if they were forgotten. `made`: as for `VersionFiles.remove`."""
         if self._files.pop(files.number, None) is None:
             return
         self._on_drop(files.number)
         if files.number == self._registered:
             files.close()
         else:
-            files.remove()
+            files.remove(made)
 
     def forget(self, files: VersionFiles) -> None:
         """As `drop`, but the daemon may have them: they go after a later registration, or with the session."""

@@ -115,12 +115,12 @@ class VersionFiles:
             os.close(descriptor)
         self._mappings, self._descriptors = [], []
 
-    def remove(self) -> None:
-        """Closes, and removes the files."""
-        paths = self.paths
+    def remove(self, made: int = 0) -> None:
+        """Closes, and removes the files; `made`: so many there are, some of which only other processes have made."""
+        count = max(made, len(self._descriptors))
         self.close()
-        for path in paths:
-            unlink(path)
+        for index in range(count):
+            unlink(self._path(index))
 
     def _path(self, index: int) -> str:
         return f"{self._prefix}-{index}.safetensors"

@@ -81,6 +81,7 @@ class RankGroup(Group):
         if name in self.layout.places and files.is_whole:
             return self.layout.place(name, dtype, shape)
         with self._table.locked():
+            self._check_goes_on()
             known = name in self.layout.places
             place = self.layout.place(name, dtype, shape)
             # Files that are not whole are new for each tensor of each version.
@@ -109,11 +110,13 @@ class RankGroup(Group):
         code = error.code if isinstance(error, DaemonError) else CheckpointError.code
         reason = " ".join(str(error).split()) or type(error).__name__
         if self._rank == 0:
-            if self._files is not None:
-                # Other ranks may write to them for a while.
-                self.buffers.drop(self._files)
             reset = not self.layout.is_fixed
-            self._table.tell({"end": self._number, "error": [code, reason], "reset": reset})
+            with self._table.locked():
+                made = len(self.layout.file_bytes)
+                self._table.append({"end": self._number, "error": [code, reason], "reset": reset})
+            if self._files is not None:
+                # Other ranks may write to them for a while, and make no more.
+                self.buffers.drop(self._files, made)
         else:
             self._table.tell({"failed": self._number, "rank": self._rank, "error": reason})
 
@@ -155,25 +158,35 @@ class RankGroup(Group):
     def _begun_by_other(self, version: str, end: float) -> VersionFiles:
         number = self._number
         self._table.wait(
-            lambda: number in self._begun, end, lambda: f"rank 0 has not begun its version {number} in time"
+            lambda: number in self._begun or number in self._ended,
+            end,
+            lambda: f"rank 0 has not begun its version {number} in time",
         )
+        self._check_goes_on()
         begun = self._begun[number]
         if begun["version"] != version:
             raise UsageError(f"rank 0 publishes version {begun['version']} now")
         self.buffers.forget_gone()
-        files = self.buffers.make(begun["files"], begun["session"])
-        if begun["whole"]:
-            files.map(self.layout)
+        # Rank 0 removes them only when it has said that the version has ended.
+        with self._table.locked():
+            self._check_goes_on()
+            files = self.buffers.make(begun["files"], begun["session"])
+            if begun["whole"]:
+                files.map(self.layout)
         return files
+
+    def _check_goes_on(self) -> None:
+        """Raises what rank 0 has abandoned the version for."""
+        ended = self._ended.get(self._number)
+        if ended is not None and ended["error"] is not None:
+            raise error_of(*ended["error"])
 
     def _await_end(self, end: float) -> None:
         number = self._number
         self._table.wait(
             lambda: number in self._ended, end, lambda: f"rank 0 has not completed version {number} in time"
         )
-        error = self._ended[number]["error"]
-        if error is not None:
-            raise error_of(*error)
+        self._check_goes_on()
         assert self._files is not None
         self._files.map(self.layout)
 

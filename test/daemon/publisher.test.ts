@@ -64,6 +64,10 @@ test('the ranks of a trainer write a version together', { skip }, async () => {
   await runCase('ranks', {});
 });
 
+test('a rank that comes to a version which rank 0 has given up is told why', { skip }, async () => {
+  await runCase('abandoned_by_rank_0', {});
+});
+
 test('an update is cancelled with its task', { skip }, async () => {
   await runCase('cancelled', { models: [await bench.makeModel(5)], workers: engine.workerPids });
 });

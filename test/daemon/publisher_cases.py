@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from unittest import mock
@@ -355,6 +356,50 @@ def ranks(given):
     assert client.checkpoint_files("ranks")["version"] == "step-0", "one that is not complete is never registered"
     client.unregister("ranks")
     client.unregister("same")
+
+
+def abandoned_by_rank_0(given):
+    """A rank that comes to a version which rank 0 has given up is told why, and leaves neither files nor tensors to others."""
+    connected = [
+        weightcast.connect(given["socket"], start=False, checkpoint="given-up", rank=rank, world_size=2) for rank in (0, 1)
+    ]
+    first, second = connected
+
+    def files():
+        return [name for name in shared_files(first.client) if name.endswith(".safetensors")]
+
+    def late(put=False):
+        with raises(errors.CheckpointError, "version v, rank 1: no data"):
+            if not put:
+                opened = first.version("v")
+                opened.put("a", floats(1, 2))
+                opened.abandon("no data")
+            with second.version("v") as version:
+                if put:
+                    first._open.abandon("no data")
+                version.put("b", floats(3, 4))
+
+    before = files()
+    late()
+    assert files() == before, "no file is made for a version that has ended"
+    first.version("v")
+    late(put=True)
+    assert files() == before
+    for step in range(3):
+        opened = first.version("v")
+        opened.put("a", floats(1, 2))
+        with second.version("v", timeout=60) as other:
+            other.put("b", floats(*range(7)))
+            completing = threading.Thread(target=opened.__exit__, args=(None, None))
+            completing.start()
+        completing.join()
+    received = {name: content(tensor) for name, tensor in first.receive(timeout=10)}
+    assert received == {"a": floats(1, 2)[2], "b": floats(*range(7))[2]}, received
+    late()
+    assert len(files()) == len(before) + 1, files()
+    for publisher in connected:
+        publisher.close()
+    first.client.unregister("given-up")
 
 
 def cancelled(given):
