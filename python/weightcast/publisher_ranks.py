@@ -27,8 +27,9 @@ class RankGroup(Group):
     """One rank of several. Raises `UsageError` if another trainer publishes this checkpoint."""
 
     def __init__(
-        self, buffers: Buffers, layout: Layout, checkpoint: str, rank: int, world_size: int, end: float
+        self, buffers: Buffers, layout: Layout, checkpoint: str, rank: int, world_size: int, timeout: float
     ) -> None:
+        """`timeout`: until rank 0 is there, and at the end of a version all others, in seconds."""
         super().__init__(buffers, layout)
         self._rank = rank
         self._world_size = world_size
@@ -37,21 +38,23 @@ class RankGroup(Group):
         self._begun: Dict[int, Record] = {}
         self._shares: Dict[int, Share] = {}
         self._given: Dict[int, Share] = {}
-        self._failed: Optional[Tuple[int, str]] = None
+        self._failed: Dict[int, Tuple[int, str]] = {}
         self._ended: Dict[int, Record] = {}
         self._members: Dict[int, str] = {}
         self._checkpoint = checkpoint
         self._member = buffers.path(f"rank-{self._key}-{rank}")
         os.close(os.open(self._member, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._table = self._joined(end)
+        self._timeout = timeout
+        self._table = self._joined(time.monotonic() + timeout)
 
     def begin(self, version: str, end: float) -> VersionFiles:
         # Others may be ahead, or behind.
         self._begun.pop(self._number, None)
         self._ended.pop(self._number, None)
+        self._failed.pop(self._number, None)
         self._number += 1
         self._given = {}
-        self._failed = None
+        self._files = None
         if self._rank == 0:
             files = self.buffers.take()
             session = self.buffers.session
@@ -71,8 +74,8 @@ class RankGroup(Group):
                 if self._number > 1:
                     raise
                 # That of a trainer before, which was just going.
-                self._table.close()
-                self._table = self._joined(end)
+                before, self._table = self._table, self._joined(end)
+                before.close()
                 files = self._begun_by_other(version, end)
         self._files = files
         return files
@@ -147,8 +150,9 @@ class RankGroup(Group):
             if record["share"] == self._number:
                 self._given[rank] = self._shares[rank]
         elif "failed" in record:
-            if record["failed"] == self._number:
-                self._failed = (record["rank"], record["error"])
+            # A rank may give up one that rank 0 has not begun.
+            if record["failed"] >= self._number:
+                self._failed[record["failed"]] = (record["rank"], record["error"])
         elif "end" in record:
             self._ended[record["end"]] = record
             self.layout.is_fixed = self.layout.is_fixed or record["error"] is None
@@ -192,13 +196,16 @@ class RankGroup(Group):
 
     def _await_shares(self, end: float) -> None:
         others = range(1, self._world_size)
+        joined_end = min(end, time.monotonic() + self._timeout)
 
         def is_there() -> bool:
-            if self._failed is not None:
-                raise CheckpointError("rank {} has abandoned it: {}".format(*self._failed))
+            if self._number in self._failed:
+                raise CheckpointError("rank {} has abandoned it: {}".format(*self._failed[self._number]))
             missing = [rank for rank in others if rank not in self._given]
             for rank in missing:
                 member = self._members.get(rank)
+                if member is None and time.monotonic() > joined_end:
+                    raise DeadlineError(f"rank {rank} has not connected in time")
                 if member is not None and not os.path.exists(member):
                     raise PeerLostError(f"rank {rank} has ended before it had given its share", retry=True)
             return not missing

@@ -68,6 +68,10 @@ test('a rank that comes to a version which rank 0 has given up is told why', { s
   await runCase('abandoned_by_rank_0', {});
 });
 
+test('a version that one rank cannot begin is given up by all at once', { skip }, async () => {
+  await runCase('not_begun', {});
+});
+
 test('an update is cancelled with its task', { skip }, async () => {
   await runCase('cancelled', { models: [await bench.makeModel(5)], workers: engine.workerPids });
 });

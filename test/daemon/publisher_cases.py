@@ -15,7 +15,7 @@ from unittest import mock
 import weightcast
 from client_cases import raises, tensors_of
 from weightcast import client as errors
-from weightcast.client_errors import PeerLostError
+from weightcast.client_errors import HostMemoryError, PeerLostError
 
 
 def floats(*values):
@@ -400,6 +400,37 @@ def abandoned_by_rank_0(given):
     for publisher in connected:
         publisher.close()
     first.client.unregister("given-up")
+
+
+def not_begun(given):
+    """A version that one rank cannot begin is given up by all of them at once; ranks that never come are not waited for long."""
+
+    def connect(rank, timeout=60.0):
+        return weightcast.connect(
+            given["socket"], start=False, checkpoint="not-begun", rank=rank, world_size=2, timeout=timeout
+        )
+
+    full = HostMemoryError("memory is full")
+    first = connect(0, timeout=0.1)
+    with raises(errors.DeadlineError, "version alone: rank 1 has not connected in time"):
+        with first.version("alone") as version:
+            version.put("w", floats(1))
+    second = connect(1)
+    with raises(errors.DaemonError, "version alone: rank 1 has not connected"):
+        second.version("alone")
+    for failing_in in ("copier", "take"):
+        broken = {"copier": (first._copier, "begin"), "take": (first._group.buffers, "take")}[failing_in]
+        with raises(HostMemoryError, "memory is full"), mock.patch.object(*broken, side_effect=full):
+            first.version("v")
+        with raises(HostMemoryError, "version v: memory is full"):
+            second.version("v")
+    with raises(errors.DeadlineError, "rank 0 has not begun its version 4 in time"):
+        second.version("v", timeout=0.0)
+    with raises(errors.CheckpointError, "version v: rank 1 has abandoned it: ", "rank 0 has not begun"):
+        with first.version("v") as version:
+            version.put("w", floats(1))
+    for publisher in (first, second):
+        publisher.close()
 
 
 def cancelled(given):

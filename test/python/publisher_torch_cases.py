@@ -10,7 +10,7 @@ import sys
 import numpy
 import torch
 import weightcast
-from weightcast.client_errors import CheckpointError, UsageError
+from weightcast.client_errors import CheckpointError, HostMemoryError, UsageError
 from weightcast.quantize import quantized
 
 MESH = 2
@@ -165,6 +165,25 @@ def cuda_way(given: dict) -> None:
         runtime.cudaHostRegister.assert_called_once()
         runtime.cudaHostUnregister.assert_called_once_with(address)
         files.remove()
+        refused_pin(publisher_cuda, layout, os.path.join(given["scratch"], "unpinned"), runtime)
+
+
+def refused_pin(publisher_cuda, layout, prefix: str, runtime) -> None:
+    """Files that could not be pinned are pinned the next time."""
+    from weightcast.publisher_files import VersionFiles
+
+    files = VersionFiles(prefix, 2)
+    files.reserve(layout.places["w"])
+    files.finish(layout)
+    copier = publisher_cuda.CudaCopier()
+    runtime.cudaHostRegister.return_value = 2
+    raises(HostMemoryError, "cannot be pinned (2)", lambda: copier.pin(files))
+    runtime.cudaHostRegister.return_value = 0
+    runtime.cudaHostRegister.reset_mock()
+    copier.pin(files)
+    runtime.cudaHostRegister.assert_called_once()
+    copier.close()
+    files.remove()
 
 
 def cuda(given: dict) -> None:
