@@ -14,7 +14,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from .client_errors import CheckpointError, DaemonError, DeadlineError, PeerLostError, UsageError, error_of
 from .publisher_buffers import Buffers
-from .publisher_files import VersionFiles
+from .publisher_files import VersionFiles, opened
 from .publisher_group import Group, Share
 from .publisher_layout import Layout, Place
 from .publisher_parts import Given, Part
@@ -43,7 +43,7 @@ class RankGroup(Group):
         self._members: Dict[int, str] = {}
         self._checkpoint = checkpoint
         self._member = buffers.path(f"rank-{self._key}-{rank}")
-        os.close(os.open(self._member, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(opened(self._member, os.O_WRONLY | os.O_CREAT))
         self._timeout = timeout
         self._table = self._joined(time.monotonic() + timeout)
 

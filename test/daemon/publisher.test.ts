@@ -96,6 +96,18 @@ test('files that may be registered are not written, and go once others are regis
   await runCase('unknown_outcome', {});
 });
 
+test('a process that was forked while something was received keeps no lock', { skip }, async () => {
+  await runCase('received_and_forked', { models: [await bench.makeModel(6)] });
+});
+
+test('what the system refuses is an error of the publisher', { skip }, async () => {
+  await runCase('no_raw_errors', {});
+});
+
+test('a silent daemon keeps nobody past a deadline, nor a task that is cancelled', { skip }, async () => {
+  await runCase('silent_daemon', {});
+});
+
 test('a daemon that was started for a publisher ends some time after it', { skip }, async (t) => {
   const socket = join(temporaryDirectory(t), 'started.sock');
   const given = { socket, serve_options: ['--devices', 'host:started-by-publisher'] };

@@ -1,6 +1,7 @@
 """Drives weightcast.publisher: `publisher_cases.py '{"case": …, "socket": …}'`."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -10,11 +11,13 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 
 import weightcast
 from client_cases import raises, tensors_of
 from weightcast import client as errors
+from weightcast import publisher_update
 from weightcast.client_errors import HostMemoryError, PeerLostError
 
 
@@ -175,6 +178,96 @@ def failed_put(given):
         assert content(tensor) == floats(8, 9)[2]
         del tensor
     publisher.client.unregister("failed-put")
+
+
+def received_and_forked(given):
+    """A process that was forked while something was received keeps no lock; a directory cannot be received."""
+    with weightcast.connect(given["socket"], start=False, checkpoint="forked") as publisher:
+        with publisher.version("0") as version:
+            version.put("w", floats(0))
+        receiving = publisher.receive("0")
+        next(receiving)
+        going, gone = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(gone)
+            os.read(going, 1)
+            os._exit(0)
+        os.close(going)
+        receiving.close()
+        for step in range(1, 5):
+            with publisher.version(str(step)) as version:
+                version.put("w", floats(step))
+        ours = [name for name in shared_files(publisher.client) if f"-{publisher._group.buffers.session}-" in name]
+        os.close(gone)
+        os.waitpid(child, 0)
+        assert len(ours) == 2, ours
+        publisher.client.register("forked", given["models"][0])
+        with raises(errors.UsageError, given["models"][0], "is a directory"):
+            next(publisher.receive())
+    publisher.client.unregister("forked")
+
+
+def no_raw_errors(given):
+    """What the system refuses is an error of the publisher, in one line."""
+    with weightcast.connect(given["socket"], start=False, checkpoint="raw") as publisher:
+
+        def publish():
+            with publisher.version("v") as version:
+                version.put("w", floats(1))
+
+        for kind, error, place in (
+            (HostMemoryError, OSError(errno.EMFILE, "Too many open files"), "os.open"),
+            (errors.NotReadyError, FileNotFoundError(errno.ENOENT, "No such file"), "os.open"),
+            (HostMemoryError, OSError(errno.ENOMEM, "Cannot allocate memory"), "mmap.mmap"),
+        ):
+            with raises(kind, "version v: ", ".safetensors"), mock.patch(f"weightcast.publisher_files.{place}", side_effect=error):
+                publish()
+
+
+def silent_daemon(given):
+    """Of a daemon that only says that it is there, an update is waited for until its deadline; what fails while an update is
+    cancelled does not hide that it was."""
+    running = dict(id="u", checkpoint="c", state="running", instances=[], started_at="", seconds=0.0)
+    running.update(progress=None, report=None, error=None)
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            if self.path.endswith("/events"):
+                try:
+                    while True:
+                        self.wfile.write(b": here\n\n")
+                        time.sleep(0.02)
+                except OSError:
+                    return
+            self.wfile.write(json.dumps(running).encode())
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    client = errors.Client(url=f"http://127.0.0.1:{server.server_port}")
+    with mock.patch.object(publisher_update, "_CLEANUP_SECONDS", 0.5):
+        with raises(errors.DeadlineError, "the daemon has not ended update u"):
+            publisher_update.followed_update(client, "c", print, None, 0.1, {})
+
+        async def cancel():
+            task = asyncio.ensure_future(publisher_update.update_in_thread(client, "c", None, None, 0.1, {}))
+            with mock.patch.object(client, "cancel_update", side_effect=errors.NotReadyError("gone")):
+                await asyncio.sleep(0.05)
+                task.cancel()
+                await asyncio.wait([task])
+            assert task.cancelled(), task
+
+        asyncio.run(cancel())
+    server.shutdown()
+    server.server_close()
 
 
 def started(given):
