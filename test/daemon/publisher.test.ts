@@ -92,7 +92,9 @@ test('a tensor that could not be copied is not given', { skip }, async () => {
   await runCase('failed_put', {});
 });
 
-test('files that may be registered are not written, and go once others are registered', { skip }, async () => {
+test('files that may be registered are not written, and go once others are registered', {
+  skip,
+}, async () => {
   await runCase('unknown_outcome', {});
 });
 
