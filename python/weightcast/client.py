@@ -1,4 +1,4 @@
-"""A client of the daemon that `weightcast serve` is, with nothing but the standard library (Python 3.9 or newer).
+"""A client of the daemon that `weightcast serve` is, with nothing but the standard library (Python 3.10 or newer).
 
     from weightcast.client import Client
 

@@ -10,7 +10,7 @@
             version.put_all(model.state_dict().items())
         publisher.update()
 
-Needs the standard library of Python 3.9, and whatever the tensors are of. Errors are those of client_errors.py.
+Needs the standard library of Python 3.10, and whatever the tensors are of. Errors are those of client_errors.py.
 """
 
 from __future__ import annotations
