@@ -1,6 +1,7 @@
-// Runs compiled tests (compile-tests.mjs): all, or those of the files and folders that it is given. Arguments that begin
-// with a dash go to node, as --test-name-pattern=...; --test-concurrency says how many processes there are at once, and
-// --test-timeout after how many milliseconds without a test that begins or ends a process hangs. Quiet but for failures and the counts.
+// Runs compiled tests (compile-tests.mjs): all but those of whole clusters, or those of the files and folders that it is
+// given. Arguments that begin with a dash go to node, as --test-name-pattern=...; --test-concurrency says how many processes
+// there are at once, and --test-timeout after how many milliseconds without a test that begins or ends a process hangs. Quiet
+// but for failures and the counts.
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
@@ -192,6 +193,6 @@ const workers = Array.from({ length: concurrency }, async (_, worker) => {
   }
 });
 await Promise.all(workers);
-if (paths.length === 0) writeFileSync(history, JSON.stringify({ ...past, ...outcome.seconds }));
+if (options.length === 0) writeFileSync(history, JSON.stringify({ ...past, ...outcome.seconds }));
 outcome.summarise((performance.now() - begun) / 1_000);
 process.exitCode = outcome.counts.fail === 0 ? 0 : 1;

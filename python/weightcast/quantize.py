@@ -109,7 +109,8 @@ def _quantise(weights: "torch.Tensor", values: "torch.Tensor", scales: "torch.Te
     largest = blocks.abs().amax(dim=(1, 3))
     if not bool(torch.isfinite(largest).all()):
         raise ValueError("it has values that are not finite, which FP8 by blocks cannot hold")
-    scale = (largest / _LARGEST).clamp_(min=_SMALLEST_SCALE)
+    # By a tensor: torch multiplies by the reciprocal of a number on a GPU, which rounds twice.
+    scale = (largest / torch.full_like(largest, _LARGEST)).clamp_(min=_SMALLEST_SCALE)
     scales.copy_(torch.where(largest == 0, torch.ones_like(scale), scale))
     blocks.div_(scales[:, None, :, None]).clamp_(-_LARGEST, _LARGEST)
     values.copy_(padded[:rows, :columns])

@@ -7,7 +7,7 @@ import { toWriter, type WriterMessage } from '../actors/protocol/writer.ts';
 import { WriterActor } from '../actors/writer.ts';
 import { type NamedTensors, sizesOfTensors } from '../checkpoint/named-tensors.ts';
 import { TensorWriter, type WriteJob } from '../checkpoint/tensor-writer.ts';
-import { OutOfHostMemoryError } from '../errors.ts';
+import { OutOfHostMemoryError, PeerLostError } from '../errors.ts';
 import type { ClusterConnection } from './connection.ts';
 
 const progressEveryMilliseconds = 100;
@@ -49,6 +49,8 @@ export class ClusterTensors {
         if (error instanceof OutOfHostMemoryError && (await this.#releaseSpare())) return write();
         throw error;
       });
+      if (!sameActor(this.#connection.supervisor, supervisor))
+        throw new PeerLostError(`the supervisor died while ${checkpoint} was written: register it again`);
       const source = { kind: 'written', reservation, manifest } as const;
       return await this.#connection.ask(toSupervisor.register, { checkpoint, source }, deadlines.load);
     } catch (error) {

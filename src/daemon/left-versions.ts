@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { lstatSync, readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod';
 import { SharedDirectory } from '../native-bridge/memory.ts';
@@ -49,9 +49,23 @@ function setUntil(path: string, until: number): void {
 
 /** Moves what a killed daemon of this socket has left to `directory`; the rest of it goes. Call it as the only daemon of the socket. */
 export function adoptVersions(socket: string, directory: string): LeftVersion[] {
-  return sharedDirectories().flatMap((other) =>
-    other === directory ? [] : adoptFrom(other, socket, directory),
-  );
+  return sharedDirectories().flatMap((other) => {
+    if (other === directory || !isOwn(other)) return [];
+    try {
+      return adoptFrom(other, socket, directory);
+    } catch {
+      // It was removed meanwhile, or is no directory of a daemon.
+      return [];
+    }
+  });
+}
+
+/** Whoever may write to /dev/shm may put anything there under such a name. */
+function isOwn(directory: string): boolean {
+  const options = { throwIfNoEntry: false } as const;
+  const [folder, note] = [lstatSync(directory, options), lstatSync(join(directory, leftRecord), options)];
+  const uid = process.getuid!();
+  return folder?.isDirectory() === true && folder.uid === uid && note?.isFile() === true && note.uid === uid;
 }
 
 function adoptFrom(other: string, socket: string, directory: string): LeftVersion[] {

@@ -55,8 +55,13 @@ export class ChildList {
     if (this.#children.delete(pid)) this.#write();
   }
 
+  /** With shared memory full it stays as it was: a process that it lacks is not adopted, and ends when nobody asks for it. */
   #write(): void {
-    writeFileSync(`${this.#path}.new`, JSON.stringify([...this.#children.values()]), { mode: 0o600 });
-    renameSync(`${this.#path}.new`, this.#path);
+    try {
+      writeFileSync(`${this.#path}.new`, JSON.stringify([...this.#children.values()]), { mode: 0o600 });
+      renameSync(`${this.#path}.new`, this.#path);
+    } catch (thrown) {
+      if ((thrown as NodeJS.ErrnoException).code !== 'ENOSPC') throw thrown;
+    }
   }
 }

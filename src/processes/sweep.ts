@@ -20,9 +20,9 @@ export function sharedDirectories(): string[] {
  */
 export function sweepSharedMemory(): void {
   for (const directory of sharedDirectories()) {
-    const left = statSync(join(directory, leftRecord), { throwIfNoEntry: false });
-    if (left !== undefined && left.mtimeMs > Date.now()) continue;
     try {
+      const left = statSync(join(directory, leftRecord), { throwIfNoEntry: false });
+      if (left !== undefined && left.mtimeMs > Date.now()) continue;
       SharedDirectory.removeIfAbandoned(directory);
     } catch {
       // It belongs to another user, or was removed meanwhile.

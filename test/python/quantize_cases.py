@@ -99,6 +99,13 @@ class Quantised(unittest.TestCase):
             blocks = slice(2 * index, 2 * index + 2)
             self.assertTrue(torch.equal(shard["w_scale_inv"], expected["w_scale_inv"][blocks]))
 
+    @unittest.skipUnless(torch.cuda.is_available(), "there is no GPU")
+    def test_a_gpu_gives_the_bits_of_the_cpu(self) -> None:
+        torch.manual_seed(5)
+        weights = (torch.randn(1000, 700) * torch.randn(1000, 1).exp2() ** 20).bfloat16()
+        for one, other in zip(fp8_block(weights), fp8_block(weights.cuda())):
+            self.assertTrue(torch.equal(one.view(torch.uint8), other.cpu().view(torch.uint8)))
+
     def test_refusals_say_why(self) -> None:
         matrix = torch.ones(100, 128, dtype=torch.bfloat16)
         cases = [

@@ -32,7 +32,7 @@ export class CheckpointService {
   readonly #jobs: Jobs;
   readonly #segmentName: (set: number) => string;
   readonly #memory: LastingMemory;
-  readonly #reservations = new Reservations();
+  readonly #reservations: Reservations;
   #planner!: ActorRef<PlannerMessage>;
   #sets: number;
   /** What ranks are letting go of; false from one that does not. */
@@ -48,6 +48,7 @@ export class CheckpointService {
   ) {
     this.#memory = memory;
     this.#sets = memory.firstNumber;
+    this.#reservations = new Reservations(memory.firstNumber);
     ledger.recall(memory.checkpoints);
     this.#ledger = ledger;
     this.#ranks = ranks;

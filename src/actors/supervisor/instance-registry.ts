@@ -45,7 +45,7 @@ const removedLimit = 1_024;
 export class InstanceRegistry implements InstanceLedger {
   readonly #entries = new Map<string, Entry>();
   /** Their engines are as they were when they join again. */
-  readonly #removed = new Map<string, Pick<Entry, 'held' | 'isPaused' | 'problem'>>();
+  readonly #removed = new Map<string, Pick<Entry, 'held' | 'touched' | 'isPaused' | 'problem'>>();
   readonly #remember: (instances: RememberedInstance[]) => void;
   readonly #onChange: (instance: InstanceStatus) => void;
 
@@ -65,19 +65,23 @@ export class InstanceRegistry implements InstanceLedger {
   recall(instances: readonly RememberedInstance[]): ReadonlyMap<string, Touched> {
     const undecided = new Map<string, Touched>();
     for (const { name, held, isPaused, problem, touched } of instances) {
-      if (held.state === 'updating' && touched !== null) undecided.set(name, touched);
+      // One that an earlier successor has not decided counts as broken already.
+      if (touched !== null) undecided.set(name, touched);
       // The weights of one that was being verified are whole.
       const state = { updating: broken, verifying: unknown }[held.state as string] ?? held;
       const why = held.state === 'updating' ? diedWhileUpdating : problem;
-      this.#removed.set(name, { held: state, isPaused, problem: why });
+      this.#removed.set(name, { held: state, touched, isPaused, problem: why });
     }
     return undecided;
   }
 
-  /** The update that an earlier supervisor died in has changed nothing: it holds what it held before. */
-  untouched(name: string, { before }: Touched): void {
+  /** Whether the update that an earlier supervisor died in has changed it; if not, it holds what it held before. */
+  decide(name: string, { before, epoch }: Touched, isChanged: boolean): void {
     this.#change([name], (entry) => {
-      if (entry.held !== broken) return;
+      // Otherwise another update has taken over.
+      if (entry.touched?.epoch !== epoch || entry.held.state !== 'broken') return;
+      entry.touched = null;
+      if (isChanged) return;
       entry.held = before;
       entry.problem = null;
     });
@@ -91,9 +95,10 @@ export class InstanceRegistry implements InstanceLedger {
   /** Throws `UsageError` if the name is taken. */
   add(options: InstanceOptions, bridge: ActorRef<BridgeMessage>): void {
     this.checkNew(options.name);
-    const { held = unknown, isPaused = false, problem = null } = this.#removed.get(options.name) ?? {};
+    const left = this.#removed.get(options.name);
+    const { held = unknown, touched = null, isPaused = false, problem = null } = left ?? {};
     this.#removed.delete(options.name);
-    const entry = { options, bridge, failure: null, held, touched: null, isPaused, problem };
+    const entry = { options, bridge, failure: null, held, touched, isPaused, problem };
     this.#entries.set(options.name, entry);
     this.#changed();
     this.#onChange(statusOf(entry));
@@ -104,7 +109,7 @@ export class InstanceRegistry implements InstanceLedger {
     const entry = this.#entries.get(name);
     if (entry !== undefined && (entry.held.state === 'broken' || entry.isPaused)) {
       const held = entry.held.state === 'broken' ? broken : unknown;
-      this.#removed.set(name, { held, isPaused: entry.isPaused, problem: entry.problem });
+      this.#removed.set(name, { held, touched: null, isPaused: entry.isPaused, problem: entry.problem });
     }
     if (this.#removed.size > removedLimit) this.#removed.delete(this.#removed.keys().next().value!);
     this.#entries.delete(name);
@@ -148,8 +153,13 @@ export class InstanceRegistry implements InstanceLedger {
 
   /** An update has paused its engine and not resumed it, although it may be: its weights are whole. */
   isLeftPaused(name: string): boolean {
+    return this.#entries.get(name)?.isPaused === true && this.mayServe(name);
+  }
+
+  /** Its weights are whole, and pauses are not its caller's. */
+  mayServe(name: string): boolean {
     const entry = this.#entries.get(name);
-    return entry?.isPaused === true && entry.options.pause !== 'caller' && entry.held.state !== 'broken';
+    return entry !== undefined && entry.options.pause !== 'caller' && entry.held.state !== 'broken';
   }
 
   /** Throws `UsageError` if there is no such instance. */
@@ -250,12 +260,7 @@ export class InstanceRegistry implements InstanceLedger {
 
   #changed(): void {
     const present = [...this.#entries].map(([name, entry]) => ({ name, ...entry, isRemoved: false }));
-    const removed = [...this.#removed].map(([name, one]) => ({
-      name,
-      ...one,
-      touched: null,
-      isRemoved: true,
-    }));
+    const removed = [...this.#removed].map(([name, one]) => ({ name, ...one, isRemoved: true }));
     this.#remember(
       [...present, ...removed].map(({ name, held, isPaused, problem, touched, isRemoved }) => ({
         name,

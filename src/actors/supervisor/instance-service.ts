@@ -111,13 +111,15 @@ export class InstanceService {
 
   /** The same once more for an engine that has paused after that, because its answer was still due. */
   async resumeLate(name: string, context: Context<SupervisorInbox>): Promise<void> {
-    if (this.#jobs.isBusy(name) || !this.#instances.names.includes(name)) return;
+    if (this.#jobs.isBusy(name) || !this.#instances.mayServe(name)) return;
     const [target] = this.#instances.targets([name]);
     const timeoutMilliseconds = deadlines.control;
     const options = { deadlineMilliseconds: 2 * timeoutMilliseconds };
     const asked = ask(context, target!.bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, options);
     const isPaused = await asked.then((state) => state.isPaused).catch(() => null);
-    if (isPaused === true && !this.#jobs.isBusy(name)) await this.resumeLeft(name, context);
+    // An update may have begun meanwhile, and left it paused because it holds parts of two versions.
+    if (isPaused !== true || this.#jobs.isBusy(name) || !this.#instances.mayServe(name)) return;
+    await this.resumeLeft(name, context);
   }
 
   async #resume({ name, bridge }: UpdateTarget, context: Context<SupervisorInbox>): Promise<void> {

@@ -22,7 +22,12 @@ const writerLimit = 16;
 export class Reservations {
   readonly #reservations = new Map<number, Reservation>();
   #writers: readonly Writer[] = [];
-  #lastNumber = 0;
+  #lastNumber: number;
+
+  /** `firstNumber`: earlier supervisors of the cluster have used none beyond it. */
+  constructor(firstNumber: number) {
+    this.#lastNumber = firstNumber;
+  }
 
   get writers(): readonly Writer[] {
     return this.#writers;

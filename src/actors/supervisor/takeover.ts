@@ -8,7 +8,8 @@ import type { RankRegistry } from './rank-registry.ts';
 
 /** Between two tries to resume an engine; also long enough for a pause that was under way to take effect. */
 const againMilliseconds = 5_000;
-const mostTries = 6;
+/** Doubled from try to try, up to this. */
+const mostMilliseconds = 60_000;
 
 /**
  * What becomes of instances that an update was changing when an earlier supervisor died. One of whose workers nothing was
@@ -55,9 +56,8 @@ export class Takeover {
       .every(
         ({ epochs: { first, loaded } }) => first > 0 && first <= touched.epoch && loaded < touched.epoch,
       );
-    if (!isUntouched) return;
-    this.#instances.untouched(name, touched);
-    void this.#resume(name);
+    this.#instances.decide(name, touched, !isUntouched);
+    if (isUntouched) void this.#resume(name);
   }
 
   /** Resolves when the engines of these instances are not being resumed any more; null if none is. */
@@ -69,8 +69,8 @@ export class Takeover {
   /** Once more after a while, because the request to pause it may reach it late. */
   async #resume(name: string): Promise<void> {
     const { clock, log, signal } = this.#context;
-    for (let tries = 0; tries < mostTries && this.#instances.isLeftPaused(name); tries += 1) {
-      if (signal.aborted) return;
+    let delay = againMilliseconds;
+    while (this.#instances.isLeftPaused(name) && !signal.aborted) {
       try {
         const resuming = this.#service.resumeLeft(name, this.#context);
         this.#resuming.set(
@@ -82,8 +82,12 @@ export class Takeover {
         await this.#service.resumeLate(name, this.#context);
         log.info({ instance: name }, 'an engine that was left paused is resumed');
       } catch (thrown) {
-        log.warn({ instance: name, error: asFailure(thrown).message }, 'an engine is left paused');
-        await new Promise<void>((resolve) => clock.after(againMilliseconds, resolve));
+        const { message } = asFailure(thrown);
+        log.warn({ instance: name, error: message }, 'an engine is left paused');
+        this.#instances.explain(name, `it is left paused, and is tried to be resumed: ${message}`);
+        const wait = delay;
+        delay = Math.min(2 * delay, mostMilliseconds);
+        await new Promise<void>((resolve) => clock.after(wait, resolve));
       }
     }
   }

@@ -76,13 +76,15 @@ export class Pauses {
     const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.engineResume));
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
     const question = { mode: 'abort', timeoutMilliseconds } as const;
+    // Before it is: a later supervisor has to know of it.
+    spec.instances.paused(target.name, true);
     try {
       await ask(context, target.bridge, toBridge.pause, question, options);
     } catch (thrown) {
+      spec.instances.paused(target.name, false);
       return asFailure(thrown);
     }
     this.#paused.add(target);
-    spec.instances.paused(target.name, true);
     return null;
   }
 

@@ -55,6 +55,8 @@ export class Serving {
       await checkAnswers(this.#update, target, expectations);
     } catch (thrown) {
       const error = asFailure(thrown);
+      // If this supervisor dies now, the next one must not resume it.
+      spec.instances.ended(target.name, 'broken', spec.checkpoint.status);
       // What was not answered in time would wait for ever in an engine that is paused.
       await Promise.allSettled(this.#update.abandonCalls(error.message, [target]));
       const stillRuns = await this.#pauses.pauseAgain(target);
