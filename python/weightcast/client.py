@@ -1,4 +1,4 @@
-"""A client of the daemon that `weightcast serve` is, with nothing but the standard library (Python 3.9 or newer).
+"""A client of the daemon that `weightcast serve` is, with nothing but the standard library (Python 3.10 or newer).
 
     from weightcast.client import Client
 
@@ -275,13 +275,14 @@ class Client:
     def status(self) -> Status:
         return status_of(self._call("GET", "/v1/status"))
 
-    def events(self, update: Optional[str] = None) -> Iterator[Event]:
+    def events(self, update: Optional[str] = None, *, timeout: Optional[float] = None) -> Iterator[Event]:
         """What happens from now on, until the daemon ends; of one update, until that has ended.
 
-        Raises `NotReadyError` if the connection breaks.
+        Raises `NotReadyError` if the connection breaks, and `DeadlineError` after `timeout`, in seconds, by default never;
+        it is looked at whenever the daemon has sent something, which it does every 15 seconds.
         """
         path = "/v1/events" if update is None else f"/v1/updates/{_quoted(update)}/events"
-        for kind, data in self._http.events(path):
+        for kind, data in self._http.events(path, timeout):
             yield Event(kind, data)
 
     def stop(self) -> None:

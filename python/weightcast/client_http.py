@@ -8,6 +8,7 @@ import os
 import socket as sockets
 import ssl
 import stat
+import time
 import urllib.parse
 import weakref
 from typing import Any, Dict, Iterator, Optional, Tuple
@@ -62,13 +63,17 @@ class DaemonHttp:
             connection.close()
         return json.loads(text)
 
-    def events(self, path: str) -> Iterator[Tuple[str, Dict[str, Any]]]:
-        """Server-sent events, each with its type. Raises `NotReadyError` if the connection breaks."""
+    def events(self, path: str, seconds: Optional[float] = None) -> Iterator[Tuple[str, Dict[str, Any]]]:
+        """Server-sent events, each with its type. Raises `NotReadyError` if the connection breaks, and `DeadlineError` with
+        what is sent after so many seconds."""
+        end = None if seconds is None else time.monotonic() + seconds
         connection = self._connection(_SILENCE_SECONDS)
         try:
             response = self._send(connection, "GET", path, None)
             kind, data = "message", ""
             for raw in response:
+                if end is not None and time.monotonic() > end:
+                    raise DeadlineError(f"the daemon at {self._where} has not ended {path} within {seconds:g} s")
                 line = raw.decode().rstrip("\r\n")
                 if line.startswith("event: "):
                     kind = line[7:]

@@ -10,7 +10,7 @@
             version.put_all(model.state_dict().items())
         publisher.update()
 
-Needs the standard library of Python 3.9, and whatever the tensors are of. Errors are those of client_errors.py.
+Needs the standard library of Python 3.10, and whatever the tensors are of. Errors are those of client_errors.py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .client_errors import BusyError, DeadlineError, NotReadyError, UsageError
 from .client_results import Progress
 from .publisher_buffers import Buffers
 from .publisher_copy import Copier
+from .publisher_files import VersionFiles
 from .publisher_group import Group
 from .publisher_layout import Layout
 from .publisher_parts import Given
@@ -59,7 +60,7 @@ def connect(
     `checkpoint`: the name under which versions are registered. `rank`, `world_size`: of a distributed trainer on this host,
     each of whose ranks gives its share from a process of its own; rank 0 completes versions and updates. `copy_threads`: that
     copy a large tensor together; by default as many as there are cores for this process, at most 8. `timeout`: until the daemon
-    and rank 0 answer, in seconds.
+    and rank 0 answer, and for how long a version waits for ranks that have not connected yet, in seconds.
     """
     if not 0 <= rank < world_size:
         raise UsageError(f"rank is {rank}, and world_size {world_size}; ranks are 0 to world_size - 1")
@@ -119,9 +120,7 @@ class Publisher:
             self._group.close()
             self._group = self._join()
         end = time.monotonic() + timeout
-        with named(name, self.rank):
-            files = self._group.begin(name, end)
-        self._copier.begin(files)
+        files = self._begin(name, self._group, end)
 
         def ended(version: Version, error: Optional[BaseException]) -> None:
             self._end(version, error, end)
@@ -189,10 +188,23 @@ class Publisher:
         try:
             if self.world_size == 1:
                 return Group(buffers, Layout())
-            end = time.monotonic() + self._timeout
-            return RankGroup(buffers, Layout(), self.checkpoint, self.rank, self.world_size, end)
+            return RankGroup(buffers, Layout(), self.checkpoint, self.rank, self.world_size, self._timeout)
         except BaseException:
             buffers.close()
+            raise
+
+    def _begin(self, name: str, group: Group, end: float) -> VersionFiles:
+        files = None
+        try:
+            with named(name, self.rank):
+                files = group.begin(name, end)
+                self._copier.begin(files)
+            return files
+        except BaseException as error:
+            # Other ranks wait for this one.
+            group.abandon(error)
+            if files is not None:
+                files.unlock()
             raise
 
     def _check_update(self) -> None:
@@ -231,15 +243,15 @@ class Publisher:
             seconds = max(1.0, end - time.monotonic())
             try:
                 self.client.register(self.checkpoint, files=paths, version=version.name, timeout=seconds)
-                break
+                group.layout.is_fixed = True
+                group.buffers.registered(version.files, self.checkpoint)
+                return
             except BusyError as error:
                 if time.monotonic() > end:
                     raise DeadlineError(str(error)) from error
-            except DeadlineError:
-                # Of what the daemon may still be doing nobody knows.
+            except BaseException:
+                # Of what the daemon may have done, or still be doing, nobody knows: they are not written again.
                 group.buffers.forget(version.files)
                 raise
             time.sleep(pause)
             pause = min(2 * pause, _MOST_BUSY_SECONDS)
-        group.layout.is_fixed = True
-        group.buffers.registered(version.files)

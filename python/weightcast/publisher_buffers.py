@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Callable, Dict
+from typing import Callable, Dict, List
 
 from .client import Client
-from .client_errors import NotReadyError, UsageError
+from .client_errors import DaemonError, NotReadyError, UsageError
 from .client_http import HeldConnection
-from .publisher_files import VersionFiles
+from .publisher_files import VersionFiles, unlink
 
 
 class Buffers:
@@ -17,6 +17,7 @@ class Buffers:
     def __init__(self, client: Client, on_drop: Callable[[int], None]) -> None:
         """`on_drop`: is told the number of files before they are unmapped."""
         self._on_drop = on_drop
+        self._client = client
         self._connection: HeldConnection = client.hold_session()
         self.session: str = self._connection.first["session"]
         self.directory: str = self._connection.first["shared_directory"]
@@ -25,6 +26,8 @@ class Buffers:
             raise UsageError(f"a publisher writes to {self.directory}, which is not here, or not this user's")
         self._files: Dict[int, VersionFiles] = {}
         self._registered: int | None = None
+        #: Paths of what the daemon may have, and is not written again.
+        self._forgotten: List[str] = []
         self._last = 0
 
     @property
@@ -59,23 +62,36 @@ class Buffers:
             files = self._files[number] = VersionFiles(prefix, number)
         return files
 
-    def registered(self, files: VersionFiles) -> None:
-        """The daemon has these now; those before are free."""
+    def registered(self, files: VersionFiles, checkpoint: str) -> None:
+        """The daemon has these now, as `checkpoint`; those before are free, and those that were forgotten go."""
         self._registered = files.number
+        if not self._forgotten:
+            return
+        try:
+            known = self._client.checkpoint_files(checkpoint)
+        except DaemonError:
+            # At the next version.
+            return
+        for path in self._forgotten:
+            if known is None or path not in known["files"]:
+                unlink(path)
+        self._forgotten.clear()
 
-    def drop(self, files: VersionFiles) -> None:
-        """They are not written again."""
+    def drop(self, files: VersionFiles, made: int = 0) -> None:
+        """They are not written again. Nothing happens if they were forgotten. `made`: as for `VersionFiles.remove`."""
+        if self._files.pop(files.number, None) is None:
+            return
         self._on_drop(files.number)
-        self._files.pop(files.number, None)
         if files.number == self._registered:
             files.close()
         else:
-            files.remove()
+            files.remove(made)
 
     def forget(self, files: VersionFiles) -> None:
-        """As `drop`, but the daemon may have them: it removes them when it does not."""
+        """As `drop`, but the daemon may have them: they go after a later registration, or with the session."""
         self._on_drop(files.number)
         self._files.pop(files.number, None)
+        self._forgotten += files.paths
         files.close()
 
     def forget_gone(self) -> None:

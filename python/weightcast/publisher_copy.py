@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Optional, Sequence
+from typing import Any, Iterable, Optional, Sequence
 
 from .publisher_cuda import CudaCopier
 from .publisher_files import VersionFiles, address_of
@@ -41,13 +41,18 @@ class Copier:
         Raises `ValueError` if the data has another size than dtype and shape make.
         """
         device = getattr(tensor, "device", None)
-        if getattr(device, "type", None) == "cuda" and part.lengths == tuple(shape) and self._files.is_whole:
+        starts, run = runs(shape, part)
+        if part.elements == 0:
+            return
+        item = ITEM_BYTES[source.dtype]
+        if getattr(device, "type", None) == "cuda" and run == part.elements and self._files.is_whole:
             if self._cuda is None:
                 self._cuda = CudaCopier()
                 self._cuda.pin(self._files)
-            self._cuda.copy(tensor, memory)
+            begin = next(starts) * item
+            self._cuda.copy(tensor, memory[begin : begin + run * item])
         else:
-            self._copy_part(source, memory, shape, part)
+            self._copy_part(source, memory, part, starts, run * item)
 
     def forget(self, number: int) -> None:
         """The files of that number are about to be unmapped."""
@@ -68,12 +73,11 @@ class Copier:
             self._pool.shutdown()
         self._pool = None
 
-    def _copy_part(self, source: Source, memory: memoryview, shape: Sequence[int], part: Part) -> None:
-        starts, run = runs(shape, part)
+    def _copy_part(
+        self, source: Source, memory: memoryview, part: Part, starts: Iterable[int], length: int
+    ) -> None:
+        """`starts`: of its contiguous runs, in elements of the whole tensor; `length`: of each, in bytes."""
         item = ITEM_BYTES[source.dtype]
-        length = run * item
-        if part.elements == 0:
-            return
         data = source.read()
         if data.nbytes != part.elements * item:
             raise ValueError(

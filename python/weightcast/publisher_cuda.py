@@ -56,18 +56,20 @@ class CudaCopier:
         """Pins the memory of files once; of those that are not whole yet nothing. Raises `HostMemoryError`."""
         if not files.is_whole or files.number in self._pinned:
             return
-        addresses = self._pinned[files.number] = []
-        files.each_mapping(lambda memory: addresses.append(_register(memory)))
+        addresses: List[int] = []
+        try:
+            files.each_mapping(lambda memory: addresses.append(_register(memory)))
+        except BaseException:
+            _unregister(addresses)
+            raise
+        self._pinned[files.number] = addresses
 
     def unpin(self, number: int) -> None:
         """Before the files of that number are unmapped."""
-        import torch
-
         addresses = self._pinned.pop(number, [])
         if addresses:
             self.finish()
-        for address in addresses:
-            torch.cuda.cudart().cudaHostUnregister(address)
+        _unregister(addresses)
 
     def copy(self, tensor: Any, memory: memoryview) -> None:
         """Begins to copy a whole tensor. What comes later on the current stream may overwrite it."""
@@ -104,3 +106,10 @@ def _register(memory: memoryview) -> int:
     if int(result) != 0:
         raise HostMemoryError(f"{memory.nbytes} bytes of shared memory cannot be pinned ({result}); see ulimit -l")
     return address
+
+
+def _unregister(addresses: List[int]) -> None:
+    import torch
+
+    for address in addresses:
+        torch.cuda.cudart().cudaHostUnregister(address)

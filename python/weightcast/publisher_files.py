@@ -9,7 +9,7 @@ import os
 import time
 from typing import Callable, List
 
-from .client_errors import HostMemoryError
+from .client_errors import CheckpointError, HostMemoryError, NotReadyError
 from .publisher_layout import HEADER_ROOM, Layout, Place
 
 #: Mappings begin on multiples of it.
@@ -66,10 +66,13 @@ class VersionFiles:
         if place.nbytes == 0:
             return memoryview(bytearray())
         if place.file < len(self._mappings):
-            return memoryview(self._mappings[place.file])[place.offset : place.offset + place.nbytes]
+            memory = memoryview(self._mappings[place.file])[place.offset : place.offset + place.nbytes]
+            if memory.nbytes != place.nbytes:
+                raise CheckpointError(f"{self._path(place.file)} ends before byte {place.offset + place.nbytes}")
+            return memory
         begin = place.offset // _PAGE * _PAGE
         length = place.offset + place.nbytes - begin
-        mapping = mmap.mmap(self._descriptor(place.file), length, offset=begin)
+        mapping = self._mapped(place.file, length, begin)
         return memoryview(mapping)[place.offset - begin :]
 
     def finish(self, layout: Layout) -> List[str]:
@@ -86,9 +89,7 @@ class VersionFiles:
     def map(self, layout: Layout) -> None:
         """Once they are whole."""
         if not self.is_whole:
-            self._mappings = [
-                mmap.mmap(self._descriptor(index), size) for index, size in enumerate(layout.file_bytes)
-            ]
+            self._mappings = [self._mapped(index, size) for index, size in enumerate(layout.file_bytes)]
 
     def stamp(self) -> None:
         """Says that the content changes, or has changed: writes to mapped memory leave no trace in a file's times."""
@@ -112,15 +113,12 @@ class VersionFiles:
             os.close(descriptor)
         self._mappings, self._descriptors = [], []
 
-    def remove(self) -> None:
-        """Closes, and removes the files."""
-        paths = self.paths
+    def remove(self, made: int = 0) -> None:
+        """Closes, and removes the files; `made`: so many there are, some of which only other processes have made."""
+        count = max(made, len(self._descriptors))
         self.close()
-        for path in paths:
-            try:
-                os.unlink(path)
-            except OSError:
-                pass
+        for index in range(count):
+            unlink(self._path(index))
 
     def _path(self, index: int) -> str:
         return f"{self._prefix}-{index}.safetensors"
@@ -128,9 +126,15 @@ class VersionFiles:
     def _descriptor(self, index: int) -> int:
         while len(self._descriptors) <= index:
             path = self._path(len(self._descriptors))
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptors.append(os.open(path, flags, 0o600))
+            self._descriptors.append(opened(path, os.O_RDWR | os.O_CREAT))
         return self._descriptors[index]
+
+    def _mapped(self, index: int, length: int, offset: int = 0) -> mmap.mmap:
+        try:
+            return mmap.mmap(self._descriptor(index), length, offset=offset)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise HostMemoryError(f"{length} bytes of {self._path(index)} cannot be mapped: {why}") from error
 
     def _allocate(self, descriptor: int, offset: int, nbytes: int) -> None:
         try:
@@ -140,6 +144,25 @@ class VersionFiles:
             raise HostMemoryError(
                 f"shared memory cannot take {nbytes} bytes more ({self._prefix}): {error.strerror}"
             ) from error
+
+
+def opened(path: str, flags: int) -> int:
+    """A descriptor of a file of this user's. Raises `NotReadyError` if its directory is gone, with the daemon, and
+    `HostMemoryError` if it cannot be made."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError as error:
+        raise NotReadyError(f"{path} is gone, with the daemon that had it", retry=True) from error
+    except OSError as error:
+        raise HostMemoryError(f"{path} cannot be opened: {error.strerror}") from error
+
+
+def unlink(path: str) -> None:
+    """Also if it is gone already."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 def address_of(memory: memoryview) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, List, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
 from .publisher_buffers import Buffers
 from .publisher_files import VersionFiles
@@ -19,10 +19,14 @@ class Group:
     def __init__(self, buffers: Buffers, layout: Layout) -> None:
         self.buffers = buffers
         self.layout = layout
+        #: Of the version that was begun last.
+        self._files: Optional[VersionFiles] = None
 
     def begin(self, version: str, end: float) -> VersionFiles:
         """Where a version is written. `end`: on `time.monotonic()`, until when others are waited for."""
-        return self.buffers.take()
+        self._files = None
+        self._files = self.buffers.take()
+        return self._files
 
     def place(self, files: VersionFiles, name: str, dtype: str, shape: Sequence[int]) -> Place:
         """The place of a tensor, with its memory."""
@@ -40,6 +44,9 @@ class Group:
         """The version is given up because of that."""
         if not self.layout.is_fixed:
             self.layout.clear()
+            if self._files is not None:
+                # They may have headers already, of a layout that the next version need not have.
+                self.buffers.drop(self._files)
 
     def close(self) -> None:
         """May be called twice."""

@@ -73,6 +73,13 @@ class Given:
             raise CheckpointError(f"tensor {name}: {_words(part)} is given by {who}")
         parts[part] = rank
 
+    def take_back(self, name: str, part: Part) -> None:
+        """It was not given after all."""
+        parts = self._parts[name]
+        del parts[part]
+        if not parts:
+            del self._parts[name]
+
     def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Raises `CheckpointError` that names a tensor of which something is missing, or given in two ways."""
         if not shapes:

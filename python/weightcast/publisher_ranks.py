@@ -14,7 +14,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from .client_errors import CheckpointError, DaemonError, DeadlineError, PeerLostError, UsageError, error_of
 from .publisher_buffers import Buffers
-from .publisher_files import VersionFiles
+from .publisher_files import VersionFiles, opened
 from .publisher_group import Group, Share
 from .publisher_layout import Layout, Place
 from .publisher_parts import Given, Part
@@ -27,8 +27,9 @@ class RankGroup(Group):
     """One rank of several. Raises `UsageError` if another trainer publishes this checkpoint."""
 
     def __init__(
-        self, buffers: Buffers, layout: Layout, checkpoint: str, rank: int, world_size: int, end: float
+        self, buffers: Buffers, layout: Layout, checkpoint: str, rank: int, world_size: int, timeout: float
     ) -> None:
+        """`timeout`: until rank 0 is there, and at the end of a version all others, in seconds."""
         super().__init__(buffers, layout)
         self._rank = rank
         self._world_size = world_size
@@ -37,22 +38,23 @@ class RankGroup(Group):
         self._begun: Dict[int, Record] = {}
         self._shares: Dict[int, Share] = {}
         self._given: Dict[int, Share] = {}
-        self._failed: Optional[Tuple[int, str]] = None
+        self._failed: Dict[int, Tuple[int, str]] = {}
         self._ended: Dict[int, Record] = {}
         self._members: Dict[int, str] = {}
-        self._files: Optional[VersionFiles] = None
         self._checkpoint = checkpoint
         self._member = buffers.path(f"rank-{self._key}-{rank}")
-        os.close(os.open(self._member, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._table = self._joined(end)
+        os.close(opened(self._member, os.O_WRONLY | os.O_CREAT))
+        self._timeout = timeout
+        self._table = self._joined(time.monotonic() + timeout)
 
     def begin(self, version: str, end: float) -> VersionFiles:
         # Others may be ahead, or behind.
         self._begun.pop(self._number, None)
         self._ended.pop(self._number, None)
+        self._failed.pop(self._number, None)
         self._number += 1
         self._given = {}
-        self._failed = None
+        self._files = None
         if self._rank == 0:
             files = self.buffers.take()
             session = self.buffers.session
@@ -72,8 +74,8 @@ class RankGroup(Group):
                 if self._number > 1:
                     raise
                 # That of a trainer before, which was just going.
-                self._table.close()
-                self._table = self._joined(end)
+                before, self._table = self._table, self._joined(end)
+                before.close()
                 files = self._begun_by_other(version, end)
         self._files = files
         return files
@@ -82,6 +84,7 @@ class RankGroup(Group):
         if name in self.layout.places and files.is_whole:
             return self.layout.place(name, dtype, shape)
         with self._table.locked():
+            self._check_goes_on()
             known = name in self.layout.places
             place = self.layout.place(name, dtype, shape)
             # Files that are not whole are new for each tensor of each version.
@@ -110,11 +113,13 @@ class RankGroup(Group):
         code = error.code if isinstance(error, DaemonError) else CheckpointError.code
         reason = " ".join(str(error).split()) or type(error).__name__
         if self._rank == 0:
-            if self._files is not None:
-                # Other ranks may write to them for a while.
-                self.buffers.drop(self._files)
             reset = not self.layout.is_fixed
-            self._table.tell({"end": self._number, "error": [code, reason], "reset": reset})
+            with self._table.locked():
+                made = len(self.layout.file_bytes)
+                self._table.append({"end": self._number, "error": [code, reason], "reset": reset})
+            if self._files is not None:
+                # Other ranks may write to them for a while, and make no more.
+                self.buffers.drop(self._files, made)
         else:
             self._table.tell({"failed": self._number, "rank": self._rank, "error": reason})
 
@@ -145,8 +150,9 @@ class RankGroup(Group):
             if record["share"] == self._number:
                 self._given[rank] = self._shares[rank]
         elif "failed" in record:
-            if record["failed"] == self._number:
-                self._failed = (record["rank"], record["error"])
+            # A rank may give up one that rank 0 has not begun.
+            if record["failed"] >= self._number:
+                self._failed[record["failed"]] = (record["rank"], record["error"])
         elif "end" in record:
             self._ended[record["end"]] = record
             self.layout.is_fixed = self.layout.is_fixed or record["error"] is None
@@ -156,37 +162,50 @@ class RankGroup(Group):
     def _begun_by_other(self, version: str, end: float) -> VersionFiles:
         number = self._number
         self._table.wait(
-            lambda: number in self._begun, end, lambda: f"rank 0 has not begun its version {number} in time"
+            lambda: number in self._begun or number in self._ended,
+            end,
+            lambda: f"rank 0 has not begun its version {number} in time",
         )
+        self._check_goes_on()
         begun = self._begun[number]
         if begun["version"] != version:
             raise UsageError(f"rank 0 publishes version {begun['version']} now")
         self.buffers.forget_gone()
-        files = self.buffers.make(begun["files"], begun["session"])
-        if begun["whole"]:
-            files.map(self.layout)
+        # Rank 0 removes them only when it has said that the version has ended.
+        with self._table.locked():
+            self._check_goes_on()
+            files = self.buffers.make(begun["files"], begun["session"])
+            if begun["whole"]:
+                files.map(self.layout)
         return files
+
+    def _check_goes_on(self) -> None:
+        """Raises what rank 0 has abandoned the version for."""
+        ended = self._ended.get(self._number)
+        if ended is not None and ended["error"] is not None:
+            raise error_of(*ended["error"])
 
     def _await_end(self, end: float) -> None:
         number = self._number
         self._table.wait(
             lambda: number in self._ended, end, lambda: f"rank 0 has not completed version {number} in time"
         )
-        error = self._ended[number]["error"]
-        if error is not None:
-            raise error_of(*error)
+        self._check_goes_on()
         assert self._files is not None
         self._files.map(self.layout)
 
     def _await_shares(self, end: float) -> None:
         others = range(1, self._world_size)
+        joined_end = min(end, time.monotonic() + self._timeout)
 
         def is_there() -> bool:
-            if self._failed is not None:
-                raise CheckpointError("rank {} has abandoned it: {}".format(*self._failed))
+            if self._number in self._failed:
+                raise CheckpointError("rank {} has abandoned it: {}".format(*self._failed[self._number]))
             missing = [rank for rank in others if rank not in self._given]
             for rank in missing:
                 member = self._members.get(rank)
+                if member is None and time.monotonic() > joined_end:
+                    raise DeadlineError(f"rank {rank} has not connected in time")
                 if member is not None and not os.path.exists(member):
                     raise PeerLostError(f"rank {rank} has ended before it had given its share", retry=True)
             return not missing

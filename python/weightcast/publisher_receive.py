@@ -23,8 +23,7 @@ def receive(client: Client, checkpoint: str, version: Optional[str], timeout: fl
         for descriptor in files:
             yield from _tensors(descriptor, found)
     finally:
-        for descriptor in files:
-            os.close(descriptor)
+        _let_go(files)
 
 
 def _locked(client: Client, checkpoint: str, version: Optional[str], end: float) -> Tuple[List[int], str]:
@@ -36,8 +35,7 @@ def _locked(client: Client, checkpoint: str, version: Optional[str], end: float)
             # Only what is registered now, while it cannot be written, is whole.
             if descriptors and client.checkpoint_files(checkpoint) == known:
                 return descriptors, known["version"] or checkpoint
-            for descriptor in descriptors:
-                os.close(descriptor)
+            _let_go(descriptors)
         if time.monotonic() > end:
             raise DeadlineError(f"version {version or 'of ' + checkpoint} is not there; the daemon has {_words(known)}")
         time.sleep(_PAUSE_SECONDS)
@@ -48,25 +46,34 @@ def _words(known: Optional[Dict[str, Any]]) -> str:
 
 
 def _opened(paths: List[str]) -> List[int]:
-    """None of them if one is gone, or is being written."""
+    """None of them if one is gone, or is being written. Raises `UsageError` for a directory."""
+    for path in paths:
+        if os.path.isdir(path):
+            raise UsageError(f"{path} is a directory; what can be received is a version of a publisher, or a list of files")
     descriptors: List[int] = []
     try:
         for path in paths:
             descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             fcntl.flock(descriptors[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        _let_go(descriptors)
         return []
     return descriptors
 
 
+def _let_go(descriptors: List[int]) -> None:
+    for descriptor in descriptors:
+        # A process that was forked meanwhile has the file open too: closing it here does not unlock it.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
 def _tensors(descriptor: int, version: str) -> Iterator[Tuple[str, Any]]:
-    memory = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
     try:
+        memory = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
         start = 8 + int.from_bytes(memory[:8], "little")
         header = json.loads(bytes(memory[8:start]))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"version {version}: {error}") from error
     for name, entry in header.items():
         if name == "__metadata__":

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator
 
 from .client_errors import DeadlineError, PeerLostError
+from .publisher_files import opened
 
 #: Between two looks whether others have written: the first, doubled up to the most.
 _FIRST_PAUSE_SECONDS = 0.0005
@@ -25,7 +26,7 @@ class Table:
         """Makes the file if it is not there."""
         self.path = path
         self._heard = heard
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._descriptor = opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         self._read = 0
 
     @property

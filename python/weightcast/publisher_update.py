@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Callable, Dict, Iterable, Optional
 
 from .client import Client, Update
@@ -36,24 +37,24 @@ def followed_update(
     while update.state == "running":
         if time.monotonic() > end:
             raise DeadlineError(f"the daemon has not ended update {update.id} {_CLEANUP_SECONDS:g} s after its deadline")
-        _follow(client, update.id, progress)
+        _follow(client, update.id, progress, end)
         update = client.update_status(update.id)
     if update.error is not None:
         raise update.error
     return update
 
 
-def _follow(client: Client, update: str, progress: Optional[Notify]) -> None:
-    """Until it has ended, or for a moment if there are no events."""
+def _follow(client: Client, update: str, progress: Optional[Notify], end: float) -> None:
+    """Until it has ended, or `end` on `time.monotonic()` has come; for a moment if there are no events."""
     try:
-        for event in client.events(update):
+        for event in client.events(update, timeout=end - time.monotonic()):
             data = event.data
             if event.type == "progress" and progress is not None:
                 progress(Progress(data["activity"], data["done_bytes"], data["total_bytes"]))
     except NotReadyError:
         raise
     except DaemonError:
-        # It has too many streams of events already.
+        # It has too many streams of events already, or the time is over.
         time.sleep(_PAUSE_SECONDS)
 
 
@@ -76,7 +77,9 @@ async def update_in_thread(
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await loop.run_in_executor(None, cancelling.cancel)
+        with suppress(DaemonError):
+            # A daemon that does not answer changes nothing about this task's being cancelled.
+            await loop.run_in_executor(None, cancelling.cancel)
         # Its end is that of a cancelled update.
         await asyncio.wait([running])
         if not running.cancelled():

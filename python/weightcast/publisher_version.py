@@ -14,6 +14,9 @@ from .publisher_nan import refuse_nan_in
 from .publisher_parts import Given, Part, equal_part
 from .tensor_files import source_of, with_name
 
+#: A tensor by its name, the shape of the whole, and the part of it that this is.
+_Piece = Tuple[str, Any, Sequence[int], Part]
+
 
 class Version:
     """Takes tensors, and is complete when every tensor of the layout is there. Made by `Publisher.version`.
@@ -90,22 +93,30 @@ class Version:
             if refuse:
                 with_name(name, lambda: refuse_nan_in(name, given, source_of(given)))
             if quantize is None:
-                self._put(name, given, shape, part)
-                return
-            for one in with_name(name, lambda: [*_quantized(quantize, name, given, shape, part)]):
-                self._put(*one)
+                self._put([(name, given, shape, part)])
+            else:
+                self._put(with_name(name, lambda: [*_quantized(quantize, name, given, shape, part)]))
 
     def put_all(self, tensors: Iterable[Tuple[str, Any]], **options: Any) -> None:
         """`put`, with its options, for each (name, tensor) of an iterator, which may make each one as it is asked for."""
         for name, tensor in tensors:
             self.put(name, tensor, **options)
 
-    def _put(self, name: str, tensor: Any, shape: Sequence[int], part: Part) -> None:
-        source = with_name(name, lambda: source_of(tensor))
-        place = self._group.place(self.files, name, source.dtype, shape)
-        self.given.add(name, part, self._rank)
-        memory = self.files.memory(place)
-        with_name(name, lambda: self._copier.copy(tensor, source, memory, shape, part))
+    def _put(self, pieces: Iterable[_Piece]) -> None:
+        """All of them, or on an error none: the memory has bytes of an earlier version, and a put may be tried again."""
+        added = []
+        try:
+            for name, tensor, shape, part in pieces:
+                source = with_name(name, lambda: source_of(tensor))
+                place = self._group.place(self.files, name, source.dtype, shape)
+                self.given.add(name, part, self._rank)
+                added.append((name, part))
+                memory = self.files.memory(place)
+                with_name(name, lambda: self._copier.copy(tensor, source, memory, shape, part))
+        except BaseException:
+            for name, part in added:
+                self.given.take_back(name, part)
+            raise
 
 
 def _part_of(
@@ -121,8 +132,8 @@ def _part_of(
 
 def _quantized(
     scheme: str, name: str, tensor: Any, shape: Sequence[int], part: Part
-) -> Iterator[Tuple[str, Any, Sequence[int], Part]]:
-    """The tensors that take the place of one, each with its whole shape and the part of it."""
+) -> Iterator[_Piece]:
+    """The tensors that take the place of one."""
     from .quantize import BLOCK, quantized
 
     if not hasattr(tensor, "data_ptr"):

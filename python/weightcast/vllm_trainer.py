@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import socket as sockets
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from vllm.distributed.weight_transfer.base import (
@@ -32,6 +32,10 @@ from . import vllm_plugin
 from .client_errors import UsageError
 from .client_results import Update
 from .trainers import Engine, ensure_instances, memory_of_this_process, share_of, update_options
+
+if TYPE_CHECKING:
+    # Python 3.10 has none, and needs none.
+    from typing import Self
 
 # A trainer does not load vLLM's plug-ins, and has to import this one for its init info.
 vllm_plugin.register()

@@ -102,8 +102,8 @@ export class KeptCheckpoints {
     if (problem !== null) throw new CheckpointError(`checkpoint ${name}: ${problem}; register it again`);
   }
 
-  /** `hasRanks`: there are ranks to hold it; otherwise only its headers are read. Rejects as `Cluster.register`, and with `AccessError`. */
-  async register(wanted: Registration, hasRanks: boolean): Promise<CheckpointView> {
+  /** `hasRanks`: whether there are ranks to hold it; otherwise only its headers are read. Rejects as `Cluster.register`, and with `AccessError`. */
+  async register(wanted: Registration, hasRanks: () => boolean): Promise<CheckpointView> {
     await this.#shared.sweep();
     const { name } = wanted;
     if (this.#kept.size >= mostCheckpoints && !this.#kept.has(name))
@@ -112,9 +112,9 @@ export class KeptCheckpoints {
     const owned = pathsOf(registration.source).filter((path) => this.#shared.owns(path));
     this.#shared.keep(owned);
     try {
-      const kept = hasRanks
-        ? await this.#load(registration, owned)
-        : await this.#examine(registration, owned);
+      const examined = hasRanks() ? null : await this.#examine(registration, owned);
+      // The first instance may have joined meanwhile, and loads what is kept by now.
+      const kept = examined === null || hasRanks() ? await this.#load(registration, owned) : examined;
       const before = this.#kept.get(name);
       this.#kept.set(name, kept);
       this.#note();
@@ -233,6 +233,8 @@ export class KeptCheckpoints {
     try {
       const status = await this.#untilIdle(kept, () => this.#registerIn(cluster, kept.registration));
       if (status === null) return;
+      const current = this.#kept.get(name);
+      if (current !== kept) return await this.#replaceLoaded(name, current, cluster);
       if (kept.digest !== null && kept.digest !== status.digest) {
         await cluster.unregister(name);
         throw new CheckpointError(`its files hold ${status.digest} now, and held ${kept.digest}`);
@@ -243,6 +245,12 @@ export class KeptCheckpoints {
       kept.problem = describe(error);
     }
     this.#tell(kept);
+  }
+
+  /** What was just loaded by this name has been replaced meanwhile by `current`, or removed. */
+  async #replaceLoaded(name: string, current: Kept | undefined, cluster: Cluster): Promise<void> {
+    if (current === undefined) return void (await cluster.unregister(name));
+    if (current.status === null) await this.#loadAgain(current, cluster);
   }
 
   /** Waits while others load, and while the supervisor is replaced. Resolves with null if nothing is left to do: it was loaded, replaced or removed meanwhile. */

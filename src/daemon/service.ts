@@ -116,7 +116,7 @@ export class Service {
   async register(registration: Registration): Promise<CheckpointView> {
     if (registration.temporary)
       await this.checkpoints.dropTemporary([registration.name, ...this.instances.served]);
-    return this.checkpoints.register(registration, this.instances.hasRanks);
+    return this.checkpoints.register(registration, () => this.instances.hasRanks);
   }
 
   /** Resolves when its ranks are ready, and hold what was registered before there were ranks. */

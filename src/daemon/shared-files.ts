@@ -2,10 +2,11 @@ import { randomBytes } from 'node:crypto';
 import { readdir, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { SharedDirectory } from '../native-bridge/memory.ts';
+import { isRunning } from '../processes/is-running.ts';
 import { leftRecord } from '../processes/sweep.ts';
 import { adoptVersions, dropNote, keepUntil, type LeftVersion, noteVersions } from './left-versions.ts';
 
-/** A client that has not written to a file for so long, nor registered it, is gone. */
+/** A client that has not written to a file for so long, nor registered it, is gone, unless its process is seen from here. */
 const abandonedMilliseconds = 600_000;
 
 /** How often a living daemon says so. */
@@ -114,6 +115,7 @@ export class SharedFiles {
     for (const name of names) {
       const path = join(this.path, name);
       if (name === 'lock' || name === leftRecord || this.#kept.has(path) || this.isInSession(path)) continue;
+      if (isOfLivingProcess(name)) continue;
       const found = await stat(path).catch(() => null);
       if (found !== null && now - found.mtimeMs > abandonedMilliseconds) await this.remove([path]);
     }
@@ -130,6 +132,12 @@ export class SharedFiles {
     process.off('exit', this.#onExit);
     this.#directory.close();
   }
+}
+
+/** Outside sessions a client's files are called `PID-…`. It may register one long after it was written. */
+function isOfLivingProcess(name: string): boolean {
+  const pid = /^([1-9][0-9]*)-/.exec(name)?.[1];
+  return pid !== undefined && isRunning(Number(pid));
 }
 
 /** The session that a file belongs to, by its name. */

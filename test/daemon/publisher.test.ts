@@ -13,9 +13,11 @@ const bench = await startDaemonBench({ after });
 const { daemon, engine, instance } = bench;
 const skip = withoutPython();
 
+/** `name`: of a case of publisher_cases.py, or behind the name of another file of cases. */
 async function runCase(name: string, given: object, environment: Record<string, string> = {}) {
-  const argument = { case: name, socket: daemon.socket, ...given };
-  const { status, output } = await runPython('test/daemon/publisher_cases.py', argument, environment);
+  const [file, chosen] = name.includes('/') ? name.split('/') : ['publisher_cases', name];
+  const argument = { case: chosen, socket: daemon.socket, ...given };
+  const { status, output } = await runPython(`test/daemon/${file}.py`, argument, environment);
   assert.equal(status, 0, output);
   return output;
 }
@@ -61,7 +63,15 @@ test('a daemon that is killed leaves what was complete to the next one', { skip 
 });
 
 test('the ranks of a trainer write a version together', { skip }, async () => {
-  await runCase('ranks', {});
+  await runCase('publisher_rank_cases/ranks', {});
+});
+
+test('a rank that comes to a version which rank 0 has given up is told why', { skip }, async () => {
+  await runCase('publisher_rank_cases/abandoned_by_rank_0', {});
+});
+
+test('a version that one rank cannot begin is given up by all at once', { skip }, async () => {
+  await runCase('publisher_rank_cases/not_begun', {});
 });
 
 test('an update is cancelled with its task', { skip }, async () => {
@@ -74,6 +84,32 @@ test('a word in place of a list is refused by name', { skip }, async () => {
 
 test('what is wrong with a version is one line that names it', { skip }, async () => {
   await runCase('mistakes', {});
+});
+
+test('a first version that is refused leaves nothing to the next one', { skip }, async () => {
+  await runCase('publisher_fault_cases/refused_first', {});
+});
+
+test('a tensor that could not be copied is not given', { skip }, async () => {
+  await runCase('publisher_fault_cases/failed_put', {});
+});
+
+test('files that may be registered are not written, and go once others are registered', {
+  skip,
+}, async () => {
+  await runCase('publisher_fault_cases/unknown_outcome', {});
+});
+
+test('a process that was forked while something was received keeps no lock', { skip }, async () => {
+  await runCase('publisher_fault_cases/received_and_forked', { models: [await bench.makeModel(6)] });
+});
+
+test('what the system refuses is an error of the publisher', { skip }, async () => {
+  await runCase('publisher_fault_cases/no_raw_errors', {});
+});
+
+test('a silent daemon keeps nobody past a deadline, nor a task that is cancelled', { skip }, async () => {
+  await runCase('publisher_fault_cases/silent_daemon', {});
 });
 
 test('a daemon that was started for a publisher ends some time after it', { skip }, async (t) => {

@@ -4,18 +4,12 @@ import asyncio
 import json
 import os
 import signal
-import struct
-import subprocess
 import sys
-import time
 
 import weightcast
 from client_cases import raises, tensors_of
+from publisher_values import content, eventually, floats, shared_files
 from weightcast import client as errors
-
-
-def floats(*values):
-    return ("F32", [len(values)], struct.pack(f"<{len(values)}f", *values))
 
 
 def steps(given):
@@ -88,27 +82,6 @@ def started(given):
     print(pid)
 
 
-def eventually(what, is_so):
-    end = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < end, what
-        time.sleep(0.01)
-
-
-def content(tensor):
-    """The bytes of what was received: a tensor of torch where there is torch."""
-    if isinstance(tensor, tuple):
-        return bytes(tensor[2])
-    import torch
-
-    return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def shared_files(client):
-    directory = client._call("GET", "/v1/status")["daemon"]["shared_directory"]
-    return {name: os.stat(os.path.join(directory, name)) for name in os.listdir(directory) if name not in ("lock", "versions.json")}
-
-
 def reused(given):
     """The memory of a version is that of the one before the last: no file is made after the second."""
     model = tensors_of(given["models"][0])
@@ -176,22 +149,6 @@ def trainer_dies(given):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def rank_main(given):
-    """One rank of three: each gives a third of `w`, and rank 1 gives `b`. `fault`: what goes wrong."""
-    rank, fault = given["rank"], given["fault"]
-    with weightcast.connect(given["socket"], start=False, checkpoint="ranks", rank=rank, world_size=3) as publisher:
-        for step in range(given["steps"]):
-            with publisher.version(f"step-{step}", timeout=60) as version:
-                if fault == "dies" and rank == 2 and step == 1:
-                    os._exit(9)
-                version.put("w", floats(step, 10 * rank), dim=0, index=0 if fault == "twice" and step == 1 else rank, count=3)
-                if rank == 1:
-                    version.put("b", floats(*[step] * 300))
-        if rank > 0 and not fault:
-            with raises(errors.UsageError, f"rank {rank} cannot update"):
-                publisher.update()
-
-
 def daemon_dies(given):
     """What was complete when the daemon was killed is there with the next one; the publisher goes on."""
     publisher = weightcast.connect(given["socket"], serve_options=given["serve_options"])
@@ -222,39 +179,6 @@ def daemon_dies(given):
     with weightcast.connect(given["socket"], linger=0.1, serve_options=given["serve_options"]) as other:
         with raises(errors.UsageError, "no version is complete yet"):
             other.update()
-
-
-def ranks(given):
-    """Ranks in processes of their own write one version; what is wrong is an error in each that waits for it."""
-
-    def run(fault, steps):
-        argument = {**given, "case": "rank_main", "fault": fault, "steps": steps}
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-W", "error", __file__, json.dumps({**argument, "rank": rank})],
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in (2, 1, 0)
-        ]
-        ends = [process.communicate(timeout=100)[1] for process in processes]
-        return [(process.returncode, end.strip().splitlines()[-1:]) for process, end in zip(processes, ends)]
-
-    client = errors.Client(given["socket"])
-    ended = run(None, 4)
-    assert ended == [(0, [])] * 3, ended
-    w = floats(3, 0, 3, 10, 3, 20)
-    digest = client.checkpoint_files("ranks")["digest"]
-    assert digest == client.register("same", tensors={"w": w, "b": floats(*[3] * 300)}).digest
-    for code, (line,) in run("twice", 2):
-        assert code == 1 and "version step-1" in line and "tensor w" in line and "both rank" in line, line
-    (died, _), *others = run("dies", 2)
-    assert died == 9
-    for code, (line,) in others:
-        assert code == 1 and "PeerLostError" in line and "rank 2 has ended before it had given its share" in line, line
-    assert client.checkpoint_files("ranks")["version"] == "step-0", "one that is not complete is never registered"
-    client.unregister("ranks")
-    client.unregister("same")
 
 
 def cancelled(given):

@@ -5,10 +5,10 @@ import { packageRoot } from '../../src/package-root.ts';
 /** The client needs nothing but the standard library. */
 const python = process.env.WEIGHTCAST_PYTHON ?? 'python3';
 
-/** Why tests that need Python 3.9 cannot run here, or false. */
+/** Why tests that need Python 3.10 cannot run here, or false. */
 export function withoutPython(): string | false {
-  const { status } = spawnSync(python, ['-c', 'import sys; sys.exit(sys.version_info < (3, 9))']);
-  return status === 0 ? false : `${python} is not there, or older than 3.9`;
+  const { status } = spawnSync(python, ['-c', 'import sys; sys.exit(sys.version_info < (3, 10))']);
+  return status === 0 ? false : `${python} is not there, or older than 3.10`;
 }
 
 /** Runs a program of this repository with an argument of JSON. */

@@ -10,7 +10,7 @@ import sys
 import numpy
 import torch
 import weightcast
-from weightcast.client_errors import CheckpointError, UsageError
+from weightcast.client_errors import CheckpointError, HostMemoryError, UsageError
 from weightcast.quantize import quantized
 
 MESH = 2
@@ -164,7 +164,58 @@ def cuda_way(given: dict) -> None:
         ((address, _, _), _) = runtime.cudaHostRegister.call_args
         runtime.cudaHostRegister.assert_called_once()
         runtime.cudaHostUnregister.assert_called_once_with(address)
+        shard_in_one_piece(layout, files, said)
         files.remove()
+        refused_pin(publisher_cuda, layout, os.path.join(given["scratch"], "unpinned"), runtime)
+
+
+def shard_in_one_piece(layout, files, said: list[tuple]) -> None:
+    """A shard of a CUDA tensor that lies in one piece goes through the buffers too, another one does not."""
+    from unittest import mock
+
+    from weightcast.publisher_copy import Copier
+    from weightcast.publisher_parts import equal_part
+    from weightcast.tensor_files import source_of
+
+    class OnGpu:
+        """A tensor that says it is on a GPU."""
+
+        device = mock.Mock(type="cuda")
+
+        def __init__(self, tensor):
+            self.detach = lambda: tensor
+
+    place = layout.places["w"]
+    files.memory(place)[:] = bytes(place.nbytes)
+    copier = Copier(1)
+    copier.begin(files)
+    for given, dim, index, is_in_buffers in (([[1, 2]], 0, 3, True), ([[3]] * 5, 1, 1, False)):
+        tensor = torch.tensor(given, dtype=torch.int32)
+        shape, part = equal_part(tensor.shape, dim, index, 5 if dim == 0 else 2)
+        said.clear()
+        copier.copy(OnGpu(tensor), source_of(tensor), files.memory(place), shape, part)
+        copier.finish()
+        assert any("records" in one for one in said) == is_in_buffers, said
+    assert list(files.memory(place).cast("i")) == [0, 3, 0, 3, 0, 3, 1, 3, 0, 3]
+    copier.close()
+
+
+def refused_pin(publisher_cuda, layout, prefix: str, runtime) -> None:
+    """Files that could not be pinned are pinned the next time."""
+    from weightcast.publisher_files import VersionFiles
+
+    files = VersionFiles(prefix, 2)
+    files.reserve(layout.places["w"])
+    files.finish(layout)
+    copier = publisher_cuda.CudaCopier()
+    runtime.cudaHostRegister.return_value = 2
+    raises(HostMemoryError, "cannot be pinned (2)", lambda: copier.pin(files))
+    runtime.cudaHostRegister.return_value = 0
+    runtime.cudaHostRegister.reset_mock()
+    copier.pin(files)
+    runtime.cudaHostRegister.assert_called_once()
+    copier.close()
+    files.remove()
 
 
 def cuda(given: dict) -> None:
