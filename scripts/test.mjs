@@ -13,8 +13,12 @@ import { sweepTests } from './sweep-tests.mjs';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const tree = join(root, 'build/test');
 
+/** These start whole clusters, which takes longer than all others together: npm run test:clusters. */
+const clusters = ['test/cluster', 'test/daemon', 'test/readme', 'test/scenarios'];
 /** These need hardware or tools that not every machine has, and have commands of their own. */
-const separate = ['test/gpu', 'test/rdma-vm', 'test/python', 'test/engines-real', 'test/adapters'];
+const tools = ['test/gpu', 'test/rdma-vm', 'test/python', 'test/engines-real', 'test/adapters'];
+/** Run where they are named. */
+const separate = [...clusters, ...tools];
 
 /**
  * Tests that share a process with others, because node takes longer to start and to import what is tested than most of

@@ -100,7 +100,7 @@ test('the shell: scripts of the checkout', async () => {
   const { scripts } = JSON.parse(readFileSync(new URL('package.json', packageRoot), 'utf8'));
   const { text } = snippetWith('npm run demo');
   const named = [...text.matchAll(/npm (?:run )?(?!ci)([\w:]+)/g)].map(([, name]) => name!);
-  assert.deepEqual(named, ['demo', 'test']);
+  assert.deepEqual(named, ['demo', 'test', 'test:clusters']);
   for (const name of named) assert.ok(name in scripts, name);
   await runText(
     process.execPath,
