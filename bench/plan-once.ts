@@ -13,7 +13,6 @@ import {
 import { alignUp } from '../src/plan/alignment.ts';
 import { contiguousShares } from '../src/plan/contiguous-shares.ts';
 import { PlanCache } from '../src/plan/plan-cache.ts';
-import { processorTime } from './processor-time.ts';
 import { bytesOfTensor, type ListedTensor, type ModelName, tensorList } from './tensor-lists.ts';
 
 export const rankCount = 256;
@@ -24,7 +23,7 @@ export interface PlanMeasurement {
   readonly checkpointBytes: number;
   readonly buckets: number;
   readonly encodedBytes: number;
-  /** Milliseconds of processor time, garbage collection in other threads included. */
+  /** Milliseconds. */
   readonly encode: number;
   readonly gather: number;
   readonly merge: number;
@@ -74,9 +73,9 @@ function rankManifests(tensors: readonly ListedTensor[]): Manifest[] {
 }
 
 function timed<T>(work: () => T): [result: T, milliseconds: number] {
-  const startedAt = processorTime();
+  const startedAt = performance.now();
   const result = work();
-  return [result, processorTime() - startedAt];
+  return [result, performance.now() - startedAt];
 }
 
 function heldBytes(): number {

@@ -69,6 +69,6 @@ writeReport({
   command: 'npm run bench:plan',
   method:
     `Tensor lists of published models, spread evenly over ${rankCount} ranks on ${hostCount} hosts. Median of ${repetitions} runs, ` +
-    'each in a fresh process and so without warm code, in processor time. Encoding is summed over all ranks, which really work side by side.',
+    'each in a fresh process and so without warm code. Encoding is summed over all ranks, which really work side by side.',
   figures,
 });

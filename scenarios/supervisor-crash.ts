@@ -1,6 +1,6 @@
 import { interruptible } from '../src/cli/interrupt.ts';
 import { Reporter } from '../src/cli/reporter.ts';
-import { BusyError, NotReadyError, PeerLostError, VerificationError } from '../src/errors.ts';
+import { mayPass, PeerLostError, VerificationError } from '../src/errors.ts';
 import type { Cluster, Progress, UpdateReport } from '../src/index.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
 import { withFleet } from './fleet.ts';
@@ -43,9 +43,7 @@ async function again<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (error) {
-      const mayPass =
-        error instanceof PeerLostError || error instanceof NotReadyError || error instanceof BusyError;
-      if (!mayPass) throw error;
+      if (!mayPass(error)) throw error;
       await new Promise((wake) => setTimeout(wake, 50));
     }
   }

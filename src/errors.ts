@@ -108,6 +108,11 @@ export class PeerLostError extends WeightcastError {
   override readonly name = 'PeerLostError';
 }
 
+/** The same may succeed a moment later: other work is in the way, or a process is being started again. */
+export function mayPass(error: unknown): boolean {
+  return error instanceof BusyError || error instanceof NotReadyError || error instanceof PeerLostError;
+}
+
 /** A message was addressed to an actor that has stopped, or never existed. */
 export class ActorStoppedError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_ACTOR_STOPPED';

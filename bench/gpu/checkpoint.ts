@@ -15,7 +15,7 @@ export const usualLayer: LayerSize = { hidden: 4096, keyValue: 1024, intermediat
 /** 1.2 MB. */
 export const smallLayer: LayerSize = { hidden: 256, keyValue: 64, intermediate: 640 };
 
-function layerTensors(layer: number, { hidden, keyValue, intermediate }: LayerSize) {
+export function layerTensors(layer: number, { hidden, keyValue, intermediate }: LayerSize) {
   const shapes: Record<string, readonly number[]> = {
     'input_layernorm.weight': [hidden],
     'self_attn.q_proj.weight': [hidden, hidden],

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { packageRoot } from '../../src/package-root.ts';
+import { layerTensors, usualLayer } from '../gpu/checkpoint.ts';
 import type { Figure } from '../report.ts';
 import type { ListedTensor } from '../tensor-lists.ts';
 import { streamMilliseconds } from './pipeline.ts';
@@ -24,27 +25,9 @@ const runs: readonly Run[] = [
   { file: 'gpu-h100', name: '2 ranks on 2 GPUs, copies', gpus: 2, speeds: copies },
 ];
 
-/** 42 decoder layers of Qwen3-8B's sizes, as bench/gpu/checkpoint.ts writes them. */
+/** The model of bench:gpu. */
 function benchedModel(): ListedTensor[] {
-  const [hidden, keyValue, intermediate] = [4096, 1024, 12_288];
-  const shapes: Readonly<Record<string, readonly number[]>> = {
-    'input_layernorm.weight': [hidden],
-    'self_attn.q_proj.weight': [hidden, hidden],
-    'self_attn.k_proj.weight': [keyValue, hidden],
-    'self_attn.v_proj.weight': [keyValue, hidden],
-    'self_attn.o_proj.weight': [hidden, hidden],
-    'post_attention_layernorm.weight': [hidden],
-    'mlp.gate_proj.weight': [intermediate, hidden],
-    'mlp.up_proj.weight': [intermediate, hidden],
-    'mlp.down_proj.weight': [hidden, intermediate],
-  };
-  return Array.from({ length: 42 }, (_, layer) =>
-    Object.entries(shapes).map(([name, shape]) => ({
-      name: `model.layers.${layer}.${name}`,
-      dtype: 'BF16',
-      shape,
-    })),
-  ).flat();
+  return Array.from({ length: 42 }, (_, layer) => layerTensors(layer, usualLayer)).flat();
 }
 
 export interface Calibrated {

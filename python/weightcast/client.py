@@ -43,7 +43,7 @@ from .client_results import (
     status_of,
     update_of,
 )
-from .tensor_files import write_tensors
+from .tensor_files import unlink, write_tensors
 
 __all__ = [
     "AccessError",
@@ -143,7 +143,7 @@ class Client:
         except DaemonError as error:
             # The daemon removes what it has refused; of what it may still be doing nobody knows.
             if not isinstance(error, DeadlineError):
-                _remove(file)
+                unlink(file)
             raise
 
     def checkpoint_files(self, name: str) -> Optional[Dict[str, Any]]:
@@ -317,10 +317,3 @@ def _quoted(name: str) -> str:
 
 def _given(options: Dict[str, Any]) -> Dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass

@@ -8,7 +8,8 @@ from typing import Callable, Dict, List
 from .client import Client
 from .client_errors import DaemonError, NotReadyError, UsageError
 from .client_http import HeldConnection
-from .publisher_files import VersionFiles, unlink
+from .publisher_files import VersionFiles
+from .tensor_files import unlink
 
 
 class Buffers:

@@ -11,6 +11,7 @@ from typing import Callable, List
 
 from .client_errors import CheckpointError, HostMemoryError, NotReadyError
 from .publisher_layout import HEADER_ROOM, Layout, Place
+from .tensor_files import unlink
 
 #: Mappings begin on multiples of it.
 _PAGE = mmap.ALLOCATIONGRANULARITY
@@ -155,14 +156,6 @@ def opened(path: str, flags: int) -> int:
         raise NotReadyError(f"{path} is gone, with the daemon that had it", retry=True) from error
     except OSError as error:
         raise HostMemoryError(f"{path} cannot be opened: {error.strerror}") from error
-
-
-def unlink(path: str) -> None:
-    """Also if it is gone already."""
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
 
 
 def address_of(memory: memoryview) -> int:

@@ -163,3 +163,11 @@ def _bytes_of_numpy(array: Any) -> memoryview:
         return memoryview(b"")
     flat = array.reshape(-1) if array.flags.c_contiguous else array.flatten()
     return memoryview(flat.view("uint8")).cast("B")
+
+
+def unlink(path: str) -> None:
+    """Also if it is gone already."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

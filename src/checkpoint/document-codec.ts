@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { deflateSync, inflateSync } from 'node:zlib';
 import { describe, ProtocolError } from '../errors.ts';
 
@@ -9,6 +10,11 @@ const level = 1;
 /** What is sent to every host, packed: a manifest to a third or less. */
 export function packDocument(content: Uint8Array): Uint8Array {
   return deflateSync(content, { level });
+}
+
+/** SHA-256 of a packed document, in hex. */
+export function documentDigest(packed: Uint8Array): string {
+  return createHash('sha256').update(packed).digest('hex');
 }
 
 /** Throws a `ProtocolError`. */

@@ -1,7 +1,7 @@
 /** A plan or a manifest, packed (document-codec.ts), in a file of a host's directory, from which all ranks of the host read it; released as a segment. */
 export interface HostDocument {
   readonly path: string;
-  /** SHA-256 of its bytes, in hex. */
+  /** `documentDigest` of its bytes. */
   readonly digest: string;
   readonly bytes: number;
 }

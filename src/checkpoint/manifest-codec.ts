@@ -1,7 +1,7 @@
 import { decode, encode } from '@msgpack/msgpack';
 import * as z from 'zod';
 import { describe, ProtocolError } from '../errors.ts';
-import { bytesOfColumn } from './columns.ts';
+import { bytesOfColumn, columnOfBytes } from './columns.ts';
 import { DTYPES, shapeText } from './dtype.ts';
 import { type Manifest, shapeOf } from './manifest-table.ts';
 import { escapeControls, quoted } from './printable.ts';
@@ -65,15 +65,15 @@ export function decodeManifest(encoded: Uint8Array): Manifest {
   const { data } = parsed;
   const manifest: Manifest = {
     checkpoint: data.checkpoint,
-    names: splitNames(data.names, typedColumn(Uint32Array, data.nameLengths)),
+    names: splitNames(data.names, columnOfBytes('manifest', Uint32Array, data.nameLengths)),
     dtypes: data.dtypes.slice(),
-    shapeStarts: typedColumn(Uint32Array, data.shapeStarts),
-    dimensions: typedColumn(Float64Array, data.dimensions),
-    bytes: typedColumn(Float64Array, data.bytes),
+    shapeStarts: columnOfBytes('manifest', Uint32Array, data.shapeStarts),
+    dimensions: columnOfBytes('manifest', Float64Array, data.dimensions),
+    bytes: columnOfBytes('manifest', Float64Array, data.bytes),
     segments: data.segments.map(([path, bytes, host, rank]) => ({ path, bytes, host, rank })),
-    segmentOf: typedColumn(Uint32Array, data.segmentOf),
-    offsets: typedColumn(Float64Array, data.offsets),
-    digests: typedColumn(BigUint64Array, data.digests),
+    segmentOf: columnOfBytes('manifest', Uint32Array, data.segmentOf),
+    offsets: columnOfBytes('manifest', Float64Array, data.offsets),
+    digests: columnOfBytes('manifest', BigUint64Array, data.digests),
   };
   checkLengths(manifest);
   for (let row = 0; row < manifest.names.length; row += 1) {
@@ -146,15 +146,4 @@ function faultOf(manifest: Manifest, row: number): string | null {
 
 function isWholeNumber(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0;
-}
-
-/** A copy: inside a message the bytes need not be aligned, and a view would keep the whole message in memory. */
-function typedColumn<T>(
-  type: { new (buffer: ArrayBuffer): T; readonly BYTES_PER_ELEMENT: number },
-  column: Uint8Array,
-): T {
-  if (column.byteLength % type.BYTES_PER_ELEMENT !== 0) reject('a column ends within a number');
-  const copy = new Uint8Array(column.byteLength);
-  copy.set(column);
-  return new type(copy.buffer);
 }

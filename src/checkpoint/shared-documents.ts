@@ -1,8 +1,8 @@
-import { createHash } from 'node:crypto';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { describe, NativeError, OutOfHostMemoryError } from '../errors.ts';
+import { documentDigest } from './document-codec.ts';
 import type { HostDocument, HostDocuments } from './host-documents.ts';
 
 const fileMode = 0o600;
@@ -40,8 +40,7 @@ export class SharedDocuments implements HostDocuments {
     } catch (error) {
       throw new NativeError(`cannot read ${path}: ${describe(error)}`);
     }
-    const found = createHash('sha256').update(content).digest('hex');
-    if (found === digest) return content;
+    if (documentDigest(content) === digest) return content;
     throw new NativeError(
       `${path} is not what was written there: ${content.byteLength} bytes instead of ${bytes}`,
     );

@@ -9,10 +9,9 @@ import {
   BusyError,
   CheckpointError,
   describe,
+  mayPass,
   NotFoundError,
-  NotReadyError,
   OverloadedError,
-  PeerLostError,
   UsageError,
 } from '../errors.ts';
 import { ProgressSum } from '../observe/progress-bar.ts';
@@ -261,9 +260,7 @@ export class KeptCheckpoints {
       try {
         return await work();
       } catch (error) {
-        const mayPass =
-          error instanceof BusyError || error instanceof NotReadyError || error instanceof PeerLostError;
-        if (!mayPass || performance.now() > end) throw error;
+        if (!mayPass(error) || performance.now() > end) throw error;
         await new Promise((wake) => setTimeout(wake, busyMilliseconds));
       }
     }

@@ -1,7 +1,8 @@
-import { readdirSync, readFileSync, statfsSync } from 'node:fs';
+import { statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CudaProbe } from '../native-bridge/addon.ts';
 import { ncclVersion, probeCuda, whyNotLoaded } from '../native-bridge/probe.ts';
+import { namesIn, textOf } from '../native-bridge/root-files.ts';
 
 /** The machine that is examined. */
 export interface Host {
@@ -25,20 +26,8 @@ export interface Host {
 export function hostFiles(root: string): Pick<Host, 'root' | 'read' | 'list' | 'space'> {
   return {
     root,
-    read(path) {
-      try {
-        return readFileSync(join(root, path), 'utf8').trim();
-      } catch {
-        return null;
-      }
-    },
-    list(path) {
-      try {
-        return readdirSync(join(root, path)).sort();
-      } catch {
-        return [];
-      }
-    },
+    read: (path) => textOf(root, path),
+    list: (path) => namesIn(root, path),
     space(path) {
       try {
         const { bsize, blocks, bavail } = statfsSync(join(root, path));

@@ -1,6 +1,7 @@
-import { readdirSync, readFileSync, realpathSync } from 'node:fs';
+import { realpathSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import type { PciPlace } from '../plan/nic-distance.ts';
+import { namesIn, textOf } from './root-files.ts';
 
 /** Vendors whose display controllers and accelerators are GPUs that ranks own: NVIDIA. */
 const gpuVendors = new Set(['0x10de']);
@@ -53,20 +54,4 @@ function placeAt(root: string, path: string): PciPlace | null {
   if (first < 0) return null;
   const numaNode = Number(textOf(root, `${path}/numa_node`) ?? '-1');
   return { path: names.slice(first), numaNode: numaNode >= 0 ? numaNode : null };
-}
-
-function textOf(root: string, path: string): string | null {
-  try {
-    return readFileSync(join(root, path), 'utf8').trim();
-  } catch {
-    return null;
-  }
-}
-
-function namesIn(root: string, path: string): string[] {
-  try {
-    return readdirSync(join(root, path)).sort();
-  } catch {
-    return [];
-  }
 }

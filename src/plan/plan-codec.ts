@@ -1,6 +1,6 @@
 import { decode, encode } from '@msgpack/msgpack';
 import * as z from 'zod';
-import { bytesOfColumn } from '../checkpoint/columns.ts';
+import { bytesOfColumn, columnOfBytes } from '../checkpoint/columns.ts';
 import { describe, ProtocolError } from '../errors.ts';
 import type { Plan } from './plan.ts';
 import { planDigest } from './plan-digest.ts';
@@ -45,12 +45,12 @@ export function decodePlan(bytes: Uint8Array): Plan {
     parsed.data;
   const plan = {
     ...facts,
-    ranks: column(Uint32Array, ranks),
-    owners: column(Uint32Array, owners),
-    tensorStarts: column(Uint32Array, tensorStarts),
-    tensorOrder: column(Uint32Array, tensorOrder),
-    tensorOffsets: column(Float64Array, tensorOffsets),
-    bucketBytes: column(Float64Array, bucketBytes),
+    ranks: columnOfBytes('plan', Uint32Array, ranks),
+    owners: columnOfBytes('plan', Uint32Array, owners),
+    tensorStarts: columnOfBytes('plan', Uint32Array, tensorStarts),
+    tensorOrder: columnOfBytes('plan', Uint32Array, tensorOrder),
+    tensorOffsets: columnOfBytes('plan', Float64Array, tensorOffsets),
+    bucketBytes: columnOfBytes('plan', Float64Array, bucketBytes),
   };
   if (planDigest(plan) !== digest) throw new ProtocolError(`not the plan ${digest}`);
   return { digest, ...plan };
@@ -62,13 +62,4 @@ function unpacked(bytes: Uint8Array): unknown {
   } catch (error) {
     throw new ProtocolError(`not a plan: ${describe(error)}`);
   }
-}
-
-/** A copy: inside a message the bytes need not be aligned. */
-function column<T>(
-  type: { new (buffer: ArrayBuffer): T; readonly BYTES_PER_ELEMENT: number },
-  bytes: Uint8Array,
-): T {
-  if (bytes.byteLength % type.BYTES_PER_ELEMENT !== 0) throw new ProtocolError('not a plan: half a number');
-  return new type(Uint8Array.from(bytes).buffer);
 }

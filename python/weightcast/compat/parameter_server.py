@@ -21,7 +21,7 @@ import torch.distributed
 
 from ..client import Client
 from ..client_errors import DaemonError, UsageError
-from ..tensor_files import write_tensors
+from ..tensor_files import unlink, write_tensors
 from .caller_engine import CallerEngine
 from .orders import Orders, RequestFunction
 from .rank_group import RankGroup
@@ -112,7 +112,7 @@ class ParameterServer:
             return
         if checkpoint_name not in self._gathered:
             for path in share[1]:
-                _remove(path)
+                unlink(path)
             return
         self._gathered.discard(checkpoint_name)
         if self._sender is not None:
@@ -279,10 +279,3 @@ class ParameterServer:
     def _order(self, links: dict[str, str]) -> None:
         assert self._orders is not None
         self._orders.order(links)
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass

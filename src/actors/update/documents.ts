@@ -1,5 +1,4 @@
-import { createHash } from 'node:crypto';
-import { packDocument } from '../../checkpoint/document-codec.ts';
+import { documentDigest, packDocument } from '../../checkpoint/document-codec.ts';
 import type { HostDocument } from '../../checkpoint/host-documents.ts';
 import type { Plan } from '../../plan/plan.ts';
 import { encodePlan } from '../../plan/plan-codec.ts';
@@ -72,7 +71,7 @@ export class EpochDocuments {
 
   #add(plain: Uint8Array): Content {
     const content = packDocument(plain);
-    const digest = createHash('sha256').update(content).digest('hex');
+    const digest = documentDigest(content);
     this.#contents.set(digest, content);
     return { digest, bytes: content.byteLength };
   }
