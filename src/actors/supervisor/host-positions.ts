@@ -1,4 +1,4 @@
-import type { InstanceOptions } from '../protocol/instance-options.ts';
+import type { Instance } from '../protocol/instance.ts';
 import type { Remembered } from '../protocol/remembered-values.ts';
 
 /** Where a rank stands among those of its host. */
@@ -25,9 +25,9 @@ export class HostPositions {
   }
 
   /** Gives ranks without a position, in the order of their numbers, the lowest that are free on their hosts. */
-  assign(instances: readonly InstanceOptions[]): void {
-    const ranks = instances.flatMap(({ ranks, host = '' }) => ranks.map((rank) => ({ rank, host })));
-    for (const { rank, host } of ranks.sort((one, other) => one.rank - other.rank)) {
+  assign(instances: readonly Instance[]): void {
+    const workers = instances.flatMap((instance) => instance.workers);
+    for (const { rank, host = '' } of workers.sort((one, other) => one.rank - other.rank)) {
       if (this.#taken.has(rank)) continue;
       const positions = this.#positionsOn(host);
       let position = 0;

@@ -91,6 +91,6 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
 }
 
 function refuseOtherSize({ name, endpoint, ranks }: UpdateTarget, { worldSize }: EngineState): void {
-  const refusal = worldSize && sizeRefusal(`instance ${name} (${endpoint})`, ranks, worldSize);
+  const refusal = worldSize && sizeRefusal(`instance ${name} (${endpoint})`, ranks.length, worldSize);
   if (refusal !== null) throw new Refusal(refusal);
 }
