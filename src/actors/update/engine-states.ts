@@ -1,8 +1,9 @@
 import { sizeRefusal } from '../../engines/world-size.ts';
-import { AbortedError, asFailure, EngineError, type WeightcastError } from '../../errors.ts';
+import { AbortedError, asFailure, EngineError, UsageError, type WeightcastError } from '../../errors.ts';
 import { ask } from '../protocol/ask.ts';
 import { type EngineState, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 
 /**
@@ -36,6 +37,7 @@ async function awaitEngine(
 ): Promise<void> {
   const { context, spec } = update;
   const { name, bridge } = target;
+  refuseSharedDevices(target, spec.ranks);
   // The bridge answers within the timeout, and in better words than a missed deadline.
   const within = update.within(timeoutMilliseconds + deadlines.control);
   try {
@@ -90,7 +92,22 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
   }
 }
 
+/** Its engine tells the workers apart by their devices. */
+function refuseSharedDevices({ name, ranks }: UpdateTarget, ready: readonly ReadyRank[]): void {
+  const own = ready.filter(({ rank }) => ranks.includes(rank));
+  const first = new Map([...own].reverse().map((one) => [one.deviceUuid, one]));
+  for (const { rank, host, deviceUuid } of own) {
+    const other = first.get(deviceUuid)!;
+    if (other.rank === rank) continue;
+    const both = `ranks ${other.rank} (host ${other.host}) and ${rank} (host ${host})`;
+    const names = deviceUuid.startsWith('HOST-')
+      ? '; give the host devices of each host a namespace of their own (hosts: { NAME: { devices: { kind, namespace } } })'
+      : '';
+    throw new UsageError(`instance ${name}: ${both} both have the device ${deviceUuid}${names}`);
+  }
+}
+
 function refuseOtherSize({ name, endpoint, ranks }: UpdateTarget, { worldSize }: EngineState): void {
-  const refusal = worldSize && sizeRefusal(`instance ${name} (${endpoint})`, ranks, worldSize);
+  const refusal = worldSize && sizeRefusal(`instance ${name} (${endpoint})`, ranks.length, worldSize);
   if (refusal !== null) throw new Refusal(refusal);
 }
