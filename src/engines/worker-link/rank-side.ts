@@ -26,6 +26,7 @@ export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
 
 /** The rank's end of weightcast's own worker link (messages.ts). For its errors see {@link RankSocket}. */
 export class MessagePackWorkerLink implements WorkerLink {
+  readonly reports = true;
   readonly #options: MessagePackWorkerLinkOptions;
   readonly #socket: RankSocket;
   #live: LiveDigests | null = null;
