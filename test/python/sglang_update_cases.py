@@ -173,12 +173,13 @@ class Requests(WithSglang):
         request: Any = ours,
         send: Callable[..., None] | None = None,
         accept_unproven: bool = False,
+        exchanges: int | None = None,
     ) -> Any:
         """`send`: what a rank does with the worker's functions that load and process."""
         sglang_update = importlib.import_module("weightcast.sglang_update")
 
         def receive(*_values: Any, load_weights: Any, post_hook: Any, begin: Any, **_named: Any) -> Any:
-            begin(Open(2, "HOST-0", 1, "step@1", b"", 0, False, False, accept_unproven))
+            begin(Open(2, "HOST-0", 1, "step@1", b"", 0, False, False, accept_unproven, exchanges))
             if send is not None:
                 send(load_weights)
             post_hook()
@@ -231,6 +232,21 @@ class Requests(WithSglang):
         answer = self.ask(manager, send=lambda load: load(weights_of(2.0, *ALL)), accept_unproven=True)
         self.assertTrue(answer.success, answer.message)
         self.assertEqual(self.held(draft)["first.a"], [-2.0] * 4)
+
+    def test_weights_that_are_sent_more_or_less_often_than_taken_are_refused_before_any_model_is_touched(self) -> None:
+        models = [self.started() for _ in range(3)]
+        refusals = (
+            (1, 2, "no draft model takes the weights: leave hasDraftModel"),
+            (2, 1, "its draft model takes the weights: tell the cluster hasDraftModel: true"),
+            (3, 2, "2 draft models take the weights: weightcast updates one at most"),
+        )
+        for taken, sent, words in refusals:
+            answer = self.ask(self.manager(*models[:taken]), exchanges=sent)
+            self.assertFalse(answer.success)
+            self.assertIn(words, answer.message)
+        self.assertEqual([self.held(model)["first.a"] for model in models], [[1.0] * 4] * 3)
+        answer = self.ask(self.manager(*models[:2]), send=lambda load: load(weights_of(2.0, *ALL)), exchanges=2)
+        self.assertTrue(answer.success, answer.message)
 
     def test_released_weights_are_refused(self) -> None:
         manager = self.manager(self.started())

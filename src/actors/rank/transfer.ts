@@ -96,7 +96,7 @@ export class RankTransfer {
    * tensor that the engine worker cannot take, or a file that changed) nothing stays allocated.
    */
   static async open(options: TransferOptions): Promise<RankTransfer> {
-    const { epoch, version, plan, manifest, ports, clock, stepTimeoutMilliseconds } = options;
+    const { epoch, version, exchanges, plan, manifest, ports, clock, stepTimeoutMilliseconds } = options;
     const map = new SlotMap(ports.rank, plan);
     const slots = DeviceSlots.allocate(map, ports.device);
     let worker: WorkerQueue | null = null;
@@ -105,6 +105,7 @@ export class RankTransfer {
         ...options.worker,
         epoch,
         version,
+        exchanges,
         timeoutMilliseconds: stepTimeoutMilliseconds,
       });
       worker = new WorkerQueue(link, map, manifest, clock);
