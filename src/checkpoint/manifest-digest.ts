@@ -1,19 +1,36 @@
 import { createHash } from 'node:crypto';
 import { bytesOfColumn } from './columns.ts';
+import { lastingName } from './file-identity.ts';
 import type { Manifest } from './manifest-table.ts';
 
+/** A layout of which there is one checkpoint at a time, and that of all that lie in the same places one after the other. */
+export interface LayoutDigests {
+  /** Changes when a file is written again: what it names has the content that it had. */
+  readonly layout: string;
+  /** Of all that a plan depends on: the versions of a publisher have the same. */
+  readonly lasting: string;
+}
+
 /**
- * SHA-256, in hex, of all that a plan depends on: names, dtypes, shapes, sizes, segments and offsets, in the order of
- * the rows. Two checkpoints that differ only in what the tensors contain have the same layout.
+ * SHA-256, in hex, of names, dtypes, shapes, sizes, segments and offsets, in the order of the rows. Two checkpoints that
+ * differ only in what the tensors contain have the same layout.
  */
-export function layoutDigest(manifest: Manifest): string {
+export function layoutDigests(manifest: Manifest): LayoutDigests {
   const hash = startHash('weightcast layout 1', manifest.names);
   for (const column of [manifest.dtypes, manifest.shapeStarts, manifest.dimensions, manifest.bytes]) {
     hash.update(bytesOfColumn(column));
   }
   for (const column of [manifest.segmentOf, manifest.offsets]) hash.update(bytesOfColumn(column));
-  const segments = manifest.segments.map(({ path, bytes, host, rank }) => [path, bytes, host, rank]);
-  return hash.update(JSON.stringify(segments)).digest('hex');
+  const withSegments = (nameOf: (path: string) => string) => {
+    const segments = manifest.segments.map(({ path, bytes, host, rank }) => [
+      nameOf(path),
+      bytes,
+      host,
+      rank,
+    ]);
+    return hash.copy().update(JSON.stringify(segments)).digest('hex');
+  };
+  return { layout: withSegments((path) => path), lasting: withSegments(lastingName) };
 }
 
 /**

@@ -5,7 +5,7 @@ import { adoptedFile, adoptedSegment, segmentFile } from '../../src/checkpoint/f
 import {
   decodeManifest,
   encodeManifest,
-  layoutDigest,
+  layoutDigests,
   mergeManifests,
 } from '../../src/checkpoint/manifest.ts';
 import { assignFiles, assignWritten } from '../../src/plan/load-assignment.ts';
@@ -85,7 +85,7 @@ test('a checkpoint goes into the first spare set that has its sizes, and has the
     const after = assignFiles({ ...fresh, segmentName: 'new', index, ranks, spare });
     assert.equal(after.reused, 2);
     const layoutOf = ({ shares }: typeof after) =>
-      layoutDigest(mergeManifests(shares.map(({ manifest }) => manifest)));
+      layoutDigests(mergeManifests(shares.map(({ manifest }) => manifest))).layout;
     assert.equal(layoutOf(after), layoutOf(before));
     assert.deepEqual(
       after.shares.map(({ segment, reads }) => [segment, reads]),
@@ -154,7 +154,7 @@ test('what was written for ranks is assigned to them, each its own segment', () 
     shares.map(({ manifest: part }) => part.segments),
     manifest.segments.map((segment) => [segment]),
   );
-  assert.equal(layoutDigest(mergeManifests(shares.map((share) => share.manifest))).length, 64);
+  assert.equal(layoutDigests(mergeManifests(shares.map((share) => share.manifest))).layout.length, 64);
   assert.throws(() => assignWritten(manifest, [{ rank: 1 }]), {
     name: 'CheckpointError',
     message: /was written for rank 0, which is gone/,

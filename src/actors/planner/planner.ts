@@ -4,7 +4,7 @@ import {
   contentDigest,
   decodeManifest,
   encodeManifest,
-  layoutDigest,
+  layoutDigests,
   type Manifest,
   mergeManifests,
 } from '../../checkpoint/manifest.ts';
@@ -45,7 +45,8 @@ export const plannerSpawnOptions: SpawnOptions<PlannerMessage> = { supervision: 
 export class PlannerActor implements Actor<PlannerMessage> {
   readonly #ports: PlannerPorts;
   readonly #recall: (layout: string) => Uint8Array | null;
-  readonly #manifests = new Map<string, Manifest>();
+  /** By layout, each with its lasting layout, by which plans are kept. */
+  readonly #manifests = new Map<string, { readonly manifest: Manifest; readonly lasting: string }>();
   readonly #plans = new PlanCache();
   /** `arrivalDigest` of manifests. */
   readonly #expected = new WeakMap<Manifest, string>();
@@ -78,9 +79,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
           this.#verify(message);
           return context.reply(message, {});
         case 'release-layout':
-          this.#manifests.delete(message.layout);
-          this.#plans.forget(message.layout);
-          return;
+          return this.#release(message.layout);
       }
     } catch (thrown) {
       // The request, the checkpoint or the memory is at fault, not the planner.
@@ -148,11 +147,11 @@ export class PlannerActor implements Actor<PlannerMessage> {
   async #keep(manifest: Manifest): Promise<Merged> {
     checkManifestSize(manifest.checkpoint, manifest.names);
     await this.#ports.breathe();
-    const layout = layoutDigest(manifest);
+    const { layout, lasting } = layoutDigests(manifest);
     await this.#ports.breathe();
     const digest = contentDigest(manifest);
     await this.#ports.breathe();
-    this.#manifests.set(layout, manifest);
+    this.#manifests.set(layout, { manifest, lasting });
     return {
       layout,
       digest,
@@ -164,11 +163,11 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 
   #plan({ layout, ranks, sources, copies, lost, mirrorName, ...limits }: MessageOf<'plan'>): Planned {
-    const known = this.#manifest(layout);
+    const { manifest: known, lasting } = this.#known(layout);
     const registered = withLost(known, lost);
     const expected = this.#expectedOf(known);
     const { memoryFraction: fraction, bucketBytes, fused } = limits;
-    const { slices, units } = this.#partsOf(layout, registered, fused);
+    const { slices, units } = this.#partsOf(lasting, registered, fused);
     const reception = planReception({
       manifest: registered,
       slices,
@@ -179,8 +178,9 @@ export class PlannerActor implements Actor<PlannerMessage> {
       mirrorName,
     });
     if (reception === null) {
-      const plan = this.#plans.plan({ layout, manifest: registered, ranks, fraction, bucketBytes, fused });
-      return { plan, expected, manifest: null, reception };
+      const input = { layout: lasting, manifest: registered, ranks, fraction, bucketBytes, fused };
+      const plan = this.#plans.plan(input);
+      return { plan, expected, segments: pathsOf(known), manifest: null, reception };
     }
     const { manifest, mirrors } = reception;
     // Each update has mirrors of its own, and so a plan of its own: caching it is no use.
@@ -191,6 +191,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return {
       plan,
       expected,
+      segments: pathsOf(manifest),
       manifest: encodeManifest(manifest),
       reception: {
         sliceBytes: Float64Array.from(slices.slices, ({ bytes }) => bytes),
@@ -215,7 +216,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 
   #verify({ layout, instance, reports }: MessageOf<'verify'>): void {
-    const manifest = this.#manifest(layout);
+    const { manifest } = this.#known(layout);
     const verdict = combineParts(
       reports.map(({ rank, plan, arrived }) => ({ rank, ...columnsOf(arrived, plan, manifest) })),
       manifest.digests,
@@ -228,15 +229,29 @@ export class PlannerActor implements Actor<PlannerMessage> {
     );
   }
 
-  #manifest(layout: string): Manifest {
+  #known(layout: string) {
     const known = this.#manifests.get(layout);
     if (known !== undefined) return known;
     const encoded = this.#recall(layout);
     if (encoded === null) throw new UsageError(`no registered checkpoint has the layout ${layout}`);
     const manifest = decodeManifest(encoded);
-    this.#manifests.set(layout, manifest);
-    return manifest;
+    const recalled = { manifest, lasting: layoutDigests(manifest).lasting };
+    this.#manifests.set(layout, recalled);
+    return recalled;
   }
+
+  /** Its plans stay for the next version of its publisher, which is registered by now. */
+  #release(layout: string): void {
+    const lasting = this.#manifests.get(layout)?.lasting;
+    this.#manifests.delete(layout);
+    if (lasting === undefined) return;
+    if ([...this.#manifests.values()].some((other) => other.lasting === lasting)) return;
+    this.#plans.forget(lasting);
+  }
+}
+
+function pathsOf({ segments }: Manifest): string[] {
+  return segments.map(({ path }) => path);
 }
 
 /** The file of a tensor that lies in one, for errors: stores through a mapping of it change no time stamp. */
