@@ -6,7 +6,7 @@ import {
   encodeManifest,
   layoutDigests,
   type Manifest,
-  mergeManifests,
+  ManifestMerger,
 } from '../../checkpoint/manifest.ts';
 import { checkManifestSize } from '../../checkpoint/manifest-size.ts';
 import { type BadTensor, combineParts, type PartReport } from '../../checkpoint/parts.ts';
@@ -15,7 +15,7 @@ import { asFailure, UsageError, VerificationError } from '../../errors.ts';
 import { inManifestOrder } from '../../plan/arrived-order.ts';
 import { type Plan, planUpdate } from '../../plan/buckets.ts';
 import { type FusedModules, type FusedUnits, fusedUnits } from '../../plan/fused-tensors.ts';
-import { assignFiles, assignWritten, type FileAssignments } from '../../plan/load-assignment.ts';
+import { assignWritten, FileAssigner, type FileAssignments } from '../../plan/load-assignment.ts';
 import { PlanCache } from '../../plan/plan-cache.ts';
 import { planReception, servedBy, withLost } from '../../plan/reception.ts';
 import { cutSlices, type Slices } from '../../plan/slices.ts';
@@ -52,6 +52,11 @@ export class PlannerActor implements Actor<PlannerMessage> {
   readonly #expected = new WeakMap<Manifest, string>();
   /** Of the checkpoint that was planned last. */
   #parts: { readonly key: string; readonly slices: Slices; readonly units: FusedUnits } | null = null;
+
+  readonly #assigner = new FileAssigner();
+  readonly #merger = new ManifestMerger();
+  /** What the encoded shares of a loading are, which come back with the digests. */
+  readonly #made = new WeakMap<Uint8Array, Manifest>();
 
   /** The files that were opened last: one registration runs at a time. */
   #opened: { readonly number: number; readonly index: CheckpointIndex } | null = null;
@@ -107,9 +112,11 @@ export class PlannerActor implements Actor<PlannerMessage> {
     const orders: LoadRequest[] = [];
     for (const { rank, manifest, segment, reads } of shares) {
       await this.#ports.breathe();
+      const encoded = encodeManifest(manifest);
+      this.#made.set(encoded, manifest);
       orders.push({
         rank,
-        manifest: encodeManifest(manifest),
+        manifest: encoded,
         segment,
         exists: reused !== null,
         reads: [...reads],
@@ -131,16 +138,16 @@ export class PlannerActor implements Actor<PlannerMessage> {
     checkManifestSize(checkpoint, index.names);
     const identitiesOf = new Map(source.hosts.map(({ host, identities }) => [host, identities]));
     const loading = ranks.filter(({ host }) => identitiesOf.has(host));
-    return assignFiles({ checkpoint, index, identitiesOf, segmentName, ranks: loading, spare });
+    return this.#assigner.assign({ checkpoint, index, identitiesOf, segmentName, ranks: loading, spare });
   }
 
   async #merge({ parts }: MessageOf<'merge'>): Promise<Merged> {
     const decoded: Manifest[] = [];
     for (const { manifest, digests } of parts) {
-      decoded.push({ ...decodeManifest(manifest), digests });
+      decoded.push({ ...(this.#made.get(manifest) ?? decodeManifest(manifest)), digests });
       await this.#ports.breathe();
     }
-    return this.#keep(mergeManifests(decoded));
+    return this.#keep(this.#merger.merge(decoded));
   }
 
   /** Throws a `CheckpointError` for what could not be planned, or would not fit into messages. */
