@@ -9,7 +9,7 @@ import type { HostPosition } from '../actors/supervisor/host-positions.ts';
 import { type SupervisorInbox, supervisorSpawnOptions } from '../actors/supervisor/inbox.ts';
 import type { LaunchedRank, SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
-import { openCheckpoint } from '../checkpoint/source.ts';
+import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
 import { asFailure, toWire, UsageError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
@@ -45,9 +45,10 @@ function createPorts(
   log: Logger,
 ): SupervisorPorts {
   const launch: Launch = { configuration, hub, children, system };
+  const lastOpened = new LastOpened();
   return {
     launchRank: (worker, instance, position) => launchRank(launch, worker, instance, position),
-    openCheckpoint,
+    openCheckpoint: (source) => openCheckpoint(source, lastOpened),
     breathe: () => setImmediate(),
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
     noteInstance: (instance) => tell({ kind: 'instance', instance }),
