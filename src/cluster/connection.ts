@@ -10,6 +10,8 @@ import {
 } from '../actors/protocol/supervisor.ts';
 import { RestartBackoff } from '../actors/supervisor/restart-backoff.ts';
 import { AbortedError, asFailure, DeadlineError, NotReadyError, UsageError } from '../errors.ts';
+import { Faults } from '../faults/faults.ts';
+import { withMessageFaults } from '../faults/transport.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
@@ -183,7 +185,7 @@ export class ClusterConnection {
       limits: limitsOf(process.env),
       signal: this.#life.fate.lost,
     });
-    const transport = this.#transport;
+    const transport = withMessageFaults(this.#transport, Faults.of(process.env, 'owner'));
     const random = { next: Math.random };
     const onPeer = ({ node, state }: PeerEvent) => {
       this.#hubChanged();
