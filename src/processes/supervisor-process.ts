@@ -189,6 +189,8 @@ async function main(): Promise<readonly string[]> {
     .then(() => children.endOthers(times.grace))
     .catch(() => {});
   const error = await Promise.race([lifeline.released.then(() => undefined), failure]);
+  // Before what is under way is aborted: its callers are to hear of the failure, after which they may try again.
+  if (error !== undefined) tell({ kind: 'failed', error: toWire(asFailure(error)) });
   try {
     await end(system, supervisor, times, log);
   } finally {
