@@ -12,6 +12,9 @@ import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
 import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
 import { asFailure, toWire, UsageError } from '../errors.ts';
+import { Faults } from '../faults/faults.ts';
+import { supervisorPortsWithFaults } from '../faults/ports.ts';
+import { withMessageFaults } from '../faults/transport.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
@@ -141,6 +144,7 @@ function placeOf(
 async function main(): Promise<readonly string[]> {
   const lifeline = await takeLifeline();
   const configuration = parseConfiguration(supervisorConfiguration, lifeline.configuration);
+  const faults = Faults.of(process.env, 'supervisor');
   const log = createLog('supervisor');
   const directory = new SharedDirectory(configuration.host.directory);
   const { node, endpoint, remoteEndpoint, keys, ownerNode: patientWith } = configuration;
@@ -165,12 +169,15 @@ async function main(): Promise<readonly string[]> {
     clock,
     random: { next: Math.random },
     log,
-    transport: hub,
+    transport: withMessageFaults(hub, faults),
     onTopLevelCrash: (_ref, error) => failed(error),
   });
   const times = stopTimes(configuration.stopTimeoutMilliseconds);
   const children = new Children(configuration.host.directory);
-  const ports = createPorts(configuration, hub, children, () => system, log);
+  const ports = supervisorPortsWithFaults(
+    createPorts(configuration, hub, children, () => system, log),
+    faults,
+  );
   if (hub.remoteEndpoint !== null)
     process.send?.({ kind: 'listening', remoteEndpoint: hub.remoteEndpoint } satisfies SupervisorReport);
   const create = () => new SupervisorActor(configuration, ports);
@@ -182,6 +189,8 @@ async function main(): Promise<readonly string[]> {
     .then(() => children.endOthers(times.grace))
     .catch(() => {});
   const error = await Promise.race([lifeline.released.then(() => undefined), failure]);
+  // Before what is under way is aborted: its callers are to hear of the failure, after which they may try again.
+  if (error !== undefined) tell({ kind: 'failed', error: toWire(asFailure(error)) });
   try {
     await end(system, supervisor, times, log);
   } finally {
