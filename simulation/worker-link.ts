@@ -95,6 +95,7 @@ interface Request {
 export class SimulatedLink implements WorkerLink {
   readonly takesSeveral = true;
   readonly address: string;
+  readonly reports = true;
   readonly #options: LinkOptions;
   readonly #world: Clock;
   readonly #unbind: () => void;

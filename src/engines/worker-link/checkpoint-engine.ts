@@ -28,6 +28,7 @@ export interface CheckpointEngineLinkOptions extends RankSocketOptions {
  */
 export class CheckpointEngineWorkerLink implements WorkerLink {
   readonly takesSeveral = false;
+  readonly reports = false;
   readonly #options: CheckpointEngineLinkOptions;
   readonly #socket: RankSocket;
   /** These workers do not say what they hold. */
