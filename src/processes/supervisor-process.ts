@@ -123,9 +123,15 @@ function placeOf(
     throw new UsageError(`rank ${rank} is on host ${hostName}, which the option hosts does not have`);
   const { launcher, fabricAddresses = [] } = options;
   // Indices are of the GPUs of the host that the cluster was started on.
-  const { devices = host.devices.kind === 'cuda' ? { kind: 'cuda' as const } : host.devices } = options;
+  const { devices = host.devices?.kind === 'cuda' ? { kind: 'cuda' as const } : host.devices } = options;
   return {
-    host: { ...host, name: hostName, directory: `${host.directory}-${hostName}`, fabricAddresses, devices },
+    host: {
+      ...host,
+      ...(devices && { devices }),
+      name: hostName,
+      directory: `${host.directory}-${hostName}`,
+      fabricAddresses,
+    },
     endpoint: launcher.length > 0 ? (hub.remoteEndpoint ?? hub.endpoint) : hub.endpoint,
     launcher,
     isElsewhere: true,
