@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
-import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
+import { type ActorRef, ActorSystem, type PeerEvent } from '../actors/kernel/index.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { Instance } from '../actors/protocol/instance.ts';
 import {
@@ -10,6 +10,8 @@ import {
 } from '../actors/protocol/supervisor.ts';
 import { RestartBackoff } from '../actors/supervisor/restart-backoff.ts';
 import { AbortedError, asFailure, DeadlineError, NotReadyError, UsageError } from '../errors.ts';
+import { Faults } from '../faults/faults.ts';
+import { withMessageFaults } from '../faults/transport.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
@@ -20,6 +22,7 @@ import { endSurvivors } from '../processes/survivor.ts';
 import { sweepSharedMemory } from '../processes/sweep.ts';
 import { issueOf } from '../schema-issue.ts';
 import { createClusterKeys, spokeKeys } from '../transport/curve.ts';
+import { limitsOf } from '../transport/limits.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import { within } from '../within.ts';
@@ -33,6 +36,8 @@ import { Workers } from './workers.ts';
 
 /** What is asked while another supervisor starts waits for it this long at most. */
 const mostReplacingMilliseconds = 30_000;
+/** A supervisor whose connection has gone may say why, and is killed then. */
+const lastWordsMilliseconds = 500;
 /** Ranks that have outlived their supervisor are ready in a second or two. */
 const readyMilliseconds = 10_000;
 
@@ -183,13 +188,18 @@ export class ClusterConnection {
       clock: systemClock,
       log,
       deadlineMilliseconds: deadlines.start,
-      // Its process is this one's child: its end is seen, and one that is stopped may go on.
-      isPatient: true,
+      limits: limitsOf(process.env),
       signal: this.#life.fate.lost,
     });
-    const transport = this.#transport;
+    const transport = withMessageFaults(this.#transport, Faults.of(process.env, 'owner'));
     const random = { next: Math.random };
-    const onPeer = () => this.#hubChanged();
+    const onPeer = ({ node, state }: PeerEvent) => {
+      this.#hubChanged();
+      // It hangs, or is about to end: ranks have lost it too.
+      const { ref, process, fate } = this.#life;
+      if (state === 'down' && node === ref.node && !fate.lost.aborted)
+        void process.stop(lastWordsMilliseconds);
+    };
     this.#system = ActorSystem.create({ clock: systemClock, random, log, transport, onPeer });
     this.#watch();
   }

@@ -5,6 +5,7 @@ import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { Progress } from '../actors/protocol/status-values.ts';
 import { escapeControls } from '../checkpoint/printable.ts';
 import { UsageError } from '../errors.ts';
+import { checkFaults } from '../faults/faults.ts';
 import { type HostOptions, hostOptions } from '../processes/configuration.ts';
 import { checkDevices, type DeviceOptions } from '../processes/devices.ts';
 import { defaultLimits, limitsOf } from '../transport/limits.ts';
@@ -94,6 +95,7 @@ export function checkOptions(options: ClusterOptions): void {
   checkRanks(ranks, instances);
   // What its processes would end of.
   limitsOf(process.env);
+  checkFaults(process.env);
 }
 
 /** Its name is part of that of a directory, and of no other host's. */

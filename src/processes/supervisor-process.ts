@@ -9,9 +9,12 @@ import type { HostPosition } from '../actors/supervisor/host-positions.ts';
 import { type SupervisorInbox, supervisorSpawnOptions } from '../actors/supervisor/inbox.ts';
 import type { LaunchedRank, SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
-import { openCheckpoint } from '../checkpoint/source.ts';
+import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
 import { asFailure, toWire, UsageError } from '../errors.ts';
+import { Faults } from '../faults/faults.ts';
+import { supervisorPortsWithFaults } from '../faults/ports.ts';
+import { withMessageFaults } from '../faults/transport.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
@@ -45,9 +48,10 @@ function createPorts(
   log: Logger,
 ): SupervisorPorts {
   const launch: Launch = { configuration, hub, children, system };
+  const lastOpened = new LastOpened();
   return {
     launchRank: (worker, instance, position) => launchRank(launch, worker, instance, position),
-    openCheckpoint,
+    openCheckpoint: (source) => openCheckpoint(source, lastOpened),
     breathe: () => setImmediate(),
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
     noteInstance: (instance) => tell({ kind: 'instance', instance }),
@@ -146,6 +150,7 @@ function placeOf(
 async function main(): Promise<readonly string[]> {
   const lifeline = await takeLifeline();
   const configuration = parseConfiguration(supervisorConfiguration, lifeline.configuration);
+  const faults = Faults.of(process.env, 'supervisor');
   const log = createLog('supervisor');
   const directory = new SharedDirectory(configuration.host.directory);
   const { node, endpoint, remoteEndpoint, keys, ownerNode: patientWith } = configuration;
@@ -170,12 +175,15 @@ async function main(): Promise<readonly string[]> {
     clock,
     random: { next: Math.random },
     log,
-    transport: hub,
+    transport: withMessageFaults(hub, faults),
     onTopLevelCrash: (_ref, error) => failed(error),
   });
   const times = stopTimes(configuration.stopTimeoutMilliseconds);
   const children = new Children(configuration.host.directory);
-  const ports = createPorts(configuration, hub, children, () => system, log);
+  const ports = supervisorPortsWithFaults(
+    createPorts(configuration, hub, children, () => system, log),
+    faults,
+  );
   if (hub.remoteEndpoint !== null)
     process.send?.({ kind: 'listening', remoteEndpoint: hub.remoteEndpoint } satisfies SupervisorReport);
   const create = () => new SupervisorActor(configuration, ports);
@@ -187,6 +195,8 @@ async function main(): Promise<readonly string[]> {
     .then(() => children.endOthers(times.grace))
     .catch(() => {});
   const error = await Promise.race([lifeline.released.then(() => undefined), failure]);
+  // Before what is under way is aborted: its callers are to hear of the failure, after which they may try again.
+  if (error !== undefined) tell({ kind: 'failed', error: toWire(asFailure(error)) });
   try {
     await end(system, supervisor, times, log);
   } finally {

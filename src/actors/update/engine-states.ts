@@ -1,3 +1,4 @@
+import { oldestProtocol } from '../../engines/worker-link/messages.ts';
 import { sizeRefusal } from '../../engines/world-size.ts';
 import { AbortedError, asFailure, EngineError, UsageError, type WeightcastError } from '../../errors.ts';
 import { ask } from '../protocol/ask.ts';
@@ -46,6 +47,7 @@ async function awaitEngine(
     if (state.isPaused === false) spec.instances.paused(name, false);
     refuseUnfit(target, state);
     refuseOtherSize(target, state);
+    if (spec.options.baseline !== null) refuseSilent(target, state);
     if (state.linkProtocol !== null) spec.linkProtocols.set(name, state.linkProtocol);
   } catch (thrown) {
     const isUnreachable = !(asFailure(thrown) instanceof AbortedError) && !isRefusal(thrown);
@@ -105,6 +107,14 @@ function refuseSharedDevices({ name, ranks }: UpdateTarget, ready: readonly Read
       : '';
     throw new UsageError(`instance ${name}: ${both} both have the device ${deviceUuid}${names}`);
   }
+}
+
+/** Only workers of weightcast's own link say what their models hold. */
+function refuseSilent({ name, endpoint }: UpdateTarget, { linkProtocol }: EngineState): void {
+  if (linkProtocol !== null && linkProtocol > oldestProtocol) return;
+  throw new Refusal(
+    `the workers of instance ${name} (${endpoint}) do not say what their models hold, so that nothing could be compared with the baseline: update it without one`,
+  );
 }
 
 function refuseOtherSize({ name, endpoint, ranks }: UpdateTarget, { worldSize }: EngineState): void {
