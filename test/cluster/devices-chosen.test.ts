@@ -35,6 +35,14 @@ test('each rank opens the device of its own host that its instance has chosen, b
   // One that chooses none gets the first that nobody has chosen.
   await cluster.addInstance({ name: 'b', endpoint, host: 'b', ranks: [9] });
   assert.deepEqual(await opened(), [...first, ['b', uuid(2)]]);
+  // An index and a UUID of one GPU: only its host knows.
+  await cluster.addInstance({ name: 'twice', endpoint, devices: [6, uuid(6)], ranks: [10, 11] });
+  const data = new Uint8Array(8);
+  await cluster.register('weights', { tensors: { w: { dtype: 'U8', shape: [8], data } } });
+  await assert.rejects(cluster.update('weights', { instances: ['twice'] }), {
+    name: 'UsageError',
+    message: new RegExp(`ranks 10 \\(host .*\\) and 11 \\(host .*\\) both have the device ${uuid(6)}`),
+  });
   const absent = { name: 'c', endpoint, host: 'b', devices: ['GPU-none'] };
   await assert.rejects(cluster.addInstance(absent), /there is no device GPU-none; this host has GPU-a0/);
 });
