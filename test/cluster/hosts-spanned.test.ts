@@ -27,12 +27,11 @@ test('an engine over two hosts is updated as one, loses a rank and a host, and a
   process.env.WEIGHTCAST_SILENCE_SECONDS = '4';
   const scratch = temporaryDirectory(t);
   const network = new HostNetwork(1);
-  t.after(() => network.close());
   const address = network.connectHere();
   const launcher = network.launcher(0);
   const namespace = basename(scratch);
   const far = `${namespace}-far`;
-  const ends: (() => Promise<unknown>)[] = [];
+  const ends: (() => unknown)[] = [() => network.close()];
   t.after(async () => {
     for (const end of ends.reverse()) await end();
   });
@@ -70,6 +69,8 @@ test('an engine over two hosts is updated as one, loses a rank and a host, and a
       },
     },
     listen: `tcp://${address}:*`,
+    // What is cut off ends by itself.
+    orphanTimeoutMilliseconds: 6_000,
     onProgress: ({ activity, rank, doneBytes }: Progress) => {
       if (activity === 'receive' && doneBytes > 0) received(rank);
     },
