@@ -194,8 +194,8 @@ class Client:
         """Adds a running engine. `ranks`: of its workers, in their order; rank n is on device n, unless
         `devices` says where each is.
 
-        `engine`: "vllm" (default) or "sglang". `link`: "weightcast" (default) or "checkpoint-engine". `pause`: how to pause
-        it during updates (vLLM: "abort", "wait", "keep"; SGLang: "abort", "retract", "in_place"; "caller": you do).
+        `engine`: "vllm" (default), "sglang" or "lmdeploy". `link`: "weightcast" (default) or "checkpoint-engine". `pause`: how to pause
+        it during updates (vLLM: "abort", "wait", "keep"; SGLang: "abort", "retract", "in_place"; LMDeploy: "abort"; "caller": you do).
         """
         options = {
             "engine": engine,

@@ -77,7 +77,12 @@ export const instanceBody = z.strictObject({
       "Index of each worker's device on its host. Default: here those of the ranks' numbers, on another host 0, 1, …",
     ),
   engine: z.enum(engineKinds).optional(),
-  link: z.enum(linkKinds).optional().describe("Protocol of the engine's workers. Default: weightcast."),
+  link: z
+    .enum(linkKinds)
+    .optional()
+    .describe(
+      "Protocol of the engine's workers. Default: weightcast; an LMDeploy has checkpoint-engine only.",
+    ),
   api_key: z
     .string()
     .min(1)

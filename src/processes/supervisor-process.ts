@@ -10,7 +10,7 @@ import { type SupervisorInbox, supervisorSpawnOptions } from '../actors/supervis
 import type { LaunchedRank, SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
 import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
-import { createEngineClient } from '../engines/engine-options.ts';
+import { createEngineClient, linkOf } from '../engines/engine-options.ts';
 import { asFailure, toWire, UsageError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
@@ -78,7 +78,7 @@ function launchRank(
   const chosen = instance.devices?.[instance.ranks.indexOf(rank)];
   const device = chosen === undefined ? {} : { device: chosen };
   const gpu = gpuOf(host.devices, rank, isElsewhere ? position : rank, position);
-  const link = instance.link ?? 'weightcast';
+  const link = linkOf(instance);
   const role = JSON.stringify({ device, gpu, link, host, launcher });
   const survivor = children.survivor(rank, role);
   const node = survivor?.node ?? nodeName(`rank-${rank}`);
