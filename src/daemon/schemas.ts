@@ -293,4 +293,13 @@ export const statusAnswer = z.object({
 
 export const readyAnswer = z.object({ ready: z.boolean(), reasons: z.array(z.string()) });
 export const healthAnswer = z.object({ status: z.literal('ok'), version: z.string(), api: z.int() });
+/** checkpoint-engine's metas, by rank, as its package 0.4.2 reads and writes them. `p2p_store_addr` has weightcast's own. */
+export const checkpointEngineMetas = z.record(
+  z.string().regex(/^\d{1,4}$/),
+  z.object({
+    p2p_store_addr: z.string().nullable(),
+    memory_buffer_metas_list: z.array(z.unknown()),
+    rdma_device: z.string(),
+  }),
+);
 export const doneAnswer = z.object({});
