@@ -199,8 +199,8 @@ class Client:
         order in which the engine numbers them: `[{"devices": range(8)}, {"host": "node-2", "devices": range(8)}]`. Hosts are
         those of the daemon's configuration; ranks without `ranks` get the lowest numbers that are free.
 
-        `engine`: "vllm" (default) or "sglang". `link`: "weightcast" (default) or "checkpoint-engine". `pause`: how to pause
-        it during updates (vLLM: "abort", "wait", "keep"; SGLang: "abort", "retract", "in_place"; "caller": you do).
+        `engine`: "vllm" (default), "sglang" or "lmdeploy". `link`: "weightcast" (default) or "checkpoint-engine". `pause`: how to pause
+        it during updates (vLLM: "abort", "wait", "keep"; SGLang: "abort", "retract", "in_place"; LMDeploy: "abort"; "caller": you do).
         """
         options = {
             "ranks": _listed("ranks", ranks),

@@ -43,14 +43,14 @@ export function addCommand(): Command {
       '--first-device <n>',
       "number of the first worker's device on its host (default: the number of its rank)",
     )
-    .option('--engine <kind>', 'vllm or sglang (default: vllm)')
+    .option('--engine <kind>', 'vllm, sglang or lmdeploy (default: vllm)')
     .option(
       '--link <kind>',
       "protocol of the engine's workers: weightcast or checkpoint-engine (default: weightcast)",
     )
     .option(
       '--pause <mode>',
-      'pause the engine during updates: abort, wait or keep for vLLM; abort, retract or in_place for SGLang; caller if you pause and resume it',
+      'pause the engine during updates: abort, wait or keep for vLLM; abort, retract or in_place for SGLang; abort for LMDeploy; caller if you pause and resume it',
     )
     .option('--draft-model', 'the engine has a draft model that receives the weights too, as in SGLang')
     .option('--reset-cache', "drop the engine's caches after updates")

@@ -96,7 +96,12 @@ export const instanceBody = z.strictObject({
       "Each worker's device on its host: an index or a UUID. Default: here those of the ranks' numbers, on another host 0, 1, …",
     ),
   engine: z.enum(engineKinds).optional(),
-  link: z.enum(linkKinds).optional().describe("Protocol of the engine's workers. Default: weightcast."),
+  link: z
+    .enum(linkKinds)
+    .optional()
+    .describe(
+      "Protocol of the engine's workers. Default: weightcast; an LMDeploy has checkpoint-engine only.",
+    ),
   api_key: z
     .string()
     .min(1)
@@ -307,4 +312,13 @@ export const statusAnswer = z.object({
 
 export const readyAnswer = z.object({ ready: z.boolean(), reasons: z.array(z.string()) });
 export const healthAnswer = z.object({ status: z.literal('ok'), version: z.string(), api: z.int() });
+/** checkpoint-engine's metas, by rank, as its package 0.4.2 reads and writes them. `p2p_store_addr` has weightcast's own. */
+export const checkpointEngineMetas = z.record(
+  z.string().regex(/^\d{1,4}$/),
+  z.object({
+    p2p_store_addr: z.string().nullable(),
+    memory_buffer_metas_list: z.array(z.unknown()),
+    rdma_device: z.string(),
+  }),
+);
 export const doneAnswer = z.object({});

@@ -10,7 +10,7 @@ import { type SupervisorInbox, supervisorSpawnOptions } from '../actors/supervis
 import type { LaunchedRank, SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
 import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
-import { createEngineClient } from '../engines/engine-options.ts';
+import { createEngineClient, linkOf } from '../engines/engine-options.ts';
 import { asFailure, toWire, UsageError } from '../errors.ts';
 import { Faults } from '../faults/faults.ts';
 import { supervisorPortsWithFaults } from '../faults/ports.ts';
@@ -72,7 +72,7 @@ interface Launch {
 function launchRank(
   { configuration, hub, children, system }: Launch,
   { rank, host: hostName, device: chosen }: Worker,
-  { link = 'weightcast' }: Instance,
+  instance: Instance,
   { position, localRank, localRanks }: HostPosition,
 ): LaunchedRank {
   const { node: hubNode, keys, fabricSecret } = configuration;
@@ -80,6 +80,7 @@ function launchRank(
   const { host, endpoint, launcher, isElsewhere, hint } = placeOf(rank, hostName, configuration, hub);
   const device = chosen === undefined ? {} : { device: chosen };
   const gpu = gpuOf(host.devices, chosen, { rank, entry: isElsewhere ? position : rank, position });
+  const link = linkOf(instance);
   const role = JSON.stringify({ device, gpu, link, host, launcher });
   const survivor = children.survivor(rank, role);
   const node = survivor?.node ?? nodeName(`rank-${rank}`);

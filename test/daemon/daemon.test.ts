@@ -137,7 +137,25 @@ test("checkpoint-engine's routes take its bodies", async () => {
   const elsewhere = { update_url: 'http://10.9.9.9:8000/collective_rpc', inference_group_ranks: [4] };
   const refused = await bench.ask('POST', route('/update'), elsewhere);
   assert.deepEqual([refused.status, refused.body.error.code], [403, 'WEIGHTCAST_ACCESS']);
+  const { body: metas } = await bench.ask('GET', '/v1/metas');
+  assert.deepEqual(Object.keys(metas), ['0']);
+  assert.deepEqual([metas[0].memory_buffer_metas_list, metas[0].rdma_device], [[], 'weightcast']);
+  const loaded = await bench.ask('POST', '/v1/metas', metas);
+  assert.equal(loaded.status, 200, loaded.text);
+  const joined = await bench.ask('POST', '/v1/checkpoints/joined/update', {});
+  assert.equal(joined.status, 200, joined.text);
+  const digests = (await bench.ask('GET', '/v1/status')).body.checkpoints.map(
+    ({ name, digest }: { name: string; digest: string }) => [name, digest] as const,
+  );
+  const digestOf = new Map<string, string>(digests);
+  assert.equal(digestOf.get('joined'), digestOf.get('Qwen/two'));
+  await verifyWeights(engine.endpoint, await openCheckpoint(two));
+  const theirs = { 0: { p2p_store_addr: '10.0.0.1:1', memory_buffer_metas_list: [], rdma_device: 'mlx5_0' } };
+  const unreadable = await bench.ask('POST', '/v1/metas', theirs);
+  assert.deepEqual([unreadable.status, unreadable.body.error.code], [400, 'WEIGHTCAST_USAGE']);
+  assert.equal((await bench.ask('DELETE', '/v1/checkpoints/joined')).status, 200);
   assert.equal((await bench.ask('DELETE', route(''))).status, 200);
+  assert.deepEqual((await bench.ask('GET', '/v1/metas')).body, {});
   assert.equal((await bench.ask('POST', route('/gather-metas'))).status, 404);
 });
 
