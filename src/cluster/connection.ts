@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
 import { type ActorRef, ActorSystem, type PeerEvent } from '../actors/kernel/index.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
-import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import type { Instance } from '../actors/protocol/instance.ts';
 import {
   type SupervisorExchange,
   type SupervisorMessage,
@@ -32,6 +32,7 @@ import { LeftEngines } from './left-engines.ts';
 import type { ClusterOptions } from './options.ts';
 import type { SupervisorEvent } from './supervisor-fate.ts';
 import { type AnswerTo, type FieldsOf, processVariable, SupervisorLife } from './supervisor-life.ts';
+import { Workers } from './workers.ts';
 
 /** What is asked while another supervisor starts waits for it this long at most. */
 const mostReplacingMilliseconds = 30_000;
@@ -46,10 +47,12 @@ const readyMilliseconds = 10_000;
  */
 export class ClusterConnection {
   readonly fabricSecret: string;
+  /** Of its instances, and of those that are being added. */
+  readonly workers = new Workers();
   readonly #configuration: SupervisorConfiguration;
   readonly #directory: SharedDirectory;
   /** Instances of the cluster, by name: another supervisor is told of them. */
-  readonly #instances: Map<string, InstanceOptions>;
+  readonly #instances: Map<string, Instance>;
   readonly #engines: LeftEngines;
   readonly #onEvent: (event: SupervisorEvent) => void;
   readonly #onReplaced: (() => Promise<void>)[] = [];
@@ -68,8 +71,9 @@ export class ClusterConnection {
     this.fabricSecret = made.fabricSecret;
     this.#directory = made.directory;
     this.#configuration = configurationOf(options, made);
-    this.#instances = new Map(options.instances.map((instance) => [instance.name, instance]));
-    this.#engines = new LeftEngines(options.instances);
+    const instances = this.workers.take(options.instances);
+    this.#instances = new Map(instances.map((instance) => [instance.name, instance]));
+    this.#engines = new LeftEngines(instances);
     this.#onEvent = options.onSupervisor ?? (() => {});
     this.#life = this.#startSupervisor();
   }
@@ -117,12 +121,14 @@ export class ClusterConnection {
   }
 
   /** From now on the instance is in the cluster, or no longer. */
-  joined(instance: InstanceOptions): void {
+  joined(instance: Instance): void {
     this.#instances.set(instance.name, instance);
     this.#engines.joins(instance);
   }
 
   left(name: string): void {
+    const instance = this.#instances.get(name);
+    if (instance !== undefined) this.workers.release(instance);
     this.#instances.delete(name);
     this.#engines.left(name);
   }
