@@ -196,8 +196,8 @@ async function main(): Promise<readonly string[]> {
     .then(() => children.endOthers(times.grace))
     .catch(() => {});
   const error = await Promise.race([lifeline.released.then(() => undefined), failure]);
-  // Before what is under way is aborted: its callers are to hear of the failure, after which they may try again.
-  if (error !== undefined) tell({ kind: 'failed', error: toWire(asFailure(error)) });
+  // Ranks live on, with what is registered, and go over to the one that takes its place: as if it had been killed.
+  if (error !== undefined) throw error;
   try {
     await end(system, supervisor, times, log);
   } finally {
@@ -205,7 +205,6 @@ async function main(): Promise<readonly string[]> {
   }
   await hub.close(1_000);
   directory.close();
-  if (error !== undefined) throw error;
   return children.killed;
 }
 
