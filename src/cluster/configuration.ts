@@ -3,6 +3,7 @@ import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { SharedDirectory } from '../native-bridge/memory.ts';
 import type { SupervisorConfiguration } from '../processes/configuration.ts';
 import { defaultDevices } from '../processes/devices.ts';
+import type { KeyPair } from '../transport/curve.ts';
 import { nodeName } from '../transport/node-name.ts';
 import type { ClusterOptions } from './options.ts';
 
@@ -17,6 +18,8 @@ const defaultSpareCheckpoints = 2;
 export type Made = Pick<SupervisorConfiguration, 'ownerNode' | 'keys' | 'fabricSecret'> & {
   readonly id: string;
   readonly directory: SharedDirectory;
+  /** Those of other hosts, by name. */
+  readonly hostKeys: Readonly<Record<string, KeyPair>>;
 };
 
 /** That of the first supervisor, but for the instances. */

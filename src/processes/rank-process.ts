@@ -97,7 +97,7 @@ async function main(): Promise<void> {
   const { rank } = configuration;
   const log = createLog(`rank-${rank}`);
   const directory = new SharedDirectory(configuration.host.directory);
-  const allegiance: Allegiance = new Allegiance(() => system, configuration.orphanTimeoutMilliseconds, log);
+  const allegiance: Allegiance = new Allegiance(() => system, configuration, log);
   const { opened, failure: unopened } = tryOpenPorts(
     configuration,
     directory.identity,
