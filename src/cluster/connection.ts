@@ -221,8 +221,8 @@ export class ClusterConnection {
       this.#hubChanged();
       // It hangs, or is about to end: ranks have lost it too.
       const { ref, process, fate } = this.#life;
-      if (state === 'down' && node === ref.node && !fate.lost.aborted)
-        void process.stop(lastWordsMilliseconds);
+      const isUnexpected = !fate.lost.aborted && !this.#closing.signal.aborted;
+      if (state === 'down' && node === ref.node && isUnexpected) void process.stop(lastWordsMilliseconds);
     };
     this.#system = ActorSystem.create({ clock: systemClock, random, log, transport, onPeer });
     this.#watch();
