@@ -43,7 +43,7 @@ test('an engine with more or fewer workers than ranks is refused by both numbers
   const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'abort' }]);
   await assert.rejects(cluster.update('a'), {
     name: 'EngineError',
-    message: `instance blue (${endpoint}) has rank 0, and its engine has 2 workers: give it one rank for each worker`,
+    message: `instance blue (${endpoint}) has 1 rank, and its engine has 2 workers: give it one rank for each worker`,
   });
   assert.deepEqual(asked, []);
   // It was started again.

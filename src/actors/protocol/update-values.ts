@@ -85,6 +85,8 @@ export const opened = z.discriminatedUnion('outcome', [
     receiving: fabricSource.nullable(),
   }),
   z.object({ outcome: z.literal('pressure'), wantedBytes: bytes, freeBytes: bytes }),
+  /** The rank has to compare a file, and its cached manifest has the digests of an earlier version: it is to be sent. */
+  z.object({ outcome: z.literal('outdated') }),
 ]);
 export type Opened = z.infer<typeof opened>;
 

@@ -34,7 +34,9 @@ export interface TransferOptions {
   readonly stepTimeoutMilliseconds: number;
   readonly plan: Plan;
   readonly manifest: Manifest;
-  /** `arrivalDigest` of the checkpoint: the manifest may have the digests of an earlier one. */
+  /** Otherwise the manifest's digests are those of an earlier checkpoint. */
+  readonly hasDigests: boolean;
+  /** `arrivalDigest` of the checkpoint. */
   readonly expected: string;
   readonly ports: RankPorts;
   readonly clock: Clock;
@@ -43,6 +45,9 @@ export interface TransferOptions {
   /** Reads from other hosts; null if all bytes are in this host's memory. */
   readonly receiver: Receiver | null;
 }
+
+/** A file has to be compared with digests, and the rank has those of an earlier version. */
+export class OutdatedDigestsError extends Error {}
 
 /** Where a bucket is before its broadcast: in a staging slot of this rank, in its host memory, or on another rank. */
 export type BucketOrigin = 'staging' | 'host' | 'peer';
@@ -92,8 +97,8 @@ export class RankTransfer {
   }
 
   /**
-   * Allocates device memory and binds the worker link. On a throw (`OutOfDeviceMemoryError`, or `CheckpointError` for a
-   * tensor that the engine worker cannot take, or a file that changed) nothing stays allocated.
+   * Allocates device memory and binds the worker link. On a throw (`OutOfDeviceMemoryError`, `OutdatedDigestsError`, or
+   * `CheckpointError` for a tensor that the engine worker cannot take, or a file that changed) nothing stays allocated.
    */
   static async open(options: TransferOptions): Promise<RankTransfer> {
     const { epoch, version, exchanges, plan, manifest, ports, clock, stepTimeoutMilliseconds } = options;
@@ -113,7 +118,8 @@ export class RankTransfer {
       const transfer = new RankTransfer(options, map, worker, slots);
       const own = transfer.#ownSegments();
       // Before any engine is touched.
-      await ports.segments.confirm(manifest, own);
+      const known = options.hasDigests ? manifest : null;
+      if (!(await ports.segments.confirm(known, own))) throw new OutdatedDigestsError();
       await ports.segments.ready(own);
       return transfer;
     } catch (error) {

@@ -1,9 +1,10 @@
 import { oldestProtocol } from '../../engines/worker-link/messages.ts';
 import { sizeRefusal } from '../../engines/world-size.ts';
-import { AbortedError, asFailure, EngineError, type WeightcastError } from '../../errors.ts';
+import { AbortedError, asFailure, EngineError, UsageError, type WeightcastError } from '../../errors.ts';
 import { ask } from '../protocol/ask.ts';
 import { type EngineState, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 
 /**
@@ -37,6 +38,7 @@ async function awaitEngine(
 ): Promise<void> {
   const { context, spec } = update;
   const { name, bridge } = target;
+  refuseSharedDevices(target, spec.ranks);
   // The bridge answers within the timeout, and in better words than a missed deadline.
   const within = update.within(timeoutMilliseconds + deadlines.control);
   try {
@@ -92,6 +94,21 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
   }
 }
 
+/** Its engine tells the workers apart by their devices. */
+function refuseSharedDevices({ name, ranks }: UpdateTarget, ready: readonly ReadyRank[]): void {
+  const own = ready.filter(({ rank }) => ranks.includes(rank));
+  const first = new Map([...own].reverse().map((one) => [one.deviceUuid, one]));
+  for (const { rank, host, deviceUuid } of own) {
+    const other = first.get(deviceUuid)!;
+    if (other.rank === rank) continue;
+    const both = `ranks ${other.rank} (host ${other.host}) and ${rank} (host ${host})`;
+    const names = deviceUuid.startsWith('HOST-')
+      ? '; give the host devices of each host a namespace of their own (hosts: { NAME: { devices: { kind, namespace } } })'
+      : '';
+    throw new UsageError(`instance ${name}: ${both} both have the device ${deviceUuid}${names}`);
+  }
+}
+
 /** Only workers of weightcast's own link say what their models hold. */
 function refuseSilent({ name, endpoint }: UpdateTarget, { linkProtocol }: EngineState): void {
   if (linkProtocol !== null && linkProtocol > oldestProtocol) return;
@@ -101,6 +118,6 @@ function refuseSilent({ name, endpoint }: UpdateTarget, { linkProtocol }: Engine
 }
 
 function refuseOtherSize({ name, endpoint, ranks }: UpdateTarget, { worldSize }: EngineState): void {
-  const refusal = worldSize && sizeRefusal(`instance ${name} (${endpoint})`, ranks, worldSize);
+  const refusal = worldSize && sizeRefusal(`instance ${name} (${endpoint})`, ranks.length, worldSize);
   if (refusal !== null) throw new Refusal(refusal);
 }
