@@ -7,7 +7,7 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { loadavg, tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Cluster, type UpdateReport } from '../src/index.ts';
@@ -115,7 +115,11 @@ function write(measured: Awaited<ReturnType<typeof measure>>): void {
     title: 'The pause of a real vLLM',
     command: 'npm run bench:pause',
     method: `A vLLM ${isOnGpu ? 'on a GPU' : 'on the CPU'}, eager, by the worker extension, goes to and fro between two models of ${(report.bytes / 1e6).toFixed(0)} MB in ${report.buckets} buckets, ${rounds / 2} times with both proofs and ${rounds / 2} times without the second one, in turns, after ${warmUp} updates that are not counted; medians. The pause reaches from the engine's answer to /pause to its answer to /resume. What is added to it is the time in which neither the rank uploaded nor vLLM worked in its load_weights or its layerwise reload, by spans on one clock.${isOnGpu ? '' : ' On a CPU the engine, the ranks and this program share the cores, an upload is a copy in memory, and digests are taken by torch: neither bound says anything of a GPU.'}`,
-    environment: [`vLLM: ${version.toString().trim()}`, ...(isOnGpu ? gpuEnvironment(true) : [])],
+    environment: [
+      `load of the machine in the last minute: ${loadavg()[0]!.toFixed(1)}`,
+      `vLLM: ${version.toString().trim()}`,
+      ...(isOnGpu ? gpuEnvironment(true) : []),
+    ],
     figures: [
       { name: 'update', value: of('with', seconds), unit: ms },
       { name: 'update without proof 2', value: of('without', seconds), unit: ms },
