@@ -29,7 +29,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
 });
 const python = process.env.WEIGHTCAST_PYTHON ?? 'python3';
-const isOnGpu = probeCuda().devices.length > 0;
+const isOnGpu = hasGpu();
 const scratch = mkdtempSync(`${tmpdir()}/weightcast-pause-`);
 const ends: (() => unknown)[] = [() => rmSync(scratch, { recursive: true, force: true })];
 
@@ -39,6 +39,15 @@ interface Measured {
   readonly link: readonly Span[];
   readonly load: readonly Span[];
   readonly proof: readonly Span[];
+}
+
+function hasGpu(): boolean {
+  try {
+    return probeCuda().devices.length > 0;
+  } catch {
+    // No driver.
+    return false;
+  }
 }
 
 function models(): readonly string[] {
