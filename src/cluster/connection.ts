@@ -99,7 +99,9 @@ export class ClusterConnection {
       await connection.#connect(log);
       return connection;
     } catch (error) {
-      await process.stop(connection.#configuration.stopTimeoutMilliseconds);
+      const { stopTimeoutMilliseconds } = connection.#configuration;
+      await process.stop(stopTimeoutMilliseconds);
+      await endSurvivors(directory.path, stopTimes(stopTimeoutMilliseconds).grace);
       directory.close();
       throw fate.failure ?? error;
     }

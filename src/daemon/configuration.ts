@@ -3,6 +3,7 @@ import * as z from 'zod';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { describe, UsageError } from '../errors.ts';
 import type { HostOptions } from '../processes/configuration.ts';
+import { deviceOptions } from '../processes/devices.ts';
 import { issueOf } from '../schema-issue.ts';
 import { instanceBody } from './schemas.ts';
 import { fromWireNames } from './wire-names.ts';
@@ -13,7 +14,11 @@ const configuration = z.strictObject({
   hosts: z
     .record(
       z.string(),
-      z.strictObject({ launcher: z.array(z.string()), fabric_addresses: z.array(z.string()).optional() }),
+      z.strictObject({
+        launcher: z.array(z.string()),
+        fabric_addresses: z.array(z.string()).optional(),
+        devices: deviceOptions.optional(),
+      }),
     )
     .default({}),
   /** Address at which ranks of other hosts reach the supervisor. */

@@ -10,7 +10,7 @@ import { type SupervisorInbox, supervisorSpawnOptions } from '../actors/supervis
 import type { LaunchedRank, SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
 import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
-import { createEngineClient } from '../engines/engine-options.ts';
+import { createEngineClient, linkOf } from '../engines/engine-options.ts';
 import { asFailure, toWire, UsageError } from '../errors.ts';
 import { Faults } from '../faults/faults.ts';
 import { supervisorPortsWithFaults } from '../faults/ports.ts';
@@ -72,7 +72,7 @@ interface Launch {
 function launchRank(
   { configuration, hub, children, system }: Launch,
   { rank, host: hostName, device: chosen }: Worker,
-  { link = 'weightcast' }: Instance,
+  instance: Instance,
   { position, localRank, localRanks }: HostPosition,
 ): LaunchedRank {
   const { node: hubNode, keys, fabricSecret } = configuration;
@@ -80,6 +80,7 @@ function launchRank(
   const { host, endpoint, launcher, isElsewhere, hint } = placeOf(rank, hostName, configuration, hub);
   const device = chosen === undefined ? {} : { device: chosen };
   const gpu = gpuOf(host.devices, chosen, { rank, entry: isElsewhere ? position : rank, position });
+  const link = linkOf(instance);
   const role = JSON.stringify({ device, gpu, link, host, launcher });
   const survivor = children.survivor(rank, role);
   const node = survivor?.node ?? nodeName(`rank-${rank}`);
@@ -127,9 +128,15 @@ function placeOf(
     throw new UsageError(`rank ${rank} is on host ${hostName}, which the option hosts does not have`);
   const { launcher, fabricAddresses = [] } = options;
   // Indices are of the GPUs of the host that the cluster was started on.
-  const { devices = host.devices.kind === 'cuda' ? { kind: 'cuda' as const } : host.devices } = options;
+  const { devices = host.devices?.kind === 'cuda' ? { kind: 'cuda' as const } : host.devices } = options;
   return {
-    host: { ...host, name: hostName, directory: `${host.directory}-${hostName}`, fabricAddresses, devices },
+    host: {
+      ...host,
+      ...(devices && { devices }),
+      name: hostName,
+      directory: `${host.directory}-${hostName}`,
+      fabricAddresses,
+    },
     endpoint: launcher.length > 0 ? (hub.remoteEndpoint ?? hub.endpoint) : hub.endpoint,
     launcher,
     isElsewhere: true,
@@ -189,8 +196,8 @@ async function main(): Promise<readonly string[]> {
     .then(() => children.endOthers(times.grace))
     .catch(() => {});
   const error = await Promise.race([lifeline.released.then(() => undefined), failure]);
-  // Before what is under way is aborted: its callers are to hear of the failure, after which they may try again.
-  if (error !== undefined) tell({ kind: 'failed', error: toWire(asFailure(error)) });
+  // Ranks live on, with what is registered, and go over to the one that takes its place: as if it had been killed.
+  if (error !== undefined) throw error;
   try {
     await end(system, supervisor, times, log);
   } finally {
@@ -198,7 +205,6 @@ async function main(): Promise<readonly string[]> {
   }
   await hub.close(1_000);
   directory.close();
-  if (error !== undefined) throw error;
   return children.killed;
 }
 
