@@ -2,6 +2,7 @@ import { availableParallelism, hostname } from 'node:os';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { SharedDirectory } from '../native-bridge/memory.ts';
 import type { SupervisorConfiguration } from '../processes/configuration.ts';
+import type { KeyPair } from '../transport/curve.ts';
 import { nodeName } from '../transport/node-name.ts';
 import type { ClusterOptions } from './options.ts';
 
@@ -16,6 +17,8 @@ const defaultSpareCheckpoints = 2;
 export type Made = Pick<SupervisorConfiguration, 'ownerNode' | 'keys' | 'fabricSecret'> & {
   readonly id: string;
   readonly directory: SharedDirectory;
+  /** Those of other hosts, by name. */
+  readonly hostKeys: Readonly<Record<string, KeyPair>>;
 };
 
 /** That of the first supervisor, but for the instances. */

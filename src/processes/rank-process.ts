@@ -30,7 +30,8 @@ import { stopTimes } from './stop-times.ts';
 /**
  * The process of one rank, the only user of its device. It outlives the supervisor: when its standard input ends without a
  * word, it ends what was under way, keeps its device and segments, and introduces itself to the supervisor that takes over;
- * it ends if none does. When it is cut off from a supervisor that lives, it is lost to that for good, and gives its device up.
+ * it ends if none does. When it is cut off from a supervisor that lives, it is lost to that for good, and gives its device up:
+ * at once, or on a host with an agent when that says so or no supervisor comes.
  */
 
 /** How long a rank that is cut off keeps its host's memory for the one that takes its place when the network is back. */
@@ -101,7 +102,7 @@ async function main(): Promise<void> {
   const faults = Faults.of(process.env, 'rank', rank);
   const log = createLog(`rank-${rank}`);
   const directory = new SharedDirectory(configuration.host.directory);
-  const allegiance: Allegiance = new Allegiance(() => system, configuration.orphanTimeoutMilliseconds, log);
+  const allegiance: Allegiance = new Allegiance(() => system, configuration, log);
   const { opened, failure: unopened } = tryOpenPorts(
     configuration,
     directory.identity,
