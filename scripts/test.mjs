@@ -33,6 +33,7 @@ const shared = [
     'test/actors',
     'test/faults',
     'test/doctor/findings.test.ts',
+    'test/bench/spans.test.ts',
   ],
   ['test/simulation'],
   ['test/engines'],

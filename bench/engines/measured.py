@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from weightcast.live_digests import digests_of
 from weightcast.live_tensors import LiveTensors
-from weightcast.vllm_derived import derived_tensors
 from weightcast.vllm_update import targets_of
 from weightcast.worker import VllmWorkerExtension
 
@@ -26,7 +25,7 @@ class MeasuredExtension(VllmWorkerExtension):
         return {
             f"{target.which} {name}": _hash(tensor)
             for target in targets_of(self)
-            for name, tensor in _tensors(target.model).items()
+            for name, tensor in LiveTensors(target.model, {}).by_name.items()
         }
 
     def held(self) -> dict[str, str]:
@@ -41,11 +40,6 @@ class MeasuredExtension(VllmWorkerExtension):
             name: f"{word.hex()} {tensor.data_ptr():x}"
             for (name, word), (_, tensor) in zip(words.items(), found, strict=True)
         }
-
-
-def _tensors(model: Any) -> dict[str, torch.Tensor]:
-    named = (*model.named_parameters(), *model.named_buffers(), *derived_tensors(model).items())
-    return {name: tensor for name, tensor in named if not tensor.is_meta}
 
 
 def _hash(tensor: torch.Tensor) -> str:

@@ -1,12 +1,14 @@
 import { once } from 'node:events';
 import { createServer, request, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { systemClock } from '../../src/native-bridge/clock.ts';
+import type { Span } from './spans.ts';
 
 /** Passes requests on to an engine, and notes from when to when it was paused. */
 export class WatchedEndpoint {
   readonly #server: Server;
-  /** Of each pause, in order. */
-  readonly pauseSeconds: number[] = [];
+  /** In order. */
+  readonly pauses: Span[] = [];
   #pausedAt: number | undefined;
 
   private constructor(engine: string) {
@@ -33,6 +35,11 @@ export class WatchedEndpoint {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
+  /** Of each pause, in order. */
+  get pauseSeconds(): number[] {
+    return this.pauses.map(([from, to]) => Math.round(to - from) / 1_000);
+  }
+
   close(): void {
     this.#server.close();
     this.#server.closeAllConnections();
@@ -40,9 +47,9 @@ export class WatchedEndpoint {
 
   #note(path: string): void {
     if (path === '/pause') {
-      this.#pausedAt = performance.now();
+      this.#pausedAt = systemClock.now();
     } else if (path === '/resume' && this.#pausedAt !== undefined) {
-      this.pauseSeconds.push(Math.round(performance.now() - this.#pausedAt) / 1_000);
+      this.pauses.push([this.#pausedAt, systemClock.now()]);
       this.#pausedAt = undefined;
     }
   }

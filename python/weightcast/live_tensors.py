@@ -11,6 +11,7 @@ import functools
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -56,6 +57,19 @@ Probes = Mapping[str, Callable[[str, Any], "torch.Tensor | None"]]
 """By the name of a class: what stands for an object of it at a path, whose memory torch does not see."""
 
 
+@dataclass(frozen=True)
+class Held:
+    """A tensor in a dictionary or a list, where another may take its place."""
+
+    path: str
+    owner: Any
+    key: Any
+    tensor: torch.Tensor
+
+    def replace(self, tensor: torch.Tensor) -> None:
+        self.owner[self.key] = tensor
+
+
 class LiveTensors:
     """Names to tensors, in an order and with names that are the same in every process that runs the same code.
 
@@ -68,10 +82,12 @@ class LiveTensors:
         self.by_name: dict[str, torch.Tensor] = {}
         self.opaque: list[str] = []
         """Names of what has weights in memory that torch does not see, and for which nothing can stand."""
+        self.held: list[Held] = []
+        """What lies beside parameters and buffers where it may be replaced, each as often as it does."""
         self._probes = probes
         self._seen: set[Any] = set()
         # Keeps what was seen: another object could get its id.
-        self._held: list[Any] = []
+        self._visited: list[Any] = []
         layers = list(model.named_modules())
         self._seen.update(id(layer) for _, layer in layers)
         for path, layer in layers:
@@ -105,16 +121,19 @@ class LiveTensors:
         self._seen.add(place)
         self.by_name[name] = tensor
 
-    def _visit(self, path: str, value: Any, depth: int) -> None:
+    def _visit(self, path: str, value: Any, depth: int, owner: Any = None, key: Any = None) -> None:
+        """`owner`, `key`: the dictionary or list that has it, and under what; None where nothing may be replaced."""
         if isinstance(value, _LEAVES):
             return
         if isinstance(value, torch.Tensor):
+            if owner is not None and _has_memory(value):
+                self.held.append(Held(path, owner, key, value))
             self._add(path, value)
             return
         if id(value) in self._seen or depth > _DEEPEST:
             return
         self._seen.add(id(value))
-        self._held.append(value)
+        self._visited.append(value)
         probe = self._probes.get(type(value).__name__)
         if probe is not None:
             standing = probe(path, value)
@@ -125,21 +144,25 @@ class LiveTensors:
         elif isinstance(value, (dict, list, tuple)) and len(value) > _LONGEST:
             return
         elif isinstance(value, dict):
-            for index, (key, entry) in enumerate(value.items()):
-                self._visit_named(f"{path}.", key if isinstance(key, str) else f"[{index}]", entry, depth)
+            for index, (name, entry) in enumerate(list(value.items())):
+                self._visit_named(f"{path}.", name if isinstance(name, str) else f"[{index}]", entry, depth, value, name)
         elif isinstance(value, (list, tuple)):
             for index, entry in enumerate(value):
-                self._visit(f"{path}[{index}]", entry, depth + 1)
+                self._visit(f"{path}[{index}]", entry, depth + 1, value if isinstance(value, list) else None, index)
         else:
             self._visit_members(f"{path}.", _members(value), depth)
 
-    def _visit_members(self, prefix: str, members: Iterator[tuple[str, Any]], depth: int) -> None:
-        for name, value in members:
-            self._visit_named(prefix, name, value, depth)
+    def _visit_members(self, prefix: str, members: Iterator[Member], depth: int) -> None:
+        for name, value, owner in members:
+            self._visit_named(prefix, name, value, depth, owner, name)
 
-    def _visit_named(self, prefix: str, name: str, value: Any, depth: int) -> None:
+    def _visit_named(self, prefix: str, name: str, value: Any, depth: int, owner: Any, key: Any) -> None:
         if not _is_scratch(name):
-            self._visit(prefix + name, value, depth + 1)
+            self._visit(prefix + name, value, depth + 1, owner, key)
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    return not tensor.is_meta and tensor.layout == torch.strided and tensor.numel() > 0
 
 
 @functools.lru_cache(maxsize=4_096)
@@ -156,19 +179,27 @@ def is_parameter(name: str) -> bool:
     return ":" not in name
 
 
-def own_attributes(layer: torch.nn.Module) -> Iterator[tuple[str, Any]]:
-    """What its class or the engine has given a layer beside what every module has. It may change meanwhile."""
-    for name, value in list(vars(layer).items()):
-        if name not in _OF_MODULE:
-            yield name, value
+Member = tuple[str, Any, "dict[str, Any] | None"]
+"""Name, value, and the dictionary that has it under its name, where there is one."""
 
 
-def _members(value: Any) -> Iterator[tuple[str, Any]]:
+def _of(owner: dict[str, Any]) -> Iterator[Member]:
+    """It may change meanwhile."""
+    for name, value in list(owner.items()):
+        yield name, value, owner
+
+
+def own_attributes(layer: torch.nn.Module) -> Iterator[Member]:
+    """What its class or the engine has given a layer beside what every module has."""
+    return (member for member in _of(vars(layer)) if member[0] not in _OF_MODULE)
+
+
+def _members(value: Any) -> Iterator[Member]:
     """What a function has closed over, or an object holds."""
     if isinstance(value, functools.partial):
-        yield from (("func", value.func), ("args", value.args), ("keywords", value.keywords))
+        yield from (("func", value.func, None), ("args", value.args, None), ("keywords", value.keywords, None))
     elif isinstance(value, types.MethodType):
-        yield from (("self", value.__self__), ("function", value.__func__))
+        yield from (("self", value.__self__, None), ("function", value.__func__, None))
     elif isinstance(value, types.FunctionType):
         if not _is_foreign(value.__module__ or ""):
             yield from _closure(value)
@@ -176,24 +207,24 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
         # Held, but no layer of the model: a copy of one, or one that is not to be seen.
         yield from own_attributes(value)
         for kind in (value._parameters, value._buffers, value._modules):
-            yield from list(kind.items())
+            yield from _of(kind)
     elif not _is_foreign(type(value).__module__):
-        yield from list(getattr(value, "__dict__", {}).items())
+        yield from _of(getattr(value, "__dict__", {}))
         for kind in type(value).__mro__:
             for name in _slots(kind):
                 if hasattr(value, name):
-                    yield name, getattr(value, name)
+                    yield name, getattr(value, name), None
 
 
-def _closure(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+def _closure(function: types.FunctionType) -> Iterator[Member]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
-            yield name, cell.cell_contents
+            yield name, cell.cell_contents, None
         except ValueError:
             # Not assigned yet.
             continue
-    yield from (("defaults", function.__defaults__), ("keywords", function.__kwdefaults__))
-    yield from list(vars(function).items())
+    yield from (("defaults", function.__defaults__, None), ("keywords", function.__kwdefaults__, None))
+    yield from _of(vars(function))
 
 
 def _slots(kind: type) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from weightcast.live_digests import Model as Whole
 from weightcast.live_tensors import LiveTensors
 from weightcast.messages import PROTOCOL_VERSION, check_protocol
 from weightcast.torch_digest import TorchDigester
+from weightcast.vllm_derived import DerivedTensors
 from weightcast.vllm_live import refuse_moved_experts
 from weightcast.vllm_reload import Target
 
@@ -242,6 +243,33 @@ class Refusals(unittest.TestCase):
                 ProtocolError, f"speaks version {theirs} of the worker link, this worker"
             ):
                 check_protocol(theirs)
+
+
+
+class Derived(unittest.TestCase):
+    def test_what_a_layer_computes_anew_is_put_where_it_was_wherever_that_may_be_replaced(self) -> None:
+        model = Model(layer=layer_with_everything())
+        layer: Any = model.layer
+        layer.listed.append(tensor(11))
+        layer.kv_cache = tensor(12)
+        before = (layer.plain, layer.listed[1], layer.scales.w1)
+        derived = DerivedTensors(model)
+        layer.plain, layer.listed[1], layer.scales.w1 = tensor(30), tensor(31), tensor(32)
+        layer.kv_cache = cache = tensor(33)
+        derived.put_back()
+        after = (layer.plain, layer.listed[1], layer.scales.w1)
+        self.assertEqual([int(one[0]) for one in after], [30, 31, 32])
+        self.assertTrue(all(one is was for one, was in zip(after, before, strict=True)))
+        self.assertIs(layer.kv_cache, cache)
+
+    def test_what_has_another_form_stays_where_it_is(self) -> None:
+        model = Model(layer=Layer("weight"))
+        layer: Any = model.layer
+        layer.plain = tensor(1)
+        derived = DerivedTensors(model)
+        layer.plain = wider = torch.full((8,), 2.0)
+        derived.put_back()
+        self.assertIs(layer.plain, wider)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 import type { Manifest } from '../../checkpoint/manifest.ts';
 import type { DevicePlace } from '../../native-bridge/collective.ts';
-import type { Device } from '../../native-bridge/device.ts';
+import type { Device, DeviceBuffer } from '../../native-bridge/device.ts';
 import { wholeTensors } from '../../native-bridge/digest-parts.ts';
 import { bucketTensors, type Plan } from '../../plan/plan.ts';
 import type { ArrivedDigests } from '../protocol/update-values.ts';
@@ -20,6 +20,14 @@ export class HandedOver {
     this.#manifest = manifest;
     this.#device = device;
     this.#digests = new BigUint64Array(plan.tensorOrder.length);
+  }
+
+  /** Before an engine is paused: a GPU takes the first time 0.2 seconds more, to compile. Rejects as `Device.digest`. */
+  async prepare(buffer: DeviceBuffer): Promise<void> {
+    await this.#device.digest(
+      buffer,
+      wholeTensors(Float64Array.of(0), Float64Array.of(Math.min(8, buffer.bytes))),
+    );
   }
 
   /** Reads a bucket in its link slot, where it stays until this resolves. Rejects as `Device.digest`. */

@@ -120,7 +120,7 @@ export class RankTransfer {
       // Before any engine is touched.
       const known = options.hasDigests ? manifest : null;
       if (!(await ports.segments.confirm(known, own))) throw new OutdatedDigestsError();
-      await ports.segments.ready(own);
+      await Promise.all([ports.segments.ready(own), transfer.#handedOver?.prepare(slots.link)]);
       return transfer;
     } catch (error) {
       worker?.close();

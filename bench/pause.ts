@@ -1,0 +1,155 @@
+/**
+ * `npm run bench:pause`: what an update adds to the pause of a real vLLM beyond its bytes over the link and vLLM's own
+ * loading, and what the proof of what it holds costs; all in one run. WEIGHTCAST_PYTHON names a Python with vLLM 0.17 or
+ * newer, msgpack and pyzmq. Without a GPU vLLM runs on the CPU. `--model A B`: models to go to and fro between, by default
+ * two small ones with random weights.
+ */
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { loadavg, tmpdir } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { Cluster, type UpdateReport } from '../src/index.ts';
+import { probeCuda } from '../src/native-bridge/probe.ts';
+import { packageRoot } from '../src/package-root.ts';
+import { VllmServer } from '../test/engines-real/vllm-server.ts';
+import { type Span, spansIn, union } from './engines/spans.ts';
+import { WatchedEndpoint } from './engines/watched-endpoint.ts';
+import { gpuEnvironment } from './gpu/environment.ts';
+import { median } from './median.ts';
+import { writeReport } from './report.ts';
+
+/** With proof 2 and without it, in turns; those before are not counted. */
+const rounds = 10;
+const warmUp = 2;
+
+const { values, positionals } = parseArgs({
+  options: { model: { type: 'boolean', default: false } },
+  allowPositionals: true,
+});
+const python = process.env.WEIGHTCAST_PYTHON ?? 'python3';
+const isOnGpu = hasGpu();
+const scratch = mkdtempSync(`${tmpdir()}/weightcast-pause-`);
+const ends: (() => unknown)[] = [() => rmSync(scratch, { recursive: true, force: true })];
+
+interface Measured {
+  readonly report: UpdateReport;
+  readonly pause: Span;
+  readonly link: readonly Span[];
+  readonly load: readonly Span[];
+  readonly proof: readonly Span[];
+}
+
+function hasGpu(): boolean {
+  try {
+    return probeCuda().devices.length > 0;
+  } catch {
+    // No driver.
+    return false;
+  }
+}
+
+function models(): readonly string[] {
+  if (values.model && positionals.length === 2) return positionals;
+  const script = fileURLToPath(new URL('bench/engines/models.py', packageRoot));
+  execFileSync(python, [script, scratch, 'dense'], { stdio: ['ignore', 'inherit', 'ignore'] });
+  return [`${scratch}/dense-A`, `${scratch}/dense-B`];
+}
+
+function startEngine(model: string): Promise<VllmServer> {
+  const packages = ['python', 'bench/engines'].map((path) => fileURLToPath(new URL(path, packageRoot)));
+  const { PYTHONPATH: given } = process.env;
+  const onCpu = { VLLM_CPU_KVCACHE_SPACE: '1', VLLM_CPU_OMP_THREADS_BIND: 'nobind' };
+  return VllmServer.start(
+    { after: (end) => ends.push(end) },
+    {
+      python,
+      model,
+      options: ['--enforce-eager', '--worker-extension-cls', 'timed.TimedExtension'],
+      environment: {
+        PYTHONPATH: [...packages, ...(given === undefined ? [] : [given])].join(':'),
+        ...(isOnGpu ? {} : onCpu),
+      },
+    },
+  );
+}
+
+async function measure(files: readonly string[]): Promise<Record<'with' | 'without', Measured[]>> {
+  const server = await startEngine(files[0]!);
+  const watched = await WatchedEndpoint.before(server.endpoint);
+  ends.push(() => watched.close());
+  const takeSpans = async () => {
+    const { results } = (await server.post('/collective_rpc', { method: 'take_spans' })) as {
+      results: [Record<'load' | 'proof', Span[]>];
+    };
+    return results[0];
+  };
+  const cluster = await Cluster.start({
+    ranks: 1,
+    instances: [{ name: 'vllm', endpoint: watched.endpoint, ranks: [0], pause: 'wait', resetCache: true }],
+    devices: isOnGpu
+      ? { kind: 'cuda', indices: [0] }
+      : { kind: 'host', namespace: `bench-${randomBytes(6).toString('hex')}` },
+  });
+  ends.push(() => cluster.stop());
+  for (const [index, path] of files.entries()) await cluster.register(`${index}`, path);
+  await takeSpans();
+  const measured = { with: [] as Measured[], without: [] as Measured[] };
+  for (let round = 0; round < warmUp + rounds; round += 1) {
+    const installed = round % 2 === 0;
+    const report = await cluster.update(`${(round + (round >> 1) + 1) % 2}`, { verify: { installed } });
+    const { load, proof } = await takeSpans();
+    const link = spansIn(report.timelines[0]!.h2d);
+    const one = { report, pause: watched.pauses.at(-1)!, link, load, proof };
+    if (round >= warmUp) measured[installed ? 'with' : 'without'].push(one);
+  }
+  return measured;
+}
+
+/** Of a pause, in milliseconds, in which neither bytes were on their way nor vLLM loaded. */
+function added({ pause, link, load }: Measured): number {
+  return pause[1] - pause[0] - union([...link, ...load], pause);
+}
+
+function write(measured: Awaited<ReturnType<typeof measure>>): void {
+  const of = (which: 'with' | 'without', value: (one: Measured) => number) =>
+    median(measured[which].map(value));
+  const { report } = measured.with[0]!;
+  const seconds = ({ report: { seconds: taken } }: Measured) => 1e3 * taken;
+  const ms = 'ms';
+  const version = execFileSync(python, ['-c', 'import importlib.metadata as m; print(m.version("vllm"))']);
+  writeReport({
+    name: 'pause',
+    title: 'The pause of a real vLLM',
+    command: 'npm run bench:pause',
+    method: `A vLLM ${isOnGpu ? 'on a GPU' : 'on the CPU'}, eager, by the worker extension, goes to and fro between two models of ${(report.bytes / 1e6).toFixed(0)} MB in ${report.buckets} buckets, ${rounds / 2} times with both proofs and ${rounds / 2} times without the second one, in turns, after ${warmUp} updates that are not counted; medians. The pause reaches from the engine's answer to /pause to its answer to /resume. What is added to it is the time in which neither the rank uploaded nor vLLM worked in its load_weights or its layerwise reload, by spans on one clock.${isOnGpu ? '' : ' On a CPU the engine, the ranks and this program share the cores, an upload is a copy in memory, and digests are taken by torch: neither bound says anything of a GPU.'}`,
+    environment: [
+      `load of the machine in the last minute: ${loadavg()[0]!.toFixed(1)}`,
+      `vLLM: ${version.toString().trim()}`,
+      ...(isOnGpu ? gpuEnvironment(true) : []),
+    ],
+    figures: [
+      { name: 'update', value: of('with', seconds), unit: ms },
+      { name: 'update without proof 2', value: of('without', seconds), unit: ms },
+      { name: 'pause', value: of('with', ({ pause }) => pause[1] - pause[0]), unit: ms },
+      { name: 'bytes over the link', value: of('with', ({ link, pause }) => union(link, pause)), unit: ms },
+      { name: 'vLLM’s own loading', value: of('with', ({ load, pause }) => union(load, pause)), unit: ms },
+      { name: 'added to the pause', value: of('with', added), unit: ms, atMost: 50 },
+      { name: 'added without proof 2', value: of('without', added), unit: ms },
+      { name: 'proof 2', value: of('with', ({ proof, pause }) => union(proof, pause)), unit: ms },
+      {
+        name: 'proof 2, of the update',
+        value: of('with', (one) => (100 * union(one.proof, one.pause)) / seconds(one)),
+        unit: '%',
+        atMost: 5,
+      },
+    ],
+  });
+}
+
+try {
+  write(await measure(models()));
+} finally {
+  for (const end of ends.reverse()) await end();
+}

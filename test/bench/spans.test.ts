@@ -1,0 +1,24 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { spansIn, union } from '../../bench/engines/spans.ts';
+
+test('the time in which anything was under way counts each moment once, and none outside', () => {
+  const spans = [
+    [30, 40],
+    [-5, 10],
+    [5, 15],
+    [6, 7],
+    [90, 120],
+  ] as const;
+  assert.equal(union(spans, [0, 100]), 15 + 10 + 10);
+  assert.equal(union([], [0, 100]), 0);
+  assert.equal(union([[200, 300]], [0, 100]), 0);
+  assert.equal(union([[-10, 300]], [0, 100]), 100);
+});
+
+test('spans of a timeline come without their buckets', () => {
+  assert.deepEqual(spansIn(Float64Array.of(0, 1, 2, 1, 3, 5)), [
+    [1, 2],
+    [3, 5],
+  ]);
+});
