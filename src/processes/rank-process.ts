@@ -9,6 +9,9 @@ import { SharedSegments } from '../checkpoint/shared-segments.ts';
 import { CheckpointEngineWorkerLink } from '../engines/worker-link/checkpoint-engine.ts';
 import { MessagePackWorkerLink } from '../engines/worker-link/rank-side.ts';
 import { AbortedError, asFailure, toWire } from '../errors.ts';
+import { Faults } from '../faults/faults.ts';
+import { rankPortsWithFaults } from '../faults/ports.ts';
+import { withMessageFaults } from '../faults/transport.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory, ThreadPool } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
@@ -95,6 +98,7 @@ async function main(): Promise<void> {
   const lifeline = await takeLifeline();
   const configuration = parseConfiguration(rankConfiguration, lifeline.configuration);
   const { rank } = configuration;
+  const faults = Faults.of(process.env, 'rank', rank);
   const log = createLog(`rank-${rank}`);
   const directory = new SharedDirectory(configuration.host.directory);
   const allegiance: Allegiance = new Allegiance(() => system, configuration.orphanTimeoutMilliseconds, log);
@@ -125,7 +129,7 @@ async function main(): Promise<void> {
     clock: systemClock,
     random: { next: Math.random },
     log,
-    transport,
+    transport: withMessageFaults(transport, faults),
     onTopLevelCrash: () => allegiance.end(),
     onPeer: (event) => allegiance.peerChanged(event),
   });
@@ -140,10 +144,8 @@ async function main(): Promise<void> {
     system.tell(supervisor, { type: 'rank-failed', rank, error: toWire(unopened) });
     await lifeline.released;
   } else {
-    allegiance.started(
-      system.spawn('rank', () => new RankActor(opened, supervisor), rankSpawnOptions),
-      supervisor.node,
-    );
+    const create = () => new RankActor(rankPortsWithFaults(opened, faults), supervisor);
+    allegiance.started(system.spawn('rank', create, rankSpawnOptions), supervisor.node);
     ({ keepsMemory } = await allegiance.over);
   }
   await system.stop(stopMilliseconds);

@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
 import { ask } from '../actors/protocol/ask.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
-import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import type { Instance, Worker } from '../actors/protocol/instance.ts';
 import type { RankMessage } from '../actors/protocol/rank.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import type { HostPosition } from '../actors/supervisor/host-positions.ts';
@@ -12,6 +12,9 @@ import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
 import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
 import { createEngineClient, linkOf } from '../engines/engine-options.ts';
 import { asFailure, toWire, UsageError } from '../errors.ts';
+import { Faults } from '../faults/faults.ts';
+import { supervisorPortsWithFaults } from '../faults/ports.ts';
+import { withMessageFaults } from '../faults/transport.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
@@ -47,7 +50,7 @@ function createPorts(
   const launch: Launch = { configuration, hub, children, system };
   const lastOpened = new LastOpened();
   return {
-    launchRank: (rank, instance, position) => launchRank(launch, rank, instance, position),
+    launchRank: (worker, instance, position) => launchRank(launch, worker, instance, position),
     openCheckpoint: (source) => openCheckpoint(source, lastOpened),
     breathe: () => setImmediate(),
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
@@ -68,17 +71,16 @@ interface Launch {
 /** Starts a rank's process, or takes over one that has outlived the supervisor which started it. */
 function launchRank(
   { configuration, hub, children, system }: Launch,
-  rank: number,
-  instance: InstanceOptions,
+  { rank, host: hostName, device: chosen }: Worker,
+  instance: Instance,
   { position, localRank, localRanks }: HostPosition,
 ): LaunchedRank {
   const { node: hubNode, keys, fabricSecret } = configuration;
   const { startTimeoutMilliseconds, stopTimeoutMilliseconds, orphanTimeoutMilliseconds } = configuration;
-  const { host, endpoint, launcher, isElsewhere, hint } = placeOf(instance, configuration, hub);
-  const chosen = instance.devices?.[instance.ranks.indexOf(rank)];
-  const device = chosen === undefined ? {} : { device: chosen };
-  const gpu = gpuOf(host.devices, rank, isElsewhere ? position : rank, position);
+  const { host, endpoint, launcher, isElsewhere, hint } = placeOf(rank, hostName, configuration, hub);
   const link = linkOf(instance);
+  const device = chosen === undefined ? {} : { device: chosen };
+  const gpu = gpuOf(host.devices, chosen, { rank, entry: isElsewhere ? position : rank, position });
   const role = JSON.stringify({ device, gpu, link, host, launcher });
   const survivor = children.survivor(rank, role);
   const node = survivor?.node ?? nodeName(`rank-${rank}`);
@@ -112,9 +114,10 @@ function launchRank(
   return { exited, stop, isSurvivor: survivor !== null, hint };
 }
 
-/** The host of an instance's ranks, and how they reach the supervisor from there. Throws `UsageError`. */
+/** The host of a rank, and how it reaches the supervisor from there. Throws `UsageError`. */
 function placeOf(
-  { name, host: hostName }: InstanceOptions,
+  rank: number,
+  hostName: string | undefined,
   { host, hosts }: SupervisorConfiguration,
   hub: HubTransport,
 ) {
@@ -122,7 +125,7 @@ function placeOf(
     return { host, endpoint: hub.endpoint, launcher: [], isElsewhere: false, hint: undefined };
   const options = hosts[hostName];
   if (options === undefined)
-    throw new UsageError(`instance ${name} is on host ${hostName}, which the option hosts does not have`);
+    throw new UsageError(`rank ${rank} is on host ${hostName}, which the option hosts does not have`);
   const { launcher, fabricAddresses = [] } = options;
   // Indices are of the GPUs of the host that the cluster was started on.
   const { devices = host.devices.kind === 'cuda' ? { kind: 'cuda' as const } : host.devices } = options;
@@ -142,6 +145,7 @@ function placeOf(
 async function main(): Promise<readonly string[]> {
   const lifeline = await takeLifeline();
   const configuration = parseConfiguration(supervisorConfiguration, lifeline.configuration);
+  const faults = Faults.of(process.env, 'supervisor');
   const log = createLog('supervisor');
   const directory = new SharedDirectory(configuration.host.directory);
   const { node, endpoint, remoteEndpoint, keys, ownerNode: patientWith } = configuration;
@@ -166,12 +170,15 @@ async function main(): Promise<readonly string[]> {
     clock,
     random: { next: Math.random },
     log,
-    transport: hub,
+    transport: withMessageFaults(hub, faults),
     onTopLevelCrash: (_ref, error) => failed(error),
   });
   const times = stopTimes(configuration.stopTimeoutMilliseconds);
   const children = new Children(configuration.host.directory);
-  const ports = createPorts(configuration, hub, children, () => system, log);
+  const ports = supervisorPortsWithFaults(
+    createPorts(configuration, hub, children, () => system, log),
+    faults,
+  );
   if (hub.remoteEndpoint !== null)
     process.send?.({ kind: 'listening', remoteEndpoint: hub.remoteEndpoint } satisfies SupervisorReport);
   const create = () => new SupervisorActor(configuration, ports);
@@ -183,6 +190,8 @@ async function main(): Promise<readonly string[]> {
     .then(() => children.endOthers(times.grace))
     .catch(() => {});
   const error = await Promise.race([lifeline.released.then(() => undefined), failure]);
+  // Before what is under way is aborted: its callers are to hear of the failure, after which they may try again.
+  if (error !== undefined) tell({ kind: 'failed', error: toWire(asFailure(error)) });
   try {
     await end(system, supervisor, times, log);
   } finally {
