@@ -255,7 +255,7 @@ test('what is wrong with a request is one line with a code and a fitting status'
       { ...instance, name: 'b', ranks: [5] },
       400,
       'USAGE',
-      /b .* has rank 5, .* 2 workers/,
+      /b .* has 1 rank, .* 2 workers/,
     ],
   ];
   for (const [method, path, body, status, code, message] of cases) {
@@ -275,7 +275,7 @@ test('what is wrong with a request is one line with a code and a fitting status'
 });
 
 test('an engine that does not run yet is added, and the status says that it was not asked', async () => {
-  const waiting = { name: 'later', endpoint: 'http://127.0.0.1:1', ranks: [5], devices: [0] };
+  const waiting = { name: 'later', endpoint: 'http://127.0.0.1:1', ranks: [5], devices: [3] };
   const { status, body, text } = await bench.ask('POST', '/v1/instances', waiting);
   assert.equal(status, 200, text);
   const later = statusAnswer.parse(body).instances.find(({ name }) => name === 'later');
@@ -382,7 +382,8 @@ test('an instance that leaves takes the memory along; what was registered comes 
   const { body } = await bench.ask('GET', '/v1/status');
   assert.equal(body.checkpoints[0].state, 'waiting');
   // Its ranks have other numbers now, on the same devices.
-  const moved = { ...instance, ranks: [8, 9], devices: [0, 1] };
+  const { ranks: _, ...engineOnly } = instance;
+  const moved = { ...engineOnly, workers: [{ ranks: [8, 9], devices: [0, 1] }] };
   const added = await bench.ask('POST', '/v1/instances', moved);
   assert.equal(added.status, 200, added.text);
   assert.equal((await bench.ask('POST', '/v1/updates', { checkpoint: 'one' })).status, 200);
