@@ -10,7 +10,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 export const packageEntries = [
   'src/cli/main.ts',
-  'src/processes/rank-guard.ts',
+  'src/processes/agent-process.ts',
   'src/processes/rank-process.ts',
   'src/processes/supervisor-process.ts',
 ];

@@ -1,7 +1,8 @@
-import { createHash, randomUUID } from 'node:crypto';
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import * as z from 'zod';
 import { CheckpointError, describe } from '../errors.ts';
+import { writeSecret } from '../secret-file.ts';
 import { decodeManifest, encodeManifest, type Manifest } from './manifest.ts';
 import { quoted } from './printable.ts';
 import { firstForeignRank } from './rank-name.ts';
@@ -82,18 +83,6 @@ export function metasText(metas: Metas): string {
   }));
   const content = { format, version, checkpoint, digest, secret, manifest: text(manifest), sources };
   return `${JSON.stringify(content, null, 1)}\n`;
-}
-
-/** Replaces `path` by a file that only its owner can read from its first byte, whatever was there and whoever could. */
-async function writeSecret(path: string, text: string): Promise<void> {
-  const draft = `${path}.${randomUUID()}`;
-  try {
-    await writeFile(draft, text, { mode: 0o600, flag: 'wx' });
-    await rename(draft, path);
-  } catch (error) {
-    await rm(draft, { force: true });
-    throw error;
-  }
 }
 
 /** Rejects with a CheckpointError that names the file and what is wrong with it. */

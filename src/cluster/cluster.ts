@@ -11,7 +11,9 @@ import { anyOf } from '../actors/protocol/table.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { metasText, writeMetas } from '../checkpoint/metas.ts';
 import type { NamedTensors } from '../checkpoint/named-tensors.ts';
+import { escapeControls } from '../checkpoint/printable.ts';
 import { UsageError } from '../errors.ts';
+import { writeSecret } from '../secret-file.ts';
 import { askUpdate } from './ask-update.ts';
 import { ClusterConnection } from './connection.ts';
 import { askMetas, registerMetas } from './foreign-checkpoints.ts';
@@ -90,6 +92,8 @@ export class Cluster {
     checkOptions(options);
     const cluster = new Cluster(await ClusterConnection.open(options), options);
     try {
+      for (const [host, { joinFile }] of Object.entries(options.hosts ?? {}))
+        if (joinFile !== undefined) await cluster.saveJoinFile(host, joinFile);
       await cluster.#begin(options.onProgress);
       return cluster;
     } catch (error) {
@@ -224,6 +228,21 @@ export class Cluster {
   /** The content of such a file. */
   async metas(name: string): Promise<string> {
     return metasText(await askMetas(this.#connection, name));
+  }
+
+  /**
+   * The content of the join file of a host with `joins`, with which `weightcast agent` becomes the host's agent. It is a secret:
+   * who has it is a member of the cluster. It is valid as long as the cluster lives.
+   */
+  async joinFile(host: string): Promise<string> {
+    if (this.#hosts?.[host]?.joins !== true)
+      throw new UsageError(`joinFile: the option hosts has no host ${escapeControls(host)} that joins`);
+    return this.#connection.joinText(host);
+  }
+
+  /** Writes it, for its owner only. */
+  async saveJoinFile(host: string, file: string): Promise<void> {
+    await writeSecret(resolve(file), await this.joinFile(host));
   }
 
   async status(): Promise<ClusterStatus> {

@@ -16,22 +16,25 @@ import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
 import type { Logger } from '../ports.ts';
-import type { SupervisorConfiguration } from '../processes/configuration.ts';
+import type { OwnerReport, SupervisorConfiguration } from '../processes/configuration.ts';
+import { joinText } from '../processes/join-document.ts';
+import { processVariable } from '../processes/process-variable.ts';
 import { stopTimes } from '../processes/stop-times.ts';
 import { endSurvivors } from '../processes/survivor.ts';
 import { sweepSharedMemory } from '../processes/sweep.ts';
 import { issueOf } from '../schema-issue.ts';
-import { createClusterKeys, spokeKeys } from '../transport/curve.ts';
+import { createClusterKeys, createKeyPair, spokeKeys } from '../transport/curve.ts';
 import { limitsOf } from '../transport/limits.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import { within } from '../within.ts';
 import { withNumericAddresses } from './addresses.ts';
 import { configurationOf, type Made } from './configuration.ts';
+import { LaunchedAgents } from './launched-agents.ts';
 import { LeftEngines } from './left-engines.ts';
 import type { ClusterOptions } from './options.ts';
 import type { SupervisorEvent } from './supervisor-fate.ts';
-import { type AnswerTo, type FieldsOf, processVariable, SupervisorLife } from './supervisor-life.ts';
+import { type AnswerTo, type FieldsOf, SupervisorLife } from './supervisor-life.ts';
 import { Workers } from './workers.ts';
 
 /** What is asked while another supervisor starts waits for it this long at most. */
@@ -54,6 +57,7 @@ export class ClusterConnection {
   /** Instances of the cluster, by name: another supervisor is told of them. */
   readonly #instances: Map<string, Instance>;
   readonly #engines: LeftEngines;
+  readonly #agents: LaunchedAgents;
   readonly #onEvent: (event: SupervisorEvent) => void;
   readonly #onReplaced: (() => Promise<void>)[] = [];
   readonly #closing = new AbortController();
@@ -75,6 +79,9 @@ export class ClusterConnection {
     this.#instances = new Map(instances.map((instance) => [instance.name, instance]));
     this.#engines = new LeftEngines(instances);
     this.#onEvent = options.onSupervisor ?? (() => {});
+    this.#agents = new LaunchedAgents(this.#configuration, made.hostKeys, (host, how) =>
+      this.#life.process.send({ kind: 'agent-ended', host, how } satisfies OwnerReport),
+    );
     this.#life = this.#startSupervisor();
   }
 
@@ -87,7 +94,14 @@ export class ClusterConnection {
     sweepSharedMemory();
     const id = randomBytes(6).toString('hex');
     const directory = new SharedDirectory(`/dev/shm/weightcast-${id}`);
-    const secrets = { keys: createClusterKeys(), fabricSecret: randomBytes(32).toString('hex') };
+    const hostNames = Object.keys(options.hosts ?? {});
+    const hostKeys = Object.fromEntries(hostNames.map((name) => [name, createKeyPair()] as const));
+    const others = Object.values(hostKeys).map(({ publicKey }) => publicKey);
+    const secrets = {
+      keys: { ...createClusterKeys(), others },
+      hostKeys,
+      fabricSecret: randomBytes(32).toString('hex'),
+    };
     const connection = new ClusterConnection(options, {
       id,
       ownerNode: nodeName('cluster'),
@@ -101,6 +115,7 @@ export class ClusterConnection {
     } catch (error) {
       const { stopTimeoutMilliseconds } = connection.#configuration;
       await process.stop(stopTimeoutMilliseconds);
+      await connection.#agents.close();
       await endSurvivors(directory.path, stopTimes(stopTimeoutMilliseconds).grace);
       directory.close();
       throw fate.failure ?? error;
@@ -113,6 +128,12 @@ export class ClusterConnection {
 
   get supervisor(): ActorRef<SupervisorMessage> {
     return this.#life.ref;
+  }
+
+  /** The content of the join file of a host. Rejects with `PeerLostError` if the supervisor dies before it listens. */
+  async joinText(host: string): Promise<string> {
+    this.#remoteEndpoint ??= await this.#life.fate.listening();
+    return joinText(this.#agents.documentOf(host, this.#remoteEndpoint));
   }
 
   /** `restore` is called whenever another supervisor has taken over, before anything else is asked of it. */
@@ -169,7 +190,10 @@ export class ClusterConnection {
     if (isLost || wasKilled)
       for (const words of await this.#engines.settle()) createLog('cluster').error({}, words);
     // Ranks that no supervisor has ended.
-    const survivors = await endSurvivors(this.#directory.path, stopTimes(milliseconds).grace);
+    const [survivors, agents] = await Promise.all([
+      endSurvivors(this.#directory.path, stopTimes(milliseconds).grace),
+      this.#agents.close(),
+    ]);
     try {
       await this.system.stop(5_000);
     } finally {
@@ -178,7 +202,7 @@ export class ClusterConnection {
       // What killed ranks of this machine's other hosts have left.
       sweepSharedMemory();
     }
-    return [...(wasKilled ? ['the supervisor'] : []), ...fate.killed, ...survivors];
+    return [...(wasKilled ? ['the supervisor'] : []), ...fate.killed, ...survivors, ...agents];
   }
 
   async #connect(log: Logger): Promise<void> {
@@ -199,8 +223,8 @@ export class ClusterConnection {
       this.#hubChanged();
       // It hangs, or is about to end: ranks have lost it too.
       const { ref, process, fate } = this.#life;
-      if (state === 'down' && node === ref.node && !fate.lost.aborted)
-        void process.stop(lastWordsMilliseconds);
+      const isUnexpected = !fate.lost.aborted && !this.#closing.signal.aborted;
+      if (state === 'down' && node === ref.node && isUnexpected) void process.stop(lastWordsMilliseconds);
     };
     this.#system = ActorSystem.create({ clock: systemClock, random, log, transport, onPeer });
     this.#watch();
@@ -216,7 +240,7 @@ export class ClusterConnection {
       instances: [...this.#instances.values()],
     };
     this.#incarnation += 1;
-    return new SupervisorLife(configuration, this.#engines);
+    return new SupervisorLife(configuration, this.#engines, this.#agents);
   }
 
   /** When the supervisor dies, another one is started. */

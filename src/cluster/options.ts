@@ -1,6 +1,6 @@
 import { hostname } from 'node:os';
 import * as z from 'zod';
-import { type Instance, ranksOf } from '../actors/protocol/instance.ts';
+import { ranksOf } from '../actors/protocol/instance.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { Progress } from '../actors/protocol/status-values.ts';
 import { escapeControls } from '../checkpoint/printable.ts';
@@ -21,7 +21,10 @@ export interface ClusterOptions {
   readonly instances: readonly InstanceOptions[];
   /** Devices of the ranks. Default: GPUs if there are any, otherwise host devices. */
   readonly devices?: DeviceOptions;
-  /** Other hosts, by the name that instances refer to. Their launchers start ranks on them. */
+  /**
+   * Other hosts, by the name that instances refer to. Each has an agent, which starts its ranks: it is started by the host's
+   * `launcher`, or joins by itself.
+   */
   readonly hosts?: Readonly<Record<string, HostOptions>>;
   /**
    * Address at which ranks on other hosts reach the supervisor: `tcp://10.0.0.1:7000`, `tcp://[fd00::1]:7000` or
@@ -47,8 +50,8 @@ export interface ClusterOptions {
   /** How long `Cluster.stop` may take; what has not ended by then is killed. Default: 60,000. */
   readonly stopTimeoutMilliseconds?: number;
   /**
-   * How long ranks whose supervisor's process has died keep what they hold for another one, which this process starts. Then
-   * they end. Default: 30,000.
+   * How long ranks whose supervisor's process has died keep what they hold for another one, which this process starts, and
+   * those of a host that is cut off for the network. Then they end. Default: 30,000.
    */
   readonly orphanTimeoutMilliseconds?: number;
   /** Called when the supervisor's process has died, and when another one has taken its place. */
@@ -84,22 +87,22 @@ const form = z.strictObject({
 /** Throws a UsageError that names the option. Nothing is started before. */
 export function checkOptions(options: ClusterOptions): void {
   checkForm('Cluster.start', form, options);
-  const { ranks, instances, devices, hosts = {}, fabricAddresses } = options;
+  const { ranks, instances, devices, hosts = {}, fabricAddresses, listen } = options;
   if (ranks === 0 && instances.length > 0) throw new UsageError('ranks is 0; the instances have ranks');
   if (devices !== undefined) checkDevices(devices, ranks);
   if (ranks >= defaultLimits.peers)
     throw new UsageError(`ranks is ${ranks}; a cluster has at most ${defaultLimits.peers - 1}`);
-  for (const [name, host] of Object.entries(hosts)) checkHost(name, host);
+  for (const [name, host] of Object.entries(hosts)) checkHost(name, host, listen !== undefined);
   checkAddresses('fabricAddresses', fabricAddresses);
   for (const instance of instances) checkInstance(instance, hosts);
-  checkRanks(ranks, new Workers().take(instances));
+  checkRanks(ranks, instances);
   // What its processes would end of.
   limitsOf(process.env);
   checkFaults(process.env);
 }
 
 /** Its name is part of that of a directory, and of no other host's. */
-function checkHost(name: string, { fabricAddresses }: HostOptions): void {
+function checkHost(name: string, { fabricAddresses, joins }: HostOptions, listens: boolean): void {
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name))
     throw new UsageError(
       `hosts: a host's name has letters, digits, dots, dashes and underscores, not "${escapeControls(name)}"`,
@@ -108,6 +111,8 @@ function checkHost(name: string, { fabricAddresses }: HostOptions): void {
     throw new UsageError(
       `hosts: ${name} is the host that the cluster starts on; instances without a host are there`,
     );
+  if (joins && !listens)
+    throw new UsageError(`hosts.${name}.joins needs the option listen: where its agent connects`);
   checkAddresses(`hosts.${name}.fabricAddresses`, fabricAddresses);
 }
 
@@ -119,24 +124,17 @@ function checkAddresses(option: string, addresses: readonly string[] = []): void
     );
 }
 
-function checkRanks(ranks: number, instances: readonly Instance[]): void {
+function checkRanks(ranks: number, instances: readonly InstanceOptions[]): void {
   const names = instances.map(({ name }) => name);
   const repeated = names.find((name, index) => names.indexOf(name) < index);
   if (repeated !== undefined) throw new UsageError(`two instances have the name ${repeated}`);
-  const takenBy = new Map<number, string>();
-  for (const instance of instances) {
+  const taken = new Set<number>();
+  for (const instance of new Workers().take(instances))
     for (const rank of ranksOf(instance)) {
-      if (rank >= ranks) {
+      if (rank >= ranks)
         throw new UsageError(`instance ${instance.name} has rank ${rank}; ranks are 0 to ${ranks - 1}`);
-      }
-      const other = takenBy.get(rank);
-      if (other !== undefined)
-        throw new UsageError(`rank ${rank} belongs to both instance ${other} and instance ${instance.name}`);
-      takenBy.set(rank, instance.name);
+      taken.add(rank);
     }
-  }
-  if (takenBy.size < ranks) {
-    const idle = Array.from({ length: ranks }, (_, rank) => rank).filter((rank) => !takenBy.has(rank));
-    throw new UsageError(`rank ${idle.join(', ')} belongs to no instance`);
-  }
+  const idle = Array.from({ length: ranks }, (_, rank) => rank).filter((rank) => !taken.has(rank));
+  if (idle.length > 0) throw new UsageError(`rank ${idle.join(', ')} belongs to no instance`);
 }

@@ -1,6 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import { fromWire, PeerLostError, type WeightcastError } from '../errors.ts';
 import { supervisorReport } from '../processes/configuration.ts';
+import type { LaunchedAgents } from './launched-agents.ts';
 import type { LeftEngines } from './left-engines.ts';
 
 /** What becomes of a cluster's supervisor. */
@@ -12,12 +13,15 @@ export type SupervisorEvent =
 export class SupervisorFate {
   readonly #lost = new AbortController();
   readonly #engines: LeftEngines;
+  readonly #agents: LaunchedAgents;
   #killed: readonly string[] = [];
   #remoteEndpoint: string | null = null;
   #failure: WeightcastError | null = null;
+  readonly #waiting: (() => void)[] = [];
 
-  constructor(engines: LeftEngines) {
+  constructor(engines: LeftEngines, agents: LaunchedAgents) {
     this.#engines = engines;
+    this.#agents = agents;
     // Every open question listens to it, and Node warns from the eleventh listener on.
     setMaxListeners(0, this.lost);
   }
@@ -42,10 +46,27 @@ export class SupervisorFate {
     return this.#remoteEndpoint;
   }
 
+  /** Resolves with where it listens for processes of other hosts. Rejects when it is lost before it does. */
+  listening(): Promise<string> {
+    return new Promise((resolve, reject) => {
+      const check = () => {
+        if (this.#remoteEndpoint !== null) resolve(this.#remoteEndpoint);
+        else if (this.lost.aborted) reject(this.lost.reason);
+      };
+      this.#waiting.push(check);
+      this.lost.addEventListener('abort', check, { once: true });
+      check();
+    });
+  }
+
   /** A message from the process. Others than ours, such as those of node itself, say nothing about it. */
   heard(message: unknown): void {
     const { data } = supervisorReport.safeParse(message);
-    if (data?.kind === 'listening') this.#remoteEndpoint = data.remoteEndpoint;
+    if (data?.kind === 'listening') {
+      this.#remoteEndpoint = data.remoteEndpoint;
+      for (const check of this.#waiting) check();
+    }
+    if (data?.kind === 'agent') this.#agents.need(data.host, data.endpoint, data.isLost);
     if (data?.kind === 'instance') this.#engines.note(data.instance);
     if (data?.kind === 'stopped') this.#killed = data.killed;
     if (data?.kind !== 'failed') return;

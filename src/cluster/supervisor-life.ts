@@ -5,13 +5,13 @@ import type { SupervisorExchange, SupervisorMessage } from '../actors/protocol/s
 import { PeerLostError } from '../errors.ts';
 import { type OwnedProcess, startProcess } from '../processes/child-process.ts';
 import type { SupervisorConfiguration } from '../processes/configuration.ts';
+import { processVariable } from '../processes/process-variable.ts';
+import type { LaunchedAgents } from './launched-agents.ts';
 import type { LeftEngines } from './left-engines.ts';
 import { SupervisorFate } from './supervisor-fate.ts';
 
 /** After the hub of a supervisor that ends has gone, its process says why, or how it ended. */
 const reasonMilliseconds = 2_000;
-/** Set in the supervisor's environment, and so in that of its ranks. */
-export const processVariable = 'WEIGHTCAST_PROCESS';
 
 /** What an exchange of the supervisor's table takes and answers. */
 export type FieldsOf<E extends SupervisorExchange> = Parameters<typeof ask<E>>[3];
@@ -23,8 +23,8 @@ export class SupervisorLife {
   readonly process: OwnedProcess;
   readonly fate: SupervisorFate;
 
-  constructor(configuration: SupervisorConfiguration, engines: LeftEngines) {
-    this.fate = new SupervisorFate(engines);
+  constructor(configuration: SupervisorConfiguration, engines: LeftEngines, agents: LaunchedAgents) {
+    this.fate = new SupervisorFate(engines, agents);
     this.ref = { node: configuration.node, name: 'supervisor', generation: 0 };
     const heard = (message: unknown) => this.fate.heard(message);
     const entry = '../processes/supervisor-process';

@@ -3,6 +3,7 @@ import type { SupervisorMessage } from '../actors/protocol/supervisor.ts';
 import type { RankInbox } from '../actors/rank/inbox.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import type { Logger } from '../ports.ts';
+import type { RankConfiguration } from './configuration.ts';
 
 /** Whose orders this process takes, and how it ends. */
 export class Allegiance {
@@ -10,6 +11,7 @@ export class Allegiance {
   readonly over: Promise<{ readonly keepsMemory: boolean }>;
   readonly #system: () => ActorSystem;
   readonly #orphanMilliseconds: number;
+  readonly #parent: RankConfiguration['parent'];
   readonly #log: Logger;
   /** Null while it waits for another one. */
   #supervisor: string | null = null;
@@ -19,9 +21,14 @@ export class Allegiance {
   #cancelOrphan = () => {};
   #end: (how: { readonly keepsMemory: boolean }) => void = () => {};
 
-  constructor(system: () => ActorSystem, orphanMilliseconds: number, log: Logger) {
+  constructor(
+    system: () => ActorSystem,
+    { orphanTimeoutMilliseconds, parent }: Pick<RankConfiguration, 'orphanTimeoutMilliseconds' | 'parent'>,
+    log: Logger,
+  ) {
     this.#system = system;
-    this.#orphanMilliseconds = orphanMilliseconds;
+    this.#orphanMilliseconds = orphanTimeoutMilliseconds;
+    this.#parent = parent;
     this.#log = log;
     this.over = new Promise((resolve) => {
       this.#end = resolve;
@@ -40,6 +47,8 @@ export class Allegiance {
   }
 
   parentDied(): void {
+    // An agent's successor takes its ranks over; the supervisor is another process.
+    if (this.#parent === 'agent') return;
     this.#isOrphan = true;
     // Otherwise the supervisor that it is connected to when it has started may be another one already.
     if (this.#rank !== null) this.#await();
@@ -59,7 +68,8 @@ export class Allegiance {
     const system = this.#system();
     system.watch(system.wellKnown<SupervisorMessage>(node, 'supervisor'), () => {
       if (this.#supervisor !== node) return;
-      if (this.#isOrphan) return this.#await();
+      // A host that is cut off keeps its ranks for a while: its agent may come back, and ends what is not wanted any more.
+      if (this.#isOrphan || this.#parent === 'agent') return this.#await();
       this.#log.warn({}, 'cut off from the supervisor');
       this.#end({ keepsMemory: true });
     });
@@ -69,7 +79,7 @@ export class Allegiance {
   #await(): void {
     this.#log.warn(
       {},
-      `the supervisor has died; waiting ${this.#orphanMilliseconds / 1_000} s for another one`,
+      `the supervisor has died, or this host is cut off; waiting ${this.#orphanMilliseconds / 1_000} s for another one`,
     );
     this.#supervisor = null;
     this.#system().tell(this.#rank!, { type: 'supervisor-died' });

@@ -16,10 +16,7 @@ const child = z.object({
 });
 export type Child = z.infer<typeof child>;
 
-/**
- * The processes that a supervisor has started for ranks, in a file that outlives it: the rank's own, or beyond a launcher that
- * of the launcher.
- */
+/** The processes that a supervisor or an agent has started for ranks, in a file that outlives it. */
 export class ChildList {
   readonly #path: string;
   readonly #children = new Map<number, Child>();

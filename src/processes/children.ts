@@ -1,4 +1,3 @@
-import { constants } from 'node:os';
 import { type Child, ChildList } from './child-list.ts';
 import type { OwnedProcess } from './child-process.ts';
 import { Survivor } from './survivor.ts';
@@ -49,19 +48,15 @@ export class Children {
   async stop(child: OwnedProcess, graceMilliseconds: number): Promise<void> {
     const name = this.#running.get(child);
     const { wasKilled } = await child.stop(graceMilliseconds);
-    // Or what stands beside it beyond a launcher has killed it.
-    const isDead = wasKilled || asSignal(await child.exited) === 'SIGKILL';
-    if (isDead && name !== undefined && !this.killed.includes(name)) this.killed.push(name);
+    if (wasKilled && name !== undefined) this.noteKilled(name);
+  }
+
+  noteKilled(name: string): void {
+    if (!this.killed.includes(name)) this.killed.push(name);
   }
 
   /** Whatever became of the actors, nothing that was started is left. */
   async killAll(): Promise<void> {
     await Promise.all([...this.#running.keys()].map((child) => this.stop(child, 0)));
   }
-}
-
-/** How a process has ended, with the signal's name where an exit code stands for one, as beyond a launcher. */
-export function asSignal(how: string): string {
-  const number = Number(/^exit code (\d+)$/.exec(how)?.[1]) - 128;
-  return Object.entries(constants.signals).find(([, signal]) => signal === number)?.[0] ?? how;
 }

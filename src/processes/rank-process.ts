@@ -22,7 +22,7 @@ import { within } from '../within.ts';
 import { Allegiance } from './allegiance.ts';
 import { Communicators, collectivePreference } from './communicators.ts';
 import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
-import { divideThreads, openDevice } from './devices.ts';
+import { defaultDevices, divideThreads, openDevice } from './devices.ts';
 import { RankFabric } from './fabric.ts';
 import { takeLifeline } from './lifeline.ts';
 import { stopTimes } from './stop-times.ts';
@@ -30,7 +30,8 @@ import { stopTimes } from './stop-times.ts';
 /**
  * The process of one rank, the only user of its device. It outlives the supervisor: when its standard input ends without a
  * word, it ends what was under way, keeps its device and segments, and introduces itself to the supervisor that takes over;
- * it ends if none does. When it is cut off from a supervisor that lives, it is lost to that for good, and gives its device up.
+ * it ends if none does. When it is cut off from a supervisor that lives, it is lost to that for good, and gives its device up:
+ * at once, or on a host with an agent when that says so or no supervisor comes.
  */
 
 /** How long a rank that is cut off keeps its host's memory for the one that takes its place when the network is back. */
@@ -43,9 +44,9 @@ function openPorts(
   log: Logger,
 ): RankPorts {
   const { rank, gpu, host, link } = configuration;
-  const { threads } = host;
-  const device = openDevice(host.devices, rank, { gpu, chosen: configuration.device, threads });
-  const pool = new ThreadPool(divideThreads(host.devices, host.threads).bulk);
+  const { threads, devices = defaultDevices() } = host;
+  const device = openDevice(devices, rank, { gpu, chosen: configuration.device, threads });
+  const pool = new ThreadPool(divideThreads(devices, threads).bulk);
   const communicators = new Communicators({
     device,
     directory: host.directory,
@@ -55,7 +56,7 @@ function openPorts(
     log,
   });
   const segments = new SharedSegments({ directory: host.directory, host: host.name }, pool, device);
-  const fabric = new RankFabric(configuration, pool);
+  const fabric = new RankFabric(configuration, devices, pool);
   return {
     rank,
     host: host.name,
@@ -101,7 +102,7 @@ async function main(): Promise<void> {
   const faults = Faults.of(process.env, 'rank', rank);
   const log = createLog(`rank-${rank}`);
   const directory = new SharedDirectory(configuration.host.directory);
-  const allegiance: Allegiance = new Allegiance(() => system, configuration.orphanTimeoutMilliseconds, log);
+  const allegiance: Allegiance = new Allegiance(() => system, configuration, log);
   const { opened, failure: unopened } = tryOpenPorts(
     configuration,
     directory.identity,

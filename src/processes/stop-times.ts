@@ -4,8 +4,8 @@ export interface StopTimes {
   readonly drain: number;
   /** A rank process releasing what it holds. */
   readonly rank: number;
-  /** After that, what stands beside it on another host kills it. */
-  readonly guard: number;
+  /** After that, the agent of another host kills it. */
+  readonly agent: number;
   /** And after that, the supervisor kills it. */
   readonly grace: number;
   /** The supervisor's actor ending all of its ranks. */
@@ -19,7 +19,7 @@ export function stopTimes(totalMilliseconds: number): StopTimes {
   return {
     drain: totalMilliseconds / 4,
     rank: totalMilliseconds / 3,
-    guard: (totalMilliseconds * 23) / 60,
+    agent: (totalMilliseconds * 23) / 60,
     grace: (totalMilliseconds * 25) / 60,
     ranks: (totalMilliseconds * 28) / 60,
     supervisor: totalMilliseconds / 2,

@@ -3,14 +3,13 @@ import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
 import { ask } from '../actors/protocol/ask.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { Instance, Worker } from '../actors/protocol/instance.ts';
-import type { RankMessage } from '../actors/protocol/rank.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import type { HostPosition } from '../actors/supervisor/host-positions.ts';
 import { type SupervisorInbox, supervisorSpawnOptions } from '../actors/supervisor/inbox.ts';
 import type { LaunchedRank, SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
 import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
-import { createEngineClient } from '../engines/engine-options.ts';
+import { createEngineClient, linkOf } from '../engines/engine-options.ts';
 import { asFailure, toWire, UsageError } from '../errors.ts';
 import { Faults } from '../faults/faults.ts';
 import { supervisorPortsWithFaults } from '../faults/ports.ts';
@@ -24,15 +23,18 @@ import { HubTransport } from '../transport/hub.ts';
 import { limitsOf } from '../transport/limits.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { startProcess } from './child-process.ts';
-import { asSignal, Children } from './children.ts';
+import { Children } from './children.ts';
 import {
+  directoryOf,
   parseConfiguration,
   type RankConfiguration,
+  type RankOrder,
   type SupervisorConfiguration,
   type SupervisorReport,
   supervisorConfiguration,
 } from './configuration.ts';
 import { gpuOf } from './devices.ts';
+import { HostAgents, hasAgent } from './host-agents.ts';
 import { takeLifeline } from './lifeline.ts';
 import { type StopTimes, stopTimes } from './stop-times.ts';
 import { supervisorMemory } from './supervisor-memory.ts';
@@ -44,10 +46,10 @@ function createPorts(
   configuration: SupervisorConfiguration,
   hub: HubTransport,
   children: Children,
-  system: () => ActorSystem,
+  agents: HostAgents,
   log: Logger,
 ): SupervisorPorts {
-  const launch: Launch = { configuration, hub, children, system };
+  const launch: Launch = { configuration, hub, children, agents };
   const lastOpened = new LastOpened();
   return {
     launchRank: (worker, instance, position) => launchRank(launch, worker, instance, position),
@@ -65,31 +67,28 @@ interface Launch {
   readonly configuration: SupervisorConfiguration;
   readonly hub: HubTransport;
   readonly children: Children;
-  readonly system: () => ActorSystem;
+  readonly agents: HostAgents;
 }
 
 /** Starts a rank's process, or takes over one that has outlived the supervisor which started it. */
 function launchRank(
-  { configuration, hub, children, system }: Launch,
+  { configuration, hub, children, agents }: Launch,
   { rank, host: hostName, device: chosen }: Worker,
-  { link = 'weightcast' }: Instance,
+  instance: Instance,
   { position, localRank, localRanks }: HostPosition,
 ): LaunchedRank {
   const { node: hubNode, keys, fabricSecret } = configuration;
   const { startTimeoutMilliseconds, stopTimeoutMilliseconds, orphanTimeoutMilliseconds } = configuration;
-  const { host, endpoint, launcher, isElsewhere, hint } = placeOf(rank, hostName, configuration, hub);
+  const { host, isElsewhere, isRemote } = placeOf(rank, hostName, configuration);
   const device = chosen === undefined ? {} : { device: chosen };
   const gpu = gpuOf(host.devices, chosen, { rank, entry: isElsewhere ? position : rank, position });
-  const role = JSON.stringify({ device, gpu, link, host, launcher });
-  const survivor = children.survivor(rank, role);
-  const node = survivor?.node ?? nodeName(`rank-${rank}`);
-  const order: RankConfiguration = {
+  const link = linkOf(instance);
+  const role = JSON.stringify({ device, gpu, link, host });
+  const order: RankOrder = {
     ...device,
     rank,
-    node,
-    endpoint,
+    node: nodeName(`rank-${rank}`),
     hubNode,
-    keys: spokeKeys(keys),
     host,
     gpu,
     localRank,
@@ -100,43 +99,42 @@ function launchRank(
     stopTimeoutMilliseconds,
     orphanTimeoutMilliseconds,
   };
-  const tellToEnd = () => system().tell(system().wellKnown<RankMessage>(node, 'rank'), { type: 'end' });
-  const entry = launcher.length > 0 ? './rank-guard' : './rank-process';
-  const child = survivor
-    ? new Survivor(survivor, launcher.length > 0 ? tellToEnd : undefined)
-    : startProcess(entry, import.meta.url, order, undefined, launcher);
+  if (isRemote) return agents.launch({ host: host.name, rank, node: order.node, role, order });
+  const survivor = children.survivor(rank, role);
+  const { node } = survivor ?? order;
+  const complete: RankConfiguration = {
+    ...order,
+    endpoint: hub.endpoint,
+    keys: spokeKeys(keys),
+    parent: 'supervisor',
+  };
+  const child = survivor ? new Survivor(survivor) : startProcess('./rank-process', import.meta.url, complete);
   children.add(child, { rank, node, name: `rank ${rank} on host ${host.name} (process ${child.pid})`, role });
-  const exited = child.exited.then(asSignal);
-  exited.then((reason) => hub.declareLost(node, reason));
+  child.exited.then((reason) => hub.declareLost(node, reason));
   const { grace } = stopTimes(stopTimeoutMilliseconds);
   const stop = (graceMilliseconds = grace) => children.stop(child, graceMilliseconds);
-  return { exited, stop, isSurvivor: survivor !== null, hint };
+  return { exited: child.exited, stop, isSurvivor: survivor !== null };
 }
 
-/** The host of a rank, and how it reaches the supervisor from there. Throws `UsageError`. */
-function placeOf(
-  rank: number,
-  hostName: string | undefined,
-  { host, hosts }: SupervisorConfiguration,
-  hub: HubTransport,
-) {
-  if (hostName === undefined)
-    return { host, endpoint: hub.endpoint, launcher: [], isElsewhere: false, hint: undefined };
+/** The host of a rank; `isRemote`: it has an agent. Throws `UsageError`. */
+function placeOf(rank: number, hostName: string | undefined, { host, hosts }: SupervisorConfiguration) {
+  if (hostName === undefined) return { host, isElsewhere: false, isRemote: false };
   const options = hosts[hostName];
   if (options === undefined)
     throw new UsageError(`rank ${rank} is on host ${hostName}, which the option hosts does not have`);
-  const { launcher, fabricAddresses = [] } = options;
+  const { fabricAddresses = [] } = options;
   // Indices are of the GPUs of the host that the cluster was started on.
-  const { devices = host.devices.kind === 'cuda' ? { kind: 'cuda' as const } : host.devices } = options;
+  const { devices = host.devices?.kind === 'cuda' ? { kind: 'cuda' as const } : host.devices } = options;
   return {
-    host: { ...host, name: hostName, directory: `${host.directory}-${hostName}`, fabricAddresses, devices },
-    endpoint: launcher.length > 0 ? (hub.remoteEndpoint ?? hub.endpoint) : hub.endpoint,
-    launcher,
+    host: {
+      ...host,
+      ...(devices && { devices }),
+      name: hostName,
+      directory: directoryOf(host.directory, hostName),
+      fabricAddresses,
+    },
     isElsewhere: true,
-    hint:
-      launcher.length > 0 && hub.remoteEndpoint === null
-        ? `host ${hostName} may not reach ${hub.endpoint}: without the option listen only this machine does`
-        : undefined,
+    isRemote: hasAgent(options),
   };
 }
 
@@ -150,16 +148,8 @@ async function main(): Promise<readonly string[]> {
   const { node, endpoint, remoteEndpoint, keys, ownerNode: patientWith } = configuration;
   const clock = systemClock;
   const limits = limitsOf(process.env);
-  const hub = await HubTransport.bind({
-    node,
-    endpoint,
-    remoteEndpoint,
-    patientWith,
-    keys,
-    clock,
-    log,
-    limits,
-  });
+  const addresses = { node, endpoint, remoteEndpoint };
+  const hub = await HubTransport.bind({ ...addresses, patientWith, keys, clock, log, limits });
   let failed: (error: unknown) => void = () => {};
   const failure = new Promise<unknown>((resolve) => {
     failed = resolve;
@@ -174,10 +164,8 @@ async function main(): Promise<readonly string[]> {
   });
   const times = stopTimes(configuration.stopTimeoutMilliseconds);
   const children = new Children(configuration.host.directory);
-  const ports = supervisorPortsWithFaults(
-    createPorts(configuration, hub, children, () => system, log),
-    faults,
-  );
+  const agents = new HostAgents(configuration, hub, system, children, tell);
+  const ports = supervisorPortsWithFaults(createPorts(configuration, hub, children, agents, log), faults);
   if (hub.remoteEndpoint !== null)
     process.send?.({ kind: 'listening', remoteEndpoint: hub.remoteEndpoint } satisfies SupervisorReport);
   const create = () => new SupervisorActor(configuration, ports);
@@ -186,9 +174,16 @@ async function main(): Promise<readonly string[]> {
   // The actor that it has started asks for its ranks before it answers anything.
   const options = { deadlineMilliseconds: deadlines.control };
   void ask(system, supervisor, toSupervisor.status, {}, options)
-    .then(() => children.endOthers(times.grace))
+    .then(() => {
+      children.endOthers(times.grace);
+      agents.endOthers();
+    })
     .catch(() => {});
-  const error = await Promise.race([lifeline.released.then(() => undefined), failure]);
+  // After a signal the owner starts another supervisor.
+  const released = lifeline.released.then(async (how) => {
+    if (how !== 'signal') await agents.clusterEnds(times.drain / 2);
+  });
+  const error = await Promise.race([released, failure]);
   // Ranks live on, with what is registered, and go over to the one that takes its place: as if it had been killed.
   if (error !== undefined) throw error;
   try {

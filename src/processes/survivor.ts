@@ -5,27 +5,28 @@ import { startTimeOf } from './is-running.ts';
 
 const pollMilliseconds = 100;
 
-/** A rank's process that has outlived the supervisor which started it. It is no child of this process. */
+/** A rank's process that has outlived the supervisor or the agent which started it. It is no child of this process. */
 export class Survivor implements OwnedProcess {
   readonly pid: number;
   readonly exited: Promise<string>;
   readonly #child: Child;
-  readonly #askToEnd: () => void;
 
-  /** `askToEnd`: in place of a signal, which launchers do not pass on. */
-  constructor(child: Child, askToEnd: () => void = () => this.#signal(child.pid, 'SIGTERM')) {
+  constructor(child: Child) {
     this.pid = child.pid;
     this.#child = child;
-    this.#askToEnd = askToEnd;
     this.exited = this.#exit();
   }
 
   orphan(): void {}
 
+  kill(): void {
+    this.#signal(-this.pid, 'SIGKILL');
+  }
+
   send(): void {}
 
   async stop(graceMilliseconds: number): Promise<{ readonly wasKilled: boolean }> {
-    this.#askToEnd();
+    this.#signal(this.pid, 'SIGTERM');
     let wasKilled = false;
     const timer = setTimeout(() => {
       wasKilled = this.#signal(-this.pid, 'SIGKILL') || wasKilled;

@@ -8,8 +8,8 @@ export interface KeyPair {
 }
 
 /**
- * The keys of one cluster. All spokes share one pair: a process that has it is a member, and members trust
- * each other. Only the hub has the hub's secret key.
+ * The keys of one cluster. All spokes of the host that it was started on share one pair, those of each other host another: a
+ * process that has one is a member, and members trust each other. Only the hub has the hub's secret key.
  */
 export interface ClusterKeys {
   readonly hub: KeyPair;
@@ -20,12 +20,23 @@ export interface ClusterKeys {
 export interface HubKeys {
   readonly hub: KeyPair;
   readonly spoke: Pick<KeyPair, 'publicKey'>;
+  /** Public keys of the pairs of other hosts. */
+  readonly others?: readonly string[];
+}
+
+/** The public keys of all who may connect. */
+export function memberKeys({ spoke, others = [] }: HubKeys): string[] {
+  return [spoke.publicKey, ...others];
 }
 
 /** The part of {@link ClusterKeys} that a spoke needs. */
 export interface SpokeKeys {
   readonly hub: Pick<KeyPair, 'publicKey'>;
   readonly spoke: KeyPair;
+}
+
+export function createKeyPair(): KeyPair {
+  return curveKeyPair();
 }
 
 export function createClusterKeys(): ClusterKeys {

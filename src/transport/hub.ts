@@ -5,7 +5,7 @@ import { describe, PeerLostError, ProtocolError, UsageError } from '../errors.ts
 import type { Clock, Logger } from '../ports.ts';
 import { within } from '../within.ts';
 import { newCounters, type TransportCounters } from './counters.ts';
-import { curveServerOptions, type HubKeys } from './curve.ts';
+import { curveServerOptions, type HubKeys, memberKeys } from './curve.ts';
 import { DepartedNodes } from './departed-nodes.ts';
 import { controlFrame, type Frame, foreignVersion, parseFrame, protocolVersion } from './frames.ts';
 import { completeLimits, type TransportLimits } from './limits.ts';
@@ -61,7 +61,7 @@ export class HubTransport implements Transport {
     const endpoint = options.endpoint ?? 'tcp://127.0.0.1:*';
     const domain = `weightcast-${randomInt(2 ** 47)}`;
     const security = curveServerOptions(options.keys, domain);
-    const withdraw = await admit(domain, options.keys.spoke.publicKey, options.clock, options.log);
+    const withdraw = await admit(domain, memberKeys(options.keys), options.clock, options.log);
     const socket = new Router({
       ...socketOptions(limits),
       mandatory: true,

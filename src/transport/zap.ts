@@ -11,7 +11,7 @@ import { keyBytes } from './curve.ts';
 const endpoint = 'inproc://zeromq.zap.01';
 
 interface Admission {
-  readonly key: Uint8Array;
+  readonly keys: readonly Uint8Array[];
   readonly log: Logger;
 }
 
@@ -23,17 +23,17 @@ const retryMilliseconds = 5;
 const retryForMilliseconds = 1_000;
 
 /**
- * From now on admits clients with this public key to sockets of this ZAP domain, and no others. The returned function
+ * From now on admits clients with one of these public keys to sockets of this ZAP domain, and no others. The returned function
  * ends this and may be called twice; call it after the domain's sockets are closed. Rejects with `UsageError` for a
  * malformed key and `NativeError` when other code in this process handles ZAP already.
  */
 export async function admit(
   domain: string,
-  publicKey: string,
+  publicKeys: readonly string[],
   clock: Clock,
   log: Logger,
 ): Promise<() => void> {
-  const admission = { key: keyBytes(publicKey), log };
+  const admission = { keys: publicKeys.map(keyBytes), log };
   admissions.set(domain, admission);
   const withdraw = () => {
     if (admissions.get(domain) !== admission) return;
@@ -92,7 +92,8 @@ function answer(request: readonly Buffer[]): (Buffer | string)[] {
     version?.toString() === '1.0' &&
     mechanism?.toString() === 'CURVE' &&
     admission !== undefined &&
-    key?.equals(admission.key) === true;
+    key !== undefined &&
+    admission.keys.some((one) => key.equals(one));
   if (accepted) return ['1.0', id, '200', 'OK', 'spoke', ''];
   admission?.log.warn(
     { address: address.toString() },

@@ -31,7 +31,7 @@ function rudeSpoke(
 /** A hub that owns the cluster's key but does not keep to the protocol. */
 async function rudeHub(test: TestContext, cluster: TestCluster): Promise<Router> {
   const domain = 'rude';
-  const withdraw = await admit(domain, cluster.keys.spoke.publicKey, clock, recordingLog());
+  const withdraw = await admit(domain, [cluster.keys.spoke.publicKey], clock, recordingLog());
   const { secretKey: curveSecretKey } = cluster.keys.hub;
   const router = new Router({
     curveServer: true,

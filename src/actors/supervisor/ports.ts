@@ -36,6 +36,8 @@ export interface LaunchedRank {
   readonly exited: Promise<string>;
   /** It has outlived an earlier supervisor: it owns its device, and has only to say so. */
   readonly isSurvivor: boolean;
+  /** Resolves if such a process is found later: the agent of its host knows. */
+  readonly adopted?: Promise<void>;
   /** What may keep it from becoming ready, for the error if it does not. */
   readonly hint?: string | undefined;
   /**

@@ -128,10 +128,13 @@ export class RankProcesses {
     const { worker, instance } = this.#placeOf.get(rank)!;
     const process = this.#ports.launchRank(worker, instance, this.#positions.of(rank));
     this.#ranks.markLaunched(rank, process);
-    const milliseconds = process.isSurvivor
-      ? Math.min(survivorMilliseconds, this.#startMilliseconds)
-      : this.#startMilliseconds;
-    this.#setTimer(rank, milliseconds, { type: 'rank-late', rank, process }, context);
+    const late = { type: 'rank-late', rank, process } as const;
+    const survivor = Math.min(survivorMilliseconds, this.#startMilliseconds);
+    this.#setTimer(rank, process.isSurvivor ? survivor : this.#startMilliseconds, late, context);
+    void process.adopted?.then(() => {
+      const isAwaited = this.#ranks.process(rank) === process && this.#timers.has(rank);
+      if (isAwaited && !context.signal.aborted) this.#setTimer(rank, survivor, late, context);
+    });
     // At once and not as a message: jobs hear of the death before they hear of its consequences.
     void process.exited.then((reason) => this.#exited(rank, process, reason, context));
   }

@@ -1,0 +1,2 @@
+/** With which an agent ends that had to kill ranks: launchers pass exit codes on. */
+export const killedExitCode = 9;
