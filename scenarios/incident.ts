@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { interruptible } from '../src/cli/interrupt.ts';
 import { Reporter } from '../src/cli/reporter.ts';
-import { asFailure, VerificationError } from '../src/errors.ts';
+import { asFailure, CheckpointError, VerificationError } from '../src/errors.ts';
 import type { Cluster, ClusterOptions, Progress, UpdateOptions, UpdateReport } from '../src/index.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
 import { type Fleet, withFleet } from './fleet.ts';
@@ -128,7 +128,7 @@ async function run(incident: Incident, options: IncidentOptions, signal: AbortSi
       });
     const answeredSeconds = seconds(performance.now() - struckAt);
     await incident.heal?.(scene);
-    await interruptible(recover(cluster), signal);
+    await interruptible(recover(cluster, two), signal);
     const recoveredSeconds = seconds(performance.now() - struckAt);
     const requests = await stopRequests(load, incident.failsRequests === true);
     reporter.end();
@@ -179,7 +179,8 @@ async function answerOf(cluster: Cluster, { update = {} }: Incident) {
   }
 }
 
-async function recover(cluster: Cluster): Promise<void> {
+/** Also registers again what went with the memory of a host. */
+async function recover(cluster: Cluster, model: string): Promise<void> {
   const end = performance.now() + recoveryMilliseconds;
   for (;;) {
     try {
@@ -187,6 +188,7 @@ async function recover(cluster: Cluster): Promise<void> {
       return;
     } catch (error) {
       if (performance.now() > end) throw error;
+      if (error instanceof CheckpointError) await cluster.register('next', model).catch(() => {});
       await sleep(retryMilliseconds);
     }
   }

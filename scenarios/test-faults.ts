@@ -6,15 +6,18 @@ import { runCommand } from '../src/cli/interrupt.ts';
 import { parseCount } from '../src/units.ts';
 import { documentOf } from './faults/document.ts';
 import { KeptCells } from './faults/kept-cells.ts';
+import { realCells } from './faults/matrix.ts';
 import { ranWithOwnSharedMemory } from './faults/own-shared-memory.ts';
-import { type RealOutcome, runReal } from './faults/real.ts';
+import { nameOf, type RealOutcome, runReal } from './faults/real.ts';
 import { faultsOf, runSimulated } from './faults/simulated.ts';
+import { whyNoNamespaces } from './host-network.ts';
 
 interface Options {
   readonly real?: string | true;
   readonly simulated: boolean;
   readonly only: string;
   readonly keep?: string;
+  readonly keptOnly?: boolean;
   readonly seed: string;
   readonly write?: string;
 }
@@ -26,6 +29,7 @@ const program = new Command('npm run test:faults --')
   .option('--only <pattern>', 'only real cells whose name matches, as "supervisor, SIGKILL"', '')
   .option('--keep <folder>', 'keep results of real cells there; those that it has are not run again')
   .option('--seed <seed>', 'which of the real cells', '1')
+  .option('--kept-only', 'run no real cells, but take what is kept')
   .option('--write <file>', 'write the tables as Markdown, as to docs/failures.md')
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
   .action(async (options: Options) => {
@@ -38,7 +42,7 @@ async function main(options: Options, signal: AbortSignal): Promise<void> {
   const simulated = options.simulated ? await runSimulated(signal, say) : [];
   const real = await realRun(options, signal, say);
   if (options.write !== undefined && !signal.aborted)
-    writeFileSync(options.write, documentOf(simulated, real));
+    writeFileSync(options.write, documentOf(simulated, real, leftOut(real)));
   const bad = simulated.filter(({ result }) => result !== null && faultsOf(result).length > 0);
   const badReal = real.filter(({ problems }) => problems.length > 0);
   const count = simulated.length + real.length;
@@ -46,8 +50,16 @@ async function main(options: Options, signal: AbortSignal): Promise<void> {
   if (bad.length + badReal.length > 0) process.exitCode = 1;
 }
 
+/** Cells that are possible, and were not run this time. */
+function leftOut(real: readonly RealOutcome[]): string[] {
+  const names = new Set(real.map(nameOf));
+  return realCells(whyNoNamespaces())
+    .filter((cell) => cell.why === undefined && !names.has(nameOf(cell)))
+    .map(nameOf);
+}
+
 async function realRun(
-  { real, seed, only, keep }: Options,
+  { real, seed, only, keep, keptOnly }: Options,
   signal: AbortSignal,
   say: (line: string) => void,
 ): Promise<RealOutcome[]> {
@@ -57,6 +69,7 @@ async function realRun(
     seed: parseCount(seed, '--seed'),
     only: new RegExp(only),
     kept: new KeptCells(keep ?? null),
+    keptOnly: keptOnly === true,
     signal,
     say,
   });

@@ -5,12 +5,16 @@ import type { RealOutcome } from './real.ts';
 import { type SimulatedCell, secondsOf } from './simulated.ts';
 
 /** docs/failures.md. */
-export function documentOf(simulated: readonly SimulatedCell[], real: readonly RealOutcome[]): string {
+export function documentOf(
+  simulated: readonly SimulatedCell[],
+  real: readonly RealOutcome[],
+  leftOut: readonly string[],
+): string {
   return `# What becomes of failures
 
 Made by \`npm run test:faults -- --real --write docs/failures.md\`.
 
-${realPart(real)}
+${realPart(real, leftOut)}
 ## Simulated clusters
 
 The actors are the real ones, what is around them is simulated, and seconds are virtual. They show which deadlines bound
@@ -52,7 +56,7 @@ function reasons(
   return [...moments].map(([reason, when]) => `- ${when.join(', ')}: ${reason}`).join('\n');
 }
 
-function realPart(real: readonly RealOutcome[]): string {
+function realPart(real: readonly RealOutcome[], leftOut: readonly string[]): string {
   if (real.length === 0) return '';
   const run = real.filter(({ why }) => why === undefined);
   const usual = run.map((cell) => cell.usual).filter((one) => one > 0);
@@ -87,6 +91,7 @@ Impossible:
 
 ${reasons(real.map(({ fault, when, why }) => ({ name: `${fault.who}, ${fault.how}`, when, why })))}
 
+${leftOut.length === 0 ? '' : `Not run this time, or not brought about: ${leftOut.join('; ')}.\n`}
 What is beyond a limit, and why:
 
 ${knownReasons}
@@ -102,7 +107,8 @@ function realRow({ fault, when, result, limits, problems }: RealOutcome): string
     withLimit(answered, limits.answered),
     secondsOf(recovered, 2),
   ];
-  const lost = lostBytes === 0 ? '0' : `${Math.round(lostBytes / 2 ** 20)} MiB`;
+  const isOver = when === 'start' || when === 'stopping';
+  const lost = isOver ? '–' : lostBytes === 0 ? '0' : `${Math.round(lostBytes / 2 ** 20)} MiB`;
   return `| ${who} | ${how} | ${when} | ${answer} | ${times.join(' | ')} | ${lost} |`;
 }
 
@@ -113,7 +119,14 @@ function withLimit(milliseconds: number | null, limit: number | null): string {
   return `${shown} (${secondsOf(limit, 1)})`;
 }
 
-const knownReasons = `- A rank or an engine that ends while an engine is being paused: the pause that was given up may still take effect, so the
+const knownReasons = `- The machine was busy: ten times as many processes wanted to run as it has cores.
+- A rank or an engine that ends while an engine is being paused: the pause that was given up may still take effect, so the
   engine is asked for its state for another 5 s before the update is answered.
-- An HTTP server of an engine that is stopped: its update call has no deadline of its own but the update's.
-- An owner that dies: its supervisor resumes the engines and ends the ranks before it ends itself.`;
+- An engine worker or an HTTP server that is stopped: when the deadline of a step has failed the instance, the others' answers
+  are waited for, 5 s at most; a server's update call has no deadline of its own but the update's.
+- An owner that dies: its supervisor resumes the engines and ends the ranks before it ends itself, in one or two seconds.
+- A network that is silent while an engine is to be resumed: the update is answered when the resume has failed, and the engine
+  stays paused, as status and report say, until it is updated or resumed again.
+
+Known to be wrong: a supervisor that can open no files while an engine is paused cannot write down that it is, and its successor
+does not know it (supervisor, no descriptors, resuming).`;

@@ -142,6 +142,8 @@ export class FaultFleet {
   async end(): Promise<void> {
     this.orders.clear();
     this.network?.mend(0);
+    // What a fault has stopped would hear of no end.
+    for (const pid of processesWith(this.mark)) process.kill(pid, 'SIGCONT');
     await this.owner.call('stop').catch(() => {});
     await this.owner.end();
     // Requests to engines that are left paused would not end.

@@ -30,6 +30,8 @@ export interface RealOptions {
   /** What the names of cells to run match: `rank that feeds, SIGKILL, streaming`. */
   readonly only: RegExp;
   readonly kept: KeptCells;
+  /** Run nothing: what was not kept is left out. */
+  readonly keptOnly: boolean;
   readonly signal: AbortSignal;
   readonly say: (line: string) => void;
 }
@@ -43,6 +45,7 @@ export async function runReal({
   seed,
   only,
   kept,
+  keptOnly,
   signal,
   say,
 }: RealOptions): Promise<RealOutcome[]> {
@@ -54,6 +57,7 @@ export async function runReal({
   try {
     for (const cell of chosen) {
       if (signal.aborted) break;
+      if (keptOnly && cell.why === undefined && kept.get(nameOf(cell)) === null) continue;
       const outcome = await runOne(matrix, cell, kept);
       cells.push(outcome);
       say(`${nameOf(cell)}: ${wordsOf(outcome)}`);
