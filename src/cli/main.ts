@@ -2,9 +2,11 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { packageRoot } from '../package-root.ts';
+import { agentCommand } from './agent.ts';
 import { baselineCommand } from './baseline.ts';
 import { doctorCommand } from './doctor.ts';
 import { addCommand, removeCommand } from './instances.ts';
+import { joinFileCommand } from './join-file.ts';
 import { registerCommand } from './register.ts';
 import { resumeCommand } from './resume.ts';
 import { serveCommand } from './serve.ts';
@@ -22,6 +24,8 @@ const program = new Command('weightcast')
   .addCommand(baselineCommand())
   .addCommand(resumeCommand())
   .addCommand(serveCommand(version))
+  .addCommand(agentCommand())
+  .addCommand(joinFileCommand())
   .addCommand(statusCommand())
   .addCommand(registerCommand())
   .addCommand(unregisterCommand())

@@ -16,6 +16,8 @@ interface Options {
   readonly root: readonly string[];
   readonly allowEngine: readonly string[];
   readonly config?: string;
+  readonly clusterListen?: string;
+  readonly host: readonly string[];
   readonly devices?: string;
   readonly linger?: string;
   readonly keepVersions?: string;
@@ -53,6 +55,16 @@ export function serveCommand(version: string): Command {
       [],
     )
     .option('--config <file>', 'JSON with instances, hosts and more')
+    .option(
+      '--cluster-listen <address>',
+      'where agents and ranks of other hosts connect, such as tcp://10.0.0.1:7000',
+    )
+    .option(
+      '--host <name>',
+      'another host, whose agent joins with its join file (weightcast join-file); may be given again; needs --cluster-listen',
+      collect,
+      [],
+    )
     .option('--linger <seconds>', 'end so long after the last client (default: stay)')
     .option(
       '--keep-versions <seconds>',
@@ -89,7 +101,9 @@ function daemonOptionsOf(options: Options, version: string): DaemonOptions {
   const roots = [...options.root, ...(config?.roots ?? [])];
   const listen = listenOf(options);
   const { linger, keepVersions } = options;
-  const { clusterListen, fabricAddresses, spareCheckpoints } = config ?? {};
+  const { fabricAddresses, spareCheckpoints } = config ?? {};
+  const clusterListen = options.clusterListen ?? config?.clusterListen;
+  const joining = Object.fromEntries(options.host.map((name) => [name, { joins: true as const }]));
   return {
     version,
     socket: options.socket ?? defaultSocket(),
@@ -102,7 +116,7 @@ function daemonOptionsOf(options: Options, version: string): DaemonOptions {
     instances: config?.instances ?? [],
     cluster: {
       ...devicesAndThreads(options.devices),
-      hosts: config?.hosts ?? {},
+      hosts: { ...config?.hosts, ...joining },
       ...(clusterListen !== undefined && { listen: clusterListen }),
       ...(fabricAddresses !== undefined && { fabricAddresses }),
       ...(spareCheckpoints !== undefined && { spareCheckpoints }),

@@ -13,7 +13,13 @@ const configuration = z.strictObject({
   hosts: z
     .record(
       z.string(),
-      z.strictObject({ launcher: z.array(z.string()), fabric_addresses: z.array(z.string()).optional() }),
+      z.strictObject({
+        launcher: z.array(z.string()).optional(),
+        joins: z.literal(true).optional(),
+        join_file: z.string().optional(),
+        environment: z.record(z.string(), z.string()).optional(),
+        fabric_addresses: z.array(z.string()).optional(),
+      }),
     )
     .default({}),
   /** Address at which ranks of other hosts reach the supervisor. */
@@ -51,7 +57,11 @@ export function readConfiguration(file: string): DaemonConfiguration {
     throw new UsageError(`--config ${file}: ${where}${message}`);
   }
   const { hosts, ...rest } = parsed.data;
-  const named = Object.entries(hosts).map(([name, host]) => [name, fromWireNames(host)]);
+  // Names of variables are nobody's options.
+  const named = Object.entries(hosts).map(([name, { environment, ...host }]) => [
+    name,
+    { ...(fromWireNames(host) as object), ...(environment !== undefined && { environment }) },
+  ]);
   return { ...(fromWireNames(rest) as object), hosts: Object.fromEntries(named) } as DaemonConfiguration;
 }
 

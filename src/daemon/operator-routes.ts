@@ -52,6 +52,7 @@ export function operatorRoutes(
       },
     }),
     ...eventRoutes(service, streams, sessions),
+    joinFileRoute(service),
     route({
       method: 'POST',
       path: '/v1/stop',
@@ -66,6 +67,16 @@ export function operatorRoutes(
       },
     }),
   ];
+}
+
+function joinFileRoute(service: Service): Route {
+  return route({
+    method: 'GET',
+    path: '/v1/hosts/{name}/join-file',
+    summary: 'The join file of a host that joins: with it `weightcast agent` starts ranks there.',
+    answer: schemas.joinFileAnswer,
+    handle: async ({ params }) => ({ join_file: await service.joinFile(params.name!) }),
+  });
 }
 
 function eventRoutes(service: Service, streams: EventStreams, sessions: Sessions): Route[] {

@@ -210,6 +210,14 @@ export const metasAnswer = z.object({
     ),
 });
 
+export const joinFileAnswer = z.object({
+  join_file: z
+    .string()
+    .describe(
+      'Content of a join file, JSON. Who has it is a member of the cluster: keep it in a file of mode 0600.',
+    ),
+});
+
 export const checkpointFilesAnswer = checkpointAnswer.extend({
   files: z.array(z.string()).describe('Paths, on the host of the daemon.'),
 });

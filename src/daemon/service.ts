@@ -130,6 +130,11 @@ export class Service {
     if (!this.instances.hasRanks) this.checkpoints.released();
   }
 
+  /** The content of the join file of a host. Rejects as `Cluster.joinFile`. */
+  joinFile(host: string): Promise<string> {
+    return this.#keeper.use((cluster) => cluster.joinFile(host));
+  }
+
   /** Resolves also while there is no cluster. */
   async status(): Promise<ServiceStatus> {
     const [cluster, contradicted] = await this.#asked();

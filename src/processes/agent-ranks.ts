@@ -81,7 +81,8 @@ export class AgentRanks implements HostRanks {
       parent: 'agent',
     };
     const process = startProcess(
-      './rank-process',
+      // Seen from the folder of whichever entry this is part of.
+      '../processes/rank-process',
       import.meta.url,
       configuration,
       undefined,

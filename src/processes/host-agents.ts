@@ -2,8 +2,10 @@ import { type AgentOrder, AgentRank } from '../actors/agents/agent-rank.ts';
 import { HostsActor, type HostsInbox, hostsSpawnOptions } from '../actors/agents/hosts.ts';
 import type { ActorRef, ActorSystem } from '../actors/kernel/index.ts';
 import type { LaunchedRank } from '../actors/supervisor/ports.ts';
+import { systemClock } from '../native-bridge/clock.ts';
 import type { HubTransport } from '../transport/hub.ts';
 import { defaultLimits, limitsOf } from '../transport/limits.ts';
+import { within } from '../within.ts';
 import type { Children } from './children.ts';
 import {
   type HostOptions,
@@ -18,6 +20,9 @@ import { stopTimes } from './stop-times.ts';
 export function hasAgent({ launcher, joins }: HostOptions): boolean {
   return joins === true || (launcher?.length ?? 0) > 0;
 }
+
+/** An agent looks for another supervisor every second. */
+const mostReturnMilliseconds = 5_000;
 
 /** The agents of other hosts, in the supervisor's process: its ranks there are started by them. */
 export class HostAgents {
@@ -44,10 +49,14 @@ export class HostAgents {
     const { hosts, orphanTimeoutMilliseconds, startTimeoutMilliseconds, stopTimeoutMilliseconds } =
       configuration;
     this.#graceMilliseconds = stopTimes(stopTimeoutMilliseconds).agent;
+    const isSuccessor = configuration.incarnation > 0;
     const { lostAfterMilliseconds } = { ...defaultLimits, ...limitsOf(process.env) };
     const endpoint = hub.remoteEndpoint ?? hub.endpoint;
     const ports = {
-      hosts: Object.keys(hosts).filter((name) => hasAgent(hosts[name]!)),
+      hosts: Object.entries(hosts)
+        .filter(([, host]) => hasAgent(host))
+        .map(([name, { joins = false }]) => ({ name, mayRun: isSuccessor && joins })),
+      isSuccessor,
       cutOffMilliseconds: orphanTimeoutMilliseconds + 2 * lostAfterMilliseconds,
       startMilliseconds: startTimeoutMilliseconds,
       graceMilliseconds: this.#graceMilliseconds,
@@ -80,9 +89,16 @@ export class HostAgents {
     this.#system.tell(this.#hosts, { type: 'end-others' });
   }
 
-  /** The agents end with this process: no other supervisor will take its place. */
-  clusterEnds(): void {
+  /**
+   * The agents end with this process: no other supervisor will take its place. Resolves when those that look for it, as after
+   * the death of the last one, have found it.
+   */
+  async clusterEnds(milliseconds: number): Promise<void> {
     this.#isClusterEnd = true;
+    const present = new Promise<void>((resolve) => {
+      this.#system.tell(this.#hosts, { type: 'await-agents', resolve });
+    });
+    await within(systemClock, Math.min(milliseconds, mostReturnMilliseconds), present);
   }
 
   #agentEnded({ host, how }: OwnerReport): void {

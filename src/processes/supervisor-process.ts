@@ -175,11 +175,9 @@ async function main(): Promise<readonly string[]> {
       agents.endOthers();
     })
     .catch(() => {});
-  const released = lifeline.released.then((how) => {
-    // After a signal the owner starts another supervisor.
-    if (how !== 'signal') agents.clusterEnds();
-  });
-  const error = await Promise.race([released, failure]);
+  // After a signal the owner starts another supervisor.
+  const released = lifeline.released.then((how) => how !== 'signal' && agents.clusterEnds(times.drain / 2));
+  const error = await Promise.race([released.then(() => undefined), failure]);
   try {
     await end(system, supervisor, times, log);
   } finally {

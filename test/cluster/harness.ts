@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { writeQwen3Model } from '../../scenarios/qwen3-model.ts';
 import {
@@ -5,6 +6,7 @@ import {
   type RunningEngine,
   startReferenceEngine,
 } from '../../scenarios/reference-engine/index.ts';
+import { supervisorPid } from '../../scenarios/supervisor-pid.ts';
 import {
   Cluster,
   type ClusterOptions,
@@ -15,8 +17,8 @@ import {
 import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { patience } from '../patience.ts';
 
-export { supervisorPid } from '../../scenarios/supervisor-pid.ts';
 export { isRunning } from '../../src/processes/is-running.ts';
+export { supervisorPid };
 
 /** Resolves with the status that another supervisor gives after the last one has died. */
 export async function afterSupervisor(cluster: Cluster): Promise<ClusterStatus> {
@@ -30,6 +32,30 @@ export async function afterSupervisor(cluster: Cluster): Promise<ClusterStatus> 
     return status !== null;
   });
   return status!;
+}
+
+export const pidsOf = ({ ranks }: ClusterStatus) => ranks.map(({ pid }) => pid!);
+
+/** Kills the supervisor, and resolves when another one answers. */
+export function replaceSupervisor(cluster: Cluster): Promise<ClusterStatus> {
+  process.kill(supervisorPid(), 'SIGKILL');
+  return afterSupervisor(cluster);
+}
+
+/** Directories in /dev/shm that a process holds. */
+export function directoriesOf(pid: number): string[] {
+  const paths = readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`);
+    } catch {
+      return [];
+    }
+  });
+  return paths.flatMap((path) => /^(\/dev\/shm\/weightcast-[^/]+)\/lock$/.exec(path)?.[1] ?? []);
+}
+
+export function parentOf(pid: number): number {
+  return Number(/^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
 }
 
 /** A scratch directory, and an engine with dummy weights and a cluster on the same devices, all as real processes. */

@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Cluster, type ClusterOptions } from '../../src/index.ts';
-import { afterSupervisor, eventually, isRunning } from './harness.ts';
+import { afterSupervisor, directoriesOf, eventually, isRunning, parentOf } from './harness.ts';
 
 /** One rank here, and one on a host whose launcher is a program of this machine. Their engines do not matter. */
 async function start(t: TestContext, options: Partial<ClusterOptions> = {}) {
@@ -26,22 +26,6 @@ async function start(t: TestContext, options: Partial<ClusterOptions> = {}) {
   assert.ok(own.length >= 4, own.join());
   const left = () => own.filter((name) => existsSync(name));
   return { cluster, pids, left };
-}
-
-/** Those in /dev/shm that a process holds. */
-function directoriesOf(pid: number): string[] {
-  const descriptors = readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
-    try {
-      return readlinkSync(`/proc/${pid}/fd/${fd}`);
-    } catch {
-      return [];
-    }
-  });
-  return descriptors.flatMap((path) => /^(\/dev\/shm\/weightcast-[^/]+)\/lock$/.exec(path)?.[1] ?? []);
-}
-
-function parentOf(pid: number): number {
-  return Number(/^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
 }
 
 test('stop kills ranks that hang, here and beyond a launcher, says which, and leaves nothing', async (t) => {

@@ -3,35 +3,23 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
-import { Cluster, type ClusterStatus } from '../../src/index.ts';
-import { afterSupervisor, eventually, isRunning, startBench, supervisorPid } from './harness.ts';
+import { Cluster } from '../../src/index.ts';
+import {
+  directoriesOf,
+  eventually,
+  isRunning,
+  pidsOf,
+  replaceSupervisor,
+  startBench,
+  supervisorPid,
+} from './harness.ts';
 import { readTensors } from './tensors.ts';
-
-const pidsOf = ({ ranks }: ClusterStatus) => ranks.map(({ pid }) => pid!);
-
-/** Kills the supervisor, and resolves when another one answers. */
-function replaceSupervisor(cluster: Cluster): Promise<ClusterStatus> {
-  process.kill(supervisorPid(), 'SIGKILL');
-  return afterSupervisor(cluster);
-}
-
-/** Directories in /dev/shm that a process holds. */
-function directoriesOf(pid: number): string[] {
-  const paths = readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
-    try {
-      return readlinkSync(`/proc/${pid}/fd/${fd}`);
-    } catch {
-      return [];
-    }
-  });
-  return paths.flatMap((path) => /^(\/dev\/shm\/weightcast-[^/]+)\/lock$/.exec(path)?.[1] ?? []);
-}
 
 test('ranks live on, and what was registered from files and from memory is there without registering again', async (t) => {
   const bench = await startBench(

@@ -10,8 +10,10 @@ import type { AgentRank } from './agent-rank.ts';
 const replaceMilliseconds = 3_000;
 
 export interface HostsPorts {
-  /** Those that have agents. */
-  readonly hosts: readonly string[];
+  /** Those that have agents; `mayRun`: one of an earlier supervisor that has not said so yet. */
+  readonly hosts: readonly { readonly name: string; readonly mayRun: boolean }[];
+  /** There was a supervisor before: agents and ranks may run. */
+  readonly isSuccessor: boolean;
   /** How long a host that is cut off keeps its ranks, and until it is noticed. */
   readonly cutOffMilliseconds: number;
   /** How long an agent may take to start and connect. */
@@ -33,6 +35,8 @@ export type HostsInbox =
   | { readonly type: 'agent-missing' | 'cut-off'; readonly host: string }
   /** What should have started an agent has ended, and why. */
   | { readonly type: 'agent-ended'; readonly host: string; readonly how: string }
+  /** Resolves when no agent is on its way back. */
+  | { readonly type: 'await-agents'; readonly resolve: () => void }
   /** All ranks that survivors could be have been asked for: the others end. */
   | { readonly type: 'end-others' };
 
@@ -42,6 +46,7 @@ export const hostsSpawnOptions: SpawnOptions<HostsInbox> = {
 };
 
 interface Host {
+  mayRun: boolean;
   agent: ActorRef<AgentMessage> | null;
   machine: string;
   machineName: string;
@@ -59,12 +64,14 @@ export class HostsActor implements Actor<HostsInbox> {
   readonly #hosts = new Map<string, Host>();
   /** Nodes that were taken for dead or had an order to end: they never become a rank again. */
   readonly #past = new Set<string>();
+  readonly #awaiting: (() => void)[] = [];
   #othersEnd = false;
 
   constructor(ports: HostsPorts) {
     this.#ports = ports;
-    for (const name of ports.hosts)
+    for (const { name, mayRun } of ports.hosts)
       this.#hosts.set(name, {
+        mayRun,
         agent: null,
         machine: '',
         machineName: '',
@@ -92,6 +99,9 @@ export class HostsActor implements Actor<HostsInbox> {
         return this.#agentEnded(message.host, message.how);
       case 'end-others':
         return this.#endOthers(context);
+      case 'await-agents':
+        this.#awaiting.push(message.resolve);
+        return this.#checkAwaited();
     }
   }
 
@@ -116,7 +126,7 @@ export class HostsActor implements Actor<HostsInbox> {
       );
     if (host.agent !== null) context.unwatch(host.agent);
     host.cancelWaits?.();
-    Object.assign(host, { agent, machine, machineName, cancelWaits: null });
+    Object.assign(host, { agent, machine, machineName, mayRun: true, cancelWaits: null });
     context.reply(question, {});
     context.log.info({ host: name, ranks: ranks.length }, 'the agent of a host has joined');
     context.watch(agent, () => ({ type: 'agent-down', host: name, agent }));
@@ -130,6 +140,12 @@ export class HostsActor implements Actor<HostsInbox> {
     host.survivors = [...running.values()];
     for (const rank of host.ranks) if (rank.node === null) this.#start(host, rank);
     if (this.#othersEnd) this.#endSurvivors(host, context);
+    this.#checkAwaited();
+  }
+
+  #checkAwaited(): void {
+    if ([...this.#hosts.values()].some(({ agent, mayRun }) => agent === null && mayRun)) return;
+    for (const resolve of this.#awaiting) resolve();
   }
 
   #order(rank: AgentRank, context: Context<HostsInbox>): void {
@@ -138,6 +154,7 @@ export class HostsActor implements Actor<HostsInbox> {
     const host = this.#hosts.get(name)!;
     host.ranks.add(rank);
     if (host.agent !== null) return this.#start(host, rank);
+    host.mayRun ||= this.#ports.isSuccessor;
     this.#ports.need(name, false);
     if (host.cancelWaits === null) this.#agentMissing(name, context, false);
   }

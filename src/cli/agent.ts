@@ -1,0 +1,45 @@
+import { Command } from 'commander';
+import { UsageError } from '../errors.ts';
+import { parseJoinText, readJoinFile } from '../processes/join-document.ts';
+import { runCommand } from './interrupt.ts';
+
+interface Options {
+  readonly join?: string;
+}
+
+const joinVariable = 'WEIGHTCAST_JOIN';
+
+const explanation = `
+A cluster has a join file for each host with "joins": Cluster.saveJoinFile, or weightcast join-file of a daemon. It is a
+secret, and valid as long as the cluster lives. ${joinVariable} holds the path of the file, or its text:
+
+  WEIGHTCAST_JOIN="$(cat node-2.join)" weightcast agent
+
+The agent ends with the cluster (exit code 0), with its ranks after SIGTERM (0), and when it has heard of no supervisor for
+orphanTimeoutMilliseconds of the cluster (1), or of none at all for startTimeoutMilliseconds; with 2 for a wrong join file.
+Variables of its environment are those of its ranks.`;
+
+export function agentCommand(): Command {
+  return new Command('agent')
+    .description(
+      'Start, watch and end the ranks of this host for a cluster that was started elsewhere: run it on each host, once, by what starts processes there (Slurm, Kubernetes, Ray, torchrun, ssh).',
+    )
+    .option('--join <file>', `join file of this host; - for standard input (default: ${joinVariable})`)
+    .addHelpText('after', explanation)
+    .action((options: Options) => runCommand((signal) => agent(options, signal)));
+}
+
+async function agent({ join }: Options, signal: AbortSignal): Promise<void> {
+  const document = join === undefined ? joinFromEnvironment() : readJoinFile(join);
+  // Late, because other commands need none of it.
+  const { runAgent } = await import('../processes/agent.ts');
+  const killed = await runAgent(document, signal);
+  if (killed.length > 0) process.stderr.write(`these did not end and were killed: ${killed.join(', ')}\n`);
+}
+
+function joinFromEnvironment() {
+  const value = process.env[joinVariable];
+  if (value === undefined || value === '')
+    throw new UsageError(`give --join, or the join file's path or text in ${joinVariable}`);
+  return value.trimStart().startsWith('{') ? parseJoinText(value, joinVariable) : readJoinFile(value);
+}
