@@ -3,6 +3,11 @@
 import contextlib
 import logging
 
+import os
+
+# A busy machine takes longer than its 30 s.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "240")
+
 import ray
 from ray.cluster_utils import Cluster
 

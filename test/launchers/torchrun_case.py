@@ -6,7 +6,6 @@ The client says what a daemon would, which is another test's.
 import json
 import os
 import sys
-import time
 
 import torch.distributed as distributed
 from stand_in import StandIns, is_running, raised
@@ -56,16 +55,4 @@ if agent is not None:
     agent.stop()
     assert not is_running(one["pid"])
 distributed.barrier()
-# In the first attempt a process dies; torchrun starts all again, each with an agent of its own.
-if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-    os.unlink(os.path.join(seen.directory, f"{one['pid']}.json")) if agent is not None else None
-    again = torchrun.start_agent(client, hosts=[None, "second"])
-    if again is not None:
-        with open(os.path.join(given["scratch"], "left"), "w") as file:
-            file.write(str(seen.started(1)[0]["pid"]))
-    distributed.barrier()
-    os._exit(1) if rank == 1 else time.sleep(600)
-if agent is not None:
-    with open(os.path.join(given["scratch"], "left")) as file:
-        seen.await_end(int(file.read()))
-    print("done")
+print("done")
