@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-
 import os
 
 # A busy machine takes longer than its 30 s.
