@@ -6,7 +6,7 @@ import {
   contentDigest,
   decodeManifest,
   encodeManifest,
-  layoutDigest,
+  layoutDigests,
   type Manifest,
   mergeManifests,
 } from '../src/checkpoint/manifest.ts';
@@ -103,7 +103,7 @@ function measure(model: ModelName): PlanMeasurement {
     const [manifest, mergeTime] = timed(() => mergeManifests(decoded));
     return [manifest, decodeTime, mergeTime] as const;
   })();
-  const [layout, layoutTime] = timed(() => layoutDigest(merged));
+  const [{ lasting: layout }, layoutTime] = timed(() => layoutDigests(merged));
   const [, contentTime] = timed(() => contentDigest(merged));
   const cache = new PlanCache();
   const spending = { fraction: 0.9, bucketBytes: 32 * 2 ** 20 };

@@ -67,7 +67,7 @@ export async function withFleet<T>(options: FleetOptions, use: (fleet: Fleet) =>
     );
     signal?.throwIfAborted();
     const cluster = await Cluster.start({
-      ranks: first.reduce((sum, { ranks }) => sum + ranks.length, 0),
+      ranks: Object.values(instances).flat().length,
       instances: first,
       devices: { kind: 'host', namespace },
       ...rest,

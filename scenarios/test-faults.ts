@@ -1,103 +1,65 @@
-// The matrix of faults: who, when, how. `npm run test:faults`; with `--write` the table goes to docs/failures.md.
+// The matrices of faults: who, when, how. `npm run test:faults` runs the simulated one, `--real` that of real processes too;
+// with `--write` both tables go to docs/failures.md.
 import { writeFileSync } from 'node:fs';
 import { Command } from 'commander';
-import { type CellResult, type Moment, moments, runCell } from '../simulation/fault-matrix.ts';
-import { matrixFaults } from '../simulation/matrix-faults.ts';
 import { runCommand } from '../src/cli/interrupt.ts';
+import { parseCount } from '../src/units.ts';
+import { documentOf } from './faults/document.ts';
+import { KeptCells } from './faults/kept-cells.ts';
+import { ranWithOwnSharedMemory } from './faults/own-shared-memory.ts';
+import { type RealOutcome, runReal } from './faults/real.ts';
+import { faultsOf, runSimulated } from './faults/simulated.ts';
 
-interface Cell {
-  readonly who: string;
-  readonly how: string;
-  readonly when: Moment;
-  /** Null if the cell is impossible. */
-  readonly result: CellResult | null;
-  readonly why: string | undefined;
+interface Options {
+  readonly real?: string | true;
+  readonly simulated: boolean;
+  readonly only: string;
+  readonly keep?: string;
+  readonly seed: string;
+  readonly write?: string;
 }
 
 const program = new Command('npm run test:faults --')
-  .description('Injects every fault at every moment, on simulated clusters, and says what became of each.')
-  .option('--write <file>', 'write the table as Markdown, as to docs/failures.md')
+  .description('Injects every fault at every moment, and says what became of each.')
+  .option('--real [n]', 'also on real processes: all cells, or so many of them, chosen by the seed')
+  .option('--no-simulated', 'not on simulated clusters')
+  .option('--only <pattern>', 'only real cells whose name matches, as "supervisor, SIGKILL"', '')
+  .option('--keep <folder>', 'keep results of real cells there; those that it has are not run again')
+  .option('--seed <seed>', 'which of the real cells', '1')
+  .option('--write <file>', 'write the tables as Markdown, as to docs/failures.md')
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
-  .action((options: { readonly write?: string }) => runCommand((signal) => main(options.write, signal)));
+  .action(async (options: Options) => {
+    if (options.real !== undefined && (await ranWithOwnSharedMemory())) return;
+    await runCommand((signal) => main(options, signal));
+  });
 
-async function main(file: string | undefined, signal: AbortSignal): Promise<void> {
-  const cells: Cell[] = [];
-  for (const fault of matrixFaults) {
-    for (const when of moments) {
-      if (signal.aborted) return;
-      const { who, how, impossible } = fault;
-      const why = impossible[when];
-      const result = why === undefined ? await runCell(fault, when) : null;
-      cells.push({ who, how, when, result, why });
-      process.stdout.write(
-        `${who}, ${how}, ${when}: ${result === null ? `impossible: ${why}` : wordsOf(result)}\n`,
-      );
-    }
-  }
-  if (file !== undefined) writeFileSync(file, documentOf(cells));
-  const bad = cells.filter(({ result }) => result !== null && faultsOf(result).length > 0);
-  process.stdout.write(`${cells.length} cells, ${bad.length} of them bad\n`);
-  if (bad.length > 0) process.exitCode = 1;
+async function main(options: Options, signal: AbortSignal): Promise<void> {
+  const say = (line: string) => process.stdout.write(`${line}\n`);
+  const simulated = options.simulated ? await runSimulated(signal, say) : [];
+  const real = await realRun(options, signal, say);
+  if (options.write !== undefined && !signal.aborted)
+    writeFileSync(options.write, documentOf(simulated, real));
+  const bad = simulated.filter(({ result }) => result !== null && faultsOf(result).length > 0);
+  const badReal = real.filter(({ problems }) => problems.length > 0);
+  const count = simulated.length + real.length;
+  say(`${count} cells, ${bad.length + badReal.length} of them bad`);
+  if (bad.length + badReal.length > 0) process.exitCode = 1;
 }
 
-function wordsOf(result: CellResult): string {
-  const { answer, answered, recovered } = result;
-  return [
-    `${answer} after ${secondsOf(answered)}`,
-    `one version after ${secondsOf(recovered)}`,
-    ...faultsOf(result),
-  ].join('; ');
-}
-
-/** What no cell may have. */
-function faultsOf({ answered, recovered, lost, violations }: CellResult): string[] {
-  return [
-    ...(answered === null ? ['never answered'] : []),
-    ...(recovered === null ? ['never one version again'] : []),
-    ...(lost > 0 ? [`${lost} checkpoints lost`] : []),
-    ...violations,
-  ];
-}
-
-function secondsOf(milliseconds: number | null): string {
-  return milliseconds === null ? 'never' : `${(milliseconds / 1_000).toFixed(1)} s`;
-}
-
-function documentOf(cells: readonly Cell[]): string {
-  const rows = cells.flatMap(({ who, how, when, result }) =>
-    result === null
-      ? []
-      : [
-          `| ${who} | ${how} | ${when} | ${result.answer} | ${secondsOf(result.answered)} | ${secondsOf(result.recovered)} |`,
-        ],
-  );
-  const reasons = new Map<string, string[]>();
-  for (const { who, how, when, why } of cells)
-    if (why !== undefined)
-      reasons.set(`${who}, ${how}: ${why}`, [...(reasons.get(`${who}, ${how}: ${why}`) ?? []), when]);
-  return `# What becomes of failures
-
-Made by \`npm run test:faults -- --write docs/failures.md\`, on simulated clusters: the actors are the real ones, what is around
-them is simulated, and seconds are virtual. They show which deadlines bound what, not how fast a machine is. Six ranks on three
-hosts; two instances share the first host, one is on each of the others, and the last one joins. An update has 20 s. No cell
-loses a registered checkpoint, violates an invariant, or leaves anything behind: the run fails otherwise.
-
-- **answered**: from the fault until the request that was under way was answered; when idle, until a status was. \`PEER_LOST\`
-  says to ask again.
-- **one version**: from the fault until updates that are asked for again and again have brought all instances to one version.
-  An engine that died or hangs is restarted when the request has been answered.
-
-| who | how | when | answer | answered | one version |
-| --- | --- | --- | --- | --- | --- |
-${rows.join('\n')}
-
-Impossible:
-
-${[...reasons].map(([reason, when]) => `- ${when.join(', ')}: ${reason}`).join('\n')}
-
-Not in this matrix: the owner, the disk, a full /dev/shm, stalled processes (SIGSTOP), and stops. Processes that are really
-killed, stopped and cut off are in \`test/cluster\`.
-`;
+async function realRun(
+  { real, seed, only, keep }: Options,
+  signal: AbortSignal,
+  say: (line: string) => void,
+): Promise<RealOutcome[]> {
+  if (real === undefined) return [];
+  return runReal({
+    sample: real === true ? null : parseCount(real, '--real'),
+    seed: parseCount(seed, '--seed'),
+    only: new RegExp(only),
+    kept: new KeptCells(keep ?? null),
+    signal,
+    say,
+  });
 }
 
 await program.parseAsync();

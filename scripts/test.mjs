@@ -33,7 +33,14 @@ const separate = [...clusters, ...tools];
  * keeps a cluster for all its tests stays alone: the tests of others, which may block the process, would end it.
  */
 const shared = [
-  ['test/plan', 'test/checkpoint', 'test/observe', 'test/actors', 'test/doctor/findings.test.ts'],
+  [
+    'test/plan',
+    'test/checkpoint',
+    'test/observe',
+    'test/actors',
+    'test/faults',
+    'test/doctor/findings.test.ts',
+  ],
   ['test/simulation'],
   ['test/engines'],
   ['test/transport'],

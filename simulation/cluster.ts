@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Envelope } from '../src/actors/kernel/index.ts';
 import { ask, type Question } from '../src/actors/protocol/ask.ts';
 import type { CheckpointStatus } from '../src/actors/protocol/checkpoint-values.ts';
-import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
+import { type Instance, ranksOf } from '../src/actors/protocol/instance.ts';
 import type { ClusterStatus } from '../src/actors/protocol/status-values.ts';
 import { toSupervisor } from '../src/actors/protocol/supervisor.ts';
 import type { UpdateReport } from '../src/actors/protocol/update-values.ts';
@@ -91,7 +91,7 @@ export class SimulatedCluster implements ClusterView {
     const shelf = new CheckpointLedger(spareCheckpoints);
     const instances = [...world.joined.values()];
     // Nobody asks for these any more.
-    const wanted = new Set(instances.flatMap(({ ranks }) => [...ranks]));
+    const wanted = new Set(instances.flatMap(ranksOf));
     for (const rank of this.#ranks.values()) if (!wanted.has(rank.rank)) void rank.stop();
     process.system.spawn(
       'supervisor',
@@ -139,11 +139,11 @@ export class SimulatedCluster implements ClusterView {
   }
 
   /** The options with which that engine joins the cluster. */
-  instance(number: number): InstanceOptions {
+  instance(number: number): Instance {
     const { options, engines } = this.world;
     const { name } = engines[number]!;
     const pause = options.pauses ? { pause: 'keep' as const } : {};
-    return { name, endpoint: name, ranks: options.instances[number]!, ...pause };
+    return { name, endpoint: name, workers: options.instances[number]!.map((rank) => ({ rank })), ...pause };
   }
 
   /** The last status that the supervisor sent to a user; null before the first. */
@@ -210,7 +210,7 @@ export class SimulatedCluster implements ClusterView {
     // Of a process that is dead nothing is written.
     const change = (apply: () => void) => process.isAlive && apply();
     return {
-      launchRank: (rank) => this.#launch(rank),
+      launchRank: ({ rank }) => this.#launch(rank),
       memory: {
         incarnation: this.world.incarnation,
         recall: () => new Map([...this.#documents].map(([name, bytes]) => [name, decode(bytes)])),

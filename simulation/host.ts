@@ -115,7 +115,7 @@ export class SimulatedHost {
       },
       // Nobody replaces a file.
       examine: async (files) => files.map(({ known }) => ({ identity: known, problem: null })),
-      confirm: async () => {},
+      confirm: async () => true,
       check: async (manifest, paths) => this.#check(manifest, paths),
       load: (order) => this.#load(order, clock),
       forget: async (paths) => {

@@ -3,7 +3,7 @@ import type { ActorRef } from '../src/actors/kernel/index.ts';
 import { ask, type Question } from '../src/actors/protocol/ask.ts';
 import type { CheckpointStatus } from '../src/actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../src/actors/protocol/deadlines.ts';
-import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
+import type { Instance } from '../src/actors/protocol/instance.ts';
 import {
   type SupervisorExchange,
   type SupervisorMessage,
@@ -142,7 +142,7 @@ export class SimulatedUser {
     return this.#ask(toSupervisor.update, { checkpoint, options: all }, deadline);
   }
 
-  async addInstance(instance: InstanceOptions) {
+  async addInstance(instance: Instance) {
     const fields = { instance };
     const added = await this.#ask(toSupervisor.addInstance, fields, deadlines.start + deadlines.control);
     if (added.ok) this.#world.joined.set(instance.name, instance);

@@ -88,6 +88,7 @@ export class SimulatedLinks {
 /** The rank's end of a worker link. */
 export class SimulatedLink implements WorkerLink {
   readonly address: string;
+  readonly reports = true;
   readonly #options: LinkOptions;
   readonly #world: Clock;
   readonly #unbind: () => void;

@@ -1,5 +1,5 @@
 import type { Envelope, PeerEvent } from '../src/actors/kernel/index.ts';
-import type { InstanceOptions } from '../src/actors/protocol/instance-options.ts';
+import type { Instance } from '../src/actors/protocol/instance.ts';
 import type { WeightcastError } from '../src/errors.ts';
 import type { SimulatedCheckpoint } from './checkpoint.ts';
 import { SimulatedClock } from './clock.ts';
@@ -57,7 +57,7 @@ export class SimulatedWorld {
   /** How many supervisors there were before this one. */
   incarnation = 0;
   /** Instances of the cluster as its owner knows them, by name. */
-  readonly joined = new Map<string, InstanceOptions>();
+  readonly joined = new Map<string, Instance>();
   readonly clock = new SimulatedClock();
   readonly random: SeededRandom;
   readonly trace: Trace;

@@ -1,5 +1,5 @@
 export type { CheckpointStatus } from './actors/protocol/checkpoint-values.ts';
-export type { InstanceOptions } from './actors/protocol/instance-options.ts';
+export type { InstanceOptions, WorkerOptions } from './actors/protocol/instance-options.ts';
 export type { ClusterStatus, Progress } from './actors/protocol/status-values.ts';
 export type { InstanceReport, Proofs, RankTimeline, UpdateReport } from './actors/protocol/update-values.ts';
 export type { NamedTensor, NamedTensors } from './checkpoint/named-tensors.ts';

@@ -48,6 +48,7 @@ export class FakeRank implements Actor<RankMessage> {
           endedAt: 2,
           timeline: null,
           arrived: 'as registered',
+          seenBy: 'worker',
           live: [],
           received: [],
         });

@@ -62,7 +62,7 @@ function optionsOf(ranks: number) {
   return Array.from({ length: instances }, (_, number) => ({
     name: `engine-${number}`,
     endpoint: 'http://engine',
-    ranks: Array.from({ length: each }, (_, index) => number * each + index),
+    workers: Array.from({ length: each }, (_, index) => ({ rank: number * each + index })),
   }));
 }
 

@@ -1,4 +1,9 @@
-import { contentDigest, layoutDigest, type Manifest, mergeManifests } from '../../src/checkpoint/manifest.ts';
+import {
+  contentDigest,
+  layoutDigests,
+  type Manifest,
+  mergeManifests,
+} from '../../src/checkpoint/manifest.ts';
 import { planUpdate } from '../../src/plan/buckets.ts';
 import { fusedUnits } from '../../src/plan/fused-tensors.ts';
 import { assignFiles } from '../../src/plan/load-assignment.ts';
@@ -52,7 +57,7 @@ export function planCluster(tensors: readonly ListedTensor[], members: readonly 
     contentDigest(merged);
     return merged;
   });
-  const layout = layoutDigest(manifest);
+  const { lasting: layout } = layoutDigests(manifest);
   const ranks = members.map((member) => ({ ...member, freeBytes }));
   const [plan, planning] = timed(() => planUpdate({ manifest, layout, ranks, fraction, bucketBytes }));
   return { manifest, plan, gather, planning };

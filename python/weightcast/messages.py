@@ -39,6 +39,8 @@ class Open:
     """Report digests of the live tensors too."""
     accept_unproven: bool = False
     """Reload also what is not known to compute with what was loaded."""
+    exchanges: int | None = None
+    """How often the rank sends all weights in this update, each time for another model. None: it does not say."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def decode_request(frame: bytes) -> Request:
             report=_field(message, "report", bool),
             installed=_option(message, "installed", bool, False),
             accept_unproven=_option(message, "acceptUnproven", bool, False),
+            exchanges=_option(message, "exchanges", int, None),
         )
     if kind == "load":
         return Load([_tensor(entry) for entry in _field(message, "tensors", list)])

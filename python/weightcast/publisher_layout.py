@@ -16,6 +16,8 @@ from .client_errors import CheckpointError, UsageError
 HEADER_ROOM = 1 << 16
 #: A file takes no further tensors beyond this.
 FILE_BYTES = 4 << 30
+#: The newest files, in which a tensor may find room: one for each size of an element, and then some.
+_OPEN_FILES = 8
 
 #: Bytes of one element, by safetensors' names.
 ITEM_BYTES = {
@@ -87,7 +89,7 @@ class Layout:
             self._files.append(_File())
         file = self._files[place.file]
         file.end = max(file.end, place.offset + place.nbytes)
-        file.header += _entry_bytes(name, place)
+        file.header += _entry_bytes(name, place.shape)
         file.names.append(name)
         self.places[name] = place
 
@@ -107,18 +109,19 @@ class Layout:
         if item is None:
             raise UsageError(f"tensor {name}: a publisher takes no dtype {dtype}")
         nbytes = math.prod(shape) * item
-        if _entry_bytes(name, Place(dtype, shape, 0, 0, nbytes)) > HEADER_ROOM - 10:
+        entry = _entry_bytes(name, shape)
+        if entry > HEADER_ROOM - 10:
             raise UsageError(f"tensor {name[:100]}…: its name has {len(name)} characters")
-        for index, file in enumerate(self._files):
-            place = Place(dtype, shape, index, file.end, nbytes)
+        for index in range(max(0, len(self._files) - _OPEN_FILES), len(self._files)):
+            file = self._files[index]
             # Elements are aligned, and the format has no holes.
-            if file.end % item == 0 and self._has_room(file, name, place):
-                return place
+            if file.end % item == 0 and _has_room(file, entry, nbytes):
+                return Place(dtype, shape, index, file.end, nbytes)
         return Place(dtype, shape, len(self._files), HEADER_ROOM, nbytes)
 
-    def _has_room(self, file: _File, name: str, place: Place) -> bool:
-        header = file.header + _entry_bytes(name, place)
-        return header <= HEADER_ROOM - 8 and place.offset + place.nbytes <= HEADER_ROOM + FILE_BYTES
+
+def _has_room(file: _File, entry: int, nbytes: int) -> bool:
+    return file.header + entry <= HEADER_ROOM - 8 and file.end + nbytes <= HEADER_ROOM + FILE_BYTES
 
 
 def missing_in(layout: Layout, given: Sequence[str]) -> Optional[str]:
@@ -127,9 +130,9 @@ def missing_in(layout: Layout, given: Sequence[str]) -> Optional[str]:
     return next((name for name in layout.places if name not in names), None)
 
 
-def _entry_bytes(name: str, place: Place) -> int:
+def _entry_bytes(name: str, shape: Sequence[int]) -> int:
     """At most so many bytes of a header."""
-    return len(json.dumps(name)) + len(str(list(place.shape))) + 96
+    return len(json.dumps(name)) + len(str(list(shape))) + 96
 
 
 def _form(dtype: str, shape: Sequence[int]) -> str:

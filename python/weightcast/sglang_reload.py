@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,9 +20,6 @@ from .sglang_start import Start, Written, start_of
 from .vllm_coverage import check_coverage
 
 logger = logging.getLogger(__name__)
-
-ACCEPT_UNPROVEN = "WEIGHTCAST_ACCEPT_UNPROVEN"
-"""Environment variable; `1`: reload also layers whose content SGLang changes in place, which may end up wrong."""
 
 
 class SglangReload:
@@ -141,7 +137,7 @@ def _process_layers(model: Any, device: torch.device) -> None:
 
 
 def check_reloadable(which: str, model: Any) -> Start:
-    """What the start of a model showed. Raises ModelNotReloadable."""
+    """What the start of a model showed. Raises ModelNotReloadable for what no update can reload."""
     if getattr(model, "flash_rl_initial_load_complete", False):
         raise ModelNotReloadable(
             f"SGLang reloads the {which} model of --load-format flash_rl in a way of its own, which nobody has tried "
@@ -153,18 +149,44 @@ def check_reloadable(which: str, model: Any) -> Start:
             f"the {which} model was made before SGLang loaded the plug-in, which so has not seen its start"
         )
     for layer in model.modules():
-        # Wrappers for LoRA show the method of the layer that they wrap, and their parameters are that layer's.
-        if getattr(layer, "quant_method", None) is not None and not hasattr(layer, "base_layer"):
+        if _is_processed(layer):
             _check_layer(which, layer, start)
     return start
 
 
+def check_proven(which: str, model: Any) -> None:
+    """Raises ModelNotReloadable for layers that may end up wrong, of a model that `check_reloadable` has let through."""
+    start = start_of(model)
+    for layer in model.modules():
+        changes = None if start is None or not _is_processed(layer) else start.changes_of(layer)
+        if changes is None or not changes.content or _computes_scales_anew(layer) or _restores(layer):
+            continue
+        raise ModelNotReloadable(
+            f"{_named(which, layer, start)} is changed in place by SGLang after loading, and may end up wrong after a "
+            f"second time: {', '.join(changes.content)}; give answers to compare with, or accept what is unproven "
+            "(acceptUnproven)"
+        )
+
+
+def _is_processed(layer: Any) -> bool:
+    """Wrappers for LoRA show the method of the layer that they wrap, and their parameters are that layer's."""
+    return getattr(layer, "quant_method", None) is not None and not hasattr(layer, "base_layer")
+
+
+def _computes_scales_anew(layer: Any) -> bool:
+    """What it makes of its scales is the same each time, whether the files have them or not."""
+    return any(base.__name__ == "BaseKVCacheMethod" for base in type(layer.quant_method).__mro__)
+
+
+def _named(which: str, layer: Any, start: Start) -> str:
+    return f"{start.path_of(layer)} of the {which} model ({type(layer.quant_method).__name__})"
+
+
 def _check_layer(which: str, layer: Any, start: Start) -> None:
-    method, changes = layer.quant_method, start.changes_of(layer)
-    # What it makes of its scales is the same each time, whether the files have them or not.
-    if any(base.__name__ == "BaseKVCacheMethod" for base in type(method).__mro__) and changes is not None:
+    changes = start.changes_of(layer)
+    if changes is not None and _computes_scales_anew(layer):
         return
-    what = f"{start.path_of(layer)} of the {which} model ({type(method).__name__})"
+    what = _named(which, layer, start)
     if changes is None:
         if next(layer.parameters(recurse=False), None) is None:
             return
@@ -172,15 +194,9 @@ def _check_layer(which: str, layer: Any, start: Start) -> None:
             f"{what} was made ready at the start in a way that weightcast has not seen; start SGLang with another "
             "--load-format"
         )
-    if not (changes.form or changes.content) or _restores(layer):
-        return
-    names = ", ".join(changes.form or changes.content)
-    if changes.form:
-        raise ModelNotReloadable(f"{what} is repacked by SGLang, which cannot undo it: {names}")
-    if os.environ.get(ACCEPT_UNPROVEN) != "1":
+    if changes.form and not _restores(layer):
         raise ModelNotReloadable(
-            f"{what} is changed in place by SGLang after loading, and may end up wrong after a second time: {names}; "
-            f"with {ACCEPT_UNPROVEN}=1 in the engine's environment it is reloaded all the same"
+            f"{what} is repacked by SGLang, which cannot undo it: {', '.join(changes.form)}"
         )
 
 

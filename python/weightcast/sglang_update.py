@@ -6,15 +6,16 @@ import contextlib
 import logging
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import zmq
 
-from .errors import EngineAsleep, WeightcastError
+from .errors import EngineAsleep, ModelNotReloadable, WeightcastError
+from .messages import Open
 from .receive import receive_weights
-from .sglang_reload import SglangReload, check_reloadable
+from .sglang_reload import SglangReload, check_proven, check_reloadable
 from .vllm_update import uuid_of_device
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def update_weights(original: Callable[..., Any], manager: Any, request: Any) -> 
     if not willing:
         logger.error("the update is refused: %s", message)
         return _answer(False, message)
-    with _extension() as reports:
+    with _extension(_runners_of(manager), _exchanges_of(manager)) as reports:
         output = original(manager, request)
     message = f"weightcast: {'; '.join(reports)}" if output.success else output.message
     return _answer(*_of_all_ranks(manager.tp_cpu_group, output.success, message))
@@ -81,6 +82,25 @@ def _runners_of(manager: Any) -> list[Any]:
     return runners
 
 
+def _exchanges_of(manager: Any) -> int | None:
+    """How often SGLang takes the weights in one update. None where an older version has drafts of a kind of its own."""
+    runners = _runners_of(manager)
+    is_known = hasattr(manager, "_select_runners") or manager.draft_worker is None or len(runners) > 1
+    return len(runners) if is_known else None
+
+
+def _check_exchanges(sent: int | None, taken: int | None) -> None:
+    """Raises ModelNotReloadable: one of both sides would wait for the other in vain, with the target's weights changed."""
+    if sent is None or taken is None or sent == taken:
+        return
+    drafts = f"{taken - 1} draft models take" if taken > 2 else "its draft model takes" if taken == 2 else "no draft model takes"
+    remedy = {
+        1: "leave hasDraftModel (--draft-model) out",
+        2: "tell the cluster hasDraftModel: true (--draft-model)",
+    }.get(taken, "weightcast updates one at most")
+    raise ModelNotReloadable(f"beside the target of this SGLang {drafts} the weights: {remedy}")
+
+
 def _which(runner: Any) -> str:
     return "draft" if runner.is_draft_worker else "target"
 
@@ -103,8 +123,11 @@ def _of_all_ranks(group: Any, success: bool, message: str) -> tuple[bool, str]:
 
 
 @contextlib.contextmanager
-def _extension() -> Iterator[list[str]]:
-    """SGLang finds our class where it looks for the one that needs checkpoint-engine. What was installed is listed."""
+def _extension(runners: Sequence[Any], exchanges: int | None) -> Iterator[list[str]]:
+    """SGLang finds our class where it looks for the one that needs checkpoint-engine. What was installed is listed.
+
+    `runners`: all that the update goes to; `exchanges`: how many there are, if that is known.
+    """
     reports: list[str] = []
 
     class WorkerExtension:
@@ -113,7 +136,7 @@ def _extension() -> Iterator[list[str]]:
 
         def update_weights_from_ipc(self, links: dict[str, str]) -> None:
             try:
-                reports.append(install_weights(links, self._runner))
+                reports.append(install_weights(links, self._runner, runners, exchanges))
             except Exception as error:
                 # SGLang answers with the text alone, and many an assertion has none.
                 raise WeightcastError(f"{type(error).__name__}: {error}") from error
@@ -131,8 +154,10 @@ def _extension() -> Iterator[list[str]]:
             del sys.modules[_EXTENSION]
 
 
-def install_weights(links: dict[str, str], runner: Any) -> str:
-    """Receives one set of weights for the model of an SGLang model runner, and installs it.
+def install_weights(links: dict[str, str], runner: Any, runners: Sequence[Any], exchanges: int | None) -> str:
+    """Receives one set of weights for the model of an SGLang model runner, and installs it. `runners`: this and all others
+    that the same update goes to; nothing is loaded into the first one if it would be refused by another, or if the rank sends
+    the weights more or less often than they are taken.
 
     What `receive_weights` says of digests and errors holds here. Returns what came and what became of it, for people.
     """
@@ -146,6 +171,12 @@ def install_weights(links: dict[str, str], runner: Any) -> str:
     reload = SglangReload(which, runner.model, runner.model_config.dtype, device)
     took_any = False
 
+    def begin(request: Open) -> None:
+        _check_exchanges(request.exchanges, exchanges)
+        if not request.accept_unproven:
+            for one in runners:
+                check_proven(_which(one), one.model)
+
     def finish() -> None:
         nonlocal took_any
         took_any = reload.finish()
@@ -158,6 +189,7 @@ def install_weights(links: dict[str, str], runner: Any) -> str:
             device_uuid=uuid,
             load_weights=reload.load,
             post_hook=finish,
+            begin=begin,
         )
     finally:
         reload.abandon()

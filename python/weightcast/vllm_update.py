@@ -26,18 +26,28 @@ logger = logging.getLogger("vllm.weightcast")
 class ModelUpdate:
     """Writes what a rank sends into models. As a context manager it leaves their layers whole, however it ends."""
 
-    def __init__(self, targets: Sequence[Target], vllm_config: Any, device: torch.device) -> None:
-        """Touches nothing but what another update left half-way. Raises EngineAsleep and ModelNotReloadable."""
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        vllm_config: Any,
+        device: torch.device,
+        next_targets: Sequence[Target] = (),
+    ) -> None:
+        """Touches nothing but what another update left half-way. Raises EngineAsleep and ModelNotReloadable.
+
+        `next_targets`: what takes the same weights afterwards. What would be refused there is refused here.
+        """
         refuse_if_asleep()
         self._vllm_config = vllm_config
         self._device = device
         self._targets = targets
         self._begun = False
         self._took: list[bool] = []
-        for target in targets:
+        for target in (*targets, *next_targets):
             refuse_moved_experts(target, vllm_config)
         with self._scope(), torch.no_grad():
             self._reloads = [reload_of(target, device) for target in targets]
+            self._next_reloads = [reload_of(target, device) for target in next_targets]
         self._live = LiveModels(targets, vllm_config, device)
 
     def __enter__(self) -> ModelUpdate:
@@ -49,7 +59,7 @@ class ModelUpdate:
     def begin(self, request: Open) -> None:
         """Touches nothing. Raises ModelNotReloadable for what is not known to answer rightly after a reload."""
         if not request.accept_unproven:
-            for reload in self._reloads:
+            for reload in (*self._reloads, *self._next_reloads):
                 reload.check_proven()
         with self._scope():
             self._live.begin(is_asked=request.installed)
@@ -113,15 +123,16 @@ def install_weights(
     vllm_config: Any,
     device: torch.device,
     silence_seconds: float,
+    next_targets: Sequence[Target] = (),
 ) -> tuple[ReceivedWeights, dict[str, Any]]:
     """Receives one set of weights over the link to this worker's device, and installs it in `targets`.
 
-    What `receive_weights` says of digests and errors holds here. Returns what came, and what became of it.
+    `next_targets`: as `ModelUpdate` has them. What `receive_weights` says of digests and errors holds here. Returns what came, and what became of it.
     """
     uuid = uuid_of_device(device, links)
     if uuid not in links:
         raise WeightcastError(f"no worker link for device {uuid}; there are links for {sorted(links)}")
-    with ModelUpdate(targets, vllm_config, device) as update:
+    with ModelUpdate(targets, vllm_config, device, next_targets) as update:
         received = receive_weights(
             zmq.Context.instance(),
             links[uuid],
@@ -171,17 +182,29 @@ def uuid_of_device(device: torch.device, links: dict[str, str]) -> str:
 def targets_of(worker: Any) -> list[Target]:
     """The worker's model and, if it drafts with layers out of the same checkpoint (MTP), its draft model.
 
-    Any other draft model has a checkpoint of its own: it would refuse the target's names, or take them for its own.
+    Any other draft model would refuse the target's names, or take them for its own, in between: `draft_apart`.
     """
     targets = [Target("target", worker.get_model(), worker.model_config)]
     draft = _draft_model_of(worker)
-    if draft is None:
-        return targets
-    speculation = worker.vllm_config.speculative_config
-    if speculation.method.endswith("mtp"):
-        return [*targets, Target("draft", draft, speculation.draft_model_config, required=False)]
-    logger.info("the draft model (%s) has a checkpoint of its own, and keeps its weights", speculation.method)
+    if draft is not None and _is_out_of_target(worker):
+        targets.append(Target("draft", draft, _speculation_of(worker).draft_model_config, required=False))
     return targets
+
+
+def draft_apart(worker: Any) -> Target | None:
+    """The worker's draft model if it takes weights in an exchange of its own (EAGLE, another model)."""
+    draft = _draft_model_of(worker)
+    if draft is None or _is_out_of_target(worker):
+        return None
+    return Target("draft", draft, _speculation_of(worker).draft_model_config)
+
+
+def _is_out_of_target(worker: Any) -> bool:
+    return _speculation_of(worker).method.endswith("mtp")
+
+
+def _speculation_of(worker: Any) -> Any:
+    return worker.vllm_config.speculative_config
 
 
 def _draft_model_of(worker: Any) -> Any | None:

@@ -21,9 +21,13 @@ from typing import Any
 import torch
 import zmq
 
+from .errors import WeightcastError
 from .messages import PROTOCOL_VERSION
 from .receive import DEFAULT_SILENCE_SECONDS, LoadWeights, receive_weights
-from .vllm_update import install_weights, survey_models, targets_of
+from .vllm_update import draft_apart, install_weights, survey_models, targets_of
+
+# Below vLLM's own logger, so that it is printed as vLLM's lines are.
+logger = logging.getLogger("vllm.weightcast")
 
 
 class VllmWorkerExtension:
@@ -35,24 +39,37 @@ class VllmWorkerExtension:
     vllm_config: Any
 
     def update_weights_from_weightcast(
-        self, links: dict[str, str], silence_seconds: float = DEFAULT_SILENCE_SECONDS
+        self, links: dict[str, str], silence_seconds: float = DEFAULT_SILENCE_SECONDS, draft_too: bool = False
     ) -> dict[str, Any]:
         """Called on every worker through `POST /collective_rpc`.
 
         `links`: device uuid to the address of the worker link on that device. The target model takes the weights and,
-        if the engine drafts with layers out of the same checkpoint (MTP), so does the draft model. What
-        `receive_weights` says of digests and errors holds here. Returns epoch, version and number of tensors,
-        and what `ModelUpdate.report` says. However it ends, each layer is whole, with old or with new weights.
+        if the engine drafts with layers out of the same checkpoint (MTP), so does the draft model. Any other draft
+        model takes them, `draft_too`, in a second exchange, or keeps its own. What `receive_weights` says of digests
+        and errors holds here. Returns epoch, version and number of tensors, and what `ModelUpdate.report` says. However
+        it ends, each layer is whole, with old or with new weights.
         """
-        received, report = install_weights(
-            links,
-            targets_of(self),
-            vllm_config=self.vllm_config,
+        draft = draft_apart(self)
+        if draft_too and draft is None:
+            raise WeightcastError("this engine has no draft model that takes the weights apart from its target")
+        if draft is not None and not draft_too:
+            logger.warning("the draft model keeps its weights: it takes some if the cluster is told hasDraftModel")
+        following = [draft] if draft is not None and draft_too else []
+        options: dict[str, Any] = {
+            "vllm_config": self.vllm_config,
             # Older workers on a CPU leave it to their model runner.
-            device=self.device or self.model_runner.device,
-            silence_seconds=silence_seconds,
-        )
+            "device": self.device or self.model_runner.device,
+            "silence_seconds": silence_seconds,
+        }
+        received, report = install_weights(links, targets_of(self), next_targets=following, **options)
+        for target in following:
+            _, of_draft = install_weights(links, [target], **options)
+            report["models"] += of_draft["models"]
         return {"epoch": received.epoch, "version": received.version, "tensors": received.tensors, **report}
+
+    def weightcast_exchanges(self) -> dict[str, int]:
+        """How often the weights are taken in an update with `draft_too`. Asked before an engine is paused."""
+        return {"exchanges": 1 if draft_apart(self) is None else 2}
 
     def weightcast_protocol(self) -> dict[str, int]:
         """Version of the worker link. Asked before an engine is paused; workers of version 1 have no such method.
@@ -64,7 +81,10 @@ class VllmWorkerExtension:
     def weightcast_survey(self, address: str) -> None:
         """Says what the models hold to whoever listens at `address`. Changes nothing."""
         device = self.device or self.model_runner.device
-        survey_models(address, targets_of(self), vllm_config=self.vllm_config, device=device)
+        draft = draft_apart(self)
+        for targets in (targets_of(self), [draft] if draft is not None else []):
+            if targets:
+                survey_models(address, targets, vllm_config=self.vllm_config, device=device)
 
 
 def update_weights_from_ipc(

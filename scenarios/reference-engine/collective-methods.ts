@@ -40,10 +40,11 @@ export const collectiveMethods: ReadonlyMap<string, CollectiveMethod> = new Map<
   ['dump_weights', dumpWeights],
 ]);
 
-/** With the links, how long ranks may be silent, in seconds. */
+/** With the links, how long ranks may be silent, in seconds, and whether the draft model takes them, too. */
 const links = z.union([
   z.tuple([z.record(z.string(), z.string())]),
   z.tuple([z.record(z.string(), z.string()), z.number().positive()]),
+  z.tuple([z.record(z.string(), z.string()), z.number().positive(), z.boolean()]),
 ]);
 const path = z.tuple([z.string().min(1)]);
 
@@ -109,9 +110,9 @@ function dumpWeights(state: EngineState, args: readonly unknown[], timeout: numb
 }
 
 /** How many times each worker takes the weights in an update. */
-function exchanges({ workers, hasDraftModel }: EngineState, args: readonly unknown[]): Call<number[]> {
+function exchanges({ workers, hasDraftModel }: EngineState, args: readonly unknown[]): Call<object[]> {
   parseArguments(z.tuple([]), args, 'no arguments');
-  const result = Promise.resolve(workers.workers.map(() => (hasDraftModel ? 2 : 1)));
+  const result = Promise.resolve(workers.workers.map(() => ({ exchanges: hasDraftModel ? 2 : 1 })));
   return { result, done: settled(result) };
 }
 

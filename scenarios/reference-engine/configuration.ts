@@ -17,16 +17,22 @@ const faults = z.object({
 });
 export type Faults = z.infer<typeof faults>;
 
+/** Where a worker runs, and its host device there. */
+const place = z.object({
+  launcher: z.array(z.string()).readonly(),
+  namespace: z.string(),
+  device: z.int().min(0),
+});
+export type WorkerPlace = z.infer<typeof place>;
+
 /** Configuration of the server's process. */
 export const engineConfiguration = z.object({
   /** Name of the served model. */
   name: z.string().min(1),
   /** Checkpoint that defines names and shapes of the tensors; its weights are not read. */
   model: z.string().min(1),
-  ranks: z.int().min(1).max(1024),
-  deviceNamespace: z.string(),
-  /** Index of the first worker's device; the others follow. */
-  firstDevice: z.int().min(0),
+  /** Of its tensor-parallel workers, by rank. */
+  places: z.array(place).min(1).max(1024).readonly(),
   /** Bytes of each device. */
   deviceCapacity: z.int().min(0),
   host: z.string(),
@@ -41,12 +47,9 @@ export type EngineConfiguration = z.infer<typeof engineConfiguration>;
 export const workerConfiguration = engineConfiguration
   .pick({
     model: true,
-    ranks: true,
-    deviceNamespace: true,
-    firstDevice: true,
     deviceCapacity: true,
     hasDraftModel: true,
     faults: true,
   })
-  .extend({ rank: z.int().min(0) });
+  .extend({ rank: z.int().min(0), ranks: z.int().min(1), place });
 export type WorkerConfiguration = z.infer<typeof workerConfiguration>;

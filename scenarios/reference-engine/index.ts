@@ -2,7 +2,7 @@ import { DeadlineError, fromWire, PeerLostError, WeightcastError } from '../../s
 import { startProcess } from '../../src/processes/child-process.ts';
 import { isRunning } from '../../src/processes/is-running.ts';
 import { sweepSharedMemory } from '../../src/processes/sweep.ts';
-import type { EngineConfiguration, Faults } from './configuration.ts';
+import type { EngineConfiguration, Faults, WorkerPlace } from './configuration.ts';
 import type { ServerMessage } from './worker-protocol.ts';
 
 /** Long enough to allocate and fill the largest model that fits into a machine. */
@@ -25,6 +25,11 @@ export interface ReferenceEngineOptions {
   readonly deviceCapacity: number;
   /** Index of the first worker's device; the others follow. Default: 0. */
   readonly firstDevice?: number;
+  /**
+   * Where the workers are, in place of `ranks`, `deviceNamespace` and `firstDevice`: the launcher of each is for a host that
+   * this machine simulates.
+   */
+  readonly places?: readonly WorkerPlace[];
   /** Address to listen on. Default: 127.0.0.1. */
   readonly host?: string;
   /** Default: any free port. */
@@ -58,8 +63,10 @@ export interface RunningEngine {
  * `MemoryError` if the model does not fit into a device; then nothing is left behind.
  */
 export async function startReferenceEngine(options: ReferenceEngineOptions): Promise<RunningEngine> {
-  const { launcher, ...given } = options;
-  const configuration: EngineConfiguration = { ...defaults, ...given };
+  const { launcher, ranks, deviceNamespace: namespace, firstDevice = 0, ...given } = options;
+  const onThisHost = (_: unknown, rank: number) => ({ launcher: [], namespace, device: firstDevice + rank });
+  const places = Array.from({ length: ranks }, onThisHost);
+  const configuration: EngineConfiguration = { ...defaults, places, ...given };
   let onFirst: (message: ServerMessage) => void = () => {};
   const first = new Promise<ServerMessage>((resolve) => {
     onFirst = resolve;
@@ -95,7 +102,7 @@ export async function startReferenceEngine(options: ReferenceEngineOptions): Pro
   };
 }
 
-const defaults = { firstDevice: 0, host: '127.0.0.1', port: 0, hasDraftModel: false, faults: {} };
+const defaults = { host: '127.0.0.1', port: 0, hasDraftModel: false, faults: {} };
 
 function failureOf(started: ServerMessage | WeightcastError): WeightcastError | null {
   if (started instanceof WeightcastError) return started;

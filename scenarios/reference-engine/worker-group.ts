@@ -27,16 +27,14 @@ export class WorkerGroup {
     configuration: EngineConfiguration,
     onLost: (error: PeerLostError) => void,
   ): Promise<WorkerGroup> {
-    const { model, ranks, deviceNamespace, firstDevice, deviceCapacity, hasDraftModel, faults } =
-      configuration;
+    const { model, places, deviceCapacity, hasDraftModel, faults } = configuration;
     const starts = await Promise.allSettled(
-      Array.from({ length: ranks }, (_, rank) =>
+      places.map((place, rank) =>
         WorkerHandle.start({
           model,
-          ranks,
+          ranks: places.length,
           rank,
-          deviceNamespace,
-          firstDevice,
+          place,
           deviceCapacity,
           hasDraftModel,
           faults,

@@ -46,16 +46,17 @@ export class WorkerHandle {
 
   /** Resolves when the worker has its parameters. If it cannot start, rejects with its error after its process has ended. */
   static async start(configuration: WorkerConfiguration): Promise<WorkerHandle> {
-    const { rank } = configuration;
+    const { rank, place } = configuration;
     let handle: WorkerHandle | null = null;
     let onFirst: (message: WorkerMessage) => void = () => {};
     const first = new Promise<WorkerMessage>((resolve) => {
       onFirst = resolve;
     });
-    const child = startProcess('./worker', import.meta.url, configuration, (message) => {
+    const onMessage = (message: unknown) => {
       if (handle === null) onFirst(message as WorkerMessage);
       else handle.#receive(message as WorkerMessage);
-    });
+    };
+    const child = startProcess('./worker', import.meta.url, configuration, onMessage, place.launcher);
     const ended = child.exited.then((how) => new PeerLostError(`worker ${rank} ended (${how})`));
     const started = await Promise.race([first, ended]);
     if (started instanceof PeerLostError) throw started;

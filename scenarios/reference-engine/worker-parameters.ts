@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto';
 import { shapeText } from '../../src/checkpoint/dtype.ts';
 import type { ArrivedDigests, LinkTensor, LiveDigests } from '../../src/engines/worker-link/worker-link.ts';
 import { EngineError, MemoryError, OutOfDeviceMemoryError } from '../../src/errors.ts';
+import { digestPart } from '../../src/native-bridge/digest-parts.ts';
 import type { HostDevice, HostDeviceBuffer } from '../../src/native-bridge/host-device.ts';
-import { digestPart, type Mapping, type ThreadPool } from '../../src/native-bridge/memory.ts';
+import type { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { fillWithDummyWeights } from './dummy-weights.ts';
 import { type HeldTensor, type ParameterLayout, shardBytes } from './parameter-layout.ts';
 

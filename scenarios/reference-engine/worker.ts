@@ -25,8 +25,9 @@ async function answer(worker: EngineWorker, { id, method, call }: WorkerCall): P
 
 async function serve(configuration: unknown, released: Promise<void>): Promise<void> {
   const parsed = parseConfiguration(workerConfiguration, configuration);
-  const { deviceNamespace: namespace, firstDevice, rank, deviceCapacity: capacity } = parsed;
-  const device = HostDevice.open({ namespace, index: firstDevice + rank, capacity, uploadThreads: 1 });
+  const { deviceCapacity: capacity } = parsed;
+  const { namespace, device: index } = parsed.place;
+  const device = HostDevice.open({ namespace, index, capacity, uploadThreads: 1 });
   try {
     // The server may end while a large model is still being allocated.
     const worker = await Promise.race([EngineWorker.start(parsed, device), released]);

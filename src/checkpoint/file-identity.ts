@@ -100,6 +100,13 @@ export function reusedFile(segment: string): string | null {
   return [device, inode, bytes].join(':');
 }
 
+/** A segment's name without what changes when its file is written again. */
+export function lastingName(segment: string): string {
+  const file = reusedFile(segment);
+  if (file === null) return segment;
+  return [segmentFile(segment), file, adoptedFile(segment)!.identity.header].join(separator);
+}
+
 /** The file of a segment, for errors. */
 export function segmentFile(segment: string): string {
   return segment.split(separator, 1)[0]!;

@@ -1,19 +1,66 @@
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { bytesOfColumn } from './columns.ts';
+import { lastingName } from './file-identity.ts';
 import type { Manifest } from './manifest-table.ts';
 
-/**
- * SHA-256, in hex, of all that a plan depends on: names, dtypes, shapes, sizes, segments and offsets, in the order of
- * the rows. Two checkpoints that differ only in what the tensors contain have the same layout.
- */
-export function layoutDigest(manifest: Manifest): string {
-  const hash = startHash('weightcast layout 1', manifest.names);
-  for (const column of [manifest.dtypes, manifest.shapeStarts, manifest.dimensions, manifest.bytes]) {
-    hash.update(bytesOfColumn(column));
+/** What was computed of columns, for manifests that share them: versions of one layout do. */
+class OfColumns<T> {
+  readonly #compute: (manifest: Manifest) => T;
+  readonly #columns: (manifest: Manifest) => readonly object[];
+  readonly #known = new WeakMap<object, { readonly columns: readonly object[]; readonly value: T }>();
+
+  constructor(columns: (manifest: Manifest) => readonly object[], compute: (manifest: Manifest) => T) {
+    this.#columns = columns;
+    this.#compute = compute;
   }
-  for (const column of [manifest.segmentOf, manifest.offsets]) hash.update(bytesOfColumn(column));
-  const segments = manifest.segments.map(({ path, bytes, host, rank }) => [path, bytes, host, rank]);
-  return hash.update(JSON.stringify(segments)).digest('hex');
+
+  of(manifest: Manifest): T {
+    const columns = this.#columns(manifest);
+    const known = this.#known.get(manifest.names);
+    if (known?.columns.every((column, at) => column === columns[at])) return known.value;
+    const value = this.#compute(manifest);
+    this.#known.set(manifest.names, { columns, value });
+    return value;
+  }
+}
+
+const layoutColumns = ({ dtypes, shapeStarts, dimensions, bytes, segmentOf, offsets }: Manifest) => {
+  return [dtypes, shapeStarts, dimensions, bytes, segmentOf, offsets];
+};
+const layoutHashes = new OfColumns(layoutColumns, (manifest) => {
+  const hash = startHash('weightcast layout 1', manifest.names);
+  for (const column of layoutColumns(manifest)) hash.update(bytesOfColumn(column));
+  return hash;
+});
+const contentHashes = new OfColumns(
+  ({ dtypes, shapeStarts, dimensions }) => [dtypes, shapeStarts, dimensions],
+  hashContent,
+);
+
+/** A layout of which there is one checkpoint at a time, and that of all that lie in the same places one after the other. */
+export interface LayoutDigests {
+  /** Changes when a file is written again: what it names has the content that it had. */
+  readonly layout: string;
+  /** Of all that a plan depends on: the versions of a publisher have the same. */
+  readonly lasting: string;
+}
+
+/**
+ * SHA-256, in hex, of names, dtypes, shapes, sizes, segments and offsets, in the order of the rows. Two checkpoints that
+ * differ only in what the tensors contain have the same layout.
+ */
+export function layoutDigests(manifest: Manifest): LayoutDigests {
+  const hash = layoutHashes.of(manifest);
+  const withSegments = (nameOf: (path: string) => string) => {
+    const segments = manifest.segments.map(({ path, bytes, host, rank }) => [
+      nameOf(path),
+      bytes,
+      host,
+      rank,
+    ]);
+    return hash.copy().update(JSON.stringify(segments)).digest('hex');
+  };
+  return { layout: withSegments((path) => path), lasting: withSegments(lastingName) };
 }
 
 /**
@@ -21,6 +68,12 @@ export function layoutDigest(manifest: Manifest): string {
  * in which order. It is the version of a checkpoint: the same weights have the same on any number of ranks.
  */
 export function contentDigest(manifest: Manifest): string {
+  const { hash, rows } = contentHashes.of(manifest);
+  const digests = BigUint64Array.from(rows, (row) => manifest.digests[row]!);
+  return hash.copy().update(bytesOfColumn(digests)).digest('hex');
+}
+
+function hashContent(manifest: Manifest): { readonly hash: Hash; readonly rows: Uint32Array } {
   const rows = rowsByName(manifest.names);
   const hash = startHash(
     'weightcast content 1',
@@ -38,8 +91,7 @@ export function contentDigest(manifest: Manifest): string {
   }
   hash.update(Uint8Array.from(rows, (row) => manifest.dtypes[row]!));
   hash.update(bytesOfColumn(shapeStarts)).update(bytesOfColumn(dimensions));
-  hash.update(bytesOfColumn(BigUint64Array.from(rows, (row) => manifest.digests[row]!)));
-  return hash.digest('hex');
+  return { hash, rows };
 }
 
 /** SHA-256, in hex, of digests of all tensors, in the order of a manifest's rows. */

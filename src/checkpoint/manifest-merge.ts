@@ -14,12 +14,72 @@ import { quoted } from './printable.ts';
  * they disagree about a segment's size.
  */
 export function mergeManifests(parts: readonly Manifest[]): Manifest {
+  return mergeInOrder(parts).merged;
+}
+
+/** `order`: the rows of all parts, part after part, in the order of the merged ones; null if that is the same. */
+function mergeInOrder(parts: readonly Manifest[]): { merged: Manifest; order: Uint32Array | null } {
   assert.ok(parts.length > 0, 'there is something to merge');
   checkSameCheckpoint(parts);
   const joined = concatenate(parts);
   checkNamesUnique(joined);
   const order = placementOrder(joined);
-  return order === null ? joined : selectRows(joined, order);
+  return { merged: order === null ? joined : selectRows(joined, order), order };
+}
+
+/**
+ * Merges as {@link mergeManifests}. Parts that share their columns with those that were merged last, as the shares of a
+ * publisher's next version do, have other segments and digests only.
+ */
+export class ManifestMerger {
+  #last: {
+    readonly parts: readonly Manifest[];
+    readonly merged: Manifest;
+    readonly order: Uint32Array | null;
+  } | null = null;
+
+  /** Throws as {@link mergeManifests}. */
+  merge(parts: readonly Manifest[]): Manifest {
+    const { checkpoint } = parts[0]!;
+    const last = this.#last;
+    if (last !== null && isSame(parts, last.parts)) {
+      checkSameCheckpoint(parts);
+      const { segments } = mergeSegments(parts);
+      const digests = joinedDigests(parts);
+      const ordered = last.order === null ? digests : BigUint64Array.from(last.order, (row) => digests[row]!);
+      return { ...last.merged, checkpoint, segments, digests: ordered };
+    }
+    const { merged, order } = mergeInOrder(parts);
+    this.#last = { parts, merged, order };
+    return merged;
+  }
+}
+
+/** The same columns but for digests, in segments that stand in the same order. */
+function isSame(parts: readonly Manifest[], others: readonly Manifest[]): boolean {
+  if (parts.length !== others.length || !parts.every((part, at) => isSameLayout(part, others[at]!)))
+    return false;
+  const [now, before] = [mergeSegments(parts).indexOf, mergeSegments(others).indexOf];
+  return now.every((indexes, part) => indexes.every((index, at) => index === before[part]![at]));
+}
+
+function isSameLayout(one: Manifest, other: Manifest): boolean {
+  return (
+    one.segments.length === other.segments.length &&
+    (['names', 'dtypes', 'shapeStarts', 'dimensions', 'bytes', 'segmentOf', 'offsets'] as const).every(
+      (column) => one[column] === other[column],
+    )
+  );
+}
+
+function joinedDigests(parts: readonly Manifest[]): BigUint64Array {
+  const digests = new BigUint64Array(parts.reduce((sum, part) => sum + part.names.length, 0));
+  let row = 0;
+  for (const part of parts) {
+    digests.set(part.digests, row);
+    row += part.names.length;
+  }
+  return digests;
 }
 
 function checkSameCheckpoint(parts: readonly Manifest[]): void {

@@ -4,7 +4,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CheckpointError } from '../errors.ts';
 import { bytesOf, DTYPES, dtypeIndex, shapeText } from './dtype.ts';
-import { encodeIdentity, identityOf, isStampedByWriter } from './file-identity.ts';
+import { decodeIdentity, encodeIdentity, identityOf, isStampedByWriter } from './file-identity.ts';
 import { escapeControls, quoted } from './printable.ts';
 import { isObject, parseJsonObject } from './strict-json.ts';
 
@@ -30,10 +30,14 @@ export interface SafetensorsHeader {
   readonly fileBytes: number;
 }
 
+/** Headers that were read before, by `headerKey`. */
+export type KnownHeaders = ReadonlyMap<string, SafetensorsHeader>;
+
 /** A header as it was read from a file. */
-export interface FileHeader extends SafetensorsHeader {
+export interface FileHeader {
   /** Of the file, encoded. */
   readonly identity: string;
+  readonly columns: SafetensorsHeader;
 }
 
 interface Entry {
@@ -47,14 +51,21 @@ interface Entry {
 /**
  * Reads the header of a safetensors file, and none of its data. Every way in which the file breaks the format, cannot be
  * read, or changes while it is read rejects with a CheckpointError of one line that names the file, and the tensor where
- * one is at fault.
+ * one is at fault. `known`: what need not be parsed again.
  */
-export async function readHeader(path: string): Promise<FileHeader> {
+export async function readHeader(path: string, known: KnownHeaders = new Map()): Promise<FileHeader> {
   const file = escapeControls(path);
-  return await withHeader(path, (header, stats) => ({
-    ...parseHeader(header, file, Number(stats.size)),
-    identity: encodeIdentity(identityOf(stats, headerDigest(header))),
-  }));
+  return await withHeader(path, (header, stats) => {
+    const identity = encodeIdentity(identityOf(stats, headerDigest(header)));
+    const columns = known.get(headerKey(identity)) ?? parseHeader(header, file, Number(stats.size));
+    return { identity, columns };
+  });
+}
+
+/** What a header says follows from this part of its file's identity. */
+export function headerKey(identity: string): string {
+  const { bytes, header } = decodeIdentity(identity);
+  return `${bytes}:${header}`;
 }
 
 /** The identity of a safetensors file, encoded. Rejects as {@link readHeader} does; tensors are not looked at. */

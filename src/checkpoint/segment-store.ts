@@ -45,8 +45,11 @@ export interface SegmentStore {
   attach(path: string): Mapping;
   /** Looks at safetensors files. `known`: an identity that saves reading the header if the file still has it. */
   examine(files: readonly { readonly path: string; readonly known: string }[]): Promise<ExaminedFile[]>;
-  /** Makes sure that these segments, as far as they are adopted files, still hold what the manifest says. */
-  confirm(manifest: Manifest, paths: ReadonlySet<string>): Promise<void>;
+  /**
+   * Makes sure that these segments, as far as they are adopted files, still hold what the manifest says. Resolves with false
+   * if one of them has to be compared and there is no manifest whose digests are those of the checkpoint.
+   */
+  confirm(manifest: Manifest | null, paths: ReadonlySet<string>): Promise<boolean>;
   /** Creates empty segments. Rejects with `NativeError` or `OutOfHostMemoryError`; then it leaves none behind. */
   create(segments: readonly { readonly path: string; readonly bytes: number }[]): Promise<void>;
   /** The first tensor in these segments whose bytes do not match its digest; null if all match. */

@@ -93,13 +93,14 @@ export class SharedSegments implements SegmentStore {
     });
   }
 
-  async confirm(manifest: Manifest, paths: ReadonlySet<string>): Promise<void> {
+  async confirm(manifest: Manifest | null, paths: ReadonlySet<string>): Promise<boolean> {
     for (const path of paths) {
       if (adoptedFile(path) === null) continue;
       this.attach(path);
       const { file } = this.#attached.get(path)!;
       const changed = file!.unconfirmed;
       if (changed === null) continue;
+      if (manifest === null) return false;
       const bad = await this.check(manifest, new Set([path]));
       if (bad !== null) {
         const where = `${escapeControls(segmentFile(path))} on host ${this.#host}`;
@@ -109,6 +110,7 @@ export class SharedSegments implements SegmentStore {
       }
       file!.confirm(changed);
     }
+    return true;
   }
 
   async create(segments: readonly { readonly path: string; readonly bytes: number }[]): Promise<void> {

@@ -3,7 +3,14 @@ import { CheckpointError } from '../errors.ts';
 import { mapBounded } from './bounded-concurrency.ts';
 import { INDEX, type ListedFile, listFiles } from './file-list.ts';
 import { escapeControls, quoted } from './printable.ts';
-import { asCheckpointError, type FileHeader, readHeader } from './safetensors.ts';
+import {
+  asCheckpointError,
+  type FileHeader,
+  headerKey,
+  type KnownHeaders,
+  readHeader,
+  type SafetensorsHeader,
+} from './safetensors.ts';
 
 /** Headers read at once: enough to hide the latency of a network file system, far from any limit on open files. */
 const PARALLEL_READS = 16;
@@ -34,20 +41,57 @@ export interface CheckpointIndex {
   readonly offsets: Float64Array;
 }
 
+interface Opened {
+  readonly file: SourceFile;
+  readonly header: FileHeader;
+}
+
 /**
  * Opens a checkpoint: a safetensors file, a list of them, or a Hugging Face directory. file-list.ts says which files
  * of a directory count; of those every tensor counts, even if the index does not name it, as in vLLM and
  * transformers.
  *
- * Reads headers only. Rejects with a CheckpointError of one line that names file and tensor.
+ * Reads headers only, and parses those that are not in `last`. Rejects with a CheckpointError of one line that names file and tensor.
  */
-export async function openCheckpoint(source: string | readonly string[]): Promise<CheckpointIndex> {
+export async function openCheckpoint(
+  source: string | readonly string[],
+  last: LastOpened = new LastOpened(),
+): Promise<CheckpointIndex> {
   const listed = await listFiles(source);
-  const opened = await mapBounded(listed, PARALLEL_READS, openFile);
+  const opened = await mapBounded(listed, PARALLEL_READS, (file) => openFile(file, last.headers));
   checkListedOnce(listed, opened);
+  const isChecked = listed.every(({ expected }) => expected.length === 0);
+  const same = isChecked ? last.indexOf(opened) : null;
+  if (same !== null) return { ...same, files: opened.map(({ file }) => file) };
   const names = checkNames(listed, opened);
   if (names.length === 0) throw new CheckpointError(`${sourceText(source)} has no tensors`);
-  return toIndex(opened, names);
+  const index = toIndex(opened, names);
+  last.note(opened, index);
+  return index;
+}
+
+/**
+ * The checkpoint that was opened last. The versions of a publisher have the same headers: they are not parsed again, and all
+ * columns of their indexes but `files` are the same objects.
+ */
+export class LastOpened {
+  headers: KnownHeaders = new Map();
+  #columns: readonly SafetensorsHeader[] = [];
+  #index: CheckpointIndex | null = null;
+
+  /** Null if the files have other headers, or stand in another order. */
+  indexOf(opened: readonly Opened[]): CheckpointIndex | null {
+    const isSame =
+      opened.length === this.#columns.length &&
+      opened.every(({ header }, at) => header.columns === this.#columns[at]);
+    return isSame ? this.#index : null;
+  }
+
+  note(opened: readonly Opened[], index: CheckpointIndex): void {
+    this.headers = new Map(opened.map(({ header: { identity, columns } }) => [headerKey(identity), columns]));
+    this.#columns = opened.map(({ header }) => header.columns);
+    this.#index = index;
+  }
 }
 
 function sourceText(source: string | readonly string[]): string {
@@ -55,13 +99,8 @@ function sourceText(source: string | readonly string[]): string {
   return source.length === 1 ? escapeControls(source[0]!) : `the list of ${source.length} files`;
 }
 
-interface Opened {
-  readonly file: SourceFile;
-  readonly header: FileHeader;
-}
-
-async function openFile({ path }: ListedFile): Promise<Opened> {
-  const header = await readHeader(path);
+async function openFile({ path }: ListedFile, known: KnownHeaders): Promise<Opened> {
+  const header = await readHeader(path, known);
   const resolved = await realpath(path).catch((error: unknown) => {
     throw asCheckpointError(error, escapeControls(path));
   });
@@ -69,7 +108,7 @@ async function openFile({ path }: ListedFile): Promise<Opened> {
     header,
     file: {
       path: resolved,
-      bytes: header.fileBytes,
+      bytes: header.columns.fileBytes,
       inSharedMemory: resolved.startsWith('/dev/shm/'),
       identity: header.identity,
     },
@@ -94,7 +133,7 @@ function checkListedOnce(listed: readonly ListedFile[], opened: readonly Opened[
 function checkNames(listed: readonly ListedFile[], opened: readonly Opened[]): string[] {
   const fileOfName = new Map<string, number>();
   for (const [file, { header }] of opened.entries()) {
-    for (const name of header.names) {
+    for (const name of header.columns.names) {
       const other = fileOfName.get(name);
       if (other !== undefined) {
         const places = `${escapeControls(listed[other]!.path)} and in ${escapeControls(listed[file]!.path)}`;
@@ -114,7 +153,7 @@ function checkNames(listed: readonly ListedFile[], opened: readonly Opened[]): s
 }
 
 function toIndex(opened: readonly Opened[], names: readonly string[]): CheckpointIndex {
-  const dimensionCount = opened.reduce((sum, { header }) => sum + header.dimensions.length, 0);
+  const dimensionCount = opened.reduce((sum, { header }) => sum + header.columns.dimensions.length, 0);
   const index = {
     files: opened.map(({ file }) => file),
     names,
@@ -127,7 +166,12 @@ function toIndex(opened: readonly Opened[], names: readonly string[]): Checkpoin
   };
   let row = 0;
   let dimension = 0;
-  for (const [file, { header }] of opened.entries()) {
+  for (const [
+    file,
+    {
+      header: { columns: header },
+    },
+  ] of opened.entries()) {
     index.dtypes.set(header.dtypes, row);
     index.bytes.set(header.bytes, row);
     index.offsets.set(header.offsets, row);

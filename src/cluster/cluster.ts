@@ -18,9 +18,10 @@ import { askUpdate } from './ask-update.ts';
 import { ClusterConnection } from './connection.ts';
 import { askMetas, registerMetas } from './foreign-checkpoints.ts';
 import { checkForm, registerOptions, source as sourceForm, updateOptions } from './inputs.ts';
-import { type ClusterOptions, checkInstance, checkOptions } from './options.ts';
+import { type ClusterOptions, checkOptions } from './options.ts';
 import { ClusterTensors } from './tensors.ts';
 import { type UpdateOptions, updateRequestOf } from './update-options.ts';
+import { checkInstance } from './workers.ts';
 
 export type { UpdateOptions } from './update-options.ts';
 
@@ -185,15 +186,19 @@ export class Cluster {
    * Starts the rank processes of one more instance, whose ranks no other instance may have. Resolves when they own their
    * devices. {@link update} then installs a checkpoint in it, from the memory of the ranks that hold it.
    */
-  async addInstance(instance: InstanceOptions): Promise<ClusterStatus> {
-    checkInstance(instance, this.#hosts);
-    const status = await this.#connection.ask(
-      toSupervisor.addInstance,
-      { instance },
-      this.#startMilliseconds,
-    );
-    this.#connection.joined(instance);
-    return status;
+  async addInstance(options: InstanceOptions): Promise<ClusterStatus> {
+    checkInstance(options, this.#hosts);
+    const { workers } = this.#connection;
+    const [instance] = workers.take([options]);
+    const question = { instance: instance! };
+    try {
+      const status = await this.#connection.ask(toSupervisor.addInstance, question, this.#startMilliseconds);
+      this.#connection.joined(instance!);
+      return status;
+    } catch (error) {
+      workers.release(instance!);
+      throw error;
+    }
   }
 
   /** Ends the ranks of an instance. Its engine keeps running. Rejects with `BusyError` while it is being updated. */

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
-import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
+import { type ActorRef, ActorSystem, type PeerEvent } from '../actors/kernel/index.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
-import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import type { Instance } from '../actors/protocol/instance.ts';
 import {
   type SupervisorExchange,
   type SupervisorMessage,
@@ -10,6 +10,8 @@ import {
 } from '../actors/protocol/supervisor.ts';
 import { RestartBackoff } from '../actors/supervisor/restart-backoff.ts';
 import { AbortedError, asFailure, DeadlineError, NotReadyError, UsageError } from '../errors.ts';
+import { Faults } from '../faults/faults.ts';
+import { withMessageFaults } from '../faults/transport.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
@@ -22,6 +24,7 @@ import { endSurvivors } from '../processes/survivor.ts';
 import { sweepSharedMemory } from '../processes/sweep.ts';
 import { issueOf } from '../schema-issue.ts';
 import { createClusterKeys, createKeyPair, spokeKeys } from '../transport/curve.ts';
+import { limitsOf } from '../transport/limits.ts';
 import { nodeName } from '../transport/node-name.ts';
 import { SpokeTransport } from '../transport/spoke.ts';
 import { within } from '../within.ts';
@@ -32,9 +35,12 @@ import { LeftEngines } from './left-engines.ts';
 import type { ClusterOptions } from './options.ts';
 import type { SupervisorEvent } from './supervisor-fate.ts';
 import { type AnswerTo, type FieldsOf, SupervisorLife } from './supervisor-life.ts';
+import { Workers } from './workers.ts';
 
 /** What is asked while another supervisor starts waits for it this long at most. */
 const mostReplacingMilliseconds = 30_000;
+/** A supervisor whose connection has gone may say why, and is killed then. */
+const lastWordsMilliseconds = 500;
 /** Ranks that have outlived their supervisor are ready in a second or two. */
 const readyMilliseconds = 10_000;
 
@@ -44,10 +50,12 @@ const readyMilliseconds = 10_000;
  */
 export class ClusterConnection {
   readonly fabricSecret: string;
+  /** Of its instances, and of those that are being added. */
+  readonly workers = new Workers();
   readonly #configuration: SupervisorConfiguration;
   readonly #directory: SharedDirectory;
   /** Instances of the cluster, by name: another supervisor is told of them. */
-  readonly #instances: Map<string, InstanceOptions>;
+  readonly #instances: Map<string, Instance>;
   readonly #engines: LeftEngines;
   readonly #agents: LaunchedAgents;
   readonly #onEvent: (event: SupervisorEvent) => void;
@@ -67,8 +75,9 @@ export class ClusterConnection {
     this.fabricSecret = made.fabricSecret;
     this.#directory = made.directory;
     this.#configuration = configurationOf(options, made);
-    this.#instances = new Map(options.instances.map((instance) => [instance.name, instance]));
-    this.#engines = new LeftEngines(options.instances);
+    const instances = this.workers.take(options.instances);
+    this.#instances = new Map(instances.map((instance) => [instance.name, instance]));
+    this.#engines = new LeftEngines(instances);
     this.#onEvent = options.onSupervisor ?? (() => {});
     this.#agents = new LaunchedAgents(this.#configuration, made.hostKeys, (host, how) =>
       this.#life.process.send({ kind: 'agent-ended', host, how } satisfies OwnerReport),
@@ -131,12 +140,14 @@ export class ClusterConnection {
   }
 
   /** From now on the instance is in the cluster, or no longer. */
-  joined(instance: InstanceOptions): void {
+  joined(instance: Instance): void {
     this.#instances.set(instance.name, instance);
     this.#engines.joins(instance);
   }
 
   left(name: string): void {
+    const instance = this.#instances.get(name);
+    if (instance !== undefined) this.workers.release(instance);
     this.#instances.delete(name);
     this.#engines.left(name);
   }
@@ -201,13 +212,18 @@ export class ClusterConnection {
       clock: systemClock,
       log,
       deadlineMilliseconds: deadlines.start,
-      // Its process is this one's child: its end is seen, and one that is stopped may go on.
-      isPatient: true,
+      limits: limitsOf(process.env),
       signal: this.#life.fate.lost,
     });
-    const transport = this.#transport;
+    const transport = withMessageFaults(this.#transport, Faults.of(process.env, 'owner'));
     const random = { next: Math.random };
-    const onPeer = () => this.#hubChanged();
+    const onPeer = ({ node, state }: PeerEvent) => {
+      this.#hubChanged();
+      // It hangs, or is about to end: ranks have lost it too.
+      const { ref, process, fate } = this.#life;
+      const isUnexpected = !fate.lost.aborted && !this.#closing.signal.aborted;
+      if (state === 'down' && node === ref.node && isUnexpected) void process.stop(lastWordsMilliseconds);
+    };
     this.#system = ActorSystem.create({ clock: systemClock, random, log, transport, onPeer });
     this.#watch();
   }

@@ -56,8 +56,8 @@ export class LaunchedAgents {
       return;
     }
     agent.endpoint = endpoint;
-    // Its end, or its launcher's, starts another one.
-    if (isLost) void agent.process?.stop(0);
+    // Its end, or its launcher's, starts another one, which takes its ranks over.
+    if (isLost) agent.process?.kill();
   }
 
   /** Resolves with what they had to kill, or this process had to. */

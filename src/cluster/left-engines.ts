@@ -1,4 +1,4 @@
-import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import type { Instance } from '../actors/protocol/instance.ts';
 import type { InstanceStatus } from '../actors/protocol/status-values.ts';
 import { brokenWords, stuckWords } from '../actors/update/words.ts';
 import type { CallOptions, EngineClient } from '../engines/engine-client.ts';
@@ -17,14 +17,14 @@ const pollMilliseconds = 500;
  * when its process is killed amid an update.
  */
 export class LeftEngines {
-  readonly #options = new Map<string, InstanceOptions>();
+  readonly #options = new Map<string, Instance>();
   readonly #statuses = new Map<string, InstanceStatus>();
 
-  constructor(instances: readonly InstanceOptions[]) {
+  constructor(instances: readonly Instance[]) {
     for (const instance of instances) this.joins(instance);
   }
 
-  joins(instance: InstanceOptions): void {
+  joins(instance: Instance): void {
     this.#options.set(instance.name, instance);
   }
 

@@ -1,17 +1,18 @@
 import { hostname } from 'node:os';
 import * as z from 'zod';
-import { type InstanceOptions, instanceOptions } from '../actors/protocol/instance-options.ts';
+import { type Instance, ranksOf } from '../actors/protocol/instance.ts';
+import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { Progress } from '../actors/protocol/status-values.ts';
 import { escapeControls } from '../checkpoint/printable.ts';
-import { firstForeignRank } from '../checkpoint/rank-name.ts';
-import { checkEngineOptions } from '../engines/engine-options.ts';
 import { UsageError } from '../errors.ts';
+import { checkFaults } from '../faults/faults.ts';
 import { type HostOptions, hostOptions } from '../processes/configuration.ts';
 import { checkDevices, type DeviceOptions } from '../processes/devices.ts';
 import { defaultLimits, limitsOf } from '../transport/limits.ts';
 import { isAddress } from './addresses.ts';
 import { checkForm, wait } from './inputs.ts';
 import type { SupervisorEvent } from './supervisor-fate.ts';
+import { checkInstance, Workers } from './workers.ts';
 
 export interface ClusterOptions {
   /** Number of rank processes to start, one per device; 0 without instances, which may join later. */
@@ -94,9 +95,10 @@ export function checkOptions(options: ClusterOptions): void {
   for (const [name, host] of Object.entries(hosts)) checkHost(name, host, listen !== undefined);
   checkAddresses('fabricAddresses', fabricAddresses);
   for (const instance of instances) checkInstance(instance, hosts);
-  checkRanks(ranks, instances);
+  checkRanks(ranks, new Workers().take(instances));
   // What its processes would end of.
   limitsOf(process.env);
+  checkFaults(process.env);
 }
 
 /** Its name is part of that of a directory, and of no other host's. */
@@ -122,13 +124,13 @@ function checkAddresses(option: string, addresses: readonly string[] = []): void
     );
 }
 
-function checkRanks(ranks: number, instances: readonly InstanceOptions[]): void {
+function checkRanks(ranks: number, instances: readonly Instance[]): void {
   const names = instances.map(({ name }) => name);
   const repeated = names.find((name, index) => names.indexOf(name) < index);
   if (repeated !== undefined) throw new UsageError(`two instances have the name ${repeated}`);
   const takenBy = new Map<number, string>();
   for (const instance of instances) {
-    for (const rank of instance.ranks) {
+    for (const rank of ranksOf(instance)) {
       if (rank >= ranks) {
         throw new UsageError(`instance ${instance.name} has rank ${rank}; ranks are 0 to ${ranks - 1}`);
       }
@@ -142,35 +144,4 @@ function checkRanks(ranks: number, instances: readonly InstanceOptions[]): void 
     const idle = Array.from({ length: ranks }, (_, rank) => rank).filter((rank) => !takenBy.has(rank));
     throw new UsageError(`rank ${idle.join(', ')} belongs to no instance`);
   }
-}
-
-/** Throws a UsageError that names the instance and the option. */
-export function checkInstance(instance: InstanceOptions, hosts: ClusterOptions['hosts']): void {
-  // The words of `checkEngineOptions` say what an option may be.
-  const words = z.object({
-    engine: z.string().optional(),
-    link: z.string().optional(),
-    pause: z.string().optional(),
-  });
-  checkForm(labelOf(instance), instanceOptions.extend(words.shape), instance);
-  const { name, host, ranks, devices } = instance;
-  checkEngineOptions(name, instance);
-  if (new Set(ranks).size < ranks.length) throw new UsageError(`instance ${name} has a rank twice`);
-  const foreign = ranks.find((rank) => rank >= firstForeignRank);
-  if (foreign !== undefined)
-    throw new UsageError(
-      `instance ${name} has rank ${foreign}; ranks are whole numbers below ${firstForeignRank}`,
-    );
-  if (devices !== undefined && devices.length !== ranks.length)
-    throw new UsageError(`instance ${name} has ${devices.length} devices for ${ranks.length} ranks`);
-  if (host !== undefined && !Object.hasOwn(hosts ?? {}, host)) {
-    throw new UsageError(
-      `instance ${name} is on host ${escapeControls(host)}, which the option hosts does not have`,
-    );
-  }
-}
-
-function labelOf(instance: unknown): string {
-  const { name } = (instance ?? {}) as { name?: unknown };
-  return typeof name === 'string' ? `instance ${escapeControls(name)}` : 'an instance';
 }

@@ -1,4 +1,5 @@
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import { workerCount } from '../cluster/workers.ts';
 import type { EngineClient, ReportedState } from '../engines/engine-client.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
 import { sizeRefusal } from '../engines/world-size.ts';
@@ -40,7 +41,7 @@ export class EngineWatch {
    * `UsageError` for other than one rank for each worker.
    */
   async check(options: InstanceOptions): Promise<string | null> {
-    const { name, endpoint, ranks } = options;
+    const { name, endpoint } = options;
     const client = createEngineClient(options, systemClock, this.#log);
     const within = (timeoutMilliseconds: number) => ({
       timeoutMilliseconds,
@@ -53,7 +54,7 @@ export class EngineWatch {
         client.linkProtocol(within(workersMilliseconds)),
         client.worldSize(within(answerMilliseconds)),
       ]);
-      const refusal = size && sizeRefusal(`instance ${name} (${endpoint})`, ranks, size);
+      const refusal = size && sizeRefusal(`instance ${name} (${endpoint})`, workerCount(options), size);
       if (refusal !== null) throw new UsageError(refusal);
       return null;
     } catch (error) {

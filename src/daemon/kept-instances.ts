@@ -1,7 +1,8 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import type { InstanceOptions, WorkerOptions } from '../actors/protocol/instance-options.ts';
 import type { ClusterStatus, InstanceStatus } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
+import { workersOf } from '../cluster/workers.ts';
 import { NotFoundError, UsageError } from '../errors.ts';
 import type { EngineList } from './access.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
@@ -13,6 +14,8 @@ export type InstanceView = InstanceStatus;
 
 interface Kept {
   readonly options: InstanceOptions;
+  /** In the order of its workers. */
+  readonly ranks: readonly number[];
   /** Name of the checkpoint that it serves, as of the last time that the cluster said so. */
   served: string | null;
   /** Why nothing is known of its engine, which did not run when it was added. */
@@ -57,12 +60,12 @@ export class KeptInstances {
   }
 
   withRank(rank: number): string | null {
-    return this.names.find((name) => this.#kept.get(name)!.options.ranks.includes(rank)) ?? null;
+    return this.names.find((name) => this.#kept.get(name)!.ranks.includes(rank)) ?? null;
   }
 
   /** How many ranks they have. */
   ranksOf(names: readonly string[]): number {
-    return names.reduce((sum, name) => sum + (this.#kept.get(name)?.options.ranks.length ?? 0), 0);
+    return names.reduce((sum, name) => sum + (this.#kept.get(name)?.ranks.length ?? 0), 0);
   }
 
   /** The instance with this engine. */
@@ -72,9 +75,7 @@ export class KeptInstances {
 
   /** Instances all of whose ranks are among these. */
   within(ranks: readonly number[]): string[] {
-    return this.names.filter((name) =>
-      this.#kept.get(name)!.options.ranks.every((rank) => ranks.includes(rank)),
-    );
+    return this.names.filter((name) => this.#kept.get(name)!.ranks.every((rank) => ranks.includes(rank)));
   }
 
   /**
@@ -82,9 +83,7 @@ export class KeptInstances {
    * with `AccessError`, and as `EngineWatch.check` and `Cluster.addInstance`.
    */
   async add(given: InstanceOptions): Promise<void> {
-    // Which others have joined before has no say in it.
-    const isHere = given.host === undefined && given.devices === undefined;
-    const options = isHere ? { ...given, devices: given.ranks } : given;
+    const options = onOwnDevices(given, workersOf(given));
     this.#engines.check(options.endpoint);
     const before = this.#kept.get(options.name);
     if (before !== undefined) {
@@ -94,7 +93,8 @@ export class KeptInstances {
     }
     const unasked = await this.#watch.check(options);
     const status = await this.#keeper.use((cluster) => cluster.addInstance(options));
-    this.#kept.set(options.name, { options, served: null, unasked });
+    const { ranks } = status.instances.find(({ name }) => name === options.name)!;
+    this.#kept.set(options.name, { options, ranks, served: null, unasked });
     this.observe(status);
     this.#events.tell({ type: 'instance', instance: options.name, state: 'added' });
   }
@@ -149,8 +149,8 @@ export class KeptInstances {
 
   /** `status`: of the cluster, null while there is none. `contradicted`: what their engines deny. */
   views(status: ClusterStatus | null, contradicted: ReadonlyMap<string, string>): InstanceView[] {
-    return [...this.#kept].map(([name, { options, unasked }]) => {
-      const { endpoint, ranks } = options;
+    return [...this.#kept].map(([name, { options, ranks, unasked }]) => {
+      const { endpoint } = options;
       const current = status?.instances.find((one) => one.name === name);
       const denied = contradicted.get(name);
       if (current === undefined) return { name, endpoint, ranks: [...ranks], ...unknown };
@@ -158,4 +158,17 @@ export class KeptInstances {
       return { ...current, problem: current.problem ?? (current.state === 'unknown' ? unasked : null) };
     });
   }
+}
+
+/** Here rank n is on device n unless something else is said: which others have joined before has no say in it. */
+function onOwnDevices(
+  { ranks: _ranks, host: _host, devices: _devices, ...rest }: InstanceOptions,
+  workers: readonly WorkerOptions[],
+): InstanceOptions {
+  return {
+    ...rest,
+    workers: workers.map((group) =>
+      group.host === undefined && group.devices === undefined ? { ...group, devices: group.ranks! } : group,
+    ),
+  };
 }

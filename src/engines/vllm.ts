@@ -40,13 +40,13 @@ const updateMethods = {
   'checkpoint-engine': 'update_weights_from_ipc',
 } as const satisfies Record<LinkKind, string>;
 
-/** Of a worker extension that takes the weights more than once in an update: how many times. Ours takes them once. */
+/** Of a worker extension: how many times it takes the weights in an update that is also for the draft model. */
 const exchangesMethod = 'weightcast_exchanges';
 
 export interface VllmClientOptions extends EngineHttpOptions {
   /** What the engine's workers speak. Default: weightcast's own link. */
   readonly link?: LinkKind;
-  /** In a session of vLLM's own, the draft model takes the weights after the target model. Default: false. */
+  /** The draft model takes the weights after the target model, in a session or an exchange of its own. Default: false. */
   readonly hasDraftModel?: boolean;
 }
 
@@ -147,10 +147,11 @@ export class VllmClient implements EngineClient {
       if (isAnswer(error)) return null;
       throw error;
     });
-    const results = answer?.results;
-    if (Array.isArray(results) && results.length > 0 && results.every((times) => times === 2)) return;
+    const results: unknown[] = Array.isArray(answer?.results) ? answer.results : [];
+    const times = results.map((result) => (result as { exchanges?: unknown } | null)?.exchanges);
+    if (times.length > 0 && times.every((one) => one === 2)) return;
     throw new EngineError(
-      `engine ${this.endpoint} has a worker extension that loads target and draft model at once: leave hasDraftModel (--draft-model) out, or start it with --weight-transfer-config '{"backend": "weightcast"}'`,
+      `engine ${this.endpoint} has a worker extension whose draft model, if it has one, does not take the weights apart from the target: leave hasDraftModel (--draft-model) out, or start it with --weight-transfer-config '{"backend": "weightcast"}'`,
     );
   }
 
@@ -253,7 +254,9 @@ export class VllmClient implements EngineClient {
     this.#face = null;
     const timeout = secondsOf(options);
     const silence = this.#link === 'weightcast' ? silenceOf(update) : null;
-    const args = silence === null ? [update.links] : [update.links, silence];
+    const args = this.#hasDraftModel
+      ? [update.links, silence ?? usualSilenceSeconds, true]
+      : [update.links, ...(silence === null ? [] : [silence])];
     await post('/collective_rpc', { method: updateMethods[this.#link], args, timeout });
     this.#face = 'extension';
   }

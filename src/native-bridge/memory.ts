@@ -1,4 +1,3 @@
-import { strict as assert } from 'node:assert';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -9,6 +8,7 @@ import {
   type NativeThreadPool,
 } from './addon.ts';
 import { awaitNative, callNative } from './call.ts';
+import { wholeTensors } from './digest-parts.ts';
 
 /**
  * A directory in /dev/shm that lives as long as the last process that has it open, however that process ends. The
@@ -179,7 +179,7 @@ export class ThreadPool {
 
   /**
    * Partial digests; the parts of a tensor sum up (mod 2^64) to its digest, defined in native/memory/digest.h. Seven
-   * numbers a part, as {@link digestPart} makes them. `progress[0]` counts up by the bytes.
+   * numbers a part, as `digestPart` makes them. `progress[0]` counts up by the bytes.
    */
   digest(
     mapping: Mapping,
@@ -195,26 +195,6 @@ export class ThreadPool {
   }
 }
 
-/** A rectangle of a tensor's bytes, lying in a mapping. All in bytes. */
-export interface TensorPart {
-  readonly offset: number;
-  readonly rowBytes: number;
-  readonly rows: number;
-  /** From the start of a row to the start of the next, in the mapping. */
-  readonly pitch: number;
-  /** Where the part's first byte stands in the tensor. */
-  readonly tensorOffset: number;
-  /** From the start of a row to the start of the next, in the tensor. */
-  readonly tensorPitch: number;
-  readonly tensorBytes: number;
-}
-
-/** The numbers of a part as {@link ThreadPool.digest} takes them; several parts are laid end to end. */
-export function digestPart(part: TensorPart): number[] {
-  const { offset, rowBytes, rows, pitch, tensorOffset, tensorPitch, tensorBytes } = part;
-  return [offset, rowBytes, rows, pitch, tensorOffset, tensorPitch, tensorBytes];
-}
-
 /** Digests of whole tensors that each lie in one run of a mapping: one word for each pair of offset and bytes. */
 export function digestTensors(
   pool: ThreadPool,
@@ -223,13 +203,5 @@ export function digestTensors(
   bytes: Float64Array,
   progress: Float64Array | null = null,
 ): Promise<BigUint64Array> {
-  assert.equal(offsets.length, bytes.length, 'every tensor has an offset and a size');
-  const parts = new Float64Array(7 * offsets.length);
-  for (const [index, offset] of offsets.entries()) {
-    const size = bytes[index]!;
-    // A tensor without bytes may have an offset past the end of the file.
-    const start = size === 0 ? 0 : offset;
-    parts.set([start, size, 1, size, 0, size, size], 7 * index);
-  }
-  return pool.digest(mapping, parts, progress);
+  return pool.digest(mapping, wholeTensors(offsets, bytes), progress);
 }

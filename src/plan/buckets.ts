@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { segmentFile } from '../checkpoint/file-identity.ts';
-import { layoutDigest, type Manifest } from '../checkpoint/manifest.ts';
+import { layoutDigests, type Manifest } from '../checkpoint/manifest.ts';
 import { placementOrder } from '../checkpoint/manifest-rows.ts';
 import { quoted } from '../checkpoint/printable.ts';
 import { CheckpointError } from '../errors.ts';
@@ -26,7 +26,7 @@ export type { Plan, PlanRank } from './plan.ts';
 
 export interface PlanInput {
   readonly manifest: Manifest;
-  /** `layoutDigest(manifest)`, when it is known already. */
+  /** The lasting one of `layoutDigests(manifest)`, when it is known already. */
   readonly layout?: string;
   readonly ranks: readonly PlanRank[];
   /** Part of the free device memory that an update may take, in (0, 1]. */
@@ -68,7 +68,7 @@ export function planWithNeeds(input: PlanInput): PlannedUpdate {
   const choice = chooseMode(needs, input);
   const ranks = Uint32Array.from(input.ranks, ({ rank }) => rank).sort();
   const columns = toColumns(takeTurns(planFeeds(input, units, choice)));
-  const layout = input.layout ?? layoutDigest(manifest);
+  const layout = input.layout ?? layoutDigests(manifest).lasting;
   const { mode, slots, slotBytes, largeSlotBytes } = choice;
   const facts = { layout, mode, slots, slotBytes, largeSlotBytes, ranks, ...columns };
   const plan = { digest: planDigest(facts), ...facts };

@@ -1,4 +1,4 @@
-import { adoptedSegment } from '../checkpoint/file-identity.ts';
+import { adoptedSegment, segmentFile } from '../checkpoint/file-identity.ts';
 import type { Manifest, SegmentInfo } from '../checkpoint/manifest.ts';
 import { placementOrder, selectRows } from '../checkpoint/manifest-rows.ts';
 import { quoted } from '../checkpoint/printable.ts';
@@ -79,6 +79,50 @@ export function assignFiles(order: {
     };
   });
   return { shares: dealt, segments, reused };
+}
+
+/**
+ * Assigns as {@link assignFiles}. For an index that shares its columns with the one before (`LastOpened`), whose tensors are all
+ * used where they are, and the same ranks, the shares share their columns too: a publisher's versions lie in other files only.
+ */
+export class FileAssigner {
+  #last: {
+    readonly index: CheckpointIndex;
+    readonly key: string;
+    readonly assigned: FileAssignments;
+  } | null = null;
+
+  /** Throws as {@link assignFiles}. */
+  assign(order: Parameters<typeof assignFiles>[0]): FileAssignments {
+    const { index, ranks } = order;
+    const key = JSON.stringify([ranks, index.files.map(({ bytes }) => bytes)]);
+    const isInPlace = index.files.every(({ inSharedMemory }) => inSharedMemory);
+    const last = this.#last;
+    if (isInPlace && last?.index.names === index.names && last.key === key)
+      return inOtherFiles(last.assigned, last.index, order);
+    const assigned = assignFiles(order);
+    this.#last = isInPlace ? { index, key, assigned } : null;
+    return assigned;
+  }
+}
+
+/** `before`: the index that was assigned. */
+function inOtherFiles(
+  assigned: FileAssignments,
+  before: CheckpointIndex,
+  { checkpoint, index, ranks, identitiesOf }: Parameters<typeof assignFiles>[0],
+): FileAssignments {
+  const fileOf = new Map(before.files.map(({ path }, file) => [path, file]));
+  const hostOf = new Map(ranks.map(({ rank, host }) => [rank, host]));
+  const shares = assigned.shares.map((share) => {
+    const identities = identitiesOf.get(hostOf.get(share.rank)!)!;
+    const segments = share.manifest.segments.map((segment) => {
+      const file = fileOf.get(segmentFile(segment.path))!;
+      return { ...segment, path: adoptedSegment(index.files[file]!.path, identities[file]!) };
+    });
+    return { ...share, manifest: { ...share.manifest, checkpoint, segments } };
+  });
+  return { ...assigned, shares };
 }
 
 function shareManifest(

@@ -13,7 +13,7 @@ export const MOST_LINK_SLOTS = SLOTS.pipelined + 1;
 export interface Plan {
   /** SHA-256, in hex, of all the rest. */
   readonly digest: string;
-  /** `layoutDigest` of the manifest whose rows the plan refers to. */
+  /** Lasting one of `layoutDigests` of the manifest whose rows the plan refers to. */
   readonly layout: string;
   readonly mode: Mode;
   /** How many slots of device memory a rank may allocate; it allocates no more than there are buckets. */

@@ -110,7 +110,6 @@ async function stay(
   signal: AbortSignal,
   log: Logger,
 ): Promise<{ readonly hasJoined: boolean; readonly failure: WeightcastError | null }> {
-  const hub = transport.hub!;
   let hasJoined = false;
   let system!: ActorSystem;
   const over = new Promise<WeightcastError | null>((resolve) => {
@@ -123,9 +122,6 @@ async function stay(
       transport,
       onTopLevelCrash: (_ref, error) =>
         resolve(new PeerLostError(`the agent's actor failed: ${error.message}`)),
-      onPeer: ({ node, state, reason }) => {
-        if (node === hub && state === 'down') resolve(new PeerLostError(`${node} is lost: ${reason}`));
-      },
     });
     const ports = {
       host,
@@ -136,10 +132,10 @@ async function stay(
         hasJoined = true;
         log.info({}, 'joined the cluster');
       },
-      refused: resolve,
+      left: resolve,
       end: () => resolve(null),
     };
-    const hosts = system.wellKnown<HostsMessage>(hub, 'hosts');
+    const hosts = system.wellKnown<HostsMessage>(transport.hub ?? 'lost~0', 'hosts');
     system.spawn('agent', () => new AgentActor(ports, hosts), agentSpawnOptions);
   });
   const failure = await over;

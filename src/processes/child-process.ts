@@ -10,6 +10,8 @@ export interface OwnedProcess {
   readonly exited: Promise<string>;
   /** Ends its standard input without a word, as if this process had died. */
   orphan(): void;
+  /** Kills it at once, with all of its process group, and not a word that it might still act on. */
+  kill(): void;
   /** Sends a message of JSON on the channel; one that cannot arrive is dropped, as `exited` tells of it. */
   send(message: object): void;
   /**
@@ -58,6 +60,7 @@ export function startProcess(
   return {
     pid: child.pid ?? 0,
     exited,
+    kill,
     send: (message) => {
       if (child.connected) child.send(message, () => {});
     },

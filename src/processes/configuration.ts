@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { instanceOptions } from '../actors/protocol/instance-options.ts';
+import { instance, worker } from '../actors/protocol/instance.ts';
 import { instanceStatus } from '../actors/protocol/status-values.ts';
 import { linkKinds } from '../engines/engine-client.ts';
 import { UsageError } from '../errors.ts';
@@ -76,15 +76,15 @@ const host = z.object({
 
 export const rankConfiguration = z.object({
   rank: z.int().min(0),
-  /** Index of its device. Default: what `host.devices` says. */
-  device: z.int().min(0).exactOptional(),
+  /** Its device. Default: what `host.devices` says. */
+  device: worker.shape.device,
   node: z.string(),
   endpoint: z.string(),
   hubNode: z.string(),
   keys: z.object({ hub: publicKey, spoke: keyPair }),
   host,
-  /** Index of its GPU on its host. */
-  gpu: z.int().min(0),
+  /** Its GPU on its host: an index, or a UUID. */
+  gpu: z.union([z.int().min(0), z.string()]),
   /** Position of the rank among those of its host, and their number. */
   localRank: z.int().min(0),
   localRanks: z.int().min(1),
@@ -118,7 +118,7 @@ export const supervisorConfiguration = z.object({
   keys: z.object({ hub: keyPair, spoke: keyPair, others: z.array(z.string()) }),
   /** Address at which ranks of other hosts reach the supervisor. */
   remoteEndpoint: z.string().exactOptional(),
-  instances: z.array(instanceOptions),
+  instances: z.array(instance),
   spareCheckpoints: z.int().min(0),
   host,
   /** Other hosts by name. */

@@ -67,10 +67,15 @@ export function checkDevices(options: DeviceOptions, ranks: number): void {
 }
 
 /**
- * Index of a rank's GPU on its host. `entry`: which of `indices` is its own. Throws `UsageError` if there are indices, but
- * none for it.
+ * The GPU of a rank on its host, by index or UUID: what its instance has chosen, or else what the options of the host say.
+ * `entry`: which of `indices` is its own. Throws `UsageError` if there are indices, but none for it.
  */
-export function gpuOf(options: DeviceOptions, rank: number, entry: number, position: number): number {
+export function gpuOf(
+  options: DeviceOptions,
+  chosen: number | string | undefined,
+  { rank, entry, position }: { readonly rank: number; readonly entry: number; readonly position: number },
+): number | string {
+  if (chosen !== undefined) return chosen;
   if (options.kind !== 'cuda' || options.indices === undefined) return position;
   const index = options.indices[entry];
   if (index !== undefined) return index;
@@ -79,9 +84,18 @@ export function gpuOf(options: DeviceOptions, rank: number, entry: number, posit
   );
 }
 
+/** Index of a GPU among those that this process sees. Throws `UsageError` for a UUID that none of them has. */
+export function gpuIndexOf(gpu: number | string): number {
+  if (typeof gpu === 'number') return gpu;
+  const uuids = probeCuda().devices.map(({ uuid }) => uuid);
+  const index = uuids.indexOf(gpu);
+  if (index >= 0) return index;
+  throw new UsageError(`there is no device ${gpu}; this host has ${uuids.join(', ')}`);
+}
+
 /**
- * Opens the device of a rank; `gpu` is its index where it is one, `chosen` where its instance has chosen it. `threads` are this
- * process's share of the host's cores. Throws `NativeError`.
+ * Opens the device of a rank; `gpu` is which where it is one, `chosen` what its instance has chosen. `threads` are this
+ * process's share of the host's cores. Throws `NativeError`, and `UsageError` for a device that this host cannot have.
  */
 export function openDevice(
   options: DeviceOptions,
@@ -90,12 +104,20 @@ export function openDevice(
     gpu,
     chosen,
     threads,
-  }: { readonly gpu: number; readonly chosen?: number | undefined; readonly threads: number },
+  }: {
+    readonly gpu: number | string;
+    readonly chosen?: number | string | undefined;
+    readonly threads: number;
+  },
 ): Device {
   if (options.kind === 'cuda') {
     const { pin } = divideThreads(options, threads);
-    return CudaDevice.open({ index: chosen ?? gpu, pinThreads: pin });
+    return CudaDevice.open({ index: gpuIndexOf(gpu), pinThreads: pin });
   }
+  if (typeof chosen === 'string')
+    throw new UsageError(
+      `rank ${rank}: device ${chosen} is no index, and the devices of its host are host devices`,
+    );
   const { namespace = 'default', capacity = 0, first = 0 } = options;
   const device = { namespace, index: chosen ?? first + rank, uploadThreads: threads };
   if (capacity > 0) return HostDevice.open({ ...device, capacity });

@@ -3,6 +3,7 @@ import { type Fabric, type FabricKind, HostFabric, rdmaOptionsOf } from '../nati
 import type { ThreadPool } from '../native-bridge/memory.ts';
 import { probeCuda } from '../native-bridge/probe.ts';
 import type { RankConfiguration } from './configuration.ts';
+import { gpuIndexOf } from './devices.ts';
 
 const fabricKinds = ['shm', 'verbs', 'tcp'] as const satisfies readonly FabricKind[];
 
@@ -74,9 +75,9 @@ export class RankFabric {
   }
 }
 
-function pciAddressOf({ host, device, gpu }: RankConfiguration): string | null {
+function pciAddressOf({ host, gpu }: RankConfiguration): string | null {
   if (host.devices.kind !== 'cuda') return null;
-  return probeCuda().devices[device ?? gpu]?.pciAddress ?? null;
+  return probeCuda().devices[gpuIndexOf(gpu)]?.pciAddress ?? null;
 }
 
 /** Parses WEIGHTCAST_FABRIC; null if it is not set: each pair of ranks uses its fastest. Throws `UsageError`. */

@@ -9,6 +9,9 @@ import { SharedSegments } from '../checkpoint/shared-segments.ts';
 import { CheckpointEngineWorkerLink } from '../engines/worker-link/checkpoint-engine.ts';
 import { MessagePackWorkerLink } from '../engines/worker-link/rank-side.ts';
 import { AbortedError, asFailure, toWire } from '../errors.ts';
+import { Faults } from '../faults/faults.ts';
+import { rankPortsWithFaults } from '../faults/ports.ts';
+import { withMessageFaults } from '../faults/transport.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory, ThreadPool } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
@@ -27,7 +30,8 @@ import { stopTimes } from './stop-times.ts';
 /**
  * The process of one rank, the only user of its device. It outlives the supervisor: when its standard input ends without a
  * word, it ends what was under way, keeps its device and segments, and introduces itself to the supervisor that takes over;
- * it ends if none does. When it is cut off from a supervisor that lives, it is lost to that for good, and gives its device up.
+ * it ends if none does. When it is cut off from a supervisor that lives, it is lost to that for good, and gives its device up:
+ * at once, or on a host with an agent when that says so or no supervisor comes.
  */
 
 /** How long a rank that is cut off keeps its host's memory for the one that takes its place when the network is back. */
@@ -95,6 +99,7 @@ async function main(): Promise<void> {
   const lifeline = await takeLifeline();
   const configuration = parseConfiguration(rankConfiguration, lifeline.configuration);
   const { rank } = configuration;
+  const faults = Faults.of(process.env, 'rank', rank);
   const log = createLog(`rank-${rank}`);
   const directory = new SharedDirectory(configuration.host.directory);
   const allegiance: Allegiance = new Allegiance(() => system, configuration, log);
@@ -125,7 +130,7 @@ async function main(): Promise<void> {
     clock: systemClock,
     random: { next: Math.random },
     log,
-    transport,
+    transport: withMessageFaults(transport, faults),
     onTopLevelCrash: () => allegiance.end(),
     onPeer: (event) => allegiance.peerChanged(event),
   });
@@ -140,10 +145,8 @@ async function main(): Promise<void> {
     system.tell(supervisor, { type: 'rank-failed', rank, error: toWire(unopened) });
     await lifeline.released;
   } else {
-    allegiance.started(
-      system.spawn('rank', () => new RankActor(opened, supervisor), rankSpawnOptions),
-      supervisor.node,
-    );
+    const create = () => new RankActor(rankPortsWithFaults(opened, faults), supervisor);
+    allegiance.started(system.spawn('rank', create, rankSpawnOptions), supervisor.node);
     ({ keepsMemory } = await allegiance.over);
   }
   await system.stop(stopMilliseconds);

@@ -2,15 +2,18 @@ import { setImmediate } from 'node:timers/promises';
 import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
 import { ask } from '../actors/protocol/ask.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
-import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
+import type { Instance, Worker } from '../actors/protocol/instance.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import type { HostPosition } from '../actors/supervisor/host-positions.ts';
 import { type SupervisorInbox, supervisorSpawnOptions } from '../actors/supervisor/inbox.ts';
 import type { LaunchedRank, SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
-import { openCheckpoint } from '../checkpoint/source.ts';
+import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
 import { asFailure, toWire, UsageError } from '../errors.ts';
+import { Faults } from '../faults/faults.ts';
+import { supervisorPortsWithFaults } from '../faults/ports.ts';
+import { withMessageFaults } from '../faults/transport.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { createLog } from '../observe/log.ts';
@@ -47,9 +50,10 @@ function createPorts(
   log: Logger,
 ): SupervisorPorts {
   const launch: Launch = { configuration, hub, children, agents };
+  const lastOpened = new LastOpened();
   return {
-    launchRank: (rank, instance, position) => launchRank(launch, rank, instance, position),
-    openCheckpoint,
+    launchRank: (worker, instance, position) => launchRank(launch, worker, instance, position),
+    openCheckpoint: (source) => openCheckpoint(source, lastOpened),
     breathe: () => setImmediate(),
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
     noteInstance: (instance) => tell({ kind: 'instance', instance }),
@@ -69,17 +73,15 @@ interface Launch {
 /** Starts a rank's process, or takes over one that has outlived the supervisor which started it. */
 function launchRank(
   { configuration, hub, children, agents }: Launch,
-  rank: number,
-  instance: InstanceOptions,
+  { rank, host: hostName, device: chosen }: Worker,
+  { link = 'weightcast' }: Instance,
   { position, localRank, localRanks }: HostPosition,
 ): LaunchedRank {
   const { node: hubNode, keys, fabricSecret } = configuration;
   const { startTimeoutMilliseconds, stopTimeoutMilliseconds, orphanTimeoutMilliseconds } = configuration;
-  const { host, isElsewhere, isRemote } = placeOf(instance, configuration);
-  const chosen = instance.devices?.[instance.ranks.indexOf(rank)];
+  const { host, isElsewhere, isRemote } = placeOf(rank, hostName, configuration);
   const device = chosen === undefined ? {} : { device: chosen };
-  const gpu = gpuOf(host.devices, rank, isElsewhere ? position : rank, position);
-  const link = instance.link ?? 'weightcast';
+  const gpu = gpuOf(host.devices, chosen, { rank, entry: isElsewhere ? position : rank, position });
   const role = JSON.stringify({ device, gpu, link, host });
   const order: RankOrder = {
     ...device,
@@ -113,12 +115,12 @@ function launchRank(
   return { exited: child.exited, stop, isSurvivor: survivor !== null };
 }
 
-/** The host of an instance's ranks; `isRemote`: it has an agent. Throws `UsageError`. */
-function placeOf({ name, host: hostName }: InstanceOptions, { host, hosts }: SupervisorConfiguration) {
+/** The host of a rank; `isRemote`: it has an agent. Throws `UsageError`. */
+function placeOf(rank: number, hostName: string | undefined, { host, hosts }: SupervisorConfiguration) {
   if (hostName === undefined) return { host, isElsewhere: false, isRemote: false };
   const options = hosts[hostName];
   if (options === undefined)
-    throw new UsageError(`instance ${name} is on host ${hostName}, which the option hosts does not have`);
+    throw new UsageError(`rank ${rank} is on host ${hostName}, which the option hosts does not have`);
   const { fabricAddresses = [] } = options;
   // Indices are of the GPUs of the host that the cluster was started on.
   const { devices = host.devices.kind === 'cuda' ? { kind: 'cuda' as const } : host.devices } = options;
@@ -139,6 +141,7 @@ function placeOf({ name, host: hostName }: InstanceOptions, { host, hosts }: Sup
 async function main(): Promise<readonly string[]> {
   const lifeline = await takeLifeline();
   const configuration = parseConfiguration(supervisorConfiguration, lifeline.configuration);
+  const faults = Faults.of(process.env, 'supervisor');
   const log = createLog('supervisor');
   const directory = new SharedDirectory(configuration.host.directory);
   const { node, endpoint, remoteEndpoint, keys, ownerNode: patientWith } = configuration;
@@ -155,13 +158,13 @@ async function main(): Promise<readonly string[]> {
     clock,
     random: { next: Math.random },
     log,
-    transport: hub,
+    transport: withMessageFaults(hub, faults),
     onTopLevelCrash: (_ref, error) => failed(error),
   });
   const times = stopTimes(configuration.stopTimeoutMilliseconds);
   const children = new Children(configuration.host.directory);
   const agents = new HostAgents(configuration, hub, system, children, tell);
-  const ports = createPorts(configuration, hub, children, agents, log);
+  const ports = supervisorPortsWithFaults(createPorts(configuration, hub, children, agents, log), faults);
   if (hub.remoteEndpoint !== null)
     process.send?.({ kind: 'listening', remoteEndpoint: hub.remoteEndpoint } satisfies SupervisorReport);
   const create = () => new SupervisorActor(configuration, ports);
@@ -176,8 +179,12 @@ async function main(): Promise<readonly string[]> {
     })
     .catch(() => {});
   // After a signal the owner starts another supervisor.
-  const released = lifeline.released.then((how) => how !== 'signal' && agents.clusterEnds(times.drain / 2));
-  const error = await Promise.race([released.then(() => undefined), failure]);
+  const released = lifeline.released.then(async (how) => {
+    if (how !== 'signal') await agents.clusterEnds(times.drain / 2);
+  });
+  const error = await Promise.race([released, failure]);
+  // Before what is under way is aborted: its callers are to hear of the failure, after which they may try again.
+  if (error !== undefined) tell({ kind: 'failed', error: toWire(asFailure(error)) });
   try {
     await end(system, supervisor, times, log);
   } finally {

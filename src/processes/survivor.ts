@@ -19,6 +19,10 @@ export class Survivor implements OwnedProcess {
 
   orphan(): void {}
 
+  kill(): void {
+    this.#signal(-this.pid, 'SIGKILL');
+  }
+
   send(): void {}
 
   async stop(graceMilliseconds: number): Promise<{ readonly wasKilled: boolean }> {

@@ -41,8 +41,6 @@ export interface SpokeOptions {
   readonly keys: SpokeKeys;
   readonly clock: Clock;
   readonly log: Logger;
-  /** The hub is never lost for being silent, only with its connection: this process sees by other means whether it lives. */
-  readonly isPatient?: boolean;
   /** How long to wait for the hub's welcome. */
   readonly deadlineMilliseconds: number;
   /** Ends that wait; `connect` rejects with its reason. */
@@ -60,7 +58,6 @@ export class SpokeTransport implements Transport {
   readonly node: string;
   readonly counters: TransportCounters = newCounters();
   readonly #endpoint: string;
-  readonly #isPatient: boolean;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #limits: TransportLimits;
@@ -94,7 +91,6 @@ export class SpokeTransport implements Transport {
     checkNodeName(options.node);
     this.node = options.node;
     this.#endpoint = options.endpoint;
-    this.#isPatient = options.isPatient ?? false;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#limits = completeLimits(options.limits);
@@ -241,7 +237,6 @@ export class SpokeTransport implements Transport {
       peer: node,
       id: frame.session,
       limits: this.#limits,
-      mayBeSilent: this.#isPatient,
       counters: this.counters,
       log: this.#log,
       transmit: (bytes) => this.#transmit(bytes),

@@ -63,7 +63,7 @@ function replace(path: string, value: number): void {
 const nameOf = async (path: string) => adoptedSegment(path, await readIdentity(path));
 
 async function manifestOf(segment: string, file: string): Promise<Manifest> {
-  const { offsets, fileBytes } = await readHeader(file);
+  const { offsets, fileBytes } = (await readHeader(file)).columns;
   return {
     checkpoint: 'c',
     names: ['w'],
@@ -176,7 +176,7 @@ test('a file that changes while its digests are computed is an error', async (t)
 test('a file that changes before or while it is read is an error, and leaves no segment', async (t) => {
   const { segments, pool, file, directory } = setUp(t);
   const segment = `${directory}/segment`;
-  const { offsets } = await readHeader(file);
+  const { offsets } = (await readHeader(file)).columns;
   const order = async (): Promise<LoadOrder> => {
     const manifest = await manifestOf(segment, file);
     const identity = await readIdentity(file);

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, realpathSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { test } from 'node:test';
-import { openCheckpoint, type SourceFile } from '../../src/checkpoint/source.ts';
+import { LastOpened, openCheckpoint, type SourceFile } from '../../src/checkpoint/source.ts';
 import { f32, temporaryDirectory, writeSafetensors } from './safetensors-files.ts';
 
 function writeIndex(directory: string, weightMap: object, metadata?: object): void {
@@ -122,4 +122,21 @@ test('an empty shard is no fault while others have tensors', async (context) => 
   writeSafetensors(join(directory, 'b.safetensors'), [f32('b', 1)]);
   const { names, fileOf } = await openCheckpoint(directory);
   assert.deepEqual([names, [...fileOf]], [['b'], [1]]);
+});
+
+test('files with the headers of those that were opened last have their columns, and are those that they are now', async (context) => {
+  const directory = temporaryDirectory(context);
+  const paths = ['a', 'b'].map((name) => join(directory, `${name}.safetensors`));
+  for (const [at, path] of paths.entries()) writeSafetensors(path, [f32(`t${at}`, 2, 3)]);
+  const last = new LastOpened();
+  const first = await openCheckpoint(paths, last);
+  writeSafetensors(paths[1]!, [f32('t1', 2, 3)]);
+  const second = await openCheckpoint(paths, last);
+  assert.equal(second.names, first.names);
+  assert.deepEqual(second, await openCheckpoint(paths));
+  writeSafetensors(paths[1]!, [f32('t0', 2, 3)]);
+  await assert.rejects(openCheckpoint(paths, last), /tensor "t0" is in/);
+  assert.deepEqual((await openCheckpoint(paths.slice(0, 1), last)).names, ['t0']);
+  writeSafetensors(paths[1]!, [f32('t1', 3, 2)]);
+  assert.deepEqual(await openCheckpoint(paths, last), await openCheckpoint(paths));
 });

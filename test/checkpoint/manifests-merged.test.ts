@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { adoptedSegment, encodeIdentity } from '../../src/checkpoint/file-identity.ts';
 import {
   contentDigest,
-  layoutDigest,
+  layoutDigests,
   type Manifest,
   mergeManifests,
   tensorAt,
@@ -119,11 +120,15 @@ const variants: Record<string, Manifest> = {
 };
 
 test('the layout digest tells apart all that a plan depends on, and not what tensors contain', () => {
-  const digests = Object.entries(variants).map(([name, manifest]) => [name, layoutDigest(manifest)] as const);
-  const same = digests.filter(([, digest]) => digest === layoutDigest(variants.base!)).map(([name]) => name);
+  const digests = Object.entries(variants).map(
+    ([name, manifest]) => [name, layoutDigests(manifest).layout] as const,
+  );
+  const same = digests
+    .filter(([, digest]) => digest === layoutDigests(variants.base!).layout)
+    .map(([name]) => name);
   assert.deepEqual(same, ['base', 'content', 'swapped']);
   assert.equal(new Set(digests.map(([, digest]) => digest)).size, digests.length - 2);
-  assert.match(layoutDigest(variants.base!), /^[0-9a-f]{64}$/);
+  assert.match(layoutDigests(variants.base!).layout, /^[0-9a-f]{64}$/);
 });
 
 test('the content digest tells apart what tensors are, and not where they lie', () => {
@@ -141,4 +146,28 @@ test('the content digest does not depend on the order of rows', () => {
     assert.equal(contentDigest(selectRows(manifest, order)), contentDigest(manifest));
   });
   checkProperty(property, 50);
+});
+
+test('what lies in a file that its publisher has written again has the same lasting layout', () => {
+  const written = (at: number, header = 'f00', directory = '/dev/shm/weightcast-1-2/session-3') => {
+    const identity = encodeIdentity({
+      device: '1',
+      inode: '7',
+      bytes: 1024,
+      modified: String(at),
+      changed: String(at),
+      header,
+    });
+    return manifestOf(base, [{ ...segmentOf(0, 'a'), path: adoptedSegment(directory, identity) }]);
+  };
+  const [first, second] = [layoutDigests(written(1)), layoutDigests(written(2))];
+  assert.notEqual(first.layout, second.layout, 'each has a content of its own');
+  assert.equal(first.lasting, second.lasting);
+  assert.notEqual(layoutDigests(written(1, 'ba2')).lasting, first.lasting, 'another header');
+  const [one, other] = [1, 2].map((at) => layoutDigests(written(at, 'f00', '/dev/shm/model.safetensors')));
+  assert.notEqual(
+    one!.lasting,
+    other!.lasting,
+    'a file of a user, of which nobody says that it is written again',
+  );
 });

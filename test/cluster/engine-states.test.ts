@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { writeBaseline } from '../../src/engines/baseline-file.ts';
+import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { patience } from '../patience.ts';
 import { startCluster, startEngine, statesOf } from './fake-instance.ts';
 import { startBench } from './harness.ts';
@@ -40,13 +43,34 @@ test('an engine with more or fewer workers than ranks is refused by both numbers
   const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'abort' }]);
   await assert.rejects(cluster.update('a'), {
     name: 'EngineError',
-    message: `instance blue (${endpoint}) has rank 0, and its engine has 2 workers: give it one rank for each worker`,
+    message: `instance blue (${endpoint}) has 1 rank, and its engine has 2 workers: give it one rank for each worker`,
   });
   assert.deepEqual(asked, []);
   // It was started again.
   said.world_size = 1;
   await cluster.update('a');
   assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
+});
+
+test('a baseline is refused before the pause where workers do not say what they hold, and fails the update of those that then do not', async (t) => {
+  const { asked, endpoint } = await startEngine(t, () => 'none', { is_paused: false });
+  const baseline = join(temporaryDirectory(t), 'baseline.json');
+  const held = { place: { which: 'target' }, layout: 'aa', names: ['w'], digests: new BigUint64Array(1) };
+  writeBaseline(baseline, [{ ...held, differing: [] }]);
+  const verify = { baseline };
+  const options = { name: 'blue', endpoint, ranks: [0], pause: 'abort' } as const;
+  const silent = await startCluster(t, [{ ...options, link: 'checkpoint-engine' }]);
+  await assert.rejects(silent.update('a', { verify }), {
+    name: 'EngineError',
+    message: /^the workers of instance blue \S+ do not say what their models hold, .* with the baseline/,
+  });
+  assert.deepEqual(asked, []);
+  const cluster = await startCluster(t, [options]);
+  await assert.rejects(cluster.update('a', { verify }), {
+    name: 'VerificationError',
+    message: /^instance blue: not all of its workers say what they hold/,
+  });
+  assert.deepEqual(await statesOf(cluster), [['blue', 'broken', null, true]]);
 });
 
 test('a caller that pauses and resumes has to have paused, and nothing is undone', async (t) => {
@@ -71,7 +95,7 @@ test('a draft model that the workers would not take apart is refused before the 
   await assert.rejects(cluster.update('a'), {
     name: 'EngineError',
     message:
-      /^engine http:\S+ has a worker extension that loads target and draft model at once: leave hasDraftModel/,
+      /^engine http:\S+ has a worker extension whose draft model, .* apart from the target: leave hasDraftModel/,
   });
   assert.ok(!asked.some((route) => route.startsWith('/pause') || route === 'load'), asked.join());
   assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { hostname } from 'node:os';
 import { test } from 'node:test';
-import { checkInstance, checkOptions } from '../../src/cluster/options.ts';
+import { checkOptions } from '../../src/cluster/options.ts';
+import { checkInstance } from '../../src/cluster/workers.ts';
 
 const endpoint = 'http://127.0.0.1:8000';
 const instance = { name: 'a', endpoint, ranks: [0] };

@@ -11,6 +11,7 @@ import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { Cluster } from '../../src/index.ts';
 import {
+  afterSupervisor,
   directoriesOf,
   eventually,
   isRunning,
@@ -97,6 +98,27 @@ test('a rank that hangs when its supervisor dies is killed and started again; st
   const directories = pids.flatMap(directoriesOf);
   const killed = (await cluster.stop()).killed.filter((name) => !name.includes(`(process ${here})`));
   assert.deepEqual([killed, pids.filter(isRunning), directories.filter(existsSync)], [[], [], []]);
+});
+
+test('a supervisor that hangs is killed when it has been silent for too long; another one knows what was registered', async (t) => {
+  process.env.WEIGHTCAST_SILENCE_SECONDS = '3';
+  t.after(() => delete process.env.WEIGHTCAST_SILENCE_SECONDS);
+  const cluster = await startTwo(60_000);
+  t.after(() => cluster.stop());
+  const data = new Uint8Array(8).fill(7);
+  await cluster.register('memory', { tensors: { t: { dtype: 'U8', shape: [8], data } } });
+  const before = await cluster.status();
+  const supervisor = supervisorPid();
+  process.kill(supervisor, 'SIGSTOP');
+  await assert.rejects(cluster.status(), { name: 'PeerLostError', message: /try again/ });
+  const after = await afterSupervisor(cluster);
+  assert.equal(isRunning(supervisor), false);
+  assert.deepEqual(after.checkpoints, before.checkpoints);
+  // They had lost it too, and are started again.
+  await eventually('all ranks are ready', async () =>
+    (await cluster.status()).ranks.every(({ state }) => state === 'ready'),
+  );
+  assert.deepEqual((await cluster.status()).checkpoints, before.checkpoints);
 });
 
 test('stop ends ranks whose supervisor has just died, and nothing is left', async (t) => {

@@ -50,7 +50,7 @@ test('an engine is asked for its workers and their version of the link when its 
   said.world_size = 4;
   await assert.rejects(watch.check(instance), {
     name: 'UsageError',
-    message: `instance a (${instance.endpoint}) has ranks 0, 1, and its engine has 4 workers: give it one rank for each worker`,
+    message: `instance a (${instance.endpoint}) has 2 ranks, and its engine has 4 workers: give it one rank for each worker`,
   });
   Object.assign(said, { world_size: 2, protocol: 9 });
   await assert.rejects(watch.check(instance), {

@@ -136,26 +136,27 @@ test('a vLLM that started with dummy weights, and packs a tied head for itself, 
   assert.deepEqual(await server.answers(), expected);
 });
 
-test('a draft model takes the weights in a session of its own, and drafts what the target accepts', {
-  skip,
-}, async (t) => {
-  // Drafting for itself, a model accepts every token, and next to none of one with other weights.
-  const speculation = { method: 'draft_model', model: model('A'), num_speculative_tokens: 3 };
-  const options = [...faces['weight-transfer engine'], '--speculative-config', JSON.stringify(speculation)];
-  const server = await startOnCpu(t, 'A', options);
-  assert.equal(await acceptance(server), 1);
-  const cluster = await startCluster(t, { endpoint: server.endpoint, hasDraftModel: true });
-  for (const name of ['B', 'A']) {
-    await update(cluster, name);
-    assert.equal(await acceptance(server), 1, name);
-  }
-  await cluster.stop();
-  await update(await startCluster(t, { endpoint: server.endpoint }), 'B');
-  // Verified several at a time, tokens have the last digit of their probabilities otherwise.
-  const texts = (answers: readonly Answer[]) => answers.map(([text]) => text);
-  assert.deepEqual(texts(await server.answers()), texts(ofB));
-  assert.ok((await acceptance(server)) < 0.5);
-});
+for (const [face, option] of Object.entries(faces))
+  test(`a draft model takes the weights apart from the target, and drafts what that accepts: ${face}`, {
+    skip,
+  }, async (t) => {
+    // Drafting for itself, a model accepts every token, and next to none of one with other weights.
+    const speculation = { method: 'draft_model', model: model('A'), num_speculative_tokens: 3 };
+    const options = [...option, '--speculative-config', JSON.stringify(speculation)];
+    const server = await startOnCpu(t, 'A', options);
+    assert.equal(await acceptance(server), 1);
+    const cluster = await startCluster(t, { endpoint: server.endpoint, hasDraftModel: true });
+    for (const name of ['B', 'A']) {
+      await update(cluster, name);
+      assert.equal(await acceptance(server), 1, name);
+    }
+    await cluster.stop();
+    await update(await startCluster(t, { endpoint: server.endpoint }), 'B');
+    // Verified several at a time, tokens have the last digit of their probabilities otherwise.
+    const texts = (answers: readonly Answer[]) => answers.map(([text]) => text);
+    assert.deepEqual(texts(await server.answers()), texts(ofB));
+    assert.ok((await acceptance(server)) < 0.5);
+  });
 
 /** The share of drafted tokens that the target accepts while it answers. */
 async function acceptance(server: VllmServer): Promise<number> {

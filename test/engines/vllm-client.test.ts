@@ -324,23 +324,23 @@ test('an SGLang is refused as such, at once', async (t) => {
   await assert.rejects(client.ready(patient()), { name: 'EngineError', message });
 });
 
-test('a draft model is refused before anything is touched, if the workers load it together with the target', async (t) => {
+test('a draft model is refused before anything is touched, if the workers do not load it apart from the target', async (t) => {
   const rpc = (results: string): Record<string, Answer> => ({ '/collective_rpc': status(200, results) });
   const refused: Record<string, Answer>[] = [
     { '/collective_rpc': status(500, '{"error":{"message":"no such method"}}') },
-    rpc('{"results":[1,2]}'),
+    rpc('{"results":[{"exchanges":1},{"exchanges":2}]}'),
     rpc(''),
   ];
   for (const answers of refused) {
     const { asked, endpoint } = await fakeEngine(t, byRoute(answers));
     await assert.rejects(clientOf(t, endpoint, { hasDraftModel: true }).state(patient()), {
       name: 'EngineError',
-      message: /has a worker extension that loads target and draft model at once: leave hasDraftModel/,
+      message: /has a worker extension whose draft model, .* apart from the target: leave hasDraftModel/,
     });
     const { method } = JSON.parse(asked.find(({ route }) => route === 'POST /collective_rpc')!.body);
     assert.equal(method, 'weightcast_exchanges');
   }
-  const twice = await fakeEngine(t, byRoute(rpc('{"results":[2,2]}')));
+  const twice = await fakeEngine(t, byRoute(rpc('{"results":[{"exchanges":2},{"exchanges":2}]}')));
   await clientOf(t, twice.endpoint, { hasDraftModel: true }).state(patient());
   const transfers = await engineWithSessions(t);
   await clientOf(t, transfers.endpoint, { hasDraftModel: true }).state(patient());

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes, randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { digestPart, ThreadPool } from '../../src/native-bridge/memory.ts';
+import { digestPart } from '../../src/native-bridge/digest-parts.ts';
+import { ThreadPool } from '../../src/native-bridge/memory.ts';
 import { packageRoot } from '../../src/package-root.ts';
 import { CudaTest, fake, run } from './cuda-harness.ts';
 

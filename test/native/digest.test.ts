@@ -1,13 +1,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
-import {
-  digestPart,
-  digestTensors,
-  Mapping,
-  type TensorPart,
-  ThreadPool,
-} from '../../src/native-bridge/memory.ts';
+import { digestPart, type TensorPart } from '../../src/native-bridge/digest-parts.ts';
+import { digestTensors, Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { TestHost } from './harness.ts';
 
 const mask = 2n ** 64n - 1n;

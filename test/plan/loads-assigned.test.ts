@@ -3,12 +3,14 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { adoptedFile, adoptedSegment, segmentFile } from '../../src/checkpoint/file-identity.ts';
 import {
+  contentDigest,
   decodeManifest,
   encodeManifest,
-  layoutDigest,
+  layoutDigests,
+  ManifestMerger,
   mergeManifests,
 } from '../../src/checkpoint/manifest.ts';
-import { assignFiles, assignWritten } from '../../src/plan/load-assignment.ts';
+import { assignFiles, assignWritten, FileAssigner } from '../../src/plan/load-assignment.ts';
 import { planLoading } from '../../src/plan/loading.ts';
 import { findSet } from '../../src/plan/segment-sets.ts';
 import { placeTensors, shareTensors } from '../../src/plan/tensor-shares.ts';
@@ -85,7 +87,7 @@ test('a checkpoint goes into the first spare set that has its sizes, and has the
     const after = assignFiles({ ...fresh, segmentName: 'new', index, ranks, spare });
     assert.equal(after.reused, 2);
     const layoutOf = ({ shares }: typeof after) =>
-      layoutDigest(mergeManifests(shares.map(({ manifest }) => manifest)));
+      layoutDigests(mergeManifests(shares.map(({ manifest }) => manifest))).layout;
     assert.equal(layoutOf(after), layoutOf(before));
     assert.deepEqual(
       after.shares.map(({ segment, reads }) => [segment, reads]),
@@ -154,9 +156,49 @@ test('what was written for ranks is assigned to them, each its own segment', () 
     shares.map(({ manifest: part }) => part.segments),
     manifest.segments.map((segment) => [segment]),
   );
-  assert.equal(layoutDigest(mergeManifests(shares.map((share) => share.manifest))).length, 64);
+  assert.equal(layoutDigests(mergeManifests(shares.map((share) => share.manifest))).layout.length, 64);
   assert.throws(() => assignWritten(manifest, [{ rank: 1 }]), {
     name: 'CheckpointError',
     message: /was written for rank 0, which is gone/,
   });
+});
+
+test('shares of the next version of a layout are those that would be assigned anew, in columns that they share', () => {
+  const property = fc.property(filled, rankLists, (made, ranks) => {
+    const version = (name: string) => ({
+      ...made,
+      files: made.files.map((file, at) => ({
+        ...file,
+        path: `/dev/shm/${name}-${at}`,
+        inSharedMemory: true,
+      })),
+    });
+    const identitiesOf = (name: string) =>
+      new Map(
+        ['h0', 'h1'].map((host) => [host, made.files.map((_, file) => `${name}:${file}:0:1:1:header`)]),
+      );
+    const order = (name: string) => {
+      return { ...fresh, checkpoint: name, index: version(name), identitiesOf: identitiesOf(name), ranks };
+    };
+    const assigner = new FileAssigner();
+    const merger = new ManifestMerger();
+    const parts = (name: string) =>
+      assigner.assign(order(name)).shares.map(({ manifest }) => {
+        return { ...manifest, digests: BigUint64Array.from(manifest.names, (_, row) => BigInt(row + 7)) };
+      });
+    const [, second] = ['one', 'two'].map((name) => ({ parts: parts(name), name }));
+    const first = merger.merge(parts('one'));
+    const again = assignFiles(order('two')).shares.map(({ manifest }) => manifest);
+    assert.deepEqual(
+      second!.parts.map((part) => ({ ...part, digests: null })),
+      again.map((part) => ({ ...part, digests: null })),
+    );
+    const merged = merger.merge(second!.parts);
+    assert.deepEqual(merged, mergeManifests(second!.parts));
+    assert.equal(merged.names, first.names, 'nothing was merged again');
+    const fromBytes = decodeManifest(encodeManifest(merged));
+    assert.deepEqual(layoutDigests(merged), layoutDigests(fromBytes));
+    assert.equal(contentDigest(merged), contentDigest(fromBytes));
+  });
+  checkProperty(property, 100);
 });

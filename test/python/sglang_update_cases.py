@@ -14,6 +14,7 @@ import fake_sglang
 import torch
 from fake_sglang import Deriving, Layer, Model, Negating, Norm, Packing, Restoring
 from weightcast.errors import BufferInUse, ModelNotReloadable, ParametersMissing, WeightcastError
+from weightcast.messages import Open
 
 CPU = torch.device("cpu")
 ALL = ("first.a", "first.b", "norm.weight")
@@ -152,14 +153,6 @@ class Refusals(WithSglang):
             self.reload(self.started(Layer("a", "b", method=Restoring())))
         self.update(self.started(), 2.0, ALL)
 
-    def test_a_layer_that_is_changed_in_place_is_refused_unless_that_is_accepted(self) -> None:
-        model = self.started(Layer("a", "b", method=Negating()))
-        with self.assertRaisesRegex(ModelNotReloadable, r"first of the target model \(Negating\) .*: a, b; with"):
-            self.reload(model)
-        with unittest.mock.patch.dict("os.environ", {"WEIGHTCAST_ACCEPT_UNPROVEN": "1"}):
-            self.update(model, 2.0, ALL)
-        self.assertEqual(self.held(model)["first.a"], [-2.0] * 4)
-
     def test_a_model_whose_start_nobody_saw_is_refused(self) -> None:
         with self.assertRaisesRegex(ModelNotReloadable, "has not seen its start"):
             self.reload(Model(first=Layer("a")))
@@ -174,11 +167,19 @@ class Refusals(WithSglang):
 class Requests(WithSglang):
     ours = types.SimpleNamespace(zmq_handles={"HOST-0": "ipc://@weightcast-HOST-0-1.sock"})
 
-    def ask(self, manager: Any, request: Any = ours, send: Callable[..., None] | None = None) -> Any:
+    def ask(
+        self,
+        manager: Any,
+        request: Any = ours,
+        send: Callable[..., None] | None = None,
+        accept_unproven: bool = False,
+        exchanges: int | None = None,
+    ) -> Any:
         """`send`: what a rank does with the worker's functions that load and process."""
         sglang_update = importlib.import_module("weightcast.sglang_update")
 
-        def receive(*_values: Any, load_weights: Any, post_hook: Any, **_named: Any) -> Any:
+        def receive(*_values: Any, load_weights: Any, post_hook: Any, begin: Any, **_named: Any) -> Any:
+            begin(Open(2, "HOST-0", 1, "step@1", b"", 0, False, False, accept_unproven, exchanges))
             if send is not None:
                 send(load_weights)
             post_hook()
@@ -220,6 +221,32 @@ class Requests(WithSglang):
         self.assertIn("first of the draft model (Packing)", answer.message)
         self.assertFalse(answer.success)
         self.assertEqual(self.held(target), {name: [1.0] * 4 for name in ALL})
+
+    def test_layers_that_are_changed_in_place_are_refused_before_any_model_is_touched_unless_they_are_accepted(self) -> None:
+        target, draft = self.started(), self.started(Layer("a", "b", method=Negating()))
+        manager = self.manager(target, draft)
+        answer = self.ask(manager, send=lambda load: load(weights_of(2.0, *ALL)))
+        self.assertFalse(answer.success)
+        self.assertRegex(answer.message, r"first of the draft model \(Negating\) .*: a, b; .*acceptUnproven")
+        self.assertEqual(self.held(target), {name: [1.0] * 4 for name in ALL})
+        answer = self.ask(manager, send=lambda load: load(weights_of(2.0, *ALL)), accept_unproven=True)
+        self.assertTrue(answer.success, answer.message)
+        self.assertEqual(self.held(draft)["first.a"], [-2.0] * 4)
+
+    def test_weights_that_are_sent_more_or_less_often_than_taken_are_refused_before_any_model_is_touched(self) -> None:
+        models = [self.started() for _ in range(3)]
+        refusals = (
+            (1, 2, "no draft model takes the weights: leave hasDraftModel"),
+            (2, 1, "its draft model takes the weights: tell the cluster hasDraftModel: true"),
+            (3, 2, "2 draft models take the weights: weightcast updates one at most"),
+        )
+        for taken, sent, words in refusals:
+            answer = self.ask(self.manager(*models[:taken]), exchanges=sent)
+            self.assertFalse(answer.success)
+            self.assertIn(words, answer.message)
+        self.assertEqual([self.held(model)["first.a"] for model in models], [[1.0] * 4] * 3)
+        answer = self.ask(self.manager(*models[:2]), send=lambda load: load(weights_of(2.0, *ALL)), exchanges=2)
+        self.assertTrue(answer.success, answer.message)
 
     def test_released_weights_are_refused(self) -> None:
         manager = self.manager(self.started())

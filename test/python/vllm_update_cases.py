@@ -17,6 +17,7 @@ from weightcast.messages import Open
 from weightcast.vllm_derived import renew_combined_gates
 from weightcast.vllm_reload import Target
 from weightcast.vllm_update import ModelUpdate, targets_of
+from weightcast.worker import VllmWorkerExtension
 
 CPU = torch.device("cpu")
 CONFIG = types.SimpleNamespace(quantization=None, dtype=torch.float32, hf_text_config=types.SimpleNamespace())
@@ -401,6 +402,43 @@ class Drafts(unittest.TestCase):
         self.draft.refuses_foreign = True
         worker = self.worker("eagle3", get_draft_model=lambda: self.draft)
         self.assertEqual(self.update(worker, *all_new(2.0)), ["target"])
+
+    def extension(self, method: str) -> Any:
+        """A worker with our extension, and what each exchange of an update got of models."""
+        took: list[tuple[list[str], list[str]]] = []
+
+        def install(_links: Any, targets: Any, *, next_targets: Any = (), **_options: Any) -> Any:
+            took.append(([one.which for one in targets], [one.which for one in next_targets]))
+            received = types.SimpleNamespace(epoch=1, version="a@b", tensors=2)
+            return received, {"models": [one.which for one in targets]}
+
+        worker = VllmWorkerExtension()
+        vars(worker).update(vars(self.worker(method, get_draft_model=lambda: self.draft, device=CPU)))
+        return worker, took, install
+
+    def test_a_draft_apart_takes_the_weights_after_the_target(self) -> None:
+        worker, took, install = self.extension("eagle3")
+        self.assertEqual(worker.weightcast_exchanges(), {"exchanges": 2})
+        with unittest.mock.patch("weightcast.worker.install_weights", install):
+            report = worker.update_weights_from_weightcast({}, 600, True)
+            self.assertEqual(report["models"], ["target", "draft"])
+            self.assertEqual(took, [(["target"], ["draft"]), (["draft"], [])])
+            with self.assertLogs("vllm.weightcast", "WARNING"):
+                worker.update_weights_from_weightcast({})
+        self.assertEqual(took[2:], [(["target"], [])])
+
+    def test_a_draft_out_of_the_target_takes_no_weights_apart(self) -> None:
+        worker, _, _ = self.extension("deepseek_mtp")
+        self.assertEqual(worker.weightcast_exchanges(), {"exchanges": 1})
+        with self.assertRaisesRegex(WeightcastError, "has no draft model that takes the weights apart"):
+            worker.update_weights_from_weightcast({}, 600, True)
+
+    def test_a_draft_that_would_be_refused_keeps_the_target_from_being_touched(self) -> None:
+        draft = Model(head=Layer("a"))
+        INFO[draft.head] = fake_vllm.Info(({}, {}))
+        targets = [Target("target", self.model, CONFIG)]
+        with self.assertRaisesRegex(ModelNotReloadable, "no record of how the draft model was created"):
+            ModelUpdate(targets, None, CPU, [Target("draft", draft, CONFIG)])
 
     def test_drafts_of_older_workers_are_found(self) -> None:
         for place in ("speculator", "drafter"):

@@ -124,7 +124,6 @@ export class TestCluster {
       limits?: Partial<TransportLimits>;
       keys?: ClusterKeys;
       deadline?: number;
-      isPatient?: boolean;
     } = {},
   ) {
     const spoke = await SpokeTransport.connect({
@@ -135,7 +134,6 @@ export class TestCluster {
       log: options.log ?? recordingLog(),
       deadlineMilliseconds: options.deadline ?? patience,
       limits: options.limits ?? hasty,
-      ...(options.isPatient && { isPatient: true }),
     });
     this.#test.after(() => spoke.close(0));
     return spoke;

@@ -30,8 +30,8 @@ export interface AgentPorts {
   readonly ranks: HostRanks;
   /** The supervisor knows this agent. */
   joined(): void;
-  /** The supervisor does not take it. */
-  refused(error: WeightcastError): void;
+  /** The supervisor does not take it, or is lost. */
+  left(error: WeightcastError): void;
   /** The cluster ends. */
   end(): void;
 }
@@ -39,7 +39,7 @@ export interface AgentPorts {
 type Inbox =
   | AgentMessage
   | { readonly type: 'introduced' }
-  | { readonly type: 'refused'; readonly error: WeightcastError };
+  | { readonly type: 'left'; readonly error: WeightcastError };
 
 export const agentSpawnOptions: SpawnOptions<Inbox> = { accepts: anyOf(toAgent) };
 
@@ -57,11 +57,16 @@ export class AgentActor implements Actor<Inbox> {
     const { host, machine, machineName, ranks } = this.#ports;
     // Before it says which run: none may end between the two unsaid.
     ranks.onEnded((ended) => context.tell(this.#hosts, { type: 'rank-ended', host, ...ended }));
+    // As a message, so that what was said before is heard before.
+    context.watch(this.#hosts, ({ reason }) => ({
+      type: 'left',
+      error: new PeerLostError(`the supervisor is lost: ${reason}`),
+    }));
     const fields = { host, agent: context.self, machine, machineName, ranks: [...ranks.running] };
     context.pipe(
       ask(context, this.#hosts, toHosts.introduce, fields, { deadlineMilliseconds: deadlines.control }),
       () => ({ type: 'introduced' }) as const,
-      (error) => ({ type: 'refused', error }) as const,
+      (error) => ({ type: 'left', error }) as const,
     );
   }
 
@@ -70,8 +75,8 @@ export class AgentActor implements Actor<Inbox> {
     switch (message.type) {
       case 'introduced':
         return this.#ports.joined();
-      case 'refused':
-        return this.#ports.refused(message.error);
+      case 'left':
+        return this.#ports.left(message.error);
       case 'launch':
         return ranks.launch(message);
       case 'end-rank':

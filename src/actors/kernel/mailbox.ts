@@ -18,7 +18,8 @@ interface Entry<T> {
 export class Mailbox<T> {
   readonly #policy: MailboxPolicy;
   readonly #signals: Entry<T>[] = [];
-  #messages: Entry<T>[] = [];
+  /** Null where a message was taken out: the queue must not keep alive what its receiver has handled. */
+  #messages: (Entry<T> | null)[] = [];
   /** Index of the oldest message: shifting an array would move all others. */
   #head = 0;
 
@@ -55,7 +56,8 @@ export class Mailbox<T> {
 
   /** Takes everything out. */
   drain(): T[] {
-    const items = [...this.#signals, ...this.#messages.slice(this.#head)].map(({ item }) => item);
+    const waiting = this.#messages.slice(this.#head).map((entry) => entry!);
+    const items = [...this.#signals, ...waiting].map(({ item }) => item);
     this.#signals.length = 0;
     this.#messages = [];
     this.#head = 0;
@@ -63,12 +65,13 @@ export class Mailbox<T> {
   }
 
   #oldestOfOthers(): number {
-    return this.#messages.findIndex(({ isOwn }, index) => index >= this.#head && !isOwn);
+    return this.#messages.findIndex((entry, index) => index >= this.#head && !entry!.isOwn);
   }
 
   #shiftMessage(): Entry<T> | undefined {
     if (this.#head === this.#messages.length) return undefined;
     const entry = this.#messages[this.#head]!;
+    this.#messages[this.#head] = null;
     this.#head += 1;
     if (this.#head >= 1_024 && this.#head * 2 >= this.#messages.length) {
       this.#messages = this.#messages.slice(this.#head);

@@ -4,9 +4,9 @@ import {
   contentDigest,
   decodeManifest,
   encodeManifest,
-  layoutDigest,
+  layoutDigests,
   type Manifest,
-  mergeManifests,
+  ManifestMerger,
 } from '../../checkpoint/manifest.ts';
 import { checkManifestSize } from '../../checkpoint/manifest-size.ts';
 import { type BadTensor, combineParts, type PartReport } from '../../checkpoint/parts.ts';
@@ -15,7 +15,7 @@ import { asFailure, UsageError, VerificationError } from '../../errors.ts';
 import { inManifestOrder } from '../../plan/arrived-order.ts';
 import { type Plan, planUpdate } from '../../plan/buckets.ts';
 import { type FusedModules, type FusedUnits, fusedUnits } from '../../plan/fused-tensors.ts';
-import { assignFiles, assignWritten, type FileAssignments } from '../../plan/load-assignment.ts';
+import { assignWritten, FileAssigner, type FileAssignments } from '../../plan/load-assignment.ts';
 import { PlanCache } from '../../plan/plan-cache.ts';
 import { planReception, servedBy, withLost } from '../../plan/reception.ts';
 import { cutSlices, type Slices } from '../../plan/slices.ts';
@@ -45,12 +45,18 @@ export const plannerSpawnOptions: SpawnOptions<PlannerMessage> = { supervision: 
 export class PlannerActor implements Actor<PlannerMessage> {
   readonly #ports: PlannerPorts;
   readonly #recall: (layout: string) => Uint8Array | null;
-  readonly #manifests = new Map<string, Manifest>();
+  /** By layout, each with its lasting layout, by which plans are kept. */
+  readonly #manifests = new Map<string, { readonly manifest: Manifest; readonly lasting: string }>();
   readonly #plans = new PlanCache();
   /** `arrivalDigest` of manifests. */
   readonly #expected = new WeakMap<Manifest, string>();
   /** Of the checkpoint that was planned last. */
   #parts: { readonly key: string; readonly slices: Slices; readonly units: FusedUnits } | null = null;
+
+  readonly #assigner = new FileAssigner();
+  readonly #merger = new ManifestMerger();
+  /** What the encoded shares of a loading are, which come back with the digests. */
+  readonly #made = new WeakMap<Uint8Array, Manifest>();
 
   /** The files that were opened last: one registration runs at a time. */
   #opened: { readonly number: number; readonly index: CheckpointIndex } | null = null;
@@ -78,9 +84,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
           this.#verify(message);
           return context.reply(message, {});
         case 'release-layout':
-          this.#manifests.delete(message.layout);
-          this.#plans.forget(message.layout);
-          return;
+          return this.#release(message.layout);
       }
     } catch (thrown) {
       // The request, the checkpoint or the memory is at fault, not the planner.
@@ -108,9 +112,11 @@ export class PlannerActor implements Actor<PlannerMessage> {
     const orders: LoadRequest[] = [];
     for (const { rank, manifest, segment, reads } of shares) {
       await this.#ports.breathe();
+      const encoded = encodeManifest(manifest);
+      this.#made.set(encoded, manifest);
       orders.push({
         rank,
-        manifest: encodeManifest(manifest),
+        manifest: encoded,
         segment,
         exists: reused !== null,
         reads: [...reads],
@@ -132,27 +138,27 @@ export class PlannerActor implements Actor<PlannerMessage> {
     checkManifestSize(checkpoint, index.names);
     const identitiesOf = new Map(source.hosts.map(({ host, identities }) => [host, identities]));
     const loading = ranks.filter(({ host }) => identitiesOf.has(host));
-    return assignFiles({ checkpoint, index, identitiesOf, segmentName, ranks: loading, spare });
+    return this.#assigner.assign({ checkpoint, index, identitiesOf, segmentName, ranks: loading, spare });
   }
 
   async #merge({ parts }: MessageOf<'merge'>): Promise<Merged> {
     const decoded: Manifest[] = [];
     for (const { manifest, digests } of parts) {
-      decoded.push({ ...decodeManifest(manifest), digests });
+      decoded.push({ ...(this.#made.get(manifest) ?? decodeManifest(manifest)), digests });
       await this.#ports.breathe();
     }
-    return this.#keep(mergeManifests(decoded));
+    return this.#keep(this.#merger.merge(decoded));
   }
 
   /** Throws a `CheckpointError` for what could not be planned, or would not fit into messages. */
   async #keep(manifest: Manifest): Promise<Merged> {
     checkManifestSize(manifest.checkpoint, manifest.names);
     await this.#ports.breathe();
-    const layout = layoutDigest(manifest);
+    const { layout, lasting } = layoutDigests(manifest);
     await this.#ports.breathe();
     const digest = contentDigest(manifest);
     await this.#ports.breathe();
-    this.#manifests.set(layout, manifest);
+    this.#manifests.set(layout, { manifest, lasting });
     return {
       layout,
       digest,
@@ -164,11 +170,11 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 
   #plan({ layout, ranks, sources, copies, lost, mirrorName, ...limits }: MessageOf<'plan'>): Planned {
-    const known = this.#manifest(layout);
+    const { manifest: known, lasting } = this.#known(layout);
     const registered = withLost(known, lost);
     const expected = this.#expectedOf(known);
     const { memoryFraction: fraction, bucketBytes, fused } = limits;
-    const { slices, units } = this.#partsOf(layout, registered, fused);
+    const { slices, units } = this.#partsOf(lasting, registered, fused);
     const reception = planReception({
       manifest: registered,
       slices,
@@ -179,8 +185,9 @@ export class PlannerActor implements Actor<PlannerMessage> {
       mirrorName,
     });
     if (reception === null) {
-      const plan = this.#plans.plan({ layout, manifest: registered, ranks, fraction, bucketBytes, fused });
-      return { plan, expected, manifest: null, reception };
+      const input = { layout: lasting, manifest: registered, ranks, fraction, bucketBytes, fused };
+      const plan = this.#plans.plan(input);
+      return { plan, expected, segments: pathsOf(known), manifest: null, reception };
     }
     const { manifest, mirrors } = reception;
     // Each update has mirrors of its own, and so a plan of its own: caching it is no use.
@@ -191,6 +198,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return {
       plan,
       expected,
+      segments: pathsOf(manifest),
       manifest: encodeManifest(manifest),
       reception: {
         sliceBytes: Float64Array.from(slices.slices, ({ bytes }) => bytes),
@@ -215,7 +223,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
   }
 
   #verify({ layout, instance, reports }: MessageOf<'verify'>): void {
-    const manifest = this.#manifest(layout);
+    const { manifest } = this.#known(layout);
     const verdict = combineParts(
       reports.map(({ rank, plan, arrived }) => ({ rank, ...columnsOf(arrived, plan, manifest) })),
       manifest.digests,
@@ -228,15 +236,29 @@ export class PlannerActor implements Actor<PlannerMessage> {
     );
   }
 
-  #manifest(layout: string): Manifest {
+  #known(layout: string) {
     const known = this.#manifests.get(layout);
     if (known !== undefined) return known;
     const encoded = this.#recall(layout);
     if (encoded === null) throw new UsageError(`no registered checkpoint has the layout ${layout}`);
     const manifest = decodeManifest(encoded);
-    this.#manifests.set(layout, manifest);
-    return manifest;
+    const recalled = { manifest, lasting: layoutDigests(manifest).lasting };
+    this.#manifests.set(layout, recalled);
+    return recalled;
   }
+
+  /** Its plans stay for the next version of its publisher, which is registered by now. */
+  #release(layout: string): void {
+    const lasting = this.#manifests.get(layout)?.lasting;
+    this.#manifests.delete(layout);
+    if (lasting === undefined) return;
+    if ([...this.#manifests.values()].some((other) => other.lasting === lasting)) return;
+    this.#plans.forget(lasting);
+  }
+}
+
+function pathsOf({ segments }: Manifest): string[] {
+  return segments.map(({ path }) => path);
 }
 
 /** The file of a tensor that lies in one, for errors: stores through a mapping of it change no time stamp. */

@@ -1,30 +1,33 @@
-import * as z from 'zod';
-import { engineKinds, linkKinds, pauseOptions } from '../../engines/engine-client.ts';
 import type { EngineOptions } from '../../engines/engine-options.ts';
-import { name } from './values.ts';
 
 /** One inference server and the ranks on its devices. */
 export interface InstanceOptions extends EngineOptions {
   readonly name: string;
-  /** Its ranks' numbers in the cluster, in the order of the engine's workers. */
-  readonly ranks: readonly number[];
-  /** Host of its ranks: one of `ClusterOptions.hosts`. Default: this host. */
+  /**
+   * The engine's workers, host by host, in the order in which the engine numbers them. An engine of one host has `ranks`,
+   * `host` and `devices` in its place.
+   */
+  readonly workers?: readonly WorkerOptions[];
+  /**
+   * Its ranks' numbers in the cluster, in the order of the engine's workers. Default: one for each of `devices`, the lowest
+   * that are free.
+   */
+  readonly ranks?: readonly number[];
+  /** Host of its ranks: one of `ClusterOptions.hosts`. Default: the host that the cluster starts on. */
   readonly host?: string;
-  /** Index of each worker's device on that host, in the order of `ranks`. Default: what `ClusterOptions.devices` says. */
-  readonly devices?: readonly number[];
+  /**
+   * Each worker's device on that host, in their order: its index, or the UUID of a GPU (`GPU-…`, `MIG-…`). Default: what
+   * `ClusterOptions.devices` or the host's own says.
+   */
+  readonly devices?: readonly (number | string)[];
 }
 
-/** The same as messages carry it. */
-export const instanceOptions = z.strictObject({
-  name,
-  ranks: z.array(z.int().min(0)).min(1).readonly(),
-  host: z.string().exactOptional(),
-  devices: z.array(z.int().min(0)).readonly().exactOptional(),
-  endpoint: z.string(),
-  engine: z.enum(engineKinds).exactOptional(),
-  link: z.enum(linkKinds).exactOptional(),
-  apiKey: z.string().exactOptional(),
-  pause: z.enum(pauseOptions).exactOptional(),
-  resetCache: z.boolean().exactOptional(),
-  hasDraftModel: z.boolean().exactOptional(),
-});
+/** Workers of an engine that are on one host. At least one of `ranks` and `devices` says how many. */
+export interface WorkerOptions {
+  /** One of `ClusterOptions.hosts`. Default: the host that the cluster starts on. */
+  readonly host?: string;
+  /** As of an instance. */
+  readonly devices?: readonly (number | string)[];
+  /** As of an instance. */
+  readonly ranks?: readonly number[];
+}

@@ -83,6 +83,8 @@ export const toRank = {
       /** In the host's directory; null if the rank has them cached. */
       plan: document.nullable(),
       manifest: document.nullable(),
+      /** Names of the manifest's segments: those of files are not the ones of a cached manifest. */
+      segments: z.array(z.string()),
       /** `arrivalDigest` of the checkpoint. */
       expected: z.string(),
       /** What to receive from other hosts; null if nothing. */

@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import type { ActorRef } from '../kernel/index.ts';
 import { checkpointStatus, foreignSource, ownSegment, source } from './checkpoint-values.ts';
-import { instanceOptions } from './instance-options.ts';
+import { instance } from './instance.ts';
 import type { RankMessage } from './rank.ts';
 import { progress, status } from './status-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
@@ -82,7 +82,7 @@ export const toSupervisor = {
     z.object({ running: z.boolean() }),
   ),
   /** Starts the rank processes of a new instance. Answered when all of its ranks are ready. */
-  addInstance: request('add-instance', { instance: instanceOptions }, status),
+  addInstance: request('add-instance', { instance }, status),
   /** Ends the ranks of an instance. */
   removeInstance: request('remove-instance', { instance: name }, nothing),
   /** Resumes the engine of an instance that no update changes now. */

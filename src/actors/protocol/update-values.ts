@@ -85,6 +85,8 @@ export const opened = z.discriminatedUnion('outcome', [
     receiving: fabricSource.nullable(),
   }),
   z.object({ outcome: z.literal('pressure'), wantedBytes: bytes, freeBytes: bytes }),
+  /** The rank has to compare a file, and its cached manifest has the digests of an earlier version: it is to be sent. */
+  z.object({ outcome: z.literal('outdated') }),
 ]);
 export type Opened = z.infer<typeof opened>;
 
@@ -153,8 +155,10 @@ export const streamed = z.object({
   endedAt: z.number().nullable(),
   /** Null if it was not asked for. */
   timeline: timeline.nullable(),
-  /** Null if its worker was not asked, or does not say. */
+  /** Null if it was not asked for, or its worker was asked and does not say. */
   arrived: arrived.nullable(),
+  /** Who has seen that: the worker what it received, or its rank what it laid ready for a worker that cannot say. */
+  seenBy: z.enum(['worker', 'rank']),
   /** One for each exchange; none if its worker was not asked, or does not say. */
   live: z.array(liveDigests),
   received: z.array(received),

@@ -32,3 +32,17 @@ export class BucketStep {
     this.#waiters.clear();
   }
 }
+
+/** Those of one exchange. */
+export function bucketSteps() {
+  return {
+    /** Uploaded into its staging slot. */
+    staged: new BucketStep(),
+    /** Its broadcast has been issued, and may still be running. */
+    issued: new BucketStep(),
+    /** Its broadcast is done. */
+    broadcast: new BucketStep(),
+    /** Its reload has been requested, and may still be running. */
+    requested: new BucketStep(),
+  };
+}

@@ -64,5 +64,5 @@ async function forward(job: ForwardJob): Promise<void> {
   const { transfer, bucket } = job;
   if (job.origin === 'host') await transfer.uploadInPlace(bucket);
   await transfer.broadcast(bucket, job);
-  await transfer.reload(bucket);
+  await Promise.all([transfer.reload(bucket), transfer.digest(bucket)]);
 }

@@ -5,13 +5,19 @@ import { decodePlan } from '../../plan/plan-codec.ts';
 /** Enough for two checkpoints that each alternate between two sets of segments. */
 const keptOfEach = 4;
 
+/** `expected`: the `arrivalDigest` of the checkpoint whose digests the manifest has. */
+interface Known {
+  readonly manifest: Manifest;
+  readonly expected: string;
+}
+
 /**
- * The manifests and plans that a rank used last, so that they need not be sent again. The digests in a cached manifest
- * may be those of an earlier checkpoint of the same layout; everything else follows from the layout.
+ * The manifests and plans that a rank used last, so that they need not be sent again. A layout here is a lasting one: the
+ * digests in a cached manifest may be those of an earlier checkpoint, and names of files too; everything else follows from it.
  */
 export class LayoutCache {
   /** The least recently used first. */
-  readonly #manifests = new Map<string, Manifest>();
+  readonly #manifests = new Map<string, Known>();
   readonly #plans = new Map<string, Plan>();
 
   get layouts(): string[] {
@@ -22,20 +28,44 @@ export class LayoutCache {
     return [...this.#plans.keys()];
   }
 
-  /** Stores what was sent, encoded, and returns what the request names. Undefined for what is neither sent nor cached. */
+  /**
+   * Stores what was sent, encoded, and returns what the request names. Undefined for what is neither sent nor cached.
+   * `hasDigests`: whether the manifest's digests are those of the checkpoint.
+   */
   use(request: {
     readonly layout: string;
     readonly manifest: Uint8Array | null;
     readonly planDigest: string;
     readonly plan: Uint8Array | null;
-  }): { readonly manifest: Manifest | undefined; readonly plan: Plan | undefined } {
-    const { layout, manifest, planDigest, plan } = request;
+    /** Of the manifest, in its order. */
+    readonly segments: readonly string[];
+    readonly expected: string;
+  }) {
+    const { layout, manifest, planDigest, plan, segments, expected } = request;
     const sent = plan === null ? undefined : decodePlan(plan);
+    const known = touch(
+      this.#manifests,
+      layout,
+      manifest === null ? undefined : { manifest: decodeManifest(manifest), expected },
+    );
     return {
-      manifest: touch(this.#manifests, layout, manifest === null ? undefined : decodeManifest(manifest)),
+      manifest: known && withSegments(known.manifest, segments),
+      hasDigests: known?.expected === expected,
       plan: touch(this.#plans, planDigest, sent?.digest === planDigest ? sent : undefined),
     };
   }
+
+  /** It has to be sent again. */
+  forget(layout: string): void {
+    this.#manifests.delete(layout);
+  }
+}
+
+/** Undefined if they are not as many. */
+function withSegments(manifest: Manifest, paths: readonly string[]): Manifest | undefined {
+  if (paths.length !== manifest.segments.length) return undefined;
+  const segments = manifest.segments.map((segment, index) => ({ ...segment, path: paths[index]! }));
+  return { ...manifest, segments };
 }
 
 function touch<T>(table: Map<string, T>, key: string, sent: T | undefined): T | undefined {

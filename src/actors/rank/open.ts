@@ -13,7 +13,7 @@ import type { LayoutCache } from './layout-cache.ts';
 import type { Leases } from './leases.ts';
 import type { RankPorts } from './ports.ts';
 import type { RankCommunicator } from './rank-communicator.ts';
-import { RankTransfer } from './transfer.ts';
+import { OutdatedDigestsError, RankTransfer } from './transfer.ts';
 
 type OpenMessage = Extract<RankInbox, { type: 'open' }>;
 
@@ -26,7 +26,7 @@ interface Holdings {
 
 /**
  * Opens a rank's part in an update: joins the communicator, creates room for what comes from other hosts, allocates the
- * slots and binds the worker link. The transfer is null if device memory is short. On a throw nothing stays allocated.
+ * slots and binds the worker link. The transfer is null if device memory is short, or the cached manifest too old. On a throw nothing stays allocated.
  */
 export async function openTransfer(
   message: OpenMessage,
@@ -34,16 +34,18 @@ export async function openTransfer(
   context: Context<RankInbox>,
 ): Promise<{ readonly transfer: RankTransfer | null; readonly answer: Opened }> {
   const { ports, layouts, communicator } = holdings;
-  const { layout, planDigest } = message;
+  const { layout, planDigest, segments } = message;
   const [sentPlan, sentManifest] = await Promise.all(
     [message.plan, message.manifest].map(async (sent) => {
       return sent && unpackDocument(await ports.documents.read(sent));
     }),
   );
-  const { plan, manifest } = layouts.use({ layout, planDigest, plan: sentPlan!, manifest: sentManifest! });
+  const sent = { plan: sentPlan!, manifest: sentManifest! };
+  const { expected } = message;
+  const { plan, manifest, hasDigests } = layouts.use({ layout, planDigest, segments, expected, ...sent });
   if (plan === undefined || manifest === undefined)
     throw new WeightcastError(`rank ${ports.rank} has no plan ${planDigest} in its cache`);
-  const { epoch, version, worker, exchanges, expected, stepTimeoutMilliseconds, reception } = message;
+  const { epoch, version, worker, exchanges, stepTimeoutMilliseconds, reception } = message;
   let receiver: Receiver | null = null;
   try {
     const collective =
@@ -53,6 +55,7 @@ export async function openTransfer(
     const parts = {
       plan,
       manifest,
+      hasDigests,
       expected,
       ports,
       clock: context.clock,
@@ -64,6 +67,10 @@ export async function openTransfer(
     return { transfer, answer: { outcome: 'open', linkAddress: transfer.linkAddress, receiving } };
   } catch (error) {
     await receiver?.discard('the epoch was not opened');
+    if (error instanceof OutdatedDigestsError) {
+      layouts.forget(layout);
+      return { transfer: null, answer: { outcome: 'outdated' } };
+    }
     if (!(error instanceof OutOfDeviceMemoryError)) throw error;
     const wantedBytes = slotMemory(plan);
     const freeBytes = ports.device.memory().free;

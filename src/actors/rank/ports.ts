@@ -46,6 +46,8 @@ export interface RankPorts {
 export interface WorkerLinkOrder extends WorkerAsked {
   readonly epoch: number;
   readonly version: string;
+  /** How often the worker takes all weights. */
+  readonly exchanges: number;
   /** How long one answer may take. */
   readonly timeoutMilliseconds: number;
 }

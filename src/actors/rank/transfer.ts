@@ -17,8 +17,9 @@ import type {
   WorkerAsked,
 } from '../protocol/update-values.ts';
 import { arrivedAnswer } from './arrived.ts';
-import { BucketStep } from './bucket-step.ts';
+import { BucketStep, bucketSteps } from './bucket-step.ts';
 import { DeviceSlots } from './device-slots.ts';
+import { HandedOver } from './handed-over.ts';
 import type { RankPorts } from './ports.ts';
 import { SlotMap } from './slot-map.ts';
 import { Spans } from './spans.ts';
@@ -33,7 +34,9 @@ export interface TransferOptions {
   readonly stepTimeoutMilliseconds: number;
   readonly plan: Plan;
   readonly manifest: Manifest;
-  /** `arrivalDigest` of the checkpoint: the manifest may have the digests of an earlier one. */
+  /** Otherwise the manifest's digests are those of an earlier checkpoint. */
+  readonly hasDigests: boolean;
+  /** `arrivalDigest` of the checkpoint. */
   readonly expected: string;
   readonly ports: RankPorts;
   readonly clock: Clock;
@@ -42,6 +45,9 @@ export interface TransferOptions {
   /** Reads from other hosts; null if all bytes are in this host's memory. */
   readonly receiver: Receiver | null;
 }
+
+/** A file has to be compared with digests, and the rank has those of an earlier version. */
+export class OutdatedDigestsError extends Error {}
 
 /** Where a bucket is before its broadcast: in a staging slot of this rank, in its host memory, or on another rank. */
 export type BucketOrigin = 'staging' | 'host' | 'peer';
@@ -64,7 +70,7 @@ export class RankTransfer {
   readonly #spans = new Spans();
   readonly #inFlight = new Set<Promise<unknown>>();
   #slots: DeviceSlots;
-  #steps = newSteps();
+  #steps = bucketSteps();
   /** Taken by bucket 0 when the engine worker may be given the first bucket. */
   readonly #loading = new BucketStep();
   /** Resolves when the engine worker has opened the link buffer of the first exchange. Null before {@link connect}. */
@@ -74,6 +80,8 @@ export class RankTransfer {
   #ending: Promise<void> | null = null;
   #exchangesLeft: number;
   #arrivedDigests: ArrivedDigests | null = null;
+  /** Null where the engine worker says itself what it receives, or nobody asks. */
+  readonly #handedOver: HandedOver | null;
   readonly #live: LiveDigests[] = [];
 
   private constructor(options: TransferOptions, map: SlotMap, worker: WorkerQueue, slots: DeviceSlots) {
@@ -83,14 +91,17 @@ export class RankTransfer {
     this.#worker = worker;
     this.#slots = slots;
     this.#exchangesLeft = options.exchanges;
+    const { plan, manifest, ports } = options;
+    const isAsked = options.worker.report && !worker.reports;
+    this.#handedOver = isAsked ? new HandedOver(plan, manifest, ports.device) : null;
   }
 
   /**
-   * Allocates device memory and binds the worker link. On a throw (`OutOfDeviceMemoryError`, or `CheckpointError` for a
-   * tensor that the engine worker cannot take, or a file that changed) nothing stays allocated.
+   * Allocates device memory and binds the worker link. On a throw (`OutOfDeviceMemoryError`, `OutdatedDigestsError`, or
+   * `CheckpointError` for a tensor that the engine worker cannot take, or a file that changed) nothing stays allocated.
    */
   static async open(options: TransferOptions): Promise<RankTransfer> {
-    const { epoch, version, plan, manifest, ports, clock, stepTimeoutMilliseconds } = options;
+    const { epoch, version, exchanges, plan, manifest, ports, clock, stepTimeoutMilliseconds } = options;
     const map = new SlotMap(ports.rank, plan);
     const slots = DeviceSlots.allocate(map, ports.device);
     let worker: WorkerQueue | null = null;
@@ -99,6 +110,7 @@ export class RankTransfer {
         ...options.worker,
         epoch,
         version,
+        exchanges,
         timeoutMilliseconds: stepTimeoutMilliseconds,
       });
       worker = new WorkerQueue(link, map, manifest, clock);
@@ -106,7 +118,8 @@ export class RankTransfer {
       const transfer = new RankTransfer(options, map, worker, slots);
       const own = transfer.#ownSegments();
       // Before any engine is touched.
-      await ports.segments.confirm(manifest, own);
+      const known = options.hasDigests ? manifest : null;
+      if (!(await ports.segments.confirm(known, own))) throw new OutdatedDigestsError();
       await ports.segments.ready(own);
       return transfer;
     } catch (error) {
@@ -188,6 +201,11 @@ export class RankTransfer {
     this.#spans.add('reload', bucket, await reload);
   }
 
+  /** Takes the digests of the bucket in its link slot, if nobody else does. */
+  async digest(bucket: number): Promise<void> {
+    await this.#track(async () => this.#handedOver?.digest(bucket, this.#slots.linkPlace(bucket)));
+  }
+
   #issueBroadcast(bucket: number, { origin, releaseAfter }: BroadcastRequest): Promise<Interval> {
     const { collective, plan, stepTimeoutMilliseconds } = this.#options;
     assert(collective !== null, 'ranks that are not alone have a collective');
@@ -247,7 +265,9 @@ export class RankTransfer {
     const { ports, receiver } = this.#options;
     const { startedAt, endedAt } = this.#spans;
     const timeline = isTimed ? this.#spans.timeline(ports.rank, receiver?.spans ?? new Float64Array()) : null;
-    return { startedAt, endedAt, timeline, arrived, live: this.#live, received: receiver?.received ?? [] };
+    const seenBy = this.#handedOver === null ? 'worker' : 'rank';
+    const received = receiver?.received ?? [];
+    return { startedAt, endedAt, timeline, arrived, seenBy, live: this.#live, received };
   }
 
   /** How many buckets the engine worker was asked to load, in all exchanges. */
@@ -270,7 +290,8 @@ export class RankTransfer {
     await receiver?.close();
     await this.#track(() => this.#worker.release());
     this.#slots.free();
-    const digests = await this.#track(() => this.#worker.finish());
+    const reported = await this.#track(() => this.#worker.finish());
+    const digests = reported ?? this.#handedOver?.take() ?? null;
     if (this.#arrivedDigests !== null && !isDeepStrictEqual(digests, this.#arrivedDigests)) {
       throw new VerificationError(
         `the draft model on the device of rank ${ports.rank} got other weights than the target model`,
@@ -286,7 +307,7 @@ export class RankTransfer {
   /** Allocates device memory for the next exchange, on the same address. Throws `OutOfDeviceMemoryError`. */
   reopen(): void {
     this.#slots = DeviceSlots.allocate(this.map, this.#options.ports.device);
-    this.#steps = newSteps();
+    this.#steps = bucketSteps();
   }
 
   /** Ends the transfer early, from any state. Nothing begins from here on. May be called twice. Never rejects. */
@@ -326,17 +347,4 @@ export class RankTransfer {
       this.#inFlight.delete(work);
     }
   }
-}
-
-function newSteps() {
-  return {
-    /** Uploaded into its staging slot. */
-    staged: new BucketStep(),
-    /** Its broadcast has been issued, and may still be running. */
-    issued: new BucketStep(),
-    /** Its broadcast is done. */
-    broadcast: new BucketStep(),
-    /** Its reload has been requested, and may still be running. */
-    requested: new BucketStep(),
-  };
 }

@@ -36,6 +36,11 @@ export class WorkerQueue {
     return live && { ...live, place: { ...live.place }, names: live.names?.join('\n') ?? null };
   }
 
+  /** Whether the worker can say what it received. */
+  get reports(): boolean {
+    return this.#link.reports;
+  }
+
   get address(): string {
     return this.#link.address;
   }

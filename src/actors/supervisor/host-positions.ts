@@ -1,9 +1,9 @@
-import type { InstanceOptions } from '../protocol/instance-options.ts';
+import type { Instance, Worker } from '../protocol/instance.ts';
 import type { Remembered } from '../protocol/remembered-values.ts';
 
 /** Where a rank stands among those of its host. */
 export interface HostPosition {
-  /** From 0; stays the rank's as long as it is in the cluster. By default it is the index of its GPU. */
+  /** From 0; stays the rank's as long as it is in the cluster. The index of its GPU, unless another rank was there first. */
   readonly position: number;
   /** Its place among the host's ranks in that order, and their number: ranks share the host's NICs by these. */
   readonly localRank: number;
@@ -24,11 +24,18 @@ export class HostPositions {
     return [...this.#taken].map(([rank, { host, position }]) => ({ rank, host, position }));
   }
 
-  /** Gives ranks without a position, in the order of their numbers, the lowest that are free on their hosts. */
-  assign(instances: readonly InstanceOptions[]): void {
-    const ranks = instances.flatMap(({ ranks, host = '' }) => ranks.map((rank) => ({ rank, host })));
-    for (const { rank, host } of ranks.sort((one, other) => one.rank - other.rank)) {
-      if (this.#taken.has(rank)) continue;
+  /**
+   * Gives ranks without a position that of their device, if it is free, and others, in the order of their numbers, the lowest
+   * that are free on their hosts.
+   */
+  assign(instances: readonly Instance[]): void {
+    const workers = instances.flatMap((instance) => instance.workers);
+    const isNew = ({ rank }: Worker) => !this.#taken.has(rank);
+    for (const { rank, host = '', device } of workers.filter(isNew))
+      if (typeof device === 'number' && !this.#positionsOn(host).includes(device))
+        this.#taken.set(rank, { host, position: device });
+    const others = workers.filter(isNew).sort((one, other) => one.rank - other.rank);
+    for (const { rank, host = '' } of others) {
       const positions = this.#positionsOn(host);
       let position = 0;
       while (positions.includes(position)) position += 1;

@@ -2,13 +2,13 @@ import { resetsCache } from '../../engines/engine-client.ts';
 import { NotReadyError, UsageError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
-import type { InstanceOptions } from '../protocol/instance-options.ts';
+import { type Instance, ranksOf } from '../protocol/instance.ts';
 import type { RememberedInstance } from '../protocol/remembered-values.ts';
 import type { InstanceStatus } from '../protocol/status-values.ts';
 import type { InstanceLedger, InstanceOutcome, UpdateTarget } from '../update/context.ts';
 
 interface Entry {
-  readonly options: InstanceOptions;
+  readonly options: Instance;
   readonly bridge: ActorRef<BridgeMessage>;
   /** Why it cannot be updated now: one of its ranks is in trouble. */
   failure: WeightcastError | null;
@@ -93,7 +93,7 @@ export class InstanceRegistry implements InstanceLedger {
   }
 
   /** Throws `UsageError` if the name is taken. */
-  add(options: InstanceOptions, bridge: ActorRef<BridgeMessage>): void {
+  add(options: Instance, bridge: ActorRef<BridgeMessage>): void {
     this.checkNew(options.name);
     const left = this.#removed.get(options.name);
     const { held = unknown, touched = null, isPaused = false, problem = null } = left ?? {};
@@ -123,7 +123,7 @@ export class InstanceRegistry implements InstanceLedger {
 
   /** The instance that a rank belongs to. */
   withRank(rank: number): string | null {
-    return this.names.find((name) => this.options(name).ranks.includes(rank)) ?? null;
+    return this.names.find((name) => ranksOf(this.options(name)).includes(rank)) ?? null;
   }
 
   /** `failure`: why it cannot be updated now; null: it can. */
@@ -163,7 +163,7 @@ export class InstanceRegistry implements InstanceLedger {
   }
 
   /** Throws `UsageError` if there is no such instance. */
-  options(name: string): InstanceOptions {
+  options(name: string): Instance {
     return this.#entry(name).options;
   }
 
@@ -176,7 +176,7 @@ export class InstanceRegistry implements InstanceLedger {
         name,
         bridge,
         endpoint: options.endpoint,
-        ranks: options.ranks,
+        ranks: ranksOf(options),
         isBroken: state === 'broken',
         isPaused,
         version: version === null ? null : `${version.checkpoint}@${version.digest}`,
@@ -282,7 +282,7 @@ function statusOf({ options, held, isPaused, problem }: Entry): InstanceStatus {
   return {
     name: options.name,
     endpoint: options.endpoint,
-    ranks: [...options.ranks],
+    ranks: ranksOf(options),
     state: held.state,
     version: held.version,
     isPaused,

@@ -4,7 +4,7 @@ import { type Context, restartForEver, type SpawnOptions } from '../kernel/index
 import { ask } from '../protocol/ask.ts';
 import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import type { InstanceOptions } from '../protocol/instance-options.ts';
+import { type Instance, ranksOf } from '../protocol/instance.ts';
 import type { UpdateTarget } from '../update/context.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
@@ -41,9 +41,9 @@ export class InstanceService {
   }
 
   /** Throws `UsageError`; then the cluster is as before. */
-  join(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
+  join(instance: Instance, context: Context<SupervisorInbox>): void {
     this.#instances.checkNew(instance.name);
-    this.#processes.checkNew(instance.ranks);
+    this.#processes.checkNew(ranksOf(instance));
     let checked: EngineClient | null = this.#ports.engineClient(instance);
     // The client of a bridge ends with it: each later life gets one of its own.
     const create = () => {
@@ -134,7 +134,7 @@ export class InstanceService {
       throw new BusyError(`instance ${name} is being updated; retry when that has ended`);
   }
 
-  #dismiss(instance: InstanceOptions, context: Context<SupervisorInbox>): Promise<void> {
+  #dismiss(instance: Instance, context: Context<SupervisorInbox>): Promise<void> {
     const bridge = this.#instances.remove(instance.name);
     if (bridge !== null) void context.stop(bridge);
     return this.#processes.remove(instance);

@@ -1,18 +1,18 @@
 import type { EngineClient } from '../../engines/engine-client.ts';
 import type { PlannerPorts } from '../planner/planner.ts';
-import type { InstanceOptions } from '../protocol/instance-options.ts';
+import type { Instance, Worker } from '../protocol/instance.ts';
 import type { InstanceStatus } from '../protocol/status-values.ts';
 import type { HostPosition } from './host-positions.ts';
 
 /** The supervisor's access to the world. */
 export interface SupervisorPorts extends PlannerPorts {
   /**
-   * Starts the process of one rank of an instance, which sends `rank-ready` when it owns its device. A process that has
+   * Starts the process of a rank on the host of its worker, which sends `rank-ready` when it owns its device. A process that has
    * outlived the supervisor which started it is not started again: it introduces itself to this one.
    */
-  launchRank(rank: number, instance: InstanceOptions, position: HostPosition): LaunchedRank;
+  launchRank(worker: Worker, instance: Instance, position: HostPosition): LaunchedRank;
   /** Connects to nothing yet. Throws `UsageError` for an invalid endpoint or API key. */
-  engineClient(instance: InstanceOptions): EngineClient;
+  engineClient(instance: Instance): EngineClient;
   /** What has become of an instance, before its engine can have heard of it. */
   noteInstance(instance: InstanceStatus): void;
   /** Name of the segments of set number `set`, to which each rank's number is appended. */

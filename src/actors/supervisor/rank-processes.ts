@@ -7,7 +7,7 @@ import {
   type WeightcastError,
 } from '../../errors.ts';
 import type { Context } from '../kernel/index.ts';
-import type { InstanceOptions } from '../protocol/instance-options.ts';
+import { type Instance, ranksOf, type Worker } from '../protocol/instance.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import { HostPositions } from './host-positions.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
@@ -50,7 +50,7 @@ export class RankProcesses {
   readonly #released: ReleasedSegments;
   readonly #listener: RankListener;
   readonly #startMilliseconds: number;
-  readonly #instanceOf = new Map<number, InstanceOptions>();
+  readonly #placeOf = new Map<number, { readonly worker: Worker; readonly instance: Instance }>();
   readonly #positions = new HostPositions();
   readonly #memory: LastingMemory;
   /** Each with what it did not answer. */
@@ -82,30 +82,32 @@ export class RankProcesses {
   }
 
   /** Instances of an earlier supervisor keep their positions. */
-  recall(instances: readonly InstanceOptions[]): void {
-    const ranks = instances.flatMap((instance) => [...instance.ranks]);
+  recall(instances: readonly Instance[]): void {
+    const ranks = instances.flatMap(ranksOf);
     this.#positions.recall(ranks, this.#memory.recalled.positions);
   }
 
   /** Instances that are added together: their ranks take positions on their hosts in the order of their numbers. */
-  place(instances: readonly InstanceOptions[]): void {
+  place(instances: readonly Instance[]): void {
     this.#positions.assign(instances);
     this.#memory.write('positions', this.#positions.all);
   }
 
-  add(instance: InstanceOptions, context: Context<SupervisorInbox>): void {
+  add(instance: Instance, context: Context<SupervisorInbox>): void {
     this.place([instance]);
-    for (const rank of instance.ranks) {
-      this.#instanceOf.set(rank, instance);
+    for (const worker of instance.workers) {
+      const { rank } = worker;
+      this.#placeOf.set(rank, { worker, instance });
       this.#ranks.add(rank, new RestartBackoff(context.clock, context.random));
       this.#launch(rank, context);
     }
   }
 
   /** Resolves when the processes have ended. */
-  async remove(instance: InstanceOptions): Promise<void> {
-    const processes = instance.ranks.map((rank) => {
-      this.#instanceOf.delete(rank);
+  async remove(instance: Instance): Promise<void> {
+    const ranks = ranksOf(instance);
+    const processes = ranks.map((rank) => {
+      this.#placeOf.delete(rank);
       this.#positions.release(rank);
       this.#cancelTimer(rank);
       return this.#ranks.remove(rank);
@@ -113,7 +115,7 @@ export class RankProcesses {
     this.#memory.write('positions', this.#positions.all);
     // Only after all of them have left the registry: none may stand in for another.
     const reason = `instance ${instance.name} was removed`;
-    for (const rank of instance.ranks) this.#listener.onLost(rank, reason, false);
+    for (const rank of ranks) this.#listener.onLost(rank, reason, false);
     await Promise.allSettled(processes.map((process) => process?.stop()));
   }
 
@@ -123,7 +125,8 @@ export class RankProcesses {
   }
 
   #launch(rank: number, context: Context<SupervisorInbox>): void {
-    const process = this.#ports.launchRank(rank, this.#instanceOf.get(rank)!, this.#positions.of(rank));
+    const { worker, instance } = this.#placeOf.get(rank)!;
+    const process = this.#ports.launchRank(worker, instance, this.#positions.of(rank));
     this.#ranks.markLaunched(rank, process);
     const late = { type: 'rank-late', rank, process } as const;
     const survivor = Math.min(survivorMilliseconds, this.#startMilliseconds);

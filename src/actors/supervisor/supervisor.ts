@@ -3,7 +3,7 @@ import { SwarmActor, swarmSpawnOptions } from '../join/swarm.ts';
 import type { Actor, Context, ReplyOf, Request } from '../kernel/index.ts';
 import { PlannerActor, plannerSpawnOptions } from '../planner/planner.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import type { InstanceOptions } from '../protocol/instance-options.ts';
+import { type Instance, ranksOf } from '../protocol/instance.ts';
 import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import { CheckpointLedger } from './checkpoint-ledger.ts';
@@ -25,7 +25,7 @@ import { WaitingCallers } from './waiting-callers.ts';
 type RankNews = 'rank-ready' | 'rank-failed' | 'rank-down' | 'rank-late' | 'restart-rank';
 
 export interface SupervisorOptions {
-  readonly instances: readonly InstanceOptions[];
+  readonly instances: readonly Instance[];
   /** How many sets of released checkpoint memory to keep for later checkpoints of the same sizes. */
   readonly spareCheckpoints: number;
   /** How long one start of a rank may take, until it owns its device. Default: `deadlines.start`. */
@@ -302,7 +302,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   #noteTrouble(rank: number): void {
     const instance = this.#instances.withRank(rank);
     if (instance === null) return;
-    const { ranks } = this.#instances.options(instance);
+    const ranks = ranksOf(this.#instances.options(instance));
     this.#instances.setFailure(instance, this.#ranks.troubleAmong(ranks));
   }
 }

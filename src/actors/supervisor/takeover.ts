@@ -1,5 +1,6 @@
 import { asFailure } from '../../errors.ts';
 import type { Context } from '../kernel/index.ts';
+import { ranksOf } from '../protocol/instance.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry, Touched } from './instance-registry.ts';
@@ -48,7 +49,7 @@ export class Takeover {
     const name = this.#instances.withRank(rank);
     const touched = name === null ? undefined : this.#undecided.get(name);
     if (name === null || touched === undefined) return;
-    const { ranks } = this.#instances.options(name);
+    const ranks = ranksOf(this.#instances.options(name));
     if (!this.#ranks.areReady(ranks)) return;
     this.#undecided.delete(name);
     const isUntouched = this.#ranks

@@ -1,5 +1,6 @@
 import { AbortedError, UsageError } from '../../errors.ts';
 import type { ActorRef, Context } from '../kernel/index.ts';
+import { ranksOf } from '../protocol/instance.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
 import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { UpdateReport } from '../protocol/update-values.ts';
@@ -117,7 +118,8 @@ export class UpdateService {
     for (const update of this.#running) update.rankReady(rank);
     const { instances, ranks } = this.#parts;
     const instance = instances.withRank(rank);
-    if (instance !== null && ranks.areReady(instances.options(instance).ranks)) this.#healing.hurry(instance);
+    if (instance !== null && ranks.areReady(ranksOf(instances.options(instance))))
+      this.#healing.hurry(instance);
   }
 
   rankLost(rank: number, loss: RankLoss): void {

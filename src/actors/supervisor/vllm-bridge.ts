@@ -77,8 +77,11 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
   }
 
   async #awaitHealthy(options: CallOptions): Promise<EngineState> {
+    // One that was well a moment ago is asked both at once: each round of questions is time that its update takes.
+    const asked = this.#told === null ? null : this.#client.state(options).catch(() => null);
     const { wasDown } = await this.#client.ready(options);
-    const state = await this.#client.state(options);
+    const early = wasDown ? null : await asked;
+    const state = early ?? (await this.#client.state(options));
     if (wasDown || this.#told === null || state.version !== this.#told)
       [this.#linkProtocol, this.#worldSize] = await Promise.all([
         this.#client.linkProtocol(options),

@@ -1,5 +1,6 @@
 import { DeadlineError, UsageError, type WeightcastError } from '../../errors.ts';
 import type { Context, Reply } from '../kernel/index.ts';
+import { ranksOf } from '../protocol/instance.ts';
 import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
@@ -81,7 +82,7 @@ export class WaitingCallers {
   /** Instances that were removed meanwhile do not count. */
   #ranksOf({ instances }: WaitingCaller): number[] {
     const present = instances.filter((name) => this.#instances.names.includes(name));
-    return present.flatMap((name) => [...this.#instances.options(name).ranks]);
+    return present.flatMap((name) => ranksOf(this.#instances.options(name)));
   }
 
   /** Fails the callers that wait for this instance alone: it was removed. */

@@ -1,8 +1,10 @@
+import { oldestProtocol } from '../../engines/worker-link/messages.ts';
 import { sizeRefusal } from '../../engines/world-size.ts';
-import { AbortedError, asFailure, EngineError, type WeightcastError } from '../../errors.ts';
+import { AbortedError, asFailure, EngineError, UsageError, type WeightcastError } from '../../errors.ts';
 import { ask } from '../protocol/ask.ts';
 import { type EngineState, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
+import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 
 /**
@@ -36,6 +38,7 @@ async function awaitEngine(
 ): Promise<void> {
   const { context, spec } = update;
   const { name, bridge } = target;
+  refuseSharedDevices(target, spec.ranks);
   // The bridge answers within the timeout, and in better words than a missed deadline.
   const within = update.within(timeoutMilliseconds + deadlines.control);
   try {
@@ -44,6 +47,7 @@ async function awaitEngine(
     if (state.isPaused === false) spec.instances.paused(name, false);
     refuseUnfit(target, state);
     refuseOtherSize(target, state);
+    if (spec.options.baseline !== null) refuseSilent(target, state);
     if (state.linkProtocol !== null) spec.linkProtocols.set(name, state.linkProtocol);
   } catch (thrown) {
     const isUnreachable = !(asFailure(thrown) instanceof AbortedError) && !isRefusal(thrown);
@@ -90,7 +94,30 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
   }
 }
 
+/** Its engine tells the workers apart by their devices. */
+function refuseSharedDevices({ name, ranks }: UpdateTarget, ready: readonly ReadyRank[]): void {
+  const own = ready.filter(({ rank }) => ranks.includes(rank));
+  const first = new Map([...own].reverse().map((one) => [one.deviceUuid, one]));
+  for (const { rank, host, deviceUuid } of own) {
+    const other = first.get(deviceUuid)!;
+    if (other.rank === rank) continue;
+    const both = `ranks ${other.rank} (host ${other.host}) and ${rank} (host ${host})`;
+    const names = deviceUuid.startsWith('HOST-')
+      ? '; give the host devices of each host a namespace of their own (hosts: { NAME: { devices: { kind, namespace } } })'
+      : '';
+    throw new UsageError(`instance ${name}: ${both} both have the device ${deviceUuid}${names}`);
+  }
+}
+
+/** Only workers of weightcast's own link say what their models hold. */
+function refuseSilent({ name, endpoint }: UpdateTarget, { linkProtocol }: EngineState): void {
+  if (linkProtocol !== null && linkProtocol > oldestProtocol) return;
+  throw new Refusal(
+    `the workers of instance ${name} (${endpoint}) do not say what their models hold, so that nothing could be compared with the baseline: update it without one`,
+  );
+}
+
 function refuseOtherSize({ name, endpoint, ranks }: UpdateTarget, { worldSize }: EngineState): void {
-  const refusal = worldSize && sizeRefusal(`instance ${name} (${endpoint})`, ranks, worldSize);
+  const refusal = worldSize && sizeRefusal(`instance ${name} (${endpoint})`, ranks.length, worldSize);
   if (refusal !== null) throw new Refusal(refusal);
 }

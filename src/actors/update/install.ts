@@ -115,7 +115,8 @@ export class Installing {
     try {
       if (this.#reportsArrival(target)) {
         await this.#verify(target);
-        proofs = { ...proofs, arrived: 'holds' };
+        const isProof = target.ranks.every((rank) => this.#streamed.get(rank)!.seenBy === 'worker');
+        if (isProof) proofs = { ...proofs, arrived: 'holds' };
       }
       if (verify.installed) {
         proofs = { ...proofs, installed: await this.#comparison.compare(target, this.#streamed) };
@@ -206,7 +207,7 @@ export class Installing {
     return ranks.every((rank) => this.#streamed.has(rank));
   }
 
-  /** Whether digests of what arrived were asked for, and all workers of the instance have reported theirs. */
+  /** Whether digests of what arrived were asked for, and there are some of each worker of the instance. */
   #reportsArrival({ ranks }: UpdateTarget): boolean {
     if (!this.#update.spec.options.verify.arrived) return false;
     return ranks.every((rank) => this.#streamed.get(rank)!.arrived !== null);

@@ -111,7 +111,7 @@ export async function openEpoch(
   throw error;
 }
 
-/** Returns null, and lowers `ceilings`, after memory pressure. */
+/** Returns null if it is to be planned again; after memory pressure it lowers `ceilings`. */
 async function tryOpen(
   update: UpdateContext,
   sources: LeasedSources,
@@ -133,7 +133,7 @@ async function tryOpen(
   for (const [index, { prepared }] of groups.entries())
     noteAnswers(prepared, answers[index]!, links, ceilings);
   if (links.size < update.spec.ranks.length) {
-    await update.abort(epoch, 'planning again after memory pressure');
+    await update.abort(epoch, 'planning again: memory is short, or a manifest is to be sent');
     return null;
   }
   await update.allOrAbort(epoch, [sources.announce(answers.flat())]);
@@ -233,6 +233,7 @@ async function openGroup(
       planDigest: plan.digest,
       layout: plan.layout,
       ...missing(member),
+      segments: planned.segments,
       expected: planned.expected,
       reception: receptionOf(ready.rank, reception, sources.swarm, swarm),
       // Half of what the plan left free.
@@ -287,6 +288,7 @@ function noteAnswers(
       links.set(ready.rank, answer.linkAddress);
       continue;
     }
+    if (answer.outcome === 'outdated') continue;
     // With enough free memory, another process took it meanwhile, or it is fragmented.
     const isShort = answer.freeBytes < answer.wantedBytes;
     ceilings.set(ready.rank, isShort ? answer.freeBytes : freeBytes / 2);

@@ -1,3 +1,4 @@
+import { VerificationError } from '../../errors.ts';
 import { type Held, placeKey } from '../../plan/live-weights.ts';
 import type { Proofs, Streamed } from '../protocol/update-values.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
@@ -32,7 +33,8 @@ export class ReplicaComparison {
     // The others may have been compared without it; then it is with them.
     const late = this.#isClosed ? this.#prove() : null;
     this.leave(target);
-    if (own.length === 0) return 'unknown';
+    if (own.length === 0 && this.#update.spec.options.baseline === null) return 'unknown';
+    if (own.length === 0) throw silent(target);
     const { proofs, failures } = late ?? (await this.#complete);
     const failure = failures.get(target.name);
     if (failure !== undefined) throw failure;
@@ -61,6 +63,12 @@ export class ReplicaComparison {
     }
     return outcome;
   }
+}
+
+function silent({ name }: UpdateTarget): VerificationError {
+  return new VerificationError(
+    `instance ${name}: not all of its workers say what they hold, so that nothing is compared with the baseline`,
+  );
 }
 
 /** Nothing of an instance of which a worker does not say what it holds. */

@@ -27,6 +27,7 @@ export interface CheckpointEngineLinkOptions extends RankSocketOptions {
  * SGLang repeats the whole exchange for a draft model, on the same address: after `finish` another `open` may follow.
  */
 export class CheckpointEngineWorkerLink implements WorkerLink {
+  readonly reports = false;
   readonly #options: CheckpointEngineLinkOptions;
   readonly #socket: RankSocket;
   /** These workers do not say what they hold. */

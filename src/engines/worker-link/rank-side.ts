@@ -20,12 +20,15 @@ export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
   readonly liveLayouts?: readonly string[];
   /** Default: false. */
   readonly acceptUnproven?: boolean;
+  /** How many exchanges the update has. Default: 1. */
+  readonly exchanges?: number;
   /** Version of the link that the worker speaks. Default: this end's. */
   readonly protocol?: number;
 }
 
 /** The rank's end of weightcast's own worker link (messages.ts). For its errors see {@link RankSocket}. */
 export class MessagePackWorkerLink implements WorkerLink {
+  readonly reports = true;
   readonly #options: MessagePackWorkerLinkOptions;
   readonly #socket: RankSocket;
   #live: LiveDigests | null = null;
@@ -53,8 +56,8 @@ export class MessagePackWorkerLink implements WorkerLink {
 
   async open(buffer: LinkBuffer): Promise<void> {
     const { deviceUuid: device, epoch, version, report = true, protocol = protocolVersion } = this.#options;
-    const { liveLayouts, acceptUnproven = false } = this.#options;
-    const asked = { report, installed: liveLayouts !== undefined, acceptUnproven };
+    const { liveLayouts, acceptUnproven = false, exchanges = 1 } = this.#options;
+    const asked = { report, installed: liveLayouts !== undefined, acceptUnproven, exchanges };
     await this.#ask({ type: 'open', protocol, device, epoch, version, ...asked, ...buffer });
   }
 

@@ -9,6 +9,8 @@
 export interface WorkerLink {
   /** Address for the engine worker to connect to. */
   readonly address: string;
+  /** Whether workers of this link can say what they received. */
+  readonly reports: boolean;
   /**
    * Throws a `CheckpointError` that names the first tensor which workers of this link cannot take. Sends nothing, so it can
    * be called before the update is triggered.

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { settle } from '../../../simulation/clock.ts';
 import type { Context } from '../../../src/actors/kernel/index.ts';
 import { Mailbox } from '../../../src/actors/kernel/mailbox.ts';
@@ -125,4 +127,24 @@ test('a mailbox keeps order and count over many messages', () => {
   assert.equal(mailbox.size, 50_000 - next);
   while (mailbox.size > 0) assert.equal(mailbox.shift(), next++);
   assert.equal(next, 50_000);
+});
+
+test('a mailbox keeps nothing of the messages that were taken out of it', async () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const mailbox = new Mailbox<object>({ limit: 1_000, whenFull: 'reject' });
+  const taken: WeakRef<object>[] = [];
+  mailbox.push({ stays: true });
+  for (let count = 0; count < 100; count += 1) {
+    mailbox.push({ count });
+    taken.push(new WeakRef(mailbox.shift()!));
+  }
+  // A weak reference that was made keeps its object until the job ends.
+  await settle();
+  collect();
+  assert.equal(mailbox.size, 1, 'the last one waits');
+  assert.deepEqual(
+    taken.filter((one) => one.deref() !== undefined),
+    [],
+  );
 });

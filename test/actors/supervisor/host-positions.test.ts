@@ -3,8 +3,13 @@ import { test } from 'node:test';
 import { HostPositions } from '../../../src/actors/supervisor/host-positions.ts';
 
 const endpoint = 'http://h:1';
-const here = (name: string, ranks: number[]) => ({ name, endpoint, ranks });
-const there = (name: string, ranks: number[]) => ({ ...here(name, ranks), host: 'node-2' });
+const on = (place: { host?: string }, name: string, ranks: number[]) => ({
+  name,
+  endpoint,
+  workers: ranks.map((rank) => ({ rank, ...place })),
+});
+const here = (name: string, ranks: number[]) => on({}, name, ranks);
+const there = (name: string, ranks: number[]) => on({ host: 'node-2' }, name, ranks);
 const positionsOf = (positions: HostPositions, ranks: number[]) =>
   ranks.map((rank) => positions.of(rank).position);
 

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ActorRef } from '../../../src/actors/kernel/index.ts';
 import type { BridgeMessage } from '../../../src/actors/protocol/bridge.ts';
-import type { InstanceOptions } from '../../../src/actors/protocol/instance-options.ts';
+import type { Instance } from '../../../src/actors/protocol/instance.ts';
 import type { RememberedInstance } from '../../../src/actors/protocol/remembered-values.ts';
 import { InstanceRegistry } from '../../../src/actors/supervisor/instance-registry.ts';
 
-const options: InstanceOptions = { name: 'a', endpoint: 'http://engine', ranks: [0] };
+const options: Instance = { name: 'a', endpoint: 'http://engine', workers: [{ rank: 0 }] };
 const bridge = { node: 'supervisor~1', name: 'bridge', generation: 1 } as ActorRef<BridgeMessage>;
 const version = { checkpoint: 'one', digest: '0'.repeat(64) };
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { type ActorRef, ActorSystem } from '../../../src/actors/kernel/index.ts';
 import { ask, type Question } from '../../../src/actors/protocol/ask.ts';
-import type { InstanceOptions } from '../../../src/actors/protocol/instance-options.ts';
+import type { Instance } from '../../../src/actors/protocol/instance.ts';
 import type { ObserverMessage } from '../../../src/actors/protocol/observer.ts';
 import type { RankMessage } from '../../../src/actors/protocol/rank.ts';
 import { type SupervisorExchange, toSupervisor } from '../../../src/actors/protocol/supervisor.ts';
@@ -16,8 +16,8 @@ import { patience } from '../../patience.ts';
 import { silentLog } from '../kernel/harness.ts';
 
 const deadlineMilliseconds = patience;
-const instance = (name: string, rank: number): InstanceOptions => {
-  return { name, endpoint: `http://${name}`, ranks: [rank] };
+const instance = (name: string, rank: number): Instance => {
+  return { name, endpoint: `http://${name}`, workers: [{ rank }] };
 };
 
 /** A supervisor alone with ranks that do nothing. */

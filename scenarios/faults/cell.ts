@@ -1,0 +1,315 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { asFailure, describe, PeerLostError, type WeightcastError } from '../../src/errors.ts';
+import type { ClusterStatus, UpdateReport } from '../../src/index.ts';
+import { isRunning } from '../../src/processes/is-running.ts';
+import { processesWith } from './census.ts';
+import { type RealFault, type Scene, touchedBy, type Victim } from './faults.ts';
+import { type FaultFleet, rankOf, silenceSeconds } from './fleet.ts';
+import { brokenInvariants } from './invariants.ts';
+import { leaksOf, type Settled } from './leaks.ts';
+import { type CheckpointName, checkpoints, passing, type RealMoment, reached, updateAll } from './moments.ts';
+
+/** What became of one cell of the matrix of real processes. Milliseconds from the fault on; null: never. */
+export interface RealResult {
+  /** Until a status, an event or the answer showed it. */
+  readonly detected: number | null;
+  /** Until the request was answered; when idle, a status. */
+  readonly answered: number | null;
+  readonly answer: string;
+  /** Until all instances had been updated to one version. */
+  readonly recovered: number | null;
+  /** Bytes of registered checkpoints that were gone. */
+  readonly lostBytes: number;
+  /** What must not be: leaks, requests that failed, weights that are not right. */
+  readonly violations: readonly string[];
+}
+
+const reachMilliseconds = 20_000;
+/** Longer than any deadline of a request. */
+const unboundedMilliseconds = 100_000;
+const pollMilliseconds = 15;
+const againMilliseconds = 100;
+
+type Outcome = { readonly value: unknown } | { readonly error: WeightcastError };
+
+/** A request, and what has become of it. */
+class Watched {
+  outcome: Outcome | null = null;
+  at = Number.POSITIVE_INFINITY;
+
+  constructor(work: Promise<unknown>) {
+    work.then(
+      (value) => this.#settle({ value }),
+      (error) => this.#settle({ error: asFailure(error) }),
+    );
+  }
+
+  #settle(outcome: Outcome): void {
+    this.outcome = outcome;
+    this.at = Date.now();
+  }
+}
+
+/** One run of a fault at a moment on a fleet that is whole. Throws if the moment does not come. */
+export class Cell {
+  readonly #fleet: FaultFleet;
+  readonly #fault: RealFault;
+  readonly #when: RealMoment;
+  readonly #settled: Settled;
+  readonly #violations: string[] = [];
+  #before: ClusterStatus | null = null;
+  #supervisor = 0;
+  /** The process that waits at the moment. */
+  #held: number | null = null;
+  #at = 0;
+  /** To the request, or to the status that was asked for when idle. */
+  #answer: Outcome | null = null;
+
+  constructor(fleet: FaultFleet, settled: Settled, fault: RealFault, when: RealMoment) {
+    this.#fleet = fleet;
+    this.#settled = settled;
+    this.#fault = fault;
+    this.#when = when;
+  }
+
+  async run(checkpoint: CheckpointName): Promise<RealResult> {
+    const fleet = this.#fleet;
+    const registered = (await fleet.owner.call('status')).checkpoints;
+    const failedBefore = this.#failedRequests();
+    const request = await this.#reach(checkpoint);
+    const detection = this.#detect(request);
+    const answered = await this.#answered(request);
+    // A status is answered at once, also while a process is silent that nobody misses yet.
+    if (request === null) await detection;
+    await this.#heal();
+    const detected = await detection;
+    if (this.#hasCluster())
+      this.#violations.push(
+        ...(await brokenInvariants(fleet, this.#before, touchedBy(this.#fault, this.#when))),
+      );
+    const { recovered, names } = await this.#recover(other(checkpoint));
+    const lost = registered.filter(({ checkpoint: name }) => !names.includes(name) && name !== passing.name);
+    const lostBytes = lost.reduce((sum, { bytes }) => sum + bytes, 0);
+    const failed = this.#failedRequests() - failedBefore;
+    if (failed > 0 && this.#fault.harmsRequests !== true)
+      this.#violations.push(`${failed} requests to engines failed`);
+    const answer = answerOf(this.#answer);
+    return { detected, answered, answer, recovered, lostBytes, violations: this.#violations };
+  }
+
+  /** Whether the cluster is to live on. */
+  #hasCluster(): boolean {
+    const diesWithOwner = this.#fault.victim === 'owner' && this.#fault.stops !== true;
+    return !diesWithOwner && this.#when !== 'start' && this.#when !== 'stopping';
+  }
+
+  /** Begins the request, and injects the fault when its moment has come. Null: there is no request. */
+  async #reach(checkpoint: CheckpointName): Promise<Watched | null> {
+    const fleet = this.#fleet;
+    const { prepare, hold, begin } = reached[this.#when];
+    await prepare?.(fleet);
+    if (this.#when !== 'start') {
+      this.#before = await fleet.owner.call('status');
+      this.#supervisor = await fleet.owner.call('supervisorPid');
+    }
+    const order = this.#fault.order ?? hold;
+    if (order !== null) fleet.orders.give(order);
+    const work = begin(fleet, checkpoint);
+    const request = work === null ? null : new Watched(work);
+    const fired = order === null ? null : await this.#untilFired(request);
+    if (this.#when === 'start') this.#supervisor = await fleet.owner.call('supervisorPid');
+    this.#at = this.#fault.order === undefined ? Date.now() : fired!.at;
+    this.#held = this.#fault.order === undefined ? (fired?.pid ?? null) : null;
+    await this.#fault.inject?.(this.#scene);
+    const { victim, stops } = this.#fault;
+    const staysStopped = stops === true && victim !== null && this.#pidOf(victim) === this.#held;
+    if (this.#held !== null && !staysStopped) send(this.#held, 'SIGCONT');
+    return request;
+  }
+
+  async #untilFired(request: Watched | null) {
+    const end = Date.now() + reachMilliseconds;
+    for (;;) {
+      const fired = this.#fleet.orders.fired();
+      if (fired !== null) return fired;
+      if (Date.now() > end || (request?.outcome ?? null) !== null)
+        throw new Error(`the moment did not come: ${wordsOf(request?.outcome ?? null)}`);
+      await sleep(2);
+    }
+  }
+
+  get #scene(): Scene {
+    return { fleet: this.#fleet, pidOf: (victim) => this.#pidOf(victim) };
+  }
+
+  #pidOf(victim: Victim): number {
+    const rank = (number: number) => {
+      const isStarting = this.#when === 'start' || (this.#when === 'join: start' && number === rankOf.c);
+      return isStarting ? this.#held! : this.#before!.ranks.find((one) => one.rank === number)!.pid!;
+    };
+    const engine = this.#fleet.engines.get(this.#when === 'joining' ? 'c' : 'a')!;
+    switch (victim) {
+      case 'owner':
+        return this.#fleet.owner.pid;
+      case 'supervisor':
+        return this.#supervisor;
+      case 'feeds':
+        return rank(rankOf.a);
+      case 'receives':
+        return rank(rankOf.c);
+      case 'worker':
+        return engine.workerPids[0]!;
+      case 'http':
+        return engine.serverPid;
+    }
+  }
+
+  /** Milliseconds until something shows it. */
+  async #detect(request: Watched | null): Promise<number | null> {
+    const end = Date.now() + unboundedMilliseconds;
+    const { owner } = this.#fleet;
+    const losses = owner.lost.length;
+    let asked: Watched | null = null;
+    while (Date.now() < end) {
+      if (owner.lost.length > losses) return owner.lost[losses]! - this.#at;
+      if ((request?.outcome ?? null) !== null) return request!.at - this.#at;
+      if (asked?.outcome !== null && asked !== null) {
+        if ('value' in asked.outcome && this.#shows(asked.outcome.value as ClusterStatus))
+          return asked.at - this.#at;
+        if ('error' in asked.outcome) return asked.at - this.#at;
+        // What concerns nothing that runs has no sign.
+        if (request === null && this.#fault.limit !== 'death' && this.#fault.limit !== 'silence') return null;
+        if (request === null && Date.now() - this.#at > 2_000 * silenceSeconds) return null;
+        asked = null;
+      }
+      if (this.#before !== null && this.#when !== 'stopping') asked ??= new Watched(owner.call('status'));
+      await sleep(pollMilliseconds);
+    }
+    return null;
+  }
+
+  #shows(status: ClusterStatus): boolean {
+    const pids = new Map(this.#before!.ranks.map(({ rank, pid }) => [rank, pid]));
+    return (
+      status.ranks.some(
+        ({ rank, state, pid }) =>
+          state === 'down' || ((pids.get(rank) ?? null) !== null && pid !== pids.get(rank)),
+      ) || status.instances.some(({ state, problem }) => state === 'broken' || problem !== null)
+    );
+  }
+
+  async #answered(request: Watched | null): Promise<number | null> {
+    const end = Date.now() + unboundedMilliseconds;
+    if (this.#fault.victim === 'owner') return this.#ownerAnswered(request, end);
+    const watched = request ?? new Watched(this.#fleet.owner.call('status'));
+    return this.#untilAnswered(watched, end);
+  }
+
+  async #untilAnswered(watched: Watched, end: number): Promise<number | null> {
+    while (watched.outcome === null && Date.now() < end) await sleep(pollMilliseconds);
+    this.#answer = watched.outcome;
+    return watched.outcome === null ? null : watched.at - this.#at;
+  }
+
+  /** An owner that has died has nobody to answer: until all of its processes have ended. One that is stopped is not dead. */
+  async #ownerAnswered(request: Watched | null, end: number): Promise<number | null> {
+    const { owner } = this.#fleet;
+    if (this.#fault.stops === true) {
+      await sleep(1_000 * (silenceSeconds + 1));
+      send(owner.pid, 'SIGCONT');
+      return this.#untilAnswered(request ?? new Watched(owner.call('status')), end);
+    }
+    this.#answer = { error: new PeerLostError('the owner is dead') };
+    const engines = [...this.#fleet.engines.values()].flatMap(({ pids }) => pids);
+    const left = () => processesWith(this.#fleet.mark).filter((pid) => !engines.includes(pid));
+    while (left().length > 0 && Date.now() < end) await sleep(pollMilliseconds);
+    return left().length > 0 ? null : Date.now() - this.#at;
+  }
+
+  async #heal(): Promise<void> {
+    this.#fleet.orders.clear();
+    await this.#fault.heal?.(this.#scene);
+    if (this.#held !== null) send(this.#held, 'SIGCONT');
+  }
+
+  #failedRequests(): number {
+    return [...this.#fleet.loads.values()].reduce((sum, load) => sum + load.report().failed, 0);
+  }
+
+  /** Updates until all instances have one version; starts again what has ended. */
+  async #recover(
+    checkpoint: CheckpointName,
+  ): Promise<{ recovered: number | null; names: readonly string[] }> {
+    const fleet = this.#fleet;
+    const end = Date.now() + unboundedMilliseconds;
+    let names: readonly string[] | null = null;
+    let failure: unknown = null;
+    while (Date.now() < end) {
+      try {
+        await fleet.repair();
+        names = (await restore(fleet, this.#when)) ?? names;
+        await updateAll(fleet, checkpoint, true);
+        const recovered = Date.now() - this.#at;
+        await fleet.verify(checkpoints[checkpoint]);
+        await fleet.owner.call('unregister', passing.name).catch(() => {});
+        this.#violations.push(...(await leaksOf(fleet, this.#settled)));
+        return { recovered, names: names ?? [] };
+      } catch (error) {
+        failure = error;
+        await sleep(againMilliseconds);
+      }
+    }
+    this.#violations.push(`the last attempt failed with: ${describe(failure)}`);
+    return { recovered: null, names: names ?? [] };
+  }
+}
+
+/** An owner, a cluster, and all instances in it. Returns what was registered before it registered anything. */
+async function restore(fleet: FaultFleet, when: RealMoment): Promise<readonly string[]> {
+  const isStopped = when === 'stopping' && !fleet.owner.hasEnded;
+  if (isStopped) {
+    await fleet.owner.call('stop').catch(() => {});
+    await fleet.owner.end();
+  }
+  const status = fleet.owner.hasEnded ? null : await fleet.owner.call('status').catch(statusOrNone);
+  if (status === null) {
+    await fleet.owner.end();
+    // What the last owner left paused holds parts of two versions, and is its operator's to resume.
+    await fleet.resumeEngines();
+    await fleet.startOwner();
+  }
+  const now = status ?? (await fleet.owner.call('status'));
+  if (!now.instances.some(({ name }) => name === 'c'))
+    await fleet.owner.call('addInstance', fleet.instance('c'));
+  const names = now.checkpoints.map(({ checkpoint }) => checkpoint);
+  for (const [name, seed] of Object.entries(checkpoints))
+    if (!names.includes(name)) await fleet.owner.call('register', name, await fleet.model(seed));
+  return status === null ? [] : names;
+}
+
+function statusOrNone(error: WeightcastError): null {
+  if (error.code === 'WEIGHTCAST_USAGE' || error.code === 'WEIGHTCAST_ABORTED') return null;
+  throw error;
+}
+
+export function other(checkpoint: CheckpointName): CheckpointName {
+  return checkpoint === 'one' ? 'two' : 'one';
+}
+
+function wordsOf(outcome: Outcome | null): string {
+  return outcome !== null && 'error' in outcome ? outcome.error.message : answerOf(outcome);
+}
+
+function answerOf(outcome: Outcome | null): string {
+  if (outcome === null) return 'none';
+  if ('error' in outcome) return outcome.error.code.replace('WEIGHTCAST_', '');
+  const instances = (outcome.value as UpdateReport | null)?.instances ?? [];
+  const failed = instances.filter((one) => 'outcome' in one && one.outcome !== 'updated');
+  if (failed.length === 0) return 'succeeded';
+  const broken = failed.filter(({ outcome: one }) => one === 'broken').length;
+  return `${instances.length - failed.length} updated, ${broken} broken, ${failed.length - broken} unchanged`;
+}
+
+function send(pid: number, signal: NodeJS.Signals): void {
+  if (isRunning(pid)) process.kill(pid, signal);
+}

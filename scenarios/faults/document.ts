@@ -1,0 +1,119 @@
+import { availableParallelism } from 'node:os';
+import { silenceSeconds } from './fleet.ts';
+import { bucketBytes, stepMilliseconds, updateMilliseconds } from './moments.ts';
+import type { RealOutcome } from './real.ts';
+import { type SimulatedCell, secondsOf } from './simulated.ts';
+
+/** docs/failures.md. */
+export function documentOf(simulated: readonly SimulatedCell[], real: readonly RealOutcome[]): string {
+  return `# What becomes of failures
+
+Made by \`npm run test:faults -- --real --write docs/failures.md\`.
+
+${realPart(real)}
+## Simulated clusters
+
+The actors are the real ones, what is around them is simulated, and seconds are virtual. They show which deadlines bound
+what, not how fast a machine is. Six ranks on three hosts; two instances share the first host, one is on each of the others,
+and the last one joins. An update has 20 s. No cell loses a registered checkpoint, violates an invariant, or leaves anything
+behind: the run fails otherwise.
+
+- **answered**: from the fault until the request that was under way was answered; when idle, until a status was. \`PEER_LOST\`
+  says to ask again.
+- **one version**: from the fault until updates that are asked for again and again have brought all instances to one version.
+  An engine that died or hangs is restarted when the request has been answered.
+
+| who | how | when | answer | answered | one version |
+| --- | --- | --- | --- | --- | --- |
+${simulated.flatMap(simulatedRow).join('\n')}
+
+Impossible:
+
+${reasons(simulated.map(({ who, how, when, why }) => ({ name: `${who}, ${how}`, when, why })))}
+`;
+}
+
+function simulatedRow({ who, how, when, result }: SimulatedCell): string[] {
+  if (result === null) return [];
+  const { answer, answered, recovered } = result;
+  return [`| ${who} | ${how} | ${when} | ${answer} | ${secondsOf(answered)} | ${secondsOf(recovered)} |`];
+}
+
+/** Why cells are impossible, each reason once. */
+function reasons(
+  cells: readonly { readonly name: string; readonly when: string; readonly why: string | undefined }[],
+): string {
+  const moments = new Map<string, string[]>();
+  for (const { name, when, why } of cells) {
+    if (why === undefined) continue;
+    const reason = `${name}: ${why}`;
+    moments.set(reason, [...(moments.get(reason) ?? []), when]);
+  }
+  return [...moments].map(([reason, when]) => `- ${when.join(', ')}: ${reason}`).join('\n');
+}
+
+function realPart(real: readonly RealOutcome[]): string {
+  if (real.length === 0) return '';
+  const run = real.filter(({ why }) => why === undefined);
+  const usual = run.map((cell) => cell.usual).filter((one) => one > 0);
+  return `## Real processes
+
+Processes of a real cluster are killed, stopped and cut off; its engines are reference engines on this machine, and answer
+requests all the while. Two instances are on this host, one is on another, which is a network namespace; each has one rank.
+A process that a fault point (\`WEIGHTCAST_FAULTS\`, CONTRIBUTING.md) has stopped at the moment goes on once the fault has
+happened. No cell loses a checkpoint whose owner lives, fails a request to an engine that the fault does not touch, breaks an
+invariant (an instance holds what it says, bit by bit; whole engines are not paused; what a fault does not touch is not broken),
+or leaves a process, a descriptor or anything in /dev/shm behind: the run fails otherwise. Times depend on the machine, here
+${availableParallelism()} cores that others used too, and are shown beside the limits that we want to hold, not judged; an update took
+${secondsOf(Math.min(...usual), 2)} to ${secondsOf(Math.max(...usual), 2)} when nothing happened.
+
+Deadlines of these runs: silence after which a process is taken for dead ${silenceSeconds} s (by default 10 s), an answer of an engine
+worker ${stepMilliseconds / 1_000} s, an update ${updateMilliseconds / 1_000} s; buckets have ${bucketBytes / 2 ** 20} MiB.
+
+- **detected**: until a status, an event or the answer showed it; a dash where nothing has to be.
+- **answered**: until the request that was under way was answered; when idle, a status. For an owner that died, until all of
+  its processes had ended; one that was stopped goes on after ${silenceSeconds + 1} s.
+- **one version**: until updates that are asked for again and again have brought all instances to one version. Engines, owner and
+  cluster are started again when the request has been answered, where they have died; that is part of it.
+- **lost**: registered bytes that were gone. What an owner has registered ends with it.
+
+In brackets the limit; **bold** is beyond it.
+
+| who | how | when | answer | detected | answered | one version | lost |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+${run.map(realRow).join('\n')}
+
+Impossible:
+
+${reasons(real.map(({ fault, when, why }) => ({ name: `${fault.who}, ${fault.how}`, when, why })))}
+
+What is beyond a limit, and why:
+
+${knownReasons}
+`;
+}
+
+function realRow({ fault, when, result, limits, problems }: RealOutcome): string {
+  const { who, how } = fault;
+  if (result === null) return `| ${who} | ${how} | ${when} | **${problems.join('; ')}** | | | | |`;
+  const { answer, detected, answered, recovered, lostBytes } = result;
+  const times = [
+    detected === null ? '–' : withLimit(detected, limits.detected),
+    withLimit(answered, limits.answered),
+    secondsOf(recovered, 2),
+  ];
+  const lost = lostBytes === 0 ? '0' : `${Math.round(lostBytes / 2 ** 20)} MiB`;
+  return `| ${who} | ${how} | ${when} | ${answer} | ${times.join(' | ')} | ${lost} |`;
+}
+
+function withLimit(milliseconds: number | null, limit: number | null): string {
+  const time = secondsOf(milliseconds, 2);
+  if (limit === null) return time;
+  const shown = milliseconds === null || milliseconds > limit ? `**${time}**` : time;
+  return `${shown} (${secondsOf(limit, 1)})`;
+}
+
+const knownReasons = `- A rank or an engine that ends while an engine is being paused: the pause that was given up may still take effect, so the
+  engine is asked for its state for another 5 s before the update is answered.
+- An HTTP server of an engine that is stopped: its update call has no deadline of its own but the update's.
+- An owner that dies: its supervisor resumes the engines and ends the ranks before it ends itself.`;
