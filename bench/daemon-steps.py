@@ -21,13 +21,27 @@ def processes(pid):
         return [pid] + [one for child in file.read().split() for one in processes(int(child))]
 
 
+def role(pid):
+    """The daemon, or the program of one of its processes: `supervisor`, `rank`."""
+    if pid == given["pid"]:
+        return "daemon"
+    with open(f"/proc/{pid}/cmdline") as file:
+        program = next(word for word in file.read().split("\0") if word.endswith("-process.js"))
+    return os.path.basename(program).removesuffix("-process.js")
+
+
 def held():
-    """Of the daemon and its processes: megabytes, open files; and files in their shared memory."""
-    memory = files = shared = 0
-    for pid in processes(given["pid"]):
+    """Of the daemon and its processes: megabytes of each role, for several ranks of the one with most, and of this process;
+    open files; and files in their shared memory."""
+    memory, files, shared = {}, 0, 0
+    for pid in [*processes(given["pid"]), os.getpid()]:
         with open(f"/proc/{pid}/smaps_rollup") as file:
             lines = dict(line.split(":", 1) for line in file if ":" in line and not line.startswith(" "))
-        memory += sum(int(lines[name].split()[0]) for name in ("Private_Clean", "Private_Dirty")) / 1024
+        megabytes = sum(int(lines[name].split()[0]) for name in ("Private_Clean", "Private_Dirty")) / 1024
+        if pid == os.getpid():
+            memory["trainer"] = megabytes
+            continue
+        memory[role(pid)] = max(memory.get(role(pid), 0), megabytes)
         links = [os.readlink(f"/proc/{pid}/fd/{one}") for one in os.listdir(f"/proc/{pid}/fd")]
         files += len(links)
         locks = [link for link in links if link.startswith("/dev/shm/weightcast-") and link.endswith("/lock")]

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { randomBytes, randomInt } from 'node:crypto';
-import { WeightcastError } from '../src/errors.ts';
+import { UsageError, WeightcastError } from '../src/errors.ts';
 
 /** Why network namespaces cannot be used here; undefined if they can. */
 export function whyNoNamespaces(): string | undefined {
@@ -114,4 +114,13 @@ function run(command: string, ...words: string[]): void {
   const { status, stderr, error } = spawnSync(command, words, { encoding: 'utf8' });
   if (status === 0) return;
   throw new WeightcastError(`${command} ${words.join(' ')}: ${(error?.message ?? stderr).trim()}`);
+}
+
+/** A host of this name in a network of its own, and what a cluster has to be told of it. Throws `UsageError` where there is none. */
+export function hostBehindNetwork(name: string) {
+  const obstacle = whyNoNamespaces();
+  if (obstacle !== undefined) throw new UsageError(obstacle);
+  const network = new HostNetwork(1);
+  const host = { launcher: network.launcher(0), fabricAddresses: [network.address(0)] };
+  return { network, cluster: { hosts: { [name]: host }, listen: `tcp://${network.connectHere()}:*` } };
 }

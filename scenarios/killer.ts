@@ -3,6 +3,7 @@ import { VerificationError } from '../src/errors.ts';
 import type { Progress, UpdateReport } from '../src/index.ts';
 import { systemClock } from '../src/native-bridge/clock.ts';
 import { formatBytes } from '../src/units.ts';
+import { signalAll } from './signal-all.ts';
 
 /** A run counts only if at least this fraction of the reads ended after the kill. */
 const leastFractionAfterKill = 0.1;
@@ -75,15 +76,5 @@ export class Killer {
     this.#bytesBefore = this.#sum;
     signalAll(victims, 'SIGKILL');
     signalAll(receivers, 'SIGCONT');
-  }
-}
-
-function signalAll(pids: readonly number[], signal: NodeJS.Signals): void {
-  for (const pid of pids) {
-    try {
-      process.kill(pid, signal);
-    } catch {
-      // The process has ended already.
-    }
   }
 }

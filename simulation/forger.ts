@@ -72,6 +72,7 @@ export class Forger {
       layout: '',
       plan: null,
       manifest: null,
+      segments: [],
       expected: '',
       reception: null,
       exchanges: 1,

@@ -10,7 +10,7 @@ import { AbortedError, type WeightcastError, WorkerLinkError } from '../src/erro
 import type { Clock } from '../src/ports.ts';
 import type { Trace } from './trace.ts';
 
-/** How long an abort waits for the worker to disconnect, as in the real link. */
+/** How long an abort waits for the worker to disconnect, for each bucket that it was asked for, as in the real link. */
 const abortMilliseconds = 1_000;
 /** Time that one message takes over a local socket. */
 const hopMilliseconds = 0.05;
@@ -85,16 +85,28 @@ export class SimulatedLinks {
   }
 }
 
+interface Request {
+  readonly request: LinkRequest;
+  resolve(report: ArrivedDigests | null): void;
+  reject(error: WeightcastError): void;
+}
+
 /** The rank's end of a worker link. */
 export class SimulatedLink implements WorkerLink {
+  readonly takesSeveral = true;
   readonly address: string;
   readonly reports = true;
   readonly #options: LinkOptions;
   readonly #world: Clock;
   readonly #unbind: () => void;
   #peer: LinkPeer | null = null;
-  #whenConnected: (() => void) | null = null;
-  #rejectRequest: ((error: WeightcastError) => void) | null = null;
+  /** Requests without an answer, the oldest first. */
+  readonly #inFlight: Request[] = [];
+  #cancelDeadline: () => void = () => {};
+  /** Settles when the peer has served what has reached it. */
+  #served: Promise<unknown> = Promise.resolve();
+  /** The peer has failed: it serves no more. */
+  #refused = false;
   #ended: WeightcastError | null = null;
   #finished = false;
   #live: LiveDigests | null = null;
@@ -111,7 +123,9 @@ export class SimulatedLink implements WorkerLink {
 
   connect(peer: LinkPeer): void {
     this.#peer = peer;
-    this.#whenConnected?.();
+    this.#served = Promise.resolve();
+    this.#refused = false;
+    for (const request of this.#inFlight) this.#send(request);
   }
 
   /** The worker has disconnected, or died. */
@@ -153,16 +167,21 @@ export class SimulatedLink implements WorkerLink {
   }
 
   async abort(reason: string): Promise<void> {
+    const asked = this.#inFlight.length;
     this.#end(new AbortedError(reason));
     const peer = this.#peer;
     if (peer !== null && !this.#finished) {
       await new Promise<void>((resolve) => {
-        const cancel = this.#options.clock.after(abortMilliseconds, resolve);
+        const milliseconds = abortMilliseconds * Math.max(1, asked);
+        const cancel = this.#options.clock.after(milliseconds, resolve);
         this.#world.after(hopMilliseconds, () => {
-          peer.abort(reason).then(() => {
-            cancel();
-            resolve();
-          });
+          // As a worker that takes one message at a time, it serves what was announced before it reads the abort.
+          this.#served
+            .then(() => peer.abort(reason))
+            .then(() => {
+              cancel();
+              resolve();
+            });
         });
       });
     }
@@ -185,54 +204,58 @@ export class SimulatedLink implements WorkerLink {
   }
 
   #ask(request: LinkRequest): Promise<ArrivedDigests | null> {
-    assert(this.#rejectRequest === null, 'a worker link takes one request at a time');
+    const isLoad = ({ type }: LinkRequest) => type === 'load';
+    const mayBeAsked = isLoad(request) && this.#inFlight.every((earlier) => isLoad(earlier.request));
+    assert(
+      this.#inFlight.length === 0 || mayBeAsked,
+      'a worker link takes several buckets, and else one request',
+    );
     if (this.#ended !== null) return Promise.reject(this.#ended);
     return new Promise((resolve, reject) => {
-      const { timeoutMilliseconds, clock } = this.#options;
-      const late = `did not answer ${request.type} within ${timeoutMilliseconds} ms`;
-      const cancel = clock.after(timeoutMilliseconds, () => this.#end(this.#failure(late)));
-      const settle = () => {
-        cancel();
-        this.#rejectRequest = null;
-        this.#whenConnected = null;
-      };
-      const fail = (error: WeightcastError) => {
-        settle();
-        reject(error);
-      };
-      this.#rejectRequest = fail;
-      const answered = (report: ArrivedDigests | null) => {
-        if (this.#rejectRequest !== fail) return;
-        settle();
-        resolve(report);
-      };
-      const refused = (error: Error) => {
-        if (this.#rejectRequest === fail)
-          this.#end(this.#failure(`failed on ${request.type}: ${error.message}`));
-      };
-      this.#whenConnected = () => this.#exchange(request, answered, refused);
-      if (this.#peer !== null) this.#whenConnected();
+      const asked = { request, resolve, reject };
+      this.#inFlight.push(asked);
+      if (this.#inFlight.length === 1) this.#await(asked);
+      if (this.#peer !== null) this.#send(asked);
     });
   }
 
-  #exchange(
-    request: LinkRequest,
-    answered: (report: ArrivedDigests | null) => void,
-    refused: (error: Error) => void,
-  ): void {
+  /** The request has become the oldest in flight: the time for its answer runs. */
+  #await({ request }: Request): void {
+    const { timeoutMilliseconds, clock } = this.#options;
+    const late = `did not answer ${request.type} within ${timeoutMilliseconds} ms`;
+    this.#cancelDeadline = clock.after(timeoutMilliseconds, () => this.#end(this.#failure(late)));
+  }
+
+  #send(asked: Request): void {
     const peer = this.#peer!;
+    const { request } = asked;
     const afterHop = (then: () => void) => this.#world.after(hopMilliseconds, then);
-    afterHop(() =>
-      peer.serve(request).then(
-        (report) => afterHop(() => answered(report)),
-        (error) => afterHop(() => refused(error)),
-      ),
-    );
+    const isDue = () => this.#inFlight[0] === asked;
+    const refused = (error: Error) => this.#failure(`failed on ${request.type}: ${error.message}`);
+    afterHop(() => {
+      this.#served = this.#served
+        .then(() => (this.#refused ? null : peer.serve(request)))
+        .then(
+          (report) => this.#refused || afterHop(() => isDue() && this.#answered(report)),
+          (error) => {
+            this.#refused = true;
+            afterHop(() => isDue() && this.#end(refused(error)));
+          },
+        );
+    });
+  }
+
+  #answered(report: ArrivedDigests | null): void {
+    this.#cancelDeadline();
+    this.#inFlight.shift()!.resolve(report);
+    const [next] = this.#inFlight;
+    if (next !== undefined) this.#await(next);
   }
 
   #end(error: WeightcastError): void {
     this.#ended ??= error;
-    this.#rejectRequest?.(this.#ended);
+    this.#cancelDeadline();
+    for (const { reject } of this.#inFlight.splice(0)) reject(this.#ended);
   }
 
   #failure(fault: string): WorkerLinkError {

@@ -180,24 +180,31 @@ class Client:
         self,
         name: str,
         endpoint: str,
-        ranks: Iterable[int],
+        ranks: Optional[Iterable[int]] = None,
         *,
+        workers: Optional[Iterable[Mapping[str, Any]]] = None,
         engine: Optional[str] = None,
         link: Optional[str] = None,
         host: Optional[str] = None,
-        devices: Optional[Iterable[int]] = None,
+        devices: Optional[Iterable[Union[int, str]]] = None,
         api_key: Optional[str] = None,
         pause: Optional[str] = None,
         reset_cache: Optional[bool] = None,
         has_draft_model: Optional[bool] = None,
     ) -> Status:
         """Adds a running engine. `ranks`: of its workers, in their order; rank n is on device n, unless
-        `devices` says where each is.
+        `devices` says where each is: by index, or a GPU's UUID.
 
-        `engine`: "vllm" (default) or "sglang". `link`: "weightcast" (default) or "checkpoint-engine". `pause`: how to pause
-        it during updates (vLLM: "abort", "wait", "keep"; SGLang: "abort", "retract", "in_place"; "caller": you do).
+        `workers`, in place of `ranks`, `host` and `devices`: of an engine that spans hosts, the workers on each of them, in the
+        order in which the engine numbers them: `[{"devices": range(8)}, {"host": "node-2", "devices": range(8)}]`. Hosts are
+        those of the daemon's configuration; ranks without `ranks` get the lowest numbers that are free.
+
+        `engine`: "vllm" (default), "sglang" or "lmdeploy". `link`: "weightcast" (default) or "checkpoint-engine". `pause`: how to pause
+        it during updates (vLLM: "abort", "wait", "keep"; SGLang: "abort", "retract", "in_place"; LMDeploy: "abort"; "caller": you do).
         """
         options = {
+            "ranks": _listed("ranks", ranks),
+            "workers": _worker_groups(workers),
             "engine": engine,
             "link": link,
             "host": host,
@@ -207,7 +214,7 @@ class Client:
             "reset_cache": reset_cache,
             "has_draft_model": has_draft_model,
         }
-        body = {"name": name, "endpoint": endpoint, "ranks": _listed("ranks", ranks), **_given(options)}
+        body = {"name": name, "endpoint": endpoint, **_given(options)}
         # It may have to load what was registered before there was an instance.
         return status_of(self._call("POST", "/v1/instances", body, 3600.0))
 
@@ -306,6 +313,17 @@ def _listed(option: str, values: Optional[Iterable[Any]]) -> Optional[List[Any]]
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
         raise UsageError(f"{option} is {values!r}; give a list, such as [{values!r}]")
     return list(values)
+
+
+def _worker_groups(workers: Optional[Iterable[Mapping[str, Any]]]) -> Optional[List[Dict[str, Any]]]:
+    groups = _listed("workers", workers)
+    if groups is None:
+        return None
+    for group in groups:
+        if not isinstance(group, Mapping):
+            raise UsageError(f'workers has {group!r}; give what each host has, such as {{"host": "node-2", "devices": [0, 1]}}')
+    lists = ("ranks", "devices")
+    return [{key: _listed(key, value) if key in lists else value for key, value in group.items()} for group in groups]
 
 
 def _absolute(option: str, path: Any) -> str:

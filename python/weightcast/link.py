@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -20,14 +22,28 @@ _MAX_MESSAGE_BYTES = 256 << 20
 
 
 class RankLink:
-    """A REP socket, connected to one rank, whose waits all end: at a deadline, or when the rank is gone."""
+    """Connected to one rank; its waits all end: at a deadline, or when the rank is gone.
 
-    def __init__(self, context: zmq.Context, address: str, silence_seconds: float) -> None:
+    This ROUTER speaks as a REP socket, but reads ahead: the rank announces buckets before earlier ones are
+    answered, and one that takes back all of them (`is_urgent`) should not have to wait until they are loaded.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context,
+        address: str,
+        silence_seconds: float,
+        is_urgent: Callable[[bytes], bool],
+    ) -> None:
         self._address = address
+        self._is_urgent = is_urgent
+        self._waiting: deque[tuple[list[bytes], bytes]] = deque()
+        # What came before the last request, and the rank wants before its answer.
+        self._envelope: list[bytes] = [b""]
         self._silence_seconds = silence_seconds
         self._connected = False
         self._vanished = False
-        self._socket = context.socket(zmq.REP)
+        self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, _LINGER_MILLISECONDS)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
         self._monitor = self._socket.get_monitor_socket(
@@ -44,26 +60,30 @@ class RankLink:
 
     def receive(self) -> bytes:
         """The rank's next request. Raises RankLost at once when it is gone, RankSilent at the deadline."""
+        self._read_ahead()
         started = time.monotonic()
-        while not self._vanished:
+        while not self._waiting and not self._vanished:
             allowed = self._silence_seconds if self._connected else _CONNECT_SECONDS
             left = started + allowed - time.monotonic()
             ready = dict(self._poller.poll(max(0, round(left * 1_000))))
             if self._socket in ready:
-                return self._take()
-            if self._monitor in ready:
+                self._read_ahead()
+            elif self._monitor in ready:
                 self._notice()
             elif not self._connected:
                 raise RankLost(f"no rank listens at {self._address}")
             elif left <= 0:
                 raise RankSilent(f"the rank at {self._address} was silent for {self._silence_seconds:g} s")
-        if self._socket.poll(_LAST_MESSAGE_MILLISECONDS) == 0:
+        if not self._waiting and self._socket.poll(_LAST_MESSAGE_MILLISECONDS) != 0:
+            self._read_ahead()
+        if not self._waiting:
             raise RankLost(f"the rank at {self._address} has vanished")
-        return self._take()
+        self._envelope, frame = self._waiting.popleft()
+        return frame
 
     def send(self, frame: bytes) -> None:
         """Answers the last request. To a rank that is gone nothing is sent; the next `receive` tells."""
-        self._socket.send(frame)
+        self._socket.send_multipart([*self._envelope, frame])
 
     def close(self) -> None:
         self._socket.disable_monitor()
@@ -77,6 +97,17 @@ class RankLink:
         elif event == zmq.EVENT_DISCONNECTED and self._connected:
             self._vanished = True
 
-    def _take(self) -> bytes:
-        # A message of this protocol is one frame; what comes in several is handed on joined, and fails to decode.
-        return b"".join(self._socket.recv_multipart(zmq.NOBLOCK))
+    def _read_ahead(self) -> None:
+        while True:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if b"" not in frames:
+                continue
+            start = frames.index(b"") + 1
+            # A message of this protocol is one frame; what comes in several is handed on joined, and fails to decode.
+            envelope, frame = frames[:start], b"".join(frames[start:])
+            if self._is_urgent(frame):
+                self._waiting.clear()
+            self._waiting.append((envelope, frame))

@@ -15,6 +15,9 @@ from .errors import ProtocolError
 PROTOCOL_VERSION = 2
 """1 has no `installed`, `acceptUnproven` and `layouts`. Versions that are one apart understand each other."""
 
+# So that announcements of buckets are not decoded twice.
+_LONGEST_ABORT_BYTES = 64 << 10
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -109,6 +112,15 @@ def decode_request(frame: bytes) -> Request:
     if kind == "abort":
         return Abort(_field(message, "reason", str))
     raise ProtocolError(f"the rank asks for {kind!r}, which the worker link does not know")
+
+
+def is_abort(frame: bytes) -> bool:
+    if len(frame) > _LONGEST_ABORT_BYTES or b"abort" not in frame:
+        return False
+    try:
+        return isinstance(decode_request(frame), Abort)
+    except ProtocolError:
+        return False
 
 
 def check_protocol(theirs: int) -> None:

@@ -205,7 +205,7 @@ class RankGroup(Group):
             for rank in missing:
                 member = self._members.get(rank)
                 if member is None and time.monotonic() > joined_end:
-                    raise DeadlineError(f"rank {rank} has not connected in time")
+                    raise DeadlineError(f"rank {rank} has not connected in time; it has to be on this host")
                 if member is not None and not os.path.exists(member):
                     raise PeerLostError(f"rank {rank} has ended before it had given its share", retry=True)
             return not missing
@@ -239,7 +239,7 @@ class RankGroup(Group):
                     raise UsageError(
                         f"another trainer of several ranks publishes {self._checkpoint}; choose another name"
                     )
-                raise DeadlineError(f"rank 0 does not publish {self._checkpoint}")
+                raise DeadlineError(f"rank 0 does not publish {self._checkpoint} on this host")
             time.sleep(_PAUSE_SECONDS)
 
     def _tables(self) -> List[str]:

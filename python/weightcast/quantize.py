@@ -26,8 +26,8 @@ SCHEMES = ("fp8_block",)
 
 _LARGEST = 448.0
 _SMALLEST_SCALE = 2.0**-126
-#: Elements that are FP32 at a time.
-_STRIP = 1 << 20
+#: Elements that are FP32 at a time, by the kind of device.
+_STRIP = {"cpu": 1 << 20, "cuda": 1 << 24}
 
 
 class Shard(NamedTuple):
@@ -77,12 +77,15 @@ def fp8_block(tensor: "torch.Tensor") -> Tuple["torch.Tensor", "torch.Tensor"]:
     scales = torch.empty((*outer, tall, wide), dtype=torch.float32, device=tensor.device)
     if tensor.numel() == 0:
         return values, scales.fill_(1.0)
+    strip = max(1, _STRIP.get(tensor.device.type, 1 << 20) // (wide * BLOCK * BLOCK)) * BLOCK
+    work = _Work(min(strip, tall * BLOCK), wide * BLOCK, tensor)
     # No reshape: it would copy a tensor that is not contiguous, whole.
     for matrix, quantised, scale in zip(_matrices(tensor), _matrices(values), _matrices(scales)):
-        strip = max(1, _STRIP // (wide * BLOCK * BLOCK)) * BLOCK
         for row in range(0, rows, strip):
             blocks = slice(row // BLOCK, -(-min(row + strip, rows) // BLOCK))
-            _quantise(matrix[row : row + strip].detach(), quantised[row : row + strip], scale[blocks])
+            work.quantise(matrix[row : row + strip].detach(), quantised[row : row + strip], scale[blocks])
+    if not work.is_finite:
+        raise ValueError("it has values that are not finite, which FP8 by blocks cannot hold")
     return values, scales
 
 
@@ -94,26 +97,46 @@ def _matrices(tensor: "torch.Tensor") -> Iterator["torch.Tensor"]:
         yield from _matrices(part)
 
 
-def _quantise(weights: "torch.Tensor", values: "torch.Tensor", scales: "torch.Tensor") -> None:
-    """Some rows of a matrix, of whole blocks but at its end."""
-    import torch
+class _Work:
+    """Memory for one strip, used again for each: new memory takes longer than what is computed in it."""
 
-    rows, columns = weights.shape
-    tall, wide = scales.shape
-    if (rows, columns) == (tall * BLOCK, wide * BLOCK):
-        padded = weights.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    else:
-        padded = weights.new_zeros((tall * BLOCK, wide * BLOCK), dtype=torch.float32)
-        padded[:rows, :columns] = weights
-    blocks = padded.view(tall, BLOCK, wide, BLOCK)
-    largest = blocks.abs().amax(dim=(1, 3))
-    if not bool(torch.isfinite(largest).all()):
-        raise ValueError("it has values that are not finite, which FP8 by blocks cannot hold")
-    # By a tensor: torch multiplies by the reciprocal of a number on a GPU, which rounds twice.
-    scale = (largest / torch.full_like(largest, _LARGEST)).clamp_(min=_SMALLEST_SCALE)
-    scales.copy_(torch.where(largest == 0, torch.ones_like(scale), scale))
-    blocks.div_(scales[:, None, :, None]).clamp_(-_LARGEST, _LARGEST)
-    values.copy_(padded[:rows, :columns])
+    def __init__(self, rows: int, columns: int, tensor: "torch.Tensor") -> None:
+        import torch
+
+        #: Of the same size as the tensor's numbers. Without their sign, finite numbers are ordered as these are, below all others.
+        self._integer, self._sign, self._infinite = {
+            torch.bfloat16: (torch.int16, 0x7FFF, 0x7F80),
+            torch.float16: (torch.int16, 0x7FFF, 0x7C00),
+            torch.float32: (torch.int32, 0x7FFFFFFF, 0x7F800000),
+        }[tensor.dtype]
+        self._sizes = torch.zeros((rows, columns), dtype=self._integer, device=tensor.device)
+        self._numbers = torch.zeros((rows, columns), dtype=torch.float32, device=tensor.device)
+        self._most = torch.zeros((), dtype=self._integer, device=tensor.device)
+
+    @property
+    def is_finite(self) -> bool:
+        return int(self._most) < self._infinite
+
+    def quantise(self, weights: "torch.Tensor", values: "torch.Tensor", scales: "torch.Tensor") -> None:
+        """Some rows of a matrix, of whole blocks but at its end."""
+        import torch
+
+        rows, columns = weights.shape
+        tall, wide = scales.shape
+        sizes, numbers = self._sizes[: tall * BLOCK], self._numbers[: tall * BLOCK]
+        # What earlier strips left there. Columns beyond the edge are never written.
+        sizes[rows:].zero_()
+        torch.bitwise_and(weights.view(self._integer), self._sign, out=sizes[:rows, :columns])
+        most = sizes.view(tall, BLOCK, wide * BLOCK).amax(dim=1).view(tall, wide, BLOCK).amax(dim=2)
+        torch.maximum(self._most, most.max(), out=self._most)
+        largest = most.view(weights.dtype).to(torch.float32)
+        # By a tensor: torch multiplies by the reciprocal of a number on a GPU, which rounds twice.
+        scale = (largest / torch.full_like(largest, _LARGEST)).clamp_(min=_SMALLEST_SCALE)
+        scales.copy_(torch.where(largest == 0, torch.ones_like(scale), scale))
+        numbers[:rows, :columns].copy_(weights)
+        numbers.view(tall, BLOCK, wide, BLOCK).div_(scales[:, None, :, None])
+        # No clamp: a quotient is above 448 by a rounding at most, and E4M3 rounds what is below 464 to 448.
+        values.copy_(numbers[:rows, :columns])
 
 
 def _check_shard(shape: Tuple[int, ...], shard: Shard) -> None:

@@ -29,6 +29,7 @@ from .messages import (
     encode_failure,
     encode_report,
     encode_success,
+    is_abort,
 )
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def receive_weights(
     when the rank aborts; RankLost at once when it is gone, or was never there; RankSilent when it says nothing for
     `silence_seconds`; ProtocolError when it does not keep to the protocol. The link buffer is dropped before.
     """
-    link = RankLink(context, address, silence_seconds)
+    link = RankLink(context, address, silence_seconds, is_urgent=is_abort)
     exchange = _Exchange(link, device, device_uuid, load_weights, post_hook, begin, installed)
     try:
         return exchange.run()
@@ -205,14 +206,16 @@ class _Exchange:
             buffer.drop()
 
     def _refuse(self, error: Exception) -> None:
-        """Tells the rank why, and waits until it has heard: it aborts or hangs up."""
+        """Answers all that the rank has asked with the reason, until it has heard: it aborts or hangs up."""
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         # The frames that the error went through hold views of the buffer, which the rank frees once it knows.
         traceback.clear_frames(error.__traceback__)
         self.drop_quietly()
         try:
-            self._link.send(encode_failure(text))
-            self._link.receive()
+            heard = False
+            while not heard:
+                self._link.send(encode_failure(text))
+                heard = is_abort(self._link.receive())
         except WeightcastError:
             pass
 

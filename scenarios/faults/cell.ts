@@ -16,6 +16,8 @@ export interface RealResult {
   /** Until the request was answered; when idle, a status. */
   readonly answered: number | null;
   readonly answer: string;
+  /** Of the error that it was, or of the first instance that has one; null if all is well. */
+  readonly message: string | null;
   /** Until all instances had been updated to one version. */
   readonly recovered: number | null;
   /** Bytes of registered checkpoints that were gone. */
@@ -94,7 +96,15 @@ export class Cell {
     if (failed > 0 && this.#fault.harmsRequests !== true)
       this.#violations.push(`${failed} requests to engines failed`);
     const answer = answerOf(this.#answer);
-    return { detected, answered, answer, recovered, lostBytes, violations: this.#violations };
+    return {
+      detected,
+      answered,
+      answer,
+      message: messageOf(this.#answer),
+      recovered,
+      lostBytes,
+      violations: this.#violations,
+    };
   }
 
   /** Whether the cluster is to live on. */
@@ -107,7 +117,7 @@ export class Cell {
   async #reach(checkpoint: CheckpointName): Promise<Watched | null> {
     const fleet = this.#fleet;
     const { prepare, hold, begin } = reached[this.#when];
-    await prepare?.(fleet);
+    await prepare?.(fleet, checkpoint);
     if (this.#when !== 'start') {
       this.#before = await fleet.owner.call('status');
       this.#supervisor = await fleet.owner.call('supervisorPid');
@@ -133,7 +143,9 @@ export class Cell {
       const fired = this.#fleet.orders.fired();
       if (fired !== null) return fired;
       if (Date.now() > end || (request?.outcome ?? null) !== null)
-        throw new Error(`the moment did not come: ${wordsOf(request?.outcome ?? null)}`);
+        throw new Error(
+          `the moment did not come: ${messageOf(request?.outcome ?? null) ?? answerOf(request?.outcome ?? null)}`,
+        );
       await sleep(2);
     }
   }
@@ -296,8 +308,11 @@ export function other(checkpoint: CheckpointName): CheckpointName {
   return checkpoint === 'one' ? 'two' : 'one';
 }
 
-function wordsOf(outcome: Outcome | null): string {
-  return outcome !== null && 'error' in outcome ? outcome.error.message : answerOf(outcome);
+function messageOf(outcome: Outcome | null): string | null {
+  if (outcome === null) return null;
+  if ('error' in outcome) return outcome.error.message;
+  const instances = (outcome.value as UpdateReport | null)?.instances ?? [];
+  return instances.map(({ error }) => error?.message).find((message) => message !== undefined) ?? null;
 }
 
 function answerOf(outcome: Outcome | null): string {

@@ -62,7 +62,7 @@ Processes of a real cluster are killed, stopped and cut off; its engines are ref
 requests all the while. Two instances are on this host, one is on another, which is a network namespace; each has one rank.
 A process that a fault point (\`WEIGHTCAST_FAULTS\`, CONTRIBUTING.md) has stopped at the moment goes on once the fault has
 happened. No cell loses a checkpoint whose owner lives, fails a request to an engine that the fault does not touch, breaks an
-invariant (an instance holds what it says, bit by bit; whole engines are not paused; what a fault does not touch is not broken),
+invariant (an instance holds what it says, bit by bit; an engine that is paused is said to be; what a fault does not touch is not broken),
 or leaves a process, a descriptor or anything in /dev/shm behind: the run fails otherwise. Times depend on the machine, here
 ${availableParallelism()} cores that others used too, and are shown beside the limits that we want to hold, not judged; an update took
 ${secondsOf(Math.min(...usual), 2)} to ${secondsOf(Math.max(...usual), 2)} when nothing happened.
@@ -95,7 +95,7 @@ ${knownReasons}
 
 function realRow({ fault, when, result, limits, problems }: RealOutcome): string {
   const { who, how } = fault;
-  if (result === null) return `| ${who} | ${how} | ${when} | **${problems.join('; ')}** | | | | |`;
+  if (result === null) return `| ${who} | ${how} | ${when} | **not run: ${problems.join('; ')}** | | | | |`;
   const { answer, detected, answered, recovered, lostBytes } = result;
   const times = [
     detected === null ? '–' : withLimit(detected, limits.detected),

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
-import { readdirSync, renameSync, rmSync, truncateSync } from 'node:fs';
+import { copyFileSync, readdirSync, renameSync, rmSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type FaultFleet, type InstanceName, instanceNames } from './fleet.ts';
 import { passing, type RealMoment, realMoments } from './moments.ts';
 import { freeSharedMemory, hasOwnSharedMemory } from './own-shared-memory.ts';
@@ -109,6 +110,19 @@ function within(
   };
 }
 
+const withoutDescriptors = 2_000;
+
+/** For a time; what it meets then comes right only afterwards. */
+function exhausted(victim: 'supervisor' | 'feeds'): RealFault {
+  return {
+    ...within(victim, 'no descriptors', `descriptors=${withoutDescriptors}`),
+    limit: 'none',
+    heal: async () => {
+      await sleep(withoutDescriptors);
+    },
+  };
+}
+
 /** At a call, which is what the moment is. */
 function atCall(
   who: string,
@@ -140,25 +154,25 @@ const fullSharedMemory: RealFault = {
 };
 
 function brokenFile(how: string, harm: (file: string) => void): RealFault {
-  const kept = '.kept';
+  const find = async ({ fleet }: Scene) => {
+    const directory = await fleet.model(passing.seed);
+    const name = readdirSync(directory).find((one) => one.endsWith('.safetensors'))!;
+    return { file: join(directory, name), copy: join(fleet.scratch, 'kept.safetensors') };
+  };
+  let found: Awaited<ReturnType<typeof find>> | null = null;
   return {
     who: 'disk',
     how,
     victim: null,
     limit: 'none',
     impossible: only(['registration'], 'no file is read then'),
-    inject: async ({ fleet }) => {
-      const directory = await fleet.model(passing.seed);
-      const name = readdirSync(directory).find((one) => one.endsWith('.safetensors'))!;
-      const file = join(directory, name);
-      spawnSync('cp', [file, join(fleet.scratch, kept)]);
-      harm(file);
+    inject: async (scene) => {
+      found = await find(scene);
+      copyFileSync(found.file, found.copy);
+      harm(found.file);
     },
-    heal: async ({ fleet }) => {
-      const directory = await fleet.model(passing.seed);
-      const lost = join(fleet.scratch, kept);
-      const names = readdirSync(directory).filter((one) => one.endsWith('.safetensors'));
-      renameSync(lost, join(directory, names[0] ?? 'model.safetensors'));
+    heal: () => {
+      if (found !== null) renameSync(found.copy, found.file);
     },
   };
 }
@@ -175,12 +189,12 @@ export const realFaults: readonly RealFault[] = [
   stopped('supervisor'),
   within('supervisor', 'exit', 'exit'),
   within('supervisor', 'exception', 'throw'),
-  within('supervisor', 'no descriptors', 'descriptors=2000'),
+  exhausted('supervisor'),
   killed('feeds'),
   stopped('feeds'),
   within('feeds', 'exit', 'exit'),
   within('feeds', 'exception', 'throw'),
-  within('feeds', 'no descriptors', 'descriptors=2000'),
+  exhausted('feeds'),
   atCall(
     words.feeds,
     'refused allocation',

@@ -15,7 +15,7 @@ const requestMilliseconds = 5_000;
 
 /**
  * What must hold right after a request was answered, whatever has happened: an instance that says which version it serves
- * holds that, bit by bit; one whose weights are whole is not paused, and one that is paused is said to be; only those that the
+ * holds that, bit by bit; an engine that is paused is said to be; only those that the
  * fault touched are broken; epochs grow. Engines that are dead are left out.
  */
 export async function brokenInvariants(
@@ -59,7 +59,6 @@ async function checkEngine(
   const broken: string[] = [];
   const paused = await isEnginePaused(endpoint);
   if (paused && !isPaused) broken.push(`engine ${name} is paused, and its status does not say so`);
-  if (paused && state === 'serving') broken.push(`engine ${name} is paused although its weights are whole`);
   const seed = checkpoints[version?.checkpoint as CheckpointName];
   if (version === null || seed === undefined || state !== 'serving') return broken;
   const index = await openCheckpoint(await fleet.model(seed));

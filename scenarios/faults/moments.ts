@@ -23,7 +23,7 @@ export type CheckpointName = keyof typeof checkpoints;
 /** Registered in the middle of which faults happen. */
 export const passing = { name: 'passing', seed: 4 } as const;
 export const bucketBytes = 2 ** 20;
-export const updateMilliseconds = 8_000;
+export const updateMilliseconds = 15_000;
 /** Deadline of one answer of an engine worker, and of its connecting. */
 export const stepMilliseconds = 3_000;
 
@@ -32,7 +32,7 @@ export interface Reached {
   /** The process that is to stop itself then, so that the moment lasts until the fault has happened; null: none is needed. */
   readonly hold: string | null;
   /** What comes before the request. */
-  prepare?(fleet: FaultFleet): Promise<unknown>;
+  prepare?(fleet: FaultFleet, checkpoint: CheckpointName): Promise<unknown>;
   /** The request. Null: none. */
   begin(fleet: FaultFleet, checkpoint: CheckpointName): Promise<unknown> | null;
 }
@@ -84,8 +84,10 @@ export const reached: Readonly<Record<RealMoment, Reached>> = {
   },
   joining: {
     hold: 'rank-2:fabric-read:stop@2',
-    prepare: async (fleet) => {
+    prepare: async (fleet, checkpoint) => {
       await takeOut(fleet);
+      // What the other host alone had loaded went with it.
+      await fleet.owner.call('register', checkpoint, await fleet.model(checkpoints[checkpoint]));
       await fleet.owner.call('addInstance', fleet.instance('c'));
     },
     begin: ({ owner }, checkpoint) =>

@@ -128,11 +128,12 @@ export function nameOf({ fault, when }: RealCell): string {
 export function wordsOf({ why, result, problems }: RealOutcome): string {
   if (why !== undefined) return `impossible: ${why}`;
   if (result === null) return `FAILED: ${problems.join('; ')}`;
-  const { detected, answer, answered, recovered } = result;
+  const { detected, answer, answered, recovered, message } = result;
   return [
     detected === null ? 'nothing to detect' : `detected after ${secondsOf(detected, 2)}`,
     `${answer} after ${secondsOf(answered, 2)}`,
     `one version after ${secondsOf(recovered, 2)}`,
+    ...(message === null ? [] : [`says: ${message}`]),
     ...problems.map((problem) => `BAD: ${problem}`),
   ].join('; ');
 }

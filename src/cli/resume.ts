@@ -23,7 +23,7 @@ export function resumeCommand(): Command {
   )
     .option('--endpoint <url>', 'HTTP endpoint of the engine, for example http://127.0.0.1:8000')
     .option('--instance <name>', 'instead of --endpoint: an instance of a daemon')
-    .option('--engine <kind>', 'vllm or sglang', 'vllm')
+    .option('--engine <kind>', 'vllm, sglang or lmdeploy', 'vllm')
     .option('--timeout <seconds>', 'time limit', '30')
     .action((options: Options) => runCommand((signal) => resume(options, signal)));
 }
@@ -44,7 +44,7 @@ async function resumeEngine(
 ): Promise<void> {
   const timeoutMilliseconds = parseCount(timeout, '--timeout') * 1000;
   const options = { endpoint: endpointOf(endpoint), ...apiKeyOf(), engine } as EngineOptions;
-  checkEngineOptions('engine', options);
+  checkEngineOptions('engine', { ...options, pause: 'caller' });
   const client = createEngineClient(options, systemClock);
   try {
     await client.resume({ timeoutMilliseconds, signal });

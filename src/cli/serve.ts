@@ -128,7 +128,9 @@ function daemonOptionsOf(options: Options, version: string): DaemonOptions {
 function devicesAndThreads(option: string | undefined) {
   const devices = devicesOf(option);
   const ranks = devices.kind === 'cuda' ? probeCuda().devices.length : hostDeviceRanks;
-  return { devices, threads: Math.max(1, Math.floor(availableParallelism() / Math.max(1, ranks))) };
+  // Otherwise each host has what is there.
+  const asked = option === undefined ? {} : { devices };
+  return { ...asked, threads: Math.max(1, Math.floor(availableParallelism() / Math.max(1, ranks))) };
 }
 
 function secondsOf(name: string, option: string): number {

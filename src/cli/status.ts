@@ -49,14 +49,15 @@ async function show(client: DaemonClient, { watch, json }: Options, signal: Abor
 }
 
 function linesOf(status: Status): string[] {
-  const { daemon, ready, reasons, instances, checkpoints, updates } = status;
+  const { daemon, ready, reasons, instances, checkpoints, updates, ranks } = status;
+  const hostOf = new Map(ranks.flatMap(({ rank, host }) => (host === null ? [] : [[rank, host]])));
   const rows: [string, string][] = [
     [
       'daemon',
       `${daemon.state}, weightcast ${daemon.version}, pid ${daemon.pid}, since ${daemon.started_at}`,
     ],
     ['ready', ready ? 'yes' : `no: ${reasons.join('; ')}`],
-    ...instances.map((one): [string, string] => ['instance', instanceText(one)]),
+    ...instances.map((one): [string, string] => ['instance', instanceText(one, hostOf)]),
     ...checkpoints.map((one): [string, string] => ['checkpoint', checkpointText(one)]),
     ...updates.map((one): [string, string] => ['update', updateText(one)]),
   ];
@@ -64,17 +65,19 @@ function linesOf(status: Status): string[] {
   return rows.map(([label, value]) => `${label.padEnd(width)}  ${value}`);
 }
 
-function instanceText({
-  name,
-  state,
-  version,
-  is_paused,
-  endpoint,
-  ranks,
-  problem,
-}: Status['instances'][number]) {
+function instanceText(
+  { name, state, version, is_paused, endpoint, ranks, problem }: Status['instances'][number],
+  hostOf: ReadonlyMap<number, string>,
+) {
   const what = version === null ? state : `${state} ${version.checkpoint}@${version.digest}`;
-  const where = `${endpoint}, ${ranks.length === 1 ? 'rank' : 'ranks'} ${ranks.join(' ')}`;
+  const hosts = new Map<string, number[]>();
+  for (const rank of ranks) {
+    const host = hostOf.get(rank) ?? '?';
+    hosts.set(host, [...(hosts.get(host) ?? []), rank]);
+  }
+  const placed = [...hosts].map(([host, own]) => `${own.join(' ')} on ${host}`);
+  const numbers = hosts.size > 1 ? placed.join(', ') : ranks.join(' ');
+  const where = `${endpoint}, ${ranks.length === 1 ? 'rank' : 'ranks'} ${numbers}`;
   return [name, `${what}${is_paused ? ', paused' : ''}`, where, problem].filter((part) => part).join('; ');
 }
 

@@ -30,7 +30,7 @@ interface Options extends DaemonArguments {
   readonly ranks?: string;
   readonly instance?: readonly string[];
   readonly engine: string;
-  readonly link: string;
+  readonly link?: string;
   readonly pause?: string;
   readonly resetCache?: boolean;
   readonly draftModel?: true;
@@ -69,11 +69,12 @@ export function updateCommand(): Command {
     )
     .option('--endpoint <url>', 'HTTP endpoint of the engine, for example http://127.0.0.1:8000')
     .option('--ranks <n>', 'number of devices of the engine; one rank process is started per device')
-    .addOption(new Option('--engine <kind>', 'vllm or sglang').choices([...engineKinds]).default('vllm'))
+    .addOption(
+      new Option('--engine <kind>', 'vllm, sglang or lmdeploy').choices([...engineKinds]).default('vllm'),
+    )
     .option(
       '--link <kind>',
-      "protocol of the engine's workers: weightcast or checkpoint-engine",
-      'weightcast',
+      "protocol of the engine's workers: weightcast or checkpoint-engine (default: weightcast, and for lmdeploy, which has no other, checkpoint-engine)",
     )
     .addOption(pauseOption())
     .option('--draft-model', 'the engine has a draft model that receives the weights too, as in SGLang')
@@ -113,7 +114,7 @@ export function updateCommand(): Command {
 function pauseOption(): Option {
   return new Option(
     '--pause <mode>',
-    'pause the engine during the update: abort, wait or keep for vLLM; abort, retract or in_place for SGLang; caller if you pause and resume it',
+    'pause the engine during the update: abort, wait or keep for vLLM; abort, retract or in_place for SGLang; abort for LMDeploy; caller if you pause and resume it',
   ).choices([...pauseOptions]);
 }
 
@@ -270,7 +271,7 @@ function devicesOf({ devices, firstDevice }: Options, ranks: number): DeviceOpti
 /** `Cluster.start` rejects invalid values of `engine`, `link` and `pause`. */
 function instanceOf(options: Options, endpoint: string, ranks: number): InstanceOptions {
   const { engine, link, pause, resetCache, draftModel } = options;
-  const words = { engine, link, ...(pause !== undefined && { pause }) };
+  const words = { engine, ...(link !== undefined && { link }), ...(pause !== undefined && { pause }) };
   return {
     name: 'engine',
     endpoint: endpointOf(endpoint),

@@ -2,7 +2,6 @@ import { availableParallelism, hostname } from 'node:os';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { SharedDirectory } from '../native-bridge/memory.ts';
 import type { SupervisorConfiguration } from '../processes/configuration.ts';
-import { defaultDevices } from '../processes/devices.ts';
 import type { KeyPair } from '../transport/curve.ts';
 import { nodeName } from '../transport/node-name.ts';
 import type { ClusterOptions } from './options.ts';
@@ -43,7 +42,7 @@ export function configurationOf(options: ClusterOptions, made: Made): Supervisor
       name: hostname(),
       directory: directory.path,
       fabricAddresses: options.fabricAddresses ?? [],
-      devices: options.devices ?? defaultDevices(),
+      ...(options.devices !== undefined && { devices: options.devices }),
       threads:
         options.threads ?? Math.max(1, Math.floor(availableParallelism() / Math.max(1, options.ranks))),
     },

@@ -113,8 +113,10 @@ export class ClusterConnection {
       await connection.#connect(log);
       return connection;
     } catch (error) {
-      await process.stop(connection.#configuration.stopTimeoutMilliseconds);
+      const { stopTimeoutMilliseconds } = connection.#configuration;
+      await process.stop(stopTimeoutMilliseconds);
       await connection.#agents.close();
+      await endSurvivors(directory.path, stopTimes(stopTimeoutMilliseconds).grace);
       directory.close();
       throw fate.failure ?? error;
     }

@@ -1,6 +1,6 @@
 import { hostname } from 'node:os';
 import * as z from 'zod';
-import { type Instance, ranksOf } from '../actors/protocol/instance.ts';
+import { ranksOf } from '../actors/protocol/instance.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { Progress } from '../actors/protocol/status-values.ts';
 import { escapeControls } from '../checkpoint/printable.ts';
@@ -95,7 +95,7 @@ export function checkOptions(options: ClusterOptions): void {
   for (const [name, host] of Object.entries(hosts)) checkHost(name, host, listen !== undefined);
   checkAddresses('fabricAddresses', fabricAddresses);
   for (const instance of instances) checkInstance(instance, hosts);
-  checkRanks(ranks, new Workers().take(instances));
+  checkRanks(ranks, instances);
   // What its processes would end of.
   limitsOf(process.env);
   checkFaults(process.env);
@@ -124,24 +124,17 @@ function checkAddresses(option: string, addresses: readonly string[] = []): void
     );
 }
 
-function checkRanks(ranks: number, instances: readonly Instance[]): void {
+function checkRanks(ranks: number, instances: readonly InstanceOptions[]): void {
   const names = instances.map(({ name }) => name);
   const repeated = names.find((name, index) => names.indexOf(name) < index);
   if (repeated !== undefined) throw new UsageError(`two instances have the name ${repeated}`);
-  const takenBy = new Map<number, string>();
-  for (const instance of instances) {
+  const taken = new Set<number>();
+  for (const instance of new Workers().take(instances))
     for (const rank of ranksOf(instance)) {
-      if (rank >= ranks) {
+      if (rank >= ranks)
         throw new UsageError(`instance ${instance.name} has rank ${rank}; ranks are 0 to ${ranks - 1}`);
-      }
-      const other = takenBy.get(rank);
-      if (other !== undefined)
-        throw new UsageError(`rank ${rank} belongs to both instance ${other} and instance ${instance.name}`);
-      takenBy.set(rank, instance.name);
+      taken.add(rank);
     }
-  }
-  if (takenBy.size < ranks) {
-    const idle = Array.from({ length: ranks }, (_, rank) => rank).filter((rank) => !takenBy.has(rank));
-    throw new UsageError(`rank ${idle.join(', ')} belongs to no instance`);
-  }
+  const idle = Array.from({ length: ranks }, (_, rank) => rank).filter((rank) => !taken.has(rank));
+  if (idle.length > 0) throw new UsageError(`rank ${idle.join(', ')} belongs to no instance`);
 }

@@ -14,14 +14,18 @@ import { checkForm } from './inputs.ts';
 
 type Hosts = Readonly<Record<string, HostOptions>> | undefined;
 
-const uuid = z.string().regex(/^(?:GPU|MIG)-\S{1,128}$/, 'a device is an index or a UUID, GPU-… or MIG-…');
+export const deviceUuid = /^(?:GPU|MIG)-[^\s,:]{1,128}$/;
+const device = z.custom<number | string>(
+  (value) =>
+    typeof value === 'string'
+      ? deviceUuid.test(value)
+      : Number.isSafeInteger(value) && (value as number) >= 0,
+  'a device is an index or a UUID, GPU-… or MIG-…',
+);
 const workers = z.strictObject({
   ranks: z.array(z.int().min(0)).min(1).optional(),
   host: z.string().optional(),
-  devices: z
-    .array(z.union([z.int().min(0), uuid], 'a device is an index or a UUID, GPU-… or MIG-…'))
-    .min(1)
-    .optional(),
+  devices: z.array(device).min(1).optional(),
 });
 /** The words of `checkEngineOptions` say what an option may be. */
 const engineWords = {
@@ -86,11 +90,25 @@ export class Workers {
 
   /**
    * Instances that come together, with numbers for the ranks that have none: the lowest that are free. Throws a `UsageError`
-   * for a device that is another worker's already; then nothing is taken. The supervisor says which ranks and names are.
+   * for a name, rank or device that another has already; then nothing is taken.
    */
   take(added: readonly InstanceOptions[]): Instance[] {
-    const given = added.flatMap((options) => workersOf(options).flatMap(({ ranks = [] }) => ranks));
-    const taken = new Set([...this.#instances].flatMap(ranksOf).concat(given));
+    const present = [...this.#instances];
+    const taken = new Set(present.flatMap(ranksOf));
+    const given = new Map<number, string>();
+    for (const options of added) {
+      const { name } = options;
+      if (present.some((other) => other.name === name))
+        throw new UsageError(`the cluster has an instance ${name} already`);
+      for (const rank of workersOf(options).flatMap(({ ranks = [] }) => ranks)) {
+        if (taken.has(rank)) throw new UsageError(`rank ${rank} is in the cluster already`);
+        const other = given.get(rank);
+        if (other !== undefined)
+          throw new UsageError(`rank ${rank} belongs to both instance ${other} and instance ${name}`);
+        given.set(rank, name);
+      }
+    }
+    for (const rank of given.keys()) taken.add(rank);
     let next = 0;
     const number = () => {
       while (taken.has(next)) next += 1;
@@ -101,7 +119,7 @@ export class Workers {
       const { ranks: _ranks, host: _host, devices: _devices, ...rest } = options;
       return { ...rest, workers: workersOf(options).flatMap((group) => numbered(group, number)) };
     });
-    checkDevices([...this.#instances, ...instances]);
+    checkDevices([...present, ...instances]);
     for (const instance of instances) this.#instances.add(instance);
     return instances;
   }

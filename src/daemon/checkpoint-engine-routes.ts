@@ -12,7 +12,9 @@ type UpdateBody = z.infer<typeof schemas.checkpointEngineUpdate>;
  * have anyway, with its bodies, so that what calls them calls these. Failures have the daemon's own statuses and bodies.
  */
 export function checkpointEngineRoutes(service: Service): Route[] {
+  const metas = new Metas(service);
   return [
+    ...metasRoutes(metas),
     route({
       method: 'POST',
       path: '/v1/checkpoints/{name}/files',
@@ -27,10 +29,12 @@ export function checkpointEngineRoutes(service: Service): Route[] {
     route({
       method: 'POST',
       path: '/v1/checkpoints/{name}/gather-metas',
-      summary: 'Nothing is left to do for it: the daemon knows its checkpoints. 404 for others.',
+      summary:
+        'The daemon knows its checkpoints: it notes which one `GET /v1/metas` is about. 404 for others.',
       answer: schemas.doneAnswer,
       handle: async ({ params }) => {
         service.checkpoints.check(params.name!);
+        metas.gathered(params.name!);
         return {};
       },
     }),
@@ -42,6 +46,7 @@ export function checkpointEngineRoutes(service: Service): Route[] {
       body: schemas.checkpointEngineUpdate,
       answer: schemas.doneAnswer,
       handle: async ({ params, body }) => {
+        await metas.register(params.name!);
         service.checkpoints.check(params.name!);
         const instances = await instancesOf(service, body);
         const options = {
@@ -53,6 +58,76 @@ export function checkpointEngineRoutes(service: Service): Route[] {
       },
     }),
   ];
+}
+
+type MetasBody = z.infer<typeof schemas.checkpointEngineMetas>;
+
+function metasRoutes(metas: Metas): Route[] {
+  return [
+    route({
+      method: 'GET',
+      path: '/v1/metas',
+      summary:
+        "checkpoint-engine's: with what others read the checkpoint that was gathered last from this daemon's memory. It grants access to it. {} without one.",
+      answer: schemas.checkpointEngineMetas,
+      handle: () => metas.get(),
+    }),
+    route({
+      method: 'POST',
+      path: '/v1/metas',
+      summary:
+        "checkpoint-engine's: what another daemon's `GET /v1/metas` has answered. The next update registers it by its name, and reads it from the memory of that one.",
+      body: schemas.checkpointEngineMetas,
+      answer: schemas.doneAnswer,
+      handle: ({ body }) => {
+        metas.load(body);
+        return {};
+      },
+    }),
+  ];
+}
+
+/** The metas of one checkpoint at a time, as checkpoint-engine's server has them. */
+class Metas {
+  readonly #service: Service;
+  #gathered: string | null = null;
+  #loaded: string | null = null;
+
+  constructor(service: Service) {
+    this.#service = service;
+  }
+
+  /** The metas are those of this checkpoint, and none that were loaded. */
+  gathered(name: string): void {
+    this.#gathered = name;
+    this.#loaded = null;
+  }
+
+  async get(): Promise<MetasBody> {
+    const { checkpoints } = this.#service;
+    if (!checkpoints.views().some(({ name }) => name === this.#gathered)) return {};
+    const content = await checkpoints.metas(this.#gathered!);
+    return { 0: { p2p_store_addr: content, memory_buffer_metas_list: [], rdma_device: 'weightcast' } };
+  }
+
+  /** Throws `UsageError` for metas of others: their memory cannot be read from here. */
+  load(metas: MetasBody): void {
+    const [one, ...others] = Object.values(metas);
+    const content = one?.rdma_device === 'weightcast' ? one.p2p_store_addr : null;
+    if (content === null || others.length > 0)
+      throw new UsageError(
+        'these are no metas of weightcast; a group of checkpoint-engine cannot be read from',
+      );
+    this.#loaded = content;
+  }
+
+  /** Registers what was loaded, once. Rejects as `Service.register`. */
+  async register(name: string): Promise<void> {
+    if (this.#loaded === null) return;
+    const metas = await this.#service.shared.write('metas.json', this.#loaded);
+    await this.#service.register({ name, source: { metas } });
+    this.#loaded = null;
+  }
 }
 
 /** The instances that a body means; null for all. */

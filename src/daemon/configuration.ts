@@ -3,6 +3,7 @@ import * as z from 'zod';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { describe, UsageError } from '../errors.ts';
 import type { HostOptions } from '../processes/configuration.ts';
+import { deviceOptions } from '../processes/devices.ts';
 import { issueOf } from '../schema-issue.ts';
 import { instanceBody } from './schemas.ts';
 import { fromWireNames } from './wire-names.ts';
@@ -19,6 +20,7 @@ const configuration = z.strictObject({
         join_file: z.string().optional(),
         environment: z.record(z.string(), z.string()).optional(),
         fabric_addresses: z.array(z.string()).optional(),
+        devices: deviceOptions.optional(),
       }),
     )
     .default({}),

@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { deviceUuid } from '../cluster/workers.ts';
 import { engineKinds, linkKinds, pauseOptions } from '../engines/engine-client.ts';
 
 /**
@@ -50,6 +51,24 @@ export const registerBody = z
 /** Of requests that have nothing to say. */
 export const emptyBody = z.strictObject({});
 
+const ranks = z.array(rank).min(1).max(1_024);
+const host = z.string().min(1).max(256);
+const devices = z
+  .array(
+    z.union([
+      z.int().min(0).max(1_000),
+      z.string().regex(deviceUuid).describe('UUID of a GPU: `GPU-…`, `MIG-…`.'),
+    ]),
+  )
+  .min(1)
+  .max(1_024);
+
+const workers = z.strictObject({
+  host: host.optional().describe("A host of the daemon's configuration. Default: this one."),
+  devices: devices.optional().describe('Of each worker on that host. Default: as of an instance.'),
+  ranks: ranks.optional().describe('Default: one for each of `devices`, the lowest that are free.'),
+});
+
 export const instanceBody = z.strictObject({
   name,
   endpoint: z
@@ -57,27 +76,32 @@ export const instanceBody = z.strictObject({
     .min(1)
     .max(2_048)
     .describe('`http://host:port`, or `unix:/path`; on the list of engines.'),
-  ranks: z
-    .array(rank)
-    .min(1)
-    .max(1_024)
-    .describe("Ranks of the engine's workers, in their order; rank n is on device n."),
-  host: z
-    .string()
-    .min(1)
-    .max(256)
-    .optional()
-    .describe("A host of the daemon's configuration. Default: this one."),
-  devices: z
-    .array(z.int().min(0).max(1_000))
+  workers: z
+    .array(workers)
     .min(1)
     .max(1_024)
     .optional()
     .describe(
-      "Index of each worker's device on its host. Default: here those of the ranks' numbers, on another host 0, 1, …",
+      'The workers of an engine that spans hosts, host by host in the order in which the engine numbers them; in place of `ranks`, `host` and `devices`.',
+    ),
+  ranks: ranks
+    .optional()
+    .describe(
+      "Ranks of the engine's workers, in their order; rank n is on device n. Default: one for each of `devices`, the lowest that are free.",
+    ),
+  host: host.optional().describe("A host of the daemon's configuration. Default: this one."),
+  devices: devices
+    .optional()
+    .describe(
+      "Each worker's device on its host: an index or a UUID. Default: here those of the ranks' numbers, on another host 0, 1, …",
     ),
   engine: z.enum(engineKinds).optional(),
-  link: z.enum(linkKinds).optional().describe("Protocol of the engine's workers. Default: weightcast."),
+  link: z
+    .enum(linkKinds)
+    .optional()
+    .describe(
+      "Protocol of the engine's workers. Default: weightcast; an LMDeploy has checkpoint-engine only.",
+    ),
   api_key: z
     .string()
     .min(1)
@@ -296,4 +320,13 @@ export const statusAnswer = z.object({
 
 export const readyAnswer = z.object({ ready: z.boolean(), reasons: z.array(z.string()) });
 export const healthAnswer = z.object({ status: z.literal('ok'), version: z.string(), api: z.int() });
+/** checkpoint-engine's metas, by rank, as its package 0.4.2 reads and writes them. `p2p_store_addr` has weightcast's own. */
+export const checkpointEngineMetas = z.record(
+  z.string().regex(/^\d{1,4}$/),
+  z.object({
+    p2p_store_addr: z.string().nullable(),
+    memory_buffer_metas_list: z.array(z.unknown()),
+    rdma_device: z.string(),
+  }),
+);
 export const doneAnswer = z.object({});

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { ClusterStatus, Progress } from '../actors/protocol/status-values.ts';
 import type { ClusterOptions } from '../cluster/options.ts';
+import { workersOf } from '../cluster/workers.ts';
 import { describe } from '../errors.ts';
 import type { Logger } from '../ports.ts';
 import { EngineList, FileRoots } from './access.ts';
@@ -86,7 +87,12 @@ export class Service {
       await service.#keeper.start();
       try {
         await service.#adopt();
-        await Promise.all(options.instances.map((instance) => service.add(instance)));
+        // Ranks that are numbered here take what the others leave.
+        const isNumbered = (one: InstanceOptions) => workersOf(one).every(({ ranks }) => ranks !== undefined);
+        const addAll = (instances: readonly InstanceOptions[]) =>
+          Promise.all(instances.map((instance) => service.add(instance)));
+        await addAll(options.instances.filter(isNumbered));
+        await addAll(options.instances.filter((one) => !isNumbered(one)));
         return service;
       } catch (error) {
         await service.#keeper.stop();

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { readdir, stat, unlink } from 'node:fs/promises';
+import { readdir, stat, unlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import { isRunning } from '../processes/is-running.ts';
@@ -100,6 +100,13 @@ export class SharedFiles {
   async release(paths: readonly string[]): Promise<void> {
     for (const path of paths) this.#kept.delete(path);
     await this.remove(paths.filter((path) => !this.isInSession(path)));
+  }
+
+  /** A new file of the daemon's own, for its user only. */
+  async write(name: string, text: string): Promise<string> {
+    const path = join(this.path, `${process.pid}-${randomBytes(6).toString('hex')}-${name}`);
+    await writeFile(path, text, { mode: 0o600, flag: 'wx' });
+    return path;
   }
 
   async remove(paths: readonly string[]): Promise<void> {

@@ -99,16 +99,18 @@ export interface CallOptions {
 
 /**
  * What a pause does with requests in flight. vLLM: `abort` aborts them, `wait` lets them finish first, `keep` continues
- * them after the pause. SGLang: `abort` aborts them, `retract` recomputes them after the pause, `in_place` continues them.
+ * them after the pause. SGLang: `abort` aborts them, `retract` recomputes them after the pause, `in_place` continues them. LMDeploy sleeps, which
+ * aborts them.
  */
 export const pauseModes = {
   vllm: ['abort', 'wait', 'keep'],
   sglang: ['abort', 'retract', 'in_place'],
+  lmdeploy: ['abort'],
 } as const;
 export type EngineKind = keyof typeof pauseModes;
 export type PauseMode = (typeof pauseModes)[EngineKind][number];
 
-export const engineKinds = ['vllm', 'sglang'] as const satisfies readonly EngineKind[];
+export const engineKinds = ['vllm', 'sglang', 'lmdeploy'] as const satisfies readonly EngineKind[];
 export const allPauseModes = ['abort', 'wait', 'keep', 'retract', 'in_place'] as const satisfies PauseMode[];
 
 /** How an engine is paused for an update: in one of these ways by us, or by the caller, who resumes it too. */

@@ -2,10 +2,14 @@ import { EngineError } from '../errors.ts';
 import type { CallOptions, EngineKind } from './engine-client.ts';
 import type { EngineHttp } from './engine-http.ts';
 
-const nameOf = { vllm: 'a vLLM', sglang: 'an SGLang' } as const satisfies Record<EngineKind, string>;
+const nameOf = {
+  vllm: 'a vLLM',
+  sglang: 'an SGLang',
+  lmdeploy: 'an LMDeploy',
+} as const satisfies Record<EngineKind, string>;
 
 /**
- * Rejects with `EngineError` if the engine says that it is of the other kind: both name themselves as the owner of their
+ * Rejects with `EngineError` if the engine says that it is of another kind: they name themselves as the owner of their
  * models (`owned_by` of `GET /v1/models`). With `missing`, the error of a health route that every engine of this kind has,
  * it rejects for any other owner too: whatever serves models there will not become one by waiting.
  */

@@ -10,6 +10,7 @@ import {
   type PauseOption,
   pauseModes,
 } from './engine-client.ts';
+import { LmdeployClient } from './lmdeploy.ts';
 import { SglangClient } from './sglang.ts';
 import { VllmClient } from './vllm.ts';
 
@@ -19,7 +20,10 @@ export interface EngineOptions {
   readonly endpoint: string;
   /** Default: `vllm`. */
   readonly engine?: EngineKind;
-  /** Protocol of the engine's workers; see python/README.md. Default: `weightcast`. */
+  /**
+   * Protocol of the engine's workers; see python/README.md. Default: `weightcast`, and for an LMDeploy, which has no other,
+   * `checkpoint-engine`.
+   */
   readonly link?: LinkKind;
   /** Sent as a bearer token. */
   readonly apiKey?: string;
@@ -46,14 +50,25 @@ export interface EngineOptions {
 
 /** Throws a `UsageError` that names the instance and the option. */
 export function checkEngineOptions(name: string, options: EngineOptions): void {
-  const { engine = 'vllm', link = 'weightcast', pause, resetCache = false } = options;
+  const { engine = 'vllm', pause, resetCache = false } = options;
   const refuse = (what: string) => new UsageError(`instance ${name}: ${what}`);
   const oneOf = (option: string, value: string, values: readonly string[]) => {
     if (!values.includes(value)) throw refuse(`${option} is "${value}"; it is one of ${values.join(', ')}`);
   };
   oneOf('engine', engine, engineKinds);
+  const link = linkOf(options);
   oneOf('link', link, linkKinds);
   checkAddress(options.endpoint, options.apiKey);
+  if (engine === 'lmdeploy') {
+    if (link !== 'checkpoint-engine')
+      throw refuse('link of lmdeploy is "checkpoint-engine": its workers have no other');
+    if (options.hasDraftModel === true)
+      throw refuse(
+        'hasDraftModel is for engines that load the weights twice; an LMDeploy loads both models at once',
+      );
+    if (pause === undefined)
+      throw refuse('pause of lmdeploy is one of abort, caller: it takes weights only while it sleeps');
+  }
   if (pause === undefined) return;
   oneOf(`pause of ${engine}`, pause, [...pauseModes[engine], 'caller']);
   if (resetCache && (pause === 'keep' || pause === 'in_place' || pause === 'retract')) {
@@ -65,14 +80,21 @@ export function checkEngineOptions(name: string, options: EngineOptions): void {
   }
 }
 
+/** What an engine's workers speak. */
+export function linkOf({ engine, link }: Pick<EngineOptions, 'engine' | 'link'>): LinkKind {
+  return link ?? (engine === 'lmdeploy' ? 'checkpoint-engine' : 'weightcast');
+}
+
 /** Throws `UsageError` for an invalid endpoint or API key. */
 export function createEngineClient(options: EngineOptions, clock: Clock, log?: Logger): EngineClient {
-  const { endpoint, engine = 'vllm', link = 'weightcast', apiKey, hasDraftModel = false } = options;
+  const { endpoint, engine = 'vllm', apiKey, hasDraftModel = false } = options;
   const http = {
     endpoint,
     clock,
     ...(apiKey !== undefined && { apiKey }),
     ...(log !== undefined && { log }),
   };
-  return engine === 'sglang' ? new SglangClient(http) : new VllmClient({ ...http, link, hasDraftModel });
+  if (engine === 'sglang') return new SglangClient(http);
+  if (engine === 'lmdeploy') return new LmdeployClient(http);
+  return new VllmClient({ ...http, link: linkOf(options), hasDraftModel });
 }

@@ -18,7 +18,7 @@ export function withMessageFaults(transport: Transport, faults: Faults | null): 
       const inbox = new Inbox(onEnvelope);
       transport.listen((from, envelope) => {
         const point = pointOf(envelope, answers);
-        const order = point === null ? null : faults.strike(point);
+        const order = point === null ? null : strike(faults, point);
         switch (order?.action) {
           case 'drop':
             return;
@@ -36,6 +36,18 @@ export function withMessageFaults(transport: Transport, faults: Faults | null): 
       }, onPeer);
     },
   };
+}
+
+/** An exception here is one of the process: transports survive those of whoever listens to them. */
+function strike(faults: Faults, point: string) {
+  try {
+    return faults.strike(point);
+  } catch (error) {
+    process.nextTick(() => {
+      throw error;
+    });
+    return null;
+  }
 }
 
 /** Delivers in the order of arrival, also behind a message that is late. */

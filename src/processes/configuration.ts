@@ -35,7 +35,8 @@ export interface HostOptions {
   readonly fabricAddresses?: readonly string[];
   /**
    * Devices of its ranks. `indices`: of its GPUs, in the order in which ranks come to this host, those that come together
-   * by their numbers. Default: those that the cluster's `devices` asks for; of GPUs, the first for the host's first rank.
+   * by their numbers. Default: those that the cluster's `devices` asks for, or else GPUs if that host has any; of GPUs, the
+   * first for the host's first rank.
    */
   readonly devices?: DeviceOptions;
 }
@@ -69,7 +70,8 @@ const host = z.object({
   directory: z.string(),
   /** Numeric. */
   fabricAddresses: z.array(z.string()).readonly(),
-  devices: deviceOptions,
+  /** Default: GPUs if that host has any, otherwise host devices. */
+  devices: deviceOptions.exactOptional(),
   /** Native threads of each rank process. */
   threads: z.int().min(1),
 });

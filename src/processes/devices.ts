@@ -71,12 +71,12 @@ export function checkDevices(options: DeviceOptions, ranks: number): void {
  * `entry`: which of `indices` is its own. Throws `UsageError` if there are indices, but none for it.
  */
 export function gpuOf(
-  options: DeviceOptions,
+  options: DeviceOptions | undefined,
   chosen: number | string | undefined,
   { rank, entry, position }: { readonly rank: number; readonly entry: number; readonly position: number },
 ): number | string {
   if (chosen !== undefined) return chosen;
-  if (options.kind !== 'cuda' || options.indices === undefined) return position;
+  if (options?.kind !== 'cuda' || options.indices === undefined) return position;
   const index = options.indices[entry];
   if (index !== undefined) return index;
   throw new UsageError(

@@ -3,7 +3,7 @@ import { type Fabric, type FabricKind, HostFabric, rdmaOptionsOf } from '../nati
 import type { ThreadPool } from '../native-bridge/memory.ts';
 import { probeCuda } from '../native-bridge/probe.ts';
 import type { RankConfiguration } from './configuration.ts';
-import { gpuIndexOf } from './devices.ts';
+import { type DeviceOptions, gpuIndexOf } from './devices.ts';
 
 const fabricKinds = ['shm', 'verbs', 'tcp'] as const satisfies readonly FabricKind[];
 
@@ -18,8 +18,8 @@ export class RankFabric {
   readonly #gpu: string | null;
   readonly #fabrics = new Map<string, Fabric>();
 
-  constructor(configuration: RankConfiguration, pool: ThreadPool) {
-    this.#gpu = pciAddressOf(configuration);
+  constructor(configuration: RankConfiguration, devices: DeviceOptions, pool: ThreadPool) {
+    this.#gpu = devices.kind === 'cuda' ? pciAddressOf(configuration.gpu) : null;
     this.#configuration = configuration;
     this.#pool = pool;
   }
@@ -75,8 +75,7 @@ export class RankFabric {
   }
 }
 
-function pciAddressOf({ host, gpu }: RankConfiguration): string | null {
-  if (host.devices.kind !== 'cuda') return null;
+function pciAddressOf(gpu: number | string): string | null {
   return probeCuda().devices[gpuIndexOf(gpu)]?.pciAddress ?? null;
 }
 

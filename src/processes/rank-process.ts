@@ -22,7 +22,7 @@ import { within } from '../within.ts';
 import { Allegiance } from './allegiance.ts';
 import { Communicators, collectivePreference } from './communicators.ts';
 import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
-import { divideThreads, openDevice } from './devices.ts';
+import { defaultDevices, divideThreads, openDevice } from './devices.ts';
 import { RankFabric } from './fabric.ts';
 import { takeLifeline } from './lifeline.ts';
 import { stopTimes } from './stop-times.ts';
@@ -44,9 +44,9 @@ function openPorts(
   log: Logger,
 ): RankPorts {
   const { rank, gpu, host, link } = configuration;
-  const { threads } = host;
-  const device = openDevice(host.devices, rank, { gpu, chosen: configuration.device, threads });
-  const pool = new ThreadPool(divideThreads(host.devices, host.threads).bulk);
+  const { threads, devices = defaultDevices() } = host;
+  const device = openDevice(devices, rank, { gpu, chosen: configuration.device, threads });
+  const pool = new ThreadPool(divideThreads(devices, threads).bulk);
   const communicators = new Communicators({
     device,
     directory: host.directory,
@@ -56,7 +56,7 @@ function openPorts(
     log,
   });
   const segments = new SharedSegments({ directory: host.directory, host: host.name }, pool, device);
-  const fabric = new RankFabric(configuration, pool);
+  const fabric = new RankFabric(configuration, devices, pool);
   return {
     rank,
     host: host.name,

@@ -9,7 +9,7 @@ import { type SupervisorInbox, supervisorSpawnOptions } from '../actors/supervis
 import type { LaunchedRank, SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
 import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
-import { createEngineClient } from '../engines/engine-options.ts';
+import { createEngineClient, linkOf } from '../engines/engine-options.ts';
 import { asFailure, toWire, UsageError } from '../errors.ts';
 import { Faults } from '../faults/faults.ts';
 import { supervisorPortsWithFaults } from '../faults/ports.ts';
@@ -74,7 +74,7 @@ interface Launch {
 function launchRank(
   { configuration, hub, children, agents }: Launch,
   { rank, host: hostName, device: chosen }: Worker,
-  { link = 'weightcast' }: Instance,
+  instance: Instance,
   { position, localRank, localRanks }: HostPosition,
 ): LaunchedRank {
   const { node: hubNode, keys, fabricSecret } = configuration;
@@ -82,6 +82,7 @@ function launchRank(
   const { host, isElsewhere, isRemote } = placeOf(rank, hostName, configuration);
   const device = chosen === undefined ? {} : { device: chosen };
   const gpu = gpuOf(host.devices, chosen, { rank, entry: isElsewhere ? position : rank, position });
+  const link = linkOf(instance);
   const role = JSON.stringify({ device, gpu, link, host });
   const order: RankOrder = {
     ...device,
@@ -123,14 +124,14 @@ function placeOf(rank: number, hostName: string | undefined, { host, hosts }: Su
     throw new UsageError(`rank ${rank} is on host ${hostName}, which the option hosts does not have`);
   const { fabricAddresses = [] } = options;
   // Indices are of the GPUs of the host that the cluster was started on.
-  const { devices = host.devices.kind === 'cuda' ? { kind: 'cuda' as const } : host.devices } = options;
+  const { devices = host.devices?.kind === 'cuda' ? { kind: 'cuda' as const } : host.devices } = options;
   return {
     host: {
       ...host,
+      ...(devices && { devices }),
       name: hostName,
       directory: directoryOf(host.directory, hostName),
       fabricAddresses,
-      devices,
     },
     isElsewhere: true,
     isRemote: hasAgent(options),
@@ -183,8 +184,8 @@ async function main(): Promise<readonly string[]> {
     if (how !== 'signal') await agents.clusterEnds(times.drain / 2);
   });
   const error = await Promise.race([released, failure]);
-  // Before what is under way is aborted: its callers are to hear of the failure, after which they may try again.
-  if (error !== undefined) tell({ kind: 'failed', error: toWire(asFailure(error)) });
+  // Ranks live on, with what is registered, and go over to the one that takes its place: as if it had been killed.
+  if (error !== undefined) throw error;
   try {
     await end(system, supervisor, times, log);
   } finally {
@@ -192,7 +193,6 @@ async function main(): Promise<readonly string[]> {
   }
   await hub.close(1_000);
   directory.close();
-  if (error !== undefined) throw error;
   return children.killed;
 }
 

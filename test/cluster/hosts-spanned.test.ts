@@ -27,12 +27,11 @@ test('an engine over two hosts is updated as one, loses a rank and a host, and a
   process.env.WEIGHTCAST_SILENCE_SECONDS = '4';
   const scratch = temporaryDirectory(t);
   const network = new HostNetwork(1);
-  t.after(() => network.close());
   const address = network.connectHere();
   const launcher = network.launcher(0);
   const namespace = basename(scratch);
   const far = `${namespace}-far`;
-  const ends: (() => Promise<unknown>)[] = [];
+  const ends: (() => unknown)[] = [() => network.close()];
   t.after(async () => {
     for (const end of ends.reverse()) await end();
   });
@@ -61,6 +60,8 @@ test('an engine over two hosts is updated as one, loses a rank and a host, and a
     instances: [first.instance],
     devices: { kind: 'host', namespace },
     hosts: {
+      // This machine under another name.
+      store: { launcher: [] },
       'node-2': {
         launcher,
         fabricAddresses: [network.address(0)],
@@ -68,6 +69,8 @@ test('an engine over two hosts is updated as one, loses a rank and a host, and a
       },
     },
     listen: `tcp://${address}:*`,
+    // What is cut off ends by itself.
+    orphanTimeoutMilliseconds: 6_000,
     onProgress: ({ activity, rank, doneBytes }: Progress) => {
       if (activity === 'receive' && doneBytes > 0) received(rank);
     },
@@ -168,4 +171,17 @@ test('an engine over two hosts is updated as one, loses a rank and a host, and a
       await verifyWeights(second.engine.endpoint, (await model(4)).index);
     },
   );
+
+  await t.test('a host without an engine feeds both', async () => {
+    const { directory, index } = await model(5);
+    // Nobody asks for it.
+    await cluster.addInstance({ name: 'store', endpoint: 'http://127.0.0.1:1', host: 'store', ranks: [9] });
+    const { bytes: size } = await cluster.register('four', directory, { hosts: ['store'] });
+    const report = await cluster.update('four', { instances: ['first'] });
+    assert.ok(allArrived(report));
+    assert.equal(report.receivedBytes, 2 * size);
+    // What one has received it passes on.
+    assert.ok(report.received.some(({ from }) => from === 9));
+    await verifyWeights(first.engine.endpoint, index);
+  });
 });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { hostname } from 'node:os';
 import { test } from 'node:test';
 import { checkOptions } from '../../src/cluster/options.ts';
-import { checkInstance } from '../../src/cluster/workers.ts';
+import { checkInstance, Workers } from '../../src/cluster/workers.ts';
 
 const endpoint = 'http://127.0.0.1:8000';
 const instance = { name: 'a', endpoint, ranks: [0] };
@@ -62,7 +62,21 @@ const wrongInstances: [unknown, RegExp][] = [
   [{ ...instance, ranks: [0, 0] }, /a rank twice/],
   [{ ...instance, apiKey: 7 }, /^instance a: invalid apiKey/],
   [{ ...instance, apiKey: 'key\n' }, /API key/],
-  [{ ...instance, host: 'nowhere' }, /host nowhere, which the option hosts does not have/],
+  [
+    { ...instance, host: 'nowhere' },
+    /^instance a has workers on host nowhere, which the option hosts does not/,
+  ],
+  [{ name: 'a', endpoint }, /^instance a has neither ranks nor devices/],
+  [{ ...instance, devices: ['7'] }, /^instance a: invalid devices\.0: a device is an index or a UUID/],
+  [{ ...instance, devices: [0, 1] }, /^instance a has 2 devices for 1 ranks$/],
+  [{ ...instance, workers: [{ devices: [0] }] }, /^instance a has both workers and ranks/],
+  [{ name: 'a', endpoint, workers: [] }, /^instance a: invalid workers/],
+  [{ name: 'a', endpoint, workers: [{ gpus: [0] }] }, /^instance a: .*gpus/],
+  [
+    { name: 'a', endpoint, workers: [{ host: 'b', devices: [0] }] },
+    /^instance a has workers on host b, which/,
+  ],
+  [{ name: 'a', endpoint, workers: [{ ranks: [0] }, { ranks: [0] }] }, /^instance a has a rank twice/],
   [{ ...instance, host: 'toString' }, /host toString, which the option hosts does not have/],
   [{ ...instance, puase: 'wait' }, /^instance a: .*puase/],
   [{ ...instance, pause: 'retract' }, /pause of vllm is "retract"/],
@@ -91,4 +105,31 @@ test('what is right is accepted, whatever its name', () => {
     onProgress: () => {},
   });
   checkInstance({ ...instance, name: 'node-2:8000 / ü', host: 'node-2', hasDraftModel: true }, hosts);
+});
+
+test('ranks without numbers get the lowest that are free, and no two workers have a device', () => {
+  const workers = new Workers();
+  const places = (instances: Parameters<Workers['take']>[0]) =>
+    workers.take(instances).map((one) => one.workers.map(({ rank, host, device }) => [rank, host, device]));
+  const over = { name: 'over', endpoint, workers: [{ devices: [0, 1] }, { host: 'b', devices: [0, 1] }] };
+  assert.deepEqual(places([over, { ...instance, ranks: [1], devices: [2] }]), [
+    [
+      [0, undefined, 0],
+      [2, undefined, 1],
+      [3, 'b', 0],
+      [4, 'b', 1],
+    ],
+    [[1, undefined, 2]],
+  ]);
+  const refused = (given: object, message: string) =>
+    assert.throws(() => workers.take([{ endpoint, name: 'c', ...given }]), { name: 'UsageError', message });
+  refused({ name: 'over', ranks: [9] }, 'the cluster has an instance over already');
+  refused({ ranks: [4] }, 'rank 4 is in the cluster already');
+  refused({ host: 'b', devices: [1] }, 'instances over and c both have a worker on device 1 of host b');
+  refused(
+    { host: hostname(), devices: [2] },
+    'instances a and c both have a worker on device 2 of this host',
+  );
+  refused({ devices: [5, 5] }, 'instance c has device 5 of this host twice');
+  assert.deepEqual(places([{ name: 'c', endpoint, host: 'c', devices: [0] }]), [[[5, 'c', 0]]]);
 });

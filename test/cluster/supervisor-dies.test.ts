@@ -3,13 +3,15 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { Cluster } from '../../src/index.ts';
+import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import {
   afterSupervisor,
   directoriesOf,
@@ -98,6 +100,22 @@ test('a rank that hangs when its supervisor dies is killed and started again; st
   const directories = pids.flatMap(directoriesOf);
   const killed = (await cluster.stop()).killed.filter((name) => !name.includes(`(process ${here})`));
   assert.deepEqual([killed, pids.filter(isRunning), directories.filter(existsSync)], [[], [], []]);
+});
+
+test('ranks live on, with what is registered, when their supervisor fails, also beyond a launcher; callers may try again', async (t) => {
+  const orders = join(temporaryDirectory(t), 'orders');
+  process.env.WEIGHTCAST_FAULTS = `@${orders}`;
+  t.after(() => delete process.env.WEIGHTCAST_FAULTS);
+  const cluster = await startTwo(60_000);
+  t.after(() => cluster.stop());
+  const data = new Uint8Array(8).fill(7);
+  await cluster.register('memory', { tensors: { t: { dtype: 'U8', shape: [8], data } } });
+  const before = await cluster.status();
+  writeFileSync(orders, 'supervisor:status:throw');
+  await assert.rejects(cluster.status(), { name: 'PeerLostError', message: /on purpose.*try again/ });
+  const after = await afterSupervisor(cluster);
+  assert.deepEqual(pidsOf(after), pidsOf(before));
+  assert.deepEqual(after.checkpoints, before.checkpoints);
 });
 
 test('a supervisor that hangs is killed when it has been silent for too long; another one knows what was registered', async (t) => {

@@ -95,6 +95,10 @@ def mistakes(client, given):
         client.register("x", "/etc/hostname")
     with raises(module.UsageError, "rank 0 is in the cluster already"):
         client.add_instance("b", given["instance"]["endpoint"], [0, 1])
+    with raises(module.UsageError, "instance b has workers on host nowhere"):
+        client.add_instance("b", given["instance"]["endpoint"], workers=[{"host": "nowhere", "devices": range(2)}])
+    with raises(module.UsageError, "workers has 0; give what each host has"):
+        client.add_instance("b", given["instance"]["endpoint"], workers=range(2))
     with raises(module.AccessError, "--allow-engine"):
         client.add_instance("b", "http://10.9.9.9:8000", [5])
     with raises(module.UsageError, "one of path, files, tensors and metas"):

@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { ranksOf } from '../../src/cli/rank-arguments.ts';
+import { ranksOf, workersOf } from '../../src/cli/rank-arguments.ts';
 import { readConfiguration, readToken } from '../../src/daemon/configuration.ts';
 import { defaultSocket } from '../../src/daemon/default-socket.ts';
 import { SocketLock } from '../../src/daemon/socket-lock.ts';
@@ -102,4 +102,12 @@ test('ranks are numbers and ranges of them', () => {
   assert.deepEqual(ranksOf('4, 1,2'), [4, 1, 2]);
   for (const text of ['', '1-', '3-1', 'a', '-1', '1.5', '0-999999', '0-1023,1024'])
     assert.throws(() => ranksOf(text), { name: 'UsageError', message: /--ranks is/ }, text);
+});
+
+test('workers are devices of a host, by index or UUID', () => {
+  assert.deepEqual(workersOf('0-2'), { devices: [0, 1, 2] });
+  assert.deepEqual(workersOf('node-2:4,6'), { host: 'node-2', devices: [4, 6] });
+  assert.deepEqual(workersOf('node-2:GPU-1a,MIG-2b'), { host: 'node-2', devices: ['GPU-1a', 'MIG-2b'] });
+  for (const text of ['', ':0', 'node-2', 'node-2:', 'a:b:0', '0,GPU-1a'])
+    assert.throws(() => workersOf(text), { name: 'UsageError', message: /--workers is/ }, text);
 });

@@ -137,7 +137,25 @@ test("checkpoint-engine's routes take its bodies", async () => {
   const elsewhere = { update_url: 'http://10.9.9.9:8000/collective_rpc', inference_group_ranks: [4] };
   const refused = await bench.ask('POST', route('/update'), elsewhere);
   assert.deepEqual([refused.status, refused.body.error.code], [403, 'WEIGHTCAST_ACCESS']);
+  const { body: metas } = await bench.ask('GET', '/v1/metas');
+  assert.deepEqual(Object.keys(metas), ['0']);
+  assert.deepEqual([metas[0].memory_buffer_metas_list, metas[0].rdma_device], [[], 'weightcast']);
+  const loaded = await bench.ask('POST', '/v1/metas', metas);
+  assert.equal(loaded.status, 200, loaded.text);
+  const joined = await bench.ask('POST', '/v1/checkpoints/joined/update', {});
+  assert.equal(joined.status, 200, joined.text);
+  const digests = (await bench.ask('GET', '/v1/status')).body.checkpoints.map(
+    ({ name, digest }: { name: string; digest: string }) => [name, digest] as const,
+  );
+  const digestOf = new Map<string, string>(digests);
+  assert.equal(digestOf.get('joined'), digestOf.get('Qwen/two'));
+  await verifyWeights(engine.endpoint, await openCheckpoint(two));
+  const theirs = { 0: { p2p_store_addr: '10.0.0.1:1', memory_buffer_metas_list: [], rdma_device: 'mlx5_0' } };
+  const unreadable = await bench.ask('POST', '/v1/metas', theirs);
+  assert.deepEqual([unreadable.status, unreadable.body.error.code], [400, 'WEIGHTCAST_USAGE']);
+  assert.equal((await bench.ask('DELETE', '/v1/checkpoints/joined')).status, 200);
   assert.equal((await bench.ask('DELETE', route(''))).status, 200);
+  assert.deepEqual((await bench.ask('GET', '/v1/metas')).body, {});
   assert.equal((await bench.ask('POST', route('/gather-metas'))).status, 404);
 });
 
@@ -237,7 +255,7 @@ test('what is wrong with a request is one line with a code and a fitting status'
       { ...instance, name: 'b', ranks: [5] },
       400,
       'USAGE',
-      /b .* has rank 5, .* 2 workers/,
+      /b .* has 1 rank, .* 2 workers/,
     ],
   ];
   for (const [method, path, body, status, code, message] of cases) {
@@ -257,7 +275,7 @@ test('what is wrong with a request is one line with a code and a fitting status'
 });
 
 test('an engine that does not run yet is added, and the status says that it was not asked', async () => {
-  const waiting = { name: 'later', endpoint: 'http://127.0.0.1:1', ranks: [5], devices: [0] };
+  const waiting = { name: 'later', endpoint: 'http://127.0.0.1:1', ranks: [5], devices: [3] };
   const { status, body, text } = await bench.ask('POST', '/v1/instances', waiting);
   assert.equal(status, 200, text);
   const later = statusAnswer.parse(body).instances.find(({ name }) => name === 'later');
@@ -364,7 +382,8 @@ test('an instance that leaves takes the memory along; what was registered comes 
   const { body } = await bench.ask('GET', '/v1/status');
   assert.equal(body.checkpoints[0].state, 'waiting');
   // Its ranks have other numbers now, on the same devices.
-  const moved = { ...instance, ranks: [8, 9], devices: [0, 1] };
+  const { ranks: _, ...engineOnly } = instance;
+  const moved = { ...engineOnly, workers: [{ ranks: [8, 9], devices: [0, 1] }] };
   const added = await bench.ask('POST', '/v1/instances', moved);
   assert.equal(added.status, 200, added.text);
   assert.equal((await bench.ask('POST', '/v1/updates', { checkpoint: 'one' })).status, 200);

@@ -5,11 +5,14 @@ import {
   createEngineClient,
   type EngineOptions,
 } from '../../src/engines/engine-options.ts';
+import { LmdeployClient } from '../../src/engines/lmdeploy.ts';
 import { SglangClient } from '../../src/engines/sglang.ts';
 import { VllmClient } from '../../src/engines/vllm.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 
 const endpoint = 'http://127.0.0.1:8000';
+
+const clients = { vllm: VllmClient, sglang: SglangClient, lmdeploy: LmdeployClient };
 
 const accepted: Omit<EngineOptions, 'endpoint'>[] = [
   {},
@@ -20,18 +23,33 @@ const accepted: Omit<EngineOptions, 'endpoint'>[] = [
   { engine: 'sglang', pause: 'caller', resetCache: true },
   { engine: 'vllm', pause: 'caller' },
   { engine: 'sglang', pause: 'in_place', resetCache: false },
+  { engine: 'lmdeploy', pause: 'abort' },
+  { engine: 'lmdeploy', link: 'checkpoint-engine', pause: 'caller' },
 ];
 for (const options of accepted) {
   test(`accepted: ${JSON.stringify(options)}`, async () => {
     checkEngineOptions('a', { endpoint, ...options });
     const client = createEngineClient({ endpoint, ...options }, systemClock);
-    assert.ok(client instanceof (options.engine === 'sglang' ? SglangClient : VllmClient));
+    assert.ok(client instanceof clients[options.engine ?? 'vllm']);
     await client.close();
   });
 }
 
 const refused: [object, string][] = [
-  [{ engine: 'tgi' }, 'engine is "tgi"; it is one of vllm, sglang'],
+  [
+    { engine: 'lmdeploy' },
+    'pause of lmdeploy is one of abort, caller: it takes weights only while it sleeps',
+  ],
+  [{ engine: 'lmdeploy', pause: 'wait' }, 'pause of lmdeploy is "wait"; it is one of abort, caller'],
+  [
+    { engine: 'lmdeploy', link: 'weightcast', pause: 'abort' },
+    'link of lmdeploy is "checkpoint-engine": its workers have no other',
+  ],
+  [
+    { engine: 'lmdeploy', hasDraftModel: true, pause: 'abort' },
+    'hasDraftModel is for engines that load the weights twice; an LMDeploy loads both models at once',
+  ],
+  [{ engine: 'tgi' }, 'engine is "tgi"; it is one of vllm, sglang, lmdeploy'],
   [{ link: 'pickle' }, 'link is "pickle"; it is one of weightcast, checkpoint-engine'],
   [{ pause: 'retract' }, 'pause of vllm is "retract"; it is one of abort, wait, keep, caller'],
   [

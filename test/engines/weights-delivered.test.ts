@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import type { LiveDigests } from '../../src/engines/worker-link/worker-link.ts';
 import { digestTensors, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { TestHost } from '../native/harness.ts';
-import { bindLink, buffer, Fixture, receive, tensors, version } from './harness.ts';
+import { bindLink, buffer, Fixture, gate, receive, tensors, version } from './harness.ts';
 
 test('an engine worker in another process copies every bucket out of device memory and reports its digests', async (t) => {
   const host = new TestHost(t);
@@ -103,4 +103,29 @@ test('a second exchange, for a draft model, runs on the same address', async (t)
     assert.deepEqual(await received, { epoch: 7, version });
     assert.deepEqual(calls, ['open', 'load', 'release', 'finish']);
   }
+});
+
+test('buckets that are announced while an earlier one is loaded are loaded in order, each answered in its turn', async (t) => {
+  const link = await bindLink(t);
+  const gates = [gate(), gate(), gate()];
+  const loaded: string[] = [];
+  const answered: number[] = [];
+  const { received } = receive(link.address, {
+    async load([tensor]) {
+      loaded.push(tensor!.name);
+      await gates[loaded.length - 1]!.opened;
+    },
+  });
+  await link.open(buffer);
+  const named = (name: string) => [{ ...tensors[0]!, name }];
+  const loads = ['a', 'b', 'c'].map((name, index) => link.load(named(name)).then(() => answered.push(index)));
+  for (const [index, { open }] of gates.entries()) {
+    assert.deepEqual(answered, [0, 1, 2].slice(0, index));
+    open();
+    await loads[index];
+  }
+  assert.deepEqual(loaded, ['a', 'b', 'c']);
+  await link.release();
+  await link.finish();
+  await received;
 });

@@ -132,3 +132,24 @@ async function withReply(t: TestContext, address: string, reply: Uint8Array | Ui
     .then(() => socket.send(reply))
     .catch(() => {});
 }
+
+test('a worker that fails on one of several announced buckets loads none of those after it', async (t) => {
+  const link = await bindLink(t);
+  let buckets = 0;
+  const { calls, received } = receive(link.address, {
+    async load() {
+      buckets += 1;
+      if (buckets === 2) throw new RangeError('no second bucket');
+    },
+  });
+  await link.open(buffer);
+  const [first, ...others] = [1, 2, 3, 4].map(() => link.load(tensors));
+  const errors = Promise.all(others.map(failure));
+  await first;
+  const [error, ...later] = await errors;
+  assert.match(error!.message, /failed loading a bucket: RangeError: no second bucket/);
+  for (const one of later) assert.equal(one, error);
+  await link.abort('the worker failed');
+  await assert.rejects(received, { name: 'RangeError' });
+  assert.deepEqual(calls, ['open', 'load', 'load', 'release']);
+});

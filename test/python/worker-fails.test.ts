@@ -150,3 +150,16 @@ test('a model that keeps tensors of the link buffer fails the update before the 
   assert.equal((await worker.ended()).ended, 'BufferInUse');
   await worksAgain(t, 'weightcast', worker, device);
 });
+
+test('our worker reads an abort before the buckets that were announced ahead', { skip }, async (t) => {
+  const { worker, link } = await connected(t, 'weightcast', { at: 2, does: 'wait' });
+  const loads = [2, 3, 4].map(() => link.load(tensors));
+  for (const load of loads) load.catch(() => {});
+  for (let said = {}; !('bucket' in said && said.bucket === 2); ) said = await worker.next<object>();
+  await link.abort('rank 3 died');
+  const said = await worker.next<object>();
+  assert.deepEqual(
+    { ...said },
+    { ended: 'UpdateAborted', message: 'the rank aborted the update: rank 3 died' },
+  );
+});

@@ -69,6 +69,7 @@ test('every snippet is run by a test, here or with torch', () => {
     'const instances',
     "name: 'b'",
     'addInstance',
+    'tp16',
   ];
   const commandLine = snippets.find(({ language }) => language === 'sh')!.text;
   const withTorch = ['torchrun', 'def expected'];
@@ -144,6 +145,24 @@ test('TypeScript: one instance, two instances, and one that joins late', async (
     ['http://127.0.0.1:8001', second.endpoint],
   ]);
   assert.equal(two.match(/outcome: 'updated'/g)?.length, 2);
+  const far = `${namespace}-far`;
+  const places = [namespace, far].map((one) => ({ launcher: [], namespace: one, device: 2 }));
+  const engineOptions = {
+    name: 'test',
+    model,
+    ranks: 2,
+    deviceNamespace: namespace,
+    deviceCapacity: 2 ** 27,
+  };
+  const spanning = await startReferenceEngine({ ...engineOptions, places });
+  t.after(() => spanning.stop());
+  await run('tp16', [
+    ['[0, 1, 2, 3, 4, 5, 6, 7]', '[2]'],
+    ['ranks: 16', 'ranks: 2'],
+    [first.endpoint, spanning.endpoint],
+    ['tcp://10.0.0.1:7000', 'tcp://127.0.0.1:0'],
+    ["['ssh', 'node-2']", `['env'], devices: { kind: 'host', namespace: '${far}' }`],
+  ]);
   await run('addInstance', [
     all,
     single,

@@ -7,8 +7,9 @@ import type { ArrivedDigests, LiveDigests } from '../protocol/update-values.ts';
 import type { SlotMap } from './slot-map.ts';
 
 /**
- * Requests to the engine worker of one rank. A worker answers one request at a time, so requests wait for the answers to
- * those before them; one that fails fails all that wait behind it.
+ * Requests to the engine worker of one rank. They wait for the answers to those before them, but for buckets where the
+ * link takes several: the worker then finds the next one announced when it is done with the last. A request that fails
+ * fails all behind it.
  */
 export class WorkerQueue {
   readonly #link: WorkerLink;
@@ -16,7 +17,10 @@ export class WorkerQueue {
   readonly #manifest: Manifest;
   readonly #clock: Clock;
   #last: Promise<unknown> = Promise.resolve();
+  /** Of the exchange in progress. */
+  #opening: Promise<void> = Promise.resolve();
   #loads = 0;
+  #loadedAt = 0;
 
   constructor(link: WorkerLink, map: SlotMap, manifest: Manifest, clock: Clock) {
     this.#link = link;
@@ -52,20 +56,24 @@ export class WorkerQueue {
 
   /** Hands the worker the link buffer. */
   open(buffer: LinkBuffer): Promise<void> {
-    return this.#ask(() => this.#link.open(buffer));
+    this.#opening = this.#ask(() => this.#link.open(buffer));
+    return this.#opening;
   }
 
   /**
    * Has the worker copy a bucket out of its link slot. Workers report what arrived in the order of these calls, which has
-   * to be the plan's. The interval starts when the request is sent.
+   * to be the plan's. The interval starts when the worker has both the request and no earlier one to serve.
    */
   reload(bucket: number): Promise<Interval> {
-    return this.#ask(async () => {
-      const startedAt = this.#clock.now();
+    const load = async () => {
+      const askedAt = this.#clock.now();
       this.#loads += 1;
       await this.#link.load(this.#tensorsOf(bucket));
-      return { startedAt, endedAt: this.#clock.now() };
-    });
+      const startedAt = Math.max(askedAt, this.#loadedAt);
+      this.#loadedAt = this.#clock.now();
+      return { startedAt, endedAt: this.#loadedAt };
+    };
+    return this.#ask(load, this.#link.takesSeveral ? this.#opening : this.#last);
   }
 
   /** Has the worker drop the link buffer. */
@@ -88,8 +96,8 @@ export class WorkerQueue {
     this.#link.close();
   }
 
-  #ask<T>(request: () => Promise<T>): Promise<T> {
-    const answer = this.#last.then(request);
+  #ask<T>(request: () => Promise<T>, after: Promise<unknown> = this.#last): Promise<T> {
+    const answer = after.then(request);
     this.#last = answer;
     // The caller handles its own failure.
     answer.catch(() => {});

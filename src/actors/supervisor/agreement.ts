@@ -14,6 +14,12 @@ export function agreementOf(
   version: string,
 ): UpdateTarget | null {
   if (answers === undefined) return null;
+  const asked = [...targets.map(({ name }) => name), ...(Array.isArray(answers) ? [] : [answers.agreeWith])];
+  const silent = asked.find((name) => instances.options(name).engine === 'lmdeploy');
+  if (silent !== undefined)
+    throw new UsageError(
+      `verify.answers: instance ${silent} is an LMDeploy, which gives no log-probabilities of prompts`,
+    );
   const callers = targets.find(({ pause }) => pause === 'caller');
   if (callers !== undefined) {
     throw new UsageError(

@@ -2,7 +2,7 @@ import { randomInt } from 'node:crypto';
 import { escapeControls } from '../../checkpoint/printable.ts';
 import { encodeAbort, encodeBucket, encodeBuffer, encodeNone } from './checkpoint-engine-messages.ts';
 import {
-  abortMilliseconds,
+  oneAtATime,
   RankSocket,
   type RankSocketOptions,
   type Step,
@@ -27,6 +27,7 @@ export interface CheckpointEngineLinkOptions extends RankSocketOptions {
  * SGLang repeats the whole exchange for a draft model, on the same address: after `finish` another `open` may follow.
  */
 export class CheckpointEngineWorkerLink implements WorkerLink {
+  readonly takesSeveral = false;
   readonly reports = false;
   readonly #options: CheckpointEngineLinkOptions;
   readonly #socket: RankSocket;
@@ -44,7 +45,7 @@ export class CheckpointEngineWorkerLink implements WorkerLink {
     // Random digits, because the socket of an earlier process of this rank may still be open with the same epoch.
     const number = `${options.epoch}${String(randomInt(1e6)).padStart(6, '0')}`;
     const address = `ipc://@checkpoint-engine-${options.deviceUuid}-${number}.sock`;
-    return new CheckpointEngineWorkerLink(await RankSocket.bind(address, options), options);
+    return new CheckpointEngineWorkerLink(await RankSocket.bind(address, oneAtATime(), options), options);
   }
 
   get address(): string {
@@ -76,7 +77,7 @@ export class CheckpointEngineWorkerLink implements WorkerLink {
   async abort(reason: string): Promise<void> {
     this.#socket.end(reason);
     const message = encodeAbort(`weightcast aborted the update: ${reason}`);
-    if (this.#socket.hasWorker) await this.#socket.drainPeer(message, abortMilliseconds);
+    if (this.#socket.hasWorker) await this.#socket.drainPeer(message);
     if (this.#socket.awaitsWorker) this.#abortLatecomer(message);
     else this.#socket.close();
   }

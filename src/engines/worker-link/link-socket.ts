@@ -1,4 +1,4 @@
-import type { Reply, Request } from 'zeromq';
+import type { Reply } from 'zeromq';
 import { describe } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 
@@ -11,13 +11,20 @@ const disconnectGraceMilliseconds = 50;
 /** Largest message that is accepted from a peer. The manifest of 70,000 tensors has 10 MB. */
 export const maxMessageBytes = 256 * 2 ** 20;
 
+/** The ZeroMQ socket of one end. */
+export interface LinkEnd extends Pick<Reply, 'events' | 'closed' | 'receive' | 'close'> {
+  send(frame: Uint8Array): Promise<void>;
+  /** Requests may be sent while answers to earlier ones are due. Default: false. */
+  readonly takesSeveral?: boolean;
+}
+
 /**
  * One end of a worker link: a ZeroMQ socket with one peer at a time. A wait ends at its deadline, when the peer
  * disconnects, or when {@link end} is called. An exchange has one peer; after {@link completed} that peer may disconnect
  * and the next one connect.
  */
 export class LinkSocket {
-  readonly #socket: Request | Reply;
+  readonly #socket: LinkEnd;
   readonly #clock: Clock;
   readonly #lost: () => Error;
   /** Of peers, over all exchanges. One peer at a time, so they alternate. */
@@ -36,7 +43,7 @@ export class LinkSocket {
   #receiving: Promise<Buffer[]> | null = null;
 
   /** `lost` creates the error of waits that end because the peer disconnected. */
-  constructor(socket: Request | Reply, clock: Clock, lost: () => Error) {
+  constructor(socket: LinkEnd, clock: Clock, lost: () => Error) {
     this.#socket = socket;
     this.#clock = clock;
     this.#lost = lost;
@@ -103,13 +110,16 @@ export class LinkSocket {
     this.#rejectWait?.(reason);
   }
 
-  /** Sends a request once the peer of this exchange is connected; resolves with its reply. A step of a {@link wait}. */
-  async request(frame: Uint8Array): Promise<Uint8Array> {
+  get takesSeveral(): boolean {
+    return this.#socket.takesSeveral ?? false;
+  }
+
+  /** Sends a request once the peer of this exchange is connected. */
+  async request(frame: Uint8Array): Promise<void> {
     await this.#peerConnected();
     // A frame that is sent without a peer is queued in the socket, and cannot be taken back.
     if (this.#ended !== null) throw this.#ended;
     await this.send(frame);
-    return await this.receive();
   }
 
   /** ZeroMQ sends large frames without a copy: `frame` must not change afterwards. */

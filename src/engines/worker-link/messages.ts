@@ -5,7 +5,7 @@ import type { ArrivedDigests, LiveDigests } from './worker-link.ts';
 
 /**
  * The messages of weightcast's own worker link. Each is one ZeroMQ frame that holds one MessagePack map. The rank binds a
- * REQ socket, the worker connects a REP socket, and they alternate:
+ * DEALER socket that speaks as a REQ socket (request-queue.ts), the worker connects a REP socket, or a ROUTER that speaks as one:
  *
  * | step | request of the rank | what it means |
  * |---|---|---|
@@ -23,8 +23,12 @@ import type { ArrivedDigests, LiveDigests } from './worker-link.ts';
  * | `{ok: false, error: str}` | any of them: a traceback. The worker then waits for `abort`, or for the rank to close |
  * | none; the worker closes its socket | abort, which the rank takes as the answer |
  *
- * An `abort` may arrive while a reply is due (the worker is still copying): the worker replies, then reads the abort as
- * its next request, and the rank's socket drops the stale reply. Receivers ignore unknown map keys. Versions that are one
+ * The worker answers in order. A `load` may be sent while answers to earlier ones are due, as many as there are slots: a
+ * REP socket keeps them until it is asked for the next message, so any worker takes them, whatever its version. A worker that
+ * has failed answers them with its error, or hangs up. All other requests wait for the answers to those before.
+ *
+ * An `abort` may arrive while a reply is due (the worker is still copying): the worker replies, then reads the abort before
+ * or after the buckets that were announced ahead, and the rank drops stale replies. Receivers ignore unknown map keys. Versions that are one
  * apart understand each other; version 1 has no `installed`, `acceptUnproven` and `layouts`, and its workers want to hear
  * their own number.
  */

@@ -1,13 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { describe } from '../../errors.ts';
 import { decodeReply, encodeRequest, type LinkReply, type LinkRequest, protocolVersion } from './messages.ts';
-import {
-  abortMilliseconds,
-  RankSocket,
-  type RankSocketOptions,
-  type Step,
-  tracebackSummary,
-} from './rank-socket.ts';
+import { RankSocket, type RankSocketOptions, type Step, tracebackSummary } from './rank-socket.ts';
+import { RequestQueue } from './request-queue.ts';
 import type { ArrivedDigests, LinkBuffer, LinkTensor, LiveDigests, WorkerLink } from './worker-link.ts';
 
 export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
@@ -28,6 +23,7 @@ export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
 
 /** The rank's end of weightcast's own worker link (messages.ts). For its errors see {@link RankSocket}. */
 export class MessagePackWorkerLink implements WorkerLink {
+  readonly takesSeveral = true;
   readonly reports = true;
   readonly #options: MessagePackWorkerLinkOptions;
   readonly #socket: RankSocket;
@@ -44,7 +40,7 @@ export class MessagePackWorkerLink implements WorkerLink {
     // abstract socket, which leaves no file behind.
     const unique = randomBytes(4).toString('hex');
     const address = `ipc://@weightcast-${options.deviceUuid}-${options.epoch}-${unique}.sock`;
-    return new MessagePackWorkerLink(await RankSocket.bind(address, options), options);
+    return new MessagePackWorkerLink(await RankSocket.bind(address, new RequestQueue(), options), options);
   }
 
   get address(): string {
@@ -83,9 +79,7 @@ export class MessagePackWorkerLink implements WorkerLink {
 
   async abort(reason: string): Promise<void> {
     this.#socket.end(reason);
-    if (this.#socket.hasWorker) {
-      await this.#socket.drainPeer(encodeRequest({ type: 'abort', reason }), abortMilliseconds);
-    }
+    if (this.#socket.hasWorker) await this.#socket.drainPeer(encodeRequest({ type: 'abort', reason }));
     this.#socket.close();
   }
 

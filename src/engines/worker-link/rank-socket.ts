@@ -2,13 +2,13 @@ import { strict as assert } from 'node:assert';
 import { Request } from 'zeromq';
 import { AbortedError, describe, WorkerLinkError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
-import { LinkSocket, maxMessageBytes } from './link-socket.ts';
+import { type LinkEnd, LinkSocket, maxMessageBytes } from './link-socket.ts';
 
 /**
- * How long an abort waits for the worker to disconnect. The worker may still be copying out of the link buffer, which is
- * freed afterwards.
+ * How long an abort waits for the worker to disconnect, for each bucket that it was asked for. The worker may still be
+ * copying out of the link buffer, which is freed afterwards.
  */
-export const abortMilliseconds = 5_000;
+const abortMilliseconds = 5_000;
 
 /** The steps as error messages name them. */
 const activity = {
@@ -22,44 +22,49 @@ export type Step = keyof typeof activity;
 export interface RankSocketOptions {
   /** The device that the engine worker shares with this rank. */
   readonly deviceUuid: string;
-  /** How long one request may take, including its answer. */
+  /** How long one answer may take, from the request or from the answer before it on. */
   readonly timeoutMilliseconds: number;
   readonly clock: Clock;
 }
 
+/** A socket in which one request waits for its answer before the next. */
+export function oneAtATime(): Request {
+  // Relaxed and correlated, so that an abort can be sent while a reply is due.
+  return new Request({ linger: 0, relaxed: true, correlate: true, maxMessageSize: maxMessageBytes });
+}
+
 /**
- * The rank's end of a worker link, for either protocol: the REQ socket that the engine worker connects to. If the worker
- * never connects, dies, hangs, or answers with a traceback or garbage, the request in progress rejects with a
+ * The rank's end of a worker link, for either protocol: the socket that the engine worker connects to. If the worker connects, dies, hangs, or answers with a traceback or garbage, the oldest request in flight rejects with a
  * `WorkerLinkError` that names the device and the step: at once, or at the deadline for a worker that does not connect or
- * hangs. Later requests reject with the same error.
+ * hangs. All others reject with the same error.
  */
 export class RankSocket {
   readonly address: string;
   readonly #options: RankSocketOptions;
   readonly #socket: LinkSocket;
+  /** Of the oldest request in flight, or of the last one. */
   #step: Step = 'open';
-  #busy = false;
+  #inFlight = 0;
+  /** Settles with the answer to the newest request. */
+  #newest: Promise<unknown> = Promise.resolve();
   /** The last exchange succeeded, and no new one has begun. */
   #finished = false;
 
-  private constructor(address: string, socket: Request, options: RankSocketOptions) {
+  private constructor(address: string, socket: LinkEnd, options: RankSocketOptions) {
     this.address = address;
     this.#options = options;
     this.#socket = new LinkSocket(socket, options.clock, () => this.#lost());
   }
 
   /** Rejects with `WorkerLinkError` if the address cannot be bound. */
-  static async bind(address: string, options: RankSocketOptions): Promise<RankSocket> {
-    // Relaxed and correlated, so that an abort can be sent while a reply is due.
-    const request = new Request({
-      linger: 0,
-      relaxed: true,
-      correlate: true,
-      maxMessageSize: maxMessageBytes,
-    });
-    const socket = new RankSocket(address, request, options);
+  static async bind(
+    address: string,
+    end: LinkEnd & { bind(address: string): Promise<void> },
+    options: RankSocketOptions,
+  ): Promise<RankSocket> {
+    const socket = new RankSocket(address, end, options);
     try {
-      await request.bind(address);
+      await end.bind(address);
     } catch (error) {
       socket.close();
       throw new WorkerLinkError(`cannot bind the worker link ${address}: ${describe(error)}`, {
@@ -81,19 +86,22 @@ export class RankSocket {
 
   /** Sends a request and resolves with its reply. The answer to `finish` ends the exchange. */
   async ask(step: Step, request: Uint8Array): Promise<Uint8Array> {
-    assert(!this.#busy, 'a worker link handles one request at a time');
+    assert(
+      this.#inFlight === 0 || this.#socket.takesSeveral,
+      'this worker link handles one request at a time',
+    );
     assert(step === 'open' || !this.#finished, 'an exchange begins with opening a buffer');
-    this.#busy = true;
-    this.#step = step;
+    this.#inFlight += 1;
     this.#finished = false;
+    const sent = this.#socket.request(request);
+    // Looked at in its turn, which may come after it has failed.
+    sent.catch(() => {});
+    const answer = this.#newest.then(() => this.#answer(step, sent));
+    this.#newest = answer.catch(() => {});
     try {
-      return await this.#socket.wait(
-        this.#options.timeoutMilliseconds,
-        () => this.#late(),
-        () => this.#socket.request(request),
-      );
+      return await answer;
     } finally {
-      this.#busy = false;
+      this.#inFlight -= 1;
     }
   }
 
@@ -117,9 +125,12 @@ export class RankSocket {
 
   /**
    * Sends the worker `message`, an abort, now or when it connects, and waits until it disconnects: until then it may still
-   * read the link buffer.
+   * read the link buffer. Default: as long as it may need for what it was asked.
    */
-  async drainPeer(message: Uint8Array, milliseconds: number): Promise<void> {
+  async drainPeer(
+    message: Uint8Array,
+    milliseconds = abortMilliseconds * Math.max(1, this.#inFlight),
+  ): Promise<void> {
     await this.#socket.drainPeer(message, milliseconds);
   }
 
@@ -129,8 +140,18 @@ export class RankSocket {
     this.#socket.close();
   }
 
+  #answer(step: Step, sent: Promise<void>): Promise<Uint8Array> {
+    this.#step = step;
+    const { timeoutMilliseconds } = this.#options;
+    const receive = async () => {
+      await sent;
+      return await this.#socket.receive();
+    };
+    return this.#socket.wait(timeoutMilliseconds, () => this.#late(), receive);
+  }
+
   #lost(): WorkerLinkError {
-    return this.#failure(`closed the connection ${this.#busy ? 'while' : 'after'}`);
+    return this.#failure(`closed the connection ${this.#inFlight > 0 ? 'while' : 'after'}`);
   }
 
   #late(): WorkerLinkError {

@@ -1,10 +1,10 @@
 /**
- * The port from a rank to the engine worker on its device: one exchange per update, from {@link open} to {@link finish},
- * one request at a time. If the engine takes the weights again for a draft model, another exchange follows on the same
+ * The port from a rank to the engine worker on its device: one exchange per update, from {@link open} to {@link finish}.
+ * One request at a time, but for those that say otherwise. If the engine takes the weights again for a draft model, another exchange follows on the same
  * address: its `open` waits until the last worker has disconnected and the next one is connected. Every method rejects with
  * `WorkerLinkError` (with the worker's traceback), `DeadlineError`, or `AbortedError` once {@link abort} was called. Each
- * request waits at most for the timeout that was given when the link was bound; for the first one that includes the
- * worker's connecting.
+ * answer may take as long as was given when the link was bound, counted from the request or from the answer before it; for
+ * the first one that includes the worker's connecting.
  */
 export interface WorkerLink {
   /** Address for the engine worker to connect to. */
@@ -18,7 +18,12 @@ export interface WorkerLink {
   check(tensors: Iterable<LinkTensor>): void;
   /** Hands the worker the link buffer; resolves when the worker has opened it. */
   open(buffer: LinkBuffer): Promise<void>;
-  /** Announces a bucket; resolves when the worker no longer reads that part of the buffer. */
+  /** Buckets may be announced while the worker still loads earlier ones. */
+  readonly takesSeveral: boolean;
+  /**
+   * Announces a bucket, whose bytes are in the buffer; resolves when the worker no longer reads that part of it. Workers
+   * answer in the order of these calls.
+   */
   load(tensors: readonly LinkTensor[]): Promise<void>;
   /** Makes the worker drop the buffer; only after this may its memory be freed. */
   release(): Promise<void>;

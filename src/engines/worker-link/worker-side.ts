@@ -230,16 +230,26 @@ class Exchange {
     });
   }
 
-  /** Sends the rank the error, and waits until it has read it: it aborts or disconnects. */
+  /** Answers all that the rank has asked with the error, until it has read it: it aborts or disconnects. */
   async #refuse(error: unknown): Promise<void> {
     const traceback = error instanceof Error ? (error.stack ?? error.message) : describe(error);
     const { timeoutMilliseconds } = this.#options;
     const late = () => new DeadlineError('the rank did not read the error');
     const deliver = async () => {
-      await this.#socket.send(encodeReply({ ok: false, error: traceback }));
-      await this.#socket.receive();
+      for (;;) {
+        await this.#socket.send(encodeReply({ ok: false, error: traceback }));
+        if (isAbort(await this.#socket.receive())) return;
+      }
     };
     // However the wait ends, the exchange rejects with the receiver's error.
     await this.#socket.wait(timeoutMilliseconds, late, deliver).catch(() => {});
+  }
+}
+
+function isAbort(frame: Uint8Array): boolean {
+  try {
+    return decodeRequest(frame).type === 'abort';
+  } catch {
+    return false;
   }
 }

@@ -37,3 +37,20 @@ test('the positions of an instance that has left go to the next; those of others
   positions.assign([there('c', [20, 21, 22])]);
   assert.deepEqual(positionsOf(positions, [2, 3, 20, 21, 22]), [2, 3, 0, 1, 4]);
 });
+
+test('ranks whose devices are chosen stand at these, others at the first that nobody has chosen', () => {
+  const positions = new HostPositions();
+  const chosen = (name: string, rank: number, device: number) => ({
+    name,
+    endpoint,
+    workers: [{ rank, host: 'node-2', device }],
+  });
+  // Eight instances of one GPU each, in any order.
+  const order = [3, 0, 7, 4, 1, 6, 2, 5];
+  for (const [rank, device] of order.entries()) positions.assign([chosen(`${rank}`, rank, device)]);
+  assert.deepEqual(positionsOf(positions, [0, 1, 2, 3, 4, 5, 6, 7]), order);
+  assert.deepEqual(positions.of(2), { position: 7, localRank: 7, localRanks: 8 });
+  for (const rank of [1, 4]) positions.release(rank);
+  positions.assign([there('two', [20]), chosen('three', 21, 1), there('four', [22])]);
+  assert.deepEqual(positionsOf(positions, [20, 21, 22]), [0, 1, 8]);
+});

@@ -1,0 +1,25 @@
+import { HostDevice, type HostDeviceBuffer } from '../src/native-bridge/host-device.ts';
+import { incidentCommand } from './incident.ts';
+
+/** What another process of the GPU leaves free: less than a slot. */
+const leftBytes = 2 ** 19;
+
+let device: HostDevice | null = null;
+let taken: HostDeviceBuffer | null = null;
+
+await incidentCommand({
+  name: 'memory-pressure',
+  description:
+    'Another process takes the free memory of the device of one instance in the middle of an update.',
+  strike: ({ fleet }) => {
+    const [uuid] = fleet.engines.get('a')!.deviceUuids;
+    const [, namespace, index] = /^HOST-(.+)-(\d+)$/.exec(uuid!)!;
+    device = HostDevice.open({ namespace: namespace!, index: Number(index), capacity: 0, uploadThreads: 1 });
+    taken = device.allocate(device.memory().free - leftBytes);
+  },
+  heal: () => {
+    taken?.free();
+    device?.close();
+  },
+  figures: (report) => ({ mode: report?.mode ?? 'none' }),
+});
