@@ -16,7 +16,14 @@ const tree = join(root, 'build/test');
 /** These start whole clusters, which takes longer than all others together: npm run test:clusters. */
 const clusters = ['test/cluster', 'test/daemon', 'test/readme', 'test/scenarios'];
 /** These need hardware or tools that not every machine has, and have commands of their own. */
-const tools = ['test/gpu', 'test/rdma-vm', 'test/python', 'test/engines-real', 'test/adapters'];
+const tools = [
+  'test/gpu',
+  'test/rdma-vm',
+  'test/python',
+  'test/engines-real',
+  'test/adapters',
+  'test/launchers',
+];
 /** Run where they are named. */
 const separate = [...clusters, ...tools];
 

@@ -226,6 +226,10 @@ class Client:
         """Resumes an engine that an update has left paused, whatever weights it holds."""
         self._call("POST", f"/v1/instances/{_quoted(name)}/resume")
 
+    def join_file(self, host: str) -> str:
+        """With what `weightcast agent` becomes the agent of a host that joins, as long as the daemon runs. A secret."""
+        return self._call("GET", f"/v1/hosts/{_quoted(host)}/join-file")["join_file"]
+
     # ── updates ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def update(

@@ -42,7 +42,7 @@ def started(
     log = f"{path}.log"
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as output:
         daemon = subprocess.Popen(
-            [*_command(), "serve", "--socket", path, "--linger", f"{linger:g}", *options],
+            [*command(), "serve", "--socket", path, "--linger", f"{linger:g}", *options],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -77,7 +77,7 @@ def _wait(client: Client, daemon: subprocess.Popen[bytes] | None, log: str, time
         time.sleep(_PAUSE_SECONDS)
 
 
-def _command() -> List[str]:
+def command() -> List[str]:
     """WEIGHTCAST_COMMAND, else the program that lies in this package, else the command on the path."""
     from .command import CommandError, program
 

@@ -1,10 +1,13 @@
+import { hostname } from 'node:os';
 import { Command } from 'commander';
 import { UsageError } from '../errors.ts';
+import { joinFileIn } from '../processes/join-directory.ts';
 import { parseJoinText, readJoinFile } from '../processes/join-document.ts';
 import { runCommand } from './interrupt.ts';
 
 interface Options {
   readonly join?: string;
+  readonly joinDir?: string;
 }
 
 const joinVariable = 'WEIGHTCAST_JOIN';
@@ -25,21 +28,31 @@ export function agentCommand(): Command {
       'Start, watch and end the ranks of this host for a cluster that was started elsewhere: run it on each host, once, by what starts processes there (Slurm, Kubernetes, Ray, torchrun, ssh).',
     )
     .option('--join <file>', `join file of this host; - for standard input (default: ${joinVariable})`)
+    .option(
+      '--join-dir <directory>',
+      'directory with the join files of all hosts, each called as its host: WEIGHTCAST_HOST, SLURMD_NODENAME, or this machine',
+    )
     .addHelpText('after', explanation)
     .action((options: Options) => runCommand((signal) => agent(options, signal)));
 }
 
-async function agent({ join }: Options, signal: AbortSignal): Promise<void> {
-  const document = join === undefined ? joinFromEnvironment() : readJoinFile(join);
+async function agent(options: Options, signal: AbortSignal): Promise<void> {
+  const document = documentOf(options);
   // Late, because other commands need none of it.
   const { runAgent } = await import('../processes/agent.ts');
   const killed = await runAgent(document, signal);
   if (killed.length > 0) process.stderr.write(`these did not end and were killed: ${killed.join(', ')}\n`);
 }
 
+function documentOf({ join, joinDir }: Options) {
+  if (join !== undefined && joinDir !== undefined) throw new UsageError('give either --join or --join-dir');
+  if (joinDir !== undefined) return readJoinFile(joinFileIn(joinDir, process.env, hostname()));
+  return join === undefined ? joinFromEnvironment() : readJoinFile(join);
+}
+
 function joinFromEnvironment() {
   const value = process.env[joinVariable];
   if (value === undefined || value === '')
-    throw new UsageError(`give --join, or the join file's path or text in ${joinVariable}`);
+    throw new UsageError(`give --join or --join-dir, or the join file's path or text in ${joinVariable}`);
   return value.trimStart().startsWith('{') ? parseJoinText(value, joinVariable) : readJoinFile(value);
 }

@@ -49,8 +49,8 @@ export async function startDaemonBench(
     roots: [scratch],
     allowEngines: [],
     instances: [],
-    cluster: { devices: { kind: 'host', namespace }, threads: 1 },
     ...options,
+    cluster: { devices: { kind: 'host', namespace }, threads: 1, ...options.cluster },
   });
   test.after(() => daemon.stop());
   return {
