@@ -10,7 +10,7 @@ import { AbortedError, type WeightcastError, WorkerLinkError } from '../src/erro
 import type { Clock } from '../src/ports.ts';
 import type { Trace } from './trace.ts';
 
-/** How long an abort waits for the worker to disconnect, for each bucket that it was asked for, as in the real link. */
+/** How long an abort waits for the worker to disconnect, as in the real link. */
 const abortMilliseconds = 1_000;
 /** Time that one message takes over a local socket. */
 const hopMilliseconds = 0.05;
@@ -167,13 +167,11 @@ export class SimulatedLink implements WorkerLink {
   }
 
   async abort(reason: string): Promise<void> {
-    const asked = this.#inFlight.length;
     this.#end(new AbortedError(reason));
     const peer = this.#peer;
     if (peer !== null && !this.#finished) {
       await new Promise<void>((resolve) => {
-        const milliseconds = abortMilliseconds * Math.max(1, asked);
-        const cancel = this.#options.clock.after(milliseconds, resolve);
+        const cancel = this.#options.clock.after(abortMilliseconds, resolve);
         this.#world.after(hopMilliseconds, () => {
           // As a worker that takes one message at a time, it serves what was announced before it reads the abort.
           this.#served

@@ -5,8 +5,8 @@ import type { Clock } from '../../ports.ts';
 import { type LinkEnd, LinkSocket, maxMessageBytes } from './link-socket.ts';
 
 /**
- * How long an abort waits for the worker to disconnect, for each bucket that it was asked for. The worker may still be
- * copying out of the link buffer, which is freed afterwards.
+ * How long an abort waits for the worker to disconnect. It may still be copying out of the link buffer, which is freed
+ * afterwards; however many buckets were announced to it, one that takes longer hangs.
  */
 const abortMilliseconds = 5_000;
 
@@ -125,12 +125,9 @@ export class RankSocket {
 
   /**
    * Sends the worker `message`, an abort, now or when it connects, and waits until it disconnects: until then it may still
-   * read the link buffer. Default: as long as it may need for what it was asked.
+   * read the link buffer. Not for ever.
    */
-  async drainPeer(
-    message: Uint8Array,
-    milliseconds = abortMilliseconds * Math.max(1, this.#inFlight),
-  ): Promise<void> {
+  async drainPeer(message: Uint8Array, milliseconds = abortMilliseconds): Promise<void> {
     await this.#socket.drainPeer(message, milliseconds);
   }
 
