@@ -1,4 +1,4 @@
-import { DeadlineError, fromWire, PeerLostError, WeightcastError } from '../../src/errors.ts';
+import { DeadlineError, fromWire, PeerLostError, UsageError, WeightcastError } from '../../src/errors.ts';
 import { startProcess } from '../../src/processes/child-process.ts';
 import { isRunning } from '../../src/processes/is-running.ts';
 import { sweepSharedMemory } from '../../src/processes/sweep.ts';
@@ -67,6 +67,7 @@ export async function startReferenceEngine(options: ReferenceEngineOptions): Pro
   const onThisHost = (_: unknown, rank: number) => ({ launcher: [], namespace, device: firstDevice + rank });
   const places = Array.from({ length: ranks }, onThisHost);
   const configuration: EngineConfiguration = { ...defaults, places, ...given };
+  if (configuration.places.length === 0) throw new UsageError('an engine has workers: ranks is 0');
   let onFirst: (message: ServerMessage) => void = () => {};
   const first = new Promise<ServerMessage>((resolve) => {
     onFirst = resolve;

@@ -40,7 +40,9 @@ async function agent(options: Options, signal: AbortSignal): Promise<void> {
   const document = documentOf(options);
   // Late, because other commands need none of it.
   const { runAgent } = await import('../processes/agent.ts');
-  const killed = await runAgent(document, signal);
+  const killed = await runAgent(document, signal, () =>
+    process.stderr.write(`host ${document.host} has joined the cluster; press Ctrl-C to leave it\n`),
+  );
   if (killed.length > 0) process.stderr.write(`these did not end and were killed: ${killed.join(', ')}\n`);
 }
 

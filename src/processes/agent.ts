@@ -26,9 +26,14 @@ const retryMilliseconds = 500;
  * one, and ends itself and its ranks if none comes. Ranks that outlive it are its successor's.
  *
  * Resolves with the names of ranks that had to be killed, when the cluster or `signal` has ended it. Rejects when there was no
- * supervisor for too long, or it refuses this agent; then all ranks have ended, too.
+ * supervisor for too long, or it refuses this agent; then all ranks have ended, too. `onJoined` is called whenever a
+ * supervisor has taken it in.
  */
-export async function runAgent(document: JoinDocument, signal: AbortSignal): Promise<readonly string[]> {
+export async function runAgent(
+  document: JoinDocument,
+  signal: AbortSignal,
+  onJoined: () => void = () => {},
+): Promise<readonly string[]> {
   const { inherited, environment } = document;
   // A secret, or the path of one, that is none of the ranks' business.
   delete process.env.WEIGHTCAST_JOIN;
@@ -37,7 +42,7 @@ export async function runAgent(document: JoinDocument, signal: AbortSignal): Pro
   sweepSharedMemory();
   const ranks = await AgentRanks.open(document, { [processVariable]: 'agent' }, log);
   try {
-    await serve(document, ranks, signal, log);
+    await serve(document, { ranks, signal, onJoined, log });
   } finally {
     await ranks.endAll(stopTimes(document.stopTimeoutMilliseconds).agent);
     ranks.close();
@@ -47,19 +52,23 @@ export async function runAgent(document: JoinDocument, signal: AbortSignal): Pro
   return ranks.killed;
 }
 
+/** What lasts from one supervisor to the next. */
+interface Life {
+  readonly ranks: AgentRanks;
+  readonly signal: AbortSignal;
+  readonly onJoined: () => void;
+  readonly log: Logger;
+}
+
 /** From one supervisor to the next. */
-async function serve(
-  document: JoinDocument,
-  ranks: AgentRanks,
-  signal: AbortSignal,
-  log: Logger,
-): Promise<void> {
+async function serve(document: JoinDocument, life: Life): Promise<void> {
+  const { signal, log } = life;
   let milliseconds = document.startTimeoutMilliseconds;
   let alone = systemClock.now();
   for (;;) {
     const session = await connect(document, signal, alone + milliseconds, log);
     if (session === null) return;
-    const { hasJoined, failure } = await stay(session, document, ranks, signal, log);
+    const { hasJoined, failure } = await stay(session, document, life);
     if (failure === null) return;
     if (!isLater(failure)) throw failure;
     log.warn({ error: failure.message }, 'cut off from the supervisor');
@@ -106,9 +115,7 @@ async function connect(
 async function stay(
   transport: SpokeTransport,
   { host, stopTimeoutMilliseconds }: JoinDocument,
-  ranks: AgentRanks,
-  signal: AbortSignal,
-  log: Logger,
+  { ranks, signal, onJoined, log }: Life,
 ): Promise<{ readonly hasJoined: boolean; readonly failure: WeightcastError | null }> {
   let hasJoined = false;
   let system!: ActorSystem;
@@ -131,6 +138,7 @@ async function stay(
       joined: () => {
         hasJoined = true;
         log.info({}, 'joined the cluster');
+        onJoined();
       },
       left: resolve,
       end: () => resolve(null),

@@ -70,6 +70,7 @@ test('every snippet is run by a test, here or with torch', () => {
     "name: 'b'",
     'addInstance',
     'tp16',
+    'weightcast agent',
   ];
   const commandLine = snippets.find(({ language }) => language === 'sh')!.text;
   const withTorch = ['torchrun', 'def expected'];
@@ -95,6 +96,27 @@ test('the shell: one update, and the doctor', async () => {
   const later = replaced(checkout, here).replace(/^npx weightcast doctor .*$/m, (line) => `${line} || true`);
   for (const text of [replaced(first!, here), later])
     assert.match(await runText('sh', ['-ec', text], environment), /^engine +updated; arrived holds/m);
+});
+
+test('the shell: a host joins a daemon', async () => {
+  const join = ['tcp://10.0.0.1:7000', 'tcp://127.0.0.1:*'] as const;
+  const [serve, file, agent] = replaced(snippetWith('weightcast agent'), [join])
+    .split('\n')
+    .map((line) => line.replace(/ +#.*$/, ''));
+  const script = `
+    cd '${scratch}'
+    ${serve!.replace('weightcast serve', 'weightcast serve --devices host')} & served=$!
+    trap 'kill $served' EXIT
+    for try in $(seq 600); do weightcast status && break; sleep 0.2; done
+    ${file}
+    ${agent} 2>agent.log & joined=$!
+    until grep 'has joined the cluster' agent.log; do kill -0 $joined; sleep 0.1; done
+    weightcast stop
+    wait $joined
+    wait $served
+    trap - EXIT`;
+  const here = { ...environment, WEIGHTCAST_SOCKET: `${scratch}/other.sock` };
+  assert.match(await runText('sh', ['-ec', script], here), /host node-2 has joined the cluster/);
 });
 
 test('the shell: scripts of the checkout', async () => {
