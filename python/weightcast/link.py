@@ -61,6 +61,11 @@ class RankLink:
     def receive(self) -> bytes:
         """The rank's next request. Raises RankLost at once when it is gone, RankSilent at the deadline."""
         self._read_ahead()
+        while self._monitor.poll(0) != 0:
+            self._notice()
+        if self._vanished and self._waiting and not self._is_urgent(self._waiting[0][1]):
+            # What a rank that is gone has announced lies in memory that is gone.
+            self._waiting.clear()
         started = time.monotonic()
         while not self._waiting and not self._vanished:
             allowed = self._silence_seconds if self._connected else _CONNECT_SECONDS

@@ -52,6 +52,10 @@ _FOREIGN = re.compile(
 )
 """Modules whose objects hold nothing of a layer's."""
 
+_OF_LAYERS = ("vllm.model_executor.", "vllm.v1.attention.")
+"""Modules whose objects a layer has for itself: quantisation methods, kernels, attention backends. What others keep in a
+tensor may be no weight: a oneDNN handler has the address there of what it frees."""
+
 
 Probes = Mapping[str, Callable[[str, Any], "torch.Tensor | None"]]
 """By the name of a class: what stands for an object of it at a path, whose memory torch does not see."""
@@ -104,7 +108,7 @@ class LiveTensors:
 
     def _add(self, name: str, tensor: torch.Tensor) -> None:
         # A view of the same memory in another form is another tensor to a kernel.
-        if tensor.is_meta or type(tensor).__module__.startswith("torch._subclasses"):
+        if _is_fake(tensor):
             return
         if hasattr(tensor, "__tensor_flatten__"):
             # It consists of others: packed weights and their scales.
@@ -162,7 +166,13 @@ class LiveTensors:
 
 
 def _has_memory(tensor: torch.Tensor) -> bool:
-    return not tensor.is_meta and tensor.layout == torch.strided and tensor.numel() > 0
+    if _is_fake(tensor) or hasattr(tensor, "__tensor_flatten__"):
+        return False
+    return tensor.layout == torch.strided and tensor.numel() > 0
+
+
+def _is_fake(tensor: torch.Tensor) -> bool:
+    return tensor.is_meta or type(tensor).__module__.startswith("torch._subclasses")
 
 
 @functools.lru_cache(maxsize=4_096)
@@ -205,11 +215,12 @@ def _members(value: Any) -> Iterator[Member]:
             yield from _closure(value)
     elif isinstance(value, torch.nn.Module):
         # Held, but no layer of the model: a copy of one, or one that is not to be seen.
-        yield from own_attributes(value)
+        yield from _kept(own_attributes(value))
         for kind in (value._parameters, value._buffers, value._modules):
-            yield from _of(kind)
+            yield from _kept(_of(kind))
     elif not _is_foreign(type(value).__module__):
-        yield from _of(getattr(value, "__dict__", {}))
+        held = _of(getattr(value, "__dict__", {}))
+        yield from held if type(value).__module__.startswith(_OF_LAYERS) else _kept(held)
         for kind in type(value).__mro__:
             for name in _slots(kind):
                 if hasattr(value, name):
@@ -224,7 +235,12 @@ def _closure(function: types.FunctionType) -> Iterator[Member]:
             # Not assigned yet.
             continue
     yield from (("defaults", function.__defaults__, None), ("keywords", function.__kwdefaults__, None))
-    yield from _of(vars(function))
+    yield from _kept(_of(vars(function)))
+
+
+def _kept(members: Iterator[Member]) -> Iterator[Member]:
+    """None of them may be replaced."""
+    return ((name, value, None) for name, value, _ in members)
 
 
 def _slots(kind: type) -> tuple[str, ...]:

@@ -131,6 +131,11 @@ def check_protocol(theirs: int) -> None:
         )
 
 
+def encode_opened() -> bytes:
+    """The answer to `open`: an abort is read before what was announced ahead (link.py)."""
+    return msgpack.packb({"ok": True, "readsAhead": True})
+
+
 def encode_success() -> bytes:
     return msgpack.packb({"ok": True})
 

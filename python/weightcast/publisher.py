@@ -79,7 +79,7 @@ def _refuse_other_hosts(world_size: int) -> None:
     """Raises `UsageError` if torchrun has started only some of the ranks on this host. Others are missed when rank 0, or a rank
     of it, has waited for `timeout`."""
     everywhere, here = os.environ.get("WORLD_SIZE"), os.environ.get("LOCAL_WORLD_SIZE")
-    if here is None or everywhere != str(world_size) or int(here) >= world_size:
+    if here is None or not here.isdigit() or everywhere != str(world_size) or int(here) >= world_size:
         return
     raise UsageError(
         f"world_size is {world_size}, and only {here} of these ranks are on this host (LOCAL_WORLD_SIZE): ranks on other hosts"

@@ -28,6 +28,7 @@ from .messages import (
     decode_request,
     encode_failure,
     encode_report,
+    encode_opened,
     encode_success,
     is_abort,
 )
@@ -139,7 +140,7 @@ class _Exchange:
     def _serve(self, request: Request) -> bytes:
         if isinstance(request, Open):
             self._open(request)
-            return encode_success()
+            return encode_opened()
         if isinstance(request, Finish):
             return self._finish(request)
         if self._buffer is None:

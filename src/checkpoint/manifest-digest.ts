@@ -37,9 +37,9 @@ const contentHashes = new OfColumns(
   hashContent,
 );
 
-/** A layout of which there is one checkpoint at a time, and that of all that lie in the same places one after the other. */
+/** That of one checkpoint's bytes in their places, and that of all that lie in these places one after the other. */
 export interface LayoutDigests {
-  /** Changes when a file is written again: what it names has the content that it had. */
+  /** Changes when a file is written again. Files may be written without a trace, so two checkpoints may have the same. */
   readonly layout: string;
   /** Of all that a plan depends on: the versions of a publisher have the same. */
   readonly lasting: string;

@@ -24,7 +24,7 @@ import { decode, encode } from './codec.ts';
  * confirms that everything before it has arrived. With a `refusal` the hub answers a hello it does not accept and an
  * `alive` of a session it does not know.
  */
-export const protocolVersion = 2;
+export const protocolVersion = 3;
 export const headerBytes = 16;
 const firstByte = 0x57;
 

@@ -83,7 +83,8 @@ export abstract class EngineServer {
   async #ask(path: string, init: RequestInit): Promise<unknown> {
     const response = await fetch(`${this.endpoint}${path}`, init);
     const text = await response.text();
-    assert.equal(response.status, 200, `${path}: ${text}`);
+    const log = response.status === 500 ? `\n${this.#log.slice(-10_000)}` : '';
+    assert.equal(response.status, 200, `${path}: ${text}${log}`);
     return JSON.parse(text);
   }
 

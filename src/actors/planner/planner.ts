@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { adoptedFile, segmentFile } from '../../checkpoint/file-identity.ts';
 import {
   arrivalDigest,
@@ -154,10 +155,12 @@ export class PlannerActor implements Actor<PlannerMessage> {
   async #keep(manifest: Manifest): Promise<Merged> {
     checkManifestSize(manifest.checkpoint, manifest.names);
     await this.#ports.breathe();
-    const { layout, lasting } = layoutDigests(manifest);
+    const { layout: places, lasting } = layoutDigests(manifest);
     await this.#ports.breathe();
     const digest = contentDigest(manifest);
     await this.#ports.breathe();
+    // With the content: two names of one file that was written in between are not the same checkpoint.
+    const layout = createHash('sha256').update(places).update(digest).digest('hex');
     this.#manifests.set(layout, { manifest, lasting });
     return {
       layout,

@@ -98,10 +98,13 @@ export async function openEpoch(
 ): Promise<OpenEpoch> {
   const ceilings: Ceilings = new Map();
   let next = planned;
-  for (let attempt = 1; attempt <= openLimit; attempt += 1) {
+  // Each rank finds once at most that what it has of an earlier version is not enough.
+  let attempts = openLimit + update.spec.ranks.length;
+  for (let refusals = 0; refusals < openLimit && attempts > 0; attempts -= 1) {
     const opened = await tryOpen(update, sources, next ?? (await planEpoch(update, ceilings)), ceilings);
-    if (opened !== null) return opened;
+    if (typeof opened === 'object') return opened;
     next = null;
+    if (opened === 'refused') refusals += 1;
   }
   const refusing = [...ceilings.keys()];
   const error = new MemoryError(
@@ -111,13 +114,16 @@ export async function openEpoch(
   throw error;
 }
 
-/** Returns null if it is to be planned again; after memory pressure it lowers `ceilings`. */
+/**
+ * Returns why it is to be planned again, if it is: a rank has refused its slots, and `ceilings` are lower now, or one has
+ * outdated digests.
+ */
 async function tryOpen(
   update: UpdateContext,
   sources: LeasedSources,
   { epoch, groups }: PlannedEpoch,
   ceilings: Ceilings,
-): Promise<OpenEpoch | null> {
+): Promise<OpenEpoch | 'refused' | 'outdated'> {
   const open = groups.map(({ ranks, planned }) => {
     return { ranks, plan: planned.plan, mirrors: mirrorsOf(planned, ranks) };
   });
@@ -134,7 +140,7 @@ async function tryOpen(
     noteAnswers(prepared, answers[index]!, links, ceilings);
   if (links.size < update.spec.ranks.length) {
     await update.abort(epoch, 'planning again: memory is short, or a manifest is to be sent');
-    return null;
+    return answers.flat().some(({ outcome }) => outcome === 'pressure') ? 'refused' : 'outdated';
   }
   await update.allOrAbort(epoch, [sources.announce(answers.flat())]);
   return { epoch, groups: open, links };

@@ -23,9 +23,10 @@ import type { ArrivedDigests, LiveDigests } from './worker-link.ts';
  * | `{ok: false, error: str}` | any of them: a traceback. The worker then waits for `abort`, or for the rank to close |
  * | none; the worker closes its socket | abort, which the rank takes as the answer |
  *
- * The worker answers in order. A `load` may be sent while answers to earlier ones are due, as many as there are slots: a
- * REP socket keeps them until it is asked for the next message, so any worker takes them, whatever its version. A worker that
- * has failed answers them with its error, or hangs up. All other requests wait for the answers to those before.
+ * The worker answers in order. To one that says `readsAhead` a `load` may be sent while answers to earlier ones are due, as
+ * many as there are slots: it reads an abort before them, where others would load them all from a buffer that is about to be
+ * freed. A worker that has failed answers them with its error, or hangs up. All other requests wait for the answers to those
+ * before.
  *
  * An `abort` may arrive while a reply is due (the worker is still copying): the worker replies, then reads the abort before
  * or after the buckets that were announced ahead, and the rank drops stale replies. Receivers ignore unknown map keys. Versions that are one
@@ -90,12 +91,22 @@ const wireLive = z.object({
   names: z.array(z.string()).readonly().nullish(),
 });
 const wireReply = z.discriminatedUnion('ok', [
-  z.object({ ok: z.literal(true), report: wireReport.nullish(), installed: wireLive.nullish() }),
+  z.object({
+    ok: z.literal(true),
+    readsAhead: z.boolean().optional(),
+    report: wireReport.nullish(),
+    installed: wireLive.nullish(),
+  }),
   z.object({ ok: z.literal(false), error: z.string() }),
 ]);
 
 export type LinkReply =
-  | { readonly ok: true; readonly report?: ArrivedDigests | null; readonly installed?: LiveDigests | null }
+  | {
+      readonly ok: true;
+      readonly readsAhead?: boolean;
+      readonly report?: ArrivedDigests | null;
+      readonly installed?: LiveDigests | null;
+    }
   | { readonly ok: false; readonly error: string };
 
 export function encodeRequest(request: LinkRequest): Uint8Array {
@@ -109,9 +120,10 @@ export function decodeRequest(frame: Uint8Array): LinkRequest {
 
 export function encodeReply(reply: LinkReply): Uint8Array {
   if (!reply.ok) return encode(reply);
-  const { report, installed } = reply;
+  const { readsAhead, report, installed } = reply;
   return encode({
     ok: true,
+    ...(readsAhead !== undefined && { readsAhead }),
     ...(report !== undefined && { report: report && encodedReport(report) }),
     ...(installed !== undefined && { installed: installed && encodedLive(installed) }),
   });
@@ -129,9 +141,10 @@ function encodedLive({ layout, digests, ...live }: LiveDigests): object {
 export function decodeReply(frame: Uint8Array): LinkReply {
   const reply = parse(frame, wireReply, 'reply');
   if (!reply.ok) return reply;
-  const { report, installed } = reply;
+  const { readsAhead, report, installed } = reply;
   return {
     ok: true,
+    ...(readsAhead !== undefined && { readsAhead }),
     ...(report !== undefined && { report: report && decodeReport(report) }),
     ...(installed !== undefined && { installed: installed && decodeLive(installed) }),
   };

@@ -23,11 +23,11 @@ export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
 
 /** The rank's end of weightcast's own worker link (messages.ts). For its errors see {@link RankSocket}. */
 export class MessagePackWorkerLink implements WorkerLink {
-  readonly takesSeveral = true;
   readonly reports = true;
   readonly #options: MessagePackWorkerLinkOptions;
   readonly #socket: RankSocket;
   #live: LiveDigests | null = null;
+  #readsAhead = false;
 
   private constructor(socket: RankSocket, options: MessagePackWorkerLinkOptions) {
     this.#socket = socket;
@@ -43,6 +43,11 @@ export class MessagePackWorkerLink implements WorkerLink {
     return new MessagePackWorkerLink(await RankSocket.bind(address, new RequestQueue(), options), options);
   }
 
+  /** As the worker has said when it opened the link buffer. */
+  get takesSeveral(): boolean {
+    return this.#readsAhead;
+  }
+
   get address(): string {
     return this.#socket.address;
   }
@@ -54,7 +59,8 @@ export class MessagePackWorkerLink implements WorkerLink {
     const { deviceUuid: device, epoch, version, report = true, protocol = protocolVersion } = this.#options;
     const { liveLayouts, acceptUnproven = false, exchanges = 1 } = this.#options;
     const asked = { report, installed: liveLayouts !== undefined, acceptUnproven, exchanges };
-    await this.#ask({ type: 'open', protocol, device, epoch, version, ...asked, ...buffer });
+    const reply = await this.#ask({ type: 'open', protocol, device, epoch, version, ...asked, ...buffer });
+    this.#readsAhead = reply.readsAhead ?? false;
   }
 
   async load(tensors: readonly LinkTensor[]): Promise<void> {

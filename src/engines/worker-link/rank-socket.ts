@@ -34,8 +34,8 @@ export function oneAtATime(): Request {
 }
 
 /**
- * The rank's end of a worker link, for either protocol: the socket that the engine worker connects to. If the worker connects, dies, hangs, or answers with a traceback or garbage, the oldest request in flight rejects with a
- * `WorkerLinkError` that names the device and the step: at once, or at the deadline for a worker that does not connect or
+ * The rank's end of a worker link, for either protocol: the socket that the engine worker connects to. If the worker never
+ * connects, dies, hangs, or answers with a traceback or garbage, the oldest request in flight rejects with a `WorkerLinkError` that names the device and the step: at once, or at the deadline for a worker that does not connect or
  * hangs. All others reject with the same error.
  */
 export class RankSocket {
