@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { runCommand } from '../src/cli/interrupt.ts';
+import { UsageError } from '../src/errors.ts';
 import { parseCount } from '../src/units.ts';
 import { documentOf } from './faults/document.ts';
 import { KeptCells } from './faults/kept-cells.ts';
@@ -38,6 +39,8 @@ const program = new Command('npm run test:faults --')
   });
 
 async function main(options: Options, signal: AbortSignal): Promise<void> {
+  if (options.write !== undefined && (options.real === undefined || !options.simulated))
+    throw new UsageError('--write takes both tables: give --real, and not --no-simulated');
   const say = (line: string) => process.stdout.write(`${line}\n`);
   const simulated = options.simulated ? await runSimulated(signal, say) : [];
   const real = await realRun(options, signal, say);

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import Deque, Mapping, Optional
+from typing import Deque, Mapping, Optional, TextIO
 
 from . import agent_parent
 from .client_errors import DeadlineError, PeerLostError, UsageError
@@ -17,6 +17,9 @@ from .publisher_start import command
 
 #: The agent ends its ranks first, which finish their current copies.
 _STOP_SECONDS = 120.0
+#: Of one that was killed.
+_KILL_SECONDS = 10.0
+_RELAY_SECONDS = 1.0
 #: Of what it says, for errors.
 _LINES_KEPT = 20
 
@@ -66,7 +69,7 @@ class AgentProcess:
         if not self._ended.wait(timeout):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._ended.wait()
+            self._ended.wait(_KILL_SECONDS)
             raise DeadlineError(f"the agent of host {self.host} did not end within {timeout:g} s and was killed")
 
     def _run(self) -> None:
@@ -89,10 +92,20 @@ class AgentProcess:
         finally:
             del self._environment
             self._started.set()
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
+        try:
+            # Its ranks have the same standard error, and may outlive it: the end of that is not its end.
+            relay = threading.Thread(target=self._relay, args=(self._process.stderr,), daemon=True)
+            relay.start()
+            self._process.wait()
+            # What it said last is in the pipe.
+            relay.join(_RELAY_SECONDS)
+        finally:
+            self._ended.set()
+
+    def _relay(self, lines: TextIO) -> None:
+        for line in lines:
             self._lines.append(line.strip())
-            print(line, end="", file=sys.stderr, flush=True)
-        self._process.wait()
-        self._ended.set()
+            # Whoever reads this process's own standard error may have gone.
+            with contextlib.suppress(OSError, ValueError):
+                print(line, end="", file=sys.stderr, flush=True)
 

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { RestartBackoff } from '../actors/supervisor/restart-backoff.ts';
+import { describe } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { createLog } from '../observe/log.ts';
 import { killedExitCode } from '../processes/agent-exit.ts';
@@ -77,22 +78,24 @@ export class LaunchedAgents {
   #start(host: string, agent: Agent): void {
     const { launcher } = this.#configuration.hosts[host]!;
     const document = this.documentOf(host, agent.endpoint);
-    const process = startProcess(
-      '../processes/agent-process',
-      import.meta.url,
-      document,
-      undefined,
-      launcher,
-    );
+    let process: OwnedProcess;
+    try {
+      process = startProcess('../processes/agent-process', import.meta.url, document, undefined, launcher);
+    } catch (thrown) {
+      // This may be a trainer's process, which has other things to do.
+      return this.#ended(host, agent, describe(thrown));
+    }
     agent.process = process;
     agent.backoff.ready();
-    void process.exited.then((how) => {
-      agent.process = null;
-      if (this.#isClosed) return;
-      createLog('cluster').warn({ host, how }, 'the agent of a host has ended; starting another one');
-      this.#onEnded(host, how);
-      agent.cancelWait = systemClock.after(agent.backoff.next(), () => this.#start(host, agent));
-    });
+    void process.exited.then((how) => this.#ended(host, agent, how));
+  }
+
+  #ended(host: string, agent: Agent, how: string): void {
+    agent.process = null;
+    if (this.#isClosed) return;
+    createLog('cluster').warn({ host, how }, 'the agent of a host has ended; starting another one');
+    this.#onEnded(host, how);
+    agent.cancelWait = systemClock.after(agent.backoff.next(), () => this.#start(host, agent));
   }
 }
 

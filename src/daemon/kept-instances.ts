@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import { isDeepStrictEqual } from 'node:util';
 import type { InstanceOptions, WorkerOptions } from '../actors/protocol/instance-options.ts';
 import type { ClusterStatus, InstanceStatus } from '../actors/protocol/status-values.ts';
@@ -168,7 +169,11 @@ function onOwnDevices(
   return {
     ...rest,
     workers: workers.map((group) =>
-      group.host === undefined && group.devices === undefined ? { ...group, devices: group.ranks! } : group,
+      isHere(group) && group.devices === undefined ? { ...group, devices: group.ranks! } : group,
     ),
   };
+}
+
+function isHere({ host }: WorkerOptions): boolean {
+  return host === undefined || host === hostname();
 }

@@ -57,7 +57,7 @@ const calls: Readonly<Record<ProcessKind, Readonly<Record<string, readonly Actio
     'fabric-read': ofCall,
     'segments-create': [...ofCall, 'refuse'],
     'segments-load': ofAllocation,
-    'documents-write': [...ofCall, 'refuse'],
+    'documents-write': ofAllocation,
     'link-bind': ofCall,
     'link-open': ofCall,
     'link-load': ofCall,

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import type { Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { inheritedEnvironment, inheritedOptions } from './inherited-options.ts';
 import { farewell } from './lifeline.ts';
@@ -8,8 +9,6 @@ export interface OwnedProcess {
   readonly pid: number;
   /** Resolves when it is gone, with how it ended: `exit code 0`, `SIGKILL`. */
   readonly exited: Promise<string>;
-  /** Ends its standard input without a word, as if this process had died. */
-  orphan(): void;
   /** Kills it at once, with all of its process group, and not a word that it might still act on. */
   kill(): void;
   /** Sends a message of JSON on the channel; one that cannot arrive is dropped, as `exited` tells of it. */
@@ -48,11 +47,12 @@ export function startProcess(
     env: { ...inheritedEnvironment(process.env, needsLoader), ...environment },
   });
   const exited = exitOf(child);
+  // None, where no more descriptors are to be had: `exited` tells of it.
+  const stdin: Writable | undefined = child.stdin ?? undefined;
   // A child that ended early makes the write fail; its exit is what gets reported.
-  child.stdin!.on('error', () => {});
-  child.stdin!.write(`${JSON.stringify(configuration)}\n`);
+  stdin?.on('error', () => {});
+  stdin?.write(`${JSON.stringify(configuration)}\n`);
   if (onMessage !== undefined) child.on('message', onMessage);
-  let isOrphan = false;
   let wasKilled = false;
   const kill = () => {
     wasKilled = killGroup(child) || wasKilled;
@@ -64,13 +64,8 @@ export function startProcess(
     send: (message) => {
       if (child.connected) child.send(message, () => {});
     },
-    orphan: () => {
-      isOrphan = true;
-      child.stdin!.end();
-    },
     async stop(graceMilliseconds) {
-      if (isOrphan) child.kill();
-      else if (!child.stdin!.writableEnded) child.stdin!.end(`${farewell}\n`);
+      if (stdin?.writableEnded === false) stdin.end(`${farewell}\n`);
       const timer = setTimeout(kill, graceMilliseconds);
       await exited;
       clearTimeout(timer);

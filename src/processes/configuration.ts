@@ -43,7 +43,7 @@ export interface HostOptions {
 
 export const hostOptions = z
   .strictObject({
-    launcher: z.array(z.string()).readonly().exactOptional(),
+    launcher: z.array(z.string().min(1)).readonly().exactOptional(),
     joins: z.literal(true).exactOptional(),
     joinFile: z.string().min(1).exactOptional(),
     environment: environment.exactOptional(),

@@ -79,11 +79,11 @@ export function keysOf({ hubPublicKey, publicKey, secretKey }: JoinDocument): Sp
 }
 
 /** For one process, or secret. */
-const notInherited = /^WEIGHTCAST_(JOIN|PROCESS|SOCKET|DEVICE_UUID)$|KEY|TOKEN|SECRET|PASSWORD/;
+const notInherited = /^WEIGHTCAST_(FAULTS|JOIN|PROCESS|SOCKET|DEVICE_UUID)$|KEY|TOKEN|SECRET|PASSWORD/;
 
 /** What of an environment matters to ranks, wherever they are. */
 export function inheritedVariables(variables: NodeJS.ProcessEnv): Record<string, string> {
-  const matters = (name: string) => /^(WEIGHTCAST|NCCL|PS)_/.test(name) && !notInherited.test(name);
+  const matters = (name: string) => /^(WEIGHTCAST|NCCL|PS)_\w+$/.test(name) && !notInherited.test(name);
   return Object.fromEntries(
     Object.entries(variables).flatMap(([name, value]) =>
       value !== undefined && matters(name) ? [[name, value] as const] : [],

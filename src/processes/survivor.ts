@@ -17,8 +17,6 @@ export class Survivor implements OwnedProcess {
     this.exited = this.#exit();
   }
 
-  orphan(): void {}
-
   kill(): void {
     this.#signal(-this.pid, 'SIGKILL');
   }
