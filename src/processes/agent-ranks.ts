@@ -1,9 +1,10 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import type { EndedRank, HostRanks } from '../actors/agents/agent.ts';
 import type { AgentMessage } from '../actors/protocol/agent.ts';
 import type { RunningRank } from '../actors/protocol/hosts.ts';
+import { describe } from '../errors.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
 import type { Logger } from '../ports.ts';
 import { type Child, ChildList } from './child-list.ts';
@@ -11,6 +12,7 @@ import { type OwnedProcess, startProcess } from './child-process.ts';
 import { parseConfiguration, type RankConfiguration, rankOrder } from './configuration.ts';
 import { startTimeOf } from './is-running.ts';
 import { type JoinDocument, keysOf } from './join-document.ts';
+import { replaceFileIfRoom } from './replace-file.ts';
 import { Survivor } from './survivor.ts';
 
 const pollMilliseconds = 20;
@@ -38,6 +40,8 @@ export class AgentRanks implements HostRanks {
   readonly #running = new Map<string, Running>();
   #directory: SharedDirectory;
   #list: ChildList;
+  /** No rank is placed on this host any more: its memory goes when none runs. */
+  #isFree = false;
   #listener: ((ended: EndedRank) => void) | null = null;
 
   private constructor(
@@ -90,16 +94,17 @@ export class AgentRanks implements HostRanks {
       this.#variables,
     );
     const running = { rank, node, role, pid: process.pid };
-    this.#list.add({ ...running, name: this.#nameOf(running) });
+    this.#isFree = false;
     this.#watch(running, process);
+    this.#record(() => this.#list.add({ ...running, name: this.#nameOf(running) }));
   }
 
   end(node: string, graceMilliseconds: number, isForGood: boolean): void {
+    this.#isFree ||= isForGood;
     const running = this.#running.get(node);
-    if (running === undefined) return;
-    void this.#stop(running, graceMilliseconds).then(() => {
-      if (isForGood && this.#running.size === 0) this.#renewDirectory();
-    });
+    if (running !== undefined) return void this.#stop(running, graceMilliseconds);
+    if (this.#isFree && this.#running.size === 0) this.#record(() => this.#renewDirectory());
+    this.#listener?.({ node, pid: null, how: 'it does not run', wasKilled: false });
   }
 
   /** Resolves when none is left. */
@@ -119,9 +124,10 @@ export class AgentRanks implements HostRanks {
 
   async #ended(running: Running, how: string): Promise<void> {
     const { rank, node, pid, stops } = running;
-    this.#running.delete(node);
-    this.#list.remove(pid);
     const wasKilled = (await Promise.all(stops)).some((stop) => stop.wasKilled);
+    this.#running.delete(node);
+    this.#record(() => this.#list.remove(pid));
+    if (this.#isFree && this.#running.size === 0) this.#record(() => this.#renewDirectory());
     this.#log.info({ rank, how }, 'a rank has ended');
     if (this.#listener !== null) this.#listener({ node, pid, how, wasKilled });
     else if (wasKilled) this.killed.push(this.#nameOf(running));
@@ -136,8 +142,21 @@ export class AgentRanks implements HostRanks {
     return `rank ${rank} on host ${this.#document.host} (process ${pid})`;
   }
 
+  /** A directory that cannot be written harms those who look into it later, and nothing that runs. */
+  #record(change: () => void): void {
+    try {
+      change();
+    } catch (thrown) {
+      this.#log.error(
+        { directory: this.#document.directory, error: describe(thrown) },
+        'the directory of this host cannot be written',
+      );
+    }
+  }
+
   /** Nothing of ranks that were removed stays, and the next ones of this host can tell. */
   #renewDirectory(): void {
+    this.#isFree = false;
     this.#directory.close();
     this.#directory = new SharedDirectory(this.#document.directory);
     this.#list = new ChildList(this.#document.directory);
@@ -146,7 +165,7 @@ export class AgentRanks implements HostRanks {
 
   #writeRecord(): void {
     const record = { pid: process.pid, startTime: startTimeOf(process.pid) };
-    writeFileSync(recordOf(this.#document.directory), JSON.stringify(record), { mode: 0o600 });
+    replaceFileIfRoom(recordOf(this.#document.directory), JSON.stringify(record));
   }
 }
 

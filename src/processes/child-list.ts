@@ -1,7 +1,8 @@
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod';
 import { startTimeOf } from './is-running.ts';
+import { replaceFileIfRoom } from './replace-file.ts';
 
 const child = z.object({
   rank: z.int().min(0),
@@ -54,11 +55,6 @@ export class ChildList {
 
   /** With shared memory full it stays as it was: a process that it lacks is not adopted, and ends when nobody asks for it. */
   #write(): void {
-    try {
-      writeFileSync(`${this.#path}.new`, JSON.stringify([...this.#children.values()]), { mode: 0o600 });
-      renameSync(`${this.#path}.new`, this.#path);
-    } catch (thrown) {
-      if ((thrown as NodeJS.ErrnoException).code !== 'ENOSPC') throw thrown;
-    }
+    replaceFileIfRoom(this.#path, JSON.stringify([...this.#children.values()]));
   }
 }

@@ -1,9 +1,10 @@
-import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { SupervisorMemory } from '../actors/supervisor/ports.ts';
 import { describe } from '../errors.ts';
 import type { Logger } from '../ports.ts';
 import { decode, encode } from '../transport/codec.ts';
+import { replaceFile } from './replace-file.ts';
 
 const prefix = 'ledger-';
 
@@ -23,17 +24,7 @@ export function supervisorMemory(directory: string, incarnation: number, log: Lo
     incarnation,
     recall: () =>
       new Map(readdirSync(directory).flatMap((file) => (file.startsWith(prefix) ? read(file) : []))),
-    write: (name, document) => {
-      // A name of its own, so that one that a supervisor died in is never taken for a document.
-      const path = join(directory, `new-${prefix}${name}`);
-      try {
-        writeFileSync(path, encode(document), { mode: 0o600 });
-        renameSync(path, pathOf(name));
-      } catch (error) {
-        rmSync(path, { force: true });
-        throw error;
-      }
-    },
+    write: (name, document) => replaceFile(pathOf(name), encode(document)),
     remove: (name) => rmSync(pathOf(name), { force: true }),
   };
 }

@@ -1,6 +1,6 @@
 import type { ActorRef, Context } from '../kernel/index.ts';
 import type { AgentMessage } from '../protocol/agent.ts';
-import type { LaunchedRank } from '../supervisor/ports.ts';
+import type { LaunchedRank, Removal } from '../supervisor/ports.ts';
 
 /** What launching a rank by an agent needs. */
 export interface AgentOrder {
@@ -24,6 +24,9 @@ export interface AgentRankPorts {
   onEnded(node: string, how: string): void;
 }
 
+/** Of one that is removed: nobody waits until its host is back. */
+const cutOff = 'its host is cut off';
+
 /** One life of a rank on a host that has an agent, whether that is connected now or not. */
 export class AgentRank implements LaunchedRank {
   readonly exited: Promise<string>;
@@ -35,6 +38,7 @@ export class AgentRank implements LaunchedRank {
   #agent: ActorRef<AgentMessage> | null = null;
   /** What it was asked to do last. */
   #end: { readonly graceMilliseconds: number; readonly isForGood: boolean } | null = null;
+  #isRemoved = false;
   #isSurvivor = false;
   #hasEnded = false;
   #settle: (how: string) => void = () => {};
@@ -84,7 +88,7 @@ export class AgentRank implements LaunchedRank {
     this.#ports.tell(agent, { type: 'launch', rank, node, role, order });
   }
 
-  /** It runs, under another agent, or the same one that was cut off. */
+  /** It runs, under another agent, or the same one that was cut off. One that was removed meanwhile ends now. */
   found(agent: ActorRef<AgentMessage>): void {
     this.#agent = agent;
     this.#pass();
@@ -92,6 +96,7 @@ export class AgentRank implements LaunchedRank {
 
   agentLost(): void {
     this.#agent = null;
+    if (this.#isRemoved) this.ended(cutOff);
   }
 
   ended(how: string): void {
@@ -101,13 +106,14 @@ export class AgentRank implements LaunchedRank {
     this.#settle(how);
   }
 
-  async stop(graceMilliseconds = Number.POSITIVE_INFINITY): Promise<void> {
-    // Who gives no time does not want it back.
-    const isForGood = graceMilliseconds === Number.POSITIVE_INFINITY || (this.#end?.isForGood ?? false);
+  async stop(graceMilliseconds = Number.POSITIVE_INFINITY, removal?: Removal): Promise<void> {
+    this.#isRemoved ||= removal !== undefined;
+    const isForGood = (removal?.isHostFree ?? false) || (this.#end?.isForGood ?? false);
     const grace = Math.min(graceMilliseconds, this.#ports.graceMilliseconds);
     const earliest = Math.min(grace, this.#end?.graceMilliseconds ?? grace);
     this.#end = { graceMilliseconds: earliest, isForGood };
     if (this.#node === null) this.ended('it was not started yet');
+    else if (this.#agent === null && this.#isRemoved) this.ended(cutOff);
     else this.#pass();
     await this.exited;
   }

@@ -6,10 +6,10 @@ import { deadlines } from '../protocol/deadlines.ts';
 import { type HostsMessage, type RunningRank, toHosts } from '../protocol/hosts.ts';
 import { anyOf } from '../protocol/table.ts';
 
-/** A rank's process that has ended. */
+/** A rank's process that has ended; `pid` is null if there was none to end. */
 export interface EndedRank {
   readonly node: string;
-  readonly pid: number;
+  readonly pid: number | null;
   readonly how: string;
   readonly wasKilled: boolean;
 }

@@ -42,7 +42,8 @@ export type HostsInbox =
 
 export const hostsSpawnOptions: SpawnOptions<HostsInbox> = {
   accepts: anyOf(toHosts),
-  isSignal: ({ type }) => type !== 'introduce',
+  // What an agent says stays in order: a rank ends after it was introduced.
+  isSignal: ({ type }) => type !== 'introduce' && type !== 'rank-ended',
 };
 
 interface Host {
@@ -54,16 +55,18 @@ interface Host {
   readonly ranks: Set<AgentRank>;
   /** Of an earlier supervisor, those that nobody has asked for yet. */
   survivors: RunningRank[];
-  /** What cancels the waits of a host without an agent; null if there is none. */
-  cancelWaits: (() => void) | null;
+  /** Nodes that were taken for dead or had an order to end, and may still run: they never become a rank again. */
+  past: Set<string>;
+  /** Of a host without an agent: what cancels the wait before another one is started; null if none is wanted. */
+  cancelMissing: (() => void) | null;
+  /** What cancels the wait until its ranks are given up. */
+  cancelCutOff: (() => void) | null;
 }
 
 /** Other hosts, as the supervisor's process sees them: which have an agent, and what ranks run there. */
 export class HostsActor implements Actor<HostsInbox> {
   readonly #ports: HostsPorts;
   readonly #hosts = new Map<string, Host>();
-  /** Nodes that were taken for dead or had an order to end: they never become a rank again. */
-  readonly #past = new Set<string>();
   readonly #awaiting: (() => void)[] = [];
   #othersEnd = false;
 
@@ -77,7 +80,9 @@ export class HostsActor implements Actor<HostsInbox> {
         machineName: '',
         ranks: new Set(),
         survivors: [],
-        cancelWaits: null,
+        past: new Set(),
+        cancelMissing: null,
+        cancelCutOff: null,
       });
   }
 
@@ -125,15 +130,19 @@ export class HostsActor implements Actor<HostsInbox> {
         ),
       );
     if (host.agent !== null) context.unwatch(host.agent);
-    host.cancelWaits?.();
-    Object.assign(host, { agent, machine, machineName, mayRun: true, cancelWaits: null });
+    host.cancelMissing?.();
+    host.cancelCutOff?.();
+    Object.assign(host, { cancelMissing: null, cancelCutOff: null });
+    Object.assign(host, { agent, machine, machineName, mayRun: true });
     context.reply(question, {});
     context.log.info({ host: name, ranks: ranks.length }, 'the agent of a host has joined');
     context.watch(agent, () => ({ type: 'agent-down', host: name, agent }));
     const running = new Map(ranks.map((one) => [one.node, one]));
+    host.past = new Set([...host.past].filter((node) => running.has(node)));
     for (const rank of [...host.ranks]) {
       if (rank.hasEnded) host.ranks.delete(rank);
       if (rank.node === null) continue;
+      if (rank.hasEnded && running.has(rank.node)) host.past.add(rank.node);
       if (running.delete(rank.node)) rank.found(agent);
       else this.#ended(host, rank, 'it has ended while its agent was away');
     }
@@ -156,7 +165,7 @@ export class HostsActor implements Actor<HostsInbox> {
     if (host.agent !== null) return this.#start(host, rank);
     host.mayRun ||= this.#ports.isSuccessor;
     this.#ports.need(name, false);
-    if (host.cancelWaits === null) this.#agentMissing(name, context, false);
+    if (host.cancelMissing === null) this.#agentMissing(name, context, false);
   }
 
   /** Another one is started, again and again. */
@@ -164,18 +173,13 @@ export class HostsActor implements Actor<HostsInbox> {
     if (isLost) this.#ports.need(name, true);
     const host = this.#hosts.get(name)!;
     const { startMilliseconds } = this.#ports;
-    const others = host.cancelWaits;
-    const cancel = context.schedule(startMilliseconds, { type: 'agent-missing', host: name });
-    host.cancelWaits = () => {
-      others?.();
-      cancel();
-    };
+    host.cancelMissing = context.schedule(startMilliseconds, { type: 'agent-missing', host: name });
   }
 
   #start(host: Host, rank: AgentRank): void {
     const { role, rank: number } = rank.order;
     const survivor = host.survivors.find(
-      (one) => one.rank === number && one.role === role && !this.#past.has(one.node),
+      (one) => one.rank === number && one.role === role && !host.past.has(one.node),
     );
     if (survivor === undefined) return rank.launch(host.agent!);
     host.survivors = host.survivors.filter((one) => one !== survivor);
@@ -184,8 +188,9 @@ export class HostsActor implements Actor<HostsInbox> {
 
   #rankEnded({ host: name, node, pid, how, wasKilled }: Extract<HostsInbox, { type: 'rank-ended' }>): void {
     const host = this.#hosts.get(name);
-    const rank = [...(host?.ranks ?? [])].find((one) => one.node === node);
     if (host === undefined) return;
+    const rank = [...host.ranks].find((one) => one.node === node);
+    host.past.delete(node);
     host.survivors = host.survivors.filter((one) => one.node !== node);
     if (rank === undefined) return;
     if (wasKilled) this.#ports.onKilled(`rank ${rank.order.rank} on host ${name} (process ${pid})`);
@@ -194,7 +199,6 @@ export class HostsActor implements Actor<HostsInbox> {
 
   #ended(host: Host, rank: AgentRank, how: string): void {
     host.ranks.delete(rank);
-    if (rank.node !== null) this.#past.add(rank.node);
     rank.ended(how);
   }
 
@@ -205,13 +209,9 @@ export class HostsActor implements Actor<HostsInbox> {
     host.survivors = [];
     for (const rank of host.ranks) rank.agentLost();
     context.log.warn({ host: name }, 'the agent of a host is lost');
-    const cancels = [
-      context.schedule(replaceMilliseconds, { type: 'agent-missing', host: name }),
-      context.schedule(this.#ports.cutOffMilliseconds, { type: 'cut-off', host: name }),
-    ];
-    host.cancelWaits = () => {
-      for (const cancel of cancels) cancel();
-    };
+    const { cutOffMilliseconds } = this.#ports;
+    host.cancelMissing = context.schedule(replaceMilliseconds, { type: 'agent-missing', host: name });
+    host.cancelCutOff = context.schedule(cutOffMilliseconds, { type: 'cut-off', host: name });
   }
 
   /** An agent that is connected is another one than that which has ended, or its launcher was of no use to it. */
@@ -224,7 +224,11 @@ export class HostsActor implements Actor<HostsInbox> {
 
   #endAll(name: string, how: string): void {
     const host = this.#hosts.get(name)!;
-    for (const rank of [...host.ranks]) if (rank.node !== null) this.#ended(host, rank, how);
+    for (const rank of [...host.ranks]) {
+      if (rank.node === null) continue;
+      host.past.add(rank.node);
+      this.#ended(host, rank, how);
+    }
   }
 
   #endOthers(context: Context<HostsInbox>): void {
@@ -235,8 +239,8 @@ export class HostsActor implements Actor<HostsInbox> {
   #endSurvivors(host: Host, context: Context<HostsInbox>): void {
     const { graceMilliseconds } = this.#ports;
     for (const { node } of host.survivors) {
-      this.#past.add(node);
-      context.tell(host.agent!, { type: 'end-rank', node, graceMilliseconds, isForGood: true });
+      host.past.add(node);
+      context.tell(host.agent!, { type: 'end-rank', node, graceMilliseconds, isForGood: false });
     }
     host.survivors = [];
   }

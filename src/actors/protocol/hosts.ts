@@ -36,7 +36,8 @@ export const toHosts = {
   rankEnded: notice('rank-ended', {
     host: z.string(),
     node: z.string(),
-    pid: z.int(),
+    /** Null of one that the agent does not know. */
+    pid: z.int().nullable(),
     /** `exit code 1`, `SIGKILL`. */
     how: z.string(),
     /** It did not end by itself when it was asked to. */

@@ -31,6 +31,11 @@ export interface SupervisorMemory {
   remove(name: string): void;
 }
 
+export interface Removal {
+  /** No other rank of the cluster is placed on its host, whether that runs now or not: the host's memory may go, too. */
+  readonly isHostFree: boolean;
+}
+
 export interface LaunchedRank {
   /** Resolves when the process has ended, with how: `exit code 1`, `SIGKILL`. Never rejects. */
   readonly exited: Promise<string>;
@@ -42,7 +47,8 @@ export interface LaunchedRank {
   readonly hint?: string | undefined;
   /**
    * Asks the process to end, and kills it if it does not within the grace time; without one, within the time that it may
-   * need to release all it has. Called again, the shortest of the times counts.
+   * need to release all it has. Called again, the shortest of the times counts. `removal`: it is no rank of the cluster any
+   * more; then nobody waits for a host that is cut off, whose agent ends the process when it comes back.
    */
-  stop(graceMilliseconds?: number): Promise<void>;
+  stop(graceMilliseconds?: number, removal?: Removal): Promise<void>;
 }

@@ -106,17 +106,20 @@ export class RankProcesses {
   /** Resolves when the processes have ended. */
   async remove(instance: Instance): Promise<void> {
     const ranks = ranksOf(instance);
-    const processes = ranks.map((rank) => {
+    const processes = instance.workers.map(({ rank, host }) => {
       this.#placeOf.delete(rank);
       this.#positions.release(rank);
       this.#cancelTimer(rank);
-      return this.#ranks.remove(rank);
+      return { process: this.#ranks.remove(rank), host };
     });
+    const hosts = new Set([...this.#placeOf.values()].map(({ worker }) => worker.host));
     this.#memory.write('positions', this.#positions.all);
     // Only after all of them have left the registry: none may stand in for another.
     const reason = `instance ${instance.name} was removed`;
     for (const rank of ranks) this.#listener.onLost(rank, reason, false);
-    await Promise.allSettled(processes.map((process) => process?.stop()));
+    await Promise.allSettled(
+      processes.map(({ process, host }) => process?.stop(undefined, { isHostFree: !hosts.has(host) })),
+    );
   }
 
   async stopAll(): Promise<void> {

@@ -162,6 +162,37 @@ test('a rank that exits while the supervisor is ending is not restarted', async 
   assert.equal(launches.length, 1);
 });
 
+test('ranks that are removed are told whether their host has others, also such as wait to be started again', async (t) => {
+  const stops = new Map<number, unknown>();
+  const exits = new Map<number, LaunchedRank>();
+  const { question, ready } = startSupervisor(t, {
+    launchRank: ({ rank }) => {
+      const process = launched();
+      exits.set(rank, process);
+      const stop = (grace?: number, removal?: unknown) => {
+        stops.set(rank, removal);
+        return process.stop(grace);
+      };
+      return { ...process, stop };
+    },
+  });
+  const names = ['x', 'y', 'elsewhere'];
+  for (const [rank, name] of names.entries()) {
+    const host = name === 'elsewhere' ? 'c' : 'b';
+    const added = question(toSupervisor.addInstance, {
+      instance: { ...instance(name, rank), workers: [{ rank, host }] },
+    });
+    ready(rank);
+    await added;
+  }
+  await exits.get(1)!.stop();
+  for (const name of names) await question(toSupervisor.removeInstance, { instance: name });
+  assert.deepEqual(
+    names.map((_, rank) => stops.get(rank)),
+    [{ isHostFree: false }, { isHostFree: true }, { isHostFree: true }],
+  );
+});
+
 test('an instance that is removed while it joins fails the call that added it', async (t) => {
   const { question } = startSupervisor(t);
   const added = question(toSupervisor.addInstance, { instance: instance('a', 0) });
