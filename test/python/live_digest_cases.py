@@ -33,6 +33,9 @@ class Scales:
     note: str = "no tensor"
 
 
+Scales.__module__ = "vllm.model_executor.layers.quantization.fp8"
+
+
 class Kernel:
     __slots__ = ("packed",)
 
@@ -261,6 +264,20 @@ class Derived(unittest.TestCase):
         self.assertEqual([int(one[0]) for one in after], [30, 31, 32])
         self.assertTrue(all(one is was for one, was in zip(after, before, strict=True)))
         self.assertIs(layer.kv_cache, cache)
+
+    def test_what_objects_of_other_modules_keep_in_tensors_is_left_alone(self) -> None:
+        # As vLLM's oneDNN handlers: what they free is where their tensor says.
+        model = Model(layer=Layer("weight"))
+        layer: Any = model.layer
+        handler_class = type("CPUDNNGEMMHandler", (), {"__module__": "vllm._custom_ops"})
+        layer.handler = old = handler_class()
+        old.address = tensor(1)
+        derived = DerivedTensors(model)
+        layer.handler = new = handler_class()
+        new.address = address = tensor(2)
+        derived.put_back()
+        self.assertEqual((int(old.address[0]), int(address[0])), (1, 2))
+        self.assertIs(new.address, address)
 
     def test_what_has_another_form_stays_where_it_is(self) -> None:
         model = Model(layer=Layer("weight"))
