@@ -101,7 +101,7 @@ function daemonOptionsOf(options: Options, version: string): DaemonOptions {
   const roots = [...options.root, ...(config?.roots ?? [])];
   const listen = listenOf(options);
   const { linger, keepVersions } = options;
-  const { fabricAddresses, spareCheckpoints } = config ?? {};
+  const { fabricAddresses, spareCheckpoints, startTimeoutSeconds } = config ?? {};
   const clusterListen = options.clusterListen ?? config?.clusterListen;
   const joining = Object.fromEntries(options.host.map((name) => [name, { joins: true as const }]));
   return {
@@ -120,6 +120,9 @@ function daemonOptionsOf(options: Options, version: string): DaemonOptions {
       ...(clusterListen !== undefined && { listen: clusterListen }),
       ...(fabricAddresses !== undefined && { fabricAddresses }),
       ...(spareCheckpoints !== undefined && { spareCheckpoints }),
+      ...(startTimeoutSeconds !== undefined && {
+        startTimeoutMilliseconds: Math.ceil(startTimeoutSeconds * 1_000),
+      }),
     },
   };
 }

@@ -28,6 +28,8 @@ const configuration = z.strictObject({
   cluster_listen: z.string().optional(),
   fabric_addresses: z.array(z.string()).optional(),
   spare_checkpoints: z.int().optional(),
+  /** How long ranks of instances may take to be ready, the agents of their hosts included. */
+  start_timeout_seconds: z.number().positive().optional(),
   roots: z.array(z.string()).default([]),
   allow_engines: z.array(z.string()).default([]),
 });
@@ -38,6 +40,7 @@ export interface DaemonConfiguration {
   readonly clusterListen?: string;
   readonly fabricAddresses?: readonly string[];
   readonly spareCheckpoints?: number;
+  readonly startTimeoutSeconds?: number;
   readonly roots: readonly string[];
   readonly allowEngines: readonly string[];
 }

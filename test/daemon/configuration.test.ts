@@ -28,12 +28,14 @@ test('a configuration has names as in the API; what is wrong with one does not r
     instances: [instance],
     hosts,
     cluster_listen: 'tcp://10.0.0.1:7000',
+    start_timeout_seconds: 1_800,
   });
   const { api_key: apiKey, reset_cache: resetCache, ...same } = instance;
   assert.deepEqual(instances, [{ ...same, apiKey, resetCache }]);
   assert.deepEqual(rest, {
     hosts: { node_2: { launcher: ['ssh', 'node-2'], fabricAddresses: ['10.0.0.2'] } },
     clusterListen: 'tcp://10.0.0.1:7000',
+    startTimeoutSeconds: 1_800,
     roots: [],
     allowEngines: [],
   });
