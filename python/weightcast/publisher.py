@@ -15,7 +15,6 @@ Needs the standard library of Python 3.10, and whatever the tensors are of. Erro
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
@@ -65,7 +64,6 @@ def connect(
     """
     if not 0 <= rank < world_size:
         raise UsageError(f"rank is {rank}, and world_size {world_size}; ranks are 0 to world_size - 1")
-    _refuse_other_hosts(world_size)
     client = Client(socket, url, token)
 
     def find() -> None:
@@ -73,18 +71,6 @@ def connect(
             started(client, socket, linger if start else None, rank, serve_options, timeout)
 
     return Publisher(client, checkpoint, rank, world_size, timeout, copy_threads, find)
-
-
-def _refuse_other_hosts(world_size: int) -> None:
-    """Raises `UsageError` if torchrun has started only some of the ranks on this host. Others are missed when rank 0, or a rank
-    of it, has waited for `timeout`."""
-    everywhere, here = os.environ.get("WORLD_SIZE"), os.environ.get("LOCAL_WORLD_SIZE")
-    if here is None or not here.isdigit() or everywhere != str(world_size) or int(here) >= world_size:
-        return
-    raise UsageError(
-        f"world_size is {world_size}, and only {here} of these ranks are on this host (LOCAL_WORLD_SIZE): ranks on other hosts"
-        " cannot write to its memory. Gather their shares to those of one host, and give the number of these"
-    )
 
 
 class Publisher:
