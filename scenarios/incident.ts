@@ -5,8 +5,10 @@ import { asFailure, CheckpointError, VerificationError } from '../src/errors.ts'
 import type { Cluster, ClusterOptions, Progress, UpdateOptions, UpdateReport } from '../src/index.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
 import { type Fleet, withFleet } from './fleet.ts';
+import { MidUpdate } from './mid-update.ts';
 import {
   announce,
+  rankPids,
   ranksOfEach,
   requestsAt,
   scenario,
@@ -53,31 +55,6 @@ const retryMilliseconds = 100;
 const attemptMilliseconds = 30_000;
 const recoveryMilliseconds = 120_000;
 
-/** Calls `strike` once, when the update has begun to load. */
-class Trigger {
-  struckAt: number | null = null;
-  failure: unknown = null;
-  readonly #strike: () => void | Promise<void>;
-  #isArmed = false;
-
-  constructor(strike: () => void | Promise<void>) {
-    this.#strike = strike;
-  }
-
-  arm(): void {
-    this.#isArmed = true;
-  }
-
-  progress({ activity, doneBytes, totalBytes }: Progress): void {
-    if (!this.#isArmed || this.struckAt !== null || activity !== 'update') return;
-    if (doneBytes === 0 || doneBytes === totalBytes) return;
-    this.struckAt = performance.now();
-    Promise.resolve(this.#strike()).catch((error) => {
-      this.failure = error;
-    });
-  }
-}
-
 /** The incident as a command: the update, what became of each instance, and how all came to one version again. */
 export function incidentCommand(incident: Incident): Promise<unknown> {
   return scenario<IncidentOptions>(incident.name, incident.description, (options, signal) =>
@@ -94,7 +71,7 @@ async function run(incident: Incident, options: IncidentOptions, signal: AbortSi
   const [first, second] = ranksOfEach(2, ranks);
   const reporter = new Reporter();
   let strike: () => void | Promise<void> = () => {};
-  const trigger = new Trigger(() => strike());
+  const trigger = new MidUpdate(() => strike());
   const fleetOptions = {
     name: incident.name,
     bytes,
@@ -161,10 +138,7 @@ async function sceneOf(fleet: Fleet): Promise<IncidentScene> {
   const status = await fleet.cluster.status();
   return {
     fleet,
-    pidsOf: (name) => {
-      const { ranks } = status.instances.find((instance) => instance.name === name)!;
-      return status.ranks.flatMap(({ rank, pid }) => (ranks.includes(rank) && pid !== null ? [pid] : []));
-    },
+    pidsOf: (name) => rankPids(status, name),
   };
 }
 

@@ -4,7 +4,7 @@ import { openCheckpoint } from '../src/checkpoint/source.ts';
 import { interruptible, runCommand } from '../src/cli/interrupt.ts';
 import { checkOutputFile } from '../src/cli/output-file.ts';
 import { EngineError } from '../src/errors.ts';
-import type { InstanceOptions, UpdateReport } from '../src/index.ts';
+import type { ClusterStatus, InstanceOptions, UpdateReport } from '../src/index.ts';
 import { formatBytes } from '../src/units.ts';
 import type { Fleet } from './fleet.ts';
 import { LoadGenerator, type LoadReport, requestsText } from './load-generator.ts';
@@ -96,6 +96,12 @@ export function requestsAt(fleet: Fleet, names: readonly string[]): LoadGenerato
     fleet.atEnd(() => load.stop());
     return load;
   });
+}
+
+/** Processes of the ranks of an instance. */
+export function rankPids({ instances, ranks }: ClusterStatus, name: string): number[] {
+  const members = instances.find((instance) => instance.name === name)!.ranks;
+  return ranks.flatMap(({ rank, pid }) => (members.includes(rank) && pid !== null ? [pid] : []));
 }
 
 /** The rank numbers of several instances with `ranks` ranks each. */

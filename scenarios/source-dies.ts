@@ -8,6 +8,7 @@ import {
   announce,
   joinInstance,
   joinRows,
+  rankPids,
   ranksOfEach,
   requestsAt,
   scenario,
@@ -29,12 +30,9 @@ const joiner = 'joiner';
 
 /** Arms the killer: the victim's ranks and engine die while the joiner's ranks receive from them. */
 async function arm(killer: Killer, { cluster, engines }: Fleet): Promise<void> {
-  const { instances, ranks } = await cluster.status();
-  const pidsOf = (name: string) => {
-    const members = instances.find((instance) => instance.name === name)!.ranks;
-    return ranks.flatMap(({ rank, pid }) => (members.includes(rank) && pid !== null ? [pid] : []));
-  };
-  killer.arm({ victims: [...pidsOf(victim), ...engines.get(victim)!.pids], receivers: pidsOf(joiner) });
+  const status = await cluster.status();
+  const victims = [...rankPids(status, victim), ...engines.get(victim)!.pids];
+  killer.arm({ victims, receivers: rankPids(status, joiner) });
 }
 
 async function sourceDies(options: Options, signal: AbortSignal): Promise<object> {

@@ -4,6 +4,7 @@ import { mayPass, PeerLostError, VerificationError } from '../src/errors.ts';
 import type { Cluster, Progress, UpdateReport } from '../src/index.ts';
 import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
 import { withFleet } from './fleet.ts';
+import { MidUpdate } from './mid-update.ts';
 import {
   announce,
   ranksOfEach,
@@ -24,19 +25,6 @@ interface Options {
 
 const names = ['a', 'b'] as const;
 
-/** Kills the supervisor as soon as an engine worker has loaded something. */
-class Assassin {
-  killedAt: number | null = null;
-  isArmed = false;
-
-  progress({ activity, doneBytes, totalBytes }: Progress): void {
-    if (!this.isArmed || this.killedAt !== null || activity !== 'update') return;
-    if (doneBytes === 0 || doneBytes === totalBytes) return;
-    process.kill(supervisorPid(), 'SIGKILL');
-    this.killedAt = performance.now();
-  }
-}
-
 /** Asks again while the error says to. */
 async function again<T>(work: () => Promise<T>): Promise<T> {
   for (;;) {
@@ -50,13 +38,13 @@ async function again<T>(work: () => Promise<T>): Promise<T> {
 }
 
 /** From the kill on: until the update was rejected, the cluster answered, and all instances were updated. */
-async function crash(cluster: Cluster, assassin: Assassin) {
-  assassin.isArmed = true;
+async function crash(cluster: Cluster, assassin: MidUpdate) {
+  assassin.arm();
   const failure = await cluster.update('next').then(
     () => null,
     (error) => error,
   );
-  const { killedAt } = assassin;
+  const { struckAt: killedAt } = assassin;
   if (killedAt === null || !(failure instanceof PeerLostError))
     throw new VerificationError('the supervisor was killed too late; make --size larger', { cause: failure });
   const since = () => seconds(performance.now() - killedAt);
@@ -72,7 +60,7 @@ async function supervisorCrash(options: Options, signal: AbortSignal): Promise<o
   const bytes = parseBytes(options.size, '--size');
   const [first, second] = ranksOfEach(2, ranks);
   const reporter = new Reporter();
-  const assassin = new Assassin();
+  const assassin = new MidUpdate(() => void process.kill(supervisorPid(), 'SIGKILL'));
   const onProgress = (progress: Progress) => {
     assassin.progress(progress);
     reporter.progress(progress);

@@ -64,6 +64,11 @@ export function workersOf({ workers, ranks, host, devices }: InstanceOptions): r
   return workers ?? [{ ...(ranks && { ranks }), ...(host && { host }), ...(devices && { devices }) }];
 }
 
+/** Whether that is the host that the cluster starts on, which needs no name. */
+export function isHere(host: string | undefined): boolean {
+  return host === undefined || host === hostname();
+}
+
 /** How many workers an instance has. */
 export function workerCount(instance: InstanceOptions): number {
   return workersOf(instance).reduce((sum, { ranks, devices }) => sum + (ranks ?? devices ?? []).length, 0);
@@ -71,7 +76,7 @@ export function workerCount(instance: InstanceOptions): number {
 
 function checkWorkers(name: string, { ranks, host, devices }: WorkerOptions, hosts: Hosts): void {
   const where = host === undefined ? '' : ` on host ${escapeControls(host)}`;
-  if (host !== undefined && host !== hostname() && !Object.hasOwn(hosts ?? {}, host))
+  if (host !== undefined && !isHere(host) && !Object.hasOwn(hosts ?? {}, host))
     throw new UsageError(`instance ${name} has workers${where}, which the option hosts does not have`);
   if (ranks === undefined && devices === undefined)
     throw new UsageError(`instance ${name} has neither ranks nor devices${where}: how many are its workers?`);
@@ -130,7 +135,7 @@ export class Workers {
 }
 
 function numbered({ ranks, host, devices = [] }: WorkerOptions, number: () => number): Worker[] {
-  const elsewhere = host === undefined || host === hostname() ? {} : { host };
+  const elsewhere = host === undefined || isHere(host) ? {} : { host };
   return (ranks ?? devices.map(number)).map((rank, index) => {
     const device = devices[index];
     return { rank, ...elsewhere, ...(device !== undefined && { device }) };

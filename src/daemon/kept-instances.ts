@@ -1,9 +1,8 @@
-import { hostname } from 'node:os';
 import { isDeepStrictEqual } from 'node:util';
 import type { InstanceOptions, WorkerOptions } from '../actors/protocol/instance-options.ts';
 import type { ClusterStatus, InstanceStatus } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
-import { workersOf } from '../cluster/workers.ts';
+import { isHere, workersOf } from '../cluster/workers.ts';
 import { NotFoundError, UsageError } from '../errors.ts';
 import type { EngineList } from './access.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
@@ -169,11 +168,7 @@ function onOwnDevices(
   return {
     ...rest,
     workers: workers.map((group) =>
-      isHere(group) && group.devices === undefined ? { ...group, devices: group.ranks! } : group,
+      isHere(group.host) && group.devices === undefined ? { ...group, devices: group.ranks! } : group,
     ),
   };
-}
-
-function isHere({ host }: WorkerOptions): boolean {
-  return host === undefined || host === hostname();
 }

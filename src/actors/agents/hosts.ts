@@ -132,8 +132,8 @@ export class HostsActor implements Actor<HostsInbox> {
     if (host.agent !== null) context.unwatch(host.agent);
     host.cancelMissing?.();
     host.cancelCutOff?.();
-    Object.assign(host, { cancelMissing: null, cancelCutOff: null });
-    Object.assign(host, { agent, machine, machineName, mayRun: true });
+    const known = { agent, machine, machineName, mayRun: true };
+    Object.assign(host, { ...known, cancelMissing: null, cancelCutOff: null });
     context.reply(question, {});
     context.log.info({ host: name, ranks: ranks.length }, 'the agent of a host has joined');
     context.watch(agent, () => ({ type: 'agent-down', host: name, agent }));
