@@ -66,13 +66,15 @@ class ModelUpdate:
             self._live.begin(is_asked=request.installed)
 
     def load(self, weights: Weights) -> None:
-        with self._undone_if_it_fails(), self._scope(), _partial_loads():
+        with self._undone_if_it_fails():
             if not self._begun:
                 self._begun = True
+                with self._scope():
+                    for reload in self._reloads:
+                        reload.begin()
+            with self._configured(), _partial_loads():
                 for reload in self._reloads:
-                    reload.begin()
-            for reload in self._reloads:
-                reload.load(weights)
+                    reload.load(weights)
 
     def finish(self) -> None:
         """Runs the post-hook. Raises ParametersMissing."""
@@ -110,11 +112,14 @@ class ModelUpdate:
 
     @contextlib.contextmanager
     def _scope(self) -> Iterator[None]:
-        """Layers ask for the engine's configuration, and make tensors on the default device, while they load."""
+        """Layers ask for the engine's configuration, and make tensors on the default device."""
+        with self._configured(), torch.device(self._device):
+            yield
+
+    def _configured(self) -> contextlib.AbstractContextManager[None]:
         from vllm.config import set_current_vllm_config
 
-        with set_current_vllm_config(self._vllm_config), torch.device(self._device):
-            yield
+        return set_current_vllm_config(self._vllm_config)
 
 
 def install_weights(
