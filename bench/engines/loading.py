@@ -94,7 +94,7 @@ def main() -> None:
     vllm_reload._is_packed_once = lambda _layer: False
 
     def of_vllm() -> None:
-        with set_current_vllm_config(config), device:
+        with set_current_vllm_config(config):
             layerwise.initialize_layerwise_reload(model)
             model.load_weights(weights)
             layerwise.finalize_layerwise_reload(model, config.model_config)
