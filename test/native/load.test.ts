@@ -1,13 +1,18 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, statfsSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import fc from 'fast-check';
+import { DiskFile } from '../../bench/disk-file.ts';
 import { addon } from '../../src/native-bridge/addon.ts';
-import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
+import { digestTensors, Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { TestHost } from './harness.ts';
+
+/** `f_type` of a file system in memory, whose files are all in the page cache. */
+const tmpfs = 0x01021994;
 
 /** A file of random bytes in a directory of its own, and zeroed memory of as many bytes. */
 function setUp(t: TestContext, bytes: number) {
@@ -127,4 +132,49 @@ test('ranges outside the destination are refused', async (t) => {
     code: 'ERR_INVALID_ARG_TYPE',
   });
   native.close();
+});
+
+test('any ranges are read to where they belong, and tensors are digested as their bytes come', async (t) => {
+  const bytes = 12 << 20;
+  const { pool, load, path, content, destination } = setUp(t, bytes);
+  // Long and short, near each other and far, out of order, some of the same bytes.
+  const lengths = fc.oneof(fc.integer({ min: 0, max: 2_000 }), fc.integer({ min: 0, max: 3 << 20 }));
+  const range = fc.record({ from: fc.integer({ min: 0, max: bytes }), length: lengths, gap: fc.nat(600) });
+  for (const drawn of fc.sample(fc.array(range, { minLength: 1, maxLength: 40 }), 30)) {
+    const [ranges, tensors]: [number[], number[]] = [[], []];
+    const expected = Buffer.alloc(bytes);
+    let place = 0;
+    for (const { from, length, gap } of drawn) {
+      place += gap;
+      const count = Math.max(0, Math.min(length, bytes - from, bytes - place));
+      ranges.push(from, place, count);
+      // Of some ranges two tensors, of some none.
+      const half = Math.floor(count / 2);
+      if (gap % 3 > 0) tensors.push(place, half, place + half, count - half);
+      content.copy(expected, place, from, from + count);
+      place += count;
+      if (place > bytes) break;
+    }
+    destination.write(0, Buffer.alloc(bytes));
+    const digests = await load(path, Float64Array.from(ranges), Float64Array.from(tensors));
+    assert(destination.read(0, bytes).equals(expected), fc.stringify(drawn));
+    const offsets = Float64Array.from(tensors.filter((_, at) => at % 2 === 0));
+    const sizes = Float64Array.from(tensors.filter((_, at) => at % 2 === 1));
+    assert.deepEqual(digests, await digestTensors(pool, destination, offsets, sizes), fc.stringify(drawn));
+  }
+});
+
+test('a file on a disk is not in the page cache after a load, unless it was before', async (t) => {
+  const bytes = 20_000_003;
+  const { pool, path, content, destination, progress, directory } = setUp(t, bytes);
+  if (statfsSync(directory).type === tmpfs) return t.skip('the directory of temporary files is on no disk');
+  const disk = new DiskFile(directory, path);
+  const work = { ranges: Float64Array.of(0, 0, bytes), tensors: new Float64Array(0), processors: 2 };
+  disk.dropFromCache();
+  await pool.load(disk.path, destination, { ...work, progress });
+  assert(disk.cachedBytes() < bytes / 10, String(disk.cachedBytes()));
+  disk.fetchIntoCache();
+  await pool.load(disk.path, destination, { ...work, progress });
+  assert(disk.cachedBytes() >= bytes);
+  assert(destination.read(0, bytes).equals(content));
 });
