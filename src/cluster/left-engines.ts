@@ -1,7 +1,7 @@
 import type { Instance } from '../actors/protocol/instance.ts';
 import type { InstanceStatus } from '../actors/protocol/status-values.ts';
 import { brokenWords, stuckWords } from '../actors/update/words.ts';
-import type { CallOptions, EngineClient } from '../engines/engine-client.ts';
+import { type CallOptions, type EngineClient, engineOf } from '../engines/engine-client.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
 import { asFailure } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
@@ -49,9 +49,10 @@ export class LeftEngines {
 
   async #settle(status: InstanceStatus): Promise<string | null> {
     const { name, isPaused } = status;
-    // Nobody knows what the workers of one that was being updated got.
-    if (status.state === 'broken' || status.state === 'updating') return brokenWords(status, isPaused);
     const options = this.#options.get(name);
+    const instance = { ...status, engine: engineOf(options ?? {}) };
+    // Nobody knows what the workers of one that was being updated got.
+    if (status.state === 'broken' || status.state === 'updating') return brokenWords(instance, isPaused);
     if (!isPaused || options === undefined) return null;
     const client = createEngineClient(options, systemClock);
     try {
@@ -59,7 +60,7 @@ export class LeftEngines {
       this.note({ ...status, isPaused: false });
       return `instance ${name} was paused, and is resumed with the weights that it had`;
     } catch (thrown) {
-      return stuckWords(status, asFailure(thrown));
+      return stuckWords(instance, asFailure(thrown));
     } finally {
       await client.close();
     }

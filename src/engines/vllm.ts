@@ -23,7 +23,7 @@ import { protocolVersion, understands } from './worker-link/messages.ts';
  */
 const engineSlackSeconds = 60;
 
-/** How long workers wait for their rank unless they are given another time: `DEFAULT_SILENCE_SECONDS` in python/. */
+/** How long workers wait for their rank until that says otherwise: `DEFAULT_SILENCE_SECONDS` in python/. */
 const usualSilenceSeconds = 600;
 
 /** How long a session that was cut short may take to close. */
@@ -108,7 +108,7 @@ export class VllmClient implements EngineClient {
   async update(update: EngineUpdate, options: CallOptions): Promise<void> {
     const post: Post = (path, body) => this.#http.call('POST', path, body, options);
     if (await this.#takesSessions(options)) {
-      const info = updateInfoOf(update);
+      const info = { links: update.links };
       await this.#session(post, '/start_weight_update', info);
       if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info);
     } else {
@@ -148,11 +148,13 @@ export class VllmClient implements EngineClient {
       throw error;
     });
     const results: unknown[] = Array.isArray(answer?.results) ? answer.results : [];
-    const times = results.map((result) => (result as { exchanges?: unknown } | null)?.exchanges);
-    if (times.length > 0 && times.every((one) => one === 2)) return;
-    throw new EngineError(
-      `engine ${this.endpoint} has a worker extension whose draft model, if it has one, does not take the weights apart from the target: leave hasDraftModel (--draft-model) out, or start it with --weight-transfer-config '{"backend": "weightcast"}'`,
-    );
+    const said = results.map((result) => (result ?? {}) as { exchanges?: unknown; why?: unknown });
+    const other = said.find(({ exchanges }) => exchanges !== 2);
+    if (other === undefined && said.length > 0) return;
+    const unsaid =
+      'its worker extension does not say that a draft model takes the weights apart from the target';
+    const why = typeof other?.why === 'string' ? other.why : unsaid;
+    throw new EngineError(`engine ${this.endpoint}: ${why}: leave hasDraftModel (--draft-model) out`);
   }
 
   /**
@@ -253,10 +255,7 @@ export class VllmClient implements EngineClient {
   async #extension(post: Post, update: EngineUpdate, options: CallOptions): Promise<void> {
     this.#face = null;
     const timeout = secondsOf(options);
-    const silence = this.#link === 'weightcast' ? silenceOf(update) : null;
-    const args = this.#hasDraftModel
-      ? [update.links, silence ?? usualSilenceSeconds, true]
-      : [update.links, ...(silence === null ? [] : [silence])];
+    const args = this.#hasDraftModel ? [update.links, usualSilenceSeconds, true] : [update.links];
     await post('/collective_rpc', { method: updateMethods[this.#link], args, timeout });
     this.#face = 'extension';
   }
@@ -293,17 +292,6 @@ export class VllmClient implements EngineClient {
   close(): Promise<void> {
     return this.#http.close();
   }
-}
-
-/** How long workers must wait for their rank, in seconds, if that is longer than they do anyway; otherwise null. */
-function silenceOf({ stepTimeoutMilliseconds }: EngineUpdate): number | null {
-  const seconds = Math.ceil(stepTimeoutMilliseconds / 1_000) + engineSlackSeconds;
-  return seconds > usualSilenceSeconds ? seconds : null;
-}
-
-function updateInfoOf(update: EngineUpdate): object {
-  const silence = silenceOf(update);
-  return { links: update.links, ...(silence !== null && { silence_seconds: silence }) };
 }
 
 /** The engine's own time limit for a call to its workers. */

@@ -255,20 +255,6 @@ test('a session that is cut short is closed: an engine that gets a request in an
   }
 });
 
-test('workers wait longer for their rank where one answer of another worker may take longer', async (t) => {
-  const slow = { ...order, stepTimeoutMilliseconds: 900_000 };
-  const inSession = await engineWithSessions(t);
-  await clientOf(t, inSession.endpoint).update(slow, patient());
-  const { body } = inSession.asked.find(({ route }) => route === 'POST /update_weights')!;
-  assert.deepEqual(JSON.parse(body), { update_info: { links, silence_seconds: 960 } });
-  for (const link of ['weightcast', 'checkpoint-engine'] as const) {
-    const { asked, endpoint } = await fakeEngine(t, status(200));
-    await clientOf(t, endpoint, { link }).update(slow, patient());
-    const { args } = JSON.parse(asked[0]!.body);
-    assert.deepEqual(args, link === 'weightcast' ? [links, 960] : [links]);
-  }
-});
-
 /** Answers by route; 404 for others. */
 const byRoute =
   (answers: Record<string, Answer>): Answer =>
@@ -326,16 +312,19 @@ test('an SGLang is refused as such, at once', async (t) => {
 
 test('a draft model is refused before anything is touched, if the workers do not load it apart from the target', async (t) => {
   const rpc = (results: string): Record<string, Answer> => ({ '/collective_rpc': status(200, results) });
-  const refused: Record<string, Answer>[] = [
-    { '/collective_rpc': status(500, '{"error":{"message":"no such method"}}') },
-    rpc('{"results":[{"exchanges":1},{"exchanges":2}]}'),
-    rpc(''),
+  const unsaid =
+    'its worker extension does not say that a draft model takes the weights apart from the target';
+  const refused: [Record<string, Answer>, string][] = [
+    [{ '/collective_rpc': status(500, '{"error":{"message":"no such method"}}') }, unsaid],
+    [rpc('{"results":[{"exchanges":2},{"exchanges":1}]}'), unsaid],
+    [rpc('{"results":[{"exchanges":2},{"exchanges":1,"why":"it has none"}]}'), 'it has none'],
+    [rpc(''), unsaid],
   ];
-  for (const answers of refused) {
+  for (const [answers, why] of refused) {
     const { asked, endpoint } = await fakeEngine(t, byRoute(answers));
     await assert.rejects(clientOf(t, endpoint, { hasDraftModel: true }).state(patient()), {
       name: 'EngineError',
-      message: /has a worker extension whose draft model, .* apart from the target: leave hasDraftModel/,
+      message: `engine ${endpoint}: ${why}: leave hasDraftModel (--draft-model) out`,
     });
     const { method } = JSON.parse(asked.find(({ route }) => route === 'POST /collective_rpc')!.body);
     assert.equal(method, 'weightcast_exchanges');
