@@ -6,7 +6,7 @@ export interface Engine {
   readonly endpoint: string;
 }
 
-/** The route that brings the memory of a sleeping engine back. */
+/** What brings the memory of a sleeping engine back. */
 const wakeRoutes: Record<EngineKind, string> = {
   vllm: '/wake_up',
   sglang: '/resume_memory_occupation',
@@ -15,6 +15,17 @@ const wakeRoutes: Record<EngineKind, string> = {
 
 export function wakeUp({ engine }: Engine): string {
   return `wake it up before an update (POST ${wakeRoutes[engine]})`;
+}
+
+/** The routes that drop what old weights computed. */
+const cacheRoutes: Record<EngineKind, string> = {
+  vllm: 'POST /reset_prefix_cache',
+  sglang: 'POST /hicache/storage-backend/clear',
+  lmdeploy: 'POST /sleep and POST /wakeup',
+};
+
+export function dropCaches({ engine, endpoint }: Engine): string {
+  return `${cacheRoutes[engine]} to ${endpoint}`;
 }
 
 /** The command that resumes it. */

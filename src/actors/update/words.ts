@@ -1,4 +1,4 @@
-import { resumeCommand } from '../../engines/remedies.ts';
+import { dropCaches, resumeCommand } from '../../engines/remedies.ts';
 import { fromWire, type WeightcastError } from '../../errors.ts';
 import type { UpdateTarget } from './context.ts';
 
@@ -17,9 +17,9 @@ export function stuckWords(instance: Engine, error: WeightcastError): string {
   return `instance ${instance.name} is still paused (${error.message}): ${resumeCommand(instance)}`;
 }
 
-export function staleWords({ name, endpoint }: UpdateTarget, { message }: WeightcastError): string {
-  const what = `POST /reset_prefix_cache to ${endpoint}, or update it again`;
-  return `instance ${name} may answer from caches that the old weights computed (${message}): ${what}`;
+export function staleWords(instance: Engine, { message }: WeightcastError): string {
+  const what = `${dropCaches(instance)}, or update it again`;
+  return `instance ${instance.name} may answer from caches that the old weights computed (${message}): ${what}`;
 }
 
 export function mislabelledWords({ name }: UpdateTarget, version: string, said: string): string {
