@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { VllmClient, type VllmClientOptions } from '../../src/engines/vllm.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
+import type { Clock } from '../../src/ports.ts';
 import {
   type Answer,
   closing,
@@ -214,16 +215,31 @@ test('an engine with workers of another protocol is not updated in another way',
   assert.deepEqual(routes(), ['init_weight_transfer_engine']);
 });
 
+const active = status(500, '{"error":{"message":"a weight update is already active"}}');
+/** What it waits for between two tries is over at once. */
+const hurried: Clock = {
+  ...systemClock,
+  after: (milliseconds, callback) => systemClock.after(milliseconds < 1_000 ? 0 : milliseconds, callback),
+};
+
+test('a session of another cluster is waited for, and not closed', async (t) => {
+  const { endpoint, routes } = await engineWithSessions(t, { '/start_weight_update': [active, active] });
+  await clientOf(t, endpoint, { clock: hurried }).update(order, patient());
+  const start = 'start_weight_update';
+  assert.deepEqual(routes().slice(1), [start, start, ...session]);
+});
+
 test('a session that nobody finished is closed by an update that fails', async (t) => {
-  const active = status(500, '{"error":{"message":"a weight update is already active"}}');
   const { asked, endpoint } = await engineWithSessions(t, {
-    '/start_weight_update': [active],
+    '/start_weight_update': [active, active, active],
     '/update_weights': [status(500)],
   });
-  await clientOf(t, endpoint).update(order, patient());
+  await clientOf(t, endpoint, { clock: hurried }).update(order, patient());
   assert.deepEqual(
     asked.slice(1).map(({ route, body }) => [route, body === '' ? null : JSON.parse(body)]),
     [
+      ['POST /start_weight_update', null],
+      ['POST /start_weight_update', null],
       ['POST /start_weight_update', null],
       ['POST /update_weights', { update_info: { links: {} } }],
       ['POST /start_weight_update', null],
