@@ -171,6 +171,14 @@ for (const [given, milliseconds] of [
   });
 }
 
+test('engine workers wait for their ranks until the time of the update is over', async () => {
+  await withCluster({}, async ({ world, user, succeeds }) => {
+    await succeeds(user.update('a', { timeoutMilliseconds: 7_200_000 }));
+    const { longestSilence } = world.links;
+    assert.ok(longestSilence > 7_200 && longestSilence <= 7_260, `${longestSilence} s`);
+  });
+});
+
 const joins = {
   instances: [
     [0, 1],
