@@ -2,8 +2,8 @@
  * `npm run bench:gpu [-- PART...]`: whole updates of engine workers in Python with torch, on one GPU. WEIGHTCAST_PYTHON
  * names an interpreter with torch, pyzmq and msgpack. WEIGHTCAST_CHECKPOINT_ENGINE names checkpoint-engine's worker.py;
  * without it the rows of the original are omitted. WEIGHTCAST_NCCL names an NCCL; ranks share a GPU through 2.30.7 or
- * newer. Parts: `one`, `original`, `fixed`, `shared` and `apart` (needs two GPUs); default: all. `sweep` also
- * measures other bucket sizes, and writes no results.
+ * newer. Parts: `one`, `original`, `fixed`, `shared` and `apart` (needs two GPUs); default: all. Results of
+ * parts are files of their own. `sweep` also measures other bucket sizes, and writes no results.
  */
 import { availableParallelism } from 'node:os';
 import type { LinkKind } from '../src/engines/engine-client.ts';
@@ -247,7 +247,7 @@ try {
 }
 if (!sweeps) {
   writeReport({
-    name: 'gpu',
+    name: ['gpu', ...parts].join('-'),
     title: 'Updates on a GPU',
     command: ['npm run bench:gpu', ...(parts.length > 0 ? ['--', ...parts] : [])].join(' '),
     method:
