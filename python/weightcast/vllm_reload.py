@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .errors import ModelNotReloadable, WeightcastError
+from .live_tensors import Walks
 from .vllm_coverage import Coverage, check_coverage
 from .vllm_derived import DerivedTensors, renew_combined_gates
 from .vllm_experts import check_experts
@@ -45,7 +46,8 @@ class LayerwiseReload:
 
     kind = "layerwise"
 
-    def __init__(self, layerwise: Any, target: Target) -> None:
+    def __init__(self, layerwise: Any, target: Target, walks: Walks) -> None:
+        self._walks = walks
         self._layerwise = layerwise
         self._target = target
         self._layers = list(target.model.modules())
@@ -56,7 +58,7 @@ class LayerwiseReload:
         self._clean = [0] * len(self._infos)
         self._under_way = False
         self._tied_head: Any | None = None
-        self._derived = DerivedTensors(target.model)
+        self._derived = DerivedTensors(target.model, walks)
         self._end_what_is_under_way()
         self._check()
         self._tied_head = _tied_head(target)
@@ -173,6 +175,7 @@ class LayerwiseReload:
             if _is_under_way(info):
                 self._layerwise._place_kernel_tensors(layer, info)
                 info.reset()
+        self._walks.changed()
         model = self._target.model
         if hasattr(model, "_original_do_torchao_reload"):
             model._do_torchao_reload = model._original_do_torchao_reload
@@ -184,9 +187,10 @@ class RawReload:
     kind = "raw"
     coverage = "unknown"
 
-    def __init__(self, target: Target, device: torch.device) -> None:
+    def __init__(self, target: Target, device: torch.device, walks: Walks) -> None:
         self._target = target
         self._device = device
+        self._walks = walks
         self._took_any = False
 
     def begin(self) -> None:
@@ -204,6 +208,7 @@ class RawReload:
             from vllm.model_executor.model_loader.utils import process_weights_after_loading
 
             process_weights_after_loading(self._target.model, self._target.model_config, self._device)
+            self._walks.changed()
         elif self._target.required:
             raise WeightcastError(f"the {self._target.which} model took none of the tensors")
         return self._took_any
@@ -215,12 +220,12 @@ class RawReload:
 Reload = LayerwiseReload | RawReload
 
 
-def reload_of(target: Target, device: torch.device) -> Reload:
+def reload_of(target: Target, device: torch.device, walks: Walks) -> Reload:
     """Touches nothing but what another update left half-way. Raises ModelNotReloadable."""
     try:
         layerwise = importlib.import_module(_LAYERWISE)
     except ImportError:
-        return RawReload(target, device)
+        return RawReload(target, device, walks)
     needed = (
         "initialize_layerwise_reload",
         "finalize_layerwise_reload",
@@ -232,7 +237,7 @@ def reload_of(target: Target, device: torch.device) -> Reload:
         raise ModelNotReloadable(
             f"this vLLM's layerwise reload is not one that weightcast knows: no {lacking[0]}"
         )
-    return LayerwiseReload(layerwise, target)
+    return LayerwiseReload(layerwise, target, walks)
 
 
 def _is_under_way(info: Any) -> bool:

@@ -16,7 +16,7 @@ from .errors import EngineAsleep, WeightcastError
 from .messages import Installed, Open
 from .receive import ReceivedWeights, receive_weights
 from .survey import send_survey
-from .vllm_live import LiveModels, refuse_moved_experts
+from .vllm_live import LiveModels, refuse_moved_experts, walks_of
 from .vllm_reload import Target, Weights, reload_of
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
@@ -45,10 +45,11 @@ class ModelUpdate:
         self._took: list[bool] = []
         for target in (*targets, *next_targets):
             refuse_moved_experts(target, vllm_config)
+        walks = walks_of(vllm_config)
         with self._scope(), torch.no_grad():
-            self._reloads = [reload_of(target, device) for target in targets]
-            self._next_reloads = [reload_of(target, device) for target in next_targets]
-        self._live = LiveModels(targets, vllm_config, device)
+            self._reloads = [reload_of(target, device, walks) for target in targets]
+            self._next_reloads = [reload_of(target, device, walks) for target in next_targets]
+        self._live = LiveModels(targets, vllm_config, device, walks)
 
     def __enter__(self) -> ModelUpdate:
         return self
@@ -155,7 +156,7 @@ def survey_models(address: str, targets: Sequence[Target], *, vllm_config: Any, 
     from vllm.config import set_current_vllm_config
 
     with set_current_vllm_config(vllm_config), torch.device(device), torch.no_grad():
-        live = LiveModels(targets, vllm_config, device)
+        live = LiveModels(targets, vllm_config, device, walks_of(vllm_config))
         live.begin(is_asked=True)
         installed = live.installed("unknown")
     if installed is None:

@@ -184,11 +184,11 @@ export class ClusterConnection {
     await this.#replacing?.catch(() => {});
     const { stopTimeoutMilliseconds: milliseconds } = this.#configuration;
     const { process, fate } = this.#life;
-    // Otherwise it resumes them itself.
     const isLost = fate.lost.aborted;
     const { wasKilled } = await process.stop(milliseconds);
-    if (isLost || wasKilled)
-      for (const words of await this.#engines.settle()) createLog('cluster').error({}, words);
+    // One that ends by itself has resumed those that answered.
+    const isSaid = !isLost && !wasKilled;
+    for (const words of await this.#engines.settle(isSaid)) createLog('cluster').error({}, words);
     // Ranks that no supervisor has ended.
     const [survivors, agents] = await Promise.all([
       endSurvivors(this.#directory.path, stopTimes(milliseconds).grace),

@@ -40,17 +40,18 @@ export class LeftEngines {
 
   /**
    * Resumes engines that are paused and whole, when nobody else of the cluster is left to do it. Resolves with what is to be
-   * said of those that need attention, or have needed it. Never rejects.
+   * said of those that need attention, or have needed it; `isSaid`: the supervisor has said itself which are broken. Never
+   * rejects.
    */
-  async settle(): Promise<string[]> {
-    const words = [...this.#statuses.values()].map((status) => this.#settle(status));
+  async settle(isSaid: boolean): Promise<string[]> {
+    const statuses = [...this.#statuses.values()].filter((status) => !(isSaid && isBroken(status)));
+    const words = statuses.map((status) => this.#settle(status));
     return (await Promise.all(words)).flatMap((said) => said ?? []);
   }
 
   async #settle(status: InstanceStatus): Promise<string | null> {
     const { name, isPaused } = status;
-    // Nobody knows what the workers of one that was being updated got.
-    if (status.state === 'broken' || status.state === 'updating') return brokenWords(status, isPaused);
+    if (isBroken(status)) return brokenWords(status, isPaused);
     const options = this.#options.get(name);
     if (!isPaused || options === undefined) return null;
     const client = createEngineClient(options, systemClock);
@@ -64,6 +65,11 @@ export class LeftEngines {
       await client.close();
     }
   }
+}
+
+/** Nobody knows what the workers of one that was being updated got. */
+function isBroken({ state }: InstanceStatus): boolean {
+  return state === 'broken' || state === 'updating';
 }
 
 async function resume(client: EngineClient): Promise<void> {

@@ -160,14 +160,21 @@ export class VllmClient implements EngineClient {
    * such a store answers it as it does a failure, so it is then asked without.
    */
   async resetCaches(options: CallOptions): Promise<void> {
+    // All at once: the engine is paused meanwhile.
+    await Promise.all([
+      this.#resetPrefixCache(options),
+      this.#http.tryCall('POST', '/reset_mm_cache', null, options),
+      this.#http.tryCall('POST', '/reset_encoder_cache', null, options),
+    ]);
+  }
+
+  async #resetPrefixCache(options: CallOptions): Promise<void> {
     try {
       await this.#http.call('POST', '/reset_prefix_cache?reset_external=true', null, options);
     } catch (error) {
       if (!isAnswer(error)) throw error;
       await this.#http.call('POST', '/reset_prefix_cache', null, options);
     }
-    await this.#http.tryCall('POST', '/reset_mm_cache', null, options);
-    await this.#http.tryCall('POST', '/reset_encoder_cache', null, options);
   }
 
   async linkProtocol(options: CallOptions): Promise<number | null> {

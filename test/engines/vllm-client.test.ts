@@ -51,10 +51,8 @@ test('everything that old weights computed is dropped, in a step of its own', as
   await client.update({ ...order, resetCache: true }, patient());
   assert.equal(asked.length, 1);
   await client.resetCaches(patient());
-  assert.deepEqual(
-    asked.slice(1).map(({ route }) => route),
-    resets.map((route) => `POST ${route}`),
-  );
+  const routes = asked.slice(1).map(({ route }) => route);
+  assert.deepEqual(routes.sort(), resets.map((route) => `POST ${route}`).sort());
 });
 
 test('an engine without multimodal caches or an external store drops what it has', async (t) => {
@@ -65,11 +63,13 @@ test('an engine without multimodal caches or an external store drops what it has
   });
   await clientOf(t, endpoint).resetCaches(patient());
   const routes = asked.map(({ route }) => route.replace('POST ', ''));
-  assert.deepEqual(routes, [resets[0], '/reset_prefix_cache', ...resets.slice(1)]);
+  assert.deepEqual(routes.sort(), ['/reset_prefix_cache', ...resets].sort());
 });
 
 test('a cache that cannot be reset is an error', async (t) => {
-  const { endpoint } = await fakeEngine(t, status(200, '{"success":false}'));
+  const { endpoint } = await fakeEngine(t, (request, response) =>
+    status(200, `{"success":${!request.url!.includes('prefix')}}`)(request, response),
+  );
   await assert.rejects(clientOf(t, endpoint).resetCaches(patient()), {
     name: 'EngineError',
     message: /answered POST \/reset_prefix_cache with 200: \{"success":false\}$/,

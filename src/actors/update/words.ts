@@ -11,8 +11,14 @@ export function brokenWords({ name, endpoint }: Engine, isPaused: boolean): stri
   return `instance ${name} is broken and stays paused: update it again (${elsewhere})`;
 }
 
+/** Nobody of the cluster is left to try again. */
 export function stuckWords({ name, endpoint }: Engine, error: WeightcastError): string {
   return `instance ${name} is still paused (${error.message}): weightcast resume --endpoint ${endpoint}`;
+}
+
+/** The cluster goes on trying. */
+export function resumingWords({ name, endpoint }: Engine, error: WeightcastError): string {
+  return `instance ${name} is still paused (${error.message}): it is tried to be resumed while the cluster runs, and weightcast resume --endpoint ${endpoint} does so, too`;
 }
 
 export function staleWords({ name, endpoint }: UpdateTarget, { message }: WeightcastError): string {
