@@ -162,7 +162,7 @@ export class Installing {
     const deviceOf = new Map(spec.ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     const own = Object.fromEntries(target.ranks.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
     const { resetCache } = target;
-    const stepTimeoutMilliseconds = stepTimeoutOf(spec);
+    const stepTimeoutMilliseconds = stepTimeoutOf(part);
     const limits = { stepTimeoutMilliseconds, timeoutMilliseconds };
     const question = { epoch, links: own, resetCache, ...limits };
     const options = part.untilEnded(timeoutMilliseconds + deadlines.control);
