@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .errors import ModelNotReloadable, WeightcastError
+from .kept_parts import KeptParts
 from .vllm_coverage import Coverage, check_coverage
 from .vllm_derived import DerivedTensors, renew_combined_gates
 from .vllm_experts import check_experts
@@ -45,9 +46,10 @@ class LayerwiseReload:
 
     kind = "layerwise"
 
-    def __init__(self, layerwise: Any, target: Target) -> None:
+    def __init__(self, layerwise: Any, target: Target, parts: KeptParts) -> None:
         self._layerwise = layerwise
         self._target = target
+        self._parts = parts
         self._layers = list(target.model.modules())
         self._infos = [layerwise.get_layerwise_info(layer) for layer in self._layers]
         # Without the layers that a draft model shares with its target, which are the target's to load.
@@ -69,8 +71,10 @@ class LayerwiseReload:
 
     def load(self, weights: Weights) -> None:
         """Nothing reads the memory of `weights` any more once this has returned or raised."""
-        self._target.model.load_weights(weights)
-        self._own_what_is_held({tensor.untyped_storage().data_ptr() for _, tensor in weights})
+        with self._parts.watch():
+            self._target.model.load_weights(weights)
+        lent = (tensor for _, tensor in weights if self._parts.is_lent(tensor))
+        self._own_what_is_held({tensor.untyped_storage().data_ptr() for tensor in lent})
 
     def finish(self) -> bool:
         """Whether the model took any of the weights."""
@@ -184,9 +188,10 @@ class RawReload:
     kind = "raw"
     coverage = "unknown"
 
-    def __init__(self, target: Target, device: torch.device) -> None:
+    def __init__(self, target: Target, device: torch.device, parts: KeptParts) -> None:
         self._target = target
         self._device = device
+        self._parts = parts
         self._took_any = False
 
     def begin(self) -> None:
@@ -196,7 +201,8 @@ class RawReload:
         """There is nothing else to choose from."""
 
     def load(self, weights: Weights) -> None:
-        names = self._target.model.load_weights(weights)
+        with self._parts.watch():
+            names = self._target.model.load_weights(weights)
         self._took_any = self._took_any or names is None or len(names) > 0
 
     def finish(self) -> bool:
@@ -215,12 +221,12 @@ class RawReload:
 Reload = LayerwiseReload | RawReload
 
 
-def reload_of(target: Target, device: torch.device) -> Reload:
-    """Touches nothing but what another update left half-way. Raises ModelNotReloadable."""
+def reload_of(target: Target, device: torch.device, parts: KeptParts) -> Reload:
+    """`parts` sees what is read. Touches nothing but what another update left half-way. Raises ModelNotReloadable."""
     try:
         layerwise = importlib.import_module(_LAYERWISE)
     except ImportError:
-        return RawReload(target, device)
+        return RawReload(target, device, parts)
     needed = (
         "initialize_layerwise_reload",
         "finalize_layerwise_reload",
@@ -232,7 +238,7 @@ def reload_of(target: Target, device: torch.device) -> Reload:
         raise ModelNotReloadable(
             f"this vLLM's layerwise reload is not one that weightcast knows: no {lacking[0]}"
         )
-    return LayerwiseReload(layerwise, target)
+    return LayerwiseReload(layerwise, target, parts)
 
 
 def _is_under_way(info: Any) -> bool:
