@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -37,7 +38,7 @@ class Extent:
 
     __slots__ = ("_first", "_is_touched", "_item_bytes", "_last", "_pitches", "_shape")
 
-    def __init__(self, shape: Sequence[int], item_bytes: int) -> None:
+    def __init__(self, shape: tuple[int, ...], item_bytes: int) -> None:
         self._shape = shape
         self._item_bytes = item_bytes
         self._pitches = _pitches(shape, item_bytes)
@@ -90,7 +91,7 @@ class Extent:
         return best
 
 
-def is_of_words(shape: Sequence[int], item_bytes: int, cut: Cut) -> bool:
+def is_of_words(shape: tuple[int, ...], item_bytes: int, cut: Cut) -> bool:
     """Whether a part has whole words of the tensor's, and the tensor has no others: then digests of parts add up."""
     pitches = _pitches(shape, item_bytes)
     pitch = pitches[cut.dim]
@@ -98,9 +99,10 @@ def is_of_words(shape: Sequence[int], item_bytes: int, cut: Cut) -> bool:
     return all(edge % _WORD == 0 for edge in edges)
 
 
-def _pitches(shape: Sequence[int], item_bytes: int) -> list[int]:
-    """Bytes from one index to the next, along each dimension."""
+@functools.lru_cache(1_024)
+def _pitches(shape: tuple[int, ...], item_bytes: int) -> tuple[int, ...]:
+    """Bytes from one index to the next, along each dimension. A model has few shapes."""
     pitches = [item_bytes] * len(shape)
     for dim in range(len(shape) - 1, 0, -1):
         pitches[dim - 1] = pitches[dim] * shape[dim]
-    return pitches
+    return tuple(pitches)
