@@ -111,6 +111,14 @@ class KeptParts:
             self._memory.give_up(str(error))
             raise
 
+    @property
+    def is_watching(self) -> bool:
+        return self._watch is not None
+
+    def unwatched(self) -> contextlib.AbstractContextManager[None]:
+        """Within `watch`, around what reads nothing that was not read before."""
+        return contextlib.nullcontext() if self._watch is None else self._watch.left()
+
     def is_lent(self, tensor: torch.Tensor) -> bool:
         """Whether its memory is the rank's. What was unpacked is the model's for as long as it holds it."""
         return tensor.untyped_storage().data_ptr() not in self._scratch

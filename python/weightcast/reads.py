@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -52,6 +53,15 @@ class ReadWatch(TorchDispatchMode):
         # Tensors without elements have no address.
         self._tensors = sorted((one for one in tensors if one.address < one.end), key=lambda one: one.address)
         self._addresses = [one.address for one in self._tensors]
+
+    @contextlib.contextmanager
+    def left(self) -> Iterator[None]:
+        """For what it has been entered around, as the innermost mode, and should not see."""
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

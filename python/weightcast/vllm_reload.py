@@ -7,10 +7,11 @@ copies the result into the tensors that kernels and captured CUDA graphs read.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
-from inspect import BoundArguments
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from .kept_parts import KeptParts
 from .vllm_coverage import Coverage, check_coverage
 from .vllm_derived import DerivedTensors, renew_combined_gates
 from .vllm_experts import check_experts
+from .vllm_held import HeldTensors
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
@@ -27,6 +29,7 @@ logger = logging.getLogger("vllm.weightcast")
 Weights = list[tuple[str, torch.Tensor]]
 
 _LAYERWISE = "vllm.model_executor.model_loader.reload.layerwise"
+_PROCESS = "_layerwise_process"
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,7 @@ class LayerwiseReload:
         self._infos = [layerwise.get_layerwise_info(layer) for layer in self._layers]
         # Without the layers that a draft model shares with its target, which are the target's to load.
         self._own = self._infos
-        # By layer: how many of the tensors that it holds are known to be no part of the link buffer.
-        self._clean = [0] * len(self._infos)
+        self._held = HeldTensors(self._infos)
         self._under_way = False
         self._tied_head: Any | None = None
         self._derived = DerivedTensors(target.model)
@@ -71,10 +73,30 @@ class LayerwiseReload:
 
     def load(self, weights: Weights) -> None:
         """Nothing reads the memory of `weights` any more once this has returned or raised."""
-        with self._parts.watch():
+        with self._unwatched_processing(), self._parts.watch():
             self._target.model.load_weights(weights)
         lent = (tensor for _, tensor in weights if self._parts.is_lent(tensor))
-        self._own_what_is_held({tensor.untyped_storage().data_ptr() for tensor in lent})
+        # Layers that are not whole hold on to what they were given; the link buffer is about to be overwritten.
+        self._held.own({tensor.untyped_storage().data_ptr() for tensor in lent})
+
+    @contextlib.contextmanager
+    def _unwatched_processing(self) -> Iterator[None]:
+        """vLLM loads and processes a layer that is whole within the load of its last tensor. What that reads was seen when the
+        loaders were run to count; and compiled functions do not run as compiled ones while they are watched."""
+        process = getattr(self._layerwise, _PROCESS, None)
+        if process is None or not self._parts.is_watching:
+            yield
+            return
+
+        def unwatched(*values: Any, **named: Any) -> Any:
+            with self._parts.unwatched():
+                return process(*values, **named)
+
+        setattr(self._layerwise, _PROCESS, unwatched)
+        try:
+            yield
+        finally:
+            setattr(self._layerwise, _PROCESS, process)
 
     def finish(self) -> bool:
         """Whether the model took any of the weights."""
@@ -148,14 +170,6 @@ class LayerwiseReload:
             self._tied_head.quant_method.process_weights_after_loading(self._tied_head)
         renew_combined_gates(self._target.model)
         self._derived.put_back()
-
-    def _own_what_is_held(self, link_buffer: set[int]) -> None:
-        """Layers that are not whole hold on to what they were given; the link buffer is about to be overwritten."""
-        for index, info in enumerate(self._infos):
-            if info.loaded_weights:
-                for _, arguments in info.loaded_weights[self._clean[index] :]:
-                    _clone_arguments(arguments, link_buffer)
-                self._clean[index] = len(info.loaded_weights)
 
     def _restore(self) -> None:
         """Drops what layers were given, so that vLLM takes those that are not whole for layers without new weights."""
@@ -244,24 +258,6 @@ def reload_of(target: Target, device: torch.device, parts: KeptParts) -> Reload:
 def _is_under_way(info: Any) -> bool:
     """Whether a layer waits for weights, and its tensors from before lie aside. One that is whole has been processed."""
     return info.load_numel_total is not None and info.kernel_tensors is not None
-
-
-def _clone_arguments(arguments: BoundArguments, link_buffer: set[int]) -> None:
-    def owned(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return value.clone() if _is_in(value, link_buffer) else value
-        if type(value) in (tuple, list):
-            return type(value)(map(owned, value))
-        if type(value) is dict:
-            return {key: owned(entry) for key, entry in value.items()}
-        return value
-
-    for name, value in arguments.arguments.items():
-        arguments.arguments[name] = owned(value)
-
-
-def _is_in(tensor: torch.Tensor, link_buffer: set[int]) -> bool:
-    return not tensor.is_meta and tensor.untyped_storage().data_ptr() in link_buffer
 
 
 def _tied_head(target: Target) -> Any | None:

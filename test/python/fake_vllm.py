@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+_LAYERWISE = "vllm.model_executor.model_loader.reload.layerwise"
+
 configurations: list[Any] = []
 INFO: WeakKeyDictionary[nn.Module, Info] = WeakKeyDictionary()
 
@@ -166,7 +168,7 @@ def _collecting_loader(layer: nn.Module, name: str) -> Any:
             loader(*arguments.args)
         info.load_numel += counter.copied
         if info.load_numel >= info.load_numel_total:
-            _load_and_process(layer)
+            sys.modules[_LAYERWISE]._layerwise_process(layer)
 
     return load
 
@@ -251,11 +253,12 @@ def install(*, layerwise: bool = True) -> None:
     if layerwise:
         contents[f"{loader}.reload"] = {}
         contents[f"{loader}.reload.meta"] = {"SKIP_LOAD_TENSORS": {"expert_map"}}
-        contents[f"{loader}.reload.layerwise"] = {
+        contents[_LAYERWISE] = {
             "initialize_layerwise_reload": initialize_layerwise_reload,
             "finalize_layerwise_reload": finalize_layerwise_reload,
             "get_layerwise_info": INFO.__getitem__,
             "_place_kernel_tensors": _place_kernel_tensors,
+            "_layerwise_process": _load_and_process,
         }
     for name, members in contents.items():
         put_module(name, **members)

@@ -266,6 +266,15 @@ class Updates(unittest.TestCase):
             for worker, held in zip(self.workers, by_parts, strict=True):
                 self.assert_equal(held, worker.parameters())
 
+    def test_layers_are_processed_unwatched(self) -> None:
+        worker = self.workers[0]
+        modes: list[int] = []
+        process = worker.model.first.process
+        worker.model.first.process = lambda: (modes.append(torch._C._len_torch_dispatch_stack()), process())
+        token, cuts = worker.record(version(1))
+        worker.send_parts(version(100), token, cuts)
+        self.assertEqual(modes, [0, 0])
+
     def test_digests_of_parts_add_up_to_those_of_the_tensors(self) -> None:
         names = [name for bucket in buckets_of(version(1)) for name in bucket if name != "other.x"]
         sums = dict.fromkeys(names, 0)
