@@ -53,7 +53,10 @@ _memories: WeakKeyDictionary[Any, _Memory] = WeakKeyDictionary()
 
 class KeptParts:
     """Of one exchange. Call `open` first; for each bucket `unpack`, load within `watch`, and `loaded`; then `finish`, and
-    `kept` when all is installed. Does nothing where the rank does not ask for parts."""
+    `kept` when all is installed. Does nothing where the rank does not ask for parts.
+
+    A model whose reads differ from its record gets whole tensors for as long as it lives: it would fail again and again.
+    """
 
     def __init__(self, model: Any) -> None:
         """`model`: the first of those that are loaded."""
@@ -61,7 +64,7 @@ class KeptParts:
         self._token: str | None = None
         self._is_recording = False
         self._watch: ReadWatch | None = None
-        self._watched: list[Watched | None] = []
+        self._watched: list[Watched] = []
         self._scratch: set[int] = set()
         self._reads = 0
         self._names = hashlib.sha256()

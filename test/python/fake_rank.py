@@ -18,6 +18,7 @@ import zmq
 
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float8_e4m3fn: "F8_E4M3", torch.int64: "I64"}
 _SECONDS = 60
+_DEVICE = "HOST-0"
 
 
 class FakeRank:
@@ -40,11 +41,11 @@ class FakeRank:
     def send(
         self,
         buckets: Sequence[Mapping[str, torch.Tensor]],
-        take: Callable[[zmq.Context, str], Any],
+        take: Callable[[dict[str, str]], Any],
         cuts: Mapping[str, Sequence[int]] | None = None,
         **opening: Any,
     ) -> dict[str, Any]:
-        """`take` is the worker's side. `cuts`: of what comes in parts, (dim, start, length). `opening`: of the first request. Returns the reply to `finish`; raises what
+        """`take` is the worker's side, of a link by device. `cuts`: of what comes in parts, (dim, start, length). `opening`: of the first request. Returns the reply to `finish`; raises what
         `take` raises."""
         self._links += 1
         address = f"ipc://{self.folder}/link-{self._links}"
@@ -55,7 +56,7 @@ class FakeRank:
         thread = threading.Thread(target=self._exchange, args=(socket, buckets, cuts or {}, opening))
         thread.start()
         try:
-            take(self.context, address)
+            take({_DEVICE: address})
         finally:
             thread.join()
         return self.replies[-1]
@@ -64,7 +65,7 @@ class FakeRank:
         first = {
             "type": "open",
             "protocol": 2,
-            "device": "HOST-0",
+            "device": _DEVICE,
             "epoch": 1,
             "version": "a@b",
             "handle": self.path.encode(),

@@ -20,9 +20,8 @@ from weightcast.dtypes import view_of
 from weightcast.errors import PartsChanged, PartsUnknown, ProtocolError
 from weightcast.messages import Tensor, decode_request
 from weightcast.reads import ReadWatch, Watched
-from weightcast.receive import receive_weights
 from weightcast.vllm_reload import Target
-from weightcast.vllm_update import ModelUpdate
+from weightcast.vllm_update import install_weights
 
 CPU = torch.device("cpu")
 CONFIG = types.SimpleNamespace(quantization=None, dtype=torch.float32, hf_text_config=types.SimpleNamespace())
@@ -203,18 +202,9 @@ class Worker:
         parts = {name: cut for name, cut in cuts.items() if cut not in (WHOLE, NOTHING)}
         return self.send(announced, cuts=parts, kept=token)
 
-    def take(self, context: Any, address: str) -> None:
-        with ModelUpdate([Target("target", self.model, self.config)], None, CPU) as update:
-            receive_weights(
-                context,
-                address,
-                device=CPU,
-                device_uuid=None,
-                load_weights=update.load,
-                post_hook=update.finish,
-                begin=update.begin,
-                parts=update.parts,
-            )
+    def take(self, links: dict[str, str]) -> None:
+        target = Target("target", self.model, self.config)
+        install_weights(links, [target], vllm_config=None, device=CPU, silence_seconds=60)
 
     def record(self, weights: dict[str, torch.Tensor]) -> tuple[str, dict[str, Cut]]:
         """An update with whole tensors, and what it says is kept of each."""
