@@ -7,6 +7,7 @@
 #include "bridge/objects.h"
 #include "memory/copy.h"
 #include "memory/digest.h"
+#include "memory/load_job.h"
 #include "memory/mapped_access.h"
 #include "memory/segment_jobs.h"
 #include "system/base.h"
@@ -225,15 +226,23 @@ Napi::Value ThreadPoolObject::CopyIn(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value ThreadPoolObject::Load(const Napi::CallbackInfo& info) {
+  const auto job = std::make_shared<std::shared_ptr<LoadJob>>();
   const auto start = [&](Done done) {
-    const std::string path = TextArgument(info[0], "path");
-    const std::shared_ptr<Mapping> destination = MappingArgument(info[1], "destination");
-    pool_->Submit(std::make_shared<LoadJob>(path, destination, Structures<FileRange>(info[2], "ranges"),
-                                            ProgressArgument(info[3]), pool_->threads()),
-                  std::move(done));
+    *job = std::make_shared<LoadJob>(TextArgument(info[0], "path"), MappingArgument(info[1], "destination"),
+                                     Structures<FileRange>(info[2], "ranges"),
+                                     Structures<TensorPlace>(info[3], "tensors"), ProgressArgument(info[4]),
+                                     ResourcesOfLoads(ThreadsArgument(info[5], "processors")));
+    pool_->Submit(*job, std::move(done));
   };
-  const std::vector<Napi::Value> kept{info.This(), info[1], info[3]};
-  return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, IntervalValue);
+  const auto to_value = [job](Napi::Env env, const Outcome&) { return DigestsValue(env, (*job)->Digests()); };
+  const std::vector<Napi::Value> kept{info.This(), info[1], info[4]};
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, to_value);
+}
+
+std::shared_ptr<LoadResources> ThreadPoolObject::ResourcesOfLoads(unsigned processors) {
+  std::shared_ptr<LoadResources> resources = load_resources_.lock();
+  if (!resources) load_resources_ = resources = std::make_shared<LoadResources>(processors);
+  return resources;
 }
 
 Napi::Value ThreadPoolObject::Reserve(const Napi::CallbackInfo& info) {

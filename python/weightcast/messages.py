@@ -5,6 +5,7 @@ A message is one MessagePack map. Keys that are not known are ignored.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,6 +51,8 @@ class Open:
     """The rank can send parts of tensors, to a worker that says what it keeps."""
     kept: str | None = None
     """The rank sends parts, by the record of this token."""
+    silence_seconds: float = 0.0
+    """How long the rank may be silent, at least: other workers of the update may keep it waiting."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ def decode_request(frame: bytes) -> Request:
             exchanges=_option(message, "exchanges", int, None),
             parts=_option(message, "parts", bool, False),
             kept=_option(message, "kept", str, None),
+            silence_seconds=_seconds(message, "silenceSeconds"),
         )
     if kind == "load":
         return Load([_tensor(entry) for entry in _field(message, "tensors", list)])
@@ -232,6 +236,14 @@ def _field(message: Any, key: str, kind: type) -> Any:
 def _option(message: Any, key: str, kind: type, default: Any) -> Any:
     """Senders of version 1 do not have these."""
     return _field(message, key, kind) if isinstance(message, dict) and key in message else default
+
+
+def _seconds(message: Any, key: str) -> float:
+    value = message.get(key, 0)
+    # MessagePack has a type of its own for whole numbers.
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ProtocolError(f"the rank's request has the wrong form: {key} is {value}")
+    return float(value)
 
 
 def _count(message: Any, key: str) -> int:

@@ -18,6 +18,7 @@ import torch
 
 from .errors import ModelNotReloadable, WeightcastError
 from .kept_parts import KeptParts
+from .live_tensors import Walks
 from .vllm_coverage import Coverage, check_coverage
 from .vllm_derived import DerivedTensors, renew_combined_gates
 from .vllm_experts import check_experts
@@ -29,7 +30,6 @@ logger = logging.getLogger("vllm.weightcast")
 Weights = list[tuple[str, torch.Tensor]]
 
 _LAYERWISE = "vllm.model_executor.model_loader.reload.layerwise"
-_PROCESS = "_layerwise_process"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,11 @@ class LayerwiseReload:
 
     kind = "layerwise"
 
-    def __init__(self, layerwise: Any, target: Target, parts: KeptParts) -> None:
+    def __init__(
+        self, layerwise: Any, target: Target, device: torch.device, walks: Walks, parts: KeptParts
+    ) -> None:
+        self._device = device
+        self._walks = walks
         self._layerwise = layerwise
         self._target = target
         self._parts = parts
@@ -60,7 +64,7 @@ class LayerwiseReload:
         self._held = HeldTensors(self._infos)
         self._under_way = False
         self._tied_head: Any | None = None
-        self._derived = DerivedTensors(target.model)
+        self._derived = DerivedTensors(target.model, walks)
         self._end_what_is_under_way()
         self._check()
         self._tied_head = _tied_head(target)
@@ -73,30 +77,28 @@ class LayerwiseReload:
 
     def load(self, weights: Weights) -> None:
         """Nothing reads the memory of `weights` any more once this has returned or raised."""
-        with self._unwatched_processing(), self._parts.watch():
+        with self._processing_on_its_device(), self._parts.watch():
             self._target.model.load_weights(weights)
         lent = (tensor for _, tensor in weights if self._parts.is_lent(tensor))
         # Layers that are not whole hold on to what they were given; the link buffer is about to be overwritten.
         self._held.own({tensor.untyped_storage().data_ptr() for tensor in lent})
 
     @contextlib.contextmanager
-    def _unwatched_processing(self) -> Iterator[None]:
-        """vLLM loads and processes a layer that is whole within the load of its last tensor. What that reads was seen when the
-        loaders were run to count; and compiled functions do not run as compiled ones while they are watched."""
-        process = getattr(self._layerwise, _PROCESS, None)
-        if process is None or not self._parts.is_watching:
-            yield
-            return
+    def _processing_on_its_device(self) -> Iterator[None]:
+        """A layer that is whole makes tensors on the default device, of which torch asks Python in every operation: half the
+        time that a tensor takes. So it is set for that alone; loaders make no tensors. What it reads was read before, when
+        loaders were run to count; and compiled functions do not run as such while reads are watched."""
+        process = self._layerwise._layerwise_process
 
-        def unwatched(*values: Any, **named: Any) -> Any:
-            with self._parts.unwatched():
-                return process(*values, **named)
+        def on_its_device(layer: Any, info: Any) -> Any:
+            with self._device, self._parts.unwatched():
+                return process(layer, info)
 
-        setattr(self._layerwise, _PROCESS, unwatched)
+        self._layerwise._layerwise_process = on_its_device
         try:
             yield
         finally:
-            setattr(self._layerwise, _PROCESS, process)
+            self._layerwise._layerwise_process = process
 
     def finish(self) -> bool:
         """Whether the model took any of the weights."""
@@ -191,6 +193,7 @@ class LayerwiseReload:
             if _is_under_way(info):
                 self._layerwise._place_kernel_tensors(layer, info)
                 info.reset()
+        self._walks.changed()
         model = self._target.model
         if hasattr(model, "_original_do_torchao_reload"):
             model._do_torchao_reload = model._original_do_torchao_reload
@@ -202,9 +205,10 @@ class RawReload:
     kind = "raw"
     coverage = "unknown"
 
-    def __init__(self, target: Target, device: torch.device, parts: KeptParts) -> None:
+    def __init__(self, target: Target, device: torch.device, walks: Walks, parts: KeptParts) -> None:
         self._target = target
         self._device = device
+        self._walks = walks
         self._parts = parts
         self._took_any = False
 
@@ -215,7 +219,7 @@ class RawReload:
         """There is nothing else to choose from."""
 
     def load(self, weights: Weights) -> None:
-        with self._parts.watch():
+        with torch.device(self._device), self._parts.watch():
             names = self._target.model.load_weights(weights)
         self._took_any = self._took_any or names is None or len(names) > 0
 
@@ -224,6 +228,7 @@ class RawReload:
             from vllm.model_executor.model_loader.utils import process_weights_after_loading
 
             process_weights_after_loading(self._target.model, self._target.model_config, self._device)
+            self._walks.changed()
         elif self._target.required:
             raise WeightcastError(f"the {self._target.which} model took none of the tensors")
         return self._took_any
@@ -235,24 +240,25 @@ class RawReload:
 Reload = LayerwiseReload | RawReload
 
 
-def reload_of(target: Target, device: torch.device, parts: KeptParts) -> Reload:
+def reload_of(target: Target, device: torch.device, walks: Walks, parts: KeptParts) -> Reload:
     """`parts` sees what is read. Touches nothing but what another update left half-way. Raises ModelNotReloadable."""
     try:
         layerwise = importlib.import_module(_LAYERWISE)
     except ImportError:
-        return RawReload(target, device, parts)
+        return RawReload(target, device, walks, parts)
     needed = (
         "initialize_layerwise_reload",
         "finalize_layerwise_reload",
         "get_layerwise_info",
         "_place_kernel_tensors",
+        "_layerwise_process",
     )
     lacking = [name for name in needed if not hasattr(layerwise, name)]
     if lacking:
         raise ModelNotReloadable(
             f"this vLLM's layerwise reload is not one that weightcast knows: no {lacking[0]}"
         )
-    return LayerwiseReload(layerwise, target, parts)
+    return LayerwiseReload(layerwise, target, device, walks, parts)
 
 
 def _is_under_way(info: Any) -> bool:

@@ -183,7 +183,9 @@ async function updateAlone(
   });
   try {
     await interruptible(cluster.register(name, source), signal);
-    const report = await updated(cluster, () => cluster.update(name, updateOptions), signal);
+    // An engine that is still paused would have nobody left who tries to resume it.
+    const whole = { ...updateOptions, atomic: true };
+    const report = await updated(cluster, () => cluster.update(name, whole), signal);
     reporter.end();
     const summary = summarize(report);
     reporter.table(summary);

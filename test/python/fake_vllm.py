@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_LAYERWISE = "vllm.model_executor.model_loader.reload.layerwise"
+LAYERWISE = "vllm.model_executor.model_loader.reload.layerwise"
 
 configurations: list[Any] = []
 INFO: WeakKeyDictionary[nn.Module, Info] = WeakKeyDictionary()
@@ -44,12 +44,14 @@ class Layer(nn.Module):
     def __init__(self, *names: str, size: int = 4) -> None:
         super().__init__()
         self.processed = 0
+        self.processed_on: torch.device | None = None
         self.fails = False
         for name in names:
             self.register_parameter(name, nn.Parameter(torch.zeros(size), requires_grad=False))
 
     def process(self) -> None:
         self.processed += 1
+        self.processed_on = torch.get_default_device()
         if self.fails:
             raise ValueError("the layer cannot be processed")
         for parameter in self._parameters.values():
@@ -168,7 +170,7 @@ def _collecting_loader(layer: nn.Module, name: str) -> Any:
             loader(*arguments.args)
         info.load_numel += counter.copied
         if info.load_numel >= info.load_numel_total:
-            sys.modules[_LAYERWISE]._layerwise_process(layer)
+            sys.modules[LAYERWISE]._layerwise_process(layer, info)
 
     return load
 
@@ -186,8 +188,7 @@ class CopyCounter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _load_and_process(layer: Any) -> None:
-    info = INFO[layer]
+def _layerwise_process(layer: Any, info: Info) -> None:
     for name, meta in info.restore_metadata[0].items():
         setattr(layer, name, nn.Parameter(torch.full(meta.shape, torch.nan), requires_grad=False))
     for name, arguments in info.loaded_weights:
@@ -213,7 +214,7 @@ def finalize_layerwise_reload(model: nn.Module, model_config: Any) -> None:
         if info.load_numel_total is None or isinstance(layer, Attention):
             continue
         if info.load_numel > 0:
-            _load_and_process(layer)
+            _layerwise_process(layer, info)
         else:
             _place_kernel_tensors(layer, info)
             info.reset()
@@ -253,12 +254,12 @@ def install(*, layerwise: bool = True) -> None:
     if layerwise:
         contents[f"{loader}.reload"] = {}
         contents[f"{loader}.reload.meta"] = {"SKIP_LOAD_TENSORS": {"expert_map"}}
-        contents[_LAYERWISE] = {
+        contents[LAYERWISE] = {
             "initialize_layerwise_reload": initialize_layerwise_reload,
             "finalize_layerwise_reload": finalize_layerwise_reload,
             "get_layerwise_info": INFO.__getitem__,
             "_place_kernel_tensors": _place_kernel_tensors,
-            "_layerwise_process": _load_and_process,
+            "_layerwise_process": _layerwise_process,
         }
     for name, members in contents.items():
         put_module(name, **members)

@@ -18,7 +18,8 @@ from fake_vllm import Model, Split
 from weightcast.cuts import NOTHING, WHOLE, Cut
 from weightcast.dtypes import view_of
 from weightcast.errors import PartsChanged, PartsUnknown, ProtocolError
-from weightcast.messages import Tensor, decode_request
+from weightcast.kept_parts import KeptParts
+from weightcast.messages import Open, Tensor, decode_request
 from weightcast.reads import ReadWatch, Watched
 from weightcast.vllm_reload import Target
 from weightcast.vllm_update import install_weights
@@ -313,10 +314,13 @@ class Updates(unittest.TestCase):
         worker.send_parts(version(200), *first)
 
     def test_models_that_take_the_weights_apart_get_them_whole(self) -> None:
-        worker = self.workers[0]
+        opening = Open(2, "HOST-0", 1, "a@b", b"", 0, False, exchanges=2, parts=True)
+        parts = KeptParts(self.workers[0].model)
         with self.assertLogs("vllm.weightcast", "WARNING"):
-            self.assertNotIn("kept", worker.send(version(1), parts=True, exchanges=2))
-        self.assertEqual(worker.rank.replies[0], {"ok": True, "readsAhead": True})
+            self.assertFalse(parts.open(opening))
+        self.assertIsNone(parts.kept())
+        with self.assertNoLogs("vllm.weightcast", "WARNING"):
+            self.assertFalse(KeptParts(self.workers[0].model).open(opening))
 
     def test_an_update_that_failed_records_nothing(self) -> None:
         worker = self.workers[0]
