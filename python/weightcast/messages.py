@@ -5,6 +5,7 @@ A message is one MessagePack map. Keys that are not known are ignored.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,8 @@ class Open:
     """Reload also what is not known to compute with what was loaded."""
     exchanges: int | None = None
     """How often the rank sends all weights in this update, each time for another model. None: it does not say."""
+    silence_seconds: float = 0.0
+    """How long the rank may be silent, at least: other workers of the update may keep it waiting."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def decode_request(frame: bytes) -> Request:
             installed=_option(message, "installed", bool, False),
             accept_unproven=_option(message, "acceptUnproven", bool, False),
             exchanges=_option(message, "exchanges", int, None),
+            silence_seconds=_seconds(message, "silenceSeconds"),
         )
     if kind == "load":
         return Load([_tensor(entry) for entry in _field(message, "tensors", list)])
@@ -198,6 +202,14 @@ def _field(message: Any, key: str, kind: type) -> Any:
 def _option(message: Any, key: str, kind: type, default: Any) -> Any:
     """Senders of version 1 do not have these."""
     return _field(message, key, kind) if isinstance(message, dict) and key in message else default
+
+
+def _seconds(message: Any, key: str) -> float:
+    value = message.get(key, 0)
+    # MessagePack has a type of its own for whole numbers.
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ProtocolError(f"the rank's request has the wrong form: {key} is {value}")
+    return float(value)
 
 
 def _count(message: Any, key: str) -> int:

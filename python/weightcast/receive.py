@@ -79,7 +79,7 @@ def receive_weights(
 
     Raises what `load_weights` or `post_hook` raised, once the rank has been told and has hung up; UpdateAborted
     when the rank aborts; RankLost at once when it is gone, or was never there; RankSilent when it says nothing for
-    `silence_seconds`; ProtocolError when it does not keep to the protocol. The link buffer is dropped before.
+    `silence_seconds`, or longer if it has asked for that; ProtocolError when it does not keep to the protocol. The link buffer is dropped before.
     """
     link = RankLink(context, address, silence_seconds, is_urgent=is_abort)
     exchange = _Exchange(link, device, device_uuid, load_weights, post_hook, begin, installed)
@@ -160,6 +160,7 @@ class _Exchange:
         if self._begin is not None:
             self._begin(request)
         self._opened = request
+        self._link.wait_longer(request.silence_seconds)
         self._buffer = LinkBuffer(request.handle, request.bytes, self._device)
 
     def _load(self, request: Load) -> None:

@@ -19,6 +19,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+LAYERWISE = "vllm.model_executor.model_loader.reload.layerwise"
+
 configurations: list[Any] = []
 INFO: WeakKeyDictionary[nn.Module, Info] = WeakKeyDictionary()
 
@@ -41,12 +43,14 @@ class Layer(nn.Module):
     def __init__(self, *names: str, size: int = 4) -> None:
         super().__init__()
         self.processed = 0
+        self.processed_on: torch.device | None = None
         self.fails = False
         for name in names:
             self.register_parameter(name, nn.Parameter(torch.zeros(size), requires_grad=False))
 
     def process(self) -> None:
         self.processed += 1
+        self.processed_on = torch.get_default_device()
         if self.fails:
             raise ValueError("the layer cannot be processed")
         for parameter in self._parameters.values():
@@ -136,13 +140,12 @@ def _collecting_loader(layer: nn.Module, name: str) -> Any:
         load_whole(*arguments.args)
         info.load_numel += arguments.arguments["weight"].numel()
         if info.load_numel >= info.load_numel_total:
-            _load_and_process(layer)
+            sys.modules[LAYERWISE]._layerwise_process(layer, info)
 
     return load
 
 
-def _load_and_process(layer: Any) -> None:
-    info = INFO[layer]
+def _layerwise_process(layer: Any, info: Info) -> None:
     for name, meta in info.restore_metadata[0].items():
         setattr(layer, name, nn.Parameter(torch.full(meta.shape, torch.nan), requires_grad=False))
     for name, arguments in info.loaded_weights:
@@ -168,7 +171,7 @@ def finalize_layerwise_reload(model: nn.Module, model_config: Any) -> None:
         if info.load_numel_total is None or isinstance(layer, Attention):
             continue
         if info.load_numel > 0:
-            _load_and_process(layer)
+            _layerwise_process(layer, info)
         else:
             _place_kernel_tensors(layer, info)
             info.reset()
@@ -208,11 +211,12 @@ def install(*, layerwise: bool = True) -> None:
     if layerwise:
         contents[f"{loader}.reload"] = {}
         contents[f"{loader}.reload.meta"] = {"SKIP_LOAD_TENSORS": {"expert_map"}}
-        contents[f"{loader}.reload.layerwise"] = {
+        contents[LAYERWISE] = {
             "initialize_layerwise_reload": initialize_layerwise_reload,
             "finalize_layerwise_reload": finalize_layerwise_reload,
             "get_layerwise_info": INFO.__getitem__,
             "_place_kernel_tensors": _place_kernel_tensors,
+            "_layerwise_process": _layerwise_process,
         }
     for name, members in contents.items():
         put_module(name, **members)

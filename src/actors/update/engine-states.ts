@@ -1,3 +1,4 @@
+import { resumeCommand, wakeUp } from '../../engines/remedies.ts';
 import { oldestProtocol } from '../../engines/worker-link/messages.ts';
 import { sizeRefusal } from '../../engines/world-size.ts';
 import { AbortedError, asFailure, EngineError, UsageError, type WeightcastError } from '../../errors.ts';
@@ -96,9 +97,9 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
   }
   // That an earlier update has left paused. Its workers refuse weights that are not in memory.
   if (isPaused === true && target.isPaused) return;
-  const wake = 'wake it up before an update (POST /wake_up)';
-  const resume = `resume it (weightcast resume --endpoint ${endpoint})`;
-  // A vLLM that is paused says that it sleeps, too, and one that sleeps that it is paused.
+  const wake = wakeUp(target);
+  const resume = `resume it (${resumeCommand(target)})`;
+  // A vLLM that is paused says that it sleeps, too, and one that sleeps that it is paused; an LMDeploy pauses by sleeping.
   if (isSleeping === true && isPaused === true) {
     throw new Refusal(
       `${what} is asleep, or was paused by someone else: ${wake} or ${resume}, or use pause "caller"`,
