@@ -60,17 +60,17 @@ export class SharedSegments implements SegmentStore {
 
   /**
    * Segments in `directory` are weightcast's own to remove; all others are a user's files. `host` is its name in errors,
-   * `device` what segments are uploaded to.
+   * `device` what segments are uploaded to. `readers` only read files, and mostly wait.
    */
   constructor(
     { directory, host }: { readonly directory: string; readonly host: string },
-    pool: ThreadPool,
+    { pool, readers }: { readonly pool: ThreadPool; readonly readers: ThreadPool },
     device: PinningDevice,
   ) {
     this.#directory = directory;
     this.#host = host;
     this.#pool = pool;
-    this.#loader = new FileLoader(host, pool.threads);
+    this.#loader = new FileLoader(host, readers, pool.threads);
     this.#device = device;
   }
 

@@ -126,11 +126,11 @@ export class Mapping {
   }
 }
 
-/** What a {@link ThreadPool} loads of one file. */
+/** What a {@link ThreadPool} loads. */
 export interface LoadWork {
   /** Three numbers a range, in bytes: file offset, destination offset, bytes. */
-  readonly ranges: Float64Array;
-  /** Two numbers a tensor to digest, in bytes, in ascending order: offset in the destination, bytes. The ranges cover it. */
+  readonly files: readonly { readonly path: string; readonly ranges: Float64Array }[];
+  /** Two numbers a tensor to digest, in bytes, in ascending order: offset in the destination, bytes. The ranges bring all of it. */
   readonly tensors: Float64Array;
   /** Its first element counts up by the bytes read, while threads read them. */
   readonly progress: Float64Array;
@@ -168,13 +168,13 @@ export class ThreadPool {
   }
 
   /**
-   * Reads ranges of a file into a mapping, past the page cache where the file system can do that, and returns the digests of
-   * tensors as their bytes came. As many reads are under way as the pool has threads. A file that is too short is an error
-   * naming its size.
+   * Reads ranges of files into a mapping, past the page cache where the file system can do that, and returns the digests of
+   * tensors, computed as their bytes came. As many reads are under way as the pool has threads. A file that is too short is an
+   * error naming its size.
    */
-  load(path: string, destination: Mapping, work: LoadWork): Promise<BigUint64Array> {
-    const { ranges, tensors, progress, processors } = work;
-    return awaitNative(this.native.load(path, destination.native, ranges, tensors, progress, processors));
+  load(destination: Mapping, { files, tensors, progress, processors }: LoadWork): Promise<BigUint64Array> {
+    const [paths, ranges] = [files.map(({ path }) => path), files.map((file) => file.ranges)];
+    return awaitNative(this.native.load(paths, ranges, destination.native, tensors, progress, processors));
   }
 
   /**

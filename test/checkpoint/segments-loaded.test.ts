@@ -21,7 +21,8 @@ function setUp(t: TestContext) {
   const content = randomBytes(bytes);
   writeFileSync(source, content);
   const store = () => {
-    const made = new SharedSegments({ directory, host: 'h' }, new ThreadPool(2), cuda.device());
+    const pools = { pool: new ThreadPool(2), readers: new ThreadPool(4) };
+    const made = new SharedSegments({ directory, host: 'h' }, pools, cuda.device());
     t.after(() => made.close());
     return made;
   };
