@@ -1,5 +1,5 @@
 import type { Interval } from '../../native-bridge/addon.ts';
-import type { RankTimeline } from '../protocol/update-values.ts';
+import type { RankTimeline, SerialFrom } from '../protocol/update-values.ts';
 
 type Stage = 'h2d' | 'broadcast' | 'reload';
 
@@ -25,7 +25,7 @@ export class Spans {
     return ends.length === 0 ? null : ends.reduce((most, end) => Math.max(most, end));
   }
 
-  timeline(rank: number, read: Float64Array): RankTimeline {
+  timeline(rank: number, read: Float64Array, serialFrom: SerialFrom | null): RankTimeline {
     const { h2d, broadcast, reload } = this.#numbers;
     return {
       rank,
@@ -33,6 +33,7 @@ export class Spans {
       h2d: Float64Array.from(h2d),
       broadcast: Float64Array.from(broadcast),
       reload: Float64Array.from(reload),
+      serialFrom,
     };
   }
 }

@@ -13,6 +13,7 @@ import type {
   Arrived,
   ArrivedDigests,
   LiveDigests,
+  SerialFrom,
   Streamed,
   WorkerAsked,
 } from '../protocol/update-values.ts';
@@ -83,6 +84,7 @@ export class RankTransfer {
   /** Null where the engine worker says itself what it receives, or nobody asks. */
   readonly #handedOver: HandedOver | null;
   readonly #live: LiveDigests[] = [];
+  #serialFrom: SerialFrom | null = null;
 
   private constructor(options: TransferOptions, map: SlotMap, worker: WorkerQueue, slots: DeviceSlots) {
     this.epoch = options.epoch;
@@ -248,9 +250,12 @@ export class RankTransfer {
 
   /**
    * Frees the staging slots in the middle of an update. They must be empty, and the last broadcast out of them must have
-   * had `releaseAfter`: peers that still have the memory open could not be stopped from reading it.
+   * had `releaseAfter`: peers that still have the memory open could not be stopped from reading it. `nextBucket`: the first
+   * that goes without them.
    */
-  releaseStaging(): void {
+  releaseStaging(nextBucket: number): void {
+    const { ports, clock } = this.#options;
+    this.#serialFrom ??= { rank: ports.rank, bucket: nextBucket, at: clock.now() };
     this.#slots.releaseStaging();
   }
 
@@ -264,10 +269,12 @@ export class RankTransfer {
   outcome(arrived: Arrived | null, isTimed: boolean): Streamed {
     const { ports, receiver } = this.#options;
     const { startedAt, endedAt } = this.#spans;
-    const timeline = isTimed ? this.#spans.timeline(ports.rank, receiver?.spans ?? new Float64Array()) : null;
+    const serialFrom = this.#serialFrom;
+    const read = receiver?.spans ?? new Float64Array();
+    const timeline = isTimed ? this.#spans.timeline(ports.rank, read, serialFrom) : null;
     const seenBy = this.#handedOver === null ? 'worker' : 'rank';
     const received = receiver?.received ?? [];
-    return { startedAt, endedAt, timeline, arrived, seenBy, live: this.#live, received };
+    return { startedAt, endedAt, timeline, serialFrom, arrived, seenBy, live: this.#live, received };
   }
 
   /** How many buckets the engine worker was asked to load, in all exchanges. */
