@@ -7,6 +7,9 @@ type Stage = 'h2d' | 'broadcast' | 'reload';
 export class Spans {
   readonly #numbers: Record<Stage, number[]> = { h2d: [], broadcast: [], reload: [] };
 
+  /** Where staging slots were given up; null if they were not. */
+  serialFrom: SerialFrom | null = null;
+
   add(stage: Stage, bucket: number, { startedAt, endedAt }: Interval): void {
     this.#numbers[stage].push(bucket, startedAt, endedAt);
   }
@@ -25,7 +28,7 @@ export class Spans {
     return ends.length === 0 ? null : ends.reduce((most, end) => Math.max(most, end));
   }
 
-  timeline(rank: number, read: Float64Array, serialFrom: SerialFrom | null): RankTimeline {
+  timeline(rank: number, read: Float64Array): RankTimeline {
     const { h2d, broadcast, reload } = this.#numbers;
     return {
       rank,
@@ -33,7 +36,7 @@ export class Spans {
       h2d: Float64Array.from(h2d),
       broadcast: Float64Array.from(broadcast),
       reload: Float64Array.from(reload),
-      serialFrom,
+      serialFrom: this.serialFrom,
     };
   }
 }

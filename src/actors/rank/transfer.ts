@@ -13,7 +13,6 @@ import type {
   Arrived,
   ArrivedDigests,
   LiveDigests,
-  SerialFrom,
   Streamed,
   WorkerAsked,
 } from '../protocol/update-values.ts';
@@ -84,7 +83,6 @@ export class RankTransfer {
   /** Null where the engine worker says itself what it receives, or nobody asks. */
   readonly #handedOver: HandedOver | null;
   readonly #live: LiveDigests[] = [];
-  #serialFrom: SerialFrom | null = null;
 
   private constructor(options: TransferOptions, map: SlotMap, worker: WorkerQueue, slots: DeviceSlots) {
     this.epoch = options.epoch;
@@ -249,13 +247,11 @@ export class RankTransfer {
   // ── memory pressure, and the end ─────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Frees the staging slots in the middle of an update. They must be empty, and the last broadcast out of them must have
-   * had `releaseAfter`: peers that still have the memory open could not be stopped from reading it. `nextBucket`: the first
-   * that goes without them.
+   * Frees the staging slots in the middle of an update, before this bucket. They must be empty, and peers must have closed
+   * them: the last broadcast out of them has had `releaseAfter`.
    */
-  releaseStaging(nextBucket: number): void {
-    const { ports, clock } = this.#options;
-    this.#serialFrom ??= { rank: ports.rank, bucket: nextBucket, at: clock.now() };
+  releaseStaging(bucket: number): void {
+    this.#spans.serialFrom ??= { rank: this.#options.ports.rank, bucket, at: this.#options.clock.now() };
     this.#slots.releaseStaging();
   }
 
@@ -267,13 +263,10 @@ export class RankTransfer {
 
   /** What there is to say of all exchanges, and of what was read from other hosts. */
   outcome(arrived: Arrived | null, isTimed: boolean): Streamed {
-    const { ports, receiver } = this.#options;
-    const { startedAt, endedAt } = this.#spans;
-    const serialFrom = this.#serialFrom;
-    const read = receiver?.spans ?? new Float64Array();
-    const timeline = isTimed ? this.#spans.timeline(ports.rank, read, serialFrom) : null;
+    const { spans: read = new Float64Array(), received = [] } = this.#options.receiver ?? {};
+    const { startedAt, endedAt, serialFrom } = this.#spans;
+    const timeline = isTimed ? this.#spans.timeline(this.#options.ports.rank, read) : null;
     const seenBy = this.#handedOver === null ? 'worker' : 'rank';
-    const received = receiver?.received ?? [];
     return { startedAt, endedAt, timeline, serialFrom, arrived, seenBy, live: this.#live, received };
   }
 
