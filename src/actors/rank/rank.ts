@@ -121,10 +121,7 @@ export class RankActor implements Actor<RankInbox> {
         return this.#slotFree(message, context);
       case 'connect-failed':
       case 'bucket-failed':
-        if (message.epoch === this.#transfer?.epoch) await this.#abandon(message.error);
-        // The device is lost to this process for good: only a new process can use it again.
-        if (message.error instanceof DeviceLostError) throw message.error;
-        return;
+        return await this.#failed(message);
       case 'exchange-ended':
         return this.#endExchange(message, context);
       case 'abort':
@@ -322,6 +319,12 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   // ── failure ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #failed({ epoch, error }: MessageOf<'connect-failed' | 'bucket-failed'>): Promise<void> {
+    if (epoch === this.#transfer?.epoch) await this.#abandon(error);
+    // The device is lost to this process for good: only a new process can use it again.
+    if (error instanceof DeviceLostError) throw error;
+  }
 
   async #abort(message: MessageOf<'abort'>, context: Context<RankInbox>): Promise<void> {
     if (message.epoch < this.#epoch) {

@@ -14,13 +14,8 @@ import type { Opened, WorkerAsked } from '../protocol/update-values.ts';
 import type { UpdateContext, UpdateSpec } from './context.ts';
 import { EpochDocuments } from './documents.ts';
 import { askedOfParts } from './parts.ts';
-import {
-  type Ceilings,
-  type PlannedEpoch,
-  type PlannedGroup,
-  type Prepared,
-  planEpoch,
-} from './plan-epoch.ts';
+import { type Ceilings, type PlannedEpoch, planEpoch } from './plan-epoch.ts';
+import type { PlannedGroup, Prepared } from './planned-group.ts';
 
 /** An epoch whose ranks hold their slots and worker links. No engine is touched yet. */
 export interface OpenEpoch {
