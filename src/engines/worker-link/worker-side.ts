@@ -38,7 +38,7 @@ export interface WeightReceiver {
   /** After `finish`, if the rank has asked: what the model holds now. A receiver without it does not say. */
   live?(): Promise<LiveDigests>;
   /** What it knows of the parts that it keeps. A receiver without it takes whole tensors only. */
-  readonly record?: PartsRecord;
+  readonly record?: PartsRecord | undefined;
 }
 
 /** Which part of each tensor a worker keeps: learned from whole tensors, and what parts are cut by afterwards. */
