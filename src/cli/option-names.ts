@@ -7,6 +7,7 @@ const options: Readonly<Record<string, string>> = {
   fusedModules: '--fused',
   hasDraftModel: '--draft-model',
   memoryFraction: '--memory-fraction',
+  parts: '--no-parts',
   resetCache: '--reset-cache',
   stepTimeoutMilliseconds: '--step-timeout',
   timeoutMilliseconds: '--timeout',
