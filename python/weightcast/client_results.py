@@ -89,6 +89,8 @@ class Report:
     stages: Dict[str, float] = field(default_factory=dict)
     #: Of each `rank`, `uploaded_bytes` from host memory to its device, and `broadcast_bytes` from other ranks.
     links: List[Dict[str, int]] = field(default_factory=list)
+    #: Ranks that went on serially from some bucket on, because device memory ran short: `rank` and `bucket` of each.
+    serial_from: List[Dict[str, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

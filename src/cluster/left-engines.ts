@@ -1,7 +1,7 @@
 import type { Instance } from '../actors/protocol/instance.ts';
 import type { InstanceStatus } from '../actors/protocol/status-values.ts';
 import { brokenWords, stuckWords } from '../actors/update/words.ts';
-import type { CallOptions, EngineClient } from '../engines/engine-client.ts';
+import { type CallOptions, type EngineClient, engineOf } from '../engines/engine-client.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
 import { asFailure } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
@@ -40,18 +40,20 @@ export class LeftEngines {
 
   /**
    * Resumes engines that are paused and whole, when nobody else of the cluster is left to do it. Resolves with what is to be
-   * said of those that need attention, or have needed it. Never rejects.
+   * said of those that need attention, or have needed it; `isSaid`: the supervisor has said itself which are broken. Never
+   * rejects.
    */
-  async settle(): Promise<string[]> {
-    const words = [...this.#statuses.values()].map((status) => this.#settle(status));
+  async settle(isSaid: boolean): Promise<string[]> {
+    const statuses = [...this.#statuses.values()].filter((status) => !(isSaid && isBroken(status)));
+    const words = statuses.map((status) => this.#settle(status));
     return (await Promise.all(words)).flatMap((said) => said ?? []);
   }
 
   async #settle(status: InstanceStatus): Promise<string | null> {
     const { name, isPaused } = status;
-    // Nobody knows what the workers of one that was being updated got.
-    if (status.state === 'broken' || status.state === 'updating') return brokenWords(status, isPaused);
     const options = this.#options.get(name);
+    const instance = { ...status, engine: engineOf(options ?? {}) };
+    if (isBroken(status)) return brokenWords(instance, isPaused);
     if (!isPaused || options === undefined) return null;
     const client = createEngineClient(options, systemClock);
     try {
@@ -59,11 +61,16 @@ export class LeftEngines {
       this.note({ ...status, isPaused: false });
       return `instance ${name} was paused, and is resumed with the weights that it had`;
     } catch (thrown) {
-      return stuckWords(status, asFailure(thrown));
+      return stuckWords(instance, asFailure(thrown));
     } finally {
       await client.close();
     }
   }
+}
+
+/** Nobody knows what the workers of one that was being updated got. */
+function isBroken({ state }: InstanceStatus): boolean {
+  return state === 'broken' || state === 'updating';
 }
 
 async function resume(client: EngineClient): Promise<void> {

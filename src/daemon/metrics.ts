@@ -33,6 +33,11 @@ export class Metrics {
     'Bytes of updated checkpoints: device, into the memory of each device; network, from other hosts.',
     ['path'],
   );
+  readonly #shortages = this.#counter(
+    'weightcast_device_memory_shortages_total',
+    'Ranks that went on serially in the middle of an update, because device memory ran short.',
+    [],
+  );
   readonly #version = this.#gauge(
     'weightcast_instance_version_info',
     '1 for the version that each instance serves.',
@@ -85,6 +90,7 @@ export class Metrics {
     const toDevices = report.links.reduce((sum, one) => sum + one.uploadedBytes + one.broadcastBytes, 0);
     this.#bytes.inc({ path: 'device' }, toDevices);
     this.#bytes.inc({ path: 'network' }, report.receivedBytes);
+    this.#shortages.inc(report.serialFrom.length);
   }
 
   async text(): Promise<string> {

@@ -244,6 +244,7 @@ const leaks: readonly (readonly [violation: RegExp, leak: (fixture: Fixture) => 
         liveLayouts: null,
         parts: false,
         kept: null,
+        silenceSeconds: 1,
         timeoutMilliseconds: 1,
         clock,
       }),

@@ -1,4 +1,4 @@
-import type { PauseOption } from '../../engines/engine-client.ts';
+import type { EngineKind, PauseOption } from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { Held } from '../../plan/live-weights.ts';
 import type { ActorRef, AskOptions, Context } from '../kernel/index.ts';
@@ -20,6 +20,7 @@ export interface UpdateTarget {
   readonly name: string;
   readonly bridge: ActorRef<BridgeMessage>;
   readonly endpoint: string;
+  readonly engine: EngineKind;
   readonly ranks: readonly number[];
   /** Its weights are not those of one version, or not right: it must not be resumed before an update succeeds. */
   readonly isBroken: boolean;
@@ -39,10 +40,11 @@ export type InstanceOutcome = InstanceReport['outcome'];
 export interface InstanceLedger {
   /** What it serves is not what it was last given: its engine was restarted, or cannot be reached. */
   versionLost(name: string): void;
+  /** Before it is asked to pause, and after it has resumed. Throws if a later supervisor would not know that it is to be paused. */
   paused(name: string, isPaused: boolean): void;
   /**
    * From here until `ended` it holds neither the old version nor the new one for certain. `epoch`: none before it has changed
-   * anything.
+   * anything. Throws if a later supervisor would not know of it.
    */
   touched(names: readonly string[], epoch: number): void;
   /** Its weights are whole and it serves, but whether it answers as it should is not known yet. */

@@ -1,11 +1,16 @@
+import { resumeCommand, wakeUp } from '../../engines/remedies.ts';
 import { oldestProtocol } from '../../engines/worker-link/messages.ts';
 import { sizeRefusal } from '../../engines/world-size.ts';
 import { AbortedError, asFailure, EngineError, UsageError, type WeightcastError } from '../../errors.ts';
+import type { ActorRef, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
-import { type EngineState, toBridge } from '../protocol/bridge.ts';
+import { type BridgeMessage, type EngineState, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
+
+/** One question about its state. */
+const stateMilliseconds = 2_000;
 
 /**
  * Calls `onUnfit` for targets that must not be updated, with the reason. Resolves when all others are healthy: they wait
@@ -31,6 +36,20 @@ export async function awaitEngines(
   );
 }
 
+/** Whether an engine says that it is paused; null if it cannot be asked, or does not answer. */
+export async function saysPaused(
+  context: Pick<Context<never>, 'ask' | 'clock'>,
+  bridge: ActorRef<BridgeMessage>,
+): Promise<boolean | null> {
+  const timeoutMilliseconds = stateMilliseconds;
+  const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
+  try {
+    return (await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, options)).isPaused;
+  } catch {
+    return null;
+  }
+}
+
 async function awaitEngine(
   update: UpdateContext,
   target: UpdateTarget,
@@ -51,6 +70,7 @@ async function awaitEngine(
     refuseUnfit(target, state);
     refuseOtherSize(target, state);
     if (spec.options.baseline !== null) refuseSilent(target, state);
+    if (spec.options.verify.answers !== undefined) await wouldAnswer(update, target, timeoutMilliseconds);
     if (state.linkProtocol !== null) spec.linkProtocols.set(name, state.linkProtocol);
   } catch (thrown) {
     const isUnreachable = !(asFailure(thrown) instanceof AbortedError) && !isRefusal(thrown);
@@ -81,9 +101,9 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
   }
   // That an earlier update has left paused. Its workers refuse weights that are not in memory.
   if (isPaused === true && target.isPaused) return;
-  const wake = 'wake it up before an update (POST /wake_up)';
-  const resume = `resume it (weightcast resume --endpoint ${endpoint})`;
-  // A vLLM that is paused says that it sleeps, too, and one that sleeps that it is paused.
+  const wake = wakeUp(target);
+  const resume = `resume it (${resumeCommand(target)})`;
+  // A vLLM that is paused says that it sleeps, too, and one that sleeps that it is paused; an LMDeploy pauses by sleeping.
   if (isSleeping === true && isPaused === true) {
     throw new Refusal(
       `${what} is asleep, or was paused by someone else: ${wake} or ${resume}, or use pause "caller"`,
@@ -95,6 +115,20 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
       'if an update that failed has left it so, it may hold parts of two versions: update it with pause "caller" first';
     throw new Refusal(`${what} was paused by someone else: ${resume}, or use pause "caller"; ${mixed}`);
   }
+}
+
+/** Rejects where the engine would not answer us: it is not to be found out when its weights are new. */
+async function wouldAnswer(
+  update: UpdateContext,
+  { bridge }: UpdateTarget,
+  timeoutMilliseconds: number,
+): Promise<void> {
+  const within = update.within(timeoutMilliseconds + deadlines.control);
+  const question = { prompts: [], timeoutMilliseconds };
+  await ask(update.context, bridge, toBridge.answers, question, within).catch((thrown) => {
+    const error = asFailure(thrown);
+    throw error instanceof EngineError ? new Refusal(error.message, { cause: error }) : error;
+  });
 }
 
 /** Its engine tells the workers apart by their devices. */

@@ -11,7 +11,7 @@ import type { Planned } from '../protocol/plan-values.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { Opened, WorkerAsked } from '../protocol/update-values.ts';
-import type { UpdateContext, UpdateSpec } from './context.ts';
+import type { UpdateContext } from './context.ts';
 import { EpochDocuments } from './documents.ts';
 import { askedOfParts } from './parts.ts';
 import { type Ceilings, type PlannedEpoch, planEpoch } from './plan-epoch.ts';
@@ -34,6 +34,9 @@ export interface OpenGroup {
 
 /** A worker may copy, quantise and pack as slowly as this: 1 GB in a second. */
 const workerLinkBytesPerMillisecond = 1e6;
+
+/** A worker hears that the update's time is over before it gives up by itself. */
+const workerSlackSeconds = 60;
 
 /** A rank that refuses this many plans, each smaller than the one before, is not short of memory only for a moment. */
 const openLimit = 4;
@@ -115,7 +118,7 @@ async function openGroup(
       version: versionOf(checkpoint),
       worker: askedOf(ready.rank, update),
       exchanges,
-      stepTimeoutMilliseconds: stepTimeoutOf(update.spec),
+      stepTimeoutMilliseconds: stepTimeoutOf(update),
       communicator,
       planDigest: plan.digest,
       layout: plan.layout,
@@ -149,6 +152,7 @@ function askedOf(rank: number, update: UpdateContext): WorkerAsked {
     // With something to compare them with, they do not stay unproven.
     acceptUnproven:
       options.acceptUnproven || options.baseline !== null || options.verify.answers !== undefined,
+    silenceSeconds: Math.ceil(update.left() / 1_000) + workerSlackSeconds,
     protocol: linkProtocols.get(instance.name) ?? oldestProtocol,
     parts: askedOfParts(update, instance),
   };
@@ -191,10 +195,15 @@ function mirrorsOf({ reception }: Planned, ranks: readonly ReadyRank[]): Copy[] 
   });
 }
 
-/** How long one answer of an engine worker may take: post-hooks take longer the more there is to quantise or to pack. */
-export function stepTimeoutOf({ checkpoint, options }: UpdateSpec): number {
+/**
+ * How long one answer of an engine worker may take: post-hooks take longer the more there is to quantise or to pack. Others,
+ * whose broadcasts wait for it, are to have half of the time that is left to be updated without it.
+ */
+function stepTimeoutOf(update: UpdateContext): number {
+  const { checkpoint, options, targets } = update.spec;
   const usual = deadlines.workerLink + Math.ceil(checkpoint.status.bytes / workerLinkBytesPerMillisecond);
-  return options.stepTimeoutMilliseconds ?? usual;
+  const most = targets.length === 1 ? usual : Math.min(usual, Math.ceil(update.left() / 2));
+  return options.stepTimeoutMilliseconds ?? most;
 }
 
 /** `checkpoint@digest`. */

@@ -10,7 +10,7 @@ import type { ArrivedDigests, KeptParts, LiveDigests } from './worker-link.ts';
  *
  * | step | request of the rank | what it means |
  * |---|---|---|
- * | 1   | `{type: "open", protocol: 2, device: str, epoch: int, version: str, handle: bin, bytes: int, report: bool, installed?: bool, acceptUnproven?: bool, exchanges?: int, parts?: bool, kept?: str}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest`; `report`, `installed`: whether the reply to `finish` has one; `acceptUnproven`: load also into models that are not known to compute with what is loaded; `exchanges`: how often all of this is done in one update, once for each model that takes the weights apart; `parts`: record which part of each tensor the model reads; `kept`: parts follow, and this is the token of the record that they are cut by: a worker that has another one refuses |
+ * | 1   | `{type: "open", protocol: 2, device: str, epoch: int, version: str, handle: bin, bytes: int, report: bool, installed?: bool, acceptUnproven?: bool, exchanges?: int, silenceSeconds?: num, parts?: bool, kept?: str}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest`; `report`, `installed`: whether the reply to `finish` has one; `acceptUnproven`: load also into models that are not known to compute with what is loaded; `exchanges`: how often all of this is done in one update, once for each model that takes the weights apart; `silenceSeconds`: the worker waits at least as long for each further request; `parts`: record which part of each tensor the model reads; `kept`: parts follow, and this is the token of the record that they are cut by: a worker that has another one refuses |
  * | 2…  | `{type: "load", tensors: [{name: str, dtype: str, shape: [int], offset: int, part?: [int, int, int]}]}` | copy these out of the link buffer; dtype as safetensors names it, offset in bytes from the start of the buffer; `part`: of the tensor only these indices are there, packed: dimension, start, length |
  * | n-1 | `{type: "release"}` | drop the link buffer; its memory is freed after the reply |
  * | n   | `{type: "finish", layouts?: [bin]}` | run the post-hook and report the digests of what arrived, and of what the model holds; `layouts`: those whose names the rank knows |
@@ -67,6 +67,7 @@ const openRequest = z.object({
   exchanges: z.int().positive().optional(),
   parts: z.boolean().optional(),
   kept: z.string().optional(),
+  silenceSeconds: z.number().positive().optional(),
 });
 const loadRequest = z.object({
   type: z.literal('load'),

@@ -28,6 +28,8 @@ export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
   readonly parts?: boolean;
   /** The worker's token of what it has recorded: parts follow that are cut by it. Default: whole tensors follow. */
   readonly kept?: string | null;
+  /** How long the worker has to wait for each further request, at least. Default: as long as it does anyway. */
+  readonly silenceSeconds?: number;
   /** Version of the link that the worker speaks. Default: this end's. */
   readonly protocol?: number;
 }
@@ -70,7 +72,9 @@ export class MessagePackWorkerLink implements WorkerLink {
   async open(buffer: LinkBuffer): Promise<void> {
     const { deviceUuid: device, epoch, version, report = true, protocol = protocolVersion } = this.#options;
     const { liveLayouts, acceptUnproven = false, exchanges = 1, parts = false, kept = null } = this.#options;
-    const asked = { report, installed: liveLayouts !== undefined, acceptUnproven, exchanges };
+    const { silenceSeconds } = this.#options;
+    const wait = silenceSeconds === undefined ? {} : { silenceSeconds };
+    const asked = { report, installed: liveLayouts !== undefined, acceptUnproven, exchanges, ...wait };
     const ofParts = { ...(parts && { parts }), ...(kept !== null && { kept }) };
     const facts = { protocol, device, epoch, version, ...asked, ...ofParts };
     const reply = await this.#ask({ type: 'open', ...facts, ...buffer });

@@ -70,7 +70,7 @@ export interface ReceiveOptions {
   readonly address: string;
   /** The worker's own device; an exchange for another one is refused. */
   readonly deviceUuid: string;
-  /** Longest time between two requests, and longest run of one method of the receiver. */
+  /** Longest time between two requests, and longest run of one method of the receiver. The rank may ask for more. */
   readonly timeoutMilliseconds: number;
   readonly clock: Clock;
 }
@@ -103,6 +103,7 @@ class Exchange {
   readonly #cancelConnecting: () => void;
   #opened = false;
   #announced: ReceivedWeights | null = null;
+  #timeoutMilliseconds: number;
   /** The rank has asked what the model holds after the update, and what it keeps of each tensor. */
   #tellsLive = false;
   #tellsKept = false;
@@ -113,6 +114,7 @@ class Exchange {
     const { address, clock } = options;
     this.#options = options;
     this.#receiver = receiver;
+    this.#timeoutMilliseconds = options.timeoutMilliseconds;
     this.#socket = new LinkSocket(
       socket,
       clock,
@@ -150,7 +152,8 @@ class Exchange {
   }
 
   async #nextRequest(): Promise<LinkRequest> {
-    const { address, timeoutMilliseconds } = this.#options;
+    const { address } = this.#options;
+    const timeoutMilliseconds = this.#timeoutMilliseconds;
     const late = () => new DeadlineError(`the rank at ${address} was silent for ${timeoutMilliseconds} ms`);
     const frame = await this.#socket.wait(timeoutMilliseconds, late, () => this.#socket.receive());
     try {
@@ -215,6 +218,7 @@ class Exchange {
     this.#announced = { epoch: request.epoch, version: request.version };
     this.#tellsLive = request.installed ?? false;
     this.#tellsKept = record !== undefined && !takesParts && request.parts === true;
+    this.#timeoutMilliseconds = Math.max(this.#timeoutMilliseconds, (request.silenceSeconds ?? 0) * 1_000);
     await this.#work(() => this.#receiver.open(request));
     this.#opened = true;
     return takesParts || this.#tellsKept ? { parts: true } : {};
@@ -222,7 +226,7 @@ class Exchange {
 
   /** Runs a method of the receiver; rejects early if the rank disconnects. */
   async #work<T>(method: () => T | Promise<T>): Promise<T> {
-    const { timeoutMilliseconds } = this.#options;
+    const timeoutMilliseconds = this.#timeoutMilliseconds;
     const late = () =>
       new DeadlineError(`the engine worker was busy for more than ${timeoutMilliseconds} ms`);
     const work = (async () => method())();
@@ -240,9 +244,8 @@ class Exchange {
 
   /** Waits for the receiver's running method, which may still copy from memory that is freed next. */
   async #settleWork(): Promise<void> {
-    const { clock, timeoutMilliseconds } = this.#options;
     await new Promise<void>((resolve) => {
-      const cancel = clock.after(timeoutMilliseconds, resolve);
+      const cancel = this.#options.clock.after(this.#timeoutMilliseconds, resolve);
       const settled = () => {
         cancel();
         resolve();
@@ -254,7 +257,6 @@ class Exchange {
   /** Answers all that the rank has asked with the error, until it has read it: it aborts or disconnects. */
   async #refuse(error: unknown): Promise<void> {
     const traceback = error instanceof Error ? (error.stack ?? error.message) : describe(error);
-    const { timeoutMilliseconds } = this.#options;
     const late = () => new DeadlineError('the rank did not read the error');
     const deliver = async () => {
       for (;;) {
@@ -263,7 +265,7 @@ class Exchange {
       }
     };
     // However the wait ends, the exchange rejects with the receiver's error.
-    await this.#socket.wait(timeoutMilliseconds, late, deliver).catch(() => {});
+    await this.#socket.wait(this.#timeoutMilliseconds, late, deliver).catch(() => {});
   }
 }
 
