@@ -153,12 +153,9 @@ def check_protocol(theirs: int) -> None:
         )
 
 
-def encode_opened(has_parts: bool) -> bytes:
-    """The answer to `open`: an abort is read before what was announced ahead (link.py).
-
-    `has_parts`: reads are recorded, or parts by a record are taken. Without that no rank sends parts.
-    """
-    return msgpack.packb({"ok": True, "readsAhead": True, **({"parts": True} if has_parts else {})})
+def encode_opened(is_recording: bool) -> bytes:
+    """The answer to `open`: an abort is read before what was announced ahead (link.py)."""
+    return msgpack.packb({"ok": True, "readsAhead": True, **({"parts": True} if is_recording else {})})
 
 
 def encode_success() -> bytes:

@@ -157,7 +157,7 @@ class _Exchange:
         return encode_success()
 
     def _open(self, request: Open) -> bool:
-        """Whether it is recorded what the model keeps, or only that comes."""
+        """Whether it is recorded what the model keeps."""
         check_protocol(request.protocol)
         if self._device_uuid not in (None, request.device):
             raise ProtocolError(f"the rank is on device {request.device}, this worker on {self._device_uuid}")
@@ -167,11 +167,11 @@ class _Exchange:
             self._begin(request)
         if self._parts is None and request.kept is not None:
             raise PartsUnknown("this worker takes whole tensors only")
-        has_parts = self._parts is not None and self._parts.open(request)
+        is_recording = self._parts is not None and self._parts.open(request)
         self._opened = request
         self._link.wait_longer(request.silence_seconds)
         self._buffer = LinkBuffer(request.handle, request.bytes, self._device)
-        return has_parts or request.kept is not None
+        return is_recording
 
     def _load(self, request: Load) -> None:
         assert self._opened is not None and self._buffer is not None
