@@ -134,3 +134,21 @@ test('a rank that was started again does not know what its worker keeps', async 
     assert.match(report.instances[0]!.whyWhole!, /rank 1 has not said/);
   });
 });
+
+test('what workers keep is brought to the planner once, and plans are sent once, however many updates follow', async () => {
+  await withCluster(options, async ({ user, succeeds, world }) => {
+    const asked = { 'kept-parts': 0, 'write-document': 0 };
+    world.onSent.push(({ envelope }) => {
+      const { type } = (envelope.kind === 'ask' ? envelope.body : {}) as { type?: keyof typeof asked };
+      if (type !== undefined && type in asked) asked[type] += 1;
+    });
+    await succeeds(user.update('a', { bucketBytes }));
+    await succeeds(user.update('a', { bucketBytes }));
+    // The workers of both engines keep the same two shares.
+    assert.equal(asked['kept-parts'], 2);
+    const written = asked['write-document'];
+    await succeeds(user.register('b', '/models/b'));
+    assert.deepEqual(fedOf(await succeeds(user.update('a', { bucketBytes }))), ['parts', 'parts']);
+    assert.deepEqual(asked, { 'kept-parts': 2, 'write-document': written });
+  });
+});

@@ -7,6 +7,8 @@ import type { WorkerAsked } from '../protocol/update-values.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 import type { PlannedGroup, Prepared } from './planned-group.ts';
 
+/** What the planner is told, by its digest: workers of several instances keep the same. */
+type Bringing = Map<string, Promise<void>>;
 type Answer = Exclude<PartsPlanned, { outcome: 'lacking' }>;
 
 /**
@@ -18,12 +20,13 @@ export async function planParts(
   prepared: readonly Prepared[],
 ): Promise<{ readonly byParts: ReadonlySet<UpdateTarget>; readonly groups: readonly PlannedGroup[] }> {
   const byParts = new Set<UpdateTarget>();
+  const bringing: Bringing = new Map();
   const groups = await Promise.all(
     update.spec.targets.map(async (target) => {
       const members = prepared.filter(({ ready }) => target.ranks.includes(ready.rank));
       if (members.length === 0) return [];
       const { feeding } = update.spec;
-      const answer = await planInstance(update, target, members);
+      const answer = await planInstance(update, target, members, bringing);
       if (answer === null || answer.outcome === 'whole') {
         feeding.note(target.name, { fed: 'whole', whyWhole: answer?.why ?? null });
         return [];
@@ -54,6 +57,7 @@ async function planInstance(
   update: UpdateContext,
   { name }: UpdateTarget,
   members: readonly Prepared[],
+  bringing: Bringing,
 ): Promise<Answer | null> {
   const { checkpoint, options, exchanges, feeding, planner } = update.spec;
   if (!options.parts) return null;
@@ -77,7 +81,10 @@ async function planInstance(
     ask(update.context, planner, toPlanner.planParts, question, update.within(deadlines.plan));
   let answer = await plan();
   if (answer.outcome === 'lacking') {
-    await Promise.all(answer.lacking.map((one) => bringParts(update, members, one)));
+    for (const one of answer.lacking) {
+      if (!bringing.has(one.digest)) bringing.set(one.digest, bringParts(update, members, one));
+    }
+    await Promise.all(answer.lacking.map(({ digest }) => bringing.get(digest)));
     answer = await plan();
   }
   if (answer.outcome !== 'lacking') return answer;
