@@ -78,10 +78,9 @@ function isSame(one: Cut, other: Cut): boolean {
 }
 
 /** Bytes that are sent of a row; 0 where it is not. */
-export function sentBytes(manifest: Table, row: number, sent: Cuts): number {
-  if (!isKept(sent, row)) return 0;
-  const cut = cutAt(sent, row);
-  if (cut === null) return manifest.bytes[row]!;
-  const { rowBytes, rows } = partBytes(manifest, row, cut)!;
-  return rowBytes * rows;
+export function sentBytes({ bytes, shapeStarts, dimensions }: Table, row: number, sent: Cuts): number {
+  const dim = sent.dims[row]!;
+  if (dim === WHOLE) return bytes[row]!;
+  const length = sent.lengths[row]!;
+  return length === 0 ? 0 : (bytes[row]! / dimensions[shapeStarts[row]! + dim]!) * length;
 }

@@ -1,3 +1,4 @@
+import { bytesOfColumn } from '../checkpoint/columns.ts';
 import { type Cuts, cutAt, isKept, partBytes, WHOLE } from '../checkpoint/cuts.ts';
 import type { Manifest } from '../checkpoint/manifest.ts';
 import { quoted } from '../checkpoint/printable.ts';
@@ -54,6 +55,27 @@ export function planParts(input: PartsPlanInput): PartsPlan {
     if (slotMemory(plan) + scratchBytes <= budget) return { ...planned, plan, scratchBytes };
     if (bucketBytes <= LEAST_BUCKET_BYTES) throw tooLittle(rank, slotMemory(plan) + scratchBytes, budget);
   }
+}
+
+/**
+ * The plan of another rank of the host that is sent as much of each tensor: nearly always that of all ranks which divide a
+ * model evenly. Null where it is sent otherwise; `sent`: what the planned one is.
+ */
+export function planAlike(planned: PartsPlan, sent: Cuts, other: PartsPlanInput): PartsPlan | null {
+  const { dims, lengths, starts } = other.sent;
+  const isAlike =
+    Buffer.compare(sent.dims, dims) === 0 &&
+    Buffer.compare(bytesOfColumn(sent.lengths), bytesOfColumn(lengths)) === 0;
+  if (!isAlike) return null;
+  const { digest: _, ...plan } = planned.plan;
+  const facts = {
+    ...plan,
+    ranks: Uint32Array.of(other.rank.rank),
+    owners: new Uint32Array(plan.owners.length).fill(other.rank.rank),
+    cuts: { ...plan.cuts!, starts: plan.tensorOrder.map((row) => starts[row]!) },
+  };
+  const alike = { ...planned, plan: { digest: planDigest(facts), ...facts } };
+  return stillFits(alike, other) ? alike : null;
 }
 
 /** Whether a plan would still be made for the device memory that is free now. */

@@ -8,7 +8,7 @@ import { combineParts } from '../../src/checkpoint/parts.ts';
 import { arrivedReports } from '../../src/plan/arrived-order.ts';
 import { fusedUnits } from '../../src/plan/fused-tensors.ts';
 import { inManifestRows, sentParts } from '../../src/plan/kept-parts.ts';
-import { planParts, stillFits, whyNotParts } from '../../src/plan/parts-plan.ts';
+import { planAlike, planParts, stillFits, whyNotParts } from '../../src/plan/parts-plan.ts';
 import { bucketTensors, slotMemory } from '../../src/plan/plan.ts';
 import { rectangleBytes, transfersOf } from '../../src/plan/transfers.ts';
 import { checkProperty } from '../check-property.ts';
@@ -284,6 +284,26 @@ test('a kept plan is kept while it fits', () => {
     stillFits(planned, { rank: { rank: 0, host: 'a', freeBytes }, fraction: 1 });
   assert.ok(fits(2 ** 30) && fits(2 ** 29));
   assert.ok(!fits(least - 1));
+});
+
+test('a rank that is sent as much of each tensor has the same plan, with its own parts', () => {
+  forModels((manifest, _, sent) => {
+    const { lasting: layout } = layoutDigests(manifest);
+    const rest = { manifest, layout, units: fusedUnits(manifest, []), fraction: 1, bucketBytes: 2 ** 10 };
+    const inputs = sent.map((cuts, member) => {
+      return { ...rest, rank: { rank: member, host: 'a', freeBytes: 2 ** 30 }, sent: cuts };
+    });
+    const first = planParts(inputs[0]!);
+    for (const input of inputs) {
+      const alike = planAlike(first, sent[0]!, input);
+      if (alike !== null) assert.deepEqual(alike, planParts(input));
+      else assert.notDeepEqual([input.sent.dims, input.sent.lengths], [sent[0]!.dims, sent[0]!.lengths]);
+    }
+    assert.equal(
+      planAlike(first, sent[0]!, { ...inputs[0]!, rank: { rank: 0, host: 'a', freeBytes: 0 } }),
+      null,
+    );
+  });
 });
 
 test('why parts are not sent is said by the tensor, the rank and the host', () => {

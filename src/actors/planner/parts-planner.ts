@@ -3,7 +3,7 @@ import { type Manifest, tensorsDigest } from '../../checkpoint/manifest.ts';
 import { MemoryError } from '../../errors.ts';
 import type { FusedUnits } from '../../plan/fused-tensors.ts';
 import { sentParts } from '../../plan/kept-parts.ts';
-import { type PartsPlan, planParts, stillFits, whyNotParts } from '../../plan/parts-plan.ts';
+import { type PartsPlan, planAlike, planParts, stillFits, whyNotParts } from '../../plan/parts-plan.ts';
 import type { Plan } from '../../plan/plan.ts';
 import type { PartsPlanned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
@@ -103,7 +103,9 @@ export class PartsPlanner {
     const rank = question.ranks[at]!;
     let planned = plans.get(at);
     if (planned === undefined || !stillFits(planned, { rank, fraction })) {
-      planned = planParts({ ...checkpoint, rank, sent: sent[at]!, fraction, bucketBytes });
+      const input = { ...checkpoint, rank, sent: sent[at]!, fraction, bucketBytes };
+      const first = at > 0 && question.ranks[0]!.host === rank.host ? plans.get(0) : undefined;
+      planned = (first && planAlike(first, sent[0]!, input)) ?? planParts(input);
       plans.set(at, planned);
     }
     return planned.plan;
