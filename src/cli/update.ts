@@ -44,6 +44,7 @@ interface Options extends DaemonArguments, PlaceArguments {
   readonly answers?: string;
   readonly baseline?: string;
   readonly acceptUnproven?: true;
+  readonly parts: boolean;
   readonly json?: string;
   readonly timeline?: string;
 }
@@ -100,6 +101,7 @@ export function updateCommand(): Command {
     .option('--no-verify', 'prove nothing')
     .option('--baseline <file>', 'what the engine must hold afterwards, as weightcast baseline wrote it')
     .option('--accept-unproven', 'update also models that may answer wrongly after a reload')
+    .option('--no-parts', 'send whole tensors also where it is known which parts engine workers keep')
     .option('--json <file>', 'write the result as JSON to this file')
     .option('--timeline <file>', 'write a Chrome trace of the three stages to this file, for Perfetto')
     .action((options: Options) => runCommand((signal) => update(options, signal)));
@@ -297,6 +299,7 @@ function updateOptionsOf(options: Options): UpdateOptions {
     memoryFraction,
     verify: verifyOf(options),
     ...(options.acceptUnproven && { acceptUnproven: true }),
+    ...(!options.parts && { parts: false }),
     timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
     ...(options.stepTimeout !== undefined && {
       stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,

@@ -62,7 +62,10 @@ async function awaitEngine(
   const within = update.within(timeoutMilliseconds + deadlines.control);
   try {
     const state = await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within);
-    if (state.wasDown || isOfOtherVersion(target, state)) spec.instances.versionLost(name);
+    if (state.wasDown || isOfOtherVersion(target, state)) {
+      spec.instances.versionLost(name);
+      spec.feeding.demandWhole(name, 'its engine was restarted, or updated by someone else');
+    }
     if (state.isPaused === false) spec.instances.paused(name, false);
     refuseUnfit(target, state);
     refuseOtherSize(target, state);
