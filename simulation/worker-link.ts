@@ -46,6 +46,8 @@ export interface LinkOptions {
   readonly version: string;
   /** Null: the worker is not asked what it holds. */
   readonly liveLayouts: readonly string[] | null;
+  /** How long the worker has to wait for the rank, at least. */
+  readonly silenceSeconds: number;
   readonly timeoutMilliseconds: number;
   /** The rank's clock; messages in flight use the world's. */
   readonly clock: Clock;
@@ -55,6 +57,8 @@ export interface LinkOptions {
 export class SimulatedLinks {
   /** How many of the next links cannot be bound. */
   bindFailures = 0;
+  /** What workers were asked for at most. */
+  longestSilence = 0;
   readonly #world: Clock;
   readonly #trace: Trace;
   readonly #bound = new Map<string, SimulatedLink>();
@@ -71,6 +75,7 @@ export class SimulatedLinks {
   }
 
   bind(options: LinkOptions): SimulatedLink {
+    this.longestSilence = Math.max(this.longestSilence, options.silenceSeconds);
     this.#count += 1;
     const address = `sim://${options.deviceUuid}/${options.epoch}-${this.#count}`;
     this.#trace.add(address, 'bound');

@@ -381,6 +381,31 @@ test('an engine that is asleep, or was paused by someone else, is refused and le
   });
 });
 
+test('an engine is put right by its own route and by a command of its own kind, as the errors say', async () => {
+  for (const [engine, wake, kind] of [
+    ['vllm', '/wake_up', ''],
+    ['sglang', '/resume_memory_occupation', ' --engine sglang'],
+    ['lmdeploy', '/wakeup', ' --engine lmdeploy'],
+  ] as const) {
+    await withCluster(
+      { pauses: true, firstInstances: 1 },
+      async ({ cluster, world, user, succeeds, spares }) => {
+        await succeeds(user.addInstance({ ...cluster.instance(1), engine, pause: 'abort' }));
+        world.engines[1]!.isSleeping = true;
+        const resume = `weightcast resume --endpoint engine-1${kind}`;
+        const asleep = `wake it up before an update (POST ${wake}) or resume it (${resume}), or use pause "caller"`;
+        const message = new RegExp(asleep.replace(/[()]/g, '\\$&'));
+        await spares(user.update('a'), 'engine-1', 'WEIGHTCAST_ENGINE', message);
+        world.engines[1]!.isSleeping = false;
+        world.engines[1]!.nextResume = 'error';
+        const stuck = await succeeds(user.update('a'));
+        assert.ok(stuck.instances[1]!.error!.message.endsWith(`: ${resume}`));
+        await succeeds(user.update('a'));
+      },
+    );
+  }
+});
+
 test('an engine that was down at the next contact has no known version', async () => {
   await withCluster({ pauses: true }, async ({ world, user, succeeds, spares, status }) => {
     await succeeds(user.update('a'));

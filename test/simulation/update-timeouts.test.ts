@@ -177,6 +177,13 @@ for (const [given, milliseconds] of [
   });
 }
 
+test('engine workers wait for their ranks until the time of the update is over', async () => {
+  await withCluster({}, async ({ world, user, succeeds }) => {
+    await succeeds(user.update('a', { timeoutMilliseconds: 7_200_000 }));
+    const { longestSilence } = world.links;
+    assert.ok(longestSilence > 7_200 && longestSilence <= 7_260, `${longestSilence} s`);
+  });
+});
 for (const [what, given] of [
   ['whose deadline leaves little time', { timeoutMilliseconds: 8_000, stepTimeoutMilliseconds: 3_000 }],
   ['whose deadline is not given', { timeoutMilliseconds: 20_000 }],

@@ -110,6 +110,8 @@ export const workerAsked = z.object({
   liveLayouts: z.array(z.string()).nullable(),
   /** To load also into models that are not known to compute with what is loaded. */
   acceptUnproven: z.boolean(),
+  /** To wait at least as long for its rank: other workers of the update, or other hosts, may keep that waiting. */
+  silenceSeconds: z.number().positive(),
   /** The version of the worker link that it understands. */
   protocol: z.int(),
 });
