@@ -173,9 +173,14 @@ export class EngineHttp {
     const cancel = this.#clock.after(timeoutMilliseconds, () => end(new DeadlineError(late)));
     const onAbort = () => end(this.#aborted(signal));
     signal.addEventListener('abort', onAbort);
+    // undici hears of an abort only when it is connected, which a network that drops packets delays by minutes.
+    const aborted = new Promise<never>((_, reject) => {
+      controller.signal.addEventListener('abort', () => reject(controller.signal.reason), { once: true });
+    });
+    aborted.catch(() => {});
     try {
       if (signal.aborted) onAbort();
-      return await this.#exchange(request, controller.signal);
+      return await Promise.race([this.#exchange(request, controller.signal), aborted]);
     } catch (error) {
       if (controller.signal.aborted) throw controller.signal.reason;
       throw new EngineError(`engine ${this.endpoint} did not answer ${what}: ${describe(error)}`, {

@@ -308,7 +308,8 @@ test('an engine that does not resume holds the new version, and is resumed when 
   await withCluster({ pauses: true }, async ({ world, user, spares, status, until, wait }) => {
     const [engine] = world.engines;
     engine!.nextResume = 'silence';
-    const message = /instance engine-0 is still paused \(engine engine-0 did not answer.* it is tried to be/;
+    const message =
+      /instance engine-0 is still paused \(engine engine-0 did not answer.*, and is tried to be/;
     const report = await spares(user.update('a'), 'engine-0', 'WEIGHTCAST_ENGINE', message);
     assert.deepEqual([report.instances[0]!.outcome, report.instances[0]!.paused], ['updated', true]);
     assert.deepEqual(versionsOf(await status()), ['a', 'a']);

@@ -29,6 +29,8 @@ export const deadlines = {
   engineHealthy: 120_000,
   /** An engine resuming. */
   engineResume: 30_000,
+  /** The same where it is tried again for as long as the cluster runs: an update, and the next one, wait for that long. */
+  resumeTry: 10_000,
   /** Connecting to a rank of another host, with mutual authentication. */
   connect: 10_000,
   /** Reading one piece from another host, over a slow network that many share. */
