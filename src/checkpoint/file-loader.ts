@@ -9,7 +9,10 @@ import type { LoadOrder } from './segment-store.ts';
 /** Enough to hide the latency of a network file system. */
 const parallelChecks = 16;
 
-/** Bytes of a segment that are loaded as one part, as soon as they have pages. A load that fails, or is not wanted, ends with one. */
+/**
+ * Bytes of a segment that are loaded as one part, when they have their pages. A load that fails, or is not wanted any more, ends
+ * with the parts that are under way.
+ */
 export const stepBytes = 128 * 2 ** 20;
 /** So that readers which find nothing more to do in a part begin the next one. */
 const parallelParts = 2;
