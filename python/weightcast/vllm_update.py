@@ -13,6 +13,7 @@ import torch
 import zmq
 
 from .errors import EngineAsleep, WeightcastError
+from .kept_parts import KeptParts
 from .messages import Installed, Open
 from .receive import ReceivedWeights, receive_weights
 from .survey import send_survey
@@ -44,12 +45,13 @@ class ModelUpdate:
         self._targets = targets
         self._begun = False
         self._took: list[bool] = []
+        self.parts = KeptParts(targets[0].model)
         for target in (*targets, *next_targets):
             refuse_moved_experts(target, vllm_config)
         walks = walks_of(vllm_config)
         with self._scope(), torch.no_grad():
-            self._reloads = [reload_of(target, device, walks) for target in targets]
-            self._next_reloads = [reload_of(target, device, walks) for target in next_targets]
+            self._reloads = [reload_of(target, device, walks, self.parts) for target in targets]
+            self._next_reloads = [reload_of(target, device, walks, self.parts) for target in next_targets]
         self._live = LiveModels(targets, vllm_config, device, walks)
 
     def __enter__(self) -> ModelUpdate:
@@ -153,6 +155,7 @@ def install_weights(
             post_hook=update.finish,
             begin=update.begin,
             installed=update.installed,
+            parts=update.parts,
             silence_seconds=silence_seconds,
         )
         report = update.report()

@@ -67,6 +67,7 @@ async function awaitEngine(
     refuseUnfit(target, state);
     refuseOtherSize(target, state);
     if (spec.options.baseline !== null) refuseSilent(target, state);
+    if (spec.options.verify.answers !== undefined) await wouldAnswer(update, target, timeoutMilliseconds);
     if (state.linkProtocol !== null) spec.linkProtocols.set(name, state.linkProtocol);
   } catch (thrown) {
     const isUnreachable = !(asFailure(thrown) instanceof AbortedError) && !isRefusal(thrown);
@@ -111,6 +112,20 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
       'if an update that failed has left it so, it may hold parts of two versions: update it with pause "caller" first';
     throw new Refusal(`${what} was paused by someone else: ${resume}, or use pause "caller"; ${mixed}`);
   }
+}
+
+/** Rejects where the engine would not answer us: it is not to be found out when its weights are new. */
+async function wouldAnswer(
+  update: UpdateContext,
+  { bridge }: UpdateTarget,
+  timeoutMilliseconds: number,
+): Promise<void> {
+  const within = update.within(timeoutMilliseconds + deadlines.control);
+  const question = { prompts: [], timeoutMilliseconds };
+  await ask(update.context, bridge, toBridge.answers, question, within).catch((thrown) => {
+    const error = asFailure(thrown);
+    throw error instanceof EngineError ? new Refusal(error.message, { cause: error }) : error;
+  });
 }
 
 /** Its engine tells the workers apart by their devices. */
