@@ -1,7 +1,8 @@
 /**
  * `npm run bench:engines -- --only NAME...`: whether a real vLLM on a GPU answers after updates as one that was started
  * with the weights, and how long the updates take. WEIGHTCAST_PYTHON names a Python with vLLM 0.17 or newer, msgpack and
- * pyzmq. Rows are added to those of earlier runs. `--parallel N`: rows at once, each with two engines, or three; default 2.
+ * pyzmq, and checkpoint-engine for the row of its own extension; rows of more GPUs than there are run only if they are named.
+ * Rows are added to those of earlier runs. `--parallel N`: rows at once, each with two engines, or three; default 2.
  * WEIGHTCAST_BENCH_LOGS names a folder for what engines log and hold, WEIGHTCAST_COMMIT the commit where there is no repository.
  */
 import { execFileSync } from 'node:child_process';
@@ -9,6 +10,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { probeCuda } from '../src/native-bridge/probe.ts';
 import { packageRoot } from '../src/package-root.ts';
 import { Row } from './engines/row.ts';
 import { type Family, rows } from './engines/rows.ts';
@@ -19,7 +21,8 @@ const { values } = parseArgs({
   options: { only: { type: 'string', multiple: true }, parallel: { type: 'string', default: '2' } },
 });
 const python = process.env.WEIGHTCAST_PYTHON ?? 'python3';
-const wanted = rows.filter(({ name }) => values.only === undefined || values.only.includes(name));
+const gpus = probeCuda().devices.length;
+const wanted = rows.filter(({ name, gpus: needed = 1 }) => values.only?.includes(name) ?? needed <= gpus);
 const unknown = values.only?.filter((name) => !rows.some((row) => row.name === name)) ?? [];
 if (unknown.length > 0)
   throw new Error(`--only ${unknown[0]}: there are ${rows.map(({ name }) => name).join(', ')}`);

@@ -2,7 +2,7 @@
  * `npm run bench:pause`: what an update adds to the pause of a real vLLM beyond its bytes over the link and vLLM's own
  * loading, and what the proof of what it holds costs; all in one run. WEIGHTCAST_PYTHON names a Python with vLLM 0.17 or
  * newer, msgpack and pyzmq. Without a GPU vLLM runs on the CPU. `--model A B`: models to go to and fro between, by default
- * two small ones with random weights.
+ * two with random weights, on a GPU of 16.2 GB each in /dev/shm, on the CPU small ones.
  */
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -14,6 +14,7 @@ import { Cluster, type UpdateReport } from '../src/index.ts';
 import { probeCuda } from '../src/native-bridge/probe.ts';
 import { packageRoot } from '../src/package-root.ts';
 import { VllmServer } from '../test/engines-real/vllm-server.ts';
+import { attentionOptions, plainKernels } from './engines/kernels.ts';
 import { type Span, spansIn, union } from './engines/spans.ts';
 import { WatchedEndpoint } from './engines/watched-endpoint.ts';
 import { gpuEnvironment } from './gpu/environment.ts';
@@ -30,7 +31,8 @@ const { values, positionals } = parseArgs({
 });
 const python = process.env.WEIGHTCAST_PYTHON ?? 'python3';
 const isOnGpu = hasGpu();
-const scratch = mkdtempSync(`${tmpdir()}/weightcast-pause-`);
+const family = isOnGpu ? 'large' : 'dense';
+const scratch = mkdtempSync(`${isOnGpu ? '/dev/shm' : tmpdir()}/weightcast-pause-`);
 const ends: (() => unknown)[] = [() => rmSync(scratch, { recursive: true, force: true })];
 
 interface Measured {
@@ -53,8 +55,8 @@ function hasGpu(): boolean {
 function models(): readonly string[] {
   if (values.model && positionals.length === 2) return positionals;
   const script = fileURLToPath(new URL('bench/engines/models.py', packageRoot));
-  execFileSync(python, [script, scratch, 'dense'], { stdio: ['ignore', 'inherit', 'ignore'] });
-  return [`${scratch}/dense-A`, `${scratch}/dense-B`];
+  execFileSync(python, [script, scratch, family], { stdio: ['ignore', 'inherit', 'ignore'] });
+  return [`${scratch}/${family}-A`, `${scratch}/${family}-B`];
 }
 
 function startEngine(model: string): Promise<VllmServer> {
@@ -66,10 +68,15 @@ function startEngine(model: string): Promise<VllmServer> {
     {
       python,
       model,
-      options: ['--enforce-eager', '--worker-extension-cls', 'timed.TimedExtension'],
+      options: [
+        '--enforce-eager',
+        '--worker-extension-cls',
+        'timed.TimedExtension',
+        ...(isOnGpu ? attentionOptions(family) : []),
+      ],
       environment: {
         PYTHONPATH: [...packages, ...(given === undefined ? [] : [given])].join(':'),
-        ...(isOnGpu ? {} : onCpu),
+        ...(isOnGpu ? plainKernels : onCpu),
       },
     },
   );
@@ -120,7 +127,7 @@ function write(measured: Awaited<ReturnType<typeof measure>>): void {
   const ms = 'ms';
   const version = execFileSync(python, ['-c', 'import importlib.metadata as m; print(m.version("vllm"))']);
   writeReport({
-    name: 'pause',
+    name: isOnGpu ? 'pause-gpu' : 'pause',
     title: 'The pause of a real vLLM',
     command: 'npm run bench:pause',
     method: `A vLLM ${isOnGpu ? 'on a GPU' : 'on the CPU'}, eager, by the worker extension, goes to and fro between two models of ${(report.bytes / 1e6).toFixed(0)} MB in ${report.buckets} buckets, ${rounds / 2} times with both proofs and ${rounds / 2} times without the second one, in turns, after ${warmUp} updates that are not counted; medians. The pause reaches from the engine's answer to /pause to its answer to /resume. What is added to it is the time in which neither the rank uploaded nor vLLM worked in its load_weights or its layerwise reload, by spans on one clock.${isOnGpu ? '' : ' On a CPU the engine, the ranks and this program share the cores, an upload is a copy in memory, and digests are taken by torch: neither bound says anything of a GPU.'}`,

@@ -62,8 +62,10 @@ export class SimulatedCluster implements ClusterView {
   readonly #asked = new Set<string>();
   /** Instances that an update may heal after its answer. */
   readonly #healing = new Set<string>();
-  /** Instances whose engines a supervisor that died may have left paused. */
-  readonly #takenOver = new Set<string>();
+  /** Instances whose engines a supervisor that died may have left paused, or an update has, which has said so. */
+  readonly #leftPaused = new Set<string>();
+  /** No document that a later supervisor would read can be written. */
+  isMemoryFull = false;
   #status: ClusterStatus | null = null;
 
   constructor(options: WorldOptions) {
@@ -111,7 +113,7 @@ export class SimulatedCluster implements ClusterView {
     supervisor.kill();
     this.#pending.clear();
     this.#asked.clear();
-    for (const { name } of world.engines) this.#takenOver.add(name);
+    for (const { name } of world.engines) this.#leftPaused.add(name);
     for (const { process } of this.#users)
       clock.after(this.#random.between(0, exitMilliseconds), () =>
         network.endSession(process.node, node, 'SIGKILL'),
@@ -214,7 +216,10 @@ export class SimulatedCluster implements ClusterView {
       memory: {
         incarnation: this.world.incarnation,
         recall: () => new Map([...this.#documents].map(([name, bytes]) => [name, decode(bytes)])),
-        write: (name, document) => change(() => this.#documents.set(name, encode(document))),
+        write: (name, document) => {
+          if (this.isMemoryFull) throw new Error('no space left');
+          change(() => this.#documents.set(name, encode(document)));
+        },
         remove: (name) => change(() => this.#documents.delete(name)),
       },
       engineClient: ({ name }) => this.engineClient(name, clock),
@@ -239,7 +244,7 @@ export class SimulatedCluster implements ClusterView {
     const client = this.world.engines.find((engine) => engine.name === name)!.client(clock);
     const check = (call: string) => {
       if (this.#pending.includeInstance(name) || this.#healing.has(name)) return;
-      if (call === 'resume' && this.#takenOver.has(name)) return;
+      if (call === 'resume' && this.#leftPaused.has(name)) return;
       this.world.trace.violated(`${name} got a ${call} request, but no pending update includes it`);
     };
     return {
@@ -291,7 +296,11 @@ export class SimulatedCluster implements ClusterView {
 
   #checkResumed(names: readonly string[] | undefined, envelope: Envelope): void {
     // Said once is enough: a later update may be refused before it touches the engine.
-    for (const name of this.#asked) if (saysPaused(envelope, name)) this.#asked.delete(name);
+    for (const name of this.#asked) {
+      if (!saysPaused(envelope, name)) continue;
+      this.#asked.delete(name);
+      this.#leftPaused.add(name);
+    }
     // What another update has paused is that one's to resume.
     const paused = new Set(
       [...this.#asked].filter(

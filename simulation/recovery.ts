@@ -26,6 +26,7 @@ export async function checkRecovery(
   await clock.advance(quietMilliseconds);
   await becomeReady(cluster, user);
   checkIdle(cluster);
+  checkWholeResumed(cluster, requests.present);
   while (requests.present.length === 0 || random.chance(0.5)) {
     const joined = await cluster.complete(requests.join());
     if (!joined.ok) trace.violated(`after recovery: ${joined.error.message}`);
@@ -38,6 +39,18 @@ export async function checkRecovery(
     if (isPaused && present.includes(name)) trace.violated(`${name} is left paused`);
   }
   checkIdle(cluster);
+}
+
+/** Without an update: whoever has paused an engine, it is resumed unless it is broken. */
+function checkWholeResumed(
+  { world: { engines, trace }, status }: SimulatedCluster,
+  present: readonly string[],
+): void {
+  for (const { name, isPaused } of engines) {
+    const state = status?.instances.find((instance) => instance.name === name)?.state;
+    if (isPaused && present.includes(name) && state !== 'broken')
+      trace.violated(`${name} is left paused although it is whole`);
+  }
 }
 
 /** Waits until the cluster is ready: however often a rank has died, it comes back. */

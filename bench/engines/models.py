@@ -1,10 +1,10 @@
 """Writes small models with random weights for vLLM, in pairs A and B: `models.py DIRECTORY FAMILY...`.
 
-Families: `dense`, `tied`, `experts` and `latent` in BF16, and `dense-fp8`, `experts-fp8`, `latent-fp8` and
+Families: `dense`, `large`, `tied`, `experts` and `latent` in BF16, and `dense-fp8`, `experts-fp8`, `latent-fp8` and
 `gate-without-scale-fp8`, whose projections are FP8 with a scale for each block of 128 x 128, as DeepSeek-V3 has them. The
 last one does not say that its experts' gate is in BF16, so vLLM takes that for FP8 whose scale the files lack. `latent` is
-a small DeepSeek-V3: latent attention (MLA), shared experts beside the others, and a layer that drafts (MTP). Tokens are
-the words w0 ... w2047.
+a small DeepSeek-V3: latent attention (MLA), shared experts beside the others, and a layer that drafts (MTP). `large` is
+not small: 42 layers of Qwen3-8B's sizes, 16.2 GB. Tokens are the words w0 ... w2047.
 """
 
 from __future__ import annotations
@@ -36,6 +36,14 @@ SIZES = {
     "bos_token_id": 3,
     "eos_token_id": 1,
 }
+LARGE = {
+    **SIZES,
+    "hidden_size": 4_096,
+    "intermediate_size": 12_288,
+    "num_hidden_layers": 42,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
 EXPERTS = {
     "num_experts": 16,
     "num_experts_per_tok": 4,
@@ -51,6 +59,8 @@ HEAD = ["lm_head"]
 def configuration(family: str) -> Qwen3Config | Qwen3MoeConfig:
     if family in ("experts", "gate-without-scale"):
         return Qwen3MoeConfig(**SIZES, **EXPERTS, tie_word_embeddings=False)
+    if family == "large":
+        return Qwen3Config(**LARGE, tie_word_embeddings=False)
     return Qwen3Config(**SIZES, tie_word_embeddings=family == "tied")
 
 

@@ -6,6 +6,7 @@ import { Baseline, Cluster } from '../../src/index.ts';
 import { packageRoot } from '../../src/package-root.ts';
 import { type Answer, VllmServer } from '../../test/engines-real/vllm-server.ts';
 import { count, same } from './answers.ts';
+import { attentionOptions, plainKernels } from './kernels.ts';
 import type { RowSettings } from './rows.ts';
 import { WatchedEndpoint } from './watched-endpoint.ts';
 
@@ -31,16 +32,18 @@ export interface Outcome {
 type Found = Pick<Outcome, 'result' | 'coverage' | 'tensors' | 'extraMiB'>;
 type Letter = 'A' | 'B';
 
-/** Backends that need no compiler of their own, memory for many engines beside each other, and no profiling of it. */
+/** Memory for many engines beside each other, and no profiling of it. */
 const common = [
   ['--gpu-memory-utilization', '0.06'],
   ['--kv-cache-memory-bytes', `${2 ** 29}`],
   ['--max-num-seqs', '16'],
   ['--max-num-batched-tokens', '512'],
 ].flat();
-const environment = { VLLM_USE_DEEP_GEMM: '0', VLLM_USE_FLASHINFER_SAMPLER: '0' };
-const extension = ['--worker-extension-cls', 'measured.MeasuredExtension'];
-const session = ['--weight-transfer-config', '{"backend": "weightcast"}'];
+const faces = {
+  extension: ['--worker-extension-cls', 'measured.MeasuredExtension'],
+  'transfer engine': ['--weight-transfer-config', '{"backend": "weightcast"}'],
+  'checkpoint-engine': ['--worker-extension-cls', 'checkpoint_engine.worker.VllmColocateWorkerExtension'],
+} as const;
 const packages = ['python', 'bench/engines'].map((path) => fileURLToPath(new URL(path, packageRoot)));
 
 const { WEIGHTCAST_BENCH_LOGS: logs } = process.env;
@@ -57,16 +60,20 @@ export class Row {
   readonly #seconds: number[] = [];
   readonly #proofs: string[] = [];
   readonly #held: Record<string, unknown> = {};
+  readonly #face: NonNullable<RowSettings['face']>;
+  readonly #gpus: number[];
   #watched: WatchedEndpoint | undefined;
 
   constructor(settings: RowSettings, place: { readonly python: string; readonly models: string }) {
     this.#settings = settings;
     this.#place = place;
+    this.#face = settings.face ?? 'extension';
+    this.#gpus = Array.from({ length: settings.gpus ?? 1 }, (_, index) => index);
   }
 
   /** Never rejects. */
   async run(): Promise<Outcome> {
-    const { name, title, face = 'extension' } = this.#settings;
+    const { name, title } = this.#settings;
     let found: Found;
     try {
       found = await this.#compare();
@@ -80,7 +87,7 @@ export class Row {
     return {
       name,
       title,
-      face,
+      face: this.#face,
       ...found,
       proofs: this.#proofs,
       seconds: this.#seconds,
@@ -98,8 +105,8 @@ export class Row {
     const steady = same(expected.A, againA).map((isSteady, i) => isSteady && steadyB[i]!);
     const hashes = await this.#ask(fresh, 'hashes');
     await this.#noteHeld('fresh', fresh);
-    const isExtension = this.#settings.face !== 'transfer engine';
-    const baseline = isExtension ? await Baseline.of([{ endpoint: fresh.endpoint }]) : undefined;
+    const hasProofs = this.#face === 'extension';
+    const baseline = hasProofs ? await Baseline.of([{ endpoint: fresh.endpoint }]) : undefined;
     await fresh.stop();
     const cluster = await this.#cluster(updated);
     await this.#ask(updated, 'start_measuring_memory');
@@ -115,12 +122,12 @@ export class Row {
       answers.push([letter, await updated.answers()]);
       await this.#noteHeld(`${answers.length}, ${letter}`, updated);
     }
-    const extraBytes = (await this.#ask(updated, 'extra_memory')) as number | null;
+    const extraBytes = (await this.#ask(updated, 'extra_memory')) as number[] | null;
     return {
       result: await this.#judge(answers, expected, steady),
       tensors: differing(await this.#ask(updated, 'hashes'), hashes),
       coverage: /'coverage': '(\w+)'/.exec(updated.log)?.[1] ?? null,
-      extraMiB: extraBytes === null ? null : Math.round(extraBytes / 2 ** 20),
+      extraMiB: extraBytes === null ? null : Math.round(Math.max(...extraBytes) / 2 ** 20),
     };
   }
 
@@ -155,20 +162,29 @@ export class Row {
     this.#watched = watched;
     this.#ends.push(() => watched.close());
     const cluster = await Cluster.start({
-      ranks: 1,
-      instances: [{ name: 'vllm', endpoint: watched.endpoint, ranks: [0], pause: 'wait', resetCache: true }],
-      devices: { kind: 'cuda', indices: [0] },
+      ranks: this.#gpus.length,
+      instances: [
+        {
+          name: 'vllm',
+          endpoint: watched.endpoint,
+          ranks: this.#gpus,
+          pause: 'wait',
+          resetCache: true,
+          ...(this.#face === 'checkpoint-engine' && { link: this.#face }),
+        },
+      ],
+      devices: { kind: 'cuda', indices: this.#gpus },
     });
     this.#ends.unshift(() => cluster.stop());
     for (const letter of ['A', 'B'] as const) await cluster.register(letter, this.#model(letter));
     return cluster;
   }
 
-  /** What the worker says, or null where it has no such method. */
-  async #ask(engine: VllmServer, method: string): Promise<unknown> {
-    if (this.#settings.face === 'transfer engine') return null;
+  /** What each worker says, or null where they have no such method. */
+  async #ask(engine: VllmServer, method: string): Promise<unknown[] | null> {
+    if (this.#face !== 'extension') return null;
     const { results } = (await engine.post('/collective_rpc', { method })) as { results: unknown[] };
-    return results[0];
+    return results;
   }
 
   /** For who wants to see it among the logs. */
@@ -181,18 +197,17 @@ export class Row {
   }
 
   async #start(letter: Letter, role: string): Promise<VllmServer> {
-    const { family, face, options = [] } = this.#settings;
+    const { family, options = [] } = this.#settings;
     const name = `${this.#settings.name}-${role}`;
     const { PYTHONPATH: given } = process.env;
-    const attention = ['--attention-backend', family.startsWith('latent') ? 'TRITON_MLA' : 'TRITON_ATTN'];
     const server = await VllmServer.start(
       { after: (end) => this.#ends.push(end) },
       {
         python: this.#place.python,
         model: this.#model(letter),
-        options: [...common, ...attention, ...options, ...(face === 'transfer engine' ? session : extension)],
+        options: [...common, ...attentionOptions(family), ...options, ...faces[this.#face]],
         environment: {
-          ...environment,
+          ...plainKernels,
           // Engines that start at once would write the same files of compiled models.
           VLLM_CACHE_ROOT: `${this.#place.models}/cache-${name}`,
           PYTHONPATH: [...packages, ...(given === undefined ? [] : [given])].join(':'),
@@ -214,18 +229,27 @@ function agreeing(some: readonly Answer[], others: readonly Answer[], steady: re
   return count(same(some, others).map((isSame, i) => isSame && steady[i]!));
 }
 
-/** Of hashes by the tensors' names. */
-function differing(updated: unknown, fresh: unknown): string | null {
+/** Of each worker's hashes by the tensors' names. */
+function differing(updated: readonly unknown[] | null, fresh: readonly unknown[] | null): string | null {
   if (updated === null || fresh === null) return null;
-  const [some, others] = [
-    new Map(Object.entries(updated as object)),
-    new Map(Object.entries(fresh as object)),
-  ];
+  const [some, others] = [byName(updated), byName(fresh)];
   const names = [...new Set([...some.keys(), ...others.keys()])];
   const unequal = names.filter((name) => some.get(name) !== others.get(name));
   if (unequal.length === 0) return `all ${names.length} equal`;
   const more = unequal.length > namedAtMost ? ', …' : '';
   return `${unequal.length} of ${names.length} differ: ${unequal.slice(0, namedAtMost).join(', ')}${more}`;
+}
+
+function byName(hashes: readonly unknown[]): Map<string, unknown> {
+  const isAlone = hashes.length === 1;
+  return new Map(
+    hashes.flatMap((held, worker) =>
+      Object.entries(held as object).map(([name, hash]) => [
+        isAlone ? name : `worker ${worker} ${name}`,
+        hash,
+      ]),
+    ),
+  );
 }
 
 /** Why an update failed, and what the engine answers since. */

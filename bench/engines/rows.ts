@@ -1,6 +1,7 @@
 /** Of models.py. */
 export type Family =
   | 'dense'
+  | 'large'
   | 'tied'
   | 'experts'
   | 'latent'
@@ -15,8 +16,10 @@ export interface RowSettings {
   readonly family: Family;
   /** More of vLLM's options. */
   readonly options?: readonly string[];
-  /** How the engine takes weights. Default: `extension`. */
-  readonly face?: 'extension' | 'transfer engine';
+  /** How the engine takes weights. Default: `extension`. The last is checkpoint-engine's own extension, over its link. */
+  readonly face?: 'extension' | 'transfer engine' | 'checkpoint-engine';
+  /** Of an engine, by tensor parallelism. Default: 1. */
+  readonly gpus?: number;
   /** Updated although quantised experts are not known to answer rightly, and no baseline is given. Default: false. */
   readonly acceptUnproven?: boolean;
 }
@@ -25,6 +28,8 @@ const eager = ['--enforce-eager'];
 /** Graphs of vLLM's own kernels: those that torch.compile chooses by measuring them differ from start to start. */
 const graphs = ['--compilation-config', '{"backend": "eager"}'];
 const onlineFp8 = ['--quantization', 'fp8'];
+/** All-reduces through NCCL: which of vLLM's own kernels it takes depends on how the GPUs are linked. */
+const split = ['--tensor-parallel-size', '2', '--disable-custom-all-reduce'];
 const drafting = ['--speculative-config', '{"method": "mtp", "num_speculative_tokens": 1}'];
 
 /** A kind of model in the ways of running it: eagerly, with CUDA graphs, and with CUDA graphs of compiled kernels. */
@@ -81,9 +86,33 @@ export const rows: readonly RowSettings[] = [
   ...ways({ name: 'bf16-latent', title: `BF16, ${deepseek}`, family: 'latent' }, ['graphs']),
   ...ways(
     { name: 'bf16-latent-draft', title: `BF16, ${deepseek}, MTP drafts`, family: 'latent' },
-    ['graphs'],
+    ['eager', 'graphs'],
     drafting,
   ),
+  ...ways(
+    { name: 'fp8-dense-split', title: 'FP8 blocks, dense, 2 GPUs', family: 'dense-fp8', gpus: 2 },
+    ['graphs'],
+    split,
+  ),
+  ...ways(
+    {
+      name: 'fp8-experts-split',
+      title: 'FP8 blocks, experts, 2 GPUs',
+      family: 'experts-fp8',
+      gpus: 2,
+      acceptUnproven: true,
+    },
+    ['graphs'],
+    split,
+  ),
+  ...ways(
+    { name: 'bf16-dense-split', title: 'BF16, dense, 2 GPUs', family: 'dense', gpus: 2 },
+    ['graphs'],
+    split,
+  ),
+  ...ways({ name: 'bf16-dense-original', title: 'BF16, dense', family: 'dense', face: 'checkpoint-engine' }, [
+    'graphs',
+  ]),
   ...ways({ name: 'bf16-dense-session', title: 'BF16, dense', family: 'dense', face: 'transfer engine' }, [
     'graphs',
   ]),

@@ -45,3 +45,11 @@ class EngineBusy(WeightcastError):
 
 class TensorsMoved(WeightcastError):
     """After the update tensors lie elsewhere than captured CUDA graphs read them; the message names them."""
+
+
+class PartsUnknown(WeightcastError):
+    """The rank would send parts of tensors by a record that this worker does not have; nothing was touched."""
+
+
+class PartsChanged(WeightcastError):
+    """The model reads other parts of the tensors than when they were recorded; whole tensors will do."""

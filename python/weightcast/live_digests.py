@@ -11,7 +11,7 @@ import torch
 
 from .digesters import digester_of
 from .errors import WeightcastError
-from .live_tensors import LiveTensors, Probes, is_parameter
+from .live_tensors import Walks, is_parameter
 
 MOST_TENSORS = 100_000
 """Of a worker. The largest models have some thousands: experts lie stacked."""
@@ -87,12 +87,11 @@ class LiveState:
     updates, while its parameters have not, are left out from then on; captured graphs read none that have moved.
     """
 
-    def __init__(self, models: Sequence[Model], probes: Probes) -> None:
+    def __init__(self, models: Sequence[Model], walks: Walks) -> None:
         self._models = models
-        self._probes = probes
         self.is_whole = True
         """Whether all that the models hold could be seen."""
-        found = self._find()
+        found = self._find(walks)
         self._after: list[tuple[str, torch.Tensor]] = []
         self._memory = _memory_of(models)
         if self._memory.captured is None:
@@ -100,8 +99,8 @@ class LiveState:
             self._memory.captured = list(places)
         self._notice_volatile(found)
 
-    def settle(self) -> None:
-        self._after = self._find()
+    def settle(self, walks: Walks) -> None:
+        self._after = self._find(walks)
 
     def take(self) -> LiveDigests:
         digests = digests_of(self._after)
@@ -119,10 +118,10 @@ class LiveState:
         captured = self._memory.captured or []
         return [name for name, kind, address in captured if kind == device and address not in held]
 
-    def _find(self) -> list[tuple[str, torch.Tensor]]:
+    def _find(self, walks: Walks) -> list[tuple[str, torch.Tensor]]:
         found: list[tuple[str, torch.Tensor]] = []
         for one in self._models:
-            live = LiveTensors(one.model, self._probes)
+            live = walks.of(one.model)
             self.is_whole = self.is_whole and not live.opaque
             found += [(one.prefix + name, tensor) for name, tensor in live.by_name.items()]
         if len(found) > MOST_TENSORS:
@@ -168,10 +167,10 @@ def _memory_of(models: Sequence[Model]) -> _Memory:
     return _memories.setdefault(models[0].model, _Memory())
 
 
-def forget(models: Sequence[Model], probes: Probes) -> None:
+def forget(models: Sequence[Model], walks: Walks) -> None:
     """An update that takes no digests: what the last one left says nothing any more."""
     if _memory_of(models).captured is None:
-        LiveState(models, probes)
+        LiveState(models, walks)
     _memory_of(models).last = None
 
 

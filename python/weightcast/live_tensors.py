@@ -43,6 +43,8 @@ _LEAVES = (
     torch.device,
 )
 _LEAVES += (torch.Size, types.ModuleType, types.BuiltinFunctionType, property, re.Pattern)
+_PLAIN = frozenset(_LEAVES)
+"""Their own types, without those that derive from them."""
 
 _FOREIGN = re.compile(
     r"(?:torch|triton|numpy|transformers|pydantic|logging|threading|_thread|weakref|asyncio|concurrent|zmq|ctypes)\b"
@@ -59,6 +61,8 @@ tensor may be no weight: a oneDNN handler has the address there of what it frees
 
 Probes = Mapping[str, Callable[[str, Any], "torch.Tensor | None"]]
 """By the name of a class: what stands for an object of it at a path, whose memory torch does not see."""
+
+Standing = Callable[[], "torch.Tensor | None"]
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,7 @@ class LiveTensors:
     """
 
     def __init__(self, model: torch.nn.Module, probes: Probes) -> None:
-        self.by_name: dict[str, torch.Tensor] = {}
-        self.opaque: list[str] = []
-        """Names of what has weights in memory that torch does not see, and for which nothing can stand."""
+        self._by_name: dict[str, torch.Tensor | Standing] = {}
         self.held: list[Held] = []
         """What lies beside parameters and buffers where it may be replaced, each as often as it does."""
         self._probes = probes
@@ -100,6 +102,16 @@ class LiveTensors:
             self._add_all(f"{path}:", layer._buffers)
         for path, layer in layers:
             self._visit_members(f"{path}:", own_attributes(layer), 0)
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, torch.Tensor]:
+        stands = {name: one if isinstance(one, torch.Tensor) else one() for name, one in self._by_name.items()}
+        return {name: tensor for name, tensor in stands.items() if tensor is not None}
+
+    @property
+    def opaque(self) -> list[str]:
+        """Names of what has weights in memory that torch does not see, and for which nothing can stand."""
+        return [name for name in self._by_name if name not in self.by_name]
 
     def _add_all(self, prefix: str, tensors: dict[str, torch.Tensor | None]) -> None:
         for name, tensor in tensors.items():
@@ -123,7 +135,7 @@ class LiveTensors:
         if place in self._seen:
             return
         self._seen.add(place)
-        self.by_name[name] = tensor
+        self._by_name[name] = tensor
 
     def _visit(self, path: str, value: Any, depth: int, owner: Any = None, key: Any = None) -> None:
         """`owner`, `key`: the dictionary or list that has it, and under what; None where nothing may be replaced."""
@@ -140,11 +152,8 @@ class LiveTensors:
         self._visited.append(value)
         probe = self._probes.get(type(value).__name__)
         if probe is not None:
-            standing = probe(path, value)
-            if standing is None:
-                self.opaque.append(path)
-            else:
-                self._add(path, standing)
+            # When it is asked for: it takes longer than all the rest.
+            self._by_name[path] = functools.partial(probe, path, value)
         elif isinstance(value, (dict, list, tuple)) and len(value) > _LONGEST:
             return
         elif isinstance(value, dict):
@@ -161,8 +170,26 @@ class LiveTensors:
             self._visit_named(prefix, name, value, depth, owner, name)
 
     def _visit_named(self, prefix: str, name: str, value: Any, depth: int, owner: Any, key: Any) -> None:
-        if not _is_scratch(name):
+        # Most members are; what is asked of each is the time of a walk.
+        if type(value) not in _PLAIN and not _is_scratch(name):
             self._visit(prefix + name, value, depth + 1, owner, key)
+
+
+class Walks:
+    """What models hold, looked up once until something has changed."""
+
+    def __init__(self, probes: Probes) -> None:
+        self._probes = probes
+        self._found: dict[int, tuple[torch.nn.Module, LiveTensors]] = {}
+
+    def of(self, model: torch.nn.Module) -> LiveTensors:
+        if id(model) not in self._found:
+            self._found[id(model)] = model, LiveTensors(model, self._probes)
+        return self._found[id(model)][1]
+
+    def changed(self) -> None:
+        """Layers may hold other tensors since."""
+        self._found.clear()
 
 
 def _has_memory(tensor: torch.Tensor) -> bool:

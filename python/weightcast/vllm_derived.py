@@ -11,24 +11,36 @@ from typing import Any
 
 import torch
 
-from .live_tensors import LiveTensors
+from .live_tensors import Held, Walks
 
 
 class DerivedTensors:
     """Of one model, as they are when this is made."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, walks: Walks) -> None:
         self._model = model
-        self._before = {held.path: held.tensor for held in LiveTensors(model, {}).held}
+        self._walks = walks
+        self._before = {held.path: held.tensor for held in walks.of(model).held}
 
     def put_back(self) -> None:
         """Copies what was computed since into the memory from before, where it has the same form."""
-        for held in LiveTensors(self._model, {}).held:
-            before = self._before.get(held.path)
-            if before is None or before.data_ptr() == held.tensor.data_ptr() or _form(before) != _form(held.tensor):
-                continue
+        self._walks.changed()
+        moved = [
+            (held, self._before[held.path])
+            for held in self._walks.of(self._model).held
+            if self._lay_elsewhere(held)
+        ]
+        for held, before in moved:
             before.data.copy_(held.tensor)
             held.replace(before)
+        if moved:
+            self._walks.changed()
+
+    def _lay_elsewhere(self, held: Held) -> bool:
+        before = self._before.get(held.path)
+        if before is None or before.data_ptr() == held.tensor.data_ptr():
+            return False
+        return _form(before) == _form(held.tensor)
 
 
 def renew_combined_gates(model: torch.nn.Module) -> None:

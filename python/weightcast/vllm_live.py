@@ -10,7 +10,7 @@ import torch
 
 from .errors import ModelNotReloadable, TensorsMoved
 from .live_digests import LiveState, Model, forget
-from .live_tensors import Probes
+from .live_tensors import Probes, Walks
 from .messages import Installed
 from .vllm_place import captures_graphs, place_of
 from .vllm_reload import Target
@@ -25,10 +25,13 @@ _PROBE_ROWS = 2
 class LiveModels:
     """The models of one update, or of none. Begin before anything changes."""
 
-    def __init__(self, targets: Sequence[Target], vllm_config: Any, device: torch.device) -> None:
+    def __init__(
+        self, targets: Sequence[Target], vllm_config: Any, device: torch.device, walks: Walks
+    ) -> None:
         self._targets = targets
         self._vllm_config = vllm_config
         self._device = device
+        self._walks = walks
         # A worker's draft model is compared along with its target.
         self._models = [
             Model("" if target is targets[0] else f"{target.which}/", target.model) for target in targets
@@ -37,12 +40,11 @@ class LiveModels:
 
     def begin(self, *, is_asked: bool) -> None:
         """`is_asked`: whether `installed` will be called."""
-        probes = _probes(self._vllm_config)
         try:
             if is_asked:
-                self._state = LiveState(self._models, probes)
+                self._state = LiveState(self._models, self._walks)
             else:
-                forget(self._models, probes)
+                forget(self._models, self._walks)
         except Exception:
             logger.exception("what the models hold cannot be seen, and is not reported")
 
@@ -54,7 +56,7 @@ class LiveModels:
         if self._state is None:
             return None
         try:
-            self._state.settle()
+            self._state.settle(self._walks)
             moved = (
                 self._state.moved(self._device.type)
                 if captures_graphs(self._vllm_config, self._device)
@@ -115,6 +117,11 @@ def _refuse_moved(names: Sequence[str]) -> None:
         raise TensorsMoved(
             f"captured CUDA graphs read tensors where they lay before the update: {', '.join(names[:_NAMED_AT_MOST])}{more}"
         )
+
+
+def walks_of(vllm_config: Any) -> Walks:
+    """Of a vLLM worker's models."""
+    return Walks(_probes(vllm_config))
 
 
 def _probes(vllm_config: Any) -> Probes:

@@ -13,11 +13,12 @@ import torch
 import zmq
 
 from .errors import EngineAsleep, WeightcastError
+from .kept_parts import KeptParts
 from .messages import Installed, Open
 from .receive import ReceivedWeights, receive_weights
 from .survey import send_survey
 from .vllm_drafts import check_draft
-from .vllm_live import LiveModels, refuse_moved_experts
+from .vllm_live import LiveModels, refuse_moved_experts, walks_of
 from .vllm_reload import Target, Weights, reload_of
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
@@ -44,12 +45,14 @@ class ModelUpdate:
         self._targets = targets
         self._begun = False
         self._took: list[bool] = []
+        self.parts = KeptParts(targets[0].model)
         for target in (*targets, *next_targets):
             refuse_moved_experts(target, vllm_config)
+        walks = walks_of(vllm_config)
         with self._scope(), torch.no_grad():
-            self._reloads = [reload_of(target, device) for target in targets]
-            self._next_reloads = [reload_of(target, device) for target in next_targets]
-        self._live = LiveModels(targets, vllm_config, device)
+            self._reloads = [reload_of(target, device, walks, self.parts) for target in targets]
+            self._next_reloads = [reload_of(target, device, walks, self.parts) for target in next_targets]
+        self._live = LiveModels(targets, vllm_config, device, walks)
 
     def __enter__(self) -> ModelUpdate:
         return self
@@ -70,13 +73,15 @@ class ModelUpdate:
             self._live.begin(is_asked=request.installed)
 
     def load(self, weights: Weights) -> None:
-        with self._undone_if_it_fails(), self._scope(), _partial_loads():
+        with self._undone_if_it_fails():
             if not self._begun:
                 self._begun = True
+                with self._scope():
+                    for reload in self._reloads:
+                        reload.begin()
+            with self._configured(), _partial_loads():
                 for reload in self._reloads:
-                    reload.begin()
-            for reload in self._reloads:
-                reload.load(weights)
+                    reload.load(weights)
 
     def finish(self) -> None:
         """Runs the post-hook. Raises ParametersMissing."""
@@ -114,11 +119,14 @@ class ModelUpdate:
 
     @contextlib.contextmanager
     def _scope(self) -> Iterator[None]:
-        """Layers ask for the engine's configuration, and make tensors on the default device, while they load."""
+        """Layers ask for the engine's configuration, and make tensors on the default device."""
+        with self._configured(), torch.device(self._device):
+            yield
+
+    def _configured(self) -> contextlib.AbstractContextManager[None]:
         from vllm.config import set_current_vllm_config
 
-        with set_current_vllm_config(self._vllm_config), torch.device(self._device):
-            yield
+        return set_current_vllm_config(self._vllm_config)
 
 
 def install_weights(
@@ -147,6 +155,7 @@ def install_weights(
             post_hook=update.finish,
             begin=update.begin,
             installed=update.installed,
+            parts=update.parts,
             silence_seconds=silence_seconds,
         )
         report = update.report()
@@ -160,7 +169,7 @@ def survey_models(address: str, targets: Sequence[Target], *, vllm_config: Any, 
     from vllm.config import set_current_vllm_config
 
     with set_current_vllm_config(vllm_config), torch.device(device), torch.no_grad():
-        live = LiveModels(targets, vllm_config, device)
+        live = LiveModels(targets, vllm_config, device, walks_of(vllm_config))
         live.begin(is_asked=True)
         installed = live.installed("unknown")
     if installed is None:

@@ -40,10 +40,12 @@ export class LeftEngines {
 
   /**
    * Resumes engines that are paused and whole, when nobody else of the cluster is left to do it. Resolves with what is to be
-   * said of those that need attention, or have needed it. Never rejects.
+   * said of those that need attention, or have needed it; `isSaid`: the supervisor has said itself which are broken. Never
+   * rejects.
    */
-  async settle(): Promise<string[]> {
-    const words = [...this.#statuses.values()].map((status) => this.#settle(status));
+  async settle(isSaid: boolean): Promise<string[]> {
+    const statuses = [...this.#statuses.values()].filter((status) => !(isSaid && isBroken(status)));
+    const words = statuses.map((status) => this.#settle(status));
     return (await Promise.all(words)).flatMap((said) => said ?? []);
   }
 
@@ -51,8 +53,7 @@ export class LeftEngines {
     const { name, isPaused } = status;
     const options = this.#options.get(name);
     const instance = { ...status, engine: engineOf(options ?? {}) };
-    // Nobody knows what the workers of one that was being updated got.
-    if (status.state === 'broken' || status.state === 'updating') return brokenWords(instance, isPaused);
+    if (isBroken(status)) return brokenWords(instance, isPaused);
     if (!isPaused || options === undefined) return null;
     const client = createEngineClient(options, systemClock);
     try {
@@ -65,6 +66,11 @@ export class LeftEngines {
       await client.close();
     }
   }
+}
+
+/** Nobody knows what the workers of one that was being updated got. */
+function isBroken({ state }: InstanceStatus): boolean {
+  return state === 'broken' || state === 'updating';
 }
 
 async function resume(client: EngineClient): Promise<void> {

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { SupervisorMemory } from '../actors/supervisor/ports.ts';
 import { describe } from '../errors.ts';
@@ -20,11 +20,40 @@ export function supervisorMemory(directory: string, incarnation: number, log: Lo
       return [];
     }
   };
+  const spare = new SpareDescriptor();
   return {
     incarnation,
     recall: () =>
       new Map(readdirSync(directory).flatMap((file) => (file.startsWith(prefix) ? read(file) : []))),
-    write: (name, document) => replaceFile(pathOf(name), encode(document)),
+    write: (name, document) => spare.lendTo(() => replaceFile(pathOf(name), encode(document))),
     remove: (name) => rmSync(pathOf(name), { force: true }),
   };
+}
+
+/** A descriptor that is kept for the time when the process is out of them: what is written down then matters most. */
+class SpareDescriptor {
+  #descriptor: number | null = take();
+
+  /** Throws what `write` throws if a descriptor more does not help. */
+  lendTo(write: () => void): void {
+    try {
+      write();
+    } catch (thrown) {
+      const isOut = ['EMFILE', 'ENFILE'].includes((thrown as NodeJS.ErrnoException).code ?? '');
+      if (!isOut || this.#descriptor === null) throw thrown;
+      closeSync(this.#descriptor);
+      this.#descriptor = null;
+      write();
+    } finally {
+      this.#descriptor ??= take();
+    }
+  }
+}
+
+function take(): number | null {
+  try {
+    return openSync('/dev/null', 'r');
+  } catch {
+    return null;
+  }
 }

@@ -43,6 +43,15 @@ test('each rank opens the device of its own host that its instance has chosen, b
     name: 'UsageError',
     message: new RegExp(`ranks 10 \\(host .*\\) and 11 \\(host .*\\) both have the device ${uuid(6)}`),
   });
+  // That one is its own, though it has chosen none.
+  for (const device of [2, uuid(2)])
+    await assert.rejects(
+      cluster.addInstance({ name: 'c', endpoint, host: 'b', devices: [device], ranks: [12] }),
+      {
+        name: 'UsageError',
+        message: `instances b and c both have a worker on device ${uuid(2)} of host b (ranks 9 and 12)`,
+      },
+    );
   const absent = { name: 'c', endpoint, host: 'b', devices: ['GPU-none'] };
   await assert.rejects(cluster.addInstance(absent), /there is no device GPU-none; this host has GPU-a0/);
 });

@@ -15,7 +15,7 @@ from weightcast.digest import Digester
 from weightcast.errors import ModelNotReloadable, ProtocolError
 from weightcast.live_digests import LiveState, digests_of, forget
 from weightcast.live_digests import Model as Whole
-from weightcast.live_tensors import LiveTensors
+from weightcast.live_tensors import LiveTensors, Walks
 from weightcast.messages import PROTOCOL_VERSION, check_protocol
 from weightcast.torch_digest import TorchDigester
 from weightcast.vllm_derived import DerivedTensors
@@ -145,9 +145,9 @@ class Digests(unittest.TestCase):
         whole = [Whole("", model)]
 
         def update() -> tuple[str, ...]:
-            state = LiveState(whole, {})
+            state = LiveState(whole, Walks({}))
             model[0].weight.data.add_(1)
-            state.settle()
+            state.settle(Walks({}))
             return state.take().names
 
         everything = update()
@@ -159,7 +159,7 @@ class Digests(unittest.TestCase):
         model[0].scale.add_(1)
         self.assertEqual(len(update()), 9)
         # Nor does it after an update that did not ask.
-        forget(whole, {})
+        forget(whole, Walks({}))
         model[0].scale.add_(1)
         self.assertEqual(len(update()), 9)
 
@@ -170,8 +170,8 @@ class Digests(unittest.TestCase):
         model = torch.nn.ModuleList([layer])
 
         def moved(device: str = "cpu") -> list[str]:
-            state = LiveState([Whole("", model)], {})
-            state.settle()
+            state = LiveState([Whole("", model)], Walks({}))
+            state.settle(Walks({}))
             return state.moved(device)
 
         self.assertEqual(moved(), [])
@@ -193,11 +193,11 @@ class Digests(unittest.TestCase):
         whole = [Whole("", torch.nn.ModuleList([layer]))]
 
         def update(*, moves: bool = False) -> list[str]:
-            state = LiveState(whole, {})
+            state = LiveState(whole, Walks({}))
             layer.weight.data.add_(1)
             if moves:
                 layer.packed = tensor(3)
-            state.settle()
+            state.settle(Walks({}))
             moved = state.moved("cpu")
             state.take()
             return moved
@@ -256,7 +256,7 @@ class Derived(unittest.TestCase):
         layer.listed.append(tensor(11))
         layer.kv_cache = tensor(12)
         before = (layer.plain, layer.listed[1], layer.scales.w1)
-        derived = DerivedTensors(model)
+        derived = DerivedTensors(model, Walks({}))
         layer.plain, layer.listed[1], layer.scales.w1 = tensor(30), tensor(31), tensor(32)
         layer.kv_cache = cache = tensor(33)
         derived.put_back()
@@ -272,7 +272,7 @@ class Derived(unittest.TestCase):
         handler_class = type("CPUDNNGEMMHandler", (), {"__module__": "vllm._custom_ops"})
         layer.handler = old = handler_class()
         old.address = tensor(1)
-        derived = DerivedTensors(model)
+        derived = DerivedTensors(model, Walks({}))
         layer.handler = new = handler_class()
         new.address = address = tensor(2)
         derived.put_back()
@@ -283,7 +283,7 @@ class Derived(unittest.TestCase):
         model = Model(layer=Layer("weight"))
         layer: Any = model.layer
         layer.plain = tensor(1)
-        derived = DerivedTensors(model)
+        derived = DerivedTensors(model, Walks({}))
         layer.plain = wider = torch.full((8,), 2.0)
         derived.put_back()
         self.assertIs(layer.plain, wider)

@@ -83,6 +83,24 @@ class Updates(unittest.TestCase):
         )
         self.assertEqual(self.model.attention.sum, -16.0)
 
+    def test_layers_are_processed_on_the_device_of_the_engine_and_loaded_without_a_default(self) -> None:
+        device = torch.device("cpu", 0)
+        loaded_on = []
+        load_weights = self.model.load_weights
+
+        def load(weights: Any) -> Any:
+            loaded_on.append(torch.get_default_device())
+            return load_weights(weights)
+
+        self.model.load_weights = load
+        with ModelUpdate([self.target], None, device) as update:
+            self.load(update, 1.0, "first.a", "first.b")
+            self.load(update, 1.0, "second.a", "second.b")
+            update.finish()
+        self.assertEqual(self.model.held(), all_new(1.0))
+        self.assertEqual(loaded_on, [torch.device("cpu")] * 2)
+        self.assertEqual([self.model.first.processed_on, self.model.second.processed_on], [device] * 2)
+
     def test_only_what_waits_for_its_layer_is_cloned(self) -> None:
         buffer, weights = new_weights(1.0, "first.a", "first.b", "second.a")
         with update_of(self.target) as update:

@@ -48,6 +48,8 @@ export class PlannerActor implements Actor<PlannerMessage> {
   readonly #recall: (layout: string) => Uint8Array | null;
   /** By layout, each with its lasting layout, by which plans are kept. */
   readonly #manifests = new Map<string, { readonly manifest: Manifest; readonly lasting: string }>();
+  /** Layouts of which it is not known yet whether they were registered. */
+  readonly #merged = new Set<string>();
   readonly #plans = new PlanCache();
   /** `arrivalDigest` of manifests. */
   readonly #expected = new WeakMap<Manifest, string>();
@@ -161,7 +163,9 @@ export class PlannerActor implements Actor<PlannerMessage> {
     await this.#ports.breathe();
     // With the content: two names of one file that was written in between are not the same checkpoint.
     const layout = createHash('sha256').update(places).update(digest).digest('hex');
+    this.#forgetAborted();
     this.#manifests.set(layout, { manifest, lasting });
+    this.#merged.add(layout);
     return {
       layout,
       digest,
@@ -170,6 +174,12 @@ export class PlannerActor implements Actor<PlannerMessage> {
       manifest: encodeManifest(manifest),
       segments: manifest.segments.map(({ path, host, rank }) => ({ path, host, rank })),
     };
+  }
+
+  /** Registrations that ended while this merged for them: one runs at a time, so that those before this one have ended. */
+  #forgetAborted(): void {
+    for (const layout of this.#merged) if (this.#recall(layout) === null) this.#release(layout);
+    this.#merged.clear();
   }
 
   #plan({ layout, ranks, sources, copies, lost, mirrorName, ...limits }: MessageOf<'plan'>): Planned {

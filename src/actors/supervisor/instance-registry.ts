@@ -1,5 +1,5 @@
 import { engineOf, resetsCache } from '../../engines/engine-client.ts';
-import { NotReadyError, UsageError, type WeightcastError } from '../../errors.ts';
+import { fromWire, NotReadyError, UsageError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 import { type Instance, ranksOf } from '../protocol/instance.ts';
@@ -46,12 +46,15 @@ export class InstanceRegistry implements InstanceLedger {
   readonly #entries = new Map<string, Entry>();
   /** Their engines are as they were when they join again. */
   readonly #removed = new Map<string, Pick<Entry, 'held' | 'touched' | 'isPaused' | 'problem'>>();
-  readonly #remember: (instances: RememberedInstance[]) => void;
+  readonly #remember: (instances: RememberedInstance[]) => WeightcastError | null;
   readonly #onChange: (instance: InstanceStatus) => void;
 
-  /** `remember` gets what another supervisor has to know; both are called before an engine can have heard of what has changed. */
+  /**
+   * `remember` gets what another supervisor has to know, and returns why that cannot be written down; both are called before
+   * an engine can have heard of what has changed.
+   */
   constructor(
-    remember: (instances: RememberedInstance[]) => void = () => {},
+    remember: (instances: RememberedInstance[]) => WeightcastError | null = () => null,
     onChange: (instance: InstanceStatus) => void = () => {},
   ) {
     this.#remember = remember;
@@ -208,16 +211,19 @@ export class InstanceRegistry implements InstanceLedger {
   }
 
   paused(name: string, isPaused: boolean): void {
-    this.#change([name], (entry) => {
+    const change = (entry: Entry) => {
       entry.isPaused = isPaused;
-    });
+    };
+    if (isPaused) this.#changeIfNoted([name], change, `that ${name} is to be paused`);
+    else this.#change([name], change);
   }
 
   touched(names: readonly string[], epoch: number): void {
-    this.#change(names, (entry) => {
+    const change = (entry: Entry) => {
       entry.touched = { before: entry.held, epoch };
       entry.held = updating;
-    });
+    };
+    this.#changeIfNoted(names, change, `that ${names.join(', ')} is to be changed`);
   }
 
   verifying(name: string): void {
@@ -259,10 +265,24 @@ export class InstanceRegistry implements InstanceLedger {
     for (const entry of entries) this.#onChange(statusOf(entry));
   }
 
-  #changed(): void {
+  /** Throws if a later supervisor would not know of it; then nothing has changed. `what`: for the message. */
+  #changeIfNoted(names: readonly string[], change: (entry: Entry) => void, what: string): void {
+    const entries = this.#select(names);
+    const before = entries.map((entry) => ({ ...entry }));
+    for (const entry of entries) change(entry);
+    const refusal = this.#changed();
+    if (refusal !== null) {
+      for (const [index, entry] of entries.entries()) Object.assign(entry, before[index]);
+      const { code, message } = refusal;
+      throw fromWire({ code, message: `the supervisor cannot write down ${what} (${message}): it is not` });
+    }
+    for (const entry of entries) this.#onChange(statusOf(entry));
+  }
+
+  #changed(): WeightcastError | null {
     const present = [...this.#entries].map(([name, entry]) => ({ name, ...entry, isRemoved: false }));
     const removed = [...this.#removed].map(([name, one]) => ({ name, ...one, isRemoved: true }));
-    this.#remember(
+    return this.#remember(
       [...present, ...removed].map(({ name, held, isPaused, problem, touched, isRemoved }) => ({
         name,
         held: { state: held.state, version: held.version },

@@ -6,6 +6,7 @@ import { type BridgeMessage, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import { type Instance, ranksOf } from '../protocol/instance.ts';
 import type { UpdateTarget } from '../update/context.ts';
+import { saysPaused } from '../update/engine-states.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
 import type { Jobs } from './jobs.ts';
@@ -13,6 +14,9 @@ import type { SupervisorPorts } from './ports.ts';
 import type { RankProcesses } from './rank-processes.ts';
 import { VllmBridgeActor } from './vllm-bridge.ts';
 import type { WaitingCallers } from './waiting-callers.ts';
+
+/** One try to resume an engine that is tried again: updates wait for that long. */
+const tryMilliseconds = 10_000;
 
 /** A bridge that crashes fails the call that it makes, and nothing else. It is started again for ever. */
 const bridgeSpawnOptions: SpawnOptions<BridgeMessage> = { supervision: restartForEver };
@@ -94,39 +98,37 @@ export class InstanceService {
   ): Promise<Record<string, never>> {
     const [target] = this.#instances.targets([name]);
     this.#checkIdle(name);
-    await this.#resume(target!, context);
+    await askResume(target!, context, deadlines.engineResume);
+    this.#instances.paused(name, false);
     return {};
   }
 
   /**
-   * Resumes the engine of an instance that an earlier supervisor has left paused; no update changes the instance meanwhile.
+   * Resumes the engine of an instance that was left paused, without noting it; no update changes the instance meanwhile.
    * Rejects with `BusyError` and `EngineError`.
    */
   async resumeLeft(name: string, context: Context<SupervisorInbox>): Promise<void> {
     const [target] = this.#instances.targets([name]);
     const what = `resuming ${name}`;
     const facts = { kind: 'update', what, checkpoint: '', ranks: [], instances: [name] } as const;
-    await this.#jobs.run(facts, () => this.#resume(target!, context));
+    await this.#jobs.run(facts, async () => {
+      try {
+        await askResume(target!, context, tryMilliseconds);
+      } catch (thrown) {
+        // It may have heard it all the same, or have been started again.
+        if ((await saysPaused(context, target!.bridge)) !== false) throw thrown;
+      }
+    });
   }
 
-  /** The same once more for an engine that has paused after that, because its answer was still due. */
-  async resumeLate(name: string, context: Context<SupervisorInbox>): Promise<void> {
-    if (this.#jobs.isBusy(name) || !this.#instances.mayServe(name)) return;
-    const [target] = this.#instances.targets([name]);
-    const timeoutMilliseconds = deadlines.control;
-    const options = { deadlineMilliseconds: 2 * timeoutMilliseconds };
-    const asked = ask(context, target!.bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, options);
-    const isPaused = await asked.then((state) => state.isPaused).catch(() => null);
-    // An update may have begun meanwhile, and left it paused because it holds parts of two versions.
-    if (isPaused !== true || this.#jobs.isBusy(name) || !this.#instances.mayServe(name)) return;
-    await this.resumeLeft(name, context);
+  /** Whether its engine says that it is paused; null if it does not say. */
+  async saysPaused(name: string, context: Context<SupervisorInbox>): Promise<boolean | null> {
+    return saysPaused(context, this.#instances.targets([name])[0]!.bridge);
   }
 
-  async #resume({ name, bridge }: UpdateTarget, context: Context<SupervisorInbox>): Promise<void> {
-    const timeoutMilliseconds = deadlines.engineResume;
-    const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
-    await ask(context, bridge, toBridge.resume, { timeoutMilliseconds }, options);
-    this.#instances.paused(name, false);
+  /** Whether an update changes the instance, or its engine is being resumed. */
+  isBusy(name: string): boolean {
+    return this.#jobs.isBusy(name);
   }
 
   #checkIdle(name: string): void {
@@ -139,4 +141,13 @@ export class InstanceService {
     if (bridge !== null) void context.stop(bridge);
     return this.#processes.remove(instance);
   }
+}
+
+async function askResume(
+  { bridge }: UpdateTarget,
+  context: Context<SupervisorInbox>,
+  timeoutMilliseconds: number,
+): Promise<void> {
+  const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
+  await ask(context, bridge, toBridge.resume, { timeoutMilliseconds }, options);
 }

@@ -1,5 +1,5 @@
 import type * as z from 'zod';
-import { describe } from '../../errors.ts';
+import { describe, NativeError, OutOfHostMemoryError, type WeightcastError } from '../../errors.ts';
 import type { Logger } from '../../ports.ts';
 import {
   type Remembered,
@@ -12,7 +12,14 @@ import type { SupervisorMemory } from './ports.ts';
 /** More than a supervisor uses up in its life: its successor's numbers begin there. */
 const numbersOfOne = 1_000_000;
 
-const nothing: Remembered = { instances: [], healing: [], epoch: 0, directories: {}, positions: [] };
+const nothing: Remembered = {
+  instances: [],
+  healing: [],
+  epoch: 0,
+  directories: {},
+  spare: [],
+  positions: [],
+};
 
 /** A registered checkpoint as it is to be remembered. It is written again when `registered` is another object, or exported. */
 export type CheckpointRecord = Pick<RememberedCheckpoint, 'created' | 'isReusable' | 'isExported'> & {
@@ -21,7 +28,8 @@ export type CheckpointRecord = Pick<RememberedCheckpoint, 'created' | 'isReusabl
 
 /**
  * What has to be known of the cluster when this supervisor's process is dead. Everything is written before anybody hears of
- * it. What cannot be written is removed: the successor then does not know it, and knows nothing that is wrong.
+ * it. What cannot be written is removed, unless it is to be kept: the successor then does not know it, and knows nothing that
+ * is wrong.
  */
 export class LastingMemory {
   readonly #memory: SupervisorMemory;
@@ -75,6 +83,20 @@ export class LastingMemory {
     this.#write(name, value);
   }
 
+  /**
+   * The same for what a successor must not be without: what cannot be written leaves what was written before. Returns why it
+   * could not be; null if it was.
+   */
+  keep<K extends keyof Remembered>(name: K, value: Remembered[K]): WeightcastError | null {
+    try {
+      this.#memory.write(name, value);
+      return null;
+    } catch (thrown) {
+      this.#log?.error({ document: name, error: describe(thrown) }, 'another supervisor would not know this');
+      return asRefusal(thrown);
+    }
+  }
+
   /** `records`: all that are registered. */
   writeCheckpoints(records: readonly CheckpointRecord[]): void {
     const names = new Set(records.map(({ registered }) => registered.status.checkpoint));
@@ -103,6 +125,12 @@ export class LastingMemory {
       this.#log?.error({ document, error: describe(thrown) }, 'another supervisor would not know this');
     }
   }
+}
+
+function asRefusal(thrown: unknown): WeightcastError {
+  const { code } = thrown as NodeJS.ErrnoException;
+  const why = describe(thrown);
+  return code === 'ENOSPC' ? new OutOfHostMemoryError(`/dev/shm is full: ${why}`) : new NativeError(why);
 }
 
 function isSame(one: CheckpointRecord, other: CheckpointRecord): boolean {

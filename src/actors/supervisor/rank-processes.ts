@@ -3,8 +3,10 @@ import {
   describe,
   fromWire,
   PeerLostError,
+  toWire,
   UsageError,
   type WeightcastError,
+  type WireError,
 } from '../../errors.ts';
 import type { Context } from '../kernel/index.ts';
 import { type Instance, ranksOf, type Worker } from '../protocol/instance.ts';
@@ -146,6 +148,11 @@ export class RankProcesses {
     const { rank, ref, host } = ready;
     if (!this.#ranks.has(rank)) return;
     this.#cancelTimer(rank);
+    const shared = this.#sharing(ready);
+    if (shared !== null) {
+      this.failed({ type: 'rank-failed', ...shared });
+      if (shared.rank === rank) return;
+    }
     const lost = this.#ranks.markReady(ready);
     this.#memory.write('directories', this.#ranks.directoryIds);
     if (lost !== null) this.#listener.onHostMemoryLost(lost.host, context);
@@ -156,6 +163,27 @@ export class RankProcesses {
     if (isSuccessor)
       context.tell(ref, { type: 'sweep', set, epoch: recalled.epoch, kept: this.#listener.kept(host) });
     context.watch(ref, ({ reason }) => ({ type: 'rank-down', rank, ref, reason }));
+  }
+
+  /**
+   * A device that an instance has chosen is its own. Only its host knows whose it is: an index and a UUID may mean the same
+   * one. Returns the rank of the instance that came later, and what is wrong with it; null if nothing is.
+   */
+  #sharing({ rank, host, deviceUuid }: ReadyRank): { rank: number; error: WireError } | null {
+    const own = this.#placeOf.get(rank)!;
+    for (const other of this.#ranks.allReady()) {
+      if (other.rank === rank || other.host !== host || other.deviceUuid !== deviceUuid) continue;
+      const { worker, instance } = this.#placeOf.get(other.rank)!;
+      const isChosen = (own.worker.device ?? worker.device) !== undefined;
+      if (instance === own.instance || !isChosen) continue;
+      const present = [...this.#placeOf.values()];
+      const isLater = present.indexOf(own) > present.findIndex((place) => place.worker === worker);
+      const names = isLater ? [instance.name, own.instance.name] : [own.instance.name, instance.name];
+      const ranks = isLater ? [other.rank, rank] : [rank, other.rank];
+      const message = `instances ${names.join(' and ')} both have a worker on device ${deviceUuid} of host ${host} (ranks ${ranks.join(' and ')})`;
+      return { rank: ranks[1]!, error: toWire(new UsageError(message)) };
+    }
+    return null;
   }
 
   /** The rank says why it cannot start. What it lacks may come back. */

@@ -18,6 +18,7 @@ import { ProgressRelay } from './progress-relay.ts';
 import { RankProcesses } from './rank-processes.ts';
 import { RankRegistry } from './rank-registry.ts';
 import { ReleasedSegments } from './released-segments.ts';
+import { Resumption } from './resumption.ts';
 import { Takeover } from './takeover.ts';
 import { UpdateService } from './update-service.ts';
 import { WaitingCallers } from './waiting-callers.ts';
@@ -53,6 +54,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   readonly #callers: WaitingCallers;
   readonly #instanceService: InstanceService;
   readonly #updates: UpdateService;
+  readonly #resumption: Resumption;
   readonly #takeover: Takeover;
   readonly #progress = new ProgressRelay();
   /** Settles when all rank processes have ended; null until they are asked to. */
@@ -72,7 +74,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#memory = memory;
     this.#ranks = new RankRegistry(recalled.directories);
     this.#instances = new InstanceRegistry(
-      (instances) => memory.write('instances', instances),
+      (instances) => memory.keep('instances', instances),
       (instance) => ports.noteInstance(instance),
     );
     const undecided = this.#instances.recall(recalled.instances);
@@ -96,6 +98,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       processes: this.#processes,
       jobs: this.#jobs,
       memory,
+      onEnded: (names) => this.#resumption.want(names, 'later'),
     });
     this.#instanceService = new InstanceService(
       this.#instances,
@@ -104,7 +107,8 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       this.#callers,
       ports,
     );
-    this.#takeover = new Takeover(this.#instances, this.#ranks, this.#instanceService, undecided);
+    this.#resumption = new Resumption(this.#instances, this.#instanceService);
+    this.#takeover = new Takeover(this.#instances, this.#ranks, this.#resumption, undecided);
   }
 
   started(context: Context<SupervisorInbox>): void {
@@ -120,7 +124,8 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#processes.recall(this.#options.instances);
     this.#processes.place(this.#options.instances);
     for (const instance of this.#options.instances) this.#instanceService.join(instance, context);
-    this.#takeover.started(context);
+    this.#resumption.started(context);
+    this.#takeover.started();
   }
 
   /**
@@ -251,9 +256,9 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#answer(message, context, left === null ? work : () => left.then(work));
   }
 
-  /** After engines that an earlier supervisor has left paused were resumed. */
+  /** After engines that were left paused were resumed. */
   #update(message: MessageOf<'update'>): ReturnType<UpdateService['update']> {
-    const resumed = this.#takeover.resumed(message.options.instances ?? this.#instances.names);
+    const resumed = this.#resumption.resumed(message.options.instances ?? this.#instances.names);
     const update = () => this.#updates.update(message);
     return resumed === null ? update() : resumed.then(update);
   }

@@ -31,6 +31,8 @@ export interface UpdateParts {
   readonly processes: RankProcesses;
   readonly jobs: Jobs;
   readonly memory: LastingMemory;
+  /** An update of these instances has ended, and may have left engines paused. */
+  readonly onEnded: (instances: readonly string[]) => void;
 }
 
 /** Runs updates as jobs, those that are requested and those that heal instances which one of them has left behind. */
@@ -168,7 +170,10 @@ export class UpdateService {
         endReading();
       }
     });
-    return await running.finally(() => processes.killUnresponsive());
+    return await running.finally(() => {
+      processes.killUnresponsive();
+      this.#parts.onEnded(names);
+    });
   }
 
   /** Throws why these instances cannot be updated to the checkpoint. */

@@ -1,4 +1,4 @@
-import type { CallOptions, EngineClient, WorldSize } from '../../engines/engine-client.ts';
+import type { CallOptions, EngineClient, ReportedState, WorldSize } from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, type WeightcastError } from '../../errors.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
 import type { BridgeMessage, EngineState, Questioned } from '../protocol/bridge.ts';
@@ -23,6 +23,8 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
   #worldSize: WorldSize | null = null;
   /** The version that it was told since then: an engine that still says it is the same one. Null: none. */
   #told: string | null = null;
+  /** Whether it was, when it was asked last. */
+  #wasWell = false;
   readonly #questions = new Set<AbortController>();
   /** Settles when the client is done with the calls so far: one that was aborted may still leave the engine as it should. */
   #last: Promise<unknown> = Promise.resolve();
@@ -77,17 +79,38 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
   }
 
   async #awaitHealthy(options: CallOptions): Promise<EngineState> {
-    // One that was well a moment ago is asked both at once: each round of questions is time that its update takes.
-    const asked = this.#told === null ? null : this.#client.state(options).catch(() => null);
+    // One that was well before is asked everything at once: each round of questions is time that its update takes.
+    const early = new AbortController();
+    const signal = AbortSignal.any([options.signal, early.signal]);
+    const asked = this.#wasWell ? this.#ask({ ...options, signal }).catch(() => null) : null;
+    this.#wasWell = false;
     const { wasDown } = await this.#client.ready(options);
-    const early = wasDown ? null : await asked;
-    const state = early ?? (await this.#client.state(options));
-    if (wasDown || this.#told === null || state.version !== this.#told)
-      [this.#linkProtocol, this.#worldSize] = await Promise.all([
-        this.#client.linkProtocol(options),
-        this.#client.worldSize(options),
-      ]);
+    if (wasDown) {
+      early.abort(new AbortedError(`${this.#client.endpoint} was down`));
+      this.#told = null;
+    }
+    const answer = await asked;
+    const state = (wasDown ? null : answer) ?? (await this.#ask(options));
+    this.#wasWell = true;
     return { wasDown, ...state, linkProtocol: this.#linkProtocol, worldSize: this.#worldSize };
+  }
+
+  /** What it says of itself, and of its workers unless it is the engine that has told of them before. */
+  async #ask(options: CallOptions): Promise<ReportedState> {
+    const isKnown = this.#told !== null;
+    const [state] = await Promise.all([
+      this.#client.state(options),
+      ...(isKnown ? [] : [this.#askWorkers(options)]),
+    ]);
+    if (isKnown && state.version !== this.#told) await this.#askWorkers(options);
+    return state;
+  }
+
+  async #askWorkers(options: CallOptions): Promise<void> {
+    [this.#linkProtocol, this.#worldSize] = await Promise.all([
+      this.#client.linkProtocol(options),
+      this.#client.worldSize(options),
+    ]);
   }
 
   async #question(

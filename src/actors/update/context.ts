@@ -39,10 +39,11 @@ export type InstanceOutcome = InstanceReport['outcome'];
 export interface InstanceLedger {
   /** What it serves is not what it was last given: its engine was restarted, or cannot be reached. */
   versionLost(name: string): void;
+  /** Before it is asked to pause, and after it has resumed. Throws if a later supervisor would not know that it is to be paused. */
   paused(name: string, isPaused: boolean): void;
   /**
    * From here until `ended` it holds neither the old version nor the new one for certain. `epoch`: none before it has changed
-   * anything.
+   * anything. Throws if a later supervisor would not know of it.
    */
   touched(names: readonly string[], epoch: number): void;
   /** Its weights are whole and it serves, but whether it answers as it should is not known yet. */

@@ -2,14 +2,18 @@ import { resumeCommand, wakeUp } from '../../engines/remedies.ts';
 import { oldestProtocol } from '../../engines/worker-link/messages.ts';
 import { sizeRefusal } from '../../engines/world-size.ts';
 import { AbortedError, asFailure, EngineError, UsageError, type WeightcastError } from '../../errors.ts';
+import type { ActorRef, Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
-import { type EngineState, toBridge } from '../protocol/bridge.ts';
+import { type BridgeMessage, type EngineState, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 
 /** Of the time that an update has: who gives it more waits longer for an engine that loads a large model. */
 const startingShare = 1 / 5;
+
+/** One question about its state. */
+const stateMilliseconds = 2_000;
 
 /**
  * Calls `onUnfit` for targets that must not be updated, with the reason. Resolves when all others are healthy: they wait
@@ -34,6 +38,20 @@ export async function awaitEngines(
       }
     }),
   );
+}
+
+/** Whether an engine says that it is paused; null if it cannot be asked, or does not answer. */
+export async function saysPaused(
+  context: Pick<Context<never>, 'ask' | 'clock'>,
+  bridge: ActorRef<BridgeMessage>,
+): Promise<boolean | null> {
+  const timeoutMilliseconds = stateMilliseconds;
+  const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
+  try {
+    return (await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, options)).isPaused;
+  } catch {
+    return null;
+  }
 }
 
 async function awaitEngine(

@@ -13,6 +13,8 @@ interface End {
   readonly error: WeightcastError | null;
   /** What needs someone's attention: that it is broken, still paused, or anything else. */
   readonly words: string | null;
+  /** It is whole, and all that is wrong is that it has not resumed yet. */
+  readonly isOnlyPaused: boolean;
 }
 
 /**
@@ -42,8 +44,11 @@ export class InstanceEnds {
     return this.#update.spec.targets.filter((target) => !this.#decided.has(target));
   }
 
-  /** From here until they end, these hold neither the old version nor the new one for certain. */
-  touch(targets: readonly UpdateTarget[], epoch: number): void {
+  /**
+   * From here until they end, these hold neither the old version nor the new one for certain. Rejects if a later supervisor
+   * would not know of it.
+   */
+  async touch(targets: readonly UpdateTarget[], epoch: number): Promise<void> {
     const { instances } = this.#update.spec;
     const names = targets.filter((target) => !this.#touched.has(target)).map(({ name }) => name);
     instances.touched(names, epoch);
@@ -106,13 +111,15 @@ export class InstanceEnds {
     const isBroken = decided === 'broken' || (decided === 'unchanged' && target.isBroken);
     const stuck = isBroken ? null : await this.#pauses.resume(target);
     const state = isBroken ? brokenWords(target, this.#pauses.isPaused(target)) : stuck;
-    const words = [...(state === null ? [] : [state]), ...(this.#notes.get(target) ?? [])];
+    const notes = this.#notes.get(target) ?? [];
+    const words = [...(state === null ? [] : [state]), ...notes];
     const seconds = (clock.now() - this.#startedAt) / 1000;
     const outcome = isBroken ? 'broken' : decided;
     const said = words.length > 0 ? words.join('; ') : null;
     const needsCare = isBroken || this.#pauses.isPaused(target);
     this.#update.spec.instances.explain(target.name, needsCare ? (error?.message ?? said) : null);
-    this.#ended.set(target, { target, outcome, proofs, seconds, error, words: said });
+    const isOnlyPaused = stuck !== null && error === null && notes.length === 0;
+    this.#ended.set(target, { target, outcome, proofs, seconds, error, words: said, isOnlyPaused });
   }
 
   /** In the order in which they were decided. */
@@ -125,13 +132,13 @@ export class InstanceEnds {
     return [...this.#decided].flatMap(([target, outcome]) => (outcome === 'updated' ? [target] : []));
   }
 
-  /** Whether an instance has failed, or needs attention. */
+  /** Whether an instance has failed, needs attention, or is still paused. */
   get someFailed(): boolean {
     return this.#ends.some(isFailure);
   }
 
   get allFailed(): boolean {
-    return this.#ends.every(isFailure);
+    return this.#ends.every((end) => isFailure(end) && !end.isOnlyPaused);
   }
 
   /** In the order of the request. */

@@ -237,7 +237,7 @@ async function openGroup(
       version: versionOf(checkpoint),
       worker: askedOf(ready.rank, update),
       exchanges,
-      stepTimeoutMilliseconds: stepTimeoutOf(update.spec),
+      stepTimeoutMilliseconds: stepTimeoutOf(update),
       communicator,
       planDigest: plan.digest,
       layout: plan.layout,
@@ -326,10 +326,15 @@ function mirrorsOf({ reception }: Planned, ranks: readonly ReadyRank[]): Copy[] 
   });
 }
 
-/** How long one answer of an engine worker may take: post-hooks take longer the more there is to quantise or to pack. */
-function stepTimeoutOf({ checkpoint, options }: UpdateSpec): number {
+/**
+ * How long one answer of an engine worker may take: post-hooks take longer the more there is to quantise or to pack. Others,
+ * whose broadcasts wait for it, are to have half of the time that is left to be updated without it.
+ */
+function stepTimeoutOf(update: UpdateContext): number {
+  const { checkpoint, options, targets } = update.spec;
   const usual = deadlines.workerLink + Math.ceil(checkpoint.status.bytes / workerLinkBytesPerMillisecond);
-  return options.stepTimeoutMilliseconds ?? usual;
+  const most = targets.length === 1 ? usual : Math.min(usual, Math.ceil(update.left() / 2));
+  return options.stepTimeoutMilliseconds ?? most;
 }
 
 /** `checkpoint@digest`. */

@@ -5,13 +5,13 @@ import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
-import { dueWords, stuckWords } from './words.ts';
+import { saysPaused } from './engine-states.ts';
+import { dueWords, resumingWords } from './words.ts';
 
 /** Engines get at least this long to resume, even after the update's deadline. */
 const leastResumeMilliseconds = 5_000;
 
-/** One question about its state, and the time between two of them. */
-const stateMilliseconds = 2_000;
+/** Between two questions about its state. */
 const pollMilliseconds = 500;
 
 /** An engine that was paused longer ago may have been restarted meanwhile, and is paused again: that changes nothing if not. */
@@ -52,11 +52,9 @@ export class Pauses {
     const timeoutMilliseconds = Math.ceil(round.left() / share);
     const within = round.within(timeoutMilliseconds + deadlines.control);
     const pauses = round.spec.targets.flatMap((target) => {
-      const { name, pause } = target;
+      const { pause } = target;
       if (pause === null || pause === 'caller' || this.#isFresh(target)) return [];
       const mode: PauseMode = pause;
-      this.#paused.add(target);
-      round.spec.instances.paused(name, true);
       return [this.#askPause(round, target, { mode, timeoutMilliseconds }, within)];
     });
     await round.allOrAbort(epoch, pauses);
@@ -76,8 +74,11 @@ export class Pauses {
     const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.engineResume));
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
     const question = { mode: 'abort', timeoutMilliseconds } as const;
-    // Before it is: a later supervisor has to know of it.
-    spec.instances.paused(target.name, true);
+    try {
+      spec.instances.paused(target.name, true);
+    } catch (thrown) {
+      return asFailure(thrown);
+    }
     try {
       await ask(context, target.bridge, toBridge.pause, question, options);
     } catch (thrown) {
@@ -94,6 +95,14 @@ export class Pauses {
     question: { readonly mode: PauseMode; readonly timeoutMilliseconds: number },
     within: AskOptions,
   ): Promise<void> {
+    try {
+      // Before it is: a later supervisor has to know of it.
+      round.spec.instances.paused(target.name, true);
+    } catch (thrown) {
+      round.failures.ofEngine(target, asFailure(thrown));
+      throw thrown;
+    }
+    this.#paused.add(target);
     try {
       await ask(round.context, target.bridge, toBridge.pause, question, within);
     } catch (thrown) {
@@ -121,7 +130,7 @@ export class Pauses {
     const error = await this.#askResume(target);
     // It has refused to pause, and then has nothing to resume.
     const isRunning = error !== null && this.#doubtful.has(target) && (await this.#says(target)) === false;
-    if (error !== null && !isRunning) return stuckWords(target, error);
+    if (error !== null && !isRunning) return resumingWords(target, error);
     if (this.#doubtful.has(target)) {
       const words = await this.#resumeLate(target);
       if (words !== null) return words;
@@ -129,6 +138,10 @@ export class Pauses {
     this.#paused.delete(target);
     this.#update.spec.instances.paused(target.name, false);
     return null;
+  }
+
+  #says({ bridge }: UpdateTarget): Promise<boolean | null> {
+    return saysPaused(this.#update.context, bridge);
   }
 
   async #askResume(target: UpdateTarget): Promise<WeightcastError | null> {
@@ -150,22 +163,10 @@ export class Pauses {
       const isPaused = await this.#says(target);
       if (isPaused === true) {
         const error = await this.#askResume(target);
-        return error && stuckWords(target, error);
+        return error && resumingWords(target, error);
       }
       if (clock.now() >= end) return this.#due.has(target) ? dueWords(target) : null;
       await new Promise<void>((resolve) => clock.after(pollMilliseconds, resolve));
-    }
-  }
-
-  /** Whether it says that it is paused; null if it cannot be asked, or does not answer. */
-  async #says({ bridge }: UpdateTarget): Promise<boolean | null> {
-    const timeoutMilliseconds = stateMilliseconds;
-    const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
-    try {
-      const { context } = this.#update;
-      return (await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, options)).isPaused;
-    } catch {
-      return null;
     }
   }
 }

@@ -66,7 +66,7 @@ export class Round {
       this.#step = 'engines to pause';
       await this.#pauses.pause(this.#update, this.#open.epoch);
       this.#step = 'engines to install it';
-      this.#ends.touch(targets, this.#open.epoch);
+      await this.#update.allOrAbort(this.#open.epoch, [this.#ends.touch(targets, this.#open.epoch)]);
       this.#installing = new Installing(this.#update, this.#open, this.#ends, this.#serving);
       await this.#installing.run((part, error) => {
         invalidateCommunicators(part);

@@ -2,6 +2,7 @@ import {
   asFailure,
   CheckpointError,
   DeadlineError,
+  OutOfHostMemoryError,
   PeerLostError,
   type WeightcastError,
 } from '../../errors.ts';
@@ -48,7 +49,8 @@ const graceMilliseconds = 500;
  *
  * It notes in the ledger of instances what each of them holds; the other ledgers are the supervisor's, which commits what it
  * resolves with. It rejects if no instance is updated. When it has ended, every rank that could be reached has released what
- * it took, and every engine that it paused is resumed unless it is broken.
+ * it took, and every engine that it paused is resumed unless it is broken, or has not answered: then it counts as updated all
+ * the same, and is tried to be resumed after that.
  */
 export class Update {
   readonly #update: UpdateContext;
@@ -221,7 +223,8 @@ export class Update {
   async #failed(update: UpdateContext, error: WeightcastError): Promise<void> {
     const left = this.#leftOf(update.spec.targets);
     if (update.isAborted) return this.#failAll(left, asFailure(this.#abort.signal.reason));
-    if (update.failures.outOfHostMemory && (await update.spec.freeHostMemory())) return;
+    const outOfHostMemory = error instanceof OutOfHostMemoryError || update.failures.outOfHostMemory;
+    if (outOfHostMemory && (await update.spec.freeHostMemory())) return;
     const blamed = update.failures.blamed(left);
     if (blamed.size === 0) {
       // No rank is there to read some bytes from now.

@@ -13,8 +13,14 @@ export function brokenWords(instance: Engine, isPaused: boolean): string {
   return `instance ${name} is broken and stays paused: update it again (${elsewhere})`;
 }
 
+/** Nobody of the cluster is left to try again. */
 export function stuckWords(instance: Engine, error: WeightcastError): string {
   return `instance ${instance.name} is still paused (${error.message}): ${resumeCommand(instance)}`;
+}
+
+/** The cluster goes on trying. */
+export function resumingWords(instance: Engine, error: WeightcastError): string {
+  return `instance ${instance.name} is still paused (${error.message}): it is tried to be resumed while the cluster runs, and ${resumeCommand(instance)} does so, too`;
 }
 
 export function staleWords(instance: Engine, { message }: WeightcastError): string {

@@ -15,6 +15,7 @@ function registry(left: readonly RememberedInstance[] = []) {
   const lives = { remembered: [] as RememberedInstance[] };
   const instances = new InstanceRegistry((remembered) => {
     lives.remembered = remembered;
+    return null;
   });
   const undecided = instances.recall(left);
   instances.add(options, bridge);
