@@ -47,6 +47,8 @@ export class SimulatedEngine {
   nextResume: CallFault | null = null;
   /** How it fails the next questions about prompts. */
   nextAnswers: CallFault | null = null;
+  /** It answers no questions about prompts, as to somebody with a wrong API key. */
+  refusesQuestions = false;
   readonly #options: EngineOptions;
   #workers: SimulatedWorker[] = [];
   /** By device, what its worker received last. */
@@ -267,6 +269,10 @@ export class SimulatedEngine {
 
   /** A paused engine only queues what it is asked. */
   async #answers(prompts: readonly Prompt[]): Promise<RankAnswers[]> {
+    if (prompts.length === 0) {
+      if (this.refusesQuestions) throw new EngineError('Unauthorized');
+      return [{ dataParallelRank: null, logprobs: [] }];
+    }
     const fault = this.nextAnswers;
     this.nextAnswers = null;
     await this.#failIf(fault);

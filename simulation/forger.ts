@@ -65,7 +65,7 @@ export class Forger {
       epoch,
       reason: 'forged',
       version: 'forged@0',
-      worker: { report: true, liveLayouts: [], acceptUnproven: false, protocol: 2 },
+      worker: { report: true, liveLayouts: [], acceptUnproven: false, silenceSeconds: 1, protocol: 2 },
       createCommunicator: null,
       communicator: null,
       planDigest: '',

@@ -10,8 +10,9 @@ import { AbortedError, type WeightcastError, WorkerLinkError } from '../src/erro
 import type { Clock } from '../src/ports.ts';
 import type { Trace } from './trace.ts';
 
-/** How long an abort waits for the worker to disconnect, as in the real link. */
-const abortMilliseconds = 1_000;
+/** How long an abort waits for the worker to disconnect, and for one that has not answered in time, as in the real link. */
+const abortMilliseconds = 5_000;
+const hungMilliseconds = 500;
 /** Time that one message takes over a local socket. */
 const hopMilliseconds = 0.05;
 /** How much later than the disconnection the worker's last answer may arrive. */
@@ -45,6 +46,8 @@ export interface LinkOptions {
   readonly version: string;
   /** Null: the worker is not asked what it holds. */
   readonly liveLayouts: readonly string[] | null;
+  /** How long the worker has to wait for the rank, at least. */
+  readonly silenceSeconds: number;
   readonly timeoutMilliseconds: number;
   /** The rank's clock; messages in flight use the world's. */
   readonly clock: Clock;
@@ -54,6 +57,8 @@ export interface LinkOptions {
 export class SimulatedLinks {
   /** How many of the next links cannot be bound. */
   bindFailures = 0;
+  /** What workers were asked for at most. */
+  longestSilence = 0;
   readonly #world: Clock;
   readonly #trace: Trace;
   readonly #bound = new Map<string, SimulatedLink>();
@@ -70,6 +75,7 @@ export class SimulatedLinks {
   }
 
   bind(options: LinkOptions): SimulatedLink {
+    this.longestSilence = Math.max(this.longestSilence, options.silenceSeconds);
     this.#count += 1;
     const address = `sim://${options.deviceUuid}/${options.epoch}-${this.#count}`;
     this.#trace.add(address, 'bound');
@@ -103,6 +109,7 @@ export class SimulatedLink implements WorkerLink {
   /** Requests without an answer, the oldest first. */
   readonly #inFlight: Request[] = [];
   #cancelDeadline: () => void = () => {};
+  #hangs = false;
   /** Settles when the peer has served what has reached it. */
   #served: Promise<unknown> = Promise.resolve();
   /** The peer has failed: it serves no more. */
@@ -171,7 +178,8 @@ export class SimulatedLink implements WorkerLink {
     const peer = this.#peer;
     if (peer !== null && !this.#finished) {
       await new Promise<void>((resolve) => {
-        const cancel = this.#options.clock.after(abortMilliseconds, resolve);
+        const most = this.#hangs ? hungMilliseconds : abortMilliseconds;
+        const cancel = this.#options.clock.after(most, resolve);
         this.#world.after(hopMilliseconds, () => {
           // As a worker that takes one message at a time, it serves what was announced before it reads the abort.
           this.#served
@@ -221,7 +229,10 @@ export class SimulatedLink implements WorkerLink {
   #await({ request }: Request): void {
     const { timeoutMilliseconds, clock } = this.#options;
     const late = `did not answer ${request.type} within ${timeoutMilliseconds} ms`;
-    this.#cancelDeadline = clock.after(timeoutMilliseconds, () => this.#end(this.#failure(late)));
+    this.#cancelDeadline = clock.after(timeoutMilliseconds, () => {
+      this.#hangs = this.#peer !== null;
+      this.#end(this.#failure(late));
+    });
   }
 
   #send(asked: Request): void {

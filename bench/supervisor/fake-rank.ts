@@ -48,6 +48,7 @@ export class FakeRank implements Actor<RankMessage> {
           endedAt: 2,
           timeline: null,
           arrived: 'as registered',
+          serialFrom: null,
           seenBy: 'worker',
           live: [],
           received: [],

@@ -84,6 +84,8 @@ class Report:
     gbps: float
     #: Seconds that each stage was busy, on average of the ranks.
     stages: Dict[str, float] = field(default_factory=dict)
+    #: Ranks that went on serially from some bucket on, because device memory ran short: `rank` and `bucket` of each.
+    serial_from: List[Dict[str, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

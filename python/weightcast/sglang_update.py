@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import zmq
 
-from .errors import EngineAsleep, ModelNotReloadable, WeightcastError
+from .errors import EngineAsleep, EngineBusy, ModelNotReloadable, WeightcastError
 from .messages import Open
 from .receive import receive_weights
 from .sglang_reload import SglangReload, check_proven, check_reloadable
@@ -35,20 +35,28 @@ def update_weights(original: Callable[..., Any], manager: Any, request: Any) -> 
     """
     if not any(address.startswith(_OUR_ADDRESSES) for address in request.zmq_handles.values()):
         return original(manager, request)
-    refusal = _refusal(manager)
+    refusal = _refusal(manager, request)
     willing, message = _of_all_ranks(manager.tp_cpu_group, refusal is None, refusal or "")
     if not willing:
         logger.error("the update is refused: %s", message)
         return _answer(False, message)
     with _extension(_runners_of(manager), _exchanges_of(manager)) as reports:
         output = original(manager, request)
+        if output.success and request.flush_cache:
+            _drop_embeddings()
     message = f"weightcast: {'; '.join(reports)}" if output.success else output.message
     return _answer(*_of_all_ranks(manager.tp_cpu_group, output.success, message))
 
 
-def _refusal(manager: Any) -> str | None:
+def _refusal(manager: Any, request: Any) -> str | None:
     """Why this rank's models cannot be updated. Touches nothing."""
     try:
+        # SGLang finds that out when the weights have changed, which ends the scheduler.
+        is_idle = getattr(manager, "is_fully_idle", None)
+        if request.flush_cache and is_idle is not None and not is_idle():
+            raise EngineBusy(
+                "requests run or wait in this engine, so that its cache cannot be flushed: pause it with abort, or do not reset the cache"
+            )
         if _WEIGHTS in manager.offload_tags:
             raise EngineAsleep(
                 "the engine's weights are released: POST /resume_memory_occupation with the tag weights first"
@@ -103,6 +111,13 @@ def _check_exchanges(sent: int | None, taken: int | None) -> None:
 
 def _which(runner: Any) -> str:
     return "draft" if runner.is_draft_worker else "target"
+
+
+def _drop_embeddings() -> None:
+    """Of images, which the old weights computed: SGLang keeps them when it flushes its cache."""
+    cache = getattr(sys.modules.get("sglang.srt.managers.mm_utils"), "embedding_cache", None)
+    if cache is not None:
+        cache.clear()
 
 
 def _answer(success: bool, message: str) -> Any:

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { AbortedError, CheckpointError, describe, NativeError } from '../errors.ts';
 import type { Device } from '../native-bridge/device.ts';
 import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
-import { AdoptedFile, checkUntouched } from './adopted-file.ts';
+import { AdoptedFile } from './adopted-file.ts';
 import { mapBounded } from './bounded-concurrency.ts';
 import {
   adoptedFile,
@@ -14,6 +14,7 @@ import {
   reusedFile,
   segmentFile,
 } from './file-identity.ts';
+import { bytesOf, FileLoader } from './file-loader.ts';
 import { decodeManifest, type Manifest, type SegmentInfo } from './manifest.ts';
 import { selectRows } from './manifest-rows.ts';
 import { escapeControls, quoted } from './printable.ts';
@@ -50,6 +51,7 @@ export class SharedSegments implements SegmentStore {
   readonly #directory: string;
   readonly #host: string;
   readonly #pool: ThreadPool;
+  readonly #loader: FileLoader;
   readonly #device: PinningDevice;
   readonly #attached = new Map<string, Attached>();
   readonly #spare = new SpareMappings((mapping) => void this.#unmap(mapping));
@@ -58,16 +60,17 @@ export class SharedSegments implements SegmentStore {
 
   /**
    * Segments in `directory` are weightcast's own to remove; all others are a user's files. `host` is its name in errors,
-   * `device` what segments are uploaded to.
+   * `device` what segments are uploaded to. `readers` only read files, and mostly wait.
    */
   constructor(
     { directory, host }: { readonly directory: string; readonly host: string },
-    pool: ThreadPool,
+    { pool, readers }: { readonly pool: ThreadPool; readonly readers: ThreadPool },
     device: PinningDevice,
   ) {
     this.#directory = directory;
     this.#host = host;
     this.#pool = pool;
+    this.#loader = new FileLoader(host, readers, pool.threads);
     this.#device = device;
   }
 
@@ -141,8 +144,9 @@ export class SharedSegments implements SegmentStore {
     const own = manifest.segments.find(({ path }) => path === order.segment);
     const sizes = {
       made: own === undefined || order.exists ? 0 : own.bytes,
-      read: order.reads.reduce((sum, { ranges }) => sum + bytesIn(ranges), 0),
-      digested: order.digest ? manifest.bytes.reduce((sum, bytes) => sum + bytes, 0) : 0,
+      read: bytesOf(order.reads),
+      // What is read is digested with it.
+      digested: order.digest ? bytesOutside(own, manifest) : 0,
     };
     // The jobs of the pool each count for themselves, into one number.
     const progress = new Float64Array(1);
@@ -177,6 +181,7 @@ export class SharedSegments implements SegmentStore {
   close(): void {
     for (const path of this.#attached.keys()) void this.#release(path);
     this.#spare.close();
+    this.#loader.close();
     this.#pool.close();
   }
 
@@ -282,21 +287,24 @@ export class SharedSegments implements SegmentStore {
     { reads, digest }: LoadOrder,
     progress: Float64Array,
   ): Promise<BigUint64Array> {
+    const digests = digest ? new BigUint64Array(manifest.names.length) : manifest.digests;
+    const isRead = (row: number) => manifest.segments[manifest.segmentOf[row]!]!.path === segment?.path;
+    const rows = digest ? [...digests.keys()] : [];
+    const [read, others] = [rows.filter(isRead), rows.filter((row) => !isRead(row))];
     if (segment !== undefined) {
-      await Promise.all(
-        reads.map(async ({ path, identity: encoded, ranges }) => {
-          const identity = decodeIdentity(encoded);
-          await checkUntouched(path, identity, this.#host);
-          await this.#pool.load(path, segment, ranges, progress);
-          await checkUntouched(path, identity, this.#host);
-        }),
-      );
+      const offsets = Float64Array.from(read, (row) => manifest.offsets[row]!);
+      const bytes = Float64Array.from(read, (row) => manifest.bytes[row]!);
+      const found = await this.#loader.load(reads, segment, { offsets, bytes }, progress);
+      for (const [at, row] of read.entries()) digests[row] = found[at]!;
     }
-    return digest ? this.#digestLoaded(manifest, progress) : manifest.digests;
+    if (others.length === 0) return digests;
+    const found = await this.#digestAdopted(selectRows(manifest, Uint32Array.from(others)), progress);
+    for (const [at, row] of others.entries()) digests[row] = found[at]!;
+    return digests;
   }
 
   /** Digests of the files as they are at one moment: one that changes meanwhile is an error. */
-  async #digestLoaded(manifest: Manifest, progress: Float64Array): Promise<BigUint64Array> {
+  async #digestAdopted(manifest: Manifest, progress: Float64Array): Promise<BigUint64Array> {
     const adopted = manifest.segments.flatMap(({ path }) => {
       if (adoptedFile(path) === null) return [];
       this.attach(path);
@@ -333,8 +341,6 @@ export class SharedSegments implements SegmentStore {
   }
 }
 
-function bytesIn(ranges: Float64Array): number {
-  let bytes = 0;
-  for (let at = 2; at < ranges.length; at += 3) bytes += ranges[at]!;
-  return bytes;
+function bytesOutside(own: SegmentInfo | undefined, { segments, segmentOf, bytes }: Manifest): number {
+  return bytes.reduce((sum, each, row) => (segments[segmentOf[row]!] === own ? sum : sum + each), 0);
 }

@@ -6,6 +6,7 @@ const options: Readonly<Record<string, string>> = {
   connectTimeoutMilliseconds: '--connect-timeout',
   fusedModules: '--fused',
   hasDraftModel: '--draft-model',
+  listen: '--cluster-listen',
   memoryFraction: '--memory-fraction',
   resetCache: '--reset-cache',
   stepTimeoutMilliseconds: '--step-timeout',

@@ -41,7 +41,7 @@ export class Reporter {
   table(summary: Summary): void {
     this.rows([
       ['version', summary.version],
-      ['mode', summary.mode],
+      ['mode', modeText(summary)],
       ['ranks', String(summary.ranks)],
       ['tensors', `${summary.tensors} in ${summary.buckets} buckets`],
       ['size', formatBytes(summary.bytes)],
@@ -60,6 +60,13 @@ export class Reporter {
     const width = Math.max(...rows.map(([label]) => label.length));
     for (const [label, value] of rows) process.stdout.write(`${label.padEnd(width)}  ${value}\n`);
   }
+}
+
+function modeText({ mode, serialFrom }: Summary): string {
+  if (serialFrom.length === 0) return mode;
+  const first = serialFrom.reduce((one, other) => (other.bucket < one.bucket ? other : one));
+  const others = serialFrom.length === 1 ? '' : ` and ${serialFrom.length - 1} more`;
+  return `${mode}, serial from bucket ${first.bucket} on (${rankName(first.rank)}${others}: device memory ran short)`;
 }
 
 function receivedText({ receivedBytes, overTcp }: Summary): string {

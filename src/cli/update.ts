@@ -10,19 +10,18 @@ import { engineKinds, pauseOptions } from '../engines/engine-client.ts';
 import { AbortedError, asFailure, describe, UsageError } from '../errors.ts';
 import { summarize } from '../observe/summary.ts';
 import { chromeTrace } from '../observe/timeline.ts';
-import type { DeviceOptions } from '../processes/devices.ts';
 import { parseBytes, parseCount } from '../units.ts';
 import { readAnswers } from './answers-file.ts';
 import { type DaemonArguments, isDaemonMeant, withDaemonOptions } from './daemon-arguments.ts';
 import { updateByDaemon } from './daemon-update.ts';
-import { devicesOf as deviceKindOf } from './device-arguments.ts';
 import { apiKeyOf, endpointOf } from './engine-arguments.ts';
+import { type PlaceArguments, placeOf, withPlaceOptions } from './engine-place.ts';
 import { interruptible, runCommand } from './interrupt.ts';
 import { checkOutputFile } from './output-file.ts';
 import { Reporter } from './reporter.ts';
 import { reworded, withFailureWritten, writeResult } from './result-file.ts';
 
-interface Options extends DaemonArguments {
+interface Options extends DaemonArguments, PlaceArguments {
   readonly checkpoint?: string;
   readonly loadMetas?: string;
   readonly saveMetas?: string;
@@ -35,8 +34,6 @@ interface Options extends DaemonArguments {
   readonly resetCache?: boolean;
   readonly draftModel?: true;
   readonly name?: string;
-  readonly devices?: string;
-  readonly firstDevice: string;
   readonly bucket?: string;
   readonly fused?: readonly string[];
   readonly memoryFraction: string;
@@ -52,9 +49,11 @@ interface Options extends DaemonArguments {
 }
 
 export function updateCommand(): Command {
-  return withDaemonOptions(
-    new Command('update').description(
-      'Load a checkpoint and install it in a running engine; without --endpoint, in the instances of a daemon (weightcast serve). The environment variable WEIGHTCAST_ENGINE_API_KEY holds the API key of the engine, if it has one.',
+  return withPlaceOptions(
+    withDaemonOptions(
+      new Command('update').description(
+        'Load a checkpoint and install it in a running engine; without --endpoint, in the instances of a daemon (weightcast serve). The environment variable WEIGHTCAST_ENGINE_API_KEY holds the API key of the engine, if it has one.',
+      ),
     ),
   )
     .option('--instance <names...>', 'instances of the daemon to update (default: all)')
@@ -84,11 +83,6 @@ export function updateCommand(): Command {
     )
     .option('--no-reset-cache', "leave the engine's caches as they are")
     .option('--name <name>', 'name of the checkpoint (default: its file name, or its name in the metas file)')
-    .option(
-      '--devices <kind>',
-      'devices of the engine: cuda, host, or host:NAMESPACE (default: cuda if there are GPUs, otherwise host)',
-    )
-    .option('--first-device <n>', "number of the first worker's device; those of the others follow it", '0')
     .option(
       '--bucket <bytes>',
       'bucket size, for example 64MiB (default: the smallest that keeps the link busy)',
@@ -173,12 +167,13 @@ async function updateAlone(
   for (const name of ['socket', 'daemon', 'instance'] as const)
     if (options[name] !== undefined) throw new UsageError(`give either --endpoint or --${name}`);
   const ranks = parseCount(options.ranks, '--ranks');
+  const place = placeOf(options, ranks);
   const { source, name } = await sourceOf(options);
   const reporter = new Reporter(ranks);
   const cluster = await Cluster.start({
     ranks,
-    instances: [instanceOf(options, options.endpoint, ranks)],
-    devices: devicesOf(options, ranks),
+    instances: [{ ...instanceOf(options, options.endpoint), ...place.instance }],
+    ...place.cluster,
     onProgress: (progress) => reporter.progress(progress),
   });
   try {
@@ -252,7 +247,8 @@ async function sourceOf({ checkpoint, loadMetas, name }: Options): Promise<{ sou
 
 /** The options of an update by a daemon. Throws `UsageError` for those of which only a cluster of its own makes use. */
 function forDaemon(options: Options): Options {
-  const own = ['ranks', 'loadMetas', 'saveMetas', 'pause', 'resetCache', 'draftModel', 'devices', 'timeline'];
+  const place = ['ranks', 'devices', 'host', 'launcher', 'clusterListen'];
+  const own = [...place, 'loadMetas', 'saveMetas', 'pause', 'resetCache', 'draftModel', 'timeline'];
   const given = own.find((name) => options[name as keyof Options] !== undefined);
   if (given !== undefined) {
     const option = given.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
@@ -263,21 +259,13 @@ function forDaemon(options: Options): Options {
   return options;
 }
 
-function devicesOf({ devices, firstDevice }: Options, ranks: number): DeviceOptions {
-  const first = parseCount(firstDevice, '--first-device', 0);
-  const kind = deviceKindOf(devices);
-  if (kind.kind === 'host') return { ...kind, first };
-  return { ...kind, indices: Array.from({ length: ranks }, (_, rank) => first + rank) };
-}
-
 /** `Cluster.start` rejects invalid values of `engine`, `link` and `pause`. */
-function instanceOf(options: Options, endpoint: string, ranks: number): InstanceOptions {
+function instanceOf(options: Options, endpoint: string): InstanceOptions {
   const { engine, link, pause, resetCache, draftModel } = options;
   const words = { engine, ...(link !== undefined && { link }), ...(pause !== undefined && { pause }) };
   return {
     name: 'engine',
     endpoint: endpointOf(endpoint),
-    ranks: [...Array(ranks).keys()],
     ...(words as Pick<InstanceOptions, 'engine' | 'link' | 'pause'>),
     ...(resetCache !== undefined && { resetCache }),
     ...(draftModel && { hasDraftModel: draftModel }),

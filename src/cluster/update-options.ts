@@ -46,7 +46,8 @@ export interface UpdateOptions {
   readonly timeoutMilliseconds?: number;
   /**
    * How long one answer of an engine worker may take, which copies a bucket, or quantises and packs the weights at the end.
-   * Default: 120,000, and 1,000 more for each GB of the checkpoint.
+   * Default: 120,000, and 1,000 more for each GB of the checkpoint, but where several instances are updated at most half of the
+   * time that the update has, so that one which hangs leaves time for the others.
    */
   readonly stepTimeoutMilliseconds?: number;
   /**

@@ -33,6 +33,11 @@ export class Metrics {
     'Bytes of updated checkpoints: device, into the memory of each device; network, from other hosts.',
     ['path'],
   );
+  readonly #shortages = this.#counter(
+    'weightcast_device_memory_shortages_total',
+    'Ranks that went on serially in the middle of an update, because device memory ran short.',
+    [],
+  );
   readonly #version = this.#gauge(
     'weightcast_instance_version_info',
     '1 for the version that each instance serves.',
@@ -84,6 +89,7 @@ export class Metrics {
       this.#updateSeconds.observe({ stage, outcome }, busy / ranks);
     this.#bytes.inc({ path: 'device' }, report.bytes * report.ranks);
     this.#bytes.inc({ path: 'network' }, report.receivedBytes);
+    this.#shortages.inc(report.serialFrom.length);
   }
 
   async text(): Promise<string> {

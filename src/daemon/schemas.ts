@@ -263,6 +263,11 @@ const report = z.object({
   version: z.string().describe('`checkpoint@digest`'),
   instances: z.array(instanceReport),
   mode: z.enum(['pipelined', 'serial']),
+  serial_from: z
+    .array(z.object({ rank, bucket: z.int() }))
+    .describe(
+      'Ranks that went on serially from that bucket on, because device memory ran short in the middle of the update.',
+    ),
   ranks: z.int(),
   tensors: z.int(),
   bytes,

@@ -98,7 +98,7 @@ export class EngineHttp {
         if (last === null || !cutShort) last = describe(error);
         if (error instanceof EngineRefusal && error.status === 404) await onMissing(error);
       }
-      await this.#pause(Math.min(pollMilliseconds, deadline - this.#clock.now()), options.signal);
+      await this.wait(Math.min(pollMilliseconds, deadline - this.#clock.now()), options.signal);
     }
   }
 
@@ -217,7 +217,8 @@ export class EngineHttp {
     return { status: response.statusCode, type, text: Buffer.concat(chunks).toString('utf8') };
   }
 
-  #pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  /** Between two calls. Rejects with `AbortedError`. */
+  wait(milliseconds: number, signal: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       const onAbort = () => {
         cancel();

@@ -126,6 +126,18 @@ export class Mapping {
   }
 }
 
+/** What a {@link ThreadPool} loads. */
+export interface LoadWork {
+  /** Three numbers a range, in bytes: file offset, destination offset, bytes. */
+  readonly files: readonly { readonly path: string; readonly ranges: Float64Array }[];
+  /** Two numbers a tensor to digest, in bytes, in ascending order: offset in the destination, bytes. The ranges bring all of it. */
+  readonly tensors: Float64Array;
+  /** Its first element counts up by the bytes read, while threads read them. */
+  readonly progress: Float64Array;
+  /** How many of the pool's threads digest and copy at once; of loads that run together, what the first one says. */
+  readonly processors: number;
+}
+
 /**
  * Native threads for bulk work off the JavaScript thread. Jobs begin in the order they were given and settle as they are
  * done; two that touch the same bytes of a mapped file, where one writes, run and settle one after the other. All
@@ -156,11 +168,13 @@ export class ThreadPool {
   }
 
   /**
-   * Reads ranges of a file. Three numbers a range, in bytes: file offset, destination offset, bytes. `progress[0]`
-   * counts up by the bytes read, while threads read them. A file that is too short is an error naming its size.
+   * Reads ranges of files into a mapping, past the page cache where the file system can do that, and returns the digests of
+   * tensors, computed as their bytes came. As many reads are under way as the pool has threads. A file that is too short is an
+   * error naming its size.
    */
-  load(path: string, destination: Mapping, ranges: Float64Array, progress: Float64Array): Promise<Interval> {
-    return awaitNative(this.native.load(path, destination.native, ranges, progress));
+  load(destination: Mapping, { files, tensors, progress, processors }: LoadWork): Promise<BigUint64Array> {
+    const [paths, ranges] = [files.map(({ path }) => path), files.map((file) => file.ranges)];
+    return awaitNative(this.native.load(paths, ranges, destination.native, tensors, progress, processors));
   }
 
   /**

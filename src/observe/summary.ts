@@ -6,6 +6,8 @@ export interface Summary {
   /** `checkpoint@digest`. */
   readonly version: string;
   readonly mode: 'pipelined' | 'serial';
+  /** Ranks that went on serially from that bucket on, because device memory ran short in the middle of the update. */
+  readonly serialFrom: readonly { readonly rank: number; readonly bucket: number }[];
   readonly ranks: number;
   readonly tensors: number;
   readonly bytes: number;
@@ -31,6 +33,7 @@ export function summarize(report: UpdateReport): Summary {
   return {
     version: `${report.checkpoint}@${report.digest}`,
     mode: report.mode,
+    serialFrom: report.serialFrom.map(({ rank, bucket }) => ({ rank, bucket })),
     ranks: report.ranks,
     tensors: report.tensors,
     bytes: report.bytes,

@@ -21,7 +21,8 @@ function setUp(t: TestContext) {
   const content = randomBytes(bytes);
   writeFileSync(source, content);
   const store = () => {
-    const made = new SharedSegments({ directory, host: 'h' }, new ThreadPool(2), cuda.device());
+    const pools = { pool: new ThreadPool(2), readers: new ThreadPool(4) };
+    const made = new SharedSegments({ directory, host: 'h' }, pools, cuda.device());
     t.after(() => made.close());
     return made;
   };
@@ -68,7 +69,7 @@ test('a segment that is there is filled again: the same file, still pinned, noth
   const segments = store();
   const job = segments.load(order(false));
   const first = await job.digests;
-  assert.equal(job.totalBytes, 3 * bytes, 'made, read, digested');
+  assert.equal(job.totalBytes, 2 * bytes, 'made, and read');
   assert.equal(job.doneBytes(), job.totalBytes);
   assert(readFileSync(segment).equals(content));
   assert.equal(fake.census().pinnedBytes, bytes);
@@ -78,7 +79,7 @@ test('a segment that is there is filled again: the same file, still pinned, noth
   writeFileSync(source, next);
   const again = segments.load(order(true));
   const second = await again.digests;
-  assert.equal(again.totalBytes, 2 * bytes);
+  assert.equal(again.totalBytes, bytes);
   assert.equal(again.doneBytes(), again.totalBytes);
   assert(readFileSync(segment).equals(next));
   assert.notDeepEqual(second, first);

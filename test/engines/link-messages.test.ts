@@ -34,6 +34,8 @@ const requests: LinkRequest[] = [
     report: false,
     installed: true,
     acceptUnproven: true,
+    exchanges: 2,
+    silenceSeconds: 3_660,
   },
   {
     type: 'load',

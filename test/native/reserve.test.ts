@@ -8,7 +8,7 @@ import { addon } from '../../src/native-bridge/addon.ts';
 import { awaitNative } from '../../src/native-bridge/call.ts';
 import { Mapping, ThreadPool } from '../../src/native-bridge/memory.ts';
 import { TestHost } from './harness.ts';
-import { buildOldKernel } from './old-kernel.ts';
+import { runPreloaded } from './preloaded.ts';
 
 const mebibyte = 1 << 20;
 
@@ -114,7 +114,8 @@ test('a kernel that cannot bring pages into a page table reserves them in the fi
   const host = new TestHost(t);
   const directory = join('/dev/shm', `${host.namespace}-old`);
   mkdirSync(directory);
-  const { status, stdout, stderr } = buildOldKernel().run(
+  const { status, stdout, stderr } = runPreloaded(
+    'old-kernel',
     new URL('fixtures/reserver.js', import.meta.url),
     join(directory, 'file'),
     String(70 * mebibyte),

@@ -165,7 +165,9 @@ class Refusals(WithSglang):
 
 
 class Requests(WithSglang):
-    ours = types.SimpleNamespace(zmq_handles={"HOST-0": "ipc://@weightcast-HOST-0-1.sock"})
+    links = {"HOST-0": "ipc://@weightcast-HOST-0-1.sock"}
+    ours = types.SimpleNamespace(zmq_handles=links, flush_cache=False)
+    flushing = types.SimpleNamespace(zmq_handles=links, flush_cache=True)
 
     def ask(
         self,
@@ -254,6 +256,37 @@ class Requests(WithSglang):
         answer = self.ask(manager)
         self.assertFalse(answer.success)
         self.assertIn("weights are released", answer.message)
+
+    def test_an_engine_that_could_not_flush_its_cache_is_refused_before_it_would_end(self) -> None:
+        model = self.started()
+        manager = self.manager(model)
+        for idle in (False, True):
+            manager.is_fully_idle = lambda idle=idle: idle
+            answer = self.ask(manager, self.flushing, send=lambda load: load(weights_of(2.0, *ALL)))
+            self.assertEqual(answer.success, idle)
+            if not idle:
+                self.assertRegex(answer.message, "EngineBusy: requests run or wait .*: pause it with abort")
+                self.assertEqual(self.held(model), {name: [1.0] * 4 for name in ALL})
+        manager.is_fully_idle = lambda: False
+        self.assertTrue(self.ask(manager, send=lambda load: load(weights_of(3.0, *ALL))).success)
+
+    def test_what_old_weights_made_of_images_goes_with_the_cache(self) -> None:
+        utils = types.ModuleType("sglang.srt.managers.mm_utils")
+        utils.embedding_cache = {"an image": 1}
+        model = self.started()
+        with unittest.mock.patch.dict(sys.modules, {utils.__name__: utils}):
+            self.ask(self.manager(model), send=lambda load: load(weights_of(2.0, *ALL)))
+            self.assertEqual(len(utils.embedding_cache), 1)
+            self.ask(self.manager(model), self.flushing, send=lambda load: load(weights_of(2.0, *ALL)))
+            self.assertEqual(len(utils.embedding_cache), 0)
+
+    def test_a_draft_that_took_nothing_is_not_processed_again(self) -> None:
+        draft = fake_sglang.start(Model(head=Layer("a", method=Negating())), weights_of(1.0, "head.a"), "auto")
+        manager = self.manager(self.started(), draft)
+        answer = self.ask(manager, send=lambda load: load(weights_of(2.0, *ALL)), accept_unproven=True)
+        self.assertIn("in the draft model, took none of the tensors", answer.message)
+        self.assertEqual(self.held(draft), {"head.a": [-1.0] * 4})
+        self.assertEqual(draft.head.processed, 1)
 
     def test_the_link_of_checkpoint_engine_is_left_to_sglang(self) -> None:
         theirs = types.SimpleNamespace(zmq_handles={"GPU-0": "ipc://@checkpoint-engine-GPU-0-1.sock"})

@@ -242,6 +242,7 @@ const leaks: readonly (readonly [violation: RegExp, leak: (fixture: Fixture) => 
         epoch: 99,
         version: '',
         liveLayouts: null,
+        silenceSeconds: 1,
         timeoutMilliseconds: 1,
         clock,
       }),

@@ -54,6 +54,8 @@ export const remembered = {
   epoch: z.int().nonnegative(),
   /** By host, the identity of its segments' directory. */
   directories: z.record(z.string(), z.string()),
+  /** Sets of segments that are kept for later checkpoints; the one that became spare first comes first. */
+  spare: z.array(z.array(ownSegment)),
   positions: z.array(z.object({ rank, host: z.string(), position: z.int().nonnegative() })),
 };
 export type Remembered = { readonly [K in keyof typeof remembered]: z.infer<(typeof remembered)[K]> };

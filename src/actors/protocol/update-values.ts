@@ -110,6 +110,8 @@ export const workerAsked = z.object({
   liveLayouts: z.array(z.string()).nullable(),
   /** To load also into models that are not known to compute with what is loaded. */
   acceptUnproven: z.boolean(),
+  /** To wait at least as long for its rank: other workers of the update, or other hosts, may keep that waiting. */
+  silenceSeconds: z.number().positive(),
   /** The version of the worker link that it understands. */
   protocol: z.int(),
 });
@@ -126,6 +128,13 @@ export const liveDigests = z.object({
 });
 export type LiveDigests = z.infer<typeof liveDigests>;
 
+/**
+ * Where a rank has given up its staging slots in the middle of an update, because other processes had taken the free device
+ * memory: the first bucket that was uploaded straight into its link slot, and when, by its host's monotonic clock.
+ */
+const serialFrom = z.object({ rank, bucket: z.int().nonnegative(), at: z.number() });
+export type SerialFrom = z.infer<typeof serialFrom>;
+
 /** Spans of one rank's work, three numbers each: bucket, start, end, in milliseconds of its host's monotonic clock. */
 const timeline = z.object({
   rank,
@@ -134,6 +143,8 @@ const timeline = z.object({
   h2d: doubles,
   broadcast: doubles,
   reload: doubles,
+  /** Null if it kept its staging slots, or had none. */
+  serialFrom: serialFrom.nullable(),
 });
 export type RankTimeline = z.infer<typeof timeline>;
 
@@ -155,6 +166,8 @@ export const streamed = z.object({
   endedAt: z.number().nullable(),
   /** Null if it was not asked for. */
   timeline: timeline.nullable(),
+  /** Null if it kept its staging slots, or had none. */
+  serialFrom: serialFrom.nullable(),
   /** Null if it was not asked for, or its worker was asked and does not say. */
   arrived: arrived.nullable(),
   /** Who has seen that: the worker what it received, or its rank what it laid ready for a worker that cannot say. */
@@ -202,7 +215,10 @@ export const updateReport = z.object({
   epoch,
   checkpoint: name,
   digest: z.string(),
+  /** As planned. */
   mode: plan.shape.mode,
+  /** Ranks that went on serially from some bucket on, because device memory ran short; the next update is planned anew. */
+  serialFrom: z.array(serialFrom),
   /** Of the instances that were updated, as are the figures below. */
   ranks: z.int(),
   tensors: z.int(),

@@ -247,10 +247,11 @@ export class RankTransfer {
   // ── memory pressure, and the end ─────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Frees the staging slots in the middle of an update. They must be empty, and the last broadcast out of them must have
-   * had `releaseAfter`: peers that still have the memory open could not be stopped from reading it.
+   * Frees the staging slots in the middle of an update, before this bucket. They must be empty, and peers must have closed
+   * them: the last broadcast out of them has had `releaseAfter`.
    */
-  releaseStaging(): void {
+  releaseStaging(bucket: number): void {
+    this.#spans.serialFrom ??= { rank: this.#options.ports.rank, bucket, at: this.#options.clock.now() };
     this.#slots.releaseStaging();
   }
 
@@ -262,12 +263,11 @@ export class RankTransfer {
 
   /** What there is to say of all exchanges, and of what was read from other hosts. */
   outcome(arrived: Arrived | null, isTimed: boolean): Streamed {
-    const { ports, receiver } = this.#options;
-    const { startedAt, endedAt } = this.#spans;
-    const timeline = isTimed ? this.#spans.timeline(ports.rank, receiver?.spans ?? new Float64Array()) : null;
+    const { spans: read = new Float64Array(), received = [] } = this.#options.receiver ?? {};
+    const { startedAt, endedAt, serialFrom } = this.#spans;
+    const timeline = isTimed ? this.#spans.timeline(this.#options.ports.rank, read) : null;
     const seenBy = this.#handedOver === null ? 'worker' : 'rank';
-    const received = receiver?.received ?? [];
-    return { startedAt, endedAt, timeline, arrived, seenBy, live: this.#live, received };
+    return { startedAt, endedAt, timeline, serialFrom, arrived, seenBy, live: this.#live, received };
   }
 
   /** How many buckets the engine worker was asked to load, in all exchanges. */

@@ -1,4 +1,4 @@
-import type { PauseOption } from '../../engines/engine-client.ts';
+import type { EngineKind, PauseOption } from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { Held } from '../../plan/live-weights.ts';
 import type { ActorRef, AskOptions, Context } from '../kernel/index.ts';
@@ -19,6 +19,7 @@ export interface UpdateTarget {
   readonly name: string;
   readonly bridge: ActorRef<BridgeMessage>;
   readonly endpoint: string;
+  readonly engine: EngineKind;
   readonly ranks: readonly number[];
   /** Its weights are not those of one version, or not right: it must not be resumed before an update succeeds. */
   readonly isBroken: boolean;

@@ -67,6 +67,9 @@ type Ceilings = Map<number, number>;
 /** A worker may copy, quantise and pack as slowly as this: 1 GB in a second. */
 const workerLinkBytesPerMillisecond = 1e6;
 
+/** A worker hears that the update's time is over before it gives up by itself. */
+const workerSlackSeconds = 60;
+
 /** A rank that refuses this many plans, each smaller than the one before, is not short of memory only for a moment. */
 const openLimit = 4;
 
@@ -234,7 +237,7 @@ async function openGroup(
       version: versionOf(checkpoint),
       worker: askedOf(ready.rank, update),
       exchanges,
-      stepTimeoutMilliseconds: stepTimeoutOf(update.spec),
+      stepTimeoutMilliseconds: stepTimeoutOf(update),
       communicator,
       planDigest: plan.digest,
       layout: plan.layout,
@@ -258,7 +261,8 @@ function openMilliseconds({ status }: Registered, ranks: number, reception: Rece
   return growing(deadlines.open, received + status.bytes / ranks, 'memory');
 }
 
-function askedOf(rank: number, { spec, liveLayouts }: UpdateContext): WorkerAsked {
+function askedOf(rank: number, update: UpdateContext): WorkerAsked {
+  const { spec, liveLayouts } = update;
   const { targets, options, linkProtocols } = spec;
   const instance = targets.find(({ ranks }) => ranks.includes(rank));
   return {
@@ -267,6 +271,7 @@ function askedOf(rank: number, { spec, liveLayouts }: UpdateContext): WorkerAske
     // With something to compare them with, they do not stay unproven.
     acceptUnproven:
       options.acceptUnproven || options.baseline !== null || options.verify.answers !== undefined,
+    silenceSeconds: Math.ceil(update.left() / 1_000) + workerSlackSeconds,
     protocol: linkProtocols.get(instance?.name ?? '') ?? oldestProtocol,
   };
 }
@@ -321,10 +326,15 @@ function mirrorsOf({ reception }: Planned, ranks: readonly ReadyRank[]): Copy[] 
   });
 }
 
-/** How long one answer of an engine worker may take: post-hooks take longer the more there is to quantise or to pack. */
-export function stepTimeoutOf({ checkpoint, options }: UpdateSpec): number {
+/**
+ * How long one answer of an engine worker may take: post-hooks take longer the more there is to quantise or to pack. Others,
+ * whose broadcasts wait for it, are to have half of the time that is left to be updated without it.
+ */
+function stepTimeoutOf(update: UpdateContext): number {
+  const { checkpoint, options, targets } = update.spec;
   const usual = deadlines.workerLink + Math.ceil(checkpoint.status.bytes / workerLinkBytesPerMillisecond);
-  return options.stepTimeoutMilliseconds ?? usual;
+  const most = targets.length === 1 ? usual : Math.min(usual, Math.ceil(update.left() / 2));
+  return options.stepTimeoutMilliseconds ?? most;
 }
 
 /** `checkpoint@digest`. */

@@ -15,6 +15,7 @@ export function reportOf(
     checkpoint: status.checkpoint,
     digest: status.digest,
     mode: plans.some(({ mode }) => mode === 'serial') ? 'serial' : 'pipelined',
+    serialFrom: streamed.flatMap(({ serialFrom }) => serialFrom ?? []),
     ranks: streamed.length,
     tensors: status.tensors,
     bytes: status.bytes,

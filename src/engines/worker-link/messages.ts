@@ -9,7 +9,7 @@ import type { ArrivedDigests, LiveDigests } from './worker-link.ts';
  *
  * | step | request of the rank | what it means |
  * |---|---|---|
- * | 1   | `{type: "open", protocol: 2, device: str, epoch: int, version: str, handle: bin, bytes: int, report: bool, installed?: bool, acceptUnproven?: bool, exchanges?: int}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest`; `report`, `installed`: whether the reply to `finish` has one; `acceptUnproven`: load also into models that are not known to compute with what is loaded; `exchanges`: how often all of this is done in one update, once for each model that takes the weights apart |
+ * | 1   | `{type: "open", protocol: 2, device: str, epoch: int, version: str, handle: bin, bytes: int, report: bool, installed?: bool, acceptUnproven?: bool, exchanges?: int, silenceSeconds?: num}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest`; `report`, `installed`: whether the reply to `finish` has one; `acceptUnproven`: load also into models that are not known to compute with what is loaded; `exchanges`: how often all of this is done in one update, once for each model that takes the weights apart; `silenceSeconds`: the worker waits at least as long for each further request |
  * | 2…  | `{type: "load", tensors: [{name: str, dtype: str, shape: [int], offset: int}]}` | copy these out of the link buffer; dtype as safetensors names it, offset in bytes from the start of the buffer |
  * | n-1 | `{type: "release"}` | drop the link buffer; its memory is freed after the reply |
  * | n   | `{type: "finish", layouts?: [bin]}` | run the post-hook and report the digests of what arrived, and of what the model holds; `layouts`: those whose names the rank knows |
@@ -58,6 +58,7 @@ const openRequest = z.object({
   installed: z.boolean().optional(),
   acceptUnproven: z.boolean().optional(),
   exchanges: z.int().positive().optional(),
+  silenceSeconds: z.number().positive().optional(),
 });
 const loadRequest = z.object({
   type: z.literal('load'),

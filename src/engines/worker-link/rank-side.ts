@@ -17,6 +17,8 @@ export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
   readonly acceptUnproven?: boolean;
   /** How many exchanges the update has. Default: 1. */
   readonly exchanges?: number;
+  /** How long the worker has to wait for each further request, at least. Default: as long as it does anyway. */
+  readonly silenceSeconds?: number;
   /** Version of the link that the worker speaks. Default: this end's. */
   readonly protocol?: number;
 }
@@ -57,8 +59,9 @@ export class MessagePackWorkerLink implements WorkerLink {
 
   async open(buffer: LinkBuffer): Promise<void> {
     const { deviceUuid: device, epoch, version, report = true, protocol = protocolVersion } = this.#options;
-    const { liveLayouts, acceptUnproven = false, exchanges = 1 } = this.#options;
-    const asked = { report, installed: liveLayouts !== undefined, acceptUnproven, exchanges };
+    const { liveLayouts, acceptUnproven = false, exchanges = 1, silenceSeconds } = this.#options;
+    const wait = silenceSeconds === undefined ? {} : { silenceSeconds };
+    const asked = { report, installed: liveLayouts !== undefined, acceptUnproven, exchanges, ...wait };
     const reply = await this.#ask({ type: 'open', protocol, device, epoch, version, ...asked, ...buffer });
     this.#readsAhead = reply.readsAhead ?? false;
   }

@@ -9,6 +9,8 @@ import { type LinkEnd, LinkSocket, maxMessageBytes } from './link-socket.ts';
  * afterwards; however many buckets were announced to it, one that takes longer hangs.
  */
 const abortMilliseconds = 5_000;
+/** The same for a worker that has let the deadline of a step pass: it has had its time, and others wait for this abort. */
+const hungMilliseconds = 500;
 
 /** The steps as error messages name them. */
 const activity = {
@@ -47,6 +49,8 @@ export class RankSocket {
   #inFlight = 0;
   /** Settles with the answer to the newest request. */
   #newest: Promise<unknown> = Promise.resolve();
+  /** It is connected, and has not answered in time. */
+  #hangs = false;
   /** The last exchange succeeded, and no new one has begun. */
   #finished = false;
 
@@ -127,8 +131,9 @@ export class RankSocket {
    * Sends the worker `message`, an abort, now or when it connects, and waits until it disconnects: until then it may still
    * read the link buffer. Not for ever.
    */
-  async drainPeer(message: Uint8Array, milliseconds = abortMilliseconds): Promise<void> {
-    await this.#socket.drainPeer(message, milliseconds);
+  async drainPeer(message: Uint8Array, milliseconds?: number): Promise<void> {
+    const usual = this.#hangs ? hungMilliseconds : abortMilliseconds;
+    await this.#socket.drainPeer(message, milliseconds ?? usual);
   }
 
   /** May be called twice. */
@@ -153,7 +158,8 @@ export class RankSocket {
 
   #late(): WorkerLinkError {
     const { timeoutMilliseconds } = this.#options;
-    const fault = this.#socket.connected ? 'did not answer' : 'did not connect';
+    this.#hangs = this.#socket.connected;
+    const fault = this.#hangs ? 'did not answer' : 'did not connect';
     return this.#failure(`${fault} within ${timeoutMilliseconds} ms when`);
   }
 

@@ -60,7 +60,7 @@ export interface ReceiveOptions {
   readonly address: string;
   /** The worker's own device; an exchange for another one is refused. */
   readonly deviceUuid: string;
-  /** Longest time between two requests, and longest run of one method of the receiver. */
+  /** Longest time between two requests, and longest run of one method of the receiver. The rank may ask for more. */
   readonly timeoutMilliseconds: number;
   readonly clock: Clock;
 }
@@ -93,6 +93,7 @@ class Exchange {
   readonly #cancelConnecting: () => void;
   #opened = false;
   #announced: ReceivedWeights | null = null;
+  #timeoutMilliseconds: number;
   /** The rank has asked what the model holds after the update. */
   #tellsLive = false;
   /** The receiver's method in progress, or the last one. */
@@ -102,6 +103,7 @@ class Exchange {
     const { address, clock } = options;
     this.#options = options;
     this.#receiver = receiver;
+    this.#timeoutMilliseconds = options.timeoutMilliseconds;
     this.#socket = new LinkSocket(
       socket,
       clock,
@@ -139,7 +141,8 @@ class Exchange {
   }
 
   async #nextRequest(): Promise<LinkRequest> {
-    const { address, timeoutMilliseconds } = this.#options;
+    const { address } = this.#options;
+    const timeoutMilliseconds = this.#timeoutMilliseconds;
     const late = () => new DeadlineError(`the rank at ${address} was silent for ${timeoutMilliseconds} ms`);
     const frame = await this.#socket.wait(timeoutMilliseconds, late, () => this.#socket.receive());
     try {
@@ -195,13 +198,14 @@ class Exchange {
     if (this.#announced !== null) throw new ProtocolError('the rank opened a second link buffer');
     this.#announced = { epoch: request.epoch, version: request.version };
     this.#tellsLive = request.installed ?? false;
+    this.#timeoutMilliseconds = Math.max(this.#timeoutMilliseconds, (request.silenceSeconds ?? 0) * 1_000);
     await this.#work(() => this.#receiver.open(request));
     this.#opened = true;
   }
 
   /** Runs a method of the receiver; rejects early if the rank disconnects. */
   async #work<T>(method: () => T | Promise<T>): Promise<T> {
-    const { timeoutMilliseconds } = this.#options;
+    const timeoutMilliseconds = this.#timeoutMilliseconds;
     const late = () =>
       new DeadlineError(`the engine worker was busy for more than ${timeoutMilliseconds} ms`);
     const work = (async () => method())();
@@ -219,9 +223,8 @@ class Exchange {
 
   /** Waits for the receiver's running method, which may still copy from memory that is freed next. */
   async #settleWork(): Promise<void> {
-    const { clock, timeoutMilliseconds } = this.#options;
     await new Promise<void>((resolve) => {
-      const cancel = clock.after(timeoutMilliseconds, resolve);
+      const cancel = this.#options.clock.after(this.#timeoutMilliseconds, resolve);
       const settled = () => {
         cancel();
         resolve();
@@ -233,7 +236,6 @@ class Exchange {
   /** Answers all that the rank has asked with the error, until it has read it: it aborts or disconnects. */
   async #refuse(error: unknown): Promise<void> {
     const traceback = error instanceof Error ? (error.stack ?? error.message) : describe(error);
-    const { timeoutMilliseconds } = this.#options;
     const late = () => new DeadlineError('the rank did not read the error');
     const deliver = async () => {
       for (;;) {
@@ -242,7 +244,7 @@ class Exchange {
       }
     };
     // However the wait ends, the exchange rejects with the receiver's error.
-    await this.#socket.wait(timeoutMilliseconds, late, deliver).catch(() => {});
+    await this.#socket.wait(this.#timeoutMilliseconds, late, deliver).catch(() => {});
   }
 }
 
