@@ -128,7 +128,8 @@ class LayerwiseReload:
         """What an update by other means left half-way, vLLM would take for a part of this one."""
         if any(map(_is_under_way, self._infos)):
             logger.warning("an earlier update left layers of the %s model half-way", self._target.which)
-            self._restore()
+            with self._device:
+                self._restore()
 
     def _check(self) -> None:
         model = self._target.model
