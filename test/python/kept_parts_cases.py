@@ -291,7 +291,12 @@ class Updates(unittest.TestCase):
         worker = self.workers[0]
         self.assertEqual(worker.send(version(1)).keys(), {"ok", "report"})
         self.assertEqual(worker.rank.replies[0], {"ok": True, "readsAhead": True})
-        worker.send(version(1), parts=True)
+
+    def test_who_records_or_takes_parts_says_so_at_once(self) -> None:
+        worker = self.workers[0]
+        token, cuts = worker.record(version(1))
+        self.assertEqual(worker.rank.replies[0], {"ok": True, "readsAhead": True, "parts": True})
+        worker.send_parts(version(100), token, cuts)
         self.assertEqual(worker.rank.replies[0], {"ok": True, "readsAhead": True, "parts": True})
 
     def test_another_model_refuses_a_record_before_anything_is_loaded(self) -> None:
