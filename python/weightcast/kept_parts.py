@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from .cuts import NOTHING, WHOLE, Cut, is_of_words
+from .cuts import WHOLE, Cut, is_of_words
 from .digest import SALT, signed
 from .errors import PartsChanged, PartsUnknown, ProtocolError
 from .messages import Kept, Open, Tensor
@@ -95,7 +95,9 @@ class KeptParts:
         for index, tensor in enumerate(tensors):
             if tensor.part is not None:
                 if self._token is None:
-                    raise ProtocolError(f"the rank sends a part of {tensor.name!r}, of which nothing was agreed")
+                    raise ProtocolError(
+                        f"the rank sends a part of {tensor.name!r}, of which nothing was agreed"
+                    )
                 unpacked[index] = _in_whole(tensor, places[index][1])
                 self._scratch.add(unpacked[index][0].untyped_storage().data_ptr())
         if self._takes_part:
@@ -131,8 +133,10 @@ class KeptParts:
         for one in self._watched:
             cut = one.cut()
             if one.sent not in (WHOLE, cut):
-                self._changed(f"of tensor {one.name!r} it reads {cut.words()} now, and read {one.sent.words()}")
-            if cut != NOTHING:
+                self._changed(
+                    f"of tensor {one.name!r} it reads {cut.words()} now, and read {one.sent.words()}"
+                )
+            if one.extent.is_read:
                 self._reads = (self._reads + hash((one.name, cut))) & _WORD_MASK
             if self._is_recording:
                 self._names.update(one.name.encode() + b"\n")
