@@ -17,7 +17,7 @@ from weightcast.messages import Open
 from weightcast.vllm_derived import renew_combined_gates
 from weightcast.vllm_reload import Target
 from weightcast.vllm_drafts import draft_apart, refusal_of_draft, targets_of
-from weightcast.vllm_update import ModelUpdate
+from weightcast.vllm_update import ModelUpdate, uuid_of_device
 from weightcast.worker import VllmWorkerExtension
 
 CPU = torch.device("cpu")
@@ -393,6 +393,16 @@ class Updates(unittest.TestCase):
                     update_of(self.target)
             else:
                 update_of(self.target)
+
+    def test_workers_on_no_gpu_take_the_links_in_the_order_of_their_ranks(self) -> None:
+        links = {"HOST-b-1": "x", "HOST-b-0": "y"}
+        with self.assertRaisesRegex(WeightcastError, "set WEIGHTCAST_DEVICE_UUID"):
+            uuid_of_device(CPU, links)
+        self.assertEqual(uuid_of_device(CPU, {"HOST-b-1": "x"}), "HOST-b-1")
+        with unittest.mock.patch.multiple(
+            torch.distributed, is_initialized=lambda: True, get_world_size=lambda: 2, get_rank=lambda: 1
+        ):
+            self.assertEqual(uuid_of_device(CPU, links), "HOST-b-0")
 
     def test_an_older_vllm_loads_as_the_files_are(self) -> None:
         fake_vllm.install(layerwise=False)
