@@ -21,6 +21,7 @@ import { interruptible, runCommand } from './interrupt.ts';
 import { checkOutputFile } from './output-file.ts';
 import { Reporter } from './reporter.ts';
 import { reworded, withFailureWritten, writeResult } from './result-file.ts';
+import { refuseUnused } from './unused-options.ts';
 
 interface Options extends DaemonArguments {
   readonly checkpoint?: string;
@@ -83,7 +84,10 @@ export function updateCommand(): Command {
       "drop the engine's caches, which are of the old weights (default: with --pause abort or wait)",
     )
     .option('--no-reset-cache', "leave the engine's caches as they are")
-    .option('--name <name>', 'name of the checkpoint (default: its file name, or its name in the metas file)')
+    .option(
+      '--name <name>',
+      'name of the checkpoint (default: its file name, or its name in the metas file); without --checkpoint, of one that the daemon has',
+    )
     .option(
       '--devices <kind>',
       'devices of the engine: cuda, host, or host:NAMESPACE (default: cuda if there are GPUs, otherwise host)',
@@ -108,7 +112,9 @@ export function updateCommand(): Command {
     .option('--accept-unproven', 'update also models that may answer wrongly after a reload')
     .option('--json <file>', 'write the result as JSON to this file')
     .option('--timeline <file>', 'write a Chrome trace of the three stages to this file, for Perfetto')
-    .action((options: Options) => runCommand((signal) => update(options, signal)));
+    .action((options: Options, command: Command) => {
+      return runCommand((signal) => update(options, command, signal));
+    });
 }
 
 function pauseOption(): Option {
@@ -148,7 +154,15 @@ function answersOption(): Option {
   );
 }
 
-async function update(options: Options, signal: AbortSignal): Promise<void> {
+/** Options of which only a cluster of the command's own makes use. */
+const ofInstances = [
+  ...['ranks', 'loadMetas', 'saveMetas', 'engine', 'link', 'pause', 'resetCache', 'draftModel'],
+  ...['devices', 'firstDevice', 'timeline'],
+];
+/** Options of which only an update by a daemon does. */
+const ofDaemons = ['socket', 'daemon', 'tokenFile', 'instance'];
+
+async function update(options: Options, command: Command, signal: AbortSignal): Promise<void> {
   const updateOptions = updateOptionsOf(options);
   for (const [option, file] of outputsOf(options)) checkOutputFile(option, file);
   const { endpoint } = options;
@@ -156,10 +170,18 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
     throw new UsageError(
       `give --endpoint and --ranks, or start a daemon (weightcast serve): none serves on ${defaultSocket()}`,
     );
-  const work = () =>
-    endpoint === undefined
-      ? updateByDaemon(forDaemon(options), updateOptions, signal)
-      : updateAlone({ ...options, endpoint }, updateOptions, signal);
+  const work = async () => {
+    if (endpoint === undefined) {
+      refuseUnused(
+        command,
+        ofInstances,
+        'needs --endpoint: a daemon has it of its instances (weightcast add)',
+      );
+      return updateByDaemon(options, updateOptions, signal);
+    }
+    refuseUnused(command, ofDaemons, 'is for a daemon, and --endpoint updates without one');
+    return updateAlone({ ...options, endpoint }, updateOptions, signal);
+  };
   await withFailureWritten(options.json, work);
 }
 
@@ -170,8 +192,6 @@ async function updateAlone(
   signal: AbortSignal,
 ): Promise<void> {
   if (options.ranks === undefined) throw new UsageError('--endpoint needs --ranks');
-  for (const name of ['socket', 'daemon', 'instance'] as const)
-    if (options[name] !== undefined) throw new UsageError(`give either --endpoint or --${name}`);
   const ranks = parseCount(options.ranks, '--ranks');
   const { source, name } = await sourceOf(options);
   const reporter = new Reporter(ranks);
@@ -248,19 +268,6 @@ async function sourceOf({ checkpoint, loadMetas, name }: Options): Promise<{ sou
     return { source: { metas: loadMetas }, name: name ?? (await readMetas(loadMetas)).checkpoint };
   }
   throw new UsageError('give either --checkpoint or --load-metas');
-}
-
-/** The options of an update by a daemon. Throws `UsageError` for those of which only a cluster of its own makes use. */
-function forDaemon(options: Options): Options {
-  const own = ['ranks', 'loadMetas', 'saveMetas', 'pause', 'resetCache', 'draftModel', 'devices', 'timeline'];
-  const given = own.find((name) => options[name as keyof Options] !== undefined);
-  if (given !== undefined) {
-    const option = given.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-    throw new UsageError(
-      `--${option} needs --endpoint: the instances of a daemon have been added with their options`,
-    );
-  }
-  return options;
 }
 
 function devicesOf({ devices, firstDevice }: Options, ranks: number): DeviceOptions {

@@ -38,7 +38,7 @@ test('a checkpoint that is registered before there are ranks is loaded when they
     status.checkpoints.map(({ name, state }) => [name, state]),
     [['one', 'loaded']],
   );
-  assert.deepEqual(status.reasons, ['instance a is unknown']);
+  assert.deepEqual(status.reasons, ['instance a is unknown (this daemon has not updated it yet)']);
 });
 
 test('an update answers with what became of each instance, and what is proved', async () => {
