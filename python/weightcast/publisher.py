@@ -245,7 +245,7 @@ class Publisher:
     def _register(self, version: Version, given: Given, end: float) -> None:
         group = self._group
         assert group is not None
-        given.check({name: place.shape for name, place in group.layout.places.items()})
+        given.check(group.layout.places)
         paths = version.files.finish(group.layout)
         version.files.unlock()
         pause = _FIRST_BUSY_SECONDS

@@ -141,6 +141,10 @@ export class KeptCheckpoints {
   /** The content of a metas file. Rejects with `NotFoundError`, and as `Cluster.metas`. */
   async metas(name: string): Promise<string> {
     this.check(name);
+    if (this.#get(name).status === null)
+      throw new UsageError(
+        `checkpoint ${name} is in no memory yet: it is loaded when the first instance is added`,
+      );
     return this.#keeper.use((cluster) => cluster.metas(name));
   }
 

@@ -188,8 +188,9 @@ export class Service {
   }
 
   async stop(): Promise<void> {
-    await this.#keeper.stop();
+    // First: who waits for it is told.
     this.#watch.close();
+    await this.#keeper.stop();
     this.shared.close();
   }
 }

@@ -28,6 +28,9 @@ test('a checkpoint that is registered before there are ranks is loaded when they
   const waiting = await bench.ask('POST', '/v1/checkpoints', { name: 'one', path: one });
   assert.equal(waiting.status, 200, waiting.text);
   assert.equal(waiting.body.state, 'waiting');
+  const metas = await bench.ask('GET', '/v1/checkpoints/one/metas');
+  assert.deepEqual([metas.status, metas.body.error.code], [400, 'WEIGHTCAST_USAGE']);
+  assert.match(metas.body.error.message, /^checkpoint one is in no memory yet/);
   const early = await bench.ask('GET', '/readyz');
   assert.deepEqual([early.status, early.body.reasons], [503, ['the daemon has no instance']]);
 

@@ -59,7 +59,11 @@ test('one daemon serves on a socket; its commands talk to it; a signal ends it a
     [['update', '--checkpoint', 'v'], 2, /^CheckpointError: .*\/v does not exist; for a .* give --name$/m],
     // What would do nothing is refused.
     [['update', '--name', 'v', '--first-device', '4'], 2, /^UsageError: --first-device needs --endpoint/],
-    [['update', '--endpoint', 'http://127.0.0.1:1', '--ranks', '1'], 2, /^UsageError: --socket is for a daemon/],
+    [
+      ['update', '--endpoint', 'http://127.0.0.1:1', '--ranks', '1'],
+      2,
+      /^UsageError: --socket is for a daemon/,
+    ],
     [['resume', '--instance', 'a', '--timeout', '9'], 2, /^UsageError: --timeout needs --endpoint/],
     [['join-file', 'node-2'], 2, /^NotFoundError: the daemon has no host node-2 that joins/],
     [
