@@ -95,7 +95,7 @@ export class SglangClient implements EngineClient {
       } catch (error) {
         if (!(error instanceof EngineRefusal)) throw error;
         if (error.status === 404) return;
-        if (tries === idleTries) throw error;
+        if (error.status !== 400 || tries === idleTries) throw error;
       }
       await this.#http.wait(idleMilliseconds, options.signal);
     }
