@@ -74,6 +74,7 @@ class LayerwiseReload:
         self._own = [info for info in self._infos if not _is_under_way(info)]
         self._under_way = True
         self._layerwise.initialize_layerwise_reload(self._target.model)
+        self._held.begin()
 
     def load(self, weights: Weights) -> None:
         """Nothing reads the memory of `weights` any more once this has returned or raised."""

@@ -189,6 +189,10 @@ def uuid_of_device(device: torch.device, links: dict[str, str]) -> str:
         return named
     if len(links) == 1:
         return next(iter(links))
+    group = torch.distributed
+    if group.is_available() and group.is_initialized() and group.get_world_size() == len(links):
+        # Links are in the order of the instance's ranks, which is that of the engine's workers.
+        return list(links)[group.get_rank()]
     raise WeightcastError(
         f"set WEIGHTCAST_DEVICE_UUID for this worker: it is on no GPU, and there are links for {sorted(links)}"
     )
