@@ -199,6 +199,8 @@ test('a file on a disk is not in the page cache after a load, unless it was befo
   const bytes = 20_000_003;
   const { load, path, content, destination, directory } = setUp(t, bytes);
   if (statfsSync(directory).type === tmpfs) return t.skip('the directory of temporary files is on no disk');
+  if (spawnSync('fincore', ['--version']).error)
+    return t.skip('fincore is missing (Debian: util-linux-extra)');
   const disk = new DiskFile(directory, path);
   const loadAll = () => load(disk.path, Float64Array.of(0, 0, bytes));
   disk.dropFromCache();
