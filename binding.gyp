@@ -44,6 +44,7 @@
         "native/memory/digest.cc",
         "native/memory/load_job.cc",
         "native/memory/load_resources.cc",
+        "native/memory/load_source.cc",
         "native/memory/mapped_access.cc",
         "native/memory/mapping.cc",
         "native/memory/read_plan.cc",

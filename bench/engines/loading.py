@@ -26,7 +26,8 @@ from vllm.config import set_current_vllm_config  # noqa: E402
 from vllm.model_executor.model_loader.reload import layerwise  # noqa: E402
 from weightcast import vllm_reload  # noqa: E402
 from weightcast.messages import Open, Tensor  # noqa: E402
-from weightcast.vllm_update import ModelUpdate, targets_of  # noqa: E402
+from weightcast.vllm_drafts import targets_of  # noqa: E402
+from weightcast.vllm_update import ModelUpdate  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[2] / "test/engines-real"))
 from random_models import VOCABULARY, write_tokenizer  # noqa: E402

@@ -18,20 +18,32 @@ TensorDigests::TensorDigests(std::vector<TensorPlace> tensors)
       throw Failure(code::kOutOfRange, "tensor " + std::to_string(index) + " begins before the one before it ends");
     }
     end = tensor.end();
+    bytes_ += tensor.bytes;
     digests_[index] = DigestPadding(tensor.bytes);
   }
 }
 
-void TensorDigests::Add(uint64_t offset, const uint8_t* data, uint64_t bytes) {
+template <class Visit>
+void TensorDigests::ForEachPart(uint64_t offset, uint64_t bytes, Visit visit) const {
   const uint64_t end = offset + bytes;
   auto tensor = std::upper_bound(tensors_.begin(), tensors_.end(), offset,
                                  [](uint64_t place, const TensorPlace& each) { return place < each.end(); });
   for (; tensor != tensors_.end() && tensor->offset < end; ++tensor) {
-    const uint64_t from = std::max(offset, tensor->offset);
-    const uint64_t to = std::min(end, tensor->end());
-    const uint64_t sum = DigestBytes(data + (from - offset), to - from, from - tensor->offset);
-    digests_[tensor - tensors_.begin()].fetch_add(sum, std::memory_order_relaxed);
+    visit(tensor - tensors_.begin(), std::max(offset, tensor->offset), std::min(end, tensor->end()));
   }
+}
+
+uint64_t TensorDigests::BytesIn(uint64_t offset, uint64_t bytes) const {
+  uint64_t sum = 0;
+  ForEachPart(offset, bytes, [&](size_t, uint64_t begin, uint64_t end) { sum += end - begin; });
+  return sum;
+}
+
+void TensorDigests::Add(uint64_t offset, const uint8_t* data, uint64_t bytes) {
+  ForEachPart(offset, bytes, [&](size_t index, uint64_t begin, uint64_t end) {
+    const uint64_t sum = DigestBytes(data + (begin - offset), end - begin, begin - tensors_[index].offset);
+    digests_[index].fetch_add(sum, std::memory_order_relaxed);
+  });
 }
 
 }  // namespace weightcast

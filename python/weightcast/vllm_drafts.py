@@ -97,9 +97,10 @@ def _speculation_of(worker: Any) -> Any:
 def _draft_model_of(worker: Any) -> Any | None:
     """Without those that have no weights, as what only extracts hidden states."""
     model = _proposing_model_of(worker)
-    parameters = getattr(model, "parameters", None)
-    has_weights = callable(parameters) and next(iter(parameters()), None) is not None
-    return model if has_weights and _speculation_of(worker) is not None else None
+    if model is None or _speculation_of(worker) is None:
+        return None
+    is_empty = isinstance(model, torch.nn.Module) and next(model.parameters(), None) is None
+    return None if is_empty else model
 
 
 def _proposing_model_of(worker: Any) -> Any | None:

@@ -74,6 +74,7 @@ class LayerwiseReload:
         self._own = [info for info in self._infos if not _is_under_way(info)]
         self._under_way = True
         self._layerwise.initialize_layerwise_reload(self._target.model)
+        self._held.begin()
 
     def load(self, weights: Weights) -> None:
         """Nothing reads the memory of `weights` any more once this has returned or raised."""
@@ -128,7 +129,8 @@ class LayerwiseReload:
         """What an update by other means left half-way, vLLM would take for a part of this one."""
         if any(map(_is_under_way, self._infos)):
             logger.warning("an earlier update left layers of the %s model half-way", self._target.which)
-            self._restore()
+            with self._device:
+                self._restore()
 
     def _check(self) -> None:
         model = self._target.model

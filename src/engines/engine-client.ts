@@ -45,7 +45,8 @@ export interface EngineClient {
   label(version: string, options: CallOptions): Promise<string | null>;
   /**
    * How probable the engine finds the tokens of prompts, computed by its model now and by nothing that it remembers. An
-   * engine that is paused answers when it is resumed. Each data-parallel rank is asked, where it can be addressed.
+   * engine that is paused answers when it is resumed. Each data-parallel rank is asked, where it can be addressed. Without
+   * prompts nothing is computed, and it rejects if the engine would not answer whoever asks, as with a wrong API key.
    */
   answers(prompts: readonly Prompt[], options: CallOptions): Promise<RankAnswers[]>;
   close(): Promise<void>;

@@ -64,6 +64,8 @@ export class VllmClient implements EngineClient {
   readonly #hasDraftModel: boolean;
   /** How the engine takes weights from weightcast's own link, as it said last. Null: it has to be asked. */
   #face: 'session' | 'extension' | null = null;
+  /** It has no name for its weights, as it said when it was told one; until it says one, as a newer engine in its place does. */
+  #isNameless = false;
 
   /** Throws `UsageError` if the endpoint is none. */
   constructor(options: VllmClientOptions) {
@@ -121,9 +123,10 @@ export class VllmClient implements EngineClient {
   }
 
   async label(version: string, options: CallOptions): Promise<string | null> {
+    if (this.#isNameless) return null;
     const body = { new_version: version };
-    const hasRoute = await this.#http.tell('/update_weight_version', body, options);
-    return hasRoute ? this.#version(options) : null;
+    this.#isNameless = !(await this.#http.tell('/update_weight_version', body, options));
+    return this.#isNameless ? null : this.#version(options);
   }
 
   answers(prompts: readonly Prompt[], options: CallOptions): Promise<RankAnswers[]> {
@@ -132,7 +135,9 @@ export class VllmClient implements EngineClient {
 
   async #version(options: CallOptions): Promise<string | null> {
     const version = await this.#http.valueOf('/weight_info', 'weight_version', options);
-    return typeof version === 'string' ? version : null;
+    if (typeof version !== 'string') return null;
+    this.#isNameless = false;
+    return version;
   }
 
   /** What answers the request may be something between us and the engine. */
@@ -185,9 +190,13 @@ export class VllmClient implements EngineClient {
 
   async linkProtocol(options: CallOptions): Promise<number | null> {
     if (this.#link !== 'weightcast') return null;
+    // One that had an extension is asked for both at once. Any other would log the call of a method that it does not have.
+    const early = this.#face === 'extension' ? this.#extensionProtocol(options) : null;
+    // Its failure counts if its answer does.
+    early?.catch(() => {});
     const ofSessions = await this.#sessionProtocol(options);
     this.#face = ofSessions === null ? 'extension' : 'session';
-    return ofSessions ?? (await this.#extensionProtocol(options));
+    return ofSessions ?? (await (early ?? this.#extensionProtocol(options)));
   }
 
   async worldSize(options: CallOptions): Promise<WorldSize | null> {

@@ -172,6 +172,41 @@ test('an engine says which version of the worker link its workers understand, be
   assert.deepEqual(foreign.asked, []);
 });
 
+test('an engine that had a worker extension is asked for that and for sessions at once, and may have either', async (t) => {
+  const none = status(500, '{"error":{"message":"Weight transfer not configured"}}');
+  const { endpoint, routes } = await engineWithSessions(t, {
+    '/init_weight_transfer_engine': [none, none, status(200)],
+    '/collective_rpc': [status(200, '{"results":[{"protocol":2}]}'), status(500)],
+  });
+  const client = clientOf(t, endpoint);
+  assert.equal(await client.linkProtocol(patient()), 2);
+  // Workers that have no answer any more.
+  assert.equal(await client.linkProtocol(patient()), 1);
+  assert.equal(await client.linkProtocol(patient()), 2);
+  const [session, extension] = ['init_weight_transfer_engine', 'collective_rpc'];
+  assert.deepEqual(routes().slice(0, 2), [session, extension]);
+  assert.deepEqual(routes().slice(2).sort(), [extension, extension, session, session]);
+  // It has sessions now.
+  assert.equal(await client.linkProtocol(patient()), 2);
+  assert.equal(routes().at(-1), session);
+  assert.equal(routes().length, 7);
+});
+
+test('an engine without names for its weights is told none again, until it says one', async (t) => {
+  let hasNames = false;
+  const answer: Answer = (request, response) =>
+    status(hasNames ? 200 : 404, '{"weight_version":"a"}')(request, response);
+  const { asked, endpoint } = await fakeEngine(t, answer, { transferEngine: true });
+  const client = clientOf(t, endpoint);
+  const told = () => asked.filter(({ route }) => route === 'POST /update_weight_version').length;
+  assert.deepEqual([await client.label('a', patient()), await client.label('a', patient())], [null, null]);
+  assert.equal(told(), 1);
+  hasNames = true;
+  assert.equal((await client.state(patient())).version, 'a');
+  assert.equal(await client.label('a', patient()), 'a');
+  assert.equal(told(), 2);
+});
+
 test('an engine whose workers are further apart is refused, with what to do', async (t) => {
   const none = status(500, '{"error":{"message":"Weight transfer not configured"}}');
   for (const answers of [

@@ -30,7 +30,7 @@ function setUp(t: TestContext, bytes: number) {
   const progress = new Float64Array(1);
   /** Digests as they come if `tensors` names some, and no more than two threads that compute. */
   const load = (from: string, ranges: Float64Array, tensors = new Float64Array(0)) =>
-    pool.load(from, destination, { ranges, tensors, progress, processors: 2 });
+    pool.load(destination, { files: [{ path: from, ranges }], tensors, progress, processors: 2 });
   return { pool, load, path, content, destination, directory, progress };
 }
 
@@ -77,9 +77,8 @@ test('a file that is cut while it is read ends in an error that says where', asy
   const pool = new ThreadPool(1);
   t.after(() => pool.close());
   const progress = new Float64Array(1);
-  const ranges = Float64Array.of(0, 0, bytes);
-  const tensors = new Float64Array(0);
-  const loaded = pool.load(path, destination, { ranges, tensors, progress, processors: 1 });
+  const files = [{ path, ranges: Float64Array.of(0, 0, bytes) }];
+  const loaded = pool.load(destination, { files, tensors: new Float64Array(0), progress, processors: 1 });
   const refused = assert.rejects(loaded, (error: Error) => {
     assert.match(error.message, new RegExp(`^file ended early: ${path} at offset \\d+$`));
     return (error.cause as { code?: unknown }).code === 'FILE_ENDED';
@@ -124,11 +123,14 @@ test('ranges outside the destination are refused', async (t) => {
   await assert.rejects(load(path, Float64Array.of(0, 1, 1000)), /lies outside/);
   await assert.rejects(load(path, Float64Array.of(-1, 0, 1)), /ranges\[0\]/);
   await assert.rejects(load(path, none, Float64Array.of(0, 500, 400, 10)), /tensor 1 begins before/);
-  const work = { ranges: none, tensors: none, progress: none, processors: 1 };
-  await assert.rejects(pool.load(path, destination, work), /progress/);
+  await assert.rejects(load(path, Float64Array.of(0, 0, 10, 20, 20, 10), Float64Array.of(5, 20)), {
+    message: 'the ranges bring 10 of the 20 bytes of tensors',
+  });
+  const work = { files: [{ path, ranges: none }], tensors: none, progress: none, processors: 1 };
+  await assert.rejects(pool.load(destination, work), /progress/);
   const native = new addon.ThreadPool(1);
   const wrong = [0] as unknown as Float64Array;
-  await assert.rejects(native.load(path, destination.native, wrong, none, progress, 1), {
+  await assert.rejects(native.load([path], [wrong], destination.native, none, progress, 1), {
     code: 'ERR_INVALID_ARG_TYPE',
   });
   native.close();
@@ -145,7 +147,7 @@ test('any ranges are read to where they belong, and tensors are digested as thei
     const expected = Buffer.alloc(bytes);
     let place = 0;
     for (const { from, length, gap } of drawn) {
-      place += gap;
+      place = Math.min(bytes, place + gap);
       const count = Math.max(0, Math.min(length, bytes - from, bytes - place));
       ranges.push(from, place, count);
       // Of some ranges two tensors, of some none.
@@ -153,7 +155,6 @@ test('any ranges are read to where they belong, and tensors are digested as thei
       if (gap % 3 > 0) tensors.push(place, half, place + half, count - half);
       content.copy(expected, place, from, from + count);
       place += count;
-      if (place > bytes) break;
     }
     destination.write(0, Buffer.alloc(bytes));
     const digests = await load(path, Float64Array.from(ranges), Float64Array.from(tensors));
@@ -164,17 +165,47 @@ test('any ranges are read to where they belong, and tensors are digested as thei
   }
 });
 
+test('files of one load are each read to their places, and one that is missing or too short fails all of it', async (t) => {
+  const bytes = 9 << 20;
+  const { pool, path, content, destination, directory, progress } = setUp(t, bytes);
+  const file = (name: string, from: number, count: number) => {
+    const each = join(directory, name);
+    writeFileSync(each, content.subarray(from, from + count));
+    return { path: each, ranges: Float64Array.of(0, from, count) };
+  };
+  const third = bytes / 3;
+  const files = [0, 1, 2].map((at) => file(`${at}.safetensors`, at * third, third));
+  // One tensor lies in two files, which no checkpoint has.
+  const tensors = Float64Array.of(7, bytes - 7);
+  const work = { tensors, progress, processors: 1 };
+  const digests = await pool.load(destination, { ...work, files });
+  assert(destination.read(0, bytes).equals(content));
+  const [offsets, sizes] = [Float64Array.of(7), Float64Array.of(bytes - 7)];
+  assert.deepEqual(digests, await digestTensors(pool, destination, offsets, sizes));
+  assert.deepEqual(
+    await pool.load(destination, { ...work, files: [], tensors: new Float64Array(0) }),
+    new BigUint64Array(0),
+  );
+  const empty = { path: `${path}.missing`, ranges: new Float64Array(0) };
+  await assert.rejects(
+    pool.load(destination, { ...work, files: [...files, empty] }),
+    /cannot open .*missing/,
+  );
+  truncateSync(files[1]!.path, third - 1);
+  await assert.rejects(pool.load(destination, { ...work, files }), /1\.safetensors has \d+ bytes/);
+});
+
 test('a file on a disk is not in the page cache after a load, unless it was before', async (t) => {
   const bytes = 20_000_003;
-  const { pool, path, content, destination, progress, directory } = setUp(t, bytes);
+  const { load, path, content, destination, directory } = setUp(t, bytes);
   if (statfsSync(directory).type === tmpfs) return t.skip('the directory of temporary files is on no disk');
   const disk = new DiskFile(directory, path);
-  const work = { ranges: Float64Array.of(0, 0, bytes), tensors: new Float64Array(0), processors: 2 };
+  const loadAll = () => load(disk.path, Float64Array.of(0, 0, bytes));
   disk.dropFromCache();
-  await pool.load(disk.path, destination, { ...work, progress });
+  await loadAll();
   assert(disk.cachedBytes() < bytes / 10, String(disk.cachedBytes()));
   disk.fetchIntoCache();
-  await pool.load(disk.path, destination, { ...work, progress });
+  await loadAll();
   assert(disk.cachedBytes() >= bytes);
   assert(destination.read(0, bytes).equals(content));
 });

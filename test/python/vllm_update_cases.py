@@ -109,6 +109,28 @@ class Updates(unittest.TestCase):
             self.assertEqual([tensor.tolist() for tensor in held], [[1.0] * 4])
             self.assertNotEqual(held[0].untyped_storage().data_ptr(), buffer.untyped_storage().data_ptr())
 
+    def test_experts_of_other_workers_are_not_held(self) -> None:
+        class Experts(Layer):
+            """Of which this worker has the first."""
+
+            def load(self, param: torch.Tensor, loaded_weight: torch.Tensor, expert_id: int) -> None:
+                if expert_id == 0:
+                    param.data.copy_(loaded_weight)
+
+        model = Model(experts=Experts("a", "b"))
+        self.target = Target("target", model, CONFIG)
+        info = INFO[model.experts]
+        for value in (1.0, 2.0):
+            with update_of(self.target) as update:
+                self.load(update, 9.0, "experts.a:1", "experts.b:1")
+                self.assertEqual(info.loaded_weights, [])
+                self.load(update, value, "experts.a:2", "experts.a:0")
+                held = [arguments.arguments["loaded_weight"].tolist() for _, arguments in info.loaded_weights]
+                self.assertEqual(held, [[value] * 4])
+                self.load(update, value, "experts.b:0")
+                update.finish()
+            self.assertEqual(model.held(), {"experts.a": [value] * 4, "experts.b": [value] * 4})
+
     def test_the_link_buffer_is_free_when_the_last_bucket_is_answered(self) -> None:
         with update_of(self.target) as update:
             self.load(update, 1.0, "first.a", "second.a")
@@ -491,7 +513,7 @@ class Drafts(unittest.TestCase):
     def test_what_drafts_without_weights_takes_none(self) -> None:
         for method in ("ngram", "ngram_gpu", "suffix", "extract_hidden_states"):
             self.assertRegex(refusal_of_draft(self.config(method)) or "", "no draft model that takes weights")
-        for model in (None, torch.nn.Identity(), object()):
+        for model in (None, torch.nn.Identity()):
             worker = self.worker("extract_hidden_states", get_draft_model=lambda model=model: model)
             self.assertEqual(([one.which for one in targets_of(worker)], draft_apart(worker)), (["target"], None))
 
