@@ -29,8 +29,10 @@ export class Arrival {
     this.#cancel ??= this.#update.context.clock.after(this.#milliseconds, () => this.#fail());
   }
 
+  /** From here on nobody waits: whoever still arrives makes no others late. */
   end(): void {
     this.#cancel?.();
+    this.#cancel = () => {};
   }
 
   get #milliseconds(): number {
