@@ -77,7 +77,7 @@ test('an actor may have any name, in refs and errors as it was given', async () 
     const top = system.spawn(name, () => new Probe(name, []));
     await assert.rejects(system.ask(top, { type: 'throw', value: new Error('end') }, soon), (error: Error) =>
       // An error is one line, whatever it names.
-      error.message.startsWith(`${name.trim()} crashed on throw`),
+      error.message.startsWith(`${name.trim()} crashed on throw`.trim()),
     );
   }
   await settle();
