@@ -1,4 +1,5 @@
 import type { InstanceReport } from './actors/protocol/update-values.ts';
+import { escapeControls } from './checkpoint/printable.ts';
 
 /**
  * Every failure weightcast reports has one class and one stable `code`.
@@ -14,6 +15,11 @@ export class WeightcastError extends Error {
   override readonly name: string = 'WeightcastError';
   /** Of an update that has failed: what became of each instance. */
   declare readonly instances?: readonly InstanceReport[];
+
+  /** What engines, files and names have put into the message moves no terminal's cursor, and adds no line. */
+  constructor(message: string, options?: ErrorOptions) {
+    super(escapeControls(message.trim().replace(/\s*[\r\n]+\s*/g, ' ')), options);
+  }
 }
 
 /** An option or an argument of the API or of the command line is wrong. */

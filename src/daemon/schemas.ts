@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { name as text } from '../actors/protocol/values.ts';
 import { deviceUuid } from '../cluster/workers.ts';
 import { engineKinds, linkKinds, pauseOptions } from '../engines/engine-client.ts';
 
@@ -7,12 +8,10 @@ import { engineKinds, linkKinds, pauseOptions } from '../engines/engine-client.t
  * OpenAPI document is made of them. Unknown fields are refused, so that a misspelt option is not one that does nothing.
  */
 
-const name = z
-  .string()
-  .min(1)
-  .max(256)
+const name = text
   .describe('Without control characters.')
-  .regex(/^\P{Cc}+$/u);
+  // In a path clients take these for something else.
+  .refine((given) => given !== '.' && given !== '..', 'it is a directory, not a name');
 const path = z.string().min(1).max(4_096);
 const bytes = z.int().nonnegative();
 const seconds = z.number().positive().max(86_400);

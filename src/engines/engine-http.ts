@@ -11,7 +11,7 @@ const pollMilliseconds = 200;
 const readyMilliseconds = 5_000;
 /** An engine that does not say what it knows of itself within this time does not know it. */
 const questionMilliseconds = 5_000;
-/** Answers are error messages or short lists; the rest of a longer one is discarded. */
+/** Answers are error messages or short lists; the rest of a longer one, which may have no end, is not read. */
 const maxAnswerBytes = 1 << 20;
 /** Answers that are asked for because of what is in them: log-probabilities of a prompt. */
 const maxObjectBytes = 1 << 24;
@@ -173,9 +173,14 @@ export class EngineHttp {
     const cancel = this.#clock.after(timeoutMilliseconds, () => end(new DeadlineError(late)));
     const onAbort = () => end(this.#aborted(signal));
     signal.addEventListener('abort', onAbort);
+    // undici hears of an abort only when it is connected, which a network that drops packets delays by minutes.
+    const aborted = new Promise<never>((_, reject) => {
+      controller.signal.addEventListener('abort', () => reject(controller.signal.reason), { once: true });
+    });
+    aborted.catch(() => {});
     try {
       if (signal.aborted) onAbort();
-      return await this.#exchange(request, controller.signal);
+      return await Promise.race([this.#exchange(request, controller.signal), aborted]);
     } catch (error) {
       if (controller.signal.aborted) throw controller.signal.reason;
       throw new EngineError(`engine ${this.endpoint} did not answer ${what}: ${describe(error)}`, {
@@ -208,8 +213,9 @@ export class EngineHttp {
     const chunks: Buffer[] = [];
     let bytes = 0;
     for await (const chunk of response.body as AsyncIterable<Buffer>) {
-      if (bytes < mostBytes) chunks.push(chunk.subarray(0, mostBytes - bytes));
+      chunks.push(chunk.subarray(0, mostBytes - bytes));
       bytes += chunk.byteLength;
+      if (bytes >= mostBytes) break;
     }
     const type = String(response.headers['content-type'] ?? '')
       .replace(/\s*;.*$/s, '')

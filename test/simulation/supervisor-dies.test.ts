@@ -59,6 +59,17 @@ test('host memory that was kept for later checkpoints is kept, and what was bein
   });
 });
 
+test('what earlier updates have installed is known: a single engine is compared with it', async () => {
+  await withCluster({ worldSize: 2, instances: [[0], [1]] }, async (fixture) => {
+    const { user, succeeds } = fixture;
+    const alone = { instances: ['engine-0'], verify: { arrived: true, installed: true } };
+    const installed = async () => (await succeeds(user.update('a', alone))).instances[0]!.proofs.installed;
+    assert.equal(await installed(), 'unknown');
+    await replaceSupervisor(fixture);
+    assert.equal(await installed(), 'consistent');
+  });
+});
+
 test('a call that is under way fails with an error that says to retry, and works when it is made again', async () => {
   await withCluster({}, async (fixture) => {
     const { user, fails, succeeds, status, until, world } = fixture;

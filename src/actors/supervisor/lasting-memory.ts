@@ -15,6 +15,7 @@ const numbersOfOne = 1_000_000;
 const nothing: Remembered = {
   instances: [],
   healing: [],
+  installs: { layouts: {}, held: [] },
   epoch: 0,
   directories: {},
   spare: [],

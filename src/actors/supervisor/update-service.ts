@@ -57,6 +57,7 @@ export class UpdateService {
   constructor(parts: UpdateParts) {
     this.#parts = parts;
     this.#epoch = parts.memory.recalled.epoch;
+    this.#installs.recall(parts.memory.recalled.installs);
     this.#communicators = new CommunicatorRegistry(parts.memory.firstNumber);
   }
 
@@ -173,6 +174,8 @@ export class UpdateService {
     });
     return await running.finally(() => {
       processes.killUnresponsive();
+      const record = this.#installs.takeRecord();
+      if (record !== null) this.#parts.memory.write('installs', record);
       this.#parts.onEnded(names);
     });
   }

@@ -20,7 +20,7 @@ export function stuckWords(instance: Engine, error: WeightcastError): string {
 
 /** The cluster goes on trying. */
 export function resumingWords(instance: Engine, error: WeightcastError): string {
-  return `instance ${instance.name} is still paused (${error.message}): it is tried to be resumed while the cluster runs, and ${resumeCommand(instance)} does so, too`;
+  return `instance ${instance.name} is still paused (${error.message}), and is tried to be resumed while the cluster runs: ${resumeCommand(instance)}`;
 }
 
 export function staleWords(instance: Engine, { message }: WeightcastError): string {
