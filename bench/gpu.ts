@@ -1,9 +1,9 @@
 /**
  * `npm run bench:gpu [-- PART...]`: whole updates of engine workers in Python with torch, on one GPU. WEIGHTCAST_PYTHON
  * names an interpreter with torch, pyzmq and msgpack. WEIGHTCAST_CHECKPOINT_ENGINE names checkpoint-engine's worker.py;
- * without it the rows of the original are omitted. WEIGHTCAST_NCCL names an NCCL 2.30.7 or newer; without it the rows of
- * NCCL are omitted. Parts: `one`, `original`, `fixed`, `shared` and `apart` (needs two GPUs); default: all. `sweep` also
- * measures other bucket sizes, and writes no results.
+ * without it the rows of the original are omitted. WEIGHTCAST_NCCL names an NCCL; ranks share a GPU through 2.30.7 or
+ * newer. Parts: `one`, `original`, `fixed`, `shared` and `apart` (needs two GPUs); default: all. Results of
+ * parts are files of their own. `sweep` also measures other bucket sizes, and writes no results.
  */
 import { availableParallelism } from 'node:os';
 import type { LinkKind } from '../src/engines/engine-client.ts';
@@ -180,11 +180,11 @@ async function measureApart(kind: CollectiveKind, large: LayerFiles, limit: Link
   await Promise.all(engine.workers.map((worker) => worker.kill()));
 }
 
-/** The kinds of broadcast that work here; prints why NCCL is not among them. */
-function usableKinds(): readonly CollectiveKind[] {
+/** The kinds of broadcast that work here, of ranks that share a GPU or not; prints why NCCL is not among them. */
+function usableKinds(ranks: 'share' | 'apart'): readonly CollectiveKind[] {
   try {
     const { version, allowsSharedDevices } = probeNccl();
-    if (allowsSharedDevices) return ['nccl', 'copies'];
+    if (allowsSharedDevices || ranks === 'apart') return ['nccl', 'copies'];
     console.log(`without NCCL: NCCL ${version} refuses several ranks on one GPU`);
   } catch (error) {
     console.log(`without NCCL: ${describe(error)}`);
@@ -219,7 +219,7 @@ async function main(): Promise<void> {
     await Promise.all(engine.workers.map((worker) => worker.kill()));
   }
   if (wanted('shared')) {
-    const kinds = usableKinds();
+    const kinds = usableKinds('share');
     const files = large.paths.slice(0, sharedLayers);
     for (const kind of kinds) await withCollective(kind, () => measureShared(engines, kind, files));
     engines.push(...(await Promise.all([0, 1].map(() => startEngine('weightcast')))));
@@ -229,7 +229,8 @@ async function main(): Promise<void> {
   if (wanted('apart') && gpus.length < 2) console.log('without two GPUs: there is one in this machine');
   else if (wanted('apart')) {
     const both = await LinkLimit.prepare([0, 1], large.mappings);
-    for (const kind of usableKinds()) await withCollective(kind, () => measureApart(kind, large, both));
+    for (const kind of usableKinds('apart'))
+      await withCollective(kind, () => measureApart(kind, large, both));
     both.close();
   }
 }
@@ -246,7 +247,7 @@ try {
 }
 if (!sweeps) {
   writeReport({
-    name: 'gpu',
+    name: ['gpu', ...parts].join('-'),
     title: 'Updates on a GPU',
     command: ['npm run bench:gpu', ...(parts.length > 0 ? ['--', ...parts] : [])].join(' '),
     method:

@@ -1,7 +1,9 @@
-// What bench/fabric.ts compares with: the same bytes moved by nothing but memcpy(3), or by send(2) and recv(2) on
-// blocking sockets of two processes. Reads commands from standard input, `memcpy THREADS PIECE BYTES` or
+// What bench/fabric.ts and bench/registration.ts compare with: the same bytes moved by nothing but memcpy(3), by send(2) and
+// recv(2) on blocking sockets of two processes, or by pread(2). Reads commands from standard input, `memcpy THREADS PIECE BYTES` or
 // `tcp STREAMS PIECE BYTES`, moves BYTES bytes in pieces of PIECE bytes, one after the other, each shared by all
 // threads or streams, and answers with the seconds it took. `loop STREAMS PIECE BYTES` does not wait between pieces.
+// `read THREADS PIECE BYTES PATH` reads a file past the page cache, a piece a time on each thread, and keeps nothing.
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -10,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -144,20 +147,47 @@ double Tcp(uint8_t* destination, const uint8_t* source, unsigned streams, size_t
   return seconds;
 }
 
+/// With as many reads of a piece under way as there are threads.
+double ReadDirect(const std::string& path, unsigned threads, size_t piece, size_t bytes) {
+  const int file = open(path.c_str(), O_RDONLY | O_DIRECT);
+  Check(file >= 0, "open");
+  std::atomic<size_t> next{0};
+  const double seconds = Seconds([&] {
+    OnThreads(threads, [&](unsigned) {
+      void* buffer;
+      Check(posix_memalign(&buffer, size_t{2} << 20, piece) == 0, "posix_memalign");
+      madvise(buffer, piece, MADV_HUGEPAGE);
+      for (size_t at = next.fetch_add(piece); at < bytes; at = next.fetch_add(piece)) {
+        Check(pread(file, buffer, piece, static_cast<off_t>(at)) > 0, "pread");
+      }
+      std::free(buffer);
+    });
+  });
+  close(file);
+  return seconds;
+}
+
+double Run(const std::string& name, unsigned ways, size_t piece, size_t bytes) {
+  if (name == "read") {
+    char path[4096];
+    Check(std::scanf(" %4095[^\n]", path) == 1, "a path");
+    return ReadDirect(path, ways, piece, bytes);
+  }
+  static uint8_t* const source = SharedMemory();
+  static uint8_t* const destination = SharedMemory();
+  if (name == "memcpy") return Memcpy(destination, source, ways, piece, bytes);
+  return Tcp(destination, source, ways, piece, bytes, name == "tcp");
+}
+
 }  // namespace
 
 int main() {
-  uint8_t* const source = SharedMemory();
-  uint8_t* const destination = SharedMemory();
   char command[16];
   unsigned ways;
   size_t piece;
   size_t bytes;
   while (std::scanf("%15s %u %zu %zu", command, &ways, &piece, &bytes) == 4) {
-    const std::string name = command;
-    const double seconds = name == "memcpy" ? Memcpy(destination, source, ways, piece, bytes)
-                                            : Tcp(destination, source, ways, piece, bytes, name == "tcp");
-    std::printf("%.9f\n", seconds);
+    std::printf("%.9f\n", Run(command, ways, piece, bytes));
     std::fflush(stdout);
   }
 }

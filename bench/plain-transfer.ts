@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-/** Compiles and runs plain-transfer.cc, which moves bytes by memcpy or bare sockets. */
+/** Compiles and runs plain-transfer.cc, which moves bytes by memcpy, bare sockets or direct reads. */
 export class PlainTransfer {
   readonly #directory = mkdtempSync(join(tmpdir(), 'weightcast-bench-'));
   readonly #child: ChildProcess;
@@ -20,14 +20,15 @@ export class PlainTransfer {
     this.#answers = lines[Symbol.asyncIterator]();
   }
 
-  /** Bytes per second; `parallel`: number of threads or streams. */
+  /** Bytes per second; `parallel`: number of threads or streams; `path`: what to `read`. */
   async rate(
-    command: 'memcpy' | 'tcp' | 'loop',
+    command: 'memcpy' | 'tcp' | 'loop' | 'read',
     parallel: number,
     pieceBytes: number,
     bytes: number,
+    path = '',
   ): Promise<number> {
-    this.#child.stdin!.write(`${command} ${parallel} ${pieceBytes} ${bytes}\n`);
+    this.#child.stdin!.write(`${command} ${parallel} ${pieceBytes} ${bytes} ${path}\n`);
     const { value, done } = await this.#answers.next();
     if (done) throw new Error(`plain-transfer ended during ${command}`);
     return bytes / Number(value);

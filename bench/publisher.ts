@@ -10,6 +10,7 @@ import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { Daemon } from '../src/daemon/daemon.ts';
+import { packageRoot } from '../src/package-root.ts';
 import { gpuEnvironment } from './gpu/environment.ts';
 import { median } from './median.ts';
 import { writeReport } from './report.ts';
@@ -22,7 +23,7 @@ const LAYERS = ofGpu ? 48 : 12;
 const WARMUP = 3;
 const STEPS = 15;
 
-const root = fileURLToPath(new URL('..', import.meta.url));
+const root = fileURLToPath(packageRoot);
 const scratch = mkdtempSync(join(tmpdir(), 'weightcast-bench-'));
 const daemon = await Daemon.start({
   version: 'bench',

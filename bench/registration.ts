@@ -1,23 +1,27 @@
 /**
- * `npm run bench:registration -- [GiB] [rounds]`: how fast checkpoints are registered in the host memory of one rank,
- * compared with memcpy on as many threads, and with a GPU also with pinning alone. Default: 1 GiB, 5 rounds.
+ * `npm run bench:registration -- [GiB] [rounds] [directory]`: how fast checkpoints are registered in the host memory of one
+ * rank, compared with memcpy on as many threads, a file of that directory with direct reads alone, and with a GPU also with
+ * pinning alone. Default: 1 GiB, 5 rounds, the system's directory of temporary files, which has to be on a disk.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { encodeHeader } from '../src/checkpoint/safetensors-writer.ts';
 import { Cluster, type NamedTensors } from '../src/index.ts';
 import { CudaDevice } from '../src/native-bridge/cuda-device.ts';
 import { Mapping, ThreadPool } from '../src/native-bridge/memory.ts';
 import { defaultDevices, divideThreads } from '../src/processes/devices.ts';
+import { DiskFile } from './disk-file.ts';
 import { gpuEnvironment } from './gpu/environment.ts';
 import { median } from './median.ts';
 import { plainMemcpy } from './plain-memcpy.ts';
+import { PlainTransfer } from './plain-transfer.ts';
 import { type Figure, writeReport } from './report.ts';
 
 const gibibytes = Number(process.argv[2] ?? 1);
 const rounds = Number(process.argv[3] ?? 5);
+const diskDirectory = process.argv[4] ?? tmpdir();
 const tensorCount = 378;
 const threads = availableParallelism();
 const devices = defaultDevices();
@@ -94,6 +98,53 @@ async function pinRate(path: string): Promise<number[]> {
   return rates;
 }
 
+/** As many reads under way, and as long, as a rank has. */
+const [directReads, directReadBytes] = [16, 4 * 2 ** 20];
+
+/** A file on a disk: cold, in turn with direct reads alone of the same file; then out of the page cache. */
+async function measureDisk(cluster: Cluster, file: DiskFile): Promise<Figure[]> {
+  const plain = new PlainTransfer();
+  const [alone, grown]: [number[], number[]] = [[], []];
+  const once = async (release: boolean) => {
+    const measured = await rate(() => cluster.register('disk', file.path));
+    await cluster.unregister('disk');
+    if (release) await cluster.releaseSpareMemory();
+    return measured;
+  };
+  const cold = async (release: boolean) => {
+    file.dropFromCache();
+    alone.push((await plain.rate('read', directReads, directReadBytes, bytes, file.path)) / 1e9);
+    const measured = await once(release);
+    grown.push(file.cachedBytes());
+    return measured;
+  };
+  const first = await measure('a file on disk for the first time', rounds, () => cold(true));
+  await once(false);
+  const again = await measure('a file on disk into memory used before', rounds, () => cold(false));
+  file.fetchIntoCache();
+  const cached = await measure('a file in the page cache', rounds, () => once(false));
+  plain.close();
+  const limit = median(alone);
+  return [
+    gbps(`direct reads alone of a file on disk, ${directReads} threads`, limit),
+    gbps('a file on disk, the first time', median(first)),
+    { name: 'a file on disk, the first time / direct reads alone', value: median(first) / limit, unit: '' },
+    gbps('a file on disk, into memory used before', median(again)),
+    {
+      name: 'a file on disk, into memory used before / direct reads alone',
+      value: median(again) / limit,
+      unit: '',
+    },
+    {
+      name: "the file's part in the page cache afterwards",
+      value: Math.max(...grown) / bytes,
+      unit: '',
+      atMost: 0.01,
+    },
+    gbps('a file in the page cache, into memory used before', median(cached)),
+  ];
+}
+
 const gbps = (name: string, value: number, atLeast?: number): Figure => {
   // The bounds are for machines with a GPU and 16 cores, and for checkpoints that are not tiny.
   return { name, value, unit: 'GB/s', ...(onGpu && gibibytes >= 8 && atLeast !== undefined && { atLeast }) };
@@ -120,7 +171,11 @@ try {
     await cluster.unregister('file');
     return measured;
   });
+  const onDisk = new DiskFile(diskDirectory, path);
+  process.on('exit', () => onDisk.remove());
   rmSync(path);
+  const disk = await measureDisk(cluster, onDisk);
+  onDisk.remove();
   const first = await measure('tensors for the first time', rounds, async () => {
     memcpy.push(await memcpyRate());
     const measured = await rate(() => cluster.register('tensors', { tensors }));
@@ -151,6 +206,7 @@ try {
       value: median(again) / copying,
       unit: '',
     },
+    ...disk,
   );
 } finally {
   await cluster.stop();
@@ -158,12 +214,13 @@ try {
 writeReport({
   name: onGpu ? 'registration-gpu' : 'registration',
   title: `Registering a checkpoint${onGpu ? ', on a machine with a GPU' : ''}`,
-  command: `npm run bench:registration -- ${gibibytes} ${rounds}`,
+  command: `npm run bench:registration -- ${gibibytes} ${rounds} ${diskDirectory}`,
   method:
     `${(bytes / 1e9).toFixed(2)} GB in ${tensorCount} BF16 tensors, one rank. The time is that of Cluster.register, until ` +
     `every byte is digested${onGpu ? ' and pinned' : ''}. A file in /dev/shm has the pages that posix_fallocate gave it, and is ` +
-    `mapped again each time; "the first time" allocates all memory. Medians of ${rounds} rounds, of memcpy in turn ` +
-    `with all of them.`,
+    `mapped again each time; "the first time" allocates all memory. A file on disk is not in the page cache, and read in ` +
+    `turn by ${directReads} threads with direct reads of 4 MiB that keep nothing. Medians of ${rounds} rounds, of memcpy in ` +
+    `turn with all of them.`,
   figures,
   ...(onGpu && { environment: gpuEnvironment(false) }),
 });

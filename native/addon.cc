@@ -4,7 +4,8 @@
 ///
 ///   system/      base.h: bytes, descriptors, the clock, Failure, Done. Threads, event loops, other processes
 ///   memory/      Files mapped as memory (SharedDirectory, Mapping), and a ThreadPool whose jobs work on them
-///                in pieces: copy.h, digest.h, segment_jobs.h (reserve, load, write)
+///                in pieces: copy.h, digest.h, segment_jobs.h (reserve, write), load_job.h. A load reads each
+///                SourceFile by the requests of a ReadPlan
 ///   device/      HostDevice: a GPU emulated in shared memory
 ///   device/cuda/ CudaDevice: a real one, through the Driver, which is loaded at run time. Each kind of work has a
 ///                StreamWorker: a stream, and a thread that fills it and reports what has ended

@@ -1,11 +1,19 @@
 import { spawnSync } from 'node:child_process';
-import { randomBytes, randomInt } from 'node:crypto';
+import { randomInt } from 'node:crypto';
 import { UsageError, WeightcastError } from '../src/errors.ts';
+
+let networks = 0;
+
+/** With the process that makes it, so that the next run of tests removes what a killed one has left (scripts/sweep-tests.mjs). */
+function namespacePrefix(): string {
+  networks += 1;
+  return `wc-${process.pid}-${networks.toString(36)}`;
+}
 
 /** Why network namespaces cannot be used here; undefined if they can. */
 export function whyNoNamespaces(): string | undefined {
   if (process.getuid?.() !== 0) return 'network namespaces need root';
-  const name = `wc-${randomBytes(3).toString('hex')}`;
+  const name = `${namespacePrefix()}-try`;
   if (spawnSync('ip', ['netns', 'add', name]).status !== 0) return '`ip netns add` does not work here';
   spawnSync('ip', ['netns', 'delete', name]);
   return undefined;
@@ -16,7 +24,7 @@ export function whyNoNamespaces(): string | undefined {
  * namespace. Needs root and iproute2. {@link close} removes everything.
  */
 export class HostNetwork {
-  readonly #prefix = `wc${randomBytes(3).toString('hex')}`;
+  readonly #prefix = namespacePrefix();
   readonly #subnet: string;
   readonly #hosts: number;
   #hasUplink = false;
@@ -52,7 +60,7 @@ export class HostNetwork {
   /** Connects this machine itself to the network; returns its address there. */
   connectHere(): string {
     const address = `${this.#subnet}.254`;
-    const cable = `${this.#prefix}-up`;
+    const cable = this.#cable;
     this.#hasUplink = true;
     run(
       'ip',
@@ -88,10 +96,15 @@ export class HostNetwork {
 
   /** Never throws; may be called twice. */
   close(): void {
-    if (this.#hasUplink) spawnSync('ip', ['link', 'delete', `${this.#prefix}-up`]);
+    if (this.#hasUplink) spawnSync('ip', ['link', 'delete', this.#cable]);
     for (let host = 0; host < this.#hosts; host += 1)
       spawnSync('ip', ['netns', 'delete', this.namespace(host)]);
     spawnSync('ip', ['netns', 'delete', this.#switch]);
+  }
+
+  /** The kernel takes 15 characters. */
+  get #cable(): string {
+    return `${this.#prefix}-up`.slice(-15);
   }
 
   get #switch(): string {

@@ -21,5 +21,9 @@ await incidentCommand({
     taken?.free();
     device?.close();
   },
-  figures: (report) => ({ mode: report?.mode ?? 'none' }),
+  figures: (report) => ({
+    mode: report?.mode ?? 'none',
+    serialFrom:
+      report?.serialFrom.map(({ rank, bucket }) => `rank ${rank}: bucket ${bucket}`).join(', ') || 'never',
+  }),
 });

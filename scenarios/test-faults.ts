@@ -1,15 +1,17 @@
 // The matrices of faults: who, when, how. `npm run test:faults` runs the simulated one, `--real` that of real processes too;
-// with `--write` both tables go to docs/failures.md.
+// with `--write` both tables go to docs/failures.md, that of real processes with what earlier runs have measured.
 import { writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { runCommand } from '../src/cli/interrupt.ts';
 import { UsageError } from '../src/errors.ts';
+import { packageRoot } from '../src/package-root.ts';
 import { parseCount } from '../src/units.ts';
 import { documentOf } from './faults/document.ts';
-import { KeptCells } from './faults/kept-cells.ts';
 import { realCells } from './faults/matrix.ts';
+import { MeasuredCells } from './faults/measured-cells.ts';
 import { ranWithOwnSharedMemory } from './faults/own-shared-memory.ts';
-import { nameOf, type RealOutcome, runReal } from './faults/real.ts';
+import { known, nameOf, type RealOutcome, runReal } from './faults/real.ts';
 import { faultsOf, runSimulated } from './faults/simulated.ts';
 import { whyNoNamespaces } from './host-network.ts';
 
@@ -17,20 +19,28 @@ interface Options {
   readonly real?: string | true;
   readonly simulated: boolean;
   readonly only: string;
-  readonly keep?: string;
-  readonly keptOnly?: boolean;
+  readonly results?: string;
+  readonly since?: string;
   readonly seed: string;
   readonly write?: string;
 }
+
+const defaultResults = fileURLToPath(new URL('bench/results/failures.json', packageRoot));
 
 const program = new Command('npm run test:faults --')
   .description('Injects every fault at every moment, and says what became of each.')
   .option('--real [n]', 'also on real processes: all cells, or so many of them, chosen by the seed')
   .option('--no-simulated', 'not on simulated clusters')
   .option('--only <pattern>', 'only real cells whose name matches, as "supervisor, SIGKILL"', '')
-  .option('--keep <folder>', 'keep results of real cells there; those that it has are not run again')
+  .option(
+    '--results <file>',
+    'keep the results of real cells there, and those that it has of cells which are not run (default: with --write bench/results/failures.json)',
+  )
+  .option(
+    '--since <date>',
+    'do not run again what was measured since then: to go on where a run was interrupted',
+  )
   .option('--seed <seed>', 'which of the real cells', '1')
-  .option('--kept-only', 'run no real cells, but take what is kept')
   .option('--write <file>', 'write the tables as Markdown, as to docs/failures.md')
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
   .action(async (options: Options) => {
@@ -39,11 +49,13 @@ const program = new Command('npm run test:faults --')
   });
 
 async function main(options: Options, signal: AbortSignal): Promise<void> {
-  if (options.write !== undefined && (options.real === undefined || !options.simulated))
-    throw new UsageError('--write takes both tables: give --real, and not --no-simulated');
+  if (options.write !== undefined && !options.simulated)
+    throw new UsageError('--write takes both tables: leave --no-simulated out');
   const say = (line: string) => process.stdout.write(`${line}\n`);
   const simulated = options.simulated ? await runSimulated(signal, say) : [];
-  const real = await realRun(options, signal, say);
+  const results = options.results ?? (options.write === undefined ? null : defaultResults);
+  const measured = new MeasuredCells(results);
+  const real = await realRun(options, measured, signal, say);
   if (options.write !== undefined && !signal.aborted)
     writeFileSync(options.write, documentOf(simulated, real, leftOut(real)));
   const bad = simulated.filter(({ result }) => result !== null && faultsOf(result).length > 0);
@@ -51,6 +63,13 @@ async function main(options: Options, signal: AbortSignal): Promise<void> {
   const count = simulated.length + real.length;
   say(`${count} cells, ${bad.length + badReal.length} of them bad`);
   if (bad.length + badReal.length > 0) process.exitCode = 1;
+}
+
+function dateOf(option: string): Date {
+  const date = new Date(option);
+  if (Number.isNaN(date.getTime()))
+    throw new UsageError(`--since is "${option}"; give a date such as 2026-11-30T11:00`);
+  return date;
 }
 
 /** Cells that are possible, and were not run this time. */
@@ -62,17 +81,18 @@ function leftOut(real: readonly RealOutcome[]): string[] {
 }
 
 async function realRun(
-  { real, seed, only, keep, keptOnly }: Options,
+  { real, seed, only, since }: Options,
+  measured: MeasuredCells,
   signal: AbortSignal,
   say: (line: string) => void,
 ): Promise<RealOutcome[]> {
-  if (real === undefined) return [];
+  if (real === undefined) return realCells(whyNoNamespaces()).flatMap((cell) => known(cell, measured));
   return runReal({
     sample: real === true ? null : parseCount(real, '--real'),
     seed: parseCount(seed, '--seed'),
     only: new RegExp(only),
-    kept: new KeptCells(keep ?? null),
-    keptOnly: keptOnly === true,
+    measured,
+    since: since === undefined ? null : dateOf(since),
     signal,
     say,
   });

@@ -36,11 +36,21 @@ function removeOrphans() {
   }
 }
 
+/** Tests of another addon than the sources' fail far from the reason, or do not end. */
+function refuseOldAddon() {
+  const addon = join(root, 'build/Release/weightcast.node');
+  const sources = ['.cc', '.h'].flatMap((ending) => filesIn(join(root, 'native'), ending));
+  if (Math.max(...sources.map(modified)) <= modified(addon)) return;
+  console.error('build/Release/weightcast.node is older than native/: npm run build:native');
+  process.exit(1);
+}
+
 const stamp = join(tree, '.bundled');
 const newest = Math.max(
   ...[...sources, join(root, 'package-lock.json'), ...filesIn(join(root, 'scripts'), '.mjs')].map(modified),
 );
 removeOrphans();
+refuseOldAddon();
 const compiler = join(root, 'node_modules/.bin/tsc');
 const { status } = spawnSync(compiler, ['-p', join(root, 'tsconfig.test.json')], { stdio: 'inherit' });
 if (status !== 0) process.exit(status ?? 1);

@@ -19,6 +19,7 @@ export const faultKinds = [
   'kill the ranks of a host',
   'lose a session',
   'kill an engine',
+  'restart an engine',
   'engine answers with an error',
   'engine never answers',
   'engine refuses to pause',
@@ -67,6 +68,8 @@ export class FaultInjector {
       engine.kill();
       this.#restartLater(engine, engineRestart, random);
     },
+    // So fast that nobody has seen it down.
+    'restart an engine': ({ engine }) => engine.restart(),
     'engine answers with an error': ({ engine }) => {
       engine.nextCall = 'error';
     },

@@ -1,17 +1,19 @@
 import { strict as assert } from 'node:assert';
 import type {
   ArrivedDigests,
+  KeptParts,
   LinkBuffer,
   LinkTensor,
   LiveDigests,
   WorkerLink,
 } from '../src/engines/worker-link/worker-link.ts';
-import { AbortedError, type WeightcastError, WorkerLinkError } from '../src/errors.ts';
+import { AbortedError, PartsRefusedError, type WeightcastError, WorkerLinkError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import type { Trace } from './trace.ts';
 
-/** How long an abort waits for the worker to disconnect, as in the real link. */
-const abortMilliseconds = 1_000;
+/** How long an abort waits for the worker to disconnect, and for one that has not answered in time, as in the real link. */
+const abortMilliseconds = 5_000;
+const hungMilliseconds = 500;
 /** Time that one message takes over a local socket. */
 const hopMilliseconds = 0.05;
 /** How much later than the disconnection the worker's last answer may arrive. */
@@ -23,6 +25,9 @@ export type LinkRequest =
       readonly epoch: number;
       readonly version: string;
       readonly buffer: LinkBuffer;
+      /** Whether the worker is to record what it keeps; its token of that, if parts follow. */
+      readonly parts: boolean;
+      readonly kept: string | null;
     }
   | { readonly type: 'load'; readonly tensors: readonly LinkTensor[] }
   | { readonly type: 'release' | 'finish' };
@@ -35,6 +40,8 @@ export interface LinkPeer {
   abort(reason: string): Promise<void>;
   /** After `finish`: what it holds; null if it does not say. */
   live(): LiveDigests | null;
+  /** After `finish`: what it keeps of each tensor, if it was to record that. */
+  kept(): KeptParts | null;
   /** The rank's end is closed, or its process is gone. */
   vanished(): void;
 }
@@ -45,6 +52,10 @@ export interface LinkOptions {
   readonly version: string;
   /** Null: the worker is not asked what it holds. */
   readonly liveLayouts: readonly string[] | null;
+  readonly parts: boolean;
+  readonly kept: string | null;
+  /** How long the worker has to wait for the rank, at least. */
+  readonly silenceSeconds: number;
   readonly timeoutMilliseconds: number;
   /** The rank's clock; messages in flight use the world's. */
   readonly clock: Clock;
@@ -54,6 +65,10 @@ export interface LinkOptions {
 export class SimulatedLinks {
   /** How many of the next links cannot be bound. */
   bindFailures = 0;
+  /** How many times workers have recorded what they keep. */
+  records = 0;
+  /** What workers were asked for at most. */
+  longestSilence = 0;
   readonly #world: Clock;
   readonly #trace: Trace;
   readonly #bound = new Map<string, SimulatedLink>();
@@ -70,6 +85,7 @@ export class SimulatedLinks {
   }
 
   bind(options: LinkOptions): SimulatedLink {
+    this.longestSilence = Math.max(this.longestSilence, options.silenceSeconds);
     this.#count += 1;
     const address = `sim://${options.deviceUuid}/${options.epoch}-${this.#count}`;
     this.#trace.add(address, 'bound');
@@ -103,6 +119,7 @@ export class SimulatedLink implements WorkerLink {
   /** Requests without an answer, the oldest first. */
   readonly #inFlight: Request[] = [];
   #cancelDeadline: () => void = () => {};
+  #hangs = false;
   /** Settles when the peer has served what has reached it. */
   #served: Promise<unknown> = Promise.resolve();
   /** The peer has failed: it serves no more. */
@@ -110,6 +127,7 @@ export class SimulatedLink implements WorkerLink {
   #ended: WeightcastError | null = null;
   #finished = false;
   #live: LiveDigests | null = null;
+  #kept: KeptParts | null = null;
   #closed = false;
 
   constructor(address: string, options: LinkOptions, world: Clock, unbind: () => void) {
@@ -141,8 +159,8 @@ export class SimulatedLink implements WorkerLink {
   check(): void {}
 
   async open(buffer: LinkBuffer): Promise<void> {
-    const { epoch, version } = this.#options;
-    await this.#ask({ type: 'open', epoch, version, buffer });
+    const { epoch, version, parts, kept } = this.#options;
+    await this.#ask({ type: 'open', epoch, version, buffer, parts, kept });
   }
 
   async load(tensors: readonly LinkTensor[]): Promise<void> {
@@ -158,6 +176,7 @@ export class SimulatedLink implements WorkerLink {
     const peer = this.#peer;
     const report = await this.#ask({ type: 'finish' });
     this.#live = this.#options.liveLayouts === null ? null : (peer?.live() ?? null);
+    this.#kept = peer?.kept() ?? null;
     this.#finished = true;
     return report;
   }
@@ -166,12 +185,17 @@ export class SimulatedLink implements WorkerLink {
     return this.#live;
   }
 
+  get kept(): KeptParts | null {
+    return this.#kept;
+  }
+
   async abort(reason: string): Promise<void> {
     this.#end(new AbortedError(reason));
     const peer = this.#peer;
     if (peer !== null && !this.#finished) {
       await new Promise<void>((resolve) => {
-        const cancel = this.#options.clock.after(abortMilliseconds, resolve);
+        const most = this.#hangs ? hungMilliseconds : abortMilliseconds;
+        const cancel = this.#options.clock.after(most, resolve);
         this.#world.after(hopMilliseconds, () => {
           // As a worker that takes one message at a time, it serves what was announced before it reads the abort.
           this.#served
@@ -221,7 +245,10 @@ export class SimulatedLink implements WorkerLink {
   #await({ request }: Request): void {
     const { timeoutMilliseconds, clock } = this.#options;
     const late = `did not answer ${request.type} within ${timeoutMilliseconds} ms`;
-    this.#cancelDeadline = clock.after(timeoutMilliseconds, () => this.#end(this.#failure(late)));
+    this.#cancelDeadline = clock.after(timeoutMilliseconds, () => {
+      this.#hangs = this.#peer !== null;
+      this.#end(this.#failure(late));
+    });
   }
 
   #send(asked: Request): void {
@@ -229,7 +256,8 @@ export class SimulatedLink implements WorkerLink {
     const { request } = asked;
     const afterHop = (then: () => void) => this.#world.after(hopMilliseconds, then);
     const isDue = () => this.#inFlight[0] === asked;
-    const refused = (error: Error) => this.#failure(`failed on ${request.type}: ${error.message}`);
+    const type = request.type === 'open' && request.kept !== null ? PartsRefusedError : WorkerLinkError;
+    const refused = (error: Error) => this.#failure(`failed on ${request.type}: ${error.message}`, type);
     afterHop(() => {
       this.#served = this.#served
         .then(() => (this.#refused ? null : peer.serve(request)))
@@ -256,7 +284,7 @@ export class SimulatedLink implements WorkerLink {
     for (const { reject } of this.#inFlight.splice(0)) reject(this.#ended);
   }
 
-  #failure(fault: string): WorkerLinkError {
-    return new WorkerLinkError(`the engine worker on device ${this.#options.deviceUuid} ${fault}`);
+  #failure(fault: string, type: typeof WorkerLinkError | typeof PartsRefusedError = WorkerLinkError) {
+    return new type(`the engine worker on device ${this.#options.deviceUuid} ${fault}`);
   }
 }

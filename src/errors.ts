@@ -149,6 +149,15 @@ export class WorkerLinkError extends WeightcastError {
   override readonly name = 'WorkerLinkError';
 }
 
+/**
+ * An engine worker does not know of the parts that it was to get: it was restarted, or keeps others now. Nothing was loaded, and
+ * the update goes on with whole tensors.
+ */
+export class PartsRefusedError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_PARTS_REFUSED';
+  override readonly name = 'PartsRefusedError';
+}
+
 /** Digests from engine workers differ from the checkpoint's: names the tensor and the instance. */
 export class VerificationError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_VERIFICATION';
@@ -175,6 +184,7 @@ const classes = [
   ProtocolError,
   EngineError,
   WorkerLinkError,
+  PartsRefusedError,
   VerificationError,
 ];
 const classOfCode = new Map(classes.map((type) => [new type('').code as string, type]));

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from weightcast.live_digests import digests_of
 from weightcast.live_tensors import LiveTensors
-from weightcast.vllm_update import targets_of
+from weightcast.vllm_drafts import targets_of
 from weightcast.worker import VllmWorkerExtension
 
 

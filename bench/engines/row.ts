@@ -272,9 +272,11 @@ async function refusal(
   return `refused, then ${since}: ${describe(error)}`;
 }
 
-/** A server that did not start has printed much. */
+/** A server that did not start, or has ended, has printed much; what ended a process of it is told by others, too. */
 function causeOf(text: string): string {
-  const errors = [...text.matchAll(/\b\w+Error: .+/g)].map(([line]) => line);
-  const cause = errors.findLast((line) => !line.includes('Engine core initialization failed'));
-  return (cause ?? text.trim().split('\n').at(-1)!).trim();
+  const told = / WARNING |Engine core initialization failed|EngineDeadError/;
+  const errors = text.split('\n').flatMap((line) => {
+    return told.test(line) ? [] : (/\b(?:\w+Error: |CUDA error).+/.exec(line) ?? []);
+  });
+  return (errors.at(-1) ?? text.trim().split('\n').at(-1)!).trim();
 }

@@ -1,4 +1,6 @@
 #include <cstring>
+#include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -7,6 +9,7 @@
 #include "bridge/objects.h"
 #include "memory/copy.h"
 #include "memory/digest.h"
+#include "memory/load_job.h"
 #include "memory/mapped_access.h"
 #include "memory/segment_jobs.h"
 #include "system/base.h"
@@ -171,6 +174,18 @@ std::vector<TensorWrite> TensorsArgument(const Napi::Value& sources, const Napi:
   return tensors;
 }
 
+std::vector<std::unique_ptr<LoadSource>> SourcesArgument(const Napi::Value& paths, const Napi::Value& ranges) {
+  const std::vector<std::string> names = TextsArgument(paths, "paths");
+  const Napi::Array arrays = ArrayArgument(ranges, "ranges");
+  if (arrays.Length() != names.size()) throw Failure(code::kOutOfRange, "a load needs as many ranges as paths");
+  std::vector<std::unique_ptr<LoadSource>> sources;
+  for (uint32_t index = 0; index < arrays.Length(); index++) {
+    const Napi::HandleScope scope(paths.Env());
+    sources.push_back(std::make_unique<LoadSource>(names[index], Structures<FileRange>(arrays.Get(index), "ranges")));
+  }
+  return sources;
+}
+
 }  // namespace
 
 Napi::Function ThreadPoolObject::Define(Napi::Env env) {
@@ -225,23 +240,31 @@ Napi::Value ThreadPoolObject::CopyIn(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value ThreadPoolObject::Load(const Napi::CallbackInfo& info) {
+  const auto job = std::make_shared<std::shared_ptr<LoadJob>>();
   const auto start = [&](Done done) {
-    const std::string path = TextArgument(info[0], "path");
-    const std::shared_ptr<Mapping> destination = MappingArgument(info[1], "destination");
-    pool_->Submit(std::make_shared<LoadJob>(path, destination, Structures<FileRange>(info[2], "ranges"),
-                                            ProgressArgument(info[3]), pool_->threads()),
-                  std::move(done));
+    *job = std::make_shared<LoadJob>(SourcesArgument(info[0], info[1]), MappingArgument(info[2], "destination"),
+                                     Structures<TensorPlace>(info[3], "tensors"), ProgressArgument(info[4]),
+                                     ResourcesOfLoads(ThreadsArgument(info[5], "processors")));
+    pool_->Submit(*job, std::move(done));
   };
-  const std::vector<Napi::Value> kept{info.This(), info[1], info[3]};
-  return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, IntervalValue);
+  const auto to_value = [job](Napi::Env env, const Outcome&) { return DigestsValue(env, (*job)->Digests()); };
+  const std::vector<Napi::Value> kept{info.This(), info[2], info[4]};
+  return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, to_value);
+}
+
+std::shared_ptr<LoadResources> ThreadPoolObject::ResourcesOfLoads(unsigned processors) {
+  std::shared_ptr<LoadResources> resources = load_resources_.lock();
+  if (!resources) load_resources_ = resources = std::make_shared<LoadResources>(processors);
+  return resources;
 }
 
 Napi::Value ThreadPoolObject::Reserve(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
-    pool_->Submit(std::make_shared<ReserveJob>(MappingArgument(info[0], "mapping"), ProgressArgument(info[1])),
+    pool_->Submit(std::make_shared<ReserveJob>(MappingArgument(info[0], "mapping"), WholeArgument(info[1], "offset"),
+                                               WholeArgument(info[2], "bytes"), ProgressArgument(info[3])),
                   std::move(done));
   };
-  const std::vector<Napi::Value> kept{info.This(), info[0], info[1]};
+  const std::vector<Napi::Value> kept{info.This(), info[0], info[3]};
   return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, IntervalValue);
 }
 

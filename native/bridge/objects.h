@@ -14,6 +14,7 @@
 #include "device/host_device.h"
 #include "fabric/fabric.h"
 #include "fabric/peer.h"
+#include "memory/load_resources.h"
 #include "memory/mapping.h"
 #include "memory/shared_directory.h"
 #include "memory/thread_pool.h"
@@ -91,8 +92,11 @@ class ThreadPoolObject : public Napi::ObjectWrap<ThreadPoolObject> {
   Napi::Value Write(const Napi::CallbackInfo& info);
   Napi::Value Digest(const Napi::CallbackInfo& info);
   void Close(const Napi::CallbackInfo& info);
+  /// Those of the loads that run, or new ones.
+  std::shared_ptr<LoadResources> ResourcesOfLoads(unsigned processors);
 
   std::shared_ptr<ThreadPool> pool_;
+  std::weak_ptr<LoadResources> load_resources_;
   CleanupHooks::Registration cleanup_;
 };
 

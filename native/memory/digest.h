@@ -34,6 +34,10 @@ namespace weightcast {
 /// Partial digest of `bytes` bytes that stand at `position` in their tensor, without padding.
 uint64_t DigestBytes(const uint8_t* data, uint64_t bytes, uint64_t position);
 
+/// Fits into the cache of a core, so that what was just digested is copied from there, and is long enough for StreamCopy() to
+/// write around it.
+constexpr uint64_t kDigestBlock = uint64_t{256} << 10;
+
 /// What the zero bytes after the last byte of a tensor of `tensor_bytes` bytes add.
 uint64_t DigestPadding(uint64_t tensor_bytes);
 

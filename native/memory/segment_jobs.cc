@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,17 +34,23 @@ int Advise(uint8_t* start, uint64_t bytes, int advice) {
 
 }  // namespace
 
-ReserveJob::ReserveJob(std::shared_ptr<Mapping> mapping, double* progress)
-    : mapping_(std::move(mapping)), progress_(progress), spans_({Span{mapping_->file(), 0, mapping_->bytes(), true}}) {
+ReserveJob::ReserveJob(std::shared_ptr<Mapping> mapping, uint64_t offset, uint64_t bytes, double* progress)
+    : mapping_(std::move(mapping)),
+      offset_(offset),
+      bytes_(bytes),
+      progress_(progress),
+      spans_({Span{mapping_->file(), offset, offset + bytes, true}}) {
   mapping_->CheckWritable();
+  mapping_->CheckRange(offset, bytes);
 }
 
-size_t ReserveJob::pieces() const { return (mapping_->bytes() + kPieceBytes - 1) / kPieceBytes; }
+size_t ReserveJob::pieces() const { return std::max<uint64_t>(1, (bytes_ + kPieceBytes - 1) / kPieceBytes); }
 
 void ReserveJob::Run(size_t piece) {
-  const uint64_t offset = piece * kPieceBytes;
-  const uint64_t bytes = std::min(kPieceBytes, mapping_->bytes() - offset);
-  if (huge_ && !ReserveHuge(offset, bytes / kHugePage * kHugePage)) huge_ = false;
+  const uint64_t done = piece * kPieceBytes;
+  const uint64_t offset = offset_ + done;
+  const uint64_t bytes = std::min(kPieceBytes, bytes_ - done);
+  if (huge_ && (offset % kHugePage != 0 || !ReserveHuge(offset, bytes / kHugePage * kHugePage))) huge_ = false;
   ReserveSmall(offset, bytes);
   AddTo(progress_, bytes);
 }
@@ -78,85 +83,6 @@ void ReserveJob::ReserveInFile(uint64_t offset, uint64_t bytes) const {
 }
 
 namespace {
-
-std::vector<uint64_t> SizesOf(const std::vector<FileRange>& ranges) {
-  std::vector<uint64_t> sizes;
-  sizes.reserve(ranges.size());
-  for (const FileRange& range : ranges) sizes.push_back(range.bytes);
-  return sizes;
-}
-
-}  // namespace
-
-LoadJob::LoadJob(std::string path, std::shared_ptr<Mapping> destination, std::vector<FileRange> ranges,
-                 double* progress, unsigned threads)
-    : path_(std::move(path)),
-      destination_(std::move(destination)),
-      ranges_(std::move(ranges)),
-      progress_(progress),
-      partition_(SizesOf(ranges_), threads) {
-  destination_->CheckWritable();
-  Span written{destination_->file(), UINT64_MAX, 0, true};
-  for (const FileRange& range : ranges_) {
-    destination_->CheckRange(range.destination_offset, range.bytes);
-    if (range.bytes == 0) continue;
-    written.begin = std::min(written.begin, range.destination_offset);
-    written.end = std::max(written.end, range.destination_offset + range.bytes);
-  }
-  spans_ = {written};
-}
-
-void LoadJob::Run(size_t piece) {
-  EnsureOpen();
-  partition_.ForEachItem(piece, [this](size_t item, uint64_t offset, uint64_t bytes) {
-    const FileRange& range = ranges_[item];
-    Read(range.file_offset + offset, destination_->data() + range.destination_offset + offset, bytes);
-  });
-}
-
-void LoadJob::EnsureOpen() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (file_) return;
-  // O_NONBLOCK: opening a FIFO must not wait for its other end.
-  UniqueFd file(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!file) throw Failure::System(errno, "cannot open " + path_);
-  struct stat found{};
-  if (fstat(file.get(), &found) != 0) throw Failure::System(errno, "cannot examine " + path_);
-  if (!S_ISREG(found.st_mode)) throw Failure("EINVAL", "cannot load " + path_ + ": not a regular file");
-  const auto size = static_cast<uint64_t>(found.st_size);
-  for (const FileRange& range : ranges_) {
-    if (range.bytes == 0 || range.file_offset + range.bytes <= size) continue;
-    throw Failure(code::kFileEnded, path_ + " has " + std::to_string(size) + " bytes, but the bytes " +
-                                        std::to_string(range.file_offset) + " to " +
-                                        std::to_string(range.file_offset + range.bytes) + " are asked for");
-  }
-  posix_fadvise(file.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
-  file_ = std::move(file);
-}
-
-void LoadJob::Fail(int error, uint64_t file_offset) const {
-  const std::string place = path_ + " at offset " + std::to_string(file_offset);
-  if (error == 0) throw Failure(code::kFileEnded, "file ended early: " + place);
-  throw Failure::System(error, "cannot read " + place);
-}
-
-void LoadJob::Read(uint64_t file_offset, uint8_t* destination, uint64_t bytes) {
-  while (bytes > 0) {
-    const ssize_t count = pread(file_.get(), destination, bytes, static_cast<off_t>(file_offset));
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) Fail(count == 0 ? 0 : errno, file_offset);
-    const auto read = static_cast<uint64_t>(count);
-    AddTo(progress_, read);
-    file_offset += read;
-    destination += read;
-    bytes -= read;
-  }
-}
-
-namespace {
-
-/// Fits into the cache of a core, and is long enough for StreamCopy() to write around that.
-constexpr uint64_t kBlockBytes = uint64_t{256} << 10;
 
 std::vector<uint64_t> SizesOf(const std::vector<TensorWrite>& tensors) {
   std::vector<uint64_t> sizes;
@@ -194,8 +120,8 @@ void WriteJob::Run(size_t piece) {
     const uint8_t* const source = tensor.source + offset;
     uint8_t* const destination = destination_->data() + tensor.offset + offset;
     uint64_t sum = 0;
-    for (uint64_t done = 0; done < bytes; done += kBlockBytes) {
-      const uint64_t block = std::min(kBlockBytes, bytes - done);
+    for (uint64_t done = 0; done < bytes; done += kDigestBlock) {
+      const uint64_t block = std::min(kDigestBlock, bytes - done);
       sum += DigestBytes(source + done, block, offset + done);
       StreamCopy(destination + done, source + done, block);
     }

@@ -3,26 +3,23 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
-#include <string>
 #include <vector>
 
 #include "memory/mapping.h"
 #include "memory/thread_pool.h"
-#include "system/base.h"
 
 namespace weightcast {
 
-/// Allocates the pages of a mapping that Mapping::CreateEmpty() made. When it has succeeded all are present, in this
+/// Allocates pages of a mapping that Mapping::CreateEmpty() made. When it has succeeded all are present, in this
 /// process's page table too; a full file system fails it with ENOSPC, and never ends in a signal.
 ///
 /// Huge pages where possible: they are allocated many times as fast as small ones, for which all threads compete for the
 /// file's index, and are page-locked twice as fast.
 class ReserveJob : public Job {
  public:
-  /// `progress` counts the bytes so far, if it is not null. The caller keeps it alive until the job is done or dropped.
-  /// Throws EACCES.
-  ReserveJob(std::shared_ptr<Mapping> mapping, double* progress);
+  /// Those of `offset .. offset + bytes`; huge pages need an offset that is a multiple of theirs. `progress` counts the bytes
+  /// so far, if it is not null. The caller keeps it alive until the job is done or dropped. Throws EACCES or OUT_OF_RANGE.
+  ReserveJob(std::shared_ptr<Mapping> mapping, uint64_t offset, uint64_t bytes, double* progress);
 
   size_t pieces() const override;
   const std::vector<Span>& spans() const override { return spans_; }
@@ -36,47 +33,12 @@ class ReserveJob : public Job {
   void ReserveInFile(uint64_t offset, uint64_t bytes) const;
 
   const std::shared_ptr<Mapping> mapping_;
+  const uint64_t offset_;
+  const uint64_t bytes_;
   double* const progress_;
   const std::vector<Span> spans_;
   /// Cleared by the first piece that gets none: memory is fragmented, or the kernel makes none.
   std::atomic<bool> huge_{true};
-};
-
-struct FileRange {
-  uint64_t file_offset;
-  uint64_t destination_offset;
-  uint64_t bytes;
-};
-
-/// Reads ranges of a file into a mapping with pread(2). Opens the file on a thread of the pool, because that can
-/// take long too. Fails with FILE_ENDED if the file is shorter than a range, or gets shorter meanwhile.
-class LoadJob : public Job {
- public:
-  /// `progress` counts the bytes read so far. The caller keeps it alive until the job is done or dropped, and
-  /// otherwise only reads it. Throws OUT_OF_RANGE or EACCES for the destination.
-  LoadJob(std::string path, std::shared_ptr<Mapping> destination, std::vector<FileRange> ranges, double* progress,
-          unsigned threads);
-
-  size_t pieces() const override { return partition_.pieces(); }
-  const std::vector<Span>& spans() const override { return spans_; }
-  void Run(size_t piece) override;
-
- private:
-  /// Opens and checks the file unless an earlier call has.
-  void EnsureOpen();
-  void Read(uint64_t file_offset, uint8_t* destination, uint64_t bytes);
-  /// `error` 0 is the file's end.
-  [[noreturn]] void Fail(int error, uint64_t file_offset) const;
-
-  const std::string path_;
-  const std::shared_ptr<Mapping> destination_;
-  const std::vector<FileRange> ranges_;
-  double* const progress_;
-  const Partition partition_;
-  std::vector<Span> spans_;
-
-  std::mutex mutex_;
-  UniqueFd file_;
 };
 
 /// A tensor in the memory of this process, and where it goes in the destination.

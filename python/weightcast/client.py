@@ -253,6 +253,7 @@ class Client:
         keep_copy: Optional[bool] = None,
         heal: Optional[bool] = None,
         accept_unproven: Optional[bool] = None,
+        parts: Optional[bool] = None,
     ) -> Update:
         """Installs a registered checkpoint in instances, by default in all. Returns with what became of each.
 
@@ -260,6 +261,7 @@ class Client:
         in seconds, after which it fails; `step_timeout`: of one answer of an engine worker; `connect_timeout`: when one engine
         worker has connected to its rank, of the others. `atomic`: raise when any instance fails, and not only when all do. `verify`: true, false, or a dict with `installed`, `baseline` (a file of
         `weightcast baseline`) and `answers`. `heal`: update instances that failed when they are back.
+        `parts`: False sends whole tensors also where it is known which parts engine workers keep.
         """
         options = {
             "instances": _listed("instances", instances),
@@ -273,6 +275,7 @@ class Client:
             "keep_copy": keep_copy,
             "heal": heal,
             "accept_unproven": accept_unproven,
+            "parts": parts,
         }
         timeout = seconds_of("timeout", timeout)
         body = {"checkpoint": checkpoint, "wait": wait, "timeout_seconds": timeout, **_given(options)}

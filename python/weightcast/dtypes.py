@@ -35,7 +35,8 @@ _NAMES = {
 
 
 def view_of(buffer: torch.Tensor, tensor: Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tensor where it lies in a buffer of bytes: its bytes (uint8, one dimension), and itself.
+    """The tensor, or the part of it that is sent, where it lies in a buffer of bytes: its bytes (uint8, one dimension), and
+    itself.
 
     Raises ProtocolError, naming the tensor, if torch has no such dtype or the buffer ends before the tensor.
     """
@@ -43,7 +44,12 @@ def view_of(buffer: torch.Tensor, tensor: Tensor) -> tuple[torch.Tensor, torch.T
     if dtype is None:
         raise ProtocolError(f"tensor {tensor.name!r}: torch {torch.__version__} has no dtype {tensor.dtype}")
     shape = tensor.shape
+    if tensor.part is not None:
+        dim, _, length = tensor.part
+        shape = (*shape[:dim], length, *shape[dim + 1 :])
     if tensor.dtype == "F4":
+        if tensor.part is not None:
+            raise ProtocolError(f"tensor {tensor.name!r}: a part of an F4 tensor")
         # torch keeps two of them in one element, so its last dimension is half as long.
         if not shape or shape[-1] % 2 != 0:
             raise ProtocolError(f"tensor {tensor.name!r}: torch has no F4 of shape {list(shape)}")

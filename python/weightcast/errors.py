@@ -39,5 +39,17 @@ class EngineAsleep(WeightcastError):
     """The engine's weights are not in the device's memory (asleep, released); nothing was touched."""
 
 
+class EngineBusy(WeightcastError):
+    """Requests run or wait in the engine, which cannot drop its caches then; nothing was touched."""
+
+
 class TensorsMoved(WeightcastError):
     """After the update tensors lie elsewhere than captured CUDA graphs read them; the message names them."""
+
+
+class PartsUnknown(WeightcastError):
+    """The rank would send parts of tensors by a record that this worker does not have; nothing was touched."""
+
+
+class PartsChanged(WeightcastError):
+    """The model reads other parts of the tensors than when they were recorded; whole tensors will do."""

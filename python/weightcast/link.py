@@ -86,6 +86,10 @@ class RankLink:
         self._envelope, frame = self._waiting.popleft()
         return frame
 
+    def wait_longer(self, seconds: float) -> None:
+        """From the next `receive` on, if that is longer than it waits now."""
+        self._silence_seconds = max(self._silence_seconds, seconds)
+
     def send(self, frame: bytes) -> None:
         """Answers the last request. To a rank that is gone nothing is sent; the next `receive` tells."""
         self._socket.send_multipart([*self._envelope, frame])

@@ -5,7 +5,8 @@ A message is one MessagePack map. Keys that are not known are ignored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgpack
@@ -27,6 +28,8 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    part: tuple[int, int, int] | None = None
+    """Only `narrow(*part)` of it lies there, packed; `shape` is the whole tensor's."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,12 @@ class Open:
     """Reload also what is not known to compute with what was loaded."""
     exchanges: int | None = None
     """How often the rank sends all weights in this update, each time for another model. None: it does not say."""
+    parts: bool = False
+    """The rank can send parts of tensors, to a worker that says what it keeps."""
+    kept: str | None = None
+    """The rank sends parts, by the record of this token."""
+    silence_seconds: float = 0.0
+    """How long the rank may be silent, at least: other workers of the update may keep it waiting."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,16 @@ class Installed:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What a worker keeps of each tensor of an exchange: little-endian columns of 8, 32 and 32 bits, as `cuts.Cut` has them."""
+
+    token: str
+    dims: bytes
+    starts: bytes
+    lengths: bytes
+
+
+@dataclass(frozen=True)
 class Abort:
     reason: str
 
@@ -101,6 +120,9 @@ def decode_request(frame: bytes) -> Request:
             installed=_option(message, "installed", bool, False),
             accept_unproven=_option(message, "acceptUnproven", bool, False),
             exchanges=_option(message, "exchanges", int, None),
+            parts=_option(message, "parts", bool, False),
+            kept=_option(message, "kept", str, None),
+            silence_seconds=_seconds(message, "silenceSeconds"),
         )
     if kind == "load":
         return Load([_tensor(entry) for entry in _field(message, "tensors", list)])
@@ -131,9 +153,10 @@ def check_protocol(theirs: int) -> None:
         )
 
 
-def encode_opened() -> bytes:
-    """The answer to `open`: an abort is read before what was announced ahead (link.py)."""
-    return msgpack.packb({"ok": True, "readsAhead": True})
+def encode_opened(parts: bool) -> bytes:
+    """The answer to `open`: an abort is read before what was announced ahead (link.py). `parts`: reads are recorded, or parts
+    that the rank has announced are taken."""
+    return msgpack.packb({"ok": True, "readsAhead": True, **({"parts": True} if parts else {})})
 
 
 def encode_success() -> bytes:
@@ -141,18 +164,25 @@ def encode_success() -> bytes:
 
 
 def encode_report(
-    digests: bytes | None, parts: int, installed: Installed | None, known: frozenset[bytes]
+    digests: bytes | None,
+    tensors: int,
+    installed: Installed | None,
+    known: frozenset[bytes],
+    kept: Kept | None,
 ) -> bytes:
-    """The answer to `finish`: this worker received `parts` tensors, each of them whole.
+    """The answer to `finish`: this worker received `tensors` tensors.
 
-    `digests`: a little-endian 64-bit word for each tensor, in the order in which they were announced; None if they were
-    not asked for. `known`: layouts that are sent without their names.
+    `digests`: a little-endian 64-bit word for each tensor, in the order in which they were announced, of what came of it at
+    its place in the whole; None if they were not asked for. `known`: layouts that are sent without their names.
     """
     message: dict[str, Any] = {"ok": True}
     if digests is not None:
-        message["report"] = {"digests": digests, "part": b"\0\0" * parts, "parts": b"\1\0" * parts}
+        # Which part of how many it is, the sender knows.
+        message["report"] = {"digests": digests, "part": b"\0\0" * tensors, "parts": b"\1\0" * tensors}
     if installed is not None:
         message["installed"] = live_message(installed, with_names=installed.layout not in known)
+    if kept is not None:
+        message["kept"] = asdict(kept)
     return msgpack.packb(message)
 
 
@@ -185,7 +215,16 @@ def _tensor(entry: Any) -> Tensor:
         dtype=_field(entry, "dtype", str),
         shape=tuple(shape),
         offset=_count(entry, "offset"),
+        part=_part(entry["part"], shape) if "part" in entry else None,
     )
+
+
+def _part(part: Any, shape: list[int]) -> tuple[int, int, int]:
+    if type(part) is list and len(part) == 3 and all(type(number) is int and number >= 0 for number in part):
+        dim, start, length = part
+        if dim < len(shape) and 0 < length <= shape[dim] - start:
+            return dim, start, length
+    raise ProtocolError(f"the rank sends {part} (dimension, start, length) of a tensor of shape {shape}")
 
 
 def _field(message: Any, key: str, kind: type) -> Any:
@@ -198,6 +237,14 @@ def _field(message: Any, key: str, kind: type) -> Any:
 def _option(message: Any, key: str, kind: type, default: Any) -> Any:
     """Senders of version 1 do not have these."""
     return _field(message, key, kind) if isinstance(message, dict) and key in message else default
+
+
+def _seconds(message: Any, key: str) -> float:
+    value = message.get(key, 0)
+    # MessagePack has a type of its own for whole numbers.
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ProtocolError(f"the rank's request has the wrong form: {key} is {value}")
+    return float(value)
 
 
 def _count(message: Any, key: str) -> int:

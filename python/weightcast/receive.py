@@ -14,7 +14,8 @@ from .device_memory import LinkBuffer
 from .digest import Digester
 from .digesters import digester_of
 from .dtypes import view_of
-from .errors import ProtocolError, UpdateAborted, WeightcastError
+from .errors import PartsUnknown, ProtocolError, UpdateAborted, WeightcastError
+from .kept_parts import KeptParts
 from .link import RankLink
 from .messages import (
     Abort,
@@ -62,6 +63,7 @@ def receive_weights(
     post_hook: Callable[[], object] | None = None,
     begin: Begin | None = None,
     installed: Installing | None = None,
+    parts: KeptParts | None = None,
     silence_seconds: float = DEFAULT_SILENCE_SECONDS,
 ) -> ReceivedWeights:
     """Receives one set of weights from the rank that listens at `address`, and returns when all are installed.
@@ -69,7 +71,9 @@ def receive_weights(
     `load_weights` is called once for each bucket, with pairs of name and tensor, on `device`. The tensors lie in
     memory of the rank: it must copy what it wants to keep. `device_uuid`: an exchange for another device is refused;
     None where the worker does not know its own. `begin` gets the rank's first request, and may refuse it: nothing has
-    changed then. `installed`, after the post-hook, says what the model holds, if the rank has asked for that.
+    changed then. `installed`, after the post-hook, says what the model holds, if the rank has asked for that. With `parts`,
+    within whose `watch` it must load, a rank that can may send parts of tensors later on; `load_weights` gets these at their
+    place in tensors of the whole shape, of which the rest has no meaning.
 
     The rank is told a digest of every tensor, **taken of the bytes as they were received**, on the device, just
     before `load_weights` gets them. It proves that the checkpoint's bytes were in this worker's reach, whole and
@@ -79,10 +83,10 @@ def receive_weights(
 
     Raises what `load_weights` or `post_hook` raised, once the rank has been told and has hung up; UpdateAborted
     when the rank aborts; RankLost at once when it is gone, or was never there; RankSilent when it says nothing for
-    `silence_seconds`; ProtocolError when it does not keep to the protocol. The link buffer is dropped before.
+    `silence_seconds`, or longer if it has asked for that; ProtocolError when it does not keep to the protocol. The link buffer is dropped before.
     """
     link = RankLink(context, address, silence_seconds, is_urgent=is_abort)
-    exchange = _Exchange(link, device, device_uuid, load_weights, post_hook, begin, installed)
+    exchange = _Exchange(link, device, device_uuid, load_weights, post_hook, begin, installed, parts)
     try:
         return exchange.run()
     finally:
@@ -100,6 +104,7 @@ class _Exchange:
         post_hook: Callable[[], object] | None,
         begin: Begin | None,
         installed: Installing | None,
+        parts: KeptParts | None,
     ) -> None:
         self._link = link
         self._device = device
@@ -108,6 +113,7 @@ class _Exchange:
         self._post_hook = post_hook
         self._begin = begin
         self._installed = installed
+        self._parts = parts
         self._opened: Open | None = None
         self._buffer: LinkBuffer | None = None
         self._digester: Digester | None = None
@@ -139,8 +145,7 @@ class _Exchange:
 
     def _serve(self, request: Request) -> bytes:
         if isinstance(request, Open):
-            self._open(request)
-            return encode_opened()
+            return encode_opened(self._open(request))
         if isinstance(request, Finish):
             return self._finish(request)
         if self._buffer is None:
@@ -151,7 +156,8 @@ class _Exchange:
             self._release()
         return encode_success()
 
-    def _open(self, request: Open) -> None:
+    def _open(self, request: Open) -> bool:
+        """What the answer says of parts."""
         check_protocol(request.protocol)
         if self._device_uuid not in (None, request.device):
             raise ProtocolError(f"the rank is on device {request.device}, this worker on {self._device_uuid}")
@@ -159,12 +165,19 @@ class _Exchange:
             raise ProtocolError("the rank opened a second link buffer")
         if self._begin is not None:
             self._begin(request)
+        if self._parts is None and request.kept is not None:
+            raise PartsUnknown("this worker takes whole tensors only")
+        is_recording = self._parts is not None and self._parts.open(request)
         self._opened = request
+        self._link.wait_longer(request.silence_seconds)
         self._buffer = LinkBuffer(request.handle, request.bytes, self._device)
+        return is_recording
 
     def _load(self, request: Load) -> None:
         assert self._opened is not None and self._buffer is not None
         places = [view_of(self._buffer.bytes, tensor) for tensor in request.tensors]
+        if self._parts is not None:
+            places = self._parts.unpack(request.tensors, places)
         weights = [(tensor.name, view) for tensor, (_, view) in zip(request.tensors, places, strict=True)]
         if self._opened.report:
             if self._digester is None:
@@ -172,6 +185,8 @@ class _Exchange:
             self._digester.add([data for data, _ in places])
         with torch.no_grad():
             self._load_weights(weights)
+        if self._parts is not None:
+            self._parts.loaded()
         self._tensors += len(weights)
         # The rank reuses the slot once it has our answer: by then nothing may read it any more.
         self._synchronize()
@@ -179,6 +194,8 @@ class _Exchange:
     def _finish(self, request: Finish) -> bytes:
         if self._opened is None or self._buffer is not None:
             raise ProtocolError("the rank asks to finish before it has opened and released a link buffer")
+        if self._parts is not None:
+            self._parts.finish()
         if self._post_hook is not None:
             with torch.no_grad():
                 self._post_hook()
@@ -188,7 +205,8 @@ class _Exchange:
                 installed = self._installed()
         self._synchronize()
         digests = self._digests if self._opened.report else None
-        return encode_report(digests, self._tensors, installed, request.layouts)
+        kept = self._parts.kept() if self._parts is not None else None
+        return encode_report(digests, self._tensors, installed, request.layouts, kept)
 
     def _received(self) -> ReceivedWeights:
         assert self._opened is not None

@@ -58,8 +58,10 @@ class SglangReload:
         missing = self._missing()
         # Layers that are processed must not be once more, also if another one fails.
         self._begun = False
-        with self._scope():
-            _process_layers(self._model, self._device)
+        # Nor those of a draft that took nothing, unless they have been restored.
+        if took_any or any(_restores(layer) for layer in self._model.modules() if _is_processed(layer)):
+            with self._scope():
+                _process_layers(self._model, self._device)
         self._put_back()
         check_coverage(self._which, missing)
         return took_any

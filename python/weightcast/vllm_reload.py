@@ -7,19 +7,22 @@ copies the result into the tensors that kernels and captured CUDA graphs read.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
-from inspect import BoundArguments
 from typing import Any
 
 import torch
 
 from .errors import ModelNotReloadable, WeightcastError
+from .kept_parts import KeptParts
 from .live_tensors import Walks
 from .vllm_coverage import Coverage, check_coverage
 from .vllm_derived import DerivedTensors, renew_combined_gates
 from .vllm_experts import check_experts
+from .vllm_held import HeldTensors
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
@@ -46,16 +49,19 @@ class LayerwiseReload:
 
     kind = "layerwise"
 
-    def __init__(self, layerwise: Any, target: Target, walks: Walks) -> None:
+    def __init__(
+        self, layerwise: Any, target: Target, device: torch.device, walks: Walks, parts: KeptParts
+    ) -> None:
+        self._device = device
         self._walks = walks
         self._layerwise = layerwise
         self._target = target
+        self._parts = parts
         self._layers = list(target.model.modules())
         self._infos = [layerwise.get_layerwise_info(layer) for layer in self._layers]
         # Without the layers that a draft model shares with its target, which are the target's to load.
         self._own = self._infos
-        # By layer: how many of the tensors that it holds are known to be no part of the link buffer.
-        self._clean = [0] * len(self._infos)
+        self._held = HeldTensors(self._infos)
         self._under_way = False
         self._tied_head: Any | None = None
         self._derived = DerivedTensors(target.model, walks)
@@ -68,11 +74,32 @@ class LayerwiseReload:
         self._own = [info for info in self._infos if not _is_under_way(info)]
         self._under_way = True
         self._layerwise.initialize_layerwise_reload(self._target.model)
+        self._held.begin()
 
     def load(self, weights: Weights) -> None:
         """Nothing reads the memory of `weights` any more once this has returned or raised."""
-        self._target.model.load_weights(weights)
-        self._own_what_is_held({tensor.untyped_storage().data_ptr() for _, tensor in weights})
+        with self._processing_on_its_device(), self._parts.watch():
+            self._target.model.load_weights(weights)
+        lent = (tensor for _, tensor in weights if self._parts.is_lent(tensor))
+        # Layers that are not whole hold on to what they were given; the link buffer is about to be overwritten.
+        self._held.own({tensor.untyped_storage().data_ptr() for tensor in lent})
+
+    @contextlib.contextmanager
+    def _processing_on_its_device(self) -> Iterator[None]:
+        """A layer that is whole makes tensors on the default device, of which torch asks Python in every operation: half the
+        time that a tensor takes. So it is set for that alone; loaders make no tensors. What it reads was read before, when
+        loaders were run to count; and compiled functions do not run as such while reads are watched."""
+        process = self._layerwise._layerwise_process
+
+        def on_its_device(layer: Any, info: Any) -> Any:
+            with self._device, self._parts.unwatched():
+                return process(layer, info)
+
+        self._layerwise._layerwise_process = on_its_device
+        try:
+            yield
+        finally:
+            self._layerwise._layerwise_process = process
 
     def finish(self) -> bool:
         """Whether the model took any of the weights."""
@@ -102,7 +129,8 @@ class LayerwiseReload:
         """What an update by other means left half-way, vLLM would take for a part of this one."""
         if any(map(_is_under_way, self._infos)):
             logger.warning("an earlier update left layers of the %s model half-way", self._target.which)
-            self._restore()
+            with self._device:
+                self._restore()
 
     def _check(self) -> None:
         model = self._target.model
@@ -147,14 +175,6 @@ class LayerwiseReload:
         renew_combined_gates(self._target.model)
         self._derived.put_back()
 
-    def _own_what_is_held(self, link_buffer: set[int]) -> None:
-        """Layers that are not whole hold on to what they were given; the link buffer is about to be overwritten."""
-        for index, info in enumerate(self._infos):
-            if info.loaded_weights:
-                for _, arguments in info.loaded_weights[self._clean[index] :]:
-                    _clone_arguments(arguments, link_buffer)
-                self._clean[index] = len(info.loaded_weights)
-
     def _restore(self) -> None:
         """Drops what layers were given, so that vLLM takes those that are not whole for layers without new weights."""
         has_new_layers = not all(map(_is_under_way, self._own))
@@ -187,10 +207,11 @@ class RawReload:
     kind = "raw"
     coverage = "unknown"
 
-    def __init__(self, target: Target, device: torch.device, walks: Walks) -> None:
+    def __init__(self, target: Target, device: torch.device, walks: Walks, parts: KeptParts) -> None:
         self._target = target
         self._device = device
         self._walks = walks
+        self._parts = parts
         self._took_any = False
 
     def begin(self) -> None:
@@ -200,7 +221,8 @@ class RawReload:
         """There is nothing else to choose from."""
 
     def load(self, weights: Weights) -> None:
-        names = self._target.model.load_weights(weights)
+        with torch.device(self._device), self._parts.watch():
+            names = self._target.model.load_weights(weights)
         self._took_any = self._took_any or names is None or len(names) > 0
 
     def finish(self) -> bool:
@@ -220,47 +242,30 @@ class RawReload:
 Reload = LayerwiseReload | RawReload
 
 
-def reload_of(target: Target, device: torch.device, walks: Walks) -> Reload:
-    """Touches nothing but what another update left half-way. Raises ModelNotReloadable."""
+def reload_of(target: Target, device: torch.device, walks: Walks, parts: KeptParts) -> Reload:
+    """`parts` sees what is read. Touches nothing but what another update left half-way. Raises ModelNotReloadable."""
     try:
         layerwise = importlib.import_module(_LAYERWISE)
     except ImportError:
-        return RawReload(target, device, walks)
+        return RawReload(target, device, walks, parts)
     needed = (
         "initialize_layerwise_reload",
         "finalize_layerwise_reload",
         "get_layerwise_info",
         "_place_kernel_tensors",
+        "_layerwise_process",
     )
     lacking = [name for name in needed if not hasattr(layerwise, name)]
     if lacking:
         raise ModelNotReloadable(
             f"this vLLM's layerwise reload is not one that weightcast knows: no {lacking[0]}"
         )
-    return LayerwiseReload(layerwise, target, walks)
+    return LayerwiseReload(layerwise, target, device, walks, parts)
 
 
 def _is_under_way(info: Any) -> bool:
     """Whether a layer waits for weights, and its tensors from before lie aside. One that is whole has been processed."""
     return info.load_numel_total is not None and info.kernel_tensors is not None
-
-
-def _clone_arguments(arguments: BoundArguments, link_buffer: set[int]) -> None:
-    def owned(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return value.clone() if _is_in(value, link_buffer) else value
-        if type(value) in (tuple, list):
-            return type(value)(map(owned, value))
-        if type(value) is dict:
-            return {key: owned(entry) for key, entry in value.items()}
-        return value
-
-    for name, value in arguments.arguments.items():
-        arguments.arguments[name] = owned(value)
-
-
-def _is_in(tensor: torch.Tensor, link_buffer: set[int]) -> bool:
-    return not tensor.is_meta and tensor.untyped_storage().data_ptr() in link_buffer
 
 
 def _tied_head(target: Target) -> Any | None:

@@ -28,6 +28,7 @@ from vllm.distributed.weight_transfer.base import (
 from .errors import WeightcastError
 from .messages import check_protocol
 from .receive import DEFAULT_SILENCE_SECONDS
+from .vllm_drafts import NO_DRAFT, refusal_of_draft
 from .vllm_reload import Target
 from .vllm_update import install_weights, refuse_if_asleep, survey_models
 
@@ -59,10 +60,10 @@ class WeightcastTransferEngine(WeightTransferEngine[WeightcastInitInfo, Weightca
     def __init__(self, config: Any, vllm_config: Any, device: torch.device, model: torch.nn.Module) -> None:
         super().__init__(config, vllm_config, device, model)
         self._installed = False
-        if getattr(vllm_config.speculative_config, "draft_model_config", None) is not None:
-            logger.info(
-                "the draft model takes weights in a session of its own: hasDraftModel of the instance"
-            )
+        refusal = refusal_of_draft(vllm_config)
+        if refusal != NO_DRAFT:
+            why = refusal or "it takes them in a session of its own, by hasDraftModel of the instance"
+            logger.info("the draft model keeps its weights in an update of the target: %s", why)
 
     def init_transfer_engine(self, init_info: WeightcastInitInfo) -> None:
         """Nothing is kept: addresses come with each update. Raises ProtocolError."""

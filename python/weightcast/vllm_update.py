@@ -13,9 +13,11 @@ import torch
 import zmq
 
 from .errors import EngineAsleep, WeightcastError
+from .kept_parts import KeptParts
 from .messages import Installed, Open
 from .receive import ReceivedWeights, receive_weights
 from .survey import send_survey
+from .vllm_drafts import check_draft
 from .vllm_live import LiveModels, refuse_moved_experts, walks_of
 from .vllm_reload import Target, Weights, reload_of
 
@@ -43,12 +45,13 @@ class ModelUpdate:
         self._targets = targets
         self._begun = False
         self._took: list[bool] = []
+        self.parts = KeptParts(targets[0].model)
         for target in (*targets, *next_targets):
             refuse_moved_experts(target, vllm_config)
         walks = walks_of(vllm_config)
-        with self._scope(), torch.no_grad():
-            self._reloads = [reload_of(target, device, walks) for target in targets]
-            self._next_reloads = [reload_of(target, device, walks) for target in next_targets]
+        with self._configured(), torch.no_grad():
+            self._reloads = [reload_of(target, device, walks, self.parts) for target in targets]
+            self._next_reloads = [reload_of(target, device, walks, self.parts) for target in next_targets]
         self._live = LiveModels(targets, vllm_config, device, walks)
 
     def __enter__(self) -> ModelUpdate:
@@ -58,21 +61,27 @@ class ModelUpdate:
         self._abandon()
 
     def begin(self, request: Open) -> None:
-        """Touches nothing. Raises ModelNotReloadable for what is not known to answer rightly after a reload."""
+        """Touches nothing. Raises ModelNotReloadable for what is not known to answer rightly after a reload, and for a draft
+        model that the weights are sent for a second time in vain.
+        """
+        if (request.exchanges or 1) > 1:
+            check_draft(self._vllm_config)
         if not request.accept_unproven:
             for reload in (*self._reloads, *self._next_reloads):
                 reload.check_proven()
-        with self._scope():
+        with self._configured():
             self._live.begin(is_asked=request.installed)
 
     def load(self, weights: Weights) -> None:
-        with self._undone_if_it_fails(), self._scope(), _partial_loads():
+        with self._undone_if_it_fails():
             if not self._begun:
                 self._begun = True
+                with self._scope():
+                    for reload in self._reloads:
+                        reload.begin()
+            with self._configured(), _partial_loads():
                 for reload in self._reloads:
-                    reload.begin()
-            for reload in self._reloads:
-                reload.load(weights)
+                    reload.load(weights)
 
     def finish(self) -> None:
         """Runs the post-hook. Raises ParametersMissing."""
@@ -83,7 +92,7 @@ class ModelUpdate:
 
     def installed(self) -> Installed | None:
         """After `finish`, if the rank has asked for it. Raises TensorsMoved."""
-        with self._scope():
+        with self._configured():
             return self._live.installed(self._reloads[0].coverage)
 
     def report(self) -> dict[str, Any]:
@@ -110,11 +119,15 @@ class ModelUpdate:
 
     @contextlib.contextmanager
     def _scope(self) -> Iterator[None]:
-        """Layers ask for the engine's configuration, and make tensors on the default device, while they load."""
+        """Layers ask for the engine's configuration, and make tensors on the default device: of that torch asks Python in
+        every operation, so it is set only where they do."""
+        with self._configured(), torch.device(self._device):
+            yield
+
+    def _configured(self) -> contextlib.AbstractContextManager[None]:
         from vllm.config import set_current_vllm_config
 
-        with set_current_vllm_config(self._vllm_config), torch.device(self._device):
-            yield
+        return set_current_vllm_config(self._vllm_config)
 
 
 def install_weights(
@@ -143,6 +156,7 @@ def install_weights(
             post_hook=update.finish,
             begin=update.begin,
             installed=update.installed,
+            parts=update.parts,
             silence_seconds=silence_seconds,
         )
         report = update.report()
@@ -155,7 +169,7 @@ def survey_models(address: str, targets: Sequence[Target], *, vllm_config: Any, 
     refuse_if_asleep()
     from vllm.config import set_current_vllm_config
 
-    with set_current_vllm_config(vllm_config), torch.device(device), torch.no_grad():
+    with set_current_vllm_config(vllm_config), torch.no_grad():
         live = LiveModels(targets, vllm_config, device, walks_of(vllm_config))
         live.begin(is_asked=True)
         installed = live.installed("unknown")
@@ -175,49 +189,13 @@ def uuid_of_device(device: torch.device, links: dict[str, str]) -> str:
         return named
     if len(links) == 1:
         return next(iter(links))
+    group = torch.distributed
+    if group.is_available() and group.is_initialized() and group.get_world_size() == len(links):
+        # Links are in the order of the instance's ranks, which is that of the engine's workers.
+        return list(links)[group.get_rank()]
     raise WeightcastError(
         f"set WEIGHTCAST_DEVICE_UUID for this worker: it is on no GPU, and there are links for {sorted(links)}"
     )
-
-
-def targets_of(worker: Any) -> list[Target]:
-    """The worker's model and, if it drafts with layers out of the same checkpoint (MTP), its draft model.
-
-    Any other draft model would refuse the target's names, or take them for its own, in between: `draft_apart`.
-    """
-    targets = [Target("target", worker.get_model(), worker.model_config)]
-    draft = _draft_model_of(worker)
-    if draft is not None and _is_out_of_target(worker):
-        targets.append(Target("draft", draft, _speculation_of(worker).draft_model_config, required=False))
-    return targets
-
-
-def draft_apart(worker: Any) -> Target | None:
-    """The worker's draft model if it takes weights in an exchange of its own (EAGLE, another model)."""
-    draft = _draft_model_of(worker)
-    if draft is None or _is_out_of_target(worker):
-        return None
-    return Target("draft", draft, _speculation_of(worker).draft_model_config)
-
-
-def _is_out_of_target(worker: Any) -> bool:
-    return _speculation_of(worker).method.endswith("mtp")
-
-
-def _speculation_of(worker: Any) -> Any:
-    return worker.vllm_config.speculative_config
-
-
-def _draft_model_of(worker: Any) -> Any | None:
-    ask = getattr(worker, "get_draft_model", None)
-    if ask is not None:
-        return ask()
-    # Older than that: the second model runner's name, then the first one's.
-    for name in ("speculator", "drafter"):
-        model = getattr(getattr(worker.model_runner, name, None), "model", None)
-        if model is not None:
-            return model
-    return None
 
 
 def refuse_if_asleep() -> None:

@@ -24,10 +24,13 @@ import zmq
 from .errors import WeightcastError
 from .messages import PROTOCOL_VERSION
 from .receive import DEFAULT_SILENCE_SECONDS, LoadWeights, receive_weights
-from .vllm_update import draft_apart, install_weights, survey_models, targets_of
+from .vllm_drafts import check_draft, draft_apart, refusal_of_draft, targets_of
+from .vllm_update import install_weights, survey_models
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
+
+_NONE_APART = "this engine has no draft model that takes the weights apart from its target"
 
 
 class VllmWorkerExtension:
@@ -51,9 +54,12 @@ class VllmWorkerExtension:
         """
         draft = draft_apart(self)
         if draft_too and draft is None:
-            raise WeightcastError("this engine has no draft model that takes the weights apart from its target")
-        if draft is not None and not draft_too:
-            logger.warning("the draft model keeps its weights: it takes some if the cluster is told hasDraftModel")
+            raise WeightcastError(_NONE_APART)
+        if draft is not None and draft_too:
+            check_draft(self.vllm_config)
+        elif draft is not None:
+            why = refusal_of_draft(self.vllm_config) or "it takes them if the cluster is told hasDraftModel"
+            logger.warning("the draft model keeps its weights: %s", why)
         following = [draft] if draft is not None and draft_too else []
         options: dict[str, Any] = {
             "vllm_config": self.vllm_config,
@@ -67,9 +73,12 @@ class VllmWorkerExtension:
             report["models"] += of_draft["models"]
         return {"epoch": received.epoch, "version": received.version, "tensors": received.tensors, **report}
 
-    def weightcast_exchanges(self) -> dict[str, int]:
-        """How often the weights are taken in an update with `draft_too`. Asked before an engine is paused."""
-        return {"exchanges": 1 if draft_apart(self) is None else 2}
+    def weightcast_exchanges(self) -> dict[str, Any]:
+        """How often the weights are taken in an update with `draft_too`, and why not twice. Asked before an engine is paused."""
+        if draft_apart(self) is None:
+            return {"exchanges": 1, "why": _NONE_APART}
+        refusal = refusal_of_draft(self.vllm_config)
+        return {"exchanges": 2} if refusal is None else {"exchanges": 1, "why": refusal}
 
     def weightcast_protocol(self) -> dict[str, int]:
         """Version of the worker link. Asked before an engine is paused; workers of version 1 have no such method.

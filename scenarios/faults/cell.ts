@@ -16,6 +16,8 @@ export interface RealResult {
   /** Until the request was answered; when idle, a status. */
   readonly answered: number | null;
   readonly answer: string;
+  /** Until another process is ready in place of the one that died or was killed; null too if none has to. */
+  readonly back?: number | null;
   /** Of the error that it was, or of the first instance that has one; null if all is well. */
   readonly message: string | null;
   /** Until all instances had been updated to one version. */
@@ -80,6 +82,8 @@ export class Cell {
     const failedBefore = this.#failedRequests();
     const request = await this.#reach(checkpoint);
     const detection = this.#detect(request);
+    const returned = new AbortController();
+    const back = this.#back(returned.signal);
     const answered = await this.#answered(request);
     // A status is answered at once, also while a process is silent that nobody misses yet.
     if (request === null) await detection;
@@ -90,6 +94,7 @@ export class Cell {
         ...(await brokenInvariants(fleet, this.#before, touchedBy(this.#fault, this.#when))),
       );
     const { recovered, names } = await this.#recover(other(checkpoint));
+    returned.abort();
     const lost = registered.filter(({ checkpoint: name }) => !names.includes(name) && name !== passing.name);
     const lostBytes = lost.reduce((sum, { bytes }) => sum + bytes, 0);
     const failed = this.#failedRequests() - failedBefore;
@@ -100,6 +105,7 @@ export class Cell {
       detected,
       answered,
       answer,
+      back: await back,
       message: messageOf(this.#answer),
       recovered,
       lostBytes,
@@ -195,6 +201,26 @@ export class Cell {
         asked = null;
       }
       if (this.#before !== null && this.#when !== 'stopping') asked ??= new Watched(owner.call('status'));
+      await sleep(pollMilliseconds);
+    }
+    return null;
+  }
+
+  /** Milliseconds until another process is ready in place of the victim, if there is one by the time of the abort. */
+  async #back(ended: AbortSignal): Promise<number | null> {
+    const { owner } = this.#fleet;
+    const { victim, limit } = this.#fault;
+    const rank = victim === 'feeds' ? rankOf.a : victim === 'receives' ? rankOf.c : null;
+    const before = this.#before?.ranks.find((one) => one.rank === rank)?.pid ?? null;
+    const isReplaced = limit === 'death' || limit === 'silence';
+    if (!isReplaced || !this.#hasCluster() || (victim !== 'supervisor' && before === null)) return null;
+    const replacements = owner.replaced.length;
+    while (!ended.aborted) {
+      if (victim === 'supervisor' && owner.replaced.length > replacements)
+        return owner.replaced[replacements]! - this.#at;
+      const status = victim === 'supervisor' ? null : await owner.call('status').catch(() => null);
+      const now = status?.ranks.find((one) => one.rank === rank);
+      if (now?.state === 'ready' && now.pid !== before) return Date.now() - this.#at;
       await sleep(pollMilliseconds);
     }
     return null;

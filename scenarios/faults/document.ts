@@ -12,7 +12,8 @@ export function documentOf(
 ): string {
   return `# What becomes of failures
 
-Made by \`npm run test:faults -- --real --write docs/failures.md\`.
+Made by \`npm run test:faults -- --real --write docs/failures.md\`, which may run a part of the cells at a time: the others are as
+they were measured last.
 
 ${realPart(real, leftOut)}
 ## Simulated clusters
@@ -77,39 +78,48 @@ worker ${stepMilliseconds / 1_000} s, an update ${updateMilliseconds / 1_000} s;
 - **detected**: until a status, an event or the answer showed it; a dash where nothing has to be.
 - **answered**: until the request that was under way was answered; when idle, a status. For an owner that died, until all of
   its processes had ended; one that was stopped goes on after ${silenceSeconds + 1} s.
+- **back**: until another process is ready in place of the one that died: a supervisor that knows all that was registered, a rank
+  that lends its segments.
 - **one version**: until updates that are asked for again and again have brought all instances to one version. Engines, owner and
   cluster are started again when the request has been answered, where they have died; that is part of it.
 - **lost**: registered bytes that were gone. What an owner has registered ends with it.
 
+- **measured**: when, and the load: processes that wanted to run, on average of the minute before. Where none is said, the machine
+  was busy: ten times as many processes wanted to run as it has cores.
+
 In brackets the limit; **bold** is beyond it.
 
-| who | how | when | answer | detected | answered | one version | lost |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| who | how | when | answer | detected | answered | back | one version | lost | measured |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ${run.map(realRow).join('\n')}
 
 Impossible:
 
 ${reasons(real.map(({ fault, when, why }) => ({ name: `${fault.who}, ${fault.how}`, when, why })))}
 
-${leftOut.length === 0 ? '' : `Not run this time, or not brought about: ${leftOut.join('; ')}.\n`}
+${leftOut.length === 0 ? '' : `Never run, or not brought about: ${leftOut.join('; ')}.\n`}
 What is beyond a limit, and why:
 
 ${knownReasons}
 `;
 }
 
-function realRow({ fault, when, result, limits, problems }: RealOutcome): string {
+function realRow({ fault, when, result, limits, problems, date, load }: RealOutcome): string {
   const { who, how } = fault;
-  if (result === null) return `| ${who} | ${how} | ${when} | **not run: ${problems.join('; ')}** | | | | |`;
-  const { answer, detected, answered, recovered, lostBytes } = result;
+  if (result === null)
+    return `| ${who} | ${how} | ${when} | **not run: ${problems.join('; ')}** | | | | | | |`;
+  const { answer, detected, answered, back = null, recovered, lostBytes } = result;
   const times = [
     detected === null ? '–' : withLimit(detected, limits.detected),
     withLimit(answered, limits.answered),
+    back === null ? '–' : withLimit(back, limits.back),
     secondsOf(recovered, 2),
   ];
   const isOver = when === 'start' || when === 'stopping';
   const lost = isOver ? '–' : lostBytes === 0 ? '0' : `${Math.round(lostBytes / 2 ** 20)} MiB`;
-  return `| ${who} | ${how} | ${when} | ${answer} | ${times.join(' | ')} | ${lost} |`;
+  const day = date?.slice(0, 10) ?? '';
+  const measured = load === null ? day : `${day} ${date?.slice(11, 16)}, load ${load.toFixed(1)}`;
+  return `| ${who} | ${how} | ${when} | ${answer} | ${times.join(' | ')} | ${lost} | ${measured} |`;
 }
 
 function withLimit(milliseconds: number | null, limit: number | null): string {
@@ -119,14 +129,10 @@ function withLimit(milliseconds: number | null, limit: number | null): string {
   return `${shown} (${secondsOf(limit, 1)})`;
 }
 
-const knownReasons = `- The machine was busy: ten times as many processes wanted to run as it has cores.
-- A rank or an engine that ends while an engine is being paused: the pause that was given up may still take effect, so the
+const knownReasons = `- A rank or an engine that ends while an engine is being paused: the pause that was given up may still take effect, so the
   engine is asked for its state for another 5 s before the update is answered.
-- An engine worker or an HTTP server that is stopped: when the deadline of a step has failed the instance, the others' answers
-  are waited for, 5 s at most; a server's update call has no deadline of its own but the update's.
+- An HTTP server that is stopped: the update call has no deadline of its own but the update's. In the rows without a load
+  5 s more were waited for a worker that hangs.
 - An owner that dies: its supervisor resumes the engines and ends the ranks before it ends itself, in one or two seconds.
-- A network that is silent while an engine is to be resumed: the update is answered when the resume has failed, and the engine
-  stays paused, as status and report say, until it is updated or resumed again.
-
-Known to be wrong: a supervisor that can open no files while an engine is paused cannot write down that it is, and its successor
-does not know it (supervisor, no descriptors, resuming).`;
+- A network that is silent while an engine is to be resumed: the update is answered when the resume has failed; the engine is
+  resumed when it answers again, and is said to be paused until then.`;

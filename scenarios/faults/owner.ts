@@ -42,6 +42,8 @@ export class Owner {
   readonly #pending = new Map<number, Pending>();
   /** When its supervisors were lost, as `Date.now` tells it. */
   readonly lost: number[] = [];
+  /** When others had taken their places. */
+  readonly replaced: number[] = [];
   #calls = 0;
   #how: string | null = null;
 
@@ -88,6 +90,7 @@ export class Owner {
   #receive(message: OwnerAnswer): void {
     if ('event' in message) {
       if (message.event === 'lost') this.lost.push(message.at);
+      if (message.event === 'replaced') this.replaced.push(message.at);
       return;
     }
     const pending = this.#pending.get(message.id);

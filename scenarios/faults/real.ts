@@ -3,8 +3,8 @@ import { describe } from '../../src/errors.ts';
 import { whyNoNamespaces } from '../host-network.ts';
 import type { RealResult } from './cell.ts';
 import { silenceSeconds } from './fleet.ts';
-import { KeptCells } from './kept-cells.ts';
 import { type RealCell, RealMatrix, realCells } from './matrix.ts';
+import { circumstances, type MeasuredCell, MeasuredCells } from './measured-cells.ts';
 import { stepMilliseconds } from './moments.ts';
 import { secondsOf } from './simulated.ts';
 
@@ -15,12 +15,16 @@ export interface RealOutcome extends RealCell {
   readonly limits: Limits;
   /** What an update took in its run when nothing happened, in milliseconds. */
   readonly usual: number;
+  /** When it was run, and at which load; null if it was not. */
+  readonly date: string | null;
+  readonly load: number | null;
 }
 
 /** Milliseconds; null where no limit is set. */
 export interface Limits {
   readonly detected: number | null;
   readonly answered: number | null;
+  readonly back: number | null;
 }
 
 export interface RealOptions {
@@ -29,14 +33,17 @@ export interface RealOptions {
   readonly seed: number;
   /** What the names of cells to run match: `rank that feeds, SIGKILL, streaming`. */
   readonly only: RegExp;
-  readonly kept: KeptCells;
-  /** Run nothing: what was not kept is left out. */
-  readonly keptOnly: boolean;
+  /** What is known of cells that are not run, and where results go. */
+  readonly measured: MeasuredCells;
+  /** What was measured since then is not run again; null: all that was chosen is. */
+  readonly since: Date | null;
   readonly signal: AbortSignal;
   readonly say: (line: string) => void;
 }
 
 const inUpdate = ['preparing', 'opening', 'pausing', 'streaming', 'finishing', 'resuming', 'joining'];
+/** From its death until another process is ready in the victim's place: a rank lends its segments then. */
+const backWithin = { supervisor: 3_000, feeds: 2_000, receives: 2_000 } as const;
 /** A stop and a start may take what they are allowed. */
 const withTimesOfTheirOwn = ['start', 'stopping', 'join: start'];
 
@@ -44,21 +51,25 @@ export async function runReal({
   sample,
   seed,
   only,
-  kept,
-  keptOnly,
+  measured,
+  since,
   signal,
   say,
 }: RealOptions): Promise<RealOutcome[]> {
-  const all = realCells(whyNoNamespaces()).filter((cell) => only.test(nameOf(cell)));
-  const chosen = sample === null ? all : chosenOf(all, sample, seed);
+  const all = realCells(whyNoNamespaces());
+  const wanted = all.filter((cell) => only.test(nameOf(cell)) && !isFresh(measured.get(nameOf(cell)), since));
+  const chosen = new Set(sample === null ? wanted : chosenOf(wanted, sample, seed));
   const matrix = new RealMatrix();
   const cells: RealOutcome[] = [];
   signal.addEventListener('abort', () => void matrix.end());
   try {
-    for (const cell of chosen) {
+    for (const cell of all) {
       if (signal.aborted) break;
-      if (keptOnly && cell.why === undefined && kept.get(nameOf(cell)) === null) continue;
-      const outcome = await runOne(matrix, cell, kept);
+      if (!chosen.has(cell)) {
+        cells.push(...known(cell, measured));
+        continue;
+      }
+      const outcome = await runOne(matrix, cell, measured);
       cells.push(outcome);
       say(`${nameOf(cell)}: ${wordsOf(outcome)}`);
     }
@@ -67,6 +78,29 @@ export async function runReal({
   }
   return cells;
 }
+
+function isFresh(cell: MeasuredCell | null, since: Date | null): boolean {
+  return cell !== null && since !== null && new Date(cell.date) >= since;
+}
+
+/** What there is of a cell that is not run. */
+export function known(cell: RealCell, measured: MeasuredCells): RealOutcome[] {
+  if (cell.why !== undefined) return [{ ...cell, ...nothing }];
+  const before = measured.get(nameOf(cell));
+  if (before === null) return [];
+  return [
+    { ...cell, ...before, problems: problemsOf(cell, before.result), limits: limitsOf(cell, before.usual) },
+  ];
+}
+
+const nothing = {
+  result: null,
+  problems: [],
+  limits: { detected: null, answered: null, back: null },
+  usual: 0,
+  date: null,
+  load: null,
+} satisfies Omit<RealOutcome, keyof RealCell>;
 
 function chosenOf(all: readonly RealCell[], count: number, seed: number): RealCell[] {
   const possible = all.filter(({ why }) => why === undefined);
@@ -79,19 +113,18 @@ function chosenOf(all: readonly RealCell[], count: number, seed: number): RealCe
 export async function runOne(
   matrix: RealMatrix,
   cell: RealCell,
-  kept: KeptCells = new KeptCells(null),
+  measured: MeasuredCells = new MeasuredCells(null),
 ): Promise<RealOutcome> {
-  const none = { detected: null, answered: null };
-  if (cell.why !== undefined) return { ...cell, result: null, problems: [], limits: none, usual: 0 };
+  if (cell.why !== undefined) return { ...cell, ...nothing };
+  const now = circumstances();
   try {
-    const before = kept.get(nameOf(cell));
-    const result = before?.result ?? (await matrix.run(cell));
-    const usual = before?.usual ?? matrix.usual;
+    const result = await matrix.run(cell);
+    const { usual } = matrix;
     const problems = problemsOf(cell, result);
-    if (before === null && problems.length === 0) kept.keep(nameOf(cell), { result, usual });
-    return { ...cell, result, problems, limits: limitsOf(cell, usual), usual };
+    if (problems.length === 0) measured.put(nameOf(cell), { result, usual, ...now });
+    return { ...cell, ...now, result, problems, limits: limitsOf(cell, usual), usual };
   } catch (error) {
-    return { ...cell, result: null, problems: [describe(error)], limits: none, usual: 0 };
+    return { ...cell, ...nothing, problems: [describe(error)] };
   }
 }
 
@@ -112,16 +145,22 @@ function problemsOf({ fault, when }: RealCell, result: RealResult): string[] {
 /** The limits that issue 12 sets, with the deadlines that these runs configure. */
 function limitsOf({ fault, when }: RealCell, usual: number): Limits {
   const silence = 1_000 * (silenceSeconds + 1);
-  if (withTimesOfTheirOwn.includes(when)) return { detected: null, answered: null };
+  if (withTimesOfTheirOwn.includes(when)) return nothing.limits;
+  const isInUpdate = inUpdate.includes(when);
+  const back = backWithin[fault.victim as keyof typeof backWithin] ?? null;
   switch (fault.limit) {
     case 'death':
-      return { detected: 200, answered: inUpdate.includes(when) ? 2 * usual + 2_000 : 1_000 };
+      return { detected: 200, answered: isInUpdate ? 2 * usual + 2_000 : 1_000, back };
     case 'silence':
-      return { detected: silence, answered: inUpdate.includes(when) ? silence + 2 * usual + 2_000 : silence };
+      return {
+        detected: silence,
+        answered: isInUpdate ? silence + 2 * usual + 2_000 : silence,
+        back: back && silence + back,
+      };
     case 'engine':
-      return { detected: null, answered: inUpdate.includes(when) ? stepMilliseconds + 1_000 : null };
+      return { detected: null, answered: isInUpdate ? stepMilliseconds + 1_000 : null, back: null };
     case 'none':
-      return { detected: null, answered: null };
+      return nothing.limits;
   }
 }
 
@@ -132,10 +171,11 @@ export function nameOf({ fault, when }: RealCell): string {
 export function wordsOf({ why, result, problems }: RealOutcome): string {
   if (why !== undefined) return `impossible: ${why}`;
   if (result === null) return `FAILED: ${problems.join('; ')}`;
-  const { detected, answer, answered, recovered, message } = result;
+  const { detected, answer, answered, back = null, recovered, message } = result;
   return [
     detected === null ? 'nothing to detect' : `detected after ${secondsOf(detected, 2)}`,
     `${answer} after ${secondsOf(answered, 2)}`,
+    ...(back === null ? [] : [`back after ${secondsOf(back, 2)}`]),
     `one version after ${secondsOf(recovered, 2)}`,
     ...(message === null ? [] : [`says: ${message}`]),
     ...problems.map((problem) => `BAD: ${problem}`),

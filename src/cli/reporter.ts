@@ -41,15 +41,12 @@ export class Reporter {
   table(summary: Summary): void {
     this.rows([
       ['version', summary.version],
-      ['mode', summary.mode],
+      ['mode', modeText(summary)],
       ['ranks', String(summary.ranks)],
       ['tensors', `${summary.tensors} in ${summary.buckets} buckets`],
       ['size', formatBytes(summary.bytes)],
       ...(summary.receivedBytes > 0 ? [['received', receivedText(summary)] as const] : []),
-      [
-        'time',
-        `${summary.seconds.toFixed(2)} s; ${summary.gbps.toFixed(2)} GB/s to each rank while streaming`,
-      ],
+      ['time', timeText(summary)],
       ['stages', stagesText(summary)],
       ['overlap', `two or more stages busy ${Math.round(summary.overlap * 100)} % of the time`],
       ...summary.instances.map((one) => [one.name, instanceText(one)] as const),
@@ -60,6 +57,18 @@ export class Reporter {
     const width = Math.max(...rows.map(([label]) => label.length));
     for (const [label, value] of rows) process.stdout.write(`${label.padEnd(width)}  ${value}\n`);
   }
+}
+
+function timeText({ seconds, gbps, instances }: Summary): string {
+  const isWhole = instances.every(({ fed }) => fed !== 'parts');
+  return `${seconds.toFixed(2)} s; ${gbps.toFixed(2)} GB/s ${isWhole ? 'to each rank' : 'of the checkpoint'} while streaming`;
+}
+
+function modeText({ mode, serialFrom }: Summary): string {
+  if (serialFrom.length === 0) return mode;
+  const first = serialFrom.reduce((one, other) => (other.bucket < one.bucket ? other : one));
+  const others = serialFrom.length === 1 ? '' : ` and ${serialFrom.length - 1} more`;
+  return `${mode}, serial from bucket ${first.bucket} on (${rankName(first.rank)}${others}: device memory ran short)`;
 }
 
 function receivedText({ receivedBytes, overTcp }: Summary): string {
@@ -79,12 +88,13 @@ function stagesText({ stages }: Summary): string {
 const proofNames = ['arrived', 'installed', 'answering'] as const;
 
 /** An instance's outcome and its proofs, in one line. */
-function instanceText({ outcome, paused, proofs, error }: InstanceReport): string {
+function instanceText({ outcome, paused, proofs, fed, error }: InstanceReport): string {
   const asked = proofNames.filter((proof) => proofs[proof] !== 'not asked');
   const proved = asked.map((proof) => `${proof} ${proofs[proof]}`).join(', ') || 'no proof asked for';
   const parts = [
     paused ? `${outcome}, paused` : outcome,
     outcome === 'updated' ? proved : null,
+    fed === 'parts' ? 'each rank got only the parts that it keeps' : null,
     error?.message,
   ];
   return parts.filter((part) => part).join('; ');

@@ -10,20 +10,19 @@ import { engineKinds, pauseOptions } from '../engines/engine-client.ts';
 import { AbortedError, asFailure, describe, UsageError } from '../errors.ts';
 import { summarize } from '../observe/summary.ts';
 import { chromeTrace } from '../observe/timeline.ts';
-import type { DeviceOptions } from '../processes/devices.ts';
 import { parseBytes, parseCount } from '../units.ts';
 import { readAnswers } from './answers-file.ts';
 import { type DaemonArguments, isDaemonMeant, withDaemonOptions } from './daemon-arguments.ts';
 import { updateByDaemon } from './daemon-update.ts';
-import { devicesOf as deviceKindOf } from './device-arguments.ts';
 import { apiKeyOf, endpointOf } from './engine-arguments.ts';
+import { type PlaceArguments, placeOf, withPlaceOptions } from './engine-place.ts';
 import { interruptible, runCommand } from './interrupt.ts';
 import { checkOutputFile } from './output-file.ts';
 import { Reporter } from './reporter.ts';
 import { reworded, withFailureWritten, writeResult } from './result-file.ts';
 import { refuseUnused } from './unused-options.ts';
 
-interface Options extends DaemonArguments {
+interface Options extends DaemonArguments, PlaceArguments {
   readonly checkpoint?: string;
   readonly loadMetas?: string;
   readonly saveMetas?: string;
@@ -36,8 +35,6 @@ interface Options extends DaemonArguments {
   readonly resetCache?: boolean;
   readonly draftModel?: true;
   readonly name?: string;
-  readonly devices?: string;
-  readonly firstDevice: string;
   readonly bucket?: string;
   readonly fused?: readonly string[];
   readonly memoryFraction: string;
@@ -48,14 +45,17 @@ interface Options extends DaemonArguments {
   readonly answers?: string;
   readonly baseline?: string;
   readonly acceptUnproven?: true;
+  readonly parts: boolean;
   readonly json?: string;
   readonly timeline?: string;
 }
 
 export function updateCommand(): Command {
-  return withDaemonOptions(
-    new Command('update').description(
-      'Load a checkpoint and install it in a running engine; without --endpoint, in the instances of a daemon (weightcast serve). The environment variable WEIGHTCAST_ENGINE_API_KEY holds the API key of the engine, if it has one.',
+  return withPlaceOptions(
+    withDaemonOptions(
+      new Command('update').description(
+        'Load a checkpoint and install it in a running engine; without --endpoint, in the instances of a daemon (weightcast serve). The environment variable WEIGHTCAST_ENGINE_API_KEY holds the API key of the engine, if it has one.',
+      ),
     ),
   )
     .option('--instance <names...>', 'instances of the daemon to update (default: all)')
@@ -84,15 +84,7 @@ export function updateCommand(): Command {
       "drop the engine's caches, which are of the old weights (default: with --pause abort or wait)",
     )
     .option('--no-reset-cache', "leave the engine's caches as they are")
-    .option(
-      '--name <name>',
-      'name of the checkpoint (default: its file name, or its name in the metas file); without --checkpoint, of one that the daemon has',
-    )
-    .option(
-      '--devices <kind>',
-      'devices of the engine: cuda, host, or host:NAMESPACE (default: cuda if there are GPUs, otherwise host)',
-    )
-    .option('--first-device <n>', "number of the first worker's device; those of the others follow it", '0')
+    .addOption(nameOption())
     .option(
       '--bucket <bytes>',
       'bucket size, for example 64MiB (default: the smallest that keeps the link busy)',
@@ -110,6 +102,7 @@ export function updateCommand(): Command {
     .option('--no-verify', 'prove nothing')
     .option('--baseline <file>', 'what the engine must hold afterwards, as weightcast baseline wrote it')
     .option('--accept-unproven', 'update also models that may answer wrongly after a reload')
+    .option('--no-parts', 'send whole tensors also where it is known which parts engine workers keep')
     .option('--json <file>', 'write the result as JSON to this file')
     .option('--timeline <file>', 'write a Chrome trace of the three stages to this file, for Perfetto')
     .action((options: Options, command: Command) => {
@@ -122,6 +115,13 @@ function pauseOption(): Option {
     '--pause <mode>',
     'pause the engine during the update: abort, wait or keep for vLLM; abort, retract or in_place for SGLang; abort for LMDeploy; caller if you pause and resume it',
   ).choices([...pauseOptions]);
+}
+
+function nameOption(): Option {
+  return new Option(
+    '--name <name>',
+    'name of the checkpoint (default: its file name, or its name in the metas file); without --checkpoint, of one that the daemon has',
+  );
 }
 
 function stepTimeoutOption(): Option {
@@ -157,7 +157,7 @@ function answersOption(): Option {
 /** Options of which only a cluster of the command's own makes use. */
 const ofInstances = [
   ...['ranks', 'loadMetas', 'saveMetas', 'engine', 'link', 'pause', 'resetCache', 'draftModel'],
-  ...['devices', 'firstDevice', 'timeline'],
+  ...['devices', 'firstDevice', 'host', 'launcher', 'clusterListen', 'timeline'],
 ];
 /** Options of which only an update by a daemon does. */
 const ofDaemons = ['socket', 'daemon', 'tokenFile', 'instance'];
@@ -193,12 +193,13 @@ async function updateAlone(
 ): Promise<void> {
   if (options.ranks === undefined) throw new UsageError('--endpoint needs --ranks');
   const ranks = parseCount(options.ranks, '--ranks');
+  const place = placeOf(options, ranks);
   const { source, name } = await sourceOf(options);
   const reporter = new Reporter(ranks);
   const cluster = await Cluster.start({
     ranks,
-    instances: [instanceOf(options, options.endpoint, ranks)],
-    devices: devicesOf(options, ranks),
+    instances: [{ ...instanceOf(options, options.endpoint), ...place.instance }],
+    ...place.cluster,
     onProgress: (progress) => reporter.progress(progress),
   });
   try {
@@ -270,21 +271,13 @@ async function sourceOf({ checkpoint, loadMetas, name }: Options): Promise<{ sou
   throw new UsageError('give either --checkpoint or --load-metas');
 }
 
-function devicesOf({ devices, firstDevice }: Options, ranks: number): DeviceOptions {
-  const first = parseCount(firstDevice, '--first-device', 0);
-  const kind = deviceKindOf(devices);
-  if (kind.kind === 'host') return { ...kind, first };
-  return { ...kind, indices: Array.from({ length: ranks }, (_, rank) => first + rank) };
-}
-
 /** `Cluster.start` rejects invalid values of `engine`, `link` and `pause`. */
-function instanceOf(options: Options, endpoint: string, ranks: number): InstanceOptions {
+function instanceOf(options: Options, endpoint: string): InstanceOptions {
   const { engine, link, pause, resetCache, draftModel } = options;
   const words = { engine, ...(link !== undefined && { link }), ...(pause !== undefined && { pause }) };
   return {
     name: 'engine',
     endpoint: endpointOf(endpoint),
-    ranks: [...Array(ranks).keys()],
     ...(words as Pick<InstanceOptions, 'engine' | 'link' | 'pause'>),
     ...(resetCache !== undefined && { resetCache }),
     ...(draftModel && { hasDraftModel: draftModel }),
@@ -316,6 +309,7 @@ function updateOptionsOf(options: Options): UpdateOptions {
     memoryFraction,
     verify: verifyOf(options),
     ...(options.acceptUnproven && { acceptUnproven: true }),
+    ...(!options.parts && { parts: false }),
     timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
     ...(options.stepTimeout !== undefined && {
       stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,

@@ -202,7 +202,12 @@ export class ClusterConnection {
       // What killed ranks of this machine's other hosts have left.
       sweepSharedMemory();
     }
-    return [...(wasKilled ? ['the supervisor'] : []), ...fate.killed, ...survivors, ...agents];
+    return [
+      ...(wasKilled ? [`the supervisor (process ${process.pid})`] : []),
+      ...fate.killed,
+      ...survivors,
+      ...agents,
+    ];
   }
 
   async #connect(log: Logger): Promise<void> {
@@ -219,11 +224,11 @@ export class ClusterConnection {
     });
     const transport = withMessageFaults(this.#transport, Faults.of(process.env, 'owner'));
     const random = { next: Math.random };
-    const onPeer = ({ node, state }: PeerEvent) => {
+    const onPeer = ({ node, state, isFarewell = false }: PeerEvent) => {
       this.#hubChanged();
-      // It hangs, or is about to end: ranks have lost it too.
+      // It hangs, or is about to end: ranks have lost it too. When it was asked to end, it takes its leave.
       const { ref, process, fate } = this.#life;
-      const isUnexpected = !fate.lost.aborted && !this.#closing.signal.aborted;
+      const isUnexpected = !fate.lost.aborted && !(isFarewell && this.#closing.signal.aborted);
       if (state === 'down' && node === ref.node && isUnexpected) void process.stop(lastWordsMilliseconds);
     };
     this.#system = ActorSystem.create({ clock: systemClock, random, log, transport, onPeer });

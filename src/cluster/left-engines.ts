@@ -1,7 +1,7 @@
 import type { Instance } from '../actors/protocol/instance.ts';
 import type { InstanceStatus } from '../actors/protocol/status-values.ts';
 import { brokenWords, stuckWords } from '../actors/update/words.ts';
-import type { CallOptions, EngineClient } from '../engines/engine-client.ts';
+import { type CallOptions, type EngineClient, engineOf } from '../engines/engine-client.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
 import { asFailure } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
@@ -51,8 +51,9 @@ export class LeftEngines {
 
   async #settle(status: InstanceStatus): Promise<string | null> {
     const { name, isPaused } = status;
-    if (isBroken(status)) return brokenWords(status, isPaused);
     const options = this.#options.get(name);
+    const instance = { ...status, engine: engineOf(options ?? {}) };
+    if (isBroken(status)) return brokenWords(instance, isPaused);
     if (!isPaused || options === undefined) return null;
     const client = createEngineClient(options, systemClock);
     try {
@@ -60,7 +61,7 @@ export class LeftEngines {
       this.note({ ...status, isPaused: false });
       return `instance ${name} was paused, and is resumed with the weights that it had`;
     } catch (thrown) {
-      return stuckWords(status, asFailure(thrown));
+      return stuckWords(instance, asFailure(thrown));
     } finally {
       await client.close();
     }

@@ -33,6 +33,11 @@ export class Metrics {
     'Bytes of updated checkpoints: device, into the memory of each device; network, from other hosts.',
     ['path'],
   );
+  readonly #shortages = this.#counter(
+    'weightcast_device_memory_shortages_total',
+    'Ranks that went on serially in the middle of an update, because device memory ran short.',
+    [],
+  );
   readonly #version = this.#gauge(
     'weightcast_instance_version_info',
     '1 for the version that each instance serves.',
@@ -82,8 +87,10 @@ export class Metrics {
     const ranks = Math.max(report.timelines.length, 1);
     for (const [stage, busy] of Object.entries(stageSeconds(report.timelines)))
       this.#updateSeconds.observe({ stage, outcome }, busy / ranks);
-    this.#bytes.inc({ path: 'device' }, report.bytes * report.ranks);
+    const toDevices = report.links.reduce((sum, one) => sum + one.uploadedBytes + one.broadcastBytes, 0);
+    this.#bytes.inc({ path: 'device' }, toDevices);
     this.#bytes.inc({ path: 'network' }, report.receivedBytes);
+    this.#shortages.inc(report.serialFrom.length);
   }
 
   async text(): Promise<string> {

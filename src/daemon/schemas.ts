@@ -165,6 +165,12 @@ export const updateBody = z.strictObject({
     .optional()
     .describe('Update also models that may answer wrongly after a reload.'),
   keep_copy: z.boolean().optional(),
+  parts: z
+    .boolean()
+    .optional()
+    .describe(
+      'Send each rank only what its engine worker keeps, where that is known. False: whole tensors. Default: true.',
+    ),
   timeout_seconds: seconds.optional().describe('Of the whole update. Default: 600.'),
   step_timeout_seconds: seconds.optional().describe('Of one answer of an engine worker.'),
   connect_timeout_seconds: seconds
@@ -195,6 +201,8 @@ const instanceReport = z.object({
   outcome: z.string().describe('updated, unchanged or broken'),
   paused: z.boolean(),
   proofs: z.record(z.string(), z.string()).describe('arrived, installed, answering: what holds of it'),
+  fed: nullableText.describe('parts: each rank only what its engine worker keeps; whole: whole tensors'),
+  why_whole: nullableText.describe('Why not parts'),
   seconds: z.number(),
   error: z.object(errorFields).nullable(),
 });
@@ -262,10 +270,16 @@ const report = z.object({
   version: z.string().describe('`checkpoint@digest`'),
   instances: z.array(instanceReport),
   mode: z.enum(['pipelined', 'serial']),
+  serial_from: z
+    .array(z.object({ rank, bucket: z.int() }))
+    .describe(
+      'Ranks that went on serially from that bucket on, because device memory ran short in the middle of the update.',
+    ),
   ranks: z.int(),
   tensors: z.int(),
   bytes,
   received_bytes: bytes,
+  links: z.array(z.object({ rank, uploaded_bytes: bytes, broadcast_bytes: bytes })),
   buckets: z.int(),
   seconds: z.number(),
   gbps: z.number(),

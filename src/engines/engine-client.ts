@@ -45,7 +45,8 @@ export interface EngineClient {
   label(version: string, options: CallOptions): Promise<string | null>;
   /**
    * How probable the engine finds the tokens of prompts, computed by its model now and by nothing that it remembers. An
-   * engine that is paused answers when it is resumed. Each data-parallel rank is asked, where it can be addressed.
+   * engine that is paused answers when it is resumed. Each data-parallel rank is asked, where it can be addressed. Without
+   * prompts nothing is computed, and it rejects if the engine would not answer whoever asks, as with a wrong API key.
    */
   answers(prompts: readonly Prompt[], options: CallOptions): Promise<RankAnswers[]>;
   close(): Promise<void>;
@@ -54,8 +55,6 @@ export interface EngineClient {
 export interface EngineUpdate {
   /** Device uuid to the address of that device's worker link. */
   readonly links: Readonly<Record<string, string>>;
-  /** How long a rank may keep an engine worker waiting, because another worker of the update takes that long. */
-  readonly stepTimeoutMilliseconds: number;
   /** The caches that were computed with the old weights will have to be dropped. */
   readonly resetCache: boolean;
 }
@@ -112,6 +111,11 @@ export type PauseMode = (typeof pauseModes)[EngineKind][number];
 
 export const engineKinds = ['vllm', 'sglang', 'lmdeploy'] as const satisfies readonly EngineKind[];
 export const allPauseModes = ['abort', 'wait', 'keep', 'retract', 'in_place'] as const satisfies PauseMode[];
+
+/** Which one it is, if nobody says otherwise. */
+export function engineOf({ engine }: { readonly engine?: EngineKind }): EngineKind {
+  return engine ?? 'vllm';
+}
 
 /** How an engine is paused for an update: in one of these ways by us, or by the caller, who resumes it too. */
 export const pauseOptions = [...allPauseModes, 'caller'] as const;

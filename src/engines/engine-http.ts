@@ -98,7 +98,7 @@ export class EngineHttp {
         if (last === null || !cutShort) last = describe(error);
         if (error instanceof EngineRefusal && error.status === 404) await onMissing(error);
       }
-      await this.#pause(Math.min(pollMilliseconds, deadline - this.#clock.now()), options.signal);
+      await this.wait(Math.min(pollMilliseconds, deadline - this.#clock.now()), options.signal);
     }
   }
 
@@ -173,9 +173,14 @@ export class EngineHttp {
     const cancel = this.#clock.after(timeoutMilliseconds, () => end(new DeadlineError(late)));
     const onAbort = () => end(this.#aborted(signal));
     signal.addEventListener('abort', onAbort);
+    // undici hears of an abort only when it is connected, which a network that drops packets delays by minutes.
+    const aborted = new Promise<never>((_, reject) => {
+      controller.signal.addEventListener('abort', () => reject(controller.signal.reason), { once: true });
+    });
+    aborted.catch(() => {});
     try {
       if (signal.aborted) onAbort();
-      return await this.#exchange(request, controller.signal);
+      return await Promise.race([this.#exchange(request, controller.signal), aborted]);
     } catch (error) {
       if (controller.signal.aborted) throw controller.signal.reason;
       throw new EngineError(`engine ${this.endpoint} did not answer ${what}: ${describe(error)}`, {
@@ -218,7 +223,8 @@ export class EngineHttp {
     return { status: response.statusCode, type, text: Buffer.concat(chunks).toString('utf8') };
   }
 
-  #pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  /** Between two calls. Rejects with `AbortedError`. */
+  wait(milliseconds: number, signal: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       const onAbort = () => {
         cancel();

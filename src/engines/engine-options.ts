@@ -5,6 +5,7 @@ import {
   type EngineClient,
   type EngineKind,
   engineKinds,
+  engineOf,
   type LinkKind,
   linkKinds,
   type PauseOption,
@@ -42,15 +43,16 @@ export interface EngineOptions {
   readonly resetCache?: boolean;
   /**
    * The engine has a draft model for speculative decoding that takes the weights in a second exchange, after the target
-   * model: SGLang's do, and vLLM's with weightcast as its weight-transfer engine. A vLLM with a worker extension, which
-   * loads both at once, is refused before it is paused. Default: false.
+   * model: SGLang's do, and of a vLLM MTP layers with weightcast as its weight-transfer engine, and another model of the
+   * target's form. A vLLM whose draft model takes none in that way is refused before its weights change. Default: false.
    */
   readonly hasDraftModel?: boolean;
 }
 
 /** Throws a `UsageError` that names the instance and the option. */
 export function checkEngineOptions(name: string, options: EngineOptions): void {
-  const { engine = 'vllm', pause, resetCache = false } = options;
+  const { pause, resetCache = false } = options;
+  const engine = engineOf(options);
   const refuse = (what: string) => new UsageError(`instance ${name}: ${what}`);
   const oneOf = (option: string, value: string, values: readonly string[]) => {
     if (!values.includes(value)) throw refuse(`${option} is "${value}"; it is one of ${values.join(', ')}`);
@@ -87,7 +89,8 @@ export function linkOf({ engine, link }: Pick<EngineOptions, 'engine' | 'link'>)
 
 /** Throws `UsageError` for an invalid endpoint or API key. */
 export function createEngineClient(options: EngineOptions, clock: Clock, log?: Logger): EngineClient {
-  const { endpoint, engine = 'vllm', apiKey, hasDraftModel = false } = options;
+  const { endpoint, apiKey, hasDraftModel = false } = options;
+  const engine = engineOf(options);
   const http = {
     endpoint,
     clock,

@@ -11,6 +11,7 @@ export async function sglangAnswers(
   prompts: readonly Prompt[],
   options: CallOptions,
 ): Promise<RankAnswers[]> {
+  if (prompts.length === 0) await http.object('GET', '/v1/models', null, options);
   const ranks = await dataParallelRanks(http, options);
   return Promise.all(
     ranks.map(async (rank) => {

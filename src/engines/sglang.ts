@@ -1,5 +1,5 @@
 import { EngineError } from '../errors.ts';
-import { isCount } from './engine-answer.ts';
+import { EngineRefusal, isCount } from './engine-answer.ts';
 import type {
   CallOptions,
   EngineClient,
@@ -54,10 +54,7 @@ export class SglangClient implements EngineClient {
 
   /** As it was started: with attention that is data-parallel, the replicas share the workers of tensor parallelism. */
   async worldSize(options: CallOptions): Promise<WorldSize | null> {
-    const said =
-      (await this.#http.said('/server_info', options)) ??
-      (await this.#http.said('/get_server_info', options));
-    const { tp_size, pp_size, dp_size, enable_dp_attention } = said ?? {};
+    const { tp_size, pp_size, dp_size, enable_dp_attention } = (await this.#serverInfo(options)) ?? {};
     if (!isCount(tp_size) || !isCount(pp_size) || !isCount(dp_size)) return null;
     const replica = tp_size * pp_size;
     return { replica, total: enable_dp_attention === true ? replica : replica * dp_size };
@@ -81,7 +78,20 @@ export class SglangClient implements EngineClient {
     return this.#http.call('POST', '/update_weights_from_ipc', body, options);
   }
 
-  async resetCaches(): Promise<void> {}
+  /**
+   * The update has flushed the cache itself, and asked for nothing of what the engine stores elsewhere (HiCache). Older
+   * ones have the route under another name.
+   */
+  async resetCaches(options: CallOptions): Promise<void> {
+    const { hicache_storage_backend: storage } = (await this.#serverInfo(options)) ?? {};
+    if (typeof storage !== 'string') return;
+    try {
+      await this.#http.call('POST', '/hicache/storage-backend/clear', null, options);
+    } catch (error) {
+      if (!(error instanceof EngineRefusal) || error.status !== 404) throw error;
+      await this.#http.call('POST', '/clear_hicache_storage_backend', null, options);
+    }
+  }
 
   /** By its own route, which would abort all requests unless it is told not to. */
   async label(version: string, options: CallOptions): Promise<string | null> {
@@ -100,6 +110,12 @@ export class SglangClient implements EngineClient {
       (await this.#http.valueOf('/model_info', 'weight_version', options)) ??
       (await this.#http.valueOf('/get_model_info', 'weight_version', options));
     return typeof version === 'string' ? version : null;
+  }
+
+  async #serverInfo(options: CallOptions): Promise<Record<string, unknown> | null> {
+    return (
+      (await this.#http.said('/server_info', options)) ?? (await this.#http.said('/get_server_info', options))
+    );
   }
 
   close(): Promise<void> {

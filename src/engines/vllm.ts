@@ -23,11 +23,15 @@ import { protocolVersion, understands } from './worker-link/messages.ts';
  */
 const engineSlackSeconds = 60;
 
-/** How long workers wait for their rank unless they are given another time: `DEFAULT_SILENCE_SECONDS` in python/. */
+/** How long workers wait for their rank until that says otherwise: `DEFAULT_SILENCE_SECONDS` in python/. */
 const usualSilenceSeconds = 600;
 
 /** How long a session that was cut short may take to close. */
 const closeMilliseconds = 10_000;
+
+/** How often a session is opened beside another one before that is closed, and the time between two tries. */
+const openTries = 3;
+const openMilliseconds = 500;
 
 /** Workers without a link fail, which ends the session. */
 const noLinks = { update_info: { links: {} } };
@@ -60,6 +64,8 @@ export class VllmClient implements EngineClient {
   readonly #hasDraftModel: boolean;
   /** How the engine takes weights from weightcast's own link, as it said last. Null: it has to be asked. */
   #face: 'session' | 'extension' | null = null;
+  /** It has no name for its weights, as it said when it was told one; until it says one, as a newer engine in its place does. */
+  #isNameless = false;
 
   /** Throws `UsageError` if the endpoint is none. */
   constructor(options: VllmClientOptions) {
@@ -108,18 +114,19 @@ export class VllmClient implements EngineClient {
   async update(update: EngineUpdate, options: CallOptions): Promise<void> {
     const post: Post = (path, body) => this.#http.call('POST', path, body, options);
     if (await this.#takesSessions(options)) {
-      const info = updateInfoOf(update);
-      await this.#session(post, '/start_weight_update', info);
-      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info);
+      const info = { links: update.links };
+      await this.#session(post, '/start_weight_update', info, options.signal);
+      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info, options.signal);
     } else {
       await this.#extension(post, update, options);
     }
   }
 
   async label(version: string, options: CallOptions): Promise<string | null> {
+    if (this.#isNameless) return null;
     const body = { new_version: version };
-    const hasRoute = await this.#http.tell('/update_weight_version', body, options);
-    return hasRoute ? this.#version(options) : null;
+    this.#isNameless = !(await this.#http.tell('/update_weight_version', body, options));
+    return this.#isNameless ? null : this.#version(options);
   }
 
   answers(prompts: readonly Prompt[], options: CallOptions): Promise<RankAnswers[]> {
@@ -128,7 +135,9 @@ export class VllmClient implements EngineClient {
 
   async #version(options: CallOptions): Promise<string | null> {
     const version = await this.#http.valueOf('/weight_info', 'weight_version', options);
-    return typeof version === 'string' ? version : null;
+    if (typeof version !== 'string') return null;
+    this.#isNameless = false;
+    return version;
   }
 
   /** What answers the request may be something between us and the engine. */
@@ -148,11 +157,13 @@ export class VllmClient implements EngineClient {
       throw error;
     });
     const results: unknown[] = Array.isArray(answer?.results) ? answer.results : [];
-    const times = results.map((result) => (result as { exchanges?: unknown } | null)?.exchanges);
-    if (times.length > 0 && times.every((one) => one === 2)) return;
-    throw new EngineError(
-      `engine ${this.endpoint} has a worker extension whose draft model, if it has one, does not take the weights apart from the target: leave hasDraftModel (--draft-model) out, or start it with --weight-transfer-config '{"backend": "weightcast"}'`,
-    );
+    const said = results.map((result) => (result ?? {}) as { exchanges?: unknown; why?: unknown });
+    const other = said.find(({ exchanges }) => exchanges !== 2);
+    if (other === undefined && said.length > 0) return;
+    const unsaid =
+      'its worker extension does not say that a draft model takes the weights apart from the target';
+    const why = typeof other?.why === 'string' ? other.why : unsaid;
+    throw new EngineError(`engine ${this.endpoint}: ${why}: leave hasDraftModel (--draft-model) out`);
   }
 
   /**
@@ -179,9 +190,13 @@ export class VllmClient implements EngineClient {
 
   async linkProtocol(options: CallOptions): Promise<number | null> {
     if (this.#link !== 'weightcast') return null;
+    // One that had an extension is asked for both at once. Any other would log the call of a method that it does not have.
+    const early = this.#face === 'extension' ? this.#extensionProtocol(options) : null;
+    // Its failure counts if its answer does.
+    early?.catch(() => {});
     const ofSessions = await this.#sessionProtocol(options);
     this.#face = ofSessions === null ? 'extension' : 'session';
-    return ofSessions ?? (await this.#extensionProtocol(options));
+    return ofSessions ?? (await (early ?? this.#extensionProtocol(options)));
   }
 
   async worldSize(options: CallOptions): Promise<WorldSize | null> {
@@ -200,8 +215,8 @@ export class VllmClient implements EngineClient {
       return post('/collective_rpc', { method: 'weightcast_survey', args: [address], timeout });
     }
     const info = { survey: address };
-    await this.#session(post, '/start_weight_update', info);
-    if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info);
+    await this.#session(post, '/start_weight_update', info, options.signal);
+    if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info, options.signal);
   }
 
   async #takesSessions(options: CallOptions): Promise<boolean> {
@@ -260,57 +275,52 @@ export class VllmClient implements EngineClient {
   async #extension(post: Post, update: EngineUpdate, options: CallOptions): Promise<void> {
     this.#face = null;
     const timeout = secondsOf(options);
-    const silence = this.#link === 'weightcast' ? silenceOf(update) : null;
-    const args = this.#hasDraftModel
-      ? [update.links, silence ?? usualSilenceSeconds, true]
-      : [update.links, ...(silence === null ? [] : [silence])];
+    const args = this.#hasDraftModel ? [update.links, usualSilenceSeconds, true] : [update.links];
     await post('/collective_rpc', { method: updateMethods[this.#link], args, timeout });
     this.#face = 'extension';
   }
 
-  async #session(post: Post, start: string, info: object): Promise<void> {
-    try {
-      await this.#runSession(post, start, info);
-    } catch (error) {
-      if (!isAnswer(error)) await this.#closeSession();
-      throw error;
-    }
+  async #session(post: Post, start: string, info: object, signal: AbortSignal): Promise<void> {
+    await this.#open(post, start, signal);
+    await this.#closing(async () => {
+      await post('/update_weights', { update_info: info });
+      // Without a version: what the engine calls its weights is told when they are proved to be right.
+      await post('/finish_weight_update', {});
+    });
   }
 
-  async #runSession(post: Post, start: string, info: object): Promise<void> {
-    try {
-      await post(start, null);
-    } catch (error) {
-      if (!isAnswer(error) || !/already active/.test(error.message)) throw error;
-      // Whoever opened that session is gone, or it would not be our turn. An update that fails closes it.
-      await post('/update_weights', noLinks).catch(() => {});
-      await post(start, null);
+  /**
+   * Opens a session when another cluster's, which may be between two of its steps, is over; while weights change an engine
+   * answers nobody. Whoever leaves one open for longer is gone: an update that fails closes it.
+   */
+  async #open(post: Post, start: string, signal: AbortSignal): Promise<void> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.#closing(() => post(start, null));
+      } catch (error) {
+        const isActive = isAnswer(error) && /already active/.test(error.message);
+        if (!isActive || tries > openTries) throw error;
+      }
+      if (tries < openTries) await this.#http.wait(openMilliseconds, signal);
+      else await post('/update_weights', noLinks).catch(() => {});
     }
-    await post('/update_weights', { update_info: info });
-    // Without a version: what the engine calls its weights is told when they are proved to be right.
-    await post('/finish_weight_update', {});
   }
 
   /** An engine that gets requests in an open session dies: a failed update leaves none, whatever it was cut short in. */
-  async #closeSession(): Promise<void> {
-    const options = { timeoutMilliseconds: closeMilliseconds, signal: new AbortController().signal };
-    await this.#http.call('POST', '/update_weights', noLinks, options).catch(() => {});
+  async #closing(step: () => Promise<void>): Promise<void> {
+    try {
+      await step();
+    } catch (error) {
+      const options = { timeoutMilliseconds: closeMilliseconds, signal: new AbortController().signal };
+      if (!isAnswer(error))
+        await this.#http.call('POST', '/update_weights', noLinks, options).catch(() => {});
+      throw error;
+    }
   }
 
   close(): Promise<void> {
     return this.#http.close();
   }
-}
-
-/** How long workers must wait for their rank, in seconds, if that is longer than they do anyway; otherwise null. */
-function silenceOf({ stepTimeoutMilliseconds }: EngineUpdate): number | null {
-  const seconds = Math.ceil(stepTimeoutMilliseconds / 1_000) + engineSlackSeconds;
-  return seconds > usualSilenceSeconds ? seconds : null;
-}
-
-function updateInfoOf(update: EngineUpdate): object {
-  const silence = silenceOf(update);
-  return { links: update.links, ...(silence !== null && { silence_seconds: silence }) };
 }
 
 /** The engine's own time limit for a call to its workers. */

@@ -103,17 +103,26 @@ export interface NativeThreadPool {
    */
   copyIn(source: Uint8Array, destination: NativeMapping, offset: number): Promise<Interval>;
   /**
-   * Reads ranges of a file with pread. Three numbers a range: file offset, destination offset, bytes.
-   * `progress[0]` counts the bytes read so far (written by the threads as a plain aligned double).
+   * Reads ranges of files, past the page cache where it can be. Three numbers a range: file offset, destination offset,
+   * bytes. Two a tensor, in ascending order: offset in the destination, bytes; one digest is returned for each, of what was
+   * read of it. `progress[0]` counts the bytes read so far (written by the threads as a plain aligned double). As many reads
+   * are under way as there are threads, of which `processors` compute at once; the first of several loads says how many.
    */
   load(
-    path: string,
+    paths: readonly string[],
+    ranges: readonly Float64Array[],
     destination: NativeMapping,
-    ranges: Float64Array,
+    tensors: Float64Array,
     progress: Float64Array,
+    processors: number,
+  ): Promise<BigUint64Array>;
+  /** Brings pages of a mapping made by {@link NativeMappingClass.createEmpty}. Rejects with `ENOSPC`. */
+  reserve(
+    mapping: NativeMapping,
+    offset: number,
+    bytes: number,
+    progress: Float64Array | null,
   ): Promise<Interval>;
-  /** Brings the pages of a mapping made by {@link NativeMappingClass.createEmpty}. Rejects with `ENOSPC`. */
-  reserve(mapping: NativeMapping, progress: Float64Array | null): Promise<Interval>;
   /**
    * Copies whole tensors into a mapping, each to its offset, and returns their digests. The caller leaves `sources`, the
    * array and what is in it, untouched until the promise settles.

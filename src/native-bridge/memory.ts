@@ -81,20 +81,36 @@ export class Mapping {
    * As `create`, with the pages reserved by all threads of a pool, off this thread: huge pages where the kernel has
    * them. `progress[0]` counts up by the bytes. On a rejection nothing is left behind.
    */
-  static async reserve(
-    path: string,
-    bytes: number,
-    { pool, numaNode = null, progress = null }: ReserveOptions,
-  ): Promise<Mapping> {
-    const mapping = new Mapping(callNative(() => addon.Mapping.createEmpty(path, bytes, numaNode ?? -1)));
+  static async reserve(path: string, bytes: number, options: ReserveOptions): Promise<Mapping> {
+    const { mapping, steps } = Mapping.reserveInSteps(path, bytes, { ...options, stepBytes: bytes });
     try {
-      await awaitNative(pool.native.reserve(mapping.native, progress));
+      await Promise.all(steps);
       return mapping;
     } catch (error) {
       mapping.unlink();
       mapping.close();
       throw error;
     }
+  }
+
+  /**
+   * The same step by step, from the begin: the pages of a step may be used when its promise has resolved. `stepBytes` is a
+   * multiple of 2 MiB, or there are no huge pages. What is left when a step is rejected is for the caller to remove.
+   */
+  static reserveInSteps(
+    path: string,
+    bytes: number,
+    { pool, numaNode = null, progress = null, stepBytes }: ReserveOptions & { readonly stepBytes: number },
+  ): { readonly mapping: Mapping; readonly steps: readonly Promise<unknown>[] } {
+    const mapping = new Mapping(callNative(() => addon.Mapping.createEmpty(path, bytes, numaNode ?? -1)));
+    const steps = Array.from({ length: Math.ceil(bytes / stepBytes) }, (_, step) => {
+      const offset = step * stepBytes;
+      const count = Math.min(stepBytes, bytes - offset);
+      return awaitNative(pool.native.reserve(mapping.native, offset, count, progress));
+    });
+    // Whoever uses the memory waits for them; until then a rejection is nobody's mistake.
+    for (const step of steps) step.catch(() => {});
+    return { mapping, steps };
   }
 
   /** Maps an existing file whole. The caller sees to it that nobody truncates the file while it is mapped. */
@@ -124,6 +140,18 @@ export class Mapping {
   unlink(): void {
     callNative(() => this.native.unlink());
   }
+}
+
+/** What a {@link ThreadPool} loads. */
+export interface LoadWork {
+  /** Three numbers a range, in bytes: file offset, destination offset, bytes. */
+  readonly files: readonly { readonly path: string; readonly ranges: Float64Array }[];
+  /** Two numbers a tensor to digest, in bytes, in ascending order: offset in the destination, bytes. The ranges bring all of it. */
+  readonly tensors: Float64Array;
+  /** Its first element counts up by the bytes read, while threads read them. */
+  readonly progress: Float64Array;
+  /** How many of the pool's threads digest and copy at once; of loads that run together, what the first one says. */
+  readonly processors: number;
 }
 
 /**
@@ -156,11 +184,13 @@ export class ThreadPool {
   }
 
   /**
-   * Reads ranges of a file. Three numbers a range, in bytes: file offset, destination offset, bytes. `progress[0]`
-   * counts up by the bytes read, while threads read them. A file that is too short is an error naming its size.
+   * Reads ranges of files into a mapping, past the page cache where the file system can do that, and returns the digests of
+   * tensors, computed as their bytes came. As many reads are under way as the pool has threads. A file that is too short is an
+   * error naming its size.
    */
-  load(path: string, destination: Mapping, ranges: Float64Array, progress: Float64Array): Promise<Interval> {
-    return awaitNative(this.native.load(path, destination.native, ranges, progress));
+  load(destination: Mapping, { files, tensors, progress, processors }: LoadWork): Promise<BigUint64Array> {
+    const [paths, ranges] = [files.map(({ path }) => path), files.map((file) => file.ranges)];
+    return awaitNative(this.native.load(paths, ranges, destination.native, tensors, progress, processors));
   }
 
   /**

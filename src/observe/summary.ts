@@ -6,17 +6,21 @@ export interface Summary {
   /** `checkpoint@digest`. */
   readonly version: string;
   readonly mode: 'pipelined' | 'serial';
+  /** Ranks that went on serially from that bucket on, because device memory ran short in the middle of the update. */
+  readonly serialFrom: readonly { readonly rank: number; readonly bucket: number }[];
   readonly ranks: number;
   readonly tensors: number;
   readonly bytes: number;
   /** Bytes that ranks received from other hosts. */
   readonly receivedBytes: number;
+  /** What came to the device of each rank, from host memory and from other ranks. */
+  readonly links: UpdateReport['links'];
   /** Of these, over TCP, and why not over RDMA: of the rank from which most came so. Null if none came so. */
   readonly overTcp: { readonly bytes: number; readonly from: number; readonly why: string | null } | null;
   readonly buckets: number;
   /** Duration of the update. */
   readonly seconds: number;
-  /** Checkpoint bytes per second of streaming, in 10^9: the rate to each engine worker. */
+  /** Checkpoint bytes per second of streaming, in 10^9: the rate to each engine worker that gets whole tensors. */
   readonly gbps: number;
   /** Seconds that each stage was busy, averaged over ranks. */
   readonly stages: Readonly<Record<'h2d' | 'broadcast' | 'reload', number>>;
@@ -31,10 +35,12 @@ export function summarize(report: UpdateReport): Summary {
   return {
     version: `${report.checkpoint}@${report.digest}`,
     mode: report.mode,
+    serialFrom: report.serialFrom.map(({ rank, bucket }) => ({ rank, bucket })),
     ranks: report.ranks,
     tensors: report.tensors,
     bytes: report.bytes,
     receivedBytes: report.receivedBytes,
+    links: report.links,
     overTcp: overTcp(report),
     buckets: report.buckets,
     seconds: round(report.seconds, 3),

@@ -55,7 +55,7 @@ export function overlap(timelines: readonly RankTimeline[]): number {
 
 /**
  * A Chrome trace (the JSON array format, for Perfetto and chrome://tracing): one process per rank, one thread per stage,
- * one complete event per bucket or piece. Times in the trace are microseconds since the first event.
+ * one complete event per bucket or piece, and an instant event where device memory ran short. Times in the trace are microseconds since the first event.
  */
 export function chromeTrace(timelines: readonly RankTimeline[]): object[] {
   const zero = startOf(timelines);
@@ -64,6 +64,11 @@ export function chromeTrace(timelines: readonly RankTimeline[]): object[] {
   for (const timeline of timelines) {
     const pid = timeline.rank;
     events.push({ ph: 'M', name: 'process_name', pid, args: { name: `rank ${pid}` } });
+    const { serialFrom } = timeline;
+    if (serialFrom !== null) {
+      const name = `device memory ran short: serial from bucket ${serialFrom.bucket} on`;
+      events.push({ ph: 'i', s: 'p', name, pid, tid: 0, ts: (serialFrom.at - zero) * 1000 });
+    }
     for (const [tid, stage] of tracks.entries()) {
       events.push({ ph: 'M', name: 'thread_name', pid, tid, args: { name: stage } });
       for (const [bucket, start, end] of spansOf(timeline, stage)) {
@@ -97,7 +102,9 @@ export function drawTimeline(timelines: readonly RankTimeline[], width: number):
   const lines = timelines.flatMap((timeline) =>
     tracks.map((stage, index) => {
       const label = index === 0 ? `rank ${timeline.rank}` : '';
-      return `${label.padEnd(9)}${stage.padEnd(10)}${drawRow(timeline, stage, zero, scale, width)}`;
+      const from = index === 0 && timeline.serialFrom !== null ? timeline.serialFrom.bucket : null;
+      const short = from === null ? '' : ` serial from bucket ${from} on`;
+      return `${label.padEnd(9)}${stage.padEnd(10)}${drawRow(timeline, stage, zero, scale, width)}${short}`;
     }),
   );
   const milliseconds = `${(end - zero).toFixed(0)} ms`;

@@ -11,6 +11,12 @@ import { issueOf } from '../schema-issue.ts';
 const mostPinThreads = 4;
 
 /**
+ * How many pieces of files, of 4 MiB, a rank process reads at once, a thread for each. Eight ranks of a host have 512 MiB under way,
+ * which is more than any storage brings in the time that one read takes; a thread that waits costs nothing.
+ */
+export const readsUnderWay = 16;
+
+/**
  * How many threads of a rank process pin segments, and how many load, digest and copy them. Both pools run at once while
  * a checkpoint is registered. Together they have no more threads than the process's share of the host's cores, unless that
  * is 1: pinning takes longest, and must not wait for a core behind digests.

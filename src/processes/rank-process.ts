@@ -22,7 +22,7 @@ import { within } from '../within.ts';
 import { Allegiance } from './allegiance.ts';
 import { Communicators, collectivePreference } from './communicators.ts';
 import { parseConfiguration, type RankConfiguration, rankConfiguration } from './configuration.ts';
-import { defaultDevices, divideThreads, openDevice } from './devices.ts';
+import { defaultDevices, divideThreads, openDevice, readsUnderWay } from './devices.ts';
 import { RankFabric } from './fabric.ts';
 import { takeLifeline } from './lifeline.ts';
 import { stopTimes } from './stop-times.ts';
@@ -55,7 +55,8 @@ function openPorts(
     timeoutMilliseconds: deadlines.communicator,
     log,
   });
-  const segments = new SharedSegments({ directory: host.directory, host: host.name }, pool, device);
+  const pools = { pool, readers: new ThreadPool(readsUnderWay) };
+  const segments = new SharedSegments({ directory: host.directory, host: host.name }, pools, device);
   const fabric = new RankFabric(configuration, devices, pool);
   return {
     rank,

@@ -277,7 +277,8 @@ export class SpokeTransport implements Transport {
     this.#departed.add(session.peer);
     session.part(ending);
     this.#log.info({ node: session.peer, reason: ending.reason }, `${session.peer} is down`);
-    this.#listener?.onPeer({ node: session.peer, state: 'down', reason: ending.reason });
+    const isFarewell = ending.kind === 'bye';
+    this.#listener?.onPeer({ node: session.peer, state: 'down', reason: ending.reason, isFarewell });
   }
 
   #schedulePing(): void {

@@ -42,7 +42,7 @@ function setUp(t: TestContext) {
   const file = join(temporaryDirectory(t, '/dev/shm'), 'model.safetensors');
   write(file, 1);
   const pool = new Interrupted(2);
-  const segments = new SharedSegments({ directory, host: 'h' }, pool, cuda.device());
+  const segments = new SharedSegments({ directory, host: 'h' }, { pool, readers: pool }, cuda.device());
   t.after(() => segments.close());
   return { segments, pool, file, directory };
 }

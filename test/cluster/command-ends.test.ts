@@ -154,3 +154,11 @@ test('resume says why an engine could not be resumed', async (t) => {
   assert.equal((await new Command(t, 'src/cli/main.ts', 'resume', ...target).ended).code, 0);
   assert.deepEqual(sglang.asked, ['/continue_generation']);
 });
+
+test('a command updates an engine on another host, whose ranks its launcher starts', async (t) => {
+  const other = ['--host', 'b', '--launcher', 'env', '--cluster-listen', 'tcp://127.0.0.1:*'];
+  const { asked, command } = await startUpdate(t, 'none', '/update_weight_version', ...other);
+  const { code, errors } = await command.ended;
+  assert.equal(code, 0, errors);
+  assert.ok(asked.includes('load'));
+});

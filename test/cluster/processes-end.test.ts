@@ -40,6 +40,21 @@ test('stop kills ranks that hang, here and beyond a launcher, says which, and le
   assert.deepEqual(left(), []);
 });
 
+test('stop kills a supervisor that hangs when it has been silent for too long, and not only at the end of its time', async (t) => {
+  // Processes that are started from here on have it, and this one's end of the connection.
+  process.env.WEIGHTCAST_SILENCE_SECONDS = '2';
+  t.after(() => {
+    delete process.env.WEIGHTCAST_SILENCE_SECONDS;
+  });
+  const { cluster, pids, left } = await start(t, { stopTimeoutMilliseconds: 600_000 });
+  const supervisor = parentOf(pids[0]!);
+  process.kill(supervisor, 'SIGSTOP');
+  const { killed } = await cluster.stop();
+  assert.ok(killed.includes(`the supervisor (process ${supervisor})`), killed.join());
+  assert.deepEqual(pids.filter(isRunning), []);
+  assert.deepEqual(left(), []);
+});
+
 test('a signal that asks ranks and the supervisor to end leaves nothing behind', async (t) => {
   const { cluster, pids, left } = await start(t);
   const [rank] = pids as [number];

@@ -64,6 +64,7 @@ test('an update answers with what became of each instance, and what is proved', 
     'weightcast_instance_mixed{instance="a"} 0',
     'weightcast_ranks{state="ready"} 2',
     'weightcast_restarts_total 0',
+    'weightcast_device_memory_shortages_total 0',
   ])
     assert.ok(metrics.split('\n').includes(line), `${line} is in ${metrics}`);
 });

@@ -70,6 +70,21 @@ test('each data-parallel rank of a vLLM is asked that its server knows', async (
   ]);
 });
 
+test('an engine says without a prompt whether it would answer any', async (t) => {
+  for (const kind of ['vllm', 'sglang'] as const) {
+    const named = { '/v1/models': status(200, JSON.stringify(models)) };
+    const answering = await engineWith(t, named);
+    const answered = await clientOf(t, answering.endpoint, kind).answers([], patient());
+    assert.deepEqual(answered, [{ dataParallelRank: null, logprobs: [] }]);
+    const locked = { '/v1/models': status(401, '{"error":"Unauthorized"}') };
+    const { endpoint } = await engineWith(t, locked);
+    await assert.rejects(clientOf(t, endpoint, kind).answers([], patient()), {
+      name: 'EngineError',
+      message: `engine ${endpoint} answered GET /v1/models with 401: Unauthorized`,
+    });
+  }
+});
+
 test('a vLLM that gives no log-probabilities, or refuses the prompt, is an error', async (t) => {
   const named = { '/v1/models': status(200, JSON.stringify(models)) };
   const without = await engineWith(t, { ...named, '/v1/completions': completion(null) });

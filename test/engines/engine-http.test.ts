@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { VllmClient } from '../../src/engines/vllm.ts';
-import { AbortedError, EngineError } from '../../src/errors.ts';
+import { AbortedError, DeadlineError, EngineError } from '../../src/errors.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import {
   type Answer,
@@ -15,7 +15,7 @@ import {
   socketPath,
   status,
 } from './fake-engine.ts';
-import { gate, never, soon } from './harness.ts';
+import { Fixture, gate, never, soon } from './harness.ts';
 
 /** What holds for the HTTP face of every engine, shown with vLLM's. */
 function clientOf(t: TestContext, endpoint: string, apiKey?: string): VllmClient {
@@ -55,6 +55,23 @@ for (const [who, code, body, line, cause] of refusals) {
     });
   });
 }
+
+test('a call ends at its deadline, or when it is aborted, also while no connection comes about', async (t) => {
+  const listener = new Fixture(t, 'full-listener');
+  const { port } = await listener.next<AddressInfo>();
+  listener.child.kill('SIGSTOP');
+  const waiting = Array.from({ length: 4 }, () => connect({ host: '127.0.0.1', port }).on('error', () => {}));
+  t.after(() => {
+    for (const socket of waiting) socket.destroy();
+  });
+  await Promise.all(waiting.slice(0, 2).map((socket) => once(socket, 'connect')));
+  const client = clientOf(t, `http://127.0.0.1:${port}`);
+  await assert.rejects(client.resume({ ...patient(), timeoutMilliseconds: soon }), DeadlineError);
+  const abort = new AbortController();
+  const aborted = client.resume({ timeoutMilliseconds: never, signal: abort.signal });
+  abort.abort();
+  await assert.rejects(aborted, AbortedError);
+});
 
 test('an endless error message is truncated', async (t) => {
   const { endpoint } = await fakeEngine(t, status(500, 'x'.repeat(5 << 20)));

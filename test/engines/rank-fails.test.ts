@@ -48,15 +48,21 @@ test('connecting to an address where no rank listens fails soon', async () => {
   assert.deepEqual(calls, []);
 });
 
-test('a silent rank ends the exchange at its deadline', async (t) => {
-  const link = await bindLink(t);
-  const { calls, received } = receive(link.address, {}, { timeoutMilliseconds: soon });
-  await link.open(buffer);
-  await assert.rejects(received, {
-    name: 'DeadlineError',
-    message: `the rank at ${link.address} was silent for 300 ms`,
-  });
-  assert.deepEqual(calls, ['open', 'release']);
+test('a silent rank ends the exchange at its deadline, or later where the rank has asked for that', async (t) => {
+  for (const [asked, waited] of [
+    [undefined, 300],
+    [0.5, 500],
+    [0.001, 300],
+  ] as const) {
+    const link = await bindLink(t, asked && { silenceSeconds: asked });
+    const { calls, received } = receive(link.address, {}, { timeoutMilliseconds: soon });
+    await link.open(buffer);
+    await assert.rejects(received, {
+      name: 'DeadlineError',
+      message: `the rank at ${link.address} was silent for ${waited} ms`,
+    });
+    assert.deepEqual(calls, ['open', 'release']);
+  }
 });
 
 test('an exchange for another device is refused on both sides', async (t) => {

@@ -35,6 +35,36 @@ test('an update is one call with the links, which also flushes the cache if requ
   );
 });
 
+test('what the engine keeps of its cache elsewhere is dropped in a step of its own, if it keeps any', async (t) => {
+  const clear = '/hicache/storage-backend/clear';
+  const older = '/clear_hicache_storage_backend';
+  for (const [storage, routes, expected] of [
+    ['"file"', [clear], [clear]],
+    ['"file"', [older], [clear, older]],
+    ['null', [clear], []],
+  ] as const) {
+    const { asked, endpoint } = await fakeEngine(t, (request, response) => {
+      const known = routes.some((route) => route === request.url);
+      if (request.url === '/server_info')
+        return status(200, `{"hicache_storage_backend":${storage}}`)(request, response);
+      status(known ? 200 : 404)(request, response);
+    });
+    await clientOf(t, endpoint).resetCaches(patient());
+    const posted = asked.filter(({ route }) => route.startsWith('POST'));
+    assert.deepEqual(
+      posted.map(({ route }) => route),
+      expected.map((route) => `POST ${route}`),
+    );
+  }
+  const { endpoint } = await fakeEngine(t, ({ method }, response) => {
+    const answer = method === 'GET' ? '{"hicache_storage_backend":"file"}' : 'no such store';
+    status(method === 'GET' ? 200 : 400, answer)({} as never, response);
+  });
+  await assert.rejects(clientOf(t, endpoint).resetCaches(patient()), {
+    message: `engine ${endpoint} answered POST ${clear} with 400: no such store`,
+  });
+});
+
 const refusals: [string, number, string, string][] = [
   [
     'a worker that failed',

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bindLink, buffer, gate, receive, tensors } from './harness.ts';
+import { systemClock } from '../../src/native-bridge/clock.ts';
+import type { Clock } from '../../src/ports.ts';
+import { bindLink, buffer, gate, receive, soon, tensors } from './harness.ts';
 
 const told = { name: 'AbortedError', message: 'the rank aborted the update: rank 3 died' };
 
@@ -46,6 +48,27 @@ test('an abort stops waiting for a worker that hangs', async (t) => {
   loading.catch(() => {});
   await link.abort('rank 3 died');
   await assert.rejects(loading, { name: 'AbortedError' });
+  copied.open();
+  await assert.rejects(received);
+});
+
+test('an abort waits no second time for a worker that has not answered in time', async (t) => {
+  const waits: number[] = [];
+  const clock: Clock = {
+    now: () => systemClock.now(),
+    after: (milliseconds, callback) => {
+      waits.push(milliseconds);
+      return systemClock.after(milliseconds, callback);
+    },
+  };
+  const link = await bindLink(t, { timeoutMilliseconds: soon, clock });
+  const copied = gate();
+  const { received } = receive(link.address, { load: () => copied.opened });
+  await link.open(buffer);
+  await assert.rejects(link.load(tensors), /did not answer within 300 ms/);
+  waits.length = 0;
+  await link.abort('its worker hangs');
+  assert.deepEqual(waits, [500]);
   copied.open();
   await assert.rejects(received);
 });

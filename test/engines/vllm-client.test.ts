@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { VllmClient, type VllmClientOptions } from '../../src/engines/vllm.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
+import type { Clock } from '../../src/ports.ts';
 import {
   type Answer,
   closing,
@@ -171,6 +172,41 @@ test('an engine says which version of the worker link its workers understand, be
   assert.deepEqual(foreign.asked, []);
 });
 
+test('an engine that had a worker extension is asked for that and for sessions at once, and may have either', async (t) => {
+  const none = status(500, '{"error":{"message":"Weight transfer not configured"}}');
+  const { endpoint, routes } = await engineWithSessions(t, {
+    '/init_weight_transfer_engine': [none, none, status(200)],
+    '/collective_rpc': [status(200, '{"results":[{"protocol":2}]}'), status(500)],
+  });
+  const client = clientOf(t, endpoint);
+  assert.equal(await client.linkProtocol(patient()), 2);
+  // Workers that have no answer any more.
+  assert.equal(await client.linkProtocol(patient()), 1);
+  assert.equal(await client.linkProtocol(patient()), 2);
+  const [session, extension] = ['init_weight_transfer_engine', 'collective_rpc'];
+  assert.deepEqual(routes().slice(0, 2), [session, extension]);
+  assert.deepEqual(routes().slice(2).sort(), [extension, extension, session, session]);
+  // It has sessions now.
+  assert.equal(await client.linkProtocol(patient()), 2);
+  assert.equal(routes().at(-1), session);
+  assert.equal(routes().length, 7);
+});
+
+test('an engine without names for its weights is told none again, until it says one', async (t) => {
+  let hasNames = false;
+  const answer: Answer = (request, response) =>
+    status(hasNames ? 200 : 404, '{"weight_version":"a"}')(request, response);
+  const { asked, endpoint } = await fakeEngine(t, answer, { transferEngine: true });
+  const client = clientOf(t, endpoint);
+  const told = () => asked.filter(({ route }) => route === 'POST /update_weight_version').length;
+  assert.deepEqual([await client.label('a', patient()), await client.label('a', patient())], [null, null]);
+  assert.equal(told(), 1);
+  hasNames = true;
+  assert.equal((await client.state(patient())).version, 'a');
+  assert.equal(await client.label('a', patient()), 'a');
+  assert.equal(told(), 2);
+});
+
 test('an engine whose workers are further apart is refused, with what to do', async (t) => {
   const none = status(500, '{"error":{"message":"Weight transfer not configured"}}');
   for (const answers of [
@@ -214,16 +250,31 @@ test('an engine with workers of another protocol is not updated in another way',
   assert.deepEqual(routes(), ['init_weight_transfer_engine']);
 });
 
+const active = status(500, '{"error":{"message":"a weight update is already active"}}');
+/** What it waits for between two tries is over at once. */
+const hurried: Clock = {
+  ...systemClock,
+  after: (milliseconds, callback) => systemClock.after(milliseconds < 1_000 ? 0 : milliseconds, callback),
+};
+
+test('a session of another cluster is waited for, and not closed', async (t) => {
+  const { endpoint, routes } = await engineWithSessions(t, { '/start_weight_update': [active, active] });
+  await clientOf(t, endpoint, { clock: hurried }).update(order, patient());
+  const start = 'start_weight_update';
+  assert.deepEqual(routes().slice(1), [start, start, ...session]);
+});
+
 test('a session that nobody finished is closed by an update that fails', async (t) => {
-  const active = status(500, '{"error":{"message":"a weight update is already active"}}');
   const { asked, endpoint } = await engineWithSessions(t, {
-    '/start_weight_update': [active],
+    '/start_weight_update': [active, active, active],
     '/update_weights': [status(500)],
   });
-  await clientOf(t, endpoint).update(order, patient());
+  await clientOf(t, endpoint, { clock: hurried }).update(order, patient());
   assert.deepEqual(
     asked.slice(1).map(({ route, body }) => [route, body === '' ? null : JSON.parse(body)]),
     [
+      ['POST /start_weight_update', null],
+      ['POST /start_weight_update', null],
       ['POST /start_weight_update', null],
       ['POST /update_weights', { update_info: { links: {} } }],
       ['POST /start_weight_update', null],
@@ -252,20 +303,6 @@ test('a session that is cut short is closed: an engine that gets a request in an
     await assert.rejects(update, { name: 'AbortedError' });
     const last = asked.at(-1)!;
     assert.deepEqual([last.route, last.body], ['POST /update_weights', '{"update_info":{"links":{}}}']);
-  }
-});
-
-test('workers wait longer for their rank where one answer of another worker may take longer', async (t) => {
-  const slow = { ...order, stepTimeoutMilliseconds: 900_000 };
-  const inSession = await engineWithSessions(t);
-  await clientOf(t, inSession.endpoint).update(slow, patient());
-  const { body } = inSession.asked.find(({ route }) => route === 'POST /update_weights')!;
-  assert.deepEqual(JSON.parse(body), { update_info: { links, silence_seconds: 960 } });
-  for (const link of ['weightcast', 'checkpoint-engine'] as const) {
-    const { asked, endpoint } = await fakeEngine(t, status(200));
-    await clientOf(t, endpoint, { link }).update(slow, patient());
-    const { args } = JSON.parse(asked[0]!.body);
-    assert.deepEqual(args, link === 'weightcast' ? [links, 960] : [links]);
   }
 });
 
@@ -326,16 +363,19 @@ test('an SGLang is refused as such, at once', async (t) => {
 
 test('a draft model is refused before anything is touched, if the workers do not load it apart from the target', async (t) => {
   const rpc = (results: string): Record<string, Answer> => ({ '/collective_rpc': status(200, results) });
-  const refused: Record<string, Answer>[] = [
-    { '/collective_rpc': status(500, '{"error":{"message":"no such method"}}') },
-    rpc('{"results":[{"exchanges":1},{"exchanges":2}]}'),
-    rpc(''),
+  const unsaid =
+    'its worker extension does not say that a draft model takes the weights apart from the target';
+  const refused: [Record<string, Answer>, string][] = [
+    [{ '/collective_rpc': status(500, '{"error":{"message":"no such method"}}') }, unsaid],
+    [rpc('{"results":[{"exchanges":2},{"exchanges":1}]}'), unsaid],
+    [rpc('{"results":[{"exchanges":2},{"exchanges":1,"why":"it has none"}]}'), 'it has none'],
+    [rpc(''), unsaid],
   ];
-  for (const answers of refused) {
+  for (const [answers, why] of refused) {
     const { asked, endpoint } = await fakeEngine(t, byRoute(answers));
     await assert.rejects(clientOf(t, endpoint, { hasDraftModel: true }).state(patient()), {
       name: 'EngineError',
-      message: /has a worker extension whose draft model, .* apart from the target: leave hasDraftModel/,
+      message: `engine ${endpoint}: ${why}: leave hasDraftModel (--draft-model) out`,
     });
     const { method } = JSON.parse(asked.find(({ route }) => route === 'POST /collective_rpc')!.body);
     assert.equal(method, 'weightcast_exchanges');

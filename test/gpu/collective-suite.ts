@@ -15,6 +15,8 @@ export interface SuiteOptions {
   readonly environment: Readonly<Record<string, string>>;
   /** Why it cannot run here. */
   readonly skip: string | false;
+  /** Why several ranks cannot share a GPU. Default: they can. */
+  readonly skipShared?: string | false;
 }
 
 const patience = 60_000;
@@ -115,12 +117,13 @@ async function assertGivenBack(rank: RankProcess, before: number): Promise<void>
 
 /** What every collective among CUDA devices has to do, tried with a process for each rank. */
 export function testCollective(options: SuiteOptions): void {
-  const { kind, bytes, devices, skip } = options;
+  const { kind, bytes, devices, skipShared = false } = options;
+  const skipOf = (ranks: number) => options.skip || (ranks > devices && skipShared);
   const name = devices === 1 ? kind : `${kind} on ${devices} GPUs`;
 
   for (const worldSize of [2, 4]) {
     test(`${name}: ${worldSize} processes receive bit by bit what each of them sends`, {
-      skip,
+      skip: skipOf(worldSize),
     }, async (t) => {
       const group = await Group.start(t, options, worldSize);
       await group.open();
@@ -132,7 +135,7 @@ export function testCollective(options: SuiteOptions): void {
   }
 
   test(`${name}: a member that is killed in the middle of a broadcast is lost to the others within two seconds`, {
-    skip,
+    skip: skipOf(3),
   }, async (t) => {
     const group = await Group.start(t, options, 3);
     const [first, second, victim] = group.ranks as [RankProcess, RankProcess, RankProcess];
@@ -164,7 +167,7 @@ export function testCollective(options: SuiteOptions): void {
   });
 
   test(`${name}: an abort ends what is under way on all members, and a new communicator works`, {
-    skip,
+    skip: skipOf(2),
   }, async (t) => {
     const group = await Group.start(t, options, 2);
     const [waiting, aborting] = group.ranks as [RankProcess, RankProcess];
@@ -186,7 +189,9 @@ export function testCollective(options: SuiteOptions): void {
     await group.deliver(aborting);
   });
 
-  test(`${name}: a broadcast that a member leaves out is a deadline for the others`, { skip }, async (t) => {
+  test(`${name}: a broadcast that a member leaves out is a deadline for the others`, {
+    skip: skipOf(2),
+  }, async (t) => {
     const group = await Group.start(t, options, 2);
     await group.open();
     await group.deliver(group.ranks[0]!);
@@ -198,7 +203,7 @@ export function testCollective(options: SuiteOptions): void {
     await assert.rejects(group.ranks[1]!.call('broadcasts', order), { name: 'DeadlineError' });
   });
 
-  test(`${name}: 20 communicators in a row leave nothing behind`, { skip }, async (t) => {
+  test(`${name}: 20 communicators in a row leave nothing behind`, { skip: skipOf(2) }, async (t) => {
     const group = await Group.start(t, options, 2);
     const round = async () => {
       await group.open();
@@ -222,7 +227,7 @@ export function testCollective(options: SuiteOptions): void {
 
   if (kind === 'nccl') {
     test(`${name}: a member that never comes is a deadline for the others, who give everything back`, {
-      skip,
+      skip: skipOf(2),
     }, async (t) => {
       const group = await Group.start(t, options, 2);
       const [waiting] = group.ranks as [RankProcess, RankProcess];

@@ -4,13 +4,13 @@ import { probeCuda } from '../../src/native-bridge/probe.ts';
 import { testCollective } from './collective-suite.ts';
 import { mebibyte, skip } from './harness.ts';
 
-/** Why NCCL cannot be tried here, or false. */
-const skipNccl: string | false = (() => {
+/** Why NCCL cannot be tried here at all, and why not by ranks that share a GPU; or false. */
+const [skipNccl, skipShared] = ((): readonly [string | false, string | false] => {
   try {
     const { version, allowsSharedDevices } = probeNccl();
-    return allowsSharedDevices ? skip : `NCCL ${version} refuses several ranks on one GPU`;
+    return [false, allowsSharedDevices ? false : `NCCL ${version} refuses several ranks on one GPU`];
   } catch (error) {
-    return describe(error);
+    return [describe(error), false];
   }
 })();
 
@@ -19,7 +19,7 @@ const skipTwo: string | false =
   skip || (probeCuda().devices.length > 1 ? false : 'there is only one GPU in this machine');
 
 const options = { bytes: 40 * mebibyte, environment: {} };
-testCollective({ ...options, kind: 'nccl', devices: 1, skip: skip || skipNccl });
+testCollective({ ...options, kind: 'nccl', devices: 1, skip: skip || skipNccl, skipShared });
 testCollective({ ...options, kind: 'shm', devices: 1, skip });
-testCollective({ ...options, kind: 'nccl', devices: 2, skip: skipTwo || skipNccl });
+testCollective({ ...options, kind: 'nccl', devices: 2, skip: skipTwo || skipNccl, skipShared });
 testCollective({ ...options, kind: 'shm', devices: 2, skip: skipTwo });

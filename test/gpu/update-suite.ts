@@ -11,6 +11,7 @@ import { packageRoot } from '../../src/package-root.ts';
 import { eventually, isRunning } from '../cluster/harness.ts';
 import type { TestTensor } from '../python/engine-worker.ts';
 import { PythonEngine, startClusterOnOneGpu } from '../python/python-engine.ts';
+import { assertStoresAreFound } from '../python/stores.ts';
 import { tensorOf } from '../python/tensors.ts';
 import { hostCensus, parentOf } from './host-census.ts';
 
@@ -173,6 +174,15 @@ export function testUpdates(options: UpdateSuiteOptions): void {
       await stage.cluster.update('odd', { bucketBytes: 2_048 });
       await stage.assertHeld(tensors);
       assert.deepEqual(await stage.allPids(), before);
+    });
+  }
+
+  for (const link of ['weightcast', 'checkpoint-engine'] as const) {
+    test(`stores through a mapping, which leave no time stamp, are found as a file is uploaded: ${link}`, {
+      skip: link === 'weightcast' ? skip : skipOriginal,
+    }, async (t) => {
+      const stage = await Stage.set(t, options, 1, link);
+      await assertStoresAreFound(t, stage.cluster, link);
     });
   }
 

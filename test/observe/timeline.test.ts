@@ -11,7 +11,13 @@ function timeline(
 ): RankTimeline {
   const column = (list: Span[] = []) => Float64Array.from(list.flat());
   const { read, h2d, broadcast, reload } = spans;
-  return { rank, read: column(read), h2d: column(h2d), broadcast: column(broadcast), reload: column(reload) };
+  const columns = {
+    read: column(read),
+    h2d: column(h2d),
+    broadcast: column(broadcast),
+    reload: column(reload),
+  };
+  return { rank, ...columns, serialFrom: null };
 }
 
 /** Uploads from 1000 to 1040 ms, reloads from 1020 to 1060: both stages are busy for a third of the time. */
@@ -66,6 +72,15 @@ test('reads from other hosts get their own row if there are any', () => {
     ['piece 7', 'read', 0, 10_000],
     ['bucket 0', 'h2d', 10_000, 10_000],
   ]);
+});
+
+test('where device memory ran short is seen in the trace and in the text', () => {
+  const short = { ...pipelined, serialFrom: { rank: 0, bucket: 1, at: 1_030 } };
+  const instants = (chromeTrace([pipelined, short]) as { ph: string; name: string; ts: number }[])
+    .filter(({ ph }) => ph === 'i')
+    .map(({ name, ts }) => [name, ts]);
+  assert.deepEqual(instants, [['device memory ran short: serial from bucket 1 on', 30_000]]);
+  assert.match(drawTimeline([short], 60), /^rank 0 .* serial from bucket 1 on$/m);
 });
 
 test('a trace names ranks and stages, and its times start at the first event', () => {

@@ -1,17 +1,14 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
-import { hostname } from 'node:os';
-import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { allArrived } from '../../simulation/all-arrived.ts';
 import type { LinkKind } from '../../src/engines/engine-client.ts';
 import { Cluster, type InstanceOptions, type UpdateReport } from '../../src/index.ts';
-import { Mapping } from '../../src/native-bridge/memory.ts';
-import { f32, temporaryDirectory, writeSafetensors } from '../checkpoint/safetensors-files.ts';
 import { sharedMemoryName } from '../shared-memory-name.ts';
 import type { TestTensor } from './engine-worker.ts';
 import { original, skip, skipOriginal } from './exchanges.ts';
 import { PythonEngine, type PythonEngineOptions } from './python-engine.ts';
+import { assertStoresAreFound } from './stores.ts';
 import { oddTensors } from './tensors.ts';
 
 const ranks = [0, 1];
@@ -140,16 +137,6 @@ for (const link of ['weightcast', 'checkpoint-engine'] as const) {
   );
 }
 
-/** In shared memory, where it is used in place; every tensor is filled with a byte of its own. */
-function liveFile(t: TestContext, names: readonly string[]): string {
-  const file = join(temporaryDirectory(t, '/dev/shm'), 'live.safetensors');
-  writeSafetensors(
-    file,
-    names.map((name) => f32(name, 256)),
-  );
-  return file;
-}
-
 for (const link of ['weightcast', 'checkpoint-engine'] as const) {
   const options = { skip: link === 'weightcast' ? skip : skipOriginal };
   test(
@@ -159,27 +146,7 @@ for (const link of ['weightcast', 'checkpoint-engine'] as const) {
       const engine = await startEngine(t, link);
       const cluster = await startCluster(engine, { link });
       try {
-        const file = liveFile(t, ['a', 'b', 'c', 'd']);
-        const mapping = Mapping.open(file, true);
-        const at = mapping.bytes - 8;
-        // The first store to a page is noted in the time of modification, the next ones are not.
-        mapping.write(at, mapping.read(at, 8));
-        await cluster.register('live', file);
-        const first = await cluster.update('live', { bucketBytes: 1_024 });
-        assert.equal(first.instances[0]?.proofs.arrived, link === 'weightcast' ? 'holds' : 'unknown');
-        mapping.write(at, new Uint8Array(8).fill(200));
-        await assert.rejects(cluster.update('live', { bucketBytes: 1_024 }), (error: Error) => {
-          assert.equal(error.name, 'VerificationError', error.message);
-          assert.match(error.message, /tensor d has another digest than the checkpoint/);
-          assert.ok(error.message.includes(`${file} on host ${hostname()}`), error.message);
-          return true;
-        });
-        assert.equal((await cluster.status()).instances[0]?.state, 'broken');
-        // What it was when it was registered.
-        mapping.write(at, new Uint8Array(8).fill(4));
-        mapping.close();
-        await cluster.update('live', { bucketBytes: 1_024 });
-        assert.equal((await cluster.status()).instances[0]?.state, 'serving');
+        await assertStoresAreFound(t, cluster, link);
       } finally {
         await cluster.stop();
       }

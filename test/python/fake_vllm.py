@@ -18,6 +18,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+LAYERWISE = "vllm.model_executor.model_loader.reload.layerwise"
 
 configurations: list[Any] = []
 INFO: WeakKeyDictionary[nn.Module, Info] = WeakKeyDictionary()
@@ -41,16 +44,45 @@ class Layer(nn.Module):
     def __init__(self, *names: str, size: int = 4) -> None:
         super().__init__()
         self.processed = 0
+        self.processed_on: torch.device | None = None
         self.fails = False
         for name in names:
             self.register_parameter(name, nn.Parameter(torch.zeros(size), requires_grad=False))
 
     def process(self) -> None:
         self.processed += 1
+        self.processed_on = torch.get_default_device()
         if self.fails:
             raise ValueError("the layer cannot be processed")
         for parameter in self._parameters.values():
             parameter.neg_()
+
+
+class Split(Layer):
+    """Keeps rows of each tensor, or columns, or experts: a rank's part, as vLLM's loaders take it."""
+
+    def __init__(self, rank: int, ranks: int, **shapes: tuple[int, ...]) -> None:
+        """Of parameters as they lie in the files; the name says along which dimension they are split, `rows0`."""
+        super().__init__()
+        self.rank = rank
+        for name, shape in shapes.items():
+            dim = int(name[-1])
+            # As an embedding is padded: the last rank has fewer rows of the files than the others.
+            part = [-(-size // ranks) if index == dim else size for index, size in enumerate(shape)]
+            parameter = nn.Parameter(torch.zeros(part), requires_grad=False)
+            parameter.weight_loader = self.load
+            self.register_parameter(name, parameter)
+
+    def load(self, param: torch.Tensor, weight: torch.Tensor, half: int | None = None) -> None:
+        sizes = [int(part != whole) for part, whole in zip(param.shape, weight.shape, strict=True)]
+        if 1 in sizes:
+            dim = sizes.index(1)
+            part = param.shape[dim]
+            start = min(self.rank * part, weight.shape[dim])
+            weight = weight.narrow(dim, start, min(part, weight.shape[dim] - start))
+            param.data.narrow(dim, weight.shape[dim], part - weight.shape[dim]).fill_(0)
+            param = param.narrow(dim, 0, weight.shape[dim])
+        param.data.copy_(weight)
 
 
 class Attention(Layer):
@@ -126,28 +158,42 @@ def initialize_layerwise_reload(model: nn.Module) -> None:
 
 
 def _collecting_loader(layer: nn.Module, name: str) -> Any:
-    info, signature = INFO[layer], inspect.signature(load_whole)
+    info, loader = INFO[layer], getattr(layer, "load", load_whole)
+    signature = inspect.signature(loader)
 
     def load(*values: Any, **named: Any) -> None:
         if info.load_numel_total is None:
             return
         arguments = signature.bind(*values, **named)
         info.loaded_weights.append((name, arguments))
-        load_whole(*arguments.args)
-        info.load_numel += arguments.arguments["weight"].numel()
+        with CopyCounter() as counter:
+            loader(*arguments.args)
+        info.load_numel += counter.copied
         if info.load_numel >= info.load_numel_total:
-            _load_and_process(layer)
+            sys.modules[LAYERWISE]._layerwise_process(layer, info)
 
     return load
 
 
-def _load_and_process(layer: Any) -> None:
-    info = INFO[layer]
+class CopyCounter(TorchDispatchMode):
+    """Counts as vLLM's does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copied = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.copy_.default:
+            self.copied += args[0].numel()
+        return func(*args, **(kwargs or {}))
+
+
+def _layerwise_process(layer: Any, info: Info) -> None:
     for name, meta in info.restore_metadata[0].items():
         setattr(layer, name, nn.Parameter(torch.full(meta.shape, torch.nan), requires_grad=False))
     for name, arguments in info.loaded_weights:
         arguments.arguments["param"] = getattr(layer, name)
-        load_whole(*arguments.args)
+        getattr(layer, "load", load_whole)(*arguments.args)
     layer.process()
     for name, parameter in info.kernel_tensors[0].items():
         parameter.copy_(getattr(layer, name))
@@ -168,7 +214,7 @@ def finalize_layerwise_reload(model: nn.Module, model_config: Any) -> None:
         if info.load_numel_total is None or isinstance(layer, Attention):
             continue
         if info.load_numel > 0:
-            _load_and_process(layer)
+            _layerwise_process(layer, info)
         else:
             _place_kernel_tensors(layer, info)
             info.reset()
@@ -208,11 +254,12 @@ def install(*, layerwise: bool = True) -> None:
     if layerwise:
         contents[f"{loader}.reload"] = {}
         contents[f"{loader}.reload.meta"] = {"SKIP_LOAD_TENSORS": {"expert_map"}}
-        contents[f"{loader}.reload.layerwise"] = {
+        contents[LAYERWISE] = {
             "initialize_layerwise_reload": initialize_layerwise_reload,
             "finalize_layerwise_reload": finalize_layerwise_reload,
             "get_layerwise_info": INFO.__getitem__,
             "_place_kernel_tensors": _place_kernel_tensors,
+            "_layerwise_process": _layerwise_process,
         }
     for name, members in contents.items():
         put_module(name, **members)

@@ -35,13 +35,19 @@ test('a rank that falls silent, or that never listened, ends the exchange of our
     ended: 'RankLost',
     message: 'no rank listens at ipc://@weightcast-nobody.sock',
   } satisfies Ended);
-  const link = await bindLink(t, { deviceUuid: device.uuid });
-  worker.command({ links: { [device.uuid]: link.address } });
-  await link.open({ handle: buffer.ipcHandle, bytes: buffer.bytes });
-  assert.deepEqual(await worker.ended(), {
-    ended: 'RankSilent',
-    message: `the rank at ${link.address} was silent for 0.5 s`,
-  } satisfies Ended);
+  for (const [asked, waited] of [
+    [undefined, 0.5],
+    [0.75, 0.75],
+    [0.01, 0.5],
+  ] as const) {
+    const link = await bindLink(t, { deviceUuid: device.uuid, ...(asked && { silenceSeconds: asked }) });
+    worker.command({ links: { [device.uuid]: link.address } });
+    await link.open({ handle: buffer.ipcHandle, bytes: buffer.bytes });
+    assert.deepEqual(await worker.ended(), {
+      ended: 'RankSilent',
+      message: `the rank at ${link.address} was silent for ${waited} s`,
+    } satisfies Ended);
+  }
 });
 
 test('a worker that is given no link for its device says which there are', { skip }, async (t) => {

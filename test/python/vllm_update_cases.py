@@ -16,7 +16,8 @@ from weightcast.errors import EngineAsleep, ModelNotReloadable, ParametersMissin
 from weightcast.messages import Open
 from weightcast.vllm_derived import renew_combined_gates
 from weightcast.vllm_reload import Target
-from weightcast.vllm_update import ModelUpdate, targets_of
+from weightcast.vllm_drafts import draft_apart, refusal_of_draft, targets_of
+from weightcast.vllm_update import ModelUpdate, uuid_of_device
 from weightcast.worker import VllmWorkerExtension
 
 CPU = torch.device("cpu")
@@ -38,9 +39,9 @@ def update_of(*targets: Target, vllm_config: Any = None) -> ModelUpdate:
     return ModelUpdate(targets, vllm_config, CPU)
 
 
-def opening(*, installed: bool = False, accept_unproven: bool = False) -> Open:
+def opening(*, installed: bool = False, accept_unproven: bool = False, exchanges: int = 1) -> Open:
     """The rank's first request."""
-    return Open(2, "GPU-0", 1, "a@b", b"", 0, False, installed, accept_unproven)
+    return Open(2, "GPU-0", 1, "a@b", b"", 0, False, installed, accept_unproven, exchanges)
 
 
 def all_new(value: float, *, layers: tuple[str, ...] = ("first", "second")) -> dict[str, list[float]]:
@@ -82,6 +83,24 @@ class Updates(unittest.TestCase):
         )
         self.assertEqual(self.model.attention.sum, -16.0)
 
+    def test_layers_are_processed_on_the_device_of_the_engine_and_loaded_without_a_default(self) -> None:
+        device = torch.device("cpu", 0)
+        loaded_on = []
+        load_weights = self.model.load_weights
+
+        def load(weights: Any) -> Any:
+            loaded_on.append(torch.get_default_device())
+            return load_weights(weights)
+
+        self.model.load_weights = load
+        with ModelUpdate([self.target], None, device) as update:
+            self.load(update, 1.0, "first.a", "first.b")
+            self.load(update, 1.0, "second.a", "second.b")
+            update.finish()
+        self.assertEqual(self.model.held(), all_new(1.0))
+        self.assertEqual(loaded_on, [torch.device("cpu")] * 2)
+        self.assertEqual([self.model.first.processed_on, self.model.second.processed_on], [device] * 2)
+
     def test_only_what_waits_for_its_layer_is_cloned(self) -> None:
         buffer, weights = new_weights(1.0, "first.a", "first.b", "second.a")
         with update_of(self.target) as update:
@@ -89,6 +108,28 @@ class Updates(unittest.TestCase):
             held = [arguments.arguments["weight"] for _, arguments in INFO[self.model.second].loaded_weights]
             self.assertEqual([tensor.tolist() for tensor in held], [[1.0] * 4])
             self.assertNotEqual(held[0].untyped_storage().data_ptr(), buffer.untyped_storage().data_ptr())
+
+    def test_experts_of_other_workers_are_not_held(self) -> None:
+        class Experts(Layer):
+            """Of which this worker has the first."""
+
+            def load(self, param: torch.Tensor, loaded_weight: torch.Tensor, expert_id: int) -> None:
+                if expert_id == 0:
+                    param.data.copy_(loaded_weight)
+
+        model = Model(experts=Experts("a", "b"))
+        self.target = Target("target", model, CONFIG)
+        info = INFO[model.experts]
+        for value in (1.0, 2.0):
+            with update_of(self.target) as update:
+                self.load(update, 9.0, "experts.a:1", "experts.b:1")
+                self.assertEqual(info.loaded_weights, [])
+                self.load(update, value, "experts.a:2", "experts.a:0")
+                held = [arguments.arguments["loaded_weight"].tolist() for _, arguments in info.loaded_weights]
+                self.assertEqual(held, [[value] * 4])
+                self.load(update, value, "experts.b:0")
+                update.finish()
+            self.assertEqual(model.held(), {"experts.a": [value] * 4, "experts.b": [value] * 4})
 
     def test_the_link_buffer_is_free_when_the_last_bucket_is_answered(self) -> None:
         with update_of(self.target) as update:
@@ -353,6 +394,16 @@ class Updates(unittest.TestCase):
             else:
                 update_of(self.target)
 
+    def test_workers_on_no_gpu_take_the_links_in_the_order_of_their_ranks(self) -> None:
+        links = {"HOST-b-1": "x", "HOST-b-0": "y"}
+        with self.assertRaisesRegex(WeightcastError, "set WEIGHTCAST_DEVICE_UUID"):
+            uuid_of_device(CPU, links)
+        self.assertEqual(uuid_of_device(CPU, {"HOST-b-1": "x"}), "HOST-b-1")
+        with unittest.mock.patch.multiple(
+            torch.distributed, is_initialized=lambda: True, get_world_size=lambda: 2, get_rank=lambda: 1
+        ):
+            self.assertEqual(uuid_of_device(CPU, links), "HOST-b-0")
+
     def test_an_older_vllm_loads_as_the_files_are(self) -> None:
         fake_vllm.install(layerwise=False)
         with self.assertLogs("vllm.weightcast", "WARNING"):
@@ -367,13 +418,13 @@ class Drafts(unittest.TestCase):
         self.model = model_of_two()
         self.draft = Model(refuses_foreign=False, shared=self.model.first, head=Layer("a"))
 
+    def config(self, method: str, draft_model_config: Any = CONFIG, **members: Any) -> Any:
+        speculation = types.SimpleNamespace(method=method, draft_model_config=draft_model_config, **members)
+        return types.SimpleNamespace(speculative_config=speculation, model_config=CONFIG)
+
     def worker(self, method: str, **members: Any) -> Any:
-        speculation = types.SimpleNamespace(method=method, draft_model_config=CONFIG)
         return types.SimpleNamespace(
-            get_model=lambda: self.model,
-            model_config=CONFIG,
-            vllm_config=types.SimpleNamespace(speculative_config=speculation),
-            **members,
+            get_model=lambda: self.model, model_config=CONFIG, vllm_config=self.config(method), **members
         )
 
     def update(self, worker: Any, *names: str) -> list[str]:
@@ -417,21 +468,62 @@ class Drafts(unittest.TestCase):
         return worker, took, install
 
     def test_a_draft_apart_takes_the_weights_after_the_target(self) -> None:
-        worker, took, install = self.extension("eagle3")
+        worker, took, install = self.extension("draft_model")
         self.assertEqual(worker.weightcast_exchanges(), {"exchanges": 2})
         with unittest.mock.patch("weightcast.worker.install_weights", install):
             report = worker.update_weights_from_weightcast({}, 600, True)
             self.assertEqual(report["models"], ["target", "draft"])
             self.assertEqual(took, [(["target"], ["draft"]), (["draft"], [])])
-            with self.assertLogs("vllm.weightcast", "WARNING"):
+            with self.assertLogs("vllm.weightcast", "WARNING") as logs:
                 worker.update_weights_from_weightcast({})
+        self.assertRegex(logs.output[0], "keeps its weights: it takes them if .* hasDraftModel")
         self.assertEqual(took[2:], [(["target"], [])])
 
     def test_a_draft_out_of_the_target_takes_no_weights_apart(self) -> None:
         worker, _, _ = self.extension("deepseek_mtp")
-        self.assertEqual(worker.weightcast_exchanges(), {"exchanges": 1})
-        with self.assertRaisesRegex(WeightcastError, "has no draft model that takes the weights apart"):
+        why = "this engine has no draft model that takes the weights apart from its target"
+        self.assertEqual(worker.weightcast_exchanges(), {"exchanges": 1, "why": why})
+        with self.assertRaisesRegex(WeightcastError, why):
             worker.update_weights_from_weightcast({}, 600, True)
+
+    def test_a_draft_of_other_tensors_keeps_them_and_is_refused_where_it_is_sent_the_targets(self) -> None:
+        for method in ("eagle", "eagle3", "dflash", "dspark", "medusa", "mlp_speculator", "custom_class"):
+            worker, took, install = self.extension(method)
+            refusal = f"the draft model of this engine ({method}) has tensors of its own, which are not the target's"
+            self.assertEqual(worker.weightcast_exchanges(), {"exchanges": 1, "why": refusal})
+            with (
+                unittest.mock.patch("weightcast.worker.install_weights", install),
+                self.assertLogs("vllm.weightcast", "WARNING") as logs,
+            ):
+                worker.update_weights_from_weightcast({})
+                with self.assertRaisesRegex(ModelNotReloadable, "tensors of its own.*: leave hasDraftModel"):
+                    worker.update_weights_from_weightcast({}, 600, True)
+            self.assertRegex(logs.output[0], "keeps its weights: the draft model")
+            self.assertEqual(took, [(["target"], [])])
+            # As a weight-transfer engine is asked, which sees the target alone.
+            with self.assertRaisesRegex(ModelNotReloadable, "leave hasDraftModel"):
+                update_of(Target("target", self.model, CONFIG), vllm_config=worker.vllm_config).begin(opening(exchanges=2))
+
+    def test_a_draft_of_another_form_than_its_target_is_refused(self) -> None:
+        small = types.SimpleNamespace(hf_text_config=types.SimpleNamespace(hidden_size=1_024))
+        refusal = "the draft model of this engine has another hidden_size than its target: 1024, not None"
+        self.assertEqual(refusal_of_draft(self.config("draft_model", small)), refusal)
+        self.assertIsNone(refusal_of_draft(self.config("draft_model")))
+
+    def test_what_drafts_without_weights_takes_none(self) -> None:
+        for method in ("ngram", "ngram_gpu", "suffix", "extract_hidden_states"):
+            self.assertRegex(refusal_of_draft(self.config(method)) or "", "no draft model that takes weights")
+        for model in (None, torch.nn.Identity()):
+            worker = self.worker("extract_hidden_states", get_draft_model=lambda model=model: model)
+            self.assertEqual(([one.which for one in targets_of(worker)], draft_apart(worker)), (["target"], None))
+
+    def test_gemmas_assistant_is_no_part_of_the_target(self) -> None:
+        worker = self.worker("mtp", get_draft_model=lambda: self.draft)
+        worker.vllm_config = self.config("mtp", use_gemma4_mtp=lambda: True)
+        self.assertEqual(self.update(worker, *all_new(2.0), "head.a"), ["target"])
+        self.assertRegex(refusal_of_draft(worker.vllm_config) or "", "tensors of its own")
+        worker.vllm_config = self.config("mtp", use_gemma4_mtp=lambda: False)
+        self.assertEqual(len(targets_of(worker)), 2)
 
     def test_a_draft_that_would_be_refused_keeps_the_target_from_being_touched(self) -> None:
         draft = Model(head=Layer("a"))
@@ -445,6 +537,9 @@ class Drafts(unittest.TestCase):
             proposer = types.SimpleNamespace(**{place: types.SimpleNamespace(model=self.draft)})
             targets = targets_of(self.worker("mtp", model_runner=proposer))
             self.assertEqual([target.model for target in targets], [self.model, self.draft])
+        graphs = types.SimpleNamespace(unwrap=lambda: self.draft)
+        worker = self.worker("mtp", model_runner=types.SimpleNamespace(drafter=types.SimpleNamespace(model=graphs)))
+        self.assertEqual([target.model for target in targets_of(worker)], [self.model, self.draft])
         nothing = types.SimpleNamespace(drafter=types.SimpleNamespace())
         self.assertEqual(len(targets_of(self.worker("ngram", model_runner=nothing))), 1)
 

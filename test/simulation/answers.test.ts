@@ -43,6 +43,31 @@ test('a model that loads right bytes wrongly is caught by its answers, and serve
   });
 });
 
+test('an engine that would not answer is refused with the weights that it has, also while it is paused', async () => {
+  await withCluster({ pauses: true }, async (fixture) => {
+    const { world, user, succeeds, fails } = fixture;
+    const [first, second] = world.engines;
+    await succeeds(user.update('a'));
+    const answers = answersOf(first!);
+    second!.refusesQuestions = true;
+    await fails(
+      updateOne(fixture, answers),
+      'WEIGHTCAST_ENGINE',
+      /^engine engine-1 answered 500: Unauthorized/,
+    );
+    const { state, version, isPaused } = await stateOf(fixture, 'engine-1');
+    assert.deepEqual(
+      [state, version?.checkpoint, isPaused, second!.isPaused],
+      ['serving', 'a', false, false],
+    );
+
+    second!.refusesQuestions = false;
+    second!.workers[1]!.nextLoad = 'misload';
+    await fails(updateOne(fixture, answers), 'WEIGHTCAST_VERIFICATION', /broken and stays paused/);
+    await succeeds(updateOne(fixture, answers));
+  });
+});
+
 test('an engine that is not paused for an update is, if it answers wrongly, and the next update resumes it', async () => {
   await withCluster({}, async (fixture) => {
     const { world, user, succeeds, fails } = fixture;

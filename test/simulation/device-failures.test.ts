@@ -35,8 +35,22 @@ test('memory pressure during an update releases the staging slots and does not f
     device.foreignBytes = device.free;
     await until('rank 1 releases slots', () => device.used < 4 * bucketBytes);
     assert.equal(device.used, 2 * bucketBytes);
-    assert.ok(allArrived(await succeeds(update)));
+    const report = await succeeds(update);
+    const { mode, serialFrom, timelines } = report;
+    assert.ok(allArrived(report));
+    // It says what has happened, and the next one is pipelined again.
+    assert.equal(mode, 'pipelined');
+    assert.deepEqual(
+      serialFrom.map(({ rank }) => rank),
+      [1],
+    );
+    const [{ bucket, at }] = serialFrom as [(typeof serialFrom)[number]];
+    assert.ok(bucket > 0 && bucket < report.buckets, `serial from bucket ${bucket}`);
+    const own = timelines.find(({ rank }) => rank === 1);
+    assert.deepEqual(own?.serialFrom ?? { rank: 1, bucket, at }, { rank: 1, bucket, at });
     device.foreignBytes = 0;
+    const next = await succeeds(user.update('a', { bucketBytes }));
+    assert.deepEqual([next.mode, next.serialFrom, next.slots], ['pipelined', [], 4]);
   });
 });
 

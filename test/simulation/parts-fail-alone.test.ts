@@ -56,7 +56,8 @@ test('those beside a failed instance do not wait for a host that hangs', async (
       instances.map(({ outcome }) => outcome),
       ['updated', 'broken', 'updated', 'broken'],
     );
-    assert.ok(instances[0]!.seconds < 10 && instances[3]!.seconds >= 20);
+    // Half of the time is for those that have to go on without it.
+    assert.ok(instances[0]!.seconds < 10 && instances[3]!.seconds >= 10);
     world.engines[3]!.restart();
   });
 });

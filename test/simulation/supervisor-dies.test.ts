@@ -35,6 +35,41 @@ test('its ranks go on, and what was registered from files and from memory is upd
   });
 });
 
+test('host memory that was kept for later checkpoints is kept, and what was being filled is not taken for it', async () => {
+  await withCluster({}, async (fixture) => {
+    const { cluster, user, succeeds, fails, status, world, wait, until } = fixture;
+    const segments = () => world.hosts.flatMap((host) => host.segments).sort();
+    await succeeds(user.register('a', '/models/b'));
+    const [{ spareBytes }, before] = [await status(), segments()];
+    assert.ok(spareBytes > 0);
+    await replaceSupervisor(fixture);
+    assert.equal((await status()).spareBytes, spareBytes);
+    await succeeds(user.register('a', '/models/a'));
+    await succeeds(user.update('a'));
+    assert.deepEqual(segments(), before);
+
+    const registering = user.register('a', '/models/b');
+    await until('it is being filled', () => cluster.shelf.takenSets > 0);
+    const replaced = replaceSupervisor(fixture);
+    await fails(registering, 'WEIGHTCAST_PEER_LOST', /./);
+    await replaced;
+    assert.equal((await status()).spareBytes, 0);
+    await wait(1_000);
+    assert.equal(segments().length, before.length / 2);
+  });
+});
+
+test('what earlier updates have installed is known: a single engine is compared with it', async () => {
+  await withCluster({ worldSize: 2, instances: [[0], [1]] }, async (fixture) => {
+    const { user, succeeds } = fixture;
+    const alone = { instances: ['engine-0'], verify: { arrived: true, installed: true } };
+    const installed = async () => (await succeeds(user.update('a', alone))).instances[0]!.proofs.installed;
+    assert.equal(await installed(), 'unknown');
+    await replaceSupervisor(fixture);
+    assert.equal(await installed(), 'consistent');
+  });
+});
+
 test('a call that is under way fails with an error that says to retry, and works when it is made again', async () => {
   await withCluster({}, async (fixture) => {
     const { user, fails, succeeds, status, until, world } = fixture;

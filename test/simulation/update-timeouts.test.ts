@@ -70,10 +70,13 @@ const hangs: readonly Hang[] = [
   },
   {
     what: 'an engine does not answer the update call',
+    options: { isCalm: true },
     hang: ({ world }) => {
       world.engines[0]!.nextCall = 'silence';
     },
-    message: /^engine engine-0 did not answer within \d+ ms/,
+    code: 'WEIGHTCAST_WORKER_LINK',
+    message:
+      /SIM-0 did not answer open within \d+ ms; unchanged: engine-0; the update succeeded in engine-1$/,
   },
   {
     what: 'ranks do not receive stream',
@@ -83,11 +86,13 @@ const hangs: readonly Hang[] = [
   },
   {
     what: 'an engine worker hangs on a bucket',
+    options: { isCalm: true },
     hang: ({ world }) => {
       world.engines[0]!.workers[0]!.nextLoad = 'hang';
     },
     undo: ({ world }) => world.engines[0]!.restart(),
-    message: /^engine engine-0 did not answer within \d+ ms/,
+    code: 'WEIGHTCAST_WORKER_LINK',
+    message: /SIM-0 did not answer load within \d+ ms; .*the update succeeded in engine-1$/,
   },
   {
     what: 'an upload takes a minute',
@@ -114,7 +119,8 @@ const hangs: readonly Hang[] = [
       for (const device of world.devices) device.slowdown = 1;
       world.engines[0]!.restart();
     },
-    message: /^engine engine-0 did not answer within \d+ ms/,
+    code: 'WEIGHTCAST_WORKER_LINK',
+    message: /SIM-0 did not answer finish within \d+ ms; .*the update succeeded in engine-1$/,
   },
   {
     what: 'an engine does not answer the resume call',
@@ -166,6 +172,47 @@ for (const [given, milliseconds] of [
         'the other one is not kept waiting',
       );
       world.engines[0]!.restart();
+      await succeeds(user.update('a'));
+    });
+  });
+}
+
+test('an engine that is down for minutes is waited for by an update that has hours', async () => {
+  await withCluster({}, async ({ world, user, succeeds, spares }) => {
+    const [engine] = world.engines;
+    engine!.kill();
+    world.clock.after(600_000, () => engine!.restart());
+    const message = /engine-0 is not ready after 120000 ms/;
+    const usual = { timeoutMilliseconds: 600_000 };
+    await spares(user.update('a', usual), 'engine-0', 'WEIGHTCAST_DEADLINE', message);
+    const report = await succeeds(user.update('a', { timeoutMilliseconds: 7_200_000 }));
+    assert.ok(report.instances.every(({ outcome }) => outcome === 'updated'));
+  });
+});
+
+test('engine workers wait for their ranks until the time of the update is over', async () => {
+  await withCluster({}, async ({ world, user, succeeds }) => {
+    await succeeds(user.update('a', { timeoutMilliseconds: 7_200_000 }));
+    const { longestSilence } = world.links;
+    assert.ok(longestSilence > 7_200 && longestSilence <= 7_260, `${longestSilence} s`);
+  });
+});
+for (const [what, given] of [
+  ['whose deadline leaves little time', { timeoutMilliseconds: 8_000, stepTimeoutMilliseconds: 3_000 }],
+  ['whose deadline is not given', { timeoutMilliseconds: 20_000 }],
+] as const) {
+  test(`a worker that hangs, and ${what}, leaves time to update those that share its broadcasts`, async () => {
+    await withCluster({ ranksPerHost: 4, isCalm: true }, async ({ world, user, spares, succeeds }) => {
+      const [first] = world.engines;
+      first!.workers[0]!.nextLoad = 'hang';
+      const message = /SIM-0 did not answer load within \d+ ms/;
+      await spares(
+        user.update('a', { bucketBytes, ...given }),
+        'engine-0',
+        'WEIGHTCAST_WORKER_LINK',
+        message,
+      );
+      first!.restart();
       await succeeds(user.update('a'));
     });
   });

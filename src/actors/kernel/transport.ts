@@ -34,6 +34,8 @@ export interface PeerEvent {
   readonly node: string;
   readonly state: 'up' | 'down';
   readonly reason: string;
+  /** It has ended, and said so: it is not lost. */
+  readonly isFarewell?: boolean;
 }
 
 /** The port through which kernels reach each other. */

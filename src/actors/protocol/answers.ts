@@ -54,5 +54,5 @@ export const rankAnswers = z.object({
   logprobs: z.array(z.array(z.union([z.number(), z.nan()]))),
 });
 
-/** Prompts as a bridge gets them. */
-export const askedPrompts = prompts;
+/** Prompts as a bridge gets them: none, to know whether the engine would answer any. */
+export const askedPrompts = z.array(prompt).max(answerLimits.prompts);

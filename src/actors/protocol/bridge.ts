@@ -33,7 +33,6 @@ export const toBridge = {
       epoch,
       links: z.record(z.string(), z.string()),
       resetCache: z.boolean(),
-      stepTimeoutMilliseconds: milliseconds,
       timeoutMilliseconds: milliseconds,
     },
     nothing,

@@ -25,10 +25,12 @@ export const deadlines = {
   load: 3_600_000,
   /** A rank releasing everything after a failure; native copies in flight end first. */
   abort: 30_000,
-  /** An engine that loads its model answers its health route late. */
+  /** An engine that loads its model answers its health route late. Longer where an update has more than ten minutes. */
   engineHealthy: 120_000,
   /** An engine resuming. */
   engineResume: 30_000,
+  /** The same where it is tried again for as long as the cluster runs: an update, and the next one, wait for that long. */
+  resumeTry: 10_000,
   /** Connecting to a rank of another host, with mutual authentication. */
   connect: 10_000,
   /** Reading one piece from another host, over a slow network that many share. */

@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { checkpointStatus, foreignSource, heldSegment, ownSegment, segment } from './checkpoint-values.ts';
 import { copy } from './plan-values.ts';
 import { instanceState } from './status-values.ts';
-import { updateRequest } from './update-values.ts';
+import { liveDigests, updateRequest } from './update-values.ts';
 import { binary, name, rank } from './values.ts';
 
 /** What a supervisor leaves to the one that takes its place, as documents in memory that outlives its process. */
@@ -47,13 +47,30 @@ export const rememberedHealing = z.object({
 });
 export type RememberedHealing = z.infer<typeof rememberedHealing>;
 
+/** What engine workers held after updates. */
+export const rememberedInstalls = z.object({
+  /** Names of live tensors by their layout, in one string, between line feeds. */
+  layouts: z.record(z.string(), z.string()),
+  held: z.array(
+    z.object({
+      version: z.string(),
+      isConfirmed: z.boolean(),
+      ...liveDigests.omit({ names: true, coverage: true }).shape,
+    }),
+  ),
+});
+export type RememberedInstalls = z.infer<typeof rememberedInstalls>;
+
 export const remembered = {
   instances: z.array(rememberedInstance),
   healing: z.array(rememberedHealing),
+  installs: rememberedInstalls,
   /** The last epoch that was begun. */
   epoch: z.int().nonnegative(),
   /** By host, the identity of its segments' directory. */
   directories: z.record(z.string(), z.string()),
+  /** Sets of segments that are kept for later checkpoints; the one that became spare first comes first. */
+  spare: z.array(z.array(ownSegment)),
   positions: z.array(z.object({ rank, host: z.string(), position: z.int().nonnegative() })),
 };
 export type Remembered = { readonly [K in keyof typeof remembered]: z.infer<(typeof remembered)[K]> };

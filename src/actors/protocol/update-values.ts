@@ -48,6 +48,8 @@ export const updateRequest = z.object({
   heal: z.boolean(),
   /** Hosts keep what they receive from other hosts, and serve it to others. */
   keepCopy: z.boolean(),
+  /** Send each rank only the parts of tensors that its engine worker keeps, where these are known. */
+  parts: z.boolean(),
   timeoutMilliseconds: milliseconds,
   /** How long one answer of an engine worker may take. Default: longer for a larger checkpoint. */
   stepTimeoutMilliseconds: milliseconds.optional(),
@@ -110,10 +112,18 @@ export const workerAsked = z.object({
   liveLayouts: z.array(z.string()).nullable(),
   /** To load also into models that are not known to compute with what is loaded. */
   acceptUnproven: z.boolean(),
+  /** To wait at least as long for its rank: other workers of the update, or other hosts, may keep that waiting. */
+  silenceSeconds: z.number().positive(),
   /** The version of the worker link that it understands. */
   protocol: z.int(),
+  /** What it keeps of each tensor: not asked; asked if its rank does not know; asked, and what its rank knows is out of date. */
+  parts: z.enum(['no', 'learn', 'anew']),
 });
 export type WorkerAsked = z.infer<typeof workerAsked>;
+
+/** That a rank knows what its engine worker keeps of a list of tensors (`tensorsDigest`), by the digest of that. */
+export const keptAnnouncement = z.object({ tensors: z.string(), digest: z.string() });
+export type KeptAnnouncement = z.infer<typeof keptAnnouncement>;
 
 /** `LiveDigests` of engines/worker-link: what an engine worker holds. */
 export const liveDigests = z.object({
@@ -126,6 +136,13 @@ export const liveDigests = z.object({
 });
 export type LiveDigests = z.infer<typeof liveDigests>;
 
+/**
+ * Where a rank has given up its staging slots in the middle of an update, because other processes had taken the free device
+ * memory: the first bucket that was uploaded straight into its link slot, and when, by its host's monotonic clock.
+ */
+const serialFrom = z.object({ rank, bucket: z.int().nonnegative(), at: z.number() });
+export type SerialFrom = z.infer<typeof serialFrom>;
+
 /** Spans of one rank's work, three numbers each: bucket, start, end, in milliseconds of its host's monotonic clock. */
 const timeline = z.object({
   rank,
@@ -134,6 +151,8 @@ const timeline = z.object({
   h2d: doubles,
   broadcast: doubles,
   reload: doubles,
+  /** Null if it kept its staging slots, or had none. */
+  serialFrom: serialFrom.nullable(),
 });
 export type RankTimeline = z.infer<typeof timeline>;
 
@@ -155,6 +174,8 @@ export const streamed = z.object({
   endedAt: z.number().nullable(),
   /** Null if it was not asked for. */
   timeline: timeline.nullable(),
+  /** Null if it kept its staging slots, or had none. */
+  serialFrom: serialFrom.nullable(),
   /** Null if it was not asked for, or its worker was asked and does not say. */
   arrived: arrived.nullable(),
   /** Who has seen that: the worker what it received, or its rank what it laid ready for a worker that cannot say. */
@@ -162,6 +183,8 @@ export const streamed = z.object({
   /** One for each exchange; none if its worker was not asked, or does not say. */
   live: z.array(liveDigests),
   received: z.array(received),
+  /** From host memory to its device. */
+  uploadedBytes: bytes,
 });
 export type Streamed = z.infer<typeof streamed>;
 
@@ -190,6 +213,10 @@ export const instanceReport = z.object({
   /** The update has paused it, and could not, or must not, resume it. */
   paused: z.boolean(),
   proofs,
+  /** What its ranks were sent: only what their engine workers keep, or whole tensors. Null if nothing was. */
+  fed: z.enum(['parts', 'whole']).nullable(),
+  /** Why not parts, if it was whole tensors and the update allowed parts. */
+  whyWhole: z.string().nullable(),
   /** From the start of the update until this instance was done with. */
   seconds: z.number(),
   /** Why it was not updated, or is still paused. */
@@ -202,7 +229,10 @@ export const updateReport = z.object({
   epoch,
   checkpoint: name,
   digest: z.string(),
+  /** As planned. */
   mode: plan.shape.mode,
+  /** Ranks that went on serially from some bucket on, because device memory ran short; the next update is planned anew. */
+  serialFrom: z.array(serialFrom),
   /** Of the instances that were updated, as are the figures below. */
   ranks: z.int(),
   tensors: z.int(),
@@ -211,6 +241,8 @@ export const updateReport = z.object({
   receivedBytes: bytes,
   /** The same by the rank they were read from, and the way. */
   received: z.array(received),
+  /** Of each rank, the bytes that came to its device from host memory, and from the devices of other ranks. */
+  links: z.array(z.object({ rank, uploadedBytes: bytes, broadcastBytes: bytes })),
   buckets: z.int(),
   /** Device memory of a rank, at most: `slots` of `slotBytes` each, and one of `largeSlotBytes` for larger tensors. */
   slots: z.int(),

@@ -30,4 +30,6 @@ export const longs = z.custom<BigUint64Array>(
   (value) => value instanceof BigUint64Array,
   'expected a BigUint64Array',
 );
+/** `Cuts` of checkpoint/cuts.ts. */
+export const cuts = z.object({ dims: binary, starts: words, lengths: words });
 export const address = z.object({ node: z.string(), name: z.string(), generation: z.int() });

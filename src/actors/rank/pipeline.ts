@@ -96,9 +96,9 @@ export class Pipeline {
 
   #fillSlots(): void {
     while (this.#mayStage()) this.#stageNext();
-    if (this.#givingUpStaging && this.#isStagingClosed && this.#staged.length === 0) {
-      this.transfer.releaseStaging();
-    }
+    const isEmpty = this.#isStagingClosed && this.#staged.length === 0;
+    if (this.#givingUpStaging && isEmpty && this.transfer.stagingSlots > 0)
+      this.transfer.releaseStaging(this.#nextForward);
     while (this.#mayForward()) this.#forwardNext();
   }
 

@@ -1,11 +1,14 @@
 import type { Interval } from '../../native-bridge/addon.ts';
-import type { RankTimeline } from '../protocol/update-values.ts';
+import type { RankTimeline, SerialFrom } from '../protocol/update-values.ts';
 
 type Stage = 'h2d' | 'broadcast' | 'reload';
 
 /** Start and end of each stage of each bucket, on one rank in one epoch, over all exchanges. */
 export class Spans {
   readonly #numbers: Record<Stage, number[]> = { h2d: [], broadcast: [], reload: [] };
+
+  /** Where staging slots were given up; null if they were not. */
+  serialFrom: SerialFrom | null = null;
 
   add(stage: Stage, bucket: number, { startedAt, endedAt }: Interval): void {
     this.#numbers[stage].push(bucket, startedAt, endedAt);
@@ -33,6 +36,7 @@ export class Spans {
       h2d: Float64Array.from(h2d),
       broadcast: Float64Array.from(broadcast),
       reload: Float64Array.from(reload),
+      serialFrom: this.serialFrom,
     };
   }
 }

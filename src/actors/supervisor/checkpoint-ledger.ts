@@ -56,8 +56,9 @@ export class CheckpointLedger {
     this.#spareLimit = spareLimit;
   }
 
-  /** Takes over what an earlier supervisor had registered. */
-  recall(checkpoints: readonly RememberedCheckpoint[]): void {
+  /** Takes over what an earlier supervisor had registered, and kept. */
+  recall(checkpoints: readonly RememberedCheckpoint[], spare: readonly SegmentSet[]): void {
+    for (const set of spare) this.#keep(set, null);
     for (const { registered, created, isReusable, isExported } of checkpoints) {
       const reusable = isReusable ? created : null;
       this.#entries.set(registered.status.checkpoint, {

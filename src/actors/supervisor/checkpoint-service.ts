@@ -49,7 +49,7 @@ export class CheckpointService {
     this.#memory = memory;
     this.#sets = memory.firstNumber;
     this.#reservations = new Reservations(memory.firstNumber);
-    ledger.recall(memory.checkpoints);
+    ledger.recall(memory.checkpoints, memory.recalled.spare);
     this.#ledger = ledger;
     this.#ranks = ranks;
     this.#released = released;
@@ -99,7 +99,7 @@ export class CheckpointService {
     const claim = (segments: SegmentSet, reused: SegmentSet | null) => {
       if (reused !== null && !this.#ledger.isSpare(reused)) return false;
       claimed = reused ?? segments;
-      this.#ledger.take(claimed);
+      this.#take(claimed);
       return true;
     };
     const load = async () => {
@@ -133,7 +133,7 @@ export class CheckpointService {
   addCopies(checkpoint: string, copies: readonly Copy[]): void {
     if (copies.length === 0) return;
     this.#ledger.addCopies(checkpoint, copies);
-    this.#memory.writeCheckpoints(this.#ledger.records);
+    this.#remember();
   }
 
   /**
@@ -145,7 +145,7 @@ export class CheckpointService {
     context: Context<SupervisorInbox>,
   ): Promise<ReplyOf<MessageOf<'export-metas'>>> {
     const registered = this.#ledger.export(checkpoint);
-    this.#memory.writeCheckpoints(this.#ledger.records);
+    this.#remember();
     const sources = await exposeCheckpoint(context, registered, this.#ranks.allReady());
     return { digest: registered.status.digest, manifest: registered.manifest, sources };
   }
@@ -175,7 +175,7 @@ export class CheckpointService {
     const spare = this.#ledger.spareSets;
     const reused = findSet(spare, shares);
     const set = reused === null ? this.#newSet(shares, ranks) : spare[reused]!;
-    this.#ledger.take(set);
+    this.#take(set);
     return {
       reservation: this.#reservations.add({ set, writer, reservedAt: context.clock.now() }),
       reused: reused !== null,
@@ -227,6 +227,21 @@ export class CheckpointService {
     return this.#segmentName(this.#sets);
   }
 
+  /** Before anybody fills it: a later supervisor must not take it for spare then. */
+  #take(set: SegmentSet): void {
+    this.#ledger.take(set);
+    this.#remember();
+  }
+
+  #remember(): void {
+    this.#memory.writeCheckpoints(this.#ledger.records);
+    const spare = [...this.#ledger.spareSets].reverse();
+    this.#memory.write(
+      'spare',
+      spare.map((set) => [...set]),
+    );
+  }
+
   // ── release ──────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Resolves once the memory is released. */
@@ -266,7 +281,7 @@ export class CheckpointService {
   }
 
   async #drop({ segments, layouts }: Released, context: Context<SupervisorInbox>): Promise<void> {
-    this.#memory.writeCheckpoints(this.#ledger.records);
+    this.#remember();
     for (const layout of layouts) context.tell(this.#planner, { type: 'release-layout', layout });
     if (segments.length === 0) return;
     const releasing = this.release(segments, context);

@@ -1,4 +1,5 @@
 import { type Held, placeKey } from '../../plan/live-weights.ts';
+import type { RememberedInstalls } from '../protocol/remembered-values.ts';
 import type { InstallLedger } from '../update/context.ts';
 
 /** Of names and digests together. The largest models have some thousand tensors a worker. */
@@ -8,11 +9,31 @@ const wordBytes = 8;
 /** What engine workers held after updates, by version and place. The least recently used is dropped first. */
 export class Installs implements InstallLedger {
   readonly #layouts = new Map<string, readonly string[]>();
-  readonly #held = new Map<string, Held & { readonly isConfirmed: boolean }>();
+  readonly #held = new Map<string, Held & { readonly version: string; readonly isConfirmed: boolean }>();
   readonly #keptBytes: number;
+  #isChanged = false;
 
   constructor(bytes = keptBytes) {
     this.#keptBytes = bytes;
+  }
+
+  /** Takes over what an earlier supervisor has noted. */
+  recall({ layouts, held }: RememberedInstalls): void {
+    for (const [layout, names] of Object.entries(layouts)) this.#layouts.set(layout, names.split('\n'));
+    for (const { version, isConfirmed, ...one } of held) {
+      const names = this.#layouts.get(one.layout);
+      if (names === undefined) continue;
+      this.#held.set(`${version} ${placeKey(one.place)}`, { ...one, version, names, isConfirmed });
+    }
+  }
+
+  /** What a later supervisor has to know; null if that has not changed since it was asked for last. */
+  takeRecord(): RememberedInstalls | null {
+    if (!this.#isChanged) return null;
+    this.#isChanged = false;
+    const layouts = [...this.#layouts].map(([layout, names]) => [layout, names.join('\n')]);
+    const held = [...this.#held.values()].map(({ names: _, ...one }) => one);
+    return { layouts: Object.fromEntries(layouts), held };
   }
 
   layouts(): ReadonlyMap<string, readonly string[]> {
@@ -28,14 +49,18 @@ export class Installs implements InstallLedger {
     const key = `${version} ${placeKey(held.place)}`;
     const names = this.#layouts.get(held.layout)!;
     // The first one stays: later ones were compared with it.
-    const before = this.#held.get(key) ?? { ...held, names, isConfirmed };
+    const { place, layout, digests } = held;
+    const before = this.#held.get(key) ?? { version, place, layout, digests, names, isConfirmed };
     this.#renew(this.#held, key, { ...before, isConfirmed: isConfirmed || before.isConfirmed });
     this.#shrink();
+    this.#isChanged = true;
   }
 
   doubt(version: string, key: string): void {
     const known = `${version} ${key}`;
-    if (this.#held.get(known)?.isConfirmed === false) this.#held.delete(known);
+    if (this.#held.get(known)?.isConfirmed !== false) return;
+    this.#held.delete(known);
+    this.#isChanged = true;
   }
 
   #renew<T>(table: Map<string, T>, key: string, value: T): void {

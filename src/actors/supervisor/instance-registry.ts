@@ -1,4 +1,4 @@
-import { resetsCache } from '../../engines/engine-client.ts';
+import { engineOf, resetsCache } from '../../engines/engine-client.ts';
 import { fromWire, NotReadyError, UsageError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
@@ -179,6 +179,7 @@ export class InstanceRegistry implements InstanceLedger {
         name,
         bridge,
         endpoint: options.endpoint,
+        engine: engineOf(options),
         ranks: ranksOf(options),
         isBroken: state === 'broken',
         isPaused,

@@ -15,9 +15,6 @@ import type { RankProcesses } from './rank-processes.ts';
 import { VllmBridgeActor } from './vllm-bridge.ts';
 import type { WaitingCallers } from './waiting-callers.ts';
 
-/** One try to resume an engine that is tried again: updates wait for that long. */
-const tryMilliseconds = 10_000;
-
 /** A bridge that crashes fails the call that it makes, and nothing else. It is started again for ever. */
 const bridgeSpawnOptions: SpawnOptions<BridgeMessage> = { supervision: restartForEver };
 
@@ -113,7 +110,7 @@ export class InstanceService {
     const facts = { kind: 'update', what, checkpoint: '', ranks: [], instances: [name] } as const;
     await this.#jobs.run(facts, async () => {
       try {
-        await askResume(target!, context, tryMilliseconds);
+        await askResume(target!, context, deadlines.resumeTry);
       } catch (thrown) {
         // It may have heard it all the same, or have been started again.
         if ((await saysPaused(context, target!.bridge)) !== false) throw thrown;

@@ -12,7 +12,15 @@ import type { SupervisorMemory } from './ports.ts';
 /** More than a supervisor uses up in its life: its successor's numbers begin there. */
 const numbersOfOne = 1_000_000;
 
-const nothing: Remembered = { instances: [], healing: [], epoch: 0, directories: {}, positions: [] };
+const nothing: Remembered = {
+  instances: [],
+  healing: [],
+  installs: { layouts: {}, held: [] },
+  epoch: 0,
+  directories: {},
+  spare: [],
+  positions: [],
+};
 
 /** A registered checkpoint as it is to be remembered. It is written again when `registered` is another object, or exported. */
 export type CheckpointRecord = Pick<RememberedCheckpoint, 'created' | 'isReusable' | 'isExported'> & {

@@ -48,10 +48,10 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
           return {};
         });
       case 'trigger': {
-        const { links, resetCache, stepTimeoutMilliseconds } = message;
+        const { links, resetCache } = message;
         return this.#call(message, context.deferReply(message), async (options) => {
           this.#told = null;
-          await this.#client.update({ links, resetCache, stepTimeoutMilliseconds }, options);
+          await this.#client.update({ links, resetCache }, options);
           return {};
         });
       }

@@ -1,4 +1,4 @@
-import type { PauseOption } from '../../engines/engine-client.ts';
+import type { EngineKind, PauseOption } from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { Held } from '../../plan/live-weights.ts';
 import type { ActorRef, AskOptions, Context } from '../kernel/index.ts';
@@ -13,12 +13,14 @@ import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { InstanceReport, UpdateRequest } from '../protocol/update-values.ts';
 import type { CommunicatorRegistry } from './communicators.ts';
 import { Failures } from './failures.ts';
+import type { Feeding } from './feeding.ts';
 
 /** An instance that is updated. */
 export interface UpdateTarget {
   readonly name: string;
   readonly bridge: ActorRef<BridgeMessage>;
   readonly endpoint: string;
+  readonly engine: EngineKind;
   readonly ranks: readonly number[];
   /** Its weights are not those of one version, or not right: it must not be resumed before an update succeeds. */
   readonly isBroken: boolean;
@@ -92,6 +94,7 @@ export interface UpdateSpec {
   readonly installs: InstallLedger;
   /** By instance, the version of the worker link that its workers understand, once they have been asked. */
   readonly linkProtocols: Map<string, number>;
+  readonly feeding: Feeding;
   /** Releases host memory that is kept for later checkpoints. Resolves with whether there was any. */
   readonly freeHostMemory: () => Promise<boolean>;
   /** What was made for the update in hosts' memory is no longer needed. */

@@ -1,3 +1,4 @@
+import { resumeCommand, wakeUp } from '../../engines/remedies.ts';
 import { oldestProtocol } from '../../engines/worker-link/messages.ts';
 import { sizeRefusal } from '../../engines/world-size.ts';
 import { AbortedError, asFailure, EngineError, UsageError, type WeightcastError } from '../../errors.ts';
@@ -8,12 +9,15 @@ import { deadlines } from '../protocol/deadlines.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 
+/** Of the time that an update has: who gives it more waits longer for an engine that loads a large model. */
+const startingShare = 1 / 5;
+
 /** One question about its state. */
 const stateMilliseconds = 2_000;
 
 /**
  * Calls `onUnfit` for targets that must not be updated, with the reason. Resolves when all others are healthy: they wait
- * for an engine that is down for at most half of the time that the update has left.
+ * for an engine that is down, but never for more than half of the time that the update has left.
  */
 export async function awaitEngines(
   update: UpdateContext,
@@ -21,7 +25,8 @@ export async function awaitEngines(
   onUnfit: (target: UpdateTarget, error: WeightcastError) => void,
 ): Promise<void> {
   const most = targets.length === 1 ? update.left() : update.left() / 2;
-  const timeoutMilliseconds = Math.ceil(Math.min(most, deadlines.engineHealthy));
+  const patience = Math.max(deadlines.engineHealthy, update.left() * startingShare);
+  const timeoutMilliseconds = Math.ceil(Math.min(most, patience));
   await Promise.all(
     targets.map(async (target) => {
       try {
@@ -61,11 +66,15 @@ async function awaitEngine(
   const within = update.within(timeoutMilliseconds + deadlines.control);
   try {
     const state = await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within);
-    if (state.wasDown || isOfOtherVersion(target, state)) spec.instances.versionLost(name);
+    if (state.wasDown || isOfOtherVersion(target, state)) {
+      spec.instances.versionLost(name);
+      spec.feeding.demandWhole(name, 'its engine was restarted, or updated by someone else');
+    }
     if (state.isPaused === false) spec.instances.paused(name, false);
     refuseUnfit(target, state);
     refuseOtherSize(target, state);
     if (spec.options.baseline !== null) refuseSilent(target, state);
+    if (spec.options.verify.answers !== undefined) await wouldAnswer(update, target, timeoutMilliseconds);
     if (state.linkProtocol !== null) spec.linkProtocols.set(name, state.linkProtocol);
   } catch (thrown) {
     const isUnreachable = !(asFailure(thrown) instanceof AbortedError) && !isRefusal(thrown);
@@ -96,9 +105,9 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
   }
   // That an earlier update has left paused. Its workers refuse weights that are not in memory.
   if (isPaused === true && target.isPaused) return;
-  const wake = 'wake it up before an update (POST /wake_up)';
-  const resume = `resume it (weightcast resume --endpoint ${endpoint})`;
-  // A vLLM that is paused says that it sleeps, too, and one that sleeps that it is paused.
+  const wake = wakeUp(target);
+  const resume = `resume it (${resumeCommand(target)})`;
+  // A vLLM that is paused says that it sleeps, too, and one that sleeps that it is paused; an LMDeploy pauses by sleeping.
   if (isSleeping === true && isPaused === true) {
     throw new Refusal(
       `${what} is asleep, or was paused by someone else: ${wake} or ${resume}, or use pause "caller"`,
@@ -110,6 +119,20 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
       'if an update that failed has left it so, it may hold parts of two versions: update it with pause "caller" first';
     throw new Refusal(`${what} was paused by someone else: ${resume}, or use pause "caller"; ${mixed}`);
   }
+}
+
+/** Rejects where the engine would not answer us: it is not to be found out when its weights are new. */
+async function wouldAnswer(
+  update: UpdateContext,
+  { bridge }: UpdateTarget,
+  timeoutMilliseconds: number,
+): Promise<void> {
+  const within = update.within(timeoutMilliseconds + deadlines.control);
+  const question = { prompts: [], timeoutMilliseconds };
+  await ask(update.context, bridge, toBridge.answers, question, within).catch((thrown) => {
+    const error = asFailure(thrown);
+    throw error instanceof EngineError ? new Refusal(error.message, { cause: error }) : error;
+  });
 }
 
 /** Its engine tells the workers apart by their devices. */

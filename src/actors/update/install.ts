@@ -10,7 +10,7 @@ import { Arrival } from './arrival.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 import { partsOf } from './groups.ts';
 import { type InstanceEnds, unproved } from './instance-ends.ts';
-import { type OpenEpoch, stepTimeoutOf } from './open.ts';
+import type { OpenEpoch } from './open.ts';
 import { ReplicaComparison } from './replica-comparison.ts';
 import type { Serving } from './serving.ts';
 import { timedRanks } from './timed-ranks.ts';
@@ -163,9 +163,7 @@ export class Installing {
     const deviceOf = new Map(spec.ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     const own = Object.fromEntries(target.ranks.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
     const { resetCache } = target;
-    const stepTimeoutMilliseconds = stepTimeoutOf(spec);
-    const limits = { stepTimeoutMilliseconds, timeoutMilliseconds };
-    const question = { epoch, links: own, resetCache, ...limits };
+    const question = { epoch, links: own, resetCache, timeoutMilliseconds };
     const options = part.untilEnded(timeoutMilliseconds + deadlines.control);
     try {
       await ask(context, target.bridge, toBridge.trigger, question, options);

@@ -1,5 +1,5 @@
 import { oldestProtocol } from '../../engines/worker-link/messages.ts';
-import { asFailure, MemoryError } from '../../errors.ts';
+import { MemoryError } from '../../errors.ts';
 import type { Plan } from '../../plan/plan.ts';
 import type { Copy } from '../../plan/reception.ts';
 import type { LeasedSources } from '../join/leased-sources.ts';
@@ -8,43 +8,14 @@ import type { Registered } from '../protocol/checkpoint-values.ts';
 import { deadlines, growing } from '../protocol/deadlines.ts';
 import type { ReceptionRequest } from '../protocol/join-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
-import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { Opened, WorkerAsked } from '../protocol/update-values.ts';
-import type { GroupCommunicator } from './communicators.ts';
-import type { UpdateContext, UpdateSpec } from './context.ts';
+import type { UpdateContext } from './context.ts';
 import { EpochDocuments } from './documents.ts';
-import { groupsOf } from './groups.ts';
-
-/** Ranks that broadcast to each other, before anything is asked of them. */
-interface Group {
-  readonly ranks: readonly ReadyRank[];
-  readonly communicator: GroupCommunicator;
-}
-
-/** With what each of its ranks answered to `prepare`. */
-interface PreparedGroup extends Group {
-  readonly prepared: readonly Prepared[];
-}
-
-interface Prepared {
-  readonly ready: ReadyRank;
-  readonly freeBytes: number;
-  readonly bucketBytes: number;
-  readonly layouts: readonly string[];
-  readonly planDigests: readonly string[];
-}
-
-interface PlannedGroup extends PreparedGroup {
-  readonly planned: Planned;
-}
-
-/** An epoch that is planned; its ranks have allocated nothing yet. */
-export interface PlannedEpoch {
-  readonly epoch: number;
-  readonly groups: readonly PlannedGroup[];
-}
+import { askedOfParts } from './parts.ts';
+import { type Ceilings, type PlannedEpoch, planEpoch } from './plan-epoch.ts';
+import type { PlannedGroup, Prepared } from './planned-group.ts';
 
 /** An epoch whose ranks hold their slots and worker links. No engine is touched yet. */
 export interface OpenEpoch {
@@ -61,31 +32,14 @@ export interface OpenGroup {
   readonly mirrors: readonly Copy[];
 }
 
-/** Ranks to the free device memory to plan with, in bytes: those that refused their slots have less than they report. */
-type Ceilings = Map<number, number>;
-
 /** A worker may copy, quantise and pack as slowly as this: 1 GB in a second. */
 const workerLinkBytesPerMillisecond = 1e6;
 
+/** A worker hears that the update's time is over before it gives up by itself. */
+const workerSlackSeconds = 60;
+
 /** A rank that refuses this many plans, each smaller than the one before, is not short of memory only for a moment. */
 const openLimit = 4;
-
-/** Begins an epoch, and plans for the device memory that is free. Ranks allocate nothing. */
-export async function planEpoch(
-  update: UpdateContext,
-  ceilings: ReadonlyMap<number, number> = new Map(),
-): Promise<PlannedEpoch> {
-  const { ranks, communicators, nextEpoch } = update.spec;
-  const epoch = nextEpoch();
-  const groups = groupsOf(ranks).map((group) => ({ ranks: group, communicator: communicators.of(group) }));
-  const prepared = await Promise.all(
-    groups.map(async (group) => ({ ...group, prepared: await prepare(update, epoch, group, ceilings) })),
-  );
-  const planned = await Promise.all(
-    prepared.map(async (group) => ({ ...group, planned: await plan(update, epoch, group) })),
-  );
-  return { epoch, groups: planned };
-}
 
 /**
  * Opens the planned epoch, or plans one now if `planned` is null. When an allocation fails all the same, plans again for
@@ -146,76 +100,6 @@ async function tryOpen(
   return { epoch, groups: open, links };
 }
 
-/** Asks each rank of a group for what a plan depends on, and the first one for a communicator if there is none to reuse. */
-async function prepare(
-  update: UpdateContext,
-  epoch: number,
-  { ranks, communicator }: Group,
-  ceilings: ReadonlyMap<number, number>,
-): Promise<Prepared[]> {
-  const missing = communicator.missing(ranks);
-  const answers = await Promise.all(
-    ranks.map((ready, index) => {
-      const { rank, ref } = ready;
-      const question = { epoch, createCommunicator: index === 0 ? missing : null };
-      const answer = ask(update.context, ref, toRank.prepare, question, update.within(deadlines.control));
-      return update.answerOf(rank, update.orUnresponsive(ready, answer));
-    }),
-  );
-  communicator.hold(answers[0]!.createdCommunicator);
-  return answers.map(({ freeBytes, ...answer }, index) => {
-    const ready = ranks[index]!;
-    const ceiling = ceilings.get(ready.rank) ?? Number.POSITIVE_INFINITY;
-    return { ...answer, ready, freeBytes: Math.min(freeBytes, ceiling) };
-  });
-}
-
-/** Rejects with `MemoryError`, for which it blames the instances that would have too little for themselves. */
-async function plan(
-  update: UpdateContext,
-  epoch: number,
-  { ranks, prepared, communicator }: PreparedGroup,
-): Promise<Planned> {
-  const { planner, targets } = update.spec;
-  const planFor = (members: readonly Prepared[]) => {
-    const question = planQuestion(update.spec, epoch, members, communicator);
-    return ask(update.context, planner, toPlanner.plan, question, update.within(deadlines.plan));
-  };
-  try {
-    return await planFor(prepared);
-  } catch (thrown) {
-    if (!(thrown instanceof MemoryError)) throw thrown;
-    const inGroup = new Set(ranks.map(({ rank }) => rank));
-    for (const { ranks: own } of targets.length > 1 ? targets : []) {
-      const members = prepared.filter(({ ready }) => own.includes(ready.rank) && inGroup.has(ready.rank));
-      if (members.length === 0) continue;
-      const { rank } = members[0]!.ready;
-      await planFor(members).catch((error) => update.failures.ofRank(rank, asFailure(error)));
-    }
-    throw thrown;
-  }
-}
-
-function planQuestion(
-  { checkpoint, options, readyRanks }: UpdateSpec,
-  epoch: number,
-  prepared: readonly Prepared[],
-  communicator: GroupCommunicator,
-) {
-  const usualBucketBytes = [communicator.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes)];
-  return {
-    layout: checkpoint.layout,
-    ranks: prepared.map(({ ready, freeBytes }) => ({ ...asFabricRank(ready), freeBytes })),
-    sources: [...readyRanks().map(asFabricRank), ...foreignRanks(checkpoint)],
-    copies: [...checkpoint.copies],
-    lost: [...checkpoint.lost],
-    mirrorName: `mirror-${epoch}-`,
-    memoryFraction: options.memoryFraction,
-    bucketBytes: options.bucketBytes ?? Math.max(...usualBucketBytes),
-    fused: options.fusedModules ?? [],
-  };
-}
-
 /** Async, so that a communicator that is gone rejects, and the other groups are waited for. */
 async function openGroup(
   update: UpdateContext,
@@ -225,7 +109,7 @@ async function openGroup(
 ): Promise<Opened[]> {
   const { checkpoint, options, exchanges, swarm } = update.spec;
   const { plan, reception } = planned;
-  const communicator = group.offer();
+  const communicator = group?.offer() ?? null;
   const missing = await documents.bringMissing(plan, planned.manifest ?? checkpoint.manifest, prepared);
   const opens = prepared.map((member) => {
     const { ready, freeBytes } = member;
@@ -234,7 +118,7 @@ async function openGroup(
       version: versionOf(checkpoint),
       worker: askedOf(ready.rank, update),
       exchanges,
-      stepTimeoutMilliseconds: stepTimeoutOf(update.spec),
+      stepTimeoutMilliseconds: stepTimeoutOf(update),
       communicator,
       planDigest: plan.digest,
       layout: plan.layout,
@@ -258,16 +142,19 @@ function openMilliseconds({ status }: Registered, ranks: number, reception: Rece
   return growing(deadlines.open, received + status.bytes / ranks, 'memory');
 }
 
-function askedOf(rank: number, { spec, liveLayouts }: UpdateContext): WorkerAsked {
+function askedOf(rank: number, update: UpdateContext): WorkerAsked {
+  const { spec, liveLayouts } = update;
   const { targets, options, linkProtocols } = spec;
-  const instance = targets.find(({ ranks }) => ranks.includes(rank));
+  const instance = targets.find(({ ranks }) => ranks.includes(rank))!;
   return {
     report: options.verify.arrived,
     liveLayouts: options.verify.installed ? [...liveLayouts.keys()] : null,
     // With something to compare them with, they do not stay unproven.
     acceptUnproven:
       options.acceptUnproven || options.baseline !== null || options.verify.answers !== undefined,
-    protocol: linkProtocols.get(instance?.name ?? '') ?? oldestProtocol,
+    silenceSeconds: Math.ceil(update.left() / 1_000) + workerSlackSeconds,
+    protocol: linkProtocols.get(instance.name) ?? oldestProtocol,
+    parts: askedOfParts(update, instance),
   };
 }
 
@@ -301,19 +188,6 @@ function noteAnswers(
   }
 }
 
-function asFabricRank({ rank, host, directory, nics }: ReadyRank) {
-  return { rank, host, directory, nics: [...nics] };
-}
-
-function foreignRanks({ foreign }: Registered) {
-  return (foreign?.sources ?? []).map(({ rank, host, nics }) => ({
-    rank,
-    host,
-    directory: '',
-    nics: [...nics],
-  }));
-}
-
 function mirrorsOf({ reception }: Planned, ranks: readonly ReadyRank[]): Copy[] {
   const hostOf = new Map(ranks.map(({ rank, host }) => [rank, host]));
   return (reception?.mirrors ?? []).map(({ slice, path, receiver }) => {
@@ -321,10 +195,15 @@ function mirrorsOf({ reception }: Planned, ranks: readonly ReadyRank[]): Copy[] 
   });
 }
 
-/** How long one answer of an engine worker may take: post-hooks take longer the more there is to quantise or to pack. */
-export function stepTimeoutOf({ checkpoint, options }: UpdateSpec): number {
+/**
+ * How long one answer of an engine worker may take: post-hooks take longer the more there is to quantise or to pack. Others,
+ * whose broadcasts wait for it, are to have half of the time that is left to be updated without it.
+ */
+function stepTimeoutOf(update: UpdateContext): number {
+  const { checkpoint, options, targets } = update.spec;
   const usual = deadlines.workerLink + Math.ceil(checkpoint.status.bytes / workerLinkBytesPerMillisecond);
-  return options.stepTimeoutMilliseconds ?? usual;
+  const most = targets.length === 1 ? usual : Math.min(usual, Math.ceil(update.left() / 2));
+  return options.stepTimeoutMilliseconds ?? most;
 }
 
 /** `checkpoint@digest`. */

@@ -71,7 +71,7 @@ export class Pauses {
    */
   async pauseAgain(target: UpdateTarget): Promise<WeightcastError | null> {
     const { context, spec } = this.#update;
-    const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.engineResume));
+    const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.resumeTry));
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
     const question = { mode: 'abort', timeoutMilliseconds } as const;
     try {
@@ -145,7 +145,7 @@ export class Pauses {
   }
 
   async #askResume(target: UpdateTarget): Promise<WeightcastError | null> {
-    const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.engineResume));
+    const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.resumeTry));
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
     try {
       await ask(this.#update.context, target.bridge, toBridge.resume, { timeoutMilliseconds }, options);

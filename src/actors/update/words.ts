@@ -1,29 +1,31 @@
+import { dropCaches, resumeCommand } from '../../engines/remedies.ts';
 import { fromWire, type WeightcastError } from '../../errors.ts';
 import type { UpdateTarget } from './context.ts';
 
-type Engine = Pick<UpdateTarget, 'name' | 'endpoint'>;
+type Engine = Pick<UpdateTarget, 'name' | 'endpoint' | 'engine'>;
 
 /** What the errors of updates say of the instances that need someone's attention, and what to do about them. */
 
-export function brokenWords({ name, endpoint }: Engine, isPaused: boolean): string {
+export function brokenWords(instance: Engine, isPaused: boolean): string {
+  const { name } = instance;
   if (!isPaused) return `instance ${name} is broken: update it again before it is used`;
-  const elsewhere = `from another cluster: pause "caller", then weightcast resume --endpoint ${endpoint}`;
+  const elsewhere = `from another cluster: pause "caller", then ${resumeCommand(instance)}`;
   return `instance ${name} is broken and stays paused: update it again (${elsewhere})`;
 }
 
 /** Nobody of the cluster is left to try again. */
-export function stuckWords({ name, endpoint }: Engine, error: WeightcastError): string {
-  return `instance ${name} is still paused (${error.message}): weightcast resume --endpoint ${endpoint}`;
+export function stuckWords(instance: Engine, error: WeightcastError): string {
+  return `instance ${instance.name} is still paused (${error.message}): ${resumeCommand(instance)}`;
 }
 
 /** The cluster goes on trying. */
-export function resumingWords({ name, endpoint }: Engine, error: WeightcastError): string {
-  return `instance ${name} is still paused (${error.message}): it is tried to be resumed while the cluster runs, and weightcast resume --endpoint ${endpoint} does so, too`;
+export function resumingWords(instance: Engine, error: WeightcastError): string {
+  return `instance ${instance.name} is still paused (${error.message}), and is tried to be resumed while the cluster runs: ${resumeCommand(instance)}`;
 }
 
-export function staleWords({ name, endpoint }: UpdateTarget, { message }: WeightcastError): string {
-  const what = `POST /reset_prefix_cache to ${endpoint}, or update it again`;
-  return `instance ${name} may answer from caches that the old weights computed (${message}): ${what}`;
+export function staleWords(instance: Engine, { message }: WeightcastError): string {
+  const what = `${dropCaches(instance)}, or update it again`;
+  return `instance ${instance.name} may answer from caches that the old weights computed (${message}): ${what}`;
 }
 
 export function mislabelledWords({ name }: UpdateTarget, version: string, said: string): string {
@@ -40,8 +42,8 @@ export function answeredWords(
   return `instance ${name} answered requests for ${seconds.toFixed(1)} s before that${until}`;
 }
 
-export function dueWords({ name, endpoint }: UpdateTarget): string {
-  return `instance ${name} may still pause, which it was asked to and has not answered: weightcast resume --endpoint ${endpoint}`;
+export function dueWords(instance: Engine): string {
+  return `instance ${instance.name} may still pause, which it was asked to and has not answered: ${resumeCommand(instance)}`;
 }
 
 /** An error of the same class that says more; its cause is the error. */

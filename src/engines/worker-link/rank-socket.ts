@@ -1,6 +1,6 @@
 import { strict as assert } from 'node:assert';
 import { Request } from 'zeromq';
-import { AbortedError, describe, WorkerLinkError } from '../../errors.ts';
+import { AbortedError, describe, type WeightcastError, WorkerLinkError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import { type LinkEnd, LinkSocket, maxMessageBytes } from './link-socket.ts';
 
@@ -9,6 +9,8 @@ import { type LinkEnd, LinkSocket, maxMessageBytes } from './link-socket.ts';
  * afterwards; however many buckets were announced to it, one that takes longer hangs.
  */
 const abortMilliseconds = 5_000;
+/** The same for a worker that has let the deadline of a step pass: it has had its time, and others wait for this abort. */
+const hungMilliseconds = 500;
 
 /** The steps as error messages name them. */
 const activity = {
@@ -26,6 +28,8 @@ export interface RankSocketOptions {
   readonly timeoutMilliseconds: number;
   readonly clock: Clock;
 }
+
+type Failure = new (message: string, options?: ErrorOptions) => WeightcastError;
 
 /** A socket in which one request waits for its answer before the next. */
 export function oneAtATime(): Request {
@@ -47,6 +51,8 @@ export class RankSocket {
   #inFlight = 0;
   /** Settles with the answer to the newest request. */
   #newest: Promise<unknown> = Promise.resolve();
+  /** It is connected, and has not answered in time. */
+  #hangs = false;
   /** The last exchange succeeded, and no new one has begun. */
   #finished = false;
 
@@ -112,8 +118,8 @@ export class RankSocket {
   }
 
   /** Ends the exchange because of the worker's reply; returns the error that all later requests reject with. */
-  fail(fault: string, options: ErrorOptions, detail = ''): WorkerLinkError {
-    const failure = this.#failure(fault, options, detail);
+  fail(fault: string, options: ErrorOptions, detail = '', type: Failure = WorkerLinkError): WeightcastError {
+    const failure = this.#failure(fault, options, detail, type);
     this.#socket.end(failure);
     return failure;
   }
@@ -127,8 +133,9 @@ export class RankSocket {
    * Sends the worker `message`, an abort, now or when it connects, and waits until it disconnects: until then it may still
    * read the link buffer. Not for ever.
    */
-  async drainPeer(message: Uint8Array, milliseconds = abortMilliseconds): Promise<void> {
-    await this.#socket.drainPeer(message, milliseconds);
+  async drainPeer(message: Uint8Array, milliseconds?: number): Promise<void> {
+    const usual = this.#hangs ? hungMilliseconds : abortMilliseconds;
+    await this.#socket.drainPeer(message, milliseconds ?? usual);
   }
 
   /** May be called twice. */
@@ -147,19 +154,25 @@ export class RankSocket {
     return this.#socket.wait(timeoutMilliseconds, () => this.#late(), receive);
   }
 
-  #lost(): WorkerLinkError {
+  #lost(): WeightcastError {
     return this.#failure(`closed the connection ${this.#inFlight > 0 ? 'while' : 'after'}`);
   }
 
-  #late(): WorkerLinkError {
+  #late(): WeightcastError {
     const { timeoutMilliseconds } = this.#options;
-    const fault = this.#socket.connected ? 'did not answer' : 'did not connect';
+    this.#hangs = this.#socket.connected;
+    const fault = this.#hangs ? 'did not answer' : 'did not connect';
     return this.#failure(`${fault} within ${timeoutMilliseconds} ms when`);
   }
 
-  #failure(fault: string, options?: ErrorOptions, detail = ''): WorkerLinkError {
+  #failure(
+    fault: string,
+    options?: ErrorOptions,
+    detail = '',
+    type: Failure = WorkerLinkError,
+  ): WeightcastError {
     const message = `the engine worker on device ${this.#options.deviceUuid} ${fault} ${activity[this.#step]}`;
-    return new WorkerLinkError(message + detail, options);
+    return new type(message + detail, options);
   }
 }
 

@@ -18,7 +18,7 @@ import {
   protocolVersion,
   understands,
 } from './messages.ts';
-import type { ArrivedDigests, LinkTensor, LiveDigests } from './worker-link.ts';
+import type { ArrivedDigests, KeptParts, LinkTensor, LiveDigests } from './worker-link.ts';
 
 /** The rank listens before the update is triggered, so an address that does not answer for this long is closed. */
 const connectMilliseconds = 2_000;
@@ -37,6 +37,16 @@ export interface WeightReceiver {
   finish(): Promise<ArrivedDigests | null>;
   /** After `finish`, if the rank has asked: what the model holds now. A receiver without it does not say. */
   live?(): Promise<LiveDigests>;
+  /** What it knows of the parts that it keeps. A receiver without it takes whole tensors only. */
+  readonly record?: PartsRecord | undefined;
+}
+
+/** Which part of each tensor a worker keeps: learned from whole tensors, and what parts are cut by afterwards. */
+export interface PartsRecord {
+  /** That of the last record; null if there is none. */
+  readonly token: string | null;
+  /** After `finish` of an exchange in which it was to record; null if it could not. */
+  kept(): KeptParts | null;
 }
 
 /** The link buffer, and the update that uses it. */
@@ -60,7 +70,7 @@ export interface ReceiveOptions {
   readonly address: string;
   /** The worker's own device; an exchange for another one is refused. */
   readonly deviceUuid: string;
-  /** Longest time between two requests, and longest run of one method of the receiver. */
+  /** Longest time between two requests, and longest run of one method of the receiver. The rank may ask for more. */
   readonly timeoutMilliseconds: number;
   readonly clock: Clock;
 }
@@ -93,8 +103,10 @@ class Exchange {
   readonly #cancelConnecting: () => void;
   #opened = false;
   #announced: ReceivedWeights | null = null;
-  /** The rank has asked what the model holds after the update. */
+  #timeoutMilliseconds: number;
+  /** The rank has asked what the model holds after the update, and what it keeps of each tensor. */
   #tellsLive = false;
+  #tellsKept = false;
   /** The receiver's method in progress, or the last one. */
   #working: Promise<unknown> = Promise.resolve();
 
@@ -102,6 +114,7 @@ class Exchange {
     const { address, clock } = options;
     this.#options = options;
     this.#receiver = receiver;
+    this.#timeoutMilliseconds = options.timeoutMilliseconds;
     this.#socket = new LinkSocket(
       socket,
       clock,
@@ -139,7 +152,8 @@ class Exchange {
   }
 
   async #nextRequest(): Promise<LinkRequest> {
-    const { address, timeoutMilliseconds } = this.#options;
+    const { address } = this.#options;
+    const timeoutMilliseconds = this.#timeoutMilliseconds;
     const late = () => new DeadlineError(`the rank at ${address} was silent for ${timeoutMilliseconds} ms`);
     const frame = await this.#socket.wait(timeoutMilliseconds, late, () => this.#socket.receive());
     try {
@@ -156,8 +170,7 @@ class Exchange {
     }
     switch (request.type) {
       case 'open':
-        await this.#open(request);
-        return { ok: true };
+        return { ok: true, ...(await this.#open(request)) };
       case 'load':
         await this.#work(() => this.#receiver.load(request.tensors));
         return { ok: true };
@@ -175,16 +188,19 @@ class Exchange {
 
   async #finish(
     layouts: readonly Uint8Array[],
-  ): Promise<Pick<LinkReply & { ok: true }, 'report' | 'installed'>> {
+  ): Promise<Pick<LinkReply & { ok: true }, 'report' | 'installed' | 'kept'>> {
     const report = await this.#work(() => this.#receiver.finish());
-    if (!this.#tellsLive || this.#receiver.live === undefined) return { report };
+    const kept = this.#tellsKept ? this.#receiver.record!.kept() : null;
+    if (!this.#tellsLive || this.#receiver.live === undefined) return { report, kept };
     const live = await this.#work(() => this.#receiver.live!());
     const isKnown = layouts.some((layout) => Buffer.from(layout).toString('hex') === live.layout);
-    return { report, installed: isKnown ? { ...live, names: null } : live };
+    return { report, kept, installed: isKnown ? { ...live, names: null } : live };
   }
 
-  async #open(request: OpenRequest): Promise<void> {
+  /** Returns what the reply says of parts. */
+  async #open(request: OpenRequest): Promise<{ readonly parts?: boolean }> {
     const { deviceUuid } = this.#options;
+    const { record } = this.#receiver;
     if (!understands(request.protocol)) {
       const versions = `${request.protocol}, this worker ${protocolVersion}`;
       throw new ProtocolError(`the rank speaks version ${versions} of the worker link`);
@@ -193,15 +209,24 @@ class Exchange {
       throw new WorkerLinkError(`the rank is on device ${request.device}, this worker on ${deviceUuid}`);
     }
     if (this.#announced !== null) throw new ProtocolError('the rank opened a second link buffer');
+    const takesParts = request.kept !== undefined;
+    if (takesParts && record?.token !== request.kept) {
+      throw new WorkerLinkError(
+        'this worker keeps no record of the parts that the rank has: send it whole tensors',
+      );
+    }
     this.#announced = { epoch: request.epoch, version: request.version };
     this.#tellsLive = request.installed ?? false;
+    this.#tellsKept = record !== undefined && !takesParts && request.parts === true;
+    this.#timeoutMilliseconds = Math.max(this.#timeoutMilliseconds, (request.silenceSeconds ?? 0) * 1_000);
     await this.#work(() => this.#receiver.open(request));
     this.#opened = true;
+    return takesParts || this.#tellsKept ? { parts: true } : {};
   }
 
   /** Runs a method of the receiver; rejects early if the rank disconnects. */
   async #work<T>(method: () => T | Promise<T>): Promise<T> {
-    const { timeoutMilliseconds } = this.#options;
+    const timeoutMilliseconds = this.#timeoutMilliseconds;
     const late = () =>
       new DeadlineError(`the engine worker was busy for more than ${timeoutMilliseconds} ms`);
     const work = (async () => method())();
@@ -219,9 +244,8 @@ class Exchange {
 
   /** Waits for the receiver's running method, which may still copy from memory that is freed next. */
   async #settleWork(): Promise<void> {
-    const { clock, timeoutMilliseconds } = this.#options;
     await new Promise<void>((resolve) => {
-      const cancel = clock.after(timeoutMilliseconds, resolve);
+      const cancel = this.#options.clock.after(this.#timeoutMilliseconds, resolve);
       const settled = () => {
         cancel();
         resolve();
@@ -233,7 +257,6 @@ class Exchange {
   /** Answers all that the rank has asked with the error, until it has read it: it aborts or disconnects. */
   async #refuse(error: unknown): Promise<void> {
     const traceback = error instanceof Error ? (error.stack ?? error.message) : describe(error);
-    const { timeoutMilliseconds } = this.#options;
     const late = () => new DeadlineError('the rank did not read the error');
     const deliver = async () => {
       for (;;) {
@@ -242,7 +265,7 @@ class Exchange {
       }
     };
     // However the wait ends, the exchange rejects with the receiver's error.
-    await this.#socket.wait(timeoutMilliseconds, late, deliver).catch(() => {});
+    await this.#socket.wait(this.#timeoutMilliseconds, late, deliver).catch(() => {});
   }
 }
 

@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { text } from 'node:stream/consumers';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../../src/package-root.ts';
+import { model, skip } from './vllm-server.ts';
+
+type Cut = readonly [dim: number, start: number, length: number];
+
+/** What kept_parts_case.py says. */
+interface Worker {
+  readonly cuts: Readonly<Record<string, Cut>>;
+  readonly shapes: Readonly<Record<string, readonly number[]>>;
+  readonly equal: boolean;
+  readonly changed: boolean;
+  readonly coverage: string;
+}
+
+const folder = (path: string) => fileURLToPath(new URL(path, packageRoot));
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+/** Two tensor-parallel workers, each with the model and a sender of its own. */
+async function workers(end: AbortSignal, ...values: readonly string[]): Promise<Worker[]> {
+  const port = await freePort();
+  const packages = [process.env.WEIGHTCAST_VLLM_PACKAGES, folder('test/python')].join(':');
+  const run = async (rank: number): Promise<Worker> => {
+    const program = folder('test/engines-real/kept_parts_case.py');
+    const child = spawn(process.env.WEIGHTCAST_VLLM_PYTHON!, [program, `${rank}`, `${port}`, ...values], {
+      env: { ...process.env, PYTHONPATH: packages },
+      signal: end,
+    });
+    const ended = once(child, 'close');
+    const [said, errors] = await Promise.all([text(child.stdout), text(child.stderr), ended]);
+    assert.equal(child.exitCode, 0, errors);
+    return JSON.parse(said.trim().split('\n').at(-1)!) as Worker;
+  };
+  return Promise.all([run(0), run(1)]);
+}
+
+/** Whether the cuts of a tensor have each of its indices once, or all of it for one rank at least. */
+function share(cuts: readonly Cut[], shape: readonly number[]): 'split' | 'whole' | 'one' | 'wrong' {
+  if (cuts.every(([dim]) => dim === 255)) return 'whole';
+  if (cuts.some(([dim]) => dim === 255)) return cuts.some(([, , length]) => length > 0) ? 'wrong' : 'one';
+  const [first, second] = cuts as [Cut, Cut];
+  const joins = first[0] === second[0] && first[1] === 0 && first[2] === second[1];
+  return joins && second[1] + second[2] === shape[first[0]] ? 'split' : 'wrong';
+}
+
+for (const [what, family, options, expected] of [
+  ['tensor-parallel', '', [], { split: 23, whole: 13, one: 0, wrong: 0 }],
+  ['tensor-parallel with experts', 'experts-', [], { split: 54, whole: 15, one: 0, wrong: 0 }],
+  ['expert-parallel', 'experts-', ['expert-parallel'], { split: 6, whole: 15, one: 48, wrong: 0 }],
+] as const) {
+  test(`real workers say what they keep, and hold the same from that as from whole tensors: ${what}`, {
+    skip,
+  }, async (t) => {
+    const both = await workers(t.signal, model(`${family}A`), model(`${family}B`), ...options);
+    for (const { equal, changed, coverage } of both)
+      assert.deepEqual({ equal, changed, coverage }, { equal: true, changed: true, coverage: 'complete' });
+    const counts = { split: 0, whole: 0, one: 0, wrong: 0 };
+    for (const [name, shape] of Object.entries(both[0]!.shapes)) {
+      const how = share(
+        both.map(({ cuts }) => cuts[name]!),
+        shape,
+      );
+      counts[how] += 1;
+      assert.notEqual(how, 'wrong', `${name}: ${JSON.stringify(both.map(({ cuts }) => cuts[name]))}`);
+    }
+    assert.deepEqual(counts, expected);
+  });
+}
