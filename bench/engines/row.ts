@@ -78,7 +78,9 @@ export class Row {
     try {
       found = await this.#compare();
     } catch (error) {
-      found = { result: `not run: ${causeOf(describe(error))}`, ...nothing };
+      const text = error instanceof Error ? error.message : describe(error);
+      if (logs !== undefined) writeFileSync(`${logs}/${name}-error.log`, text);
+      found = { result: `not run: ${causeOf(text)}`, ...nothing };
     } finally {
       // The cluster first, since it talks to engines to its end.
       for (const end of this.#ends) await end();

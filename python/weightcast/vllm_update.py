@@ -79,7 +79,7 @@ class ModelUpdate:
                 with self._scope():
                     for reload in self._reloads:
                         reload.begin()
-            with self._configured(), _partial_loads():
+            with self._configured():
                 for reload in self._reloads:
                     reload.load(weights)
 
@@ -207,12 +207,3 @@ def refuse_if_asleep() -> None:
         asleep = getattr(allocation, "is_asleep", allocation.cpu_backup_tensor is not None)
         if allocation.tag == "weights" and asleep:
             raise EngineAsleep("the engine's weights are asleep: wake them first, POST /wake_up?tags=weights")
-
-
-def _partial_loads() -> contextlib.AbstractContextManager[None]:
-    """MTP layers check that they are whole after each `load_weights`, but a bucket may end within one."""
-    try:
-        from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
-    except ImportError:
-        return contextlib.nullcontext()
-    return disable_mtp_completeness_check()

@@ -561,6 +561,26 @@ class Drafts(unittest.TestCase):
             self.assertEqual(said, ["relaxed", "strict"])
             update.finish()
 
+    def test_a_vllm_that_looks_for_whole_mtp_layers_after_each_call_is_not_believed(self) -> None:
+        load = self.model.load_weights
+        message = "MTP speculative decoding layer 4 weights missing from checkpoint. The checkpoint may have been quantized"
+
+        def load_and_look(weights: object) -> None:
+            load(weights)
+            raise ValueError(message)
+
+        self.model.load_weights = load_and_look
+        with update_of(Target("target", self.model, CONFIG)) as update:
+            update.load(new_weights(2.0, *all_new(2.0))[1])
+            update.finish()
+        self.assertEqual(update.report()["models"], ["target"])
+        message = "a tensor does not fit"
+        with (
+            update_of(Target("target", self.model, CONFIG)) as update,
+            self.assertRaisesRegex(ValueError, "does not fit"),
+        ):
+            update.load(new_weights(2.0, *all_new(2.0))[1])
+
 
 class Plugin(unittest.TestCase):
     def register(self, **base: type) -> list[tuple[str, ...]]:

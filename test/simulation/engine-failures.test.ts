@@ -416,7 +416,7 @@ test('an engine is put right by its own route and by a command of its own kind, 
         world.engines[1]!.isSleeping = false;
         world.engines[1]!.nextResume = 'error';
         const stuck = await succeeds(user.update('a'));
-        assert.ok(stuck.instances[1]!.error!.message.includes(`${resume} does so`));
+        assert.ok(stuck.instances[1]!.error!.message.endsWith(`while the cluster runs: ${resume}`));
         await succeeds(user.update('a'));
       },
     );

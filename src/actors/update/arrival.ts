@@ -35,6 +35,7 @@ export class Arrival {
     if (this.#missing.size > 0) this.#wait("of its engine's answer that it is updated");
   }
 
+  /** From here on nobody waits: whoever still arrives makes no others late. */
   end(): void {
     this.#cancel?.();
     this.#cancel = () => {};
