@@ -11,7 +11,7 @@ import { planUpdate } from '../../src/plan/buckets.ts';
 import { fusedUnits } from '../../src/plan/fused-tensors.ts';
 import { sentParts } from '../../src/plan/kept-parts.ts';
 import { assignFiles } from '../../src/plan/load-assignment.ts';
-import { planParts, whyNotParts } from '../../src/plan/parts-plan.ts';
+import { planParts, shareOf, whyNotParts } from '../../src/plan/parts-plan.ts';
 import type { Plan } from '../../src/plan/plan.ts';
 import { planReception } from '../../src/plan/reception.ts';
 import { cutSlices } from '../../src/plan/slices.ts';
@@ -75,7 +75,7 @@ export function planCluster(tensors: readonly ListedTensor[], members: readonly 
 export function planShare(manifest: Manifest, [member]: readonly Member[], parallel: number): Plan {
   const kept = Array.from({ length: parallel }, (_, rank) => keptCuts(manifest, { ranks: parallel, rank }));
   const [sent] = sentParts(manifest, kept);
-  const why = whyNotParts(manifest, [member!], [sent!]);
+  const why = whyNotParts(manifest, [member!], [shareOf(manifest, sent!)]);
   if (why !== null) throw new Error(why);
   const { lasting: layout } = layoutDigests(manifest);
   const rank = { ...member!, freeBytes };

@@ -78,14 +78,17 @@ export function planAlike(planned: PartsPlan, sent: Cuts, other: PartsPlanInput)
   return stillFits(alike, other) ? alike : null;
 }
 
-/** Whether a plan would still be made for the device memory that is free now. */
+/** Whether a plan would still be made, or nearly, for the device memory that is free now. */
 export function stillFits(
   { plan, needs, choice, scratchBytes }: PartsPlan,
-  { rank, fraction }: Pick<PartsPlanInput, 'rank' | 'fraction'>,
+  { rank, fraction, bucketBytes: wanted }: Pick<PartsPlanInput, 'rank' | 'fraction' | 'bucketBytes'>,
 ): boolean {
   if (slotMemory(plan) + scratchBytes > Math.floor(rank.freeBytes * fraction)) return false;
   const { bucketBytes } = choice;
-  return chooseMode(needs, { ranks: [rank], fraction, bucketBytes }).mode === choice.mode;
+  const now = chooseMode(needs, { ranks: [rank], fraction, bucketBytes });
+  // Buckets that were made small for want of memory need not stay so.
+  const isAmple = bucketBytes < wanted && now.budget >= choice.budget * 2;
+  return now.mode === choice.mode && !isAmple;
 }
 
 function sentRows({ manifest, sent }: PartsPlanInput): Uint32Array {
@@ -161,30 +164,51 @@ function tooLittle({ rank, freeBytes }: PlanRank, wanted: number, budget: number
 /** Part of a checkpoint's bytes above which uploads of each rank for itself take longer than those that ranks share. */
 const mostSent = 3 / 4;
 
+/** What a rank is sent of a checkpoint. */
+export interface Share {
+  readonly sent: Cuts;
+  readonly bytes: number;
+  /** Nothing is cut, and nothing left out. */
+  readonly isAll: boolean;
+  /** Those of the manifest that it has to read. */
+  readonly segments: ReadonlySet<number>;
+}
+
+export function shareOf(manifest: Manifest, sent: Cuts): Share {
+  const { names, segmentOf } = manifest;
+  const segments = new Set<number>();
+  let bytes = 0;
+  for (let row = 0; row < names.length; row += 1) {
+    if (!isKept(sent, row)) continue;
+    bytes += sentBytes(manifest, row, sent);
+    segments.add(segmentOf[row]!);
+  }
+  return { sent, bytes, isAll: sent.dims.every((dim) => dim === WHOLE), segments };
+}
+
 /**
  * Why an instance is not updated by parts, although each of its ranks knows what its worker keeps; null if nothing is in the
- * way. `sent` goes with `ranks`.
+ * way. `shares` goes with `ranks`.
  */
 export function whyNotParts(
-  manifest: Manifest,
+  { names, bytes, segments, segmentOf }: Manifest,
   ranks: readonly Pick<PlanRank, 'rank' | 'host'>[],
-  sent: readonly Cuts[],
+  shares: readonly Share[],
 ): string | null {
-  const { names, bytes, segments, segmentOf } = manifest;
-  if (sent.every(({ dims }) => dims.every((dim) => dim === WHOLE))) {
-    return 'each of its engine workers keeps all tensors whole';
-  }
+  if (shares.every(({ isAll }) => isAll)) return 'each of its engine workers keeps all tensors whole';
   const all = bytes.reduce((sum, size) => sum + size, 0);
   for (const [member, { rank }] of ranks.entries()) {
-    const own = bytes.reduce((sum, _, row) => sum + sentBytes(manifest, row, sent[member]!), 0);
+    const own = shares[member]!.bytes;
     if (own <= all * mostSent) continue;
     return `rank ${rank} needs ${Math.round((own / all) * 100)} % of the bytes: whole tensors, which ranks broadcast to each other, come sooner`;
   }
   for (const [member, { rank, host }] of ranks.entries()) {
-    for (let row = 0; row < names.length; row += 1) {
-      const segment = segments[segmentOf[row]!]!;
-      if (!isKept(sent[member]!, row) || (segment.host === host && segment.lost !== true)) continue;
-      return `tensor ${quoted(names[row]!)}, of which rank ${rank} needs a part, lies on host ${segment.host} and not on ${host}`;
+    const share = shares[member]!;
+    for (const index of share.segments) {
+      const segment = segments[index]!;
+      if (segment.host === host && segment.lost !== true) continue;
+      const tensor = names[segmentOf.findIndex((of, row) => of === index && isKept(share.sent, row))]!;
+      return `tensor ${quoted(tensor)}, of which rank ${rank} needs a part, lies on host ${segment.host} and not on ${host}`;
     }
   }
   return null;

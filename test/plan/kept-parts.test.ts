@@ -8,7 +8,7 @@ import { combineParts } from '../../src/checkpoint/parts.ts';
 import { arrivedReports } from '../../src/plan/arrived-order.ts';
 import { fusedUnits } from '../../src/plan/fused-tensors.ts';
 import { inManifestRows, sentParts } from '../../src/plan/kept-parts.ts';
-import { planAlike, planParts, stillFits, whyNotParts } from '../../src/plan/parts-plan.ts';
+import { planAlike, planParts, shareOf, stillFits, whyNotParts } from '../../src/plan/parts-plan.ts';
 import { bucketTensors, slotMemory } from '../../src/plan/plan.ts';
 import { rectangleBytes, transfersOf } from '../../src/plan/transfers.ts';
 import { checkProperty } from '../check-property.ts';
@@ -281,9 +281,19 @@ test('a kept plan is kept while it fits', () => {
   const planned = planHalf(2 ** 30);
   const least = slotMemory(planned.plan) + planned.scratchBytes;
   const fits = (freeBytes: number) =>
-    stillFits(planned, { rank: { rank: 0, host: 'a', freeBytes }, fraction: 1 });
+    stillFits(planned, { rank: { rank: 0, host: 'a', freeBytes }, fraction: 1, bucketBytes: 2 ** 20 });
   assert.ok(fits(2 ** 30) && fits(2 ** 29));
   assert.ok(!fits(least - 1));
+});
+
+test('buckets that were small because memory was short are planned anew when there is much more', () => {
+  const short = 5 * 2 ** 16;
+  const planned = planHalf(short, 2 ** 16);
+  assert.ok(planned.choice.bucketBytes < 2 ** 17);
+  const fits = (freeBytes: number, bucketBytes: number) =>
+    stillFits(planned, { rank: { rank: 0, host: 'a', freeBytes }, fraction: 1, bucketBytes });
+  assert.ok(fits(short, 2 ** 17) && !fits(2 ** 30, 2 ** 17));
+  assert.ok(fits(2 ** 30, 2 ** 16), 'they are as large as they were to be');
 });
 
 test('a rank that is sent as much of each tensor has the same plan, with its own parts', () => {
@@ -307,19 +317,20 @@ test('a rank that is sent as much of each tensor has the same plan, with its own
 });
 
 test('why parts are not sent is said by the tensor, the rank and the host', () => {
+  const shares = (sent: readonly Cuts[]) => sent.map((cuts) => shareOf(divided, cuts));
   const ranks = [
     { rank: 4, host: 'a' },
     { rank: 5, host: 'b' },
   ];
-  assert.equal(whyNotParts(divided, [ranks[0]!], [sentHalves[0]!]), null);
+  assert.equal(whyNotParts(divided, [ranks[0]!], shares([sentHalves[0]!])), null);
   assert.match(
-    whyNotParts(divided, ranks, sentHalves)!,
+    whyNotParts(divided, ranks, shares(sentHalves))!,
     /"layers\.0\.weight".* rank 5 .* host a and not on b/,
   );
   const all = cutsOf(halves.map(() => whole));
-  assert.match(whyNotParts(divided, ranks, [all, all])!, /keeps all tensors whole/);
+  assert.match(whyNotParts(divided, ranks, shares([all, all]))!, /keeps all tensors whole/);
   const most = cutsOf([[1, 0, 64], whole, whole, whole]);
-  assert.match(whyNotParts(divided, [ranks[0]!], [most])!, /rank 4 needs 88 % of the bytes/);
+  assert.match(whyNotParts(divided, [ranks[0]!], shares([most]))!, /rank 4 needs 88 % of the bytes/);
   const lost = { ...divided, segments: divided.segments.map((segment) => ({ ...segment, lost: true })) };
-  assert.match(whyNotParts(lost, [ranks[0]!], [sentHalves[0]!])!, /layers\.0\.weight/);
+  assert.match(whyNotParts(lost, [ranks[0]!], shares([sentHalves[0]!]))!, /layers\.0\.weight/);
 });

@@ -3,7 +3,16 @@ import { type Manifest, tensorsDigest } from '../../checkpoint/manifest.ts';
 import { MemoryError } from '../../errors.ts';
 import type { FusedUnits } from '../../plan/fused-tensors.ts';
 import { sentParts } from '../../plan/kept-parts.ts';
-import { type PartsPlan, planAlike, planParts, stillFits, whyNotParts } from '../../plan/parts-plan.ts';
+import {
+  type PartsPlan,
+  type PartsPlanInput,
+  planAlike,
+  planParts,
+  type Share,
+  shareOf,
+  stillFits,
+  whyNotParts,
+} from '../../plan/parts-plan.ts';
 import type { Plan } from '../../plan/plan.ts';
 import type { PartsPlanned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
@@ -19,19 +28,27 @@ interface Checkpoint {
   readonly units: FusedUnits;
 }
 
-/** What the ranks of an instance are sent of a checkpoint. */
+/** What the ranks of all instances are sent of a checkpoint whose engine workers keep the same. */
 interface Division {
   readonly layout: string;
-  readonly sent: readonly Cuts[];
-  /** Why not by parts; null if by parts. */
-  readonly why: string | null;
-  /** By the position of the rank. */
-  readonly plans: Map<number, PartsPlan>;
+  /** By the position of a rank in its instance. */
+  readonly shares: readonly Share[];
+  /** By rank. */
+  readonly plans: Map<number, RankPlan>;
 }
 
-/** Enough for all ranks of a host, in several instances and with several models. */
-const mostCuts = 64;
+interface RankPlan {
+  readonly host: string;
+  readonly sent: Cuts;
+  readonly planned: PartsPlan;
+}
+
+/** Of all cuts together: those of 400 ranks, each of 70,000 tensors. */
+const mostCutEntries = 2 ** 25;
+/** Instances with as many ways to divide a model, or with as many models. */
 const mostDivisions = 8;
+/** Of one division. */
+const mostPlans = 256;
 
 /**
  * Plans updates of instances by parts. It keeps what ranks have said of their engine workers, and the plans that follow from
@@ -43,7 +60,14 @@ export class PartsPlanner {
   readonly #divisions = new Map<string, Division>();
 
   learn(digest: string, cuts: Cuts): void {
-    keep(this.#cuts, digest, cuts, mostCuts);
+    keep(this.#cuts, digest, cuts, Number.POSITIVE_INFINITY);
+    let entries = 0;
+    for (const { dims } of this.#cuts.values()) entries += dims.length;
+    for (const [oldest, { dims }] of this.#cuts) {
+      if (entries <= mostCutEntries || oldest === digest) break;
+      this.#cuts.delete(oldest);
+      entries -= dims.length;
+    }
   }
 
   /** Its layout is no longer registered. */
@@ -70,7 +94,8 @@ export class PartsPlanner {
       return { outcome: 'lacking', lacking };
     }
     const division = this.#divide(question, checkpoint, digests);
-    if (division.why !== null) return { outcome: 'whole', why: division.why };
+    const why = whyNotParts(checkpoint.manifest, ranks, division.shares);
+    if (why !== null) return { outcome: 'whole', why };
     try {
       return {
         outcome: 'parts',
@@ -83,33 +108,39 @@ export class PartsPlanner {
   }
 
   #divide(
-    { ranks, lost, bucketBytes, fused }: Question,
-    checkpoint: Checkpoint,
+    { bucketBytes, fused }: Question,
+    { manifest, layout }: Checkpoint,
     digests: readonly string[],
   ): Division {
-    const { manifest, layout } = checkpoint;
-    const members = ranks.map(({ rank, host }) => ({ rank, host }));
-    const key = JSON.stringify([layout, bucketBytes, fused, lost, members, digests]);
+    const key = JSON.stringify([layout, bucketBytes, fused, digests]);
     const known = this.#divisions.get(key);
     if (known !== undefined) return keep(this.#divisions, key, known, mostDivisions);
-    const cuts = digests.map((digest) => keep(this.#cuts, digest, this.#cuts.get(digest)!, mostCuts));
-    const sent = sentParts(manifest, cuts);
-    const division = { layout, sent, why: whyNotParts(manifest, members, sent), plans: new Map() };
-    return keep(this.#divisions, key, division, mostDivisions);
+    const cuts = digests.map((digest) => {
+      return keep(this.#cuts, digest, this.#cuts.get(digest)!, Number.POSITIVE_INFINITY);
+    });
+    const shares = sentParts(manifest, cuts).map((sent) => shareOf(manifest, sent));
+    return keep(this.#divisions, key, { layout, shares, plans: new Map() }, mostDivisions);
   }
 
-  #planRank(question: Question, checkpoint: Checkpoint, { plans, sent }: Division, at: number): Plan {
+  #planRank(question: Question, checkpoint: Checkpoint, { plans, shares }: Division, at: number): Plan {
     const { memoryFraction: fraction, bucketBytes } = question;
     const rank = question.ranks[at]!;
-    let planned = plans.get(at);
-    if (planned === undefined || !stillFits(planned, { rank, fraction })) {
-      const input = { ...checkpoint, rank, sent: sent[at]!, fraction, bucketBytes };
-      const first = at > 0 && question.ranks[0]!.host === rank.host ? plans.get(0) : undefined;
-      planned = (first && planAlike(first, sent[0]!, input)) ?? planParts(input);
-      plans.set(at, planned);
-    }
+    const { host } = rank;
+    const { sent } = shares[at]!;
+    const input = { ...checkpoint, rank, sent, fraction, bucketBytes };
+    const known = plans.get(rank.rank);
+    const isKnown = known?.host === host && known.sent === sent && stillFits(known.planned, input);
+    const planned = isKnown ? known.planned : (planLikeOthers(plans, input) ?? planParts(input));
+    keep(plans, rank.rank, { host, sent, planned }, mostPlans);
     return planned.plan;
   }
+}
+
+/** Null if no other rank of the host is sent as much of each tensor, as far as is seen by one of them. */
+function planLikeOthers(plans: ReadonlyMap<number, RankPlan>, input: PartsPlanInput): PartsPlan | null {
+  const others = [...plans.values()].filter(({ host }) => host === input.rank.host);
+  const other = others.find(({ sent }) => sent === input.sent) ?? others[0];
+  return other === undefined ? null : planAlike(other.planned, other.sent, input);
 }
 
 export type PlannedParts =
@@ -117,7 +148,7 @@ export type PlannedParts =
   | { readonly outcome: 'parts'; readonly plans: readonly Plan[] };
 
 /** As the one that was used last; the first one goes where there are more than `most`. */
-function keep<T>(table: Map<string, T>, key: string, value: T, most: number): T {
+function keep<K, T>(table: Map<K, T>, key: K, value: T, most: number): T {
   table.delete(key);
   table.set(key, value);
   if (table.size > most) table.delete(table.keys().next().value!);
