@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { allArrived } from '../../simulation/all-arrived.ts';
 import { checkpointAt, type TensorShape } from '../../simulation/checkpoint.ts';
+import type { RankMessage } from '../../src/actors/protocol/rank.ts';
 import type { UpdateReport } from '../../src/actors/protocol/update-values.ts';
+import { NativeError } from '../../src/errors.ts';
 import { bucketBytes, withCluster } from './harness.ts';
 
 const normBytes = 2 * 1_001;
@@ -64,7 +66,53 @@ test('an instance whose worker was restarted gets whole tensors, while the other
   });
 });
 
-test('a part that arrives with other bytes breaks its instance, and no other', async () => {
+test('after a communicator that could not be opened beside an instance with parts, the next update has another one', async () => {
+  const three = {
+    ...options,
+    worldSize: 6,
+    ranksPerHost: 6,
+    instances: [
+      [0, 1],
+      [2, 3],
+      [4, 5],
+    ],
+  };
+  await withCluster(three, async ({ user, succeeds, world }) => {
+    await succeeds(user.update('a', { bucketBytes, instances: ['engine-0'] }));
+    const numbers = new Set<number>();
+    const { communicators } = world;
+    const join = communicators.join.bind(communicators);
+    let fails = true;
+    communicators.join = (order) => {
+      if (order.ranks.length === 4) numbers.add(order.communicator);
+      if (fails) throw new NativeError('the communicator cannot be opened');
+      return join(order);
+    };
+    const failed = await succeeds(user.update('a', { bucketBytes }));
+    assert.deepEqual(
+      failed.instances.map(({ outcome }) => outcome),
+      ['updated', 'unchanged', 'unchanged'],
+    );
+    fails = false;
+    assert.deepEqual(fedOf(await succeeds(user.update('a', { bucketBytes }))), ['parts', 'whole', 'whole']);
+    assert.equal(numbers.size, 2);
+  });
+});
+
+test('an instance of one worker is not asked what it keeps: it keeps all', async () => {
+  await withCluster({ ...options, instances: [[0], [1, 2, 3]] }, async ({ user, succeeds, world }) => {
+    const asked: string[] = [];
+    world.onSent.push(({ envelope }) => {
+      const body = envelope.kind === 'ask' ? (envelope.body as RankMessage) : null;
+      if (body?.type === 'open') asked.push(body.worker.parts);
+    });
+    const { instances } = await succeeds(user.update('a', { bucketBytes }));
+    assert.deepEqual(asked.sort(), ['learn', 'learn', 'learn', 'no']);
+    assert.match(instances[0]!.whyWhole!, /has one engine worker/);
+  });
+});
+
+test('a part that arrives with other bytes breaks its instance, and no other, until whole tensors come', async () => {
   await withCluster(options, async ({ user, succeeds, spares, world }) => {
     await succeeds(user.update('a', { bucketBytes }));
     world.engines[0]!.workers[1]!.nextLoad = 'corrupt';
@@ -76,7 +124,10 @@ test('a part that arrives with other bytes breaks its instance, and no other', a
       message,
     );
     assert.deepEqual(fedOf(report), ['parts', 'parts']);
-    await succeeds(user.update('a', { bucketBytes }));
+    const mended = await succeeds(user.update('a', { bucketBytes }));
+    assert.deepEqual(fedOf(mended), ['whole', 'parts']);
+    assert.equal(mended.instances[0]!.whyWhole, 'it was broken');
+    assert.deepEqual(fedOf(await succeeds(user.update('a', { bucketBytes }))), ['parts', 'parts']);
   });
 });
 
@@ -87,7 +138,7 @@ test('a worker that fails on a part is given whole tensors by the next update', 
     await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_WORKER_LINK', /shape mismatch/);
     const report = await succeeds(user.update('a', { bucketBytes }));
     assert.deepEqual(fedOf(report), ['whole']);
-    assert.match(report.instances[0]!.whyWhole!, /rank 2 has not said/);
+    assert.equal(report.instances[0]!.whyWhole, 'it was broken');
   });
 });
 

@@ -192,6 +192,9 @@ export class UpdateService {
     const failure = isVain ? instances.failureAmong(names) : null;
     if (failure !== null) throw failure;
     const fit = targets.filter((target) => isVain || !unfit.has(target));
+    const feeding = new Feeding();
+    // A wrong record of parts may be why, and would break it again.
+    for (const { name } of fit.filter(({ isBroken }) => isBroken)) feeding.demandWhole(name, 'it was broken');
     const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
     return {
       what: `updating ${whom}to ${checkpoint}`,
@@ -215,7 +218,7 @@ export class UpdateService {
       instances,
       installs: this.#installs,
       linkProtocols: new Map(),
-      feeding: new Feeding(),
+      feeding,
       freeHostMemory: () => checkpoints.freeSpare(context),
       onUnneeded: (segments) => void checkpoints.release(segments, context),
       onUnresponsive: (rank, reason) => processes.unresponsive(rank, reason),

@@ -47,20 +47,21 @@ export async function planParts(
 }
 
 /** What the engine workers of an instance are asked of the parts that they keep. */
-export function askedOfParts({ spec }: UpdateContext, { name }: UpdateTarget): WorkerAsked['parts'] {
-  if (!spec.options.parts || spec.exchanges > 1) return 'no';
+export function askedOfParts({ spec }: UpdateContext, { name, ranks }: UpdateTarget): WorkerAsked['parts'] {
+  if (!spec.options.parts || spec.exchanges > 1 || ranks.length === 1) return 'no';
   return spec.feeding.demandsWhole(name) === null ? 'learn' : 'anew';
 }
 
 /** Null if nobody has asked for parts. */
 async function planInstance(
   update: UpdateContext,
-  { name }: UpdateTarget,
+  { name, ranks }: UpdateTarget,
   members: readonly Prepared[],
   bringing: Bringing,
 ): Promise<Answer | null> {
   const { checkpoint, options, exchanges, feeding, planner } = update.spec;
   if (!options.parts) return null;
+  if (ranks.length === 1) return { outcome: 'whole', why: 'it has one engine worker, which keeps all' };
   if (exchanges > 1) return { outcome: 'whole', why: 'a draft model takes the same weights' };
   const demand = feeding.demandsWhole(name);
   if (demand !== null) return { outcome: 'whole', why: demand };

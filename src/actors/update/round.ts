@@ -101,6 +101,11 @@ export class Round {
   }
 }
 
-function invalidateCommunicators({ spec: { ranks, communicators } }: UpdateContext): void {
-  for (const group of groupsOf(ranks)) communicators.of(group).invalidate();
+/** Those of the groups that were planned: ranks that are sent parts are in none. */
+function invalidateCommunicators({ spec }: UpdateContext): void {
+  const { targets, ranks, communicators, feeding } = spec;
+  const byParts = targets.filter(({ name }) => feeding.of(name).fed === 'parts');
+  const alone = new Set(byParts.flatMap((target) => target.ranks));
+  const together = ranks.filter(({ rank }) => !alone.has(rank));
+  for (const group of groupsOf(together)) communicators.of(group).invalidate();
 }
