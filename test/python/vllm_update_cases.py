@@ -109,14 +109,6 @@ class Updates(unittest.TestCase):
             self.assertEqual([tensor.tolist() for tensor in held], [[1.0] * 4])
             self.assertNotEqual(held[0].untyped_storage().data_ptr(), buffer.untyped_storage().data_ptr())
 
-    def test_a_layer_waits_while_buckets_have_nothing_for_it(self) -> None:
-        with update_of(self.target) as update:
-            self.load(update, 1.0, "first.a")
-            for bucket in (("second.a",), ("no.such.thing",), ("second.b",), ("first.b",)):
-                self.load(update, 1.0, *bucket)
-            update.finish()
-        self.assertEqual(self.model.held(), all_new(1.0))
-
     def test_experts_of_other_workers_are_not_held(self) -> None:
         class Experts(Layer):
             """Of which this worker has the first."""
