@@ -39,7 +39,7 @@ try {
     name: 'engine-loader',
     title: "What vLLM's loader takes for a tensor",
     command: 'npm run bench:engine-loader',
-    method: `Processor time of the worker's process for one reload of a Qwen3-MoE of 128 experts and 12 layers, ${tensors} tiny tensors, on the CPU: vLLM's own layerwise reload in one call, and weightcast's update in buckets of so many tensors; in turns, the least of five each. Next to nothing of it is copying: it is what Python takes for a tensor, on a GPU's host as here. Experts on a CPU are refused by weightcast, since vLLM packs them once; here that is left out.`,
+    method: `Processor time of the worker's process for one reload of a Qwen3-MoE of 128 experts and 12 layers, ${tensors} tiny tensors, on the CPU: vLLM's own layerwise reload in one call, and weightcast's update in buckets of so many tensors; in turns, the least of five each. With reads recorded the worker sees which part of each tensor the loaders read, as in the first update of a layout, and in each update by parts. Next to nothing of it is copying: it is what Python takes for a tensor, on a GPU's host as here. Experts on a CPU are refused by weightcast, since vLLM packs them once; here that is left out.`,
     environment: [
       `load of the machine in the last minute: ${loadavg()[0]!.toFixed(1)}`,
       `vLLM: ${version.toString().trim()}`,
@@ -51,6 +51,11 @@ try {
         return [
           { name: `buckets of ${size}, one tensor`, value: taken, unit: 'µs' },
           { name: `buckets of ${size} / vLLM's own`, value: taken / vllm!, unit: '', atMost: 1.25 },
+          {
+            name: `buckets of ${size}, reads recorded`,
+            value: microseconds[`${size} recorded`]!,
+            unit: 'µs',
+          },
         ];
       }),
     ],

@@ -18,6 +18,9 @@ const threads = availableParallelism();
 interface Measurement {
   readonly updateRate: number;
   readonly memcpyRate: number;
+  /** Of the whole update, and of one by parts right after it. */
+  readonly wholeSeconds: number;
+  readonly partsSeconds: number;
 }
 
 /** Bytes that the three stages copy, which memcpy copies for comparison. */
@@ -40,6 +43,7 @@ async function measure(ranks: number): Promise<Measurement[]> {
     ranks,
     deviceNamespace,
     deviceCapacity: 2 * bytes,
+    keepsParts: true,
   });
   try {
     const instances = [{ name: 'engine', endpoint: engine.endpoint, ranks: [...Array(ranks).keys()] }];
@@ -50,13 +54,18 @@ async function measure(ranks: number): Promise<Measurement[]> {
     });
     try {
       await cluster.register('step', model);
+      // From here on it is known what the workers keep.
+      await cluster.update('step', { verify: false });
       const measurements: Measurement[] = [];
       for (let round = 0; round < warmUps + rounds; round += 1) {
-        const report = await cluster.update('step', { verify: false });
+        const report = await cluster.update('step', { verify: false, parts: false });
         const copied = bytesCopied(report, ranks);
+        const byParts = await cluster.update('step', { verify: false });
         measurements.push({
           updateRate: copied / report.seconds,
           memcpyRate: await plainMemcpy(copied, threads),
+          wholeSeconds: report.seconds,
+          partsSeconds: fedByParts(byParts, ranks),
         });
       }
       return measurements;
@@ -67,6 +76,14 @@ async function measure(ranks: number): Promise<Measurement[]> {
     await engine.stop();
     rmSync(scratch, { recursive: true, force: true });
   }
+}
+
+/** Its duration. One worker keeps all there is. */
+function fedByParts({ seconds, instances }: UpdateReport, ranks: number): number {
+  const fed = instances[0]!.fed;
+  if (fed !== (ranks === 1 ? 'whole' : 'parts'))
+    throw new Error(`${ranks} ranks were fed ${fed}: ${instances[0]!.whyWhole}`);
+  return seconds;
 }
 
 const ratioOf = (one: Measurement) => one.updateRate / one.memcpyRate;
@@ -93,6 +110,21 @@ function figuresOf(ranks: number, measurements: readonly Measurement[]): Figure[
       value: median(cold.map(ratioOf)),
       unit: '',
     },
+    ...(ranks === 1 ? [] : partsFigures(name, warm)),
+  ];
+}
+
+function partsFigures(name: string, measurements: readonly Measurement[]): Figure[] {
+  const milliseconds = (pick: (one: Measurement) => number) => median(measurements.map(pick)) * 1_000;
+  return [
+    { name: `${name}: update by whole tensors`, value: milliseconds((one) => one.wholeSeconds), unit: 'ms' },
+    { name: `${name}: update by parts`, value: milliseconds((one) => one.partsSeconds), unit: 'ms' },
+    {
+      name: `${name}: by parts / by whole tensors`,
+      value: median(measurements.map((one) => one.partsSeconds / one.wholeSeconds)),
+      unit: '',
+      atMost: 0.8,
+    },
   ];
 }
 
@@ -105,7 +137,7 @@ writeReport({
   method:
     `A checkpoint of 1 GiB in shared memory, brought into a running reference engine; the whole update counts, from ` +
     `prepare to commit. Compared with memcpy, ${threads} threads, of as many bytes as the stages copy (h2d, broadcast ` +
-    `and reload), measured in turn with the updates. Medians of ${rounds} updates after the first ${warmUps}.`,
+    `and reload), measured in turn with the updates. By parts: each of two tensor-parallel workers gets only what it keeps, in turn with whole tensors. Medians of ${rounds} updates after the first ${warmUps}.`,
   figures,
 });
 process.exit();

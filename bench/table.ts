@@ -6,7 +6,14 @@ import { type Figure, writeReport } from './report.ts';
 import { calibrations } from './table/calibration.ts';
 import { type GroupedQueryModel, groupedQueryTensors } from './table/grouped-query-models.ts';
 import { streamMilliseconds } from './table/pipeline.ts';
-import { type Member, membersOf, type PlannedJoin, planCluster, planJoin } from './table/planned.ts';
+import {
+  type Member,
+  membersOf,
+  type PlannedJoin,
+  planCluster,
+  planJoin,
+  planShare,
+} from './table/planned.ts';
 import { type Machine, machines, pinning, receivingRate, reserving, speedsOf } from './table/speeds.ts';
 import { bytesOfTensor, type ListedTensor, type ModelName, tensorList } from './tensor-lists.ts';
 
@@ -65,6 +72,8 @@ interface Simulated {
   readonly planning: number;
   readonly broadcast: number;
   readonly broadcastFloor: number;
+  /** Null where hosts hold shares: parts are then not sent. */
+  readonly parts: number | null;
   readonly partsFloor: number;
   readonly join: number;
   readonly joinMemory: number;
@@ -79,6 +88,9 @@ function simulate(row: Row): Simulated {
   const bytes = tensors.reduce((sum, tensor) => sum + bytesOfTensor(tensor), 0);
   const hostOf = hostsOf(members);
   const broadcast = streamMilliseconds({ plan, speeds, hostOf }) + speeds.fixed;
+  const isOneHost = ranks <= machine.gpusPerHost;
+  const share = isOneHost ? planShare(manifest, members, parallel) : null;
+  const parts = share && streamMilliseconds({ plan: share, speeds, hostOf }) + speeds.fixed;
   const joining = membersOf(parallel, machine.gpusPerHost, ranks);
   const joined = planJoin(manifest, members, joining);
   const joinMemory = Math.max(...joined.received.values()) * (1 / reserving + 1 / pinning);
@@ -92,6 +104,7 @@ function simulate(row: Row): Simulated {
     planning,
     broadcast,
     broadcastFloor: broadcastFloor(bytes, ranks, machine),
+    parts,
     partsFloor: partsFloor(bytes, ranks, parallel, machine),
     join: joinMemory + streamed + speeds.fixed,
     joinMemory,
@@ -156,6 +169,7 @@ function tableOf(simulated: readonly Simulated[]): string {
     'plan',
     'update',
     'floor',
+    'by parts',
     'floor of parts',
     'join',
     'of which memory',
@@ -172,6 +186,7 @@ function tableOf(simulated: readonly Simulated[]): string {
     seconds(one.planning, 3),
     seconds(one.broadcast),
     seconds(one.broadcastFloor),
+    one.parts === null ? '' : seconds(one.parts),
     seconds(one.partsFloor),
     seconds(one.join),
     seconds(one.joinMemory),
@@ -197,6 +212,14 @@ const figures: Figure[] = [
     value: broadcast / floor,
     unit: '',
   })),
+  ...simulated.flatMap(({ row, parts, partsFloor: floor }) => {
+    if (parts === null) return [];
+    return {
+      name: `${row.model}, ${row.ranks} GPUs: by parts / floor of parts`,
+      value: parts / floor,
+      unit: '',
+    };
+  }),
 ];
 const machineLines = Object.values(machines).map(({ name, pcie, nvlink, nic, gpusPerHost, hostMemory }) => {
   return `- ${name}: ${gpusPerHost} GPUs a host, ${pcie} GB/s PCIe and ${nvlink} GB/s NVLink each way of a GPU, one NIC of ${nic} GB/s for each, ${hostMemory} GB/s of host memory`;
@@ -218,8 +241,10 @@ writeReport({
     'Seconds. `gather`: the shares of all ranks become one manifest with its digests; `plan`: of a first update; both measured ' +
       'here, in processor time. `update`: whole tensors to every GPU, with the fixed part of an update of one host, without post-hooks and pauses of the ' +
       'engines. `join`: one more instance, without a byte of the checkpoint, from all others; half of it or more is reserving and pinning ' +
-      'its host memory. Floors: what the links alone would need; of parts: if each GPU got only what it keeps, which weightcast does ' +
-      "not do. checkpoint-engine's figures are its README's, from its own machines, with vLLM's real loader and post-hook: what " +
+      "its host memory. `by parts`: each GPU gets only what it keeps, by the rules of vLLM's parallel layers; on one host, whose memory has " +
+      'all bytes: over several hosts weightcast does not do that yet. The memory that a worker fills to lay parts into tensors of the ' +
+      'whole shape is not in it. Floors: what the links alone would need; of parts: over the network too. ' +
+      "checkpoint-engine's figures are its README's, from its own machines, with vLLM's real loader and post-hook: what " +
       'vLLM does with a tensor is 26 µs here, a stub of a model, and more there.',
     '',
     tableOf(simulated),
@@ -229,6 +254,8 @@ writeReport({
     ...machineLines,
     '',
     'Beyond two GPUs nothing of this was run: NCCL over eight GPUs and over hosts, its ring, and host memory under eight uploads ' +
-      'may be slower. A worker is asked for one bucket at a time, which is what keeps updates from their floor.',
+      'may be slower. What workers do for each bucket and each tensor keeps updates from their floor here, with a stub of a model; ' +
+      "vLLM's own loader takes some 0.1 to 0.3 ms of a processor for each tensor (engine-loader.md), which for 139,583 of them is " +
+      'longer than anything in this table, for weightcast as for every other way into the same engine.',
   ].join('\n'),
 });

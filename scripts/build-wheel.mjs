@@ -66,6 +66,11 @@ function licencesOf(folders) {
   return `${texts.join(`\n\n${'='.repeat(80)}\n\n`)}\n`;
 }
 
+/** Standard output has the path of the wheel alone. */
+function say(what) {
+  process.stderr.write(`${what}\n`);
+}
+
 async function main() {
   const python = join(scratch, 'python');
   cpSync(join(root, 'python'), python, { recursive: true, filter: (path) => !path.endsWith('__pycache__') });
@@ -73,7 +78,9 @@ async function main() {
   mkdirSync(join(program, 'build/Release'), { recursive: true });
   const { name, version, type, license } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   writeFileSync(join(program, 'package.json'), JSON.stringify({ name, version, type, license }));
+  say('compiling the addon for older machines, which takes a minute or two');
   const addon = buildPortableAddon(scratch);
+  say('bundling the program');
   cpSync(addon, join(program, 'build/Release/weightcast.node'));
   const zeromq = chooseZeromq();
   copyZeromq(program, zeromq);
@@ -84,6 +91,8 @@ async function main() {
     licencesOf([...new Set([...packages, ...addons])]),
   );
   cpSync(join(root, 'LICENSE'), join(python, 'LICENSE'));
+  // `weightcast serve --help` says where they are.
+  for (const one of ['README.md', 'docs']) cpSync(join(root, one), join(program, one), { recursive: true });
 
   const glibc = [glibcOf(addon), zeromq.glibc].sort(compareVersions).at(-1);
   const machine = { x64: 'x86_64', arm64: 'aarch64' }[process.arch];

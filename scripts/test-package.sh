@@ -3,6 +3,7 @@
 # package index can be reached.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+root=$PWD
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
@@ -29,3 +30,15 @@ alone node --input-type=module -e '
   await cluster.stop();
 ' "package-$$"
 echo "the package works as it was built"
+
+# Its declarations stand alone: no types of Node.js are installed or named beside it.
+cat >app.ts <<'TYPESCRIPT'
+import { Cluster, type UpdateReport } from 'weightcast';
+
+const cluster = await Cluster.start({ ranks: 1, instances: [{ name: 'a', endpoint: 'http://127.0.0.1:9', ranks: [0] }] });
+const report: UpdateReport = await cluster.update('step-100');
+await cluster.stop();
+export const outcomes: string[] = report.instances.map(({ outcome }) => outcome);
+TYPESCRIPT
+node "$root/node_modules/typescript/bin/tsc" --noEmit --strict --module nodenext app.ts
+echo "its declarations stand alone"

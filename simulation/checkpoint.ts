@@ -3,6 +3,7 @@ import { encodeIdentity } from '../src/checkpoint/file-identity.ts';
 import { contentDigest, type Manifest } from '../src/checkpoint/manifest.ts';
 import type { CheckpointIndex } from '../src/checkpoint/source.ts';
 import { digestOf } from './contents.ts';
+import type { KeptBytes } from './kept-parts.ts';
 import type { SeededRandom } from './random.ts';
 
 /** Room for a file's header, so that no tensor starts at offset 0. */
@@ -75,7 +76,16 @@ export function checkpointAt(
 }
 
 function fileDigest(path: string, from: number, bytes: number): bigint {
-  return digestOf(bytes === 0 ? [] : [{ start: 0, end: bytes, source: path, from }], bytes);
+  return digestOf(bytes === 0 ? [] : [{ start: 0, end: bytes, source: path, from }]);
+}
+
+/** Digest of the bytes `start … end` of one of its tensors. */
+export function partDigest(
+  { path, index }: SimulatedCheckpoint,
+  row: number,
+  { start, end }: KeptBytes,
+): bigint {
+  return digestOf(start === end ? [] : [{ start, end, source: path, from: index.offsets[row]! + start }]);
 }
 
 function manifestOf(index: CheckpointIndex, digests: ReadonlyMap<string, bigint>): Manifest {

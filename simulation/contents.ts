@@ -74,18 +74,40 @@ export function samePieces(one: readonly Piece[], other: readonly Piece[]): bool
   return one.length === other.length && one.every((piece, index) => same(piece, other[index]!));
 }
 
-/** Stands in for the digest of a tensor with these bytes: equal for equal pieces, and different for others (64-bit hash). */
-export function digestOf(pieces: readonly Piece[], bytes: number): bigint {
-  let low = 0x811c9dc5 ^ bytes;
-  let high = 0x01234567;
+/**
+ * Stands in for the digest of a tensor, or of a part of one, with these bytes; positions are those in the tensor. Equal for
+ * equal bytes and different for others (64-bit hash), and digests of parts add up to that of the tensor.
+ */
+export function digestOf(pieces: readonly Piece[]): bigint {
+  let sum = 0n;
   for (const { start, end, source, from } of pieces) {
-    const text = `${start} ${end} ${source} ${from};`;
-    for (let at = 0; at < text.length; at += 1) {
-      low = Math.imul(low ^ text.charCodeAt(at), 0x01000193);
-      high = Math.imul(high ^ text.charCodeAt(at), 0x5bd1e995) + 1;
-    }
+    // As far as a piece reaches it does not matter where it was cut.
+    const origin = `${source} ${from - start}`;
+    sum += hash(`${origin} ${end}`) - hash(`${origin} ${start}`);
   }
-  return (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
+  return BigInt.asUintN(64, sum);
+}
+
+function hash(text: string): bigint {
+  let low = 0x811c9dc5;
+  let high = 0x01234567;
+  for (let at = 0; at < text.length; at += 1) {
+    low = Math.imul(low ^ text.charCodeAt(at), 0x01000193);
+    high = Math.imul(high ^ text.charCodeAt(at), 0x5bd1e995) + 1;
+  }
+  return (BigInt(mixed(high ^ low)) << 32n) | BigInt(mixed(low));
+}
+
+/** Texts that differ in their last character differ in few bits until here. */
+function mixed(word: number): number {
+  const half = Math.imul(word ^ (word >>> 16), 0x85ebca6b);
+  const all = Math.imul(half ^ (half >>> 13), 0xc2b2ae35);
+  return (all ^ (all >>> 16)) >>> 0;
+}
+
+/** What of a piece lies in a range; nothing or one piece. */
+export function clippedTo(piece: Piece, start: number, end: number): Piece[] {
+  return piece.end <= start || piece.start >= end ? [] : [clipped(piece, start, end)];
 }
 
 function clipped(piece: Piece, start: number, end: number): Piece {
@@ -95,7 +117,7 @@ function clipped(piece: Piece, start: number, end: number): Piece {
   return { start: first, end: Math.min(piece.end, end), source, from: from + first - piece.start };
 }
 
-function shifted({ start, end, source, from }: Piece, by: number): Piece {
+export function shifted({ start, end, source, from }: Piece, by: number): Piece {
   return { start: start + by, end: end + by, source, from };
 }
 

@@ -12,6 +12,7 @@ import { identityOf, logprobsOf } from './answers.ts';
 import { elapse } from './clock.ts';
 import type { SimulatedDevice } from './device.ts';
 import { polledReady, simulatedCall } from './engine-http.ts';
+import type { Share } from './kept-parts.ts';
 import type { Trace } from './trace.ts';
 import { type Received, SimulatedWorker } from './worker.ts';
 import type { SimulatedLinks } from './worker-link.ts';
@@ -34,8 +35,10 @@ export interface EngineOptions {
   readonly reports: boolean;
   /** Whether it must be paused while its weights change. */
   readonly pauses: boolean;
-  /** Whether `loaded` has all tensors of the version, with the right digests. */
-  readonly isComplete: (version: string, loaded: ReadonlyMap<string, bigint>) => boolean;
+  /** Whether its workers divide the model among them, and say which parts they keep. */
+  readonly keepsParts: boolean;
+  /** Whether `loaded` has all that a worker of that share keeps of the version, with the right digests. */
+  readonly isComplete: (version: string, loaded: ReadonlyMap<string, bigint>, share: Share | null) => boolean;
 }
 
 /** One simulated instance: an HTTP API and a worker on each of its devices. */
@@ -187,9 +190,10 @@ export class SimulatedEngine {
 
   #startWorkers(): void {
     const { devices, links, clock, trace, reports } = this.#options;
-    this.#workers = devices.map((device) => {
+    this.#workers = devices.map((device, rank) => {
       return new SimulatedWorker({
         device,
+        share: this.#shareOf(rank),
         links,
         clock,
         trace,
@@ -200,6 +204,11 @@ export class SimulatedEngine {
         onDeath: () => this.kill(),
       });
     });
+  }
+
+  #shareOf(rank: number): Share | null {
+    const { keepsParts, devices } = this.#options;
+    return keepsParts && devices.length > 1 ? { part: rank, parts: devices.length } : null;
   }
 
   #touched(uuid: string, received: Received): void {
@@ -220,7 +229,7 @@ export class SimulatedEngine {
     const all = devices.flatMap(({ uuid }) => this.#received.get(uuid) ?? []);
     if (all.length < devices.length) return;
     if (!all.every((received) => received.epoch === epoch && received.finished)) return;
-    if (!all.every(({ loaded }) => isComplete(version, loaded))) return;
+    if (!all.every(({ loaded }, rank) => isComplete(version, loaded, this.#shareOf(rank)))) return;
     this.#acknowledged = version;
     this.#broken = false;
   }

@@ -19,6 +19,7 @@ export const faultKinds = [
   'kill the ranks of a host',
   'lose a session',
   'kill an engine',
+  'restart an engine',
   'engine answers with an error',
   'engine never answers',
   'engine refuses to pause',
@@ -66,6 +67,11 @@ export class FaultInjector {
     'kill an engine': ({ engine, random }) => {
       engine.kill();
       this.#restartLater(engine, engineRestart, random);
+    },
+    'restart an engine': ({ engine }) => {
+      // Between updates, and so fast that nobody has seen it down.
+      const isIdle = engine.isUp && !engine.isPaused && !engine.isPausing;
+      if (isIdle && engine.workers.every(({ isBusy }) => !isBusy)) engine.restart();
     },
     'engine answers with an error': ({ engine }) => {
       engine.nextCall = 'error';

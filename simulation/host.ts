@@ -150,7 +150,7 @@ export class SimulatedHost {
   /** The digest of a range of a segment; null if there is no such segment. */
   digest(path: string, offset: number, bytes: number): bigint | null {
     const segment = this.#segments.get(path);
-    return segment === undefined ? null : digestOf(segment.contents.read(offset, bytes), bytes);
+    return segment === undefined ? null : digestOf(segment.contents.read(offset, bytes));
   }
 
   /** Writes tensors from a process's memory into a segment, as `TensorWriter` does. */

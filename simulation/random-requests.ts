@@ -49,6 +49,7 @@ export class RandomRequests {
       ...(bucketBytes === undefined ? {} : { bucketBytes }),
       ...(instances === undefined ? {} : { instances }),
       keepCopy: this.#random.chance(0.7),
+      parts: this.#random.chance(0.9),
       verify: {
         arrived: this.#random.chance(0.8),
         installed: false,

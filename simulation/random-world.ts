@@ -36,6 +36,7 @@ export function randomWorld(seed: number, random: SeededRandom): WorldOptions {
       checkpointAt('/models/c', other, false),
     ],
     reports: random.chance(0.8),
+    keepsParts: random.chance(0.5),
     pauses: random.chance(0.5),
     spareCheckpoints: random.pick([0, 1, 2]),
   };

@@ -40,6 +40,7 @@ const defaultOptions: UpdateRequest = {
   atomic: false,
   heal: false,
   keepCopy: true,
+  parts: true,
   timeoutMilliseconds: 60_000,
 };
 

@@ -1,12 +1,13 @@
 import { strict as assert } from 'node:assert';
 import type {
   ArrivedDigests,
+  KeptParts,
   LinkBuffer,
   LinkTensor,
   LiveDigests,
   WorkerLink,
 } from '../src/engines/worker-link/worker-link.ts';
-import { AbortedError, type WeightcastError, WorkerLinkError } from '../src/errors.ts';
+import { AbortedError, PartsRefusedError, type WeightcastError, WorkerLinkError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import type { Trace } from './trace.ts';
 
@@ -24,6 +25,9 @@ export type LinkRequest =
       readonly epoch: number;
       readonly version: string;
       readonly buffer: LinkBuffer;
+      /** Whether the worker is to record what it keeps; its token of that, if parts follow. */
+      readonly parts: boolean;
+      readonly kept: string | null;
     }
   | { readonly type: 'load'; readonly tensors: readonly LinkTensor[] }
   | { readonly type: 'release' | 'finish' };
@@ -36,6 +40,8 @@ export interface LinkPeer {
   abort(reason: string): Promise<void>;
   /** After `finish`: what it holds; null if it does not say. */
   live(): LiveDigests | null;
+  /** After `finish`: what it keeps of each tensor, if it was to record that. */
+  kept(): KeptParts | null;
   /** The rank's end is closed, or its process is gone. */
   vanished(): void;
 }
@@ -46,6 +52,8 @@ export interface LinkOptions {
   readonly version: string;
   /** Null: the worker is not asked what it holds. */
   readonly liveLayouts: readonly string[] | null;
+  readonly parts: boolean;
+  readonly kept: string | null;
   /** How long the worker has to wait for the rank, at least. */
   readonly silenceSeconds: number;
   readonly timeoutMilliseconds: number;
@@ -57,6 +65,8 @@ export interface LinkOptions {
 export class SimulatedLinks {
   /** How many of the next links cannot be bound. */
   bindFailures = 0;
+  /** How many times workers have recorded what they keep. */
+  records = 0;
   /** What workers were asked for at most. */
   longestSilence = 0;
   readonly #world: Clock;
@@ -117,6 +127,7 @@ export class SimulatedLink implements WorkerLink {
   #ended: WeightcastError | null = null;
   #finished = false;
   #live: LiveDigests | null = null;
+  #kept: KeptParts | null = null;
   #closed = false;
 
   constructor(address: string, options: LinkOptions, world: Clock, unbind: () => void) {
@@ -148,8 +159,8 @@ export class SimulatedLink implements WorkerLink {
   check(): void {}
 
   async open(buffer: LinkBuffer): Promise<void> {
-    const { epoch, version } = this.#options;
-    await this.#ask({ type: 'open', epoch, version, buffer });
+    const { epoch, version, parts, kept } = this.#options;
+    await this.#ask({ type: 'open', epoch, version, buffer, parts, kept });
   }
 
   async load(tensors: readonly LinkTensor[]): Promise<void> {
@@ -165,12 +176,17 @@ export class SimulatedLink implements WorkerLink {
     const peer = this.#peer;
     const report = await this.#ask({ type: 'finish' });
     this.#live = this.#options.liveLayouts === null ? null : (peer?.live() ?? null);
+    this.#kept = peer?.kept() ?? null;
     this.#finished = true;
     return report;
   }
 
   get live(): LiveDigests | null {
     return this.#live;
+  }
+
+  get kept(): KeptParts | null {
+    return this.#kept;
   }
 
   async abort(reason: string): Promise<void> {
@@ -240,7 +256,8 @@ export class SimulatedLink implements WorkerLink {
     const { request } = asked;
     const afterHop = (then: () => void) => this.#world.after(hopMilliseconds, then);
     const isDue = () => this.#inFlight[0] === asked;
-    const refused = (error: Error) => this.#failure(`failed on ${request.type}: ${error.message}`);
+    const type = request.type === 'open' && request.kept !== null ? PartsRefusedError : WorkerLinkError;
+    const refused = (error: Error) => this.#failure(`failed on ${request.type}: ${error.message}`, type);
     afterHop(() => {
       this.#served = this.#served
         .then(() => (this.#refused ? null : peer.serve(request)))
@@ -267,7 +284,7 @@ export class SimulatedLink implements WorkerLink {
     for (const { reject } of this.#inFlight.splice(0)) reject(this.#ended);
   }
 
-  #failure(fault: string): WorkerLinkError {
-    return new WorkerLinkError(`the engine worker on device ${this.#options.deviceUuid} ${fault}`);
+  #failure(fault: string, type: typeof WorkerLinkError | typeof PartsRefusedError = WorkerLinkError) {
+    return new type(`the engine worker on device ${this.#options.deviceUuid} ${fault}`);
   }
 }

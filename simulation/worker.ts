@@ -1,11 +1,18 @@
 import { createHash } from 'node:crypto';
+import { WHOLE } from '../src/checkpoint/cuts.ts';
 import { bytesOf, DTYPES, dtypeIndex } from '../src/checkpoint/dtype.ts';
-import type { ArrivedDigests, LinkTensor, LiveDigests } from '../src/engines/worker-link/worker-link.ts';
+import type {
+  ArrivedDigests,
+  KeptParts,
+  LinkTensor,
+  LiveDigests,
+} from '../src/engines/worker-link/worker-link.ts';
 import { AbortedError, DeadlineError, PeerLostError, WorkerLinkError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import { elapse } from './clock.ts';
-import { digestOf, samePieces } from './contents.ts';
+import { clippedTo, digestOf, samePieces, shifted } from './contents.ts';
 import type { SimulatedBuffer, SimulatedDevice } from './device.ts';
+import { keptBytes, type Share } from './kept-parts.ts';
 import type { Trace } from './trace.ts';
 import type { LinkPeer, LinkRequest, SimulatedLink, SimulatedLinks } from './worker-link.ts';
 
@@ -29,7 +36,7 @@ export interface Received {
   readonly epoch: number;
   /** `checkpoint@digest`, as sent by the rank. */
   readonly version: string;
-  /** Tensors that were copied and acknowledged, with the digests of what was in the link buffer. */
+  /** Tensors that were copied and acknowledged, with the digests of what its model keeps of what was in the link buffer. */
   readonly loaded: Map<string, bigint>;
   /** The worker installed other bytes than it received. */
   corrupted: boolean;
@@ -41,6 +48,8 @@ export interface Received {
 
 export interface WorkerOptions {
   readonly device: SimulatedDevice;
+  /** What it keeps of the model; null: all of it, and it does not say so. */
+  readonly share: Share | null;
   readonly links: SimulatedLinks;
   readonly clock: Clock;
   readonly trace: Trace;
@@ -58,6 +67,8 @@ export class SimulatedWorker {
   nextLoad: LoadFault | null = null;
   /** The engine has no such worker, as it may when its rank's device is not one of its own. */
   isMissing = false;
+  /** Of its record of what it keeps; gone with its process. */
+  token: string | null = null;
   #turn: Promise<unknown> = Promise.resolve();
   #exchange: Exchange | null = null;
   #alive = true;
@@ -118,7 +129,9 @@ class Exchange implements LinkPeer {
   readonly #worker: SimulatedWorker;
   readonly #link: SimulatedLink;
   readonly #settle: (error: Error | null) => void;
-  readonly #order: string[] = [];
+  /** What has arrived, in this order, with its digest. */
+  readonly #order: { readonly tensor: LinkTensor; readonly digest: bigint }[] = [];
+  #records = false;
   /** Tensor to the number of the call that it came in. */
   readonly #callOf = new Map<string, number>();
   #calls = 0;
@@ -169,12 +182,32 @@ class Exchange implements LinkPeer {
     if (!this.#worker.options.reports || received === null) return null;
     const names = [...received.loaded.keys()].sort();
     const flippedBit = received.misloaded ? 1n : 0n;
+    const { share } = this.#worker.options;
     return {
-      place: { engine: 'simulated' },
+      place: { engine: 'simulated', ...(share !== null && { tp: `${share.part} of ${share.parts}` }) },
       coverage: 'complete',
       layout: createHash('sha256').update(names.join()).digest('hex'),
       digests: BigUint64Array.from(names, (name) => received.loaded.get(name)! ^ flippedBit),
       names,
+    };
+  }
+
+  /** As vLLM's loaders are recorded: which indices of a tensor were read. */
+  kept(): KeptParts | null {
+    const { share, links } = this.#worker.options;
+    if (!this.#records || share === null) return null;
+    links.records += 1;
+    this.#worker.token = `record ${links.records}`;
+    const cuts = this.#order.map(({ tensor }) => keptBytes(tensor, share).cut);
+    const numbers = (of: 'start' | 'length', otherwise: number) =>
+      Uint32Array.from(cuts, (cut) => (typeof cut === 'object' ? cut[of] : otherwise));
+    return {
+      token: this.#worker.token,
+      cuts: {
+        dims: Uint8Array.from(cuts, (cut) => (cut === 'all' ? WHOLE : 0)),
+        starts: numbers('start', 0),
+        lengths: numbers('length', 0),
+      },
     };
   }
 
@@ -213,8 +246,11 @@ class Exchange implements LinkPeer {
     }
   }
 
-  #open({ epoch, version, buffer }: LinkRequest & { type: 'open' }): void {
+  #open({ epoch, version, buffer, parts, kept }: LinkRequest & { type: 'open' }): void {
     const { device } = this.#worker.options;
+    if (kept !== null && kept !== this.#worker.token)
+      throw new WorkerLinkError('there is no such record of parts');
+    this.#records = parts;
     this.#buffer = device.find(buffer.handle) ?? null;
     if (this.#buffer === null) throw new WorkerLinkError(`unknown memory handle on ${device.uuid}`);
     const faults = { corrupted: false, misloaded: false };
@@ -232,20 +268,23 @@ class Exchange implements LinkPeer {
     onTouched(received);
     this.#calls += 1;
     for (const { name } of tensors) this.#callOf.set(name, this.#calls);
-    const places = tensors.map(({ name, dtype, shape, offset }) => {
-      const bytes = bytesOf(DTYPES[dtypeIndex(dtype)]!, shape);
-      return { name, offset, bytes, pieces: buffer.contents.read(offset, bytes) };
+    const places = tensors.map((tensor) => {
+      const { start, bytes } = sentBytes(tensor);
+      return { tensor, start, bytes, pieces: buffer.contents.read(tensor.offset, bytes) };
     });
     const bytes = places.reduce((sum, place) => sum + place.bytes, 0);
     const duration = (loadMilliseconds + bytes / reloadRate) * device.slowness;
     await elapse(clock, Math.min(duration, longestLoadMilliseconds));
     if (this.#over) return new Promise(() => {});
     if (buffer.isFreed) trace.violated(`${buffer.name} was freed while an engine worker copied out of it`);
-    for (const { name, offset, bytes: size, pieces } of places) {
-      if (!samePieces(pieces, buffer.contents.read(offset, size)))
-        trace.violated(`${name} changed in ${buffer.name} while an engine worker copied it`);
-      received.loaded.set(name, digestOf(pieces, size));
-      this.#order.push(name);
+    for (const { tensor, start, bytes: size, pieces } of places) {
+      if (!samePieces(pieces, buffer.contents.read(tensor.offset, size)))
+        trace.violated(`${tensor.name} changed in ${buffer.name} while an engine worker copied it`);
+      const arrived = pieces.map((piece) => shifted(piece, start));
+      const { start: from, end, cut } = keptBytes(tensor, this.#worker.options.share);
+      const kept = arrived.flatMap((piece) => clippedTo(piece, from, end));
+      if (cut !== 'nothing') received.loaded.set(tensor.name, digestOf(kept));
+      this.#order.push({ tensor, digest: digestOf(arrived) });
     }
     if (fault === 'corrupt') received.corrupted = true;
     if (fault === 'misload') received.misloaded = true;
@@ -282,9 +321,17 @@ class Exchange implements LinkPeer {
     if (!reports) return null;
     const flippedBit = received.corrupted ? 1n : 0n;
     return {
-      digests: BigUint64Array.from(this.#order, (name) => received.loaded.get(name)! ^ flippedBit),
+      digests: BigUint64Array.from(this.#order, ({ digest }) => digest ^ flippedBit),
       part: new Uint16Array(this.#order.length),
       parts: new Uint16Array(this.#order.length).fill(1),
     };
   }
+}
+
+/** Where in its tensor what is sent of it starts, and how many bytes that are. */
+function sentBytes({ dtype, shape, part }: LinkTensor): { readonly start: number; readonly bytes: number } {
+  const kind = DTYPES[dtypeIndex(dtype)]!;
+  if (part === undefined) return { start: 0, bytes: bytesOf(kind, shape) };
+  const [, start, length] = part;
+  return { start: bytesOf(kind, [start]), bytes: bytesOf(kind, [length]) };
 }

@@ -1,13 +1,15 @@
 import type { Envelope, PeerEvent } from '../src/actors/kernel/index.ts';
 import type { Instance } from '../src/actors/protocol/instance.ts';
+import { DTYPES } from '../src/checkpoint/dtype.ts';
 import type { WeightcastError } from '../src/errors.ts';
-import type { SimulatedCheckpoint } from './checkpoint.ts';
+import { partDigest, type SimulatedCheckpoint } from './checkpoint.ts';
 import { SimulatedClock } from './clock.ts';
 import { SimulatedCommunicators } from './collective.ts';
 import { SimulatedDevice } from './device.ts';
 import { SimulatedEngine } from './engine.ts';
 import { SimulatedFabrics } from './fabric.ts';
 import { SimulatedHost } from './host.ts';
+import { keptBytes, type Share } from './kept-parts.ts';
 import { LeasedSegments } from './leased-segments.ts';
 import { type InFlight, SimulatedNetwork } from './network.ts';
 import { SimulatedProcess } from './process.ts';
@@ -37,6 +39,8 @@ export interface WorldOptions {
   readonly checkpoints: readonly SimulatedCheckpoint[];
   /** Whether engine workers can report what they installed. */
   readonly reports: boolean;
+  /** Whether the workers of an engine divide the model among them, and say which parts they keep. */
+  readonly keepsParts?: boolean;
   /** Whether engines are paused while their weights change. */
   readonly pauses: boolean;
   /** Whether every message takes less than a millisecond; otherwise some take seconds. */
@@ -180,16 +184,24 @@ export class SimulatedWorld {
       trace,
       reports: this.options.reports,
       pauses: this.options.pauses,
-      isComplete: (version, loaded) => this.#isComplete(version, loaded),
+      keepsParts: this.options.keepsParts ?? false,
+      isComplete: (version, loaded, share) => this.#isComplete(version, loaded, share),
     });
   }
 
-  #isComplete(version: string, loaded: ReadonlyMap<string, bigint>): boolean {
+  #isComplete(version: string, loaded: ReadonlyMap<string, bigint>, share: Share | null): boolean {
     const digest = version.slice(version.lastIndexOf('@') + 1);
     const checkpoint = this.options.checkpoints.find((candidate) => candidate.digest === digest);
-    if (checkpoint === undefined || checkpoint.digests.size !== loaded.size) return false;
-    for (const [name, expected] of checkpoint.digests) if (loaded.get(name) !== expected) return false;
-    return true;
+    if (checkpoint === undefined) return false;
+    const { names, dtypes, dimensions } = checkpoint.index;
+    const isRight = (name: string, row: number) => {
+      const tensor = { name, dtype: DTYPES[dtypes[row]!]!.name, shape: [dimensions[row]!] };
+      const kept = keptBytes(tensor, share);
+      // What it keeps nothing of need not be sent to it.
+      const found = loaded.get(name) ?? (kept.cut === 'nothing' ? 0n : null);
+      return found === partDigest(checkpoint, row, kept);
+    };
+    return names.every(isRight) && [...loaded.keys()].every((name) => checkpoint.digests.has(name));
   }
 
   /** Milliseconds: mostly short, now and then long enough for much else to happen meanwhile. */

@@ -1,4 +1,5 @@
 import type { InstanceReport } from './actors/protocol/update-values.ts';
+import { escapeControls } from './checkpoint/printable.ts';
 
 /**
  * Every failure weightcast reports has one class and one stable `code`.
@@ -14,6 +15,11 @@ export class WeightcastError extends Error {
   override readonly name: string = 'WeightcastError';
   /** Of an update that has failed: what became of each instance. */
   declare readonly instances?: readonly InstanceReport[];
+
+  /** What engines, files and names have put into the message moves no terminal's cursor, and adds no line. */
+  constructor(message: string, options?: ErrorOptions) {
+    super(escapeControls(message.trim().replace(/\s*[\r\n]+\s*/g, ' ')), options);
+  }
 }
 
 /** An option or an argument of the API or of the command line is wrong. */
@@ -143,6 +149,15 @@ export class WorkerLinkError extends WeightcastError {
   override readonly name = 'WorkerLinkError';
 }
 
+/**
+ * An engine worker does not know of the parts that it was to get: it was restarted, or keeps others now. Nothing was loaded, and
+ * the update goes on with whole tensors.
+ */
+export class PartsRefusedError extends WeightcastError {
+  override readonly code = 'WEIGHTCAST_PARTS_REFUSED';
+  override readonly name = 'PartsRefusedError';
+}
+
 /** Digests from engine workers differ from the checkpoint's: names the tensor and the instance. */
 export class VerificationError extends WeightcastError {
   override readonly code = 'WEIGHTCAST_VERIFICATION';
@@ -169,6 +184,7 @@ const classes = [
   ProtocolError,
   EngineError,
   WorkerLinkError,
+  PartsRefusedError,
   VerificationError,
 ];
 const classOfCode = new Map(classes.map((type) => [new type('').code as string, type]));

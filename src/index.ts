@@ -1,3 +1,5 @@
+// Declarations speak of Buffer and NodeJS: who has no types of Node.js, or does not name them, need not know.
+/// <reference types="node" preserve="true" />
 export type { CheckpointStatus } from './actors/protocol/checkpoint-values.ts';
 export type { InstanceOptions, WorkerOptions } from './actors/protocol/instance-options.ts';
 export type { ClusterStatus, Progress } from './actors/protocol/status-values.ts';

@@ -1,8 +1,8 @@
 """Processor time that vLLM's own loader takes for each tensor of a model of 128 experts: `python loading.py MODEL BUCKET...`.
 
 MODEL: a folder for the model's configuration, which is written. Prints JSON: microseconds for each tensor, of vLLM's own
-reload in one call as its workers do it, and of weightcast's in buckets of so many tensors, each the least of some runs in
-turn. Weights are tiny, so that next to nothing of it is copying.
+reload in one call as its workers do it, and of weightcast's in buckets of so many tensors, without and with a record of what
+the loaders read, each the least of some runs in turn. Weights are tiny, so that next to nothing of it is copying.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from vllm import LLM  # noqa: E402
 from vllm.config import set_current_vllm_config  # noqa: E402
 from vllm.model_executor.model_loader.reload import layerwise  # noqa: E402
 from weightcast import vllm_reload  # noqa: E402
-from weightcast.messages import Open  # noqa: E402
-from weightcast.vllm_update import ModelUpdate, targets_of  # noqa: E402
+from weightcast.messages import Open, Tensor  # noqa: E402
+from weightcast.vllm_drafts import targets_of  # noqa: E402
+from weightcast.vllm_update import ModelUpdate  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[2] / "test/engines-real"))
 from random_models import VOCABULARY, write_tokenizer  # noqa: E402
@@ -99,13 +100,24 @@ def main() -> None:
             model.load_weights(weights)
             layerwise.finalize_layerwise_reload(model, config.model_config)
 
-    def ours(size: int) -> Callable[[], None]:
+    announced = [Tensor(name, "BF16", tuple(tensor.shape), 0) for name, tensor in weights]
+    places = [(tensor.view(-1).view(torch.uint8), tensor) for _, tensor in weights]
+
+    def ours(size: int, parts: bool) -> Callable[[], None]:
+        opening = Open(2, str(device), 1, "a@b", b"", 0, False, accept_unproven=True, parts=parts)
+
         def update() -> None:
             with ModelUpdate(targets_of(worker), config, device) as one:
-                one.begin(Open(2, str(device), 1, "a@b", b"", 0, False, accept_unproven=True))
+                one.begin(opening)
+                one.parts.open(opening)
                 for start in range(0, len(weights), size):
-                    one.load(weights[start : start + size])
+                    bucket = slice(start, start + size)
+                    one.parts.unpack(announced[bucket], places[bucket])
+                    one.load(weights[bucket])
+                    one.parts.loaded()
+                one.parts.finish()
                 one.finish()
+                assert (one.parts.kept() is not None) == parts
 
         return update
 
@@ -114,7 +126,9 @@ def main() -> None:
         run()
         return 1e6 * (time.process_time() - begun) / len(weights)
 
-    runs: dict[str, Callable[[], None]] = {"vllm": of_vllm, **{str(size): ours(size) for size in buckets}}
+    runs: dict[str, Callable[[], None]] = {"vllm": of_vllm}
+    for size in buckets:
+        runs |= {str(size): ours(size, parts=False), f"{size} recorded": ours(size, parts=True)}
     with torch.no_grad():
         measured = [{name: taken(run) for name, run in runs.items()} for _ in range(ROUNDS)]
     least = {name: min(one[name] for one in measured) for name in runs}

@@ -78,7 +78,9 @@ export class Row {
     try {
       found = await this.#compare();
     } catch (error) {
-      found = { result: `not run: ${causeOf(describe(error))}`, ...nothing };
+      const text = error instanceof Error ? error.message : describe(error);
+      if (logs !== undefined) writeFileSync(`${logs}/${name}-error.log`, text);
+      found = { result: `not run: ${causeOf(text)}`, ...nothing };
     } finally {
       // The cluster first, since it talks to engines to its end.
       for (const end of this.#ends) await end();
@@ -272,9 +274,11 @@ async function refusal(
   return `refused, then ${since}: ${describe(error)}`;
 }
 
-/** A server that did not start has printed much. */
+/** A server that did not start, or has ended, has printed much; what ended a process of it is told by others, too. */
 function causeOf(text: string): string {
-  const errors = [...text.matchAll(/\b\w+Error: .+/g)].map(([line]) => line);
-  const cause = errors.findLast((line) => !line.includes('Engine core initialization failed'));
-  return (cause ?? text.trim().split('\n').at(-1)!).trim();
+  const told = / WARNING |Engine core initialization failed|EngineDeadError/;
+  const errors = text.split('\n').flatMap((line) => {
+    return told.test(line) ? [] : (/\b(?:\w+Error: |CUDA error).+/.exec(line) ?? []);
+  });
+  return (errors.at(-1) ?? text.trim().split('\n').at(-1)!).trim();
 }

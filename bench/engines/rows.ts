@@ -30,7 +30,11 @@ const graphs = ['--compilation-config', '{"backend": "eager"}'];
 const onlineFp8 = ['--quantization', 'fp8'];
 /** All-reduces through NCCL: which of vLLM's own kernels it takes depends on how the GPUs are linked. */
 const split = ['--tensor-parallel-size', '2', '--disable-custom-all-reduce'];
-const drafting = ['--speculative-config', '{"method": "mtp", "num_speculative_tokens": 1}'];
+/** A draft has an attention backend of its own, by default another one than the target's is here. */
+const drafting = [
+  '--speculative-config',
+  '{"method": "mtp", "num_speculative_tokens": 1, "attention_backend": "TRITON_MLA"}',
+];
 
 /** A kind of model in the ways of running it: eagerly, with CUDA graphs, and with CUDA graphs of compiled kernels. */
 function ways(

@@ -34,8 +34,10 @@ export class FakeRank implements Actor<RankMessage> {
           bucketBytes: 128 * 2 ** 20,
           layouts: [...this.#layouts],
           planDigests: [...this.#plans],
-          createdCommunicator: message.createCommunicator && { id: new Uint8Array(128), leastBucketBytes: 0 },
+          kept: [],
         });
+      case 'create-communicator':
+        return context.reply(message, { id: new Uint8Array(128), leastBucketBytes: 0 });
       case 'write-document':
         return context.reply(message, {});
       case 'open':
@@ -52,6 +54,7 @@ export class FakeRank implements Actor<RankMessage> {
           seenBy: 'worker',
           live: [],
           received: [],
+          uploadedBytes: 0,
         });
       case 'abort':
         return context.reply(message, { loads: 0 });

@@ -107,6 +107,7 @@ async function measure(ranks: number, count: number): Promise<SupervisorMeasurem
     atomic: true,
     heal: false,
     keepCopy: true,
+    parts: true,
     timeoutMilliseconds: deadlineMilliseconds,
   };
   const update = () => request(toSupervisor.update, { checkpoint: 'large', options });

@@ -5,7 +5,7 @@ import type { Figure } from '../report.ts';
 import type { ListedTensor } from '../tensor-lists.ts';
 import { streamMilliseconds } from './pipeline.ts';
 import { membersOf, planCluster } from './planned.ts';
-import { measured, type Speeds } from './speeds.ts';
+import { measured, oneByOne, type Speeds } from './speeds.ts';
 
 /** A run that exists: the file of bench/results that has it, and how its figures begin. */
 interface Run {
@@ -16,12 +16,12 @@ interface Run {
 }
 
 /** Copies go at the rate of collective.md, and their end is told and not polled. */
-const copies = { broadcast: 246e6, broadcastStart: 0.02, notice: 0.1 };
+const copies = { ...oneByOne, broadcast: 246e6, broadcastStart: 0.02, notice: 0.1 };
 
 const runs: readonly Run[] = [
   { file: 'gpu', name: '1 rank, our worker', gpus: 1 },
-  { file: 'gpu-h100', name: '1 rank, our worker', gpus: 1 },
-  { file: 'gpu-h100', name: '2 ranks on 2 GPUs, nccl', gpus: 2 },
+  { file: 'gpu-h100', name: '1 rank, our worker', gpus: 1, speeds: oneByOne },
+  { file: 'gpu-h100', name: '2 ranks on 2 GPUs, nccl', gpus: 2, speeds: oneByOne },
   { file: 'gpu-h100', name: '2 ranks on 2 GPUs, copies', gpus: 2, speeds: copies },
 ];
 

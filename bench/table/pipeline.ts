@@ -13,8 +13,9 @@ export interface PipelineInput {
 /**
  * Milliseconds from the first upload to the last answer of a worker, bucket by bucket and rank by rank: each owner uploads in
  * order into its staging slots; broadcasts follow each other in the plan's order, in a ring of the ranks in their order, and
- * move only when every rank has a free link slot; each worker takes one bucket after the other, in its own time, and frees
- * its slot. As actors/rank/pipeline.ts does it; no message takes time but those to the worker.
+ * move only when every rank has a free link slot; each worker takes one bucket after the other, in its own time, has the next
+ * ones announced meanwhile, and frees its slot. As actors/rank/pipeline.ts does it; no message takes time but those to the
+ * worker.
  */
 export function streamMilliseconds(input: PipelineInput): number {
   return input.plan.ranks.length === 1 ? alone(input) : together(input);
@@ -28,10 +29,10 @@ function alone({ plan, speeds, arrivals }: PipelineInput): number {
   for (let bucket = 0; bucket < bucketCount(plan); bucket += 1) {
     const start = Math.max(uploaded, freeAt[bucket % slots]!, arrivals?.[bucket] ?? 0);
     uploaded = start + plan.bucketBytes[bucket]! / speeds.upload;
-    answered = Math.max(uploaded + speeds.notice, answered) + workerTime(plan, bucket, speeds);
-    freeAt[bucket % slots] = answered;
+    answered = Math.max(asked(uploaded, speeds), answered) + workerTime(plan, bucket, speeds);
+    freeAt[bucket % slots] = answered + speeds.workerTrip / 2;
   }
-  return answered;
+  return answered + speeds.workerTrip / 2;
 }
 
 function together({ plan, speeds, hostOf, arrivals }: PipelineInput): number {
@@ -62,17 +63,22 @@ function together({ plan, speeds, hostOf, arrivals }: PipelineInput): number {
       const end = first + behind + duration;
       behind += ring.hops[at]!;
       over[at] = end;
-      answered[at] = Math.max(end + speeds.notice, answered[at]!) + work;
-      freeAt[at * slots + slot] = answered[at]!;
+      answered[at] = Math.max(asked(end, speeds), answered[at]!) + work;
+      freeAt[at * slots + slot] = answered[at]! + speeds.workerTrip / 2;
     }
     uploads.free(bucket, over[root]!);
   }
-  return answered.reduce((most, time) => Math.max(most, time));
+  return answered.reduce((most, time) => Math.max(most, time)) + speeds.workerTrip / 2;
+}
+
+/** When a worker has been asked for a bucket that has arrived. */
+function asked(arrived: number, { notice, workerTrip }: Speeds): number {
+  return arrived + notice + workerTrip / 2;
 }
 
 function workerTime({ tensorStarts }: Plan, bucket: number, speeds: Speeds): number {
   const tensors = tensorStarts[bucket + 1]! - tensorStarts[bucket]!;
-  return speeds.workerRoundTrip + tensors * speeds.workerTensor;
+  return speeds.workerBucket + tensors * speeds.workerTensor;
 }
 
 /** What each owner uploads, one bucket after the other, as far as its staging slots allow. */

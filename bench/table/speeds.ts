@@ -6,8 +6,10 @@ export interface Speeds {
   readonly broadcast: number;
   /** The NICs of a host together, in each direction; irrelevant on one host. */
   readonly network: number;
-  /** From asking an engine worker for a bucket to its answer, without what it does with each tensor. */
-  readonly workerRoundTrip: number;
+  /** What an engine worker does for a bucket, whatever its tensors, one after the other. */
+  readonly workerBucket: number;
+  /** What lies between the rank and that, there and back: buckets are announced ahead meanwhile. */
+  readonly workerTrip: number;
   readonly workerTensor: number;
   /** A broadcast on top of its bytes, while others wait behind it. */
   readonly broadcastStart: number;
@@ -22,9 +24,13 @@ export interface Speeds {
 
 const gigabytesPerSecond = 1e6;
 
+/** Before buckets were announced ahead, as in the runs of gpu-h100.md: a bucket was asked for when the last was answered. */
+export const oneByOne = { workerBucket: 0.61, workerTrip: 0 } as const satisfies Partial<Speeds>;
+
 /**
- * Measured, all of them on one host: the worker's round trip of 0.61 ms and 26 µs a tensor with the bench's stub of a model
- * (bench/results/gpu.md: 0.67 ms of which 0.058 ms for 2.25 tensors); NCCL's broadcasts between two GPUs, 0.06 ms and
+ * Measured, all of them on one host: from asking the worker for a bucket to its answer 0.61 ms and 26 µs a tensor with the
+ * bench's stub of a model (0.67 ms of which 0.058 ms for 2.25 tensors), of which 0.43 are left for each bucket where some are
+ * announced ahead (worker-link.md); NCCL's broadcasts between two GPUs, 0.06 ms and
  * 367 GB/s where the link has 450 (collective.md, 128 and 256 MiB); its end is polled every half millisecond. The rest of an
  * update: gpu.md.
  */
@@ -32,7 +38,8 @@ export const measured: Speeds = {
   upload: 55 * gigabytesPerSecond,
   broadcast: 367 * gigabytesPerSecond,
   network: Number.POSITIVE_INFINITY,
-  workerRoundTrip: 0.61,
+  workerBucket: 0.26,
+  workerTrip: 0.35,
   workerTensor: 0.026,
   broadcastStart: 0.06,
   notice: 0.25,

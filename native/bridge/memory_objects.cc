@@ -260,10 +260,11 @@ std::shared_ptr<LoadResources> ThreadPoolObject::ResourcesOfLoads(unsigned proce
 
 Napi::Value ThreadPoolObject::Reserve(const Napi::CallbackInfo& info) {
   const auto start = [&](Done done) {
-    pool_->Submit(std::make_shared<ReserveJob>(MappingArgument(info[0], "mapping"), ProgressArgument(info[1])),
+    pool_->Submit(std::make_shared<ReserveJob>(MappingArgument(info[0], "mapping"), WholeArgument(info[1], "offset"),
+                                               WholeArgument(info[2], "bytes"), ProgressArgument(info[3])),
                   std::move(done));
   };
-  const std::vector<Napi::Value> kept{info.This(), info[0], info[1]};
+  const std::vector<Napi::Value> kept{info.This(), info[0], info[3]};
   return Environment::Of(info.Env()).promises().Run(info.Env(), start, kept, IntervalValue);
 }
 

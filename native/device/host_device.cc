@@ -236,7 +236,7 @@ constexpr size_t kMostKept = 4;
 std::shared_ptr<Mapping> MakeMemory(const std::string& path, uint64_t bytes) {
   std::shared_ptr<Mapping> memory = Mapping::CreateEmpty(path, bytes);
   try {
-    ReserveJob reserve(memory, nullptr);
+    ReserveJob reserve(memory, 0, bytes, nullptr);
     for (size_t piece = 0; piece < reserve.pieces(); piece++) reserve.Run(piece);
   } catch (...) {
     memory->Unlink();

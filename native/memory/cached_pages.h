@@ -5,8 +5,8 @@
 
 namespace weightcast {
 
-/// Which pages of a file are in the page cache. The kernel tells those who own the file or may write it; others it tells
-/// that all are.
+/// Which pages of a file are in the page cache. The kernel tells those who own the file or may write it; all others it
+/// tells that all are, and so they do not ask.
 class CachedPages {
  public:
   /// Of no file: holds nothing.
@@ -14,7 +14,7 @@ class CachedPages {
   /// Of an open file of so many bytes.
   CachedPages(int descriptor, uint64_t bytes);
 
-  /// Whether all pages of a range are there. False where it cannot be asked, as of files that cannot be mapped.
+  /// Whether all pages of a range are there. False where it cannot be asked.
   bool Hold(uint64_t offset, uint64_t bytes) const;
 
  private:

@@ -34,17 +34,23 @@ int Advise(uint8_t* start, uint64_t bytes, int advice) {
 
 }  // namespace
 
-ReserveJob::ReserveJob(std::shared_ptr<Mapping> mapping, double* progress)
-    : mapping_(std::move(mapping)), progress_(progress), spans_({Span{mapping_->file(), 0, mapping_->bytes(), true}}) {
+ReserveJob::ReserveJob(std::shared_ptr<Mapping> mapping, uint64_t offset, uint64_t bytes, double* progress)
+    : mapping_(std::move(mapping)),
+      offset_(offset),
+      bytes_(bytes),
+      progress_(progress),
+      spans_({Span{mapping_->file(), offset, offset + bytes, true}}) {
   mapping_->CheckWritable();
+  mapping_->CheckRange(offset, bytes);
 }
 
-size_t ReserveJob::pieces() const { return (mapping_->bytes() + kPieceBytes - 1) / kPieceBytes; }
+size_t ReserveJob::pieces() const { return std::max<uint64_t>(1, (bytes_ + kPieceBytes - 1) / kPieceBytes); }
 
 void ReserveJob::Run(size_t piece) {
-  const uint64_t offset = piece * kPieceBytes;
-  const uint64_t bytes = std::min(kPieceBytes, mapping_->bytes() - offset);
-  if (huge_ && !ReserveHuge(offset, bytes / kHugePage * kHugePage)) huge_ = false;
+  const uint64_t done = piece * kPieceBytes;
+  const uint64_t offset = offset_ + done;
+  const uint64_t bytes = std::min(kPieceBytes, bytes_ - done);
+  if (huge_ && (offset % kHugePage != 0 || !ReserveHuge(offset, bytes / kHugePage * kHugePage))) huge_ = false;
   ReserveSmall(offset, bytes);
   AddTo(progress_, bytes);
 }

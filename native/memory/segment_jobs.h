@@ -10,16 +10,16 @@
 
 namespace weightcast {
 
-/// Allocates the pages of a mapping that Mapping::CreateEmpty() made. When it has succeeded all are present, in this
+/// Allocates pages of a mapping that Mapping::CreateEmpty() made. When it has succeeded all are present, in this
 /// process's page table too; a full file system fails it with ENOSPC, and never ends in a signal.
 ///
 /// Huge pages where possible: they are allocated many times as fast as small ones, for which all threads compete for the
 /// file's index, and are page-locked twice as fast.
 class ReserveJob : public Job {
  public:
-  /// `progress` counts the bytes so far, if it is not null. The caller keeps it alive until the job is done or dropped.
-  /// Throws EACCES.
-  ReserveJob(std::shared_ptr<Mapping> mapping, double* progress);
+  /// Those of `offset .. offset + bytes`; huge pages need an offset that is a multiple of theirs. `progress` counts the bytes
+  /// so far, if it is not null. The caller keeps it alive until the job is done or dropped. Throws EACCES or OUT_OF_RANGE.
+  ReserveJob(std::shared_ptr<Mapping> mapping, uint64_t offset, uint64_t bytes, double* progress);
 
   size_t pieces() const override;
   const std::vector<Span>& spans() const override { return spans_; }
@@ -33,6 +33,8 @@ class ReserveJob : public Job {
   void ReserveInFile(uint64_t offset, uint64_t bytes) const;
 
   const std::shared_ptr<Mapping> mapping_;
+  const uint64_t offset_;
+  const uint64_t bytes_;
   double* const progress_;
   const std::vector<Span> spans_;
   /// Cleared by the first piece that gets none: memory is fragmented, or the kernel makes none.

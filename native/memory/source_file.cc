@@ -98,12 +98,15 @@ void SourceFile::Read(std::vector<iovec> places, uint64_t offset, uint64_t neede
   }
 }
 
-bool SourceFile::ReadCached(uint8_t* destination, uint64_t offset, uint64_t bytes) const {
+bool SourceFile::ReadCached(uint8_t* destination, uint64_t offset, uint64_t bytes) {
   while (bytes > 0) {
     iovec place{destination, bytes};
     const ssize_t count = preadv2(file_.get(), &place, 1, static_cast<off_t>(offset), RWF_NOWAIT);
     if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return false;
+    if (count <= 0) {
+      cache_is_known_ = false;
+      return false;
+    }
     destination += count;
     offset += static_cast<uint64_t>(count);
     bytes -= static_cast<uint64_t>(count);

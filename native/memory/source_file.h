@@ -34,10 +34,13 @@ class SourceFile {
   void Read(std::vector<iovec> places, uint64_t offset, uint64_t needed);
 
   /// Whether the page cache has all of the range; false where the kernel does not tell.
-  bool IsCached(uint64_t offset, uint64_t bytes) const { return cached_pages_.Hold(offset, bytes); }
+  bool IsCached(uint64_t offset, uint64_t bytes) const {
+    return cache_is_known_.load(std::memory_order_relaxed) && cached_pages_.Hold(offset, bytes);
+  }
   /// Copies a range out of the page cache. False, with anything in the destination, if it does not have all of it after
-  /// all, or the file system knows no reads that do not wait.
-  bool ReadCached(uint8_t* destination, uint64_t offset, uint64_t bytes) const;
+  /// all, or the file system knows no reads that do not wait: then nothing counts as cached from now on, because such a
+  /// read makes the kernel bring what it does not find.
+  bool ReadCached(uint8_t* destination, uint64_t offset, uint64_t bytes);
   /// Asks for a range to be read into the page cache, without waiting for it.
   void FetchIntoCache(uint64_t offset, uint64_t bytes) const;
   /// Gives back what the range takes in the page cache.
@@ -58,6 +61,7 @@ class SourceFile {
   /// Cleared by the first read that the file system refuses although it has opened the file.
   std::atomic<bool> direct_works_{false};
   CachedPages cached_pages_;
+  std::atomic<bool> cache_is_known_{true};
 };
 
 }  // namespace weightcast

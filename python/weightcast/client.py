@@ -19,6 +19,7 @@ import os
 import urllib.parse
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Union
 
+from .client_checks import name_of, seconds_of
 from .client_errors import (
     AccessError,
     BusyError,
@@ -82,7 +83,7 @@ class Client:
     ) -> None:
         """`timeout`: seconds that an answer may take; registrations and updates have deadlines of their own."""
         self._http = DaemonHttp(socket, url, token)
-        self._timeout = timeout
+        self._timeout = seconds_of("timeout", timeout)
         self._shared_directory: Optional[str] = None
 
     def __enter__(self) -> "Client":
@@ -115,6 +116,9 @@ class Client:
         """
         if sum(source is not None for source in (path, files, tensors, metas)) != 1:
             raise UsageError("give one of path, files, tensors and metas")
+        name_of("name", name)
+        if version is not None:
+            name_of("version", version)
         body: Dict[str, Any] = {"name": name, **_given({"hosts": _listed("hosts", hosts), "version": version})}
         if tensors is not None:
             return self._register_tensors(body, tensors, timeout)
@@ -249,6 +253,7 @@ class Client:
         keep_copy: Optional[bool] = None,
         heal: Optional[bool] = None,
         accept_unproven: Optional[bool] = None,
+        parts: Optional[bool] = None,
     ) -> Update:
         """Installs a registered checkpoint in instances, by default in all. Returns with what became of each.
 
@@ -256,6 +261,7 @@ class Client:
         in seconds, after which it fails; `step_timeout`: of one answer of an engine worker; `connect_timeout`: when one engine
         worker has connected to its rank, of the others. `atomic`: raise when any instance fails, and not only when all do. `verify`: true, false, or a dict with `installed`, `baseline` (a file of
         `weightcast baseline`) and `answers`. `heal`: update instances that failed when they are back.
+        `parts`: False sends whole tensors also where it is known which parts engine workers keep.
         """
         options = {
             "instances": _listed("instances", instances),
@@ -269,7 +275,9 @@ class Client:
             "keep_copy": keep_copy,
             "heal": heal,
             "accept_unproven": accept_unproven,
+            "parts": parts,
         }
+        timeout = seconds_of("timeout", timeout)
         body = {"checkpoint": checkpoint, "wait": wait, "timeout_seconds": timeout, **_given(options)}
         return update_of(self._call("POST", "/v1/updates", body, timeout + _CLEANUP_SECONDS))
 
@@ -334,7 +342,10 @@ def _absolute(option: str, path: Any) -> str:
 
 
 def _quoted(name: str) -> str:
-    return urllib.parse.quote(name, safe="")
+    try:
+        return urllib.parse.quote(name, safe="")
+    except (TypeError, UnicodeEncodeError) as error:
+        raise UsageError(f"{name!r} is no name") from error
 
 
 def _given(options: Dict[str, Any]) -> Dict[str, Any]:

@@ -22,7 +22,7 @@ class DaemonError(WeightcastError):
         status: Optional[int] = None,
         instances: Sequence[Dict[str, Any]] = (),
     ) -> None:
-        super().__init__(message)
+        super().__init__(_one_line(message))
         if code is not None:
             self.code = code
         #: The same request may succeed a moment later.
@@ -115,6 +115,12 @@ class VerificationError(DaemonError):
     """Digests from engine workers differ from the checkpoint's: names the tensor and the instance."""
 
     code = "WEIGHTCAST_VERIFICATION"
+
+
+def _one_line(text: str) -> str:
+    """What engines, files and names have put into it moves no terminal's cursor, and adds no line."""
+    text = " ".join(text.splitlines())
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 _classes: Dict[str, Type[DaemonError]] = {one.code: one for one in DaemonError.__subclasses__()}

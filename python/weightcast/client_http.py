@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket as sockets
 import ssl
 import stat
@@ -13,6 +14,7 @@ import urllib.parse
 import weakref
 from typing import Any, Dict, Iterator, Optional, Tuple
 
+from .client_checks import seconds_of
 from .client_errors import DaemonError, DeadlineError, NotReadyError, UsageError, error_of
 
 #: Of what clients and daemon say to each other; the daemon refuses clients that are more than one apart.
@@ -37,9 +39,10 @@ class DaemonHttp:
     def __init__(self, socket: Optional[str], url: Optional[str], token: Optional[str]) -> None:
         if socket is not None and url is not None:
             raise UsageError("give either socket or url")
-        parts = urllib.parse.urlsplit(url) if url is not None else None
-        if parts is not None and (parts.scheme not in ("http", "https") or not parts.hostname):
-            raise UsageError(f"url is {url!r}; it must be a URL such as http://10.0.0.1:7100")
+        parts = _address(url) if url is not None else None
+        if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
+            # It is not repeated: it is a secret.
+            raise UsageError("token has characters that no header can carry; it is the content of --token-file, without a line end")
         self._url = parts
         self._socket = None if parts is not None else socket or default_socket()
         self._token = token
@@ -49,7 +52,10 @@ class DaemonHttp:
         """The answer; raises what the daemon answers if it is an error."""
         connection = self._connection(seconds)
         try:
-            text = self._send(connection, method, path, body).read()
+            response = self._send(connection, method, path, body)
+            if response.getheader("weightcast-api") is None:
+                raise self._no_daemon(method, path, response.status)
+            text = response.read()
         except sockets.timeout as error:
             raise DeadlineError(
                 f"the daemon at {self._where} did not answer {method} {path} within {seconds:g} s"
@@ -61,7 +67,10 @@ class DaemonHttp:
             ) from error
         finally:
             connection.close()
-        return json.loads(text)
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise self._no_daemon(method, path, response.status) from None
 
     def events(self, path: str, seconds: Optional[float] = None) -> Iterator[Tuple[str, Dict[str, Any]]]:
         """Server-sent events, each with its type. Raises `NotReadyError` if the connection breaks, and `DeadlineError` with
@@ -100,7 +109,11 @@ class DaemonHttp:
             connection.close()
             raise
 
+    def _no_daemon(self, method: str, path: str, status: int) -> DaemonError:
+        return DaemonError(f"{self._where} answered {status} to {method} {path}; is it a daemon?", status=status)
+
     def _connection(self, seconds: float) -> http.client.HTTPConnection:
+        seconds = seconds_of("timeout", seconds)
         if self._url is None:
             return _SocketConnection(str(self._socket), seconds)
         secure = self._url.scheme == "https"
@@ -118,7 +131,7 @@ class DaemonHttp:
         if body is not None:
             headers["content-type"] = "application/json"
             try:
-                data = json.dumps(body).encode()
+                data = json.dumps(body, allow_nan=False).encode()
             except (TypeError, ValueError) as error:
                 raise UsageError(f"{method} {path}: {error}") from error
         connection.request(method, path, data, headers)
@@ -130,11 +143,20 @@ class DaemonHttp:
             code, message, retry = error["code"], error["message"], error["retry"]
             instances = error.get("instances") or ()
         except (ValueError, KeyError, TypeError):
-            raise DaemonError(
-                f"{self._where} answered {response.status} to {method} {path}; is it a daemon?",
-                status=response.status,
-            ) from None
+            raise self._no_daemon(method, path, response.status) from None
         raise error_of(code, message, retry=retry, status=response.status, instances=instances)
+
+
+def _address(url: str) -> urllib.parse.SplitResult:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        # It is only parsed when it is asked for.
+        is_origin = parts.hostname and parts.path in ("", "/") and (parts.port is None or parts.port > 0)
+        if is_origin and parts.scheme in ("http", "https") and not (parts.query or parts.fragment):
+            return parts
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise UsageError(f"url is {url!r}; it must be a URL such as http://10.0.0.1:7100")
 
 
 class HeldConnection:

@@ -61,6 +61,9 @@ class InstanceOutcome:
     seconds: float
     #: Why it was not updated, or is still paused.
     error: Optional[DaemonError]
+    #: `parts`: each rank was sent only what its engine worker keeps; `whole`: whole tensors, for `why_whole`.
+    fed: Optional[str] = None
+    why_whole: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,12 @@ class Report:
     received_bytes: int
     #: From prepare to the resumption of engines.
     seconds: float
-    #: 10^9 bytes a second, to each rank, while streaming.
+    #: 10^9 bytes a second, to each rank that gets whole tensors, while streaming.
     gbps: float
     #: Seconds that each stage was busy, on average of the ranks.
     stages: Dict[str, float] = field(default_factory=dict)
+    #: Of each `rank`, `uploaded_bytes` from host memory to its device, and `broadcast_bytes` from other ranks.
+    links: List[Dict[str, int]] = field(default_factory=list)
     #: Ranks that went on serially from some bucket on, because device memory ran short: `rank` and `bucket` of each.
     serial_from: List[Dict[str, int]] = field(default_factory=list)
 

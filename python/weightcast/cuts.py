@@ -49,7 +49,9 @@ class Extent:
     def add(self, low: int, item_bytes: int, sizes: Sequence[int], strides: Sequence[int]) -> None:
         """A read of a view, by where its first element lies (in bytes from the tensor's), and its elements' size, number and
         distance (in elements) along each of its dimensions. It may have another type than the tensor."""
-        steps = [(stride * item_bytes, size - 1) for stride, size in zip(strides, sizes, strict=True) if size > 1]
+        steps = [
+            (stride * item_bytes, size - 1) for stride, size in zip(strides, sizes, strict=True) if size > 1
+        ]
         first, last = [], []
         period = 0
         for pitch, size in zip(self._pitches, self._shape, strict=True):
@@ -74,6 +76,10 @@ class Extent:
         """A loader was given none of the tensor's elements: it counts on being asked, though it reads nothing."""
         self._is_touched = True
 
+    @property
+    def is_read(self) -> bool:
+        return self._first is not None
+
     def is_within(self, cut: Cut) -> bool:
         if self._first is None or cut == WHOLE:
             return True
@@ -86,7 +92,11 @@ class Extent:
         best, least = WHOLE, 1.0
         for dim, size in enumerate(self._shape):
             cut = Cut(dim, self._first[dim], self._last[dim] - self._first[dim] + 1)
-            if cut.length / size < least and max(cut) <= _MOST and is_of_words(self._shape, self._item_bytes, cut):
+            if (
+                cut.length / size < least
+                and max(cut) <= _MOST
+                and is_of_words(self._shape, self._item_bytes, cut)
+            ):
                 best, least = cut, cut.length / size
         return best
 

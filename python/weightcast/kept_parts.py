@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from .cuts import NOTHING, WHOLE, Cut, is_of_words
+from .cuts import WHOLE, Cut, is_of_words
 from .digest import SALT, signed
 from .errors import PartsChanged, PartsUnknown, ProtocolError
 from .messages import Kept, Open, Tensor
@@ -71,7 +71,7 @@ class KeptParts:
         self._dims, self._starts, self._lengths = array("B"), array("I"), array("I")
 
     def open(self, request: Open) -> bool:
-        """Whether the reads of this exchange are recorded. Raises PartsUnknown."""
+        """Whether the reads of this exchange are recorded, or parts taken by an earlier record. Raises PartsUnknown."""
         if request.kept is not None:
             if request.kept not in self._memory.reads:
                 raise PartsUnknown(
@@ -83,7 +83,7 @@ class KeptParts:
                 # A record would be of one of the exchanges, and the rank has one for all of them.
                 self._memory.give_up("models that take the weights apart keep parts of their own")
             self._is_recording = self._memory.reason is None
-        return self._is_recording
+        return self._takes_part
 
     def unpack(
         self, tensors: Sequence[Tensor], places: Sequence[tuple[torch.Tensor, torch.Tensor]]
@@ -95,10 +95,12 @@ class KeptParts:
         for index, tensor in enumerate(tensors):
             if tensor.part is not None:
                 if self._token is None:
-                    raise ProtocolError(f"the rank sends a part of {tensor.name!r}, of which nothing was agreed")
+                    raise ProtocolError(
+                        f"the rank sends a part of {tensor.name!r}, of which nothing was agreed"
+                    )
                 unpacked[index] = _in_whole(tensor, places[index][1])
                 self._scratch.add(unpacked[index][0].untyped_storage().data_ptr())
-        if self._token is not None or self._is_recording:
+        if self._takes_part:
             pairs = zip(tensors, unpacked, strict=True)
             self._watched = [Watched(tensor, whole) for tensor, (_, whole) in pairs]
             self._watch = ReadWatch(self._watched)
@@ -131,8 +133,10 @@ class KeptParts:
         for one in self._watched:
             cut = one.cut()
             if one.sent not in (WHOLE, cut):
-                self._changed(f"of tensor {one.name!r} it reads {cut.words()} now, and read {one.sent.words()}")
-            if cut != NOTHING:
+                self._changed(
+                    f"of tensor {one.name!r} it reads {cut.words()} now, and read {one.sent.words()}"
+                )
+            if one.extent.is_read:
                 self._reads = (self._reads + hash((one.name, cut))) & _WORD_MASK
             if self._is_recording:
                 self._names.update(one.name.encode() + b"\n")
@@ -162,6 +166,10 @@ class KeptParts:
         while len(reads) > _MOST_RECORDS:
             del reads[next(iter(reads))]
         return Kept(token, *columns)
+
+    @property
+    def _takes_part(self) -> bool:
+        return self._is_recording or self._token is not None
 
     def _changed(self, how: str) -> None:
         error = PartsChanged(f"the model reads otherwise than when its reads were recorded: {how}")

@@ -153,9 +153,10 @@ def check_protocol(theirs: int) -> None:
         )
 
 
-def encode_opened(is_recording: bool) -> bytes:
-    """The answer to `open`: an abort is read before what was announced ahead (link.py)."""
-    return msgpack.packb({"ok": True, "readsAhead": True, **({"parts": True} if is_recording else {})})
+def encode_opened(parts: bool) -> bytes:
+    """The answer to `open`: an abort is read before what was announced ahead (link.py). `parts`: reads are recorded, or parts
+    that the rank has announced are taken."""
+    return msgpack.packb({"ok": True, "readsAhead": True, **({"parts": True} if parts else {})})
 
 
 def encode_success() -> bytes:

@@ -19,6 +19,7 @@ import time
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
 from .client import Client, Update
+from .client_checks import count_of, name_of, seconds_of
 from .client_errors import BusyError, DeadlineError, NotReadyError, UsageError
 from .client_results import Progress
 from .publisher_buffers import Buffers
@@ -62,7 +63,11 @@ def connect(
     copy a large tensor together; by default as many as there are cores for this process, at most 8. `timeout`: until the daemon
     and rank 0 answer, and for how long a version waits for ranks that have not connected yet, in seconds.
     """
-    if not 0 <= rank < world_size:
+    name_of("checkpoint", checkpoint)
+    timeout, linger = seconds_of("timeout", timeout), seconds_of("linger", linger)
+    if copy_threads is not None:
+        count_of("copy_threads", copy_threads, 1)
+    if not 0 <= count_of("rank", rank, 0) < count_of("world_size", world_size, 1):
         raise UsageError(f"rank is {rank}, and world_size {world_size}; ranks are 0 to world_size - 1")
     client = Client(socket, url, token)
 
@@ -111,15 +116,18 @@ class Publisher:
         `name`: for messages, and for `receive`. `refuse_nan`: of every tensor, unless `put` says otherwise. `timeout`: until
         other ranks have begun and given theirs and the daemon has registered it, in seconds.
         """
+        name_of("version", name)
+        end = time.monotonic() + seconds_of("timeout", timeout)
         if self._open is not None:
-            raise UsageError(f"version {self._open.name} is not completed yet; versions are published one by one")
+            raise UsageError(
+                f"version {self._open.name} is not completed yet (it ends with its `with` block, or by abandon()); versions are published one by one"
+            )
         if self._group is None:
             raise UsageError("the publisher is closed")
         if not self._group.buffers.is_alive:
             # The one that comes after has other memory.
             self._group.close()
             self._group = self._join()
-        end = time.monotonic() + timeout
         files = self._begin(name, self._group, end)
 
         def ended(version: Version, error: Optional[BaseException]) -> None:
@@ -141,6 +149,7 @@ class Publisher:
         `options`: those of `Client.update`. Only rank 0 updates.
         """
         self._check_update()
+        timeout = seconds_of("timeout", timeout)
         if progress is not None:
             return followed_update(self.client, self.checkpoint, progress, instances, timeout, options)
         return self.client.update(self.checkpoint, instances, timeout=timeout, **options)
@@ -155,6 +164,7 @@ class Publisher:
         """`update`, while other tasks run. Cancelling its task cancels the update: engines that are whole are resumed, and none
         is updated further; the task ends when that is done. `progress` is called in the thread of the event loop."""
         self._check_update()
+        timeout = seconds_of("timeout", timeout)
         return await update_in_thread(self.client, self.checkpoint, progress, instances, timeout, options)
 
     def receive(self, version: Optional[str] = None, timeout: float = 600.0) -> Iterator[Tuple[str, Any]]:
@@ -164,7 +174,7 @@ class Publisher:
         They are tensors of torch, on the CPU, in shared memory: not to be written, and valid until the next one is asked for.
         Without torch, `(dtype, shape, bytes)`. Raises `DeadlineError`, also for a version that was replaced before.
         """
-        return receive(self.client, self.checkpoint, version, timeout)
+        return receive(self.client, self.checkpoint, version, seconds_of("timeout", timeout))
 
     def close(self) -> None:
         """Gives back memory, but for that of the last completed version, which stays with the daemon. May be called twice."""
@@ -235,7 +245,7 @@ class Publisher:
     def _register(self, version: Version, given: Given, end: float) -> None:
         group = self._group
         assert group is not None
-        given.check({name: place.shape for name, place in group.layout.places.items()})
+        given.check(group.layout.places)
         paths = version.files.finish(group.layout)
         version.files.unlock()
         pause = _FIRST_BUSY_SECONDS

@@ -133,7 +133,7 @@ class VersionFiles:
     def _mapped(self, index: int, length: int, offset: int = 0) -> mmap.mmap:
         try:
             return mmap.mmap(self._descriptor(index), length, offset=offset)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
             raise HostMemoryError(f"{length} bytes of {self._path(index)} cannot be mapped: {why}") from error
 
@@ -141,10 +141,9 @@ class VersionFiles:
         try:
             # Now, because a write to a mapping of full memory would end the process.
             os.posix_fallocate(descriptor, offset, nbytes)
-        except OSError as error:
-            raise HostMemoryError(
-                f"shared memory cannot take {nbytes} bytes more ({self._prefix}): {error.strerror}"
-            ) from error
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or "no file is that long"
+            raise HostMemoryError(f"shared memory cannot take {nbytes} bytes more ({self._prefix}): {why}") from error
 
 
 def opened(path: str, flags: int) -> int:

@@ -7,10 +7,10 @@ import shutil
 import subprocess
 import threading
 import time
-from typing import List, Sequence
+from typing import IO, List, Sequence
 
 from .client import Client
-from .client_errors import DeadlineError, NotReadyError
+from .client_errors import DeadlineError, NotReadyError, UsageError
 from .client_http import default_socket
 
 #: Between two looks whether it serves.
@@ -38,20 +38,32 @@ def started(
         _wait(client, None, "", timeout)
         return
     path = socket or default_socket()
-    os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
     log = f"{path}.log"
-    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as output:
-        daemon = subprocess.Popen(
-            [*command(), "serve", "--socket", path, "--linger", f"{linger:g}", *options],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            # It is nobody's child: a signal to the trainer's terminal is none to the daemon.
-            start_new_session=True,
-        )
+    words = [*command(), "serve", "--socket", path, "--linger", f"{linger:g}", *options]
+    with _opened(path, log) as output:
+        try:
+            daemon = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # It is nobody's child: a signal to the trainer's terminal is none to the daemon.
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise NotReadyError(f"no daemon serves, and {words[0]} cannot be started: {error}") from error
     # Its end is noticed whenever it comes, so that no zombie stays.
     threading.Thread(target=daemon.wait, name="weightcast-serve", daemon=True).start()
     _wait(client, daemon, log, timeout)
+
+
+def _opened(path: str, log: str) -> IO[bytes]:
+    """The log of the daemon with the socket `path`, whose directory is made. Raises `UsageError`."""
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+        return open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb")
+    except OSError as error:
+        raise UsageError(f"no daemon serves on {path}, and none can be started there: {error}; give another socket") from error
 
 
 def is_there(client: Client) -> bool:

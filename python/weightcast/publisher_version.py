@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Tuple, Union
 
 from .client_errors import CheckpointError, DaemonError, UsageError
 from .publisher_copy import Copier
@@ -97,10 +97,17 @@ class Version:
             else:
                 self._put(with_name(name, lambda: [*_quantized(quantize, name, given, shape, part)]))
 
-    def put_all(self, tensors: Iterable[Tuple[str, Any]], **options: Any) -> None:
-        """`put`, with its options, for each (name, tensor) of an iterator, which may make each one as it is asked for."""
-        for name, tensor in tensors:
-            self.put(name, tensor, **options)
+    def put_all(self, tensors: Union[Mapping[str, Any], Iterable[Tuple[str, Any]]], **options: Any) -> None:
+        """`put`, with its options, for each (name, tensor) of an iterator, which may make each one as it is asked for, or of a
+        dict."""
+        if isinstance(tensors, Mapping):
+            tensors = tensors.items()
+        if not hasattr(tensors, "__iter__"):
+            raise UsageError(f"put_all takes pairs of name and tensor, such as model.state_dict().items(), not a {type(tensors).__name__}")
+        for pair in tensors:
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise UsageError(f"put_all takes pairs of name and tensor, such as model.state_dict().items(); got a {type(pair).__name__}")
+            self.put(pair[0], pair[1], **options)
 
     def _put(self, pieces: Iterable[_Piece]) -> None:
         """All of them, or on an error none: the memory has bytes of an earlier version, and a put may be tried again."""

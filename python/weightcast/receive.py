@@ -157,7 +157,7 @@ class _Exchange:
         return encode_success()
 
     def _open(self, request: Open) -> bool:
-        """Whether it is recorded what the model keeps."""
+        """What the answer says of parts."""
         check_protocol(request.protocol)
         if self._device_uuid not in (None, request.device):
             raise ProtocolError(f"the rank is on device {request.device}, this worker on {self._device_uuid}")

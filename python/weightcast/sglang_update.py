@@ -12,10 +12,11 @@ from typing import Any
 import torch
 import zmq
 
-from .errors import EngineAsleep, EngineBusy, ModelNotReloadable, WeightcastError
+from .errors import EngineAsleep, EngineBusy, WeightcastError
 from .messages import Open
 from .receive import receive_weights
 from .sglang_reload import SglangReload, check_proven, check_reloadable
+from .sglang_runners import check_exchanges, exchanges_of, runners_of, which, without_unreachable_drafts
 from .vllm_update import uuid_of_device
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ _WEIGHTS = "weights"
 
 
 def update_weights(original: Callable[..., Any], manager: Any, request: Any) -> Any:
-    """Stands around the method by which a scheduler updates its models: the target, then each draft model.
+    """Stands around the method by which a scheduler updates its models: the target, then all draft models.
 
     `request.zmq_handles`: device uuid to the address of the link on that device. An update over another link than ours
     is SGLang's own affair. What goes wrong on any rank of the tensor-parallel group is the answer of all of them.
@@ -40,7 +41,10 @@ def update_weights(original: Callable[..., Any], manager: Any, request: Any) -> 
     if not willing:
         logger.error("the update is refused: %s", message)
         return _answer(False, message)
-    with _extension(_runners_of(manager), _exchanges_of(manager)) as reports:
+    with (
+        _extension(runners_of(manager), exchanges_of(manager)) as reports,
+        without_unreachable_drafts(manager),
+    ):
         output = original(manager, request)
         if output.success and request.flush_cache:
             _drop_embeddings()
@@ -65,52 +69,11 @@ def _refusal(manager: Any, request: Any) -> str | None:
         check_cache = getattr(manager, "_assert_weight_cache_inactive", None)
         if check_cache is not None:
             check_cache("update_weights_from_ipc")
-        for runner in _runners_of(manager):
-            check_reloadable(_which(runner), runner.model)
+        for runner in runners_of(manager):
+            check_reloadable(which(runner), runner.model)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
-
-
-def _runners_of(manager: Any) -> list[Any]:
-    """Of the target, and of the drafts as far as this version says what it updates."""
-    select = getattr(manager, "_select_runners", None)
-    if select is not None:
-        return [runner for _, runner in select()]
-    runners = [manager.tp_worker.model_runner]
-    if manager.draft_worker is None:
-        return runners
-    for name in ("draft_worker", "_draft_worker"):
-        inner = getattr(manager.draft_worker, name, None)
-        drafts = getattr(inner, "draft_runners", None) or getattr(inner, "draft_runner_list", None)
-        if drafts is not None:
-            return [*runners, *drafts]
-        if getattr(inner, "draft_runner", None) is not None:
-            return [*runners, inner.draft_runner]
-    return runners
-
-
-def _exchanges_of(manager: Any) -> int | None:
-    """How often SGLang takes the weights in one update. None where an older version has drafts of a kind of its own."""
-    runners = _runners_of(manager)
-    is_known = hasattr(manager, "_select_runners") or manager.draft_worker is None or len(runners) > 1
-    return len(runners) if is_known else None
-
-
-def _check_exchanges(sent: int | None, taken: int | None) -> None:
-    """Raises ModelNotReloadable: one of both sides would wait for the other in vain, with the target's weights changed."""
-    if sent is None or taken is None or sent == taken:
-        return
-    drafts = f"{taken - 1} draft models take" if taken > 2 else "its draft model takes" if taken == 2 else "no draft model takes"
-    remedy = {
-        1: "leave hasDraftModel (--draft-model) out",
-        2: "tell the cluster hasDraftModel: true (--draft-model)",
-    }.get(taken, "weightcast updates one at most")
-    raise ModelNotReloadable(f"beside the target of this SGLang {drafts} the weights: {remedy}")
-
-
-def _which(runner: Any) -> str:
-    return "draft" if runner.is_draft_worker else "target"
 
 
 def _drop_embeddings() -> None:
@@ -141,17 +104,22 @@ def _of_all_ranks(group: Any, success: bool, message: str) -> tuple[bool, str]:
 def _extension(runners: Sequence[Any], exchanges: int | None) -> Iterator[list[str]]:
     """SGLang finds our class where it looks for the one that needs checkpoint-engine. What was installed is listed.
 
-    `runners`: all that the update goes to; `exchanges`: how many there are, if that is known.
+    `runners`: all that the update goes to; `exchanges`: how often they take the weights, if that is known.
     """
     reports: list[str] = []
+    drafts = [runner for runner in runners if runner.is_draft_worker]
 
     class WorkerExtension:
         def __init__(self, runner: Any) -> None:
             self._runner = runner
 
         def update_weights_from_ipc(self, links: dict[str, str]) -> None:
+            # All drafts of a model with a layer for each step take the weights when the first one is asked to.
+            loaded = (drafts if self._runner.is_draft_worker else []) or [self._runner]
+            if self._runner is not loaded[0]:
+                return
             try:
-                reports.append(install_weights(links, self._runner, runners, exchanges))
+                reports.append(install_weights(links, loaded, runners, exchanges))
             except Exception as error:
                 # SGLang answers with the text alone, and many an assertion has none.
                 raise WeightcastError(f"{type(error).__name__}: {error}") from error
@@ -169,32 +137,36 @@ def _extension(runners: Sequence[Any], exchanges: int | None) -> Iterator[list[s
             del sys.modules[_EXTENSION]
 
 
-def install_weights(links: dict[str, str], runner: Any, runners: Sequence[Any], exchanges: int | None) -> str:
-    """Receives one set of weights for the model of an SGLang model runner, and installs it. `runners`: this and all others
-    that the same update goes to; nothing is loaded into the first one if it would be refused by another, or if the rank sends
-    the weights more or less often than they are taken.
+def install_weights(
+    links: dict[str, str], loaded: Sequence[Any], runners: Sequence[Any], exchanges: int | None
+) -> str:
+    """Receives one set of weights for the models of the SGLang model runners `loaded`, and installs it. `runners`: these and all
+    others that the same update goes to; nothing is loaded into the first ones if it would be refused by another, or if the rank
+    sends the weights more or less often than they are taken.
 
     What `receive_weights` says of digests and errors holds here. Returns what came and what became of it, for people.
     """
-    which = _which(runner)
-    device = torch.device(runner.device)
+    device = torch.device(loaded[0].device)
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
     uuid = _uuid_of(device, links)
     if uuid not in links:
         raise WeightcastError(f"no worker link for device {uuid}; there are links for {sorted(links)}")
-    reload = SglangReload(which, runner.model, runner.model_config.dtype, device)
-    took_any = False
+    reloads = [SglangReload(which(one), one.model, one.model_config.dtype, device) for one in loaded]
+    took: list[bool] = []
 
     def begin(request: Open) -> None:
-        _check_exchanges(request.exchanges, exchanges)
+        check_exchanges(request.exchanges, exchanges)
         if not request.accept_unproven:
             for one in runners:
-                check_proven(_which(one), one.model)
+                check_proven(which(one), one.model)
+
+    def load(weights: list[tuple[str, torch.Tensor]]) -> None:
+        for reload in reloads:
+            reload.load(weights)
 
     def finish() -> None:
-        nonlocal took_any
-        took_any = reload.finish()
+        took.extend(reload.finish() for reload in reloads)
 
     try:
         received = receive_weights(
@@ -202,15 +174,18 @@ def install_weights(links: dict[str, str], runner: Any, runners: Sequence[Any], 
             links[uuid],
             device=device,
             device_uuid=uuid,
-            load_weights=reload.load,
+            load_weights=load,
             post_hook=finish,
             begin=begin,
         )
     finally:
-        reload.abandon()
-    what = f"coverage {reload.coverage}" if took_any else "took none of the tensors"
-    logger.info("%s is installed in the %s model, %d tensors: %s", received.version, which, received.tensors, what)
-    return f"{received.version} in the {which} model, {what}"
+        for reload in reloads:
+            reload.abandon()
+    coverage = "complete" if all(reload.coverage == "complete" for reload in reloads) else "unknown"
+    what = f"coverage {coverage}" if any(took) else "took none of the tensors"
+    models = f"{which(loaded[0])} model" if len(loaded) == 1 else f"{len(loaded)} draft models"
+    logger.info("%s is installed in the %s, %d tensors: %s", received.version, models, received.tensors, what)
+    return f"{received.version} in the {models}, {what}"
 
 
 def _uuid_of(device: torch.device, links: dict[str, str]) -> str:

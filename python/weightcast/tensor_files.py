@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import operator
 import os
 import secrets
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
@@ -108,17 +109,20 @@ def with_name(name: str, work: Callable[[], Any]) -> Any:
         return work()
     except KeyError as error:
         raise UsageError(f"tensor {name}: the safetensors format has no dtype {error}") from error
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
         raise UsageError(f"tensor {name}: {' '.join(str(error).split())}") from error
 
 
 def source_of(tensor: Any) -> Source:
     """Raises what `with_name` turns into a `UsageError`."""
     if isinstance(tensor, tuple):
+        if len(tensor) != 3 or not isinstance(tensor[0], str):
+            raise ValueError("a tuple is (dtype, shape, bytes)")
         dtype, shape, data = tensor
         view = memoryview(data).cast("B")
-        return Source(dtype, [int(size) for size in shape], view.nbytes, lambda: view)
-    if hasattr(tensor, "data_ptr"):
+        return Source(dtype, [_size(size) for size in shape], view.nbytes, lambda: view)
+    if hasattr(tensor, "data_ptr") and hasattr(tensor, "layout"):
+        _check_dense(tensor)
         nbytes = tensor.numel() * tensor.element_size()
         dtype, shape = _form_of_torch(str(tensor.dtype).rpartition(".")[2], list(tensor.shape))
         return Source(dtype, shape, nbytes, lambda: _bytes_of_torch(tensor))
@@ -128,6 +132,23 @@ def source_of(tensor: Any) -> Source:
         shape = list(tensor.shape)
         return Source(_DTYPES[tensor.dtype.name], shape, tensor.nbytes, lambda: _bytes_of_numpy(tensor))
     raise TypeError(f"it is a {type(tensor).__name__}; give a tensor of torch or numpy, or (dtype, shape, bytes)")
+
+
+def _size(size: Any) -> int:
+    value = operator.index(size)
+    if value < 0:
+        raise ValueError(f"its shape has {value}")
+    return value
+
+
+def _check_dense(tensor: Any) -> None:
+    """Raises `ValueError` for a tensor of torch whose elements do not lie in memory one by one."""
+    if getattr(tensor, "is_nested", False):
+        raise ValueError("it is nested; give its tensors one by one")
+    if str(tensor.layout) != "torch.strided":
+        raise ValueError(f"its layout is {tensor.layout}; give it dense (to_dense())")
+    if tensor.device.type == "meta":
+        raise ValueError("it is on the device meta, and has no data")
 
 
 def _form_of_torch(dtype: str, shape: List[int]) -> Tuple[str, List[int]]:

@@ -17,13 +17,50 @@ class HeldTensors:
         # By layer: how many of the tensors that it holds are known to be no part of the link buffer.
         self._clean = [0] * len(infos)
 
+    def begin(self) -> None:
+        """Layers wait for weights now, and have got none."""
+        for info in self._infos:
+            info.loaded_weights = _Counted(info)
+
     def own(self, link_buffer: set[int]) -> None:
         """Copies what is still held of memory that is about to be overwritten. `link_buffer`: addresses of its storages."""
         for index, info in enumerate(self._infos):
-            if info.loaded_weights:
-                for _, arguments in info.loaded_weights[self._clean[index] :]:
-                    _clone_arguments(arguments, link_buffer)
-                self._clean[index] = len(info.loaded_weights)
+            held = info.loaded_weights
+            if len(held) == self._clean[index]:
+                continue
+            if isinstance(held, _Counted):
+                held.drop_unread(self._clean[index])
+            for _, arguments in held[self._clean[index] :]:
+                _clone_arguments(arguments, link_buffer)
+            self._clean[index] = len(held)
+
+
+class _Counted(list[Any]):
+    """What a layer holds, with how many elements its loaders had copied before each of these: vLLM runs them once to count."""
+
+    def __init__(self, info: Any) -> None:
+        super().__init__()
+        self._info = info
+        self._before: list[int] = []
+
+    def append(self, held: Any) -> None:
+        self._before.append(self._info.load_numel)
+        super().append(held)
+
+    def drop_unread(self, start: int) -> None:
+        """Experts of other workers, from that one on: their loaders pass over them now and when the layer is whole."""
+        before = self._before[start:]
+        after = [*before[1:], self._info.load_numel]
+        counts = zip(self[start:], before, after, strict=True)
+        kept = [(held, first) for held, first, last in counts if last > first or not _is_of_expert(held[1])]
+        self[start:] = [held for held, _ in kept]
+        self._before[start:] = [first for _, first in kept]
+
+
+def _is_of_expert(arguments: BoundArguments) -> bool:
+    """Not a scale of one number: loaders write it in ways that vLLM does not count, and some want that of every expert."""
+    weight = arguments.arguments.get("loaded_weight")
+    return "expert_id" in arguments.arguments and isinstance(weight, torch.Tensor) and weight.numel() > 1
 
 
 def _clone_arguments(arguments: BoundArguments, link_buffer: set[int]) -> None:

@@ -23,6 +23,7 @@ from .vllm_coverage import Coverage, check_coverage
 from .vllm_derived import DerivedTensors, renew_combined_gates
 from .vllm_experts import check_experts
 from .vllm_held import HeldTensors
+from .vllm_mtp import partial_loads
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
@@ -74,10 +75,11 @@ class LayerwiseReload:
         self._own = [info for info in self._infos if not _is_under_way(info)]
         self._under_way = True
         self._layerwise.initialize_layerwise_reload(self._target.model)
+        self._held.begin()
 
     def load(self, weights: Weights) -> None:
         """Nothing reads the memory of `weights` any more once this has returned or raised."""
-        with self._processing_on_its_device(), self._parts.watch():
+        with self._processing_on_its_device(), self._parts.watch(), partial_loads():
             self._target.model.load_weights(weights)
         lent = (tensor for _, tensor in weights if self._parts.is_lent(tensor))
         # Layers that are not whole hold on to what they were given; the link buffer is about to be overwritten.
@@ -128,7 +130,8 @@ class LayerwiseReload:
         """What an update by other means left half-way, vLLM would take for a part of this one."""
         if any(map(_is_under_way, self._infos)):
             logger.warning("an earlier update left layers of the %s model half-way", self._target.which)
-            self._restore()
+            with self._device:
+                self._restore()
 
     def _check(self) -> None:
         model = self._target.model
@@ -219,7 +222,8 @@ class RawReload:
         """There is nothing else to choose from."""
 
     def load(self, weights: Weights) -> None:
-        with torch.device(self._device), self._parts.watch():
+        names = None
+        with torch.device(self._device), self._parts.watch(), partial_loads():
             names = self._target.model.load_weights(weights)
         self._took_any = self._took_any or names is None or len(names) > 0
 

@@ -26,7 +26,7 @@ from vllm.distributed.weight_transfer.base import (
 )
 
 from .errors import WeightcastError
-from .messages import check_protocol
+from .messages import PROTOCOL_VERSION, check_protocol
 from .receive import DEFAULT_SILENCE_SECONDS
 from .vllm_drafts import NO_DRAFT, refusal_of_draft
 from .vllm_reload import Target
@@ -59,6 +59,7 @@ class WeightcastTransferEngine(WeightTransferEngine[WeightcastInitInfo, Weightca
 
     def __init__(self, config: Any, vllm_config: Any, device: torch.device, model: torch.nn.Module) -> None:
         super().__init__(config, vllm_config, device, model)
+        _offer_protocol()
         self._installed = False
         refusal = refusal_of_draft(vllm_config)
         if refusal != NO_DRAFT:
@@ -100,3 +101,16 @@ class WeightcastTransferEngine(WeightTransferEngine[WeightcastInitInfo, Weightca
 
     def shutdown(self) -> None:
         """Nothing is held between updates."""
+
+
+def _offer_protocol() -> None:
+    """Has this process's worker answer what a worker extension is asked. A call that fails in several workers leaves answers
+    behind, which vLLM takes for those of the next call; so whoever asks which of the two an engine has asks what both know.
+    """
+    from vllm.v1.worker.worker_base import WorkerBase
+
+    WorkerBase.weightcast_protocol = _say_protocol
+
+
+def _say_protocol(_worker: object) -> dict[str, Any]:
+    return {"protocol": PROTOCOL_VERSION, "face": "session"}

@@ -49,7 +49,7 @@ class ModelUpdate:
         for target in (*targets, *next_targets):
             refuse_moved_experts(target, vllm_config)
         walks = walks_of(vllm_config)
-        with self._scope(), torch.no_grad():
+        with self._configured(), torch.no_grad():
             self._reloads = [reload_of(target, device, walks, self.parts) for target in targets]
             self._next_reloads = [reload_of(target, device, walks, self.parts) for target in next_targets]
         self._live = LiveModels(targets, vllm_config, device, walks)
@@ -69,7 +69,7 @@ class ModelUpdate:
         if not request.accept_unproven:
             for reload in (*self._reloads, *self._next_reloads):
                 reload.check_proven()
-        with self._scope():
+        with self._configured():
             self._live.begin(is_asked=request.installed)
 
     def load(self, weights: Weights) -> None:
@@ -79,7 +79,7 @@ class ModelUpdate:
                 with self._scope():
                     for reload in self._reloads:
                         reload.begin()
-            with self._configured(), _partial_loads():
+            with self._configured():
                 for reload in self._reloads:
                     reload.load(weights)
 
@@ -92,7 +92,7 @@ class ModelUpdate:
 
     def installed(self) -> Installed | None:
         """After `finish`, if the rank has asked for it. Raises TensorsMoved."""
-        with self._scope():
+        with self._configured():
             return self._live.installed(self._reloads[0].coverage)
 
     def report(self) -> dict[str, Any]:
@@ -119,7 +119,8 @@ class ModelUpdate:
 
     @contextlib.contextmanager
     def _scope(self) -> Iterator[None]:
-        """Layers ask for the engine's configuration, and make tensors on the default device."""
+        """Layers ask for the engine's configuration, and make tensors on the default device: of that torch asks Python in
+        every operation, so it is set only where they do."""
         with self._configured(), torch.device(self._device):
             yield
 
@@ -168,7 +169,7 @@ def survey_models(address: str, targets: Sequence[Target], *, vllm_config: Any, 
     refuse_if_asleep()
     from vllm.config import set_current_vllm_config
 
-    with set_current_vllm_config(vllm_config), torch.device(device), torch.no_grad():
+    with set_current_vllm_config(vllm_config), torch.no_grad():
         live = LiveModels(targets, vllm_config, device, walks_of(vllm_config))
         live.begin(is_asked=True)
         installed = live.installed("unknown")
@@ -188,6 +189,10 @@ def uuid_of_device(device: torch.device, links: dict[str, str]) -> str:
         return named
     if len(links) == 1:
         return next(iter(links))
+    group = torch.distributed
+    if group.is_available() and group.is_initialized() and group.get_world_size() == len(links):
+        # Links are in the order of the instance's ranks, which is that of the engine's workers.
+        return list(links)[group.get_rank()]
     raise WeightcastError(
         f"set WEIGHTCAST_DEVICE_UUID for this worker: it is on no GPU, and there are links for {sorted(links)}"
     )
@@ -202,12 +207,3 @@ def refuse_if_asleep() -> None:
         asleep = getattr(allocation, "is_asleep", allocation.cpu_backup_tensor is not None)
         if allocation.tag == "weights" and asleep:
             raise EngineAsleep("the engine's weights are asleep: wake them first, POST /wake_up?tags=weights")
-
-
-def _partial_loads() -> contextlib.AbstractContextManager[None]:
-    """MTP layers check that they are whole after each `load_weights`, but a bucket may end within one."""
-    try:
-        from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
-    except ImportError:
-        return contextlib.nullcontext()
-    return disable_mtp_completeness_check()

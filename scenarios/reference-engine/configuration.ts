@@ -10,6 +10,8 @@ const faults = z.object({
   hangAtBucket: z.int().min(0).optional(),
   /** The worker's model makes something else of this tensor than what arrived. */
   misloadsTensor: z.string().optional(),
+  /** Of this tensor another byte arrives than was sent, where only a part of it was. */
+  damagesPartOf: z.string().optional(),
   /** The worker that fails. Default: all. */
   rank: z.int().min(0).optional(),
   /** Whether only the first update fails. */
@@ -39,6 +41,8 @@ export const engineConfiguration = z.object({
   port: z.int().min(0).max(65_535),
   /** Whether a draft model, here with the same layers, receives every update too, in its own exchange. */
   hasDraftModel: z.boolean(),
+  /** Whether its workers say which part of each tensor they keep, and take only that in later updates. */
+  keepsParts: z.boolean(),
   faults,
 });
 export type EngineConfiguration = z.infer<typeof engineConfiguration>;
@@ -49,6 +53,7 @@ export const workerConfiguration = engineConfiguration
     model: true,
     deviceCapacity: true,
     hasDraftModel: true,
+    keepsParts: true,
     faults: true,
   })
   .extend({ rank: z.int().min(0), ranks: z.int().min(1), place });

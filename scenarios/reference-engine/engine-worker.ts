@@ -12,7 +12,7 @@ import { readKeyValueHeads } from './model-configuration.ts';
 import { layOutDump } from './model-tensors.ts';
 import { layOutParameters } from './parameter-layout.ts';
 import { partialSums } from './partial-sums.ts';
-import { WeightsInstaller } from './weights-installer.ts';
+import { Recorded, WeightsInstaller } from './weights-installer.ts';
 import { WorkerParameters } from './worker-parameters.ts';
 import type { CallOf, ResultOf, WorkerMethod } from './worker-protocol.ts';
 
@@ -24,6 +24,7 @@ export class EngineWorker {
   readonly #pool: ThreadPool;
   #faults: Faults | null;
   readonly #hasDraftModel: boolean;
+  readonly #recorded: Recorded | null;
   readonly #shard: Pick<WorkerConfiguration, 'rank' | 'ranks'>;
 
   private constructor(
@@ -40,6 +41,7 @@ export class EngineWorker {
     this.#pool = pool;
     this.#faults = faults;
     this.#hasDraftModel = configuration.hasDraftModel;
+    this.#recorded = configuration.keepsParts ? new Recorded() : null;
     this.#shard = configuration;
   }
 
@@ -59,14 +61,14 @@ export class EngineWorker {
   } = {
     receiveWeights: async ({ address, timeoutMilliseconds }) => {
       const device = this.#device;
-      const installer = new WeightsInstaller(this.#parameters, this.#place('target'));
+      const installer = new WeightsInstaller(this.#parameters, this.#place('target'), this.#recorded);
       const faults = this.#faults;
       const handler = faults === null ? installer : new FaultyHandler(installer, faults, this.#parameters);
       if (faults?.once === true) this.#faults = null;
       const options = { address, deviceUuid: device.uuid, timeoutMilliseconds, clock: systemClock };
       const received = await receiveWeights(options, handler);
       if (this.#hasDraftModel)
-        await receiveWeights(options, new WeightsInstaller(this.#parameters, this.#place('draft')));
+        await receiveWeights(options, new WeightsInstaller(this.#parameters, this.#place('draft'), null));
       return received;
     },
 

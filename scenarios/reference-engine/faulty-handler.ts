@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LinkTensor, LiveDigests } from '../../src/engines/worker-link/worker-link.ts';
-import type { OpenedBuffer, WeightReceiver } from '../../src/engines/worker-link/worker-side.ts';
+import type { OpenedBuffer, PartsRecord, WeightReceiver } from '../../src/engines/worker-link/worker-side.ts';
 import { EngineError } from '../../src/errors.ts';
 import type { Faults } from './configuration.ts';
 import type { WeightsInstaller } from './weights-installer.ts';
@@ -15,6 +15,7 @@ export class FaultyHandler implements WeightReceiver {
   readonly #faults: Faults;
   readonly #parameters: WorkerParameters;
   #buckets = 0;
+  #isDamaged = false;
 
   constructor(handler: WeightsInstaller, faults: Faults, parameters: WorkerParameters) {
     this.#handler = handler;
@@ -22,12 +23,16 @@ export class FaultyHandler implements WeightReceiver {
     this.#parameters = parameters;
   }
 
+  get record(): PartsRecord | undefined {
+    return this.#handler.record;
+  }
+
   open(buffer: OpenedBuffer): void | Promise<void> {
     return this.#handler.open(buffer);
   }
 
   async load(tensors: readonly LinkTensor[]): Promise<void> {
-    const { exitAtBucket, hangAtBucket, failLoadOfTensor } = this.#faults;
+    const { exitAtBucket, hangAtBucket, failLoadOfTensor, damagesPartOf } = this.#faults;
     const bucket = this.#buckets;
     this.#buckets += 1;
     if (bucket === exitAtBucket) process.kill(process.pid, 'SIGKILL');
@@ -38,6 +43,7 @@ export class FaultyHandler implements WeightReceiver {
     const refused = tensors.find(({ name }) => name === failLoadOfTensor);
     if (refused !== undefined) throw new EngineError(`tensor ${refused.name} is refused on purpose`);
     await this.#handler.load(tensors);
+    this.#isDamaged ||= tensors.some(({ name, part }) => name === damagesPartOf && part !== undefined);
   }
 
   release(): void | Promise<void> {
@@ -45,6 +51,7 @@ export class FaultyHandler implements WeightReceiver {
   }
 
   finish(): ReturnType<WeightReceiver['finish']> {
+    if (this.#isDamaged) this.#parameters.spoil(this.#faults.damagesPartOf!);
     return this.#handler.finish();
   }
 

@@ -36,6 +36,8 @@ export interface ReferenceEngineOptions {
   readonly port?: number;
   /** Whether it has a draft model, which receives every update after the target model. */
   readonly hasDraftModel?: boolean;
+  /** Whether its workers say which part of each tensor they keep, and take only that in later updates. Default: false. */
+  readonly keepsParts?: boolean;
   /** Injected failures. */
   readonly faults?: Faults;
   /** Prefix of the command that starts it, such as `['ip', 'netns', 'exec', 'b']`. */
@@ -103,7 +105,7 @@ export async function startReferenceEngine(options: ReferenceEngineOptions): Pro
   };
 }
 
-const defaults = { host: '127.0.0.1', port: 0, hasDraftModel: false, faults: {} };
+const defaults = { host: '127.0.0.1', port: 0, hasDraftModel: false, keepsParts: false, faults: {} };
 
 function failureOf(started: ServerMessage | WeightcastError): WeightcastError | null {
   if (started instanceof WeightcastError) return started;

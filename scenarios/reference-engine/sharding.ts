@@ -1,3 +1,5 @@
+import type { Cut as Indices } from '../../src/checkpoint/cuts.ts';
+
 /**
  * Which bytes of a checkpoint's tensor a tensor-parallel worker holds, and in which of its parameters, by the same rules
  * as the weight loaders of vLLM's parallel layers.
@@ -33,6 +35,8 @@ export interface Shard {
   /** Order among the shards of the parameter, which follow each other. */
   readonly position: number;
   readonly source: Rectangle;
+  /** The same in indices of the tensor; null for all of it. */
+  readonly cut: Indices | null;
   readonly part: number;
   readonly parts: number;
   /** Whether no lower rank holds the same part. */
@@ -44,12 +48,15 @@ export function shardTensor(tensor: SourceTensor, place: Place): Shard {
   const cut = axis === null ? null : cutAlong(axis, tensor, wantedParts(perHead, place));
   if (cut === null) {
     const source = { offset: 0, rowBytes: tensor.bytes, rows: 1, pitch: tensor.bytes };
-    return { parameter, position, source, part: 0, parts: 1, first: place.rank === 0 };
+    return { parameter, position, source, cut: null, part: 0, parts: 1, first: place.rank === 0 };
   }
   const holders = place.ranks / cut.parts;
   const part = Math.floor(place.rank / holders);
   const source = { ...cut.rectangle, offset: part * cut.stride };
-  return { parameter, position, source, part, parts: cut.parts, first: place.rank % holders === 0 };
+  const length = tensor.shape[axis!]! / cut.parts;
+  const indices = { dim: axis!, start: part * length, length };
+  const first = place.rank % holders === 0;
+  return { parameter, position, source, cut: indices, part, parts: cut.parts, first };
 }
 
 interface Role {

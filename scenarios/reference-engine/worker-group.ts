@@ -27,7 +27,7 @@ export class WorkerGroup {
     configuration: EngineConfiguration,
     onLost: (error: PeerLostError) => void,
   ): Promise<WorkerGroup> {
-    const { model, places, deviceCapacity, hasDraftModel, faults } = configuration;
+    const { model, places, deviceCapacity, hasDraftModel, keepsParts, faults } = configuration;
     const starts = await Promise.allSettled(
       places.map((place, rank) =>
         WorkerHandle.start({
@@ -37,6 +37,7 @@ export class WorkerGroup {
           place,
           deviceCapacity,
           hasDraftModel,
+          keepsParts,
           faults,
         }),
       ),

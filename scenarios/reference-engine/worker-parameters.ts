@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { type Cuts, WHOLE } from '../../src/checkpoint/cuts.ts';
 import { shapeText } from '../../src/checkpoint/dtype.ts';
 import type { ArrivedDigests, LinkTensor, LiveDigests } from '../../src/engines/worker-link/worker-link.ts';
 import { EngineError, MemoryError, OutOfDeviceMemoryError } from '../../src/errors.ts';
@@ -47,9 +48,13 @@ export class WorkerParameters {
     const rectangles = new Float64Array(tensors.length * 6);
     for (const [row, tensor] of tensors.entries()) {
       const { shard, offset } = this.#match(tensor);
-      const { source } = shard;
-      const from = tensor.offset + source.offset;
-      rectangles.set([from, offset, source.rowBytes, source.rows, source.pitch, source.rowBytes], row * 6);
+      const { rowBytes, rows, ...whole } = shard.source;
+      // A part is packed.
+      const source = tensor.part === undefined ? whole : { offset: 0, pitch: rowBytes };
+      rectangles.set(
+        [tensor.offset + source.offset, offset, rowBytes, rows, source.pitch, rowBytes],
+        row * 6,
+      );
     }
     await this.#pool.copy(link, this.#buffer.mapping, rectangles);
   }
@@ -68,6 +73,16 @@ export class WorkerParameters {
       parts[row] = shard.parts;
     }
     return { digests: await this.#pool.digest(this.#buffer.mapping, places), part, parts };
+  }
+
+  /** Which part of each tensor this worker keeps. */
+  cuts(names: readonly string[]): Cuts {
+    const cuts = names.map((name) => this.#layout.tensors.get(name)!.shard.cut);
+    return {
+      dims: Uint8Array.from(cuts, (cut) => cut?.dim ?? WHOLE),
+      starts: Uint32Array.from(cuts, (cut) => cut?.start ?? 0),
+      lengths: Uint32Array.from(cuts, (cut) => cut?.length ?? 1),
+    };
   }
 
   /** What this worker holds, as it lies in its memory now. `place`: where it stands. */
@@ -107,11 +122,16 @@ export class WorkerParameters {
     this.#buffer.free();
   }
 
-  #match({ name, dtype, shape }: LinkTensor): HeldTensor {
+  #match({ name, dtype, shape, part }: LinkTensor): HeldTensor {
     const held = this.#layout.tensors.get(name);
     if (held === undefined) throw new EngineError(`the model has no tensor ${name}`);
     const sameShape =
       held.shape.length === shape.length && held.shape.every((size, axis) => size === shape[axis]);
+    const { cut } = held.shard;
+    const isOwn =
+      cut !== null && [cut.dim, cut.start, cut.length].every((number, at) => number === part?.[at]);
+    if (part !== undefined && !isOwn)
+      throw new EngineError(`the part ${part} of tensor ${name} is not the model's`);
     if (held.dtype === dtype && sameShape) return held;
     throw new EngineError(
       `tensor ${name} is ${held.dtype} ${shapeText(held.shape)} in the model, not ${dtype} ${shapeText(shape)}`,

@@ -1,6 +1,7 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join, normalize } from 'node:path';
 import { CheckpointError } from '../errors.ts';
+import { readRegularFile } from '../text-file.ts';
 import { mapBounded } from './bounded-concurrency.ts';
 import { escapeControls, quoted } from './printable.ts';
 import { asCheckpointError } from './safetensors.ts';
@@ -85,9 +86,8 @@ function missingShard(files: readonly string[]): string | null {
 async function listIndex(directory: string): Promise<readonly ListedFile[]> {
   const path = join(directory, INDEX);
   const file = escapeControls(path);
-  const weightMap = parseJsonObject(await withPathInError(path, () => readFile(path)), file).get(
-    'weight_map',
-  );
+  const index = await withPathInError(path, () => readRegularFile(path));
+  const weightMap = parseJsonObject(index, file).get('weight_map');
   if (!isObject(weightMap)) throw new CheckpointError(`${file} has no object "weight_map"`);
   const tensorsOf = new Map<string, string[]>();
   for (const [tensor, name] of Object.entries(weightMap)) {

@@ -1,13 +1,32 @@
+import { AbortedError } from '../errors.ts';
 import type { Mapping, ThreadPool } from '../native-bridge/memory.ts';
 import { checkUntouched } from './adopted-file.ts';
 import { mapBounded } from './bounded-concurrency.ts';
 import { decodeIdentity } from './file-identity.ts';
+import { loadSteps } from './load-steps.ts';
 import type { LoadOrder } from './segment-store.ts';
 
 /** Enough to hide the latency of a network file system. */
 const parallelChecks = 16;
 
-/** Where tensors begin in a segment, in any order, and how long they are. */
+/**
+ * Bytes of a segment that are loaded as one part, when they have their pages. A load that fails, or is not wanted any more, ends
+ * with the parts that are under way.
+ */
+export const stepBytes = 128 * 2 ** 20;
+/** So that readers which find nothing more to do in a part begin the next one. */
+const parallelParts = 2;
+
+/** A segment to load into, whose pages may still be coming. */
+export interface Fillable {
+  readonly segment: Mapping;
+  /** One for each {@link stepBytes}, resolved when these pages are there, one after the other; none if all are. */
+  readonly steps: readonly Promise<unknown>[];
+  /** False when the segment is not to be filled any more. */
+  readonly isWanted: () => boolean;
+}
+
+/** Where the tensors of a segment begin in it, in any order, and how long they are. */
 export interface SegmentTensors {
   readonly offsets: Float64Array;
   readonly bytes: Float64Array;
@@ -27,25 +46,33 @@ export class FileLoader {
   }
 
   /**
-   * Resolves with the digest of each tensor, computed as it was read. `progress[0]` counts up by the bytes. Rejects with
-   * `NativeError`, or with a `CheckpointError` for a file that is not as it was when it was registered.
+   * Resolves with the digest of each tensor, computed as it was read, or with zeros if `digest` is false. `progress[0]` counts
+   * up by the bytes. Rejects with `NativeError`, or with a `CheckpointError` for a file that is not as it was when it was
+   * registered.
    */
   async load(
-    files: LoadOrder['reads'],
-    segment: Mapping,
+    { reads, digest }: LoadOrder,
+    fillable: Fillable,
     { offsets, bytes }: SegmentTensors,
     progress: Float64Array,
   ): Promise<BigUint64Array> {
-    const digests = new BigUint64Array(bytes.length);
-    // Tensors without bytes may begin where others do; their digest is 0.
+    // The digest of tensors without bytes is 0.
     const order = [...offsets.keys()].filter((tensor) => bytes[tensor]! > 0);
     order.sort((one, other) => offsets[one]! - offsets[other]!);
-    const tensors = Float64Array.from(order.flatMap((tensor) => [offsets[tensor]!, bytes[tensor]!]));
-    await this.#check(files);
-    const work = { files, tensors, progress, processors: this.#processors };
-    const found = await this.#readers.load(segment, work);
-    await this.#check(files);
-    for (const [at, tensor] of order.entries()) digests[tensor] = found[at]!;
+    const places = order.flatMap((tensor) => [offsets[tensor]!, bytes[tensor]!]);
+    await this.#check(reads);
+    const parts = loadSteps(reads, places, stepBytes);
+    const found = await mapBounded(parts, parallelParts, async ({ step, files, tensors }) => {
+      await fillable.steps[step];
+      const { segment, isWanted } = fillable;
+      if (!isWanted()) throw new AbortedError(`${segment.path} was released while it was filled`);
+      const digested = Float64Array.from(digest ? tensors : []);
+      const work = { files, tensors: digested, progress, processors: this.#processors };
+      return this.#readers.load(segment, work);
+    });
+    await this.#check(reads);
+    const digests = new BigUint64Array(bytes.length);
+    for (const [at, one] of found.flatMap((ofPart) => [...ofPart]).entries()) digests[order[at]!] = one;
     return digests;
   }
 

@@ -94,6 +94,20 @@ function hashContent(manifest: Manifest): { readonly hash: Hash; readonly rows: 
   return { hash, rows };
 }
 
+const tensorsDigests = new OfColumns(
+  ({ dtypes, shapeStarts, dimensions }) => [dtypes, shapeStarts, dimensions],
+  ({ names, dtypes, shapeStarts, dimensions }) => {
+    const hash = startHash('weightcast tensors 1', names);
+    for (const column of [dtypes, shapeStarts, dimensions]) hash.update(bytesOfColumn(column));
+    return hash.digest('hex');
+  },
+);
+
+/** SHA-256, in hex, of names, dtypes and shapes in the order of the rows: the same wherever and in what file they lie. */
+export function tensorsDigest(manifest: Manifest): string {
+  return tensorsDigests.of(manifest);
+}
+
 /** SHA-256, in hex, of digests of all tensors, in the order of a manifest's rows. */
 export function arrivalDigest(digests: BigUint64Array): string {
   return createHash('sha256').update(bytesOfColumn(digests)).digest('hex');

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import * as z from 'zod';
 import { CheckpointError, describe } from '../errors.ts';
 import { writeSecret } from '../secret-file.ts';
+import { readRegularFile } from '../text-file.ts';
 import { decodeManifest, encodeManifest, type Manifest } from './manifest.ts';
 import { quoted } from './printable.ts';
 import { firstForeignRank } from './rank-name.ts';
@@ -89,9 +89,11 @@ export function metasText(metas: Metas): string {
 export async function readMetas(path: string): Promise<Metas> {
   let value: unknown;
   try {
-    value = JSON.parse(await readFile(path, 'utf8'));
+    value = JSON.parse((await readRegularFile(path)).toString('utf8'));
   } catch (error) {
-    throw new CheckpointError(`${quoted(path)} is not a metas file: ${describe(error)}`);
+    // A parser quotes what it could not read, which may be the secret.
+    const why = error instanceof SyntaxError ? 'it is not JSON' : describe(error);
+    throw new CheckpointError(`${quoted(path)} is not a metas file: ${why}`);
   }
   const parsed = schema.safeParse(value);
   if (!parsed.success) {

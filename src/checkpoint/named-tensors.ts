@@ -1,4 +1,5 @@
 import { CheckpointError } from '../errors.ts';
+import { byLayer, layerKeys } from '../plan/layer-order.ts';
 import { placeTensors } from '../plan/tensor-shares.ts';
 import { bytesOf, DTYPES, dtypeIndex, shapeText } from './dtype.ts';
 import type { Manifest, SegmentInfo } from './manifest.ts';
@@ -18,6 +19,16 @@ export type NamedTensors = Readonly<Record<string, NamedTensor>>;
 export interface TensorSegment extends SegmentInfo {
   /** How many. */
   readonly tensors: number;
+}
+
+/**
+ * The same tensors, layer by layer. Each rank's segment takes a run of them: engines hold what has come of a layer until it
+ * is whole, and of runs in another order, as of all attention weights before all others, parts of every layer come at once.
+ */
+export function inOrderOfLayers(tensors: NamedTensors): NamedTensors {
+  const entries = Object.entries(tensors);
+  const keys = layerKeys(entries.map(([name]) => name));
+  return Object.fromEntries(byLayer(keys, [...entries.keys()]).map((row) => entries[row]!));
 }
 
 /** Bytes of each tensor, in the order of their names. Throws `CheckpointError` naming the tensor that is wrong. */

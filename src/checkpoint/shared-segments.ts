@@ -1,7 +1,7 @@
 import { readdirSync, rmSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { AbortedError, CheckpointError, describe, NativeError } from '../errors.ts';
+import { CheckpointError, describe, NativeError } from '../errors.ts';
 import type { Device } from '../native-bridge/device.ts';
 import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
 import { AdoptedFile } from './adopted-file.ts';
@@ -14,7 +14,7 @@ import {
   reusedFile,
   segmentFile,
 } from './file-identity.ts';
-import { bytesOf, FileLoader } from './file-loader.ts';
+import { bytesOf, FileLoader, type Fillable, stepBytes } from './file-loader.ts';
 import { decodeManifest, type Manifest, type SegmentInfo } from './manifest.ts';
 import { selectRows } from './manifest-rows.ts';
 import { escapeControls, quoted } from './printable.ts';
@@ -34,11 +34,6 @@ const parallelExaminations = 16;
 /** What a store needs of the device that its segments are uploaded to. */
 export type PinningDevice = Pick<Device, 'pin' | 'unpin' | 'numaNode'>;
 
-interface Loading {
-  readonly end: Promise<unknown>;
-  isForgotten: boolean;
-}
-
 interface Attached {
   readonly mapping: Mapping;
   readonly isWritable: boolean;
@@ -56,7 +51,7 @@ export class SharedSegments implements SegmentStore {
   readonly #attached = new Map<string, Attached>();
   readonly #spare = new SpareMappings((mapping) => void this.#unmap(mapping));
   /** Running loads, by the segment that they fill. */
-  readonly #loading = new Map<string, Loading>();
+  readonly #loading = new Map<string, Promise<unknown>>();
 
   /**
    * Segments in `directory` are weightcast's own to remove; all others are a user's files. `host` is its name in errors,
@@ -163,10 +158,8 @@ export class SharedSegments implements SegmentStore {
     const ends = paths.flatMap((path) => {
       // Every rank of the host does so; the first one succeeds. A user may have put a file there.
       if (adoptedFile(path) === null && dirname(path) === this.#directory) rmSync(path, { force: true });
-      const loading = this.#loading.get(path);
-      if (loading !== undefined) loading.isForgotten = true;
       // A load that is still running keeps its segment mapped.
-      return [this.#release(path), loading?.end];
+      return [this.#release(path), this.#loading.get(path)];
     });
     await Promise.allSettled(ends);
   }
@@ -229,11 +222,10 @@ export class SharedSegments implements SegmentStore {
   }
 
   #noteLoading(path: string, load: Promise<unknown>): void {
-    const loading = { end: load, isForgotten: false };
     const end = () => {
-      if (this.#loading.get(path) === loading) this.#loading.delete(path);
+      if (this.#loading.get(path) === load) this.#loading.delete(path);
     };
-    this.#loading.set(path, loading);
+    this.#loading.set(path, load);
     load.then(end, end);
   }
 
@@ -244,11 +236,12 @@ export class SharedSegments implements SegmentStore {
     progress: Float64Array,
   ): Promise<BigUint64Array> {
     try {
-      // Its pages must exist before they are pinned: pinned pages cannot become huge pages.
-      const segment = own === undefined ? undefined : await this.#segmentToFill(own, order.exists, progress);
+      const fillable = own === undefined ? null : await this.#segmentToFill(own, order.exists, progress);
+      // Pages must exist before they are pinned: pinned pages cannot become huge pages.
+      const pages = Promise.all(fillable?.steps ?? []);
       const [filled, pinned] = await Promise.allSettled([
-        this.#fill(manifest, segment, order, progress),
-        this.ready(manifest.segments.map(({ path }) => path)),
+        this.#fill(manifest, fillable, order, progress),
+        pages.then(() => this.ready(manifest.segments.map(({ path }) => path))),
       ]);
       if (filled.status === 'rejected') throw filled.reason;
       if (pinned.status === 'rejected') throw pinned.reason;
@@ -259,44 +252,45 @@ export class SharedSegments implements SegmentStore {
     }
   }
 
-  async #segmentToFill(own: SegmentInfo, exists: boolean, progress: Float64Array): Promise<Mapping> {
+  async #segmentToFill(own: SegmentInfo, exists: boolean, progress: Float64Array): Promise<Fillable> {
     const { path, bytes } = own;
     const { numaNode } = this.#device;
+    const fillable = (segment: Mapping, steps: readonly Promise<unknown>[]) => {
+      return { segment, steps, isWanted: () => this.#attached.get(path)?.mapping === segment };
+    };
     if (!exists) {
-      const made = await Mapping.reserve(path, bytes, { pool: this.#pool, numaNode, progress });
-      this.#add(path, made);
-      if (!this.#loading.get(path)!.isForgotten) return made;
-      await this.#release(path);
-      throw new AbortedError(`${path} was released while it was created`);
+      const options = { pool: this.#pool, numaNode, progress, stepBytes };
+      const { mapping, steps } = Mapping.reserveInSteps(path, bytes, options);
+      return fillable(this.#add(path, mapping), steps);
     }
-    let attached = this.#attached.get(path);
-    if (attached?.isWritable !== true) {
+    if (this.#attached.get(path)?.isWritable !== true) {
       // An earlier process of this rank has created it, or another rank.
       await this.#release(path);
       this.#add(path, Mapping.open(path, true));
-      attached = this.#attached.get(path)!;
     }
-    const { mapping } = attached;
+    const { mapping } = this.#attached.get(path)!;
     if (mapping.bytes !== bytes) throw new NativeError(`${path} has ${mapping.bytes} bytes, not ${bytes}`);
-    return mapping;
+    return fillable(mapping, []);
   }
 
   async #fill(
     manifest: Manifest,
-    segment: Mapping | undefined,
-    { reads, digest }: LoadOrder,
+    fillable: Fillable | null,
+    order: LoadOrder,
     progress: Float64Array,
   ): Promise<BigUint64Array> {
-    const digests = digest ? new BigUint64Array(manifest.names.length) : manifest.digests;
-    const isRead = (row: number) => manifest.segments[manifest.segmentOf[row]!]!.path === segment?.path;
-    const rows = digest ? [...digests.keys()] : [];
-    const [read, others] = [rows.filter(isRead), rows.filter((row) => !isRead(row))];
-    if (segment !== undefined) {
+    const digests = order.digest ? new BigUint64Array(manifest.names.length) : manifest.digests;
+    const own = fillable?.segment.path;
+    const isOwn = (row: number) => manifest.segments[manifest.segmentOf[row]!]!.path === own;
+    const rows = [...digests.keys()];
+    const [read, others] = [rows.filter(isOwn), rows.filter((row) => !isOwn(row))];
+    if (fillable !== null) {
       const offsets = Float64Array.from(read, (row) => manifest.offsets[row]!);
       const bytes = Float64Array.from(read, (row) => manifest.bytes[row]!);
-      const found = await this.#loader.load(reads, segment, { offsets, bytes }, progress);
-      for (const [at, row] of read.entries()) digests[row] = found[at]!;
+      const found = await this.#loader.load(order, fillable, { offsets, bytes }, progress);
+      if (order.digest) for (const [at, row] of read.entries()) digests[row] = found[at]!;
     }
+    if (!order.digest) return digests;
     if (others.length === 0) return digests;
     const found = await this.#digestAdopted(selectRows(manifest, Uint32Array.from(others)), progress);
     for (const [at, row] of others.entries()) digests[row] = found[at]!;

@@ -2,7 +2,15 @@ import { basename, resolve } from 'node:path';
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { UpdateOptions } from '../cluster/cluster.ts';
 import type { DaemonClient } from '../daemon/client.ts';
-import { AbortedError, describe, fromWire, PeerLostError, UsageError, type WireError } from '../errors.ts';
+import {
+  AbortedError,
+  CheckpointError,
+  describe,
+  fromWire,
+  PeerLostError,
+  UsageError,
+  type WireError,
+} from '../errors.ts';
 import type { Summary } from '../observe/summary.ts';
 import { type DaemonArguments, withDaemon } from './daemon-arguments.ts';
 import { interruptible } from './interrupt.ts';
@@ -50,7 +58,13 @@ export async function updateByDaemon(
   await withDaemon(options, async (client) => {
     if (path !== null)
       await interruptible(
-        client.call('POST', '/v1/checkpoints', { name: checkpoint, path, temporary: true }),
+        client.call('POST', '/v1/checkpoints', { name: checkpoint, path, temporary: true }).catch((error) => {
+          // What is registered already has a name, and is easily taken for a path.
+          const isWord = error instanceof CheckpointError && !options.checkpoint!.includes('/');
+          throw isWord
+            ? new CheckpointError(`${describe(error)}; for a checkpoint that the daemon has, give --name`)
+            : error;
+        }),
         signal,
       );
     const { id } = (await client.call('POST', '/v1/updates', body)) as Job;

@@ -8,6 +8,7 @@ const options: Readonly<Record<string, string>> = {
   hasDraftModel: '--draft-model',
   listen: '--cluster-listen',
   memoryFraction: '--memory-fraction',
+  parts: '--no-parts',
   resetCache: '--reset-cache',
   stepTimeoutMilliseconds: '--step-timeout',
   timeoutMilliseconds: '--timeout',

@@ -46,10 +46,7 @@ export class Reporter {
       ['tensors', `${summary.tensors} in ${summary.buckets} buckets`],
       ['size', formatBytes(summary.bytes)],
       ...(summary.receivedBytes > 0 ? [['received', receivedText(summary)] as const] : []),
-      [
-        'time',
-        `${summary.seconds.toFixed(2)} s; ${summary.gbps.toFixed(2)} GB/s to each rank while streaming`,
-      ],
+      ['time', timeText(summary)],
       ['stages', stagesText(summary)],
       ['overlap', `two or more stages busy ${Math.round(summary.overlap * 100)} % of the time`],
       ...summary.instances.map((one) => [one.name, instanceText(one)] as const),
@@ -60,6 +57,11 @@ export class Reporter {
     const width = Math.max(...rows.map(([label]) => label.length));
     for (const [label, value] of rows) process.stdout.write(`${label.padEnd(width)}  ${value}\n`);
   }
+}
+
+function timeText({ seconds, gbps, instances }: Summary): string {
+  const isWhole = instances.every(({ fed }) => fed !== 'parts');
+  return `${seconds.toFixed(2)} s; ${gbps.toFixed(2)} GB/s ${isWhole ? 'to each rank' : 'of the checkpoint'} while streaming`;
 }
 
 function modeText({ mode, serialFrom }: Summary): string {
@@ -86,12 +88,13 @@ function stagesText({ stages }: Summary): string {
 const proofNames = ['arrived', 'installed', 'answering'] as const;
 
 /** An instance's outcome and its proofs, in one line. */
-function instanceText({ outcome, paused, proofs, error }: InstanceReport): string {
+function instanceText({ outcome, paused, proofs, fed, error }: InstanceReport): string {
   const asked = proofNames.filter((proof) => proofs[proof] !== 'not asked');
   const proved = asked.map((proof) => `${proof} ${proofs[proof]}`).join(', ') || 'no proof asked for';
   const parts = [
     paused ? `${outcome}, paused` : outcome,
     outcome === 'updated' ? proved : null,
+    fed === 'parts' ? 'each rank got only the parts that it keeps' : null,
     error?.message,
   ];
   return parts.filter((part) => part).join('; ');

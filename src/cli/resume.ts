@@ -7,6 +7,7 @@ import { parseCount } from '../units.ts';
 import { type DaemonArguments, withDaemon, withDaemonOptions } from './daemon-arguments.ts';
 import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { runCommand } from './interrupt.ts';
+import { refuseUnused } from './unused-options.ts';
 
 interface Options extends DaemonArguments {
   readonly endpoint?: string;
@@ -25,14 +26,18 @@ export function resumeCommand(): Command {
     .option('--instance <name>', 'instead of --endpoint: an instance of a daemon')
     .option('--engine <kind>', 'vllm, sglang or lmdeploy', 'vllm')
     .option('--timeout <seconds>', 'time limit', '30')
-    .action((options: Options) => runCommand((signal) => resume(options, signal)));
+    .action((options: Options, command: Command) => runCommand((signal) => resume(options, command, signal)));
 }
 
-async function resume(options: Options, signal: AbortSignal): Promise<void> {
+async function resume(options: Options, command: Command, signal: AbortSignal): Promise<void> {
   const { endpoint, instance } = options;
   if ((endpoint === undefined) === (instance === undefined))
     throw new UsageError('give either --endpoint or --instance');
-  if (endpoint !== undefined) return resumeEngine({ ...options, endpoint }, signal);
+  if (endpoint !== undefined) {
+    refuseUnused(command, ['socket', 'daemon', 'tokenFile'], 'is for a daemon, and --endpoint needs none');
+    return resumeEngine({ ...options, endpoint }, signal);
+  }
+  refuseUnused(command, ['engine', 'timeout'], 'needs --endpoint: a daemon has it of its instances');
   const path = `/v1/instances/${encodeURIComponent(instance!)}/resume`;
   await withDaemon(options, (client) => client.call('POST', path));
   process.stdout.write(`instance ${instance} is resumed\n`);

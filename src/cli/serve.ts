@@ -1,11 +1,13 @@
 import { isIP } from 'node:net';
 import { availableParallelism } from 'node:os';
-import { Command } from 'commander';
+import { fileURLToPath } from 'node:url';
+import { Command, Option } from 'commander';
 import { readConfiguration, readToken } from '../daemon/configuration.ts';
 import type { DaemonOptions } from '../daemon/daemon.ts';
 import { defaultSocket } from '../daemon/default-socket.ts';
 import { UsageError } from '../errors.ts';
 import { probeCuda } from '../native-bridge/probe.ts';
+import { packageRoot } from '../package-root.ts';
 import { devicesOf } from './device-arguments.ts';
 import { runCommand } from './interrupt.ts';
 
@@ -29,12 +31,17 @@ const hostDeviceRanks = 4;
 /** A day. */
 const longestSeconds = 86_400;
 
-const collect = (value: string, before: readonly string[]) => [...before, value];
+/** An option that may be given again. `without`: what holds where it is not given. */
+function repeated(flags: string, description: string, without: string): Option {
+  return new Option(flags, `${description}; may be given again`)
+    .argParser((value: string, before: readonly string[]) => [...before, value])
+    .default([], without);
+}
 
 export function serveCommand(version: string): Command {
   return new Command('serve')
     .description(
-      'Keep a cluster for trainers: a daemon that is asked over HTTP, on a socket that only this user may use. docs/daemon.md describes it.',
+      `Keep a cluster for trainers: a daemon that is asked over HTTP, on a socket that only this user may use. It is described in ${fileURLToPath(new URL('docs/daemon.md', packageRoot))}.`,
     )
     .option(
       '--socket <path>',
@@ -42,28 +49,27 @@ export function serveCommand(version: string): Command {
     )
     .option('--listen <host:port>', 'listen on TCP too, for clients that have the token')
     .option('--token-file <file>', 'file with the token for --listen')
-    .option(
-      '--root <directory>',
-      'files below it may be registered; may be given again (default: every file, or with --listen none)',
-      collect,
-      [],
+    .addOption(
+      repeated('--root <directory>', 'files below it may be registered', 'every file, or with --listen none'),
     )
-    .option(
-      '--allow-engine <address>',
-      'an engine that may be added: host, host:port, URL, network such as 10.0.0.0/8, or unix:/path; may be given again (always: loopback addresses, and engines in --config)',
-      collect,
-      [],
+    .addOption(
+      repeated(
+        '--allow-engine <address>',
+        'an engine that may be added, beside those on loopback addresses and in --config: host, host:port, URL, network such as 10.0.0.0/8, or unix:/path',
+        'no other',
+      ),
     )
     .option('--config <file>', 'JSON with instances, hosts and more')
     .option(
       '--cluster-listen <address>',
       'where agents and ranks of other hosts connect, such as tcp://10.0.0.1:7000',
     )
-    .option(
-      '--host <name>',
-      'another host, whose agent joins with its join file (weightcast join-file); may be given again; needs --cluster-listen',
-      collect,
-      [],
+    .addOption(
+      repeated(
+        '--host <name>',
+        'another host, whose agent joins with its join file (weightcast join-file); needs --cluster-listen',
+        'those in --config',
+      ),
     )
     .option('--linger <seconds>', 'end so long after the last client (default: stay)')
     .option(

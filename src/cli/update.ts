@@ -20,6 +20,7 @@ import { interruptible, runCommand } from './interrupt.ts';
 import { checkOutputFile } from './output-file.ts';
 import { Reporter } from './reporter.ts';
 import { reworded, withFailureWritten, writeResult } from './result-file.ts';
+import { refuseUnused } from './unused-options.ts';
 
 interface Options extends DaemonArguments, PlaceArguments {
   readonly checkpoint?: string;
@@ -44,6 +45,7 @@ interface Options extends DaemonArguments, PlaceArguments {
   readonly answers?: string;
   readonly baseline?: string;
   readonly acceptUnproven?: true;
+  readonly parts: boolean;
   readonly json?: string;
   readonly timeline?: string;
 }
@@ -82,7 +84,7 @@ export function updateCommand(): Command {
       "drop the engine's caches, which are of the old weights (default: with --pause abort or wait)",
     )
     .option('--no-reset-cache', "leave the engine's caches as they are")
-    .option('--name <name>', 'name of the checkpoint (default: its file name, or its name in the metas file)')
+    .addOption(nameOption())
     .option(
       '--bucket <bytes>',
       'bucket size, for example 64MiB (default: the smallest that keeps the link busy)',
@@ -100,9 +102,12 @@ export function updateCommand(): Command {
     .option('--no-verify', 'prove nothing')
     .option('--baseline <file>', 'what the engine must hold afterwards, as weightcast baseline wrote it')
     .option('--accept-unproven', 'update also models that may answer wrongly after a reload')
+    .option('--no-parts', 'send whole tensors also where it is known which parts engine workers keep')
     .option('--json <file>', 'write the result as JSON to this file')
     .option('--timeline <file>', 'write a Chrome trace of the three stages to this file, for Perfetto')
-    .action((options: Options) => runCommand((signal) => update(options, signal)));
+    .action((options: Options, command: Command) => {
+      return runCommand((signal) => update(options, command, signal));
+    });
 }
 
 function pauseOption(): Option {
@@ -110,6 +115,13 @@ function pauseOption(): Option {
     '--pause <mode>',
     'pause the engine during the update: abort, wait or keep for vLLM; abort, retract or in_place for SGLang; abort for LMDeploy; caller if you pause and resume it',
   ).choices([...pauseOptions]);
+}
+
+function nameOption(): Option {
+  return new Option(
+    '--name <name>',
+    'name of the checkpoint (default: its file name, or its name in the metas file); without --checkpoint, of one that the daemon has',
+  );
 }
 
 function stepTimeoutOption(): Option {
@@ -142,7 +154,15 @@ function answersOption(): Option {
   );
 }
 
-async function update(options: Options, signal: AbortSignal): Promise<void> {
+/** Options of which only a cluster of the command's own makes use. */
+const ofInstances = [
+  ...['ranks', 'loadMetas', 'saveMetas', 'engine', 'link', 'pause', 'resetCache', 'draftModel'],
+  ...['devices', 'firstDevice', 'host', 'launcher', 'clusterListen', 'timeline'],
+];
+/** Options of which only an update by a daemon does. */
+const ofDaemons = ['socket', 'daemon', 'tokenFile', 'instance'];
+
+async function update(options: Options, command: Command, signal: AbortSignal): Promise<void> {
   const updateOptions = updateOptionsOf(options);
   for (const [option, file] of outputsOf(options)) checkOutputFile(option, file);
   const { endpoint } = options;
@@ -150,10 +170,18 @@ async function update(options: Options, signal: AbortSignal): Promise<void> {
     throw new UsageError(
       `give --endpoint and --ranks, or start a daemon (weightcast serve): none serves on ${defaultSocket()}`,
     );
-  const work = () =>
-    endpoint === undefined
-      ? updateByDaemon(forDaemon(options), updateOptions, signal)
-      : updateAlone({ ...options, endpoint }, updateOptions, signal);
+  const work = async () => {
+    if (endpoint === undefined) {
+      refuseUnused(
+        command,
+        ofInstances,
+        'needs --endpoint: a daemon has it of its instances (weightcast add)',
+      );
+      return updateByDaemon(options, updateOptions, signal);
+    }
+    refuseUnused(command, ofDaemons, 'is for a daemon, and --endpoint updates without one');
+    return updateAlone({ ...options, endpoint }, updateOptions, signal);
+  };
   await withFailureWritten(options.json, work);
 }
 
@@ -164,8 +192,6 @@ async function updateAlone(
   signal: AbortSignal,
 ): Promise<void> {
   if (options.ranks === undefined) throw new UsageError('--endpoint needs --ranks');
-  for (const name of ['socket', 'daemon', 'instance'] as const)
-    if (options[name] !== undefined) throw new UsageError(`give either --endpoint or --${name}`);
   const ranks = parseCount(options.ranks, '--ranks');
   const place = placeOf(options, ranks);
   const { source, name } = await sourceOf(options);
@@ -245,20 +271,6 @@ async function sourceOf({ checkpoint, loadMetas, name }: Options): Promise<{ sou
   throw new UsageError('give either --checkpoint or --load-metas');
 }
 
-/** The options of an update by a daemon. Throws `UsageError` for those of which only a cluster of its own makes use. */
-function forDaemon(options: Options): Options {
-  const place = ['ranks', 'devices', 'host', 'launcher', 'clusterListen'];
-  const own = [...place, 'loadMetas', 'saveMetas', 'pause', 'resetCache', 'draftModel', 'timeline'];
-  const given = own.find((name) => options[name as keyof Options] !== undefined);
-  if (given !== undefined) {
-    const option = given.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-    throw new UsageError(
-      `--${option} needs --endpoint: the instances of a daemon have been added with their options`,
-    );
-  }
-  return options;
-}
-
 /** `Cluster.start` rejects invalid values of `engine`, `link` and `pause`. */
 function instanceOf(options: Options, endpoint: string): InstanceOptions {
   const { engine, link, pause, resetCache, draftModel } = options;
@@ -297,6 +309,7 @@ function updateOptionsOf(options: Options): UpdateOptions {
     memoryFraction,
     verify: verifyOf(options),
     ...(options.acceptUnproven && { acceptUnproven: true }),
+    ...(!options.parts && { parts: false }),
     timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
     ...(options.stepTimeout !== undefined && {
       stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,

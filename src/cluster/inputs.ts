@@ -29,6 +29,7 @@ export const updateOptions = {
   atomic: z.boolean().optional(),
   heal: z.boolean().optional(),
   keepCopy: z.boolean().optional(),
+  parts: z.boolean().optional(),
   timeoutMilliseconds: wait.optional(),
   stepTimeoutMilliseconds: wait.optional(),
   connectTimeoutMilliseconds: wait.optional(),

@@ -5,7 +5,7 @@ import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { anyOf } from '../actors/protocol/table.ts';
 import { toWriter, type WriterMessage } from '../actors/protocol/writer.ts';
 import { WriterActor } from '../actors/writer.ts';
-import { type NamedTensors, sizesOfTensors } from '../checkpoint/named-tensors.ts';
+import { inOrderOfLayers, type NamedTensors, sizesOfTensors } from '../checkpoint/named-tensors.ts';
 import { TensorWriter, type WriteJob } from '../checkpoint/tensor-writer.ts';
 import { OutOfHostMemoryError, PeerLostError } from '../errors.ts';
 import type { ClusterConnection } from './connection.ts';
@@ -35,7 +35,8 @@ export class ClusterTensors {
   }
 
   /** Rejects with `CheckpointError` naming the invalid tensor; then nothing is left in host memory. */
-  async register(checkpoint: string, tensors: NamedTensors): Promise<CheckpointStatus> {
+  async register(checkpoint: string, given: NamedTensors): Promise<CheckpointStatus> {
+    const tensors = inOrderOfLayers(given);
     const bytes = sizesOfTensors(checkpoint, tensors);
     const { reservation, segments, reused } = await this.#connection.ask(
       toSupervisor.reserve,

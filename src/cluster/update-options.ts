@@ -40,6 +40,11 @@ export interface UpdateOptions {
    */
   readonly keepCopy?: boolean;
   /**
+   * Send each rank only the parts of tensors that its engine worker keeps, from its own host's memory, where that is known from
+   * an update before: `InstanceReport.fed` tells whether it was done, and `whyWhole` why not. Default: true.
+   */
+  readonly parts?: boolean;
+  /**
    * The whole update fails when it takes longer. Cleanup may take another 30 s; paused engines get at least 5 s to
    * resume. Default: 600,000 (ten minutes).
    */
@@ -72,6 +77,7 @@ export function updateRequestOf(options: UpdateOptions, timeoutMilliseconds: num
     atomic: options.atomic ?? false,
     heal: options.heal ?? false,
     keepCopy: options.keepCopy ?? true,
+    parts: options.parts ?? true,
     timeoutMilliseconds,
     stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,
     connectTimeoutMilliseconds: options.connectTimeoutMilliseconds,

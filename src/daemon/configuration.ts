@@ -1,10 +1,10 @@
-import { readFileSync } from 'node:fs';
 import * as z from 'zod';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { describe, UsageError } from '../errors.ts';
 import type { HostOptions } from '../processes/configuration.ts';
 import { deviceOptions } from '../processes/devices.ts';
 import { issueOf } from '../schema-issue.ts';
+import { readText } from '../text-file.ts';
 import { instanceBody } from './schemas.ts';
 import { fromWireNames } from './wire-names.ts';
 
@@ -49,7 +49,7 @@ export interface DaemonConfiguration {
 export function readConfiguration(file: string): DaemonConfiguration {
   let content: unknown;
   try {
-    content = JSON.parse(readFileSync(file, 'utf8'));
+    content = JSON.parse(readText(file));
   } catch (error) {
     // A parser quotes what it could not read, which may be a key.
     const why = error instanceof SyntaxError ? 'it is not JSON' : describe(error);
@@ -74,7 +74,7 @@ export function readConfiguration(file: string): DaemonConfiguration {
 export function readToken(file: string): string {
   let token: string;
   try {
-    token = readFileSync(file, 'utf8').trim();
+    token = readText(file).trim();
   } catch (error) {
     throw new UsageError(`--token-file ${file}: ${describe(error)}`);
   }

@@ -8,7 +8,7 @@ import { EventStreams } from './event-stream.ts';
 import { Linger } from './linger.ts';
 import { operatorRoutes } from './operator-routes.ts';
 import { serviceRoutes } from './routes.ts';
-import { createServer } from './server.ts';
+import { arrivalLimits, createServer, refuseMalformed } from './server.ts';
 import { Service, type ServiceOptions } from './service.ts';
 import { Sessions } from './sessions.ts';
 import { SocketLock } from './socket-lock.ts';
@@ -134,10 +134,11 @@ async function listenOnTcp(
   { host, port }: { readonly host: string; readonly port: number },
   overTcp: WeakSet<IncomingMessage>,
 ): Promise<Server> {
-  const server = createHttpServer((request, response) => {
+  const server = createHttpServer(arrivalLimits, (request, response) => {
     overTcp.add(request);
     app.routing(request, response);
   });
+  server.on('clientError', refuseMalformed);
   server.maxConnections = mostConnections;
   await new Promise<void>((resolve, reject) => {
     const refuse = (error: Error) =>

@@ -29,6 +29,8 @@ export class EngineWatch {
   readonly #log: Logger;
   readonly #freshMilliseconds: number;
   readonly #watched = new Map<string, Watched>();
+  /** Of engines that are asked whether they can be added. */
+  readonly #closing = new AbortController();
 
   constructor(log: Logger, fresh = freshMilliseconds) {
     this.#log = log;
@@ -37,15 +39,15 @@ export class EngineWatch {
 
   /**
    * For an instance that is to be added: whether its engine can be updated as this instance, if it runs. Resolves with why
-   * that is not known yet; null if it is. Rejects with `EngineError`, and with
-   * `UsageError` for other than one rank for each worker.
+   * that is not known yet; null if it is. Rejects with `EngineError`, with `UsageError` for other than one rank for each
+   * worker, and with `AbortedError` when this is closed meanwhile.
    */
   async check(options: InstanceOptions): Promise<string | null> {
     const { name, endpoint } = options;
     const client = createEngineClient(options, systemClock, this.#log);
     const within = (timeoutMilliseconds: number) => ({
       timeoutMilliseconds,
-      signal: new AbortController().signal,
+      signal: this.#closing.signal,
     });
     try {
       await client.ready(within(answerMilliseconds));
@@ -84,6 +86,7 @@ export class EngineWatch {
   }
 
   close(): void {
+    this.#closing.abort(new AbortedError('the daemon is stopping'));
     for (const name of [...this.#watched.keys()]) this.forget(name);
   }
 

@@ -21,6 +21,16 @@ const statuses: Readonly<Record<string, number>> = {
   WEIGHTCAST_OUT_OF_HOST_MEMORY: 507,
 };
 
+/** Of fastify, where its own words name nothing, or repeat all that was sent. */
+const refusals: ReadonlyMap<string, string> = new Map([
+  [
+    'FST_ERR_CTP_INVALID_MEDIA_TYPE',
+    'a body is JSON: send it with the header content-type: application/json',
+  ],
+  ['FST_ERR_CTP_BODY_TOO_LARGE', 'the body of the request is too large'],
+  ['FST_ERR_MAX_PARAM_LENGTH', 'a part of the path of the request is too long'],
+]);
+
 /** What may succeed a moment later as it is. */
 const retried = new Set([
   'WEIGHTCAST_BUSY',
@@ -54,7 +64,7 @@ function classified(thrown: unknown): { readonly error: WeightcastError; readonl
   const { statusCode, code } = thrown as { statusCode?: unknown; code?: unknown };
   const isRefusal = typeof code === 'string' && code.startsWith('FST_');
   if (isRefusal && typeof statusCode === 'number' && statusCode < 500)
-    return { error: new UsageError((thrown as Error).message), status: statusCode };
+    return { error: new UsageError(refusals.get(code) ?? (thrown as Error).message), status: statusCode };
   if (thrown instanceof SyntaxError)
     return { error: new UsageError(`the body is not JSON: ${thrown.message}`), status: 400 };
   const error = asFailure(thrown);

@@ -109,6 +109,7 @@ export class KeptCheckpoints {
       throw new OverloadedError(`the daemon keeps ${mostCheckpoints} checkpoints already; unregister some`);
     const registration = { ...wanted, source: await this.#resolve(wanted.source) };
     const owned = pathsOf(registration.source).filter((path) => this.#shared.owns(path));
+    this.#checkPublisher(name, owned);
     this.#shared.keep(owned);
     try {
       const examined = hasRanks() ? null : await this.#examine(registration, owned);
@@ -140,6 +141,10 @@ export class KeptCheckpoints {
   /** The content of a metas file. Rejects with `NotFoundError`, and as `Cluster.metas`. */
   async metas(name: string): Promise<string> {
     this.check(name);
+    if (this.#get(name).status === null)
+      throw new UsageError(
+        `checkpoint ${name} is in no memory yet: it is loaded when the first instance is added`,
+      );
     return this.#keeper.use((cluster) => cluster.metas(name));
   }
 
@@ -189,6 +194,16 @@ export class KeptCheckpoints {
     if (typeof source === 'string') return this.#roots.resolve(source);
     if ('metas' in source) return { metas: await this.#roots.file(source.metas) };
     return Promise.all(source.map((path) => this.#roots.resolve(path)));
+  }
+
+  /** Of two publishers with one name each would update engines to what the other one has published last. */
+  #checkPublisher(name: string, owned: readonly string[]): void {
+    const before = this.#shared.openSessionOf(this.#kept.get(name)?.owned ?? []);
+    const now = this.#shared.openSessionOf(owned);
+    if (before === null || now === null || before === now) return;
+    throw new UsageError(
+      `checkpoint ${name} is published by another trainer, which is connected: end that one, or publish by another name (checkpoint of weightcast.connect)`,
+    );
   }
 
   async #load(registration: Registration, owned: readonly string[]): Promise<Kept> {

@@ -87,7 +87,8 @@ export class Metrics {
     const ranks = Math.max(report.timelines.length, 1);
     for (const [stage, busy] of Object.entries(stageSeconds(report.timelines)))
       this.#updateSeconds.observe({ stage, outcome }, busy / ranks);
-    this.#bytes.inc({ path: 'device' }, report.bytes * report.ranks);
+    const toDevices = report.links.reduce((sum, one) => sum + one.uploadedBytes + one.broadcastBytes, 0);
+    this.#bytes.inc({ path: 'device' }, toDevices);
     this.#bytes.inc({ path: 'network' }, report.receivedBytes);
     this.#shortages.inc(report.serialFrom.length);
   }

@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { name as text } from '../actors/protocol/values.ts';
 import { deviceUuid } from '../cluster/workers.ts';
 import { engineKinds, linkKinds, pauseOptions } from '../engines/engine-client.ts';
 
@@ -7,12 +8,10 @@ import { engineKinds, linkKinds, pauseOptions } from '../engines/engine-client.t
  * OpenAPI document is made of them. Unknown fields are refused, so that a misspelt option is not one that does nothing.
  */
 
-const name = z
-  .string()
-  .min(1)
-  .max(256)
+const name = text
   .describe('Without control characters.')
-  .regex(/^\P{Cc}+$/u);
+  // In a path clients take these for something else.
+  .refine((given) => given !== '.' && given !== '..', 'it is a directory, not a name');
 const path = z.string().min(1).max(4_096);
 const bytes = z.int().nonnegative();
 const seconds = z.number().positive().max(86_400);
@@ -166,6 +165,12 @@ export const updateBody = z.strictObject({
     .optional()
     .describe('Update also models that may answer wrongly after a reload.'),
   keep_copy: z.boolean().optional(),
+  parts: z
+    .boolean()
+    .optional()
+    .describe(
+      'Send each rank only what its engine worker keeps, where that is known. False: whole tensors. Default: true.',
+    ),
   timeout_seconds: seconds.optional().describe('Of the whole update. Default: 600.'),
   step_timeout_seconds: seconds.optional().describe('Of one answer of an engine worker.'),
   connect_timeout_seconds: seconds
@@ -196,6 +201,8 @@ const instanceReport = z.object({
   outcome: z.string().describe('updated, unchanged or broken'),
   paused: z.boolean(),
   proofs: z.record(z.string(), z.string()).describe('arrived, installed, answering: what holds of it'),
+  fed: nullableText.describe('parts: each rank only what its engine worker keeps; whole: whole tensors'),
+  why_whole: nullableText.describe('Why not parts'),
   seconds: z.number(),
   error: z.object(errorFields).nullable(),
 });
@@ -272,6 +279,7 @@ const report = z.object({
   tensors: z.int(),
   bytes,
   received_bytes: bytes,
+  links: z.array(z.object({ rank, uploaded_bytes: bytes, broadcast_bytes: bytes })),
   buckets: z.int(),
   seconds: z.number(),
   gbps: z.number(),

@@ -1,5 +1,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import type * as z from 'zod';
 import { AccessError, NotFoundError, UsageError } from '../errors.ts';
@@ -12,8 +13,15 @@ import { type Route, route } from './route.ts';
 
 /** A list of 10,000 files fits; nothing else is long. */
 const mostBodyBytes = 4 << 20;
-/** A request has to arrive within this time; its answer may take as long as it takes. */
-const requestMilliseconds = 60_000;
+/**
+ * A request has to arrive within the first time, and its headers within the second: by being slow nobody keeps others from
+ * asking, least of all who has no token. Its answer may take as long as it takes.
+ */
+export const arrivalLimits = {
+  requestTimeout: 60_000,
+  headersTimeout: 10_000,
+  connectionsCheckingInterval: 2_000,
+} as const;
 /** Names of 256 characters, each up to twelve when it is encoded. */
 const longestParameter = 4_096;
 
@@ -30,7 +38,9 @@ export function createServer({ routes, version, tokenFor, log }: ServerOptions):
   const server = fastify({
     bodyLimit: mostBodyBytes,
     forceCloseConnections: true,
-    requestTimeout: requestMilliseconds,
+    requestTimeout: arrivalLimits.requestTimeout,
+    http: arrivalLimits,
+    clientErrorHandler: refuseMalformed,
     exposeHeadRoutes: false,
     // What is no URL comes to no route, and so past the hooks and the error handler of routes.
     frameworkErrors: (error, request, reply) => void answerFailure(error, request, reply, log),
@@ -118,6 +128,25 @@ function answerFailure(
   if (status === 503 || status === 429) reply.header('retry-after', '1');
   return reply.code(status).send(body);
 }
+
+/** Answers what is no request of HTTP, or came too slowly, for any server of these routes. */
+export function refuseMalformed(error: NodeJS.ErrnoException, connection: Duplex): void {
+  if (!connection.writable || error.code === 'ECONNRESET') return void connection.destroy();
+  const [status, reason, why] = malformed.get(error.code ?? '') ?? noHttp;
+  const body = JSON.stringify(toHttp(new UsageError(why)).body);
+  connection.end(
+    `HTTP/1.1 ${status} ${reason}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
+  );
+}
+
+const noHttp = [400, 'Bad Request', 'what was sent is no request of HTTP/1.1'] as const;
+const malformed: ReadonlyMap<string, readonly [number, string, string]> = new Map([
+  [
+    'HPE_HEADER_OVERFLOW',
+    [431, 'Request Header Fields Too Large', 'the headers of the request are too large'],
+  ],
+  ['ERR_HTTP_REQUEST_TIMEOUT', [408, 'Request Timeout', 'the request did not arrive in time']],
+]);
 
 function pathOf({ url }: FastifyRequest): string {
   return url.split('?', 1)[0]!;

@@ -3,7 +3,7 @@ import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { ClusterStatus, Progress } from '../actors/protocol/status-values.ts';
 import type { ClusterOptions } from '../cluster/options.ts';
 import { workersOf } from '../cluster/workers.ts';
-import { describe } from '../errors.ts';
+import { describe, NotFoundError } from '../errors.ts';
 import type { Logger } from '../ports.ts';
 import { EngineList, FileRoots } from './access.ts';
 import { ClusterKeeper, type KeeperState } from './cluster-keeper.ts';
@@ -51,10 +51,12 @@ export class Service {
   readonly roots: FileRoots;
   readonly #keeper: ClusterKeeper;
   readonly #watch: EngineWatch;
+  readonly #hosts: ClusterOptions['hosts'];
   readonly #log: Logger;
 
   private constructor(options: ServiceOptions, roots: FileRoots, shared: SharedFiles, log: Logger) {
     this.#log = log;
+    this.#hosts = options.cluster.hosts;
     this.shared = shared;
     this.roots = roots;
     const onProgress = (progress: Progress) => {
@@ -136,8 +138,12 @@ export class Service {
     if (!this.instances.hasRanks) this.checkpoints.released();
   }
 
-  /** The content of the join file of a host. Rejects as `Cluster.joinFile`. */
-  joinFile(host: string): Promise<string> {
+  /** The content of the join file of a host. Rejects with `NotFoundError`, and as `Cluster.joinFile`. */
+  async joinFile(host: string): Promise<string> {
+    if (this.#hosts?.[host]?.joins !== true)
+      throw new NotFoundError(
+        `the daemon has no host ${host} that joins (serve --host, or hosts of --config)`,
+      );
     return this.#keeper.use((cluster) => cluster.joinFile(host));
   }
 
@@ -182,8 +188,9 @@ export class Service {
   }
 
   async stop(): Promise<void> {
-    await this.#keeper.stop();
+    // First: who waits for it is told.
     this.#watch.close();
+    await this.#keeper.stop();
     this.shared.close();
   }
 }

@@ -96,6 +96,12 @@ export class SharedFiles {
     return this.owns(path) && this.#sessions.has(sessionOf(basename(path)) ?? '');
   }
 
+  /** The session of a client that is there, to which any of these belongs; null if there is none. */
+  openSessionOf(paths: readonly string[]): string | null {
+    const mine = paths.find((path) => this.isInSession(path));
+    return mine === undefined ? null : sessionOf(basename(mine));
+  }
+
   /** They are not registered any more, and nobody reads them: a session may write its own again. */
   async release(paths: readonly string[]): Promise<void> {
     for (const path of paths) this.#kept.delete(path);

@@ -1,7 +1,7 @@
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import type { Cluster, UpdateOptions } from '../cluster/cluster.ts';
-import { AbortedError, NotFoundError, toWire, type WireError } from '../errors.ts';
+import { AbortedError, NotFoundError, toWire, UsageError, type WireError } from '../errors.ts';
 import { ProgressSum } from '../observe/progress-bar.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
 import type { EventHub } from './event-hub.ts';
@@ -94,6 +94,8 @@ export class Updates {
     this.#checkpoints.check(checkpoint);
     for (const name of options.instances ?? []) this.#instances.check(name);
     const instances = options.instances ?? this.#instances.names;
+    if (instances.length === 0)
+      throw new UsageError('the daemon has no instance to update: add one first (weightcast add)');
     this.#count += 1;
     const id = `${this.#prefix}-${this.#count}`;
     const abort = new AbortController();

@@ -1,6 +1,7 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import * as z from 'zod';
 import { describe, UsageError } from '../errors.ts';
+import { readText } from '../text-file.ts';
 import type { BaselinePlace } from './baseline.ts';
 
 const format = 'weightcast baseline 1';
@@ -37,7 +38,7 @@ export function writeBaseline(file: string, places: readonly BaselinePlace[]): v
 export function readBaseline(file: string): BaselinePlace[] {
   let value: unknown;
   try {
-    value = JSON.parse(readFileSync(file, 'utf8'));
+    value = JSON.parse(readText(file));
   } catch (error) {
     throw new UsageError(`cannot read the baseline ${file}: ${describe(error)}`, { cause: error });
   }

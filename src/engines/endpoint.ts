@@ -25,6 +25,8 @@ export function checkAddress(endpoint: string, apiKey?: string): void {
     );
   const isOrigin =
     url !== null &&
+    // A URL leaves out white space, and takes a backslash for a slash: then the endpoint is not what it looks like.
+    /^[\x21-\x5b\x5d-\x7e]+$/.test(endpoint) &&
     /^https?:$/.test(url.protocol) &&
     url.pathname === '/' &&
     url.search === '' &&

@@ -11,7 +11,7 @@ const pollMilliseconds = 200;
 const readyMilliseconds = 5_000;
 /** An engine that does not say what it knows of itself within this time does not know it. */
 const questionMilliseconds = 5_000;
-/** Answers are error messages or short lists; the rest of a longer one is discarded. */
+/** Answers are error messages or short lists; the rest of a longer one, which may have no end, is not read. */
 const maxAnswerBytes = 1 << 20;
 /** Answers that are asked for because of what is in them: log-probabilities of a prompt. */
 const maxObjectBytes = 1 << 24;
@@ -213,8 +213,9 @@ export class EngineHttp {
     const chunks: Buffer[] = [];
     let bytes = 0;
     for await (const chunk of response.body as AsyncIterable<Buffer>) {
-      if (bytes < mostBytes) chunks.push(chunk.subarray(0, mostBytes - bytes));
+      chunks.push(chunk.subarray(0, mostBytes - bytes));
       bytes += chunk.byteLength;
+      if (bytes >= mostBytes) break;
     }
     const type = String(response.headers['content-type'] ?? '')
       .replace(/\s*;.*$/s, '')

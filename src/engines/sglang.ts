@@ -15,12 +15,18 @@ import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
 import { refuseOtherKind } from './engine-identity.ts';
 import { sglangAnswers } from './sglang-answers.ts';
 
+/** How often an engine is asked whether it is idle after a pause that aborts all requests, and the time between two questions. */
+const idleTries = 40;
+const idleMilliseconds = 250;
+
 /**
  * SGLang's routes. Its workers speak checkpoint-engine's link, or weightcast's if it was started by
  * `python -m weightcast.sglang`.
  */
 export class SglangClient implements EngineClient {
   readonly #http: EngineHttp;
+  /** The last pause has aborted requests, which may still be on their way out. */
+  #aborts = false;
 
   /** Throws `UsageError` for an invalid endpoint. */
   constructor(options: EngineHttpOptions) {
@@ -64,18 +70,35 @@ export class SglangClient implements EngineClient {
     throw new EngineError(`engine ${this.endpoint} is an SGLang, whose workers do not say what they hold`);
   }
 
-  pause(mode: PauseMode, options: CallOptions): Promise<void> {
-    return this.#http.call('POST', '/pause_generation', { mode }, options);
+  async pause(mode: PauseMode, options: CallOptions): Promise<void> {
+    this.#aborts = mode === 'abort';
+    await this.#http.call('POST', '/pause_generation', { mode }, options);
   }
 
   resume(options: CallOptions): Promise<void> {
     return this.#http.call('POST', '/continue_generation', {}, options);
   }
 
-  /** Flushes the cache within the update call: only there it is certain that no request runs. */
-  update({ links, resetCache }: EngineUpdate, options: CallOptions): Promise<void> {
+  /** Flushes the cache within the update call: what is computed before has the old weights. */
+  async update({ links, resetCache }: EngineUpdate, options: CallOptions): Promise<void> {
+    if (resetCache && this.#aborts) await this.#untilIdle(options);
+    this.#aborts = false;
     const body = { zmq_handles: links, flush_cache: resetCache };
-    return this.#http.call('POST', '/update_weights_from_ipc', body, options);
+    await this.#http.call('POST', '/update_weights_from_ipc', body, options);
+  }
+
+  /** A scheduler that still holds an aborted request when the weights have changed cannot flush its cache, and ends. */
+  async #untilIdle(options: CallOptions): Promise<void> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.#http.call('POST', '/flush_cache', null, options);
+      } catch (error) {
+        if (!(error instanceof EngineRefusal)) throw error;
+        if (error.status === 404) return;
+        if (error.status !== 400 || tries === idleTries) throw error;
+      }
+      await this.#http.wait(idleMilliseconds, options.signal);
+    }
   }
 
   /**

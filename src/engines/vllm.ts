@@ -1,5 +1,5 @@
 import { EngineError } from '../errors.ts';
-import { EngineRefusal, isCount } from './engine-answer.ts';
+import { isCount } from './engine-answer.ts';
 import type {
   CallOptions,
   EngineClient,
@@ -15,13 +15,7 @@ import type {
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
 import { refuseOtherKind } from './engine-identity.ts';
 import { vllmAnswers } from './vllm-answers.ts';
-import { protocolVersion, understands } from './worker-link/messages.ts';
-
-/**
- * What an engine's own time limit is longer than ours. An engine that gives up first leaves replies of its workers in
- * a queue where the next call finds them.
- */
-const engineSlackSeconds = 60;
+import { askWorkers, type Face, isAnswer, secondsOf } from './vllm-workers.ts';
 
 /** How long workers wait for their rank until that says otherwise: `DEFAULT_SILENCE_SECONDS` in python/. */
 const usualSilenceSeconds = 600;
@@ -63,7 +57,7 @@ export class VllmClient implements EngineClient {
   readonly #link: LinkKind;
   readonly #hasDraftModel: boolean;
   /** How the engine takes weights from weightcast's own link, as it said last. Null: it has to be asked. */
-  #face: 'session' | 'extension' | null = null;
+  #face: Face | null = null;
   /** It has no name for its weights, as it said when it was told one; until it says one, as a newer engine in its place does. */
   #isNameless = false;
 
@@ -190,13 +184,9 @@ export class VllmClient implements EngineClient {
 
   async linkProtocol(options: CallOptions): Promise<number | null> {
     if (this.#link !== 'weightcast') return null;
-    // One that had an extension is asked for both at once. Any other would log the call of a method that it does not have.
-    const early = this.#face === 'extension' ? this.#extensionProtocol(options) : null;
-    // Its failure counts if its answer does.
-    early?.catch(() => {});
-    const ofSessions = await this.#sessionProtocol(options);
-    this.#face = ofSessions === null ? 'extension' : 'session';
-    return ofSessions ?? (await (early ?? this.#extensionProtocol(options)));
+    const { face, protocol } = await askWorkers(this.#http, options);
+    this.#face = face;
+    return protocol;
   }
 
   async worldSize(options: CallOptions): Promise<WorldSize | null> {
@@ -221,55 +211,8 @@ export class VllmClient implements EngineClient {
 
   async #takesSessions(options: CallOptions): Promise<boolean> {
     if (this.#link !== 'weightcast') return false;
-    this.#face ??= (await this.#sessionProtocol(options)) === null ? 'extension' : 'session';
+    this.#face ??= (await askWorkers(this.#http, options)).face;
     return this.#face === 'session';
-  }
-
-  /**
-   * Null if weightcast is not the engine's weight-transfer engine. Asked by the one route that changes nothing in an engine
-   * that has another, or none.
-   */
-  async #sessionProtocol(options: CallOptions): Promise<number | null> {
-    const ask = (protocol: number) =>
-      this.#http.call('POST', '/init_weight_transfer_engine', { init_info: { protocol } }, options);
-    try {
-      await ask(protocolVersion);
-      return protocolVersion;
-    } catch (error) {
-      if (!isAnswer(error)) throw error;
-      const theirs = /speaks version .* this worker (\d+)/.exec(error.message)?.[1];
-      if (theirs === undefined) return null;
-      this.#checkProtocol(Number(theirs));
-      await ask(Number(theirs));
-      return Number(theirs);
-    }
-  }
-
-  /** Workers that have no answer speak the first version. */
-  async #extensionProtocol(options: CallOptions): Promise<number> {
-    const question = { method: 'weightcast_protocol', timeout: secondsOf(options) };
-    let answer: Record<string, unknown>;
-    try {
-      answer = await this.#http.object('POST', '/collective_rpc', question, options);
-    } catch (error) {
-      if (!isAnswer(error)) throw error;
-      return 1;
-    }
-    const results: unknown[] = Array.isArray(answer.results) ? answer.results : [];
-    const versions = results.map((result) => (result as { protocol?: unknown } | null)?.protocol);
-    const [version] = versions;
-    if (typeof version !== 'number' || versions.some((other) => other !== version)) return 1;
-    this.#checkProtocol(version);
-    return version;
-  }
-
-  /** Throws `EngineError`. */
-  #checkProtocol(theirs: number): void {
-    if (understands(theirs)) return;
-    const versions = `${theirs} of the worker link, this weightcast version ${protocolVersion}`;
-    throw new EngineError(
-      `the workers of engine ${this.endpoint} speak version ${versions}: install the same version of weightcast there`,
-    );
   }
 
   async #extension(post: Post, update: EngineUpdate, options: CallOptions): Promise<void> {
@@ -323,14 +266,4 @@ export class VllmClient implements EngineClient {
   }
 }
 
-/** The engine's own time limit for a call to its workers. */
-function secondsOf({ timeoutMilliseconds }: CallOptions): number {
-  return Math.ceil(timeoutMilliseconds / 1_000) + engineSlackSeconds;
-}
-
 type Post = (path: string, body: object | null) => Promise<void>;
-
-/** That the engine has answered, if only to refuse. */
-function isAnswer(error: unknown): error is EngineRefusal {
-  return error instanceof EngineRefusal;
-}

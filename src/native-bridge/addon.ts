@@ -116,8 +116,13 @@ export interface NativeThreadPool {
     progress: Float64Array,
     processors: number,
   ): Promise<BigUint64Array>;
-  /** Brings the pages of a mapping made by {@link NativeMappingClass.createEmpty}. Rejects with `ENOSPC`. */
-  reserve(mapping: NativeMapping, progress: Float64Array | null): Promise<Interval>;
+  /** Brings pages of a mapping made by {@link NativeMappingClass.createEmpty}. Rejects with `ENOSPC`. */
+  reserve(
+    mapping: NativeMapping,
+    offset: number,
+    bytes: number,
+    progress: Float64Array | null,
+  ): Promise<Interval>;
   /**
    * Copies whole tensors into a mapping, each to its offset, and returns their digests. The caller leaves `sources`, the
    * array and what is in it, untouched until the promise settles.

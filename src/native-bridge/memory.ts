@@ -81,20 +81,36 @@ export class Mapping {
    * As `create`, with the pages reserved by all threads of a pool, off this thread: huge pages where the kernel has
    * them. `progress[0]` counts up by the bytes. On a rejection nothing is left behind.
    */
-  static async reserve(
-    path: string,
-    bytes: number,
-    { pool, numaNode = null, progress = null }: ReserveOptions,
-  ): Promise<Mapping> {
-    const mapping = new Mapping(callNative(() => addon.Mapping.createEmpty(path, bytes, numaNode ?? -1)));
+  static async reserve(path: string, bytes: number, options: ReserveOptions): Promise<Mapping> {
+    const { mapping, steps } = Mapping.reserveInSteps(path, bytes, { ...options, stepBytes: bytes });
     try {
-      await awaitNative(pool.native.reserve(mapping.native, progress));
+      await Promise.all(steps);
       return mapping;
     } catch (error) {
       mapping.unlink();
       mapping.close();
       throw error;
     }
+  }
+
+  /**
+   * The same step by step, from the begin: the pages of a step may be used when its promise has resolved. `stepBytes` is a
+   * multiple of 2 MiB, or there are no huge pages. What is left when a step is rejected is for the caller to remove.
+   */
+  static reserveInSteps(
+    path: string,
+    bytes: number,
+    { pool, numaNode = null, progress = null, stepBytes }: ReserveOptions & { readonly stepBytes: number },
+  ): { readonly mapping: Mapping; readonly steps: readonly Promise<unknown>[] } {
+    const mapping = new Mapping(callNative(() => addon.Mapping.createEmpty(path, bytes, numaNode ?? -1)));
+    const steps = Array.from({ length: Math.ceil(bytes / stepBytes) }, (_, step) => {
+      const offset = step * stepBytes;
+      const count = Math.min(stepBytes, bytes - offset);
+      return awaitNative(pool.native.reserve(mapping.native, offset, count, progress));
+    });
+    // Whoever uses the memory waits for them; until then a rejection is nobody's mistake.
+    for (const step of steps) step.catch(() => {});
+    return { mapping, steps };
   }
 
   /** Maps an existing file whole. The caller sees to it that nobody truncates the file while it is mapped. */

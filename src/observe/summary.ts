@@ -13,12 +13,14 @@ export interface Summary {
   readonly bytes: number;
   /** Bytes that ranks received from other hosts. */
   readonly receivedBytes: number;
+  /** What came to the device of each rank, from host memory and from other ranks. */
+  readonly links: UpdateReport['links'];
   /** Of these, over TCP, and why not over RDMA: of the rank from which most came so. Null if none came so. */
   readonly overTcp: { readonly bytes: number; readonly from: number; readonly why: string | null } | null;
   readonly buckets: number;
   /** Duration of the update. */
   readonly seconds: number;
-  /** Checkpoint bytes per second of streaming, in 10^9: the rate to each engine worker. */
+  /** Checkpoint bytes per second of streaming, in 10^9: the rate to each engine worker that gets whole tensors. */
   readonly gbps: number;
   /** Seconds that each stage was busy, averaged over ranks. */
   readonly stages: Readonly<Record<'h2d' | 'broadcast' | 'reload', number>>;
@@ -38,6 +40,7 @@ export function summarize(report: UpdateReport): Summary {
     tensors: report.tensors,
     bytes: report.bytes,
     receivedBytes: report.receivedBytes,
+    links: report.links,
     overTcp: overTcp(report),
     buckets: report.buckets,
     seconds: round(report.seconds, 3),

@@ -34,6 +34,8 @@ export interface PlanInput {
   readonly bucketBytes: number;
   /** Modules that a model fuses within one call, beside the known ones. */
   readonly fused?: readonly FusedModules[];
+  /** `fusedUnits(manifest, fused)`, when they are known already. */
+  readonly units?: FusedUnits;
   /**
    * Paths of segments that ranks still receive. If given, every rank feeds what it loaded, even or not: only the
    * receiving rank knows what has arrived.
@@ -63,14 +65,14 @@ export function planUpdate(input: PlanInput): Plan {
 /** {@link planUpdate}, for those who decide later whether the plan still serves. */
 export function planWithNeeds(input: PlanInput): PlannedUpdate {
   const { manifest, fused = [] } = input;
-  const units = fusedUnits(manifest, fused);
+  const { units = fusedUnits(manifest, fused) } = input;
   const needs = memoryNeeds(manifest, units);
   const choice = chooseMode(needs, input);
   const ranks = Uint32Array.from(input.ranks, ({ rank }) => rank).sort();
   const columns = toColumns(takeTurns(planFeeds(input, units, choice)));
   const layout = input.layout ?? layoutDigests(manifest).lasting;
   const { mode, slots, slotBytes, largeSlotBytes } = choice;
-  const facts = { layout, mode, slots, slotBytes, largeSlotBytes, ranks, ...columns };
+  const facts = { layout, mode, slots, slotBytes, largeSlotBytes, ranks, ...columns, cuts: null };
   const plan = { digest: planDigest(facts), ...facts };
   assertPlan(plan, manifest, input.ranks, units);
   return { plan, needs, choice };

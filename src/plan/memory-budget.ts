@@ -23,7 +23,7 @@ const FAR_ABOVE = 2;
 const FEW = 1 / 4;
 
 /** Smaller buckets than this, where memory is short, would take longer to announce than to copy. */
-const LEAST_BUCKET_BYTES = 2 ** 20;
+export const LEAST_BUCKET_BYTES = 2 ** 20;
 
 /** Bytes of one tensor, or of several that share a bucket, aligned; and of how many that is the size. */
 export interface ItemSize {

@@ -22,10 +22,16 @@ const encodedPlan = z.object({
   tensorOrder: binary,
   tensorOffsets: binary,
   bucketBytes: binary,
+  cuts: z.object({ dims: binary, starts: binary, lengths: binary }).nullable(),
 });
 
-export function encodePlan(plan: Plan): Uint8Array {
+export function encodePlan({ cuts, ...plan }: Plan): Uint8Array {
   const encoded: z.infer<typeof encodedPlan> = {
+    cuts: cuts && {
+      dims: cuts.dims,
+      starts: bytesOfColumn(cuts.starts),
+      lengths: bytesOfColumn(cuts.lengths),
+    },
     ...plan,
     ranks: bytesOfColumn(plan.ranks),
     owners: bytesOfColumn(plan.owners),
@@ -41,7 +47,7 @@ export function encodePlan(plan: Plan): Uint8Array {
 export function decodePlan(bytes: Uint8Array): Plan {
   const parsed = encodedPlan.safeParse(unpacked(bytes));
   if (!parsed.success) throw new ProtocolError(`not a plan: ${parsed.error.issues[0]!.path.join('.')}`);
-  const { digest, ranks, owners, tensorStarts, tensorOrder, tensorOffsets, bucketBytes, ...facts } =
+  const { digest, ranks, owners, tensorStarts, tensorOrder, tensorOffsets, bucketBytes, cuts, ...facts } =
     parsed.data;
   const plan = {
     ...facts,
@@ -51,6 +57,11 @@ export function decodePlan(bytes: Uint8Array): Plan {
     tensorOrder: columnOfBytes('plan', Uint32Array, tensorOrder),
     tensorOffsets: columnOfBytes('plan', Float64Array, tensorOffsets),
     bucketBytes: columnOfBytes('plan', Float64Array, bucketBytes),
+    cuts: cuts && {
+      dims: columnOfBytes('plan', Uint8Array, cuts.dims),
+      starts: columnOfBytes('plan', Uint32Array, cuts.starts),
+      lengths: columnOfBytes('plan', Uint32Array, cuts.lengths),
+    },
   };
   if (planDigest(plan) !== digest) throw new ProtocolError(`not the plan ${digest}`);
   return { digest, ...plan };

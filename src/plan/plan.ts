@@ -1,3 +1,4 @@
+import type { Cuts } from '../checkpoint/cuts.ts';
 import { MOST_SLOTS, type Mode, SLOTS } from './memory-budget.ts';
 
 /** One is filled while the other is read; serial mode has no others. */
@@ -30,6 +31,8 @@ export interface Plan {
   readonly tensorStarts: Uint32Array;
   /** Rows of the manifest. */
   readonly tensorOrder: Uint32Array;
+  /** Which part of each of these tensors is sent, in their order; null: all of all. Only for a rank that is alone. */
+  readonly cuts: Cuts | null;
   /** Where each tensor lies in its bucket's slot: multiples of 256. */
   readonly tensorOffsets: Float64Array;
   /** From the start of the slot to the end of the last tensor; 0 only where a host holds no bytes at all. */

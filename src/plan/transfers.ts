@@ -1,5 +1,6 @@
+import { cutAt, partBytes } from '../checkpoint/cuts.ts';
 import type { Manifest } from '../checkpoint/manifest.ts';
-import type { Plan } from './buckets.ts';
+import type { Plan } from './plan.ts';
 
 /** What is copied from one segment to a bucket; rectangles are six numbers each, as the addon's `copy` takes them. */
 export interface Transfer {
@@ -10,7 +11,7 @@ export interface Transfer {
 
 /**
  * The copies that bring a bucket from host memory to a slot, for a slot that starts `base` bytes into its buffer.
- * Tensors that lie side by side in the segment as in the slot become one long copy.
+ * Tensors that lie side by side in the segment as in the slot become one long copy; a part of one is a rectangle.
  */
 export function transfersOf(plan: Plan, manifest: Manifest, bucket: number, base: number): Transfer[] {
   const bySegment = new Map<number, number[]>();
@@ -19,35 +20,41 @@ export function transfersOf(plan: Plan, manifest: Manifest, bucket: number, base
     const bytes = manifest.bytes[row]!;
     if (bytes === 0) continue;
     const segment = manifest.segmentOf[row]!;
-    let runs = bySegment.get(segment);
-    if (runs === undefined) {
-      runs = [];
-      bySegment.set(segment, runs);
+    let rectangles = bySegment.get(segment);
+    if (rectangles === undefined) {
+      rectangles = [];
+      bySegment.set(segment, rectangles);
     }
-    appendRun(runs, manifest.offsets[row]!, base + plan.tensorOffsets[entry]!, bytes);
+    const destination = base + plan.tensorOffsets[entry]!;
+    const cut = plan.cuts && cutAt(plan.cuts, entry);
+    if (cut === null) appendRun(rectangles, manifest.offsets[row]!, destination, bytes);
+    else {
+      const { offset, rowBytes, rows, pitch } = partBytes(manifest, row, cut)!;
+      const source = manifest.offsets[row]! + offset;
+      if (rows === 1) appendRun(rectangles, source, destination, rowBytes);
+      else rectangles.push(source, destination, rowBytes, rows, pitch, rowBytes);
+    }
   }
-  return [...bySegment].map(([segment, runs]) => ({ segment, rectangles: toRectangles(runs) }));
+  return [...bySegment].map(([segment, numbers]) => ({ segment, rectangles: Float64Array.from(numbers) }));
 }
 
-/** Runs are (source, destination, bytes). Alignment gaps are copied along: they are at most 255 bytes. */
-function appendRun(runs: number[], source: number, destination: number, bytes: number): void {
-  const last = runs.length - 3;
-  if (last >= 0) {
-    const gap = source - (runs[last]! + runs[last + 2]!);
-    const sameShift = source - runs[last]! === destination - runs[last + 1]!;
+export function rectangleBytes(rectangles: Float64Array): number {
+  let bytes = 0;
+  for (let at = 0; at < rectangles.length; at += 6) bytes += rectangles[at + 2]! * rectangles[at + 3]!;
+  return bytes;
+}
+
+/** Adds a rectangle of one row. Alignment gaps are copied along: they are at most 255 bytes. */
+function appendRun(rectangles: number[], source: number, destination: number, bytes: number): void {
+  const last = rectangles.length - 6;
+  if (last >= 0 && rectangles[last + 3] === 1) {
+    const gap = source - (rectangles[last]! + rectangles[last + 2]!);
+    const sameShift = source - rectangles[last]! === destination - rectangles[last + 1]!;
     if (sameShift && gap >= 0 && gap < 256) {
-      runs[last + 2] = source + bytes - runs[last]!;
+      const joined = source + bytes - rectangles[last]!;
+      rectangles.splice(last + 2, 4, joined, 1, joined, joined);
       return;
     }
   }
-  runs.push(source, destination, bytes);
-}
-
-function toRectangles(runs: readonly number[]): Float64Array {
-  const rectangles = new Float64Array(runs.length * 2);
-  for (let run = 0; run * 3 < runs.length; run += 1) {
-    const bytes = runs[run * 3 + 2]!;
-    rectangles.set([runs[run * 3]!, runs[run * 3 + 1]!, bytes, 1, bytes, bytes], run * 6);
-  }
-  return rectangles;
+  rectangles.push(source, destination, bytes, 1, bytes, bytes);
 }

@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs';
 import * as z from 'zod';
 import { quoted } from '../checkpoint/printable.ts';
 import { describe, UsageError } from '../errors.ts';
 import { issueOf } from '../schema-issue.ts';
+import { readText } from '../text-file.ts';
 import { keyBytes, type SpokeKeys } from '../transport/curve.ts';
 
 /**
@@ -67,7 +67,7 @@ export function parseJoinText(text: string, source: string): JoinDocument {
 export function readJoinFile(path: string): JoinDocument {
   let text: string;
   try {
-    text = readFileSync(path === '-' ? 0 : path, 'utf8');
+    text = readText(path === '-' ? 0 : path);
   } catch (error) {
     throw new UsageError(`the join file ${quoted(path)} cannot be read: ${describe(error)}`);
   }

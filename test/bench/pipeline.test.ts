@@ -16,7 +16,8 @@ const quick: Speeds = {
   ...measured,
   upload: bucketBytes,
   broadcast: Number.POSITIVE_INFINITY,
-  workerRoundTrip: 0,
+  workerBucket: 0,
+  workerTrip: 0,
   workerTensor: 0,
   broadcastStart: 0,
   notice: 0,
@@ -35,13 +36,20 @@ test('the slowest stage sets the time: uploads of all owners at once, broadcasts
   close(stream(1, 12, {}), 12);
   close(stream(4, 12, {}), 3);
   close(stream(4, 12, { upload: Number.POSITIVE_INFINITY, broadcast: bucketBytes / 2 }), 24);
-  close(stream(4, 12, { upload: Number.POSITIVE_INFINITY, workerRoundTrip: 5, workerTensor: 1 }), 72);
+  close(stream(4, 12, { upload: Number.POSITIVE_INFINITY, workerBucket: 5, workerTensor: 1 }), 72);
 });
 
 test('a worker that is slow to answer keeps the slots, and broadcasts wait for them', () => {
   // Two link slots: a bucket is broadcast when the one before the last is answered.
   const speeds = { upload: Number.POSITIVE_INFINITY, broadcast: bucketBytes / 2, notice: 4 };
   close(stream(2, 3, speeds), 2 + 4 + 2 + 4);
+});
+
+test('the way to a worker and back is gone while it is at other buckets, as many as there are slots', () => {
+  const speeds = { upload: Number.POSITIVE_INFINITY, workerBucket: 4 };
+  close(stream(1, 3, { ...speeds, workerTrip: 2 }), 1 + 3 * 4 + 1);
+  // Longer than the buckets in the other slots take.
+  close(stream(1, 6, { ...speeds, workerTrip: 20 }), 10 + 3 * 4 + (20 - 2 * 4) + 3 * 4 + 10);
 });
 
 test('between hosts a ring is as slow as the network, and longer by every hop', () => {

@@ -1,8 +1,19 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { encodeIdentity, identityOf } from '../../src/checkpoint/file-identity.ts';
+import { stepBytes } from '../../src/checkpoint/file-loader.ts';
 import { encodeManifest, type Manifest } from '../../src/checkpoint/manifest.ts';
 import type { LoadOrder } from '../../src/checkpoint/segment-store.ts';
 import { SharedSegments } from '../../src/checkpoint/shared-segments.ts';
@@ -136,6 +147,44 @@ test('a segment that is forgotten while it is filled is waited for, and leaves n
   assert(!isMapped(segment));
   assert(!existsSync(segment));
   await refused;
+  await pinned(0);
+});
+
+test('a segment is filled while its last pages are still to come, and no further when it is forgotten', async (t) => {
+  const { store, order, segment, source } = setUp(t);
+  const [first, other] = [stepBytes + 20_000_001, 3_000];
+  // Mostly a hole, with something around the end of the first step.
+  writeFileSync(source, '');
+  truncateSync(source, first + other);
+  const file = openSync(source, 'r+');
+  for (const at of [0, stepBytes - 500, first - 500]) writeSync(file, randomBytes(1_000), 0, 1_000, at);
+  closeSync(file);
+  const sizes = Float64Array.of(first, other);
+  const offsets = Float64Array.of(0, first);
+  const manifest = {
+    ...manifestOf(segment),
+    bytes: sizes,
+    offsets,
+    dimensions: sizes,
+    segments: [{ path: segment, bytes: first + other, host: 'h', rank: 0 }],
+  };
+  const large = (): LoadOrder => ({
+    ...order(false),
+    manifest: encodeManifest(manifest),
+    reads: [{ path: source, identity: identityNow(source), ranges: Float64Array.of(0, 0, first + other) }],
+  });
+  const segments = store();
+  const job = segments.load(large());
+  const pool = new ThreadPool(2);
+  t.after(() => pool.close());
+  assert.deepEqual(await job.digests, await digestTensors(pool, Mapping.open(source, false), offsets, sizes));
+  assert.equal(job.doneBytes(), job.totalBytes);
+  await segments.forget([segment]);
+  const forgotten = segments.load(large());
+  const refused = assert.rejects(forgotten.digests, { name: 'AbortedError' });
+  await segments.forget([segment]);
+  await refused;
+  assert(!existsSync(segment) && !isMapped(segment));
   await pinned(0);
 });
 

@@ -73,6 +73,7 @@ export interface BenchOptions {
   readonly bytes?: number;
   readonly deviceCapacity?: number;
   readonly faults?: ReferenceEngineOptions['faults'];
+  readonly keepsParts?: boolean;
   /** Whether the engine has a draft model, and whether the cluster's options declare one. */
   readonly draftModel?: { readonly exists: boolean; readonly isDeclared: boolean };
   readonly onProgress?: ClusterOptions['onProgress'];
@@ -86,6 +87,7 @@ export async function startBench(test: Scope, options: BenchOptions): Promise<Be
     bytes = 8 * 2 ** 20,
     deviceCapacity = 2 ** 27,
     faults,
+    keepsParts = false,
     onProgress,
     draftModel,
     instance,
@@ -109,6 +111,7 @@ export async function startBench(test: Scope, options: BenchOptions): Promise<Be
     deviceNamespace,
     deviceCapacity,
     hasDraftModel: draftModel?.exists ?? false,
+    keepsParts,
     ...(faults === undefined ? {} : { faults }),
   });
   ends.push(() => engine.stop());

@@ -113,6 +113,20 @@ def mistakes(client, given):
         Client(socket="/nowhere.sock").status()
     with raises(module.AccessError, "no token"):
         Client(url=given["url"]).status()
+    for url in ("ftp://x", "http://x:99999", "http://[::1", "http://x/path", "x:1", 3):
+        with raises(module.UsageError, "it must be a URL"):
+            Client(url=url)
+    with raises(module.UsageError, "no header can carry"):
+        Client(url=given["url"], token="two\r\nlines")
+    for timeout in (float("nan"), "5", -1):
+        with raises(module.UsageError, "timeout is "):
+            client.update("files", timeout=timeout)
+    with raises(module.UsageError, "not JSON compliant"):
+        client.update("files", memory_fraction=float("nan"))
+    with raises(module.UsageError, "name is "):
+        client.register("a\nb", tensors={"w": FakeArray([1.0])})
+    with raises(DaemonError, "is it a daemon?"):
+        Client(url=given["instance"]["endpoint"]).status()
     with raises(module.UsageError, "either socket or url"):
         Client(socket="/x", url="http://y")
     try:

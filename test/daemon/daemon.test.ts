@@ -1,12 +1,16 @@
 /** A daemon from its start to its end, as clients see it. */
 import assert from 'node:assert/strict';
-import { existsSync, statSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
+import { INDEX } from '../../src/checkpoint/file-list.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { statusAnswer, updateAnswer } from '../../src/daemon/schemas.ts';
 import { Baseline } from '../../src/index.ts';
+import { mostTextBytes } from '../../src/text-file.ts';
 import { ask } from './ask.ts';
 import { startDaemonBench } from './harness.ts';
 import { runPython, withoutPython } from './python.ts';
@@ -24,6 +28,9 @@ test('a checkpoint that is registered before there are ranks is loaded when they
   const waiting = await bench.ask('POST', '/v1/checkpoints', { name: 'one', path: one });
   assert.equal(waiting.status, 200, waiting.text);
   assert.equal(waiting.body.state, 'waiting');
+  const metas = await bench.ask('GET', '/v1/checkpoints/one/metas');
+  assert.deepEqual([metas.status, metas.body.error.code], [400, 'WEIGHTCAST_USAGE']);
+  assert.match(metas.body.error.message, /^checkpoint one is in no memory yet/);
   const early = await bench.ask('GET', '/readyz');
   assert.deepEqual([early.status, early.body.reasons], [503, ['the daemon has no instance']]);
 
@@ -34,7 +41,7 @@ test('a checkpoint that is registered before there are ranks is loaded when they
     status.checkpoints.map(({ name, state }) => [name, state]),
     [['one', 'loaded']],
   );
-  assert.deepEqual(status.reasons, ['instance a is unknown']);
+  assert.deepEqual(status.reasons, ['instance a is unknown (this daemon has not updated it yet)']);
 });
 
 test('an update answers with what became of each instance, and what is proved', async () => {
@@ -162,6 +169,11 @@ test("checkpoint-engine's routes take its bodies", async () => {
 
 test('what is wrong with a request is one line with a code and a fitting status', async () => {
   writeFileSync(join(scratch, 'bad.safetensors'), 'not a checkpoint');
+  mkdirSync(join(scratch, 'indexed'));
+  // Whoever opens it waits for a writer.
+  spawnSync('mkfifo', [join(scratch, 'indexed', INDEX)]);
+  writeFileSync(join(scratch, 'long'), '');
+  truncateSync(join(scratch, 'long'), mostTextBytes + 1);
   const cases: [string, string, unknown, number, string, RegExp][] = [
     [
       'POST',
@@ -190,6 +202,48 @@ test('what is wrong with a request is one line with a code and a fitting status'
     ],
     ['POST', '/v1/checkpoints', { name: 'a\u0000b', path: one }, 400, 'USAGE', /name/],
     ['POST', '/v1/checkpoints', { name: 'n'.repeat(257), path: one }, 400, 'USAGE', /name/],
+    // Nobody could unregister these by their names.
+    [
+      'POST',
+      '/v1/checkpoints',
+      '{"name":"a\\ud800b","path":"/x"}',
+      400,
+      'USAGE',
+      /^name: it has .*half a character/,
+    ],
+    ['POST', '/v1/checkpoints', { name: '..', path: one }, 400, 'USAGE', /^name: it is a directory/],
+    [
+      'POST',
+      '/v1/checkpoints',
+      { name: 'a\u202eb', path: one },
+      400,
+      'USAGE',
+      /^name: .*direction of writing/,
+    ],
+    [
+      'POST',
+      '/v1/checkpoints',
+      { name: 'x', path: join(scratch, 'indexed') },
+      400,
+      'CHECKPOINT',
+      /index.json .*not a regular file/,
+    ],
+    [
+      'POST',
+      '/v1/checkpoints',
+      { name: 'x', metas: join(scratch, 'long') },
+      400,
+      'CHECKPOINT',
+      /longer than 256 MiB/,
+    ],
+    [
+      'POST',
+      '/v1/updates',
+      { checkpoint: 'one', verify: { baseline: join(scratch, 'long') } },
+      400,
+      'USAGE',
+      /longer than 256 MiB/,
+    ],
     ['POST', '/v1/checkpoints', '{"name":', 400, 'USAGE', /JSON/],
     ['POST', '/v1/checkpoints', `"${'x'.repeat(5 << 20)}"`, 413, 'USAGE', /large/],
     ['POST', '/v1/checkpoints', '{"__proto__": {"name": "x"}}', 400, 'USAGE', /./],
@@ -273,6 +327,32 @@ test('what is wrong with a request is one line with a code and a fitting status'
       (await ask(daemon.socket, 'GET', '/v1/status', undefined, { 'weightcast-api': version })).status,
       200,
     );
+});
+
+test('what is no request is refused as what is wrong in one, on the socket and over TCP', async () => {
+  const { hostname, port } = new URL(daemon.url!);
+  const head = 'GET /healthz HTTP/1.1\r\nHost: x\r\n';
+  const cases: [string, number, RegExp][] = [
+    ['no request\r\n\r\n', 400, /no request of HTTP/],
+    [`${head}X: ${'y'.repeat(17_000)}\r\n\r\n`, 431, /headers .* too large/],
+    [`${head}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n`, 400, /no request of HTTP/],
+  ];
+  for (const where of [{ path: daemon.socket }, { host: hostname, port: Number(port) }])
+    for (const [sent, status, message] of cases) {
+      const connection = connect(where as { path: string });
+      connection.on('error', () => {}).write(sent);
+      let text = '';
+      for await (const piece of connection.setEncoding('latin1')) text += piece;
+      assert.match(text, new RegExp(`^HTTP/1.1 ${status} `));
+      const { error } = JSON.parse(text.split('\r\n\r\n')[1]!);
+      assert.equal(error.code, 'WEIGHTCAST_USAGE');
+      assert.match(error.message, message);
+    }
+  const form = await ask(daemon.socket, 'POST', '/v1/updates', 'checkpoint=one', {
+    'content-type': 'application/x-www-form-urlencoded',
+  });
+  assert.deepEqual([form.status, form.body.error.code], [415, 'WEIGHTCAST_USAGE']);
+  assert.match(form.body.error.message, /content-type: application\/json/);
 });
 
 test('an engine that does not run yet is added, and the status says that it was not asked', async () => {
@@ -380,6 +460,7 @@ test('an instance that leaves takes the memory along; what was registered comes 
   assert.equal((await bench.ask('DELETE', '/v1/instances/a')).status, 200);
   const without = await bench.ask('POST', '/v1/updates', { checkpoint: 'one' });
   assert.deepEqual([without.status, without.body.error.code], [400, 'WEIGHTCAST_USAGE']);
+  assert.match(without.body.error.message, /no instance to update/);
   const { body } = await bench.ask('GET', '/v1/status');
   assert.equal(body.checkpoints[0].state, 'waiting');
   // Its ranks have other numbers now, on the same devices.

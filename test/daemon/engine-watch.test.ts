@@ -43,6 +43,14 @@ test('an engine that is gone is found out', async (t) => {
   assert.match((await watch.problem(instance, version))!, /is not ready after 2000 ms: .*ECONNREFUSED/);
 });
 
+test('who waits for an engine that is asked is told when the daemon stops', async (t) => {
+  const engine = await fakeEngine(t, () => {});
+  const watch = new EngineWatch(createLog('test'), never);
+  const checked = watch.check({ name: 'a', endpoint: engine.endpoint, ranks: [0] });
+  watch.close();
+  await assert.rejects(checked, { name: 'AbortedError', message: 'the daemon is stopping' });
+});
+
 test('an engine is asked for its workers and their version of the link when its instance is added', async (t) => {
   const said = { world_size: 2, protocol: 2 };
   const { watch, instance } = await watched(t, said);

@@ -74,6 +74,10 @@ test('a version that one rank cannot begin is given up by all at once', { skip }
   await runCase('publisher_rank_cases/not_begun', {});
 });
 
+test('of two trainers that publish by one name the second is refused', { skip }, async () => {
+  await runCase('two_trainers', {});
+});
+
 test('an update is cancelled with its task', { skip }, async () => {
   await runCase('cancelled', { models: [await bench.makeModel(5)], workers: engine.workerPids });
 });

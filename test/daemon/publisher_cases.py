@@ -29,6 +29,36 @@ def steps(given):
             assert publisher.client.register("files", model).digest == digest, "the same weights as in the files"
 
 
+def two_trainers(given):
+    """Two that publish by one name would update engines to each other's weights: the second one is refused, until the first has
+    ended."""
+    mine = weightcast.connect(given["socket"], start=False, checkpoint="shared")
+    theirs = weightcast.connect(given["socket"], start=False, checkpoint="shared")
+
+    def publish(publisher, name):
+        with publisher.version(name) as version:
+            version.put_all({"w": floats(1, 2)})
+
+    publish(mine, "mine")
+    with raises(errors.UsageError, "version theirs: checkpoint shared is published by another trainer"):
+        publish(theirs, "theirs")
+    publish(mine, "mine again")
+    assert mine.client.checkpoint_files("shared")["version"] == "mine again"
+    mine.close()
+    eventually("the first one has ended", lambda: retried(theirs, publish))
+    assert theirs.client.checkpoint_files("shared")["version"] == "theirs"
+    theirs.close()
+    mine.client.unregister("shared")
+
+
+def retried(publisher, publish):
+    try:
+        publish(publisher, "theirs")
+        return True
+    except errors.UsageError:
+        return False
+
+
 def mistakes(given):
     """What is refused names the version and the tensor; a version that was abandoned is none."""
     publisher = weightcast.connect(given["socket"], start=False, checkpoint="mistakes")
@@ -52,6 +82,33 @@ def mistakes(given):
         publish(("w", 3))
     with raises(errors.UsageError, "tensor w: F32 [3] is 12 bytes, the data has 8"):
         publish(("w", ("F32", [3], bytes(8))))
+    for tensor, words in (
+        (("F32", [-1], b""), "its shape has -1"),
+        (("F32", [1.5], bytes(4)), "cannot be interpreted as an integer"),
+        (("F32", [1]), "a tuple is (dtype, shape, bytes)"),
+        (("F32", [1 << 40, 1 << 40], b""), "no file is that long"),
+    ):
+        with raises(errors.DaemonError, "version v: ", words):
+            publish(("w", tensor))
+    for pairs, words in (([("w",)], "got a tuple"), (["w"], "got a str"), (3, "not a int")):
+        with raises(errors.UsageError, "put_all takes pairs of name and tensor", words):
+            with publisher.version("v") as version:
+                version.put_all(pairs)
+    for name, words in (("", "1 to 256"), ("..", "1 to 256"), ("n" * 257, "1 to 256"), (3, "is 3"), ("a\nb", "'\\n'"), ("a\ud800", "ud800")):
+        with raises(errors.UsageError, "version is ", words):
+            publisher.version(name)
+    for timeout in (float("nan"), float("inf"), -1, "5", None):
+        for wrong in (lambda: publisher.version("v", timeout=timeout), lambda: next(publisher.receive("v", timeout))):
+            with raises(errors.UsageError, "timeout is ", "a number of seconds"):
+                wrong()
+    for wrong in (dict(rank="0"), dict(world_size=0), dict(copy_threads=0), dict(linger=-1), dict(checkpoint="a\tb"), dict(timeout="x")):
+        with raises(errors.UsageError, next(iter(wrong))):
+            weightcast.connect(given["socket"], start=False, **wrong)
+    os.environ["WEIGHTCAST_COMMAND"] = "/none/weightcast"
+    with raises(errors.UsageError, "none can be started there", "give another socket"):
+        weightcast.connect("/proc/none/daemon.sock")
+    with raises(errors.NotReadyError, "/none/weightcast cannot be started"):
+        weightcast.connect(f"{given['socket']}.other")
     with raises(ValueError, "the trainer's own"):
         with publisher.version("own"):
             raise ValueError("the trainer's own")

@@ -170,6 +170,7 @@ def silent_daemon(given):
     class Silent(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
+            self.send_header("weightcast-api", "1")
             self.end_headers()
             if self.path.endswith("/events"):
                 try:

@@ -56,6 +56,16 @@ test('one daemon serves on a socket; its commands talk to it; a signal ends it a
     [['register', model, '--name', 'v'], 0, /^registered v \(1 tensors, 16 B\); it is loaded when the first/],
     [['status'], 0, /^checkpoint {2}v; waits for the first instance; 1 tensors; 16 B$/m],
     [['update', '--name', 'w'], 2, /^NotFoundError: the daemon has no checkpoint w$/m],
+    [['update', '--checkpoint', 'v'], 2, /^CheckpointError: .*\/v does not exist; for a .* give --name$/m],
+    // What would do nothing is refused.
+    [['update', '--name', 'v', '--first-device', '4'], 2, /^UsageError: --first-device needs --endpoint/],
+    [
+      ['update', '--endpoint', 'http://127.0.0.1:1', '--ranks', '1'],
+      2,
+      /^UsageError: --socket is for a daemon/,
+    ],
+    [['resume', '--instance', 'a', '--timeout', '9'], 2, /^UsageError: --timeout needs --endpoint/],
+    [['join-file', 'node-2'], 2, /^NotFoundError: the daemon has no host node-2 that joins/],
     [
       ['add', '--endpoint', 'http://10.9.9.9:1', '--ranks', '0-1'],
       2,
@@ -78,6 +88,15 @@ test('one daemon serves on a socket; its commands talk to it; a signal ends it a
     gone.errors,
     /^NotReadyError: no daemon of this user serves on .*; start one with weightcast serve\n$/,
   );
+});
+
+test('its help names a page that is there, and what holds without an option', async (t) => {
+  const { code, output } = await run(t, 'serve', '--help').ended;
+  const help = output.replace(/\s+/g, ' ');
+  assert.equal(code, 0);
+  assert.ok(existsSync(/described in (\S*\/docs\/daemon\.md)\./.exec(help)![1]!), help);
+  assert.match(help, /--root <directory> .* \(default: every file, or with --listen none\)/);
+  assert.doesNotMatch(help, /\[\]/);
 });
 
 test('the socket of a daemon that was killed is taken over; stop ends it', async (t) => {

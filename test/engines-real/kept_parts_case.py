@@ -13,16 +13,16 @@ import sys
 rank, port, old, new, *options = sys.argv[1:]
 os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_DIST_IDENT": port}
 
-import torch  # noqa: E402
-from fake_rank import FakeRank, kept_of  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-from vllm.config import set_current_vllm_config  # noqa: E402
-from vllm.distributed import init_distributed_environment, initialize_model_parallel  # noqa: E402
-from vllm.engine.arg_utils import EngineArgs  # noqa: E402
-from vllm.model_executor.model_loader import get_model  # noqa: E402
-from weightcast import vllm_reload  # noqa: E402
-from weightcast.cuts import NOTHING, WHOLE  # noqa: E402
-from weightcast.vllm_update import install_weights  # noqa: E402
+import torch
+from fake_rank import FakeRank, kept_of
+from safetensors.torch import load_file
+from vllm.config import set_current_vllm_config
+from vllm.distributed import init_distributed_environment, initialize_model_parallel
+from vllm.engine.arg_utils import EngineArgs
+from vllm.model_executor.model_loader import get_model
+from weightcast import vllm_reload
+from weightcast.cuts import NOTHING, WHOLE
+from weightcast.vllm_update import install_weights
 
 RANKS = 2
 _BUCKET = 7
@@ -33,7 +33,9 @@ vllm_reload._is_packed_once = lambda layer: False
 
 def buckets(tensors: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     names = sorted(tensors)
-    return [{name: tensors[name] for name in names[at : at + _BUCKET]} for at in range(0, len(names), _BUCKET)]
+    return [
+        {name: tensors[name] for name in names[at : at + _BUCKET]} for at in range(0, len(names), _BUCKET)
+    ]
 
 
 configuration = EngineArgs(
@@ -52,7 +54,9 @@ target = vllm_reload.Target("target", model, configuration.model_config)
 
 
 def take(links: dict[str, str]) -> None:
-    install_weights(links, [target], vllm_config=configuration, device=torch.device("cpu"), silence_seconds=300)
+    install_weights(
+        links, [target], vllm_config=configuration, device=torch.device("cpu"), silence_seconds=300
+    )
 
 
 sender = FakeRank(1 << 24)

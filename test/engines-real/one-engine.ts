@@ -15,15 +15,16 @@ export async function freshAnswers<A>(
   }
 }
 
-/** A cluster of one rank, for an engine on the CPU. */
+/** A cluster for an engine on the CPU, of as many ranks as that has workers. */
 export async function startCluster(
   scope: Scope,
   instance: Omit<InstanceOptions, 'name' | 'ranks'>,
+  workers = 1,
 ): Promise<Cluster> {
   const cluster = await Cluster.start({
-    ranks: 1,
-    instances: [{ name: 'engine', ranks: [0], ...instance }],
-    // Nobody but the rank makes the device: to an engine on a CPU it is nothing but memory.
+    ranks: workers,
+    instances: [{ name: 'engine', ranks: [...Array(workers).keys()], ...instance }],
+    // Nobody but the rank makes a device: to an engine on a CPU it is nothing but memory.
     devices: { kind: 'host', namespace: `test-${randomBytes(6).toString('hex')}` },
   });
   scope.after(async () => void (await cluster.stop()));

@@ -67,7 +67,8 @@ test('an engine of which no worker says what it holds, or of another kind, has n
     name: 'EngineError',
     message: `no worker of engine ${silent} has said what it holds`,
   });
-  const old = await fakeEngine(t, status(500, '{"error":{"message":"no attribute weightcast_protocol"}}'));
+  const answer = status(500, '{"error":{"message":"no attribute weightcast_protocol"}}');
+  const old = await fakeEngine(t, answer, { transferEngine: true });
   await assert.rejects(Baseline.of([{ endpoint: old.endpoint }]), { message: /install this version of/ });
   const sglang = { endpoint: silent, engine: 'sglang' } as const;
   await assert.rejects(Baseline.of([sglang]), { message: /is an SGLang/ });

@@ -82,6 +82,27 @@ test('an endless error message is truncated', async (t) => {
   });
 });
 
+test('an answer without an end is not read to its end', async (t) => {
+  const hungUp = gate();
+  const { endpoint } = await fakeEngine(t, (request, response) => {
+    request.socket.on('close', hungUp.open);
+    const more = () => {
+      if (!response.destroyed) response.write('x'.repeat(1 << 16), () => setImmediate(more));
+    };
+    response.writeHead(500);
+    more();
+  });
+  await assert.rejects(clientOf(t, endpoint).update(order, patient()), { message: / with 500: x{500}$/ });
+  await hungUp.opened;
+});
+
+test("what an engine says moves no terminal's cursor", async (t) => {
+  const { endpoint } = await fakeEngine(t, status(500, 'a\u001b[2J\u2028b\rc'));
+  await assert.rejects(clientOf(t, endpoint).update(order, patient()), {
+    message: / with 500: a\\u001b\[2J\\u2028b c$/,
+  });
+});
+
 test('a call to an engine that is silent, or stops in the middle of its answer, ends at its deadline', async (t) => {
   for (const answer of [() => {}, (_, response) => void response.writeHead(200).write('{')] as Answer[]) {
     const { endpoint } = await fakeEngine(t, answer);
@@ -234,7 +255,17 @@ test('a page that something else sends in the place of the engine is a failure',
 });
 
 test('an invalid endpoint is refused', () => {
-  for (const endpoint of ['', 'localhost:8000', 'ftp://host', 'http://host/v1', 'unix:', 'http://']) {
+  for (const endpoint of [
+    '',
+    'localhost:8000',
+    'ftp://host',
+    'http://host/v1',
+    'unix:',
+    'http://',
+    ' http://h',
+    'http://h\n',
+    'http:\\\\h',
+  ]) {
     const make = () => new VllmClient({ endpoint, clock: systemClock });
     assert.throws(make, { name: 'UsageError', message: /^invalid endpoint "/ }, endpoint);
   }

@@ -30,7 +30,13 @@ export interface FakeEngine {
 /** What a vLLM from before weight-transfer engines does not have. */
 const newRoutes = ['/init_weight_transfer_engine', '/update_weight_version'];
 
-/** An HTTP server in the engine's place. Unless `transferEngine` is given, a vLLM without weight-transfer engines. */
+/** As its workers answer what they are. */
+const extension = status(200, '{"results":[{"protocol":2}]}');
+
+/**
+ * An HTTP server in the engine's place. Unless `transferEngine` is given, a vLLM without weight-transfer engines but with our
+ * worker extension; it is not noted that it was asked for that.
+ */
 export async function fakeEngine(
   t: TestContext,
   answer: Answer,
@@ -44,9 +50,11 @@ export async function fakeEngine(
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk as Buffer);
     const { authorization } = request.headers;
+    const body = Buffer.concat(chunks).toString();
+    if (body.includes('weightcast_protocol') && !where.transferEngine) return extension(request, response);
     asked.push({
       route: `${request.method} ${request.url}`,
-      body: Buffer.concat(chunks).toString(),
+      body,
       ...(authorization !== undefined && { authorization }),
     });
     answer(request, response);

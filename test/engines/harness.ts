@@ -65,6 +65,7 @@ export function receive(
         return (await receiver.finish?.()) ?? null;
       },
       ...(receiver.live && { live: () => receiver.live!() }),
+      ...(receiver.record && { record: receiver.record }),
     },
   );
   // A test may look at it only after other waits.

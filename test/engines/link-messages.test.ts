@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { decode } from '@msgpack/msgpack';
+import { decode, encode } from '@msgpack/msgpack';
 import {
   decodeReply,
   decodeRequest,
@@ -36,12 +36,15 @@ const requests: LinkRequest[] = [
     acceptUnproven: true,
     exchanges: 2,
     silenceSeconds: 3_660,
+    parts: true,
+    kept: 'record 7',
   },
   {
     type: 'load',
     tensors: [
       { name: 'modèle.weight', dtype: 'F4', shape: [2, 0, 2 ** 40], offset: 2 ** 45 },
       { name: '', dtype: 'BOOL', shape: [], offset: 0 },
+      { name: 'o_proj', dtype: 'BF16', shape: [8, 16], offset: 0, part: [1, 8, 8] },
     ],
   },
   { type: 'release' },
@@ -67,6 +70,18 @@ test('a report survives encoding and decoding, at any offset in a network buffer
     assert.deepEqual(decodeReply(buffer.subarray(shift, shift + frame.byteLength)), { ok: true, report });
   }
   assert.deepEqual(decodeReply(encodeReply({ ok: true, report: null })), { ok: true, report: null });
+  const dims = Uint8Array.of(255, 0, 1);
+  const kept = {
+    token: 'record 7',
+    cuts: { dims, starts: Uint32Array.of(0, 0, 2 ** 31), lengths: Uint32Array.of(1, 0, 2 ** 31) },
+  };
+  for (const reply of [
+    { ok: true, report: null, kept },
+    { ok: true, readsAhead: true, parts: true },
+  ] as const)
+    assert.deepEqual(decodeReply(encodeReply(reply)), reply);
+  const short = encode({ ok: true, kept: { token: '', dims, starts: new Uint8Array(12), lengths: dims } });
+  assert.throws(() => decodeReply(short), { name: 'ProtocolError', message: /kept parts/ });
   assert.deepEqual(decodeReply(encodeReply({ ok: true })), { ok: true });
 });
 

@@ -164,6 +164,28 @@ test('an engine is paused in the requested mode, and resumed', async (t) => {
   ]);
 });
 
+test('requests that a pause has aborted are gone before an update that flushes the cache', async (t) => {
+  let busy = 2;
+  const { asked, endpoint } = await fakeEngine(t, (request, response) => {
+    if (request.url !== '/flush_cache') return success(request, response);
+    busy -= 1;
+    status(busy < 0 ? 200 : 400, 'Flush cache failed.')(request, response);
+  });
+  const client = clientOf(t, endpoint);
+  const routesOf = async (mode: 'abort' | 'in_place', resetCache: boolean) => {
+    asked.length = 0;
+    await client.pause(mode, patient());
+    await client.update({ ...order, resetCache }, patient());
+    return asked.slice(1, -1).map(({ route }) => route);
+  };
+  assert.deepEqual(await routesOf('abort', true), Array(3).fill('POST /flush_cache'));
+  assert.deepEqual(await routesOf('abort', false), []);
+  assert.deepEqual(await routesOf('in_place', false), []);
+  // An update without a pause of ours waits for requests by itself.
+  await client.update({ ...order, resetCache: true }, patient());
+  assert.equal(asked.at(-2)!.route, 'POST /update_weights_from_ipc');
+});
+
 test('a unix socket, an API key, a deadline and an abort work as with vLLM', async (t) => {
   const answered = gate();
   const { asked, endpoint } = await fakeEngine(

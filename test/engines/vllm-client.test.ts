@@ -77,12 +77,15 @@ test('a cache that cannot be reset is an error', async (t) => {
   });
 });
 
-/** A vLLM with the routes of weight-transfer sessions; `answers` says what differs from 200, each once. */
+const sessionWorkers = status(200, '{"results":[{"protocol":2,"face":"session"}]}');
+
+/** A vLLM with the routes of weight-transfer sessions; `answers` says what is other than from one of ours, each once. */
 async function engineWithSessions(t: TestContext, answers: Record<string, Answer[]> = {}) {
+  const usual = (url: string) =>
+    url === '/collective_rpc' ? sessionWorkers : status(200, '{"message":"ok"}');
   const engine = await fakeEngine(
     t,
-    (request, response) =>
-      (answers[request.url!]?.shift() ?? status(200, '{"message":"ok"}'))(request, response),
+    (request, response) => (answers[request.url!]?.shift() ?? usual(request.url!))(request, response),
     { transferEngine: true },
   );
   return {
@@ -96,10 +99,10 @@ const session = ['start_weight_update', 'update_weights', 'finish_weight_update'
 test('an engine whose weight-transfer engine is weightcast is updated in a session, and not told a version', async (t) => {
   const { asked, endpoint, routes } = await engineWithSessions(t);
   await clientOf(t, endpoint).update(order, patient());
-  assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session]);
+  assert.deepEqual(routes(), ['collective_rpc', ...session]);
   assert.deepEqual(
-    asked.map(({ body }) => (body === '' ? null : JSON.parse(body))),
-    [{ init_info: { protocol: 2 } }, null, { update_info: { links } }, {}],
+    asked.slice(1).map(({ body }) => (body === '' ? null : JSON.parse(body))),
+    [null, { update_info: { links } }, {}],
   );
 });
 
@@ -107,27 +110,33 @@ test('a draft model takes the weights in a session of its own', async (t) => {
   const { endpoint, routes } = await engineWithSessions(t);
   await clientOf(t, endpoint, { hasDraftModel: true }).update(order, patient());
   const draft = ['start_draft_weight_update', 'update_weights', 'finish_weight_update'];
-  assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session, ...draft]);
+  assert.deepEqual(routes(), ['collective_rpc', ...session, ...draft]);
 });
 
-test('an engine whose weight-transfer engine is another, or none, is updated through its worker extension', async (t) => {
-  for (const refusal of [
-    'Invalid init_info for NCCLWeightTransferEngine',
-    'Weight transfer not configured',
-  ]) {
-    const body = JSON.stringify({ error: { message: refusal } });
-    const { endpoint, routes } = await engineWithSessions(t, {
-      '/init_weight_transfer_engine': [status(500, body), status(500, body)],
-      '/collective_rpc': [status(200), status(500)],
-    });
-    const client = clientOf(t, endpoint);
-    await client.update(order, patient());
-    // The second time it is not asked, and after a failure it is: it may have been started again, and otherwise.
-    await assert.rejects(client.update(order, patient()));
-    await client.update(order, patient());
-    const asks = ['init_weight_transfer_engine', 'collective_rpc'];
-    assert.deepEqual(routes(), [...asks, 'collective_rpc', ...asks]);
-  }
+test('an engine with a worker extension is asked nothing that fails, which would leave answers of workers behind', async (t) => {
+  const extension = status(200, '{"results":[{"protocol":2},{"protocol":2}]}');
+  const { asked, endpoint } = await engineWithSessions(t, {
+    '/collective_rpc': [extension, status(200), status(500), extension, status(200)],
+  });
+  const client = clientOf(t, endpoint);
+  await client.update(order, patient());
+  // The second time it is not asked, and after a failure it is: it may have been started again, and otherwise.
+  await assert.rejects(client.update(order, patient()));
+  await client.update(order, patient());
+  const [question, update] = ['weightcast_protocol', 'update_weights_from_weightcast'];
+  assert.deepEqual(
+    asked.map(({ body }) => JSON.parse(body).method),
+    [question, update, update, question, update],
+  );
+});
+
+test('what a call that failed has left in the way of the question is not its answer', async (t) => {
+  const left = status(500, '{"error":{"message":"Worker failed with error of an earlier call"}}');
+  const { endpoint, routes } = await engineWithSessions(t, {
+    '/collective_rpc': [left, status(200, '{"results":[{"protocol":2},{"protocol":2}]}')],
+  });
+  assert.equal(await clientOf(t, endpoint).linkProtocol(patient()), 2);
+  assert.deepEqual(routes(), ['collective_rpc', 'collective_rpc']);
 });
 
 /** As workers refuse the sender's version. */
@@ -144,11 +153,15 @@ const refusing = (theirs: number) =>
 test('an engine says which version of the worker link its workers understand, before anything else is asked', async (t) => {
   const session = await engineWithSessions(t);
   assert.equal(await clientOf(t, session.endpoint).linkProtocol(patient()), 2);
-  // One version apart: ours is that version's then.
-  const older = await engineWithSessions(t, { '/init_weight_transfer_engine': [refusing(1)] });
+  // One version apart: ours is that version's then. Its workers in sessions have no other answer.
+  const noMethod = status(500, '{"error":{"message":"no attribute weightcast_protocol"}}');
+  const older = await engineWithSessions(t, {
+    '/collective_rpc': [noMethod, noMethod],
+    '/init_weight_transfer_engine': [refusing(1)],
+  });
   assert.equal(await clientOf(t, older.endpoint).linkProtocol(patient()), 1);
   assert.deepEqual(
-    older.asked.map(({ body }) => JSON.parse(body)),
+    older.asked.slice(2).map(({ body }) => JSON.parse(body)),
     [{ init_info: { protocol: 2 } }, { init_info: { protocol: 1 } }],
   );
   const none = status(500, '{"error":{"message":"Weight transfer not configured"}}');
@@ -156,13 +169,13 @@ test('an engine says which version of the worker link its workers understand, be
     [status(200, '{"results":[{"protocol":3},{"protocol":3}]}'), 3],
     [status(200, '{"results":[{"protocol":2},{"protocol":2}]}'), 2],
     // Workers that have no answer, and those that give several, take what the first version has.
-    [status(500, '{"error":{"message":"no attribute weightcast_protocol"}}'), 1],
+    [noMethod, 1],
     [status(200, '{"results":[{"protocol":1},{"protocol":2}]}'), 1],
     [status(200, ''), 1],
   ] as const) {
     const extension = await engineWithSessions(t, {
       '/init_weight_transfer_engine': [none],
-      '/collective_rpc': [answer],
+      '/collective_rpc': [answer, answer],
     });
     assert.equal(await clientOf(t, extension.endpoint).linkProtocol(patient()), version);
   }
@@ -170,26 +183,6 @@ test('an engine says which version of the worker link its workers understand, be
   const options = { link: 'checkpoint-engine' } as const;
   assert.equal(await clientOf(t, foreign.endpoint, options).linkProtocol(patient()), null);
   assert.deepEqual(foreign.asked, []);
-});
-
-test('an engine that had a worker extension is asked for that and for sessions at once, and may have either', async (t) => {
-  const none = status(500, '{"error":{"message":"Weight transfer not configured"}}');
-  const { endpoint, routes } = await engineWithSessions(t, {
-    '/init_weight_transfer_engine': [none, none, status(200)],
-    '/collective_rpc': [status(200, '{"results":[{"protocol":2}]}'), status(500)],
-  });
-  const client = clientOf(t, endpoint);
-  assert.equal(await client.linkProtocol(patient()), 2);
-  // Workers that have no answer any more.
-  assert.equal(await client.linkProtocol(patient()), 1);
-  assert.equal(await client.linkProtocol(patient()), 2);
-  const [session, extension] = ['init_weight_transfer_engine', 'collective_rpc'];
-  assert.deepEqual(routes().slice(0, 2), [session, extension]);
-  assert.deepEqual(routes().slice(2).sort(), [extension, extension, session, session]);
-  // It has sessions now.
-  assert.equal(await client.linkProtocol(patient()), 2);
-  assert.equal(routes().at(-1), session);
-  assert.equal(routes().length, 7);
 });
 
 test('an engine without names for its weights is told none again, until it says one', async (t) => {
@@ -208,13 +201,9 @@ test('an engine without names for its weights is told none again, until it says 
 });
 
 test('an engine whose workers are further apart is refused, with what to do', async (t) => {
-  const none = status(500, '{"error":{"message":"Weight transfer not configured"}}');
   for (const answers of [
-    { '/init_weight_transfer_engine': [refusing(4)] },
-    {
-      '/init_weight_transfer_engine': [none],
-      '/collective_rpc': [status(200, '{"results":[{"protocol":4}]}')],
-    },
+    { '/collective_rpc': [status(404), status(404)], '/init_weight_transfer_engine': [refusing(4)] },
+    { '/collective_rpc': [status(200, '{"results":[{"protocol":4}]}')] },
   ]) {
     const { endpoint } = await engineWithSessions(t, answers);
     await assert.rejects(clientOf(t, endpoint).linkProtocol(patient()), {
@@ -229,7 +218,7 @@ test('an engine is asked what it holds by the face that it has, and keeps the na
   const client = clientOf(t, endpoint, { hasDraftModel: true });
   await client.survey('ipc://@survey', patient());
   const draft = ['start_draft_weight_update', 'update_weights', 'finish_weight_update'];
-  assert.deepEqual(routes(), ['init_weight_transfer_engine', ...session, ...draft]);
+  assert.deepEqual(routes(), ['collective_rpc', ...session, ...draft]);
   const bodies = asked.map(({ body }) => body);
   assert.deepEqual(
     bodies.filter((body) => body.includes('survey')),
@@ -244,10 +233,10 @@ test('an engine is asked what it holds by the face that it has, and keeps the na
 
 test('an engine with workers of another protocol is not updated in another way', async (t) => {
   const { endpoint, routes } = await engineWithSessions(t, {
-    '/init_weight_transfer_engine': [refusing(4)],
+    '/collective_rpc': [status(200, '{"results":[{"protocol":4,"face":"session"}]}')],
   });
   await assert.rejects(clientOf(t, endpoint).update(order, patient()), { message: /speak version 4/ });
-  assert.deepEqual(routes(), ['init_weight_transfer_engine']);
+  assert.deepEqual(routes(), ['collective_rpc']);
 });
 
 const active = status(500, '{"error":{"message":"a weight update is already active"}}');
@@ -291,7 +280,7 @@ test('a session that fails is not finished', async (t) => {
   await assert.rejects(clientOf(t, endpoint).update(order, patient()), {
     message: /answered POST \/update_weights with 500: rank 3 died$/,
   });
-  assert.deepEqual(routes(), ['init_weight_transfer_engine', 'start_weight_update', 'update_weights']);
+  assert.deepEqual(routes(), ['collective_rpc', 'start_weight_update', 'update_weights']);
 });
 
 test('a session that is cut short is closed: an engine that gets a request in an open one dies', async (t) => {
@@ -384,7 +373,7 @@ test('a draft model is refused before anything is touched, if the workers do not
   await clientOf(t, twice.endpoint, { hasDraftModel: true }).state(patient());
   const transfers = await engineWithSessions(t);
   await clientOf(t, transfers.endpoint, { hasDraftModel: true }).state(patient());
-  assert.ok(!transfers.routes().includes('collective_rpc'));
+  assert.equal(transfers.routes().filter((route) => route === 'collective_rpc').length, 1);
 });
 
 test('an engine that is down when it is asked first says so', async (t) => {

@@ -80,8 +80,8 @@ test('a file system that is filled up meanwhile is an error with wanted and free
   const [one, other] = ['one', 'other'].map((name) =>
     addon.Mapping.createEmpty(join(directory, name), 16 * mebibyte, -1),
   );
-  await awaitNative(pool.native.reserve(one!, null));
-  await assert.rejects(awaitNative(pool.native.reserve(other!, null)), {
+  await awaitNative(pool.native.reserve(one!, 0, 16 * mebibyte, null));
+  await assert.rejects(awaitNative(pool.native.reserve(other!, 0, 16 * mebibyte, null)), {
     name: 'OutOfHostMemoryError',
     message: /^cannot reserve .*\/other \(16 MiB wanted, .* free\): No space left on device$/,
   });
@@ -108,6 +108,28 @@ test('a file that cannot be reserved is gone again', async (t) => {
     made,
   );
   assert.equal(before - freeBytes(directory), made.length * 20 * mebibyte);
+});
+
+test('pages come step by step from the begin, and the step that does not fit is rejected', async (t) => {
+  const directory = smallFileSystem(t, 24);
+  if (directory === undefined) return;
+  const { pool } = setUp(t);
+  const progress = new Float64Array(1);
+  const options = { pool, progress, stepBytes: 4 * mebibyte };
+  const [one, other] = ['one', 'other'].map((name) =>
+    Mapping.reserveInSteps(join(directory, name), 14 * mebibyte, options),
+  );
+  const [first, second] = await Promise.all(
+    [one!, other!].map(({ steps }) => Promise.allSettled(steps.map((step) => step))),
+  );
+  assert.deepEqual(
+    first!.map(({ status }) => status),
+    Array(4).fill('fulfilled'),
+  );
+  assert.equal(statSync(one!.mapping.path).blocks * 512, 14 * mebibyte);
+  const rejected = second!.filter(({ status }) => status === 'rejected') as PromiseRejectedResult[];
+  assert(rejected.length > 0);
+  assert.match(rejected[0]!.reason.message, /^cannot reserve .*\/other \(14 MiB wanted, .* free\)/);
 });
 
 test('a kernel that cannot bring pages into a page table reserves them in the file', async (t) => {

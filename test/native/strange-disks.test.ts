@@ -19,6 +19,7 @@ const disks: Record<string, { outcome?: string; reads: RegExp }> = {
   'is-interrupted': { reads: /direct [1-9]\d*, cached 0, waiting 0, drops 0/ },
   'is-cached': { reads: /direct 0, cached [1-9]\d*, waiting 0, drops 0/ },
   'is-cached-in-part': { reads: /direct [1-9]\d*, cached [1-9]\d*, waiting 0, drops 0/ },
+  'says-that-all-is-cached': { reads: /direct [1-9]\d*, cached 0, waiting 0, drops 0, in vain 1$/ },
   'has-no-nowait': { reads: /direct [1-9]\d*, cached 0, waiting 0, drops 0/ },
   'is-broken': {
     outcome: 'cannot read /strange-is-broken at offset 10485760: Input/output error',

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { inOrderOfLayers } from '../../src/checkpoint/named-tensors.ts';
 import { planUpdate } from '../../src/plan/buckets.ts';
 import { byLayer, layerKeys } from '../../src/plan/layer-order.ts';
 import type { Plan } from '../../src/plan/plan.ts';
@@ -113,6 +114,21 @@ test('no more layers are held than there are owners, also where ranks loaded par
   const { manifest, plan } = planOf(mlaTensors({ ...small, layers: 23 }), { loaders: 8, count: 8 });
   assert.equal(new Set(plan.owners).size, 8);
   assert.ok(mostOpenLayers(plan, manifest.names) <= 8);
+});
+
+test('tensors of memory are put in the order of layers, whatever order they are given in', () => {
+  const listed = mlaTensors({ ...small, layers: 23 });
+  const numberless = ({ name }: { readonly name: string }) => name.replace(/\d+/, '');
+  // As a trainer that keeps a table for each kind of weight gives them.
+  const given = [...listed].sort((one, other) => (numberless(one) < numberless(other) ? -1 : 1));
+  const tensor = { dtype: 'U8', shape: [0], data: new Uint8Array() };
+  const ordered = Object.keys(inOrderOfLayers(Object.fromEntries(given.map(({ name }) => [name, tensor]))));
+  const bytesOf = new Map(listed.map(({ name, bytes }) => [name, bytes]));
+  const most = [given, ordered.map((name) => ({ name, bytes: bytesOf.get(name)! }))].map((each) => {
+    const { manifest, plan } = planOf(each, { loaders: 8, count: 8 });
+    return mostOpenLayers(plan, manifest.names);
+  });
+  assert.ok(most[0]! > 20 && most[1]! <= 8, `${most} layers are held`);
 });
 
 test('where every rank loaded a part of each layer, layers come in order', () => {

@@ -9,7 +9,7 @@ import type { TestTensor } from './engine-worker.ts';
 import { original, skip, skipOriginal } from './exchanges.ts';
 import { PythonEngine, type PythonEngineOptions } from './python-engine.ts';
 import { assertStoresAreFound } from './stores.ts';
-import { oddTensors } from './tensors.ts';
+import { oddTensors, tensorOf } from './tensors.ts';
 
 const ranks = [0, 1];
 
@@ -17,7 +17,7 @@ const ranks = [0, 1];
 async function startEngine(
   t: TestContext,
   link: LinkKind,
-  kind: Pick<PythonEngineOptions, 'form' | 'draftModel'> = {},
+  kind: Pick<PythonEngineOptions, 'form' | 'draftModel' | 'keepsShares'> = {},
 ) {
   const namespace = sharedMemoryName();
   const places = ranks.map((rank) => ({ uuid: `HOST-${namespace}-${rank}`, device: 'cpu' }));
@@ -69,6 +69,36 @@ test('a cluster updates an engine with our workers in Python, which prove what t
     readdirSync('/dev/shm').filter((name) => name.includes(engine.namespace)),
     [],
   );
+});
+
+test('workers in Python are sent what they have read of the first update, and hold all of it bit for bit', {
+  skip,
+}, async (t) => {
+  const engine = await startEngine(t, 'weightcast', { keepsShares: true });
+  const cluster = await startCluster(engine, {});
+  const weights = () => [
+    ...oddTensors(),
+    tensorOf('rows', 'BF16', [128, 256]),
+    tensorOf('experts', 'F8_E4M3', [16, 64, 64]),
+    tensorOf('scales', 'F32', [16, 1]),
+  ];
+  try {
+    for (const [name, fed] of [
+      ['first', 'whole'],
+      ['second', 'parts'],
+      ['third', 'parts'],
+    ] as const) {
+      const tensors = weights();
+      const report = await update(cluster, name, tensors);
+      assert.equal(report.instances[0]?.fed, fed, `${report.instances[0]?.whyWhole}`);
+      assert.ok(allArrived(report));
+      await assertHeld(engine, tensors);
+      if (fed === 'parts')
+        for (const { uploadedBytes } of report.links) assert.ok(uploadedBytes < report.bytes * 0.6);
+    }
+  } finally {
+    await cluster.stop();
+  }
 });
 
 test('a cluster updates engines with checkpoint-engine’s own workers, by the routes of vLLM and SGLang', {

@@ -90,7 +90,12 @@ class FakeRank:
         with open(self.path, "r+b") as file, mmap.mmap(file.fileno(), self.size) as memory:
             memory[:] = b"\xa5" * self.size
             for name, tensor in bucket.items():
-                entry = {"name": name, "dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "offset": end}
+                entry = {
+                    "name": name,
+                    "dtype": NAMES[tensor.dtype],
+                    "shape": list(tensor.shape),
+                    "offset": end,
+                }
                 if name in cuts:
                     entry["part"] = list(cuts[name])
                     tensor = tensor.narrow(*cuts[name])

@@ -84,7 +84,9 @@ class Reads(unittest.TestCase):
         self.assert_cut((4, 8, 6), Cut(0, 1, 1), lambda w: copied(w[1].narrow(0, 0, 4)))
 
     def test_what_is_between_two_reads_counts_as_read(self) -> None:
-        self.assert_cut((8, 6), Cut(0, 1, 6), lambda w: (copied(w[1]), copied(w[6])), lambda w: copied(w[1:7:5]))
+        self.assert_cut(
+            (8, 6), Cut(0, 1, 6), lambda w: (copied(w[1]), copied(w[6])), lambda w: copied(w[1:7:5])
+        )
 
     def test_whole_is_what_is_converted_repacked_or_read_by_halves(self) -> None:
         self.assert_cut(
@@ -99,10 +101,14 @@ class Reads(unittest.TestCase):
         )
 
     def test_what_is_never_read_is_kept_by_nobody(self) -> None:
-        self.assert_cut((8, 6), NOTHING, lambda w: None, lambda w: w[2:4].t().unsqueeze(0), lambda w: w.chunk(2)[0].data)
+        self.assert_cut(
+            (8, 6), NOTHING, lambda w: None, lambda w: w[2:4].t().unsqueeze(0), lambda w: w.chunk(2)[0].data
+        )
 
     def test_a_loader_that_gets_no_row_counts_on_being_asked(self) -> None:
-        self.assert_cut((8, 6), WHOLE, lambda w: copied(w.narrow(0, 8, 0)), lambda w: copied(w.narrow(0, 0, 0)))
+        self.assert_cut(
+            (8, 6), WHOLE, lambda w: copied(w.narrow(0, 8, 0)), lambda w: copied(w.narrow(0, 0, 0))
+        )
 
     def test_scalars_and_tensors_without_elements_are_whole(self) -> None:
         self.assert_cut((), WHOLE, lambda w: copied(w.reshape(1)), lambda w: w.item())
@@ -136,16 +142,23 @@ class Reads(unittest.TestCase):
         chance = random.Random(7)
         for _ in range(400):
             shape = tuple(chance.choice((1, 2, 3, 4, 6)) for _ in range(chance.randint(1, 4)))
-            steps = [(chance.randrange(6), chance.random(), chance.random()) for _ in range(chance.randint(1, 4))]
+            steps = [
+                (chance.randrange(6), chance.random(), chance.random()) for _ in range(chance.randint(1, 4))
+            ]
             numbers = torch.arange(torch.Size(shape).numel()).view(shape)
             read = set(through(numbers, steps).reshape(-1).tolist())
-            cut = cut_of(shape, lambda w: through(w, steps).clone(), torch.int64)
+            cut = cut_of(shape, lambda w, steps=steps: through(w, steps).clone(), torch.int64)
             with self.subTest(shape=shape, steps=steps, cut=cut):
                 kept = numbers if cut == WHOLE else numbers.narrow(*cut)
                 self.assertLessEqual(read, set(kept.reshape(-1).tolist()))
                 if cut not in (WHOLE, NOTHING):
-                    ends = numbers.narrow(cut.dim, cut.start, 1), numbers.narrow(cut.dim, cut.start + cut.length - 1, 1)
-                    self.assertTrue(all(read & set(end.reshape(-1).tolist()) for end in ends), "larger than needed")
+                    ends = (
+                        numbers.narrow(cut.dim, cut.start, 1),
+                        numbers.narrow(cut.dim, cut.start + cut.length - 1, 1),
+                    )
+                    self.assertTrue(
+                        all(read & set(end.reshape(-1).tolist()) for end in ends), "larger than needed"
+                    )
 
 
 def through(tensor: torch.Tensor, steps: Sequence[tuple[int, float, float]]) -> torch.Tensor:
@@ -171,12 +184,21 @@ def through(tensor: torch.Tensor, steps: Sequence[tuple[int, float, float]]) -> 
     return tensor
 
 
-WEIGHTS = {"first.rows0": (7, 4), "first.columns1": (3, 8), "second.rows0": (6, 2), "second.experts0": (4, 2, 2), "other.x": (2, 2)}
+WEIGHTS = {
+    "first.rows0": (7, 4),
+    "first.columns1": (3, 8),
+    "second.rows0": (6, 2),
+    "second.experts0": (4, 2, 2),
+    "other.x": (2, 2),
+}
 
 
 def version(value: float) -> dict[str, torch.Tensor]:
     numbers = itertools.count(value)
-    return {name: torch.tensor([next(numbers) for _ in range(torch.Size(shape).numel())]).view(shape) for name, shape in WEIGHTS.items()}
+    return {
+        name: torch.tensor([next(numbers) for _ in range(torch.Size(shape).numel())]).view(shape)
+        for name, shape in WEIGHTS.items()
+    }
 
 
 def buckets_of(weights: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
@@ -191,14 +213,17 @@ class Worker:
     def __init__(self, number: int) -> None:
         self.rank = FakeRank()
         self.model = Model(
-            first=Split(number, 2, rows0=(7, 4), columns1=(3, 8)), second=Split(number, 2, rows0=(6, 2), experts0=(4, 2, 2))
+            first=Split(number, 2, rows0=(7, 4), columns1=(3, 8)),
+            second=Split(number, 2, rows0=(6, 2), experts0=(4, 2, 2)),
         )
         self.config = CONFIG
 
     def send(self, weights: dict[str, torch.Tensor], **options: Any) -> dict[str, Any]:
         return self.rank.send(buckets_of(weights), self.take, **options)
 
-    def send_parts(self, weights: dict[str, torch.Tensor], token: str, cuts: dict[str, Cut]) -> dict[str, Any]:
+    def send_parts(
+        self, weights: dict[str, torch.Tensor], token: str, cuts: dict[str, Cut]
+    ) -> dict[str, Any]:
         announced = {name: tensor for name, tensor in weights.items() if cuts[name] != NOTHING}
         parts = {name: cut for name, cut in cuts.items() if cut not in (WHOLE, NOTHING)}
         return self.send(announced, cuts=parts, kept=token)
@@ -282,16 +307,34 @@ class Updates(unittest.TestCase):
     def test_some_tensors_may_come_whole_all_the_same(self) -> None:
         worker = self.workers[1]
         token, cuts = worker.record(version(1))
-        worker.send_parts(version(100), token, {**cuts, "first.rows0": WHOLE, "second.experts0": WHOLE, "other.x": WHOLE})
+        worker.send_parts(
+            version(100), token, {**cuts, "first.rows0": WHOLE, "second.experts0": WHOLE, "other.x": WHOLE}
+        )
         by_parts = worker.parameters()
         worker.send(version(100))
         self.assert_equal(by_parts, worker.parameters())
+
+    def test_a_rank_for_which_no_row_is_left_is_sent_the_tensor_all_the_same(self) -> None:
+        worker = self.workers[0]
+        worker.model = Model(first=Split(3, 4, rows0=(3, 4), columns1=(3, 8)))
+        names = ("first.rows0", "first.columns1")
+        weights = [{"first.rows0": torch.ones(3, 4)}, {"first.columns1": torch.ones(3, 8)}]
+        token, cuts = kept_of(worker.rank.send(weights, worker.take, parts=True))
+        self.assertEqual(cuts, [WHOLE, (1, 6, 2)])
+        weights = [{name: tensor * 2 for name, tensor in bucket.items()} for bucket in weights]
+        worker.rank.send(weights, worker.take, {names[1]: cuts[1]}, kept=token)
+        self.assertEqual(worker.model.held(), {names[0]: [[0.0] * 4], names[1]: [[2.0] * 2] * 3})
 
     def test_who_is_not_asked_says_nothing(self) -> None:
         worker = self.workers[0]
         self.assertEqual(worker.send(version(1)).keys(), {"ok", "report"})
         self.assertEqual(worker.rank.replies[0], {"ok": True, "readsAhead": True})
-        worker.send(version(1), parts=True)
+
+    def test_who_records_or_takes_parts_says_so_at_once(self) -> None:
+        worker = self.workers[0]
+        token, cuts = worker.record(version(1))
+        self.assertEqual(worker.rank.replies[0], {"ok": True, "readsAhead": True, "parts": True})
+        worker.send_parts(version(100), token, cuts)
         self.assertEqual(worker.rank.replies[0], {"ok": True, "readsAhead": True, "parts": True})
 
     def test_another_model_refuses_a_record_before_anything_is_loaded(self) -> None:
@@ -332,7 +375,12 @@ class Updates(unittest.TestCase):
         worker.record(version(1))
 
     def fails(
-        self, worker: Worker, token: str, cuts: dict[str, Cut], words: str, left: dict[str, torch.Tensor] | None = None
+        self,
+        worker: Worker,
+        token: str,
+        cuts: dict[str, Cut],
+        words: str,
+        left: dict[str, torch.Tensor] | None = None,
     ) -> None:
         """An update by parts fails, and from then on tensors are whole, as is said once. `left`: what it leaves."""
         with self.assertLogs("vllm.weightcast", "WARNING") as logs:
@@ -354,7 +402,9 @@ class Updates(unittest.TestCase):
         worker.model.first.rank = 1
         # What is loaded at once is in the model.
         left = before if self.layerwise else None
-        self.fails(worker, token, cuts, "reads more of tensor 'first.rows0' than .*: 0 to 3 along dimension 0", left)
+        self.fails(
+            worker, token, cuts, "reads more of tensor 'first.rows0' than .*: 0 to 3 along dimension 0", left
+        )
 
     def test_parts_that_are_not_read_fail(self) -> None:
         worker = self.workers[0]
@@ -367,7 +417,12 @@ class Updates(unittest.TestCase):
             passes_over.clear()
 
         worker.model.load_weights = load_some
-        self.fails(worker, token, cuts, "tensor 'second.experts0' it reads nothing now, and read 0 to 1 along dimension 0")
+        self.fails(
+            worker,
+            token,
+            cuts,
+            "tensor 'second.experts0' it reads nothing now, and read 0 to 1 along dimension 0",
+        )
 
     def test_a_tensor_that_was_passed_over_must_not_be_read_now(self) -> None:
         # Nobody knows what a quantised model must have.
@@ -394,7 +449,9 @@ class Updates(unittest.TestCase):
                 decode_request(request)
         worker = self.workers[0]
         token, _ = worker.record(version(1))
-        with self.assertRaisesRegex(ProtocolError, "0 to 2 along dimension 1 is no part of whole 8-byte words"):
+        with self.assertRaisesRegex(
+            ProtocolError, "0 to 2 along dimension 1 is no part of whole 8-byte words"
+        ):
             worker.rank.send([{"a": torch.zeros(7, 4)}], worker.take, {"a": (1, 0, 3)}, kept=token)
 
     def test_what_waits_for_its_layer_is_not_copied_again(self) -> None:

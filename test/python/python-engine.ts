@@ -22,6 +22,8 @@ export interface PythonEngineOptions {
   /** How our workers are embedded; `sglang` takes the weights once more after the first time if there is a draft model. */
   readonly form?: 'vllm' | 'sglang';
   readonly draftModel?: boolean;
+  /** Whether each of our workers keeps its share of the tensors only. */
+  readonly keepsShares?: boolean;
 }
 
 const routes = ['/health', '/ping', '/collective_rpc', '/update_weights_from_ipc'];
@@ -50,13 +52,14 @@ export class PythonEngine {
   }
 
   static async start(t: TestScope, options: PythonEngineOptions): Promise<PythonEngine> {
-    const { link, places, original = null, form = 'vllm' } = options;
-    const start = ({ uuid, device }: WorkerPlace) =>
+    const { link, places, original = null, form = 'vllm', keepsShares = false } = options;
+    const start = ({ uuid, device }: WorkerPlace, index: number) =>
       link === 'weightcast'
-        ? PythonWorker.start(t, 'weightcast_worker.py', [device, form, '60'], {
+        ? PythonWorker.start(t, 'weightcast_worker.py', [device, form, '60', ...share(index)], {
             WEIGHTCAST_DEVICE_UUID: uuid,
           })
         : PythonWorker.start(t, 'original_worker.py', [original!, device]);
+    const share = (index: number) => (keepsShares ? [`${index}/${places.length}`] : []);
     const engine = new PythonEngine(options, await Promise.all(places.map(start)));
     await engine.#listen(t);
     return engine;

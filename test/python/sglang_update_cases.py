@@ -190,13 +190,13 @@ class Requests(WithSglang):
         with unittest.mock.patch.object(sglang_update, "receive_weights", receive):
             return manager.update_weights_from_ipc(request)
 
+    def runner(self, model: Model, is_draft: bool) -> Any:
+        config = types.SimpleNamespace(dtype=torch.float32)
+        return types.SimpleNamespace(model=model, is_draft_worker=is_draft, device="cpu", model_config=config)
+
     def manager(self, *models: Model) -> Any:
         updater = sys.modules["sglang.srt.managers.scheduler_components.weight_updater"]
-        config = types.SimpleNamespace(dtype=torch.float32)
-        runners = [
-            types.SimpleNamespace(model=model, is_draft_worker=index > 0, device="cpu", model_config=config)
-            for index, model in enumerate(models)
-        ]
+        runners = [self.runner(model, index > 0) for index, model in enumerate(models)]
         return updater.SchedulerWeightUpdaterManager(*runners)
 
     def test_target_and_draft_are_updated_and_the_answer_says_so(self) -> None:
@@ -240,7 +240,7 @@ class Requests(WithSglang):
         refusals = (
             (1, 2, "no draft model takes the weights: leave hasDraftModel"),
             (2, 1, "its draft model takes the weights: tell the cluster hasDraftModel: true"),
-            (3, 2, "2 draft models take the weights: weightcast updates one at most"),
+            (3, 1, "its draft model takes the weights: tell the cluster hasDraftModel: true"),
         )
         for taken, sent, words in refusals:
             answer = self.ask(self.manager(*models[:taken]), exchanges=sent)
@@ -249,6 +249,62 @@ class Requests(WithSglang):
         self.assertEqual([self.held(model)["first.a"] for model in models], [[1.0] * 4] * 3)
         answer = self.ask(self.manager(*models[:2]), send=lambda load: load(weights_of(2.0, *ALL)), exchanges=2)
         self.assertTrue(answer.success, answer.message)
+
+    def test_all_drafts_of_a_model_take_the_weights_in_one_exchange(self) -> None:
+        target, *drafts = [self.started() for _ in range(4)]
+        sent: list[int] = []
+
+        def send(load: Callable[..., None]) -> None:
+            sent.append(len(sent))
+            load(weights_of(2.0, "first.a"))
+            load(weights_of(2.0, "first.b", "norm.weight"))
+
+        answer = self.ask(self.manager(target, *drafts), send=send, exchanges=2)
+        self.assertTrue(answer.success, answer.message)
+        self.assertEqual(sent, [0, 1])
+        self.assertRegex(answer.message, "step@1 in the 3 draft models, coverage unknown$")
+        for model in (target, *drafts):
+            self.assertEqual(self.held(model), {name: [2.0] * 4 for name in ALL})
+            self.assertEqual(model.first.processed, 2)
+
+    def test_drafts_that_sglang_cannot_reach_keep_their_weights(self) -> None:
+        """As SGLang 0.5.16 has them: it looks for the runners of any draft when the target is done."""
+
+        def update(manager: Any, request: Any) -> Any:
+            from sglang.srt.checkpoint_engine.checkpoint_engine_worker import (
+                SGLangCheckpointEngineWorkerExtensionImpl as Extension,
+            )
+
+            Extension(manager.tp_worker.model_runner).update_weights_from_ipc(request.zmq_handles)
+            if manager.draft_worker is not None:
+                for runner in manager.draft_worker.draft_worker.draft_runners:
+                    Extension(runner).update_weights_from_ipc(request.zmq_handles)
+            return types.SimpleNamespace(success=True, message="")
+
+        def speculating(inner: Any) -> Any:
+            return types.SimpleNamespace(draft_worker=inner, update_weights_from_ipc=None)
+
+        from weightcast.sglang_update import update_weights
+
+        for draft_worker, models in (
+            (None, 1),
+            # n-grams, and DFlash.
+            (speculating(None), 1),
+            (speculating(types.SimpleNamespace(model_runner="a draft")), 1),
+            (types.SimpleNamespace(), 1),
+            (speculating(types.SimpleNamespace(draft_runners=[self.runner(self.started(), True)])), 2),
+        ):
+            target = self.started()
+            worker = types.SimpleNamespace(model_runner=self.runner(target, False))
+            manager = types.SimpleNamespace(
+                tp_worker=worker, draft_worker=draft_worker, tp_cpu_group=None, offload_tags=set()
+            )
+            manager.update_weights_from_ipc = lambda request, manager=manager: update_weights(update, manager, request)
+            answer = self.ask(manager, send=lambda load: load(weights_of(2.0, *ALL)), exchanges=models)
+            self.assertTrue(answer.success, answer.message)
+            self.assertEqual(answer.message.count("step@1"), models)
+            self.assertIs(manager.draft_worker, draft_worker)
+            self.assertEqual(self.held(target), {name: [2.0] * 4 for name in ALL})
 
     def test_released_weights_are_refused(self) -> None:
         manager = self.manager(self.started())

@@ -17,7 +17,7 @@ from weightcast.messages import Open
 from weightcast.vllm_derived import renew_combined_gates
 from weightcast.vllm_reload import Target
 from weightcast.vllm_drafts import draft_apart, refusal_of_draft, targets_of
-from weightcast.vllm_update import ModelUpdate
+from weightcast.vllm_update import ModelUpdate, uuid_of_device
 from weightcast.worker import VllmWorkerExtension
 
 CPU = torch.device("cpu")
@@ -108,6 +108,35 @@ class Updates(unittest.TestCase):
             held = [arguments.arguments["weight"] for _, arguments in INFO[self.model.second].loaded_weights]
             self.assertEqual([tensor.tolist() for tensor in held], [[1.0] * 4])
             self.assertNotEqual(held[0].untyped_storage().data_ptr(), buffer.untyped_storage().data_ptr())
+
+    def test_experts_of_other_workers_are_not_held(self) -> None:
+        class Experts(Layer):
+            """Of which this worker has the first."""
+
+            def load(self, param: torch.Tensor, loaded_weight: torch.Tensor, expert_id: int) -> None:
+                if expert_id == 0:
+                    param.data.copy_(loaded_weight)
+
+        model = Model(experts=Experts("a", "b"))
+        self.target = Target("target", model, CONFIG)
+        info = INFO[model.experts]
+        for value in (1.0, 2.0):
+            with update_of(self.target) as update:
+                self.load(update, 9.0, "experts.a:1", "experts.b:1")
+                self.assertEqual(info.loaded_weights, [])
+                self.load(update, value, "experts.a:2", "experts.a:0")
+                held = [arguments.arguments["loaded_weight"].tolist() for _, arguments in info.loaded_weights]
+                self.assertEqual(held, [[value] * 4])
+                self.load(update, value, "experts.b:0")
+                update.finish()
+            self.assertEqual(model.held(), {"experts.a": [value] * 4, "experts.b": [value] * 4})
+
+    def test_a_layer_may_wait_through_buckets_that_have_nothing_for_it(self) -> None:
+        with update_of(self.target) as update:
+            for name in ("first.a", "second.a", "second.b", "first.b"):
+                self.load(update, 1.0, name)
+            update.finish()
+        self.assertEqual(self.model.held(), all_new(1.0))
 
     def test_the_link_buffer_is_free_when_the_last_bucket_is_answered(self) -> None:
         with update_of(self.target) as update:
@@ -372,6 +401,16 @@ class Updates(unittest.TestCase):
             else:
                 update_of(self.target)
 
+    def test_workers_on_no_gpu_take_the_links_in_the_order_of_their_ranks(self) -> None:
+        links = {"HOST-b-1": "x", "HOST-b-0": "y"}
+        with self.assertRaisesRegex(WeightcastError, "set WEIGHTCAST_DEVICE_UUID"):
+            uuid_of_device(CPU, links)
+        self.assertEqual(uuid_of_device(CPU, {"HOST-b-1": "x"}), "HOST-b-1")
+        with unittest.mock.patch.multiple(
+            torch.distributed, is_initialized=lambda: True, get_world_size=lambda: 2, get_rank=lambda: 1
+        ):
+            self.assertEqual(uuid_of_device(CPU, links), "HOST-b-0")
+
     def test_an_older_vllm_loads_as_the_files_are(self) -> None:
         fake_vllm.install(layerwise=False)
         with self.assertLogs("vllm.weightcast", "WARNING"):
@@ -528,6 +567,26 @@ class Drafts(unittest.TestCase):
             update.load(new_weights(2.0, *all_new(2.0))[1])
             self.assertEqual(said, ["relaxed", "strict"])
             update.finish()
+
+    def test_a_vllm_that_looks_for_whole_mtp_layers_after_each_call_is_not_believed(self) -> None:
+        load = self.model.load_weights
+        message = "MTP speculative decoding layer 4 weights missing from checkpoint. The checkpoint may have been quantized"
+
+        def load_and_look(weights: object) -> None:
+            load(weights)
+            raise ValueError(message)
+
+        self.model.load_weights = load_and_look
+        with update_of(Target("target", self.model, CONFIG)) as update:
+            update.load(new_weights(2.0, *all_new(2.0))[1])
+            update.finish()
+        self.assertEqual(update.report()["models"], ["target"])
+        message = "a tensor does not fit"
+        with (
+            update_of(Target("target", self.model, CONFIG)) as update,
+            self.assertRaisesRegex(ValueError, "does not fit"),
+        ):
+            update.load(new_weights(2.0, *all_new(2.0))[1])
 
 
 class Plugin(unittest.TestCase):

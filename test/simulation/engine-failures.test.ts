@@ -47,6 +47,22 @@ test('an engine with fewer workers than ranks is named early, got no byte and is
   });
 });
 
+test('an engine that says it is updated, and whose workers were never there, is named early', async () => {
+  await withCluster({}, async ({ world, user, succeeds, spares }) => {
+    const { workers } = world.engines[0]!;
+    for (const worker of workers) worker.isMissing = true;
+    const startedAt = world.clock.now();
+    const update = user.update('a', { timeoutMilliseconds: 600_000 });
+    const message =
+      /^no worker of instance engine-0 .* rank 0, 1 within 60000 ms of its engine's answer that it is updated/;
+    const report = await spares(update, 'engine-0', 'WEIGHTCAST_WORKER_LINK', message);
+    assert.ok(world.clock.now() - startedAt < 62_000);
+    assert.equal(report.instances[0]!.outcome, 'unchanged');
+    for (const worker of workers) worker.isMissing = false;
+    await succeeds(user.update('a'));
+  });
+});
+
 test('an engine that never answers fails the update when half of its time is over, and no other is harmed', async () => {
   await withCluster({ isCalm: true }, async ({ world, user, succeeds, spares }) => {
     world.engines[0]!.nextCall = 'silence';
@@ -411,7 +427,7 @@ test('an engine is put right by its own route and by a command of its own kind, 
         world.engines[1]!.isSleeping = false;
         world.engines[1]!.nextResume = 'error';
         const stuck = await succeeds(user.update('a'));
-        assert.ok(stuck.instances[1]!.error!.message.endsWith(`: ${resume}`));
+        assert.ok(stuck.instances[1]!.error!.message.endsWith(`while the cluster runs: ${resume}`));
         await succeeds(user.update('a'));
       },
     );

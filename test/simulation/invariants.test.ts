@@ -242,6 +242,8 @@ const leaks: readonly (readonly [violation: RegExp, leak: (fixture: Fixture) => 
         epoch: 99,
         version: '',
         liveLayouts: null,
+        parts: false,
+        kept: null,
         silenceSeconds: 1,
         timeoutMilliseconds: 1,
         clock,

@@ -177,6 +177,19 @@ for (const [given, milliseconds] of [
   });
 }
 
+test('an engine that is down for minutes is waited for by an update that has hours', async () => {
+  await withCluster({}, async ({ world, user, succeeds, spares }) => {
+    const [engine] = world.engines;
+    engine!.kill();
+    world.clock.after(600_000, () => engine!.restart());
+    const message = /engine-0 is not ready after 120000 ms/;
+    const usual = { timeoutMilliseconds: 600_000 };
+    await spares(user.update('a', usual), 'engine-0', 'WEIGHTCAST_DEADLINE', message);
+    const report = await succeeds(user.update('a', { timeoutMilliseconds: 7_200_000 }));
+    assert.ok(report.instances.every(({ outcome }) => outcome === 'updated'));
+  });
+});
+
 test('engine workers wait for their ranks until the time of the update is over', async () => {
   await withCluster({}, async ({ world, user, succeeds }) => {
     await succeeds(user.update('a', { timeoutMilliseconds: 7_200_000 }));

@@ -26,7 +26,12 @@ test('a hub process that is killed is down for its spoke', async (t) => {
   await eventually('up', () => heard.events.length === 1);
   child.kill('SIGKILL');
   await eventually('down', () => heard.events.length === 2);
-  assert.deepEqual(heard.events[1], { node, state: 'down', reason: 'its connection is gone' });
+  assert.deepEqual(heard.events[1], {
+    node,
+    state: 'down',
+    reason: 'its connection is gone',
+    isFarewell: false,
+  });
   assert.throws(() => spoke.send(node, tell(1)), PeerLostError);
 });
 

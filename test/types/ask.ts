@@ -20,5 +20,5 @@ export async function questions(
   await ask(context, planner, toBridge.resume, { timeoutMilliseconds: 1 }, within);
   // @ts-expect-error `abort` needs a reason.
   await ask(context, rank, toRank.abort, { epoch: 1 }, within);
-  (await ask(context, rank, toRank.prepare, { epoch: 1, createCommunicator: null }, within)).freeBytes;
+  (await ask(context, rank, toRank.prepare, { epoch: 1 }, within)).freeBytes;
 }

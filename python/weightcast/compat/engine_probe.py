@@ -47,9 +47,10 @@ class EngineProbe:
         """What its workers speak: whether a vLLM has weightcast's worker extension or transfer engine."""
         protocol = {"init_info": {"protocol": PROTOCOL_VERSION}}
         extension = {"method": "weightcast_protocol", "timeout": _ANSWER_SECONDS}
+        # In this order: a call that fails leaves answers of workers behind, which vLLM takes for those of the next one.
         ours = (
-            self._status("POST", "/init_weight_transfer_engine", protocol) == 200
-            or self._status("POST", "/collective_rpc", extension) == 200
+            self._status("POST", "/collective_rpc", extension) == 200
+            or self._status("POST", "/init_weight_transfer_engine", protocol) == 200
         )
         return "weightcast" if ours else "checkpoint-engine"
 

@@ -10,11 +10,11 @@ import {
   ManifestMerger,
 } from '../../checkpoint/manifest.ts';
 import { checkManifestSize } from '../../checkpoint/manifest-size.ts';
-import { type BadTensor, combineParts, type PartReport } from '../../checkpoint/parts.ts';
+import { type BadTensor, combineParts } from '../../checkpoint/parts.ts';
 import type { CheckpointIndex } from '../../checkpoint/source.ts';
 import { asFailure, UsageError, VerificationError } from '../../errors.ts';
-import { inManifestOrder } from '../../plan/arrived-order.ts';
-import { type Plan, planUpdate } from '../../plan/buckets.ts';
+import { arrivedReports } from '../../plan/arrived-order.ts';
+import { planUpdate } from '../../plan/buckets.ts';
 import { type FusedModules, type FusedUnits, fusedUnits } from '../../plan/fused-tensors.ts';
 import { assignWritten, FileAssigner, type FileAssignments } from '../../plan/load-assignment.ts';
 import { PlanCache } from '../../plan/plan-cache.ts';
@@ -22,9 +22,9 @@ import { planReception, servedBy, withLost } from '../../plan/reception.ts';
 import { cutSlices, type Slices } from '../../plan/slices.ts';
 import { type Actor, type Context, type Reply, restartForEver, type SpawnOptions } from '../kernel/index.ts';
 import type { LoadRequest, Merged } from '../protocol/checkpoint-values.ts';
-import type { Planned } from '../protocol/plan-values.ts';
+import type { PartsPlanned, Planned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
-import type { Arrived } from '../protocol/update-values.ts';
+import { PartsPlanner } from './parts-planner.ts';
 
 type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
 
@@ -51,6 +51,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
   /** Layouts of which it is not known yet whether they were registered. */
   readonly #merged = new Set<string>();
   readonly #plans = new PlanCache();
+  readonly #partsPlanner = new PartsPlanner();
   /** `arrivalDigest` of manifests. */
   readonly #expected = new WeakMap<Manifest, string>();
   /** Of the checkpoint that was planned last. */
@@ -83,6 +84,10 @@ export class PlannerActor implements Actor<PlannerMessage> {
           return this.#replyLater(this.#keep(decodeManifest(message.manifest)), context.deferReply(message));
         case 'plan':
           return context.reply(message, this.#plan(message));
+        case 'plan-parts':
+          return context.reply(message, this.#planParts(message));
+        case 'learn-parts':
+          return this.#partsPlanner.learn(message.digest, message.cuts);
         case 'verify':
           this.#verify(message);
           return context.reply(message, {});
@@ -221,6 +226,21 @@ export class PlannerActor implements Actor<PlannerMessage> {
     };
   }
 
+  #planParts(message: MessageOf<'plan-parts'>): PartsPlanned {
+    const { manifest: known, lasting: layout } = this.#known(message.layout);
+    const manifest = withLost(known, message.lost);
+    const { units } = this.#partsOf(layout, manifest, message.fused);
+    const answer = this.#partsPlanner.plan(message, { manifest, layout, units });
+    if (answer.outcome !== 'parts') return answer;
+    const rest = {
+      expected: this.#expectedOf(known),
+      segments: pathsOf(known),
+      manifest: null,
+      reception: null,
+    };
+    return { outcome: 'parts', planned: answer.plans.map((plan) => ({ plan, ...rest })) };
+  }
+
   #partsOf(layout: string, manifest: Manifest, fused: readonly FusedModules[]) {
     const key = JSON.stringify([layout, fused]);
     if (this.#parts?.key !== key) {
@@ -237,10 +257,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
 
   #verify({ layout, instance, reports }: MessageOf<'verify'>): void {
     const { manifest } = this.#known(layout);
-    const verdict = combineParts(
-      reports.map(({ rank, plan, arrived }) => ({ rank, ...columnsOf(arrived, plan, manifest) })),
-      manifest.digests,
-    );
+    const verdict = combineParts(arrivedReports(reports, manifest.digests), manifest.digests);
     if (verdict.ok) return;
     const [{ row, reason }] = verdict.bad as [BadTensor];
     const others = verdict.badCount > 1 ? ` (and ${verdict.badCount - 1} more tensors)` : '';
@@ -267,6 +284,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
     if (lasting === undefined) return;
     if ([...this.#manifests.values()].some((other) => other.lasting === lasting)) return;
     this.#plans.forget(lasting);
+    this.#partsPlanner.forget(lasting);
   }
 }
 
@@ -279,11 +297,4 @@ function whence({ segments, segmentOf }: Manifest, row: number): string {
   const { path, host } = segments[segmentOf[row]!]!;
   if (adoptedFile(path) === null) return '';
   return `; it lies in ${segmentFile(path)} on host ${host}, which must not be written while it is registered`;
-}
-
-/** Engine workers report tensors in the order in which they were announced: that of their rank's plan. */
-function columnsOf(arrived: Arrived, plan: Plan, { digests }: Manifest): Omit<PartReport, 'rank'> {
-  if (arrived !== 'as registered') return inManifestOrder(arrived, plan);
-  const rows = digests.length;
-  return { digests, part: new Uint16Array(rows), parts: new Uint16Array(rows).fill(1) };
 }

@@ -25,7 +25,7 @@ export const deadlines = {
   load: 3_600_000,
   /** A rank releasing everything after a failure; native copies in flight end first. */
   abort: 30_000,
-  /** An engine that loads its model answers its health route late. */
+  /** An engine that loads its model answers its health route late. Longer where an update has more than ten minutes. */
   engineHealthy: 120_000,
   /** An engine resuming. */
   engineResume: 30_000,

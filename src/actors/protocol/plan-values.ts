@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { binary, bytes, doubles, rank, words } from './values.ts';
+import { binary, bytes, cuts, doubles, rank, words } from './values.ts';
 
 /** Plans as messages carry them. */
 
@@ -17,6 +17,7 @@ export const plan = z.object({
   tensorOrder: words,
   tensorOffsets: doubles,
   bucketBytes: doubles,
+  cuts: cuts.nullable(),
 });
 
 /** Lists of `FusedModules` of plan/fused-tensors.ts. */
@@ -57,3 +58,13 @@ export const planned = z.object({
     .nullable(),
 });
 export type Planned = z.infer<typeof planned>;
+
+export const partsPlanned = z.discriminatedUnion('outcome', [
+  /** A plan for each rank, in their order. */
+  z.object({ outcome: z.literal('parts'), planned: z.array(planned) }),
+  /** Why it has to be whole tensors. */
+  z.object({ outcome: z.literal('whole'), why: z.string() }),
+  /** Of what ranks have announced the planner does not know this: to be asked again once it does. */
+  z.object({ outcome: z.literal('lacking'), lacking: z.array(z.object({ rank, digest: z.string() })) }),
+]);
+export type PartsPlanned = z.infer<typeof partsPlanned>;

@@ -8,10 +8,10 @@ import {
   ownSegment,
   segment,
 } from './checkpoint-values.ts';
-import { copy, fabricRank, fusedModules, plan, planned } from './plan-values.ts';
+import { copy, fabricRank, fusedModules, partsPlanned, plan, planned } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
-import { arrived } from './update-values.ts';
-import { binary, bytes, longs, name, nothing, rank } from './values.ts';
+import { arrived, keptAnnouncement } from './update-values.ts';
+import { binary, bytes, cuts, longs, name, nothing, rank } from './values.ts';
 
 export const toPlanner = {
   /** Reads the headers of a checkpoint's files, and keeps them under a number until others are opened. */
@@ -60,6 +60,21 @@ export const toPlanner = {
     },
     planned,
   ),
+  /** The same for one instance whose ranks are each to get only what their engine workers keep. */
+  planParts: request(
+    'plan-parts',
+    {
+      layout: z.string(),
+      ranks: z.array(z.object({ rank, host: z.string(), freeBytes: bytes, kept: z.array(keptAnnouncement) })),
+      lost: z.array(segment),
+      memoryFraction: z.number(),
+      bucketBytes: bytes,
+      fused: fusedModules,
+    },
+    partsPlanned,
+  ),
+  /** What ranks have announced under this digest. */
+  learnParts: notice('learn-parts', { digest: z.string(), cuts }),
   verify: request(
     'verify',
     {

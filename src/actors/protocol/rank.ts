@@ -6,11 +6,12 @@ import {
   communicator,
   communicatorRequest,
   createdCommunicator,
+  keptAnnouncement,
   opened,
   streamed,
   workerAsked,
 } from './update-values.ts';
-import { binary, bytes, epoch, longs, milliseconds, nothing } from './values.ts';
+import { binary, bytes, cuts, epoch, longs, milliseconds, nothing } from './values.ts';
 
 export const toRank = {
   /** Looks at files on the rank's host. `known`: an identity that they are expected to have. */
@@ -50,11 +51,7 @@ export const toRank = {
   writeDocument: request('write-document', { document, offset: bytes, piece: binary }, nothing),
   prepare: request(
     'prepare',
-    {
-      epoch,
-      /** For one rank of a group without a communicator; null for all others. */
-      createCommunicator: communicatorRequest.nullable(),
-    },
+    { epoch },
     z.object({
       freeBytes: bytes,
       /** The bucket size that suits the device. */
@@ -62,8 +59,16 @@ export const toRank = {
       /** Manifests, by layout, and plans, by digest, that the rank has cached. */
       layouts: z.array(z.string()),
       planDigests: z.array(z.string()),
-      createdCommunicator: createdCommunicator.nullable(),
+      kept: z.array(keptAnnouncement),
     }),
+  ),
+  /** What it has announced under this digest. */
+  keptParts: request('kept-parts', { digest: z.string() }, cuts),
+  /** For one rank of a group without a communicator. */
+  createCommunicator: request(
+    'create-communicator',
+    { epoch, communicator: communicatorRequest },
+    createdCommunicator,
   ),
   open: request(
     'open',

@@ -48,6 +48,8 @@ export const updateRequest = z.object({
   heal: z.boolean(),
   /** Hosts keep what they receive from other hosts, and serve it to others. */
   keepCopy: z.boolean(),
+  /** Send each rank only the parts of tensors that its engine worker keeps, where these are known. */
+  parts: z.boolean(),
   timeoutMilliseconds: milliseconds,
   /** How long one answer of an engine worker may take. Default: longer for a larger checkpoint. */
   stepTimeoutMilliseconds: milliseconds.optional(),
@@ -114,8 +116,14 @@ export const workerAsked = z.object({
   silenceSeconds: z.number().positive(),
   /** The version of the worker link that it understands. */
   protocol: z.int(),
+  /** What it keeps of each tensor: not asked; asked if its rank does not know; asked, and what its rank knows is out of date. */
+  parts: z.enum(['no', 'learn', 'anew']),
 });
 export type WorkerAsked = z.infer<typeof workerAsked>;
+
+/** That a rank knows what its engine worker keeps of a list of tensors (`tensorsDigest`), by the digest of that. */
+export const keptAnnouncement = z.object({ tensors: z.string(), digest: z.string() });
+export type KeptAnnouncement = z.infer<typeof keptAnnouncement>;
 
 /** `LiveDigests` of engines/worker-link: what an engine worker holds. */
 export const liveDigests = z.object({
@@ -175,6 +183,8 @@ export const streamed = z.object({
   /** One for each exchange; none if its worker was not asked, or does not say. */
   live: z.array(liveDigests),
   received: z.array(received),
+  /** From host memory to its device. */
+  uploadedBytes: bytes,
 });
 export type Streamed = z.infer<typeof streamed>;
 
@@ -203,6 +213,10 @@ export const instanceReport = z.object({
   /** The update has paused it, and could not, or must not, resume it. */
   paused: z.boolean(),
   proofs,
+  /** What its ranks were sent: only what their engine workers keep, or whole tensors. Null if nothing was. */
+  fed: z.enum(['parts', 'whole']).nullable(),
+  /** Why not parts, if it was whole tensors and the update allowed parts. */
+  whyWhole: z.string().nullable(),
   /** From the start of the update until this instance was done with. */
   seconds: z.number(),
   /** Why it was not updated, or is still paused. */
@@ -227,6 +241,8 @@ export const updateReport = z.object({
   receivedBytes: bytes,
   /** The same by the rank they were read from, and the way. */
   received: z.array(received),
+  /** Of each rank, the bytes that came to its device from host memory, and from the devices of other ranks. */
+  links: z.array(z.object({ rank, uploadedBytes: bytes, broadcastBytes: bytes })),
   buckets: z.int(),
   /** Device memory of a rank, at most: `slots` of `slotBytes` each, and one of `largeSlotBytes` for larger tensors. */
   slots: z.int(),

@@ -9,6 +9,7 @@ import type { Context } from '../kernel/index.ts';
 import type { ReceptionRequest } from '../protocol/join-values.ts';
 import type { Opened } from '../protocol/update-values.ts';
 import type { RankInbox } from './inbox.ts';
+import type { KeptParts } from './kept-parts.ts';
 import type { LayoutCache } from './layout-cache.ts';
 import type { Leases } from './leases.ts';
 import type { RankPorts } from './ports.ts';
@@ -20,6 +21,7 @@ type OpenMessage = Extract<RankInbox, { type: 'open' }>;
 interface Holdings {
   readonly ports: RankPorts;
   readonly layouts: LayoutCache;
+  readonly kept: KeptParts;
   readonly communicator: RankCommunicator;
   readonly leases: Leases;
 }
@@ -33,7 +35,7 @@ export async function openTransfer(
   holdings: Holdings,
   context: Context<RankInbox>,
 ): Promise<{ readonly transfer: RankTransfer | null; readonly answer: Opened }> {
-  const { ports, layouts, communicator } = holdings;
+  const { ports, layouts, kept, communicator } = holdings;
   const { layout, planDigest, segments } = message;
   const [sentPlan, sentManifest] = await Promise.all(
     [message.plan, message.manifest].map(async (sent) => {
@@ -45,7 +47,8 @@ export async function openTransfer(
   const { plan, manifest, hasDigests } = layouts.use({ layout, planDigest, segments, expected, ...sent });
   if (plan === undefined || manifest === undefined)
     throw new WeightcastError(`rank ${ports.rank} has no plan ${planDigest} in its cache`);
-  const { epoch, version, worker, exchanges, stepTimeoutMilliseconds, reception } = message;
+  const { epoch, version, exchanges, stepTimeoutMilliseconds, reception } = message;
+  const worker = { ...message.worker, ...kept.order(plan, manifest, message.worker.parts) };
   let receiver: Receiver | null = null;
   try {
     const collective =

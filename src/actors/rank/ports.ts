@@ -43,7 +43,11 @@ export interface RankPorts {
   bindWorkerLink(order: WorkerLinkOrder): Promise<WorkerLink>;
 }
 
-export interface WorkerLinkOrder extends WorkerAsked {
+export interface WorkerLinkOrder extends Omit<WorkerAsked, 'parts'> {
+  /** Whether it is to record which part of each tensor its model reads. */
+  readonly parts: boolean;
+  /** Its token of what it has recorded, by which the parts that follow are cut; null: whole tensors follow. */
+  readonly kept: string | null;
   readonly epoch: number;
   readonly version: string;
   /** How often the worker takes all weights. */

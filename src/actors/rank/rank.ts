@@ -1,10 +1,19 @@
 // Length: one mailbox, whose handlers share the transfer that runs; what they do is in the other files of this folder.
-import { AbortedError, asFailure, DeviceLostError, WeightcastError } from '../../errors.ts';
+import type { Cuts } from '../../checkpoint/cuts.ts';
+import {
+  AbortedError,
+  asFailure,
+  DeviceLostError,
+  PartsRefusedError,
+  WeightcastError,
+  WorkerLinkError,
+} from '../../errors.ts';
 import type { Actor, ActorRef, Context, Reply } from '../kernel/index.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
 import type { CreatedCommunicator, Streamed } from '../protocol/update-values.ts';
 import type { RankInbox } from './inbox.ts';
 import { introductionOf, staleError } from './introduction.ts';
+import { KeptParts } from './kept-parts.ts';
 import { LayoutCache } from './layout-cache.ts';
 import { type Exposed, Leases } from './leases.ts';
 import { Loading } from './loading.ts';
@@ -45,6 +54,7 @@ export class RankActor implements Actor<RankInbox> {
   #reserveBytes = 0;
   #ticking = false;
   readonly #layouts = new LayoutCache();
+  readonly #kept: KeptParts;
   readonly #communicator: RankCommunicator;
   readonly #loading: Loading;
   readonly #leases: Leases;
@@ -52,6 +62,7 @@ export class RankActor implements Actor<RankInbox> {
   constructor(ports: RankPorts, supervisor: ActorRef<SupervisorMessage>) {
     this.#ports = ports;
     this.#supervisor = supervisor;
+    this.#kept = new KeptParts(ports.rank);
     this.#communicator = new RankCommunicator(ports);
     this.#loading = new Loading(ports.segments);
     this.#leases = new Leases(ports.segments, () => ports.fabric(null));
@@ -93,6 +104,10 @@ export class RankActor implements Actor<RankInbox> {
         return this.#replyLater(context.deferReply(message), this.#writeDocument(message));
       case 'prepare':
         return await this.#prepare(message, context);
+      case 'kept-parts':
+        return this.#replyLater(context.deferReply(message), this.#keptParts(message));
+      case 'create-communicator':
+        return this.#replyLater(context.deferReply(message), this.#createCommunicator(message));
       case 'open':
         return this.#open(message, context);
       case 'stream':
@@ -106,10 +121,7 @@ export class RankActor implements Actor<RankInbox> {
         return this.#slotFree(message, context);
       case 'connect-failed':
       case 'bucket-failed':
-        if (message.epoch === this.#transfer?.epoch) await this.#abandon(message.error);
-        // The device is lost to this process for good: only a new process can use it again.
-        if (message.error instanceof DeviceLostError) throw message.error;
-        return;
+        return await this.#failed(message);
       case 'exchange-ended':
         return this.#endExchange(message, context);
       case 'abort':
@@ -179,23 +191,22 @@ export class RankActor implements Actor<RankInbox> {
     this.#epoch = message.epoch;
     this.#firstEpoch ||= message.epoch;
     await this.#abandon(new AbortedError(`epoch ${message.epoch} begins`));
-    const { createCommunicator } = message;
-    let createdCommunicator: CreatedCommunicator | null = null;
-    try {
-      if (createCommunicator !== null) {
-        createdCommunicator = this.#ports.createCommunicator(createCommunicator);
-      }
-    } catch (error) {
-      context.fail(asFailure(error));
-      return;
-    }
     context.reply(message, {
       freeBytes: this.#ports.device.memory().free,
       bucketBytes: this.#ports.device.bucketBytes,
       layouts: this.#layouts.layouts,
       planDigests: this.#layouts.planDigests,
-      createdCommunicator,
+      kept: this.#kept.announced,
     });
+  }
+
+  async #keptParts({ digest }: MessageOf<'kept-parts'>): Promise<Cuts> {
+    return this.#kept.cutsOf(digest);
+  }
+
+  async #createCommunicator(message: MessageOf<'create-communicator'>): Promise<CreatedCommunicator> {
+    if (message.epoch !== this.#epoch || message.epoch <= this.#abortedEpoch) throw this.#stale(message);
+    return this.#ports.createCommunicator(message.communicator);
   }
 
   async #open(message: MessageOf<'open'>, context: Context<RankInbox>): Promise<void> {
@@ -207,6 +218,7 @@ export class RankActor implements Actor<RankInbox> {
     const holdings = {
       ports: this.#ports,
       layouts: this.#layouts,
+      kept: this.#kept,
       communicator: this.#communicator,
       leases: this.#leases,
     };
@@ -274,9 +286,20 @@ export class RankActor implements Actor<RankInbox> {
     if (result instanceof WeightcastError) return await this.#abandon(result);
     this.#reportProgress(context);
     if (!transfer.isOver) return await this.#nextExchange(transfer, context);
+    this.#learn(transfer, context);
     this.#forget(transfer);
     this.#streamReply?.succeed(transfer.outcome(result, this.#isTimed));
     this.#streamReply = null;
+  }
+
+  /** A worker that says nothing right of what it keeps goes on getting whole tensors. */
+  #learn({ kept, plan, manifest }: RankTransfer, { log }: Context<RankInbox>): void {
+    if (kept === null || plan.cuts !== null) return;
+    try {
+      this.#kept.learn(kept, plan, manifest);
+    } catch (error) {
+      log.warn({}, asFailure(error).message);
+    }
   }
 
   /** The engine's draft model takes the same weights. */
@@ -296,6 +319,12 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   // ── failure ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #failed({ epoch, error }: MessageOf<'connect-failed' | 'bucket-failed'>): Promise<void> {
+    if (epoch === this.#transfer?.epoch) await this.#abandon(error);
+    // The device is lost to this process for good: only a new process can use it again.
+    if (error instanceof DeviceLostError) throw error;
+  }
 
   async #abort(message: MessageOf<'abort'>, context: Context<RankInbox>): Promise<void> {
     if (message.epoch < this.#epoch) {
@@ -318,6 +347,9 @@ export class RankActor implements Actor<RankInbox> {
     if (transfer === null) return;
     this.#streamReply?.fail(error);
     this.#streamReply = null;
+    // It may be another worker by now, or one that has forgotten what it kept.
+    if (error instanceof WorkerLinkError || error instanceof PartsRefusedError)
+      this.#kept.forget(transfer.manifest);
     // Otherwise peers inside a broadcast with this rank would wait for its deadline. Before `stream` there is none, and
     // the communicator stays usable for the next plan.
     if (this.#pipeline !== null && !transfer.isAlone) this.#communicator.abort();

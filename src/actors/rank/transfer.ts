@@ -1,50 +1,22 @@
 import { strict as assert } from 'node:assert';
 import { isDeepStrictEqual } from 'node:util';
 import type { Manifest } from '../../checkpoint/manifest.ts';
+import type { KeptParts } from '../../engines/worker-link/worker-link.ts';
 import { AbortedError, CheckpointError, VerificationError } from '../../errors.ts';
 import type { Interval } from '../../native-bridge/addon.ts';
-import type { Collective, DevicePlace } from '../../native-bridge/collective.ts';
+import type { DevicePlace } from '../../native-bridge/collective.ts';
 import { bucketTensors, type Plan } from '../../plan/plan.ts';
-import { transfersOf } from '../../plan/transfers.ts';
-import type { Clock } from '../../ports.ts';
-import type { Receiver } from '../join/receiver.ts';
+import { rectangleBytes, transfersOf } from '../../plan/transfers.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import type {
-  Arrived,
-  ArrivedDigests,
-  LiveDigests,
-  Streamed,
-  WorkerAsked,
-} from '../protocol/update-values.ts';
+import type { Arrived, ArrivedDigests, LiveDigests, Streamed } from '../protocol/update-values.ts';
 import { arrivedAnswer } from './arrived.ts';
 import { BucketStep, bucketSteps } from './bucket-step.ts';
 import { DeviceSlots } from './device-slots.ts';
 import { HandedOver } from './handed-over.ts';
-import type { RankPorts } from './ports.ts';
 import { SlotMap } from './slot-map.ts';
 import { Spans } from './spans.ts';
+import type { TransferOptions } from './transfer-options.ts';
 import { WorkerQueue } from './worker-queue.ts';
-
-export interface TransferOptions {
-  readonly epoch: number;
-  readonly version: string;
-  readonly worker: WorkerAsked;
-  /** How often the engine worker takes all buckets: twice if a draft model takes them too. */
-  readonly exchanges: number;
-  readonly stepTimeoutMilliseconds: number;
-  readonly plan: Plan;
-  readonly manifest: Manifest;
-  /** Otherwise the manifest's digests are those of an earlier checkpoint. */
-  readonly hasDigests: boolean;
-  /** `arrivalDigest` of the checkpoint. */
-  readonly expected: string;
-  readonly ports: RankPorts;
-  readonly clock: Clock;
-  /** Null for a rank that is alone. */
-  readonly collective: Collective | null;
-  /** Reads from other hosts; null if all bytes are in this host's memory. */
-  readonly receiver: Receiver | null;
-}
 
 /** A file has to be compared with digests, and the rank has those of an earlier version. */
 export class OutdatedDigestsError extends Error {}
@@ -83,6 +55,7 @@ export class RankTransfer {
   /** Null where the engine worker says itself what it receives, or nobody asks. */
   readonly #handedOver: HandedOver | null;
   readonly #live: LiveDigests[] = [];
+  #uploadedBytes = 0;
 
   private constructor(options: TransferOptions, map: SlotMap, worker: WorkerQueue, slots: DeviceSlots) {
     this.epoch = options.epoch;
@@ -228,6 +201,7 @@ export class RankTransfer {
   async #upload(bucket: number, { buffer, offset }: DevicePlace): Promise<void> {
     const { plan, manifest, receiver, ports } = this.#options;
     const wanted = transfersOf(plan, manifest, bucket, offset);
+    this.#uploadedBytes += wanted.reduce((sum, { rectangles }) => sum + rectangleBytes(rectangles), 0);
     const attach = () => wanted.map(({ segment }) => ports.segments.attach(manifest.segments[segment]!.path));
     const upload = this.#track(async () => {
       await receiver?.arrival(bucket);
@@ -267,7 +241,22 @@ export class RankTransfer {
     const { startedAt, endedAt, serialFrom } = this.#spans;
     const timeline = isTimed ? this.#spans.timeline(this.#options.ports.rank, read) : null;
     const seenBy = this.#handedOver === null ? 'worker' : 'rank';
-    return { startedAt, endedAt, timeline, serialFrom, arrived, seenBy, live: this.#live, received };
+    const uploadedBytes = this.#uploadedBytes;
+    const spans = { startedAt, endedAt, timeline, serialFrom };
+    return { ...spans, arrived, seenBy, live: this.#live, received, uploadedBytes };
+  }
+
+  get plan(): Plan {
+    return this.#options.plan;
+  }
+
+  get manifest(): Manifest {
+    return this.#options.manifest;
+  }
+
+  /** When all is over: what the engine worker keeps of each tensor, if it has recorded that. */
+  get kept(): KeptParts | null {
+    return this.#worker.kept;
   }
 
   /** How many buckets the engine worker was asked to load, in all exchanges. */

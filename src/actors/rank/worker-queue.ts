@@ -1,5 +1,6 @@
+import { cutAt } from '../../checkpoint/cuts.ts';
 import { dtypeName, type Manifest, shapeOf } from '../../checkpoint/manifest.ts';
-import type { LinkBuffer, LinkTensor, WorkerLink } from '../../engines/worker-link/worker-link.ts';
+import type { KeptParts, LinkBuffer, LinkTensor, WorkerLink } from '../../engines/worker-link/worker-link.ts';
 import type { Interval } from '../../native-bridge/addon.ts';
 import { bucketTensors } from '../../plan/plan.ts';
 import type { Clock } from '../../ports.ts';
@@ -38,6 +39,11 @@ export class WorkerQueue {
   get live(): LiveDigests | null {
     const { live } = this.#link;
     return live && { ...live, place: { ...live.place }, names: live.names?.join('\n') ?? null };
+  }
+
+  /** What the worker keeps of each tensor, since it has run its post-hook, if it has recorded that. */
+  get kept(): KeptParts | null {
+    return this.#link.kept;
   }
 
   /** Whether the worker can say what it received. */
@@ -112,11 +118,15 @@ export class WorkerQueue {
     const { plan } = this.#map;
     const { rows, offsets } = bucketTensors(plan, bucket);
     const slotOffset = this.#map.linkSlot(bucket) * plan.slotBytes;
-    return Array.from(rows, (row, index) => ({
-      name: this.#manifest.names[row]!,
-      dtype: dtypeName(this.#manifest, row),
-      shape: shapeOf(this.#manifest, row),
-      offset: slotOffset + offsets[index]!,
-    }));
+    return Array.from(rows, (row, index) => {
+      const cut = plan.cuts && cutAt(plan.cuts, plan.tensorStarts[bucket]! + index);
+      return {
+        name: this.#manifest.names[row]!,
+        dtype: dtypeName(this.#manifest, row),
+        shape: shapeOf(this.#manifest, row),
+        offset: slotOffset + offsets[index]!,
+        ...(cut !== null && { part: [cut.dim, cut.start, cut.length] as const }),
+      };
+    });
   }
 }

@@ -6,6 +6,7 @@ import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { UpdateReport } from '../protocol/update-values.ts';
 import { CommunicatorRegistry } from '../update/communicators.ts';
 import type { UpdateSpec } from '../update/context.ts';
+import { Feeding } from '../update/feeding.ts';
 import { versionOf } from '../update/open.ts';
 import { type RankLoss, Update } from '../update/update.ts';
 import { agreementOf } from './agreement.ts';
@@ -214,6 +215,7 @@ export class UpdateService {
       instances,
       installs: this.#installs,
       linkProtocols: new Map(),
+      feeding: new Feeding(),
       freeHostMemory: () => checkpoints.freeSpare(context),
       onUnneeded: (segments) => void checkpoints.release(segments, context),
       onUnresponsive: (rank, reason) => processes.unresponsive(rank, reason),

@@ -1,4 +1,4 @@
-import { PeerLostError, ProtocolError } from '../../errors.ts';
+import { PeerLostError } from '../../errors.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { Communicator, CommunicatorRequest, CreatedCommunicator } from '../protocol/update-values.ts';
 
@@ -84,12 +84,9 @@ export class GroupCommunicator {
     };
   }
 
-  /** Stores what the rank has created; null if there was one to reuse. Throws `ProtocolError` if the rank owes one. */
-  hold(created: CreatedCommunicator | null): void {
-    if (created !== null) this.#held = { number: this.#number, ...created };
-    if (this.#isNeeded && this.#held === null) {
-      throw new ProtocolError('a rank was asked to create a communicator and created none');
-    }
+  /** Stores what the rank has created. */
+  hold(created: CreatedCommunicator): void {
+    this.#held = { number: this.#number, ...created };
   }
 
   /** Smaller buckets take as long to broadcast as buckets of this size. */

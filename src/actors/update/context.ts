@@ -13,6 +13,7 @@ import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { InstanceReport, UpdateRequest } from '../protocol/update-values.ts';
 import type { CommunicatorRegistry } from './communicators.ts';
 import { Failures } from './failures.ts';
+import type { Feeding } from './feeding.ts';
 
 /** An instance that is updated. */
 export interface UpdateTarget {
@@ -93,6 +94,7 @@ export interface UpdateSpec {
   readonly installs: InstallLedger;
   /** By instance, the version of the worker link that its workers understand, once they have been asked. */
   readonly linkProtocols: Map<string, number>;
+  readonly feeding: Feeding;
   /** Releases host memory that is kept for later checkpoints. Resolves with whether there was any. */
   readonly freeHostMemory: () => Promise<boolean>;
   /** What was made for the update in hosts' memory is no longer needed. */

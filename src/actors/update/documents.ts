@@ -29,6 +29,9 @@ export class EpochDocuments {
   readonly #epoch: number;
   readonly #contents = new Map<string, Uint8Array>();
   readonly #written: Segment[] = [];
+  /** What was packed of what groups have in common, and the writing of a document by its path. */
+  readonly #packed = new Map<Uint8Array, Content>();
+  readonly #bringing = new Map<string, Promise<void>>();
   #writing = 0;
   readonly #waiting: (() => void)[] = [];
 
@@ -70,10 +73,14 @@ export class EpochDocuments {
   }
 
   #add(plain: Uint8Array): Content {
+    const known = this.#packed.get(plain);
+    if (known !== undefined) return known;
     const content = packDocument(plain);
     const digest = documentDigest(content);
     this.#contents.set(digest, content);
-    return { digest, bytes: content.byteLength };
+    const added = { digest, bytes: content.byteLength };
+    this.#packed.set(plain, added);
+    return added;
   }
 
   /** Has the first of `readers`, which are of one host, write documents into its directory, where all find them. */
@@ -82,7 +89,13 @@ export class EpochDocuments {
     if (documents.length === 0 || writer === undefined) return;
     await this.#turn();
     try {
-      for (const document of documents) await this.#write(document, writer);
+      for (const document of documents) {
+        const { path } = this.#inDirectory(document, writer.directory);
+        const key = `${writer.host} ${path}`;
+        const bringing = this.#bringing.get(key) ?? this.#write(document, writer);
+        this.#bringing.set(key, bringing);
+        await bringing;
+      }
     } finally {
       this.#writing -= 1;
       this.#waiting.shift()?.();
@@ -93,6 +106,7 @@ export class EpochDocuments {
   release(): void {
     this.#update.spec.onUnneeded(this.#written);
     this.#contents.clear();
+    this.#packed.clear();
   }
 
   /** Of this epoch: another one may need the same, and release it earlier. */

@@ -9,12 +9,15 @@ import { deadlines } from '../protocol/deadlines.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 
+/** Of the time that an update has: who gives it more waits longer for an engine that loads a large model. */
+const startingShare = 1 / 5;
+
 /** One question about its state. */
 const stateMilliseconds = 2_000;
 
 /**
  * Calls `onUnfit` for targets that must not be updated, with the reason. Resolves when all others are healthy: they wait
- * for an engine that is down for at most half of the time that the update has left.
+ * for an engine that is down, but never for more than half of the time that the update has left.
  */
 export async function awaitEngines(
   update: UpdateContext,
@@ -22,7 +25,8 @@ export async function awaitEngines(
   onUnfit: (target: UpdateTarget, error: WeightcastError) => void,
 ): Promise<void> {
   const most = targets.length === 1 ? update.left() : update.left() / 2;
-  const timeoutMilliseconds = Math.ceil(Math.min(most, deadlines.engineHealthy));
+  const patience = Math.max(deadlines.engineHealthy, update.left() * startingShare);
+  const timeoutMilliseconds = Math.ceil(Math.min(most, patience));
   await Promise.all(
     targets.map(async (target) => {
       try {
@@ -62,7 +66,10 @@ async function awaitEngine(
   const within = update.within(timeoutMilliseconds + deadlines.control);
   try {
     const state = await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within);
-    if (state.wasDown || isOfOtherVersion(target, state)) spec.instances.versionLost(name);
+    if (state.wasDown || isOfOtherVersion(target, state)) {
+      spec.instances.versionLost(name);
+      spec.feeding.demandWhole(name, 'its engine was restarted, or updated by someone else');
+    }
     if (state.isPaused === false) spec.instances.paused(name, false);
     refuseUnfit(target, state);
     refuseOtherSize(target, state);

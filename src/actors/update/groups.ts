@@ -5,6 +5,7 @@ import type { ReadyRank } from '../protocol/supervisor.ts';
  * host. Each group gets every bucket, and reads what no host of the group holds from other hosts.
  */
 export function groupsOf(ranks: readonly ReadyRank[]): ReadyRank[][] {
+  if (ranks.length === 0) return [];
   if (ranks.every(({ collectiveScope }) => collectiveScope === 'cluster')) return [[...ranks]];
   const groups = new Map<string, ReadyRank[]>();
   for (const rank of ranks) {

@@ -104,8 +104,10 @@ export class Installing {
     target: UpdateTarget,
     streams: readonly Promise<void>[],
   ): Promise<void> {
+    const arrival = new Arrival(part, target);
+    const triggered = this.#trigger(part, target).then(() => arrival.answered());
     try {
-      await Promise.all([this.#trigger(part, target), this.#startLoading(part, target), ...streams]);
+      await Promise.all([triggered, this.#startLoading(part, target, arrival), ...streams]);
     } catch (thrown) {
       this.#comparison.leave(target);
       throw thrown;
@@ -137,11 +139,10 @@ export class Installing {
   }
 
   /** No worker gets a bucket before all have connected, so that an engine which has too few of them is left as it was. */
-  async #startLoading(part: UpdateContext, target: UpdateTarget): Promise<void> {
+  async #startLoading(part: UpdateContext, target: UpdateTarget, arrival: Arrival): Promise<void> {
     const { context, spec } = part;
     const { epoch } = this.#open;
     const ranks = spec.ranks.filter(({ rank }) => target.ranks.includes(rank));
-    const arrival = new Arrival(part, target);
     const arrivals = ranks.map(async ({ rank, ref }) => {
       const within = part.within(part.left() + deadlines.control);
       await part.answerOf(rank, ask(context, ref, toRank.connected, { epoch }, within));

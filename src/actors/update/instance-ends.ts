@@ -60,6 +60,10 @@ export class InstanceEnds {
     this.#loaded.add(target);
   }
 
+  hasLoaded(target: UpdateTarget): boolean {
+    return this.#loaded.has(target);
+  }
+
   /** Something that needs someone's attention, whatever becomes of the instance. */
   note(target: UpdateTarget, words: string): void {
     this.#notes.set(target, [...(this.#notes.get(target) ?? []), words]);
@@ -152,6 +156,7 @@ export class InstanceEnds {
         outcome,
         paused: this.#pauses.isPaused(target),
         proofs,
+        ...this.#update.spec.feeding.of(target.name),
         seconds,
         error: wire,
       };

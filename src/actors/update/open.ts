@@ -1,5 +1,5 @@
 import { oldestProtocol } from '../../engines/worker-link/messages.ts';
-import { asFailure, MemoryError } from '../../errors.ts';
+import { MemoryError } from '../../errors.ts';
 import type { Plan } from '../../plan/plan.ts';
 import type { Copy } from '../../plan/reception.ts';
 import type { LeasedSources } from '../join/leased-sources.ts';
@@ -8,43 +8,14 @@ import type { Registered } from '../protocol/checkpoint-values.ts';
 import { deadlines, growing } from '../protocol/deadlines.ts';
 import type { ReceptionRequest } from '../protocol/join-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
-import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { Opened, WorkerAsked } from '../protocol/update-values.ts';
-import type { GroupCommunicator } from './communicators.ts';
-import type { UpdateContext, UpdateSpec } from './context.ts';
+import type { UpdateContext } from './context.ts';
 import { EpochDocuments } from './documents.ts';
-import { groupsOf } from './groups.ts';
-
-/** Ranks that broadcast to each other, before anything is asked of them. */
-interface Group {
-  readonly ranks: readonly ReadyRank[];
-  readonly communicator: GroupCommunicator;
-}
-
-/** With what each of its ranks answered to `prepare`. */
-interface PreparedGroup extends Group {
-  readonly prepared: readonly Prepared[];
-}
-
-interface Prepared {
-  readonly ready: ReadyRank;
-  readonly freeBytes: number;
-  readonly bucketBytes: number;
-  readonly layouts: readonly string[];
-  readonly planDigests: readonly string[];
-}
-
-interface PlannedGroup extends PreparedGroup {
-  readonly planned: Planned;
-}
-
-/** An epoch that is planned; its ranks have allocated nothing yet. */
-export interface PlannedEpoch {
-  readonly epoch: number;
-  readonly groups: readonly PlannedGroup[];
-}
+import { askedOfParts } from './parts.ts';
+import { type Ceilings, type PlannedEpoch, planEpoch } from './plan-epoch.ts';
+import type { PlannedGroup, Prepared } from './planned-group.ts';
 
 /** An epoch whose ranks hold their slots and worker links. No engine is touched yet. */
 export interface OpenEpoch {
@@ -61,9 +32,6 @@ export interface OpenGroup {
   readonly mirrors: readonly Copy[];
 }
 
-/** Ranks to the free device memory to plan with, in bytes: those that refused their slots have less than they report. */
-type Ceilings = Map<number, number>;
-
 /** A worker may copy, quantise and pack as slowly as this: 1 GB in a second. */
 const workerLinkBytesPerMillisecond = 1e6;
 
@@ -72,23 +40,6 @@ const workerSlackSeconds = 60;
 
 /** A rank that refuses this many plans, each smaller than the one before, is not short of memory only for a moment. */
 const openLimit = 4;
-
-/** Begins an epoch, and plans for the device memory that is free. Ranks allocate nothing. */
-export async function planEpoch(
-  update: UpdateContext,
-  ceilings: ReadonlyMap<number, number> = new Map(),
-): Promise<PlannedEpoch> {
-  const { ranks, communicators, nextEpoch } = update.spec;
-  const epoch = nextEpoch();
-  const groups = groupsOf(ranks).map((group) => ({ ranks: group, communicator: communicators.of(group) }));
-  const prepared = await Promise.all(
-    groups.map(async (group) => ({ ...group, prepared: await prepare(update, epoch, group, ceilings) })),
-  );
-  const planned = await Promise.all(
-    prepared.map(async (group) => ({ ...group, planned: await plan(update, epoch, group) })),
-  );
-  return { epoch, groups: planned };
-}
 
 /**
  * Opens the planned epoch, or plans one now if `planned` is null. When an allocation fails all the same, plans again for
@@ -149,76 +100,6 @@ async function tryOpen(
   return { epoch, groups: open, links };
 }
 
-/** Asks each rank of a group for what a plan depends on, and the first one for a communicator if there is none to reuse. */
-async function prepare(
-  update: UpdateContext,
-  epoch: number,
-  { ranks, communicator }: Group,
-  ceilings: ReadonlyMap<number, number>,
-): Promise<Prepared[]> {
-  const missing = communicator.missing(ranks);
-  const answers = await Promise.all(
-    ranks.map((ready, index) => {
-      const { rank, ref } = ready;
-      const question = { epoch, createCommunicator: index === 0 ? missing : null };
-      const answer = ask(update.context, ref, toRank.prepare, question, update.within(deadlines.control));
-      return update.answerOf(rank, update.orUnresponsive(ready, answer));
-    }),
-  );
-  communicator.hold(answers[0]!.createdCommunicator);
-  return answers.map(({ freeBytes, ...answer }, index) => {
-    const ready = ranks[index]!;
-    const ceiling = ceilings.get(ready.rank) ?? Number.POSITIVE_INFINITY;
-    return { ...answer, ready, freeBytes: Math.min(freeBytes, ceiling) };
-  });
-}
-
-/** Rejects with `MemoryError`, for which it blames the instances that would have too little for themselves. */
-async function plan(
-  update: UpdateContext,
-  epoch: number,
-  { ranks, prepared, communicator }: PreparedGroup,
-): Promise<Planned> {
-  const { planner, targets } = update.spec;
-  const planFor = (members: readonly Prepared[]) => {
-    const question = planQuestion(update.spec, epoch, members, communicator);
-    return ask(update.context, planner, toPlanner.plan, question, update.within(deadlines.plan));
-  };
-  try {
-    return await planFor(prepared);
-  } catch (thrown) {
-    if (!(thrown instanceof MemoryError)) throw thrown;
-    const inGroup = new Set(ranks.map(({ rank }) => rank));
-    for (const { ranks: own } of targets.length > 1 ? targets : []) {
-      const members = prepared.filter(({ ready }) => own.includes(ready.rank) && inGroup.has(ready.rank));
-      if (members.length === 0) continue;
-      const { rank } = members[0]!.ready;
-      await planFor(members).catch((error) => update.failures.ofRank(rank, asFailure(error)));
-    }
-    throw thrown;
-  }
-}
-
-function planQuestion(
-  { checkpoint, options, readyRanks }: UpdateSpec,
-  epoch: number,
-  prepared: readonly Prepared[],
-  communicator: GroupCommunicator,
-) {
-  const usualBucketBytes = [communicator.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes)];
-  return {
-    layout: checkpoint.layout,
-    ranks: prepared.map(({ ready, freeBytes }) => ({ ...asFabricRank(ready), freeBytes })),
-    sources: [...readyRanks().map(asFabricRank), ...foreignRanks(checkpoint)],
-    copies: [...checkpoint.copies],
-    lost: [...checkpoint.lost],
-    mirrorName: `mirror-${epoch}-`,
-    memoryFraction: options.memoryFraction,
-    bucketBytes: options.bucketBytes ?? Math.max(...usualBucketBytes),
-    fused: options.fusedModules ?? [],
-  };
-}
-
 /** Async, so that a communicator that is gone rejects, and the other groups are waited for. */
 async function openGroup(
   update: UpdateContext,
@@ -228,7 +109,7 @@ async function openGroup(
 ): Promise<Opened[]> {
   const { checkpoint, options, exchanges, swarm } = update.spec;
   const { plan, reception } = planned;
-  const communicator = group.offer();
+  const communicator = group?.offer() ?? null;
   const missing = await documents.bringMissing(plan, planned.manifest ?? checkpoint.manifest, prepared);
   const opens = prepared.map((member) => {
     const { ready, freeBytes } = member;
@@ -264,7 +145,7 @@ function openMilliseconds({ status }: Registered, ranks: number, reception: Rece
 function askedOf(rank: number, update: UpdateContext): WorkerAsked {
   const { spec, liveLayouts } = update;
   const { targets, options, linkProtocols } = spec;
-  const instance = targets.find(({ ranks }) => ranks.includes(rank));
+  const instance = targets.find(({ ranks }) => ranks.includes(rank))!;
   return {
     report: options.verify.arrived,
     liveLayouts: options.verify.installed ? [...liveLayouts.keys()] : null,
@@ -272,7 +153,8 @@ function askedOf(rank: number, update: UpdateContext): WorkerAsked {
     acceptUnproven:
       options.acceptUnproven || options.baseline !== null || options.verify.answers !== undefined,
     silenceSeconds: Math.ceil(update.left() / 1_000) + workerSlackSeconds,
-    protocol: linkProtocols.get(instance?.name ?? '') ?? oldestProtocol,
+    protocol: linkProtocols.get(instance.name) ?? oldestProtocol,
+    parts: askedOfParts(update, instance),
   };
 }
 
@@ -304,19 +186,6 @@ function noteAnswers(
     const isShort = answer.freeBytes < answer.wantedBytes;
     ceilings.set(ready.rank, isShort ? answer.freeBytes : freeBytes / 2);
   }
-}
-
-function asFabricRank({ rank, host, directory, nics }: ReadyRank) {
-  return { rank, host, directory, nics: [...nics] };
-}
-
-function foreignRanks({ foreign }: Registered) {
-  return (foreign?.sources ?? []).map(({ rank, host, nics }) => ({
-    rank,
-    host,
-    directory: '',
-    nics: [...nics],
-  }));
 }
 
 function mirrorsOf({ reception }: Planned, ranks: readonly ReadyRank[]): Copy[] {

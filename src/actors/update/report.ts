@@ -3,12 +3,12 @@ import type { UpdateSpec } from './context.ts';
 import type { Installed } from './round.ts';
 
 export function reportOf(
-  { checkpoint: { status } }: UpdateSpec,
+  { checkpoint: { status }, exchanges }: UpdateSpec,
   installed: readonly Installed[],
   { instances, seconds }: Pick<UpdateReport, 'instances' | 'seconds'>,
 ): UpdateReport {
   const plans = installed.flatMap(({ open }) => open.groups.map(({ plan }) => plan));
-  const streamed = installed.flatMap((one) => one.streamed);
+  const streamed = installed.flatMap((one) => [...one.streamed.values()]);
   const received = receivedFrom(streamed);
   return {
     epoch: Math.max(...installed.map(({ open }) => open.epoch)),
@@ -21,6 +21,7 @@ export function reportOf(
     bytes: status.bytes,
     receivedBytes: received.reduce((sum, { bytes }) => sum + bytes, 0),
     received,
+    links: installed.flatMap((one) => linksOf(one, exchanges)),
     buckets: Math.max(...plans.map(({ owners }) => owners.length)),
     slots: Math.max(...plans.map(({ slots }) => slots)),
     slotBytes: Math.max(...plans.map(({ slotBytes }) => slotBytes)),
@@ -30,6 +31,19 @@ export function reportOf(
     instances: [...instances],
     timelines: streamed.flatMap(({ timeline }) => timeline ?? []),
   };
+}
+
+/** What came over the links of each rank. */
+function linksOf({ open, streamed }: Installed, exchanges: number): UpdateReport['links'] {
+  const planOf = new Map(open.groups.flatMap(({ plan, ranks }) => ranks.map(({ rank }) => [rank, plan])));
+  return [...streamed].map(([rank, { uploadedBytes }]) => {
+    const { owners, bucketBytes } = planOf.get(rank)!;
+    const fromOthers = bucketBytes.reduce(
+      (sum, bytes, bucket) => sum + (owners[bucket] === rank ? 0 : bytes),
+      0,
+    );
+    return { rank, uploadedBytes, broadcastBytes: fromOthers * exchanges };
+  });
 }
 
 function receivedFrom(streamed: readonly Streamed[]): Received[] {

@@ -6,15 +6,16 @@ import type { UpdateContext, UpdateTarget } from './context.ts';
 import { groupsOf } from './groups.ts';
 import { Installing } from './install.ts';
 import type { InstanceEnds } from './instance-ends.ts';
-import { type OpenEpoch, openEpoch, type PlannedEpoch } from './open.ts';
+import { type OpenEpoch, openEpoch } from './open.ts';
 import type { Pauses } from './pauses.ts';
+import type { PlannedEpoch } from './plan-epoch.ts';
 import type { Serving } from './serving.ts';
 
 /** What was installed in one round. */
 export interface Installed {
   readonly open: OpenEpoch;
   /** Of the ranks of the instances that it has updated. */
-  readonly streamed: readonly Streamed[];
+  readonly streamed: ReadonlyMap<number, Streamed>;
   /** What hosts have received from other hosts, and keep. */
   readonly copies: readonly Copy[];
 }
@@ -91,11 +92,12 @@ export class Round {
     const copies = isKept ? (this.#open?.groups.flatMap((group) => group.mirrors) ?? []) : [];
     const kept = new Set(copies.map(({ path }) => path));
     spec.onUnneeded(mirrors.filter(({ path }) => !kept.has(path)));
-    const own = new Set(spec.targets.filter((target) => !this.#failed.has(target)));
-    const ranks = updated.filter((target) => own.has(target)).flatMap((target) => target.ranks);
+    const ended = new Set(spec.targets.filter((target) => !this.#failed.has(target)));
+    const ranks = updated.filter((target) => ended.has(target)).flatMap((target) => target.ranks);
     if (this.#open === null || ranks.length === 0) return null;
-    const streamed = ranks.flatMap((rank) => this.#installing?.streamed.get(rank) ?? []);
-    return { open: this.#open, streamed, copies };
+    const own = new Set(ranks);
+    const streamed = [...(this.#installing?.streamed ?? [])].filter(([rank]) => own.has(rank));
+    return { open: this.#open, streamed: new Map(streamed), copies };
   }
 }
 

@@ -3,6 +3,7 @@ import {
   CheckpointError,
   DeadlineError,
   OutOfHostMemoryError,
+  PartsRefusedError,
   PeerLostError,
   type WeightcastError,
 } from '../../errors.ts';
@@ -13,8 +14,8 @@ import { expectationsOf } from './answers.ts';
 import { type UpdateActor, UpdateContext, type UpdateSpec, type UpdateTarget } from './context.ts';
 import { awaitEngines } from './engine-states.ts';
 import { InstanceEnds } from './instance-ends.ts';
-import { type PlannedEpoch, planEpoch } from './open.ts';
 import { Pauses } from './pauses.ts';
+import { type PlannedEpoch, planEpoch } from './plan-epoch.ts';
 import { reportOf } from './report.ts';
 import { type Installed, Round } from './round.ts';
 import { Serving } from './serving.ts';
@@ -164,7 +165,9 @@ export class Update {
     this.#firstStep = 'ranks to prepare';
     const isStale = clock.now() - askedAt > readyMilliseconds || this.#ends.left.length < left.length;
     const planned = await planning;
-    return isStale ? null : planned;
+    const { feeding } = this.#update.spec;
+    const areOthers = [...(planned?.byParts ?? [])].some(({ name }) => feeding.demandsWhole(name) !== null);
+    return isStale || areOthers ? null : planned;
   }
 
   /** In rounds, until all of these have ended. */
@@ -231,7 +234,16 @@ export class Update {
       if (error instanceof CheckpointError && this.#returning.size > 0) return this.#rankReturns();
       return this.#failAll(left, error);
     }
-    for (const [target, cause] of blamed) this.#ends.failed(target, cause);
+    for (const [target, cause] of blamed)
+      if (!this.#goesOnWhole(target, cause)) this.#ends.failed(target, cause);
+  }
+
+  /** Its engine workers are others than those that the parts were cut for, and have loaded nothing of them. */
+  #goesOnWhole(target: UpdateTarget, cause: WeightcastError): boolean {
+    const { feeding } = this.#update.spec;
+    if (!(cause instanceof PartsRefusedError) || this.#ends.hasLoaded(target)) return false;
+    feeding.demandWhole(target.name, cause.message);
+    return true;
   }
 
   /** Resolves when a rank is back, or too late for that. */

@@ -33,6 +33,7 @@ export class CheckpointEngineWorkerLink implements WorkerLink {
   readonly #socket: RankSocket;
   /** These workers do not say what they hold. */
   readonly live = null;
+  readonly kept = null;
   #awaitsLatecomer = false;
 
   private constructor(socket: RankSocket, options: CheckpointEngineLinkOptions) {

@@ -1,7 +1,8 @@
 import { decode, encode } from '@msgpack/msgpack';
 import * as z from 'zod';
+import { bytesOfColumn, columnOfBytes } from '../../checkpoint/columns.ts';
 import { describe, ProtocolError } from '../../errors.ts';
-import type { ArrivedDigests, LiveDigests } from './worker-link.ts';
+import type { ArrivedDigests, KeptParts, LiveDigests } from './worker-link.ts';
 
 /**
  * The messages of weightcast's own worker link. Each is one ZeroMQ frame that holds one MessagePack map. The rank binds a
@@ -9,17 +10,19 @@ import type { ArrivedDigests, LiveDigests } from './worker-link.ts';
  *
  * | step | request of the rank | what it means |
  * |---|---|---|
- * | 1   | `{type: "open", protocol: 2, device: str, epoch: int, version: str, handle: bin, bytes: int, report: bool, installed?: bool, acceptUnproven?: bool, exchanges?: int, silenceSeconds?: num}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest`; `report`, `installed`: whether the reply to `finish` has one; `acceptUnproven`: load also into models that are not known to compute with what is loaded; `exchanges`: how often all of this is done in one update, once for each model that takes the weights apart; `silenceSeconds`: the worker waits at least as long for each further request |
- * | 2…  | `{type: "load", tensors: [{name: str, dtype: str, shape: [int], offset: int}]}` | copy these out of the link buffer; dtype as safetensors names it, offset in bytes from the start of the buffer |
+ * | 1   | `{type: "open", protocol: 2, device: str, epoch: int, version: str, handle: bin, bytes: int, report: bool, installed?: bool, acceptUnproven?: bool, exchanges?: int, silenceSeconds?: num, parts?: bool, kept?: str}` | open the link buffer of `bytes` bytes; `version` is `checkpoint@digest`; `report`, `installed`: whether the reply to `finish` has one; `acceptUnproven`: load also into models that are not known to compute with what is loaded; `exchanges`: how often all of this is done in one update, once for each model that takes the weights apart; `silenceSeconds`: the worker waits at least as long for each further request; `parts`: record which part of each tensor the model reads; `kept`: parts follow, and this is the token of the record that they are cut by: a worker that has another one refuses |
+ * | 2…  | `{type: "load", tensors: [{name: str, dtype: str, shape: [int], offset: int, part?: [int, int, int]}]}` | copy these out of the link buffer; dtype as safetensors names it, offset in bytes from the start of the buffer; `part`: of the tensor only these indices are there, packed: dimension, start, length |
  * | n-1 | `{type: "release"}` | drop the link buffer; its memory is freed after the reply |
  * | n   | `{type: "finish", layouts?: [bin]}` | run the post-hook and report the digests of what arrived, and of what the model holds; `layouts`: those whose names the rank knows |
  * | any | `{type: "abort", reason: str}` | the update has failed; takes the place of any request |
  *
  * | reply of the worker | to |
  * |---|---|
- * | `{ok: true}` | open, load, release |
- * | `{ok: true, report: {digests: bin, part: bin, parts: bin} \| nil, installed?: …}` | finish: little-endian u64, u16 and u16, one each for every tensor in the order they were announced; nil if none was requested, or the worker computes none |
-| `installed: {place: {str: str \| int}, coverage: str, layout: bin, digests: bin, names: [str] \| nil}` | of the live tensors: where the worker stands, `complete` or `unknown`, an id of the list of names, a u64 for each name, and the names unless the rank knows them |
+ * | `{ok: true}` | load, release |
+ * | `{ok: true, readsAhead?: bool, parts?: bool}` | open; `parts`: it records, or takes the parts that `kept` announced |
+ * | `{ok: true, report: {digests: bin, part: bin, parts: bin} \| nil, installed?: …, kept?: …}` | finish: little-endian u64, u16 and u16, one each for every tensor in the order they were announced; nil if none was requested, or the worker computes none |
+ * | `kept: {token: str, dims: bin, starts: bin, lengths: bin}` | what the model has read of each tensor, recorded in this exchange: u8, u32 and u32, one each in the order they were announced; dimension 255: all of it, length 0: nothing |
+ * | `installed: {place: {str: str \| int}, coverage: str, layout: bin, digests: bin, names: [str] \| nil}` | of the live tensors: where the worker stands, `complete` or `unknown`, an id of the list of names, a u64 for each name, and the names unless the rank knows them |
  * | `{ok: false, error: str}` | any of them: a traceback. The worker then waits for `abort`, or for the rank to close |
  * | none; the worker closes its socket | abort, which the rank takes as the answer |
  *
@@ -32,6 +35,10 @@ import type { ArrivedDigests, LiveDigests } from './worker-link.ts';
  * or after the buckets that were announced ahead, and the rank drops stale replies. Receivers ignore unknown map keys. Versions that are one
  * apart understand each other; version 1 has no `installed`, `acceptUnproven` and `layouts`, and its workers want to hear
  * their own number.
+ *
+ * Numbers in columns are little-endian, as on every platform that the addon is built for. An update by parts is told apart by
+ * `kept`; the report then has, of each tensor announced, the digest of the part at the word positions of the whole tensor, so
+ * that digests of disjoint parts add up (native/memory/digest.h).
  */
 export const protocolVersion = 2;
 
@@ -58,6 +65,8 @@ const openRequest = z.object({
   installed: z.boolean().optional(),
   acceptUnproven: z.boolean().optional(),
   exchanges: z.int().positive().optional(),
+  parts: z.boolean().optional(),
+  kept: z.string().optional(),
   silenceSeconds: z.number().positive().optional(),
 });
 const loadRequest = z.object({
@@ -69,6 +78,7 @@ const loadRequest = z.object({
         dtype: z.string(),
         shape: z.array(byteCount).readonly(),
         offset: byteCount,
+        part: z.tuple([byteCount, byteCount, byteCount]).readonly().optional(),
       }),
     )
     .readonly(),
@@ -91,12 +101,15 @@ const wireLive = z.object({
   digests: binary,
   names: z.array(z.string()).readonly().nullish(),
 });
+const wireKept = z.object({ token: z.string(), dims: binary, starts: binary, lengths: binary });
 const wireReply = z.discriminatedUnion('ok', [
   z.object({
     ok: z.literal(true),
     readsAhead: z.boolean().optional(),
+    parts: z.boolean().optional(),
     report: wireReport.nullish(),
     installed: wireLive.nullish(),
+    kept: wireKept.nullish(),
   }),
   z.object({ ok: z.literal(false), error: z.string() }),
 ]);
@@ -104,9 +117,11 @@ const wireReply = z.discriminatedUnion('ok', [
 export type LinkReply =
   | {
       readonly ok: true;
-      readonly readsAhead?: boolean;
+      readonly readsAhead?: boolean | undefined;
+      readonly parts?: boolean | undefined;
       readonly report?: ArrivedDigests | null;
       readonly installed?: LiveDigests | null;
+      readonly kept?: KeptParts | null;
     }
   | { readonly ok: false; readonly error: string };
 
@@ -121,33 +136,37 @@ export function decodeRequest(frame: Uint8Array): LinkRequest {
 
 export function encodeReply(reply: LinkReply): Uint8Array {
   if (!reply.ok) return encode(reply);
-  const { readsAhead, report, installed } = reply;
+  const { report, installed, kept, ...flags } = reply;
   return encode({
-    ok: true,
-    ...(readsAhead !== undefined && { readsAhead }),
+    ...flags,
     ...(report !== undefined && { report: report && encodedReport(report) }),
     ...(installed !== undefined && { installed: installed && encodedLive(installed) }),
+    ...(kept && { kept: encodedKept(kept) }),
   });
 }
 
 function encodedReport({ digests, part, parts }: ArrivedDigests): object {
-  return { digests: toBytes(digests), part: toBytes(part), parts: toBytes(parts) };
+  return { digests: bytesOfColumn(digests), part: bytesOfColumn(part), parts: bytesOfColumn(parts) };
+}
+
+function encodedKept({ token, cuts: { dims, starts, lengths } }: KeptParts): z.infer<typeof wireKept> {
+  return { token, dims, starts: bytesOfColumn(starts), lengths: bytesOfColumn(lengths) };
 }
 
 function encodedLive({ layout, digests, ...live }: LiveDigests): object {
-  return { ...live, layout: Buffer.from(layout, 'hex'), digests: toBytes(digests) };
+  return { ...live, layout: Buffer.from(layout, 'hex'), digests: bytesOfColumn(digests) };
 }
 
 /** Throws `ProtocolError`. */
 export function decodeReply(frame: Uint8Array): LinkReply {
   const reply = parse(frame, wireReply, 'reply');
   if (!reply.ok) return reply;
-  const { readsAhead, report, installed } = reply;
+  const { report, installed, kept, ...flags } = reply;
   return {
-    ok: true,
-    ...(readsAhead !== undefined && { readsAhead }),
+    ...flags,
     ...(report !== undefined && { report: report && decodeReport(report) }),
     ...(installed !== undefined && { installed: installed && decodeLive(installed) }),
+    ...(kept && { kept: decodeKept(kept) }),
   };
 }
 
@@ -191,9 +210,16 @@ function decodeReport(wire: z.infer<typeof wireReport>): ArrivedDigests {
   };
 }
 
-/** The wire is little-endian, as every platform that the addon is built for. */
-function toBytes(column: BigUint64Array | Uint16Array): Uint8Array {
-  return new Uint8Array(column.buffer, column.byteOffset, column.byteLength);
+function decodeKept({ token, ...wire }: z.infer<typeof wireKept>): KeptParts {
+  const what = 'list of kept parts';
+  const dims = columnOfBytes(what, Uint8Array, wire.dims);
+  const starts = columnOfBytes(what, Uint32Array, wire.starts);
+  const lengths = columnOfBytes(what, Uint32Array, wire.lengths);
+  if (starts.length !== dims.length || lengths.length !== dims.length) {
+    const counts = `${dims.length}, ${starts.length} and ${lengths.length}`;
+    throw new ProtocolError(`the columns of kept parts have inconsistent lengths: ${counts} tensors`);
+  }
+  return { token, cuts: { dims, starts, lengths } };
 }
 
 function parse<T extends z.ZodType>(

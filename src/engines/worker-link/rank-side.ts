@@ -1,9 +1,16 @@
 import { randomBytes } from 'node:crypto';
-import { describe } from '../../errors.ts';
+import { describe, PartsRefusedError, WorkerLinkError } from '../../errors.ts';
 import { decodeReply, encodeRequest, type LinkReply, type LinkRequest, protocolVersion } from './messages.ts';
 import { RankSocket, type RankSocketOptions, type Step, tracebackSummary } from './rank-socket.ts';
 import { RequestQueue } from './request-queue.ts';
-import type { ArrivedDigests, LinkBuffer, LinkTensor, LiveDigests, WorkerLink } from './worker-link.ts';
+import type {
+  ArrivedDigests,
+  KeptParts,
+  LinkBuffer,
+  LinkTensor,
+  LiveDigests,
+  WorkerLink,
+} from './worker-link.ts';
 
 export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
   readonly epoch: number;
@@ -17,6 +24,10 @@ export interface MessagePackWorkerLinkOptions extends RankSocketOptions {
   readonly acceptUnproven?: boolean;
   /** How many exchanges the update has. Default: 1. */
   readonly exchanges?: number;
+  /** Whether the worker is to record which part of each tensor its model reads. Default: false. */
+  readonly parts?: boolean;
+  /** The worker's token of what it has recorded: parts follow that are cut by it. Default: whole tensors follow. */
+  readonly kept?: string | null;
   /** How long the worker has to wait for each further request, at least. Default: as long as it does anyway. */
   readonly silenceSeconds?: number;
   /** Version of the link that the worker speaks. Default: this end's. */
@@ -29,6 +40,7 @@ export class MessagePackWorkerLink implements WorkerLink {
   readonly #options: MessagePackWorkerLinkOptions;
   readonly #socket: RankSocket;
   #live: LiveDigests | null = null;
+  #kept: KeptParts | null = null;
   #readsAhead = false;
 
   private constructor(socket: RankSocket, options: MessagePackWorkerLinkOptions) {
@@ -59,10 +71,17 @@ export class MessagePackWorkerLink implements WorkerLink {
 
   async open(buffer: LinkBuffer): Promise<void> {
     const { deviceUuid: device, epoch, version, report = true, protocol = protocolVersion } = this.#options;
-    const { liveLayouts, acceptUnproven = false, exchanges = 1, silenceSeconds } = this.#options;
+    const { liveLayouts, acceptUnproven = false, exchanges = 1, parts = false, kept = null } = this.#options;
+    const { silenceSeconds } = this.#options;
     const wait = silenceSeconds === undefined ? {} : { silenceSeconds };
     const asked = { report, installed: liveLayouts !== undefined, acceptUnproven, exchanges, ...wait };
-    const reply = await this.#ask({ type: 'open', protocol, device, epoch, version, ...asked, ...buffer });
+    const ofParts = { ...(parts && { parts }), ...(kept !== null && { kept }) };
+    const facts = { protocol, device, epoch, version, ...asked, ...ofParts };
+    const reply = await this.#ask({ type: 'open', ...facts, ...buffer });
+    // A worker of a version that does not know of parts would read beyond them.
+    if (kept !== null && reply.parts !== true) {
+      throw this.#socket.fail('does not say that it takes parts of tensors when', {}, '', PartsRefusedError);
+    }
     this.#readsAhead = reply.readsAhead ?? false;
   }
 
@@ -78,12 +97,17 @@ export class MessagePackWorkerLink implements WorkerLink {
     const layouts = (this.#options.liveLayouts ?? []).map((layout) => Buffer.from(layout, 'hex'));
     const reply = await this.#ask({ type: 'finish', layouts });
     this.#live = reply.installed ?? null;
+    this.#kept = reply.kept ?? null;
     this.#socket.finish();
     return reply.report ?? null;
   }
 
   get live(): LiveDigests | null {
     return this.#live;
+  }
+
+  get kept(): KeptParts | null {
+    return this.#kept;
   }
 
   async abort(reason: string): Promise<void> {
@@ -99,7 +123,10 @@ export class MessagePackWorkerLink implements WorkerLink {
   async #ask(request: LinkRequest & { type: Step }): Promise<LinkReply & { ok: true }> {
     const reply = this.#read(await this.#socket.ask(request.type, encodeRequest(request)));
     if (reply.ok) return reply;
-    throw this.#socket.fail('failed', { cause: reply.error }, `: ${tracebackSummary(reply.error)}`);
+    const isOfParts = request.type === 'open' && request.kept !== undefined;
+    const summary = `: ${tracebackSummary(reply.error)}`;
+    const type = isOfParts ? PartsRefusedError : WorkerLinkError;
+    throw this.#socket.fail('failed', { cause: reply.error }, summary, type);
   }
 
   #read(frame: Uint8Array): LinkReply {

@@ -1,6 +1,6 @@
 import { strict as assert } from 'node:assert';
 import { Request } from 'zeromq';
-import { AbortedError, describe, WorkerLinkError } from '../../errors.ts';
+import { AbortedError, describe, type WeightcastError, WorkerLinkError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import { type LinkEnd, LinkSocket, maxMessageBytes } from './link-socket.ts';
 
@@ -28,6 +28,8 @@ export interface RankSocketOptions {
   readonly timeoutMilliseconds: number;
   readonly clock: Clock;
 }
+
+type Failure = new (message: string, options?: ErrorOptions) => WeightcastError;
 
 /** A socket in which one request waits for its answer before the next. */
 export function oneAtATime(): Request {
@@ -116,8 +118,8 @@ export class RankSocket {
   }
 
   /** Ends the exchange because of the worker's reply; returns the error that all later requests reject with. */
-  fail(fault: string, options: ErrorOptions, detail = ''): WorkerLinkError {
-    const failure = this.#failure(fault, options, detail);
+  fail(fault: string, options: ErrorOptions, detail = '', type: Failure = WorkerLinkError): WeightcastError {
+    const failure = this.#failure(fault, options, detail, type);
     this.#socket.end(failure);
     return failure;
   }
@@ -152,20 +154,25 @@ export class RankSocket {
     return this.#socket.wait(timeoutMilliseconds, () => this.#late(), receive);
   }
 
-  #lost(): WorkerLinkError {
+  #lost(): WeightcastError {
     return this.#failure(`closed the connection ${this.#inFlight > 0 ? 'while' : 'after'}`);
   }
 
-  #late(): WorkerLinkError {
+  #late(): WeightcastError {
     const { timeoutMilliseconds } = this.#options;
     this.#hangs = this.#socket.connected;
     const fault = this.#hangs ? 'did not answer' : 'did not connect';
     return this.#failure(`${fault} within ${timeoutMilliseconds} ms when`);
   }
 
-  #failure(fault: string, options?: ErrorOptions, detail = ''): WorkerLinkError {
+  #failure(
+    fault: string,
+    options?: ErrorOptions,
+    detail = '',
+    type: Failure = WorkerLinkError,
+  ): WeightcastError {
     const message = `the engine worker on device ${this.#options.deviceUuid} ${fault} ${activity[this.#step]}`;
-    return new WorkerLinkError(message + detail, options);
+    return new type(message + detail, options);
   }
 }
 

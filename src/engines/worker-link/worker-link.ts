@@ -1,3 +1,5 @@
+import type { Cuts } from '../../checkpoint/cuts.ts';
+
 /**
  * The port from a rank to the engine worker on its device: one exchange per update, from {@link open} to {@link finish}.
  * One request at a time, but for those that say otherwise. If the engine takes the weights again for a draft model, another exchange follows on the same
@@ -31,6 +33,8 @@ export interface WorkerLink {
   finish(): Promise<ArrivedDigests | null>;
   /** After {@link finish}: what the worker says that its model holds now. Null if it was not asked, or does not say. */
   readonly live: LiveDigests | null;
+  /** After {@link finish}: what the worker keeps of each tensor, if it has recorded that in this exchange. */
+  readonly kept: KeptParts | null;
   /** Ends the exchange from this side, and sends the reason to a worker that is connected. Never rejects. */
   abort(reason: string): Promise<void>;
   /** Closes the socket. May be called twice. */
@@ -50,6 +54,15 @@ export interface LinkTensor {
   readonly shape: readonly number[];
   /** From the start of the link buffer, a multiple of 256. */
   readonly offset: number;
+  /** Only this part is there, packed: dimension, start and length. Absent: the whole tensor. `shape` is that of the whole. */
+  readonly part?: readonly [dim: number, start: number, length: number] | undefined;
+}
+
+/** What a worker keeps of each tensor that was announced to it, whole, in one exchange; in the order of the announcement. */
+export interface KeptParts {
+  /** The worker's name for this. One that has another, or none, takes no parts. */
+  readonly token: string;
+  readonly cuts: Cuts;
 }
 
 /**

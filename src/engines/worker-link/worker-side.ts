@@ -18,7 +18,7 @@ import {
   protocolVersion,
   understands,
 } from './messages.ts';
-import type { ArrivedDigests, LinkTensor, LiveDigests } from './worker-link.ts';
+import type { ArrivedDigests, KeptParts, LinkTensor, LiveDigests } from './worker-link.ts';
 
 /** The rank listens before the update is triggered, so an address that does not answer for this long is closed. */
 const connectMilliseconds = 2_000;
@@ -37,6 +37,16 @@ export interface WeightReceiver {
   finish(): Promise<ArrivedDigests | null>;
   /** After `finish`, if the rank has asked: what the model holds now. A receiver without it does not say. */
   live?(): Promise<LiveDigests>;
+  /** What it knows of the parts that it keeps. A receiver without it takes whole tensors only. */
+  readonly record?: PartsRecord | undefined;
+}
+
+/** Which part of each tensor a worker keeps: learned from whole tensors, and what parts are cut by afterwards. */
+export interface PartsRecord {
+  /** That of the last record; null if there is none. */
+  readonly token: string | null;
+  /** After `finish` of an exchange in which it was to record; null if it could not. */
+  kept(): KeptParts | null;
 }
 
 /** The link buffer, and the update that uses it. */
@@ -94,8 +104,9 @@ class Exchange {
   #opened = false;
   #announced: ReceivedWeights | null = null;
   #timeoutMilliseconds: number;
-  /** The rank has asked what the model holds after the update. */
+  /** The rank has asked what the model holds after the update, and what it keeps of each tensor. */
   #tellsLive = false;
+  #tellsKept = false;
   /** The receiver's method in progress, or the last one. */
   #working: Promise<unknown> = Promise.resolve();
 
@@ -159,8 +170,7 @@ class Exchange {
     }
     switch (request.type) {
       case 'open':
-        await this.#open(request);
-        return { ok: true };
+        return { ok: true, ...(await this.#open(request)) };
       case 'load':
         await this.#work(() => this.#receiver.load(request.tensors));
         return { ok: true };
@@ -178,16 +188,19 @@ class Exchange {
 
   async #finish(
     layouts: readonly Uint8Array[],
-  ): Promise<Pick<LinkReply & { ok: true }, 'report' | 'installed'>> {
+  ): Promise<Pick<LinkReply & { ok: true }, 'report' | 'installed' | 'kept'>> {
     const report = await this.#work(() => this.#receiver.finish());
-    if (!this.#tellsLive || this.#receiver.live === undefined) return { report };
+    const kept = this.#tellsKept ? this.#receiver.record!.kept() : null;
+    if (!this.#tellsLive || this.#receiver.live === undefined) return { report, kept };
     const live = await this.#work(() => this.#receiver.live!());
     const isKnown = layouts.some((layout) => Buffer.from(layout).toString('hex') === live.layout);
-    return { report, installed: isKnown ? { ...live, names: null } : live };
+    return { report, kept, installed: isKnown ? { ...live, names: null } : live };
   }
 
-  async #open(request: OpenRequest): Promise<void> {
+  /** Returns what the reply says of parts. */
+  async #open(request: OpenRequest): Promise<{ readonly parts?: boolean }> {
     const { deviceUuid } = this.#options;
+    const { record } = this.#receiver;
     if (!understands(request.protocol)) {
       const versions = `${request.protocol}, this worker ${protocolVersion}`;
       throw new ProtocolError(`the rank speaks version ${versions} of the worker link`);
@@ -196,11 +209,19 @@ class Exchange {
       throw new WorkerLinkError(`the rank is on device ${request.device}, this worker on ${deviceUuid}`);
     }
     if (this.#announced !== null) throw new ProtocolError('the rank opened a second link buffer');
+    const takesParts = request.kept !== undefined;
+    if (takesParts && record?.token !== request.kept) {
+      throw new WorkerLinkError(
+        'this worker keeps no record of the parts that the rank has: send it whole tensors',
+      );
+    }
     this.#announced = { epoch: request.epoch, version: request.version };
     this.#tellsLive = request.installed ?? false;
+    this.#tellsKept = record !== undefined && !takesParts && request.parts === true;
     this.#timeoutMilliseconds = Math.max(this.#timeoutMilliseconds, (request.silenceSeconds ?? 0) * 1_000);
     await this.#work(() => this.#receiver.open(request));
     this.#opened = true;
+    return takesParts || this.#tellsKept ? { parts: true } : {};
   }
 
   /** Runs a method of the receiver; rejects early if the rank disconnects. */

@@ -57,9 +57,13 @@ def map_host_memory(handle: bytes, size: int) -> torch.Tensor:
 
 
 class RecordingModel:
-    """Keeps a copy of every tensor that it is given, in the same memory update after update, as a model does."""
+    """Keeps a copy of every tensor that it is given, in the same memory update after update, as a model does.
 
-    def __init__(self, announce: bool = True) -> None:
+    `share`: which of how many shares it keeps of each tensor, along its first dimension, if that can be shared out evenly.
+    """
+
+    def __init__(self, announce: bool = True, share: tuple[int, int] = (0, 1)) -> None:
+        self._share = share
         self.tensors: dict[str, torch.Tensor] = {}
         self.fault: dict[str, Any] | None = None
         self.loads: list[tuple[float, float]] = []
@@ -87,10 +91,18 @@ class RecordingModel:
         self.loads.append((started * 1_000, time.monotonic() * 1_000))
 
     def _store(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = self._share_of(tensor)
         parameter = self._parameters.get(name)
         if parameter is None or parameter.dtype != tensor.dtype or parameter.shape != tensor.shape:
-            parameter = self._parameters[name] = torch.empty_like(tensor)
+            parameter = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+            self._parameters[name] = parameter
         return parameter.copy_(tensor)
+
+    def _share_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        index, count = self._share
+        if tensor.dim() == 0 or tensor.shape[0] == 0 or tensor.shape[0] % count != 0:
+            return tensor
+        return tensor.chunk(count)[index]
 
     def post_hook(self) -> None:
         tell(asked="post-hook")
@@ -120,10 +132,15 @@ class RecordingModel:
 
     def _holds(self, row: dict[str, Any], data: torch.Tensor) -> bool:
         held = self.tensors.get(row["name"])
-        if held is None or str(held.dtype) != f"torch.{row['dtype']}" or list(held.shape) != row["shape"]:
+        if held is None or str(held.dtype) != f"torch.{row['dtype']}":
             return False
-        held_bytes = held.contiguous().reshape(-1).view(torch.uint8)
-        return torch.equal(held_bytes, data[row["offset"] : row["offset"] + row["bytes"]].to(held.device))
+        expected = data[row["offset"] : row["offset"] + row["bytes"]].clone().view(held.dtype).view(row["shape"])
+        expected = self._share_of(expected)
+        return held.shape == expected.shape and torch.equal(_bytes_of(held), _bytes_of(expected).to(held.device))
+
+
+def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def serve(model: RecordingModel, update: Callable[[dict[str, str]], Any]) -> None:

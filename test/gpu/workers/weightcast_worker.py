@@ -1,6 +1,8 @@
 """weightcast's own worker, in one of the forms that engines use it in; commands as in engine_stub.py.
 
-Usage: weightcast_worker.py <device: cpu, cuda:N, or fake-cuda> <form: vllm, draft, or sglang> <silence, in seconds>
+Usage: weightcast_worker.py <device: cpu, cuda:N, or fake-cuda> <form: vllm, draft, or sglang> <silence, in seconds> [<share>]
+
+A share is `0/2`, the first of two of each tensor: all that the model keeps of it.
 
 There is no engine here: what `VllmWorkerExtension` asks of vLLM is answered by stand-ins of the same names, the device
 uuid on a GPU by torch. `draft` is vLLM with a draft model beside the target.
@@ -85,7 +87,8 @@ def main() -> None:
     device, form, silence = device_of(sys.argv[1]), sys.argv[2], float(sys.argv[3])
     if sys.argv[1] == "fake-cuda":
         device_memory._open_host = map_host_memory
-    model = RecordingModel()
+    index, _, count = (sys.argv[4] if len(sys.argv) > 4 else "0/1").partition("/")
+    model = RecordingModel(share=(int(index), int(count)))
     if form == "sglang":
         context = zmq.Context()
 

@@ -1,0 +1,51 @@
+"""Arguments that are checked before anything is done with them: by the daemon they would be refused after the work, or never."""
+
+from __future__ import annotations
+
+import math
+import operator
+import unicodedata
+from typing import Any
+
+from .client_errors import UsageError
+
+#: A year. Longer ones are mistakes, and no timer takes them.
+_LONGEST_SECONDS = 365 * 86_400
+#: The daemon's own limit.
+_LONGEST_NAME = 256
+#: Controls, halves of characters, ends of lines, and what turns the direction of writing.
+_REFUSED_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
+_BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def seconds_of(option: str, value: Any, least: float = 0.0) -> float:
+    """A time in seconds. Raises `UsageError`."""
+    try:
+        seconds = float(value) if not isinstance(value, (str, bytes)) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not least <= seconds <= _LONGEST_SECONDS:
+        raise UsageError(f"{option} is {value!r}; it is a number of seconds, from {least:g} to {_LONGEST_SECONDS}")
+    return seconds
+
+
+def name_of(option: str, value: Any) -> str:
+    """The name of a checkpoint or a version. Raises `UsageError`."""
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME or value in (".", ".."):
+        shown = repr(value)
+        raise UsageError(f"{option} is {shown[:80]}; it is a text of 1 to {_LONGEST_NAME} characters, other than . and ..")
+    for character in value:
+        if unicodedata.category(character) in _REFUSED_CATEGORIES or character in _BIDIRECTIONAL:
+            raise UsageError(f"{option} is {ascii(value)}; it has the character {ascii(character)}, which no name has")
+    return value
+
+
+def count_of(option: str, value: Any, least: int) -> int:
+    """A whole number. Raises `UsageError`."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = least - 1
+    if count < least:
+        raise UsageError(f"{option} is {value!r}; it is a whole number, at least {least}")
+    return count

@@ -1,0 +1,104 @@
+import { ask } from '../protocol/ask.ts';
+import { deadlines } from '../protocol/deadlines.ts';
+import type { PartsPlanned } from '../protocol/plan-values.ts';
+import { toPlanner } from '../protocol/planner.ts';
+import { toRank } from '../protocol/rank.ts';
+import type { WorkerAsked } from '../protocol/update-values.ts';
+import type { UpdateContext, UpdateTarget } from './context.ts';
+import type { PlannedGroup, Prepared } from './planned-group.ts';
+
+/** What the planner is told, by its digest: workers of several instances keep the same. */
+type Bringing = Map<string, Promise<void>>;
+type Answer = Exclude<PartsPlanned, { outcome: 'lacking' }>;
+
+/**
+ * Plans each instance whose ranks all know what their engine workers keep: each of its ranks is then a group of its own, with
+ * a plan for that. The others are left to be planned with whole tensors.
+ */
+export async function planParts(
+  update: UpdateContext,
+  prepared: readonly Prepared[],
+): Promise<{ readonly byParts: ReadonlySet<UpdateTarget>; readonly groups: readonly PlannedGroup[] }> {
+  const byParts = new Set<UpdateTarget>();
+  const bringing: Bringing = new Map();
+  const groups = await Promise.all(
+    update.spec.targets.map(async (target) => {
+      const members = prepared.filter(({ ready }) => target.ranks.includes(ready.rank));
+      if (members.length === 0) return [];
+      const { feeding } = update.spec;
+      const answer = await planInstance(update, target, members, bringing);
+      if (answer === null || answer.outcome === 'whole') {
+        feeding.note(target.name, { fed: 'whole', whyWhole: answer?.why ?? null });
+        return [];
+      }
+      byParts.add(target);
+      feeding.note(target.name, { fed: 'parts', whyWhole: null });
+      return members.map((member, at) => {
+        return {
+          ranks: [member.ready],
+          prepared: [member],
+          communicator: null,
+          planned: answer.planned[at]!,
+        };
+      });
+    }),
+  );
+  return { byParts, groups: groups.flat() };
+}
+
+/** What the engine workers of an instance are asked of the parts that they keep. */
+export function askedOfParts({ spec }: UpdateContext, { name }: UpdateTarget): WorkerAsked['parts'] {
+  if (!spec.options.parts || spec.exchanges > 1) return 'no';
+  return spec.feeding.demandsWhole(name) === null ? 'learn' : 'anew';
+}
+
+/** Null if nobody has asked for parts. */
+async function planInstance(
+  update: UpdateContext,
+  { name }: UpdateTarget,
+  members: readonly Prepared[],
+  bringing: Bringing,
+): Promise<Answer | null> {
+  const { checkpoint, options, exchanges, feeding, planner } = update.spec;
+  if (!options.parts) return null;
+  if (exchanges > 1) return { outcome: 'whole', why: 'a draft model takes the same weights' };
+  const demand = feeding.demandsWhole(name);
+  if (demand !== null) return { outcome: 'whole', why: demand };
+  const question = {
+    layout: checkpoint.layout,
+    ranks: members.map(({ ready: { rank, host }, freeBytes, kept }) => ({
+      rank,
+      host,
+      freeBytes,
+      kept: [...kept],
+    })),
+    lost: [...checkpoint.lost],
+    memoryFraction: options.memoryFraction,
+    bucketBytes: options.bucketBytes ?? Math.max(...members.map(({ bucketBytes }) => bucketBytes)),
+    fused: options.fusedModules ?? [],
+  };
+  const plan = () =>
+    ask(update.context, planner, toPlanner.planParts, question, update.within(deadlines.plan));
+  let answer = await plan();
+  if (answer.outcome === 'lacking') {
+    for (const one of answer.lacking) {
+      if (!bringing.has(one.digest)) bringing.set(one.digest, bringParts(update, members, one));
+    }
+    await Promise.all(answer.lacking.map(({ digest }) => bringing.get(digest)));
+    answer = await plan();
+  }
+  if (answer.outcome !== 'lacking') return answer;
+  return { outcome: 'whole', why: 'more different parts are kept by its engine workers than are remembered' };
+}
+
+/** Has the planner know what a rank has announced. */
+async function bringParts(
+  update: UpdateContext,
+  members: readonly Prepared[],
+  { rank, digest }: { readonly rank: number; readonly digest: string },
+): Promise<void> {
+  const { ref } = members.find(({ ready }) => ready.rank === rank)!.ready;
+  const asked = ask(update.context, ref, toRank.keptParts, { digest }, update.within(deadlines.control));
+  const cuts = await update.answerOf(rank, asked);
+  update.context.tell(update.spec.planner, { type: 'learn-parts', digest, cuts });
+}

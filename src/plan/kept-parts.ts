@@ -1,0 +1,86 @@
+import { type Cut, type Cuts, cutAt, isKept, partBytes, WHOLE } from '../checkpoint/cuts.ts';
+import type { Manifest } from '../checkpoint/manifest.ts';
+
+/** The columns of entries that are in the order of `rows`, in the order of a manifest's rows. */
+export function inManifestRows({ dims, starts, lengths }: Cuts, rows: Uint32Array): Cuts {
+  const ordered = {
+    dims: new Uint8Array(rows.length),
+    starts: new Uint32Array(rows.length),
+    lengths: new Uint32Array(rows.length),
+  };
+  for (const [entry, row] of rows.entries()) {
+    ordered.dims[row] = dims[entry]!;
+    ordered.starts[row] = starts[entry]!;
+    ordered.lengths[row] = lengths[entry]!;
+  }
+  return ordered;
+}
+
+/** A manifest's columns that decide about parts. */
+type Table = Pick<Manifest, 'dtypes' | 'shapeStarts' | 'dimensions' | 'bytes'>;
+
+/**
+ * What each rank of an instance is sent, for what each of their workers keeps: one entry for each row of the manifest. A
+ * tensor is cut only where the different parts that are kept of it are disjoint and make it up, so that digests of the parts
+ * add up to that of the tensor; otherwise all who keep something of it get the whole. What nobody keeps the first rank gets
+ * whole: a part that does not arrive proves nothing.
+ */
+export function sentParts(manifest: Table, kept: readonly Cuts[]): Cuts[] {
+  const sent = kept.map(({ dims, starts, lengths }) => ({
+    dims: Uint8Array.from(dims),
+    starts: Uint32Array.from(starts),
+    lengths: Uint32Array.from(lengths),
+  }));
+  const setWhole = (member: number, row: number) => {
+    sent[member]!.dims[row] = WHOLE;
+    sent[member]!.starts[row] = 0;
+    sent[member]!.lengths[row] = 1;
+  };
+  const holders: number[] = [];
+  for (let row = 0; row < manifest.bytes.length; row += 1) {
+    holders.length = 0;
+    for (let member = 0; member < kept.length; member += 1)
+      if (isKept(kept[member]!, row)) holders.push(member);
+    if (holders.length === 0) setWhole(0, row);
+    else if (!areComplete(manifest, row, kept, holders)) for (const member of holders) setWhole(member, row);
+  }
+  return sent;
+}
+
+/** Whether the parts of a row that some of the members keep are disjoint, and leave nothing out. */
+function areComplete(
+  manifest: Table,
+  row: number,
+  kept: readonly Cuts[],
+  holders: readonly number[],
+): boolean {
+  const cuts: Cut[] = [];
+  for (const member of holders) {
+    const cut = cutAt(kept[member]!, row);
+    if (cut === null) return false;
+    if (cuts.some((other) => isSame(cut, other))) continue;
+    if (partBytes(manifest, row, cut) === null) return false;
+    cuts.push(cut);
+  }
+  const [{ dim }] = cuts as [Cut];
+  cuts.sort((one, other) => one.start - other.start);
+  let end = 0;
+  for (const cut of cuts) {
+    if (cut.dim !== dim || cut.start !== end) return false;
+    end += cut.length;
+  }
+  // One part that is all of it is as well sent as the whole.
+  return cuts.length > 1 && end === manifest.dimensions[manifest.shapeStarts[row]! + dim]!;
+}
+
+function isSame(one: Cut, other: Cut): boolean {
+  return one.dim === other.dim && one.start === other.start && one.length === other.length;
+}
+
+/** Bytes that are sent of a row; 0 where it is not. */
+export function sentBytes({ bytes, shapeStarts, dimensions }: Table, row: number, sent: Cuts): number {
+  const dim = sent.dims[row]!;
+  if (dim === WHOLE) return bytes[row]!;
+  const length = sent.lengths[row]!;
+  return length === 0 ? 0 : (bytes[row]! / dimensions[shapeStarts[row]! + dim]!) * length;
+}

@@ -1,0 +1,154 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { allArrived } from '../../simulation/all-arrived.ts';
+import { checkpointAt, type TensorShape } from '../../simulation/checkpoint.ts';
+import type { UpdateReport } from '../../src/actors/protocol/update-values.ts';
+import { bucketBytes, withCluster } from './harness.ts';
+
+const normBytes = 2 * 1_001;
+/** Eight that are divided, eight of which one worker keeps all, and one that cannot be divided. 2 MiB each, but the last. */
+const model: readonly TensorShape[] = Array.from({ length: 8 }, (_, layer) => [
+  { name: `layers.${layer}.o_proj.weight`, dtype: 'BF16', shape: [2 ** 20] },
+  { name: `layers.${layer}.mlp.weight`, dtype: 'BF16', shape: [2 ** 20] },
+])
+  .flat()
+  .concat({ name: 'norm.weight', dtype: 'BF16', shape: [normBytes / 2] });
+const wholeBytes = 16 * 2 ** 21 + normBytes;
+/** Of two workers. */
+const halfBytes = 8 * 2 ** 21 + normBytes;
+const checkpoints = ['/models/a', '/models/b'].map((path) => checkpointAt(path, model, false));
+const options = { keepsParts: true, checkpoints, ranksPerHost: 4 };
+
+const fedOf = ({ instances }: UpdateReport) => instances.map(({ fed }) => fed);
+const uploadedOf = ({ links }: UpdateReport) => links.map(({ uploadedBytes }) => uploadedBytes);
+
+test('from the second update on each rank uploads what its worker keeps, and nothing is broadcast', async () => {
+  await withCluster(options, async ({ user, succeeds, world }) => {
+    const first = await succeeds(user.update('a', { bucketBytes }));
+    assert.deepEqual(fedOf(first), ['whole', 'whole']);
+    assert.match(first.instances[0]!.whyWhole!, /rank 0 has not said which parts it keeps/);
+    assert.ok(
+      first.links.every(({ uploadedBytes, broadcastBytes }) => uploadedBytes + broadcastBytes >= wholeBytes),
+    );
+    await succeeds(user.register('b', '/models/b'));
+    const second = await succeeds(user.update('b', { bucketBytes }));
+    assert.deepEqual(fedOf(second), ['parts', 'parts']);
+    assert.ok(allArrived(second));
+    assert.deepEqual(uploadedOf(second), [halfBytes, halfBytes, halfBytes, halfBytes]);
+    assert.ok(second.links.every(({ broadcastBytes }) => broadcastBytes === 0));
+    assert.ok(world.engines.every(({ acknowledged }) => acknowledged === `b@${checkpoints[1]!.digest}`));
+    const asked = await succeeds(user.update('a', { bucketBytes, parts: false }));
+    assert.deepEqual(fedOf(asked), ['whole', 'whole']);
+    assert.equal(asked.instances[0]!.whyWhole, null);
+  });
+});
+
+test('a worker that was restarted refuses parts before anything is loaded, and gets whole tensors in the same update', async () => {
+  await withCluster({ ...options, instances: [[0, 1, 2, 3]] }, async ({ user, succeeds, world }) => {
+    await succeeds(user.update('a', { bucketBytes }));
+    world.engines[0]!.restart();
+    const refused = await succeeds(user.update('a', { bucketBytes }));
+    assert.deepEqual(fedOf(refused), ['whole']);
+    assert.match(refused.instances[0]!.whyWhole!, /there is no such record of parts/);
+    assert.ok(allArrived(refused));
+    assert.deepEqual(fedOf(await succeeds(user.update('a', { bucketBytes }))), ['parts']);
+  });
+});
+
+test('an instance whose worker was restarted gets whole tensors, while the other goes on with parts', async () => {
+  await withCluster(options, async ({ user, succeeds, world }) => {
+    await succeeds(user.update('a', { bucketBytes }));
+    world.engines[1]!.restart();
+    assert.deepEqual(fedOf(await succeeds(user.update('a', { bucketBytes }))), ['parts', 'whole']);
+    assert.deepEqual(fedOf(await succeeds(user.update('a', { bucketBytes }))), ['parts', 'parts']);
+  });
+});
+
+test('a part that arrives with other bytes breaks its instance, and no other', async () => {
+  await withCluster(options, async ({ user, succeeds, spares, world }) => {
+    await succeeds(user.update('a', { bucketBytes }));
+    world.engines[0]!.workers[1]!.nextLoad = 'corrupt';
+    const message = /instance engine-0 does not hold the checkpoint: tensor .* has another digest/;
+    const report = await spares(
+      user.update('a', { bucketBytes }),
+      'engine-0',
+      'WEIGHTCAST_VERIFICATION',
+      message,
+    );
+    assert.deepEqual(fedOf(report), ['parts', 'parts']);
+    await succeeds(user.update('a', { bucketBytes }));
+  });
+});
+
+test('a worker that fails on a part is given whole tensors by the next update', async () => {
+  await withCluster({ ...options, instances: [[0, 1, 2, 3]] }, async ({ user, succeeds, fails, world }) => {
+    await succeeds(user.update('a', { bucketBytes }));
+    world.engines[0]!.workers[2]!.nextLoad = 'refuse';
+    await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_WORKER_LINK', /shape mismatch/);
+    const report = await succeeds(user.update('a', { bucketBytes }));
+    assert.deepEqual(fedOf(report), ['whole']);
+    assert.match(report.instances[0]!.whyWhole!, /rank 2 has not said/);
+  });
+});
+
+test('an instance of which a host lacks bytes gets whole tensors, and is told which', async () => {
+  const spanned = { ...options, ranksPerHost: 2, instances: [[0, 1, 2, 3]] };
+  await withCluster(spanned, async ({ user, succeeds }) => {
+    await succeeds(user.update('a', { bucketBytes }));
+    const report = await succeeds(user.update('a', { bucketBytes }));
+    assert.deepEqual(fedOf(report), ['whole']);
+    assert.match(
+      report.instances[0]!.whyWhole!,
+      /of which rank \d needs a part, lies on host \S+ and not on/,
+    );
+  });
+});
+
+test('without the memory that a worker takes for whole tensors, the update is by whole tensors and says why', async () => {
+  const large = Array.from({ length: 4 }, (_, layer) => {
+    return { name: `layers.${layer}.o_proj.weight`, dtype: 'BF16', shape: [2 ** 20] };
+  });
+  const short = {
+    ...options,
+    checkpoints: [checkpointAt('/models/a', large, false)],
+    // Two slots of a tensor, but not two of its half and the whole.
+    deviceCapacity: Math.ceil((2 * 2 ** 21) / 0.9) + 256,
+  };
+  await withCluster(short, async ({ user, succeeds }) => {
+    await succeeds(user.update('a'));
+    const report = await succeeds(user.update('a'));
+    assert.deepEqual(fedOf(report), ['whole', 'whole']);
+    assert.match(report.instances[1]!.whyWhole!, /an update of rank 2 by parts needs .* free device memory/);
+  });
+});
+
+test('a rank that was started again does not know what its worker keeps', async () => {
+  await withCluster(options, async ({ cluster, user, succeeds, until, ready }) => {
+    await succeeds(user.update('a', { bucketBytes }));
+    const killed = cluster.ranks.get(1)!;
+    killed.kill();
+    await until('its process is another one', () => (cluster.ranks.get(1) ?? killed) !== killed);
+    await ready();
+    const report = await succeeds(user.update('a', { bucketBytes }));
+    assert.deepEqual(fedOf(report), ['whole', 'parts']);
+    assert.match(report.instances[0]!.whyWhole!, /rank 1 has not said/);
+  });
+});
+
+test('what workers keep is brought to the planner once, and plans are sent once, however many updates follow', async () => {
+  await withCluster(options, async ({ user, succeeds, world }) => {
+    const asked = { 'kept-parts': 0, 'write-document': 0 };
+    world.onSent.push(({ envelope }) => {
+      const { type } = (envelope.kind === 'ask' ? envelope.body : {}) as { type?: keyof typeof asked };
+      if (type !== undefined && type in asked) asked[type] += 1;
+    });
+    await succeeds(user.update('a', { bucketBytes }));
+    await succeeds(user.update('a', { bucketBytes }));
+    // The workers of both engines keep the same two shares.
+    assert.equal(asked['kept-parts'], 2);
+    const written = asked['write-document'];
+    await succeeds(user.register('b', '/models/b'));
+    assert.deepEqual(fedOf(await succeeds(user.update('a', { bucketBytes }))), ['parts', 'parts']);
+    assert.deepEqual(asked, { 'kept-parts': 2, 'write-document': written });
+  });
+});
