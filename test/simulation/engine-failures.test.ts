@@ -351,6 +351,20 @@ test('an engine that does not resume holds the new version, and is resumed when 
   });
 });
 
+test('an engine that was left paused when its instance was removed is resumed when that is added again', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, until, wait }) => {
+    const [engine] = world.engines;
+    engine!.nextResume = 'error';
+    await succeeds(user.update('a', { instances: ['engine-0'] }));
+    const instance = world.joined.get('engine-0')!;
+    await succeeds(user.removeInstance('engine-0'));
+    await wait(20_000);
+    assert.ok(engine!.isPaused);
+    await succeeds(user.addInstance(instance));
+    await until('it is resumed', () => !engine!.isPaused);
+  });
+});
+
 test('an engine that does not resume alone is updated, an update to it resumes it, and atomic rejects', async () => {
   await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status }) => {
     const [engine] = world.engines;

@@ -171,7 +171,9 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       case 'cancel-update':
         return context.reply(message, { running: this.#updates.cancel(message.ticket, message.reason) });
       case 'add-instance':
-        return this.#instanceService.add(message, context);
+        this.#instanceService.add(message, context);
+        // An earlier one of that name may have been removed when its engine was left paused.
+        return this.#resumption.want([message.instance.name], 'at once');
       case 'remove-instance':
         return this.#answer(message, context, () => done(this.#remove(message.instance, context)));
       case 'resume-instance':
