@@ -131,6 +131,17 @@ test('a part that arrives with other bytes breaks its instance, and no other, un
   });
 });
 
+test('what broke an instance is not used again either where it was mended without parts', async () => {
+  await withCluster({ ...options, instances: [[0, 1, 2, 3]] }, async ({ user, succeeds, fails, world }) => {
+    await succeeds(user.update('a', { bucketBytes }));
+    world.engines[0]!.workers[1]!.nextLoad = 'corrupt';
+    await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_VERIFICATION', /another digest/);
+    await succeeds(user.update('a', { bucketBytes, parts: false }));
+    assert.deepEqual(fedOf(await succeeds(user.update('a', { bucketBytes }))), ['whole']);
+    assert.deepEqual(fedOf(await succeeds(user.update('a', { bucketBytes }))), ['parts']);
+  });
+});
+
 test('a worker that fails on a part is given whole tensors by the next update', async () => {
   await withCluster({ ...options, instances: [[0, 1, 2, 3]] }, async ({ user, succeeds, fails, world }) => {
     await succeeds(user.update('a', { bucketBytes }));

@@ -116,8 +116,11 @@ export const workerAsked = z.object({
   silenceSeconds: z.number().positive(),
   /** The version of the worker link that it understands. */
   protocol: z.int(),
-  /** What it keeps of each tensor: not asked; asked if its rank does not know; asked, and what its rank knows is out of date. */
-  parts: z.enum(['no', 'learn', 'anew']),
+  /**
+   * What it keeps of each tensor: not asked; asked if its rank does not know; what its rank knows is out of date, and it is
+   * asked, or not.
+   */
+  parts: z.enum(['no', 'learn', 'anew', 'forget']),
 });
 export type WorkerAsked = z.infer<typeof workerAsked>;
 

@@ -44,9 +44,10 @@ export class KeptParts {
   /** What to tell the worker of parts when it opens the link buffer. Throws `WeightcastError` as {@link cutsOf}. */
   order(plan: Plan, manifest: Manifest, asked: WorkerAsked['parts']) {
     const tensors = tensorsDigest(manifest);
-    if (asked === 'anew') this.#known.delete(tensors);
+    if (asked === 'anew' || asked === 'forget') this.#known.delete(tensors);
     const known = this.#known.get(tensors);
-    if (plan.cuts === null) return { parts: asked !== 'no' && known === undefined, kept: null };
+    const isAsked = asked === 'learn' || asked === 'anew';
+    if (plan.cuts === null) return { parts: isAsked && known === undefined, kept: null };
     if (known === undefined)
       throw new WeightcastError(`rank ${this.#rank} has forgotten what its engine worker keeps`);
     return { parts: false, kept: known.token };

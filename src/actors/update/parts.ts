@@ -48,8 +48,9 @@ export async function planParts(
 
 /** What the engine workers of an instance are asked of the parts that they keep. */
 export function askedOfParts({ spec }: UpdateContext, { name, ranks }: UpdateTarget): WorkerAsked['parts'] {
-  if (!spec.options.parts || spec.exchanges > 1 || ranks.length === 1) return 'no';
-  return spec.feeding.demandsWhole(name) === null ? 'learn' : 'anew';
+  const isOutdated = spec.feeding.demandsWhole(name) !== null;
+  if (!spec.options.parts || spec.exchanges > 1 || ranks.length === 1) return isOutdated ? 'forget' : 'no';
+  return isOutdated ? 'anew' : 'learn';
 }
 
 /** Null if nobody has asked for parts. */
