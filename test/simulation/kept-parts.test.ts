@@ -93,6 +93,7 @@ test('after a communicator that could not be opened beside an instance with part
       failed.instances.map(({ outcome }) => outcome),
       ['updated', 'unchanged', 'unchanged'],
     );
+    assert.deepEqual(fedOf(failed), ['parts', null, null], 'nothing was sent to the others');
     fails = false;
     assert.deepEqual(fedOf(await succeeds(user.update('a', { bucketBytes }))), ['parts', 'whole', 'whole']);
     assert.equal(numbers.size, 2);

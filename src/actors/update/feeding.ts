@@ -2,6 +2,9 @@ import type { InstanceReport } from '../protocol/update-values.ts';
 
 type Fed = Pick<InstanceReport, 'fed' | 'whyWhole'>;
 
+/** Of an instance that was sent nothing. */
+export const notFed: Fed = { fed: null, whyWhole: null };
+
 /** What the ranks of each instance are sent in one update, by the instance's name: whole tensors, or parts. */
 export class Feeding {
   readonly #demanded = new Map<string, string>();
@@ -22,6 +25,6 @@ export class Feeding {
   }
 
   of(instance: string): Fed {
-    return this.#fed.get(instance) ?? { fed: null, whyWhole: null };
+    return this.#fed.get(instance) ?? notFed;
   }
 }

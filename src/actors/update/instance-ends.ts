@@ -1,6 +1,7 @@
 import { EngineError, fromWire, toWire, type WeightcastError } from '../../errors.ts';
 import type { InstanceReport, Proofs, ProofsAsked } from '../protocol/update-values.ts';
 import type { InstanceOutcome, UpdateContext, UpdateTarget } from './context.ts';
+import { notFed } from './feeding.ts';
 import type { Pauses } from './pauses.ts';
 import { brokenWords, explained } from './words.ts';
 
@@ -147,7 +148,8 @@ export class InstanceEnds {
 
   /** In the order of the request. */
   reports(): InstanceReport[] {
-    return this.#update.spec.targets.map((target) => {
+    const { targets, feeding } = this.#update.spec;
+    return targets.map((target) => {
       const { outcome, proofs, seconds, error, words } = this.#ended.get(target)!;
       const said = error ?? (words === null ? null : new EngineError(words));
       const wire = said && toWire(error === null || words === null ? said : explained(error, [words]));
@@ -156,7 +158,7 @@ export class InstanceEnds {
         outcome,
         paused: this.#pauses.isPaused(target),
         proofs,
-        ...this.#update.spec.feeding.of(target.name),
+        ...(this.#decided.get(target) === 'unchanged' ? notFed : feeding.of(target.name)),
         seconds,
         error: wire,
       };
