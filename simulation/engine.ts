@@ -59,6 +59,8 @@ export class SimulatedEngine {
   #touchedAt = Number.NEGATIVE_INFINITY;
   #acknowledged: string | null = null;
   #up = true;
+  /** It is well, and does not answer what it is asked of itself. */
+  isMute = false;
   /** Its weights are not in memory: whoever loads into them ends it. */
   isSleeping = false;
   #paused = false;
@@ -167,7 +169,10 @@ export class SimulatedEngine {
     return {
       endpoint: this.name,
       ready: (options) => polledReady(this.name, () => this.#up, clock, options),
-      state: async () => ({ ...this.#said(), version: this.#label }),
+      state: async (options) => {
+        if (this.isMute) await call(options, () => new Promise(() => {}));
+        return { ...this.#said(), version: this.#label };
+      },
       linkProtocol: async () => protocolVersion,
       worldSize: async () => null,
       survey: async () => {

@@ -68,8 +68,11 @@ export class FaultInjector {
       engine.kill();
       this.#restartLater(engine, engineRestart, random);
     },
-    // So fast that nobody has seen it down.
-    'restart an engine': ({ engine }) => engine.restart(),
+    'restart an engine': ({ engine }) => {
+      // Between updates, and so fast that nobody has seen it down.
+      const isIdle = engine.isUp && !engine.isPaused && !engine.isPausing;
+      if (isIdle && engine.workers.every(({ isBusy }) => !isBusy)) engine.restart();
+    },
     'engine answers with an error': ({ engine }) => {
       engine.nextCall = 'error';
     },

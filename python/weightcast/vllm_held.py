@@ -26,7 +26,7 @@ class HeldTensors:
         """Copies what is still held of memory that is about to be overwritten. `link_buffer`: addresses of its storages."""
         for index, info in enumerate(self._infos):
             held = info.loaded_weights
-            if not held:
+            if len(held) == self._clean[index]:
                 continue
             if isinstance(held, _Counted):
                 held.drop_unread(self._clean[index])

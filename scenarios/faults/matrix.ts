@@ -71,6 +71,15 @@ export class RealMatrix {
     this.#deaths = 0;
     await this.#fleet!.renewOwner();
     await registerAll(this.#fleet!);
+    // Until then the hosts hold parts, for which they need each other.
+    await this.#updateToBoth(this.#fleet!);
+  }
+
+  async #updateToBoth(fleet: FaultFleet): Promise<void> {
+    for (let turn = 0; turn < 2; turn += 1) {
+      this.#checkpoint = other(this.#checkpoint);
+      await updateAll(fleet, this.#checkpoint, true);
+    }
   }
 
   async end(): Promise<void> {

@@ -106,7 +106,10 @@ export class Workers {
       if (present.some((other) => other.name === name))
         throw new UsageError(`the cluster has an instance ${name} already`);
       for (const rank of workersOf(options).flatMap(({ ranks = [] }) => ranks)) {
-        if (taken.has(rank)) throw new UsageError(`rank ${rank} is in the cluster already`);
+        if (taken.has(rank))
+          throw new UsageError(
+            `rank ${rank} is in the cluster already: give this instance other ranks, and say which devices they are on`,
+          );
         const other = given.get(rank);
         if (other !== undefined)
           throw new UsageError(`rank ${rank} belongs to both instance ${other} and instance ${name}`);

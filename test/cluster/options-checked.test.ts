@@ -124,7 +124,10 @@ test('ranks without numbers get the lowest that are free, and no two workers hav
   const refused = (given: object, message: string) =>
     assert.throws(() => workers.take([{ endpoint, name: 'c', ...given }]), { name: 'UsageError', message });
   refused({ name: 'over', ranks: [9] }, 'the cluster has an instance over already');
-  refused({ ranks: [4] }, 'rank 4 is in the cluster already');
+  refused(
+    { ranks: [4] },
+    'rank 4 is in the cluster already: give this instance other ranks, and say which devices they are on',
+  );
   refused({ host: 'b', devices: [1] }, 'instances over and c both have a worker on device 1 of host b');
   refused(
     { host: hostname(), devices: [2] },

@@ -131,6 +131,13 @@ class Updates(unittest.TestCase):
                 update.finish()
             self.assertEqual(model.held(), {"experts.a": [value] * 4, "experts.b": [value] * 4})
 
+    def test_a_layer_may_wait_through_buckets_that_have_nothing_for_it(self) -> None:
+        with update_of(self.target) as update:
+            for name in ("first.a", "second.a", "second.b", "first.b"):
+                self.load(update, 1.0, name)
+            update.finish()
+        self.assertEqual(self.model.held(), all_new(1.0))
+
     def test_the_link_buffer_is_free_when_the_last_bucket_is_answered(self) -> None:
         with update_of(self.target) as update:
             self.load(update, 1.0, "first.a", "second.a")

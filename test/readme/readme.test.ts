@@ -18,7 +18,8 @@ const model = await bench.makeModel(2);
 
 const commands = temporaryDirectory({ after });
 const program = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
-const isUpdate = `[ "$1" = update ] && set -- "$@" --devices host:${basename(scratch)}`;
+/** A daemon has its devices itself. */
+const isUpdate = `case "$*" in update*--endpoint*) set -- "$@" --devices host:${basename(scratch)};; esac`;
 writeCommand(
   commands,
   'weightcast',
@@ -33,9 +34,14 @@ const environment = {
 const endpoint = ['http://127.0.0.1:8000', engine.endpoint] as const;
 const checkpoint = ['/checkpoints/step-100', model] as const;
 
-function runPython(words: string, replacements: Replacements, prelude = ''): Promise<string> {
+function runPython(
+  words: string,
+  replacements: Replacements,
+  prelude = '',
+  page = 'README.md',
+): Promise<string> {
   const path = join(scratch, 'snippet.py');
-  writeFileSync(path, `${prelude}${replaced(snippetWith(words), replacements)}`);
+  writeFileSync(path, `${prelude}${replaced(snippetWith(words, page), replacements)}`);
   return runText(python, ['-W', 'error', path], environment);
 }
 
@@ -74,7 +80,7 @@ test('every snippet is run by a test, here or with torch', () => {
   ];
   const commandLine = snippets.find(({ language }) => language === 'sh')!.text;
   const withTorch = ['torchrun', 'def expected'];
-  const known = [...here, ...withTorch].map(snippetWith);
+  const known = [...here, ...withTorch].map((words) => snippetWith(words));
   const others = snippets.filter((snippet) => !known.includes(snippet)).map(({ text }) => text);
   assert.deepEqual(others, [commandLine]);
 });
@@ -96,6 +102,31 @@ test('the shell: one update, and the doctor', async () => {
   const later = replaced(checkout, here).replace(/^npx weightcast doctor .*$/m, (line) => `${line} || true`);
   for (const text of [replaced(first!, here), later])
     assert.match(await runText('sh', ['-ec', text], environment), /^engine +updated; arrived holds/m);
+});
+
+test('the page of the daemon: its commands', async () => {
+  const next = await bench.makeModel(3);
+  const text = replaced(snippetWith('weightcast register', 'docs/daemon.md'), [
+    endpoint,
+    ['--ranks 0-7', '--ranks 0-1'],
+    checkpoint,
+    ['/checkpoints/step-101', next],
+    ['--name step-101', `--name ${basename(next)}`],
+    ['status --watch', 'status'],
+    // Others are still asked.
+    ['weightcast stop', 'weightcast remove a'],
+  ]);
+  const script = `weightcast remove engine || true\n${text.replace(/ +#.*$/gm, '')}`;
+  const output = await runText('sh', ['-ec', script], environment);
+  assert.equal(output.match(/^a +updated; arrived holds/gm)?.length, 2, output);
+  assert.match(output, new RegExp(`^instance +a; serving ${basename(next)}@`, 'm'));
+});
+
+test('the pages of the daemon and the publisher: what Python does', { skip: withoutPython() }, async () => {
+  const here = [['range(8)', 'range(2)'], endpoint] as const;
+  assert.match(await runPython('Client()', here, training, 'docs/daemon.md'), /^a updated \{/m);
+  const published = await runPython('weightcast.connect()', here, training, 'docs/publisher.md');
+  assert.equal(published.match(/outcome='updated'/g)?.length, 2, published);
 });
 
 test('the shell: a host joins a daemon', async () => {

@@ -5,23 +5,27 @@ import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { packageRoot } from '../../src/package-root.ts';
 
-/** A fenced block of README.md that is a program. */
+/** A fenced block of a page that is a program. */
 export interface Snippet {
   readonly language: 'python' | 'sh' | 'ts';
   readonly text: string;
 }
 
-const readme = readFileSync(new URL('README.md', packageRoot), 'utf8');
-
 /** Blocks without a language are what programs print. */
-export const snippets: readonly Snippet[] = [
-  ...readme.matchAll(/^```(?<language>python|sh|ts)\n(?<text>.*?)^```$/gms),
-].map(({ groups }) => groups as unknown as Snippet);
+function snippetsOf(page: string): readonly Snippet[] {
+  const text = readFileSync(new URL(page, packageRoot), 'utf8');
+  const blocks = text.matchAll(/^```(?<language>python|sh|ts)\n(?<text>.*?)^```$/gms);
+  return [...blocks].map(({ groups }) => groups as unknown as Snippet);
+}
 
-/** The one snippet with these words. */
-export function snippetWith(words: string): Snippet {
-  const found = snippets.filter(({ text }) => text.includes(words));
-  assert.equal(found.length, 1, `one snippet has ${words}`);
+export const snippets = snippetsOf('README.md');
+
+/** The one snippet of a page with these words. */
+export function snippetWith(words: string, page = 'README.md'): Snippet {
+  const found = (page === 'README.md' ? snippets : snippetsOf(page)).filter(({ text }) =>
+    text.includes(words),
+  );
+  assert.equal(found.length, 1, `one snippet of ${page} has ${words}`);
   return found[0]!;
 }
 
@@ -30,7 +34,7 @@ export type Replacements = readonly (readonly [words: string, by: string])[];
 
 export function replaced({ text }: Snippet, replacements: Replacements): string {
   return replacements.reduce((before, [words, by]) => {
-    assert.ok(before.includes(words), `README.md says ${words}`);
+    assert.ok(before.includes(words), `the page says ${words}`);
     return before.replaceAll(words, by);
   }, text);
 }

@@ -74,6 +74,17 @@ test('an engine that never answers fails the update when half of its time is ove
   });
 });
 
+test('an engine that is well and does not say how it is costs others half of the time, once', async () => {
+  await withCluster({ isCalm: true }, async ({ world, user, succeeds, spares }) => {
+    await succeeds(user.update('a'));
+    world.engines[0]!.isMute = true;
+    const update = user.update('a', { timeoutMilliseconds: 10_000 });
+    await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /engine-0 did not answer within \d+ ms/);
+    world.engines[0]!.isMute = false;
+    await succeeds(user.update('a'));
+  });
+});
+
 test('an update waits for an engine that is down', async () => {
   await withCluster({}, async ({ world, user, succeeds }) => {
     world.engines[0]!.kill();

@@ -1,7 +1,11 @@
 import type { CallOptions, EngineClient, ReportedState, WorldSize } from '../../engines/engine-client.ts';
-import { AbortedError, asFailure, type WeightcastError } from '../../errors.ts';
+import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
+import type { Clock } from '../../ports.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
 import type { BridgeMessage, EngineState, Questioned } from '../protocol/bridge.ts';
+
+/** What an engine that took long to be ready has for the questions that follow. */
+const leastMilliseconds = 1_000;
 
 interface Call {
   readonly abort: AbortController;
@@ -36,7 +40,9 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
   receive(message: BridgeMessage, context: Context<BridgeMessage>): void {
     switch (message.type) {
       case 'await-healthy':
-        return this.#call(message, context.deferReply(message), (options) => this.#awaitHealthy(options));
+        return this.#call(message, context.deferReply(message), (options) =>
+          this.#awaitHealthy(options, context.clock),
+        );
       case 'pause':
         return this.#call(message, context.deferReply(message), async (options) => {
           await this.#client.pause(message.mode, options);
@@ -78,19 +84,24 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     await this.#client.close();
   }
 
-  async #awaitHealthy(options: CallOptions): Promise<EngineState> {
+  async #awaitHealthy(options: CallOptions, clock: Clock): Promise<EngineState> {
+    const endsAt = clock.now() + options.timeoutMilliseconds;
     // One that was well before is asked everything at once: each round of questions is time that its update takes.
     const early = new AbortController();
     const signal = AbortSignal.any([options.signal, early.signal]);
-    const asked = this.#wasWell ? this.#ask({ ...options, signal }).catch(() => null) : null;
+    const asked = this.#wasWell ? this.#ask({ ...options, signal }).catch(asFailure) : null;
     this.#wasWell = false;
     const { wasDown } = await this.#client.ready(options);
     if (wasDown) {
       early.abort(new AbortedError(`${this.#client.endpoint} was down`));
       this.#told = null;
     }
-    const answer = await asked;
-    const state = (wasDown ? null : answer) ?? (await this.#ask(options));
+    const answer = wasDown ? null : await asked;
+    // It has had the time that others wait for it.
+    if (answer instanceof DeadlineError) throw answer;
+    const timeoutMilliseconds = Math.max(leastMilliseconds, endsAt - clock.now());
+    const isAnswer = answer !== null && !(answer instanceof Error);
+    const state = isAnswer ? answer : await this.#ask({ ...options, timeoutMilliseconds });
     this.#wasWell = true;
     return { wasDown, ...state, linkProtocol: this.#linkProtocol, worldSize: this.#worldSize };
   }
