@@ -11,6 +11,9 @@ const quietMilliseconds = 40_000;
 /** Long enough for all ranks to be back and for restarted engines to be up. */
 const recoveryMilliseconds = 200_000;
 
+/** Long enough for the last question to an engine that was resumed, whether it is. */
+const lastQuestionMilliseconds = 12_000;
+
 /** Heals all faults, and checks that the cluster becomes ready on its own and can be updated. */
 export async function checkRecovery(
   cluster: SimulatedCluster,
@@ -32,7 +35,7 @@ export async function checkRecovery(
     if (!joined.ok) trace.violated(`after recovery: ${joined.error.message}`);
   }
   await checkUpdates(cluster, user);
-  await clock.advance(1_000);
+  await clock.advance(lastQuestionMilliseconds);
   const { present } = requests;
   for (const { name, isPaused } of engines) {
     // An instance that was removed while it held parts of several versions stays paused.

@@ -98,8 +98,22 @@ test('engines that were paused for an update of which nothing was loaded are res
     await replaceSupervisor(fixture);
     await until('they are resumed', () => world.engines.every(({ isPaused }) => !isPaused));
     // They are watched for a while, and count as paused until then.
-    await wait(10_000);
+    await wait(12_000);
     assert.deepEqual((await status()).instances, before);
+  });
+});
+
+test('an engine that pauses long after its supervisor has died is resumed, too', async () => {
+  await withCluster({ pauses: true }, async (fixture) => {
+    const { user, succeeds, until, world } = fixture;
+    await succeeds(user.update('a'));
+    const [engine] = world.engines;
+    engine!.nextPause = 'late';
+    void user.update('a', { bucketBytes });
+    await until('it is asked to pause', () => engine!.isPausing);
+    await replaceSupervisor(fixture);
+    await until('it pauses', () => engine!.isPaused);
+    await until('it is resumed', () => !engine!.isPaused);
   });
 });
 

@@ -9,6 +9,9 @@ const firstMilliseconds = 1_000;
 const mostMilliseconds = 15_000;
 /** From an engine that was resumed to the question whether it is: a pause that was under way may take effect later. */
 const lateMilliseconds = 5_000;
+/** The same twice where it was asked to pause a moment ago, by a supervisor that has died. */
+const questions = { 'at once': 2, later: 1 } as const;
+type When = keyof typeof questions;
 
 /**
  * Resumes engines that were left paused although their weights are whole, in the background, for as long as the supervisor
@@ -33,13 +36,13 @@ export class Resumption {
   }
 
   /** Of those that were left paused; the first try is at once, or a moment after one that was in vain. */
-  want(names: readonly string[], after: 'at once' | 'later'): void {
+  want(names: readonly string[], when: When): void {
     for (const name of names) {
       // One that is being resumed now is looked after.
       if (!this.#instances.isLeftPaused(name) || this.#running.has(name)) continue;
       const wanted = {};
       this.#wanted.set(name, wanted);
-      void this.#resume(name, wanted, after === 'later').finally(() => {
+      void this.#resume(name, wanted, when).finally(() => {
         if (this.#wanted.get(name) === wanted) this.#wanted.delete(name);
       });
     }
@@ -51,18 +54,16 @@ export class Resumption {
     return running.length === 0 ? null : Promise.all(running);
   }
 
-  async #resume(name: string, wanted: object, hasFailed: boolean): Promise<void> {
+  async #resume(name: string, wanted: object, when: When): Promise<void> {
     const { log } = this.#context;
     let delay = firstMilliseconds;
-    if (hasFailed) await this.#wait(delay);
+    if (when === 'later') await this.#wait(delay);
     while (this.#isDue(name, wanted)) {
       try {
         await this.#try(name);
         this.#instances.explain(name, 'it was left paused, and was resumed a moment ago');
         // It counts as paused until then: another supervisor that takes over has to look after it, too.
-        await this.#wait(lateMilliseconds);
-        if (!this.#isDue(name, wanted)) return;
-        const isPausedAgain = (await this.#service.saysPaused(name, this.#context)) === true;
+        const isPausedAgain = await this.#pausesLate(name, wanted, questions[when]);
         if (isPausedAgain || !this.#isDue(name, wanted)) continue;
         this.#instances.paused(name, false);
         log.info({ instance: name }, 'an engine that was left paused is resumed');
@@ -74,6 +75,15 @@ export class Resumption {
         await this.#wait(delay);
       }
     }
+  }
+
+  async #pausesLate(name: string, wanted: object, times: number): Promise<boolean> {
+    for (let asked = 0; asked < times; asked += 1) {
+      await this.#wait(lateMilliseconds);
+      if (!this.#isDue(name, wanted)) return false;
+      if ((await this.#service.saysPaused(name, this.#context)) === true) return true;
+    }
+    return false;
   }
 
   /** An update that runs decides about it, and asks again when it has ended. */
