@@ -21,7 +21,7 @@ from .cuts import WHOLE, Cut, is_of_words
 from .digest import SALT, signed
 from .errors import PartsChanged, PartsUnknown, ProtocolError
 from .messages import Kept, Open, Tensor
-from .reads import ReadWatch, Watched
+from .reads import HandedOn, ReadWatch, Watched
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
@@ -109,12 +109,20 @@ class KeptParts:
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
         """Around the model's own `load_weights`, and nothing else that reads. Raises PartsChanged."""
+        if self._watch is None:
+            yield
+            return
+        # Loaders do the same each time, so once is enough.
+        handed_on = HandedOn(self._watch) if self._is_recording else None
         try:
-            with self._watch or contextlib.nullcontext():
+            with self._watch, handed_on or contextlib.nullcontext():
                 yield
         except PartsChanged as error:
             self._memory.give_up(str(error))
             raise
+        if handed_on is not None and handed_on.name is not None:
+            self._memory.give_up(f"tensor {handed_on.name!r} is read past torch's operations, which nobody sees")
+            self._is_recording = False
 
     @property
     def is_watching(self) -> bool:

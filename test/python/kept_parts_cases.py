@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import pickle
 import random
 import types
 import unittest
@@ -12,6 +13,7 @@ from typing import Any
 
 import fake_vllm
 import msgpack
+import numpy
 import torch
 from fake_rank import FakeRank, digests_of, kept_of
 from fake_vllm import Model, Split
@@ -20,7 +22,7 @@ from weightcast.dtypes import view_of
 from weightcast.errors import PartsChanged, PartsUnknown, ProtocolError
 from weightcast.kept_parts import KeptParts
 from weightcast.messages import Open, Tensor, decode_request
-from weightcast.reads import ReadWatch, Watched
+from weightcast.reads import HandedOn, ReadWatch, Watched
 from weightcast.vllm_reload import Target
 from weightcast.vllm_update import install_weights
 
@@ -39,6 +41,18 @@ def cut_of(shape: Sequence[int], load: Loader, dtype: torch.dtype = torch.float3
     # Where a read of nothing lies, between two tensors, does not say whose it is.
     assert {before, after} <= {NOTHING, cut if cut == WHOLE else NOTHING}, "a neighbour was read"
     return cut
+
+
+def handed_on(load: Loader) -> list[str | None]:
+    """Which tensor `load` hands on, outside of inference mode and in it."""
+    tensor = torch.zeros(4, 2)
+    watch = ReadWatch([Watched(Tensor("a", "F32", (4, 2), 0), tensor)])
+    found = []
+    for inference in (False, True):
+        with torch.inference_mode(inference), watch, HandedOn(watch) as one:
+            load(tensor)
+        found.append(one.name)
+    return found
 
 
 def copied(tensor: torch.Tensor) -> None:
@@ -128,6 +142,30 @@ class Reads(unittest.TestCase):
         # Rows that end within a word, of a tensor that does not.
         self.assertEqual(cut_of((8, 3), lambda w: copied(w[:, :2])), WHOLE)
         self.assertEqual(cut_of((3, 3), lambda w: copied(w[:2])), WHOLE)
+
+    def test_it_is_noticed_what_is_handed_to_others_than_torchs_operations(self) -> None:
+        self.assertEqual(handed_on(lambda w: (w[1, 1].item(), torch.tensor(w), torch.as_tensor(w), repr(w))), [None] * 2)
+        for number, load in enumerate(
+            (
+                lambda w: w[2:].numpy(),
+                lambda w: w.tolist(),
+                lambda w: w[1].data_ptr(),
+                lambda w: numpy.asarray(w),
+                lambda w: numpy.from_dlpack(w),
+                lambda w: pickle.dumps(w),
+                lambda w: torch.tensor([1.0, w[2, 1]]),
+                lambda w: torch.as_tensor([[w[2, 1]], [2.0]]),
+                lambda w: torch.zeros(1).new_tensor(data=[w[2, 1]]),
+            )
+        ):
+            with self.subTest(load=number):
+                self.assertEqual(handed_on(load), ["a", "a"])
+
+    def test_what_is_innermost_within_it_stays(self) -> None:
+        watched = Watched(Tensor("a", "F32", (4, 2), 0), tensor := torch.zeros(4, 2))
+        with ReadWatch([watched]) as watch, fake_vllm.CopyCounter() as counter, watch.left():
+            torch.zeros(1, 2).copy_(tensor[1:2])
+        self.assertEqual((counter.copied, watched.cut()), (2, Cut(0, 1, 1)))
 
     def test_types_that_torch_packs_are_whole(self) -> None:
         shape = (8, 16)
@@ -281,6 +319,15 @@ class Updates(unittest.TestCase):
                 self.assertNotIn("kept", worker.send(version(value)))
             for worker, held in zip(self.workers, by_parts, strict=True):
                 self.assert_equal(held, worker.parameters())
+
+    def test_a_model_that_reads_past_torchs_operations_gets_whole_tensors(self) -> None:
+        worker = self.workers[0]
+        load_weights = worker.model.load_weights
+        worker.model.load_weights = lambda weights: ([one.tolist() for _, one in weights], load_weights(weights))[1]
+        with self.assertLogs("vllm.weightcast", "WARNING") as logs:
+            self.assertNotIn("kept", worker.send(version(1), parts=True))
+        self.assertIn("tensor 'first.rows0' is read past torch's operations", "".join(logs.output))
+        self.assertNotIn("parts", worker.send(version(100), parts=True) and worker.rank.replies[0])
 
     def test_layers_are_processed_unwatched(self) -> None:
         worker = self.workers[0]
