@@ -9,6 +9,7 @@ from typing import Any
 
 import fake_vllm
 import torch
+from fake_rank import FakeRank
 from fake_vllm import INFO, Attention, Layer, Model
 from torch.multiprocessing.reductions import StorageWeakRef
 from weightcast import vllm_plugin
@@ -17,7 +18,7 @@ from weightcast.messages import Open
 from weightcast.vllm_derived import renew_combined_gates
 from weightcast.vllm_reload import Target
 from weightcast.vllm_drafts import draft_apart, refusal_of_draft, targets_of
-from weightcast.vllm_update import ModelUpdate, uuid_of_device
+from weightcast.vllm_update import ModelUpdate, install_weights, uuid_of_device
 from weightcast.worker import VllmWorkerExtension
 
 CPU = torch.device("cpu")
@@ -176,6 +177,24 @@ class Updates(unittest.TestCase):
         self.assert_whole()
         self.load_all(3.0)
         self.assertEqual(self.model.held(), all_new(3.0))
+
+    def test_the_link_buffer_is_free_after_an_error_that_came_of_another(self) -> None:
+        def read(tensor: torch.Tensor) -> None:
+            part = tensor[:2]
+            raise KeyError(part.shape)
+
+        def load(weights: list[tuple[str, torch.Tensor]]) -> None:
+            try:
+                read(weights[0][1])
+            except KeyError:
+                raise ValueError("there is no such parameter") from None
+
+        self.model.load_weights = load
+        rank = FakeRank()
+        self.addCleanup(rank.close)
+        options = {"vllm_config": None, "device": CPU, "silence_seconds": 60}
+        with self.assertNoLogs("weightcast.receive", "WARNING"), self.assertRaises(ValueError):
+            rank.send([{"first.a": torch.zeros(4)}], lambda links: install_weights(links, [self.target], **options))
 
     def test_a_layer_that_cannot_be_processed_gets_its_tensors_back(self) -> None:
         self.load_all(1.0)
