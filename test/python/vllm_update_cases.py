@@ -534,6 +534,10 @@ class Drafts(unittest.TestCase):
         small = types.SimpleNamespace(hf_text_config=types.SimpleNamespace(hidden_size=1_024))
         refusal = "the draft model of this engine has another hidden_size than its target: 1024, not None"
         self.assertEqual(refusal_of_draft(self.config("draft_model", small)), refusal)
+        files = types.SimpleNamespace(quantization_config={"quant_method": "fp8"})
+        quantised = types.SimpleNamespace(**{**vars(CONFIG), "hf_config": files})
+        refusal = "the files of this engine's draft model have another quantisation than its target's: fp8, not None"
+        self.assertEqual(refusal_of_draft(self.config("draft_model", quantised)), refusal)
         self.assertIsNone(refusal_of_draft(self.config("draft_model")))
 
     def test_what_drafts_without_weights_takes_none(self) -> None:
