@@ -23,6 +23,8 @@ _HANDING_ON = frozenset(
         torch.Tensor.tolist,
         torch.Tensor.data_ptr,
         torch.Tensor.untyped_storage,
+        torch.Tensor.storage,
+        torch.Tensor.__deepcopy__,
         torch.Tensor.__array__,
         torch.Tensor.__dlpack__,
         torch.Tensor.__cuda_array_interface__.__get__,
