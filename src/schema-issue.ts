@@ -24,6 +24,9 @@ function issueIn(issue: RawIssue): SchemaIssue {
     .sort((one, other) => other.path.length - one.path.length);
   if (deepest !== undefined && deepest.path.length > 0)
     return { path: [...path, ...deepest.path], message: deepest.message };
+  // What has the type of an alternative is meant to be that one.
+  const fitting = issue.errors.find(([first]) => first !== undefined && first.code !== 'invalid_type')?.[0];
+  if (fitting !== undefined) return { path, message: issueIn(fitting).message };
   const expected = issue.errors.flatMap(([first]) =>
     first?.code === 'invalid_type' ? [first.expected as string] : [],
   );

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { describe } from '../../src/errors.ts';
-import { Baseline, Cluster } from '../../src/index.ts';
+import { Baseline, Cluster, type InstanceReport } from '../../src/index.ts';
 import { packageRoot } from '../../src/package-root.ts';
 import { type Answer, VllmServer } from '../../test/engines-real/vllm-server.ts';
 import { count, same } from './answers.ts';
@@ -21,6 +21,8 @@ export interface Outcome {
   readonly coverage: string | null;
   /** Of each update, what is proved of what the model holds. The last is compared with an engine started with B. */
   readonly proofs: readonly string[];
+  /** Of each update, whether workers got whole tensors or the parts that they keep. */
+  readonly fed: readonly string[];
   /** Of each update. */
   readonly seconds: readonly number[];
   /** Of each update, for which the engine was paused. */
@@ -59,6 +61,7 @@ export class Row {
   readonly #ends: (() => unknown)[] = [];
   readonly #seconds: number[] = [];
   readonly #proofs: string[] = [];
+  readonly #fed: string[] = [];
   readonly #held: Record<string, unknown> = {};
   readonly #face: NonNullable<RowSettings['face']>;
   readonly #gpus: number[];
@@ -92,6 +95,7 @@ export class Row {
       face: this.#face,
       ...found,
       proofs: this.#proofs,
+      fed: this.#fed,
       seconds: this.#seconds,
       pauseSeconds: this.#watched?.pauseSeconds ?? [],
     };
@@ -137,7 +141,10 @@ export class Row {
     const { acceptUnproven = false } = this.#settings;
     const report = await cluster.update(letter, { verify, acceptUnproven });
     this.#seconds.push(Math.round(report.seconds * 1_000) / 1_000);
-    this.#proofs.push(report.instances[0]!.proofs.installed);
+    const [{ proofs, fed, whyWhole }] = report.instances as [InstanceReport];
+    this.#proofs.push(proofs.installed);
+    this.#fed.push(fed ?? 'unknown');
+    if (whyWhole !== null) console.log(`${this.#settings.name}, ${letter}: whole tensors: ${whyWhole}`);
   }
 
   async #judge(
@@ -278,7 +285,7 @@ async function refusal(
 function causeOf(text: string): string {
   const told = / WARNING |Engine core initialization failed|EngineDeadError/;
   const errors = text.split('\n').flatMap((line) => {
-    return told.test(line) ? [] : (/\b(?:\w+Error: |CUDA error).+/.exec(line) ?? []);
+    return told.test(line) ? [] : (/\b(?:\w+Error(?:: .+)?|CUDA error.+)$/.exec(line.trimEnd()) ?? []);
   });
   return (errors.at(-1) ?? text.trim().split('\n').at(-1)!).trim();
 }

@@ -4,10 +4,10 @@ import { circumstances, heading } from '../report.ts';
 import type { Outcome } from './row.ts';
 import { rows } from './rows.ts';
 
-/** Of earlier commits some lack `proofs`. */
+/** Of earlier commits some lack `proofs` or `fed`. */
 interface Measured
-  extends Omit<Outcome, 'proofs'>,
-    Partial<Pick<Outcome, 'proofs'>>,
+  extends Omit<Outcome, 'proofs' | 'fed'>,
+    Partial<Pick<Outcome, 'proofs' | 'fed'>>,
     ReturnType<typeof circumstances> {
   readonly environment: readonly string[];
 }
@@ -45,8 +45,8 @@ function markdown(all: readonly Measured[], last: Measured): string {
   const head = { title: 'Real engines', method, command: 'npm run bench:engines' };
   return [
     ...heading({ ...head, environment: last.environment }, last),
-    '| model | face | answers after updates | tensors | coverage | installed | update, s | paused, s | memory, MiB | vLLM | commit |',
-    '|---|---|---|---|---|---|---|---|---:|---|---|',
+    '| model | face | answers after updates | tensors | coverage | installed | fed | update, s | paused, s | memory, MiB | vLLM | commit |',
+    '|---|---|---|---|---|---|---|---|---|---:|---|---|',
     ...all.map((row) => `| ${cells(row).join(' | ')} |`),
     '',
   ].join('\n');
@@ -59,6 +59,7 @@ function cells(row: Measured): (string | number)[] {
     row.tensors ?? '',
     row.coverage ?? '',
     (row.proofs ?? []).join(', '),
+    (row.fed ?? []).join(', '),
     ...times,
     row.extraMiB ?? '',
   ];

@@ -50,7 +50,7 @@ class _Counted(list[Any]):
     def drop_unread(self, start: int) -> None:
         """Experts of other workers, from that one on: their loaders pass over them now and when the layer is whole."""
         before = self._before[start:]
-        after = [*before[1:], self._info.load_numel]
+        after = [*before, self._info.load_numel][1:]
         counts = zip(self[start:], before, after, strict=True)
         kept = [(held, first) for held, first, last in counts if last > first or not _is_of_expert(held[1])]
         self[start:] = [held for held, _ in kept]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -50,28 +51,9 @@ class VllmWorkerExtension:
         if the engine drafts with layers out of the same checkpoint (MTP), so does the draft model. Any other draft
         model takes them, `draft_too`, in a second exchange, or keeps its own. What `receive_weights` says of digests
         and errors holds here. Returns epoch, version and number of tensors, and what `ModelUpdate.report` says. However
-        it ends, each layer is whole, with old or with new weights.
+        it ends, each layer is whole, with old or with new weights. An error is an answer, too (`answer_of`).
         """
-        draft = draft_apart(self)
-        if draft_too and draft is None:
-            raise WeightcastError(_NONE_APART)
-        if draft is not None and draft_too:
-            check_draft(self.vllm_config)
-        elif draft is not None:
-            why = refusal_of_draft(self.vllm_config) or "it takes them if the cluster is told hasDraftModel"
-            logger.warning("the draft model keeps its weights: %s", why)
-        following = [draft] if draft is not None and draft_too else []
-        options: dict[str, Any] = {
-            "vllm_config": self.vllm_config,
-            # Older workers on a CPU leave it to their model runner.
-            "device": self.device or self.model_runner.device,
-            "silence_seconds": silence_seconds,
-        }
-        received, report = install_weights(links, targets_of(self), next_targets=following, **options)
-        for target in following:
-            _, of_draft = install_weights(links, [target], **options)
-            report["models"] += of_draft["models"]
-        return {"epoch": received.epoch, "version": received.version, "tensors": received.tensors, **report}
+        return answer_of(lambda: update_worker(self, links, silence_seconds, draft_too))
 
     def weightcast_exchanges(self) -> dict[str, Any]:
         """How often the weights are taken in an update with `draft_too`, and why not twice. Asked before an engine is paused."""
@@ -87,13 +69,57 @@ class VllmWorkerExtension:
         """
         return {"protocol": PROTOCOL_VERSION}
 
-    def weightcast_survey(self, address: str) -> None:
-        """Says what the models hold to whoever listens at `address`. Changes nothing."""
-        device = self.device or self.model_runner.device
-        draft = draft_apart(self)
-        for targets in (targets_of(self), [draft] if draft is not None else []):
-            if targets:
-                survey_models(address, targets, vllm_config=self.vllm_config, device=device)
+    def weightcast_survey(self, address: str) -> dict[str, Any]:
+        """Says what the models hold to whoever listens at `address`. Changes nothing. An error is an answer, too."""
+
+        def survey() -> dict[str, Any]:
+            device = self.device or self.model_runner.device
+            draft = draft_apart(self)
+            for targets in (targets_of(self), [draft] if draft is not None else []):
+                if targets:
+                    survey_models(address, targets, vllm_config=self.vllm_config, device=device)
+            return {}
+
+        return answer_of(survey)
+
+
+def answer_of(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a call answers, or its traceback as `error`.
+
+    Where several workers raise, vLLM answers with the first one's error, and finds the others' answers in its queues at the
+    next call, which then seems to have failed as well (vllm/v1/executor/multiproc_executor.py, collective_rpc).
+    """
+    try:
+        return call()
+    except Exception:
+        logger.exception("the call has failed")
+        return {"error": traceback.format_exc()}
+
+
+def update_worker(
+    worker: Any, links: dict[str, str], silence_seconds: float = DEFAULT_SILENCE_SECONDS, draft_too: bool = False
+) -> dict[str, Any]:
+    """`VllmWorkerExtension.update_weights_from_weightcast`, whose errors are raised."""
+    draft = draft_apart(worker)
+    if draft_too and draft is None:
+        raise WeightcastError(_NONE_APART)
+    if draft is not None and draft_too:
+        check_draft(worker.vllm_config)
+    elif draft is not None:
+        why = refusal_of_draft(worker.vllm_config) or "it takes them if the cluster is told hasDraftModel"
+        logger.warning("the draft model keeps its weights: %s", why)
+    following = [draft] if draft is not None and draft_too else []
+    options: dict[str, Any] = {
+        "vllm_config": worker.vllm_config,
+        # Older workers on a CPU leave it to their model runner.
+        "device": worker.device or worker.model_runner.device,
+        "silence_seconds": silence_seconds,
+    }
+    received, report = install_weights(links, targets_of(worker), next_targets=following, **options)
+    for target in following:
+        _, of_draft = install_weights(links, [target], **options)
+        report["models"] += of_draft["models"]
+    return {"epoch": received.epoch, "version": received.version, "tensors": received.tensors, **report}
 
 
 def update_weights_from_ipc(

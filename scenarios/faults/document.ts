@@ -83,7 +83,6 @@ worker ${stepMilliseconds / 1_000} s, an update ${updateMilliseconds / 1_000} s;
 - **one version**: until updates that are asked for again and again have brought all instances to one version. Engines, owner and
   cluster are started again when the request has been answered, where they have died; that is part of it.
 - **lost**: registered bytes that were gone. What an owner has registered ends with it.
-
 - **measured**: when, and the load: processes that wanted to run, on average of the minute before. Where none is said, the machine
   was busy: ten times as many processes wanted to run as it has cores.
 

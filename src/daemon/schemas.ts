@@ -175,7 +175,9 @@ export const updateBody = z.strictObject({
   step_timeout_seconds: seconds.optional().describe('Of one answer of an engine worker.'),
   connect_timeout_seconds: seconds
     .optional()
-    .describe('When one engine worker has connected to its rank, of the others. Default: 60.'),
+    .describe(
+      'When one engine worker has connected to its rank, or their engine has answered, of the others. Default: 60.',
+    ),
 });
 
 // ── checkpoint-engine ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -107,8 +107,19 @@ export class EngineHttp {
    * answer of the engine), `EngineError` if there is no answer, `DeadlineError` or `AbortedError`.
    */
   async call(method: Method, path: string, body: object | null, options: CallOptions): Promise<void> {
+    await this.answerTo(method, path, body, options);
+  }
+
+  /** The same, with what the engine says; null unless that is a JSON object. */
+  async answerTo(
+    method: Method,
+    path: string,
+    body: object | null,
+    options: CallOptions,
+  ): Promise<Record<string, unknown> | null> {
     const answer = await this.#ask({ method, path, body, mostBytes: maxAnswerBytes }, options);
     if (!isSuccess(answer)) throw this.#refusal(method, path, answer);
+    return parseObject(answer.text);
   }
 
   /** The same for a route that older engines do not have: resolves with false if this one does not. */

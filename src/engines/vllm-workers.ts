@@ -3,6 +3,7 @@ import { EngineRefusal } from './engine-answer.ts';
 import type { CallOptions } from './engine-client.ts';
 import type { EngineHttp } from './engine-http.ts';
 import { protocolVersion, understands } from './worker-link/messages.ts';
+import { tracebackSummary } from './worker-link/rank-socket.ts';
 
 /**
  * What an engine's own time limit is longer than ours. An engine that gives up first leaves replies of its workers in
@@ -80,6 +81,28 @@ function checkProtocol({ endpoint }: EngineHttp, theirs: number): void {
   throw new EngineError(
     `the workers of engine ${endpoint} speak version ${versions}: install the same version of weightcast there`,
   );
+}
+
+/**
+ * Has every worker do something. Rejects as `EngineHttp.call` does, and with `EngineError` for one whose answer is an
+ * error: workers that raise leave answers in vLLM's queues, which the next call would find.
+ */
+export async function callWorkers(
+  http: EngineHttp,
+  method: string,
+  args: readonly unknown[],
+  options: CallOptions,
+): Promise<void> {
+  const call = { method, args, timeout: secondsOf(options) };
+  const answer = await http.answerTo('POST', '/collective_rpc', call, options);
+  const answers = (Array.isArray(answer?.results) ? answer.results : []) as ({
+    readonly error?: unknown;
+  } | null)[];
+  const failed = answers.findIndex((answer) => typeof answer?.error === 'string');
+  if (failed < 0) return;
+  const cause = answers[failed]!.error as string;
+  const what = `worker ${failed} of engine ${http.endpoint} failed in ${method}`;
+  throw new EngineError(`${what}: ${tracebackSummary(cause)}`, { cause });
 }
 
 /** The engine's own time limit for a call to its workers. */

@@ -15,7 +15,7 @@ import type {
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
 import { refuseOtherKind } from './engine-identity.ts';
 import { vllmAnswers } from './vllm-answers.ts';
-import { askWorkers, type Face, isAnswer, secondsOf } from './vllm-workers.ts';
+import { askWorkers, callWorkers, type Face, isAnswer, secondsOf } from './vllm-workers.ts';
 
 /** How long workers wait for their rank until that says otherwise: `DEFAULT_SILENCE_SECONDS` in python/. */
 const usualSilenceSeconds = 600;
@@ -199,11 +199,9 @@ export class VllmClient implements EngineClient {
   }
 
   async survey(address: string, options: CallOptions): Promise<void> {
+    if (!(await this.#takesSessions(options)))
+      return callWorkers(this.#http, 'weightcast_survey', [address], options);
     const post: Post = (path, body) => this.#http.call('POST', path, body, options);
-    if (!(await this.#takesSessions(options))) {
-      const timeout = secondsOf(options);
-      return post('/collective_rpc', { method: 'weightcast_survey', args: [address], timeout });
-    }
     const info = { survey: address };
     await this.#session(post, '/start_weight_update', info, options.signal);
     if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info, options.signal);
@@ -217,9 +215,11 @@ export class VllmClient implements EngineClient {
 
   async #extension(post: Post, update: EngineUpdate, options: CallOptions): Promise<void> {
     this.#face = null;
-    const timeout = secondsOf(options);
     const args = this.#hasDraftModel ? [update.links, usualSilenceSeconds, true] : [update.links];
-    await post('/collective_rpc', { method: updateMethods[this.#link], args, timeout });
+    const method = updateMethods[this.#link];
+    // checkpoint-engine's workers raise.
+    if (this.#link === 'weightcast') await callWorkers(this.#http, method, args, options);
+    else await post('/collective_rpc', { method, args, timeout: secondsOf(options) });
     this.#face = 'extension';
   }
 

@@ -303,6 +303,15 @@ test('what is wrong with a request is one line with a code and a fitting status'
     ],
     ['GET', '/v1/updates/%zz', undefined, 400, 'USAGE', /'\/v1\/updates\/%zz' is not a valid url/],
     ['POST', '/v1/stop', { when: 'later' }, 400, 'USAGE', /when/],
+    // Too many of what may be given, not something else.
+    [
+      'POST',
+      '/v1/updates',
+      { checkpoint: 'one', verify: { answers: Array(1_025).fill({ prompt: 'x', logprobs: [-1] }) } },
+      400,
+      'USAGE',
+      /^verify.answers: Too big: expected array to have <=1024 items$/,
+    ],
     ['POST', '/v1/instances/a/resume', { pause: 'abort' }, 400, 'USAGE', /pause/],
     [
       'POST',

@@ -2,18 +2,20 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { EngineWatch } from '../../src/daemon/engine-watch.ts';
 import { createLog } from '../../src/observe/log.ts';
-import { fakeEngine, status } from '../engines/fake-engine.ts';
+import { type Answer, fakeEngine, status } from '../engines/fake-engine.ts';
 import { never } from '../engines/harness.ts';
 
 const version = 'policy@00ff';
 
 /** An engine that says of itself what `said` has, and a watch that has not asked it yet. */
 async function watched(t: TestContext, said: Record<string, unknown>) {
-  const engine = await fakeEngine(t, (request, response) => {
+  const answer: Answer = (request, response) => {
     const isProtocol = request.url === '/collective_rpc';
     const body = isProtocol ? { results: [{ protocol: said.protocol }] } : said;
     status(200, JSON.stringify(body))(request, response);
-  });
+  };
+  // It says itself what its workers are.
+  const engine = await fakeEngine(t, answer, { transferEngine: true });
   const watch = new EngineWatch(createLog('test'), never);
   t.after(() => watch.close());
   return { ...engine, watch, instance: { name: 'a', endpoint: engine.endpoint, ranks: [0, 1] } };

@@ -34,6 +34,15 @@ test('an update is one collective_rpc call with the links as its argument and a 
   }
 });
 
+test('a worker whose answer is an error has failed: one that raises would leave the answers of others to the next call', async (t) => {
+  const traceback =
+    'Traceback (most recent call last):\n  File "x.py"\nweightcast.errors.EngineAsleep: asleep\n';
+  const answer = JSON.stringify({ results: [{ epoch: 1 }, { error: traceback }] });
+  const { endpoint } = await fakeEngine(t, status(200, answer));
+  const message = `worker 1 of engine ${endpoint} failed in update_weights_from_weightcast: weightcast.errors.EngineAsleep: asleep`;
+  await assert.rejects(clientOf(t, endpoint).update(order, patient()), { name: 'EngineError', message });
+});
+
 test('an engine says how many workers it has, with those of other data-parallel replicas and without', async (t) => {
   const { endpoint } = await fakeEngine(t, ({ url }, response) => {
     const size = url === '/get_world_size?include_dp=true' ? 8 : 4;

@@ -20,7 +20,7 @@ import { assignWritten, FileAssigner, type FileAssignments } from '../../plan/lo
 import { PlanCache } from '../../plan/plan-cache.ts';
 import { planReception, servedBy, withLost } from '../../plan/reception.ts';
 import { cutSlices, type Slices } from '../../plan/slices.ts';
-import { type Actor, type Context, type Reply, restartForEver, type SpawnOptions } from '../kernel/index.ts';
+import { type Actor, type Context, replyLater, restartForEver, type SpawnOptions } from '../kernel/index.ts';
 import type { LoadRequest, Merged } from '../protocol/checkpoint-values.ts';
 import type { PartsPlanned, Planned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
@@ -74,14 +74,15 @@ export class PlannerActor implements Actor<PlannerMessage> {
   receive(message: PlannerMessage, context: Context<PlannerMessage>): void {
     try {
       switch (message.type) {
+        // Beside the mailbox: a file system that hangs, or a million tensors, stops no update.
         case 'open-files':
-          return this.#replyLater(this.#openFiles(message), context.deferReply(message));
+          return replyLater(context.deferReply(message), this.#openFiles(message));
         case 'plan-loading':
-          return this.#replyLater(this.#planLoading(message), context.deferReply(message));
+          return replyLater(context.deferReply(message), this.#planLoading(message));
         case 'merge':
-          return this.#replyLater(this.#merge(message), context.deferReply(message));
+          return replyLater(context.deferReply(message), this.#merge(message));
         case 'adopt':
-          return this.#replyLater(this.#keep(decodeManifest(message.manifest)), context.deferReply(message));
+          return replyLater(context.deferReply(message), this.#keep(decodeManifest(message.manifest)));
         case 'plan':
           return context.reply(message, this.#plan(message));
         case 'plan-parts':
@@ -98,14 +99,6 @@ export class PlannerActor implements Actor<PlannerMessage> {
       // The request, the checkpoint or the memory is at fault, not the planner.
       context.fail(asFailure(thrown));
     }
-  }
-
-  /** Beside the mailbox: a file system that hangs, or a million tensors, stops no update. */
-  #replyLater<R>(work: Promise<R>, reply: Reply<R>): void {
-    work.then(
-      (answer) => reply.succeed(answer),
-      (error) => reply.fail(asFailure(error)),
-    );
   }
 
   async #openFiles({ source }: MessageOf<'open-files'>) {

@@ -1,10 +1,11 @@
 import { type Cuts, cutsDigest } from '../../checkpoint/cuts.ts';
 import { type Manifest, tensorsDigest } from '../../checkpoint/manifest.ts';
-import type { KeptParts as Recorded } from '../../engines/worker-link/worker-link.ts';
-import { ProtocolError, WeightcastError } from '../../errors.ts';
+import { PartsRefusedError, WeightcastError, WorkerLinkError } from '../../errors.ts';
 import { inManifestRows } from '../../plan/kept-parts.ts';
 import type { Plan } from '../../plan/plan.ts';
+import type { Logger } from '../../ports.ts';
 import type { KeptAnnouncement, WorkerAsked } from '../protocol/update-values.ts';
+import type { RankTransfer } from './transfer.ts';
 
 /** Enough for a target model and for others that the engine is given in turn. */
 const mostLists = 4;
@@ -51,13 +52,14 @@ export class KeptParts {
     return { parts: false, kept: known.token };
   }
 
-  /** After an update by whole tensors that has ended well. Throws `ProtocolError`. */
-  learn({ token, cuts }: Recorded, plan: Plan, manifest: Manifest): void {
-    const entries = plan.tensorOrder.length;
-    if (cuts.dims.length !== entries) {
-      throw new ProtocolError(
-        `the engine worker of rank ${this.#rank} says what it keeps of ${cuts.dims.length} tensors instead of ${entries}`,
-      );
+  /** After an update that has ended well. A worker that says nothing right of what it keeps goes on getting whole tensors. */
+  learn({ kept, plan, manifest }: Pick<RankTransfer, 'kept' | 'plan' | 'manifest'>, log: Logger): void {
+    if (kept === null || plan.cuts !== null) return;
+    const { token, cuts } = kept;
+    const [said, entries] = [cuts.dims.length, plan.tensorOrder.length];
+    if (said !== entries) {
+      const who = `the engine worker of rank ${this.#rank}`;
+      return log.warn({}, `${who} says what it keeps of ${said} tensors, and was sent ${entries}`);
     }
     const ordered = inManifestRows(cuts, plan.tensorOrder);
     const tensors = tensorsDigest(manifest);
@@ -66,8 +68,9 @@ export class KeptParts {
     if (this.#known.size > mostLists) this.#known.delete(this.#known.keys().next().value!);
   }
 
-  /** Its worker has failed, and may be another one by now. */
-  forget(manifest: Manifest): void {
-    this.#known.delete(tensorsDigest(manifest));
+  /** What an update has failed with. If it was the worker, that may be another one by now, or have forgotten what it kept. */
+  failed(error: WeightcastError, manifest: Manifest): void {
+    const isOfWorker = error instanceof WorkerLinkError || error instanceof PartsRefusedError;
+    if (isOfWorker) this.#known.delete(tensorsDigest(manifest));
   }
 }

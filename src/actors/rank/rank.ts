@@ -1,22 +1,13 @@
-// Length: one mailbox, whose handlers share the transfer that runs; what they do is in the other files of this folder.
 import type { Cuts } from '../../checkpoint/cuts.ts';
-import {
-  AbortedError,
-  asFailure,
-  DeviceLostError,
-  PartsRefusedError,
-  WeightcastError,
-  WorkerLinkError,
-} from '../../errors.ts';
-import type { Actor, ActorRef, Context, Reply } from '../kernel/index.ts';
+import { AbortedError, asFailure, DeviceLostError, WeightcastError } from '../../errors.ts';
+import { type Actor, type ActorRef, type Context, type Reply, replyLater } from '../kernel/index.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
 import type { CreatedCommunicator, Streamed } from '../protocol/update-values.ts';
+import { HostMemory } from './host-memory.ts';
 import type { RankInbox } from './inbox.ts';
 import { introductionOf, staleError } from './introduction.ts';
 import { KeptParts } from './kept-parts.ts';
 import { LayoutCache } from './layout-cache.ts';
-import { type Exposed, Leases } from './leases.ts';
-import { Loading } from './loading.ts';
 import { openTransfer } from './open.ts';
 import { Pipeline, type Slots, spawnSlots } from './pipeline.ts';
 import type { RankPorts } from './ports.ts';
@@ -56,16 +47,14 @@ export class RankActor implements Actor<RankInbox> {
   readonly #layouts = new LayoutCache();
   readonly #kept: KeptParts;
   readonly #communicator: RankCommunicator;
-  readonly #loading: Loading;
-  readonly #leases: Leases;
+  readonly #memory: HostMemory;
 
   constructor(ports: RankPorts, supervisor: ActorRef<SupervisorMessage>) {
     this.#ports = ports;
     this.#supervisor = supervisor;
     this.#kept = new KeptParts(ports.rank);
     this.#communicator = new RankCommunicator(ports);
-    this.#loading = new Loading(ports.segments);
-    this.#leases = new Leases(ports.segments, () => ports.fabric(null));
+    this.#memory = new HostMemory(ports);
   }
 
   started(context: Context<RankInbox>): void {
@@ -82,38 +71,27 @@ export class RankActor implements Actor<RankInbox> {
   }
 
   async receive(message: RankInbox, context: Context<RankInbox>): Promise<void> {
+    // Beside updates.
+    if (HostMemory.isAbout(message)) {
+      await this.#memory.receive(message, context);
+      return this.#tick(context);
+    }
     switch (message.type) {
-      case 'examine':
-        return this.#replyLater(context.deferReply(message), this.#loading.examine(message.files));
-      case 'load':
-        return this.#startLoad(message, context);
       case 'load-ended':
         this.#reportProgress(context);
-        return this.#loading.end(message.job, message.result);
-      case 'release':
-        return this.#replyLater(context.deferReply(message), this.#release(message.segments));
-      case 'lease':
-        return this.#replyLater(context.deferReply(message), this.#lease(message));
-      case 'expose':
-        return this.#replyLater(context.deferReply(message), this.#leases.expose(message.segments));
-      case 'sweep':
-        return void this.#leases.sweep(message);
-      case 'return-lease':
-        return this.#leases.returnLease(message.epoch);
-      case 'write-document':
-        return this.#replyLater(context.deferReply(message), this.#writeDocument(message));
+        return this.#memory.loading.end(message.job, message.result);
       case 'prepare':
         return await this.#prepare(message, context);
       case 'kept-parts':
-        return this.#replyLater(context.deferReply(message), this.#keptParts(message));
+        return replyLater(context.deferReply(message), this.#keptParts(message));
       case 'create-communicator':
-        return this.#replyLater(context.deferReply(message), this.#createCommunicator(message));
+        return replyLater(context.deferReply(message), this.#createCommunicator(message));
       case 'open':
         return this.#open(message, context);
       case 'stream':
         return this.#startStream(message, context);
       case 'connected':
-        return this.#replyLater(context.deferReply(message), this.#connected(message));
+        return replyLater(context.deferReply(message), this.#connected(message));
       case 'start-loading':
         if (message.epoch === this.#transfer?.epoch) this.#transfer.startLoading();
         return;
@@ -144,41 +122,6 @@ export class RankActor implements Actor<RankInbox> {
     await this.#abandon(this.#stoppingError());
     this.#communicator.close();
     this.#ports.close();
-  }
-
-  // ── segments ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #startLoad(message: MessageOf<'load'>, context: Context<RankInbox>): void {
-    const { order } = message;
-    if (order.segment !== null && this.#leases.isLeased(order.segment)) {
-      const why = `rank ${this.#ports.rank} cannot overwrite ${order.segment}: another host has a lease on it`;
-      context.fail(new WeightcastError(why));
-      return;
-    }
-    this.#loading.start(order, context.deferReply(message), context);
-    this.#tick(context);
-  }
-
-  #lease({ epoch, segments }: MessageOf<'lease'>): Promise<Exposed> {
-    return this.#leases.lease(epoch, segments);
-  }
-
-  async #release(segments: readonly string[]): Promise<Record<string, never>> {
-    await this.#leases.release(segments);
-    return {};
-  }
-
-  async #writeDocument({ document, offset, piece }: MessageOf<'write-document'>) {
-    this.#ports.documents.write(document, offset, piece);
-    return {};
-  }
-
-  /** Replies when the work is done: the mailbox does not wait for it. */
-  #replyLater<R>(reply: Reply<R>, work: Promise<R>): void {
-    work.then(
-      (answer) => reply.succeed(answer),
-      (error) => reply.fail(asFailure(error)),
-    );
   }
 
   // ── one update ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -220,7 +163,7 @@ export class RankActor implements Actor<RankInbox> {
       layouts: this.#layouts,
       kept: this.#kept,
       communicator: this.#communicator,
-      leases: this.#leases,
+      leases: this.#memory.leases,
     };
     try {
       const { transfer, answer } = await openTransfer(message, holdings, context);
@@ -286,20 +229,10 @@ export class RankActor implements Actor<RankInbox> {
     if (result instanceof WeightcastError) return await this.#abandon(result);
     this.#reportProgress(context);
     if (!transfer.isOver) return await this.#nextExchange(transfer, context);
-    this.#learn(transfer, context);
+    this.#kept.learn(transfer, context.log);
     this.#forget(transfer);
     this.#streamReply?.succeed(transfer.outcome(result, this.#isTimed));
     this.#streamReply = null;
-  }
-
-  /** A worker that says nothing right of what it keeps goes on getting whole tensors. */
-  #learn({ kept, plan, manifest }: RankTransfer, { log }: Context<RankInbox>): void {
-    if (kept === null || plan.cuts !== null) return;
-    try {
-      this.#kept.learn(kept, plan, manifest);
-    } catch (error) {
-      log.warn({}, asFailure(error).message);
-    }
   }
 
   /** The engine's draft model takes the same weights. */
@@ -347,9 +280,7 @@ export class RankActor implements Actor<RankInbox> {
     if (transfer === null) return;
     this.#streamReply?.fail(error);
     this.#streamReply = null;
-    // It may be another worker by now, or one that has forgotten what it kept.
-    if (error instanceof WorkerLinkError || error instanceof PartsRefusedError)
-      this.#kept.forget(transfer.manifest);
+    this.#kept.failed(error, transfer.manifest);
     // Otherwise peers inside a broadcast with this rank would wait for its deadline. Before `stream` there is none, and
     // the communicator stays usable for the next plan.
     if (this.#pipeline !== null && !transfer.isAlone) this.#communicator.abort();
@@ -371,7 +302,7 @@ export class RankActor implements Actor<RankInbox> {
     this.#abortedEpoch = this.#epoch;
     await this.#abandon(new AbortedError('the supervisor has died'));
     this.#communicator.close();
-    await this.#leases.returnAll();
+    await this.#memory.leases.returnAll();
   }
 
   #forget({ epoch, loads }: RankTransfer): void {
@@ -389,15 +320,15 @@ export class RankActor implements Actor<RankInbox> {
 
   /** Reports progress again in a moment, as long as something runs: an idle rank does not wake up. */
   #tick(context: Context<RankInbox>): void {
-    if (this.#ticking || (!this.#loading.isRunning && this.#pipeline === null)) return;
+    if (this.#ticking || (!this.#memory.loading.isRunning && this.#pipeline === null)) return;
     this.#ticking = true;
     context.schedule(progressMilliseconds, { type: 'report-progress' });
   }
 
   #reportProgress(context: Context<RankInbox>): void {
     const { rank } = this.#ports;
-    const progress = this.#loading.isRunning
-      ? this.#loading.progress(rank)
+    const progress = this.#memory.loading.isRunning
+      ? this.#memory.loading.progress(rank)
       : (this.#pipeline?.progress(rank) ?? null);
     if (progress !== null) context.tell(this.#supervisor, { type: 'progress', progress });
   }

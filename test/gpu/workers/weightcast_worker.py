@@ -20,7 +20,7 @@ import torch
 import zmq
 from engine_stub import RecordingModel, device_of, map_host_memory, serve, tell
 from weightcast import device_memory
-from weightcast.worker import VllmWorkerExtension, update_weights_from_ipc
+from weightcast.worker import VllmWorkerExtension, update_weights_from_ipc, update_worker
 
 CONFIGURATION = types.SimpleNamespace(
     speculative_config=types.SimpleNamespace(method="mtp", draft_model_config="draft configuration")
@@ -114,7 +114,7 @@ def main() -> None:
     def update(links: dict[str, str]) -> Any:
         if form == "draft":
             models[1].begin()
-        result = worker.update_weights_from_weightcast(links, silence)
+        result = update_worker(worker, links, silence)
         if form == "draft":
             assert models[1].tensors.keys() == model.tensors.keys()
         return result
