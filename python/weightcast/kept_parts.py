@@ -64,6 +64,8 @@ class KeptParts:
         self._token: str | None = None
         self._is_recording = False
         self._watch: ReadWatch | None = None
+        self._unseen: str | None = None
+        """Why some reads are not."""
         self._watched: list[Watched] = []
         self._scratch: set[int] = set()
         self._reads = 0
@@ -121,8 +123,8 @@ class KeptParts:
             self._memory.give_up(str(error))
             raise
         if handed_on is not None and handed_on.name is not None:
-            self._memory.give_up(f"tensor {handed_on.name!r} is read past torch's operations, which nobody sees")
-            self._is_recording = False
+            self._unseen = f"tensor {handed_on.name!r} is read past torch's operations, which nobody sees"
+        self._check_seen()
 
     @property
     def is_watching(self) -> bool:
@@ -130,7 +132,11 @@ class KeptParts:
 
     def unwatched(self) -> contextlib.AbstractContextManager[None]:
         """Within `watch`, around what reads nothing that was not read before."""
-        return contextlib.nullcontext() if self._watch is None else self._watch.left()
+        if self._watch is None:
+            return contextlib.nullcontext()
+        if not self._watch.sees_this_thread():
+            self._unseen = "layers are loaded in other threads, whose reads nobody sees"
+        return self._watch.left()
 
     def is_lent(self, tensor: torch.Tensor) -> bool:
         """Whether its memory is the rank's. What was unpacked is the model's for as long as it holds it."""
@@ -157,6 +163,9 @@ class KeptParts:
 
     def finish(self) -> None:
         """All weights were loaded, and nothing was processed yet. Raises PartsChanged."""
+        if self._reads == 0:
+            self._unseen = "no read of any tensor was seen"
+        self._check_seen()
         if self._token is not None and self._memory.reads.get(self._token) != self._reads:
             self._changed("it reads some tensors that it did not read, or passes over some that it read")
 
@@ -178,6 +187,12 @@ class KeptParts:
     @property
     def _takes_part(self) -> bool:
         return self._is_recording or self._token is not None
+
+    def _check_seen(self) -> None:
+        """Parts by such a record would leave out what the model reads."""
+        if self._is_recording and self._unseen is not None:
+            self._memory.give_up(self._unseen)
+            self._is_recording = False
 
     def _changed(self, how: str) -> None:
         error = PartsChanged(f"the model reads otherwise than when its reads were recorded: {how}")

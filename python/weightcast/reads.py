@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from .cuts import NOTHING, WHOLE, Cut, Extent
 from .errors import PartsChanged
@@ -71,10 +71,13 @@ class ReadWatch(TorchDispatchMode):
         self._tensors = sorted((one for one in tensors if one.address < one.end), key=lambda one: one.address)
         self._addresses = [one.address for one in self._tensors]
 
+    def sees_this_thread(self) -> bool:
+        return self in _get_current_dispatch_mode_stack()
+
     @contextlib.contextmanager
     def left(self) -> Iterator[None]:
         """For what it has been entered around and should not see. It sees it all the same where another mode is innermost."""
-        if _get_current_dispatch_mode() is not self:
+        if _get_current_dispatch_mode_stack()[-1:] != [self]:
             yield
             return
         self.__exit__(None, None, None)

@@ -10,6 +10,7 @@ import random
 import types
 import unittest
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fake_vllm
@@ -247,6 +248,15 @@ def buckets_of(weights: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]
     return [{name: weights[name] for name in bucket if name in weights} for bucket in names]
 
 
+def in_threads(load_weights: Callable[[Any], Any], some: Callable[[str], bool]) -> Callable[[Any], Any]:
+    def load(weights: list[tuple[str, torch.Tensor]]) -> Any:
+        names = load_weights([pair for pair in weights if not some(pair[0])])
+        with ThreadPoolExecutor(1) as pool:
+            return names | pool.submit(load_weights, [pair for pair in weights if some(pair[0])]).result()
+
+    return load
+
+
 class Worker:
     """One of two, with its rank."""
 
@@ -330,6 +340,18 @@ class Updates(unittest.TestCase):
             self.assertNotIn("kept", worker.send(version(1), parts=True))
         self.assertIn("tensor 'first.rows0' is read past torch's operations", "".join(logs.output))
         self.assertNotIn("parts", worker.send(version(100), parts=True) and worker.rank.replies[0])
+
+    def test_a_model_that_loads_in_threads_gets_whole_tensors(self) -> None:
+        for some in (lambda name: True, lambda name: name.startswith("second")):
+            worker = Worker(0)
+            self.addCleanup(worker.rank.close)
+            worker.model.load_weights = in_threads(worker.model.load_weights, some)
+            if not self.layerwise and not some("first"):
+                # Nothing that a raw reload calls is in the thread.
+                continue
+            with self.assertLogs("vllm.weightcast", "WARNING") as logs:
+                self.assertNotIn("kept", worker.send(version(1), parts=True))
+            self.assertIn("nobody sees" if self.layerwise else "no read of any tensor", "".join(logs.output))
 
     def test_layers_are_processed_unwatched(self) -> None:
         worker = self.workers[0]
