@@ -126,10 +126,6 @@ class KeptParts:
             self._unseen = f"tensor {handed_on.name!r} is read past torch's operations, which nobody sees"
         self._check_seen()
 
-    @property
-    def is_watching(self) -> bool:
-        return self._watch is not None
-
     def unwatched(self) -> contextlib.AbstractContextManager[None]:
         """Within `watch`, around what reads nothing that was not read before."""
         if self._watch is None:
