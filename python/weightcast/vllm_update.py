@@ -113,9 +113,10 @@ class ModelUpdate:
     def _abandon(self) -> None:
         if not self._begun:
             return
-        with self._scope(), torch.no_grad():
+        with self._scope(), torch.no_grad(), contextlib.ExitStack() as every:
+            # Also where one fails.
             for reload in self._reloads:
-                reload.abandon()
+                every.callback(reload.abandon)
 
     @contextlib.contextmanager
     def _scope(self) -> Iterator[None]:

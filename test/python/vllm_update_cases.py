@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 import unittest
 import unittest.mock
@@ -206,6 +207,26 @@ class Updates(unittest.TestCase):
             self.model.held(), all_new(2.0, layers=("first",)) | all_new(1.0, layers=("second",))
         )
         self.assert_whole()
+
+    def test_a_model_that_cannot_be_put_back_keeps_no_other_from_it(self) -> None:
+        layerwise = sys.modules[fake_vllm.LAYERWISE]
+        place = layerwise._place_kernel_tensors
+        for fails in (0, 1):
+            models = [model_of_two(), model_of_two()]
+            which = zip(("target", "draft"), models, strict=True)
+
+            def fail(layer: Any, info: Any, broken: Any = models[fails].first) -> None:
+                if layer is broken:
+                    raise RuntimeError("it cannot be put back")
+                place(layer, info)
+
+            with self.assertRaises(RuntimeError), update_of(*(Target(name, one, CONFIG) for name, one in which)) as update:
+                self.load(update, 1.0, "first.a")
+                patch = unittest.mock.patch.object(layerwise, "_place_kernel_tensors", fail)
+                patch.start()
+                self.addCleanup(patch.stop)
+            self.model = models[1 - fails]
+            self.assert_whole()
 
     def test_nothing_is_touched_before_the_first_bucket(self) -> None:
         with update_of(self.target):
