@@ -84,9 +84,9 @@ class ModelUpdate:
                     reload.load(weights)
 
     def finish(self) -> None:
-        """Runs the post-hook. Raises ParametersMissing."""
+        """Runs the post-hook. Raises ParametersMissing, and WeightcastError where no tensor was taken."""
         if not self._begun:
-            return
+            raise WeightcastError(f"no tensor came for the {self._targets[0].which} model")
         with self._undone_if_it_fails(), self._scope():
             self._took = [reload.finish() for reload in self._reloads]
 

@@ -233,6 +233,11 @@ class Updates(unittest.TestCase):
             self.assert_whole()
         self.assertEqual([layer.processed for layer in (self.model.first, self.model.attention)], [0, 0])
 
+    def test_an_update_without_tensors_installs_nothing_and_says_so(self) -> None:
+        with self.assertRaisesRegex(WeightcastError, "no tensor came for the target model"), update_of(self.target) as update:
+            update.finish()
+        self.assert_whole()
+
     def test_what_another_update_left_is_not_taken_for_a_part_of_this_one(self) -> None:
         self.load_all(1.0)
         fake_vllm.initialize_layerwise_reload(self.model)
