@@ -21,7 +21,7 @@ from .cuts import WHOLE, Cut, is_of_words
 from .digest import SALT, signed
 from .errors import PartsChanged, PartsUnknown, ProtocolError
 from .messages import Kept, Open, Tensor
-from .reads import ReadWatch, Watched
+from .reads import HandedOn, ReadWatch, Watched
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
@@ -64,6 +64,8 @@ class KeptParts:
         self._token: str | None = None
         self._is_recording = False
         self._watch: ReadWatch | None = None
+        self._unseen: str | None = None
+        """Why some reads are not."""
         self._watched: list[Watched] = []
         self._scratch: set[int] = set()
         self._reads = 0
@@ -109,20 +111,28 @@ class KeptParts:
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
         """Around the model's own `load_weights`, and nothing else that reads. Raises PartsChanged."""
+        if self._watch is None:
+            yield
+            return
+        # Loaders do the same each time, so once is enough.
+        handed_on = HandedOn(self._watch) if self._is_recording else None
         try:
-            with self._watch or contextlib.nullcontext():
+            with self._watch, handed_on or contextlib.nullcontext():
                 yield
         except PartsChanged as error:
             self._memory.give_up(str(error))
             raise
-
-    @property
-    def is_watching(self) -> bool:
-        return self._watch is not None
+        if handed_on is not None and handed_on.name is not None:
+            self._unseen = f"tensor {handed_on.name!r} is read past torch's operations, which nobody sees"
+        self._check_seen()
 
     def unwatched(self) -> contextlib.AbstractContextManager[None]:
         """Within `watch`, around what reads nothing that was not read before."""
-        return contextlib.nullcontext() if self._watch is None else self._watch.left()
+        if self._watch is None:
+            return contextlib.nullcontext()
+        if not self._watch.sees_this_thread():
+            self._unseen = "layers are loaded in other threads, whose reads nobody sees"
+        return self._watch.left()
 
     def is_lent(self, tensor: torch.Tensor) -> bool:
         """Whether its memory is the rank's. What was unpacked is the model's for as long as it holds it."""
@@ -149,6 +159,9 @@ class KeptParts:
 
     def finish(self) -> None:
         """All weights were loaded, and nothing was processed yet. Raises PartsChanged."""
+        if self._reads == 0:
+            self._unseen = "no read of any tensor was seen"
+        self._check_seen()
         if self._token is not None and self._memory.reads.get(self._token) != self._reads:
             self._changed("it reads some tensors that it did not read, or passes over some that it read")
 
@@ -170,6 +183,12 @@ class KeptParts:
     @property
     def _takes_part(self) -> bool:
         return self._is_recording or self._token is not None
+
+    def _check_seen(self) -> None:
+        """Parts by such a record would leave out what the model reads."""
+        if self._is_recording and self._unseen is not None:
+            self._memory.give_up(self._unseen)
+            self._is_recording = False
 
     def _changed(self, how: str) -> None:
         error = PartsChanged(f"the model reads otherwise than when its reads were recorded: {how}")

@@ -8,13 +8,30 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from .cuts import NOTHING, WHOLE, Cut, Extent
 from .errors import PartsChanged
 from .messages import Tensor
 
 _VIEW, _COMPOSITE, _READ = range(3)
+
+_HANDING_ON = frozenset(
+    {
+        torch.Tensor.numpy,
+        torch.Tensor.tolist,
+        torch.Tensor.data_ptr,
+        torch.Tensor.untyped_storage,
+        torch.Tensor.storage,
+        torch.Tensor.__deepcopy__,
+        torch.Tensor.__array__,
+        torch.Tensor.__dlpack__,
+        torch.Tensor.__cuda_array_interface__.__get__,
+    }
+)
+_OF_LISTS = frozenset({torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor})
+"""Of a list of tensors they take the numbers, by no operation that modes see."""
 
 
 class Watched:
@@ -42,7 +59,7 @@ class ReadWatch(TorchDispatchMode):
     given, unless they make nothing but another view. Holds no tensor.
 
     An operation that only asks for a tensor's form, or writes into it, counts too. What reads memory by its address, past
-    torch, is not seen: no loader of vLLM's does, and vLLM itself counts what is loaded in this way.
+    torch, is not seen: `HandedOn` is for that. vLLM itself counts what is loaded in this way.
 
     vLLM's layerwise reload runs each loader at once, on the very tensors that it was given and a parameter on the meta
     device, and once more when the layer is whole: so a read is seen before anything is written into the model.
@@ -54,9 +71,15 @@ class ReadWatch(TorchDispatchMode):
         self._tensors = sorted((one for one in tensors if one.address < one.end), key=lambda one: one.address)
         self._addresses = [one.address for one in self._tensors]
 
+    def sees_this_thread(self) -> bool:
+        return self in _get_current_dispatch_mode_stack()
+
     @contextlib.contextmanager
     def left(self) -> Iterator[None]:
-        """For what it has been entered around, as the innermost mode, and should not see."""
+        """For what it has been entered around and should not see. It sees it all the same where another mode is innermost."""
+        if _get_current_dispatch_mode_stack()[-1:] != [self]:
+            yield
+            return
         self.__exit__(None, None, None)
         try:
             yield
@@ -94,19 +117,21 @@ class ReadWatch(TorchDispatchMode):
             elif isinstance(value, (tuple, list)):
                 self._note(value)
 
+    def at(self, address: int | None) -> Watched | None:
+        """The tensor that has a byte there."""
+        if address is None:
+            return None
+        index = bisect_right(self._addresses, address) - 1
+        return self._tensors[index] if index >= 0 and address < self._tensors[index].end else None
+
     def _note_tensor(self, tensor: torch.Tensor) -> None:
-        try:
-            address = tensor.data_ptr()
-        except RuntimeError:
-            # Some of torch's own kinds of tensors have no memory of theirs.
-            return
+        address = _address_of(tensor)
         if address == 0:
             self._note_empty(tensor)
             return
-        index = bisect_right(self._addresses, address) - 1
-        if index < 0 or address >= self._tensors[index].end:
+        one = self.at(address)
+        if one is None:
             return
-        one = self._tensors[index]
         one.extent.add(address - one.address, tensor.element_size(), tensor.shape, tensor.stride())
         if not one.extent.is_within(one.sent):
             raise PartsChanged(
@@ -124,6 +149,47 @@ class ReadWatch(TorchDispatchMode):
                 return
             if address <= one.end:
                 one.extent.touch()
+
+
+class HandedOn(TorchFunctionMode):
+    """While it is entered: whether memory that `watch` looks at is handed to what reads it past torch's operations, as numpy
+    and kernels of Triton do. Each call of torch's takes longer with it."""
+
+    def __init__(self, watch: ReadWatch) -> None:
+        super().__init__()
+        self._watch = watch
+        self.name: str | None = None
+        """Of the first tensor that was."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _HANDING_ON:
+            self._look_at(args[:1])
+        elif func in _OF_LISTS:
+            self._look_at(value for value in (*args, *kwargs.values()) if isinstance(value, (tuple, list)))
+        return func(*args, **kwargs)
+
+    def _look_at(self, values: Iterable[Any]) -> None:
+        for value in values:
+            if isinstance(value, (tuple, list)):
+                self._look_at(value)
+            elif isinstance(value, torch.Tensor) and self.name is None:
+                one = self._watch.at(_address_of(value))
+                self.name = None if one is None else one.name
+
+
+def _address_of(tensor: torch.Tensor) -> int | None:
+    """None: it is of one of torch's own kinds, without memory of its own. 0: it has no elements."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:
+        return None
 
 
 _kinds: dict[Any, int] = {}

@@ -228,7 +228,8 @@ class _Exchange:
         """Answers all that the rank has asked with the reason, until it has heard: it aborts or hangs up."""
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         # The frames that the error went through hold views of the buffer, which the rank frees once it knows.
-        traceback.clear_frames(error.__traceback__)
+        for one in _with_causes(error):
+            traceback.clear_frames(one.__traceback__)
         self.drop_quietly()
         try:
             heard = False
@@ -241,3 +242,15 @@ class _Exchange:
     def _synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+
+def _with_causes(error: BaseException) -> list[BaseException]:
+    """It, and those that were in hand when it was raised, and so on."""
+    found: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and one not in found:
+            found.append(one)
+            waiting += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+    return found

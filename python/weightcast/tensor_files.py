@@ -149,6 +149,10 @@ def _check_dense(tensor: Any) -> None:
         raise ValueError(f"its layout is {tensor.layout}; give it dense (to_dense())")
     if tensor.device.type == "meta":
         raise ValueError("it is on the device meta, and has no data")
+    if tensor.numel() > 0 and tensor.data_ptr() == 0:
+        raise ValueError(f"it is a {type(tensor).__name__} without memory of its own; give the tensors that it consists of")
+    if tensor.is_conj() or tensor.is_neg():
+        raise ValueError("it is conjugated or negated, and its memory is not; give tensor.resolve_conj().resolve_neg()")
 
 
 def _form_of_torch(dtype: str, shape: List[int]) -> Tuple[str, List[int]]:

@@ -81,7 +81,16 @@ def refusal_of_draft(vllm_config: Any) -> str | None:
         sizes = [getattr(one.hf_text_config, name, None) for one in (draft, vllm_config.model_config)]
         if sizes[0] != sizes[1]:
             return f"the draft model of this engine has another {name} than its target: {sizes[0]}, not {sizes[1]}"
+    forms = [_quantisation_of_files(one) for one in (draft, vllm_config.model_config)]
+    if forms[0] != forms[1]:
+        return f"the files of this engine's draft model have another quantisation than its target's: {forms[0]}, not {forms[1]}"
     return None
+
+
+def _quantisation_of_files(model_config: Any) -> str | None:
+    """Not what the engine makes of them: a bf16 checkpoint may be quantised when it is loaded."""
+    found = getattr(getattr(model_config, "hf_config", None), "quantization_config", None)
+    return found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
 
 
 def _is_out_of_target(speculation: Any) -> bool:

@@ -84,9 +84,9 @@ class ModelUpdate:
                     reload.load(weights)
 
     def finish(self) -> None:
-        """Runs the post-hook. Raises ParametersMissing."""
+        """Runs the post-hook. Raises ParametersMissing, and WeightcastError where no tensor was taken."""
         if not self._begun:
-            return
+            raise WeightcastError(f"no tensor came for the {self._targets[0].which} model")
         with self._undone_if_it_fails(), self._scope():
             self._took = [reload.finish() for reload in self._reloads]
 
@@ -113,9 +113,10 @@ class ModelUpdate:
     def _abandon(self) -> None:
         if not self._begun:
             return
-        with self._scope(), torch.no_grad():
+        with self._scope(), torch.no_grad(), contextlib.ExitStack() as every:
+            # Also where one fails.
             for reload in self._reloads:
-                reload.abandon()
+                every.callback(reload.abandon)
 
     @contextlib.contextmanager
     def _scope(self) -> Iterator[None]:

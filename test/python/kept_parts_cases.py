@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
+import pickle
 import random
 import types
 import unittest
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fake_vllm
 import msgpack
+import numpy
 import torch
 from fake_rank import FakeRank, digests_of, kept_of
 from fake_vllm import Model, Split
@@ -20,7 +24,7 @@ from weightcast.dtypes import view_of
 from weightcast.errors import PartsChanged, PartsUnknown, ProtocolError
 from weightcast.kept_parts import KeptParts
 from weightcast.messages import Open, Tensor, decode_request
-from weightcast.reads import ReadWatch, Watched
+from weightcast.reads import HandedOn, ReadWatch, Watched
 from weightcast.vllm_reload import Target
 from weightcast.vllm_update import install_weights
 
@@ -39,6 +43,18 @@ def cut_of(shape: Sequence[int], load: Loader, dtype: torch.dtype = torch.float3
     # Where a read of nothing lies, between two tensors, does not say whose it is.
     assert {before, after} <= {NOTHING, cut if cut == WHOLE else NOTHING}, "a neighbour was read"
     return cut
+
+
+def handed_on(load: Loader) -> list[str | None]:
+    """Which tensor `load` hands on, outside of inference mode and in it."""
+    tensor = torch.zeros(4, 2)
+    watch = ReadWatch([Watched(Tensor("a", "F32", (4, 2), 0), tensor)])
+    found = []
+    for inference in (False, True):
+        with torch.inference_mode(inference), watch, HandedOn(watch) as one:
+            load(tensor)
+        found.append(one.name)
+    return found
 
 
 def copied(tensor: torch.Tensor) -> None:
@@ -129,6 +145,31 @@ class Reads(unittest.TestCase):
         self.assertEqual(cut_of((8, 3), lambda w: copied(w[:, :2])), WHOLE)
         self.assertEqual(cut_of((3, 3), lambda w: copied(w[:2])), WHOLE)
 
+    def test_it_is_noticed_what_is_handed_to_others_than_torchs_operations(self) -> None:
+        self.assertEqual(handed_on(lambda w: (w[1, 1].item(), torch.as_tensor(w), repr(w))), [None] * 2)
+        for number, load in enumerate(
+            (
+                lambda w: w[2:].numpy(),
+                lambda w: w.tolist(),
+                lambda w: w[1].data_ptr(),
+                lambda w: numpy.asarray(w),
+                lambda w: numpy.from_dlpack(w),
+                lambda w: pickle.dumps(w),
+                lambda w: copy.deepcopy(w),
+                lambda w: torch.tensor([1.0, w[2, 1]]),
+                lambda w: torch.as_tensor([[w[2, 1]], [2.0]]),
+                lambda w: torch.zeros(1).new_tensor(data=[w[2, 1]]),
+            )
+        ):
+            with self.subTest(load=number):
+                self.assertEqual(handed_on(load), ["a", "a"])
+
+    def test_what_is_innermost_within_it_stays(self) -> None:
+        watched = Watched(Tensor("a", "F32", (4, 2), 0), tensor := torch.zeros(4, 2))
+        with ReadWatch([watched]) as watch, fake_vllm.CopyCounter() as counter, watch.left():
+            torch.zeros(1, 2).copy_(tensor[1:2])
+        self.assertEqual((counter.copied, watched.cut()), (2, Cut(0, 1, 1)))
+
     def test_types_that_torch_packs_are_whole(self) -> None:
         shape = (8, 16)
         data, view = view_of(torch.zeros(64, dtype=torch.uint8), Tensor("a", "F4", shape, 0))
@@ -207,6 +248,15 @@ def buckets_of(weights: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]
     return [{name: weights[name] for name in bucket if name in weights} for bucket in names]
 
 
+def in_threads(load_weights: Callable[[Any], Any], some: Callable[[str], bool]) -> Callable[[Any], Any]:
+    def load(weights: list[tuple[str, torch.Tensor]]) -> Any:
+        names = load_weights([pair for pair in weights if not some(pair[0])])
+        with ThreadPoolExecutor(1) as pool:
+            return names | pool.submit(load_weights, [pair for pair in weights if some(pair[0])]).result()
+
+    return load
+
+
 class Worker:
     """One of two, with its rank."""
 
@@ -281,6 +331,27 @@ class Updates(unittest.TestCase):
                 self.assertNotIn("kept", worker.send(version(value)))
             for worker, held in zip(self.workers, by_parts, strict=True):
                 self.assert_equal(held, worker.parameters())
+
+    def test_a_model_that_reads_past_torchs_operations_gets_whole_tensors(self) -> None:
+        worker = self.workers[0]
+        load_weights = worker.model.load_weights
+        worker.model.load_weights = lambda weights: ([one.tolist() for _, one in weights], load_weights(weights))[1]
+        with self.assertLogs("vllm.weightcast", "WARNING") as logs:
+            self.assertNotIn("kept", worker.send(version(1), parts=True))
+        self.assertIn("tensor 'first.rows0' is read past torch's operations", "".join(logs.output))
+        self.assertNotIn("parts", worker.send(version(100), parts=True) and worker.rank.replies[0])
+
+    def test_a_model_that_loads_in_threads_gets_whole_tensors(self) -> None:
+        for some in (lambda name: True, lambda name: name.startswith("second")):
+            worker = Worker(0)
+            self.addCleanup(worker.rank.close)
+            worker.model.load_weights = in_threads(worker.model.load_weights, some)
+            if not self.layerwise and not some("first"):
+                # Nothing that a raw reload calls is in the thread.
+                continue
+            with self.assertLogs("vllm.weightcast", "WARNING") as logs:
+                self.assertNotIn("kept", worker.send(version(1), parts=True))
+            self.assertIn("nobody sees" if self.layerwise else "no read of any tensor", "".join(logs.output))
 
     def test_layers_are_processed_unwatched(self) -> None:
         worker = self.workers[0]

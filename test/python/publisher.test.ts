@@ -38,8 +38,10 @@ function freePort(): Promise<number> {
 
 test('every kind of tensor is published bit for bit', { skip }, () => runCase('kinds'));
 
-test('NaNs where they are not wanted, and shards that cut blocks, are refused by name', { skip }, () =>
-  runCase('refused'),
+test(
+  'NaNs where they are not wanted, shards that cut blocks, and what has no memory of its own are refused by name',
+  { skip },
+  () => runCase('refused'),
 );
 
 test('CUDA tensors go piece by piece through two buffers', { skip }, () => runCase('cuda_way', { scratch }));

@@ -35,6 +35,18 @@ def same(publisher, version: str, expected: dict[str, torch.Tensor]) -> None:
     assert names == set(expected), names ^ set(expected)
 
 
+class Wrapper(torch.Tensor):
+    """As quantised weights of trainers are: it consists of other tensors."""
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor) -> Wrapper:
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise NotImplementedError(func)
+
+
 def kinds(given: dict) -> None:
     """Every dtype and form of a tensor arrives bit for bit."""
     torch.manual_seed(1)
@@ -88,6 +100,10 @@ def refused(given: dict) -> None:
         raises(UsageError, "tensor w: a shard from 0 to 64 along dimension 0 cuts blocks of 128", lambda: put(
             matrix[:64], dim=0, index=0, count=4, quantize="fp8_block"))
         raises(UsageError, 'tensor w: quantize is "fp4"', lambda: put(matrix, quantize="fp4"))
+        raises(UsageError, "tensor w: it is a Wrapper without memory of its own", lambda: put(Wrapper(matrix)))
+        raises(UsageError, "tensor w: it is a Wrapper", lambda: publisher.client.register("w", tensors={"w": Wrapper(matrix)}))
+        raises(UsageError, "tensor w: it is conjugated", lambda: put(torch.tensor([1 + 2j]).conj()))
+        raises(UsageError, "tensor w: it is conjugated or negated", lambda: put(torch._neg_view(torch.ones(2))))
         put(broken)
         infinite = matrix.clone()
         infinite[0, 0] = float("inf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 import unittest
 import unittest.mock
@@ -9,6 +10,7 @@ from typing import Any
 
 import fake_vllm
 import torch
+from fake_rank import FakeRank
 from fake_vllm import INFO, Attention, Layer, Model
 from torch.multiprocessing.reductions import StorageWeakRef
 from weightcast import vllm_plugin
@@ -17,7 +19,7 @@ from weightcast.messages import Open
 from weightcast.vllm_derived import renew_combined_gates
 from weightcast.vllm_reload import Target
 from weightcast.vllm_drafts import draft_apart, refusal_of_draft, targets_of
-from weightcast.vllm_update import ModelUpdate, uuid_of_device
+from weightcast.vllm_update import ModelUpdate, install_weights, uuid_of_device
 from weightcast.worker import VllmWorkerExtension
 
 CPU = torch.device("cpu")
@@ -177,6 +179,24 @@ class Updates(unittest.TestCase):
         self.load_all(3.0)
         self.assertEqual(self.model.held(), all_new(3.0))
 
+    def test_the_link_buffer_is_free_after_an_error_that_came_of_another(self) -> None:
+        def read(tensor: torch.Tensor) -> None:
+            part = tensor[:2]
+            raise KeyError(part.shape)
+
+        def load(weights: list[tuple[str, torch.Tensor]]) -> None:
+            try:
+                read(weights[0][1])
+            except KeyError:
+                raise ValueError("there is no such parameter") from None
+
+        self.model.load_weights = load
+        rank = FakeRank()
+        self.addCleanup(rank.close)
+        options = {"vllm_config": None, "device": CPU, "silence_seconds": 60}
+        with self.assertNoLogs("weightcast.receive", "WARNING"), self.assertRaises(ValueError):
+            rank.send([{"first.a": torch.zeros(4)}], lambda links: install_weights(links, [self.target], **options))
+
     def test_a_layer_that_cannot_be_processed_gets_its_tensors_back(self) -> None:
         self.load_all(1.0)
         self.model.second.fails = True
@@ -188,10 +208,35 @@ class Updates(unittest.TestCase):
         )
         self.assert_whole()
 
+    def test_a_model_that_cannot_be_put_back_keeps_no_other_from_it(self) -> None:
+        layerwise = sys.modules[fake_vllm.LAYERWISE]
+        place = layerwise._place_kernel_tensors
+        for fails in (0, 1):
+            models = [model_of_two(), model_of_two()]
+            which = zip(("target", "draft"), models, strict=True)
+
+            def fail(layer: Any, info: Any, broken: Any = models[fails].first) -> None:
+                if layer is broken:
+                    raise RuntimeError("it cannot be put back")
+                place(layer, info)
+
+            with self.assertRaises(RuntimeError), update_of(*(Target(name, one, CONFIG) for name, one in which)) as update:
+                self.load(update, 1.0, "first.a")
+                patch = unittest.mock.patch.object(layerwise, "_place_kernel_tensors", fail)
+                patch.start()
+                self.addCleanup(patch.stop)
+            self.model = models[1 - fails]
+            self.assert_whole()
+
     def test_nothing_is_touched_before_the_first_bucket(self) -> None:
         with update_of(self.target):
             self.assert_whole()
         self.assertEqual([layer.processed for layer in (self.model.first, self.model.attention)], [0, 0])
+
+    def test_an_update_without_tensors_installs_nothing_and_says_so(self) -> None:
+        with self.assertRaisesRegex(WeightcastError, "no tensor came for the target model"), update_of(self.target) as update:
+            update.finish()
+        self.assert_whole()
 
     def test_what_another_update_left_is_not_taken_for_a_part_of_this_one(self) -> None:
         self.load_all(1.0)
@@ -516,6 +561,10 @@ class Drafts(unittest.TestCase):
         small = types.SimpleNamespace(hf_text_config=types.SimpleNamespace(hidden_size=1_024))
         refusal = "the draft model of this engine has another hidden_size than its target: 1024, not None"
         self.assertEqual(refusal_of_draft(self.config("draft_model", small)), refusal)
+        files = types.SimpleNamespace(quantization_config={"quant_method": "fp8"})
+        quantised = types.SimpleNamespace(**{**vars(CONFIG), "hf_config": files})
+        refusal = "the files of this engine's draft model have another quantisation than its target's: fp8, not None"
+        self.assertEqual(refusal_of_draft(self.config("draft_model", quantised)), refusal)
         self.assertIsNone(refusal_of_draft(self.config("draft_model")))
 
     def test_what_drafts_without_weights_takes_none(self) -> None:
