@@ -22,7 +22,7 @@ import type { ListedTensor } from '../tensor-lists.ts';
 /** Beside an engine that serves. */
 const freeBytes = 6 * 2 ** 30;
 /** As ranks with a GPU of their own ask for. */
-const bucketBytes = 128 * 2 ** 20;
+const bucketBytes = 256 * 2 ** 20;
 const fraction = 0.9;
 
 export interface Member {

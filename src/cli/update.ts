@@ -87,7 +87,7 @@ export function updateCommand(): Command {
     .addOption(nameOption())
     .option(
       '--bucket <bytes>',
-      'bucket size, for example 64MiB (default: the smallest that keeps the link busy)',
+      'bucket size, for example 64MiB (default: the smallest that keeps the link and the engine busy, 256MiB on a GPU)',
     )
     .option(
       '--fused <modules...>',

@@ -9,10 +9,11 @@ import type { Mapping } from './memory.ts';
 const defaultStallMilliseconds = 60_000;
 
 /**
- * Uploads alone reach the rate of PCIe 5 x16 with 32 MiB. But an engine worker in Python needs 0.6 milliseconds for any
- * bucket and now and then some milliseconds more, which two slots of this size outlast (bench/results/gpu.md).
+ * Uploads alone reach the rate of PCIe 5 x16 with 32 MiB. But a call of vLLM's `load_weights` looks through the whole model
+ * before its first tensor, 2 milliseconds for one of 42 layers, in which the link carries 110 MB: of 96 MiB buckets that was
+ * more than half of what an update took (bench/results/pause-gpu.md).
  */
-const defaultBucketBytes = 128 * 2 ** 20;
+const defaultBucketBytes = 256 * 2 ** 20;
 
 /** A GPU of this machine. Its memory can be opened by other processes, and is given back when this one ends. */
 export class CudaDevice implements Device {

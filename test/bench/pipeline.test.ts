@@ -6,12 +6,12 @@ import { membersOf, planCluster, planJoin } from '../../bench/table/planned.ts';
 import { measured, type Speeds } from '../../bench/table/speeds.ts';
 import { bytesOfTensor, tensorList } from '../../bench/tensor-lists.ts';
 
-/** Tensors of 128 MiB, each a bucket. */
+/** Tensors of 256 MiB, each a bucket. */
 const model = (count: number) =>
   Array.from({ length: count }, (_, layer) => {
-    return { name: `model.layers.${layer}.weight`, dtype: 'BF16', shape: [2 ** 26] };
+    return { name: `model.layers.${layer}.weight`, dtype: 'BF16', shape: [2 ** 27] };
   });
-const bucketBytes = 2 ** 27;
+const bucketBytes = 2 ** 28;
 const quick: Speeds = {
   ...measured,
   upload: bucketBytes,
