@@ -116,18 +116,18 @@ test('pages come step by step from the begin, and the step that does not fit is 
   const { pool } = setUp(t);
   const progress = new Float64Array(1);
   const options = { pool, progress, stepBytes: 4 * mebibyte };
-  const [one, other] = ['one', 'other'].map((name) =>
-    Mapping.reserveInSteps(join(directory, name), 14 * mebibyte, options),
-  );
-  const [first, second] = await Promise.all(
-    [one!, other!].map(({ steps }) => Promise.allSettled(steps.map((step) => step))),
-  );
+  const reserve = async (name: string) => {
+    const { mapping, steps } = Mapping.reserveInSteps(join(directory, name), 14 * mebibyte, options);
+    return { mapping, ended: await Promise.allSettled(steps.map((step) => step)) };
+  };
+  const one = await reserve('one');
   assert.deepEqual(
-    first!.map(({ status }) => status),
+    one.ended.map(({ status }) => status),
     Array(4).fill('fulfilled'),
   );
-  assert.equal(statSync(one!.mapping.path).blocks * 512, 14 * mebibyte);
-  const rejected = second!.filter(({ status }) => status === 'rejected') as PromiseRejectedResult[];
+  assert.equal(statSync(one.mapping.path).blocks * 512, 14 * mebibyte);
+  const other = await reserve('other');
+  const rejected = other.ended.filter(({ status }) => status === 'rejected') as PromiseRejectedResult[];
   assert(rejected.length > 0);
   assert.match(rejected[0]!.reason.message, /^cannot reserve .*\/other \(14 MiB wanted, .* free\)/);
 });
