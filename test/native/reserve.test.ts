@@ -110,26 +110,33 @@ test('a file that cannot be reserved is gone again', async (t) => {
   assert.equal(before - freeBytes(directory), made.length * 20 * mebibyte);
 });
 
-test('pages come step by step from the begin, and the step that does not fit is rejected', async (t) => {
+test('pages come step by step from the begin, and what does not fit is refused', async (t) => {
   const directory = smallFileSystem(t, 24);
   if (directory === undefined) return;
   const { pool } = setUp(t);
   const progress = new Float64Array(1);
   const options = { pool, progress, stepBytes: 4 * mebibyte };
+  // Each would fit alone, not both: the one that comes late is refused at its begin, or at one of its steps.
+  const reasons: Error[] = [];
   const reserve = async (name: string) => {
-    const { mapping, steps } = Mapping.reserveInSteps(join(directory, name), 14 * mebibyte, options);
-    return { mapping, ended: await Promise.allSettled(steps.map((step) => step)) };
+    const path = join(directory, name);
+    let steps: readonly Promise<unknown>[] = [];
+    try {
+      steps = Mapping.reserveInSteps(path, 14 * mebibyte, options).steps;
+    } catch (error) {
+      reasons.push(error as Error);
+    }
+    const ends = await Promise.allSettled(steps);
+    const rejected = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason as Error] : []));
+    reasons.push(...rejected);
+    if (steps.length > 0 && rejected.length === 0) assert.equal(statSync(path).blocks * 512, 14 * mebibyte);
+    return ends.length - rejected.length;
   };
-  const one = await reserve('one');
-  assert.deepEqual(
-    one.ended.map(({ status }) => status),
-    Array(4).fill('fulfilled'),
-  );
-  assert.equal(statSync(one.mapping.path).blocks * 512, 14 * mebibyte);
-  const other = await reserve('other');
-  const rejected = other.ended.filter(({ status }) => status === 'rejected') as PromiseRejectedResult[];
-  assert(rejected.length > 0);
-  assert.match(rejected[0]!.reason.message, /^cannot reserve .*\/other \(14 MiB wanted, .* free\)/);
+  const reserved = await Promise.all(['one', 'other'].map(reserve));
+  assert.ok(reserved.some((steps) => steps > 0));
+  assert.ok(reasons.length > 0);
+  for (const { message } of reasons)
+    assert.match(message, /^cannot reserve .*\/(one|other) \(14 MiB wanted, .* free\)/);
 });
 
 test('a kernel that cannot bring pages into a page table reserves them in the file', async (t) => {
