@@ -111,11 +111,8 @@ class ReadWatch(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def _note(self, values: Iterable[Any]) -> None:
-        for value in values:
-            if isinstance(value, torch.Tensor):
-                self._note_tensor(value)
-            elif isinstance(value, (tuple, list)):
-                self._note(value)
+        for tensor in _tensors_in(values):
+            self._note_tensor(tensor)
 
     def at(self, address: int | None) -> Watched | None:
         """The tensor that has a byte there."""
@@ -176,12 +173,18 @@ class HandedOn(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _look_at(self, values: Iterable[Any]) -> None:
-        for value in values:
-            if isinstance(value, (tuple, list)):
-                self._look_at(value)
-            elif isinstance(value, torch.Tensor) and self.name is None:
-                one = self._watch.at(_address_of(value))
+        for tensor in _tensors_in(values):
+            if self.name is None:
+                one = self._watch.at(_address_of(tensor))
                 self.name = None if one is None else one.name
+
+
+def _tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors_in(value)
 
 
 def _address_of(tensor: torch.Tensor) -> int | None:

@@ -85,7 +85,8 @@ function checkProtocol({ endpoint }: EngineHttp, theirs: number): void {
 
 /**
  * Has every worker do something. Rejects as `EngineHttp.call` does, and with `EngineError` for one whose answer is an
- * error: workers that raise leave answers in vLLM's queues, which the next call would find.
+ * error: weightcast's do not raise,
+ * which would leave answers in vLLM's queues that the next call finds. checkpoint-engine's do.
  */
 export async function callWorkers(
   http: EngineHttp,

@@ -106,14 +106,8 @@ export class VllmClient implements EngineClient {
   }
 
   async update(update: EngineUpdate, options: CallOptions): Promise<void> {
-    const post: Post = (path, body) => this.#http.call('POST', path, body, options);
-    if (await this.#takesSessions(options)) {
-      const info = { links: update.links };
-      await this.#session(post, '/start_weight_update', info, options.signal);
-      if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info, options.signal);
-    } else {
-      await this.#extension(post, update, options);
-    }
+    if (await this.#takesSessions(options)) return this.#sessions({ links: update.links }, options);
+    return this.#extension(update, options);
   }
 
   async label(version: string, options: CallOptions): Promise<string | null> {
@@ -199,12 +193,8 @@ export class VllmClient implements EngineClient {
   }
 
   async survey(address: string, options: CallOptions): Promise<void> {
-    if (!(await this.#takesSessions(options)))
-      return callWorkers(this.#http, 'weightcast_survey', [address], options);
-    const post: Post = (path, body) => this.#http.call('POST', path, body, options);
-    const info = { survey: address };
-    await this.#session(post, '/start_weight_update', info, options.signal);
-    if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info, options.signal);
+    if (await this.#takesSessions(options)) return this.#sessions({ survey: address }, options);
+    return callWorkers(this.#http, 'weightcast_survey', [address], options);
   }
 
   async #takesSessions(options: CallOptions): Promise<boolean> {
@@ -213,14 +203,18 @@ export class VllmClient implements EngineClient {
     return this.#face === 'session';
   }
 
-  async #extension(post: Post, update: EngineUpdate, options: CallOptions): Promise<void> {
+  async #extension(update: EngineUpdate, options: CallOptions): Promise<void> {
     this.#face = null;
     const args = this.#hasDraftModel ? [update.links, usualSilenceSeconds, true] : [update.links];
-    const method = updateMethods[this.#link];
-    // checkpoint-engine's workers raise.
-    if (this.#link === 'weightcast') await callWorkers(this.#http, method, args, options);
-    else await post('/collective_rpc', { method, args, timeout: secondsOf(options) });
+    await callWorkers(this.#http, updateMethods[this.#link], args, options);
     this.#face = 'extension';
+  }
+
+  /** For the target, and for a draft model that takes weights in one of its own. */
+  async #sessions(info: object, options: CallOptions): Promise<void> {
+    const post: Post = (path, body) => this.#http.call('POST', path, body, options);
+    await this.#session(post, '/start_weight_update', info, options.signal);
+    if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info, options.signal);
   }
 
   async #session(post: Post, start: string, info: object, signal: AbortSignal): Promise<void> {
