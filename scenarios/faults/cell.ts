@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { asFailure, describe, PeerLostError, type WeightcastError } from '../../src/errors.ts';
-import type { ClusterStatus, UpdateReport } from '../../src/index.ts';
+import { describe, PeerLostError, type WeightcastError } from '../../src/errors.ts';
+import type { ClusterStatus } from '../../src/index.ts';
 import { isRunning } from '../../src/processes/is-running.ts';
 import { processesWith } from './census.ts';
 import { type RealFault, type Scene, touchedBy, type Victim } from './faults.ts';
@@ -8,6 +8,7 @@ import { type FaultFleet, rankOf, silenceSeconds } from './fleet.ts';
 import { brokenInvariants } from './invariants.ts';
 import { leaksOf, type Settled } from './leaks.ts';
 import { type CheckpointName, checkpoints, passing, type RealMoment, reached, updateAll } from './moments.ts';
+import { answerOf, messageOf, type Outcome, Watched } from './watched.ts';
 
 /** What became of one cell of the matrix of real processes. Milliseconds from the fault on; null: never. */
 export interface RealResult {
@@ -33,26 +34,6 @@ const reachMilliseconds = 20_000;
 const unboundedMilliseconds = 100_000;
 const pollMilliseconds = 15;
 const againMilliseconds = 100;
-
-type Outcome = { readonly value: unknown } | { readonly error: WeightcastError };
-
-/** A request, and what has become of it. */
-class Watched {
-  outcome: Outcome | null = null;
-  at = Number.POSITIVE_INFINITY;
-
-  constructor(work: Promise<unknown>) {
-    work.then(
-      (value) => this.#settle({ value }),
-      (error) => this.#settle({ error: asFailure(error) }),
-    );
-  }
-
-  #settle(outcome: Outcome): void {
-    this.outcome = outcome;
-    this.at = Date.now();
-  }
-}
 
 /** One run of a fault at a moment on a fleet that is whole. Throws if the moment does not come. */
 export class Cell {
@@ -95,7 +76,9 @@ export class Cell {
       );
     const { recovered, names } = await this.#recover(other(checkpoint));
     returned.abort();
-    const lost = registered.filter(({ checkpoint: name }) => !names.includes(name) && name !== passing.name);
+    const lost = registered.filter(
+      ({ checkpoint: name }) => names?.includes(name) === false && name !== passing.name,
+    );
     const lostBytes = lost.reduce((sum, { bytes }) => sum + bytes, 0);
     const failed = this.#failedRequests() - failedBefore;
     if (failed > 0 && this.#fault.harmsRequests !== true)
@@ -277,7 +260,7 @@ export class Cell {
   /** Updates until all instances have one version; starts again what has ended. */
   async #recover(
     checkpoint: CheckpointName,
-  ): Promise<{ recovered: number | null; names: readonly string[] }> {
+  ): Promise<{ recovered: number | null; names: readonly string[] | null }> {
     const fleet = this.#fleet;
     const end = Date.now() + unboundedMilliseconds;
     let names: readonly string[] | null = null;
@@ -291,14 +274,14 @@ export class Cell {
         await fleet.verify(checkpoints[checkpoint]);
         await fleet.owner.call('unregister', passing.name).catch(() => {});
         this.#violations.push(...(await leaksOf(fleet, this.#settled)));
-        return { recovered, names: names ?? [] };
+        return { recovered, names };
       } catch (error) {
         failure = error;
         await sleep(againMilliseconds);
       }
     }
     this.#violations.push(`the last attempt failed with: ${describe(failure)}`);
-    return { recovered: null, names: names ?? [] };
+    return { recovered: null, names };
   }
 }
 
@@ -332,23 +315,6 @@ function statusOrNone(error: WeightcastError): null {
 
 export function other(checkpoint: CheckpointName): CheckpointName {
   return checkpoint === 'one' ? 'two' : 'one';
-}
-
-function messageOf(outcome: Outcome | null): string | null {
-  if (outcome === null) return null;
-  if ('error' in outcome) return outcome.error.message;
-  const instances = (outcome.value as UpdateReport | null)?.instances ?? [];
-  return instances.map(({ error }) => error?.message).find((message) => message !== undefined) ?? null;
-}
-
-function answerOf(outcome: Outcome | null): string {
-  if (outcome === null) return 'none';
-  if ('error' in outcome) return outcome.error.code.replace('WEIGHTCAST_', '');
-  const instances = (outcome.value as UpdateReport | null)?.instances ?? [];
-  const failed = instances.filter((one) => 'outcome' in one && one.outcome !== 'updated');
-  if (failed.length === 0) return 'succeeded';
-  const broken = failed.filter(({ outcome: one }) => one === 'broken').length;
-  return `${instances.length - failed.length} updated, ${broken} broken, ${failed.length - broken} unchanged`;
 }
 
 function send(pid: number, signal: NodeJS.Signals): void {

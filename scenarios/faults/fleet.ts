@@ -101,7 +101,8 @@ export class FaultFleet {
     return {
       ranks: instanceNames.length,
       instances: instanceNames.map((name) => this.instance(name)),
-      devices: { kind: 'host', namespace: this.#namespace },
+      // Whoever opens a device first makes it: after an engine's death, its rank.
+      devices: { kind: 'host', namespace: this.#namespace, capacity: this.#capacity },
       hosts: { [far]: { launcher: this.#launcherOf('c'), ...place } },
       ...(this.#here !== null && { listen: `tcp://${this.#here}:*` }),
       startTimeoutMilliseconds: startMilliseconds,

@@ -1,4 +1,5 @@
 import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { stateOf } from '../../src/processes/is-running.ts';
 
 /** The file of `WEIGHTCAST_FAULTS=@FILE`: what is to happen in the processes that have it in their environment. */
 export class FaultOrders {
@@ -23,11 +24,16 @@ export class FaultOrders {
     for (const path of [this.#file, this.#fired]) rmSync(path, { force: true });
   }
 
-  /** In which process the order has happened, and when, as `Date.now` tells it; null if it has not. */
+  /**
+   * In which process the order has happened, and when, as `Date.now` tells it; null if it has not. A process that is to stop
+   * has stopped then: a SIGCONT that came before its SIGSTOP would leave it stopped for ever.
+   */
   fired(): { readonly pid: number; readonly at: number } | null {
     const stat = statSync(this.#fired, { throwIfNoEntry: false });
     if (stat === undefined) return null;
-    return { pid: Number(readFileSync(this.#fired, 'utf8').trim().split(' ').at(-1)), at: stat.mtimeMs };
+    const [order, pid] = readFileSync(this.#fired, 'utf8').trim().split(' ');
+    if (/:stop(@|$)/.test(order!) && !['T', null].includes(stateOf(Number(pid)))) return null;
+    return { pid: Number(pid), at: stat.mtimeMs };
   }
 
   get #fired(): string {
