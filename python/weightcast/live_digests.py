@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -191,8 +192,14 @@ def _is_small(tensor: torch.Tensor) -> bool:
 
 def _span(tensor: torch.Tensor) -> tuple[int, int]:
     """The bytes between a tensor's first and last element, in its storage: start and number."""
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.storage_offset() * tensor.itemsize, (last + 1) * tensor.itemsize
+    itemsize = tensor.itemsize
+    return tensor.storage_offset() * itemsize, _elements(tensor.shape, tensor.stride()) * itemsize
+
+
+@functools.lru_cache(4_096)
+def _elements(shape: torch.Size, strides: tuple[int, ...]) -> int:
+    """From the first one to the last. A model has few forms."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
 
 
 def _bytes(tensor: torch.Tensor, start: int, size: int) -> torch.Tensor:
@@ -201,5 +208,10 @@ def _bytes(tensor: torch.Tensor, start: int, size: int) -> torch.Tensor:
 
 
 def _form(tensor: torch.Tensor) -> str:
-    shape, strides = (",".join(map(str, values)) for values in (tensor.shape, tensor.stride()))
-    return f"{_FORMS.get(tensor.dtype, tensor.dtype)}[{shape}]({strides})"
+    return _form_words(tensor.dtype, tensor.shape, tensor.stride())
+
+
+@functools.lru_cache(4_096)
+def _form_words(dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...]) -> str:
+    sizes, steps = (",".join(map(str, values)) for values in (shape, strides))
+    return f"{_FORMS.get(dtype, dtype)}[{sizes}]({steps})"

@@ -29,7 +29,7 @@ from .errors import WeightcastError
 from .messages import PROTOCOL_VERSION, check_protocol
 from .receive import DEFAULT_SILENCE_SECONDS
 from .vllm_drafts import NO_DRAFT, refusal_of_draft
-from .vllm_reload import Target
+from .vllm_reloadable import Target
 from .vllm_update import install_weights, refuse_if_asleep, survey_models
 
 

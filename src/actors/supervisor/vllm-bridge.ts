@@ -1,4 +1,4 @@
-import type { CallOptions, EngineClient, ReportedState, WorldSize } from '../../engines/engine-client.ts';
+import type { CallOptions, EngineClient, RankAnswers, ReportedState, WorldSize } from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
@@ -17,7 +17,7 @@ interface Call {
  * the worker link, is in each rank.
  *
  * A call may take minutes, so it runs beside the mailbox, and `abandon` aborts it. There is one call at a time, but for
- * questions about prompts, which change nothing.
+ * questions about prompts, which change nothing, and the name of the weights, which no other call reads.
  */
 export class VllmBridgeActor implements Actor<BridgeMessage> {
   readonly #client: EngineClient;
@@ -29,7 +29,7 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
   #told: string | null = null;
   /** Whether it was, when it was asked last. */
   #wasWell = false;
-  readonly #questions = new Set<AbortController>();
+  readonly #others = new Set<AbortController>();
   /** Settles when the client is done with the calls so far: one that was aborted may still leave the engine as it should. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -67,12 +67,14 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
           return {};
         });
       case 'label':
-        return this.#call(message, context.deferReply(message), async (options) => {
+        return void this.#beside(message, context.deferReply(message), async (options) => {
           this.#told = await this.#client.label(message.version, options);
           return { said: this.#told };
         });
       case 'answers':
-        return void this.#question(message, context.deferReply(message));
+        return void this.#beside(message, context.deferReply(message), async (options) => {
+          return { ranks: (await this.#client.answers(message.prompts, options)).map(copied) };
+        });
       case 'abandon':
         this.#abort(new AbortedError(message.reason));
         return context.reply(message, {});
@@ -124,24 +126,19 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     ]);
   }
 
-  async #question(
-    { prompts, timeoutMilliseconds }: BridgeMessage & { type: 'answers' },
-    reply: Reply<Questioned>,
+  async #beside<T>(
+    { timeoutMilliseconds }: { readonly timeoutMilliseconds: number },
+    reply: Reply<T>,
+    send: (options: CallOptions) => Promise<T>,
   ): Promise<void> {
     const abort = new AbortController();
-    this.#questions.add(abort);
+    this.#others.add(abort);
     try {
-      const ranks = await this.#client.answers(prompts, { timeoutMilliseconds, signal: abort.signal });
-      reply.succeed({
-        ranks: ranks.map(({ dataParallelRank, logprobs }) => ({
-          dataParallelRank,
-          logprobs: logprobs.map((row) => [...row]),
-        })),
-      });
+      reply.succeed(await send({ timeoutMilliseconds, signal: abort.signal }));
     } catch (error) {
       reply.fail(asFailure(error));
     } finally {
-      this.#questions.delete(abort);
+      this.#others.delete(abort);
     }
   }
 
@@ -167,7 +164,7 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
 
   #abort(reason: WeightcastError): void {
     this.#abortCall(reason);
-    for (const question of this.#questions) question.abort(reason);
+    for (const other of this.#others) other.abort(reason);
   }
 
   #abortCall(reason: WeightcastError): void {
@@ -175,4 +172,8 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     this.#running?.abort.abort();
     this.#running = null;
   }
+}
+
+function copied({ dataParallelRank, logprobs }: RankAnswers): Questioned['ranks'][number] {
+  return { dataParallelRank, logprobs: logprobs.map((row) => [...row]) };
 }

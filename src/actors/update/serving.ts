@@ -38,9 +38,12 @@ export class Serving {
 
   /** Resolves when it is decided what becomes of the instance. Never rejects. */
   async serve(target: UpdateTarget, proofs: Proofs): Promise<void> {
-    await this.#resetCaches(target);
-    if (this.#expectations !== null) return this.#prove(target, proofs, this.#expectations);
-    await this.#label(target);
+    if (this.#expectations !== null) {
+      await this.#resetCaches(target);
+      return this.#prove(target, proofs, this.#expectations);
+    }
+    // At once: the engine is paused meanwhile.
+    await Promise.all([this.#resetCaches(target), this.#label(target)]);
     this.#ends.updated(target, proofs);
   }
 
