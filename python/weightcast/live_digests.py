@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -92,7 +92,8 @@ class LiveState:
         self._models = models
         self.is_whole = True
         """Whether all that the models hold could be seen."""
-        found = self._find(walks)
+        # What stands for memory that torch does not see takes longer than all else, and is none that engines write.
+        found = self._named((one, walks.of(one.model).seen) for one in models)
         self._after: list[tuple[str, torch.Tensor]] = []
         self._memory = _memory_of(models)
         if self._memory.captured is None:
@@ -101,7 +102,9 @@ class LiveState:
         self._notice_volatile(found)
 
     def settle(self, walks: Walks) -> None:
-        self._after = self._find(walks)
+        live = [(one, walks.of(one.model)) for one in self._models]
+        self.is_whole = not any(tensors.opaque for _, tensors in live)
+        self._after = self._named((one, tensors.by_name) for one, tensors in live)
 
     def take(self) -> LiveDigests:
         digests = digests_of(self._after)
@@ -119,12 +122,10 @@ class LiveState:
         captured = self._memory.captured or []
         return [name for name, kind, address in captured if kind == device and address not in held]
 
-    def _find(self, walks: Walks) -> list[tuple[str, torch.Tensor]]:
-        found: list[tuple[str, torch.Tensor]] = []
-        for one in self._models:
-            live = walks.of(one.model)
-            self.is_whole = self.is_whole and not live.opaque
-            found += [(one.prefix + name, tensor) for name, tensor in live.by_name.items()]
+    def _named(
+        self, tensors: Iterable[tuple[Model, dict[str, torch.Tensor]]]
+    ) -> list[tuple[str, torch.Tensor]]:
+        found = [(one.prefix + name, tensor) for one, held in tensors for name, tensor in held.items()]
         if len(found) > MOST_TENSORS:
             raise WeightcastError(
                 f"the model holds {len(found)} tensors; digests are taken of {MOST_TENSORS} at most"

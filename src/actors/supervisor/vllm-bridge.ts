@@ -1,4 +1,10 @@
-import type { CallOptions, EngineClient, RankAnswers, ReportedState, WorldSize } from '../../engines/engine-client.ts';
+import type {
+  CallOptions,
+  EngineClient,
+  RankAnswers,
+  ReportedState,
+  WorldSize,
+} from '../../engines/engine-client.ts';
 import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
