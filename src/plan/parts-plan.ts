@@ -158,7 +158,9 @@ function scratchOf(plan: Plan, { bytes }: Manifest): number {
 
 /** All of the experts that it is sent are its own. */
 function waitingOf(plan: Plan, { manifest, rank, sent }: PartsPlanInput): number {
-  return rank.waiting === undefined || rank.waiting === null ? 0 : waitingLayers(plan, manifest, 1, sent).bytes;
+  return rank.waiting === undefined || rank.waiting === null
+    ? 0
+    : waitingLayers(plan, manifest, 1, sent).bytes;
 }
 
 function tooLittle({ rank, freeBytes }: PlanRank, wanted: number, budget: number): MemoryError {

@@ -105,7 +105,8 @@ test('a vLLM of two workers answers after updates by parts as one that was start
 
   await t.test('and a call that fails in both leaves no answers to the next', async () => {
     const call = async (method: string, ...args: unknown[]) =>
-      ((await server.post('/collective_rpc', { method, args })) as { results: Record<string, unknown>[] }).results;
+      ((await server.post('/collective_rpc', { method, args })) as { results: Record<string, unknown>[] })
+        .results;
     for (const { error } of await call('update_weights_from_weightcast', {}))
       assert.match(String(error), /WEIGHTCAST_DEVICE_UUID/);
     const { version } = (await cluster.status()).instances[0]!;

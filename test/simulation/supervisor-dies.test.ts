@@ -2,7 +2,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { run } from '../../simulation/run.ts';
-import { bucketBytes, checkpoints, type Fixture, replaceSupervisor, versionsOf, withCluster } from './harness.ts';
+import {
+  bucketBytes,
+  checkpoints,
+  type Fixture,
+  replaceSupervisor,
+  versionsOf,
+  withCluster,
+} from './harness.ts';
 
 const nodesOf = ({ cluster }: Fixture) => [...cluster.ranks.values()].map(({ node }) => node).sort();
 

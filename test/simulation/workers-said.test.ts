@@ -5,7 +5,12 @@ import type { SimulatedEngine } from '../../simulation/engine.ts';
 import type { WorkersSaid } from '../../src/engines/workers-said.ts';
 import { bucketBytes, replaceSupervisor, versionsOf, withCluster } from './harness.ts';
 
-const draft = { takes: 'apart', why: 'it takes the weights if the instance has hasDraftModel', refusal: null, unproven: null } as const;
+const draft = {
+  takes: 'apart',
+  why: 'it takes the weights if the instance has hasDraftModel',
+  refusal: null,
+  unproven: null,
+} as const;
 
 /** How often an engine was paused. */
 const pausesOf = (lines: readonly string[], { name }: SimulatedEngine) =>
@@ -15,7 +20,10 @@ test('what its workers would refuse is refused before an engine is paused, and o
   await withCluster({ pauses: true }, async ({ world, user, spares, succeeds, status }) => {
     const [engine] = world.engines;
     const refusals: [Partial<WorkersSaid>, RegExp][] = [
-      [{ refusal: 'vLLM packs the experts' }, /engine-0 \(engine-0\) cannot be updated: vLLM packs the experts/],
+      [
+        { refusal: 'vLLM packs the experts' },
+        /engine-0 \(engine-0\) cannot be updated: vLLM packs the experts/,
+      ],
       [{ unproven: 'quantised experts' }, /engine-0 \(engine-0\) cannot be updated: quantised experts/],
       [
         { devices: ['GPU-of-nobody'] },
@@ -37,7 +45,9 @@ test('what its workers would refuse is refused before an engine is paused, and o
 
 test('what is only of its draft model keeps nobody from updating the target', async () => {
   await withCluster({}, async ({ world, user, succeeds }) => {
-    world.engines[0]!.said = { draft: { ...draft, refusal: 'no record of the draft model', unproven: 'its experts' } };
+    world.engines[0]!.said = {
+      draft: { ...draft, refusal: 'no record of the draft model', unproven: 'its experts' },
+    };
     await succeeds(user.update('a'));
   });
 });
