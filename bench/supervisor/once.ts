@@ -78,7 +78,7 @@ async function measure(ranks: number, count: number): Promise<SupervisorMeasurem
     noteInstance: () => {},
     segmentName: (set: number) => `checkpoint-${set}-`,
     breathe: () => setImmediate(),
-    memory: { incarnation: 0, recall: () => new Map(), write() {}, remove() {} },
+    memory: { incarnation: 0, recall: () => new Map(), write() {}, async writeLarge() {}, remove() {} },
     openCheckpoint: async () => indexOf(largeModel(count === 0 ? null : count)),
   };
   const supervisor = system.spawn<SupervisorInbox>(

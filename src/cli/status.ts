@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import { Command } from 'commander';
 import type * as z from 'zod';
 import type { DaemonClient } from '../daemon/client.ts';
@@ -26,7 +27,12 @@ export function statusCommand(): Command {
     .option('--watch', 'show it again each second, until Ctrl-C')
     .option('--json', 'print it as JSON')
     .action((options: Options) =>
-      runCommand((signal) => withDaemon(options, (client) => show(client, options, signal))),
+      runCommand((signal) =>
+        withDaemon(options, signal, (client) => show(client, options, signal)).catch((error) => {
+          // Ctrl-C is how it ends.
+          if (!options.watch || !signal.aborted) throw error;
+        }),
+      ),
     );
 }
 
@@ -37,15 +43,9 @@ async function show(client: DaemonClient, { watch, json }: Options, signal: Abor
     const isDrawn = watch && !json && process.stdout.isTTY;
     process.stdout.write(`${isDrawn ? '\x1b[H\x1b[J' : ''}${text}\n`);
     if (!watch) return;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, watchMilliseconds);
-      signal.addEventListener('abort', () => {
-        clearTimeout(timer);
-        resolve();
-      });
-    });
-    // Ctrl-C is how it ends.
-    if (signal.aborted) return;
+    await setTimeout(watchMilliseconds, undefined, { signal });
+    // Who reads it has read enough, as `head` does.
+    if (process.stdout.errored !== null) return;
   }
 }
 

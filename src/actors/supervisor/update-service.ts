@@ -175,11 +175,12 @@ export class UpdateService {
         endReading();
       }
     });
-    return await running.finally(() => {
+    return await running.finally(async () => {
       processes.killUnresponsive();
-      const record = this.#installs.takeRecord();
-      if (record !== null) this.#parts.memory.write('installs', record);
       this.#parts.onEnded(names);
+      // Tens of MiB in a large cluster.
+      const record = this.#installs.takeRecord();
+      if (record !== null) await this.#parts.memory.writeLarge('installs', record);
     });
   }
 

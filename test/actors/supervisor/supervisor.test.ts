@@ -59,7 +59,7 @@ function idlePorts(): SupervisorPorts {
     engineClient: ({ endpoint }) => idleClient(endpoint),
     noteInstance: () => {},
     segmentName: (set) => `checkpoint-${set}-`,
-    memory: { incarnation: 0, recall: () => new Map(), write() {}, remove() {} },
+    memory: { incarnation: 0, recall: () => new Map(), write() {}, async writeLarge() {}, remove() {} },
     breathe: async () => {},
     openCheckpoint: async () => {
       throw new CheckpointError('no such checkpoint');
