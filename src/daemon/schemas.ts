@@ -203,6 +203,9 @@ const instanceReport = z.object({
   outcome: z.string().describe('updated, unchanged or broken'),
   paused: z.boolean(),
   proofs: z.record(z.string(), z.string()).describe('arrived, installed, answering: what holds of it'),
+  caches: nullableText.describe(
+    'dropped or kept: what the old weights computed, and the engine may answer from; null if its weights are not all new',
+  ),
   fed: nullableText.describe('parts: each rank only what its engine worker keeps; whole: whole tensors'),
   why_whole: nullableText.describe('Why not parts'),
   seconds: z.number(),
