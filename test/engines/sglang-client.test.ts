@@ -83,7 +83,9 @@ test('what an update did not flush is flushed after it, unless requests use it',
   };
   assert.deepEqual([await flushes(false), await flushes(true)], [1, 0]);
   isIdle = false;
-  await assert.rejects(flushes(false), { message: /answered POST \/flush_cache with 400: Flush cache failed/ });
+  await assert.rejects(flushes(false), {
+    message: /answered POST \/flush_cache with 400: Flush cache failed/,
+  });
 });
 
 const refusals: [string, number, string, string][] = [

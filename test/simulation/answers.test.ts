@@ -192,7 +192,11 @@ test('instances that agree about no token prove nothing', async () => {
     const { user, succeeds, fails } = fixture;
     await succeeds(user.update('a', { instances: ['engine-0'] }));
     const words = /prompt 1 of 1 \("one"\), has one token/;
-    await fails(updateOne(fixture, { agreeWith: 'engine-0', prompts: ['one'] }), 'WEIGHTCAST_VERIFICATION', words);
+    await fails(
+      updateOne(fixture, { agreeWith: 'engine-0', prompts: ['one'] }),
+      'WEIGHTCAST_VERIFICATION',
+      words,
+    );
   });
 });
 

@@ -111,7 +111,10 @@ function differenceOf({ logprobs, tolerance }: Expectation, answered: readonly n
     // Counted from 1, and the first token has no log-probability.
     const token = `token ${first + index + 2}`;
     const off = `off by ${difference.toFixed(3)}, of which ${tolerance} is tolerated`;
-    worst = { excess, words: `${token}: log-probability ${said(found)}, expected ${said(expected)} (${off})` };
+    worst = {
+      excess,
+      words: `${token}: log-probability ${said(found)}, expected ${said(expected)} (${off})`,
+    };
   }
   return worst;
 }
