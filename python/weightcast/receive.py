@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 import zmq
 
-from .buckets import Bucket, Lent, copied_if_small
+from .buckets import Bucket, Lent, Pair, copied_if_small
 from .device_memory import LinkBuffer
 from .digest import Digester
 from .digesters import digester_of
@@ -18,6 +18,7 @@ from .dtypes import view_of
 from .errors import PartsUnknown, ProtocolError, RankLost, RankSilent, UpdateAborted, WeightcastError
 from .kept_parts import KeptParts
 from .link import RankLink
+from .load_failed import load_failed
 from .messages import (
     Abort,
     Finish,
@@ -126,6 +127,9 @@ class _Exchange:
         self._tensors = 0
         self._lent: Lent | None = None
         """Of the bucket that is not answered yet."""
+        self._loading: Load | None = None
+        self._last: list[Pair] = []
+        """Its last tensor."""
         self._read: Request | None = None
         """What came after the buckets that one call of `load_weights` has taken."""
 
@@ -190,7 +194,7 @@ class _Exchange:
 
     def _load(self, request: Load) -> bytes | None:
         with torch.no_grad():
-            self._load_weights(self._bucket(request))
+            self._load_model(self._bucket(request))
         if self._lent is None:
             return None
         self._loaded()
@@ -210,9 +214,11 @@ class _Exchange:
                 self._digester = digester_of(self._device)
             self._digester.add([data for data, _ in places])
         self._tensors += len(places)
-        named = zip(request.tensors, places, strict=True)
-        following = self._following if self._goes_on else None
-        return Bucket([(tensor.name, view) for tensor, (_, view) in named], lent.address, following)
+        named = [(tensor.name, view) for tensor, (_, view) in zip(request.tensors, places, strict=True)]
+        if not self._goes_on:
+            return Bucket(named, lent.address, None)
+        self._loading, self._last = request, named[-1:]
+        return Bucket(named, lent.address, self._following)
 
     @property
     def _goes_on(self) -> bool:
@@ -236,6 +242,24 @@ class _Exchange:
             self._parts.loaded()
         self._synchronize()
         self._lent = None
+        self._last = []
+
+    def _load_model(self, bucket: Bucket) -> None:
+        try:
+            self._load_weights(bucket)
+        except WeightcastError:
+            raise
+        except Exception as error:
+            failed = load_failed(error, bucket if bucket.following is None else self._given())
+            if failed is None:
+                raise
+            raise failed from error
+
+    def _given(self) -> list[Pair]:
+        """The tensors of the bucket that is loaded, which has given them away."""
+        assert self._loading is not None and self._buffer is not None
+        others = [(one.name, view_of(self._buffer.bytes, one)[1]) for one in self._loading.tensors[:-1]]
+        return others + self._last
 
     def _finish(self, request: Finish) -> bytes:
         if self._opened is None or self._buffer is not None:
@@ -278,6 +302,7 @@ class _Exchange:
         for one in causes:
             traceback.clear_frames(one.__traceback__)
         self._lent = None
+        self._last = []
         self.drop_quietly()
         if any(isinstance(one, (RankLost, RankSilent, UpdateAborted)) for one in causes):
             return

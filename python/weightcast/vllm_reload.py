@@ -25,7 +25,7 @@ from .vllm_derived import DerivedTensors, renew_combined_gates
 from .vllm_experts import check_experts
 from .vllm_held import HeldTensors
 from .vllm_mtp import partial_loads
-from .vllm_reloadable import Target, check_reloadable, tied_head
+from .vllm_reloadable import Target, check_layers, tied_head
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
@@ -59,7 +59,7 @@ class LayerwiseReload:
         self._tied_head: Any | None = None
         self._derived = DerivedTensors(target.model, walks)
         self._end_what_is_under_way()
-        check_reloadable(target, self._infos)
+        check_layers(target, self._layers, self._infos)
         self._tied_head = tied_head(target)
         self._coverage = self._coverage_to_check()
 
@@ -250,10 +250,33 @@ Reload = LayerwiseReload | RawReload
 
 def reload_of(target: Target, device: torch.device, walks: Walks, parts: KeptParts) -> Reload:
     """`parts` sees what is read. Touches nothing but what another update left half-way. Raises ModelNotReloadable."""
+    layerwise = _layerwise()
+    if layerwise is None:
+        return RawReload(target, device, walks, parts)
+    return LayerwiseReload(layerwise, target, device, walks, parts)
+
+
+def check_reloadable(target: Target) -> None:
+    """Raises ModelNotReloadable where `reload_of` would. Touches nothing."""
+    layerwise = _layerwise()
+    if layerwise is None:
+        return
+    layers = list(target.model.modules())
+    check_layers(target, layers, [layerwise.get_layerwise_info(layer) for layer in layers])
+    tied_head(target)
+
+
+def is_layerwise() -> bool:
+    """Whether this vLLM has a reload of its own."""
+    return _layerwise() is not None
+
+
+def _layerwise() -> Any | None:
+    """vLLM's module. Raises ModelNotReloadable if it is another than weightcast knows."""
     try:
         layerwise = importlib.import_module(_LAYERWISE)
     except ImportError:
-        return RawReload(target, device, walks, parts)
+        return None
     needed = (
         "initialize_layerwise_reload",
         "finalize_layerwise_reload",
@@ -267,7 +290,7 @@ def reload_of(target: Target, device: torch.device, walks: Walks, parts: KeptPar
         raise ModelNotReloadable(
             f"this vLLM's layerwise reload is not one that weightcast knows: no {lacking[0]}"
         )
-    return LayerwiseReload(layerwise, target, device, walks, parts)
+    return layerwise
 
 
 def _on(device: torch.device, function: Callable[..., Any]) -> Callable[..., Any]:

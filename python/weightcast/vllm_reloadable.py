@@ -21,17 +21,15 @@ class Target:
     """A draft model may have no tensors in the checkpoint; then it is left as it is."""
 
 
-def check_reloadable(target: Target, infos: Sequence[Any]) -> None:
-    """`infos`: vLLM's records of its layers. Raises ModelNotReloadable."""
-    model = target.model
+def check_layers(target: Target, layers: Sequence[Any], infos: Sequence[Any]) -> None:
+    """`infos`: vLLM's records of the layers. Raises ModelNotReloadable."""
     recorded = any(any(info.restore_metadata) for info in infos)
-    if not recorded and next(model.parameters(), None) is not None:
+    if not recorded and next(target.model.parameters(), None) is not None:
         raise ModelNotReloadable(
             f"vLLM has no record of how the {target.which} model was created, so it cannot reload it "
             "in place; start the engine with another --load-format"
         )
-    packed_once = next((layer for layer in model.modules() if _is_packed_once(layer)), None)
-    if packed_once is not None:
+    if any(map(_is_packed_once, layers)):
         raise ModelNotReloadable(
             f"vLLM packs the {target.which} model's experts for the CPU when it starts, and never again"
         )

@@ -1,10 +1,11 @@
 import type {
   CallOptions,
   EngineClient,
-  RankAnswers,
+  Prompt,
   ReportedState,
   WorldSize,
 } from '../../engines/engine-client.ts';
+import type { WorkersSaid } from '../../engines/workers-said.ts';
 import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
@@ -23,13 +24,13 @@ interface Call {
  * the worker link, is in each rank.
  *
  * A call may take minutes, so it runs beside the mailbox, and `abandon` aborts it. There is one call at a time, but for
- * questions about prompts, which change nothing, and the name of the weights, which no other call reads.
+ * questions, which change nothing, and the name of the weights, which no other call reads.
  */
 export class VllmBridgeActor implements Actor<BridgeMessage> {
   readonly #client: EngineClient;
   #running: Call | null = null;
-  /** What ranks and the engine's workers have agreed on, and how many there are, when the engine was asked last. */
-  #linkProtocol: number | null = null;
+  /** What the engine's workers said, and how many there are, when the engine was asked last. */
+  #workers: WorkersSaid | null = null;
   #worldSize: WorldSize | null = null;
   /** The version that it was told since then: an engine that still says it is the same one. Null: none. */
   #told: string | null = null;
@@ -78,9 +79,13 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
           return { said: this.#told };
         });
       case 'answers':
-        return void this.#beside(message, context.deferReply(message), async (options) => {
-          return { ranks: (await this.#client.answers(message.prompts, options)).map(copied) };
-        });
+        return void this.#beside(message, context.deferReply(message), (options) =>
+          this.#askAnswers(message.prompts, options),
+        );
+      case 'identify':
+        return void this.#beside(message, context.deferReply(message), (options) =>
+          this.#identify(options),
+        );
       case 'abandon':
         this.#abort(new AbortedError(message.reason));
         return context.reply(message, {});
@@ -111,12 +116,14 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     const isAnswer = answer !== null && !(answer instanceof Error);
     const state = isAnswer ? answer : await this.#ask({ ...options, timeoutMilliseconds });
     this.#wasWell = true;
-    return { wasDown, ...state, linkProtocol: this.#linkProtocol, worldSize: this.#worldSize };
+    return { wasDown, ...state, workers: this.#workers, worldSize: this.#worldSize };
   }
 
   /** What it says of itself, and of its workers unless it is the engine that has told of them before. */
   async #ask(options: CallOptions): Promise<ReportedState> {
-    const isKnown = this.#told !== null;
+    const isKnown = this.#told !== null && this.#workers?.isSteady !== false;
+    // What they held then.
+    if (isKnown && this.#workers !== null) this.#workers = { ...this.#workers, held: 'unknown' };
     const [state] = await Promise.all([
       this.#client.state(options),
       ...(isKnown ? [] : [this.#askWorkers(options)]),
@@ -126,10 +133,28 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
   }
 
   async #askWorkers(options: CallOptions): Promise<void> {
-    [this.#linkProtocol, this.#worldSize] = await Promise.all([
-      this.#client.linkProtocol(options),
+    [this.#workers, this.#worldSize] = await Promise.all([
+      this.#client.workers(options),
       this.#client.worldSize(options),
     ]);
+  }
+
+  async #askAnswers(prompts: readonly Prompt[], options: CallOptions): Promise<Questioned> {
+    const ranks = await this.#client.answers(prompts, options);
+    return {
+      ranks: ranks.map(({ dataParallelRank, logprobs }) => ({
+        dataParallelRank,
+        logprobs: logprobs.map((row) => [...row]),
+      })),
+    };
+  }
+
+  async #identify(options: CallOptions) {
+    const [{ version }, workers] = await Promise.all([
+      this.#client.state(options),
+      this.#client.workers(options),
+    ]);
+    return { version, held: workers?.held ?? ('unknown' as const) };
   }
 
   async #beside<T>(
@@ -178,8 +203,4 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     this.#running?.abort.abort();
     this.#running = null;
   }
-}
-
-function copied({ dataParallelRank, logprobs }: RankAnswers): Questioned['ranks'][number] {
-  return { dataParallelRank, logprobs: logprobs.map((row) => [...row]) };
 }
