@@ -8,8 +8,8 @@ import { ConnectionLimit } from './connection-limit.ts';
 import { EventStreams } from './event-stream.ts';
 import { Linger } from './linger.ts';
 import { operatorRoutes } from './operator-routes.ts';
-import { serviceRoutes } from './routes.ts';
 import { refuseMalformed } from './raw-answers.ts';
+import { serviceRoutes } from './routes.ts';
 import { arrivalLimits, createServer } from './server.ts';
 import { Service, type ServiceOptions } from './service.ts';
 import { Sessions } from './sessions.ts';
@@ -97,17 +97,14 @@ export class Daemon {
           : new Linger(options.linger, () => service.updates.areRunning, requestStop);
       linger?.watch(app.server);
       ends.unshift(() => linger?.close());
-      let url: string | null = null;
-      if (options.listen !== undefined) {
-        const onServer = (server: Server) => {
-          linger?.watch(server);
-          limit.watch(server);
-        };
-        const tcp = await listenOnTcp(app, options.listen, overTcp, onServer);
-        ends.push(() => closed(tcp));
-        url = urlOf(tcp);
-      }
-      return new Daemon(lock.path, url, stopRequested, end);
+      if (options.listen === undefined) return new Daemon(lock.path, null, stopRequested, end);
+      const onServer = (server: Server) => {
+        linger?.watch(server);
+        limit.watch(server);
+      };
+      const tcp = await listenOnTcp(app, options.listen, overTcp, onServer);
+      ends.push(() => closed(tcp));
+      return new Daemon(lock.path, urlOf(tcp), stopRequested, end);
     } catch (error) {
       await end();
       throw error;
