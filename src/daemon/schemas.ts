@@ -238,11 +238,7 @@ export const checkpointAnswer = z.object({
 });
 
 export const metasAnswer = z.object({
-  metas: z
-    .string()
-    .describe(
-      'Content of a metas file, JSON. It grants access to the checkpoint: keep it in a file of mode 0600.',
-    ),
+  metas: z.string().describe('Content of a metas file, JSON, which grants access to the checkpoint: a secret.'),
 });
 
 export const joinFileAnswer = z.object({
