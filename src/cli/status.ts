@@ -4,6 +4,7 @@ import type * as z from 'zod';
 import type { DaemonClient } from '../daemon/client.ts';
 import type { statusAnswer } from '../daemon/schemas.ts';
 import { toWireNames } from '../daemon/wire-names.ts';
+import { draftText } from '../observe/summary.ts';
 import { formatBytes } from '../units.ts';
 import { type DaemonArguments, withDaemon, withDaemonOptions } from './daemon-arguments.ts';
 import { runCommand } from './interrupt.ts';
@@ -66,7 +67,7 @@ function linesOf(status: Status): string[] {
 }
 
 function instanceText(
-  { name, state, version, is_paused, endpoint, ranks, problem }: Status['instances'][number],
+  { name, state, version, is_paused, endpoint, ranks, problem, draft_kept }: Status['instances'][number],
   hostOf: ReadonlyMap<number, string>,
 ) {
   const what = version === null ? state : `${state} ${version.checkpoint}@${version.digest}`;
@@ -78,7 +79,10 @@ function instanceText(
   const placed = [...hosts].map(([host, own]) => `${own.join(' ')} on ${host}`);
   const numbers = hosts.size > 1 ? placed.join(', ') : ranks.join(' ');
   const where = `${endpoint}, ${ranks.length === 1 ? 'rank' : 'ranks'} ${numbers}`;
-  return [name, `${what}${is_paused ? ', paused' : ''}`, where, problem].filter((part) => part).join('; ');
+  const draft = draft_kept && draftText(draft_kept);
+  return [name, `${what}${is_paused ? ', paused' : ''}`, where, problem, draft]
+    .filter((part) => part)
+    .join('; ');
 }
 
 function checkpointText({

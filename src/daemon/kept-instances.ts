@@ -23,7 +23,7 @@ interface Kept {
 }
 
 /** While nobody can be asked. */
-const unknown = { state: 'unknown', version: null, isPaused: false, problem: null } as const;
+const unknown = { state: 'unknown', version: null, isPaused: false, problem: null, draftKept: null } as const;
 
 /** The instances of a daemon, and how they joined. */
 export class KeptInstances {

@@ -1,3 +1,5 @@
+import type { WorkersSaid } from './workers-said.ts';
+
 /**
  * The port to one inference engine's HTTP API. An instance has one client, the only caller of the engine's update route. All
  * methods reject with `EngineError` (with the engine's own message), `DeadlineError` or `AbortedError`.
@@ -8,15 +10,15 @@ export interface EngineClient {
   /** Polls the engine's health route until it succeeds or the deadline passes. */
   ready(options: CallOptions): Promise<Readiness>;
   /**
-   * What the engine says of itself. Rejects with `EngineError` too if it says that it cannot be updated as it is set up: it
-   * is an engine of another kind, or its workers take a draft model's weights in another way.
+   * What the engine says of itself. Rejects with `EngineError` too if it says that it cannot be updated as it is set up, as an
+   * engine of another kind.
    */
   state(options: CallOptions): Promise<ReportedState>;
   /**
-   * Version of the worker link in which ranks and this engine's workers understand each other; null if it cannot be asked.
-   * Rejects with `EngineError` if there is none.
+   * What the engine's workers say of themselves; null if they cannot be asked. Rejects with `EngineError` if they speak no
+   * version of the worker link that ranks understand, or take a draft model's weights in another way.
    */
-  linkProtocol(options: CallOptions): Promise<number | null>;
+  workers(options: CallOptions): Promise<WorkersSaid | null>;
   /** How many workers the engine has; null if it does not say. Rejects with `AbortedError` only. */
   worldSize(options: CallOptions): Promise<WorldSize | null>;
   /**
@@ -34,8 +36,8 @@ export interface EngineClient {
    */
   update(order: EngineUpdate, options: CallOptions): Promise<void>;
   /**
-   * Drops the caches that were computed with the old weights, in an engine that can do so at any time while it is paused;
-   * one that can do it only within an update has done so if its order says so.
+   * Drops the caches that were computed with the old weights, as far as the update has not done so by its order. Rejects
+   * with `EngineError` if requests use them.
    */
   resetCaches(options: CallOptions): Promise<void>;
   /**
@@ -121,13 +123,17 @@ export function engineOf({ engine }: { readonly engine?: EngineKind }): EngineKi
 export const pauseOptions = [...allPauseModes, 'caller'] as const;
 export type PauseOption = (typeof pauseOptions)[number];
 
-/** Whether an update drops the caches: unless someone says otherwise, where the pause lets no request live. */
-export function resetsCache(options: {
+/** `if idle`: if the engine has no requests, which would go on with what they have of its caches. */
+export type CacheReset = 'always' | 'if idle' | 'never';
+
+/** Whether an update drops the caches, unless someone says otherwise: a pause that lets no request live needs no condition. */
+export function cacheResetOf(options: {
   readonly pause?: PauseOption;
   readonly resetCache?: boolean;
-}): boolean {
+}): CacheReset {
   const { pause, resetCache } = options;
-  return resetCache ?? (pause === 'abort' || pause === 'wait');
+  if (resetCache !== undefined) return resetCache ? 'always' : 'never';
+  return pause === 'abort' || pause === 'wait' ? 'always' : 'if idle';
 }
 
 /** Protocol of the engine's workers: weightcast's own, or that of checkpoint-engine's extension. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { SglangClient } from '../../src/engines/sglang.ts';
+import { SglangClient, type SglangClientOptions } from '../../src/engines/sglang.ts';
 import { AbortedError } from '../../src/errors.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import {
@@ -44,24 +44,47 @@ test('what the engine keeps of its cache elsewhere is dropped in a step of its o
     ['null', [clear], []],
   ] as const) {
     const { asked, endpoint } = await fakeEngine(t, (request, response) => {
-      const known = routes.some((route) => route === request.url);
+      const known = ['/update_weights_from_ipc', ...routes].some((route) => route === request.url);
       if (request.url === '/server_info')
         return status(200, `{"hicache_storage_backend":${storage}}`)(request, response);
       status(known ? 200 : 404)(request, response);
     });
-    await clientOf(t, endpoint).resetCaches(patient());
+    const client = clientOf(t, endpoint);
+    await client.update({ ...order, resetCache: true }, patient());
+    asked.length = 0;
+    await client.resetCaches(patient());
     const posted = asked.filter(({ route }) => route.startsWith('POST'));
     assert.deepEqual(
       posted.map(({ route }) => route),
       expected.map((route) => `POST ${route}`),
     );
   }
-  const { endpoint } = await fakeEngine(t, ({ method }, response) => {
-    const answer = method === 'GET' ? '{"hicache_storage_backend":"file"}' : 'no such store';
-    status(method === 'GET' ? 200 : 400, answer)({} as never, response);
+  const { endpoint } = await fakeEngine(t, ({ url }, response) => {
+    const answer = url === clear ? 'no such store' : '{"hicache_storage_backend":"file"}';
+    status(url === clear ? 400 : 200, answer)({} as never, response);
   });
   await assert.rejects(clientOf(t, endpoint).resetCaches(patient()), {
     message: `engine ${endpoint} answered POST ${clear} with 400: no such store`,
+  });
+});
+
+test('what an update did not flush is flushed after it, unless requests use it', async (t) => {
+  let isIdle = true;
+  const { asked, endpoint } = await fakeEngine(t, (request, response) => {
+    const isRefused = request.url === '/flush_cache' && !isIdle;
+    status(isRefused ? 400 : 200, isRefused ? 'Flush cache failed.' : '{}')(request, response);
+  });
+  const client = clientOf(t, endpoint);
+  const flushes = async (resetCache: boolean) => {
+    await client.update({ ...order, resetCache }, patient());
+    asked.length = 0;
+    await client.resetCaches(patient());
+    return asked.filter(({ route }) => route === 'POST /flush_cache').length;
+  };
+  assert.deepEqual([await flushes(false), await flushes(true)], [1, 0]);
+  isIdle = false;
+  await assert.rejects(flushes(false), {
+    message: /answered POST \/flush_cache with 400: Flush cache failed/,
   });
 });
 
@@ -119,6 +142,51 @@ test('an engine says how many workers it has, by what it was started with', asyn
   }
   const { endpoint } = await fakeEngine(t, status(404));
   assert.equal(await clientOf(t, endpoint).worldSize(patient()), null);
+});
+
+const infoOf = (info: object) => status(200, JSON.stringify(info));
+
+test('an engine of several replicas that takes no weights is refused before it is paused', async (t) => {
+  for (const [info, isRefused] of [
+    [{ dp_size: 2, enable_dp_attention: false }, true],
+    [{ dp_size: 2, enable_dp_attention: true }, false],
+    [{ dp_size: 1 }, false],
+    [{}, false],
+  ] as const) {
+    const { endpoint } = await fakeEngine(t, infoOf(info));
+    const workers = clientOf(t, endpoint).workers(patient());
+    if (!isRefused) {
+      assert.equal(await workers, null);
+      continue;
+    }
+    const message = new RegExp(
+      `^engine ${endpoint} is an SGLang with dp_size 2, which takes no weights from other processes: start each replica`,
+    );
+    await assert.rejects(workers, { name: 'EngineError', message });
+  }
+});
+
+test("an engine's plug-in says what an update would be refused for, and whether a draft model takes the weights", async (t) => {
+  const draft = { takes: 'apart', why: null, refusal: null, unproven: null };
+  const said = { protocol: 2, refusal: 'released', unproven: null, isSteady: false, draft, held: null };
+  const { endpoint } = await fakeEngine(t, infoOf({ dp_size: 1, internal_states: [{ weightcast: said }] }));
+  const of = (options: Partial<SglangClientOptions>) =>
+    closing(t, new SglangClient({ endpoint, clock: systemClock, ...options })).workers(patient());
+  const workers = await of({ hasDraftModel: true });
+  assert.deepEqual([workers!.refusal, workers!.isSteady, workers!.held], ['released', false, 'nothing']);
+  await assert.rejects(of({}), { message: /its draft model takes the weights: .*hasDraftModel: true/ });
+  assert.equal(await of({ link: 'checkpoint-engine' }), null);
+  const alone = await fakeEngine(
+    t,
+    infoOf({ internal_states: [{ weightcast: { ...said, draft: { ...draft, takes: 'none' } } }] }),
+  );
+  const client = closing(
+    t,
+    new SglangClient({ endpoint: alone.endpoint, clock: systemClock, hasDraftModel: true }),
+  );
+  await assert.rejects(client.workers(patient()), {
+    message: /no draft model takes the weights: leave hasDraftModel/,
+  });
 });
 
 test('an engine is told its version when that is proved, and that no request is to be ended for it', async (t) => {

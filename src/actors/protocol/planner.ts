@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { workersSaid } from '../../engines/workers-said.ts';
 import {
   fileSource,
   loadable,
@@ -8,7 +9,7 @@ import {
   ownSegment,
   segment,
 } from './checkpoint-values.ts';
-import { copy, fabricRank, fusedModules, partsPlanned, plan, planned } from './plan-values.ts';
+import { copy, fabricRank, fusedModules, partsPlanned, plan, planned, readAnswer } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import { arrived, keptAnnouncement } from './update-values.ts';
 import { binary, bytes, cuts, longs, name, nothing, rank } from './values.ts';
@@ -46,7 +47,7 @@ export const toPlanner = {
     {
       layout: z.string(),
       /** Ranks of one communicator. */
-      ranks: z.array(z.object({ ...fabricRank.shape, freeBytes: bytes })),
+      ranks: z.array(z.object({ ...fabricRank.shape, freeBytes: bytes, waiting: workersSaid.shape.waiting })),
       /** All ranks that can be read from, and what hosts have received in earlier updates. */
       sources: z.array(fabricRank),
       copies: z.array(copy),
@@ -65,13 +66,27 @@ export const toPlanner = {
     'plan-parts',
     {
       layout: z.string(),
-      ranks: z.array(z.object({ rank, host: z.string(), freeBytes: bytes, kept: z.array(keptAnnouncement) })),
+      ranks: z.array(
+        z.object({
+          rank,
+          host: z.string(),
+          freeBytes: bytes,
+          waiting: workersSaid.shape.waiting,
+          kept: z.array(keptAnnouncement),
+        }),
+      ),
       lost: z.array(segment),
       memoryFraction: z.number(),
       bucketBytes: bytes,
       fused: fusedModules,
     },
     partsPlanned,
+  ),
+  /** Whether the workers of an instance have read all of what they have read of, by what they have said after an update. */
+  checkReads: request(
+    'check-reads',
+    { layout: z.string(), ranks: z.array(z.object({ rank, digest: z.string() })) },
+    readAnswer,
   ),
   /** What ranks have announced under this digest. */
   learnParts: notice('learn-parts', { digest: z.string(), cuts }),

@@ -33,6 +33,7 @@ export class InstanceEnds {
   readonly #touched = new Set<UpdateTarget>();
   readonly #loaded = new Set<UpdateTarget>();
   readonly #notes = new Map<UpdateTarget, string[]>();
+  readonly #caches = new Map<UpdateTarget, InstanceReport['caches']>();
 
   constructor(update: UpdateContext, pauses: Pauses) {
     this.#update = update;
@@ -70,6 +71,11 @@ export class InstanceEnds {
     this.#notes.set(target, [...(this.#notes.get(target) ?? []), words]);
   }
 
+  /** What has become of the caches of its engine, whose weights are new. */
+  caches(target: UpdateTarget, outcome: 'dropped' | 'kept'): void {
+    this.#caches.set(target, outcome);
+  }
+
   /** It holds the new version. */
   updated(target: UpdateTarget, proofs: Proofs): void {
     this.#decide(target, 'updated', proofs, null);
@@ -103,7 +109,15 @@ export class InstanceEnds {
     this.#decided.set(target, outcome);
     const { instances, checkpoint } = this.#update.spec;
     if (this.#touched.has(target)) instances.ended(target.name, outcome, checkpoint.status);
+    if (outcome === 'updated') instances.draftKept(target.name, this.#draftKept(target));
     this.#ending.push(this.#end(target, outcome, proofs, error));
+  }
+
+  /** Why the draft model of an engine that was updated has the weights that it had before; null if it has not. */
+  #draftKept({ name }: UpdateTarget): string | null {
+    const { workers, exchanges } = this.#update.spec;
+    const draft = workers.get(name)?.draft;
+    return draft?.takes === 'nothing' || (draft?.takes === 'apart' && exchanges === 1) ? draft.why : null;
   }
 
   async #end(
@@ -158,7 +172,9 @@ export class InstanceEnds {
         outcome,
         paused: this.#pauses.isPaused(target),
         proofs,
+        caches: this.#caches.get(target) ?? null,
         ...(this.#decided.get(target) === 'unchanged' ? notFed : feeding.of(target.name)),
+        draftKept: outcome === 'updated' ? this.#draftKept(target) : null,
         seconds,
         error: wire,
       };
