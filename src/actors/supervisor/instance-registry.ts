@@ -16,6 +16,8 @@ interface Entry {
   /** What it held before the running update, and the first of its epochs that may change that; null while none runs. */
   touched: Touched | null;
   isPaused: boolean;
+  /** It was asked to be, and has not answered. */
+  mayStillPause: boolean;
   /** Why it was broken or paused when that was said last. */
   problem: string | null;
 }
@@ -101,7 +103,9 @@ export class InstanceRegistry implements InstanceLedger {
     const left = this.#removed.get(options.name);
     const { held = unknown, touched = null, isPaused = false, problem = null } = left ?? {};
     this.#removed.delete(options.name);
-    const entry = { options, bridge, failure: null, held, touched, isPaused, problem };
+    // Then it is looked after at once, whether or not it may.
+    const pause = { isPaused, mayStillPause: false };
+    const entry = { options, bridge, failure: null, held, touched, ...pause, problem };
     this.#entries.set(options.name, entry);
     this.#changed();
     this.#onChange(statusOf(entry));
@@ -173,7 +177,7 @@ export class InstanceRegistry implements InstanceLedger {
   /** Throws `UsageError` if there is no such instance. */
   targets(names: readonly string[]): UpdateTarget[] {
     return names.map((name) => {
-      const { options, bridge, held, isPaused } = this.#entry(name);
+      const { options, bridge, held, isPaused, mayStillPause } = this.#entry(name);
       const { state, version } = held;
       return {
         name,
@@ -183,6 +187,7 @@ export class InstanceRegistry implements InstanceLedger {
         ranks: ranksOf(options),
         isBroken: state === 'broken',
         isPaused,
+        mayStillPause,
         version: version === null ? null : `${version.checkpoint}@${version.digest}`,
         pause: options.pause ?? null,
         resetCache: resetsCache(options),
@@ -213,9 +218,14 @@ export class InstanceRegistry implements InstanceLedger {
   paused(name: string, isPaused: boolean): void {
     const change = (entry: Entry) => {
       entry.isPaused = isPaused;
+      entry.mayStillPause &&= isPaused;
     };
     if (isPaused) this.#changeIfNoted([name], change, `that ${name} is to be paused`);
     else this.#change([name], change);
+  }
+
+  pauseIsDue(name: string): void {
+    for (const entry of this.#select([name])) entry.mayStillPause = true;
   }
 
   touched(names: readonly string[], epoch: number): void {

@@ -183,7 +183,9 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         return context.reply(message, {});
       case 'drain':
         this.#updates.healing.close();
-        return this.#answer(message, context, () => done(this.#jobs.drain(stopping())));
+        return this.#answer(message, context, () =>
+          done(this.#jobs.drain(stopping()).then(() => this.#resumption.finish())),
+        );
       case 'status':
         return context.reply(message, this.#status());
       case 'await-ready':

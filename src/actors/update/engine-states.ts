@@ -70,7 +70,8 @@ async function awaitEngine(
       spec.instances.versionLost(name);
       spec.feeding.demandWhole(name, 'its engine was restarted, or updated by someone else');
     }
-    if (state.isPaused === false) spec.instances.paused(name, false);
+    // One that may still pause is looked after, also when the update leaves it alone.
+    if (state.isPaused === false && !target.mayStillPause) spec.instances.paused(name, false);
     refuseUnfit(target, state);
     refuseOtherSize(target, state);
     if (spec.options.baseline !== null) refuseSilent(target, state);

@@ -42,9 +42,12 @@ export function answeredWords(
   return `instance ${name} answered requests for ${seconds.toFixed(1)} s before that${until}`;
 }
 
+/** The cluster asks it again and again. */
 export function dueWords(instance: Engine): string {
-  return `instance ${instance.name} may still pause, which it was asked to and has not answered: ${resumeCommand(instance)}`;
+  return `instance ${instance.name} may still pause, which it was asked to and has not answered, and counts as paused until the cluster, which looks after it, knows that it is not: ${resumeCommand(instance)}`;
 }
+
+export const stepWords = 'give it more time with stepTimeoutMilliseconds (--step-timeout)';
 
 /** An error of the same class that says more; its cause is the error. */
 export function explained(error: WeightcastError, words: readonly string[]): WeightcastError {
