@@ -140,8 +140,8 @@ function withLimit(milliseconds: number | null, limit: number | null): string {
   return `${shown} (${secondsOf(limit, 1)})`;
 }
 
-const knownReasons = `- An engine that is down, or whose workers do not answer, when an update begins: it may be starting, and is waited for during
-  half of the update's time (\`timeoutMilliseconds\`).
+const knownReasons = `- An engine that is down, or whose HTTP server does not answer, when an update begins: it may be starting, and is waited for
+  during half of the update's time (\`timeoutMilliseconds\`).
 - A rank that hangs at its start: the deadline of a start, here 20 s, by default 60 s (\`startTimeoutMilliseconds\`), and what
   it gets to end by itself; the same for a host that is cut off then.
 - An owner that dies: its supervisor resumes the engines and ends the ranks before it ends itself.`;

@@ -8,6 +8,7 @@ import { type BridgeMessage, type EngineState, toBridge } from '../protocol/brid
 import { deadlines } from '../protocol/deadlines.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
+import { stepTimeoutOf } from './open.ts';
 
 /** Of the time that an update has: who gives it more waits longer for an engine that loads a large model. */
 const startingShare = 1 / 5;
@@ -48,7 +49,8 @@ export async function saysPaused(
   const timeoutMilliseconds = stateMilliseconds;
   const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
   try {
-    return (await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, options)).isPaused;
+    const question = { timeoutMilliseconds, workersMilliseconds: timeoutMilliseconds };
+    return (await ask(context, bridge, toBridge.awaitHealthy, question, options)).isPaused;
   } catch {
     return null;
   }
@@ -65,7 +67,8 @@ async function awaitEngine(
   // The bridge answers within the timeout, and in better words than a missed deadline.
   const within = update.within(timeoutMilliseconds + deadlines.control);
   try {
-    const state = await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within);
+    const question = { timeoutMilliseconds, workersMilliseconds: stepTimeoutOf(update) };
+    const state = await ask(context, bridge, toBridge.awaitHealthy, question, within);
     if (state.wasDown || isOfOtherVersion(target, state)) {
       spec.instances.versionLost(name);
       spec.feeding.demandWhole(name, 'its engine was restarted, or updated by someone else');

@@ -1,12 +1,12 @@
 import type { PauseMode } from '../../engines/engine-client.ts';
-import { asFailure, DeadlineError, EngineError, type WeightcastError } from '../../errors.ts';
+import { asFailure, EngineError, type WeightcastError } from '../../errors.ts';
 import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 import { saysPaused } from './engine-states.ts';
 import { stepTimeoutOf } from './open.ts';
-import { dueWords, explained, resumingWords, stepWords } from './words.ts';
+import { dueWords, lateForStep, resumingWords } from './words.ts';
 
 /** Engines get at least this long to resume, even after the update's deadline. */
 const leastResumeMilliseconds = 5_000;
@@ -106,9 +106,7 @@ export class Pauses {
     try {
       await ask(round.context, target.bridge, toBridge.pause, { mode, timeoutMilliseconds }, within);
     } catch (thrown) {
-      const failure = asFailure(thrown);
-      const isLate = failure instanceof DeadlineError && most < share;
-      const error = isLate ? explained(failure, [stepWords]) : failure;
+      const error = lateForStep(asFailure(thrown), most < share);
       round.failures.ofEngine(target, error);
       this.#doubtful.add(target);
       if (!(error instanceof EngineError)) this.#due.add(target);
