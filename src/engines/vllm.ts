@@ -8,12 +8,11 @@ import type {
   PauseMode,
   Prompt,
   RankAnswers,
-  Readiness,
   ReportedState,
   WorldSize,
 } from './engine-client.ts';
-import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
-import { refuseOtherKind } from './engine-identity.ts';
+import type { EngineHttpOptions } from './engine-http.ts';
+import { HttpEngine } from './http-engine.ts';
 import { vllmAnswers } from './vllm-answers.ts';
 import { askWorkers, callWorkers, type Face, isAnswer, secondsOf } from './vllm-workers.ts';
 
@@ -52,8 +51,7 @@ export interface VllmClientOptions extends EngineHttpOptions {
  * vLLM's development routes (`VLLM_SERVER_DEV_MODE=1`). An engine that was started with weightcast as its
  * weight-transfer engine is updated in a session of vLLM's own, any other through a worker extension.
  */
-export class VllmClient implements EngineClient {
-  readonly #http: EngineHttp;
+export class VllmClient extends HttpEngine implements EngineClient {
   readonly #link: LinkKind;
   readonly #hasDraftModel: boolean;
   /** How the engine takes weights from weightcast's own link, as it said last. Null: it has to be asked. */
@@ -63,27 +61,17 @@ export class VllmClient implements EngineClient {
 
   /** Throws `UsageError` if the endpoint is none. */
   constructor(options: VllmClientOptions) {
-    this.#http = new EngineHttp(options);
+    super('vllm', '/health', options);
     this.#link = options.link ?? 'weightcast';
     this.#hasDraftModel = options.hasDraftModel ?? false;
   }
 
-  get endpoint(): string {
-    return this.#http.endpoint;
-  }
-
-  ready(options: CallOptions): Promise<Readiness> {
-    return this.#http.ready('/health', options, (missing) =>
-      refuseOtherKind(this.#http, 'vllm', options, missing),
-    );
-  }
-
   async state(options: CallOptions): Promise<ReportedState> {
     const [isPaused, isSleeping, version] = await Promise.all([
-      this.#http.valueOf('/is_paused', 'is_paused', options),
-      this.#http.valueOf('/is_sleeping', 'is_sleeping', options),
+      this.http.valueOf('/is_paused', 'is_paused', options),
+      this.http.valueOf('/is_sleeping', 'is_sleeping', options),
       this.#version(options),
-      refuseOtherKind(this.#http, 'vllm', options),
+      this.refuseOtherKind(options),
     ]);
     // One that is paused says that it sleeps, too.
     const isAsleep = isSleeping === true && isPaused !== true;
@@ -96,12 +84,12 @@ export class VllmClient implements EngineClient {
   }
 
   async pause(mode: PauseMode, options: CallOptions): Promise<void> {
-    await this.#http.call('POST', `/pause?mode=${mode}`, null, options);
+    await this.http.call('POST', `/pause?mode=${mode}`, null, options);
     await this.#checkPaused(true, 'pause', options);
   }
 
   async resume(options: CallOptions): Promise<void> {
-    await this.#http.call('POST', '/resume', null, options);
+    await this.http.call('POST', '/resume', null, options);
     await this.#checkPaused(false, 'resume', options);
   }
 
@@ -113,16 +101,16 @@ export class VllmClient implements EngineClient {
   async label(version: string, options: CallOptions): Promise<string | null> {
     if (this.#isNameless) return null;
     const body = { new_version: version };
-    this.#isNameless = !(await this.#http.tell('/update_weight_version', body, options));
+    this.#isNameless = !(await this.http.tell('/update_weight_version', body, options));
     return this.#isNameless ? null : this.#version(options);
   }
 
   answers(prompts: readonly Prompt[], options: CallOptions): Promise<RankAnswers[]> {
-    return vllmAnswers(this.#http, prompts, options);
+    return vllmAnswers(this.http, prompts, options);
   }
 
   async #version(options: CallOptions): Promise<string | null> {
-    const version = await this.#http.valueOf('/weight_info', 'weight_version', options);
+    const version = await this.http.valueOf('/weight_info', 'weight_version', options);
     if (typeof version !== 'string') return null;
     this.#isNameless = false;
     return version;
@@ -130,7 +118,7 @@ export class VllmClient implements EngineClient {
 
   /** What answers the request may be something between us and the engine. */
   async #checkPaused(expected: boolean, route: string, options: CallOptions): Promise<void> {
-    const isPaused = await this.#http.valueOf('/is_paused', 'is_paused', options);
+    const isPaused = await this.http.valueOf('/is_paused', 'is_paused', options);
     if (isPaused !== !expected) return;
     const says = expected ? 'says that it is not paused' : 'says that it still is paused';
     throw new EngineError(`engine ${this.endpoint} answered POST /${route} with 200, but ${says}`);
@@ -140,7 +128,7 @@ export class VllmClient implements EngineClient {
   async #checkDraft(options: CallOptions): Promise<void> {
     if (await this.#takesSessions(options)) return;
     const call = { method: exchangesMethod, args: [], timeout: secondsOf(options) };
-    const answer = await this.#http.object('POST', '/collective_rpc', call, options).catch((error) => {
+    const answer = await this.http.object('POST', '/collective_rpc', call, options).catch((error) => {
       if (isAnswer(error)) return null;
       throw error;
     });
@@ -162,23 +150,23 @@ export class VllmClient implements EngineClient {
     // All at once: the engine is paused meanwhile.
     await Promise.all([
       this.#resetPrefixCache(options),
-      this.#http.tryCall('POST', '/reset_mm_cache', null, options),
-      this.#http.tryCall('POST', '/reset_encoder_cache', null, options),
+      this.http.tryCall('POST', '/reset_mm_cache', null, options),
+      this.http.tryCall('POST', '/reset_encoder_cache', null, options),
     ]);
   }
 
   async #resetPrefixCache(options: CallOptions): Promise<void> {
     try {
-      await this.#http.call('POST', '/reset_prefix_cache?reset_external=true', null, options);
+      await this.http.call('POST', '/reset_prefix_cache?reset_external=true', null, options);
     } catch (error) {
       if (!isAnswer(error)) throw error;
-      await this.#http.call('POST', '/reset_prefix_cache', null, options);
+      await this.http.call('POST', '/reset_prefix_cache', null, options);
     }
   }
 
   async linkProtocol(options: CallOptions): Promise<number | null> {
     if (this.#link !== 'weightcast') return null;
-    const { face, protocol } = await askWorkers(this.#http, options);
+    const { face, protocol } = await askWorkers(this.http, options);
     this.#face = face;
     return protocol;
   }
@@ -186,7 +174,7 @@ export class VllmClient implements EngineClient {
   async worldSize(options: CallOptions): Promise<WorldSize | null> {
     const [replica, total] = await Promise.all(
       [false, true].map((all) =>
-        this.#http.valueOf(`/get_world_size?include_dp=${all}`, 'world_size', options),
+        this.http.valueOf(`/get_world_size?include_dp=${all}`, 'world_size', options),
       ),
     );
     return isCount(replica) && isCount(total) ? { replica, total } : null;
@@ -194,25 +182,25 @@ export class VllmClient implements EngineClient {
 
   async survey(address: string, options: CallOptions): Promise<void> {
     if (await this.#takesSessions(options)) return this.#sessions({ survey: address }, options);
-    return callWorkers(this.#http, 'weightcast_survey', [address], options);
+    return callWorkers(this.http, 'weightcast_survey', [address], options);
   }
 
   async #takesSessions(options: CallOptions): Promise<boolean> {
     if (this.#link !== 'weightcast') return false;
-    this.#face ??= (await askWorkers(this.#http, options)).face;
+    this.#face ??= (await askWorkers(this.http, options)).face;
     return this.#face === 'session';
   }
 
   async #extension(update: EngineUpdate, options: CallOptions): Promise<void> {
     this.#face = null;
     const args = this.#hasDraftModel ? [update.links, usualSilenceSeconds, true] : [update.links];
-    await callWorkers(this.#http, updateMethods[this.#link], args, options);
+    await callWorkers(this.http, updateMethods[this.#link], args, options);
     this.#face = 'extension';
   }
 
   /** For the target, and for a draft model that takes weights in one of its own. */
   async #sessions(info: object, options: CallOptions): Promise<void> {
-    const post: Post = (path, body) => this.#http.call('POST', path, body, options);
+    const post: Post = (path, body) => this.http.call('POST', path, body, options);
     await this.#session(post, '/start_weight_update', info, options.signal);
     if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info, options.signal);
   }
@@ -238,7 +226,7 @@ export class VllmClient implements EngineClient {
         const isActive = isAnswer(error) && /already active/.test(error.message);
         if (!isActive || tries > openTries) throw error;
       }
-      if (tries < openTries) await this.#http.wait(openMilliseconds, signal);
+      if (tries < openTries) await this.http.wait(openMilliseconds, signal);
       else await post('/update_weights', noLinks).catch(() => {});
     }
   }
@@ -249,14 +237,9 @@ export class VllmClient implements EngineClient {
       await step();
     } catch (error) {
       const options = { timeoutMilliseconds: closeMilliseconds, signal: new AbortController().signal };
-      if (!isAnswer(error))
-        await this.#http.call('POST', '/update_weights', noLinks, options).catch(() => {});
+      if (!isAnswer(error)) await this.http.call('POST', '/update_weights', noLinks, options).catch(() => {});
       throw error;
     }
-  }
-
-  close(): Promise<void> {
-    return this.#http.close();
   }
 }
 
