@@ -29,7 +29,7 @@ async function startUpdate(t: TestContext, fault: Fault, reached: string, ...opt
     ...options,
   ];
   const command = new Command(t, 'src/cli/main.ts', 'update', '--checkpoint', model, ...target);
-  await eventually(`the engine is asked ${reached}`, () => engine.asked.includes(reached), 20_000);
+  await eventually(`the engine is asked ${reached}`, () => engine.asked.includes(reached));
   return { ...engine, command };
 }
 
