@@ -8,11 +8,10 @@ const pauseMilliseconds = 10;
 export async function eventually(
   what: string,
   holds: () => boolean | Promise<boolean>,
-  milliseconds = patience,
 ): Promise<void> {
-  const deadline = performance.now() + milliseconds;
+  const deadline = performance.now() + patience;
   while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(`not within ${milliseconds} ms: ${what}`);
+    if (performance.now() > deadline) throw new Error(`not within ${patience} ms: ${what}`);
     await setTimeout(pauseMilliseconds);
   }
 }

@@ -53,7 +53,7 @@ test('weightcast update updates the demo engine, and Ctrl-C stops it without lef
   const options = ['--model', model, '--ranks', '2', '--port', '0', '--devices', namespace];
   const engine = new Command(t, script, ...options, '--device-memory', '16MiB');
   const serving = /^serving demo at (http:\S+) on HOST-.*; press Ctrl-C to stop\n$/;
-  await eventually('the engine serves', () => serving.test(engine.output), patience);
+  await eventually('the engine serves', () => serving.test(engine.output));
   const [, endpoint] = serving.exec(engine.output)!;
 
   const target = ['--endpoint', endpoint!, '--ranks', '2', '--devices', `host:${namespace}`];
