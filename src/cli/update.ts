@@ -1,4 +1,3 @@
-import { writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
@@ -10,7 +9,7 @@ import { engineKinds, pauseOptions } from '../engines/engine-client.ts';
 import { AbortedError, asFailure, describe, UsageError } from '../errors.ts';
 import { summarize } from '../observe/summary.ts';
 import { chromeTrace } from '../observe/timeline.ts';
-import { parseBytes, parseCount } from '../units.ts';
+import { parseBytes, parseSeconds } from '../units.ts';
 import { readAnswers } from './answers-file.ts';
 import { type DaemonArguments, isDaemonMeant, withDaemonOptions } from './daemon-arguments.ts';
 import { updateByDaemon } from './daemon-update.ts';
@@ -18,8 +17,9 @@ import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { type PlaceArguments, placeOf, withPlaceOptions } from './engine-place.ts';
 import { interruptible, runCommand } from './interrupt.ts';
 import { checkOutputFile } from './output-file.ts';
+import { rankCountOf } from './rank-arguments.ts';
 import { Reporter } from './reporter.ts';
-import { reworded, withFailureWritten, writeResult } from './result-file.ts';
+import { reworded, withFailureWritten, writeOutput, writeResult } from './result-file.ts';
 import { refuseUnused } from './unused-options.ts';
 
 interface Options extends DaemonArguments, PlaceArguments {
@@ -192,16 +192,20 @@ async function updateAlone(
   signal: AbortSignal,
 ): Promise<void> {
   if (options.ranks === undefined) throw new UsageError('--endpoint needs --ranks');
-  const ranks = parseCount(options.ranks, '--ranks');
+  const ranks = rankCountOf(options.ranks);
   const place = placeOf(options, ranks);
   const { source, name } = await sourceOf(options);
   const reporter = new Reporter(ranks);
-  const cluster = await Cluster.start({
-    ranks,
-    instances: [{ ...instanceOf(options, options.endpoint), ...place.instance }],
-    ...place.cluster,
-    onProgress: (progress) => reporter.progress(progress),
-  });
+  // What has been started when it is interrupted ends with this process.
+  const cluster = await interruptible(
+    Cluster.start({
+      ranks,
+      instances: [{ ...instanceOf(options, options.endpoint), ...place.instance }],
+      ...place.cluster,
+      onProgress: (progress) => reporter.progress(progress),
+    }),
+    signal,
+  );
   try {
     await interruptible(cluster.register(name, source), signal);
     // An engine that is still paused would have nobody left who tries to resume it.
@@ -211,8 +215,7 @@ async function updateAlone(
     const summary = summarize(report);
     reporter.table(summary);
     writeResult(options.json, summary);
-    if (options.timeline !== undefined)
-      writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
+    writeOutput(options.timeline, () => JSON.stringify(chromeTrace(report.timelines)));
     if (options.saveMetas !== undefined) await stayReadable(cluster, name, options.saveMetas, signal);
   } finally {
     reporter.end();
@@ -310,12 +313,12 @@ function updateOptionsOf(options: Options): UpdateOptions {
     verify: verifyOf(options),
     ...(options.acceptUnproven && { acceptUnproven: true }),
     ...(!options.parts && { parts: false }),
-    timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
+    timeoutMilliseconds: parseSeconds(options.timeout, '--timeout'),
     ...(options.stepTimeout !== undefined && {
-      stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,
+      stepTimeoutMilliseconds: parseSeconds(options.stepTimeout, '--step-timeout'),
     }),
     ...(options.connectTimeout !== undefined && {
-      connectTimeoutMilliseconds: parseCount(options.connectTimeout, '--connect-timeout') * 1000,
+      connectTimeoutMilliseconds: parseSeconds(options.connectTimeout, '--connect-timeout'),
     }),
     ...(options.bucket === undefined ? {} : { bucketBytes: parseBytes(options.bucket, '--bucket') }),
     ...(options.fused && { fusedModules: options.fused.map(fusedOf) }),

@@ -2,6 +2,7 @@ import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { workerCount } from '../cluster/workers.ts';
 import type { EngineClient, ReportedState } from '../engines/engine-client.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
+import { contradiction } from '../engines/workers-said.ts';
 import { sizeRefusal } from '../engines/world-size.ts';
 import { AbortedError, DeadlineError, describe, UsageError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
@@ -53,7 +54,7 @@ export class EngineWatch {
       await client.ready(within(answerMilliseconds));
       await client.state(within(answerMilliseconds));
       const [, size] = await Promise.all([
-        client.linkProtocol(within(workersMilliseconds)),
+        client.workers(within(workersMilliseconds)),
         client.worldSize(within(answerMilliseconds)),
       ]);
       const refusal = size && sizeRefusal(`instance ${name} (${endpoint})`, workerCount(options), size);
@@ -67,13 +68,25 @@ export class EngineWatch {
     }
   }
 
+  /** How many workers an engine has; null if it does not say. Rejects with `AbortedError` when this is closed meanwhile. */
+  async workersOf(options: InstanceOptions): Promise<number | null> {
+    const client = createEngineClient(options, systemClock, this.#log);
+    try {
+      const { signal } = this.#closing;
+      const size = await client.worldSize({ timeoutMilliseconds: answerMilliseconds, signal });
+      return size?.total ?? null;
+    } finally {
+      await client.close();
+    }
+  }
+
   /** Why an engine is not as its instance is said to be, which serves this version and is not paused; null if it is. */
   async problem(options: InstanceOptions, version: string): Promise<string | null> {
     const said = await this.#ask(options);
     if (said === null) return null;
     if (typeof said === 'string') return said;
-    if (said.version !== null && said.version !== version)
-      return `its engine says that its weights are ${said.version}, not ${version}: it was started again, or someone else has updated it`;
+    const other = contradiction(version, said.version, null);
+    if (other !== null) return other;
     if (said.isPaused === true || said.isSleeping === true)
       return `its engine was ${said.isPaused === true ? 'paused' : 'put to sleep'} by someone else`;
     return null;

@@ -38,7 +38,7 @@ export class LmdeployClient extends HttpEngine implements EngineClient {
   }
 
   /** Its workers speak checkpoint-engine's. */
-  async linkProtocol(): Promise<null> {
+  async workers(): Promise<null> {
     return null;
   }
 

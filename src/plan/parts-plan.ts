@@ -10,6 +10,7 @@ import { sentBytes } from './kept-parts.ts';
 import { chooseMode, LEAST_BUCKET_BYTES } from './memory-budget.ts';
 import { bucketTensors, type Plan, type PlanRank, slotMemory } from './plan.ts';
 import { planDigest } from './plan-digest.ts';
+import { waitingLayers } from './waiting-layers.ts';
 
 export interface PartsPlanInput {
   readonly manifest: Manifest;
@@ -29,7 +30,7 @@ export interface PartsPlanInput {
 export interface PartsPlan extends PlannedUpdate {
   /**
    * A worker lays each part into a tensor of the whole's shape, and has the model load that: those of the largest bucket
-   * together. What the model holds until a layer is whole it would hold of whole tensors too.
+   * together, and what the model holds of earlier ones until their layers are whole.
    */
   readonly scratchBytes: number;
 }
@@ -49,9 +50,10 @@ export function planParts(input: PartsPlanInput): PartsPlan {
     ;
     bucketBytes = Math.max(Math.ceil(bucketBytes / 2), LEAST_BUCKET_BYTES)
   ) {
-    const planned = planWithNeeds({ ...input, manifest, units, ranks: [rank], bucketBytes });
+    const ranks = [{ ...rank, waiting: null }];
+    const planned = planWithNeeds({ ...input, manifest, units, ranks, bucketBytes });
     const plan = withCuts(planned.plan, rows, input.sent);
-    const scratchBytes = scratchOf(plan, input.manifest);
+    const scratchBytes = scratchOf(plan, input.manifest) + waitingOf(plan, input);
     if (slotMemory(plan) + scratchBytes <= budget) return { ...planned, plan, scratchBytes };
     if (bucketBytes <= LEAST_BUCKET_BYTES) throw tooLittle(rank, slotMemory(plan) + scratchBytes, budget);
   }
@@ -152,6 +154,13 @@ function scratchOf(plan: Plan, { bytes }: Manifest): number {
     most = Math.max(most, whole);
   }
   return most;
+}
+
+/** All of the experts that it is sent are its own. */
+function waitingOf(plan: Plan, { manifest, rank, sent }: PartsPlanInput): number {
+  return rank.waiting === undefined || rank.waiting === null
+    ? 0
+    : waitingLayers(plan, manifest, 1, sent).bytes;
 }
 
 function tooLittle({ rank, freeBytes }: PlanRank, wanted: number, budget: number): MemoryError {

@@ -1,6 +1,7 @@
 /** A daemon from its start to its end, as clients see it. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -137,6 +138,9 @@ test("checkpoint-engine's routes take its bodies", async () => {
     const answer = await bench.ask(method, path, body);
     assert.equal(answer.status, 200, `${path}: ${answer.text}`);
   }
+  const typed = { 'content-type': 'application/json' };
+  const empty = await ask(daemon.socket, 'POST', route('/gather-metas'), undefined, typed);
+  assert.equal(empty.status, 200, empty.text);
   await verifyWeights(engine.endpoint, await openCheckpoint(two));
   const all = await bench.ask('POST', route('/update'), {});
   assert.equal(all.status, 200, all.text);
@@ -362,6 +366,20 @@ test('what is no request is refused as what is wrong in one, on the socket and o
   });
   assert.deepEqual([form.status, form.body.error.code], [415, 'WEIGHTCAST_USAGE']);
   assert.match(form.body.error.message, /content-type: application\/json/);
+});
+
+test('who asks is answered beside 600 connections that ask nothing, on the socket and over TCP', async (t) => {
+  const { hostname, port } = new URL(daemon.url!);
+  for (const where of [{ path: daemon.socket }, { host: hostname, port: Number(port) }]) {
+    // The daemon, which is in this process, accepts them meanwhile.
+    for (let count = 0; count < 600; count += 1) {
+      const connection = connect(where as { path: string }).on('error', () => {});
+      t.after(() => connection.destroy());
+      await once(connection, 'connect');
+    }
+    const { status } = await ask('path' in where ? where.path : daemon.url!, 'GET', '/healthz');
+    assert.equal(status, 200);
+  }
 });
 
 test('an engine that does not run yet is added, and the status says that it was not asked', async () => {

@@ -54,10 +54,7 @@ for (const face of Object.keys(faces) as Face[]) {
             {
               abort: /aborted the update: the test breaks it off/,
               'rank lost': /has vanished/,
-              'load fails':
-                face === 'weight-transfer engine'
-                  ? /answered POST .* with 500: /
-                  : /worker 0 of .* failed in update_weights_from_weightcast: RuntimeError: /,
+              'load fails': /worker 0 of .* failed in update_weights_from_weightcast: RuntimeError: /,
             }[how],
           );
           assert.deepEqual(await server.answers(), ofBegun, how);

@@ -11,8 +11,6 @@ import { remains } from './engine-harness.ts';
 import { writeRandomModel } from './random-model.ts';
 
 const script = 'scenarios/serve-demo-engine.ts';
-/** Of processes that start on a loaded machine. */
-const patience = 60_000;
 
 test('the demo engine describes its options', async (t) => {
   const { code, output } = await new Command(t, script, '--help').ended;

@@ -108,11 +108,12 @@ export class PartsPlanner {
   }
 
   #divide(
-    { bucketBytes, fused }: Question,
+    { bucketBytes, fused, ranks }: Question,
     { manifest, layout }: Checkpoint,
     digests: readonly string[],
   ): Division {
-    const key = JSON.stringify([layout, bucketBytes, fused, digests]);
+    const waiting = ranks.map((rank) => rank.waiting);
+    const key = JSON.stringify([layout, bucketBytes, fused, digests, waiting]);
     const known = this.#divisions.get(key);
     if (known !== undefined) return keep(this.#divisions, key, known, mostDivisions);
     const cuts = digests.map((digest) => {

@@ -102,6 +102,11 @@ export class RankTransfer {
     }
   }
 
+  /** Why nothing will be known of what arrives, though it was asked for. */
+  get whyUndigested(): string | null {
+    return this.#handedOver?.unable ?? null;
+  }
+
   get linkAddress(): string {
     return this.#worker.address;
   }

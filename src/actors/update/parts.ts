@@ -60,7 +60,7 @@ async function planInstance(
   members: readonly Prepared[],
   bringing: Bringing,
 ): Promise<Answer | null> {
-  const { checkpoint, options, exchanges, feeding, planner } = update.spec;
+  const { checkpoint, options, exchanges, feeding, planner, workers } = update.spec;
   if (!options.parts) return null;
   if (ranks.length === 1) return { outcome: 'whole', why: 'it has one engine worker, which keeps all' };
   if (exchanges > 1) return { outcome: 'whole', why: 'a draft model takes the same weights' };
@@ -72,6 +72,7 @@ async function planInstance(
       rank,
       host,
       freeBytes,
+      waiting: workers.get(name)?.waiting ?? null,
       kept: [...kept],
     })),
     lost: [...checkpoint.lost],
