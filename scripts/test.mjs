@@ -2,7 +2,16 @@
 // given. Arguments that begin with a dash go to node, as --test-name-pattern=...; --test-concurrency says how many processes
 // there are at once, and --test-timeout after how many milliseconds without a test that begins or ends a process hangs. Quiet
 // but for failures and the counts.
-import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -67,7 +76,15 @@ const shared = [
   named('test/cluster', 'command-ends', 'engine-paused', 'engine-states', 'draft-model'),
   named('test/cluster', 'files-on-hosts', 'metas', 'sources-gone'),
   named('test/cluster', 'join', 'join-failures', 'instances'),
-  named('test/daemon', 'access', 'configuration', 'connection-limit', 'kept-files', 'kept-instances', 'serve-command'),
+  named(
+    'test/daemon',
+    'access',
+    'configuration',
+    'connection-limit',
+    'kept-files',
+    'kept-instances',
+    'serve-command',
+  ),
   named('test/engines-real', 'trainer-loop', 'vllm-proofs', 'vllm-trainer', 'vllm-updates'),
   named('test/scenarios', 'engine-pauses', 'engine-processes', 'engine-routes', 'engine-updates', 'gate'),
 ];

@@ -49,10 +49,7 @@ export class SglangClient extends HttpEngine implements EngineClient {
 
   /** It has no route that says whether it is paused or asleep. */
   async state(options: CallOptions): Promise<ReportedState> {
-    const [version] = await Promise.all([
-      this.#version(options),
-      this.refuseOtherKind(options),
-    ]);
+    const [version] = await Promise.all([this.#version(options), this.refuseOtherKind(options)]);
     return { isPaused: null, isSleeping: null, version };
   }
 
