@@ -139,7 +139,7 @@ export class SglangClient extends HttpEngine implements EngineClient {
    * the route for that under another name.
    */
   async resetCaches(options: CallOptions): Promise<void> {
-    if (!this.#hasFlushed) await this.#http.call('POST', '/flush_cache', null, options);
+    if (!this.#hasFlushed) await this.http.call('POST', '/flush_cache', null, options);
     const { hicache_storage_backend: storage } = (await this.#serverInfo(options)) ?? {};
     if (typeof storage !== 'string') return;
     try {
