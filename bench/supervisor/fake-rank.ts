@@ -53,6 +53,7 @@ export class FakeRank implements Actor<RankMessage> {
           serialFrom: null,
           seenBy: 'worker',
           live: [],
+          learned: null,
           received: [],
           uploadedBytes: 0,
         });

@@ -135,24 +135,25 @@ export class VllmClient implements EngineClient {
 
   /**
    * Older engines do not have the caches of multimodal inputs, and ignore the question about external stores. One without
-   * such a store answers it as it does a failure, so it is then asked without.
+   * such a store answers it as it does a failure, so it is asked without that, too.
    */
   async resetCaches(options: CallOptions): Promise<void> {
-    // All at once: the engine is paused meanwhile.
+    // It is not reset while requests use it, and then neither are the others, which do not look.
+    await this.#resetPrefixCache(options);
     await Promise.all([
-      this.#resetPrefixCache(options),
       this.#http.tryCall('POST', '/reset_mm_cache', null, options),
       this.#http.tryCall('POST', '/reset_encoder_cache', null, options),
     ]);
   }
 
   async #resetPrefixCache(options: CallOptions): Promise<void> {
-    try {
-      await this.#http.call('POST', '/reset_prefix_cache?reset_external=true', null, options);
-    } catch (error) {
-      if (!isAnswer(error)) throw error;
-      await this.#http.call('POST', '/reset_prefix_cache', null, options);
-    }
+    const [all, own] = await Promise.allSettled([
+      this.#http.call('POST', '/reset_prefix_cache?reset_external=true', null, options),
+      this.#http.call('POST', '/reset_prefix_cache', null, options),
+    ]);
+    if (all.status === 'fulfilled') return;
+    if (!isAnswer(all.reason)) throw all.reason;
+    if (own.status === 'rejected') throw own.reason;
   }
 
   async workers(options: CallOptions): Promise<WorkersSaid | null> {

@@ -2,15 +2,17 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Fault, startCluster, startEngine, statesOf } from './fake-instance.ts';
 
-const resets = ['/reset_encoder_cache', '/reset_mm_cache', '/reset_prefix_cache?reset_external=true'];
+const label = '/update_weight_version';
+const prefix = ['/reset_prefix_cache', '/reset_prefix_cache?reset_external=true'];
+/** What the engine is asked at once, in any order: here by their names. */
+const settled = ['/reset_encoder_cache', '/reset_mm_cache', ...prefix, label];
 const loaded = ['/collective_rpc', 'load'];
-const installed = [...loaded, ...resets, '/update_weight_version'];
+const installed = [...loaded, ...settled];
 
-/** Caches are dropped at once, in any order: here by their names. */
 function inOrder(asked: readonly string[]): string[] {
-  const from = asked.findIndex((route) => route.startsWith('/reset_'));
+  const from = asked.findIndex((route) => settled.includes(route));
   if (from < 0) return [...asked];
-  const to = from + resets.length;
+  const to = from + settled.length;
   return [...asked.slice(0, from), ...asked.slice(from, to).sort(), ...asked.slice(to)];
 }
 
@@ -67,10 +69,23 @@ test('an engine whose caches cannot be dropped holds the new version all the sam
     name: 'EngineError',
     message: `updating to a succeeded, but instance blue may answer from caches that the old weights computed (engine ${endpoint} answered POST /reset_prefix_cache with 404): POST /reset_prefix_cache to ${endpoint}, or update it again`,
   });
-  assert.deepEqual(asked.slice(-2), ['/update_weight_version', '/resume']);
+  assert.equal(asked.at(-1), '/resume');
+  assert.ok(asked.includes(label));
   assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
   fault = 'none';
   await cluster.update('a');
+});
+
+test('without a pause caches are dropped unless requests use them, which is no error and is said', async (t) => {
+  let fault: Fault = 'none';
+  const { asked, endpoint } = await startEngine(t, () => fault);
+  const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0] }]);
+  const cachesAfter = async () => (await cluster.update('a')).instances[0]!.caches;
+  assert.equal(await cachesAfter(), 'dropped');
+  assert.deepEqual(inOrder(asked), installed);
+  fault = 'reset';
+  assert.equal(await cachesAfter(), 'kept');
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
 });
 
 test('an engine that calls its weights otherwise than it was told is named, and resumed', async (t) => {
@@ -80,8 +95,7 @@ test('an engine that calls its weights otherwise than it was told is named, and 
     cluster.update('a'),
     /^EngineError: updating to a succeeded, but instance blue was told that its weights are a@[0-9a-f]+, and says that they are default$/,
   );
-  // With requests that are kept, their caches are.
-  assert.deepEqual(asked, ['/pause?mode=keep', ...loaded, '/update_weight_version', '/resume']);
+  assert.deepEqual(inOrder(asked), ['/pause?mode=keep', ...installed, '/resume']);
   // What it says of itself counts: someone else may have updated it since.
   assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);
 });

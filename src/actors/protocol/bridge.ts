@@ -45,7 +45,10 @@ export const toBridge = {
   ),
   /** Drops the caches that the old weights computed, if the update itself has not. */
   resetCaches: request('reset-caches', { timeoutMilliseconds: milliseconds }, nothing),
-  /** `checkpoint@digest`. Answered with what the engine calls its weights then; null if it does not say. */
+  /**
+   * `checkpoint@digest`. Answered with what the engine calls its weights then; null if it does not say. It may be told beside
+   * the other calls.
+   */
   label: request(
     'label',
     { version: z.string(), timeoutMilliseconds: milliseconds },

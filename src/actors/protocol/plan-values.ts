@@ -59,12 +59,25 @@ export const planned = z.object({
 });
 export type Planned = z.infer<typeof planned>;
 
+/** Of what ranks have announced the planner does not know this: to be asked again once it does. */
+const lacking = z.object({
+  outcome: z.literal('lacking'),
+  lacking: z.array(z.object({ rank, digest: z.string() })),
+});
+export type Lacking = z.infer<typeof lacking>;
+
+export const readAnswer = z.discriminatedUnion('outcome', [
+  /** Null if what workers have read of each tensor is all of it, or nothing. */
+  z.object({ outcome: z.literal('known'), gap: z.string().nullable() }),
+  lacking,
+]);
+export type ReadAnswer = z.infer<typeof readAnswer>;
+
 export const partsPlanned = z.discriminatedUnion('outcome', [
   /** A plan for each rank, in their order. */
   z.object({ outcome: z.literal('parts'), planned: z.array(planned) }),
   /** Why it has to be whole tensors. */
   z.object({ outcome: z.literal('whole'), why: z.string() }),
-  /** Of what ranks have announced the planner does not know this: to be asked again once it does. */
-  z.object({ outcome: z.literal('lacking'), lacking: z.array(z.object({ rank, digest: z.string() })) }),
+  lacking,
 ]);
 export type PartsPlanned = z.infer<typeof partsPlanned>;

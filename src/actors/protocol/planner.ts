@@ -9,7 +9,7 @@ import {
   ownSegment,
   segment,
 } from './checkpoint-values.ts';
-import { copy, fabricRank, fusedModules, partsPlanned, plan, planned } from './plan-values.ts';
+import { copy, fabricRank, fusedModules, partsPlanned, plan, planned, readAnswer } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import { arrived, keptAnnouncement } from './update-values.ts';
 import { binary, bytes, cuts, longs, name, nothing, rank } from './values.ts';
@@ -81,6 +81,12 @@ export const toPlanner = {
       fused: fusedModules,
     },
     partsPlanned,
+  ),
+  /** Whether the workers of an instance have read all of what they have read of, by what they have said after an update. */
+  checkReads: request(
+    'check-reads',
+    { layout: z.string(), ranks: z.array(z.object({ rank, digest: z.string() })) },
+    readAnswer,
   ),
   /** What ranks have announced under this digest. */
   learnParts: notice('learn-parts', { digest: z.string(), cuts }),

@@ -25,7 +25,7 @@ interface Call {
  * the worker link, is in each rank.
  *
  * A call may take minutes, so it runs beside the mailbox, and `abandon` aborts it. There is one call at a time, but for
- * questions, which change nothing.
+ * questions, which change nothing, and the name of the weights, which no other call reads.
  */
 export class VllmBridgeActor implements Actor<BridgeMessage> {
   readonly #client: EngineClient;
@@ -37,7 +37,7 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
   #told: string | null = null;
   /** Whether it was, when it was asked last. */
   #wasWell = false;
-  readonly #questions = new Set<AbortController>();
+  readonly #others = new Set<AbortController>();
   /** Settles when the client is done with the calls so far: one that was aborted may still leave the engine as it should. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -75,16 +75,16 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
           return {};
         });
       case 'label':
-        return this.#call(message, context.deferReply(message), async (options) => {
+        return void this.#beside(message, context.deferReply(message), async (options) => {
           this.#told = await this.#client.label(message.version, options);
           return { said: this.#told };
         });
       case 'answers':
-        return void this.#question(message, context.deferReply(message), (options) =>
+        return void this.#beside(message, context.deferReply(message), (options) =>
           this.#askAnswers(message.prompts, options),
         );
       case 'identify':
-        return void this.#question(message, context.deferReply(message), (options) =>
+        return void this.#beside(message, context.deferReply(message), (options) =>
           this.#identify(options),
         );
       case 'abandon':
@@ -164,19 +164,19 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     return { version, held: workers?.held ?? ('unknown' as const) };
   }
 
-  async #question<T>(
+  async #beside<T>(
     { timeoutMilliseconds }: { readonly timeoutMilliseconds: number },
     reply: Reply<T>,
     send: (options: CallOptions) => Promise<T>,
   ): Promise<void> {
     const abort = new AbortController();
-    this.#questions.add(abort);
+    this.#others.add(abort);
     try {
       reply.succeed(await send({ timeoutMilliseconds, signal: abort.signal }));
     } catch (error) {
       reply.fail(asFailure(error));
     } finally {
-      this.#questions.delete(abort);
+      this.#others.delete(abort);
     }
   }
 
@@ -202,7 +202,7 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
 
   #abort(reason: WeightcastError): void {
     this.#abortCall(reason);
-    for (const question of this.#questions) question.abort(reason);
+    for (const other of this.#others) other.abort(reason);
   }
 
   #abortCall(reason: WeightcastError): void {

@@ -38,9 +38,12 @@ export class Serving {
 
   /** Resolves when it is decided what becomes of the instance. Never rejects. */
   async serve(target: UpdateTarget, proofs: Proofs): Promise<void> {
-    await this.#resetCaches(target);
-    if (this.#expectations !== null) return this.#prove(target, proofs, this.#expectations);
-    await this.#label(target);
+    if (this.#expectations !== null) {
+      await this.#resetCaches(target);
+      return this.#prove(target, proofs, this.#expectations);
+    }
+    // At once: the engine is paused meanwhile.
+    await Promise.all([this.#resetCaches(target), this.#label(target)]);
     this.#ends.updated(target, proofs);
   }
 
@@ -69,12 +72,16 @@ export class Serving {
   }
 
   async #resetCaches(target: UpdateTarget): Promise<void> {
-    if (!target.resetCache) return;
+    if (target.cacheReset === 'never') return this.#ends.caches(target, 'kept');
     const { timeoutMilliseconds, ...options } = this.#limits();
     try {
       await ask(this.#update.context, target.bridge, toBridge.resetCaches, { timeoutMilliseconds }, options);
+      this.#ends.caches(target, 'dropped');
     } catch (thrown) {
-      this.#ends.note(target, staleWords(target, asFailure(thrown)));
+      this.#ends.caches(target, 'kept');
+      const error = asFailure(thrown);
+      if (target.cacheReset === 'always') this.#ends.note(target, staleWords(target, error));
+      else this.#update.context.log.debug({ instance: target.name, error: error.message }, 'caches are kept');
     }
   }
 
