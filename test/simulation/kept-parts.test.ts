@@ -154,6 +154,25 @@ test('a worker that fails on a part is given whole tensors by the next update', 
   });
 });
 
+test('of instances that are divided alike one says all digests of what arrived, and the others one each', async () => {
+  await withCluster(options, async ({ user, succeeds, world }) => {
+    const asked: number[] = [];
+    world.onSent.push(({ envelope }) => {
+      const body = envelope.kind === 'ask' ? (envelope.body as RankMessage) : null;
+      if (body?.type === 'arrived-digests') asked.push(body.epoch);
+    });
+    await succeeds(user.update('a', { bucketBytes }));
+    assert.deepEqual(asked, [], 'whole tensors are as registered');
+    assert.ok(allArrived(await succeeds(user.update('a', { bucketBytes }))));
+    assert.equal(asked.length, 2, 'the two ranks of one instance');
+    assert.ok(allArrived(await succeeds(user.update('a', { bucketBytes }))));
+    assert.equal(asked.length, 2, 'nothing is new');
+    await succeeds(user.register('b', '/models/b'));
+    assert.ok(allArrived(await succeeds(user.update('b', { bucketBytes }))));
+    assert.equal(asked.length, 4);
+  });
+});
+
 test('an instance of which a host lacks bytes gets whole tensors, and is told which', async () => {
   const spanned = { ...options, ranksPerHost: 2, instances: [[0, 1, 2, 3]] };
   await withCluster(spanned, async ({ user, succeeds }) => {

@@ -59,6 +59,16 @@ export const planned = z.object({
 });
 export type Planned = z.infer<typeof planned>;
 
+/** `UpdateRates` of plan/parts-choice.ts. */
+export const updateRates = z.object({
+  upload: z.number().nullable(),
+  broadcast: z.number().nullable(),
+  tensor: z.number().nullable(),
+});
+
+/** `WholeAlternative` of plan/parts-choice.ts. */
+export const wholeAlternative = z.object({ sharing: z.int().positive(), rates: updateRates });
+
 export const partsPlanned = z.discriminatedUnion('outcome', [
   /** A plan for each rank, in their order. */
   z.object({ outcome: z.literal('parts'), planned: z.array(planned) }),

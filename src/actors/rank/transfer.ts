@@ -5,6 +5,7 @@ import type { KeptParts } from '../../engines/worker-link/worker-link.ts';
 import { AbortedError, CheckpointError, VerificationError } from '../../errors.ts';
 import type { Interval } from '../../native-bridge/addon.ts';
 import type { DevicePlace } from '../../native-bridge/collective.ts';
+import type { UpdateRates } from '../../plan/parts-choice.ts';
 import { bucketTensors, type Plan } from '../../plan/plan.ts';
 import { rectangleBytes, transfersOf } from '../../plan/transfers.ts';
 import { deadlines } from '../protocol/deadlines.ts';
@@ -248,6 +249,16 @@ export class RankTransfer {
 
   get plan(): Plan {
     return this.#options.plan;
+  }
+
+  /** Null for a rank that is alone. */
+  get rates(): UpdateRates | null {
+    return this.isAlone ? null : this.#spans.rates(this.plan, this.kept !== null);
+  }
+
+  /** What it has said of by a digest only; null if it has said all. */
+  get shortened(): ArrivedDigests | null {
+    return this.plan.cuts === null ? null : this.#arrivedDigests;
   }
 
   get manifest(): Manifest {

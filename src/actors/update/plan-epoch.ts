@@ -1,4 +1,5 @@
 import { asFailure, MemoryError } from '../../errors.ts';
+import { usualBucketBytes } from '../../plan/memory-budget.ts';
 import { ask } from '../protocol/ask.ts';
 import type { Registered } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
@@ -108,7 +109,8 @@ function planQuestion(
   prepared: readonly Prepared[],
   communicator: GroupCommunicator,
 ) {
-  const usualBucketBytes = [communicator.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes)];
+  const wanted = Math.max(communicator.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes));
+  const { memoryFraction } = options;
   return {
     layout: checkpoint.layout,
     ranks: prepared.map(({ ready, freeBytes }) => ({ ...asFabricRank(ready), freeBytes })),
@@ -116,8 +118,8 @@ function planQuestion(
     copies: [...checkpoint.copies],
     lost: [...checkpoint.lost],
     mirrorName: `mirror-${epoch}-`,
-    memoryFraction: options.memoryFraction,
-    bucketBytes: options.bucketBytes ?? Math.max(...usualBucketBytes),
+    memoryFraction,
+    bucketBytes: options.bucketBytes ?? usualBucketBytes(wanted, prepared, memoryFraction),
     fused: options.fusedModules ?? [],
   };
 }
