@@ -14,6 +14,7 @@ import { alignUp } from '../src/plan/alignment.ts';
 import { contiguousShares } from '../src/plan/contiguous-shares.ts';
 import { PlanCache } from '../src/plan/plan-cache.ts';
 import { measureParts, type PartsMeasurement } from './plan-parts.ts';
+import { processorTime } from './processor-time.ts';
 import { bytesOfTensor, type ListedTensor, type ModelName, tensorList } from './tensor-lists.ts';
 
 export const rankCount = 256;
@@ -24,7 +25,7 @@ export interface PlanMeasurement {
   readonly checkpointBytes: number;
   readonly buckets: number;
   readonly encodedBytes: number;
-  /** Milliseconds. */
+  /** Milliseconds of processor time. */
   readonly encode: number;
   readonly gather: number;
   readonly merge: number;
@@ -75,9 +76,9 @@ function rankManifests(tensors: readonly ListedTensor[]): Manifest[] {
 }
 
 function timed<T>(work: () => T): [result: T, milliseconds: number] {
-  const startedAt = performance.now();
+  const startedAt = processorTime();
   const result = work();
-  return [result, performance.now() - startedAt];
+  return [result, processorTime() - startedAt];
 }
 
 function heldBytes(): number {

@@ -6,13 +6,14 @@ import { cutsDigest } from '../src/checkpoint/cuts.ts';
 import { type Manifest, tensorsDigest } from '../src/checkpoint/manifest.ts';
 import { fusedUnits } from '../src/plan/fused-tensors.ts';
 import { noRates } from '../src/plan/parts-choice.ts';
+import { processorTime } from './processor-time.ts';
 import { keptCuts } from './table/kept-cuts.ts';
 
 /** Ranks of the instance, all on one host, which has all bytes. */
 export const parallel = 8;
 
 export interface PartsMeasurement {
-  /** Milliseconds. */
+  /** Milliseconds of processor time. */
   readonly cold: number;
   /** What others of the process wait for at most meanwhile. */
   readonly longestStep: number;
@@ -23,14 +24,14 @@ export async function measureParts(spread: Manifest, layout: string): Promise<Pa
   const host = 'host-0';
   const manifest = { ...spread, segments: spread.segments.map((segment) => ({ ...segment, host })) };
   let longestStep = 0;
-  let since = performance.now();
+  let since = processorTime();
   const stepEnds = () => {
-    longestStep = Math.max(longestStep, performance.now() - since);
+    longestStep = Math.max(longestStep, processorTime() - since);
   };
   const planner = new PartsPlanner(async () => {
     stepEnds();
     await setImmediate();
-    since = performance.now();
+    since = processorTime();
   });
   const tensors = tensorsDigest(manifest);
   const ranks = Array.from({ length: parallel }, (_, rank) => {
@@ -41,7 +42,7 @@ export async function measureParts(spread: Manifest, layout: string): Promise<Pa
   });
   const units = fusedUnits(manifest, []);
   const planAll = async (update: number) => {
-    since = performance.now();
+    since = processorTime();
     const startedAt = since;
     const { outcome } = await planner.plan(
       {
@@ -59,7 +60,7 @@ export async function measureParts(spread: Manifest, layout: string): Promise<Pa
     );
     assert.equal(outcome, 'parts');
     stepEnds();
-    return performance.now() - startedAt;
+    return processorTime() - startedAt;
   };
   const cold = await planAll(0);
   const longest = longestStep;

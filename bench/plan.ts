@@ -72,7 +72,7 @@ writeReport({
   title: 'Planning an update',
   command: 'npm run bench:plan',
   method:
-    `Tensor lists of published models, spread evenly over ${rankCount} ranks on ${hostCount} hosts. Median of ${repetitions} runs, ` +
+    `Tensor lists of published models, spread evenly over ${rankCount} ranks on ${hostCount} hosts. Median of ${repetitions} runs, in processor time, ` +
     'each in a fresh process and so without warm code. Encoding is summed over all ranks, which really work side by side. By parts: an ' +
     'instance on one host that has all bytes, of whose ranks each is sent what it keeps by the rules of vLLM; others of the process have ' +
     'their turn between the steps.',

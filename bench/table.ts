@@ -227,7 +227,7 @@ const figures: Figure[] = [
         name: `${name}: update / the longer of floor and workers`,
         value: broadcast / Math.max(floor, workers),
         unit: '',
-        atMost: mostOfFloor,
+        ...bound,
       },
     ];
   }),
@@ -262,7 +262,9 @@ writeReport({
       'engines. `join`: one more instance, without a byte of the checkpoint, from all others; half of it or more is reserving and pinning ' +
       "its host memory. `by parts`: each GPU gets only what it keeps, by the rules of vLLM's parallel layers; on one host, whose memory has " +
       'all bytes: over several hosts weightcast does not do that yet. The memory that a worker fills to lay parts into tensors of the ' +
-      'whole shape is not in it. Floors: what the links alone would need; of parts: over the network too. ' +
+      'whole shape is not in it. Floors: what the links alone would need; of parts: over the network too. `workers`: what a worker takes for ' +
+      'its buckets and tensors if it never waits, as long as the update where that is longer than the floor: of parts it takes 1.6 times as ' +
+      'long for a tensor, since it watches what its model reads. ' +
       "checkpoint-engine's figures are its README's, from its own machines, with vLLM's real loader and post-hook: what " +
       'vLLM does with a tensor is 26 µs here, a stub of a model, and more there.',
     '',
