@@ -38,7 +38,7 @@ export async function measureParts(spread: Manifest, layout: string): Promise<Pa
     const cuts = keptCuts(manifest, { ranks: parallel, rank });
     const digest = cutsDigest(cuts);
     planner.learn(digest, cuts);
-    return { rank, host, freeBytes: 6 * 2 ** 30, kept: [{ tensors, digest }] };
+    return { rank, host, freeBytes: 6 * 2 ** 30, waiting: null, kept: [{ tensors, digest }] };
   });
   const units = fusedUnits(manifest, []);
   const planAll = async (update: number) => {

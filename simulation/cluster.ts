@@ -220,6 +220,10 @@ export class SimulatedCluster implements ClusterView {
           if (this.isMemoryFull) throw new Error('no space left');
           change(() => this.#documents.set(name, encode(document)));
         },
+        writeLarge: async (name, document) => {
+          if (this.isMemoryFull) throw new Error('no space left');
+          change(() => this.#documents.set(name, encode(document)));
+        },
         remove: (name) => change(() => this.#documents.delete(name)),
       },
       engineClient: ({ name }) => this.engineClient(name, clock),

@@ -6,6 +6,7 @@ import type {
   RankAnswers,
 } from '../src/engines/engine-client.ts';
 import { protocolVersion } from '../src/engines/worker-link/messages.ts';
+import { onlyProtocol, type WorkersSaid } from '../src/engines/workers-said.ts';
 import { EngineError } from '../src/errors.ts';
 import type { Clock } from '../src/ports.ts';
 import { identityOf, logprobsOf } from './answers.ts';
@@ -63,6 +64,8 @@ export class SimulatedEngine {
   isMute = false;
   /** Its weights are not in memory: whoever loads into them ends it. */
   isSleeping = false;
+  /** What its workers say of themselves beside what is so. */
+  said: Partial<WorkersSaid> = {};
   #paused = false;
   /** Its processes were started, and nothing was loaded since. */
   #hasDummyWeights = true;
@@ -173,7 +176,7 @@ export class SimulatedEngine {
         if (this.isMute) await call(options, () => new Promise(() => {}));
         return { ...this.#said(), version: this.#label };
       },
-      linkProtocol: async () => protocolVersion,
+      workers: async () => this.#workersSay(),
       worldSize: async () => null,
       survey: async () => {
         throw new EngineError('simulated engines are not asked what they hold');
@@ -186,6 +189,12 @@ export class SimulatedEngine {
       answers: (prompts, options) => call(options, () => this.#answers(prompts)),
       close: async () => {},
     };
+  }
+
+  #workersSay(): WorkersSaid {
+    const { said } = this;
+    const held = this.#hasDummyWeights ? ('nothing' as const) : { version: this.#acknowledged };
+    return { ...onlyProtocol(protocolVersion), held, ...said };
   }
 
   #startWorkers(): void {

@@ -9,6 +9,7 @@ import { type SupervisorExchange, toSupervisor } from '../../src/actors/protocol
 import { type SupervisorInbox, supervisorSpawnOptions } from '../../src/actors/supervisor/inbox.ts';
 import { SupervisorActor } from '../../src/actors/supervisor/supervisor.ts';
 import type { EngineClient } from '../../src/engines/engine-client.ts';
+import { onlyProtocol } from '../../src/engines/workers-said.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import { createClusterKeys, spokeKeys } from '../../src/transport/curve.ts';
 import { HubTransport } from '../../src/transport/hub.ts';
@@ -48,7 +49,7 @@ const idleClient: EngineClient = {
   endpoint: 'http://engine',
   ready: async () => ({ wasDown: false }),
   state: async () => ({ isPaused: null, isSleeping: null, version: null }),
-  linkProtocol: async () => 2,
+  workers: async () => onlyProtocol(2),
   worldSize: async () => null,
   survey: async () => {},
   pause: async () => {},
@@ -80,7 +81,7 @@ async function measure(ranks: number, count: number): Promise<SupervisorMeasurem
     noteInstance: () => {},
     segmentName: (set: number) => `checkpoint-${set}-`,
     breathe: () => setImmediate(),
-    memory: { incarnation: 0, recall: () => new Map(), write() {}, remove() {} },
+    memory: { incarnation: 0, recall: () => new Map(), write() {}, async writeLarge() {}, remove() {} },
     openCheckpoint: async () => indexOf(largeModel(count === 0 ? null : count)),
   };
   const supervisor = system.spawn<SupervisorInbox>(

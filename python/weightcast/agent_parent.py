@@ -35,6 +35,8 @@ def ends_with_parent() -> Callable[[], None]:
 
 def main() -> None:
     """`agent_parent.py COMMAND…`: ends as it does."""
+    if len(sys.argv) < 2:
+        sys.exit("agent_parent.py is started by weightcast.ray, with the command of an agent")
     agent = subprocess.Popen(sys.argv[1:], preexec_fn=ends_with_parent())
     signal.signal(signal.SIGTERM, lambda *_: agent.send_signal(signal.SIGTERM))
     status = agent.wait()

@@ -46,6 +46,8 @@ class Instance:
     #: What it serves; None while that is unknown, or no one version.
     version: Optional[Version]
     problem: Optional[str]
+    #: Why its draft model has other weights than its target; None if it has not, or nobody knows.
+    draft_kept: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class InstanceOutcome:
     #: `parts`: each rank was sent only what its engine worker keeps; `whole`: whole tensors, for `why_whole`.
     fed: Optional[str] = None
     why_whole: Optional[str] = None
+    #: It was updated, and its draft model has kept its weights: why.
+    draft_kept: Optional[str] = None
 
 
 @dataclass(frozen=True)

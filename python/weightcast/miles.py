@@ -16,13 +16,15 @@ from __future__ import annotations
 from typing import Any, Dict, Optional
 
 from .client_errors import AbortedError, UsageError
+from .needed_packages import needed_by
 from .trainers import ensure_instances, update_options
 
 
 def build_protocol(args: Any) -> Any:
     """What miles calls with its arguments: a `WeightTransferProtocol`."""
-    from miles.backends.training_utils.weight_update.hf_weight_iterator import WeightUpdatePlacement
-    from miles.backends.training_utils.weight_update.protocol import WeightTransferProtocol
+    with needed_by("weightcast.miles"):
+        from miles.backends.training_utils.weight_update.hf_weight_iterator import WeightUpdatePlacement
+        from miles.backends.training_utils.weight_update.protocol import WeightTransferProtocol
 
     class WeightcastProtocol(WeightTransferProtocol):
         # One rank has the whole model, as one version needs it.
@@ -131,6 +133,7 @@ def _url(engine: Any) -> str:
 
 
 def _rank() -> int:
-    import torch.distributed as group
+    with needed_by("weightcast.miles"):
+        import torch.distributed as group
 
     return group.get_rank() if group.is_initialized() else 0

@@ -15,6 +15,7 @@ Needs the standard library of Python 3.10, and whatever the tensors are of. Erro
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
@@ -101,6 +102,7 @@ class Publisher:
         self._timeout = timeout
         self._find = find
         self._copier = Copier(copy_threads)
+        self._process = os.getpid()
         self._group: Optional[Group] = self._join()
         self._open: Optional[Version] = None
 
@@ -116,6 +118,7 @@ class Publisher:
         `name`: for messages, and for `receive`. `refuse_nan`: of every tensor, unless `put` says otherwise. `timeout`: until
         other ranks have begun and given theirs and the daemon has registered it, in seconds.
         """
+        self._check_process()
         name_of("version", name)
         end = time.monotonic() + seconds_of("timeout", timeout)
         if self._open is not None:
@@ -133,7 +136,7 @@ class Publisher:
         def ended(version: Version, error: Optional[BaseException]) -> None:
             self._end(version, error, end)
 
-        self._open = Version(name, self.rank, self._group, files, self._copier, refuse_nan, ended)
+        self._open = Version(name, self.rank, self._group, files, self._copier, refuse_nan, self._check_process, ended)
         return self._open
 
     def update(
@@ -178,6 +181,9 @@ class Publisher:
 
     def close(self) -> None:
         """Gives back memory, but for that of the last completed version, which stays with the daemon. May be called twice."""
+        if os.getpid() != self._process:
+            # What is open is that of the process before the fork.
+            return
         if self._open is not None:
             self._open.abandon("the publisher was closed")
         self._copier.close()
@@ -217,6 +223,10 @@ class Publisher:
                 files.unlock()
             raise
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise UsageError(f"this publisher is of process {self._process}, from which this one was forked: connect again here")
+
     def _check_update(self) -> None:
         if self.rank != 0:
             raise UsageError(f"rank {self.rank} cannot update; rank 0 does")
@@ -224,6 +234,9 @@ class Publisher:
             raise UsageError("no version is complete yet")
 
     def _end(self, version: Version, error: Optional[BaseException], end: float) -> None:
+        if os.getpid() != self._process:
+            # A child that leaves the block has written nothing, and the version goes on in its parent.
+            return
         self._open = None
         group = self._group
         assert group is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Callable, Dict, Iterable, Optional
 
@@ -70,8 +71,10 @@ async def update_in_thread(
     loop = asyncio.get_running_loop()
     cancelling = _Cancelling(client)
     notify = None if progress is None else lambda done: loop.call_soon_threadsafe(progress, done)
+    # Threads of its own: the loop's may all wait for updates, and then none of these could be cancelled.
+    threads = ThreadPoolExecutor(2, "weightcast-update")
     running = loop.run_in_executor(
-        None,
+        threads,
         lambda: followed_update(client, checkpoint, notify, instances, timeout, options, cancelling.begun),
     )
     try:
@@ -79,12 +82,14 @@ async def update_in_thread(
     except asyncio.CancelledError:
         with suppress(DaemonError):
             # A daemon that does not answer changes nothing about this task's being cancelled.
-            await loop.run_in_executor(None, cancelling.cancel)
+            await loop.run_in_executor(threads, cancelling.cancel)
         # Its end is that of a cancelled update.
         await asyncio.wait([running])
         if not running.cancelled():
             running.exception()
         raise
+    finally:
+        threads.shutdown(wait=False)
 
 
 class _Cancelling:

@@ -32,6 +32,7 @@ class Version:
         files: VersionFiles,
         copier: Copier,
         refuse_nan: bool,
+        check: Callable[[], None],
         end: Callable[["Version", Optional[BaseException]], None],
     ) -> None:
         self.name = name
@@ -41,6 +42,7 @@ class Version:
         self._group = group
         self._copier = copier
         self._refuse_nan = refuse_nan
+        self._check = check
         self._end = end
         self._is_open = True
 
@@ -85,6 +87,7 @@ class Version:
         """
         if not self._is_open:
             raise UsageError(f"version {self.name} is over: tensor {name} comes too late")
+        self._check()
         refuse = self._refuse_nan if refuse_nan is None else refuse_nan
         with named(self.name, self._rank):
             shape, part, given = with_name(name, lambda: _part_of(tensor, dim, index, count))

@@ -11,9 +11,12 @@ A SGLang that has plug-ins needs none of this: `sglang_plugin.py`.
 from __future__ import annotations
 
 import importlib.machinery
+import importlib.util
 import runpy
 import sys
 import types
+
+from weightcast.needed_packages import ending_without
 
 
 def stand_in_for_checkpoint_engine() -> None:
@@ -33,9 +36,14 @@ def stand_in_for_checkpoint_engine() -> None:
     vars(submodule)["update_weights_from_ipc"] = worker.update_weights_from_ipc
 
 
-if __name__ in ("__main__", "__mp_main__"):
-    stand_in_for_checkpoint_engine()
-
 if __name__ == "__main__":
+    with ending_without("weightcast.sglang"):
+        # Its own error would come after seconds, and name a module that is run.
+        if importlib.util.find_spec("sglang") is None:
+            raise ModuleNotFoundError(name="sglang")
+        stand_in_for_checkpoint_engine()
     # This module stays the main module, for processes that are spawned.
     runpy.run_module("sglang.launch_server", run_name="__main__")
+
+if __name__ == "__mp_main__":
+    stand_in_for_checkpoint_engine()

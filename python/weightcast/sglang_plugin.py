@@ -1,7 +1,8 @@
 """What SGLang finds by the entry point `sglang.srt.plugins` in each of its processes.
 
-It hooks two things of the processes that hold a model: the start of a model, to see what the start does with it, and
-the update that `POST /update_weights_from_ipc` asks for, which is ours if its addresses are. An update over
+It hooks three things of the processes that hold a model: the start of a model, to see what the start does with it, the
+update that `POST /update_weights_from_ipc` asks for, which is ours if its addresses are, and the answer to `GET /server_info`,
+by which we hear before a pause what an update would be refused for. An update over
 checkpoint-engine's link is left to SGLang. SGLANG_PLUGINS, if it is set, must name `weightcast`.
 """
 
@@ -40,6 +41,7 @@ def register() -> None:
             logger.warning("this SGLang has no update that weightcast knows; weightcast cannot change its weights")
             return
         HookRegistry.register(update, _update, HookType.AROUND)
+        HookRegistry.register(f"{_SCHEDULER}.Scheduler.get_internal_state", _say_state, HookType.AFTER)
         loader = "sglang.srt.model_loader"
         HookRegistry.register(f"{loader}.loader._initialize_model", _model_was_made, HookType.AFTER)
         HookRegistry.register(f"{loader}.weight_utils.default_weight_loader", _load_whole, HookType.AROUND)
@@ -58,6 +60,12 @@ def _update(original: Callable[..., Any], manager: Any, request: Any) -> Any:
     from .sglang_update import update_weights
 
     return update_weights(original, manager, request)
+
+
+def _say_state(output: Any, scheduler: Any, *_request: Any) -> None:
+    from .sglang_state import add_state
+
+    add_state(output, scheduler)
 
 
 def _model_was_made(model: Any, _model_config: Any = None, load_config: Any = None, *_rest: Any, **named: Any) -> None:

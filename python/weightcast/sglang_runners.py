@@ -37,7 +37,7 @@ def exchanges_of(manager: Any) -> int | None:
     of a kind of its own.
     """
     runners = runners_of(manager)
-    is_known = hasattr(manager, "_select_runners") or manager.draft_worker is None or _is_out_of_reach(manager)
+    is_known = hasattr(manager, "_select_runners") or manager.draft_worker is None or is_out_of_reach(manager)
     return min(len(runners), 2) if is_known or len(runners) > 1 else None
 
 
@@ -59,7 +59,7 @@ def without_unreachable_drafts(manager: Any) -> Iterator[None]:
     """SGLang looks for the runners of every draft when the target has its weights, and ends where there are none, as with
     n-grams (which have no weights) and DFlash. Such a draft keeps what it has: it affects how fast the engine answers, not what.
     """
-    if not _is_out_of_reach(manager):
+    if not is_out_of_reach(manager):
         yield
         return
     logger.warning("what drafts for this engine keeps its weights, if it has any: SGLang has no way to change them")
@@ -70,7 +70,7 @@ def without_unreachable_drafts(manager: Any) -> Iterator[None]:
         manager.draft_worker = draft_worker
 
 
-def _is_out_of_reach(manager: Any) -> bool:
+def is_out_of_reach(manager: Any) -> bool:
     """Whether SGLang's own update of the drafts is bound to fail: the worker stands for drafts that have no runners."""
     if hasattr(manager, "_select_runners") or manager.draft_worker is None or len(runners_of(manager)) > 1:
         return False

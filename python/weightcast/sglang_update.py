@@ -13,6 +13,7 @@ import torch
 import zmq
 
 from .errors import EngineAsleep, EngineBusy, WeightcastError
+from .installed_versions import is_changing, is_installed
 from .messages import Open
 from .receive import receive_weights
 from .sglang_reload import SglangReload, check_proven, check_reloadable
@@ -61,19 +62,24 @@ def _refusal(manager: Any, request: Any) -> str | None:
             raise EngineBusy(
                 "requests run or wait in this engine, so that its cache cannot be flushed: pause it with abort, or do not reset the cache"
             )
-        if _WEIGHTS in manager.offload_tags:
-            raise EngineAsleep(
-                "the engine's weights are released: POST /resume_memory_occupation with the tag weights first"
-            )
-        # SGLang raises this in the middle of an update, which ends the scheduler.
-        check_cache = getattr(manager, "_assert_weight_cache_inactive", None)
-        if check_cache is not None:
-            check_cache("update_weights_from_ipc")
-        for runner in runners_of(manager):
-            check_reloadable(which(runner), runner.model)
+        check_manager(manager)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def check_manager(manager: Any) -> None:
+    """Whether its models can be updated, idle or not. Raises EngineAsleep, ModelNotReloadable, and what SGLang does."""
+    if _WEIGHTS in manager.offload_tags:
+        raise EngineAsleep(
+            "the engine's weights are released: POST /resume_memory_occupation with the tag weights first"
+        )
+    # SGLang raises this in the middle of an update, which ends the scheduler.
+    check_cache = getattr(manager, "_assert_weight_cache_inactive", None)
+    if check_cache is not None:
+        check_cache("update_weights_from_ipc")
+    for runner in runners_of(manager):
+        check_reloadable(which(runner), runner.model)
 
 
 def _drop_embeddings() -> None:
@@ -162,6 +168,7 @@ def install_weights(
                 check_proven(which(one), one.model)
 
     def load(weights: list[tuple[str, torch.Tensor]]) -> None:
+        is_changing(one.model for one in loaded)
         for reload in reloads:
             reload.load(weights)
 
@@ -181,6 +188,7 @@ def install_weights(
     finally:
         for reload in reloads:
             reload.abandon()
+    is_installed((one.model for one in loaded), received.version)
     coverage = "complete" if all(reload.coverage == "complete" for reload in reloads) else "unknown"
     what = f"coverage {coverage}" if any(took) else "took none of the tensors"
     models = f"{which(loaded[0])} model" if len(loaded) == 1 else f"{len(loaded)} draft models"

@@ -18,6 +18,7 @@ import os
 from typing import Any, Dict, Optional
 
 from .client_errors import CheckpointError, UsageError
+from .needed_packages import needed_by
 from .trainers import ensure_instances, update_options
 
 _INDEX = "model.safetensors.index.json"
@@ -72,6 +73,7 @@ def _metadata_of(directory: str) -> Optional[Dict[str, Any]]:
 
 
 def _rank() -> int:
-    import torch.distributed as group
+    with needed_by("weightcast.slime"):
+        import torch.distributed as group
 
     return group.get_rank() if group.is_initialized() else 0

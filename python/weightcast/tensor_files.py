@@ -9,6 +9,7 @@ import ctypes
 import json
 import operator
 import os
+import re
 import secrets
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
 
@@ -37,6 +38,8 @@ _DTYPES = {
     "uint64": "U64",
 }
 _TORCH_NAMES = {safetensors: name for name, safetensors in _DTYPES.items()}
+#: Halves of characters, which no file can have.
+_SURROGATES = re.compile("[\ud800-\udfff]")
 #: Of the first tensor in the file.
 _ALIGNMENT = 256
 #: One write takes at most 2 GiB.
@@ -59,6 +62,8 @@ def write_tensors(directory: str, tensors: Mapping[str, Any]) -> str:
     Raises `UsageError` that names the tensor, `HostMemoryError` when shared memory is full, and `FileNotFoundError` or
     `PermissionError` for a directory that is gone, or not this user's.
     """
+    if not isinstance(tensors, Mapping):
+        raise UsageError(f"tensors is a {type(tensors).__name__}; give a dict of them by name, such as model.state_dict()")
     sources = {name: with_name(name, lambda tensor=tensor: source_of(tensor)) for name, tensor in tensors.items()}
     if not sources:
         raise UsageError("there are no tensors to register")
@@ -103,8 +108,8 @@ def _write_all(file: int, data: memoryview) -> None:
 
 def with_name(name: str, work: Callable[[], Any]) -> Any:
     """What `work` returns; its error with the tensor's name."""
-    if not isinstance(name, str) or name in ("", "__metadata__"):
-        raise UsageError(f"{name!r} is no name of a tensor")
+    if not isinstance(name, str) or name in ("", "__metadata__") or _SURROGATES.search(name):
+        raise UsageError(f"{ascii(name)[:200]} is no name of a tensor")
     try:
         return work()
     except KeyError as error:
@@ -129,6 +134,8 @@ def source_of(tensor: Any) -> Source:
     if hasattr(tensor, "__array_interface__"):
         if tensor.dtype.byteorder == ">":
             raise ValueError("it is big-endian")
+        if hasattr(tensor, "mask") and hasattr(tensor, "fill_value"):
+            raise ValueError("it is masked; give its filled()")
         shape = list(tensor.shape)
         return Source(_DTYPES[tensor.dtype.name], shape, tensor.nbytes, lambda: _bytes_of_numpy(tensor))
     raise TypeError(f"it is a {type(tensor).__name__}; give a tensor of torch or numpy, or (dtype, shape, bytes)")

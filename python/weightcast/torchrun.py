@@ -23,6 +23,7 @@ from .agent_process import AgentProcess
 from .client import Client
 from .client_errors import DaemonError, DeadlineError, NotReadyError, UsageError, error_of
 from .compat.settings import environment as variable
+from .compat.settings import environment_number
 
 __all__ = ["start_agent"]
 
@@ -45,8 +46,8 @@ def start_agent(
     The agent ends with this process. Raises `UsageError`, what the daemon answers to rank 0, on all nodes, and
     `DeadlineError`.
     """
-    node, nodes = _number("GROUP_RANK"), _number("GROUP_WORLD_SIZE")
-    rank, local_rank = _number("RANK"), _number("LOCAL_RANK")
+    node, nodes = environment_number("GROUP_RANK"), environment_number("GROUP_WORLD_SIZE")
+    rank, local_rank = environment_number("RANK"), environment_number("LOCAL_RANK")
     names = [None, *(f"node-{one}" for one in range(1, nodes))] if hosts is None else list(hosts)
     if len(names) != nodes:
         raise UsageError(f"hosts has {len(names)} names, and the job {nodes} nodes (GROUP_WORLD_SIZE)")
@@ -103,18 +104,11 @@ def _store() -> Any:
         return _get_default_store()
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         raise UsageError("start_agent needs a store: call it after init_process_group, or give one")
-    address, port = variable("MASTER_ADDR"), _number("MASTER_PORT")
+    address, port = variable("MASTER_ADDR"), environment_number("MASTER_PORT")
     try:
         return distributed.TCPStore(address, port, is_master=False)
     except RuntimeError as error:
         raise NotReadyError(f"torchrun's store at {address}:{port} does not answer: {_line(error)}") from error
-
-
-def _number(name: str) -> int:
-    text = variable(name)
-    if not text.isdigit():
-        raise UsageError(f"{name} is {text!r}; torchrun sets it to a number")
-    return int(text)
 
 
 def _line(error: BaseException) -> str:

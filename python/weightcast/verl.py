@@ -19,13 +19,15 @@ import time
 import uuid
 from typing import Any, AsyncGenerator, Mapping
 
-import torch
-from verl.checkpoint_engine.base import CheckpointEngine, CheckpointEngineRegistry
-from verl.utils.device import get_device_name, get_torch_device
-from verl.workers.rollout.utils import ensure_async_iterator
-
 from .client_errors import UsageError
+from .needed_packages import needed_by
 from .trainers import Engine, ensure_instances, memory_of_this_process, share_of, update_options
+
+with needed_by("weightcast.verl"):
+    import torch
+    from verl.checkpoint_engine.base import CheckpointEngine, CheckpointEngineRegistry
+    from verl.utils.device import get_device_name, get_torch_device
+    from verl.workers.rollout.utils import ensure_async_iterator
 
 
 @CheckpointEngineRegistry.register("weightcast")

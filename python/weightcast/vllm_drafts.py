@@ -13,6 +13,7 @@ from .errors import ModelNotReloadable
 from .vllm_reload import Target
 
 NO_DRAFT = "this engine has no draft model that takes weights"
+NONE_APART = "this engine has no draft model that takes the weights apart from its target"
 
 _WITHOUT_WEIGHTS = ("ngram", "ngram_gpu", "suffix", "extract_hidden_states")
 
@@ -38,19 +39,25 @@ def targets_of(worker: Any) -> list[Target]:
 
     Any other draft model would refuse the target's names, or take them for its own, in between: `draft_apart`.
     """
-    targets = [Target("target", worker.get_model(), worker.model_config)]
+    return [target_of(worker), *(draft for draft in drafts_of(worker) if not draft.required)]
+
+
+def target_of(worker: Any) -> Target:
+    return Target("target", worker.get_model(), worker.model_config)
+
+
+def drafts_of(worker: Any) -> list[Target]:
+    """The worker's draft model, if it has one that has weights. One out of the target's checkpoint may find nothing there."""
     draft = _draft_model_of(worker)
-    if draft is not None and _is_out_of_target(_speculation_of(worker)):
-        targets.append(Target("draft", draft, _speculation_of(worker).draft_model_config, required=False))
-    return targets
+    if draft is None:
+        return []
+    speculation = _speculation_of(worker)
+    return [Target("draft", draft, speculation.draft_model_config, required=not _is_out_of_target(speculation))]
 
 
 def draft_apart(worker: Any) -> Target | None:
     """The worker's draft model if it is made of files of its own (EAGLE, another model)."""
-    draft = _draft_model_of(worker)
-    if draft is None or _is_out_of_target(_speculation_of(worker)):
-        return None
-    return Target("draft", draft, _speculation_of(worker).draft_model_config)
+    return next((draft for draft in drafts_of(worker) if draft.required), None)
 
 
 def check_draft(vllm_config: Any) -> None:

@@ -33,6 +33,17 @@ def check_experts(layer: Any, which: str) -> None:
         )
 
 
+def share_of_experts(model: Any) -> float:
+    """Of the experts of each layer, how many this worker keeps: 1 where all, or where there are none."""
+    share = 0.0
+    for layer in model.modules():
+        held = vars(layer)
+        local, every = held.get("local_num_experts"), held.get("global_num_experts", held.get("logical_num_experts"))
+        if isinstance(local, int) and isinstance(every, int) and every > 0:
+            share = max(share, min(1.0, local / every))
+    return share or 1.0
+
+
 def _kernels_of(method: Any) -> str:
     backend = getattr(method, "unquantized_backend", None) or getattr(method, "fp8_backend", None)
     return "unknown" if backend is None else str(getattr(backend, "name", backend))

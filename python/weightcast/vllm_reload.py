@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ class LayerwiseReload:
         self._tied_head: Any | None = None
         self._derived = DerivedTensors(target.model, walks)
         self._end_what_is_under_way()
-        self._check()
+        _check_layers(target, self._layers, self._infos)
         self._tied_head = _tied_head(target)
         self._coverage = self._coverage_to_check()
 
@@ -132,20 +132,6 @@ class LayerwiseReload:
             logger.warning("an earlier update left layers of the %s model half-way", self._target.which)
             with self._device:
                 self._restore()
-
-    def _check(self) -> None:
-        model = self._target.model
-        recorded = any(any(info.restore_metadata) for info in self._infos)
-        if not recorded and next(model.parameters(), None) is not None:
-            raise ModelNotReloadable(
-                f"vLLM has no record of how the {self._target.which} model was created, so it cannot reload it "
-                "in place; start the engine with another --load-format"
-            )
-        packed_once = next((layer for layer in self._layers if _is_packed_once(layer)), None)
-        if packed_once is not None:
-            raise ModelNotReloadable(
-                f"vLLM packs the {self._target.which} model's experts for the CPU when it starts, and never again"
-            )
 
     def check_proven(self) -> None:
         """Raises ModelNotReloadable."""
@@ -246,10 +232,33 @@ Reload = LayerwiseReload | RawReload
 
 def reload_of(target: Target, device: torch.device, walks: Walks, parts: KeptParts) -> Reload:
     """`parts` sees what is read. Touches nothing but what another update left half-way. Raises ModelNotReloadable."""
+    layerwise = _layerwise()
+    if layerwise is None:
+        return RawReload(target, device, walks, parts)
+    return LayerwiseReload(layerwise, target, device, walks, parts)
+
+
+def check_reloadable(target: Target) -> None:
+    """Raises ModelNotReloadable where `reload_of` would. Touches nothing."""
+    layerwise = _layerwise()
+    if layerwise is None:
+        return
+    layers = list(target.model.modules())
+    _check_layers(target, layers, [layerwise.get_layerwise_info(layer) for layer in layers])
+    _tied_head(target)
+
+
+def is_layerwise() -> bool:
+    """Whether this vLLM has a reload of its own."""
+    return _layerwise() is not None
+
+
+def _layerwise() -> Any | None:
+    """vLLM's module. Raises ModelNotReloadable if it is another than weightcast knows."""
     try:
         layerwise = importlib.import_module(_LAYERWISE)
     except ImportError:
-        return RawReload(target, device, walks, parts)
+        return None
     needed = (
         "initialize_layerwise_reload",
         "finalize_layerwise_reload",
@@ -262,7 +271,21 @@ def reload_of(target: Target, device: torch.device, walks: Walks, parts: KeptPar
         raise ModelNotReloadable(
             f"this vLLM's layerwise reload is not one that weightcast knows: no {lacking[0]}"
         )
-    return LayerwiseReload(layerwise, target, device, walks, parts)
+    return layerwise
+
+
+def _check_layers(target: Target, layers: Sequence[Any], infos: Sequence[Any]) -> None:
+    """`infos`: vLLM's records of the layers. Raises ModelNotReloadable."""
+    recorded = any(any(info.restore_metadata) for info in infos)
+    if not recorded and next(target.model.parameters(), None) is not None:
+        raise ModelNotReloadable(
+            f"vLLM has no record of how the {target.which} model was created, so it cannot reload it "
+            "in place; start the engine with another --load-format"
+        )
+    if any(map(_is_packed_once, layers)):
+        raise ModelNotReloadable(
+            f"vLLM packs the {target.which} model's experts for the CPU when it starts, and never again"
+        )
 
 
 def _is_under_way(info: Any) -> bool:

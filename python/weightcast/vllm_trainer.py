@@ -20,18 +20,20 @@ import socket as sockets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from vllm.distributed.weight_transfer.base import (
-    TrainerInitInfo,
-    TrainerWeightTransferEngine,
-    VLLMWeightSyncClient,
-    WeightSource,
-)
-
 from . import vllm_plugin
 from .client_errors import UsageError
 from .client_results import Update
+from .needed_packages import needed_by
 from .trainers import Engine, ensure_instances, memory_of_this_process, share_of, update_options
+
+with needed_by("weightcast.vllm_trainer"):
+    import torch
+    from vllm.distributed.weight_transfer.base import (
+        TrainerInitInfo,
+        TrainerWeightTransferEngine,
+        VLLMWeightSyncClient,
+        WeightSource,
+    )
 
 if TYPE_CHECKING:
     # Python 3.10 has none, and needs none.

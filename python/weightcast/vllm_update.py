@@ -13,6 +13,7 @@ import torch
 import zmq
 
 from .errors import EngineAsleep, WeightcastError
+from .installed_versions import is_changing, is_installed
 from .kept_parts import KeptParts
 from .messages import Installed, Open
 from .receive import ReceivedWeights, receive_weights
@@ -76,6 +77,7 @@ class ModelUpdate:
         with self._undone_if_it_fails():
             if not self._begun:
                 self._begun = True
+                is_changing(target.model for target in self._targets)
                 with self._scope():
                     for reload in self._reloads:
                         reload.begin()
@@ -161,6 +163,7 @@ def install_weights(
             silence_seconds=silence_seconds,
         )
         report = update.report()
+    is_installed((target.model for target in targets), received.version)
     logger.info("%s is installed, %d tensors: %s", received.version, received.tensors, report)
     return received, report
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -23,15 +22,11 @@ import torch
 import zmq
 
 from .errors import WeightcastError
-from .messages import PROTOCOL_VERSION
 from .receive import DEFAULT_SILENCE_SECONDS, LoadWeights, receive_weights
-from .vllm_drafts import check_draft, draft_apart, refusal_of_draft, targets_of
-from .vllm_update import install_weights, survey_models
-
-# Below vLLM's own logger, so that it is printed as vLLM's lines are.
-logger = logging.getLogger("vllm.weightcast")
-
-_NONE_APART = "this engine has no draft model that takes the weights apart from its target"
+from .vllm_answers import answer_of, answer_to_update, survey_worker
+from .vllm_drafts import NONE_APART, check_draft, draft_apart, targets_of
+from .vllm_state import state_of
+from .vllm_update import install_weights
 
 
 class VllmWorkerExtension:
@@ -55,45 +50,13 @@ class VllmWorkerExtension:
         """
         return answer_of(lambda: update_worker(self, links, silence_seconds, draft_too))
 
-    def weightcast_exchanges(self) -> dict[str, Any]:
-        """How often the weights are taken in an update with `draft_too`, and why not twice. Asked before an engine is paused."""
-        if draft_apart(self) is None:
-            return {"exchanges": 1, "why": _NONE_APART}
-        refusal = refusal_of_draft(self.vllm_config)
-        return {"exchanges": 2} if refusal is None else {"exchanges": 1, "why": refusal}
-
-    def weightcast_protocol(self) -> dict[str, int]:
-        """Version of the worker link. Asked before an engine is paused; workers of version 1 have no such method.
-
-        vLLM's route makes strings of all but None, lists and dictionaries.
-        """
-        return {"protocol": PROTOCOL_VERSION}
+    def weightcast_protocol(self) -> dict[str, Any]:
+        """What it says of itself (`state_of`), asked before an engine is paused. Workers of version 1 have no such method."""
+        return state_of(self, in_sessions=False)
 
     def weightcast_survey(self, address: str) -> dict[str, Any]:
         """Says what the models hold to whoever listens at `address`. Changes nothing. An error is an answer, too."""
-
-        def survey() -> dict[str, Any]:
-            device = self.device or self.model_runner.device
-            draft = draft_apart(self)
-            for targets in (targets_of(self), [draft] if draft is not None else []):
-                if targets:
-                    survey_models(address, targets, vllm_config=self.vllm_config, device=device)
-            return {}
-
-        return answer_of(survey)
-
-
-def answer_of(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a call answers, or its traceback as `error`.
-
-    Where several workers raise, vLLM answers with the first one's error, and finds the others' answers in its queues at the
-    next call, which then seems to have failed as well (vllm/v1/executor/multiproc_executor.py, collective_rpc).
-    """
-    try:
-        return call()
-    except Exception:
-        logger.exception("the call has failed")
-        return {"error": traceback.format_exc()}
+        return answer_of(lambda: survey_worker(self, address))
 
 
 def update_worker(
@@ -102,12 +65,9 @@ def update_worker(
     """`VllmWorkerExtension.update_weights_from_weightcast`, whose errors are raised."""
     draft = draft_apart(worker)
     if draft_too and draft is None:
-        raise WeightcastError(_NONE_APART)
+        raise WeightcastError(NONE_APART)
     if draft is not None and draft_too:
         check_draft(worker.vllm_config)
-    elif draft is not None:
-        why = refusal_of_draft(worker.vllm_config) or "it takes them if the cluster is told hasDraftModel"
-        logger.warning("the draft model keeps its weights: %s", why)
     following = [draft] if draft is not None and draft_too else []
     options: dict[str, Any] = {
         "vllm_config": worker.vllm_config,
@@ -119,7 +79,7 @@ def update_worker(
     for target in following:
         _, of_draft = install_weights(links, [target], **options)
         report["models"] += of_draft["models"]
-    return {"epoch": received.epoch, "version": received.version, "tensors": received.tensors, **report}
+    return answer_to_update(received, report)
 
 
 def update_weights_from_ipc(

@@ -32,7 +32,6 @@ type CollectiveMethod = (state: EngineState, args: readonly unknown[], timeout: 
 /** The methods of `/collective_rpc` by name: those of vLLM's workers together with a worker extension's. */
 export const collectiveMethods: ReadonlyMap<string, CollectiveMethod> = new Map<string, CollectiveMethod>([
   ['update_weights_from_weightcast', updateWeights],
-  ['weightcast_exchanges', exchanges],
   ['weightcast_protocol', sayProtocol],
   ['weightcast_survey', survey],
   ['weight_digests', ({ workers }, args, timeout) => call(workers, 'digestWeights', args, timeout)],
@@ -78,8 +77,11 @@ function updateWeights(state: EngineState, args: readonly unknown[], timeout: nu
   };
 }
 
-function sayProtocol({ workers }: EngineState): Call<object[]> {
-  const result = Promise.resolve(workers.workers.map(() => ({ protocol: protocolVersion })));
+/** As `state_of` of python/weightcast/vllm_state.py. */
+function sayProtocol({ workers, hasDraftModel, version }: EngineState): Call<object[]> {
+  const draft = { takes: hasDraftModel ? 'apart' : 'none', why: null, refusal: null, unproven: null };
+  const held = version === dummyVersion ? null : { version: version === brokenVersion ? null : version };
+  const result = Promise.resolve(workers.workers.map(() => ({ protocol: protocolVersion, draft, held })));
   return { result, done: settled(result) };
 }
 
@@ -107,13 +109,6 @@ function dumpWeights(state: EngineState, args: readonly unknown[], timeout: numb
       file.close();
     });
   return { result: written, done: settled(written) };
-}
-
-/** How many times each worker takes the weights in an update. */
-function exchanges({ workers, hasDraftModel }: EngineState, args: readonly unknown[]): Call<object[]> {
-  parseArguments(z.tuple([]), args, 'no arguments');
-  const result = Promise.resolve(workers.workers.map(() => ({ exchanges: hasDraftModel ? 2 : 1 })));
-  return { result, done: settled(result) };
 }
 
 function call(

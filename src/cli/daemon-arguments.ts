@@ -3,6 +3,7 @@ import { DaemonClient, isSocketOfUser } from '../daemon/client.ts';
 import { readToken } from '../daemon/configuration.ts';
 import { defaultSocket } from '../daemon/default-socket.ts';
 import { NotReadyError, UsageError } from '../errors.ts';
+import { interruptible } from './interrupt.ts';
 
 /** Which daemon a command talks to. */
 export interface DaemonArguments {
@@ -29,14 +30,18 @@ export function isDaemonMeant({ socket, daemon }: DaemonArguments): boolean {
   return socket !== undefined || daemon !== undefined || isSocketOfUser(defaultSocket());
 }
 
-/** Calls `work` with the daemon that is meant. Rejects with `NotReadyError` where there is none. */
+/**
+ * Calls `work` with the daemon that is meant. Rejects with `NotReadyError` where there is none, and as soon as the signal aborts:
+ * the daemon may go on with what it was asked for.
+ */
 export async function withDaemon<T>(
   options: DaemonArguments,
+  signal: AbortSignal,
   work: (client: DaemonClient) => Promise<T>,
 ): Promise<T> {
   const client = clientOf(options);
   try {
-    return await work(client);
+    return await interruptible(work(client), signal);
   } finally {
     await client.close();
   }

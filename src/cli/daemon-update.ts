@@ -1,4 +1,5 @@
 import { basename, resolve } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { UpdateOptions } from '../cluster/cluster.ts';
 import type { DaemonClient } from '../daemon/client.ts';
@@ -7,13 +8,12 @@ import {
   CheckpointError,
   describe,
   fromWire,
-  PeerLostError,
+  OverloadedError,
   UsageError,
   type WireError,
 } from '../errors.ts';
 import type { Summary } from '../observe/summary.ts';
 import { type DaemonArguments, withDaemon } from './daemon-arguments.ts';
-import { interruptible } from './interrupt.ts';
 import { Reporter } from './reporter.ts';
 import { writeResult } from './result-file.ts';
 
@@ -55,42 +55,57 @@ export async function updateByDaemon(
       connectTimeoutSeconds: connectTimeoutMilliseconds / 1_000,
     }),
   };
-  await withDaemon(options, async (client) => {
+  let running: string | null = null;
+  const report = await withDaemon(options, signal, async (client) => {
     if (path !== null)
-      await interruptible(
-        client.call('POST', '/v1/checkpoints', { name: checkpoint, path, temporary: true }).catch((error) => {
+      await client
+        .call('POST', '/v1/checkpoints', { name: checkpoint, path, temporary: true })
+        .catch((error) => {
           // What is registered already has a name, and is easily taken for a path.
           const isWord = error instanceof CheckpointError && !options.checkpoint!.includes('/');
           throw isWord
             ? new CheckpointError(`${describe(error)}; for a checkpoint that the daemon has, give --name`)
             : error;
-        }),
-        signal,
-      );
+        });
     const { id } = (await client.call('POST', '/v1/updates', body)) as Job;
-    const report = await interruptible(followed(client, id), signal).catch((error) => {
-      if (!signal.aborted) throw error;
-      throw new AbortedError(`${describe(error)}; update ${id} goes on in the daemon (weightcast status)`);
-    });
-    const reporter = new Reporter();
-    reporter.table(report);
-    writeResult(options.json, report);
+    running = id;
+    return followed(client, id);
+  }).catch((error) => {
+    if (!signal.aborted || running === null) throw error;
+    throw new AbortedError(`${describe(error)}; update ${running} goes on in the daemon (weightcast status)`);
   });
+  new Reporter().table(report);
+  writeResult(options.json, report);
+}
+
+/** Between two looks where events cannot be had. */
+const lookMilliseconds = 500;
+
+/** An update that has ended. `onEvent` is told of what comes before, unless the daemon has too many listeners. */
+async function ended(
+  client: DaemonClient,
+  id: string,
+  onEvent: (event: Readonly<Record<string, unknown>>) => void,
+): Promise<Job> {
+  for (;;) {
+    try {
+      for await (const event of client.events(id)) onEvent(event);
+    } catch (error) {
+      if (!(error instanceof OverloadedError)) throw error;
+    }
+    const job = (await client.call('GET', `/v1/updates/${encodeURIComponent(id)}`)) as Job;
+    if (job.state !== 'running') return job;
+    await setTimeout(lookMilliseconds);
+  }
 }
 
 /** Shows the progress of an update. Resolves with its report; rejects with its error. */
 async function followed(client: DaemonClient, id: string): Promise<Summary> {
   const reporter = new Reporter();
-  try {
-    for await (const event of client.events(id)) {
-      // The daemon has summed up the ranks.
-      if (event.type === 'progress') reporter.progress({ ...event, rank: 0 } as unknown as Progress);
-    }
-  } finally {
-    reporter.end();
-  }
-  const { report, error } = (await client.call('GET', `/v1/updates/${encodeURIComponent(id)}`)) as Job;
+  const { report, error } = await ended(client, id, (event) => {
+    // The daemon has summed up the ranks.
+    if (event.type === 'progress') reporter.progress({ ...event, rank: 0 } as unknown as Progress);
+  }).finally(() => reporter.end());
   if (error !== null) throw fromWire(error);
-  if (report === null) throw new PeerLostError(`the daemon has ended before update ${id}`);
-  return report;
+  return report!;
 }

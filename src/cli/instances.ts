@@ -54,16 +54,16 @@ export function addCommand(): Command {
     )
     .option('--draft-model', 'the engine has a draft model that receives the weights too, as in SGLang')
     .option('--reset-cache', "drop the engine's caches after updates")
-    .action((options: AddOptions) => runCommand(() => add(options)));
+    .action((options: AddOptions) => runCommand((signal) => add(options, signal)));
 }
 
-async function add(options: AddOptions): Promise<void> {
+async function add(options: AddOptions, signal: AbortSignal): Promise<void> {
   const { host, engine, link, pause, resetCache } = options;
   const endpoint = endpointOf(options.endpoint);
   const name = options.name ?? endpoint;
   const words = { host, engine, link, pause, resetCache, hasDraftModel: options.draftModel };
   const body = { name, endpoint, ...placesOf(options), ...words, ...apiKeyOf() };
-  const added = await withDaemon(options, (client) => client.call('POST', '/v1/instances', body));
+  const added = await withDaemon(options, signal, (client) => client.call('POST', '/v1/instances', body));
   const { instances } = added as z.infer<typeof statusAnswer>;
   const { ranks } = instances.find((one) => one.name === name)!;
   process.stdout.write(`added ${name} with ${ranks.length === 1 ? 'rank' : 'ranks'} ${ranks.join(' ')}\n`);
@@ -91,9 +91,9 @@ export function removeCommand(): Command {
       .description('Remove an instance from a daemon: end its ranks. Its engine keeps running.')
       .argument('<name>', 'name of the instance'),
   ).action((name: string, options: DaemonArguments) =>
-    runCommand(async () => {
+    runCommand(async (signal) => {
       const path = `/v1/instances/${encodeURIComponent(name)}`;
-      await withDaemon(options, (client) => client.call('DELETE', path));
+      await withDaemon(options, signal, (client) => client.call('DELETE', path));
       process.stdout.write(`removed ${name}\n`);
     }),
   );

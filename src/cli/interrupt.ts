@@ -12,8 +12,6 @@ type EndSignal = keyof typeof exitCodes;
  */
 export async function runCommand(command: (signal: AbortSignal) => Promise<void>): Promise<never> {
   const abort = new AbortController();
-  // Who reads has read enough, as `head` does.
-  process.stdout.on('error', () => process.exit(0));
   let interruptedBy: EndSignal | null = null;
   for (const name of Object.keys(exitCodes) as EndSignal[]) {
     process.on(name, () => {

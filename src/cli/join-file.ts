@@ -18,13 +18,13 @@ export function joinFileCommand(): Command {
       .argument('<host>', 'name of a host that joins (weightcast serve --host)'),
   )
     .option('--output <file>', 'write it to this file, for its owner only (default: standard output)')
-    .action((host: string, options: Options) => runCommand(() => get(host, options)));
+    .action((host: string, options: Options) => runCommand((signal) => get(host, options, signal)));
 }
 
-async function get(host: string, { output, ...daemon }: Options): Promise<void> {
+async function get(host: string, { output, ...daemon }: Options, signal: AbortSignal): Promise<void> {
   checkOutputFile('--output', output);
   const path = `/v1/hosts/${encodeURIComponent(host)}/join-file`;
-  const { joinFile } = (await withDaemon(daemon, (client) => client.call('GET', path))) as {
+  const { joinFile } = (await withDaemon(daemon, signal, (client) => client.call('GET', path))) as {
     joinFile: string;
   };
   if (output === undefined) process.stdout.write(joinFile);

@@ -15,6 +15,9 @@ import { stopCommand } from './stop.ts';
 import { unregisterCommand } from './unregister.ts';
 import { updateCommand } from './update.ts';
 
+// Who reads has read enough, as `head` does: what is being done is done all the same.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
+
 const { version } = JSON.parse(readFileSync(new URL('package.json', packageRoot), 'utf8'));
 
 const program = new Command('weightcast')

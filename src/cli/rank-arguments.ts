@@ -1,9 +1,17 @@
 import type { WorkerOptions } from '../actors/protocol/instance-options.ts';
 import { deviceUuid } from '../cluster/workers.ts';
 import { UsageError } from '../errors.ts';
+import { parseCount } from '../units.ts';
 
 /** No engine has more; a range that is a slip of the keyboard would fill memory. */
 const mostRanks = 1_024;
+
+/** The number of ranks of an engine. Throws `UsageError` naming the option. */
+export function rankCountOf(text: string): number {
+  const count = parseCount(text, '--ranks');
+  if (count > mostRanks) throw new UsageError(`--ranks is "${text}"; an engine has at most ${mostRanks}`);
+  return count;
+}
 
 /** `0-3` or `0,1,4`. Throws `UsageError` naming the option. */
 export function ranksOf(text: string): number[] {

@@ -25,14 +25,14 @@ export function registerCommand(): Command {
       .argument('<path...>', "a model's directory, or safetensors files"),
   )
     .option('--name <name>', 'name of the checkpoint (default: its file name)')
-    .action((paths: string[], options: Options) => runCommand(() => register(paths, options)));
+    .action((paths: string[], options: Options) => runCommand((signal) => register(paths, options, signal)));
 }
 
-async function register(paths: readonly string[], options: Options): Promise<void> {
+async function register(paths: readonly string[], options: Options, signal: AbortSignal): Promise<void> {
   const files = paths.map((path) => resolve(path));
   const name = options.name ?? basename(files[0]!);
   const source = files.length === 1 ? { path: files[0] } : { files };
-  const answer = await withDaemon(options, (client) =>
+  const answer = await withDaemon(options, signal, (client) =>
     client.call('POST', '/v1/checkpoints', { name, ...source }),
   );
   process.stdout.write(`${textOf(answer as Registered)}\n`);

@@ -2,7 +2,7 @@ import type { Progress } from '../actors/protocol/status-values.ts';
 import type { InstanceReport } from '../actors/protocol/update-values.ts';
 import { rankName } from '../checkpoint/rank-name.ts';
 import { ProgressBar, ProgressSum } from '../observe/progress-bar.ts';
-import type { Summary } from '../observe/summary.ts';
+import { draftText, type Summary } from '../observe/summary.ts';
 import { formatBytes } from '../units.ts';
 
 const labels = { load: 'loading', receive: 'receiving', update: 'updating' } as const;
@@ -88,13 +88,14 @@ function stagesText({ stages }: Summary): string {
 const proofNames = ['arrived', 'installed', 'answering'] as const;
 
 /** An instance's outcome and its proofs, in one line. */
-function instanceText({ outcome, paused, proofs, fed, error }: InstanceReport): string {
+function instanceText({ outcome, paused, proofs, fed, draftKept, error }: InstanceReport): string {
   const asked = proofNames.filter((proof) => proofs[proof] !== 'not asked');
   const proved = asked.map((proof) => `${proof} ${proofs[proof]}`).join(', ') || 'no proof asked for';
   const parts = [
     paused ? `${outcome}, paused` : outcome,
     outcome === 'updated' ? proved : null,
     fed === 'parts' ? 'each rank got only the parts that it keeps' : null,
+    draftKept && draftText(draftKept),
     error?.message,
   ];
   return parts.filter((part) => part).join('; ');

@@ -39,7 +39,7 @@ async function resume(options: Options, command: Command, signal: AbortSignal): 
   }
   refuseUnused(command, ['engine', 'timeout'], 'needs --endpoint: a daemon has it of its instances');
   const path = `/v1/instances/${encodeURIComponent(instance!)}/resume`;
-  await withDaemon(options, (client) => client.call('POST', path));
+  await withDaemon(options, signal, (client) => client.call('POST', path));
   process.stdout.write(`instance ${instance} is resumed\n`);
 }
 

@@ -1,8 +1,10 @@
+import { setTimeout } from 'node:timers/promises';
 import { Command } from 'commander';
 import type * as z from 'zod';
 import type { DaemonClient } from '../daemon/client.ts';
 import type { statusAnswer } from '../daemon/schemas.ts';
 import { toWireNames } from '../daemon/wire-names.ts';
+import { draftText } from '../observe/summary.ts';
 import { formatBytes } from '../units.ts';
 import { type DaemonArguments, withDaemon, withDaemonOptions } from './daemon-arguments.ts';
 import { runCommand } from './interrupt.ts';
@@ -25,7 +27,12 @@ export function statusCommand(): Command {
     .option('--watch', 'show it again each second, until Ctrl-C')
     .option('--json', 'print it as JSON')
     .action((options: Options) =>
-      runCommand((signal) => withDaemon(options, (client) => show(client, options, signal))),
+      runCommand((signal) =>
+        withDaemon(options, signal, (client) => show(client, options, signal)).catch((error) => {
+          // Ctrl-C is how it ends.
+          if (!options.watch || !signal.aborted) throw error;
+        }),
+      ),
     );
 }
 
@@ -36,15 +43,9 @@ async function show(client: DaemonClient, { watch, json }: Options, signal: Abor
     const isDrawn = watch && !json && process.stdout.isTTY;
     process.stdout.write(`${isDrawn ? '\x1b[H\x1b[J' : ''}${text}\n`);
     if (!watch) return;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, watchMilliseconds);
-      signal.addEventListener('abort', () => {
-        clearTimeout(timer);
-        resolve();
-      });
-    });
-    // Ctrl-C is how it ends.
-    if (signal.aborted) return;
+    await setTimeout(watchMilliseconds, undefined, { signal });
+    // Who reads it has read enough, as `head` does.
+    if (process.stdout.errored !== null) return;
   }
 }
 
@@ -66,7 +67,7 @@ function linesOf(status: Status): string[] {
 }
 
 function instanceText(
-  { name, state, version, is_paused, endpoint, ranks, problem }: Status['instances'][number],
+  { name, state, version, is_paused, endpoint, ranks, problem, draft_kept }: Status['instances'][number],
   hostOf: ReadonlyMap<number, string>,
 ) {
   const what = version === null ? state : `${state} ${version.checkpoint}@${version.digest}`;
@@ -78,7 +79,8 @@ function instanceText(
   const placed = [...hosts].map(([host, own]) => `${own.join(' ')} on ${host}`);
   const numbers = hosts.size > 1 ? placed.join(', ') : ranks.join(' ');
   const where = `${endpoint}, ${ranks.length === 1 ? 'rank' : 'ranks'} ${numbers}`;
-  return [name, `${what}${is_paused ? ', paused' : ''}`, where, problem].filter((part) => part).join('; ');
+  const draft = draft_kept && draftText(draft_kept);
+  return [name, `${what}${is_paused ? ', paused' : ''}`, where, problem, draft].filter((part) => part).join('; ');
 }
 
 function checkpointText({

@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { DeadlineError } from '../errors.ts';
 import { isRunning } from '../processes/is-running.ts';
 import { type DaemonArguments, withDaemon, withDaemonOptions } from './daemon-arguments.ts';
-import { runCommand } from './interrupt.ts';
+import { interruptible, runCommand } from './interrupt.ts';
 
 /** A daemon ends its updates and ranks, and kills what does not end: it takes no longer than this. */
 const stopMilliseconds = 120_000;
@@ -14,17 +14,17 @@ export function stopCommand(): Command {
     new Command('stop').description(
       'End a daemon, its ranks, and all that it has in shared memory. Engines keep running.',
     ),
-  ).action((options: DaemonArguments) => runCommand(() => stop(options)));
+  ).action((options: DaemonArguments) => runCommand((signal) => stop(options, signal)));
 }
 
-async function stop(options: DaemonArguments): Promise<void> {
-  const pid = await withDaemon(options, async (client) => {
+async function stop(options: DaemonArguments, signal: AbortSignal): Promise<void> {
+  const pid = await withDaemon(options, signal, async (client) => {
     const { daemon } = (await client.call('GET', '/v1/status')) as { daemon: { pid: number } };
     await client.call('POST', '/v1/stop');
     return daemon.pid;
   });
   // On another host it cannot be seen.
-  if (options.daemon === undefined) await ended(pid);
+  if (options.daemon === undefined) await interruptible(ended(pid), signal);
   process.stdout.write(options.daemon === undefined ? 'the daemon has ended\n' : 'the daemon is stopping\n');
 }
 

@@ -8,9 +8,9 @@ export function unregisterCommand(): Command {
       .description('Unregister a checkpoint of a daemon: its host memory is free for later ones.')
       .argument('<name>', 'name of the checkpoint'),
   ).action((name: string, options: DaemonArguments) =>
-    runCommand(async () => {
+    runCommand(async (signal) => {
       const path = `/v1/checkpoints/${encodeURIComponent(name)}`;
-      await withDaemon(options, (client) => client.call('DELETE', path));
+      await withDaemon(options, signal, (client) => client.call('DELETE', path));
       process.stdout.write(`unregistered ${name}\n`);
     }),
   );

@@ -1,4 +1,3 @@
-import { writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
@@ -18,8 +17,9 @@ import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { type PlaceArguments, placeOf, withPlaceOptions } from './engine-place.ts';
 import { interruptible, runCommand } from './interrupt.ts';
 import { checkOutputFile } from './output-file.ts';
+import { rankCountOf } from './rank-arguments.ts';
 import { Reporter } from './reporter.ts';
-import { reworded, withFailureWritten, writeResult } from './result-file.ts';
+import { reworded, withFailureWritten, writeOutput, writeResult } from './result-file.ts';
 import { refuseUnused } from './unused-options.ts';
 
 interface Options extends DaemonArguments, PlaceArguments {
@@ -192,16 +192,20 @@ async function updateAlone(
   signal: AbortSignal,
 ): Promise<void> {
   if (options.ranks === undefined) throw new UsageError('--endpoint needs --ranks');
-  const ranks = parseCount(options.ranks, '--ranks');
+  const ranks = rankCountOf(options.ranks);
   const place = placeOf(options, ranks);
   const { source, name } = await sourceOf(options);
   const reporter = new Reporter(ranks);
-  const cluster = await Cluster.start({
-    ranks,
-    instances: [{ ...instanceOf(options, options.endpoint), ...place.instance }],
-    ...place.cluster,
-    onProgress: (progress) => reporter.progress(progress),
-  });
+  // What has been started when it is interrupted ends with this process.
+  const cluster = await interruptible(
+    Cluster.start({
+      ranks,
+      instances: [{ ...instanceOf(options, options.endpoint), ...place.instance }],
+      ...place.cluster,
+      onProgress: (progress) => reporter.progress(progress),
+    }),
+    signal,
+  );
   try {
     await interruptible(cluster.register(name, source), signal);
     // An engine that is still paused would have nobody left who tries to resume it.
@@ -211,8 +215,7 @@ async function updateAlone(
     const summary = summarize(report);
     reporter.table(summary);
     writeResult(options.json, summary);
-    if (options.timeline !== undefined)
-      writeFileSync(options.timeline, JSON.stringify(chromeTrace(report.timelines)));
+    writeOutput(options.timeline, () => JSON.stringify(chromeTrace(report.timelines)));
     if (options.saveMetas !== undefined) await stayReadable(cluster, name, options.saveMetas, signal);
   } finally {
     reporter.end();

@@ -4,17 +4,16 @@ import type { FastifyInstance } from 'fastify';
 import { describe, UsageError } from '../errors.ts';
 import { createLog } from '../observe/log.ts';
 import { checkpointEngineRoutes } from './checkpoint-engine-routes.ts';
+import { ConnectionLimit } from './connection-limit.ts';
 import { EventStreams } from './event-stream.ts';
 import { Linger } from './linger.ts';
 import { operatorRoutes } from './operator-routes.ts';
 import { serviceRoutes } from './routes.ts';
-import { arrivalLimits, createServer, refuseMalformed } from './server.ts';
+import { refuseMalformed } from './raw-answers.ts';
+import { arrivalLimits, createServer } from './server.ts';
 import { Service, type ServiceOptions } from './service.ts';
 import { Sessions } from './sessions.ts';
 import { SocketLock } from './socket-lock.ts';
-
-/** More clients at once are a mistake, or an attack. */
-const mostConnections = 512;
 
 export interface DaemonOptions extends ServiceOptions {
   /** Path of the socket, which only this user may use. */
@@ -73,6 +72,7 @@ export class Daemon {
       const sessions = new Sessions(service.shared);
       const facts = { version: options.version, startedAt: new Date().toISOString() };
       const overTcp = new WeakSet<IncomingMessage>();
+      const limit = new ConnectionLimit();
       const app = createServer({
         routes: [
           ...serviceRoutes(service, facts),
@@ -81,6 +81,7 @@ export class Daemon {
         ],
         version: options.version,
         tokenFor: (request) => (overTcp.has(request) ? options.listen!.token : null),
+        onWork: (request, response) => limit.works(request.socket, response),
         log,
       });
       ends.push(
@@ -88,6 +89,7 @@ export class Daemon {
         () => sessions.close(),
         () => app.close(),
       );
+      limit.watch(app.server);
       await listenOnSocket(app, lock.path);
       const linger =
         options.linger === undefined
@@ -97,8 +99,11 @@ export class Daemon {
       ends.unshift(() => linger?.close());
       let url: string | null = null;
       if (options.listen !== undefined) {
-        const tcp = await listenOnTcp(app, options.listen, overTcp);
-        linger?.watch(tcp);
+        const onServer = (server: Server) => {
+          linger?.watch(server);
+          limit.watch(server);
+        };
+        const tcp = await listenOnTcp(app, options.listen, overTcp, onServer);
         ends.push(() => closed(tcp));
         url = urlOf(tcp);
       }
@@ -126,20 +131,20 @@ async function listenOnSocket(app: FastifyInstance, path: string): Promise<void>
   } finally {
     process.umask(mask);
   }
-  app.server.maxConnections = mostConnections;
 }
 
 async function listenOnTcp(
   app: FastifyInstance,
   { host, port }: { readonly host: string; readonly port: number },
   overTcp: WeakSet<IncomingMessage>,
+  onServer: (server: Server) => void,
 ): Promise<Server> {
   const server = createHttpServer(arrivalLimits, (request, response) => {
     overTcp.add(request);
     app.routing(request, response);
   });
   server.on('clientError', refuseMalformed);
-  server.maxConnections = mostConnections;
+  onServer(server);
   await new Promise<void>((resolve, reject) => {
     const refuse = (error: Error) =>
       reject(new UsageError(`cannot listen on ${host}, port ${port}: ${error.message}`));

@@ -2,6 +2,7 @@ import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { workerCount } from '../cluster/workers.ts';
 import type { EngineClient, ReportedState } from '../engines/engine-client.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
+import { contradiction } from '../engines/workers-said.ts';
 import { sizeRefusal } from '../engines/world-size.ts';
 import { AbortedError, DeadlineError, describe, UsageError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
@@ -53,7 +54,7 @@ export class EngineWatch {
       await client.ready(within(answerMilliseconds));
       await client.state(within(answerMilliseconds));
       const [, size] = await Promise.all([
-        client.linkProtocol(within(workersMilliseconds)),
+        client.workers(within(workersMilliseconds)),
         client.worldSize(within(answerMilliseconds)),
       ]);
       const refusal = size && sizeRefusal(`instance ${name} (${endpoint})`, workerCount(options), size);
@@ -72,8 +73,8 @@ export class EngineWatch {
     const said = await this.#ask(options);
     if (said === null) return null;
     if (typeof said === 'string') return said;
-    if (said.version !== null && said.version !== version)
-      return `its engine says that its weights are ${said.version}, not ${version}: it was started again, or someone else has updated it`;
+    const other = contradiction(version, said.version, null);
+    if (other !== null) return other;
     if (said.isPaused === true || said.isSleeping === true)
       return `its engine was ${said.isPaused === true ? 'paused' : 'put to sleep'} by someone else`;
     return null;

@@ -28,7 +28,7 @@ export class EventStreams {
     response: ServerResponse,
     { update = null, first = null }: { readonly update?: string | null; readonly first?: object | null } = {},
   ): void {
-    if (this.#open.size >= mostStreams)
+    if (this.#open.size >= mostStreams && !this.#dropUnread())
       throw new OverloadedError(`the daemon has ${mostStreams} streams of events already`);
     response.writeHead(200, {
       'content-type': 'text/event-stream',
@@ -47,12 +47,24 @@ export class EventStreams {
       if (response.writableLength > mostWaitingBytes) response.destroy();
       else if (update !== null && event.type === 'update' && event.state !== 'running') response.end();
     });
-    const alive = setInterval(() => response.write(': alive\n\n'), aliveMilliseconds);
+    const alive = setInterval(() => {
+      // What was written then has not been read since.
+      if (response.writableLength > 0) response.destroy();
+      else response.write(': alive\n\n');
+    }, aliveMilliseconds);
     response.once('close', () => {
       clearInterval(alive);
       end();
       this.#open.delete(response);
     });
+  }
+
+  /** Lets go of a client that does not read. Whether there was one. */
+  #dropUnread(): boolean {
+    const unread = [...this.#open].find(({ writableLength }) => writableLength > 0);
+    if (unread !== undefined) this.#open.delete(unread);
+    unread?.destroy();
+    return unread !== undefined;
   }
 
   close(): void {

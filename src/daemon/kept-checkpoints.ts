@@ -11,6 +11,7 @@ import {
   describe,
   mayPass,
   NotFoundError,
+  NotReadyError,
   OverloadedError,
   UsageError,
 } from '../errors.ts';
@@ -73,6 +74,8 @@ export class KeptCheckpoints {
   readonly #shared: SharedFiles;
   readonly #events: EventHub;
   readonly #kept = new Map<string, Kept>();
+  /** What is being registered, and those of its files that are the daemon's. */
+  readonly #arriving = new Set<{ readonly name: string; readonly owned: readonly string[] }>();
   /** What is loading now: a cluster loads one at a time. */
   #loading: string | null = null;
   #loaded = new ProgressSum();
@@ -101,31 +104,44 @@ export class KeptCheckpoints {
     if (problem !== null) throw new CheckpointError(`checkpoint ${name}: ${problem}; register it again`);
   }
 
+  /** The same for who needs it in memory, where there are ranks: throws also `NotReadyError`, while they load it. */
+  checkLoaded(name: string): void {
+    this.check(name);
+    if (this.#get(name).status === null)
+      throw new NotReadyError(`checkpoint ${name} is not loaded yet by the ranks that have joined: try again`);
+  }
+
   /** `hasRanks`: whether there are ranks to hold it; otherwise only its headers are read. Rejects as `Cluster.register`, and with `AccessError`. */
   async register(wanted: Registration, hasRanks: () => boolean): Promise<CheckpointView> {
     await this.#shared.sweep();
-    const { name } = wanted;
-    if (this.#kept.size >= mostCheckpoints && !this.#kept.has(name))
-      throw new OverloadedError(`the daemon keeps ${mostCheckpoints} checkpoints already; unregister some`);
     const registration = { ...wanted, source: await this.#resolve(wanted.source) };
+    const { name } = wanted;
     const owned = pathsOf(registration.source).filter((path) => this.#shared.owns(path));
+    // From here on to where it is noted nothing is waited for: of two that come at once the second one sees the first.
+    this.#checkRoom(name);
     this.#checkPublisher(name, owned);
+    const arriving = { name, owned };
+    this.#arriving.add(arriving);
     this.#shared.keep(owned);
+    let before: Kept | undefined;
+    let kept: Kept;
     try {
       const examined = hasRanks() ? null : await this.#examine(registration, owned);
       // The first instance may have joined meanwhile, and loads what is kept by now.
-      const kept = examined === null || hasRanks() ? await this.#load(registration, owned) : examined;
-      const before = this.#kept.get(name);
+      kept = examined === null || hasRanks() ? await this.#load(registration, owned) : examined;
+      before = this.#kept.get(name);
       this.#kept.set(name, kept);
-      this.#note();
-      await this.#giveBack((before?.owned ?? []).filter((path) => !owned.includes(path)));
-      this.#tell(kept);
-      return viewOf(kept);
     } catch (error) {
-      const used = [...this.#kept.values()].flatMap((kept) => kept.owned);
-      await this.#shared.release(owned.filter((path) => !used.includes(path)));
+      this.#arriving.delete(arriving);
+      const used = this.#usedFiles();
+      await this.#shared.release(owned.filter((path) => !used.has(path)));
       throw error;
     }
+    this.#arriving.delete(arriving);
+    this.#note();
+    await this.#giveBack((before?.owned ?? []).filter((path) => !owned.includes(path)));
+    this.#tell(kept);
+    return viewOf(kept);
   }
 
   /** Rejects with `NotFoundError`, and as `Cluster.unregister`. */
@@ -168,8 +184,8 @@ export class KeptCheckpoints {
   /** Notes the progress of a rank that loads. */
   progress(progress: Progress): void {
     const sum = this.#loaded.add(progress);
-    if (Date.now() - this.#toldAt < progressMilliseconds) return;
-    this.#toldAt = Date.now();
+    if (performance.now() - this.#toldAt < progressMilliseconds) return;
+    this.#toldAt = performance.now();
     this.#events.tell({ type: 'progress', checkpoint: this.#loading, activity: 'load', ...sum });
   }
 
@@ -182,7 +198,7 @@ export class KeptCheckpoints {
 
   /** Files that were replaced or unregistered: their client may write them again if it is sure that no rank reads them. */
   async #giveBack(paths: readonly string[]): Promise<void> {
-    const used = new Set([...this.#kept.values()].flatMap(({ owned }) => owned));
+    const used = this.#usedFiles();
     const unused = paths.filter((path) => !used.has(path));
     if (!unused.some((path) => this.#shared.isInSession(path))) return this.#shared.remove(unused);
     const isFree = await this.#keeper.use((cluster) => cluster.released()).catch(() => false);
@@ -196,11 +212,22 @@ export class KeptCheckpoints {
     return Promise.all(source.map((path) => this.#roots.resolve(path)));
   }
 
+  #usedFiles(): ReadonlySet<string> {
+    return new Set([...this.#kept.values(), ...this.#arriving].flatMap(({ owned }) => owned));
+  }
+
+  #checkRoom(name: string): void {
+    const names = new Set([...this.#kept.keys(), ...[...this.#arriving].map((one) => one.name)]);
+    if (names.size >= mostCheckpoints && !names.has(name))
+      throw new OverloadedError(`the daemon keeps ${mostCheckpoints} checkpoints already; unregister some`);
+  }
+
   /** Of two publishers with one name each would update engines to what the other one has published last. */
   #checkPublisher(name: string, owned: readonly string[]): void {
-    const before = this.#shared.openSessionOf(this.#kept.get(name)?.owned ?? []);
     const now = this.#shared.openSessionOf(owned);
-    if (before === null || now === null || before === now) return;
+    const arriving = [...this.#arriving].filter((one) => one.name === name);
+    const others = [this.#kept.get(name), ...arriving].flatMap((one) => one?.owned ?? []);
+    if (now === null || others.every((path) => [null, now].includes(this.#shared.openSessionOf([path])))) return;
     throw new UsageError(
       `checkpoint ${name} is published by another trainer, which is connected: end that one, or publish by another name (checkpoint of weightcast.connect)`,
     );
@@ -230,7 +257,7 @@ export class KeptCheckpoints {
     this.#loading = name;
     this.#loaded = new ProgressSum();
     // Until then all ranks have said how much they load.
-    this.#toldAt = Date.now();
+    this.#toldAt = performance.now();
     try {
       return await cluster.register(name, source, hosts === undefined ? {} : { hosts });
     } catch (error) {

@@ -3,7 +3,7 @@ import type { InstanceOptions, WorkerOptions } from '../actors/protocol/instance
 import type { ClusterStatus, InstanceStatus } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { isHere, workersOf } from '../cluster/workers.ts';
-import { NotFoundError, UsageError } from '../errors.ts';
+import { BusyError, NotFoundError, UsageError } from '../errors.ts';
 import type { EngineList } from './access.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
 import type { EngineWatch } from './engine-watch.ts';
@@ -23,7 +23,7 @@ interface Kept {
 }
 
 /** While nobody can be asked. */
-const unknown = { state: 'unknown', version: null, isPaused: false, problem: null } as const;
+const unknown = { state: 'unknown', version: null, isPaused: false, problem: null, draftKept: null } as const;
 
 /** The instances of a daemon, and how they joined. */
 export class KeptInstances {
@@ -32,6 +32,9 @@ export class KeptInstances {
   readonly #events: EventHub;
   readonly #watch: EngineWatch;
   readonly #kept = new Map<string, Kept>();
+  /** Those that are being added, and that are being removed. */
+  readonly #adding = new Map<string, { readonly options: InstanceOptions; readonly added: Promise<void> }>();
+  readonly #removing = new Map<string, Promise<void>>();
 
   constructor(keeper: ClusterKeeper, engines: EngineList, events: EventHub, watch: EngineWatch) {
     this.#keeper = keeper;
@@ -54,8 +57,9 @@ export class KeptInstances {
     return [...this.#kept.values()].flatMap(({ served }) => served ?? []);
   }
 
-  /** Throws `NotFoundError`. */
+  /** Throws `NotFoundError`, and `BusyError` while it is being added. */
   check(name: string): void {
+    if (this.#adding.has(name)) throw new BusyError(`instance ${name} is being added`);
     if (!this.#kept.has(name)) throw new NotFoundError(`the daemon has no instance ${name}`);
   }
 
@@ -85,12 +89,22 @@ export class KeptInstances {
   async add(given: InstanceOptions): Promise<void> {
     const options = onOwnDevices(given, workersOf(given));
     this.#engines.check(options.endpoint);
-    const before = this.#kept.get(options.name);
+    const { name } = options;
+    // One of that name that is just leaving is in nobody's way.
+    await this.#removing.get(name)?.catch(() => {});
+    const adding = this.#adding.get(name);
+    const before = this.#kept.get(name) ?? adding;
     if (before !== undefined) {
-      // Who was told to try again has added it already.
-      if (isDeepStrictEqual(before.options, options)) return;
-      throw new UsageError(`the daemon has an instance ${options.name} already, with other options`);
+      // Who was told to try again, or gave up waiting, has added it already, or is still adding it.
+      if (isDeepStrictEqual(before.options, options)) return adding?.added;
+      throw new UsageError(`the daemon has an instance ${name} already, with other options`);
     }
+    const added = this.#add(options).finally(() => this.#adding.delete(name));
+    this.#adding.set(name, { options, added });
+    return added;
+  }
+
+  async #add(options: InstanceOptions): Promise<void> {
     const unasked = await this.#watch.check(options);
     const status = await this.#keeper.use((cluster) => cluster.addInstance(options));
     const { ranks } = status.instances.find(({ name }) => name === options.name)!;
@@ -102,6 +116,12 @@ export class KeptInstances {
   /** Rejects with `NotFoundError`, and as `Cluster.removeInstance`. */
   async remove(name: string): Promise<void> {
     this.check(name);
+    const removed = this.#removing.get(name) ?? this.#remove(name).finally(() => this.#removing.delete(name));
+    this.#removing.set(name, removed);
+    return removed;
+  }
+
+  async #remove(name: string): Promise<void> {
     await this.#keeper.use((cluster) => cluster.removeInstance(name));
     this.#kept.delete(name);
     this.#watch.forget(name);

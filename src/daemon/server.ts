@@ -1,6 +1,5 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import type { IncomingMessage } from 'node:http';
-import type { Duplex } from 'node:stream';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import type * as z from 'zod';
 import { AccessError, NotFoundError, UsageError } from '../errors.ts';
@@ -9,6 +8,7 @@ import { issueOf } from '../schema-issue.ts';
 import { apiHeader, apiVersion, checkApiVersion } from './api-version.ts';
 import { toHttp } from './http-errors.ts';
 import { openApiOf } from './openapi.ts';
+import { refuseMalformed } from './raw-answers.ts';
 import { type Route, route } from './route.ts';
 
 /** A list of 10,000 files fits; nothing else is long. */
@@ -30,11 +30,13 @@ export interface ServerOptions {
   readonly version: string;
   /** What a request has to bring: null for none. */
   readonly tokenFor: (request: IncomingMessage) => string | null;
+  /** Is told when all of a request has arrived, and it is about to be done. */
+  readonly onWork: (request: IncomingMessage, response: ServerResponse) => void;
   readonly log: Logger;
 }
 
 /** The routes as a server that does not listen yet. */
-export function createServer({ routes, version, tokenFor, log }: ServerOptions): FastifyInstance {
+export function createServer({ routes, version, tokenFor, onWork, log }: ServerOptions): FastifyInstance {
   const server = fastify({
     bodyLimit: mostBodyBytes,
     forceCloseConnections: true,
@@ -73,6 +75,7 @@ export function createServer({ routes, version, tokenFor, log }: ServerOptions):
     checkApiVersion(request.headers[apiHeader]);
     return undefined;
   });
+  server.addHook('preValidation', async (request, reply) => onWork(request.raw, reply.raw));
   for (const one of all) addRoute(server, one);
   return server;
 }
@@ -128,25 +131,6 @@ function answerFailure(
   if (status === 503 || status === 429) reply.header('retry-after', '1');
   return reply.code(status).send(body);
 }
-
-/** Answers what is no request of HTTP, or came too slowly, for any server of these routes. */
-export function refuseMalformed(error: NodeJS.ErrnoException, connection: Duplex): void {
-  if (!connection.writable || error.code === 'ECONNRESET') return void connection.destroy();
-  const [status, reason, why] = malformed.get(error.code ?? '') ?? noHttp;
-  const body = JSON.stringify(toHttp(new UsageError(why)).body);
-  connection.end(
-    `HTTP/1.1 ${status} ${reason}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
-  );
-}
-
-const noHttp = [400, 'Bad Request', 'what was sent is no request of HTTP/1.1'] as const;
-const malformed: ReadonlyMap<string, readonly [number, string, string]> = new Map([
-  [
-    'HPE_HEADER_OVERFLOW',
-    [431, 'Request Header Fields Too Large', 'the headers of the request are too large'],
-  ],
-  ['ERR_HTTP_REQUEST_TIMEOUT', [408, 'Request Timeout', 'the request did not arrive in time']],
-]);
 
 function pathOf({ url }: FastifyRequest): string {
   return url.split('?', 1)[0]!;

@@ -82,7 +82,7 @@ export class Service {
 
   /** Starts a cluster, which the configured instances join. Rejects with `UsageError`, and if one of them cannot join. */
   static async start(options: ServiceOptions, log: Logger): Promise<Service> {
-    const shared = new SharedFiles(options.keep);
+    const shared = new SharedFiles(options.keep, log);
     try {
       const roots = await FileRoots.open([...options.roots, shared.path]);
       const service = new Service(options, roots, shared, log);

@@ -2,7 +2,8 @@ import type { ServerResponse } from 'node:http';
 import { OverloadedError } from '../errors.ts';
 import type { SharedFiles } from './shared-files.ts';
 
-const mostSessions = 1_024;
+/** They have connections that stay (connection-limit.ts): others find room beside them, and beside streams of events. */
+const mostSessions = 256;
 /** Comments, so that both sides see that the other one is alive. */
 const aliveMilliseconds = 15_000;
 

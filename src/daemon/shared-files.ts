@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { readdir, stat, unlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { describe } from '../errors.ts';
 import { SharedDirectory } from '../native-bridge/memory.ts';
+import type { Logger } from '../ports.ts';
 import { isRunning } from '../processes/is-running.ts';
 import { leftRecord } from '../processes/sweep.ts';
 import { adoptVersions, dropNote, keepUntil, type LeftVersion, noteVersions } from './left-versions.ts';
@@ -24,6 +26,7 @@ export class SharedFiles {
   /** Clients that are there, and write their files again. */
   readonly #sessions = new Set<string>();
 
+  readonly #log: Logger | null;
   readonly #socket: string | null;
   readonly #keepMilliseconds: number;
   /** Whether there is something for the next daemon. */
@@ -33,7 +36,11 @@ export class SharedFiles {
   readonly #sweeping = setInterval(() => void this.sweep(), abandonedMilliseconds / 2).unref();
 
   /** `keep`: if this process is killed, complete versions stay for so long, for the next daemon on the socket. */
-  constructor(keep: { readonly socket: string; readonly seconds: number } | null = null) {
+  constructor(
+    keep: { readonly socket: string; readonly seconds: number } | null = null,
+    log: Logger | null = null,
+  ) {
+    this.#log = log;
     this.#socket = keep?.socket ?? null;
     this.#keepMilliseconds = (keep?.seconds ?? 0) * 1_000;
     process.on('exit', this.#onExit);
@@ -61,7 +68,14 @@ export class SharedFiles {
       const files = owned.map((path) => basename(path));
       return { name, digest, ...(version !== undefined && { version }), files };
     });
-    noteVersions(this.path, this.#socket, left, Date.now() + this.#keepMilliseconds);
+    try {
+      noteVersions(this.path, this.#socket, left, Date.now() + this.#keepMilliseconds);
+    } catch (error) {
+      // An old note would name what is no more.
+      this.#isNoted = false;
+      dropNote(this.path);
+      this.#log?.error({}, `another daemon would not find what is registered here: ${describe(error)}`);
+    }
   }
 
   get path(): string {

@@ -34,7 +34,9 @@ interface Job {
   readonly id: string;
   readonly checkpoint: string;
   readonly instances: readonly string[];
-  readonly startedAt: number;
+  /** By the clock, which may be set meanwhile; times are counted from `begun`. */
+  readonly startedAt: string;
+  readonly begun: number;
   readonly ended: Promise<UpdateReport>;
   readonly abort: AbortController;
   sum: ProgressSum;
@@ -96,6 +98,7 @@ export class Updates {
     const instances = options.instances ?? this.#instances.names;
     if (instances.length === 0)
       throw new UsageError('the daemon has no instance to update: add one first (weightcast add)');
+    this.#checkpoints.checkLoaded(checkpoint);
     this.#count += 1;
     const id = `${this.#prefix}-${this.#count}`;
     const abort = new AbortController();
@@ -107,12 +110,13 @@ export class Updates {
       id,
       checkpoint,
       instances,
-      startedAt: Date.now(),
+      startedAt: new Date().toISOString(),
+      begun: performance.now(),
       ended,
       abort,
       sum: new ProgressSum(),
       progress: null,
-      toldAt: 0,
+      toldAt: Number.NEGATIVE_INFINITY,
       endedAt: null,
       report: null,
       error: null,
@@ -147,8 +151,8 @@ export class Updates {
     const ranks = activity === 'update' ? this.#instances.ranksOf(job.instances) : 0;
     if (job.progress?.activity !== activity) job.sum = new ProgressSum(ranks);
     job.progress = { activity, ...job.sum.add(progress) };
-    if (Date.now() - job.toldAt < progressMilliseconds) return;
-    job.toldAt = Date.now();
+    if (performance.now() - job.toldAt < progressMilliseconds) return;
+    job.toldAt = performance.now();
     this.#events.tell({ type: 'progress', update: job.id, checkpoint: job.checkpoint, ...job.progress });
   }
 
@@ -172,8 +176,9 @@ export class Updates {
   }
 
   #end(job: Job, report: UpdateReport | null, error: WireError | null): void {
-    Object.assign(job, { report, error, endedAt: Date.now() });
-    this.#onEnded(report, error, (job.endedAt! - job.startedAt) / 1_000);
+    job.endedAt = performance.now();
+    Object.assign(job, { report, error });
+    this.#onEnded(report, error, secondsOf(job));
     this.#tell(job);
     const ended = [...this.#jobs.values()].filter(({ endedAt }) => endedAt !== null);
     for (const { id } of ended.slice(0, -mostEnded)) this.#jobs.delete(id);
@@ -185,9 +190,13 @@ export class Updates {
   }
 }
 
-function viewOf({ id, checkpoint, instances, startedAt, endedAt, progress, report, error }: Job): UpdateView {
+function secondsOf({ begun, endedAt }: Job): number {
+  return ((endedAt ?? performance.now()) - begun) / 1_000;
+}
+
+function viewOf(job: Job): UpdateView {
+  const { id, checkpoint, instances, startedAt, endedAt, progress, report, error } = job;
   const state = endedAt === null ? 'running' : error === null ? 'succeeded' : 'failed';
-  const seconds = ((endedAt ?? Date.now()) - startedAt) / 1_000;
-  const begun = new Date(startedAt).toISOString();
-  return { id, checkpoint, instances, state, startedAt: begun, seconds, progress, report, error };
+  const seconds = secondsOf(job);
+  return { id, checkpoint, instances, state, startedAt, seconds, progress, report, error };
 }

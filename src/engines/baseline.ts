@@ -36,8 +36,8 @@ async function survey(engine: EngineOptions, clock: Clock, options: CallOptions)
   const client = createEngineClient(engine, clock);
   const socket = await SurveySocket.bind();
   try {
-    const protocol = await client.linkProtocol(options);
-    if (protocol === 1) {
+    const workers = await client.workers(options);
+    if (workers?.protocol === 1) {
       throw new EngineError(
         `the workers of engine ${engine.endpoint} do not say what they hold: install this version of weightcast there`,
       );

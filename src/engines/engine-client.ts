@@ -1,3 +1,5 @@
+import type { WorkersSaid } from './workers-said.ts';
+
 /**
  * The port to one inference engine's HTTP API. An instance has one client, the only caller of the engine's update route. All
  * methods reject with `EngineError` (with the engine's own message), `DeadlineError` or `AbortedError`.
@@ -8,15 +10,15 @@ export interface EngineClient {
   /** Polls the engine's health route until it succeeds or the deadline passes. */
   ready(options: CallOptions): Promise<Readiness>;
   /**
-   * What the engine says of itself. Rejects with `EngineError` too if it says that it cannot be updated as it is set up: it
-   * is an engine of another kind, or its workers take a draft model's weights in another way.
+   * What the engine says of itself. Rejects with `EngineError` too if it says that it cannot be updated as it is set up, as an
+   * engine of another kind.
    */
   state(options: CallOptions): Promise<ReportedState>;
   /**
-   * Version of the worker link in which ranks and this engine's workers understand each other; null if it cannot be asked.
-   * Rejects with `EngineError` if there is none.
+   * What the engine's workers say of themselves; null if they cannot be asked. Rejects with `EngineError` if they speak no
+   * version of the worker link that ranks understand, or take a draft model's weights in another way.
    */
-  linkProtocol(options: CallOptions): Promise<number | null>;
+  workers(options: CallOptions): Promise<WorkersSaid | null>;
   /** How many workers the engine has; null if it does not say. Rejects with `AbortedError` only. */
   worldSize(options: CallOptions): Promise<WorldSize | null>;
   /**

@@ -97,7 +97,7 @@ export function createEngineClient(options: EngineOptions, clock: Clock, log?: L
     ...(apiKey !== undefined && { apiKey }),
     ...(log !== undefined && { log }),
   };
-  if (engine === 'sglang') return new SglangClient(http);
+  if (engine === 'sglang') return new SglangClient({ ...http, link: linkOf(options), hasDraftModel });
   if (engine === 'lmdeploy') return new LmdeployClient(http);
   return new VllmClient({ ...http, link: linkOf(options), hasDraftModel });
 }

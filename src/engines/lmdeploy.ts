@@ -58,7 +58,7 @@ export class LmdeployClient implements EngineClient {
   }
 
   /** Its workers speak checkpoint-engine's. */
-  async linkProtocol(): Promise<null> {
+  async workers(): Promise<null> {
     return null;
   }
 

@@ -4,6 +4,7 @@ import type {
   CallOptions,
   EngineClient,
   EngineUpdate,
+  LinkKind,
   PauseMode,
   Prompt,
   RankAnswers,
@@ -14,10 +15,18 @@ import type {
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
 import { refuseOtherKind } from './engine-identity.ts';
 import { sglangAnswers } from './sglang-answers.ts';
+import { checkProtocol, type WorkersSaid, workersOf } from './workers-said.ts';
 
 /** How often an engine is asked whether it is idle after a pause that aborts all requests, and the time between two questions. */
 const idleTries = 40;
 const idleMilliseconds = 250;
+
+export interface SglangClientOptions extends EngineHttpOptions {
+  /** What the engine's workers speak. Default: weightcast's own link. */
+  readonly link?: LinkKind;
+  /** The draft model takes the weights after the target model. Default: false. */
+  readonly hasDraftModel?: boolean;
+}
 
 /**
  * SGLang's routes. Its workers speak checkpoint-engine's link, or weightcast's if it was started by
@@ -25,12 +34,16 @@ const idleMilliseconds = 250;
  */
 export class SglangClient implements EngineClient {
   readonly #http: EngineHttp;
+  readonly #link: LinkKind;
+  readonly #hasDraftModel: boolean;
   /** The last pause has aborted requests, which may still be on their way out. */
   #aborts = false;
 
   /** Throws `UsageError` for an invalid endpoint. */
-  constructor(options: EngineHttpOptions) {
+  constructor(options: SglangClientOptions) {
     this.#http = new EngineHttp(options);
+    this.#link = options.link ?? 'weightcast';
+    this.#hasDraftModel = options.hasDraftModel ?? false;
   }
 
   get endpoint(): string {
@@ -53,9 +66,37 @@ export class SglangClient implements EngineClient {
     return { isPaused: null, isSleeping: null, version };
   }
 
-  /** Nor one that leads to its workers. */
-  async linkProtocol(): Promise<null> {
-    return null;
+  /** As weightcast's plug-in has added to what schedulers say of themselves, the first of each data-parallel rank. */
+  async workers(options: CallOptions): Promise<WorkersSaid | null> {
+    const info = await this.#serverInfo(options);
+    this.#checkReplicas(info);
+    const states: { weightcast?: unknown }[] = Array.isArray(info?.internal_states) ? info.internal_states : [];
+    const said = workersOf(states.map((state) => state?.weightcast));
+    // Another link than weightcast's is SGLang's own affair.
+    if (said === null || this.#link !== 'weightcast') return null;
+    checkProtocol(this.endpoint, said.protocol);
+    this.#checkDraft(said);
+    return said;
+  }
+
+  /** Throws `EngineError` for an engine that would refuse an update when it is paused. */
+  #checkReplicas(info: Record<string, unknown> | null): void {
+    const { dp_size, enable_dp_attention } = info ?? {};
+    if (!isCount(dp_size) || dp_size === 1 || enable_dp_attention === true) return;
+    throw new EngineError(
+      `engine ${this.endpoint} is an SGLang with dp_size ${dp_size}, which takes no weights from other processes: start each replica as an engine of its own, with --dp-size 1, or all with --enable-dp-attention`,
+    );
+  }
+
+  /** Throws `EngineError`: one of both sides would wait for the other in vain. */
+  #checkDraft({ draft }: WorkersSaid): void {
+    if (draft === null) return;
+    const takes = draft.takes === 'apart';
+    if (takes === this.#hasDraftModel) return;
+    const why = takes
+      ? 'beside the target its draft model takes the weights: tell the cluster hasDraftModel: true (--draft-model)'
+      : 'beside the target no draft model takes the weights: leave hasDraftModel (--draft-model) out';
+    throw new EngineError(`engine ${this.endpoint}: ${why}`);
   }
 
   /** As it was started: with attention that is data-parallel, the replicas share the workers of tensor parallelism. */

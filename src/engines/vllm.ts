@@ -15,49 +15,36 @@ import type {
 import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
 import { refuseOtherKind } from './engine-identity.ts';
 import { vllmAnswers } from './vllm-answers.ts';
-import { askWorkers, callWorkers, type Face, isAnswer, secondsOf } from './vllm-workers.ts';
+import { askWorkers, callWorkers, isAnswer, WorkerFailure } from './vllm-workers.ts';
+import type { WorkersSaid } from './workers-said.ts';
 
 /** How long workers wait for their rank until that says otherwise: `DEFAULT_SILENCE_SECONDS` in python/. */
 const usualSilenceSeconds = 600;
 
-/** How long a session that was cut short may take to close. */
-const closeMilliseconds = 10_000;
-
-/** How often a session is opened beside another one before that is closed, and the time between two tries. */
+/** How often an update is tried beside somebody else's session before that is closed, and the time between two tries. */
 const openTries = 3;
 const openMilliseconds = 500;
 
-/** Workers without a link fail, which ends the session. */
-const noLinks = { update_info: { links: {} } };
-
-/** The method of the worker extension, `--worker-extension-cls`. */
+/** The method that all workers have. */
 const updateMethods = {
-  /** `weightcast.worker.VllmWorkerExtension`, in python/. */
+  /** `weightcast.worker.VllmWorkerExtension`, and with weightcast as the weight-transfer engine, in python/. */
   weightcast: 'update_weights_from_weightcast',
   /** `checkpoint_engine.worker.VllmColocateWorkerExtension`. */
   'checkpoint-engine': 'update_weights_from_ipc',
 } as const satisfies Record<LinkKind, string>;
 
-/** Of a worker extension: how many times it takes the weights in an update that is also for the draft model. */
-const exchangesMethod = 'weightcast_exchanges';
-
 export interface VllmClientOptions extends EngineHttpOptions {
   /** What the engine's workers speak. Default: weightcast's own link. */
   readonly link?: LinkKind;
-  /** The draft model takes the weights after the target model, in a session or an exchange of its own. Default: false. */
+  /** The draft model takes the weights after the target model, in an exchange of its own. Default: false. */
   readonly hasDraftModel?: boolean;
 }
 
-/**
- * vLLM's development routes (`VLLM_SERVER_DEV_MODE=1`). An engine that was started with weightcast as its
- * weight-transfer engine is updated in a session of vLLM's own, any other through a worker extension.
- */
+/** vLLM's development routes (`VLLM_SERVER_DEV_MODE=1`). */
 export class VllmClient implements EngineClient {
   readonly #http: EngineHttp;
   readonly #link: LinkKind;
   readonly #hasDraftModel: boolean;
-  /** How the engine takes weights from weightcast's own link, as it said last. Null: it has to be asked. */
-  #face: Face | null = null;
   /** It has no name for its weights, as it said when it was told one; until it says one, as a newer engine in its place does. */
   #isNameless = false;
 
@@ -85,9 +72,6 @@ export class VllmClient implements EngineClient {
       this.#version(options),
       refuseOtherKind(this.#http, 'vllm', options),
     ]);
-    // One that is paused says that it sleeps, too.
-    const isAsleep = isSleeping === true && isPaused !== true;
-    if (this.#hasDraftModel && !isAsleep) await this.#checkDraft(options);
     return {
       isPaused: typeof isPaused === 'boolean' ? isPaused : null,
       isSleeping: typeof isSleeping === 'boolean' ? isSleeping : null,
@@ -106,8 +90,21 @@ export class VllmClient implements EngineClient {
   }
 
   async update(update: EngineUpdate, options: CallOptions): Promise<void> {
-    if (await this.#takesSessions(options)) return this.#sessions({ links: update.links }, options);
-    return this.#extension(update, options);
+    const { links } = update;
+    const args = this.#hasDraftModel ? [links, usualSilenceSeconds, true] : [links];
+    const method = updateMethods[this.#link];
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await callWorkers(this.#http, method, args, options);
+      } catch (error) {
+        // Of vLLM's own trainers, which take the steps of a session one by one. Nothing was touched.
+        const isBeside = error instanceof WorkerFailure && /already active/.test(error.message);
+        if (!isBeside || tries > openTries) throw error;
+      }
+      if (tries < openTries) await this.#http.wait(openMilliseconds, options.signal);
+      // Whoever leaves one open for longer is gone.
+      else await callWorkers(this.#http, 'weightcast_close_session', [], options);
+    }
   }
 
   async label(version: string, options: CallOptions): Promise<string | null> {
@@ -136,24 +133,6 @@ export class VllmClient implements EngineClient {
     throw new EngineError(`engine ${this.endpoint} answered POST /${route} with 200, but ${says}`);
   }
 
-  /** Rejects with `EngineError` if its workers do not take the weights a second time: a rank would wait in vain for them. */
-  async #checkDraft(options: CallOptions): Promise<void> {
-    if (await this.#takesSessions(options)) return;
-    const call = { method: exchangesMethod, args: [], timeout: secondsOf(options) };
-    const answer = await this.#http.object('POST', '/collective_rpc', call, options).catch((error) => {
-      if (isAnswer(error)) return null;
-      throw error;
-    });
-    const results: unknown[] = Array.isArray(answer?.results) ? answer.results : [];
-    const said = results.map((result) => (result ?? {}) as { exchanges?: unknown; why?: unknown });
-    const other = said.find(({ exchanges }) => exchanges !== 2);
-    if (other === undefined && said.length > 0) return;
-    const unsaid =
-      'its worker extension does not say that a draft model takes the weights apart from the target';
-    const why = typeof other?.why === 'string' ? other.why : unsaid;
-    throw new EngineError(`engine ${this.endpoint}: ${why}: leave hasDraftModel (--draft-model) out`);
-  }
-
   /**
    * Older engines do not have the caches of multimodal inputs, and ignore the question about external stores. One without
    * such a store answers it as it does a failure, so it is then asked without.
@@ -176,11 +155,20 @@ export class VllmClient implements EngineClient {
     }
   }
 
-  async linkProtocol(options: CallOptions): Promise<number | null> {
-    if (this.#link !== 'weightcast') return null;
-    const { face, protocol } = await askWorkers(this.#http, options);
-    this.#face = face;
-    return protocol;
+  async workers(options: CallOptions): Promise<WorkersSaid | null> {
+    const said = this.#link === 'weightcast' ? await askWorkers(this.#http, options) : null;
+    if (this.#hasDraftModel) this.#checkDraft(said);
+    return said;
+  }
+
+  /** Throws `EngineError` if its workers do not take the weights a second time: a rank would wait in vain for them. */
+  #checkDraft(said: WorkersSaid | null): void {
+    const draft = said?.draft ?? null;
+    if (draft?.takes === 'apart') return;
+    const unsaid = 'its workers do not say that a draft model takes the weights apart from the target';
+    const none = 'this engine has no draft model that takes the weights apart from its target';
+    const why = draft === null ? unsaid : (draft.why ?? none);
+    throw new EngineError(`engine ${this.endpoint}: ${why}: leave hasDraftModel (--draft-model) out`);
   }
 
   async worldSize(options: CallOptions): Promise<WorldSize | null> {
@@ -193,71 +181,10 @@ export class VllmClient implements EngineClient {
   }
 
   async survey(address: string, options: CallOptions): Promise<void> {
-    if (await this.#takesSessions(options)) return this.#sessions({ survey: address }, options);
     return callWorkers(this.#http, 'weightcast_survey', [address], options);
-  }
-
-  async #takesSessions(options: CallOptions): Promise<boolean> {
-    if (this.#link !== 'weightcast') return false;
-    this.#face ??= (await askWorkers(this.#http, options)).face;
-    return this.#face === 'session';
-  }
-
-  async #extension(update: EngineUpdate, options: CallOptions): Promise<void> {
-    this.#face = null;
-    const args = this.#hasDraftModel ? [update.links, usualSilenceSeconds, true] : [update.links];
-    await callWorkers(this.#http, updateMethods[this.#link], args, options);
-    this.#face = 'extension';
-  }
-
-  /** For the target, and for a draft model that takes weights in one of its own. */
-  async #sessions(info: object, options: CallOptions): Promise<void> {
-    const post: Post = (path, body) => this.#http.call('POST', path, body, options);
-    await this.#session(post, '/start_weight_update', info, options.signal);
-    if (this.#hasDraftModel) await this.#session(post, '/start_draft_weight_update', info, options.signal);
-  }
-
-  async #session(post: Post, start: string, info: object, signal: AbortSignal): Promise<void> {
-    await this.#open(post, start, signal);
-    await this.#closing(async () => {
-      await post('/update_weights', { update_info: info });
-      // Without a version: what the engine calls its weights is told when they are proved to be right.
-      await post('/finish_weight_update', {});
-    });
-  }
-
-  /**
-   * Opens a session when another cluster's, which may be between two of its steps, is over; while weights change an engine
-   * answers nobody. Whoever leaves one open for longer is gone: an update that fails closes it.
-   */
-  async #open(post: Post, start: string, signal: AbortSignal): Promise<void> {
-    for (let tries = 1; ; tries += 1) {
-      try {
-        return await this.#closing(() => post(start, null));
-      } catch (error) {
-        const isActive = isAnswer(error) && /already active/.test(error.message);
-        if (!isActive || tries > openTries) throw error;
-      }
-      if (tries < openTries) await this.#http.wait(openMilliseconds, signal);
-      else await post('/update_weights', noLinks).catch(() => {});
-    }
-  }
-
-  /** An engine that gets requests in an open session dies: a failed update leaves none, whatever it was cut short in. */
-  async #closing(step: () => Promise<void>): Promise<void> {
-    try {
-      await step();
-    } catch (error) {
-      const options = { timeoutMilliseconds: closeMilliseconds, signal: new AbortController().signal };
-      if (!isAnswer(error))
-        await this.#http.call('POST', '/update_weights', noLinks, options).catch(() => {});
-      throw error;
-    }
   }
 
   close(): Promise<void> {
     return this.#http.close();
   }
 }
-
-type Post = (path: string, body: object | null) => Promise<void>;

@@ -91,6 +91,7 @@ export function supervisorPortsWithFaults(ports: SupervisorPorts, faults: Faults
   if (faults === null) return ports;
   const memory = intercept(ports.memory, faults, {
     write: { point: 'memory-write', failure: ofHost, fail: throwing },
+    writeLarge: { point: 'memory-write', failure: ofHost },
   });
   return {
     ...ports,

@@ -51,6 +51,11 @@ export function summarize(report: UpdateReport): Summary {
   };
 }
 
+/** Of an instance's `draftKept`. */
+export function draftText(why: string): string {
+  return `its draft model has other weights than its target, and drafts worse: ${why}`;
+}
+
 function overTcp({ received }: UpdateReport): Summary['overTcp'] {
   const slow = received.filter(({ over }) => over === 'tcp').sort((one, other) => other.bytes - one.bytes);
   const [most] = slow;

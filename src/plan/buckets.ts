@@ -7,7 +7,7 @@ import { CheckpointError } from '../errors.ts';
 import { alignUp } from './alignment.ts';
 import { type FusedModules, type FusedUnits, fusedUnits } from './fused-tensors.ts';
 import { byLayer, type Direction, directionsOf, layerKeys } from './layer-order.ts';
-import { chooseMode, type MemoryNeeds, type ModeChoice } from './memory-budget.ts';
+import { chooseMode, LEAST_BUCKET_BYTES, type MemoryNeeds, type ModeChoice } from './memory-budget.ts';
 import {
   type Feed,
   fedBy,
@@ -21,6 +21,7 @@ import { packRows } from './packing.ts';
 import type { Plan, PlanRank } from './plan.ts';
 import { planDigest } from './plan-digest.ts';
 import { assertPlan } from './plan-invariants.ts';
+import { noRoom, rankWithoutRoom, type WaitingByShare, waitingOfRanks } from './waiting-layers.ts';
 
 export type { Plan, PlanRank } from './plan.ts';
 
@@ -48,6 +49,7 @@ export interface PlannedUpdate {
   readonly plan: Plan;
   readonly needs: MemoryNeeds;
   readonly choice: ModeChoice;
+  readonly waiting: WaitingByShare;
 }
 
 /**
@@ -62,10 +64,28 @@ export function planUpdate(input: PlanInput): Plan {
   return planWithNeeds(input).plan;
 }
 
-/** {@link planUpdate}, for those who decide later whether the plan still serves. */
+/**
+ * {@link planUpdate}, for those who decide later whether the plan still serves. Where engine workers keep tensors until layers
+ * are whole, buckets are as large as that leaves room for: smaller ones leave more waiting, but less than they free.
+ */
 export function planWithNeeds(input: PlanInput): PlannedUpdate {
-  const { manifest, fused = [] } = input;
+  const { manifest, ranks, fraction, fused = [] } = input;
   const { units = fusedUnits(manifest, fused) } = input;
+  for (let { bucketBytes } = input; ; ) {
+    const planned = planBuckets({ ...input, bucketBytes }, units);
+    const rank = rankWithoutRoom(planned.choice, planned.waiting, ranks, fraction);
+    if (rank === null) return planned;
+    if (bucketBytes <= LEAST_BUCKET_BYTES)
+      throw noRoom(planned.choice, planned.waiting.get(rank.waiting!.experts)!, rank, fraction);
+    bucketBytes = Math.max(
+      Math.ceil(Math.min(bucketBytes, planned.choice.bucketBytes) / 2),
+      LEAST_BUCKET_BYTES,
+    );
+  }
+}
+
+function planBuckets(input: PlanInput, units: FusedUnits): PlannedUpdate {
+  const { manifest } = input;
   const needs = memoryNeeds(manifest, units);
   const choice = chooseMode(needs, input);
   const ranks = Uint32Array.from(input.ranks, ({ rank }) => rank).sort();
@@ -75,7 +95,7 @@ export function planWithNeeds(input: PlanInput): PlannedUpdate {
   const facts = { layout, mode, slots, slotBytes, largeSlotBytes, ranks, ...columns, cuts: null };
   const plan = { digest: planDigest(facts), ...facts };
   assertPlan(plan, manifest, input.ranks, units);
-  return { plan, needs, choice };
+  return { plan, needs, choice, waiting: waitingOfRanks(plan, manifest, input.ranks) };
 }
 
 function planFeeds({ manifest, ranks, arriving }: PlanInput, units: FusedUnits, choice: ModeChoice): Feed[] {

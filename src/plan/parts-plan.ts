@@ -9,6 +9,7 @@ import { sentBytes } from './kept-parts.ts';
 import { chooseMode, LEAST_BUCKET_BYTES } from './memory-budget.ts';
 import { type Plan, type PlanRank, slotMemory } from './plan.ts';
 import { planDigest } from './plan-digest.ts';
+import { waitingLayers } from './waiting-layers.ts';
 
 export interface PartsPlanInput {
   readonly manifest: Manifest;
@@ -28,7 +29,7 @@ export interface PartsPlanInput {
 export interface PartsPlan extends PlannedUpdate {
   /**
    * A worker lays each part into a tensor of the whole's shape, and has the model load that: those of the largest bucket
-   * together. What the model holds until a layer is whole it would hold of whole tensors too.
+   * together, and what the model holds of earlier ones until their layers are whole.
    */
   readonly scratchBytes: number;
 }
@@ -44,10 +45,12 @@ export function planParts(input: PartsPlanInput): PartsPlan {
   const units = unitsAmong(input.units, rows);
   const budget = Math.floor(rank.freeBytes * fraction);
   for (let { bucketBytes } = input; ; ) {
-    const planned = planWithNeeds({ ...input, manifest, units, ranks: [rank], bucketBytes });
-    const scratchBytes = scratchOf(planned.plan, rows, input);
-    const needed = slotMemory(planned.plan) + scratchBytes;
-    if (needed <= budget) return { ...planned, plan: withCuts(planned.plan, rows, input.sent), scratchBytes };
+    const ranks = [{ ...rank, waiting: null }];
+    const planned = planWithNeeds({ ...input, manifest, units, ranks, bucketBytes });
+    const plan = withCuts(planned.plan, rows, input.sent);
+    const scratchBytes = scratchOf(plan, input) + waitingOf(plan, input);
+    const needed = slotMemory(plan) + scratchBytes;
+    if (needed <= budget) return { ...planned, plan, scratchBytes };
     if (bucketBytes <= LEAST_BUCKET_BYTES) throw tooLittle(rank, needed, budget);
     bucketBytes = smallerBuckets(bucketBytes, budget / needed);
   }
@@ -152,20 +155,24 @@ function withCuts({ digest: _, ...plan }: Plan, rows: Uint32Array, sent: Cuts): 
 }
 
 function scratchOf(
-  { tensorStarts, tensorOrder }: Plan,
-  rows: Uint32Array,
-  { sent, manifest: { bytes } }: PartsPlanInput,
+  { tensorStarts, tensorOrder, cuts }: Plan,
+  { manifest: { bytes } }: PartsPlanInput,
 ): number {
   let most = 0;
   for (let bucket = 0; bucket < tensorStarts.length - 1; bucket += 1) {
     let whole = 0;
-    for (let entry = tensorStarts[bucket]!; entry < tensorStarts[bucket + 1]!; entry += 1) {
-      const row = rows[tensorOrder[entry]!]!;
-      if (sent.dims[row] !== WHOLE) whole += bytes[row]!;
-    }
+    for (let entry = tensorStarts[bucket]!; entry < tensorStarts[bucket + 1]!; entry += 1)
+      if (cuts!.dims[entry] !== WHOLE) whole += bytes[tensorOrder[entry]!]!;
     most = Math.max(most, whole);
   }
   return most;
+}
+
+/** All of the experts that it is sent are its own. */
+function waitingOf(plan: Plan, { manifest, rank, sent }: PartsPlanInput): number {
+  return rank.waiting === undefined || rank.waiting === null
+    ? 0
+    : waitingLayers(plan, manifest, 1, sent).bytes;
 }
 
 function tooLittle({ rank, freeBytes }: PlanRank, wanted: number, budget: number): MemoryError {

@@ -2,6 +2,7 @@ import { RecentMap } from '../recent-map.ts';
 import { type PlanInput, type PlannedUpdate, planWithNeeds } from './buckets.ts';
 import { chooseMode, type ModeChoice } from './memory-budget.ts';
 import { type Plan, slotMemory } from './plan.ts';
+import { rankWithoutRoom } from './waiting-layers.ts';
 
 interface CachedPlan extends PlannedUpdate {
   readonly layout: string;
@@ -24,8 +25,8 @@ export class PlanCache {
   plan(input: PlanInput & { readonly layout: string }): Plan {
     const key = keyOf(input);
     const cached = this.#plans.get(key);
-    const usable = cached !== undefined && isGoodEnough(cached, chooseMode(cached.needs, input));
-    if (usable) return cached.plan;
+    if (cached !== undefined && isGoodEnough(cached, chooseMode(cached.needs, input), input))
+      return cached.plan;
     return this.#plans.set(key, { layout: input.layout, ...planWithNeeds(input) }).plan;
   }
 
@@ -35,11 +36,17 @@ export class PlanCache {
   }
 }
 
-function isGoodEnough({ choice: kept }: CachedPlan, now: ModeChoice): boolean {
-  if (slotMemory(kept) > now.budget) return false;
+function isGoodEnough(
+  { choice: kept, waiting }: CachedPlan,
+  now: ModeChoice,
+  { ranks, fraction }: PlanInput,
+): boolean {
+  if (slotMemory(kept) > now.budget || rankWithoutRoom(kept, waiting, ranks, fraction) !== null) return false;
   const isAlike =
     kept.mode === now.mode && kept.slots === now.slots && kept.largeSlotBytes > 0 === now.largeSlotBytes > 0;
-  return isAlike && kept.bucketBytes * 2 >= now.bucketBytes;
+  if (!isAlike || kept.bucketBytes * 2 >= now.bucketBytes) return isAlike;
+  // What waits may have made buckets smaller than the slots alone would have them.
+  return waiting.size > 0 && now.budget < kept.budget * 2;
 }
 
 function keyOf({ layout, ranks, bucketBytes, fused = [] }: PlanInput): string {

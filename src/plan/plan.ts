@@ -44,6 +44,11 @@ export interface PlanRank {
   readonly rank: number;
   readonly host: string;
   readonly freeBytes: number;
+  /**
+   * Its engine worker keeps tensors in the device's memory until their layer is whole: of a layer's experts this share. Null: it
+   * keeps none, or nobody knows.
+   */
+  readonly waiting?: { readonly experts: number } | null;
 }
 
 export function bucketCount(plan: Plan): number {

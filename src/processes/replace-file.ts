@@ -1,4 +1,5 @@
 import { renameSync, rmSync, writeFileSync } from 'node:fs';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 
 /**
@@ -6,7 +7,7 @@ import { basename, dirname, join } from 'node:path';
  * the writer died in is never taken for the file. Throws what `node:fs` does.
  */
 export function replaceFile(path: string, content: string | Uint8Array): void {
-  const unfinished = join(dirname(path), `new-${basename(path)}`);
+  const unfinished = unfinishedOf(path);
   try {
     writeFileSync(unfinished, content, { mode: 0o600 });
     renameSync(unfinished, path);
@@ -14,6 +15,22 @@ export function replaceFile(path: string, content: string | Uint8Array): void {
     rmSync(unfinished, { force: true });
     throw thrown;
   }
+}
+
+/** The same, while the process goes on. Of one path only one at a time. */
+export async function replaceFileMeanwhile(path: string, content: Uint8Array): Promise<void> {
+  const unfinished = unfinishedOf(path);
+  try {
+    await writeFile(unfinished, content, { mode: 0o600 });
+    await rename(unfinished, path);
+  } catch (thrown) {
+    await rm(unfinished, { force: true });
+    throw thrown;
+  }
+}
+
+function unfinishedOf(path: string): string {
+  return join(dirname(path), `new-${basename(path)}`);
 }
 
 /** With no room left it stays as it was. */

@@ -4,7 +4,7 @@ import type { SupervisorMemory } from '../actors/supervisor/ports.ts';
 import { describe } from '../errors.ts';
 import type { Logger } from '../ports.ts';
 import { decode, encode } from '../transport/codec.ts';
-import { replaceFile } from './replace-file.ts';
+import { replaceFile, replaceFileMeanwhile } from './replace-file.ts';
 
 const prefix = 'ledger-';
 
@@ -26,6 +26,15 @@ export function supervisorMemory(directory: string, incarnation: number, log: Lo
     recall: () =>
       new Map(readdirSync(directory).flatMap((file) => (file.startsWith(prefix) ? read(file) : []))),
     write: (name, document) => spare.lendTo(() => replaceFile(pathOf(name), encode(document))),
+    writeLarge: async (name, document) => {
+      const content = encode(document);
+      try {
+        await replaceFileMeanwhile(pathOf(name), content);
+      } catch {
+        // With the descriptor that is kept, or to say why.
+        spare.lendTo(() => replaceFile(pathOf(name), content));
+      }
+    },
     remove: (name) => rmSync(pathOf(name), { force: true }),
   };
 }

@@ -1,6 +1,7 @@
 /** A daemon from its start to its end, as clients see it. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -362,6 +363,17 @@ test('what is no request is refused as what is wrong in one, on the socket and o
   });
   assert.deepEqual([form.status, form.body.error.code], [415, 'WEIGHTCAST_USAGE']);
   assert.match(form.body.error.message, /content-type: application\/json/);
+});
+
+test('who asks is answered beside 600 connections that ask nothing, on the socket and over TCP', async (t) => {
+  const { hostname, port } = new URL(daemon.url!);
+  for (const where of [{ path: daemon.socket }, { host: hostname, port: Number(port) }]) {
+    const idle = Array.from({ length: 600 }, () => connect(where as { path: string }).on('error', () => {}));
+    t.after(() => idle.forEach((connection) => connection.destroy()));
+    await Promise.all(idle.map((connection) => once(connection, 'connect')));
+    const { status } = await ask('path' in where ? where.path : daemon.url!, 'GET', '/healthz');
+    assert.equal(status, 200);
+  }
 });
 
 test('an engine that does not run yet is added, and the status says that it was not asked', async () => {

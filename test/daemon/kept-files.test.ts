@@ -30,8 +30,8 @@ async function makeKept(t: TestContext, onLoad: (source: unknown) => Promise<unk
   const keeper = { use: (work: (cluster: Cluster) => unknown) => work(cluster) } as ClusterKeeper;
   const shared = new SharedFiles();
   t.after(() => shared.close());
-  const kept = new KeptCheckpoints(keeper, await FileRoots.open([scratch]), shared, new EventHub());
-  return { a, b, said, cluster, kept };
+  const kept = new KeptCheckpoints(keeper, await FileRoots.open([scratch, shared.path]), shared, new EventHub());
+  return { a, b, said, cluster, kept, shared };
 }
 
 test('what is registered while the first instance joins is loaded', async (t) => {
@@ -75,4 +75,29 @@ test('what a living process has written and not registered yet is not swept', as
     readdirSync(shared.path).filter((name) => name === 'other' || name.startsWith(`${gone}-`)),
     [],
   );
+});
+
+test('of two publishers that register one name at once one is refused, and keeps its files', async (t) => {
+  let go = () => {};
+  const waiting = new Promise<void>((resolve) => {
+    go = resolve;
+  });
+  const { kept, shared } = await makeKept(t, () => waiting);
+  const files = ['one', 'other'].map((name) => {
+    const path = join(shared.path, `session-${shared.openSession()}-${name}.safetensors`);
+    writeSafetensors(path, [f32('w', 4)]);
+    return path;
+  });
+  const ended = Promise.allSettled(
+    files.map((path) => kept.register({ name: 'policy', source: [path] }, () => true)),
+  );
+  await new Promise(setImmediate);
+  go();
+  const results = await ended;
+  const [refused] = results.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []));
+  assert.equal(refused?.code, 'WEIGHTCAST_USAGE', String(refused));
+  assert.match(refused.message, /^checkpoint policy is published by another trainer/);
+  const first = results.findIndex(({ status }) => status === 'fulfilled');
+  assert.deepEqual(kept.view('policy').files, [files[first]]);
+  assert.ok(files.every((path) => existsSync(path)));
 });

@@ -116,6 +116,14 @@ test('a silent daemon keeps nobody past a deadline, nor a task that is cancelled
   await runCase('publisher_fault_cases/silent_daemon', {});
 });
 
+test('an update can be cancelled while all threads of its loop are busy', { skip }, async () => {
+  await runCase('publisher_fault_cases/cancelled_among_many', {});
+});
+
+test('a process that was forked within a version changes nothing of it', { skip }, async () => {
+  await runCase('publisher_fault_cases/forked_while_open', {});
+});
+
 test('a daemon that was started for a publisher ends some time after it', { skip }, async (t) => {
   const socket = join(temporaryDirectory(t), 'started.sock');
   const given = { socket, serve_options: ['--devices', 'host:started-by-publisher'] };

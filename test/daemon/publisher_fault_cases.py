@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
@@ -205,6 +206,79 @@ def silent_daemon(given):
         asyncio.run(cancel())
     server.shutdown()
     server.server_close()
+
+
+
+class Blocking:
+    """A daemon whose one update ends when it is cancelled."""
+
+    def __init__(self):
+        self.cancelled = threading.Event()
+        self.seen = []
+
+    def update(self, *_, **__):
+        return self._now("running")
+
+    def events(self, *_, **__):
+        self.cancelled.wait(5)
+        return iter(())
+
+    def update_status(self, _):
+        self.seen.append(self.cancelled.is_set())
+        return self._now("succeeded")
+
+    def cancel_update(self, _):
+        self.cancelled.set()
+
+    def _now(self, state):
+        return errors.Update("u", "c", [], state, "", 0.0, None, None, None)
+
+
+def cancelled_among_many(_given):
+    """An update can be cancelled while all threads of the loop have other work."""
+    client = Blocking()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        other = loop.run_in_executor(None, client.cancelled.wait, 5)
+        task = asyncio.ensure_future(publisher_update.update_in_thread(client, "c", None, None, 10, {}))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task, other])
+        assert task.cancelled() and client.seen in ([], [True]), client.seen
+
+    asyncio.run(main())
+    assert client.cancelled.is_set()
+
+
+def forked_while_open(given):
+    """A process that was forked within a version changes nothing of it, however it ends, and publishes nothing itself."""
+    with weightcast.connect(given["socket"], start=False, checkpoint="forked-open") as publisher:
+        with publisher.version("v") as version:
+            version.put("a", floats(1))
+            child = os.fork()
+            if child == 0:
+                _in_child(publisher, version)
+            assert os.waitpid(child, 0)[1] == 0
+            version.put("b", floats(2))
+        tensors = {name: content(tensor) for name, tensor in publisher.receive("v")}
+        assert sorted(tensors) == ["a", "b"], tensors
+    publisher.client.unregister("forked-open")
+
+
+def _in_child(publisher, version):
+    """Leaves the blocks as an exception does, and not this process."""
+    try:
+        with raises(errors.UsageError, "which this one was forked", "connect again"):
+            version.put("b", floats(3))
+        with raises(errors.UsageError, "which this one was forked"):
+            publisher.version("w")
+        version.__exit__(SystemExit, SystemExit(), None)
+        publisher.close()
+        os._exit(0)
+    finally:
+        os._exit(1)
 
 
 given = json.loads(sys.argv[1])

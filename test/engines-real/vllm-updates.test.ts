@@ -77,10 +77,7 @@ for (const [face, options] of Object.entries(faces)) {
             {
               abort: /aborted the update: the test breaks it off/,
               'rank lost': /has vanished/,
-              'load fails':
-                face === 'weight-transfer engine'
-                  ? /answered POST .* with 500: /
-                  : /worker 0 of .* failed in update_weights_from_weightcast: RuntimeError: /,
+              'load fails': /worker 0 of .* failed in update_weights_from_weightcast: RuntimeError: /,
             }[how],
           );
           assert.deepEqual(await server.answers(), ofBegun, how);

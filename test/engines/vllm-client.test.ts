@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { VllmClient, type VllmClientOptions } from '../../src/engines/vllm.ts';
+import { contradiction } from '../../src/engines/workers-said.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import type { Clock } from '../../src/ports.ts';
 import {
@@ -86,112 +87,97 @@ test('a cache that cannot be reset is an error', async (t) => {
   });
 });
 
-const sessionWorkers = status(200, '{"results":[{"protocol":2,"face":"session"}]}');
-
-/** A vLLM with the routes of weight-transfer sessions; `answers` says what is other than from one of ours, each once. */
-async function engineWithSessions(t: TestContext, answers: Record<string, Answer[]> = {}) {
-  const usual = (url: string) =>
-    url === '/collective_rpc' ? sessionWorkers : status(200, '{"message":"ok"}');
+/** `answers` says what the calls to its workers are answered, in turn, and the last one from then on. */
+async function engineThatAnswers(t: TestContext, ...answers: Answer[]) {
   const engine = await fakeEngine(
     t,
-    (request, response) => (answers[request.url!]?.shift() ?? usual(request.url!))(request, response),
+    (request, response) => (answers.length > 1 ? answers.shift()! : answers[0]!)(request, response),
     { transferEngine: true },
   );
-  return {
-    ...engine,
-    routes: () => engine.asked.map(({ route }) => route.replace('POST /', '')),
-  };
+  return { ...engine, methods: () => engine.asked.map(({ body }) => JSON.parse(body).method) };
 }
 
-const session = ['start_weight_update', 'update_weights', 'finish_weight_update'];
-
-test('an engine whose weight-transfer engine is weightcast is updated in a session, and not told a version', async (t) => {
-  const { asked, endpoint, routes } = await engineWithSessions(t);
-  await clientOf(t, endpoint).update(order, patient());
-  assert.deepEqual(routes(), ['collective_rpc', ...session]);
-  assert.deepEqual(
-    asked.slice(1).map(({ body }) => (body === '' ? null : JSON.parse(body))),
-    [null, { update_info: { links } }, {}],
-  );
-});
-
-test('a draft model takes the weights in a session of its own', async (t) => {
-  const { endpoint, routes } = await engineWithSessions(t);
-  await clientOf(t, endpoint, { hasDraftModel: true }).update(order, patient());
-  const draft = ['start_draft_weight_update', 'update_weights', 'finish_weight_update'];
-  assert.deepEqual(routes(), ['collective_rpc', ...session, ...draft]);
-});
-
-test('an engine with a worker extension is asked nothing that fails, which would leave answers of workers behind', async (t) => {
-  const extension = status(200, '{"results":[{"protocol":2},{"protocol":2}]}');
-  const { asked, endpoint } = await engineWithSessions(t, {
-    '/collective_rpc': [extension, status(200), status(500), extension, status(200)],
-  });
-  const client = clientOf(t, endpoint);
-  await client.update(order, patient());
-  // The second time it is not asked, and after a failure it is: it may have been started again, and otherwise.
-  await assert.rejects(client.update(order, patient()));
-  await client.update(order, patient());
-  const [question, update] = ['weightcast_protocol', 'update_weights_from_weightcast'];
-  assert.deepEqual(
-    asked.map(({ body }) => JSON.parse(body).method),
-    [question, update, update, question, update],
-  );
-});
+const results = (...said: unknown[]) => status(200, JSON.stringify({ results: said }));
 
 test('what a call that failed has left in the way of the question is not its answer', async (t) => {
   const left = status(500, '{"error":{"message":"Worker failed with error of an earlier call"}}');
-  const { endpoint, routes } = await engineWithSessions(t, {
-    '/collective_rpc': [left, status(200, '{"results":[{"protocol":2},{"protocol":2}]}')],
-  });
-  assert.equal(await clientOf(t, endpoint).linkProtocol(patient()), 2);
-  assert.deepEqual(routes(), ['collective_rpc', 'collective_rpc']);
+  const { endpoint, methods } = await engineThatAnswers(t, left, results({ protocol: 2 }, { protocol: 2 }));
+  assert.equal((await clientOf(t, endpoint).workers(patient()))!.protocol, 2);
+  assert.deepEqual(methods(), ['weightcast_protocol', 'weightcast_protocol']);
 });
 
-/** As workers refuse the sender's version. */
-const refusing = (theirs: number) =>
-  status(
-    500,
-    JSON.stringify({
-      error: {
-        message: `failed with 'the sender speaks version 2 of the worker link, this worker ${theirs}'`,
-      },
-    }),
-  );
-
 test('an engine says which version of the worker link its workers understand, before anything else is asked', async (t) => {
-  const session = await engineWithSessions(t);
-  assert.equal(await clientOf(t, session.endpoint).linkProtocol(patient()), 2);
-  // One version apart: ours is that version's then. Its workers in sessions have no other answer.
   const noMethod = status(500, '{"error":{"message":"no attribute weightcast_protocol"}}');
-  const older = await engineWithSessions(t, {
-    '/collective_rpc': [noMethod, noMethod],
-    '/init_weight_transfer_engine': [refusing(1)],
-  });
-  assert.equal(await clientOf(t, older.endpoint).linkProtocol(patient()), 1);
-  assert.deepEqual(
-    older.asked.slice(2).map(({ body }) => JSON.parse(body)),
-    [{ init_info: { protocol: 2 } }, { init_info: { protocol: 1 } }],
-  );
-  const none = status(500, '{"error":{"message":"Weight transfer not configured"}}');
   for (const [answer, version] of [
-    [status(200, '{"results":[{"protocol":3},{"protocol":3}]}'), 3],
-    [status(200, '{"results":[{"protocol":2},{"protocol":2}]}'), 2],
+    [results({ protocol: 3 }, { protocol: 3 }), 3],
+    [results({ protocol: 2 }, { protocol: 2 }), 2],
     // Workers that have no answer, and those that give several, take what the first version has.
     [noMethod, 1],
-    [status(200, '{"results":[{"protocol":1},{"protocol":2}]}'), 1],
+    [results({ protocol: 1 }, { protocol: 2 }), 1],
     [status(200, ''), 1],
   ] as const) {
-    const extension = await engineWithSessions(t, {
-      '/init_weight_transfer_engine': [none],
-      '/collective_rpc': [answer, answer],
-    });
-    assert.equal(await clientOf(t, extension.endpoint).linkProtocol(patient()), version);
+    const { endpoint } = await engineThatAnswers(t, answer);
+    assert.equal((await clientOf(t, endpoint).workers(patient()))!.protocol, version);
   }
   const foreign = await fakeEngine(t, status(200));
   const options = { link: 'checkpoint-engine' } as const;
-  assert.equal(await clientOf(t, foreign.endpoint, options).linkProtocol(patient()), null);
+  assert.equal(await clientOf(t, foreign.endpoint, options).workers(patient()), null);
   assert.deepEqual(foreign.asked, []);
+});
+
+test('what one worker says against an update counts for all of them, and what none says is not known', async (t) => {
+  const draft = { takes: 'apart', why: 'set hasDraftModel', refusal: null, unproven: null };
+  const one = { protocol: 2, device: 'GPU-1', refusal: null, unproven: null, isSteady: true, draft };
+  const { endpoint } = await engineThatAnswers(
+    t,
+    results(
+      { ...one, waiting: { experts: 0.25 }, held: { version: 'a@1' } },
+      {
+        ...one,
+        device: 'GPU-2',
+        refusal: 'asleep',
+        unproven: 'experts',
+        isSteady: false,
+        draft: { ...draft, refusal: 'no record' },
+        waiting: { experts: 0.5 },
+        held: { version: null },
+      },
+    ),
+  );
+  assert.deepEqual(await clientOf(t, endpoint).workers(patient()), {
+    protocol: 2,
+    devices: ['GPU-1', 'GPU-2'],
+    refusal: 'asleep',
+    unproven: 'experts',
+    isSteady: false,
+    draft: { ...draft, refusal: 'no record' },
+    waiting: { experts: 0.5 },
+    held: { version: null },
+  });
+  const older = await engineThatAnswers(t, results({ protocol: 2 }));
+  assert.deepEqual(await clientOf(t, older.endpoint).workers(patient()), {
+    protocol: 2,
+    devices: [],
+    refusal: null,
+    unproven: null,
+    isSteady: true,
+    draft: null,
+    waiting: null,
+    held: 'unknown',
+  });
+  const fresh = await engineThatAnswers(t, results({ protocol: 2, held: null }));
+  assert.equal((await clientOf(t, fresh.endpoint).workers(patient()))!.held, 'nothing');
+});
+
+test('what an engine says of its weights contradicts an instance that has others', () => {
+  const held = (version: string | null) => ({ held: { version } });
+  assert.equal(contradiction('a@1', 'a@1', held('a@1')), null);
+  assert.equal(contradiction('a@1', null, null), null);
+  assert.equal(contradiction('a@1', 'a@1', { held: 'unknown' }), null);
+  assert.match(contradiction('a@1', 'b@2', null)!, /says that its weights are b@2, not a@1/);
+  assert.match(contradiction('a@1', 'a@1', held('b@2'))!, /workers hold b@2, not a@1: someone else has updated/);
+  assert.match(contradiction('a@1', 'a@1', held(null))!, /parts of several versions: someone else's update/);
+  assert.match(contradiction('a@1', null, { held: 'nothing' })!, /no weights since they were started/);
 });
 
 test('an engine without names for its weights is told none again, until it says one', async (t) => {
@@ -210,98 +196,47 @@ test('an engine without names for its weights is told none again, until it says 
 });
 
 test('an engine whose workers are further apart is refused, with what to do', async (t) => {
-  for (const answers of [
-    { '/collective_rpc': [status(404), status(404)], '/init_weight_transfer_engine': [refusing(4)] },
-    { '/collective_rpc': [status(200, '{"results":[{"protocol":4}]}')] },
-  ]) {
-    const { endpoint } = await engineWithSessions(t, answers);
-    await assert.rejects(clientOf(t, endpoint).linkProtocol(patient()), {
-      name: 'EngineError',
-      message: /speak version 4 of the worker link, this weightcast version 2: install the same version/,
-    });
-  }
+  const { endpoint } = await engineThatAnswers(t, results({ protocol: 4 }));
+  await assert.rejects(clientOf(t, endpoint).workers(patient()), {
+    name: 'EngineError',
+    message: /speak version 4 of the worker link, this weightcast version 2: install the same version/,
+  });
+  const earlier = await engineThatAnswers(t, results({ protocol: 2, face: 'session' }));
+  await assert.rejects(clientOf(t, earlier.endpoint).workers(patient()), {
+    message: /an earlier build of weightcast.*install the same version/,
+  });
 });
 
-test('an engine is asked what it holds by the face that it has, and keeps the name of its version', async (t) => {
-  const { asked, endpoint, routes } = await engineWithSessions(t);
-  const client = clientOf(t, endpoint, { hasDraftModel: true });
-  await client.survey('ipc://@survey', patient());
-  const draft = ['start_draft_weight_update', 'update_weights', 'finish_weight_update'];
-  assert.deepEqual(routes(), ['collective_rpc', ...session, ...draft]);
-  const bodies = asked.map(({ body }) => body);
-  assert.deepEqual(
-    bodies.filter((body) => body.includes('survey')),
-    Array(2).fill('{"update_info":{"survey":"ipc://@survey"}}'),
-  );
-  assert.ok(bodies.every((body) => !body.includes('weight_version')));
+test("an engine's workers are asked what they hold", async (t) => {
   const extension = await fakeEngine(t, status(200));
   await clientOf(t, extension.endpoint).survey('ipc://@survey', patient());
   const { method, args } = JSON.parse(extension.asked[0]!.body);
   assert.deepEqual([method, args], ['weightcast_survey', ['ipc://@survey']]);
 });
 
-test('an engine with workers of another protocol is not updated in another way', async (t) => {
-  const { endpoint, routes } = await engineWithSessions(t, {
-    '/collective_rpc': [status(200, '{"results":[{"protocol":4,"face":"session"}]}')],
-  });
-  await assert.rejects(clientOf(t, endpoint).update(order, patient()), { message: /speak version 4/ });
-  assert.deepEqual(routes(), ['collective_rpc']);
-});
-
-const active = status(500, '{"error":{"message":"a weight update is already active"}}');
+const active = results({}, { error: 'RuntimeError: start_weight_update called while a weight update is already active.' });
 /** What it waits for between two tries is over at once. */
 const hurried: Clock = {
   ...systemClock,
   after: (milliseconds, callback) => systemClock.after(milliseconds < 1_000 ? 0 : milliseconds, callback),
 };
 
-test('a session of another cluster is waited for, and not closed', async (t) => {
-  const { endpoint, routes } = await engineWithSessions(t, { '/start_weight_update': [active, active] });
+test("somebody else's session is waited for, and not closed", async (t) => {
+  const { endpoint, methods } = await engineThatAnswers(t, active, active, results({}, {}));
   await clientOf(t, endpoint, { clock: hurried }).update(order, patient());
-  const start = 'start_weight_update';
-  assert.deepEqual(routes().slice(1), [start, start, ...session]);
+  assert.deepEqual(methods(), Array(3).fill('update_weights_from_weightcast'));
 });
 
-test('a session that nobody finished is closed by an update that fails', async (t) => {
-  const { asked, endpoint } = await engineWithSessions(t, {
-    '/start_weight_update': [active, active, active],
-    '/update_weights': [status(500)],
+test('a session that nobody finishes is closed, once', async (t) => {
+  const [update, close] = ['update_weights_from_weightcast', 'weightcast_close_session'];
+  const left = await engineThatAnswers(t, active, active, active, results({}, {}));
+  await clientOf(t, left.endpoint, { clock: hurried }).update(order, patient());
+  assert.deepEqual(left.methods(), [update, update, update, close, update]);
+  const again = await engineThatAnswers(t, active, active, active, results({}, {}), active);
+  await assert.rejects(clientOf(t, again.endpoint, { clock: hurried }).update(order, patient()), {
+    message: /worker 1 of .* a weight update is already active/,
   });
-  await clientOf(t, endpoint, { clock: hurried }).update(order, patient());
-  assert.deepEqual(
-    asked.slice(1).map(({ route, body }) => [route, body === '' ? null : JSON.parse(body)]),
-    [
-      ['POST /start_weight_update', null],
-      ['POST /start_weight_update', null],
-      ['POST /start_weight_update', null],
-      ['POST /update_weights', { update_info: { links: {} } }],
-      ['POST /start_weight_update', null],
-      ['POST /update_weights', { update_info: { links } }],
-      ['POST /finish_weight_update', {}],
-    ],
-  );
-});
-
-test('a session that fails is not finished', async (t) => {
-  const { endpoint, routes } = await engineWithSessions(t, {
-    '/update_weights': [status(500, '{"error":{"message":"rank 3 died"}}')],
-  });
-  await assert.rejects(clientOf(t, endpoint).update(order, patient()), {
-    message: /answered POST \/update_weights with 500: rank 3 died$/,
-  });
-  assert.deepEqual(routes(), ['collective_rpc', 'start_weight_update', 'update_weights']);
-});
-
-test('a session that is cut short is closed: an engine that gets a request in an open one dies', async (t) => {
-  for (const cut of ['/start_weight_update', '/update_weights']) {
-    const abort = new AbortController();
-    const hang: Answer = () => abort.abort();
-    const { asked, endpoint } = await engineWithSessions(t, { [cut]: [hang] });
-    const update = clientOf(t, endpoint).update(order, { ...patient(), signal: abort.signal });
-    await assert.rejects(update, { name: 'AbortedError' });
-    const last = asked.at(-1)!;
-    assert.deepEqual([last.route, last.body], ['POST /update_weights', '{"update_info":{"links":{}}}']);
-  }
+  assert.deepEqual(again.methods(), [update, update, update, close, update]);
 });
 
 /** Answers by route; 404 for others. */
@@ -360,29 +295,30 @@ test('an SGLang is refused as such, at once', async (t) => {
 });
 
 test('a draft model is refused before anything is touched, if the workers do not load it apart from the target', async (t) => {
-  const rpc = (results: string): Record<string, Answer> => ({ '/collective_rpc': status(200, results) });
-  const unsaid =
-    'its worker extension does not say that a draft model takes the weights apart from the target';
-  const refused: [Record<string, Answer>, string][] = [
-    [{ '/collective_rpc': status(500, '{"error":{"message":"no such method"}}') }, unsaid],
-    [rpc('{"results":[{"exchanges":2},{"exchanges":1}]}'), unsaid],
-    [rpc('{"results":[{"exchanges":2},{"exchanges":1,"why":"it has none"}]}'), 'it has none'],
-    [rpc(''), unsaid],
-  ];
-  for (const [answers, why] of refused) {
-    const { asked, endpoint } = await fakeEngine(t, byRoute(answers));
-    await assert.rejects(clientOf(t, endpoint, { hasDraftModel: true }).state(patient()), {
+  const unsaid = 'its workers do not say that a draft model takes the weights apart from the target';
+  const said = (takes: string, why: string | null = null) =>
+    results({ protocol: 2, draft: { takes, why, refusal: null, unproven: null } });
+  for (const [answer, why] of [
+    [status(500, '{"error":{"message":"no such method"}}'), unsaid],
+    [results({ protocol: 2 }), unsaid],
+    [said('nothing', 'it has tensors of its own'), 'it has tensors of its own'],
+    [said('along'), 'this engine has no draft model that takes the weights apart from its target'],
+    [said('none'), 'this engine has no draft model that takes the weights apart from its target'],
+  ] as const) {
+    const { endpoint } = await engineThatAnswers(t, answer);
+    await assert.rejects(clientOf(t, endpoint, { hasDraftModel: true }).workers(patient()), {
       name: 'EngineError',
       message: `engine ${endpoint}: ${why}: leave hasDraftModel (--draft-model) out`,
     });
-    const { method } = JSON.parse(asked.find(({ route }) => route === 'POST /collective_rpc')!.body);
-    assert.equal(method, 'weightcast_exchanges');
   }
-  const twice = await fakeEngine(t, byRoute(rpc('{"results":[{"exchanges":2},{"exchanges":2}]}')));
-  await clientOf(t, twice.endpoint, { hasDraftModel: true }).state(patient());
-  const transfers = await engineWithSessions(t);
-  await clientOf(t, transfers.endpoint, { hasDraftModel: true }).state(patient());
-  assert.equal(transfers.routes().filter((route) => route === 'collective_rpc').length, 1);
+  const foreign = await fakeEngine(t, status(200));
+  const options = { hasDraftModel: true, link: 'checkpoint-engine' } as const;
+  await assert.rejects(clientOf(t, foreign.endpoint, options).workers(patient()), { message: /leave hasDraftModel/ });
+  const twice = await engineThatAnswers(t, said('apart'));
+  const client = clientOf(t, twice.endpoint, { hasDraftModel: true });
+  await client.workers(patient());
+  await client.update(order, patient());
+  assert.deepEqual(JSON.parse(twice.asked[1]!.body).args, [links, 600, true]);
 });
 
 test('an engine that is down when it is asked first says so', async (t) => {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 import unittest
@@ -519,22 +520,25 @@ class Drafts(unittest.TestCase):
         vars(worker).update(vars(self.worker(method, get_draft_model=lambda: self.draft, device=CPU)))
         return worker, took, install
 
+    def assert_draft(self, worker: Any, takes: str, why: str) -> None:
+        draft = worker.weightcast_protocol()["draft"]
+        self.assertEqual(draft["takes"], takes)
+        self.assertRegex(str(draft["why"]), why)
+
     def test_a_draft_apart_takes_the_weights_after_the_target(self) -> None:
         worker, took, install = self.extension("draft_model")
-        self.assertEqual(worker.weightcast_exchanges(), {"exchanges": 2})
+        self.assert_draft(worker, "apart", "it takes the weights if .* hasDraftModel")
         with unittest.mock.patch("weightcast.worker.install_weights", install):
             report = worker.update_weights_from_weightcast({}, 600, True)
             self.assertEqual(report["models"], ["target", "draft"])
             self.assertEqual(took, [(["target"], ["draft"]), (["draft"], [])])
-            with self.assertLogs("vllm.weightcast", "WARNING") as logs:
-                worker.update_weights_from_weightcast({})
-        self.assertRegex(logs.output[0], "keeps its weights: it takes them if .* hasDraftModel")
+            worker.update_weights_from_weightcast({})
         self.assertEqual(took[2:], [(["target"], [])])
 
     def test_a_draft_out_of_the_target_takes_no_weights_apart(self) -> None:
         worker, _, _ = self.extension("deepseek_mtp")
         why = "this engine has no draft model that takes the weights apart from its target"
-        self.assertEqual(worker.weightcast_exchanges(), {"exchanges": 1, "why": why})
+        self.assert_draft(worker, "along", "^None$")
         with self.assertLogs("vllm.weightcast", "ERROR"):
             answer = worker.update_weights_from_weightcast({}, 600, True)
         self.assertEqual(answer["error"].splitlines()[-1], f"weightcast.errors.WeightcastError: {why}")
@@ -543,15 +547,14 @@ class Drafts(unittest.TestCase):
         for method in ("eagle", "eagle3", "dflash", "dspark", "medusa", "mlp_speculator", "custom_class"):
             worker, took, install = self.extension(method)
             refusal = f"the draft model of this engine ({method}) has tensors of its own, which are not the target's"
-            self.assertEqual(worker.weightcast_exchanges(), {"exchanges": 1, "why": refusal})
+            self.assert_draft(worker, "nothing", re.escape(refusal))
             with (
                 unittest.mock.patch("weightcast.worker.install_weights", install),
-                self.assertLogs("vllm.weightcast", "WARNING") as logs,
+                self.assertLogs("vllm.weightcast", "ERROR"),
             ):
                 worker.update_weights_from_weightcast({})
                 answer = worker.update_weights_from_weightcast({}, 600, True)
             self.assertRegex(answer["error"], "ModelNotReloadable: .*tensors of its own.*: leave hasDraftModel")
-            self.assertRegex(logs.output[0], "keeps its weights: the draft model")
             self.assertEqual(took, [(["target"], [])])
             # As a weight-transfer engine is asked, which sees the target alone.
             with self.assertRaisesRegex(ModelNotReloadable, "leave hasDraftModel"):

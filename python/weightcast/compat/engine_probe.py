@@ -10,7 +10,6 @@ import urllib.parse
 from typing import Any
 
 from ..client_errors import DeadlineError, UsageError
-from ..messages import PROTOCOL_VERSION
 
 _ANSWER_SECONDS = 30.0
 #: Between two looks whether it is healthy.
@@ -45,13 +44,8 @@ class EngineProbe:
 
     def link(self) -> str:
         """What its workers speak: whether a vLLM has weightcast's worker extension or transfer engine."""
-        protocol = {"init_info": {"protocol": PROTOCOL_VERSION}}
-        extension = {"method": "weightcast_protocol", "timeout": _ANSWER_SECONDS}
-        # In this order: a call that fails leaves answers of workers behind, which vLLM takes for those of the next one.
-        ours = (
-            self._status("POST", "/collective_rpc", extension) == 200
-            or self._status("POST", "/init_weight_transfer_engine", protocol) == 200
-        )
+        question = {"method": "weightcast_protocol", "timeout": _ANSWER_SECONDS}
+        ours = self._status("POST", "/collective_rpc", question) == 200
         return "weightcast" if ours else "checkpoint-engine"
 
     def _status(self, method: str, path: str, body: Any = None) -> int | None:

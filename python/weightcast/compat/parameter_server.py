@@ -26,7 +26,7 @@ from .caller_engine import CallerEngine
 from .orders import Orders, RequestFunction
 from .rank_group import RankGroup
 from .sender import Engine, Sender
-from .settings import environment, limits_of
+from .settings import environment, environment_number, limits_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +58,13 @@ class ParameterServer:
         this host; rank n is on device n modulo that. `mem_fraction`: of a device's free memory that an update may take.
         PS_MAX_BUCKET_SIZE_GB limits a bucket (in GiB; default: as weightcast chooses).
         """
-        self._rank = int(environment("RANK")) if rank is None else rank
-        self._world_size = int(environment("WORLD_SIZE")) if world_size is None else world_size
+        self._rank = environment_number("RANK") if rank is None else rank
+        self._world_size = environment_number("WORLD_SIZE") if world_size is None else world_size
         self._auto_pg = auto_pg
         self._gpu_count = gpu_count or torch.cuda.device_count() or self._world_size
         self._limits = limits_of(mem_fraction)
         address = master_addr or environment("MASTER_ADDR")
-        port = int(environment("MASTER_PORT")) + 1 if master_port is None else master_port
+        port = environment_number("MASTER_PORT") + 1 if master_port is None else master_port
         self._group = RankGroup(self._rank, self._world_size, address, port)
         self._process_groups = 0
         self._sender: Sender | None = None

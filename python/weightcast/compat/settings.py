@@ -27,6 +27,13 @@ def environment(name: str) -> str:
     return value
 
 
+def environment_number(name: str) -> int:
+    text = environment(name)
+    if not text.isdecimal():
+        raise UsageError(f"{name} is {text!r}; torchrun sets it to a number")
+    return int(text)
+
+
 def limits_of(mem_fraction: float | None) -> Limits:
     """`mem_fraction`: in place of PS_MEM_FRACTION."""
     fraction = _number("PS_MEM_FRACTION") if mem_fraction is None else mem_fraction

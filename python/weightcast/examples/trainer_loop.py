@@ -25,6 +25,7 @@ from typing import Any
 
 import weightcast
 from weightcast.errors import WeightcastError
+from weightcast.needed_packages import ending_without
 
 _INSTANCE = "trainer-loop"
 #: Natural log-probabilities in BF16 differ by hundredths from those in float32.
@@ -42,9 +43,8 @@ class AnswerError(WeightcastError):
 def main() -> None:
     options = _options()
     try:
-        result = run(options)
-    except ImportError as error:
-        sys.exit(f"trainer_loop: {error}: pip install {error.name}")
+        with ending_without("trainer_loop"):
+            result = run(options)
     except (WeightcastError, OSError) as error:
         sys.exit(f"trainer_loop: {error}")
     text = json.dumps(result, indent=1)

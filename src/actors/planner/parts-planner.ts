@@ -114,11 +114,12 @@ export class PartsPlanner {
   }
 
   async #divide(
-    { bucketBytes, fused }: Question,
+    { bucketBytes, fused, ranks }: Question,
     { manifest, layout }: Checkpoint,
     digests: readonly string[],
   ): Promise<Division> {
-    const key = JSON.stringify([layout, bucketBytes, fused, digests]);
+    const waiting = ranks.map((rank) => rank.waiting);
+    const key = JSON.stringify([layout, bucketBytes, fused, digests, waiting]);
     const known = this.#divisions.get(key);
     if (known !== undefined) return known;
     const all = sentParts(

@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { allPauseModes } from '../../engines/engine-client.ts';
+import { workersSaid } from '../../engines/workers-said.ts';
 import { askedPrompts, rankAnswers } from './answers.ts';
 import { type MessageIn, request } from './table.ts';
 import { epoch, milliseconds, nothing } from './values.ts';
@@ -12,8 +13,8 @@ export const engineState = z.object({
   isSleeping: z.boolean().nullable(),
   /** The version of its weights that it was given last. */
   version: z.string().nullable(),
-  /** Of the worker link, in which this engine's workers and ranks understand each other. */
-  linkProtocol: z.int().nullable(),
+  /** What its workers say; null where they cannot be asked. */
+  workers: workersSaid.nullable(),
   /** How many workers it has: in one data-parallel replica, and in all. Null where it does not say. */
   worldSize: z.object({ replica: z.int().positive(), total: z.int().positive() }).nullable(),
 });
@@ -44,6 +45,12 @@ export const toBridge = {
     'label',
     { version: z.string(), timeoutMilliseconds: milliseconds },
     z.object({ said: z.string().nullable() }),
+  ),
+  /** What the engine and its workers say of their weights. It may be asked beside the other calls. */
+  identify: request(
+    'identify',
+    { timeoutMilliseconds: milliseconds },
+    z.object({ version: z.string().nullable(), held: workersSaid.shape.held }),
   ),
   /** How probable the engine finds the tokens of the prompts. It may be asked beside the other calls. */
   answers: request('answers', { prompts: askedPrompts, timeoutMilliseconds: milliseconds }, questioned),

@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { workersSaid } from '../../engines/workers-said.ts';
 import {
   fileSource,
   loadable,
@@ -54,7 +55,7 @@ export const toPlanner = {
     {
       layout: z.string(),
       /** Ranks of one communicator. */
-      ranks: z.array(z.object({ ...fabricRank.shape, freeBytes: bytes })),
+      ranks: z.array(z.object({ ...fabricRank.shape, freeBytes: bytes, waiting: workersSaid.shape.waiting })),
       /** All ranks that can be read from, and what hosts have received in earlier updates. */
       sources: z.array(fabricRank),
       copies: z.array(copy),
@@ -73,7 +74,15 @@ export const toPlanner = {
     'plan-parts',
     {
       layout: z.string(),
-      ranks: z.array(z.object({ rank, host: z.string(), freeBytes: bytes, kept: z.array(keptAnnouncement) })),
+      ranks: z.array(
+        z.object({
+          rank,
+          host: z.string(),
+          freeBytes: bytes,
+          waiting: workersSaid.shape.waiting,
+          kept: z.array(keptAnnouncement),
+        }),
+      ),
       lost: z.array(segment),
       memoryFraction: z.number(),
       bucketBytes: bytes,

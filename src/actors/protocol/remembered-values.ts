@@ -33,6 +33,7 @@ export const rememberedInstance = z.object({
   held,
   isPaused: z.boolean(),
   problem: z.string().nullable(),
+  draftKept: z.string().nullable(),
   /** The update that changes it now: the first of its epochs that may have, and what the engine held before. */
   touched: z.object({ epoch: z.int().nonnegative(), before: held }).nullable(),
   /** It has left the cluster. */

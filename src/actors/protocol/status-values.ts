@@ -23,8 +23,13 @@ export const instanceState = z.object({
   isPaused: z.boolean(),
   /** The version whose every bucket all its workers acknowledged in one epoch; null when unknown or broken. */
   version: z.object({ checkpoint: name, digest: z.string() }).nullable(),
-  /** Why it is broken or paused; null if it is neither, or nobody knows. */
+  /** Why it is broken, paused or unknown; null if it is none of these, or nobody knows. */
   problem: z.string().nullable(),
+  /**
+   * Why its draft model has other weights than its target, which decides how fast it answers; null if it has not, or nobody
+   * knows.
+   */
+  draftKept: z.string().nullable(),
 });
 
 export const instanceStatus = z.object({

@@ -231,6 +231,8 @@ export const instanceReport = z.object({
   fed: z.enum(['parts', 'whole']).nullable(),
   /** Why not parts, if it was whole tensors and the update allowed parts. */
   whyWhole: z.string().nullable(),
+  /** It was updated, and its draft model has kept its weights: why. Null if it has none, has taken them, or nobody knows. */
+  draftKept: z.string().nullable(),
   /** From the start of the update until this instance was done with. */
   seconds: z.number(),
   /** Why it was not updated, or is still paused. */

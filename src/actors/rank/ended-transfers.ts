@@ -18,10 +18,11 @@ export class EndedTransfers {
     this.#rank = rank;
   }
 
-  note({ epoch, loads, shortened, rates }: RankTransfer): void {
-    this.#last = { epoch, loads, arrived: shortened };
+  note({ epoch, loads, plan, arrivedDigests, isAlone, rates }: RankTransfer): void {
+    // Of whole tensors all was said.
+    this.#last = { epoch, loads, arrived: plan.cuts === null ? null : arrivedDigests };
     if (loads > 0) this.#loadedEpoch = epoch;
-    if (rates === null) return;
+    if (isAlone) return;
     const { upload, broadcast, tensor } = this.#rates;
     this.#rates = {
       upload: rates.upload ?? upload,

@@ -67,6 +67,9 @@ export async function openTransfer(
       stepTimeoutMilliseconds,
     };
     const transfer = await RankTransfer.open({ epoch, version, worker, exchanges, ...parts });
+    const { whyUndigested } = transfer;
+    if (whyUndigested !== null)
+      context.log.warn({ error: whyUndigested }, 'what arrives at the engine worker is not proved');
     return { transfer, answer: { outcome: 'open', linkAddress: transfer.linkAddress, receiving } };
   } catch (error) {
     await receiver?.discard('the epoch was not opened');

@@ -16,8 +16,10 @@ interface Entry {
   /** What it held before the running update, and the first of its epochs that may change that; null while none runs. */
   touched: Touched | null;
   isPaused: boolean;
-  /** Why it was broken or paused when that was said last. */
+  /** Why it was broken, paused or unknown when that was said last. */
   problem: string | null;
+  /** Why its draft model has other weights than its target. */
+  draftKept: string | null;
 }
 
 interface Held {
@@ -45,7 +47,7 @@ const removedLimit = 1_024;
 export class InstanceRegistry implements InstanceLedger {
   readonly #entries = new Map<string, Entry>();
   /** Their engines are as they were when they join again. */
-  readonly #removed = new Map<string, Pick<Entry, 'held' | 'touched' | 'isPaused' | 'problem'>>();
+  readonly #removed = new Map<string, Pick<Entry, 'held' | 'touched' | 'isPaused' | 'problem' | 'draftKept'>>();
   readonly #remember: (instances: RememberedInstance[]) => WeightcastError | null;
   readonly #onChange: (instance: InstanceStatus) => void;
 
@@ -67,13 +69,13 @@ export class InstanceRegistry implements InstanceLedger {
    */
   recall(instances: readonly RememberedInstance[]): ReadonlyMap<string, Touched> {
     const undecided = new Map<string, Touched>();
-    for (const { name, held, isPaused, problem, touched } of instances) {
+    for (const { name, held, isPaused, problem, draftKept, touched } of instances) {
       // One that an earlier successor has not decided counts as broken already.
       if (touched !== null) undecided.set(name, touched);
       // The weights of one that was being verified are whole.
       const state = { updating: broken, verifying: unknown }[held.state as string] ?? held;
       const why = held.state === 'updating' ? diedWhileUpdating : problem;
-      this.#removed.set(name, { held: state, touched, isPaused, problem: why });
+      this.#removed.set(name, { held: state, touched, isPaused, problem: why, draftKept });
     }
     return undecided;
   }
@@ -99,9 +101,9 @@ export class InstanceRegistry implements InstanceLedger {
   add(options: Instance, bridge: ActorRef<BridgeMessage>): void {
     this.checkNew(options.name);
     const left = this.#removed.get(options.name);
-    const { held = unknown, touched = null, isPaused = false, problem = null } = left ?? {};
+    const { held = unknown, touched = null, isPaused = false, problem = null, draftKept = null } = left ?? {};
     this.#removed.delete(options.name);
-    const entry = { options, bridge, failure: null, held, touched, isPaused, problem };
+    const entry = { options, bridge, failure: null, held, touched, isPaused, problem, draftKept };
     this.#entries.set(options.name, entry);
     this.#changed();
     this.#onChange(statusOf(entry));
@@ -112,7 +114,8 @@ export class InstanceRegistry implements InstanceLedger {
     const entry = this.#entries.get(name);
     if (entry !== undefined && (entry.held.state === 'broken' || entry.isPaused)) {
       const held = entry.held.state === 'broken' ? broken : unknown;
-      this.#removed.set(name, { held, touched: null, isPaused: entry.isPaused, problem: entry.problem });
+      const { isPaused, problem, draftKept } = entry;
+      this.#removed.set(name, { held, touched: null, isPaused, problem, draftKept });
     }
     if (this.#removed.size > removedLimit) this.#removed.delete(this.#removed.keys().next().value!);
     this.#entries.delete(name);
@@ -204,9 +207,11 @@ export class InstanceRegistry implements InstanceLedger {
     );
   }
 
-  versionLost(name: string): void {
+  versionLost(name: string, why: string): void {
     this.#change([name], (entry) => {
-      if (entry.held.state === 'serving') entry.held = unknown;
+      if (entry.held.state !== 'serving') return;
+      entry.held = unknown;
+      entry.problem = why;
     });
   }
 
@@ -238,6 +243,12 @@ export class InstanceRegistry implements InstanceLedger {
       const updated: Held = { state: 'serving', version: { checkpoint, digest } };
       entry.held = { updated, unchanged: entry.touched?.before ?? unknown, broken }[outcome];
       entry.touched = null;
+    });
+  }
+
+  draftKept(name: string, why: string | null): void {
+    this.#change([name], (entry) => {
+      entry.draftKept = why;
     });
   }
 
@@ -283,11 +294,12 @@ export class InstanceRegistry implements InstanceLedger {
     const present = [...this.#entries].map(([name, entry]) => ({ name, ...entry, isRemoved: false }));
     const removed = [...this.#removed].map(([name, one]) => ({ name, ...one, isRemoved: true }));
     return this.#remember(
-      [...present, ...removed].map(({ name, held, isPaused, problem, touched, isRemoved }) => ({
+      [...present, ...removed].map(({ name, held, isPaused, problem, draftKept, touched, isRemoved }) => ({
         name,
         held: { state: held.state, version: held.version },
         isPaused,
         problem,
+        draftKept,
         touched: touched && { epoch: touched.epoch, before: { ...touched.before } },
         isRemoved,
       })),
@@ -299,7 +311,7 @@ export class InstanceRegistry implements InstanceLedger {
   }
 }
 
-function statusOf({ options, held, isPaused, problem }: Entry): InstanceStatus {
+function statusOf({ options, held, isPaused, problem, draftKept }: Entry): InstanceStatus {
   return {
     name: options.name,
     endpoint: options.endpoint,
@@ -307,6 +319,7 @@ function statusOf({ options, held, isPaused, problem }: Entry): InstanceStatus {
     state: held.state,
     version: held.version,
     isPaused,
-    problem: held.state === 'broken' || isPaused ? problem : null,
+    problem: held.state === 'broken' || held.state === 'unknown' || isPaused ? problem : null,
+    draftKept: held.state === 'serving' ? draftKept : null,
   };
 }

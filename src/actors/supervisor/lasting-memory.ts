@@ -40,6 +40,8 @@ export class LastingMemory {
   /** By name of the checkpoint, what was written of it under which document. */
   readonly #written = new Map<string, { readonly record: CheckpointRecord; readonly document: string }>();
   #documents: number;
+  /** What is being written of large documents. */
+  #large: Promise<void> = Promise.resolve();
   #log: Logger | null = null;
 
   constructor(memory: SupervisorMemory) {
@@ -84,6 +86,19 @@ export class LastingMemory {
     this.#write(name, value);
   }
 
+  /** The same of what may be large: resolves when it is written, or removed because it could not be. */
+  writeLarge<K extends keyof Remembered>(name: K, value: Remembered[K]): Promise<void> {
+    // One after the other: a later one replaces what an earlier one has written.
+    this.#large = this.#large.then(async () => {
+      try {
+        await this.#memory.writeLarge(name, value);
+      } catch (thrown) {
+        this.#unwritten(name, thrown);
+      }
+    });
+    return this.#large;
+  }
+
   /**
    * The same for what a successor must not be without: what cannot be written leaves what was written before. Returns why it
    * could not be; null if it was.
@@ -122,9 +137,13 @@ export class LastingMemory {
     try {
       this.#memory.write(document, value);
     } catch (thrown) {
-      this.#memory.remove(document);
-      this.#log?.error({ document, error: describe(thrown) }, 'another supervisor would not know this');
+      this.#unwritten(document, thrown);
     }
+  }
+
+  #unwritten(document: string, why: unknown): void {
+    this.#memory.remove(document);
+    this.#log?.error({ document, error: describe(why) }, 'another supervisor would not know this');
   }
 }
 

@@ -28,6 +28,8 @@ export interface SupervisorMemory {
   recall(): ReadonlyMap<string, unknown>;
   /** Writes all of a document or nothing. Throws if there is no room. */
   write(name: string, document: unknown): void;
+  /** The same of what may be large: this process goes on meanwhile. */
+  writeLarge(name: string, document: unknown): Promise<void>;
   remove(name: string): void;
 }
 

@@ -8,6 +8,7 @@ import type { ClusterStatus } from '../protocol/status-values.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import { CheckpointLedger } from './checkpoint-ledger.ts';
 import { CheckpointService } from './checkpoint-service.ts';
+import { EngineChecks } from './engine-checks.ts';
 import type { MessageOf, SupervisorInbox } from './inbox.ts';
 import { InstanceRegistry } from './instance-registry.ts';
 import { InstanceService } from './instance-service.ts';
@@ -56,6 +57,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
   readonly #updates: UpdateService;
   readonly #resumption: Resumption;
   readonly #takeover: Takeover;
+  readonly #checks: EngineChecks;
   readonly #progress = new ProgressRelay();
   /** Settles when all rank processes have ended; null until they are asked to. */
   #ranksEnded: Promise<void> | null = null;
@@ -107,6 +109,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       this.#callers,
       ports,
     );
+    this.#checks = new EngineChecks(this.#instances, (name) => this.#instanceService.isBusy(name));
     this.#resumption = new Resumption(this.#instances, this.#instanceService);
     this.#takeover = new Takeover(this.#instances, this.#ranks, this.#resumption, undecided);
   }
@@ -185,7 +188,10 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         this.#updates.healing.close();
         return this.#answer(message, context, () => done(this.#jobs.drain(stopping())));
       case 'status':
-        return context.reply(message, this.#status());
+        return this.#answer(message, context, async () => {
+          await this.#checks.run(context);
+          return this.#status();
+        });
       case 'await-ready':
         return this.#awaitReady(message, context);
       case 'subscribe':

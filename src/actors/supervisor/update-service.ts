@@ -1,3 +1,4 @@
+import type { WorkersSaid } from '../../engines/workers-said.ts';
 import { AbortedError, UsageError } from '../../errors.ts';
 import type { ActorRef, Context } from '../kernel/index.ts';
 import { ranksOf } from '../protocol/instance.ts';
@@ -42,6 +43,8 @@ export class UpdateService {
   readonly #running = new Set<Update>();
   readonly #communicators: CommunicatorRegistry;
   readonly #installs = new Installs();
+  /** By instance, what its engine's workers said last: an update is planned while they are asked again. */
+  readonly #workers = new Map<string, WorkersSaid>();
   /** By the ticket of whoever may cancel them. */
   readonly #cancellable = new Map<string, AbortController>();
   readonly #healing = new Healing(
@@ -172,11 +175,12 @@ export class UpdateService {
         endReading();
       }
     });
-    return await running.finally(() => {
+    return await running.finally(async () => {
       processes.killUnresponsive();
-      const record = this.#installs.takeRecord();
-      if (record !== null) this.#parts.memory.write('installs', record);
       this.#parts.onEnded(names);
+      // Tens of MiB in a large cluster.
+      const record = this.#installs.takeRecord();
+      if (record !== null) await this.#parts.memory.writeLarge('installs', record);
     });
   }
 
@@ -186,6 +190,7 @@ export class UpdateService {
     const context = this.#context;
     const registered = ledger.get(checkpoint);
     if (names.length === 0) throw new UsageError('the cluster has no instance to update');
+    for (const name of this.#workers.keys()) if (!instances.names.includes(name)) this.#workers.delete(name);
     const targets = instances.targets(names);
     const unfit = instances.unfit(targets, (own) => ranks.areReady(own));
     const isVain = unfit.size === targets.length;
@@ -217,7 +222,7 @@ export class UpdateService {
       },
       instances,
       installs: this.#installs,
-      linkProtocols: new Map(),
+      workers: this.#workers,
       feeding,
       freeHostMemory: () => checkpoints.freeSpare(context),
       onUnneeded: (segments) => void checkpoints.release(segments, context),

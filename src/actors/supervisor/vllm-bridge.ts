@@ -1,4 +1,5 @@
-import type { CallOptions, EngineClient, ReportedState, WorldSize } from '../../engines/engine-client.ts';
+import type { CallOptions, EngineClient, Prompt, ReportedState, WorldSize } from '../../engines/engine-client.ts';
+import type { WorkersSaid } from '../../engines/workers-said.ts';
 import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
@@ -17,13 +18,13 @@ interface Call {
  * the worker link, is in each rank.
  *
  * A call may take minutes, so it runs beside the mailbox, and `abandon` aborts it. There is one call at a time, but for
- * questions about prompts, which change nothing.
+ * questions, which change nothing.
  */
 export class VllmBridgeActor implements Actor<BridgeMessage> {
   readonly #client: EngineClient;
   #running: Call | null = null;
-  /** What ranks and the engine's workers have agreed on, and how many there are, when the engine was asked last. */
-  #linkProtocol: number | null = null;
+  /** What the engine's workers said, and how many there are, when the engine was asked last. */
+  #workers: WorkersSaid | null = null;
   #worldSize: WorldSize | null = null;
   /** The version that it was told since then: an engine that still says it is the same one. Null: none. */
   #told: string | null = null;
@@ -72,7 +73,11 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
           return { said: this.#told };
         });
       case 'answers':
-        return void this.#question(message, context.deferReply(message));
+        return void this.#question(message, context.deferReply(message), (options) =>
+          this.#askAnswers(message.prompts, options),
+        );
+      case 'identify':
+        return void this.#question(message, context.deferReply(message), (options) => this.#identify(options));
       case 'abandon':
         this.#abort(new AbortedError(message.reason));
         return context.reply(message, {});
@@ -103,12 +108,14 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     const isAnswer = answer !== null && !(answer instanceof Error);
     const state = isAnswer ? answer : await this.#ask({ ...options, timeoutMilliseconds });
     this.#wasWell = true;
-    return { wasDown, ...state, linkProtocol: this.#linkProtocol, worldSize: this.#worldSize };
+    return { wasDown, ...state, workers: this.#workers, worldSize: this.#worldSize };
   }
 
   /** What it says of itself, and of its workers unless it is the engine that has told of them before. */
   async #ask(options: CallOptions): Promise<ReportedState> {
-    const isKnown = this.#told !== null;
+    const isKnown = this.#told !== null && this.#workers?.isSteady !== false;
+    // What they held then.
+    if (isKnown && this.#workers !== null) this.#workers = { ...this.#workers, held: 'unknown' };
     const [state] = await Promise.all([
       this.#client.state(options),
       ...(isKnown ? [] : [this.#askWorkers(options)]),
@@ -118,26 +125,39 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
   }
 
   async #askWorkers(options: CallOptions): Promise<void> {
-    [this.#linkProtocol, this.#worldSize] = await Promise.all([
-      this.#client.linkProtocol(options),
+    [this.#workers, this.#worldSize] = await Promise.all([
+      this.#client.workers(options),
       this.#client.worldSize(options),
     ]);
   }
 
-  async #question(
-    { prompts, timeoutMilliseconds }: BridgeMessage & { type: 'answers' },
-    reply: Reply<Questioned>,
+  async #askAnswers(prompts: readonly Prompt[], options: CallOptions): Promise<Questioned> {
+    const ranks = await this.#client.answers(prompts, options);
+    return {
+      ranks: ranks.map(({ dataParallelRank, logprobs }) => ({
+        dataParallelRank,
+        logprobs: logprobs.map((row) => [...row]),
+      })),
+    };
+  }
+
+  async #identify(options: CallOptions) {
+    const [{ version }, workers] = await Promise.all([
+      this.#client.state(options),
+      this.#client.workers(options),
+    ]);
+    return { version, held: workers?.held ?? ('unknown' as const) };
+  }
+
+  async #question<T>(
+    { timeoutMilliseconds }: { readonly timeoutMilliseconds: number },
+    reply: Reply<T>,
+    send: (options: CallOptions) => Promise<T>,
   ): Promise<void> {
     const abort = new AbortController();
     this.#questions.add(abort);
     try {
-      const ranks = await this.#client.answers(prompts, { timeoutMilliseconds, signal: abort.signal });
-      reply.succeed({
-        ranks: ranks.map(({ dataParallelRank, logprobs }) => ({
-          dataParallelRank,
-          logprobs: logprobs.map((row) => [...row]),
-        })),
-      });
+      reply.succeed(await send({ timeoutMilliseconds, signal: abort.signal }));
     } catch (error) {
       reply.fail(asFailure(error));
     } finally {

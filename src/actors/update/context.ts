@@ -1,4 +1,5 @@
 import type { EngineKind, PauseOption } from '../../engines/engine-client.ts';
+import type { WorkersSaid } from '../../engines/workers-said.ts';
 import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { Held } from '../../plan/live-weights.ts';
 import type { ActorRef, AskOptions, Context } from '../kernel/index.ts';
@@ -38,8 +39,8 @@ export type InstanceOutcome = InstanceReport['outcome'];
 
 /** Where an update notes what it does to instances, at the moment when it is so. */
 export interface InstanceLedger {
-  /** What it serves is not what it was last given: its engine was restarted, or cannot be reached. */
-  versionLost(name: string): void;
+  /** What it serves is not what it was last given: why, as that its engine was restarted, or cannot be reached. */
+  versionLost(name: string, why: string): void;
   /** Before it is asked to pause, and after it has resumed. Throws if a later supervisor would not know that it is to be paused. */
   paused(name: string, isPaused: boolean): void;
   /**
@@ -50,6 +51,8 @@ export interface InstanceLedger {
   /** Its weights are whole and it serves, but whether it answers as it should is not known yet. */
   verifying(name: string): void;
   ended(name: string, outcome: InstanceOutcome, version: Registered['status']): void;
+  /** Why its draft model has other weights than its target; null if it has not, or nobody knows. */
+  draftKept(name: string, why: string | null): void;
   /** Why it is broken or paused; null if it is neither. */
   explain(name: string, problem: string | null): void;
 }
@@ -92,8 +95,8 @@ export interface UpdateSpec {
   readonly nextEpoch: () => number;
   readonly instances: InstanceLedger;
   readonly installs: InstallLedger;
-  /** By instance, the version of the worker link that its workers understand, once they have been asked. */
-  readonly linkProtocols: Map<string, number>;
+  /** By instance, what its engine's workers have said, in this update once they have been asked, or in an earlier one. */
+  readonly workers: Map<string, WorkersSaid>;
   readonly feeding: Feeding;
   /** Releases host memory that is kept for later checkpoints. Resolves with whether there was any. */
   readonly freeHostMemory: () => Promise<boolean>;

@@ -1,5 +1,6 @@
 import { resumeCommand, wakeUp } from '../../engines/remedies.ts';
 import { oldestProtocol } from '../../engines/worker-link/messages.ts';
+import { contradiction } from '../../engines/workers-said.ts';
 import { sizeRefusal } from '../../engines/world-size.ts';
 import { AbortedError, asFailure, EngineError, UsageError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef, Context } from '../kernel/index.ts';
@@ -7,7 +8,8 @@ import { ask } from '../protocol/ask.ts';
 import { type BridgeMessage, type EngineState, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
-import type { UpdateContext, UpdateTarget } from './context.ts';
+import type { UpdateRequest } from '../protocol/update-values.ts';
+import type { UpdateContext, UpdateSpec, UpdateTarget } from './context.ts';
 
 /** Of the time that an update has: who gives it more waits longer for an engine that loads a large model. */
 const startingShare = 1 / 5;
@@ -66,19 +68,21 @@ async function awaitEngine(
   const within = update.within(timeoutMilliseconds + deadlines.control);
   try {
     const state = await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within);
-    if (state.wasDown || isOfOtherVersion(target, state)) {
-      spec.instances.versionLost(name);
+    noteWorkers(spec, target, state);
+    const lost = state.wasDown ? 'its engine was started again' : otherVersion(target, state);
+    if (lost !== null) {
+      spec.instances.versionLost(name, lost);
       spec.feeding.demandWhole(name, 'its engine was restarted, or updated by someone else');
     }
     if (state.isPaused === false) spec.instances.paused(name, false);
     refuseUnfit(target, state);
     refuseOtherSize(target, state);
+    refuseWorkers(update, target, state);
     if (spec.options.baseline !== null) refuseSilent(target, state);
     if (spec.options.verify.answers !== undefined) await wouldAnswer(update, target, timeoutMilliseconds);
-    if (state.linkProtocol !== null) spec.linkProtocols.set(name, state.linkProtocol);
   } catch (thrown) {
     const isUnreachable = !(asFailure(thrown) instanceof AbortedError) && !isRefusal(thrown);
-    if (isUnreachable) spec.instances.versionLost(name);
+    if (isUnreachable) spec.instances.versionLost(name, asFailure(thrown).message);
     throw thrown;
   }
 }
@@ -90,9 +94,36 @@ function isRefusal(thrown: unknown): boolean {
   return thrown instanceof Refusal;
 }
 
-/** It was restarted, or someone else has updated it. */
-function isOfOtherVersion({ version }: UpdateTarget, state: EngineState): boolean {
-  return version !== null && state.version !== null && state.version !== version;
+/** Why it does not serve what it was last given; null if it does, as far as it says. */
+function otherVersion({ version }: UpdateTarget, state: EngineState): string | null {
+  return version === null ? null : contradiction(version, state.version, state.workers);
+}
+
+function noteWorkers({ workers }: UpdateSpec, { name }: UpdateTarget, state: EngineState): void {
+  if (state.workers === null) workers.delete(name);
+  else workers.set(name, state.workers);
+}
+
+/** With something to compare them with, models do not stay unproven. */
+export function acceptsUnproven({ acceptUnproven, baseline, verify }: UpdateRequest): boolean {
+  return acceptUnproven || baseline !== null || verify.answers !== undefined;
+}
+
+/** What they would refuse when the engine is paused. */
+function refuseWorkers({ spec }: UpdateContext, { name, endpoint, ranks }: UpdateTarget, state: EngineState): void {
+  const { workers } = state;
+  if (workers === null) return;
+  const what = `instance ${name} (${endpoint})`;
+  const draft = spec.exchanges > 1 ? workers.draft : null;
+  const unproven = acceptsUnproven(spec.options) ? null : (workers.unproven ?? draft?.unproven ?? null);
+  const refusal = workers.refusal ?? draft?.refusal ?? unproven;
+  if (refusal !== null) throw new Refusal(`${what} cannot be updated: ${refusal}`);
+  const own = spec.ranks.filter(({ rank }) => ranks.includes(rank)).map(({ deviceUuid }) => deviceUuid);
+  const other = workers.devices.find((device) => !own.includes(device));
+  if (other !== undefined)
+    throw new Refusal(
+      `${what} has a worker on device ${other}, and its ranks are on ${own.join(', ')}: give the instance the devices of its engine (devices, --devices)`,
+    );
 }
 
 function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState): void {
@@ -151,8 +182,8 @@ function refuseSharedDevices({ name, ranks }: UpdateTarget, ready: readonly Read
 }
 
 /** Only workers of weightcast's own link say what their models hold. */
-function refuseSilent({ name, endpoint }: UpdateTarget, { linkProtocol }: EngineState): void {
-  if (linkProtocol !== null && linkProtocol > oldestProtocol) return;
+function refuseSilent({ name, endpoint, engine }: UpdateTarget, { workers }: EngineState): void {
+  if (workers !== null && workers.protocol > oldestProtocol && engine !== 'sglang') return;
   throw new Refusal(
     `the workers of instance ${name} (${endpoint}) do not say what their models hold, so that nothing could be compared with the baseline: update it without one`,
   );

@@ -103,7 +103,15 @@ export class InstanceEnds {
     this.#decided.set(target, outcome);
     const { instances, checkpoint } = this.#update.spec;
     if (this.#touched.has(target)) instances.ended(target.name, outcome, checkpoint.status);
+    if (outcome === 'updated') instances.draftKept(target.name, this.#draftKept(target));
     this.#ending.push(this.#end(target, outcome, proofs, error));
+  }
+
+  /** Why the draft model of an engine that was updated has the weights that it had before; null if it has not. */
+  #draftKept({ name }: UpdateTarget): string | null {
+    const { workers, exchanges } = this.#update.spec;
+    const draft = workers.get(name)?.draft;
+    return draft?.takes === 'nothing' || (draft?.takes === 'apart' && exchanges === 1) ? draft.why : null;
   }
 
   async #end(
@@ -159,6 +167,7 @@ export class InstanceEnds {
         paused: this.#pauses.isPaused(target),
         proofs,
         ...(this.#decided.get(target) === 'unchanged' ? notFed : feeding.of(target.name)),
+        draftKept: outcome === 'updated' ? this.#draftKept(target) : null,
         seconds,
         error: wire,
       };

@@ -12,6 +12,7 @@ import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { Opened, WorkerAsked } from '../protocol/update-values.ts';
 import type { UpdateContext } from './context.ts';
+import { acceptsUnproven } from './engine-states.ts';
 import { EpochDocuments } from './documents.ts';
 import { askedOfParts } from './parts.ts';
 import { type Ceilings, type PlannedEpoch, planEpoch } from './plan-epoch.ts';
@@ -144,16 +145,14 @@ function openMilliseconds({ status }: Registered, ranks: number, reception: Rece
 
 function askedOf(rank: number, update: UpdateContext): WorkerAsked {
   const { spec, liveLayouts } = update;
-  const { targets, options, linkProtocols } = spec;
+  const { targets, options, workers } = spec;
   const instance = targets.find(({ ranks }) => ranks.includes(rank))!;
   return {
     report: options.verify.arrived,
     liveLayouts: options.verify.installed ? [...liveLayouts.keys()] : null,
-    // With something to compare them with, they do not stay unproven.
-    acceptUnproven:
-      options.acceptUnproven || options.baseline !== null || options.verify.answers !== undefined,
+    acceptUnproven: acceptsUnproven(options),
     silenceSeconds: Math.ceil(update.left() / 1_000) + workerSlackSeconds,
-    protocol: linkProtocols.get(instance.name) ?? oldestProtocol,
+    protocol: workers.get(instance.name)?.protocol ?? oldestProtocol,
     parts: askedOfParts(update, instance),
   };
 }

@@ -61,7 +61,7 @@ async function planInstance(
   members: readonly Prepared[],
   { prepared, bringing }: { readonly prepared: readonly Prepared[]; readonly bringing: Bringing },
 ): Promise<Answer | null> {
-  const { checkpoint, options, exchanges, feeding, planner } = update.spec;
+  const { checkpoint, options, exchanges, feeding, planner, workers } = update.spec;
   if (!options.parts) return null;
   if (ranks.length === 1) return { outcome: 'whole', why: 'it has one engine worker, which keeps all' };
   if (exchanges > 1) return { outcome: 'whole', why: 'a draft model takes the same weights' };
@@ -73,6 +73,7 @@ async function planInstance(
       rank,
       host,
       freeBytes,
+      waiting: workers.get(name)?.waiting ?? null,
       kept: [...kept],
     })),
     lost: [...checkpoint.lost],

@@ -1,3 +1,4 @@
+import type { WorkersSaid } from '../../engines/workers-said.ts';
 import { asFailure, MemoryError } from '../../errors.ts';
 import { usualBucketBytes } from '../../plan/memory-budget.ts';
 import { ask } from '../protocol/ask.ts';
@@ -103,17 +104,28 @@ async function plan(
   }
 }
 
+/** What the engine worker of a rank keeps of layers that are not whole; null if nothing, or nobody knows. */
+export function waitingOf({ targets, workers }: UpdateSpec, rank: number): WorkersSaid['waiting'] {
+  const target = targets.find(({ ranks }) => ranks.includes(rank));
+  return (target && workers.get(target.name)?.waiting) ?? null;
+}
+
 function planQuestion(
-  { checkpoint, options, readyRanks }: UpdateSpec,
+  spec: UpdateSpec,
   epoch: number,
   prepared: readonly Prepared[],
   communicator: GroupCommunicator,
 ) {
-  const wanted = Math.max(communicator.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes));
+  const { checkpoint, options, readyRanks } = spec;
   const { memoryFraction } = options;
+  const wanted = Math.max(communicator.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes));
   return {
     layout: checkpoint.layout,
-    ranks: prepared.map(({ ready, freeBytes }) => ({ ...asFabricRank(ready), freeBytes })),
+    ranks: prepared.map(({ ready, freeBytes }) => ({
+      ...asFabricRank(ready),
+      freeBytes,
+      waiting: waitingOf(spec, ready.rank),
+    })),
     sources: [...readyRanks().map(asFabricRank), ...foreignRanks(checkpoint)],
     copies: [...checkpoint.copies],
     lost: [...checkpoint.lost],

@@ -159,6 +159,7 @@ export class Update {
     this.#firstStep = 'engines to be ready';
     // Its failure counts only if it fails again.
     const planning = planEpoch(this.#update).catch(() => null);
+    const waited = this.#waiting();
     const askedAt = clock.now();
     const { left } = this.#ends;
     await awaitEngines(this.#update, left, (target, error) => this.#ends.failed(target, error));
@@ -167,7 +168,14 @@ export class Update {
     const planned = await planning;
     const { feeding } = this.#update.spec;
     const areOthers = [...(planned?.byParts ?? [])].some(({ name }) => feeding.demandsWhole(name) !== null);
-    return isStale || areOthers ? null : planned;
+    // What engine workers need of device memory may only be known since.
+    return isStale || areOthers || waited !== this.#waiting() ? null : planned;
+  }
+
+  /** What is known of what engine workers keep of layers that are not whole. */
+  #waiting(): string {
+    const { targets, workers } = this.#update.spec;
+    return JSON.stringify(targets.map(({ name }) => workers.get(name)?.waiting ?? null));
   }
 
   /** In rounds, until all of these have ended. */

@@ -24,7 +24,7 @@ function spawnPlanner(registered: ReadonlyMap<string, Uint8Array>) {
     const rank = { rank: 0, host: 'a', directory: '', nics: [] };
     const question = {
       layout,
-      ranks: [{ ...rank, freeBytes: 2 ** 30 }],
+      ranks: [{ ...rank, freeBytes: 2 ** 30, waiting: null }],
       sources: [rank],
       copies: [],
       lost: [],

@@ -59,7 +59,7 @@ function idlePorts(): SupervisorPorts {
     engineClient: ({ endpoint }) => idleClient(endpoint),
     noteInstance: () => {},
     segmentName: (set) => `checkpoint-${set}-`,
-    memory: { incarnation: 0, recall: () => new Map(), write() {}, remove() {} },
+    memory: { incarnation: 0, recall: () => new Map(), write() {}, async writeLarge() {}, remove() {} },
     breathe: async () => {},
     openCheckpoint: async () => {
       throw new CheckpointError('no such checkpoint');
@@ -82,7 +82,7 @@ function idleClient(endpoint: string, close: () => Promise<void> = async () => {
   const state = async () => ({ isPaused: null, isSleeping: null, version: null });
   const label = async () => null;
   const answers = async () => [];
-  const unsaid = { linkProtocol: async () => null, worldSize: async () => null };
+  const unsaid = { workers: async () => null, worldSize: async () => null };
   const calls = { pause: idle, resume: idle, update: idle, resetCaches: idle, survey: idle };
   return { endpoint, ready, state, ...calls, ...unsaid, label, answers, close };
 }

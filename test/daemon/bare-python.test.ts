@@ -1,0 +1,10 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { runPython, withoutPython } from './python.ts';
+
+test('without torch every program of the Python package says what its options are, or what it needs', {
+  skip: withoutPython(),
+}, async () => {
+  const { status, output } = await runPython('test/daemon/bare_python_cases.py', null);
+  assert.equal(status, 0, output);
+});
