@@ -45,10 +45,19 @@ export function parseBytes(text: string, option: string): number {
 }
 
 /** Parses a whole number of at least `minimum`. Throws `UsageError` naming the option. */
-export function parseCount(text: string, option: string, minimum = 1): number {
+export function parseCount(text: string, option: string, minimum = 1, most = Number.MAX_SAFE_INTEGER): number {
   const value = Number(text);
-  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value) || value < minimum) {
-    throw new UsageError(`${option} is "${text}"; give a whole number, at least ${minimum}`);
+  if (!/^\d+$/.test(text) || value < minimum || value > most) {
+    const limit = most === Number.MAX_SAFE_INTEGER ? '' : ` and at most ${most}`;
+    throw new UsageError(`${option} is "${text}"; give a whole number, at least ${minimum}${limit}`);
   }
   return value;
+}
+
+/** A year. Longer times are mistakes. */
+const mostSeconds = 31_536_000;
+
+/** Parses whole seconds, and returns milliseconds. Throws `UsageError` naming the option. */
+export function parseSeconds(text: string, option: string): number {
+  return parseCount(text, option, 1, mostSeconds) * 1_000;
 }

@@ -41,10 +41,10 @@ def register() -> None:
             logger.warning("this SGLang has no update that weightcast knows; weightcast cannot change its weights")
             return
         HookRegistry.register(update, _update, HookType.AROUND)
-        HookRegistry.register(f"{_SCHEDULER}.Scheduler.get_internal_state", _say_state, HookType.AFTER)
         loader = "sglang.srt.model_loader"
         HookRegistry.register(f"{loader}.loader._initialize_model", _model_was_made, HookType.AFTER)
         HookRegistry.register(f"{loader}.weight_utils.default_weight_loader", _load_whole, HookType.AROUND)
+        HookRegistry.register(f"{_SCHEDULER}.Scheduler.get_internal_state", _say_state, HookType.AFTER)
     except Exception:
         logger.exception("weightcast is no plug-in of this SGLang")
 

@@ -83,7 +83,10 @@ def refusal_of_draft(vllm_config: Any) -> str | None:
     if _is_out_of_target(speculation):
         return None
     if speculation.method != "draft_model":
-        return f"the draft model of this engine ({speculation.method}) has tensors of its own, which are not the target's"
+        return (
+            f"the draft model of this engine ({speculation.method}) has tensors of its own, which are not the target's, and keeps "
+            "them until the engine is started with others (--speculative-config)"
+        )
     for name in _FORM:
         sizes = [getattr(one.hf_text_config, name, None) for one in (draft, vllm_config.model_config)]
         if sizes[0] != sizes[1]:

@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { Baseline } from '../cluster/baseline.ts';
 import type { EngineOptions } from '../engines/engine-options.ts';
-import { parseCount } from '../units.ts';
+import { parseSeconds } from '../units.ts';
 import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { runCommand } from './interrupt.ts';
 import { checkOutputFile } from './output-file.ts';
@@ -32,7 +32,7 @@ async function baseline(
   { endpoint, output, draftModel, timeout }: Options,
   signal: AbortSignal,
 ): Promise<void> {
-  const timeoutMilliseconds = parseCount(timeout, '--timeout') * 1000;
+  const timeoutMilliseconds = parseSeconds(timeout, '--timeout');
   checkOutputFile('--output', output);
   const engines = endpoint.map(
     (one): EngineOptions => ({

@@ -29,7 +29,7 @@ const options: Readonly<Record<string, string>> = {
 export function withOptionNames(message: string): string {
   // Only where a name stands for an option, at the start or after what introduces it: elsewhere it may be anyone's word.
   return message.replace(
-    /(^|^\w+: (?:invalid )?|; use |: )(\w+)(?=[\s:.,]|$)/g,
+    /(^\w+: invalid |^|; use |: )(\w+)(?=[\s:.,]|$)/g,
     (whole, before: string, name: string) => `${before}${options[name] ?? whole.slice(before.length)}`,
   );
 }

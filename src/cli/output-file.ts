@@ -7,7 +7,7 @@ export function checkOutputFile(option: string, file: string | undefined): void 
   if (file === undefined) return;
   const path = resolve(file);
   const there = statSync(path, { throwIfNoEntry: false });
-  if (there?.isDirectory()) throw new UsageError(`${option} is ${file}, which is a directory`);
+  if (there?.isDirectory()) throw new UsageError(`${option} is "${file}", which is a directory`);
   try {
     if (there !== undefined) return accessSync(path, constants.W_OK);
     // Some folders that may be written take no files, as those of /proc.

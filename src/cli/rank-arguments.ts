@@ -8,9 +8,7 @@ const mostRanks = 1_024;
 
 /** The number of ranks of an engine. Throws `UsageError` naming the option. */
 export function rankCountOf(text: string): number {
-  const count = parseCount(text, '--ranks');
-  if (count > mostRanks) throw new UsageError(`--ranks is "${text}"; an engine has at most ${mostRanks}`);
-  return count;
+  return parseCount(text, '--ranks', 1, mostRanks);
 }
 
 /** `0-3` or `0,1,4`. Throws `UsageError` naming the option. */

@@ -3,7 +3,7 @@ import type { EngineOptions } from '../engines/engine-options.ts';
 import { checkEngineOptions, createEngineClient } from '../engines/engine-options.ts';
 import { UsageError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
-import { parseCount } from '../units.ts';
+import { parseSeconds } from '../units.ts';
 import { type DaemonArguments, withDaemon, withDaemonOptions } from './daemon-arguments.ts';
 import { apiKeyOf, endpointOf } from './engine-arguments.ts';
 import { runCommand } from './interrupt.ts';
@@ -47,7 +47,7 @@ async function resumeEngine(
   { endpoint, engine, timeout }: Options & { readonly endpoint: string },
   signal: AbortSignal,
 ): Promise<void> {
-  const timeoutMilliseconds = parseCount(timeout, '--timeout') * 1000;
+  const timeoutMilliseconds = parseSeconds(timeout, '--timeout');
   const options = { endpoint: endpointOf(endpoint), ...apiKeyOf(), engine } as EngineOptions;
   checkEngineOptions('engine', { ...options, pause: 'caller' });
   const client = createEngineClient(options, systemClock);

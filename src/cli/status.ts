@@ -80,7 +80,9 @@ function instanceText(
   const numbers = hosts.size > 1 ? placed.join(', ') : ranks.join(' ');
   const where = `${endpoint}, ${ranks.length === 1 ? 'rank' : 'ranks'} ${numbers}`;
   const draft = draft_kept && draftText(draft_kept);
-  return [name, `${what}${is_paused ? ', paused' : ''}`, where, problem, draft].filter((part) => part).join('; ');
+  return [name, `${what}${is_paused ? ', paused' : ''}`, where, problem, draft]
+    .filter((part) => part)
+    .join('; ');
 }
 
 function checkpointText({

@@ -9,7 +9,7 @@ import { engineKinds, pauseOptions } from '../engines/engine-client.ts';
 import { AbortedError, asFailure, describe, UsageError } from '../errors.ts';
 import { summarize } from '../observe/summary.ts';
 import { chromeTrace } from '../observe/timeline.ts';
-import { parseBytes, parseCount } from '../units.ts';
+import { parseBytes, parseSeconds } from '../units.ts';
 import { readAnswers } from './answers-file.ts';
 import { type DaemonArguments, isDaemonMeant, withDaemonOptions } from './daemon-arguments.ts';
 import { updateByDaemon } from './daemon-update.ts';
@@ -313,12 +313,12 @@ function updateOptionsOf(options: Options): UpdateOptions {
     verify: verifyOf(options),
     ...(options.acceptUnproven && { acceptUnproven: true }),
     ...(!options.parts && { parts: false }),
-    timeoutMilliseconds: parseCount(options.timeout, '--timeout') * 1000,
+    timeoutMilliseconds: parseSeconds(options.timeout, '--timeout'),
     ...(options.stepTimeout !== undefined && {
-      stepTimeoutMilliseconds: parseCount(options.stepTimeout, '--step-timeout') * 1000,
+      stepTimeoutMilliseconds: parseSeconds(options.stepTimeout, '--step-timeout'),
     }),
     ...(options.connectTimeout !== undefined && {
-      connectTimeoutMilliseconds: parseCount(options.connectTimeout, '--connect-timeout') * 1000,
+      connectTimeoutMilliseconds: parseSeconds(options.connectTimeout, '--connect-timeout'),
     }),
     ...(options.bucket === undefined ? {} : { bucketBytes: parseBytes(options.bucket, '--bucket') }),
     ...(options.fused && { fusedModules: options.fused.map(fusedOf) }),

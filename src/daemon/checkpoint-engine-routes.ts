@@ -142,22 +142,21 @@ async function instancesOf(service: Service, body: UpdateBody): Promise<string[]
 /** The instance with the engine that a body names; added if there is none. */
 async function engineOf(
   service: Service,
-  { update_url, uds, inference_group_ranks }: UpdateBody,
+  { update_url, uds, ranks: chosen, inference_group_ranks }: UpdateBody,
 ): Promise<string> {
   if (update_url !== null && !URL.canParse(update_url)) throw new UsageError('update_url is no URL');
   const endpoint = uds === null ? new URL(update_url!).origin : `unix:${uds}`;
   const known = service.instances.withEndpoint(endpoint);
   if (known !== null) return known;
-  if (inference_group_ranks.length === 0)
+  const engine = { name: endpoint, endpoint, link: 'checkpoint-engine' } as const;
+  // In its own server those that are not named are all ranks of the group.
+  const [ranks = null] = [inference_group_ranks, chosen].filter(({ length }) => length > 0);
+  const count = ranks === null ? await service.instances.workersAt(engine) : 0;
+  if (count === null)
     throw new UsageError(
-      `no instance has the engine ${endpoint}; add it first, or give its ranks as inference_group_ranks`,
+      `no instance has the engine ${endpoint}, which does not say how many workers it has; add it first, or give its ranks as inference_group_ranks`,
     );
-  const instance: InstanceOptions = {
-    name: endpoint,
-    endpoint,
-    ranks: inference_group_ranks,
-    link: 'checkpoint-engine',
-  };
+  const instance: InstanceOptions = { ...engine, ranks: ranks ?? [...Array(count).keys()] };
   await service.add(instance);
   return endpoint;
 }

@@ -68,6 +68,18 @@ export class EngineWatch {
     }
   }
 
+  /** How many workers an engine has; null if it does not say. Rejects with `AbortedError` when this is closed meanwhile. */
+  async workersOf(options: InstanceOptions): Promise<number | null> {
+    const client = createEngineClient(options, systemClock, this.#log);
+    try {
+      const { signal } = this.#closing;
+      const size = await client.worldSize({ timeoutMilliseconds: answerMilliseconds, signal });
+      return size?.total ?? null;
+    } finally {
+      await client.close();
+    }
+  }
+
   /** Why an engine is not as its instance is said to be, which serves this version and is not paused; null if it is. */
   async problem(options: InstanceOptions, version: string): Promise<string | null> {
     const said = await this.#ask(options);

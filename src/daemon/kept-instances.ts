@@ -77,6 +77,12 @@ export class KeptInstances {
     return this.names.find((name) => this.#kept.get(name)!.options.endpoint === endpoint) ?? null;
   }
 
+  /** How many workers an engine has that is no instance yet; null if it does not say. Rejects with `AccessError`. */
+  async workersAt(engine: Pick<InstanceOptions, 'name' | 'endpoint' | 'link'>): Promise<number | null> {
+    this.#engines.check(engine.endpoint);
+    return this.#watch.workersOf(engine);
+  }
+
   /** Instances all of whose ranks are among these. */
   within(ranks: readonly number[]): string[] {
     return this.names.filter((name) => this.#kept.get(name)!.ranks.every((rank) => ranks.includes(rank)));

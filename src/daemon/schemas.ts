@@ -205,7 +205,9 @@ const instanceReport = z.object({
   proofs: z.record(z.string(), z.string()).describe('arrived, installed, answering: what holds of it'),
   fed: nullableText.describe('parts: each rank only what its engine worker keeps; whole: whole tensors'),
   why_whole: nullableText.describe('Why not parts'),
-  draft_kept: nullableText.describe('Why its draft model has kept its weights; null if it has none, or took them'),
+  draft_kept: nullableText.describe(
+    'Why its draft model has kept its weights; null if it has none, or took them',
+  ),
   seconds: z.number(),
   error: z.object(errorFields).nullable(),
 });

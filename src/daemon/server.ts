@@ -55,6 +55,11 @@ export function createServer({ routes, version, tokenFor, onWork, log }: ServerO
       (data) =>
         validated(schema as unknown as z.ZodType, data),
   );
+  const parse = server.getDefaultJsonParser('error', 'error');
+  // Many clients name the type of all that they post, also where there is nothing: FastAPI's servers take that.
+  server.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) =>
+    body === '' ? done(null, undefined) : parse(request, body as string, done),
+  );
   server.setErrorHandler((error, request, reply) => answerFailure(error, request, reply, log));
   server.setNotFoundHandler((request, reply) =>
     answerFailure(

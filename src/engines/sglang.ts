@@ -70,7 +70,9 @@ export class SglangClient implements EngineClient {
   async workers(options: CallOptions): Promise<WorkersSaid | null> {
     const info = await this.#serverInfo(options);
     this.#checkReplicas(info);
-    const states: { weightcast?: unknown }[] = Array.isArray(info?.internal_states) ? info.internal_states : [];
+    const states: { weightcast?: unknown }[] = Array.isArray(info?.internal_states)
+      ? info.internal_states
+      : [];
     const said = workersOf(states.map((state) => state?.weightcast));
     // Another link than weightcast's is SGLang's own affair.
     if (said === null || this.#link !== 'weightcast') return null;

@@ -67,7 +67,8 @@ export function workersOf(answers: readonly unknown[]): WorkersSaid | null {
   const [first, ...others] = said;
   if (first === undefined || said.length < answers.length) return null;
   if (others.some(({ protocol }) => protocol !== first.protocol)) return null;
-  const one = (of: (worker: (typeof said)[number]) => string | null) => said.map(of).find((why) => why !== null) ?? null;
+  const one = (of: (worker: (typeof said)[number]) => string | null) =>
+    said.map(of).find((why) => why !== null) ?? null;
   const shares = said.flatMap(({ waiting }) => waiting?.experts ?? []);
   const versions = new Set(said.map(({ held }) => JSON.stringify(held)));
   return {
@@ -82,7 +83,12 @@ export function workersOf(answers: readonly unknown[]): WorkersSaid | null {
       unproven: one(({ draft }) => draft?.unproven ?? null),
     },
     waiting: shares.length === 0 ? null : { experts: Math.max(...shares) },
-    held: versions.size === 1 ? first.held : said.some(({ held }) => held === 'unknown') ? 'unknown' : { version: null },
+    held:
+      versions.size === 1
+        ? first.held
+        : said.some(({ held }) => held === 'unknown')
+          ? 'unknown'
+          : { version: null },
   };
 }
 

@@ -1,4 +1,4 @@
-import { isKept, type Cuts } from '../checkpoint/cuts.ts';
+import { type Cuts, isKept } from '../checkpoint/cuts.ts';
 import type { Manifest } from '../checkpoint/manifest.ts';
 import { quoted } from '../checkpoint/printable.ts';
 import { MemoryError } from '../errors.ts';
@@ -28,7 +28,12 @@ const MODULE = /^(.*)\.[^.]+$/;
  * Computes it for a worker that keeps so much of each layer's experts, in (0, 1]. `cuts`: what its rank is sent, by the rows of
  * the manifest; parts wait as tensors of the whole's size.
  */
-export function waitingLayers(plan: Plan, manifest: Manifest, experts: number, cuts: Cuts | null = null): WaitingLayers {
+export function waitingLayers(
+  plan: Plan,
+  manifest: Manifest,
+  experts: number,
+  cuts: Cuts | null = null,
+): WaitingLayers {
   const { names, bytes } = manifest;
   const layers = layersOf(names);
   const bucketCount = plan.owners.length;

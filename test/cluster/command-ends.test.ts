@@ -110,13 +110,24 @@ test('what cannot work is refused before anything starts', async (t) => {
   await refused(/--json cannot be written: .*\/proc\/x/, '--json', '/proc/x');
   await refused(/--fused is "q_proj"; name two modules/, '--fused', 'q_proj');
   await refused(/; use WEIGHTCAST_ENGINE_API_KEY\n$/, '--endpoint', 'http://u:p@127.0.0.1:1');
-  await refused(/--timeline is \/tmp, which is a directory/, '--timeline', '/tmp');
+  await refused(/--timeline is "\/tmp", which is a directory/, '--timeline', '/tmp');
+  await refused(/--ranks is "99999999999"; .* at most 1024/, '--ranks', '99999999999');
+  await refused(/--timeout is "99999999999"; .* at most 31536000/, '--timeout', '99999999999');
   await refused(
     /--pause.* 'foo' is invalid. Allowed choices are abort, wait, keep, retract/,
     '--pause',
     'foo',
   );
   await refused(/invalid endpoint "http:\/\/127.0.0.1:1\/v1"/, '--endpoint', 'http://127.0.0.1:1/v1');
+});
+
+test('a result that cannot be written is an error that says that the update has succeeded', async (t) => {
+  const { asked, command } = await startUpdate(t, 'none', '/update_weight_version', '--json', '/dev/full');
+  const { code, output, errors } = await command.ended;
+  assert.equal(code, 1);
+  assert.match(errors, /^NativeError: the update has succeeded, but \/dev\/full was not written: ENOSPC/m);
+  assert.match(output, /^engine +updated; /m);
+  assert.ok(asked.includes('load'));
 });
 
 test('a baseline that could not be written is refused before the engine is asked', async (t) => {

@@ -95,7 +95,7 @@ test('a draft model that the workers would not take apart is refused before the 
   await assert.rejects(cluster.update('a'), {
     name: 'EngineError',
     message:
-      /^engine http:\S+: its worker extension does not say that a draft .* apart from the target: leave hasDraftModel/,
+      /^engine http:\S+: its workers do not say that a draft .* apart from the target: leave hasDraftModel/,
   });
   assert.ok(!asked.some((route) => route.startsWith('/pause') || route === 'load'), asked.join());
   assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);

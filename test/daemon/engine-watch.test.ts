@@ -57,6 +57,7 @@ test('an engine is asked for its workers and their version of the link when its 
   const said = { world_size: 2, protocol: 2 };
   const { watch, instance } = await watched(t, said);
   assert.equal(await watch.check(instance), null);
+  assert.equal(await watch.workersOf(instance), 2);
   said.world_size = 4;
   await assert.rejects(watch.check(instance), {
     name: 'UsageError',

@@ -1,6 +1,8 @@
 /** `weightcast serve` and the commands that talk to it, as processes. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { existsSync, readdirSync, readlinkSync, statSync } from 'node:fs';
+import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { f32, temporaryDirectory, writeSafetensors } from '../checkpoint/safetensors-files.ts';
@@ -113,6 +115,26 @@ test('the socket of a daemon that was killed is taken over; stop ends it', async
   assert.deepEqual([code, output], [0, 'the daemon has ended\n']);
   assert.equal((await second.command.ended).code, 0);
   assert.ok(!isRunning(second.pid) && !existsSync(socket) && !existsSync(second.shared));
+});
+
+test('a command that a daemon does not answer ends at once when it is interrupted', async (t) => {
+  const socket = join(temporaryDirectory(t), 'd.sock');
+  const silent = createServer();
+  await new Promise<void>((resolve) => silent.listen(socket, resolve));
+  t.after(() => silent.close());
+  for (const [words, code] of [
+    [['register', '/x'], 130],
+    [['status', '--watch'], 0],
+  ] as const) {
+    const asked = once(silent, 'connection');
+    const command = run(t, ...words, '--socket', socket);
+    const [connection] = (await asked) as [Socket];
+    t.after(() => connection.destroy());
+    await once(connection, 'data');
+    command.interrupt();
+    const ended = await command.ended;
+    assert.equal(ended.code, code, ended.errors);
+  }
 });
 
 test('what a daemon cannot serve with is refused in one line, before anything starts', async (t) => {

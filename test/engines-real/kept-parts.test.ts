@@ -102,4 +102,28 @@ test('a vLLM of two workers answers after updates by parts as one that was start
       assert.ok(uploadedBytes < report.bytes * 0.51, `${uploadedBytes} of ${report.bytes} bytes`);
     }
   }
+
+  await t.test('and a call that fails in both leaves no answers to the next', async () => {
+    const call = async (method: string, ...args: unknown[]) =>
+      ((await server.post('/collective_rpc', { method, args })) as { results: Record<string, unknown>[] })
+        .results;
+    for (const { error } of await call('update_weights_from_weightcast', {}))
+      assert.match(String(error), /WEIGHTCAST_DEVICE_UUID/);
+    const { version } = (await cluster.status()).instances[0]!;
+    const held = { version: `${version!.checkpoint}@${version!.digest}` };
+    for (const said of await call('weightcast_protocol'))
+      assert.deepEqual([said.protocol, said.refusal, said.held], [2, null, held]);
+    assert.deepEqual(await server.answers(), ofB);
+  });
+
+  await t.test('and another cluster that updates it takes its version from the first', async (t) => {
+    const other = await startCluster(t, { endpoint: server.endpoint }, 2);
+    await other.register('A', model('A'));
+    await other.update('A');
+    assert.deepEqual(await server.answers(), ofA);
+    const [instance] = (await cluster.status()).instances;
+    assert.deepEqual([instance!.state, instance!.version], ['unknown', null]);
+    assert.match(instance!.problem!, /says that its weights are A@.*, not B@.*someone else has updated it/);
+    assert.equal((await other.status()).instances[0]!.state, 'serving');
+  });
 });

@@ -16,7 +16,8 @@ function live(digests: readonly bigint[], place: LiveDigests['place'] = { tp: '0
 /** A vLLM with our worker extension, whose workers say what they hold. */
 async function engine(t: TestContext, workers: readonly LiveDigests[]): Promise<string> {
   const answer: Answer = async (request, response) => {
-    const { method, args } = JSON.parse(asked.at(-1)!.body);
+    // An SGLang is asked with GET.
+    const { method, args } = JSON.parse(asked.at(-1)!.body || '{}');
     if (method === 'weightcast_survey') {
       for (const worker of workers) await sendSurvey(args[0], 'GPU-0', [worker]);
     }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { SglangClient } from '../../src/engines/sglang.ts';
+import { SglangClient, type SglangClientOptions } from '../../src/engines/sglang.ts';
 import { AbortedError } from '../../src/errors.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import {
@@ -119,6 +119,51 @@ test('an engine says how many workers it has, by what it was started with', asyn
   }
   const { endpoint } = await fakeEngine(t, status(404));
   assert.equal(await clientOf(t, endpoint).worldSize(patient()), null);
+});
+
+const infoOf = (info: object) => status(200, JSON.stringify(info));
+
+test('an engine of several replicas that takes no weights is refused before it is paused', async (t) => {
+  for (const [info, isRefused] of [
+    [{ dp_size: 2, enable_dp_attention: false }, true],
+    [{ dp_size: 2, enable_dp_attention: true }, false],
+    [{ dp_size: 1 }, false],
+    [{}, false],
+  ] as const) {
+    const { endpoint } = await fakeEngine(t, infoOf(info));
+    const workers = clientOf(t, endpoint).workers(patient());
+    if (!isRefused) {
+      assert.equal(await workers, null);
+      continue;
+    }
+    const message = new RegExp(
+      `^engine ${endpoint} is an SGLang with dp_size 2, which takes no weights from other processes: start each replica`,
+    );
+    await assert.rejects(workers, { name: 'EngineError', message });
+  }
+});
+
+test("an engine's plug-in says what an update would be refused for, and whether a draft model takes the weights", async (t) => {
+  const draft = { takes: 'apart', why: null, refusal: null, unproven: null };
+  const said = { protocol: 2, refusal: 'released', unproven: null, isSteady: false, draft, held: null };
+  const { endpoint } = await fakeEngine(t, infoOf({ dp_size: 1, internal_states: [{ weightcast: said }] }));
+  const of = (options: Partial<SglangClientOptions>) =>
+    closing(t, new SglangClient({ endpoint, clock: systemClock, ...options })).workers(patient());
+  const workers = await of({ hasDraftModel: true });
+  assert.deepEqual([workers!.refusal, workers!.isSteady, workers!.held], ['released', false, 'nothing']);
+  await assert.rejects(of({}), { message: /its draft model takes the weights: .*hasDraftModel: true/ });
+  assert.equal(await of({ link: 'checkpoint-engine' }), null);
+  const alone = await fakeEngine(
+    t,
+    infoOf({ internal_states: [{ weightcast: { ...said, draft: { ...draft, takes: 'none' } } }] }),
+  );
+  const client = closing(
+    t,
+    new SglangClient({ endpoint: alone.endpoint, clock: systemClock, hasDraftModel: true }),
+  );
+  await assert.rejects(client.workers(patient()), {
+    message: /no draft model takes the weights: leave hasDraftModel/,
+  });
 });
 
 test('an engine is told its version when that is proved, and that no request is to be ended for it', async (t) => {

@@ -175,7 +175,10 @@ test('what an engine says of its weights contradicts an instance that has others
   assert.equal(contradiction('a@1', null, null), null);
   assert.equal(contradiction('a@1', 'a@1', { held: 'unknown' }), null);
   assert.match(contradiction('a@1', 'b@2', null)!, /says that its weights are b@2, not a@1/);
-  assert.match(contradiction('a@1', 'a@1', held('b@2'))!, /workers hold b@2, not a@1: someone else has updated/);
+  assert.match(
+    contradiction('a@1', 'a@1', held('b@2'))!,
+    /workers hold b@2, not a@1: someone else has updated/,
+  );
   assert.match(contradiction('a@1', 'a@1', held(null))!, /parts of several versions: someone else's update/);
   assert.match(contradiction('a@1', null, { held: 'nothing' })!, /no weights since they were started/);
 });
@@ -214,7 +217,10 @@ test("an engine's workers are asked what they hold", async (t) => {
   assert.deepEqual([method, args], ['weightcast_survey', ['ipc://@survey']]);
 });
 
-const active = results({}, { error: 'RuntimeError: start_weight_update called while a weight update is already active.' });
+const active = results(
+  {},
+  { error: 'RuntimeError: start_weight_update called while a weight update is already active.' },
+);
 /** What it waits for between two tries is over at once. */
 const hurried: Clock = {
   ...systemClock,
@@ -313,7 +319,9 @@ test('a draft model is refused before anything is touched, if the workers do not
   }
   const foreign = await fakeEngine(t, status(200));
   const options = { hasDraftModel: true, link: 'checkpoint-engine' } as const;
-  await assert.rejects(clientOf(t, foreign.endpoint, options).workers(patient()), { message: /leave hasDraftModel/ });
+  await assert.rejects(clientOf(t, foreign.endpoint, options).workers(patient()), {
+    message: /leave hasDraftModel/,
+  });
   const twice = await engineThatAnswers(t, said('apart'));
   const client = clientOf(t, twice.endpoint, { hasDraftModel: true });
   await client.workers(patient());

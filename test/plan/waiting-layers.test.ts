@@ -22,11 +22,20 @@ const expertNames = (count: number, layer = 0) =>
 const attention = (layer: number) =>
   ['q', 'k', 'v'].map((which) => `model.layers.${layer}.self_attn.${which}_proj.weight`);
 
-function inputOf(names: readonly string[], options: Partial<PlanInput> & { freeBytes?: number; experts?: number } = {}) {
+function inputOf(
+  names: readonly string[],
+  options: Partial<PlanInput> & { freeBytes?: number; experts?: number } = {},
+) {
   const { freeBytes = 1_024 * MB, experts, ...rest } = options;
   const waiting = experts === undefined ? null : { experts };
   const ranks = [{ rank: 0, host: 'h', freeBytes, waiting }];
-  return { manifest: manifestWith(names), ranks, fraction: 1, bucketBytes: 4 * MB, ...rest } satisfies PlanInput;
+  return {
+    manifest: manifestWith(names),
+    ranks,
+    fraction: 1,
+    bucketBytes: 4 * MB,
+    ...rest,
+  } satisfies PlanInput;
 }
 
 function waitingOf(names: readonly string[], bucketBytes: number, experts = 1) {
@@ -53,7 +62,10 @@ test('what a model may fuse waits for its fellows, and nothing else does', () =>
   assert.deepEqual(waitingOf(attention(0), MB), { bytes: 2 * MB, layer: 'model.layers.0.self_attn' });
   const norms = ['model.layers.0.input_layernorm.weight', 'model.layers.0.post_attention_layernorm.weight'];
   assert.equal(waitingOf(norms, MB).bytes, 0);
-  assert.equal(waitingOf(['a.0.q_proj.weight', 'a.0.q_proj.weight_scale', 'b.0.shared_experts.x'], MB).bytes, MB);
+  assert.equal(
+    waitingOf(['a.0.q_proj.weight', 'a.0.q_proj.weight_scale', 'b.0.shared_experts.x'], MB).bytes,
+    MB,
+  );
 });
 
 test('a rank waits for nothing of what it is not sent', () => {
@@ -76,7 +88,10 @@ test('buckets are made smaller until slots and what waits fit together', () => {
   assert.ok(slotMemory(tight.choice) + tight.waiting.get(1)!.bytes <= 70 * MB);
   // Nobody keeps anything, or only a quarter of the experts.
   assert.equal(planWithNeeds(inputOf(names, { freeBytes: 70 * MB })).choice.bucketBytes, 4 * MB);
-  assert.equal(planWithNeeds(inputOf(names, { experts: 1 / 4, freeBytes: 70 * MB })).choice.bucketBytes, 4 * MB);
+  assert.equal(
+    planWithNeeds(inputOf(names, { experts: 1 / 4, freeBytes: 70 * MB })).choice.bucketBytes,
+    4 * MB,
+  );
 });
 
 test('a layer that no device has room for is a MemoryError that names it, the rank and the bytes', () => {

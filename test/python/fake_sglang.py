@@ -175,6 +175,14 @@ class Manager:
         return Answer(success=True, message="IPC weight update completed successfully")
 
 
+class Scheduler:
+    def __init__(self, weight_updater: Any) -> None:
+        self.weight_updater = weight_updater
+
+    def get_internal_state(self, _request: Any) -> Any:
+        return types.SimpleNamespace(internal_state={"tp_size": 1})
+
+
 class HookType:
     AFTER, AROUND = "after", "around"
 
@@ -230,7 +238,7 @@ def install(*, restores: bool = True, schedules: bool = True) -> None:
         f"{srt}.plugins.hook_registry": {"HookRegistry": HookRegistry, "HookType": HookType},
     }
     if schedules:
-        contents[f"{srt}.managers.scheduler"] = {}
+        contents[f"{srt}.managers.scheduler"] = {"Scheduler": type("Scheduler", (Scheduler,), {})}
     for name, members in contents.items():
         module = types.ModuleType(name)
         module.__path__ = []

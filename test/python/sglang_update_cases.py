@@ -306,6 +306,40 @@ class Requests(WithSglang):
             self.assertIs(manager.draft_worker, draft_worker)
             self.assertEqual(self.held(target), {name: [2.0] * 4 for name in ALL})
 
+    def said(self, manager: Any) -> dict[str, Any]:
+        """By a scheduler, of its internal state."""
+        scheduler = sys.modules["sglang.srt.managers.scheduler"].Scheduler(manager)
+        return scheduler.get_internal_state(None).internal_state["weightcast"]
+
+    def test_a_scheduler_says_what_an_update_would_be_refused_for(self) -> None:
+        manager = self.manager(self.started(), self.started(Layer("a", "b", method=Negating())))
+        said = self.said(manager)
+        self.assertEqual((said["protocol"], said["refusal"], said["held"]), (2, None, None))
+        self.assertRegex(said["unproven"], r"first of the draft model \(Negating\)")
+        self.assertEqual(said["draft"]["takes"], "apart")
+        self.assertEqual(self.said(self.manager(self.started()))["draft"]["takes"], "none")
+        manager.offload_tags.add("weights")
+        self.assertRegex(self.said(manager)["refusal"], "weights are released")
+        packed = self.manager(self.started(Layer("a", method=Packing())))
+        self.assertRegex(self.said(packed)["refusal"], r"first of the target model \(Packing\)")
+
+    def test_a_scheduler_says_which_version_it_holds(self) -> None:
+        manager = self.manager(self.started())
+        self.ask(manager, send=lambda load: load(weights_of(2.0, *ALL)))
+        self.assertEqual(self.said(manager)["held"], {"version": "step@1"})
+
+        def fail(load: Callable[..., None]) -> None:
+            load(weights_of(3.0, *ALL))
+            raise RuntimeError("the rank is gone")
+
+        self.ask(manager, send=fail)
+        self.assertEqual(self.said(manager)["held"], {"version": None})
+
+    def test_a_scheduler_whose_models_cannot_be_seen_answers_as_ever(self) -> None:
+        scheduler = sys.modules["sglang.srt.managers.scheduler"].Scheduler(None)
+        with self.assertLogs("weightcast.sglang_state", "ERROR"):
+            self.assertEqual(scheduler.get_internal_state(None).internal_state, {"tp_size": 1})
+
     def test_released_weights_are_refused(self) -> None:
         manager = self.manager(self.started())
         manager.offload_tags.add("weights")

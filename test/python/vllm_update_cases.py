@@ -546,7 +546,7 @@ class Drafts(unittest.TestCase):
     def test_a_draft_of_other_tensors_keeps_them_and_is_refused_where_it_is_sent_the_targets(self) -> None:
         for method in ("eagle", "eagle3", "dflash", "dspark", "medusa", "mlp_speculator", "custom_class"):
             worker, took, install = self.extension(method)
-            refusal = f"the draft model of this engine ({method}) has tensors of its own, which are not the target's"
+            refusal = f"the draft model of this engine ({method}) has tensors of its own, which are not the target's, and keeps them"
             self.assert_draft(worker, "nothing", re.escape(refusal))
             with (
                 unittest.mock.patch("weightcast.worker.install_weights", install),

@@ -144,3 +144,14 @@ async function runTest(options: Partial<WorldOptions>, test: Test): Promise<Trac
 export function versionsOf({ instances }: ClusterStatus): (string | null)[] {
   return instances.map(({ version }) => (version === null ? null : version.checkpoint));
 }
+
+/** Kills the supervisor, and resolves when another one says that the cluster is ready. */
+export async function replaceSupervisor({ cluster, user, until, ready }: Fixture): Promise<void> {
+  const { supervisor } = cluster;
+  cluster.killSupervisor();
+  await until('another supervisor runs', () => cluster.supervisor !== supervisor);
+  await until('it can be asked', () =>
+    cluster.world.network.isSession(user.process.node, cluster.supervisor.node),
+  );
+  await ready();
+}

@@ -49,6 +49,8 @@ test('a worker that was restarted refuses parts before anything is loaded, and g
   await withCluster({ ...options, instances: [[0, 1, 2, 3]] }, async ({ user, succeeds, world }) => {
     await succeeds(user.update('a', { bucketBytes }));
     world.engines[0]!.restart();
+    // As one that says nothing of its weights.
+    world.engines[0]!.said = { held: 'unknown' };
     const refused = await succeeds(user.update('a', { bucketBytes }));
     assert.deepEqual(fedOf(refused), ['whole']);
     assert.match(refused.instances[0]!.whyWhole!, /there is no such record of parts/);

@@ -2,18 +2,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { run } from '../../simulation/run.ts';
-import { bucketBytes, checkpoints, type Fixture, versionsOf, withCluster } from './harness.ts';
-
-/** Kills the supervisor, and resolves when another one says that the cluster is ready. */
-async function replaceSupervisor({ cluster, user, until, ready }: Fixture): Promise<void> {
-  const { supervisor } = cluster;
-  cluster.killSupervisor();
-  await until('another supervisor runs', () => cluster.supervisor !== supervisor);
-  await until('it can be asked', () =>
-    cluster.world.network.isSession(user.process.node, cluster.supervisor.node),
-  );
-  await ready();
-}
+import {
+  bucketBytes,
+  checkpoints,
+  type Fixture,
+  replaceSupervisor,
+  versionsOf,
+  withCluster,
+} from './harness.ts';
 
 const nodesOf = ({ cluster }: Fixture) => [...cluster.ranks.values()].map(({ node }) => node).sort();
 

@@ -50,7 +50,10 @@ export class EngineChecks {
       // An update may have begun meanwhile.
       if (why !== null && this.#served(name) === version) this.#instances.versionLost(name, why);
     } catch (thrown) {
-      context.log.debug({ instance: name, error: asFailure(thrown).message }, 'the engine does not say what it holds');
+      context.log.debug(
+        { instance: name, error: asFailure(thrown).message },
+        'the engine does not say what it holds',
+      );
     }
   }
 

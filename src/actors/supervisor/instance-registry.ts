@@ -47,7 +47,10 @@ const removedLimit = 1_024;
 export class InstanceRegistry implements InstanceLedger {
   readonly #entries = new Map<string, Entry>();
   /** Their engines are as they were when they join again. */
-  readonly #removed = new Map<string, Pick<Entry, 'held' | 'touched' | 'isPaused' | 'problem' | 'draftKept'>>();
+  readonly #removed = new Map<
+    string,
+    Pick<Entry, 'held' | 'touched' | 'isPaused' | 'problem' | 'draftKept'>
+  >();
   readonly #remember: (instances: RememberedInstance[]) => WeightcastError | null;
   readonly #onChange: (instance: InstanceStatus) => void;
 

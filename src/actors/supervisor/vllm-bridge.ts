@@ -1,4 +1,10 @@
-import type { CallOptions, EngineClient, Prompt, ReportedState, WorldSize } from '../../engines/engine-client.ts';
+import type {
+  CallOptions,
+  EngineClient,
+  Prompt,
+  ReportedState,
+  WorldSize,
+} from '../../engines/engine-client.ts';
 import type { WorkersSaid } from '../../engines/workers-said.ts';
 import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
@@ -77,7 +83,9 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
           this.#askAnswers(message.prompts, options),
         );
       case 'identify':
-        return void this.#question(message, context.deferReply(message), (options) => this.#identify(options));
+        return void this.#question(message, context.deferReply(message), (options) =>
+          this.#identify(options),
+        );
       case 'abandon':
         this.#abort(new AbortedError(message.reason));
         return context.reply(message, {});

@@ -110,7 +110,11 @@ export function acceptsUnproven({ acceptUnproven, baseline, verify }: UpdateRequ
 }
 
 /** What they would refuse when the engine is paused. */
-function refuseWorkers({ spec }: UpdateContext, { name, endpoint, ranks }: UpdateTarget, state: EngineState): void {
+function refuseWorkers(
+  { spec }: UpdateContext,
+  { name, endpoint, ranks }: UpdateTarget,
+  state: EngineState,
+): void {
   const { workers } = state;
   if (workers === null) return;
   const what = `instance ${name} (${endpoint})`;
