@@ -8,7 +8,7 @@ import { parallel } from './plan-parts.ts';
 import { type Figure, writeReport } from './report.ts';
 import { type ModelName, modelNames } from './tensor-lists.ts';
 
-const repetitions = 5;
+const repetitions = 3;
 const deadlineMilliseconds = 60_000;
 
 /** In a new process, because optimized code and memory of an earlier measurement would improve a later one. */
