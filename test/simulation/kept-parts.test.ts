@@ -175,6 +175,23 @@ test('of instances that are divided alike one says all digests of what arrived, 
   });
 });
 
+test('a rank that dies before it has said what arrived leaves its instance unproved until the next update', async () => {
+  const single = { ...options, instances: [[0, 1, 2, 3]] };
+  await withCluster(single, async ({ cluster, user, succeeds, fails, ready, world }) => {
+    await succeeds(user.update('a', { bucketBytes }));
+    let kills = true;
+    world.onSent.push(({ envelope }) => {
+      if (!kills || envelope.kind !== 'ask' || (envelope.body as RankMessage).type !== 'arrived-digests') return;
+      kills = false;
+      cluster.ranks.get(1)!.kill();
+    });
+    await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_PEER_LOST', /rank-1/);
+    assert.ok(!kills);
+    await ready();
+    assert.ok(allArrived(await succeeds(user.update('a', { bucketBytes }))));
+  });
+});
+
 test('an instance of which a host lacks bytes gets whole tensors, and is told which', async () => {
   const spanned = { ...options, ranksPerHost: 2, instances: [[0, 1, 2, 3]] };
   await withCluster(spanned, async ({ user, succeeds }) => {
