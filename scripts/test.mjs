@@ -67,7 +67,15 @@ const shared = [
   named('test/cluster', 'command-ends', 'engine-paused', 'engine-states', 'draft-model'),
   named('test/cluster', 'files-on-hosts', 'metas', 'sources-gone'),
   named('test/cluster', 'join', 'join-failures', 'instances'),
-  named('test/daemon', 'access', 'configuration', 'connection-limit', 'kept-files', 'kept-instances', 'serve-command'),
+  named(
+    'test/daemon',
+    'access',
+    'configuration',
+    'connection-limit',
+    'kept-files',
+    'kept-instances',
+    'serve-command',
+  ),
   named('test/scenarios', 'engine-pauses', 'engine-processes', 'engine-routes', 'engine-updates', 'gate'),
 ];
 /** These take so long that they had better run at the same time, or need a process as it starts. */

@@ -65,6 +65,8 @@ export interface WorkerOptions {
 export class SimulatedWorker {
   readonly options: WorkerOptions;
   nextLoad: LoadFault | null = null;
+  /** Its loaders take less of a tensor than they should, without an error: of one that is too large, say. */
+  readsLess = false;
   /** The engine has no such worker, as it may when its rank's device is not one of its own. */
   isMissing = false;
   /** Of its record of what it keeps; gone with its process. */
@@ -199,6 +201,8 @@ class Exchange implements LinkPeer {
     links.records += 1;
     this.#worker.token = `record ${links.records}`;
     const cuts = this.#order.map(({ tensor }) => keptBytes(tensor, share).cut);
+    const divided = cuts.findIndex((cut) => typeof cut === 'object');
+    if (this.#worker.readsLess) cuts[divided] = { start: 0, length: 4 };
     const numbers = (of: 'start' | 'length', otherwise: number) =>
       Uint32Array.from(cuts, (cut) => (typeof cut === 'object' ? cut[of] : otherwise));
     return {

@@ -45,7 +45,12 @@ export function parseBytes(text: string, option: string): number {
 }
 
 /** Parses a whole number of at least `minimum`. Throws `UsageError` naming the option. */
-export function parseCount(text: string, option: string, minimum = 1, most = Number.MAX_SAFE_INTEGER): number {
+export function parseCount(
+  text: string,
+  option: string,
+  minimum = 1,
+  most = Number.MAX_SAFE_INTEGER,
+): number {
   const value = Number(text);
   if (!/^\d+$/.test(text) || value < minimum || value > most) {
     const limit = most === Number.MAX_SAFE_INTEGER ? '' : ` and at most ${most}`;

@@ -55,6 +55,7 @@ export class FakeRank implements Actor<RankMessage> {
           serialFrom: null,
           seenBy: 'worker',
           live: [],
+          learned: null,
           received: [],
           uploadedBytes: 0,
         });

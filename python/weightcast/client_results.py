@@ -66,6 +66,8 @@ class InstanceOutcome:
     #: `parts`: each rank was sent only what its engine worker keeps; `whole`: whole tensors, for `why_whole`.
     fed: Optional[str] = None
     why_whole: Optional[str] = None
+    #: `dropped`, or `kept`: then the engine may answer from caches that the old weights computed.
+    caches: Optional[str] = None
     #: It was updated, and its draft model has kept its weights: why.
     draft_kept: Optional[str] = None
 

@@ -27,6 +27,10 @@ class BufferInUse(WeightcastError):
     """The model holds on to memory that the rank is about to take back."""
 
 
+class LoadFailed(WeightcastError):
+    """The model failed to load a tensor; the message names it, and its cause is the model's own error."""
+
+
 class ParametersMissing(WeightcastError):
     """The update ended without tensors for some of the model's parameters; the message names them."""
 

@@ -17,6 +17,7 @@ from .dtypes import view_of
 from .errors import PartsUnknown, ProtocolError, UpdateAborted, WeightcastError
 from .kept_parts import KeptParts
 from .link import RankLink
+from .load_failed import load_failed
 from .messages import (
     Abort,
     Finish,
@@ -184,12 +185,23 @@ class _Exchange:
                 self._digester = digester_of(self._device)
             self._digester.add([data for data, _ in places])
         with torch.no_grad():
-            self._load_weights(weights)
+            self._load_model(weights)
         if self._parts is not None:
             self._parts.loaded()
         self._tensors += len(weights)
         # The rank reuses the slot once it has our answer: by then nothing may read it any more.
         self._synchronize()
+
+    def _load_model(self, weights: list[tuple[str, torch.Tensor]]) -> None:
+        try:
+            self._load_weights(weights)
+        except WeightcastError:
+            raise
+        except Exception as error:
+            failed = load_failed(error, weights)
+            if failed is None:
+                raise
+            raise failed from error
 
     def _finish(self, request: Finish) -> bytes:
         if self._opened is None or self._buffer is not None:

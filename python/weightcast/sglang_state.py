@@ -14,7 +14,7 @@ from .sglang_update import check_manager
 
 logger = logging.getLogger(__name__)
 
-_UNREACHABLE = "SGLang has no way to change the weights of what drafts for this engine, if it has any"
+_UNREACHABLE = "SGLang has no way to change the weights of what drafts for this engine"
 
 
 def add_state(output: Any, scheduler: Any) -> None:
@@ -60,6 +60,8 @@ def _refusal_of(check: Any) -> str | None:
 def _draft(manager: Any) -> dict[str, Any] | None:
     said = {"takes": "none", "why": None, "refusal": None, "unproven": None}
     if is_out_of_reach(manager):
-        return {**said, "takes": "nothing", "why": _UNREACHABLE}
+        # n-grams have no model.
+        has_model = getattr(manager.draft_worker, "draft_worker", manager.draft_worker) is not None
+        return {**said, "takes": "nothing", "why": _UNREACHABLE} if has_model else said
     exchanges = exchanges_of(manager)
     return None if exchanges is None else {**said, "takes": "apart" if exchanges == 2 else "none"}

@@ -47,6 +47,11 @@ async function withPathInError<T>(path: string, operation: () => Promise<T>): Pr
 
 /** Files of a directory without an index. */
 function listDirectory(directory: string, entries: readonly string[]): readonly string[] {
+  const shard = entries.find((name) => /^model-\d+-of-\d+\.safetensors$/.test(name));
+  if (entries.includes(SINGLE) && shard !== undefined) {
+    const both = `${SINGLE} and ${quoted(shard)}, and no ${INDEX} that says which are the checkpoint`;
+    throw new CheckpointError(`${escapeControls(directory)} holds ${both}: give the files themselves`);
+  }
   if (entries.includes(SINGLE)) return [SINGLE];
   const files = entries.filter((name) => name.endsWith('.safetensors')).sort();
   if (files.length === 0) {

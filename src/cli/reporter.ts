@@ -88,12 +88,13 @@ function stagesText({ stages }: Summary): string {
 const proofNames = ['arrived', 'installed', 'answering'] as const;
 
 /** An instance's outcome and its proofs, in one line. */
-function instanceText({ outcome, paused, proofs, fed, draftKept, error }: InstanceReport): string {
+function instanceText({ outcome, paused, proofs, caches, fed, draftKept, error }: InstanceReport): string {
   const asked = proofNames.filter((proof) => proofs[proof] !== 'not asked');
   const proved = asked.map((proof) => `${proof} ${proofs[proof]}`).join(', ') || 'no proof asked for';
   const parts = [
     paused ? `${outcome}, paused` : outcome,
     outcome === 'updated' ? proved : null,
+    caches === 'kept' ? 'it may answer from caches that the old weights computed' : null,
     fed === 'parts' ? 'each rank got only the parts that it keeps' : null,
     draftKept && draftText(draftKept),
     error?.message,

@@ -81,7 +81,7 @@ export function updateCommand(): Command {
     .option('--draft-model', 'the engine has a draft model that receives the weights too, as in SGLang')
     .option(
       '--reset-cache',
-      "drop the engine's caches, which are of the old weights (default: with --pause abort or wait)",
+      "drop the engine's caches, which are of the old weights, or fail (default: with --pause abort or wait; otherwise they are dropped if no requests use them)",
     )
     .option('--no-reset-cache', "leave the engine's caches as they are")
     .addOption(nameOption())

@@ -20,7 +20,7 @@ export interface UpdateOptions {
   readonly verify?: boolean | ProofOptions;
   /**
    * Update also models that are not known to answer rightly after their engine has reloaded them, as those with quantised
-   * experts, although there is no baseline to compare them with. Default: false.
+   * experts, although there is no baseline to compare them with, or one that leaves out parts of tensors. Default: false.
    */
   readonly acceptUnproven?: boolean;
   /**

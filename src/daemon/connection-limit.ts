@@ -65,7 +65,8 @@ class Connections {
   /** Whether there was one. */
   dropIdle(): boolean {
     const counts = new Map<string | undefined, number>();
-    for (const { remoteAddress } of this.#idle) counts.set(remoteAddress, (counts.get(remoteAddress) ?? 0) + 1);
+    for (const { remoteAddress } of this.#idle)
+      counts.set(remoteAddress, (counts.get(remoteAddress) ?? 0) + 1);
     const most = Math.max(...counts.values());
     const first = [...this.#idle].find(({ remoteAddress }) => counts.get(remoteAddress) === most);
     if (first === undefined) return false;

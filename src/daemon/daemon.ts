@@ -8,8 +8,8 @@ import { ConnectionLimit } from './connection-limit.ts';
 import { EventStreams } from './event-stream.ts';
 import { Linger } from './linger.ts';
 import { operatorRoutes } from './operator-routes.ts';
-import { serviceRoutes } from './routes.ts';
 import { refuseMalformed } from './raw-answers.ts';
+import { serviceRoutes } from './routes.ts';
 import { arrivalLimits, createServer } from './server.ts';
 import { Service, type ServiceOptions } from './service.ts';
 import { Sessions } from './sessions.ts';
@@ -64,10 +64,7 @@ export class Daemon {
       const service = await Service.start({ ...options, keep }, log);
       // First: who waits for an update is told what became of it.
       ends.push(() => service.stop());
-      let requestStop = () => {};
-      const stopRequested = new Promise<void>((resolve) => {
-        requestStop = resolve;
-      });
+      const { stopRequested, requestStop } = stopRequest();
       const streams = new EventStreams(service.events);
       const sessions = new Sessions(service.shared);
       const facts = { version: options.version, startedAt: new Date().toISOString() };
@@ -164,4 +161,12 @@ function closed(server: Server): Promise<void> {
     server.close(() => resolve());
     server.closeAllConnections();
   });
+}
+
+function stopRequest() {
+  let requestStop = () => {};
+  const stopRequested = new Promise<void>((resolve) => {
+    requestStop = resolve;
+  });
+  return { stopRequested, requestStop };
 }

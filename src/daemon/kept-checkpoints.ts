@@ -108,7 +108,9 @@ export class KeptCheckpoints {
   checkLoaded(name: string): void {
     this.check(name);
     if (this.#get(name).status === null)
-      throw new NotReadyError(`checkpoint ${name} is not loaded yet by the ranks that have joined: try again`);
+      throw new NotReadyError(
+        `checkpoint ${name} is not loaded yet by the ranks that have joined: try again`,
+      );
   }
 
   /** `hasRanks`: whether there are ranks to hold it; otherwise only its headers are read. Rejects as `Cluster.register`, and with `AccessError`. */
@@ -227,7 +229,8 @@ export class KeptCheckpoints {
     const now = this.#shared.openSessionOf(owned);
     const arriving = [...this.#arriving].filter((one) => one.name === name);
     const others = [this.#kept.get(name), ...arriving].flatMap((one) => one?.owned ?? []);
-    if (now === null || others.every((path) => [null, now].includes(this.#shared.openSessionOf([path])))) return;
+    if (now === null || others.every((path) => [null, now].includes(this.#shared.openSessionOf([path]))))
+      return;
     throw new UsageError(
       `checkpoint ${name} is published by another trainer, which is connected: end that one, or publish by another name (checkpoint of weightcast.connect)`,
     );

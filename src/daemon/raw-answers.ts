@@ -3,12 +3,7 @@ import { UsageError, type WeightcastError } from '../errors.ts';
 import { toHttp } from './http-errors.ts';
 
 /** Answers what comes to no route. The connection ends with it. */
-export function answerRaw(
-  connection: Duplex,
-  status: number,
-  reason: string,
-  error: WeightcastError,
-): void {
+export function answerRaw(connection: Duplex, status: number, reason: string, error: WeightcastError): void {
   const body = JSON.stringify(toHttp(error).body);
   connection.on('error', () => {});
   connection.end(

@@ -203,11 +203,10 @@ const instanceReport = z.object({
   outcome: z.string().describe('updated, unchanged or broken'),
   paused: z.boolean(),
   proofs: z.record(z.string(), z.string()).describe('arrived, installed, answering: what holds of it'),
+  caches: nullableText.describe('dropped or kept: those of the old weights. Null unless it has new ones'),
   fed: nullableText.describe('parts: each rank only what its engine worker keeps; whole: whole tensors'),
   why_whole: nullableText.describe('Why not parts'),
-  draft_kept: nullableText.describe(
-    'Why its draft model has kept its weights; null if it has none, or took them',
-  ),
+  draft_kept: nullableText.describe('Why its draft model has kept its weights; null if it has not'),
   seconds: z.number(),
   error: z.object(errorFields).nullable(),
 });
@@ -239,11 +238,7 @@ export const checkpointAnswer = z.object({
 });
 
 export const metasAnswer = z.object({
-  metas: z
-    .string()
-    .describe(
-      'Content of a metas file, JSON. It grants access to the checkpoint: keep it in a file of mode 0600.',
-    ),
+  metas: z.string().describe('Content of a metas file, JSON, which grants access to the checkpoint: a secret.'),
 });
 
 export const joinFileAnswer = z.object({

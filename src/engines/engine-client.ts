@@ -36,8 +36,8 @@ export interface EngineClient {
    */
   update(order: EngineUpdate, options: CallOptions): Promise<void>;
   /**
-   * Drops the caches that were computed with the old weights, in an engine that can do so at any time while it is paused;
-   * one that can do it only within an update has done so if its order says so.
+   * Drops the caches that were computed with the old weights, as far as the update has not done so by its order. Rejects
+   * with `EngineError` if requests use them.
    */
   resetCaches(options: CallOptions): Promise<void>;
   /**
@@ -123,13 +123,17 @@ export function engineOf({ engine }: { readonly engine?: EngineKind }): EngineKi
 export const pauseOptions = [...allPauseModes, 'caller'] as const;
 export type PauseOption = (typeof pauseOptions)[number];
 
-/** Whether an update drops the caches: unless someone says otherwise, where the pause lets no request live. */
-export function resetsCache(options: {
+/** `if idle`: if the engine has no requests, which would go on with what they have of its caches. */
+export type CacheReset = 'always' | 'if idle' | 'never';
+
+/** Whether an update drops the caches, unless someone says otherwise: a pause that lets no request live needs no condition. */
+export function cacheResetOf(options: {
   readonly pause?: PauseOption;
   readonly resetCache?: boolean;
-}): boolean {
+}): CacheReset {
   const { pause, resetCache } = options;
-  return resetCache ?? (pause === 'abort' || pause === 'wait');
+  if (resetCache !== undefined) return resetCache ? 'always' : 'never';
+  return pause === 'abort' || pause === 'wait' ? 'always' : 'if idle';
 }
 
 /** Protocol of the engine's workers: weightcast's own, or that of checkpoint-engine's extension. */

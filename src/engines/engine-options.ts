@@ -37,8 +37,9 @@ export interface EngineOptions {
   readonly pause?: PauseOption;
   /**
    * Drop the caches after an update, because the old weights computed them: of prefixes, also in external stores, and of
-   * multimodal inputs. Default: true with a pause that lets no request live (`abort`, `wait`); otherwise false, and then
-   * the engine may answer from the old weights' caches.
+   * multimodal inputs. If true, an engine that does not drop them is an error. Default: true with a pause that lets no
+   * request live (`abort`, `wait`); otherwise they are dropped if no requests use them, and `InstanceReport.caches` says
+   * whether they were: if they are kept, the engine may answer from the old weights' caches.
    */
   readonly resetCache?: boolean;
   /**

@@ -38,6 +38,8 @@ export class SglangClient implements EngineClient {
   readonly #hasDraftModel: boolean;
   /** The last pause has aborted requests, which may still be on their way out. */
   #aborts = false;
+  /** The last update has flushed the cache. */
+  #hasFlushed = false;
 
   /** Throws `UsageError` for an invalid endpoint. */
   constructor(options: SglangClientOptions) {
@@ -122,10 +124,11 @@ export class SglangClient implements EngineClient {
     return this.#http.call('POST', '/continue_generation', {}, options);
   }
 
-  /** Flushes the cache within the update call: what is computed before has the old weights. */
+  /** Flushes the cache within the update call, if at all: what is computed before has the old weights. */
   async update({ links, resetCache }: EngineUpdate, options: CallOptions): Promise<void> {
     if (resetCache && this.#aborts) await this.#untilIdle(options);
     this.#aborts = false;
+    this.#hasFlushed = resetCache;
     const body = { zmq_handles: links, flush_cache: resetCache };
     await this.#http.call('POST', '/update_weights_from_ipc', body, options);
   }
@@ -145,10 +148,11 @@ export class SglangClient implements EngineClient {
   }
 
   /**
-   * The update has flushed the cache itself, and asked for nothing of what the engine stores elsewhere (HiCache). Older
-   * ones have the route under another name.
+   * An update that flushes the cache itself asks for nothing of what the engine stores elsewhere (HiCache). Older ones have
+   * the route for that under another name.
    */
   async resetCaches(options: CallOptions): Promise<void> {
+    if (!this.#hasFlushed) await this.#http.call('POST', '/flush_cache', null, options);
     const { hicache_storage_backend: storage } = (await this.#serverInfo(options)) ?? {};
     if (typeof storage !== 'string') return;
     try {

@@ -138,9 +138,9 @@ export class VllmClient implements EngineClient {
    * such a store answers it as it does a failure, so it is then asked without.
    */
   async resetCaches(options: CallOptions): Promise<void> {
-    // All at once: the engine is paused meanwhile.
+    // It is not reset while requests use it, and then neither are the others, which do not look.
+    await this.#resetPrefixCache(options);
     await Promise.all([
-      this.#resetPrefixCache(options),
       this.#http.tryCall('POST', '/reset_mm_cache', null, options),
       this.#http.tryCall('POST', '/reset_encoder_cache', null, options),
     ]);

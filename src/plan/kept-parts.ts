@@ -95,6 +95,50 @@ class EarlierAlike {
   }
 }
 
+/** Part of a tensor. */
+export interface Gap extends Cut {
+  readonly row: number;
+}
+
+/**
+ * The first tensor of which workers keep some, and together not all, with a part that none of them does; null if there is
+ * none. Loaders take what belongs to a worker out of a tensor by its place, and the rest of one that is too large is nobody's.
+ */
+export function firstGap(manifest: Table, kept: readonly Cuts[]): Gap | null {
+  const alike = new EarlierAlike(manifest, kept);
+  for (let row = 0; row < manifest.bytes.length; row += 1) {
+    if (alike.of(row) !== null) continue;
+    const cuts: Cut[] = [];
+    let isWhole = false;
+    for (const one of kept) {
+      if (!isKept(one, row)) continue;
+      const cut = cutAt(one, row);
+      if (cut === null) isWhole = true;
+      else cuts.push(cut);
+    }
+    const gap = isWhole || cuts.length === 0 ? null : gapAmong(cuts, sizesOf(manifest, row));
+    if (gap !== null) return { row, ...gap };
+  }
+  return null;
+}
+
+function sizesOf({ shapeStarts, dimensions }: Table, row: number): Float64Array {
+  return dimensions.subarray(shapeStarts[row]!, shapeStarts[row + 1]!);
+}
+
+/** Null too for parts along different dimensions: each of them has something of every index of the others. */
+function gapAmong(cuts: Cut[], sizes: Float64Array): Cut | null {
+  const [{ dim }] = cuts as [Cut];
+  if (cuts.some((cut) => cut.dim !== dim)) return null;
+  cuts.sort((one, other) => one.start - other.start);
+  let end = 0;
+  for (const { start, length } of cuts) {
+    if (start > end) return { dim, start: end, length: start - end };
+    end = Math.max(end, start + length);
+  }
+  return end < sizes[dim]! ? { dim, start: end, length: sizes[dim]! - end } : null;
+}
+
 /** Whether the parts of a row that some of the members keep are disjoint, and leave nothing out. */
 function areComplete(
   manifest: Table,

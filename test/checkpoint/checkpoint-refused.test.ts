@@ -96,6 +96,13 @@ test('a set of shards with one missing is refused, with the name of the missing 
   }
 });
 
+test('a checkpoint beside the shards of another, as an interrupted save leaves them, is refused', async (context) => {
+  const directory = temporaryDirectory(context);
+  const shard = 'model-00001-of-00001.safetensors';
+  for (const name of ['model.safetensors', shard]) writeSafetensors(join(directory, name), [f32('x', 1)]);
+  await assertRefused(directory, directory, shard, /no model\.safetensors\.index\.json that says which/);
+});
+
 test('of several bad files the first is named, every time, and no file stays open', async (context) => {
   const directory = temporaryDirectory(context);
   for (let number = 10; number < 50; number += 1) {

@@ -6,7 +6,7 @@ const resets = ['/reset_encoder_cache', '/reset_mm_cache', '/reset_prefix_cache?
 const loaded = ['/collective_rpc', 'load'];
 const installed = [...loaded, ...resets, '/update_weight_version'];
 
-/** Caches are dropped at once, in any order: here by their names. */
+/** Some caches are dropped at once, in any order: here by their names. */
 function inOrder(asked: readonly string[]): string[] {
   const from = asked.findIndex((route) => route.startsWith('/reset_'));
   if (from < 0) return [...asked];
@@ -73,6 +73,18 @@ test('an engine whose caches cannot be dropped holds the new version all the sam
   await cluster.update('a');
 });
 
+test('without a pause caches are dropped unless requests use them, which is no error and is said', async (t) => {
+  let fault: Fault = 'none';
+  const { asked, endpoint } = await startEngine(t, () => fault);
+  const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0] }]);
+  const cachesAfter = async () => (await cluster.update('a')).instances[0]!.caches;
+  assert.equal(await cachesAfter(), 'dropped');
+  assert.deepEqual(inOrder(asked), installed);
+  fault = 'reset';
+  assert.equal(await cachesAfter(), 'kept');
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
+});
+
 test('an engine that calls its weights otherwise than it was told is named, and resumed', async (t) => {
   const { asked, endpoint } = await startEngine(t, () => 'label', { weight_version: 'default' });
   const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'keep' }]);
@@ -80,8 +92,7 @@ test('an engine that calls its weights otherwise than it was told is named, and 
     cluster.update('a'),
     /^EngineError: updating to a succeeded, but instance blue was told that its weights are a@[0-9a-f]+, and says that they are default$/,
   );
-  // With requests that are kept, their caches are.
-  assert.deepEqual(asked, ['/pause?mode=keep', ...loaded, '/update_weight_version', '/resume']);
+  assert.deepEqual(inOrder(asked), ['/pause?mode=keep', ...installed, '/resume']);
   // What it says of itself counts: someone else may have updated it since.
   assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);
 });

@@ -30,7 +30,12 @@ async function makeKept(t: TestContext, onLoad: (source: unknown) => Promise<unk
   const keeper = { use: (work: (cluster: Cluster) => unknown) => work(cluster) } as ClusterKeeper;
   const shared = new SharedFiles();
   t.after(() => shared.close());
-  const kept = new KeptCheckpoints(keeper, await FileRoots.open([scratch, shared.path]), shared, new EventHub());
+  const kept = new KeptCheckpoints(
+    keeper,
+    await FileRoots.open([scratch, shared.path]),
+    shared,
+    new EventHub(),
+  );
   return { a, b, said, cluster, kept, shared };
 }
 

@@ -77,7 +77,8 @@ for (const [face, options] of Object.entries(faces)) {
             {
               abort: /aborted the update: the test breaks it off/,
               'rank lost': /has vanished/,
-              'load fails': /worker 0 of .* failed in update_weights_from_weightcast: RuntimeError: /,
+              'load fails':
+                /worker 0 of .* failed in update_weights_from_weightcast: \S*LoadFailed: tensor '\S+', \S+ \[[\d, ]+\]: RuntimeError: /,
             }[how],
           );
           assert.deepEqual(await server.answers(), ofBegun, how);

@@ -44,24 +44,47 @@ test('what the engine keeps of its cache elsewhere is dropped in a step of its o
     ['null', [clear], []],
   ] as const) {
     const { asked, endpoint } = await fakeEngine(t, (request, response) => {
-      const known = routes.some((route) => route === request.url);
+      const known = ['/update_weights_from_ipc', ...routes].some((route) => route === request.url);
       if (request.url === '/server_info')
         return status(200, `{"hicache_storage_backend":${storage}}`)(request, response);
       status(known ? 200 : 404)(request, response);
     });
-    await clientOf(t, endpoint).resetCaches(patient());
+    const client = clientOf(t, endpoint);
+    await client.update({ ...order, resetCache: true }, patient());
+    asked.length = 0;
+    await client.resetCaches(patient());
     const posted = asked.filter(({ route }) => route.startsWith('POST'));
     assert.deepEqual(
       posted.map(({ route }) => route),
       expected.map((route) => `POST ${route}`),
     );
   }
-  const { endpoint } = await fakeEngine(t, ({ method }, response) => {
-    const answer = method === 'GET' ? '{"hicache_storage_backend":"file"}' : 'no such store';
-    status(method === 'GET' ? 200 : 400, answer)({} as never, response);
+  const { endpoint } = await fakeEngine(t, ({ url }, response) => {
+    const answer = url === clear ? 'no such store' : '{"hicache_storage_backend":"file"}';
+    status(url === clear ? 400 : 200, answer)({} as never, response);
   });
   await assert.rejects(clientOf(t, endpoint).resetCaches(patient()), {
     message: `engine ${endpoint} answered POST ${clear} with 400: no such store`,
+  });
+});
+
+test('what an update did not flush is flushed after it, unless requests use it', async (t) => {
+  let isIdle = true;
+  const { asked, endpoint } = await fakeEngine(t, (request, response) => {
+    const isRefused = request.url === '/flush_cache' && !isIdle;
+    status(isRefused ? 400 : 200, isRefused ? 'Flush cache failed.' : '{}')(request, response);
+  });
+  const client = clientOf(t, endpoint);
+  const flushes = async (resetCache: boolean) => {
+    await client.update({ ...order, resetCache }, patient());
+    asked.length = 0;
+    await client.resetCaches(patient());
+    return asked.filter(({ route }) => route === 'POST /flush_cache').length;
+  };
+  assert.deepEqual([await flushes(false), await flushes(true)], [1, 0]);
+  isIdle = false;
+  await assert.rejects(flushes(false), {
+    message: /answered POST \/flush_cache with 400: Flush cache failed/,
   });
 });
 

@@ -77,14 +77,15 @@ test('an engine without multimodal caches or an external store drops what it has
   assert.deepEqual(routes.sort(), ['/reset_prefix_cache', ...resets].sort());
 });
 
-test('a cache that cannot be reset is an error', async (t) => {
-  const { endpoint } = await fakeEngine(t, (request, response) =>
+test('a cache that cannot be reset is an error, and the caches that do not look whether they are used are left', async (t) => {
+  const { asked, endpoint } = await fakeEngine(t, (request, response) =>
     status(200, `{"success":${!request.url!.includes('prefix')}}`)(request, response),
   );
   await assert.rejects(clientOf(t, endpoint).resetCaches(patient()), {
     name: 'EngineError',
     message: /answered POST \/reset_prefix_cache with 200: \{"success":false\}$/,
   });
+  assert.ok(asked.every(({ route }) => route.includes('/reset_prefix_cache')));
 });
 
 /** `answers` says what the calls to its workers are answered, in turn, and the last one from then on. */

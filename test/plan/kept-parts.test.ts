@@ -6,11 +6,20 @@ import { layoutDigests, type Manifest, shapeOf } from '../../src/checkpoint/mani
 import { combineParts } from '../../src/checkpoint/parts.ts';
 import { arrivedReports } from '../../src/plan/arrived-order.ts';
 import { fusedUnits } from '../../src/plan/fused-tensors.ts';
-import { inManifestRows } from '../../src/plan/kept-parts.ts';
+import { firstGap, inManifestRows } from '../../src/plan/kept-parts.ts';
 import { planAlike, planParts, stillFits } from '../../src/plan/parts-plan.ts';
 import { bucketTensors, slotMemory } from '../../src/plan/plan.ts';
 import { rectangleBytes, transfersOf } from '../../src/plan/transfers.ts';
-import { cutsOf, divided, forModels, nothing, sentHalves, whole } from './divided-models.ts';
+import {
+  cutsOf,
+  divided,
+  forModels,
+  type Kept,
+  laidOut,
+  nothing,
+  sentHalves,
+  whole,
+} from './divided-models.ts';
 
 /** Positions in the tensor of the bytes of a part, in the order in which they are packed; element by element. */
 function packedPositions(manifest: Manifest, row: number, sent: Cuts): number[] {
@@ -63,6 +72,28 @@ test('a member that keeps a part is sent at least that, and one that keeps nothi
       }
     }
   });
+});
+
+test('a tensor of which workers read some is read whole by them together, or what is left out is found', () => {
+  const gapOf = (...kept: readonly Kept[]) => {
+    const tensor = { dtype: 'F64', shape: [8, 4], kept };
+    return firstGap(
+      laidOut([tensor]),
+      kept.map((one) => cutsOf([one])),
+    );
+  };
+  const [upper, lower]: Kept[] = [
+    [0, 0, 4],
+    [0, 4, 4],
+  ];
+  for (const kept of [[whole], [upper!, whole], [nothing, nothing], [lower!, upper!, lower!, nothing]])
+    assert.equal(gapOf(...kept), null);
+  // Rows that overlap, as where heads of keys are on several workers; and columns of some beside rows of others.
+  assert.equal(gapOf([0, 0, 5], [0, 3, 5]), null);
+  assert.equal(gapOf(upper!, [1, 0, 2]), null);
+  assert.deepEqual(gapOf(upper!), { row: 0, dim: 0, start: 4, length: 4 });
+  assert.deepEqual(gapOf([0, 5, 3], [0, 0, 4]), { row: 0, dim: 0, start: 4, length: 1 });
+  assert.deepEqual(gapOf([1, 1, 1], [1, 2, 1]), { row: 0, dim: 1, start: 0, length: 1 });
 });
 
 test('parts begin and end on words of eight bytes', () => {

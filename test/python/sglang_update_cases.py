@@ -286,13 +286,13 @@ class Requests(WithSglang):
 
         from weightcast.sglang_update import update_weights
 
-        for draft_worker, models in (
-            (None, 1),
+        for draft_worker, models, takes in (
+            (None, 1, "none"),
             # n-grams, and DFlash.
-            (speculating(None), 1),
-            (speculating(types.SimpleNamespace(model_runner="a draft")), 1),
-            (types.SimpleNamespace(), 1),
-            (speculating(types.SimpleNamespace(draft_runners=[self.runner(self.started(), True)])), 2),
+            (speculating(None), 1, "none"),
+            (speculating(types.SimpleNamespace(model_runner="a draft")), 1, "nothing"),
+            (types.SimpleNamespace(), 1, "nothing"),
+            (speculating(types.SimpleNamespace(draft_runners=[self.runner(self.started(), True)])), 2, "apart"),
         ):
             target = self.started()
             worker = types.SimpleNamespace(model_runner=self.runner(target, False))
@@ -305,6 +305,7 @@ class Requests(WithSglang):
             self.assertEqual(answer.message.count("step@1"), models)
             self.assertIs(manager.draft_worker, draft_worker)
             self.assertEqual(self.held(target), {name: [2.0] * 4 for name in ALL})
+            self.assertEqual(self.said(manager)["draft"]["takes"], takes)
 
     def said(self, manager: Any) -> dict[str, Any]:
         """By a scheduler, of its internal state."""

@@ -15,7 +15,7 @@ from fake_rank import FakeRank
 from fake_vllm import INFO, Attention, Layer, Model
 from torch.multiprocessing.reductions import StorageWeakRef
 from weightcast import vllm_plugin
-from weightcast.errors import EngineAsleep, ModelNotReloadable, ParametersMissing, WeightcastError
+from weightcast.errors import EngineAsleep, LoadFailed, ModelNotReloadable, ParametersMissing, WeightcastError
 from weightcast.messages import Open
 from weightcast.vllm_derived import renew_combined_gates
 from weightcast.vllm_reload import Target
@@ -197,6 +197,24 @@ class Updates(unittest.TestCase):
         options = {"vllm_config": None, "device": CPU, "silence_seconds": 60}
         with self.assertNoLogs("weightcast.receive", "WARNING"), self.assertRaises(ValueError):
             rank.send([{"first.a": torch.zeros(4)}], lambda links: install_weights(links, [self.target], **options))
+
+    def test_an_error_of_a_loader_names_the_tensor_and_holds_on_to_nothing(self) -> None:
+        def fit(parameter: torch.Tensor, loaded_weight: torch.Tensor) -> None:
+            half = loaded_weight[loaded_weight.shape[0] // 2 :]
+            assert parameter.shape == half.shape, f"{parameter.shape}\nand {half.shape}"
+
+        def load(weights: list[tuple[str, torch.Tensor]]) -> None:
+            for _, weight in weights:
+                fit(self.model.first.a, weight)
+
+        self.model.load_weights = load
+        rank = FakeRank()
+        self.addCleanup(rank.close)
+        options = {"vllm_config": None, "device": CPU, "silence_seconds": 60}
+        named = r"^tensor 'b', float32 \[6\]: AssertionError: torch.Size\(\[4\]\) and torch.Size\(\[3\]\)$"
+        with self.assertNoLogs("weightcast.receive", "WARNING"), self.assertRaisesRegex(LoadFailed, named):
+            tensors = {"a": torch.zeros(8), "b": torch.zeros(6), "c": torch.zeros(2)}
+            rank.send([tensors], lambda links: install_weights(links, [self.target], **options))
 
     def test_a_layer_that_cannot_be_processed_gets_its_tensors_back(self) -> None:
         self.load_all(1.0)

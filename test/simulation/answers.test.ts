@@ -172,6 +172,34 @@ test('an engine that cannot be asked at all is refused, and so is an agreement w
   });
 });
 
+test('an instance that gives no probability to a token is nothing to agree with', async () => {
+  await withCluster({ pauses: true }, async (fixture) => {
+    const { world, user, succeeds, fails } = fixture;
+    const [first] = world.engines;
+    await succeeds(user.update('a', { instances: ['engine-0'] }));
+    const answersTo = first!.answersTo.bind(first);
+    first!.answersTo = (asked) => answersTo(asked).map(([, ...others]) => [Number.NaN, ...others]);
+    await fails(
+      updateOne(fixture, { agreeWith: 'engine-0', prompts }),
+      'WEIGHTCAST_VERIFICATION',
+      /does not answer as expected: .* token 2: log-probability -\d\S+, expected none/,
+    );
+  });
+});
+
+test('instances that agree about no token prove nothing', async () => {
+  await withCluster({ pauses: true }, async (fixture) => {
+    const { user, succeeds, fails } = fixture;
+    await succeeds(user.update('a', { instances: ['engine-0'] }));
+    const words = /prompt 1 of 1 \("one"\), has one token/;
+    await fails(
+      updateOne(fixture, { agreeWith: 'engine-0', prompts: ['one'] }),
+      'WEIGHTCAST_VERIFICATION',
+      words,
+    );
+  });
+});
+
 test('an engine that is told a version it does not hold is a violation', async () => {
   await expectViolation(/engine-0 is told b@1, and holds no version/, {}, async ({ cluster, world }) => {
     const client = world.engines[0]!.client(world.clock);

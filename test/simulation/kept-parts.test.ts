@@ -102,7 +102,7 @@ test('after a communicator that could not be opened beside an instance with part
   });
 });
 
-test('an instance of one worker is not asked what it keeps: it keeps all', async () => {
+test('an instance of one worker is asked what it keeps, too, and gets whole tensors', async () => {
   await withCluster({ ...options, instances: [[0], [1, 2, 3]] }, async ({ user, succeeds, world }) => {
     const asked: string[] = [];
     world.onSent.push(({ envelope }) => {
@@ -110,8 +110,19 @@ test('an instance of one worker is not asked what it keeps: it keeps all', async
       if (body?.type === 'open') asked.push(body.worker.parts);
     });
     const { instances } = await succeeds(user.update('a', { bucketBytes }));
-    assert.deepEqual(asked.sort(), ['learn', 'learn', 'learn', 'no']);
+    assert.deepEqual(asked, ['learn', 'learn', 'learn', 'learn']);
     assert.match(instances[0]!.whyWhole!, /has one engine worker/);
+  });
+});
+
+test('a tensor of which all workers together read only a part breaks the instance, and is named', async () => {
+  await withCluster(options, async ({ user, succeeds, spares, world }) => {
+    world.engines[0]!.workers[1]!.readsLess = true;
+    const message =
+      /instance engine-0: no engine worker has read 524288 to 1048575 along dimension 0 of tensor "layers\.\d\.o_proj\.weight", whose shape is \[1048576\]: the checkpoint is of another model/;
+    for (let update = 0; update < 2; update += 1)
+      await spares(user.update('a', { bucketBytes }), 'engine-0', 'WEIGHTCAST_VERIFICATION', message);
+    await succeeds(user.update('a', { bucketBytes, acceptUnproven: true }));
   });
 });
 

@@ -1,8 +1,10 @@
 import type { Cuts } from '../../checkpoint/cuts.ts';
+import { shapeText } from '../../checkpoint/dtype.ts';
 import { type Manifest, tensorsDigest } from '../../checkpoint/manifest.ts';
+import { quoted } from '../../checkpoint/printable.ts';
 import { MemoryError } from '../../errors.ts';
 import type { FusedUnits } from '../../plan/fused-tensors.ts';
-import { sentParts } from '../../plan/kept-parts.ts';
+import { firstGap, sentParts } from '../../plan/kept-parts.ts';
 import { type Share, shareOf, whyNotParts } from '../../plan/parts-choice.ts';
 import {
   type PartsPlan,
@@ -13,7 +15,7 @@ import {
 } from '../../plan/parts-plan.ts';
 import type { Plan } from '../../plan/plan.ts';
 import { RecentMap } from '../../recent-map.ts';
-import type { PartsPlanned } from '../protocol/plan-values.ts';
+import type { Lacking, PartsPlanned, ReadAnswer } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
 
 type Question = Extract<PlannerMessage, { type: 'plan-parts' }>;
@@ -95,11 +97,8 @@ export class PartsPlanner {
       };
     }
     const digests = kept as string[];
-    const missing = [...new Set(digests)].filter((digest) => !this.#cuts.has(digest));
-    if (missing.length > 0) {
-      const lacking = missing.map((digest) => ({ rank: ranks[digests.indexOf(digest)]!.rank, digest }));
-      return { outcome: 'lacking', lacking };
-    }
+    const lacking = this.#lacking(ranks.map(({ rank }, at) => ({ rank, digest: digests[at]! })));
+    if (lacking !== null) return lacking;
     const division = await this.#divide(question, checkpoint, digests);
     const why = whyNotParts(checkpoint.manifest, ranks, division.shares, whole);
     if (why !== null) return { outcome: 'whole', why };
@@ -113,6 +112,32 @@ export class PartsPlanner {
     }
   }
 
+  /** By what the engine workers of an instance keep of a checkpoint, all of which their ranks have announced. */
+  checkReads(ranks: Lacking['lacking'], manifest: Manifest): ReadAnswer {
+    const lacking = this.#lacking(ranks);
+    if (lacking !== null) return lacking;
+    const gap = firstGap(manifest, this.#cutsOf(ranks.map(({ digest }) => digest)));
+    if (gap === null) return { outcome: 'known', gap: null };
+    const { row, dim, start, length } = gap;
+    const { names, dimensions, shapeStarts } = manifest;
+    const shape = shapeText(dimensions.subarray(shapeStarts[row]!, shapeStarts[row + 1]!));
+    const part = `${start} to ${start + length - 1} along dimension ${dim}`;
+    return { outcome: 'known', gap: `${part} of tensor ${quoted(names[row]!)}, whose shape is ${shape}` };
+  }
+
+  /** Null if all are known. */
+  #lacking(ranks: Lacking['lacking']): Lacking | null {
+    const missing = new Map<string, Lacking['lacking'][number]>();
+    for (const one of ranks)
+      if (!this.#cuts.has(one.digest) && !missing.has(one.digest)) missing.set(one.digest, one);
+    return missing.size === 0 ? null : { outcome: 'lacking', lacking: [...missing.values()] };
+  }
+
+  /** Of known ones, which have been used just now. */
+  #cutsOf(digests: readonly string[]): Cuts[] {
+    return digests.map((digest) => this.#cuts.get(digest)!);
+  }
+
   async #divide(
     { bucketBytes, fused, ranks }: Question,
     { manifest, layout }: Checkpoint,
@@ -122,12 +147,8 @@ export class PartsPlanner {
     const key = JSON.stringify([layout, bucketBytes, fused, digests, waiting]);
     const known = this.#divisions.get(key);
     if (known !== undefined) return known;
-    const all = sentParts(
-      manifest,
-      digests.map((digest) => this.#cuts.get(digest)!),
-    );
     const shares: Share[] = [];
-    for (const sent of all) {
+    for (const sent of sentParts(manifest, this.#cutsOf(digests))) {
       await this.#breathe();
       shares.push(shareOf(manifest, sent));
     }

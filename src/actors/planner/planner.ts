@@ -88,6 +88,11 @@ export class PlannerActor implements Actor<PlannerMessage> {
           return context.reply(message, this.#plan(message));
         case 'plan-parts':
           return replyLater(context.deferReply(message), this.#planParts(message));
+        case 'check-reads':
+          return context.reply(
+            message,
+            this.#partsPlanner.checkReads(message.ranks, this.#known(message.layout).manifest),
+          );
         case 'learn-parts':
           return this.#partsPlanner.learn(message.digest, message.cuts);
         case 'verify':

@@ -68,13 +68,25 @@ export const updateRates = z.object({
 
 /** `WholeAlternative` of plan/parts-choice.ts. */
 export const wholeAlternative = z.object({ sharing: z.int().positive(), rates: updateRates });
+/** Of what ranks have announced the planner does not know this: to be asked again once it does. */
+const lacking = z.object({
+  outcome: z.literal('lacking'),
+  lacking: z.array(z.object({ rank, digest: z.string() })),
+});
+export type Lacking = z.infer<typeof lacking>;
+
+export const readAnswer = z.discriminatedUnion('outcome', [
+  /** Null if what workers have read of each tensor is all of it, or nothing. */
+  z.object({ outcome: z.literal('known'), gap: z.string().nullable() }),
+  lacking,
+]);
+export type ReadAnswer = z.infer<typeof readAnswer>;
 
 export const partsPlanned = z.discriminatedUnion('outcome', [
   /** A plan for each rank, in their order. */
   z.object({ outcome: z.literal('parts'), planned: z.array(planned) }),
   /** Why it has to be whole tensors. */
   z.object({ outcome: z.literal('whole'), why: z.string() }),
-  /** Of what ranks have announced the planner does not know this: to be asked again once it does. */
-  z.object({ outcome: z.literal('lacking'), lacking: z.array(z.object({ rank, digest: z.string() })) }),
+  lacking,
 ]);
 export type PartsPlanned = z.infer<typeof partsPlanned>;

@@ -16,6 +16,7 @@ import {
   partsPlanned,
   plan,
   planned,
+  readAnswer,
   wholeAlternative,
 } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
@@ -90,6 +91,12 @@ export const toPlanner = {
       whole: wholeAlternative,
     },
     partsPlanned,
+  ),
+  /** Whether the workers of an instance have read all of what they have read of, by what they have said after an update. */
+  checkReads: request(
+    'check-reads',
+    { layout: z.string(), ranks: z.array(z.object({ rank, digest: z.string() })) },
+    readAnswer,
   ),
   /** What ranks have announced under this digest. */
   learnParts: notice('learn-parts', { digest: z.string(), cuts }),

@@ -196,6 +196,8 @@ export const streamed = z.object({
   seenBy: z.enum(['worker', 'rank']),
   /** One for each exchange; none if its worker was not asked, or does not say. */
   live: z.array(liveDigests),
+  /** What its worker has said in this update that it keeps; null if it has not. */
+  learned: keptAnnouncement.nullable(),
   received: z.array(received),
   /** From host memory to its device. */
   uploadedBytes: bytes,
@@ -227,6 +229,11 @@ export const instanceReport = z.object({
   /** The update has paused it, and could not, or must not, resume it. */
   paused: z.boolean(),
   proofs,
+  /**
+   * Of the engine, which the old weights computed: if they are kept, it may answer from them. Null if its weights are not all
+   * new.
+   */
+  caches: z.enum(['dropped', 'kept']).nullable(),
   /** What its ranks were sent: only what their engine workers keep, or whole tensors. Null if nothing was. */
   fed: z.enum(['parts', 'whole']).nullable(),
   /** Why not parts, if it was whole tensors and the update allowed parts. */

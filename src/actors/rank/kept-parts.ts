@@ -54,17 +54,27 @@ export class KeptParts {
     return { parts: false, kept: known.token };
   }
 
-  /** After an update that has ended well. A worker that says nothing right of what it keeps goes on getting whole tensors. */
-  learn({ kept, plan, manifest }: Pick<RankTransfer, 'kept' | 'plan' | 'manifest'>, log: Logger): void {
-    if (kept === null || plan.cuts !== null) return;
+  /**
+   * After an update that has ended well. Returns what is known since; null if nothing is. A worker that says nothing right of
+   * what it keeps goes on getting whole tensors.
+   */
+  learn(
+    { kept, plan, manifest }: Pick<RankTransfer, 'kept' | 'plan' | 'manifest'>,
+    log: Logger,
+  ): KeptAnnouncement | null {
+    if (kept === null || plan.cuts !== null) return null;
     const { token, cuts } = kept;
     const [said, entries] = [cuts.dims.length, plan.tensorOrder.length];
     if (said !== entries) {
       const who = `the engine worker of rank ${this.#rank}`;
-      return log.warn({}, `${who} says what it keeps of ${said} tensors, and was sent ${entries}`);
+      log.warn({}, `${who} says what it keeps of ${said} tensors, and was sent ${entries}`);
+      return null;
     }
     const ordered = inManifestRows(cuts, plan.tensorOrder);
-    this.#known.set(tensorsDigest(manifest), { token, cuts: ordered, digest: cutsDigest(ordered) });
+    const tensors = tensorsDigest(manifest);
+    const digest = cutsDigest(ordered);
+    this.#known.set(tensors, { token, cuts: ordered, digest });
+    return { tensors, digest };
   }
 
   /** What an update has failed with. If it was the worker, that may be another one by now, or have forgotten what it kept. */

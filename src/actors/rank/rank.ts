@@ -232,9 +232,9 @@ export class RankActor implements Actor<RankInbox> {
     if (result instanceof WeightcastError) return await this.#abandon(result);
     this.#reportProgress(context);
     if (!transfer.isOver) return await this.#nextExchange(transfer, context);
-    this.#kept.learn(transfer, context.log);
+    const learned = this.#kept.learn(transfer, context.log);
     this.#forget(transfer);
-    this.#streamReply?.succeed(transfer.outcome(result, this.#isTimed));
+    this.#streamReply?.succeed({ ...transfer.outcome(result, this.#isTimed), learned });
     this.#streamReply = null;
   }
 

@@ -242,7 +242,7 @@ export class RankTransfer {
   }
 
   /** What there is to say of all exchanges, and of what was read from other hosts. */
-  outcome(arrived: Arrived | null, isTimed: boolean): Streamed {
+  outcome(arrived: Arrived | null, isTimed: boolean): Omit<Streamed, 'learned'> {
     const { spans: read = new Float64Array(), received = [] } = this.#options.receiver ?? {};
     const { startedAt, endedAt, serialFrom } = this.#spans;
     const timeline = isTimed ? this.#spans.timeline(this.#options.ports.rank, read) : null;

@@ -1,4 +1,4 @@
-import { engineOf, resetsCache } from '../../engines/engine-client.ts';
+import { cacheResetOf, engineOf } from '../../engines/engine-client.ts';
 import { fromWire, NotReadyError, UsageError, type WeightcastError } from '../../errors.ts';
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
@@ -191,7 +191,7 @@ export class InstanceRegistry implements InstanceLedger {
         isPaused,
         version: version === null ? null : `${version.checkpoint}@${version.digest}`,
         pause: options.pause ?? null,
-        resetCache: resetsCache(options),
+        cacheReset: cacheResetOf(options),
       };
     });
   }

@@ -92,6 +92,10 @@ function worstOf(
 
 function differenceOf({ logprobs, tolerance }: Expectation, answered: readonly number[]): Difference {
   const first = answered.length - logprobs.length;
+  if (logprobs.length === 0) {
+    const words = 'has one token, of which nobody says how probable it is: ask with longer prompts';
+    return { excess: Number.POSITIVE_INFINITY, words };
+  }
   if (first < 0) {
     const words = `has log-probabilities of ${answered.length} tokens, and ${logprobs.length} are expected`;
     return { excess: Number.POSITIVE_INFINITY, words };
@@ -99,17 +103,24 @@ function differenceOf({ logprobs, tolerance }: Expectation, answered: readonly n
   let worst: Difference = { excess: Number.NEGATIVE_INFINITY, words: '' };
   for (const [index, expected] of logprobs.entries()) {
     const found = answered[first + index]!;
-    // A token without any is like no number.
-    const difference = Number.isNaN(found) ? Number.POSITIVE_INFINITY : Math.abs(found - expected);
+    // A token without any, there or in the instance that it is to agree with, is like no number.
+    const apart = Math.abs(found - expected);
+    const difference = Number.isNaN(apart) ? Number.POSITIVE_INFINITY : apart;
     const excess = difference / tolerance;
     if (excess <= worst.excess) continue;
     // Counted from 1, and the first token has no log-probability.
     const token = `token ${first + index + 2}`;
-    const says = Number.isNaN(found) ? 'none' : found.toFixed(3);
     const off = `off by ${difference.toFixed(3)}, of which ${tolerance} is tolerated`;
-    worst = { excess, words: `${token}: log-probability ${says}, expected ${expected.toFixed(3)} (${off})` };
+    worst = {
+      excess,
+      words: `${token}: log-probability ${said(found)}, expected ${said(expected)} (${off})`,
+    };
   }
   return worst;
+}
+
+function said(logprob: number): string {
+  return Number.isNaN(logprob) ? 'none' : logprob.toFixed(3);
 }
 
 function quoted(prompt: Prompt): string {

@@ -1,4 +1,4 @@
-import type { EngineKind, PauseOption } from '../../engines/engine-client.ts';
+import type { CacheReset, EngineKind, PauseOption } from '../../engines/engine-client.ts';
 import type { WorkersSaid } from '../../engines/workers-said.ts';
 import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '../../errors.ts';
 import type { Held } from '../../plan/live-weights.ts';
@@ -31,7 +31,7 @@ export interface UpdateTarget {
   readonly version: string | null;
   /** How to pause it during the update; null: not at all. */
   readonly pause: PauseOption | null;
-  readonly resetCache: boolean;
+  readonly cacheReset: CacheReset;
 }
 
 /** What an update has made of an instance: it holds the new version, what it held before, or neither. */

@@ -11,6 +11,7 @@ import type { UpdateContext, UpdateTarget } from './context.ts';
 import { partsOf } from './groups.ts';
 import { type InstanceEnds, unproved } from './instance-ends.ts';
 import type { OpenEpoch } from './open.ts';
+import { type Bringing, checkReads } from './parts.ts';
 import { ReplicaComparison } from './replica-comparison.ts';
 import type { Serving } from './serving.ts';
 import { timedRanks } from './timed-ranks.ts';
@@ -29,6 +30,7 @@ export class Installing {
   readonly #comparison: ReplicaComparison;
   readonly #verifying: ArrivalVerification;
   readonly #parts: readonly UpdateContext[];
+  readonly #bringing: Bringing = new Map();
   /** Ranks whose timelines the report will show. */
   readonly #timed: ReadonlySet<number>;
 
@@ -116,6 +118,7 @@ export class Installing {
         const isProof = target.ranks.every((rank) => this.#streamed.get(rank)!.seenBy === 'worker');
         if (isProof) proofs = { ...proofs, arrived: 'holds' };
       }
+      await this.#checkReads(target);
       if (verify.installed) {
         proofs = { ...proofs, installed: await this.#comparison.compare(target, this.#streamed) };
       }
@@ -158,7 +161,7 @@ export class Installing {
     const timeoutMilliseconds = part.left();
     const deviceOf = new Map(spec.ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     const own = Object.fromEntries(target.ranks.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
-    const { resetCache } = target;
+    const resetCache = target.cacheReset === 'always';
     const question = { epoch, links: own, resetCache, timeoutMilliseconds };
     const options = part.untilEnded(timeoutMilliseconds + deadlines.control);
     try {
@@ -206,6 +209,16 @@ export class Installing {
   #reportsArrival({ ranks }: UpdateTarget): boolean {
     if (!this.#update.spec.options.verify.arrived) return false;
     return ranks.every((rank) => this.#streamed.get(rank)!.arrived !== null);
+  }
+
+  /** Where all of its workers have said in this update what they have read. Rejects with `VerificationError`. */
+  async #checkReads(target: UpdateTarget): Promise<void> {
+    const ranks = target.ranks.flatMap((rank) => {
+      const learned = this.#streamed.get(rank)!.learned;
+      return learned === null ? [] : [{ rank, digest: learned.digest }];
+    });
+    if (ranks.length < target.ranks.length || this.#update.spec.options.acceptUnproven) return;
+    await checkReads(this.#update, target, ranks, this.#bringing);
   }
 
   /** Rejects with `VerificationError`. */

@@ -33,6 +33,7 @@ export class InstanceEnds {
   readonly #touched = new Set<UpdateTarget>();
   readonly #loaded = new Set<UpdateTarget>();
   readonly #notes = new Map<UpdateTarget, string[]>();
+  readonly #caches = new Map<UpdateTarget, InstanceReport['caches']>();
 
   constructor(update: UpdateContext, pauses: Pauses) {
     this.#update = update;
@@ -68,6 +69,11 @@ export class InstanceEnds {
   /** Something that needs someone's attention, whatever becomes of the instance. */
   note(target: UpdateTarget, words: string): void {
     this.#notes.set(target, [...(this.#notes.get(target) ?? []), words]);
+  }
+
+  /** What has become of the caches of its engine, whose weights are new. */
+  caches(target: UpdateTarget, outcome: 'dropped' | 'kept'): void {
+    this.#caches.set(target, outcome);
   }
 
   /** It holds the new version. */
@@ -166,6 +172,7 @@ export class InstanceEnds {
         outcome,
         paused: this.#pauses.isPaused(target),
         proofs,
+        caches: this.#caches.get(target) ?? null,
         ...(this.#decided.get(target) === 'unchanged' ? notFed : feeding.of(target.name)),
         draftKept: outcome === 'updated' ? this.#draftKept(target) : null,
         seconds,

@@ -1,7 +1,9 @@
+import { asFailure, VerificationError } from '../../errors.ts';
 import type { UpdateRates, WholeAlternative } from '../../plan/parts-choice.ts';
+import type { AskOptions } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import type { PartsPlanned } from '../protocol/plan-values.ts';
+import type { Lacking, PartsPlanned } from '../protocol/plan-values.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { WorkerAsked } from '../protocol/update-values.ts';
@@ -9,7 +11,8 @@ import type { UpdateContext, UpdateTarget } from './context.ts';
 import type { PlannedGroup, Prepared } from './planned-group.ts';
 
 /** What the planner is told, by its digest: workers of several instances keep the same. */
-type Bringing = Map<string, Promise<void>>;
+export type Bringing = Map<string, Promise<void>>;
+type Announced = Lacking['lacking'][number];
 type Answer = Exclude<PartsPlanned, { outcome: 'lacking' }>;
 
 /**
@@ -48,9 +51,9 @@ export async function planParts(
 }
 
 /** What the engine workers of an instance are asked of the parts that they keep. */
-export function askedOfParts({ spec }: UpdateContext, { name, ranks }: UpdateTarget): WorkerAsked['parts'] {
+export function askedOfParts({ spec }: UpdateContext, { name }: UpdateTarget): WorkerAsked['parts'] {
   const isOutdated = spec.feeding.demandsWhole(name) !== null;
-  if (!spec.options.parts || spec.exchanges > 1 || ranks.length === 1) return isOutdated ? 'forget' : 'no';
+  if (!spec.options.parts || spec.exchanges > 1) return isOutdated ? 'forget' : 'no';
   return isOutdated ? 'anew' : 'learn';
 }
 
@@ -86,10 +89,8 @@ async function planInstance(
     ask(update.context, planner, toPlanner.planParts, question, update.within(deadlines.plan));
   let answer = await plan();
   if (answer.outcome === 'lacking') {
-    for (const one of answer.lacking) {
-      if (!bringing.has(one.digest)) bringing.set(one.digest, bringParts(update, members, one));
-    }
-    await Promise.all(answer.lacking.map(({ digest }) => bringing.get(digest)));
+    const within = update.within(deadlines.control);
+    await bringLacking(answer, bringing, (one) => update.answerOf(one.rank, bringParts(update, one, within)));
     answer = await plan();
   }
   if (answer.outcome !== 'lacking') return answer;
@@ -115,14 +116,55 @@ function wholeAlternative(members: readonly Prepared[], prepared: readonly Prepa
   };
 }
 
-/** Has the planner know what a rank has announced. */
-async function bringParts(
+/**
+ * By what the workers of an instance have said that they have read. Rejects with `VerificationError` if it is not all of a
+ * tensor: loaders take their part by its place, without an error for one that is too large.
+ */
+export async function checkReads(
   update: UpdateContext,
-  members: readonly Prepared[],
-  { rank, digest }: { readonly rank: number; readonly digest: string },
+  { name }: UpdateTarget,
+  ranks: readonly Announced[],
+  bringing: Bringing,
 ): Promise<void> {
-  const { ref } = members.find(({ ready }) => ready.rank === rank)!.ready;
-  const asked = ask(update.context, ref, toRank.keptParts, { digest }, update.within(deadlines.control));
-  const cuts = await update.answerOf(rank, asked);
-  update.context.tell(update.spec.planner, { type: 'learn-parts', digest, cuts });
+  const { context, spec } = update;
+  // All is loaded: the update's deadline does not matter any more.
+  const patience = { deadlineMilliseconds: Math.max(deadlines.control, update.left(deadlines.plan)) };
+  const question = { layout: spec.checkpoint.layout, ranks: [...ranks] };
+  const check = () => ask(context, spec.planner, toPlanner.checkReads, question, patience);
+  let gap: string | null = null;
+  try {
+    let answer = await check();
+    if (answer.outcome === 'lacking') {
+      await bringLacking(answer, bringing, (one) => bringParts(update, one, patience));
+      answer = await check();
+    }
+    gap = answer.outcome === 'known' ? answer.gap : null;
+  } catch (thrown) {
+    // A rank or the planner has ended, which says nothing of the weights.
+    context.log.warn({ instance: name, error: asFailure(thrown).message }, 'what was read is not compared');
+  }
+  if (gap === null) return;
+  throw new VerificationError(
+    `instance ${name}: no engine worker has read ${gap}: the checkpoint is of another model than the engine's; one whose model leaves that out is updated with acceptUnproven (--accept-unproven)`,
+  );
+}
+
+/** Has the planner know what ranks have announced. */
+async function bringLacking(
+  { lacking }: Lacking,
+  bringing: Bringing,
+  bring: (one: Announced) => Promise<void>,
+): Promise<void> {
+  for (const one of lacking) if (!bringing.has(one.digest)) bringing.set(one.digest, bring(one));
+  await Promise.all(lacking.map(({ digest }) => bringing.get(digest)));
+}
+
+async function bringParts(
+  { context, spec }: UpdateContext,
+  { rank, digest }: Announced,
+  options: AskOptions,
+): Promise<void> {
+  const { ref } = spec.ranks.find((ready) => ready.rank === rank)!;
+  const cuts = await ask(context, ref, toRank.keptParts, { digest }, options);
+  context.tell(spec.planner, { type: 'learn-parts', digest, cuts });
 }

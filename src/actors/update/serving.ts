@@ -69,12 +69,16 @@ export class Serving {
   }
 
   async #resetCaches(target: UpdateTarget): Promise<void> {
-    if (!target.resetCache) return;
+    if (target.cacheReset === 'never') return this.#ends.caches(target, 'kept');
     const { timeoutMilliseconds, ...options } = this.#limits();
     try {
       await ask(this.#update.context, target.bridge, toBridge.resetCaches, { timeoutMilliseconds }, options);
+      this.#ends.caches(target, 'dropped');
     } catch (thrown) {
-      this.#ends.note(target, staleWords(target, asFailure(thrown)));
+      this.#ends.caches(target, 'kept');
+      const error = asFailure(thrown);
+      if (target.cacheReset === 'always') this.#ends.note(target, staleWords(target, error));
+      else this.#update.context.log.debug({ instance: target.name, error: error.message }, 'caches are kept');
     }
   }
 
