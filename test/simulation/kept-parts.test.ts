@@ -68,6 +68,20 @@ test('an instance whose worker was restarted gets whole tensors, while the other
   });
 });
 
+test('a status that finds a restarted engine has the next update send it whole tensors at once', async () => {
+  const one = { ...options, pauses: true, instances: [[0, 1, 2, 3]] };
+  await withCluster(one, async ({ user, succeeds, status, wait, world }) => {
+    await succeeds(user.update('a', { bucketBytes }));
+    await wait(2_000);
+    world.engines[0]!.restart();
+    await wait(10_000);
+    assert.equal((await status()).instances[0]!.state, 'unknown');
+    const update = await succeeds(user.update('a', { bucketBytes }));
+    assert.match(update.instances[0]!.whyWhole!, /restarted, or updated by someone else/);
+    assert.deepEqual(fedOf(await succeeds(user.update('a', { bucketBytes }))), ['parts']);
+  });
+});
+
 test('after a communicator that could not be opened beside an instance with parts, the next update has another one', async () => {
   const three = {
     ...options,

@@ -3,7 +3,7 @@ import { asFailure } from '../../errors.ts';
 import type { Context } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
-import { deadlines } from '../protocol/deadlines.ts';
+import type { InstanceStatus } from '../protocol/status-values.ts';
 import type { SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
 
@@ -39,16 +39,17 @@ export class EngineChecks {
   }
 
   async #check(name: string, context: Context<SupervisorInbox>): Promise<void> {
-    const version = this.#served(name)!;
-    const { bridge } = this.#instances.targets([name])[0]!;
+    const served = this.#served(name);
+    const { bridge, version } = this.#instances.targets([name])[0]!;
     this.#askedAt.set(name, context.clock.now());
-    const options = { deadlineMilliseconds: answerMilliseconds + deadlines.control };
     try {
+      // Of several questions, one after the other, each has its time.
+      const options = { deadlineMilliseconds: answerMilliseconds };
       const question = { timeoutMilliseconds: answerMilliseconds };
       const said = await ask(context, bridge, toBridge.identify, question, options);
-      const why = contradiction(version, said.version, said);
-      // An update may have begun meanwhile.
-      if (why !== null && this.#served(name) === version) this.#instances.versionLost(name, why);
+      const why = contradiction(version!, said.version, said);
+      // An update may have begun meanwhile, and have ended.
+      if (why !== null && this.#served(name) === served) this.#instances.engineChanged(name, why);
     } catch (thrown) {
       context.log.debug(
         { instance: name, error: asFailure(thrown).message },
@@ -58,8 +59,7 @@ export class EngineChecks {
   }
 
   /** Null if it serves none, or is being changed. */
-  #served(name: string): string | null {
-    if (!this.#instances.names.includes(name) || this.#isBusy(name)) return null;
-    return this.#instances.targets([name])[0]!.version;
+  #served(name: string): InstanceStatus['version'] {
+    return this.#isBusy(name) ? null : this.#instances.served(name);
   }
 }

@@ -18,11 +18,15 @@ interface Entry {
   isPaused: boolean;
   /** It was asked to be, and has not answered. */
   mayStillPause: boolean;
+  /** Its engine is not as its last update has left it. */
+  hasOtherEngine: boolean;
   /** Why it was broken, paused or unknown when that was said last. */
   problem: string | null;
   /** Why its draft model has other weights than its target. */
   draftKept: string | null;
 }
+
+type Left = Pick<Entry, 'held' | 'touched' | 'isPaused' | 'problem' | 'draftKept'>;
 
 interface Held {
   readonly state: InstanceStatus['state'];
@@ -49,10 +53,7 @@ const removedLimit = 1_024;
 export class InstanceRegistry implements InstanceLedger {
   readonly #entries = new Map<string, Entry>();
   /** Their engines are as they were when they join again. */
-  readonly #removed = new Map<
-    string,
-    Pick<Entry, 'held' | 'touched' | 'isPaused' | 'problem' | 'draftKept'>
-  >();
+  readonly #removed = new Map<string, Left>();
   readonly #remember: (instances: RememberedInstance[]) => WeightcastError | null;
   readonly #onChange: (instance: InstanceStatus) => void;
 
@@ -91,9 +92,7 @@ export class InstanceRegistry implements InstanceLedger {
       // Otherwise another update has taken over.
       if (entry.touched?.epoch !== epoch || entry.held.state !== 'broken') return;
       entry.touched = null;
-      if (isChanged) return;
-      entry.held = before;
-      entry.problem = null;
+      if (!isChanged) Object.assign(entry, { held: before, problem: null });
     });
   }
 
@@ -109,8 +108,8 @@ export class InstanceRegistry implements InstanceLedger {
     const { held = unknown, touched = null, isPaused = false, problem = null, draftKept = null } = left ?? {};
     this.#removed.delete(options.name);
     // One that may still pause is looked after in any case.
-    const pause = { isPaused, mayStillPause: false };
-    const entry = { options, bridge, failure: null, held, touched, ...pause, problem, draftKept };
+    const engine = { isPaused, mayStillPause: false, hasOtherEngine: false };
+    const entry = { options, bridge, failure: null, held, touched, ...engine, problem, draftKept };
     this.#entries.set(options.name, entry);
     this.#changed();
     this.#onChange(statusOf(entry));
@@ -180,10 +179,15 @@ export class InstanceRegistry implements InstanceLedger {
     return this.#entry(name).options;
   }
 
+  /** The version that it serves, as far as is known: another object after each update, whatever it is of. */
+  served(name: string): InstanceStatus['version'] {
+    return this.#entries.get(name)?.held.version ?? null;
+  }
+
   /** Throws `UsageError` if there is no such instance. */
   targets(names: readonly string[]): UpdateTarget[] {
     return names.map((name) => {
-      const { options, bridge, held, isPaused, mayStillPause } = this.#entry(name);
+      const { options, bridge, held, isPaused, mayStillPause, hasOtherEngine } = this.#entry(name);
       const { state, version } = held;
       return {
         name,
@@ -194,6 +198,7 @@ export class InstanceRegistry implements InstanceLedger {
         isBroken: state === 'broken',
         isPaused,
         mayStillPause,
+        hasOtherEngine,
         version: version === null ? null : `${version.checkpoint}@${version.digest}`,
         pause: options.pause ?? null,
         cacheReset: cacheResetOf(options),
@@ -213,6 +218,11 @@ export class InstanceRegistry implements InstanceLedger {
     throw new UsageError(
       `instance ${drafting[0]} has a draft model and ${other} has none; update them one after the other`,
     );
+  }
+
+  engineChanged(name: string, why: string): void {
+    for (const entry of this.#select([name])) entry.hasOtherEngine = true;
+    this.versionLost(name, why);
   }
 
   versionLost(name: string, why: string): void {
@@ -256,6 +266,7 @@ export class InstanceRegistry implements InstanceLedger {
       const updated: Held = { state: 'serving', version: { checkpoint, digest } };
       entry.held = { updated, unchanged: entry.touched?.before ?? unknown, broken }[outcome];
       entry.touched = null;
+      entry.hasOtherEngine &&= outcome !== 'updated';
     });
   }
 

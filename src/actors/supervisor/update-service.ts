@@ -7,7 +7,7 @@ import type { SwarmMessage } from '../protocol/swarm.ts';
 import type { UpdateReport } from '../protocol/update-values.ts';
 import { CommunicatorRegistry } from '../update/communicators.ts';
 import type { UpdateSpec } from '../update/context.ts';
-import { Feeding } from '../update/feeding.ts';
+import { Feeding, otherEngine } from '../update/feeding.ts';
 import { versionOf } from '../update/open.ts';
 import { type RankLoss, Update } from '../update/update.ts';
 import { agreementOf } from './agreement.ts';
@@ -200,6 +200,8 @@ export class UpdateService {
     const feeding = new Feeding();
     // A wrong record of parts may be why, and would break it again.
     for (const { name } of fit.filter(({ isBroken }) => isBroken)) feeding.demandWhole(name, 'it was broken');
+    for (const { name } of fit.filter((target) => target.hasOtherEngine))
+      feeding.demandWhole(name, otherEngine);
     const whom = options.instances === undefined ? '' : `${names.join(', ')} `;
     return {
       what: `updating ${whom}to ${checkpoint}`,

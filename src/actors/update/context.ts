@@ -29,6 +29,8 @@ export interface UpdateTarget {
   readonly isPaused: boolean;
   /** An earlier update has asked it to pause in vain: that may take effect yet, and until then it counts as paused. */
   readonly mayStillPause: boolean;
+  /** Its engine was restarted, or updated by someone else, since the cluster has updated it. */
+  readonly hasOtherEngine: boolean;
   /** The version that it serves, as far as is known: `checkpoint@digest`. */
   readonly version: string | null;
   /** How to pause it during the update; null: not at all. */
@@ -41,8 +43,10 @@ export type InstanceOutcome = InstanceReport['outcome'];
 
 /** Where an update notes what it does to instances, at the moment when it is so. */
 export interface InstanceLedger {
-  /** What it serves is not what it was last given: why, as that its engine was restarted, or cannot be reached. */
+  /** Nobody knows what it serves: why, as that its engine cannot be reached. */
   versionLost(name: string, why: string): void;
+  /** It does not serve what it was last given, nor do its workers keep what they have said: why, as that its engine was restarted. */
+  engineChanged(name: string, why: string): void;
   /** Before it is asked to pause, and after it has resumed. Throws if a later supervisor would not know that it is to be paused. */
   paused(name: string, isPaused: boolean): void;
   /** It was asked to pause, and has not answered: it counts as paused until someone has found out. */

@@ -10,6 +10,7 @@ import { deadlines } from '../protocol/deadlines.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { UpdateRequest } from '../protocol/update-values.ts';
 import type { UpdateContext, UpdateSpec, UpdateTarget } from './context.ts';
+import { otherEngine } from './feeding.ts';
 import { stepTimeoutOf } from './step-timeout.ts';
 
 /** Of the time that an update has: who gives it more waits longer for an engine that loads a large model. */
@@ -74,8 +75,8 @@ async function awaitEngine(
     noteWorkers(spec, target, state);
     const lost = state.wasDown ? 'its engine was started again' : otherVersion(target, state);
     if (lost !== null) {
-      spec.instances.versionLost(name, lost);
-      spec.feeding.demandWhole(name, 'its engine was restarted, or updated by someone else');
+      spec.instances.engineChanged(name, lost);
+      spec.feeding.demandWhole(name, otherEngine);
     }
     // One that may still pause is looked after, also when the update leaves it alone.
     if (state.isPaused === false && !target.mayStillPause) spec.instances.paused(name, false);

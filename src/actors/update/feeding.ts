@@ -5,6 +5,9 @@ type Fed = Pick<InstanceReport, 'fed' | 'whyWhole'>;
 /** Of an instance that was sent nothing. */
 export const notFed: Fed = { fed: null, whyWhole: null };
 
+/** Why what was known of an engine's workers holds no longer. */
+export const otherEngine = 'its engine was restarted, or updated by someone else';
+
 /** What the ranks of each instance are sent in one update, by the instance's name: whole tensors, or parts. */
 export class Feeding {
   readonly #demanded = new Map<string, string>();
