@@ -64,6 +64,8 @@ export class SimulatedEngine {
   #up = true;
   /** It is well, and does not answer what it is asked of itself. */
   isMute = false;
+  /** It has no route that says whether it is paused or asleep, as an SGLang. */
+  hidesPauses = false;
   /** Its weights are not in memory: whoever loads into them ends it. */
   isSleeping = false;
   /** What its workers say of themselves beside what is so. */
@@ -279,6 +281,7 @@ export class SimulatedEngine {
 
   /** As a vLLM does, which says of both that it is asleep and paused. */
   #said() {
+    if (this.hidesPauses) return { isPaused: null, isSleeping: null };
     const isStill = this.#paused || this.isSleeping;
     return { isPaused: isStill, isSleeping: isStill };
   }

@@ -321,20 +321,40 @@ test('an engine whose workers hang is given up at the deadline of a step when it
   });
 });
 
-test('a cluster that stops waits for a pause that may still take effect, and undoes it', async () => {
-  await withCluster({ pauses: true }, async ({ cluster, world, user, fails, until, wait }) => {
+test('a pause that takes effect late is undone too in an engine that does not say whether it is paused', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, spares, until, wait, status }) => {
     const [engine] = world.engines;
+    engine!.hidesPauses = true;
     engine!.nextPause = 'late';
-    const update = user.update('a', { instances: ['engine-0'] });
-    await until('it is asked to pause', () => engine!.isPausing);
-    // It takes effect after seven seconds, and is waited for during two.
-    await wait(5_500);
-    const drained = cluster.drain();
-    await fails(update, 'WEIGHTCAST_ABORTED', /^the cluster is stopping; instance engine-0 may still pause/);
-    await cluster.complete(drained);
-    assert.ok(!engine!.isPausing && !engine!.isPaused);
+    const update = user.update('a', { timeoutMilliseconds: 60_000, stepTimeoutMilliseconds: 1_000 });
+    await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /may still pause/);
+    await until('it takes effect', () => engine!.isPaused);
+    await wait(15_000);
+    assert.ok(!engine!.isPaused);
+    assert.ok((await status()).instances.every(({ isPaused }) => !isPaused));
   });
 });
+
+for (const says of ['says', 'does not say'])
+  test(`a cluster that stops waits for a pause that may still take effect, and undoes it; the engine ${says} whether it is paused`, async () => {
+    await withCluster({ pauses: true }, async ({ cluster, world, user, fails, until, wait }) => {
+      const [engine] = world.engines;
+      engine!.hidesPauses = says !== 'says';
+      engine!.nextPause = 'late';
+      const update = user.update('a', { instances: ['engine-0'] });
+      await until('it is asked to pause', () => engine!.isPausing);
+      // It takes effect after seven seconds, and is waited for during two.
+      await wait(5_500);
+      const drained = cluster.drain();
+      await fails(
+        update,
+        'WEIGHTCAST_ABORTED',
+        /^the cluster is stopping; instance engine-0 may still pause/,
+      );
+      await cluster.complete(drained);
+      assert.ok(!engine!.isPausing && !engine!.isPaused);
+    });
+  });
 
 test('an engine that is restarted while another one is waited for is paused again before weights come', async () => {
   await withCluster({ pauses: true }, async ({ world, user, spares, until, status }) => {

@@ -64,7 +64,7 @@ export class Resumption {
       if (this.#mayStillPause(name)) {
         await this.#wait(lastMilliseconds);
         const isPaused = await this.#service.saysPaused(name, this.#context);
-        if (isPaused === true) await this.#service.resumeAtEnd(name, this.#context);
+        if (isPaused !== false) await this.#service.resumeAtEnd(name, this.#context);
       }
       this.#instances.paused(name, false);
     } catch (thrown) {
@@ -106,11 +106,15 @@ export class Resumption {
     return this.#instances.targets([name])[0]!.mayStillPause;
   }
 
+  /** Rejects if an engine that does not say so is not resumed again. */
   async #pausesLate(name: string, wanted: object, times: number): Promise<boolean> {
     for (let asked = 0; asked < times; asked += 1) {
       await this.#wait(lateMilliseconds);
       if (!this.#isDue(name, wanted)) return false;
-      if ((await this.#service.saysPaused(name, this.#context)) === true) return true;
+      const isPaused = await this.#service.saysPaused(name, this.#context);
+      if (isPaused === true) return true;
+      // One that does not say so, as an SGLang, may be: it is resumed again, which changes nothing if it is not.
+      if (isPaused === null && this.#isDue(name, wanted)) await this.#try(name);
     }
     return false;
   }
