@@ -72,9 +72,8 @@ test('a status that finds a restarted engine has the next update send it whole t
   const one = { ...options, pauses: true, instances: [[0, 1, 2, 3]] };
   await withCluster(one, async ({ user, succeeds, status, wait, world }) => {
     await succeeds(user.update('a', { bucketBytes }));
-    await wait(2_000);
     world.engines[0]!.restart();
-    await wait(10_000);
+    await wait(6_000);
     assert.equal((await status()).instances[0]!.state, 'unknown');
     const update = await succeeds(user.update('a', { bucketBytes }));
     assert.match(update.instances[0]!.whyWhole!, /restarted, or updated by someone else/);

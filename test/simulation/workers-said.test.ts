@@ -77,7 +77,7 @@ test('an engine that another cluster has updated, or broken, is unknown in the s
   await withCluster({}, async ({ world, user, succeeds, status, wait }) => {
     await succeeds(user.update('a'));
     assert.deepEqual(versionsOf(await status()), ['a', 'a']);
-    await wait(2_000);
+    await wait(6_000);
     world.engines[0]!.said = { held: { version: 'theirs@00ff' } };
     world.engines[1]!.said = { held: { version: null } };
     const { instances } = await status();
@@ -96,7 +96,7 @@ test('an engine that another cluster has updated, or broken, is unknown in the s
 test('an engine that does not answer is as it was said to be, and keeps no status waiting', async () => {
   await withCluster({}, async ({ world, user, succeeds, status, wait }) => {
     await succeeds(user.update('a'));
-    await wait(2_000);
+    await wait(6_000);
     world.engines[0]!.isMute = true;
     const askedAt = world.clock.now();
     assert.deepEqual(versionsOf(await status()), ['a', 'a']);

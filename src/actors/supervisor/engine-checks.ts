@@ -7,8 +7,11 @@ import type { InstanceStatus } from '../protocol/status-values.ts';
 import type { SupervisorInbox } from './inbox.ts';
 import type { InstanceRegistry } from './instance-registry.ts';
 
-/** Who asks for the status more often gets what was said before. */
-const freshMilliseconds = 1_000;
+/**
+ * Who asks for the status more often, such as a load balancer, gets what was said before: workers answer between two steps of
+ * theirs, and look through their models for that, which takes tens of milliseconds.
+ */
+const freshMilliseconds = 5_000;
 /** An engine that does not answer within this time is not waited for: it may be between two steps of its own. */
 const answerMilliseconds = 1_000;
 

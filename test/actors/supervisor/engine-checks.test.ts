@@ -18,14 +18,19 @@ function update(instances: InstanceRegistry): void {
 }
 
 /** Checks an instance that serves. `answer`: of its bridge. */
-async function check(answer: (instances: InstanceRegistry, options: AskOptions) => Promise<unknown>) {
+async function check(
+  answer: (instances: InstanceRegistry, options: AskOptions) => Promise<unknown>,
+  times: readonly number[] = [0],
+) {
   const instances = new InstanceRegistry();
   instances.add(instance, bridge);
   update(instances);
   const ask = (_to: unknown, _question: unknown, options: AskOptions) => answer(instances, options);
-  const context = { clock: { now: () => 0 }, log: { debug: () => {} }, ask };
   const checks = new EngineChecks(instances, () => false);
-  await checks.run(context as unknown as Context<SupervisorInbox>);
+  for (const now of times) {
+    const context = { clock: { now: () => now }, log: { debug: () => {} }, ask };
+    await checks.run(context as unknown as Context<SupervisorInbox>);
+  }
   return instances;
 }
 
@@ -51,4 +56,14 @@ test('an engine has one second in all to say what it holds: who asks for the sta
     throw new Error('the deadline has passed');
   });
   assert.equal(instances.status()[0]!.state, 'serving');
+});
+
+test('however often the status is asked for, an engine, which answers between two steps, is asked every five seconds', async () => {
+  let asked = 0;
+  const answer = async () => {
+    asked += 1;
+    return { version: null, held: 'unknown' };
+  };
+  await check(answer, [0, 1_500, 3_000, 4_500, 6_000, 7_500]);
+  assert.equal(asked, 2);
 });
