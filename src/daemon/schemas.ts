@@ -238,7 +238,9 @@ export const checkpointAnswer = z.object({
 });
 
 export const metasAnswer = z.object({
-  metas: z.string().describe('Content of a metas file, JSON, which grants access to the checkpoint: a secret.'),
+  metas: z
+    .string()
+    .describe('Content of a metas file, JSON, which grants access to the checkpoint: a secret.'),
 });
 
 export const joinFileAnswer = z.object({

@@ -25,7 +25,12 @@ const questioned = z.object({ ranks: z.array(rankAnswers).min(1) });
 export type Questioned = z.infer<typeof questioned>;
 
 export const toBridge = {
-  awaitHealthy: request('await-healthy', { timeoutMilliseconds: milliseconds }, engineState),
+  /** `workersMilliseconds`: what the workers of an engine that is healthy get to say which link they speak. */
+  awaitHealthy: request(
+    'await-healthy',
+    { timeoutMilliseconds: milliseconds, workersMilliseconds: milliseconds },
+    engineState,
+  ),
   pause: request('pause', { mode: z.enum(allPauseModes), timeoutMilliseconds: milliseconds }, nothing),
   resume: request('resume', { timeoutMilliseconds: milliseconds }, nothing),
   trigger: request(

@@ -10,6 +10,7 @@ import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '..
 import type { Clock } from '../../ports.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
 import type { BridgeMessage, EngineState, Questioned } from '../protocol/bridge.ts';
+import { lateForStep } from '../update/words.ts';
 
 /** What an engine that took long to be ready has for the questions that follow. */
 const leastMilliseconds = 1_000;
@@ -48,7 +49,7 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     switch (message.type) {
       case 'await-healthy':
         return this.#call(message, context.deferReply(message), (options) =>
-          this.#awaitHealthy(options, context.clock),
+          this.#awaitHealthy(options, message.workersMilliseconds, context.clock),
         );
       case 'pause':
         return this.#call(message, context.deferReply(message), async (options) => {
@@ -95,12 +96,14 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     await this.#client.close();
   }
 
-  async #awaitHealthy(options: CallOptions, clock: Clock): Promise<EngineState> {
+  async #awaitHealthy(options: CallOptions, workersMilliseconds: number, clock: Clock): Promise<EngineState> {
     const endsAt = clock.now() + options.timeoutMilliseconds;
     // One that was well before is asked everything at once: each round of questions is time that its update takes.
     const early = new AbortController();
     const signal = AbortSignal.any([options.signal, early.signal]);
-    const asked = this.#wasWell ? this.#ask({ ...options, signal }).catch(asFailure) : null;
+    const asked = this.#wasWell
+      ? this.#ask({ ...options, signal }, workersMilliseconds).catch(asFailure)
+      : null;
     this.#wasWell = false;
     const { wasDown } = await this.#client.ready(options);
     if (wasDown) {
@@ -112,21 +115,25 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     if (answer instanceof DeadlineError) throw answer;
     const timeoutMilliseconds = Math.max(leastMilliseconds, endsAt - clock.now());
     const isAnswer = answer !== null && !(answer instanceof Error);
-    const state = isAnswer ? answer : await this.#ask({ ...options, timeoutMilliseconds });
+    const state = isAnswer
+      ? answer
+      : await this.#ask({ ...options, timeoutMilliseconds }, workersMilliseconds);
     this.#wasWell = true;
     return { wasDown, ...state, workers: this.#workers, worldSize: this.#worldSize };
   }
 
   /** What it says of itself, and of its workers unless it is the engine that has told of them before. */
-  async #ask(options: CallOptions): Promise<ReportedState> {
+  async #ask(options: CallOptions, workersMilliseconds: number): Promise<ReportedState> {
+    const timeoutMilliseconds = Math.min(options.timeoutMilliseconds, workersMilliseconds);
+    const askWorkers = () =>
+      this.#askWorkers({ ...options, timeoutMilliseconds }).catch((thrown) => {
+        throw lateForStep(asFailure(thrown), workersMilliseconds === timeoutMilliseconds);
+      });
     const isKnown = this.#told !== null && this.#workers?.isSteady !== false;
     // What they held then.
     if (isKnown && this.#workers !== null) this.#workers = { ...this.#workers, held: 'unknown' };
-    const [state] = await Promise.all([
-      this.#client.state(options),
-      ...(isKnown ? [] : [this.#askWorkers(options)]),
-    ]);
-    if (isKnown && state.version !== this.#told) await this.#askWorkers(options);
+    const [state] = await Promise.all([this.#client.state(options), ...(isKnown ? [] : [askWorkers()])]);
+    if (isKnown && state.version !== this.#told) await askWorkers();
     return state;
   }
 

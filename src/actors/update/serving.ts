@@ -51,7 +51,7 @@ export class Serving {
   async #prove(target: UpdateTarget, proofs: Proofs, expectations: readonly Expectation[]): Promise<void> {
     const { context, spec } = this.#update;
     spec.instances.verifying(target.name);
-    const stuck = await this.#pauses.resume(target);
+    const stuck = await this.#pauses.resume(target, false);
     if (stuck !== null) return this.#ends.wrong(target, new EngineError(`it answers nothing: ${stuck}`));
     const resumedAt = context.clock.now();
     try {
