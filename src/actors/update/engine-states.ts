@@ -9,7 +9,8 @@ import { type BridgeMessage, type EngineState, toBridge } from '../protocol/brid
 import { deadlines } from '../protocol/deadlines.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { UpdateContext, UpdateSpec, UpdateTarget } from './context.ts';
-import { acceptsUnproven, stepTimeoutOf } from './open.ts';
+import { acceptsUnproven } from './open.ts';
+import { stepTimeoutOf } from './step-timeout.ts';
 
 /** Of the time that an update has: who gives it more waits longer for an engine that loads a large model. */
 const startingShare = 1 / 5;
