@@ -190,10 +190,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
           done(this.#jobs.drain(stopping()).then(() => this.#resumption.finish())),
         );
       case 'status':
-        return this.#answer(message, context, async () => {
-          await this.#checks.run(context);
-          return this.#status();
-        });
+        return this.#answer(message, context, () => this.#checks.run(context).then(() => this.#status()));
       case 'await-ready':
         return this.#awaitReady(message, context);
       case 'subscribe':
