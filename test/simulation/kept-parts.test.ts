@@ -192,7 +192,8 @@ test('a rank that dies before it has said what arrived leaves its instance unpro
     await succeeds(user.update('a', { bucketBytes }));
     let kills = true;
     world.onSent.push(({ envelope }) => {
-      if (!kills || envelope.kind !== 'ask' || (envelope.body as RankMessage).type !== 'arrived-digests') return;
+      if (!kills || envelope.kind !== 'ask' || (envelope.body as RankMessage).type !== 'arrived-digests')
+        return;
       kills = false;
       cluster.ranks.get(1)!.kill();
     });
