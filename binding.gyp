@@ -56,6 +56,7 @@
         "native/memory/thread_pool.cc",
         "native/system/base.cc",
         "native/system/event_loop.cc",
+        "native/system/faults.cc",
         "native/system/process.cc",
         "native/system/threads.cc"
       ],

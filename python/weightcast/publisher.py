@@ -41,6 +41,18 @@ __all__ = ["Publisher", "Version", "connect"]
 _FIRST_BUSY_SECONDS = 0.005
 _MOST_BUSY_SECONDS = 0.1
 
+#: How often this process was forked from another one since this module was imported. To ask the system at each tensor who this
+#: is takes longer.
+_forks = 0
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
 
 def connect(
     socket: Optional[str] = None,
@@ -103,6 +115,7 @@ class Publisher:
         self._find = find
         self._copier = Copier(copy_threads)
         self._process = os.getpid()
+        self._forks = _forks
         self._group: Optional[Group] = self._join()
         self._open: Optional[Version] = None
 
@@ -181,7 +194,7 @@ class Publisher:
 
     def close(self) -> None:
         """Gives back memory, but for that of the last completed version, which stays with the daemon. May be called twice."""
-        if os.getpid() != self._process:
+        if self._is_forked:
             # What is open is that of the process before the fork.
             return
         if self._open is not None:
@@ -223,8 +236,12 @@ class Publisher:
                 files.unlock()
             raise
 
+    @property
+    def _is_forked(self) -> bool:
+        return self._forks != _forks
+
     def _check_process(self) -> None:
-        if os.getpid() != self._process:
+        if self._is_forked:
             raise UsageError(f"this publisher is of process {self._process}, from which this one was forked: connect again here")
 
     def _check_update(self) -> None:
@@ -234,7 +251,7 @@ class Publisher:
             raise UsageError("no version is complete yet")
 
     def _end(self, version: Version, error: Optional[BaseException], end: float) -> None:
-        if os.getpid() != self._process:
+        if self._is_forked:
             # A child that leaves the block has written nothing, and the version goes on in its parent.
             return
         self._open = None

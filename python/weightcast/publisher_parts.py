@@ -47,6 +47,9 @@ def equal_part(
 def runs(shape: Sequence[int], part: Part) -> Tuple[Iterator[int], int]:
     """Of a part in row-major memory: where each of its contiguous runs starts in the whole tensor, and how long one is, in
     elements. The part itself is the runs, one after the other."""
+    if part.lengths == tuple(shape):
+        # It is whole, as nearly all are.
+        return iter((0,)), part.elements
     inner = len(shape)
     run = 1
     while inner > 0:

@@ -12,10 +12,10 @@ from .publisher_files import VersionFiles
 from .publisher_group import Group
 from .publisher_nan import refuse_nan_in
 from .publisher_parts import Given, Part, equal_part
-from .tensor_files import source_of, with_name
+from .tensor_files import Source, check_name, source_of, with_name
 
-#: A tensor by its name, the shape of the whole, and the part of it that this is.
-_Piece = Tuple[str, Any, Sequence[int], Part]
+#: A tensor by its name, how its bytes are had, the shape of the whole, and the part of it that this is.
+_Piece = Tuple[str, Any, Source, Sequence[int], Part]
 
 
 class Version:
@@ -90,13 +90,14 @@ class Version:
         self._check()
         refuse = self._refuse_nan if refuse_nan is None else refuse_nan
         with named(self.name, self._rank):
-            shape, part, given = with_name(name, lambda: _part_of(tensor, dim, index, count))
+            check_name(name)
+            shape, part, given, source = with_name(name, lambda: _part_of(tensor, dim, index, count))
             if part is None:
                 return  # Another rank gives it.
             if refuse:
-                with_name(name, lambda: refuse_nan_in(name, given, source_of(given)))
+                with_name(name, lambda: refuse_nan_in(name, given, source))
             if quantize is None:
-                self._put([(name, given, shape, part)])
+                self._put([(name, given, source, shape, part)])
             else:
                 self._put(with_name(name, lambda: [*_quantized(quantize, name, given, shape, part)]))
 
@@ -116,8 +117,7 @@ class Version:
         """All of them, or on an error none: the memory has bytes of an earlier version, and a put may be tried again."""
         added = []
         try:
-            for name, tensor, shape, part in pieces:
-                source = with_name(name, lambda: source_of(tensor))
+            for name, tensor, source, shape, part in pieces:
                 place = self._group.place(self.files, name, source.dtype, shape)
                 self.given.add(name, part, self._rank)
                 added.append((name, part))
@@ -131,13 +131,15 @@ class Version:
 
 def _part_of(
     tensor: Any, dim: Optional[int], index: Optional[int], count: Optional[int]
-) -> Tuple[Tuple[int, ...], Optional[Part], Any]:
-    """The whole shape, the part that is given (None: by another rank), and it."""
+) -> Tuple[Tuple[int, ...], Optional[Part], Any, Source]:
+    """The whole shape, the part that is given (None: by another rank), and it, with how its bytes are had."""
     if not is_dtensor(tensor):
-        return (*equal_part(source_of(tensor).shape, dim, index, count), tensor)
+        source = source_of(tensor)
+        return (*equal_part(source.shape, dim, index, count), tensor, source)
     if dim is not None or index is not None or count is not None:
         raise ValueError("a DTensor knows its shard; give no dim, index and count")
-    return local_part(tensor)
+    shape, part, local = local_part(tensor)
+    return shape, part, local, source_of(local)
 
 
 def _quantized(
@@ -154,10 +156,10 @@ def _quantized(
         if part.starts[dim] % BLOCK != 0 or (end % BLOCK != 0 and end != shape[dim]):
             raise ValueError(f"a shard from {part.starts[dim]} to {end} along dimension {dim} cuts blocks of {BLOCK}")
     (_, values), (scales_name, scales) = quantized(scheme, name, tensor.detach())
-    yield name, values, shape, part
+    yield name, values, source_of(values), shape, part
     of_blocks = [-(-size // BLOCK) if dim in last else size for dim, size in enumerate(shape)]
     starts = tuple(start // BLOCK if dim in last else start for dim, start in enumerate(part.starts))
-    yield scales_name, scales, of_blocks, Part(starts, tuple(scales.shape))
+    yield scales_name, scales, source_of(scales), of_blocks, Part(starts, tuple(scales.shape))
 
 
 @contextmanager

@@ -64,6 +64,8 @@ def write_tensors(directory: str, tensors: Mapping[str, Any]) -> str:
     """
     if not isinstance(tensors, Mapping):
         raise UsageError(f"tensors is a {type(tensors).__name__}; give a dict of them by name, such as model.state_dict()")
+    for name in tensors:
+        check_name(name)
     sources = {name: with_name(name, lambda tensor=tensor: source_of(tensor)) for name, tensor in tensors.items()}
     if not sources:
         raise UsageError("there are no tensors to register")
@@ -106,10 +108,14 @@ def _write_all(file: int, data: memoryview) -> None:
         done += os.write(file, data[done : done + _PIECE])
 
 
-def with_name(name: str, work: Callable[[], Any]) -> Any:
-    """What `work` returns; its error with the tensor's name."""
+def check_name(name: Any) -> None:
+    """Raises `UsageError` for what cannot be the name of a tensor."""
     if not isinstance(name, str) or name in ("", "__metadata__") or _SURROGATES.search(name):
         raise UsageError(f"{ascii(name)[:200]} is no name of a tensor")
+
+
+def with_name(name: str, work: Callable[[], Any]) -> Any:
+    """What `work` returns; its error with the tensor's name."""
     try:
         return work()
     except KeyError as error:

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { request } from 'undici';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import type { ClusterOptions, InstanceOptions } from '../../src/index.ts';
@@ -12,7 +13,7 @@ import { ampleMemory } from '../model.ts';
 import { writeQwen3Model } from '../qwen3-model.ts';
 import { type RunningEngine, startReferenceEngine } from '../reference-engine/index.ts';
 import { verifyWeights } from '../verify-weights.ts';
-import { processesWith } from './census.ts';
+import { commandOf, processesWith } from './census.ts';
 import { FaultOrders } from './orders.ts';
 import { Owner } from './owner.ts';
 
@@ -23,6 +24,7 @@ const startMilliseconds = 20_000;
 const stopMilliseconds = 20_000;
 /** Ranks whose supervisor has died, and whose owner too, end after this. */
 const orphanMilliseconds = 5_000;
+const pollMilliseconds = 50;
 const far = 'far';
 
 /** By instance, its rank. Two of them share this host; the third is on another one, in a network namespace where there can be one. */
@@ -124,6 +126,20 @@ export class FaultFleet {
       await engine.stop();
       await this.#startEngine(name, Number(new URL(engine.endpoint).port));
     }
+  }
+
+  /** Those of the other host: one, but for a moment when another one takes its place. */
+  agents(): number[] {
+    return processesWith(this.mark).filter((pid) => commandOf(pid).includes('agent-process'));
+  }
+
+  /** The one of the other host, as soon as there is one. */
+  async agent(milliseconds: number): Promise<number> {
+    for (const end = Date.now() + milliseconds; Date.now() < end; await sleep(pollMilliseconds)) {
+      const [agent] = this.agents();
+      if (agent !== undefined) return agent;
+    }
+    throw new Error(`host ${far} has no agent after ${milliseconds} ms`);
   }
 
   async resumeEngines(): Promise<void> {

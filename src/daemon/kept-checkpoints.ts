@@ -3,7 +3,7 @@ import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { Progress } from '../actors/protocol/status-values.ts';
 import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
 import { readMetas } from '../checkpoint/metas.ts';
-import { openCheckpoint } from '../checkpoint/source.ts';
+import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
 import type { Cluster, RegisterOptions } from '../cluster/cluster.ts';
 import {
   BusyError,
@@ -76,6 +76,8 @@ export class KeptCheckpoints {
   readonly #kept = new Map<string, Kept>();
   /** What is being registered, and those of its files that are the daemon's. */
   readonly #arriving = new Set<{ readonly name: string; readonly owned: readonly string[] }>();
+  /** Versions of a publisher have the same headers, which are not parsed again. */
+  readonly #opened = new LastOpened();
   /** What is loading now: a cluster loads one at a time. */
   #loading: string | null = null;
   #loaded = new ProgressSum();
@@ -248,7 +250,7 @@ export class KeptCheckpoints {
     const { source } = registration;
     const { names, bytes } = await (typeof source === 'object' && 'metas' in source
       ? manifestOf(source.metas)
-      : openCheckpoint(source));
+      : openCheckpoint(source, this.#opened));
     const total = bytes.reduce((sum, one) => sum + one, 0);
     const { digest = null } = registration;
     const facts = { tensors: names.length, bytes: total, digest, status: null, problem: null };

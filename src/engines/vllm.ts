@@ -123,7 +123,7 @@ export class VllmClient extends HttpEngine implements EngineClient {
 
   /**
    * Older engines do not have the caches of multimodal inputs, and ignore the question about external stores. One without
-   * such a store answers it as it does a failure, so it is then asked without.
+   * such a store answers it as it does a failure, so it is asked without that, too.
    */
   async resetCaches(options: CallOptions): Promise<void> {
     // It is not reset while requests use it, and then neither are the others, which do not look.
@@ -135,12 +135,13 @@ export class VllmClient extends HttpEngine implements EngineClient {
   }
 
   async #resetPrefixCache(options: CallOptions): Promise<void> {
-    try {
-      await this.http.call('POST', '/reset_prefix_cache?reset_external=true', null, options);
-    } catch (error) {
-      if (!isAnswer(error)) throw error;
-      await this.http.call('POST', '/reset_prefix_cache', null, options);
-    }
+    const [all, own] = await Promise.allSettled([
+      this.http.call('POST', '/reset_prefix_cache?reset_external=true', null, options),
+      this.http.call('POST', '/reset_prefix_cache', null, options),
+    ]);
+    if (all.status === 'fulfilled') return;
+    if (!isAnswer(all.reason)) throw all.reason;
+    if (own.status === 'rejected') throw own.reason;
   }
 
   async workers(options: CallOptions): Promise<WorkersSaid | null> {

@@ -186,7 +186,9 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         return context.reply(message, {});
       case 'drain':
         this.#updates.healing.close();
-        return this.#answer(message, context, () => done(this.#jobs.drain(stopping())));
+        return this.#answer(message, context, () =>
+          done(this.#jobs.drain(stopping()).then(() => this.#resumption.finish())),
+        );
       case 'status':
         return this.#answer(message, context, async () => {
           await this.#checks.run(context);

@@ -10,6 +10,7 @@ import { Arrival } from './arrival.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 import { partsOf } from './groups.ts';
 import { type InstanceEnds, unproved } from './instance-ends.ts';
+import { answerInTime } from './late-answer.ts';
 import type { OpenEpoch } from './open.ts';
 import { type Bringing, checkReads } from './parts.ts';
 import { ReplicaComparison } from './replica-comparison.ts';
@@ -108,8 +109,9 @@ export class Installing {
   ): Promise<void> {
     const arrival = new Arrival(part, target);
     const triggered = this.#trigger(part, target).then(() => arrival.answered());
+    const answered = answerInTime(part, target, triggered, streams);
     try {
-      await Promise.all([triggered, this.#startLoading(part, target, arrival), ...streams]);
+      await Promise.all([answered, this.#startLoading(part, target, arrival), ...streams]);
     } catch (thrown) {
       this.#comparison.leave(target);
       throw thrown;
