@@ -81,7 +81,10 @@ export class Cell {
       );
     const { recovered, names } = await this.#recover(other(checkpoint));
     // The cells that follow begin with all processes.
-    if (this.#fault.victim === 'agent' && recovered !== null) await fleet.agent(reachMilliseconds);
+    if (this.#fault.victim === 'agent' && recovered !== null) {
+      await fleet.agent(reachMilliseconds);
+      await sleep(againMilliseconds);
+    }
     returned.abort();
     const lost = registered.filter(
       ({ checkpoint: name }) => names?.includes(name) === false && name !== passing.name,

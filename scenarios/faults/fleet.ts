@@ -1,5 +1,5 @@
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { request } from 'undici';
@@ -13,7 +13,7 @@ import { ampleMemory } from '../model.ts';
 import { writeQwen3Model } from '../qwen3-model.ts';
 import { type RunningEngine, startReferenceEngine } from '../reference-engine/index.ts';
 import { verifyWeights } from '../verify-weights.ts';
-import { commandOf, processesWith } from './census.ts';
+import { commandOf, contentOf, processesWith } from './census.ts';
 import { FaultOrders } from './orders.ts';
 import { Owner } from './owner.ts';
 
@@ -133,10 +133,10 @@ export class FaultFleet {
     return processesWith(this.mark).filter((pid) => commandOf(pid).includes('agent-process'));
   }
 
-  /** The one of the other host, as soon as there is one. */
+  /** The one of the other host, as soon as there is one that a signal can reach. */
   async agent(milliseconds: number): Promise<number> {
     for (const end = Date.now() + milliseconds; Date.now() < end; await sleep(pollMilliseconds)) {
-      const [agent] = this.agents();
+      const [agent] = this.agents().filter(takesOrders);
       if (agent !== undefined) return agent;
     }
     throw new Error(`host ${far} has no agent after ${milliseconds} ms`);
@@ -195,4 +195,10 @@ export class FaultFleet {
     });
     this.engines.set(name, engine);
   }
+}
+
+/** Whether it has got as far as to wait for SIGUSR2, which would end it before. */
+function takesOrders(pid: number): boolean {
+  const [, caught = '0'] = /^SigCgt:\s*(\w+)$/m.exec(contentOf(`/proc/${pid}/status`)) ?? [];
+  return ((BigInt(`0x${caught}`) >> BigInt(constants.signals.SIGUSR2 - 1)) & 1n) === 1n;
 }
