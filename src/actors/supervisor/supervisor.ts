@@ -186,9 +186,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         return context.reply(message, {});
       case 'drain':
         this.#updates.healing.close();
-        return this.#answer(message, context, () =>
-          done(this.#jobs.drain(stopping()).then(() => this.#resumption.finish())),
-        );
+        return this.#answer(message, context, () => done(this.#drain()));
       case 'status':
         return this.#answer(message, context, async () => {
           await this.#checks.run(context);
@@ -228,6 +226,12 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
 
   async stopping(): Promise<void> {
     await this.#endRanks();
+  }
+
+  /** All jobs end, and what they have left paused is resumed as far as it can be. */
+  async #drain(): Promise<void> {
+    await this.#jobs.drain(stopping());
+    await this.#resumption.finish();
   }
 
   #endRanks(): Promise<void> {

@@ -84,9 +84,7 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
           this.#askAnswers(message.prompts, options),
         );
       case 'identify':
-        return void this.#beside(message, context.deferReply(message), (options) =>
-          this.#identify(options),
-        );
+        return void this.#beside(message, context.deferReply(message), (options) => this.#identify(options));
       case 'abandon':
         this.#abort(new AbortedError(message.reason));
         return context.reply(message, {});

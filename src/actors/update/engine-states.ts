@@ -10,7 +10,7 @@ import { deadlines } from '../protocol/deadlines.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { UpdateRequest } from '../protocol/update-values.ts';
 import type { UpdateContext, UpdateSpec, UpdateTarget } from './context.ts';
-import { stepTimeoutOf } from './open.ts';
+import { stepTimeoutOf } from './step-timeout.ts';
 
 /** Of the time that an update has: who gives it more waits longer for an engine that loads a large model. */
 const startingShare = 1 / 5;

@@ -1,6 +1,6 @@
 import { DeadlineError } from '../../errors.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
-import { stepTimeoutOf } from './open.ts';
+import { stepTimeoutOf } from './step-timeout.ts';
 
 /**
  * The answer of an engine to the update call. That has no deadline but the update's, as it takes as long as its workers do; once

@@ -17,6 +17,7 @@ import { acceptsUnproven } from './engine-states.ts';
 import { askedOfParts } from './parts.ts';
 import { type Ceilings, type PlannedEpoch, planEpoch } from './plan-epoch.ts';
 import type { PlannedGroup, Prepared } from './planned-group.ts';
+import { stepTimeoutOf } from './step-timeout.ts';
 
 /** An epoch whose ranks hold their slots and worker links. No engine is touched yet. */
 export interface OpenEpoch {
@@ -32,9 +33,6 @@ export interface OpenGroup {
   /** The copies that its ranks receive from other hosts. */
   readonly mirrors: readonly Copy[];
 }
-
-/** A worker may copy, quantise and pack as slowly as this: 1 GB in a second. */
-const workerLinkBytesPerMillisecond = 1e6;
 
 /** A worker hears that the update's time is over before it gives up by itself. */
 const workerSlackSeconds = 60;
@@ -192,17 +190,6 @@ function mirrorsOf({ reception }: Planned, ranks: readonly ReadyRank[]): Copy[] 
   return (reception?.mirrors ?? []).map(({ slice, path, receiver }) => {
     return { slice, path, rank: receiver, host: hostOf.get(receiver)! };
   });
-}
-
-/**
- * How long one answer of an engine worker may take: post-hooks take longer the more there is to quantise or to pack. Others,
- * whose broadcasts wait for it, are to have half of the time that is left to be updated without it.
- */
-export function stepTimeoutOf(update: UpdateContext): number {
-  const { checkpoint, options, targets } = update.spec;
-  const usual = deadlines.workerLink + Math.ceil(checkpoint.status.bytes / workerLinkBytesPerMillisecond);
-  const most = targets.length === 1 ? usual : Math.min(usual, Math.ceil(update.left() / 2));
-  return options.stepTimeoutMilliseconds ?? most;
 }
 
 /** `checkpoint@digest`. */

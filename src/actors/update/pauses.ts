@@ -5,7 +5,7 @@ import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 import { saysPaused } from './engine-states.ts';
-import { stepTimeoutOf } from './open.ts';
+import { stepTimeoutOf } from './step-timeout.ts';
 import { dueWords, lateForStep, resumingWords } from './words.ts';
 
 /** Engines get at least this long to resume, even after the update's deadline. */
