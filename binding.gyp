@@ -23,6 +23,7 @@
         "native/device/cuda/stream_worker.cc",
         "native/device/cuda/upload.cc",
         "native/device/host_device.cc",
+        "native/device/ledger.cc",
         "native/fabric/acceptor.cc",
         "native/fabric/address.cc",
         "native/fabric/connector.cc",

@@ -4,7 +4,7 @@ import { baselineOf, type ProofOptions, proofsAsked } from './proof-options.ts';
 export interface UpdateOptions {
   /** Names of the instances to update. Default: all. */
   readonly instances?: readonly string[];
-  /** Bucket size in bytes. Default: the smallest that keeps link and engine busy, 256 MiB on a GPU. */
+  /** Bucket size in bytes. Default: the smallest that keeps link and engine busy, 256 MiB on a GPU, and twice that for many ranks. */
   readonly bucketBytes?: number;
   /**
    * Names of modules whose tensors the engine fuses within one call, and which therefore share a bucket if they have the

@@ -21,7 +21,7 @@ from fake_rank import FakeRank, digests_of, kept_of
 from fake_vllm import Model, Split
 from weightcast.cuts import NOTHING, WHOLE, Cut
 from weightcast.dtypes import view_of
-from weightcast.errors import PartsChanged, PartsUnknown, ProtocolError
+from weightcast.errors import LoadFailed, PartsChanged, PartsUnknown, ProtocolError
 from weightcast.kept_parts import KeptParts
 from weightcast.messages import Open, Tensor, decode_request
 from weightcast.reads import HandedOn, ReadWatch, Watched
@@ -447,7 +447,7 @@ class Updates(unittest.TestCase):
         worker = self.workers[0]
         weights = version(1)
         weights["second.rows0"] = torch.zeros(6, 3)
-        with self.assertRaises(RuntimeError):
+        with self.assertRaises(LoadFailed):
             worker.send(weights, parts=True)
         self.assertNotIn("kept", worker.rank.replies[-1])
         worker.record(version(1))

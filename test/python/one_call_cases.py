@@ -13,7 +13,7 @@ import torch
 from fake_rank import FakeRank
 from fake_vllm import INFO, Layer, Model
 from weightcast import buckets
-from weightcast.errors import RankLost
+from weightcast.errors import LoadFailed, RankLost
 from weightcast.vllm_reloadable import Target
 from weightcast.vllm_update import install_weights
 
@@ -115,7 +115,7 @@ class OneCall(unittest.TestCase):
 
         self.update(10.0)
         self.loads(through)
-        with self.assertNoLogs("weightcast.receive", "WARNING"), self.assertRaisesRegex(ValueError, "this one cannot"):
+        with self.assertNoLogs("weightcast.receive", "WARNING"), self.assertRaisesRegex(LoadFailed, "third.a.*this one cannot"):
             self.update(20.0)
         self.assertIn("this one cannot be loaded", self.rank.replies[-1]["error"])
         self.assertEqual([reply["ok"] for reply in self.rank.replies], [True, True, True, False])

@@ -185,13 +185,9 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         this.#jobs.abortAll(new AbortedError(message.reason));
         return context.reply(message, {});
       case 'drain':
-        this.#updates.healing.close();
         return this.#answer(message, context, () => done(this.#drain()));
       case 'status':
-        return this.#answer(message, context, async () => {
-          await this.#checks.run(context);
-          return this.#status();
-        });
+        return this.#answer(message, context, () => this.#checks.run(context).then(() => this.#status()));
       case 'await-ready':
         return this.#awaitReady(message, context);
       case 'subscribe':
@@ -226,12 +222,6 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
 
   async stopping(): Promise<void> {
     await this.#endRanks();
-  }
-
-  /** All jobs end, and what they have left paused is resumed as far as it can be. */
-  async #drain(): Promise<void> {
-    await this.#jobs.drain(stopping());
-    await this.#resumption.finish();
   }
 
   #endRanks(): Promise<void> {
@@ -281,6 +271,12 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     const left = this.#updates.healing.leave([instance], 'the instance is removed');
     if (left !== null) await left;
     await this.#instanceService.remove(instance, context);
+  }
+
+  async #drain(): Promise<void> {
+    this.#updates.healing.close();
+    await this.#jobs.drain(stopping());
+    await this.#resumption.finish();
   }
 
   #status(): ClusterStatus {
