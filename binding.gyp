@@ -23,6 +23,7 @@
         "native/device/cuda/stream_worker.cc",
         "native/device/cuda/upload.cc",
         "native/device/host_device.cc",
+        "native/device/ledger.cc",
         "native/fabric/acceptor.cc",
         "native/fabric/address.cc",
         "native/fabric/connector.cc",
@@ -55,6 +56,7 @@
         "native/memory/thread_pool.cc",
         "native/system/base.cc",
         "native/system/event_loop.cc",
+        "native/system/faults.cc",
         "native/system/process.cc",
         "native/system/threads.cc"
       ],

@@ -13,6 +13,8 @@ import {
 import { alignUp } from '../src/plan/alignment.ts';
 import { contiguousShares } from '../src/plan/contiguous-shares.ts';
 import { PlanCache } from '../src/plan/plan-cache.ts';
+import { measureParts, type PartsMeasurement } from './plan-parts.ts';
+import { processorTime } from './processor-time.ts';
 import { bytesOfTensor, type ListedTensor, type ModelName, tensorList } from './tensor-lists.ts';
 
 export const rankCount = 256;
@@ -23,13 +25,14 @@ export interface PlanMeasurement {
   readonly checkpointBytes: number;
   readonly buckets: number;
   readonly encodedBytes: number;
-  /** Milliseconds. */
+  /** Milliseconds of processor time. */
   readonly encode: number;
   readonly gather: number;
   readonly merge: number;
   readonly digests: number;
   readonly plan: number;
   readonly unchanged: number;
+  readonly parts: PartsMeasurement;
   /** Bytes. */
   readonly retained: number;
   readonly peakResident: number;
@@ -73,9 +76,9 @@ function rankManifests(tensors: readonly ListedTensor[]): Manifest[] {
 }
 
 function timed<T>(work: () => T): [result: T, milliseconds: number] {
-  const startedAt = performance.now();
+  const startedAt = processorTime();
   const result = work();
-  return [result, performance.now() - startedAt];
+  return [result, processorTime() - startedAt];
 }
 
 function heldBytes(): number {
@@ -93,7 +96,7 @@ const memoryOf = (update: number) =>
     freeBytes: 20 * 2 ** 30 + rank * 4096 + update * 65_536,
   }));
 
-function measure(model: ModelName): PlanMeasurement {
+async function measure(model: ModelName): Promise<PlanMeasurement> {
   const tensors = tensorList(model);
   const parts = rankManifests(tensors);
   const before = heldBytes();
@@ -137,9 +140,10 @@ function measure(model: ModelName): PlanMeasurement {
     digests: layoutTime + contentTime,
     plan: planTime,
     unchanged,
+    parts: await measureParts(merged, layout),
     retained,
     peakResident: process.resourceUsage().maxRSS * 1024,
   };
 }
 
-process.send?.(measure(process.argv[2] as ModelName));
+process.send?.(await measure(process.argv[2] as ModelName));

@@ -1,7 +1,7 @@
 /**
  * `npm run bench:publisher [-- cuda]`: how fast a trainer's tensors come into the memory of a version that is used again,
  * against a memcpy of the same bytes, or those of a GPU against one copy into pinned memory. Needs Python with torch:
- * WEIGHTCAST_PYTHON, or .venv, which `npm run test:python` makes.
+ * WEIGHTCAST_PYTHON: `bash test/python/install.sh` prints the path of one.
  */
 import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -36,7 +36,7 @@ const daemon = await Daemon.start({
 const sizes = Array.from({ length: LAYERS }, () => LAYER).flat();
 const device = ofGpu ? 'cuda' : 'cpu';
 const given = { socket: daemon.socket, sizes, warmup: WARMUP, steps: STEPS, device };
-const python = process.env.WEIGHTCAST_PYTHON ?? join(root, '.venv/bin/python');
+const python = process.env.WEIGHTCAST_PYTHON ?? 'python3';
 const program = join(root, 'bench/publisher-versions.py');
 const { stdout } = await promisify(execFile)(python, [program, JSON.stringify(given)], {
   env: { ...process.env, PYTHONPATH: join(root, 'python') },

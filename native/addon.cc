@@ -2,7 +2,7 @@
 ///
 /// The folders, each of which uses only those above it:
 ///
-///   system/      base.h: bytes, descriptors, the clock, Failure, Done. Threads, event loops, other processes
+///   system/      base.h: bytes, descriptors, the clock, Failure, Done. Threads, event loops, other processes, faults
 ///   memory/      Files mapped as memory (SharedDirectory, Mapping), and a ThreadPool whose jobs work on them
 ///                in pieces: copy.h, digest.h, segment_jobs.h (reserve, write), load_job.h. A load reads each
 ///                SourceFile by the requests of a ReadPlan
@@ -43,6 +43,7 @@
 #include "bridge/async.h"
 #include "bridge/objects.h"
 #include "system/base.h"
+#include "system/faults.h"
 
 namespace weightcast {
 namespace {
@@ -62,6 +63,13 @@ Napi::Value WhyNotLoadedValue(const Napi::CallbackInfo& info) {
     }
     dlclose(library);
     return info.Env().Null();
+  });
+}
+
+void ArmFault(const Napi::CallbackInfo& info) {
+  Guarded(info.Env(), [&] {
+    faults::Arm(faults::PointOf(TextArgument(info[0], "point")), faults::ActionOf(TextArgument(info[1], "action")),
+                static_cast<uint32_t>(WholeArgument(info[2], "milliseconds")));
   });
 }
 
@@ -87,6 +95,7 @@ Napi::Object Initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("probeCuda", Napi::Function::New<ProbeCudaValue>(env, "probeCuda"));
   exports.Set("ncclVersion", Napi::Function::New<NcclVersionValue>(env, "ncclVersion"));
   exports.Set("whyNotLoaded", Napi::Function::New<WhyNotLoadedValue>(env, "whyNotLoaded"));
+  exports.Set("armFault", Napi::Function::New<ArmFault>(env, "armFault"));
   exports.Set("monotonicMilliseconds", Napi::Function::New<MonotonicMillisecondsValue>(env, "monotonicMilliseconds"));
   return exports;
 }

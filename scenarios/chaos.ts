@@ -63,8 +63,9 @@ async function step(
   signal.throwIfAborted();
   process.stdout.write(`${at} of ${updates}: ${nameOf(cell)}: ${wordsOf(outcome)}\n`);
   if (outcome.problems.length === 0) return;
+  const what = outcome.isUntried ? 'not run, as the harness failed before the fault: ' : '';
   throw new VerificationError(
-    `seed ${seed}, update ${at} (${nameOf(cell)}): ${outcome.problems.join('; ')}. ` +
+    `${what}seed ${seed}, update ${at} (${nameOf(cell)}): ${outcome.problems.join('; ')}. ` +
       `Again: npm run chaos -- --seed ${seed} --updates ${updates} --from ${at}`,
   );
 }

@@ -1,28 +1,20 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { interruptible } from '../src/cli/interrupt.ts';
-import { Reporter } from '../src/cli/reporter.ts';
 import { asFailure, CheckpointError, VerificationError } from '../src/errors.ts';
 import type { Cluster, ClusterOptions, Progress, UpdateOptions, UpdateReport } from '../src/index.ts';
-import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
+import { formatBytes } from '../src/units.ts';
 import { type Fleet, withFleet } from './fleet.ts';
+import { type FleetScene, fleetScenario } from './fleet-scenario.ts';
 import { MidUpdate } from './mid-update.ts';
 import {
   announce,
   rankPids,
   ranksOfEach,
   requestsAt,
-  scenario,
   seconds,
   stopRequests,
   verifyInstances,
-  workersText,
 } from './scenario.ts';
-
-interface IncidentOptions {
-  readonly size: string;
-  readonly ranks: string;
-  readonly json?: string;
-}
 
 /** Where an incident happens: instances a and b, each of which serves, and is being updated. */
 export interface IncidentScene {
@@ -57,19 +49,12 @@ const recoveryMilliseconds = 120_000;
 
 /** The incident as a command: the update, what became of each instance, and how all came to one version again. */
 export function incidentCommand(incident: Incident): Promise<unknown> {
-  return scenario<IncidentOptions>(incident.name, incident.description, (options, signal) =>
-    run(incident, options, signal),
-  )
-    .option('--size <bytes>', 'size of the generated model', incident.size ?? '256MiB')
-    .option('--ranks <n>', 'ranks of each instance', '1')
-    .parseAsync();
+  const defaults = { size: incident.size ?? '256MiB', ranks: '1' };
+  return fleetScenario(incident.name, incident.description, defaults, (scene) => run(incident, scene));
 }
 
-async function run(incident: Incident, options: IncidentOptions, signal: AbortSignal): Promise<object> {
-  const ranks = parseCount(options.ranks, '--ranks');
-  const bytes = parseBytes(options.size, '--size');
+async function run(incident: Incident, { bytes, ranks, reporter, signal }: FleetScene): Promise<object> {
   const [first, second] = ranksOfEach(2, ranks);
-  const reporter = new Reporter();
   let strike: () => void | Promise<void> = () => {};
   const trigger = new MidUpdate(() => strike());
   const fleetOptions = {
@@ -83,9 +68,7 @@ async function run(incident: Incident, options: IncidentOptions, signal: AbortSi
       reporter.progress(progress);
     },
   };
-  announce(`starting two engines with ${workersText(ranks)} each, and a cluster`);
   return withFleet(fleetOptions, async (fleet) => {
-    fleet.atEnd(async () => reporter.end());
     const { cluster } = fleet;
     const [one, two] = [await fleet.makeModel(2), await fleet.makeModel(3)];
     await interruptible(cluster.register('weights', one), signal);

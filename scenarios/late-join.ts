@@ -1,8 +1,8 @@
 import { interruptible } from '../src/cli/interrupt.ts';
-import { Reporter } from '../src/cli/reporter.ts';
 import { VerificationError } from '../src/errors.ts';
-import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
+import { formatBytes } from '../src/units.ts';
 import { type Fleet, withFleet } from './fleet.ts';
+import { type FleetScene, fleetScenario } from './fleet-scenario.ts';
 import { type LoadReport, requestsText } from './load-generator.ts';
 import {
   announce,
@@ -10,18 +10,10 @@ import {
   joinRows,
   ranksOfEach,
   requestsAt,
-  scenario,
   seconds,
   stopRequests,
   verifyInstances,
-  workersText,
 } from './scenario.ts';
-
-interface Options {
-  readonly size: string;
-  readonly ranks: string;
-  readonly json?: string;
-}
 
 const serving = ['first', 'second'];
 const joiner = 'third';
@@ -38,11 +30,8 @@ async function requestVersion(fleet: Fleet, version: string): Promise<LoadReport
   throw new VerificationError(`instance ${joiner} does not serve ${version}: ${requestsText(report)}`);
 }
 
-async function lateJoin(options: Options, signal: AbortSignal): Promise<object> {
-  const ranks = parseCount(options.ranks, '--ranks');
-  const bytes = parseBytes(options.size, '--size');
+async function lateJoin({ bytes, ranks, reporter, signal }: FleetScene): Promise<object> {
   const [first, second, third] = ranksOfEach(3, ranks);
-  const reporter = new Reporter();
   const fleetOptions = {
     name: 'late-join',
     bytes,
@@ -51,9 +40,7 @@ async function lateJoin(options: Options, signal: AbortSignal): Promise<object> 
     hosts: { first: { launcher: [] }, second: { launcher: [] }, third: { launcher: [] } },
     onProgress: reporter.progress.bind(reporter),
   };
-  announce(`starting two engines with ${workersText(ranks)} each, and a cluster`);
   return withFleet(fleetOptions, async (fleet) => {
-    fleet.atEnd(async () => reporter.end());
     const { cluster } = fleet;
     const model = await fleet.makeModel(2);
     const instance = await interruptible(fleet.startEngine(joiner, third!), signal);
@@ -93,11 +80,9 @@ async function lateJoin(options: Options, signal: AbortSignal): Promise<object> 
   });
 }
 
-await scenario<Options>(
+await fleetScenario(
   'late-join',
   'Two instances serve and are updated; a third joins while they answer requests, and reads its weights from their memory.',
+  { size: '256MiB', ranks: '2' },
   lateJoin,
-)
-  .option('--size <bytes>', 'size of the generated model', '256MiB')
-  .option('--ranks <n>', 'ranks of each instance', '2')
-  .parseAsync();
+);

@@ -43,11 +43,6 @@ export function announce(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
-/** `4 workers`, `1 worker`. */
-export function workersText(workers: number): string {
-  return workers === 1 ? '1 worker' : `${workers} workers`;
-}
-
 /** From whom an instance received how much, and how long its join took. */
 export interface JoinFigures {
   /** From the request until every worker of the instance had acknowledged every bucket. */

@@ -1,8 +1,8 @@
 import { interruptible } from '../src/cli/interrupt.ts';
-import { Reporter } from '../src/cli/reporter.ts';
 import type { Progress } from '../src/index.ts';
-import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
+import { formatBytes } from '../src/units.ts';
 import { type Fleet, withFleet } from './fleet.ts';
+import { type FleetScene, fleetScenario } from './fleet-scenario.ts';
 import { Killer } from './killer.ts';
 import {
   announce,
@@ -11,18 +11,10 @@ import {
   rankPids,
   ranksOfEach,
   requestsAt,
-  scenario,
   seconds,
   stopRequests,
   verifyInstances,
-  workersText,
 } from './scenario.ts';
-
-interface Options {
-  readonly size: string;
-  readonly ranks: string;
-  readonly json?: string;
-}
 
 const survivor = 'survivor';
 const victim = 'victim';
@@ -35,11 +27,8 @@ async function arm(killer: Killer, { cluster, engines }: Fleet): Promise<void> {
   killer.arm({ victims, receivers: rankPids(status, joiner) });
 }
 
-async function sourceDies(options: Options, signal: AbortSignal): Promise<object> {
-  const ranks = parseCount(options.ranks, '--ranks');
-  const bytes = parseBytes(options.size, '--size');
+async function sourceDies({ bytes, ranks, reporter, signal }: FleetScene): Promise<object> {
   const [first, second, third] = ranksOfEach(3, ranks);
-  const reporter = new Reporter();
   const killer = new Killer(third!);
   const fleetOptions = {
     name: 'source-dies',
@@ -52,9 +41,7 @@ async function sourceDies(options: Options, signal: AbortSignal): Promise<object
       reporter.progress(progress);
     },
   };
-  announce(`starting two engines with ${workersText(ranks)} each, and a cluster`);
   return withFleet(fleetOptions, async (fleet) => {
-    fleet.atEnd(async () => reporter.end());
     const { cluster } = fleet;
     const model = await fleet.makeModel(2);
     const instance = await interruptible(fleet.startEngine(joiner, third!), signal);
@@ -93,11 +80,9 @@ async function sourceDies(options: Options, signal: AbortSignal): Promise<object
   });
 }
 
-await scenario<Options>(
+await fleetScenario(
   'source-dies',
   'An instance joins, and one of the two instances from which it reads its weights is killed meanwhile.',
+  { size: '512MiB', ranks: '2' },
   sourceDies,
-)
-  .option('--size <bytes>', 'size of the generated model', '512MiB')
-  .option('--ranks <n>', 'ranks of each instance', '2')
-  .parseAsync();
+);

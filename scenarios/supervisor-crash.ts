@@ -1,27 +1,12 @@
 import { interruptible } from '../src/cli/interrupt.ts';
-import { Reporter } from '../src/cli/reporter.ts';
 import { mayPass, PeerLostError, VerificationError } from '../src/errors.ts';
 import type { Cluster, Progress, UpdateReport } from '../src/index.ts';
-import { formatBytes, parseBytes, parseCount } from '../src/units.ts';
+import { formatBytes } from '../src/units.ts';
 import { withFleet } from './fleet.ts';
+import { type FleetScene, fleetScenario } from './fleet-scenario.ts';
 import { MidUpdate } from './mid-update.ts';
-import {
-  announce,
-  ranksOfEach,
-  requestsAt,
-  scenario,
-  seconds,
-  stopRequests,
-  verifyInstances,
-  workersText,
-} from './scenario.ts';
+import { announce, ranksOfEach, requestsAt, seconds, stopRequests, verifyInstances } from './scenario.ts';
 import { supervisorPid } from './supervisor-pid.ts';
-
-interface Options {
-  readonly size: string;
-  readonly ranks: string;
-  readonly json?: string;
-}
 
 const names = ['a', 'b'] as const;
 
@@ -55,20 +40,15 @@ async function crash(cluster: Cluster, assassin: MidUpdate) {
   return { rejectedSeconds, answeredSeconds, updatedSeconds: since(), ranks, checkpoints, report };
 }
 
-async function supervisorCrash(options: Options, signal: AbortSignal): Promise<object> {
-  const ranks = parseCount(options.ranks, '--ranks');
-  const bytes = parseBytes(options.size, '--size');
+async function supervisorCrash({ bytes, ranks, reporter, signal }: FleetScene): Promise<object> {
   const [first, second] = ranksOfEach(2, ranks);
-  const reporter = new Reporter();
   const assassin = new MidUpdate(() => void process.kill(supervisorPid(), 'SIGKILL'));
   const onProgress = (progress: Progress) => {
     assassin.progress(progress);
     reporter.progress(progress);
   };
   const instances = { a: first!, b: second! };
-  announce(`starting two engines with ${workersText(ranks)} each, and a cluster`);
   return withFleet({ name: 'supervisor-crash', bytes, signal, instances, onProgress }, async (fleet) => {
-    fleet.atEnd(async () => reporter.end());
     const { cluster } = fleet;
     const [one, two] = [await fleet.makeModel(2), await fleet.makeModel(3)];
     await interruptible(cluster.register('weights', one), signal);
@@ -111,11 +91,9 @@ async function supervisorCrash(options: Options, signal: AbortSignal): Promise<o
   });
 }
 
-await scenario<Options>(
+await fleetScenario(
   'supervisor-crash',
   'The supervisor is killed in the middle of an update, and another one takes its place.',
+  { size: '512MiB', ranks: '2' },
   supervisorCrash,
-)
-  .option('--size <bytes>', 'size of the generated model', '512MiB')
-  .option('--ranks <n>', 'ranks of each instance', '2')
-  .parseAsync();
+);

@@ -1,13 +1,13 @@
 // The matrices of faults: who, when, how. `npm run test:faults` runs the simulated one, `--real` that of real processes too;
 // with `--write` both tables go to docs/failures.md, that of real processes with what earlier runs have measured.
-import { writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { runCommand } from '../src/cli/interrupt.ts';
 import { UsageError } from '../src/errors.ts';
 import { packageRoot } from '../src/package-root.ts';
 import { parseCount } from '../src/units.ts';
-import { documentOf } from './faults/document.ts';
+import { documentOf, simulatedPart, simulatedPartIn } from './faults/document.ts';
 import { realCells } from './faults/matrix.ts';
 import { MeasuredCells } from './faults/measured-cells.ts';
 import { ranWithOwnSharedMemory } from './faults/own-shared-memory.ts';
@@ -30,7 +30,7 @@ const defaultResults = fileURLToPath(new URL('bench/results/failures.json', pack
 const program = new Command('npm run test:faults --')
   .description('Injects every fault at every moment, and says what became of each.')
   .option('--real [n]', 'also on real processes: all cells, or so many of them, chosen by the seed')
-  .option('--no-simulated', 'not on simulated clusters')
+  .option('--no-simulated', 'not on simulated clusters; --write keeps the table of these that the file has')
   .option('--only <pattern>', 'only real cells whose name matches, as "supervisor, SIGKILL"', '')
   .option(
     '--results <file>',
@@ -49,20 +49,29 @@ const program = new Command('npm run test:faults --')
   });
 
 async function main(options: Options, signal: AbortSignal): Promise<void> {
-  if (options.write !== undefined && !options.simulated)
-    throw new UsageError('--write takes both tables: leave --no-simulated out');
+  const kept = options.simulated || options.write === undefined ? null : keptPart(options.write);
   const say = (line: string) => process.stdout.write(`${line}\n`);
   const simulated = options.simulated ? await runSimulated(signal, say) : [];
   const results = options.results ?? (options.write === undefined ? null : defaultResults);
   const measured = new MeasuredCells(results);
   const real = await realRun(options, measured, signal, say);
   if (options.write !== undefined && !signal.aborted)
-    writeFileSync(options.write, documentOf(simulated, real, leftOut(real)));
+    writeFileSync(options.write, documentOf(kept ?? simulatedPart(simulated), real, leftOut(real)));
   const bad = simulated.filter(({ result }) => result !== null && faultsOf(result).length > 0);
   const badReal = real.filter(({ problems }) => problems.length > 0);
   const count = simulated.length + real.length;
-  say(`${count} cells, ${bad.length + badReal.length} of them bad`);
+  const untried = badReal.filter(({ isUntried }) => isUntried).length;
+  const words =
+    untried === 0 ? '' : `, and ${untried} of these not run, as the harness failed before the fault`;
+  say(`${count} cells, ${bad.length + badReal.length} of them bad${words}`);
   if (bad.length + badReal.length > 0) process.exitCode = 1;
+}
+
+/** The table of simulated clusters that the document has. Throws `UsageError` if it has none. */
+function keptPart(path: string): string {
+  const part = existsSync(path) ? simulatedPartIn(readFileSync(path, 'utf8')) : null;
+  if (part !== null) return part;
+  throw new UsageError(`${path} has no table of simulated clusters to keep: leave --no-simulated out`);
 }
 
 function dateOf(option: string): Date {

@@ -1,6 +1,6 @@
 // The addon as it goes to other machines: with the C++ library in it, since theirs may be older than this compiler's.
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdirSync, symlinkSync } from 'node:fs';
+import { cpSync, mkdirSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -10,15 +10,22 @@ export function run(command, words, options = {}) {
   return execFileSync(command, words, { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', ...options });
 }
 
-/** Compiles it in a folder that is the caller's to remove, beside the build of this checkout. Returns its path. */
+/**
+ * Compiles it in build/portable, beside the build of this checkout; the second time only what has changed. Returns the path of
+ * a copy in `scratch`.
+ */
 export function buildPortableAddon(scratch) {
-  const tree = join(scratch, 'addon');
-  mkdirSync(tree);
+  const tree = join(root, 'build/portable');
+  mkdirSync(tree, { recursive: true });
   for (const name of ['binding.gyp', 'package.json']) cpSync(join(root, name), join(tree, name));
-  for (const name of ['native', 'node_modules']) symlinkSync(join(root, name), join(tree, name));
-  run('node-gyp', ['rebuild', '--loglevel=error', '-j', 'max', '--', '-Dstatic_runtime=true'], { cwd: tree });
-  const addon = join(tree, 'build/Release/weightcast.node');
-  run('strip', ['--strip-unneeded', addon]);
+  for (const name of ['native', 'node_modules']) {
+    rmSync(join(tree, name), { force: true });
+    symlinkSync(join(root, name), join(tree, name));
+  }
+  const words = ['configure', 'build', '--loglevel=error', '-j', 'max', '--', '-Dstatic_runtime=true'];
+  run('node-gyp', words, { cwd: tree });
+  const addon = join(scratch, 'weightcast.node');
+  run('strip', ['--strip-unneeded', '-o', addon, join(tree, 'build/Release/weightcast.node')]);
   return addon;
 }
 

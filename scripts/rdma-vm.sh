@@ -21,9 +21,7 @@ install_missing() {
   command -v rdma >/dev/null || [ -x /sbin/rdma ] || missing+=(iproute2)
   compgen -G '/usr/lib/*/libibverbs/librxe-rdmav*.so' >/dev/null || missing+=(ibverbs-providers)
   [ ${#missing[@]} -eq 0 ] && return
-  echo "installing ${missing[*]}"
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  bash "$scripts/apt-install.sh" "${missing[@]}"
 }
 
 file_is_static() { ! ldd "$1" >/dev/null 2>&1; }
@@ -34,7 +32,7 @@ fetch_kernel() {
   local package work
   package=$(apt-cache search --names-only '^linux-image-6\.[0-9.]+-[0-9]+-amd64$' | cut -d' ' -f1 | sort -V | tail -1)
   if [ -z "$package" ]; then
-    apt-get update -qq
+    bash "$scripts/apt-install.sh"
     package=$(apt-cache search --names-only '^linux-image-6\.[0-9.]+-[0-9]+-amd64$' | cut -d' ' -f1 | sort -V | tail -1)
   fi
   [ -n "$package" ] || { echo "there is no linux-image-6.*-amd64 package here" >&2; exit 1; }

@@ -5,8 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 WEIGHTCAST_VLLM_PYTHON=$(bash test/engines-real/install-vllm.sh)
-WEIGHTCAST_TRL_PYTHON=$(bash test/adapters/install.sh trl)
-WEIGHTCAST_VERL_PYTHON=$(bash test/adapters/install.sh verl)
+WEIGHTCAST_TRL_PYTHON=$(bash test/install-python.sh test/adapters/requirements-trl.txt "$WEIGHTCAST_VLLM_PYTHON")
+WEIGHTCAST_VERL_PYTHON=$(bash test/install-python.sh test/adapters/requirements-verl.txt "$WEIGHTCAST_VLLM_PYTHON")
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # As users install it: vLLM finds us by an entry point, which a source tree does not have.

@@ -13,14 +13,14 @@ obtain() {
   had=$((had + 1))
   export "$1=$found"
 }
-obtain WEIGHTCAST_RAY_PYTHON bash test/launchers/install.sh ray
+obtain WEIGHTCAST_RAY_PYTHON bash test/install-python.sh test/launchers/requirements-ray.txt
 obtain WEIGHTCAST_TORCH_PYTHON bash test/engines-real/install-vllm.sh
-obtain WEIGHTCAST_KUBERNETES_PYTHON bash test/launchers/install.sh kubernetes
+obtain WEIGHTCAST_KUBERNETES_PYTHON bash test/install-python.sh test/launchers/requirements-kubernetes.txt
 obtain WEIGHTCAST_LWS_SCHEMA bash test/launchers/lws-schema.sh
 export PATH=$PATH:/sbin:/usr/sbin
 if [ "$(id -u)" -eq 0 ] && ! command -v slurmctld slurmd srun munged >/dev/null && command -v apt-get >/dev/null; then
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    slurmctld slurmd slurm-client munge; } >/dev/null 2>&1 || echo "Slurm's packages cannot be installed here" >&2
+  bash scripts/apt-install.sh slurmctld slurmd slurm-client munge 2>/dev/null ||
+    echo "Slurm's packages cannot be installed here" >&2
 fi
 if command -v slurmd >/dev/null; then had=$((had + 1)); fi
 if [ $had -eq 0 ]; then echo "none of the launchers can be had here" >&2; exit 77; fi

@@ -20,10 +20,10 @@ cp -a native binding.gyp package.json "$tree/"
 ln -sfn "$root/node_modules" "$tree/node_modules"
 (
   cd "$tree"
-  export CXXFLAGS="-fsanitize=$checks -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"
+  export CXXFLAGS="-fsanitize=$checks -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1 -O1"
   # Templates of the C++ library come from the addon: node has some too, whose atomics ThreadSanitizer does not see.
   export LDFLAGS="-fsanitize=$checks -Wl,-Bsymbolic-functions"
-  node-gyp configure build >make.log 2>&1 || { cat make.log; exit 1; }
+  node-gyp configure build -j max >make.log 2>&1 || { cat make.log; exit 1; }
 )
 
 node scripts/compile-tests.mjs

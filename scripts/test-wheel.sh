@@ -10,7 +10,9 @@ trap 'if [ ${#started[@]} -gt 0 ]; then kill "${started[@]}" 2>/dev/null || true
 
 wheel=$(npm run --silent build:wheel -- "$scratch/wheel")
 echo "$(basename "$wheel"): $(stat -c %s "$wheel") bytes"
-python3 -m venv "$scratch/venv"
+# The example needs torch; a torch of another Python would not do.
+torch=$(bash test/python/install.sh) || torch=
+"${torch:-python3}" -m venv "$scratch/venv"
 pip() { "$scratch/venv/bin/python" -m pip "$@" -qq --disable-pip-version-check --retries 1; }
 
 # The plain package: the command says what it lacks, and nothing is imported that an engine would have to have.
@@ -65,13 +67,10 @@ alone weightcast stop --socket "$scratch/socket"
 wait "$daemon"
 echo "so has the installed daemon"
 
-# The example: a trainer, its engine and its daemon, of the wheel; torch is that of scripts/test-python.sh, if it is there.
-site() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
-if .venv/bin/python -c 'import torch' 2>/dev/null; then
-  site "$root/.venv/bin/python" >"$(site "$scratch/venv/bin/python")/torch.pth"
-else
-  pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu 2>/dev/null || pip install torch==2.13.0
-fi || { echo "torch cannot be had" >&2; exit 77; }
+# The example: a trainer, its engine and its daemon, of the wheel.
+if [ -z "$torch" ]; then echo "torch cannot be had" >&2; exit 77; fi
+packages_of() { "$1" -c 'import sys; print(*[path for path in sys.path if path.endswith("-packages")], sep="\n")'; }
+packages_of "$torch" >"$(packages_of "$scratch/venv/bin/python" | tail -1)/torch.pth"
 mkdir "$scratch/empty-folder"
 (cd "$scratch/empty-folder" && alone python -m weightcast.examples.trainer_loop --json "$scratch/steps.json" >/dev/null)
 node -e '

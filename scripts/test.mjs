@@ -2,7 +2,16 @@
 // given. Arguments that begin with a dash go to node, as --test-name-pattern=...; --test-concurrency says how many processes
 // there are at once, and --test-timeout after how many milliseconds without a test that begins or ends a process hangs. Quiet
 // but for failures and the counts.
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -76,6 +85,7 @@ const shared = [
     'kept-instances',
     'serve-command',
   ),
+  named('test/engines-real', 'trainer-loop', 'vllm-proofs', 'vllm-trainer', 'vllm-updates'),
   named('test/scenarios', 'engine-pauses', 'engine-processes', 'engine-routes', 'engine-updates', 'gate'),
 ];
 /** These take so long that they had better run at the same time, or need a process as it starts. */
@@ -140,7 +150,10 @@ const history = join(tree, '.seconds.json');
 
 function remember(seconds) {
   try {
-    writeFileSync(history, JSON.stringify(seconds));
+    // Others may read or write it at the same time.
+    const draft = `${history}.${process.pid}`;
+    writeFileSync(draft, JSON.stringify(seconds));
+    renameSync(draft, history);
   } catch (error) {
     // What it is for is only speed, and the virtual machine may only read the tree.
     if (error.code !== 'EROFS') throw error;

@@ -26,6 +26,8 @@ const lateMilliseconds = 7_000;
 /** How the engine fails a call: with an error response, or without any response; a late pause takes effect all the same. */
 export type CallFault = 'error' | 'silence';
 export type PauseFault = CallFault | 'late';
+/** Its workers do what they are asked, and nobody hears of it. */
+export type UpdateFault = CallFault | 'unanswered';
 
 export interface EngineOptions {
   readonly name: string;
@@ -46,7 +48,7 @@ export interface EngineOptions {
 export class SimulatedEngine {
   readonly name: string;
   /** How the next update call, pause or resume fails. */
-  nextCall: CallFault | null = null;
+  nextCall: UpdateFault | null = null;
   nextPause: PauseFault | null = null;
   nextResume: CallFault | null = null;
   /** How it fails the next questions about prompts. */
@@ -317,7 +319,7 @@ export class SimulatedEngine {
     const fault = this.nextCall;
     this.nextCall = null;
     this.#options.trace.add(this.name, `receives an update call${fault === null ? '' : `, fault: ${fault}`}`);
-    await this.#failIf(fault);
+    await this.#failIf(fault === 'unanswered' ? null : fault);
     // As in vLLM's executor, the first failure is the response, whatever the other workers still do.
     await Promise.all(
       this.#workers.map((worker) => {
@@ -327,5 +329,6 @@ export class SimulatedEngine {
         return worker.update(address);
       }),
     );
+    if (fault === 'unanswered') await this.#failIf('silence');
   }
 }

@@ -1,6 +1,9 @@
 /** Longest that a test waits for what must come, in milliseconds: longer than it takes on the busiest machine. */
 export const patience = 120_000;
 
+/** The same for a whole program of tests. */
+export const longPatience = 5 * patience;
+
 /** How much processor time is used to find out how busy the machine is, in milliseconds. */
 const sample = 20;
 

@@ -1,15 +1,17 @@
 """Processor time that vLLM's own loader takes for each tensor of a model of 128 experts: `python loading.py MODEL BUCKET...`.
 
 MODEL: a folder for the model's configuration, which is written. Prints JSON: microseconds for each tensor, of vLLM's own
-reload in one call as its workers do it, and of weightcast's in buckets of so many tensors, without and with a record of what
-the loaders read, each the least of some runs in turn. Weights are tiny, so that next to nothing of it is copying.
+reload in one call as its workers do it, and of weightcast's whole exchange in buckets of so many tensors, without and with a
+record of what the loaders read, each the least of some runs in turn. Weights are tiny, so that next to nothing of it is copying.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,15 +21,15 @@ os.environ.update(
     VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="1", VLLM_CPU_OMP_THREADS_BIND="nobind"
 )
 
+import msgpack  # noqa: E402
 import torch  # noqa: E402
 from transformers import Qwen3MoeConfig  # noqa: E402
 from vllm import LLM  # noqa: E402
 from vllm.config import set_current_vllm_config  # noqa: E402
 from vllm.model_executor.model_loader.reload import layerwise  # noqa: E402
-from weightcast import vllm_reload  # noqa: E402
-from weightcast.messages import Open, Tensor  # noqa: E402
+from weightcast import receive, vllm_reloadable  # noqa: E402
 from weightcast.vllm_drafts import targets_of  # noqa: E402
-from weightcast.vllm_update import ModelUpdate  # noqa: E402
+from weightcast.vllm_update import install_weights  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[2] / "test/engines-real"))
 from random_models import VOCABULARY, write_tokenizer  # noqa: E402
@@ -83,6 +85,44 @@ def tensors() -> Iterator[tuple[str, torch.Tensor]]:
     yield one("lm_head.weight", VOCABULARY, HIDDEN)
 
 
+class ScriptedLink:
+    """What a rank asks, without the socket to it."""
+
+    def __init__(self, frames: list[bytes]) -> None:
+        self._frames = iter(frames)
+        self.last: dict[str, Any] = {}
+
+    def receive(self) -> bytes:
+        return next(self._frames)
+
+    def send(self, frame: bytes) -> None:
+        self.last = msgpack.unpackb(frame)
+
+    def wait_longer(self, seconds: float) -> None:
+        """It never waits."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def exchange(weights: list[tuple[str, torch.Tensor]], size: int, memory: str, parts: bool) -> list[bytes]:
+    """What a rank asks that sends so many tensors at a time, all through one slot, whose file is made."""
+    loads: list[dict[str, Any]] = []
+    most = 0
+    for start in range(0, len(weights), size):
+        entries, end = [], 0
+        for name, tensor in weights[start : start + size]:
+            entries.append({"name": name, "dtype": "BF16", "shape": list(tensor.shape), "offset": end})
+            end += -(-tensor.nbytes // 256) * 256
+        loads.append({"type": "load", "tensors": entries})
+        most = max(most, end)
+    with open(memory, "a+b") as file:
+        file.truncate(max(most, file.tell()))
+    opening = {"type": "open", "protocol": 2, "device": "HOST-0", "epoch": 1, "version": "a@b", "report": False}
+    opening |= {"handle": memory.encode(), "bytes": most, "acceptUnproven": True, "parts": parts}
+    return [msgpack.packb(one) for one in (opening, *loads, {"type": "release"}, {"type": "finish"})]
+
+
 def main() -> None:
     folder, buckets = sys.argv[1], [int(size) for size in sys.argv[2:]]
     configuration().save_pretrained(folder)
@@ -92,7 +132,7 @@ def main() -> None:
     model, config, device = worker.get_model(), worker.vllm_config, torch.device(worker.device)
     weights = list(tensors())
     # Experts on a CPU stay as they were packed at the start, so that this is refused: what it costs is the same.
-    vllm_reload._is_packed_once = lambda _layer: False
+    vllm_reloadable._is_packed_once = lambda _layer: False
 
     def of_vllm() -> None:
         with set_current_vllm_config(config):
@@ -100,24 +140,16 @@ def main() -> None:
             model.load_weights(weights)
             layerwise.finalize_layerwise_reload(model, config.model_config)
 
-    announced = [Tensor(name, "BF16", tuple(tensor.shape), 0) for name, tensor in weights]
-    places = [(tensor.view(-1).view(torch.uint8), tensor) for _, tensor in weights]
-
     def ours(size: int, parts: bool) -> Callable[[], None]:
-        opening = Open(2, str(device), 1, "a@b", b"", 0, False, accept_unproven=True, parts=parts)
+        frames = exchange(weights, size, f"{memory}/allocation-1", parts)
 
         def update() -> None:
-            with ModelUpdate(targets_of(worker), config, device) as one:
-                one.begin(opening)
-                one.parts.open(opening)
-                for start in range(0, len(weights), size):
-                    bucket = slice(start, start + size)
-                    one.parts.unpack(announced[bucket], places[bucket])
-                    one.load(weights[bucket])
-                    one.parts.loaded()
-                one.parts.finish()
-                one.finish()
-                assert (one.parts.kept() is not None) == parts
+            link = ScriptedLink(frames)
+            receive.RankLink = lambda *_values, **_named: link
+            install_weights(
+                {"HOST-0": ""}, targets_of(worker), vllm_config=config, device=device, silence_seconds=60
+            )
+            assert ("kept" in link.last) == parts and "error" not in link.last, link.last
 
         return update
 
@@ -126,11 +158,15 @@ def main() -> None:
         run()
         return 1e6 * (time.process_time() - begun) / len(weights)
 
+    memory = tempfile.mkdtemp(prefix="weightcast-device-", dir="/dev/shm")
     runs: dict[str, Callable[[], None]] = {"vllm": of_vllm}
     for size in buckets:
         runs |= {str(size): ours(size, parts=False), f"{size} recorded": ours(size, parts=True)}
-    with torch.no_grad():
-        measured = [{name: taken(run) for name, run in runs.items()} for _ in range(ROUNDS)]
+    try:
+        with torch.no_grad():
+            measured = [{name: taken(run) for name, run in runs.items()} for _ in range(ROUNDS)]
+    finally:
+        shutil.rmtree(memory)
     least = {name: min(one[name] for one in measured) for name in runs}
     print(json.dumps({"tensors": len(weights), "microseconds": least}))
 

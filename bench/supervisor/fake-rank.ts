@@ -2,6 +2,7 @@ import type { Actor, Context } from '../../src/actors/kernel/index.ts';
 import { type RankMessage, toRank } from '../../src/actors/protocol/rank.ts';
 import { anyOf } from '../../src/actors/protocol/table.ts';
 import { decodeManifest } from '../../src/checkpoint/manifest.ts';
+import { noRates } from '../../src/plan/parts-choice.ts';
 
 const freeBytes = 40 * 2 ** 30;
 
@@ -35,6 +36,7 @@ export class FakeRank implements Actor<RankMessage> {
           layouts: [...this.#layouts],
           planDigests: [...this.#plans],
           kept: [],
+          rates: noRates,
         });
       case 'create-communicator':
         return context.reply(message, { id: new Uint8Array(128), leastBucketBytes: 0 });

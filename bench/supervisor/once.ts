@@ -1,5 +1,6 @@
 /** One measurement for bench/supervisor.ts: `once.ts <ranks> <tensors, or 0>`, the process of the supervisor. */
 import { fork } from 'node:child_process';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type ActorRef, ActorSystem } from '../../src/actors/kernel/index.ts';
@@ -36,6 +37,8 @@ export interface SupervisorMeasurement {
   readonly planUnchanged: number;
   /** From there to the last answer to `open`. */
   readonly distribute: number;
+  /** Milliseconds in which it answered nobody, at most, in the cold update. */
+  readonly silent: number;
   /** Bytes of all messages to a host in the cold update, on average. */
   readonly hostBytes: number;
   /** Bytes, of this process. */
@@ -113,7 +116,10 @@ async function measure(ranks: number, count: number): Promise<SupervisorMeasurem
   };
   const update = () => request(toSupervisor.update, { checkpoint: 'large', options });
   const sentBefore = hub.counters.sentBytes;
+  const delays = monitorEventLoopDelay({ resolution: 1 });
+  delays.enable();
   const cold = await timed(update);
+  delays.disable();
   const hostBytes = (hub.counters.sentBytes - sentBefore) / (ranks / ranksPerHost);
   const plan = transport.fromFirst('prepare answered', 'write-document');
   const distribute = transport.overKinds('write-document', 'open answered');
@@ -129,6 +135,7 @@ async function measure(ranks: number, count: number): Promise<SupervisorMeasurem
     plan,
     planUnchanged,
     distribute,
+    silent: delays.max / 1e6,
     hostBytes,
     peakResident: process.resourceUsage().maxRSS * 1024,
   };

@@ -76,6 +76,13 @@ function asked(arrived: number, { notice, workerTrip }: Speeds): number {
   return arrived + notice + workerTrip / 2;
 }
 
+/** What an engine worker does in all, one bucket after the other, if it never has to wait. */
+export function workerMilliseconds(plan: Plan, speeds: Speeds): number {
+  let sum = 0;
+  for (let bucket = 0; bucket < bucketCount(plan); bucket += 1) sum += workerTime(plan, bucket, speeds);
+  return sum;
+}
+
 function workerTime({ tensorStarts }: Plan, bucket: number, speeds: Speeds): number {
   const tensors = tensorStarts[bucket + 1]! - tensorStarts[bucket]!;
   return speeds.workerBucket + tensors * speeds.workerTensor;

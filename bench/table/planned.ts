@@ -1,23 +1,23 @@
-import { shardTensor } from '../../scenarios/reference-engine/sharding.ts';
-import { type Cuts, WHOLE } from '../../src/checkpoint/cuts.ts';
 import {
   contentDigest,
   layoutDigests,
   type Manifest,
   mergeManifests,
-  tensorAt,
 } from '../../src/checkpoint/manifest.ts';
 import { planUpdate } from '../../src/plan/buckets.ts';
 import { fusedUnits } from '../../src/plan/fused-tensors.ts';
 import { sentParts } from '../../src/plan/kept-parts.ts';
 import { assignFiles } from '../../src/plan/load-assignment.ts';
-import { planParts, shareOf, whyNotParts } from '../../src/plan/parts-plan.ts';
+import { usualBucketBytes } from '../../src/plan/memory-budget.ts';
+import { shareOf, type UpdateRates, whyNotParts } from '../../src/plan/parts-choice.ts';
+import { planParts } from '../../src/plan/parts-plan.ts';
 import type { Plan } from '../../src/plan/plan.ts';
 import { planReception } from '../../src/plan/reception.ts';
 import { cutSlices } from '../../src/plan/slices.ts';
 import { processorTime } from '../processor-time.ts';
 import { indexOf } from '../supervisor/large-checkpoint.ts';
 import type { ListedTensor } from '../tensor-lists.ts';
+import { keptCuts } from './kept-cuts.ts';
 
 /** Beside an engine that serves. */
 const freeBytes = 6 * 2 ** 30;
@@ -64,7 +64,8 @@ export function planCluster(tensors: readonly ListedTensor[], members: readonly 
   });
   const { lasting: layout } = layoutDigests(manifest);
   const ranks = members.map((member) => ({ ...member, freeBytes }));
-  const [plan, planning] = timed(() => planUpdate({ manifest, layout, ranks, fraction, bucketBytes }));
+  const usual = usualBucketBytes(bucketBytes, ranks, fraction);
+  const [plan, planning] = timed(() => planUpdate({ manifest, layout, ranks, fraction, bucketBytes: usual }));
   return { manifest, plan, gather, planning };
 }
 
@@ -72,26 +73,24 @@ export function planCluster(tensors: readonly ListedTensor[], members: readonly 
  * The plan of one of `parallel` ranks of one host, each of which is sent what it keeps by the rules of vLLM's parallel layers;
  * all have as much.
  */
-export function planShare(manifest: Manifest, [member]: readonly Member[], parallel: number): Plan {
+export function planShare(
+  manifest: Manifest,
+  members: readonly Member[],
+  parallel: number,
+  rates: UpdateRates,
+): Plan {
+  const [member] = members;
   const kept = Array.from({ length: parallel }, (_, rank) => keptCuts(manifest, { ranks: parallel, rank }));
   const [sent] = sentParts(manifest, kept);
-  const why = whyNotParts(manifest, [member!], [shareOf(manifest, sent!)]);
+  const why = whyNotParts(manifest, [member!], [shareOf(manifest, sent!)], {
+    sharing: members.length,
+    rates,
+  });
   if (why !== null) throw new Error(why);
   const { lasting: layout } = layoutDigests(manifest);
   const rank = { ...member!, freeBytes };
   const units = fusedUnits(manifest, []);
   return planParts({ manifest, layout, rank, sent: sent!, units, fraction, bucketBytes }).plan;
-}
-
-function keptCuts(manifest: Manifest, place: { readonly ranks: number; readonly rank: number }): Cuts {
-  const cuts = manifest.names.map((_, row) => {
-    return shardTensor(tensorAt(manifest, row), { ...place, keyValueHeads: null }).cut;
-  });
-  return {
-    dims: Uint8Array.from(cuts, (cut) => cut?.dim ?? WHOLE),
-    starts: Uint32Array.from(cuts, (cut) => cut?.start ?? 0),
-    lengths: Uint32Array.from(cuts, (cut) => cut?.length ?? 1),
-  };
 }
 
 /** What ranks without a byte of the checkpoint receive from those that have it, and what an update of them does. */
@@ -123,7 +122,13 @@ export function planJoin(
     received.set(receiver, received.get(receiver)! + bytes);
   const arriving = new Set(reception.mirrors.map(({ path }) => path));
   const ranks = joining.map((member) => ({ ...member, freeBytes }));
-  const plan = planUpdate({ manifest: reception.manifest, ranks, fraction, bucketBytes, arriving });
+  const plan = planUpdate({
+    manifest: reception.manifest,
+    ranks,
+    fraction,
+    bucketBytes: usualBucketBytes(bucketBytes, ranks, fraction),
+    arriving,
+  });
   return { plan, received };
 }
 

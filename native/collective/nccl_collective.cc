@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "system/faults.h"
 #include "system/threads.h"
 
 namespace weightcast {
@@ -238,6 +239,7 @@ void NcclCollective::Issue(NcclBroadcast broadcast) {
   if (failure_) return Settle(broadcast.done, {{}, failure_});
   const uint64_t operation = issued_++;
   membership_->Begin(operation, "broadcast " + std::to_string(operation - 1));
+  faults::StrikeOrThrow(faults::Point::kBroadcast);
   const auto pause = [this](double milliseconds) {
     std::this_thread::sleep_for(Milliseconds(milliseconds));
     CheckProgress(pipeline_->Deadline());

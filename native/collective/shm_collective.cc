@@ -3,6 +3,7 @@
 #include <atomic>
 #include <utility>
 
+#include "system/faults.h"
 #include "system/threads.h"
 
 namespace weightcast {
@@ -105,6 +106,7 @@ void ShmCollective::Send(const Broadcast& broadcast) {
     WaitForCompletion(operation_ - ControlPage::kRing + 1, broadcast.deadline);
   }
   Announce(broadcast);
+  faults::StrikeOrThrow(faults::Point::kBroadcast);
   broadcast.copy->CopyOwn(check_);
   WaitForCompletion(operation_ + 1, broadcast.deadline);
   membership_->Complete(operation_);
@@ -132,6 +134,7 @@ void ShmCollective::Receive(const Broadcast& broadcast) {
                                 ", but of " + std::to_string(announcement.bytes) + " bytes from root " +
                                 std::to_string(announcement.root) + " on the root");
   }
+  faults::StrikeOrThrow(faults::Point::kBroadcast);
   if (bytes > 0) CopyAnnounced(broadcast, announcement);
   // After the last byte was read: once the collective has ended, the root may have changed its source.
   std::atomic_thread_fence(std::memory_order_acquire);

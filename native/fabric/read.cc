@@ -6,6 +6,7 @@
 
 #include "memory/thread_pool.h"
 #include "system/base.h"
+#include "system/faults.h"
 
 namespace weightcast {
 namespace {
@@ -73,6 +74,10 @@ std::optional<ReadRange> Read::Take(uint64_t most) {
 }
 
 void Read::Complete(const ReadRange& piece) {
+  if (const std::optional<Failure> failure = faults::Strike(faults::Point::kRead)) {
+    Fail(*failure);
+    return Release();
+  }
   std::unique_lock<std::mutex> lock(mutex_);
   completed_ += piece.bytes;
   if (progress_ != nullptr) AddTo(progress_, piece.bytes);

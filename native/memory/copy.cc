@@ -7,6 +7,7 @@
 
 #include "memory/mapped_access.h"
 #include "system/base.h"
+#include "system/faults.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -160,6 +161,8 @@ CopyJob::CopyJob(std::shared_ptr<Mapping> source, std::shared_ptr<Mapping> desti
 }
 
 void CopyJob::Run(size_t piece) {
+  // Uploads to a device of the host are such jobs.
+  faults::StrikeOrThrow(faults::Point::kUpload);
   const MappedAccess reading(*source_);
   const MappedAccess writing(*destination_);
   partition_.ForEachItem(piece, [this](size_t item, uint64_t offset, uint64_t bytes) {

@@ -15,11 +15,9 @@ moment later, and its message is one line. A client may be used by several threa
 
 from __future__ import annotations
 
-import os
-import urllib.parse
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Union
 
-from .client_checks import name_of, seconds_of
+from .client_checks import absolute_path, given, list_of, name_of, quoted, seconds_of, worker_groups_of
 from .client_errors import (
     AccessError,
     BusyError,
@@ -119,26 +117,26 @@ class Client:
         name_of("name", name)
         if version is not None:
             name_of("version", version)
-        body: Dict[str, Any] = {"name": name, **_given({"hosts": _listed("hosts", hosts), "version": version})}
+        body: Dict[str, Any] = {"name": name, **given({"hosts": list_of("hosts", hosts), "version": version})}
         if tensors is not None:
             return self._register_tensors(body, tensors, timeout)
         if path is not None:
-            body["path"] = _absolute("path", path)
+            body["path"] = absolute_path("path", path)
         elif metas is not None:
-            body["metas"] = _absolute("metas", metas)
+            body["metas"] = absolute_path("metas", metas)
         else:
-            body["files"] = [_absolute("files", file) for file in _listed("files", files) or ()]
+            body["files"] = [absolute_path("files", file) for file in list_of("files", files) or ()]
         return checkpoint_of(self._call("POST", "/v1/checkpoints", body, timeout))
 
     def metas(self, name: str) -> str:
         """The content of a metas file, with which other clusters read a checkpoint from this one's memory, as long as it is
         registered here. It grants access to the checkpoint.
         """
-        return self._call("GET", f"/v1/checkpoints/{_quoted(name)}/metas", timeout=3600.0)["metas"]
+        return self._call("GET", f"/v1/checkpoints/{quoted(name)}/metas", timeout=3600.0)["metas"]
 
     def unregister(self, name: str) -> None:
         """Removes a checkpoint; its host memory is free for later ones."""
-        self._call("DELETE", f"/v1/checkpoints/{_quoted(name)}")
+        self._call("DELETE", f"/v1/checkpoints/{quoted(name)}")
 
     def _register_tensors(self, body: Dict[str, Any], tensors: Mapping[str, Any], timeout: float) -> Checkpoint:
         file = self._write(tensors)
@@ -153,7 +151,7 @@ class Client:
     def checkpoint_files(self, name: str) -> Optional[Dict[str, Any]]:
         """What the daemon knows of a checkpoint, with `files`, their paths on its host; None if it has none of this name."""
         try:
-            return self._call("GET", f"/v1/checkpoints/{_quoted(name)}")
+            return self._call("GET", f"/v1/checkpoints/{quoted(name)}")
         except NotFoundError:
             return None
 
@@ -207,32 +205,32 @@ class Client:
         it during updates (vLLM: "abort", "wait", "keep"; SGLang: "abort", "retract", "in_place"; LMDeploy: "abort"; "caller": you do).
         """
         options = {
-            "ranks": _listed("ranks", ranks),
-            "workers": _worker_groups(workers),
+            "ranks": list_of("ranks", ranks),
+            "workers": worker_groups_of(workers),
             "engine": engine,
             "link": link,
             "host": host,
-            "devices": _listed("devices", devices),
+            "devices": list_of("devices", devices),
             "api_key": api_key,
             "pause": pause,
             "reset_cache": reset_cache,
             "has_draft_model": has_draft_model,
         }
-        body = {"name": name, "endpoint": endpoint, **_given(options)}
+        body = {"name": name, "endpoint": endpoint, **given(options)}
         # It may have to load what was registered before there was an instance.
         return status_of(self._call("POST", "/v1/instances", body, 3600.0))
 
     def remove_instance(self, name: str) -> None:
         """Ends the ranks of an instance. Its engine keeps running."""
-        self._call("DELETE", f"/v1/instances/{_quoted(name)}")
+        self._call("DELETE", f"/v1/instances/{quoted(name)}")
 
     def resume(self, name: str) -> None:
         """Resumes an engine that an update has left paused, whatever weights it holds."""
-        self._call("POST", f"/v1/instances/{_quoted(name)}/resume")
+        self._call("POST", f"/v1/instances/{quoted(name)}/resume")
 
     def join_file(self, host: str) -> str:
         """With what `weightcast agent` becomes the agent of a host that joins, as long as the daemon runs. A secret."""
-        return self._call("GET", f"/v1/hosts/{_quoted(host)}/join-file")["join_file"]
+        return self._call("GET", f"/v1/hosts/{quoted(host)}/join-file")["join_file"]
 
     # ── updates ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -264,7 +262,7 @@ class Client:
         `parts`: False sends whole tensors also where it is known which parts engine workers keep.
         """
         options = {
-            "instances": _listed("instances", instances),
+            "instances": list_of("instances", instances),
             "step_timeout_seconds": step_timeout,
             "connect_timeout_seconds": connect_timeout,
             "verify": verify,
@@ -278,16 +276,16 @@ class Client:
             "parts": parts,
         }
         timeout = seconds_of("timeout", timeout)
-        body = {"checkpoint": checkpoint, "wait": wait, "timeout_seconds": timeout, **_given(options)}
+        body = {"checkpoint": checkpoint, "wait": wait, "timeout_seconds": timeout, **given(options)}
         return update_of(self._call("POST", "/v1/updates", body, timeout + _CLEANUP_SECONDS))
 
     def update_status(self, update: str) -> Update:
         """An update by its id: one that runs, or one of the last that have ended."""
-        return update_of(self._call("GET", f"/v1/updates/{_quoted(update)}"))
+        return update_of(self._call("GET", f"/v1/updates/{quoted(update)}"))
 
     def cancel_update(self, update: str) -> Update:
         """Cancels one that runs. Returns when it has ended: engines that are whole are resumed."""
-        return update_of(self._call("DELETE", f"/v1/updates/{_quoted(update)}"))
+        return update_of(self._call("DELETE", f"/v1/updates/{quoted(update)}"))
 
     # ── the daemon ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -300,7 +298,7 @@ class Client:
         Raises `NotReadyError` if the connection breaks, and `DeadlineError` after `timeout`, in seconds, by default never;
         it is looked at whenever the daemon has sent something, which it does every 15 seconds.
         """
-        path = "/v1/events" if update is None else f"/v1/updates/{_quoted(update)}/events"
+        path = "/v1/events" if update is None else f"/v1/updates/{quoted(update)}/events"
         for kind, data in self._http.events(path, timeout):
             yield Event(kind, data)
 
@@ -312,41 +310,3 @@ class Client:
         self, method: str, path: str, body: Optional[Dict[str, Any]] = None, timeout: Optional[float] = None
     ) -> Dict[str, Any]:
         return self._http.call(method, path, body, self._timeout if timeout is None else timeout)
-
-
-def _listed(option: str, values: Optional[Iterable[Any]]) -> Optional[List[Any]]:
-    """What was given as one, or as one word, is a mistake: a word would be a list of its letters."""
-    if values is None:
-        return None
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-        raise UsageError(f"{option} is {values!r}; give a list, such as [{values!r}]")
-    return list(values)
-
-
-def _worker_groups(workers: Optional[Iterable[Mapping[str, Any]]]) -> Optional[List[Dict[str, Any]]]:
-    groups = _listed("workers", workers)
-    if groups is None:
-        return None
-    for group in groups:
-        if not isinstance(group, Mapping):
-            raise UsageError(f'workers has {group!r}; give what each host has, such as {{"host": "node-2", "devices": [0, 1]}}')
-    lists = ("ranks", "devices")
-    return [{key: _listed(key, value) if key in lists else value for key, value in group.items()} for group in groups]
-
-
-def _absolute(option: str, path: Any) -> str:
-    try:
-        return os.path.abspath(os.fspath(path))
-    except TypeError as error:
-        raise UsageError(f"{option}: {path!r} is no path") from error
-
-
-def _quoted(name: str) -> str:
-    try:
-        return urllib.parse.quote(name, safe="")
-    except (TypeError, UnicodeEncodeError) as error:
-        raise UsageError(f"{name!r} is no name") from error
-
-
-def _given(options: Dict[str, Any]) -> Dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}

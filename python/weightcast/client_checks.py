@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import unicodedata
-from typing import Any
+import urllib.parse
+from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 from .client_errors import UsageError
 
@@ -49,3 +51,45 @@ def count_of(option: str, value: Any, least: int) -> int:
     if count < least:
         raise UsageError(f"{option} is {value!r}; it is a whole number, at least {least}")
     return count
+
+
+def list_of(option: str, values: Optional[Iterable[Any]]) -> Optional[List[Any]]:
+    """None stays None. Raises `UsageError` for one value or one word, which would be a list of its letters."""
+    if values is None:
+        return None
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise UsageError(f"{option} is {values!r}; give a list, such as [{values!r}]")
+    return list(values)
+
+
+def worker_groups_of(workers: Optional[Iterable[Mapping[str, Any]]]) -> Optional[List[Dict[str, Any]]]:
+    """The workers of each host. Raises `UsageError`."""
+    groups = list_of("workers", workers)
+    if groups is None:
+        return None
+    for group in groups:
+        if not isinstance(group, Mapping):
+            raise UsageError(f'workers has {group!r}; give what each host has, such as {{"host": "node-2", "devices": [0, 1]}}')
+    lists = ("ranks", "devices")
+    return [{key: list_of(key, value) if key in lists else value for key, value in group.items()} for group in groups]
+
+
+def absolute_path(option: str, path: Any) -> str:
+    """Raises `UsageError` for what is no path."""
+    try:
+        return os.path.abspath(os.fspath(path))
+    except TypeError as error:
+        raise UsageError(f"{option}: {path!r} is no path") from error
+
+
+def quoted(name: str) -> str:
+    """A name as a part of a URL's path. Raises `UsageError`."""
+    try:
+        return urllib.parse.quote(name, safe="")
+    except (TypeError, UnicodeEncodeError) as error:
+        raise UsageError(f"{name!r} is no name") from error
+
+
+def given(options: Dict[str, Any]) -> Dict[str, Any]:
+    """Without those that are None."""
+    return {name: value for name, value in options.items() if value is not None}

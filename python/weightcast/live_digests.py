@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -91,7 +92,8 @@ class LiveState:
         self._models = models
         self.is_whole = True
         """Whether all that the models hold could be seen."""
-        found = self._find(walks)
+        # What stands for memory that torch does not see takes longer than all else, and is none that engines write.
+        found = self._named((one, walks.of(one.model).seen) for one in models)
         self._after: list[tuple[str, torch.Tensor]] = []
         self._memory = _memory_of(models)
         if self._memory.captured is None:
@@ -100,7 +102,9 @@ class LiveState:
         self._notice_volatile(found)
 
     def settle(self, walks: Walks) -> None:
-        self._after = self._find(walks)
+        live = [(one, walks.of(one.model)) for one in self._models]
+        self.is_whole = not any(tensors.opaque for _, tensors in live)
+        self._after = self._named((one, tensors.by_name) for one, tensors in live)
 
     def take(self) -> LiveDigests:
         digests = digests_of(self._after)
@@ -118,12 +122,10 @@ class LiveState:
         captured = self._memory.captured or []
         return [name for name, kind, address in captured if kind == device and address not in held]
 
-    def _find(self, walks: Walks) -> list[tuple[str, torch.Tensor]]:
-        found: list[tuple[str, torch.Tensor]] = []
-        for one in self._models:
-            live = walks.of(one.model)
-            self.is_whole = self.is_whole and not live.opaque
-            found += [(one.prefix + name, tensor) for name, tensor in live.by_name.items()]
+    def _named(
+        self, tensors: Iterable[tuple[Model, dict[str, torch.Tensor]]]
+    ) -> list[tuple[str, torch.Tensor]]:
+        found = [(one.prefix + name, tensor) for one, held in tensors for name, tensor in held.items()]
         if len(found) > MOST_TENSORS:
             raise WeightcastError(
                 f"the model holds {len(found)} tensors; digests are taken of {MOST_TENSORS} at most"
@@ -191,8 +193,14 @@ def _is_small(tensor: torch.Tensor) -> bool:
 
 def _span(tensor: torch.Tensor) -> tuple[int, int]:
     """The bytes between a tensor's first and last element, in its storage: start and number."""
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.storage_offset() * tensor.itemsize, (last + 1) * tensor.itemsize
+    itemsize = tensor.itemsize
+    return tensor.storage_offset() * itemsize, _elements(tensor.shape, tensor.stride()) * itemsize
+
+
+@functools.lru_cache(4_096)
+def _elements(shape: torch.Size, strides: tuple[int, ...]) -> int:
+    """From the first one to the last. A model has few forms."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
 
 
 def _bytes(tensor: torch.Tensor, start: int, size: int) -> torch.Tensor:
@@ -201,5 +209,10 @@ def _bytes(tensor: torch.Tensor, start: int, size: int) -> torch.Tensor:
 
 
 def _form(tensor: torch.Tensor) -> str:
-    shape, strides = (",".join(map(str, values)) for values in (tensor.shape, tensor.stride()))
-    return f"{_FORMS.get(tensor.dtype, tensor.dtype)}[{shape}]({strides})"
+    return _form_words(tensor.dtype, tensor.shape, tensor.stride())
+
+
+@functools.lru_cache(4_096)
+def _form_words(dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...]) -> str:
+    sizes, steps = (",".join(map(str, values)) for values in (shape, strides))
+    return f"{_FORMS.get(dtype, dtype)}[{sizes}]({steps})"

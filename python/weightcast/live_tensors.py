@@ -103,6 +103,11 @@ class LiveTensors:
         for path, layer in layers:
             self._visit_members(f"{path}:", own_attributes(layer), 0)
 
+    @property
+    def seen(self) -> dict[str, torch.Tensor]:
+        """Without what stands for memory that torch does not see."""
+        return {name: one for name, one in self._by_name.items() if isinstance(one, torch.Tensor)}
+
     @functools.cached_property
     def by_name(self) -> dict[str, torch.Tensor]:
         stands = {name: one if isinstance(one, torch.Tensor) else one() for name, one in self._by_name.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -20,8 +20,7 @@ PROTOCOL_VERSION = 2
 _LONGEST_ABORT_BYTES = 64 << 10
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A tensor in the link buffer. `dtype` as safetensors names it, `offset` in bytes."""
 
     name: str
@@ -208,15 +207,12 @@ def encode_failure(traceback: str) -> bytes:
 
 def _tensor(entry: Any) -> Tensor:
     shape = _field(entry, "shape", list)
-    if not all(type(size) is int and size >= 0 for size in shape):
-        raise ProtocolError(f"the rank sends a tensor of shape {shape}")
-    return Tensor(
-        name=_field(entry, "name", str),
-        dtype=_field(entry, "dtype", str),
-        shape=tuple(shape),
-        offset=_count(entry, "offset"),
-        part=_part(entry["part"], shape) if "part" in entry else None,
-    )
+    for size in shape:
+        if type(size) is not int or size < 0:
+            raise ProtocolError(f"the rank sends a tensor of shape {shape}")
+    part = _part(entry["part"], shape) if "part" in entry else None
+    name, dtype = _field(entry, "name", str), _field(entry, "dtype", str)
+    return Tensor(name, dtype, tuple(shape), _count(entry, "offset"), part)
 
 
 def _part(part: Any, shape: list[int]) -> tuple[int, int, int]:

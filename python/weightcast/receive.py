@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import torch
 import zmq
 
+from .buckets import Bucket, Lent, Pair, copied_if_small
 from .device_memory import LinkBuffer
 from .digest import Digester
 from .digesters import digester_of
 from .dtypes import view_of
-from .errors import PartsUnknown, ProtocolError, UpdateAborted, WeightcastError
+from .errors import PartsUnknown, ProtocolError, RankLost, RankSilent, UpdateAborted, WeightcastError
 from .kept_parts import KeptParts
 from .link import RankLink
 from .load_failed import load_failed
@@ -65,6 +66,7 @@ def receive_weights(
     begin: Begin | None = None,
     installed: Installing | None = None,
     parts: KeptParts | None = None,
+    one_call: bool = False,
     silence_seconds: float = DEFAULT_SILENCE_SECONDS,
 ) -> ReceivedWeights:
     """Receives one set of weights from the rank that listens at `address`, and returns when all are installed.
@@ -74,7 +76,8 @@ def receive_weights(
     None where the worker does not know its own. `begin` gets the rank's first request, and may refuse it: nothing has
     changed then. `installed`, after the post-hook, says what the model holds, if the rank has asked for that. With `parts`,
     within whose `watch` it must load, a rank that can may send parts of tensors later on; `load_weights` gets these at their
-    place in tensors of the whole shape, of which the rest has no meaning.
+    place in tensors of the whole shape, of which the rest has no meaning. With `one_call` it gets each list as a `Bucket`,
+    and may take those that follow in the same call.
 
     The rank is told a digest of every tensor, **taken of the bytes as they were received**, on the device, just
     before `load_weights` gets them. It proves that the checkpoint's bytes were in this worker's reach, whole and
@@ -87,7 +90,7 @@ def receive_weights(
     `silence_seconds`, or longer if it has asked for that; ProtocolError when it does not keep to the protocol. The link buffer is dropped before.
     """
     link = RankLink(context, address, silence_seconds, is_urgent=is_abort)
-    exchange = _Exchange(link, device, device_uuid, load_weights, post_hook, begin, installed, parts)
+    exchange = _Exchange(link, device, device_uuid, load_weights, post_hook, begin, installed, parts, one_call)
     try:
         return exchange.run()
     finally:
@@ -106,6 +109,7 @@ class _Exchange:
         begin: Begin | None,
         installed: Installing | None,
         parts: KeptParts | None,
+        one_call: bool,
     ) -> None:
         self._link = link
         self._device = device
@@ -115,27 +119,40 @@ class _Exchange:
         self._begin = begin
         self._installed = installed
         self._parts = parts
+        self._one_call = one_call
         self._opened: Open | None = None
         self._buffer: LinkBuffer | None = None
         self._digester: Digester | None = None
         self._digests = b""
         self._tensors = 0
+        self._lent: Lent | None = None
+        """Of the bucket that is not answered yet."""
+        self._loading: Load | None = None
+        self._last: list[Pair] = []
+        """Its last tensor."""
+        self._read: Request | None = None
+        """What came after the buckets that one call of `load_weights` has taken."""
 
     def run(self) -> ReceivedWeights:
         while True:
-            frame = self._link.receive()
             try:
-                request = decode_request(frame)
-                if isinstance(request, Abort):
-                    break
+                request = self._read or self._next()
+                self._read = None
                 reply = self._serve(request)
             except Exception as error:
-                self._refuse(error)
+                self._end(error)
                 raise
-            self._link.send(reply)
+            if reply is not None:
+                self._link.send(reply)
             if isinstance(request, Finish):
                 return self._received()
-        raise UpdateAborted(f"the rank aborted the update: {request.reason}")
+
+    def _next(self) -> Request:
+        """Raises UpdateAborted."""
+        request = decode_request(self._link.receive())
+        if isinstance(request, Abort):
+            raise UpdateAborted(f"the rank aborted the update: {request.reason}")
+        return request
 
     def drop_quietly(self) -> None:
         """For an exchange that has ended: what went wrong is known already."""
@@ -144,7 +161,8 @@ class _Exchange:
         except Exception as error:
             logger.warning("the link buffer is not free: %s", error)
 
-    def _serve(self, request: Request) -> bytes:
+    def _serve(self, request: Request) -> bytes | None:
+        """The answer, unless it is sent."""
         if isinstance(request, Open):
             return encode_opened(self._open(request))
         if isinstance(request, Finish):
@@ -152,8 +170,8 @@ class _Exchange:
         if self._buffer is None:
             raise ProtocolError("the rank asks to load or release before it has opened a link buffer")
         if isinstance(request, Load):
-            self._load(request)
-        elif isinstance(request, Release):
+            return self._load(request)
+        if isinstance(request, Release):
             self._release()
         return encode_success()
 
@@ -174,34 +192,74 @@ class _Exchange:
         self._buffer = LinkBuffer(request.handle, request.bytes, self._device)
         return is_recording
 
-    def _load(self, request: Load) -> None:
+    def _load(self, request: Load) -> bytes | None:
+        with torch.no_grad():
+            self._load_model(self._bucket(request))
+        if self._lent is None:
+            return None
+        self._loaded()
+        return encode_success()
+
+    def _bucket(self, request: Load) -> Bucket:
         assert self._opened is not None and self._buffer is not None
-        places = [view_of(self._buffer.bytes, tensor) for tensor in request.tensors]
+        lent = self._lent = Lent(self._buffer.bytes)
+        places = [view_of(lent.bytes, tensor) for tensor in request.tensors]
+        lent.give()
+        if self._goes_on and places:
+            places[-1] = copied_if_small(*places[-1])
         if self._parts is not None:
             places = self._parts.unpack(request.tensors, places)
-        weights = [(tensor.name, view) for tensor, (_, view) in zip(request.tensors, places, strict=True)]
         if self._opened.report:
             if self._digester is None:
                 self._digester = digester_of(self._device)
             self._digester.add([data for data, _ in places])
-        with torch.no_grad():
-            self._load_model(weights)
+        self._tensors += len(places)
+        named = [(tensor.name, view) for tensor, (_, view) in zip(request.tensors, places, strict=True)]
+        if not self._goes_on:
+            return Bucket(named, lent.address, None)
+        self._loading, self._last = request, named[-1:]
+        return Bucket(named, lent.address, self._following)
+
+    @property
+    def _goes_on(self) -> bool:
+        return self._one_call and (self._parts is None or not self._parts.takes_part)
+
+    def _following(self) -> Bucket | None:
+        """A model that holds on to anything of a bucket when it asks for more may not have read it yet."""
+        if self._lent is None or not self._lent.is_back:
+            return None
+        self._loaded()
+        self._link.send(encode_success())
+        request = self._next()
+        if isinstance(request, Load):
+            return self._bucket(request)
+        self._read = request
+        return None
+
+    def _loaded(self) -> None:
+        """The rank reuses the slot once it has our answer: by then nothing may read it any more."""
         if self._parts is not None:
             self._parts.loaded()
-        self._tensors += len(weights)
-        # The rank reuses the slot once it has our answer: by then nothing may read it any more.
         self._synchronize()
+        self._lent = None
+        self._last = []
 
-    def _load_model(self, weights: list[tuple[str, torch.Tensor]]) -> None:
+    def _load_model(self, bucket: Bucket) -> None:
         try:
-            self._load_weights(weights)
+            self._load_weights(bucket)
         except WeightcastError:
             raise
         except Exception as error:
-            failed = load_failed(error, weights)
+            failed = load_failed(error, bucket if bucket.following is None else self._given())
             if failed is None:
                 raise
             raise failed from error
+
+    def _given(self) -> list[Pair]:
+        """The tensors of the bucket that is loaded, which has given them away."""
+        assert self._loading is not None and self._buffer is not None
+        others = [(one.name, view_of(self._buffer.bytes, one)[1]) for one in self._loading.tensors[:-1]]
+        return others + self._last
 
     def _finish(self, request: Finish) -> bytes:
         if self._opened is None or self._buffer is not None:
@@ -236,13 +294,18 @@ class _Exchange:
         if buffer is not None:
             buffer.drop()
 
-    def _refuse(self, error: Exception) -> None:
+    def _end(self, error: Exception) -> None:
         """Answers all that the rank has asked with the reason, until it has heard: it aborts or hangs up."""
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        causes = _with_causes(error)
         # The frames that the error went through hold views of the buffer, which the rank frees once it knows.
-        for one in _with_causes(error):
+        for one in causes:
             traceback.clear_frames(one.__traceback__)
+        self._lent = None
+        self._last = []
         self.drop_quietly()
+        if any(isinstance(one, (RankLost, RankSilent, UpdateAborted)) for one in causes):
+            return
         try:
             heard = False
             while not heard:

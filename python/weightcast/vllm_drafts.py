@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .errors import ModelNotReloadable
-from .vllm_reload import Target
+from .vllm_reloadable import Target
 
 NO_DRAFT = "this engine has no draft model that takes weights"
 NONE_APART = "this engine has no draft model that takes the weights apart from its target"

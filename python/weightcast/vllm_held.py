@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from inspect import BoundArguments
 from typing import Any
 
 import torch
+
+_PLAIN = frozenset({str, int, bool, float, type(None)})
 
 
 class HeldTensors:
@@ -16,35 +18,47 @@ class HeldTensors:
         self._infos = infos
         # By layer: how many of the tensors that it holds are known to be no part of the link buffer.
         self._clean = [0] * len(infos)
+        self._grown: set[int] = set()
 
     def begin(self) -> None:
         """Layers wait for weights now, and have got none."""
-        for info in self._infos:
-            info.loaded_weights = _Counted(info)
+        for index, info in enumerate(self._infos):
+            info.loaded_weights = _Counted(info, index, self._grown)
 
     def own(self, link_buffer: set[int]) -> None:
         """Copies what is still held of memory that is about to be overwritten. `link_buffer`: addresses of its storages."""
-        for index, info in enumerate(self._infos):
-            held = info.loaded_weights
+        self._own(range(len(self._infos)), link_buffer)
+
+    def own_new(self, link_buffer: set[int]) -> None:
+        """Of the layers that were seen to get something since: where that is all that is held, has to be made sure of."""
+        self._own(sorted(self._grown), link_buffer)
+
+    def _own(self, layers: Iterable[int], link_buffer: set[int]) -> None:
+        for index in layers:
+            held = self._infos[index].loaded_weights
             if len(held) == self._clean[index]:
                 continue
             if isinstance(held, _Counted):
                 held.drop_unread(self._clean[index])
             for _, arguments in held[self._clean[index] :]:
-                _clone_arguments(arguments, link_buffer)
+                _clone_arguments(arguments.arguments, link_buffer)
             self._clean[index] = len(held)
+        self._grown.clear()
 
 
 class _Counted(list[Any]):
     """What a layer holds, with how many elements its loaders had copied before each of these: vLLM runs them once to count."""
 
-    def __init__(self, info: Any) -> None:
+    def __init__(self, info: Any, index: int, grown: set[int]) -> None:
         super().__init__()
         self._info = info
+        self._index = index
+        self._grown = grown
         self._before: list[int] = []
 
     def append(self, held: Any) -> None:
         self._before.append(self._info.load_numel)
+        self._grown.add(self._index)
         super().append(held)
 
     def drop_unread(self, start: int) -> None:
@@ -63,18 +77,20 @@ def _is_of_expert(arguments: BoundArguments) -> bool:
     return "expert_id" in arguments.arguments and isinstance(weight, torch.Tensor) and weight.numel() > 1
 
 
-def _clone_arguments(arguments: BoundArguments, link_buffer: set[int]) -> None:
-    def owned(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return value.clone() if _is_in(value, link_buffer) else value
-        if type(value) in (tuple, list):
-            return type(value)(map(owned, value))
-        if type(value) is dict:
-            return {key: owned(entry) for key, entry in value.items()}
-        return value
+def _clone_arguments(values: dict[str, Any], link_buffer: set[int]) -> None:
+    for name, value in values.items():
+        if type(value) not in _PLAIN:
+            values[name] = _owned(value, link_buffer)
 
-    for name, value in arguments.arguments.items():
-        arguments.arguments[name] = owned(value)
+
+def _owned(value: Any, link_buffer: set[int]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone() if _is_in(value, link_buffer) else value
+    if type(value) in (tuple, list):
+        return type(value)(_owned(entry, link_buffer) for entry in value)
+    if type(value) is dict:
+        return {key: _owned(entry, link_buffer) for key, entry in value.items()}
+    return value
 
 
 def _is_in(tensor: torch.Tensor, link_buffer: set[int]) -> bool:

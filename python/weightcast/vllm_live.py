@@ -13,7 +13,7 @@ from .live_digests import LiveState, Model, forget
 from .live_tensors import Probes, Walks
 from .messages import Installed
 from .vllm_place import captures_graphs, place_of
-from .vllm_reload import Target
+from .vllm_reloadable import Target
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")

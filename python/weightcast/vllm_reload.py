@@ -8,14 +8,15 @@ copies the result into the tensors that kernels and captured CUDA graphs read.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
+from .buckets import Bucket, Pair
 from .errors import ModelNotReloadable, WeightcastError
 from .kept_parts import KeptParts
 from .live_tensors import Walks
@@ -24,25 +25,15 @@ from .vllm_derived import DerivedTensors, renew_combined_gates
 from .vllm_experts import check_experts
 from .vllm_held import HeldTensors
 from .vllm_mtp import partial_loads
+from .vllm_reloadable import Target, check_layers, tied_head
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
 
-Weights = list[tuple[str, torch.Tensor]]
+Weights = list[Pair]
 
+_PROCESS = "process_weights_after_loading"
 _LAYERWISE = "vllm.model_executor.model_loader.reload.layerwise"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A model that an update writes."""
-
-    which: str
-    """`target` or `draft`, for messages."""
-    model: Any
-    model_config: Any
-    required: bool = True
-    """A draft model may have no tensors in the checkpoint; then it is left as it is."""
 
 
 class LayerwiseReload:
@@ -63,12 +54,13 @@ class LayerwiseReload:
         # Without the layers that a draft model shares with its target, which are the target's to load.
         self._own = self._infos
         self._held = HeldTensors(self._infos)
+        self._lent: set[int] = set()
         self._under_way = False
         self._tied_head: Any | None = None
         self._derived = DerivedTensors(target.model, walks)
         self._end_what_is_under_way()
-        _check_layers(target, self._layers, self._infos)
-        self._tied_head = _tied_head(target)
+        check_layers(target, self._layers, self._infos)
+        self._tied_head = tied_head(target)
         self._coverage = self._coverage_to_check()
 
     def begin(self) -> None:
@@ -78,29 +70,55 @@ class LayerwiseReload:
         self._held.begin()
 
     def load(self, weights: Weights) -> None:
-        """Nothing reads the memory of `weights` any more once this has returned or raised."""
+        """And the buckets that follow, if `weights` is one that others may follow. Nothing reads the memory of any of them any
+        more once this has returned or raised."""
+        self._lent = _lent_for(weights)
+        given = self._each(weights) if isinstance(weights, Bucket) and weights.following else weights
         with self._processing_on_its_device(), self._parts.watch(), partial_loads():
-            self._target.model.load_weights(weights)
-        lent = (tensor for _, tensor in weights if self._parts.is_lent(tensor))
+            self._target.model.load_weights(given)
         # Layers that are not whole hold on to what they were given; the link buffer is about to be overwritten.
-        self._held.own({tensor.untyped_storage().data_ptr() for tensor in lent})
+        self._held.own(self._lent)
+
+    def _each(self, bucket: Bucket | None) -> Iterator[Pair]:
+        """In one call, as models load when the engine starts: what each call does once takes them longer than a tensor."""
+        while bucket is not None:
+            yield from bucket.each()
+            bucket = self._following(bucket)
+
+    def _following(self, bucket: Bucket) -> Bucket | None:
+        self._held.own_new(self._lent)
+        following = bucket.following() if bucket.following else None
+        if following is not None:
+            self._lent = _lent_for(following)
+        return following
 
     @contextlib.contextmanager
     def _processing_on_its_device(self) -> Iterator[None]:
         """A layer that is whole makes tensors on the default device, of which torch asks Python in every operation: half the
-        time that a tensor takes. So it is set for that alone; loaders make no tensors. What it reads was read before, when
-        loaders were run to count; and compiled functions do not run as such while reads are watched."""
-        process = self._layerwise._layerwise_process
+        time that a tensor takes. So it is set for that alone; loaders make no tensors, neither now nor when they are run again
+        for the whole layer. What that reads was read before; and compiled functions do not run as such while reads are watched."""
+        layerwise = self._layerwise
+        materialize, process = layerwise.materialize_layer, layerwise._layerwise_process
+        methods: dict[int, tuple[Any, Any]] = {}
 
-        def on_its_device(layer: Any, info: Any) -> Any:
-            with self._device, self._parts.unwatched():
+        def processed(layer: Any, info: Any) -> Any:
+            method = getattr(layer, "quant_method", None)
+            if id(method) not in methods and hasattr(method, _PROCESS) and hasattr(method, "__dict__"):
+                methods[id(method)] = method, vars(method).get(_PROCESS)
+                setattr(method, _PROCESS, _on(self._device, getattr(method, _PROCESS)))
+            with self._parts.unwatched():
                 return process(layer, info)
 
-        self._layerwise._layerwise_process = on_its_device
+        layerwise.materialize_layer = _on(self._device, materialize)
+        layerwise._layerwise_process = processed
         try:
             yield
         finally:
-            self._layerwise._layerwise_process = process
+            layerwise.materialize_layer, layerwise._layerwise_process = materialize, process
+            for method, own in methods.values():
+                delattr(method, _PROCESS)
+                if own is not None:
+                    setattr(method, _PROCESS, own)
 
     def finish(self) -> bool:
         """Whether the model took any of the weights."""
@@ -244,8 +262,8 @@ def check_reloadable(target: Target) -> None:
     if layerwise is None:
         return
     layers = list(target.model.modules())
-    _check_layers(target, layers, [layerwise.get_layerwise_info(layer) for layer in layers])
-    _tied_head(target)
+    check_layers(target, layers, [layerwise.get_layerwise_info(layer) for layer in layers])
+    tied_head(target)
 
 
 def is_layerwise() -> bool:
@@ -265,6 +283,7 @@ def _layerwise() -> Any | None:
         "get_layerwise_info",
         "_place_kernel_tensors",
         "_layerwise_process",
+        "materialize_layer",
     )
     lacking = [name for name in needed if not hasattr(layerwise, name)]
     if lacking:
@@ -274,46 +293,22 @@ def _layerwise() -> Any | None:
     return layerwise
 
 
-def _check_layers(target: Target, layers: Sequence[Any], infos: Sequence[Any]) -> None:
-    """`infos`: vLLM's records of the layers. Raises ModelNotReloadable."""
-    recorded = any(any(info.restore_metadata) for info in infos)
-    if not recorded and next(target.model.parameters(), None) is not None:
-        raise ModelNotReloadable(
-            f"vLLM has no record of how the {target.which} model was created, so it cannot reload it "
-            "in place; start the engine with another --load-format"
-        )
-    if any(map(_is_packed_once, layers)):
-        raise ModelNotReloadable(
-            f"vLLM packs the {target.which} model's experts for the CPU when it starts, and never again"
-        )
+def _on(device: torch.device, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def on_device(*values: Any, **named: Any) -> Any:
+        with device:
+            return function(*values, **named)
+
+    return on_device
+
+
+def _lent_for(weights: Weights) -> set[int]:
+    """Addresses of storages that are the model's no longer than until it is told so."""
+    if isinstance(weights, Bucket):
+        return {weights.lent}
+    return {tensor.untyped_storage().data_ptr() for _, tensor in weights}
 
 
 def _is_under_way(info: Any) -> bool:
     """Whether a layer waits for weights, and its tensors from before lie aside. One that is whole has been processed."""
     return info.load_numel_total is not None and info.kernel_tensors is not None
-
-
-def _tied_head(target: Target) -> Any | None:
-    """A head that is a layer of its own around the embedding's weight. Raises ModelNotReloadable for one with its own."""
-    model = target.model
-    head = getattr(model, "lm_head", None)
-    weight = getattr(head, "weight", None)
-    is_tied = getattr(target.model_config.hf_text_config, "tie_word_embeddings", False)
-    is_embedding = [layer for _, layer in model.named_modules(remove_duplicate=False)].count(head) > 1
-    if weight is None or not is_tied or is_embedding:
-        return None
-    others = (layer for layer in model.modules() if layer is not head)
-    is_shared = any(weight is parameter for layer in others for parameter in layer._parameters.values())
-    if not is_shared or type(head.quant_method).__name__ != "UnquantizedEmbeddingMethod":
-        raise ModelNotReloadable(
-            f"the {target.which} model ties its word embeddings, but its lm_head holds a copy in a form of its own, "
-            "which vLLM's reload leaves as it was"
-        )
-    return head
-
-
-def _is_packed_once(layer: Any) -> bool:
-    """Experts on the CPU: their kernel keeps a packed copy, which a reload does not renew."""
-    if getattr(getattr(layer, "quant_method", None), "moe_kernel", None) is None:
-        return False
-    return all(parameter.device.type == "cpu" for parameter in layer.parameters())

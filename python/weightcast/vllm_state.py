@@ -15,7 +15,8 @@ from .messages import PROTOCOL_VERSION
 from .vllm_drafts import draft_apart, drafts_of, refusal_of_draft, target_of
 from .vllm_experts import check_experts, share_of_experts
 from .vllm_live import refuse_moved_experts
-from .vllm_reload import Target, check_reloadable, is_layerwise
+from .vllm_reload import check_reloadable, is_layerwise
+from .vllm_reloadable import Target
 from .vllm_update import refuse_if_asleep
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.

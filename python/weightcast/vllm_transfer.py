@@ -28,7 +28,7 @@ from .messages import check_protocol
 from .receive import DEFAULT_SILENCE_SECONDS, ReceivedWeights
 from .vllm_answers import answer_of, answer_to_update, survey_worker
 from .vllm_drafts import NONE_APART, check_draft, drafts_of
-from .vllm_reload import Target
+from .vllm_reloadable import Target
 from .vllm_state import state_of
 from .vllm_update import install_weights, refuse_if_asleep
 

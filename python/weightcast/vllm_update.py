@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import zmq
 
+from .buckets import apart
 from .errors import EngineAsleep, WeightcastError
 from .installed_versions import is_changing, is_installed
 from .kept_parts import KeptParts
@@ -20,7 +21,8 @@ from .receive import ReceivedWeights, receive_weights
 from .survey import send_survey
 from .vllm_drafts import check_draft
 from .vllm_live import LiveModels, refuse_moved_experts, walks_of
-from .vllm_reload import Target, Weights, reload_of
+from .vllm_reload import Weights, reload_of
+from .vllm_reloadable import Target
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
@@ -73,6 +75,11 @@ class ModelUpdate:
         with self._configured():
             self._live.begin(is_asked=request.installed)
 
+    @property
+    def one_call(self) -> bool:
+        """Whether a bucket is loaded in one call with those that follow: one model alone can take them."""
+        return len(self._reloads) == 1 and self._reloads[0].kind == "layerwise"
+
     def load(self, weights: Weights) -> None:
         with self._undone_if_it_fails():
             if not self._begun:
@@ -83,7 +90,7 @@ class ModelUpdate:
                         reload.begin()
             with self._configured():
                 for reload in self._reloads:
-                    reload.load(weights)
+                    reload.load(weights if self.one_call else apart(weights))
 
     def finish(self) -> None:
         """Runs the post-hook. Raises ParametersMissing, and WeightcastError where no tensor was taken."""
@@ -160,6 +167,7 @@ def install_weights(
             begin=update.begin,
             installed=update.installed,
             parts=update.parts,
+            one_call=update.one_call,
             silence_seconds=silence_seconds,
         )
         report = update.report()

@@ -3,11 +3,13 @@ import { describe, PeerLostError, type WeightcastError } from '../../src/errors.
 import type { ClusterStatus } from '../../src/index.ts';
 import { isRunning } from '../../src/processes/is-running.ts';
 import { processesWith } from './census.ts';
-import { type RealFault, type Scene, touchedBy, type Victim } from './faults.ts';
+import type { RealFault, Scene, Victim } from './faults.ts';
 import { type FaultFleet, rankOf, silenceSeconds } from './fleet.ts';
+import { beforeFault } from './harness-error.ts';
 import { brokenInvariants } from './invariants.ts';
 import { leaksOf, type Settled } from './leaks.ts';
 import { type CheckpointName, checkpoints, passing, type RealMoment, reached, updateAll } from './moments.ts';
+import { touchedBy } from './real-faults.ts';
 import { answerOf, messageOf, type Outcome, Watched } from './watched.ts';
 
 /** What became of one cell of the matrix of real processes. Milliseconds from the fault on; null: never. */
@@ -46,6 +48,8 @@ export class Cell {
   #supervisor = 0;
   /** The process that waits at the moment. */
   #held: number | null = null;
+  /** That of the other host, where it is the victim. */
+  #agent = 0;
   #at = 0;
   /** To the request, or to the status that was asked for when idle. */
   #answer: Outcome | null = null;
@@ -61,7 +65,8 @@ export class Cell {
     const fleet = this.#fleet;
     const registered = (await fleet.owner.call('status')).checkpoints;
     const failedBefore = this.#failedRequests();
-    const request = await this.#reach(checkpoint);
+    const request = await beforeFault(() => this.#reach(checkpoint));
+    await this.#inject();
     const detection = this.#detect(request);
     const returned = new AbortController();
     const back = this.#back(returned.signal);
@@ -75,6 +80,11 @@ export class Cell {
         ...(await brokenInvariants(fleet, this.#before, touchedBy(this.#fault, this.#when))),
       );
     const { recovered, names } = await this.#recover(other(checkpoint));
+    // The cells that follow begin with all processes.
+    if (this.#fault.victim === 'agent' && recovered !== null) {
+      await fleet.agent(reachMilliseconds);
+      await sleep(againMilliseconds);
+    }
     returned.abort();
     const lost = registered.filter(
       ({ checkpoint: name }) => names?.includes(name) === false && name !== passing.name,
@@ -102,7 +112,7 @@ export class Cell {
     return !diesWithOwner && this.#when !== 'start' && this.#when !== 'stopping';
   }
 
-  /** Begins the request, and injects the fault when its moment has come. Null: there is no request. */
+  /** Begins the request, and resolves when the moment of the fault has come. Null: there is no request. */
   async #reach(checkpoint: CheckpointName): Promise<Watched | null> {
     const fleet = this.#fleet;
     const { prepare, hold, begin } = reached[this.#when];
@@ -117,13 +127,18 @@ export class Cell {
     const request = work === null ? null : new Watched(work);
     const fired = order === null ? null : await this.#untilFired(request);
     if (this.#when === 'start') this.#supervisor = await fleet.owner.call('supervisorPid');
-    this.#at = this.#fault.order === undefined ? Date.now() : fired!.at;
-    this.#held = this.#fault.order === undefined ? (fired?.pid ?? null) : null;
+    if (this.#fault.order === undefined) this.#held = fired?.pid ?? null;
+    else this.#at = fired!.at;
+    if (this.#fault.victim === 'agent') this.#agent = await fleet.agent(reachMilliseconds);
+    return request;
+  }
+
+  async #inject(): Promise<void> {
+    if (this.#fault.order === undefined) this.#at = Date.now();
     await this.#fault.inject?.(this.#scene);
     const { victim, stops } = this.#fault;
     const staysStopped = stops === true && victim !== null && this.#pidOf(victim) === this.#held;
     if (this.#held !== null && !staysStopped) send(this.#held, 'SIGCONT');
-    return request;
   }
 
   async #untilFired(request: Watched | null) {
@@ -154,6 +169,8 @@ export class Cell {
         return this.#fleet.owner.pid;
       case 'supervisor':
         return this.#supervisor;
+      case 'agent':
+        return this.#agent;
       case 'feeds':
         return rank(rankOf.a);
       case 'receives':
@@ -167,6 +184,7 @@ export class Cell {
 
   /** Milliseconds until something shows it. */
   async #detect(request: Watched | null): Promise<number | null> {
+    if (this.#fault.limit === 'unseen') return null;
     const end = Date.now() + unboundedMilliseconds;
     const { owner } = this.#fleet;
     const losses = owner.lost.length;
@@ -193,6 +211,7 @@ export class Cell {
   async #back(ended: AbortSignal): Promise<number | null> {
     const { owner } = this.#fleet;
     const { victim, limit } = this.#fault;
+    if (victim === 'agent') return this.#agentBack(ended);
     const rank = victim === 'feeds' ? rankOf.a : victim === 'receives' ? rankOf.c : null;
     const before = this.#before?.ranks.find((one) => one.rank === rank)?.pid ?? null;
     const isReplaced = limit === 'death' || limit === 'silence';
@@ -205,6 +224,14 @@ export class Cell {
       const now = status?.ranks.find((one) => one.rank === rank);
       if (now?.state === 'ready' && now.pid !== before) return Date.now() - this.#at;
       await sleep(pollMilliseconds);
+    }
+    return null;
+  }
+
+  async #agentBack(ended: AbortSignal): Promise<number | null> {
+    while (!ended.aborted) {
+      if (this.#fleet.agents().some((pid) => pid !== this.#agent)) return Date.now() - this.#at;
+      await sleep(againMilliseconds);
     }
     return null;
   }

@@ -40,7 +40,8 @@ function environmentOf(pid: string): string {
   return contentOf(`/proc/${pid}/environ`);
 }
 
-function contentOf(path: string): string {
+/** Nothing of one that has ended. */
+export function contentOf(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch {

@@ -6,7 +6,7 @@ import { type SimulatedCell, secondsOf } from './simulated.ts';
 
 /** docs/failures.md. */
 export function documentOf(
-  simulated: readonly SimulatedCell[],
+  simulated: string,
   real: readonly RealOutcome[],
   leftOut: readonly string[],
 ): string {
@@ -16,7 +16,19 @@ Made by \`npm run test:faults -- --real --write docs/failures.md\`, which may ru
 they were measured last.
 
 ${realPart(real, leftOut)}
-## Simulated clusters
+${simulated}`;
+}
+
+const simulatedTitle = '## Simulated clusters';
+
+/** That part of an earlier document; null if it has none. */
+export function simulatedPartIn(document: string): string | null {
+  const start = document.indexOf(`\n${simulatedTitle}\n`);
+  return start < 0 ? null : document.slice(start + 1);
+}
+
+export function simulatedPart(simulated: readonly SimulatedCell[]): string {
+  return `${simulatedTitle}
 
 The actors are the real ones, what is around them is simulated, and seconds are virtual. They show which deadlines bound
 what, not how fast a machine is. Six ranks on three hosts; two instances share the first host, one is on each of the others,
@@ -128,10 +140,9 @@ function withLimit(milliseconds: number | null, limit: number | null): string {
   return `${shown} (${secondsOf(limit, 1)})`;
 }
 
-const knownReasons = `- A rank or an engine that ends while an engine is being paused: the pause that was given up may still take effect, so the
-  engine is asked for its state for another 5 s before the update is answered.
-- An HTTP server that is stopped: the update call has no deadline of its own but the update's. In the rows without a load
-  5 s more were waited for a worker that hangs.
-- An owner that dies: its supervisor resumes the engines and ends the ranks before it ends itself, in one or two seconds.
-- A network that is silent while an engine is to be resumed: the update is answered when the resume has failed; the engine is
-  resumed when it answers again, and is said to be paused until then.`;
+const knownReasons = `- An engine that is down, or whose HTTP server does not answer, when an update begins: it may be starting, and is waited for
+  during half of the update's time (\`timeoutMilliseconds\`).
+- A rank that hangs at its start: the deadline of a start, here 20 s, by default 60 s (\`startTimeoutMilliseconds\`), and what
+  it gets to end by itself; the same for a host that is cut off then.
+- An owner that dies: its supervisor resumes the engines and ends the ranks before it ends itself. While engines are asked to
+  pause it takes two seconds more, as an answer that is due may still take effect.`;

@@ -1,13 +1,13 @@
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, readdirSync, renameSync, rmSync, truncateSync } from 'node:fs';
+import { copyFileSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type FaultFleet, type InstanceName, instanceNames } from './fleet.ts';
+import type { FaultFleet } from './fleet.ts';
 import { passing, type RealMoment, realMoments } from './moments.ts';
 import { freeSharedMemory, hasOwnSharedMemory } from './own-shared-memory.ts';
 
 /** Processes that a fault of the matrix can hit. */
-export type Victim = 'owner' | 'supervisor' | 'feeds' | 'receives' | 'worker' | 'http';
+export type Victim = 'owner' | 'supervisor' | 'agent' | 'feeds' | 'receives' | 'worker' | 'http';
 
 /** Where a fault is to happen. */
 export interface Scene {
@@ -15,8 +15,8 @@ export interface Scene {
   pidOf(victim: Victim): number;
 }
 
-/** What limits of issue 12 a fault falls under. */
-export type LimitKind = 'death' | 'silence' | 'engine' | 'none';
+/** What limits of issue 12 a fault falls under. `unseen`: what goes on without it shows nothing of it. */
+export type LimitKind = 'death' | 'silence' | 'unseen' | 'engine' | 'none';
 
 export interface RealFault {
   readonly who: string;
@@ -37,15 +37,12 @@ export interface RealFault {
   readonly harmsRequests?: boolean;
 }
 
-const only = (moments: readonly RealMoment[], why: string): RealFault['impossible'] =>
+export const only = (moments: readonly RealMoment[], why: string): RealFault['impossible'] =>
   Object.fromEntries(
     realMoments.filter((moment) => !moments.includes(moment)).map((moment) => [moment, why]),
   );
-const not = (moments: readonly RealMoment[], why: string): RealFault['impossible'] =>
+export const not = (moments: readonly RealMoment[], why: string): RealFault['impossible'] =>
   Object.fromEntries(moments.map((moment) => [moment, why]));
-
-const receiving: readonly RealMoment[] = ['join: start', 'joining'];
-const nothingReceived = only(receiving, 'it receives nothing from another host then');
 
 function signal(scene: Scene, victim: Victim, name: NodeJS.Signals): void {
   try {
@@ -55,43 +52,55 @@ function signal(scene: Scene, victim: Victim, name: NodeJS.Signals): void {
   }
 }
 
-const names = { owner: 'owner', supervisor: 'supervisor', feeds: 'rank-0', receives: 'rank-2' } as const;
-const words: Readonly<Record<Victim, string>> = {
+const names = {
   owner: 'owner',
   supervisor: 'supervisor',
+  agent: 'agent',
+  feeds: 'rank-0',
+  receives: 'rank-2',
+} as const;
+export const words: Readonly<Record<Victim, string>> = {
+  owner: 'owner',
+  supervisor: 'supervisor',
+  agent: 'agent of another host',
   feeds: 'rank that feeds',
   receives: 'rank that receives',
   worker: 'engine worker',
   http: "engine's HTTP server",
 };
 
-function killed(victim: Victim, impossible: RealFault['impossible'] = {}): RealFault {
+function limitOf(victim: Victim, usual: 'death' | 'silence'): LimitKind {
+  if (victim === 'agent') return 'unseen';
+  return victim === 'worker' || victim === 'http' ? 'engine' : usual;
+}
+
+export function killed(victim: Victim, impossible: RealFault['impossible'] = {}): RealFault {
   return {
     who: words[victim],
     how: 'SIGKILL',
     victim,
     impossible,
-    limit: victim === 'worker' || victim === 'http' ? 'engine' : 'death',
+    limit: limitOf(victim, 'death'),
     harmsRequests: victim === 'worker' || victim === 'http',
     inject: (scene) => signal(scene, victim, 'SIGKILL'),
   };
 }
 
-function stopped(victim: Victim, impossible: RealFault['impossible'] = {}): RealFault {
+export function stopped(victim: Victim, impossible: RealFault['impossible'] = {}): RealFault {
   return {
     who: words[victim],
     how: 'SIGSTOP',
     victim,
     stops: true,
     impossible,
-    limit: victim === 'worker' || victim === 'http' ? 'engine' : 'silence',
+    limit: limitOf(victim, 'silence'),
     inject: (scene) => signal(scene, victim, 'SIGSTOP'),
     heal: (scene) => signal(scene, victim, 'SIGCONT'),
   };
 }
 
 /** From within, at its next turn. */
-function within(
+export function within(
   victim: keyof typeof names,
   how: string,
   action: string,
@@ -102,7 +111,7 @@ function within(
     how,
     victim,
     impossible,
-    limit: 'death',
+    limit: limitOf(victim, 'death'),
     inject: (scene) => {
       scene.fleet.orders.give(`${names[victim]}:signal:${action}`);
       signal(scene, victim, 'SIGUSR2');
@@ -113,7 +122,7 @@ function within(
 const withoutDescriptors = 2_000;
 
 /** For a time; what it meets then comes right only afterwards. */
-function exhausted(victim: 'supervisor' | 'feeds'): RealFault {
+export function exhausted(victim: 'supervisor' | 'feeds'): RealFault {
   return {
     ...within(victim, 'no descriptors', `descriptors=${withoutDescriptors}`),
     limit: 'none',
@@ -124,7 +133,7 @@ function exhausted(victim: 'supervisor' | 'feeds'): RealFault {
 }
 
 /** At a call, which is what the moment is. */
-function atCall(
+export function atCall(
   who: string,
   how: string,
   order: string,
@@ -139,7 +148,7 @@ function atCall(
 const roomBytes = 2 ** 20;
 const filler = '/dev/shm/filler';
 
-const fullSharedMemory: RealFault = {
+export const fullSharedMemory: RealFault = {
   who: '/dev/shm',
   how: 'full',
   victim: null,
@@ -153,7 +162,7 @@ const fullSharedMemory: RealFault = {
   heal: () => rmSync(filler, { force: true }),
 };
 
-function brokenFile(how: string, harm: (file: string) => void): RealFault {
+export function brokenFile(how: string, harm: (file: string) => void): RealFault {
   const find = async ({ fleet }: Scene) => {
     const directory = await fleet.model(passing.seed);
     const name = readdirSync(directory).find((one) => one.endsWith('.safetensors'))!;
@@ -175,126 +184,4 @@ function brokenFile(how: string, harm: (file: string) => void): RealFault {
       if (found !== null) renameSync(found.copy, found.file);
     },
   };
-}
-
-const noEngine = not(['start', 'join: start', 'stopping'], 'engines are asked for nothing then');
-
-/** What the matrix of real processes injects. */
-export const realFaults: readonly RealFault[] = [
-  killed('owner'),
-  stopped('owner'),
-  within('owner', 'exit', 'exit'),
-  within('owner', 'exception', 'throw'),
-  killed('supervisor'),
-  stopped('supervisor'),
-  within('supervisor', 'exit', 'exit'),
-  within('supervisor', 'exception', 'throw'),
-  exhausted('supervisor'),
-  killed('feeds'),
-  stopped('feeds'),
-  within('feeds', 'exit', 'exit'),
-  within('feeds', 'exception', 'throw'),
-  exhausted('feeds'),
-  atCall(
-    words.feeds,
-    'refused allocation',
-    'rank-0:device-allocate:refuse',
-    'opening',
-    'no slots are allocated then',
-  ),
-  atCall(
-    words.feeds,
-    'refused host memory',
-    'rank-0:segments-load:refuse',
-    'registration',
-    'no segment is created then',
-  ),
-  killed('receives', nothingReceived),
-  stopped('receives', nothingReceived),
-  within('receives', 'exit', 'exit', nothingReceived),
-  within('receives', 'exception', 'throw', nothingReceived),
-  atCall(
-    words.receives,
-    'refused host memory',
-    'rank-2:segments-create:refuse',
-    'joining',
-    'no segment is created then',
-  ),
-  atCall(words.receives, 'lost connection', 'rank-2:fabric-read:throw@2', 'joining', 'it reads nothing then'),
-  killed('worker', noEngine),
-  stopped('worker', noEngine),
-  atCall(
-    words.worker,
-    'exception',
-    'rank-0:link-load:throw@3',
-    'streaming',
-    'a worker is asked for nothing then',
-    'engine',
-  ),
-  atCall(
-    words.worker,
-    'corrupted answer',
-    'rank-0:link-finish:corrupt',
-    'finishing',
-    'it says nothing of weights then',
-    'engine',
-  ),
-  killed('http', noEngine),
-  stopped('http', noEngine),
-  atCall(
-    words.http,
-    'refuses the pause',
-    'supervisor:engine-pause:throw',
-    'pausing',
-    'nothing of the kind is asked then',
-    'engine',
-  ),
-  atCall(
-    words.http,
-    'refuses the update',
-    'supervisor:engine-update:throw',
-    'streaming',
-    'nothing of the kind is asked then',
-    'engine',
-  ),
-  atCall(
-    words.http,
-    'refuses to resume',
-    'supervisor:engine-resume:throw',
-    'resuming',
-    'nothing of the kind is asked then',
-    'engine',
-  ),
-  {
-    who: 'network between hosts',
-    how: 'silent packet loss',
-    victim: null,
-    limit: 'silence',
-    impossible: {},
-    inject: ({ fleet }) => fleet.network!.silence(0),
-    heal: ({ fleet }) => fleet.network!.mend(0),
-    harmsRequests: true,
-  },
-  brokenFile('truncated file', (file) => truncateSync(file, 2 ** 20)),
-  brokenFile('file is gone', (file) => rmSync(file)),
-  fullSharedMemory,
-];
-
-/** The instances that a fault may break. */
-export function touchedBy({ who, victim }: RealFault, when: RealMoment): readonly InstanceName[] {
-  switch (victim) {
-    case 'supervisor':
-      // Whoever finds an update half done cannot know which of its weights are whole.
-      return instanceNames;
-    case 'feeds':
-      return ['a'];
-    case 'receives':
-      return ['c'];
-    case 'worker':
-    case 'http':
-      return when === 'joining' ? ['c'] : ['a'];
-    default:
-      // A call fails for rank 0, or for the engine that is asked first.
-      return who.startsWith('network') || who.startsWith('/dev/shm') ? ['c'] : instanceNames;
-  }
 }

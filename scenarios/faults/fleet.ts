@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { request } from 'undici';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import type { ClusterOptions, InstanceOptions } from '../../src/index.ts';
@@ -12,7 +13,7 @@ import { ampleMemory } from '../model.ts';
 import { writeQwen3Model } from '../qwen3-model.ts';
 import { type RunningEngine, startReferenceEngine } from '../reference-engine/index.ts';
 import { verifyWeights } from '../verify-weights.ts';
-import { processesWith } from './census.ts';
+import { commandOf, contentOf, processesWith } from './census.ts';
 import { FaultOrders } from './orders.ts';
 import { Owner } from './owner.ts';
 
@@ -23,6 +24,7 @@ const startMilliseconds = 20_000;
 const stopMilliseconds = 20_000;
 /** Ranks whose supervisor has died, and whose owner too, end after this. */
 const orphanMilliseconds = 5_000;
+const pollMilliseconds = 50;
 const far = 'far';
 
 /** By instance, its rank. Two of them share this host; the third is on another one, in a network namespace where there can be one. */
@@ -126,6 +128,20 @@ export class FaultFleet {
     }
   }
 
+  /** Those of the other host: one, but for a moment when another one takes its place. */
+  agents(): number[] {
+    return processesWith(this.mark).filter((pid) => commandOf(pid).includes('agent-process'));
+  }
+
+  /** The one of the other host, as soon as there is one that a signal can reach. */
+  async agent(milliseconds: number): Promise<number> {
+    for (const end = Date.now() + milliseconds; Date.now() < end; await sleep(pollMilliseconds)) {
+      const [agent] = this.agents().filter(takesOrders);
+      if (agent !== undefined) return agent;
+    }
+    throw new Error(`host ${far} has no agent after ${milliseconds} ms`);
+  }
+
   async resumeEngines(): Promise<void> {
     for (const { endpoint } of this.engines.values()) {
       const answer = await request(`${endpoint}/resume`, { method: 'POST' });
@@ -179,4 +195,10 @@ export class FaultFleet {
     });
     this.engines.set(name, engine);
   }
+}
+
+/** Whether it has got as far as to wait for SIGUSR2, which would end it before. */
+function takesOrders(pid: number): boolean {
+  const [, caught = '0'] = /^SigCgt:\s*(\w+)$/m.exec(contentOf(`/proc/${pid}/status`)) ?? [];
+  return ((BigInt(`0x${caught}`) >> BigInt(constants.signals.SIGUSR2 - 1)) & 1n) === 1n;
 }

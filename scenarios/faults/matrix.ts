@@ -1,8 +1,10 @@
 import { Cell, other, type RealResult } from './cell.ts';
-import { type RealFault, realFaults } from './faults.ts';
+import type { RealFault } from './faults.ts';
 import { FaultFleet } from './fleet.ts';
+import { beforeFault } from './harness-error.ts';
 import { type Settled, settledFleet } from './leaks.ts';
 import { type CheckpointName, checkpoints, type RealMoment, realMoments, updateAll } from './moments.ts';
+import { realFaults } from './real-faults.ts';
 
 export interface RealCell {
   readonly fault: RealFault;
@@ -15,7 +17,8 @@ export interface RealCell {
 export function realCells(whyNoNetwork: string | undefined): RealCell[] {
   return realMoments.flatMap((when) =>
     realFaults.map((fault) => {
-      const isOfNetwork = fault.who.startsWith('network');
+      // Only another host has an agent.
+      const isOfNetwork = fault.who.startsWith('network') || fault.victim === 'agent';
       return {
         fault,
         when,
@@ -35,7 +38,7 @@ export class RealMatrix {
   #fleet: FaultFleet | null = null;
   #settled: Settled | null = null;
   #checkpoint: CheckpointName = 'one';
-  /** Of ranks of the cluster that there is now. */
+  /** Of ranks and agents of the cluster that there is now. */
   #deaths = 0;
   /** After so many of them another cluster takes over. */
   readonly #mostDeaths: number;
@@ -47,7 +50,7 @@ export class RealMatrix {
   }
 
   async run({ fault, when }: RealCell): Promise<RealResult> {
-    const fleet = await this.#whole();
+    const fleet = await beforeFault(() => this.#whole());
     const cell = new Cell(fleet, this.#settled!, fault, when);
     this.#checkpoint = other(this.#checkpoint);
     try {
@@ -63,9 +66,9 @@ export class RealMatrix {
     }
   }
 
-  /** A rank that dies again and again is started more and more slowly, which is not what a cell is to show. */
+  /** A rank, or an agent, that dies again and again is started more and more slowly, which is not what a cell is to show. */
   async #countDeaths({ victim, limit }: RealFault): Promise<void> {
-    if (victim !== 'feeds' && victim !== 'receives' && limit !== 'silence') return;
+    if (victim !== 'feeds' && victim !== 'receives' && victim !== 'agent' && limit !== 'silence') return;
     this.#deaths += 1;
     if (this.#deaths < this.#mostDeaths) return;
     this.#deaths = 0;

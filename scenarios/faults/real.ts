@@ -3,6 +3,7 @@ import { describe } from '../../src/errors.ts';
 import { whyNoNamespaces } from '../host-network.ts';
 import type { RealResult } from './cell.ts';
 import { silenceSeconds } from './fleet.ts';
+import { HarnessError } from './harness-error.ts';
 import { type RealCell, RealMatrix, realCells } from './matrix.ts';
 import { circumstances, type MeasuredCell, MeasuredCells } from './measured-cells.ts';
 import { stepMilliseconds } from './moments.ts';
@@ -12,6 +13,8 @@ export interface RealOutcome extends RealCell {
   /** Null if it is impossible, or could not be brought about. */
   readonly result: RealResult | null;
   readonly problems: readonly string[];
+  /** It was not run: what was to come before the fault went wrong. */
+  readonly isUntried: boolean;
   readonly limits: Limits;
   /** What an update took in its run when nothing happened, in milliseconds. */
   readonly usual: number;
@@ -61,6 +64,7 @@ export async function runReal({
   const chosen = new Set(sample === null ? wanted : chosenOf(wanted, sample, seed));
   const matrix = new RealMatrix();
   const cells: RealOutcome[] = [];
+  let done = 0;
   signal.addEventListener('abort', () => void matrix.end());
   try {
     for (const cell of all) {
@@ -71,7 +75,8 @@ export async function runReal({
       }
       const outcome = await runOne(matrix, cell, measured);
       cells.push(outcome);
-      say(`${nameOf(cell)}: ${wordsOf(outcome)}`);
+      done += 1;
+      say(`${done} of ${chosen.size}: ${nameOf(cell)}: ${wordsOf(outcome)}`);
     }
   } finally {
     await matrix.end();
@@ -89,13 +94,20 @@ export function known(cell: RealCell, measured: MeasuredCells): RealOutcome[] {
   const before = measured.get(nameOf(cell));
   if (before === null) return [];
   return [
-    { ...cell, ...before, problems: problemsOf(cell, before.result), limits: limitsOf(cell, before.usual) },
+    {
+      ...cell,
+      ...before,
+      problems: problemsOf(cell, before.result),
+      isUntried: false,
+      limits: limitsOf(cell, before.usual),
+    },
   ];
 }
 
 const nothing = {
   result: null,
   problems: [],
+  isUntried: false,
   limits: { detected: null, answered: null, back: null },
   usual: 0,
   date: null,
@@ -122,9 +134,9 @@ export async function runOne(
     const { usual } = matrix;
     const problems = problemsOf(cell, result);
     if (problems.length === 0) measured.put(nameOf(cell), { result, usual, ...now });
-    return { ...cell, ...now, result, problems, limits: limitsOf(cell, usual), usual };
+    return { ...cell, ...now, result, problems, isUntried: false, limits: limitsOf(cell, usual), usual };
   } catch (error) {
-    return { ...cell, ...nothing, problems: [describe(error)] };
+    return { ...cell, ...nothing, problems: [describe(error)], isUntried: error instanceof HarnessError };
   }
 }
 
@@ -157,6 +169,8 @@ function limitsOf({ fault, when }: RealCell, usual: number): Limits {
         answered: isInUpdate ? silence + 2 * usual + 2_000 : silence,
         back: back && silence + back,
       };
+    case 'unseen':
+      return { detected: null, answered: isInUpdate ? 2 * usual + 2_000 : 1_000, back: null };
     case 'engine':
       return { detected: null, answered: isInUpdate ? stepMilliseconds + 1_000 : null, back: null };
     case 'none':
@@ -168,8 +182,9 @@ export function nameOf({ fault, when }: RealCell): string {
   return `${fault.who}, ${fault.how}, ${when}`;
 }
 
-export function wordsOf({ why, result, problems }: RealOutcome): string {
+export function wordsOf({ why, result, problems, isUntried }: RealOutcome): string {
   if (why !== undefined) return `impossible: ${why}`;
+  if (isUntried) return `NOT RUN, as the harness failed before the fault: ${problems.join('; ')}`;
   if (result === null) return `FAILED: ${problems.join('; ')}`;
   const { detected, answer, answered, back = null, recovered, message } = result;
   return [

@@ -1,21 +1,15 @@
 import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
-import { describe, toWire, UsageError } from '../../src/errors.ts';
-import { createLog } from '../../src/observe/log.ts';
+import { describe, UsageError } from '../../src/errors.ts';
 import { parseConfiguration } from '../../src/processes/configuration.ts';
-import { takeLifeline } from '../../src/processes/lifeline.ts';
+import { runChild, tell } from './child.ts';
 import { type EngineConfiguration, engineConfiguration } from './configuration.ts';
 import { ReferenceEngine } from './engine.ts';
 import { createServer } from './routes.ts';
 import type { ServerMessage } from './worker-protocol.ts';
 
 /** The process of the engine's HTTP server, the parent of its workers. It ends when its parent releases it. */
-
-function tell(message: ServerMessage): void {
-  // The parent may have ended already; then standard input has ended too.
-  if (process.connected) process.send!(message, () => {});
-}
 
 async function listen(server: FastifyInstance, { host, port }: EngineConfiguration): Promise<string> {
   try {
@@ -36,7 +30,7 @@ async function serve(configuration: EngineConfiguration, released: Promise<void>
   try {
     const endpoint = await listen(server, configuration);
     const { workers } = engine.workers;
-    tell({
+    tell<ServerMessage>({
       type: 'ready',
       endpoint,
       deviceUuids: workers.map(({ deviceUuid }) => deviceUuid),
@@ -49,23 +43,4 @@ async function serve(configuration: EngineConfiguration, released: Promise<void>
   }
 }
 
-async function main(): Promise<void> {
-  const { configuration, released } = await takeLifeline();
-  try {
-    await serve(
-      parseConfiguration(engineConfiguration, configuration),
-      released.then(() => {}),
-    );
-  } catch (error) {
-    tell({ type: 'failed', error: toWire(error) });
-    await released;
-  }
-}
-
-main().then(
-  () => process.exit(0),
-  (error) => {
-    createLog('engine').error({}, toWire(error).message);
-    process.exit(1);
-  },
-);
+runChild('engine', (given, released) => serve(parseConfiguration(engineConfiguration, given), released));

@@ -57,6 +57,10 @@ function listDirectory(directory: string, entries: readonly string[]): readonly 
   if (files.length === 0) {
     throw new CheckpointError(`${escapeControls(directory)} holds no ${INDEX} and no *.safetensors file`);
   }
+  if (files.every((name) => name.startsWith('adapter_model'))) {
+    const what = `${quoted(files[0]!)}, the adapter of a model, and no weights of one: merge it into its model first`;
+    throw new CheckpointError(`${escapeControls(directory)} holds ${what}`);
+  }
   // Mistral's releases hold the same weights a second time under other names.
   const shards = files.filter((name) => !name.startsWith('consolidated'));
   const chosen = shards.length > 0 ? shards : files;

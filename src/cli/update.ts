@@ -127,7 +127,7 @@ function nameOption(): Option {
 function stepTimeoutOption(): Option {
   return new Option(
     '--step-timeout <seconds>',
-    'time limit of one answer of an engine worker, which copies a bucket or processes the weights (default: 120, and one more per GB)',
+    'time limit of one answer of an engine worker, which copies a bucket or processes the weights, and of a pause other than wait (default: 120, and one more per GB)',
   );
 }
 

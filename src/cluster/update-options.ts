@@ -4,7 +4,7 @@ import { baselineOf, type ProofOptions, proofsAsked } from './proof-options.ts';
 export interface UpdateOptions {
   /** Names of the instances to update. Default: all. */
   readonly instances?: readonly string[];
-  /** Bucket size in bytes. Default: the smallest that keeps link and engine busy, 256 MiB on a GPU. */
+  /** Bucket size in bytes. Default: the smallest that keeps link and engine busy, 256 MiB on a GPU, and twice that for many ranks. */
   readonly bucketBytes?: number;
   /**
    * Names of modules whose tensors the engine fuses within one call, and which therefore share a bucket if they have the
@@ -45,13 +45,14 @@ export interface UpdateOptions {
    */
   readonly parts?: boolean;
   /**
-   * The whole update fails when it takes longer. Cleanup may take another 30 s; paused engines get at least 5 s to
-   * resume. Default: 600,000 (ten minutes).
+   * The whole update fails when it takes longer. Cleanup may take another 30 s; paused engines that are updated get at least
+   * 5 s to resume. Default: 600,000 (ten minutes).
    */
   readonly timeoutMilliseconds?: number;
   /**
-   * How long one answer of an engine worker may take, which copies a bucket, or quantises and packs the weights at the end.
-   * Default: 120,000, and 1,000 more for each GB of the checkpoint, but where several instances are updated at most half of the
+   * How long one answer of an engine worker may take, which copies a bucket, or quantises and packs the weights at the end;
+   * and at most an engine's answer to a pause, unless that is `wait`, to the resume, and to the update once its workers have
+   * everything. Default: 120,000, and 1,000 more for each GB of the checkpoint, but where several instances are updated at most half of the
    * time that the update has, so that one which hangs leaves time for the others.
    */
   readonly stepTimeoutMilliseconds?: number;

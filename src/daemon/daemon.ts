@@ -94,17 +94,14 @@ export class Daemon {
           : new Linger(options.linger, () => service.updates.areRunning, requestStop);
       linger?.watch(app.server);
       ends.unshift(() => linger?.close());
-      let url: string | null = null;
-      if (options.listen !== undefined) {
-        const onServer = (server: Server) => {
-          linger?.watch(server);
-          limit.watch(server);
-        };
-        const tcp = await listenOnTcp(app, options.listen, overTcp, onServer);
-        ends.push(() => closed(tcp));
-        url = urlOf(tcp);
-      }
-      return new Daemon(lock.path, url, stopRequested, end);
+      if (options.listen === undefined) return new Daemon(lock.path, null, stopRequested, end);
+      const onServer = (server: Server) => {
+        linger?.watch(server);
+        limit.watch(server);
+      };
+      const tcp = await listenOnTcp(app, options.listen, overTcp, onServer);
+      ends.push(() => closed(tcp));
+      return new Daemon(lock.path, urlOf(tcp), stopRequested, end);
     } catch (error) {
       await end();
       throw error;

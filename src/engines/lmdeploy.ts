@@ -1,14 +1,7 @@
 import { EngineError } from '../errors.ts';
-import type {
-  CallOptions,
-  EngineClient,
-  EngineUpdate,
-  Readiness,
-  ReportedState,
-  WorldSize,
-} from './engine-client.ts';
-import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
-import { refuseOtherKind } from './engine-identity.ts';
+import type { CallOptions, EngineClient, EngineUpdate, ReportedState, WorldSize } from './engine-client.ts';
+import type { EngineHttpOptions } from './engine-http.ts';
+import { HttpEngine } from './http-engine.ts';
 
 const route = '/update_weights_from_ipc';
 
@@ -29,27 +22,14 @@ interface Status {
  * pause is `POST /sleep`, which aborts requests, moves the weights to host memory and drops the KV cache, and then
  * `POST /wakeup?tags=weights`; the end of a pause wakes up the rest.
  */
-export class LmdeployClient implements EngineClient {
-  readonly #http: EngineHttp;
-
-  /** Throws `UsageError` for an invalid endpoint. */
+export class LmdeployClient extends HttpEngine implements EngineClient {
+  /** Throws `UsageError` for an invalid endpoint. Healthy while it sleeps, too. */
   constructor(options: EngineHttpOptions) {
-    this.#http = new EngineHttp(options);
-  }
-
-  get endpoint(): string {
-    return this.#http.endpoint;
-  }
-
-  /** Healthy while it sleeps, too. */
-  ready(options: CallOptions): Promise<Readiness> {
-    return this.#http.ready('/health', options, (missing) =>
-      refuseOtherKind(this.#http, 'lmdeploy', options, missing),
-    );
+    super('lmdeploy', '/health', options);
   }
 
   async state(options: CallOptions): Promise<ReportedState> {
-    await refuseOtherKind(this.#http, 'lmdeploy', options);
+    await this.refuseOtherKind(options);
     const { unfit, isSleeping, isReady } = await this.#status(options);
     if (unfit !== null)
       throw new EngineError(`engine ${this.endpoint} cannot be updated as it was started: ${unfit}`);
@@ -63,7 +43,7 @@ export class LmdeployClient implements EngineClient {
   }
 
   async worldSize(options: CallOptions): Promise<WorldSize | null> {
-    const said = await this.#http.said(route, options);
+    const said = await this.http.said(route, options);
     const devices = said?.device_uuids;
     if (!Array.isArray(devices) || devices.length === 0) return null;
     return { replica: devices.length, total: devices.length };
@@ -76,24 +56,24 @@ export class LmdeployClient implements EngineClient {
   /** It has one way to pause: requests are aborted. */
   async pause(_mode: unknown, options: CallOptions): Promise<void> {
     if (!(await this.#status(options)).isSleeping)
-      await this.#http.call('POST', '/sleep?level=1', {}, options);
+      await this.http.call('POST', '/sleep?level=1', {}, options);
     const status = await this.#status(options);
     // Started with --empty-init its weights sleep, in device memory all the same.
     if (status.isReady) return;
-    if (status.asleep.includes('weights')) await this.#http.call('POST', '/wakeup?tags=weights', {}, options);
+    if (status.asleep.includes('weights')) await this.http.call('POST', '/wakeup?tags=weights', {}, options);
     const { isReady, message } = await this.#status(options);
     if (!isReady) throw new EngineError(`engine ${this.endpoint} sleeps, and takes no weights: ${message}`);
   }
 
   /** Wakes up all that sleeps: after an update the weights do not. */
   async resume(options: CallOptions): Promise<void> {
-    await this.#http.call('POST', '/wakeup', {}, options);
-    const isSleeping = await this.#http.valueOf('/is_sleeping', 'is_sleeping', options);
+    await this.http.call('POST', '/wakeup', {}, options);
+    const isSleeping = await this.http.valueOf('/is_sleeping', 'is_sleeping', options);
     if (isSleeping === true) throw new EngineError(`engine ${this.endpoint} still sleeps after POST /wakeup`);
   }
 
   update({ links }: EngineUpdate, options: CallOptions): Promise<void> {
-    return this.#http.call('POST', route, { zmq_handles: links }, options);
+    return this.http.call('POST', route, { zmq_handles: links }, options);
   }
 
   /** The pause has dropped the KV cache. */
@@ -112,7 +92,7 @@ export class LmdeployClient implements EngineClient {
   }
 
   async #status(options: CallOptions): Promise<Status> {
-    const said = await this.#http.object('GET', route, null, options);
+    const said = await this.http.object('GET', route, null, options);
     const { ready, message, backend, device_type, checkpoint_engine_version: worker } = said;
     const words = typeof message === 'string' ? message : 'it does not say why';
     const isUnfit = backend !== 'pytorch' || device_type !== 'cuda' || typeof worker !== 'string';
@@ -123,9 +103,5 @@ export class LmdeployClient implements EngineClient {
       asleep: Array.isArray(said.sleeping_tags) ? said.sleeping_tags : [],
       unfit: isUnfit ? words : null,
     };
-  }
-
-  close(): Promise<void> {
-    return this.#http.close();
   }
 }

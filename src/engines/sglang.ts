@@ -8,12 +8,11 @@ import type {
   PauseMode,
   Prompt,
   RankAnswers,
-  Readiness,
   ReportedState,
   WorldSize,
 } from './engine-client.ts';
-import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
-import { refuseOtherKind } from './engine-identity.ts';
+import type { EngineHttpOptions } from './engine-http.ts';
+import { HttpEngine } from './http-engine.ts';
 import { sglangAnswers } from './sglang-answers.ts';
 import { checkProtocol, type WorkersSaid, workersOf } from './workers-said.ts';
 
@@ -32,8 +31,7 @@ export interface SglangClientOptions extends EngineHttpOptions {
  * SGLang's routes. Its workers speak checkpoint-engine's link, or weightcast's if it was started by
  * `python -m weightcast.sglang`.
  */
-export class SglangClient implements EngineClient {
-  readonly #http: EngineHttp;
+export class SglangClient extends HttpEngine implements EngineClient {
   readonly #link: LinkKind;
   readonly #hasDraftModel: boolean;
   /** The last pause has aborted requests, which may still be on their way out. */
@@ -41,30 +39,19 @@ export class SglangClient implements EngineClient {
   /** The last update has flushed the cache. */
   #hasFlushed = false;
 
-  /** Throws `UsageError` for an invalid endpoint. */
+  /**
+   * Throws `UsageError` for an invalid endpoint. Not asked for `/health`: that may generate a token, and so fails while the
+   * engine is paused or updates.
+   */
   constructor(options: SglangClientOptions) {
-    this.#http = new EngineHttp(options);
+    super('sglang', '/ping', options);
     this.#link = options.link ?? 'weightcast';
     this.#hasDraftModel = options.hasDraftModel ?? false;
   }
 
-  get endpoint(): string {
-    return this.#http.endpoint;
-  }
-
-  /** Not `/health`: it may generate a token, and so fails while the engine is paused or updates. */
-  ready(options: CallOptions): Promise<Readiness> {
-    return this.#http.ready('/ping', options, (missing) =>
-      refuseOtherKind(this.#http, 'sglang', options, missing),
-    );
-  }
-
   /** It has no route that says whether it is paused or asleep. */
   async state(options: CallOptions): Promise<ReportedState> {
-    const [version] = await Promise.all([
-      this.#version(options),
-      refuseOtherKind(this.#http, 'sglang', options),
-    ]);
+    const [version] = await Promise.all([this.#version(options), this.refuseOtherKind(options)]);
     return { isPaused: null, isSleeping: null, version };
   }
 
@@ -117,11 +104,11 @@ export class SglangClient implements EngineClient {
 
   async pause(mode: PauseMode, options: CallOptions): Promise<void> {
     this.#aborts = mode === 'abort';
-    await this.#http.call('POST', '/pause_generation', { mode }, options);
+    await this.http.call('POST', '/pause_generation', { mode }, options);
   }
 
   resume(options: CallOptions): Promise<void> {
-    return this.#http.call('POST', '/continue_generation', {}, options);
+    return this.http.call('POST', '/continue_generation', {}, options);
   }
 
   /** Flushes the cache within the update call, if at all: what is computed before has the old weights. */
@@ -130,20 +117,20 @@ export class SglangClient implements EngineClient {
     this.#aborts = false;
     this.#hasFlushed = resetCache;
     const body = { zmq_handles: links, flush_cache: resetCache };
-    await this.#http.call('POST', '/update_weights_from_ipc', body, options);
+    await this.http.call('POST', '/update_weights_from_ipc', body, options);
   }
 
   /** A scheduler that still holds an aborted request when the weights have changed cannot flush its cache, and ends. */
   async #untilIdle(options: CallOptions): Promise<void> {
     for (let tries = 1; ; tries += 1) {
       try {
-        return await this.#http.call('POST', '/flush_cache', null, options);
+        return await this.http.call('POST', '/flush_cache', null, options);
       } catch (error) {
         if (!(error instanceof EngineRefusal)) throw error;
         if (error.status === 404) return;
         if (error.status !== 400 || tries === idleTries) throw error;
       }
-      await this.#http.wait(idleMilliseconds, options.signal);
+      await this.http.wait(idleMilliseconds, options.signal);
     }
   }
 
@@ -152,43 +139,39 @@ export class SglangClient implements EngineClient {
    * the route for that under another name.
    */
   async resetCaches(options: CallOptions): Promise<void> {
-    if (!this.#hasFlushed) await this.#http.call('POST', '/flush_cache', null, options);
+    if (!this.#hasFlushed) await this.http.call('POST', '/flush_cache', null, options);
     const { hicache_storage_backend: storage } = (await this.#serverInfo(options)) ?? {};
     if (typeof storage !== 'string') return;
     try {
-      await this.#http.call('POST', '/hicache/storage-backend/clear', null, options);
+      await this.http.call('POST', '/hicache/storage-backend/clear', null, options);
     } catch (error) {
       if (!(error instanceof EngineRefusal) || error.status !== 404) throw error;
-      await this.#http.call('POST', '/clear_hicache_storage_backend', null, options);
+      await this.http.call('POST', '/clear_hicache_storage_backend', null, options);
     }
   }
 
   /** By its own route, which would abort all requests unless it is told not to. */
   async label(version: string, options: CallOptions): Promise<string | null> {
     const body = { new_version: version, abort_all_requests: false };
-    const hasRoute = await this.#http.tell('/update_weight_version', body, options);
+    const hasRoute = await this.http.tell('/update_weight_version', body, options);
     return hasRoute ? this.#version(options) : null;
   }
 
   answers(prompts: readonly Prompt[], options: CallOptions): Promise<RankAnswers[]> {
-    return sglangAnswers(this.#http, prompts, options);
+    return sglangAnswers(this.http, prompts, options);
   }
 
   /** Older ones have the route under another name. */
   async #version(options: CallOptions): Promise<string | null> {
     const version =
-      (await this.#http.valueOf('/model_info', 'weight_version', options)) ??
-      (await this.#http.valueOf('/get_model_info', 'weight_version', options));
+      (await this.http.valueOf('/model_info', 'weight_version', options)) ??
+      (await this.http.valueOf('/get_model_info', 'weight_version', options));
     return typeof version === 'string' ? version : null;
   }
 
   async #serverInfo(options: CallOptions): Promise<Record<string, unknown> | null> {
     return (
-      (await this.#http.said('/server_info', options)) ?? (await this.#http.said('/get_server_info', options))
+      (await this.http.said('/server_info', options)) ?? (await this.http.said('/get_server_info', options))
     );
-  }
-
-  close(): Promise<void> {
-    return this.#http.close();
   }
 }

@@ -8,12 +8,11 @@ import type {
   PauseMode,
   Prompt,
   RankAnswers,
-  Readiness,
   ReportedState,
   WorldSize,
 } from './engine-client.ts';
-import { EngineHttp, type EngineHttpOptions } from './engine-http.ts';
-import { refuseOtherKind } from './engine-identity.ts';
+import type { EngineHttpOptions } from './engine-http.ts';
+import { HttpEngine } from './http-engine.ts';
 import { vllmAnswers } from './vllm-answers.ts';
 import { askWorkers, callWorkers, isAnswer, WorkerFailure } from './vllm-workers.ts';
 import type { WorkersSaid } from './workers-said.ts';
@@ -41,8 +40,7 @@ export interface VllmClientOptions extends EngineHttpOptions {
 }
 
 /** vLLM's development routes (`VLLM_SERVER_DEV_MODE=1`). */
-export class VllmClient implements EngineClient {
-  readonly #http: EngineHttp;
+export class VllmClient extends HttpEngine implements EngineClient {
   readonly #link: LinkKind;
   readonly #hasDraftModel: boolean;
   /** It has no name for its weights, as it said when it was told one; until it says one, as a newer engine in its place does. */
@@ -50,27 +48,17 @@ export class VllmClient implements EngineClient {
 
   /** Throws `UsageError` if the endpoint is none. */
   constructor(options: VllmClientOptions) {
-    this.#http = new EngineHttp(options);
+    super('vllm', '/health', options);
     this.#link = options.link ?? 'weightcast';
     this.#hasDraftModel = options.hasDraftModel ?? false;
   }
 
-  get endpoint(): string {
-    return this.#http.endpoint;
-  }
-
-  ready(options: CallOptions): Promise<Readiness> {
-    return this.#http.ready('/health', options, (missing) =>
-      refuseOtherKind(this.#http, 'vllm', options, missing),
-    );
-  }
-
   async state(options: CallOptions): Promise<ReportedState> {
     const [isPaused, isSleeping, version] = await Promise.all([
-      this.#http.valueOf('/is_paused', 'is_paused', options),
-      this.#http.valueOf('/is_sleeping', 'is_sleeping', options),
+      this.http.valueOf('/is_paused', 'is_paused', options),
+      this.http.valueOf('/is_sleeping', 'is_sleeping', options),
       this.#version(options),
-      refuseOtherKind(this.#http, 'vllm', options),
+      this.refuseOtherKind(options),
     ]);
     return {
       isPaused: typeof isPaused === 'boolean' ? isPaused : null,
@@ -80,12 +68,12 @@ export class VllmClient implements EngineClient {
   }
 
   async pause(mode: PauseMode, options: CallOptions): Promise<void> {
-    await this.#http.call('POST', `/pause?mode=${mode}`, null, options);
+    await this.http.call('POST', `/pause?mode=${mode}`, null, options);
     await this.#checkPaused(true, 'pause', options);
   }
 
   async resume(options: CallOptions): Promise<void> {
-    await this.#http.call('POST', '/resume', null, options);
+    await this.http.call('POST', '/resume', null, options);
     await this.#checkPaused(false, 'resume', options);
   }
 
@@ -95,31 +83,31 @@ export class VllmClient implements EngineClient {
     const method = updateMethods[this.#link];
     for (let tries = 1; ; tries += 1) {
       try {
-        return await callWorkers(this.#http, method, args, options);
+        return await callWorkers(this.http, method, args, options);
       } catch (error) {
         // Of vLLM's own trainers, which take the steps of a session one by one. Nothing was touched.
         const isBeside = error instanceof WorkerFailure && /already active/.test(error.message);
         if (!isBeside || tries > openTries) throw error;
       }
-      if (tries < openTries) await this.#http.wait(openMilliseconds, options.signal);
+      if (tries < openTries) await this.http.wait(openMilliseconds, options.signal);
       // Whoever leaves one open for longer is gone.
-      else await callWorkers(this.#http, 'weightcast_close_session', [], options);
+      else await callWorkers(this.http, 'weightcast_close_session', [], options);
     }
   }
 
   async label(version: string, options: CallOptions): Promise<string | null> {
     if (this.#isNameless) return null;
     const body = { new_version: version };
-    this.#isNameless = !(await this.#http.tell('/update_weight_version', body, options));
+    this.#isNameless = !(await this.http.tell('/update_weight_version', body, options));
     return this.#isNameless ? null : this.#version(options);
   }
 
   answers(prompts: readonly Prompt[], options: CallOptions): Promise<RankAnswers[]> {
-    return vllmAnswers(this.#http, prompts, options);
+    return vllmAnswers(this.http, prompts, options);
   }
 
   async #version(options: CallOptions): Promise<string | null> {
-    const version = await this.#http.valueOf('/weight_info', 'weight_version', options);
+    const version = await this.http.valueOf('/weight_info', 'weight_version', options);
     if (typeof version !== 'string') return null;
     this.#isNameless = false;
     return version;
@@ -127,7 +115,7 @@ export class VllmClient implements EngineClient {
 
   /** What answers the request may be something between us and the engine. */
   async #checkPaused(expected: boolean, route: string, options: CallOptions): Promise<void> {
-    const isPaused = await this.#http.valueOf('/is_paused', 'is_paused', options);
+    const isPaused = await this.http.valueOf('/is_paused', 'is_paused', options);
     if (isPaused !== !expected) return;
     const says = expected ? 'says that it is not paused' : 'says that it still is paused';
     throw new EngineError(`engine ${this.endpoint} answered POST /${route} with 200, but ${says}`);
@@ -135,28 +123,29 @@ export class VllmClient implements EngineClient {
 
   /**
    * Older engines do not have the caches of multimodal inputs, and ignore the question about external stores. One without
-   * such a store answers it as it does a failure, so it is then asked without.
+   * such a store answers it as it does a failure, so it is asked without that, too.
    */
   async resetCaches(options: CallOptions): Promise<void> {
     // It is not reset while requests use it, and then neither are the others, which do not look.
     await this.#resetPrefixCache(options);
     await Promise.all([
-      this.#http.tryCall('POST', '/reset_mm_cache', null, options),
-      this.#http.tryCall('POST', '/reset_encoder_cache', null, options),
+      this.http.tryCall('POST', '/reset_mm_cache', null, options),
+      this.http.tryCall('POST', '/reset_encoder_cache', null, options),
     ]);
   }
 
   async #resetPrefixCache(options: CallOptions): Promise<void> {
-    try {
-      await this.#http.call('POST', '/reset_prefix_cache?reset_external=true', null, options);
-    } catch (error) {
-      if (!isAnswer(error)) throw error;
-      await this.#http.call('POST', '/reset_prefix_cache', null, options);
-    }
+    const [all, own] = await Promise.allSettled([
+      this.http.call('POST', '/reset_prefix_cache?reset_external=true', null, options),
+      this.http.call('POST', '/reset_prefix_cache', null, options),
+    ]);
+    if (all.status === 'fulfilled') return;
+    if (!isAnswer(all.reason)) throw all.reason;
+    if (own.status === 'rejected') throw own.reason;
   }
 
   async workers(options: CallOptions): Promise<WorkersSaid | null> {
-    const said = this.#link === 'weightcast' ? await askWorkers(this.#http, options) : null;
+    const said = this.#link === 'weightcast' ? await askWorkers(this.http, options) : null;
     if (this.#hasDraftModel) this.#checkDraft(said);
     return said;
   }
@@ -174,17 +163,13 @@ export class VllmClient implements EngineClient {
   async worldSize(options: CallOptions): Promise<WorldSize | null> {
     const [replica, total] = await Promise.all(
       [false, true].map((all) =>
-        this.#http.valueOf(`/get_world_size?include_dp=${all}`, 'world_size', options),
+        this.http.valueOf(`/get_world_size?include_dp=${all}`, 'world_size', options),
       ),
     );
     return isCount(replica) && isCount(total) ? { replica, total } : null;
   }
 
   async survey(address: string, options: CallOptions): Promise<void> {
-    return callWorkers(this.#http, 'weightcast_survey', [address], options);
-  }
-
-  close(): Promise<void> {
-    return this.#http.close();
+    return callWorkers(this.http, 'weightcast_survey', [address], options);
   }
 }

@@ -1,6 +1,7 @@
 import { closeSync, openSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import type { WeightcastError } from '../errors.ts';
 import { NativeError, UsageError } from '../errors.ts';
+import { armNativeFault, type NativePoint } from '../native-bridge/native-faults.ts';
 import { type FaultOrder, parseOrders } from './order.ts';
 import type { ProcessKind } from './points.ts';
 
@@ -67,6 +68,12 @@ export class Faults {
       default:
         return order;
     }
+  }
+
+  /** A call begins whose native work reaches the point a moment later: what is due happens there. */
+  arm(point: NativePoint): void {
+    const order = this.#due(point);
+    if (order !== null) armNativeFault(point, order.action, order.milliseconds);
   }
 
   #due(point: string): FaultOrder | null {

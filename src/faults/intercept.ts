@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asFailure, NativeError, type WeightcastError } from '../errors.ts';
+import type { NativePoint } from '../native-bridge/native-faults.ts';
 import type { Faults } from './faults.ts';
 
 type Failure = (message: string, isRefusal: boolean) => WeightcastError;
@@ -9,6 +10,8 @@ type Method = (...parameters: any[]) => any;
 /** What happens at a call of one method of a port. */
 export interface PointAt {
   readonly point: string;
+  /** Within its native work. */
+  readonly native?: NativePoint;
   /** Default: `NativeError`. */
   readonly failure?: Failure;
   /** Fails as the call itself would: by throwing, or with what it returns. Default: it rejects. */
@@ -41,7 +44,12 @@ export function intercept<T extends object>(
 
 function around(target: object, name: string, faults: Faults, at: PointAt): Method {
   const method = Reflect.get(target, name, target) as Method;
-  const { point, failure = (message: string) => new NativeError(message), result = (same) => same } = at;
+  const {
+    point,
+    native,
+    failure = (message: string) => new NativeError(message),
+    result = (same) => same,
+  } = at;
   const fail = at.fail ?? ((error: WeightcastError) => Promise.reject(error));
   return (...parameters) => {
     let isCorrupt = false;
@@ -53,6 +61,7 @@ function around(target: object, name: string, faults: Faults, at: PointAt): Meth
         : finish(given, isCorrupt);
     };
     try {
+      if (native !== undefined) faults.arm(native);
       const order = faults.strike(point, failure);
       isCorrupt = order?.action === 'corrupt';
       if (order?.action === 'delay') return sleep(order.milliseconds).then(call);

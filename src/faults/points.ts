@@ -1,13 +1,19 @@
+import { toAgent } from '../actors/protocol/agent.ts';
+import { toHosts } from '../actors/protocol/hosts.ts';
 import { toObserver } from '../actors/protocol/observer.ts';
 import { toRank } from '../actors/protocol/rank.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import { toSwarm } from '../actors/protocol/swarm.ts';
 import type { Table } from '../actors/protocol/table.ts';
 import { toWriter } from '../actors/protocol/writer.ts';
+import { nativePoints } from '../native-bridge/native-faults.ts';
 
-/** The fault points of each kind of process, and what can happen at them. There are no others. */
+/**
+ * The fault points of each kind of process, and what can happen at them. There are no others. Those of native code are
+ * reached amid its work; `@` counts the calls that begin it.
+ */
 
-export const processKinds = ['owner', 'supervisor', 'rank'] as const;
+export const processKinds = ['owner', 'supervisor', 'agent', 'rank'] as const;
 export type ProcessKind = (typeof processKinds)[number];
 
 /**
@@ -33,6 +39,7 @@ const ofProcess: readonly Action[] = ['crash', 'exit', 'stop', 'throw', 'descrip
 const ofCall: readonly Action[] = [...ofProcess, 'delay'];
 const ofMessage: readonly Action[] = [...ofCall, 'drop', 'duplicate', 'corrupt'];
 const ofAllocation: readonly Action[] = [...ofProcess, 'refuse'];
+const ofNative: readonly Action[] = ['crash', 'stop', 'delay', 'refuse'];
 
 /** Points beside the messages, which have the names of their types. */
 const calls: Readonly<Record<ProcessKind, Readonly<Record<string, readonly Action[]>>>> = {
@@ -46,6 +53,7 @@ const calls: Readonly<Record<ProcessKind, Readonly<Record<string, readonly Actio
     'launch-rank': ofProcess,
     'memory-write': ofAllocation,
   },
+  agent: { start: ofProcess },
   rank: {
     start: ofProcess,
     'device-allocate': ofAllocation,
@@ -63,18 +71,22 @@ const calls: Readonly<Record<ProcessKind, Readonly<Record<string, readonly Actio
     'link-load': ofCall,
     'link-release': ofCall,
     'link-finish': [...ofCall, 'corrupt'],
+    'segments-ready': ofCall,
+    ...Object.fromEntries(nativePoints.map((point) => [point, ofNative])),
   },
 };
 
 const messages: Readonly<Record<ProcessKind, readonly Table[]>> = {
   owner: [toObserver, toWriter],
-  supervisor: [toSupervisor, toSwarm],
+  supervisor: [toSupervisor, toSwarm, toHosts],
+  agent: [toAgent],
   rank: [toRank],
 };
 /** The receivers that a process asks. */
 const asked: Readonly<Record<ProcessKind, readonly Table[]>> = {
   owner: [toSupervisor],
   supervisor: [toRank, toObserver, toWriter],
+  agent: [toHosts],
   rank: [toSwarm],
 };
 

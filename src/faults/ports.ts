@@ -29,11 +29,12 @@ export function rankPortsWithFaults(ports: RankPorts, faults: Faults | null): Ra
   if (faults === null) return ports;
   const device = intercept(ports.device, faults, {
     allocate: { point: 'device-allocate', failure: ofDevice, fail: throwing },
-    upload: { point: 'device-upload' },
+    upload: { point: 'device-upload', native: 'native-upload' },
   });
   const segments = intercept(ports.segments, faults, {
     create: { point: 'segments-create', failure: ofHost },
     load: { point: 'segments-load', failure: ofHost, fail: failedLoad },
+    ready: { point: 'segments-ready', native: 'native-pin' },
   });
   const documents = intercept(ports.documents, faults, {
     write: { point: 'documents-write', failure: ofHost, fail: throwing },
@@ -48,7 +49,9 @@ export function rankPortsWithFaults(ports: RankPorts, faults: Faults | null): Ra
       openCollective: {
         point: 'collective-open',
         result: (collective: Collective) =>
-          intercept(collective, faults, { broadcast: { point: 'collective-broadcast' } }),
+          intercept(collective, faults, {
+            broadcast: { point: 'collective-broadcast', native: 'native-broadcast' },
+          }),
       },
     }).openCollective,
     bindWorkerLink: intercept(ports, faults, {
@@ -66,7 +69,10 @@ function fabricWithFaults(fabric: Fabric, faults: Faults): Fabric {
     expose: { point: 'fabric-expose' },
     connect: {
       point: 'fabric-connect',
-      result: (peer: FabricPeer) => intercept(peer, faults, { read: { point: 'fabric-read' } }),
+      result: (peer: FabricPeer) =>
+        intercept(peer, faults, {
+          read: { point: 'fabric-read', native: 'native-read' },
+        }),
     },
   });
 }

@@ -35,6 +35,8 @@ export interface NativeAddon {
   ncclVersion(): number;
   /** Why a library of that name is not loaded, in the linker's words; null if it is. */
   whyNotLoaded(library: string): string | null;
+  /** What happens, once, when native work reaches a fault point next. Throws `EINVAL` for a name that there is not. */
+  armFault(point: string, action: string, milliseconds: number): void;
   /** CLOCK_MONOTONIC in milliseconds: one time for all processes of a host. */
   monotonicMilliseconds(): number;
 }

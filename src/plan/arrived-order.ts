@@ -1,11 +1,12 @@
 import { cutAt } from '../checkpoint/cuts.ts';
+import { arrivalDigest } from '../checkpoint/manifest.ts';
 import type { PartReport } from '../checkpoint/parts.ts';
 import type { Plan } from './plan.ts';
 
 type Columns = Omit<PartReport, 'rank'>;
 
 /** What the worker of a rank says of what it received; `as registered`: of every tensor the whole, with the checkpoint's digest. */
-interface Report {
+export interface ArrivedReport {
   readonly rank: number;
   /** By which the rank announced tensors to its worker. */
   readonly plan: Plan;
@@ -37,8 +38,14 @@ export function inManifestOrder(
   return ordered;
 }
 
+/** The same in a few bytes, for a worker that holds all that was announced to it as it was announced; null for others. */
+export function shortReport({ digests, part, parts }: Columns): string | null {
+  const isAsSent = parts.every((count) => count === 1) && part.every((number) => number === 0);
+  return isAsSent ? arrivalDigest(digests) : null;
+}
+
 /** Reports of the workers of one instance in the order of the manifest's rows, for `combineParts`. `registered`: its digests. */
-export function arrivedReports(reports: readonly Report[], registered: BigUint64Array): PartReport[] {
+export function arrivedReports(reports: readonly ArrivedReport[], registered: BigUint64Array): PartReport[] {
   const rows = registered.length;
   const startsOf = sentStarts(reports, rows);
   return reports.map(({ rank, plan, arrived }) => {
@@ -52,7 +59,7 @@ export function arrivedReports(reports: readonly Report[], registered: BigUint64
 }
 
 /** Of each row that is cut, where its different parts start, ascending. */
-function sentStarts(reports: readonly Report[], rows: number): (number[] | undefined)[] {
+function sentStarts(reports: readonly ArrivedReport[], rows: number): (number[] | undefined)[] {
   const startsOf: (number[] | undefined)[] = new Array(rows);
   for (const { plan } of reports) {
     for (const [entry, row] of plan.cuts === null ? [] : plan.tensorOrder.entries()) {

@@ -26,25 +26,73 @@ type Table = Pick<Manifest, 'dtypes' | 'shapeStarts' | 'dimensions' | 'bytes'>;
  * whole: a part that does not arrive proves nothing.
  */
 export function sentParts(manifest: Table, kept: readonly Cuts[]): Cuts[] {
-  const sent = kept.map(({ dims, starts, lengths }) => ({
-    dims: Uint8Array.from(dims),
-    starts: Uint32Array.from(starts),
-    lengths: Uint32Array.from(lengths),
-  }));
-  const setWhole = (member: number, row: number) => {
-    sent[member]!.dims[row] = WHOLE;
-    sent[member]!.starts[row] = 0;
-    sent[member]!.lengths[row] = 1;
-  };
+  const sent = kept.map(({ dims, starts, lengths }) => {
+    return { dims: dims.slice(), starts: starts.slice(), lengths: lengths.slice() };
+  });
+  const alike = new EarlierAlike(manifest, kept);
   const holders: number[] = [];
   for (let row = 0; row < manifest.bytes.length; row += 1) {
+    const earlier = alike.of(row);
+    if (earlier !== null) {
+      for (const cuts of sent)
+        setEntry(cuts, row, cuts.dims[earlier]!, cuts.starts[earlier]!, cuts.lengths[earlier]!);
+      continue;
+    }
     holders.length = 0;
     for (let member = 0; member < kept.length; member += 1)
       if (isKept(kept[member]!, row)) holders.push(member);
-    if (holders.length === 0) setWhole(0, row);
-    else if (!areComplete(manifest, row, kept, holders)) for (const member of holders) setWhole(member, row);
+    if (holders.length === 0) setEntry(sent[0]!, row, WHOLE, 0, 1);
+    else if (!areComplete(manifest, row, kept, holders))
+      for (const member of holders) setEntry(sent[member]!, row, WHOLE, 0, 1);
   }
   return sent;
+}
+
+function setEntry(
+  { dims, starts, lengths }: Cuts,
+  row: number,
+  dim: number,
+  start: number,
+  length: number,
+): void {
+  dims[row] = dim;
+  starts[row] = start;
+  lengths[row] = length;
+}
+
+/** Finds rows that are decided already: of most shapes that a model has it has thousands, which are divided alike. */
+class EarlierAlike {
+  readonly #manifest: Table;
+  readonly #kept: readonly Cuts[];
+  /** The last row of about a shape. */
+  readonly #last = new Map<number, number>();
+
+  constructor(manifest: Table, kept: readonly Cuts[]) {
+    this.#manifest = manifest;
+    this.#kept = kept;
+  }
+
+  /** An earlier row of the same dtype and shape, of which every member keeps the same; null if none is found. */
+  of(row: number): number | null {
+    const { bytes, shapeStarts, dimensions } = this.#manifest;
+    const key = bytes[row]! * 31 + (dimensions[shapeStarts[row]!] ?? 0);
+    const earlier = this.#last.get(key);
+    this.#last.set(key, row);
+    return earlier !== undefined && this.#areAlike(earlier, row) ? earlier : null;
+  }
+
+  #areAlike(one: number, other: number): boolean {
+    const { dtypes, shapeStarts, dimensions } = this.#manifest;
+    const [first, second] = [shapeStarts[one]!, shapeStarts[other]!];
+    const rank = shapeStarts[one + 1]! - first;
+    if (dtypes[one] !== dtypes[other] || shapeStarts[other + 1]! - second !== rank) return false;
+    for (let axis = 0; axis < rank; axis += 1)
+      if (dimensions[first + axis] !== dimensions[second + axis]) return false;
+    for (const { dims, starts, lengths } of this.#kept)
+      if (dims[one] !== dims[other] || starts[one] !== starts[other] || lengths[one] !== lengths[other])
+        return false;
+    return true;
+  }
 }
 
 /** Part of a tensor. */
@@ -57,7 +105,9 @@ export interface Gap extends Cut {
  * none. Loaders take what belongs to a worker out of a tensor by its place, and the rest of one that is too large is nobody's.
  */
 export function firstGap(manifest: Table, kept: readonly Cuts[]): Gap | null {
+  const alike = new EarlierAlike(manifest, kept);
   for (let row = 0; row < manifest.bytes.length; row += 1) {
+    if (alike.of(row) !== null) continue;
     const cuts: Cut[] = [];
     let isWhole = false;
     for (const one of kept) {

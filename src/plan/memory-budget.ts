@@ -108,6 +108,21 @@ function candidates(needs: MemoryNeeds, supply: MemorySupply): [Mode, number][] 
   return [together[0]!, apart[0]!, together[1]!, apart[1]!, shortest];
 }
 
+/**
+ * The bucket size for ranks that ask for at least `wanted`. For more than two, and with memory to spare, it is twice that: each
+ * broadcast and each call of an engine worker costs all of them a moment, and vLLM's loader takes 224 µs for a tensor instead
+ * of 270 where it gets more of them at once (bench/results/engine-loader.md).
+ */
+export function usualBucketBytes(
+  wanted: number,
+  ranks: readonly { readonly freeBytes: number }[],
+  fraction: number,
+): number {
+  const budget = fraction * Math.min(...ranks.map(({ freeBytes }) => freeBytes));
+  const isAmple = budget >= 2 * MOST_SLOTS * (2 * wanted);
+  return ranks.length > 2 && isAmple ? 2 * wanted : wanted;
+}
+
 function leastBucketBytes({ bucketBytes }: MemorySupply): number {
   return Math.min(alignUp(bucketBytes), LEAST_BUCKET_BYTES);
 }

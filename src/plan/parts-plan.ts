@@ -1,14 +1,13 @@
 import { bytesOfColumn } from '../checkpoint/columns.ts';
 import { type Cuts, cutAt, isKept, partBytes, WHOLE } from '../checkpoint/cuts.ts';
 import type { Manifest } from '../checkpoint/manifest.ts';
-import { quoted } from '../checkpoint/printable.ts';
 import { MemoryError } from '../errors.ts';
 import { formatExactBytes } from '../units.ts';
 import { type PlannedUpdate, planWithNeeds } from './buckets.ts';
 import type { FusedUnits } from './fused-tensors.ts';
 import { sentBytes } from './kept-parts.ts';
 import { chooseMode, LEAST_BUCKET_BYTES } from './memory-budget.ts';
-import { bucketTensors, type Plan, type PlanRank, slotMemory } from './plan.ts';
+import { type Plan, type PlanRank, slotMemory } from './plan.ts';
 import { planDigest } from './plan-digest.ts';
 import { waitingLayers } from './waiting-layers.ts';
 
@@ -45,18 +44,25 @@ export function planParts(input: PartsPlanInput): PartsPlan {
   const manifest = sentManifest(input, rows);
   const units = unitsAmong(input.units, rows);
   const budget = Math.floor(rank.freeBytes * fraction);
-  for (
-    let { bucketBytes } = input;
-    ;
-    bucketBytes = Math.max(Math.ceil(bucketBytes / 2), LEAST_BUCKET_BYTES)
-  ) {
+  for (let { bucketBytes } = input; ; ) {
     const ranks = [{ ...rank, waiting: null }];
     const planned = planWithNeeds({ ...input, manifest, units, ranks, bucketBytes });
     const plan = withCuts(planned.plan, rows, input.sent);
-    const scratchBytes = scratchOf(plan, input.manifest) + waitingOf(plan, input);
-    if (slotMemory(plan) + scratchBytes <= budget) return { ...planned, plan, scratchBytes };
-    if (bucketBytes <= LEAST_BUCKET_BYTES) throw tooLittle(rank, slotMemory(plan) + scratchBytes, budget);
+    const scratchBytes = scratchOf(plan, input) + waitingOf(plan, input);
+    const needed = slotMemory(plan) + scratchBytes;
+    if (needed <= budget) return { ...planned, plan, scratchBytes };
+    if (bucketBytes <= LEAST_BUCKET_BYTES) throw tooLittle(rank, needed, budget);
+    bucketBytes = smallerBuckets(bucketBytes, budget / needed);
   }
+}
+
+/** Half as large, or half of that, and so on: what surely does not fit either is not planned. `within`: what part of it would fit. */
+function smallerBuckets(bucketBytes: number, within: number): number {
+  let next = bucketBytes;
+  // Half a bucket's tensors may take as little as a third of its memory.
+  do next = Math.ceil(next / 2);
+  while (next > LEAST_BUCKET_BYTES && (next / bucketBytes) * (2 / 3) > within);
+  return Math.max(next, LEAST_BUCKET_BYTES);
 }
 
 /**
@@ -65,16 +71,19 @@ export function planParts(input: PartsPlanInput): PartsPlan {
  */
 export function planAlike(planned: PartsPlan, sent: Cuts, other: PartsPlanInput): PartsPlan | null {
   const { dims, lengths, starts } = other.sent;
+  const isSame = sent === other.sent;
   const isAlike =
-    Buffer.compare(sent.dims, dims) === 0 &&
-    Buffer.compare(bytesOfColumn(sent.lengths), bytesOfColumn(lengths)) === 0;
+    isSame ||
+    (Buffer.compare(sent.dims, dims) === 0 &&
+      Buffer.compare(bytesOfColumn(sent.lengths), bytesOfColumn(lengths)) === 0);
   if (!isAlike) return null;
   const { digest: _, ...plan } = planned.plan;
+  const cuts = isSame ? plan.cuts! : { ...plan.cuts!, starts: plan.tensorOrder.map((row) => starts[row]!) };
   const facts = {
     ...plan,
     ranks: Uint32Array.of(other.rank.rank),
     owners: new Uint32Array(plan.owners.length).fill(other.rank.rank),
-    cuts: { ...plan.cuts!, starts: plan.tensorOrder.map((row) => starts[row]!) },
+    cuts,
   };
   const alike = { ...planned, plan: { digest: planDigest(facts), ...facts } };
   return stillFits(alike, other) ? alike : null;
@@ -145,12 +154,15 @@ function withCuts({ digest: _, ...plan }: Plan, rows: Uint32Array, sent: Cuts): 
   return { digest: planDigest(facts), ...facts };
 }
 
-function scratchOf(plan: Plan, { bytes }: Manifest): number {
+function scratchOf(
+  { tensorStarts, tensorOrder, cuts }: Plan,
+  { manifest: { bytes } }: PartsPlanInput,
+): number {
   let most = 0;
-  for (let bucket = 0; bucket < plan.owners.length; bucket += 1) {
+  for (let bucket = 0; bucket < tensorStarts.length - 1; bucket += 1) {
     let whole = 0;
-    for (const [at, row] of bucketTensors(plan, bucket).rows.entries())
-      if (cutAt(plan.cuts!, plan.tensorStarts[bucket]! + at) !== null) whole += bytes[row]!;
+    for (let entry = tensorStarts[bucket]!; entry < tensorStarts[bucket + 1]!; entry += 1)
+      if (cuts!.dims[entry] !== WHOLE) whole += bytes[tensorOrder[entry]!]!;
     most = Math.max(most, whole);
   }
   return most;
@@ -168,57 +180,4 @@ function tooLittle({ rank, freeBytes }: PlanRank, wanted: number, budget: number
     `an update of rank ${rank} by parts needs ${formatExactBytes(wanted)} with what its engine worker takes for the largest ` +
       `tensors; it has ${formatExactBytes(freeBytes)} of free device memory, of which an update may take ${formatExactBytes(budget)}`,
   );
-}
-
-/** Part of a checkpoint's bytes above which uploads of each rank for itself take longer than those that ranks share. */
-const mostSent = 3 / 4;
-
-/** What a rank is sent of a checkpoint. */
-export interface Share {
-  readonly sent: Cuts;
-  readonly bytes: number;
-  /** Nothing is cut, and nothing left out. */
-  readonly isAll: boolean;
-  /** Those of the manifest that it has to read. */
-  readonly segments: ReadonlySet<number>;
-}
-
-export function shareOf(manifest: Manifest, sent: Cuts): Share {
-  const { names, segmentOf } = manifest;
-  const segments = new Set<number>();
-  let bytes = 0;
-  for (let row = 0; row < names.length; row += 1) {
-    if (!isKept(sent, row)) continue;
-    bytes += sentBytes(manifest, row, sent);
-    segments.add(segmentOf[row]!);
-  }
-  return { sent, bytes, isAll: sent.dims.every((dim) => dim === WHOLE), segments };
-}
-
-/**
- * Why an instance is not updated by parts, although each of its ranks knows what its worker keeps; null if nothing is in the
- * way. `shares` goes with `ranks`.
- */
-export function whyNotParts(
-  { names, bytes, segments, segmentOf }: Manifest,
-  ranks: readonly Pick<PlanRank, 'rank' | 'host'>[],
-  shares: readonly Share[],
-): string | null {
-  if (shares.every(({ isAll }) => isAll)) return 'each of its engine workers keeps all tensors whole';
-  const all = bytes.reduce((sum, size) => sum + size, 0);
-  for (const [member, { rank }] of ranks.entries()) {
-    const own = shares[member]!.bytes;
-    if (own <= all * mostSent) continue;
-    return `rank ${rank} needs ${Math.round((own / all) * 100)} % of the bytes: whole tensors, which ranks broadcast to each other, come sooner`;
-  }
-  for (const [member, { rank, host }] of ranks.entries()) {
-    const share = shares[member]!;
-    for (const index of share.segments) {
-      const segment = segments[index]!;
-      if (segment.host === host && segment.lost !== true) continue;
-      const tensor = names[segmentOf.findIndex((of, row) => of === index && isKept(share.sent, row))]!;
-      return `tensor ${quoted(tensor)}, of which rank ${rank} needs a part, lies on host ${segment.host} and not on ${host}`;
-    }
-  }
-  return null;
 }

@@ -1,3 +1,4 @@
+import { RecentMap } from '../recent-map.ts';
 import { type PlanInput, type PlannedUpdate, planWithNeeds } from './buckets.ts';
 import { chooseMode, type ModeChoice } from './memory-budget.ts';
 import { type Plan, slotMemory } from './plan.ts';
@@ -14,24 +15,19 @@ interface CachedPlan extends PlannedUpdate {
  * large as those of a new plan. That decision looks at ranks only, not at tensors.
  */
 export class PlanCache {
-  readonly #limit: number;
-  /** In order of last use, oldest first. */
-  readonly #plans = new Map<string, CachedPlan>();
+  readonly #plans: RecentMap<string, CachedPlan>;
 
   constructor(limit = 8) {
-    this.#limit = limit;
+    this.#plans = new RecentMap(limit);
   }
 
   /** A kept plan, or a new one. Throws as {@link planUpdate} and `chooseMode` do. */
   plan(input: PlanInput & { readonly layout: string }): Plan {
     const key = keyOf(input);
     const cached = this.#plans.get(key);
-    const usable = cached !== undefined && isGoodEnough(cached, chooseMode(cached.needs, input), input);
-    const entry = usable ? cached : { layout: input.layout, ...planWithNeeds(input) };
-    this.#plans.delete(key);
-    this.#plans.set(key, entry);
-    if (this.#plans.size > this.#limit) this.#plans.delete(this.#plans.keys().next().value!);
-    return entry.plan;
+    if (cached !== undefined && isGoodEnough(cached, chooseMode(cached.needs, input), input))
+      return cached.plan;
+    return this.#plans.set(key, { layout: input.layout, ...planWithNeeds(input) }).plan;
   }
 
   /** Drops the plans of a layout that is no longer registered. */

@@ -1,6 +1,6 @@
 import { cutAt, partBytes } from '../checkpoint/cuts.ts';
 import type { Manifest } from '../checkpoint/manifest.ts';
-import type { Plan } from './plan.ts';
+import { bucketTensors, type Plan } from './plan.ts';
 
 /** What is copied from one segment to a bucket; rectangles are six numbers each, as the addon's `copy` takes them. */
 export interface Transfer {
@@ -36,6 +36,18 @@ export function transfersOf(plan: Plan, manifest: Manifest, bucket: number, base
     }
   }
   return [...bySegment].map(([segment, numbers]) => ({ segment, rectangles: Float64Array.from(numbers) }));
+}
+
+/** Of the segments that these buckets are uploaded from. */
+export function pathsOf(
+  plan: Plan,
+  { segments, segmentOf }: Pick<Manifest, 'segments' | 'segmentOf'>,
+  buckets: Iterable<number>,
+): Set<string> {
+  const paths = new Set<string>();
+  for (const bucket of buckets)
+    for (const row of bucketTensors(plan, bucket).rows) paths.add(segments[segmentOf[row]!]!.path);
+  return paths;
 }
 
 export function rectangleBytes(rectangles: Float64Array): number {

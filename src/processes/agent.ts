@@ -6,6 +6,8 @@ import { ActorSystem } from '../actors/kernel/index.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { HostsMessage } from '../actors/protocol/hosts.ts';
 import { asFailure, PeerLostError, type WeightcastError } from '../errors.ts';
+import { Faults } from '../faults/faults.ts';
+import { withMessageFaults } from '../faults/transport.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 import { createLog } from '../observe/log.ts';
 import type { Logger } from '../ports.ts';
@@ -38,11 +40,12 @@ export async function runAgent(
   // A secret, or the path of one, that is none of the ranks' business.
   delete process.env.WEIGHTCAST_JOIN;
   Object.assign(process.env, { ...inherited, ...process.env, ...environment });
+  const faults = Faults.of(process.env, 'agent');
   const log = createLog(`agent-${document.host}`);
   sweepSharedMemory();
   const ranks = await AgentRanks.open(document, { [processVariable]: 'agent' }, log);
   try {
-    await serve(document, { ranks, signal, onJoined, log });
+    await serve(document, { ranks, signal, onJoined, log, faults });
   } finally {
     await ranks.endAll(stopTimes(document.stopTimeoutMilliseconds).agent);
     ranks.close();
@@ -58,6 +61,7 @@ interface Life {
   readonly signal: AbortSignal;
   readonly onJoined: () => void;
   readonly log: Logger;
+  readonly faults: Faults | null;
 }
 
 /** From one supervisor to the next. */
@@ -115,7 +119,7 @@ async function connect(
 async function stay(
   transport: SpokeTransport,
   { host, stopTimeoutMilliseconds }: JoinDocument,
-  { ranks, signal, onJoined, log }: Life,
+  { ranks, signal, onJoined, log, faults }: Life,
 ): Promise<{ readonly hasJoined: boolean; readonly failure: WeightcastError | null }> {
   let hasJoined = false;
   let system!: ActorSystem;
@@ -126,7 +130,7 @@ async function stay(
       clock: systemClock,
       random: { next: Math.random },
       log,
-      transport,
+      transport: withMessageFaults(transport, faults),
       onTopLevelCrash: (_ref, error) =>
         resolve(new PeerLostError(`the agent's actor failed: ${error.message}`)),
     });

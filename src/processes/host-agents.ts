@@ -64,6 +64,7 @@ export class HostAgents {
         if (hosts[host]!.joins !== true) report({ kind: 'agent', host, endpoint, isLost });
       },
       isClusterEnd: () => this.#isClusterEnd,
+      isConnected: (node: string) => hub.isConnected(node),
       onKilled: (name: string) => children.noteKilled(name),
     };
     this.#hosts = system.spawn('hosts', () => new HostsActor(ports), hostsSpawnOptions);

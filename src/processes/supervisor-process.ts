@@ -181,6 +181,8 @@ async function main(): Promise<readonly string[]> {
     .catch(() => {});
   // After a signal the owner starts another supervisor.
   const released = lifeline.released.then(async (how) => {
+    // Nobody waits for a dead owner to take its leave.
+    if (how === 'orphaned') hub.declareLost(configuration.ownerNode, 'its process has ended');
     if (how !== 'signal') await agents.clusterEnds(times.drain / 2);
   });
   const error = await Promise.race([released, failure]);

@@ -101,6 +101,10 @@ export class HubTransport implements Transport {
     this.#withdraw = withdraw;
   }
 
+  isConnected(node: string): boolean {
+    return this.#sessions.has(node);
+  }
+
   send(node: string, envelope: Envelope): void {
     const session = this.#closed === null ? this.#sessions.get(node) : undefined;
     if (session === undefined) throw new PeerLostError(`${node} is not connected to ${this.node}`);

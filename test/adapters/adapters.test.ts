@@ -6,7 +6,7 @@ import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { packageRoot } from '../../src/package-root.ts';
 import { startDaemonBench } from '../daemon/harness.ts';
-import { runProgram } from './python.ts';
+import { runToEnd } from '../program.ts';
 
 const bench = await startDaemonBench({ after });
 const model = await bench.makeModel(1);
@@ -31,8 +31,9 @@ async function run(python: string, program: string): Promise<void> {
     scratch: mkdtempSync(join(bench.scratch, 'case-')),
   };
   const path = join(fileURLToPath(packageRoot), 'test/adapters', program);
-  const { status, output } = await runProgram(python, path, given);
-  assert.equal(status, 0, output);
+  const variables = { PYTHONPATH: process.env.WEIGHTCAST_ADAPTERS_PACKAGES };
+  const { code, said } = await runToEnd([python, path, JSON.stringify(given)], variables);
+  assert.equal(code, 0, said);
 }
 
 test("vLLM's factory builds our trainer, which sends two versions", { skip: without('vllm') }, () =>

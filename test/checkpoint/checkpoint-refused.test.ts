@@ -103,6 +103,12 @@ test('a checkpoint beside the shards of another, as an interrupted save leaves t
   await assertRefused(directory, directory, shard, /no model\.safetensors\.index\.json that says which/);
 });
 
+test('an adapter of LoRA alone is refused', async (context) => {
+  const directory = temporaryDirectory(context);
+  writeSafetensors(join(directory, 'adapter_model.safetensors'), [f32('x', 1)]);
+  await assertRefused(directory, directory, 'adapter_model.safetensors', /merge it into its model first/);
+});
+
 test('of several bad files the first is named, every time, and no file stays open', async (context) => {
   const directory = temporaryDirectory(context);
   for (let number = 10; number < 50; number += 1) {

@@ -2,15 +2,17 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Fault, startCluster, startEngine, statesOf } from './fake-instance.ts';
 
-const resets = ['/reset_encoder_cache', '/reset_mm_cache', '/reset_prefix_cache?reset_external=true'];
+const label = '/update_weight_version';
+const prefix = ['/reset_prefix_cache', '/reset_prefix_cache?reset_external=true'];
+/** What the engine is asked at once, in any order: here by their names. */
+const settled = ['/reset_encoder_cache', '/reset_mm_cache', ...prefix, label];
 const loaded = ['/collective_rpc', 'load'];
-const installed = [...loaded, ...resets, '/update_weight_version'];
+const installed = [...loaded, ...settled];
 
-/** Some caches are dropped at once, in any order: here by their names. */
 function inOrder(asked: readonly string[]): string[] {
-  const from = asked.findIndex((route) => route.startsWith('/reset_'));
+  const from = asked.findIndex((route) => settled.includes(route));
   if (from < 0) return [...asked];
-  const to = from + resets.length;
+  const to = from + settled.length;
   return [...asked.slice(0, from), ...asked.slice(from, to).sort(), ...asked.slice(to)];
 }
 
@@ -67,7 +69,8 @@ test('an engine whose caches cannot be dropped holds the new version all the sam
     name: 'EngineError',
     message: `updating to a succeeded, but instance blue may answer from caches that the old weights computed (engine ${endpoint} answered POST /reset_prefix_cache with 404): POST /reset_prefix_cache to ${endpoint}, or update it again`,
   });
-  assert.deepEqual(asked.slice(-2), ['/update_weight_version', '/resume']);
+  assert.equal(asked.at(-1), '/resume');
+  assert.ok(asked.includes(label));
   assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
   fault = 'none';
   await cluster.update('a');

@@ -1,12 +1,12 @@
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { protocolVersion } from '../../src/engines/worker-link/messages.ts';
 import { receiveWeights } from '../../src/engines/worker-link/worker-side.ts';
 import { Cluster, type InstanceOptions } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
+import { listening } from '../listening.ts';
 import { sharedMemoryName } from '../shared-memory-name.ts';
 
 export type Fault =
@@ -99,13 +99,7 @@ export async function startEngine(t: TestContext, fault: () => Fault, said: Said
       (error: Error) => response.writeHead(500).end(error.message),
     );
   });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return { asked, said, endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+  return { asked, said, endpoint: await listening(t, server) };
 }
 
 /** A cluster that has registered a checkpoint `a` of one tensor. */

@@ -15,10 +15,10 @@ import {
   PeerLostError,
 } from '../../src/index.ts';
 import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
-import { patience } from '../patience.ts';
+import { eventually } from '../eventually.ts';
 
 export { isRunning } from '../../src/processes/is-running.ts';
-export { supervisorPid };
+export { eventually, supervisorPid };
 
 /** Resolves with the status that another supervisor gives after the last one has died. */
 export async function afterSupervisor(cluster: Cluster): Promise<ClusterStatus> {
@@ -131,17 +131,4 @@ export async function startBench(test: Scope, options: BenchOptions): Promise<Be
   });
   ends.push(() => cluster.stop());
   return { scratch, deviceNamespace, engine, cluster, makeModel };
-}
-
-/** Waits until `holds` returns true. Throws after the deadline, naming `what`. */
-export async function eventually(
-  what: string,
-  holds: () => boolean | Promise<boolean>,
-  milliseconds = patience,
-): Promise<void> {
-  const end = performance.now() + milliseconds;
-  while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`not within ${milliseconds} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
 }

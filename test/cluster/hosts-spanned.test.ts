@@ -9,7 +9,7 @@ import { startReferenceEngine } from '../../scenarios/reference-engine/index.ts'
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { allArrived } from '../../simulation/all-arrived.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
-import { Cluster, type Progress } from '../../src/index.ts';
+import { Cluster, type Progress, type UpdateReport } from '../../src/index.ts';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { eventually } from './harness.ts';
 
@@ -19,6 +19,11 @@ const capacity = 2 ** 28;
 /** So slow that a fault comes while the other host reads the weights, which takes most of a second. */
 const link = '200mbit';
 const here = { hosts: [hostname()] };
+
+function assertWhole({ instances: [one] }: UpdateReport, why: RegExp): void {
+  assert.equal(one!.fed, 'whole');
+  assert.match(one!.whyWhole!, why);
+}
 
 test('an engine over two hosts is updated as one, loses a rank and a host, and another one joins', {
   skip,
@@ -47,7 +52,7 @@ test('an engine over two hosts is updated as one, loses a rank and a host, and a
     ];
     const engine = await startReferenceEngine({
       ...{ name, model: shapes.directory, ranks: places.length, places },
-      ...{ deviceNamespace: namespace, deviceCapacity: capacity },
+      ...{ deviceNamespace: namespace, deviceCapacity: capacity, keepsParts: true },
     });
     ends.push(() => engine.stop());
     const workers = [{ devices }, { host: 'node-2', devices }];
@@ -103,6 +108,7 @@ test('an engine over two hosts is updated as one, loses a rank and a host, and a
       const { bytes: size } = await cluster.register('one', directory, here);
       const report = await cluster.update('one');
       assert.ok(allArrived(report));
+      assertWhole(report, /rank 0 has not said which parts it keeps/);
       assert.equal(report.receivedBytes, size, 'once over the network, for both ranks of the other host');
       await installed('one', index);
     },
@@ -122,7 +128,10 @@ test('an engine over two hosts is updated as one, loses a rank and a host, and a
       process.kill(ranks.find(({ rank }) => rank === 2)!.pid!, 'SIGKILL');
       await update;
       await ready();
-      assert.ok(allArrived(await cluster.update('two')));
+      const report = await cluster.update('two');
+      assert.ok(allArrived(report));
+      // Its workers say anew what they keep.
+      assertWhole(report, /^it was broken$/);
       await installed('two', index);
     },
   );
@@ -147,6 +156,15 @@ test('an engine over two hosts is updated as one, loses a rank and a host, and a
   );
 
   await t.test(
+    'parts of what one host holds are not sent to ranks of the other: whole tensors are, and it is said',
+    async () => {
+      const report = await cluster.update('three');
+      assert.ok(allArrived(report));
+      assertWhole(report, /^tensor \S+, of which rank \d needs a part, lies on host \S+ and not on \S+$/);
+    },
+  );
+
+  await t.test(
     'an instance over both hosts joins, with numbers for its ranks and no word of a taken device',
     async () => {
       const second = await startEngine('second', [2]);
@@ -167,6 +185,7 @@ test('an engine over two hosts is updated as one, loses a rank and a host, and a
       );
       const report = await cluster.update('three', { instances: ['second'] });
       assert.ok(allArrived(report));
+      assertWhole(report, /rank 4 has not said which parts it keeps/);
       assert.equal(report.receivedBytes, 0, 'both hosts hold it');
       await verifyWeights(second.engine.endpoint, (await model(4)).index);
     },
@@ -179,6 +198,7 @@ test('an engine over two hosts is updated as one, loses a rank and a host, and a
     const { bytes: size } = await cluster.register('four', directory, { hosts: ['store'] });
     const report = await cluster.update('four', { instances: ['first'] });
     assert.ok(allArrived(report));
+    assertWhole(report, /rank 0 has not said which parts it keeps/);
     assert.equal(report.receivedBytes, 2 * size);
     // What one has received it passes on.
     assert.ok(report.received.some(({ from }) => from === 9));

@@ -5,6 +5,6 @@ import { runPython, withoutPython } from './python.ts';
 test('without torch every program of the Python package says what its options are, or what it needs', {
   skip: withoutPython(),
 }, async () => {
-  const { status, output } = await runPython('test/daemon/bare_python_cases.py', null);
-  assert.equal(status, 0, output);
+  const { code, said } = await runPython('test/daemon/bare_python_cases.py', null);
+  assert.equal(code, 0, said);
 });

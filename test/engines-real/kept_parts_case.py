@@ -20,7 +20,7 @@ from vllm.config import set_current_vllm_config
 from vllm.distributed import init_distributed_environment, initialize_model_parallel
 from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.model_loader import get_model
-from weightcast import vllm_reload
+from weightcast import vllm_reloadable
 from weightcast.cuts import NOTHING, WHOLE
 from weightcast.vllm_update import install_weights
 
@@ -28,7 +28,7 @@ RANKS = 2
 _BUCKET = 7
 """Tensors of one: layers end in another bucket than they begin in."""
 # What experts on the CPU compute with is not what is loaded, but they load as others do.
-vllm_reload._is_packed_once = lambda layer: False
+vllm_reloadable._is_packed_once = lambda layer: False
 
 
 def buckets(tensors: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
@@ -50,7 +50,7 @@ with set_current_vllm_config(configuration):
     init_distributed_environment(RANKS, int(rank), f"tcp://127.0.0.1:{port}", int(rank), backend="gloo")
     initialize_model_parallel(RANKS)
     model = get_model(vllm_config=configuration)
-target = vllm_reload.Target("target", model, configuration.model_config)
+target = vllm_reloadable.Target("target", model, configuration.model_config)
 
 
 def take(links: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { Cluster, type InstanceOptions } from '../../src/index.ts';
+import { basename } from 'node:path';
+import { Cluster, type InstanceOptions, type ProofOptions, type UpdateReport } from '../../src/index.ts';
 import type { Scope } from '../checkpoint/safetensors-files.ts';
 
 /** What an engine answers that was started with the weights, and ends after that. */
@@ -29,4 +30,22 @@ export async function startCluster(
   });
   scope.after(async () => void (await cluster.stop()));
   return cluster;
+}
+
+/** Several buckets: the largest tensors have as many bytes, and most layers end within one. */
+const bucketBytes = 2 ** 21;
+
+/** Updates to the model of a directory, which is registered for as long. */
+export async function update(
+  cluster: Cluster,
+  directory: string,
+  verify: ProofOptions = {},
+): Promise<UpdateReport> {
+  const name = basename(directory);
+  await cluster.register(name, directory);
+  try {
+    return await cluster.update(name, { bucketBytes, verify });
+  } finally {
+    await cluster.unregister(name);
+  }
 }

@@ -1,4 +1,5 @@
-import { EngineServer, type TestScope } from './engine-server.ts';
+import type { Scope } from '../checkpoint/safetensors-files.ts';
+import { EngineServer } from './engine-server.ts';
 
 /** Python that has SGLang, weightcast as `pip install` leaves it, and the models of make_models.py. */
 const { WEIGHTCAST_SGLANG_PYTHON, WEIGHTCAST_SGLANG_PACKAGES, WEIGHTCAST_SGLANG_MODELS } = process.env;
@@ -25,7 +26,7 @@ const options = [
 export class SglangServer extends EngineServer {
   /** Resolves when it serves the model. `module`: what is started with Python. */
   static start(
-    t: TestScope,
+    t: Scope,
     name: string,
     more: readonly string[] = [],
     module = 'sglang.launch_server',

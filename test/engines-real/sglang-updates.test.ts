@@ -1,12 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { allArrived } from '../../simulation/all-arrived.ts';
-import type { Cluster, InstanceOptions, UpdateReport } from '../../src/index.ts';
-import { freshAnswers, startCluster } from './one-engine.ts';
+import type { InstanceOptions } from '../../src/index.ts';
+import { freshAnswers, startCluster, update } from './one-engine.ts';
 import { model, SglangServer, skip } from './sglang-server.ts';
-
-/** Several buckets: the largest tensors have as many bytes, and most layers end within one. */
-const bucketBytes = 2 ** 21;
 
 const ofB = skip ? [] : await freshAnswers((scope) => SglangServer.start(scope, 'B'));
 
@@ -15,15 +12,6 @@ const instanceOf = (
   { endpoint }: SglangServer,
   options: Pick<InstanceOptions, 'pause'> = { pause: 'abort' },
 ) => ({ endpoint, engine: 'sglang', resetCache: true, ...options }) as const;
-
-async function update(cluster: Cluster, name: string): Promise<UpdateReport> {
-  await cluster.register(name, model(name));
-  try {
-    return await cluster.update(name, { bucketBytes });
-  } finally {
-    await cluster.unregister(name);
-  }
-}
 
 test('SGLang, with the plug-in', { skip }, async (t) => {
   const server = await SglangServer.start(t, 'A');
@@ -37,7 +25,7 @@ test('SGLang, with the plug-in', { skip }, async (t) => {
       ['A', ofA],
       ['B', ofB],
     ] as const) {
-      const report = await update(cluster, name);
+      const report = await update(cluster, model(name));
       assert.ok(allArrived(report));
       assert.ok(report.buckets > 5);
       assert.deepEqual(await server.answers(), answers);
@@ -46,21 +34,21 @@ test('SGLang, with the plug-in', { skip }, async (t) => {
   });
 
   await t.test('says which parameters a checkpoint lacks, and takes the next', async () => {
-    await assert.rejects(update(cluster, 'short'), {
+    await assert.rejects(update(cluster, model('short')), {
       message: /ParametersMissing: .* model\.layers\.2\.mlp\.down_proj\.weight, model\.norm\.weight/,
     });
     await server.post('/continue_generation');
     assert.equal((await server.answers()).length, ofA.length);
-    await update(cluster, 'A');
+    await update(cluster, model('A'));
     assert.deepEqual(await server.answers(), ofA);
   });
 
   await t.test('says what the model cannot load, and takes the next', async () => {
-    await assert.rejects(update(cluster, 'misshapen'), {
+    await assert.rejects(update(cluster, model('misshapen')), {
       message: /AssertionError: .*loaded_weight\.shape=torch\.Size\(\[3, 5\]\)/,
     });
     await server.post('/continue_generation');
-    await update(cluster, 'B');
+    await update(cluster, model('B'));
     assert.deepEqual(await server.answers(), ofB);
   });
 
@@ -68,7 +56,7 @@ test('SGLang, with the plug-in', { skip }, async (t) => {
     const weights = { tags: ['weights'] };
     await fetch(`${server.endpoint}/pause_generation`, post({ mode: 'abort' }));
     await fetch(`${server.endpoint}/release_memory_occupation`, post(weights));
-    await assert.rejects(update(cluster, 'A'), { message: /weights are released/ });
+    await assert.rejects(update(cluster, model('A')), { message: /weights are released/ });
     await fetch(`${server.endpoint}/resume_memory_occupation`, post(weights));
     await fetch(`${server.endpoint}/continue_generation`, post({}));
     assert.deepEqual(await server.answers(), ofB);
@@ -80,7 +68,7 @@ test('a SGLang that started with dummy weights, by our launcher, answers as a fr
 }, async (t) => {
   const server = await SglangServer.start(t, 'B', ['--load-format', 'dummy'], 'weightcast.sglang');
   assert.notDeepEqual(await server.answers(), ofB);
-  await update(await startCluster(t, instanceOf(server)), 'B');
+  await update(await startCluster(t, instanceOf(server)), model('B'));
   assert.deepEqual(await server.answers(), ofB);
   assert.match(server.log, /is installed in the target model, 36 tensors: coverage unknown/);
 });
@@ -88,7 +76,7 @@ test('a SGLang that started with dummy weights, by our launcher, answers as a fr
 test('an Engine() in a program takes updates as a server does', { skip }, async (t) => {
   const server = await SglangServer.start(t, 'A', [], 'sglang_in_program');
   assert.notDeepEqual(await server.answers(), ofB);
-  await update(await startCluster(t, instanceOf(server, {})), 'B');
+  await update(await startCluster(t, instanceOf(server, {})), model('B'));
   assert.deepEqual(await server.answers(), ofB);
 });
 

@@ -2,10 +2,8 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { Baseline, type Cluster, type InstanceReport, type UpdateOptions } from '../../src/index.ts';
 import { startCluster } from './one-engine.ts';
-import { model, skip, startOnCpu, type VllmServer } from './vllm-server.ts';
-
-const spoiler = ['--worker-extension-cls', 'spoiler.Spoiler'];
-const transferEngine = ['--weight-transfer-config', '{"backend": "weightcast"}'];
+import { sharedEngines } from './shared-engines.ts';
+import { model, skip, type VllmServer } from './vllm-server.ts';
 
 async function registered(t: TestContext, { endpoint }: VllmServer): Promise<Cluster> {
   const cluster = await startCluster(t, { endpoint });
@@ -31,22 +29,22 @@ const stale = /rank 0 holds other weights than .*: lm_head:cpu_linear\S*; instan
 test('what a vLLM holds after an update is compared with one that was started with the weights, and with itself', {
   skip,
 }, async (t) => {
-  const fresh = await startOnCpu(t, 'B', spoiler);
-  const server = await startOnCpu(t, 'A', [...transferEngine, ...spoiler]);
+  const { engines, ofB } = await sharedEngines();
+  const { server } = engines['weight-transfer engine'];
+  const { server: extended, fresh } = engines['worker extension'];
+  const { baseline } = fresh;
   const cluster = await registered(t, server);
-  const ofB = await fresh.answers();
-  const baseline = await Baseline.of([{ endpoint: fresh.endpoint }]);
 
   await t.test('an engine is the same after it has said what it holds, by either face', async () => {
-    assert.deepEqual(await fresh.answers(), ofB);
-    const before = await server.answers();
-    const { weight_version } = (await server.get('/weight_info')) as { weight_version: string };
-    const ofA = await Baseline.of([{ endpoint: server.endpoint }]);
-    assert.deepEqual(await server.answers(), before);
-    assert.deepEqual(await server.get('/weight_info'), { weight_version });
-    // What has been asked in between changes nothing of it.
-    assert.deepEqual(await Baseline.of([{ endpoint: server.endpoint }]), ofA);
-    assert.notDeepEqual(ofA.places[0]!.digests, baseline.places[0]!.digests);
+    for (const engine of [server, extended]) {
+      const before = await engine.answers();
+      const version = await engine.get('/weight_info');
+      const held = await Baseline.of([{ endpoint: engine.endpoint }]);
+      assert.deepEqual(await engine.answers(), before);
+      assert.deepEqual(await engine.get('/weight_info'), version);
+      // What has been asked in between changes nothing of it.
+      assert.deepEqual(await Baseline.of([{ endpoint: engine.endpoint }]), held);
+    }
   });
 
   await t.test('an update holds against the baseline of a fresh start, in a session of vLLM', async () => {
@@ -77,12 +75,12 @@ test('what a vLLM holds after an update is compared with one that was started wi
   });
 
   await t.test('the same by the worker extension', async (t) => {
-    const own = await registered(t, fresh);
+    const own = await registered(t, extended);
     assert.equal(await installed(own, 'A'), 'unknown');
     assert.equal(await installed(own, 'B', { verify: { baseline } }), 'holds');
     assert.equal(await installed(own, 'A'), 'consistent');
-    await spoiled(own, fresh, 'stale', stale);
+    await spoiled(own, extended, 'stale', stale);
     assert.equal(await installed(own, 'B', { verify: { baseline } }), 'holds');
-    assert.deepEqual(await fresh.answers(), ofB);
+    assert.deepEqual(await extended.answers(), ofB);
   });
 });

@@ -1,7 +1,8 @@
 import { fileURLToPath } from 'node:url';
 import type { ExpectedAnswer } from '../../src/index.ts';
 import { packageRoot } from '../../src/package-root.ts';
-import { EngineServer, type TestScope } from './engine-server.ts';
+import type { Scope } from '../checkpoint/safetensors-files.ts';
+import { EngineServer } from './engine-server.ts';
 
 /** Python that has vLLM, weightcast as `pip install` leaves it, and the models of make_models.py. */
 const { WEIGHTCAST_VLLM_PYTHON, WEIGHTCAST_VLLM_PACKAGES, WEIGHTCAST_VLLM_MODELS } = process.env;
@@ -32,7 +33,7 @@ export interface VllmOptions {
 }
 
 /** On the CPU, one of make_models.py's. */
-export function startOnCpu(t: TestScope, name: string, options: readonly string[] = []): Promise<VllmServer> {
+export function startOnCpu(t: Scope, name: string, options: readonly string[] = []): Promise<VllmServer> {
   return VllmServer.start(t, {
     python: WEIGHTCAST_VLLM_PYTHON!,
     model: model(name),
@@ -49,7 +50,7 @@ export function startOnCpu(t: TestScope, name: string, options: readonly string[
 /** A real vLLM, as its users start it, with development routes. */
 export class VllmServer extends EngineServer {
   /** Resolves when it serves the model. */
-  static start(t: TestScope, { python, model, options, environment }: VllmOptions): Promise<VllmServer> {
+  static start(t: Scope, { python, model, options, environment }: VllmOptions): Promise<VllmServer> {
     const values = ['-m', 'vllm.entrypoints.cli.main', 'serve', model, '--served-model-name', 'm'];
     const settings = ['--max-model-len', '256', ...options];
     return VllmServer.startServer(t, new VllmServer(), python, [...values, ...settings], {

@@ -1,33 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { allArrived } from '../../simulation/all-arrived.ts';
-import type { Cluster, ProofOptions, UpdateReport } from '../../src/index.ts';
 import { type Break, breakOff, readTensors } from './broken-update.ts';
-import { freshAnswers, startCluster } from './one-engine.ts';
+import { freshAnswers, startCluster, update } from './one-engine.ts';
+import { type Face, faces, sharedEngines } from './shared-engines.ts';
 import { type Answer, model, skip, startOnCpu, type VllmServer } from './vllm-server.ts';
-
-/** The ways in which vLLM asks our worker for an update, and what it is started with for each. */
-const faces = {
-  'worker extension': ['--worker-extension-cls', 'weightcast.worker.VllmWorkerExtension'],
-  'weight-transfer engine': ['--weight-transfer-config', '{"backend": "weightcast"}'],
-} as const;
-
-/** Several buckets: the largest tensors have as many bytes, and most layers end within one. */
-const bucketBytes = 2 ** 21;
-
-/** What a vLLM answers that was started with the weights. */
-const fresh = (name: string) => freshAnswers((scope) => startOnCpu(scope, name));
-
-const ofB = skip ? [] : await fresh('B');
-
-async function update(cluster: Cluster, name: string, verify: ProofOptions = {}): Promise<UpdateReport> {
-  await cluster.register(name, model(name));
-  try {
-    return await cluster.update(name, { bucketBytes, verify });
-  } finally {
-    await cluster.unregister(name);
-  }
-}
 
 /** Of B, what `begun` has of it, and halves of two fused modules, which then are A's. */
 async function tensorsOfBegun() {
@@ -36,10 +13,10 @@ async function tensorsOfBegun() {
   return (await readTensors(model('B'))).filter(({ name }) => begun.test(name) || halves.test(name));
 }
 
-for (const [face, options] of Object.entries(faces)) {
+for (const face of Object.keys(faces) as Face[]) {
   test(`vLLM, by its ${face}`, { skip }, async (t) => {
-    const server = await startOnCpu(t, 'A', options);
-    const ofA = await server.answers();
+    const { engines, ofA, ofB } = await sharedEngines();
+    const { server } = engines[face];
     assert.notDeepEqual(ofA, ofB);
     const cluster = await startCluster(t, { endpoint: server.endpoint });
 
@@ -51,7 +28,7 @@ for (const [face, options] of Object.entries(faces)) {
           ['A', ofA],
           ['B', ofB],
         ] as const) {
-          const report = await update(cluster, name);
+          const report = await update(cluster, model(name));
           assert.ok(allArrived(report));
           assert.ok(report.buckets > 5);
           assert.deepEqual(await server.answers(), answers);
@@ -67,10 +44,10 @@ for (const [face, options] of Object.entries(faces)) {
     await t.test(
       'has whole layers after an update that broke off, old or new, and takes the next',
       async (t) => {
-        await update(cluster, 'begun');
+        await update(cluster, model('begun'));
         const ofBegun = await server.answers();
         for (const how of ['abort', 'rank lost', 'load fails'] satisfies Break[]) {
-          await update(cluster, 'A');
+          await update(cluster, model('A'));
           const answer = await breakOff(t, server.endpoint, await tensorsOfBegun(), how);
           assert.match(
             answer,
@@ -83,25 +60,25 @@ for (const [face, options] of Object.entries(faces)) {
           );
           assert.deepEqual(await server.answers(), ofBegun, how);
         }
-        await update(cluster, 'B');
+        await update(cluster, model('B'));
         assert.deepEqual(await server.answers(), ofB);
       },
     );
 
     await t.test('says which parameters a checkpoint lacks, and takes the next', async () => {
-      await assert.rejects(update(cluster, 'short'), {
+      await assert.rejects(update(cluster, model('short')), {
         message: /model\.layers\.2\.mlp\.down_proj\.weight, model\.norm\.weight; /,
       });
       assert.equal((await server.answers()).length, ofA.length);
-      await update(cluster, 'A');
+      await update(cluster, model('A'));
       assert.deepEqual(await server.answers(), ofA);
     });
 
     await t.test('proves its answers, and is paused and broken if they are not those expected', async () => {
       const answersA = await server.promptLogprobs();
-      const report = await update(cluster, 'A', { answers: answersA });
+      const report = await update(cluster, model('A'), { answers: answersA });
       assert.equal(report.instances[0]?.proofs.answering, 'holds');
-      await assert.rejects(update(cluster, 'B', { answers: answersA }), {
+      await assert.rejects(update(cluster, model('B'), { answers: answersA }), {
         name: 'VerificationError',
         message:
           /^instance engine does not answer as expected: prompt \d of \d .* is broken and stays paused/,
@@ -109,7 +86,7 @@ for (const [face, options] of Object.entries(faces)) {
       assert.deepEqual(await server.get('/is_paused'), { is_paused: true });
       const [instance] = (await cluster.status()).instances;
       assert.deepEqual([instance?.state, instance?.isPaused], ['broken', true]);
-      await update(cluster, 'A', { answers: answersA });
+      await update(cluster, model('A'), { answers: answersA });
       assert.deepEqual(await server.get('/is_paused'), { is_paused: false });
       assert.deepEqual(await server.answers(), ofA);
     });
@@ -119,7 +96,7 @@ for (const [face, options] of Object.entries(faces)) {
         await server.post('/start_weight_update');
         assert.deepEqual(await server.answers(), ofA);
         // The session that nobody finished is in nobody's way.
-        await update(cluster, 'B');
+        await update(cluster, model('B'));
         assert.deepEqual(await server.answers(), ofB);
       });
     }
@@ -129,35 +106,39 @@ for (const [face, options] of Object.entries(faces)) {
 test('a vLLM that started with dummy weights, and packs a tied head for itself, answers as a fresh one', {
   skip,
 }, async (t) => {
-  const expected = await fresh('tied');
   const options = [...faces['weight-transfer engine'], '--load-format', 'dummy'];
-  const server = await startOnCpu(t, 'tied', options);
+  const [expected, server] = await Promise.all([
+    freshAnswers((scope) => startOnCpu(scope, 'tied')),
+    startOnCpu(t, 'tied', options),
+  ]);
   assert.notDeepEqual(await server.answers(), expected);
-  await update(await startCluster(t, { endpoint: server.endpoint }), 'tied');
+  await update(await startCluster(t, { endpoint: server.endpoint }), model('tied'));
   assert.deepEqual(await server.answers(), expected);
 });
 
-for (const [face, option] of Object.entries(faces))
-  test(`a draft model takes the weights apart from the target, and drafts what that accepts: ${face}`, {
-    skip,
-  }, async (t) => {
-    // Drafting for itself, a model accepts every token, and next to none of one with other weights.
-    const speculation = { method: 'draft_model', model: model('A'), num_speculative_tokens: 3 };
-    const options = [...option, '--speculative-config', JSON.stringify(speculation)];
-    const server = await startOnCpu(t, 'A', options);
+test('a draft model takes the weights apart from the target, and drafts what that accepts, by either face', {
+  skip,
+}, async (t) => {
+  const { ofB } = await sharedEngines();
+  // Drafting for itself, a model accepts every token, and next to none of one with other weights.
+  const speculation = { method: 'draft_model', model: model('A'), num_speculative_tokens: 3 };
+  const options = ['--speculative-config', JSON.stringify(speculation)];
+  const starts = Object.values(faces).map((face) => startOnCpu(t, 'A', [...face, ...options]));
+  for (const server of await Promise.all(starts)) {
     assert.equal(await acceptance(server), 1);
     const cluster = await startCluster(t, { endpoint: server.endpoint, hasDraftModel: true });
     for (const name of ['B', 'A']) {
-      await update(cluster, name);
+      await update(cluster, model(name));
       assert.equal(await acceptance(server), 1, name);
     }
     await cluster.stop();
-    await update(await startCluster(t, { endpoint: server.endpoint }), 'B');
+    await update(await startCluster(t, { endpoint: server.endpoint }), model('B'));
     // Verified several at a time, tokens have the last digit of their probabilities otherwise.
     const texts = (answers: readonly Answer[]) => answers.map(([text]) => text);
     assert.deepEqual(texts(await server.answers()), texts(ofB));
     assert.ok((await acceptance(server)) < 0.5);
-  });
+  }
+});
 
 /** The share of drafted tokens that the target accepts while it answers. */
 async function acceptance(server: VllmServer): Promise<number> {

@@ -6,22 +6,12 @@ import {
   encodeBuffer,
   encodeNone,
 } from '../../src/engines/worker-link/checkpoint-engine-messages.ts';
-import { WorkerLinkError } from '../../src/errors.ts';
-import { buffer, soon, tensors } from './harness.ts';
+import { buffer, failure, soon, tensors } from './harness.ts';
 import { bindCheckpointEngineLink, ScriptedWorker } from './scripted-worker.ts';
 
 const told = (reason: string) => Buffer.from(encodeAbort(`weightcast aborted the update: ${reason}`));
 const traceback = 'Traceback (most recent call last):\n  File "worker.py", line 3\nKeyError: \'lm_head\'\n';
 const more = [{ name: 'größe', dtype: 'F8_E4M3', shape: [7, 3], offset: 512 }];
-
-async function failure(request: Promise<unknown>): Promise<WorkerLinkError> {
-  const error = await request.then(
-    () => assert.fail('the request succeeded'),
-    (reason: unknown) => reason,
-  );
-  assert.ok(error instanceof WorkerLinkError, `not a WorkerLinkError: ${error}`);
-  return error;
-}
 
 test('an exchange is a handle, buckets, and None twice, each with a reply', async (t) => {
   const link = await bindCheckpointEngineLink(t);

@@ -1,11 +1,10 @@
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { EngineClient } from '../../src/engines/engine-client.ts';
+import { listening } from '../listening.ts';
 import { never, soon } from './harness.ts';
 
 export interface Asked {
@@ -59,16 +58,7 @@ export async function fakeEngine(
     });
     answer(request, response);
   });
-  if (where.path === undefined) server.listen(where.port ?? 0, '127.0.0.1');
-  else server.listen(where.path);
-  await once(server, 'listening');
-  t.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  if (where.path !== undefined) return { asked, server, endpoint: `unix:${where.path}` };
-  const { port } = server.address() as AddressInfo;
-  return { asked, server, endpoint: `http://127.0.0.1:${port}` };
+  return { asked, server, endpoint: await listening(t, server, where) };
 }
 
 export function socketPath(t: TestContext): string {

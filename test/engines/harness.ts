@@ -3,6 +3,8 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { Request } from 'zeromq';
+import { decodeReply } from '../../src/engines/worker-link/messages.ts';
 import {
   MessagePackWorkerLink,
   type MessagePackWorkerLinkOptions,
@@ -13,6 +15,7 @@ import {
   receiveWeights,
   type WeightReceiver,
 } from '../../src/engines/worker-link/worker-side.ts';
+import { WorkerLinkError } from '../../src/errors.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 
 /** A deadline that no test waits for: what must happen at once fails the test if it waits for this one. */
@@ -71,6 +74,32 @@ export function receive(
   // A test may look at it only after other waits.
   received.catch(() => {});
   return { calls, received };
+}
+
+/** Resolves with the error that a request on a link must fail with. */
+export async function failure(request: Promise<unknown>): Promise<WorkerLinkError> {
+  const error = await request.then(
+    () => assert.fail('the request succeeded'),
+    (reason: unknown) => reason,
+  );
+  assert.ok(error instanceof WorkerLinkError, `not a WorkerLinkError: ${error}`);
+  return error;
+}
+
+/** A rank that says whatever a test has it say. */
+export async function rawRank(t: TestContext) {
+  const socket = new Request({ linger: 0 });
+  t.after(() => socket.closed || socket.close());
+  const address = `ipc://@weightcast-test-${process.pid}-${performance.now()}.sock`;
+  await socket.bind(address);
+  return {
+    address,
+    async ask(frame: Uint8Array) {
+      await socket.send(frame);
+      return decodeReply((await socket.receive())[0]!);
+    },
+    close: () => socket.close(),
+  };
 }
 
 export const buffer = { handle: Buffer.from('the handle of a buffer'), bytes: 4_096 };

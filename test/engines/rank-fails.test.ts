@@ -1,9 +1,7 @@
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { encode } from '@msgpack/msgpack';
-import { Request } from 'zeromq';
-import { decodeReply } from '../../src/engines/worker-link/messages.ts';
-import { bindLink, buffer, Fixture, gate, receive, soon, tensors } from './harness.ts';
+import { bindLink, buffer, Fixture, gate, rawRank, receive, soon, tensors } from './harness.ts';
 
 test('a rank that is killed ends the exchange at once, and the buffer is released', async (t) => {
   const rank = new Fixture(t, 'link-rank');
@@ -117,7 +115,7 @@ for (const [name, requests, message, expectedCalls] of refused) {
     const rank = await rawRank(t);
     const { calls, received } = receive(rank.address);
     for (const [turn, request] of requests.entries()) {
-      const reply = await rank.ask(request);
+      const reply = await rank.ask(encode(request));
       assert.equal(reply.ok, turn < requests.length - 1);
       if (!reply.ok) assert.match(reply.error, message);
     }
@@ -154,19 +152,4 @@ for (const [step, expectedCalls] of Object.entries(thrownIn)) {
     await assert.rejects(received, { name: 'RangeError', message: `no ${step} today` });
     assert.deepEqual(calls, expectedCalls);
   });
-}
-
-async function rawRank(t: TestContext) {
-  const socket = new Request({ linger: 0 });
-  t.after(() => socket.closed || socket.close());
-  const address = `ipc://@weightcast-test-${process.pid}-${performance.now()}.sock`;
-  await socket.bind(address);
-  return {
-    address,
-    async ask(request: unknown) {
-      await socket.send(encode(request));
-      return decodeReply((await socket.receive())[0]!);
-    },
-    close: () => socket.close(),
-  };
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import type { Clock } from '../../src/ports.ts';
-import { bindLink, buffer, gate, receive, soon, tensors } from './harness.ts';
+import { bindLink, buffer, gate, never, receive, soon, tensors } from './harness.ts';
 
 const told = { name: 'AbortedError', message: 'the rank aborted the update: rank 3 died' };
 
@@ -52,15 +52,25 @@ test('an abort stops waiting for a worker that hangs', async (t) => {
   await assert.rejects(received);
 });
 
-test('an abort waits no second time for a worker that has not answered in time', async (t) => {
+/** A clock that notes what is waited for, and may be put forward. */
+function notingClock(): { readonly clock: Clock; readonly waits: number[]; ahead: number } {
   const waits: number[] = [];
-  const clock: Clock = {
-    now: () => systemClock.now(),
-    after: (milliseconds, callback) => {
-      waits.push(milliseconds);
-      return systemClock.after(milliseconds, callback);
+  const noting = {
+    waits,
+    ahead: 0,
+    clock: {
+      now: () => systemClock.now() + noting.ahead,
+      after: (milliseconds: number, callback: () => void) => {
+        waits.push(milliseconds);
+        return systemClock.after(milliseconds, callback);
+      },
     },
   };
+  return noting;
+}
+
+test('an abort waits no second time for a worker that has not answered in time', async (t) => {
+  const { clock, waits } = notingClock();
   const link = await bindLink(t, { timeoutMilliseconds: soon, clock });
   const copied = gate();
   const { received } = receive(link.address, { load: () => copied.opened });
@@ -72,6 +82,35 @@ test('an abort waits no second time for a worker that has not answered in time',
   copied.open();
   await assert.rejects(received);
 });
+
+for (const [what, share, milliseconds] of [
+  ['has had most of its time, as one that waits for another which hangs', 0.8, 500],
+  ['has had some of its time', 0.5, 5_000],
+] as const) {
+  test(`an abort waits ${milliseconds} ms for a worker that ${what}`, async (t) => {
+    const noting = notingClock();
+    const link = await bindLink(t, { clock: noting.clock });
+    const copying = gate();
+    const copied = gate();
+    const { received } = receive(link.address, {
+      load: () => {
+        copying.open();
+        return copied.opened;
+      },
+    });
+    await link.open(buffer);
+    const loading = link.load(tensors);
+    await copying.opened;
+    noting.ahead = share * never;
+    noting.waits.length = 0;
+    const aborted = link.abort('the worker of another rank hangs');
+    await assert.rejects(loading, { name: 'AbortedError' });
+    copied.open();
+    await aborted;
+    assert.equal(noting.waits[0], milliseconds);
+    await assert.rejects(received);
+  });
+}
 
 test('an abort before any worker has connected, after the end, and a second one do nothing', async (t) => {
   const unconnected = await bindLink(t);

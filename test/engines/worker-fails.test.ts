@@ -2,9 +2,8 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { encode } from '@msgpack/msgpack';
 import { Reply } from 'zeromq';
-import { WorkerLinkError } from '../../src/errors.ts';
 import { TestHost } from '../native/harness.ts';
-import { bindLink, buffer, Fixture, never, receive, soon, tensors } from './harness.ts';
+import { bindLink, buffer, Fixture, failure, never, receive, soon, tensors } from './harness.ts';
 
 /** A rank whose worker process is ready for the second bucket, at which it does as it was told. */
 async function atSecondBucket(t: TestContext, behaviour: string, timeoutMilliseconds = never) {
@@ -18,15 +17,6 @@ async function atSecondBucket(t: TestContext, behaviour: string, timeoutMillisec
   await link.load(tensors);
   for (const asked of ['open', 'load']) assert.equal((await worker.next<{ asked: string }>()).asked, asked);
   return { link, worker, uuid: device.uuid };
-}
-
-async function failure(request: Promise<unknown>): Promise<WorkerLinkError> {
-  const error = await request.then(
-    () => assert.fail('the request succeeded'),
-    (reason: unknown) => reason,
-  );
-  assert.ok(error instanceof WorkerLinkError, `not a WorkerLinkError: ${error}`);
-  return error;
 }
 
 test('a worker that never connects ends the first request at its deadline', async (t) => {

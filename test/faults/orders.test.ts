@@ -20,7 +20,7 @@ test('without an order there are no faults, and ports and transports stay what t
 
 for (const [text, message] of [
   ['rank-1', /expected PROCESS:POINT:ACTION.*such as rank-1:link-load:crash@3/],
-  ['engine:start:crash', /there is no process engine, only owner, supervisor, rank/],
+  ['engine:start:crash', /there is no process engine, only owner, supervisor, agent, rank/],
   ['rank:lode:crash', /rank has no point lode, only signal, start, /],
   ['rank:device-allocate:drop', /rank:device-allocate can only .*refuse/],
   ['rank:open:delay', /delay=500/],

@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { packageRoot } from '../../src/package-root.ts';
 import type { Scope } from '../checkpoint/safetensors-files.ts';
-import { eventually } from '../cluster/harness.ts';
+import { writeWeightcast } from '../commands.ts';
 import { type DaemonBench, startDaemonBench } from '../daemon/harness.ts';
+import { eventually } from '../eventually.ts';
 
 /** A daemon with a second host, whose agent is started by what is tested, and an engine whose ranks are there. */
 export interface LauncherBench extends DaemonBench {
@@ -30,9 +29,7 @@ const mark = 'WEIGHTCAST_TEST_LAUNCH';
 export async function startLauncherBench(test: Scope, host: string): Promise<LauncherBench> {
   const hosts = { [host]: { joins: true as const, fabricAddresses: ['127.0.0.1'] } };
   const bench = await startDaemonBench(test, { cluster: { listen: 'tcp://127.0.0.1:*', hosts } });
-  const command = join(bench.scratch, 'weightcast');
-  const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
-  writeFileSync(command, `#!/bin/sh\nexec '${process.execPath}' '${main}' "$@"\n`, { mode: 0o755 });
+  const command = writeWeightcast(bench.scratch);
   const name = basename(bench.scratch);
   const marked = `${mark}=${name}`;
   return {
@@ -87,40 +84,4 @@ function markedProcesses(marked: string): number[] {
       return [];
     }
   });
-}
-
-/** A launcher's process; it is killed with the test. */
-export class Launched {
-  readonly #child: ChildProcess;
-  readonly ended: Promise<number | null>;
-  output = '';
-
-  constructor(test: Scope, words: readonly string[], variables: Readonly<Record<string, string>>) {
-    this.#child = spawn(words[0]!, words.slice(1), {
-      env: { ...process.env, ...variables },
-      stdio: ['pipe', 'pipe', 'pipe'],
-    });
-    for (const stream of [this.#child.stdout!, this.#child.stderr!])
-      stream.setEncoding('utf8').on('data', (text) => {
-        this.output = `${this.output}${text}`.slice(-20_000);
-      });
-    this.ended = once(this.#child, 'close').then(([status]) => status as number | null);
-    test.after(async () => {
-      this.#child.kill('SIGTERM');
-      await this.ended;
-    });
-  }
-
-  /** Rejects if it ends before. */
-  async says(words: string): Promise<void> {
-    const early = this.ended.then((status) => assert.fail(`it ended with ${status}:\n${this.output}`));
-    await Promise.race([early, eventually(words, () => this.output.includes(words))]);
-  }
-
-  /** Lets it end: the end of its input is what it waits for. */
-  async end(signal?: NodeJS.Signals): Promise<number | null> {
-    if (signal === undefined) this.#child.stdin!.end();
-    else this.#child.kill(signal);
-    return this.ended;
-  }
 }

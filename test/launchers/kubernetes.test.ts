@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { packageRoot } from '../../src/package-root.ts';
-import { Launched } from './bench.ts';
+import { runToEnd } from '../program.ts';
 
 const python = process.env.WEIGHTCAST_KUBERNETES_PYTHON;
 const lws = process.env.WEIGHTCAST_LWS_SCHEMA ?? null;
@@ -16,10 +16,10 @@ test('the examples are valid by the schemas of Kubernetes and LeaderWorkerSet, a
   skip:
     (python === undefined && 'WEIGHTCAST_KUBERNETES_PYTHON names no Python that has kubernetes-validate') ||
     (lws === null && 'WEIGHTCAST_LWS_SCHEMA names no definition of LeaderWorkerSet'),
-}, async (t) => {
+}, async () => {
   const files = readdirSync(docs).filter((name) => name.startsWith('kubernetes-'));
   const argument = { files: files.map((name) => join(docs, name)), lws };
-  const run = new Launched(t, [python!, program, JSON.stringify(argument)], {});
-  assert.equal(await run.ended, 0, run.output);
-  assert.match(run.output, /Role RoleBinding LeaderWorkerSet/);
+  const { code, said } = await runToEnd([python!, program, JSON.stringify(argument)]);
+  assert.equal(code, 0, said);
+  assert.match(said, /Role RoleBinding LeaderWorkerSet/);
 });

@@ -1,7 +1,7 @@
 /** Agents that a job of Ray starts, on a cluster of two nodes on this machine. */
-import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Launched, startLauncherBench } from './bench.ts';
+import { Program } from '../program.ts';
+import { startLauncherBench } from './bench.ts';
 
 const python = process.env.WEIGHTCAST_RAY_PYTHON;
 const skip = python === undefined && 'WEIGHTCAST_RAY_PYTHON names no Python that has Ray';
@@ -10,10 +10,11 @@ test('an engine is updated on the second node, and the end of the job leaves not
   skip,
 }, async (t) => {
   const bench = await startLauncherBench(t, 'node-1');
-  const job = new Launched(t, [python!, bench.path('ray_job.py')], bench.variables);
+  const job = new Program(t, [python!, bench.path('ray_job.py')], bench);
   await job.says('agent started');
   await bench.update();
-  assert.equal(await job.end(), 0, job.output);
+  job.endInput();
+  await job.succeeded();
   await bench.isClean();
 });
 
@@ -22,6 +23,5 @@ test('agents are on their nodes beside what takes all of them, and end however t
 }, async (t) => {
   const bench = await startLauncherBench(t, 'node-1');
   const words = [python!, bench.path('ray_case.py'), JSON.stringify({ scratch: bench.scratch })];
-  const run = new Launched(t, words, bench.variables);
-  assert.equal(await run.ended, 0, run.output);
+  await new Program(t, words, bench).succeeded();
 });

@@ -1,12 +1,12 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { type Scope, temporaryDirectory } from '../checkpoint/safetensors-files.ts';
-import { eventually } from '../cluster/harness.ts';
-import { pairOfFreePorts } from '../python/torchrun.ts';
+import { eventually } from '../eventually.ts';
+import { freePorts } from '../free-ports.ts';
+import { Program } from '../program.ts';
 
 /** Why Slurm cannot run here, or false. */
 export function withoutSlurm(): string | false {
@@ -25,12 +25,19 @@ export async function startSlurm(test: Scope, nodes: readonly [string, string]):
   writeFileSync(key, randomBytes(1_024), { mode: 0o400 });
   const socket = join(home, 'run/munge.sock');
   const munged = ['pid-file', 'seed-file', 'log-file'].map((name) => `--${name}=${join(home, 'run', name)}`);
-  start(test, ['munged', '--foreground', '--force', `--key-file=${key}`, `--socket=${socket}`, ...munged]);
+  new Program(test, [
+    'munged',
+    '--foreground',
+    '--force',
+    `--key-file=${key}`,
+    `--socket=${socket}`,
+    ...munged,
+  ]);
   const configuration = join(home, 'slurm.conf');
-  const [controller, first] = [await pairOfFreePorts(), await pairOfFreePorts()];
+  const [controller, first] = [await freePorts(1), await freePorts(nodes.length)];
   writeFileSync(configuration, configurationOf(home, socket, controller, nodes, first));
-  start(test, ['slurmctld', '-D', '-f', configuration]);
-  for (const node of nodes) start(test, ['slurmd', '-D', '-N', node, '-f', configuration]);
+  new Program(test, ['slurmctld', '-D', '-f', configuration]);
+  for (const node of nodes) new Program(test, ['slurmd', '-D', '-N', node, '-f', configuration]);
   await eventually('both nodes are idle', () => {
     const { stdout } = spawnSync('sinfo', ['--noheader', '--format=%t %D'], {
       env: { ...process.env, SLURM_CONF: configuration },
@@ -76,14 +83,4 @@ KillWait=30
 ${nodes.map(node).join('\n')}
 PartitionName=all Nodes=${nodes.join(',')} Default=YES MaxTime=INFINITE State=UP
 `;
-}
-
-function start(test: Scope, words: readonly string[]): ChildProcess {
-  const child = spawn(words[0]!, words.slice(1), { stdio: 'ignore' });
-  const ended = once(child, 'close');
-  test.after(async () => {
-    child.kill('SIGTERM');
-    await ended;
-  });
-  return child;
 }

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { NativeError } from '../../src/errors.ts';
 import { Mapping } from '../../src/native-bridge/memory.ts';
+import { armNativeFault } from '../../src/native-bridge/native-faults.ts';
 import { CudaTest, contentOf, fake, mebibyte, pinned, run } from './cuda-harness.ts';
 
 const outOfMemory = 2;
@@ -22,6 +23,17 @@ test('a segment is pinned once, however often that is asked for, and unpinned on
   await device.unpin(segment);
   await device.pin(segment);
   assert.equal(fake.census().pinnedBytes, mebibyte);
+});
+
+test('a segment that cannot be pinned, on purpose, is pinned at the next try', async (t) => {
+  const cuda = new CudaTest(t);
+  const device = cuda.device();
+  const segment = cuda.segment(Buffer.alloc(mebibyte));
+  armNativeFault('native-pin', 'refuse', 0);
+  await assert.rejects(device.pin(segment), /native-pin:refuse, on purpose/);
+  assert.equal(device.pinnedBytes, 0);
+  await device.pin(segment);
+  assert.equal(device.pinnedBytes, mebibyte);
 });
 
 test('a pinned segment stays mapped when it is closed, until it is unpinned', async (t) => {

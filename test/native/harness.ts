@@ -60,6 +60,10 @@ export class Program {
     this.#disconnected = once(child, 'disconnect');
   }
 
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
   /** The next message of the process. */
   async message<T>(): Promise<T> {
     const ended = Promise.all([this.#exit, this.#disconnected]).then(([[code, signal]]) =>

@@ -1,95 +1,25 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { type Cuts, cutAt, isKept, partBytes, WHOLE } from '../../src/checkpoint/cuts.ts';
-import { DTYPES, dtypeIndex } from '../../src/checkpoint/dtype.ts';
+import { DTYPES } from '../../src/checkpoint/dtype.ts';
 import { layoutDigests, type Manifest, shapeOf } from '../../src/checkpoint/manifest.ts';
 import { combineParts } from '../../src/checkpoint/parts.ts';
 import { arrivedReports } from '../../src/plan/arrived-order.ts';
 import { fusedUnits } from '../../src/plan/fused-tensors.ts';
-import { firstGap, inManifestRows, sentParts } from '../../src/plan/kept-parts.ts';
-import { planAlike, planParts, shareOf, stillFits, whyNotParts } from '../../src/plan/parts-plan.ts';
+import { firstGap, inManifestRows } from '../../src/plan/kept-parts.ts';
+import { planAlike, planParts, stillFits } from '../../src/plan/parts-plan.ts';
 import { bucketTensors, slotMemory } from '../../src/plan/plan.ts';
 import { rectangleBytes, transfersOf } from '../../src/plan/transfers.ts';
-import { checkProperty } from '../check-property.ts';
-import { manifestOf, segmentOf } from './manifests.ts';
-
-/** What one member keeps of one tensor: dimension, start, length. */
-type Kept = readonly [dim: number, start: number, length: number];
-const nothing: Kept = [0, 0, 0];
-const whole: Kept = [WHOLE, 0, 1];
-
-function cutsOf(kept: readonly Kept[]): Cuts {
-  return {
-    dims: Uint8Array.from(kept, ([dim]) => dim),
-    starts: Uint32Array.from(kept, ([, start]) => start),
-    lengths: Uint32Array.from(kept, ([, , length]) => length),
-  };
-}
-
-interface Tensor {
-  readonly dtype: string;
-  readonly shape: readonly number[];
-  /** By member. */
-  readonly kept: readonly Kept[];
-}
-
-const members = 4;
-const one = <T>(values: fc.Arbitrary<T>) => fc.array(values, { minLength: members, maxLength: members });
-
-/** Divided evenly along a dimension, each part by one member or more; or anything. */
-const tensors: fc.Arbitrary<Tensor> = fc
-  .record({
-    dtype: fc.constantFrom('U8', 'BF16', 'F32', 'F64'),
-    dim: fc.nat(2),
-    sizes: fc.array(fc.constantFrom(1, 3, 8), { minLength: 3, maxLength: 3 }),
-    partSize: fc.constantFrom(1, 2, 4),
-    holders: one(fc.constantFrom(0, 1, 2, 3)),
-    odd: fc.option(
-      one(fc.oneof(fc.constant(nothing), fc.constant(whole), fc.tuple(fc.nat(3), fc.nat(9), fc.nat(9)))),
-      {
-        freq: 2,
-        nil: null,
-      },
-    ),
-  })
-  .map(({ dtype, dim, sizes, partSize, holders, odd }) => {
-    const shape = sizes.map((size, axis) => (axis === dim ? partSize * 4 : size));
-    const even = holders.map((part): Kept => [dim, part * partSize, partSize]);
-    return { dtype, shape, kept: odd ?? even };
-  });
-
-const bytesOf = ({ dtype, shape }: Tensor) =>
-  (shape.reduce((product, size) => product * size, 1) * DTYPES[dtypeIndex(dtype)]!.bits) / 8;
-
-/** In two segments of one host, with gaps. */
-function laidOut(list: readonly Tensor[]): Manifest {
-  const ends = [0, 0];
-  const rows = list.map((tensor, row) => {
-    const bytes = bytesOf(tensor);
-    const segment = row % 2;
-    const offset = ends[segment]! + (row % 3) * 8;
-    ends[segment] = offset + bytes;
-    return { name: `layers.${row}.weight`, bytes, segment, offset, dtype: tensor.dtype, shape: tensor.shape };
-  });
-  return manifestOf(rows, [segmentOf(0, 'a'), segmentOf(1, 'a')]);
-}
-
-const keptBy = (list: readonly Tensor[]) =>
-  Array.from({ length: members }, (_, member) => cutsOf(list.map(({ kept }) => kept[member]!)));
-
-function forModels(
-  property: (manifest: Manifest, kept: readonly Cuts[], sent: readonly Cuts[]) => void,
-): void {
-  checkProperty(
-    fc.property(fc.array(tensors, { minLength: 1, maxLength: 12 }), (list) => {
-      const manifest = laidOut(list);
-      const kept = keptBy(list);
-      property(manifest, kept, sentParts(manifest, kept));
-    }),
-    300,
-  );
-}
+import {
+  cutsOf,
+  divided,
+  forModels,
+  type Kept,
+  laidOut,
+  nothing,
+  sentHalves,
+  whole,
+} from './divided-models.ts';
 
 /** Positions in the tensor of the bytes of a part, in the order in which they are packed; element by element. */
 function packedPositions(manifest: Manifest, row: number, sent: Cuts): number[] {
@@ -271,16 +201,6 @@ test('what workers say in the order of an announcement is known by the rows of t
   assert.equal(isKept(cuts, 1), false);
 });
 
-/** Four tensors of 64 KiB, each divided by two members. */
-const halves = Array.from({ length: 4 }, (): Tensor => {
-  return { dtype: 'BF16', shape: [256, 128], kept: [0, 1].map((part): Kept => [1, part * 64, 64]) };
-});
-const divided = laidOut(halves);
-const sentHalves = sentParts(
-  divided,
-  [0, 1].map((member) => cutsOf(halves.map(({ kept }) => kept[member]!))),
-);
-
 function planHalf(freeBytes: number, bucketBytes = 2 ** 20) {
   const { lasting: layout } = layoutDigests(divided);
   const rank = { rank: 0, host: 'a', freeBytes };
@@ -336,23 +256,4 @@ test('a rank that is sent as much of each tensor has the same plan, with its own
       null,
     );
   });
-});
-
-test('why parts are not sent is said by the tensor, the rank and the host', () => {
-  const shares = (sent: readonly Cuts[]) => sent.map((cuts) => shareOf(divided, cuts));
-  const ranks = [
-    { rank: 4, host: 'a' },
-    { rank: 5, host: 'b' },
-  ];
-  assert.equal(whyNotParts(divided, [ranks[0]!], shares([sentHalves[0]!])), null);
-  assert.match(
-    whyNotParts(divided, ranks, shares(sentHalves))!,
-    /"layers\.0\.weight".* rank 5 .* host a and not on b/,
-  );
-  const all = cutsOf(halves.map(() => whole));
-  assert.match(whyNotParts(divided, ranks, shares([all, all]))!, /keeps all tensors whole/);
-  const most = cutsOf([[1, 0, 64], whole, whole, whole]);
-  assert.match(whyNotParts(divided, [ranks[0]!], shares([most]))!, /rank 4 needs 88 % of the bytes/);
-  const lost = { ...divided, segments: divided.segments.map((segment) => ({ ...segment, lost: true })) };
-  assert.match(whyNotParts(lost, [ranks[0]!], shares([sentHalves[0]!]))!, /layers\.0\.weight/);
 });

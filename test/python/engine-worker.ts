@@ -8,14 +8,10 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { torchForm } from '../../src/engines/worker-link/torch-form.ts';
 import type { WorkerLink } from '../../src/engines/worker-link/worker-link.ts';
+import type { Scope } from '../checkpoint/safetensors-files.ts';
 import { runPython } from './python-interpreter.ts';
 
 const root = fileURLToPath(packageRoot);
-
-/** A test, or whatever else ends what was started in it. */
-export interface TestScope {
-  after(end: () => unknown): void;
-}
 
 /** Where a program of test/gpu/workers misbehaves. */
 export interface WorkerFault {
@@ -37,7 +33,7 @@ export class PythonWorker {
   readonly #lines: AsyncIterator<string>;
   #errors = '';
 
-  private constructor(t: TestScope, program: string, values: readonly string[], env: NodeJS.ProcessEnv) {
+  private constructor(t: Scope, program: string, values: readonly string[], env: NodeJS.ProcessEnv) {
     const path = join(root, 'test/gpu/workers', program);
     const packages = [join(root, 'python'), process.env.PYTHONPATH].filter(Boolean).join(':');
     this.process = spawn(process.env.WEIGHTCAST_PYTHON!, [path, ...values], {
@@ -52,7 +48,7 @@ export class PythonWorker {
 
   /** Resolves when it takes commands. */
   static async start(
-    t: TestScope,
+    t: Scope,
     program: string,
     values: readonly string[],
     env: NodeJS.ProcessEnv = {},

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import type { TestContext } from 'node:test';
 import type { WorkerLink } from '../../src/engines/worker-link/worker-link.ts';
-import { WorkerLinkError } from '../../src/errors.ts';
 import type { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { bindLink, never } from '../engines/harness.ts';
 import { bindCheckpointEngineLink } from '../engines/scripted-worker.ts';
@@ -56,15 +55,6 @@ export async function connected(
   await link.open({ handle: buffer.ipcHandle, bytes: buffer.bytes });
   await link.load(tensors);
   return { device, buffer, worker, link };
-}
-
-export async function failure(request: Promise<unknown>): Promise<WorkerLinkError> {
-  const error = await request.then(
-    () => assert.fail('the request succeeded'),
-    (reason: unknown) => reason,
-  );
-  assert.ok(error instanceof WorkerLinkError, `not a WorkerLinkError: ${error}`);
-  return error;
 }
 
 export function mapsDeviceMemory(worker: PythonWorker): boolean {

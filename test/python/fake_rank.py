@@ -43,9 +43,10 @@ class FakeRank:
         buckets: Sequence[Mapping[str, torch.Tensor]],
         take: Callable[[dict[str, str]], Any],
         cuts: Mapping[str, Sequence[int]] | None = None,
+        stop_after: int | None = None,
         **opening: Any,
     ) -> dict[str, Any]:
-        """`take` is the worker's side, of a link by device. `cuts`: of what comes in parts, (dim, start, length). `opening`: of the first request. Returns the reply to `finish`; raises what
+        """`take` is the worker's side, of a link by device. `cuts`: of what comes in parts, (dim, start, length). `stop_after`: so many answers it hangs up. `opening`: of the first request. Returns the reply to `finish`; raises what
         `take` raises."""
         self._links += 1
         address = f"ipc://{self.folder}/link-{self._links}"
@@ -53,7 +54,7 @@ class FakeRank:
         socket.setsockopt(zmq.RCVTIMEO, _SECONDS * 1_000)
         socket.bind(address)
         self.replies = []
-        thread = threading.Thread(target=self._exchange, args=(socket, buckets, cuts or {}, opening))
+        thread = threading.Thread(target=self._exchange, args=(socket, buckets, cuts or {}, stop_after, opening))
         thread.start()
         try:
             take({_DEVICE: address})
@@ -61,7 +62,9 @@ class FakeRank:
             thread.join()
         return self.replies[-1]
 
-    def _exchange(self, socket: zmq.Socket, buckets: Any, cuts: Any, opening: dict[str, Any]) -> None:
+    def _exchange(
+        self, socket: zmq.Socket, buckets: Any, cuts: Any, stop_after: int | None, opening: dict[str, Any]
+    ) -> None:
         first = {
             "type": "open",
             "protocol": 2,
@@ -79,7 +82,7 @@ class FakeRank:
             for request in itertools.chain([first], loads, [{"type": "release"}, {"type": "finish"}]):
                 socket.send(msgpack.packb(request))
                 self.replies.append(msgpack.unpackb(socket.recv()))
-                if not self.replies[-1]["ok"]:
+                if not self.replies[-1]["ok"] or len(self.replies) == stop_after:
                     return
         finally:
             socket.close(linger=0)

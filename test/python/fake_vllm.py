@@ -38,8 +38,17 @@ class Info:
         self.__init__(self.restore_metadata)
 
 
+class Method:
+    """As vLLM's quantisation methods: all layers share it."""
+
+    def process_weights_after_loading(self, layer: Layer) -> None:
+        layer.process()
+
+
 class Layer(nn.Module):
     """Holds its weights negated for its kernel, and says how often it was processed."""
+
+    quant_method: Any = Method()
 
     def __init__(self, *names: str, size: int = 4) -> None:
         super().__init__()
@@ -188,13 +197,17 @@ class CopyCounter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _layerwise_process(layer: Any, info: Info) -> None:
+def materialize_layer(layer: Any, info: Info) -> None:
     for name, meta in info.restore_metadata[0].items():
         setattr(layer, name, nn.Parameter(torch.full(meta.shape, torch.nan), requires_grad=False))
+
+
+def _layerwise_process(layer: Any, info: Info) -> None:
+    sys.modules[LAYERWISE].materialize_layer(layer, info)
     for name, arguments in info.loaded_weights:
         arguments.arguments["param"] = getattr(layer, name)
         getattr(layer, "load", load_whole)(*arguments.args)
-    layer.process()
+    getattr(layer.quant_method, "process_weights_after_loading", lambda layer: layer.process())(layer)
     for name, parameter in info.kernel_tensors[0].items():
         parameter.copy_(getattr(layer, name))
     _place_kernel_tensors(layer, info)
@@ -260,6 +273,7 @@ def install(*, layerwise: bool = True) -> None:
             "get_layerwise_info": INFO.__getitem__,
             "_place_kernel_tensors": _place_kernel_tensors,
             "_layerwise_process": _layerwise_process,
+            "materialize_layer": materialize_layer,
         }
     for name, members in contents.items():
         put_module(name, **members)

@@ -9,7 +9,7 @@ import pickle
 import random
 import types
 import unittest
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,11 +21,11 @@ from fake_rank import FakeRank, digests_of, kept_of
 from fake_vllm import Model, Split
 from weightcast.cuts import NOTHING, WHOLE, Cut
 from weightcast.dtypes import view_of
-from weightcast.errors import PartsChanged, PartsUnknown, ProtocolError
+from weightcast.errors import LoadFailed, PartsChanged, PartsUnknown, ProtocolError
 from weightcast.kept_parts import KeptParts
 from weightcast.messages import Open, Tensor, decode_request
 from weightcast.reads import HandedOn, ReadWatch, Watched
-from weightcast.vllm_reload import Target
+from weightcast.vllm_reloadable import Target
 from weightcast.vllm_update import install_weights
 
 CPU = torch.device("cpu")
@@ -249,7 +249,8 @@ def buckets_of(weights: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]
 
 
 def in_threads(load_weights: Callable[[Any], Any], some: Callable[[str], bool]) -> Callable[[Any], Any]:
-    def load(weights: list[tuple[str, torch.Tensor]]) -> Any:
+    def load(weights: Iterable[tuple[str, torch.Tensor]]) -> Any:
+        weights = list(weights)
         names = load_weights([pair for pair in weights if not some(pair[0])])
         with ThreadPoolExecutor(1) as pool:
             return names | pool.submit(load_weights, [pair for pair in weights if some(pair[0])]).result()
@@ -335,7 +336,13 @@ class Updates(unittest.TestCase):
     def test_a_model_that_reads_past_torchs_operations_gets_whole_tensors(self) -> None:
         worker = self.workers[0]
         load_weights = worker.model.load_weights
-        worker.model.load_weights = lambda weights: ([one.tolist() for _, one in weights], load_weights(weights))[1]
+
+        def read(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+            for name, tensor in weights:
+                tensor.tolist()
+                yield name, tensor
+
+        worker.model.load_weights = lambda weights: load_weights(read(weights))
         with self.assertLogs("vllm.weightcast", "WARNING") as logs:
             self.assertNotIn("kept", worker.send(version(1), parts=True))
         self.assertIn("tensor 'first.rows0' is read past torch's operations", "".join(logs.output))
@@ -440,7 +447,7 @@ class Updates(unittest.TestCase):
         worker = self.workers[0]
         weights = version(1)
         weights["second.rows0"] = torch.zeros(6, 3)
-        with self.assertRaises(RuntimeError):
+        with self.assertRaises(LoadFailed):
             worker.send(weights, parts=True)
         self.assertNotIn("kept", worker.rank.replies[-1])
         worker.record(version(1))

@@ -20,7 +20,7 @@ from weightcast.messages import PROTOCOL_VERSION, check_protocol
 from weightcast.torch_digest import TorchDigester
 from weightcast.vllm_derived import DerivedTensors
 from weightcast.vllm_live import refuse_moved_experts
-from weightcast.vllm_reload import Target
+from weightcast.vllm_reloadable import Target
 
 
 def tensor(value: float) -> torch.Tensor:

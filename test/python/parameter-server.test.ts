@@ -5,24 +5,24 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { encodeHeader } from '../../src/checkpoint/safetensors-writer.ts';
-import { Daemon } from '../../src/daemon/daemon.ts';
+import type { Daemon } from '../../src/daemon/daemon.ts';
 import type { LinkKind } from '../../src/engines/engine-client.ts';
 import { packageRoot } from '../../src/package-root.ts';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
-import { eventually } from '../cluster/harness.ts';
+import { writeWeightcast } from '../commands.ts';
+import { startDaemon } from '../daemon/harness.ts';
+import { eventually } from '../eventually.ts';
+import type { Program } from '../program.ts';
 import { sharedMemoryName } from '../shared-memory-name.ts';
 import type { TestTensor } from './engine-worker.ts';
 import { original, skip, skipOriginal } from './exchanges.ts';
 import { PythonEngine } from './python-engine.ts';
 import { missingPython } from './python-interpreter.ts';
 import { oddTensors } from './tensors.ts';
-import { type Torchrun, torchrun } from './torchrun.ts';
+import { torchrun } from './torchrun.ts';
 
-/** Of a checkout of checkpoint-engine, or of its source distribution, as scripts/test-python.sh unpacks it. */
-const example = join(
-  process.env.WEIGHTCAST_CHECKPOINT_ENGINE ?? fileURLToPath(new URL('.venv/checkpoint-engine', packageRoot)),
-  'examples/update.py',
-);
+/** Of a checkout of checkpoint-engine, or of its source distribution, which scripts/test-python.sh names. */
+const example = join(process.env.WEIGHTCAST_CHECKPOINT_ENGINE ?? '', 'examples/update.py');
 const skipExample =
   skipOriginal ||
   missingPython('httpx', 'fastapi', 'loguru', 'pydantic', 'checkpoint_engine') ||
@@ -34,7 +34,7 @@ interface Stage {
   readonly tensors: readonly TestTensor[];
   readonly model: string;
   readonly daemon: Daemon;
-  run(t: TestContext, words: readonly string[], environment?: Record<string, string>): Promise<Torchrun>;
+  run(t: TestContext, words: readonly string[], environment?: Record<string, string>): Promise<Program>;
 }
 
 /** An engine with two workers, a daemon that does not know it, and a model of two files. */
@@ -43,7 +43,7 @@ async function setStage(t: TestContext, link: LinkKind): Promise<Stage> {
   const namespace = sharedMemoryName();
   const places = [0, 1].map((rank) => ({ uuid: `HOST-${namespace}-${rank}`, device: 'cpu' }));
   const engine = await PythonEngine.start(t, { link, places, original });
-  const daemon = await startDaemon(t, scratch, namespace);
+  const daemon = await daemonOf(t, scratch, namespace);
   const tensors = oddTensors();
   const model = join(scratch, 'model');
   writeModel(model, tensors);
@@ -52,17 +52,12 @@ async function setStage(t: TestContext, link: LinkKind): Promise<Stage> {
   return { scratch, engine, tensors, model, daemon, run };
 }
 
-async function startDaemon(t: TestContext, scratch: string, namespace: string): Promise<Daemon> {
-  const daemon = await Daemon.start({
-    version: '0.0.0-test',
+/** On the devices of an engine. */
+function daemonOf(t: TestContext, scratch: string, namespace: string): Promise<Daemon> {
+  return startDaemon(t, scratch, {
     socket: join(scratch, `${namespace}.sock`),
-    roots: ['/'],
-    allowEngines: [],
-    instances: [],
-    cluster: { devices: { kind: 'host', namespace, capacity: 2 ** 24 }, threads: 1 },
+    cluster: { devices: { kind: 'host', namespace, capacity: 2 ** 24 } },
   });
-  t.after(() => daemon.stop());
-  return daemon;
 }
 
 /** Two files, as large models come. */
@@ -84,12 +79,6 @@ function writeIndex(directory: string, tensors: readonly TestTensor[]): void {
   writeFileSync(join(directory, 'model.safetensors.index.json'), JSON.stringify(content));
 }
 
-async function succeeded(run: Torchrun): Promise<string> {
-  const { status, output } = await run.ended;
-  assert.equal(status, 0, output);
-  return output;
-}
-
 async function assertHeld({ engine, tensors }: Stage): Promise<void> {
   for (const worker of engine.workers)
     assert.deepEqual(await worker.compare(tensors), { equal: tensors.length, wrong: [] });
@@ -108,9 +97,8 @@ test('checkpoint-engine’s own example updates an engine, with nothing changed 
   const common = ['--endpoint', engine.endpoint, '--inference-parallel-size', '2'];
 
   await t.test('from files, by both of its methods', async (t) => {
-    await succeeded(
-      await stage.run(t, [program, '--checkpoint-path', model, '--update-method', 'all', ...common]),
-    );
+    const all = [program, '--checkpoint-path', model, '--update-method', 'all', ...common];
+    await (await stage.run(t, all)).succeeded();
     const asked = ['/collective_rpc', 'update_weights_from_ipc', undefined];
     assert.deepEqual(
       engine.asked,
@@ -126,9 +114,9 @@ test('checkpoint-engine’s own example updates an engine, with nothing changed 
     const keeping = ['--save-metas-file', metas, '--sleep-time', '600'];
     const first = await stage.run(t, [program, '--checkpoint-path', model, ...keeping, ...common]);
     await eventually('the first run has updated the engine', () => {
-      assert.ok(!first.output().includes('Traceback'), first.output());
+      assert.ok(!first.said.includes('Traceback'), first.said);
       return (
-        engine.asked.length === 3 && first.output().includes('Update weights without setting ranks duration')
+        engine.asked.length === 3 && first.said.includes('Update weights without setting ranks duration')
       );
     });
     await assertHeld(stage);
@@ -136,7 +124,7 @@ test('checkpoint-engine’s own example updates an engine, with nothing changed 
     const namespace = sharedMemoryName();
     const places = [0, 1].map((rank) => ({ uuid: `HOST-${namespace}-${rank}`, device: 'cpu' }));
     const joiner = await PythonEngine.start(t, { link: 'checkpoint-engine', places, original });
-    const other = await startDaemon(t, scratch, namespace);
+    const other = await daemonOf(t, scratch, namespace);
     const words = [
       program,
       '--load-metas-file',
@@ -146,16 +134,16 @@ test('checkpoint-engine’s own example updates an engine, with nothing changed 
       '--inference-parallel-size',
       '2',
     ];
-    await succeeded(await stage.run(t, words, { WEIGHTCAST_SOCKET: other.socket }));
+    await (await stage.run(t, words, { WEIGHTCAST_SOCKET: other.socket })).succeeded();
     await assertHeld({ ...stage, engine: joiner });
   });
 
   await t.test('an error of an engine’s worker ends it, on every rank', async (t) => {
     engine.fault = { at: 1, does: 'raise' };
-    const { status, output } = await (await stage.run(t, [program, '--checkpoint-path', model, ...common]))
-      .ended;
-    assert.notEqual(status, 0);
-    assert.match(output, /there is no such parameter in bucket 1/);
+    const run = await stage.run(t, [program, '--checkpoint-path', model, ...common]);
+    const { code, said } = await run.ended;
+    assert.notEqual(code, 0);
+    assert.match(said, /there is no such parameter in bucket 1/);
     engine.fault = null;
   });
   assert.ok(daemon);
@@ -178,7 +166,7 @@ test('weightcast.update takes the options of that example, and asks the engine w
     ];
     const options = ['--checkpoint-path', model, '--update-method', 'all', '--save-metas-file', metas];
     const environment = { PS_MAX_BUCKET_SIZE_GB: '0.000002', PS_MEM_FRACTION: '0.5' };
-    const output = await succeeded(await stage.run(t, [...words, ...options], environment));
+    const output = await (await stage.run(t, [...words, ...options], environment)).succeeded();
     assert.match(output, /gather metas: [\d.]+ s\nupdate without ranks: [\d.]+ s\nupdate with ranks: /);
     assert.equal(engine.asked.filter((asked) => (asked as string[])[0] === '/collective_rpc').length, 2);
     assert.equal(statSync(metas).mode & 0o777, 0o600);
@@ -195,14 +183,12 @@ test('each rank may ask an engine of its own, all or some; what one of them rais
   const start = (rank: number) =>
     PythonEngine.start(t, { link, places: [{ uuid: `HOST-${namespace}-${rank}`, device: 'cpu' }], original });
   const engines = await Promise.all([0, 1].map(start));
-  const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
-  const command = join(scratch, 'weightcast');
-  const options = `"$@" --devices host:${namespace}`;
-  writeFileSync(command, `#!/bin/sh\nexec '${process.execPath}' '${main}' ${options}\n`, { mode: 0o755 });
+  const command = writeWeightcast(scratch, `"$@" --devices host:${namespace}`);
   const socket = join(scratch, 'd.sock');
   const cases = fileURLToPath(new URL('test/python/parameter_server_cases.py', packageRoot));
   const words = [cases, ...engines.map(({ endpoint }) => endpoint)];
-  await succeeded(await torchrun(t, 2, words, { WEIGHTCAST_SOCKET: socket, WEIGHTCAST_COMMAND: command }));
+  const variables = { WEIGHTCAST_SOCKET: socket, WEIGHTCAST_COMMAND: command };
+  await (await torchrun(t, 2, words, variables)).succeeded();
   await eventually('the daemon has ended', () => !existsSync(socket));
   assert.deepEqual(
     engines.map(({ asked }) => asked.length),

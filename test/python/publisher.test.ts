@@ -1,39 +1,20 @@
 /** Tensors of torch through the publisher; test/daemon has its tests that need no torch. */
 import assert from 'node:assert/strict';
-import { createServer } from 'node:net';
-import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { Daemon } from '../../src/daemon/daemon.ts';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
+import { startDaemon } from '../daemon/harness.ts';
 import { runPython } from '../daemon/python.ts';
+import { freePorts } from '../free-ports.ts';
 import { skip as withoutGpu } from '../gpu/harness.ts';
 import { skip } from './exchanges.ts';
 
 const scratch = temporaryDirectory({ after });
-const daemon = await Daemon.start({
-  version: '0.0.0-test',
-  socket: join(scratch, 'daemon.sock'),
-  roots: [scratch],
-  allowEngines: [],
-  instances: [],
-  cluster: { devices: { kind: 'host', namespace: 'publisher-torch' }, threads: 1 },
-});
-after(() => daemon.stop());
+const daemon = await startDaemon({ after }, scratch);
 
 async function runCase(name: string, given: object = {}): Promise<void> {
   const argument = { case: name, socket: daemon.socket, ...given };
-  const { status, output } = await runPython('test/python/publisher_torch_cases.py', argument);
-  assert.equal(status, 0, output);
-}
-
-/** One that is free now. */
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });
+  const { code, said } = await runPython('test/python/publisher_torch_cases.py', argument);
+  assert.equal(code, 0, said);
 }
 
 test('every kind of tensor is published bit for bit', { skip }, () => runCase('kinds'));
@@ -51,5 +32,5 @@ test('a CUDA tensor may be overwritten as soon as it was put', { skip: skip || w
 );
 
 test('the shards of an FSDP2 model make the whole model', { skip }, async () => {
-  await runCase('fsdp', { port: await freePort() });
+  await runCase('fsdp', { port: await freePorts(1) });
 });

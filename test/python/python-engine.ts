@@ -1,11 +1,11 @@
-import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import type { LinkKind } from '../../src/engines/engine-client.ts';
 import { protocolVersion } from '../../src/engines/worker-link/messages.ts';
 import { Cluster } from '../../src/index.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
-import { type Ended, PythonWorker, type TestScope, type WorkerFault } from './engine-worker.ts';
+import type { Scope } from '../checkpoint/safetensors-files.ts';
+import { listening } from '../listening.ts';
+import { type Ended, PythonWorker, type WorkerFault } from './engine-worker.ts';
 
 /** A worker's place. */
 export interface WorkerPlace {
@@ -51,7 +51,7 @@ export class PythonEngine {
     this.workers = workers;
   }
 
-  static async start(t: TestScope, options: PythonEngineOptions): Promise<PythonEngine> {
+  static async start(t: Scope, options: PythonEngineOptions): Promise<PythonEngine> {
     const { link, places, original = null, form = 'vllm', keepsShares = false } = options;
     const start = ({ uuid, device }: WorkerPlace, index: number) =>
       link === 'weightcast'
@@ -65,7 +65,7 @@ export class PythonEngine {
     return engine;
   }
 
-  async #listen(t: TestScope): Promise<void> {
+  async #listen(t: Scope): Promise<void> {
     const server = createServer(async (request, response) => {
       const chunks: Buffer[] = [];
       for await (const chunk of request) chunks.push(chunk as Buffer);
@@ -87,13 +87,7 @@ export class PythonEngine {
         (error: Error) => response.writeHead(500).end(error.message),
       );
     });
-    server.listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    t.after(() => {
-      server.closeAllConnections();
-      server.close();
-    });
-    this.endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    this.endpoint = await listening(t, server);
   }
 
   async #update(links: Record<string, string>): Promise<void> {

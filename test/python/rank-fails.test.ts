@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { encode } from '@msgpack/msgpack';
-import { Request } from 'zeromq';
-import { decodeReply } from '../../src/engines/worker-link/messages.ts';
-import { bindLink, Fixture } from '../engines/harness.ts';
+import { bindLink, Fixture, failure, rawRank } from '../engines/harness.ts';
 import { TestHost } from '../native/harness.ts';
 import { type Ended, PythonWorker } from './engine-worker.ts';
-import { bind, connected, failure, skip, startWorker, worksAgain } from './exchanges.ts';
+import { bind, connected, skip, startWorker, worksAgain } from './exchanges.ts';
 
 test('a rank that is killed ends the exchange of our worker at once, and its process lives', {
   skip,
@@ -132,18 +130,3 @@ test('our worker refuses tensors by their names', { skip }, async (t) => {
     buffer.free();
   }
 });
-
-async function rawRank(t: TestContext) {
-  const socket = new Request({ linger: 0 });
-  t.after(() => socket.closed || socket.close());
-  const address = `ipc://@weightcast-test-${process.pid}-${performance.now()}.sock`;
-  await socket.bind(address);
-  return {
-    address,
-    async ask(frame: Uint8Array) {
-      await socket.send(frame);
-      return decodeReply((await socket.receive())[0]!);
-    },
-    close: () => socket.close(),
-  };
-}

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { patience } from '../patience.ts';
 import { missingPython } from './python-interpreter.ts';
 
 const skip = missingPython('torch', 'zmq', 'msgpack');
@@ -19,7 +20,7 @@ if __name__ == "__main__":
     queue = multiprocessing.Queue()
     child = multiprocessing.Process(target=run_scheduler, args=(queue,))
     child.start()
-    print(sys.argv[1:], queue.get(timeout=60))
+    print(sys.argv[1:], queue.get(timeout=100))
     child.join()
 `;
 const scheduler = `
@@ -49,7 +50,7 @@ test('python -m weightcast.sglang starts SGLang with our function in the process
     {
       env: { ...process.env, PYTHONPATH: `${directory}:${python}` },
       encoding: 'utf8',
-      timeout: 60_000,
+      timeout: patience,
     },
   );
   assert.equal(status, 0, stderr);

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { packageRoot } from '../../src/package-root.ts';
+import { longPatience } from '../patience.ts';
 
 /** Runs a file of test/python with Python's unittest, and asserts that it has tests and that all pass. */
 export function runUnitTests(file: string): void {
@@ -10,7 +11,7 @@ export function runUnitTests(file: string): void {
   const { status, stderr } = spawnSync(process.env.WEIGHTCAST_PYTHON!, [cases], {
     env: { ...process.env, PYTHONPATH: packages },
     encoding: 'utf8',
-    timeout: 120_000,
+    timeout: longPatience,
   });
   assert.equal(status, 0, stderr);
   assert.match(stderr, /^Ran [1-9]\d* tests/m);

@@ -7,6 +7,7 @@ import sys
 import types
 import unittest
 import unittest.mock
+from collections.abc import Iterable
 from typing import Any
 
 import fake_vllm
@@ -18,7 +19,7 @@ from weightcast import vllm_plugin
 from weightcast.errors import EngineAsleep, LoadFailed, ModelNotReloadable, ParametersMissing, WeightcastError
 from weightcast.messages import Open
 from weightcast.vllm_derived import renew_combined_gates
-from weightcast.vllm_reload import Target
+from weightcast.vllm_reloadable import Target
 from weightcast.vllm_drafts import draft_apart, refusal_of_draft, targets_of
 from weightcast.vllm_update import ModelUpdate, install_weights, uuid_of_device
 from weightcast.worker import VllmWorkerExtension
@@ -185,9 +186,9 @@ class Updates(unittest.TestCase):
             part = tensor[:2]
             raise KeyError(part.shape)
 
-        def load(weights: list[tuple[str, torch.Tensor]]) -> None:
+        def load(weights: Iterable[tuple[str, torch.Tensor]]) -> None:
             try:
-                read(weights[0][1])
+                read(next(iter(weights))[1])
             except KeyError:
                 raise ValueError("there is no such parameter") from None
 

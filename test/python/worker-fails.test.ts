@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { failure } from '../engines/harness.ts';
 import { bindCheckpointEngineLink } from '../engines/scripted-worker.ts';
 import { TestHost } from '../native/harness.ts';
 import { PythonWorker } from './engine-worker.ts';
 import {
   bind,
   connected,
-  failure,
   mapsDeviceMemory,
   skip,
   skipOriginal,

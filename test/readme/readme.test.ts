@@ -7,9 +7,10 @@ import { fileURLToPath } from 'node:url';
 import { startReferenceEngine } from '../../scenarios/reference-engine/index.ts';
 import { packageRoot } from '../../src/package-root.ts';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
+import { writeCommand, writeWeightcast } from '../commands.ts';
 import { startDaemonBench } from '../daemon/harness.ts';
 import { withoutPython } from '../daemon/python.ts';
-import { type Replacements, replaced, runText, snippets, snippetWith, writeCommand } from './snippets.ts';
+import { type Replacements, replaced, runText, snippets, snippetWith } from './snippets.ts';
 
 const python = process.env.WEIGHTCAST_PYTHON ?? 'python3';
 const bench = await startDaemonBench({ after });
@@ -20,11 +21,7 @@ const commands = temporaryDirectory({ after });
 const program = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 /** A daemon has its devices itself. */
 const isUpdate = `case "$*" in update*--endpoint*) set -- "$@" --devices host:${basename(scratch)};; esac`;
-writeCommand(
-  commands,
-  'weightcast',
-  `${isUpdate}\nexec '${process.execPath}' '${program('src/cli/main.js')}' "$@"`,
-);
+writeWeightcast(commands, '"$@"', `${isUpdate}\n`);
 writeCommand(commands, 'npx', 'exec "$@"');
 const environment = {
   WEIGHTCAST_SOCKET: daemon.socket,
@@ -42,7 +39,7 @@ function runPython(
 ): Promise<string> {
   const path = join(scratch, 'snippet.py');
   writeFileSync(path, `${prelude}${replaced(snippetWith(words, page), replacements)}`);
-  return runText(python, ['-W', 'error', path], environment);
+  return runText([python, '-W', 'error', path], environment);
 }
 
 /** Training for two steps, to the weights of a file. */
@@ -101,7 +98,7 @@ test('the shell: one update, and the doctor', async () => {
   // What the doctor thinks of this machine is its own affair.
   const later = replaced(checkout, here).replace(/^npx weightcast doctor .*$/m, (line) => `${line} || true`);
   for (const text of [replaced(first!, here), later])
-    assert.match(await runText('sh', ['-ec', text], environment), /^engine +updated; arrived holds/m);
+    assert.match(await runText(['sh', '-ec', text], environment), /^engine +updated; arrived holds/m);
 });
 
 test('the page of the daemon: its commands', async () => {
@@ -117,7 +114,7 @@ test('the page of the daemon: its commands', async () => {
     ['weightcast stop', 'weightcast remove a'],
   ]);
   const script = `weightcast remove engine || true\n${text.replace(/ +#.*$/gm, '')}`;
-  const output = await runText('sh', ['-ec', script], environment);
+  const output = await runText(['sh', '-ec', script], environment);
   assert.equal(output.match(/^a +updated; arrived holds/gm)?.length, 2, output);
   assert.match(output, new RegExp(`^instance +a; serving ${basename(next)}@`, 'm'));
 });
@@ -147,7 +144,7 @@ test('the shell: a host joins a daemon', async () => {
     wait $served
     trap - EXIT`;
   const here = { ...environment, WEIGHTCAST_SOCKET: `${scratch}/other.sock` };
-  assert.match(await runText('sh', ['-ec', script], here), /host node-2 has joined the cluster/);
+  assert.match(await runText(['sh', '-ec', script], here), /host node-2 has joined the cluster/);
 });
 
 test('the shell: scripts of the checkout', async () => {
@@ -156,11 +153,8 @@ test('the shell: scripts of the checkout', async () => {
   const named = [...text.matchAll(/npm (?:run )?(?!ci)([\w:]+)/g)].map(([, name]) => name!);
   assert.deepEqual(named, ['demo', 'test', 'test:clusters']);
   for (const name of named) assert.ok(name in scripts, name);
-  await runText(
-    process.execPath,
-    [program('scenarios/demo.js'), '--size', '16MiB', '--ranks', '1'],
-    environment,
-  );
+  const demo = [program('scenarios/demo.js'), '--size', '16MiB', '--ranks', '1'];
+  await runText([process.execPath, ...demo], environment);
 });
 
 test('TypeScript: one instance, two instances, and one that joins late', async (t) => {
@@ -185,7 +179,7 @@ test('TypeScript: one instance, two instances, and one that joins late', async (
       checkpoint,
     ] as const;
     writeFileSync(path, replaced(snippetWith(words), [...here, ...replacements]));
-    return runText(process.execPath, [path], environment);
+    return runText([process.execPath, path], environment);
   };
 
   const all = ['[0, 1, 2, 3, 4, 5, 6, 7]', '[0]'] as const;

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { delimiter } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { packageRoot } from '../../src/package-root.ts';
+import { runToEnd, type Variables } from '../program.ts';
 
 /** A fenced block of a page that is a program. */
 export interface Snippet {
@@ -39,28 +39,10 @@ export function replaced({ text }: Snippet, replacements: Replacements): string 
   }, text);
 }
 
-/** Puts a command into a directory for `PATH`. `body`: of a shell script. */
-export function writeCommand(directory: string, name: string, body: string): void {
-  const path = join(directory, name);
-  writeFileSync(path, `#!/bin/sh\n${body}\n`);
-  chmodSync(path, 0o755);
-}
-
-/** Runs a program; rejects with all that it says unless it ends with 0. */
-export async function runText(
-  command: string,
-  words: readonly string[],
-  environment: Readonly<Record<string, string>>,
-): Promise<string> {
+/** Runs a program that finds this repository's package; rejects with all that it says unless it ends with 0. */
+export async function runText(words: readonly string[], variables: Variables): Promise<string> {
   const packages = [fileURLToPath(new URL('python', packageRoot)), process.env.PYTHONPATH].filter(Boolean);
-  const env = { ...process.env, PYTHONPATH: packages.join(delimiter), ...environment };
-  const child = spawn(command, words, { env, stdio: ['ignore', 'pipe', 'pipe'] });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr])
-    stream.setEncoding('utf8').on('data', (text) => {
-      output += text;
-    });
-  const status = await new Promise((resolve) => child.once('close', resolve));
-  assert.equal(status, 0, output);
-  return output;
+  const { code, said } = await runToEnd(words, { PYTHONPATH: packages.join(delimiter), ...variables });
+  assert.equal(code, 0, said);
+  return said;
 }

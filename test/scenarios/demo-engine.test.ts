@@ -11,8 +11,6 @@ import { remains } from './engine-harness.ts';
 import { writeRandomModel } from './random-model.ts';
 
 const script = 'scenarios/serve-demo-engine.ts';
-/** Of processes that start on a loaded machine. */
-const patience = 60_000;
 
 test('the demo engine describes its options', async (t) => {
   const { code, output } = await new Command(t, script, '--help').ended;
@@ -53,7 +51,7 @@ test('weightcast update updates the demo engine, and Ctrl-C stops it without lef
   const options = ['--model', model, '--ranks', '2', '--port', '0', '--devices', namespace];
   const engine = new Command(t, script, ...options, '--device-memory', '16MiB');
   const serving = /^serving demo at (http:\S+) on HOST-.*; press Ctrl-C to stop\n$/;
-  await eventually('the engine serves', () => serving.test(engine.output), patience);
+  await eventually('the engine serves', () => serving.test(engine.output));
   const [, endpoint] = serving.exec(engine.output)!;
 
   const target = ['--endpoint', endpoint!, '--ranks', '2', '--devices', `host:${namespace}`];

@@ -257,26 +257,82 @@ test('an engine that cannot be paused is not touched, and the others are updated
   });
 });
 
-test('a pause that takes effect after it was given up is undone, or said and then undone', async () => {
+test('a pause that may take effect after it was given up is said at once, and undone', async () => {
   await withCluster({ pauses: true }, async ({ world, user, succeeds, fails, status, wait, until }) => {
     const [engine] = world.engines;
-    // It takes effect after seven seconds: within those that a late pause is waited for, and after them.
+    const isUndone = async () => {
+      assert.ok((await status()).instances[0]!.isPaused);
+      await until('it takes effect', () => engine!.isPaused);
+      await until('it is undone', () => !engine!.isPaused);
+      await wait(15_000);
+      assert.ok(!(await status()).instances[0]!.isPaused);
+    };
+    // It takes effect after seven seconds.
     engine!.nextPause = 'late';
-    const update = user.update('a', { timeoutMilliseconds: 5_000, instances: ['engine-0'] });
-    await fails(update, 'WEIGHTCAST_DEADLINE', /^engine engine-0 did not answer within \d+ ms$/);
-    assert.ok(!engine!.isPaused && !engine!.isPausing);
+    const late = user.update('a', { timeoutMilliseconds: 5_000, instances: ['engine-0'] });
+    const words = /^engine engine-0 did not answer within \d+ ms; instance engine-0 may still pause/;
+    await fails(late, 'WEIGHTCAST_DEADLINE', words);
+    await isUndone();
 
+    const mayStillPause = /^no longer wanted; instance engine-0 may still pause/;
+    for (const isFollowed of [false, true]) {
+      engine!.nextPause = 'late';
+      const cancelled = user.update('a', { instances: ['engine-0'] });
+      await wait(100);
+      await succeeds(user.cancel('no longer wanted'));
+      const cancelledAt = world.clock.now();
+      await fails(cancelled, 'WEIGHTCAST_ABORTED', mayStillPause);
+      assert.ok(world.clock.now() - cancelledAt < 1_000, 'nobody waits for what may be');
+      // An update that leaves the engine alone, which says that it is not paused, changes nothing of that.
+      const tooLittle = { instances: ['engine-0'], memoryFraction: 0.001 };
+      if (isFollowed) await fails(user.update('a', tooLittle), 'WEIGHTCAST_MEMORY', /may still pause/);
+      await isUndone();
+    }
+    await succeeds(user.update('a'));
+  });
+});
+
+test('a rank that dies while an engine is being paused keeps nobody waiting for that pause', async () => {
+  await withCluster({ pauses: true }, async ({ cluster, world, user, spares, until, wait, status }) => {
+    const [engine] = world.engines;
     engine!.nextPause = 'late';
-    const cancelled = user.update('a', { instances: ['engine-0'] });
-    await wait(100);
-    await succeeds(user.cancel('no longer wanted'));
-    await fails(cancelled, 'WEIGHTCAST_ABORTED', /^no longer wanted; instance engine-0 may still pause/);
-    assert.ok((await status()).instances[0]!.isPaused);
+    const update = user.update('a');
+    await until('it is asked to pause', () => engine!.isPausing);
+    const diedAt = world.clock.now();
+    cluster.ranks.get(0)!.kill();
+    await spares(update, 'engine-0', 'WEIGHTCAST_PEER_LOST', /^rank 0 died .*engine-0 may still pause/);
+    assert.ok(world.clock.now() - diedAt < 4_500, `${world.clock.now() - diedAt} ms`);
     await until('it takes effect', () => engine!.isPaused);
     await until('it is undone', () => !engine!.isPaused);
-    await wait(10_000);
-    assert.ok(!(await status()).instances[0]!.isPaused);
-    await succeeds(user.update('a'));
+    await wait(15_000);
+    assert.ok((await status()).instances.every(({ isPaused }) => !isPaused));
+  });
+});
+
+test('an engine whose workers hang is given up at the deadline of a step when it is to pause', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, spares }) => {
+    world.engines[0]!.nextPause = 'silence';
+    const startedAt = world.clock.now();
+    const update = user.update('a', { timeoutMilliseconds: 600_000, stepTimeoutMilliseconds: 3_000 });
+    const words =
+      /^engine engine-0 did not answer within 3000 ms; give it more time with stepTimeoutMilliseconds \(--step-timeout\); instance engine-0 may still pause/;
+    await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', words);
+    assert.ok(world.clock.now() - startedAt < 20_000, `${world.clock.now() - startedAt} ms`);
+  });
+});
+
+test('a cluster that stops waits for a pause that may still take effect, and undoes it', async () => {
+  await withCluster({ pauses: true }, async ({ cluster, world, user, fails, until, wait }) => {
+    const [engine] = world.engines;
+    engine!.nextPause = 'late';
+    const update = user.update('a', { instances: ['engine-0'] });
+    await until('it is asked to pause', () => engine!.isPausing);
+    // It takes effect after seven seconds, and is waited for during two.
+    await wait(5_500);
+    const drained = cluster.drain();
+    await fails(update, 'WEIGHTCAST_ABORTED', /^the cluster is stopping; instance engine-0 may still pause/);
+    await cluster.complete(drained);
+    assert.ok(!engine!.isPausing && !engine!.isPaused);
   });
 });
 

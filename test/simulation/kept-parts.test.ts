@@ -167,6 +167,43 @@ test('a worker that fails on a part is given whole tensors by the next update', 
   });
 });
 
+test('of instances that are divided alike one says all digests of what arrived, and the others one each', async () => {
+  await withCluster(options, async ({ user, succeeds, world }) => {
+    const asked: number[] = [];
+    world.onSent.push(({ envelope }) => {
+      const body = envelope.kind === 'ask' ? (envelope.body as RankMessage) : null;
+      if (body?.type === 'arrived-digests') asked.push(body.epoch);
+    });
+    await succeeds(user.update('a', { bucketBytes }));
+    assert.deepEqual(asked, [], 'whole tensors are as registered');
+    assert.ok(allArrived(await succeeds(user.update('a', { bucketBytes }))));
+    assert.equal(asked.length, 2, 'the two ranks of one instance');
+    assert.ok(allArrived(await succeeds(user.update('a', { bucketBytes }))));
+    assert.equal(asked.length, 2, 'nothing is new');
+    await succeeds(user.register('b', '/models/b'));
+    assert.ok(allArrived(await succeeds(user.update('b', { bucketBytes }))));
+    assert.equal(asked.length, 4);
+  });
+});
+
+test('a rank that dies before it has said what arrived leaves its instance unproved until the next update', async () => {
+  const single = { ...options, instances: [[0, 1, 2, 3]] };
+  await withCluster(single, async ({ cluster, user, succeeds, fails, ready, world }) => {
+    await succeeds(user.update('a', { bucketBytes }));
+    let kills = true;
+    world.onSent.push(({ envelope }) => {
+      if (!kills || envelope.kind !== 'ask' || (envelope.body as RankMessage).type !== 'arrived-digests')
+        return;
+      kills = false;
+      cluster.ranks.get(1)!.kill();
+    });
+    await fails(user.update('a', { bucketBytes }), 'WEIGHTCAST_PEER_LOST', /rank-1/);
+    assert.ok(!kills);
+    await ready();
+    assert.ok(allArrived(await succeeds(user.update('a', { bucketBytes }))));
+  });
+});
+
 test('an instance of which a host lacks bytes gets whole tensors, and is told which', async () => {
   const spanned = { ...options, ranksPerHost: 2, instances: [[0, 1, 2, 3]] };
   await withCluster(spanned, async ({ user, succeeds }) => {

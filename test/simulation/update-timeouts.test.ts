@@ -10,8 +10,6 @@ import { bucketBytes, type Fixture, model, withCluster } from './harness.ts';
 const timeoutMilliseconds = 5_000;
 /** Virtual time for messages in both directions. */
 const slack = 2_000;
-/** How long an engine that has not answered is watched, in case it pauses all the same. */
-const latePause = 5_000;
 
 interface Hang {
   readonly what: string;
@@ -26,8 +24,6 @@ interface Hang {
   readonly message: RegExp;
   /** Whether ranks are unreachable, so that the update also waits for their cleanup until `deadlines.abort`. */
   readonly unreachable?: true;
-  /** Whether it also waits for a pause that may still take effect. */
-  readonly pausing?: true;
 }
 
 /** Delays a kind of message, and what follows it on the same lane, by twenty seconds. */
@@ -66,7 +62,6 @@ const hangs: readonly Hang[] = [
       world.engines[0]!.nextPause = 'silence';
     },
     message: /instance engine-0 may still pause, which it was asked to and has not answered/,
-    pausing: true,
   },
   {
     what: 'an engine does not answer the update call',
@@ -135,7 +130,7 @@ const hangs: readonly Hang[] = [
   },
 ];
 
-for (const { what, options, before, hang, undo, code, message, unreachable, pausing } of hangs) {
+for (const { what, options, before, hang, undo, code, message, unreachable } of hangs) {
   test(`an update ends in time although ${what}`, async () => {
     await withCluster(options ?? {}, async (fixture) => {
       const { world, user, fails, succeeds, wait } = fixture;
@@ -144,8 +139,7 @@ for (const { what, options, before, hang, undo, code, message, unreachable, paus
       const update = user.update('a', { timeoutMilliseconds, bucketBytes, atomic: true });
       await hang(fixture);
       await fails(update, code ?? 'WEIGHTCAST_DEADLINE', message);
-      const most =
-        timeoutMilliseconds + slack + (unreachable ? deadlines.abort : 0) + (pausing ? latePause : 0);
+      const most = timeoutMilliseconds + slack + (unreachable ? deadlines.abort : 0);
       assert.ok(world.clock.now() - startedAt < most, `${world.clock.now() - startedAt} ms`);
       world.extraDelay = () => 0;
       await undo?.(fixture);
@@ -176,6 +170,19 @@ for (const [given, milliseconds] of [
     });
   });
 }
+
+test('an engine that does not answer when its workers have everything is given up after the time of a step', async () => {
+  await withCluster({}, async ({ world, user, spares, succeeds }) => {
+    world.engines[0]!.nextCall = 'unanswered';
+    const startedAt = world.clock.now();
+    const given = { timeoutMilliseconds: 600_000, stepTimeoutMilliseconds: 3_000, bucketBytes };
+    const message =
+      /^engine engine-0 has not answered the update call 3000 ms after its workers had everything/;
+    await spares(user.update('a', given), 'engine-0', 'WEIGHTCAST_DEADLINE', message);
+    assert.ok(world.clock.now() - startedAt < 3_000 + 2 * slack, `${world.clock.now() - startedAt} ms`);
+    await succeeds(user.update('a'));
+  });
+});
 
 test('an engine that is down for minutes is waited for by an update that has hours', async () => {
   await withCluster({}, async ({ world, user, succeeds, spares }) => {

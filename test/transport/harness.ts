@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict';
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import type { TestContext } from 'node:test';
@@ -12,6 +11,8 @@ import type { TransportLimits } from '../../src/transport/limits.ts';
 import { nodeName } from '../../src/transport/node-name.ts';
 import { SpokeTransport } from '../../src/transport/spoke.ts';
 import { patience } from '../patience.ts';
+
+export { eventually } from '../eventually.ts';
 
 export const clock: Clock = {
   now: () => performance.now(),
@@ -68,18 +69,6 @@ export function listenTo(transport: Transport): Heard {
 
 export function tell(body: unknown): Envelope {
   return { kind: 'tell', to: { node: 'any~1', name: 'any', generation: 0 }, from: null, body };
-}
-
-export async function eventually(
-  what: string,
-  condition: () => boolean,
-  milliseconds = patience,
-): Promise<void> {
-  const deadline = performance.now() + milliseconds;
-  while (!condition()) {
-    if (performance.now() > deadline) assert.fail(`not within ${milliseconds} ms: ${what}`);
-    await pause(5);
-  }
 }
 
 export function pause(milliseconds: number): Promise<void> {

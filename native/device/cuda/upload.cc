@@ -12,6 +12,7 @@
 
 #include "memory/mapped_access.h"
 #include "system/base.h"
+#include "system/faults.h"
 
 namespace weightcast::cuda {
 namespace {
@@ -54,6 +55,7 @@ class PinnedMappings::PinnedMapping {
   /// as long as a tenth of an update.
   void Lock(size_t part) {
     if (locked_[part]) return;
+    faults::StrikeOrThrow(faults::Point::kPin);
     // The driver would put the pages into the process's page table itself, one page fault after the other. Kernels
     // before 5.14 leave that to it.
     madvise(Start(part), BytesOf(part), kPopulateRead);
@@ -285,6 +287,7 @@ void Upload::Enqueue(Stream stream) const {
     // From memory that is not pinned the driver copies here and now.
     const MappedAccess reading(*each.segment);
     for (const RectangleCopy& copy : each.rectangles) {
+      faults::StrikeOrThrow(faults::Point::kUpload);
       const uint8_t* const source = each.segment->data() + copy.source_offset;
       if (copy.rows > 1) {
         EnqueueRows(source, copy, stream);

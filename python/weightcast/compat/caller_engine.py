@@ -11,8 +11,10 @@ import json
 import secrets
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from ..json_handler import JsonHandler
 
 _METHOD = "update_weights_from_ipc"
 
@@ -59,31 +61,23 @@ class CallerEngine:
                 return 500, " ".join(f"{type(error).__name__}: {error}".split())
         return 200, "done"
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def _handler(self) -> type[JsonHandler]:
         engine = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(JsonHandler):
             def do_GET(self) -> None:
-                self._answer(*((200, "ok") if self.path == "/health" else (404, "no such route")))
+                self._say(*((200, "ok") if self.path == "/health" else (404, "no such route")))
 
             def do_POST(self) -> None:
-                text = self.rfile.read(int(self.headers.get("content-length") or 0))
+                text = self.read_text()
                 if self.path != "/collective_rpc":
-                    return self._answer(404, "no such route")
+                    return self._say(404, "no such route")
                 key = f"Bearer {engine.api_key}"
                 if not hmac.compare_digest(self.headers.get("authorization") or "", key):
-                    return self._answer(401, "this engine needs its key")
-                self._answer(*engine._run(json.loads(text)))
+                    return self._say(401, "this engine needs its key")
+                self._say(*engine._run(json.loads(text)))
 
-            def _answer(self, status: int, message: str) -> None:
-                data = json.dumps({"message": message}).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
+            def _say(self, status: int, message: str) -> None:
+                self.answer(status, {"message": message})
 
         return Handler

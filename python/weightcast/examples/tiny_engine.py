@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import torch
 import zmq
 
 from ..errors import WeightcastError
+from ..json_handler import JsonHandler
 from ..messages import PROTOCOL_VERSION
 from ..receive import DEFAULT_SILENCE_SECONDS, receive_weights
 from .tiny_model import VOCABULARY, TinyModel, prompt_logprobs
@@ -130,30 +131,19 @@ class Engine:
         return {"model": "tiny", "choices": [choice]}
 
 
-def _handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+def _handler(engine: Engine) -> type[JsonHandler]:
+    class Handler(JsonHandler):
         def _serve(self) -> None:
             route = engine.routes.get(f"{self.command} {self.path.partition('?')[0]}")
             try:
                 if route is None:
-                    return self._answer(404, {"error": f"no route {self.path}"})
-                text = self.rfile.read(int(self.headers.get("content-length") or 0))
-                self._answer(200, route(json.loads(text or b"{}")))
+                    return self.answer(404, {"error": f"no route {self.path}"})
+                text = self.read_text()
+                self.answer(200, route(json.loads(text or b"{}")))
             except (RequestError, KeyError, ValueError, TypeError) as error:
-                self._answer(400, {"error": f"{type(error).__name__}: {error}"})
+                self.answer(400, {"error": f"{type(error).__name__}: {error}"})
             except (WeightcastError, RuntimeError) as error:
-                self._answer(500, {"error": str(error)})
-
-        def _answer(self, status: int, body: Any) -> None:
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
+                self.answer(500, {"error": str(error)})
 
         do_GET = do_POST = _serve
 

@@ -24,6 +24,8 @@ export interface HostsPorts {
   need(host: string, isLost: boolean): void;
   /** Whether agents end when this actor does. */
   isClusterEnd(): boolean;
+  /** Whether that process talks to the supervisor. */
+  isConnected(node: string): boolean;
   /** That rank did not end by itself. */
   onKilled(name: string): void;
 }
@@ -99,7 +101,7 @@ export class HostsActor implements Actor<HostsInbox> {
       case 'agent-missing':
         return this.#agentMissing(message.host, context);
       case 'cut-off':
-        return this.#endAll(message.host, 'its host was cut off, and ends it');
+        return this.#cutOff(message.host, context);
       case 'agent-ended':
         return this.#agentEnded(message.host, message.how);
       case 'end-others':
@@ -222,13 +224,18 @@ export class HostsActor implements Actor<HostsInbox> {
       if (rank.node === null) this.#ended(host, rank, `the agent of host ${name} ended: ${how}`);
   }
 
-  #endAll(name: string, how: string): void {
+  /** What still talks to the supervisor is not cut off, whatever keeps its agent away: it goes on. */
+  #cutOff(name: string, context: Context<HostsInbox>): void {
     const host = this.#hosts.get(name)!;
-    for (const rank of [...host.ranks]) {
-      if (rank.node === null) continue;
-      host.past.add(rank.node);
-      this.#ended(host, rank, how);
+    const { cutOffMilliseconds, isConnected } = this.#ports;
+    const started = [...host.ranks].filter(({ node }) => node !== null);
+    const lost = started.filter(({ node }) => !isConnected(node!));
+    for (const rank of lost) {
+      host.past.add(rank.node!);
+      this.#ended(host, rank, 'its host was cut off, and ends it');
     }
+    const isLeft = lost.length < started.length;
+    host.cancelCutOff = isLeft ? context.schedule(cutOffMilliseconds, { type: 'cut-off', host: name }) : null;
   }
 
   #endOthers(context: Context<HostsInbox>): void {

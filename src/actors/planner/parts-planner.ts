@@ -5,17 +5,16 @@ import { quoted } from '../../checkpoint/printable.ts';
 import { MemoryError } from '../../errors.ts';
 import type { FusedUnits } from '../../plan/fused-tensors.ts';
 import { firstGap, sentParts } from '../../plan/kept-parts.ts';
+import { type Share, shareOf, whyNotParts } from '../../plan/parts-choice.ts';
 import {
   type PartsPlan,
   type PartsPlanInput,
   planAlike,
   planParts,
-  type Share,
-  shareOf,
   stillFits,
-  whyNotParts,
 } from '../../plan/parts-plan.ts';
 import type { Plan } from '../../plan/plan.ts';
+import { RecentMap } from '../../recent-map.ts';
 import type { Lacking, PartsPlanned, ReadAnswer } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
 
@@ -36,7 +35,7 @@ interface Division {
   /** By the position of a rank in its instance. */
   readonly shares: readonly Share[];
   /** By rank. */
-  readonly plans: Map<number, RankPlan>;
+  readonly plans: RecentMap<number, RankPlan>;
 }
 
 interface RankPlan {
@@ -54,22 +53,24 @@ const mostPlans = 256;
 
 /**
  * Plans updates of instances by parts. It keeps what ranks have said of their engine workers, and the plans that follow from
- * it, so that an update like the one before costs next to nothing.
+ * it, so that an update like the one before costs next to nothing. What takes long is done in steps, between which others of
+ * the process have their turn.
  */
 export class PartsPlanner {
-  /** By digest, and divisions by all that they follow from; the least recently used first. */
-  readonly #cuts = new Map<string, Cuts>();
-  readonly #divisions = new Map<string, Division>();
+  readonly #breathe: () => Promise<void>;
+  /** By digest, and divisions by all that they follow from. */
+  readonly #cuts = new RecentMap<string, Cuts>(mostCutEntries, ({ dims }) => dims.length);
+  readonly #divisions = new RecentMap<string, Division>(mostDivisions);
+  /** Instances are planned one after the other: the next one is likely to be like the last. */
+  #last: Promise<unknown> = Promise.resolve();
+
+  /** `breathe`: as `PlannerPorts`. */
+  constructor(breathe: () => Promise<void>) {
+    this.#breathe = breathe;
+  }
 
   learn(digest: string, cuts: Cuts): void {
-    keep(this.#cuts, digest, cuts, Number.POSITIVE_INFINITY);
-    let entries = 0;
-    for (const { dims } of this.#cuts.values()) entries += dims.length;
-    for (const [oldest, { dims }] of this.#cuts) {
-      if (entries <= mostCutEntries || oldest === digest) break;
-      this.#cuts.delete(oldest);
-      entries -= dims.length;
-    }
+    this.#cuts.set(digest, cuts);
   }
 
   /** Its layout is no longer registered. */
@@ -78,8 +79,14 @@ export class PartsPlanner {
       if (division.layout === layout) this.#divisions.delete(key);
   }
 
-  plan(question: Question, checkpoint: Checkpoint): PlannedParts {
-    const { ranks } = question;
+  plan(question: Question, checkpoint: Checkpoint): Promise<PlannedParts> {
+    const planned = this.#last.then(() => this.#plan(question, checkpoint));
+    this.#last = planned.catch(() => {});
+    return planned;
+  }
+
+  async #plan(question: Question, checkpoint: Checkpoint): Promise<PlannedParts> {
+    const { ranks, whole } = question;
     const tensors = tensorsDigest(checkpoint.manifest);
     const kept = ranks.map((one) => one.kept.find((known) => known.tensors === tensors)?.digest);
     const silent = ranks.find((_, at) => kept[at] === undefined);
@@ -92,14 +99,13 @@ export class PartsPlanner {
     const digests = kept as string[];
     const lacking = this.#lacking(ranks.map(({ rank }, at) => ({ rank, digest: digests[at]! })));
     if (lacking !== null) return lacking;
-    const division = this.#divide(question, checkpoint, digests);
-    const why = whyNotParts(checkpoint.manifest, ranks, division.shares);
+    const division = await this.#divide(question, checkpoint, digests);
+    const why = whyNotParts(checkpoint.manifest, ranks, division.shares, whole);
     if (why !== null) return { outcome: 'whole', why };
     try {
-      return {
-        outcome: 'parts',
-        plans: ranks.map((_, at) => this.#planRank(question, checkpoint, division, at)),
-      };
+      const plans: Plan[] = [];
+      for (const at of ranks.keys()) plans.push(await this.#planRank(question, checkpoint, division, at));
+      return { outcome: 'parts', plans };
     } catch (thrown) {
       if (!(thrown instanceof MemoryError)) throw thrown;
       return { outcome: 'whole', why: thrown.message };
@@ -129,40 +135,49 @@ export class PartsPlanner {
 
   /** Of known ones, which have been used just now. */
   #cutsOf(digests: readonly string[]): Cuts[] {
-    return digests.map((digest) => {
-      return keep(this.#cuts, digest, this.#cuts.get(digest)!, Number.POSITIVE_INFINITY);
-    });
+    return digests.map((digest) => this.#cuts.get(digest)!);
   }
 
-  #divide(
+  async #divide(
     { bucketBytes, fused, ranks }: Question,
     { manifest, layout }: Checkpoint,
     digests: readonly string[],
-  ): Division {
+  ): Promise<Division> {
     const waiting = ranks.map((rank) => rank.waiting);
     const key = JSON.stringify([layout, bucketBytes, fused, digests, waiting]);
     const known = this.#divisions.get(key);
-    if (known !== undefined) return keep(this.#divisions, key, known, mostDivisions);
-    const shares = sentParts(manifest, this.#cutsOf(digests)).map((sent) => shareOf(manifest, sent));
-    return keep(this.#divisions, key, { layout, shares, plans: new Map() }, mostDivisions);
+    if (known !== undefined) return known;
+    const shares: Share[] = [];
+    for (const sent of sentParts(manifest, this.#cutsOf(digests))) {
+      await this.#breathe();
+      shares.push(shareOf(manifest, sent));
+    }
+    return this.#divisions.set(key, { layout, shares, plans: new RecentMap(mostPlans) });
   }
 
-  #planRank(question: Question, checkpoint: Checkpoint, { plans, shares }: Division, at: number): Plan {
+  async #planRank(
+    question: Question,
+    checkpoint: Checkpoint,
+    { plans, shares }: Division,
+    at: number,
+  ): Promise<Plan> {
     const { memoryFraction: fraction, bucketBytes } = question;
     const rank = question.ranks[at]!;
     const { host } = rank;
     const { sent } = shares[at]!;
     const input = { ...checkpoint, rank, sent, fraction, bucketBytes };
     const known = plans.get(rank.rank);
-    const isKnown = known?.host === host && known.sent === sent && stillFits(known.planned, input);
-    const planned = isKnown ? known.planned : (planLikeOthers(plans, input) ?? planParts(input));
-    keep(plans, rank.rank, { host, sent, planned }, mostPlans);
+    if (known?.host === host && known.sent === sent && stillFits(known.planned, input))
+      return known.planned.plan;
+    await this.#breathe();
+    const planned = planLikeOthers(plans, input) ?? planParts(input);
+    plans.set(rank.rank, { host, sent, planned });
     return planned.plan;
   }
 }
 
 /** Null if no other rank of the host is sent as much of each tensor, as far as is seen by one of them. */
-function planLikeOthers(plans: ReadonlyMap<number, RankPlan>, input: PartsPlanInput): PartsPlan | null {
+function planLikeOthers(plans: RecentMap<number, RankPlan>, input: PartsPlanInput): PartsPlan | null {
   const others = [...plans.values()].filter(({ host }) => host === input.rank.host);
   const other = others.find(({ sent }) => sent === input.sent) ?? others[0];
   return other === undefined ? null : planAlike(other.planned, other.sent, input);
@@ -171,11 +186,3 @@ function planLikeOthers(plans: ReadonlyMap<number, RankPlan>, input: PartsPlanIn
 export type PlannedParts =
   | Exclude<PartsPlanned, { outcome: 'parts' }>
   | { readonly outcome: 'parts'; readonly plans: readonly Plan[] };
-
-/** As the one that was used last; the first one goes where there are more than `most`. */
-function keep<K, T>(table: Map<K, T>, key: K, value: T, most: number): T {
-  table.delete(key);
-  table.set(key, value);
-  if (table.size > most) table.delete(table.keys().next().value!);
-  return value;
-}

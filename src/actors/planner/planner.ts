@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto';
-import { adoptedFile, segmentFile } from '../../checkpoint/file-identity.ts';
 import {
   arrivalDigest,
   contentDigest,
@@ -10,10 +9,8 @@ import {
   ManifestMerger,
 } from '../../checkpoint/manifest.ts';
 import { checkManifestSize } from '../../checkpoint/manifest-size.ts';
-import { type BadTensor, combineParts } from '../../checkpoint/parts.ts';
 import type { CheckpointIndex } from '../../checkpoint/source.ts';
-import { asFailure, UsageError, VerificationError } from '../../errors.ts';
-import { arrivedReports } from '../../plan/arrived-order.ts';
+import { asFailure, UsageError } from '../../errors.ts';
 import { planUpdate } from '../../plan/buckets.ts';
 import { type FusedModules, type FusedUnits, fusedUnits } from '../../plan/fused-tensors.ts';
 import { assignWritten, FileAssigner, type FileAssignments } from '../../plan/load-assignment.ts';
@@ -24,6 +21,7 @@ import { type Actor, type Context, replyLater, restartForEver, type SpawnOptions
 import type { LoadRequest, Merged } from '../protocol/checkpoint-values.ts';
 import type { PartsPlanned, Planned } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
+import { Arrivals } from './arrivals.ts';
 import { PartsPlanner } from './parts-planner.ts';
 
 type MessageOf<T extends PlannerMessage['type']> = Extract<PlannerMessage, { type: T }>;
@@ -51,7 +49,8 @@ export class PlannerActor implements Actor<PlannerMessage> {
   /** Layouts of which it is not known yet whether they were registered. */
   readonly #merged = new Set<string>();
   readonly #plans = new PlanCache();
-  readonly #partsPlanner = new PartsPlanner();
+  readonly #partsPlanner: PartsPlanner;
+  readonly #arrivals: Arrivals;
   /** `arrivalDigest` of manifests. */
   readonly #expected = new WeakMap<Manifest, string>();
   /** Of the checkpoint that was planned last. */
@@ -69,6 +68,8 @@ export class PlannerActor implements Actor<PlannerMessage> {
   constructor(ports: PlannerPorts, recall: (layout: string) => Uint8Array | null = () => null) {
     this.#ports = ports;
     this.#recall = recall;
+    this.#partsPlanner = new PartsPlanner(() => ports.breathe());
+    this.#arrivals = new Arrivals(() => ports.breathe());
   }
 
   receive(message: PlannerMessage, context: Context<PlannerMessage>): void {
@@ -86,7 +87,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
         case 'plan':
           return context.reply(message, this.#plan(message));
         case 'plan-parts':
-          return context.reply(message, this.#planParts(message));
+          return replyLater(context.deferReply(message), this.#planParts(message));
         case 'check-reads':
           return context.reply(
             message,
@@ -95,8 +96,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
         case 'learn-parts':
           return this.#partsPlanner.learn(message.digest, message.cuts);
         case 'verify':
-          this.#verify(message);
-          return context.reply(message, {});
+          return replyLater(context.deferReply(message), this.#verify(message));
         case 'release-layout':
           return this.#release(message.layout);
       }
@@ -224,11 +224,11 @@ export class PlannerActor implements Actor<PlannerMessage> {
     };
   }
 
-  #planParts(message: MessageOf<'plan-parts'>): PartsPlanned {
+  async #planParts(message: MessageOf<'plan-parts'>): Promise<PartsPlanned> {
     const { manifest: known, lasting: layout } = this.#known(message.layout);
     const manifest = withLost(known, message.lost);
     const { units } = this.#partsOf(layout, manifest, message.fused);
-    const answer = this.#partsPlanner.plan(message, { manifest, layout, units });
+    const answer = await this.#partsPlanner.plan(message, { manifest, layout, units });
     if (answer.outcome !== 'parts') return answer;
     const rest = {
       expected: this.#expectedOf(known),
@@ -253,15 +253,8 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return expected;
   }
 
-  #verify({ layout, instance, reports }: MessageOf<'verify'>): void {
-    const { manifest } = this.#known(layout);
-    const verdict = combineParts(arrivedReports(reports, manifest.digests), manifest.digests);
-    if (verdict.ok) return;
-    const [{ row, reason }] = verdict.bad as [BadTensor];
-    const others = verdict.badCount > 1 ? ` (and ${verdict.badCount - 1} more tensors)` : '';
-    throw new VerificationError(
-      `instance ${instance} does not hold the checkpoint: tensor ${manifest.names[row]} ${reason}${others}${whence(manifest, row)}`,
-    );
+  async #verify({ layout, instance, reports }: MessageOf<'verify'>): Promise<{ lacking: number[] }> {
+    return this.#arrivals.verify(this.#known(layout).manifest, { layout, instance, reports });
   }
 
   #known(layout: string) {
@@ -288,11 +281,4 @@ export class PlannerActor implements Actor<PlannerMessage> {
 
 function pathsOf({ segments }: Manifest): string[] {
   return segments.map(({ path }) => path);
-}
-
-/** The file of a tensor that lies in one, for errors: stores through a mapping of it change no time stamp. */
-function whence({ segments, segmentOf }: Manifest, row: number): string {
-  const { path, host } = segments[segmentOf[row]!]!;
-  if (adoptedFile(path) === null) return '';
-  return `; it lies in ${segmentFile(path)} on host ${host}, which must not be written while it is registered`;
 }

@@ -25,7 +25,12 @@ const questioned = z.object({ ranks: z.array(rankAnswers).min(1) });
 export type Questioned = z.infer<typeof questioned>;
 
 export const toBridge = {
-  awaitHealthy: request('await-healthy', { timeoutMilliseconds: milliseconds }, engineState),
+  /** `workersMilliseconds`: what the workers of an engine that is healthy get to say which link they speak. */
+  awaitHealthy: request(
+    'await-healthy',
+    { timeoutMilliseconds: milliseconds, workersMilliseconds: milliseconds },
+    engineState,
+  ),
   pause: request('pause', { mode: z.enum(allPauseModes), timeoutMilliseconds: milliseconds }, nothing),
   resume: request('resume', { timeoutMilliseconds: milliseconds }, nothing),
   trigger: request(
@@ -40,7 +45,10 @@ export const toBridge = {
   ),
   /** Drops the caches that the old weights computed, if the update itself has not. */
   resetCaches: request('reset-caches', { timeoutMilliseconds: milliseconds }, nothing),
-  /** `checkpoint@digest`. Answered with what the engine calls its weights then; null if it does not say. */
+  /**
+   * `checkpoint@digest`. Answered with what the engine calls its weights then; null if it does not say. It may be told beside
+   * the other calls.
+   */
   label: request(
     'label',
     { version: z.string(), timeoutMilliseconds: milliseconds },

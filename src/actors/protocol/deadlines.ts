@@ -31,6 +31,8 @@ export const deadlines = {
   engineResume: 30_000,
   /** The same where it is tried again for as long as the cluster runs: an update, and the next one, wait for that long. */
   resumeTry: 10_000,
+  /** The same when the cluster ends, which it does in any case. */
+  lastResumeTry: 2_000,
   /** Connecting to a rank of another host, with mutual authentication. */
   connect: 10_000,
   /** Reading one piece from another host, over a slow network that many share. */

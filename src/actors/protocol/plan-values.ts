@@ -59,6 +59,15 @@ export const planned = z.object({
 });
 export type Planned = z.infer<typeof planned>;
 
+/** `UpdateRates` of plan/parts-choice.ts. */
+export const updateRates = z.object({
+  upload: z.number().nullable(),
+  broadcast: z.number().nullable(),
+  tensor: z.number().nullable(),
+});
+
+/** `WholeAlternative` of plan/parts-choice.ts. */
+export const wholeAlternative = z.object({ sharing: z.int().positive(), rates: updateRates });
 /** Of what ranks have announced the planner does not know this: to be asked again once it does. */
 const lacking = z.object({
   outcome: z.literal('lacking'),

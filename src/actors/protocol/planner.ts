@@ -9,10 +9,19 @@ import {
   ownSegment,
   segment,
 } from './checkpoint-values.ts';
-import { copy, fabricRank, fusedModules, partsPlanned, plan, planned, readAnswer } from './plan-values.ts';
+import {
+  copy,
+  fabricRank,
+  fusedModules,
+  partsPlanned,
+  plan,
+  planned,
+  readAnswer,
+  wholeAlternative,
+} from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import { arrived, keptAnnouncement } from './update-values.ts';
-import { binary, bytes, cuts, longs, name, nothing, rank } from './values.ts';
+import { binary, bytes, cuts, longs, name, rank } from './values.ts';
 
 export const toPlanner = {
   /** Reads the headers of a checkpoint's files, and keeps them under a number until others are opened. */
@@ -79,6 +88,7 @@ export const toPlanner = {
       memoryFraction: z.number(),
       bucketBytes: bytes,
       fused: fusedModules,
+      whole: wholeAlternative,
     },
     partsPlanned,
   ),
@@ -98,7 +108,8 @@ export const toPlanner = {
       /** With the plan by which each rank announced tensors to its worker. */
       reports: z.array(z.object({ rank, plan, arrived })),
     },
-    nothing,
+    /** Ranks whose digests are needed in full, to be asked again with; of none if all is right. */
+    z.object({ lacking: z.array(rank) }),
   ),
   releaseLayout: notice('release-layout', { layout: z.string() }),
 };

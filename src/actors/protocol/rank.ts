@@ -1,8 +1,10 @@
 import * as z from 'zod';
 import { document, examinedFile, exposedSegment, loadRequest } from './checkpoint-values.ts';
 import { receptionRequest } from './join-values.ts';
+import { updateRates } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import {
+  arrivedDigests,
   communicator,
   communicatorRequest,
   createdCommunicator,
@@ -60,8 +62,12 @@ export const toRank = {
       layouts: z.array(z.string()),
       planDigests: z.array(z.string()),
       kept: z.array(keptAnnouncement),
+      /** In its last update by whole tensors. */
+      rates: updateRates,
     }),
   ),
+  /** What it has answered to `stream` of its last epoch by a digest. */
+  arrivedDigests: request('arrived-digests', { epoch }, arrivedDigests),
   /** What it has announced under this digest. */
   keptParts: request('kept-parts', { digest: z.string() }, cuts),
   /** For one rank of a group without a communicator. */

@@ -100,9 +100,20 @@ export const arrivedDigests = z.object({
 });
 export type ArrivedDigests = z.infer<typeof arrivedDigests>;
 
-/** `as registered`: of every tensor the whole, with the checkpoint's digest. */
-export const arrived = z.union([z.literal('as registered'), arrivedDigests]);
+/**
+ * `as registered`: of every tensor the whole, with the checkpoint's digest. `digest`: of parts as they were announced, the
+ * `arrivalDigest` of all their digests, which the rank keeps.
+ */
+export const arrived = z.union([
+  z.literal('as registered'),
+  arrivedDigests,
+  z.object({ digest: z.string() }),
+]);
 export type Arrived = z.infer<typeof arrived>;
+
+export function isShort(said: Arrived): said is Extract<Arrived, { digest: string }> {
+  return typeof said === 'object' && 'digest' in said;
+}
 
 /** What an engine worker is asked beside loading the weights. */
 export const workerAsked = z.object({

@@ -4,6 +4,7 @@ import { PartsRefusedError, WeightcastError, WorkerLinkError } from '../../error
 import { inManifestRows } from '../../plan/kept-parts.ts';
 import type { Plan } from '../../plan/plan.ts';
 import type { Logger } from '../../ports.ts';
+import { RecentMap } from '../../recent-map.ts';
 import type { KeptAnnouncement, WorkerAsked } from '../protocol/update-values.ts';
 import type { RankTransfer } from './transfer.ts';
 
@@ -23,8 +24,8 @@ interface Known {
  */
 export class KeptParts {
   readonly #rank: number;
-  /** By `tensorsDigest`; the one that was learned first comes first. */
-  readonly #known = new Map<string, Known>();
+  /** By `tensorsDigest`. */
+  readonly #known = new RecentMap<string, Known>(mostLists);
 
   constructor(rank: number) {
     this.#rank = rank;
@@ -71,10 +72,8 @@ export class KeptParts {
     }
     const ordered = inManifestRows(cuts, plan.tensorOrder);
     const tensors = tensorsDigest(manifest);
-    this.#known.delete(tensors);
     const digest = cutsDigest(ordered);
     this.#known.set(tensors, { token, cuts: ordered, digest });
-    if (this.#known.size > mostLists) this.#known.delete(this.#known.keys().next().value!);
     return { tensors, digest };
   }
 

@@ -1,6 +1,7 @@
 import { decodeManifest, type Manifest } from '../../checkpoint/manifest.ts';
 import type { Plan } from '../../plan/plan.ts';
 import { decodePlan } from '../../plan/plan-codec.ts';
+import { RecentMap } from '../../recent-map.ts';
 
 /** Enough for two checkpoints that each alternate between two sets of segments. */
 const keptOfEach = 4;
@@ -16,9 +17,8 @@ interface Known {
  * digests in a cached manifest may be those of an earlier checkpoint, and names of files too; everything else follows from it.
  */
 export class LayoutCache {
-  /** The least recently used first. */
-  readonly #manifests = new Map<string, Known>();
-  readonly #plans = new Map<string, Plan>();
+  readonly #manifests = new RecentMap<string, Known>(keptOfEach);
+  readonly #plans = new RecentMap<string, Plan>(keptOfEach);
 
   get layouts(): string[] {
     return [...this.#manifests.keys()];
@@ -43,15 +43,13 @@ export class LayoutCache {
   }) {
     const { layout, manifest, planDigest, plan, segments, expected } = request;
     const sent = plan === null ? undefined : decodePlan(plan);
-    const known = touch(
-      this.#manifests,
-      layout,
-      manifest === null ? undefined : { manifest: decodeManifest(manifest), expected },
-    );
+    if (manifest !== null) this.#manifests.set(layout, { manifest: decodeManifest(manifest), expected });
+    if (sent?.digest === planDigest) this.#plans.set(planDigest, sent);
+    const known = this.#manifests.get(layout);
     return {
       manifest: known && withSegments(known.manifest, segments),
       hasDigests: known?.expected === expected,
-      plan: touch(this.#plans, planDigest, sent?.digest === planDigest ? sent : undefined),
+      plan: this.#plans.get(planDigest),
     };
   }
 
@@ -66,13 +64,4 @@ function withSegments(manifest: Manifest, paths: readonly string[]): Manifest | 
   if (paths.length !== manifest.segments.length) return undefined;
   const segments = manifest.segments.map((segment, index) => ({ ...segment, path: paths[index]! }));
   return { ...manifest, segments };
-}
-
-function touch<T>(table: Map<string, T>, key: string, sent: T | undefined): T | undefined {
-  const value = sent ?? table.get(key);
-  if (value === undefined) return undefined;
-  table.delete(key);
-  table.set(key, value);
-  if (table.size > keptOfEach) table.delete(table.keys().next().value!);
-  return value;
 }

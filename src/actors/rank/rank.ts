@@ -3,6 +3,7 @@ import { AbortedError, asFailure, DeviceLostError, WeightcastError } from '../..
 import { type Actor, type ActorRef, type Context, type Reply, replyLater } from '../kernel/index.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
 import type { CreatedCommunicator, Streamed } from '../protocol/update-values.ts';
+import { EndedTransfers } from './ended-transfers.ts';
 import { HostMemory } from './host-memory.ts';
 import type { RankInbox } from './inbox.ts';
 import { introductionOf, staleError } from './introduction.ts';
@@ -29,9 +30,8 @@ export class RankActor implements Actor<RankInbox> {
   #supervisor: ActorRef<SupervisorMessage>;
   #slots!: Slots;
   #epoch = 0;
-  /** The first epoch of this process, and the last one in which its worker loaded something; 0 before. */
+  /** The first epoch of this process; 0 before. */
   #firstEpoch = 0;
-  #loadedEpoch = 0;
   /** The last epoch that was aborted. An abort may overtake the `open` of its epoch. */
   #abortedEpoch = 0;
   /** From `open` to the end of the update. */
@@ -40,8 +40,7 @@ export class RankActor implements Actor<RankInbox> {
   #pipeline: Pipeline | null = null;
   #streamReply: Reply<Streamed> | null = null;
   #isTimed = false;
-  /** The last transfer that ended, for the answer to `abort`. */
-  #ended = { epoch: 0, loads: 0 };
+  readonly #ended: EndedTransfers;
   #reserveBytes = 0;
   #ticking = false;
   readonly #layouts = new LayoutCache();
@@ -53,6 +52,7 @@ export class RankActor implements Actor<RankInbox> {
     this.#ports = ports;
     this.#supervisor = supervisor;
     this.#kept = new KeptParts(ports.rank);
+    this.#ended = new EndedTransfers(ports.rank);
     this.#communicator = new RankCommunicator(ports);
     this.#memory = new HostMemory(ports);
   }
@@ -66,7 +66,7 @@ export class RankActor implements Actor<RankInbox> {
 
   #introduce(context: Context<RankInbox>, supervisor: ActorRef<SupervisorMessage>): void {
     this.#supervisor = supervisor;
-    const epochs = { first: this.#firstEpoch, last: this.#epoch, loaded: this.#loadedEpoch };
+    const epochs = { first: this.#firstEpoch, last: this.#epoch, loaded: this.#ended.loadedEpoch };
     context.tell(supervisor, introductionOf(this.#ports, context.self, epochs));
   }
 
@@ -84,6 +84,8 @@ export class RankActor implements Actor<RankInbox> {
         return await this.#prepare(message, context);
       case 'kept-parts':
         return replyLater(context.deferReply(message), this.#keptParts(message));
+      case 'arrived-digests':
+        return replyLater(context.deferReply(message), this.#ended.arrivedDigests(message));
       case 'create-communicator':
         return replyLater(context.deferReply(message), this.#createCommunicator(message));
       case 'open':
@@ -140,6 +142,7 @@ export class RankActor implements Actor<RankInbox> {
       layouts: this.#layouts.layouts,
       planDigests: this.#layouts.planDigests,
       kept: this.#kept.announced,
+      rates: this.#ended.rates,
     });
   }
 
@@ -267,8 +270,7 @@ export class RankActor implements Actor<RankInbox> {
     this.#epoch = message.epoch;
     this.#abortedEpoch = message.epoch;
     await this.#abandon(new AbortedError(message.reason));
-    const { epoch, loads } = this.#ended;
-    context.reply(message, { loads: epoch === message.epoch ? loads : 0 });
+    context.reply(message, { loads: this.#ended.loadsOf(message.epoch) });
   }
 
   /**
@@ -305,9 +307,8 @@ export class RankActor implements Actor<RankInbox> {
     await this.#memory.leases.returnAll();
   }
 
-  #forget({ epoch, loads }: RankTransfer): void {
-    this.#ended = { epoch, loads };
-    if (loads > 0) this.#loadedEpoch = epoch;
+  #forget(transfer: RankTransfer): void {
+    this.#ended.note(transfer);
     this.#transfer = null;
     this.#pipeline = null;
   }

@@ -1,5 +1,8 @@
 import type { Interval } from '../../native-bridge/addon.ts';
+import type { UpdateRates } from '../../plan/parts-choice.ts';
+import type { Plan } from '../../plan/plan.ts';
 import type { RankTimeline, SerialFrom } from '../protocol/update-values.ts';
+import { updateRates } from './update-rates.ts';
 
 type Stage = 'h2d' | 'broadcast' | 'reload';
 
@@ -26,6 +29,10 @@ export class Spans {
     const { reload } = this.#numbers;
     const ends = reload.filter((_, at) => at % 3 === 2);
     return ends.length === 0 ? null : ends.reduce((most, end) => Math.max(most, end));
+  }
+
+  rates(plan: Plan, isWatched: boolean): UpdateRates {
+    return updateRates(this.#numbers, plan, isWatched);
   }
 
   timeline(rank: number, read: Float64Array): RankTimeline {

@@ -5,8 +5,9 @@ import type { KeptParts } from '../../engines/worker-link/worker-link.ts';
 import { AbortedError, CheckpointError, VerificationError } from '../../errors.ts';
 import type { Interval } from '../../native-bridge/addon.ts';
 import type { DevicePlace } from '../../native-bridge/collective.ts';
-import { bucketTensors, type Plan } from '../../plan/plan.ts';
-import { rectangleBytes, transfersOf } from '../../plan/transfers.ts';
+import type { UpdateRates } from '../../plan/parts-choice.ts';
+import type { Plan } from '../../plan/plan.ts';
+import { pathsOf, rectangleBytes, transfersOf } from '../../plan/transfers.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { Arrived, ArrivedDigests, LiveDigests, Streamed } from '../protocol/update-values.ts';
 import { arrivedAnswer } from './arrived.ts';
@@ -89,7 +90,7 @@ export class RankTransfer {
       worker = new WorkerQueue(link, map, manifest, clock);
       worker.check();
       const transfer = new RankTransfer(options, map, worker, slots);
-      const own = transfer.#ownSegments();
+      const own = pathsOf(plan, manifest, map.owned);
       // Before any engine is touched.
       const known = options.hasDigests ? manifest : null;
       if (!(await ports.segments.confirm(known, own))) throw new OutdatedDigestsError();
@@ -255,6 +256,15 @@ export class RankTransfer {
     return this.#options.plan;
   }
 
+  /** Of a rank that is not alone. */
+  get rates(): UpdateRates {
+    return this.#spans.rates(this.plan, this.kept !== null);
+  }
+
+  get arrivedDigests(): ArrivedDigests | null {
+    return this.#arrivedDigests;
+  }
+
   get manifest(): Manifest {
     return this.#options.manifest;
   }
@@ -318,17 +328,6 @@ export class RankTransfer {
     await Promise.allSettled(this.#inFlight);
     this.#worker.close();
     this.#slots.free();
-  }
-
-  /** Paths of the segments that this rank uploads from. */
-  #ownSegments(): Set<string> {
-    const { plan, manifest } = this.#options;
-    const { segments, segmentOf } = manifest;
-    const paths = new Set<string>();
-    for (const bucket of this.map.owned) {
-      for (const row of bucketTensors(plan, bucket).rows) paths.add(segments[segmentOf[row]!]!.path);
-    }
-    return paths;
   }
 
   async #track<T>(begin: () => Promise<T>): Promise<T> {

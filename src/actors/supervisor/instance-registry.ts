@@ -16,6 +16,8 @@ interface Entry {
   /** What it held before the running update, and the first of its epochs that may change that; null while none runs. */
   touched: Touched | null;
   isPaused: boolean;
+  /** It was asked to be, and has not answered. */
+  mayStillPause: boolean;
   /** Why it was broken, paused or unknown when that was said last. */
   problem: string | null;
   /** Why its draft model has other weights than its target. */
@@ -106,7 +108,9 @@ export class InstanceRegistry implements InstanceLedger {
     const left = this.#removed.get(options.name);
     const { held = unknown, touched = null, isPaused = false, problem = null, draftKept = null } = left ?? {};
     this.#removed.delete(options.name);
-    const entry = { options, bridge, failure: null, held, touched, isPaused, problem, draftKept };
+    // One that may still pause is looked after in any case.
+    const pause = { isPaused, mayStillPause: false };
+    const entry = { options, bridge, failure: null, held, touched, ...pause, problem, draftKept };
     this.#entries.set(options.name, entry);
     this.#changed();
     this.#onChange(statusOf(entry));
@@ -179,7 +183,7 @@ export class InstanceRegistry implements InstanceLedger {
   /** Throws `UsageError` if there is no such instance. */
   targets(names: readonly string[]): UpdateTarget[] {
     return names.map((name) => {
-      const { options, bridge, held, isPaused } = this.#entry(name);
+      const { options, bridge, held, isPaused, mayStillPause } = this.#entry(name);
       const { state, version } = held;
       return {
         name,
@@ -189,6 +193,7 @@ export class InstanceRegistry implements InstanceLedger {
         ranks: ranksOf(options),
         isBroken: state === 'broken',
         isPaused,
+        mayStillPause,
         version: version === null ? null : `${version.checkpoint}@${version.digest}`,
         pause: options.pause ?? null,
         cacheReset: cacheResetOf(options),
@@ -221,9 +226,14 @@ export class InstanceRegistry implements InstanceLedger {
   paused(name: string, isPaused: boolean): void {
     const change = (entry: Entry) => {
       entry.isPaused = isPaused;
+      entry.mayStillPause &&= isPaused;
     };
     if (isPaused) this.#changeIfNoted([name], change, `that ${name} is to be paused`);
     else this.#change([name], change);
+  }
+
+  pauseIsDue(name: string): void {
+    for (const entry of this.#select([name])) entry.mayStillPause = true;
   }
 
   touched(names: readonly string[], epoch: number): void {

@@ -108,14 +108,12 @@ export class InstanceService {
     const [target] = this.#instances.targets([name]);
     const what = `resuming ${name}`;
     const facts = { kind: 'update', what, checkpoint: '', ranks: [], instances: [name] } as const;
-    await this.#jobs.run(facts, async () => {
-      try {
-        await askResume(target!, context, deadlines.resumeTry);
-      } catch (thrown) {
-        // It may have heard it all the same, or have been started again.
-        if ((await saysPaused(context, target!.bridge)) !== false) throw thrown;
-      }
-    });
+    await this.#jobs.run(facts, () => resumeOrAsk(target!, context, deadlines.resumeTry));
+  }
+
+  /** The same when no jobs run any more. */
+  async resumeAtEnd(name: string, context: Context<SupervisorInbox>): Promise<void> {
+    await resumeOrAsk(this.#instances.targets([name])[0]!, context, deadlines.lastResumeTry);
   }
 
   /** Whether its engine says that it is paused; null if it does not say. */
@@ -137,6 +135,19 @@ export class InstanceService {
     const bridge = this.#instances.remove(instance.name);
     if (bridge !== null) void context.stop(bridge);
     return this.#processes.remove(instance);
+  }
+}
+
+async function resumeOrAsk(
+  target: UpdateTarget,
+  context: Context<SupervisorInbox>,
+  timeoutMilliseconds: number,
+): Promise<void> {
+  try {
+    await askResume(target, context, timeoutMilliseconds);
+  } catch (thrown) {
+    // It may have heard it all the same, or have been started again.
+    if ((await saysPaused(context, target.bridge)) !== false) throw thrown;
   }
 }
 

@@ -9,9 +9,11 @@ const firstMilliseconds = 1_000;
 const mostMilliseconds = 15_000;
 /** From an engine that was resumed to the question whether it is: a pause that was under way may take effect later. */
 const lateMilliseconds = 5_000;
-/** The same twice where it was asked to pause a moment ago, by a supervisor that has died. */
-const questions = { 'at once': 2, later: 1 } as const;
-type When = keyof typeof questions;
+/** The same when the cluster ends. */
+const lastMilliseconds = 2_000;
+/** Twice where it was asked to pause a moment ago and may not have answered, as when the supervisor that asked has died. */
+const questions = { few: 1, many: 2 } as const;
+type When = 'at once' | 'later';
 
 /**
  * Resumes engines that were left paused although their weights are whole, in the background, for as long as the supervisor
@@ -48,6 +50,28 @@ export class Resumption {
     }
   }
 
+  /** The last try, for when no job runs any more and the cluster ends. Never rejects. */
+  async finish(): Promise<void> {
+    this.#wanted.clear();
+    const left = this.#instances.names.filter((name) => this.#instances.isLeftPaused(name));
+    await Promise.all(left.map((name) => this.#finish(name)));
+  }
+
+  async #finish(name: string): Promise<void> {
+    const { log } = this.#context;
+    try {
+      await this.#service.resumeAtEnd(name, this.#context);
+      if (this.#mayStillPause(name)) {
+        await this.#wait(lastMilliseconds);
+        const isPaused = await this.#service.saysPaused(name, this.#context);
+        if (isPaused === true) await this.#service.resumeAtEnd(name, this.#context);
+      }
+      this.#instances.paused(name, false);
+    } catch (thrown) {
+      log.warn({ instance: name, error: asFailure(thrown).message }, 'an engine is left paused');
+    }
+  }
+
   /** Resolves when the engines of these instances are not being resumed any more; null if none is. */
   resumed(names: readonly string[]): Promise<unknown> | null {
     const running = names.flatMap((name) => this.#running.get(name) ?? []);
@@ -59,11 +83,12 @@ export class Resumption {
     let delay = firstMilliseconds;
     if (when === 'later') await this.#wait(delay);
     while (this.#isDue(name, wanted)) {
+      const times = when === 'at once' || this.#mayStillPause(name) ? questions.many : questions.few;
       try {
         await this.#try(name);
         this.#instances.explain(name, 'it was left paused, and was resumed a moment ago');
         // It counts as paused until then: another supervisor that takes over has to look after it, too.
-        const isPausedAgain = await this.#pausesLate(name, wanted, questions[when]);
+        const isPausedAgain = await this.#pausesLate(name, wanted, times);
         if (isPausedAgain || !this.#isDue(name, wanted)) continue;
         this.#instances.paused(name, false);
         log.info({ instance: name }, 'an engine that was left paused is resumed');
@@ -75,6 +100,10 @@ export class Resumption {
         await this.#wait(delay);
       }
     }
+  }
+
+  #mayStillPause(name: string): boolean {
+    return this.#instances.targets([name])[0]!.mayStillPause;
   }
 
   async #pausesLate(name: string, wanted: object, times: number): Promise<boolean> {

@@ -185,13 +185,9 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
         this.#jobs.abortAll(new AbortedError(message.reason));
         return context.reply(message, {});
       case 'drain':
-        this.#updates.healing.close();
-        return this.#answer(message, context, () => done(this.#jobs.drain(stopping())));
+        return this.#answer(message, context, () => done(this.#drain()));
       case 'status':
-        return this.#answer(message, context, async () => {
-          await this.#checks.run(context);
-          return this.#status();
-        });
+        return this.#answer(message, context, () => this.#checks.run(context).then(() => this.#status()));
       case 'await-ready':
         return this.#awaitReady(message, context);
       case 'subscribe':
@@ -275,6 +271,12 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     const left = this.#updates.healing.leave([instance], 'the instance is removed');
     if (left !== null) await left;
     await this.#instanceService.remove(instance, context);
+  }
+
+  async #drain(): Promise<void> {
+    this.#updates.healing.close();
+    await this.#jobs.drain(stopping());
+    await this.#resumption.finish();
   }
 
   #status(): ClusterStatus {

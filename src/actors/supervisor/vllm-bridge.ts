@@ -10,6 +10,7 @@ import { AbortedError, asFailure, DeadlineError, type WeightcastError } from '..
 import type { Clock } from '../../ports.ts';
 import type { Actor, Context, Reply } from '../kernel/index.ts';
 import type { BridgeMessage, EngineState, Questioned } from '../protocol/bridge.ts';
+import { lateForStep } from '../update/words.ts';
 
 /** What an engine that took long to be ready has for the questions that follow. */
 const leastMilliseconds = 1_000;
@@ -24,7 +25,7 @@ interface Call {
  * the worker link, is in each rank.
  *
  * A call may take minutes, so it runs beside the mailbox, and `abandon` aborts it. There is one call at a time, but for
- * questions, which change nothing.
+ * questions, which change nothing, and the name of the weights, which no other call reads.
  */
 export class VllmBridgeActor implements Actor<BridgeMessage> {
   readonly #client: EngineClient;
@@ -36,7 +37,7 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
   #told: string | null = null;
   /** Whether it was, when it was asked last. */
   #wasWell = false;
-  readonly #questions = new Set<AbortController>();
+  readonly #others = new Set<AbortController>();
   /** Settles when the client is done with the calls so far: one that was aborted may still leave the engine as it should. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -48,7 +49,7 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     switch (message.type) {
       case 'await-healthy':
         return this.#call(message, context.deferReply(message), (options) =>
-          this.#awaitHealthy(options, context.clock),
+          this.#awaitHealthy(options, message.workersMilliseconds, context.clock),
         );
       case 'pause':
         return this.#call(message, context.deferReply(message), async (options) => {
@@ -74,18 +75,16 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
           return {};
         });
       case 'label':
-        return this.#call(message, context.deferReply(message), async (options) => {
+        return void this.#beside(message, context.deferReply(message), async (options) => {
           this.#told = await this.#client.label(message.version, options);
           return { said: this.#told };
         });
       case 'answers':
-        return void this.#question(message, context.deferReply(message), (options) =>
+        return void this.#beside(message, context.deferReply(message), (options) =>
           this.#askAnswers(message.prompts, options),
         );
       case 'identify':
-        return void this.#question(message, context.deferReply(message), (options) =>
-          this.#identify(options),
-        );
+        return void this.#beside(message, context.deferReply(message), (options) => this.#identify(options));
       case 'abandon':
         this.#abort(new AbortedError(message.reason));
         return context.reply(message, {});
@@ -97,12 +96,14 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     await this.#client.close();
   }
 
-  async #awaitHealthy(options: CallOptions, clock: Clock): Promise<EngineState> {
+  async #awaitHealthy(options: CallOptions, workersMilliseconds: number, clock: Clock): Promise<EngineState> {
     const endsAt = clock.now() + options.timeoutMilliseconds;
     // One that was well before is asked everything at once: each round of questions is time that its update takes.
     const early = new AbortController();
     const signal = AbortSignal.any([options.signal, early.signal]);
-    const asked = this.#wasWell ? this.#ask({ ...options, signal }).catch(asFailure) : null;
+    const asked = this.#wasWell
+      ? this.#ask({ ...options, signal }, workersMilliseconds).catch(asFailure)
+      : null;
     this.#wasWell = false;
     const { wasDown } = await this.#client.ready(options);
     if (wasDown) {
@@ -114,21 +115,25 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     if (answer instanceof DeadlineError) throw answer;
     const timeoutMilliseconds = Math.max(leastMilliseconds, endsAt - clock.now());
     const isAnswer = answer !== null && !(answer instanceof Error);
-    const state = isAnswer ? answer : await this.#ask({ ...options, timeoutMilliseconds });
+    const state = isAnswer
+      ? answer
+      : await this.#ask({ ...options, timeoutMilliseconds }, workersMilliseconds);
     this.#wasWell = true;
     return { wasDown, ...state, workers: this.#workers, worldSize: this.#worldSize };
   }
 
   /** What it says of itself, and of its workers unless it is the engine that has told of them before. */
-  async #ask(options: CallOptions): Promise<ReportedState> {
+  async #ask(options: CallOptions, workersMilliseconds: number): Promise<ReportedState> {
+    const timeoutMilliseconds = Math.min(options.timeoutMilliseconds, workersMilliseconds);
+    const askWorkers = () =>
+      this.#askWorkers({ ...options, timeoutMilliseconds }).catch((thrown) => {
+        throw lateForStep(asFailure(thrown), workersMilliseconds === timeoutMilliseconds);
+      });
     const isKnown = this.#told !== null && this.#workers?.isSteady !== false;
     // What they held then.
     if (isKnown && this.#workers !== null) this.#workers = { ...this.#workers, held: 'unknown' };
-    const [state] = await Promise.all([
-      this.#client.state(options),
-      ...(isKnown ? [] : [this.#askWorkers(options)]),
-    ]);
-    if (isKnown && state.version !== this.#told) await this.#askWorkers(options);
+    const [state] = await Promise.all([this.#client.state(options), ...(isKnown ? [] : [askWorkers()])]);
+    if (isKnown && state.version !== this.#told) await askWorkers();
     return state;
   }
 
@@ -157,19 +162,19 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
     return { version, held: workers?.held ?? ('unknown' as const) };
   }
 
-  async #question<T>(
+  async #beside<T>(
     { timeoutMilliseconds }: { readonly timeoutMilliseconds: number },
     reply: Reply<T>,
     send: (options: CallOptions) => Promise<T>,
   ): Promise<void> {
     const abort = new AbortController();
-    this.#questions.add(abort);
+    this.#others.add(abort);
     try {
       reply.succeed(await send({ timeoutMilliseconds, signal: abort.signal }));
     } catch (error) {
       reply.fail(asFailure(error));
     } finally {
-      this.#questions.delete(abort);
+      this.#others.delete(abort);
     }
   }
 
@@ -195,7 +200,7 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
 
   #abort(reason: WeightcastError): void {
     this.#abortCall(reason);
-    for (const question of this.#questions) question.abort(reason);
+    for (const other of this.#others) other.abort(reason);
   }
 
   #abortCall(reason: WeightcastError): void {

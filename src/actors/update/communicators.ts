@@ -1,14 +1,15 @@
 import { PeerLostError } from '../../errors.ts';
+import { RecentMap } from '../../recent-map.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { Communicator, CommunicatorRequest, CreatedCommunicator } from '../protocol/update-values.ts';
 
-/** Groups that are remembered; the least recently used is dropped first. One update may have as many as there are hosts. */
+/** Groups that are remembered. One update may have as many as there are hosts. */
 const groupLimit = 1_024;
 
 /** The communicators of the cluster, one per group of ranks. A rank is in one at a time: joining another leaves the first. */
 export class CommunicatorRegistry {
-  /** By the numbers of their ranks; least recently used first. */
-  readonly #groups = new Map<string, GroupCommunicator>();
+  /** By the numbers of their ranks. */
+  readonly #groups = new RecentMap<string, GroupCommunicator>(groupLimit);
   #lastNumber: number;
 
   /** `lastNumber`: that of the last communicator of an earlier supervisor, or above it. */
@@ -18,11 +19,7 @@ export class CommunicatorRegistry {
 
   of(ranks: readonly ReadyRank[]): GroupCommunicator {
     const key = ranks.map(({ rank }) => rank).join();
-    const group = this.#groups.get(key) ?? this.#create(ranks);
-    this.#groups.delete(key);
-    this.#groups.set(key, group);
-    if (this.#groups.size > groupLimit) this.#groups.delete(this.#groups.keys().next().value!);
-    return group;
+    return this.#groups.get(key) ?? this.#groups.set(key, this.#create(ranks));
   }
 
   #create(ranks: readonly ReadyRank[]): GroupCommunicator {

@@ -27,6 +27,8 @@ export interface UpdateTarget {
   readonly isBroken: boolean;
   /** An earlier update has paused it, and has not resumed it. */
   readonly isPaused: boolean;
+  /** An earlier update has asked it to pause in vain: that may take effect yet, and until then it counts as paused. */
+  readonly mayStillPause: boolean;
   /** The version that it serves, as far as is known: `checkpoint@digest`. */
   readonly version: string | null;
   /** How to pause it during the update; null: not at all. */
@@ -43,6 +45,8 @@ export interface InstanceLedger {
   versionLost(name: string, why: string): void;
   /** Before it is asked to pause, and after it has resumed. Throws if a later supervisor would not know that it is to be paused. */
   paused(name: string, isPaused: boolean): void;
+  /** It was asked to pause, and has not answered: it counts as paused until someone has found out. */
+  pauseIsDue(name: string): void;
   /**
    * From here until `ended` it holds neither the old version nor the new one for certain. `epoch`: none before it has changed
    * anything. Throws if a later supervisor would not know of it.

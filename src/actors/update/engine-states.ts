@@ -8,8 +8,9 @@ import { ask } from '../protocol/ask.ts';
 import { type BridgeMessage, type EngineState, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
-import type { UpdateRequest } from '../protocol/update-values.ts';
 import type { UpdateContext, UpdateSpec, UpdateTarget } from './context.ts';
+import { acceptsUnproven } from './open.ts';
+import { stepTimeoutOf } from './step-timeout.ts';
 
 /** Of the time that an update has: who gives it more waits longer for an engine that loads a large model. */
 const startingShare = 1 / 5;
@@ -50,7 +51,8 @@ export async function saysPaused(
   const timeoutMilliseconds = stateMilliseconds;
   const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
   try {
-    return (await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, options)).isPaused;
+    const question = { timeoutMilliseconds, workersMilliseconds: timeoutMilliseconds };
+    return (await ask(context, bridge, toBridge.awaitHealthy, question, options)).isPaused;
   } catch {
     return null;
   }
@@ -67,14 +69,16 @@ async function awaitEngine(
   // The bridge answers within the timeout, and in better words than a missed deadline.
   const within = update.within(timeoutMilliseconds + deadlines.control);
   try {
-    const state = await ask(context, bridge, toBridge.awaitHealthy, { timeoutMilliseconds }, within);
+    const question = { timeoutMilliseconds, workersMilliseconds: stepTimeoutOf(update) };
+    const state = await ask(context, bridge, toBridge.awaitHealthy, question, within);
     noteWorkers(spec, target, state);
     const lost = state.wasDown ? 'its engine was started again' : otherVersion(target, state);
     if (lost !== null) {
       spec.instances.versionLost(name, lost);
       spec.feeding.demandWhole(name, 'its engine was restarted, or updated by someone else');
     }
-    if (state.isPaused === false) spec.instances.paused(name, false);
+    // One that may still pause is looked after, also when the update leaves it alone.
+    if (state.isPaused === false && !target.mayStillPause) spec.instances.paused(name, false);
     refuseUnfit(target, state);
     refuseOtherSize(target, state);
     refuseWorkers(update, target, state);
@@ -102,11 +106,6 @@ function otherVersion({ version }: UpdateTarget, state: EngineState): string | n
 function noteWorkers({ workers }: UpdateSpec, { name }: UpdateTarget, state: EngineState): void {
   if (state.workers === null) workers.delete(name);
   else workers.set(name, state.workers);
-}
-
-/** With something to compare them with, models do not stay unproven. */
-export function acceptsUnproven({ acceptUnproven, baseline, verify }: UpdateRequest): boolean {
-  return acceptUnproven || baseline !== null || verify.answers !== undefined;
 }
 
 /** What they would refuse when the engine is paused. */

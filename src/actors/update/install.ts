@@ -2,25 +2,20 @@ import { asFailure, type WeightcastError } from '../../errors.ts';
 import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { Streamed } from '../protocol/update-values.ts';
 import { Arrival } from './arrival.ts';
+import { ArrivalVerification, answerMilliseconds } from './arrival-verification.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 import { partsOf } from './groups.ts';
 import { type InstanceEnds, unproved } from './instance-ends.ts';
+import { answerInTime } from './late-answer.ts';
 import type { OpenEpoch } from './open.ts';
 import { type Bringing, checkReads } from './parts.ts';
 import { ReplicaComparison } from './replica-comparison.ts';
 import type { Serving } from './serving.ts';
 import { timedRanks } from './timed-ranks.ts';
-
-/**
- * How long an engine whose workers have all acknowledged everything may take to answer its HTTP request, when the epoch
- * has failed elsewhere; and how long its verification may, at least.
- */
-const answerMilliseconds = 5_000;
 
 /**
  * Streams an open epoch into the engines. An instance that is whole is verified and ends at once, whatever others do; one that
@@ -34,6 +29,7 @@ export class Installing {
   readonly #streamed = new Map<number, Streamed>();
   readonly #answered = new Set<UpdateTarget>();
   readonly #comparison: ReplicaComparison;
+  readonly #verifying: ArrivalVerification;
   readonly #parts: readonly UpdateContext[];
   readonly #bringing: Bringing = new Map();
   /** Ranks whose timelines the report will show. */
@@ -45,6 +41,7 @@ export class Installing {
     this.#ends = ends;
     this.#serving = serving;
     this.#comparison = new ReplicaComparison(update);
+    this.#verifying = new ArrivalVerification(update, open.epoch);
     this.#parts = update.divide(partsOf(update.spec.targets, open.groups));
     this.#timed = timedRanks(open, update.spec.exchanges);
   }
@@ -108,8 +105,9 @@ export class Installing {
   ): Promise<void> {
     const arrival = new Arrival(part, target);
     const triggered = this.#trigger(part, target).then(() => arrival.answered());
+    const answered = answerInTime(part, target, triggered, streams);
     try {
-      await Promise.all([triggered, this.#startLoading(part, target, arrival), ...streams]);
+      await Promise.all([answered, this.#startLoading(part, target, arrival), ...streams]);
     } catch (thrown) {
       this.#comparison.leave(target);
       throw thrown;
@@ -227,7 +225,6 @@ export class Installing {
 
   /** Rejects with `VerificationError`. */
   async #verify({ name, ranks }: UpdateTarget): Promise<void> {
-    const { context, spec } = this.#update;
     const planOf = new Map(
       this.#open.groups.flatMap(({ plan, ranks: members }) => members.map(({ rank }) => [rank, plan])),
     );
@@ -235,8 +232,6 @@ export class Installing {
       return { rank, plan: planOf.get(rank)!, arrived: this.#streamed.get(rank)!.arrived! };
     });
     if (reports.every(({ arrived }) => arrived === 'as registered')) return;
-    const question = { layout: spec.checkpoint.layout, instance: name, reports };
-    const deadlineMilliseconds = Math.max(answerMilliseconds, this.#update.left(deadlines.plan));
-    await ask(context, spec.planner, toPlanner.verify, question, { deadlineMilliseconds });
+    await this.#verifying.verify(name, reports);
   }
 }

@@ -128,7 +128,7 @@ export class InstanceEnds {
   ): Promise<void> {
     const { clock } = this.#update.context;
     const isBroken = decided === 'broken' || (decided === 'unchanged' && target.isBroken);
-    const stuck = isBroken ? null : await this.#pauses.resume(target);
+    const stuck = isBroken ? null : await this.#pauses.resume(target, error !== null);
     const state = isBroken ? brokenWords(target, this.#pauses.isPaused(target)) : stuck;
     const notes = this.#notes.get(target) ?? [];
     const words = [...(state === null ? [] : [state]), ...notes];

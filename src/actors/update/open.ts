@@ -10,13 +10,13 @@ import type { ReceptionRequest } from '../protocol/join-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
-import type { Opened, WorkerAsked } from '../protocol/update-values.ts';
+import type { Opened, UpdateRequest, WorkerAsked } from '../protocol/update-values.ts';
 import type { UpdateContext } from './context.ts';
 import { EpochDocuments } from './documents.ts';
-import { acceptsUnproven } from './engine-states.ts';
 import { askedOfParts } from './parts.ts';
 import { type Ceilings, type PlannedEpoch, planEpoch } from './plan-epoch.ts';
 import type { PlannedGroup, Prepared } from './planned-group.ts';
+import { stepTimeoutOf } from './step-timeout.ts';
 
 /** An epoch whose ranks hold their slots and worker links. No engine is touched yet. */
 export interface OpenEpoch {
@@ -32,9 +32,6 @@ export interface OpenGroup {
   /** The copies that its ranks receive from other hosts. */
   readonly mirrors: readonly Copy[];
 }
-
-/** A worker may copy, quantise and pack as slowly as this: 1 GB in a second. */
-const workerLinkBytesPerMillisecond = 1e6;
 
 /** A worker hears that the update's time is over before it gives up by itself. */
 const workerSlackSeconds = 60;
@@ -143,6 +140,11 @@ function openMilliseconds({ status }: Registered, ranks: number, reception: Rece
   return growing(deadlines.open, received + status.bytes / ranks, 'memory');
 }
 
+/** With something to compare them with, models do not stay unproven. */
+export function acceptsUnproven({ acceptUnproven, baseline, verify }: UpdateRequest): boolean {
+  return acceptUnproven || baseline !== null || verify.answers !== undefined;
+}
+
 function askedOf(rank: number, update: UpdateContext): WorkerAsked {
   const { spec, liveLayouts } = update;
   const { targets, options, workers } = spec;
@@ -192,17 +194,6 @@ function mirrorsOf({ reception }: Planned, ranks: readonly ReadyRank[]): Copy[] 
   return (reception?.mirrors ?? []).map(({ slice, path, receiver }) => {
     return { slice, path, rank: receiver, host: hostOf.get(receiver)! };
   });
-}
-
-/**
- * How long one answer of an engine worker may take: post-hooks take longer the more there is to quantise or to pack. Others,
- * whose broadcasts wait for it, are to have half of the time that is left to be updated without it.
- */
-function stepTimeoutOf(update: UpdateContext): number {
-  const { checkpoint, options, targets } = update.spec;
-  const usual = deadlines.workerLink + Math.ceil(checkpoint.status.bytes / workerLinkBytesPerMillisecond);
-  const most = targets.length === 1 ? usual : Math.min(usual, Math.ceil(update.left() / 2));
-  return options.stepTimeoutMilliseconds ?? most;
 }
 
 /** `checkpoint@digest`. */

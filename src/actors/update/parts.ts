@@ -1,4 +1,5 @@
 import { asFailure, VerificationError } from '../../errors.ts';
+import type { UpdateRates, WholeAlternative } from '../../plan/parts-choice.ts';
 import type { AskOptions } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { deadlines } from '../protocol/deadlines.ts';
@@ -29,7 +30,7 @@ export async function planParts(
       const members = prepared.filter(({ ready }) => target.ranks.includes(ready.rank));
       if (members.length === 0) return [];
       const { feeding } = update.spec;
-      const answer = await planInstance(update, target, members, bringing);
+      const answer = await planInstance(update, target, members, { prepared, bringing });
       if (answer === null || answer.outcome === 'whole') {
         feeding.note(target.name, { fed: 'whole', whyWhole: answer?.why ?? null });
         return [];
@@ -61,7 +62,7 @@ async function planInstance(
   update: UpdateContext,
   { name, ranks }: UpdateTarget,
   members: readonly Prepared[],
-  bringing: Bringing,
+  { prepared, bringing }: { readonly prepared: readonly Prepared[]; readonly bringing: Bringing },
 ): Promise<Answer | null> {
   const { checkpoint, options, exchanges, feeding, planner, workers } = update.spec;
   if (!options.parts) return null;
@@ -82,6 +83,7 @@ async function planInstance(
     memoryFraction: options.memoryFraction,
     bucketBytes: options.bucketBytes ?? Math.max(...members.map(({ bucketBytes }) => bucketBytes)),
     fused: options.fusedModules ?? [],
+    whole: wholeAlternative(members, prepared),
   };
   const plan = () =>
     ask(update.context, planner, toPlanner.planParts, question, update.within(deadlines.plan));
@@ -93,6 +95,25 @@ async function planInstance(
   }
   if (answer.outcome !== 'lacking') return answer;
   return { outcome: 'whole', why: 'more different parts are kept by its engine workers than are remembered' };
+}
+
+/** If none of the ranks were sent parts. Only those of its own hosts upload what an instance may get by parts. */
+function wholeAlternative(members: readonly Prepared[], prepared: readonly Prepared[]): WholeAlternative {
+  const hosts = new Set(members.map(({ ready: { host } }) => host));
+  const known = (rate: keyof UpdateRates) => members.flatMap(({ rates }) => rates[rate] ?? []);
+  const least = (rate: keyof UpdateRates) => {
+    const rates = known(rate);
+    return rates.length === 0 ? null : Math.min(...rates);
+  };
+  const tensors = known('tensor');
+  return {
+    sharing: prepared.filter(({ ready: { host } }) => hosts.has(host)).length,
+    rates: {
+      upload: least('upload'),
+      broadcast: least('broadcast'),
+      tensor: tensors.length === 0 ? null : Math.max(...tensors),
+    },
+  };
 }
 
 /**

@@ -1,18 +1,17 @@
 import type { PauseMode } from '../../engines/engine-client.ts';
 import { asFailure, EngineError, type WeightcastError } from '../../errors.ts';
-import type { AskOptions } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { UpdateContext, UpdateTarget } from './context.ts';
 import { saysPaused } from './engine-states.ts';
-import { dueWords, resumingWords } from './words.ts';
+import { stepTimeoutOf } from './step-timeout.ts';
+import { dueWords, lateForStep, resumingWords } from './words.ts';
 
 /** Engines get at least this long to resume, even after the update's deadline. */
 const leastResumeMilliseconds = 5_000;
-
-/** Between two questions about its state. */
-const pollMilliseconds = 500;
+/** One whose instance has failed keeps nobody waiting for longer: the cluster goes on trying to resume it. */
+const failedResumeMilliseconds = 750;
 
 /** An engine that was paused longer ago may have been restarted meanwhile, and is paused again: that changes nothing if not. */
 const freshMilliseconds = 1_000;
@@ -25,15 +24,20 @@ export class Pauses {
   /** Those that have answered to this update that they are paused, and when. */
   readonly #confirmed = new Map<UpdateTarget, number>();
   /** Those that did not answer that they are paused: they may be all the same, through a proxy that gave up. */
-  readonly #doubtful = new Set<UpdateTarget>();
-  /** Of these, those whose answer is still due: the pause may take effect after everything that is asked of them now. */
-  readonly #due = new Set<UpdateTarget>();
+  readonly #doubtful: Set<UpdateTarget>;
+  /**
+   * Of these, those whose answer is still due, to this update or to the one before: the pause may take effect after
+   * everything that is asked of them now.
+   */
+  readonly #due: Set<UpdateTarget>;
 
   constructor(update: UpdateContext) {
     this.#update = update;
     this.#paused = new Set(
       update.spec.targets.filter(({ isPaused, pause }) => isPaused && pause !== 'caller'),
     );
+    this.#due = new Set([...this.#paused].filter(({ mayStillPause }) => mayStillPause));
+    this.#doubtful = new Set(this.#due);
   }
 
   /**
@@ -47,15 +51,10 @@ export class Pauses {
   }
 
   async #pauseStale(round: UpdateContext, epoch: number): Promise<void> {
-    // Others wait for half of the time that is left.
-    const share = round.spec.targets.length === 1 ? 1 : 2;
-    const timeoutMilliseconds = Math.ceil(round.left() / share);
-    const within = round.within(timeoutMilliseconds + deadlines.control);
     const pauses = round.spec.targets.flatMap((target) => {
       const { pause } = target;
       if (pause === null || pause === 'caller' || this.#isFresh(target)) return [];
-      const mode: PauseMode = pause;
-      return [this.#askPause(round, target, { mode, timeoutMilliseconds }, within)];
+      return [this.#askPause(round, target, pause)];
     });
     await round.allOrAbort(epoch, pauses);
   }
@@ -89,12 +88,13 @@ export class Pauses {
     return null;
   }
 
-  async #askPause(
-    round: UpdateContext,
-    target: UpdateTarget,
-    question: { readonly mode: PauseMode; readonly timeoutMilliseconds: number },
-    within: AskOptions,
-  ): Promise<void> {
+  async #askPause(round: UpdateContext, target: UpdateTarget, mode: PauseMode): Promise<void> {
+    // Others wait for half of the time that is left.
+    const share = Math.ceil(round.left() / (round.spec.targets.length === 1 ? 1 : 2));
+    // Its workers end what they do; only with `wait` they end what they have been asked for.
+    const most = mode === 'wait' ? share : stepTimeoutOf(round);
+    const timeoutMilliseconds = Math.min(share, most);
+    const within = round.within(timeoutMilliseconds + deadlines.control);
     try {
       // Before it is: a later supervisor has to know of it.
       round.spec.instances.paused(target.name, true);
@@ -104,9 +104,9 @@ export class Pauses {
     }
     this.#paused.add(target);
     try {
-      await ask(round.context, target.bridge, toBridge.pause, question, within);
+      await ask(round.context, target.bridge, toBridge.pause, { mode, timeoutMilliseconds }, within);
     } catch (thrown) {
-      const error = asFailure(thrown);
+      const error = lateForStep(asFailure(thrown), most < share);
       round.failures.ofEngine(target, error);
       this.#doubtful.add(target);
       if (!(error instanceof EngineError)) this.#due.add(target);
@@ -123,18 +123,23 @@ export class Pauses {
 
   /**
    * Also after the deadline: a paused engine serves no requests. Resolves with words about one that is not resumed for
-   * certain. Never rejects.
+   * certain, which counts as paused, and is looked after for as long as the cluster runs. `hasFailed`: its instance is not
+   * updated. Never rejects.
    */
-  async resume(target: UpdateTarget): Promise<string | null> {
+  async resume(target: UpdateTarget, hasFailed: boolean): Promise<string | null> {
     if (!this.#paused.has(target)) return null;
-    const error = await this.#askResume(target);
-    // It has refused to pause, and then has nothing to resume.
-    const isRunning = error !== null && this.#doubtful.has(target) && (await this.#says(target)) === false;
-    if (error !== null && !isRunning) return resumingWords(target, error);
-    if (this.#doubtful.has(target)) {
-      const words = await this.#resumeLate(target);
-      if (words !== null) return words;
+    const error = await this.#askResume(target, hasFailed);
+    if (this.#due.has(target)) {
+      this.#update.spec.instances.pauseIsDue(target.name);
+      return dueWords(target);
     }
+    if (this.#doubtful.has(target)) {
+      const isPaused = await this.#says(target);
+      // It has refused to pause, and then has nothing to resume.
+      if (error !== null && isPaused !== false) return resumingWords(target, error);
+      const again = isPaused === true ? await this.#askResume(target, hasFailed) : null;
+      if (again !== null) return resumingWords(target, again);
+    } else if (error !== null) return resumingWords(target, error);
     this.#paused.delete(target);
     this.#update.spec.instances.paused(target.name, false);
     return null;
@@ -144,29 +149,16 @@ export class Pauses {
     return saysPaused(this.#update.context, bridge);
   }
 
-  async #askResume(target: UpdateTarget): Promise<WeightcastError | null> {
-    const timeoutMilliseconds = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.resumeTry));
+  async #askResume(target: UpdateTarget, hasFailed: boolean): Promise<WeightcastError | null> {
+    const usual = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.resumeTry));
+    const { stepTimeoutMilliseconds: step = usual } = this.#update.spec.options;
+    const timeoutMilliseconds = Math.min(usual, step, hasFailed ? failedResumeMilliseconds : usual);
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
     try {
       await ask(this.#update.context, target.bridge, toBridge.resume, { timeoutMilliseconds }, options);
       return null;
     } catch (thrown) {
       return asFailure(thrown);
-    }
-  }
-
-  /** Resumes an engine once more if it pauses after it was resumed. Waits for that while its answer is due, but not long. */
-  async #resumeLate(target: UpdateTarget): Promise<string | null> {
-    const { clock } = this.#update.context;
-    const end = clock.now() + (this.#due.has(target) ? leastResumeMilliseconds : 0);
-    for (;;) {
-      const isPaused = await this.#says(target);
-      if (isPaused === true) {
-        const error = await this.#askResume(target);
-        return error && resumingWords(target, error);
-      }
-      if (clock.now() >= end) return this.#due.has(target) ? dueWords(target) : null;
-      await new Promise<void>((resolve) => clock.after(pollMilliseconds, resolve));
     }
   }
 }

@@ -1,5 +1,6 @@
 import type { WorkersSaid } from '../../engines/workers-said.ts';
 import { asFailure, MemoryError } from '../../errors.ts';
+import { usualBucketBytes } from '../../plan/memory-budget.ts';
 import { ask } from '../protocol/ask.ts';
 import type { Registered } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
@@ -116,7 +117,8 @@ function planQuestion(
   communicator: GroupCommunicator,
 ) {
   const { checkpoint, options, readyRanks } = spec;
-  const usualBucketBytes = [communicator.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes)];
+  const { memoryFraction } = options;
+  const wanted = Math.max(communicator.leastBucketBytes, ...prepared.map(({ bucketBytes }) => bucketBytes));
   return {
     layout: checkpoint.layout,
     ranks: prepared.map(({ ready, freeBytes }) => ({
@@ -128,8 +130,8 @@ function planQuestion(
     copies: [...checkpoint.copies],
     lost: [...checkpoint.lost],
     mirrorName: `mirror-${epoch}-`,
-    memoryFraction: options.memoryFraction,
-    bucketBytes: options.bucketBytes ?? Math.max(...usualBucketBytes),
+    memoryFraction,
+    bucketBytes: options.bucketBytes ?? usualBucketBytes(wanted, prepared, memoryFraction),
     fused: options.fusedModules ?? [],
   };
 }

@@ -1,3 +1,4 @@
+import type { UpdateRates } from '../../plan/parts-choice.ts';
 import type { Planned } from '../protocol/plan-values.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
 import type { KeptAnnouncement } from '../protocol/update-values.ts';
@@ -11,6 +12,7 @@ export interface Prepared {
   readonly layouts: readonly string[];
   readonly planDigests: readonly string[];
   readonly kept: readonly KeptAnnouncement[];
+  readonly rates: UpdateRates;
 }
 
 /** Ranks with one plan: they broadcast to each other, or it is one alone. */

@@ -38,9 +38,12 @@ export class Serving {
 
   /** Resolves when it is decided what becomes of the instance. Never rejects. */
   async serve(target: UpdateTarget, proofs: Proofs): Promise<void> {
-    await this.#resetCaches(target);
-    if (this.#expectations !== null) return this.#prove(target, proofs, this.#expectations);
-    await this.#label(target);
+    if (this.#expectations !== null) {
+      await this.#resetCaches(target);
+      return this.#prove(target, proofs, this.#expectations);
+    }
+    // At once: the engine is paused meanwhile.
+    await Promise.all([this.#resetCaches(target), this.#label(target)]);
     this.#ends.updated(target, proofs);
   }
 
@@ -48,7 +51,7 @@ export class Serving {
   async #prove(target: UpdateTarget, proofs: Proofs, expectations: readonly Expectation[]): Promise<void> {
     const { context, spec } = this.#update;
     spec.instances.verifying(target.name);
-    const stuck = await this.#pauses.resume(target);
+    const stuck = await this.#pauses.resume(target, false);
     if (stuck !== null) return this.#ends.wrong(target, new EngineError(`it answers nothing: ${stuck}`));
     const resumedAt = context.clock.now();
     try {

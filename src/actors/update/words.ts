@@ -1,5 +1,5 @@
 import { dropCaches, resumeCommand } from '../../engines/remedies.ts';
-import { fromWire, type WeightcastError } from '../../errors.ts';
+import { DeadlineError, fromWire, type WeightcastError } from '../../errors.ts';
 import type { UpdateTarget } from './context.ts';
 
 type Engine = Pick<UpdateTarget, 'name' | 'endpoint' | 'engine'>;
@@ -42,8 +42,15 @@ export function answeredWords(
   return `instance ${name} answered requests for ${seconds.toFixed(1)} s before that${until}`;
 }
 
+/** The cluster asks it again and again. */
 export function dueWords(instance: Engine): string {
-  return `instance ${instance.name} may still pause, which it was asked to and has not answered: ${resumeCommand(instance)}`;
+  return `instance ${instance.name} may still pause, which it was asked to and has not answered, and counts as paused until the cluster, which looks after it, knows that it is not: ${resumeCommand(instance)}`;
+}
+
+/** Of an engine that has let the deadline of a step pass: `isStep`, and not the update's. */
+export function lateForStep(error: WeightcastError, isStep: boolean): WeightcastError {
+  if (!isStep || !(error instanceof DeadlineError)) return error;
+  return explained(error, ['give it more time with stepTimeoutMilliseconds (--step-timeout)']);
 }
 
 /** An error of the same class that says more; its cause is the error. */

@@ -9,8 +9,13 @@ import { type LinkEnd, LinkSocket, maxMessageBytes } from './link-socket.ts';
  * afterwards; however many buckets were announced to it, one that takes longer hangs.
  */
 const abortMilliseconds = 5_000;
-/** The same for a worker that has let the deadline of a step pass: it has had its time, and others wait for this abort. */
+/**
+ * The same for a worker that has let the deadline of a step pass, or most of it, as one does that waits for a sibling which
+ * hangs: it has had its time, and others wait for this abort.
+ */
 const hungMilliseconds = 500;
+/** Of the deadline of a step: workers of one engine begin a step at about the same time. */
+const mostOfStep = 3 / 4;
 
 /** The steps as error messages name them. */
 const activity = {
@@ -51,8 +56,8 @@ export class RankSocket {
   #inFlight = 0;
   /** Settles with the answer to the newest request. */
   #newest: Promise<unknown> = Promise.resolve();
-  /** It is connected, and has not answered in time. */
-  #hangs = false;
+  /** When it was to begin with what it was asked last; null while it has answered everything. */
+  #busySince: number | null = null;
   /** The last exchange succeeded, and no new one has begun. */
   #finished = false;
 
@@ -134,7 +139,7 @@ export class RankSocket {
    * read the link buffer. Not for ever.
    */
   async drainPeer(message: Uint8Array, milliseconds?: number): Promise<void> {
-    const usual = this.#hangs ? hungMilliseconds : abortMilliseconds;
+    const usual = this.#hasHadItsTime ? hungMilliseconds : abortMilliseconds;
     await this.#socket.drainPeer(message, milliseconds ?? usual);
   }
 
@@ -144,12 +149,21 @@ export class RankSocket {
     this.#socket.close();
   }
 
+  get #hasHadItsTime(): boolean {
+    const { clock, timeoutMilliseconds } = this.#options;
+    if (!this.#socket.connected || this.#busySince === null) return false;
+    return clock.now() - this.#busySince >= mostOfStep * timeoutMilliseconds;
+  }
+
   #answer(step: Step, sent: Promise<void>): Promise<Uint8Array> {
     this.#step = step;
-    const { timeoutMilliseconds } = this.#options;
+    const { timeoutMilliseconds, clock } = this.#options;
+    this.#busySince ??= clock.now();
     const receive = async () => {
       await sent;
-      return await this.#socket.receive();
+      const answer = await this.#socket.receive();
+      this.#busySince = null;
+      return answer;
     };
     return this.#socket.wait(timeoutMilliseconds, () => this.#late(), receive);
   }
@@ -160,8 +174,7 @@ export class RankSocket {
 
   #late(): WeightcastError {
     const { timeoutMilliseconds } = this.#options;
-    this.#hangs = this.#socket.connected;
-    const fault = this.#hangs ? 'did not answer' : 'did not connect';
+    const fault = this.#socket.connected ? 'did not answer' : 'did not connect';
     return this.#failure(`${fault} within ${timeoutMilliseconds} ms when`);
   }
 

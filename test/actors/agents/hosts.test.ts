@@ -18,12 +18,14 @@ function startHosts() {
   const { system, clock } = makeSystem();
   /** Those that had to be started: whether in place of a lost one. */
   const needed: boolean[] = [];
+  const connected = new Set<string>();
   const ports = {
     hosts: [{ name: 'b', mayRun: false }],
     isSuccessor: false,
     ...{ cutOffMilliseconds, startMilliseconds, graceMilliseconds },
     need: (_host: string, isLost: boolean) => void needed.push(isLost),
     isClusterEnd: () => false,
+    isConnected: (node: string) => connected.has(node),
     onKilled: () => {},
   };
   const hosts = system.spawn<HostsInbox>('hosts', () => new HostsActor(ports), hostsSpawnOptions);
@@ -32,6 +34,7 @@ function startHosts() {
   return {
     clock,
     needed,
+    connected,
     lost,
     order: async (): Promise<AgentRank> => {
       lives += 1;
@@ -107,6 +110,20 @@ test('a rank whose agent is lost while it is being removed is gone with it; one 
   assert.deepEqual([removed.hasEnded, ending.hasEnded], [true, false]);
   await clock.advance(cutOffMilliseconds);
   assert.equal(await ending.exited, 'its host was cut off, and ends it');
+});
+
+test('a rank that talks to the supervisor is not cut off, however long its agent is away', async () => {
+  const { order, join, clock, connected } = startHosts();
+  const [well, silent] = [await order(), await order()];
+  const { joined, end } = await join();
+  await joined;
+  connected.add(well.node!);
+  await end();
+  await clock.advance(3 * cutOffMilliseconds);
+  assert.deepEqual([well.hasEnded, silent.hasEnded], [false, true]);
+  connected.clear();
+  await clock.advance(cutOffMilliseconds);
+  assert.equal(await well.exited, 'its host was cut off, and ends it');
 });
 
 test('a rank that ends right after its agent has introduced it is started again, and not adopted', async () => {

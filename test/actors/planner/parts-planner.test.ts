@@ -5,6 +5,7 @@ import { PartsPlanner } from '../../../src/actors/planner/parts-planner.ts';
 import { type Cuts, cutsDigest } from '../../../src/checkpoint/cuts.ts';
 import { layoutDigests, tensorsDigest } from '../../../src/checkpoint/manifest.ts';
 import { fusedUnits } from '../../../src/plan/fused-tensors.ts';
+import { noRates } from '../../../src/plan/parts-choice.ts';
 import { manifestOf, segmentOf } from '../../plan/manifests.ts';
 
 const tensorBytes = 2 ** 16;
@@ -35,26 +36,32 @@ function questionOf(firstRank: number, cuts: readonly Cuts[], host = 'a') {
   const ranks = cuts.map((one, at) => {
     return { rank: firstRank + at, host, freeBytes: 2 ** 30, kept: [{ tensors, digest: cutsDigest(one) }] };
   });
-  const limits = { memoryFraction: 0.5, bucketBytes: 2 ** 20, fused: [], lost: [] };
+  const limits = {
+    memoryFraction: 0.5,
+    bucketBytes: 2 ** 20,
+    fused: [],
+    lost: [],
+    whole: { sharing: 2, rates: noRates },
+  };
   return { type: 'plan-parts', layout: '', ranks, ...limits } as unknown as Parameters<
     PartsPlanner['plan']
   >[0];
 }
 
-function plansOf(planner: PartsPlanner, question: ReturnType<typeof questionOf>) {
-  const answer = planner.plan(question, checkpoint);
+async function plansOf(planner: PartsPlanner, question: ReturnType<typeof questionOf>) {
+  const answer = await planner.plan(question, checkpoint);
   assert.equal(answer.outcome, 'parts');
   return answer.outcome === 'parts' ? answer.plans : [];
 }
 
-test('however many instances there are, an update like the one before is not planned again', () => {
-  const planner = new PartsPlanner();
+test('however many instances there are, an update like the one before is not planned again', async () => {
+  const planner = new PartsPlanner(async () => {});
   const cuts = keptOf(2);
   for (const one of cuts) planner.learn(cutsDigest(one), one);
   const questions = Array.from({ length: 20 }, (_, instance) => questionOf(instance * 2, cuts));
-  const before = questions.map((question) => plansOf(planner, question));
+  const before = await Promise.all(questions.map((question) => plansOf(planner, question)));
   for (const [instance, question] of questions.entries()) {
-    const after = plansOf(planner, question);
+    const after = await plansOf(planner, question);
     for (const [at, plan] of after.entries()) {
       assert.equal(plan, before[instance]![at], 'the very plan');
       assert.deepEqual([...plan.ranks], [instance * 2 + at]);
@@ -63,31 +70,31 @@ test('however many instances there are, an update like the one before is not pla
   }
 });
 
-test('a rank number that has come to another place in its instance gets the parts of that place', () => {
-  const planner = new PartsPlanner();
+test('a rank number that has come to another place in its instance gets the parts of that place', async () => {
+  const planner = new PartsPlanner(async () => {});
   const cuts = keptOf(2);
   for (const one of cuts) planner.learn(cutsDigest(one), one);
-  plansOf(planner, questionOf(0, cuts));
-  const [plan] = plansOf(planner, questionOf(1, cuts));
+  await plansOf(planner, questionOf(0, cuts));
+  const [plan] = await plansOf(planner, questionOf(1, cuts));
   assert.deepEqual([...plan!.ranks], [1]);
   assert.deepEqual([...plan!.cuts!.starts], Array(rows.length).fill(0));
 });
 
-test('instances whose workers keep the same are each told of their own hosts', () => {
-  const planner = new PartsPlanner();
+test('instances whose workers keep the same are each told of their own hosts', async () => {
+  const planner = new PartsPlanner(async () => {});
   const cuts = keptOf(2);
   for (const one of cuts) planner.learn(cutsDigest(one), one);
-  plansOf(planner, questionOf(0, cuts));
-  const answer = planner.plan(questionOf(2, cuts, 'b'), checkpoint);
+  await plansOf(planner, questionOf(0, cuts));
+  const answer = await planner.plan(questionOf(2, cuts, 'b'), checkpoint);
   assert.match(
     answer.outcome === 'whole' ? answer.why : '',
     /of which rank 2 needs a part, lies on host a and not on b/,
   );
 });
 
-test('an instance may have more workers than a host has, each of which keeps something else', () => {
-  const planner = new PartsPlanner();
+test('an instance may have more workers than a host has, each of which keeps something else', async () => {
+  const planner = new PartsPlanner(async () => {});
   const cuts = keptOf(128);
   for (const one of cuts) planner.learn(cutsDigest(one), one);
-  assert.equal(plansOf(planner, questionOf(0, cuts)).length, 128);
+  assert.equal((await plansOf(planner, questionOf(0, cuts))).length, 128);
 });

@@ -1,0 +1,140 @@
+"""Buckets that a model takes in one call of `load_weights`, and models that cannot: `python one_call_cases.py`."""
+
+from __future__ import annotations
+
+import types
+import unittest
+import unittest.mock
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import fake_vllm
+import torch
+from fake_rank import FakeRank
+from fake_vllm import INFO, Layer, Model
+from weightcast import buckets
+from weightcast.errors import LoadFailed, RankLost
+from weightcast.vllm_reloadable import Target
+from weightcast.vllm_update import install_weights
+
+CPU = torch.device("cpu")
+CONFIG = types.SimpleNamespace(quantization=None, dtype=torch.float32, hf_text_config=types.SimpleNamespace())
+# Layers end in another bucket than they begin in.
+NAMES = [["first.a", "second.a"], ["first.b", "third.b"], ["third.a", "second.b"]]
+
+Pair = tuple[str, torch.Tensor]
+Load = Callable[[Iterable[Pair]], Any]
+
+
+class OneCall(unittest.TestCase):
+    def setUp(self) -> None:
+        fake_vllm.install()
+        self.model = Model(first=Layer("a", "b"), second=Layer("a", "b"), third=Layer("a", "b"))
+        self.load_weights = self.model.load_weights
+        self.calls = 0
+        self.rank = FakeRank()
+        self.addCleanup(self.rank.close)
+
+    def loads(self, through: Callable[[Iterable[Pair]], Iterable[Pair]] = iter) -> None:
+        """The model looks at what it is given in this way."""
+
+        def load(weights: Iterable[Pair]) -> Any:
+            self.calls += 1
+            return self.load_weights(through(weights))
+
+        self.model.load_weights = load
+
+    def update(self, value: float, **options: Any) -> None:
+        """The rank writes over a bucket as soon as it is answered."""
+        numbers = iter(range(100))
+        buckets = [{name: torch.full((4,), value + next(numbers)) for name in names} for names in NAMES]
+        targets = [Target("target", self.model, CONFIG)]
+        named: dict[str, Any] = {"vllm_config": None, "device": CPU, "silence_seconds": 60}
+        self.rank.send(buckets, lambda links: install_weights(links, targets, **named), **options)
+        held = {name: [value + number] * 4 for number, name in enumerate(sum(NAMES, []))}
+        self.assertEqual(self.model.held(), held)
+
+    def assert_calls(self, calls: int) -> None:
+        for value in (10.0, 20.0):
+            self.calls = 0
+            self.update(value)
+            self.assertEqual(self.calls, calls)
+
+    def test_a_model_that_reads_one_tensor_after_another_is_called_once(self) -> None:
+        self.loads()
+        self.assert_calls(1)
+
+    def test_views_of_the_last_tensor_may_be_held_until_the_next(self) -> None:
+        def through(weights: Iterable[Pair]) -> Iterator[Pair]:
+            for name, tensor in weights:
+                rows = tensor.unsqueeze(0).unbind()
+                yield name, rows[0]
+
+        self.loads(through)
+        self.assert_calls(1)
+
+    def test_a_model_that_collects_what_it_is_given_is_called_for_each_bucket(self) -> None:
+        self.loads(lambda weights: sorted(weights, key=lambda pair: pair[0]))
+        self.assert_calls(len(NAMES))
+
+    def test_a_model_that_keeps_one_of_two_for_the_other_is_not_called_on_with_what_it_keeps(self) -> None:
+        """As those do that fuse tensors: `b` of a layer is loaded with `a`, which is in the first bucket here."""
+
+        def through(weights: Iterable[Pair]) -> Iterator[Pair]:
+            waiting: dict[str, torch.Tensor] = {}
+            for name, tensor in weights:
+                layer, _, part = name.partition(".")
+                if part == "a":
+                    waiting[layer] = tensor[:]
+                    continue
+                if layer in waiting:
+                    yield f"{layer}.a", waiting.pop(layer)
+                yield name, tensor
+            yield from ((f"{layer}.a", tensor) for layer, tensor in waiting.items())
+
+        self.loads(through)
+        self.assert_calls(2)
+
+    def test_a_large_last_tensor_is_not_copied_but_ends_the_call(self) -> None:
+        self.loads(lambda weights: (pair for pair in weights))
+        with unittest.mock.patch.object(buckets, "MOST_COPIED", 15):
+            self.assert_calls(len(NAMES))
+
+    def test_a_model_that_stops_early_is_called_for_the_next_bucket(self) -> None:
+        self.loads(lambda weights: [next(iter(weights))])
+        with self.assertRaisesRegex(Exception, r"second\.a|third\.b|second\.b"):
+            self.update(10.0)
+        self.assertEqual(self.calls, len(NAMES))
+
+    def test_a_failure_in_a_later_bucket_leaves_whole_layers(self) -> None:
+        def through(weights: Iterable[Pair]) -> Iterator[Pair]:
+            for name, tensor in weights:
+                if name == "third.a":
+                    raise ValueError("this one cannot be loaded")
+                yield name, tensor
+
+        self.update(10.0)
+        self.loads(through)
+        with self.assertNoLogs("weightcast.receive", "WARNING"), self.assertRaisesRegex(LoadFailed, "third.a.*this one cannot"):
+            self.update(20.0)
+        self.assertIn("this one cannot be loaded", self.rank.replies[-1]["error"])
+        self.assertEqual([reply["ok"] for reply in self.rank.replies], [True, True, True, False])
+        self.assert_whole()
+        held = self.model.held()
+        self.assertEqual((held["first.a"], held["third.a"]), ([20.0] * 4, [14.0] * 4))
+
+    def test_a_rank_that_is_lost_between_two_buckets_leaves_whole_layers(self) -> None:
+        self.update(10.0)
+        for answers in (2, 3):
+            with self.assertNoLogs("weightcast.receive", "WARNING"), self.assertRaises(RankLost):
+                self.update(20.0, stop_after=answers)
+            self.assert_whole()
+
+    def assert_whole(self) -> None:
+        for layer in self.model.modules():
+            self.assertIsNone(INFO[layer].load_numel_total)
+            self.assertFalse(any(parameter.is_meta for parameter in layer._parameters.values()))
+
+
+if __name__ == "__main__":
+    unittest.main()
