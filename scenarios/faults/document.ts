@@ -144,4 +144,5 @@ const knownReasons = `- An engine that is down, or whose HTTP server does not an
   during half of the update's time (\`timeoutMilliseconds\`).
 - A rank that hangs at its start: the deadline of a start, here 20 s, by default 60 s (\`startTimeoutMilliseconds\`), and what
   it gets to end by itself; the same for a host that is cut off then.
-- An owner that dies: its supervisor resumes the engines and ends the ranks before it ends itself.`;
+- An owner that dies: its supervisor resumes the engines and ends the ranks before it ends itself. While engines are asked to
+  pause it takes two seconds more, as an answer that is due may still take effect.`;

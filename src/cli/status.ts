@@ -37,6 +37,10 @@ export function statusCommand(): Command {
 }
 
 async function show(client: DaemonClient, { watch, json }: Options, signal: AbortSignal): Promise<void> {
+  let isClosed = false;
+  process.stdout.once('error', () => {
+    isClosed = true;
+  });
   for (;;) {
     const status = toWireNames(await client.call('GET', '/v1/status')) as Status;
     const text = json ? JSON.stringify(status, null, watch ? 0 : 2) : linesOf(status).join('\n');
@@ -45,7 +49,7 @@ async function show(client: DaemonClient, { watch, json }: Options, signal: Abor
     if (!watch) return;
     await setTimeout(watchMilliseconds, undefined, { signal });
     // Who reads it has read enough, as `head` does.
-    if (process.stdout.errored !== null) return;
+    if (isClosed) return;
   }
 }
 

@@ -6,12 +6,16 @@ import { membersOf, planCluster, planJoin } from '../../bench/table/planned.ts';
 import { measured, type Speeds } from '../../bench/table/speeds.ts';
 import { bytesOfTensor, tensorList } from '../../bench/tensor-lists.ts';
 
-/** Tensors of 256 MiB, each a bucket. */
-const model = (count: number) =>
-  Array.from({ length: count }, (_, layer) => {
-    return { name: `model.layers.${layer}.weight`, dtype: 'BF16', shape: [2 ** 27] };
-  });
 const bucketBytes = 2 ** 28;
+/** Tensors that are a bucket each: more than two ranks take buckets of twice the size. */
+const model = (count: number, ranks: number) =>
+  Array.from({ length: count }, (_, layer) => {
+    return {
+      name: `model.layers.${layer}.weight`,
+      dtype: 'BF16',
+      shape: [ranks > 2 ? bucketBytes : bucketBytes / 2],
+    };
+  });
 const quick: Speeds = {
   ...measured,
   upload: bucketBytes,
@@ -24,7 +28,7 @@ const quick: Speeds = {
 };
 const stream = (ranks: number, buckets: number, speeds: Partial<Speeds>, perHost = ranks) => {
   const members = membersOf(ranks, perHost);
-  const { plan } = planCluster(model(buckets), members);
+  const { plan } = planCluster(model(buckets, ranks), members);
   assert.equal(plan.owners.length, buckets);
   const hostOf = (rank: number) => members[rank]!.host;
   return streamMilliseconds({ plan, speeds: { ...quick, ...speeds }, hostOf });
@@ -34,8 +38,8 @@ const close = (value: number, expected: number) =>
 
 test('the slowest stage sets the time: uploads of all owners at once, broadcasts and workers one after the other', () => {
   close(stream(1, 12, {}), 12);
-  close(stream(4, 12, {}), 3);
-  close(stream(4, 12, { upload: Number.POSITIVE_INFINITY, broadcast: bucketBytes / 2 }), 24);
+  close(stream(4, 12, {}), 2 * 3);
+  close(stream(4, 12, { upload: Number.POSITIVE_INFINITY, broadcast: bucketBytes }), 24);
   close(stream(4, 12, { upload: Number.POSITIVE_INFINITY, workerBucket: 5, workerTensor: 1 }), 72);
 });
 
@@ -53,14 +57,18 @@ test('the way to a worker and back is gone while it is at other buckets, as many
 });
 
 test('between hosts a ring is as slow as the network, and longer by every hop', () => {
-  const speeds = { upload: Number.POSITIVE_INFINITY, broadcast: bucketBytes, network: bucketBytes / 3 };
+  const speeds = {
+    upload: Number.POSITIVE_INFINITY,
+    broadcast: 2 * bucketBytes,
+    network: (2 * bucketBytes) / 3,
+  };
   close(stream(4, 1, speeds, 2), 3);
   close(stream(4, 1, { ...speeds, hop: 1, networkHop: 10 }, 2), 3 + 1 + 10 + 1);
 });
 
 test('who joins uploads nothing before it has arrived', () => {
   const members = membersOf(2, 2);
-  const { manifest } = planCluster(model(4), members);
+  const { manifest } = planCluster(model(4, 2), members);
   const joining = membersOf(2, 2, 2);
   const { plan, received } = planJoin(manifest, members, joining);
   assert.equal(

@@ -52,8 +52,9 @@ test('a command that is interrupted while its engine pauses undoes a pause that 
   command.interrupt();
   const { code, errors } = await command.ended;
   assert.equal(code, 130);
-  assert.match(errors, /interrupted by SIGINT: the cluster is stopping\n$/);
-  assert.deepEqual(asked, ['/pause?mode=wait', '/resume', '/resume']);
+  assert.match(errors, /interrupted by SIGINT: the cluster is stopping; instance engine may still pause/);
+  // At least once after the pause took effect, and before: nobody knows whether it had.
+  assert.deepEqual([...new Set(asked)], ['/pause?mode=wait', '/resume']);
   assert.equal(said.is_paused, false);
 });
 

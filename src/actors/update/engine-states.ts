@@ -8,9 +8,9 @@ import { ask } from '../protocol/ask.ts';
 import { type BridgeMessage, type EngineState, toBridge } from '../protocol/bridge.ts';
 import { deadlines } from '../protocol/deadlines.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
-import type { UpdateRequest } from '../protocol/update-values.ts';
 import type { UpdateContext, UpdateSpec, UpdateTarget } from './context.ts';
 import { otherEngine } from './feeding.ts';
+import { acceptsUnproven } from './open.ts';
 import { stepTimeoutOf } from './step-timeout.ts';
 
 /** Of the time that an update has: who gives it more waits longer for an engine that loads a large model. */
@@ -107,11 +107,6 @@ function otherVersion({ version }: UpdateTarget, state: EngineState): string | n
 function noteWorkers({ workers }: UpdateSpec, { name }: UpdateTarget, state: EngineState): void {
   if (state.workers === null) workers.delete(name);
   else workers.set(name, state.workers);
-}
-
-/** With something to compare them with, models do not stay unproven. */
-export function acceptsUnproven({ acceptUnproven, baseline, verify }: UpdateRequest): boolean {
-  return acceptUnproven || baseline !== null || verify.answers !== undefined;
 }
 
 /** What they would refuse when the engine is paused. */

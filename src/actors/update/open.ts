@@ -10,10 +10,9 @@ import type { ReceptionRequest } from '../protocol/join-values.ts';
 import type { Planned } from '../protocol/plan-values.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
-import type { Opened, WorkerAsked } from '../protocol/update-values.ts';
+import type { Opened, UpdateRequest, WorkerAsked } from '../protocol/update-values.ts';
 import type { UpdateContext } from './context.ts';
 import { EpochDocuments } from './documents.ts';
-import { acceptsUnproven } from './engine-states.ts';
 import { askedOfParts } from './parts.ts';
 import { type Ceilings, type PlannedEpoch, planEpoch } from './plan-epoch.ts';
 import type { PlannedGroup, Prepared } from './planned-group.ts';
@@ -139,6 +138,11 @@ async function openGroup(
 function openMilliseconds({ status }: Registered, ranks: number, reception: ReceptionRequest | null): number {
   const received = reception?.mirrors.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0;
   return growing(deadlines.open, received + status.bytes / ranks, 'memory');
+}
+
+/** With something to compare them with, models do not stay unproven. */
+export function acceptsUnproven({ acceptUnproven, baseline, verify }: UpdateRequest): boolean {
+  return acceptUnproven || baseline !== null || verify.answers !== undefined;
 }
 
 function askedOf(rank: number, update: UpdateContext): WorkerAsked {
