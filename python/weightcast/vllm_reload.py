@@ -67,6 +67,10 @@ class LayerwiseReload:
         self._own = [info for info in self._infos if not _is_under_way(info)]
         self._under_way = True
         self._layerwise.initialize_layerwise_reload(self._target.model)
+        if self._tied_head is not None:
+            # The embedding's alone, as at the start, where vLLM passes over the second name of a tensor: files may still have
+            # a head from before it was tied.
+            self._tied_head.weight.weight_loader = _pass_over
         self._held.begin()
 
     def load(self, weights: Weights) -> None:
@@ -300,6 +304,10 @@ def _on(device: torch.device, function: Callable[..., Any]) -> Callable[..., Any
             return function(*values, **named)
 
     return on_device
+
+
+def _pass_over(_param: Any, _weight: torch.Tensor, *_values: Any, **_named: Any) -> None:
+    """In the place of a loader."""
 
 
 def _lent_for(weights: Weights) -> set[int]:
