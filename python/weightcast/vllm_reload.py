@@ -54,6 +54,8 @@ class LayerwiseReload:
         # Without the layers that a draft model shares with its target, which are the target's to load.
         self._own = self._infos
         self._held = HeldTensors(self._infos)
+        # Copies: vLLM leaves biases where they are, and its loaders write them before their layer is whole.
+        self._biases: dict[int, torch.Tensor] = {}
         self._lent: set[int] = set()
         self._under_way = False
         self._tied_head: Any | None = None
@@ -67,6 +69,7 @@ class LayerwiseReload:
         self._own = [info for info in self._infos if not _is_under_way(info)]
         self._under_way = True
         self._forget_waiting()
+        self._biases = {index: bias.detach().clone() for index, bias in _biases_of(self._layers)}
         self._layerwise.initialize_layerwise_reload(self._target.model)
         if self._tied_head is not None:
             # The embedding's alone, as at the start, where vLLM passes over the second name of a tensor: files may still have
@@ -208,10 +211,14 @@ class LayerwiseReload:
 
     def _put_back(self) -> None:
         """Gives every layer that is not whole its tensors from before the update."""
-        for layer, info in zip(self._layers, self._infos, strict=True):
-            if _is_under_way(info):
-                self._layerwise._place_kernel_tensors(layer, info)
-                info.reset()
+        waiting = {index for index, info in enumerate(self._infos) if _is_under_way(info)}
+        for index in waiting:
+            self._layerwise._place_kernel_tensors(self._layers[index], self._infos[index])
+            self._infos[index].reset()
+        for index, bias in _biases_of(self._layers):
+            if index in waiting and index in self._biases:
+                bias.data.copy_(self._biases[index])
+        self._biases = {}
         self._walks.changed()
         model = self._target.model
         if hasattr(model, "_original_do_torchao_reload"):
@@ -312,6 +319,14 @@ def _on(device: torch.device, function: Callable[..., Any]) -> Callable[..., Any
             return function(*values, **named)
 
     return on_device
+
+
+def _biases_of(layers: list[Any]) -> Iterator[tuple[int, torch.Tensor]]:
+    """By the layer's index."""
+    for index, layer in enumerate(layers):
+        bias = layer._parameters.get("bias")
+        if bias is not None:
+            yield index, bias
 
 
 def _pass_over(_param: Any, _weight: torch.Tensor, *_values: Any, **_named: Any) -> None:

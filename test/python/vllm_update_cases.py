@@ -166,6 +166,17 @@ class Updates(unittest.TestCase):
         self.load_all(3.0)
         self.assertEqual(self.model.held(), all_new(3.0))
 
+    def test_a_bias_that_was_written_before_its_layer_was_whole_is_put_back(self) -> None:
+        """vLLM has no record of biases, and leaves them where they are."""
+        self.load_all(1.0)
+        bias = torch.nn.Parameter(torch.full((4,), 7.0), requires_grad=False)
+        self.model.second.register_parameter("bias", bias)
+        with self.assertRaises(KeyError), update_of(self.target) as update:
+            self.load(update, 2.0, "first.a", "second.bias")
+            raise KeyError
+        self.assertEqual(bias.tolist(), [7.0] * 4)
+        self.assertIs(self.model.second.bias, bias)
+
     def test_a_load_that_fails_holds_on_to_nothing(self) -> None:
         self.load_all(1.0)
         buffer, weights = new_weights(2.0, "first.a", "second.a")
