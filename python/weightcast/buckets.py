@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
+
+from .errors import BufferInUse
 
 Pair = tuple[str, torch.Tensor]
 
@@ -64,6 +67,27 @@ class Lent:
     def is_back(self) -> bool:
         """Whether no tensor is left in it, in all of this process."""
         return self._storage.expired()
+
+    def take_back(self) -> None:
+        """Before the rank writes over it, gives tensors that a model still holds memory of their own: vLLM's DeepSeek V3.2 keeps
+        an FP8 weight until its scale comes, which may be in a later bucket. Raises BufferInUse where that is not enough."""
+        if self.is_back:
+            return
+        for one in gc.get_objects():
+            # By its type: other things may do anything when they are asked of what class they are.
+            if issubclass(type(one), torch.Tensor) and self._has(one):
+                one.data = one.data.clone()
+        if not self.is_back:
+            raise BufferInUse(
+                "the model holds on to memory of the link buffer after it was loaded; load_weights must copy what it is given"
+            )
+
+    def _has(self, tensor: torch.Tensor) -> bool:
+        try:
+            return tensor.untyped_storage()._cdata == self._storage.cdata
+        except (NotImplementedError, RuntimeError):
+            # One of torch's own kinds, without memory of its own.
+            return False
 
 
 def copied_if_small(data: torch.Tensor, view: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -67,6 +67,7 @@ def receive_weights(
     installed: Installing | None = None,
     parts: KeptParts | None = None,
     one_call: bool = False,
+    may_hold: bool = False,
     silence_seconds: float = DEFAULT_SILENCE_SECONDS,
 ) -> ReceivedWeights:
     """Receives one set of weights from the rank that listens at `address`, and returns when all are installed.
@@ -77,7 +78,8 @@ def receive_weights(
     changed then. `installed`, after the post-hook, says what the model holds, if the rank has asked for that. With `parts`,
     within whose `watch` it must load, a rank that can may send parts of tensors later on; `load_weights` gets these at their
     place in tensors of the whole shape, of which the rest has no meaning. With `one_call` it gets each list as a `Bucket`,
-    and may take those that follow in the same call.
+    and may take those that follow in the same call. With `may_hold`, tensors that the model holds on to once a bucket is loaded
+    get memory of their own.
 
     The rank is told a digest of every tensor, **taken of the bytes as they were received**, on the device, just
     before `load_weights` gets them. It proves that the checkpoint's bytes were in this worker's reach, whole and
@@ -90,7 +92,7 @@ def receive_weights(
     `silence_seconds`, or longer if it has asked for that; ProtocolError when it does not keep to the protocol. The link buffer is dropped before.
     """
     link = RankLink(context, address, silence_seconds, is_urgent=is_abort)
-    exchange = _Exchange(link, device, device_uuid, load_weights, post_hook, begin, installed, parts, one_call)
+    exchange = _Exchange(link, device, device_uuid, load_weights, post_hook, begin, installed, parts, one_call, may_hold)
     try:
         return exchange.run()
     finally:
@@ -110,6 +112,7 @@ class _Exchange:
         installed: Installing | None,
         parts: KeptParts | None,
         one_call: bool,
+        may_hold: bool,
     ) -> None:
         self._link = link
         self._device = device
@@ -120,6 +123,7 @@ class _Exchange:
         self._installed = installed
         self._parts = parts
         self._one_call = one_call
+        self._may_hold = may_hold
         self._opened: Open | None = None
         self._buffer: LinkBuffer | None = None
         self._digester: Digester | None = None
@@ -197,6 +201,10 @@ class _Exchange:
             self._load_model(self._bucket(request))
         if self._lent is None:
             return None
+        self._last = []
+        if self._may_hold:
+            with torch.no_grad():
+                self._lent.take_back()
         self._loaded()
         return encode_success()
 

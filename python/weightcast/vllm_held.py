@@ -46,6 +46,21 @@ class HeldTensors:
         self._grown.clear()
 
 
+def waiting_for_others(layers: Iterable[Any]) -> list[dict[str, Any]]:
+    """What models themselves keep of tensors until another one comes, by the layer's name: vLLM's DeepSeek V3.2 and MiMo V2, of an
+    FP8 weight and its scale. They never forget it, so it outlives an update that ends in between."""
+    return [
+        value
+        for layer in layers
+        for name, value in vars(layer).items()
+        if name.startswith("_pending_") and type(value) is dict and all(map(_has_tensors, value.values()))
+    ]
+
+
+def _has_tensors(entry: Any) -> bool:
+    return type(entry) is dict and all(isinstance(one, torch.Tensor) for one in entry.values())
+
+
 class _Counted(list[Any]):
     """What a layer holds, with how many elements its loaders had copied before each of these: vLLM runs them once to count."""
 

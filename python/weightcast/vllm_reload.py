@@ -23,7 +23,7 @@ from .live_tensors import Walks
 from .vllm_coverage import Coverage, check_coverage
 from .vllm_derived import DerivedTensors, renew_combined_gates
 from .vllm_experts import check_experts
-from .vllm_held import HeldTensors
+from .vllm_held import HeldTensors, waiting_for_others
 from .vllm_mtp import partial_loads
 from .vllm_reloadable import Target, check_layers, tied_head
 
@@ -66,7 +66,12 @@ class LayerwiseReload:
     def begin(self) -> None:
         self._own = [info for info in self._infos if not _is_under_way(info)]
         self._under_way = True
+        self._forget_waiting()
         self._layerwise.initialize_layerwise_reload(self._target.model)
+        if self._tied_head is not None:
+            # The embedding's alone, as at the start, where vLLM passes over the second name of a tensor: files may still have
+            # a head from before it was tied.
+            self._tied_head.weight.weight_loader = _pass_over
         self._held.begin()
 
     def load(self, weights: Weights) -> None:
@@ -129,6 +134,8 @@ class LayerwiseReload:
             self._under_way = False
             return False
         missing = self._coverage.missing() if self._coverage is not None else []
+        missing += [f"the rest of {name}" for waiting in waiting_for_others(self._layers) for name in waiting]
+        self._forget_waiting()
         self._finalize()
         self._under_way = False
         check_coverage(self._target.which, missing)
@@ -180,8 +187,13 @@ class LayerwiseReload:
         renew_combined_gates(self._target.model)
         self._derived.put_back()
 
+    def _forget_waiting(self) -> None:
+        for waiting in waiting_for_others(self._layers):
+            waiting.clear()
+
     def _restore(self) -> None:
         """Drops what layers were given, so that vLLM takes those that are not whole for layers without new weights."""
+        self._forget_waiting()
         has_new_layers = not all(map(_is_under_way, self._own))
         for info in filter(_is_under_way, self._infos):
             info.loaded_weights.clear()
@@ -300,6 +312,10 @@ def _on(device: torch.device, function: Callable[..., Any]) -> Callable[..., Any
             return function(*values, **named)
 
     return on_device
+
+
+def _pass_over(_param: Any, _weight: torch.Tensor, *_values: Any, **_named: Any) -> None:
+    """In the place of a loader."""
 
 
 def _lent_for(weights: Weights) -> set[int]:

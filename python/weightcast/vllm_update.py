@@ -168,6 +168,7 @@ def install_weights(
             installed=update.installed,
             parts=update.parts,
             one_call=update.one_call,
+            may_hold=True,
             silence_seconds=silence_seconds,
         )
         report = update.report()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 import unittest
 import unittest.mock
@@ -13,7 +14,7 @@ import torch
 from fake_rank import FakeRank
 from fake_vllm import INFO, Layer, Model
 from weightcast import buckets
-from weightcast.errors import LoadFailed, RankLost
+from weightcast.errors import LoadFailed, ParametersMissing, RankLost
 from weightcast.vllm_reloadable import Target
 from weightcast.vllm_update import install_weights
 
@@ -48,11 +49,13 @@ class OneCall(unittest.TestCase):
         """The rank writes over a bucket as soon as it is answered."""
         numbers = iter(range(100))
         buckets = [{name: torch.full((4,), value + next(numbers)) for name in names} for names in NAMES]
-        targets = [Target("target", self.model, CONFIG)]
-        named: dict[str, Any] = {"vllm_config": None, "device": CPU, "silence_seconds": 60}
-        self.rank.send(buckets, lambda links: install_weights(links, targets, **named), **options)
+        self.rank.send(buckets, self.take, **options)
         held = {name: [value + number] * 4 for number, name in enumerate(sum(NAMES, []))}
         self.assertEqual(self.model.held(), held)
+
+    def take(self, links: dict[str, str]) -> None:
+        targets = [Target("target", self.model, CONFIG)]
+        install_weights(links, targets, vllm_config=None, device=CPU, silence_seconds=60)
 
     def assert_calls(self, calls: int) -> None:
         for value in (10.0, 20.0):
@@ -94,6 +97,51 @@ class OneCall(unittest.TestCase):
 
         self.loads(through)
         self.assert_calls(2)
+
+    def test_what_a_model_keeps_from_one_call_to_the_next_is_not_written_over(self) -> None:
+        """As a DeepSeek V3.2 keeps the FP8 weight of its indexer until the scale comes."""
+        waiting: dict[str, Any] = {}
+
+        def through(weights: Iterable[Pair]) -> Iterator[Pair]:
+            for name, tensor in weights:
+                layer, _, part = name.partition(".")
+                if part == "a":
+                    waiting[layer] = {"weight": tensor.view(2, 2).t()}
+                    continue
+                yield name, tensor
+            for layer in list(waiting) if self.calls == len(NAMES) else []:
+                yield f"{layer}.a", waiting.pop(layer)["weight"].t().reshape(4)
+
+        self.loads(through)
+        with unittest.mock.patch.object(buckets, "MOST_COPIED", 0):
+            self.assert_calls(len(NAMES))
+
+    def test_what_a_model_waits_with_is_forgotten_when_an_update_fails_and_missed_when_it_ends(self) -> None:
+        waiting: dict[str, dict[str, torch.Tensor]] = {}
+        self.model._pending_pairs = waiting
+
+        def through(weights: Iterable[Pair]) -> Iterator[Pair]:
+            """A sum of both, as soon as both are there: of a weight and its scale."""
+            for name, tensor in weights:
+                layer, _, part = name.partition(".")
+                entry = waiting.setdefault(layer, {})
+                entry[part] = tensor
+                if len(entry) == 2:
+                    del waiting[layer]
+                    yield f"{layer}.a", entry["a"] + entry["b"]
+                    yield f"{layer}.b", entry["b"]
+
+        self.loads(through)
+        send = functools.partial(self.rank.send, take=self.take)
+        of_one, of_two = ({name: torch.full((4,), value) for name in ("first.a", "first.b")} for value in (1.0, 2.0))
+        with self.assertRaises(RankLost):
+            send([{"first.a": of_one["first.a"]}], stop_after=2)
+        others = {f"{layer}.{part}": torch.ones(4) for layer in ("second", "third") for part in "ab"}
+        send([{"first.b": of_two["first.b"]}, {"first.a": of_two["first.a"], **others}])
+        self.assertEqual(self.model.held()["first.a"], [4.0] * 4)
+        with self.assertRaisesRegex(ParametersMissing, "the rest of third"):
+            send([of_two, {name: tensor for name, tensor in others.items() if name != "third.b"}])
+        self.assertEqual(waiting, {})
 
     def test_a_large_last_tensor_is_not_copied_but_ends_the_call(self) -> None:
         self.loads(lambda weights: (pair for pair in weights))

@@ -441,6 +441,24 @@ class Updates(unittest.TestCase):
             raise KeyError
         self.assertEqual(packed, [[-2.0] * 4, [-3.0] * 4])
 
+    def test_a_head_in_the_files_of_a_tied_model_is_passed_over_as_at_the_start(self) -> None:
+        class UnquantizedEmbeddingMethod:
+            def process_weights_after_loading(self, layer: Layer) -> None:
+                layer.process()
+
+        head, embedding = Layer("weight"), Layer("weight")
+        embedding.quant_method = UnquantizedEmbeddingMethod()
+        head.quant_method = type("UnquantizedEmbeddingMethod", (), {"process_weights_after_loading": lambda *_: None})()
+        head.weight = embedding.weight
+        target = self.tied(head, embedding)
+        for first, second in (("embedding", "lm_head"), ("lm_head", "embedding")):
+            with update_of(target) as update:
+                for name in (first, second):
+                    self.load(update, 2.0 if name == "embedding" else 9.0, f"{name}.weight")
+                update.finish()
+            self.assertEqual(target.model.held()["embedding.weight"], [2.0] * 4)
+            self.assertIs(head.weight, embedding.weight)
+
     def test_a_tied_head_with_a_weight_of_its_own_is_refused(self) -> None:
         with self.assertRaisesRegex(ModelNotReloadable, "its lm_head holds a copy"):
             update_of(self.tied(Layer("weight"), Layer("weight")))
