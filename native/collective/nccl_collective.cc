@@ -45,6 +45,7 @@ void NcclPipeline::Issue(NcclCommunicator& communicator, NcclBroadcast broadcast
   own.found_idle = found_idle;
   own.enqueued_at = MonotonicMilliseconds();
   driver_.Check(driver_.cuEventRecord(own.started->get(), stream_.get()), kBroken);
+  faults::StrikeOrThrow(faults::Point::kBroadcast);
   const NcclBroadcast& given = own.broadcast;
   communicator.Broadcast({PointerTo(given.source), PointerTo(given.destination), given.bytes, given.root},
                          stream_.get(), pause);
@@ -239,7 +240,6 @@ void NcclCollective::Issue(NcclBroadcast broadcast) {
   if (failure_) return Settle(broadcast.done, {{}, failure_});
   const uint64_t operation = issued_++;
   membership_->Begin(operation, "broadcast " + std::to_string(operation - 1));
-  faults::StrikeOrThrow(faults::Point::kBroadcast);
   const auto pause = [this](double milliseconds) {
     std::this_thread::sleep_for(Milliseconds(milliseconds));
     CheckProgress(pipeline_->Deadline());

@@ -32,6 +32,7 @@ describe('NCCL that fails', { concurrency: 4 }, () => {
     { when: 'broadcast', fault: 'issue-pending', pattern: /^DeadlineError: broadcast 0 on rank \d/ },
     { when: 'broadcast', fault: 'kernel-hangs', pattern: /^DeadlineError: broadcast 0 on rank \d/ },
     { when: 'broadcast', fault: 'remote-error', pattern: /^PeerLostError|^AbortedError/ },
+    { when: 'broadcast', fault: 'refuse', pattern: /: native-broadcast:refuse, on purpose|^AbortedError/ },
   ] as const) {
     test(`${fault}: all ranks are told in time and the device has everything back`, async (t) => {
       const report = await run(t, when, fault);
