@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .errors import ParametersMissing
+from .vllm_biases import came_late
 
 _NAMED_AT_MOST = 8
 
@@ -51,6 +52,9 @@ class Coverage:
             if info.load_numel_total is None:
                 continue
             written = {name for name, _ in info.loaded_weights}
+            if info.kernel_tensors is not None:
+                late = came_late(layer, info) - written
+                missing += [prefix + name for name in late - expected]
             if not self.is_complete:
                 scales = {name for name in expected if written and "scale" in name}
                 missing += [prefix + name for name in scales - written]

@@ -20,6 +20,7 @@ from .buckets import Bucket, Pair
 from .errors import ModelNotReloadable, WeightcastError
 from .kept_parts import KeptParts
 from .live_tensors import Walks
+from .vllm_biases import Biases
 from .vllm_coverage import Coverage, check_coverage
 from .vllm_derived import DerivedTensors, renew_combined_gates
 from .vllm_experts import check_experts
@@ -54,8 +55,7 @@ class LayerwiseReload:
         # Without the layers that a draft model shares with its target, which are the target's to load.
         self._own = self._infos
         self._held = HeldTensors(self._infos)
-        # Copies: vLLM leaves biases where they are, and its loaders write them before their layer is whole.
-        self._biases: dict[int, torch.Tensor] = {}
+        self._biases = Biases(layerwise, self._layers, self._infos)
         self._lent: set[int] = set()
         self._under_way = False
         self._tied_head: Any | None = None
@@ -69,7 +69,7 @@ class LayerwiseReload:
         self._own = [info for info in self._infos if not _is_under_way(info)]
         self._under_way = True
         self._forget_waiting()
-        self._biases = {index: bias.detach().clone() for index, bias in _biases_of(self._layers)}
+        self._biases.begin(self._tied_head)
         self._layerwise.initialize_layerwise_reload(self._target.model)
         if self._tied_head is not None:
             # The embedding's alone, as at the start, where vLLM passes over the second name of a tensor: files may still have
@@ -82,7 +82,7 @@ class LayerwiseReload:
         more once this has returned or raised."""
         self._lent = _lent_for(weights)
         given = self._each(weights) if isinstance(weights, Bucket) and weights.following else weights
-        with self._processing_on_its_device(), self._parts.watch(), partial_loads():
+        with self._processing_on_its_device(), self._biases.kept(), self._parts.watch(), partial_loads():
             self._target.model.load_weights(given)
         # Layers that are not whole hold on to what they were given; the link buffer is about to be overwritten.
         self._held.own(self._lent)
@@ -187,6 +187,7 @@ class LayerwiseReload:
         # vLLM takes it for a layer without new weights, but on the CPU it holds a packed copy of the embedding's.
         if self._tied_head is not None:
             self._tied_head.quant_method.process_weights_after_loading(self._tied_head)
+        self._biases.process_late()
         renew_combined_gates(self._target.model)
         self._derived.put_back()
 
@@ -215,10 +216,7 @@ class LayerwiseReload:
         for index in waiting:
             self._layerwise._place_kernel_tensors(self._layers[index], self._infos[index])
             self._infos[index].reset()
-        for index, bias in _biases_of(self._layers):
-            if index in waiting and index in self._biases:
-                bias.data.copy_(self._biases[index])
-        self._biases = {}
+        self._biases.put_back(waiting)
         self._walks.changed()
         model = self._target.model
         if hasattr(model, "_original_do_torchao_reload"):
@@ -319,14 +317,6 @@ def _on(device: torch.device, function: Callable[..., Any]) -> Callable[..., Any
             return function(*values, **named)
 
     return on_device
-
-
-def _biases_of(layers: list[Any]) -> Iterator[tuple[int, torch.Tensor]]:
-    """By the layer's index."""
-    for index, layer in enumerate(layers):
-        bias = layer._parameters.get("bias")
-        if bias is not None:
-            yield index, bias
 
 
 def _pass_over(_param: Any, _weight: torch.Tensor, *_values: Any, **_named: Any) -> None:

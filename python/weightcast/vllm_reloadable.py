@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ModelNotReloadable
+from .vllm_biases import TIED_BIAS
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def tied_head(target: Target) -> Any | None:
             f"the {target.which} model ties its word embeddings, but its lm_head holds a copy in a form of its own, "
             "which vLLM's reload leaves as it was"
         )
+    if head._parameters.get("bias") is not None:
+        raise ModelNotReloadable(f"the {target.which} model has {TIED_BIAS}")
     return head
 
 

@@ -94,6 +94,28 @@ class Split(Layer):
         param.data.copy_(weight)
 
 
+class UnquantizedEmbeddingMethod:
+    """Counts how often a head was processed."""
+
+    def process_weights_after_loading(self, layer: Head) -> None:
+        layer.processed += 1
+
+
+class Head(nn.Module):
+    """vLLM's ParallelLMHead: its bias is registered once more by whatever loads one."""
+
+    def __init__(self, weight: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.quant_method: Any = UnquantizedEmbeddingMethod()
+        self.processed = 0
+        self.weight = weight if weight is not None else nn.Parameter(torch.zeros(4), requires_grad=False)
+        self.register_parameter("bias", None)
+
+    def _register_bias(self) -> None:
+        self.bias = nn.Parameter(torch.full((4,), torch.nan), requires_grad=False)
+        self.bias.weight_loader = load_whole
+
+
 class Attention(Layer):
     """Keeps what it computes of its neighbour's weights."""
 
@@ -120,7 +142,7 @@ class Model(nn.Module):
         for name, layer in layers.items():
             self.add_module(name, layer)
         for layer in self.modules():
-            INFO[layer] = Info(({name: p.to("meta") for name, p in layer._parameters.items()}, {}))
+            INFO[layer] = Info(({name: p.to("meta") for name, p in layer._parameters.items() if p is not None}, {}))
         for layer in self.modules():
             if isinstance(layer, Layer):
                 layer.process()
@@ -132,6 +154,12 @@ class Model(nn.Module):
         written = set()
         for full_name, tensor in weights:
             name, _, half = full_name.partition(":")
+            if name == "lm_head.bias":
+                # As the causal models of vLLM's Transformers backend do, whether there is one or not.
+                self.lm_head._register_bias()
+                self.lm_head.bias.weight_loader(self.lm_head.bias, tensor)
+                written.add(name)
+                continue
             if name not in parameters:
                 if self.refuses_foreign:
                     raise KeyError(name)
@@ -157,13 +185,15 @@ def initialize_layerwise_reload(model: nn.Module) -> None:
         info = INFO[layer]
         if info.load_numel_total is not None:
             continue
-        info.kernel_tensors = (dict(layer._parameters), {})
+        info.kernel_tensors = ({name: p for name, p in layer._parameters.items() if p is not None}, {})
         info.load_numel_total = sum(parameter.numel() for parameter in info.restore_metadata[0].values())
         for name, meta in info.restore_metadata[0].items():
             delattr(layer, name)
             parameter = nn.Parameter(meta, requires_grad=False)
-            parameter.weight_loader = _collecting_loader(layer, name)
             layer.register_parameter(name, parameter)
+        for name, parameter in layer._parameters.items():
+            if parameter is not None:
+                parameter.weight_loader = _collecting_loader(layer, name)
 
 
 def _collecting_loader(layer: nn.Module, name: str) -> Any:
@@ -173,6 +203,8 @@ def _collecting_loader(layer: nn.Module, name: str) -> Any:
     def load(*values: Any, **named: Any) -> None:
         if info.load_numel_total is None:
             return
+        # Layers may have got a bias since.
+        info.load_numel_total = sum(parameter.numel() for parameter in layer._parameters.values() if parameter is not None)
         arguments = signature.bind(*values, **named)
         info.loaded_weights.append((name, arguments))
         with CopyCounter() as counter:
@@ -274,6 +306,7 @@ def install(*, layerwise: bool = True) -> None:
             "_place_kernel_tensors": _place_kernel_tensors,
             "_layerwise_process": _layerwise_process,
             "materialize_layer": materialize_layer,
+            "make_online_process_loader": _collecting_loader,
         }
     for name, members in contents.items():
         put_module(name, **members)

@@ -13,7 +13,7 @@ from typing import Any
 import fake_vllm
 import torch
 from fake_rank import FakeRank
-from fake_vllm import INFO, Attention, Layer, Model
+from fake_vllm import INFO, Attention, Head, Layer, Model
 from torch.multiprocessing.reductions import StorageWeakRef
 from weightcast import vllm_plugin
 from weightcast.errors import EngineAsleep, LoadFailed, ModelNotReloadable, ParametersMissing, WeightcastError
@@ -176,6 +176,82 @@ class Updates(unittest.TestCase):
             raise KeyError
         self.assertEqual(bias.tolist(), [7.0] * 4)
         self.assertIs(self.model.second.bias, bias)
+
+    def head_of(self, **layers: Any) -> Head:
+        self.model = Model(embedding=Layer("weight"), lm_head=Head(), **layers)
+        self.target = Target("target", self.model, CONFIG)
+        return self.model.lm_head
+
+    def test_a_bias_that_the_files_turn_out_to_have_is_loaded_whatever_the_order_and_kept(self) -> None:
+        for names in (("lm_head.bias", "lm_head.weight"), ("lm_head.weight", "lm_head.bias")):
+            with self.subTest(first=names[0]):
+                head = self.head_of()
+                biases = []
+                for value in (1.0, 2.0, 3.0):
+                    head.processed = 0
+                    with update_of(self.target) as update:
+                        self.load(update, value, "embedding.weight", names[0])
+                        self.load(update, value, names[1])
+                        update.finish()
+                    self.assertEqual(update.report()["coverage"], "complete")
+                    self.assertEqual([head.weight.tolist(), head.bias.tolist()], [[value] * 4] * 2)
+                    self.assertGreaterEqual(head.processed, 1)
+                    biases.append(head.bias)
+                self.assertTrue(all(bias is biases[0] for bias in biases))
+                self.assertNotIn("_register_bias", vars(head))
+
+    def test_a_bias_that_is_missing_after_it_was_loaded_once_is_named(self) -> None:
+        head = self.head_of()
+        for names in (("lm_head.bias", "lm_head.weight"), ("lm_head.weight",)):
+            with update_of(self.target) as update:
+                self.load(update, 1.0, "embedding.weight", *names)
+                if len(names) == 1:
+                    with self.assertRaisesRegex(ParametersMissing, r"lm_head\.bias"):
+                        update.finish()
+                else:
+                    update.finish()
+        self.assertEqual(head.bias.tolist(), [1.0] * 4)
+
+    def test_a_head_has_no_bias_again_where_the_update_that_brought_one_fails(self) -> None:
+        head = self.head_of()
+        with self.assertRaises(KeyError), update_of(self.target) as update:
+            self.load(update, 1.0, "lm_head.bias")
+            raise KeyError
+        self.assertIsNone(head.bias)
+        self.assertEqual(head.weight.tolist(), [0.0] * 4)
+
+    def test_a_parameter_that_a_model_gives_its_layer_past_the_reload_is_missed(self) -> None:
+        load_weights = self.model.load_weights
+
+        def load(weights: Any) -> Any:
+            self.model.second.bias = torch.nn.Parameter(torch.ones(4), requires_grad=False)
+            return load_weights(weights)
+
+        self.model.load_weights = load
+        with update_of(self.target) as update:
+            self.load(update, 1.0, "first.a", "first.b", "second.a", "second.b")
+            with self.assertRaisesRegex(ParametersMissing, r"second\.bias"):
+                update.finish()
+
+    def test_a_bias_of_a_packed_head_that_comes_last_is_refused(self) -> None:
+        head = self.head_of()
+        head.quant_method = type("Packed", (), {"process_weights_after_loading": lambda self, layer: None})()
+        with self.assertRaisesRegex(ModelNotReloadable, "bias of the head"), update_of(self.target) as update:
+            self.load(update, 1.0, "lm_head.weight")
+            self.load(update, 1.0, "lm_head.bias")
+
+    def test_a_bias_of_a_tied_head_is_refused_before_it_spoils_the_embedding(self) -> None:
+        embedding = Layer("weight")
+        head = Head(embedding.weight)
+        target = self.tied(head, embedding)
+        with self.assertRaisesRegex(ModelNotReloadable, "tied to the embedding"), update_of(target) as update:
+            self.model = target.model
+            self.load(update, 1.0, "embedding.weight")
+            self.load(update, 1.0, "lm_head.bias")
+        self.assertEqual(embedding.weight.tolist(), [-1.0] * 4)
+        head._register_bias()
+        with self.assertRaisesRegex(ModelNotReloadable, "tied to the embedding"):
+            update_of(target)
 
     def test_a_load_that_fails_holds_on_to_nothing(self) -> None:
         self.load_all(1.0)
