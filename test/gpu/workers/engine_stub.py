@@ -12,7 +12,8 @@ writes what happens to standard output in the same way:
 - `quiet`: nothing is said of each bucket, but in the end when each was loaded: `loads`, pairs of milliseconds of the
   monotonic clock;
 - `again`: the weights are taken a second time from the same address, as SGLang does for a draft model;
-- `fault`: {"at": <bucket, from 1, or "post-hook">, "does": "raise" | "die" | "hang" | "wait" | "keep"}.
+- `fault`: {"at": <bucket, from 1, or "post-hook">, "does": "raise" | "die" | "hang" | "wait" | "keep"}; `keep` holds on to the
+  memory of a bucket.
 
 The file to compare with is JSON, `{"data": <path>, "tensors": [{name, dtype, shape, offset, bytes}]}`: dtype as torch
 names it, offset and bytes in the file `data`. Bytes are compared where they lie, on the device.
@@ -85,9 +86,10 @@ class RecordingModel:
         self._buckets += 1
         if self._announce:
             tell(asked="load", bucket=self._buckets, names=[name for name, _ in weights])
-        kept = self._misbehave(self._buckets)
+        # Of tensors the worker makes copies.
+        self._memory = [tensor.untyped_storage() for _, tensor in weights] if self._misbehave(self._buckets) else []
         for name, tensor in weights:
-            self.tensors[name] = tensor if kept else self._store(name, tensor)
+            self.tensors[name] = self._store(name, tensor)
         self.loads.append((started * 1_000, time.monotonic() * 1_000))
 
     def _store(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
