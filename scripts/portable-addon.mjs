@@ -22,8 +22,8 @@ export function buildPortableAddon(scratch) {
     rmSync(join(tree, name), { force: true });
     symlinkSync(join(root, name), join(tree, name));
   }
-  const words = ['configure', 'build', '--loglevel=error', '-j', 'max', '--', '-Dstatic_runtime=true'];
-  run('node-gyp', words, { cwd: tree });
+  run('node-gyp', ['configure', '--loglevel=error', '--', '-Dstatic_runtime=true'], { cwd: tree });
+  run('node-gyp', ['build', '--loglevel=error', '-j', 'max'], { cwd: tree });
   const addon = join(scratch, 'weightcast.node');
   run('strip', ['--strip-unneeded', '-o', addon, join(tree, 'build/Release/weightcast.node')]);
   return addon;
