@@ -26,4 +26,4 @@ if command -v slurmd >/dev/null; then had=$((had + 1)); fi
 if [ $had -eq 0 ]; then echo "none of the launchers can be had here" >&2; exit 77; fi
 node scripts/compile-tests.mjs
 if [ $# -eq 0 ]; then set -- test/launchers; fi
-nice -n 10 node scripts/test.mjs --test-concurrency=1 --test-timeout=300000 "$@"
+nice -n 10 node scripts/test.mjs --test-concurrency=1 --test-timeout=600000 "$@"

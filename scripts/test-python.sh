@@ -15,4 +15,4 @@ sources=${WEIGHTCAST_PYTHON%/bin/*}/checkpoint-engine
 if [ -d "$sources" ]; then export WEIGHTCAST_CHECKPOINT_ENGINE="${WEIGHTCAST_CHECKPOINT_ENGINE:-$sources}"; fi
 if [ $# -eq 0 ]; then set -- test/python; fi
 node scripts/compile-tests.mjs
-node scripts/test.mjs --test-concurrency=2 --test-timeout=300000 "$@"
+node scripts/test.mjs --test-concurrency=2 --test-timeout=600000 "$@"
