@@ -52,6 +52,7 @@ export class HostAgents {
     const isSuccessor = configuration.incarnation > 0;
     const { lostAfterMilliseconds } = { ...defaultLimits, ...limitsOf(process.env) };
     const endpoint = hub.remoteEndpoint ?? hub.endpoint;
+    const startsAgain = (host: string) => hosts[host]!.joins !== true;
     const ports = {
       hosts: Object.entries(hosts)
         .filter(([, host]) => hasAgent(host))
@@ -61,8 +62,9 @@ export class HostAgents {
       startMilliseconds: startTimeoutMilliseconds,
       graceMilliseconds: this.#graceMilliseconds,
       need: (host: string, isLost: boolean) => {
-        if (hosts[host]!.joins !== true) report({ kind: 'agent', host, endpoint, isLost });
+        if (startsAgain(host)) report({ kind: 'agent', host, endpoint, isLost });
       },
+      startsAgain,
       isClusterEnd: () => this.#isClusterEnd,
       isConnected: (node: string) => hub.isConnected(node),
       onKilled: (name: string) => children.noteKilled(name),

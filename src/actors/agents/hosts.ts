@@ -26,6 +26,8 @@ export interface HostsPorts {
   isClusterEnd(): boolean;
   /** Whether that process talks to the supervisor. */
   isConnected(node: string): boolean;
+  /** Whether an agent that is gone is started again. One that joins is not: who has ended it wants its host back. */
+  startsAgain(host: string): boolean;
   /** That rank did not end by itself. */
   onKilled(name: string): void;
 }
@@ -224,12 +226,12 @@ export class HostsActor implements Actor<HostsInbox> {
       if (rank.node === null) this.#ended(host, rank, `the agent of host ${name} ended: ${how}`);
   }
 
-  /** What still talks to the supervisor is not cut off, whatever keeps its agent away: it goes on. */
+  /** What still talks to the supervisor is not cut off, whatever keeps its agent away: it goes on, if that is to come back. */
   #cutOff(name: string, context: Context<HostsInbox>): void {
     const host = this.#hosts.get(name)!;
-    const { cutOffMilliseconds, isConnected } = this.#ports;
+    const { cutOffMilliseconds, isConnected, startsAgain } = this.#ports;
     const started = [...host.ranks].filter(({ node }) => node !== null);
-    const lost = started.filter(({ node }) => !isConnected(node!));
+    const lost = started.filter(({ node }) => !startsAgain(name) || !isConnected(node!));
     for (const rank of lost) {
       host.past.add(rank.node!);
       this.#ended(host, rank, 'its host was cut off, and ends it');

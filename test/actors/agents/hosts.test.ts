@@ -14,7 +14,7 @@ const startMilliseconds = 1_000;
 const graceMilliseconds = 10_000;
 
 /** Host b, whose agents only keep what they are told. */
-function startHosts() {
+function startHosts({ startsAgain = true } = {}) {
   const { system, clock } = makeSystem();
   /** Those that had to be started: whether in place of a lost one. */
   const needed: boolean[] = [];
@@ -26,6 +26,7 @@ function startHosts() {
     need: (_host: string, isLost: boolean) => void needed.push(isLost),
     isClusterEnd: () => false,
     isConnected: (node: string) => connected.has(node),
+    startsAgain: () => startsAgain,
     onKilled: () => {},
   };
   const hosts = system.spawn<HostsInbox>('hosts', () => new HostsActor(ports), hostsSpawnOptions);
@@ -124,6 +125,17 @@ test('a rank that talks to the supervisor is not cut off, however long its agent
   connected.clear();
   await clock.advance(cutOffMilliseconds);
   assert.equal(await well.exited, 'its host was cut off, and ends it');
+});
+
+test('a rank whose agent is not started again is not kept, though it talks to the supervisor', async () => {
+  const { order, join, clock, connected } = startHosts({ startsAgain: false });
+  const rank = await order();
+  const { joined, end } = await join();
+  await joined;
+  connected.add(rank.node!);
+  await end();
+  await clock.advance(cutOffMilliseconds);
+  assert.equal(await rank.exited, 'its host was cut off, and ends it');
 });
 
 test('a rank that ends right after its agent has introduced it is started again, and not adopted', async () => {
