@@ -229,9 +229,10 @@ export class HostsActor implements Actor<HostsInbox> {
   /** What still talks to the supervisor is not cut off, whatever keeps its agent away: it goes on, if that is to come back. */
   #cutOff(name: string, context: Context<HostsInbox>): void {
     const host = this.#hosts.get(name)!;
-    const { cutOffMilliseconds, isConnected, startsAgain } = this.#ports;
+    const { cutOffMilliseconds, isConnected } = this.#ports;
+    const comesBack = this.#ports.startsAgain(name);
     const started = [...host.ranks].filter(({ node }) => node !== null);
-    const lost = started.filter(({ node }) => !startsAgain(name) || !isConnected(node!));
+    const lost = started.filter(({ node }) => !comesBack || !isConnected(node!));
     for (const rank of lost) {
       host.past.add(rank.node!);
       this.#ended(host, rank, 'its host was cut off, and ends it');
