@@ -212,8 +212,9 @@ export class UpdateContext {
     try {
       return await answer;
     } catch (thrown) {
-      // Not to be answered any more is no failure of its own.
-      const isLate = this.#isReleasing && thrown instanceof DeadlineError;
+      // To be aborted with all others, or not to be answered any more, is no failure of its own.
+      const isEcho = thrown instanceof DeadlineError || thrown instanceof AbortedError;
+      const isLate = this.#isReleasing && isEcho;
       if (!isLate) this.failures.ofRank(rank, asFailure(thrown));
       throw thrown;
     }
