@@ -6,45 +6,19 @@ import { type Instance, ranksOf } from '../protocol/instance.ts';
 import type { RememberedInstance } from '../protocol/remembered-values.ts';
 import type { InstanceStatus } from '../protocol/status-values.ts';
 import type { InstanceLedger, InstanceOutcome, UpdateTarget } from '../update/context.ts';
-
-interface Entry {
-  readonly options: Instance;
-  readonly bridge: ActorRef<BridgeMessage>;
-  /** Why it cannot be updated now: one of its ranks is in trouble. */
-  failure: WeightcastError | null;
-  held: Held;
-  /** What it held before the running update, and the first of its epochs that may change that; null while none runs. */
-  touched: Touched | null;
-  isPaused: boolean;
-  /** It was asked to be, and has not answered. */
-  mayStillPause: boolean;
-  /** Its engine is not as its last update has left it. */
-  hasOtherEngine: boolean;
-  /** Why it was broken, paused or unknown when that was said last. */
-  problem: string | null;
-  /** Why its draft model has other weights than its target. */
-  draftKept: string | null;
-}
-
-type Left = Pick<Entry, 'held' | 'touched' | 'isPaused' | 'problem' | 'draftKept'>;
-
-interface Held {
-  readonly state: InstanceStatus['state'];
-  readonly version: InstanceStatus['version'];
-}
-
-/** An update that changes an instance. */
-export interface Touched {
-  readonly before: Held;
-  readonly epoch: number;
-}
+import {
+  broken,
+  type Entry,
+  type Held,
+  type Left,
+  statusOf,
+  type Touched,
+  unknown,
+  updating,
+  verifying,
+} from './instance-entry.ts';
 
 const diedWhileUpdating = "the supervisor's process died while it was being updated";
-
-const unknown: Held = { state: 'unknown', version: null };
-const updating: Held = { state: 'updating', version: null };
-const verifying: Held = { state: 'verifying', version: null };
-const broken: Held = { state: 'broken', version: null };
 
 /** Removed instances whose engines are still broken or paused; the oldest is dropped first. */
 const removedLimit = 1_024;
@@ -108,7 +82,7 @@ export class InstanceRegistry implements InstanceLedger {
     const { held = unknown, touched = null, isPaused = false, problem = null, draftKept = null } = left ?? {};
     this.#removed.delete(options.name);
     // One that may still pause is looked after in any case.
-    const engine = { isPaused, mayStillPause: false, hasOtherEngine: false };
+    const engine = { isPaused, mayStillPause: false, hasOtherEngine: false, label: null };
     const entry = { options, bridge, failure: null, held, touched, ...engine, problem, draftKept };
     this.#entries.set(options.name, entry);
     this.#changed();
@@ -187,7 +161,7 @@ export class InstanceRegistry implements InstanceLedger {
   /** Throws `UsageError` if there is no such instance. */
   targets(names: readonly string[]): UpdateTarget[] {
     return names.map((name) => {
-      const { options, bridge, held, isPaused, mayStillPause, hasOtherEngine } = this.#entry(name);
+      const { options, bridge, held, isPaused, mayStillPause, hasOtherEngine, label } = this.#entry(name);
       const { state, version } = held;
       return {
         name,
@@ -200,6 +174,7 @@ export class InstanceRegistry implements InstanceLedger {
         mayStillPause,
         hasOtherEngine,
         version: version === null ? null : `${version.checkpoint}@${version.digest}`,
+        label,
         pause: options.pause ?? null,
         cacheReset: cacheResetOf(options),
       };
@@ -270,6 +245,10 @@ export class InstanceRegistry implements InstanceLedger {
     });
   }
 
+  labelled(name: string, label: string | null): void {
+    for (const entry of this.#select([name])) entry.label = label;
+  }
+
   draftKept(name: string, why: string | null): void {
     this.#change([name], (entry) => {
       entry.draftKept = why;
@@ -333,17 +312,4 @@ export class InstanceRegistry implements InstanceLedger {
   #select(names: readonly string[]): Entry[] {
     return names.flatMap((name) => this.#entries.get(name) ?? []);
   }
-}
-
-function statusOf({ options, held, isPaused, problem, draftKept }: Entry): InstanceStatus {
-  return {
-    name: options.name,
-    endpoint: options.endpoint,
-    ranks: ranksOf(options),
-    state: held.state,
-    version: held.version,
-    isPaused,
-    problem: held.state === 'broken' || held.state === 'unknown' || isPaused ? problem : null,
-    draftKept: held.state === 'serving' ? draftKept : null,
-  };
 }
