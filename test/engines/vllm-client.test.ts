@@ -112,6 +112,46 @@ test('what a call that failed has left in the way of the question is not its ans
   assert.deepEqual(methods(), ['weightcast_protocol', 'weightcast_protocol']);
 });
 
+const configured = (worker_extension_cls: string, backend?: string) =>
+  status(
+    200,
+    JSON.stringify({
+      vllm_config: {
+        parallel_config: { worker_extension_cls },
+        weight_transfer_config: backend === undefined ? null : { backend },
+      },
+    }),
+  );
+
+test('workers that have nothing of weightcast are refused by what the engine says of them, and not asked', async (t) => {
+  const theirs = 'checkpoint_engine.worker.VllmColocateWorkerExtension';
+  for (const [configuration, message] of [
+    [configured(theirs), /are those of checkpoint-engine \(\S+\): set link "checkpoint-engine"/],
+    [configured('', 'nccl'), /have nothing of weightcast: start it with --weight-transfer-config/],
+    [configured(''), /have nothing of weightcast/],
+    [configured(theirs, 'weightcast'), null],
+    [configured('mine.Extension'), null],
+    [status(200, '{"vllm_config":"a text"}'), null],
+  ] as const) {
+    const answer = results({ protocol: 2 }, { protocol: 2 });
+    const { asked, endpoint } = await fakeEngine(t, answer, { transferEngine: true, configuration });
+    const workers = clientOf(t, endpoint).workers(patient());
+    if (message === null) assert.equal((await workers)!.protocol, 2);
+    else await assert.rejects(workers, { name: 'EngineError', message });
+    assert.equal(asked.length, message === null ? 1 : 0);
+  }
+});
+
+test("what a failed update of checkpoint-engine's workers leaves in the engine is said", async (t) => {
+  const { endpoint } = await fakeEngine(t, status(500, '{"error":{"message":"KeyError"}}'));
+  const client = clientOf(t, endpoint, { link: 'checkpoint-engine' });
+  await assert.rejects(client.update(order, patient()), {
+    message: /with 500: KeyError; if several of its workers failed, .* then start it again$/,
+  });
+  const one = { ...order, links: { 'GPU-1': links['GPU-1'] } };
+  await assert.rejects(client.update(one, patient()), { message: /with 500: KeyError$/ });
+});
+
 test('an engine says which version of the worker link its workers understand, before anything else is asked', async (t) => {
   const noMethod = status(500, '{"error":{"message":"no attribute weightcast_protocol"}}');
   for (const [answer, version] of [
