@@ -34,7 +34,14 @@ export interface Said {
 /** Less than an engine is watched for that has not answered. */
 const lateMilliseconds = 500;
 
-const questions = ['/is_paused', '/is_sleeping', '/weight_info', '/v1/models', '/get_world_size'];
+const questions = [
+  '/is_paused',
+  '/is_sleeping',
+  '/weight_info',
+  '/v1/models',
+  '/get_world_size',
+  '/server_info',
+];
 const faultOf = {
   '/pause': 'pause',
   '/collective_rpc': 'trigger',
