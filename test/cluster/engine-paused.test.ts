@@ -96,8 +96,8 @@ test('an engine that calls its weights otherwise than it was told is named, and 
     /^EngineError: updating to a succeeded, but instance blue was told that its weights are a@[0-9a-f]+, and says that they are default$/,
   );
   assert.deepEqual(inOrder(asked), ['/pause?mode=keep', ...installed, '/resume']);
-  // What it says of itself counts: someone else may have updated it since.
-  assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);
+  // That it keeps the name that it had says nothing of its weights.
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
 });
 
 test('an instance whose weights are whole is neither broken nor left paused by another one that fails', async (t) => {

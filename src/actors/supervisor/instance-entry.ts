@@ -19,6 +19,8 @@ export interface Entry {
   pauseDue: PauseDue | null;
   /** Its engine is not as its last update has left it. */
   hasOtherEngine: boolean;
+  /** What its engine has last said that it calls its weights. */
+  label: string | null;
   /** Why it was broken, paused or unknown when that was said last. */
   problem: string | null;
   /** Why its draft model has other weights than its target. */

@@ -83,7 +83,7 @@ export class InstanceRegistry implements InstanceLedger {
     this.checkNew(options.name);
     const left = this.#removed.get(options.name) ?? fresh;
     this.#removed.delete(options.name);
-    const entry = { ...left, options, bridge, failure: null, hasOtherEngine: false };
+    const entry = { ...left, options, bridge, failure: null, hasOtherEngine: false, label: null };
     this.#entries.set(options.name, entry);
     this.#changed();
     this.#tell(entry);
@@ -171,7 +171,7 @@ export class InstanceRegistry implements InstanceLedger {
   /** Throws `UsageError` if there is no such instance. */
   targets(names: readonly string[]): UpdateTarget[] {
     return names.map((name) => {
-      const { options, bridge, held, isPaused, pauseDue, hasOtherEngine } = this.#entry(name);
+      const { options, bridge, held, isPaused, pauseDue, hasOtherEngine, label } = this.#entry(name);
       const { state, version } = held;
       return {
         name,
@@ -184,6 +184,7 @@ export class InstanceRegistry implements InstanceLedger {
         mayStillPause: pauseDue !== null,
         hasOtherEngine,
         version: version === null ? null : `${version.checkpoint}@${version.digest}`,
+        label,
         pause: options.pause ?? null,
         cacheReset: cacheResetOf(options),
       };
@@ -269,6 +270,10 @@ export class InstanceRegistry implements InstanceLedger {
       entry.touched = null;
       entry.hasOtherEngine &&= outcome !== 'updated';
     });
+  }
+
+  labelled(name: string, label: string | null): void {
+    for (const entry of this.#select([name])) entry.label = label;
   }
 
   draftKept(name: string, why: string | null): void {

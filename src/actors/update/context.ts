@@ -33,6 +33,8 @@ export interface UpdateTarget {
   readonly hasOtherEngine: boolean;
   /** The version that it serves, as far as is known: `checkpoint@digest`. */
   readonly version: string | null;
+  /** What its engine has last said that it calls its weights. */
+  readonly label: string | null;
   /** How to pause it during the update; null: not at all. */
   readonly pause: PauseOption | null;
   readonly cacheReset: CacheReset;
@@ -62,6 +64,8 @@ export interface InstanceLedger {
   /** Its weights are whole and it serves, but whether it answers as it should is not known yet. */
   verifying(name: string): void;
   ended(name: string, outcome: InstanceOutcome, version: Registered['status']): void;
+  /** What its engine says that it calls its weights; null if it does not say. */
+  labelled(name: string, label: string | null): void;
   /** Why its draft model has other weights than its target; null if it has not, or nobody knows. */
   draftKept(name: string, why: string | null): void;
   /** Why it is broken or paused; null if it is neither. */

@@ -98,6 +98,7 @@ async function awaitEngine(
     const state = await ask(context, bridge, toBridge.awaitHealthy, question, within);
     noteWorkers(spec, target, state);
     const lost = state.wasDown ? 'its engine was started again' : otherVersion(target, state);
+    spec.instances.labelled(name, state.version);
     if (lost !== null) {
       spec.instances.engineChanged(name, lost);
       spec.feeding.demandWhole(name, otherEngine);
@@ -124,8 +125,13 @@ function isRefusal(thrown: unknown): boolean {
 }
 
 /** Why it does not serve what it was last given; null if it does, as far as it says. */
-function otherVersion({ version }: UpdateTarget, state: EngineState): string | null {
-  return version === null ? null : contradiction(version, state.version, state.workers);
+function otherVersion({ version, label }: UpdateTarget, state: EngineState): string | null {
+  if (version === null) return null;
+  return contradiction(version, {
+    version: state.version,
+    before: label,
+    held: state.workers?.held ?? 'unknown',
+  });
 }
 
 function noteWorkers({ workers }: UpdateSpec, { name }: UpdateTarget, state: EngineState): void {
