@@ -105,7 +105,7 @@ export const arrivedDigests = z.object({
 export type ArrivedDigests = z.infer<typeof arrivedDigests>;
 
 /**
- * `as registered`: of every tensor the whole, with the checkpoint's digest. `digest`: of parts as they were announced, the
+ * `as registered`: of every tensor that was announced the whole, with the checkpoint's digest. `digest`: of parts as they were announced, the
  * `arrivalDigest` of all their digests, which the rank keeps.
  */
 export const arrived = z.union([

@@ -172,7 +172,7 @@ export class Update {
     const isStale = clock.now() - askedAt > readyMilliseconds || this.#ends.left.length < left.length;
     const planned = await planning;
     const { feeding } = this.#update.spec;
-    const areOthers = [...(planned?.byParts ?? [])].some(({ name }) => feeding.demandsWhole(name) !== null);
+    const areOthers = planned?.recorded.some(({ name }) => feeding.demandsWhole(name) !== null) ?? false;
     // What engine workers need of device memory may only be known since.
     const isOther = late.size > 0 || isStale || areOthers || waited !== this.#waiting();
     this.#hasBegun = true;
