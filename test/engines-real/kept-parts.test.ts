@@ -122,7 +122,7 @@ test('a vLLM of two workers answers after updates by parts as one that was start
     assert.deepEqual(await server.answers(), ofA);
     const [instance] = (await cluster.status()).instances;
     assert.deepEqual([instance!.state, instance!.version], ['unknown', null]);
-    assert.match(instance!.problem!, /says that its weights are A@.*, not B@.*someone else has updated it/);
+    assert.match(instance!.problem!, /workers hold A@.*, not B@.*someone else has updated it/);
     assert.equal((await other.status()).instances[0]!.state, 'serving');
   });
 });

@@ -55,6 +55,10 @@ export const updateRequest = z.object({
   stepTimeoutMilliseconds: milliseconds.optional(),
   /** From the first worker of an instance that has connected to the last one. */
   connectTimeoutMilliseconds: milliseconds.optional(),
+  /** Of an engine that is down, or starts, until it is ready. */
+  readyTimeoutMilliseconds: milliseconds.optional(),
+  /** Of one try to resume an engine, as far as the update waits for it. */
+  resumeTimeoutMilliseconds: milliseconds.optional(),
 });
 export type UpdateRequest = z.infer<typeof updateRequest>;
 
