@@ -25,6 +25,8 @@ interface Worker {
   readonly coverage: string;
 }
 
+type Said = Readonly<Record<keyof typeof kinds, Worker>>;
+
 const folder = (path: string) => fileURLToPath(new URL(path, packageRoot));
 
 /** Two tensor-parallel workers, each with the model and a sender of its own. */
@@ -33,11 +35,11 @@ async function workers(t: TestContext, old: string, next: string) {
   const variables = {
     PYTHONPATH: [process.env.WEIGHTCAST_VLLM_PACKAGES, folder('test/python')].join(':'),
   };
-  const run = async (rank: number): Promise<Record<keyof typeof kinds, Worker>> => {
+  const run = async (rank: number): Promise<Said> => {
     const program = folder('test/engines-real/kept_parts_case.py');
     const words = [process.env.WEIGHTCAST_VLLM_PYTHON!, program, `${rank}`, `${port}`, old, next];
     const output = await new Program(t, words, { variables }).succeeded();
-    return JSON.parse(output.trim().split('\n').at(-1)!) as Worker;
+    return JSON.parse(output.trim().split('\n').at(-1)!) as Said;
   };
   return Promise.all([run(0), run(1)]);
 }
